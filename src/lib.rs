@@ -1,0 +1,36 @@
+//! A reverse proxy in front of kube-apiserver that writes Kubernetes audit events.
+//!
+//! The way of one request is [`pipeline`]; read it first. Each module knows only those below it:
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`cli`] | arguments, subcommands, exit codes |
+//! | [`config`] | flags and files, parsed into one validated `Config` |
+//! | [`server`] | listeners, TLS, HTTP/1.1 and HTTP/2, shutdown, the admin port |
+//! | [`pipeline`] | one request from its first byte to its last audit event |
+//! | [`upstream`] | connections to the API server, forwarding, upgrades, the identity stamped on requests |
+//! | [`impersonation`] | `Impersonate-*` headers: parsing, authorization, the resulting user |
+//! | [`audit`] | events, their encoding, the record of one request |
+//! | [`sink`] | where encoded events go: queue, writer thread, files, rotation |
+//! | [`policy`] | the audit `Policy`: loading, matching, live reload |
+//! | [`authn`] | who is calling: certificates, tokens, anonymous |
+//! | [`request`] | what is asked: verb and object from the URL, headers, source addresses |
+//! | [`status`] | `metav1.Status` answers |
+//! | [`metrics`] | counters and their Prometheus text |
+//! | [`demo`] | a small in-memory Kubernetes API for `demo` and the tests |
+
+pub mod audit;
+pub mod authn;
+pub mod body;
+pub mod cli;
+pub mod config;
+pub mod demo;
+pub mod impersonation;
+pub mod metrics;
+pub mod pipeline;
+pub mod policy;
+pub mod request;
+pub mod server;
+pub mod sink;
+pub mod status;
+pub mod upstream;

@@ -1,0 +1,350 @@
+//! Counters and gauges, and their Prometheus text.
+//!
+//! Names that kube-apiserver has are kept (`apiserver_audit_*`); the rest begins with
+//! `kube_audit_proxy_`. Everything is a plain atomic: nothing here locks or allocates per request.
+
+use std::fmt::Write;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::policy::Level;
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds one.
+    pub fn increment(&self) {
+        self.add(1);
+    }
+
+    /// Adds `n`.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// The number so far.
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A number that goes up and down.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicI64);
+
+impl Gauge {
+    /// Adds `n`, which may be negative.
+    pub fn add(&self, n: i64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Replaces the number.
+    pub fn set(&self, n: i64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
+    /// The number now.
+    pub fn value(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A file that is read again while running; the label of the reload counters.
+#[derive(Debug, Clone, Copy)]
+pub enum Reloaded {
+    /// `--audit-policy-file`
+    Policy,
+    /// `--tls-cert-file`, `--tls-private-key-file`
+    ServingCertificate,
+    /// `--client-ca-file`
+    ClientCa,
+}
+
+impl Reloaded {
+    const ALL: [(Reloaded, &'static str); 3] = [
+        (Reloaded::Policy, "policy"),
+        (Reloaded::ServingCertificate, "serving_certificate"),
+        (Reloaded::ClientCa, "client_ca"),
+    ];
+}
+
+/// Where an audit event was lost; kube-apiserver's `plugin` label.
+#[derive(Debug, Clone, Copy)]
+pub enum Plugin {
+    /// The log file could not be written.
+    Log,
+    /// The batch queue was full.
+    Buffered,
+}
+
+const VERBS: [&str; 12] = [
+    "get",
+    "list",
+    "watch",
+    "create",
+    "update",
+    "patch",
+    "delete",
+    "deletecollection",
+    "proxy",
+    "head",
+    "post",
+    "other",
+];
+const CODES: usize = 500;
+/// Upper bounds of the latency buckets, in seconds.
+const BUCKETS: [f64; 13] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
+
+/// All metrics of the process.
+#[derive(Debug)]
+pub struct Metrics {
+    /// Events handed to a sink.
+    pub events: Counter,
+    levels: [Counter; 4],
+    errors: [Counter; 2],
+    /// Requests refused because their record could not be written (`blocking-strict`).
+    pub requests_rejected: Counter,
+    requests: Vec<Counter>,
+    latency: [Counter; BUCKETS.len()],
+    latency_sum_micros: Counter,
+    latency_count: Counter,
+    /// Ordinary requests under way.
+    pub in_flight: Gauge,
+    /// Watches, followed logs, upgrades and other long-running requests under way.
+    pub long_running: Gauge,
+    /// Connections from clients.
+    pub client_connections: Gauge,
+    /// TLS handshakes that clients failed.
+    pub tls_handshake_errors: Counter,
+    /// Connections to the API server.
+    pub upstream_connections: Gauge,
+    /// Requests that the API server could not be asked.
+    pub upstream_errors: Counter,
+    /// How often the policy has changed since start; 1 is the one loaded at start.
+    pub policy_generation: Gauge,
+    reload_success: [Counter; 3],
+    reload_failure: [Counter; 3],
+    /// Events waiting for the writer.
+    pub sink_queue: Gauge,
+    /// Log files rotated.
+    pub log_rotations: Counter,
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        Metrics {
+            events: Counter::default(),
+            levels: Default::default(),
+            errors: Default::default(),
+            requests_rejected: Counter::default(),
+            requests: (0..VERBS.len() * CODES).map(|_| Counter::default()).collect(),
+            latency: Default::default(),
+            latency_sum_micros: Counter::default(),
+            latency_count: Counter::default(),
+            in_flight: Gauge::default(),
+            long_running: Gauge::default(),
+            client_connections: Gauge::default(),
+            tls_handshake_errors: Counter::default(),
+            upstream_connections: Gauge::default(),
+            upstream_errors: Counter::default(),
+            policy_generation: Gauge::default(),
+            reload_success: Default::default(),
+            reload_failure: Default::default(),
+            sink_queue: Gauge::default(),
+            log_rotations: Counter::default(),
+        }
+    }
+}
+
+impl Metrics {
+    /// A policy was evaluated to `level`.
+    pub fn policy_evaluated(&self, level: Level) {
+        self.levels[level as usize].increment();
+    }
+
+    /// `events` events were lost.
+    pub fn events_lost(&self, plugin: Plugin, events: u64) {
+        self.errors[plugin as usize].add(events);
+    }
+
+    /// Events lost so far.
+    pub fn lost(&self, plugin: Plugin) -> u64 {
+        self.errors[plugin as usize].value()
+    }
+
+    /// A file was read again, with or without success.
+    pub fn reloaded(&self, what: Reloaded, success: bool) {
+        let counters = if success { &self.reload_success } else { &self.reload_failure };
+        counters[what as usize].increment();
+    }
+
+    /// A request was answered. `took` is left out for long-running ones.
+    pub fn request_done(&self, verb: &str, code: u16, took: Option<Duration>) {
+        let verb = VERBS.iter().position(|v| *v == verb).unwrap_or(VERBS.len() - 1);
+        let code = usize::from(code).clamp(100, 599) - 100;
+        self.requests[verb * CODES + code].increment();
+        if let Some(took) = took {
+            let seconds = took.as_secs_f64();
+            if let Some(bucket) = BUCKETS.iter().position(|bound| seconds <= *bound) {
+                self.latency[bucket].increment();
+            }
+            self.latency_sum_micros.add(took.as_micros() as u64);
+            self.latency_count.increment();
+        }
+    }
+
+    /// The Prometheus text exposition (version 0.0.4).
+    pub fn render(&self) -> String {
+        let mut text = Text(String::with_capacity(8 << 10));
+        text.counter(
+            "apiserver_audit_event_total",
+            "Audit events handed to the sink, one per stage.",
+            &self.events,
+        );
+        text.head("apiserver_audit_level_total", "counter", "Policy evaluations, by level.");
+        for level in Level::ALL {
+            let counter = &self.levels[level as usize];
+            text.sample("apiserver_audit_level_total", &[("level", level.as_str())], counter);
+        }
+        text.head("apiserver_audit_error_total", "counter", "Audit events lost, by where.");
+        for (plugin, name) in [(Plugin::Buffered, "buffered"), (Plugin::Log, "log")] {
+            let counter = &self.errors[plugin as usize];
+            text.sample("apiserver_audit_error_total", &[("plugin", name)], counter);
+        }
+        text.counter(
+            "apiserver_audit_requests_rejected_total",
+            "Requests refused because their audit event could not be stored.",
+            &self.requests_rejected,
+        );
+        self.render_requests(&mut text);
+        text.gauge("kube_audit_proxy_requests_in_flight", "Ordinary requests.", &self.in_flight);
+        text.gauge(
+            "kube_audit_proxy_long_running_requests",
+            "Watches, followed logs and upgraded connections.",
+            &self.long_running,
+        );
+        text.gauge(
+            "kube_audit_proxy_client_connections",
+            "Connections from clients.",
+            &self.client_connections,
+        );
+        text.counter(
+            "kube_audit_proxy_tls_handshake_errors_total",
+            "TLS handshakes that clients failed.",
+            &self.tls_handshake_errors,
+        );
+        text.gauge(
+            "kube_audit_proxy_upstream_connections",
+            "Connections to the API server.",
+            &self.upstream_connections,
+        );
+        text.counter(
+            "kube_audit_proxy_upstream_errors_total",
+            "Requests that the API server could not be asked.",
+            &self.upstream_errors,
+        );
+        text.gauge(
+            "kube_audit_proxy_policy_generation",
+            "Policies loaded since start.",
+            &self.policy_generation,
+        );
+        let name = "kube_audit_proxy_reloads_total";
+        text.head(name, "counter", "Files read again while running, by file and result.");
+        for (what, file) in Reloaded::ALL {
+            let index = what as usize;
+            let labels = [("file", file), ("result", "success")];
+            text.sample(name, &labels, &self.reload_success[index]);
+            let labels = [("file", file), ("result", "failure")];
+            text.sample(name, &labels, &self.reload_failure[index]);
+        }
+        text.gauge(
+            "kube_audit_proxy_sink_queue",
+            "Events waiting to be written.",
+            &self.sink_queue,
+        );
+        text.counter(
+            "kube_audit_proxy_log_rotations_total",
+            "Audit log files rotated.",
+            &self.log_rotations,
+        );
+        text.0
+    }
+
+    fn render_requests(&self, text: &mut Text) {
+        let name = "kube_audit_proxy_requests_total";
+        text.head(name, "counter", "Requests answered, by verb and HTTP status code.");
+        for (index, counter) in self.requests.iter().enumerate().filter(|(_, c)| c.value() > 0) {
+            let code = (index % CODES + 100).to_string();
+            text.sample(name, &[("verb", VERBS[index / CODES]), ("code", &code)], counter);
+        }
+        let name = "kube_audit_proxy_request_duration_seconds";
+        text.head(name, "histogram", "Time to the end of the answer; long-running ones left out.");
+        let mut below = 0;
+        for (bound, counter) in BUCKETS.iter().zip(&self.latency) {
+            below += counter.value();
+            let _ = writeln!(text.0, "{name}_bucket{{le=\"{bound}\"}} {below}");
+        }
+        let count = self.latency_count.value();
+        let sum = self.latency_sum_micros.value() as f64 / 1e6;
+        let _ = writeln!(text.0, "{name}_bucket{{le=\"+Inf\"}} {count}");
+        let _ = writeln!(text.0, "{name}_sum {sum}\n{name}_count {count}");
+    }
+}
+
+struct Text(String);
+
+impl Text {
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn counter(&mut self, name: &str, help: &str, counter: &Counter) {
+        self.head(name, "counter", help);
+        self.sample(name, &[], counter);
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, gauge: &Gauge) {
+        self.head(name, "gauge", help);
+        let _ = writeln!(self.0, "{name} {}", gauge.value());
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], counter: &Counter) {
+        let _ = write!(self.0, "{name}");
+        for (index, (key, value)) in labels.iter().enumerate() {
+            let _ = write!(self.0, "{}{key}=\"{value}\"", if index == 0 { '{' } else { ',' });
+        }
+        let _ =
+            writeln!(self.0, "{} {}", if labels.is_empty() { "" } else { "}" }, counter.value());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_has_each_series() {
+        let metrics = Metrics::default();
+        metrics.policy_evaluated(Level::Metadata);
+        metrics.request_done("get", 200, Some(Duration::from_millis(3)));
+        metrics.request_done("frob", 405, None);
+        metrics.events_lost(Plugin::Log, 2);
+        metrics.reloaded(Reloaded::Policy, false);
+        let text = metrics.render();
+        for line in [
+            "apiserver_audit_level_total{level=\"Metadata\"} 1",
+            "apiserver_audit_error_total{plugin=\"log\"} 2",
+            "kube_audit_proxy_requests_total{verb=\"get\",code=\"200\"} 1",
+            "kube_audit_proxy_requests_total{verb=\"other\",code=\"405\"} 1",
+            "kube_audit_proxy_request_duration_seconds_bucket{le=\"0.005\"} 1",
+            "kube_audit_proxy_request_duration_seconds_bucket{le=\"0.0025\"} 0",
+            "kube_audit_proxy_reloads_total{file=\"policy\",result=\"failure\"} 1",
+            "apiserver_audit_event_total 0",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+    }
+}

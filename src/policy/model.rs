@@ -1,0 +1,109 @@
+//! The audit policy as Kubernetes names it: levels, stages, and what a request's evaluation yields.
+
+/// How much of a request is recorded; ordered, `None` lowest (audit.k8s.io/v1 `Level`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Level {
+    /// Nothing is recorded.
+    None,
+    /// Everything but bodies.
+    Metadata,
+    /// Metadata and the request body.
+    Request,
+    /// Metadata and both bodies.
+    RequestResponse,
+}
+
+impl Level {
+    /// All levels, lowest first.
+    pub const ALL: [Level; 4] =
+        [Level::None, Level::Metadata, Level::Request, Level::RequestResponse];
+
+    /// The name as it stands in policies and events.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Level::None => "None",
+            Level::Metadata => "Metadata",
+            Level::Request => "Request",
+            Level::RequestResponse => "RequestResponse",
+        }
+    }
+
+    /// The level of that exact name (case-sensitive, as in kube-apiserver).
+    pub fn from_name(name: &str) -> Option<Level> {
+        Level::ALL.into_iter().find(|l| l.as_str() == name)
+    }
+}
+
+/// A moment in a request's life at which an event can be written (audit.k8s.io/v1 `Stage`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// After authentication, before anything else.
+    RequestReceived,
+    /// The response's status is about to be sent; long-running requests only.
+    ResponseStarted,
+    /// The response has ended.
+    ResponseComplete,
+    /// The handler panicked.
+    Panic,
+}
+
+impl Stage {
+    /// All stages, in the order in which kube-apiserver lists them.
+    pub const ALL: [Stage; 4] =
+        [Stage::RequestReceived, Stage::ResponseStarted, Stage::ResponseComplete, Stage::Panic];
+
+    /// The name as it stands in policies and events.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Stage::RequestReceived => "RequestReceived",
+            Stage::ResponseStarted => "ResponseStarted",
+            Stage::ResponseComplete => "ResponseComplete",
+            Stage::Panic => "Panic",
+        }
+    }
+
+    /// The stage of that exact name (case-sensitive, as in kube-apiserver).
+    pub fn from_name(name: &str) -> Option<Stage> {
+        Stage::ALL.into_iter().find(|s| s.as_str() == name)
+    }
+}
+
+/// A set of stages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StageSet(u8);
+
+impl StageSet {
+    /// The set with `stage` added.
+    #[must_use]
+    pub const fn with(self, stage: Stage) -> StageSet {
+        StageSet(self.0 | 1 << stage as u8)
+    }
+
+    /// Both sets together.
+    #[must_use]
+    pub const fn union(self, other: StageSet) -> StageSet {
+        StageSet(self.0 | other.0)
+    }
+
+    /// Whether `stage` is in the set.
+    pub const fn contains(self, stage: Stage) -> bool {
+        self.0 & (1 << stage as u8) != 0
+    }
+}
+
+impl FromIterator<Stage> for StageSet {
+    fn from_iter<I: IntoIterator<Item = Stage>>(stages: I) -> StageSet {
+        stages.into_iter().fold(StageSet::default(), StageSet::with)
+    }
+}
+
+/// What the policy says of one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decision {
+    /// How much is recorded.
+    pub level: Level,
+    /// Stages for which no event is written: the policy's and the rule's together.
+    pub omit_stages: StageSet,
+    /// Whether `metadata.managedFields` is left out of recorded bodies.
+    pub omit_managed_fields: bool,
+}

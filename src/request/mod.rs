@@ -1,0 +1,9 @@
+//! What is asked: the verb and object named by method and URL, the headers, the source addresses.
+
+pub mod duration;
+pub mod info;
+pub mod label_selector;
+pub mod query;
+pub mod uri;
+
+pub use info::{InfoError, RequestInfo};

@@ -1,0 +1,81 @@
+//! Query strings, read as Go's `url.ParseQuery` reads them.
+
+use std::borrow::Cow;
+
+/// The decoded first value of parameter `name`, if the query has it.
+///
+/// Names are compared after decoding, case-sensitively. Pairs with broken percent-encoding or a
+/// raw `;` are skipped, as Go does.
+pub fn first<'q>(query: &'q str, name: &str) -> Option<Cow<'q, [u8]>> {
+    pairs(query).find_map(|(key, value)| (*key == *name.as_bytes()).then_some(value))
+}
+
+/// All decodable pairs of the query, in order.
+pub fn pairs(query: &str) -> impl Iterator<Item = (Cow<'_, [u8]>, Cow<'_, [u8]>)> {
+    query.split('&').filter_map(|pair| {
+        if pair.is_empty() || pair.contains(';') {
+            return None;
+        }
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        Some((decode(key, Plus::IsSpace)?, decode(value, Plus::IsSpace)?))
+    })
+}
+
+/// What a `+` stands for.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Plus {
+    /// Query strings: a space.
+    IsSpace,
+    /// Paths and header names: itself.
+    IsPlus,
+}
+
+/// Percent-decodes `text`; `None` where a `%` is not followed by two hexadecimal digits.
+pub fn decode(text: &str, plus: Plus) -> Option<Cow<'_, [u8]>> {
+    let bytes = text.as_bytes();
+    let plain = |b: &u8| *b != b'%' && (*b != b'+' || plus == Plus::IsPlus);
+    if bytes.iter().all(plain) {
+        return Some(Cow::Borrowed(bytes));
+    }
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = tail;
+        decoded.push(match byte {
+            b'%' => {
+                let [high, low, tail @ ..] = rest else { return None };
+                rest = tail;
+                hex_digit(*high)? << 4 | hex_digit(*low)?
+            }
+            b'+' if plus == Plus::IsSpace => b' ',
+            other => other,
+        });
+    }
+    Some(Cow::Owned(decoded))
+}
+
+fn hex_digit(byte: u8) -> Option<u8> {
+    (byte as char).to_digit(16).map(|digit| digit as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_decodable_value_counts() {
+        let cases = [
+            ("watch=true&watch=false", Some("true")),
+            ("watch", Some("")),
+            ("Watch=1", None),
+            ("w%61tch=a+b%20c", Some("a b c")),
+            ("watch=%zz&watch=2", Some("2")),
+            ("watch=1;x=2&watch=3", Some("3")),
+            ("watch=%2", None),
+        ];
+        for (query, expected) in cases {
+            let value = first(query, "watch");
+            assert_eq!(value.as_deref(), expected.map(str::as_bytes), "{query}");
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Request targets: what Go's URL parser makes of them, and prints again as `requestURI`.
+
+use std::borrow::Cow;
+
+use http::uri::PathAndQuery;
+
+use super::query::{self, Plus};
+
+/// The path and query as kube-apiserver writes them into an event's `requestURI`.
+///
+/// The query is untouched. The path is untouched if Go accepts its spelling; otherwise it is the
+/// decoded path, encoded afresh (Go `net/url`, `URL.EscapedPath`). A path with broken
+/// percent-encoding, which Go refuses, is kept as it came.
+pub fn request_uri(target: &PathAndQuery) -> Cow<'_, str> {
+    let path = target.path();
+    if path.bytes().all(is_accepted_in_path) {
+        return Cow::Borrowed(target.as_str());
+    }
+    let Some(decoded) = query::decode(path, Plus::IsPlus) else {
+        return Cow::Borrowed(target.as_str());
+    };
+    let mut text = String::with_capacity(target.as_str().len() + 16);
+    for &byte in decoded.iter() {
+        if is_kept_when_encoding(byte) {
+            text.push(byte as char);
+        } else {
+            push_escaped(&mut text, byte);
+        }
+    }
+    if let Some(query) = target.query() {
+        text.push('?');
+        text.push_str(query);
+    }
+    Cow::Owned(text)
+}
+
+/// Appends `%XX` with upper-case digits.
+pub fn push_escaped(text: &mut String, byte: u8) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    text.push('%');
+    text.push(DIGITS[usize::from(byte >> 4)] as char);
+    text.push(DIGITS[usize::from(byte & 15)] as char);
+}
+
+fn is_accepted_in_path(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~/!$&'()*+,;=:@[]%".contains(&byte)
+}
+
+fn is_kept_when_encoding(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~$&+,/:;=@".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_printed_as_go_prints_them() {
+        let cases = [
+            ("/a%2Fb?x=%zz;&", "/a%2Fb?x=%zz;&"),
+            ("/a\"b", "/a%22b"),
+            ("/a\"b%2Fc!(*)", "/a%22b/c%21%28%2A%29"),
+            ("/a|b?q|r", "/a%7Cb?q|r"),
+            ("/a?", "/a?"),
+            ("//api/../v1/", "//api/../v1/"),
+            ("/é", "/%C3%A9"),
+            ("/%zz", "/%zz"),
+            ("*", "*"),
+        ];
+        for (given, expected) in cases {
+            let target = PathAndQuery::try_from(given).unwrap();
+            assert_eq!(request_uri(&target), expected, "{given}");
+        }
+    }
+}
