@@ -6,6 +6,8 @@ pub mod id;
 pub mod json;
 mod legacy;
 pub mod object;
+pub mod panic_message;
 pub mod protobuf;
+pub mod record;
 pub mod response;
 pub mod timestamp;

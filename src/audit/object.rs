@@ -10,6 +10,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use super::event::ObjectMetadata;
 use super::protobuf;
 use crate::body::Tap;
+use crate::status::Status;
 
 /// Bodies longer than this are not looked at; kube-apiserver refuses them (3 MiB).
 const LIMIT: usize = 3 << 20;
@@ -104,6 +105,27 @@ impl MediaType {
         } else {
             MediaType::Other
         }
+    }
+}
+
+/// Whether kube-apiserver read the request's object before it gave this answer; only then does
+/// the object add to `objectRef`.
+pub fn was_read(answer: &Status) -> bool {
+    let message = answer.message.as_str();
+    match answer.code {
+        200..=399 => true,
+        // Of these only what admission and the name checks say comes after reading.
+        400 => {
+            message.contains("of the provided object does not match")
+                || (message.starts_with("the name") && message.contains("does not match"))
+                || message.contains("denied the request")
+        }
+        // Authorization refuses with "… cannot …"; admission in its own words.
+        403 => !message.is_empty() && !message.contains("\" cannot "),
+        404 => !message.is_empty() && !message.contains("could not find the requested resource"),
+        422 => !answer.details.as_ref().is_some_and(|d| d.kind.ends_with("Options")),
+        409 | 429 | 500 | 503 | 504 => !message.is_empty(),
+        _ => false,
     }
 }
 
