@@ -1,1 +1,7 @@
-//! To be written.
+//! The way to the API server.
+pub mod config;
+pub mod credentials;
+pub mod endpoint;
+pub mod error;
+mod in_cluster;
+mod kubeconfig;
