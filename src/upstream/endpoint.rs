@@ -66,14 +66,7 @@ impl Endpoint {
         let path_prefix = path.path().trim_end_matches('/').to_owned();
         let host_header = HeaderValue::from_str(authority.as_str())
             .map_err(|_| wrong("the host has characters that a header cannot have"))?;
-        Ok(Endpoint {
-            host: host.to_owned(),
-            scheme,
-            authority,
-            host_header,
-            port,
-            path_prefix,
-        })
+        Ok(Endpoint { host: host.to_owned(), scheme, authority, host_header, port, path_prefix })
     }
 
     /// Whether connections are in TLS.
@@ -105,7 +98,13 @@ mod tests {
             ("http://127.0.0.1", "127.0.0.1", "127.0.0.1", 80, ""),
             ("https://[::1]:8443/", "[::1]:8443", "::1", 8443, ""),
             ("https://[fd00::1]", "[fd00::1]", "fd00::1", 443, ""),
-            ("https://r.example/k8s/clusters/c-1/", "r.example", "r.example", 443, "/k8s/clusters/c-1"),
+            (
+                "https://r.example/k8s/clusters/c-1/",
+                "r.example",
+                "r.example",
+                443,
+                "/k8s/clusters/c-1",
+            ),
         ] {
             let endpoint = Endpoint::parse(url, "server").unwrap();
             assert_eq!(endpoint.authority.as_str(), authority, "{url}");

@@ -34,8 +34,11 @@ fn from_service_account(
         ));
     }
     let field = "in-cluster configuration";
-    let url =
-        if host.contains(':') { format!("https://[{host}]:{port}") } else { format!("https://{host}:{port}") };
+    let url = if host.contains(':') {
+        format!("https://[{host}]:{port}")
+    } else {
+        format!("https://{host}:{port}")
+    };
     Ok(UpstreamConfig {
         server: Endpoint::parse(&url, "KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT")?,
         trust: Trust::Ca(Pem::file(field, folder.join("ca.crt"))),

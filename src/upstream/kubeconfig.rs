@@ -120,7 +120,10 @@ impl Reader<'_> {
         };
         let context = file.contexts.iter().find(|c| c.name == name).ok_or_else(|| {
             let known = names(file.contexts.iter().map(|c| c.name.as_str()));
-            self.wrong("contexts", &format!("has no {name:?}; choose with --context one of {known}"))
+            self.wrong(
+                "contexts",
+                &format!("has no {name:?}; choose with --context one of {known}"),
+            )
         })?;
         let context_field = format!("contexts[{name}].context");
         let cluster_name = &context.context.cluster;
@@ -163,10 +166,8 @@ impl Reader<'_> {
                 "is missing; give a URL like https://10.0.0.1:6443",
             ));
         }
-        let server = Endpoint::parse(
-            &cluster.server,
-            &self.field(&format!("{cluster_field}.server")),
-        )?;
+        let server =
+            Endpoint::parse(&cluster.server, &self.field(&format!("{cluster_field}.server")))?;
         let ca = self.pem(
             (cluster_field, "certificate-authority"),
             &cluster.certificate_authority,
@@ -280,9 +281,8 @@ impl Reader<'_> {
         if let Some(data) = given(data) {
             let field = self.field(&format!("{field}.{name}-data"));
             let packed: String = data.split_ascii_whitespace().collect();
-            let bytes = STANDARD
-                .decode(packed)
-                .map_err(|_| ConfigError::field(&field, "is not base64"))?;
+            let bytes =
+                STANDARD.decode(packed).map_err(|_| ConfigError::field(&field, "is not base64"))?;
             return Ok(Some(Pem::Data { field, bytes }));
         }
         Ok(given(path).map(|path| {

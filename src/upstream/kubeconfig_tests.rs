@@ -144,5 +144,8 @@ fn yaml_errors_have_a_place_and_no_secrets() {
 #[test]
 fn a_missing_file_names_the_flag() {
     let error = UpstreamConfig::from_kubeconfig(Path::new("/nowhere/config"), None).unwrap_err();
-    assert!(error.to_string().starts_with("--kubeconfig: cannot read /nowhere/config: "), "{error}");
+    assert!(
+        error.to_string().starts_with("--kubeconfig: cannot read /nowhere/config: "),
+        "{error}"
+    );
 }
