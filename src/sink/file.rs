@@ -346,4 +346,4 @@ fn create_folder(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 #[path = "file_tests.rs"]
-mod tests;
+pub(super) mod tests;

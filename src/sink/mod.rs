@@ -19,6 +19,8 @@ mod losses;
 mod output;
 mod queue;
 mod rotate;
+#[cfg(test)]
+mod test_folder;
 mod writer;
 
 use std::sync::{Arc, Mutex};

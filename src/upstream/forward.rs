@@ -206,6 +206,12 @@ impl Upstream {
         (Head { method: parts.method, target, headers: parts.headers }, body)
     }
 
+    /// What is done at the `tick`th second.
+    #[cfg(test)]
+    pub(super) fn look(&self, tick: u32) {
+        self.0.look(tick);
+    }
+
     pub(super) fn count<T>(&self, result: &Result<T, SendError>) {
         if let Err(error) = result
             && !error.is_clients_fault()
