@@ -197,7 +197,7 @@ async fn shutdown_writes_what_is_queued_syncs_and_refuses_the_rest() {
 #[tokio::test]
 async fn a_full_queue_drops_the_newest_and_tells_nobody_but_the_metric() {
     let rig = rig(batch(1, 1));
-    let _ = rig.submit("being written");
+    drop(rig.submit("being written"));
     rig.call();
     let mut kept = rig.submit("kept");
     let mut dropped = rig.submit("dropped");
@@ -215,9 +215,9 @@ async fn a_full_queue_drops_the_newest_and_tells_nobody_but_the_metric() {
 #[tokio::test]
 async fn a_batch_waits_until_it_is_full() {
     let rig = rig(batch(10, 3));
-    let _ = (rig.submit("one"), rig.submit("two"));
+    ["one", "two"].iter().for_each(|text| drop(rig.submit(text)));
     assert!(rig.calls.try_recv().is_err());
-    let _ = rig.submit("three");
+    drop(rig.submit("three"));
     assert_eq!(rig.call(), ["one", "two", "three"]);
     rig.act(Act::Write);
     rig.sink.shutdown().await;
@@ -228,7 +228,7 @@ async fn a_batch_is_written_when_its_time_has_come() {
     let max_wait = Duration::from_millis(20);
     let rig = rig(Mode::Batch { buffer_size: 10, max_size: 3, max_wait, throttle: None });
     let started = Instant::now();
-    let _ = rig.submit("one");
+    drop(rig.submit("one"));
     assert_eq!(rig.call(), ["one"]);
     assert!(started.elapsed() >= max_wait);
     rig.act(Act::Write);
@@ -239,10 +239,10 @@ async fn a_batch_is_written_when_its_time_has_come() {
 async fn a_throttle_makes_batches_of_at_most_max_size() {
     let throttle = Some(Throttle { qps: 1000.0, burst: 1 });
     let rig = rig(Mode::Batch { buffer_size: 10, max_size: 2, max_wait: Duration::ZERO, throttle });
-    let _ = rig.submit("0");
+    drop(rig.submit("0"));
     assert_eq!(rig.call(), ["0"]);
     for text in ["1", "2", "3"] {
-        let _ = rig.submit(text);
+        drop(rig.submit(text));
     }
     rig.act(Act::Write);
     assert_eq!(rig.call(), ["1", "2"]);
