@@ -317,15 +317,23 @@ fn a_line_torn_by_a_failed_write_is_cut_off() {
         log.open.torn = true;
     };
     tear(&mut log);
-    log.cut(4);
+    log.cut(b"half a li");
     put(&mut log, "two\n");
     assert_eq!(folder.read("audit.log"), "one\ntwo\n");
 
+    // Somebody cuts the file meanwhile.
+    File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
+    tear(&mut log);
+    log.cut(b"half a li");
+    put(&mut log, "three\n");
+    assert_eq!(folder.read("audit.log"), "three\n");
+
+    // Somebody writes to it: nothing of theirs is cut off.
     tear(&mut log);
     (&log.open.file).write_all(b"somebody else's").unwrap();
-    log.cut(8);
-    put(&mut log, "three\n");
-    assert_eq!(folder.read("audit.log"), "one\ntwo\nhalf a lisomebody else's\nthree\n");
+    log.cut(b"half a li");
+    put(&mut log, "four\n");
+    assert_eq!(folder.read("audit.log"), "three\nhalf a lisomebody else's\nfour\n");
 }
 
 #[test]
