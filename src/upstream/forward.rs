@@ -1,6 +1,7 @@
 //! Requests to the API server, and their answers.
 
 use std::error::Error;
+use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -10,9 +11,10 @@ use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Limited};
 
-use super::config::{UpstreamConfig, parse_server_name};
+use super::config::{Trust, UpstreamConfig, parse_server_name};
 use super::connect::Connector;
 use super::credentials::Credentials;
+use super::endpoint::Endpoint;
 use super::error::{ConfigError, SendError};
 use super::http1::Http1Lease;
 use super::http2::Http2Lease;
@@ -54,6 +56,7 @@ impl Upstream {
     pub fn new(config: UpstreamConfig, metrics: Arc<Metrics>) -> Result<Upstream, ConfigError> {
         let UpstreamConfig { server, trust, tls_server_name, client_certificate, credentials } =
             config;
+        warn_of_risks(&server, &trust);
         let tls = match server.is_https() {
             true => {
                 let name = match tls_server_name {
@@ -261,6 +264,19 @@ impl Head {
             Uri::from_parts(uri).expect("scheme and authority are both there, or neither");
         *request.headers_mut() = self.headers;
         request
+    }
+}
+
+fn warn_of_risks(server: &Endpoint, trust: &Trust) {
+    let upstream = server.authority.as_str();
+    if server.is_https() {
+        if matches!(trust, Trust::Insecure) {
+            tracing::warn!(upstream, "the API server's certificate is not checked");
+        }
+    } else if server.host != "localhost"
+        && !server.host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    {
+        tracing::warn!(upstream, "requests and credentials go to the API server in plain text");
     }
 }
 

@@ -6,6 +6,9 @@ use tokio::task::JoinSet;
 
 use super::*;
 
+/// So many streams are all on one connection.
+const SPREAD: usize = 32;
+
 #[tokio::test]
 async fn targets_go_out_byte_for_byte() {
     let (upstream, metrics, accepted) = serve(&["h2", "http/1.1"], 100, echo).await;
@@ -84,7 +87,8 @@ async fn answers_that_nobody_reads_do_not_stall_the_others() {
     for _ in 0..SPREAD {
         let mut body = upstream.send(get("/endless")).await.unwrap().into_body();
         // One frame each, so that all really flow, and then no more.
-        body.frame().await.unwrap().unwrap();
+        let frame = tokio::time::timeout(Duration::from_secs(10), body.frame()).await;
+        frame.expect("stalled").unwrap().unwrap();
         unread.push(body);
     }
     assert_eq!(accepted.load(Ordering::SeqCst), 1);
@@ -95,9 +99,6 @@ async fn answers_that_nobody_reads_do_not_stall_the_others() {
     }
     drop(unread);
 }
-
-/// All on one connection.
-const SPREAD: usize = 32;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_stalled_answers_and_one_that_flows() {
