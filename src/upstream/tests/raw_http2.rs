@@ -22,12 +22,16 @@ struct Raw(TlsStream<TcpStream>);
 
 impl Raw {
     async fn accept(listener: &Listener) -> Raw {
+        Raw::accept_with(listener, 100).await
+    }
+
+    async fn accept_with(listener: &Listener, max_streams: u8) -> Raw {
         let mut stream = listener.accept().await;
         let mut preface = [0; 24];
         stream.read_exact(&mut preface).await.unwrap();
         let mut raw = Raw(stream);
         // Room for 1 MiB of body on a stream and on the connection.
-        raw.send(SETTINGS, 0, 0, &[0, 4, 0, 16, 0, 0]).await;
+        raw.send(SETTINGS, 0, 0, &[0, 4, 0, 16, 0, 0, 0, 3, 0, 0, 0, max_streams]).await;
         raw.send(WINDOW_UPDATE, 0, 0, &(1u32 << 20).to_be_bytes()).await;
         raw.send(SETTINGS, 1, 0, &[]).await;
         raw
@@ -142,6 +146,49 @@ async fn a_leaving_server_is_not_noticed_by_clients() {
     let streamed = clients_body(&["bo", "dy"], true).await;
     assert_eq!(text(upstream.send(post("/", streamed)).await.unwrap()).await, "body");
     assert_eq!(text(upstream.send(get("/")).await.unwrap()).await, "three");
+    assert_eq!(metrics.upstream_errors.value(), 0);
+    server.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_leaves_all_connections_is_not_noticed_by_clients() {
+    const CONNECTIONS: usize = 12;
+    let listener = Listener::new(&["h2"]).await;
+    let (upstream, metrics) = listener.client();
+    let (left, all_left) = oneshot::channel();
+    let server = tokio::spawn(async move {
+        let mut connections = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let mut raw = Raw::accept_with(&listener, 2).await;
+            let (first, _) = raw.request().await;
+            raw.send(HEADERS, END_HEADERS, first, &[0x88]).await;
+            let (second, _) = raw.request().await;
+            raw.send(HEADERS, END_HEADERS, second, &[0x88]).await;
+            connections.push((raw, second));
+        }
+        for (raw, watch) in &mut connections {
+            // An event after the GOAWAY shows the client's side that it was read.
+            raw.go_away(*watch, NO_ERROR).await;
+            raw.send(DATA, 0, *watch, b"event").await;
+        }
+        left.send(()).unwrap();
+        let mut fresh = Raw::accept(&listener).await;
+        let (stream, _) = fresh.request().await;
+        fresh.answer(stream, b"fresh").await;
+        (connections, fresh)
+    });
+    let mut watches = Vec::new();
+    for _ in 0..CONNECTIONS {
+        // Two fill a connection; the first of them ends, so that it seems to have a place.
+        let first = upstream.send(get("/watch")).await.unwrap();
+        watches.push((first, upstream.send(get("/watch")).await.unwrap().into_body()));
+    }
+    all_left.await.unwrap();
+    for (_, watch) in &mut watches {
+        assert_eq!(watch.frame().await.unwrap().unwrap().into_data().unwrap(), "event");
+    }
+    let _watches: Vec<_> = watches.into_iter().map(|(_, watch)| watch).collect();
+    assert_eq!(text(upstream.send(get("/")).await.unwrap()).await, "fresh");
     assert_eq!(metrics.upstream_errors.value(), 0);
     server.await.unwrap();
 }
