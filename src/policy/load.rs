@@ -140,7 +140,11 @@ fn decode(text: &[u8], problems: &mut Problems, warnings: &mut Problems) -> Opti
 
 fn document(bytes: &[u8]) -> Result<Document, SyntaxError> {
     if String::from_utf8_lossy(bytes).trim_start().starts_with('{') {
-        json::parse(bytes)
+        let prefixed = |problem: SyntaxError| SyntaxError {
+            message: format!("couldn't get version/kind; json parse error: {}", problem.message),
+            ..problem
+        };
+        json::parse(bytes).map_err(prefixed)
     } else {
         yaml::parse(&text::decode(bytes)?)
     }

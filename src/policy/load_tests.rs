@@ -249,7 +249,7 @@ rules:
   users: [u]
   userGroups: [g]
   verbs: [get, patch]
-  namespaces: ["", n]
+  namespaces: ["", ns]
   resources:
   - {group: apps, resources: [deployments, "*/scale"], resourceNames: [a]}
   - group: ""
@@ -267,7 +267,7 @@ rules:
     assert_eq!(rule.level, Level::RequestResponse);
     assert_eq!((&rule.users[0][..], &rule.user_groups[0][..]), ("u", "g"));
     assert_eq!(rule.verbs, ["get", "patch"]);
-    assert_eq!(rule.namespaces, ["", "n"]);
+    assert_eq!(rule.namespaces, ["", "ns"]);
     assert_eq!(rule.resources[0].group, "apps");
     assert_eq!(rule.resources[0].resources, ["deployments", "*/scale"]);
     assert_eq!(rule.resources[0].resource_names, ["a"]);

@@ -166,6 +166,11 @@ impl Builder {
             self.anchors.insert(anchor, built.clone());
         }
         let Some(around) = self.open.last_mut() else { return Ok(Some(built)) };
+        let is_key = matches!(&around.content, Content::Map { key: None, .. });
+        if !is_key && matches!(built.node.value, Value::Number(Number::Float(f)) if !f.is_finite())
+        {
+            return Err(error(built.node.at, "json: unsupported value: not a finite number"));
+        }
         around.weight = around.weight.saturating_add(built.weight);
         around.aliased = around.aliased.saturating_add(built.aliased);
         around.depth = around.depth.max(built.depth);
