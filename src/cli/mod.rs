@@ -1,1 +1,3 @@
-//! To be written.
+//! Arguments, subcommands, exit codes.
+
+pub mod policy;
