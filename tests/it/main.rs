@@ -1,0 +1,7 @@
+//! What the program does, seen from outside: the real binary, real TLS, one file a behaviour.
+
+#![allow(clippy::unwrap_used, reason = "tests may panic, their helpers too")]
+
+mod replay;
+mod self_test;
+mod support;
