@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "tests may panic, their helpers too")]
 
+mod decisions;
+mod hot_reload;
 mod replay;
 mod self_test;
+mod streaming;
 mod support;
+mod upgrade;

@@ -207,19 +207,6 @@ fn left_out(exchange: &Exchange) -> Option<&'static str> {
     }
 }
 
-/// Requests for which kube-apiserver writes no line, or loses the last one; the proxy must not.
-fn is_lost_upstream(exchange: &Exchange) -> bool {
-    matches!(
-        exchange.name.as_str(),
-        "path /api/v1/watch"
-            | "path /api/v1/watch/"
-            | "path /api/v1/proxy"
-            | "path DELETE /api/v1/proxy"
-            | "path /api/v1/namespaces/team-a/configmaps/%zz"
-            | "patch bad"
-    )
-}
-
 /// The client sees what it would have seen without the proxy, and the audit ID once.
 fn check_answer(report: &mut Report, exchange: &Exchange, answer: &std::io::Result<Answer>) {
     let name = &exchange.name;
@@ -232,7 +219,7 @@ fn check_answer(report: &mut Report, exchange: &Exchange, answer: &std::io::Resu
         let body = String::from_utf8_lossy(&answer.body);
         report.fail("answer's status", format!("{name}: {got}, recorded {recorded}; {body}"));
     } else if let Some(body) = &exchange.response.body
-        && !is_lost_upstream(exchange)
+        && !corpus::is_lost_upstream(&exchange.name)
         && corpus::decode(body) != answer.body
     {
         let (body, ours) = (corpus::decode(body), &answer.body);
@@ -261,7 +248,7 @@ fn check_stages(
     };
     let recorded: Vec<_> = exchange.events.iter().map(stage).collect();
     let mut ours: Vec<_> = written.iter().map(stage).collect();
-    if is_lost_upstream(exchange) && ours.len() > recorded.len() {
+    if corpus::is_lost_upstream(&exchange.name) && ours.len() > recorded.len() {
         let ends = ours.last().is_some_and(|stage| stage == "ResponseComplete" || stage == "Panic");
         if !ends && ours != ["ResponseStarted"] {
             report.fail("record without an end", format!("{}: {ours:?}", exchange.name));
@@ -270,7 +257,7 @@ fn check_stages(
         (0..extra).for_each(|_| report.forgive("line that kube-apiserver loses"));
         written.retain(|line| recorded.contains(&stage(line)));
         ours.retain(|stage| recorded.contains(stage));
-    } else if is_lost_upstream(exchange) && exchange.events.is_empty() {
+    } else if corpus::is_lost_upstream(&exchange.name) && exchange.events.is_empty() {
         report.fail("record without an end", format!("{}: nothing written", exchange.name));
     }
     if recorded == ours {

@@ -77,6 +77,19 @@ pub fn certificate(user: Option<&str>) -> Option<&str> {
     user.filter(|user| !user.starts_with("token:") && *user != "sa-token")
 }
 
+/// Requests for which kube-apiserver writes no line, or loses the last one; the proxy must not.
+pub fn is_lost_upstream(name: &str) -> bool {
+    matches!(
+        name,
+        "path /api/v1/watch"
+            | "path /api/v1/watch/"
+            | "path /api/v1/proxy"
+            | "path DELETE /api/v1/proxy"
+            | "path /api/v1/namespaces/team-a/configmaps/%zz"
+            | "patch bad"
+    )
+}
+
 /// The request on the wire: `headers` verbatim and in order.
 pub fn wire(method: &str, uri: &str, headers: &[(String, String)], body: &[u8]) -> Vec<u8> {
     let mut bytes = format!("{method} {uri} HTTP/1.1\r\n").into_bytes();
