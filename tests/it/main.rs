@@ -3,9 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "tests may panic, their helpers too")]
 
 mod decisions;
+mod headers;
 mod hot_reload;
+mod kubectl;
+mod lifecycle;
 mod replay;
 mod self_test;
 mod streaming;
 mod support;
 mod upgrade;
+mod watches;

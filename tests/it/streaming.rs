@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response, Version};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
@@ -131,7 +131,9 @@ async fn the_request_target_goes_on_byte_for_byte() {
         for target in targets {
             let answer = http1::get(proxy.addr, Some("admin"), target, &[]).await.unwrap();
             assert_eq!(answer.head.status, 200, "{target}");
-            assert_eq!(upstream.take_seen()[0].target, target, "{protocols:?}");
+            let seen = &upstream.take_seen()[0];
+            assert_eq!((seen.method.as_str(), seen.target.as_str()), ("GET", target));
+            assert_eq!(seen.version == Version::HTTP_2, protocols == Protocols::Http2);
         }
     }
 }

@@ -151,7 +151,7 @@ async fn an_upstream_that_goes_ends_the_clients_connection() {
     let proxy = Builder::new(upstream.addr).start().await;
     let mut log = proxy.audit_log();
     let mut connection = upgraded(&proxy, "GET", "bye", &WEBSOCKET).await;
-    let rest = in_time("the end of the connection", connection.to_end()).await.unwrap();
+    let rest = in_time("the end of the connection", connection.read_to_end()).await.unwrap();
     assert_eq!(rest, b"bye");
     assert_eq!(stages(&log.wait_end("bye").await)[2], ("ResponseComplete", 101));
 }
@@ -171,7 +171,8 @@ async fn nothing_follows_a_refused_upgrade() {
         assert_eq!(answer.head.status, 403);
         // Whatever comes then, the connection must end without the second request going on.
         let _ = connection.send(b"GET /smuggled-later HTTP/1.1\r\nHost: a\r\n\r\n").await;
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(2), connection.to_end()).await;
+        let _ =
+            tokio::time::timeout(std::time::Duration::from_secs(2), connection.read_to_end()).await;
         let targets: Vec<_> = upstream.seen().into_iter().map(|seen| seen.target).collect();
         assert_eq!(targets, [EXEC]);
         for raw in upstream.raw() {

@@ -109,7 +109,7 @@ impl Connection {
         if let Ok(length) = head.get("content-length").parse::<usize>() {
             return self.exactly(length).await;
         }
-        self.to_end().await
+        self.read_to_end().await
     }
 
     /// The next chunk of a chunked body, `None` at its end.
@@ -136,7 +136,7 @@ impl Connection {
     }
 
     /// All until the other side closes.
-    pub async fn to_end(&mut self) -> Result<Vec<u8>> {
+    pub async fn read_to_end(&mut self) -> Result<Vec<u8>> {
         loop {
             match self.fill().await {
                 Ok(()) => {}
