@@ -92,7 +92,7 @@ async fn replay(file: &str, protocols: Protocols) -> Report {
 }
 
 /// Answers each request with what was recorded for its audit ID.
-async fn recorded_upstream(exchanges: &[Exchange], protocols: Protocols) -> FakeUpstream {
+pub async fn recorded_upstream(exchanges: &[Exchange], protocols: Protocols) -> FakeUpstream {
     // Long answers were recorded in one file only; a request of the same name had the same answer.
     let mut bodies = HashMap::new();
     for exchange in corpus::exchanges("all-requestresponse.jsonl") {
@@ -160,7 +160,7 @@ async fn send_all(
 }
 
 /// The request as it was on the wire.
-fn request(exchange: &Exchange) -> Vec<u8> {
+pub fn request(exchange: &Exchange) -> Vec<u8> {
     let body = exchange.body.as_deref().map(corpus::decode).unwrap_or_default();
     corpus::wire(&exchange.method, &exchange.uri, &exchange.headers, &body)
 }
