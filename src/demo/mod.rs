@@ -22,6 +22,7 @@ mod managed_fields;
 mod object;
 mod patch;
 pub mod pki;
+mod protobuf;
 mod resource;
 mod scale;
 mod seed;

@@ -14,6 +14,7 @@ use super::handler::{self, Body, Call};
 use super::kinds::{Kind, Nature};
 use super::object::{self, text};
 use super::patch;
+use super::protobuf;
 use super::scale;
 use super::selector::Selector;
 use super::streams;
@@ -291,9 +292,9 @@ fn is_apply(call: &Call) -> bool {
     call.method == Method::PATCH && media_type(call).starts_with("application/apply-patch")
 }
 
-/// The body, JSON or YAML.
+/// The body: JSON, YAML, or Protocol Buffers for what kubectl creates.
 fn body(call: &Call) -> Result<Value, ApiError> {
-    let accepted = "application/json, application/yaml";
+    let accepted = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
     let bytes = &call.body[..];
     let unreadable = |error: &dyn std::fmt::Display| {
         ApiError::bad_request(format!(
@@ -308,6 +309,8 @@ fn body(call: &Call) -> Result<Value, ApiError> {
         "" | "application/json" => {
             serde_json::from_slice(bytes).map_err(|error| unreadable(&error))
         }
+        "application/vnd.kubernetes.protobuf" => protobuf::object(bytes)
+            .ok_or_else(|| unreadable(&"not a protobuf message of a kind known to the demo API")),
         _ => Err(ApiError::unsupported_media_type(accepted)),
     }
 }

@@ -9,10 +9,8 @@ use super::store::{Key, Store};
 /// Fills an empty API.
 pub fn plant(api: &Api) {
     for object in objects() {
-        let (group, version) = match object::text(&object, "/apiVersion").split_once('/') {
-            Some(both) => both,
-            None => ("", "v1"),
-        };
+        let version = object::text(&object, "/apiVersion");
+        let (group, version) = version.split_once('/').unwrap_or(("", version));
         let of = object::text(&object, "/kind");
         let kinds = api.kinds();
         let mut served = kinds.iter();

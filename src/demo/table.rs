@@ -26,6 +26,8 @@ struct Column {
     cell: Cell,
 }
 
+type Named = (&'static str, fn(&Value) -> Value);
+
 enum Cell {
     Of(fn(&Value) -> Value),
     /// A column of a custom kind: its path, as a JSON pointer.
@@ -103,14 +105,14 @@ fn columns(kind: &Kind) -> Vec<Column> {
         cell: Cell::Of(cell),
     };
     let mut columns = vec![column("Name", "string", false, |o| object::name(o).into())];
-    let mut add = |list: &[(&str, fn(&Value) -> Value)]| {
+    let mut add = |list: &[Named]| {
         for (name, cell) in list {
             // Names in lower case mark the columns of `-o wide`.
             let wide = name.starts_with(char::is_lowercase);
             columns.push(column(&name.replacen("ip", "IP", 1), "string", wide, *cell));
         }
     };
-    let age: (&str, fn(&Value) -> Value) = ("Age", age);
+    let age: Named = ("Age", age);
     if let Nature::Custom(definitions) = &kind.nature {
         for definition in definitions {
             columns.push(Column {
