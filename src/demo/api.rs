@@ -263,8 +263,7 @@ impl Api {
         let mut store = self.locked();
         let old = store.get(&key).cloned().ok_or_else(|| ApiError::not_found(kind, name))?;
         check_preconditions(kind, &old, options)?;
-        let shows_object =
-            kind.is("", "pods") || kind.is("", "namespaces") || has_finalizers(&old);
+        let shows_object = kind.is("", "pods") || kind.is("", "namespaces") || has_finalizers(&old);
         let mut dying = Value::clone(&old);
         if kind.is("", "namespaces") {
             dying["status"] = json!({"phase": "Terminating"});
@@ -368,9 +367,14 @@ fn check_type(kind: &Kind, object: &Value) -> Result<(), ApiError> {
     }
     let (version, wanted) = (object["apiVersion"].as_str().unwrap_or("v1"), &kind.kind);
     let message = if matches!(kind.nature, Nature::Custom(_)) {
-        format!("the API version in the data ({group_version}, Kind={of}) does not match the expected API version ({expected}, Kind={wanted})")
+        format!(
+            "the API version in the data ({group_version}, Kind={of}) does not match the expected API version ({expected}, Kind={wanted})"
+        )
     } else {
-        format!("{of} in version {version:?} cannot be handled as a {wanted}: converting ({}.{of}) to (core.{wanted}): unknown conversion", version.rsplit('/').next().unwrap_or(version))
+        format!(
+            "{of} in version {version:?} cannot be handled as a {wanted}: converting ({}.{of}) to (core.{wanted}): unknown conversion",
+            version.rsplit('/').next().unwrap_or(version)
+        )
     };
     Err(ApiError::bad_request(message))
 }
@@ -411,12 +415,7 @@ fn check_preconditions(kind: &Kind, object: &Value, options: &Delete) -> Result<
 }
 
 /// System fields always; status or everything but status, by the endpoint written to.
-fn keep_what_writers_cannot_change(
-    kind: &Kind,
-    old: &Value,
-    new: &mut Value,
-    subresource: &str,
-) {
+fn keep_what_writers_cannot_change(kind: &Kind, old: &Value, new: &mut Value, subresource: &str) {
     if subresource == "status" {
         let status = new.get("status").cloned();
         *new = old.clone();

@@ -10,8 +10,8 @@ use super::error::ApiError;
 use super::identity;
 use super::kinds::{self, Kind};
 use super::object::{self, text};
-use crate::authn::UserInfo;
 use crate::authn::AUTHENTICATED;
+use crate::authn::UserInfo;
 
 /// What someone wants to do. Either `resource` or `path` is set.
 #[derive(Debug, Clone, Default)]
@@ -40,10 +40,8 @@ pub fn allowed(user: &UserInfo, question: &Question<'_>) -> bool {
     }
     let reading = matches!(question.verb, "get" | "list" | "watch" | "head");
     if !question.resource.is_empty() {
-        let about_oneself = matches!(
-            question.resource,
-            "selfsubjectaccessreviews" | "selfsubjectreviews"
-        );
+        let about_oneself =
+            matches!(question.resource, "selfsubjectaccessreviews" | "selfsubjectreviews");
         return user.username == "viewer" && reading
             || about_oneself && question.verb == "create" && in_group(AUTHENTICATED);
     }

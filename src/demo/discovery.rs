@@ -77,8 +77,10 @@ fn group_versions(kinds: &[Arc<Kind>]) -> Vec<String> {
 fn paths(kinds: &[Arc<Kind>]) -> Value {
     let mut paths = vec!["/api".to_owned(), "/apis".to_owned()];
     paths.extend(group_versions(kinds).iter().map(|gv| format!("/{}", url_prefix(gv))));
-    paths.extend(["/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
-        .map(String::from));
+    paths.extend(
+        ["/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
+            .map(String::from),
+    );
     json!({"paths": paths})
 }
 

@@ -90,13 +90,9 @@ impl ApiError {
     /// 422 for one field of an object; `cause` is `Invalid value: …` or `Required value…`.
     pub fn invalid(kind: (&str, &str), name: &str, field: &str, cause: &str) -> ApiError {
         let (group, kind) = kind;
-        let qualified =
-            if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
-        let reason = if cause.starts_with("Required") {
-            "FieldValueRequired"
-        } else {
-            "FieldValueInvalid"
-        };
+        let qualified = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
+        let reason =
+            if cause.starts_with("Required") { "FieldValueRequired" } else { "FieldValueInvalid" };
         let mut details = json!({
             "kind": kind,
             "causes": [{"reason": reason, "message": cause, "field": field}],

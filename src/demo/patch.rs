@@ -195,8 +195,13 @@ enum Merge {
 fn merge_key(field: &str, items: &[Value]) -> Merge {
     Merge::By(match field {
         "finalizers" => return Merge::Set,
-        "containers" | "initContainers" | "ephemeralContainers" | "volumes" | "env"
-        | "imagePullSecrets" | "resourceClaims" => "name",
+        "containers"
+        | "initContainers"
+        | "ephemeralContainers"
+        | "volumes"
+        | "env"
+        | "imagePullSecrets"
+        | "resourceClaims" => "name",
         "secrets" if items.iter().any(|item| item.get("name").is_some()) => "name",
         "ports" if items.iter().any(|item| item.get("containerPort").is_some()) => "containerPort",
         "ports" => "port",

@@ -120,7 +120,8 @@ mod tests {
 
     #[test]
     fn reads_what_kubectl_sends() {
-        let config_map = b"k8s\0\n\x0f\n\x02v1\x12\tConfigMap\x12\x1b\n\x11\n\x01x\x12\0\x1a\0\"\0*\0\
+        let config_map =
+            b"k8s\0\n\x0f\n\x02v1\x12\tConfigMap\x12\x1b\n\x11\n\x01x\x12\0\x1a\0\"\0*\0\
                            2\x008\0B\0\x12\x06\n\x01a\x12\x011\x1a\0\"\0";
         let expected = json!({
             "apiVersion": "v1",
@@ -142,18 +143,22 @@ mod tests {
         assert_eq!(scalar_or_message("quantity", Field::Bytes(b"\n\x021m")), "1m");
         assert_eq!(scalar_or_message("list", Field::Bytes(b"\n\x01a\n\x01b")), json!(["a", "b"]));
         let time = Field::Bytes(b"\x08\x80\x92\xb8\xc3\x05");
-        assert_eq!(scalar_or_message("time", time), "2016-12-15T16:00:00Z");
+        assert_eq!(scalar_or_message("time", time), "2017-01-05T08:51:12Z");
         assert_eq!(scalar_or_message("time", Field::Bytes(b"")), Value::Null);
         assert_eq!(entry("bytes", b"\n\x01k\x12\x01f"), ("k".into(), "Zg==".into()));
     }
 
     #[test]
     fn every_message_that_is_named_is_known() {
-        let plain = ["text", "int", "bool", "bytes", "time", "quantity", "int-or-string", "json", "list"];
+        let plain =
+            ["text", "int", "bool", "bytes", "time", "quantity", "int-or-string", "json", "list"];
         for (message, fields) in MESSAGES.iter() {
             for (name, kind) in fields.values() {
                 let kind = kind.trim_start_matches(['+', '[', ']', '{', '}']);
-                assert!(plain.contains(&kind) || MESSAGES.contains_key(kind), "{message}.{name}: {kind}");
+                assert!(
+                    plain.contains(&kind) || MESSAGES.contains_key(kind),
+                    "{message}.{name}: {kind}"
+                );
             }
         }
     }

@@ -32,7 +32,8 @@ pub fn of(object: &Value) -> Value {
 /// 422 for a number that is none.
 pub fn onto(object: &Value, scale: &Value) -> Result<Value, ApiError> {
     let replicas = scale["spec"]["replicas"].as_u64().ok_or_else(|| {
-        let cause = format!("Invalid value: {}: must be a number from 0", scale["spec"]["replicas"]);
+        let cause =
+            format!("Invalid value: {}: must be a number from 0", scale["spec"]["replicas"]);
         let of = ("autoscaling", "Scale");
         ApiError::invalid(of, object::name(object), "spec.replicas", &cause)
     })?;

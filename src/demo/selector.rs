@@ -41,7 +41,8 @@ impl Selector {
     /// 400 where one of them does not parse.
     pub fn new(labels: &str, fields: &str) -> Result<Selector, ApiError> {
         if !label_selector::is_valid(labels) {
-            let message = format!("unable to parse requirement: {labels:?} is not a label selector");
+            let message =
+                format!("unable to parse requirement: {labels:?} is not a label selector");
             return Err(ApiError::bad_request(message));
         }
         let terms = |text: &str| {
@@ -60,9 +61,10 @@ impl Selector {
         let labels = &object["metadata"]["labels"];
         let label = |key: &str| labels.get(key).and_then(Value::as_str);
         self.labels.iter().all(|term| term.test.holds(label(&term.key)))
-            && self.fields.iter().all(|term| {
-                (object::text(object, &term.pointer) == term.value) == term.equal
-            })
+            && self
+                .fields
+                .iter()
+                .all(|term| (object::text(object, &term.pointer) == term.value) == term.equal)
     }
 }
 
@@ -128,9 +130,7 @@ fn field_term(term: &str) -> Result<FieldTerm, ApiError> {
             return Ok(FieldTerm { pointer, equal, value: value.trim().into() });
         }
     }
-    Err(ApiError::bad_request(format!(
-        "invalid selector: '{term}'; can't understand '{term}'"
-    )))
+    Err(ApiError::bad_request(format!("invalid selector: '{term}'; can't understand '{term}'")))
 }
 
 #[cfg(test)]

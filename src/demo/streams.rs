@@ -31,19 +31,14 @@ const LOG_PERIOD: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// 400 for a bad version, 410 for one that is forgotten.
-pub fn watch(
-    api: &Api,
-    kind: &Kind,
-    namespace: &str,
-    selector: Selector,
-    call: &Call,
-) -> Answer {
+pub fn watch(api: &Api, kind: &Kind, namespace: &str, selector: Selector, call: &Call) -> Answer {
     let version = parameter(call, "resourceVersion");
     let since = match version.as_str() {
         "" | "0" => None,
-        text => Some(text.parse().map_err(|_| {
-            ApiError::bad_request(format!("invalid resource version {text:?}"))
-        })?),
+        text => Some(
+            text.parse()
+                .map_err(|_| ApiError::bad_request(format!("invalid resource version {text:?}")))?,
+        ),
     };
     let initial_events = parameter(call, "sendInitialEvents") == "true";
     let since = since.filter(|_| !initial_events);

@@ -119,7 +119,9 @@ fn columns(kind: &Kind) -> Vec<Column> {
                 name: text(definition, "/name").into(),
                 kind: text(definition, "/type").into(),
                 wide: definition["priority"].as_u64().unwrap_or(0) > 0,
-                cell: Cell::At(text(definition, "/jsonPath").replace(['.', '['], "/").replace(']', "")),
+                cell: Cell::At(
+                    text(definition, "/jsonPath").replace(['.', '['], "/").replace(']', ""),
+                ),
             });
         }
         if definitions.is_empty() {
