@@ -281,12 +281,12 @@ async fn media_types_and_shapes() {
     let configmaps = "/api/v1/namespaces/default/configmaps";
     let typed = |builder: http::request::Builder, kind: &str| builder.header("content-type", kind);
 
-    let yaml = "metadata: {name: y}\ndata: {k: v}\n";
+    let yaml = "metadata: {name: zz}\ndata: {k: v}\n";
     let request = typed(Request::post(configmaps), "application/yaml");
     assert_eq!(server.ask(Some(&admin), request, yaml).await.0, 201);
     let request = typed(Request::post(configmaps), "text/plain");
     assert_eq!(server.ask(Some(&admin), request, yaml).await.0, 415);
-    let one = format!("{configmaps}/y");
+    let one = format!("{configmaps}/zz");
     let request = typed(Request::patch(&one), "application/json");
     let (code, answer) = server.ask(Some(&admin), request, "{}").await;
     assert_eq!(code, 415, "{answer}");
@@ -300,14 +300,14 @@ async fn media_types_and_shapes() {
     let (_, answer) = server.ask(Some(&admin), request, "").await;
     assert_eq!(answer["kind"], "Table");
     let cells = &answer["rows"][1]["cells"];
-    assert_eq!((&cells[0], &cells[1]), (&json!("y"), &json!(1)));
+    assert_eq!((&cells[0], &cells[1]), (&json!("zz"), &json!(1)));
     let request = Request::get(configmaps)
         .header("accept", "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io");
     let (_, answer) = server.ask(Some(&admin), request, "").await;
     assert_eq!(answer["kind"], "PartialObjectMetadataList");
     assert_eq!(answer["items"][0].get("data"), None);
 
-    let watch = format!("{configmaps}?watch=1&timeoutSeconds=1&fieldSelector=metadata.name%3Dy");
+    let watch = format!("{configmaps}?watch=1&timeoutSeconds=1&fieldSelector=metadata.name%3Dzz");
     let (code, event) = server.ask(Some(&admin), Request::get(&watch), "").await;
     assert_eq!((code, &event["type"]), (200, &json!("ADDED")));
     let unknown = Request::get("/apis/none/v1/things");
