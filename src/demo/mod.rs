@@ -13,7 +13,6 @@ mod api;
 mod authorize;
 mod discovery;
 mod error;
-pub mod follow;
 mod handler;
 mod identity;
 mod kinds;
