@@ -53,14 +53,13 @@ async fn demo(flags: &DemoFlags) -> Result<(), Failure> {
             Some(event) = events.recv() => told = show(style, &event),
         }
     }
-    let shutdown = async {
-        process.shutdown(signals.next()).await;
-        // The last events come while the proxy ends; with it ends their sender.
-        while let Some(event) = events.recv().await {
-            told = told.and_then(|()| show(style, &event));
-        }
-    };
-    shutdown.await;
+    process.shutdown(signals.next()).await;
+    // The last events came while the proxy ended, and with it their sender.
+    while told.is_ok()
+        && let Some(event) = events.recv().await
+    {
+        told = show(style, &event);
+    }
     demo.stop().await;
     match told {
         // Whoever read has seen enough.
@@ -70,9 +69,7 @@ async fn demo(flags: &DemoFlags) -> Result<(), Failure> {
 }
 
 /// Starts API and proxy, and writes the kubeconfig.
-async fn start(
-    flags: &DemoFlags,
-) -> Result<(Demo, Process, UnboundedReceiver<Vec<u8>>), Failure> {
+async fn start(flags: &DemoFlags) -> Result<(Demo, Process, UnboundedReceiver<Vec<u8>>), Failure> {
     let identity = flags.upstream_identity;
     let demo = Demo::start(flags.dir.as_deref(), flags.policy.as_deref(), identity).await?;
     let arguments: Vec<OsString> =
@@ -154,9 +151,9 @@ mod tests {
             include_str!("../../deploy/static-pod.yaml"),
             include_str!("../../deploy/sidecar.yaml"),
         ] {
-            let flags = manifest.lines().map(str::trim).filter_map(|line| line.strip_prefix("- --"));
-            let arguments: Vec<_> =
-                flags.map(|flag| OsString::from(format!("--{flag}"))).collect();
+            let flags =
+                manifest.lines().map(str::trim).filter_map(|line| line.strip_prefix("- --"));
+            let arguments: Vec<_> = flags.map(|flag| OsString::from(format!("--{flag}"))).collect();
             assert!(arguments.len() > 10);
             config::file::parse(&arguments).unwrap().unwrap();
         }
@@ -180,9 +177,7 @@ mod tests {
         let run = move |args: &'static [&'static str]| {
             let mut command = Command::new("kubectl");
             command.args(args).env("KUBECONFIG", &kubeconfig).env("HOME", &home);
-            async move {
-                tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
-            }
+            async move { tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap() }
         };
         let created = run(&["create", "configmap", "hello", "--from-literal=to=world"]).await;
         assert!(created.status.success(), "{created:?}");
