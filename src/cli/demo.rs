@@ -135,11 +135,13 @@ impl Signals {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::process::Command;
 
     use serde_json::Value;
 
     use super::*;
+    use crate::policy;
 
     fn flags(upstream_identity: UpstreamIdentity) -> DemoFlags {
         DemoFlags { port: 0, dir: None, policy: None, upstream_identity, all_stages: false }
@@ -164,6 +166,15 @@ mod tests {
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/config/settings.yaml");
         let flags = config::file::parse(&[OsString::from(format!("--config={file}"))]);
         flags.unwrap().unwrap();
+    }
+
+    #[test]
+    fn the_sample_policies_are_faultless() {
+        for name in ["policy-recommended.yaml", "policy-minimal.yaml"] {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name);
+            let loaded = policy::load(&path).unwrap();
+            assert!(loaded.warnings.is_empty(), "{name}: {:?}", loaded.warnings);
+        }
     }
 
     /// kubectl through the proxy: every request is an event.

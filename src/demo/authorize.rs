@@ -40,8 +40,10 @@ pub fn allowed(user: &UserInfo, question: &Question<'_>) -> bool {
     }
     let reading = matches!(question.verb, "get" | "list" | "watch" | "head");
     if !question.resource.is_empty() {
-        let about_oneself =
-            matches!(question.resource, "selfsubjectaccessreviews" | "selfsubjectreviews");
+        let about_oneself = matches!(
+            question.resource,
+            "selfsubjectaccessreviews" | "selfsubjectreviews" | "selfsubjectrulesreviews"
+        );
         return user.username == "viewer" && reading
             || about_oneself && question.verb == "create" && in_group(AUTHENTICATED);
     }
@@ -112,6 +114,10 @@ pub fn review(
         review["status"] = json!({"userInfo": identity::user_info(user)});
         return Ok(review);
     }
+    if kind.kind == "SelfSubjectRulesReview" {
+        review["status"] = rules(user);
+        return Ok(review);
+    }
     let spec = review["spec"].clone();
     let subject = match kind.kind.as_str() {
         "SelfSubjectAccessReview" => user.clone(),
@@ -146,6 +152,30 @@ pub fn review(
         false => json!({"allowed": false}),
     };
     Ok(review)
+}
+
+/// What `user` may, as far as lists of rules can say it.
+fn rules(user: &UserInfo) -> Value {
+    let mut resource_rules = Vec::new();
+    let mut path_rules = Vec::new();
+    for verb in ["delete", "get", "list", "watch"] {
+        if allowed(user, &Question { verb, resource: "*", ..Question::default() }) {
+            // Who may delete may do all.
+            let verb = if verb == "delete" { "*" } else { verb };
+            let rule = json!({"verbs": [verb], "apiGroups": ["*"], "resources": ["*"]});
+            resource_rules.push(rule);
+        }
+    }
+    for path in ["/", "/api", "/apis", "/healthz", "/livez", "/openapi", "/readyz", "/version"] {
+        if allowed(user, &Question { verb: "get", path, ..Question::default() }) {
+            path_rules.push(json!({"verbs": ["get"], "nonResourceURLs": [path]}));
+        }
+    }
+    json!({
+        "resourceRules": resource_rules,
+        "nonResourceRules": path_rules,
+        "incomplete": false,
+    })
 }
 
 fn subject_of(spec: &Value) -> UserInfo {

@@ -145,6 +145,7 @@ const REVIEWS: &[Line] = &[
     ("authentication.k8s.io/v1", "selfsubjectreviews", "SelfSubjectReview", Cluster, "", ""),
     (AUTHORIZATION, "localsubjectaccessreviews", "LocalSubjectAccessReview", Namespaced, "", ""),
     (AUTHORIZATION, "selfsubjectaccessreviews", "SelfSubjectAccessReview", Cluster, "", ""),
+    (AUTHORIZATION, "selfsubjectrulesreviews", "SelfSubjectRulesReview", Cluster, "", ""),
     (AUTHORIZATION, "subjectaccessreviews", "SubjectAccessReview", Cluster, "", ""),
 ];
 

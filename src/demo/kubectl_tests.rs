@@ -201,6 +201,8 @@ async fn permissions() {
         let can = |args: &[&str]| kubectl.run(&[&["auth", "can-i"], args].concat(), "").0;
         assert_eq!(can(&["delete", "pods"]), "yes\n");
         assert_eq!(can(&["delete", "pods", "--as", "viewer"]), "no\n");
+        let list = kubectl.ok(&["auth", "can-i", "--list", "--as", "viewer"], "");
+        assert!(list.contains("*.*") && list.contains("[watch]"), "{list}");
         let who = kubectl.ok(&["auth", "whoami", "--as", "jane", "--as-group", "dev"], "");
         assert!(who.contains("jane") && who.contains("[dev system:authenticated]"), "{who}");
     })
@@ -223,6 +225,12 @@ async fn namespaces_pods_logs_and_listings() {
         kubectl.ok(&["create", "deployment", "d", "--image=nginx"], "");
         kubectl.ok(&["create", "secret", "generic", "s", "--from-literal=k=v"], "");
         kubectl.ok(&["create", "serviceaccount", "robot"], "");
+        kubectl.ok(&["create", "job", "j", "--image=busybox"], "");
+        kubectl.ok(&["create", "cronjob", "cj", "--image=busybox", "--schedule=* * * * *"], "");
+        kubectl.ok(&["create", "ingress", "i", "--rule=example.com/*=web:80"], "");
+        let backend = "jsonpath={.spec.rules[0].http.paths[0].backend.service.port.number}";
+        assert_eq!(kubectl.ok(&["get", "ingress", "i", "-o", backend], ""), "80");
+        kubectl.ok(&["cordon", "demo-node"], "");
         let role = ["create", "role", "r", "--verb=get", "--resource=pods"];
         kubectl.ok(&role, "");
         kubectl.ok(&["create", "rolebinding", "b", "--role=r", "--user=jane"], "");

@@ -23,6 +23,7 @@ mod patch;
 pub mod pki;
 mod protobuf;
 mod resource;
+mod rules;
 mod scale;
 mod seed;
 mod selector;

@@ -13,6 +13,11 @@ use rcgen::{
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use time::{Duration, OffsetDateTime};
+
+/// The certificates are for a demo, or one run of tests.
+const VALIDITY: Duration = Duration::days(30);
+const CLOCK_SKEW: Duration = Duration::hours(1);
 
 /// Common name of the CA for clients and servers.
 pub const CA: &str = "kubernetes-ca";
@@ -124,8 +129,7 @@ impl Pki {
 impl Authority {
     fn new(name: &str) -> Result<Authority, PkiError> {
         let key = KeyPair::generate()?;
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, name);
+        let mut params = params_of(name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
         let certificate = params.self_signed(&key)?;
@@ -150,8 +154,7 @@ impl Authority {
         usage: ExtendedKeyUsagePurpose,
     ) -> Result<Issued, PkiError> {
         let key = KeyPair::generate()?;
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, cn);
+        let mut params = params_of(cn);
         // rcgen keeps one value for each attribute type; the same type by its number is a second.
         let attributes = [DnType::OrganizationName, DnType::CustomDnType(vec![2, 5, 4, 10])];
         if orgs.len() > attributes.len() {
@@ -175,6 +178,15 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.issuer)?;
         Ok(Issued::new(&certificate, &key))
     }
+}
+
+fn params_of(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    // Clocks of clients differ a little.
+    params.not_before = OffsetDateTime::now_utc() - CLOCK_SKEW;
+    params.not_after = OffsetDateTime::now_utc() + VALIDITY;
+    params
 }
 
 impl Issued {

@@ -89,7 +89,12 @@ impl Store {
         resource: &'s str,
         namespace: &'s str,
     ) -> impl Iterator<Item = (&'s Key, &'s Arc<Value>)> {
-        self.objects.iter().filter(move |(key, _)| {
+        let first = Key {
+            resource: resource.to_owned(),
+            namespace: namespace.to_owned(),
+            name: String::new(),
+        };
+        self.objects.range(first..).take_while(move |(key, _)| {
             key.resource == resource && (namespace.is_empty() || key.namespace == namespace)
         })
     }
