@@ -202,7 +202,7 @@ async fn permissions() {
         assert_eq!(can(&["delete", "pods"]), "yes\n");
         assert_eq!(can(&["delete", "pods", "--as", "viewer"]), "no\n");
         let list = kubectl.ok(&["auth", "can-i", "--list", "--as", "viewer"], "");
-        assert!(list.contains("*.*") && list.contains("[watch]"), "{list}");
+        assert!(list.contains("*.*") && list.contains("[get list watch]"), "{list}");
         let who = kubectl.ok(&["auth", "whoami", "--as", "jane", "--as-group", "dev"], "");
         assert!(who.contains("jane") && who.contains("[dev system:authenticated]"), "{who}");
     })
