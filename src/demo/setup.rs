@@ -1,7 +1,7 @@
 //! The demo's folder: certificates, policy, kubeconfig; and its API, running.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -59,7 +59,8 @@ pub struct Demo {
 
 impl Demo {
     /// Makes the certificates and starts the API on a loopback port. Without a folder, one is made
-    /// and removed when the demo ends; without a policy, the recommended one is written there.
+    /// and removed when the demo ends; without a policy, one in the folder is used, or else the
+    /// recommended one written there.
     ///
     /// # Errors
     /// See [`SetupError`].
@@ -70,22 +71,17 @@ impl Demo {
     ) -> Result<Demo, SetupError> {
         let temporary = folder.is_none();
         let folder = match folder {
-            Some(folder) => std::path::absolute(folder),
-            None => Ok(std::env::temp_dir()
-                .join(format!("kube-audit-proxy-demo-{}", object::name_suffix()))),
+            Some(folder) => absolute(folder)?,
+            None => std::env::temp_dir()
+                .join(format!("kube-audit-proxy-demo-{}", object::name_suffix())),
         };
-        let folder = folder.map_err(|source| SetupError::File { path: PathBuf::new(), source })?;
         let failed = |source| SetupError::File { path: folder.clone(), source };
         make_folder(&folder, temporary).map_err(failed)?;
         let pki = Pki::new()?;
         write_pki(&pki, &folder.join("pki"))?;
         let policy = match policy {
-            Some(policy) => std::path::absolute(policy).map_err(failed)?,
-            None => {
-                let policy = folder.join("policy.yaml");
-                fs::write(&policy, POLICY).map_err(failed)?;
-                policy
-            }
+            Some(policy) => absolute(policy)?,
+            None => own_policy(&folder)?,
         };
 
         let loopback = (Ipv4Addr::LOCALHOST, 0);
@@ -218,6 +214,23 @@ impl Drop for Demo {
     }
 }
 
+fn absolute(path: &Path) -> Result<PathBuf, SetupError> {
+    std::path::absolute(path).map_err(|source| SetupError::File { path: path.to_owned(), source })
+}
+
+/// Writes the recommended policy into the folder, unless an earlier demo has left one there, which
+/// may have been edited since.
+fn own_policy(folder: &Path) -> Result<PathBuf, SetupError> {
+    let path = folder.join("policy.yaml");
+    let file = fs::OpenOptions::new().write(true).create_new(true).open(&path);
+    let written = file.and_then(|mut file| file.write_all(POLICY.as_bytes()));
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(path),
+        Err(source) => Err(SetupError::File { path, source }),
+        Ok(()) => Ok(path),
+    }
+}
+
 fn make_folder(folder: &Path, temporary: bool) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     #[cfg(unix)]
@@ -243,4 +256,37 @@ fn write_pki(pki: &Pki, folder: &Path) -> Result<(), SetupError> {
         issued.write(folder, name).map_err(failed)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_given_folder_and_its_policy_are_kept() {
+        let folder = std::env::temp_dir().join(format!("demo-{}", object::uid()));
+        let identity = UpstreamIdentity::Impersonate;
+        let demo = Demo::start(Some(&folder), None, identity).await.unwrap();
+        assert_eq!(fs::read_to_string(demo.policy()).unwrap(), POLICY);
+        fs::write(demo.policy(), "edited").unwrap();
+        demo.stop().await;
+        let demo = Demo::start(Some(&folder), None, identity).await.unwrap();
+        assert_eq!(fs::read_to_string(demo.policy()).unwrap(), "edited");
+        let arguments = demo.serve_args(0);
+        assert_eq!(arguments[0], "serve");
+        assert!(arguments.contains(&"--upstream-identity=impersonate".to_owned()));
+        demo.stop().await;
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[tokio::test]
+    #[cfg(unix)]
+    async fn only_the_owner_can_read_keys() {
+        use std::os::unix::fs::PermissionsExt;
+        let demo = Demo::start(None, None, UpstreamIdentity::RequestHeader).await.unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(demo.folder()), 0o700);
+        assert_eq!(mode(&demo.pki("demo-admin.key")), 0o600);
+        demo.stop().await;
+    }
 }
