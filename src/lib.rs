@@ -15,6 +15,7 @@
 //! | [`policy`] | the audit `Policy`: loading, matching, live reload |
 //! | [`authn`] | who is calling: certificates, tokens, anonymous |
 //! | [`request`] | what is asked: verb and object from the URL, headers, source addresses |
+//! | [`file_watch`] | notices that a file has changed |
 //! | [`status`] | `metav1.Status` answers |
 //! | [`metrics`] | counters and their Prometheus text |
 //! | [`demo`] | a small in-memory Kubernetes API for `demo` and the tests |
@@ -25,6 +26,7 @@ pub mod body;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod file_watch;
 pub mod impersonation;
 pub mod metrics;
 pub mod pipeline;
@@ -33,4 +35,6 @@ pub mod request;
 pub mod server;
 pub mod sink;
 pub mod status;
+#[cfg(test)]
+mod test_dir;
 pub mod upstream;
