@@ -52,7 +52,7 @@ pub trait Handler: Clone + Send + Sync + 'static {
 
     /// Answers one request of `connection`.
     fn handle(
-        &self,
+        self,
         connection: Arc<Connection>,
         request: Request<Incoming>,
     ) -> impl Future<Output = Response<Self::Body>> + Send + 'static;
@@ -62,11 +62,11 @@ impl Handler for Arc<Proxy> {
     type Body = ResponseBody;
 
     fn handle(
-        &self,
+        self,
         connection: Arc<Connection>,
         request: Request<Incoming>,
     ) -> impl Future<Output = Response<ResponseBody>> + Send + 'static {
-        pipeline::handle(self.clone(), connection, request)
+        pipeline::handle(self, connection, request)
     }
 }
 
@@ -84,7 +84,7 @@ pub async fn serve_connection<H: Handler>(
 ) -> Result<(), hyper::Error> {
     let tasks = Tasks(running.clone());
     let service = service_fn(move |request| {
-        let answer = handler.handle(connection.clone(), request);
+        let answer = handler.clone().handle(connection.clone(), request);
         async move { Ok::<_, Infallible>(answer.await) }
     });
     // The two connection types share no trait that has `graceful_shutdown`.

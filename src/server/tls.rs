@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls13_signature_with_raw_key,
+};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoClientAuth, ResolvesServerCert};
 use rustls::{
@@ -37,9 +39,11 @@ pub enum MinVersion {
 
 impl MinVersion {
     fn versions(self) -> &'static [&'static SupportedProtocolVersion] {
+        static VERSIONS: [&SupportedProtocolVersion; 2] =
+            [&rustls::version::TLS13, &rustls::version::TLS12];
         match self {
-            MinVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
-            MinVersion::Tls13 => &[&rustls::version::TLS13],
+            MinVersion::Tls12 => &VERSIONS,
+            MinVersion::Tls13 => &VERSIONS[..1],
         }
     }
 }
@@ -93,42 +97,14 @@ impl PossessionVerifier {
     fn new(provider: &CryptoProvider) -> PossessionVerifier {
         PossessionVerifier { algorithms: provider.signature_verification_algorithms }
     }
+}
 
-    /// Checks `signed.signature()` over `message` by the key of `certificate`, with those of the
-    /// scheme's algorithms that `choose` leaves.
-    ///
-    /// rustls' own functions read the certificate with webpki, which refuses X.509 v1; this one
-    /// only needs its public key.
-    fn verify(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-        tls13: bool,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let (_, parsed) = X509Certificate::from_der(certificate)
-            .map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
-        let spki = SubjectPublicKeyInfoDer::from(parsed.public_key().raw);
-        let key = RawPublicKeyEntity::try_from(&spki)
-            .map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
-        let (_, algorithms) = self
-            .algorithms
-            .mapping
-            .iter()
-            .find(|(scheme, _)| *scheme == signed.scheme)
-            .ok_or(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme)?;
-        // A scheme of TLS 1.3 names its curve, and the first algorithm is the one with that curve;
-        // one of TLS 1.2 only names the hash.
-        let count = if tls13 { 1 } else { algorithms.len() };
-        for algorithm in &algorithms[..count] {
-            match key.verify_signature(*algorithm, message, signed.signature()) {
-                Ok(()) => return Ok(HandshakeSignatureValid::assertion()),
-                Err(webpki::Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_)) => {}
-                Err(_) => break,
-            }
-        }
-        Err(Error::InvalidCertificate(CertificateError::BadSignature))
-    }
+/// The public key of a certificate of any version: rustls' own verification reads the certificate
+/// with webpki, which refuses X.509 v1, but only the key is needed here.
+fn public_key(certificate: &CertificateDer<'_>) -> Result<SubjectPublicKeyInfoDer<'static>, Error> {
+    let (_, parsed) = X509Certificate::from_der(certificate)
+        .map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
+    Ok(SubjectPublicKeyInfoDer::from(parsed.public_key().raw).into_owned())
 }
 
 impl ClientCertVerifier for PossessionVerifier {
@@ -157,7 +133,24 @@ impl ClientCertVerifier for PossessionVerifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.verify(message, certificate, signed, false)
+        let key = public_key(certificate)?;
+        let key = RawPublicKeyEntity::try_from(&key)
+            .map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
+        let (_, algorithms) = self
+            .algorithms
+            .mapping
+            .iter()
+            .find(|(scheme, _)| *scheme == signed.scheme)
+            .ok_or(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme)?;
+        // In TLS 1.2 an ECDSA scheme names the hash and not the curve, so each may fit.
+        for algorithm in *algorithms {
+            match key.verify_signature(*algorithm, message, signed.signature()) {
+                Ok(()) => return Ok(HandshakeSignatureValid::assertion()),
+                Err(webpki::Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_)) => {}
+                Err(_) => break,
+            }
+        }
+        Err(Error::InvalidCertificate(CertificateError::BadSignature))
     }
 
     fn verify_tls13_signature(
@@ -166,7 +159,8 @@ impl ClientCertVerifier for PossessionVerifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.verify(message, certificate, signed, true)
+        let key = public_key(certificate)?;
+        verify_tls13_signature_with_raw_key(message, &key, signed, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
