@@ -1,1 +1,229 @@
-//! To be written.
+//! Where encoded events go: one queue, one writer thread, one log.
+//!
+//! A request hands over a whole line ([`Sink::submit`]) and, by mode, waits for the [`Ack`] or does
+//! not. The [writer](self::writer) takes all lines that wait and writes them together. Lines of one
+//! submitter keep their order; those of different ones are mixed, but never within a line.
+//!
+//! As kube-apiserver's log backend, but: a deleted or moved log file is noticed; rotation overwrites
+//! no older file; a line longer than `--audit-log-maxsize` is written, alone in its file; and a line
+//! torn by a failed write is cut off again (or, where that cannot be, ended), so that the next
+//! line can be read.
+
+mod backups;
+mod batch;
+mod clock;
+mod config;
+mod error;
+mod file;
+mod losses;
+mod output;
+mod queue;
+mod rotate;
+mod writer;
+
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::watch;
+
+pub use self::config::{LogPath, Mode, Rotation, SinkConfig, Throttle};
+pub use self::error::{SinkError, WriteError};
+pub use self::queue::Ack;
+pub use self::writer::SinkState;
+
+use self::batch::Batcher;
+use self::clock::Clock;
+use self::file::LogFile;
+use self::losses::Losses;
+use self::output::{Output, Stdout};
+use self::queue::{Pushed, Queue};
+use self::writer::Writer;
+use crate::metrics::{Metrics, Plugin};
+
+/// Takes encoded events. Clones share one log.
+#[derive(Debug, Clone)]
+pub struct Sink {
+    /// None: there is no log.
+    log: Option<Arc<Log>>,
+    observer: Option<UnboundedSender<Vec<u8>>>,
+}
+
+#[derive(Debug)]
+struct Log {
+    queue: Arc<Queue>,
+    mode: Mode,
+    metrics: Arc<Metrics>,
+    /// Events that did not get into the queue.
+    refused: Arc<Losses>,
+    state: Arc<Mutex<SinkState>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    /// Closed when the writer has ended.
+    ended: watch::Receiver<()>,
+}
+
+impl Sink {
+    /// Opens the log and starts its writer. Missing folders are made with mode 0700, a missing file
+    /// with 0600; one that exists keeps its mode.
+    ///
+    /// # Errors
+    /// The log cannot be opened, or a batch setting is out of range.
+    pub fn open(config: SinkConfig, metrics: Arc<Metrics>) -> Result<Sink, SinkError> {
+        validate(&config.mode)?;
+        let output: Box<dyn Output> = match &config.path {
+            LogPath::Stdout => Box::new(Stdout::open()?),
+            LogPath::File(path) => {
+                let rotation = config.rotation;
+                Box::new(LogFile::open(path, rotation, Clock::system(), metrics.clone())?)
+            }
+        };
+        Sink::start(output, &config.path.to_string(), config.mode, metrics)
+    }
+
+    /// No log: events are not even counted.
+    pub fn discard() -> Sink {
+        Sink { log: None, observer: None }
+    }
+
+    /// No log, but an observer. Without a log, nothing is counted.
+    pub fn channel(observer: UnboundedSender<Vec<u8>>) -> Sink {
+        Sink::discard().with_observer(observer)
+    }
+
+    /// Sends each line to `observer` too, when it is submitted. An observer that is gone does not
+    /// matter; one that is slow costs memory.
+    pub fn with_observer(self, observer: UnboundedSender<Vec<u8>>) -> Sink {
+        Sink { observer: Some(observer), ..self }
+    }
+
+    /// Whether anybody gets the events. If not, they need not be encoded.
+    pub fn is_enabled(&self) -> bool {
+        self.log.is_some() || self.observer.is_some()
+    }
+
+    /// Whether a request must be refused when its first event cannot be written.
+    pub fn is_strict(&self) -> bool {
+        self.log.as_ref().is_some_and(|log| log.mode == Mode::BlockingStrict)
+    }
+
+    /// Hands over one encoded event, which must end with its only newline. Never waits, and needs
+    /// no runtime. In batch mode the [`Ack`] is ready at once, and an event that finds the queue
+    /// full is lost, counted and logged, but `Ok`. In the blocking modes it is ready when the write
+    /// has returned; no event is refused, since each request in flight has but a few.
+    pub fn submit(&self, line: Vec<u8>) -> Ack {
+        debug_assert!(line.ends_with(b"\n"), "a line ends with a newline");
+        if let Some(observer) = &self.observer {
+            let _ = observer.send(line.clone());
+        }
+        let Some(log) = &self.log else {
+            return Ack::ready(Ok(()));
+        };
+        log.metrics.events.increment();
+        match log.queue.push(line) {
+            Pushed::Queued(ack) => ack,
+            Pushed::Full => {
+                log.refused.add(1, &"audit buffer queue blocked");
+                Ack::ready(Ok(()))
+            }
+            Pushed::Closed => {
+                log.refused.add(1, &WriteError::ShutDown);
+                Ack::ready(Err(WriteError::ShutDown))
+            }
+        }
+    }
+
+    /// Whether the last write went well.
+    pub fn state(&self) -> SinkState {
+        match &self.log {
+            Some(log) => log.state.lock().expect("nothing panics while it holds the state").clone(),
+            None => SinkState::Ok,
+        }
+    }
+
+    /// Has the writer open the log file again, for one that was rotated by somebody else. Returns
+    /// at once.
+    pub fn reopen(&self) {
+        if let Some(log) = &self.log {
+            log.queue.reopen();
+        }
+    }
+
+    /// Returns when all events are written and on the disk and the writer has ended. Later events
+    /// are refused and counted. In batch mode a throttle still holds; there is no time limit.
+    pub async fn shutdown(&self) {
+        let Some(log) = &self.log else {
+            return;
+        };
+        log.queue.close();
+        // The only sender is the writer's, which sends nothing: an error means that it has ended.
+        let _ = log.ended.clone().changed().await;
+        let thread = log.thread.lock().expect("nothing panics while it holds the thread").take();
+        if let Some(thread) = thread {
+            // It has nothing left to do but to return; a panic of it has been logged.
+            let _ = thread.join();
+        }
+    }
+
+    fn start(
+        output: Box<dyn Output>,
+        name: &str,
+        mode: Mode,
+        metrics: Arc<Metrics>,
+    ) -> Result<Sink, SinkError> {
+        let (capacity, refused) = match mode {
+            Mode::Batch { buffer_size, .. } => (Some(buffer_size), Plugin::Buffered),
+            Mode::Blocking | Mode::BlockingStrict => (None, Plugin::Log),
+        };
+        let queue = Arc::new(Queue::new(capacity, metrics.clone()));
+        let refused = Arc::new(Losses::new(refused, metrics.clone()));
+        let state = Arc::new(Mutex::new(SinkState::Ok));
+        let (end, ended) = watch::channel(());
+        let writer = Writer {
+            queue: queue.clone(),
+            batcher: Batcher::new(&mode, Instant::now()),
+            output,
+            name: name.into(),
+            losses: Losses::new(Plugin::Log, metrics.clone()),
+            refused: refused.clone(),
+            state: state.clone(),
+        };
+        let thread = std::thread::Builder::new()
+            .name("audit-writer".to_owned())
+            .spawn(move || {
+                let _end = end;
+                writer.run();
+            })
+            .map_err(SinkError::Thread)?;
+        let thread = Mutex::new(Some(thread));
+        let log = Log { queue, mode, metrics, refused, state, thread, ended };
+        Ok(Sink { log: Some(Arc::new(log)), observer: None })
+    }
+}
+
+impl Drop for Log {
+    /// The writer ends when it has written what is there; nobody waits for it.
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
+
+fn validate(mode: &Mode) -> Result<(), SinkError> {
+    let Mode::Batch { buffer_size, max_size, throttle, .. } = mode else {
+        return Ok(());
+    };
+    let checks = [
+        (*buffer_size > 0, "--audit-log-batch-buffer-size"),
+        (*max_size > 0, "--audit-log-batch-max-size"),
+        (throttle.is_none_or(|throttle| throttle.qps > 0.0), "--audit-log-batch-throttle-qps"),
+        (throttle.is_none_or(|throttle| throttle.burst > 0), "--audit-log-batch-throttle-burst"),
+    ];
+    match checks.into_iter().find(|(valid, _)| !valid) {
+        Some((_, flag)) => Err(SinkError::NotPositive { flag }),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+#[path = "sink_tests.rs"]
+mod tests;

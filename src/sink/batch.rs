@@ -1,0 +1,103 @@
+//! When lines that wait are taken out of the queue.
+//!
+//! As kube-apiserver's collector: a batch is complete with `max_size` events, or when `max_wait`
+//! has passed, or at shutdown; each batch needs a token. Three differences, none of which shows in
+//! the log: the wait begins with the batch's first event and not before it, so that an idle writer
+//! has no timer; a batch stays in the queue until it is written, so that `buffer_size` is all that
+//! is ever held (and completes a batch too, where it is less than `max_size`); and where there is
+//! no throttle, all complete batches are taken at once.
+
+use std::time::{Duration, Instant};
+
+use super::config::{Mode, Throttle};
+
+/// What to do with the lines that wait.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Write the first so many.
+    Take(usize),
+    /// Sleep until this time, or until there are so many lines. None: for ever.
+    Wait { until: Option<Instant>, wake_at: Option<usize> },
+}
+
+/// Decides when a batch is complete.
+#[derive(Debug)]
+pub(super) enum Batcher {
+    /// Somebody waits for each line: take them at once.
+    Blocking,
+    /// Nobody waits.
+    Batch { complete: usize, max_size: usize, max_wait: Duration, bucket: Option<Bucket> },
+}
+
+impl Batcher {
+    pub(super) fn new(mode: &Mode, now: Instant) -> Batcher {
+        match *mode {
+            Mode::Blocking | Mode::BlockingStrict => Batcher::Blocking,
+            Mode::Batch { buffer_size, max_size, max_wait, throttle } => Batcher::Batch {
+                complete: max_size.min(buffer_size),
+                max_size,
+                max_wait,
+                bucket: throttle.map(|throttle| Bucket::new(throttle, now)),
+            },
+        }
+    }
+
+    /// `since`: when the first of the `length` lines came, or when the last batch was taken.
+    pub(super) fn step(
+        &mut self,
+        length: usize,
+        since: Option<Instant>,
+        closing: bool,
+        now: Instant,
+    ) -> Step {
+        if length == 0 {
+            return Step::Wait { until: None, wake_at: Some(1) };
+        }
+        let Batcher::Batch { complete, max_size, max_wait, bucket } = self else {
+            return Step::Take(length);
+        };
+        if length < *complete && !closing {
+            // A wait too long for the clock has no end.
+            let end = since.unwrap_or(now).checked_add(*max_wait);
+            if end.is_none_or(|end| now < end) {
+                return Step::Wait { until: end, wake_at: Some(*complete) };
+            }
+        }
+        match bucket {
+            None => Step::Take(length),
+            Some(bucket) => match bucket.take(now) {
+                Ok(()) => Step::Take(length.min(*max_size)),
+                Err(until) => Step::Wait { until, wake_at: None },
+            },
+        }
+    }
+}
+
+/// A token bucket.
+#[derive(Debug)]
+pub(super) struct Bucket {
+    throttle: Throttle,
+    tokens: f64,
+    filled: Instant,
+}
+
+impl Bucket {
+    fn new(throttle: Throttle, now: Instant) -> Bucket {
+        Bucket { throttle, tokens: f64::from(throttle.burst), filled: now }
+    }
+
+    /// Takes a token, or says when there will be one; None: after the end of time.
+    fn take(&mut self, now: Instant) -> Result<(), Option<Instant>> {
+        let qps = f64::from(self.throttle.qps);
+        let gained = now.saturating_duration_since(self.filled).as_secs_f64() * qps;
+        self.tokens = (self.tokens + gained).min(f64::from(self.throttle.burst));
+        self.filled = now;
+        if self.tokens >= 1.0 {
+            self.tokens -= 1.0;
+            return Ok(());
+        }
+        // A nanosecond more, lest rounding wakes us just too early.
+        let missing = Duration::try_from_secs_f64((1.0 - self.tokens) / qps);
+        Err(missing.ok().and_then(|missing| now.checked_add(missing + Duration::from_nanos(1))))
+    }
+}

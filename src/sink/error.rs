@@ -1,0 +1,75 @@
+//! What can go wrong with a sink: when it is opened, and when it writes.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The sink cannot be used; a reason not to start.
+#[derive(Debug, thiserror::Error)]
+pub enum SinkError {
+    /// A folder above the log file could not be made.
+    #[error(
+        "cannot create the folder {} of the audit log: {source}; create it and let this user \
+         write there, or name another file with --audit-log-path",
+        path.display()
+    )]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The log file could not be opened or made.
+    #[error(
+        "cannot open the audit log {}: {source}; let this user write that file and its folder, \
+         or name another file with --audit-log-path",
+        path.display()
+    )]
+    File {
+        /// The log file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The log path cannot be that of a file.
+    #[error(
+        "the audit log {} is not a file; give --audit-log-path the full name of a file, or - \
+         for standard output",
+        .0.display()
+    )]
+    NotAFile(PathBuf),
+    /// Standard output is closed.
+    #[error(
+        "cannot write the audit log to standard output: {0}; keep it open, or name a file with \
+         --audit-log-path"
+    )]
+    Stdout(io::Error),
+    /// A setting of batch mode is out of its range.
+    #[error("{flag} must be a positive number")]
+    NotPositive {
+        /// The flag.
+        flag: &'static str,
+    },
+    /// The system refused a thread.
+    #[error("cannot start the thread that writes the audit log: {0}; raise the limit of threads")]
+    Thread(io::Error),
+}
+
+/// An event is not in the log.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum WriteError {
+    /// The system refused the write.
+    #[error("cannot write to the audit log {log}: {source}")]
+    Io {
+        /// The log file, or `standard output`.
+        log: Arc<str>,
+        /// What the system said.
+        source: Arc<io::Error>,
+    },
+    /// It came after the sink was shut down.
+    #[error("audit backend shut down")]
+    ShutDown,
+    /// The writer failed in a way that is a bug of ours.
+    #[error("the audit log's writer panicked")]
+    Panicked,
+}

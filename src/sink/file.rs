@@ -1,0 +1,349 @@
+//! The log file: opening it, writing to it, and noticing that it is no longer where it was.
+
+use std::ffi::OsStr;
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
+use std::io::{self, Seek, SeekFrom, Write};
+use std::os::unix::fs::{
+    DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown,
+};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::clock::Clock;
+use super::config::Rotation;
+use super::error::SinkError;
+use super::output::{Output, Written, append};
+use super::rotate::Rotator;
+use crate::metrics::Metrics;
+
+/// A log file and its rotation.
+#[derive(Debug)]
+pub(super) struct LogFile {
+    path: PathBuf,
+    open: OpenFile,
+    /// None: never rotated.
+    rotator: Option<Rotator>,
+    /// The open file was deleted and no other can be made: why. Nothing that is written now could
+    /// ever be read.
+    gone: Option<io::Error>,
+    /// That the file was moved and no other can be made has been logged.
+    complained: bool,
+}
+
+/// The file as it was opened.
+#[derive(Debug)]
+struct OpenFile {
+    file: File,
+    device: u64,
+    inode: u64,
+    /// Neither a pipe nor a device: it can be cut, rotated, read.
+    regular: bool,
+    /// Its length, as far as we know.
+    size: u64,
+    /// Its length when it was last seen at its path.
+    seen: u64,
+    /// It was not empty when it was opened, and we have not written to it yet.
+    inherited: bool,
+    /// It ends within a line.
+    torn: bool,
+}
+
+impl LogFile {
+    /// Opens the file, and makes it and the folders above it if they are missing.
+    pub(super) fn open(
+        path: &Path,
+        rotation: Rotation,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Result<LogFile, SinkError> {
+        if path.file_name().is_none() || path.is_dir() {
+            return Err(SinkError::NotAFile(path.to_owned()));
+        }
+        create_folder(path).map_err(|source| SinkError::Folder {
+            path: path.parent().unwrap_or(path).to_owned(),
+            source,
+        })?;
+        let open = OpenFile::open(path)
+            .map_err(|source| SinkError::File { path: path.to_owned(), source })?;
+        let rotator = if open.regular && rotation.max_size_mib > 0 {
+            Some(Rotator::new(path, rotation, clock, metrics).map_err(SinkError::Thread)?)
+        } else {
+            None
+        };
+        Ok(LogFile { path: path.to_owned(), open, rotator, gone: None, complained: false })
+    }
+
+    /// How many of the lines go into this file: none if it must be rotated first.
+    fn fitting(&self, lines: &[Vec<u8>]) -> usize {
+        let Some(limit) = self.rotator.as_ref().and_then(Rotator::limit) else {
+            return lines.len();
+        };
+        let mut size = self.open.size + u64::from(self.open.torn);
+        // kube-apiserver's rule for its first write is `>=`, for all others `>`.
+        let mut limit = if self.open.inherited { limit.saturating_sub(1) } else { limit };
+        for (index, line) in lines.iter().enumerate() {
+            let empty = size == 0;
+            size += line.len() as u64;
+            // A line longer than the limit is alone in its file.
+            if size > limit && !empty {
+                return index;
+            }
+            if index == 0 && self.open.inherited {
+                limit += 1;
+            }
+        }
+        lines.len()
+    }
+
+    /// Makes room for the first line, if the file really has none: see what is at the path now
+    /// before it is moved away, for it may be somebody else's, or have been cut.
+    fn make_room(&mut self, lines: &[Vec<u8>]) {
+        if self.check().is_ok() && self.fitting(lines) == 0 {
+            self.rotate();
+        }
+    }
+
+    /// Renames the file to that of a backup and opens a new one. If that fails, the old one is
+    /// written on, whatever its size: a log that is too large is better than none.
+    fn rotate(&mut self) {
+        let Some(rotator) = &mut self.rotator else {
+            return;
+        };
+        if self.complained {
+            // It has been moved already, and we may not make a new one.
+            rotator.failed();
+            return;
+        }
+        let renamed = rotator.rename(&self.path);
+        let opened = match &renamed {
+            Ok(_) => OpenFile::open(&self.path),
+            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+        };
+        match opened {
+            Ok(new) => {
+                new.resemble(&self.open);
+                self.open = new;
+                rotator.rotated();
+            }
+            Err(error) => {
+                tracing::error!(
+                    "cannot rotate the audit log {}: {error}; it grows until its folder can be \
+                     written to",
+                    self.path.display()
+                );
+                rotator.failed();
+                if let Ok(backup) = renamed
+                    && let Err(error) = fs::rename(&backup, &self.path)
+                {
+                    // The next check finds it missing, and tries to make a new one.
+                    tracing::error!("cannot rename {} back: {error}", backup.display());
+                }
+            }
+        }
+    }
+
+    /// After a failed write: cuts off the part of a line that was written, if nobody else has
+    /// changed the file meanwhile. If it stays, the next write ends it with a newline.
+    fn cut(&mut self, end: u64) {
+        let open = &mut self.open;
+        let unchanged = open.file.metadata().is_ok_and(|metadata| metadata.len() == open.size);
+        if open.regular && unchanged && open.file.set_len(end).is_ok() {
+            open.size = end;
+            open.torn = false;
+        }
+    }
+
+    /// Copies what was written to a deleted file since it was last seen at its path: nobody can
+    /// have read that.
+    fn rescue(&mut self, deleted: &OpenFile) {
+        if !deleted.regular || !deleted.unlinked() || deleted.size <= deleted.seen {
+            return;
+        }
+        let copy = |into: &mut OpenFile| {
+            let mut from = &deleted.file;
+            from.seek(SeekFrom::Start(deleted.seen))?;
+            if into.torn {
+                (&into.file).write_all(b"\n")?;
+            }
+            io::copy(&mut from, &mut &into.file)
+        };
+        let copied = copy(&mut self.open);
+        match copied {
+            Ok(bytes) => tracing::warn!(
+                "the audit log {} was deleted; the last {bytes} bytes are in the new one",
+                self.path.display()
+            ),
+            Err(error) => tracing::error!(
+                "the audit log {} was deleted; up to {} bytes are lost, for they cannot be \
+                 copied: {error}",
+                self.path.display(),
+                deleted.size - deleted.seen
+            ),
+        }
+        self.open.measure();
+    }
+}
+
+impl Output for LogFile {
+    fn write(&mut self, lines: &[Vec<u8>]) -> Written {
+        let mut fitting = self.fitting(lines);
+        if fitting == 0 {
+            self.make_room(lines);
+            fitting = self.fitting(lines).max(1);
+        }
+        if let Some(gone) = &self.gone {
+            let error = io::Error::new(gone.kind(), gone.to_string());
+            return Written { whole: 0, error: Some(error) };
+        }
+        let before = self.open.size;
+        let appended = append(&mut self.open.file, &lines[..fitting], self.open.torn);
+        self.open.size += appended.bytes;
+        self.open.torn = appended.torn;
+        self.open.inherited &= appended.bytes == 0;
+        if appended.torn && appended.bytes > appended.whole_bytes {
+            self.cut(before + appended.whole_bytes);
+        }
+        Written { whole: appended.whole, error: appended.error }
+    }
+
+    fn check(&mut self) -> io::Result<bool> {
+        match fs::metadata(&self.path) {
+            Ok(metadata) if self.open.is(&metadata) => {
+                // Somebody may have cut it (logrotate's copytruncate).
+                self.open.size = metadata.len();
+                self.open.seen = metadata.len();
+                self.open.torn &= metadata.len() > 0;
+                self.gone = None;
+                self.complained = false;
+                Ok(false)
+            }
+            _ => {
+                let inode = self.open.inode;
+                self.reopen()?;
+                Ok(self.open.inode != inode)
+            }
+        }
+    }
+
+    fn reopen(&mut self) -> io::Result<()> {
+        match create_folder(&self.path).and_then(|()| OpenFile::open(&self.path)) {
+            Ok(new) => {
+                tracing::info!("the audit log {} was opened anew", self.path.display());
+                let old = std::mem::replace(&mut self.open, new);
+                self.rescue(&old);
+                self.gone = None;
+                self.complained = false;
+                Ok(())
+            }
+            Err(error) if self.open.unlinked() => {
+                self.gone = Some(io::Error::new(error.kind(), error.to_string()));
+                Err(error)
+            }
+            Err(error) => {
+                // The old one can still be read, under whatever name it has now.
+                if !self.complained {
+                    self.complained = true;
+                    tracing::error!(
+                        "cannot open the audit log {} anew: {error}; events still go to the file \
+                         that was there",
+                        self.path.display()
+                    );
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        if self.open.regular { self.open.file.sync_data() } else { Ok(()) }
+    }
+}
+
+impl OpenFile {
+    fn open(path: &Path) -> io::Result<OpenFile> {
+        // A pipe must not be opened for reading: we would then be the reader that it waits for.
+        let readable = fs::metadata(path).map_or(true, |metadata| metadata.is_file());
+        let options = |read| {
+            let mut options = OpenOptions::new();
+            options.read(read).append(true).create(true).mode(0o600);
+            options
+        };
+        let file = match options(readable).open(path) {
+            Err(error) if readable && error.kind() == io::ErrorKind::PermissionDenied => {
+                options(false).open(path)?
+            }
+            result => result?,
+        };
+        let metadata = file.metadata()?;
+        let mut open = OpenFile {
+            file,
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            regular: metadata.is_file(),
+            size: 0,
+            seen: 0,
+            inherited: false,
+            torn: false,
+        };
+        open.measure();
+        Ok(open)
+    }
+
+    /// Looks at the file's length and last byte.
+    fn measure(&mut self) {
+        if !self.regular {
+            return;
+        }
+        self.size = self.file.metadata().map_or(self.size, |metadata| metadata.len());
+        self.seen = self.size;
+        self.inherited = self.size > 0;
+        let mut last = [b'\n'];
+        if self.size > 0 && self.file.read_exact_at(&mut last, self.size - 1).is_err() {
+            // Not readable, and so not known; a torn line is no rule but a rare accident.
+            last = [b'\n'];
+        }
+        self.torn = last != [b'\n'];
+    }
+
+    /// Whether these are the metadata of this file.
+    fn is(&self, metadata: &Metadata) -> bool {
+        (metadata.dev(), metadata.ino()) == (self.device, self.inode)
+    }
+
+    /// Whether it has no name any more.
+    fn unlinked(&self) -> bool {
+        self.file.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
+    }
+
+    /// Takes over mode and owner. A log that only we can read is better than none, so errors do not
+    /// matter.
+    fn resemble(&self, old: &OpenFile) {
+        let (Ok(old), Ok(new)) = (old.file.metadata(), self.file.metadata()) else {
+            return;
+        };
+        copy_owner_and_mode(&old, &new, &self.file);
+    }
+}
+
+/// Gives `file` (whose metadata are `new`) the owner and mode of `old`, as far as we may.
+pub(super) fn copy_owner_and_mode(old: &Metadata, new: &Metadata, file: &File) {
+    if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
+        let _ = fchown(file, Some(old.uid()), Some(old.gid()));
+    }
+    if old.mode() != new.mode() {
+        let _ = file.set_permissions(fs::Permissions::from_mode(old.mode() & 0o7777));
+    }
+}
+
+fn create_folder(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(parent) if parent.as_os_str() != OsStr::new("") => {
+            DirBuilder::new().recursive(true).mode(0o700).create(parent)
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+#[path = "file_tests.rs"]
+mod tests;

@@ -1,0 +1,146 @@
+//! What the writer writes to.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, IoSlice, Write};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use super::error::SinkError;
+
+/// Where lines end up.
+pub(super) trait Output: Send {
+    /// Writes some of the lines, in order, and at least tries the first.
+    fn write(&mut self, lines: &[Vec<u8>]) -> Written;
+
+    /// Called about twice a second, also when nothing is written: is this still the right place?
+    /// `true`: it was not, and a new one was opened.
+    fn check(&mut self) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    /// Opens the place anew.
+    fn reopen(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Returns when all that was written is on the disk.
+    fn sync(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// How far [`Output::write`] got.
+#[derive(Debug)]
+pub(super) struct Written {
+    /// So many lines are in, from the first.
+    pub(super) whole: usize,
+    /// The line after these is not, for this reason; those after it were not tried.
+    /// None: at least one line is in.
+    pub(super) error: Option<io::Error>,
+}
+
+/// Standard output: a terminal, a pipe, or a file that is somebody else's to care for.
+#[derive(Debug)]
+pub(super) struct Stdout {
+    file: File,
+    torn: bool,
+}
+
+impl Stdout {
+    /// A handle without Rust's own buffer.
+    pub(super) fn open() -> Result<Stdout, SinkError> {
+        let descriptor = io::stdout().as_fd().try_clone_to_owned().map_err(SinkError::Stdout)?;
+        Ok(Stdout { file: File::from(descriptor), torn: false })
+    }
+}
+
+impl Output for Stdout {
+    fn write(&mut self, lines: &[Vec<u8>]) -> Written {
+        let appended = append(&mut self.file, lines, self.torn);
+        self.torn = appended.torn;
+        Written { whole: appended.whole, error: appended.error }
+    }
+}
+
+/// What [`append`] did.
+#[derive(Debug)]
+pub(super) struct Appended {
+    /// So many lines are in.
+    pub(super) whole: usize,
+    /// All bytes that were written.
+    pub(super) bytes: u64,
+    /// Those up to the end of the last whole line.
+    pub(super) whole_bytes: u64,
+    /// The output now ends within a line.
+    pub(super) torn: bool,
+    /// Why the next line is not in.
+    pub(super) error: Option<io::Error>,
+}
+
+/// Writes the lines with as few system calls as the system lets us. If the output ends within a
+/// line (`torn`), that line is ended first, so that it spoils none of ours.
+pub(super) fn append(output: &mut impl Write, lines: &[Vec<u8>], torn: bool) -> Appended {
+    let (bytes, error) = match lines {
+        [line] if !torn => write_all(output, &mut [IoSlice::new(line)]),
+        _ => {
+            let end: &[u8] = if torn { b"\n" } else { b"" };
+            let mut slices = Vec::with_capacity(lines.len() + 1);
+            slices.push(IoSlice::new(end));
+            slices.extend(lines.iter().map(|line| IoSlice::new(line)));
+            write_all(output, &mut slices)
+        }
+    };
+    let mut appended = Appended { whole: 0, bytes, whole_bytes: 0, torn, error };
+    if torn {
+        if bytes == 0 {
+            return appended;
+        }
+        appended.whole_bytes = 1;
+    }
+    for line in lines {
+        let end = appended.whole_bytes + line.len() as u64;
+        if end > bytes {
+            break;
+        }
+        appended.whole_bytes = end;
+        appended.whole += 1;
+    }
+    appended.torn = appended.whole_bytes < bytes;
+    appended
+}
+
+/// Writes all slices, unless there is an error; says how many bytes are written.
+fn write_all(output: &mut impl Write, mut slices: &mut [IoSlice<'_>]) -> (u64, Option<io::Error>) {
+    // A pipe that is full although writes to it do not block: somebody who shares our standard
+    // output has set it so. Its reader gets a second before that is an error.
+    const PAUSE: Duration = Duration::from_millis(1);
+    const PAUSES: u32 = 1000;
+    let mut pauses = 0;
+    let mut bytes = 0;
+    IoSlice::advance_slices(&mut slices, 0);
+    while !slices.is_empty() {
+        let result = match slices {
+            [slice] => output.write(slice),
+            _ => output.write_vectored(slices),
+        };
+        match result {
+            Ok(0) => return (bytes, Some(ErrorKind::WriteZero.into())),
+            Ok(written) => {
+                bytes += written as u64;
+                pauses = 0;
+                IoSlice::advance_slices(&mut slices, written);
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock && pauses < PAUSES => {
+                pauses += 1;
+                std::thread::sleep(PAUSE);
+            }
+            Err(error) => return (bytes, Some(error)),
+        }
+    }
+    (bytes, None)
+}
+
+#[cfg(test)]
+#[path = "output_tests.rs"]
+mod tests;

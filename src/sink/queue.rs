@@ -1,0 +1,221 @@
+//! Lines on their way from the requests to the writer thread.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+
+use super::batch::{Batcher, Step};
+use super::error::WriteError;
+use crate::metrics::Metrics;
+
+/// What became of one event. Dropping it loses nothing but the answer.
+#[derive(Debug)]
+#[must_use = "in the blocking modes a request goes on only when its event is written"]
+pub struct Ack(AckState);
+
+#[derive(Debug)]
+enum AckState {
+    Ready(Result<(), WriteError>),
+    Waiting(oneshot::Receiver<Result<(), WriteError>>),
+}
+
+impl Ack {
+    pub(super) fn ready(result: Result<(), WriteError>) -> Ack {
+        Ack(AckState::Ready(result))
+    }
+}
+
+impl Future for Ack {
+    type Output = Result<(), WriteError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.0 {
+            AckState::Ready(result) => Poll::Ready(result.clone()),
+            AckState::Waiting(receiver) => {
+                let answer = ready!(Pin::new(receiver).poll(context));
+                // A writer that panicked drops its end.
+                Poll::Ready(answer.unwrap_or(Err(WriteError::Panicked)))
+            }
+        }
+    }
+}
+
+pub(super) type AckSender = oneshot::Sender<Result<(), WriteError>>;
+
+/// Lines that are written together, and who waits for each: all of them or (batch) none.
+#[derive(Debug, Default)]
+pub(super) struct Group {
+    pub(super) lines: VecDeque<Vec<u8>>,
+    pub(super) acks: VecDeque<AckSender>,
+}
+
+impl Group {
+    /// Frees the lines but keeps the room for them, unless that has become very large.
+    pub(super) fn clear(&mut self) {
+        const KEPT: usize = 1024;
+        self.lines.clear();
+        self.acks.clear();
+        self.lines.shrink_to(KEPT);
+        self.acks.shrink_to(KEPT);
+    }
+}
+
+/// What [`Queue::push`] did.
+#[derive(Debug)]
+pub(super) enum Pushed {
+    /// The line is in the queue.
+    Queued(Ack),
+    /// The queue is full.
+    Full,
+    /// The queue is closed.
+    Closed,
+}
+
+/// What the writer does next.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Task {
+    /// Write the group.
+    Write,
+    /// Open the log file again.
+    Reopen,
+    /// See whether the log file is still the one at its path.
+    Check,
+    /// The queue is closed and empty.
+    Stop,
+}
+
+/// The queue of one sink.
+#[derive(Debug)]
+pub(super) struct Queue {
+    waiting: Mutex<Waiting>,
+    wake: Condvar,
+    /// None: no limit, and each line has an ack. The requests in flight are limit enough.
+    capacity: Option<usize>,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    group: Group,
+    /// When the first of the lines came.
+    since: Option<Instant>,
+    closed: bool,
+    reopen: bool,
+    /// The writer sleeps until there are so many lines. None: it is awake, or waiting for a time.
+    wake_at: Option<usize>,
+}
+
+impl Queue {
+    pub(super) fn new(capacity: Option<usize>, metrics: Arc<Metrics>) -> Queue {
+        Queue { waiting: Mutex::default(), wake: Condvar::new(), capacity, metrics }
+    }
+
+    /// Appends a line and wakes the writer if it sleeps. Never waits for the writer.
+    pub(super) fn push(&self, line: Vec<u8>) -> Pushed {
+        // Allocated before the lock is taken, so that the lock is held for some nanoseconds only.
+        let (sender, ack) = match self.capacity {
+            Some(_) => (None, Ack::ready(Ok(()))),
+            None => {
+                let (sender, receiver) = oneshot::channel();
+                (Some(sender), Ack(AckState::Waiting(receiver)))
+            }
+        };
+        let mut waiting = self.lock();
+        if waiting.closed {
+            return Pushed::Closed;
+        }
+        if self.capacity.is_some_and(|capacity| waiting.group.lines.len() >= capacity) {
+            return Pushed::Full;
+        }
+        if self.capacity.is_some() && waiting.group.lines.is_empty() {
+            waiting.since = Some(Instant::now());
+        }
+        waiting.group.lines.push_back(line);
+        waiting.group.acks.extend(sender);
+        let length = waiting.group.lines.len();
+        self.metrics.sink_queue.set(length as i64);
+        let wake = waiting.wake_at.is_some_and(|at| length >= at);
+        if wake {
+            waiting.wake_at = None;
+        }
+        drop(waiting);
+        if wake {
+            self.wake.notify_one();
+        }
+        Pushed::Queued(ack)
+    }
+
+    /// Waits for something to do. Lines to write are put into `group`, which is empty.
+    pub(super) fn next(
+        &self,
+        batcher: &mut Batcher,
+        group: &mut Group,
+        next_check: Instant,
+    ) -> Task {
+        let mut waiting = self.lock();
+        loop {
+            if waiting.reopen {
+                waiting.reopen = false;
+                return Task::Reopen;
+            }
+            let length = waiting.group.lines.len();
+            if length == 0 && waiting.closed {
+                return Task::Stop;
+            }
+            let now = Instant::now();
+            let (until, wake_at) = match batcher.step(length, waiting.since, waiting.closed, now) {
+                Step::Take(count) => {
+                    waiting.take(count, group);
+                    waiting.since = Some(now);
+                    self.metrics.sink_queue.set(waiting.group.lines.len() as i64);
+                    return Task::Write;
+                }
+                Step::Wait { until, wake_at } => (until, wake_at),
+            };
+            if now >= next_check {
+                return Task::Check;
+            }
+            waiting.wake_at = wake_at;
+            let until = until.map_or(next_check, |until| until.min(next_check));
+            let (guard, _) = self
+                .wake
+                .wait_timeout(waiting, until.saturating_duration_since(now))
+                .expect("nothing panics while it holds the queue");
+            waiting = guard;
+            waiting.wake_at = None;
+        }
+    }
+
+    /// Has the writer open its log file again.
+    pub(super) fn reopen(&self) {
+        self.lock().reopen = true;
+        self.wake.notify_one();
+    }
+
+    /// Takes no more lines. Those that are in the queue are still written.
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+        self.wake.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().expect("nothing panics while it holds the queue")
+    }
+}
+
+impl Waiting {
+    fn take(&mut self, count: usize, group: &mut Group) {
+        if count == self.group.lines.len() {
+            std::mem::swap(&mut self.group, group);
+        } else {
+            group.lines.extend(self.group.lines.drain(..count));
+            let acks = count.min(self.group.acks.len());
+            group.acks.extend(self.group.acks.drain(..acks));
+        }
+    }
+}
