@@ -1,1 +1,311 @@
-//! To be written.
+//! `metav1.Status`: how Kubernetes says what went wrong, and right.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use serde::Deserialize;
+
+use crate::audit::json::push_string;
+
+/// A `metav1.Status`, less `kind`, `apiVersion` and `metadata`, which never vary.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// `Success` or `Failure`; may be empty.
+    pub status: Cow<'static, str>,
+    /// For people.
+    pub message: String,
+    /// For machines: `NotFound`, `Forbidden`, …; may be empty.
+    pub reason: Cow<'static, str>,
+    /// What it is about.
+    pub details: Option<Details>,
+    /// HTTP status code; 0 where there is none.
+    pub code: u16,
+}
+
+/// `metav1.StatusDetails`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Details {
+    /// Object name.
+    pub name: String,
+    /// API group.
+    pub group: String,
+    /// Kind, or often the resource.
+    pub kind: String,
+    /// Object UID.
+    pub uid: String,
+    /// What is wrong with which field.
+    pub causes: Vec<Cause>,
+    /// Seconds until a new try is worthwhile; 0 where it is not said.
+    pub retry_after_seconds: i32,
+}
+
+/// `metav1.StatusCause`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Cause {
+    /// For machines.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+    /// Path of the field.
+    pub field: String,
+}
+
+impl Status {
+    fn failure(code: StatusCode, reason: &'static str, message: impl Into<String>) -> Status {
+        Status {
+            status: Cow::Borrowed("Failure"),
+            message: message.into(),
+            reason: Cow::Borrowed(reason),
+            details: None,
+            code: code.as_u16(),
+        }
+    }
+
+    /// 400: the request cannot be understood.
+    pub fn bad_request(message: impl Into<String>) -> Status {
+        Status::failure(StatusCode::BAD_REQUEST, "BadRequest", message)
+    }
+
+    /// 401, in the words that kube-apiserver uses for every failed authentication.
+    pub fn unauthorized() -> Status {
+        Status::failure(StatusCode::UNAUTHORIZED, "Unauthorized", "Unauthorized")
+    }
+
+    /// 403.
+    pub fn forbidden(message: impl Into<String>, details: Option<Details>) -> Status {
+        let status = Status::failure(StatusCode::FORBIDDEN, "Forbidden", message);
+        Status { details, ..status }
+    }
+
+    /// 500: the proxy's own fault.
+    pub fn internal_error(message: impl Into<String>) -> Status {
+        Status::failure(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message)
+    }
+
+    /// 503: the API server cannot be reached.
+    pub fn service_unavailable(message: impl Into<String>) -> Status {
+        Status::failure(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", message)
+    }
+
+    /// What kube-apiserver records for a request whose client went away before the answer: a 504
+    /// that nobody receives.
+    pub fn client_gone() -> Status {
+        let message =
+            "Timeout: request did not complete within requested timeout - context canceled";
+        let status = Status::failure(StatusCode::GATEWAY_TIMEOUT, "Timeout", message);
+        Status { details: Some(Details::default()), ..status }
+    }
+
+    /// Appends the members that `responseStatus` and a Status object share, each with a leading
+    /// comma, empty ones left out.
+    pub fn push_members(&self, out: &mut Vec<u8>) {
+        push_member(out, "status", &self.status);
+        push_member(out, "message", &self.message);
+        push_member(out, "reason", &self.reason);
+        if let Some(details) = &self.details {
+            out.extend_from_slice(b",\"details\":");
+            details.push(out);
+        }
+        if self.code != 0 {
+            out.extend_from_slice(b",\"code\":");
+            out.extend_from_slice(self.code.to_string().as_bytes());
+        }
+    }
+
+    /// The whole object as JSON with the newline that kube-apiserver ends its answers with.
+    pub fn to_json(&self) -> Bytes {
+        let mut out = Vec::with_capacity(256);
+        out.extend_from_slice(b"{\"kind\":\"Status\",\"apiVersion\":\"v1\",\"metadata\":{}");
+        self.push_members(&mut out);
+        out.extend_from_slice(b"}\n");
+        out.into()
+    }
+
+    /// An HTTP answer of it, with the headers that kube-apiserver gives such answers.
+    pub fn to_response(&self) -> Response<Bytes> {
+        let mut response = Response::new(self.to_json());
+        *response.status_mut() =
+            StatusCode::from_u16(self.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        response
+    }
+}
+
+impl Details {
+    fn push(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        push_member(out, "name", &self.name);
+        push_member(out, "group", &self.group);
+        push_member(out, "kind", &self.kind);
+        push_member(out, "uid", &self.uid);
+        if !self.causes.is_empty() {
+            out.extend_from_slice(b",\"causes\":[");
+            for (index, cause) in self.causes.iter().enumerate() {
+                if index > 0 {
+                    out.push(b',');
+                }
+                let start = out.len();
+                push_member(out, "reason", &cause.reason);
+                push_member(out, "message", &cause.message);
+                push_member(out, "field", &cause.field);
+                close_object(out, start);
+            }
+            out.push(b']');
+        }
+        if self.retry_after_seconds != 0 {
+            out.extend_from_slice(b",\"retryAfterSeconds\":");
+            out.extend_from_slice(self.retry_after_seconds.to_string().as_bytes());
+        }
+        close_object(out, start);
+    }
+}
+
+/// Makes an object of the members appended since `start`, each of which has a leading comma.
+fn close_object(out: &mut Vec<u8>, start: usize) {
+    if out.len() == start {
+        out.push(b'{');
+    } else {
+        out[start] = b'{';
+    }
+    out.push(b'}');
+}
+
+fn push_member(out: &mut Vec<u8>, name: &str, value: &str) {
+    if !value.is_empty() {
+        out.extend_from_slice(b",\"");
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b"\":");
+        push_string(out, value.as_bytes());
+    }
+}
+
+/// What an authorizer is asked, as far as its refusal names it (Kubernetes'
+/// `authorizer.Attributes`).
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Attributes<'a> {
+    /// Who asks.
+    pub user: &'a str,
+    /// The verb.
+    pub verb: &'a str,
+    /// API group.
+    pub group: &'a str,
+    /// Resource.
+    pub resource: &'a str,
+    /// Subresource; empty for none.
+    pub subresource: &'a str,
+    /// Namespace; empty for the cluster scope.
+    pub namespace: &'a str,
+    /// Object name; empty for none.
+    pub name: &'a str,
+}
+
+impl Attributes<'_> {
+    /// The 403 that kube-apiserver gives for these attributes (`responsewriters.Forbidden`).
+    pub fn forbidden(&self, reason: &str) -> Status {
+        use crate::audit::go_quote::quote;
+        let mut resource = self.resource.to_owned();
+        if !self.subresource.is_empty() {
+            resource = format!("{resource}/{}", self.subresource);
+        }
+        let scope = if self.namespace.is_empty() {
+            "at the cluster scope".to_owned()
+        } else {
+            format!("in the namespace {}", quote(self.namespace.as_bytes()))
+        };
+        let inner = format!(
+            "User {} cannot {} resource {} in API group {} {scope}",
+            quote(self.user.as_bytes()),
+            self.verb,
+            quote(resource.as_bytes()),
+            quote(self.group.as_bytes()),
+        );
+        let inner = inner.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        let inner = if reason.is_empty() { inner } else { format!("{inner}: {reason}") };
+
+        let mut what = self.resource.to_owned();
+        if !self.group.is_empty() {
+            what = format!("{what}.{}", self.group);
+        }
+        if !self.name.is_empty() {
+            what = format!("{what} {}", quote(self.name.as_bytes()));
+        }
+        let details = Details {
+            name: self.name.into(),
+            group: self.group.into(),
+            kind: self.resource.into(),
+            ..Details::default()
+        };
+        Status::forbidden(format!("{what} is forbidden: {inner}"), Some(details))
+    }
+}
+
+/// Go's `%#v` of a `map[string][]string` and of a `[]string`, as it stands in one of
+/// kube-apiserver's messages.
+pub fn go_string_lists(map: &BTreeMap<String, Vec<String>>) -> String {
+    use crate::audit::go_quote::quote;
+    if map.is_empty() {
+        return "map[string][]string(nil)".into();
+    }
+    let entries: Vec<String> = map
+        .iter()
+        .map(|(key, values)| format!("{}:{}", quote(key.as_bytes()), go_string_list(values)))
+        .collect();
+    format!("map[string][]string{{{}}}", entries.join(", "))
+}
+
+/// Go's `%#v` of a `[]string`.
+pub fn go_string_list(values: &[String]) -> String {
+    use crate::audit::go_quote::quote;
+    if values.is_empty() {
+        return "[]string(nil)".into();
+    }
+    let values: Vec<String> = values.iter().map(|value| quote(value.as_bytes())).collect();
+    format!("[]string{{{}}}", values.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_what_kube_apiserver_writes() {
+        let attributes = Attributes {
+            user: "o<p>s",
+            verb: "impersonate",
+            group: "authentication.k8s.io",
+            resource: "userextras",
+            subresource: "scopes",
+            name: "read",
+            ..Attributes::default()
+        };
+        let expected = r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"userextras.authentication.k8s.io \"read\" is forbidden: User \"o\u0026lt;p\u0026gt;s\" cannot impersonate resource \"userextras/scopes\" in API group \"authentication.k8s.io\" at the cluster scope: no","reason":"Forbidden","details":{"name":"read","group":"authentication.k8s.io","kind":"userextras"},"code":403}"#;
+        assert_eq!(attributes.forbidden("no").to_json(), format!("{expected}\n"));
+        let gone = Status::client_gone().to_json();
+        assert!(gone.ends_with(b"\"reason\":\"Timeout\",\"details\":{},\"code\":504}\n"));
+    }
+
+    #[test]
+    fn details_are_printed_in_the_order_of_the_type() {
+        let details = Details {
+            uid: "u".into(),
+            causes: vec![
+                Cause { reason: "r".into(), message: "m".into(), field: "f".into() },
+                Cause::default(),
+            ],
+            retry_after_seconds: 3,
+            ..Details::default()
+        };
+        let mut out = Vec::new();
+        details.push(&mut out);
+        let expected = r#"{"uid":"u","causes":[{"reason":"r","message":"m","field":"f"},{}],"retryAfterSeconds":3}"#;
+        assert_eq!(out, expected.as_bytes());
+    }
+}

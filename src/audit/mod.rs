@@ -1,4 +1,13 @@
 //! Audit events: what they hold, how they are encoded, and the record of one request.
 
+pub mod event;
 pub mod go_quote;
+pub mod id;
 pub mod json;
+mod legacy;
+pub mod object;
+pub mod panic_message;
+pub mod protobuf;
+pub mod record;
+pub mod response;
+pub mod timestamp;

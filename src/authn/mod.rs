@@ -1,5 +1,166 @@
 //! Who is calling: client certificates, bearer tokens, and anonymous (kube-apiserver's chain).
 
+mod bearer;
+mod token_file;
 mod user;
+mod x509;
 
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use http::{HeaderMap, header};
+
+pub use token_file::{TokenFile, TokenFileError};
 pub use user::{ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED, UserInfo};
+pub use x509::{CertificateError, ClientCa, ClientCaError, ClientCertificates};
+
+use crate::request::query;
+
+/// The methods of authentication in force, asked in kube-apiserver's order.
+///
+/// Each method says whose request it is, or has no opinion, or has found bad credentials. The
+/// first user found counts, even if an earlier method found bad credentials; without one, bad
+/// credentials are a 401, and none at all is the anonymous user, if that is allowed.
+pub struct Authenticator {
+    /// `--client-ca-file`
+    pub client_ca: Option<Arc<ClientCa>>,
+    /// `--token-auth-file`
+    pub tokens: Option<TokenFile>,
+    /// `--anonymous-auth`
+    pub anonymous: Option<Arc<UserInfo>>,
+}
+
+/// Who sent a request, and how that is known.
+#[derive(Debug, Clone)]
+pub struct Authenticated {
+    /// Who.
+    pub user: Arc<UserInfo>,
+    /// How.
+    pub method: Method,
+}
+
+/// A method of authentication.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// A client certificate.
+    Certificate,
+    /// A bearer token.
+    Token,
+    /// No credentials.
+    Anonymous,
+}
+
+/// Nobody is known to have sent the request: 401.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unauthorized;
+
+impl Authenticator {
+    /// Says who sent a request.
+    ///
+    /// # Errors
+    /// [`Unauthorized`], after the reason went to the debug log.
+    pub async fn authenticate(
+        &self,
+        certificates: Option<&ClientCertificates>,
+        headers: &HeaderMap,
+    ) -> Result<Authenticated, Unauthorized> {
+        let mut bad_credentials = false;
+        if let (Some(certificates), Some(ca)) = (certificates, &self.client_ca) {
+            match certificates.user(ca) {
+                Ok(Some(user)) => return Ok(Authenticated { user, method: Method::Certificate }),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::debug!(%error, "bad client certificate");
+                    bad_credentials = true;
+                }
+            }
+        }
+        if let Some(token) = bearer::token(headers) {
+            match self.tokens.as_ref().and_then(|tokens| tokens.user(token)) {
+                Some(user) => {
+                    return Ok(Authenticated { user: user.clone(), method: Method::Token });
+                }
+                None => {
+                    tracing::debug!("invalid bearer token");
+                    bad_credentials = true;
+                }
+            }
+        }
+        match &self.anonymous {
+            Some(anonymous) if !bad_credentials => {
+                Ok(Authenticated { user: anonymous.clone(), method: Method::Anonymous })
+            }
+            _ => Err(Unauthorized),
+        }
+    }
+}
+
+/// What was tried in vain, in the words of kube-apiserver's audit events. It shows only where the
+/// 401 cannot be encoded as the client wants it.
+pub fn attempted(headers: &HeaderMap, query: Option<&str>, certificate: bool) -> String {
+    let authorization = headers.get(header::AUTHORIZATION).map_or(&[][..], |v| v.as_bytes());
+    let mut parts = authorization.split(|b| *b == b' ');
+    let (scheme, rest) = (parts.next().unwrap_or_default(), parts.next());
+    let mut methods = Vec::new();
+    let is_basic = scheme.eq_ignore_ascii_case(b"basic")
+        && rest.and_then(|text| BASE64.decode(text).ok()).is_some_and(|text| text.contains(&b':'));
+    if is_basic {
+        methods.push("basic");
+    }
+    if scheme.eq_ignore_ascii_case(b"bearer") && rest.is_some() {
+        methods.push("bearer");
+    }
+    let token = query.and_then(|query| query::first(query, "access_token"));
+    if token.is_some_and(|token| !token.trim_ascii().is_empty()) {
+        methods.push("access_token");
+    }
+    if certificate {
+        methods.push("x509");
+    }
+    if methods.is_empty() {
+        return "Authentication failed, no credentials provided".into();
+    }
+    format!("Authentication failed, attempted: {}", methods.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn authorization(value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(header::AUTHORIZATION, value.parse().unwrap())])
+    }
+
+    #[test]
+    fn what_was_attempted() {
+        let none = "Authentication failed, no credentials provided";
+        assert_eq!(attempted(&HeaderMap::new(), Some("a=b&access_token="), false), none);
+        assert_eq!(attempted(&authorization("Basic !!"), None, false), none);
+        assert_eq!(
+            attempted(&authorization("basic YTpi"), Some("access_token=x"), true),
+            "Authentication failed, attempted: basic, access_token, x509"
+        );
+        assert_eq!(
+            attempted(&authorization("Bearer x"), None, false),
+            "Authentication failed, attempted: bearer"
+        );
+    }
+
+    #[tokio::test]
+    async fn bad_credentials_are_never_anonymous() {
+        let mut chain = Authenticator {
+            client_ca: None,
+            tokens: None,
+            anonymous: Some(Arc::new(UserInfo::anonymous())),
+        };
+        let user = chain.authenticate(None, &HeaderMap::new()).await.unwrap();
+        assert_eq!((user.user.username.as_str(), user.method), (ANONYMOUS, Method::Anonymous));
+        let bad = chain.authenticate(None, &authorization("Bearer x")).await;
+        assert!(bad.is_err());
+        let basic = chain.authenticate(None, &authorization("Basic YTpi")).await.unwrap();
+        assert_eq!(basic.user.username, ANONYMOUS);
+        chain.anonymous = None;
+        assert!(chain.authenticate(None, &HeaderMap::new()).await.is_err());
+    }
+}

@@ -1,9 +1,11 @@
 //! What is asked: the verb and object named by method and URL, the headers, the source addresses.
 
 pub mod duration;
+pub mod headers;
 pub mod info;
 pub mod label_selector;
 pub mod query;
+pub mod source;
 pub mod uri;
 
 pub use info::{InfoError, RequestInfo};

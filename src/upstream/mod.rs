@@ -1,1 +1,29 @@
-//! To be written.
+//! The way to the API server: where it is ([`config`]), connections to it, requests on them.
+//!
+//! [`Upstream`] is all that other rooms need. Below it, from the top: `forward` (a request, tried
+//! again where that is safe), `upgrade`, `pool`, `http2` and `http1` (one connection each),
+//! `connect` and `tls`.
+
+pub mod config;
+mod connect;
+pub mod credentials;
+pub mod endpoint;
+pub mod error;
+mod forward;
+mod http1;
+mod http2;
+mod in_cluster;
+mod kubeconfig;
+mod pool;
+mod request_body;
+mod response_body;
+mod tls;
+mod upgrade;
+
+#[cfg(test)]
+mod tests;
+
+pub use config::{UpstreamConfig, UpstreamFlags};
+pub use error::{ConfigError, SendError};
+pub use forward::Upstream;
+pub use response_body::UpstreamBody;

@@ -1,0 +1,31 @@
+//! What the last panic of a thread said, for the `Panic` event of the request it ended.
+
+use std::cell::RefCell;
+use std::panic::PanicHookInfo;
+use std::sync::Once;
+
+thread_local! {
+    static LAST: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Makes panics remembered, and logged, from now on. Repeated calls do nothing.
+pub fn install() {
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
+        std::panic::set_hook(Box::new(|info| {
+            let message = message(info);
+            let at = info.location().map(ToString::to_string).unwrap_or_default();
+            tracing::error!(at, "panic: {message}");
+            LAST.with_borrow_mut(|last| *last = message);
+        }));
+    });
+}
+
+/// The message of this thread's last panic; empty if there was none.
+pub fn last() -> String {
+    LAST.with_borrow(String::clone)
+}
+
+fn message(info: &PanicHookInfo<'_>) -> String {
+    info.payload_as_str().unwrap_or("no message").to_owned()
+}

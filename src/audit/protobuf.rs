@@ -1,0 +1,128 @@
+//! The Protocol Buffers wire format and the `k8s\0` envelope around Kubernetes objects, as far as
+//! audit metadata needs them.
+
+/// What a field holds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Value<'a> {
+    /// Wire type 0.
+    Varint(u64),
+    /// Wire type 2: strings, bytes and nested messages.
+    Bytes(&'a [u8]),
+    /// Wire types 1 and 5, which nothing here needs.
+    Fixed,
+}
+
+impl<'a> Value<'a> {
+    /// The bytes of a length-delimited field; empty for others.
+    pub fn bytes(self) -> &'a [u8] {
+        match self {
+            Value::Bytes(bytes) => bytes,
+            _ => &[],
+        }
+    }
+
+    /// The text of a string field, bytes that are no UTF-8 replaced.
+    pub fn text(self) -> String {
+        String::from_utf8_lossy(self.bytes()).into_owned()
+    }
+
+    /// The number of a varint field; 0 for others.
+    pub fn number(self) -> u64 {
+        match self {
+            Value::Varint(number) => number,
+            _ => 0,
+        }
+    }
+}
+
+/// The fields of a message in order: field number and value. Ends at the first malformed byte.
+pub fn fields(message: &[u8]) -> impl Iterator<Item = (u64, Value<'_>)> {
+    let mut rest = message;
+    std::iter::from_fn(move || {
+        let key = varint(&mut rest)?;
+        let value = match key & 7 {
+            0 => Value::Varint(varint(&mut rest)?),
+            1 => take(&mut rest, 8).map(|_| Value::Fixed)?,
+            2 => {
+                let length = usize::try_from(varint(&mut rest)?).ok()?;
+                Value::Bytes(take(&mut rest, length)?)
+            }
+            5 => take(&mut rest, 4).map(|_| Value::Fixed)?,
+            _ => return None,
+        };
+        Some((key >> 3, value))
+    })
+}
+
+/// A Kubernetes object in its envelope (`runtime.Unknown` behind the magic `k8s\0`).
+#[derive(Debug, Default)]
+pub struct Envelope<'a> {
+    /// `apiVersion` of the object.
+    pub api_version: &'a [u8],
+    /// `kind` of the object.
+    pub kind: &'a [u8],
+    /// The object's own message.
+    pub raw: &'a [u8],
+}
+
+/// Takes the envelope off; `None` if `bytes` do not begin with the magic.
+pub fn envelope(bytes: &[u8]) -> Option<Envelope<'_>> {
+    let mut envelope = Envelope::default();
+    for (number, value) in fields(bytes.strip_prefix(b"k8s\0")?) {
+        match number {
+            1 => {
+                for (number, value) in fields(value.bytes()) {
+                    match number {
+                        1 => envelope.api_version = value.bytes(),
+                        2 => envelope.kind = value.bytes(),
+                        _ => {}
+                    }
+                }
+            }
+            2 => envelope.raw = value.bytes(),
+            _ => {}
+        }
+    }
+    Some(envelope)
+}
+
+fn varint(rest: &mut &[u8]) -> Option<u64> {
+    let mut number = 0_u64;
+    for shift in (0..64).step_by(7) {
+        let (&byte, tail) = rest.split_first()?;
+        *rest = tail;
+        number |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Some(number);
+        }
+    }
+    None
+}
+
+fn take<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
+    let (taken, tail) = rest.split_at_checked(length)?;
+    *rest = tail;
+    Some(taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_envelope_is_taken_off() {
+        let bytes = b"k8s\0\n\x0c\n\x02v1\x12\x06Status\x12\x03\x30\x94\x03\x1a\0\"\0";
+        let envelope = envelope(bytes).unwrap();
+        assert_eq!((envelope.api_version, envelope.kind), (&b"v1"[..], &b"Status"[..]));
+        assert_eq!(fields(envelope.raw).collect::<Vec<_>>(), [(6, Value::Varint(404))]);
+        assert!(super::envelope(b"{}").is_none());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
+            fields(&bytes).for_each(drop);
+            let _ = envelope(&[b"k8s\0", &bytes[..]].concat());
+        }
+    }
+}

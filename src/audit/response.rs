@@ -1,0 +1,264 @@
+//! A `Status` in an answer, which even level `Metadata` shows: seen while the body streams by.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http::{HeaderMap, header};
+
+use super::object::MediaType;
+use super::protobuf;
+use crate::request::query;
+use crate::status::{Cause, Details, Status};
+
+/// A Status longer than this is not read.
+const LIMIT: usize = 256 << 10;
+
+/// Collects an answer's body as long as it can be a Status.
+#[derive(Debug)]
+pub struct StatusTap {
+    media_type: MediaType,
+    /// Whether indented JSON can have come from the API server's object writer.
+    pretty: bool,
+    seen: Vec<u8>,
+    state: State,
+}
+
+#[derive(Debug, PartialEq)]
+enum State {
+    /// Too few bytes to say.
+    Undecided,
+    /// It begins like a Status.
+    Status,
+    /// It is none.
+    Other,
+}
+
+impl StatusTap {
+    /// A tap for the answer with these headers; `None` if it cannot carry a Status.
+    ///
+    /// `pretty` says whether the client asked for indented JSON. Where it did not, indented JSON
+    /// comes from the writer that kube-apiserver uses when it cannot satisfy the client's
+    /// `Accept`; such a Status is not in its audit events.
+    pub fn new(answer: &HeaderMap, pretty: bool) -> Option<StatusTap> {
+        let media_type = match answer.get(header::CONTENT_TYPE) {
+            Some(_) => MediaType::of(answer),
+            None => MediaType::Other,
+        };
+        if media_type == MediaType::Other || answer.contains_key(header::CONTENT_ENCODING) {
+            return None;
+        }
+        Some(StatusTap { media_type, pretty, seen: Vec::new(), state: State::Undecided })
+    }
+
+    /// The next bytes of the answer.
+    pub fn data(&mut self, data: &Bytes) {
+        if self.state == State::Other {
+            return;
+        }
+        if self.seen.len() + data.len() > LIMIT {
+            self.state = State::Other;
+            self.seen = Vec::new();
+            return;
+        }
+        // Most answers are told from a Status by their first bytes, without copying them.
+        if self.seen.is_empty() && self.state == State::Undecided {
+            self.state = self.judge(data);
+            if self.state == State::Other {
+                return;
+            }
+        }
+        self.seen.extend_from_slice(data);
+        if self.state == State::Undecided {
+            self.state = self.judge(&self.seen);
+        }
+    }
+
+    /// Whether more of the body could still turn out to be part of a Status.
+    pub fn is_collecting(&self) -> bool {
+        self.state != State::Other
+    }
+
+    /// The Status, if the whole body is one that kube-apiserver would have recorded.
+    pub fn finish(&self) -> Option<Status> {
+        if self.state != State::Status {
+            return None;
+        }
+        match self.media_type {
+            MediaType::Json => self.from_json(),
+            MediaType::Yaml => from_yaml(&self.seen),
+            MediaType::Protobuf => from_protobuf(&self.seen),
+            MediaType::Other => None,
+        }
+    }
+
+    fn judge(&self, seen: &[u8]) -> State {
+        let decided = match self.media_type {
+            MediaType::Json => begins_like(seen, &["{", "\"kind\"", ":", "\"Status\""]),
+            // YAML has its keys sorted: `kind` comes late, so all short documents are kept.
+            MediaType::Yaml => Some(true),
+            MediaType::Protobuf => {
+                let start = b"k8s\0\n\x0c\n\x02v1\x12\x06Status";
+                let known = seen.len().min(start.len());
+                (seen[..known] != start[..known])
+                    .then_some(false)
+                    .or_else(|| (known == start.len()).then_some(true))
+            }
+            MediaType::Other => Some(false),
+        };
+        match decided {
+            Some(true) => State::Status,
+            Some(false) => State::Other,
+            None => State::Undecided,
+        }
+    }
+
+    fn from_json(&self) -> Option<Status> {
+        let indented = self.seen.get(1) == Some(&b'\n');
+        if indented && !self.pretty {
+            return None;
+        }
+        serde_json::from_slice(&self.seen).ok()
+    }
+}
+
+/// Whether the client asked for indented JSON, as kube-apiserver sees it: by the `pretty`
+/// parameter, or by a user agent that people type with.
+pub fn wants_pretty(query: Option<&str>, headers: &HeaderMap) -> bool {
+    if let Some(value) = query.and_then(|query| query::first(query, "pretty")) {
+        return matches!(&*value, b"1" | b"t" | b"T" | b"true" | b"TRUE" | b"True" | b"");
+    }
+    let agent = headers.get(header::USER_AGENT).map_or(&[][..], |value| value.as_bytes());
+    [&b"curl"[..], b"Wget", b"Mozilla/5.0"].iter().any(|start| agent.starts_with(start))
+}
+
+/// Whether `seen` begins with these tokens, blanks between them aside; `None` if it is too short.
+fn begins_like(seen: &[u8], tokens: &[&str]) -> Option<bool> {
+    let mut rest = seen;
+    for token in tokens {
+        rest = rest.trim_ascii_start();
+        let known = rest.len().min(token.len());
+        if rest[..known] != token.as_bytes()[..known] {
+            return Some(false);
+        }
+        if known < token.len() {
+            return None;
+        }
+        rest = &rest[known..];
+    }
+    Some(true)
+}
+
+fn from_yaml(body: &[u8]) -> Option<Status> {
+    let text = std::str::from_utf8(body).ok()?;
+    if !text.lines().any(|line| line == "kind: Status") {
+        return None;
+    }
+    serde_yaml::from_str(text).ok()
+}
+
+fn from_protobuf(body: &[u8]) -> Option<Status> {
+    let mut status = Status::default();
+    for (number, value) in protobuf::fields(protobuf::envelope(body)?.raw) {
+        match number {
+            2 => status.status = Cow::Owned(value.text()),
+            3 => status.message = value.text(),
+            4 => status.reason = Cow::Owned(value.text()),
+            5 => status.details = Some(details(value.bytes())),
+            6 => status.code = u16::try_from(value.number()).unwrap_or(0),
+            _ => {}
+        }
+    }
+    Some(status)
+}
+
+fn details(message: &[u8]) -> Details {
+    let mut details = Details::default();
+    for (number, value) in protobuf::fields(message) {
+        match number {
+            1 => details.name = value.text(),
+            2 => details.group = value.text(),
+            3 => details.kind = value.text(),
+            4 => details.causes.push(cause(value.bytes())),
+            5 => details.retry_after_seconds = i32::try_from(value.number()).unwrap_or(0),
+            6 => details.uid = value.text(),
+            _ => {}
+        }
+    }
+    details
+}
+
+fn cause(message: &[u8]) -> Cause {
+    let mut cause = Cause::default();
+    for (number, value) in protobuf::fields(message) {
+        match number {
+            1 => cause.reason = value.text(),
+            2 => cause.message = value.text(),
+            3 => cause.field = value.text(),
+            _ => {}
+        }
+    }
+    cause
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tapped(media_type: &'static str, pretty: bool, body: &[u8], chunk: usize) -> Option<Status> {
+        let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, media_type.parse().unwrap())]);
+        let mut tap = StatusTap::new(&headers, pretty)?;
+        for part in body.chunks(chunk) {
+            tap.data(&Bytes::copy_from_slice(part));
+        }
+        tap.finish()
+    }
+
+    #[test]
+    fn a_status_is_read_however_it_arrives() {
+        let status = Status {
+            details: Some(Details {
+                name: "absent".into(),
+                kind: "configmaps".into(),
+                ..Details::default()
+            }),
+            code: 404,
+            status: "Failure".into(),
+            reason: "NotFound".into(),
+            message: "configmaps \"absent\" not found".into(),
+        };
+        let json = status.to_json();
+        let protobuf = b"k8s\x00\n\x0c\n\x02v1\x12\x06Status\x12Y\n\x06\n\x00\x12\x00\x1a\x00\x12\x07Failure\x1a\x1dconfigmaps \"absent\" not found\"\x08NotFound*\x1a\n\x06absent\x12\x00\x1a\nconfigmaps(\x002\x000\x94\x03\x1a\x00\"\x00";
+        let yaml = b"apiVersion: v1\ncode: 404\ndetails:\n  kind: configmaps\n  name: absent\nkind: Status\nmessage: configmaps \"absent\" not found\nmetadata: {}\nreason: NotFound\nstatus: Failure\n";
+        for chunk in [1, 7, 10_000] {
+            let tap = |media_type, body| tapped(media_type, false, body, chunk);
+            assert_eq!(tap("application/json", &json).as_ref(), Some(&status));
+            let media_type = "application/vnd.kubernetes.protobuf";
+            assert_eq!(tap(media_type, protobuf).as_ref(), Some(&status));
+            assert_eq!(tap("application/yaml", yaml).as_ref(), Some(&status));
+        }
+    }
+
+    #[test]
+    fn what_is_no_status_is_left_alone() {
+        let pod = br#"{"kind":"Pod","apiVersion":"v1","status":{}}"#;
+        let indented = b"{\n  \"kind\": \"Status\",\n  \"code\": 406\n}";
+        assert_eq!(tapped("application/json", false, pod, 3), None);
+        assert_eq!(tapped("text/plain", false, b"{\"kind\":\"Status\"}", 3), None);
+        assert_eq!(tapped("application/json", false, indented, 99), None);
+        assert!(tapped("application/json", true, indented, 99).is_some());
+        assert_eq!(tapped("application/yaml", false, b"kind: Pod\nspec: {}\n", 99), None);
+        let huge = [&b"{\"kind\":\"Status\",\"message\":\""[..], &[b'x'; LIMIT]].concat();
+        assert_eq!(tapped("application/json", false, &huge, 1000), None);
+    }
+
+    #[test]
+    fn who_wants_indented_json() {
+        let agent = |text: &'static str| {
+            HeaderMap::from_iter([(header::USER_AGENT, text.parse().unwrap())])
+        };
+        assert!(wants_pretty(None, &agent("curl/8")));
+        assert!(!wants_pretty(Some("pretty=false"), &agent("curl/8")));
+        assert!(wants_pretty(Some("a=b&pretty=1"), &agent("kubectl")));
+        assert!(!wants_pretty(Some("a=b"), &agent("kubectl")));
+    }
+}

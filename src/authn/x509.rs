@@ -1,0 +1,245 @@
+//! Client certificates: whether they are good, and whose they are.
+//!
+//! The TLS handshake proves only that the client holds the key. Chain, validity and usage are
+//! judged here for each request, so that a bad certificate yields a 401 and an audit event, and a
+//! changed CA file reaches connections that are already open. The verdict is kept with the
+//! connection for a minute at most.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
+use webpki::{EndEntityCert, KeyUsage};
+use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::oid_registry::{Oid, asn1_rs::oid};
+
+use super::UserInfo;
+
+/// Subject attribute that holds a user's UID (Kubernetes).
+const UID_ATTRIBUTE: Oid<'static> = oid!(1.3.6.1.4.1.57683.2);
+/// Key of the extra that names the credential in use.
+const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
+/// How long a verdict is kept.
+const KEPT: Duration = Duration::from_secs(60);
+
+/// The certificate authorities whose client certificates are believed (`--client-ca-file`).
+pub struct ClientCa {
+    path: PathBuf,
+    current: ArcSwap<Anchors>,
+    generations: AtomicU64,
+}
+
+struct Anchors {
+    generation: u64,
+    anchors: Vec<TrustAnchor<'static>>,
+}
+
+/// Why a CA file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientCaError {
+    /// It cannot be read, or is no PEM.
+    #[error("{path}: cannot read the client CA file: {source}", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: rustls_pki_types::pem::Error,
+    },
+    /// There is no certificate in it.
+    #[error("{path}: no certificate in the client CA file; it takes PEM blocks that begin with -----BEGIN CERTIFICATE-----", path = path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// One of its certificates cannot be used.
+    #[error("{path}: certificate {index} of the client CA file cannot be used: {source}", path = path.display())]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// Which one, from 1.
+        index: usize,
+        /// Why.
+        source: webpki::Error,
+    },
+}
+
+/// Why a client certificate is refused. For the log; clients are told `Unauthorized` only.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CertificateError {
+    /// Chain, validity time or usage.
+    #[error("verifying certificate: {0}")]
+    Chain(webpki::Error),
+    /// It cannot be parsed.
+    #[error("the certificate is malformed")]
+    Malformed,
+    /// The UID attribute is there, but of no use.
+    #[error("the certificate's UID attribute is {0}")]
+    Uid(&'static str),
+}
+
+impl ClientCa {
+    /// Reads the PEM file at `path`.
+    ///
+    /// # Errors
+    /// See [`ClientCaError`].
+    pub fn load(path: &Path) -> Result<ClientCa, ClientCaError> {
+        let anchors = Anchors { generation: 0, anchors: read(path)? };
+        Ok(ClientCa {
+            path: path.into(),
+            current: ArcSwap::from_pointee(anchors),
+            generations: AtomicU64::new(0),
+        })
+    }
+
+    /// Reads the file again; connections that are open are judged by the new content.
+    ///
+    /// # Errors
+    /// See [`ClientCaError`]; the former content stays in force.
+    pub fn reload(&self) -> Result<(), ClientCaError> {
+        let anchors = read(&self.path)?;
+        let generation = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
+        self.current.store(Arc::new(Anchors { generation, anchors }));
+        Ok(())
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<TrustAnchor<'static>>, ClientCaError> {
+    let read = |source| ClientCaError::Read { path: path.into(), source };
+    let mut anchors = Vec::new();
+    for (index, certificate) in CertificateDer::pem_file_iter(path).map_err(read)?.enumerate() {
+        let certificate = certificate.map_err(read)?;
+        let anchor = webpki::anchor_from_trusted_cert(&certificate).map_err(|source| {
+            ClientCaError::Certificate { path: path.into(), index: index + 1, source }
+        })?;
+        anchors.push(anchor.to_owned());
+    }
+    if anchors.is_empty() {
+        return Err(ClientCaError::Empty { path: path.into() });
+    }
+    Ok(anchors)
+}
+
+/// The certificates that a connection's client presented, and the last verdict on them.
+pub struct ClientCertificates {
+    /// The client's own first; never empty.
+    chain: Vec<CertificateDer<'static>>,
+    verdict: ArcSwapOption<Verdict>,
+}
+
+struct Verdict {
+    generation: u64,
+    judged: SystemTime,
+    /// Until when the client's own certificate is valid.
+    expires: SystemTime,
+    user: Result<Option<Arc<UserInfo>>, CertificateError>,
+}
+
+impl ClientCertificates {
+    /// From what the TLS handshake brought; `None` where that was nothing.
+    pub fn new(chain: Vec<CertificateDer<'static>>) -> Option<ClientCertificates> {
+        (!chain.is_empty()).then(|| ClientCertificates { chain, verdict: ArcSwapOption::empty() })
+    }
+
+    /// Whose the certificate is; `None` if its subject has no common name.
+    ///
+    /// # Errors
+    /// Where the certificate is not to be believed.
+    pub fn user(&self, ca: &ClientCa) -> Result<Option<Arc<UserInfo>>, CertificateError> {
+        let now = SystemTime::now();
+        let anchors = ca.current.load();
+        if let Some(verdict) = &*self.verdict.load() {
+            let age = now.duration_since(verdict.judged).unwrap_or(KEPT);
+            if verdict.generation == anchors.generation && age < KEPT && now < verdict.expires {
+                return verdict.user.clone();
+            }
+        }
+        let (user, expires) = match self.judge(&anchors.anchors, now) {
+            Ok((user, expires)) => (Ok(user), expires),
+            Err(error) => (Err(error), now + KEPT),
+        };
+        let verdict =
+            Verdict { generation: anchors.generation, judged: now, expires, user: user.clone() };
+        self.verdict.store(Some(Arc::new(verdict)));
+        user
+    }
+
+    fn judge(
+        &self,
+        anchors: &[TrustAnchor<'static>],
+        now: SystemTime,
+    ) -> Result<(Option<Arc<UserInfo>>, SystemTime), CertificateError> {
+        let leaf = &self.chain[0];
+        let since_epoch = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        EndEntityCert::try_from(leaf)
+            .and_then(|certificate| {
+                certificate.verify_for_usage(
+                    webpki::ALL_VERIFICATION_ALGS,
+                    anchors,
+                    &self.chain[1..],
+                    UnixTime::since_unix_epoch(since_epoch),
+                    KeyUsage::client_auth(),
+                    None,
+                    None,
+                )?;
+                Ok(())
+            })
+            .map_err(CertificateError::Chain)?;
+        let (_, parsed) =
+            X509Certificate::from_der(leaf).map_err(|_| CertificateError::Malformed)?;
+        let expires = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
+        // `notAfter` is the last second of validity.
+        let expires = UNIX_EPOCH + Duration::from_secs(expires.saturating_add(1));
+        Ok((user_of(leaf, &parsed)?.map(Arc::new), expires))
+    }
+}
+
+/// Common name → user name, organisations → groups, as kube-apiserver maps them.
+fn user_of(
+    der: &[u8],
+    certificate: &X509Certificate<'_>,
+) -> Result<Option<UserInfo>, CertificateError> {
+    let subject = certificate.subject();
+    // Values in encodings that have no direct reading as text count as absent, as in Go.
+    let Some(username) = subject.iter_common_name().filter_map(|cn| cn.as_str().ok()).last() else {
+        return Ok(None);
+    };
+    if username.is_empty() {
+        return Ok(None);
+    }
+    let groups =
+        subject.iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned).collect();
+    let mut uids = subject.iter_by_oid(&UID_ATTRIBUTE);
+    let uid = match uids.next() {
+        None => "",
+        Some(uid) => match uid.as_str() {
+            Err(_) => return Err(CertificateError::Uid("no string")),
+            Ok("") => return Err(CertificateError::Uid("empty")),
+            Ok(uid) => uid,
+        },
+    };
+    if uids.next().is_some() {
+        return Err(CertificateError::Uid("there more than once"));
+    }
+    let fingerprint = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der);
+    let hex: String = fingerprint.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let user = UserInfo {
+        username: username.to_owned(),
+        uid: uid.to_owned(),
+        groups,
+        extra: [(CREDENTIAL_ID.to_owned(), vec![format!("X509SHA256={hex}")])].into(),
+    };
+    Ok(Some(user.into_authenticated()))
+}
+
+#[cfg(test)]
+#[path = "x509_tests.rs"]
+mod tests;

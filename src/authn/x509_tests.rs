@@ -1,0 +1,154 @@
+use rcgen::{
+    BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+};
+
+use super::*;
+
+struct Ca {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+    der: CertificateDer<'static>,
+}
+
+fn ca(parent: Option<&Ca>, name: &str) -> Ca {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    let certificate = match parent {
+        Some(parent) => params.signed_by(&key, &parent.issuer).unwrap(),
+        None => params.self_signed(&key).unwrap(),
+    };
+    let (pem, der) = (certificate.pem(), certificate.der().clone());
+    Ca { issuer: Issuer::new(params, key), pem, der }
+}
+
+fn leaf(ca: &Ca, change: impl FnOnce(&mut CertificateParams)) -> CertificateDer<'static> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    change(&mut params);
+    let key = KeyPair::generate().unwrap();
+    params.signed_by(&key, &ca.issuer).unwrap().der().clone()
+}
+
+fn named(cn: &str) -> impl FnOnce(&mut CertificateParams) {
+    move |params| params.distinguished_name.push(DnType::CommonName, cn)
+}
+
+fn client_ca(pem: &str) -> ClientCa {
+    let file = temporary(pem);
+    ClientCa::load(&file).unwrap()
+}
+
+fn temporary(content: &str) -> PathBuf {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("kap-x509-{}-{count}.pem", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    std::fs::write(&path, content).unwrap();
+    path
+}
+
+type User = Result<Option<Arc<UserInfo>>, CertificateError>;
+
+fn user(trusted: &ClientCa, chain: Vec<CertificateDer<'static>>) -> User {
+    ClientCertificates::new(chain).unwrap().user(trusted)
+}
+
+#[test]
+fn a_good_certificate_names_its_user() {
+    let root = ca(None, "root");
+    let trusted = client_ca(&root.pem);
+    let certificate = leaf(&root, |params| {
+        let name = &mut params.distinguished_name;
+        name.push(DnType::OrganizationName, "My Org");
+        name.push(DnType::CommonName, "client_cn");
+        name.push(DnType::CustomDnType(vec![1, 3, 6, 1, 4, 1, 57683, 2]), "uid-1");
+    });
+    let user = user(&trusted, vec![certificate.clone()]).unwrap().unwrap();
+    assert_eq!((user.username.as_str(), user.uid.as_str()), ("client_cn", "uid-1"));
+    assert_eq!(user.groups, ["My Org", "system:authenticated"]);
+    let id = &user.extra["authentication.kubernetes.io/credential-id"][0];
+    assert!(id.starts_with("X509SHA256=") && id.len() == 11 + 64, "{id}");
+}
+
+#[test]
+fn chains_usage_and_validity_are_judged() {
+    let root = ca(None, "root");
+    let middle = ca(Some(&root), "middle");
+    let trusted = client_ca(&root.pem);
+    let below = leaf(&middle, named("deep"));
+    let names = |user: User| user.map(|user| user.map(|user| user.username.clone()));
+    let deep = names(user(&trusted, vec![below.clone(), middle.der.clone()]));
+    assert_eq!(deep, Ok(Some("deep".into())));
+    assert_eq!(names(user(&trusted, vec![leaf(&root, |_| {})])), Ok(None), "no common name");
+    assert_eq!(names(user(&trusted, vec![leaf(&root, named(""))])), Ok(None));
+    let no_usage = leaf(&root, |params| {
+        params.extended_key_usages.clear();
+        named("any")(params);
+    });
+    assert_eq!(names(user(&trusted, vec![no_usage])), Ok(Some("any".into())));
+
+    let server_only = leaf(&root, |params| {
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        named("server")(params);
+    });
+    let expired = leaf(&root, |params| {
+        params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+        named("old")(params);
+    });
+    let early = leaf(&root, |params| {
+        params.not_before = rcgen::date_time_ymd(2090, 1, 1);
+        named("early")(params);
+    });
+    let critical = leaf(&root, |params| {
+        let mut unknown = CustomExtension::from_oid_content(&[1, 2, 3, 4], vec![5, 0]);
+        unknown.set_criticality(true);
+        params.custom_extensions.push(unknown);
+        named("critical")(params);
+    });
+    let rogue = leaf(&ca(None, "root"), named("rogue"));
+    for (what, certificate) in [
+        ("intermediate missing", below),
+        ("server only", server_only),
+        ("expired", expired),
+        ("not yet valid", early),
+        ("unknown critical extension", critical),
+        ("another root of the same name", rogue),
+        ("no certificate at all", CertificateDer::from(vec![1, 2, 3])),
+    ] {
+        let verdict = user(&trusted, vec![certificate]);
+        assert!(matches!(verdict, Err(CertificateError::Chain(_))), "{what}: {verdict:?}");
+    }
+}
+
+#[test]
+fn uid_attributes_must_be_one_string() {
+    let root = ca(None, "root");
+    let trusted = client_ca(&root.pem);
+    let certificate = leaf(&root, |params| {
+        named("u")(params);
+        params.distinguished_name.push(DnType::CustomDnType(vec![1, 3, 6, 1, 4, 1, 57683, 2]), "");
+    });
+    assert_eq!(user(&trusted, vec![certificate]), Err(CertificateError::Uid("empty")));
+}
+
+#[test]
+fn a_changed_ca_file_reaches_open_connections() {
+    let (first, second) = (ca(None, "first"), ca(None, "second"));
+    let file = temporary(&first.pem);
+    let trusted = ClientCa::load(&file).unwrap();
+    let certificates = ClientCertificates::new(vec![leaf(&first, named("a"))]).unwrap();
+    assert!(certificates.user(&trusted).is_ok());
+    std::fs::write(&file, &second.pem).unwrap();
+    trusted.reload().unwrap();
+    assert!(certificates.user(&trusted).is_err());
+    std::fs::write(&file, "nothing").unwrap();
+    assert!(matches!(trusted.reload(), Err(ClientCaError::Empty { .. })));
+    assert!(certificates.user(&trusted).is_err(), "the last good file stays in force");
+    std::fs::write(&file, format!("{}{}", second.pem, first.pem)).unwrap();
+    trusted.reload().unwrap();
+    assert!(certificates.user(&trusted).is_ok());
+}

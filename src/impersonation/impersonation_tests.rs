@@ -1,0 +1,93 @@
+use http::HeaderName;
+
+use super::*;
+
+fn headers(lines: &[(&str, &str)]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in lines {
+        headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+    }
+    headers
+}
+
+fn user(lines: &[(&str, &str)]) -> UserInfo {
+    wanted(&headers(lines)).unwrap().unwrap().into_user()
+}
+
+#[test]
+fn headers_are_read_as_kube_apiserver_reads_them() {
+    assert_eq!(wanted(&headers(&[("Accept", "a")])), Ok(None));
+    assert_eq!(wanted(&headers(&[("Impersonate-User", "")])), Ok(None));
+    let full = user(&[
+        ("Impersonate-User", "alice"),
+        ("Impersonate-User", "bob"),
+        ("Impersonate-Uid", "u1"),
+        ("Impersonate-Group", "a,b"),
+        ("Impersonate-Group", ""),
+        ("Impersonate-Extra-Example.com%2fEscaped%e1%9b%84Scopes", "s1"),
+        ("Impersonate-Extra-almost%zzpercent%xxencoded", "x+y"),
+        ("impersonate-extra-SCOPES", "1"),
+        ("Impersonate-Extra-scopes", "2"),
+    ]);
+    assert_eq!((full.username.as_str(), full.uid.as_str()), ("alice", "u1"));
+    assert_eq!(full.groups, ["a,b", "", "system:authenticated"]);
+    let extra: Vec<_> = full.extra.iter().map(|(k, v)| (k.as_str(), v.join("|"))).collect();
+    assert_eq!(
+        extra,
+        [
+            ("almost%zzpercent%xxencoded", "x+y".to_owned()),
+            ("example.com/escapedᛄscopes", "s1".to_owned()),
+            ("scopes", "1|2".to_owned()),
+        ]
+    );
+}
+
+#[test]
+fn groups_are_added_as_kubernetes_adds_them() {
+    let cases: &[(&str, &[&str], &[&str])] = &[
+        ("alice", &[], &["system:authenticated"]),
+        ("alice", &["g"], &["g", "system:authenticated"]),
+        (
+            "system:serviceaccount:foo:default",
+            &[],
+            &["system:serviceaccounts", "system:serviceaccounts:foo", "system:authenticated"],
+        ),
+        ("system:serviceaccount:foo:default", &["g"], &["g", "system:authenticated"]),
+        ("system:serviceaccount:Foo:default", &[], &["system:authenticated"]),
+        ("system:serviceaccount:foo:a:b", &[], &["system:authenticated"]),
+        ("system:anonymous", &[], &["system:unauthenticated"]),
+        ("x", &["system:unauthenticated"], &["system:unauthenticated"]),
+        ("x", &["system:authenticated", "d"], &["system:authenticated", "d"]),
+    ];
+    for (name, groups, expected) in cases {
+        let mut lines = vec![("Impersonate-User", *name)];
+        lines.extend(groups.iter().map(|group| ("Impersonate-Group", *group)));
+        assert_eq!(user(&lines).groups, *expected, "{name} {groups:?}");
+    }
+}
+
+#[test]
+fn a_user_name_is_needed() {
+    let message = |lines: &[(&str, &str)]| wanted(&headers(lines)).unwrap_err().message;
+    assert_eq!(
+        message(&[("Impersonate-Group", "dev")]),
+        r#"requested &user.DefaultInfo{Name:"", UID:"", Groups:[]string{"dev"}, Extra:map[string][]string(nil)} without impersonating a user name"#
+    );
+    assert_eq!(
+        message(&[("Impersonate-Uid", "u"), ("Impersonate-Extra-b", "1"), ("Impersonate-Extra-a", "2")]),
+        r#"requested &user.DefaultInfo{Name:"", UID:"u", Groups:[]string(nil), Extra:map[string][]string{"a":[]string{"2"}, "b":[]string{"1"}}} without impersonating a user name"#
+    );
+}
+
+#[test]
+fn refusals_of_the_api_server_are_told_from_other_403s() {
+    let caller = UserInfo { username: "ops".into(), ..UserInfo::default() };
+    let refused = |message: &str| was_refused(&Status::forbidden(message, None), &caller);
+    assert!(refused(r#"users "jane" is forbidden: User "ops" cannot impersonate resource "users" in API group "" at the cluster scope"#));
+    assert!(refused(r#"pods is forbidden: User "ops" cannot impersonate-on:user-info:create resource "pods" in API group "" in the namespace "a""#));
+    assert!(refused(r#"users.authentication.k8s.io "jane" is forbidden: User "ops" cannot impersonate:user-info resource "users""#));
+    assert!(!refused(r#"pods is forbidden: User "jane" cannot get resource "pods""#));
+    assert!(!refused(r#"pods is forbidden: User "jane" cannot impersonate resource "users""#));
+    let bad = wanted(&headers(&[("Impersonate-Group", "dev")])).unwrap_err();
+    assert!(was_refused(&bad, &caller));
+}

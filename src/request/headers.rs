@@ -1,0 +1,223 @@
+//! What a client may bring in its headers, and what goes no farther than this proxy.
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+use super::query::{self, Plus};
+use crate::status::Status;
+
+/// `Audit-ID`
+pub const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+/// Prefix of the headers by which a front proxy tells the API server who is calling.
+pub const REMOTE_PREFIX: &str = "x-remote-";
+/// Prefix of the impersonation headers.
+pub const IMPERSONATE_PREFIX: &str = "impersonate-";
+/// `Impersonate-User`
+pub const IMPERSONATE_USER: HeaderName = HeaderName::from_static("impersonate-user");
+/// `Impersonate-Uid`
+pub const IMPERSONATE_UID: HeaderName = HeaderName::from_static("impersonate-uid");
+/// `Impersonate-Group`
+pub const IMPERSONATE_GROUP: HeaderName = HeaderName::from_static("impersonate-group");
+/// Prefix of `Impersonate-Extra-KEY`.
+pub const IMPERSONATE_EXTRA_PREFIX: &str = "impersonate-extra-";
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Refuses headers that could be taken for an identity by someone farther on.
+///
+/// `X_Remote_User` is such a one: servers that fold `_` into `-` would believe it. So are
+/// percent-encoded spellings, and `Impersonate-*` headers that Kubernetes does not know.
+///
+/// # Errors
+/// The 400 to answer with.
+pub fn refuse_lookalikes(headers: &HeaderMap) -> Result<(), Status> {
+    for name in headers.keys() {
+        let name = name.as_str();
+        if name.starts_with(IMPERSONATE_PREFIX) {
+            let known =
+                matches!(name, "impersonate-user" | "impersonate-uid" | "impersonate-group")
+                    || name.starts_with(IMPERSONATE_EXTRA_PREFIX);
+            if !known {
+                return Err(Status::bad_request(format!("unknown impersonation header {name:?}")));
+            }
+        } else if is_lookalike(name) {
+            let message = format!("header {name:?} looks like an identity header and is refused");
+            return Err(Status::bad_request(message));
+        }
+    }
+    Ok(())
+}
+
+fn is_lookalike(name: &str) -> bool {
+    // Nearly all names have neither byte.
+    if !name.bytes().any(|b| b == b'_' || b == b'%') || name.starts_with(REMOTE_PREFIX) {
+        return false;
+    }
+    let decoded = query::decode(name, Plus::IsPlus).unwrap_or(name.as_bytes().into());
+    let plain = String::from_utf8_lossy(&decoded).replace('_', "-").to_ascii_lowercase();
+    plain.starts_with(REMOTE_PREFIX)
+        || plain.starts_with(IMPERSONATE_PREFIX)
+        || plain == "authorization"
+}
+
+/// Removes what concerns only the client's connection, and every `X-Remote-*` header.
+///
+/// That is RFC 9110 section 7.6.1, with one exception: `Connection` cannot take away headers that
+/// say who is calling or what is asked. `Expect` goes too: this proxy answers it.
+pub fn strip(headers: &mut HeaderMap) {
+    remove_connection_headers(headers, is_protected);
+    headers.remove(header::EXPECT);
+    let remote: Vec<HeaderName> =
+        headers.keys().filter(|name| name.as_str().starts_with(REMOTE_PREFIX)).cloned().collect();
+    for name in remote {
+        headers.remove(name);
+    }
+}
+
+/// Removes from an answer what concerns only the connection to the API server.
+pub fn strip_answer(headers: &mut HeaderMap) {
+    remove_connection_headers(headers, |_| false);
+}
+
+fn remove_connection_headers(headers: &mut HeaderMap, protected: fn(&str) -> bool) {
+    if headers.contains_key(header::CONNECTION) {
+        let named: Vec<HeaderName> = headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .flat_map(|value| value.as_bytes().split(|b| *b == b','))
+            .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+            .filter(|name| !protected(name.as_str()))
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+        headers.remove(header::CONNECTION);
+    }
+    for name in [
+        header::PROXY_AUTHENTICATE,
+        header::PROXY_AUTHORIZATION,
+        header::TE,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+    ] {
+        headers.remove(name);
+    }
+}
+
+/// Headers that `Connection` may not name away.
+fn is_protected(name: &str) -> bool {
+    name.starts_with(REMOTE_PREFIX)
+        || name.starts_with(IMPERSONATE_PREFIX)
+        || name.starts_with("x-forwarded-")
+        || name.starts_with("content-")
+        || name.starts_with("sec-websocket-")
+        || matches!(
+            name,
+            "authorization" | "audit-id" | "host" | "accept" | "user-agent" | "x-real-ip"
+        )
+}
+
+/// The protocol that an HTTP/1.1 request asks to switch to.
+pub fn upgrade(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let asked = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|b| *b == b','))
+        .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"upgrade"));
+    headers.get(header::UPGRADE).filter(|protocol| asked && !protocol.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(lines: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers
+                .append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+        }
+        headers
+    }
+
+    fn stripped(lines: &[(&str, &str)]) -> Vec<String> {
+        let mut headers = headers(lines);
+        strip(&mut headers);
+        headers.keys().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn lookalikes_are_refused() {
+        for name in [
+            "X_Remote_User",
+            "x-remote_user",
+            "X%2DRemote-User",
+            "x%5fremote%5fgroup",
+            "Impersonate_User",
+            "impersonate%2duser",
+            "Impersonate-Foo",
+            "impersonate-",
+            "Impersonate-User-",
+            "IMPERSONATE_EXTRA_x",
+            "Impersonate-Groups",
+        ] {
+            let status = refuse_lookalikes(&headers(&[(name, "admin")])).unwrap_err();
+            assert_eq!(status.code, 400, "{name}");
+        }
+        for name in [
+            "X-Remote-User",
+            "Impersonate-User",
+            "Impersonate-Extra-Acme.com%2fProject",
+            "Impersonate-Extra-a_b",
+            "X-Custom_Header",
+            "x%zz",
+            "X-Remote-Extra-a%2fb",
+        ] {
+            assert_eq!(refuse_lookalikes(&headers(&[(name, "v")])), Ok(()), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_concerns_the_connection_is_removed() {
+        let rest = stripped(&[
+            ("Connection", "close, X-Mine"),
+            ("X-Mine", "1"),
+            ("Keep-Alive", "5"),
+            ("TE", "gzip"),
+            ("Proxy-Authorization", "x"),
+            ("Upgrade", "h2c"),
+            ("Transfer-Encoding", "chunked"),
+            ("Expect", "100-continue"),
+            ("Proxy-Connection", "close"),
+            ("X-Kept", "1"),
+            ("X-Remote-User", "admin"),
+            ("x-remote-extra-a", "b"),
+            ("X-REMOTE-ANY", "c"),
+        ]);
+        assert_eq!(rest, ["x-kept"]);
+    }
+
+    #[test]
+    fn connection_cannot_name_identity_away() {
+        let mut rest = stripped(&[
+            ("Connection", "Impersonate-User, Audit-ID"),
+            ("Connection", "authorization , ,"),
+            ("Impersonate-User", "a"),
+            ("Audit-ID", "b"),
+            ("Authorization", "c"),
+        ]);
+        rest.sort();
+        assert_eq!(rest, ["audit-id", "authorization", "impersonate-user"]);
+    }
+
+    #[test]
+    fn an_upgrade_needs_both_headers() {
+        let asked = |lines: &[(&str, &str)]| upgrade(&headers(lines)).is_some();
+        assert!(asked(&[("Connection", "keep-alive, Upgrade"), ("Upgrade", "SPDY/3.1")]));
+        assert!(!asked(&[("Upgrade", "websocket")]));
+        assert!(!asked(&[("Connection", "upgrade")]));
+        assert!(!asked(&[("Connection", "close"), ("Upgrade", "websocket")]));
+    }
+}

@@ -1,0 +1,223 @@
+//! Where a request comes from: the client's addresses, as kube-apiserver collects them.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::str::FromStr;
+
+use http::{HeaderMap, HeaderName};
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+
+/// The proxies in front of us whose `X-Forwarded-For` is believed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum TrustedProxies {
+    /// Everyone, as kube-apiserver does.
+    #[default]
+    Everyone,
+    /// Only these networks.
+    Networks(Vec<Cidr>),
+}
+
+impl TrustedProxies {
+    fn trusts(&self, address: IpAddr) -> bool {
+        match self {
+            TrustedProxies::Everyone => true,
+            TrustedProxies::Networks(networks) => networks.iter().any(|n| n.contains(address)),
+        }
+    }
+
+    /// The addresses of a request's source, farthest first, for an event's `sourceIPs`.
+    ///
+    /// From the first `X-Forwarded-For` line, `X-Real-Ip`, and the peer, as kube-apiserver does.
+    /// Where only some networks are trusted, the chain is followed back from the peer, and ends
+    /// at the first address that is not trusted: what stands before it can be forged.
+    pub fn source_ips(&self, headers: &HeaderMap, peer: SocketAddr) -> Vec<IpAddr> {
+        let peer = peer.ip().to_canonical();
+        if !self.trusts(peer) {
+            return vec![peer];
+        }
+        let first = |name| headers.get(name).map(|value| value.as_bytes().to_vec());
+        let forwarded = first(FORWARDED_FOR).unwrap_or_default();
+        let mut addresses: Vec<IpAddr> =
+            forwarded.split(|b| *b == b',').filter_map(|part| parse(part.trim_ascii())).collect();
+        if let TrustedProxies::Networks(_) = self {
+            let forged = addresses.iter().rposition(|address| !self.trusts(*address));
+            addresses.drain(..forged.unwrap_or(0));
+        }
+        let real = first(REAL_IP).and_then(|text| parse(&text));
+        if let Some(real) = real.filter(|real| !addresses.contains(real)) {
+            addresses.push(real);
+        }
+        if addresses.last() != Some(&peer) {
+            addresses.push(peer);
+        }
+        addresses
+    }
+
+    /// Makes the forwarding headers what the API server is to see: `X-Forwarded-For` with the
+    /// peer appended, without what a peer that is not trusted claimed.
+    pub fn forward(&self, headers: &mut HeaderMap, peer: SocketAddr) {
+        let peer = peer.ip().to_canonical();
+        if !self.trusts(peer) {
+            headers.remove(REAL_IP);
+            headers.remove(FORWARDED_FOR);
+        }
+        let mut value = Vec::new();
+        for line in headers.get_all(FORWARDED_FOR) {
+            value.extend_from_slice(line.as_bytes());
+            value.extend_from_slice(b", ");
+        }
+        value.extend_from_slice(peer.to_string().as_bytes());
+        let value = http::HeaderValue::from_bytes(&value).expect("made of header values");
+        headers.insert(FORWARDED_FOR, value);
+    }
+}
+
+/// A network in CIDR notation; a bare address is a network of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cidr {
+    address: IpAddr,
+    prefix: u32,
+}
+
+impl Cidr {
+    /// Whether `address` is in the network.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address.to_canonical()) {
+            (IpAddr::V4(network), IpAddr::V4(address)) => {
+                let shift = 32 - self.prefix;
+                (network.to_bits() ^ address.to_bits()).checked_shr(shift).unwrap_or(0) == 0
+            }
+            (IpAddr::V6(network), IpAddr::V6(address)) => {
+                let shift = 128 - self.prefix;
+                (network.to_bits() ^ address.to_bits()).checked_shr(shift).unwrap_or(0) == 0
+            }
+            _ => false,
+        }
+    }
+}
+
+impl FromStr for Cidr {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Cidr, String> {
+        let wrong = || format!("{text:?} is no network: write ADDRESS/PREFIX, as in 10.0.0.0/8");
+        let (address, prefix) = match text.split_once('/') {
+            Some((address, prefix)) => (address, Some(prefix)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| wrong())?;
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = match prefix {
+            Some(prefix) => prefix.parse().ok().filter(|p| *p <= longest).ok_or_else(wrong)?,
+            None => longest,
+        };
+        Ok(Cidr { address, prefix })
+    }
+}
+
+/// Parses an address as Kubernetes does: IPv4 octets may have leading zeros.
+fn parse(text: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(text).ok()?;
+    let address = text.parse().ok().or_else(|| lenient_v4(text).map(IpAddr::V4))?;
+    Some(IpAddr::to_canonical(&address))
+}
+
+fn lenient_v4(text: &str) -> Option<Ipv4Addr> {
+    let mut octets = [0; 4];
+    let mut parts = text.split('.');
+    for octet in &mut octets {
+        let part = parts.next()?;
+        part.bytes().all(|b| b.is_ascii_digit()).then_some(())?;
+        *octet = part.parse().ok()?;
+    }
+    parts.next().is_none().then(|| octets.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(forwarded: &[&str], real: Option<&str>) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for line in forwarded {
+            headers.append(FORWARDED_FOR, line.parse().unwrap());
+        }
+        if let Some(real) = real {
+            headers.insert(REAL_IP, real.parse().unwrap());
+        }
+        headers
+    }
+
+    fn source(trusted: &TrustedProxies, headers: &HeaderMap, peer: &str) -> String {
+        let peer = SocketAddr::new(peer.parse().unwrap(), 555);
+        let addresses = trusted.source_ips(headers, peer);
+        addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn addresses_are_collected_as_kube_apiserver_does() {
+        let a = "aaaa:bbbb:cccc:dddd:eeee:ffff:0:1111";
+        let cases: &[(&[&str], Option<&str>, &str, &str)] = &[
+            (&[], None, "1.2.3.4", "1.2.3.4"),
+            (&[""], None, "1.2.3.4", "1.2.3.4"),
+            (&["garbage garbage!,4.5.6.7"], None, "1.2.3.4", "4.5.6.7 1.2.3.4"),
+            (&["2.2.2.2,1.2.3.4"], None, "1.2.3.4", "2.2.2.2 1.2.3.4"),
+            (&["2.2.2.2"], Some("garbage"), "1.2.3.4", "2.2.2.2 1.2.3.4"),
+            (&[], Some("2.2.2.2"), "1.2.3.4", "2.2.2.2 1.2.3.4"),
+            (&[], Some("1.2.3.4"), "1.2.3.4", "1.2.3.4"),
+            (&["9.9.9.9,4.5.6.7"], Some("2.2.2.2"), "1.2.3.4", "9.9.9.9 4.5.6.7 2.2.2.2 1.2.3.4"),
+            (
+                &["9.9.9.9,2.2.2.2,4.5.6.7"],
+                Some("2.2.2.2"),
+                "1.2.3.4",
+                "9.9.9.9 2.2.2.2 4.5.6.7 1.2.3.4",
+            ),
+            (&["9.9.9.9", "8.8.8.8"], None, "1.2.3.4", "9.9.9.9 1.2.3.4"),
+            (&["010.1.2.3, 5.5.5.5:80, [::1], fe80::1%eth0"], None, "::1", "10.1.2.3 ::1"),
+            (&[a], None, "::ffff:1.2.3.4", &format!("{a} 1.2.3.4")),
+            (&["::ffff:1.2.3.4"], None, "1.2.3.4", "1.2.3.4"),
+        ];
+        for (forwarded, real, peer, expected) in cases {
+            let headers = headers(forwarded, *real);
+            let got = source(&TrustedProxies::Everyone, &headers, peer);
+            assert_eq!(got, *expected, "{forwarded:?} {real:?} {peer}");
+        }
+    }
+
+    #[test]
+    fn only_trusted_proxies_are_believed() {
+        let networks = ["10.0.0.0/8", "fd00::/8", "192.0.2.1"].map(|n| n.parse().unwrap());
+        let trusted = TrustedProxies::Networks(networks.to_vec());
+        let claims = headers(&["6.6.6.6, 203.0.113.9, 10.1.1.1"], None);
+        assert_eq!(source(&trusted, &claims, "198.51.100.1"), "198.51.100.1");
+        assert_eq!(source(&trusted, &claims, "10.2.2.2"), "203.0.113.9 10.1.1.1 10.2.2.2");
+        assert_eq!(source(&trusted, &claims, "192.0.2.2"), "192.0.2.2");
+        let real = headers(&[], Some("6.6.6.6"));
+        assert_eq!(source(&trusted, &real, "198.51.100.1"), "198.51.100.1");
+    }
+
+    #[test]
+    fn the_peer_is_appended_for_the_api_server() {
+        let peer = "198.51.100.1:5".parse().unwrap();
+        let mut everyone = headers(&["1.1.1.1", "2.2.2.2"], Some("3.3.3.3"));
+        TrustedProxies::Everyone.forward(&mut everyone, peer);
+        assert_eq!(everyone[FORWARDED_FOR], "1.1.1.1, 2.2.2.2, 198.51.100.1");
+        let mut forged = headers(&["1.1.1.1"], Some("3.3.3.3"));
+        TrustedProxies::Networks(vec![]).forward(&mut forged, peer);
+        assert_eq!((&forged[FORWARDED_FOR], forged.len()), (&"198.51.100.1".parse().unwrap(), 1));
+    }
+
+    #[test]
+    fn networks_contain_what_they_should() {
+        let contains = |network: &str, address: &str| {
+            network.parse::<Cidr>().unwrap().contains(address.parse().unwrap())
+        };
+        assert!(contains("0.0.0.0/0", "1.2.3.4") && contains("::/0", "::1"));
+        assert!(contains("10.0.0.0/8", "::ffff:10.9.9.9") && !contains("10.0.0.0/8", "11.0.0.0"));
+        assert!(!contains("::/0", "1.2.3.4"));
+        for wrong in ["", "10.0.0.0/33", "x/8", "10.0.0.0/", "10.0.0.0/-1"] {
+            assert!(wrong.parse::<Cidr>().is_err(), "{wrong}");
+        }
+    }
+}

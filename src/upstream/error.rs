@@ -1,0 +1,121 @@
+//! What can go wrong on the way to the API server: whose fault, and whether to try again.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// A request that got no answer.
+///
+/// Cheap to clone, because requests that wait for one connection share its failure. Never shows a
+/// token or a header.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum SendError {
+    /// No connection could be made. Nothing was sent.
+    #[error("cannot connect to {upstream}: {source}")]
+    Connect {
+        /// Host and port.
+        upstream: Arc<str>,
+        /// Why.
+        source: Arc<io::Error>,
+    },
+    /// The TLS handshake failed: an unknown CA, a wrong name, a refused client certificate. Nothing
+    /// was sent.
+    #[error("TLS handshake with {upstream} failed: {source}")]
+    Tls {
+        /// Host and port.
+        upstream: Arc<str>,
+        /// Why.
+        source: Arc<io::Error>,
+    },
+    /// The API server said, or it is certain, that it has not looked at the request.
+    #[error("the API server did not take the request: {source}")]
+    NotProcessed {
+        /// Why.
+        source: Arc<hyper::Error>,
+    },
+    /// The connection or the stream broke after the request may have been processed.
+    #[error("the connection broke before the API server answered: {source}")]
+    Interrupted {
+        /// Why.
+        source: Arc<hyper::Error>,
+    },
+    /// The client did not send its body to the end.
+    #[error("the client's request body ended early")]
+    BodyFromClient,
+    /// Time ran out.
+    #[error("timed out: {waiting_for}")]
+    Timeout {
+        /// What did not happen in time.
+        waiting_for: &'static str,
+        /// Whether the request may have reached the API server.
+        sent: bool,
+    },
+    /// The answer to a request of our own was not one.
+    #[error("unusable answer: {reason}")]
+    Answer {
+        /// What was wrong with it.
+        reason: &'static str,
+    },
+}
+
+impl SendError {
+    /// Whether the API server certainly has not acted on the request, so that sending it again
+    /// cannot do anything twice.
+    pub fn retry_safe(&self) -> bool {
+        match self {
+            SendError::Connect { .. } | SendError::Tls { .. } | SendError::NotProcessed { .. } => {
+                true
+            }
+            SendError::Timeout { sent, .. } => !sent,
+            SendError::Interrupted { .. }
+            | SendError::BodyFromClient
+            | SendError::Answer { .. } => false,
+        }
+    }
+
+    /// Whether it was the client that broke off, and not the API server.
+    pub fn is_clients_fault(&self) -> bool {
+        matches!(self, SendError::BodyFromClient)
+    }
+}
+
+/// Settings from which no upstream can be made. Says which file and field, and what would be right.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file could not be read.
+    #[error("{field}: cannot read {}: {source}", path.display())]
+    Read {
+        /// The flag or field that names the file.
+        field: String,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A kubeconfig is not YAML, or not of the right shape.
+    #[error("{}:{line}:{column}: {reason}", path.display())]
+    Yaml {
+        /// The kubeconfig.
+        path: PathBuf,
+        /// From 1.
+        line: u64,
+        /// From 1.
+        column: u64,
+        /// What is wrong, without the text around it, which may be a secret.
+        reason: String,
+    },
+    /// A field has a value that cannot be used.
+    #[error("{field}: {reason}")]
+    Field {
+        /// The flag, or file and field.
+        field: String,
+        /// What is wrong and what would be right.
+        reason: String,
+    },
+}
+
+impl ConfigError {
+    pub(super) fn field(field: impl Into<String>, reason: impl Into<String>) -> ConfigError {
+        ConfigError::Field { field: field.into(), reason: reason.into() }
+    }
+}

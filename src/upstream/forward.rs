@@ -1,0 +1,369 @@
+//! Requests to the API server, and their answers.
+
+use std::error::Error;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST};
+use http::uri::{PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Limited};
+
+use super::config::{UpstreamConfig, parse_server_name};
+use super::connect::Connector;
+use super::credentials::Credentials;
+use super::error::{ConfigError, SendError};
+use super::http1::Http1Lease;
+use super::http2::Http2Lease;
+use super::pool::Pool;
+use super::request_body::{BodySource, Outgoing};
+use super::response_body::{Lease, UpstreamBody};
+use super::tls::ClientTls;
+use crate::body::RequestBody;
+use crate::metrics::Metrics;
+
+/// How often one request is tried, if every time it is certain that it was not processed.
+const MAX_ATTEMPTS: u32 = 4;
+/// Waited before a request is tried a third time; doubled for the fourth.
+const RETRY_PAUSE: Duration = Duration::from_millis(10);
+/// Between two looks at the token file, and every how many of them also at the rest.
+const TICK: Duration = Duration::from_secs(1);
+const SWEEP_TICKS: u32 = 30;
+const CERTIFICATE_TICKS: u32 = 10;
+/// For [`Upstream::post_json`].
+const OWN_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+const OWN_ANSWER_LIMIT: usize = 1 << 20;
+
+/// The API server. Cheap to clone.
+#[derive(Clone)]
+pub struct Upstream(Arc<Inner>);
+
+struct Inner {
+    pool: Arc<Pool>,
+    credentials: Option<Credentials>,
+}
+
+impl Upstream {
+    /// Makes ready to speak to the API server, without connecting yet. Must be called within a
+    /// tokio runtime, where a task begins to look after changed files and unused connections; it
+    /// ends with the last clone.
+    ///
+    /// # Errors
+    /// Certificates and keys that cannot be used, with file and field.
+    pub fn new(config: UpstreamConfig, metrics: Arc<Metrics>) -> Result<Upstream, ConfigError> {
+        let UpstreamConfig { server, trust, tls_server_name, client_certificate, credentials } =
+            config;
+        let tls = match server.is_https() {
+            true => {
+                let name = match tls_server_name {
+                    Some(name) => name,
+                    None => parse_server_name(&server.host, "the API server's URL")?,
+                };
+                Some(ClientTls::new(trust, client_certificate, name)?)
+            }
+            false => None,
+        };
+        let name = server.authority.as_str().into();
+        let pool = Arc::new(Pool::new(Connector { endpoint: server, tls, metrics, name }));
+        let inner = Arc::new(Inner { pool, credentials });
+        tokio::spawn(look_after(Arc::downgrade(&inner)));
+        Ok(Upstream(inner))
+    }
+
+    /// Host and port of the API server, as written in the configuration.
+    pub fn authority(&self) -> &str {
+        &self.0.pool.connector.name
+    }
+
+    /// The proxy's own `Authorization`, marked as sensitive; `None` where it is known by its
+    /// certificate alone.
+    pub fn bearer(&self) -> Option<HeaderValue> {
+        self.0.credentials.as_ref().map(Credentials::header)
+    }
+
+    /// Whether a connection can be had. Opens one if there is none.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn check(&self) -> Result<(), SendError> {
+        self.0.pool.check().await
+    }
+
+    /// Sends `request` and returns the answer when its head has come.
+    ///
+    /// Path and query go out as they are. The headers must be ready to be sent, without hop-by-hop
+    /// ones; `Host` is set here and nothing else is added. `CONNECT` must have been refused before.
+    /// Redirects are answers like any other. Interim answers (1xx) are swallowed. There is no
+    /// limit of time: who does not want to wait drops the future, which resets the stream.
+    ///
+    /// # Errors
+    /// If there was no answer. Requests that certainly were not processed have then been tried
+    /// again, as long as their body could be had once more.
+    pub async fn send(
+        &self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<UpstreamBody>, SendError> {
+        let result = self.try_send(request).await;
+        self.count(&result);
+        result
+    }
+
+    async fn try_send(
+        &self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<UpstreamBody>, SendError> {
+        let pool = &self.0.pool;
+        let (mut head, body) = self.outgoing(request);
+        let body = BodySource::new(body);
+        let mut attempt = 1;
+        loop {
+            let lease = pool.lease().await?;
+            let Some(outgoing) = body.attempt() else {
+                // Only possible where the client broke off before anything was sent.
+                return Err(SendError::BodyFromClient);
+            };
+            let last = attempt == MAX_ATTEMPTS;
+            let http2 = matches!(lease, Lease::Http2 { .. });
+            let request = match last {
+                true => std::mem::take(&mut head).request(http2, outgoing, pool),
+                false => head.clone().request(http2, outgoing, pool),
+            };
+            let sent = match lease {
+                Lease::Http2 { stream } => send_http2(pool, stream, request, &body).await,
+                Lease::Http1(connection) => send_http1(connection, request, &body).await,
+            };
+            match sent {
+                Ok(response) => {
+                    body.settle();
+                    return Ok(response);
+                }
+                Err(error @ SendError::NotProcessed { .. }) if !last && body.can_repeat() => {
+                    tracing::debug!(%error, "sending a request again");
+                }
+                Err(error) => return Err(error),
+            }
+            if attempt > 1 {
+                tokio::time::sleep(RETRY_PAUSE * (attempt - 1)).await;
+            }
+            attempt += 1;
+        }
+    }
+
+    /// Posts `body` as JSON with the proxy's own credentials; returns status and body, of at most
+    /// 1 MiB, within 10 seconds.
+    ///
+    /// # Errors
+    /// As [`Upstream::send`], and for answers that are too late, too long or broken off.
+    pub async fn post_json(
+        &self,
+        path: &str,
+        body: Bytes,
+    ) -> Result<(StatusCode, Bytes), SendError> {
+        let mut request = Request::new(RequestBody::from(body));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() =
+            Uri::try_from(path).map_err(|_| SendError::Answer { reason: "no such path" })?;
+        let json = HeaderValue::from_static("application/json");
+        request.headers_mut().insert(CONTENT_TYPE, json.clone());
+        request.headers_mut().insert(ACCEPT, json);
+        if let Some(bearer) = self.bearer() {
+            request.headers_mut().insert(AUTHORIZATION, bearer);
+        }
+        let asking = async {
+            let response = self.send(request).await?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), OWN_ANSWER_LIMIT);
+            let body = body.collect().await.map_err(|error| match error.downcast() {
+                Ok(error) => SendError::Interrupted { source: Arc::new(*error) },
+                Err(_) => SendError::Answer { reason: "longer than 1 MiB" },
+            })?;
+            Ok((status, body.to_bytes()))
+        };
+        match tokio::time::timeout(OWN_REQUEST_TIMEOUT, asking).await {
+            Ok(answered) => answered,
+            Err(_) => {
+                Err(SendError::Timeout { waiting_for: "the API server's answer", sent: true })
+            }
+        }
+    }
+
+    pub(super) fn pool(&self) -> &Arc<Pool> {
+        &self.0.pool
+    }
+
+    /// Takes `request` apart; its target gets the prefix that the API server's URL may have.
+    pub(super) fn outgoing(&self, request: Request<RequestBody>) -> (Head, RequestBody) {
+        let (parts, body) = request.into_parts();
+        let target = parts.uri.into_parts().path_and_query;
+        let target = target.unwrap_or_else(|| PathAndQuery::from_static("/"));
+        let prefix = &self.0.pool.connector.endpoint.path_prefix;
+        let target = match prefix.is_empty() || !target.as_str().starts_with('/') {
+            true => target,
+            false => PathAndQuery::from_maybe_shared(Bytes::from(format!("{prefix}{target}")))
+                .expect("a path after a path is a path"),
+        };
+        (Head { method: parts.method, target, headers: parts.headers }, body)
+    }
+
+    pub(super) fn count<T>(&self, result: &Result<T, SendError>) {
+        if let Err(error) = result
+            && !error.is_clients_fault()
+        {
+            self.0.pool.connector.metrics.upstream_errors.increment();
+        }
+    }
+}
+
+impl std::fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Upstream").field(&self.authority()).finish()
+    }
+}
+
+/// A request without its body.
+#[derive(Clone)]
+pub(super) struct Head {
+    method: Method,
+    target: PathAndQuery,
+    headers: HeaderMap,
+}
+
+impl Default for Head {
+    fn default() -> Head {
+        let target = PathAndQuery::from_static("/");
+        Head { method: Method::GET, target, headers: HeaderMap::new() }
+    }
+}
+
+impl Head {
+    /// The request as hyper takes it: HTTP/2 names the authority in the URI, HTTP/1.1 in `Host`.
+    pub(super) fn request(mut self, http2: bool, body: Outgoing, pool: &Pool) -> Request<Outgoing> {
+        let endpoint = &pool.connector.endpoint;
+        let mut uri = http::uri::Parts::default();
+        uri.path_and_query = Some(self.target);
+        if http2 {
+            uri.scheme = Some(Scheme::HTTPS);
+            uri.authority = Some(endpoint.authority.clone());
+            self.headers.remove(HOST);
+        } else {
+            self.headers.insert(HOST, endpoint.host_header.clone());
+        }
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method;
+        *request.uri_mut() =
+            Uri::from_parts(uri).expect("scheme and authority are both there, or neither");
+        *request.headers_mut() = self.headers;
+        request
+    }
+}
+
+async fn send_http2(
+    pool: &Pool,
+    stream: Http2Lease,
+    request: Request<Outgoing>,
+    body: &BodySource,
+) -> Result<Response<UpstreamBody>, SendError> {
+    match stream.sender().try_send_request(request).await {
+        Ok(response) => Ok(response.map(|b| UpstreamBody::new(b, Some(Lease::Http2 { stream })))),
+        Err(mut error) => {
+            let returned = error.take_message().is_some();
+            let error = error.into_error();
+            if returned || is_go_away(&error) {
+                pool.retire(stream.connection());
+            }
+            Err(judge(error, returned, body))
+        }
+    }
+}
+
+async fn send_http1(
+    mut connection: Http1Lease,
+    request: Request<Outgoing>,
+    body: &BodySource,
+) -> Result<Response<UpstreamBody>, SendError> {
+    match connection.sender.try_send_request(request).await {
+        Ok(response) => Ok(response.map(|b| UpstreamBody::new(b, Some(Lease::Http1(connection))))),
+        Err(mut error) => {
+            let returned = error.take_message().is_some();
+            Err(judge(error.into_error(), returned, body))
+        }
+    }
+}
+
+/// Whose fault it is, and whether the API server may have seen the request. `returned`: hyper gave
+/// the request back, so not a byte of it was written.
+pub(super) fn judge(error: hyper::Error, returned: bool, body: &BodySource) -> SendError {
+    if body.failed() {
+        return SendError::BodyFromClient;
+    }
+    if error.is_timeout() {
+        let waiting_for = "the API server to answer a PING";
+        return SendError::Timeout { waiting_for, sent: !returned };
+    }
+    let source = Arc::new(error);
+    match returned || is_go_away(&source) || is_refused(&source) {
+        true => SendError::NotProcessed { source },
+        false => SendError::Interrupted { source },
+    }
+}
+
+/// h2 ends a stream with the server's GOAWAY only if its number is above the last one that the
+/// server will process (RFC 9113, 6.8); streams below go on, and end with an I/O error at worst.
+fn is_go_away(error: &hyper::Error) -> bool {
+    h2_cause(error).is_some_and(|cause| cause.is_go_away() && cause.is_remote())
+}
+
+/// "No application processing" (RFC 9113, 8.7).
+fn is_refused(error: &hyper::Error) -> bool {
+    h2_cause(error).is_some_and(|cause| {
+        cause.is_reset() && cause.is_remote() && cause.reason() == Some(h2::Reason::REFUSED_STREAM)
+    })
+}
+
+fn h2_cause(error: &hyper::Error) -> Option<&h2::Error> {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref() {
+            return Some(error);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// Looks for changed files and unused connections until the upstream is gone.
+async fn look_after(inner: Weak<Inner>) {
+    let mut interval = tokio::time::interval(TICK);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut tick: u32 = 0;
+    loop {
+        interval.tick().await;
+        tick = tick.wrapping_add(1);
+        let Some(inner) = inner.upgrade() else { return };
+        // Files may be on a slow disk.
+        let looked = tokio::task::spawn_blocking(move || inner.look(tick)).await;
+        if looked.is_err() {
+            return;
+        }
+    }
+}
+
+impl Inner {
+    fn look(&self, tick: u32) {
+        if let Some(credentials) = &self.credentials {
+            credentials.refresh();
+        }
+        if tick.is_multiple_of(CERTIFICATE_TICKS)
+            && let Some(tls) = &self.pool.connector.tls
+            && tls.refresh()
+        {
+            // The API server judges a client certificate's expiry at every request, so connections
+            // made with the old one would soon be of no use.
+            self.pool.retire_all();
+        }
+        if tick.is_multiple_of(SWEEP_TICKS) {
+            self.pool.sweep();
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! How the API server learns who is calling.
+
+use std::str::FromStr;
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+use crate::authn::UserInfo;
+use crate::request::headers::{
+    IMPERSONATE_EXTRA_PREFIX, IMPERSONATE_GROUP, IMPERSONATE_PREFIX, IMPERSONATE_UID,
+    IMPERSONATE_USER,
+};
+use crate::request::uri::push_escaped;
+
+const REMOTE_USER: HeaderName = HeaderName::from_static("x-remote-user");
+const REMOTE_UID: HeaderName = HeaderName::from_static("x-remote-uid");
+const REMOTE_GROUP: HeaderName = HeaderName::from_static("x-remote-group");
+const REMOTE_EXTRA_PREFIX: &str = "x-remote-extra-";
+
+/// How the API server learns who is calling (`--upstream-identity`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Identity {
+    /// `X-Remote-*`, believed because of the proxy's front-proxy client certificate. The API
+    /// server authorises the client's own impersonation headers.
+    RequestHeader,
+    /// `Impersonate-*`, with the proxy's own credentials. The proxy has the client's impersonation
+    /// authorised, and sends only the user that results.
+    Impersonate,
+    /// The client's own bearer token.
+    PassThrough,
+}
+
+impl FromStr for Identity {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Identity, String> {
+        match text {
+            "request-header" => Ok(Identity::RequestHeader),
+            "impersonate" => Ok(Identity::Impersonate),
+            "pass-through" => Ok(Identity::PassThrough),
+            _ => Err(format!(
+                "{text:?} is none of request-header, impersonate and pass-through"
+            )),
+        }
+    }
+}
+
+/// An identity that cannot be written into headers; the request must not be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the {0} cannot be sent in a header without changing it")]
+pub struct StampError(&'static str);
+
+impl Identity {
+    /// Replaces every identity in `headers` by that of `user`.
+    ///
+    /// `own` are the proxy's credentials, used by [`Identity::Impersonate`]. Inbound `X-Remote-*`
+    /// headers must have been removed already.
+    ///
+    /// # Errors
+    /// Where some part of the identity would not arrive as it is. `headers` are of no use then.
+    pub fn stamp(
+        self,
+        headers: &mut HeaderMap,
+        user: &UserInfo,
+        own: Option<HeaderValue>,
+    ) -> Result<(), StampError> {
+        match self {
+            Identity::RequestHeader => {
+                headers.remove(header::AUTHORIZATION);
+                stamp(headers, user, REMOTE_USER, REMOTE_UID, REMOTE_GROUP, REMOTE_EXTRA_PREFIX)
+            }
+            Identity::Impersonate => {
+                headers.remove(header::AUTHORIZATION);
+                let inbound: Vec<HeaderName> = headers
+                    .keys()
+                    .filter(|name| name.as_str().starts_with(IMPERSONATE_PREFIX))
+                    .cloned()
+                    .collect();
+                for name in inbound {
+                    headers.remove(name);
+                }
+                if let Some(own) = own {
+                    headers.insert(header::AUTHORIZATION, own);
+                }
+                stamp(
+                    headers,
+                    user,
+                    IMPERSONATE_USER,
+                    IMPERSONATE_UID,
+                    IMPERSONATE_GROUP,
+                    IMPERSONATE_EXTRA_PREFIX,
+                )
+            }
+            Identity::PassThrough => Ok(()),
+        }
+    }
+}
+
+fn stamp(
+    headers: &mut HeaderMap,
+    user: &UserInfo,
+    user_name: HeaderName,
+    uid_name: HeaderName,
+    group_name: HeaderName,
+    extra_prefix: &str,
+) -> Result<(), StampError> {
+    if user.username.is_empty() {
+        return Err(StampError("user name"));
+    }
+    headers.insert(user_name, value(&user.username).ok_or(StampError("user name"))?);
+    if !user.uid.is_empty() {
+        headers.insert(uid_name, value(&user.uid).ok_or(StampError("UID"))?);
+    }
+    for group in &user.groups {
+        headers.append(&group_name, value(group).ok_or(StampError("group"))?);
+    }
+    for (key, values) in &user.extra {
+        let name = escaped_name(extra_prefix, key).ok_or(StampError("extra key"))?;
+        for text in values {
+            headers.append(&name, value(text).ok_or(StampError("extra value"))?);
+        }
+    }
+    Ok(())
+}
+
+/// A header value that its receiver reads as exactly `text`: receivers trim blanks at both ends.
+fn value(text: &str) -> Option<HeaderValue> {
+    let trimmed = text.trim_matches([' ', '\t']);
+    (trimmed.len() == text.len()).then(|| HeaderValue::from_bytes(text.as_bytes()).ok())?
+}
+
+/// The header name for an extra key: bytes that no header name can have, and `%`, become `%XX`.
+/// Receivers lower-case the name before they decode it, so capital letters are encoded too.
+fn escaped_name(prefix: &str, key: &str) -> Option<HeaderName> {
+    let mut name = String::with_capacity(prefix.len() + key.len() + 8);
+    name.push_str(prefix);
+    for byte in key.bytes() {
+        let kept = byte.is_ascii_lowercase()
+            || byte.is_ascii_digit()
+            || b"!#$&'*+-.^_`|~".contains(&byte);
+        if kept {
+            name.push(byte as char);
+        } else {
+            push_escaped(&mut name, byte);
+        }
+    }
+    HeaderName::from_bytes(name.as_bytes()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user() -> UserInfo {
+        UserInfo {
+            username: "bob@example.com".into(),
+            uid: "7".into(),
+            groups: vec!["dev".into(), "a,b".into()],
+            extra: [
+                ("Example.com/x%y".into(), vec!["1".into(), String::new()]),
+                ("scopes".into(), vec!["é".into()]),
+            ]
+            .into(),
+        }
+    }
+
+    fn inbound() -> HeaderMap {
+        HeaderMap::from_iter([
+            (header::AUTHORIZATION, HeaderValue::from_static("Bearer clients")),
+            (IMPERSONATE_USER, HeaderValue::from_static("admin")),
+        ])
+    }
+
+    fn text(headers: &HeaderMap) -> Vec<String> {
+        let mut lines: Vec<String> = headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value.as_bytes())))
+            .collect();
+        lines.sort();
+        lines
+    }
+
+    #[test]
+    fn each_mode_sends_one_identity() {
+        let own = HeaderValue::from_static("Bearer proxys");
+        let mut headers = inbound();
+        Identity::RequestHeader.stamp(&mut headers, &user(), Some(own.clone())).unwrap();
+        assert_eq!(
+            text(&headers),
+            [
+                "impersonate-user: admin",
+                "x-remote-extra-%45xample.com%2fx%25y: ",
+                "x-remote-extra-%45xample.com%2fx%25y: 1",
+                "x-remote-extra-scopes: é",
+                "x-remote-group: a,b",
+                "x-remote-group: dev",
+                "x-remote-uid: 7",
+                "x-remote-user: bob@example.com",
+            ]
+        );
+        let mut headers = inbound();
+        Identity::Impersonate.stamp(&mut headers, &user(), Some(own)).unwrap();
+        let lines = text(&headers);
+        assert_eq!(lines[0], "authorization: Bearer proxys");
+        assert!(lines.contains(&"impersonate-user: bob@example.com".to_owned()), "{lines:?}");
+        assert_eq!(headers.get_all(IMPERSONATE_USER).iter().count(), 1);
+        let mut headers = inbound();
+        Identity::PassThrough.stamp(&mut headers, &user(), None).unwrap();
+        assert_eq!(text(&headers), text(&inbound()));
+    }
+
+    #[test]
+    fn what_would_arrive_changed_is_not_sent() {
+        for name in ["", "admin ", "\tadmin", "ad\nmin", "ad\0min", "x\r\nImpersonate-User: y"] {
+            let user = UserInfo { username: name.into(), ..UserInfo::default() };
+            for mode in [Identity::RequestHeader, Identity::Impersonate] {
+                assert!(mode.stamp(&mut HeaderMap::new(), &user, None).is_err(), "{name:?}");
+            }
+        }
+        let group = UserInfo { groups: vec!["g ".into()], ..user() };
+        let stamped = Identity::RequestHeader.stamp(&mut HeaderMap::new(), &group, None);
+        assert_eq!(stamped, Err(StampError("group")));
+    }
+}

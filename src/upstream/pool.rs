@@ -1,0 +1,180 @@
+//! The connections to the API server: a few in HTTP/2, or one a request in HTTP/1.1.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use tokio::sync::Mutex;
+
+use super::connect::{Connector, Purpose};
+use super::error::SendError;
+use super::http1::{self, Http1Idle};
+use super::http2::{Http2Connection, Http2Lease};
+use super::response_body::Lease;
+
+/// Streams on the least used connection from which on another one is opened beforehand, ...
+const SPREAD_FROM: usize = 32;
+/// ... up to this many: one connection is the work of one processor, more only cost batching.
+static SPREAD_TO: LazyLock<usize> =
+    LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from).min(4));
+/// Sweeps after which an unused connection is closed, if it is not the only one.
+const IDLE_SWEEPS: u32 = 3;
+
+/// All pooled connections.
+pub(super) struct Pool {
+    pub(super) connector: Connector,
+    http2: ArcSwap<Vec<Arc<Http2Connection>>>,
+    http1: Arc<Http1Idle>,
+    /// The last connection spoke HTTP/1.1, so many are needed and nobody waits for another's.
+    speaks_http1: AtomicBool,
+    /// Held by the one who opens a connection while others wait for it.
+    opening: Mutex<Option<Failure>>,
+    spreading: AtomicBool,
+}
+
+/// The last attempt's failure, which is also that of all who waited for it.
+struct Failure {
+    at: Instant,
+    error: SendError,
+}
+
+impl Pool {
+    pub(super) fn new(connector: Connector) -> Pool {
+        Pool {
+            connector,
+            http2: ArcSwap::default(),
+            http1: Arc::default(),
+            speaks_http1: AtomicBool::new(false),
+            opening: Mutex::new(None),
+            spreading: AtomicBool::new(false),
+        }
+    }
+
+    /// A place for one request. A few atomics, except where a connection has to be opened.
+    pub(super) async fn lease(self: &Arc<Self>) -> Result<Lease, SendError> {
+        match self.existing() {
+            Some(lease) => Ok(lease),
+            None => self.open().await,
+        }
+    }
+
+    /// Whether a connection can be had; opens one if there is none.
+    pub(super) async fn check(self: &Arc<Self>) -> Result<(), SendError> {
+        if self.http2.load().iter().any(|c| !c.is_closed()) || self.http1.has_open() {
+            return Ok(());
+        }
+        if let Lease::Http1(lease) = self.lease().await? {
+            lease.give_back();
+        }
+        Ok(())
+    }
+
+    /// No more requests on `connection`.
+    pub(super) fn retire(&self, connection: &Http2Connection) {
+        connection.close();
+        self.http2.rcu(|all| all.iter().filter(|c| !c.is_closed()).cloned().collect::<Vec<_>>());
+    }
+
+    /// No more requests on any connection that is open now.
+    pub(super) fn retire_all(&self) {
+        for connection in self.http2.swap(Arc::default()).iter() {
+            connection.close();
+        }
+        self.http1.clear();
+    }
+
+    /// Drops closed connections, and those that have long been unused.
+    pub(super) fn sweep(&self) {
+        self.http1.sweep();
+        let mut idle = Vec::new();
+        let mut used = Vec::new();
+        for connection in self.http2.load().iter().filter(|c| !c.is_closed()) {
+            match connection.idle_sweeps() >= IDLE_SWEEPS {
+                true => idle.push(Arc::clone(connection)),
+                false => used.push(Arc::clone(connection)),
+            }
+        }
+        if used.is_empty() {
+            idle.pop();
+        }
+        for connection in idle {
+            connection.close();
+        }
+        self.http2.rcu(|all| all.iter().filter(|c| !c.is_closed()).cloned().collect::<Vec<_>>());
+    }
+
+    fn existing(self: &Arc<Self>) -> Option<Lease> {
+        if let Some(stream) = self.least_used() {
+            if stream.connection().streams() > SPREAD_FROM {
+                self.spread();
+            }
+            return Some(Lease::Http2 { stream });
+        }
+        if self.speaks_http1.load(Ordering::Relaxed) {
+            return self.http1.take().map(Lease::Http1);
+        }
+        None
+    }
+
+    fn least_used(&self) -> Option<Http2Lease> {
+        let all = self.http2.load();
+        let best = all.iter().filter(|c| !c.is_closed()).min_by_key(|c| c.streams())?;
+        // The least used one can only be full by now if others were as quick; any will do then.
+        best.lease().or_else(|| all.iter().filter(|c| !c.is_closed()).find_map(|c| c.lease()))
+    }
+
+    /// Opens one more connection for requests to come.
+    fn spread(self: &Arc<Self>) {
+        if self.http2.load().len() >= *SPREAD_TO || self.spreading.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let pool = Arc::clone(self);
+        tokio::spawn(async move {
+            if let Err(error) = pool.connect().await {
+                tracing::debug!(%error, "no further upstream connection");
+            }
+            pool.spreading.store(false, Ordering::Release);
+        });
+    }
+
+    async fn open(self: &Arc<Self>) -> Result<Lease, SendError> {
+        if self.speaks_http1.load(Ordering::Relaxed) {
+            return self.connect().await;
+        }
+        let arrived = Instant::now();
+        let mut failure = self.opening.lock().await;
+        if let Some(lease) = self.existing() {
+            return Ok(lease);
+        }
+        if self.speaks_http1.load(Ordering::Relaxed) {
+            drop(failure);
+            return self.connect().await;
+        }
+        if let Some(failure) = failure.as_ref().filter(|failure| failure.at >= arrived) {
+            return Err(failure.error.clone());
+        }
+        let opened = self.connect().await;
+        *failure = opened.as_ref().err().map(|e| Failure { at: Instant::now(), error: e.clone() });
+        opened
+    }
+
+    /// Opens a connection, and takes a place on it.
+    async fn connect(&self) -> Result<Lease, SendError> {
+        let (stream, http2) = self.connector.connect(Purpose::Pool).await?;
+        self.speaks_http1.store(!http2, Ordering::Relaxed);
+        if !http2 {
+            return http1::open(&self.connector, &self.http1, stream).await.map(Lease::Http1);
+        }
+        let connection = Http2Connection::open(&self.connector, stream).await?;
+        let stream = connection.lease().ok_or(SendError::Timeout {
+            waiting_for: "a stream on a new connection, of which the API server allows none",
+            sent: false,
+        })?;
+        self.http2.rcu(|all| {
+            let open = all.iter().filter(|c| !c.is_closed()).cloned();
+            open.chain([Arc::clone(&connection)]).collect::<Vec<_>>()
+        });
+        Ok(Lease::Http2 { stream })
+    }
+}

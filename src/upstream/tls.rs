@@ -1,0 +1,259 @@
+//! TLS towards the API server, with certificates that may change while running.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+
+use super::config::{ClientCertificate, Pem, Trust};
+use super::error::ConfigError;
+
+/// The TLS settings in use, and where they came from.
+pub(super) struct ClientTls {
+    trust: Trust,
+    client_certificate: Option<ClientCertificate>,
+    /// What the API server's certificate has to be for.
+    pub(super) server_name: ServerName<'static>,
+    current: ArcSwap<Current>,
+    /// Whether the last look at the files failed; a lasting failure is logged once.
+    failing: AtomicBool,
+}
+
+struct Current {
+    pooled: Arc<ClientConfig>,
+    upgrades: Arc<ClientConfig>,
+    inputs: Inputs,
+}
+
+/// The texts that the settings were made of.
+#[derive(PartialEq)]
+struct Inputs {
+    ca: Option<Vec<u8>>,
+    certificate: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl ClientTls {
+    /// Reads the certificates.
+    pub(super) fn new(
+        trust: Trust,
+        client_certificate: Option<ClientCertificate>,
+        server_name: ServerName<'static>,
+    ) -> Result<ClientTls, ConfigError> {
+        let inputs = Inputs::read(&trust, client_certificate.as_ref())?;
+        let current = Current::new(&trust, client_certificate.as_ref(), inputs)?;
+        Ok(ClientTls {
+            trust,
+            client_certificate,
+            server_name,
+            current: ArcSwap::from_pointee(current),
+            failing: AtomicBool::new(false),
+        })
+    }
+
+    /// For pooled connections: HTTP/2, else HTTP/1.1.
+    pub(super) fn pooled(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.current.load().pooled)
+    }
+
+    /// For connections that are to be upgraded: HTTP/1.1 only.
+    pub(super) fn upgrades(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.current.load().upgrades)
+    }
+
+    /// Reads the files again. Whether anything changed, so that older connections should go.
+    pub(super) fn refresh(&self) -> bool {
+        let certificate = self.client_certificate.as_ref();
+        let fresh = Inputs::read(&self.trust, certificate).and_then(|inputs| {
+            if inputs == self.current.load().inputs {
+                return Ok(None);
+            }
+            Current::new(&self.trust, certificate, inputs).map(Some)
+        });
+        let failed_before = self.failing.swap(fresh.is_err(), Ordering::Relaxed);
+        match fresh {
+            Ok(Some(current)) => {
+                tracing::info!("upstream certificates changed");
+                self.current.store(Arc::new(current));
+                true
+            }
+            Ok(None) => false,
+            Err(error) => {
+                // Mostly a certificate whose key is still to be written.
+                if !failed_before {
+                    tracing::warn!(%error, "keeping the last upstream certificates");
+                }
+                false
+            }
+        }
+    }
+}
+
+impl Inputs {
+    fn read(trust: &Trust, certificate: Option<&ClientCertificate>) -> Result<Inputs, ConfigError> {
+        let ca = match trust {
+            Trust::Ca(pem) => Some(pem.read()?),
+            Trust::Insecure | Trust::Unset => None,
+        };
+        let certificate = match certificate {
+            Some(pair) => Some((pair.certificate.read()?, pair.key.read()?)),
+            None => None,
+        };
+        Ok(Inputs { ca, certificate })
+    }
+}
+
+impl Current {
+    fn new(
+        trust: &Trust,
+        certificate: Option<&ClientCertificate>,
+        inputs: Inputs,
+    ) -> Result<Current, ConfigError> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .expect("aws-lc-rs has suites for TLS 1.2 and 1.3");
+        let builder = match (trust, &inputs.ca) {
+            (Trust::Ca(pem), Some(text)) => builder.with_root_certificates(roots(pem, text)?),
+            (Trust::Insecure, _) => builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider))),
+            _ => builder.with_root_certificates(RootCertStore::empty()),
+        };
+        let mut pooled = match (certificate, &inputs.certificate) {
+            (Some(pair), Some((chain, key))) => {
+                let chain = certificates(&pair.certificate, chain)?;
+                let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| {
+                    ConfigError::field(
+                        pair.key.name(),
+                        "has no unencrypted PEM private key; give one in PKCS#8, PKCS#1 or SEC1",
+                    )
+                })?;
+                builder.with_client_auth_cert(chain, key).map_err(|error| {
+                    let reason = format!("does not go with the client certificate ({error})");
+                    ConfigError::field(pair.key.name(), reason)
+                })?
+            }
+            _ => builder.with_no_client_auth(),
+        };
+        pooled.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let mut upgrades = pooled.clone();
+        upgrades.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Current { pooled: Arc::new(pooled), upgrades: Arc::new(upgrades), inputs })
+    }
+}
+
+fn roots(pem: &Pem, text: &[u8]) -> Result<RootCertStore, ConfigError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(pem, text)? {
+        roots.add(certificate).map_err(|error| {
+            ConfigError::field(pem.name(), format!("has an unusable CA certificate ({error})"))
+        })?;
+    }
+    Ok(roots)
+}
+
+fn certificates(pem: &Pem, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
+    match certificates {
+        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+        Ok(_) => {
+            Err(ConfigError::field(pem.name(), "has no certificate; PEM text is expected here"))
+        }
+        Err(error) => Err(ConfigError::field(pem.name(), format!("is not PEM ({error:?})"))),
+    }
+}
+
+/// `insecure-skip-tls-verify`: any certificate, though its key must be proven.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name() -> ServerName<'static> {
+        "localhost".try_into().unwrap()
+    }
+
+    fn data(bytes: &[u8]) -> Pem {
+        Pem::Data { field: "k: data".to_owned(), bytes: bytes.to_vec() }
+    }
+
+    fn error(ca: &[u8], pair: Option<(&[u8], &[u8])>) -> String {
+        let pair = pair.map(|(c, k)| ClientCertificate { certificate: data(c), key: data(k) });
+        ClientTls::new(Trust::Ca(data(ca)), pair, name()).map(|_| ()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn errors_name_the_field() {
+        let one = rcgen::generate_simple_self_signed(["a".to_owned()]).unwrap();
+        let other = rcgen::generate_simple_self_signed(["b".to_owned()]).unwrap();
+        let (cert, key) = (one.cert.pem(), one.signing_key.serialize_pem());
+        let other_key = other.signing_key.serialize_pem();
+        assert_eq!(error(b"", None), "k: data: has no certificate; PEM text is expected here");
+        assert!(error(key.as_bytes(), None).contains("has no certificate"));
+        let wrong = error(cert.as_bytes(), Some((cert.as_bytes(), b"nothing")));
+        assert!(wrong.starts_with("k: data: has no unencrypted PEM private key"), "{wrong}");
+        let wrong = error(cert.as_bytes(), Some((cert.as_bytes(), other_key.as_bytes())));
+        assert!(wrong.contains("does not go with the client certificate"), "{wrong}");
+    }
+
+    #[test]
+    fn files_are_read_again() {
+        let path = std::env::temp_dir().join(format!("kap-ca-{}", std::process::id()));
+        let pem = || rcgen::generate_simple_self_signed(["a".to_owned()]).unwrap().cert.pem();
+        std::fs::write(&path, pem()).unwrap();
+        let tls = ClientTls::new(Trust::Ca(Pem::file("ca", &path)), None, name()).unwrap();
+        let first = tls.pooled();
+        assert!(!tls.refresh());
+        std::fs::write(&path, "half a certificate").unwrap();
+        assert!(!tls.refresh());
+        assert!(Arc::ptr_eq(&first, &tls.pooled()));
+        std::fs::write(&path, pem()).unwrap();
+        assert!(tls.refresh());
+        assert!(!Arc::ptr_eq(&first, &tls.pooled()));
+        std::fs::remove_file(&path).unwrap();
+    }
+}
