@@ -114,11 +114,7 @@ fn arguments_of(path: &Path) -> Result<Vec<(String, OsString)>, FileError> {
 }
 
 /// Whether `argument`, made of `key` and a value at `at`, is one that `serve` takes.
-fn check(
-    key: &Spanned<String>,
-    at: Location,
-    argument: &OsStr,
-) -> Result<(), (Location, String)> {
+fn check(key: &Spanned<String>, at: Location, argument: &OsStr) -> Result<(), (Location, String)> {
     let name = &key.value;
     if name == "config" {
         return Err((key.referenced, "a configuration file cannot name another".to_owned()));
@@ -155,10 +151,9 @@ impl Value {
     fn texts(self, at: Location) -> Vec<(String, Location)> {
         match self {
             Value::One(text) => vec![(text, at)],
-            Value::Many(values) => values
-                .into_iter()
-                .flat_map(|value| value.value.texts(value.referenced))
-                .collect(),
+            Value::Many(values) => {
+                values.into_iter().flat_map(|value| value.value.texts(value.referenced)).collect()
+            }
         }
     }
 }

@@ -12,12 +12,14 @@ use std::time::Duration;
 
 use rustls::SupportedCipherSuite;
 
-pub use self::flags::{AuditLogFormat, LogFormat, ServeFlags, UpstreamIdentity};
-use self::flags::{AuditLogMode, TlsMinVersion};
+use self::flags::{AuditLogFormat, AuditLogMode, TlsMinVersion, UpstreamIdentity};
+pub use self::flags::{LogFormat, ServeFlags};
+use crate::audit::record::Format;
 use crate::request::source::TrustedProxies;
 use crate::server::tls::{self, MinVersion, TlsOptions};
 use crate::sink::{LogPath, Mode, Rotation, SinkConfig, Throttle};
-use crate::upstream::config::UpstreamFlags;
+use crate::upstream::UpstreamFlags;
+use crate::upstream::identity::Identity;
 
 /// Everything that `serve` needs to know.
 #[derive(Debug, Clone)]
@@ -82,7 +84,7 @@ pub struct Upstream {
     /// `--upstream-*`
     pub flags: UpstreamFlags,
     /// `--upstream-identity`
-    pub identity: UpstreamIdentity,
+    pub identity: Identity,
 }
 
 /// What is recorded, and where.
@@ -93,7 +95,7 @@ pub struct Audit {
     /// `--audit-log-path` and what belongs to it.
     pub log: SinkConfig,
     /// `--audit-log-format`
-    pub format: AuditLogFormat,
+    pub format: Format,
 }
 
 /// The running of the process.
@@ -172,13 +174,15 @@ fn cipher_suite(name: &str) -> Result<SupportedCipherSuite, ConfigError> {
     // Go has two suites under a second, older name too.
     let full = if name.ends_with("_CHACHA20_POLY1305") { "_SHA256" } else { "" };
     let full = format!("{name}{full}");
-    tls::cipher_suites().find(|(known, _)| *known == full).map(|(_, suite)| suite).ok_or_else(|| {
-        let known: Vec<String> = tls::cipher_suites().map(|(name, _)| name).collect();
-        ConfigError(format!(
-            "--tls-cipher-suites: {name:?} is not offered; those that are: {}",
-            known.join(", ")
-        ))
-    })
+    tls::cipher_suites().find(|(known, _)| *known == full).map(|(_, suite)| suite).ok_or_else(
+        || {
+            let known: Vec<String> = tls::cipher_suites().map(|(name, _)| name).collect();
+            ConfigError(format!(
+                "--tls-cipher-suites: {name:?} is not offered; those that are: {}",
+                known.join(", ")
+            ))
+        },
+    )
 }
 
 fn authentication(flags: &ServeFlags) -> Result<Authentication, ConfigError> {
@@ -218,7 +222,11 @@ fn upstream(flags: &ServeFlags) -> Result<Upstream, ConfigError> {
             token_file: flags.upstream_token_file.clone(),
             tls_server_name: flags.upstream_tls_server_name.clone(),
         },
-        identity: flags.upstream_identity,
+        identity: match flags.upstream_identity {
+            UpstreamIdentity::RequestHeader => Identity::RequestHeader,
+            UpstreamIdentity::Impersonate => Identity::Impersonate,
+            UpstreamIdentity::PassThrough => Identity::PassThrough,
+        },
     })
 }
 
@@ -245,13 +253,24 @@ fn audit(flags: &ServeFlags) -> Result<Audit, ConfigError> {
         Some(path) => LogPath::File(path.clone()),
     };
     let rotation = Rotation {
-        max_size_mib: not_negative("--audit-log-maxsize", flags.audit_log_maxsize, "to never rotate")?,
+        max_size_mib: not_negative(
+            "--audit-log-maxsize",
+            flags.audit_log_maxsize,
+            "to never rotate",
+        )?,
         max_age_days: not_negative("--audit-log-maxage", flags.audit_log_maxage, "for no limit")?,
-        max_backups: not_negative("--audit-log-maxbackup", flags.audit_log_maxbackup, "for no limit")?,
+        max_backups: not_negative(
+            "--audit-log-maxbackup",
+            flags.audit_log_maxbackup,
+            "for no limit",
+        )?,
         compress: flags.audit_log_compress,
     };
-    let log = SinkConfig { path, mode: mode(flags)?, rotation };
-    Ok(Audit { policy_file, log, format: flags.audit_log_format })
+    let format = match flags.audit_log_format {
+        AuditLogFormat::Json => Format::Json,
+        AuditLogFormat::Legacy => Format::Legacy,
+    };
+    Ok(Audit { policy_file, log: SinkConfig { path, mode: mode(flags)?, rotation }, format })
 }
 
 // As kube-apiserver, the batch settings are only looked at in batch mode.
