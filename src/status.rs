@@ -20,7 +20,7 @@ pub struct Status {
     /// For machines: `NotFound`, `Forbidden`, …; may be empty.
     pub reason: Cow<'static, str>,
     /// What it is about.
-    pub details: Option<Details>,
+    pub details: Option<Box<Details>>,
     /// HTTP status code; 0 where there is none.
     pub code: u16,
 }
@@ -77,7 +77,7 @@ impl Status {
     }
 
     /// 403.
-    pub fn forbidden(message: impl Into<String>, details: Option<Details>) -> Status {
+    pub fn forbidden(message: impl Into<String>, details: Option<Box<Details>>) -> Status {
         let status = Status::failure(StatusCode::FORBIDDEN, "Forbidden", message);
         Status { details, ..status }
     }
@@ -98,7 +98,7 @@ impl Status {
         let message =
             "Timeout: request did not complete within requested timeout - context canceled";
         let status = Status::failure(StatusCode::GATEWAY_TIMEOUT, "Timeout", message);
-        Status { details: Some(Details::default()), ..status }
+        Status { details: Some(Box::default()), ..status }
     }
 
     /// Appends the members that `responseStatus` and a Status object share, each with a leading
@@ -243,7 +243,7 @@ impl Attributes<'_> {
             kind: self.resource.into(),
             ..Details::default()
         };
-        Status::forbidden(format!("{what} is forbidden: {inner}"), Some(details))
+        Status::forbidden(format!("{what} is forbidden: {inner}"), Some(Box::new(details)))
     }
 }
 

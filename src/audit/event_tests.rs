@@ -4,7 +4,6 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Method};
 
 use super::*;
-use crate::status::Details;
 
 fn line(event: &Event<'_>) -> String {
     let mut out = Vec::new();
@@ -127,7 +126,7 @@ fn status_details_and_addresses() {
     let status = Status {
         status: "Failure".into(),
         message: "no <x>".into(),
-        details: Some(Details::default()),
+        details: Some(Box::default()),
         code: 404,
         ..Status::default()
     };

@@ -256,10 +256,11 @@ impl Record {
             },
             source_ips: &self.facts.source_ips,
             user_agent: &self.facts.user_agent,
-            object_ref: self.facts.info.is_resource().then_some(ObjectRef {
-                info: &self.facts.info,
-                metadata: self.metadata.as_ref(),
-            }),
+            object_ref: self
+                .facts
+                .info
+                .is_resource()
+                .then_some(ObjectRef { info: &self.facts.info, metadata: self.metadata.as_ref() }),
             response_status: match stage {
                 Stage::RequestReceived => None,
                 _ => self.status.as_ref(),

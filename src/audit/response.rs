@@ -84,7 +84,7 @@ impl StatusTap {
             return None;
         }
         match self.media_type {
-            MediaType::Json => self.from_json(),
+            MediaType::Json => self.parse_json(),
             MediaType::Yaml => from_yaml(&self.seen),
             MediaType::Protobuf => from_protobuf(&self.seen),
             MediaType::Other => None,
@@ -112,7 +112,7 @@ impl StatusTap {
         }
     }
 
-    fn from_json(&self) -> Option<Status> {
+    fn parse_json(&self) -> Option<Status> {
         let indented = self.seen.get(1) == Some(&b'\n');
         if indented && !self.pretty {
             return None;
@@ -163,7 +163,7 @@ fn from_protobuf(body: &[u8]) -> Option<Status> {
             2 => status.status = Cow::Owned(value.text()),
             3 => status.message = value.text(),
             4 => status.reason = Cow::Owned(value.text()),
-            5 => status.details = Some(details(value.bytes())),
+            5 => status.details = Some(Box::new(details(value.bytes()))),
             6 => status.code = u16::try_from(value.number()).unwrap_or(0),
             _ => {}
         }
@@ -216,11 +216,11 @@ mod tests {
     #[test]
     fn a_status_is_read_however_it_arrives() {
         let status = Status {
-            details: Some(Details {
+            details: Some(Box::new(Details {
                 name: "absent".into(),
                 kind: "configmaps".into(),
                 ..Details::default()
-            }),
+            })),
             code: 404,
             status: "Failure".into(),
             reason: "NotFound".into(),

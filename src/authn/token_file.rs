@@ -79,7 +79,8 @@ impl TokenFile {
                 3 => Vec::new(),
                 _ => cell(3)?.split(',').map(str::to_owned).collect(),
             };
-            let user = UserInfo { username: cell(1)?, uid: cell(2)?, groups, ..UserInfo::default() };
+            let user =
+                UserInfo { username: cell(1)?, uid: cell(2)?, groups, ..UserInfo::default() };
             let user = Arc::new(user.into_authenticated());
             if users.insert(hash(&record[0]), user).is_some() {
                 tracing::warn!(file = %path.display(), line, "this token stands in an earlier line too; this one counts");

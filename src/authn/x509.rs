@@ -14,8 +14,8 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage};
-use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::oid_registry::{Oid, asn1_rs::oid};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::UserInfo;
 

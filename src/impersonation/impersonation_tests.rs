@@ -74,7 +74,11 @@ fn a_user_name_is_needed() {
         r#"requested &user.DefaultInfo{Name:"", UID:"", Groups:[]string{"dev"}, Extra:map[string][]string(nil)} without impersonating a user name"#
     );
     assert_eq!(
-        message(&[("Impersonate-Uid", "u"), ("Impersonate-Extra-b", "1"), ("Impersonate-Extra-a", "2")]),
+        message(&[
+            ("Impersonate-Uid", "u"),
+            ("Impersonate-Extra-b", "1"),
+            ("Impersonate-Extra-a", "2")
+        ]),
         r#"requested &user.DefaultInfo{Name:"", UID:"u", Groups:[]string(nil), Extra:map[string][]string{"a":[]string{"2"}, "b":[]string{"1"}}} without impersonating a user name"#
     );
 }
@@ -83,9 +87,15 @@ fn a_user_name_is_needed() {
 fn refusals_of_the_api_server_are_told_from_other_403s() {
     let caller = UserInfo { username: "ops".into(), ..UserInfo::default() };
     let refused = |message: &str| was_refused(&Status::forbidden(message, None), &caller);
-    assert!(refused(r#"users "jane" is forbidden: User "ops" cannot impersonate resource "users" in API group "" at the cluster scope"#));
-    assert!(refused(r#"pods is forbidden: User "ops" cannot impersonate-on:user-info:create resource "pods" in API group "" in the namespace "a""#));
-    assert!(refused(r#"users.authentication.k8s.io "jane" is forbidden: User "ops" cannot impersonate:user-info resource "users""#));
+    assert!(refused(
+        r#"users "jane" is forbidden: User "ops" cannot impersonate resource "users" in API group "" at the cluster scope"#
+    ));
+    assert!(refused(
+        r#"pods is forbidden: User "ops" cannot impersonate-on:user-info:create resource "pods" in API group "" in the namespace "a""#
+    ));
+    assert!(refused(
+        r#"users.authentication.k8s.io "jane" is forbidden: User "ops" cannot impersonate:user-info resource "users""#
+    ));
     assert!(!refused(r#"pods is forbidden: User "jane" cannot get resource "pods""#));
     assert!(!refused(r#"pods is forbidden: User "jane" cannot impersonate resource "users""#));
     let bad = wanted(&headers(&[("Impersonate-Group", "dev")])).unwrap_err();

@@ -25,7 +25,7 @@ pub struct Wanted(UserInfo);
 ///
 /// # Errors
 /// The 400 to answer with: a UID, group or extra without a user name, or text that is no UTF-8.
-pub fn wanted(headers: &HeaderMap) -> Result<Option<Wanted>, Status> {
+pub fn wanted(headers: &HeaderMap) -> Result<Option<Wanted>, Box<Status>> {
     // Most requests have none of them; one look at the names says so.
     if !headers.keys().any(|name| name.as_str().starts_with(IMPERSONATE_PREFIX)) {
         return Ok(None);
@@ -48,19 +48,19 @@ pub fn wanted(headers: &HeaderMap) -> Result<Option<Wanted>, Status> {
     }
     if user.username.is_empty() {
         let quote = |text: &str| crate::audit::go_quote::quote(text.as_bytes());
-        return Err(Status::bad_request(format!(
+        return Err(Box::new(Status::bad_request(format!(
             "requested &user.DefaultInfo{{Name:\"\", UID:{}, Groups:{}, Extra:{}}} without impersonating a user name",
             quote(&user.uid),
             go_string_list(&user.groups),
             go_string_lists(&user.extra),
-        )));
+        ))));
     }
     Ok(Some(Wanted(user)))
 }
 
-fn text(value: &HeaderValue) -> Result<String, Status> {
+fn text(value: &HeaderValue) -> Result<String, Box<Status>> {
     String::from_utf8(value.as_bytes().to_vec())
-        .map_err(|_| Status::bad_request("an impersonation header is not valid UTF-8"))
+        .map_err(|_| Box::new(Status::bad_request("an impersonation header is not valid UTF-8")))
 }
 
 /// The key behind `Impersonate-Extra-`: lower case, percent-decoded if that is possible.
@@ -83,8 +83,10 @@ impl Wanted {
         if user.groups.is_empty()
             && let Some((namespace, _)) = service_account(&user.username)
         {
-            user.groups =
-                vec!["system:serviceaccounts".into(), format!("system:serviceaccounts:{namespace}")];
+            user.groups = vec![
+                "system:serviceaccounts".into(),
+                format!("system:serviceaccounts:{namespace}"),
+            ];
         }
         let has = |user: &UserInfo, group: &str| user.groups.iter().any(|g| g == group);
         let added = if user.username == ANONYMOUS { UNAUTHENTICATED } else { AUTHENTICATED };
@@ -109,11 +111,7 @@ pub fn was_refused(status: &Status, caller: &UserInfo) -> bool {
     let refused = format!("User {quoted} cannot impersonate");
     let behind = |at: usize| status.message.as_bytes().get(at + refused.len());
     (status.code == 403
-        && status
-            .message
-            .find(&refused)
-            .and_then(behind)
-            .is_some_and(|byte| b" :-".contains(byte)))
+        && status.message.find(&refused).and_then(behind).is_some_and(|byte| b" :-".contains(byte)))
         || (status.code == 400 && status.message.contains(" without impersonating a user"))
         || (status.code == 403
             && status.message.contains("impersonating the system:masters group is not allowed"))

@@ -30,7 +30,7 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 ///
 /// # Errors
 /// The 400 to answer with.
-pub fn refuse_lookalikes(headers: &HeaderMap) -> Result<(), Status> {
+pub fn refuse_lookalikes(headers: &HeaderMap) -> Result<(), Box<Status>> {
     for name in headers.keys() {
         let name = name.as_str();
         if name.starts_with(IMPERSONATE_PREFIX) {
@@ -38,11 +38,12 @@ pub fn refuse_lookalikes(headers: &HeaderMap) -> Result<(), Status> {
                 matches!(name, "impersonate-user" | "impersonate-uid" | "impersonate-group")
                     || name.starts_with(IMPERSONATE_EXTRA_PREFIX);
             if !known {
-                return Err(Status::bad_request(format!("unknown impersonation header {name:?}")));
+                let message = format!("unknown impersonation header {name:?}");
+                return Err(Box::new(Status::bad_request(message)));
             }
         } else if is_lookalike(name) {
             let message = format!("header {name:?} looks like an identity header and is refused");
-            return Err(Status::bad_request(message));
+            return Err(Box::new(Status::bad_request(message)));
         }
     }
     Ok(())

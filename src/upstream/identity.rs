@@ -37,9 +37,7 @@ impl FromStr for Identity {
             "request-header" => Ok(Identity::RequestHeader),
             "impersonate" => Ok(Identity::Impersonate),
             "pass-through" => Ok(Identity::PassThrough),
-            _ => Err(format!(
-                "{text:?} is none of request-header, impersonate and pass-through"
-            )),
+            _ => Err(format!("{text:?} is none of request-header, impersonate and pass-through")),
         }
     }
 }
@@ -134,9 +132,8 @@ fn escaped_name(prefix: &str, key: &str) -> Option<HeaderName> {
     let mut name = String::with_capacity(prefix.len() + key.len() + 8);
     name.push_str(prefix);
     for byte in key.bytes() {
-        let kept = byte.is_ascii_lowercase()
-            || byte.is_ascii_digit()
-            || b"!#$&'*+-.^_`|~".contains(&byte);
+        let kept =
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"!#$&'*+-.^_`|~".contains(&byte);
         if kept {
             name.push(byte as char);
         } else {

@@ -12,6 +12,7 @@ pub mod error;
 mod forward;
 mod http1;
 mod http2;
+pub mod identity;
 mod in_cluster;
 mod kubeconfig;
 mod pool;

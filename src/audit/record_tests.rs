@@ -1,0 +1,133 @@
+use http::Method;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use super::*;
+use crate::policy::StageSet;
+
+struct Events(UnboundedReceiver<Vec<u8>>);
+
+impl Events {
+    /// Stage and code of each event so far.
+    fn stages(&mut self) -> Vec<String> {
+        let mut stages = Vec::new();
+        while let Ok(line) = self.0.try_recv() {
+            let event: serde_json::Value = serde_json::from_slice(&line).unwrap();
+            let code = &event["responseStatus"]["code"];
+            stages.push(format!("{}:{code}", event["stage"].as_str().unwrap()));
+        }
+        stages
+    }
+}
+
+fn begin(path: &'static str, level: Level, omit: &[Stage]) -> (Record, Events) {
+    let (sender, receiver) = unbounded_channel();
+    let recorder = Arc::new(Recorder {
+        sink: Sink::channel(sender),
+        format: Format::Json,
+        metrics: Arc::default(),
+    });
+    let target = PathAndQuery::from_static(path);
+    let facts = RequestFacts {
+        received: Timestamp::now(),
+        audit_id: HeaderValue::from_static("id"),
+        info: RequestInfo::new(&Method::GET, &target).unwrap(),
+        target,
+        source_ips: Vec::new(),
+        user_agent: UserAgent::default(),
+    };
+    let decision = Decision {
+        level,
+        omit_stages: StageSet::from_iter(omit.iter().copied()),
+        omit_managed_fields: false,
+    };
+    (Record::begin(recorder, facts, None, decision), Events(receiver))
+}
+
+const ORDINARY: &str = "/api/v1/namespaces/a/pods/x";
+const WATCH: &str = "/api/v1/pods?watch=1";
+
+#[test]
+fn ordinary_and_long_running_requests_have_their_stages() {
+    for (path, expected) in [
+        (ORDINARY, &["RequestReceived:null", "ResponseComplete:200"][..]),
+        (WATCH, &["RequestReceived:null", "ResponseStarted:200", "ResponseComplete:200"]),
+    ] {
+        let (mut record, mut events) = begin(path, Level::Metadata, &[]);
+        record.received();
+        record.answered(200, None);
+        record.response_started();
+        record.complete();
+        assert_eq!(events.stages(), expected, "{path}");
+    }
+}
+
+#[test]
+fn omitted_stages_and_level_none_write_nothing() {
+    let (record, mut events) = begin(ORDINARY, Level::None, &[]);
+    record.received();
+    record.complete();
+    assert!(events.stages().is_empty());
+    let (mut record, mut events) = begin(WATCH, Level::Request, &[Stage::ResponseStarted]);
+    record.answered(403, None);
+    record.response_started();
+    record.complete();
+    assert_eq!(events.stages(), ["ResponseComplete:403"]);
+}
+
+#[test]
+fn a_record_that_is_dropped_ends_once() {
+    let (record, mut events) = begin(ORDINARY, Level::Metadata, &[]);
+    drop(record);
+    assert_eq!(events.stages(), ["ResponseComplete:504"], "the client went before an answer");
+    let (mut record, mut events) = begin(WATCH, Level::Metadata, &[]);
+    record.answered(200, None);
+    record.response_started();
+    drop(record);
+    assert_eq!(events.stages(), ["ResponseStarted:200", "ResponseComplete:200"]);
+}
+
+#[test]
+fn a_panic_is_recorded_with_its_message() {
+    crate::audit::panic_message::install();
+    let (record, mut events) = begin(ORDINARY, Level::Metadata, &[]);
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+        record.received();
+        panic!("lost the {}", "plot");
+    }));
+    assert!(panicked.is_err());
+    events.0.try_recv().unwrap();
+    let event: serde_json::Value = serde_json::from_slice(&events.0.try_recv().unwrap()).unwrap();
+    assert_eq!(event["stage"], "Panic");
+    let status = &event["responseStatus"];
+    assert_eq!(status["message"], "APIServer panic'd: lost the plot");
+    assert_eq!((&status["code"], &status["reason"]), (&500.into(), &"InternalError".into()));
+    assert!(events.0.try_recv().is_err());
+}
+
+#[test]
+fn failed_authentication_is_one_event() {
+    let (record, mut events) = begin(WATCH, Level::Metadata, &[]);
+    record.refused_unauthenticated(Status::unauthorized());
+    assert_eq!(events.stages(), ["ResponseStarted:401"]);
+}
+
+#[test]
+fn impersonation_shows_only_where_it_was_allowed() {
+    let caller = UserInfo { username: "ops".into(), ..UserInfo::default() };
+    let jane = UserInfo { username: "jane".into(), ..UserInfo::default() };
+    for (answer, shown) in [
+        ("pods is forbidden: User \"jane\" cannot get resource \"pods\"", true),
+        ("users \"jane\" is forbidden: User \"ops\" cannot impersonate resource \"users\"", false),
+    ] {
+        let (mut record, mut events) = begin(ORDINARY, Level::Metadata, &[]);
+        record.user = Some(Arc::new(caller.clone()));
+        record.impersonation_asked(jane.clone());
+        record.received();
+        record.answered(403, Some(Status::forbidden(answer, None)));
+        record.complete();
+        let received = String::from_utf8(events.0.try_recv().unwrap()).unwrap();
+        assert!(!received.contains("impersonatedUser"));
+        let complete = String::from_utf8(events.0.try_recv().unwrap()).unwrap();
+        assert_eq!(complete.contains("impersonatedUser"), shown, "{complete}");
+    }
+}

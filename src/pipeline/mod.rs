@@ -1,0 +1,439 @@
+//! The way of one request, from its head to its last audit event.
+//!
+//! [`handle`] reads from top to bottom in the order in which things happen. What can refuse a
+//! request comes before what sends it on, and each refusal is recorded.
+
+mod response;
+mod upgrade;
+
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body::Body;
+use hyper::body::Incoming;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use response::ResponseBody;
+
+use crate::audit::event::UserAgent;
+use crate::audit::go_quote::quote;
+use crate::audit::id::audit_id;
+use crate::audit::object::{MediaType, ObjectTap};
+use crate::audit::record::{Record, Recorder, RequestFacts};
+use crate::audit::response::wants_pretty;
+use crate::audit::timestamp::Timestamp;
+use crate::authn::{self, Authenticated, Authenticator, ClientCertificates};
+use crate::body::{RequestBody, Tap};
+use crate::impersonation::{self, Refusal, Reviewer};
+use crate::policy::{Level, PolicyHandle};
+use crate::request::headers::{self, AUDIT_ID};
+use crate::request::source::TrustedProxies;
+use crate::request::{InfoError, RequestInfo, duration, query};
+use crate::sink::Ack;
+use crate::status::Status;
+use crate::upstream::identity::Identity;
+use crate::upstream::{SendError, Upstream};
+
+/// The header under which kube-apiserver returns the audit ID.
+const AUDIT_ID_ANSWER: HeaderName = AUDIT_ID;
+
+/// All that requests share.
+pub struct Proxy {
+    /// Who is calling.
+    pub authenticator: Authenticator,
+    /// How much to record.
+    pub policy: PolicyHandle,
+    /// Where events go.
+    pub recorder: Arc<Recorder>,
+    /// Whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: TrustedProxies,
+    /// How the API server learns who is calling.
+    pub identity: Identity,
+    /// Whether callers may impersonate, for [`Identity::Impersonate`].
+    pub reviewer: Reviewer,
+    /// The API server.
+    pub upstream: Upstream,
+    /// Long-running requests, and how to end them.
+    pub long_running: LongRunning,
+}
+
+/// Long-running requests, as far as the end of the process must know of them.
+#[derive(Default)]
+pub struct LongRunning {
+    ending: CancellationToken,
+    upgraded: TaskTracker,
+}
+
+impl Proxy {
+    /// Ends watches, followed logs and upgraded connections; called once, at shutdown.
+    pub fn end_long_running(&self) {
+        self.long_running.ending.cancel();
+        self.long_running.upgraded.close();
+    }
+
+    /// Waits until upgraded connections have ended; only after [`Proxy::end_long_running`].
+    pub async fn upgraded_ended(&self) {
+        self.long_running.upgraded.wait().await;
+    }
+}
+
+/// What is known of the client's connection; shared by its requests.
+pub struct Connection {
+    peer: SocketAddr,
+    certificates: Option<ClientCertificates>,
+}
+
+impl Connection {
+    /// A connection from `peer`, which presented these certificates, its own first.
+    pub fn new(
+        peer: SocketAddr,
+        certificates: Vec<rustls_pki_types::CertificateDer<'static>>,
+    ) -> Connection {
+        Connection { peer, certificates: ClientCertificates::new(certificates) }
+    }
+
+    /// The client's address.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+}
+
+/// Answers one request.
+pub async fn handle(
+    proxy: Arc<Proxy>,
+    connection: Arc<Connection>,
+    request: Request<Incoming>,
+) -> Response<ResponseBody> {
+    // The record, which lives inside, has written its `Panic` event when a panic arrives here.
+    match AssertUnwindSafe(answer(&proxy, &connection, request)).catch_unwind().await {
+        Ok(response) => response,
+        Err(_) => {
+            let text = "This request caused apiserver to panic. Look in the logs for details.";
+            plain_text(StatusCode::INTERNAL_SERVER_ERROR, format!("{text}\n"))
+        }
+    }
+}
+
+async fn answer(
+    proxy: &Proxy,
+    connection: &Connection,
+    request: Request<Incoming>,
+) -> Response<ResponseBody> {
+    let received = Timestamp::now();
+    let (mut parts, body) = request.into_parts();
+    let target = match parts.uri.path_and_query() {
+        Some(target) if parts.method != Method::CONNECT => target.clone(),
+        _ => PathAndQuery::from_static("/"),
+    };
+    let (info, unresolved) = match RequestInfo::new(&parts.method, &target) {
+        Ok(info) => (info, None),
+        Err(error) => (RequestInfo::unresolved(&parts.method, &target), Some(error)),
+    };
+    let facts = RequestFacts {
+        received,
+        audit_id: audit_id(parts.headers.get(AUDIT_ID)),
+        info,
+        source_ips: proxy.trusted_proxies.source_ips(&parts.headers, connection.peer),
+        user_agent: UserAgent::new(parts.headers.get(header::USER_AGENT)),
+        target,
+    };
+    let id = facts.audit_id.clone();
+    let mut response = match admit(proxy, connection, &parts, facts, unresolved).await {
+        Ok((record, caller)) => {
+            // Before the request is taken apart: this takes its upgrade from it.
+            let upgrade = upgrade::asked(&mut parts);
+            forward(proxy, connection, parts, body, record, caller, upgrade).await
+        }
+        Err(refused) => refused,
+    };
+    // Answers of an upgraded connection come from elsewhere and carry no ID of ours.
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().entry(AUDIT_ID_ANSWER).or_insert(id);
+    }
+    response
+}
+
+/// Everything up to the first event: who it is, how much is recorded, and whether that works.
+async fn admit(
+    proxy: &Proxy,
+    connection: &Connection,
+    parts: &Parts,
+    facts: RequestFacts,
+    unresolved: Option<InfoError>,
+) -> Result<(Record, Authenticated), Response<ResponseBody>> {
+    let policy = proxy.policy.current();
+    let begin = |facts: RequestFacts, user: Option<&Authenticated>| {
+        let user = user.map(|caller| caller.user.clone());
+        let decision = policy.evaluate(user.as_deref(), &facts.info);
+        Record::begin(proxy.recorder.clone(), facts, user, decision)
+    };
+    if let Some(status) = bad_timeout(&facts) {
+        let response = known(&status);
+        stored(begin(facts, None).refused_unauthenticated(status)).await;
+        return Err(response);
+    }
+    let certificates = connection.certificates.as_ref();
+    let Ok(caller) = proxy.authenticator.authenticate(certificates, &parts.headers).await else {
+        let status = Status::unauthorized();
+        let response = known(&status);
+        let shown = if accepts_any_encoding(&parts.headers) {
+            status
+        } else {
+            let query = facts.target.query();
+            let message = authn::attempted(&parts.headers, query, certificates.is_some());
+            Status { message, code: status.code, ..Status::default() }
+        };
+        stored(begin(facts, None).refused_unauthenticated(shown)).await;
+        return Err(response);
+    };
+    let record = begin(facts, Some(&caller));
+    if let Some(ack) = record.received()
+        && ack.await.is_err()
+        && proxy.recorder.sink.is_strict()
+    {
+        return Err(rejected(record));
+    }
+    match unresolved {
+        None if parts.method != Method::CONNECT => Ok((record, caller)),
+        None => Err(refuse(record, Status::bad_request("CONNECT is not supported")).await),
+        Some(InfoError::BadEscape) => {
+            let message = "the URL has a % that is not followed by two hexadecimal digits";
+            Err(refuse(record, Status::bad_request(message)).await)
+        }
+        Some(error @ InfoError::NothingAfterVerb) => Err(refuse_unresolved(record, error).await),
+    }
+}
+
+/// Everything from the decision to send the request on.
+async fn forward(
+    proxy: &Proxy,
+    connection: &Connection,
+    parts: Parts,
+    body: Incoming,
+    mut record: Record,
+    caller: Authenticated,
+    upgrade: Option<upgrade::Asked>,
+) -> Response<ResponseBody> {
+    let query = parts.uri.query();
+    let pretty = wants_pretty(query, &parts.headers) && accepts_any_encoding(&parts.headers);
+    let mut request = match outgoing(proxy, connection, parts, body, &mut record, &caller).await {
+        Ok(request) => request,
+        Err(status) => return refuse(record, *status).await,
+    };
+    let sent = match &upgrade {
+        Some(asked) => {
+            asked.set_headers(request.headers_mut());
+            proxy.upstream.upgrade(request).await
+        }
+        None => proxy.upstream.send(request).await,
+    };
+    match sent {
+        Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => match upgrade {
+            Some(asked) => upgrade::switch(&proxy.long_running, asked, answer, record).await,
+            None => {
+                let message = "the API server switched protocols unasked";
+                refuse(record, Status::service_unavailable(message)).await
+            }
+        },
+        Ok(answer) => {
+            let ending = proxy.long_running.ending.clone();
+            let mut response = response::relay(answer, record, pretty, ending).await;
+            if upgrade.is_some() {
+                // What the client says next may be meant for the other protocol.
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(header::CONNECTION, close);
+            }
+            response
+        }
+        Err(error) => unreachable_upstream(record, &error).await,
+    }
+}
+
+/// The request as the API server gets it: what the client may not bring taken off, who it is put
+/// on. The raw target stays.
+///
+/// # Errors
+/// The answer to give instead.
+async fn outgoing(
+    proxy: &Proxy,
+    connection: &Connection,
+    parts: Parts,
+    body: Incoming,
+    record: &mut Record,
+    caller: &Authenticated,
+) -> Result<Request<RequestBody>, Box<Status>> {
+    let Parts { method, mut headers, .. } = parts;
+    headers::refuse_lookalikes(&headers)?;
+    let done_as = impersonate(proxy, &headers, record, caller).await?;
+
+    let media_type = MediaType::of(&headers);
+    headers::strip(&mut headers);
+    proxy.trusted_proxies.forward(&mut headers, connection.peer);
+    headers.insert(AUDIT_ID, record.facts().audit_id.clone());
+    if proxy.identity == Identity::PassThrough && caller.method == authn::Method::Certificate {
+        let message = "this proxy passes bearer tokens on, and cannot pass on a client certificate; present a token, and no certificate";
+        return Err(Box::new(Status::forbidden(message, None)));
+    }
+    let user = done_as.as_ref().unwrap_or(&caller.user);
+    proxy.identity.stamp(&mut headers, user, proxy.upstream.bearer()).map_err(|error| {
+        tracing::warn!(%error, "a request was not sent because its user cannot be named upstream");
+        Box::new(Status::internal_error(format!("the request was not sent: {error}")))
+    })?;
+
+    let body = if body.is_end_stream() {
+        RequestBody::EMPTY
+    } else {
+        let tap = tap(record, media_type);
+        RequestBody::Client { body, tap }
+    };
+    let mut request = Request::new(body);
+    *request.method_mut() = method;
+    *request.uri_mut() = record.facts().target.clone().into();
+    *request.headers_mut() = headers;
+    Ok(request)
+}
+
+/// Has the client's impersonation judged, where that is for this proxy to do; says whom the
+/// request is done as then.
+async fn impersonate(
+    proxy: &Proxy,
+    headers: &http::HeaderMap,
+    record: &mut Record,
+    caller: &Authenticated,
+) -> Result<Option<authn::UserInfo>, Box<Status>> {
+    let Some(wanted) = impersonation::wanted(headers)? else { return Ok(None) };
+    if proxy.identity != Identity::Impersonate {
+        record.impersonation_asked(wanted.into_user());
+        return Ok(None);
+    }
+    match proxy.reviewer.authorize(&caller.user, wanted.as_asked()).await {
+        Ok(()) => {
+            let user = wanted.into_user();
+            record.impersonation_granted(user.clone());
+            Ok(Some(user))
+        }
+        Err(Refusal::Forbidden(status) | Refusal::Unavailable(status)) => Err(Box::new(status)),
+    }
+}
+
+/// What looks at the request's body in passing: its object, where kube-apiserver reads one.
+fn tap(record: &mut Record, media_type: MediaType) -> Option<Box<dyn Tap>> {
+    let info = &record.facts().info;
+    let has_object = record.level() > Level::None
+        && info.is_resource()
+        && matches!(info.verb(), "create" | "update")
+        && !matches!(info.subresource(), b"exec" | b"attach" | b"portforward" | b"proxy");
+    if !has_object || media_type == MediaType::Other {
+        return None;
+    }
+    let (tap, captured) = ObjectTap::new();
+    record.capture_object(captured, media_type);
+    Some(Box::new(tap))
+}
+
+/// kube-apiserver refuses a malformed `?timeout=` before it authenticates.
+fn bad_timeout(facts: &RequestFacts) -> Option<Status> {
+    let query = facts.target.query()?;
+    if facts.info.is_long_running() {
+        return None;
+    }
+    let timeout = query::first(query, "timeout").filter(|text| !text.is_empty())?;
+    let error = duration::check(&String::from_utf8_lossy(&timeout)).err()?;
+    let message = format!("invalid timeout specified in the request URL - {error}");
+    Some(Status::bad_request(message))
+}
+
+/// Whether kube-apiserver could answer in an encoding that the client accepts.
+fn accepts_any_encoding(headers: &http::HeaderMap) -> bool {
+    let mut ranges = headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|b| *b == b','))
+        .map(|range| range.trim_ascii())
+        .filter(|range| !range.is_empty())
+        .peekable();
+    ranges.peek().is_none()
+        || ranges.any(|range| {
+            let mut parts = range.split(|b| *b == b';').map(|part| part.trim_ascii());
+            let media_type = parts.next().unwrap_or_default().to_ascii_lowercase();
+            let served = [
+                &b"*/*"[..],
+                b"application/*",
+                b"application/json",
+                b"application/yaml",
+                b"application/vnd.kubernetes.protobuf",
+            ];
+            served.contains(&&media_type[..]) && !parts.any(|part| part.starts_with(b"as="))
+        })
+}
+
+/// Ends the record with a refusal of our own, and answers with it.
+async fn refuse(mut record: Record, status: Status) -> Response<ResponseBody> {
+    let response = known(&status);
+    record.answered(status.code, Some(status));
+    finish(record).await;
+    response
+}
+
+/// kube-apiserver's plain text for URLs that it cannot resolve, whose events have only the code.
+async fn refuse_unresolved(mut record: Record, error: InfoError) -> Response<ResponseBody> {
+    let uri = quote(record.facts().target.as_str().as_bytes());
+    let text = format!("Internal Server Error: {uri}: failed to create RequestInfo: {error}\n");
+    record.answered(500, None);
+    finish(record).await;
+    plain_text(StatusCode::INTERNAL_SERVER_ERROR, text)
+}
+
+/// The request's first event could not be stored, and must be (`blocking-strict`).
+fn rejected(record: Record) -> Response<ResponseBody> {
+    let uri = quote(record.facts().target.as_str().as_bytes());
+    record.rejected(500);
+    let text = format!("Internal Server Error: {uri}: failed to store audit event\n");
+    let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    plain_text(StatusCode::INTERNAL_SERVER_ERROR, text)
+}
+
+async fn unreachable_upstream(record: Record, error: &SendError) -> Response<ResponseBody> {
+    if error.is_clients_fault() {
+        // The client broke off its body: it is gone, and so is its request.
+        finish(record).await;
+        return known(&Status::client_gone());
+    }
+    tracing::warn!(%error, "the API server did not answer");
+    let message = "the proxy cannot reach the API server";
+    refuse(record, Status::service_unavailable(message)).await
+}
+
+/// Writes what is left of the record of an answer that is known in full.
+async fn finish(mut record: Record) {
+    stored(record.response_started()).await;
+    stored(record.complete()).await;
+}
+
+/// Waits until an event is stored, if the mode is to wait. A failure has been counted and logged;
+/// it is too late to refuse the request for it.
+async fn stored(ack: Option<Ack>) {
+    if let Some(ack) = ack {
+        let _ = ack.await;
+    }
+}
+
+fn known(status: &Status) -> Response<ResponseBody> {
+    status.to_response().map(ResponseBody::known)
+}
+
+fn plain_text(code: StatusCode, text: String) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::known(Bytes::from(text)));
+    *response.status_mut() = code;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}

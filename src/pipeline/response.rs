@@ -1,0 +1,248 @@
+//! Answers on their way to the client, and the end of the record with them.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::Response;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use super::stored;
+use crate::audit::record::Record;
+use crate::audit::response::StatusTap;
+use crate::body::BodyError;
+use crate::request::headers;
+use crate::sink::Ack;
+use crate::upstream::UpstreamBody;
+
+/// The body of an answer.
+pub struct ResponseBody(Source);
+
+enum Source {
+    /// Its record has ended.
+    Known(Option<Bytes>),
+    /// From the API server.
+    Relayed(Box<Relayed>),
+}
+
+/// A body that passes from the API server to the client, frame by frame. The record ends with
+/// it; the last frame leaves only when the record's last event is stored.
+struct Relayed {
+    body: UpstreamBody,
+    /// Frames that were read before the answer began.
+    ahead: VecDeque<Frame<Bytes>>,
+    /// Bytes still to come, where the answer says how many.
+    remaining: Option<u64>,
+    tap: Option<StatusTap>,
+    code: u16,
+    record: Option<Record>,
+    /// The end of the record, while it is not stored.
+    storing: Option<Ack>,
+    /// The last frame, until then.
+    held: Option<Frame<Bytes>>,
+    /// Set for long-running requests, which end when the process does.
+    ending: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    ended: bool,
+}
+
+/// Makes the API server's answer the client's.
+pub async fn relay(
+    answer: Response<UpstreamBody>,
+    mut record: Record,
+    pretty: bool,
+    ending: CancellationToken,
+) -> Response<ResponseBody> {
+    let (mut parts, mut body) = answer.into_parts();
+    headers::strip_answer(&mut parts.headers);
+    let code = parts.status.as_u16();
+    let mut tap = StatusTap::new(&parts.headers, pretty);
+
+    // Of a long-running request that failed, the Status belongs into `ResponseStarted` already.
+    let mut ahead = VecDeque::new();
+    if record.is_long_running() {
+        let mut status = None;
+        if let Some(tap) = tap.as_mut().filter(|_| code >= 400) {
+            while tap.is_collecting() {
+                let Some(Ok(frame)) = body.frame().await else { break };
+                if let Some(data) = frame.data_ref() {
+                    tap.data(data);
+                }
+                ahead.push_back(frame);
+            }
+            status = tap.finish();
+        }
+        tap = None;
+        record.answered(code, status);
+        stored(record.response_started()).await;
+    }
+
+    let relayed = if ahead.is_empty() && body.is_end_stream() {
+        if !record.is_long_running() {
+            record.answered(code, None);
+        }
+        stored(record.complete()).await;
+        ResponseBody(Source::Known(None))
+    } else {
+        let ending = record.is_long_running().then(|| Box::pin(ending.cancelled_owned()));
+        let remaining = if ahead.is_empty() { body.size_hint().exact() } else { None };
+        ResponseBody(Source::Relayed(Box::new(Relayed {
+            body,
+            ahead,
+            remaining,
+            tap,
+            code,
+            record: Some(record),
+            storing: None,
+            held: None,
+            ending,
+            ended: false,
+        })))
+    };
+    Response::from_parts(parts, relayed)
+}
+
+impl ResponseBody {
+    /// A body that is there in full, and whose record has ended.
+    pub fn known(bytes: Bytes) -> ResponseBody {
+        ResponseBody(Source::Known((!bytes.is_empty()).then_some(bytes)))
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.get_mut().0 {
+            Source::Known(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
+            Source::Relayed(relayed) => relayed.poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Source::Known(bytes) => bytes.is_none(),
+            Source::Relayed(relayed) => relayed.ended,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Source::Known(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64))
+            }
+            Source::Relayed(relayed) if relayed.ahead.is_empty() && relayed.held.is_none() => {
+                relayed.body.size_hint()
+            }
+            Source::Relayed(_) => SizeHint::default(),
+        }
+    }
+}
+
+impl Relayed {
+    fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.storing.is_some() {
+            return self.poll_stored(context);
+        }
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        if let Some(frame) = self.ahead.pop_front() {
+            return self.pass(frame, context);
+        }
+        if let Some(ending) = &mut self.ending
+            && ending.as_mut().poll(context).is_ready()
+        {
+            return self.end(None, context);
+        }
+        match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+            Some(Ok(frame)) => self.pass(frame, context),
+            None => self.end(None, context),
+            Some(Err(error)) => {
+                if let Some(mut record) = self.record.take() {
+                    record.response_incomplete();
+                    self.complete(record);
+                }
+                self.ended = true;
+                Poll::Ready(Some(Err(error.into())))
+            }
+        }
+    }
+
+    /// Passes a frame on; if it is the last one, after the record's end is stored.
+    fn pass(
+        &mut self,
+        frame: Frame<Bytes>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(data) = frame.data_ref() {
+            if let Some(tap) = &mut self.tap {
+                tap.data(data);
+            }
+            if let Some(remaining) = &mut self.remaining {
+                *remaining = remaining.saturating_sub(data.len() as u64);
+            }
+        }
+        // A client on HTTP/1.1 has the whole answer when it has all declared bytes, and the body
+        // is not asked again.
+        let last =
+            self.ahead.is_empty() && (self.body.is_end_stream() || self.remaining == Some(0));
+        if last && self.record.is_some() {
+            return self.end(Some(frame), context);
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn end(
+        &mut self,
+        last: Option<Frame<Bytes>>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        // After all declared bytes there can be trailers still.
+        self.ended = last.is_none() || self.body.is_end_stream();
+        self.held = last;
+        if let Some(record) = self.record.take() {
+            self.storing = self.complete(record);
+        }
+        self.poll_stored(context)
+    }
+
+    fn complete(&mut self, mut record: Record) -> Option<Ack> {
+        if !record.is_long_running() {
+            let status = self.tap.as_ref().and_then(StatusTap::finish);
+            record.answered(self.code, status);
+        }
+        record.complete()
+    }
+
+    fn poll_stored(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(ack) = &mut self.storing {
+            // A failure has been counted and logged; the answer is under way already.
+            let _ = ready!(Pin::new(ack).poll(context));
+            self.storing = None;
+        }
+        Poll::Ready(self.held.take().map(Ok))
+    }
+}
+
+impl Drop for Relayed {
+    /// The client went away before the end.
+    fn drop(&mut self) {
+        if let Some(record) = self.record.take() {
+            drop(self.complete(record));
+        }
+    }
+}
