@@ -5,14 +5,16 @@
 
 use std::convert::Infallible;
 use std::fmt::Write;
-use std::pin::pin;
+use std::future::Future;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::Full;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -24,29 +26,25 @@ use crate::metrics::Metrics;
 
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A part of the process that can be in order or not.
+/// How long a check may take.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A part of the process without which no requests should be sent to it.
 pub struct Check {
     name: &'static str,
-    /// Whether the process is no use without it even after waiting, and had better be restarted.
-    vital: bool,
-    check: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
+    check: Box<dyn Fn() -> Checked + Send + Sync>,
 }
 
-impl Check {
-    /// A check of `/readyz`: where it fails, no requests should be sent here.
-    pub fn ready(
-        name: &'static str,
-        check: impl Fn() -> Result<(), String> + Send + Sync + 'static,
-    ) -> Check {
-        Check { name, vital: false, check: Box::new(check) }
-    }
+/// The result of a check, to come.
+pub type Checked = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 
-    /// A check of `/healthz`, `/livez` and `/readyz`: where it fails, a restart is called for.
-    pub fn vital(
-        name: &'static str,
-        check: impl Fn() -> Result<(), String> + Send + Sync + 'static,
-    ) -> Check {
-        Check { name, vital: true, check: Box::new(check) }
+impl Check {
+    /// A check that `/readyz` shows as `name`. Its error is shown to whoever asks.
+    pub fn new<F>(name: &'static str, check: impl Fn() -> F + Send + Sync + 'static) -> Check
+    where
+        F: Future<Output = Result<(), String>> + Send + 'static,
+    {
+        Check { name, check: Box::new(move || Box::pin(check())) }
     }
 }
 
@@ -62,60 +60,61 @@ impl Admin {
         Admin { metrics, checks }
     }
 
-    fn answer(&self, method: &Method, path: &str, query: Option<&str>) -> Response<Full<Bytes>> {
-        let health = |ready| self.health(path, ready, is_verbose(query));
-        let (status, content_type, body) = match path {
-            "/healthz" | "/livez" | "/readyz" if !is_read(method) => return not_allowed(),
-            "/metrics" if !is_read(method) => return not_allowed(),
-            "/healthz" | "/livez" => health(false),
-            "/readyz" => health(true),
-            "/metrics" => {
-                (StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", self.metrics.render())
-            }
-            _ => (StatusCode::NOT_FOUND, PLAIN, "404 page not found\n".to_owned()),
+    async fn answer(&self, method: &Method, uri: &Uri) -> Response<Full<Bytes>> {
+        let checks: &[Check] = match uri.path() {
+            "/readyz" => &self.checks,
+            // A restart mends none of what is checked.
+            "/healthz" | "/livez" | "/metrics" => &[],
+            _ => return plain(StatusCode::NOT_FOUND, "404 page not found\n".to_owned()),
         };
-        let mut response = Response::new(Full::from(body));
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
-        response
-    }
-
-    fn health(&self, path: &str, ready: bool, verbose: bool) -> (StatusCode, &'static str, String) {
-        let name = &path[1..];
-        let mut lines = "[+]ping ok\n".to_owned();
-        let mut failed = false;
-        for check in self.checks.iter().filter(|check| ready || check.vital) {
-            let name = check.name;
-            let _ = match (check.check)() {
-                Ok(()) => writeln!(lines, "[+]{name} ok"),
-                Err(reason) => {
-                    failed = true;
-                    writeln!(lines, "[-]{name} failed: {reason}")
-                }
-            };
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            let text = "405 method not allowed\n".to_owned();
+            let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, text);
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return response;
         }
-        if failed {
-            (StatusCode::INTERNAL_SERVER_ERROR, PLAIN, format!("{lines}{name} check failed\n"))
-        } else if verbose {
-            (StatusCode::OK, PLAIN, format!("{lines}{name} check passed\n"))
-        } else {
-            (StatusCode::OK, PLAIN, "ok".to_owned())
+        if uri.path() == "/metrics" {
+            let mut response = plain(StatusCode::OK, self.metrics.render());
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(PROMETHEUS));
+            return response;
         }
+        health(&uri.path()[1..], checks, is_verbose(uri.query())).await
     }
 }
 
-const PLAIN: &str = "text/plain; charset=utf-8";
-
-fn is_read(method: &Method) -> bool {
-    matches!(*method, Method::GET | Method::HEAD)
+/// kube-apiserver's answer of the endpoint `name`.
+async fn health(name: &str, checks: &[Check], verbose: bool) -> Response<Full<Bytes>> {
+    let mut lines = "[+]ping ok\n".to_owned();
+    let mut failed = false;
+    for Check { name, check } in checks {
+        let result = tokio::time::timeout(CHECK_TIMEOUT, check()).await;
+        let result = result.unwrap_or_else(|_| Err(format!("no result in {CHECK_TIMEOUT:?}")));
+        let _ = match result {
+            Ok(()) => writeln!(lines, "[+]{name} ok"),
+            Err(reason) => {
+                failed = true;
+                writeln!(lines, "[-]{name} failed: {reason}")
+            }
+        };
+    }
+    match (failed, verbose) {
+        (true, _) => {
+            plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{lines}{name} check failed\n"))
+        }
+        (false, true) => plain(StatusCode::OK, format!("{lines}{name} check passed\n")),
+        (false, false) => plain(StatusCode::OK, "ok".to_owned()),
+    }
 }
 
-fn not_allowed() -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from("405 method not allowed\n"));
-    *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
-    response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+fn plain(status: StatusCode, text: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(text));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 
@@ -136,10 +135,9 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>, mut ended: Running)
 }
 
 async fn connection(tcp: TcpStream, admin: Arc<Admin>, mut ended: Running) {
-    let service = service_fn(move |request: Request<_>| {
-        let uri = request.uri();
-        let response = admin.answer(request.method(), uri.path(), uri.query());
-        async move { Ok::<_, Infallible>(response) }
+    let service = service_fn(move |request: Request<Incoming>| {
+        let admin = admin.clone();
+        async move { Ok::<_, Infallible>(admin.answer(request.method(), request.uri()).await) }
     });
     let mut connection = pin!(
         http1::Builder::new()
@@ -171,8 +169,7 @@ mod tests {
     use crate::server::shutdown::Shutdown;
 
     async fn ask(admin: &Admin, method: Method, target: &str) -> (u16, String) {
-        let (path, query) = target.split_once('?').map_or((target, None), |(p, q)| (p, Some(q)));
-        let response = admin.answer(&method, path, query);
+        let response = admin.answer(&method, &target.parse().unwrap()).await;
         let status = response.status().as_u16();
         let body = response.into_body().collect().await.unwrap().to_bytes();
         (status, String::from_utf8(body.to_vec()).unwrap())
@@ -182,9 +179,10 @@ mod tests {
         let broken = Arc::new(AtomicBool::new(false));
         let seen = broken.clone();
         let upstream = move || {
-            if seen.load(Ordering::Relaxed) { Err("refused".to_owned()) } else { Ok(()) }
+            let broken = seen.load(Ordering::Relaxed);
+            async move { if broken { Err("refused".to_owned()) } else { Ok(()) } }
         };
-        let checks = vec![Check::vital("sink", || Ok(())), Check::ready("upstream", upstream)];
+        let checks = vec![Check::new("log", async || Ok(())), Check::new("upstream", upstream)];
         (Admin::new(Arc::default(), checks), broken)
     }
 
@@ -195,12 +193,12 @@ mod tests {
         for path in ["/healthz", "/livez", "/readyz"] {
             assert_eq!(get(path).await, (200, "ok".into()));
         }
-        let verbose = "[+]ping ok\n[+]sink ok\n[+]upstream ok\nreadyz check passed\n";
+        let verbose = "[+]ping ok\n[+]log ok\n[+]upstream ok\nreadyz check passed\n";
         assert_eq!(get("/readyz?verbose").await, (200, verbose.into()));
         broken.store(true, Ordering::Relaxed);
-        let failed = "[+]ping ok\n[+]sink ok\n[-]upstream failed: refused\nreadyz check failed\n";
+        let failed = "[+]ping ok\n[+]log ok\n[-]upstream failed: refused\nreadyz check failed\n";
         assert_eq!(get("/readyz").await, (500, failed.into()));
-        let live = "[+]ping ok\n[+]sink ok\nlivez check passed\n";
+        let live = "[+]ping ok\nlivez check passed\n";
         assert_eq!(get("/livez?verbose=1").await, (200, live.into()));
     }
 

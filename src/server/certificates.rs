@@ -11,11 +11,8 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::sync::watch;
-use tokio::time::MissedTickBehavior;
 
-use crate::file_watch::{FileWatcher, POLL_INTERVAL};
-use crate::metrics::{Metrics, Reloaded};
+use crate::file_watch::FileWatcher;
 
 /// Why a certificate cannot be served. No message shows anything of a key.
 #[derive(Debug, thiserror::Error)]
@@ -96,36 +93,6 @@ impl ServingCertificate {
     pub fn reload(&self) -> Result<(), CertificateError> {
         self.current.store(Arc::new(read_pair(&self.certificate, &self.key)?));
         Ok(())
-    }
-
-    /// Reads the files again whenever they change, and on each `force`. Ends when `force`'s sender
-    /// is dropped.
-    pub async fn watch(
-        self: Arc<Self>,
-        metrics: Arc<Metrics>,
-        mut force: watch::Receiver<()>,
-        mut watcher: FileWatcher,
-    ) {
-        let mut poll = tokio::time::interval(POLL_INTERVAL);
-        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                _ = poll.tick() => if !watcher.changed() { continue },
-                forced = force.changed() => if forced.is_err() { return },
-            }
-            let result = self.reload();
-            metrics.reloaded(Reloaded::ServingCertificate, result.is_ok());
-            match result {
-                Ok(()) => tracing::info!(
-                    file = %self.certificate.display(),
-                    "serving certificate reloaded"
-                ),
-                Err(error) => tracing::error!(
-                    %error,
-                    "the new serving certificate is not used, the one before it stays"
-                ),
-            }
-        }
     }
 
     /// The server's own certificate, without its intermediates.
@@ -224,36 +191,5 @@ mod tests {
             assert!(error.contains(expected), "{error}");
             assert!(!error.contains("SECRET"), "{error}");
         }
-    }
-
-    #[tokio::test]
-    async fn changed_files_are_read_and_so_are_unchanged_ones_by_force() {
-        let dir = TestDir::new();
-        let (old, new) = (certificate("old"), certificate("new"));
-        let crt = dir.write("tls.crt", &old.certificate);
-        let key = dir.write("tls.key", &old.key);
-        let watcher = ServingCertificate::watcher(&crt, &key);
-        let serving = Arc::new(ServingCertificate::load(&crt, &key).unwrap());
-        dir.write("tls.crt", &new.certificate);
-        dir.write("tls.key", &new.key);
-        let metrics = Arc::new(Metrics::default());
-        let (force, forced) = watch::channel(());
-        let task = tokio::spawn(serving.clone().watch(metrics.clone(), forced, watcher));
-        let reloads = |count| {
-            let labels = "file=\"serving_certificate\",result=\"success\"";
-            let line = format!("kube_audit_proxy_reloads_total{{{labels}}} {count}\n");
-            let metrics = metrics.clone();
-            async move {
-                while !metrics.render().contains(&line) {
-                    tokio::task::yield_now().await;
-                }
-            }
-        };
-        reloads(1).await;
-        assert_eq!(serving.leaf(), leaf_of(&new.certificate));
-        force.send(()).unwrap();
-        reloads(2).await;
-        drop(force);
-        task.await.unwrap();
     }
 }

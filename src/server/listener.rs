@@ -118,7 +118,7 @@ async fn connection<H: Handler>(
         _ => Protocol::Http1,
     };
     let certificates = session.peer_certificates().unwrap_or_default().to_vec();
-    let connection = Arc::new(Connection { peer, certificates });
+    let connection = Arc::new(Connection::new(peer, certificates));
     serve_connection(TokioIo::new(tls), protocol, connection, handler, running).await?;
     Ok(())
 }

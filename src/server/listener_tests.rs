@@ -91,14 +91,14 @@ async fn ask1(sender: &mut http1::SendRequest<Empty<Bytes>>, path: &str) -> hype
 async fn alpn_chooses_the_protocol() {
     let server = Server::start().await;
     let mut one = server.http1(None, false).await;
-    assert_eq!(ask1(&mut one, "/a").await.unwrap(), "HTTP/1.1 /a 0");
-    assert_eq!(ask1(&mut one, "/b").await.unwrap(), "HTTP/1.1 /b 0");
+    assert_eq!(ask1(&mut one, "/a").await.unwrap(), "HTTP/1.1 /a false");
+    assert_eq!(ask1(&mut one, "/b").await.unwrap(), "HTTP/1.1 /b false");
     let (mut two, _) = server.http2().await;
-    assert_eq!(Server::ask2(&mut two, "/c").await.unwrap(), "HTTP/2.0 /c 0");
+    assert_eq!(Server::ask2(&mut two, "/c").await.unwrap(), "HTTP/2.0 /c false");
     let tls = connect(server.addr, client_config(&[], None, false)).await.unwrap();
     let (mut bare, connection) = http1::handshake(TokioIo::new(tls)).await.unwrap();
     tokio::spawn(connection);
-    assert_eq!(ask1(&mut bare, "/d").await.unwrap(), "HTTP/1.1 /d 0");
+    assert_eq!(ask1(&mut bare, "/d").await.unwrap(), "HTTP/1.1 /d false");
     let other = connect(server.addr, client_config(&["spdy/3"], None, false)).await;
     assert!(other.is_err());
 }
@@ -109,9 +109,9 @@ async fn any_client_certificate_is_taken_and_none_is_needed() {
     let unknown = certificate("nobody knows me");
     for tls12 in [false, true] {
         let mut with = server.http1(Some(&unknown), tls12).await;
-        assert_eq!(ask1(&mut with, "/").await.unwrap(), "HTTP/1.1 / 1", "TLS 1.2: {tls12}");
+        assert_eq!(ask1(&mut with, "/").await.unwrap(), "HTTP/1.1 / true", "TLS 1.2: {tls12}");
         let mut without = server.http1(None, tls12).await;
-        assert_eq!(ask1(&mut without, "/").await.unwrap(), "HTTP/1.1 / 0", "TLS 1.2: {tls12}");
+        assert_eq!(ask1(&mut without, "/").await.unwrap(), "HTTP/1.1 / false", "TLS 1.2: {tls12}");
     }
 }
 
@@ -124,7 +124,7 @@ async fn certificates_are_not_asked_for_without_a_client_ca() {
     })
     .await;
     let mut with = server.http1(Some(&certificate("a")), false).await;
-    assert_eq!(ask1(&mut with, "/").await.unwrap(), "HTTP/1.1 / 0");
+    assert_eq!(ask1(&mut with, "/").await.unwrap(), "HTTP/1.1 / false");
 }
 
 #[tokio::test]
@@ -156,7 +156,7 @@ async fn version_and_suites_are_kept_to() {
 async fn a_new_certificate_is_shown_to_new_connections_and_old_ones_go_on() {
     let server = Server::start().await;
     let mut old = server.http1(None, false).await;
-    assert_eq!(ask1(&mut old, "/a").await.unwrap(), "HTTP/1.1 /a 0");
+    assert_eq!(ask1(&mut old, "/a").await.unwrap(), "HTTP/1.1 /a false");
     let renewed = certificate("renewed");
     server.dir.write("tls.crt", &renewed.certificate);
     server.dir.write("tls.key", &renewed.key);
@@ -164,7 +164,7 @@ async fn a_new_certificate_is_shown_to_new_connections_and_old_ones_go_on() {
     let new = connect(server.addr, client_config(&["h2"], None, false)).await.unwrap();
     let shown = new.get_ref().1.peer_certificates().unwrap()[0].clone();
     assert_eq!(shown, leaf_of(&renewed.certificate));
-    assert_eq!(ask1(&mut old, "/b").await.unwrap(), "HTTP/1.1 /b 0");
+    assert_eq!(ask1(&mut old, "/b").await.unwrap(), "HTTP/1.1 /b false");
 }
 
 #[tokio::test]
@@ -194,7 +194,7 @@ async fn draining_lets_requests_finish_and_takes_no_new_ones() {
     let slow1 = tokio::spawn(async move { ask1(&mut one, "/slow").await });
     server.handler.slow_has_begun().await;
     let mut idle = server.http1(None, false).await;
-    assert_eq!(ask1(&mut idle, "/a").await.unwrap(), "HTTP/1.1 /a 0");
+    assert_eq!(ask1(&mut idle, "/a").await.unwrap(), "HTTP/1.1 /a false");
     let mut fresh = connect(server.addr, client_config(&["http/1.1"], None, false)).await.unwrap();
 
     server.shutdown.drain();
@@ -207,8 +207,8 @@ async fn draining_lets_requests_finish_and_takes_no_new_ones() {
 
     server.handler.release();
     server.handler.release();
-    assert_eq!(slow1.await.unwrap().unwrap(), "HTTP/1.1 /slow 0");
-    assert_eq!(slow2.await.unwrap().unwrap(), "HTTP/2.0 /slow 0");
+    assert_eq!(slow1.await.unwrap().unwrap(), "HTTP/1.1 /slow false");
+    assert_eq!(slow2.await.unwrap().unwrap(), "HTTP/2.0 /slow false");
     connection.await.unwrap().unwrap();
     server.shutdown.all_ended().await;
     assert_eq!(server.metrics.client_connections.value(), 0);

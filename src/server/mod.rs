@@ -9,6 +9,7 @@ pub mod admin;
 pub mod certificates;
 pub mod http;
 pub mod listener;
+pub mod reload;
 pub mod self_signed;
 pub mod shutdown;
 pub mod tls;

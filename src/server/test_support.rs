@@ -1,6 +1,5 @@
 //! Certificates, a TLS client and a handler for the tests of this room.
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -112,7 +111,7 @@ impl ServerCertVerifier for AnyServer {
     }
 }
 
-/// Answers `version path certificates`; a path of `/slow` waits for [`TestHandler::release`].
+/// Answers version, path, and whether the client has a certificate; a path of `/slow` waits for [`TestHandler::release`].
 #[derive(Clone)]
 pub(crate) struct TestHandler {
     release: Arc<Semaphore>,
@@ -144,20 +143,18 @@ impl TestHandler {
 impl Handler for TestHandler {
     type Body = Full<Bytes>;
 
-    fn handle(
+    async fn handle(
         self,
         connection: Arc<Connection>,
         request: Request<Incoming>,
-    ) -> impl Future<Output = Response<Full<Bytes>>> + Send + 'static {
-        async move {
-            let path = request.uri().path();
-            if path == "/slow" {
-                self.begun.add_permits(1);
-                self.release.acquire().await.unwrap().forget();
-            }
-            let certificates = connection.certificates.len();
-            let version = request.version();
-            Response::new(Full::from(format!("{version:?} {path} {certificates}")))
+    ) -> Response<Full<Bytes>> {
+        let path = request.uri().path();
+        if path == "/slow" {
+            self.begun.add_permits(1);
+            self.release.acquire().await.unwrap().forget();
         }
+        let certificate = connection.certificates.is_some();
+        let version = request.version();
+        Response::new(Full::from(format!("{version:?} {path} {certificate}")))
     }
 }
