@@ -87,7 +87,7 @@ impl Proxy {
 /// What is known of the client's connection; shared by its requests.
 pub struct Connection {
     peer: SocketAddr,
-    certificates: Option<ClientCertificates>,
+    pub(crate) certificates: Option<ClientCertificates>,
 }
 
 impl Connection {

@@ -2,11 +2,16 @@
 
 /// Whether `text` is a duration to Go's `time.ParseDuration`; otherwise Go's error text.
 pub fn check(text: &str) -> Result<(), String> {
+    parse(text).map(drop)
+}
+
+/// The nanoseconds of a duration, which may be negative; otherwise Go's error text.
+pub fn parse(text: &str) -> Result<i64, String> {
     let quoted = || crate::audit::go_quote::quote(text.as_bytes());
     let invalid = || format!("time: invalid duration {}", quoted());
     let mut rest = text.strip_prefix(['-', '+']).unwrap_or(text);
     if rest == "0" {
-        return Ok(());
+        return Ok(0);
     }
     if rest.is_empty() {
         return Err(invalid());
@@ -50,12 +55,22 @@ pub fn check(text: &str) -> Result<(), String> {
         }
         rest = tail;
     }
-    Ok(())
+    let sign = if text.starts_with('-') { -1 } else { 1 };
+    Ok(sign * total as i64)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parses_to_nanoseconds() {
+        let cases =
+            [("0", 0), ("1m30s", 90_000_000_000), ("-3ms", -3_000_000), (".5us", 500), ("+1ns", 1)];
+        for (text, nanoseconds) in cases {
+            assert_eq!(parse(text), Ok(nanoseconds), "{text}");
+        }
+    }
 
     #[test]
     fn accepts_what_go_accepts() {

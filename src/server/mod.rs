@@ -1,1 +1,18 @@
-//! To be written.
+//! Listeners, TLS, HTTP/1.1 and HTTP/2, shutdown, and the admin port.
+//!
+//! [`listener`] accepts connections, ends TLS ([`tls`], [`certificates`]) and gives each connection
+//! to [`http`], which speaks the protocol that ALPN chose and calls a [`http::Handler`] for each
+//! request. All of them stop in the phases of [`shutdown`]. [`admin`] is a second, plain listener
+//! with the health of the process and its metrics.
+
+pub mod admin;
+pub mod certificates;
+pub mod http;
+pub mod listener;
+pub mod reload;
+pub mod self_signed;
+pub mod shutdown;
+pub mod tls;
+
+#[cfg(test)]
+mod test_support;

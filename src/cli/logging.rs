@@ -1,0 +1,23 @@
+//! What the process tells of itself, on standard error.
+
+use std::io::IsTerminal;
+
+use tracing::Level;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::LogFormat;
+
+/// Sets the process's log up. Later calls change nothing.
+pub fn init(level: Level, format: LogFormat) {
+    // Libraries have little to say that is of use to an operator, and much at the lower levels.
+    let libraries = level.min(Level::WARN);
+    let filter = EnvFilter::new(format!("{libraries},kube_audit_proxy={level}"));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
+    let _ = match format {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+}

@@ -1,0 +1,71 @@
+//! `kube-audit-proxy serve`: from the flags to the last audit event.
+
+use std::ffi::OsString;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::process::Process;
+use super::{Failure, logging};
+use crate::config::{self, Config};
+
+/// Serves until a signal ends it. `arguments` are those behind `serve`.
+pub fn run(arguments: &[OsString]) -> Result<(), Failure> {
+    let flags = config::file::parse(arguments)
+        .map_err(|error| Failure::Usage(usage(&error)))?
+        .map_err(|error| Failure::Usage(error.to_string()))?;
+    let config = Config::new(flags).map_err(|error| Failure::Usage(error.to_string()))?;
+    logging::init(config.operation.log_level, config.operation.log_format);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(serve(config))
+}
+
+fn usage(error: &clap::Error) -> String {
+    error.to_string().trim_start_matches("error: ").to_owned()
+}
+
+async fn serve(config: Config) -> Result<(), Failure> {
+    // Before anything starts, so that no signal finds the default: ending without a word.
+    let mut signals = Signals::new()?;
+    let process = Process::start(config, None).await?;
+    loop {
+        match signals.next().await {
+            Asked::Reload => process.reload(),
+            Asked::End(name) => {
+                tracing::info!(signal = name, "shutting down");
+                break;
+            }
+        }
+    }
+    let at_once = async { while let Asked::Reload = signals.next().await {} };
+    process.shutdown(at_once).await;
+    Ok(())
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+enum Asked {
+    Reload,
+    End(&'static str),
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.terminate.recv() => Asked::End("SIGTERM"),
+            _ = self.interrupt.recv() => Asked::End("SIGINT"),
+            _ = self.hangup.recv() => Asked::Reload,
+        }
+    }
+}

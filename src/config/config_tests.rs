@@ -1,0 +1,161 @@
+use std::ffi::OsString;
+
+use super::*;
+
+/// Enough for everything else to be looked at.
+const REQUIRED: [&str; 2] = ["--audit-policy-file=policy.yaml", "--audit-log-path=audit.log"];
+
+fn config(arguments: &[&str]) -> Result<Config, String> {
+    let all: Vec<OsString> = REQUIRED.iter().chain(arguments).map(OsString::from).collect();
+    let flags = file::parse(&all).map_err(|error| error.to_string())?.unwrap();
+    Config::new(flags).map_err(|error| error.to_string())
+}
+
+#[test]
+fn defaults_are_kube_apiservers() {
+    let config = config(&[]).unwrap();
+    assert_eq!(config.serving.addr, "0.0.0.0:6443".parse().unwrap());
+    assert_eq!(
+        config.serving.certificate,
+        CertificateSource::SelfSigned("/var/run/kubernetes".into())
+    );
+    assert_eq!(config.serving.tls.min_version, MinVersion::Tls12);
+    assert!(config.serving.tls.cipher_suites.is_none());
+    assert!(!config.serving.tls.request_client_certificates);
+    assert!(config.authentication.anonymous);
+    assert_eq!(config.authentication.trusted_proxies, TrustedProxies::Everyone);
+    assert_eq!(config.upstream.identity, Identity::Impersonate);
+    assert_eq!(config.audit.policy_file, PathBuf::from("policy.yaml"));
+    assert_eq!(config.audit.log.path, LogPath::File("audit.log".into()));
+    assert_eq!(config.audit.log.mode, Mode::Blocking);
+    assert_eq!(config.audit.log.rotation, Rotation::default());
+    assert_eq!(config.audit.format, Format::Json);
+    assert_eq!(config.operation.admin_addr, "127.0.0.1:8081".parse().unwrap());
+    assert_eq!(config.operation.shutdown_timeout, Duration::from_secs(30));
+    assert_eq!(config.operation.log_level, tracing::Level::INFO);
+}
+
+#[test]
+fn flags_become_settings() {
+    let config = config(&[
+        "--bind-address=::",
+        "--secure-port=0",
+        "--tls-cert-file=a.crt",
+        "--tls-private-key-file=a.key",
+        "--tls-min-version=VersionTLS13",
+        "--tls-cipher-suites=TLS_AES_128_GCM_SHA256,TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305",
+        "--client-ca-file=ca.crt",
+        "--anonymous-auth=false",
+        "--audit-log-path=-",
+        "--audit-log-mode=batch",
+        "--audit-log-batch-max-wait=500ms",
+        "--audit-log-batch-throttle-enable",
+        "--audit-log-batch-throttle-qps=10",
+        "--audit-log-batch-throttle-burst=15",
+        "--audit-log-maxsize=0",
+        "--audit-log-compress",
+        "-v4",
+    ])
+    .unwrap();
+    assert_eq!(config.serving.addr, "[::]:0".parse().unwrap());
+    let (certificate, key) = ("a.crt".into(), "a.key".into());
+    assert_eq!(config.serving.certificate, CertificateSource::Files { certificate, key });
+    assert_eq!(config.serving.tls.min_version, MinVersion::Tls13);
+    assert_eq!(config.serving.tls.cipher_suites.unwrap().len(), 2);
+    assert!(config.serving.tls.request_client_certificates);
+    assert!(!config.authentication.anonymous);
+    assert_eq!(config.audit.log.path, LogPath::Stdout);
+    let mode = Mode::Batch {
+        buffer_size: 10_000,
+        max_size: 1,
+        max_wait: Duration::from_millis(500),
+        throttle: Some(Throttle { qps: 10.0, burst: 15 }),
+    };
+    assert_eq!(config.audit.log.mode, mode);
+    assert_eq!(config.audit.log.rotation.max_size_mib, 0);
+    assert!(config.audit.log.rotation.compress);
+    assert_eq!(config.operation.log_level, tracing::Level::DEBUG);
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_with_a_remedy() {
+    let cases: [(&[&str], &str); 21] = [
+        (&["--audit-log-mode=foo"], "[possible values: batch, blocking, blocking-strict]"),
+        (&["--audit-log-format=foo"], "[possible values: json, legacy]"),
+        (&["--audit-log-version=v1beta1"], "[possible values: audit.k8s.io/v1]"),
+        (
+            &["--audit-log-mode=batch", "--audit-log-batch-buffer-size=-3"],
+            "--audit-log-batch-buffer-size: invalid audit batch log buffer size -3, must be a positive number",
+        ),
+        (
+            &["--audit-log-mode=batch", "--audit-log-batch-max-size", "0"],
+            "--audit-log-batch-max-size: invalid audit batch log max batch size 0, must be",
+        ),
+        (
+            &["--audit-log-mode=batch", "--audit-log-batch-throttle-enable"],
+            "invalid audit batch log throttle QPS 0, must be a positive number",
+        ),
+        (
+            &[
+                "--audit-log-mode=batch",
+                "--audit-log-batch-throttle-enable=true",
+                "--audit-log-batch-throttle-qps=1",
+                "--audit-log-batch-throttle-burst=-1",
+            ],
+            "invalid audit batch log throttle burst -1, must be a positive number",
+        ),
+        (
+            &["--audit-log-maxage", "-1"],
+            "--audit-log-maxage -1 can't be a negative number; give 0 for no limit",
+        ),
+        (&["--audit-log-maxbackup=-1"], "--audit-log-maxbackup -1 can't be a negative number"),
+        (
+            &["--audit-log-maxsize=-1"],
+            "--audit-log-maxsize -1 can't be a negative number; give 0 to never rotate",
+        ),
+        (&["--audit-log-path="], "--audit-log-path"),
+        (&["--tls-cert-file=a"], "--tls-cert-file needs --tls-private-key-file"),
+        (&["--tls-private-key-file=a"], "--tls-private-key-file needs --tls-cert-file"),
+        (
+            &["--tls-cipher-suites=TLS_RSA_WITH_RC4_128_SHA"],
+            "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+        ),
+        (&["--tls-min-version=VersionTLS10"], "[possible values: VersionTLS12, VersionTLS13]"),
+        (&["--anonymous-auth=false"], "would refuse everybody; name one of the files"),
+        (&["--anonymous-auth=maybe"], "neither true nor false"),
+        (&["--context=c"], "--context needs --kubeconfig"),
+        (&["--shutdown-timeout=-1s"], "a time to wait cannot be negative"),
+        (&["--shutdown-timeout=30"], "time: missing unit in duration \"30\"; write it as 30s"),
+        (&["--audit-polcy-file=x"], "--audit-policy-file"),
+    ];
+    for (arguments, expected) in cases {
+        let error = config(arguments).unwrap_err();
+        assert!(error.contains(expected), "{arguments:?}\n{error}");
+    }
+}
+
+#[test]
+fn batch_settings_do_not_matter_in_the_blocking_modes() {
+    let arguments = ["--audit-log-mode=blocking-strict", "--audit-log-batch-buffer-size=-3"];
+    assert_eq!(config(&arguments).unwrap().audit.log.mode, Mode::BlockingStrict);
+}
+
+#[test]
+fn there_is_no_serving_without_recording() {
+    let [policy, log] = REQUIRED;
+    let cases = [
+        (log, "--audit-policy-file is missing", "config/policy-recommended.yaml"),
+        (policy, "--audit-log-path is missing", "give a file, or - for standard output"),
+    ];
+    for (given, start, remedy) in cases {
+        let flags = file::parse(&[OsString::from(given)]).unwrap().unwrap();
+        let error = Config::new(flags).unwrap_err().to_string();
+        assert!(error.starts_with(start) && error.contains(remedy), "{error}");
+    }
+}
+
+#[test]
+fn the_later_of_two_values_wins() {
+    let twice = config(&["--secure-port=1", "--secure-port=2"]).unwrap();
+    assert_eq!(twice.serving.addr.port(), 2);
+}

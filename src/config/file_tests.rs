@@ -1,0 +1,96 @@
+use super::*;
+use crate::test_dir::TestDir;
+
+fn parsed(yaml: &str, arguments: &[&str]) -> Result<ServeFlags, String> {
+    let dir = TestDir::new();
+    let path = dir.write("config.yaml", yaml);
+    let mut all = vec![OsString::from("--config"), path.clone().into()];
+    all.extend(arguments.iter().map(OsString::from));
+    let result = parse(&all).unwrap();
+    result.map_err(|error| {
+        error.to_string().replace(&path.display().to_string(), "config.yaml").replace('`', "'")
+    })
+}
+
+#[test]
+fn entries_are_flags_and_flags_win() {
+    let yaml = "\
+# where
+secure-port: 8443
+bind-address: \"::1\"
+anonymous-auth: false
+audit-log-path: \"-\"
+audit-log-maxage: 0
+audit-log-batch-throttle-qps: 1.5
+shutdown-timeout: 1m30s
+trusted-proxies: [10.0.0.0/8, 192.0.2.0/24]
+tls-cipher-suites:
+- A
+- B,C
+";
+    let flags = parsed(yaml, &["--secure-port=1", "--tls-cipher-suites", "D"]).unwrap();
+    assert_eq!(flags.secure_port, 1);
+    assert_eq!(flags.bind_address.to_string(), "::1");
+    assert!(!flags.anonymous_auth);
+    assert_eq!(flags.audit_log_path.as_deref(), Some(Path::new("-")));
+    assert_eq!(flags.audit_log_maxage, 0);
+    assert_eq!(flags.audit_log_batch_throttle_qps, 1.5);
+    assert_eq!(flags.shutdown_timeout.as_secs(), 90);
+    assert_eq!(flags.trusted_proxies.len(), 2);
+    assert_eq!(flags.tls_cipher_suites, ["D"]);
+    assert_eq!(parsed(yaml, &[]).unwrap().tls_cipher_suites, ["A", "B", "C"]);
+    assert!(parsed(yaml, &["--anonymous-auth"]).unwrap().anonymous_auth);
+}
+
+#[test]
+fn an_empty_file_says_nothing() {
+    for yaml in ["", "# only words\n", "{}\n"] {
+        assert_eq!(parsed(yaml, &[]).unwrap().secure_port, 6443, "{yaml:?}");
+    }
+}
+
+#[test]
+fn errors_name_line_column_and_remedy() {
+    let cases = [
+        (
+            "secure-port: 1\naudit-polcy-file: x\n",
+            "config.yaml:2:1: there is no \"audit-polcy-file\"; did you mean \"audit-policy-file\"?",
+        ),
+        (
+            "zzz: 1\n",
+            "config.yaml:1:1: there is no \"zzz\"; keys are the flags of serve without their dashes",
+        ),
+        ("help: true\n", "config.yaml:1:1: there is no \"help\"; keys are the flags"),
+        ("config: other.yaml\n", "config.yaml:1:1: a configuration file cannot name another"),
+        (
+            "secure-port: 70000\n",
+            "config.yaml:1:14: invalid value '70000' for '--secure-port <PORT>': 70000 is not in",
+        ),
+        (
+            "\naudit-log-mode: eager\n",
+            "config.yaml:2:17: invalid value 'eager' for '--audit-log-mode <MODE>' [possible values:",
+        ),
+        (
+            "trusted-proxies:\n  - 10.0.0.0/8\n  - nonsense\n",
+            "config.yaml:3:5: invalid value 'nonsense' for '--trusted-proxies <CIDRS>'",
+        ),
+        ("shutdown-timeout: 30\n", "config.yaml:1:19: invalid value '30' for '--shutdown-timeout"),
+        ("kubeconfig:\n", "config.yaml: "),
+        ("kubeconfig: {a: b}\n", "config.yaml: "),
+        ("- secure-port\n", "config.yaml: "),
+        ("secure-port: 1\nsecure-port: 2\n", "config.yaml: "),
+        ("a: [\n", "config.yaml: "),
+    ];
+    for (yaml, expected) in cases {
+        let error = parsed(yaml, &[]).unwrap_err();
+        println!("{yaml:?}\n  {error}");
+        assert!(error.starts_with(expected), "{yaml:?}\n{error}");
+    }
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let all = [OsString::from("--config=/nowhere/config.yaml")];
+    let error = parse(&all).unwrap().unwrap_err().to_string();
+    assert!(error.starts_with("--config: /nowhere/config.yaml: No such file"), "{error}");
+}

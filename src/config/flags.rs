@@ -1,0 +1,282 @@
+//! The flags of `serve`, as written on the command line or in the file of `--config`.
+//!
+//! Names and defaults are kube-apiserver's wherever the meaning is the same.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, ValueEnum};
+
+use crate::request::duration;
+use crate::request::source::Cidr;
+
+/// Flags of `serve`.
+#[derive(Debug, Clone, Args)]
+#[command(args_override_self = true)]
+pub struct ServeFlags {
+    /// A YAML file whose keys are these flags without their dashes; flags given here win over it
+    #[arg(long, value_name = "FILE", help_heading = OPERATION)]
+    pub config: Option<PathBuf>,
+
+    /// Address to listen on for clients
+    #[arg(long, value_name = "IP", default_value = "0.0.0.0", help_heading = SERVING)]
+    pub bind_address: IpAddr,
+    /// Port to listen on for clients; 0 takes a free one
+    #[arg(long, value_name = "PORT", default_value_t = 6443, help_heading = SERVING)]
+    pub secure_port: u16,
+    /// Serving certificate, PEM, its intermediates after it; read again when it changes
+    #[arg(long, value_name = "FILE", help_heading = SERVING)]
+    pub tls_cert_file: Option<PathBuf>,
+    /// Private key of the serving certificate, PEM
+    #[arg(long, value_name = "FILE", help_heading = SERVING)]
+    pub tls_private_key_file: Option<PathBuf>,
+    /// Where a self-signed certificate is made and kept if no --tls-cert-file is given
+    #[arg(long, value_name = "DIR", default_value = "/var/run/kubernetes", help_heading = SERVING)]
+    pub cert_dir: PathBuf,
+    /// Lowest version of TLS to speak
+    #[arg(long, value_name = "VERSION", default_value = "VersionTLS12", help_heading = SERVING)]
+    pub tls_min_version: TlsMinVersion,
+    /// Cipher suites for TLS 1.2, comma-separated; all secure ones if not given. Those of TLS 1.3
+    /// cannot be turned off
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = SERVING)]
+    pub tls_cipher_suites: Vec<String>,
+
+    /// CAs that sign client certificates, PEM: common name is the user, organizations the groups;
+    /// read again when it changes
+    #[arg(long, value_name = "FILE", help_heading = AUTHENTICATION)]
+    pub client_ca_file: Option<PathBuf>,
+    /// Bearer tokens, CSV: token,user,uid,"group,group"
+    #[arg(long, value_name = "FILE", help_heading = AUTHENTICATION)]
+    pub token_auth_file: Option<PathBuf>,
+    /// Whether requests without credentials are let through as system:anonymous
+    #[arg(
+        long,
+        value_name = "BOOL",
+        default_value = "true",
+        default_missing_value = "true",
+        num_args = 0..=1,
+        require_equals = true,
+        value_parser = parse_bool,
+        action = ArgAction::Set,
+        help_heading = AUTHENTICATION
+    )]
+    pub anonymous_auth: bool,
+    /// Networks whose X-Forwarded-For is believed, comma-separated; everyone's is if not given, as
+    /// by kube-apiserver
+    #[arg(long, value_name = "CIDRS", value_delimiter = ',', help_heading = AUTHENTICATION)]
+    pub trusted_proxies: Vec<Cidr>,
+
+    /// Kubeconfig with the API server's address and the proxy's own credentials; if neither this
+    /// nor --upstream-server is given, those of the cluster that the proxy runs in
+    #[arg(long, value_name = "FILE", help_heading = UPSTREAM)]
+    pub kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig; its current one if not given
+    #[arg(long, value_name = "NAME", help_heading = UPSTREAM)]
+    pub context: Option<String>,
+    /// URL of the API server
+    #[arg(long, value_name = "URL", help_heading = UPSTREAM)]
+    pub upstream_server: Option<String>,
+    /// CAs that the API server's certificate is verified by, PEM
+    #[arg(long, value_name = "FILE", help_heading = UPSTREAM)]
+    pub upstream_ca_file: Option<PathBuf>,
+    /// Client certificate for the API server, PEM
+    #[arg(long, value_name = "FILE", help_heading = UPSTREAM)]
+    pub upstream_client_cert_file: Option<PathBuf>,
+    /// Private key of the client certificate, PEM
+    #[arg(long, value_name = "FILE", help_heading = UPSTREAM)]
+    pub upstream_client_key_file: Option<PathBuf>,
+    /// Bearer token for the API server
+    #[arg(long, value_name = "FILE", help_heading = UPSTREAM)]
+    pub upstream_token_file: Option<PathBuf>,
+    /// Name that the API server's certificate is verified for, if not that of the URL
+    #[arg(long, value_name = "NAME", help_heading = UPSTREAM)]
+    pub upstream_tls_server_name: Option<String>,
+    /// How the API server learns who the user is
+    #[arg(long, value_name = "HOW", default_value = "impersonate", help_heading = UPSTREAM)]
+    pub upstream_identity: UpstreamIdentity,
+
+    /// Audit policy (audit.k8s.io/v1 Policy); read again when it changes
+    #[arg(long, value_name = "FILE", help_heading = POLICY)]
+    pub audit_policy_file: Option<PathBuf>,
+
+    /// File for the audit events, - for standard output
+    #[arg(long, value_name = "FILE", help_heading = LOG)]
+    pub audit_log_path: Option<PathBuf>,
+    /// Form of the events
+    #[arg(long, value_name = "FORMAT", default_value = "json", help_heading = LOG)]
+    pub audit_log_format: AuditLogFormat,
+    /// API version of the events
+    #[arg(
+        long,
+        value_name = "VERSION",
+        default_value = "audit.k8s.io/v1",
+        value_parser = ["audit.k8s.io/v1"],
+        help_heading = LOG
+    )]
+    pub audit_log_version: String,
+    /// Days to keep rotated files; 0 is for ever
+    #[arg(long, value_name = "DAYS", default_value_t = 366, help_heading = LOG)]
+    #[arg(allow_negative_numbers = true)]
+    pub audit_log_maxage: i64,
+    /// Rotated files to keep; 0 is all
+    #[arg(long, value_name = "COUNT", default_value_t = 100, help_heading = LOG)]
+    #[arg(allow_negative_numbers = true)]
+    pub audit_log_maxbackup: i64,
+    /// Size of the file, in MiB, at which it is rotated; 0 is never
+    #[arg(long, value_name = "MIB", default_value_t = 100, help_heading = LOG)]
+    #[arg(allow_negative_numbers = true)]
+    pub audit_log_maxsize: i64,
+    /// Whether rotated files are compressed by gzip
+    #[arg(
+        long,
+        value_name = "BOOL",
+        default_value = "false",
+        default_missing_value = "true",
+        num_args = 0..=1,
+        require_equals = true,
+        value_parser = parse_bool,
+        action = ArgAction::Set,
+        help_heading = LOG
+    )]
+    pub audit_log_compress: bool,
+    /// Whether requests wait for their events to be written
+    #[arg(long, value_name = "MODE", default_value = "blocking", help_heading = LOG)]
+    pub audit_log_mode: AuditLogMode,
+    /// Events that may wait to be written, in batch mode
+    #[arg(long, value_name = "COUNT", default_value_t = 10_000, help_heading = LOG)]
+    #[arg(allow_negative_numbers = true)]
+    pub audit_log_batch_buffer_size: i64,
+    /// Events in a batch, in batch mode
+    #[arg(long, value_name = "COUNT", default_value_t = 1, help_heading = LOG)]
+    #[arg(allow_negative_numbers = true)]
+    pub audit_log_batch_max_size: i64,
+    /// How long a batch waits to be full, in batch mode
+    #[arg(long, value_name = "TIME", default_value = "0s", help_heading = LOG)]
+    #[arg(value_parser = parse_duration, allow_hyphen_values = true)]
+    pub audit_log_batch_max_wait: Duration,
+    /// Whether batches are held to --audit-log-batch-throttle-qps
+    #[arg(
+        long,
+        value_name = "BOOL",
+        default_value = "false",
+        default_missing_value = "true",
+        num_args = 0..=1,
+        require_equals = true,
+        value_parser = parse_bool,
+        action = ArgAction::Set,
+        help_heading = LOG
+    )]
+    pub audit_log_batch_throttle_enable: bool,
+    /// Batches a second, on average
+    #[arg(long, value_name = "QPS", default_value_t = 0.0, help_heading = LOG)]
+    #[arg(allow_negative_numbers = true)]
+    pub audit_log_batch_throttle_qps: f32,
+    /// Batches at once, after a quiet time
+    #[arg(long, value_name = "COUNT", default_value_t = 0, help_heading = LOG)]
+    #[arg(allow_negative_numbers = true)]
+    pub audit_log_batch_throttle_burst: i64,
+
+    /// Address for /healthz, /livez, /readyz and /metrics, in plain HTTP and without authentication
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8081", help_heading = OPERATION)]
+    pub admin_bind_address: SocketAddr,
+    /// How long requests under way may take to finish on SIGTERM
+    #[arg(long, value_name = "TIME", default_value = "30s", help_heading = OPERATION)]
+    #[arg(value_parser = parse_duration, allow_hyphen_values = true)]
+    pub shutdown_timeout: Duration,
+    /// How much the process tells of itself on standard error: error, warn, info, debug or trace
+    #[arg(short = 'v', long, value_name = "LEVEL", default_value = "info", help_heading = OPERATION)]
+    #[arg(value_parser = parse_level)]
+    pub log_level: tracing::Level,
+    /// Form in which it tells
+    #[arg(long, value_name = "FORMAT", default_value = "text", help_heading = OPERATION)]
+    pub log_format: LogFormat,
+}
+
+const SERVING: &str = "Serving";
+const AUTHENTICATION: &str = "Authentication";
+const UPSTREAM: &str = "Upstream";
+const POLICY: &str = "Audit policy";
+const LOG: &str = "Audit log";
+const OPERATION: &str = "Operation";
+
+/// `--tls-min-version`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TlsMinVersion {
+    /// TLS 1.2
+    #[value(name = "VersionTLS12")]
+    Tls12,
+    /// TLS 1.3
+    #[value(name = "VersionTLS13")]
+    Tls13,
+}
+
+/// `--upstream-identity`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum UpstreamIdentity {
+    /// By X-Remote-* headers, which the API server believes because of the proxy's front-proxy
+    /// client certificate
+    RequestHeader,
+    /// By Impersonate-* headers, for which the proxy's own credentials need the right
+    Impersonate,
+    /// By the client's own bearer token, which is passed on
+    PassThrough,
+}
+
+/// `--audit-log-format`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AuditLogFormat {
+    /// A JSON object a line
+    Json,
+    /// A line of key="value" pairs, without bodies
+    Legacy,
+}
+
+/// `--audit-log-mode`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AuditLogMode {
+    /// They do not; events are lost, and counted, when too many wait
+    Batch,
+    /// They do, and go on if it fails
+    Blocking,
+    /// They do, and are refused if it fails when they begin
+    BlockingStrict,
+}
+
+/// `--log-format`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people
+    Text,
+    /// A JSON object a line
+    Json,
+}
+
+/// As Go's `strconv.ParseBool`, which kube-apiserver's flags go through.
+fn parse_bool(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err("neither true nor false".to_owned()),
+    }
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let nanoseconds = duration::parse(text)
+        .map_err(|error| format!("{error}; write it as 30s, 1m30s or 500ms"))?;
+    u64::try_from(nanoseconds)
+        .map(Duration::from_nanos)
+        .map_err(|_| "a time to wait cannot be negative".to_owned())
+}
+
+/// A level by name, or by the number that kube-apiserver's `-v` takes.
+fn parse_level(text: &str) -> Result<tracing::Level, String> {
+    if let Ok(number) = text.parse::<u8>() {
+        return Ok(match number {
+            0..=3 => tracing::Level::INFO,
+            4..=5 => tracing::Level::DEBUG,
+            _ => tracing::Level::TRACE,
+        });
+    }
+    text.parse().map_err(|_| "one of error, warn, info, debug, trace, or a number".to_owned())
+}

@@ -1,0 +1,232 @@
+//! The admin port: health and metrics, over plain HTTP and on loopback by default.
+//!
+//! `/healthz`, `/livez` and `/readyz` answer as kube-apiserver's do: `ok`, or with `?verbose` a line
+//! for each check; 500 and the lines where a check fails. `/metrics` is Prometheus text.
+
+use std::convert::Infallible;
+use std::fmt::Write;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use http::{Method, Request, Response, StatusCode, Uri};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::listener::accept;
+use super::shutdown::{Phase, Running};
+use crate::metrics::Metrics;
+
+const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a check may take.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A part of the process without which no requests should be sent to it.
+pub struct Check {
+    name: &'static str,
+    check: Box<dyn Fn() -> Checked + Send + Sync>,
+}
+
+/// The result of a check, to come.
+pub type Checked = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
+
+impl Check {
+    /// A check that `/readyz` shows as `name`. Its error is shown to whoever asks.
+    pub fn new<F>(name: &'static str, check: impl Fn() -> F + Send + Sync + 'static) -> Check
+    where
+        F: Future<Output = Result<(), String>> + Send + 'static,
+    {
+        Check { name, check: Box::new(move || Box::pin(check())) }
+    }
+}
+
+/// What the admin port tells of.
+pub struct Admin {
+    metrics: Arc<Metrics>,
+    checks: Vec<Check>,
+}
+
+impl Admin {
+    /// Tells of `metrics` and `checks`, the latter in the order given.
+    pub fn new(metrics: Arc<Metrics>, checks: Vec<Check>) -> Admin {
+        Admin { metrics, checks }
+    }
+
+    async fn answer(&self, method: &Method, uri: &Uri) -> Response<Full<Bytes>> {
+        let checks: &[Check] = match uri.path() {
+            "/readyz" => &self.checks,
+            // A restart mends none of what is checked.
+            "/healthz" | "/livez" | "/metrics" => &[],
+            _ => return plain(StatusCode::NOT_FOUND, "404 page not found\n".to_owned()),
+        };
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            let text = "405 method not allowed\n".to_owned();
+            let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, text);
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return response;
+        }
+        if uri.path() == "/metrics" {
+            let mut response = plain(StatusCode::OK, self.metrics.render());
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(PROMETHEUS));
+            return response;
+        }
+        health(&uri.path()[1..], checks, is_verbose(uri.query())).await
+    }
+}
+
+/// kube-apiserver's answer of the endpoint `name`.
+async fn health(name: &str, checks: &[Check], verbose: bool) -> Response<Full<Bytes>> {
+    let mut lines = "[+]ping ok\n".to_owned();
+    let mut failed = false;
+    for Check { name, check } in checks {
+        let result = tokio::time::timeout(CHECK_TIMEOUT, check()).await;
+        let result = result.unwrap_or_else(|_| Err(format!("no result in {CHECK_TIMEOUT:?}")));
+        let _ = match result {
+            Ok(()) => writeln!(lines, "[+]{name} ok"),
+            Err(reason) => {
+                failed = true;
+                writeln!(lines, "[-]{name} failed: {reason}")
+            }
+        };
+    }
+    match (failed, verbose) {
+        (true, _) => {
+            plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{lines}{name} check failed\n"))
+        }
+        (false, true) => plain(StatusCode::OK, format!("{lines}{name} check passed\n")),
+        (false, false) => plain(StatusCode::OK, "ok".to_owned()),
+    }
+}
+
+const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+fn plain(status: StatusCode, text: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(text));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+fn is_verbose(query: Option<&str>) -> bool {
+    query
+        .is_some_and(|query| query.split('&').any(|pair| pair.split('=').next() == Some("verbose")))
+}
+
+/// Answers on `listener` until the process ends: while it drains, it still tells that it does.
+pub async fn serve(listener: TcpListener, admin: Arc<Admin>, mut ended: Running) {
+    loop {
+        let tcp = tokio::select! {
+            (tcp, _) = accept(&listener) => tcp,
+            () = ended.reached(Phase::Ending) => return,
+        };
+        tokio::spawn(connection(tcp, admin.clone(), ended.clone()));
+    }
+}
+
+async fn connection(tcp: TcpStream, admin: Arc<Admin>, mut ended: Running) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let admin = admin.clone();
+        async move { Ok::<_, Infallible>(admin.answer(request.method(), request.uri()).await) }
+    });
+    let mut connection = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_READ_TIMEOUT)
+            .half_close(false)
+            .serve_connection(TokioIo::new(tcp), service)
+    );
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        () = ended.reached(Phase::Ending) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, "admin connection ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use http_body_util::BodyExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::server::shutdown::Shutdown;
+
+    async fn ask(admin: &Admin, method: Method, target: &str) -> (u16, String) {
+        let response = admin.answer(&method, &target.parse().unwrap()).await;
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    fn admin() -> (Admin, Arc<AtomicBool>) {
+        let broken = Arc::new(AtomicBool::new(false));
+        let seen = broken.clone();
+        let upstream = move || {
+            let broken = seen.load(Ordering::Relaxed);
+            async move { if broken { Err("refused".to_owned()) } else { Ok(()) } }
+        };
+        let checks = vec![Check::new("log", async || Ok(())), Check::new("upstream", upstream)];
+        (Admin::new(Arc::default(), checks), broken)
+    }
+
+    #[tokio::test]
+    async fn health_is_written_as_kube_apiserver_writes_it() {
+        let (admin, broken) = admin();
+        let get = |target| ask(&admin, Method::GET, target);
+        for path in ["/healthz", "/livez", "/readyz"] {
+            assert_eq!(get(path).await, (200, "ok".into()));
+        }
+        let verbose = "[+]ping ok\n[+]log ok\n[+]upstream ok\nreadyz check passed\n";
+        assert_eq!(get("/readyz?verbose").await, (200, verbose.into()));
+        broken.store(true, Ordering::Relaxed);
+        let failed = "[+]ping ok\n[+]log ok\n[-]upstream failed: refused\nreadyz check failed\n";
+        assert_eq!(get("/readyz").await, (500, failed.into()));
+        let live = "[+]ping ok\nlivez check passed\n";
+        assert_eq!(get("/livez?verbose=1").await, (200, live.into()));
+    }
+
+    #[tokio::test]
+    async fn nothing_else_is_answered() {
+        let (admin, _) = admin();
+        assert_eq!(ask(&admin, Method::GET, "/debug").await.0, 404);
+        assert_eq!(ask(&admin, Method::POST, "/metrics").await.0, 405);
+        assert_eq!(ask(&admin, Method::DELETE, "/readyz").await.0, 405);
+        let (status, text) = ask(&admin, Method::GET, "/metrics").await;
+        assert_eq!(status, 200);
+        assert!(text.contains("apiserver_audit_event_total 0"));
+    }
+
+    #[tokio::test]
+    async fn answers_while_draining_and_ends_with_the_process() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (shutdown, running) = Shutdown::new();
+        tokio::spawn(serve(listener, Arc::new(admin().0), running));
+        shutdown.drain();
+        let mut client = TcpStream::connect(addr).await.unwrap();
+        client.write_all(b"HEAD /livez HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        let mut answer = vec![0; 15];
+        client.read_exact(&mut answer).await.unwrap();
+        assert_eq!(answer, b"HTTP/1.1 200 OK");
+        shutdown.end();
+        shutdown.all_ended().await;
+        assert!(TcpStream::connect(addr).await.is_err());
+    }
+}

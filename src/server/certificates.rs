@@ -1,0 +1,195 @@
+//! The serving certificate: read from files, and read again when they change.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls::crypto::aws_lc_rs;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::pem::{self, PemObject};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::file_watch::FileWatcher;
+
+/// Why a certificate cannot be served. No message shows anything of a key.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    /// A file cannot be read.
+    #[error("{path}: {source}", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        source: io::Error,
+    },
+    /// A file is not the PEM that it should be.
+    #[error("{path}: no usable PEM {what}: {source}", path = path.display())]
+    Pem {
+        /// The file.
+        path: PathBuf,
+        /// What should be in it.
+        what: &'static str,
+        /// What is wrong with it.
+        source: pem::Error,
+    },
+    /// The key is of a kind that cannot sign, or the certificate cannot be read.
+    #[error(
+        "{certificate} and {key} cannot be served: {source}",
+        certificate = certificate.display(),
+        key = key.display()
+    )]
+    Unusable {
+        /// The certificate's file.
+        certificate: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+        /// What is wrong.
+        source: rustls::Error,
+    },
+    /// Certificate and key are no pair.
+    #[error(
+        "the private key in {key} does not belong to the first certificate in {certificate} (the \
+         server's own certificate has to come first, its intermediates after it)",
+        certificate = certificate.display(),
+        key = key.display()
+    )]
+    Mismatch {
+        /// The certificate's file.
+        certificate: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+    },
+}
+
+/// The certificate that new connections are shown. Open connections keep what they began with.
+#[derive(Debug)]
+pub struct ServingCertificate {
+    certificate: PathBuf,
+    key: PathBuf,
+    current: ArcSwap<CertifiedKey>,
+}
+
+impl ServingCertificate {
+    /// Reads a certificate chain (the server's own first) and its private key, both PEM; they may
+    /// be in one file.
+    ///
+    /// # Errors
+    /// Where the files cannot be read, are no such PEM, or are no pair.
+    pub fn load(certificate: &Path, key: &Path) -> Result<ServingCertificate, CertificateError> {
+        Ok(ServingCertificate {
+            certificate: certificate.to_owned(),
+            key: key.to_owned(),
+            current: ArcSwap::from_pointee(read_pair(certificate, key)?),
+        })
+    }
+
+    /// Reads the files again.
+    ///
+    /// # Errors
+    /// As [`ServingCertificate::load`]; the certificate read last is kept.
+    pub fn reload(&self) -> Result<(), CertificateError> {
+        self.current.store(Arc::new(read_pair(&self.certificate, &self.key)?));
+        Ok(())
+    }
+
+    /// The server's own certificate, without its intermediates.
+    pub fn leaf(&self) -> CertificateDer<'static> {
+        self.current.load().cert[0].clone()
+    }
+
+    /// Watches the files of this certificate; make it before loading them.
+    pub fn watcher(certificate: &Path, key: &Path) -> FileWatcher {
+        FileWatcher::new(vec![certificate.to_owned(), key.to_owned()])
+    }
+}
+
+impl ResolvesServerCert for ServingCertificate {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.current.load_full())
+    }
+}
+
+fn read_pair(certificate: &Path, key: &Path) -> Result<CertifiedKey, CertificateError> {
+    let read = |path: &Path| {
+        fs::read(path).map_err(|source| CertificateError::Read { path: path.into(), source })
+    };
+    let not_pem =
+        |path: &Path, what, source| CertificateError::Pem { path: path.into(), what, source };
+    let chain_pem = read(certificate)?;
+    let chain = CertificateDer::pem_slice_iter(&chain_pem)
+        .collect::<Result<Vec<_>, _>>()
+        .and_then(|chain| if chain.is_empty() { Err(pem::Error::NoItemsFound) } else { Ok(chain) })
+        .map_err(|source| not_pem(certificate, "certificate", source))?;
+    let private = PrivateKeyDer::from_pem_slice(&read(key)?)
+        .map_err(|source| not_pem(key, "private key", without_content(source)))?;
+    CertifiedKey::from_der(chain, private, &aws_lc_rs::default_provider()).map_err(|source| {
+        let (certificate, key) = (certificate.to_owned(), key.to_owned());
+        match source {
+            rustls::Error::InconsistentKeys(_) => CertificateError::Mismatch { certificate, key },
+            source => CertificateError::Unusable { certificate, key, source },
+        }
+    })
+}
+
+/// The errors of the PEM reader quote lines of the file, which here is a key.
+fn without_content(error: pem::Error) -> pem::Error {
+    match error {
+        pem::Error::IllegalSectionStart { .. } => {
+            pem::Error::IllegalSectionStart { line: b"-----".to_vec() }
+        }
+        pem::Error::Base64Decode(_) => pem::Error::Base64Decode("not base64".into()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::test_support::{certificate, leaf_of};
+    use crate::test_dir::TestDir;
+
+    #[test]
+    fn a_bad_new_pair_keeps_the_old_one() {
+        let dir = TestDir::new();
+        let (old, new) = (certificate("old"), certificate("new"));
+        let crt = dir.write("tls.crt", &old.certificate);
+        let key = dir.write("tls.key", &old.key);
+        let serving = ServingCertificate::load(&crt, &key).unwrap();
+        dir.write("tls.crt", &new.certificate);
+        let error = serving.reload().unwrap_err();
+        assert!(matches!(error, CertificateError::Mismatch { .. }), "{error}");
+        assert_eq!(serving.leaf(), leaf_of(&old.certificate));
+        dir.write("tls.key", &new.key);
+        serving.reload().unwrap();
+        assert_eq!(serving.leaf(), leaf_of(&new.certificate));
+    }
+
+    #[test]
+    fn errors_name_the_file_and_nothing_of_the_key() {
+        let dir = TestDir::new();
+        let pair = certificate("a");
+        let crt = dir.write("tls.crt", &pair.certificate);
+        let key = dir.write("tls.key", &pair.key);
+        let broken = pair.key.replacen("MIG", "SECRET!", 1);
+        assert_ne!(broken, pair.key);
+        let bad = dir.write("bad.key", &broken);
+        let cut = dir.write("cut.key", "-----BEGIN PRIVATE SECRET\nSECRET\n");
+        let absent = dir.path().join("absent");
+        let cases = [
+            (&absent, &key, "absent: No such file"),
+            (&crt, &absent, "absent: No such file"),
+            (&key, &key, "tls.key: no usable PEM certificate: no items found"),
+            (&crt, &crt, "tls.crt: no usable PEM private key: no items found"),
+            (&crt, &bad, "bad.key: no usable PEM private key"),
+            (&crt, &cut, "cut.key: no usable PEM private key"),
+        ];
+        for (crt, key, expected) in cases {
+            let error = ServingCertificate::load(crt, key).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+            assert!(!error.contains("SECRET"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Accepting connections and ending TLS, each in a task of its own.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use rustls::ServerConfig;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::http::{Handler, Protocol, serve_connection};
+use super::shutdown::{Phase, Running};
+use crate::metrics::Metrics;
+use crate::pipeline::Connection;
+
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Go's, for connections that HTTP does not watch over: upgraded ones, long answers.
+const TCP_KEEPALIVE: Duration = Duration::from_secs(15);
+
+/// Waits between attempts to accept while the process has no file descriptors left.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(5);
+const ACCEPT_BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// Go's answer, whole, to a client that speaks plain HTTP to a TLS port.
+const PLAIN_HTTP: &[u8] =
+    b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
+
+/// Accepts connections on `listener` until the process drains.
+pub async fn serve<H: Handler>(
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
+    handler: H,
+    metrics: Arc<Metrics>,
+    mut running: Running,
+) {
+    let acceptor = TlsAcceptor::from(tls);
+    loop {
+        let (tcp, peer) = tokio::select! {
+            accepted = accept(&listener) => accepted,
+            () = running.reached(Phase::Draining) => return,
+        };
+        let task = connection(tcp, peer, acceptor.clone(), handler.clone(), running.clone());
+        let metrics = metrics.clone();
+        tokio::spawn(async move {
+            let _open = Open::new(&metrics);
+            if let Err(error) = task.await {
+                if matches!(error, ConnectionError::Handshake(_)) {
+                    metrics.tls_handshake_errors.increment();
+                }
+                tracing::debug!(%peer, %error, "connection ended");
+            }
+        });
+    }
+}
+
+/// The next connection and its client's address. Fails never: errors of one connection are passed
+/// over, and a lack of file descriptors or memory is waited out, slower each time.
+pub async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    let mut backoff = ACCEPT_BACKOFF;
+    loop {
+        match listener.accept().await {
+            Ok((tcp, peer)) => {
+                // An IPv4 client of an IPv6 socket is ::ffff:192.0.2.1 here, 192.0.2.1 to others.
+                return (tcp, SocketAddr::new(peer.ip().to_canonical(), peer.port()));
+            }
+            Err(error) if of_one_connection(&error) => {}
+            Err(error) => {
+                tracing::error!(%error, retry_in = ?backoff, "cannot accept connections");
+                tokio::time::sleep(backoff).await;
+                backoff = (backoff * 2).min(ACCEPT_BACKOFF_MAX);
+            }
+        }
+    }
+}
+
+fn of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+/// Why a connection ended otherwise than by being closed.
+#[derive(Debug, thiserror::Error)]
+enum ConnectionError {
+    #[error("TLS handshake: {0}")]
+    Handshake(io::Error),
+    #[error("client spoke plain HTTP to the TLS port")]
+    PlainHttp,
+    #[error(transparent)]
+    Socket(#[from] io::Error),
+    #[error(transparent)]
+    Http(#[from] hyper::Error),
+}
+
+async fn connection<H: Handler>(
+    tcp: TcpStream,
+    peer: SocketAddr,
+    acceptor: TlsAcceptor,
+    handler: H,
+    mut running: Running,
+) -> Result<(), ConnectionError> {
+    tcp.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new().with_time(TCP_KEEPALIVE).with_interval(TCP_KEEPALIVE);
+    SockRef::from(&tcp).set_tcp_keepalive(&keepalive)?;
+    let handshake = tokio::time::timeout(HANDSHAKE_DEADLINE, handshake(tcp, &acceptor));
+    let tls = tokio::select! {
+        tls = handshake => tls.map_err(|_| ConnectionError::Handshake(io::ErrorKind::TimedOut.into()))??,
+        () = running.reached(Phase::Draining) => return Ok(()),
+    };
+    let (_, session) = tls.get_ref();
+    let protocol = match session.alpn_protocol() {
+        Some(b"h2") => Protocol::Http2,
+        _ => Protocol::Http1,
+    };
+    let certificates = session.peer_certificates().unwrap_or_default().to_vec();
+    let connection = Arc::new(Connection::new(peer, certificates));
+    serve_connection(TokioIo::new(tls), protocol, connection, handler, running).await?;
+    Ok(())
+}
+
+async fn handshake(
+    mut tcp: TcpStream,
+    acceptor: &TlsAcceptor,
+) -> Result<TlsStream<TcpStream>, ConnectionError> {
+    let mut first = [0; 5];
+    let count = tcp.peek(&mut first).await?;
+    if is_http(&first[..count]) {
+        tcp.write_all(PLAIN_HTTP).await?;
+        tcp.shutdown().await?;
+        return Err(ConnectionError::PlainHttp);
+    }
+    acceptor.accept(tcp).await.map_err(ConnectionError::Handshake)
+}
+
+/// As Go's `tlsRecordHeaderLooksLikeHTTP`. A TLS record begins with a byte below 0x20.
+fn is_http(first: &[u8]) -> bool {
+    [&b"GET /"[..], b"HEAD ", b"POST ", b"PUT /", b"OPTIO", b"PATCH", b"DELET", b"PRI *"]
+        .contains(&first)
+}
+
+/// Listens on `addr`.
+///
+/// # Errors
+/// The operating system's, with the address.
+pub async fn bind(addr: SocketAddr) -> Result<TcpListener, BindError> {
+    TcpListener::bind(addr).await.map_err(|source| BindError { addr, source })
+}
+
+/// An address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {addr}: {source}")]
+pub struct BindError {
+    addr: SocketAddr,
+    source: io::Error,
+}
+
+/// Counts a connection as open until dropped.
+struct Open<'a>(&'a Metrics);
+
+impl<'a> Open<'a> {
+    fn new(metrics: &'a Metrics) -> Open<'a> {
+        metrics.client_connections.add(1);
+        Open(metrics)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.client_connections.add(-1);
+    }
+}
+
+#[cfg(test)]
+#[path = "listener_tests.rs"]
+mod tests;

@@ -1,0 +1,169 @@
+//! TLS as kube-apiserver offers it: versions, cipher suites, ALPN, client certificates.
+
+use std::sync::Arc;
+
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls13_signature_with_raw_key,
+};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{NoClientAuth, ResolvesServerCert};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerMisbehaved,
+    ServerConfig, SignatureScheme, SupportedCipherSuite, SupportedProtocolVersion,
+};
+use rustls_pki_types::{CertificateDer, SubjectPublicKeyInfoDer, UnixTime};
+use webpki::RawPublicKeyEntity;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// How TLS is spoken with clients.
+#[derive(Debug, Clone)]
+pub struct TlsOptions {
+    /// `--tls-min-version`
+    pub min_version: MinVersion,
+    /// `--tls-cipher-suites`; `None` means all that this build knows. As in Go, the list restricts
+    /// TLS 1.2 only: the suites of TLS 1.3 are always on.
+    pub cipher_suites: Option<Vec<SupportedCipherSuite>>,
+    /// Whether clients are asked for a certificate: there is a `--client-ca-file` to judge it by.
+    pub request_client_certificates: bool,
+}
+
+/// The lowest version of TLS that is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MinVersion {
+    /// `VersionTLS12`
+    Tls12,
+    /// `VersionTLS13`
+    Tls13,
+}
+
+impl MinVersion {
+    fn versions(self) -> &'static [&'static SupportedProtocolVersion] {
+        static VERSIONS: [&SupportedProtocolVersion; 2] =
+            [&rustls::version::TLS13, &rustls::version::TLS12];
+        match self {
+            MinVersion::Tls12 => &VERSIONS,
+            MinVersion::Tls13 => &VERSIONS[..1],
+        }
+    }
+}
+
+/// The cipher suites of this build with their IANA names, preferred ones first.
+pub fn cipher_suites() -> impl Iterator<Item = (String, SupportedCipherSuite)> {
+    aws_lc_rs::ALL_CIPHER_SUITES.iter().map(|suite| {
+        let name = suite.suite().as_str().unwrap_or_default();
+        // rustls writes TLS13_AES_…, IANA and Go write TLS_AES_….
+        (name.replacen("TLS13_", "TLS_", 1), *suite)
+    })
+}
+
+/// The settings of the TLS listener.
+///
+/// # Errors
+/// Where no cipher suite is left for the versions asked for.
+pub fn server_config(
+    options: &TlsOptions,
+    certificate: Arc<dyn ResolvesServerCert>,
+) -> Result<Arc<ServerConfig>, Error> {
+    let mut provider = aws_lc_rs::default_provider();
+    if let Some(chosen) = &options.cipher_suites {
+        provider.cipher_suites.retain(|suite| suite.tls13().is_some() || chosen.contains(suite));
+    }
+    let provider = Arc::new(provider);
+    let verifier: Arc<dyn ClientCertVerifier> = if options.request_client_certificates {
+        Arc::new(PossessionVerifier::new(&provider))
+    } else {
+        Arc::new(NoClientAuth)
+    };
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(options.min_version.versions())?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(certificate);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// Verifies only that the client has the key of the certificate it shows.
+///
+/// Who signed the certificate, and until when and for what it is valid, is judged when a request is
+/// authenticated: so an unknown CA gets a 401 and an audit event instead of a broken handshake, and
+/// a changed `--client-ca-file` reaches connections that are open already.
+#[derive(Debug)]
+struct PossessionVerifier {
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl PossessionVerifier {
+    fn new(provider: &CryptoProvider) -> PossessionVerifier {
+        PossessionVerifier { algorithms: provider.signature_verification_algorithms }
+    }
+}
+
+/// The public key of a certificate of any version: rustls' own verification reads the certificate
+/// with webpki, which refuses X.509 v1, but only the key is needed here.
+fn public_key(certificate: &CertificateDer<'_>) -> Result<SubjectPublicKeyInfoDer<'static>, Error> {
+    let (_, parsed) = X509Certificate::from_der(certificate)
+        .map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
+    Ok(SubjectPublicKeyInfoDer::from(parsed.public_key().raw).into_owned())
+}
+
+impl ClientCertVerifier for PossessionVerifier {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    // Names of CAs would have to follow --client-ca-file, and would keep clients from showing the
+    // wrong certificate, which is to be answered and recorded as such.
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let key = public_key(certificate)?;
+        let key = RawPublicKeyEntity::try_from(&key)
+            .map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
+        let (_, algorithms) = self
+            .algorithms
+            .mapping
+            .iter()
+            .find(|(scheme, _)| *scheme == signed.scheme)
+            .ok_or(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme)?;
+        // In TLS 1.2 an ECDSA scheme names the hash and not the curve, so each may fit.
+        for algorithm in *algorithms {
+            match key.verify_signature(*algorithm, message, signed.signature()) {
+                Ok(()) => return Ok(HandshakeSignatureValid::assertion()),
+                Err(webpki::Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_)) => {}
+                Err(_) => break,
+            }
+        }
+        Err(Error::InvalidCertificate(CertificateError::BadSignature))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let key = public_key(certificate)?;
+        verify_tls13_signature_with_raw_key(message, &key, signed, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
