@@ -1,6 +1,8 @@
 //! Arguments, subcommands, exit codes: 0 is success, 1 is failure, 2 is wrong usage.
 
+mod demo;
 mod logging;
+mod policy;
 pub mod process;
 mod serve;
 
@@ -25,6 +27,10 @@ enum Command {
     /// Runs the proxy
     // Boxed, as it is many times the size of the others.
     Serve(Box<ServeFlags>),
+    /// Runs the proxy in front of a small Kubernetes API in memory, to try it out
+    Demo(demo::DemoFlags),
+    /// Checks audit policies
+    Policy(policy::PolicyArgs),
 }
 
 /// How a command ended, other than well.
@@ -51,6 +57,8 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
     };
     let result = match cli.command {
         Command::Serve(_) => serve::run(arguments_of(&arguments, "serve")),
+        Command::Demo(flags) => demo::run(&flags),
+        Command::Policy(args) => return policy::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

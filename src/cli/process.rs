@@ -1,6 +1,7 @@
 //! All rooms put together, running; and their end in the right order.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,11 +14,11 @@ use tokio::sync::watch;
 use crate::audit::record::Recorder;
 use crate::authn::{Authenticator, ClientCa, TokenFile, UserInfo};
 use crate::config::{Authentication, CertificateSource, Config, Serving};
-use crate::file_watch::FileWatcher;
+use crate::file_watch::{FileWatcher, POLL_INTERVAL};
 use crate::impersonation::Reviewer;
 use crate::metrics::{Metrics, Reloaded};
 use crate::pipeline::Proxy;
-use crate::policy::PolicyHandle;
+use crate::policy::{PolicyFile, PolicyHandle};
 use crate::server::admin::{Admin, Check};
 use crate::server::certificates::ServingCertificate;
 use crate::server::shutdown::{Phase, Running, Shutdown};
@@ -54,7 +55,7 @@ impl Process {
         let (force_reload, forced) = watch::channel(());
         let follow = Follow { metrics: metrics.clone(), forced };
 
-        let policy = PolicyHandle;
+        let policy = policy(&config.audit.policy_file, &follow)?;
         let authenticator = authenticator(&config.authentication, &follow)?;
         let upstream = UpstreamConfig::resolve(
             config.upstream.kubeconfig.as_deref(),
@@ -171,6 +172,16 @@ impl Follow {
         let (forced, metrics) = (self.forced.clone(), self.metrics.clone());
         tokio::spawn(reload::follow(what, watcher, forced, metrics, reload));
     }
+}
+
+fn policy(path: &Path, follow: &Follow) -> anyhow::Result<PolicyHandle> {
+    let (file, warnings) = PolicyFile::open(path).context("--audit-policy-file")?;
+    for warning in warnings {
+        tracing::warn!("audit policy: {warning}");
+    }
+    let handle = file.handle();
+    tokio::spawn(file.watch(follow.metrics.clone(), follow.forced.clone(), POLL_INTERVAL));
+    Ok(handle)
 }
 
 fn authenticator(settings: &Authentication, follow: &Follow) -> anyhow::Result<Authenticator> {

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Response;
@@ -18,6 +19,9 @@ use crate::body::BodyError;
 use crate::request::headers;
 use crate::sink::Ack;
 use crate::upstream::UpstreamBody;
+
+/// How long an error of a long-running request is read before it is passed on unread.
+const READ_AHEAD: Duration = Duration::from_secs(1);
 
 /// The body of an answer.
 pub struct ResponseBody(Source);
@@ -66,14 +70,11 @@ pub async fn relay(
     if record.is_long_running() {
         let mut status = None;
         if let Some(tap) = tap.as_mut().filter(|_| code >= 400) {
-            while tap.is_collecting() {
-                let Some(Ok(frame)) = body.frame().await else { break };
-                if let Some(data) = frame.data_ref() {
-                    tap.data(data);
-                }
-                ahead.push_back(frame);
+            // The API server writes a Status at once; whoever writes slowly writes something else.
+            let reading = read_ahead(&mut body, tap, &mut ahead);
+            if tokio::time::timeout(READ_AHEAD, reading).await.is_ok() {
+                status = tap.finish();
             }
-            status = tap.finish();
         }
         tap = None;
         record.answered(code, status);
@@ -103,6 +104,20 @@ pub async fn relay(
         })))
     };
     Response::from_parts(parts, relayed)
+}
+
+async fn read_ahead(
+    body: &mut UpstreamBody,
+    tap: &mut StatusTap,
+    ahead: &mut VecDeque<Frame<Bytes>>,
+) {
+    while tap.is_collecting() {
+        let Some(Ok(frame)) = body.frame().await else { return };
+        if let Some(data) = frame.data_ref() {
+            tap.data(data);
+        }
+        ahead.push_back(frame);
+    }
 }
 
 impl ResponseBody {

@@ -5,11 +5,15 @@
 //! the log: the wait begins with the batch's first event and not before it, so that an idle writer
 //! has no timer; a batch stays in the queue until it is written, so that `buffer_size` is all that
 //! is ever held (and completes a batch too, where it is less than `max_size`); and where there is
-//! no throttle, all complete batches are taken at once.
+//! no throttle, all complete batches are taken at once, and then none for a millisecond.
 
 use std::time::{Duration, Instant};
 
 use super::config::{Mode, Throttle};
+
+/// Where nobody waits and there is no throttle, the writer rests so long after each write: to be
+/// woken for each event would cost several times what the event's write costs.
+const REST: Duration = Duration::from_millis(1);
 
 /// What to do with the lines that wait.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,7 +30,22 @@ pub(super) enum Batcher {
     /// Somebody waits for each line: take them at once.
     Blocking,
     /// Nobody waits.
-    Batch { complete: usize, max_size: usize, max_wait: Duration, bucket: Option<Bucket> },
+    Batch {
+        /// A batch is complete with so many events.
+        complete: usize,
+        max_size: usize,
+        max_wait: Duration,
+        pace: Pace,
+    },
+}
+
+/// How fast batches may follow each other.
+#[derive(Debug)]
+pub(super) enum Pace {
+    /// Not before a time, unless there are so many events.
+    Rest { until: Instant, crowd: usize },
+    /// As there are tokens.
+    Throttle(Bucket),
 }
 
 impl Batcher {
@@ -37,7 +56,10 @@ impl Batcher {
                 complete: max_size.min(buffer_size),
                 max_size,
                 max_wait,
-                bucket: throttle.map(|throttle| Bucket::new(throttle, now)),
+                pace: match throttle {
+                    Some(throttle) => Pace::Throttle(Bucket::new(throttle, now)),
+                    None => Pace::Rest { until: now, crowd: buffer_size.div_ceil(2) },
+                },
             },
         }
     }
@@ -53,7 +75,7 @@ impl Batcher {
         if length == 0 {
             return Step::Wait { until: None, wake_at: Some(1) };
         }
-        let Batcher::Batch { complete, max_size, max_wait, bucket } = self else {
+        let Batcher::Batch { complete, max_size, max_wait, pace } = self else {
             return Step::Take(length);
         };
         if length < *complete && !closing {
@@ -63,9 +85,15 @@ impl Batcher {
                 return Step::Wait { until: end, wake_at: Some(*complete) };
             }
         }
-        match bucket {
-            None => Step::Take(length),
-            Some(bucket) => match bucket.take(now) {
+        match pace {
+            Pace::Rest { until, crowd } => {
+                if now < *until && length < *crowd && !closing {
+                    return Step::Wait { until: Some(*until), wake_at: Some(*crowd) };
+                }
+                *until = now + REST;
+                Step::Take(length)
+            }
+            Pace::Throttle(bucket) => match bucket.take(now) {
                 Ok(()) => Step::Take(length.min(*max_size)),
                 Err(until) => Step::Wait { until, wake_at: None },
             },
@@ -101,3 +129,7 @@ impl Bucket {
         Err(missing.ok().and_then(|missing| now.checked_add(missing + Duration::from_nanos(1))))
     }
 }
+
+#[cfg(test)]
+#[path = "batch_tests.rs"]
+mod tests;

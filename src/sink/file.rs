@@ -142,14 +142,19 @@ impl LogFile {
         }
     }
 
-    /// After a failed write: cuts off the part of a line that was written, if nobody else has
-    /// changed the file meanwhile. If it stays, the next write ends it with a newline.
-    fn cut(&mut self, end: u64) {
-        let open = &mut self.open;
-        let unchanged = open.file.metadata().is_ok_and(|metadata| metadata.len() == open.size);
-        if open.regular && unchanged && open.file.set_len(end).is_ok() {
-            open.size = end;
-            open.torn = false;
+    /// After a failed write: cuts off `tail`, the part of a line that was written, if the file does
+    /// end with it. If it stays, the next write ends it with a newline.
+    fn cut(&mut self, tail: &[u8]) {
+        // Not by what we think its size is: somebody may just have cut it, or written to it.
+        let size = self.open.file.metadata().map_or(0, |metadata| metadata.len());
+        let Some(start) = size.checked_sub(tail.len() as u64) else {
+            return;
+        };
+        let mut last = vec![0; tail.len()];
+        let read = self.open.file.read_exact_at(&mut last, start);
+        if read.is_ok() && last == tail && self.open.file.set_len(start).is_ok() {
+            self.open.size = start;
+            self.open.torn = false;
         }
     }
 
@@ -195,13 +200,13 @@ impl Output for LogFile {
             let error = io::Error::new(gone.kind(), gone.to_string());
             return Written { whole: 0, error: Some(error) };
         }
-        let before = self.open.size;
         let appended = append(&mut self.open.file, &lines[..fitting], self.open.torn);
         self.open.size += appended.bytes;
         self.open.torn = appended.torn;
         self.open.inherited &= appended.bytes == 0;
-        if appended.torn && appended.bytes > appended.whole_bytes {
-            self.cut(before + appended.whole_bytes);
+        let rest = (appended.bytes - appended.whole_bytes) as usize;
+        if rest > 0 && self.open.regular {
+            self.cut(&lines[appended.whole][..rest]);
         }
         Written { whole: appended.whole, error: appended.error }
     }
@@ -346,4 +351,4 @@ fn create_folder(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 #[path = "file_tests.rs"]
-mod tests;
+pub(super) mod tests;

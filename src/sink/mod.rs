@@ -1,7 +1,7 @@
 //! Where encoded events go: one queue, one writer thread, one log.
 //!
 //! A request hands over a whole line ([`Sink::submit`]) and, by mode, waits for the [`Ack`] or does
-//! not. The [writer](self::writer) takes all lines that wait and writes them together. Lines of one
+//! not. The writer takes all lines that wait and writes them together. Lines of one
 //! submitter keep their order; those of different ones are mixed, but never within a line.
 //!
 //! As kube-apiserver's log backend, but: a deleted or moved log file is noticed; rotation overwrites
@@ -19,6 +19,8 @@ mod losses;
 mod output;
 mod queue;
 mod rotate;
+#[cfg(test)]
+mod test_folder;
 mod writer;
 
 use std::sync::{Arc, Mutex};

@@ -69,7 +69,7 @@ pub(super) struct Appended {
     pub(super) whole: usize,
     /// All bytes that were written.
     pub(super) bytes: u64,
-    /// Those up to the end of the last whole line.
+    /// Those up to the end of the last whole line. Any others are of the line after it.
     pub(super) whole_bytes: u64,
     /// The output now ends within a line.
     pub(super) torn: bool,

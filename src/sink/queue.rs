@@ -1,6 +1,7 @@
 //! Lines on their way from the requests to the writer thread.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -48,7 +49,7 @@ impl Future for Ack {
 pub(super) type AckSender = oneshot::Sender<Result<(), WriteError>>;
 
 /// Lines that are written together, and who waits for each: all of them or (batch) none.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Group {
     pub(super) lines: VecDeque<Vec<u8>>,
     pub(super) acks: VecDeque<AckSender>,
@@ -90,7 +91,6 @@ pub(super) enum Task {
 }
 
 /// The queue of one sink.
-#[derive(Debug)]
 pub(super) struct Queue {
     waiting: Mutex<Waiting>,
     wake: Condvar,
@@ -99,7 +99,7 @@ pub(super) struct Queue {
     metrics: Arc<Metrics>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Waiting {
     group: Group,
     /// When the first of the lines came.
@@ -205,6 +205,13 @@ impl Queue {
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().expect("nothing panics while it holds the queue")
+    }
+}
+
+impl fmt::Debug for Queue {
+    /// Without the lines: events are not for our own log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queue").field("capacity", &self.capacity).finish_non_exhaustive()
     }
 }
 

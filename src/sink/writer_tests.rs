@@ -1,1 +1,283 @@
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::task::{Context, Poll, Waker};
 
+use super::*;
+use crate::metrics::{Metrics, Plugin};
+use crate::sink::{Ack, Mode, Sink, Throttle};
+
+/// What the fake output does with a call.
+enum Act {
+    Write,
+    /// Writes so many lines and fails at the next.
+    FailAfter(usize),
+    Panic,
+}
+
+/// Shows each call and waits until it is told what to do.
+struct Fake {
+    calls: Sender<Vec<String>>,
+    acts: Receiver<Act>,
+    synced: Sender<()>,
+}
+
+impl Output for Fake {
+    fn write(&mut self, lines: &[Vec<u8>]) -> crate::sink::output::Written {
+        let text = |line: &Vec<u8>| String::from_utf8(line.clone()).unwrap().trim_end().to_owned();
+        self.calls.send(lines.iter().map(text).collect()).unwrap();
+        let (whole, error) = match self.acts.recv().unwrap_or(Act::Write) {
+            Act::Write => (lines.len(), None),
+            Act::FailAfter(whole) => (whole, Some(io::ErrorKind::StorageFull.into())),
+            Act::Panic => panic!("as the test wants it"),
+        };
+        crate::sink::output::Written { whole, error }
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.synced.send(()).unwrap();
+        Ok(())
+    }
+}
+
+/// A sink with a fake output, and the test's ends of it.
+struct Rig {
+    sink: Sink,
+    metrics: Arc<Metrics>,
+    calls: Receiver<Vec<String>>,
+    acts: Sender<Act>,
+    synced: Receiver<()>,
+}
+
+fn rig(mode: Mode) -> Rig {
+    let metrics = Arc::new(Metrics::default());
+    let (calls_in, calls) = mpsc::channel();
+    let (acts, acts_out) = mpsc::channel();
+    let (synced_in, synced) = mpsc::channel();
+    let output = Box::new(Fake { calls: calls_in, acts: acts_out, synced: synced_in });
+    let sink = Sink::start(output, "audit.log", mode, metrics.clone()).unwrap();
+    Rig { sink, metrics, calls, acts, synced }
+}
+
+impl Rig {
+    fn submit(&self, text: &str) -> Ack {
+        self.sink.submit(format!("{text}\n").into_bytes())
+    }
+
+    /// The writer's next call, which it then hangs in.
+    fn call(&self) -> Vec<String> {
+        self.calls.recv_timeout(Duration::from_secs(30)).expect("the writer writes")
+    }
+
+    fn act(&self, act: Act) {
+        self.acts.send(act).unwrap();
+    }
+
+    fn lost(&self) -> (u64, u64) {
+        (self.metrics.lost(Plugin::Log), self.metrics.lost(Plugin::Buffered))
+    }
+}
+
+fn batch(buffer_size: usize, max_size: usize) -> Mode {
+    Mode::Batch { buffer_size, max_size, max_wait: Duration::from_secs(3600), throttle: None }
+}
+
+fn pending(ack: &mut Ack) -> bool {
+    pin!(ack).poll(&mut Context::from_waker(Waker::noop())).is_pending()
+}
+
+#[tokio::test]
+async fn what_gathers_during_a_write_is_written_together() {
+    let rig = rig(Mode::Blocking);
+    let mut first = rig.submit("first");
+    assert_eq!(rig.call(), ["first"]);
+    let mut others: Vec<_> = (0..10).map(|index| rig.submit(&index.to_string())).collect();
+    assert!(pending(&mut first), "the write has not returned");
+    assert_eq!(rig.metrics.sink_queue.value(), 10);
+    rig.act(Act::Write);
+    first.await.unwrap();
+    assert_eq!(rig.call(), ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]);
+    assert!(others.iter_mut().all(pending));
+    rig.act(Act::Write);
+    for ack in others {
+        ack.await.unwrap();
+    }
+    assert_eq!(rig.metrics.events.value(), 11);
+    assert_eq!(rig.lost(), (0, 0));
+}
+
+#[tokio::test]
+async fn an_event_whose_ack_is_dropped_is_written() {
+    let rig = rig(Mode::Blocking);
+    drop(rig.submit("unwatched"));
+    assert_eq!(rig.call(), ["unwatched"]);
+    rig.act(Act::Write);
+    rig.sink.shutdown().await;
+    assert_eq!(rig.lost(), (0, 0));
+}
+
+#[tokio::test]
+async fn only_the_line_that_failed_is_lost() {
+    let rig = rig(Mode::BlockingStrict);
+    let first = rig.submit("first");
+    assert_eq!(rig.call(), ["first"]);
+    let acks: Vec<_> = ["a", "b", "c"].into_iter().map(|text| rig.submit(text)).collect();
+    rig.act(Act::Write);
+    assert_eq!(rig.call(), ["a", "b", "c"]);
+    rig.act(Act::FailAfter(1));
+    assert_eq!(rig.call(), ["c"], "the failure of one does not stop the rest");
+    rig.act(Act::FailAfter(0));
+    first.await.unwrap();
+    let [a, b, c] = acks.try_into().unwrap();
+    a.await.unwrap();
+    let error = b.await.unwrap_err();
+    assert!(matches!(error, WriteError::Io { .. }));
+    assert!(error.to_string().starts_with("cannot write to the audit log audit.log: "), "{error}");
+    c.await.unwrap_err();
+    assert_eq!(rig.lost(), (2, 0));
+
+    let next = rig.submit("next");
+    assert_eq!(rig.call(), ["next"]);
+    // The writer has published the outcome of one group before it writes another.
+    assert_eq!(rig.sink.state(), SinkState::Failing(error.to_string()));
+    rig.act(Act::Write);
+    next.await.unwrap();
+    rig.sink.shutdown().await;
+    assert_eq!(rig.sink.state(), SinkState::Ok);
+}
+
+#[tokio::test]
+async fn a_panic_costs_one_group() {
+    for mode in [Mode::Blocking, batch(10, 1)] {
+        let blocking = mode == Mode::Blocking;
+        let rig = rig(mode);
+        let first = rig.submit("first");
+        rig.call();
+        rig.act(Act::Panic);
+        let second = rig.submit("second");
+        assert_eq!(rig.call(), ["second"]);
+        rig.act(Act::Write);
+        assert_eq!(matches!(first.await, Err(WriteError::Panicked)), blocking);
+        second.await.unwrap();
+        assert_eq!(rig.lost(), (1, 0));
+    }
+}
+
+#[tokio::test]
+async fn shutdown_writes_what_is_queued_syncs_and_refuses_the_rest() {
+    for (mode, lost) in [(Mode::Blocking, (1, 0)), (batch(10, 10), (0, 1))] {
+        let rig = rig(mode.clone());
+        let acks = [rig.submit("one"), rig.submit("two")];
+        let mut shutdown = Box::pin(rig.sink.shutdown());
+        assert!(shutdown.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        let mut seen = rig.call();
+        // A slow sink: it has not finished, so neither has shutdown.
+        assert!(shutdown.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        rig.act(Act::Write);
+        if seen.len() == 1 {
+            // In a blocking mode the writer may have been quicker than the second event.
+            seen.extend(rig.call());
+            rig.act(Act::Write);
+        }
+        assert_eq!(seen, ["one", "two"]);
+        shutdown.await;
+        rig.synced.try_recv().expect("synced before shutdown returns");
+        for ack in acks {
+            ack.await.unwrap();
+        }
+        let late = rig.submit("late").await;
+        assert!(matches!(late, Err(WriteError::ShutDown)));
+        assert_eq!(rig.lost(), lost);
+        assert_eq!(rig.metrics.events.value(), 3);
+        rig.sink.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn a_full_queue_drops_the_newest_and_tells_nobody_but_the_metric() {
+    let rig = rig(batch(1, 1));
+    drop(rig.submit("being written"));
+    rig.call();
+    let mut kept = rig.submit("kept");
+    let mut dropped = rig.submit("dropped");
+    assert!(!pending(&mut kept) && !pending(&mut dropped), "batch mode waits for nothing");
+    dropped.await.unwrap();
+    assert_eq!(rig.lost(), (0, 1));
+    assert_eq!(rig.metrics.events.value(), 3);
+    rig.act(Act::Write);
+    assert_eq!(rig.call(), ["kept"]);
+    rig.act(Act::Write);
+    rig.sink.shutdown().await;
+    assert_eq!(rig.lost(), (0, 1));
+}
+
+#[tokio::test]
+async fn a_batch_waits_until_it_is_full() {
+    let rig = rig(batch(10, 3));
+    ["one", "two"].iter().for_each(|text| drop(rig.submit(text)));
+    assert!(rig.calls.try_recv().is_err());
+    drop(rig.submit("three"));
+    assert_eq!(rig.call(), ["one", "two", "three"]);
+    rig.act(Act::Write);
+    rig.sink.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_batch_is_written_when_its_time_has_come() {
+    let max_wait = Duration::from_millis(20);
+    let rig = rig(Mode::Batch { buffer_size: 10, max_size: 3, max_wait, throttle: None });
+    let started = Instant::now();
+    drop(rig.submit("one"));
+    assert_eq!(rig.call(), ["one"]);
+    assert!(started.elapsed() >= max_wait);
+    rig.act(Act::Write);
+    rig.sink.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_throttle_makes_batches_of_at_most_max_size() {
+    let throttle = Some(Throttle { qps: 1000.0, burst: 1 });
+    let rig = rig(Mode::Batch { buffer_size: 10, max_size: 2, max_wait: Duration::ZERO, throttle });
+    drop(rig.submit("0"));
+    assert_eq!(rig.call(), ["0"]);
+    for text in ["1", "2", "3"] {
+        drop(rig.submit(text));
+    }
+    rig.act(Act::Write);
+    assert_eq!(rig.call(), ["1", "2"]);
+    rig.act(Act::Write);
+    assert_eq!(rig.call(), ["3"]);
+    rig.act(Act::Write);
+    rig.sink.shutdown().await;
+}
+
+#[tokio::test]
+async fn five_events_in_batches_of_one_arrive() {
+    let rig = rig(batch(10, 1));
+    // Acts in advance: the sink is quick.
+    (0..5).for_each(|_| rig.act(Act::Write));
+    let texts = ["1", "2", "3", "4", "5"];
+    texts.iter().for_each(|text| drop(rig.submit(text)));
+    rig.sink.shutdown().await;
+    assert_eq!(rig.calls.try_iter().flatten().collect::<VecDeque<_>>(), texts);
+}
+
+#[test]
+fn the_last_handle_closes_the_log() {
+    let rig = rig(Mode::Blocking);
+    drop(rig.submit("last"));
+    drop(rig.sink);
+    rig.acts.send(Act::Write).unwrap();
+    rig.synced.recv_timeout(Duration::from_secs(30)).expect("the writer ends");
+    assert_eq!(rig.calls.try_iter().flatten().collect::<Vec<_>>(), ["last"]);
+}
+
+#[test]
+fn an_ack_needs_no_runtime_and_can_be_polled_again() {
+    let mut ack = Ack::ready(Ok(()));
+    for _ in 0..2 {
+        let poll = pin!(&mut ack).poll(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(poll, Poll::Ready(Ok(()))));
+    }
+}

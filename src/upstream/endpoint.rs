@@ -53,7 +53,7 @@ impl Endpoint {
         }
         let port = match authority.port() {
             Some(port) => port.as_u16(),
-            None if authority.as_str().ends_with(':') || authority.as_str().contains("]:") => {
+            None if authority.as_str() != authority.host() => {
                 return Err(wrong("the port is not a number"));
             }
             None if scheme == Scheme::HTTPS => 443,

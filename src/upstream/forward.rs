@@ -1,6 +1,7 @@
 //! Requests to the API server, and their answers.
 
 use std::error::Error;
+use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -10,9 +11,10 @@ use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Limited};
 
-use super::config::{UpstreamConfig, parse_server_name};
+use super::config::{Trust, UpstreamConfig, parse_server_name};
 use super::connect::Connector;
 use super::credentials::Credentials;
+use super::endpoint::Endpoint;
 use super::error::{ConfigError, SendError};
 use super::http1::Http1Lease;
 use super::http2::Http2Lease;
@@ -23,8 +25,11 @@ use super::tls::ClientTls;
 use crate::body::RequestBody;
 use crate::metrics::Metrics;
 
-/// How often one request is tried, if every time it is certain that it was not processed.
+/// How often one request is tried, if every time the API server says that it did not process it.
 const MAX_ATTEMPTS: u32 = 4;
+/// How many connections may turn out to be closed before anything of it is written. A server that
+/// leaves leaves all of them, and each is only found out by its next request.
+const MAX_CLOSED: u32 = 64;
 /// Waited before a request is tried a third time; doubled for the fourth.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
 /// Between two looks at the token file, and every how many of them also at the rest.
@@ -54,6 +59,7 @@ impl Upstream {
     pub fn new(config: UpstreamConfig, metrics: Arc<Metrics>) -> Result<Upstream, ConfigError> {
         let UpstreamConfig { server, trust, tls_server_name, client_certificate, credentials } =
             config;
+        warn_of_risks(&server, &trust);
         let tls = match server.is_https() {
             true => {
                 let name = match tls_server_name {
@@ -116,7 +122,7 @@ impl Upstream {
         let pool = &self.0.pool;
         let (mut head, body) = self.outgoing(request);
         let body = BodySource::new(body);
-        let mut attempt = 1;
+        let (mut attempt, mut closed) = (1, 0);
         loop {
             let lease = pool.lease().await?;
             let Some(outgoing) = body.attempt() else {
@@ -138,10 +144,17 @@ impl Upstream {
                     body.settle();
                     return Ok(response);
                 }
-                Err(error @ SendError::NotProcessed { .. }) if !last && body.can_repeat() => {
+                Err(Failed { error, unsent }) => {
+                    let not_processed = matches!(error, SendError::NotProcessed { .. });
+                    if !not_processed || last || closed == MAX_CLOSED || !body.can_repeat() {
+                        return Err(error);
+                    }
                     tracing::debug!(%error, "sending a request again");
+                    if unsent {
+                        closed += 1;
+                        continue;
+                    }
                 }
-                Err(error) => return Err(error),
             }
             if attempt > 1 {
                 tokio::time::sleep(RETRY_PAUSE * (attempt - 1)).await;
@@ -206,6 +219,12 @@ impl Upstream {
         (Head { method: parts.method, target, headers: parts.headers }, body)
     }
 
+    /// What is done at the `tick`th second.
+    #[cfg(test)]
+    pub(super) fn look(&self, tick: u32) {
+        self.0.look(tick);
+    }
+
     pub(super) fn count<T>(&self, result: &Result<T, SendError>) {
         if let Err(error) = result
             && !error.is_clients_fault()
@@ -258,21 +277,41 @@ impl Head {
     }
 }
 
+fn warn_of_risks(server: &Endpoint, trust: &Trust) {
+    let upstream = server.authority.as_str();
+    if server.is_https() {
+        if matches!(trust, Trust::Insecure) {
+            tracing::warn!(upstream, "the API server's certificate is not checked");
+        }
+    } else if server.host != "localhost"
+        && !server.host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    {
+        tracing::warn!(upstream, "requests and credentials go to the API server in plain text");
+    }
+}
+
+/// Why a request got no answer on one connection.
+struct Failed {
+    error: SendError,
+    /// The connection was closed before a byte of the request was written.
+    unsent: bool,
+}
+
 async fn send_http2(
     pool: &Pool,
     stream: Http2Lease,
     request: Request<Outgoing>,
     body: &BodySource,
-) -> Result<Response<UpstreamBody>, SendError> {
+) -> Result<Response<UpstreamBody>, Failed> {
     match stream.sender().try_send_request(request).await {
         Ok(response) => Ok(response.map(|b| UpstreamBody::new(b, Some(Lease::Http2 { stream })))),
         Err(mut error) => {
-            let returned = error.take_message().is_some();
+            let unsent = error.take_message().is_some();
             let error = error.into_error();
-            if returned || is_go_away(&error) {
+            if unsent || is_go_away(&error) {
                 pool.retire(stream.connection());
             }
-            Err(judge(error, returned, body))
+            Err(Failed { error: judge(error, unsent, body), unsent })
         }
     }
 }
@@ -281,28 +320,28 @@ async fn send_http1(
     mut connection: Http1Lease,
     request: Request<Outgoing>,
     body: &BodySource,
-) -> Result<Response<UpstreamBody>, SendError> {
+) -> Result<Response<UpstreamBody>, Failed> {
     match connection.sender.try_send_request(request).await {
         Ok(response) => Ok(response.map(|b| UpstreamBody::new(b, Some(Lease::Http1(connection))))),
         Err(mut error) => {
-            let returned = error.take_message().is_some();
-            Err(judge(error.into_error(), returned, body))
+            let unsent = error.take_message().is_some();
+            Err(Failed { error: judge(error.into_error(), unsent, body), unsent })
         }
     }
 }
 
-/// Whose fault it is, and whether the API server may have seen the request. `returned`: hyper gave
+/// Whose fault it is, and whether the API server may have seen the request. `unsent`: hyper gave
 /// the request back, so not a byte of it was written.
-pub(super) fn judge(error: hyper::Error, returned: bool, body: &BodySource) -> SendError {
+pub(super) fn judge(error: hyper::Error, unsent: bool, body: &BodySource) -> SendError {
     if body.failed() {
         return SendError::BodyFromClient;
     }
     if error.is_timeout() {
         let waiting_for = "the API server to answer a PING";
-        return SendError::Timeout { waiting_for, sent: !returned };
+        return SendError::Timeout { waiting_for, sent: !unsent };
     }
     let source = Arc::new(error);
-    match returned || is_go_away(&source) || is_refused(&source) {
+    match unsent || is_go_away(&source) || is_refused(&source) {
         true => SendError::NotProcessed { source },
         false => SendError::Interrupted { source },
     }

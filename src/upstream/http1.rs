@@ -1,6 +1,7 @@
 //! HTTP/1.1 connections, for an API server that offers nothing else: one request at a time each,
 //! kept for the next one.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,11 @@ const MAX_IDLE: usize = 100;
 
 /// Connections that wait for their next request, the last used at the end.
 #[derive(Default)]
-pub(super) struct Http1Idle(Mutex<Vec<Waiting>>);
+pub(super) struct Http1Idle {
+    waiting: Mutex<Vec<Waiting>>,
+    /// Grows when all connections of before are to go; those in use then do not come back.
+    generation: AtomicU64,
+}
 
 struct Waiting {
     sender: SendRequest<Outgoing>,
@@ -29,6 +34,7 @@ struct Waiting {
 pub(super) struct Http1Lease {
     pub(super) sender: SendRequest<Outgoing>,
     idle: Arc<Http1Idle>,
+    generation: u64,
 }
 
 /// Speaks HTTP/1.1 on `stream`.
@@ -37,6 +43,7 @@ pub(super) async fn open(
     idle: &Arc<Http1Idle>,
     stream: Stream,
 ) -> Result<Http1Lease, SendError> {
+    let generation = idle.generation();
     let (sender, connection) = Builder::new()
         .handshake(TokioIo::new(stream))
         .await
@@ -47,7 +54,7 @@ pub(super) async fn open(
             tracing::debug!(%upstream, %error, "upstream connection ended");
         }
     });
-    Ok(Http1Lease { sender, idle: Arc::clone(idle) })
+    Ok(Http1Lease { sender, idle: Arc::clone(idle), generation })
 }
 
 impl Http1Idle {
@@ -57,7 +64,7 @@ impl Http1Idle {
         let mut waiting = self.lock();
         let ready = waiting.iter().rposition(|w| w.sender.is_ready())?;
         let sender = waiting.remove(ready).sender;
-        Some(Http1Lease { sender, idle: Arc::clone(self) })
+        Some(Http1Lease { sender, idle: Arc::clone(self), generation: self.generation() })
     }
 
     /// Drops those that are closed or have waited too long.
@@ -68,9 +75,11 @@ impl Http1Idle {
         });
     }
 
-    /// Drops all.
+    /// Drops all, those in use when their answer has ended.
     pub(super) fn clear(&self) {
-        self.lock().clear();
+        let mut waiting = self.lock();
+        self.generation.fetch_add(1, Ordering::Relaxed);
+        waiting.clear();
     }
 
     /// Whether one is open.
@@ -79,7 +88,11 @@ impl Http1Idle {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Waiting>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
     }
 }
 
@@ -90,7 +103,7 @@ impl Http1Lease {
             return;
         }
         let mut waiting = self.idle.lock();
-        if waiting.len() < MAX_IDLE {
+        if waiting.len() < MAX_IDLE && self.generation == self.idle.generation() {
             waiting.push(Waiting { sender: self.sender, since: Instant::now() });
         }
     }

@@ -124,7 +124,7 @@ impl Http2Connection {
     }
 
     /// How many sweeps in a row, this one too, have found it unused.
-    pub(super) fn idle_sweeps(&self) -> u32 {
+    pub(super) fn count_idle_sweep(&self) -> u32 {
         if self.streams() > 0 {
             self.idle_sweeps.store(0, Ordering::Relaxed);
             return 0;

@@ -17,11 +17,11 @@ use super::error::ConfigError;
 struct Kubeconfig {
     #[serde(default)]
     current_context: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     contexts: Vec<NamedContext>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     clusters: Vec<NamedCluster>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     users: Vec<NamedUser>,
 }
 
@@ -60,7 +60,7 @@ struct Cluster {
 #[derive(Deserialize)]
 struct NamedUser {
     name: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     user: User,
 }
 
@@ -80,6 +80,15 @@ struct User {
     auth_provider: Option<serde::de::IgnoredAny>,
     #[serde(rename = "as")]
     impersonate: Option<String>,
+}
+
+/// Tools write empty lists as `null`.
+fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 impl UpstreamConfig {
@@ -302,6 +311,8 @@ impl Reader<'_> {
         let location = error.location();
         // Without the snippet: the lines around an error in a kubeconfig are mostly credentials.
         let reason = error.without_snippet().to_string();
+        // The place is said by `ConfigError` already.
+        let reason = reason.split(" at line ").next().unwrap_or_default().to_owned();
         ConfigError::Yaml {
             path: self.path.to_owned(),
             line: location.as_ref().map_or(1, |l| l.line()),

@@ -134,11 +134,18 @@ fn errors_name_the_field_and_the_remedy() {
 fn yaml_errors_have_a_place_and_no_secrets() {
     let text = one("{server: [1]}", "{token: hunter2}").replace("kind: Config", "kind: Config\n");
     let error = read(&text, None).map(|_| ()).unwrap_err();
-    assert!(error.starts_with("/etc/kap/kubeconfig.yaml:12:"), "{error}");
+    assert_eq!(error, "/etc/kap/kubeconfig.yaml:11:21: expected string scalar");
     assert!(!error.contains("hunter2"), "{error}");
     let broken = "users:\n- name: u\n  user: {token: hunter2, client-key-data: {a: hunter2}\n";
     let error = read(broken, None).map(|_| ()).unwrap_err();
     assert!(!error.contains("hunter2"), "{error}");
+}
+
+#[test]
+fn empty_lists_may_be_null() {
+    let text = "contexts: null\nclusters: null\nusers: null\ncurrent-context: ''\n";
+    let error = read(text, None).map(|_| ()).unwrap_err();
+    assert!(error.contains("current-context: is not set"), "{error}");
 }
 
 #[test]

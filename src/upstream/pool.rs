@@ -90,7 +90,7 @@ impl Pool {
         let mut idle = Vec::new();
         let mut used = Vec::new();
         for connection in self.http2.load().iter().filter(|c| !c.is_closed()) {
-            match connection.idle_sweeps() >= IDLE_SWEEPS {
+            match connection.count_idle_sweep() >= IDLE_SWEEPS {
                 true => idle.push(Arc::clone(connection)),
                 false => used.push(Arc::clone(connection)),
             }

@@ -198,3 +198,52 @@ impl Body for Outgoing {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    /// A body in frames, which `RequestBody` can only have from a connection.
+    fn streamed(frames: &[&'static str]) -> BodySource {
+        BodySource::Streamed(Arc::new(Mutex::new(Streamed {
+            body: RequestBody::EMPTY,
+            kept: Some(frames.iter().map(|f| Bytes::from_static(f.as_bytes())).collect()),
+            kept_bytes: 0,
+            attempt: 0,
+            ended: false,
+            failed: false,
+        })))
+    }
+
+    #[tokio::test]
+    async fn each_attempt_begins_at_the_beginning_and_only_the_last_goes_on() {
+        let source = streamed(&["a", "b"]);
+        let mut first = source.attempt().unwrap();
+        assert_eq!(first.size_hint().exact(), Some(2));
+        assert_eq!(first.frame().await.unwrap().unwrap().into_data().unwrap(), "a");
+        let mut second = source.attempt().unwrap();
+        assert!(first.frame().await.unwrap().is_err());
+        assert_eq!(second.frame().await.unwrap().unwrap().into_data().unwrap(), "a");
+        assert!(!second.is_end_stream());
+        assert_eq!(second.size_hint().exact(), Some(1));
+        // An answer in the middle of it takes nothing away.
+        source.settle();
+        assert_eq!(second.frame().await.unwrap().unwrap().into_data().unwrap(), "b");
+        assert!(second.is_end_stream());
+        assert!(second.frame().await.is_none());
+    }
+
+    #[test]
+    fn too_much_is_not_kept() {
+        let BodySource::Streamed(shared) = streamed(&[]) else { unreachable!() };
+        let half = Bytes::from(vec![0; KEPT / 2]);
+        lock(&shared).keep(&half);
+        lock(&shared).keep(&half);
+        let source = BodySource::Streamed(Arc::clone(&shared));
+        assert!(source.can_repeat());
+        lock(&shared).keep(&Bytes::from_static(b"1"));
+        assert!(!source.can_repeat() && source.attempt().is_none());
+    }
+}

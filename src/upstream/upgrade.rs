@@ -55,8 +55,8 @@ impl Upstream {
                 Ok(response.map(|b| UpstreamBody::new(b, None)))
             }
             Err(mut error) => {
-                let returned = error.take_message().is_some();
-                Err(judge(error.into_error(), returned, &body))
+                let unsent = error.take_message().is_some();
+                Err(judge(error.into_error(), unsent, &body))
             }
         }
     }

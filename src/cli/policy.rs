@@ -1,0 +1,53 @@
+//! `kube-audit-proxy policy`: what the server would say of a policy file, without a server.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::policy::{self, LoadError};
+
+/// Arguments of `policy`.
+#[derive(Debug, clap::Args)]
+pub struct PolicyArgs {
+    #[command(subcommand)]
+    command: PolicyCommand,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum PolicyCommand {
+    /// Checks policy files as kube-apiserver would at its start; fails if one is refused
+    Check {
+        /// Audit policies (audit.k8s.io/v1, kind Policy), YAML or JSON
+        #[arg(value_name = "FILE", required = true)]
+        files: Vec<PathBuf>,
+    },
+}
+
+/// Runs the subcommand. Verdicts go to standard output, problems and warnings to standard error,
+/// one a line.
+pub fn run(args: PolicyArgs) -> ExitCode {
+    let PolicyCommand::Check { files } = args.command;
+    let mut code = ExitCode::SUCCESS;
+    for file in files {
+        let (warnings, problems) = match policy::load(&file) {
+            Ok(loaded) => {
+                let rules = loaded.policy.rule_count();
+                let plural = if rules == 1 { "" } else { "s" };
+                println!("{}: ok, {rules} rule{plural}", file.display());
+                (loaded.warnings, None)
+            }
+            Err(LoadError::Invalid { problems, warnings }) => {
+                let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                (warnings, Some(lines.join("\n")))
+            }
+            Err(error) => (Vec::new(), Some(error.to_string())),
+        };
+        for warning in warnings {
+            eprintln!("warning: {warning}");
+        }
+        if let Some(problems) = problems {
+            eprintln!("{problems}");
+            code = ExitCode::FAILURE;
+        }
+    }
+    code
+}

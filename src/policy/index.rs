@@ -1,0 +1,63 @@
+//! From a key (a user, a verb, a resource) to the rules that can match it, as sets of bits.
+
+use std::collections::HashMap;
+
+/// For which keys a rule can match.
+pub(super) enum Keys<'r> {
+    /// For all.
+    Any,
+    /// Only for these.
+    Only(Vec<&'r [u8]>),
+}
+
+/// One bit a rule, the first rule lowest. All sets of one policy are equally long.
+type Bits = Box<[u64]>;
+
+/// An index of rules.
+#[derive(Debug)]
+pub(super) struct Index {
+    listed: HashMap<Box<[u8]>, Bits>,
+    /// For keys that no rule lists.
+    other: Bits,
+}
+
+impl Index {
+    /// Indexes the rules, each by its keys.
+    pub(super) fn new<'r>(rules: impl ExactSizeIterator<Item = Keys<'r>>) -> Index {
+        let rules: Vec<Keys<'r>> = rules.collect();
+        let empty = || vec![0; rules.len().div_ceil(u64::BITS as usize)].into_boxed_slice();
+        let mut other = empty();
+        let mut listed: HashMap<Box<[u8]>, Bits> = HashMap::new();
+        for (number, keys) in rules.iter().enumerate() {
+            match keys {
+                Keys::Any => set(&mut other, number),
+                Keys::Only(keys) => {
+                    for key in keys {
+                        set(listed.entry((*key).into()).or_insert_with(empty), number);
+                    }
+                }
+            }
+        }
+        for bits in listed.values_mut() {
+            bits.iter_mut().zip(&other).for_each(|(word, any)| *word |= any);
+        }
+        Index { listed, other }
+    }
+
+    /// The rules that can match `key`.
+    pub(super) fn of(&self, key: &[u8]) -> &[u64] {
+        if self.listed.is_empty() {
+            return &self.other;
+        }
+        self.listed.get(key).unwrap_or(&self.other)
+    }
+
+    /// The rules that can match a key that none of them lists, or no key.
+    pub(super) fn of_other(&self) -> &[u64] {
+        &self.other
+    }
+}
+
+fn set(bits: &mut [u64], number: usize) {
+    bits[number / u64::BITS as usize] |= 1 << (number % u64::BITS as usize);
+}

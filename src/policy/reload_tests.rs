@@ -1,0 +1,169 @@
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use super::*;
+use crate::test_dir::TestDir;
+
+fn policy(rules: usize) -> String {
+    let rules = "- level: Metadata\n".repeat(rules);
+    format!("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n{rules}")
+}
+
+struct Followed {
+    dir: TestDir,
+    path: PathBuf,
+    file: PolicyFile,
+    metrics: Metrics,
+}
+
+impl Followed {
+    fn new() -> Followed {
+        let dir = TestDir::new();
+        let path = dir.write("policy.yaml", &policy(1));
+        let (file, _) = PolicyFile::open(&path).unwrap();
+        Followed { dir, path, file, metrics: Metrics::default() }
+    }
+
+    fn poll(&mut self, forced: bool) {
+        let changed = self.file.files.changed();
+        self.file.look(changed, forced, &self.metrics);
+    }
+
+    /// Rules and generation in force, then reloads that succeeded and that failed.
+    fn state(&self) -> (usize, u64, u64, u64) {
+        let handle = self.file.handle();
+        let text = self.metrics.render();
+        let reloads = |result: &str| {
+            let name =
+                format!("kube_audit_proxy_reloads_total{{file=\"policy\",result=\"{result}\"}} ");
+            text.lines().find_map(|line| line.strip_prefix(&name)).unwrap().parse().unwrap()
+        };
+        let rules = handle.current().rule_count();
+        (rules, handle.generation(), reloads("success"), reloads("failure"))
+    }
+}
+
+#[test]
+fn a_new_policy_is_in_force_after_the_next_poll_however_it_got_there() {
+    let mut it = Followed::new();
+    let handle = it.file.handle();
+    it.poll(false);
+    assert_eq!(it.state(), (1, 1, 0, 0));
+    it.dir.write("policy.yaml", &policy(2));
+    it.poll(false);
+    assert_eq!(it.state(), (2, 2, 1, 0));
+    fs::rename(it.dir.write("new.yaml", &policy(3)), &it.path).unwrap();
+    it.poll(false);
+    assert_eq!(it.state(), (3, 3, 2, 0));
+    it.poll(false);
+    it.poll(false);
+    assert_eq!(it.state(), (3, 3, 2, 0));
+    assert_eq!(handle.borrow().rule_count(), 3);
+}
+
+#[test]
+fn a_config_map_s_links_are_followed() {
+    let dir = TestDir::new();
+    dir.write("..1/policy.yaml", &policy(1));
+    dir.write("..2/policy.yaml", &policy(2));
+    symlink("..1", dir.path().join("..data")).unwrap();
+    let path = dir.path().join("policy.yaml");
+    symlink("..data/policy.yaml", &path).unwrap();
+    let (file, _) = PolicyFile::open(&path).unwrap();
+    symlink("..2", dir.path().join("..data_tmp")).unwrap();
+    fs::rename(dir.path().join("..data_tmp"), dir.path().join("..data")).unwrap();
+    let mut it = Followed { dir, path, file, metrics: Metrics::default() };
+    it.poll(false);
+    assert_eq!(it.state(), (2, 2, 1, 0));
+}
+
+#[test]
+fn a_bad_file_keeps_the_last_good_policy_and_counts_once() {
+    let mut it = Followed::new();
+    it.dir.write("policy.yaml", "rules: [");
+    it.poll(false);
+    it.poll(false);
+    it.poll(false);
+    assert_eq!(it.state(), (1, 1, 0, 1));
+    it.dir.write("policy.yaml", "rules: [}");
+    it.poll(false);
+    assert_eq!(it.state(), (1, 1, 0, 2));
+    it.dir.write("policy.yaml", &policy(2));
+    it.poll(false);
+    assert_eq!(it.state(), (2, 2, 1, 2));
+}
+
+#[test]
+fn a_bad_file_is_read_again_even_if_it_seems_untouched() {
+    let mut it = Followed::new();
+    it.dir.write("policy.yaml", "rules: [");
+    it.poll(false);
+    it.dir.write("policy.yaml", &policy(2));
+    // As though the change had been hidden by a coarse time stamp.
+    assert!(it.file.files.changed());
+    it.file.look(false, false, &it.metrics);
+    assert_eq!(it.state(), (2, 2, 1, 1));
+}
+
+#[test]
+fn going_back_to_the_policy_in_force_is_no_reload() {
+    let mut it = Followed::new();
+    it.dir.write("policy.yaml", "rules: [");
+    it.poll(false);
+    it.dir.write("policy.yaml", &policy(1));
+    it.poll(false);
+    it.poll(false);
+    assert_eq!(it.state(), (1, 1, 0, 1));
+}
+
+#[test]
+fn a_missing_file_keeps_the_policy_until_it_is_back() {
+    let mut it = Followed::new();
+    fs::remove_file(&it.path).unwrap();
+    it.poll(false);
+    it.poll(false);
+    assert_eq!(it.state(), (1, 1, 0, 1));
+    it.dir.write("policy.yaml", &policy(2));
+    it.poll(false);
+    assert_eq!(it.state(), (2, 2, 1, 1));
+}
+
+#[test]
+fn forcing_reloads_the_same_content() {
+    let mut it = Followed::new();
+    it.poll(true);
+    assert_eq!(it.state(), (1, 2, 1, 0));
+}
+
+async fn until(condition: impl Fn() -> bool) {
+    let poll = async {
+        while !condition() {
+            sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), poll).await.unwrap();
+}
+
+#[tokio::test]
+async fn watching_polls_and_can_be_forced() {
+    let dir = TestDir::new();
+    let path = dir.write("policy.yaml", &policy(1));
+    let (file, _) = PolicyFile::open(&path).unwrap();
+    let handle = file.handle();
+    let metrics = Arc::new(Metrics::default());
+    let (force, forced) = watch::channel(());
+    let watching = tokio::spawn(file.watch(metrics.clone(), forced, Duration::from_millis(10)));
+
+    dir.write("policy.yaml", &policy(2));
+    until(|| handle.generation() == 2).await;
+    assert_eq!(handle.current().rule_count(), 2);
+    until(|| metrics.policy_generation.value() == 2).await;
+
+    force.send(()).unwrap();
+    until(|| handle.generation() == 3).await;
+
+    drop(force);
+    fs::rename(dir.write("new.yaml", &policy(3)), &path).unwrap();
+    until(|| handle.current().rule_count() == 3).await;
+    watching.abort();
+}
