@@ -27,9 +27,9 @@ enum Command {
     /// Runs the proxy
     // Boxed, as it is many times the size of the others.
     Serve(Box<ServeFlags>),
-    /// Runs the proxy in front of a small Kubernetes API in memory, to try it out
+    /// Shows what it does: the proxy before an API in memory, events as they happen
     Demo(demo::DemoFlags),
-    /// Checks audit policies
+    /// Looks at audit policies
     Policy(policy::PolicyArgs),
 }
 

@@ -51,3 +51,33 @@ pub fn run(args: PolicyArgs) -> ExitCode {
     }
     code
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::test_dir::TestDir;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        policy: PolicyArgs,
+    }
+
+    #[test]
+    fn one_refused_file_among_several_fails_the_check() {
+        let dir = TestDir::new();
+        let header = "apiVersion: audit.k8s.io/v1\nkind: Policy\n";
+        let good = dir.write("good.yaml", &format!("{header}rules: [{{level: None}}]\nnope: 1\n"));
+        let bad = dir.write("bad.yaml", header);
+        let check = |files: &[&PathBuf]| {
+            let files = files.iter().map(|file| file.as_os_str());
+            run(Cli::parse_from(["policy", "check"].map(AsRef::as_ref).into_iter().chain(files))
+                .policy)
+        };
+        assert_eq!(check(&[&good]), ExitCode::SUCCESS);
+        assert_eq!(check(&[&bad, &good]), ExitCode::FAILURE);
+        assert_eq!(check(&[&good, &dir.path().join("missing")]), ExitCode::FAILURE);
+    }
+}

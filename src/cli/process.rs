@@ -1,7 +1,6 @@
 //! All rooms put together, running; and their end in the right order.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ use crate::file_watch::{FileWatcher, POLL_INTERVAL};
 use crate::impersonation::Reviewer;
 use crate::metrics::{Metrics, Reloaded};
 use crate::pipeline::Proxy;
-use crate::policy::{PolicyFile, PolicyHandle};
+use crate::policy::PolicyFile;
 use crate::server::admin::{Admin, Check};
 use crate::server::certificates::ServingCertificate;
 use crate::server::shutdown::{Phase, Running, Shutdown};
@@ -55,7 +54,12 @@ impl Process {
         let (force_reload, forced) = watch::channel(());
         let follow = Follow { metrics: metrics.clone(), forced };
 
-        let policy = policy(&config.audit.policy_file, &follow)?;
+        let (policy_file, warnings) = PolicyFile::open(&config.audit.policy_file)?;
+        for warning in warnings {
+            tracing::warn!("audit policy: {warning}");
+        }
+        let policy = policy_file.handle();
+        tokio::spawn(policy_file.watch(metrics.clone(), follow.forced.clone(), POLL_INTERVAL));
         let authenticator = authenticator(&config.authentication, &follow)?;
         let upstream = UpstreamConfig::resolve(
             config.upstream.kubeconfig.as_deref(),
@@ -172,16 +176,6 @@ impl Follow {
         let (forced, metrics) = (self.forced.clone(), self.metrics.clone());
         tokio::spawn(reload::follow(what, watcher, forced, metrics, reload));
     }
-}
-
-fn policy(path: &Path, follow: &Follow) -> anyhow::Result<PolicyHandle> {
-    let (file, warnings) = PolicyFile::open(path).context("--audit-policy-file")?;
-    for warning in warnings {
-        tracing::warn!("audit policy: {warning}");
-    }
-    let handle = file.handle();
-    tokio::spawn(file.watch(follow.metrics.clone(), follow.forced.clone(), POLL_INTERVAL));
-    Ok(handle)
 }
 
 fn authenticator(settings: &Authentication, follow: &Follow) -> anyhow::Result<Authenticator> {

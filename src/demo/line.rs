@@ -100,8 +100,8 @@ impl Style {
             let text = printable(text);
             let colour = if received { DIM } else { colour };
             let padding = width.saturating_sub(text.chars().count());
-            let (on, off) =
-                if self.colour && !colour.is_empty() { (colour, RESET) } else { ("", "") };
+            let coloured = self.colour && !colour.is_empty() && !text.is_empty();
+            let (on, off) = if coloured { (colour, RESET) } else { ("", "") };
             let _ = write!(line, "{on}{text}{off}{:padding$}  ", "");
         };
         column(time_of_day(&event.stage_timestamp), 12, DIM);
@@ -232,6 +232,7 @@ mod tests {
         let style = Style { colour: true, all_stages: false };
         let line = style.line(event().to_string().as_bytes()).unwrap();
         assert!(line.contains("\x1b[32m201\x1b[0m"), "{line:?}");
+        assert!(line.ends_with("Metadata\x1b[0m"), "{line:?}");
         assert!(!plain(&event()).unwrap().contains('\x1b'));
     }
 }

@@ -266,8 +266,9 @@ impl Reader<'_> {
         };
         let at = self.position();
         let is_flow_yaml = context == "looking for beginning of object key string";
-        let remedy = is_flow_yaml
-            .then(|| "a file that begins with { is read as JSON: quote names, no comma at the end");
+        let remedy = is_flow_yaml.then_some(
+            "a file that begins with { is read as JSON: quote names, no comma at the end",
+        );
         SyntaxError { at, message, remedy: remedy.map(Into::into) }
     }
 }

@@ -91,7 +91,7 @@ fn messages_name_file_line_column_and_remedy() {
             "policy.yaml:3:8: loaded illegal policy with 0 rules; add at least one rule, such as \
              \"rules: [{level: Metadata}]\"",
         ),
-        ("rules:\n- level: None\n  verbs: [*]", "; quote values that begin with `*`"),
+        ("rules:\n- level: None\n  verbs: [*]", "; quote values that begin with '*'"),
         ("rules:\n\t- level: None", "; indent with spaces: YAML allows no tabs there"),
     ];
     for (rest, expected) in cases {
@@ -192,6 +192,18 @@ fn further_documents_have_the_verdict_that_kube_apiserver_s_decoder_gives() {
         (with_rule("<<: [{verbs: [get]}, {users: [a]}]"), accepted),
         (with_rule("<<: [a]"), refused),
         (with_rule("\"<<\": {verbs: [get]}"), warned),
+        (with_rule("users: [a?b]"), refused),
+        (with_rule("users: [:a]"), refused),
+        (with_rule("users: ['a?b', a#b, a:b]"), accepted),
+        (with_rule("users: [\n\ta,\n\t\tb]"), accepted),
+        (with_rule("users: [a\n\t]"), refused),
+        (with_rule("users: [\n\t# note\n\ta]"), accepted),
+        (with_rule("users:\t[a]\t# note"), accepted),
+        (with_rule("users:\n  -\ta"), refused),
+        (with_rule("users: [a]\n\t\n  verbs: [get]"), refused),
+        (with_rule("users: [a]\n\t# note\n  verbs: [get]"), refused),
+        (with_rule("users:\n  - |\n    a\n\n    \tb"), accepted),
+        (format!("%FOO\n---\n{v1}{rules}"), refused),
         (format!("{json}}}"), accepted),
         (format!("\n \t{json}}}\n"), accepted),
         (format!("\u{feff}{json}}}"), accepted),

@@ -1,6 +1,6 @@
 //! Which rule applies to a request.
 //!
-//! kube-apiserver tries each rule in order. Here three small indexes (by user, verb and resource)
+//! kube-apiserver tries each rule in order. Here four small indexes (by user, verb, resource and namespace)
 //! first say which rules can match at all, so that long policies cost no more than short ones;
 //! only those are then compared in full. Nothing is allocated on the way.
 
@@ -17,13 +17,14 @@ pub struct Policy {
     by_user: Index,
     by_verb: Index,
     by_resource: Index,
+    by_namespace: Index,
     /// Rules that can match requests that are about no object.
     non_resource: Index,
     otherwise: Decision,
 }
 
 /// So few rules are compared sooner than looked up.
-const WORTH_AN_INDEX: usize = 8;
+const WORTH_AN_INDEX: usize = 16;
 
 impl Policy {
     /// Compiles a policy.
@@ -33,6 +34,7 @@ impl Policy {
             by_user: Index::new(rules.iter().map(|rule| listed(&rule.users))),
             by_verb: Index::new(rules.iter().map(|rule| listed(&rule.verbs))),
             by_resource: Index::new(rules.iter().map(resource_keys)),
+            by_namespace: Index::new(rules.iter().map(|rule| listed(&rule.namespaces))),
             non_resource: Index::new(rules.iter().map(|rule| {
                 let about_objects = !rule.namespaces.is_empty() || !rule.resources.is_empty();
                 if about_objects { Keys::Only(Vec::new()) } else { Keys::Any }
@@ -74,12 +76,13 @@ impl Policy {
             None => self.by_user.of_other(),
         };
         let verbs = self.by_verb.of(info.verb().as_bytes());
-        let scopes = if info.is_resource() {
-            self.by_resource.of(info.resource())
+        let (resources, namespaces) = if info.is_resource() {
+            (self.by_resource.of(info.resource()), self.by_namespace.of(info.namespace()))
         } else {
-            self.non_resource.of_other()
+            (self.non_resource.of_other(), self.non_resource.of_other())
         };
-        let words = users.iter().zip(verbs).zip(scopes).map(|((u, v), s)| u & v & s);
+        let words = users.iter().zip(verbs).zip(resources).zip(namespaces);
+        let words = words.map(|(((u, v), r), n)| u & v & r & n);
         let rules = &self.rules;
         words.enumerate().flat_map(move |(word, bits)| {
             Bits(bits).map(move |bit| &rules[word * u64::BITS as usize + bit])

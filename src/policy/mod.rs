@@ -6,7 +6,7 @@
 //! | `spec` | a policy as it was written |
 //! | `matcher`, `index` | a policy compiled, and which rule applies to a request |
 //! | `load` | from a file to a policy, by way of the next four |
-//! | `text`, `yaml`, `scalar`, `json`, `tree` | from bytes to a tree that knows lines and columns |
+//! | `text`, `yaml`, `yaml_1_1`, `scalar`, `json`, `tree` | from bytes to a tree that knows lines and columns |
 //! | `version`, `schema` | `apiVersion` and `kind`; types and unknown members |
 //! | `validate`, `problem` | values; messages |
 //! | `reload` | following the file while running |
@@ -26,6 +26,7 @@ mod tree;
 mod validate;
 mod version;
 mod yaml;
+mod yaml_1_1;
 
 pub use load::{LoadError, Loaded, load, parse, parse_spec};
 pub use matcher::Policy;

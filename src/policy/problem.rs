@@ -31,6 +31,9 @@ impl fmt::Display for Problem {
     }
 }
 
+/// Nobody reads more of them, and nonsense can have very many.
+const MAX_PROBLEMS: usize = 100;
+
 /// Problems being collected from one file.
 #[derive(Debug)]
 pub(super) struct Problems {
@@ -44,7 +47,7 @@ impl Problems {
         Problems { source: source.to_owned(), found: Vec::new() }
     }
 
-    /// Adds one, unless it is known already.
+    /// Adds one, unless it is known already or there are enough.
     pub(super) fn add(&mut self, at: impl Into<Option<Position>>, message: String, remedy: Remedy) {
         let problem = Problem {
             source: self.source.clone(),
@@ -52,7 +55,7 @@ impl Problems {
             message,
             remedy: remedy.filter(|text| !text.is_empty()),
         };
-        if !self.found.contains(&problem) {
+        if self.found.len() < MAX_PROBLEMS && !self.found.contains(&problem) {
             self.found.push(problem);
         }
     }

@@ -98,6 +98,8 @@ fn a_bad_file_is_read_again_even_if_it_seems_untouched() {
     let mut it = Followed::new();
     it.dir.write("policy.yaml", "rules: [");
     it.poll(false);
+    it.poll(false);
+    it.poll(false);
     it.dir.write("policy.yaml", &policy(2));
     // As though the change had been hidden by a coarse time stamp.
     assert!(it.file.files.changed());

@@ -272,7 +272,7 @@ fn about_wrong(node: &Node, wanted: &Type) -> Remedy {
         (Type::Bool, _) => "write true or false".to_owned(),
         (Type::Integer, _) => "write an integer".to_owned(),
         (Type::List(Type::String(_)), Value::String(_) | Value::Number(_) | Value::Bool(_)) => {
-            format!("write a list: [\"{written}\"]")
+            format!("write a list: [{}]", quote(written.as_bytes()))
         }
         (Type::List(_), Value::Map(_)) => "write a list: begin each element with \"- \"".to_owned(),
         (Type::List(_), _) => "write a list".to_owned(),

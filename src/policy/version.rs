@@ -53,9 +53,8 @@ pub(super) fn of(root: &Node, problems: &mut Problems) -> Option<Version> {
         Some((group, version)) if !version.contains('/') => (group, version),
         Some(_) => {
             let quoted = quote(api_version.text.as_bytes());
-            let message =
-                format!("failed decoding: unexpected GroupVersion string: {}", api_version.text);
-            problems.add(at(&api_version), message, Some(format!("{REMEDY}, not {quoted}")));
+            let message = format!("failed decoding: unexpected GroupVersion string: {quoted}");
+            problems.add(at(&api_version), message, Some(REMEDY.into()));
             return None;
         }
     };

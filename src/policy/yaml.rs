@@ -1,27 +1,77 @@
 //! YAML to a [`Document`]: the first document only, anchors, merge keys, duplicate keys, as Go's
 //! yaml.v2 treats them.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use granit_parser::{Event, Options, Parser, ScalarStyle, Span, Tag};
+use granit_parser::{ErrorKind, Event, Options, Parser, ScalarStyle, Span, StructureStyle, Tag};
 
 use super::scalar;
 use super::tree::{Document, Duplicate, Entry, Node, Number, Position, SyntaxError, Value};
+use super::yaml_1_1::Strictness;
 
 /// Far more than any policy has; a document deeper than that is meant to do harm.
 const MAX_DEPTH: usize = 500;
 /// Members that merge keys may copy.
 const MAX_MERGED: usize = 1_000_000;
 
+/// How often a text is tried again without the tabs that stopped the parser.
+const MAX_TRIES: usize = 1000;
+
 /// Reads the first document of `text`.
 pub(super) fn parse(text: &str) -> Result<Document, SyntaxError> {
+    let mut text = Cow::Borrowed(text);
+    for _ in 0..MAX_TRIES {
+        match try_parse(&text) {
+            Ok(document) => return Ok(document),
+            Err(Stopped::AtTabsInFlow { line, error }) => match without_tabs(&text, line) {
+                Some(changed) => text = Cow::Owned(changed),
+                None => return Err(error),
+            },
+            Err(Stopped::For(error)) => return Err(error),
+        }
+    }
+    Err(error(Position::START, "yaml: too many tabs"))
+}
+
+/// Why the parser stopped.
+enum Stopped {
+    For(SyntaxError),
+    /// YAML 1.1 lets tabs begin lines within brackets, the parser does not.
+    AtTabsInFlow {
+        line: usize,
+        error: SyntaxError,
+    },
+}
+
+impl From<SyntaxError> for Stopped {
+    fn from(error: SyntaxError) -> Stopped {
+        Stopped::For(error)
+    }
+}
+
+fn try_parse(text: &str) -> Result<Document, Stopped> {
     let mut options = Options::default();
     options.set_emit_comments(false);
-    let mut builder = Builder::default();
+    let mut builder = Builder::new(text);
+    builder.strictness.check_directives()?;
     for event in Parser::new_from_str_with_options(text, options) {
-        let (event, span) = event.map_err(|error| syntax_error(text, &error))?;
+        let (event, span) = event.map_err(|problem| {
+            let error = syntax_error(text, &problem);
+            match problem.kind() {
+                ErrorKind::TabInBlockIndentation
+                | ErrorKind::TabNotAllowed
+                | ErrorKind::TabInIndentation
+                    if builder.in_flow() =>
+                {
+                    Stopped::AtTabsInFlow { line: error.at.line, error }
+                }
+                _ => Stopped::For(error),
+            }
+        })?;
         if let Some(root) = builder.event(event, &span)? {
+            builder.strictness.check_empty_lines(span.end.line())?;
             check_aliases(&root)?;
             return Ok(Document { root: root.node, duplicates: builder.duplicates });
         }
@@ -30,19 +80,28 @@ pub(super) fn parse(text: &str) -> Result<Document, SyntaxError> {
     Ok(Document { root, duplicates: builder.duplicates })
 }
 
+/// The text with spaces instead of the tabs that begin this line; none if there are none.
+fn without_tabs(text: &str, number: usize) -> Option<String> {
+    let start: usize = text.split_inclusive('\n').take(number - 1).map(str::len).sum();
+    let indentation = text[start..].bytes().take_while(|b| matches!(b, b' ' | b'\t')).count();
+    let (before, rest) = text.split_at(start);
+    let (indentation, after) = rest.split_at(indentation);
+    let spaces = indentation.replace('\t', " ");
+    (spaces != indentation).then(|| format!("{before}{spaces}{after}"))
+}
+
 fn syntax_error(text: &str, error: &granit_parser::ScanError) -> SyntaxError {
     let marker = error.marker();
     let at = Position { line: marker.line(), column: marker.col() + 1 };
     let line = text.lines().nth(at.line.saturating_sub(1)).unwrap_or_default();
     let indentation = &line[..line.len() - line.trim_start().len()];
     let rest = line.trim_start().trim_start_matches("- ");
-    let starts_value = |c| rest.contains(&format!(" {c}")) || rest.contains(&format!("[{c}"));
+    let starts_value = |c: char| rest.contains(&format!(" {c}")) || rest.contains(&format!("[{c}"));
     let remedy = if indentation.contains('\t') {
         Some("indent with spaces: YAML allows no tabs there".into())
-    } else if starts_value('*') {
-        Some("quote values that begin with `*`".into())
     } else {
-        None
+        let special = ['*', '%', '@', '`'].into_iter().find(|c| starts_value(*c));
+        special.map(|character| format!("quote values that begin with {character:?}"))
     };
     SyntaxError { at, message: format!("yaml: line {}: {}", at.line, error.info()), remedy }
 }
@@ -64,6 +123,7 @@ struct Built {
 struct Open {
     at: Position,
     anchor: usize,
+    in_flow: bool,
     content: Content,
     weight: u64,
     aliased: u64,
@@ -88,15 +148,30 @@ struct Members {
     by_key: HashMap<Rc<str>, usize>,
 }
 
-#[derive(Debug, Default)]
-struct Builder {
+#[derive(Debug)]
+struct Builder<'t> {
+    strictness: Strictness<'t>,
     open: Vec<Open>,
     anchors: HashMap<usize, Built>,
     duplicates: Vec<Duplicate>,
     merged: usize,
 }
 
-impl Builder {
+impl<'t> Builder<'t> {
+    fn new(text: &'t str) -> Builder<'t> {
+        Builder {
+            strictness: Strictness::new(text),
+            open: Vec::new(),
+            anchors: HashMap::new(),
+            duplicates: Vec::new(),
+            merged: 0,
+        }
+    }
+
+    fn in_flow(&self) -> bool {
+        self.open.last().is_some_and(|around| around.in_flow)
+    }
+
     /// Takes one event; gives the root once it is complete.
     fn event(&mut self, event: Event<'_>, span: &Span) -> Result<Option<Built>, SyntaxError> {
         let at = Position { line: span.start.line(), column: span.start.col() + 1 };
@@ -107,6 +182,13 @@ impl Builder {
                 Err(SyntaxError { at, message, remedy: Some(remedy) })
             }
             Event::Scalar(text, style, anchor, tag) => {
+                if !self.in_flow() {
+                    self.strictness.check_start(at)?;
+                }
+                if style == ScalarStyle::Plain {
+                    self.strictness.check_plain(&text, self.in_flow(), at)?;
+                }
+                self.strictness.continues(at.line, span);
                 let scalar = scalar_node(at, &text, style, tag.as_deref())?;
                 self.complete(scalar, anchor)
             }
@@ -123,12 +205,20 @@ impl Builder {
                 };
                 self.complete(alias, 0)
             }
-            Event::SequenceStart(_, anchor, _) => self.open(at, anchor, Content::List(Vec::new())),
-            Event::MappingStart(_, anchor, _) => {
-                self.open(at, anchor, Content::Map { members: Members::default(), key: None })
+            Event::SequenceStart(style, anchor, _) => {
+                self.open(at, anchor, style, Content::List(Vec::new()))
             }
+            Event::MappingStart(style, anchor, _) => self.open(
+                at,
+                anchor,
+                style,
+                Content::Map { members: Members::default(), key: None },
+            ),
             Event::SequenceEnd | Event::MappingEnd => {
                 let closed = self.open.pop().expect("the parser pairs starts with ends");
+                if closed.in_flow {
+                    self.strictness.continues(closed.at.line, span);
+                }
                 let value = match closed.content {
                     Content::List(elements) => Value::List(elements.into()),
                     Content::Map { members, .. } => Value::Map(members.entries.into()),
@@ -151,9 +241,14 @@ impl Builder {
         &mut self,
         at: Position,
         anchor: usize,
+        style: StructureStyle,
         content: Content,
     ) -> Result<Option<Built>, SyntaxError> {
-        self.open.push(Open { at, anchor, content, weight: 1, aliased: 0, depth: 0 });
+        if !self.in_flow() {
+            self.strictness.check_start(at)?;
+        }
+        let in_flow = style == StructureStyle::Flow;
+        self.open.push(Open { at, anchor, in_flow, content, weight: 1, aliased: 0, depth: 0 });
         Ok(None)
     }
 
