@@ -285,6 +285,22 @@ async fn a_bad_token_is_one_event_at_response_started() {
 }
 
 #[tokio::test]
+async fn a_malformed_timeout_is_one_event_before_anyone_is_known() {
+    let upstream = ok_upstream().await;
+    let mut proxy = Builder::new(upstream.addr).start().await;
+    let target = format!("{LIST}?timeout=foo");
+    let answer = http1::get(proxy.addr, Some("alice"), &target, &["Audit-ID: timeout"]).await;
+    assert_eq!(answer.unwrap().head.status, 400);
+    assert_eq!(proxy.stop().await.code(), Some(0));
+    let events = proxy.audit_log().of("timeout");
+    assert_eq!(stages(&events), ["ResponseStarted"]);
+    let message = "invalid timeout specified in the request URL - time: invalid duration \"foo\"";
+    assert_eq!(events[0].text("/responseStatus/message"), message);
+    assert_eq!(events[0].value["user"], serde_json::json!({}));
+    assert!(upstream.seen().is_empty());
+}
+
+#[tokio::test]
 async fn wrong_flags_end_with_2_and_wrong_files_with_1() {
     let addr = "127.0.0.1:1".parse().unwrap();
     let (code, said) = Builder::new(addr).flag("--audit-polcy-file=x").run_to_end().await;

@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "tests may panic, their helpers too")]
 
+mod backends;
 mod decisions;
 mod headers;
 mod hot_reload;
+mod impersonation;
 mod kubectl;
 mod lifecycle;
 mod replay;

@@ -121,6 +121,8 @@ async fn answer(
         match name.to_ascii_lowercase().as_str() {
             "transfer-encoding" => is_stream = true,
             "connection" | "content-length" => {}
+            // As kube-apiserver does, with the ID that it got.
+            "audit-id" => response = response.header(name, id),
             _ => response = response.header(name, value),
         }
     }

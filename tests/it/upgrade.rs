@@ -192,3 +192,43 @@ async fn an_upgrade_needs_an_identity_as_any_request() {
     assert_eq!(answer.head.status, 401);
     assert!(upstream.seen().is_empty());
 }
+
+#[tokio::test]
+async fn an_upgrade_carries_only_the_stamped_identity() {
+    let upstream = FakeUpstream::start(Protocols::Http2, echo).await;
+    let proxy = Builder::new(upstream.addr).start().await;
+    let forged = [
+        "X-Remote-User: root",
+        "X-Remote-Group: system:masters",
+        "Connection: X-Remote-Extra-authentication.kubernetes.io%2fcredential-id",
+        "Authorization: Bearer carol-token",
+    ];
+    let lines = [WEBSOCKET.as_slice(), &forged].concat();
+    let _connection = upgraded(&proxy, "GET", "forged", &lines).await;
+    let seen = &upstream.seen()[0];
+    assert_eq!(seen.all("x-remote-user"), ["kubernetes-admin"]);
+    assert_eq!(seen.all("x-remote-group")[0], "system:masters");
+    assert!(seen.all("authorization").is_empty());
+    assert_eq!(seen.all("connection"), ["Upgrade"]);
+    let extra = "x-remote-extra-authentication.kubernetes.io%2fcredential-id";
+    assert_eq!(seen.all(extra).len(), 1);
+}
+
+/// Browsers cannot set `Authorization`, and bring their token as a subprotocol.
+#[tokio::test]
+async fn a_token_may_come_as_websocket_subprotocol_and_goes_no_farther() {
+    let upstream = FakeUpstream::start(Protocols::Http2, echo).await;
+    let proxy = Builder::new(upstream.addr).start().await;
+    let token = "base64url.bearer.authorization.k8s.io.Y2Fyb2wtdG9rZW4";
+    let protocols = format!("Sec-WebSocket-Protocol: {token}, v5.channel.k8s.io");
+    let lines =
+        [&["Connection: Upgrade", "Audit-ID: browser"], &WEBSOCKET[..3], &[protocols.as_str()]];
+    let mut connection = Connection::open(proxy.addr, None).await.unwrap();
+    connection.send(&http1::request("GET", EXEC, &lines.concat(), b"")).await.unwrap();
+    assert_eq!(in_time("the upgrade", connection.head()).await.unwrap().status, 101);
+    let seen = &upstream.seen()[0];
+    assert_eq!(seen.all("x-remote-user"), ["carol"]);
+    assert_eq!(seen.all("sec-websocket-protocol"), ["v5.channel.k8s.io"]);
+    let events = proxy.audit_log().wait("browser", 2).await;
+    assert_eq!(events[0].text("/user/username"), "carol");
+}

@@ -273,7 +273,7 @@ pub const ATTACKS: &[Attack] = &[
     Attack::new("no host", "GET {target} HTTP/1.1\r\n{token}X-Remote-User: root\r\n\r\n"),
     Attack::new(
         "forwarded host",
-        get!("X-Forwarded-Host: other", "X-Forwarded-User: root", "X-Original-URL: /smuggled"),
+        get!("X-Forwarded-Host: other", "X-Forwarded-User: other", "X-Original-URL: /smuggled"),
     )
     .stamped(),
     Attack::new("CONNECT", "CONNECT smuggled:443 HTTP/1.1\r\nHost: smuggled:443\r\n{token}\r\n")

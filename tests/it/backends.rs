@@ -1,0 +1,133 @@
+//! The audit log under pressure: rotation, batches, and a disk that is full.
+
+use tokio::task::JoinSet;
+
+use crate::support::client::{self, Short};
+use crate::support::http1;
+use crate::support::proxy::{Builder, Proxy};
+use crate::support::upstream::{FakeUpstream, Protocols, json};
+use crate::support::{TempDir, audit_log};
+
+const STREAMS: usize = 16;
+
+async fn ok_upstream() -> FakeUpstream {
+    FakeUpstream::start(Protocols::Http2, |_| async { json(200, "{}") }).await
+}
+
+/// So many requests over one connection, some at a time; their audit IDs are `load-NUMBER`.
+async fn load(proxy: &Proxy, count: usize, padding: usize) {
+    let sender = client::http2::<Short>(proxy.addr, Some("alice")).await.unwrap();
+    let mut running = JoinSet::new();
+    for stream in 0..STREAMS {
+        let mut sender = sender.clone();
+        running.spawn(async move {
+            for number in (stream..count).step_by(STREAMS) {
+                let target = format!("/api/v1/pods?padding={}", "p".repeat(padding));
+                let id = format!("load-{number}");
+                let answer = client::h2_get(&mut sender, &target, &[("audit-id", &id)]).await;
+                assert_eq!(answer.unwrap().status(), 200);
+            }
+        });
+    }
+    running.join_all().await;
+}
+
+/// All lines of the log and of the files rotated away from it.
+fn all_lines(dir: &TempDir) -> (usize, Vec<String>) {
+    let mut files: Vec<_> = std::fs::read_dir(dir.path("")).unwrap().flatten().collect();
+    files.retain(|file| file.file_name().to_string_lossy().starts_with("audit"));
+    let mut lines = Vec::new();
+    for file in &files {
+        let path = file.path();
+        if path.extension().is_some_and(|extension| extension == "gz") {
+            let reader = flate2::read::MultiGzDecoder::new(std::fs::File::open(&path).unwrap());
+            let text = std::io::read_to_string(reader).unwrap();
+            lines.extend(text.lines().map(str::to_owned));
+        } else {
+            lines.extend(audit_log::lines(&path));
+        }
+    }
+    (files.len(), lines)
+}
+
+fn assert_each_twice(lines: &[String], count: usize) {
+    let mut seen = vec![0; count];
+    for line in lines {
+        let value: serde_json::Value = serde_json::from_str(line).unwrap();
+        let number = value["auditID"].as_str().unwrap().trim_start_matches("load-");
+        seen[number.parse::<usize>().unwrap()] += 1;
+    }
+    let wrong: Vec<_> = (0..count).filter(|&number| seen[number] != 2).collect();
+    assert!(wrong.is_empty(), "not two events each: {wrong:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rotation_under_load_loses_nothing() {
+    for compress in [false, true] {
+        let upstream = ok_upstream().await;
+        let builder = Builder::new(upstream.addr).flag("--audit-log-maxsize=1");
+        let builder = if compress { builder.flag("--audit-log-compress") } else { builder };
+        let mut proxy = builder.start().await;
+        load(&proxy, 2_000, 1_500).await;
+        assert_eq!(proxy.stop().await.code(), Some(0));
+        let (files, lines) = all_lines(&proxy.dir);
+        println!("{files} files, compressed: {compress}");
+        assert!(files >= 7, "{files} files only");
+        assert_each_twice(&lines, 2_000);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_in_a_batch_is_written_at_the_end() {
+    let upstream = ok_upstream().await;
+    let builder = Builder::new(upstream.addr).flag("--audit-log-mode=batch");
+    let builder = builder.flag("--audit-log-batch-max-wait=1h");
+    let mut proxy = builder.flag("--audit-log-batch-max-size=400").start().await;
+    load(&proxy, 1_000, 0).await;
+    assert_eq!(proxy.stop().await.code(), Some(0));
+    assert_each_twice(&audit_log::lines(&proxy.log), 1_000);
+}
+
+#[tokio::test]
+async fn a_strict_proxy_lets_nothing_pass_that_it_cannot_record() {
+    let upstream = ok_upstream().await;
+    let builder = Builder::new(upstream.addr).flag("--audit-log-mode=blocking-strict");
+    let builder = builder.flag("--audit-log-path=/dev/full");
+    let proxy = builder.start().await;
+    for method in ["GET", "POST", "DELETE"] {
+        let request = http1::request(method, "/api/v1/namespaces/a/pods", &[], b"");
+        let answer = http1::exchange(proxy.addr, Some("admin"), &request).await.unwrap();
+        assert_eq!(answer.head.status, 500, "{method}");
+        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        assert!(text.contains("failed to store audit event"), "{text}");
+    }
+    assert!(upstream.seen().is_empty(), "{:?}", upstream.seen());
+    let (_, metrics) = client::admin(proxy.admin, "/metrics").await.unwrap();
+    let rejected =
+        metrics.lines().find(|l| l.starts_with("apiserver_audit_requests_rejected_total"));
+    assert!(rejected.is_some_and(|line| line.ends_with(" 3")), "{rejected:?}");
+}
+
+#[tokio::test]
+async fn a_blocking_proxy_goes_on_and_counts_what_it_could_not_record() {
+    let upstream = ok_upstream().await;
+    let builder = Builder::new(upstream.addr).flag("--audit-log-path=/dev/full");
+    let proxy = builder.start().await;
+    let answer = http1::get(proxy.addr, Some("admin"), "/api/v1/pods", &[]).await.unwrap();
+    assert_eq!(answer.head.status, 200);
+    let (_, metrics) = client::admin(proxy.admin, "/metrics").await.unwrap();
+    let errors = metrics.lines().filter(|line| line.starts_with("apiserver_audit_error_total"));
+    let counts: Vec<_> = errors.filter_map(|line| line.rsplit(' ').next()).collect();
+    assert!(counts.contains(&"2"), "{metrics}");
+}
+
+#[tokio::test]
+async fn standard_output_is_a_log_too() {
+    let upstream = ok_upstream().await;
+    let mut proxy = Builder::new(upstream.addr).flag("--audit-log-path=-").start().await;
+    let lines = ["Audit-ID: out"];
+    http1::get(proxy.addr, Some("alice"), "/api/v1/pods", &lines).await.unwrap();
+    assert_eq!(proxy.stop().await.code(), Some(0));
+    let printed = proxy.process.stdout();
+    assert_eq!(printed.lines().filter(|line| line.contains("\"auditID\":\"out\"")).count(), 2);
+}
