@@ -155,7 +155,7 @@ async fn answer(
     };
     // Answers of an upgraded connection come from elsewhere and carry no ID of ours.
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        response.headers_mut().entry(AUDIT_ID_ANSWER).or_insert(id);
+        response.headers_mut().insert(AUDIT_ID_ANSWER, id);
     }
     response
 }
