@@ -131,3 +131,42 @@ async fn standard_output_is_a_log_too() {
     let printed = proxy.process.stdout();
     assert_eq!(printed.lines().filter(|line| line.contains("\"auditID\":\"out\"")).count(), 2);
 }
+
+/// In blocking mode the log is ahead: of the API server with the first event, of the client with
+/// the last.
+#[tokio::test]
+async fn events_are_stored_before_what_they_tell_of_goes_on() {
+    let log = std::sync::Arc::new(std::sync::OnceLock::<std::path::PathBuf>::new());
+    let path = std::sync::Arc::clone(&log);
+    let upstream = FakeUpstream::start(Protocols::Http2, move |request| {
+        let id = request.headers()["audit-id"].to_str().unwrap().to_owned();
+        let lines = audit_log::lines(path.get().unwrap());
+        async move {
+            let is_stored = lines.iter().any(|line| line.contains(&format!("\"{id}\"")));
+            json(if is_stored { 200 } else { 500 }, "{}")
+        }
+    })
+    .await;
+    let proxy = Builder::new(upstream.addr).start().await;
+    log.set(proxy.log.clone()).unwrap();
+    let mut sender = client::http2::<Short>(proxy.addr, Some("alice")).await.unwrap();
+    for number in 0..100 {
+        let id = format!("ahead-{number}");
+        let line = format!("Audit-ID: {id}");
+        let status = if number % 2 == 0 {
+            let lines = [line.as_str()];
+            let answer = http1::get(proxy.addr, Some("alice"), "/api/v1/pods", &lines).await;
+            answer.unwrap().head.status
+        } else {
+            let headers = [("audit-id", id.as_str())];
+            let answer = client::h2_get(&mut sender, "/api/v1/pods", &headers).await.unwrap();
+            let status = answer.status().as_u16();
+            client::whole(answer).await.unwrap();
+            status
+        };
+        assert_eq!(status, 200, "the API server got it before the log");
+        let lines = audit_log::lines(&proxy.log);
+        let mine = lines.iter().filter(|line| line.contains(&format!("\"{id}\"")));
+        assert_eq!(mine.count(), 2, "the client had the whole answer before the log");
+    }
+}

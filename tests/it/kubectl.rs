@@ -144,16 +144,23 @@ async fn kubectl_works_and_is_audited() {
 async fn kubectl_as_another_user_is_recorded() {
     require_kubectl();
     let mut demo = Demo::start().await;
-    let output = demo.output(&["get", "configmaps", "--as=jane", "--as-group=dev"]).await;
+    demo.kubectl(&["get", "configmaps", "--as=viewer", "--as-group=dev"]).await;
     let event = demo
         .event("get --as", |event| {
             event.text("/verb") == "list" && event.text("/objectRef/resource") == "configmaps"
         })
         .await;
-    assert_ne!(event.text("/user/username"), "jane");
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    assert_eq!(event.text("/impersonatedUser/username"), "jane");
+    assert_ne!(event.text("/user/username"), "viewer");
+    assert_eq!(event.text("/impersonatedUser/username"), "viewer");
     assert_eq!(event.text("/impersonatedUser/groups/0"), "dev");
+
+    // Who may only read is refused by the API as that user.
+    let output = demo.output(&["delete", "configmap", "none", "--as=viewer"]).await;
+    let said = text(&output.stderr);
+    assert!(said.contains("User \"viewer\" cannot delete"), "{said}");
+    let event = demo.object_event("delete", "configmaps", "none").await;
+    assert_eq!(event.code(), 403);
+    assert_eq!(event.text("/impersonatedUser/username"), "viewer");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,8 +4,10 @@
 
 mod backends;
 mod decisions;
+mod forwarding;
 mod headers;
 mod hot_reload;
+mod identities;
 mod impersonation;
 mod kubectl;
 mod lifecycle;

@@ -193,6 +193,50 @@ async fn an_upgrade_needs_an_identity_as_any_request() {
     assert!(upstream.seen().is_empty());
 }
 
+/// A tunnel of HTTP/2 would let the client write every header of its requests itself, on a connection
+/// that the API server believes.
+#[tokio::test]
+async fn no_tunnel_of_another_http_is_opened() {
+    for protocol in ["h2c", "H2C", "HTTP/2.0", "http/1.1", "websocket, h2c", "TLS/1.2"] {
+        let upstream = FakeUpstream::start(Protocols::Http2, echo).await;
+        let proxy = Builder::new(upstream.addr).start().await;
+        let upgrade = format!("Upgrade: {protocol}");
+        let lines = ["Connection: Upgrade, HTTP2-Settings", "HTTP2-Settings: AAMAAABk", &upgrade];
+        for target in [EXEC, "/api/v1/pods", "/api/v1/namespaces/a/pods/p/proxy/x"] {
+            let answer = http1::get(proxy.addr, Some("bob"), target, &lines).await;
+            let status = answer.map_or(400, |answer| answer.head.status);
+            assert_ne!(status, 101, "{protocol} for {target}");
+        }
+        for seen in upstream.seen() {
+            assert!(seen.all("upgrade").is_empty(), "{protocol} went on to {}", seen.target);
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_upgrade_that_cannot_be_forwarded_is_on_record() {
+    let upstream = FakeUpstream::start(Protocols::Http2, echo).await;
+    let proxy = Builder::new(upstream.addr).start().await;
+    upstream.stop().await;
+    let lines = [&["Connection: Upgrade", "Audit-ID: down"], WEBSOCKET.as_slice()].concat();
+    let answer = http1::get(proxy.addr, Some("admin"), EXEC, &lines).await.unwrap();
+    assert_eq!(answer.head.status, 503);
+    let events = proxy.audit_log().wait_end("down").await;
+    let expected = [("RequestReceived", 0), ("ResponseStarted", 503), ("ResponseComplete", 503)];
+    assert_eq!(stages(&events), expected);
+}
+
+#[tokio::test]
+async fn sigterm_ends_upgraded_connections_on_record() {
+    let upstream = FakeUpstream::start(Protocols::Http2, echo).await;
+    let mut proxy = Builder::new(upstream.addr).start().await;
+    let mut connection = upgraded(&proxy, "GET", "term", &WEBSOCKET).await;
+    assert_eq!(proxy.stop().await.code(), Some(0));
+    let _ = in_time("the end of the connection", connection.read_to_end()).await;
+    let events = proxy.audit_log().of("term");
+    assert_eq!(stages(&events)[2..], [("ResponseComplete", 101)]);
+}
+
 #[tokio::test]
 async fn an_upgrade_carries_only_the_stamped_identity() {
     let upstream = FakeUpstream::start(Protocols::Http2, echo).await;

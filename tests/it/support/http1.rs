@@ -65,6 +65,12 @@ impl Connection {
         Ok(Self { stream, buffer: Vec::new() })
     }
 
+    /// Connects by TLS without a word about protocols, as the oldest clients do.
+    pub async fn open_without_alpn(addr: SocketAddr, certificate: Option<&str>) -> Result<Self> {
+        let stream = client::tls(addr, certificate, &[]).await?;
+        Ok(Self { stream, buffer: Vec::new() })
+    }
+
     /// Puts bytes on the wire.
     pub async fn send(&mut self, bytes: &[u8]) -> Result<()> {
         self.stream.write_all(bytes).await?;
