@@ -3,6 +3,7 @@
 mod bearer;
 mod token_file;
 mod user;
+pub mod websocket;
 mod x509;
 
 use std::sync::Arc;
@@ -77,14 +78,20 @@ impl Authenticator {
             }
         }
         if let Some(token) = bearer::token(headers) {
-            match self.tokens.as_ref().and_then(|tokens| tokens.user(token)) {
-                Some(user) => {
-                    return Ok(Authenticated { user: user.clone(), method: Method::Token });
-                }
-                None => {
-                    tracing::debug!("invalid bearer token");
-                    bad_credentials = true;
-                }
+            match self.token_user(token) {
+                Some(user) => return Ok(Authenticated { user, method: Method::Token }),
+                None => bad_credentials = true,
+            }
+        }
+        match websocket::token(headers) {
+            Ok(None) => {}
+            Ok(Some(token)) => match self.token_user(&token) {
+                Some(user) => return Ok(Authenticated { user, method: Method::Token }),
+                None => bad_credentials = true,
+            },
+            Err(error) => {
+                tracing::debug!(%error, "bad WebSocket handshake");
+                bad_credentials = true;
             }
         }
         match &self.anonymous {
@@ -93,6 +100,16 @@ impl Authenticator {
             }
             _ => Err(Unauthorized),
         }
+    }
+}
+
+impl Authenticator {
+    fn token_user(&self, token: &[u8]) -> Option<Arc<UserInfo>> {
+        let user = self.tokens.as_ref().and_then(|tokens| tokens.user(token)).cloned();
+        if user.is_none() {
+            tracing::debug!("invalid bearer token");
+        }
+        user
     }
 }
 

@@ -11,14 +11,15 @@ use clap::{ArgAction, Args, ValueEnum};
 use crate::request::duration;
 use crate::request::source::Cidr;
 
+const EXAMPLE: &str = "\
+Example:
+  kube-audit-proxy serve --kubeconfig=proxy.conf --client-ca-file=ca.crt \\
+    --audit-policy-file=config/policy-recommended.yaml --audit-log-path=audit.log";
+
 /// Flags of `serve`.
 #[derive(Debug, Clone, Args)]
-#[command(args_override_self = true)]
+#[command(args_override_self = true, after_help = EXAMPLE)]
 pub struct ServeFlags {
-    /// A YAML file whose keys are these flags without their dashes; flags given here win over it
-    #[arg(long, value_name = "FILE", help_heading = OPERATION)]
-    pub config: Option<PathBuf>,
-
     /// Address to listen on for clients
     #[arg(long, value_name = "IP", default_value = "0.0.0.0", help_heading = SERVING)]
     pub bind_address: IpAddr,
@@ -177,6 +178,9 @@ pub struct ServeFlags {
     #[arg(allow_negative_numbers = true)]
     pub audit_log_batch_throttle_burst: i64,
 
+    /// A YAML file whose keys are these flags without their dashes; flags given here win over it
+    #[arg(long, value_name = "FILE", help_heading = OPERATION)]
+    pub config: Option<PathBuf>,
     /// Address for /healthz, /livez, /readyz and /metrics, in plain HTTP and without authentication
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8081", help_heading = OPERATION)]
     pub admin_bind_address: SocketAddr,

@@ -275,6 +275,9 @@ async fn outgoing(
 
     let media_type = MediaType::of(&headers);
     headers::strip(&mut headers);
+    if proxy.identity != Identity::PassThrough {
+        authn::websocket::remove_token(&mut headers);
+    }
     proxy.trusted_proxies.forward(&mut headers, connection.peer);
     headers.insert(AUDIT_ID, record.facts().audit_id.clone());
     if proxy.identity == Identity::PassThrough && caller.method == authn::Method::Certificate {

@@ -5,7 +5,7 @@ use http::request::Parts;
 use http::{Response, StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::copy_bidirectional_with_sizes;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, copy_buf, split};
 
 use super::{LongRunning, ResponseBody, stored};
 use crate::audit::record::Record;
@@ -61,18 +61,45 @@ pub async fn switch(
     let ending = long_running.ending.clone();
     long_running.upgraded.spawn(async move {
         let passing = async {
-            let (client, upstream) = tokio::try_join!(asked.client, upstream)
-                .inspect_err(|error| tracing::debug!(%error, "an upgrade came to nothing"))
-                .ok()?;
-            let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
-            // Ends with the connection; how, is no matter of the record.
-            copy_bidirectional_with_sizes(&mut client, &mut upstream, BUFFER, BUFFER).await.ok()
+            match tokio::try_join!(asked.client, upstream) {
+                Ok((client, upstream)) => pass(TokioIo::new(client), TokioIo::new(upstream)).await,
+                Err(error) => tracing::debug!(%error, "an upgrade came to nothing"),
+            }
         };
         tokio::select! {
-            _ = passing => {}
+            () = passing => {}
             () = ending.cancelled() => {}
         }
         stored(record.complete()).await;
     });
     response
+}
+
+/// Passes bytes both ways until the API server has said its last, or a connection breaks. A
+/// client that has said its last can still be answered.
+async fn pass(client: impl AsyncRead + AsyncWrite, upstream: impl AsyncRead + AsyncWrite) {
+    let (client_reader, mut client_writer) = split(client);
+    let (upstream_reader, mut upstream_writer) = split(upstream);
+    let up = async {
+        let mut reader = BufReader::with_capacity(BUFFER, client_reader);
+        copy_buf(&mut reader, &mut upstream_writer).await?;
+        upstream_writer.shutdown().await
+    };
+    let down = async {
+        let mut reader = BufReader::with_capacity(BUFFER, upstream_reader);
+        let copied = copy_buf(&mut reader, &mut client_writer).await;
+        // However it ended: what was written must arrive.
+        let ended = client_writer.shutdown().await;
+        copied.map(drop).and(ended)
+    };
+    let mut down = std::pin::pin!(down);
+    // How it ends is no matter of the record, which says that it does.
+    tokio::select! {
+        _ = &mut down => {}
+        sent = up => {
+            if sent.is_ok() {
+                let _ = down.await;
+            }
+        }
+    }
 }

@@ -11,7 +11,9 @@ use tokio::task::JoinHandle;
 
 use super::super::certificates::ServingCertificate;
 use super::super::shutdown::Shutdown;
-use super::super::test_support::{Pair, TestHandler, certificate, client_config, connect, leaf_of};
+use super::super::test_support::{
+    Pair, TestHandler, certificate, certificate_v1, client_config, connect, leaf_of,
+};
 use super::super::tls::{MinVersion, TlsOptions, cipher_suites, server_config};
 use super::*;
 use crate::test_dir::TestDir;
@@ -106,13 +108,33 @@ async fn alpn_chooses_the_protocol() {
 #[tokio::test]
 async fn any_client_certificate_is_taken_and_none_is_needed() {
     let server = Server::start().await;
-    let unknown = certificate("nobody knows me");
+    let (unknown, old) = (certificate("nobody knows me"), certificate_v1());
     for tls12 in [false, true] {
-        let mut with = server.http1(Some(&unknown), tls12).await;
-        assert_eq!(ask1(&mut with, "/").await.unwrap(), "HTTP/1.1 / true", "TLS 1.2: {tls12}");
+        for pair in [&unknown, &old] {
+            let mut with = server.http1(Some(pair), tls12).await;
+            assert_eq!(ask1(&mut with, "/").await.unwrap(), "HTTP/1.1 / true", "TLS 1.2: {tls12}");
+        }
         let mut without = server.http1(None, tls12).await;
         assert_eq!(ask1(&mut without, "/").await.unwrap(), "HTTP/1.1 / false", "TLS 1.2: {tls12}");
     }
+}
+
+#[tokio::test]
+async fn a_certificate_without_its_key_is_refused() {
+    let server = Server::start().await;
+    let stolen =
+        Pair { certificate: certificate("victim").certificate, key: certificate("thief").key };
+    for tls12 in [false, true] {
+        let config = client_config(&["http/1.1"], Some(&stolen), tls12);
+        // In TLS 1.3 the client is done before the server has judged.
+        if let Ok(mut tls) = connect(server.addr, config).await {
+            assert!(!tls12);
+            assert!(tls.read(&mut [0; 1]).await.is_err());
+        }
+    }
+    server.shutdown.drain();
+    server.shutdown.all_ended().await;
+    assert_eq!(server.metrics.tls_handshake_errors.value(), 2);
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use rcgen::{CertificateParams, DnType, KeyPair};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -34,6 +35,12 @@ pub(crate) fn certificate(name: &str) -> Pair {
     Pair { certificate: params.self_signed(&key).unwrap().pem(), key: key.serialize_pem() }
 }
 
+/// An X.509 v1 certificate with an RSA key. Made by `openssl x509 -req -signkey`.
+pub(crate) fn certificate_v1() -> Pair {
+    let pem = include_str!("testdata/x509-v1.pem").to_owned();
+    Pair { certificate: pem.clone(), key: pem }
+}
+
 /// The first certificate of a PEM text.
 pub(crate) fn leaf_of(pem: &str) -> CertificateDer<'static> {
     CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()
@@ -49,12 +56,13 @@ pub(crate) fn client_config(alpn: &[&str], pair: Option<&Pair>, tls12: bool) -> 
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(AnyServer));
     let mut config = match pair {
-        Some(pair) => builder
-            .with_client_auth_cert(
-                vec![leaf_of(&pair.certificate)],
-                PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap(),
-            )
-            .unwrap(),
+        Some(pair) => {
+            let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap();
+            let key = aws_lc_rs::default_provider().key_provider.load_private_key(key).unwrap();
+            // Unlike `with_client_auth_cert`, this does not look at the certificate.
+            let pair = CertifiedKey::new(vec![leaf_of(&pair.certificate)], key);
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(pair)))
+        }
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();

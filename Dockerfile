@@ -1,0 +1,24 @@
+# The image has the program, its C library, and nothing else; it runs as a user without rights.
+#
+#   docker build -t kube-audit-proxy .
+#   docker run --rm kube-audit-proxy serve --help
+
+FROM rust:1.95-slim-bookworm AS build
+# For aws-lc and jemalloc.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends cmake make \
+    && rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+COPY Cargo.toml Cargo.lock ./
+COPY benches ./benches
+COPY config ./config
+COPY src ./src
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,target=/src/target \
+    cargo build --release --locked --bin kube-audit-proxy \
+    && cp target/release/kube-audit-proxy /kube-audit-proxy
+
+FROM gcr.io/distroless/cc-debian12:nonroot
+COPY --from=build /kube-audit-proxy /usr/local/bin/kube-audit-proxy
+EXPOSE 6443 8081
+ENTRYPOINT ["/usr/local/bin/kube-audit-proxy"]
