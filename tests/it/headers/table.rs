@@ -263,6 +263,21 @@ pub const ATTACKS: &[Attack] = &[
     )
     .refused()
     .smuggling(),
+    Attack::new(
+        "chunks in HTTP/1.0",
+        "POST {target} HTTP/1.0\r\nHost: k\r\n{token}Connection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: k\r\n\r\n",
+    )
+    .smuggling(),
+    Attack::new(
+        "a body of an upgrade",
+        post!(["Connection: Upgrade", "Upgrade: websocket", "Content-Length: 38"], "GET /smuggled HTTP/1.1\r\nHost: kkkkk\r\n\r\n"),
+    )
+    .smuggling(),
+    Attack::new(
+        "chunks of an upgrade",
+        post!(["Connection: Upgrade", "Upgrade: websocket", "Transfer-Encoding: chunked"], "0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: k\r\n\r\n"),
+    )
+    .smuggling(),
     Attack::new("underscored length", post!(["Content-Length: 2", "Content_Length: 60"], "{}")),
     // Which server is meant.
     Attack::new(

@@ -49,10 +49,15 @@ impl TempDir {
     /// Makes a new, empty folder.
     pub fn new() -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let name = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
+        loop {
+            let name = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+            let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+            // A folder that a failed test left can have the same name: process ids come again.
+            match std::fs::create_dir(&path) {
+                Ok(()) => return Self(path),
+                Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::AlreadyExists),
+            }
+        }
     }
 
     /// The folder, or a file in it.
