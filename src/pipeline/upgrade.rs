@@ -27,8 +27,18 @@ pub fn asked(parts: &mut Parts) -> Option<Asked> {
         return None;
     }
     let protocol = headers::upgrade(&parts.headers)?.clone();
+    if !is_known(&protocol) {
+        return None;
+    }
     let client = parts.extensions.remove::<OnUpgrade>()?;
     Some(Asked { protocol, client })
+}
+
+/// What Kubernetes upgrades to. Others are not passed on, as RFC 9110 (7.8) lets any server do: one
+/// such as `h2c` would carry requests that nobody sees.
+fn is_known(protocol: &HeaderValue) -> bool {
+    let protocol = protocol.as_bytes().trim_ascii();
+    protocol.eq_ignore_ascii_case(b"websocket") || protocol.eq_ignore_ascii_case(b"SPDY/3.1")
 }
 
 impl Asked {
