@@ -96,15 +96,16 @@ impl Writer {
                 // How far it got is unknown. This group is lost, the next may be luckier.
                 Err(error) => (0, lines.len() - next, Err(error)),
             };
+            // Counted before anybody is told, who may look at the count.
+            if let Err(error) = &result {
+                self.losses.add(failed as u64, error);
+            }
             for ack in acks.drain(..whole.min(acks.len())) {
                 // Whoever asked may be gone.
                 let _ = ack.send(Ok(()));
             }
             for ack in acks.drain(..failed.min(acks.len())) {
                 let _ = ack.send(result.clone());
-            }
-            if let Err(error) = &result {
-                self.losses.add(failed as u64, error);
             }
             next += whole + failed;
             last = result;
