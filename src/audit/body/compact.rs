@@ -197,6 +197,9 @@ impl Compactor {
         if is_done || self.problem.is_some() {
             return;
         }
+        if self.text.capacity() == 0 {
+            self.text.reserve_exact(piece.len().min(self.limit + 1));
+        }
         self.copied = 0;
         let end = match self.scan(piece) {
             Ok(()) if self.state == State::Separator => piece.len().saturating_sub(1),

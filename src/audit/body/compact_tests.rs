@@ -3,9 +3,7 @@ use serde::de::IgnoredAny;
 
 use super::*;
 use crate::audit::body::Redaction;
-use crate::audit::body::reference::{
-    Tree, cuts, kubernetes_object, pieces, scalar, spaces, tree,
-};
+use crate::audit::body::reference::{Tree, cuts, kubernetes_object, pieces, scalar, spaces, tree};
 
 fn compact<'p>(pieces: impl IntoIterator<Item = &'p [u8]>, options: &Options) -> Compacted {
     let mut compactor = Compactor::new(options.clone());
@@ -135,10 +133,8 @@ fn long_texts_are_cut() {
 
 #[test]
 fn what_is_omitted_needs_no_room() {
-    let text = format!(
-        r#"{{"metadata":{{"name":"a","managedFields":[{}]}}}}"#,
-        vec!["1"; 1000].join(",")
-    );
+    let text =
+        format!(r#"{{"metadata":{{"name":"a","managedFields":[{}]}}}}"#, vec!["1"; 1000].join(","));
     let expected = r#"{"metadata":{"name":"a"}}"#;
     let limit = Some(expected.len());
     let options = Options { limit, omit_managed_fields: true, ..Options::default() };

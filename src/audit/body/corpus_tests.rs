@@ -63,8 +63,7 @@ fn outcome(exchange: &Exchange, omits: fn(&str) -> bool) -> &'static str {
     let body = STANDARD.decode(body.as_ref().unwrap()).unwrap();
     let omit_managed_fields = omits(&verb);
     for length in [1, 7, 1000, usize::MAX] {
-        let mut compactor =
-            Compactor::new(Options { omit_managed_fields, ..Options::default() });
+        let mut compactor = Compactor::new(Options { omit_managed_fields, ..Options::default() });
         body.chunks(length).for_each(|piece| compactor.push(piece));
         let text = String::from_utf8(compactor.finish().text.unwrap().json).unwrap();
         assert_eq!(text, recorded, "{} in pieces of {length}", exchange.name);

@@ -1,5 +1,7 @@
 //! Reading JSON strings: the characters behind the escapes.
 
+use super::scan::plain_end;
+
 /// Decodes a JSON string that a scanner has already found valid, fed in pieces, with or without
 /// its quotes.
 ///
@@ -30,8 +32,7 @@ impl Unescaper {
                 State::Plain if byte == b'\\' => self.state = State::Escape,
                 State::Plain if byte == b'"' => {}
                 State::Plain => {
-                    let ends = |byte: &u8| matches!(byte, b'\\' | b'"');
-                    let length = piece.iter().position(ends).unwrap_or(piece.len());
+                    let length = plain_length(piece);
                     self.flush(&mut write);
                     write(&piece[..length]);
                     piece = &piece[length..];
@@ -80,6 +81,18 @@ impl Unescaper {
         match unit {
             0xd800..=0xdbff => self.high = Some(unit),
             other => push(char::from_u32(other).unwrap_or(char::REPLACEMENT_CHARACTER), write),
+        }
+    }
+}
+
+/// The length of what comes before an escape or a quote.
+fn plain_length(piece: &[u8]) -> usize {
+    let mut length = 0;
+    loop {
+        length = plain_end(piece, length);
+        match piece.get(length) {
+            None | Some(b'\\' | b'"') => return length,
+            Some(_) => length += 1,
         }
     }
 }

@@ -46,9 +46,13 @@ pub struct PathError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[allow(missing_docs)] // each says what it is
 pub enum PathProblem {
-    #[error("the name of a member is expected here, as in metadata.name; the path has no $ and no dot before it")]
+    #[error(
+        "the name of a member is expected here, as in metadata.name; the path has no $ and no dot before it"
+    )]
     NoName,
-    #[error("in brackets, only [*] for every element, or a quoted name such as [\"example.org/key\"]")]
+    #[error(
+        "in brackets, only [*] for every element, or a quoted name such as [\"example.org/key\"]"
+    )]
     Bracket,
     #[error("{0:?} cannot be in a plain name; write the name as [\"…\"]")]
     Character(char),

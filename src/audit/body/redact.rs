@@ -141,9 +141,13 @@ pub enum RuleProblem {
     NoColon,
     #[error("{0:?} is not GROUP/RESOURCE or GROUP/RESOURCE/SUBRESOURCE, such as apps/deployments")]
     Resource(String),
-    #[error("{0:?} is a version, which does not belong here; write GROUP/RESOURCE, such as apps/deployments or core/configmaps")]
+    #[error(
+        "{0:?} is a version, which does not belong here; write GROUP/RESOURCE, such as apps/deployments or core/configmaps"
+    )]
     Version(String),
-    #[error("{0:?} is not as in URLs: resources are written in lower case and plural, such as deployments")]
+    #[error(
+        "{0:?} is not as in URLs: resources are written in lower case and plural, such as deployments"
+    )]
     Spelling(String),
     #[error(transparent)]
     Path(#[from] PathError),

@@ -11,7 +11,7 @@ fn redacted(redaction: &Redaction, resource: [&str; 3], text: &str) -> String {
 
 #[test]
 fn secrets_are_redacted_in_each_form_they_come_in() {
-    let secrets = |text| redacted(&Redaction::default(), ["", "secrets", ""], text);
+    let secrets = |text: &str| redacted(&Redaction::default(), ["", "secrets", ""], text);
     for (given, expected) in [
         (r#"{"data":{"a":"YQ=="}}"#, r#"{"data":{"a":"REDACTED(4 bytes)"}}"#),
         (r#"{"stringdata":{"a":"\u00e9\n"}}"#, r#"{"stringdata":{"a":"REDACTED(3 bytes)"}}"#),
@@ -39,7 +39,7 @@ fn secrets_are_redacted_in_each_form_they_come_in() {
 
 #[test]
 fn long_secrets_show_the_digest_of_what_they_stand_for() {
-    let secrets = |text| redacted(&Redaction::default(), ["", "secrets", ""], text);
+    let secrets = |text: &str| redacted(&Redaction::default(), ["", "secrets", ""], text);
     // printf 'a<b/0123456789abcdef' | sha256sum
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, b"a<b/0123456789abcdef");
     let digest = super::super::hex(digest.as_ref());
@@ -58,7 +58,8 @@ fn rules_are_for_their_resource() {
         "core/pods:spec.y",
     ])
     .unwrap();
-    let spec = r#"{"spec":{"template":{"spec":{"containers":[{"env":[{"name":"A","value":"b"}]}]}}}}"#;
+    let spec =
+        r#"{"spec":{"template":{"spec":{"containers":[{"env":[{"name":"A","value":"b"}]}]}}}}"#;
     let answer = spec.replace("\"b\"", "\"REDACTED(1 bytes)\"");
     assert_eq!(redacted(&redaction, ["apps", "deployments", ""], spec), answer);
     assert_eq!(redacted(&redaction, ["apps", "deployments", "status"], spec), answer);

@@ -30,9 +30,8 @@ impl Tree {
                 format!("[{}]", elements.join(","))
             }
             Tree::Object(members) => {
-                let member = |(key, value): &(String, Tree)| {
-                    format!("{}:{}", escape(key), value.compact())
-                };
+                let member =
+                    |(key, value): &(String, Tree)| format!("{}:{}", escape(key), value.compact());
                 format!("{{{}}}", members.iter().map(member).collect::<Vec<_>>().join(","))
             }
         }
@@ -137,28 +136,19 @@ fn escape(text: &str) -> String {
 
 fn read(rest: &mut &str) -> Tree {
     *rest = rest.trim_start();
-    let mut many = |mut each: Box<dyn FnMut(&mut &str) + '_>| {
-        *rest = rest[1..].trim_start();
-        while !rest.starts_with([']', '}']) {
-            each(rest);
-            *rest = rest.trim_start();
-            *rest = rest.strip_prefix(',').unwrap_or(rest).trim_start();
-        }
-        *rest = &rest[1..];
-    };
     match rest.as_bytes()[0] {
         b'{' => {
             let mut members = Vec::new();
-            many(Box::new(|rest| {
+            many(rest, |rest| {
                 let Tree::Scalar(key) = read(rest) else { panic!("a key is a string") };
                 *rest = rest.trim_start().strip_prefix(':').unwrap();
                 members.push((key, read(rest)));
-            }));
+            });
             Tree::Object(members)
         }
         b'[' => {
             let mut elements = Vec::new();
-            many(Box::new(|rest| elements.push(read(rest))));
+            many(rest, |rest| elements.push(read(rest)));
             Tree::Array(elements)
         }
         b'"' => {
@@ -181,11 +171,29 @@ fn read(rest: &mut &str) -> Tree {
     }
 }
 
+fn many(rest: &mut &str, mut each: impl FnMut(&mut &str)) {
+    *rest = rest[1..].trim_start();
+    while !rest.starts_with([']', '}']) {
+        each(rest);
+        *rest = rest.trim_start();
+        *rest = rest.strip_prefix(',').unwrap_or(rest).trim_start();
+    }
+    *rest = &rest[1..];
+}
+
 /// Strings in odd spellings.
 pub(super) fn string() -> impl Strategy<Value = String> {
     let plain = "[ -!#-\\[\\]-~é<>&\u{2028}\u{2029}\u{202a}😀\u{7f}]{0,12}";
     let escapes = prop::sample::select(vec![
-        r"\n", r"\/", r"\\", "\\\"", r"\u00e9", r"\u2028", r"\ud83d\ude00", r"\u003C", r"\ud800",
+        r"\n",
+        r"\/",
+        r"\\",
+        "\\\"",
+        r"\u00e9",
+        r"\u2028",
+        r"\ud83d\ude00",
+        r"\u003C",
+        r"\ud800",
     ]);
     (plain, escapes, any::<bool>()).prop_map(|(plain, escape, with_escape)| {
         format!("\"{plain}{}\"", if with_escape { escape } else { "" })
@@ -226,7 +234,8 @@ pub(super) fn tree() -> impl Strategy<Value = Tree> {
 /// An object whose `kind` is first.
 pub(super) fn kubernetes_object() -> impl Strategy<Value = Tree> {
     let kind = prop::sample::select(vec!["Pod", "PodList", "Table", "Status", "DeleteOptions"]);
-    let metadata = vec((key(), scalar().prop_map(Tree::Scalar)), 0..6).prop_map(Tree::Object);
+    let metadata =
+        vec((key(), scalar().prop_map(Tree::Scalar)), 0..6).prop_map(Tree::Object).boxed();
     let object = || {
         let metadata = metadata.clone();
         let key = prop::sample::select(vec!["\"metadata\"", r#""meta\u0064ata""#, "\"x\""]);

@@ -8,7 +8,7 @@ use crate::audit::body::redacted::Redacted;
 
 impl Compactor {
     /// At the opening quote of a member's key.
-    pub(super) fn key(&mut self, piece: &[u8], at: usize) -> usize {
+    pub(super) fn key(&mut self, piece: &[u8], at: usize) {
         let places = self.frames.last().map_or(Places::NOWHERE, |frame| frame.places);
         self.places = Places::NOWHERE;
         if places != Places::NOWHERE {
@@ -21,7 +21,6 @@ impl Compactor {
         }
         self.in_key = true;
         self.state = State::String;
-        at + 1
     }
 
     /// Before the first and after each element of an array.

@@ -56,7 +56,10 @@ impl Compactor {
 
                 (_, b' ' | b'\n' | b'\r' | b'\t') => self.space(piece, at),
                 (State::CommaOrEnd, _) => self.comma_or_end(piece, at)?,
-                (State::Key | State::KeyOrEnd, b'"') => self.key(piece, at),
+                (State::Key | State::KeyOrEnd, b'"') => {
+                    self.key(piece, at);
+                    self.string(piece, at + 1)?
+                }
                 (State::KeyOrEnd, b'}') | (State::ValueOrEnd, b']') => self.close(piece, at),
                 (State::Colon, b':') => {
                     self.state = State::Value;
@@ -79,6 +82,7 @@ impl Compactor {
             b'"' => {
                 self.in_key = false;
                 self.state = State::String;
+                return self.string(piece, at + 1);
             }
             b'{' | b'[' => return self.open(byte == b'{', at),
             b'-' => self.state = State::Minus,
@@ -121,6 +125,11 @@ impl Compactor {
                     self.copied = at + 1;
                 }
                 self.state = State::Key;
+                // As it is in compact JSON, without a turn of the loop.
+                if piece.get(at + 1) == Some(&b'"') {
+                    self.key(piece, at + 1);
+                    return self.string(piece, at + 2);
+                }
             }
             (b',', false) => {
                 self.next_element();
@@ -154,8 +163,7 @@ impl Compactor {
             let Some(&byte) = piece.get(at) else { return Ok(at) };
             match byte {
                 b'"' => {
-                    self.end_string(piece, at);
-                    return Ok(at + 1);
+                    return Ok(self.end_string(piece, at));
                 }
                 b'\\' => {
                     self.state = State::Escape;
@@ -184,15 +192,19 @@ impl Compactor {
         }
     }
 
-    fn end_string(&mut self, piece: &[u8], quote: usize) {
+    fn end_string(&mut self, piece: &[u8], quote: usize) -> usize {
         if let Some(start) = self.wanted.take() {
             self.read_wanted(&piece[start..quote]);
         }
-        if self.in_key {
-            self.state = State::Colon;
-        } else {
+        if !self.in_key {
             self.end_value(piece, quote + 1);
+        } else if piece.get(quote + 1) == Some(&b':') {
+            self.state = State::Value;
+            return quote + 2;
+        } else {
+            self.state = State::Colon;
         }
+        quote + 1
     }
 
     fn escape(&mut self, piece: &[u8], at: usize) -> Scan<usize> {
@@ -268,8 +280,7 @@ impl Compactor {
 impl State {
     fn is_in_number(self) -> bool {
         use State::*;
-        self.ends_a_number()
-            || matches!(self, Minus | Point | Exponent | ExponentSign)
+        self.ends_a_number() || matches!(self, Minus | Point | Exponent | ExponentSign)
     }
 
     /// Whether what has been read may be a whole number.
