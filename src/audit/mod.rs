@@ -1,5 +1,6 @@
 //! Audit events: what they hold, how they are encoded, and the record of one request.
 
+pub mod body;
 pub mod event;
 pub mod go_quote;
 pub mod id;

@@ -1,0 +1,29 @@
+//! Bodies in audit events: `requestObject` and `responseObject`, made while the bodies stream by.
+//!
+//! [`Compactor`] is the way of a JSON body: one pass that validates, compacts, leaves out
+//! `managedFields`, redacts what [`Redaction`] names, and cuts what is too long. A body that is no
+//! JSON becomes a JSON string, by [`as_string`], or [`redacted_whole`] where it may hold
+//! secrets. Nothing here does I/O or waits.
+
+mod compact;
+mod escape;
+mod managed_fields;
+mod paths;
+mod query;
+mod redact;
+mod redacted;
+mod scan;
+mod text;
+mod truncate;
+
+#[cfg(test)]
+mod corpus_tests;
+#[cfg(test)]
+mod reference;
+
+pub use compact::{Compacted, Compactor, NotJson, Options, Problem, Text};
+pub use paths::{MAX_NAME, Path, PathError, PathProblem};
+pub use query::redact_query;
+pub use redact::{CompiledPaths, Redaction, RuleError, RuleProblem};
+pub use redacted::{hex, redacted_whole};
+pub use text::{StringForm, as_string};

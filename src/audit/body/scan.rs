@@ -1,0 +1,83 @@
+//! Finding the bytes of a JSON string that cannot simply be copied, eight at a time.
+
+const ONES: u64 = 0x0101_0101_0101_0101;
+const HIGHS: u64 = 0x8080_8080_8080_8080;
+
+/// The index, from `at` on, of the first byte inside a JSON string that needs a look: a quote, a
+/// backslash, a control character, `<`, `>`, `&`, or 0xe2 (which may begin U+2028 or U+2029).
+/// `text.len()` if there is none.
+#[inline]
+pub(super) fn plain_end(text: &[u8], mut at: usize) -> usize {
+    while let Some(word) = text.get(at..).and_then(<[u8]>::first_chunk) {
+        let found = special(u64::from_le_bytes(*word));
+        if found != 0 {
+            return at + (found.trailing_zeros() / 8) as usize;
+        }
+        at += 8;
+    }
+    while text.get(at).is_some_and(|byte| PLAIN[usize::from(*byte)]) {
+        at += 1;
+    }
+    at
+}
+
+/// A word whose lowest set bit is in the first special byte of `word`. Bytes above that one may
+/// be marked wrongly, since a subtraction borrows from them.
+#[inline]
+const fn special(word: u64) -> u64 {
+    let control = word.wrapping_sub(0x20 * ONES) & !word;
+    // 0x22 and 0x26 differ in one bit, and so do 0x3c and 0x3e.
+    let quote_or_ampersand = zero((word & !(4 * ONES)) ^ (0x22 * ONES));
+    let angle = zero((word & !(2 * ONES)) ^ (0x3c * ONES));
+    let backslash = zero(word ^ (0x5c * ONES));
+    let separator = zero(word ^ (0xe2 * ONES));
+    (control | quote_or_ampersand | angle | backslash | separator) & HIGHS
+}
+
+/// Marks the bytes that are zero.
+#[inline]
+const fn zero(word: u64) -> u64 {
+    word.wrapping_sub(ONES) & !word
+}
+
+const PLAIN: [bool; 256] = {
+    let mut plain = [true; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        plain[byte] =
+            byte >= 0x20 && !matches!(byte as u8, b'"' | b'\\' | b'<' | b'>' | b'&' | 0xe2);
+        byte += 1;
+    }
+    plain
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_byte_is_found_at_each_place() {
+        for byte in 0..=255u8 {
+            for length in 1..20 {
+                for place in 0..length {
+                    let mut text = vec![b'a'; length];
+                    text[place] = byte;
+                    let expected = if PLAIN[usize::from(byte)] { length } else { place };
+                    assert_eq!(plain_end(&text, 0), expected, "{byte:#x} at {place} of {length}");
+                }
+            }
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes(text: Vec<u8>, from in 0usize..8) {
+            let from = from.min(text.len());
+            let expected = text[from..]
+                .iter()
+                .position(|byte| !PLAIN[usize::from(*byte)])
+                .map_or(text.len(), |found| from + found);
+            proptest::prop_assert_eq!(plain_end(&text, from), expected);
+        }
+    }
+}
