@@ -1,0 +1,289 @@
+//! Headers that a client may not bring: whatever it sends, the API server sees the stamped identity.
+
+use crate::support::client::{self, Short};
+use crate::support::http1::{self, Answer, Connection};
+use crate::support::proxy::{Builder, Proxy};
+use crate::support::upstream::{FakeUpstream, Protocols, Seen, json};
+
+mod table;
+
+use table::{ATTACKS, Attack, HTTP2_ATTACKS, Outcome};
+
+const TARGET: &str = "/api/v1/namespaces/team-a/configmaps/one";
+
+/// A way of telling the API server who it is, and how a client shows itself.
+struct Mode {
+    identity: &'static str,
+    certificate: Option<&'static str>,
+    /// A header line with a token, empty where a certificate is shown.
+    token: &'static str,
+}
+
+const MODES: [Mode; 3] = [
+    Mode { identity: "request-header", certificate: Some("alice"), token: "" },
+    Mode { identity: "impersonate", certificate: Some("alice"), token: "" },
+    Mode {
+        identity: "pass-through",
+        certificate: None,
+        token: "Authorization: Bearer carol-token",
+    },
+];
+
+async fn upstream(protocols: Protocols) -> FakeUpstream {
+    FakeUpstream::start(protocols, |request| async move {
+        // The proxy's own questions in impersonate mode are answered: everything is allowed.
+        match request.uri().path() {
+            "/apis/authorization.k8s.io/v1/subjectaccessreviews" => {
+                json(201, r#"{"kind":"SubjectAccessReview","apiVersion":"authorization.k8s.io/v1","status":{"allowed":true}}"#)
+            }
+            _ => json(200, "{}"),
+        }
+    })
+    .await
+}
+
+/// What reached the API server of the client's requests, the proxy's own questions left out.
+fn arrived(upstream: &FakeUpstream) -> Vec<Seen> {
+    let mut seen = upstream.take_seen();
+    seen.retain(|seen| !seen.target.contains("accessreviews"));
+    seen
+}
+
+/// Every header that says who is asking, or might be read so by somebody, sorted.
+fn identity(seen: &Seen) -> Vec<(String, String)> {
+    let mut headers = seen.headers.clone();
+    headers.retain(|(name, _)| {
+        let name = decoded(name);
+        ["x-remote", "impersonate", "authorization", "proxy-authorization", "front-proxy"]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
+    });
+    headers.sort();
+    headers
+}
+
+/// A name as the most careless reader would take it.
+fn decoded(name: &str) -> String {
+    let mut text = name.to_ascii_lowercase().replace('_', "-");
+    for (code, plain) in [("%2d", "-"), ("%5f", "-"), ("%2e", "."), ("%52", "r"), ("%20", "")] {
+        text = text.replace(code, plain);
+    }
+    text
+}
+
+async fn baseline(proxy: &Proxy, upstream: &FakeUpstream, mode: &Mode) -> Seen {
+    let lines: Vec<&str> = [mode.token].into_iter().filter(|line| !line.is_empty()).collect();
+    let answer = http1::get(proxy.addr, mode.certificate, TARGET, &lines).await.unwrap();
+    assert_eq!(answer.head.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+    let seen = arrived(upstream);
+    assert_eq!(seen.len(), 1);
+    check_baseline(mode, &seen[0]);
+    seen[0].clone()
+}
+
+fn check_baseline(mode: &Mode, seen: &Seen) {
+    let groups = ["dev", "team-a"];
+    match mode.identity {
+        "request-header" => {
+            assert_eq!(seen.all("x-remote-user"), ["alice"]);
+            assert_eq!(seen.all("x-remote-group")[..2], groups);
+            assert!(seen.all("authorization").is_empty());
+            assert!(identity(seen).iter().all(|(name, _)| name.starts_with("x-remote-")));
+        }
+        "impersonate" => {
+            assert_eq!(seen.all("impersonate-user"), ["alice"]);
+            assert_eq!(seen.all("impersonate-group")[..2], groups);
+            assert!(identity(seen).iter().all(|(name, _)| name.starts_with("impersonate-")));
+        }
+        _ => {
+            let token = ("authorization".to_owned(), "Bearer carol-token".to_owned());
+            assert_eq!(identity(seen), [token]);
+        }
+    }
+}
+
+/// Sends an attack; `None` where the connection was closed without an answer.
+async fn send(proxy: &Proxy, mode: &Mode, attack: &Attack) -> Option<Answer> {
+    let mut connection = Connection::open(proxy.addr, mode.certificate).await.unwrap();
+    let token = match mode.token {
+        "" => String::new(),
+        line => format!("{line}\r\n"),
+    };
+    let request = attack.request.replace("{token}", &token).replace("{target}", TARGET);
+    connection.send(request.as_bytes()).await.ok()?;
+    let answer = tokio::time::timeout(std::time::Duration::from_secs(5), connection.answer("GET"));
+    let answer = answer.await.ok()?.ok();
+    // A second answer on the same connection is one to a smuggled request: let it arrive if it can.
+    let more = std::time::Duration::from_millis(if attack.is_smuggling { 200 } else { 0 });
+    let _ = tokio::time::timeout(more, connection.read_to_end()).await;
+    answer
+}
+
+/// What happened, or what is wrong with it.
+fn judge(
+    attack: &Attack,
+    expected: &Seen,
+    answer: Option<&Answer>,
+    arrived: &[Seen],
+) -> Result<Outcome, String> {
+    if arrived.iter().any(|seen| seen.target.contains("smuggled")) {
+        return Err("a smuggled request reached the API server".to_owned());
+    }
+    match arrived {
+        [] => match answer.map(|answer| answer.head.status) {
+            None | Some(400..=499) => Ok(Outcome::Refused),
+            Some(status) => Err(format!("answered {status} though nothing reached the API server")),
+        },
+        [seen] => {
+            let mut wanted = identity(expected);
+            wanted.extend(attack.adds.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())));
+            wanted.sort();
+            if identity(seen) != wanted {
+                return Err(format!("identity {:?}\n      wanted {wanted:?}", identity(seen)));
+            }
+            let nominated = seen.all("connection").join(",").to_ascii_lowercase();
+            if nominated.contains("x-remote") || nominated.contains("impersonate") {
+                return Err(format!("the API server is told to drop {nominated:?}"));
+            }
+            let leaked = attack.removed.iter().find(|name| !seen.all(name).is_empty());
+            match leaked {
+                Some(name) => Err(format!("{name} reached the API server: {:?}", seen.all(name))),
+                None => Ok(Outcome::Stamped),
+            }
+        }
+        more => Err(format!("{} requests reached the API server", more.len())),
+    }
+}
+
+async fn attack_all(mode: &Mode, protocols: Protocols) {
+    let upstream = upstream(protocols).await;
+    let proxy = Builder::new(upstream.addr).identity(mode.identity).start().await;
+    let expected = baseline(&proxy, &upstream, mode).await;
+    let (mut wrong, mut refused) = (Vec::new(), Vec::new());
+    for attack in ATTACKS.iter().filter(|attack| attack.applies_to(mode.identity)) {
+        let answer = send(&proxy, mode, attack).await;
+        let arrived = arrived(&upstream);
+        let outcome = judge(attack, &expected, answer.as_ref(), &arrived);
+        match outcome {
+            Ok(outcome) if attack.expect.is_none_or(|expect| expect == outcome) => {
+                if outcome == Outcome::Refused {
+                    refused.push(attack.name);
+                }
+            }
+            Ok(outcome) => wrong.push(format!(
+                "{}: {outcome:?}, not {:?}; the client got {:?}",
+                attack.name,
+                attack.expect,
+                answer.map(|answer| answer.head.status)
+            )),
+            Err(why) => wrong.push(format!("{}: {why}", attack.name)),
+        }
+    }
+    println!("{} by {protocols:?}: refused are {refused:?}", mode.identity);
+    assert!(wrong.is_empty(), "{}:\n  {}", mode.identity, wrong.join("\n  "));
+    proxy_still_serves(&proxy, &upstream, mode).await;
+}
+
+async fn proxy_still_serves(proxy: &Proxy, upstream: &FakeUpstream, mode: &Mode) {
+    baseline(proxy, upstream, mode).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn request_header_mode_over_http1() {
+    attack_all(&MODES[0], Protocols::Http1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn request_header_mode_over_http2() {
+    attack_all(&MODES[0], Protocols::Http2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn impersonate_mode() {
+    attack_all(&MODES[1], Protocols::Http2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pass_through_mode() {
+    attack_all(&MODES[2], Protocols::Http1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_speak_http2() {
+    for mode in &MODES[..2] {
+        let upstream = upstream(Protocols::Http2).await;
+        let proxy = Builder::new(upstream.addr).identity(mode.identity).start().await;
+        let expected = baseline(&proxy, &upstream, mode).await;
+        let mut sender = client::http2::<Short>(proxy.addr, mode.certificate).await.unwrap();
+        for (name, headers) in HTTP2_ATTACKS {
+            let response = client::h2_get(&mut sender, TARGET, headers).await;
+            let arrived = arrived(&upstream);
+            match (response, arrived.as_slice()) {
+                (Ok(response), []) => {
+                    assert!(response.status().is_client_error(), "{name}: {}", response.status());
+                }
+                (Err(_), []) => {
+                    sender = client::http2::<Short>(proxy.addr, mode.certificate).await.unwrap();
+                }
+                (_, [seen]) => assert_eq!(identity(seen), identity(&expected), "{name}"),
+                (_, more) => panic!("{name}: {} requests", more.len()),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn pass_through_sends_no_request_that_has_only_a_certificate() {
+    let upstream = upstream(Protocols::Http2).await;
+    let proxy = Builder::new(upstream.addr).identity("pass-through").start().await;
+    let answer = http1::get(proxy.addr, Some("alice"), TARGET, &[]).await.unwrap();
+    assert!(answer.head.status >= 400, "answered {}", answer.head.status);
+    assert!(upstream.seen().is_empty());
+}
+
+#[tokio::test]
+async fn the_proxy_shows_its_own_certificate() {
+    for identity in ["request-header", "impersonate"] {
+        let upstream = upstream(Protocols::Http2).await;
+        let proxy = Builder::new(upstream.addr).identity(identity).start().await;
+        http1::get(proxy.addr, Some("alice"), TARGET, &[]).await.unwrap();
+        assert!(upstream.seen()[0].certificate.is_some(), "{identity}");
+    }
+}
+
+#[tokio::test]
+async fn the_source_address_is_appended_and_forged_ones_count_only_from_trusted_proxies() {
+    let forged = "X-Forwarded-For: 203.0.113.7, 198.51.100.2";
+    let cases = [
+        (None, vec!["203.0.113.7", "198.51.100.2", "127.0.0.1"]),
+        (Some("--trusted-proxies=10.0.0.0/8"), vec!["127.0.0.1"]),
+        (Some("--trusted-proxies=127.0.0.0/8"), vec!["203.0.113.7", "198.51.100.2", "127.0.0.1"]),
+    ];
+    for (flag, expected) in cases {
+        let upstream = upstream(Protocols::Http1).await;
+        let mut builder = Builder::new(upstream.addr);
+        if let Some(flag) = flag {
+            builder = builder.flag(flag);
+        }
+        let proxy = builder.start().await;
+        let lines = [forged, "X-Real-Ip: 203.0.113.9", "Audit-ID: from"];
+        let lines = if flag.is_none() { [lines[0], "X-Other: 1", lines[2]] } else { lines };
+        http1::get(proxy.addr, Some("alice"), TARGET, &lines).await.unwrap();
+        let event = &proxy.audit_log().wait_end("from").await[0];
+        let ips: Vec<String> = serde_json::from_value(event.value["sourceIPs"].clone()).unwrap();
+        match flag {
+            // From a trusted proxy X-Real-Ip counts too, as kube-apiserver counts it.
+            Some(trusted) if trusted.ends_with("127.0.0.0/8") => {
+                assert_eq!(ips[..2], expected[..2], "{flag:?}");
+                assert_eq!(ips.last().unwrap(), "127.0.0.1");
+            }
+            _ => assert_eq!(ips, expected, "{flag:?}"),
+        }
+        let seen = upstream.seen();
+        let sent = seen[0].all("x-forwarded-for").join(", ");
+        assert!(sent.ends_with("127.0.0.1"), "{flag:?}: X-Forwarded-For upstream is {sent:?}");
+        if expected.len() == 1 {
+            assert!(!sent.contains("203.0.113.7"), "{flag:?}: forged {sent:?} went on");
+        }
+    }
+}

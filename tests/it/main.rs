@@ -1,0 +1,15 @@
+//! What the program does, seen from outside: the real binary, real TLS, one file a behaviour.
+
+#![allow(clippy::unwrap_used, reason = "tests may panic, their helpers too")]
+
+mod decisions;
+mod headers;
+mod hot_reload;
+mod kubectl;
+mod lifecycle;
+mod replay;
+mod self_test;
+mod streaming;
+mod support;
+mod upgrade;
+mod watches;

@@ -1,0 +1,128 @@
+//! TLS connections and HTTP/2 clients with the certificates of the corpus.
+
+use std::collections::HashMap;
+use std::io::{Error, Result};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Incoming};
+use hyper::client::conn::http2::{Builder, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::corpus;
+
+/// Connects by TLS as `localhost`, with a client certificate of the corpus or without.
+pub async fn tls(
+    addr: SocketAddr,
+    certificate: Option<&str>,
+    protocols: &[&[u8]],
+) -> Result<TlsStream<TcpStream>> {
+    let stream = TcpStream::connect(addr).await?;
+    stream.set_nodelay(true)?;
+    let connector = TlsConnector::from(config(certificate, protocols));
+    connector.connect(ServerName::try_from("localhost").unwrap(), stream).await
+}
+
+/// An HTTP/2 connection; it lives until every handle is dropped.
+pub async fn http2<B>(addr: SocketAddr, certificate: Option<&str>) -> Result<SendRequest<B>>
+where
+    B: Body + Unpin + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let stream = tls(addr, certificate, &[b"h2"]).await?;
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(b"h2".as_slice()), "no HTTP/2 by ALPN");
+    let (sender, connection) = Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(4 << 20)
+        .initial_connection_window_size(64 << 20)
+        .max_header_list_size(1 << 20)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(Error::other)?;
+    tokio::spawn(connection);
+    Ok(sender)
+}
+
+/// A GET over HTTP/2; the answer's head, with its body still to come.
+pub async fn h2_get<B>(
+    sender: &mut SendRequest<B>,
+    target: &str,
+    headers: &[(&str, &str)],
+) -> hyper::Result<Response<Incoming>>
+where
+    B: Body + Default + Unpin + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let mut request = Request::get(format!("https://kubernetes{target}"));
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    sender.ready().await?;
+    sender.send_request(request.body(B::default()).unwrap()).await
+}
+
+/// The whole body of an answer.
+pub async fn whole(response: Response<Incoming>) -> hyper::Result<Bytes> {
+    Ok(response.into_body().collect().await?.to_bytes())
+}
+
+/// The body of requests that have none, or a short one.
+pub type Short = Full<Bytes>;
+
+/// The settings of a client; kept, so that sessions are resumed as a real client does.
+fn config(certificate: Option<&str>, protocols: &[&[u8]]) -> Arc<ClientConfig> {
+    type Known = Mutex<HashMap<(Option<String>, Vec<Vec<u8>>), Arc<ClientConfig>>>;
+    static KNOWN: OnceLock<Known> = OnceLock::new();
+    let protocols: Vec<Vec<u8>> = protocols.iter().map(|name| name.to_vec()).collect();
+    let key = (certificate.map(str::to_owned), protocols.clone());
+    let mut known = KNOWN.get_or_init(Known::default).lock().unwrap();
+    let make = || Arc::new(new_config(certificate, protocols));
+    Arc::clone(known.entry(key).or_insert_with(make))
+}
+
+fn new_config(certificate: Option<&str>, protocols: Vec<Vec<u8>>) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(corpus::pki("ca.crt")).unwrap()).unwrap();
+    let builder = ClientConfig::builder().with_root_certificates(roots);
+    let mut config = match certificate {
+        None => builder.with_no_client_auth(),
+        Some(name) => {
+            let chain = corpus::pki(&format!("{name}.crt"));
+            let key = corpus::pki(&format!("{name}.key"));
+            let chain = vec![CertificateDer::from_pem_file(chain).unwrap()];
+            builder
+                .with_client_auth_cert(chain, PrivateKeyDer::from_pem_file(key).unwrap())
+                .unwrap()
+        }
+    };
+    config.alpn_protocols = protocols;
+    config
+}
+
+/// A plain-HTTP GET of the admin port; the body.
+pub async fn admin(addr: SocketAddr, path: &str) -> Result<(u16, String)> {
+    let stream = TcpStream::connect(addr).await?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake::<_, Short>(TokioIo::new(stream))
+            .await
+            .map_err(Error::other)?;
+    let connection = tokio::spawn(connection);
+    let request = Request::get(path).header("host", "localhost").body(Short::default()).unwrap();
+    let response = sender.send_request(request).await.map_err(Error::other)?;
+    let status = response.status().as_u16();
+    let body = whole(response).await.map_err(Error::other)?;
+    drop(sender);
+    let _ = tokio::time::timeout(Duration::from_secs(1), connection).await;
+    Ok((status, String::from_utf8_lossy(&body).into_owned()))
+}

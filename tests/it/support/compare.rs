@@ -1,0 +1,269 @@
+//! Comparing the proxy's events with those that kube-apiserver recorded: as text, member by member,
+//! and with every difference that is forgiven counted by its kind.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use serde::de::{MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// What came of a comparison.
+#[derive(Default)]
+pub struct Report {
+    /// Pairs of lines that were compared.
+    pub compared: usize,
+    /// Those that were the same text after masking the times and what only the API server knows.
+    pub equal: usize,
+    /// Differences that are expected, by kind.
+    pub forgiven: BTreeMap<String, usize>,
+    /// Requests that were left out, by reason.
+    pub skipped: BTreeMap<String, usize>,
+    /// Differences that are bugs, by kind, each with an explanation.
+    pub failures: Vec<(String, String)>,
+}
+
+impl Report {
+    /// Counts one forgiven difference.
+    pub fn forgive(&mut self, kind: &str) {
+        *self.forgiven.entry(kind.to_owned()).or_default() += 1;
+    }
+
+    /// Counts one request that is left out.
+    pub fn skip(&mut self, reason: &str) {
+        *self.skipped.entry(reason.to_owned()).or_default() += 1;
+    }
+
+    /// Notes a bug.
+    pub fn fail(&mut self, kind: &str, explanation: String) {
+        self.failures.push((kind.to_owned(), explanation));
+    }
+
+    /// Prints the table, keeps it in a file of the target folder, and panics on failures.
+    pub fn finish(&self, title: &str) {
+        let table = self.table(title);
+        println!("{table}");
+        let name = format!("{}.txt", title.replace([' ', '/'], "-"));
+        let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        std::fs::write(path, &table).unwrap();
+        assert!(self.failures.is_empty(), "{} differences, see the table", self.failures.len());
+        assert!(self.compared > 0, "nothing was compared");
+    }
+
+    fn table(&self, title: &str) -> String {
+        let mut text = format!("== {title} ==\n");
+        let mut line = |label: &str, count: usize| {
+            writeln!(text, "{count:>7}  {label}").expect("a string takes everything");
+        };
+        line("compared", self.compared);
+        line("equal as text", self.equal);
+        self.forgiven.iter().for_each(|(kind, &count)| line(&format!("forgiven: {kind}"), count));
+        self.skipped.iter().for_each(|(kind, &count)| line(&format!("left out: {kind}"), count));
+        let mut kinds = BTreeMap::<&str, usize>::new();
+        self.failures.iter().for_each(|(kind, _)| *kinds.entry(kind).or_default() += 1);
+        kinds.iter().for_each(|(kind, &count)| line(&format!("DIFFERENT: {kind}"), count));
+        for (kind, explanation) in self.failures.iter().take(40) {
+            text.push_str(&format!("-- {kind}: {explanation}\n"));
+        }
+        text
+    }
+}
+
+/// An event as its top-level members in order, values as they stand in the text.
+#[derive(Clone)]
+pub struct Members(Vec<(String, String)>);
+
+impl Members {
+    /// Splits a line; `None` where it is no JSON object without white space.
+    pub fn parse(line: &str) -> Option<Self> {
+        let mut reader = serde_json::Deserializer::from_str(line);
+        let members = serde::Deserializer::deserialize_map(&mut reader, Split).ok()?;
+        reader.end().ok()?;
+        Some(Self(members)).filter(|members| members.text() == line)
+    }
+
+    /// A member's text.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Puts another text in a member's place, or drops it.
+    pub fn set(&mut self, name: &str, value: Option<String>) {
+        match value {
+            None => self.0.retain(|(key, _)| key != name),
+            Some(value) => {
+                if let Some(member) = self.0.iter_mut().find(|(key, _)| key == name) {
+                    member.1 = value;
+                }
+            }
+        }
+    }
+
+    /// The line.
+    pub fn text(&self) -> String {
+        let member = |(key, value): &(String, String)| {
+            format!("{}:{value}", serde_json::to_string(key).expect("a string is JSON"))
+        };
+        format!("{{{}}}", self.0.iter().map(member).collect::<Vec<_>>().join(","))
+    }
+}
+
+struct Split;
+
+impl<'de> Visitor<'de> for Split {
+    type Value = Vec<(String, String)>;
+
+    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
+        let mut members = Vec::new();
+        while let Some((key, value)) = map.next_entry::<String, Box<RawValue>>()? {
+            members.push((key, value.get().to_owned()));
+        }
+        Ok(members)
+    }
+}
+
+/// Annotations that only the API server can know (the corpus's README).
+fn is_known_only_upstream(annotation: &str) -> Option<&'static str> {
+    const PREFIXES: [&str; 4] = [
+        "authorization.k8s.io/",
+        "apiserver.latency.k8s.io/",
+        "pod-security.kubernetes.io/",
+        "k8s.io/deprecated",
+    ];
+    const ISSUED: &str = "authentication.kubernetes.io/issued-credential-id";
+    PREFIXES.into_iter().chain([ISSUED]).find(|prefix| annotation.starts_with(prefix))
+}
+
+/// Compares one pair. `request` is all that the client sent, as bytes: what stands in it kube-apiserver
+/// did not learn elsewhere. `own_id`: the request named no audit ID, so the two differ.
+pub fn event(report: &mut Report, what: &str, request: &[u8], own_id: bool, pair: (&str, &str)) {
+    report.compared += 1;
+    let (Some(mut recorded), Some(mut written)) = (Members::parse(pair.0), Members::parse(pair.1))
+    else {
+        return report.fail("not one compact JSON object", format!("{what}\n   {}", pair.1));
+    };
+    check_times(report, what, &written);
+    for name in ["requestReceivedTimestamp", "stageTimestamp"] {
+        recorded.set(name, Some("\"T\"".to_owned()));
+        written.set(name, Some("\"T\"".to_owned()));
+    }
+    if own_id {
+        report.forgive("auditID where the request carried none");
+        recorded.set("auditID", Some("\"ID\"".to_owned()));
+        written.set("auditID", Some("\"ID\"".to_owned()));
+    }
+    forgive_annotations(report, &mut recorded, &written);
+    if recorded.text() == written.text() {
+        report.equal += 1;
+        return;
+    }
+    forgive_bodies(report, &mut recorded, &mut written);
+    forgive_object_ref(report, request, &mut recorded, &written);
+    if recorded.text() != written.text() {
+        explain(report, what, &recorded, &written);
+    }
+}
+
+/// RFC 3339, UTC, six digits; and the two times of a first stage are one.
+fn check_times(report: &mut Report, what: &str, written: &Members) {
+    let received = written.get("requestReceivedTimestamp").unwrap_or("");
+    let stage = written.get("stageTimestamp").unwrap_or("");
+    let is_time = |text: &str| {
+        let shape: String =
+            text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+        shape == "\"0000-00-00T00:00:00.000000Z\""
+    };
+    if !is_time(received) || !is_time(stage) || stage < received {
+        report.fail("times", format!("{what}\n   received {received}, stage {stage}"));
+    }
+    if written.get("stage") == Some("\"RequestReceived\"") && received != stage {
+        report.fail("times", format!("{what}\n   RequestReceived at {stage}, not {received}"));
+    }
+}
+
+fn forgive_annotations(report: &mut Report, recorded: &mut Members, written: &Members) {
+    let parse = |text: Option<&str>| -> BTreeMap<String, String> {
+        text.map(|text| serde_json::from_str(text).expect("annotations")).unwrap_or_default()
+    };
+    let ours = parse(written.get("annotations"));
+    let Some(text) = recorded.get("annotations") else { return };
+    let mut pairs = object_members(text);
+    pairs.retain(|(key, _)| match is_known_only_upstream(key) {
+        Some(kind) if !ours.contains_key(key) => {
+            report.forgive(&format!("annotation {kind}, known only to the API server"));
+            false
+        }
+        _ => true,
+    });
+    let rest = Members(pairs);
+    recorded.set("annotations", Some(rest.text()).filter(|_| !rest.0.is_empty()));
+}
+
+/// Bodies are not compared yet, and the way an impersonation was authorised is not to be seen.
+fn forgive_bodies(report: &mut Report, recorded: &mut Members, written: &mut Members) {
+    for name in ["requestObject", "responseObject"] {
+        if recorded.get(name).is_some() && recorded.get(name) != written.get(name) {
+            let how = if written.get(name).is_some() { "different" } else { "not recorded yet" };
+            report.forgive(&format!("{name} {how}"));
+            recorded.set(name, None);
+            written.set(name, None);
+        }
+    }
+    if recorded.get("authenticationMetadata").is_some()
+        && written.get("authenticationMetadata").is_none()
+    {
+        report.forgive("authenticationMetadata, known only to the API server");
+        recorded.set("authenticationMetadata", None);
+    }
+}
+
+fn forgive_object_ref(
+    report: &mut Report,
+    request: &[u8],
+    recorded: &mut Members,
+    written: &Members,
+) {
+    let Some(text) = recorded.get("objectRef") else { return };
+    let ours = written.get("objectRef").map(object_members).unwrap_or_default();
+    let mut members = object_members(text);
+    members.retain(|(key, value)| {
+        let is_missing = !ours.iter().any(|(name, _)| name == key);
+        let plain = value.trim_matches('"').as_bytes();
+        let is_elsewhere = super::http1::find(request, plain).is_none();
+        let is_forgiven = is_missing
+            && is_elsewhere
+            && matches!(key.as_str(), "name" | "uid" | "resourceVersion");
+        if is_forgiven {
+            report.forgive(&format!("objectRef.{key} that the request did not say"));
+        }
+        !is_forgiven
+    });
+    recorded.set("objectRef", Some(Members(members).text()));
+}
+
+fn explain(report: &mut Report, what: &str, recorded: &Members, written: &Members) {
+    let mut names: Vec<&str> = recorded.0.iter().map(|(name, _)| name.as_str()).collect();
+    names.extend(written.0.iter().map(|(name, _)| name.as_str()));
+    names.sort_unstable();
+    names.dedup();
+    let before = report.failures.len();
+    for name in names {
+        let (theirs, ours) = (recorded.get(name), written.get(name));
+        if theirs != ours {
+            let none = "(none)";
+            let (theirs, ours) = (theirs.unwrap_or(none), ours.unwrap_or(none));
+            report.fail(name, format!("{what}\n   recorded {theirs}\n   written  {ours}"));
+        }
+    }
+    if report.failures.len() == before {
+        let (theirs, ours) = (recorded.text(), written.text());
+        report.fail("order", format!("{what}\n   recorded {theirs}\n   written  {ours}"));
+    }
+}
+
+fn object_members(text: &str) -> Vec<(String, String)> {
+    Members::parse(text).map(|members| members.0).expect("a compact object")
+}

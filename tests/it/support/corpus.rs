@@ -1,0 +1,107 @@
+//! The recorded truth in `tests/corpus`: what a real kube-apiserver answered and logged.
+
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use serde::Deserialize;
+
+/// A file of the corpus.
+pub fn path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(name)
+}
+
+/// A certificate or key of the corpus, by its file name.
+pub fn pki(name: &str) -> PathBuf {
+    path("pki").join(name)
+}
+
+/// One request, what kube-apiserver answered, and the lines it logged.
+#[derive(Deserialize)]
+pub struct Exchange {
+    pub name: String,
+    pub user: Option<String>,
+    pub method: String,
+    pub uri: String,
+    pub headers: Vec<(String, String)>,
+    pub body: Option<String>,
+    pub response: Recorded,
+    pub events: Vec<String>,
+    pub policy: String,
+}
+
+/// A recorded answer.
+#[derive(Clone, Deserialize)]
+pub struct Recorded {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Option<String>,
+}
+
+/// A request and the decision that kube-apiserver took on it.
+#[derive(Deserialize)]
+pub struct Verdict {
+    pub policy: String,
+    pub name: String,
+    pub user: Option<String>,
+    pub method: String,
+    pub uri: String,
+    pub headers: Vec<(String, String)>,
+    pub status: u16,
+    pub events: Vec<StageAtLevel>,
+}
+
+/// One logged stage.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+pub struct StageAtLevel {
+    pub level: String,
+    pub stage: String,
+}
+
+/// All exchanges of one file, in the order in which they were recorded.
+pub fn exchanges(file: &str) -> Vec<Exchange> {
+    lines(&path("exchanges").join(file))
+}
+
+/// All of `decisions.jsonl`.
+pub fn verdicts() -> Vec<Verdict> {
+    lines(&path("decisions.jsonl"))
+}
+
+/// Bytes that a corpus file holds as base64.
+pub fn decode(base64: &str) -> Vec<u8> {
+    base64::engine::general_purpose::STANDARD.decode(base64).unwrap()
+}
+
+/// The client certificate that goes with a `user` of the corpus: none for tokens and the anonymous.
+pub fn certificate(user: Option<&str>) -> Option<&str> {
+    user.filter(|user| !user.starts_with("token:") && *user != "sa-token")
+}
+
+/// Requests for which kube-apiserver writes no line, or loses the last one; the proxy must not.
+pub fn is_lost_upstream(name: &str) -> bool {
+    matches!(
+        name,
+        "path /api/v1/watch"
+            | "path /api/v1/watch/"
+            | "path /api/v1/proxy"
+            | "path DELETE /api/v1/proxy"
+            | "path /api/v1/namespaces/team-a/configmaps/%zz"
+            | "patch bad"
+    )
+}
+
+/// The request on the wire: `headers` verbatim and in order.
+pub fn wire(method: &str, uri: &str, headers: &[(String, String)], body: &[u8]) -> Vec<u8> {
+    let mut bytes = format!("{method} {uri} HTTP/1.1\r\n").into_bytes();
+    for (name, value) in headers {
+        bytes.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+    }
+    bytes.extend_from_slice(b"\r\n");
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+fn lines<T: for<'a> Deserialize<'a>>(path: &Path) -> Vec<T> {
+    let text = std::fs::read_to_string(path).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}

@@ -1,0 +1,271 @@
+//! The real binary as a process of its own.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::audit_log::AuditLog;
+use super::{DEADLINE, TempDir, corpus, wait_for};
+
+/// The program under test.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_kube-audit-proxy");
+
+/// A policy that records everything at level Metadata.
+pub const METADATA: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- level: Metadata\n";
+
+/// Flags for a proxy, before it is started.
+pub struct Builder {
+    dir: TempDir,
+    upstream: SocketAddr,
+    identity: &'static str,
+    policy: PathBuf,
+    flags: Vec<String>,
+}
+
+impl Builder {
+    /// A proxy in front of `upstream`: request-header mode, level Metadata, JSON lines.
+    pub fn new(upstream: SocketAddr) -> Self {
+        let dir = TempDir::new();
+        let policy = dir.write("policy.yaml", METADATA);
+        Self { dir, upstream, identity: "request-header", policy, flags: Vec::new() }
+    }
+
+    /// With `--upstream-identity`.
+    pub fn identity(mut self, identity: &'static str) -> Self {
+        self.identity = identity;
+        self
+    }
+
+    /// With this policy file.
+    pub fn policy_file(mut self, path: PathBuf) -> Self {
+        self.policy = path;
+        self
+    }
+
+    /// With this policy.
+    pub fn policy(self, text: &str) -> Self {
+        self.dir.write("policy.yaml", text);
+        self
+    }
+
+    /// With one more flag.
+    pub fn flag(mut self, flag: &str) -> Self {
+        self.flags.push(flag.to_owned());
+        self
+    }
+
+    /// The folder of this proxy, for files that its flags name.
+    pub fn dir(&self) -> &TempDir {
+        &self.dir
+    }
+
+    /// All arguments of `serve`.
+    fn arguments(&self) -> Vec<String> {
+        let client = match self.identity {
+            "request-header" => "front-proxy-client",
+            _ => "proxy-client",
+        };
+        let pki = |name: &str| corpus::pki(name).display().to_string();
+        let mut all = vec![
+            "serve".to_owned(),
+            "--bind-address=127.0.0.1".to_owned(),
+            "--secure-port=0".to_owned(),
+            "--admin-bind-address=127.0.0.1:0".to_owned(),
+            "--log-format=text".to_owned(),
+            format!("--tls-cert-file={}", pki("proxy.crt")),
+            format!("--tls-private-key-file={}", pki("proxy.key")),
+            format!("--client-ca-file={}", pki("ca.crt")),
+            format!("--token-auth-file={}", pki("tokens.csv")),
+            format!("--upstream-server=https://{}", self.upstream),
+            format!("--upstream-ca-file={}", pki("ca.crt")),
+            format!("--upstream-identity={}", self.identity),
+            format!("--audit-policy-file={}", self.policy.display()),
+            format!("--audit-log-path={}", self.dir.path("audit.log").display()),
+        ];
+        if self.identity != "pass-through" {
+            all.push(format!("--upstream-client-cert-file={}", pki(&format!("{client}.crt"))));
+            all.push(format!("--upstream-client-key-file={}", pki(&format!("{client}.key"))));
+        }
+        all.extend(self.flags.iter().cloned());
+        all
+    }
+
+    /// Starts it and waits until it serves.
+    ///
+    /// # Panics
+    /// When it ends, or does not say `serving addr=` and `admin addr=` in time.
+    pub async fn start(self) -> Proxy {
+        let mut process = Process::start(&self.arguments());
+        let addr = process.address("serving addr=").await;
+        let admin = process.address("admin addr=").await;
+        let log = self.dir.path("audit.log");
+        Proxy { process, addr, admin, log, policy: self.policy, dir: self.dir }
+    }
+
+    /// Runs it to its end, for flags and files that it must refuse.
+    pub async fn run_to_end(self) -> (Option<i32>, String) {
+        let mut process = Process::start(&self.arguments());
+        let status = process.wait().await;
+        (status.code(), process.stderr())
+    }
+}
+
+/// A proxy that serves; killed when dropped.
+pub struct Proxy {
+    pub process: Process,
+    /// Where clients connect.
+    pub addr: SocketAddr,
+    /// Where `/metrics` and `/readyz` are.
+    pub admin: SocketAddr,
+    /// The audit log.
+    pub log: PathBuf,
+    /// The policy file.
+    pub policy: PathBuf,
+    pub dir: TempDir,
+}
+
+impl Proxy {
+    /// The audit log, from its beginning.
+    pub fn audit_log(&self) -> AuditLog {
+        AuditLog::new(&self.log)
+    }
+
+    /// Ends it by SIGTERM and waits until it is gone: from then on its log is complete.
+    pub async fn stop(&mut self) -> ExitStatus {
+        self.process.signal("TERM");
+        self.process.wait().await
+    }
+}
+
+/// A process of the program; killed when dropped.
+pub struct Process {
+    child: Child,
+    stderr: Arc<Mutex<String>>,
+    stdout: Arc<Mutex<String>>,
+}
+
+impl Process {
+    /// Starts the program with these arguments.
+    pub fn start(arguments: &[String]) -> Self {
+        let mut child = Command::new(BINARY)
+            .args(arguments)
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stderr = collect(child.stderr.take().unwrap());
+        let stdout = collect(child.stdout.take().unwrap());
+        Self { child, stderr, stdout }
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has logged so far.
+    pub fn stderr(&self) -> String {
+        self.stderr.lock().unwrap().clone()
+    }
+
+    /// What it has printed so far.
+    pub fn stdout(&self) -> String {
+        self.stdout.lock().unwrap().clone()
+    }
+
+    /// Sends a signal, by name without `SIG`.
+    pub fn signal(&self, name: &str) {
+        let id = self.id().to_string();
+        let status = Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap();
+        assert!(status.success(), "kill -{name} failed");
+    }
+
+    /// Whether it has ended, and how.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// Waits for its end.
+    pub async fn wait(&mut self) -> ExitStatus {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.ended() {
+                // The pipes are read by threads of their own: let them see the end too.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                return status;
+            }
+            assert!(start.elapsed() < DEADLINE * 2, "does not end; it said:\n{}", self.stderr());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// The resident memory in bytes.
+    pub fn resident(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.id());
+        let status = std::fs::read_to_string(Path::new(&path)).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap() * 1024
+    }
+
+    async fn address(&mut self, prefix: &str) -> SocketAddr {
+        let stderr = Arc::clone(&self.stderr);
+        wait_for(&format!("a line with {prefix:?}"), || {
+            if let Some(status) = self.ended() {
+                std::thread::sleep(Duration::from_millis(50));
+                panic!("ended with {status} before it served:\n{}", stderr.lock().unwrap());
+            }
+            let text = stderr.lock().unwrap();
+            let rest = &text[text.find(prefix)? + prefix.len()..];
+            let end = rest.find(|c: char| c.is_whitespace())?;
+            Some(rest[..end].trim_matches('"').parse().unwrap())
+        })
+        .await
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let text = self.stderr();
+            let tail: Vec<&str> = text.lines().rev().take(40).collect();
+            eprintln!("--- the last lines of the program's own log ---");
+            tail.iter().rev().for_each(|line| eprintln!("{line}"));
+        }
+    }
+}
+
+/// Collects a pipe's lines without the escape sequences of colours.
+fn collect(pipe: impl std::io::Read + Send + 'static) -> Arc<Mutex<String>> {
+    let text = Arc::new(Mutex::new(String::new()));
+    let writer = Arc::clone(&text);
+    std::thread::spawn(move || {
+        for line in BufReader::new(pipe).split(b'\n') {
+            let Ok(line) = line else { return };
+            let line = plain(&String::from_utf8_lossy(&line));
+            let mut text = writer.lock().unwrap();
+            text.push_str(&line);
+            text.push('\n');
+        }
+    });
+    text
+}
+
+fn plain(line: &str) -> String {
+    let mut out = String::with_capacity(line.len());
+    let mut rest = line;
+    while let Some(start) = rest.find("\u{1b}[") {
+        out.push_str(&rest[..start]);
+        let tail = &rest[start + 2..];
+        let end = tail.find(|c: char| c.is_ascii_alphabetic()).map_or(tail.len(), |at| at + 1);
+        rest = &tail[end..];
+    }
+    out.push_str(rest);
+    out
+}
