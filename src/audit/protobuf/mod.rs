@@ -1,5 +1,14 @@
-//! The Protocol Buffers wire format and the `k8s\0` envelope around Kubernetes objects, as far as
-//! audit metadata needs them.
+//! The Protocol Buffers wire format, the `k8s\0` envelope around Kubernetes objects, and
+//! ([`transcode`]) their JSON.
+
+#[rustfmt::skip]
+mod generated;
+mod raw;
+mod scalar;
+mod table;
+mod transcode;
+
+pub use transcode::{Error, Transcoded, transcode};
 
 /// What a field holds.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -8,8 +17,10 @@ pub enum Value<'a> {
     Varint(u64),
     /// Wire type 2: strings, bytes and nested messages.
     Bytes(&'a [u8]),
-    /// Wire types 1 and 5, which nothing here needs.
-    Fixed,
+    /// Wire type 1: a double.
+    Fixed64(u64),
+    /// Wire type 5, which Kubernetes does not use.
+    Fixed32(u32),
 }
 
 impl<'a> Value<'a> {
@@ -38,20 +49,26 @@ impl<'a> Value<'a> {
 /// The fields of a message in order: field number and value. Ends at the first malformed byte.
 pub fn fields(message: &[u8]) -> impl Iterator<Item = (u64, Value<'_>)> {
     let mut rest = message;
-    std::iter::from_fn(move || {
-        let key = varint(&mut rest)?;
-        let value = match key & 7 {
-            0 => Value::Varint(varint(&mut rest)?),
-            1 => take(&mut rest, 8).map(|_| Value::Fixed)?,
-            2 => {
-                let length = usize::try_from(varint(&mut rest)?).ok()?;
-                Value::Bytes(take(&mut rest, length)?)
-            }
-            5 => take(&mut rest, 4).map(|_| Value::Fixed)?,
-            _ => return None,
-        };
-        Some((key >> 3, value))
-    })
+    std::iter::from_fn(move || field(&mut rest))
+}
+
+/// Takes the next field off `rest`; `None` at its end, and if it is malformed, when some of it
+/// stays.
+fn field<'a>(rest: &mut &'a [u8]) -> Option<(u64, Value<'a>)> {
+    let mut after = *rest;
+    let key = varint(&mut after)?;
+    let value = match key & 7 {
+        0 => Value::Varint(varint(&mut after)?),
+        1 => Value::Fixed64(u64::from_le_bytes(take(&mut after, 8)?.try_into().ok()?)),
+        2 => {
+            let length = usize::try_from(varint(&mut after)?).ok()?;
+            Value::Bytes(take(&mut after, length)?)
+        }
+        5 => Value::Fixed32(u32::from_le_bytes(take(&mut after, 4)?.try_into().ok()?)),
+        _ => return None,
+    };
+    *rest = after;
+    Some((key >> 3, value))
 }
 
 /// A Kubernetes object in its envelope (`runtime.Unknown` behind the magic `k8s\0`).
@@ -126,3 +143,6 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+mod corpus_tests;

@@ -1,0 +1,166 @@
+//! JSON of the values that Kubernetes writes in a way of its own.
+
+use std::io::Write;
+
+use super::Value;
+
+/// `metav1.Time`: RFC 3339 in UTC to the second; `null` for Go's zero time, which is no bytes.
+pub(super) fn push_time(out: &mut Vec<u8>, message: &[u8]) {
+    push_timestamp(out, message, |_| String::new());
+}
+
+/// `metav1.MicroTime`: as [`push_time`], with six digits of the second.
+pub(super) fn push_micro_time(out: &mut Vec<u8>, message: &[u8]) {
+    push_timestamp(out, message, |nanos| format!(".{:06}", nanos / 1000));
+}
+
+/// Seconds from Go's zero time, the beginning of year 1, to 1970.
+const ZERO_TIME: i64 = -62_135_596_800;
+
+fn push_timestamp(out: &mut Vec<u8>, message: &[u8], fraction: impl Fn(i64) -> String) {
+    let (mut seconds, mut nanos) = (0_i64, 0_i64);
+    for (number, value) in super::fields(message) {
+        match number {
+            1 => seconds = value.number().cast_signed(),
+            // A Go int32; beyond a second it carries over.
+            2 => nanos = i64::from(value.number() as i32),
+            _ => {}
+        }
+    }
+    seconds = seconds.saturating_add(nanos.div_euclid(1_000_000_000));
+    nanos = nanos.rem_euclid(1_000_000_000);
+    if message.is_empty() || (seconds == ZERO_TIME && nanos == 0) {
+        return out.extend_from_slice(b"null");
+    }
+    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    let (year, month, day) = civil(days);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    let fraction = fraction(nanos);
+    let _ = write!(
+        out,
+        "\"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z\""
+    );
+}
+
+/// Year, month and day of a day counted from 1970-01-01 (the proleptic Gregorian calendar, in eras
+/// of 400 years that begin on a 1st of March).
+fn civil(days: i64) -> (i64, i64, i64) {
+    let days = days + 719_468;
+    let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    (era * 400 + year + i64::from(month <= 2), month, day)
+}
+
+/// `intstr.IntOrString`; `None` if it is neither, which Go does not encode either.
+pub(super) fn push_int_or_string(out: &mut Vec<u8>, message: &[u8]) -> Option<()> {
+    let (mut kind, mut int, mut text) = (0, 0, &b""[..]);
+    for (number, value) in super::fields(message) {
+        match (number, value) {
+            (1, value) => kind = value.number(),
+            (2, value) => int = value.number() as i32,
+            (3, Value::Bytes(bytes)) => text = bytes,
+            _ => {}
+        }
+    }
+    match kind {
+        0 => push_int(out, i64::from(int)),
+        1 => crate::audit::json::push_string(out, text),
+        _ => return None,
+    }
+    Some(())
+}
+
+/// An integer.
+pub(super) fn push_int(out: &mut Vec<u8>, number: i64) {
+    let _ = write!(out, "{number}");
+}
+
+/// A number as Go's encoder writes a float64; `None` for those that JSON has not.
+pub(super) fn push_double(out: &mut Vec<u8>, number: f64) -> Option<()> {
+    if !number.is_finite() {
+        return None;
+    }
+    let size = number.abs();
+    if size != 0.0 && !(1e-6..1e21).contains(&size) {
+        let text = format!("{number:e}");
+        let (digits, exponent) = text.split_once('e')?;
+        // Go always signs the exponent.
+        let sign = if exponent.starts_with('-') { "" } else { "+" };
+        let _ = write!(out, "{digits}e{sign}{exponent}");
+    } else {
+        let _ = write!(out, "{number}");
+    }
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn varints(fields: &[(u8, i64)]) -> Vec<u8> {
+        let mut message = Vec::new();
+        for (number, value) in fields {
+            message.push(number << 3);
+            let mut rest = value.cast_unsigned();
+            while rest >= 0x80 {
+                message.push(rest as u8 | 0x80);
+                rest >>= 7;
+            }
+            message.push(rest as u8);
+        }
+        message
+    }
+
+    fn text(push: impl Fn(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        push(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn times() {
+        let time = |s, n| text(|out| push_time(out, &varints(&[(1, s), (2, n)])));
+        let micro = |s, n| text(|out| push_micro_time(out, &varints(&[(1, s), (2, n)])));
+        assert_eq!(text(|out| push_time(out, b"")), "null");
+        assert_eq!(time(ZERO_TIME, 0), "null");
+        assert_eq!(time(0, 0), "\"1970-01-01T00:00:00Z\"");
+        assert_eq!(time(1_709_210_096, 5), "\"2024-02-29T12:34:56Z\"");
+        assert_eq!(time(-1, 0), "\"1969-12-31T23:59:59Z\"");
+        assert_eq!(time(253_402_300_800, 0), "\"10000-01-01T00:00:00Z\"");
+        assert_eq!(micro(1_767_323_045, 123_400_999), "\"2026-01-02T03:04:05.123400Z\"");
+        time(i64::MAX, i64::MAX);
+        time(i64::MIN, i64::MIN);
+    }
+
+    #[test]
+    fn doubles() {
+        let double = |number| text(|out| push_double(out, number).unwrap());
+        for (number, want) in [
+            (0.0, "0"),
+            (-0.0, "-0"),
+            (1.0, "1"),
+            (0.1, "0.1"),
+            (1e20, "100000000000000000000"),
+            (1e21, "1e+21"),
+            (1e-6, "0.000001"),
+            (1.5e-7, "1.5e-7"),
+            (-2.5e30, "-2.5e+30"),
+        ] {
+            assert_eq!(double(number), want);
+        }
+        assert!(push_double(&mut Vec::new(), f64::NAN).is_none());
+    }
+
+    #[test]
+    fn int_or_string() {
+        let value = |message: &[u8]| text(|out| push_int_or_string(out, message).unwrap());
+        assert_eq!(value(b"\x08\x00\x10\x50\x1a\x00"), "80");
+        assert_eq!(value(b"\x08\x01\x10\x00\x1a\x04http"), "\"http\"");
+        assert_eq!(value(b""), "0");
+        assert!(push_int_or_string(&mut Vec::new(), b"\x08\x02").is_none());
+    }
+}

@@ -1,0 +1,136 @@
+//! What `generated.rs` is made of, and how kinds are found in it.
+
+use super::generated::{KINDS, MESSAGES};
+
+/// A field of a message as Go's struct has it.
+#[derive(Debug)]
+pub(super) struct Field {
+    pub(super) number: u64,
+    /// Its JSON name; none for [`Type::Inline`].
+    pub(super) name: &'static str,
+    pub(super) shape: Shape,
+    pub(super) of: Type,
+    pub(super) empty: Empty,
+}
+
+/// A field, in one line of the table.
+pub(super) const fn f(
+    number: u64,
+    name: &'static str,
+    shape: Shape,
+    of: Type,
+    empty: Empty,
+) -> Field {
+    Field { number, name, shape, of, empty }
+}
+
+/// How often a field occurs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Shape {
+    One,
+    List,
+    /// Entries with a string key (field 1) and a value (field 2).
+    Map,
+}
+
+/// What a field, element or map value is; numbers are indexes of [`MESSAGES`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Type {
+    Text,
+    /// Base64 in JSON.
+    Bytes,
+    Bool,
+    Int,
+    Double,
+    Message(u16),
+    /// An item of a `PartialObjectMetadataList`: the message, with `kind` and `apiVersion`, which
+    /// those of other lists do not have.
+    Item(u16),
+    /// An embedded struct: its fields stand among those of the struct around it.
+    Inline(u16),
+    /// `metav1.Time`
+    Time,
+    /// `metav1.MicroTime`
+    MicroTime,
+    /// `resource.Quantity`
+    Quantity,
+    /// `intstr.IntOrString`
+    IntOrString,
+    /// JSON of its own: `runtime.RawExtension`, `metav1.FieldsV1`, `apiextensions.JSON`
+    Raw,
+    /// A list of strings that is a message: `ExtraValue`, `Verbs`
+    Strings,
+    /// `apiextensions.JSONSchemaPropsOrBool`
+    SchemaOrBool(u16),
+    /// `apiextensions.JSONSchemaPropsOrArray`
+    SchemaOrList(u16),
+    /// `apiextensions.JSONSchemaPropsOrStringArray`
+    SchemaOrStrings(u16),
+}
+
+/// What JSON has for a field that is not on the wire, or zero there.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Empty {
+    /// A pointer with `omitempty`: absent unless on the wire, where zero counts.
+    Pointer,
+    /// A value with `omitempty`: absent when zero or empty, also on the wire.
+    Omit,
+    /// A pointer, list or map without `omitempty`: `null` unless on the wire.
+    Null,
+    /// A value without `omitempty`, or a struct: its zero value.
+    Zero,
+}
+
+/// Kinds that every API group has, in a version of the group.
+const COMMON: [&str; 8] = [
+    "Status",
+    "DeleteOptions",
+    "CreateOptions",
+    "UpdateOptions",
+    "PatchOptions",
+    "GetOptions",
+    "ListOptions",
+    "ApplyOptions",
+];
+
+/// The message of a kind; `None` if the table does not have it.
+pub(super) fn kind(api_version: &[u8], kind: &[u8]) -> Option<&'static [Field]> {
+    let (api_version, kind) = (str::from_utf8(api_version).ok()?, str::from_utf8(kind).ok()?);
+    let api_version = if COMMON.contains(&kind) { "meta.k8s.io/v1" } else { api_version };
+    let kind = kind.to_ascii_lowercase();
+    let found = KINDS.binary_search_by(|(v, k, _)| (*v, *k).cmp(&(api_version, &kind))).ok()?;
+    Some(message(KINDS[found].2))
+}
+
+/// The fields of a message of the table.
+pub(super) fn message(index: u16) -> &'static [Field] {
+    MESSAGES[usize::from(index)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_found() {
+        assert_eq!(kind(b"v1", b"Pod").unwrap()[0].name, "metadata");
+        assert!(kind(b"lab.example.com/v1", b"DeleteOptions").is_some());
+        assert!(kind(b"lab.example.com/v1", b"Widget").is_none());
+        assert!(kind(b"v1", b"\xff").is_none());
+    }
+
+    #[test]
+    fn the_table_is_whole() {
+        assert!(KINDS.is_sorted());
+        let indexes = MESSAGES.iter().flat_map(|fields| fields.iter()).filter_map(|f| match f.of {
+            Type::Message(i) | Type::Item(i) | Type::Inline(i) => Some(i),
+            Type::SchemaOrBool(i) | Type::SchemaOrList(i) | Type::SchemaOrStrings(i) => Some(i),
+            _ => None,
+        });
+        assert!(indexes.max().is_some_and(|index| usize::from(index) < MESSAGES.len()));
+        let names = |fields: &[Field]| {
+            fields.iter().all(|f| (f.name == "-") == matches!(f.of, Type::Inline(_)))
+        };
+        assert!(MESSAGES.iter().all(|fields| names(fields)));
+    }
+}

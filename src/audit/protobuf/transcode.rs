@@ -1,0 +1,493 @@
+//! A Kubernetes object in protobuf becomes the JSON that kube-apiserver logs for it: Go's struct
+//! order, its `omitempty`, embedded structs flattened, Kubernetes' own scalars.
+//!
+//! One pass over each message: its fields are noted on a stack shared by all levels, brought into
+//! the order of the table, and written.
+
+use std::ops::Range;
+
+use super::table::{self, Empty, Field, Shape, Type};
+use super::{Value, raw, scalar};
+use crate::audit::json;
+
+/// Why a body has no JSON. The caller logs its bytes.
+#[derive(Debug, thiserror::Error, PartialEq)]
+pub enum Error {
+    /// Does not begin with `k8s\0`.
+    #[error("no Kubernetes protobuf envelope")]
+    NoEnvelope,
+    /// The table does not have the kind.
+    #[error("no protobuf description of kind {kind:?} in {api_version:?}")]
+    UnknownKind {
+        /// `apiVersion` of the envelope.
+        api_version: String,
+        /// `kind` of the envelope.
+        kind: String,
+    },
+    /// The bytes are no protobuf message of the kind.
+    #[error("malformed protobuf")]
+    Malformed,
+}
+
+/// What the JSON leaves out.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Transcoded {
+    /// Fields or elements were left out to stay within the limit.
+    pub truncated: bool,
+    /// The message has fields, or embeds kinds, that the table does not have: a newer Kubernetes.
+    /// Such fields are left out; such embedded objects stand there in base64.
+    pub unknown: bool,
+}
+
+/// Nesting of messages, far above that of any real object, that bounds the stack.
+const MAX_DEPTH: usize = 200;
+
+/// Appends the JSON of `body`, an object in its `k8s\0` envelope, to `out`.
+///
+/// It has at most about `limit` bytes: a field or element that does not fit is left out as a whole,
+/// so that it stays valid JSON (names and brackets around them may go a little over). On errors
+/// `out` is as before. Takes memory of up to 16 times `limit` for hostile input.
+pub fn transcode(body: &[u8], out: &mut Vec<u8>, limit: usize) -> Result<Transcoded, Error> {
+    let start = out.len();
+    let mut writer = Writer {
+        end: start.saturating_add(limit),
+        out,
+        most_entries: limit / 2 + 64,
+        entries: Vec::with_capacity(64),
+        depth: 0,
+        api_version: b"",
+        left_out: Transcoded::default(),
+    };
+    let written = writer.envelope(body);
+    let left_out = writer.left_out;
+    if written.is_err() {
+        out.truncate(start);
+    }
+    written.map(|()| left_out)
+}
+
+struct Writer<'a, 'o> {
+    out: &'o mut Vec<u8>,
+    /// Length of `out` not to go over.
+    end: usize,
+    /// Every entry gives two bytes of JSON or more, but for those that are repeated by malice.
+    most_entries: usize,
+    /// Fields seen but not yet written, of the message at hand and of those around it.
+    entries: Vec<Entry<'a>>,
+    depth: usize,
+    /// `apiVersion` of the object at hand, which [`Type::Item`] repeats.
+    api_version: &'a [u8],
+    left_out: Transcoded,
+}
+
+struct Entry<'a> {
+    /// Index among the fields of the message.
+    field: u16,
+    value: Value<'a>,
+}
+
+impl<'a> Writer<'a, '_> {
+    /// An object with its `kind` and `apiVersion`.
+    fn envelope(&mut self, bytes: &'a [u8]) -> Result<(), Error> {
+        let bytes = bytes.strip_prefix(b"k8s\0").ok_or(Error::NoEnvelope)?;
+        let (mut api_version, mut kind, mut object) = (&b""[..], &b""[..], None);
+        for field in fields(bytes) {
+            match field? {
+                (1, Value::Bytes(type_meta)) => {
+                    for field in fields(type_meta) {
+                        match field? {
+                            (1, Value::Bytes(bytes)) => api_version = bytes,
+                            (2, Value::Bytes(bytes)) => kind = bytes,
+                            _ => {}
+                        }
+                    }
+                }
+                (2, Value::Bytes(bytes)) => object = Some(bytes),
+                _ => {}
+            }
+        }
+        let Some(message) = table::kind(api_version, kind) else {
+            let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+            return Err(Error::UnknownKind { api_version: text(api_version), kind: text(kind) });
+        };
+        let object = object.ok_or(Error::Malformed)?;
+        self.out.push(b'{');
+        self.type_meta(kind, api_version);
+        let around = std::mem::replace(&mut self.api_version, api_version);
+        self.members(message, object, &mut false)?;
+        self.api_version = around;
+        self.out.push(b'}');
+        Ok(())
+    }
+
+    fn type_meta(&mut self, kind: &[u8], api_version: &[u8]) {
+        self.out.extend_from_slice(b"\"kind\":");
+        json::push_string(self.out, kind);
+        self.out.extend_from_slice(b",\"apiVersion\":");
+        json::push_string(self.out, api_version);
+    }
+
+    fn object(&mut self, message: &'static [Field], bytes: &'a [u8]) -> Result<(), Error> {
+        self.out.push(b'{');
+        self.members(message, bytes, &mut true)?;
+        self.out.push(b'}');
+        Ok(())
+    }
+
+    /// The members of an object. `first`: none is written yet.
+    fn members(
+        &mut self,
+        message: &'static [Field],
+        bytes: &'a [u8],
+        first: &mut bool,
+    ) -> Result<(), Error> {
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return Err(Error::Malformed);
+        }
+        let start = self.entries.len();
+        self.note(message, bytes)?;
+        let end = self.entries.len();
+        let mut at = start;
+        for (index, field) in message.iter().enumerate() {
+            let from = at;
+            while at < end && usize::from(self.entries[at].field) == index {
+                at += 1;
+            }
+            self.member(field, from..at, first)?;
+        }
+        self.entries.truncate(start);
+        self.depth -= 1;
+        Ok(())
+    }
+
+    /// Notes the fields of a message, in the order of the table; of a field several times, the
+    /// order on the wire.
+    fn note(&mut self, message: &'static [Field], bytes: &'a [u8]) -> Result<(), Error> {
+        let start = self.entries.len();
+        let mut sorted = true;
+        let mut last = 0;
+        for field in fields(bytes) {
+            let (number, value) = field?;
+            // Mostly it is the last one again, or one soon after it.
+            let after = message.iter().skip(last).position(|field| field.number == number);
+            let index = match after {
+                Some(after) => last + after,
+                None => match message.iter().position(|field| field.number == number) {
+                    Some(index) => index,
+                    None => {
+                        self.left_out.unknown = true;
+                        continue;
+                    }
+                },
+            };
+            sorted &= index >= last;
+            last = index;
+            if self.entries.len() >= self.most_entries {
+                self.left_out.truncated = true;
+                break;
+            }
+            self.entries.push(Entry { field: index as u16, value });
+        }
+        if !sorted {
+            self.entries[start..].sort_by_key(|entry| entry.field);
+        }
+        Ok(())
+    }
+
+    /// One field with its name, unless it is to be left out.
+    fn member(
+        &mut self,
+        field: &'static Field,
+        entries: Range<usize>,
+        first: &mut bool,
+    ) -> Result<(), Error> {
+        let last = entries.clone().last().map(|index| self.entries[index].value);
+        if let Type::Inline(message) = field.of {
+            let bytes = last.map_or(Ok(&[][..]), bytes)?;
+            return self.members(table::message(message), bytes, first);
+        }
+        match (last, field.empty) {
+            (None, Empty::Pointer | Empty::Omit) => return Ok(()),
+            (Some(value), Empty::Omit) if field.shape == Shape::One && is_zero(value) => {
+                return Ok(());
+            }
+            _ => {}
+        }
+        let (start, was_first) = (self.out.len(), *first);
+        if self.is_full() {
+            return Ok(());
+        }
+        if !std::mem::take(first) {
+            self.out.push(b',');
+        }
+        self.out.push(b'"');
+        self.out.extend_from_slice(field.name.as_bytes());
+        self.out.extend_from_slice(b"\":");
+        match (last, field.shape) {
+            (None, _) if field.empty == Empty::Null => self.out.extend_from_slice(b"null"),
+            (_, Shape::List) => self.list(field.of, entries)?,
+            (_, Shape::Map) => self.map(field.of, entries)?,
+            (value, Shape::One) => {
+                if !self.value(field.of, value.unwrap_or(zero(field.of)))? {
+                    self.out.truncate(start);
+                    *first = was_first;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn list(&mut self, of: Type, entries: Range<usize>) -> Result<(), Error> {
+        self.out.push(b'[');
+        let mut first = true;
+        for index in entries {
+            match (of, self.entries[index].value) {
+                // Packed, as proto3 would have it.
+                (Type::Int | Type::Bool, Value::Bytes(mut packed)) => {
+                    while !packed.is_empty() {
+                        let number = super::varint(&mut packed).ok_or(Error::Malformed)?;
+                        self.element(b"", of, Value::Varint(number), &mut first)?;
+                    }
+                }
+                (_, value) => self.element(b"", of, value, &mut first)?,
+            }
+        }
+        self.out.push(b']');
+        Ok(())
+    }
+
+    fn map(&mut self, of: Type, entries: Range<usize>) -> Result<(), Error> {
+        let mut sorted = Vec::with_capacity(entries.len());
+        for entry in &self.entries[entries] {
+            let (mut key, mut value) = (&b""[..], zero(of));
+            for field in fields(bytes(entry.value)?) {
+                match field? {
+                    (1, Value::Bytes(bytes)) => key = bytes,
+                    (2, found) => value = found,
+                    _ => {}
+                }
+            }
+            sorted.push((key, value));
+        }
+        sorted.sort_by_key(|(key, _)| *key);
+        self.out.push(b'{');
+        let mut first = true;
+        for (index, (key, value)) in sorted.iter().enumerate() {
+            // Of a key that is there twice the last counts.
+            if sorted.get(index + 1).is_none_or(|(next, _)| next != key) {
+                let mut name = Vec::with_capacity(key.len() + 3);
+                json::push_string(&mut name, key);
+                name.push(b':');
+                self.element(&name, of, *value, &mut first)?;
+            }
+        }
+        self.out.push(b'}');
+        Ok(())
+    }
+
+    /// One element of a list or, with its name, of a map.
+    fn element(
+        &mut self,
+        name: &[u8],
+        of: Type,
+        value: Value<'a>,
+        first: &mut bool,
+    ) -> Result<(), Error> {
+        let start = self.out.len();
+        if self.is_full() || name.len() > self.end - start {
+            self.left_out.truncated = true;
+            return Ok(());
+        }
+        if !*first {
+            self.out.push(b',');
+        }
+        self.out.extend_from_slice(name);
+        match self.value(of, value)? {
+            true => *first = false,
+            false => self.out.truncate(start),
+        }
+        Ok(())
+    }
+
+    fn is_full(&mut self) -> bool {
+        let full = self.out.len() >= self.end;
+        self.left_out.truncated |= full;
+        full
+    }
+
+    /// Writes a value; `false` if it does not fit, when the caller takes back what is there of it.
+    fn value(&mut self, of: Type, value: Value<'a>) -> Result<bool, Error> {
+        let out = &mut *self.out;
+        match (of, value) {
+            (Type::Bool, Value::Varint(number)) => {
+                out.extend_from_slice(if number == 0 { b"false" } else { b"true" });
+            }
+            (Type::Int, Value::Varint(number)) => scalar::push_int(out, number.cast_signed()),
+            (Type::Double, Value::Fixed64(bits)) => {
+                scalar::push_double(out, f64::from_bits(bits)).ok_or(Error::Malformed)?;
+            }
+            (_, Value::Bytes(bytes)) => return self.from_bytes(of, bytes),
+            _ => return Err(Error::Malformed),
+        }
+        Ok(self.fits())
+    }
+
+    fn from_bytes(&mut self, of: Type, bytes: &'a [u8]) -> Result<bool, Error> {
+        let out = &mut *self.out;
+        if matches!(of, Type::Text | Type::Bytes)
+            && bytes.len() > self.end.saturating_sub(out.len())
+        {
+            self.left_out.truncated = true;
+            return Ok(false);
+        }
+        match of {
+            Type::Text => json::push_string(out, bytes),
+            Type::Bytes => raw::push_base64(out, bytes),
+            Type::Time => scalar::push_time(out, bytes),
+            Type::MicroTime => scalar::push_micro_time(out, bytes),
+            Type::IntOrString => scalar::push_int_or_string(out, bytes).ok_or(Error::Malformed)?,
+            Type::Quantity => match only(bytes, 1)? {
+                Some(text) if !text.is_empty() => json::push_string(out, text),
+                _ => out.extend_from_slice(b"\"0\""),
+            },
+            Type::Raw => return self.raw(only(bytes, 1)?.unwrap_or_default()),
+            Type::Message(message) => {
+                self.object(table::message(message), bytes)?;
+                return Ok(true);
+            }
+            Type::Item(message) => {
+                self.out.push(b'{');
+                self.type_meta(b"PartialObjectMetadata", self.api_version);
+                self.members(table::message(message), bytes, &mut false)?;
+                self.out.push(b'}');
+                return Ok(true);
+            }
+            Type::Strings => {
+                match only(bytes, 1)? {
+                    Some(_) => self.list_of(Type::Text, bytes, 1)?,
+                    None => out.extend_from_slice(b"null"),
+                }
+                return Ok(true);
+            }
+            Type::SchemaOrBool(schema) => {
+                let (mut allows, mut other) = (false, None);
+                for field in fields(bytes) {
+                    match field? {
+                        (1, value) => allows = value.number() != 0,
+                        (2, value) => other = Some(self::bytes(value)?),
+                        _ => {}
+                    }
+                }
+                match other {
+                    Some(bytes) => self.object(table::message(schema), bytes)?,
+                    None => out.extend_from_slice(if allows { b"true" } else { b"false" }),
+                }
+                return Ok(true);
+            }
+            Type::SchemaOrList(schema) | Type::SchemaOrStrings(schema) => {
+                let strings = matches!(of, Type::SchemaOrStrings(_));
+                let element = if strings { Type::Text } else { Type::Message(schema) };
+                match (only(bytes, 2)?, only(bytes, 1)?) {
+                    (Some(_), _) => self.list_of(element, bytes, 2)?,
+                    (None, Some(bytes)) => self.object(table::message(schema), bytes)?,
+                    (None, None) => self.out.extend_from_slice(b"null"),
+                }
+                return Ok(true);
+            }
+            Type::Bool | Type::Int | Type::Double | Type::Inline(_) => {
+                return Err(Error::Malformed);
+            }
+        }
+        Ok(self.fits())
+    }
+
+    /// A list that is a message: the fields of it that have this number.
+    fn list_of(&mut self, of: Type, bytes: &'a [u8], number: u64) -> Result<(), Error> {
+        self.out.push(b'[');
+        let mut first = true;
+        for field in fields(bytes) {
+            match field? {
+                (found, value) if found == number => self.element(b"", of, value, &mut first)?,
+                _ => {}
+            }
+        }
+        self.out.push(b']');
+        Ok(())
+    }
+
+    /// An embedded object: JSON, or protobuf in an envelope of its own.
+    fn raw(&mut self, bytes: &'a [u8]) -> Result<bool, Error> {
+        let start = self.out.len();
+        if !bytes.starts_with(b"k8s\0") {
+            raw::push(self.out, bytes);
+            return Ok(self.fits());
+        }
+        match self.envelope(bytes) {
+            Err(Error::UnknownKind { .. }) => {
+                self.left_out.unknown = true;
+                self.out.truncate(start);
+                raw::push_base64(self.out, bytes);
+                Ok(self.fits())
+            }
+            written => written.map(|()| true),
+        }
+    }
+
+    fn fits(&mut self) -> bool {
+        let fits = self.out.len() <= self.end;
+        self.left_out.truncated |= !fits;
+        fits
+    }
+}
+
+/// As [`super::fields`], with an error where they end early.
+fn fields(message: &[u8]) -> impl Iterator<Item = Result<(u64, Value<'_>), Error>> {
+    let mut rest = message;
+    std::iter::from_fn(move || match super::field(&mut rest) {
+        Some(field) => Some(Ok(field)),
+        None => (!std::mem::take(&mut rest).is_empty()).then_some(Err(Error::Malformed)),
+    })
+}
+
+/// The last field of this number, whose type is a length-delimited one.
+fn only(message: &[u8], number: u64) -> Result<Option<&[u8]>, Error> {
+    let mut last = None;
+    for field in fields(message) {
+        match field? {
+            (found, value) if found == number => last = Some(bytes(value)?),
+            _ => {}
+        }
+    }
+    Ok(last)
+}
+
+fn bytes(value: Value<'_>) -> Result<&[u8], Error> {
+    match value {
+        Value::Bytes(bytes) => Ok(bytes),
+        _ => Err(Error::Malformed),
+    }
+}
+
+/// What Go's `omitempty` takes for empty.
+fn is_zero(value: Value<'_>) -> bool {
+    match value {
+        Value::Varint(number) => number == 0,
+        Value::Fixed64(bits) => f64::from_bits(bits) == 0.0,
+        Value::Fixed32(bits) => bits == 0,
+        Value::Bytes(bytes) => bytes.is_empty(),
+    }
+}
+
+/// The zero value as it would be on the wire.
+fn zero(of: Type) -> Value<'static> {
+    match of {
+        Type::Bool | Type::Int => Value::Varint(0),
+        Type::Double => Value::Fixed64(0),
+        _ => Value::Bytes(b""),
+    }
+}
+
+#[cfg(test)]
+#[path = "transcode_tests.rs"]
+mod tests;
