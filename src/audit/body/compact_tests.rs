@@ -182,6 +182,19 @@ fn bodies_that_broke_off_are_recorded_as_far_as_they_went() {
     assert_eq!(broken("[}").unwrap_err().problem, Problem::Unexpected);
 }
 
+#[test]
+fn long_keys_are_not_kept_beside_the_text() {
+    let options = Options { omit_managed_fields: true, limit: Some(99), ..Options::default() };
+    let mut compactor = Compactor::new(options);
+    compactor.push(b"{\"");
+    for _ in 0..100 {
+        compactor.push(&[b'a'; 1000]);
+        assert!(compactor.wanted_before.len() <= MAX_RAW_NAME + 1);
+    }
+    compactor.push(b"\":1}");
+    assert_eq!(compactor.finish().text.unwrap(), Text { json: b"{}".to_vec(), truncated: true });
+}
+
 fn omitted(text: &str) -> String {
     let options = Options { omit_managed_fields: true, ..Options::default() };
     String::from_utf8(whole(text.as_bytes(), &options).unwrap().json).unwrap()

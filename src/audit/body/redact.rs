@@ -30,8 +30,10 @@ const BUILT_IN: [&str; 5] = [
 /// - in the object itself, and in patches that have its form (merge, strategic merge, apply);
 /// - in each of a list's `items`, and in the object of each of a Table's `rows`.
 ///
-/// In a JSON patch, which names places in a form of its own, every operation's `value` is redacted.
-/// Names of members match in either case: a misspelt `stringdata` is no less secret. `null` stays.
+/// In a JSON patch, which names places in a form of its own, every operation's `value` is redacted;
+/// of a body that is but a string, all. Names of members match in either case: a misspelt
+/// `stringdata` is no less secret. `null` stays. A body that is no JSON is for the caller to redact,
+/// with [`redacted_whole`](super::redacted_whole).
 #[derive(Debug)]
 pub struct Redaction {
     resources: Vec<Resource>,

@@ -31,6 +31,7 @@ fn secrets_are_redacted_in_each_form_they_come_in() {
             r#"{"metadata":{"annotations":{"a":"b","kubectl.kubernetes.io/last-applied-configuration":"{}"}}}"#,
             r#"{"metadata":{"annotations":{"a":"b","kubectl.kubernetes.io/last-applied-configuration":"REDACTED(2 bytes)"}}}"#,
         ),
+        (r#" "{\"data\":7}" "#, r#""REDACTED(10 bytes)""#),
         (r#"{"kind":"Secret","type":"data"}"#, r#"{"kind":"Secret","type":"data"}"#),
     ] {
         assert_eq!(secrets(given), expected);

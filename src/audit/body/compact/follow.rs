@@ -96,9 +96,11 @@ impl Compactor {
         }
         let Some(paths) = &self.redact else { return };
         let place = self.places.redact;
-        // Where a container of secrets is expected, something else might be one itself.
+        // Where a container of secrets is expected, something else might be one itself; and a body
+        // that is but a string, an object encoded twice.
         let is_secret = paths.action(place).is_some()
-            || (!matches!(byte, b'{' | b'[') && paths.action_below(place).is_some());
+            || (!matches!(byte, b'{' | b'[') && paths.action_below(place).is_some())
+            || (byte == b'"' && self.frames.is_empty());
         // That there is none is no secret; patches delete so.
         if is_secret && byte != b'n' {
             self.copy_to(piece, at);
