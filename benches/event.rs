@@ -51,6 +51,8 @@ fn main() {
         user_agent: &user_agent,
         object_ref: Some(ObjectRef { info: &info, metadata: None }),
         response_status: Some(&status),
+        request_object: None,
+        response_object: None,
         request_received: Timestamp::now(),
         stage_timestamp: Timestamp::now(),
         annotations: &[],

@@ -131,6 +131,10 @@ pub struct Metrics {
     pub sink_queue: Gauge,
     /// Log files rotated.
     pub log_rotations: Counter,
+    /// Bodies of which only a part is in the log.
+    pub bodies_cut: Counter,
+    /// Bodies that are in the log as a string, since no JSON could be made of them.
+    pub bodies_unreadable: Counter,
 }
 
 impl Default for Metrics {
@@ -155,6 +159,8 @@ impl Default for Metrics {
             reload_failure: Default::default(),
             sink_queue: Gauge::default(),
             log_rotations: Counter::default(),
+            bodies_cut: Counter::default(),
+            bodies_unreadable: Counter::default(),
         }
     }
 }
@@ -269,6 +275,16 @@ impl Metrics {
             "kube_audit_proxy_log_rotations_total",
             "Audit log files rotated.",
             &self.log_rotations,
+        );
+        text.counter(
+            "kube_audit_proxy_bodies_cut_total",
+            "Bodies of which only a part is in the audit log.",
+            &self.bodies_cut,
+        );
+        text.counter(
+            "kube_audit_proxy_bodies_unreadable_total",
+            "Bodies that could not be made JSON; the event's annotations say why.",
+            &self.bodies_unreadable,
         );
         text.0
     }

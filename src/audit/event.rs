@@ -34,6 +34,10 @@ pub struct Event<'a> {
     pub object_ref: Option<ObjectRef<'a>>,
     /// The outcome; `None` in `RequestReceived`.
     pub response_status: Option<&'a Status>,
+    /// The request's object, as valid JSON; level Request and up.
+    pub request_object: Option<&'a [u8]>,
+    /// The answer's object, as valid JSON; level RequestResponse.
+    pub response_object: Option<&'a [u8]>,
     /// When the request was received.
     pub request_received: Timestamp,
     /// When this stage was reached.
@@ -120,6 +124,15 @@ impl Event<'_> {
             out.extend_from_slice(b",\"responseStatus\":{\"metadata\":{}");
             status.push_members(out);
             out.push(b'}');
+        }
+        for (name, object) in [
+            (&b",\"requestObject\":"[..], self.request_object),
+            (b",\"responseObject\":", self.response_object),
+        ] {
+            if let Some(object) = object {
+                out.extend_from_slice(name);
+                out.extend_from_slice(object);
+            }
         }
         out.extend_from_slice(b",\"requestReceivedTimestamp\":\"");
         self.request_received.push_micro(out);

@@ -30,6 +30,8 @@ fn event<'a>(user_agent: &'a UserAgent) -> Event<'a> {
         user_agent,
         object_ref: None,
         response_status: None,
+        request_object: None,
+        response_object: None,
         request_received: Timestamp::from_nanos(1_777_889_472_345_678_000),
         stage_timestamp: Timestamp::from_nanos(1_777_889_472_351_002_999),
         annotations: &[],

@@ -10,5 +10,6 @@ pub mod object;
 pub mod panic_message;
 pub mod protobuf;
 pub mod record;
+pub mod recording;
 pub mod response;
 pub mod timestamp;

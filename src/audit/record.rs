@@ -1,14 +1,17 @@
 //! The record of one request: its events, from the first to exactly one last.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderValue;
 use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue};
 
+use super::body::{self, Capture, Cut, Recorded};
 use super::event::{Event, ObjectMetadata, ObjectRef, UserAgent};
-use super::object::{self, CapturedObject, MediaType};
+use super::object::{self, MediaType};
+use super::recording::{self, BodySettings, CapturedRequest, RequestBodyKind, RequestTap};
 use super::timestamp::Timestamp;
 use crate::authn::UserInfo;
 use crate::impersonation;
@@ -39,6 +42,8 @@ pub struct Recorder {
     pub format: Format,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// How bodies are recorded.
+    pub bodies: BodySettings,
 }
 
 /// What is known of a request from its head and its connection.
@@ -66,13 +71,41 @@ pub struct Record {
     decision: Decision,
     long_running: bool,
     impersonated: Option<Impersonated>,
-    object: Option<(CapturedObject, MediaType)>,
+    request: Option<Request>,
     metadata: Option<ObjectMetadata>,
+    request_object: Option<Vec<u8>>,
+    response_object: Option<Vec<u8>>,
     /// The outcome, once it is known.
     status: Option<Status>,
     annotations: Vec<(&'static str, String)>,
     ended: bool,
 }
+
+/// A request's body that is being captured.
+struct Request {
+    kind: RequestBodyKind,
+    media_type: MediaType,
+    captured: CapturedRequest,
+}
+
+/// The annotations of one of the two bodies.
+struct BodyAnnotations {
+    note: &'static str,
+    bytes: &'static str,
+    sha256: &'static str,
+}
+
+const TRUNCATED: &str = "audit.k8s.io/truncated";
+const REQUEST_OBJECT: BodyAnnotations = BodyAnnotations {
+    note: "kube-audit-proxy/request-object",
+    bytes: "kube-audit-proxy/request-object-bytes",
+    sha256: "kube-audit-proxy/request-object-sha256",
+};
+const RESPONSE_OBJECT: BodyAnnotations = BodyAnnotations {
+    note: "kube-audit-proxy/response-object",
+    bytes: "kube-audit-proxy/response-object-bytes",
+    sha256: "kube-audit-proxy/response-object-sha256",
+};
 
 struct Impersonated {
     user: UserInfo,
@@ -97,8 +130,10 @@ impl Record {
             decision,
             long_running,
             impersonated: None,
-            object: None,
+            request: None,
             metadata: None,
+            request_object: None,
+            response_object: None,
             status: None,
             annotations: Vec::new(),
             ended: false,
@@ -112,18 +147,13 @@ impl Record {
         &self.facts
     }
 
-    /// How much is recorded.
-    pub fn level(&self) -> Level {
-        self.decision.level
-    }
-
     /// Whether it is a watch, an upgrade or the like.
     pub fn is_long_running(&self) -> bool {
         self.long_running
     }
 
     /// Writes `RequestReceived`.
-    pub fn received(&self) -> Option<Ack> {
+    pub fn received(&mut self) -> Option<Ack> {
         self.emit(Stage::RequestReceived, self.facts.received)
     }
 
@@ -137,9 +167,59 @@ impl Record {
         self.impersonated = Some(Impersonated { user, judged_upstream: true });
     }
 
-    /// The request's object passes through `captured`.
-    pub fn capture_object(&mut self, captured: CapturedObject, media_type: MediaType) {
-        self.object = Some((captured, media_type));
+    /// What is to look at the request's body in passing, if any of it is recorded. Its object's
+    /// name is, at every level.
+    pub fn tap_request(&mut self, headers: &HeaderMap) -> Option<RequestTap> {
+        let level = self.decision.level;
+        let kind = RequestBodyKind::of(&self.facts.info).filter(|_| level > Level::None)?;
+        if level == Level::Metadata && kind != RequestBodyKind::Object {
+            return None;
+        }
+        let settings = &self.recorder.bodies;
+        let media_type = MediaType::of(headers);
+        let mut plan = recording::plan(headers, media_type, settings.max_request);
+        plan.keep_whole = true;
+        plan.omit_managed_fields =
+            self.decision.omit_managed_fields && kind == RequestBodyKind::Object;
+        plan.redact = self.redacted_paths();
+        let (tap, captured) = RequestTap::new(plan, &settings.budget);
+        self.request = Some(Request { kind, media_type, captured });
+        Some(tap)
+    }
+
+    /// What is to capture the answer's body, if it is recorded.
+    pub fn capture_response(&self, code: u16, headers: &HeaderMap) -> Option<Capture> {
+        let recorded = self.decision.level == Level::RequestResponse
+            && headers.contains_key(http::header::CONTENT_TYPE)
+            && recording::records_response(&self.facts.info, code);
+        let media_type = MediaType::of(headers);
+        if !recorded || media_type == MediaType::Other {
+            return None;
+        }
+        let settings = &self.recorder.bodies;
+        let mut plan = recording::plan(headers, media_type, settings.max_response);
+        plan.omit_managed_fields = self.decision.omit_managed_fields;
+        plan.redact = self.redacted_paths();
+        Some(Capture::new(plan, &settings.budget))
+    }
+
+    fn redacted_paths(&self) -> Option<Arc<body::CompiledPaths>> {
+        let info = &self.facts.info;
+        let redaction = self.recorder.bodies.redaction.as_ref()?;
+        redaction.for_request(info.group(), info.resource(), info.subresource()).cloned()
+    }
+
+    /// The answer's body has been captured.
+    pub fn response_captured(&mut self, recorded: Recorded) {
+        self.response_object = Some(self.annotated(recorded, &RESPONSE_OBJECT));
+    }
+
+    /// The proxy itself answers with `status`.
+    pub fn answered_here(&mut self, status: Status) {
+        if self.decision.level == Level::RequestResponse && !status.status.is_empty() {
+            self.response_object = Some(status.to_json().trim_ascii_end().to_vec());
+        }
+        self.answered(status.code, Some(status));
     }
 
     /// The answer's code, with what its Status says, if it has one.
@@ -164,14 +244,14 @@ impl Record {
         if !self.long_running {
             return None;
         }
-        self.read_object();
+        self.read_request();
         self.emit(Stage::ResponseStarted, Timestamp::now())
     }
 
     /// The API server broke off its answer.
     pub fn response_incomplete(&mut self) {
         let why = "the API server closed the connection before the end of its answer";
-        self.annotations.push((INCOMPLETE, why.to_owned()));
+        self.annotate(INCOMPLETE, why.to_owned());
     }
 
     /// Ends the record with `ResponseComplete`.
@@ -182,7 +262,7 @@ impl Record {
     /// Ends the record of a request that was refused before anybody was known to have sent it:
     /// one event, `ResponseStarted`.
     pub fn refused_unauthenticated(mut self, status: Status) -> Option<Ack> {
-        self.status = Some(status);
+        self.answered_here(status);
         let now = Timestamp::now();
         let ack = self.emit(Stage::ResponseStarted, now);
         self.count_end(now);
@@ -198,7 +278,7 @@ impl Record {
 
     fn end(&mut self) -> Option<Ack> {
         let now = Timestamp::now();
-        self.read_object();
+        self.read_request();
         let stage = if std::thread::panicking() { Stage::Panic } else { Stage::ResponseComplete };
         match stage {
             Stage::Panic => self.status = Some(panic_status()),
@@ -224,36 +304,113 @@ impl Record {
         if self.long_running { &metrics.long_running } else { &metrics.in_flight }.add(change);
     }
 
-    /// Takes the identity of the request's object, if kube-apiserver got as far as reading it.
-    fn read_object(&mut self) {
-        let Some(status) = &self.status else { return };
-        if let Some((captured, media_type)) = &self.object
-            && object::was_read(status)
-            && let Some(metadata) = captured.metadata(*media_type)
-        {
-            self.metadata = Some(metadata);
-            self.object = None;
+    /// Takes what is recorded of the request's body, if kube-apiserver got as far as reading it.
+    fn read_request(&mut self) {
+        let (Some(request), Some(status)) = (&self.request, &self.status) else { return };
+        let Request { kind, media_type, .. } = *request;
+        if !kind.was_read(status) {
+            return;
+        }
+        let Some(mut capture) = request.captured.take() else { return };
+        self.request = None;
+        if kind == RequestBodyKind::Object {
+            let whole = capture.whole();
+            self.metadata = whole.and_then(|body| object::metadata(media_type, body));
+        }
+        if self.decision.level >= Level::Request {
+            let mut recorded = capture.finish(true);
+            if kind == RequestBodyKind::DeleteOptions
+                && let Some(options) = body::delete_options(&recorded.json)
+            {
+                recorded.json = options;
+            }
+            self.request_object = Some(self.annotated(recorded, &REQUEST_OBJECT));
         }
     }
 
-    fn emit(&self, stage: Stage, at: Timestamp) -> Option<Ack> {
+    /// The JSON of a body, after what else there is to say of it went into annotations.
+    fn annotated(&mut self, recorded: Recorded, names: &BodyAnnotations) -> Vec<u8> {
+        let Recorded { json, cut, note } = recorded;
+        if let Some(note) = note {
+            self.recorder.metrics.bodies_unreadable.increment();
+            self.annotate(names.note, note);
+        }
+        if let Some(Cut { bytes, sha256 }) = cut {
+            self.recorder.metrics.bodies_cut.increment();
+            self.annotate(TRUNCATED, "true".to_owned());
+            self.annotate(names.bytes, bytes.to_string());
+            if let Some(sha256) = sha256 {
+                self.annotate(names.sha256, sha256);
+            }
+        }
+        json
+    }
+
+    fn annotate(&mut self, key: &'static str, value: String) {
+        let at = self.annotations.partition_point(|(known, _)| *known < key);
+        if self.annotations.get(at).is_none_or(|(known, _)| *known != key) {
+            self.annotations.insert(at, (key, value));
+        }
+    }
+
+    fn emit(&mut self, stage: Stage, at: Timestamp) -> Option<Ack> {
         let skipped = self.decision.level == Level::None
             || self.decision.omit_stages.contains(stage)
             || !self.recorder.sink.is_enabled();
         if skipped {
             return None;
         }
+        let mut line = Vec::with_capacity(
+            1536 + self.request_object.as_ref().map_or(0, Vec::len)
+                + self.response_object.as_ref().map_or(0, Vec::len),
+        );
+        self.encode(stage, at, &mut line);
+        while self.recorder.bodies.max_event.is_some_and(|most| line.len() > most)
+            && stage != Stage::RequestReceived
+            && self.drop_larger_body()
+        {
+            line.clear();
+            self.encode(stage, at, &mut line);
+        }
+        Some(self.recorder.sink.submit(line))
+    }
+
+    /// Takes the larger body out of this event and later ones; `false` if there is none.
+    fn drop_larger_body(&mut self) -> bool {
+        let (request, response) = (&mut self.request_object, &mut self.response_object);
+        let length = |body: &Option<Vec<u8>>| body.as_ref().map_or(0, Vec::len);
+        let (body, names) = if length(request) > length(response) {
+            (request, &REQUEST_OBJECT)
+        } else {
+            (response, &RESPONSE_OBJECT)
+        };
+        let Some(dropped) = body.take() else { return false };
+        self.recorder.metrics.bodies_cut.increment();
+        self.annotate(TRUNCATED, "true".to_owned());
+        self.annotate(names.bytes, dropped.len().to_string());
+        true
+    }
+
+    fn encode(&self, stage: Stage, at: Timestamp, line: &mut Vec<u8>) {
+        let received = stage == Stage::RequestReceived;
+        let mut uri = request_uri(&self.facts.target);
+        if self.recorder.bodies.redaction.is_some()
+            && let Cow::Owned(redacted) = body::redact_query(&uri)
+        {
+            uri = Cow::Owned(redacted);
+        }
         let event = Event {
             level: self.decision.level,
             audit_id: self.facts.audit_id.as_bytes(),
             stage,
-            request_uri: &request_uri(&self.facts.target),
+            request_uri: &uri,
             verb: self.facts.info.verb(),
             user: self.user.as_deref(),
-            impersonated_user: match stage {
-                Stage::RequestReceived => None,
-                _ => self.impersonated.as_ref().map(|impersonated| &impersonated.user),
-            },
+            impersonated_user: self
+                .impersonated
+                .as_ref()
+                .filter(|_| !received)
+                .map(|impersonated| &impersonated.user),
             source_ips: &self.facts.source_ips,
             user_agent: &self.facts.user_agent,
             object_ref: self
@@ -261,20 +418,17 @@ impl Record {
                 .info
                 .is_resource()
                 .then_some(ObjectRef { info: &self.facts.info, metadata: self.metadata.as_ref() }),
-            response_status: match stage {
-                Stage::RequestReceived => None,
-                _ => self.status.as_ref(),
-            },
+            response_status: self.status.as_ref().filter(|_| !received),
+            request_object: self.request_object.as_deref(),
+            response_object: self.response_object.as_deref(),
             request_received: self.facts.received,
             stage_timestamp: at,
             annotations: &self.annotations,
         };
-        let mut line = Vec::with_capacity(1536);
         match self.recorder.format {
-            Format::Json => event.push_json(&mut line),
-            Format::Legacy => event.push_legacy(&mut line),
+            Format::Json => event.push_json(line),
+            Format::Legacy => event.push_legacy(line),
         }
-        Some(self.recorder.sink.submit(line))
     }
 }
 

@@ -25,6 +25,13 @@ fn begin(path: &'static str, level: Level, omit: &[Stage]) -> (Record, Events) {
         sink: Sink::channel(sender),
         format: Format::Json,
         metrics: Arc::default(),
+        bodies: BodySettings {
+            max_request: 1 << 20,
+            max_response: 1 << 20,
+            budget: body::Budget::new(1 << 24),
+            redaction: None,
+            max_event: None,
+        },
     });
     let target = PathAndQuery::from_static(path);
     let facts = RequestFacts {
@@ -63,7 +70,7 @@ fn ordinary_and_long_running_requests_have_their_stages() {
 
 #[test]
 fn omitted_stages_and_level_none_write_nothing() {
-    let (record, mut events) = begin(ORDINARY, Level::None, &[]);
+    let (mut record, mut events) = begin(ORDINARY, Level::None, &[]);
     record.received();
     record.complete();
     assert!(events.stages().is_empty());
@@ -89,7 +96,7 @@ fn a_record_that_is_dropped_ends_once() {
 #[test]
 fn a_panic_is_recorded_with_its_message() {
     crate::audit::panic_message::install();
-    let (record, mut events) = begin(ORDINARY, Level::Metadata, &[]);
+    let (mut record, mut events) = begin(ORDINARY, Level::Metadata, &[]);
     let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
         record.received();
         panic!("lost the {}", "plot");

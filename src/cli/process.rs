@@ -10,9 +10,11 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 
+use crate::audit::body::Budget;
 use crate::audit::record::Recorder;
+use crate::audit::recording::BodySettings;
 use crate::authn::{Authenticator, ClientCa, TokenFile, UserInfo};
-use crate::config::{Authentication, CertificateSource, Config, Serving};
+use crate::config::{Authentication, Bodies, CertificateSource, Config, Serving};
 use crate::file_watch::{FileWatcher, POLL_INTERVAL};
 use crate::impersonation::Reviewer;
 use crate::metrics::{Metrics, Reloaded};
@@ -80,7 +82,11 @@ impl Process {
             Some(observer) => sink.with_observer(observer),
             None => sink,
         };
-        let recorder = Recorder { sink, format: config.audit.format, metrics: metrics.clone() };
+        let Bodies { max_request, max_response, total, redaction, max_event } = config.audit.bodies;
+        let budget = Budget::new(total);
+        let bodies = BodySettings { max_request, max_response, budget, redaction, max_event };
+        let format = config.audit.format;
+        let recorder = Recorder { sink, format, metrics: metrics.clone(), bodies };
         let proxy = Arc::new(Proxy {
             authenticator,
             policy,

@@ -101,6 +101,21 @@ pub struct ServeFlags {
     #[arg(long, value_name = "FILE", help_heading = POLICY)]
     pub audit_policy_file: Option<PathBuf>,
 
+    /// Bytes recorded of an answer's body; the rest is cut, and said to be
+    #[arg(long, value_name = "BYTES", default_value_t = 1_572_864, help_heading = BODIES)]
+    pub audit_max_body_bytes: usize,
+    /// Bytes recorded of a request's body
+    #[arg(long, value_name = "BYTES", default_value_t = 3_145_728, help_heading = BODIES)]
+    pub audit_max_request_body_bytes: usize,
+    /// Memory for all bodies that are being recorded; when it is spent, they are cut
+    #[arg(long, value_name = "BYTES", default_value_t = 134_217_728, help_heading = BODIES)]
+    pub audit_total_body_bytes: usize,
+    /// Values to redact besides those of Secrets and tokens, as GROUP/RESOURCE:PATH,
+    /// comma-separated, such as core/configmaps:data.password; none redacts nothing, as
+    /// kube-apiserver
+    #[arg(long, value_name = "RULES", value_delimiter = ',', help_heading = BODIES)]
+    pub audit_redact: Vec<String>,
+
     /// File for the audit events, - for standard output
     #[arg(long, value_name = "FILE", help_heading = LOG)]
     pub audit_log_path: Option<PathBuf>,
@@ -181,6 +196,28 @@ pub struct ServeFlags {
     /// A YAML file whose keys are these flags without their dashes; flags given here win over it
     #[arg(long, value_name = "FILE", help_heading = OPERATION)]
     pub config: Option<PathBuf>,
+    /// Whether events that are too long lose their bodies, the larger one first
+    #[arg(
+        long,
+        value_name = "BOOL",
+        default_value = "false",
+        default_missing_value = "true",
+        num_args = 0..=1,
+        require_equals = true,
+        value_parser = parse_bool,
+        action = ArgAction::Set,
+        help_heading = LOG
+    )]
+    pub audit_log_truncate_enabled: bool,
+    /// Bytes that an event may have, if they are truncated
+    #[arg(long, value_name = "BYTES", default_value_t = 102_400, help_heading = LOG)]
+    #[arg(allow_negative_numbers = true)]
+    pub audit_log_truncate_max_event_size: i64,
+    /// Taken for kube-apiserver's sake; events are written one by one
+    #[arg(long, value_name = "BYTES", default_value_t = 10_485_760, help_heading = LOG)]
+    #[arg(allow_negative_numbers = true)]
+    pub audit_log_truncate_max_batch_size: i64,
+
     /// Address for /healthz, /livez, /readyz and /metrics, in plain HTTP and without authentication
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8081", help_heading = OPERATION)]
     pub admin_bind_address: SocketAddr,
@@ -201,6 +238,7 @@ const SERVING: &str = "Serving";
 const AUTHENTICATION: &str = "Authentication";
 const UPSTREAM: &str = "Upstream";
 const POLICY: &str = "Audit policy";
+const BODIES: &str = "Bodies in the audit log";
 const LOG: &str = "Audit log";
 const OPERATION: &str = "Operation";
 

@@ -8,12 +8,14 @@ pub mod flags;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::SupportedCipherSuite;
 
 use self::flags::{AuditLogFormat, AuditLogMode, TlsMinVersion, UpstreamIdentity};
 pub use self::flags::{LogFormat, ServeFlags};
+use crate::audit::body::Redaction;
 use crate::audit::record::Format;
 use crate::request::source::TrustedProxies;
 use crate::server::tls::{self, MinVersion, TlsOptions};
@@ -96,6 +98,23 @@ pub struct Audit {
     pub log: SinkConfig,
     /// `--audit-log-format`
     pub format: Format,
+    /// Which bodies are recorded, and how much of them.
+    pub bodies: Bodies,
+}
+
+/// How bodies are recorded.
+#[derive(Debug, Clone)]
+pub struct Bodies {
+    /// `--audit-max-request-body-bytes`
+    pub max_request: usize,
+    /// `--audit-max-body-bytes`
+    pub max_response: usize,
+    /// `--audit-total-body-bytes`
+    pub total: usize,
+    /// `--audit-redact`; `None` for none at all.
+    pub redaction: Option<Arc<Redaction>>,
+    /// `--audit-log-truncate-max-event-size`, if truncating is enabled.
+    pub max_event: Option<usize>,
 }
 
 /// The running of the process.
@@ -270,7 +289,45 @@ fn audit(flags: &ServeFlags) -> Result<Audit, ConfigError> {
         AuditLogFormat::Json => Format::Json,
         AuditLogFormat::Legacy => Format::Legacy,
     };
-    Ok(Audit { policy_file, log: SinkConfig { path, mode: mode(flags)?, rotation }, format })
+    let log = SinkConfig { path, mode: mode(flags)?, rotation };
+    Ok(Audit { policy_file, log, format, bodies: bodies(flags)? })
+}
+
+fn bodies(flags: &ServeFlags) -> Result<Bodies, ConfigError> {
+    let rules: Vec<&str> = flags.audit_redact.iter().map(String::as_str).collect();
+    let redaction = match rules.as_slice() {
+        ["none"] => None,
+        rules if rules.contains(&"none") => {
+            return fail("--audit-redact: none goes with no other rule; leave it or them out");
+        }
+        rules => {
+            let redaction = Redaction::new(rules.iter().copied())
+                .map_err(|error| ConfigError(format!("--audit-redact: {error}")))?;
+            Some(Arc::new(redaction))
+        }
+    };
+    // As kube-apiserver, these are looked at even where truncating is off.
+    let max_event = flags.audit_log_truncate_max_event_size;
+    let Some(event_size) = usize::try_from(max_event).ok().filter(|size| *size > 0) else {
+        return Err(ConfigError(format!(
+            "--audit-log-truncate-max-event-size: invalid audit truncate log max event size \
+             {max_event}, must be a positive number"
+        )));
+    };
+    let max_batch = flags.audit_log_truncate_max_batch_size;
+    if max_batch < max_event {
+        return Err(ConfigError(format!(
+            "--audit-log-truncate-max-batch-size: invalid audit truncate log max batch size \
+             {max_batch}, must be greater than max event size ({max_event})"
+        )));
+    }
+    Ok(Bodies {
+        max_request: flags.audit_max_request_body_bytes,
+        max_response: flags.audit_max_body_bytes,
+        total: flags.audit_total_body_bytes,
+        redaction,
+        max_event: flags.audit_log_truncate_enabled.then_some(event_size),
+    })
 }
 
 // As kube-apiserver, the batch settings are only looked at in batch mode.

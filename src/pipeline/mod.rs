@@ -25,14 +25,13 @@ pub use response::ResponseBody;
 use crate::audit::event::UserAgent;
 use crate::audit::go_quote::quote;
 use crate::audit::id::audit_id;
-use crate::audit::object::{MediaType, ObjectTap};
 use crate::audit::record::{Record, Recorder, RequestFacts};
 use crate::audit::response::wants_pretty;
 use crate::audit::timestamp::Timestamp;
 use crate::authn::{self, Authenticated, Authenticator, ClientCertificates};
 use crate::body::{RequestBody, Tap};
 use crate::impersonation::{self, Refusal, Reviewer};
-use crate::policy::{Level, PolicyHandle};
+use crate::policy::PolicyHandle;
 use crate::request::headers::{self, AUDIT_ID};
 use crate::request::source::TrustedProxies;
 use crate::request::{InfoError, RequestInfo, duration, query};
@@ -193,7 +192,7 @@ async fn admit(
         stored(begin(facts, None).refused_unauthenticated(shown)).await;
         return Err(response);
     };
-    let record = begin(facts, Some(&caller));
+    let mut record = begin(facts, Some(&caller));
     if let Some(ack) = record.received()
         && ack.await.is_err()
         && proxy.recorder.sink.is_strict()
@@ -273,7 +272,6 @@ async fn outgoing(
     headers::refuse_lookalikes(&headers)?;
     let done_as = impersonate(proxy, &headers, record, caller).await?;
 
-    let media_type = MediaType::of(&headers);
     headers::strip(&mut headers);
     if proxy.identity != Identity::PassThrough {
         authn::websocket::remove_token(&mut headers);
@@ -293,7 +291,7 @@ async fn outgoing(
     let body = if body.is_end_stream() {
         RequestBody::EMPTY
     } else {
-        let tap = tap(record, media_type);
+        let tap = record.tap_request(&headers).map(|tap| Box::new(tap) as Box<dyn Tap>);
         RequestBody::Client { body, tap }
     };
     let mut request = Request::new(body);
@@ -324,21 +322,6 @@ async fn impersonate(
         }
         Err(Refusal::Forbidden(status) | Refusal::Unavailable(status)) => Err(Box::new(status)),
     }
-}
-
-/// What looks at the request's body in passing: its object, where kube-apiserver reads one.
-fn tap(record: &mut Record, media_type: MediaType) -> Option<Box<dyn Tap>> {
-    let info = &record.facts().info;
-    let has_object = record.level() > Level::None
-        && info.is_resource()
-        && matches!(info.verb(), "create" | "update")
-        && !matches!(info.subresource(), b"exec" | b"attach" | b"portforward" | b"proxy");
-    if !has_object || media_type == MediaType::Other {
-        return None;
-    }
-    let (tap, captured) = ObjectTap::new();
-    record.capture_object(captured, media_type);
-    Some(Box::new(tap))
 }
 
 /// kube-apiserver refuses a malformed `?timeout=` before it authenticates.
@@ -380,7 +363,7 @@ fn accepts_any_encoding(headers: &http::HeaderMap) -> bool {
 /// Ends the record with a refusal of our own, and answers with it.
 async fn refuse(mut record: Record, status: Status) -> Response<ResponseBody> {
     let response = known(&status);
-    record.answered(status.code, Some(status));
+    record.answered_here(status);
     finish(record).await;
     response
 }

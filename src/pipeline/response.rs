@@ -13,6 +13,7 @@ use http_body_util::BodyExt;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::stored;
+use crate::audit::body::Capture;
 use crate::audit::record::Record;
 use crate::audit::response::StatusTap;
 use crate::body::BodyError;
@@ -42,6 +43,7 @@ struct Relayed {
     /// Bytes still to come, where the answer says how many.
     remaining: Option<u64>,
     tap: Option<StatusTap>,
+    capture: Option<Capture>,
     code: u16,
     record: Option<Record>,
     /// The end of the record, while it is not stored.
@@ -64,6 +66,7 @@ pub async fn relay(
     headers::strip_answer(&mut parts.headers);
     let code = parts.status.as_u16();
     let mut tap = StatusTap::new(&parts.headers, pretty);
+    let mut capture = record.capture_response(code, &parts.headers);
 
     // Of a long-running request that failed, the Status belongs into `ResponseStarted` already.
     let mut ahead = VecDeque::new();
@@ -74,6 +77,10 @@ pub async fn relay(
             let reading = read_ahead(&mut body, tap, &mut ahead);
             if tokio::time::timeout(READ_AHEAD, reading).await.is_ok() {
                 status = tap.finish();
+            }
+            if let Some(mut capture) = capture.take().filter(|_| status.is_some()) {
+                ahead.iter().filter_map(Frame::data_ref).for_each(|data| capture.push(data));
+                record.response_captured(capture.finish(true));
             }
         }
         tap = None;
@@ -95,6 +102,7 @@ pub async fn relay(
             ahead,
             remaining,
             tap,
+            capture,
             code,
             record: Some(record),
             storing: None,
@@ -186,7 +194,7 @@ impl Relayed {
             Some(Err(error)) => {
                 if let Some(mut record) = self.record.take() {
                     record.response_incomplete();
-                    self.complete(record);
+                    self.complete(record, false);
                 }
                 self.ended = true;
                 Poll::Ready(Some(Err(error.into())))
@@ -203,6 +211,9 @@ impl Relayed {
         if let Some(data) = frame.data_ref() {
             if let Some(tap) = &mut self.tap {
                 tap.data(data);
+            }
+            if let Some(capture) = &mut self.capture {
+                capture.push(data);
             }
             if let Some(remaining) = &mut self.remaining {
                 *remaining = remaining.saturating_sub(data.len() as u64);
@@ -227,15 +238,21 @@ impl Relayed {
         self.ended = last.is_none() || self.body.is_end_stream();
         self.held = last;
         if let Some(record) = self.record.take() {
-            self.storing = self.complete(record);
+            self.storing = self.complete(record, true);
         }
         self.poll_stored(context)
     }
 
-    fn complete(&mut self, mut record: Record) -> Option<Ack> {
+    fn complete(&mut self, mut record: Record, all: bool) -> Option<Ack> {
         if !record.is_long_running() {
             let status = self.tap.as_ref().and_then(StatusTap::finish);
+            let is_status = status.is_some();
             record.answered(self.code, status);
+            // Of errors only a Status is recorded, as by the API server.
+            let capture = self.capture.take().filter(|_| self.code < 400 || is_status);
+            if let Some(capture) = capture {
+                record.response_captured(capture.finish(all));
+            }
         }
         record.complete()
     }
@@ -257,7 +274,7 @@ impl Drop for Relayed {
     /// The client went away before the end.
     fn drop(&mut self) {
         if let Some(record) = self.record.take() {
-            drop(self.complete(record));
+            drop(self.complete(record, false));
         }
     }
 }

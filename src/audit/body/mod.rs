@@ -5,7 +5,11 @@
 //! JSON becomes a JSON string, by [`as_string`], or [`redacted_whole`] where it may hold
 //! secrets. Nothing here does I/O or waits.
 
+mod budget;
+mod capture;
 mod compact;
+mod convert;
+mod decode;
 mod escape;
 mod managed_fields;
 mod paths;
@@ -21,7 +25,11 @@ mod corpus_tests;
 #[cfg(test)]
 mod reference;
 
+pub use budget::{Budget, Reservation};
+pub use capture::{Capture, Cut, Plan, Recorded};
 pub use compact::{Compacted, Compactor, NotJson, Options, Problem, Text};
+pub use convert::delete_options;
+pub use decode::Encoding;
 pub use paths::{MAX_NAME, Path, PathError, PathProblem};
 pub use query::redact_query;
 pub use redact::{CompiledPaths, Redaction, RuleError, RuleProblem};

@@ -1,0 +1,210 @@
+//! Which bodies are recorded of which requests: exactly those of which kube-apiserver records
+//! `requestObject` and `responseObject`.
+
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use http::HeaderMap;
+
+use super::body::{Budget, Capture, Encoding, Plan, Redaction};
+use super::object::MediaType;
+use crate::body::Tap;
+use crate::request::RequestInfo;
+use crate::status::Status;
+
+/// How bodies are recorded, for all requests.
+#[derive(Debug)]
+pub struct BodySettings {
+    /// The most bytes recorded of a request's body.
+    pub max_request: usize,
+    /// The most bytes recorded of an answer's body.
+    pub max_response: usize,
+    /// The memory for all bodies that are being captured.
+    pub budget: Arc<Budget>,
+    /// What is redacted; `None`: nothing, as kube-apiserver does.
+    pub redaction: Option<Arc<Redaction>>,
+    /// The longest event, if `--audit-log-truncate-enabled`: of longer ones the larger body goes.
+    pub max_event: Option<usize>,
+}
+
+/// What a request's body is to kube-apiserver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RequestBodyKind {
+    /// The object to create or to update to.
+    Object,
+    /// A patch, of any kind.
+    Patch,
+    /// `DeleteOptions`
+    DeleteOptions,
+}
+
+impl RequestBodyKind {
+    /// What the body of such a request is; `None` where kube-apiserver records none.
+    pub fn of(info: &RequestInfo) -> Option<RequestBodyKind> {
+        let connects =
+            matches!(info.subresource(), b"exec" | b"attach" | b"portforward" | b"proxy");
+        if !info.is_resource() || connects {
+            return None;
+        }
+        match info.verb() {
+            "create" | "update" => Some(RequestBodyKind::Object),
+            "patch" => Some(RequestBodyKind::Patch),
+            "delete" | "deletecollection" => Some(RequestBodyKind::DeleteOptions),
+            _ => None,
+        }
+    }
+
+    /// Whether kube-apiserver got as far as reading the body before it gave this answer.
+    pub fn was_read(self, answer: &Status) -> bool {
+        let message = answer.message.as_str();
+        match answer.code {
+            200..=399 => true,
+            400 => match self {
+                RequestBodyKind::Object => {
+                    // Of these only what admission and the name checks say comes after reading.
+                    message.contains("of the provided object does not match")
+                        || (message.starts_with("the name") && message.contains("does not match"))
+                        || message.contains("denied the request")
+                }
+                // kube-apiserver loses the event of a malformed patch; here it is.
+                RequestBodyKind::Patch => !message.is_empty(),
+                RequestBodyKind::DeleteOptions => false,
+            },
+            // Authorization refuses with "… cannot …"; admission in its own words.
+            403 => !message.is_empty() && !message.contains("\" cannot "),
+            404 => {
+                !message.is_empty() && !message.contains("could not find the requested resource")
+            }
+            422 => {
+                let of_options =
+                    answer.details.as_ref().is_some_and(|d| d.kind.ends_with("Options"));
+                !of_options || self == RequestBodyKind::DeleteOptions
+            }
+            409 | 429 | 500 | 503 | 504 => !message.is_empty(),
+            _ => false,
+        }
+    }
+}
+
+/// Whether an answer's body is recorded; one of 400 or more only if it is a Status.
+pub fn records_response(info: &RequestInfo, code: u16) -> bool {
+    if code >= 400 {
+        return true;
+    }
+    if code == 101 || code == 304 || info.is_long_running() {
+        return false;
+    }
+    info.is_resource() || is_discovery(info.path())
+}
+
+/// `/api`, `/api/v1`, `/apis`, `/apis/GROUP`, `/apis/GROUP/VERSION`
+fn is_discovery(path: &[u8]) -> bool {
+    let mut segments = path.split(|byte| *byte == b'/').filter(|segment| !segment.is_empty());
+    let most = match segments.next() {
+        Some(b"api") => 1,
+        Some(b"apis") => 2,
+        _ => return false,
+    };
+    segments.count() <= most
+}
+
+/// Looks at a request's body in passing.
+pub struct RequestTap {
+    capture: Option<Capture>,
+    captured: CapturedRequest,
+}
+
+/// Where a [`RequestTap`] leaves the body when it has ended.
+#[derive(Clone, Default)]
+pub struct CapturedRequest(Arc<Mutex<Option<Capture>>>);
+
+impl RequestTap {
+    /// A tap that captures by `plan`, and where its result will be.
+    pub fn new(plan: Plan, budget: &Arc<Budget>) -> (RequestTap, CapturedRequest) {
+        let captured = CapturedRequest::default();
+        let capture = Some(Capture::new(plan, budget));
+        (RequestTap { capture, captured: captured.clone() }, captured)
+    }
+}
+
+impl CapturedRequest {
+    /// The body, if it has ended and was not taken before.
+    pub fn take(&self) -> Option<Capture> {
+        self.0.lock().ok()?.take()
+    }
+}
+
+impl Tap for RequestTap {
+    fn data(&mut self, data: &Bytes) {
+        if let Some(capture) = &mut self.capture {
+            capture.push(data);
+        }
+    }
+
+    fn end(&mut self) {
+        if let Ok(mut captured) = self.captured.0.lock() {
+            *captured = self.capture.take();
+        }
+    }
+}
+
+/// The plan for a body with these headers, as far as they tell.
+pub fn plan(headers: &HeaderMap, media_type: MediaType, limit: usize) -> Plan {
+    let length = headers
+        .get(http::header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse().ok());
+    Plan {
+        media_type,
+        encoding: Encoding::of(headers),
+        limit,
+        length,
+        omit_managed_fields: false,
+        redact: None,
+        keep_whole: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+    use http::uri::PathAndQuery;
+
+    use super::*;
+
+    fn info(method: Method, path: &'static str) -> RequestInfo {
+        RequestInfo::new(&method, &PathAndQuery::from_static(path)).unwrap()
+    }
+
+    #[test]
+    fn answers_that_are_recorded() {
+        let recorded = |path, code| records_response(&info(Method::GET, path), code);
+        for path in ["/api", "/api/", "/apis", "/apis/apps", "/apis/apps/v1", "/api/v1", "//api"] {
+            assert!(recorded(path, 200), "{path}");
+        }
+        for path in ["/version", "/healthz", "/openapi/v3", "/.well-known/openid-configuration"] {
+            assert!(!recorded(path, 200), "{path}");
+            assert!(recorded(path, 403), "{path}");
+        }
+        assert!(recorded("/api/v1/pods", 200));
+        assert!(!recorded("/api/v1/pods?watch=1", 200) && recorded("/api/v1/pods?watch=1", 403));
+        assert!(!recorded("/api/v1/namespaces/a/pods/x/log", 200));
+        assert!(!recorded("/api/v1/namespaces/a/pods/x/proxy", 200));
+        assert!(!recorded("/api", 304));
+    }
+
+    #[test]
+    fn requests_that_have_an_object() {
+        use RequestBodyKind::{DeleteOptions, Object, Patch};
+        let pod = "/api/v1/namespaces/a/pods/x";
+        assert_eq!(RequestBodyKind::of(&info(Method::PUT, pod)), Some(Object));
+        assert_eq!(RequestBodyKind::of(&info(Method::PATCH, pod)), Some(Patch));
+        assert_eq!(
+            RequestBodyKind::of(&info(Method::DELETE, "/api/v1/nodes")),
+            Some(DeleteOptions)
+        );
+        assert_eq!(RequestBodyKind::of(&info(Method::GET, pod)), None);
+        let exec = "/api/v1/namespaces/a/pods/x/exec";
+        assert_eq!(RequestBodyKind::of(&info(Method::POST, exec)), None);
+        assert_eq!(RequestBodyKind::of(&info(Method::POST, "/version")), None);
+    }
+}
