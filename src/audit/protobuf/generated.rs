@@ -5,7 +5,7 @@
 use super::table::{Empty::*, Field, Shape::*, Type::*, f};
 
 /// `apiVersion`, kind in lower case, and index in [`MESSAGES`]; sorted.
-pub(super) static KINDS: [(&str, &str, u16); 382] = [
+pub(super) static KINDS: [(&str, &str, u16); 381] = [
     ("admission.k8s.io/v1", "admissionreview", 2),
     ("admission.k8s.io/v1beta1", "admissionreview", 2),
     ("admissionregistration.k8s.io/v1", "mutatingadmissionpolicy", 8),
@@ -193,7 +193,6 @@ pub(super) static KINDS: [(&str, &str, u16); 382] = [
     ("meta.k8s.io/v1", "partialobjectmetadatalist", 573),
     ("meta.k8s.io/v1", "patchoptions", 574),
     ("meta.k8s.io/v1", "status", 578),
-    ("meta.k8s.io/v1", "table", 62),
     ("meta.k8s.io/v1", "tableoptions", 581),
     ("meta.k8s.io/v1", "updateoptions", 582),
     ("meta.k8s.io/v1beta1", "partialobjectmetadatalist", 583),
@@ -1177,7 +1176,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
         f(1, "replicas", One, Int, Pointer),
         f(2, "selector", One, Message(566), Null),
         f(3, "template", One, Message(401), Zero),
-        f(4, "volumeClaimTemplates", List, Message(366), Omit),
+        f(4, "volumeClaimTemplates", List, Claim(366), Omit),
         f(5, "serviceName", One, Text, Zero),
         f(6, "podManagementPolicy", One, Text, Omit),
         f(7, "updateStrategy", One, Message(110), Zero),
@@ -1269,7 +1268,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
         f(1, "replicas", One, Int, Pointer),
         f(2, "selector", One, Message(566), Pointer),
         f(3, "template", One, Message(401), Zero),
-        f(4, "volumeClaimTemplates", List, Message(366), Omit),
+        f(4, "volumeClaimTemplates", List, Claim(366), Omit),
         f(5, "serviceName", One, Text, Zero),
         f(6, "podManagementPolicy", One, Text, Omit),
         f(7, "updateStrategy", One, Message(110), Zero),

@@ -7,6 +7,7 @@ mod raw;
 mod scalar;
 mod table;
 mod transcode;
+mod value;
 
 pub use transcode::{Error, Transcoded, transcode};
 

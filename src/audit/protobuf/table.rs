@@ -43,9 +43,11 @@ pub(super) enum Type {
     Int,
     Double,
     Message(u16),
-    /// An item of a `PartialObjectMetadataList`: the message, with `kind` and `apiVersion`, which
-    /// those of other lists do not have.
+    /// An item of a `PartialObjectMetadataList`: with `kind` and `apiVersion`, which kube-apiserver
+    /// sets there and which those of other lists do not have.
     Item(u16),
+    /// A volume claim template of a `StatefulSet`, likewise.
+    Claim(u16),
     /// An embedded struct: its fields stand among those of the struct around it.
     Inline(u16),
     /// `metav1.Time`
@@ -81,8 +83,12 @@ pub(super) enum Empty {
     Zero,
 }
 
-/// Kinds that every API group has, in a version of the group.
-const COMMON: [&str; 8] = [
+/// Kinds of `meta.k8s.io/v1` that go by the version of whatever API they are used with.
+const COMMON: [&str; 12] = [
+    "APIGroup",
+    "APIGroupList",
+    "APIResourceList",
+    "APIVersions",
     "Status",
     "DeleteOptions",
     "CreateOptions",
@@ -116,6 +122,22 @@ mod tests {
         assert_eq!(kind(b"v1", b"Pod").unwrap()[0].name, "metadata");
         assert!(kind(b"lab.example.com/v1", b"DeleteOptions").is_some());
         assert!(kind(b"lab.example.com/v1", b"Widget").is_none());
+        for (api_version, name) in [
+            ("v1", "Binding"),
+            ("v1", "List"),
+            ("autoscaling/v1", "Scale"),
+            ("policy/v1", "Eviction"),
+            ("authentication.k8s.io/v1", "TokenRequest"),
+            ("authentication.k8s.io/v1", "TokenReview"),
+            ("authorization.k8s.io/v1", "SubjectAccessReview"),
+            ("authorization.k8s.io/v1", "SelfSubjectRulesReview"),
+            ("meta.k8s.io/v1", "PartialObjectMetadata"),
+            ("apiextensions.k8s.io/v1", "CustomResourceDefinition"),
+            ("apiregistration.k8s.io/v1", "APIServiceList"),
+            ("storage.k8s.io/v1beta1", "CSIStorageCapacity"),
+        ] {
+            assert!(kind(api_version.as_bytes(), name.as_bytes()).is_some(), "{name}");
+        }
         assert!(kind(b"v1", b"\xff").is_none());
     }
 
@@ -123,7 +145,7 @@ mod tests {
     fn the_table_is_whole() {
         assert!(KINDS.is_sorted());
         let indexes = MESSAGES.iter().flat_map(|fields| fields.iter()).filter_map(|f| match f.of {
-            Type::Message(i) | Type::Item(i) | Type::Inline(i) => Some(i),
+            Type::Message(i) | Type::Item(i) | Type::Claim(i) | Type::Inline(i) => Some(i),
             Type::SchemaOrBool(i) | Type::SchemaOrList(i) | Type::SchemaOrStrings(i) => Some(i),
             _ => None,
         });

@@ -6,8 +6,8 @@
 
 use std::ops::Range;
 
+use super::Value;
 use super::table::{self, Empty, Field, Shape, Type};
-use super::{Value, raw, scalar};
 use crate::audit::json;
 
 /// Why a body has no JSON. The caller logs its bytes.
@@ -66,18 +66,18 @@ pub fn transcode(body: &[u8], out: &mut Vec<u8>, limit: usize) -> Result<Transco
     written.map(|()| left_out)
 }
 
-struct Writer<'a, 'o> {
-    out: &'o mut Vec<u8>,
+pub(super) struct Writer<'a, 'o> {
+    pub(super) out: &'o mut Vec<u8>,
     /// Length of `out` not to go over.
-    end: usize,
+    pub(super) end: usize,
     /// Every entry gives two bytes of JSON or more, but for those that are repeated by malice.
     most_entries: usize,
     /// Fields seen but not yet written, of the message at hand and of those around it.
     entries: Vec<Entry<'a>>,
     depth: usize,
     /// `apiVersion` of the object at hand, which [`Type::Item`] repeats.
-    api_version: &'a [u8],
-    left_out: Transcoded,
+    pub(super) api_version: &'a [u8],
+    pub(super) left_out: Transcoded,
 }
 
 struct Entry<'a> {
@@ -88,7 +88,7 @@ struct Entry<'a> {
 
 impl<'a> Writer<'a, '_> {
     /// An object with its `kind` and `apiVersion`.
-    fn envelope(&mut self, bytes: &'a [u8]) -> Result<(), Error> {
+    pub(super) fn envelope(&mut self, bytes: &'a [u8]) -> Result<(), Error> {
         let bytes = bytes.strip_prefix(b"k8s\0").ok_or(Error::NoEnvelope)?;
         let (mut api_version, mut kind, mut object) = (&b""[..], &b""[..], None);
         for field in fields(bytes) {
@@ -120,14 +120,18 @@ impl<'a> Writer<'a, '_> {
         Ok(())
     }
 
-    fn type_meta(&mut self, kind: &[u8], api_version: &[u8]) {
+    pub(super) fn type_meta(&mut self, kind: &[u8], api_version: &[u8]) {
         self.out.extend_from_slice(b"\"kind\":");
         json::push_string(self.out, kind);
         self.out.extend_from_slice(b",\"apiVersion\":");
         json::push_string(self.out, api_version);
     }
 
-    fn object(&mut self, message: &'static [Field], bytes: &'a [u8]) -> Result<(), Error> {
+    pub(super) fn object(
+        &mut self,
+        message: &'static [Field],
+        bytes: &'a [u8],
+    ) -> Result<(), Error> {
         self.out.push(b'{');
         self.members(message, bytes, &mut true)?;
         self.out.push(b'}');
@@ -135,7 +139,7 @@ impl<'a> Writer<'a, '_> {
     }
 
     /// The members of an object. `first`: none is written yet.
-    fn members(
+    pub(super) fn members(
         &mut self,
         message: &'static [Field],
         bytes: &'a [u8],
@@ -287,7 +291,7 @@ impl<'a> Writer<'a, '_> {
     }
 
     /// One element of a list or, with its name, of a map.
-    fn element(
+    pub(super) fn element(
         &mut self,
         name: &[u8],
         of: Type,
@@ -315,134 +319,10 @@ impl<'a> Writer<'a, '_> {
         self.left_out.truncated |= full;
         full
     }
-
-    /// Writes a value; `false` if it does not fit, when the caller takes back what is there of it.
-    fn value(&mut self, of: Type, value: Value<'a>) -> Result<bool, Error> {
-        let out = &mut *self.out;
-        match (of, value) {
-            (Type::Bool, Value::Varint(number)) => {
-                out.extend_from_slice(if number == 0 { b"false" } else { b"true" });
-            }
-            (Type::Int, Value::Varint(number)) => scalar::push_int(out, number.cast_signed()),
-            (Type::Double, Value::Fixed64(bits)) => {
-                scalar::push_double(out, f64::from_bits(bits)).ok_or(Error::Malformed)?;
-            }
-            (_, Value::Bytes(bytes)) => return self.from_bytes(of, bytes),
-            _ => return Err(Error::Malformed),
-        }
-        Ok(self.fits())
-    }
-
-    fn from_bytes(&mut self, of: Type, bytes: &'a [u8]) -> Result<bool, Error> {
-        let out = &mut *self.out;
-        if matches!(of, Type::Text | Type::Bytes)
-            && bytes.len() > self.end.saturating_sub(out.len())
-        {
-            self.left_out.truncated = true;
-            return Ok(false);
-        }
-        match of {
-            Type::Text => json::push_string(out, bytes),
-            Type::Bytes => raw::push_base64(out, bytes),
-            Type::Time => scalar::push_time(out, bytes),
-            Type::MicroTime => scalar::push_micro_time(out, bytes),
-            Type::IntOrString => scalar::push_int_or_string(out, bytes).ok_or(Error::Malformed)?,
-            Type::Quantity => match only(bytes, 1)? {
-                Some(text) if !text.is_empty() => json::push_string(out, text),
-                _ => out.extend_from_slice(b"\"0\""),
-            },
-            Type::Raw => return self.raw(only(bytes, 1)?.unwrap_or_default()),
-            Type::Message(message) => {
-                self.object(table::message(message), bytes)?;
-                return Ok(true);
-            }
-            Type::Item(message) => {
-                self.out.push(b'{');
-                self.type_meta(b"PartialObjectMetadata", self.api_version);
-                self.members(table::message(message), bytes, &mut false)?;
-                self.out.push(b'}');
-                return Ok(true);
-            }
-            Type::Strings => {
-                match only(bytes, 1)? {
-                    Some(_) => self.list_of(Type::Text, bytes, 1)?,
-                    None => out.extend_from_slice(b"null"),
-                }
-                return Ok(true);
-            }
-            Type::SchemaOrBool(schema) => {
-                let (mut allows, mut other) = (false, None);
-                for field in fields(bytes) {
-                    match field? {
-                        (1, value) => allows = value.number() != 0,
-                        (2, value) => other = Some(self::bytes(value)?),
-                        _ => {}
-                    }
-                }
-                match other {
-                    Some(bytes) => self.object(table::message(schema), bytes)?,
-                    None => out.extend_from_slice(if allows { b"true" } else { b"false" }),
-                }
-                return Ok(true);
-            }
-            Type::SchemaOrList(schema) | Type::SchemaOrStrings(schema) => {
-                let strings = matches!(of, Type::SchemaOrStrings(_));
-                let element = if strings { Type::Text } else { Type::Message(schema) };
-                match (only(bytes, 2)?, only(bytes, 1)?) {
-                    (Some(_), _) => self.list_of(element, bytes, 2)?,
-                    (None, Some(bytes)) => self.object(table::message(schema), bytes)?,
-                    (None, None) => self.out.extend_from_slice(b"null"),
-                }
-                return Ok(true);
-            }
-            Type::Bool | Type::Int | Type::Double | Type::Inline(_) => {
-                return Err(Error::Malformed);
-            }
-        }
-        Ok(self.fits())
-    }
-
-    /// A list that is a message: the fields of it that have this number.
-    fn list_of(&mut self, of: Type, bytes: &'a [u8], number: u64) -> Result<(), Error> {
-        self.out.push(b'[');
-        let mut first = true;
-        for field in fields(bytes) {
-            match field? {
-                (found, value) if found == number => self.element(b"", of, value, &mut first)?,
-                _ => {}
-            }
-        }
-        self.out.push(b']');
-        Ok(())
-    }
-
-    /// An embedded object: JSON, or protobuf in an envelope of its own.
-    fn raw(&mut self, bytes: &'a [u8]) -> Result<bool, Error> {
-        let start = self.out.len();
-        if !bytes.starts_with(b"k8s\0") {
-            raw::push(self.out, bytes);
-            return Ok(self.fits());
-        }
-        match self.envelope(bytes) {
-            Err(Error::UnknownKind { .. }) => {
-                self.left_out.unknown = true;
-                self.out.truncate(start);
-                raw::push_base64(self.out, bytes);
-                Ok(self.fits())
-            }
-            written => written.map(|()| true),
-        }
-    }
-
-    fn fits(&mut self) -> bool {
-        let fits = self.out.len() <= self.end;
-        self.left_out.truncated |= !fits;
-        fits
-    }
 }
 
 /// As [`super::fields`], with an error where they end early.
-fn fields(message: &[u8]) -> impl Iterator<Item = Result<(u64, Value<'_>), Error>> {
+pub(super) fn fields(message: &[u8]) -> impl Iterator<Item = Result<(u64, Value<'_>), Error>> {
     let mut rest = message;
     std::iter::from_fn(move || match super::field(&mut rest) {
         Some(field) => Some(Ok(field)),
@@ -450,19 +330,7 @@ fn fields(message: &[u8]) -> impl Iterator<Item = Result<(u64, Value<'_>), Error
     })
 }
 
-/// The last field of this number, whose type is a length-delimited one.
-fn only(message: &[u8], number: u64) -> Result<Option<&[u8]>, Error> {
-    let mut last = None;
-    for field in fields(message) {
-        match field? {
-            (found, value) if found == number => last = Some(bytes(value)?),
-            _ => {}
-        }
-    }
-    Ok(last)
-}
-
-fn bytes(value: Value<'_>) -> Result<&[u8], Error> {
+pub(super) fn bytes(value: Value<'_>) -> Result<&[u8], Error> {
     match value {
         Value::Bytes(bytes) => Ok(bytes),
         _ => Err(Error::Malformed),

@@ -100,41 +100,43 @@ fn a_body_cut_short_is_malformed() {
 
 #[test]
 fn nesting_is_bounded() {
-    let mut schema = Vec::new();
-    // properties is field 29: a map of schemas.
-    for _ in 0..5000 {
-        let mut not = vec![0xe2, 0x01];
-        let mut length = schema.len();
-        while length >= 0x80 {
-            not.push(length as u8 | 0x80);
-            length >>= 7;
-        }
-        not.push(length as u8);
-        schema = [not, schema].concat();
-    }
-    let nested = table::kind(b"apiextensions.k8s.io/v1", b"CustomResourceDefinition").unwrap();
-    assert!(!nested.is_empty());
-    let fields = find_schema();
-    let mut out = Vec::new();
-    let mut writer = Writer {
-        end: 1 << 20,
-        out: &mut out,
-        most_entries: 1 << 20,
-        entries: Vec::new(),
-        depth: 0,
-        api_version: b"",
-        left_out: Transcoded::default(),
-    };
-    assert_eq!(writer.object(fields, &schema), Err(Error::Malformed));
-}
-
-/// The message of `JSONSchemaProps`.
-fn find_schema() -> &'static [Field] {
-    let indexes = 0..super::super::generated::MESSAGES.len() as u16;
-    indexes
+    // A schema that is `not` a schema that is `not` a schema …
+    let schema = (0..super::super::generated::MESSAGES.len() as u16)
         .map(table::message)
         .find(|fields| fields.iter().any(|field| field.name == "x-kubernetes-int-or-string"))
-        .unwrap()
+        .unwrap();
+    let not = schema.iter().find(|field| field.name == "not").unwrap().number;
+    let nested = |levels: usize| {
+        (0..levels).fold(Vec::new(), |schema, _| {
+            let key = not << 3 | 2;
+            let mut outer = vec![key as u8 | 0x80, (key >> 7) as u8];
+            let mut length = schema.len();
+            while length >= 0x80 {
+                outer.push(length as u8 | 0x80);
+                length >>= 7;
+            }
+            outer.push(length as u8);
+            [outer, schema].concat()
+        })
+    };
+    let written = |levels| {
+        let (schema_bytes, mut out) = (nested(levels), Vec::new());
+        let mut writer = Writer {
+            end: 1 << 20,
+            out: &mut out,
+            most_entries: 1 << 20,
+            entries: Vec::new(),
+            depth: 0,
+            api_version: b"",
+            left_out: Transcoded::default(),
+        };
+        let written = writer.object(schema, &schema_bytes);
+        written.map(|()| String::from_utf8(out).unwrap())
+    };
+    assert_eq!(written(2).as_deref(), Ok(r#"{"not":{"not":{}}}"#));
+    assert!(written(MAX_DEPTH - 1).is_ok());
+    assert_eq!(written(MAX_DEPTH), Err(Error::Malformed));
+    assert_eq!(written(5000), Err(Error::Malformed));
 }
 
 #[test]

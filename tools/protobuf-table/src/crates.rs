@@ -37,7 +37,8 @@ pub fn read() -> Result<Model> {
             for field in &item.fields {
                 message.fields.extend(read_field(field, &module, schema, &openapi.names)?);
             }
-            message.kind = openapi.kinds.contains(&id) || message.fields.first().is_some_and(is_metadata);
+            message.kind =
+                openapi.kinds.contains(&id) || message.fields.first().is_some_and(is_metadata);
             model.messages.insert(id, message);
         }
     }
@@ -70,7 +71,8 @@ fn source(name: &str) -> Result<PathBuf> {
     }
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout)?;
     let packages = metadata["packages"].as_array().context("packages")?;
-    let package = packages.iter().find(|package| package["name"] == name).context("no such package")?;
+    let package =
+        packages.iter().find(|package| package["name"] == name).context("no such package")?;
     let manifest = Path::new(package["manifest_path"].as_str().context("manifest_path")?);
     Ok(manifest.parent().context("folder")?.join("src"))
 }
@@ -105,7 +107,8 @@ fn read_field(
         .and_then(|(_, rest)| rest.split('"').next())
         .and_then(|number| number.parse().ok())
         .with_context(|| format!("no tag in {prost}"))?;
-    let map = prost.split_once("map=\"").map(|(_, rest)| rest.split('"').next().unwrap_or_default());
+    let map =
+        prost.split_once("map=\"").map(|(_, rest)| rest.split('"').next().unwrap_or_default());
     let wire = match map {
         Some(map) => map.split(',').nth(1).unwrap_or_default().trim(),
         None => prost.split([',', '=']).next().unwrap_or_default(),
@@ -136,7 +139,9 @@ fn read_field(
     let name = match property {
         _ if inline => "-".into(),
         Some((name, _)) => name.clone(),
-        None => names.get(&folded).cloned().unwrap_or_else(|| camel(ident.trim_start_matches("r#"))),
+        None => {
+            names.get(&folded).cloned().unwrap_or_else(|| camel(ident.trim_start_matches("r#")))
+        }
     };
     let required = match property {
         Some((_, required)) => *required,
@@ -207,7 +212,8 @@ struct Openapi {
 /// `serialize_field(&mut state, "NAME", …)` a property, under an `if let` unless required.
 fn openapi(root: &Path) -> Result<Openapi> {
     let mut openapi = Openapi::default();
-    let mut versions: Vec<_> = fs::read_dir(root)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    let mut versions: Vec<_> =
+        fs::read_dir(root)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
     versions.retain(|path| path.is_dir());
     versions.sort();
     for version in versions {
@@ -215,8 +221,13 @@ fn openapi(root: &Path) -> Result<Openapi> {
         find(&version, &mut files)?;
         for file in files {
             let folder = parts(file.strip_prefix(&version)?.parent().context("folder")?).join("/");
-            let (Some(package), text) = (model::package(&folder), fs::read_to_string(&file)?) else { continue };
-            let Some(definition) = text.strip_prefix("// Generated from definition ") else { continue };
+            let (Some(package), text) = (model::package(&folder), fs::read_to_string(&file)?)
+            else {
+                continue;
+            };
+            let Some(definition) = text.strip_prefix("// Generated from definition ") else {
+                continue;
+            };
             let name = definition.lines().next().and_then(|line| line.rsplit('.').next());
             let id = format!("{package}.{}", name.context("definition")?.to_lowercase());
             // Versions ascend: what a newer one has removed stays known.
@@ -227,7 +238,8 @@ fn openapi(root: &Path) -> Result<Openapi> {
                     let property = rest.split('"').next().unwrap_or_default();
                     openapi.names.insert(fold(property), property.into());
                     schema.insert(property.into(), !optional);
-                } else if let Some(rest) = line.strip_prefix("const API_VERSION: &'static str = \"") {
+                } else if let Some(rest) = line.strip_prefix("const API_VERSION: &'static str = \"")
+                {
                     let api_version = rest.trim_end_matches("\";");
                     openapi.packages.entry(package.clone()).or_insert_with(|| api_version.into());
                     openapi.kinds.insert(id.clone());
@@ -252,6 +264,7 @@ fn camel(name: &str) -> String {
     let first = parts.next().unwrap_or_default().to_owned();
     parts.fold(first, |name, part| {
         let mut letters = part.chars();
-        name + &letters.next().map(|c| c.to_ascii_uppercase().to_string()).unwrap_or_default() + letters.as_str()
+        name + &letters.next().map(|c| c.to_ascii_uppercase().to_string()).unwrap_or_default()
+            + letters.as_str()
     })
 }

@@ -50,9 +50,10 @@ pub fn source(model: &Model) -> Result<String> {
     Ok(text)
 }
 
-/// (`apiVersion`, kind) → message.
+/// (`apiVersion`, kind) → message; not those without fields, which are never in protobuf (`Table`).
 fn kinds(model: &Model) -> BTreeMap<(&str, &str), &str> {
-    let kinds = model.messages.iter().filter(|(_, message)| message.kind);
+    let kinds =
+        model.messages.iter().filter(|(_, message)| message.kind && !message.fields.is_empty());
     kinds
         .filter_map(|(name, _)| {
             let (package, kind) = name.split_once('.')?;
@@ -82,7 +83,9 @@ pub fn reachable(model: &Model) -> Result<BTreeSet<&str>> {
 /// The messages that a field refers to.
 fn messages_of(field: &Field) -> Option<&str> {
     match &field.of[..] {
-        special if special.starts_with("schemaor") => special.split_once(':').map(|(_, message)| message),
+        special if special.starts_with("schemaor") => {
+            special.split_once(':').map(|(_, message)| message)
+        }
         of => of.contains('.').then_some(of),
     }
 }
@@ -111,16 +114,22 @@ fn classes<'a>(model: &'a Model, names: &BTreeSet<&'a str>) -> BTreeMap<&'a str,
 
 fn signature(message: &Message, class: &BTreeMap<&str, usize>) -> String {
     let fields = message.fields.iter().map(|field| match messages_of(field) {
-        Some(of) => field.text().replacen(of, &class[of].to_string(), 1) + is_item(field),
+        Some(of) => {
+            field.text().replacen(of, &class[of].to_string(), 1) + item(field).unwrap_or_default()
+        }
         None => field.text(),
     });
     fields.collect::<Vec<_>>().join("\n")
 }
 
-/// Objects that keep `kind` and `apiVersion` in a list.
-fn is_item(field: &Field) -> &'static str {
-    let item = field.shape == Shape::List && field.of == "meta/v1.partialobjectmetadata";
-    if item { "Item" } else { "" }
+/// The table's word for objects that have `kind` and `apiVersion` in JSON although they stand in
+/// another one; the wire has neither.
+fn item(field: &Field) -> Option<&'static str> {
+    match (&field.name[..], &field.of[..]) {
+        ("items", "meta/v1.partialobjectmetadata") => Some("Item"),
+        ("volumeClaimTemplates", "core/v1.persistentvolumeclaim") => Some("Claim"),
+        _ => None,
+    }
 }
 
 fn call(field: &Field, index: &dyn Fn(&str) -> usize) -> Result<String> {
@@ -137,14 +146,17 @@ fn call(field: &Field, index: &dyn Fn(&str) -> usize) -> Result<String> {
         ("intorstring", _) => "IntOrString".into(),
         ("raw", _) => "Raw".into(),
         ("strings", _) => "Strings".into(),
-        (special, Some(message)) if special.starts_with("schemaorbool") => format!("SchemaOrBool({message})"),
-        (special, Some(message)) if special.starts_with("schemaorlist") => format!("SchemaOrList({message})"),
+        (special, Some(message)) if special.starts_with("schemaorbool") => {
+            format!("SchemaOrBool({message})")
+        }
+        (special, Some(message)) if special.starts_with("schemaorlist") => {
+            format!("SchemaOrList({message})")
+        }
         (special, Some(message)) if special.starts_with("schemaorstrings") => {
             format!("SchemaOrStrings({message})")
         }
         (_, Some(message)) if field.name == "-" => format!("Inline({message})"),
-        (_, Some(message)) if !is_item(field).is_empty() => format!("Item({message})"),
-        (_, Some(message)) => format!("Message({message})"),
+        (_, Some(message)) => format!("{}({message})", item(field).unwrap_or("Message")),
         (other, None) => bail!("type {other}"),
     };
     let shape = match field.shape {

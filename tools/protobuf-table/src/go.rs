@@ -9,13 +9,16 @@ use anyhow::{Context, Result, bail};
 
 use crate::model::{self, Empty, Field, Message, Model, Shape};
 
+/// Name in a file → package.
+type Imports = BTreeMap<String, String>;
+
 /// A package's sources, parsed as far as needed.
 #[derive(Default)]
 struct Package {
     /// Type name → definition; `struct` for a struct, and whether it is a message although a slice.
     types: BTreeMap<String, (String, bool)>,
     /// Struct name → its tagged lines, with the imports of their file.
-    structs: BTreeMap<String, Vec<(String, BTreeMap<String, String>)>>,
+    structs: BTreeMap<String, Vec<(String, Imports)>>,
 }
 
 /// Reads `root`, laid out as `staging/src/k8s.io` of kubernetes/kubernetes.
@@ -35,7 +38,9 @@ pub fn read(root: &Path) -> Result<Model> {
                 continue;
             }
             let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-            if let Some(group) = quoted_after(&text, "GroupName = ").or(quoted_after(&text, "GroupName  = ")) {
+            if let Some(group) =
+                quoted_after(&text, "GroupName = ").or(quoted_after(&text, "GroupName  = "))
+            {
                 let version = name.rsplit('/').next().unwrap_or_default();
                 let group = if group.is_empty() { String::new() } else { format!("{group}/") };
                 model.packages.insert(name.clone(), format!("{group}{version}"));
@@ -51,8 +56,8 @@ pub fn read(root: &Path) -> Result<Model> {
             if model::special(&id).is_some() || !name.contains('/') {
                 continue;
             }
-            let message = message(name, lines, &packages)
-                .with_context(|| format!("{name}.{structure}"))?;
+            let message =
+                message(name, lines, &packages).with_context(|| format!("{name}.{structure}"))?;
             model.messages.insert(id, message);
         }
     }
@@ -87,7 +92,9 @@ fn parse(text: &str, own: &str, package: &mut Package) {
         if let Some(name) = &inside {
             if line.starts_with('}') {
                 inside = None;
-            } else if !trimmed.starts_with("//") && (trimmed.contains('`') || trimmed.contains("TypeMeta")) {
+            } else if !trimmed.starts_with("//")
+                && (trimmed.contains('`') || trimmed.contains("TypeMeta"))
+            {
                 let lines = package.structs.entry(name.clone()).or_default();
                 lines.push((trimmed.into(), imports.clone()));
             }
@@ -103,7 +110,10 @@ fn parse(text: &str, own: &str, package: &mut Package) {
                 package.structs.entry(name.into()).or_default();
             }
             package.types.insert(name.into(), (definition.into(), nullable));
-        } else if line.starts_with(['\t', 'i']) && trimmed.ends_with('"') && trimmed.contains("k8s.io/") {
+        } else if line.starts_with(['\t', 'i'])
+            && trimmed.ends_with('"')
+            && trimmed.contains("k8s.io/")
+        {
             let import = trimmed.trim_start_matches("import ");
             let (alias, path) = import.split_once('"').unwrap_or_default();
             let path = path.trim_end_matches('"').trim_start_matches("k8s.io/");
@@ -112,13 +122,14 @@ fn parse(text: &str, own: &str, package: &mut Package) {
             // Packages without a protobuf message are none to the model: names in them are scalars.
             imports.insert(alias.into(), model::package(path).unwrap_or_else(|| path.into()));
         }
-        nullable = trimmed.starts_with("//") && (nullable || trimmed.contains("+protobuf.nullable=true"));
+        nullable =
+            trimmed.starts_with("//") && (nullable || trimmed.contains("+protobuf.nullable=true"));
     }
 }
 
 fn message(
     package: &str,
-    lines: &[(String, BTreeMap<String, String>)],
+    lines: &[(String, Imports)],
     packages: &BTreeMap<String, Package>,
 ) -> Result<Message> {
     let mut message = Message::default();
@@ -176,12 +187,13 @@ struct Resolved {
 fn resolve(
     of: &str,
     package: &str,
-    imports: &BTreeMap<String, String>,
+    imports: &Imports,
     packages: &BTreeMap<String, Package>,
     wire: &str,
 ) -> Result<Resolved> {
     let nested = |of: &str| resolve(of, package, imports, packages, wire);
-    let scalar = |of: &str| Resolved { pointer: false, shape: Shape::One, of: of.into(), structure: false };
+    let scalar =
+        |of: &str| Resolved { pointer: false, shape: Shape::One, of: of.into(), structure: false };
     if let Some(of) = of.strip_prefix('*') {
         return Ok(Resolved { pointer: true, ..nested(of)? });
     }
@@ -211,7 +223,8 @@ fn resolve(
     if let Some(special) = model::special(&id) {
         return Ok(Resolved { structure: true, ..scalar(&special) });
     }
-    let Some((definition, nullable)) = packages.get(home).and_then(|home| home.types.get(name)) else {
+    let Some((definition, nullable)) = packages.get(home).and_then(|home| home.types.get(name))
+    else {
         return match wire {
             "bytes" => Ok(scalar("string")),
             "varint" => Ok(scalar("int")),

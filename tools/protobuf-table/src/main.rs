@@ -26,7 +26,10 @@ fn main() -> Result<()> {
         ["exceptions", ref roots @ ..] if !roots.is_empty() => {
             let mut model = model::Model::default();
             for root in roots {
-                model::merge(&mut model, go::read(root.as_ref()).with_context(|| root.to_string())?);
+                model::merge(
+                    &mut model,
+                    go::read(root.as_ref()).with_context(|| root.to_string())?,
+                );
             }
             let head = EXCEPTIONS.lines().take_while(|line| line.starts_with('#'));
             head.for_each(|line| println!("{line}"));

@@ -53,8 +53,12 @@ pub enum Empty {
     Zero,
 }
 
-const EMPTY: [(Empty, &str); 4] =
-    [(Empty::Pointer, "pointer"), (Empty::Omit, "omit"), (Empty::Null, "null"), (Empty::Zero, "zero")];
+const EMPTY: [(Empty, &str); 4] = [
+    (Empty::Pointer, "pointer"),
+    (Empty::Omit, "omit"),
+    (Empty::Null, "null"),
+    (Empty::Zero, "zero"),
+];
 const SHAPE: [(Shape, &str); 3] = [(Shape::One, "one"), (Shape::List, "list"), (Shape::Map, "map")];
 
 impl Field {
@@ -103,7 +107,8 @@ pub fn package(folder: &str) -> Option<String> {
     }
     let mut parts = folder.rsplit('/');
     let last = parts.next()?;
-    let versioned = last.strip_prefix('v').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    let versioned =
+        last.strip_prefix('v').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
     match versioned {
         true => Some(format!("{}/{last}", parts.next()?)),
         false => matches!(last, "resource" | "runtime" | "intstr").then(|| last.into()),
@@ -122,8 +127,12 @@ pub fn exceptions(base: &Model, model: &Model) -> Result<String> {
     for (name, message) in model.messages.iter().filter(|(name, _)| reachable.contains(&name[..])) {
         let known = base.messages.get(name);
         let fields = known.map_or(&[][..], |known| &known.fields);
-        let mut lines: Vec<_> =
-            message.fields.iter().filter(|field| !fields.contains(field)).map(|f| f.text()).collect();
+        let mut lines: Vec<_> = message
+            .fields
+            .iter()
+            .filter(|field| !fields.contains(field))
+            .map(|f| f.text())
+            .collect();
         let order: Vec<_> = message.fields.iter().map(|field| field.number).collect();
         let laid_over = overlay(known.unwrap_or(&Message::default()), message).fields;
         let numbers = laid_over.iter().map(|field| field.number);
@@ -171,14 +180,16 @@ pub fn merge(under: &mut Model, over: Model) {
 pub fn apply(model: &mut Model, text: &str) -> Result<()> {
     let mut name = String::new();
     for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.starts_with('#')) {
-        apply_line(model, &mut name, line).with_context(|| format!("line {}: {line}", index + 1))?;
+        apply_line(model, &mut name, line)
+            .with_context(|| format!("line {}: {line}", index + 1))?;
     }
     Ok(())
 }
 
 fn apply_line(model: &mut Model, name: &mut String, line: &str) -> Result<()> {
     if let Some(rest) = line.strip_prefix("package ") {
-        let (package, api_version) = rest.split_once(' ').context("want `package NAME APIVERSION`")?;
+        let (package, api_version) =
+            rest.split_once(' ').context("want `package NAME APIVERSION`")?;
         model.packages.insert(package.into(), api_version.into());
         return Ok(());
     }
