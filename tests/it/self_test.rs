@@ -65,15 +65,15 @@ fn recorded_lines_equal_themselves_and_nothing_else() {
     let exchanges = corpus::exchanges("all-metadata.jsonl");
     let lines: Vec<_> = exchanges.iter().flat_map(|exchange| &exchange.events).collect();
     for line in &lines {
-        compare::event(&mut report, "itself", b"", false, (line, line));
+        compare::event(&mut report, "itself", &compare::Sent::default(), (line, line));
     }
     assert!(report.failures.is_empty(), "{:?}", report.failures);
     assert_eq!((report.compared, report.equal), (lines.len(), lines.len()));
 
     let changed = lines[0].replace("\"verb\":\"create\"", "\"verb\":\"update\"");
-    compare::event(&mut report, "changed", b"", false, (lines[0], &changed));
+    compare::event(&mut report, "changed", &compare::Sent::default(), (lines[0], &changed));
     let shorter = lines[0].replace("\"kind\":\"Event\",", "");
-    compare::event(&mut report, "shorter", b"", false, (lines[0], &shorter));
+    compare::event(&mut report, "shorter", &compare::Sent::default(), (lines[0], &shorter));
     let kinds: Vec<_> = report.failures.iter().map(|(kind, _)| kind.as_str()).collect();
     assert_eq!(kinds, ["verb", "kind"]);
 }
@@ -91,7 +91,12 @@ fn only_what_the_request_did_not_say_is_forgiven() {
     for (request, failures) in [("{\"name\":\"one\"}", 1), ("{}", 0)] {
         let mut report = Report::default();
         let pair = (recorded.as_str(), written.as_str());
-        compare::event(&mut report, "object", request.as_bytes(), false, pair);
+        compare::event(
+            &mut report,
+            "object",
+            &compare::Sent { request: request.as_bytes(), ..Default::default() },
+            pair,
+        );
         assert_eq!(report.failures.len(), failures, "{request}");
         assert_eq!(report.forgiven.len(), 1 - failures, "{request}");
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde::de::{MapAccess, Visitor};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 /// What came of a comparison.
@@ -137,9 +138,25 @@ fn is_known_only_upstream(annotation: &str) -> Option<&'static str> {
     PREFIXES.into_iter().chain([ISSUED]).find(|prefix| annotation.starts_with(prefix))
 }
 
-/// Compares one pair. `request` is all that the client sent, as bytes: what stands in it kube-apiserver
-/// did not learn elsewhere. `own_id`: the request named no audit ID, so the two differ.
-pub fn event(report: &mut Report, what: &str, request: &[u8], own_id: bool, pair: (&str, &str)) {
+/// What is known of a request whose events are compared.
+#[derive(Default)]
+pub struct Sent<'a> {
+    /// All that the client sent: what stands in it kube-apiserver did not learn elsewhere.
+    pub request: &'a [u8],
+    /// Its body.
+    pub body: &'a [u8],
+    /// The request named no audit ID, so the two differ.
+    pub own_id: bool,
+    /// The answer's body was not recorded, so the proxy saw another.
+    pub answer_unknown: bool,
+    /// The answer is YAML.
+    pub answer_in_yaml: bool,
+    /// The policy leaves `managedFields` out.
+    pub managed_fields_omitted: bool,
+}
+
+/// Compares one pair.
+pub fn event(report: &mut Report, what: &str, sent: &Sent<'_>, pair: (&str, &str)) {
     report.compared += 1;
     let (Some(mut recorded), Some(mut written)) = (Members::parse(pair.0), Members::parse(pair.1))
     else {
@@ -150,7 +167,7 @@ pub fn event(report: &mut Report, what: &str, request: &[u8], own_id: bool, pair
         recorded.set(name, Some("\"T\"".to_owned()));
         written.set(name, Some("\"T\"".to_owned()));
     }
-    if own_id {
+    if sent.own_id {
         report.forgive("auditID where the request carried none");
         recorded.set("auditID", Some("\"ID\"".to_owned()));
         written.set("auditID", Some("\"ID\"".to_owned()));
@@ -160,8 +177,8 @@ pub fn event(report: &mut Report, what: &str, request: &[u8], own_id: bool, pair
         report.equal += 1;
         return;
     }
-    forgive_bodies(report, &mut recorded, &mut written);
-    forgive_object_ref(report, request, &mut recorded, &written);
+    forgive_bodies(report, sent, &mut recorded, &mut written);
+    forgive_object_ref(report, sent.request, &mut recorded, &written);
     if recorded.text() != written.text() {
         explain(report, what, &recorded, &written);
     }
@@ -202,21 +219,77 @@ fn forgive_annotations(report: &mut Report, recorded: &mut Members, written: &Me
     recorded.set("annotations", Some(rest.text()).filter(|_| !rest.0.is_empty()));
 }
 
-/// Bodies are not compared yet, and the way an impersonation was authorised is not to be seen.
-fn forgive_bodies(report: &mut Report, recorded: &mut Members, written: &mut Members) {
-    for name in ["requestObject", "responseObject"] {
-        if recorded.get(name).is_some() && recorded.get(name) != written.get(name) {
-            let how = if written.get(name).is_some() { "different" } else { "not recorded yet" };
-            report.forgive(&format!("{name} {how}"));
-            recorded.set(name, None);
-            written.set(name, None);
-        }
+/// A request's object is what the client sent, where kube-apiserver has defaulted and converted it;
+/// and the way an impersonation was authorised is not to be seen.
+fn forgive_bodies(
+    report: &mut Report,
+    exchange: &Sent<'_>,
+    recorded: &mut Members,
+    written: &mut Members,
+) {
+    if let (Some(theirs), Some(ours)) =
+        (recorded.get("requestObject"), written.get("requestObject"))
+        && theirs != ours
+        && is_all_that_was_sent(exchange, theirs, ours)
+    {
+        report.forgive("requestObject, as the client sent it");
+        recorded.set("requestObject", None);
+        written.set("requestObject", None);
+    }
+    if exchange.answer_in_yaml
+        && let (Some(theirs), Some(ours)) =
+            (recorded.get("responseObject"), written.get("responseObject"))
+        && serde_json::from_str::<Value>(theirs).ok() == serde_json::from_str(ours).ok()
+    {
+        report.forgive("responseObject of an answer in YAML, which has lost the order of members");
+        recorded.set("responseObject", None);
+        written.set("responseObject", None);
+    }
+    let lost_answer = exchange.answer_unknown && recorded.get("responseObject").is_some();
+    if lost_answer && written.get("responseObject").is_some() {
+        report.forgive("responseObject of an answer that was not recorded");
+        recorded.set("responseObject", None);
+        written.set("responseObject", None);
     }
     if recorded.get("authenticationMetadata").is_some()
         && written.get("authenticationMetadata").is_none()
     {
         report.forgive("authenticationMetadata, known only to the API server");
         recorded.set("authenticationMetadata", None);
+    }
+}
+
+/// Whether our object has each field that the client sent, with its value: it is the client's own
+/// JSON or YAML, or a part of what kube-apiserver made of a body in protobuf.
+fn is_all_that_was_sent(exchange: &Sent<'_>, theirs: &str, ours: &str) -> bool {
+    let parse = |text: &[u8]| serde_json::from_slice::<Value>(text).ok();
+    let (Some(theirs), Some(ours)) = (parse(theirs.as_bytes()), parse(ours.as_bytes())) else {
+        return false;
+    };
+    let sent = parse(exchange.body)
+        .or_else(|| serde_yaml::from_str(std::str::from_utf8(exchange.body).ok()?).ok());
+    match sent {
+        Some(mut sent) => {
+            if exchange.managed_fields_omitted
+                && let Some(metadata) = sent.get_mut("metadata").and_then(Value::as_object_mut)
+            {
+                metadata.remove("managedFields");
+            }
+            sent == ours
+        }
+        None => contains(&theirs, &ours),
+    }
+}
+
+fn contains(whole: &Value, part: &Value) -> bool {
+    match (whole, part) {
+        (Value::Object(whole), Value::Object(part)) => {
+            part.iter().all(|(key, part)| whole.get(key).is_some_and(|whole| contains(whole, part)))
+        }
+        (Value::Array(whole), Value::Array(part)) => {
+            whole.len() == part.len() && whole.iter().zip(part).all(|(w, p)| contains(w, p))
+        }
+        (whole, part) => whole == part,
     }
 }
 
