@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests may panic, their helpers too")]
 
 mod backends;
+mod bodies;
 mod decisions;
 mod forwarding;
 mod headers;

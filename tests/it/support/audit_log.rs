@@ -23,6 +23,11 @@ impl Event {
         Self { line: line.to_owned(), value }
     }
 
+    /// A member of the event by JSON pointer.
+    pub fn at(&self, pointer: &str) -> Option<&Value> {
+        self.value.pointer(pointer)
+    }
+
     /// A member of the event by JSON pointer; empty where it is missing or no string.
     pub fn text(&self, pointer: &str) -> &str {
         self.value.pointer(pointer).and_then(Value::as_str).unwrap_or("")
