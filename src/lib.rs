@@ -17,6 +17,8 @@
 //! | [`request`] | what is asked: verb and object from the URL, headers, source addresses |
 //! | [`file_watch`] | notices that a file has changed |
 //! | [`status`] | `metav1.Status` answers |
+//! | [`body`] | bodies in transit |
+//! | [`file_watch`] | noticing changed files |
 //! | [`metrics`] | counters and their Prometheus text |
 //! | [`demo`] | a small in-memory Kubernetes API for `demo` and the tests |
 
