@@ -33,6 +33,10 @@ const CONNECTION_WINDOW: u32 = STREAM_WINDOW * MAX_CONCURRENT_STREAMS;
 /// close connections under clients that keep them as long as kube-apiserver lets them.
 const NEXT_HEAD_DEADLINE: Duration = Duration::from_secs(90);
 
+/// Bytes of an answer that wait for a slow client, at most about that many for each stream. hyper's
+/// own 400 KiB add up with many slow clients.
+const SEND_BUFFER: usize = 64 << 10;
+
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -118,6 +122,7 @@ pub async fn serve_connection<H: Handler>(
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(CONNECTION_WINDOW)
                 .max_frame_size(STREAM_WINDOW)
+                .max_send_buf_size(SEND_BUFFER)
                 .max_header_list_size(MAX_HEADER_BYTES)
                 .keep_alive_interval(PING_INTERVAL)
                 .keep_alive_timeout(PING_TIMEOUT)

@@ -57,6 +57,13 @@ impl Reservation {
     }
 }
 
+impl Reservation {
+    /// Bytes held.
+    pub fn held(&self) -> usize {
+        self.held
+    }
+}
+
 impl Drop for Reservation {
     fn drop(&mut self) {
         self.budget.taken.fetch_sub(self.held, Ordering::Relaxed);

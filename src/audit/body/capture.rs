@@ -269,7 +269,7 @@ impl Write for Collected {
                 head.extend_from_slice(&piece[..room]);
                 compactor.push(piece);
                 if !self.reservation.hold(compactor.memory()) {
-                    compactor.lower_limit(0);
+                    compactor.lower_limit(self.reservation.held().min(self.limit));
                 }
             }
             Form::Whole { bytes, digest } => {
