@@ -18,7 +18,7 @@ use super::error::SendError;
 use super::request_body::Outgoing;
 
 /// Unread bytes that one answer may have waiting here.
-const STREAM_WINDOW: u32 = 256 << 10;
+const STREAM_WINDOW: u32 = 128 << 10;
 /// Streams on one connection, even where the server allows more (kube-apiserver: 100 or 250).
 const MAX_STREAMS: usize = 250;
 /// Twice what all streams together can fill, so that answers nobody reads never stop the others.
