@@ -1,6 +1,8 @@
-//! Who is calling: client certificates, bearer tokens, and anonymous (kube-apiserver's chain).
+//! Who is calling: front proxies, client certificates, bearer tokens, and anonymous
+//! (kube-apiserver's chain).
 
 mod bearer;
+mod request_header;
 mod token_file;
 mod user;
 pub mod websocket;
@@ -12,6 +14,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http::{HeaderMap, header};
 
+pub use request_header::{RequestHeader, RequestHeaderNames};
 pub use token_file::{TokenFile, TokenFileError};
 pub use user::{ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED, UserInfo};
 pub use x509::{CertificateError, ClientCa, ClientCaError, ClientCertificates};
@@ -24,6 +27,8 @@ use crate::request::query;
 /// first user found counts, even if an earlier method found bad credentials; without one, bad
 /// credentials are a 401, and none at all is the anonymous user, if that is allowed.
 pub struct Authenticator {
+    /// `--requestheader-*`
+    pub request_header: Option<RequestHeader>,
     /// `--client-ca-file`
     pub client_ca: Option<Arc<ClientCa>>,
     /// `--token-auth-file`
@@ -44,6 +49,8 @@ pub struct Authenticated {
 /// A method of authentication.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
+    /// Headers of a front proxy.
+    FrontProxy,
     /// A client certificate.
     Certificate,
     /// A bearer token.
@@ -67,6 +74,16 @@ impl Authenticator {
         headers: &HeaderMap,
     ) -> Result<Authenticated, Unauthorized> {
         let mut bad_credentials = false;
+        if let (Some(certificates), Some(proxies)) = (certificates, &self.request_header) {
+            match proxies.user(certificates, headers) {
+                Ok(Some(user)) => return Ok(Authenticated { user, method: Method::FrontProxy }),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::debug!(%error, "no front proxy");
+                    bad_credentials = true;
+                }
+            }
+        }
         if let (Some(certificates), Some(ca)) = (certificates, &self.client_ca) {
             match certificates.user(ca) {
                 Ok(Some(user)) => return Ok(Authenticated { user, method: Method::Certificate }),
@@ -104,6 +121,13 @@ impl Authenticator {
 }
 
 impl Authenticator {
+    /// Takes the headers by which front proxies say who is calling off a request.
+    pub fn remove_front_proxy_headers(&self, headers: &mut HeaderMap) {
+        if let Some(proxies) = &self.request_header {
+            proxies.remove_headers(headers);
+        }
+    }
+
     fn token_user(&self, token: &[u8]) -> Option<Arc<UserInfo>> {
         let user = self.tokens.as_ref().and_then(|tokens| tokens.user(token)).cloned();
         if user.is_none() {
@@ -167,6 +191,7 @@ mod tests {
     #[tokio::test]
     async fn bad_credentials_are_never_anonymous() {
         let mut chain = Authenticator {
+            request_header: None,
             client_ca: None,
             tokens: None,
             anonymous: Some(Arc::new(UserInfo::anonymous())),

@@ -1,6 +1,7 @@
 //! All rooms put together, running; and their end in the right order.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 
 use crate::audit::record::Recorder;
-use crate::authn::{Authenticator, ClientCa, TokenFile, UserInfo};
+use crate::authn::{Authenticator, ClientCa, ClientCaError, RequestHeader, TokenFile, UserInfo};
 use crate::config::{Authentication, CertificateSource, Config, Serving};
 use crate::file_watch::{FileWatcher, POLL_INTERVAL};
 use crate::impersonation::Reviewer;
@@ -181,20 +182,35 @@ impl Follow {
 fn authenticator(settings: &Authentication, follow: &Follow) -> anyhow::Result<Authenticator> {
     let client_ca = match &settings.client_ca_file {
         Some(path) => {
-            let watcher = FileWatcher::new(vec![path.clone()]);
-            let ca = Arc::new(ClientCa::load(path).context("--client-ca-file")?);
-            let followed = ca.clone();
-            follow.spawn(Reloaded::ClientCa, watcher, move || followed.reload());
-            Some(ca)
+            Some(follow_ca(path, Reloaded::ClientCa, follow).context("--client-ca-file")?)
+        }
+        None => None,
+    };
+    let request_header = match &settings.request_header {
+        Some(proxies) => {
+            let path = &proxies.client_ca_file;
+            let ca = follow_ca(path, Reloaded::FrontProxyCa, follow)
+                .context("--requestheader-client-ca-file")?;
+            let (allowed, names) = (proxies.allowed_names.clone(), proxies.names.clone());
+            Some(RequestHeader::new(ca, allowed, names))
         }
         None => None,
     };
     let tokens = settings.token_auth_file.as_deref().map(TokenFile::load).transpose();
     Ok(Authenticator {
+        request_header,
         client_ca,
         tokens: tokens.context("--token-auth-file")?,
         anonymous: settings.anonymous.then(|| Arc::new(UserInfo::anonymous())),
     })
+}
+
+fn follow_ca(path: &Path, what: Reloaded, follow: &Follow) -> Result<Arc<ClientCa>, ClientCaError> {
+    let watcher = FileWatcher::new(vec![path.to_owned()]);
+    let ca = Arc::new(ClientCa::load(path)?);
+    let followed = ca.clone();
+    follow.spawn(what, watcher, move || followed.reload());
+    Ok(ca)
 }
 
 fn serving_certificate(

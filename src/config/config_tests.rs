@@ -159,3 +159,23 @@ fn the_later_of_two_values_wins() {
     let twice = config(&["--secure-port=1", "--secure-port=2"]).unwrap();
     assert_eq!(twice.serving.addr.port(), 2);
 }
+
+#[test]
+fn front_proxies_have_kube_apiservers_flags() {
+    let file = "--requestheader-client-ca-file=front.crt";
+    assert!(config(&[]).unwrap().authentication.request_header.is_none());
+    let settings = config(&[file]).unwrap();
+    assert!(settings.serving.tls.request_client_certificates);
+    let proxies = settings.authentication.request_header.unwrap();
+    assert_eq!(proxies.names.username, ["x-remote-user"]);
+    assert_eq!(proxies.names.group, ["x-remote-group"]);
+    assert_eq!(proxies.names.extra_prefix, ["x-remote-extra-"]);
+    assert!(proxies.names.uid.is_empty() && proxies.allowed_names.is_empty());
+    let error = config(&[file, "--requestheader-uid-headers=a b"]).unwrap_err();
+    assert!(error.starts_with("--requestheader-uid-headers: \"a b\""), "{error}");
+    let same = [file, "--client-ca-file=front.crt"];
+    assert!(config(&same).unwrap_err().contains("could pose as a front proxy"));
+    let named = [file, "--client-ca-file=front.crt", "--requestheader-allowed-names=a,b"];
+    let proxies = config(&named).unwrap().authentication.request_header.unwrap();
+    assert_eq!(proxies.allowed_names, ["a", "b"]);
+}

@@ -47,6 +47,28 @@ pub struct ServeFlags {
     /// read again when it changes
     #[arg(long, value_name = "FILE", help_heading = AUTHENTICATION)]
     pub client_ca_file: Option<PathBuf>,
+    /// CAs that sign the certificates of front proxies, PEM; what such a proxy says in headers of
+    /// who is calling is believed. Read again when it changes
+    #[arg(long, value_name = "FILE", help_heading = AUTHENTICATION)]
+    pub requestheader_client_ca_file: Option<PathBuf>,
+    /// Common names that a front proxy's certificate may have, comma-separated; any if not given
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = AUTHENTICATION)]
+    pub requestheader_allowed_names: Vec<String>,
+    /// Headers for the user name, comma-separated; the first that is there counts
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = AUTHENTICATION)]
+    #[arg(default_value = "X-Remote-User")]
+    pub requestheader_username_headers: Vec<String>,
+    /// Headers for the UID, comma-separated, such as X-Remote-Uid; none if not given
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = AUTHENTICATION)]
+    pub requestheader_uid_headers: Vec<String>,
+    /// Headers for the groups, comma-separated
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = AUTHENTICATION)]
+    #[arg(default_value = "X-Remote-Group")]
+    pub requestheader_group_headers: Vec<String>,
+    /// Prefixes of the headers for further facts, comma-separated
+    #[arg(long, value_name = "PREFIXES", value_delimiter = ',', help_heading = AUTHENTICATION)]
+    #[arg(default_value = "X-Remote-Extra-")]
+    pub requestheader_extra_headers_prefix: Vec<String>,
     /// Bearer tokens, CSV: token,user,uid,"group,group"
     #[arg(long, value_name = "FILE", help_heading = AUTHENTICATION)]
     pub token_auth_file: Option<PathBuf>,

@@ -10,11 +10,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::HeaderName;
 use rustls::SupportedCipherSuite;
 
 use self::flags::{AuditLogFormat, AuditLogMode, TlsMinVersion, UpstreamIdentity};
 pub use self::flags::{LogFormat, ServeFlags};
 use crate::audit::record::Format;
+use crate::authn::RequestHeaderNames;
 use crate::request::source::TrustedProxies;
 use crate::server::tls::{self, MinVersion, TlsOptions};
 use crate::sink::{LogPath, Mode, Rotation, SinkConfig, Throttle};
@@ -66,12 +68,25 @@ pub enum CertificateSource {
 pub struct Authentication {
     /// `--client-ca-file`
     pub client_ca_file: Option<PathBuf>,
+    /// `--requestheader-*`
+    pub request_header: Option<RequestHeaderAuthentication>,
     /// `--token-auth-file`
     pub token_auth_file: Option<PathBuf>,
     /// `--anonymous-auth`
     pub anonymous: bool,
     /// `--trusted-proxies`
     pub trusted_proxies: TrustedProxies,
+}
+
+/// Whom front proxies may speak for, and how.
+#[derive(Debug, Clone)]
+pub struct RequestHeaderAuthentication {
+    /// `--requestheader-client-ca-file`
+    pub client_ca_file: PathBuf,
+    /// `--requestheader-allowed-names`; empty for any
+    pub allowed_names: Vec<String>,
+    /// The other `--requestheader-*` flags.
+    pub names: RequestHeaderNames,
 }
 
 /// The API server.
@@ -165,7 +180,8 @@ fn serving(flags: &ServeFlags) -> Result<Serving, ConfigError> {
                 TlsMinVersion::Tls13 => MinVersion::Tls13,
             },
             cipher_suites,
-            request_client_certificates: flags.client_ca_file.is_some(),
+            request_client_certificates: flags.client_ca_file.is_some()
+                || flags.requestheader_client_ca_file.is_some(),
         },
     })
 }
@@ -187,6 +203,7 @@ fn cipher_suite(name: &str) -> Result<SupportedCipherSuite, ConfigError> {
 
 fn authentication(flags: &ServeFlags) -> Result<Authentication, ConfigError> {
     let nobody = flags.client_ca_file.is_none()
+        && flags.requestheader_client_ca_file.is_none()
         && flags.token_auth_file.is_none()
         && !flags.anonymous_auth
         && flags.upstream_identity != UpstreamIdentity::PassThrough;
@@ -198,6 +215,7 @@ fn authentication(flags: &ServeFlags) -> Result<Authentication, ConfigError> {
     }
     Ok(Authentication {
         client_ca_file: flags.client_ca_file.clone(),
+        request_header: request_header(flags)?,
         token_auth_file: flags.token_auth_file.clone(),
         anonymous: flags.anonymous_auth,
         trusted_proxies: match flags.trusted_proxies.as_slice() {
@@ -205,6 +223,51 @@ fn authentication(flags: &ServeFlags) -> Result<Authentication, ConfigError> {
             networks => TrustedProxies::Networks(networks.to_vec()),
         },
     })
+}
+
+fn request_header(flags: &ServeFlags) -> Result<Option<RequestHeaderAuthentication>, ConfigError> {
+    let Some(client_ca_file) = flags.requestheader_client_ca_file.clone() else {
+        return Ok(None);
+    };
+    if flags.client_ca_file.as_ref() == Some(&client_ca_file)
+        && flags.requestheader_allowed_names.is_empty()
+    {
+        return fail(
+            "--requestheader-client-ca-file and --client-ca-file are the same file: every client \
+             could pose as a front proxy; give the proxies' common names in \
+             --requestheader-allowed-names, or their CA a file of its own",
+        );
+    }
+    Ok(Some(RequestHeaderAuthentication {
+        client_ca_file,
+        allowed_names: flags.requestheader_allowed_names.clone(),
+        names: RequestHeaderNames {
+            username: header_names(
+                "--requestheader-username-headers",
+                &flags.requestheader_username_headers,
+            )?,
+            uid: header_names("--requestheader-uid-headers", &flags.requestheader_uid_headers)?,
+            group: header_names(
+                "--requestheader-group-headers",
+                &flags.requestheader_group_headers,
+            )?,
+            extra_prefix: header_names(
+                "--requestheader-extra-headers-prefix",
+                &flags.requestheader_extra_headers_prefix,
+            )?,
+        },
+    }))
+}
+
+fn header_names(flag: &str, names: &[String]) -> Result<Vec<HeaderName>, ConfigError> {
+    let header = |name: &String| {
+        HeaderName::from_bytes(name.trim().as_bytes()).map_err(|_| {
+            ConfigError(format!(
+                "{flag}: {name:?} cannot be the name of a header; letters, digits and - can"
+            ))
+        })
+    };
+    names.iter().map(header).collect()
 }
 
 fn upstream(flags: &ServeFlags) -> Result<Upstream, ConfigError> {

@@ -275,14 +275,25 @@ async fn outgoing(
 
     let media_type = MediaType::of(&headers);
     headers::strip(&mut headers);
+    proxy.authenticator.remove_front_proxy_headers(&mut headers);
     if proxy.identity != Identity::PassThrough {
         authn::websocket::remove_token(&mut headers);
     }
     proxy.trusted_proxies.forward(&mut headers, connection.peer);
     headers.insert(AUDIT_ID, record.facts().audit_id.clone());
-    if proxy.identity == Identity::PassThrough && caller.method == authn::Method::Certificate {
-        let message = "this proxy passes bearer tokens on, and cannot pass on a client certificate; present a token, and no certificate";
-        return Err(Box::new(Status::forbidden(message, None)));
+    if proxy.identity == Identity::PassThrough {
+        let message = match caller.method {
+            authn::Method::Certificate => {
+                "this proxy passes bearer tokens on, and cannot pass on a client certificate; present a token, and no certificate"
+            }
+            authn::Method::FrontProxy => {
+                "this proxy passes bearer tokens on, and cannot pass on what a front proxy says of the user; have the token passed on, and no front-proxy certificate presented"
+            }
+            authn::Method::Token | authn::Method::Anonymous => "",
+        };
+        if !message.is_empty() {
+            return Err(Box::new(Status::forbidden(message, None)));
+        }
     }
     let user = done_as.as_ref().unwrap_or(&caller.user);
     proxy.identity.stamp(&mut headers, user, proxy.upstream.bearer()).map_err(|error| {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests may panic, their helpers too")]
 
+mod authn;
 mod backends;
 mod decisions;
 mod forwarding;

@@ -60,7 +60,7 @@ async fn replay(file: &str, protocols: Protocols) -> Report {
     let upstream = recorded_upstream(&exchanges, protocols).await;
     let policy = corpus::path("policies").join(&exchanges[0].policy);
     let is_legacy = file == "legacy";
-    let mut builder = Builder::new(upstream.addr).policy_file(policy);
+    let mut builder = Builder::new(upstream.addr).policy_file(policy).front_proxies();
     if is_legacy {
         builder = builder.flag("--audit-log-format=legacy");
     }
@@ -204,7 +204,6 @@ fn by_audit_id(
 fn left_out(exchange: &Exchange) -> Option<&'static str> {
     match exchange.user.as_deref() {
         Some("sa-token") => Some("service-account token (expired, and not understood yet)"),
-        Some("front-proxy-client") => Some("identity from an inbound front proxy (not yet)"),
         _ => None,
     }
 }
