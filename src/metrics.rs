@@ -62,14 +62,17 @@ pub enum Reloaded {
     ClientCa,
     /// `--requestheader-client-ca-file`
     FrontProxyCa,
+    /// `--service-account-key-file`
+    ServiceAccountKeys,
 }
 
 impl Reloaded {
-    const ALL: [(Reloaded, &'static str); 4] = [
+    const ALL: [(Reloaded, &'static str); 5] = [
         (Reloaded::Policy, "policy"),
         (Reloaded::ServingCertificate, "serving_certificate"),
         (Reloaded::ClientCa, "client_ca"),
         (Reloaded::FrontProxyCa, "requestheader_client_ca"),
+        (Reloaded::ServiceAccountKeys, "service_account_keys"),
     ];
 }
 

@@ -2,8 +2,13 @@
 //! (kube-apiserver's chain).
 
 mod bearer;
+mod jwt;
+mod key_file;
 mod request_header;
+mod service_account;
+mod token_cache;
 mod token_file;
+mod tokens;
 mod user;
 pub mod websocket;
 mod x509;
@@ -14,8 +19,12 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http::{HeaderMap, header};
 
+pub use key_file::KeyFileError;
 pub use request_header::{RequestHeader, RequestHeaderNames};
+pub use service_account::ServiceAccounts;
+pub use token_cache::TokenCache;
 pub use token_file::{TokenFile, TokenFileError};
+pub use tokens::Tokens;
 pub use user::{ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED, UserInfo};
 pub use x509::{CertificateError, ClientCa, ClientCaError, ClientCertificates};
 
@@ -31,8 +40,8 @@ pub struct Authenticator {
     pub request_header: Option<RequestHeader>,
     /// `--client-ca-file`
     pub client_ca: Option<Arc<ClientCa>>,
-    /// `--token-auth-file`
-    pub tokens: Option<TokenFile>,
+    /// Bearer tokens.
+    pub tokens: Tokens,
     /// `--anonymous-auth`
     pub anonymous: Option<Arc<UserInfo>>,
 }
@@ -59,20 +68,23 @@ pub enum Method {
     Anonymous,
 }
 
-/// Nobody is known to have sent the request: 401.
+/// Why nobody is known to have sent a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Unauthorized;
+pub enum AuthenticationError {
+    /// The credentials are bad, or there are none and some are needed: 401.
+    Unauthorized,
+}
 
 impl Authenticator {
     /// Says who sent a request.
     ///
     /// # Errors
-    /// [`Unauthorized`], after the reason went to the debug log.
+    /// See [`AuthenticationError`]; the reason went to the debug log.
     pub async fn authenticate(
         &self,
         certificates: Option<&ClientCertificates>,
         headers: &HeaderMap,
-    ) -> Result<Authenticated, Unauthorized> {
+    ) -> Result<Authenticated, AuthenticationError> {
         let mut bad_credentials = false;
         if let (Some(certificates), Some(proxies)) = (certificates, &self.request_header) {
             match proxies.user(certificates, headers) {
@@ -95,16 +107,16 @@ impl Authenticator {
             }
         }
         if let Some(token) = bearer::token(headers) {
-            match self.token_user(token) {
-                Some(user) => return Ok(Authenticated { user, method: Method::Token }),
-                None => bad_credentials = true,
+            match self.tokens.user(token).await {
+                Ok(user) => return Ok(Authenticated { user, method: Method::Token }),
+                Err(AuthenticationError::Unauthorized) => bad_credentials = true,
             }
         }
         match websocket::token(headers) {
             Ok(None) => {}
-            Ok(Some(token)) => match self.token_user(&token) {
-                Some(user) => return Ok(Authenticated { user, method: Method::Token }),
-                None => bad_credentials = true,
+            Ok(Some(token)) => match self.tokens.user(&token).await {
+                Ok(user) => return Ok(Authenticated { user, method: Method::Token }),
+                Err(AuthenticationError::Unauthorized) => bad_credentials = true,
             },
             Err(error) => {
                 tracing::debug!(%error, "bad WebSocket handshake");
@@ -115,7 +127,7 @@ impl Authenticator {
             Some(anonymous) if !bad_credentials => {
                 Ok(Authenticated { user: anonymous.clone(), method: Method::Anonymous })
             }
-            _ => Err(Unauthorized),
+            _ => Err(AuthenticationError::Unauthorized),
         }
     }
 }
@@ -126,14 +138,6 @@ impl Authenticator {
         if let Some(proxies) = &self.request_header {
             proxies.remove_headers(headers);
         }
-    }
-
-    fn token_user(&self, token: &[u8]) -> Option<Arc<UserInfo>> {
-        let user = self.tokens.as_ref().and_then(|tokens| tokens.user(token)).cloned();
-        if user.is_none() {
-            tracing::debug!("invalid bearer token");
-        }
-        user
     }
 }
 
@@ -193,7 +197,11 @@ mod tests {
         let mut chain = Authenticator {
             request_header: None,
             client_ca: None,
-            tokens: None,
+            tokens: Tokens {
+                file: None,
+                service_accounts: None,
+                cache: Arc::new(TokenCache::new()),
+            },
             anonymous: Some(Arc::new(UserInfo::anonymous())),
         };
         let user = chain.authenticate(None, &HeaderMap::new()).await.unwrap();

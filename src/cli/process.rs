@@ -12,7 +12,10 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 
 use crate::audit::record::Recorder;
-use crate::authn::{Authenticator, ClientCa, ClientCaError, RequestHeader, TokenFile, UserInfo};
+use crate::authn::{
+    Authenticator, ClientCa, ClientCaError, RequestHeader, ServiceAccounts, TokenCache, TokenFile,
+    Tokens, UserInfo,
+};
 use crate::config::{Authentication, CertificateSource, Config, Serving};
 use crate::file_watch::{FileWatcher, POLL_INTERVAL};
 use crate::impersonation::Reviewer;
@@ -196,13 +199,33 @@ fn authenticator(settings: &Authentication, follow: &Follow) -> anyhow::Result<A
         }
         None => None,
     };
-    let tokens = settings.token_auth_file.as_deref().map(TokenFile::load).transpose();
     Ok(Authenticator {
         request_header,
         client_ca,
-        tokens: tokens.context("--token-auth-file")?,
+        tokens: tokens(settings, follow)?,
         anonymous: settings.anonymous.then(|| Arc::new(UserInfo::anonymous())),
     })
+}
+
+fn tokens(settings: &Authentication, follow: &Follow) -> anyhow::Result<Tokens> {
+    let file = settings.token_auth_file.as_deref().map(TokenFile::load).transpose();
+    let cache = Arc::new(TokenCache::new());
+    let service_accounts = match &settings.service_accounts {
+        Some(tokens) => {
+            let watcher = FileWatcher::new(tokens.key_files.clone());
+            let (files, issuers) = (tokens.key_files.clone(), tokens.issuers.clone());
+            let accounts = ServiceAccounts::load(files, issuers, settings.audiences.clone())
+                .context("--service-account-key-file")?;
+            let accounts = Arc::new(accounts);
+            let (followed, cache) = (accounts.clone(), cache.clone());
+            follow.spawn(Reloaded::ServiceAccountKeys, watcher, move || {
+                followed.reload().map(|()| cache.clear())
+            });
+            Some(accounts)
+        }
+        None => None,
+    };
+    Ok(Tokens { file: file.context("--token-auth-file")?, service_accounts, cache })
 }
 
 fn follow_ca(path: &Path, what: Reloaded, follow: &Follow) -> Result<Arc<ClientCa>, ClientCaError> {

@@ -121,7 +121,7 @@ fn what_makes_no_sense_is_refused_with_a_remedy() {
             "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
         ),
         (&["--tls-min-version=VersionTLS10"], "[possible values: VersionTLS12, VersionTLS13]"),
-        (&["--anonymous-auth=false"], "would refuse everybody; name one of the files"),
+        (&["--anonymous-auth=false"], "would refuse everybody; give --client-ca-file"),
         (&["--anonymous-auth=maybe"], "neither true nor false"),
         (&["--context=c"], "--context needs --kubeconfig"),
         (&["--shutdown-timeout=-1s"], "a time to wait cannot be negative"),
@@ -178,4 +178,28 @@ fn front_proxies_have_kube_apiservers_flags() {
     let named = [file, "--client-ca-file=front.crt", "--requestheader-allowed-names=a,b"];
     let proxies = config(&named).unwrap().authentication.request_header.unwrap();
     assert_eq!(proxies.allowed_names, ["a", "b"]);
+}
+
+#[test]
+fn service_account_keys_and_issuers_go_together() {
+    let key = "--service-account-key-file=sa.pub";
+    assert!(config(&[key]).unwrap_err().contains("needs --service-account-issuer"));
+    let error = config(&["--service-account-issuer=a"]).unwrap_err();
+    assert!(error.contains("needs --service-account-key-file"), "{error}");
+    let both = [
+        key,
+        "--service-account-key-file=old.pub",
+        "--service-account-issuer=a",
+        "--service-account-issuer=b",
+        "--anonymous-auth=false",
+    ];
+    let settings = config(&both).unwrap().authentication;
+    let tokens = settings.service_accounts.unwrap();
+    assert_eq!(tokens.key_files, [PathBuf::from("sa.pub"), PathBuf::from("old.pub")]);
+    assert_eq!(
+        (tokens.issuers, settings.audiences),
+        (vec!["a".into(), "b".into()], vec!["a".into(), "b".into()])
+    );
+    let audiences = [&both[..], &["--api-audiences=x,y"]].concat();
+    assert_eq!(config(&audiences).unwrap().authentication.audiences, ["x", "y"]);
 }

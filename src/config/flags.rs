@@ -72,6 +72,16 @@ pub struct ServeFlags {
     /// Bearer tokens, CSV: token,user,uid,"group,group"
     #[arg(long, value_name = "FILE", help_heading = AUTHENTICATION)]
     pub token_auth_file: Option<PathBuf>,
+    /// Keys by which ServiceAccount tokens are verified, PEM; may be given several times. Read again
+    /// when they change. Whether an account or pod still exists is not checked
+    #[arg(long, value_name = "FILE", help_heading = AUTHENTICATION)]
+    pub service_account_key_file: Vec<PathBuf>,
+    /// Issuer of the ServiceAccount tokens; may be given several times, as by kube-apiserver
+    #[arg(long, value_name = "URL", help_heading = AUTHENTICATION)]
+    pub service_account_issuer: Vec<String>,
+    /// Audiences that tokens may be for, comma-separated; the issuers if not given
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = AUTHENTICATION)]
+    pub api_audiences: Vec<String>,
     /// Whether requests without credentials are let through as system:anonymous
     #[arg(
         long,

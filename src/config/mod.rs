@@ -72,6 +72,10 @@ pub struct Authentication {
     pub request_header: Option<RequestHeaderAuthentication>,
     /// `--token-auth-file`
     pub token_auth_file: Option<PathBuf>,
+    /// `--service-account-*`
+    pub service_accounts: Option<ServiceAccountAuthentication>,
+    /// `--api-audiences`, or the ServiceAccount issuers
+    pub audiences: Vec<String>,
     /// `--anonymous-auth`
     pub anonymous: bool,
     /// `--trusted-proxies`
@@ -87,6 +91,15 @@ pub struct RequestHeaderAuthentication {
     pub allowed_names: Vec<String>,
     /// The other `--requestheader-*` flags.
     pub names: RequestHeaderNames,
+}
+
+/// How ServiceAccount tokens are verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceAccountAuthentication {
+    /// `--service-account-key-file`
+    pub key_files: Vec<PathBuf>,
+    /// `--service-account-issuer`
+    pub issuers: Vec<String>,
 }
 
 /// The API server.
@@ -205,24 +218,54 @@ fn authentication(flags: &ServeFlags) -> Result<Authentication, ConfigError> {
     let nobody = flags.client_ca_file.is_none()
         && flags.requestheader_client_ca_file.is_none()
         && flags.token_auth_file.is_none()
+        && flags.service_account_key_file.is_empty()
         && !flags.anonymous_auth
         && flags.upstream_identity != UpstreamIdentity::PassThrough;
     if nobody {
         return fail(
-            "--anonymous-auth=false without --client-ca-file and --token-auth-file would refuse \
-             everybody; name one of the files",
+            "--anonymous-auth=false without another way to authenticate would refuse everybody; \
+             give --client-ca-file, --token-auth-file or another flag of that kind",
         );
     }
     Ok(Authentication {
         client_ca_file: flags.client_ca_file.clone(),
         request_header: request_header(flags)?,
         token_auth_file: flags.token_auth_file.clone(),
+        service_accounts: service_accounts(flags)?,
+        audiences: match flags.api_audiences.is_empty() {
+            true => flags.service_account_issuer.clone(),
+            false => flags.api_audiences.clone(),
+        },
         anonymous: flags.anonymous_auth,
         trusted_proxies: match flags.trusted_proxies.as_slice() {
             [] => TrustedProxies::Everyone,
             networks => TrustedProxies::Networks(networks.to_vec()),
         },
     })
+}
+
+fn service_accounts(
+    flags: &ServeFlags,
+) -> Result<Option<ServiceAccountAuthentication>, ConfigError> {
+    let (key_files, issuers) = (&flags.service_account_key_file, &flags.service_account_issuer);
+    if issuers.iter().any(String::is_empty) {
+        return fail("--service-account-issuer is empty; give the iss claim of the tokens");
+    }
+    match (key_files.is_empty(), issuers.is_empty()) {
+        (true, true) => Ok(None),
+        (false, false) => Ok(Some(ServiceAccountAuthentication {
+            key_files: key_files.clone(),
+            issuers: issuers.clone(),
+        })),
+        (false, true) => fail(
+            "--service-account-key-file needs --service-account-issuer, the iss claim of the \
+             tokens; mostly https://kubernetes.default.svc.cluster.local",
+        ),
+        (true, false) => fail(
+            "--service-account-issuer needs --service-account-key-file, the file with the key \
+             that its tokens are verified by; mostly /etc/kubernetes/pki/sa.pub",
+        ),
+    }
 }
 
 fn request_header(flags: &ServeFlags) -> Result<Option<RequestHeaderAuthentication>, ConfigError> {

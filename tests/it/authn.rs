@@ -1,5 +1,9 @@
 //! Who requests are by, for credentials of every kind: what stands in the event, or the refusal.
 
+use aws_lc_rs::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rustls::pki_types::pem::{PemObject, SectionKind};
 use serde_json::{Value, json};
 
 use crate::support::http1;
@@ -69,8 +73,7 @@ fn anonymous() -> Value {
 
 fn alice() -> Value {
     let der = std::fs::read(crate::support::corpus::pki("alice.crt")).unwrap();
-    let certificate: rustls::pki_types::CertificateDer<'_> =
-        rustls::pki_types::pem::PemObject::from_pem_slice(&der).unwrap();
+    let certificate = rustls::pki_types::CertificateDer::from_pem_slice(&der).unwrap();
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &certificate);
     let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     let id = format!("X509SHA256={hex}");
@@ -162,4 +165,114 @@ async fn front_proxies_of_another_name_are_none() {
     let from = Some("front-proxy-client");
     let cases = [case("front proxy: name not allowed", from, &["X-Remote-User: erin"], Err(401))];
     table(&proxy, &cases).await;
+}
+
+/// The seconds since 1970.
+fn now() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.unwrap().as_secs()
+}
+
+/// A token with these claims, signed by the ServiceAccount key of the corpus.
+fn signed(claims: &Value) -> String {
+    let key = std::fs::read(crate::support::corpus::pki("sa.key")).unwrap();
+    let (_, der) = <(SectionKind, Vec<u8>)>::from_pem_slice(&key).unwrap();
+    let key = RsaKeyPair::from_der(&der).or_else(|_| RsaKeyPair::from_pkcs8(&der)).unwrap();
+    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let text = format!("{}.{}", part(&json!({"alg": "RS256"})), part(claims));
+    let mut signature = vec![0; key.public_modulus_len()];
+    let random = aws_lc_rs::rand::SystemRandom::new();
+    key.sign(&RSA_PKCS1_SHA256, &random, text.as_bytes(), &mut signature).unwrap();
+    format!("{text}.{}", URL_SAFE_NO_PAD.encode(signature))
+}
+
+fn bearer(token: &str) -> String {
+    format!("Authorization: Bearer {token}")
+}
+
+const ISSUER: &str = "https://kubernetes.default.svc";
+
+/// Claims of the ServiceAccount `app`; `changes` replace some.
+fn app_claims(changes: Value) -> Value {
+    let mut claims = json!({
+        "iss": ISSUER, "aud": [ISSUER], "sub": "system:serviceaccount:team-a:app", "jti": "j",
+        "iat": now(), "nbf": now(), "exp": now() + 3600,
+        "kubernetes.io": {
+            "namespace": "team-a", "serviceaccount": {"name": "app", "uid": "u"},
+            "pod": {"name": "app-0", "uid": "p"}, "node": {"name": "n", "uid": "m"},
+        },
+    });
+    for (key, value) in changes.as_object().unwrap() {
+        claims[key] = value.clone();
+    }
+    claims
+}
+
+fn app() -> Value {
+    json!({
+        "username": "system:serviceaccount:team-a:app", "uid": "u",
+        "groups": ["system:serviceaccounts", "system:serviceaccounts:team-a", "system:authenticated"],
+        "extra": {
+            "authentication.kubernetes.io/credential-id": ["JTI=j"],
+            "authentication.kubernetes.io/node-name": ["n"],
+            "authentication.kubernetes.io/node-uid": ["m"],
+            "authentication.kubernetes.io/pod-name": ["app-0"],
+            "authentication.kubernetes.io/pod-uid": ["p"],
+        },
+    })
+}
+
+#[tokio::test]
+async fn service_account_tokens() {
+    let upstream = ok_upstream().await;
+    let keys = crate::support::corpus::pki("sa.pub").display().to_string();
+    let proxy = Builder::new(upstream.addr)
+        .flag(&format!("--service-account-key-file={keys}"))
+        .flag(&format!("--service-account-issuer={ISSUER}"))
+        .flag("--service-account-issuer=https://old.example")
+        .start()
+        .await;
+    let good = signed(&app_claims(json!({})));
+    let tampered = {
+        let (rest, signature) = good.rsplit_once('.').unwrap();
+        let (header, _) = rest.split_once('.').unwrap();
+        let claims = app_claims(json!({"jti": "forged"})).to_string();
+        format!("{header}.{}.{signature}", URL_SAFE_NO_PAD.encode(claims))
+    };
+    let unsigned = {
+        let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        format!("{}.{}.", part(json!({"alg": "none"})), part(app_claims(json!({}))))
+    };
+    let token = |what, changes: Value, expected| {
+        case(what, None, &[&bearer(&signed(&app_claims(changes)))], expected)
+    };
+    let mut cases = vec![
+        case("service account: good", None, &[&bearer(&good)], Ok(app())),
+        case("service account: good, remembered", None, &[&bearer(&good)], Ok(app())),
+        token(
+            "service account: other issuer of ours",
+            json!({"iss": "https://old.example"}),
+            Ok(app()),
+        ),
+        token("service account: audience as text", json!({"aud": ISSUER}), Ok(app())),
+        token("service account: expired within leeway", json!({"exp": now() - 30}), Ok(app())),
+        token("service account: expired", json!({"exp": now() - 90}), Err(401)),
+        token("service account: not yet valid", json!({"nbf": now() + 90}), Err(401)),
+        token("service account: issued in the future", json!({"iat": now() + 90}), Err(401)),
+        token("service account: other audience", json!({"aud": ["vault"]}), Err(401)),
+        token("service account: other issuer", json!({"iss": "https://elsewhere"}), Err(401)),
+        case("service account: tampered", None, &[&bearer(&tampered)], Err(401)),
+        case("service account: alg none", None, &[&bearer(&unsigned)], Err(401)),
+        case("service account: cut off", None, &[&bearer(&good[..good.len() - 4])], Err(401)),
+        case("static token beside them", None, &[&bearer("carol-token")], Ok(carol())),
+        case("unknown token beside them", None, &[&bearer("nonsense")], Err(401)),
+    ];
+    cases.push(case(
+        "rogue certificate with a good token",
+        Some("rogue"),
+        &[&bearer(&good)],
+        Ok(app()),
+    ));
+    table(&proxy, &cases).await;
+    assert!(upstream.seen().iter().all(|seen| seen.all("authorization").is_empty()));
 }

@@ -203,7 +203,9 @@ fn by_audit_id(
 /// Why a request is not compared.
 fn left_out(exchange: &Exchange) -> Option<&'static str> {
     match exchange.user.as_deref() {
-        Some("sa-token") => Some("service-account token (expired, and not understood yet)"),
+        Some("sa-token") => {
+            Some("service-account token that has expired (compared in a unit test)")
+        }
         _ => None,
     }
 }
