@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn errors_name_the_file_and_not_its_content() {
         let dir = TestDir::new();
-        let of = |text: &str| load(&dir.write("keys", &text)).unwrap_err().to_string();
+        let of = |text: &str| load(&dir.write("keys", text)).unwrap_err().to_string();
         assert!(of("").contains("keys: no key in the key file can be used; it takes RSA"));
         assert!(
             of("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n").contains("no key")

@@ -8,6 +8,7 @@ mod request_header;
 mod service_account;
 mod token_cache;
 mod token_file;
+mod token_review;
 mod tokens;
 mod user;
 pub mod websocket;
@@ -24,6 +25,7 @@ pub use request_header::{RequestHeader, RequestHeaderNames};
 pub use service_account::ServiceAccounts;
 pub use token_cache::TokenCache;
 pub use token_file::{TokenFile, TokenFileError};
+pub use token_review::{TokenReview, TokenReviewSettings};
 pub use tokens::Tokens;
 pub use user::{ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED, UserInfo};
 pub use x509::{CertificateError, ClientCa, ClientCaError, ClientCertificates};
@@ -73,6 +75,8 @@ pub enum Method {
 pub enum AuthenticationError {
     /// The credentials are bad, or there are none and some are needed: 401.
     Unauthorized,
+    /// Whether they are good cannot be found out now: 503.
+    Unavailable,
 }
 
 impl Authenticator {
@@ -86,6 +90,7 @@ impl Authenticator {
         headers: &HeaderMap,
     ) -> Result<Authenticated, AuthenticationError> {
         let mut bad_credentials = false;
+        let mut unavailable = false;
         if let (Some(certificates), Some(proxies)) = (certificates, &self.request_header) {
             match proxies.user(certificates, headers) {
                 Ok(Some(user)) => return Ok(Authenticated { user, method: Method::FrontProxy }),
@@ -110,6 +115,7 @@ impl Authenticator {
             match self.tokens.user(token).await {
                 Ok(user) => return Ok(Authenticated { user, method: Method::Token }),
                 Err(AuthenticationError::Unauthorized) => bad_credentials = true,
+                Err(AuthenticationError::Unavailable) => unavailable = true,
             }
         }
         match websocket::token(headers) {
@@ -117,11 +123,15 @@ impl Authenticator {
             Ok(Some(token)) => match self.tokens.user(&token).await {
                 Ok(user) => return Ok(Authenticated { user, method: Method::Token }),
                 Err(AuthenticationError::Unauthorized) => bad_credentials = true,
+                Err(AuthenticationError::Unavailable) => unavailable = true,
             },
             Err(error) => {
                 tracing::debug!(%error, "bad WebSocket handshake");
                 bad_credentials = true;
             }
+        }
+        if unavailable {
+            return Err(AuthenticationError::Unavailable);
         }
         match &self.anonymous {
             Some(anonymous) if !bad_credentials => {
@@ -200,7 +210,8 @@ mod tests {
             tokens: Tokens {
                 file: None,
                 service_accounts: None,
-                cache: Arc::new(TokenCache::new()),
+                review: None,
+                cache: Arc::new(TokenCache::with_random_key()),
             },
             anonymous: Some(Arc::new(UserInfo::anonymous())),
         };

@@ -30,8 +30,8 @@ pub struct TokenCache {
 }
 
 impl TokenCache {
-    /// An empty one, with a key of its own.
-    pub fn new() -> TokenCache {
+    /// An empty one, with a key that nobody else has.
+    pub fn with_random_key() -> TokenCache {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())
             .expect("the system has random numbers");
         TokenCache { key, users: Table::new(USERS), nobodys: Table::new(NOBODYS) }
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn tokens_are_known_by_no_hash_that_others_could_make() {
-        let (one, other) = (TokenCache::new(), TokenCache::new());
+        let (one, other) = (TokenCache::with_random_key(), TokenCache::with_random_key());
         assert_eq!(one.id(b"token"), one.id(b"token"));
         assert_ne!(one.id(b"token"), one.id(b"token2"));
         assert_ne!(one.id(b"token"), other.id(b"token"));
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_bad_tokens_takes_bounded_memory_and_displaces_no_user() {
-        let cache = TokenCache::new();
+        let cache = TokenCache::with_random_key();
         let alice = cache.id(b"alice");
         cache.remember_user(alice, Arc::new(UserInfo::anonymous()), TIME);
         for number in 0..200_000_u32 {

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::jwt::Jwt;
 use super::service_account::{ServiceAccounts, Verified};
 use super::token_cache::TokenCache;
+use super::token_review::{TokenReview, Unavailable};
 use super::{AuthenticationError, TokenFile, UserInfo};
 
 /// How long a token that was verified here is not verified again, as by kube-apiserver. Failures
@@ -18,6 +19,8 @@ pub struct Tokens {
     pub file: Option<TokenFile>,
     /// `--service-account-key-file`
     pub service_accounts: Option<Arc<ServiceAccounts>>,
+    /// `--authentication-token-review`
+    pub review: Option<Arc<TokenReview>>,
     /// What is remembered of tokens; those of `file` do not need it.
     pub cache: Arc<TokenCache>,
 }
@@ -26,12 +29,12 @@ impl Tokens {
     /// Whose token this is.
     ///
     /// # Errors
-    /// That it is nobody's, after the reason went to the debug log.
+    /// That it is nobody's or that this cannot be found out, after the reason went to the log.
     pub async fn user(&self, token: &[u8]) -> Result<Arc<UserInfo>, AuthenticationError> {
         if let Some(user) = self.file.as_ref().and_then(|file| file.user(token)) {
             return Ok(user.clone());
         }
-        if self.service_accounts.is_none() {
+        if self.service_accounts.is_none() && self.review.is_none() {
             tracing::debug!("invalid bearer token");
             return Err(AuthenticationError::Unauthorized);
         }
@@ -48,8 +51,18 @@ impl Tokens {
             self.cache.remember_user(id, user.clone(), left.min(VERIFIED));
             return Ok(user);
         }
-        tracing::debug!("invalid bearer token");
-        Err(AuthenticationError::Unauthorized)
+        let answer = match &self.review {
+            Some(review) => review.user(id, token).await,
+            None => Ok(None),
+        };
+        match answer {
+            Ok(Some(user)) => Ok(user),
+            Ok(None) => {
+                tracing::debug!("invalid bearer token");
+                Err(AuthenticationError::Unauthorized)
+            }
+            Err(Unavailable) => Err(AuthenticationError::Unavailable),
+        }
     }
 
     /// Asks the methods that need nobody else to verify a token.

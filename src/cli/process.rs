@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use crate::audit::record::Recorder;
 use crate::authn::{
     Authenticator, ClientCa, ClientCaError, RequestHeader, ServiceAccounts, TokenCache, TokenFile,
-    Tokens, UserInfo,
+    TokenReview, Tokens, UserInfo,
 };
 use crate::config::{Authentication, CertificateSource, Config, Serving};
 use crate::file_watch::{FileWatcher, POLL_INTERVAL};
@@ -64,13 +64,13 @@ impl Process {
         }
         let policy = policy_file.handle();
         tokio::spawn(policy_file.watch(metrics.clone(), follow.forced.clone(), POLL_INTERVAL));
-        let authenticator = authenticator(&config.authentication, &follow)?;
         let upstream = UpstreamConfig::resolve(
             config.upstream.kubeconfig.as_deref(),
             config.upstream.context.as_deref(),
             &config.upstream.flags,
         )?;
         let upstream = Upstream::new(upstream, metrics.clone())?;
+        let authenticator = authenticator(&config.authentication, &upstream, &follow)?;
         let certificate = serving_certificate(&config.serving, &follow)?;
         let tls = tls::server_config(&config.serving.tls, certificate).context("TLS")?;
         let listener = listener::bind(config.serving.addr).await.context("--secure-port")?;
@@ -182,7 +182,11 @@ impl Follow {
     }
 }
 
-fn authenticator(settings: &Authentication, follow: &Follow) -> anyhow::Result<Authenticator> {
+fn authenticator(
+    settings: &Authentication,
+    upstream: &Upstream,
+    follow: &Follow,
+) -> anyhow::Result<Authenticator> {
     let client_ca = match &settings.client_ca_file {
         Some(path) => {
             Some(follow_ca(path, Reloaded::ClientCa, follow).context("--client-ca-file")?)
@@ -202,14 +206,18 @@ fn authenticator(settings: &Authentication, follow: &Follow) -> anyhow::Result<A
     Ok(Authenticator {
         request_header,
         client_ca,
-        tokens: tokens(settings, follow)?,
+        tokens: tokens(settings, upstream, follow)?,
         anonymous: settings.anonymous.then(|| Arc::new(UserInfo::anonymous())),
     })
 }
 
-fn tokens(settings: &Authentication, follow: &Follow) -> anyhow::Result<Tokens> {
+fn tokens(
+    settings: &Authentication,
+    upstream: &Upstream,
+    follow: &Follow,
+) -> anyhow::Result<Tokens> {
     let file = settings.token_auth_file.as_deref().map(TokenFile::load).transpose();
-    let cache = Arc::new(TokenCache::new());
+    let cache = Arc::new(TokenCache::with_random_key());
     let service_accounts = match &settings.service_accounts {
         Some(tokens) => {
             let watcher = FileWatcher::new(tokens.key_files.clone());
@@ -225,7 +233,11 @@ fn tokens(settings: &Authentication, follow: &Follow) -> anyhow::Result<Tokens> 
         }
         None => None,
     };
-    Ok(Tokens { file: file.context("--token-auth-file")?, service_accounts, cache })
+    let review = settings
+        .token_review
+        .clone()
+        .map(|settings| Arc::new(TokenReview::new(upstream.clone(), settings, cache.clone())));
+    Ok(Tokens { file: file.context("--token-auth-file")?, service_accounts, review, cache })
 }
 
 fn follow_ca(path: &Path, what: Reloaded, follow: &Follow) -> Result<Arc<ClientCa>, ClientCaError> {

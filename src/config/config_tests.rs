@@ -203,3 +203,21 @@ fn service_account_keys_and_issuers_go_together() {
     let audiences = [&both[..], &["--api-audiences=x,y"]].concat();
     assert_eq!(config(&audiences).unwrap().authentication.audiences, ["x", "y"]);
 }
+
+#[test]
+fn token_reviews_are_off_unless_asked_for() {
+    assert!(config(&[]).unwrap().authentication.token_review.is_none());
+    let on = "--authentication-token-review";
+    let review = config(&[on, "--anonymous-auth=false"]).unwrap().authentication.token_review;
+    let expected = TokenReviewSettings {
+        audiences: Vec::new(),
+        authenticated_ttl: Duration::from_secs(120),
+        unauthenticated_ttl: Duration::from_secs(10),
+        as_front_proxy: false,
+    };
+    assert_eq!(review, Some(expected));
+    let front = [on, "--upstream-identity=request-header", "--api-audiences=a,b"];
+    let review = config(&front).unwrap().authentication.token_review.unwrap();
+    assert!(review.as_front_proxy);
+    assert_eq!(review.audiences, ["a", "b"]);
+}

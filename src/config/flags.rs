@@ -82,6 +82,28 @@ pub struct ServeFlags {
     /// Audiences that tokens may be for, comma-separated; the issuers if not given
     #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = AUTHENTICATION)]
     pub api_audiences: Vec<String>,
+    /// Whether the API server is asked whose a token is that nothing here knows
+    #[arg(
+        long,
+        value_name = "BOOL",
+        default_value = "false",
+        default_missing_value = "true",
+        num_args = 0..=1,
+        require_equals = true,
+        value_parser = parse_bool,
+        action = ArgAction::Set,
+        help_heading = AUTHENTICATION
+    )]
+    pub authentication_token_review: bool,
+    /// How long it is remembered whose a token is, at most until the token expires; 0s for not at
+    /// all
+    #[arg(long, value_name = "TIME", default_value = "2m", help_heading = AUTHENTICATION)]
+    #[arg(value_parser = parse_duration, allow_hyphen_values = true)]
+    pub authentication_token_review_cache_authenticated_ttl: Duration,
+    /// How long it is remembered that a token is nobody's; 0s for not at all
+    #[arg(long, value_name = "TIME", default_value = "10s", help_heading = AUTHENTICATION)]
+    #[arg(value_parser = parse_duration, allow_hyphen_values = true)]
+    pub authentication_token_review_cache_unauthenticated_ttl: Duration,
     /// Whether requests without credentials are let through as system:anonymous
     #[arg(
         long,

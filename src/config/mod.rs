@@ -16,7 +16,7 @@ use rustls::SupportedCipherSuite;
 use self::flags::{AuditLogFormat, AuditLogMode, TlsMinVersion, UpstreamIdentity};
 pub use self::flags::{LogFormat, ServeFlags};
 use crate::audit::record::Format;
-use crate::authn::RequestHeaderNames;
+use crate::authn::{RequestHeaderNames, TokenReviewSettings};
 use crate::request::source::TrustedProxies;
 use crate::server::tls::{self, MinVersion, TlsOptions};
 use crate::sink::{LogPath, Mode, Rotation, SinkConfig, Throttle};
@@ -74,6 +74,8 @@ pub struct Authentication {
     pub token_auth_file: Option<PathBuf>,
     /// `--service-account-*`
     pub service_accounts: Option<ServiceAccountAuthentication>,
+    /// `--authentication-token-review`
+    pub token_review: Option<TokenReviewSettings>,
     /// `--api-audiences`, or the ServiceAccount issuers
     pub audiences: Vec<String>,
     /// `--anonymous-auth`
@@ -219,6 +221,7 @@ fn authentication(flags: &ServeFlags) -> Result<Authentication, ConfigError> {
         && flags.requestheader_client_ca_file.is_none()
         && flags.token_auth_file.is_none()
         && flags.service_account_key_file.is_empty()
+        && !flags.authentication_token_review
         && !flags.anonymous_auth
         && flags.upstream_identity != UpstreamIdentity::PassThrough;
     if nobody {
@@ -227,15 +230,22 @@ fn authentication(flags: &ServeFlags) -> Result<Authentication, ConfigError> {
              give --client-ca-file, --token-auth-file or another flag of that kind",
         );
     }
+    let audiences = match flags.api_audiences.is_empty() {
+        true => &flags.service_account_issuer,
+        false => &flags.api_audiences,
+    };
     Ok(Authentication {
         client_ca_file: flags.client_ca_file.clone(),
         request_header: request_header(flags)?,
         token_auth_file: flags.token_auth_file.clone(),
         service_accounts: service_accounts(flags)?,
-        audiences: match flags.api_audiences.is_empty() {
-            true => flags.service_account_issuer.clone(),
-            false => flags.api_audiences.clone(),
-        },
+        token_review: flags.authentication_token_review.then(|| TokenReviewSettings {
+            audiences: audiences.clone(),
+            authenticated_ttl: flags.authentication_token_review_cache_authenticated_ttl,
+            unauthenticated_ttl: flags.authentication_token_review_cache_unauthenticated_ttl,
+            as_front_proxy: flags.upstream_identity == UpstreamIdentity::RequestHeader,
+        }),
+        audiences: audiences.clone(),
         anonymous: flags.anonymous_auth,
         trusted_proxies: match flags.trusted_proxies.as_slice() {
             [] => TrustedProxies::Everyone,

@@ -29,7 +29,7 @@ use crate::audit::object::{MediaType, ObjectTap};
 use crate::audit::record::{Record, Recorder, RequestFacts};
 use crate::audit::response::wants_pretty;
 use crate::audit::timestamp::Timestamp;
-use crate::authn::{self, Authenticated, Authenticator, ClientCertificates};
+use crate::authn::{self, Authenticated, AuthenticationError, Authenticator, ClientCertificates};
 use crate::body::{RequestBody, Tap};
 use crate::impersonation::{self, Refusal, Reviewer};
 use crate::policy::{Level, PolicyHandle};
@@ -180,18 +180,28 @@ async fn admit(
         return Err(response);
     }
     let certificates = connection.certificates.as_ref();
-    let Ok(caller) = proxy.authenticator.authenticate(certificates, &parts.headers).await else {
-        let status = Status::unauthorized();
-        let response = known(&status);
-        let shown = if accepts_any_encoding(&parts.headers) {
-            status
-        } else {
-            let query = facts.target.query();
-            let message = authn::attempted(&parts.headers, query, certificates.is_some());
-            Status { message, code: status.code, ..Status::default() }
-        };
-        stored(begin(facts, None).refused_unauthenticated(shown)).await;
-        return Err(response);
+    let caller = match proxy.authenticator.authenticate(certificates, &parts.headers).await {
+        Ok(caller) => caller,
+        Err(AuthenticationError::Unauthorized) => {
+            let status = Status::unauthorized();
+            let response = known(&status);
+            let shown = if accepts_any_encoding(&parts.headers) {
+                status
+            } else {
+                let query = facts.target.query();
+                let message = authn::attempted(&parts.headers, query, certificates.is_some());
+                Status { message, code: status.code, ..Status::default() }
+            };
+            stored(begin(facts, None).refused_unauthenticated(shown)).await;
+            return Err(response);
+        }
+        Err(AuthenticationError::Unavailable) => {
+            let message = "the proxy cannot ask the API server whose token this is";
+            let status = Status::service_unavailable(message);
+            let response = known(&status);
+            stored(begin(facts, None).refused_unauthenticated(status)).await;
+            return Err(response);
+        }
     };
     let record = begin(facts, Some(&caller));
     if let Some(ack) = record.received()

@@ -16,5 +16,6 @@ mod replay;
 mod self_test;
 mod streaming;
 mod support;
+mod token_review;
 mod upgrade;
 mod watches;
