@@ -60,13 +60,19 @@ pub enum Reloaded {
     ServingCertificate,
     /// `--client-ca-file`
     ClientCa,
+    /// `--requestheader-client-ca-file`
+    FrontProxyCa,
+    /// `--service-account-key-file`
+    ServiceAccountKeys,
 }
 
 impl Reloaded {
-    const ALL: [(Reloaded, &'static str); 3] = [
+    const ALL: [(Reloaded, &'static str); 5] = [
         (Reloaded::Policy, "policy"),
         (Reloaded::ServingCertificate, "serving_certificate"),
         (Reloaded::ClientCa, "client_ca"),
+        (Reloaded::FrontProxyCa, "requestheader_client_ca"),
+        (Reloaded::ServiceAccountKeys, "service_account_keys"),
     ];
 }
 
@@ -125,8 +131,8 @@ pub struct Metrics {
     pub upstream_errors: Counter,
     /// How often the policy has changed since start; 1 is the one loaded at start.
     pub policy_generation: Gauge,
-    reload_success: [Counter; 3],
-    reload_failure: [Counter; 3],
+    reload_success: [Counter; Reloaded::ALL.len()],
+    reload_failure: [Counter; Reloaded::ALL.len()],
     /// Events waiting for the writer.
     pub sink_queue: Gauge,
     /// Log files rotated.

@@ -1,7 +1,15 @@
-//! Who is calling: client certificates, bearer tokens, and anonymous (kube-apiserver's chain).
+//! Who is calling: front proxies, client certificates, bearer tokens, and anonymous
+//! (kube-apiserver's chain).
 
 mod bearer;
+mod jwt;
+mod key_file;
+mod request_header;
+mod service_account;
+mod token_cache;
 mod token_file;
+mod token_review;
+mod tokens;
 mod user;
 pub mod websocket;
 mod x509;
@@ -12,7 +20,13 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http::{HeaderMap, header};
 
+pub use key_file::KeyFileError;
+pub use request_header::{RequestHeader, RequestHeaderNames};
+pub use service_account::ServiceAccounts;
+pub use token_cache::TokenCache;
 pub use token_file::{TokenFile, TokenFileError};
+pub use token_review::{TokenReview, TokenReviewSettings};
+pub use tokens::Tokens;
 pub use user::{ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED, UserInfo};
 pub use x509::{CertificateError, ClientCa, ClientCaError, ClientCertificates};
 
@@ -24,10 +38,12 @@ use crate::request::query;
 /// first user found counts, even if an earlier method found bad credentials; without one, bad
 /// credentials are a 401, and none at all is the anonymous user, if that is allowed.
 pub struct Authenticator {
+    /// `--requestheader-*`
+    pub request_header: Option<RequestHeader>,
     /// `--client-ca-file`
     pub client_ca: Option<Arc<ClientCa>>,
-    /// `--token-auth-file`
-    pub tokens: Option<TokenFile>,
+    /// Bearer tokens.
+    pub tokens: Tokens,
     /// `--anonymous-auth`
     pub anonymous: Option<Arc<UserInfo>>,
 }
@@ -44,6 +60,8 @@ pub struct Authenticated {
 /// A method of authentication.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
+    /// Headers of a front proxy.
+    FrontProxy,
     /// A client certificate.
     Certificate,
     /// A bearer token.
@@ -52,21 +70,37 @@ pub enum Method {
     Anonymous,
 }
 
-/// Nobody is known to have sent the request: 401.
+/// Why nobody is known to have sent a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Unauthorized;
+pub enum AuthenticationError {
+    /// The credentials are bad, or there are none and some are needed: 401.
+    Unauthorized,
+    /// Whether they are good cannot be found out now: 503.
+    Unavailable,
+}
 
 impl Authenticator {
     /// Says who sent a request.
     ///
     /// # Errors
-    /// [`Unauthorized`], after the reason went to the debug log.
+    /// See [`AuthenticationError`]; the reason went to the debug log.
     pub async fn authenticate(
         &self,
         certificates: Option<&ClientCertificates>,
         headers: &HeaderMap,
-    ) -> Result<Authenticated, Unauthorized> {
+    ) -> Result<Authenticated, AuthenticationError> {
         let mut bad_credentials = false;
+        let mut unavailable = false;
+        if let (Some(certificates), Some(proxies)) = (certificates, &self.request_header) {
+            match proxies.user(certificates, headers) {
+                Ok(Some(user)) => return Ok(Authenticated { user, method: Method::FrontProxy }),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::debug!(%error, "no front proxy");
+                    bad_credentials = true;
+                }
+            }
+        }
         if let (Some(certificates), Some(ca)) = (certificates, &self.client_ca) {
             match certificates.user(ca) {
                 Ok(Some(user)) => return Ok(Authenticated { user, method: Method::Certificate }),
@@ -78,38 +112,42 @@ impl Authenticator {
             }
         }
         if let Some(token) = bearer::token(headers) {
-            match self.token_user(token) {
-                Some(user) => return Ok(Authenticated { user, method: Method::Token }),
-                None => bad_credentials = true,
+            match self.tokens.user(token).await {
+                Ok(user) => return Ok(Authenticated { user, method: Method::Token }),
+                Err(AuthenticationError::Unauthorized) => bad_credentials = true,
+                Err(AuthenticationError::Unavailable) => unavailable = true,
             }
         }
         match websocket::token(headers) {
             Ok(None) => {}
-            Ok(Some(token)) => match self.token_user(&token) {
-                Some(user) => return Ok(Authenticated { user, method: Method::Token }),
-                None => bad_credentials = true,
+            Ok(Some(token)) => match self.tokens.user(&token).await {
+                Ok(user) => return Ok(Authenticated { user, method: Method::Token }),
+                Err(AuthenticationError::Unauthorized) => bad_credentials = true,
+                Err(AuthenticationError::Unavailable) => unavailable = true,
             },
             Err(error) => {
                 tracing::debug!(%error, "bad WebSocket handshake");
                 bad_credentials = true;
             }
         }
+        if unavailable {
+            return Err(AuthenticationError::Unavailable);
+        }
         match &self.anonymous {
             Some(anonymous) if !bad_credentials => {
                 Ok(Authenticated { user: anonymous.clone(), method: Method::Anonymous })
             }
-            _ => Err(Unauthorized),
+            _ => Err(AuthenticationError::Unauthorized),
         }
     }
 }
 
 impl Authenticator {
-    fn token_user(&self, token: &[u8]) -> Option<Arc<UserInfo>> {
-        let user = self.tokens.as_ref().and_then(|tokens| tokens.user(token)).cloned();
-        if user.is_none() {
-            tracing::debug!("invalid bearer token");
+    /// Takes the headers by which front proxies say who is calling off a request.
+    pub fn remove_front_proxy_headers(&self, headers: &mut HeaderMap) {
+        if let Some(proxies) = &self.request_header {
+            proxies.remove_headers(headers);
         }
-        user
     }
 }
 
@@ -167,8 +205,14 @@ mod tests {
     #[tokio::test]
     async fn bad_credentials_are_never_anonymous() {
         let mut chain = Authenticator {
+            request_header: None,
             client_ca: None,
-            tokens: None,
+            tokens: Tokens {
+                file: None,
+                service_accounts: None,
+                review: None,
+                cache: Arc::new(TokenCache::with_random_key()),
+            },
             anonymous: Some(Arc::new(UserInfo::anonymous())),
         };
         let user = chain.authenticate(None, &HeaderMap::new()).await.unwrap();

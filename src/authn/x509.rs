@@ -26,7 +26,8 @@ const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
 /// How long a verdict is kept.
 const KEPT: Duration = Duration::from_secs(60);
 
-/// The certificate authorities whose client certificates are believed (`--client-ca-file`).
+/// The certificate authorities whose client certificates are believed (`--client-ca-file`), or
+/// those of front proxies (`--requestheader-client-ca-file`).
 pub struct ClientCa {
     path: PathBuf,
     current: ArcSwap<Anchors>,
@@ -128,25 +129,32 @@ fn read(path: &Path) -> Result<Vec<TrustAnchor<'static>>, ClientCaError> {
     Ok(anchors)
 }
 
-/// The certificates that a connection's client presented, and the last verdict on them.
+/// The certificates that a connection's client presented, and the last verdicts on them.
 pub struct ClientCertificates {
     /// The client's own first; never empty.
     chain: Vec<CertificateDer<'static>>,
-    verdict: ArcSwapOption<Verdict>,
+    /// As a user's.
+    user: ArcSwapOption<Verdict<Option<Arc<UserInfo>>>>,
+    /// As a front proxy's: its common name.
+    proxy: ArcSwapOption<Verdict<Arc<str>>>,
 }
 
-struct Verdict {
+struct Verdict<T> {
     generation: u64,
     judged: SystemTime,
     /// Until when the client's own certificate is valid.
     expires: SystemTime,
-    user: Result<Option<Arc<UserInfo>>, CertificateError>,
+    outcome: Result<T, CertificateError>,
 }
 
 impl ClientCertificates {
     /// From what the TLS handshake brought; `None` where that was nothing.
     pub fn new(chain: Vec<CertificateDer<'static>>) -> Option<ClientCertificates> {
-        (!chain.is_empty()).then(|| ClientCertificates { chain, verdict: ArcSwapOption::empty() })
+        (!chain.is_empty()).then(|| ClientCertificates {
+            chain,
+            user: ArcSwapOption::empty(),
+            proxy: ArcSwapOption::empty(),
+        })
     }
 
     /// Whose the certificate is; `None` if its subject has no common name.
@@ -154,32 +162,61 @@ impl ClientCertificates {
     /// # Errors
     /// Where the certificate is not to be believed.
     pub fn user(&self, ca: &ClientCa) -> Result<Option<Arc<UserInfo>>, CertificateError> {
-        let now = SystemTime::now();
-        let anchors = ca.current.load();
-        if let Some(verdict) = &*self.verdict.load() {
-            let age = now.duration_since(verdict.judged).unwrap_or(KEPT);
-            if verdict.generation == anchors.generation && age < KEPT && now < verdict.expires {
-                return verdict.user.clone();
-            }
-        }
-        let (user, expires) = match self.judge(&anchors.anchors, now) {
-            Ok((user, expires)) => (Ok(user), expires),
-            Err(error) => (Err(error), now + KEPT),
-        };
-        let verdict =
-            Verdict { generation: anchors.generation, judged: now, expires, user: user.clone() };
-        self.verdict.store(Some(Arc::new(verdict)));
-        user
+        self.judged(&self.user, ca, |leaf, parsed| Ok(user_of(leaf, parsed)?.map(Arc::new)))
     }
 
-    fn judge(
+    /// The common name of the front proxy whose certificate this is; empty if it has none.
+    ///
+    /// # Errors
+    /// Where the certificate is not to be believed.
+    pub fn proxy(&self, ca: &ClientCa) -> Result<Arc<str>, CertificateError> {
+        self.judged(&self.proxy, ca, |_, parsed| Ok(common_name(parsed).unwrap_or("").into()))
+    }
+
+    /// What `read` finds in the certificate if it can be believed, kept in `verdict` for a while.
+    fn judged<T: Clone>(
+        &self,
+        verdict: &ArcSwapOption<Verdict<T>>,
+        ca: &ClientCa,
+        read: impl Fn(&[u8], &X509Certificate<'_>) -> Result<T, CertificateError>,
+    ) -> Result<T, CertificateError> {
+        let now = SystemTime::now();
+        let anchors = ca.current.load();
+        if let Some(last) = &*verdict.load() {
+            let age = now.duration_since(last.judged).unwrap_or(KEPT);
+            if last.generation == anchors.generation && age < KEPT && now < last.expires {
+                return last.outcome.clone();
+            }
+        }
+        let leaf = &self.chain[0];
+        let judged = self.verify(&anchors.anchors, now).and_then(|()| {
+            let (_, parsed) =
+                X509Certificate::from_der(leaf).map_err(|_| CertificateError::Malformed)?;
+            let expires = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
+            // `notAfter` is the last second of validity.
+            let expires = UNIX_EPOCH + Duration::from_secs(expires.saturating_add(1));
+            Ok((read(leaf, &parsed)?, expires))
+        });
+        let (outcome, expires) = match judged {
+            Ok((found, expires)) => (Ok(found), expires),
+            Err(error) => (Err(error), now + KEPT),
+        };
+        verdict.store(Some(Arc::new(Verdict {
+            generation: anchors.generation,
+            judged: now,
+            expires,
+            outcome: outcome.clone(),
+        })));
+        outcome
+    }
+
+    fn verify(
         &self,
         anchors: &[TrustAnchor<'static>],
         now: SystemTime,
-    ) -> Result<(Option<Arc<UserInfo>>, SystemTime), CertificateError> {
-        let leaf = &self.chain[0];
+    ) -> Result<(), CertificateError> {
         let since_epoch = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-        EndEntityCert::try_from(leaf)
+        EndEntityCert::try_from(&self.chain[0])
             .and_then(|certificate| {
                 certificate.verify_for_usage(
                     webpki::ALL_VERIFICATION_ALGS,
@@ -192,14 +229,14 @@ impl ClientCertificates {
                 )?;
                 Ok(())
             })
-            .map_err(CertificateError::Chain)?;
-        let (_, parsed) =
-            X509Certificate::from_der(leaf).map_err(|_| CertificateError::Malformed)?;
-        let expires = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
-        // `notAfter` is the last second of validity.
-        let expires = UNIX_EPOCH + Duration::from_secs(expires.saturating_add(1));
-        Ok((user_of(leaf, &parsed)?.map(Arc::new), expires))
+            .map_err(CertificateError::Chain)
     }
+}
+
+/// The last common name of the subject.
+fn common_name<'a>(certificate: &'a X509Certificate<'_>) -> Option<&'a str> {
+    // Values in encodings that have no direct reading as text count as absent, as in Go.
+    certificate.subject().iter_common_name().filter_map(|name| name.as_str().ok()).last()
 }
 
 /// Common name → user name, organisations → groups, as kube-apiserver maps them.
@@ -208,13 +245,9 @@ fn user_of(
     certificate: &X509Certificate<'_>,
 ) -> Result<Option<UserInfo>, CertificateError> {
     let subject = certificate.subject();
-    // Values in encodings that have no direct reading as text count as absent, as in Go.
-    let Some(username) = subject.iter_common_name().filter_map(|cn| cn.as_str().ok()).last() else {
+    let Some(username) = common_name(certificate).filter(|name| !name.is_empty()) else {
         return Ok(None);
     };
-    if username.is_empty() {
-        return Ok(None);
-    }
     let groups =
         subject.iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned).collect();
     let mut uids = subject.iter_by_oid(&UID_ATTRIBUTE);

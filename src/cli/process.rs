@@ -1,6 +1,7 @@
 //! All rooms put together, running; and their end in the right order.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,10 @@ use tokio::sync::watch;
 use crate::audit::body::Budget;
 use crate::audit::record::Recorder;
 use crate::audit::recording::BodySettings;
-use crate::authn::{Authenticator, ClientCa, TokenFile, UserInfo};
+use crate::authn::{
+    Authenticator, ClientCa, ClientCaError, RequestHeader, ServiceAccounts, TokenCache, TokenFile,
+    TokenReview, Tokens, UserInfo,
+};
 use crate::config::{Authentication, Bodies, CertificateSource, Config, Serving};
 use crate::file_watch::{FileWatcher, POLL_INTERVAL};
 use crate::impersonation::Reviewer;
@@ -62,13 +66,13 @@ impl Process {
         }
         let policy = policy_file.handle();
         tokio::spawn(policy_file.watch(metrics.clone(), follow.forced.clone(), POLL_INTERVAL));
-        let authenticator = authenticator(&config.authentication, &follow)?;
         let upstream = UpstreamConfig::resolve(
             config.upstream.kubeconfig.as_deref(),
             config.upstream.context.as_deref(),
             &config.upstream.flags,
         )?;
         let upstream = Upstream::new(upstream, metrics.clone())?;
+        let authenticator = authenticator(&config.authentication, &upstream, &follow)?;
         let certificate = serving_certificate(&config.serving, &follow)?;
         let tls = tls::server_config(&config.serving.tls, certificate).context("TLS")?;
         let listener = listener::bind(config.serving.addr).await.context("--secure-port")?;
@@ -184,23 +188,70 @@ impl Follow {
     }
 }
 
-fn authenticator(settings: &Authentication, follow: &Follow) -> anyhow::Result<Authenticator> {
+fn authenticator(
+    settings: &Authentication,
+    upstream: &Upstream,
+    follow: &Follow,
+) -> anyhow::Result<Authenticator> {
     let client_ca = match &settings.client_ca_file {
         Some(path) => {
-            let watcher = FileWatcher::new(vec![path.clone()]);
-            let ca = Arc::new(ClientCa::load(path).context("--client-ca-file")?);
-            let followed = ca.clone();
-            follow.spawn(Reloaded::ClientCa, watcher, move || followed.reload());
-            Some(ca)
+            Some(follow_ca(path, Reloaded::ClientCa, follow).context("--client-ca-file")?)
         }
         None => None,
     };
-    let tokens = settings.token_auth_file.as_deref().map(TokenFile::load).transpose();
+    let request_header = match &settings.request_header {
+        Some(proxies) => {
+            let path = &proxies.client_ca_file;
+            let ca = follow_ca(path, Reloaded::FrontProxyCa, follow)
+                .context("--requestheader-client-ca-file")?;
+            let (allowed, names) = (proxies.allowed_names.clone(), proxies.names.clone());
+            Some(RequestHeader::new(ca, allowed, names))
+        }
+        None => None,
+    };
     Ok(Authenticator {
+        request_header,
         client_ca,
-        tokens: tokens.context("--token-auth-file")?,
+        tokens: tokens(settings, upstream, follow)?,
         anonymous: settings.anonymous.then(|| Arc::new(UserInfo::anonymous())),
     })
+}
+
+fn tokens(
+    settings: &Authentication,
+    upstream: &Upstream,
+    follow: &Follow,
+) -> anyhow::Result<Tokens> {
+    let file = settings.token_auth_file.as_deref().map(TokenFile::load).transpose();
+    let cache = Arc::new(TokenCache::with_random_key());
+    let service_accounts = match &settings.service_accounts {
+        Some(tokens) => {
+            let watcher = FileWatcher::new(tokens.key_files.clone());
+            let (files, issuers) = (tokens.key_files.clone(), tokens.issuers.clone());
+            let accounts = ServiceAccounts::load(files, issuers, settings.audiences.clone())
+                .context("--service-account-key-file")?;
+            let accounts = Arc::new(accounts);
+            let (followed, cache) = (accounts.clone(), cache.clone());
+            follow.spawn(Reloaded::ServiceAccountKeys, watcher, move || {
+                followed.reload().map(|()| cache.clear())
+            });
+            Some(accounts)
+        }
+        None => None,
+    };
+    let review = settings
+        .token_review
+        .clone()
+        .map(|settings| Arc::new(TokenReview::new(upstream.clone(), settings, cache.clone())));
+    Ok(Tokens { file: file.context("--token-auth-file")?, service_accounts, review, cache })
+}
+
+fn follow_ca(path: &Path, what: Reloaded, follow: &Follow) -> Result<Arc<ClientCa>, ClientCaError> {
+    let watcher = FileWatcher::new(vec![path.to_owned()]);
+    let ca = Arc::new(ClientCa::load(path)?);
+    let followed = ca.clone();
+    follow.spawn(what, watcher, move || followed.reload());
+    Ok(ca)
 }
 
 fn serving_certificate(

@@ -121,7 +121,7 @@ fn what_makes_no_sense_is_refused_with_a_remedy() {
             "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
         ),
         (&["--tls-min-version=VersionTLS10"], "[possible values: VersionTLS12, VersionTLS13]"),
-        (&["--anonymous-auth=false"], "would refuse everybody; name one of the files"),
+        (&["--anonymous-auth=false"], "would refuse everybody; give --client-ca-file"),
         (&["--anonymous-auth=maybe"], "neither true nor false"),
         (&["--context=c"], "--context needs --kubeconfig"),
         (&["--shutdown-timeout=-1s"], "a time to wait cannot be negative"),
@@ -158,4 +158,66 @@ fn there_is_no_serving_without_recording() {
 fn the_later_of_two_values_wins() {
     let twice = config(&["--secure-port=1", "--secure-port=2"]).unwrap();
     assert_eq!(twice.serving.addr.port(), 2);
+}
+
+#[test]
+fn front_proxies_have_kube_apiservers_flags() {
+    let file = "--requestheader-client-ca-file=front.crt";
+    assert!(config(&[]).unwrap().authentication.request_header.is_none());
+    let settings = config(&[file]).unwrap();
+    assert!(settings.serving.tls.request_client_certificates);
+    let proxies = settings.authentication.request_header.unwrap();
+    assert_eq!(proxies.names.username, ["x-remote-user"]);
+    assert_eq!(proxies.names.group, ["x-remote-group"]);
+    assert_eq!(proxies.names.extra_prefix, ["x-remote-extra-"]);
+    assert!(proxies.names.uid.is_empty() && proxies.allowed_names.is_empty());
+    let error = config(&[file, "--requestheader-uid-headers=a b"]).unwrap_err();
+    assert!(error.starts_with("--requestheader-uid-headers: \"a b\""), "{error}");
+    let same = [file, "--client-ca-file=front.crt"];
+    assert!(config(&same).unwrap_err().contains("could pose as a front proxy"));
+    let named = [file, "--client-ca-file=front.crt", "--requestheader-allowed-names=a,b"];
+    let proxies = config(&named).unwrap().authentication.request_header.unwrap();
+    assert_eq!(proxies.allowed_names, ["a", "b"]);
+}
+
+#[test]
+fn service_account_keys_and_issuers_go_together() {
+    let key = "--service-account-key-file=sa.pub";
+    assert!(config(&[key]).unwrap_err().contains("needs --service-account-issuer"));
+    let error = config(&["--service-account-issuer=a"]).unwrap_err();
+    assert!(error.contains("needs --service-account-key-file"), "{error}");
+    let both = [
+        key,
+        "--service-account-key-file=old.pub",
+        "--service-account-issuer=a",
+        "--service-account-issuer=b",
+        "--anonymous-auth=false",
+    ];
+    let settings = config(&both).unwrap().authentication;
+    let tokens = settings.service_accounts.unwrap();
+    assert_eq!(tokens.key_files, [PathBuf::from("sa.pub"), PathBuf::from("old.pub")]);
+    assert_eq!(
+        (tokens.issuers, settings.audiences),
+        (vec!["a".into(), "b".into()], vec!["a".into(), "b".into()])
+    );
+    let audiences = [&both[..], &["--api-audiences=x,y"]].concat();
+    assert_eq!(config(&audiences).unwrap().authentication.audiences, ["x", "y"]);
+}
+
+#[test]
+fn token_reviews_are_off_unless_asked_for() {
+    assert!(config(&[]).unwrap().authentication.token_review.is_none());
+    let on = "--authentication-token-review";
+    let review = config(&[on, "--anonymous-auth=false"]).unwrap().authentication.token_review;
+    let expected = TokenReviewSettings {
+        audiences: Vec::new(),
+        authenticated_ttl: Duration::from_secs(120),
+        unauthenticated_ttl: Duration::from_secs(10),
+        as_front_proxy: false,
+    };
+    assert_eq!(review, Some(expected));
+    let front = [on, "--upstream-identity=request-header", "--api-audiences=a,b"];
+    let review = config(&front).unwrap().authentication.token_review.unwrap();
+    assert!(review.as_front_proxy);
+    assert_eq!(review.audiences, ["a", "b"]);
 }

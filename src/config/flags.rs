@@ -47,9 +47,63 @@ pub struct ServeFlags {
     /// read again when it changes
     #[arg(long, value_name = "FILE", help_heading = AUTHENTICATION)]
     pub client_ca_file: Option<PathBuf>,
+    /// CAs that sign the certificates of front proxies, PEM; what such a proxy says in headers of
+    /// who is calling is believed. Read again when it changes
+    #[arg(long, value_name = "FILE", help_heading = AUTHENTICATION)]
+    pub requestheader_client_ca_file: Option<PathBuf>,
+    /// Common names that a front proxy's certificate may have, comma-separated; any if not given
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = AUTHENTICATION)]
+    pub requestheader_allowed_names: Vec<String>,
+    /// Headers for the user name, comma-separated; the first that is there counts
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = AUTHENTICATION)]
+    #[arg(default_value = "X-Remote-User")]
+    pub requestheader_username_headers: Vec<String>,
+    /// Headers for the UID, comma-separated, such as X-Remote-Uid; none if not given
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = AUTHENTICATION)]
+    pub requestheader_uid_headers: Vec<String>,
+    /// Headers for the groups, comma-separated
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = AUTHENTICATION)]
+    #[arg(default_value = "X-Remote-Group")]
+    pub requestheader_group_headers: Vec<String>,
+    /// Prefixes of the headers for further facts, comma-separated
+    #[arg(long, value_name = "PREFIXES", value_delimiter = ',', help_heading = AUTHENTICATION)]
+    #[arg(default_value = "X-Remote-Extra-")]
+    pub requestheader_extra_headers_prefix: Vec<String>,
     /// Bearer tokens, CSV: token,user,uid,"group,group"
     #[arg(long, value_name = "FILE", help_heading = AUTHENTICATION)]
     pub token_auth_file: Option<PathBuf>,
+    /// Keys by which ServiceAccount tokens are verified, PEM; may be given several times. Read again
+    /// when they change. Whether an account or pod still exists is not checked
+    #[arg(long, value_name = "FILE", help_heading = AUTHENTICATION)]
+    pub service_account_key_file: Vec<PathBuf>,
+    /// Issuer of the ServiceAccount tokens; may be given several times, as by kube-apiserver
+    #[arg(long, value_name = "URL", help_heading = AUTHENTICATION)]
+    pub service_account_issuer: Vec<String>,
+    /// Audiences that tokens may be for, comma-separated; the issuers if not given
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = AUTHENTICATION)]
+    pub api_audiences: Vec<String>,
+    /// Whether the API server is asked whose a token is that nothing here knows
+    #[arg(
+        long,
+        value_name = "BOOL",
+        default_value = "false",
+        default_missing_value = "true",
+        num_args = 0..=1,
+        require_equals = true,
+        value_parser = parse_bool,
+        action = ArgAction::Set,
+        help_heading = AUTHENTICATION
+    )]
+    pub authentication_token_review: bool,
+    /// How long it is remembered whose a token is, at most until the token expires; 0s for not at
+    /// all
+    #[arg(long, value_name = "TIME", default_value = "2m", help_heading = AUTHENTICATION)]
+    #[arg(value_parser = parse_duration, allow_hyphen_values = true)]
+    pub authentication_token_review_cache_authenticated_ttl: Duration,
+    /// How long it is remembered that a token is nobody's; 0s for not at all
+    #[arg(long, value_name = "TIME", default_value = "10s", help_heading = AUTHENTICATION)]
+    #[arg(value_parser = parse_duration, allow_hyphen_values = true)]
+    pub authentication_token_review_cache_unauthenticated_ttl: Duration,
     /// Whether requests without credentials are let through as system:anonymous
     #[arg(
         long,

@@ -28,7 +28,7 @@ use crate::audit::id::audit_id;
 use crate::audit::record::{Record, Recorder, RequestFacts};
 use crate::audit::response::wants_pretty;
 use crate::audit::timestamp::Timestamp;
-use crate::authn::{self, Authenticated, Authenticator, ClientCertificates};
+use crate::authn::{self, Authenticated, AuthenticationError, Authenticator, ClientCertificates};
 use crate::body::{RequestBody, Tap};
 use crate::impersonation::{self, Refusal, Reviewer};
 use crate::policy::PolicyHandle;
@@ -179,18 +179,28 @@ async fn admit(
         return Err(response);
     }
     let certificates = connection.certificates.as_ref();
-    let Ok(caller) = proxy.authenticator.authenticate(certificates, &parts.headers).await else {
-        let status = Status::unauthorized();
-        let response = known(&status);
-        let shown = if accepts_any_encoding(&parts.headers) {
-            status
-        } else {
-            let query = facts.target.query();
-            let message = authn::attempted(&parts.headers, query, certificates.is_some());
-            Status { message, code: status.code, ..Status::default() }
-        };
-        stored(begin(facts, None).refused_unauthenticated(shown)).await;
-        return Err(response);
+    let caller = match proxy.authenticator.authenticate(certificates, &parts.headers).await {
+        Ok(caller) => caller,
+        Err(AuthenticationError::Unauthorized) => {
+            let status = Status::unauthorized();
+            let response = known(&status);
+            let shown = if accepts_any_encoding(&parts.headers) {
+                status
+            } else {
+                let query = facts.target.query();
+                let message = authn::attempted(&parts.headers, query, certificates.is_some());
+                Status { message, code: status.code, ..Status::default() }
+            };
+            stored(begin(facts, None).refused_unauthenticated(shown)).await;
+            return Err(response);
+        }
+        Err(AuthenticationError::Unavailable) => {
+            let message = "the proxy cannot ask the API server whose token this is";
+            let status = Status::service_unavailable(message);
+            let response = known(&status);
+            stored(begin(facts, None).refused_unauthenticated(status)).await;
+            return Err(response);
+        }
     };
     let mut record = begin(facts, Some(&caller));
     if let Some(ack) = record.received()
@@ -273,14 +283,25 @@ async fn outgoing(
     let done_as = impersonate(proxy, &headers, record, caller).await?;
 
     headers::strip(&mut headers);
+    proxy.authenticator.remove_front_proxy_headers(&mut headers);
     if proxy.identity != Identity::PassThrough {
         authn::websocket::remove_token(&mut headers);
     }
     proxy.trusted_proxies.forward(&mut headers, connection.peer);
     headers.insert(AUDIT_ID, record.facts().audit_id.clone());
-    if proxy.identity == Identity::PassThrough && caller.method == authn::Method::Certificate {
-        let message = "this proxy passes bearer tokens on, and cannot pass on a client certificate; present a token, and no certificate";
-        return Err(Box::new(Status::forbidden(message, None)));
+    if proxy.identity == Identity::PassThrough {
+        let message = match caller.method {
+            authn::Method::Certificate => {
+                "this proxy passes bearer tokens on, and cannot pass on a client certificate; present a token, and no certificate"
+            }
+            authn::Method::FrontProxy => {
+                "this proxy passes bearer tokens on, and cannot pass on what a front proxy says of the user; have the token passed on, and no front-proxy certificate presented"
+            }
+            authn::Method::Token | authn::Method::Anonymous => "",
+        };
+        if !message.is_empty() {
+            return Err(Box::new(Status::forbidden(message, None)));
+        }
     }
     let user = done_as.as_ref().unwrap_or(&caller.user);
     proxy.identity.stamp(&mut headers, user, proxy.upstream.bearer()).map_err(|error| {

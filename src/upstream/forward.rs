@@ -173,7 +173,21 @@ impl Upstream {
         path: &str,
         body: Bytes,
     ) -> Result<(StatusCode, Bytes), SendError> {
+        self.post_json_with(path, HeaderMap::new(), body).await
+    }
+
+    /// As [`Upstream::post_json`], with these headers besides.
+    ///
+    /// # Errors
+    /// As [`Upstream::post_json`].
+    pub async fn post_json_with(
+        &self,
+        path: &str,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<(StatusCode, Bytes), SendError> {
         let mut request = Request::new(RequestBody::from(body));
+        *request.headers_mut() = headers;
         *request.method_mut() = Method::POST;
         *request.uri_mut() =
             Uri::try_from(path).map_err(|_| SendError::Answer { reason: "no such path" })?;

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests may panic, their helpers too")]
 
+mod authn;
 mod backends;
 mod bodies;
 mod decisions;
@@ -16,5 +17,6 @@ mod replay;
 mod self_test;
 mod streaming;
 mod support;
+mod token_review;
 mod upgrade;
 mod watches;

@@ -51,6 +51,14 @@ impl Builder {
         self
     }
 
+    /// Believing front proxies, as the API server of the corpus did.
+    pub fn front_proxies(self) -> Self {
+        let ca = corpus::pki("front-proxy-ca.crt").display().to_string();
+        self.flag(&format!("--requestheader-client-ca-file={ca}"))
+            .flag("--requestheader-allowed-names=front-proxy-client")
+            .flag("--requestheader-uid-headers=X-Remote-Uid")
+    }
+
     /// With one more flag.
     pub fn flag(mut self, flag: &str) -> Self {
         self.flags.push(flag.to_owned());

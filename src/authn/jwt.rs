@@ -1,0 +1,181 @@
+//! JSON Web Tokens in compact form (RFC 7515, 7519), and the keys that they are verified by.
+
+use aws_lc_rs::rsa::PublicKeyComponents;
+use aws_lc_rs::signature::{self, RsaParameters, UnparsedPublicKey, VerificationAlgorithm};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Deserializer};
+
+/// A token taken apart. Nothing in it is to be believed before [`Jwt::is_signed_by`].
+pub struct Jwt<'t> {
+    /// The algorithm of the signature.
+    pub algorithm: Algorithm,
+    /// `kid`, which key it is; empty if it does not say.
+    pub key_id: String,
+    /// The claims, which should be JSON.
+    pub claims: Vec<u8>,
+    signed: &'t [u8],
+    signature: Vec<u8>,
+}
+
+/// Signature algorithms that kube-apiserver takes. There is no `none` among them, and no
+/// symmetric one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum Algorithm {
+    /// RSASSA-PKCS1-v1_5 with SHA-256
+    RS256,
+    /// RSASSA-PKCS1-v1_5 with SHA-384
+    RS384,
+    /// RSASSA-PKCS1-v1_5 with SHA-512
+    RS512,
+    /// RSASSA-PSS with SHA-256
+    PS256,
+    /// RSASSA-PSS with SHA-384
+    PS384,
+    /// RSASSA-PSS with SHA-512
+    PS512,
+    /// ECDSA with P-256 and SHA-256
+    ES256,
+    /// ECDSA with P-384 and SHA-384
+    ES384,
+    /// ECDSA with P-521 and SHA-512
+    ES512,
+}
+
+#[derive(Deserialize)]
+struct Header {
+    alg: Algorithm,
+    #[serde(default)]
+    kid: Option<String>,
+    /// Extensions that must be understood; none are.
+    #[serde(default)]
+    crit: Option<serde::de::IgnoredAny>,
+}
+
+impl<'t> Jwt<'t> {
+    /// Takes `token` apart; `None` if it is no signed token in compact form, or its algorithm is
+    /// none that is taken.
+    pub fn parse(token: &'t [u8]) -> Option<Jwt<'t>> {
+        let last = token.iter().rposition(|byte| *byte == b'.')?;
+        let (signed, signature) = (&token[..last], &token[last + 1..]);
+        let middle = signed.iter().position(|byte| *byte == b'.')?;
+        let (header, claims) = (&signed[..middle], &signed[middle + 1..]);
+        let decode = |part: &[u8]| URL_SAFE_NO_PAD.decode(part).ok();
+        let header: Header = serde_json::from_slice(&decode(header)?).ok()?;
+        if header.crit.is_some() {
+            return None;
+        }
+        Some(Jwt {
+            algorithm: header.alg,
+            key_id: header.kid.unwrap_or_default(),
+            claims: decode(claims)?,
+            signed,
+            signature: decode(signature)?,
+        })
+    }
+
+    /// The claim `iss`; empty if it is missing.
+    pub fn issuer(&self) -> String {
+        #[derive(Deserialize)]
+        struct Issuer {
+            #[serde(default)]
+            iss: String,
+        }
+        serde_json::from_slice::<Issuer>(&self.claims).map(|claims| claims.iss).unwrap_or_default()
+    }
+
+    /// Whether the signature is `key`'s.
+    pub fn is_signed_by(&self, key: &PublicKey) -> bool {
+        key.verify(self.algorithm, self.signed, &self.signature)
+    }
+}
+
+/// A key that signatures are verified by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PublicKey {
+    /// RSA
+    Rsa {
+        /// Modulus, big-endian, without leading zeros.
+        n: Vec<u8>,
+        /// Exponent, big-endian, without leading zeros.
+        e: Vec<u8>,
+    },
+    /// A point on P-256, P-384 or P-521: 4, x, y.
+    Ec(Vec<u8>),
+}
+
+/// The least and the greatest length of an RSA modulus, in bytes.
+const RSA_BYTES: std::ops::RangeInclusive<usize> = 2048 / 8..=8192 / 8;
+
+impl PublicKey {
+    /// An RSA key of 2048 to 8192 bits; `None` for others.
+    pub fn rsa(n: &[u8], e: &[u8]) -> Option<PublicKey> {
+        let trimmed = |number: &[u8]| {
+            let zeros = number.iter().take_while(|byte| **byte == 0).count();
+            number[zeros..].to_vec()
+        };
+        let (n, e) = (trimmed(n), trimmed(e));
+        (RSA_BYTES.contains(&n.len()) && !e.is_empty()).then_some(PublicKey::Rsa { n, e })
+    }
+
+    /// An elliptic-curve key from an uncompressed point; `None` for curves that are not used.
+    pub fn ec(point: &[u8]) -> Option<PublicKey> {
+        (point.first() == Some(&4) && matches!(point.len(), 65 | 97 | 133))
+            .then(|| PublicKey::Ec(point.to_vec()))
+    }
+
+    fn verify(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
+        match self {
+            PublicKey::Rsa { n, e } => rsa_parameters(algorithm).is_some_and(|parameters| {
+                PublicKeyComponents { n, e }.verify(parameters, message, signature).is_ok()
+            }),
+            PublicKey::Ec(point) => ec_algorithm(algorithm, point.len()).is_some_and(|algorithm| {
+                UnparsedPublicKey::new(algorithm, point).verify(message, signature).is_ok()
+            }),
+        }
+    }
+}
+
+fn rsa_parameters(algorithm: Algorithm) -> Option<&'static RsaParameters> {
+    Some(match algorithm {
+        Algorithm::RS256 => &signature::RSA_PKCS1_2048_8192_SHA256,
+        Algorithm::RS384 => &signature::RSA_PKCS1_2048_8192_SHA384,
+        Algorithm::RS512 => &signature::RSA_PKCS1_2048_8192_SHA512,
+        Algorithm::PS256 => &signature::RSA_PSS_2048_8192_SHA256,
+        Algorithm::PS384 => &signature::RSA_PSS_2048_8192_SHA384,
+        Algorithm::PS512 => &signature::RSA_PSS_2048_8192_SHA512,
+        Algorithm::ES256 | Algorithm::ES384 | Algorithm::ES512 => return None,
+    })
+}
+
+/// The length of the point tells its curve.
+fn ec_algorithm(algorithm: Algorithm, point: usize) -> Option<&'static dyn VerificationAlgorithm> {
+    match (algorithm, point) {
+        (Algorithm::ES256, 65) => Some(&signature::ECDSA_P256_SHA256_FIXED),
+        (Algorithm::ES384, 97) => Some(&signature::ECDSA_P384_SHA384_FIXED),
+        (Algorithm::ES512, 133) => Some(&signature::ECDSA_P521_SHA512_FIXED),
+        _ => None,
+    }
+}
+
+/// A claim that is a text or a list of texts, such as `aud`. For serde.
+///
+/// # Errors
+/// Where it is neither.
+pub fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum OneOrMany {
+        One(String),
+        Many(Vec<String>),
+    }
+    Ok(match Option::<OneOrMany>::deserialize(deserializer)? {
+        None => Vec::new(),
+        Some(OneOrMany::One(one)) => vec![one],
+        Some(OneOrMany::Many(many)) => many,
+    })
+}
+
+#[cfg(test)]
+#[path = "jwt_tests.rs"]
+pub mod tests;

@@ -1,0 +1,295 @@
+//! Tokens of ServiceAccounts, verified by the cluster's own keys: those bound to an audience and a
+//! time, and the legacy ones of secrets.
+//!
+//! Whether the account, pod or secret still exists only the API server knows.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use serde::Deserialize;
+
+use super::UserInfo;
+use super::jwt::{Jwt, one_or_many};
+use super::key_file::{self, KeyFileError, NamedKey};
+
+/// Issuer of legacy tokens.
+const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
+/// How far kube-apiserver's clock may be off the issuer's (go-jose's default).
+const LEEWAY: Duration = Duration::from_secs(60);
+
+/// ServiceAccount tokens as this cluster issues them.
+pub struct ServiceAccounts {
+    files: Vec<PathBuf>,
+    keys: ArcSwap<Vec<NamedKey>>,
+    issuers: Vec<String>,
+    audiences: Vec<String>,
+}
+
+/// Whose a verified token is, and for how long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verified {
+    /// Whose.
+    pub user: UserInfo,
+    /// From when on it is not accepted; `None` if it always is.
+    pub expires: Option<SystemTime>,
+}
+
+/// Why a token of an issuer that is ours is refused. For the log.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ServiceAccountError {
+    /// It names a key that is none of ours.
+    #[error("invalid signature, no keys found")]
+    UnknownKey,
+    /// No key of ours signed it.
+    #[error("invalid signature")]
+    Signature,
+    /// Its claims cannot be read.
+    #[error("service account token claims cannot be read: {0}")]
+    Claims(String),
+    /// A claim that every such token has is missing or wrong.
+    #[error("{0}")]
+    Claim(&'static str),
+    /// It is meant for others.
+    #[error("token audiences {0:?} is invalid for the target audiences {1:?}")]
+    Audience(Vec<String>, Vec<String>),
+    /// `exp`
+    #[error("service account token has expired")]
+    Expired,
+    /// `nbf`
+    #[error("service account token is not valid yet")]
+    NotValidYet,
+    /// `iat`
+    #[error("service account token is issued in the future")]
+    IssuedInTheFuture,
+}
+
+/// Claims that all tokens may have.
+#[derive(Deserialize)]
+struct Public {
+    #[serde(default)]
+    sub: Option<String>,
+    #[serde(default)]
+    jti: Option<String>,
+    #[serde(default, deserialize_with = "one_or_many")]
+    aud: Vec<String>,
+    exp: Option<f64>,
+    nbf: Option<f64>,
+    iat: Option<f64>,
+}
+
+#[derive(Deserialize)]
+struct Bound {
+    #[serde(rename = "kubernetes.io", default)]
+    kubernetes: Kubernetes,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Kubernetes {
+    namespace: String,
+    serviceaccount: Reference,
+    pod: Option<Reference>,
+    node: Option<Reference>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Reference {
+    name: String,
+    uid: String,
+}
+
+#[derive(Deserialize)]
+struct Legacy {
+    #[serde(rename = "kubernetes.io/serviceaccount/namespace", default)]
+    namespace: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/secret.name", default)]
+    secret: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/service-account.name", default)]
+    name: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/service-account.uid", default)]
+    uid: String,
+}
+
+impl ServiceAccounts {
+    /// Reads the keys of `files`. `audiences` are the API server's; if there are none, tokens may
+    /// be for anyone.
+    ///
+    /// # Errors
+    /// The first file that cannot be used.
+    pub fn load(
+        files: Vec<PathBuf>,
+        issuers: Vec<String>,
+        audiences: Vec<String>,
+    ) -> Result<ServiceAccounts, KeyFileError> {
+        let keys = ArcSwap::from_pointee(read(&files)?);
+        Ok(ServiceAccounts { files, keys, issuers, audiences })
+    }
+
+    /// Reads the keys again.
+    ///
+    /// # Errors
+    /// The first file that cannot be used; the former keys stay in force then.
+    pub fn reload(&self) -> Result<(), KeyFileError> {
+        self.keys.store(read(&self.files)?.into());
+        Ok(())
+    }
+
+    /// Whose `token` is at the time `now`; `None` if its issuer is none of ours.
+    ///
+    /// # Errors
+    /// See [`ServiceAccountError`].
+    pub fn verify(
+        &self,
+        token: &Jwt<'_>,
+        now: SystemTime,
+    ) -> Result<Option<Verified>, ServiceAccountError> {
+        let issuer = token.issuer();
+        let is_legacy = issuer == LEGACY_ISSUER;
+        if !is_legacy && !self.issuers.contains(&issuer) {
+            return Ok(None);
+        }
+        self.check_signature(token)?;
+        let public: Public = claims(token)?;
+        self.check_audience(&public.aud)?;
+        if is_legacy {
+            let user = legacy_user(&public, claims(token)?)?;
+            return Ok(Some(Verified { user, expires: None }));
+        }
+        let expires = check_time(&public, now)?;
+        let Bound { kubernetes } = claims(token)?;
+        Ok(Some(Verified { user: bound_user(public, kubernetes)?, expires }))
+    }
+
+    fn check_signature(&self, token: &Jwt<'_>) -> Result<(), ServiceAccountError> {
+        let keys = self.keys.load();
+        let mut candidates =
+            keys.iter().filter(|key| token.key_id.is_empty() || token.key_id == key.id).peekable();
+        if candidates.peek().is_none() {
+            return Err(ServiceAccountError::UnknownKey);
+        }
+        match candidates.any(|key| token.is_signed_by(&key.key)) {
+            true => Ok(()),
+            false => Err(ServiceAccountError::Signature),
+        }
+    }
+
+    fn check_audience(&self, audiences: &[String]) -> Result<(), ServiceAccountError> {
+        let accepted = audiences.is_empty()
+            || self.audiences.is_empty()
+            || audiences.iter().any(|audience| self.audiences.contains(audience));
+        match accepted {
+            true => Ok(()),
+            false => Err(ServiceAccountError::Audience(audiences.to_vec(), self.audiences.clone())),
+        }
+    }
+}
+
+fn read(files: &[PathBuf]) -> Result<Vec<NamedKey>, KeyFileError> {
+    let mut keys = Vec::new();
+    for file in files {
+        keys.extend(key_file::load(file)?);
+    }
+    Ok(keys)
+}
+
+fn claims<'t, T: Deserialize<'t>>(token: &'t Jwt<'_>) -> Result<T, ServiceAccountError> {
+    serde_json::from_slice(&token.claims)
+        .map_err(|error| ServiceAccountError::Claims(error.to_string()))
+}
+
+/// Judges the times by kube-apiserver's rules; says from when on the token is expired.
+fn check_time(public: &Public, now: SystemTime) -> Result<Option<SystemTime>, ServiceAccountError> {
+    let latest = now + LEEWAY;
+    if public.nbf.and_then(time).is_some_and(|nbf| latest < nbf) {
+        return Err(ServiceAccountError::NotValidYet);
+    }
+    let expires = public.exp.and_then(time).and_then(|exp| exp.checked_add(LEEWAY));
+    if expires.is_some_and(|expires| now > expires) {
+        return Err(ServiceAccountError::Expired);
+    }
+    if public.iat.and_then(time).is_some_and(|iat| latest < iat) {
+        return Err(ServiceAccountError::IssuedInTheFuture);
+    }
+    Ok(expires)
+}
+
+/// A `NumericDate`, in whole seconds; times too far off to be told are none.
+pub(super) fn time(seconds: f64) -> Option<SystemTime> {
+    if seconds < 0.0 {
+        return Some(UNIX_EPOCH);
+    }
+    UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(seconds.trunc()).ok()?)
+}
+
+fn bound_user(public: Public, claims: Kubernetes) -> Result<UserInfo, ServiceAccountError> {
+    let Kubernetes { namespace, serviceaccount, pod, node } = claims;
+    if namespace.is_empty() || serviceaccount.name.is_empty() {
+        return Err(ServiceAccountError::Claim("kubernetes.io claim is missing"));
+    }
+    let mut user = service_account(&namespace, &serviceaccount.name, serviceaccount.uid);
+    let mut extra = BTreeMap::new();
+    let mut add = |key: &str, value: String| {
+        extra.insert(format!("authentication.kubernetes.io/{key}"), vec![value]);
+    };
+    if let Some(jti) = public.jti.filter(|jti| !jti.is_empty()) {
+        add("credential-id", format!("JTI={jti}"));
+    }
+    if let Some(Reference { name, uid }) = pod
+        && !name.is_empty()
+        && !uid.is_empty()
+    {
+        add("pod-name", name);
+        add("pod-uid", uid);
+    }
+    if let Some(Reference { name, uid }) = node
+        && !name.is_empty()
+    {
+        add("node-name", name);
+        if !uid.is_empty() {
+            add("node-uid", uid);
+        }
+    }
+    user.extra = extra;
+    Ok(user)
+}
+
+fn legacy_user(public: &Public, legacy: Legacy) -> Result<UserInfo, ServiceAccountError> {
+    let Legacy { namespace, secret, name, uid } = legacy;
+    let sub = public.sub.as_deref().unwrap_or("");
+    for (value, missing) in [
+        (sub, "sub claim is missing"),
+        (&namespace, "namespace claim is missing"),
+        (&secret, "secretName claim is missing"),
+        (&name, "serviceAccountName claim is missing"),
+        (&uid, "serviceAccountUID claim is missing"),
+    ] {
+        if value.is_empty() {
+            return Err(ServiceAccountError::Claim(missing));
+        }
+    }
+    let user = service_account(&namespace, &name, uid);
+    if user.username != sub {
+        return Err(ServiceAccountError::Claim("sub claim is invalid"));
+    }
+    Ok(user)
+}
+
+fn service_account(namespace: &str, name: &str, uid: String) -> UserInfo {
+    let user = UserInfo {
+        username: format!("system:serviceaccount:{namespace}:{name}"),
+        uid,
+        groups: vec![
+            "system:serviceaccounts".to_owned(),
+            format!("system:serviceaccounts:{namespace}"),
+        ],
+        extra: BTreeMap::new(),
+    };
+    user.into_authenticated()
+}
+
+#[cfg(test)]
+#[path = "service_account_tests.rs"]
+mod tests;

@@ -1,0 +1,160 @@
+//! What is remembered of bearer tokens: whose they are, or that they are nobody's.
+//!
+//! Tokens themselves are not kept. They are looked up by an HMAC under a key that this process made
+//! at random, so that neither its memory nor the timing of lookups gives one away.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::hmac;
+use aws_lc_rs::rand::SystemRandom;
+
+use super::UserInfo;
+
+/// Tokens of users that are remembered at most; many more than have users at a time.
+const USERS: usize = 16_384;
+/// Tokens of nobody that are remembered at most, about 5 MiB of them.
+const NOBODYS: usize = 65_536;
+/// Parts of a table that are locked by themselves.
+const SHARDS: usize = 16;
+
+/// Stands for a token.
+pub type TokenId = [u8; 32];
+
+/// Remembers tokens for a while. Those of nobody never displace those of users.
+pub struct TokenCache {
+    key: hmac::Key,
+    users: Table<Arc<UserInfo>>,
+    nobodys: Table<()>,
+}
+
+impl TokenCache {
+    /// An empty one, with a key that nobody else has.
+    pub fn with_random_key() -> TokenCache {
+        let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())
+            .expect("the system has random numbers");
+        TokenCache { key, users: Table::new(USERS), nobodys: Table::new(NOBODYS) }
+    }
+
+    /// What `token` is remembered by.
+    pub fn id(&self, token: &[u8]) -> TokenId {
+        let tag = hmac::sign(&self.key, token);
+        tag.as_ref().try_into().expect("HMAC-SHA256 has 32 bytes")
+    }
+
+    /// The user whose token it is, if that is known and still counts.
+    pub fn user(&self, id: &TokenId) -> Option<Arc<UserInfo>> {
+        self.users.get(id, Instant::now())
+    }
+
+    /// Whether it is known to be nobody's.
+    pub fn is_nobodys(&self, id: &TokenId) -> bool {
+        self.nobodys.get(id, Instant::now()).is_some()
+    }
+
+    /// Remembers a user's token.
+    pub fn remember_user(&self, id: TokenId, user: Arc<UserInfo>, time: Duration) {
+        self.users.insert(id, user, Instant::now(), time);
+    }
+
+    /// Remembers a token that is nobody's.
+    pub fn remember_nobodys(&self, id: TokenId, time: Duration) {
+        self.nobodys.insert(id, (), Instant::now(), time);
+    }
+
+    /// Forgets everything, because other keys count now.
+    pub fn clear(&self) {
+        self.users.clear();
+        self.nobodys.clear();
+    }
+}
+
+/// A bounded map whose entries end.
+struct Table<T> {
+    shards: [Mutex<HashMap<TokenId, (T, Instant)>>; SHARDS],
+    /// Entries that a shard may have.
+    capacity: usize,
+}
+
+impl<T: Clone> Table<T> {
+    fn new(capacity: usize) -> Table<T> {
+        Table { shards: Default::default(), capacity: capacity / SHARDS }
+    }
+
+    fn shard(&self, id: &TokenId) -> std::sync::MutexGuard<'_, HashMap<TokenId, (T, Instant)>> {
+        let shard = &self.shards[usize::from(id[0]) % SHARDS];
+        shard.lock().expect("nothing panics while holding the lock")
+    }
+
+    fn get(&self, id: &TokenId, now: Instant) -> Option<T> {
+        let shard = self.shard(id);
+        shard.get(id).filter(|(_, until)| *until > now).map(|(value, _)| value.clone())
+    }
+
+    fn insert(&self, id: TokenId, value: T, now: Instant, time: Duration) {
+        let Some(until) = now.checked_add(time).filter(|until| *until > now) else { return };
+        let mut shard = self.shard(&id);
+        if shard.len() >= self.capacity {
+            shard.retain(|_, (_, until)| *until > now);
+            // Half of it goes if need be, any half, so that this is not done for each token of a
+            // flood.
+            let mut room = self.capacity / 2;
+            shard.retain(|_, _| {
+                let stays = room > 0;
+                room = room.saturating_sub(1);
+                stays
+            });
+        }
+        shard.insert(id, (value, until));
+    }
+
+    fn clear(&self) {
+        for shard in &self.shards {
+            shard.lock().expect("nothing panics while holding the lock").clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIME: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn tokens_are_known_by_no_hash_that_others_could_make() {
+        let (one, other) = (TokenCache::with_random_key(), TokenCache::with_random_key());
+        assert_eq!(one.id(b"token"), one.id(b"token"));
+        assert_ne!(one.id(b"token"), one.id(b"token2"));
+        assert_ne!(one.id(b"token"), other.id(b"token"));
+    }
+
+    #[test]
+    fn entries_end_and_are_forgotten_on_demand() {
+        let table = Table::new(1000);
+        let (id, now) = ([7; 32], Instant::now());
+        table.insert(id, 1, now, TIME);
+        assert_eq!(table.get(&id, now), Some(1));
+        assert_eq!(table.get(&id, now + TIME - Duration::from_nanos(1)), Some(1));
+        assert_eq!(table.get(&id, now + TIME), None);
+        table.insert(id, 2, now, Duration::ZERO);
+        assert_eq!(table.get(&id, now), Some(1), "nothing is remembered for no time");
+        table.clear();
+        assert_eq!(table.get(&id, now), None);
+    }
+
+    #[test]
+    fn a_flood_of_bad_tokens_takes_bounded_memory_and_displaces_no_user() {
+        let cache = TokenCache::with_random_key();
+        let alice = cache.id(b"alice");
+        cache.remember_user(alice, Arc::new(UserInfo::anonymous()), TIME);
+        for number in 0..200_000_u32 {
+            cache.remember_nobodys(cache.id(&number.to_le_bytes()), TIME);
+        }
+        let known: usize = cache.nobodys.shards.iter().map(|s| s.lock().unwrap().len()).sum();
+        assert!((NOBODYS / 4..=NOBODYS).contains(&known), "{known}");
+        assert!(cache.is_nobodys(&cache.id(&199_999_u32.to_le_bytes())), "the last is there");
+        assert!(cache.user(&alice).is_some());
+    }
+}

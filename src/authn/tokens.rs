@@ -1,0 +1,76 @@
+//! Bearer tokens: the methods that know them, asked in kube-apiserver's order.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::jwt::Jwt;
+use super::service_account::{ServiceAccounts, Verified};
+use super::token_cache::TokenCache;
+use super::token_review::{TokenReview, Unavailable};
+use super::{AuthenticationError, TokenFile, UserInfo};
+
+/// How long a token that was verified here is not verified again, as by kube-apiserver. Failures
+/// are not remembered.
+const VERIFIED: Duration = Duration::from_secs(10);
+
+/// The methods that know bearer tokens.
+pub struct Tokens {
+    /// `--token-auth-file`
+    pub file: Option<TokenFile>,
+    /// `--service-account-key-file`
+    pub service_accounts: Option<Arc<ServiceAccounts>>,
+    /// `--authentication-token-review`
+    pub review: Option<Arc<TokenReview>>,
+    /// What is remembered of tokens; those of `file` do not need it.
+    pub cache: Arc<TokenCache>,
+}
+
+impl Tokens {
+    /// Whose token this is.
+    ///
+    /// # Errors
+    /// That it is nobody's or that this cannot be found out, after the reason went to the log.
+    pub async fn user(&self, token: &[u8]) -> Result<Arc<UserInfo>, AuthenticationError> {
+        if let Some(user) = self.file.as_ref().and_then(|file| file.user(token)) {
+            return Ok(user.clone());
+        }
+        if self.service_accounts.is_none() && self.review.is_none() {
+            tracing::debug!("invalid bearer token");
+            return Err(AuthenticationError::Unauthorized);
+        }
+        let id = self.cache.id(token);
+        if let Some(user) = self.cache.user(&id) {
+            return Ok(user);
+        }
+        let now = SystemTime::now();
+        if let Some(jwt) = Jwt::parse(token)
+            && let Some(Verified { user, expires }) = self.verify(&jwt, now)
+        {
+            let user = Arc::new(user);
+            let left = expires.map_or(VERIFIED, |end| end.duration_since(now).unwrap_or_default());
+            self.cache.remember_user(id, user.clone(), left.min(VERIFIED));
+            return Ok(user);
+        }
+        let answer = match &self.review {
+            Some(review) => review.user(id, token).await,
+            None => Ok(None),
+        };
+        match answer {
+            Ok(Some(user)) => Ok(user),
+            Ok(None) => {
+                tracing::debug!("invalid bearer token");
+                Err(AuthenticationError::Unauthorized)
+            }
+            Err(Unavailable) => Err(AuthenticationError::Unavailable),
+        }
+    }
+
+    /// Asks the methods that need nobody else to verify a token.
+    fn verify(&self, token: &Jwt<'_>, now: SystemTime) -> Option<Verified> {
+        let accounts = self.service_accounts.as_ref()?;
+        accounts.verify(token, now).unwrap_or_else(|error| {
+            tracing::debug!(%error, "bad service account token");
+            None
+        })
+    }
+}
