@@ -211,6 +211,11 @@ impl Output for LogFile {
         Written { whole: appended.whole, error: appended.error }
     }
 
+    fn is_quick(&self) -> bool {
+        // A pipe's reader may keep us waiting.
+        self.open.regular
+    }
+
     fn check(&mut self) -> io::Result<bool> {
         match fs::metadata(&self.path) {
             Ok(metadata) if self.open.is(&metadata) => {

@@ -1,8 +1,8 @@
-//! Where encoded events go: one queue, one writer thread, one log.
+//! Where encoded events go: one queue, one writer at a time, one log.
 //!
 //! A request hands over a whole line ([`Sink::submit`]) and, by mode, waits for the [`Ack`] or does
-//! not. The writer takes all lines that wait and writes them together. Lines of one
-//! submitter keep their order; those of different ones are mixed, but never within a line.
+//! not. Whoever writes takes all lines that wait and writes them together: the submitter itself where
+//! that is cheaper, else a thread. Lines of one submitter keep their order; those of different ones are mixed, but never within a line.
 //!
 //! As kube-apiserver's log backend, but: a deleted or moved log file is noticed; rotation overwrites
 //! no older file; a line longer than `--audit-log-maxsize` is written, alone in its file; and a line
@@ -59,7 +59,7 @@ struct Log {
     metrics: Arc<Metrics>,
     /// Events that did not get into the queue.
     refused: Arc<Losses>,
-    state: Arc<Mutex<SinkState>>,
+    writer: Arc<Writer>,
     thread: Mutex<Option<JoinHandle<()>>>,
     /// Closed when the writer has ended.
     ended: watch::Receiver<()>,
@@ -109,8 +109,8 @@ impl Sink {
         self.log.as_ref().is_some_and(|log| log.mode == Mode::BlockingStrict)
     }
 
-    /// Hands over one encoded event, which must end with its only newline. Never waits, and needs
-    /// no runtime. In batch mode the [`Ack`] is ready at once, and an event that finds the queue
+    /// Hands over one encoded event, which must end with its only newline. Waits for no other
+    /// submitter, and needs no runtime; in the blocking modes it may do the write. In batch mode the [`Ack`] is ready at once, and an event that finds the queue
     /// full is lost, counted and logged, but `Ok`. In the blocking modes it is ready when the write
     /// has returned; no event is refused, since each request in flight has but a few.
     pub fn submit(&self, line: Vec<u8>) -> Ack {
@@ -123,7 +123,10 @@ impl Sink {
         };
         log.metrics.events.increment();
         match log.queue.push(line) {
-            Pushed::Queued(ack) => ack,
+            Pushed::Queued(ack) => {
+                log.writer.submitted();
+                ack
+            }
             Pushed::Full => {
                 log.refused.add(1, &"audit buffer queue blocked");
                 Ack::ready(Ok(()))
@@ -138,7 +141,7 @@ impl Sink {
     /// Whether the last write went well.
     pub fn state(&self) -> SinkState {
         match &self.log {
-            Some(log) => log.state.lock().expect("nothing panics while it holds the state").clone(),
+            Some(log) => log.writer.state(),
             None => SinkState::Ok,
         }
     }
@@ -147,7 +150,7 @@ impl Sink {
     /// at once.
     pub fn reopen(&self) {
         if let Some(log) = &self.log {
-            log.queue.reopen();
+            log.writer.reopen();
         }
     }
 
@@ -177,28 +180,25 @@ impl Sink {
             Mode::Batch { buffer_size, .. } => (Some(buffer_size), Plugin::Buffered),
             Mode::Blocking | Mode::BlockingStrict => (None, Plugin::Log),
         };
-        let queue = Arc::new(Queue::new(capacity, metrics.clone()));
+        let by_submitters = capacity.is_none() && output.is_quick();
+        let queue = Arc::new(Queue::new(capacity, by_submitters, metrics.clone()));
         let refused = Arc::new(Losses::new(refused, metrics.clone()));
-        let state = Arc::new(Mutex::new(SinkState::Ok));
+        let losses = Losses::new(Plugin::Log, metrics.clone());
+        let writer =
+            Writer::new(queue.clone(), output, by_submitters, name, losses, refused.clone());
+        let writer = Arc::new(writer);
+        let batcher = Batcher::new(&mode, Instant::now());
         let (end, ended) = watch::channel(());
-        let writer = Writer {
-            queue: queue.clone(),
-            batcher: Batcher::new(&mode, Instant::now()),
-            output,
-            name: name.into(),
-            losses: Losses::new(Plugin::Log, metrics.clone()),
-            refused: refused.clone(),
-            state: state.clone(),
-        };
+        let threads_own = writer.clone();
         let thread = std::thread::Builder::new()
             .name("audit-writer".to_owned())
             .spawn(move || {
                 let _end = end;
-                writer.run();
+                threads_own.run(batcher);
             })
             .map_err(SinkError::Thread)?;
         let thread = Mutex::new(Some(thread));
-        let log = Log { queue, mode, metrics, refused, state, thread, ended };
+        let log = Log { queue, mode, metrics, refused, writer, thread, ended };
         Ok(Sink { log: Some(Arc::new(log)), observer: None })
     }
 }

@@ -12,6 +12,12 @@ pub(super) trait Output: Send {
     /// Writes some of the lines, in order, and at least tries the first.
     fn write(&mut self, lines: &[Vec<u8>]) -> Written;
 
+    /// Whether a write mostly takes but microseconds, so that threads which have better to do may
+    /// write.
+    fn is_quick(&self) -> bool {
+        false
+    }
+
     /// Called about twice a second, also when nothing is written: is this still the right place?
     /// `true`: it was not, and a new one was opened.
     fn check(&mut self) -> io::Result<bool> {

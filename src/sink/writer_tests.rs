@@ -4,6 +4,8 @@ use std::pin::pin;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::task::{Context, Poll, Waker};
 
+use tokio::runtime::Runtime;
+
 use super::*;
 use crate::metrics::{Metrics, Plugin};
 use crate::sink::{Ack, Mode, Sink, Throttle};
@@ -21,9 +23,14 @@ struct Fake {
     calls: Sender<Vec<String>>,
     acts: Receiver<Act>,
     synced: Sender<()>,
+    quick: bool,
 }
 
 impl Output for Fake {
+    fn is_quick(&self) -> bool {
+        self.quick
+    }
+
     fn write(&mut self, lines: &[Vec<u8>]) -> crate::sink::output::Written {
         let text = |line: &Vec<u8>| String::from_utf8(line.clone()).unwrap().trim_end().to_owned();
         self.calls.send(lines.iter().map(text).collect()).unwrap();
@@ -51,11 +58,16 @@ struct Rig {
 }
 
 fn rig(mode: Mode) -> Rig {
+    rig_with(mode, false)
+}
+
+/// With an output that submitters write to themselves if it is `quick`.
+fn rig_with(mode: Mode, quick: bool) -> Rig {
     let metrics = Arc::new(Metrics::default());
     let (calls_in, calls) = mpsc::channel();
     let (acts, acts_out) = mpsc::channel();
     let (synced_in, synced) = mpsc::channel();
-    let output = Box::new(Fake { calls: calls_in, acts: acts_out, synced: synced_in });
+    let output = Box::new(Fake { calls: calls_in, acts: acts_out, synced: synced_in, quick });
     let sink = Sink::start(output, "audit.log", mode, metrics.clone()).unwrap();
     Rig { sink, metrics, calls, acts, synced }
 }
@@ -105,6 +117,60 @@ async fn what_gathers_during_a_write_is_written_together() {
     }
     assert_eq!(rig.metrics.events.value(), 11);
     assert_eq!(rig.lost(), (0, 0));
+}
+
+#[tokio::test]
+async fn a_lone_submitter_writes_its_line_itself() {
+    let rig = rig_with(Mode::Blocking, true);
+    for text in ["one", "two"] {
+        rig.act(Act::Write);
+        let mut ack = rig.submit(text);
+        assert!(!pending(&mut ack), "no thread was waited for");
+        assert_eq!(rig.call(), [text]);
+    }
+    rig.sink.shutdown().await;
+    assert_eq!(rig.lost(), (0, 0));
+}
+
+#[test]
+fn who_has_the_output_writes_what_others_submit() {
+    let rig = rig_with(Mode::BlockingStrict, true);
+    std::thread::scope(|scope| {
+        let sink = rig.sink.clone();
+        scope.spawn(move || drop(sink.submit(b"first\n".to_vec())));
+        assert_eq!(rig.call(), ["first"]);
+        // The first is still in its write, and these do not wait for it.
+        let mut others = [rig.submit("a"), rig.submit("b")];
+        assert!(others.iter_mut().all(pending));
+        rig.act(Act::Write);
+        assert_eq!(rig.call(), ["a", "b"]);
+        assert!(others.iter_mut().all(pending));
+        rig.act(Act::FailAfter(1));
+        let [a, b] = others.map(|ack| Runtime::new().unwrap().block_on(ack));
+        a.unwrap();
+        b.unwrap_err();
+    });
+    assert_eq!(rig.lost(), (1, 0));
+}
+
+#[tokio::test]
+async fn after_a_slow_write_the_thread_writes() {
+    let rig = rig_with(Mode::Blocking, true);
+    std::thread::scope(|scope| {
+        let sink = rig.sink.clone();
+        let slow = scope.spawn(move || drop(sink.submit(b"slow\n".to_vec())));
+        rig.call();
+        std::thread::sleep(SLOW);
+        rig.act(Act::Write);
+        slow.join().unwrap();
+    });
+    // The write hangs, the submitter does not.
+    let mut ack = rig.submit("next");
+    assert_eq!(rig.call(), ["next"]);
+    assert!(pending(&mut ack));
+    rig.act(Act::Write);
+    ack.await.unwrap();
+    rig.sink.shutdown().await;
 }
 
 #[tokio::test]
