@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kube_audit_proxy::sink::{LogPath, Mode, Rotation, Sink, SinkConfig};
+use kube_audit_proxy::sink::{LogPath, Mode, Rotation, Sink, SinkConfig, SyncMode};
 
 /// Of a usual event of level Metadata.
 const LINE: usize = 900;
@@ -23,9 +23,14 @@ fn main() {
     println!("{:<12} {:>6} {:>12} {:>12}", "mode", "tasks", "CPU µs/event", "events/s");
     for tasks in [1, 64] {
         let (without, _) = runtime.block_on(measure(Sink::discard(), tasks));
-        for (name, mode) in [("blocking", Mode::Blocking), ("batch", batch())] {
+        for (name, mode, sync) in [
+            ("blocking", Mode::Blocking, SyncMode::Off),
+            ("interval", Mode::Blocking, SyncMode::Interval(Duration::from_secs(1))),
+            ("always", Mode::Blocking, SyncMode::Always),
+            ("batch", batch(), SyncMode::Off),
+        ] {
             let path = LogPath::File(folder.join("audit.log"));
-            let config = SinkConfig { path, mode, rotation: Rotation::NEVER };
+            let config = SinkConfig { path, mode, rotation: Rotation::NEVER, sync };
             let sink = Sink::open(config, Arc::default()).expect("a log");
             let (with, rate) = runtime.block_on(measure(sink, tasks));
             println!("{name:<12} {tasks:>6} {:>12.2} {rate:>12.0}", with - without);

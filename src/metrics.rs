@@ -131,6 +131,8 @@ pub struct Metrics {
     pub sink_queue: Gauge,
     /// Log files rotated.
     pub log_rotations: Counter,
+    /// 1 while the audit log cannot be written.
+    pub log_failing: Gauge,
 }
 
 impl Default for Metrics {
@@ -155,6 +157,7 @@ impl Default for Metrics {
             reload_failure: Default::default(),
             sink_queue: Gauge::default(),
             log_rotations: Counter::default(),
+            log_failing: Gauge::default(),
         }
     }
 }
@@ -269,6 +272,11 @@ impl Metrics {
             "kube_audit_proxy_log_rotations_total",
             "Audit log files rotated.",
             &self.log_rotations,
+        );
+        text.gauge(
+            "kube_audit_proxy_log_failing",
+            "1 while the audit log cannot be written.",
+            &self.log_failing,
         );
         text.0
     }

@@ -30,7 +30,7 @@ use std::time::Instant;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 
-pub use self::config::{LogPath, Mode, Rotation, SinkConfig, Throttle};
+pub use self::config::{LogPath, Mode, Rotation, SinkConfig, SyncMode, Throttle};
 pub use self::error::{SinkError, WriteError};
 pub use self::queue::Ack;
 pub use self::writer::SinkState;
@@ -77,10 +77,11 @@ impl Sink {
             LogPath::Stdout => Box::new(Stdout::open()?),
             LogPath::File(path) => {
                 let rotation = config.rotation;
-                Box::new(LogFile::open(path, rotation, Clock::system(), metrics.clone())?)
+                let log = LogFile::open(path, rotation, Clock::system(), metrics.clone())?;
+                Box::new(if config.sync == SyncMode::Off { log.never_synced() } else { log })
             }
         };
-        Sink::start(output, &config.path.to_string(), config.mode, metrics)
+        Sink::start(output, &config.path.to_string(), config.mode, config.sync, metrics)
     }
 
     /// No log: events are not even counted.
@@ -138,6 +139,13 @@ impl Sink {
         }
     }
 
+    /// Whether an event could be written now, as far as is known without one: for requests that
+    /// must be refused before they have an event to write. A log that failed and that cannot be
+    /// asked, such as a pipe, is said to be writable to one caller now and then, whose events tell.
+    pub fn is_writable(&self) -> bool {
+        self.log.as_ref().is_none_or(|log| log.writer.is_writable())
+    }
+
     /// Whether the last write went well.
     pub fn state(&self) -> SinkState {
         match &self.log {
@@ -174,18 +182,21 @@ impl Sink {
         output: Box<dyn Output>,
         name: &str,
         mode: Mode,
+        sync: SyncMode,
         metrics: Arc<Metrics>,
     ) -> Result<Sink, SinkError> {
         let (capacity, refused) = match mode {
             Mode::Batch { buffer_size, .. } => (Some(buffer_size), Plugin::Buffered),
             Mode::Blocking | Mode::BlockingStrict => (None, Plugin::Log),
         };
-        let by_submitters = capacity.is_none() && output.is_quick();
+        // A sync is not quick, and the more lines share one the better.
+        let quick = output.is_quick() && sync != SyncMode::Always;
+        let by_submitters = capacity.is_none() && quick;
         let queue = Arc::new(Queue::new(capacity, by_submitters, metrics.clone()));
         let refused = Arc::new(Losses::new(refused, metrics.clone()));
-        let losses = Losses::new(Plugin::Log, metrics.clone());
+        let (own_queue, own_refused) = (queue.clone(), refused.clone());
         let writer =
-            Writer::new(queue.clone(), output, by_submitters, name, losses, refused.clone());
+            Writer::new(own_queue, output, by_submitters, sync, name, own_refused, metrics.clone());
         let writer = Arc::new(writer);
         let batcher = Batcher::new(&mode, Instant::now());
         let (end, ended) = watch::channel(());
