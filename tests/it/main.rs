@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "tests may panic, their helpers too")]
 
 mod backends;
+mod crash;
 mod decisions;
+mod faults;
 mod forwarding;
 mod headers;
 mod hot_reload;
