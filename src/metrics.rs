@@ -141,6 +141,8 @@ pub struct Metrics {
     pub bodies_cut: Counter,
     /// Bodies that are in the log as a string, since no JSON could be made of them.
     pub bodies_unreadable: Counter,
+    /// 1 while the audit log cannot be written.
+    pub log_failing: Gauge,
 }
 
 impl Default for Metrics {
@@ -167,6 +169,7 @@ impl Default for Metrics {
             log_rotations: Counter::default(),
             bodies_cut: Counter::default(),
             bodies_unreadable: Counter::default(),
+            log_failing: Gauge::default(),
         }
     }
 }
@@ -291,6 +294,11 @@ impl Metrics {
             "kube_audit_proxy_bodies_unreadable_total",
             "Bodies that could not be made JSON; the event's annotations say why.",
             &self.bodies_unreadable,
+        );
+        text.gauge(
+            "kube_audit_proxy_log_failing",
+            "1 while the audit log cannot be written.",
+            &self.log_failing,
         );
         text.0
     }

@@ -157,6 +157,22 @@ impl Record {
         self.emit(Stage::RequestReceived, self.facts.received)
     }
 
+    /// Whether the request must be refused now because its record cannot be written: in
+    /// `blocking-strict`, where no `RequestReceived` is written that would tell, but other events are
+    /// to come.
+    pub fn is_unwritable(&self) -> bool {
+        let omitted = |stage| self.decision.omit_stages.contains(stage);
+        let to_come = self.decision.level > Level::None
+            && (!omitted(Stage::ResponseComplete)
+                || self.long_running && !omitted(Stage::ResponseStarted));
+        to_come && self.is_strict() && !self.recorder.sink.is_writable()
+    }
+
+    /// Whether nothing may pass whose event could not be stored.
+    pub fn is_strict(&self) -> bool {
+        self.recorder.sink.is_strict()
+    }
+
     /// The proxy has found that the request may be done as `user`.
     pub fn impersonation_granted(&mut self, user: UserInfo) {
         self.impersonated = Some(Impersonated { user, judged_upstream: false });

@@ -29,6 +29,7 @@ fn defaults_are_kube_apiservers() {
     assert_eq!(config.audit.log.path, LogPath::File("audit.log".into()));
     assert_eq!(config.audit.log.mode, Mode::Blocking);
     assert_eq!(config.audit.log.rotation, Rotation::default());
+    assert_eq!(config.audit.log.sync, SyncMode::Off);
     assert_eq!(config.audit.format, Format::Json);
     assert_eq!(config.operation.admin_addr, "127.0.0.1:8081".parse().unwrap());
     assert_eq!(config.operation.shutdown_timeout, Duration::from_secs(30));
@@ -54,6 +55,7 @@ fn flags_become_settings() {
         "--audit-log-batch-throttle-burst=15",
         "--audit-log-maxsize=0",
         "--audit-log-compress",
+        "--audit-log-sync=interval",
         "-v4",
     ])
     .unwrap();
@@ -74,12 +76,18 @@ fn flags_become_settings() {
     assert_eq!(config.audit.log.mode, mode);
     assert_eq!(config.audit.log.rotation.max_size_mib, 0);
     assert!(config.audit.log.rotation.compress);
+    assert_eq!(config.audit.log.sync, SyncMode::Interval(Duration::from_secs(1)));
     assert_eq!(config.operation.log_level, tracing::Level::DEBUG);
 }
 
 #[test]
 fn what_makes_no_sense_is_refused_with_a_remedy() {
-    let cases: [(&[&str], &str); 21] = [
+    let cases: [(&[&str], &str); 23] = [
+        (&["--audit-log-sync=on"], "[possible values: off, interval, always]"),
+        (
+            &["--audit-log-sync=interval", "--audit-log-sync-interval=0s"],
+            "--audit-log-sync-interval must be above 0",
+        ),
         (&["--audit-log-mode=foo"], "[possible values: batch, blocking, blocking-strict]"),
         (&["--audit-log-format=foo"], "[possible values: json, legacy]"),
         (&["--audit-log-version=v1beta1"], "[possible values: audit.k8s.io/v1]"),

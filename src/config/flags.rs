@@ -213,6 +213,13 @@ pub struct ServeFlags {
     /// Whether requests wait for their events to be written
     #[arg(long, value_name = "MODE", default_value = "blocking", help_heading = LOG)]
     pub audit_log_mode: AuditLogMode,
+    /// When events are on the disk itself, and not only in the system's memory
+    #[arg(long, value_name = "WHEN", default_value = "off", help_heading = LOG)]
+    pub audit_log_sync: AuditLogSync,
+    /// The longest time that events are in memory only, with --audit-log-sync=interval
+    #[arg(long, value_name = "TIME", default_value = "1s", help_heading = LOG)]
+    #[arg(value_parser = parse_duration, allow_hyphen_values = true)]
+    pub audit_log_sync_interval: Duration,
     /// Events that may wait to be written, in batch mode
     #[arg(long, value_name = "COUNT", default_value_t = 10_000, help_heading = LOG)]
     #[arg(allow_negative_numbers = true)]
@@ -337,6 +344,17 @@ pub enum AuditLogMode {
     Blocking,
     /// They do, and are refused if it fails when they begin
     BlockingStrict,
+}
+
+/// `--audit-log-sync`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AuditLogSync {
+    /// When the system likes
+    Off,
+    /// After --audit-log-sync-interval at the latest
+    Interval,
+    /// Before an event counts as written; events at the same time share one sync
+    Always,
 }
 
 /// `--log-format`

@@ -14,14 +14,14 @@ use std::time::Duration;
 use http::HeaderName;
 use rustls::SupportedCipherSuite;
 
-use self::flags::{AuditLogFormat, AuditLogMode, TlsMinVersion, UpstreamIdentity};
+use self::flags::{AuditLogFormat, AuditLogMode, AuditLogSync, TlsMinVersion, UpstreamIdentity};
 pub use self::flags::{LogFormat, ServeFlags};
 use crate::audit::body::Redaction;
 use crate::audit::record::Format;
 use crate::authn::{RequestHeaderNames, TokenReviewSettings};
 use crate::request::source::TrustedProxies;
 use crate::server::tls::{self, MinVersion, TlsOptions};
-use crate::sink::{LogPath, Mode, Rotation, SinkConfig, Throttle};
+use crate::sink::{LogPath, Mode, Rotation, SinkConfig, SyncMode, Throttle};
 use crate::upstream::UpstreamFlags;
 use crate::upstream::identity::Identity;
 
@@ -405,7 +405,18 @@ fn audit(flags: &ServeFlags) -> Result<Audit, ConfigError> {
         AuditLogFormat::Json => Format::Json,
         AuditLogFormat::Legacy => Format::Legacy,
     };
-    let log = SinkConfig { path, mode: mode(flags)?, rotation };
+    let sync = match flags.audit_log_sync {
+        AuditLogSync::Off => SyncMode::Off,
+        AuditLogSync::Always => SyncMode::Always,
+        AuditLogSync::Interval if flags.audit_log_sync_interval.is_zero() => {
+            return fail(
+                "--audit-log-sync-interval must be above 0; to sync before each event counts as \
+                 written, give --audit-log-sync=always",
+            );
+        }
+        AuditLogSync::Interval => SyncMode::Interval(flags.audit_log_sync_interval),
+    };
+    let log = SinkConfig { path, mode: mode(flags)?, rotation, sync };
     Ok(Audit { policy_file, log, format, bodies: bodies(flags)? })
 }
 

@@ -174,39 +174,35 @@ async fn admit(
         Record::begin(proxy.recorder.clone(), facts, user, decision)
     };
     if let Some(status) = bad_timeout(&facts) {
-        let response = known(&status);
-        stored(begin(facts, None).refused_unauthenticated(status)).await;
-        return Err(response);
+        return Err(refuse_unauthenticated(begin(facts, None), &status, status.clone()).await);
     }
     let certificates = connection.certificates.as_ref();
     let caller = match proxy.authenticator.authenticate(certificates, &parts.headers).await {
         Ok(caller) => caller,
         Err(AuthenticationError::Unauthorized) => {
             let status = Status::unauthorized();
-            let response = known(&status);
             let shown = if accepts_any_encoding(&parts.headers) {
-                status
+                status.clone()
             } else {
                 let query = facts.target.query();
                 let message = authn::attempted(&parts.headers, query, certificates.is_some());
                 Status { message, code: status.code, ..Status::default() }
             };
-            stored(begin(facts, None).refused_unauthenticated(shown)).await;
-            return Err(response);
+            return Err(refuse_unauthenticated(begin(facts, None), &status, shown).await);
         }
         Err(AuthenticationError::Unavailable) => {
             let message = "the proxy cannot ask the API server whose token this is";
             let status = Status::service_unavailable(message);
-            let response = known(&status);
-            stored(begin(facts, None).refused_unauthenticated(status)).await;
-            return Err(response);
+            let shown = status.clone();
+            return Err(refuse_unauthenticated(begin(facts, None), &status, shown).await);
         }
     };
     let mut record = begin(facts, Some(&caller));
-    if let Some(ack) = record.received()
-        && ack.await.is_err()
-        && proxy.recorder.sink.is_strict()
-    {
+    let writable = match record.received() {
+        Some(ack) => stored(&record, Some(ack)).await.is_ok(),
+        None => !record.is_unwritable(),
+    };
+    if !writable {
         return Err(rejected(record));
     }
     match unresolved {
@@ -381,12 +377,25 @@ fn accepts_any_encoding(headers: &http::HeaderMap) -> bool {
         })
 }
 
+/// Answers `status` to a request of nobody, with `shown` in its one event.
+async fn refuse_unauthenticated(
+    record: Record,
+    status: &Status,
+    shown: Status,
+) -> Response<ResponseBody> {
+    let (strict, target) = (record.is_strict(), record.facts().target.clone());
+    let ack = record.refused_unauthenticated(shown);
+    match waited(strict, ack).await {
+        Ok(()) => known(status),
+        Err(NotStored) => unrecorded(&target),
+    }
+}
+
 /// Ends the record with a refusal of our own, and answers with it.
 async fn refuse(mut record: Record, status: Status) -> Response<ResponseBody> {
     let response = known(&status);
     record.answered_here(status);
-    finish(record).await;
-    response
+    finish(record, response).await
 }
 
 /// kube-apiserver's plain text for URLs that it cannot resolve, whose events have only the code.
@@ -394,14 +403,19 @@ async fn refuse_unresolved(mut record: Record, error: InfoError) -> Response<Res
     let uri = quote(record.facts().target.as_str().as_bytes());
     let text = format!("Internal Server Error: {uri}: failed to create RequestInfo: {error}\n");
     record.answered(500, None);
-    finish(record).await;
-    plain_text(StatusCode::INTERNAL_SERVER_ERROR, text)
+    finish(record, plain_text(StatusCode::INTERNAL_SERVER_ERROR, text)).await
 }
 
 /// The request's first event could not be stored, and must be (`blocking-strict`).
 fn rejected(record: Record) -> Response<ResponseBody> {
-    let uri = quote(record.facts().target.as_str().as_bytes());
+    let response = unrecorded(&record.facts().target);
     record.rejected(500);
+    response
+}
+
+/// What kube-apiserver says to a request that it may not record.
+fn unrecorded(target: &PathAndQuery) -> Response<ResponseBody> {
+    let uri = quote(target.as_str().as_bytes());
     let text = format!("Internal Server Error: {uri}: failed to store audit event\n");
     let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     plain_text(StatusCode::INTERNAL_SERVER_ERROR, text)
@@ -410,25 +424,37 @@ fn rejected(record: Record) -> Response<ResponseBody> {
 async fn unreachable_upstream(record: Record, error: &SendError) -> Response<ResponseBody> {
     if error.is_clients_fault() {
         // The client broke off its body: it is gone, and so is its request.
-        finish(record).await;
-        return known(&Status::client_gone());
+        return finish(record, known(&Status::client_gone())).await;
     }
     tracing::warn!(%error, "the API server did not answer");
     let message = "the proxy cannot reach the API server";
     refuse(record, Status::service_unavailable(message)).await
 }
 
-/// Writes what is left of the record of an answer that is known in full.
-async fn finish(mut record: Record) {
-    stored(record.response_started()).await;
-    stored(record.complete()).await;
+/// Writes what is left of the record of an answer that is known in full; gives the answer.
+async fn finish(mut record: Record, response: Response<ResponseBody>) -> Response<ResponseBody> {
+    let (strict, target) = (record.is_strict(), record.facts().target.clone());
+    let started = waited(strict, record.response_started()).await;
+    match waited(strict, record.complete()).await.and(started) {
+        Ok(()) => response,
+        Err(NotStored) => unrecorded(&target),
+    }
 }
 
-/// Waits until an event is stored, if the mode is to wait. A failure has been counted and logged;
-/// it is too late to refuse the request for it.
-async fn stored(ack: Option<Ack>) {
-    if let Some(ack) = ack {
-        let _ = ack.await;
+/// An event is not in the log, and must be (`blocking-strict`). That has been counted and logged.
+#[derive(Debug)]
+struct NotStored;
+
+/// Waits until an event is stored, if the mode is to wait.
+async fn stored(record: &Record, ack: Option<Ack>) -> Result<(), NotStored> {
+    waited(record.is_strict(), ack).await
+}
+
+/// As [`stored`], where the record is gone.
+async fn waited(strict: bool, ack: Option<Ack>) -> Result<(), NotStored> {
+    match ack {
+        Some(ack) => ack.await.or(if strict { Err(NotStored) } else { Ok(()) }),
+        None => Ok(()),
     }
 }
 

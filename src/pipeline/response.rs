@@ -12,7 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::stored;
+use super::{NotStored, stored, unrecorded, waited};
 use crate::audit::body::Capture;
 use crate::audit::record::Record;
 use crate::audit::response::StatusTap;
@@ -45,6 +45,8 @@ struct Relayed {
     tap: Option<StatusTap>,
     capture: Option<Capture>,
     code: u16,
+    /// An answer whose end is not recorded has no end.
+    strict: bool,
     record: Option<Record>,
     /// The end of the record, while it is not stored.
     storing: Option<Ack>,
@@ -85,14 +87,21 @@ pub async fn relay(
         }
         tap = None;
         record.answered(code, status);
-        stored(record.response_started()).await;
+        let ack = record.response_started();
+        if let Err(NotStored) = stored(&record, ack).await {
+            // The record ends as it is dropped.
+            return unrecorded(&record.facts().target);
+        }
     }
 
     let relayed = if ahead.is_empty() && body.is_end_stream() {
         if !record.is_long_running() {
             record.answered(code, None);
         }
-        stored(record.complete()).await;
+        let (strict, target) = (record.is_strict(), record.facts().target.clone());
+        if let Err(NotStored) = waited(strict, record.complete()).await {
+            return unrecorded(&target);
+        }
         ResponseBody(Source::Known(None))
     } else {
         let ending = record.is_long_running().then(|| Box::pin(ending.cancelled_owned()));
@@ -104,6 +113,7 @@ pub async fn relay(
             tap,
             capture,
             code,
+            strict: record.is_strict(),
             record: Some(record),
             storing: None,
             held: None,
@@ -262,9 +272,15 @@ impl Relayed {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Some(ack) = &mut self.storing {
-            // A failure has been counted and logged; the answer is under way already.
-            let _ = ready!(Pin::new(ack).poll(context));
+            // A failure has been counted and logged. The answer is under way already: all that can
+            // still be done is to break it off.
+            let stored = ready!(Pin::new(ack).poll(context));
             self.storing = None;
+            if let (true, Err(error)) = (self.strict, stored) {
+                self.ended = true;
+                self.held = None;
+                return Poll::Ready(Some(Err(error.into())));
+            }
         }
         Poll::Ready(self.held.take().map(Ok))
     }

@@ -7,7 +7,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, copy_buf, split};
 
-use super::{LongRunning, ResponseBody, stored};
+use super::{LongRunning, NotStored, ResponseBody, stored, unrecorded};
 use crate::audit::record::Record;
 use crate::request::headers;
 use crate::upstream::UpstreamBody;
@@ -57,7 +57,11 @@ pub async fn switch(
     mut record: Record,
 ) -> Response<ResponseBody> {
     record.answered(StatusCode::SWITCHING_PROTOCOLS.as_u16(), None);
-    stored(record.response_started()).await;
+    let ack = record.response_started();
+    if let Err(NotStored) = stored(&record, ack).await {
+        // The record ends as it is dropped, and so does the connection to the API server.
+        return unrecorded(&record.facts().target);
+    }
 
     let mut response = Response::new(ResponseBody::known(bytes::Bytes::new()));
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -80,7 +84,10 @@ pub async fn switch(
             () = passing => {}
             () = ending.cancelled() => {}
         }
-        stored(record.complete()).await;
+        if let Some(ack) = record.complete() {
+            // The connections have ended: there is nothing left to refuse.
+            let _ = ack.await;
+        }
     });
     response
 }

@@ -13,6 +13,20 @@ pub struct SinkConfig {
     pub mode: Mode,
     /// `--audit-log-maxsize`, `-maxage`, `-maxbackup`, `-compress`; unused for standard output.
     pub rotation: Rotation,
+    /// `--audit-log-sync`; unused for standard output.
+    pub sync: SyncMode,
+}
+
+/// When events are on the disk itself, and not only in the system's memory: what a machine that
+/// fails can take with it. The end of the process alone takes nothing that was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SyncMode {
+    /// When the system likes, as with kube-apiserver; and at the end of the process.
+    Off,
+    /// After this time at the latest.
+    Interval(Duration),
+    /// Before an event counts as written.
+    Always,
 }
 
 /// Where the log is written.

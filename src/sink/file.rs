@@ -9,12 +9,21 @@ use std::os::unix::fs::{
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
+
 use super::clock::Clock;
 use super::config::Rotation;
 use super::error::SinkError;
-use super::output::{Output, Written, append};
+use super::output::{Output, Unsynced, Written, append};
 use super::rotate::Rotator;
 use crate::metrics::Metrics;
+
+/// What must be free on the disk before a log that could not be written is one again, in bytes.
+const ROOM: u64 = 64 << 10;
+
+/// How much of the file's end is looked at when it is opened, in bytes.
+const TAIL: u64 = 4 << 20;
 
 /// A log file and its rotation.
 #[derive(Debug)]
@@ -28,12 +37,18 @@ pub(super) struct LogFile {
     gone: Option<io::Error>,
     /// That the file was moved and no other can be made has been logged.
     complained: bool,
+    /// What was written is not known to be on the disk.
+    dirty: bool,
+    /// Files that were replaced before they were synced, and whether the folder is to be.
+    older: Unsynced,
+    /// They are synced now and then, and so kept open until then.
+    synced: bool,
 }
 
 /// The file as it was opened.
 #[derive(Debug)]
 struct OpenFile {
-    file: File,
+    file: Arc<File>,
     device: u64,
     inode: u64,
     /// Neither a pipe nor a device: it can be cut, rotated, read.
@@ -63,14 +78,49 @@ impl LogFile {
             path: path.parent().unwrap_or(path).to_owned(),
             source,
         })?;
-        let open = OpenFile::open(path)
+        let mut open = OpenFile::open(path)
             .map_err(|source| SinkError::File { path: path.to_owned(), source })?;
+        mend(path, &mut open);
         let rotator = if open.regular && rotation.max_size_mib > 0 {
             Some(Rotator::new(path, rotation, clock, metrics).map_err(SinkError::Thread)?)
         } else {
             None
         };
-        Ok(LogFile { path: path.to_owned(), open, rotator, gone: None, complained: false })
+        let mut log = LogFile {
+            path: path.to_owned(),
+            open,
+            rotator,
+            gone: None,
+            complained: false,
+            dirty: true,
+            older: Unsynced::default(),
+            synced: true,
+        };
+        log.folder_changed();
+        Ok(log)
+    }
+
+    /// For a log that is synced at its end only.
+    pub(super) fn never_synced(self) -> LogFile {
+        LogFile { synced: false, ..self }
+    }
+
+    /// The folder's list of files is to be on the disk, too.
+    fn folder_changed(&mut self) {
+        if self.open.regular {
+            let parent = self.path.parent().filter(|parent| *parent != Path::new(""));
+            self.older.folder = Some(parent.unwrap_or(Path::new(".")).to_owned());
+        }
+    }
+
+    /// Goes over to another file; gives the one before.
+    fn replace(&mut self, new: OpenFile) -> OpenFile {
+        let old = std::mem::replace(&mut self.open, new);
+        if std::mem::replace(&mut self.dirty, true) && old.regular && self.synced {
+            self.older.files.push(old.file.clone());
+        }
+        self.folder_changed();
+        old
     }
 
     /// How many of the lines go into this file: none if it must be rotated first.
@@ -122,8 +172,8 @@ impl LogFile {
         match opened {
             Ok(new) => {
                 new.resemble(&self.open);
-                self.open = new;
                 rotator.rotated();
+                self.replace(new);
             }
             Err(error) => {
                 tracing::error!(
@@ -165,12 +215,12 @@ impl LogFile {
             return;
         }
         let copy = |into: &mut OpenFile| {
-            let mut from = &deleted.file;
+            let mut from = &*deleted.file;
             from.seek(SeekFrom::Start(deleted.seen))?;
             if into.torn {
-                (&into.file).write_all(b"\n")?;
+                (&*into.file).write_all(b"\n")?;
             }
-            io::copy(&mut from, &mut &into.file)
+            io::copy(&mut from, &mut &*into.file)
         };
         let copied = copy(&mut self.open);
         match copied {
@@ -200,15 +250,21 @@ impl Output for LogFile {
             let error = io::Error::new(gone.kind(), gone.to_string());
             return Written { whole: 0, error: Some(error) };
         }
-        let appended = append(&mut self.open.file, &lines[..fitting], self.open.torn);
+        let appended = append(&mut &*self.open.file, &lines[..fitting], self.open.torn);
         self.open.size += appended.bytes;
         self.open.torn = appended.torn;
         self.open.inherited &= appended.bytes == 0;
+        self.dirty |= appended.bytes > 0;
         let rest = (appended.bytes - appended.whole_bytes) as usize;
         if rest > 0 && self.open.regular {
             self.cut(&lines[appended.whole][..rest]);
         }
         Written { whole: appended.whole, error: appended.error }
+    }
+
+    fn is_quick(&self) -> bool {
+        // A pipe's reader may keep us waiting.
+        self.open.regular
     }
 
     fn check(&mut self) -> io::Result<bool> {
@@ -234,7 +290,7 @@ impl Output for LogFile {
         match create_folder(&self.path).and_then(|()| OpenFile::open(&self.path)) {
             Ok(new) => {
                 tracing::info!("the audit log {} was opened anew", self.path.display());
-                let old = std::mem::replace(&mut self.open, new);
+                let old = self.replace(new);
                 self.rescue(&old);
                 self.gone = None;
                 self.complained = false;
@@ -259,9 +315,72 @@ impl Output for LogFile {
         }
     }
 
-    fn sync(&mut self) -> io::Result<()> {
-        if self.open.regular { self.open.file.sync_data() } else { Ok(()) }
+    fn unsynced(&mut self) -> Unsynced {
+        let mut unsynced = std::mem::take(&mut self.older);
+        if std::mem::take(&mut self.dirty) && self.open.regular {
+            unsynced.files.push(self.open.file.clone());
+        }
+        unsynced
     }
+
+    fn still_unsynced(&mut self, mut unsynced: Unsynced) {
+        unsynced.files.append(&mut self.older.files);
+        unsynced.folder = self.older.folder.take().or(unsynced.folder);
+        self.older = unsynced;
+    }
+
+    fn probe(&mut self) -> io::Result<bool> {
+        if let Some(gone) = &self.gone {
+            return Err(io::Error::new(gone.kind(), gone.to_string()));
+        }
+        if !self.open.regular {
+            return Ok(false);
+        }
+        // Room behind the end of the file, which is not moved by it.
+        let room = fallocate(&*self.open.file, FallocateFlags::KEEP_SIZE, self.open.size, ROOM);
+        match room {
+            Ok(()) => Ok(true),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// At the start: what a crash has left of a line is completed, if only its end is missing, or set
+/// aside in a file of its own. So each line of the log is a whole event.
+fn mend(path: &Path, open: &mut OpenFile) {
+    let Some(end) = open.mended_end().filter(|end| *end < open.size) else {
+        return;
+    };
+    let mut name = path.as_os_str().to_owned();
+    name.push(".torn");
+    let aside = PathBuf::from(name);
+    let set_aside = || {
+        let mut options = OpenOptions::new();
+        let mut to = options.append(true).create(true).mode(0o600).open(&aside)?;
+        let mut rest = vec![0; (open.size - end) as usize];
+        open.file.read_exact_at(&mut rest, end)?;
+        rest.push(b'\n');
+        to.write_all(&rest)?;
+        to.sync_all()?;
+        open.file.set_len(end)
+    };
+    match set_aside() {
+        Ok(()) => tracing::warn!(
+            "the audit log {} did not end with a whole event; the last {} bytes are in {} now",
+            path.display(),
+            open.size - end,
+            aside.display()
+        ),
+        Err(error) => tracing::error!(
+            "the audit log {} does not end with a whole event, and its last {} bytes cannot be \
+             set aside in {}: {error}; they are ended as a line",
+            path.display(),
+            open.size - end,
+            aside.display()
+        ),
+    }
+    open.measure();
 }
 
 impl OpenFile {
@@ -281,7 +400,7 @@ impl OpenFile {
         };
         let metadata = file.metadata()?;
         let mut open = OpenFile {
-            file,
+            file: Arc::new(file),
             device: metadata.dev(),
             inode: metadata.ino(),
             regular: metadata.is_file(),
@@ -308,6 +427,26 @@ impl OpenFile {
             last = [b'\n'];
         }
         self.torn = last != [b'\n'];
+    }
+
+    /// The end of its last whole line, by content: a machine that failed can leave half of a line,
+    /// or zeros where data was to come. None: not a file, not readable, or it only wants a newline.
+    fn mended_end(&self) -> Option<u64> {
+        if !self.regular || self.size == 0 {
+            return None;
+        }
+        let start = self.size.saturating_sub(TAIL);
+        let mut tail = vec![0; (self.size - start) as usize];
+        self.file.read_exact_at(&mut tail, start).ok()?;
+        // No event has a zero byte in it.
+        let zero = tail.iter().position(|byte| *byte == 0);
+        let good = &tail[..zero.unwrap_or(tail.len())];
+        let end = good.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let rest = &good[end..];
+        let whole = zero.is_none() && serde_json::from_slice::<serde_json::Value>(rest).is_ok();
+        // A line longer than what was looked at is left to be ended.
+        let unknown = end == 0 && start > 0;
+        (!whole && !unknown).then_some(start + end as u64)
     }
 
     /// Whether these are the metadata of this file.

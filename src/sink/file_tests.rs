@@ -297,12 +297,50 @@ fn reopen_opens_what_is_there() {
 }
 
 #[test]
-fn a_line_torn_by_a_crash_is_ended() {
+fn a_line_torn_by_a_crash_is_completed_or_set_aside() {
+    for (found, kept, aside) in [
+        ("{}\n{\"kind\":\"Event\"}", "{}\n{\"kind\":\"Event\"}\n", None),
+        ("{}\n{\"kind\":\"Ev", "{}\n", Some("{\"kind\":\"Ev\n")),
+        ("{\"kind\":\"Ev", "", Some("{\"kind\":\"Ev\n")),
+        // Its last blocks did not get to the disk.
+        ("{}\n{\"a\0\0\0", "{}\n", Some("{\"a\0\0\0\n")),
+        ("{}\n\0\0\n{}\n", "{}\n", Some("\0\0\n{}\n\n")),
+        ("{}\nwhole\n", "{}\nwhole\n", None),
+    ] {
+        let folder = TestFolder::new();
+        let path = folder.join("audit.log");
+        fs::write(&path, found).unwrap();
+        put(&mut unlimited(&path), "[]\n");
+        assert_eq!(folder.read("audit.log"), format!("{kept}[]\n"), "{found:?}");
+        let torn = fs::read_to_string(folder.join("audit.log.torn")).ok();
+        assert_eq!(torn.as_deref(), aside, "{found:?}");
+    }
+}
+
+#[test]
+fn what_is_to_be_synced_is_the_file_those_before_it_and_the_folder() {
     let folder = TestFolder::new();
     let path = folder.join("audit.log");
-    fs::write(&path, "{\"kind\":\"Ev").unwrap();
-    put(&mut unlimited(&path), "{}\n");
-    assert_eq!(folder.read("audit.log"), "{\"kind\":\"Ev\n{}\n");
+    let mut log = limited(&path, 10, frozen(), Arc::default());
+    let first = log.unsynced();
+    assert_eq!((first.files.len(), first.folder.as_deref()), (1, Some(folder.path())));
+    first.sync().unwrap();
+    assert!(log.unsynced().is_empty(), "nothing was written since");
+    put(&mut log, "one45678\n");
+    put(&mut log, "two45678\n");
+    let both = log.unsynced();
+    assert_eq!((both.files.len(), both.folder.is_some()), (2, true));
+    log.still_unsynced(both);
+    put(&mut log, "three678\n");
+    assert_eq!(log.unsynced().files.len(), 3);
+    put(&mut log, "four5678\n");
+    log.sync().unwrap();
+    assert!(log.unsynced().is_empty());
+
+    let mut log = log.never_synced();
+    put(&mut log, "five5678\n");
+    put(&mut log, "six45678\n");
+    assert_eq!(log.unsynced().files.len(), 1, "old files are not kept open for nothing");
 }
 
 #[test]
@@ -312,7 +350,7 @@ fn a_line_torn_by_a_failed_write_is_cut_off() {
     let mut log = unlimited(&path);
     put(&mut log, "one\n");
     let tear = |log: &mut LogFile| {
-        (&log.open.file).write_all(b"half a li").unwrap();
+        (&*log.open.file).write_all(b"half a li").unwrap();
         log.open.size += 9;
         log.open.torn = true;
     };
@@ -330,7 +368,7 @@ fn a_line_torn_by_a_failed_write_is_cut_off() {
 
     // Somebody writes to it: nothing of theirs is cut off.
     tear(&mut log);
-    (&log.open.file).write_all(b"somebody else's").unwrap();
+    (&*log.open.file).write_all(b"somebody else's").unwrap();
     log.cut(b"half a li");
     put(&mut log, "four\n");
     assert_eq!(folder.read("audit.log"), "three\nhalf a lisomebody else's\nfour\n");

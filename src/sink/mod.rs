@@ -1,8 +1,8 @@
-//! Where encoded events go: one queue, one writer thread, one log.
+//! Where encoded events go: one queue, one writer at a time, one log.
 //!
 //! A request hands over a whole line ([`Sink::submit`]) and, by mode, waits for the [`Ack`] or does
-//! not. The writer takes all lines that wait and writes them together. Lines of one
-//! submitter keep their order; those of different ones are mixed, but never within a line.
+//! not. Whoever writes takes all lines that wait and writes them together: the submitter itself where
+//! that is cheaper, else a thread. Lines of one submitter keep their order; those of different ones are mixed, but never within a line.
 //!
 //! As kube-apiserver's log backend, but: a deleted or moved log file is noticed; rotation overwrites
 //! no older file; a line longer than `--audit-log-maxsize` is written, alone in its file; and a line
@@ -30,7 +30,7 @@ use std::time::Instant;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 
-pub use self::config::{LogPath, Mode, Rotation, SinkConfig, Throttle};
+pub use self::config::{LogPath, Mode, Rotation, SinkConfig, SyncMode, Throttle};
 pub use self::error::{SinkError, WriteError};
 pub use self::queue::Ack;
 pub use self::writer::SinkState;
@@ -59,7 +59,7 @@ struct Log {
     metrics: Arc<Metrics>,
     /// Events that did not get into the queue.
     refused: Arc<Losses>,
-    state: Arc<Mutex<SinkState>>,
+    writer: Arc<Writer>,
     thread: Mutex<Option<JoinHandle<()>>>,
     /// Closed when the writer has ended.
     ended: watch::Receiver<()>,
@@ -77,10 +77,11 @@ impl Sink {
             LogPath::Stdout => Box::new(Stdout::open()?),
             LogPath::File(path) => {
                 let rotation = config.rotation;
-                Box::new(LogFile::open(path, rotation, Clock::system(), metrics.clone())?)
+                let log = LogFile::open(path, rotation, Clock::system(), metrics.clone())?;
+                Box::new(if config.sync == SyncMode::Off { log.never_synced() } else { log })
             }
         };
-        Sink::start(output, &config.path.to_string(), config.mode, metrics)
+        Sink::start(output, &config.path.to_string(), config.mode, config.sync, metrics)
     }
 
     /// No log: events are not even counted.
@@ -109,8 +110,8 @@ impl Sink {
         self.log.as_ref().is_some_and(|log| log.mode == Mode::BlockingStrict)
     }
 
-    /// Hands over one encoded event, which must end with its only newline. Never waits, and needs
-    /// no runtime. In batch mode the [`Ack`] is ready at once, and an event that finds the queue
+    /// Hands over one encoded event, which must end with its only newline. Waits for no other
+    /// submitter, and needs no runtime; in the blocking modes it may do the write. In batch mode the [`Ack`] is ready at once, and an event that finds the queue
     /// full is lost, counted and logged, but `Ok`. In the blocking modes it is ready when the write
     /// has returned; no event is refused, since each request in flight has but a few.
     pub fn submit(&self, line: Vec<u8>) -> Ack {
@@ -123,7 +124,10 @@ impl Sink {
         };
         log.metrics.events.increment();
         match log.queue.push(line) {
-            Pushed::Queued(ack) => ack,
+            Pushed::Queued(ack) => {
+                log.writer.submitted();
+                ack
+            }
             Pushed::Full => {
                 log.refused.add(1, &"audit buffer queue blocked");
                 Ack::ready(Ok(()))
@@ -135,10 +139,17 @@ impl Sink {
         }
     }
 
+    /// Whether an event could be written now, as far as is known without one: for requests that
+    /// must be refused before they have an event to write. A log that failed and that cannot be
+    /// asked, such as a pipe, is said to be writable to one caller now and then, whose events tell.
+    pub fn is_writable(&self) -> bool {
+        self.log.as_ref().is_none_or(|log| log.writer.is_writable())
+    }
+
     /// Whether the last write went well.
     pub fn state(&self) -> SinkState {
         match &self.log {
-            Some(log) => log.state.lock().expect("nothing panics while it holds the state").clone(),
+            Some(log) => log.writer.state(),
             None => SinkState::Ok,
         }
     }
@@ -147,7 +158,7 @@ impl Sink {
     /// at once.
     pub fn reopen(&self) {
         if let Some(log) = &self.log {
-            log.queue.reopen();
+            log.writer.reopen();
         }
     }
 
@@ -171,34 +182,34 @@ impl Sink {
         output: Box<dyn Output>,
         name: &str,
         mode: Mode,
+        sync: SyncMode,
         metrics: Arc<Metrics>,
     ) -> Result<Sink, SinkError> {
         let (capacity, refused) = match mode {
             Mode::Batch { buffer_size, .. } => (Some(buffer_size), Plugin::Buffered),
             Mode::Blocking | Mode::BlockingStrict => (None, Plugin::Log),
         };
-        let queue = Arc::new(Queue::new(capacity, metrics.clone()));
+        // A sync is not quick, and the more lines share one the better.
+        let quick = output.is_quick() && sync != SyncMode::Always;
+        let by_submitters = capacity.is_none() && quick;
+        let queue = Arc::new(Queue::new(capacity, by_submitters, metrics.clone()));
         let refused = Arc::new(Losses::new(refused, metrics.clone()));
-        let state = Arc::new(Mutex::new(SinkState::Ok));
+        let (own_queue, own_refused) = (queue.clone(), refused.clone());
+        let writer =
+            Writer::new(own_queue, output, by_submitters, sync, name, own_refused, metrics.clone());
+        let writer = Arc::new(writer);
+        let batcher = Batcher::new(&mode, Instant::now());
         let (end, ended) = watch::channel(());
-        let writer = Writer {
-            queue: queue.clone(),
-            batcher: Batcher::new(&mode, Instant::now()),
-            output,
-            name: name.into(),
-            losses: Losses::new(Plugin::Log, metrics.clone()),
-            refused: refused.clone(),
-            state: state.clone(),
-        };
+        let threads_own = writer.clone();
         let thread = std::thread::Builder::new()
             .name("audit-writer".to_owned())
             .spawn(move || {
                 let _end = end;
-                writer.run();
+                threads_own.run(batcher);
             })
             .map_err(SinkError::Thread)?;
         let thread = Mutex::new(Some(thread));
-        let log = Log { queue, mode, metrics, refused, state, thread, ended };
+        let log = Log { queue, mode, metrics, refused, writer, thread, ended };
         Ok(Sink { log: Some(Arc::new(log)), observer: None })
     }
 }

@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::io::{self, ErrorKind, IoSlice, Write};
 use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::SinkError;
@@ -11,6 +13,12 @@ use super::error::SinkError;
 pub(super) trait Output: Send {
     /// Writes some of the lines, in order, and at least tries the first.
     fn write(&mut self, lines: &[Vec<u8>]) -> Written;
+
+    /// Whether a write mostly takes but microseconds, so that threads which have better to do may
+    /// write.
+    fn is_quick(&self) -> bool {
+        false
+    }
 
     /// Called about twice a second, also when nothing is written: is this still the right place?
     /// `true`: it was not, and a new one was opened.
@@ -23,9 +31,48 @@ pub(super) trait Output: Send {
         Ok(())
     }
 
+    /// What was written, made or renamed since this was last asked, and may not be on the disk.
+    fn unsynced(&mut self) -> Unsynced {
+        Unsynced::default()
+    }
+
+    /// Gives back what could not be synced.
+    fn still_unsynced(&mut self, _unsynced: Unsynced) {}
+
     /// Returns when all that was written is on the disk.
     fn sync(&mut self) -> io::Result<()> {
-        Ok(())
+        let unsynced = self.unsynced();
+        unsynced.sync().inspect_err(|_| self.still_unsynced(unsynced))
+    }
+
+    /// After a failed write: would one succeed now? `false`: only a write could tell.
+    fn probe(&mut self) -> io::Result<bool> {
+        Ok(false)
+    }
+}
+
+/// Files and a folder that are not known to be on the disk. They can be synced while others write.
+#[derive(Debug, Default)]
+pub(super) struct Unsynced {
+    /// The oldest first.
+    pub(super) files: Vec<Arc<File>>,
+    /// The folder, where files were made or renamed in it.
+    pub(super) folder: Option<PathBuf>,
+}
+
+impl Unsynced {
+    /// Returns when they are on the disk.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.files.iter().try_for_each(|file| file.sync_data())?;
+        match &self.folder {
+            Some(folder) => File::open(folder)?.sync_all(),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether there is nothing to do.
+    pub(super) fn is_empty(&self) -> bool {
+        self.files.is_empty() && self.folder.is_none()
     }
 }
 

@@ -1,4 +1,4 @@
-//! Lines on their way from the requests to the writer thread.
+//! Lines on their way from the requests to the log.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -80,8 +80,8 @@ pub(super) enum Pushed {
 /// What the writer does next.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Task {
-    /// Write the group.
-    Write,
+    /// Write so many lines.
+    Write(usize),
     /// Open the log file again.
     Reopen,
     /// See whether the log file is still the one at its path.
@@ -96,6 +96,8 @@ pub(super) struct Queue {
     wake: Condvar,
     /// None: no limit, and each line has an ack. The requests in flight are limit enough.
     capacity: Option<usize>,
+    /// Whoever submits a line sees to it that it is written; the writer thread only when called.
+    by_submitters: bool,
     metrics: Arc<Metrics>,
 }
 
@@ -106,13 +108,20 @@ struct Waiting {
     since: Option<Instant>,
     closed: bool,
     reopen: bool,
+    /// The writer thread is to look at the lines although those who submit them write themselves.
+    called: bool,
     /// The writer sleeps until there are so many lines. None: it is awake, or waiting for a time.
     wake_at: Option<usize>,
 }
 
 impl Queue {
-    pub(super) fn new(capacity: Option<usize>, metrics: Arc<Metrics>) -> Queue {
-        Queue { waiting: Mutex::default(), wake: Condvar::new(), capacity, metrics }
+    pub(super) fn new(
+        capacity: Option<usize>,
+        by_submitters: bool,
+        metrics: Arc<Metrics>,
+    ) -> Queue {
+        let (waiting, wake) = (Mutex::default(), Condvar::new());
+        Queue { waiting, wake, capacity, by_submitters, metrics }
     }
 
     /// Appends a line and wakes the writer if it sleeps. Never waits for the writer.
@@ -139,7 +148,7 @@ impl Queue {
         waiting.group.acks.extend(sender);
         let length = waiting.group.lines.len();
         self.metrics.sink_queue.set(length as i64);
-        let wake = waiting.wake_at.is_some_and(|at| length >= at);
+        let wake = !self.by_submitters && waiting.wake_at.is_some_and(|at| length >= at);
         if wake {
             waiting.wake_at = None;
         }
@@ -150,13 +159,9 @@ impl Queue {
         Pushed::Queued(ack)
     }
 
-    /// Waits for something to do. Lines to write are put into `group`, which is empty.
-    pub(super) fn next(
-        &self,
-        batcher: &mut Batcher,
-        group: &mut Group,
-        next_check: Instant,
-    ) -> Task {
+    /// Waits for something to do, for the writer thread. For [`Task::Write`], the lines are then
+    /// there for [`Self::take`].
+    pub(super) fn next(&self, batcher: &mut Batcher, next_check: Instant) -> Task {
         let mut waiting = self.lock();
         loop {
             if waiting.reopen {
@@ -168,13 +173,14 @@ impl Queue {
                 return Task::Stop;
             }
             let now = Instant::now();
-            let (until, wake_at) = match batcher.step(length, waiting.since, waiting.closed, now) {
-                Step::Take(count) => {
-                    waiting.take(count, group);
-                    waiting.since = Some(now);
-                    self.metrics.sink_queue.set(waiting.group.lines.len() as i64);
-                    return Task::Write;
-                }
+            let called = std::mem::take(&mut waiting.called) || waiting.closed;
+            let step = if self.by_submitters && !called {
+                Step::Wait { until: None, wake_at: None }
+            } else {
+                batcher.step(length, waiting.since, waiting.closed, now)
+            };
+            let (until, wake_at) = match step {
+                Step::Take(count) => return Task::Write(count),
                 Step::Wait { until, wake_at } => (until, wake_at),
             };
             if now >= next_check {
@@ -189,6 +195,28 @@ impl Queue {
             waiting = guard;
             waiting.wake_at = None;
         }
+    }
+
+    /// Takes up to `count` lines, in order, and puts them into `group`, which is empty. Only for
+    /// whoever holds the output, so that lines are written in the order in which they are taken.
+    pub(super) fn take(&self, count: usize, group: &mut Group) {
+        let mut waiting = self.lock();
+        waiting.take(count, group);
+        if self.capacity.is_some() {
+            waiting.since = Some(Instant::now());
+        }
+        self.metrics.sink_queue.set(waiting.group.lines.len() as i64);
+    }
+
+    /// Whether no line waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().group.lines.is_empty()
+    }
+
+    /// Has the writer thread write what is there, where submitters do it otherwise.
+    pub(super) fn call(&self) {
+        self.lock().called = true;
+        self.wake.notify_one();
     }
 
     /// Has the writer open its log file again.
@@ -217,7 +245,7 @@ impl fmt::Debug for Queue {
 
 impl Waiting {
     fn take(&mut self, count: usize, group: &mut Group) {
-        if count == self.group.lines.len() {
+        if count >= self.group.lines.len() {
             std::mem::swap(&mut self.group, group);
         } else {
             group.lines.extend(self.group.lines.drain(..count));

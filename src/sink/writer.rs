@@ -1,22 +1,38 @@
-//! The one thread that writes the log.
+//! Writing the log: by one thread, or by whoever submits a line.
 //!
-//! It takes all lines that wait, writes them together, and only then answers those who wait for
-//! them: while one write is under way the next group gathers, so that the system calls (and, later,
-//! the syncs) a second do not grow with the number of requests.
+//! Whoever holds the output takes all lines that wait, writes them together, and only then answers
+//! those who wait for them: while one write is under way the next group gathers, so that the system
+//! calls (and the syncs) a second do not grow with the number of requests.
+//!
+//! To wake a thread and to be woken by it costs a request several times what its write costs. So
+//! where somebody waits for each line and a write takes but microseconds, there is no need of the
+//! thread: the submitter itself takes the output if it is free, and if it is not, whoever has
+//! it writes the line too. The thread looks after the file twice a second, and takes over for a while
+//! when writes become slow, so that the threads that serve requests are not held up.
 
+use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 use super::batch::Batcher;
+use super::config::SyncMode;
 use super::error::WriteError;
 use super::losses::Losses;
 use super::output::Output;
 use super::queue::{Group, Queue, Task};
+use crate::metrics::{Metrics, Plugin};
 
 /// A log file that was deleted or moved is noticed within this time.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// A submitter that writes for others hands over to the thread after so many groups.
+const GROUPS: usize = 4;
+
+/// After a write by a submitter that took so long, the thread writes for some checks.
+const SLOW: Duration = Duration::from_millis(5);
 
 /// Whether the last write went well.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,131 +43,299 @@ pub enum SinkState {
     Failing(String),
 }
 
-/// The writer's part of a sink.
+/// The output of a sink, and what is known of it.
 pub(super) struct Writer {
-    pub(super) queue: Arc<Queue>,
-    pub(super) batcher: Batcher,
-    pub(super) output: Box<dyn Output>,
+    queue: Arc<Queue>,
+    held: Mutex<Held>,
+    /// Whoever submits a line may write it.
+    by_submitters: bool,
+    /// Submitters leave it to the thread.
+    slow: AtomicBool,
+    sync: SyncMode,
     /// What errors call the log.
-    pub(super) name: Arc<str>,
-    pub(super) losses: Losses,
+    name: Arc<str>,
+    losses: Losses,
     /// Losses at the queue, if it can be full; told here where it is quiet.
-    pub(super) refused: Arc<Losses>,
-    pub(super) state: Arc<Mutex<SinkState>>,
+    refused: Arc<Losses>,
+    state: Mutex<SinkState>,
+    /// The log fails, and only a write can tell whether it still does: one may be tried.
+    trial: AtomicBool,
+    metrics: Arc<Metrics>,
+}
+
+/// What whoever writes has for itself.
+struct Held {
+    output: Box<dyn Output>,
+    group: Group,
+    /// When a write or a check failed last; None once one has succeeded.
+    failed: Option<Instant>,
 }
 
 impl Writer {
-    /// Runs until the queue is closed and empty.
-    pub(super) fn run(mut self) {
-        let mut group = Group::default();
+    pub(super) fn new(
+        queue: Arc<Queue>,
+        output: Box<dyn Output>,
+        by_submitters: bool,
+        sync: SyncMode,
+        name: &str,
+        refused: Arc<Losses>,
+        metrics: Arc<Metrics>,
+    ) -> Writer {
+        let held = Held { output, group: Group::default(), failed: None };
+        Writer {
+            queue,
+            held: Mutex::new(held),
+            by_submitters,
+            slow: AtomicBool::new(false),
+            sync,
+            name: name.into(),
+            losses: Losses::new(Plugin::Log, metrics.clone()),
+            refused,
+            state: Mutex::new(SinkState::Ok),
+            trial: AtomicBool::new(false),
+            metrics,
+        }
+    }
+
+    /// Whether the last write went well.
+    pub(super) fn state(&self) -> SinkState {
+        self.state.lock().expect("nothing panics while it holds the state").clone()
+    }
+
+    /// Whether an event could be written now, as far as is known without writing one. Of a log that
+    /// cannot be asked, and that failed, it is said to one caller now and then.
+    pub(super) fn is_writable(&self) -> bool {
+        self.state() == SinkState::Ok || self.trial.swap(false, Ordering::Relaxed)
+    }
+
+    /// Called after each line that was put into the queue: sees to it that it will be written.
+    pub(super) fn submitted(&self) {
+        if !self.by_submitters {
+            return;
+        }
+        if self.slow.load(Ordering::Relaxed) {
+            self.queue.call();
+            return;
+        }
+        for _ in 0..GROUPS {
+            let mut held = match self.held.try_lock() {
+                Ok(held) => held,
+                // Whoever has it looks at the queue after letting go of it, below or in `run`.
+                Err(TryLockError::WouldBlock) => return,
+                Err(TryLockError::Poisoned(_)) => unreachable!("outputs are guarded from panics"),
+            };
+            let started = Instant::now();
+            let result = self.write(&mut held, usize::MAX);
+            drop(held);
+            if result.is_err() || started.elapsed() >= SLOW {
+                self.slow.store(true, Ordering::Relaxed);
+                self.queue.call();
+                return;
+            }
+            if self.queue.is_empty() {
+                return;
+            }
+        }
+        self.queue.call();
+    }
+
+    /// Has the log file opened again before anything else is written.
+    pub(super) fn reopen(&self) {
+        self.slow.store(true, Ordering::Relaxed);
+        self.queue.reopen();
+    }
+
+    /// The writer thread: runs until the queue is closed and empty.
+    pub(super) fn run(&self, mut batcher: Batcher) {
         let mut next_check = Instant::now() + CHECK_INTERVAL;
-        let mut healthy = true;
+        let mut next_sync = self.next_sync();
+        let mut was_slow = false;
         loop {
-            let task = self.queue.next(&mut self.batcher, &mut group, next_check);
+            let until = next_sync.map_or(next_check, |sync| sync.min(next_check));
+            let task = self.queue.next(&mut batcher, until);
             let now = Instant::now();
-            if task == Task::Check || task == Task::Write && now >= next_check {
+            if next_sync.is_some_and(|sync| now >= sync) {
+                self.sync_beside();
+                next_sync = self.next_sync();
+            }
+            let due = matches!(task, Task::Check | Task::Write(_)) && now >= next_check;
+            if due {
                 next_check = now + CHECK_INTERVAL;
                 self.losses.tick();
                 self.refused.tick();
-                self.check(&mut healthy);
+                self.check(&mut self.hold());
+                // Slow for a whole interval, and perhaps no longer.
+                was_slow = !was_slow && self.slow.load(Ordering::Relaxed);
+                if !was_slow {
+                    self.slow.store(false, Ordering::Relaxed);
+                }
             }
             match task {
                 Task::Check => {}
-                Task::Write => {
-                    let result = self.write(&mut group);
-                    if result.is_err() {
+                Task::Write(count) => {
+                    if self.write(&mut self.hold(), count).is_err() {
                         // Perhaps the file is no longer what it was.
                         next_check = now;
                     }
-                    self.outcome(&mut healthy, result);
-                    group.clear();
                 }
                 Task::Reopen => {
-                    let result = self.guarded(|output| output.reopen());
-                    self.outcome(&mut healthy, result);
+                    let mut held = self.hold();
+                    let result = self.guarded(&mut *held.output, |output| output.reopen());
+                    self.outcome(&mut held, result);
                 }
                 Task::Stop => break,
             }
+            if self.by_submitters && !self.queue.is_empty() {
+                // It came while we held the output.
+                self.queue.call();
+            }
         }
-        if let Err(error) = self.guarded(|output| output.sync()) {
-            tracing::error!("the audit log could not be synced: {error}");
+        let mut held = self.hold();
+        if let Err(error) = self.guarded(&mut *held.output, |output| output.sync()) {
+            tracing::error!("{error}; the last events may not be on the disk");
         }
         self.losses.flush();
         self.refused.flush();
     }
 
-    /// Writes the group and answers. Gives the last line's result.
-    fn write(&mut self, group: &mut Group) -> Result<(), WriteError> {
+    fn next_sync(&self) -> Option<Instant> {
+        match self.sync {
+            SyncMode::Interval(interval) => Instant::now().checked_add(interval),
+            SyncMode::Off | SyncMode::Always => None,
+        }
+    }
+
+    /// Syncs what was written so far, while others may write.
+    fn sync_beside(&self) {
+        let unsynced = self.hold().output.unsynced();
+        if unsynced.is_empty() {
+            return;
+        }
+        if let Err(error) = unsynced.sync() {
+            let mut held = self.hold();
+            held.output.still_unsynced(unsynced);
+            let error = self.error(error);
+            tracing::error!("{error}; events of the last interval may not be on the disk");
+            self.outcome(&mut held, Err(error));
+        }
+    }
+
+    fn hold(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().expect("outputs are guarded from panics")
+    }
+
+    /// Writes up to `count` lines and answers. Gives the last line's result.
+    fn write(&self, held: &mut Held, count: usize) -> Result<(), WriteError> {
+        let Held { output, group, .. } = held;
+        self.queue.take(count, group);
+        if group.lines.is_empty() {
+            return Ok(());
+        }
+        let result = self.write_group(&mut **output, group);
+        group.clear();
+        self.outcome(held, result.clone());
+        result
+    }
+
+    fn write_group(&self, output: &mut dyn Output, group: &mut Group) -> Result<(), WriteError> {
         let Group { lines, acks } = group;
         let lines = lines.make_contiguous();
+        let mut outcomes = Vec::with_capacity(1);
         let mut next = 0;
-        let mut last = Ok(());
         while next < lines.len() {
-            let written = self.guarded(|output| Ok(output.write(&lines[next..])));
-            let (whole, failed, result) = match written {
-                Ok(written) => match written.error {
-                    None => (written.whole, 0, Ok(())),
-                    Some(error) => (written.whole, 1, Err(self.error(error))),
-                },
+            let written = self.guarded(output, |output| Ok(output.write(&lines[next..])));
+            let (whole, failed) = match written {
+                Ok(written) => (written.whole, written.error.map(|error| (1, self.error(error)))),
                 // How far it got is unknown. This group is lost, the next may be luckier.
-                Err(error) => (0, lines.len() - next, Err(error)),
+                Err(error) => (0, Some((lines.len() - next, error))),
             };
-            // Counted before anybody is told, who may look at the count.
-            if let Err(error) = &result {
-                self.losses.add(failed as u64, error);
+            next += whole;
+            outcomes.push((whole, Ok(())));
+            if let Some((count, error)) = failed {
+                next += count;
+                outcomes.push((count, Err(error)));
             }
-            for ack in acks.drain(..whole.min(acks.len())) {
+        }
+        if self.sync == SyncMode::Always
+            && let Err(error) = self.guarded(output, |output| output.sync())
+        {
+            // They may be in the file, but nobody may rely on it.
+            let written = outcomes.iter_mut().filter(|(_, result)| result.is_ok());
+            written.for_each(|(_, result)| *result = Err(error.clone()));
+        }
+        // Counted before anybody is told, who may look at the count.
+        for (count, result) in &outcomes {
+            if let Err(error) = result {
+                self.losses.add(*count as u64, error);
+            }
+        }
+        let mut last = Ok(());
+        for (count, result) in outcomes {
+            for ack in acks.drain(..count.min(acks.len())) {
                 // Whoever asked may be gone.
-                let _ = ack.send(Ok(()));
-            }
-            for ack in acks.drain(..failed.min(acks.len())) {
                 let _ = ack.send(result.clone());
             }
-            next += whole + failed;
             last = result;
         }
         last
     }
 
-    fn check(&mut self, healthy: &mut bool) {
-        match self.guarded(|output| output.check()) {
-            // The last write tells more than that the file is where it was.
-            Ok(false) => {}
-            Ok(true) => self.outcome(healthy, Ok(())),
+    fn check(&self, held: &mut Held) {
+        match self.guarded(&mut *held.output, |output| output.check()) {
+            Ok(false) if held.failed.is_none() => {}
+            // It is where it was, which is not all that a write needs. Somebody must try: requests
+            // that are refused as long as the log fails do not.
+            Ok(false) if self.failed_just_now(held) => {}
+            Ok(false) => match self.guarded(&mut *held.output, |output| output.probe()) {
+                Ok(true) => {
+                    let synced = self.guarded(&mut *held.output, |output| output.sync());
+                    self.outcome(held, synced);
+                }
+                Ok(false) => self.trial.store(true, Ordering::Relaxed),
+                Err(error) => self.outcome(held, Err(error)),
+            },
+            Ok(true) => self.outcome(held, Ok(())),
             Err(error) => {
-                if *healthy {
+                if held.failed.is_none() {
                     tracing::error!("{error}");
                 }
-                self.outcome(healthy, Err(error));
+                self.outcome(held, Err(error));
             }
         }
     }
 
+    fn failed_just_now(&self, held: &Held) -> bool {
+        held.failed.is_some_and(|at| at.elapsed() < CHECK_INTERVAL)
+    }
+
     /// Publishes a change of state; costs nothing while all is well.
-    fn outcome(&self, healthy: &mut bool, result: Result<(), WriteError>) {
-        if *healthy && result.is_ok() {
+    fn outcome(&self, held: &mut Held, result: Result<(), WriteError>) {
+        if held.failed.is_none() && result.is_ok() {
             return;
         }
         let mut state = self.state.lock().expect("nothing panics while it holds the state");
         match result {
             Ok(()) => {
-                *healthy = true;
+                held.failed = None;
                 *state = SinkState::Ok;
+                self.metrics.log_failing.set(0);
                 tracing::info!("the audit log {} is written again", self.name);
             }
             Err(error) => {
-                *healthy = false;
+                held.failed = Some(Instant::now());
                 *state = SinkState::Failing(error.to_string());
+                self.metrics.log_failing.set(1);
             }
         }
     }
 
     /// A panic must not end the audit log.
     fn guarded<T>(
-        &mut self,
+        &self,
+        output: &mut dyn Output,
         call: impl FnOnce(&mut dyn Output) -> io::Result<T>,
     ) -> Result<T, WriteError> {
-        match catch_unwind(AssertUnwindSafe(|| call(&mut *self.output))) {
+        match catch_unwind(AssertUnwindSafe(|| call(output))) {
             Ok(result) => result.map_err(|error| self.error(error)),
             Err(_) => Err(WriteError::Panicked),
         }
@@ -159,6 +343,12 @@ impl Writer {
 
     fn error(&self, source: io::Error) -> WriteError {
         WriteError::Io { log: self.name.clone(), source: Arc::new(source) }
+    }
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer").field("name", &self.name).finish_non_exhaustive()
     }
 }
 

@@ -4,6 +4,8 @@ use std::pin::pin;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::task::{Context, Poll, Waker};
 
+use tokio::runtime::Runtime;
+
 use super::*;
 use crate::metrics::{Metrics, Plugin};
 use crate::sink::{Ack, Mode, Sink, Throttle};
@@ -21,9 +23,15 @@ struct Fake {
     calls: Sender<Vec<String>>,
     acts: Receiver<Act>,
     synced: Sender<()>,
+    quick: bool,
+    sync_fails: bool,
 }
 
 impl Output for Fake {
+    fn is_quick(&self) -> bool {
+        self.quick
+    }
+
     fn write(&mut self, lines: &[Vec<u8>]) -> crate::sink::output::Written {
         let text = |line: &Vec<u8>| String::from_utf8(line.clone()).unwrap().trim_end().to_owned();
         self.calls.send(lines.iter().map(text).collect()).unwrap();
@@ -37,7 +45,7 @@ impl Output for Fake {
 
     fn sync(&mut self) -> io::Result<()> {
         self.synced.send(()).unwrap();
-        Ok(())
+        if self.sync_fails { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 }
 
@@ -51,12 +59,20 @@ struct Rig {
 }
 
 fn rig(mode: Mode) -> Rig {
+    rig_with(mode, false, SyncMode::Off)
+}
+
+/// With an output that submitters write to themselves if it is `quick`.
+fn rig_with(mode: Mode, quick: bool, sync: SyncMode) -> Rig {
     let metrics = Arc::new(Metrics::default());
     let (calls_in, calls) = mpsc::channel();
     let (acts, acts_out) = mpsc::channel();
     let (synced_in, synced) = mpsc::channel();
-    let output = Box::new(Fake { calls: calls_in, acts: acts_out, synced: synced_in });
-    let sink = Sink::start(output, "audit.log", mode, metrics.clone()).unwrap();
+    // As long as a test of always has not more to say.
+    let sync_fails = sync == SyncMode::Always && quick;
+    let output =
+        Box::new(Fake { calls: calls_in, acts: acts_out, synced: synced_in, quick, sync_fails });
+    let sink = Sink::start(output, "audit.log", mode, sync, metrics.clone()).unwrap();
     Rig { sink, metrics, calls, acts, synced }
 }
 
@@ -105,6 +121,113 @@ async fn what_gathers_during_a_write_is_written_together() {
     }
     assert_eq!(rig.metrics.events.value(), 11);
     assert_eq!(rig.lost(), (0, 0));
+}
+
+#[tokio::test]
+async fn a_lone_submitter_writes_its_line_itself() {
+    let rig = rig_with(Mode::Blocking, true, SyncMode::Off);
+    for text in ["one", "two"] {
+        rig.act(Act::Write);
+        let mut ack = rig.submit(text);
+        assert!(!pending(&mut ack), "no thread was waited for");
+        assert_eq!(rig.call(), [text]);
+    }
+    rig.sink.shutdown().await;
+    assert_eq!(rig.lost(), (0, 0));
+}
+
+#[tokio::test]
+async fn with_always_an_event_counts_when_it_is_synced_and_a_group_needs_one_sync() {
+    let rig = rig_with(Mode::Blocking, false, SyncMode::Always);
+    let first = rig.submit("first");
+    rig.call();
+    let others = [rig.submit("a"), rig.submit("b"), rig.submit("c")];
+    rig.act(Act::Write);
+    first.await.unwrap();
+    rig.synced.try_recv().expect("synced before it is acknowledged");
+    assert_eq!(rig.call(), ["a", "b", "c"]);
+    rig.act(Act::Write);
+    for ack in others {
+        ack.await.unwrap();
+    }
+    assert_eq!(rig.synced.try_iter().count(), 1);
+}
+
+#[tokio::test]
+async fn what_cannot_be_synced_is_lost() {
+    let rig = rig_with(Mode::Blocking, true, SyncMode::Always);
+    let ack = rig.submit("one");
+    assert_eq!(rig.call(), ["one"], "the thread writes, for a sync takes long");
+    rig.act(Act::Write);
+    ack.await.unwrap_err();
+    assert_eq!(rig.lost(), (1, 0));
+}
+
+#[tokio::test]
+async fn of_a_log_that_cannot_be_asked_one_request_finds_out() {
+    let rig = rig(Mode::BlockingStrict);
+    assert!(rig.sink.is_writable());
+    let ack = rig.submit("one");
+    rig.call();
+    rig.act(Act::FailAfter(0));
+    ack.await.unwrap_err();
+    // The thread publishes the state after it has answered, and tries after a while.
+    let started = Instant::now();
+    while rig.sink.state() == SinkState::Ok {
+        assert!(started.elapsed() < Duration::from_secs(30));
+    }
+    while !rig.sink.is_writable() {
+        assert!(started.elapsed() < Duration::from_secs(30));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(matches!(rig.sink.state(), SinkState::Failing(_)), "nothing is known yet");
+    let ack = rig.submit("two");
+    rig.call();
+    rig.act(Act::Write);
+    ack.await.unwrap();
+    rig.sink.shutdown().await;
+    assert!(rig.sink.is_writable());
+}
+
+#[test]
+fn who_has_the_output_writes_what_others_submit() {
+    let rig = rig_with(Mode::BlockingStrict, true, SyncMode::Off);
+    std::thread::scope(|scope| {
+        let sink = rig.sink.clone();
+        scope.spawn(move || drop(sink.submit(b"first\n".to_vec())));
+        assert_eq!(rig.call(), ["first"]);
+        // The first is still in its write, and these do not wait for it.
+        let mut others = [rig.submit("a"), rig.submit("b")];
+        assert!(others.iter_mut().all(pending));
+        rig.act(Act::Write);
+        assert_eq!(rig.call(), ["a", "b"]);
+        assert!(others.iter_mut().all(pending));
+        rig.act(Act::FailAfter(1));
+        let [a, b] = others.map(|ack| Runtime::new().unwrap().block_on(ack));
+        a.unwrap();
+        b.unwrap_err();
+    });
+    assert_eq!(rig.lost(), (1, 0));
+}
+
+#[tokio::test]
+async fn after_a_slow_write_the_thread_writes() {
+    let rig = rig_with(Mode::Blocking, true, SyncMode::Off);
+    std::thread::scope(|scope| {
+        let sink = rig.sink.clone();
+        let slow = scope.spawn(move || drop(sink.submit(b"slow\n".to_vec())));
+        rig.call();
+        std::thread::sleep(SLOW);
+        rig.act(Act::Write);
+        slow.join().unwrap();
+    });
+    // The write hangs, the submitter does not.
+    let mut ack = rig.submit("next");
+    assert_eq!(rig.call(), ["next"]);
+    assert!(pending(&mut ack));
+    rig.act(Act::Write);
+    ack.await.unwrap();
+    rig.sink.shutdown().await;
 }
 
 #[tokio::test]

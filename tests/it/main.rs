@@ -5,7 +5,9 @@
 mod authn;
 mod backends;
 mod bodies;
+mod crash;
 mod decisions;
+mod faults;
 mod forwarding;
 mod headers;
 mod hot_reload;

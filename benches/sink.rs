@@ -1,0 +1,89 @@
+//! What it costs a request to have its events written: CPU time of the whole process per event, the
+//! writer thread included, beyond that of the same work without a log.
+//!
+//! Run with `cargo bench --bench sink`. Linux only: CPU time is read from `/proc`.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kube_audit_proxy::sink::{LogPath, Mode, Rotation, Sink, SinkConfig, SyncMode};
+
+/// Of a usual event of level Metadata.
+const LINE: usize = 900;
+const EVENTS: usize = 200_000;
+/// Turns of a loop between two events, some microseconds.
+const WORK: u32 = 10_000;
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build();
+    let runtime = runtime.expect("a runtime");
+    let folder =
+        std::env::temp_dir().join(format!("kube-audit-proxy-bench-{}", std::process::id()));
+    println!("{:<12} {:>6} {:>12} {:>12}", "mode", "tasks", "CPU µs/event", "events/s");
+    for tasks in [1, 64] {
+        let (without, _) = runtime.block_on(measure(Sink::discard(), tasks));
+        for (name, mode, sync) in [
+            ("blocking", Mode::Blocking, SyncMode::Off),
+            ("interval", Mode::Blocking, SyncMode::Interval(Duration::from_secs(1))),
+            ("always", Mode::Blocking, SyncMode::Always),
+            ("batch", batch(), SyncMode::Off),
+        ] {
+            let path = LogPath::File(folder.join("audit.log"));
+            let config = SinkConfig { path, mode, rotation: Rotation::NEVER, sync };
+            let sink = Sink::open(config, Arc::default()).expect("a log");
+            let (with, rate) = runtime.block_on(measure(sink, tasks));
+            println!("{name:<12} {tasks:>6} {:>12.2} {rate:>12.0}", with - without);
+            let _ = std::fs::remove_dir_all(&folder);
+        }
+    }
+}
+
+fn batch() -> Mode {
+    Mode::Batch { buffer_size: 1 << 20, max_size: 1, max_wait: Duration::ZERO, throttle: None }
+}
+
+/// CPU time of one event in microseconds, and events a second; the best of three rounds.
+async fn measure(sink: Sink, tasks: usize) -> (f64, f64) {
+    let mut best = (f64::INFINITY, 0.0_f64);
+    for _ in 0..3 {
+        let (started, cpu) = (Instant::now(), cpu_time());
+        let running: Vec<_> = (0..tasks)
+            .map(|_| {
+                let sink = sink.clone();
+                tokio::spawn(async move {
+                    for _ in 0..EVENTS / tasks {
+                        work();
+                        let mut line = vec![b'x'; LINE];
+                        line.push(b'\n');
+                        sink.submit(line).await.expect("a disk with room");
+                    }
+                })
+            })
+            .collect();
+        for task in running {
+            task.await.expect("no panic");
+        }
+        let used = (cpu_time() - cpu).as_secs_f64() * 1e6 / EVENTS as f64;
+        let rate = EVENTS as f64 / started.elapsed().as_secs_f64();
+        best = (best.0.min(used), best.1.max(rate));
+    }
+    sink.shutdown().await;
+    best
+}
+
+fn work() {
+    for turn in 0..WORK {
+        black_box(turn);
+    }
+}
+
+/// User and system time of all threads.
+fn cpu_time() -> Duration {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("Linux");
+    let nanos = tasks.flatten().filter_map(|task| {
+        let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse::<u64>().ok()
+    });
+    Duration::from_nanos(nanos.sum::<u64>())
+}
