@@ -13,8 +13,8 @@ use tokio::sync::watch;
 
 use crate::audit::record::Recorder;
 use crate::authn::{
-    Authenticator, ClientCa, ClientCaError, RequestHeader, ServiceAccounts, TokenCache, TokenFile,
-    TokenReview, Tokens, UserInfo,
+    Authenticator, ClientCa, ClientCaError, Oidc, RequestHeader, ServiceAccounts, TokenCache,
+    TokenFile, TokenReview, Tokens, UserInfo,
 };
 use crate::config::{Authentication, CertificateSource, Config, Serving};
 use crate::file_watch::{FileWatcher, POLL_INTERVAL};
@@ -233,11 +233,12 @@ fn tokens(
         }
         None => None,
     };
+    let oidc = settings.oidc.clone().map(Oidc::new).transpose().context("--oidc-ca-file")?;
     let review = settings
         .token_review
         .clone()
         .map(|settings| Arc::new(TokenReview::new(upstream.clone(), settings, cache.clone())));
-    Ok(Tokens { file: file.context("--token-auth-file")?, service_accounts, review, cache })
+    Ok(Tokens { file: file.context("--token-auth-file")?, service_accounts, oidc, review, cache })
 }
 
 fn follow_ca(path: &Path, what: Reloaded, follow: &Follow) -> Result<Arc<ClientCa>, ClientCaError> {
