@@ -24,12 +24,16 @@ pub(super) fn authentication(flags: &ServeFlags) -> Result<Authentication, Confi
              give --client-ca-file, --token-auth-file or another flag of that kind",
         );
     }
+    if flags.client_crl_file.is_some() && flags.client_ca_file.is_none() {
+        return fail("--client-crl-file needs --client-ca-file, the authorities that revoke");
+    }
     let audiences = match flags.api_audiences.is_empty() {
         true => &flags.service_account_issuer,
         false => &flags.api_audiences,
     };
     Ok(Authentication {
         client_ca_file: flags.client_ca_file.clone(),
+        client_crl_file: flags.client_crl_file.clone(),
         request_header: request_header(flags)?,
         token_auth_file: flags.token_auth_file.clone(),
         service_accounts: service_accounts(flags)?,

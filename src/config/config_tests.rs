@@ -79,7 +79,7 @@ fn flags_become_settings() {
 
 #[test]
 fn what_makes_no_sense_is_refused_with_a_remedy() {
-    let cases: [(&[&str], &str); 21] = [
+    let cases: [(&[&str], &str); 22] = [
         (&["--audit-log-mode=foo"], "[possible values: batch, blocking, blocking-strict]"),
         (&["--audit-log-format=foo"], "[possible values: json, legacy]"),
         (&["--audit-log-version=v1beta1"], "[possible values: audit.k8s.io/v1]"),
@@ -123,6 +123,7 @@ fn what_makes_no_sense_is_refused_with_a_remedy() {
         (&["--tls-min-version=VersionTLS10"], "[possible values: VersionTLS12, VersionTLS13]"),
         (&["--anonymous-auth=false"], "would refuse everybody; give --client-ca-file"),
         (&["--anonymous-auth=maybe"], "neither true nor false"),
+        (&["--client-crl-file=crl"], "--client-crl-file needs --client-ca-file"),
         (&["--context=c"], "--context needs --kubeconfig"),
         (&["--shutdown-timeout=-1s"], "a time to wait cannot be negative"),
         (&["--shutdown-timeout=30"], "time: missing unit in duration \"30\"; write it as 30s"),

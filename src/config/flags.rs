@@ -47,6 +47,10 @@ pub struct ServeFlags {
     /// read again when it changes
     #[arg(long, value_name = "FILE", help_heading = AUTHENTICATION)]
     pub client_ca_file: Option<PathBuf>,
+    /// Lists of client certificates that were revoked (CRL), PEM; read again when it changes.
+    /// Certificates of authorities without a list in it are not checked
+    #[arg(long, value_name = "FILE", help_heading = AUTHENTICATION)]
+    pub client_crl_file: Option<PathBuf>,
     /// CAs that sign the certificates of front proxies, PEM; what such a proxy says in headers of
     /// who is calling is believed. Read again when it changes
     #[arg(long, value_name = "FILE", help_heading = AUTHENTICATION)]

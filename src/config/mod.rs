@@ -68,6 +68,8 @@ pub enum CertificateSource {
 pub struct Authentication {
     /// `--client-ca-file`
     pub client_ca_file: Option<PathBuf>,
+    /// `--client-crl-file`
+    pub client_crl_file: Option<PathBuf>,
     /// `--requestheader-*`
     pub request_header: Option<RequestHeaderAuthentication>,
     /// `--token-auth-file`
