@@ -42,6 +42,16 @@ pub enum Algorithm {
     ES512,
 }
 
+impl Algorithm {
+    /// By the name that tokens and flags have for it.
+    pub fn from_name(name: &str) -> Option<Algorithm> {
+        Algorithm::deserialize(serde::de::value::StrDeserializer::<serde::de::value::Error>::new(
+            name,
+        ))
+        .ok()
+    }
+}
+
 #[derive(Deserialize)]
 struct Header {
     alg: Algorithm,

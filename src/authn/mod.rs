@@ -2,8 +2,10 @@
 //! (kube-apiserver's chain).
 
 mod bearer;
+mod issuer;
 mod jwt;
 mod key_file;
+mod oidc;
 mod request_header;
 mod service_account;
 mod token_cache;
@@ -20,7 +22,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http::{HeaderMap, header};
 
+pub use issuer::IssuerError;
+pub use jwt::Algorithm;
 pub use key_file::KeyFileError;
+pub use oidc::{Oidc, OidcSettings};
 pub use request_header::{RequestHeader, RequestHeaderNames};
 pub use service_account::ServiceAccounts;
 pub use token_cache::TokenCache;
@@ -210,6 +215,7 @@ mod tests {
             tokens: Tokens {
                 file: None,
                 service_accounts: None,
+                oidc: None,
                 review: None,
                 cache: Arc::new(TokenCache::with_random_key()),
             },

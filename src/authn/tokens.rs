@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::jwt::Jwt;
+use super::oidc::{Oidc, OidcError};
 use super::service_account::{ServiceAccounts, Verified};
 use super::token_cache::TokenCache;
 use super::token_review::{TokenReview, Unavailable};
@@ -19,6 +20,8 @@ pub struct Tokens {
     pub file: Option<TokenFile>,
     /// `--service-account-key-file`
     pub service_accounts: Option<Arc<ServiceAccounts>>,
+    /// `--oidc-*`
+    pub oidc: Option<Oidc>,
     /// `--authentication-token-review`
     pub review: Option<Arc<TokenReview>>,
     /// What is remembered of tokens; those of `file` do not need it.
@@ -34,7 +37,7 @@ impl Tokens {
         if let Some(user) = self.file.as_ref().and_then(|file| file.user(token)) {
             return Ok(user.clone());
         }
-        if self.service_accounts.is_none() && self.review.is_none() {
+        if self.service_accounts.is_none() && self.oidc.is_none() && self.review.is_none() {
             tracing::debug!("invalid bearer token");
             return Err(AuthenticationError::Unauthorized);
         }
@@ -43,9 +46,11 @@ impl Tokens {
             return Ok(user);
         }
         let now = SystemTime::now();
-        if let Some(jwt) = Jwt::parse(token)
-            && let Some(Verified { user, expires }) = self.verify(&jwt, now)
-        {
+        let verified = match Jwt::parse(token) {
+            Some(jwt) => self.verify(&jwt, now).await,
+            None => Ok(None),
+        };
+        if let Ok(Some(Verified { user, expires })) = verified {
             let user = Arc::new(user);
             let left = expires.map_or(VERIFIED, |end| end.duration_since(now).unwrap_or_default());
             self.cache.remember_user(id, user.clone(), left.min(VERIFIED));
@@ -53,7 +58,7 @@ impl Tokens {
         }
         let answer = match &self.review {
             Some(review) => review.user(id, token).await,
-            None => Ok(None),
+            None => verified.map(|_| None),
         };
         match answer {
             Ok(Some(user)) => Ok(user),
@@ -65,12 +70,28 @@ impl Tokens {
         }
     }
 
-    /// Asks the methods that need nobody else to verify a token.
-    fn verify(&self, token: &Jwt<'_>, now: SystemTime) -> Option<Verified> {
-        let accounts = self.service_accounts.as_ref()?;
-        accounts.verify(token, now).unwrap_or_else(|error| {
-            tracing::debug!(%error, "bad service account token");
-            None
-        })
+    /// Asks the methods that verify tokens by keys; `None` if none of them takes it.
+    async fn verify(
+        &self,
+        token: &Jwt<'_>,
+        now: SystemTime,
+    ) -> Result<Option<Verified>, Unavailable> {
+        if let Some(accounts) = &self.service_accounts {
+            match accounts.verify(token, now) {
+                Ok(Some(verified)) => return Ok(Some(verified)),
+                Ok(None) => {}
+                Err(error) => tracing::debug!(%error, "bad service account token"),
+            }
+        }
+        match &self.oidc {
+            Some(oidc) => match oidc.verify(token, now).await {
+                Ok(verified) => Ok(verified),
+                Err(error) => {
+                    tracing::debug!(%error, "bad OIDC token");
+                    if error == OidcError::NotReady { Err(Unavailable) } else { Ok(None) }
+                }
+            },
+            None => Ok(None),
+        }
     }
 }

@@ -12,8 +12,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
-use webpki::{EndEntityCert, KeyUsage};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, TrustAnchor, UnixTime};
+use webpki::{
+    CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, OwnedCertRevocationList,
+    RevocationCheckDepth, RevocationOptionsBuilder, UnknownStatusPolicy,
+};
 use x509_parser::oid_registry::{Oid, asn1_rs::oid};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -30,6 +33,8 @@ const KEPT: Duration = Duration::from_secs(60);
 /// those of front proxies (`--requestheader-client-ca-file`).
 pub struct ClientCa {
     path: PathBuf,
+    /// `--client-crl-file`
+    crl_path: Option<PathBuf>,
     current: ArcSwap<Anchors>,
     generations: AtomicU64,
 }
@@ -37,6 +42,8 @@ pub struct ClientCa {
 struct Anchors {
     generation: u64,
     anchors: Vec<TrustAnchor<'static>>,
+    /// What was revoked.
+    crls: Vec<CertRevocationList<'static>>,
 }
 
 /// Why a CA file cannot be used.
@@ -66,6 +73,14 @@ pub enum ClientCaError {
         /// Why.
         source: webpki::Error,
     },
+    /// The revocation list cannot be read, or is none.
+    #[error("{path}: cannot read the certificate revocation lists: {reason}; the file takes PEM blocks that begin with -----BEGIN X509 CRL-----", path = path.display())]
+    RevocationList {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
 }
 
 /// Why a client certificate is refused. For the log; clients are told `Unauthorized` only.
@@ -83,27 +98,28 @@ pub enum CertificateError {
 }
 
 impl ClientCa {
-    /// Reads the PEM file at `path`.
+    /// Reads the PEM file at `path`, and the revocation lists at `crl_path`.
     ///
     /// # Errors
     /// See [`ClientCaError`].
-    pub fn load(path: &Path) -> Result<ClientCa, ClientCaError> {
-        let anchors = Anchors { generation: 0, anchors: read(path)? };
+    pub fn load(path: &Path, crl_path: Option<&Path>) -> Result<ClientCa, ClientCaError> {
+        let current = Anchors::read(0, path, crl_path)?;
         Ok(ClientCa {
             path: path.into(),
-            current: ArcSwap::from_pointee(anchors),
+            crl_path: crl_path.map(Path::to_owned),
+            current: ArcSwap::from_pointee(current),
             generations: AtomicU64::new(0),
         })
     }
 
-    /// Reads the file again; connections that are open are judged by the new content.
+    /// Reads the files again; connections that are open are judged by the new content.
     ///
     /// # Errors
     /// See [`ClientCaError`]; the former content stays in force.
     pub fn reload(&self) -> Result<(), ClientCaError> {
-        let anchors = read(&self.path)?;
         let generation = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
-        self.current.store(Arc::new(Anchors { generation, anchors }));
+        let current = Anchors::read(generation, &self.path, self.crl_path.as_deref())?;
+        self.current.store(Arc::new(current));
         Ok(())
     }
 
@@ -111,6 +127,30 @@ impl ClientCa {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+impl Anchors {
+    fn read(
+        generation: u64,
+        path: &Path,
+        crl_path: Option<&Path>,
+    ) -> Result<Anchors, ClientCaError> {
+        let crls = crl_path.map(read_crls).transpose()?.unwrap_or_default();
+        Ok(Anchors { generation, anchors: read(path)?, crls })
+    }
+}
+
+fn read_crls(path: &Path) -> Result<Vec<CertRevocationList<'static>>, ClientCaError> {
+    let wrong = |reason: String| ClientCaError::RevocationList { path: path.into(), reason };
+    let mut crls = Vec::new();
+    let blocks = CertificateRevocationListDer::pem_file_iter(path);
+    for block in blocks.map_err(|error| wrong(error.to_string()))? {
+        let der = block.map_err(|error| wrong(error.to_string()))?;
+        let crl =
+            OwnedCertRevocationList::from_der(&der).map_err(|error| wrong(error.to_string()))?;
+        crls.push(CertRevocationList::from(crl));
+    }
+    if crls.is_empty() { Err(wrong("there is none in it".to_owned())) } else { Ok(crls) }
 }
 
 fn read(path: &Path) -> Result<Vec<TrustAnchor<'static>>, ClientCaError> {
@@ -189,7 +229,7 @@ impl ClientCertificates {
             }
         }
         let leaf = &self.chain[0];
-        let judged = self.verify(&anchors.anchors, now).and_then(|()| {
+        let judged = self.verify(&anchors, now).and_then(|()| {
             let (_, parsed) =
                 X509Certificate::from_der(leaf).map_err(|_| CertificateError::Malformed)?;
             let expires = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
@@ -210,21 +250,26 @@ impl ClientCertificates {
         outcome
     }
 
-    fn verify(
-        &self,
-        anchors: &[TrustAnchor<'static>],
-        now: SystemTime,
-    ) -> Result<(), CertificateError> {
+    fn verify(&self, trusted: &Anchors, now: SystemTime) -> Result<(), CertificateError> {
+        let crls: Vec<_> = trusted.crls.iter().collect();
+        // An old list still says what was revoked, and authorities without one revoke nothing.
+        let revocation = RevocationOptionsBuilder::new(&crls).ok().map(|options| {
+            options
+                .with_depth(RevocationCheckDepth::Chain)
+                .with_status_policy(UnknownStatusPolicy::Allow)
+                .with_expiration_policy(ExpirationPolicy::Ignore)
+                .build()
+        });
         let since_epoch = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         EndEntityCert::try_from(&self.chain[0])
             .and_then(|certificate| {
                 certificate.verify_for_usage(
                     webpki::ALL_VERIFICATION_ALGS,
-                    anchors,
+                    &trusted.anchors,
                     &self.chain[1..],
                     UnixTime::since_unix_epoch(since_epoch),
                     KeyUsage::client_auth(),
-                    None,
+                    revocation,
                     None,
                 )?;
                 Ok(())

@@ -1,6 +1,7 @@
 use rcgen::{
-    BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CustomExtension,
+    DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    RevokedCertParams, SerialNumber,
 };
 
 use super::*;
@@ -15,6 +16,7 @@ fn ca(parent: Option<&Ca>, name: &str) -> Ca {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let key = KeyPair::generate().unwrap();
     let certificate = match parent {
         Some(parent) => params.signed_by(&key, &parent.issuer).unwrap(),
@@ -39,7 +41,7 @@ fn named(cn: &str) -> impl FnOnce(&mut CertificateParams) {
 
 fn client_ca(pem: &str) -> ClientCa {
     let file = temporary(pem);
-    ClientCa::load(&file).unwrap()
+    ClientCa::load(&file, None).unwrap()
 }
 
 fn temporary(content: &str) -> PathBuf {
@@ -139,7 +141,7 @@ fn uid_attributes_must_be_one_string() {
 fn a_changed_ca_file_reaches_open_connections() {
     let (first, second) = (ca(None, "first"), ca(None, "second"));
     let file = temporary(&first.pem);
-    let trusted = ClientCa::load(&file).unwrap();
+    let trusted = ClientCa::load(&file, None).unwrap();
     let certificates = ClientCertificates::new(vec![leaf(&first, named("a"))]).unwrap();
     assert!(certificates.user(&trusted).is_ok());
     std::fs::write(&file, &second.pem).unwrap();
@@ -151,4 +153,69 @@ fn a_changed_ca_file_reaches_open_connections() {
     std::fs::write(&file, format!("{}{}", second.pem, first.pem)).unwrap();
     trusted.reload().unwrap();
     assert!(certificates.user(&trusted).is_ok());
+}
+
+/// A list of `ca` with these serial numbers; its next update was due long ago.
+fn revocation_list(ca: &Ca, serials: &[u64]) -> String {
+    let revoked = |serial: &u64| RevokedCertParams {
+        serial_number: SerialNumber::from(*serial),
+        revocation_time: rcgen::date_time_ymd(2020, 1, 1),
+        reason_code: None,
+        invalidity_date: None,
+    };
+    let params = CertificateRevocationListParams {
+        this_update: rcgen::date_time_ymd(2020, 1, 1),
+        next_update: rcgen::date_time_ymd(2020, 2, 1),
+        crl_number: SerialNumber::from(1_u64),
+        issuing_distribution_point: None,
+        revoked_certs: serials.iter().map(revoked).collect(),
+        key_identifier_method: rcgen::KeyIdMethod::Sha256,
+    };
+    params.signed_by(&ca.issuer).unwrap().pem().unwrap()
+}
+
+#[test]
+fn revoked_certificates_are_refused_also_on_open_connections() {
+    let (root, silent) = (ca(None, "root"), ca(None, "silent"));
+    let middle = {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "middle");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.serial_number = Some(SerialNumber::from(9_u64));
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &root.issuer).unwrap();
+        let (pem, der) = (certificate.pem(), certificate.der().clone());
+        Ca { issuer: Issuer::new(params, key), pem, der }
+    };
+    let numbered = |ca: &Ca, serial: u64| {
+        leaf(ca, |params| {
+            params.serial_number = Some(SerialNumber::from(serial));
+            named("user")(params);
+        })
+    };
+    let certificates = |chain| ClientCertificates::new(chain).unwrap();
+    let (good, bad) =
+        (certificates(vec![numbered(&root, 1)]), certificates(vec![numbered(&root, 2)]));
+    let below = certificates(vec![numbered(&middle, 1), middle.der.clone()]);
+    let other = certificates(vec![numbered(&silent, 2)]);
+    let anchors = temporary(&format!("{}{}", root.pem, silent.pem));
+    let lists = temporary(&revocation_list(&root, &[]));
+    let trusted = ClientCa::load(&anchors, Some(&lists)).unwrap();
+    let all = [&good, &bad, &below, &other];
+    let verdicts = || all.map(|certificates| certificates.user(&trusted).is_ok());
+    assert_eq!(verdicts(), [true; 4]);
+    std::fs::write(&lists, revocation_list(&root, &[2, 9])).unwrap();
+    trusted.reload().unwrap();
+    assert_eq!(verdicts(), [true, false, false, true], "an authority without a list revokes none");
+    assert_eq!(bad.user(&trusted), Err(CertificateError::Chain(webpki::Error::CertRevoked)));
+    // Whoever can write the file but has no authority's key cannot revoke, nor reinstate.
+    std::fs::write(&lists, revocation_list(&ca(None, "root"), &[2])).unwrap();
+    trusted.reload().unwrap();
+    assert!(bad.user(&trusted).is_err());
+    std::fs::write(&lists, "no list").unwrap();
+    let error = trusted.reload().unwrap_err().to_string();
+    assert!(
+        error.contains("cannot read the certificate revocation lists: there is none"),
+        "{error}"
+    );
 }

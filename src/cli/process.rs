@@ -15,8 +15,8 @@ use crate::audit::body::Budget;
 use crate::audit::record::Recorder;
 use crate::audit::recording::BodySettings;
 use crate::authn::{
-    Authenticator, ClientCa, ClientCaError, RequestHeader, ServiceAccounts, TokenCache, TokenFile,
-    TokenReview, Tokens, UserInfo,
+    Authenticator, ClientCa, ClientCaError, Oidc, RequestHeader, ServiceAccounts, TokenCache,
+    TokenFile, TokenReview, Tokens, UserInfo,
 };
 use crate::config::{Authentication, Bodies, CertificateSource, Config, Serving};
 use crate::file_watch::{FileWatcher, POLL_INTERVAL};
@@ -194,15 +194,16 @@ fn authenticator(
     follow: &Follow,
 ) -> anyhow::Result<Authenticator> {
     let client_ca = match &settings.client_ca_file {
-        Some(path) => {
-            Some(follow_ca(path, Reloaded::ClientCa, follow).context("--client-ca-file")?)
-        }
+        Some(path) => Some(
+            follow_ca(path, settings.client_crl_file.as_deref(), Reloaded::ClientCa, follow)
+                .context("--client-ca-file")?,
+        ),
         None => None,
     };
     let request_header = match &settings.request_header {
         Some(proxies) => {
             let path = &proxies.client_ca_file;
-            let ca = follow_ca(path, Reloaded::FrontProxyCa, follow)
+            let ca = follow_ca(path, None, Reloaded::FrontProxyCa, follow)
                 .context("--requestheader-client-ca-file")?;
             let (allowed, names) = (proxies.allowed_names.clone(), proxies.names.clone());
             Some(RequestHeader::new(ca, allowed, names))
@@ -239,16 +240,23 @@ fn tokens(
         }
         None => None,
     };
+    let oidc = settings.oidc.clone().map(Oidc::new).transpose().context("--oidc-ca-file")?;
     let review = settings
         .token_review
         .clone()
         .map(|settings| Arc::new(TokenReview::new(upstream.clone(), settings, cache.clone())));
-    Ok(Tokens { file: file.context("--token-auth-file")?, service_accounts, review, cache })
+    Ok(Tokens { file: file.context("--token-auth-file")?, service_accounts, oidc, review, cache })
 }
 
-fn follow_ca(path: &Path, what: Reloaded, follow: &Follow) -> Result<Arc<ClientCa>, ClientCaError> {
-    let watcher = FileWatcher::new(vec![path.to_owned()]);
-    let ca = Arc::new(ClientCa::load(path)?);
+fn follow_ca(
+    path: &Path,
+    crl: Option<&Path>,
+    what: Reloaded,
+    follow: &Follow,
+) -> Result<Arc<ClientCa>, ClientCaError> {
+    let watcher =
+        FileWatcher::new([Some(path), crl].into_iter().flatten().map(Path::to_owned).collect());
+    let ca = Arc::new(ClientCa::load(path, crl)?);
     let followed = ca.clone();
     follow.spawn(what, watcher, move || followed.reload());
     Ok(ca)

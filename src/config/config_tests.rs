@@ -82,7 +82,7 @@ fn flags_become_settings() {
 
 #[test]
 fn what_makes_no_sense_is_refused_with_a_remedy() {
-    let cases: [(&[&str], &str); 23] = [
+    let cases: [(&[&str], &str); 24] = [
         (&["--audit-log-sync=on"], "[possible values: off, interval, always]"),
         (
             &["--audit-log-sync=interval", "--audit-log-sync-interval=0s"],
@@ -131,6 +131,7 @@ fn what_makes_no_sense_is_refused_with_a_remedy() {
         (&["--tls-min-version=VersionTLS10"], "[possible values: VersionTLS12, VersionTLS13]"),
         (&["--anonymous-auth=false"], "would refuse everybody; give --client-ca-file"),
         (&["--anonymous-auth=maybe"], "neither true nor false"),
+        (&["--client-crl-file=crl"], "--client-crl-file needs --client-ca-file"),
         (&["--context=c"], "--context needs --kubeconfig"),
         (&["--shutdown-timeout=-1s"], "a time to wait cannot be negative"),
         (&["--shutdown-timeout=30"], "time: missing unit in duration \"30\"; write it as 30s"),
@@ -228,4 +229,43 @@ fn token_reviews_are_off_unless_asked_for() {
     let review = config(&front).unwrap().authentication.token_review.unwrap();
     assert!(review.as_front_proxy);
     assert_eq!(review.audiences, ["a", "b"]);
+}
+
+#[test]
+fn oidc_flags_are_kube_apiservers() {
+    const URL: &str = "--oidc-issuer-url=https://login.example/realm";
+    const ID: &str = "--oidc-client-id=kubernetes";
+    let oidc = |more: &[&str]| {
+        config(&[&[URL, ID], more].concat()).map(|config| config.authentication.oidc.unwrap())
+    };
+    let plain = oidc(&[]).unwrap();
+    assert_eq!((plain.username_claim.as_str(), plain.groups_claim), ("sub", None));
+    assert_eq!(plain.username_prefix, "https://login.example/realm#");
+    assert_eq!(plain.signing_algs, [crate::authn::Algorithm::RS256]);
+    let prefix = |more: &[&str]| oidc(more).unwrap().username_prefix;
+    assert_eq!(prefix(&["--oidc-username-prefix=-"]), "");
+    assert_eq!(prefix(&["--oidc-username-claim=email"]), "");
+    assert_eq!(prefix(&["--oidc-username-claim=email", "--oidc-username-prefix=o:"]), "o:");
+    let claims = oidc(&["--oidc-required-claim=hd=a=b", "--oidc-required-claim=x="]).unwrap();
+    let expected = [("hd".to_owned(), "a=b".to_owned()), ("x".to_owned(), String::new())];
+    assert_eq!(claims.required_claims, expected);
+
+    assert!(config(&[URL]).unwrap_err().contains("needs --oidc-client-id"));
+    assert!(config(&[ID]).unwrap_err().contains("needs --oidc-issuer-url"));
+    for url in
+        ["http://a", "https://u@a", "https://a?b", "https://a#b", "login.example", "https:///"]
+    {
+        let error = config(&[&format!("--oidc-issuer-url={url}"), ID]).unwrap_err();
+        assert!(error.contains("is no plain https URL"), "{url}: {error}");
+    }
+    for (flag, expected) in [
+        ("--oidc-signing-algs=none", "\"none\" is not taken"),
+        ("--oidc-signing-algs=RS256,HS256", "\"HS256\" is not taken"),
+        ("--oidc-required-claim=hd", "not of the form claim=value"),
+    ] {
+        assert!(oidc(&[flag]).unwrap_err().contains(expected), "{flag}");
+    }
+    let account =
+        ["--service-account-key-file=k", "--service-account-issuer=https://login.example/realm"];
+    assert!(oidc(&account).unwrap_err().contains("different issuers"));
 }

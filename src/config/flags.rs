@@ -47,6 +47,10 @@ pub struct ServeFlags {
     /// read again when it changes
     #[arg(long, value_name = "FILE", help_heading = AUTHENTICATION)]
     pub client_ca_file: Option<PathBuf>,
+    /// Lists of client certificates that were revoked (CRL), PEM; read again when it changes.
+    /// Certificates of authorities without a list in it are not checked
+    #[arg(long, value_name = "FILE", help_heading = AUTHENTICATION)]
+    pub client_crl_file: Option<PathBuf>,
     /// CAs that sign the certificates of front proxies, PEM; what such a proxy says in headers of
     /// who is calling is believed. Read again when it changes
     #[arg(long, value_name = "FILE", help_heading = AUTHENTICATION)]
@@ -82,6 +86,38 @@ pub struct ServeFlags {
     /// Audiences that tokens may be for, comma-separated; the issuers if not given
     #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = AUTHENTICATION)]
     pub api_audiences: Vec<String>,
+    /// URL of the OpenID Connect issuer, https; its keys are fetched from there
+    #[arg(long, value_name = "URL", help_heading = AUTHENTICATION)]
+    pub oidc_issuer_url: Option<String>,
+    /// Client that OIDC tokens must be for
+    #[arg(long, value_name = "ID", help_heading = AUTHENTICATION)]
+    pub oidc_client_id: Option<String>,
+    /// Claim with the user name
+    #[arg(long, value_name = "NAME", default_value = "sub", help_heading = AUTHENTICATION)]
+    pub oidc_username_claim: String,
+    /// Put before user names; - for nothing. If not given, that is the issuer's URL and #, except
+    /// for the claim email
+    #[arg(long, value_name = "TEXT", default_value = "", help_heading = AUTHENTICATION)]
+    #[arg(allow_hyphen_values = true, hide_default_value = true)]
+    pub oidc_username_prefix: String,
+    /// Claim with the groups
+    #[arg(long, value_name = "NAME", help_heading = AUTHENTICATION)]
+    pub oidc_groups_claim: Option<String>,
+    /// Put before groups
+    #[arg(long, value_name = "TEXT", default_value = "", help_heading = AUTHENTICATION)]
+    #[arg(hide_default_value = true)]
+    pub oidc_groups_prefix: String,
+    /// Claim that must have this value; may be given several times
+    #[arg(long, value_name = "CLAIM=VALUE", value_delimiter = ',', help_heading = AUTHENTICATION)]
+    pub oidc_required_claim: Vec<String>,
+    /// Algorithms that tokens may be signed with, comma-separated: RS256, RS384, RS512, ES256,
+    /// ES384, ES512, PS256, PS384, PS512
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = AUTHENTICATION)]
+    #[arg(default_value = "RS256")]
+    pub oidc_signing_algs: Vec<String>,
+    /// CAs that the issuer's certificate is verified by, PEM; the system's if not given
+    #[arg(long, value_name = "FILE", help_heading = AUTHENTICATION)]
+    pub oidc_ca_file: Option<PathBuf>,
     /// Whether the API server is asked whose a token is that nothing here knows
     #[arg(
         long,

@@ -3,6 +3,7 @@
 //! [`flags`] are the texts; [`file`] brings in the file of `--config`; [`Config`] is the result.
 //! Making one opens no file but that, so everything in it can be tested as a table.
 
+mod authentication;
 pub mod file;
 pub mod flags;
 
@@ -11,14 +12,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderName;
 use rustls::SupportedCipherSuite;
 
 use self::flags::{AuditLogFormat, AuditLogMode, AuditLogSync, TlsMinVersion, UpstreamIdentity};
 pub use self::flags::{LogFormat, ServeFlags};
 use crate::audit::body::Redaction;
 use crate::audit::record::Format;
-use crate::authn::{RequestHeaderNames, TokenReviewSettings};
+use crate::authn::{OidcSettings, RequestHeaderNames, TokenReviewSettings};
 use crate::request::source::TrustedProxies;
 use crate::server::tls::{self, MinVersion, TlsOptions};
 use crate::sink::{LogPath, Mode, Rotation, SinkConfig, SyncMode, Throttle};
@@ -70,12 +70,16 @@ pub enum CertificateSource {
 pub struct Authentication {
     /// `--client-ca-file`
     pub client_ca_file: Option<PathBuf>,
+    /// `--client-crl-file`
+    pub client_crl_file: Option<PathBuf>,
     /// `--requestheader-*`
     pub request_header: Option<RequestHeaderAuthentication>,
     /// `--token-auth-file`
     pub token_auth_file: Option<PathBuf>,
     /// `--service-account-*`
     pub service_accounts: Option<ServiceAccountAuthentication>,
+    /// `--oidc-*`
+    pub oidc: Option<OidcSettings>,
     /// `--authentication-token-review`
     pub token_review: Option<TokenReviewSettings>,
     /// `--api-audiences`, or the ServiceAccount issuers
@@ -174,7 +178,7 @@ impl Config {
         Ok(Config {
             audit: audit(&flags)?,
             serving: serving(&flags)?,
-            authentication: authentication(&flags)?,
+            authentication: authentication::authentication(&flags)?,
             upstream: upstream(&flags)?,
             operation: Operation {
                 admin_addr: flags.admin_bind_address,
@@ -233,113 +237,6 @@ fn cipher_suite(name: &str) -> Result<SupportedCipherSuite, ConfigError> {
             ))
         },
     )
-}
-
-fn authentication(flags: &ServeFlags) -> Result<Authentication, ConfigError> {
-    let nobody = flags.client_ca_file.is_none()
-        && flags.requestheader_client_ca_file.is_none()
-        && flags.token_auth_file.is_none()
-        && flags.service_account_key_file.is_empty()
-        && !flags.authentication_token_review
-        && !flags.anonymous_auth
-        && flags.upstream_identity != UpstreamIdentity::PassThrough;
-    if nobody {
-        return fail(
-            "--anonymous-auth=false without another way to authenticate would refuse everybody; \
-             give --client-ca-file, --token-auth-file or another flag of that kind",
-        );
-    }
-    let audiences = match flags.api_audiences.is_empty() {
-        true => &flags.service_account_issuer,
-        false => &flags.api_audiences,
-    };
-    Ok(Authentication {
-        client_ca_file: flags.client_ca_file.clone(),
-        request_header: request_header(flags)?,
-        token_auth_file: flags.token_auth_file.clone(),
-        service_accounts: service_accounts(flags)?,
-        token_review: flags.authentication_token_review.then(|| TokenReviewSettings {
-            audiences: audiences.clone(),
-            authenticated_ttl: flags.authentication_token_review_cache_authenticated_ttl,
-            unauthenticated_ttl: flags.authentication_token_review_cache_unauthenticated_ttl,
-            as_front_proxy: flags.upstream_identity == UpstreamIdentity::RequestHeader,
-        }),
-        audiences: audiences.clone(),
-        anonymous: flags.anonymous_auth,
-        trusted_proxies: match flags.trusted_proxies.as_slice() {
-            [] => TrustedProxies::Everyone,
-            networks => TrustedProxies::Networks(networks.to_vec()),
-        },
-    })
-}
-
-fn service_accounts(
-    flags: &ServeFlags,
-) -> Result<Option<ServiceAccountAuthentication>, ConfigError> {
-    let (key_files, issuers) = (&flags.service_account_key_file, &flags.service_account_issuer);
-    if issuers.iter().any(String::is_empty) {
-        return fail("--service-account-issuer is empty; give the iss claim of the tokens");
-    }
-    match (key_files.is_empty(), issuers.is_empty()) {
-        (true, true) => Ok(None),
-        (false, false) => Ok(Some(ServiceAccountAuthentication {
-            key_files: key_files.clone(),
-            issuers: issuers.clone(),
-        })),
-        (false, true) => fail(
-            "--service-account-key-file needs --service-account-issuer, the iss claim of the \
-             tokens; mostly https://kubernetes.default.svc.cluster.local",
-        ),
-        (true, false) => fail(
-            "--service-account-issuer needs --service-account-key-file, the file with the key \
-             that its tokens are verified by; mostly /etc/kubernetes/pki/sa.pub",
-        ),
-    }
-}
-
-fn request_header(flags: &ServeFlags) -> Result<Option<RequestHeaderAuthentication>, ConfigError> {
-    let Some(client_ca_file) = flags.requestheader_client_ca_file.clone() else {
-        return Ok(None);
-    };
-    if flags.client_ca_file.as_ref() == Some(&client_ca_file)
-        && flags.requestheader_allowed_names.is_empty()
-    {
-        return fail(
-            "--requestheader-client-ca-file and --client-ca-file are the same file: every client \
-             could pose as a front proxy; give the proxies' common names in \
-             --requestheader-allowed-names, or their CA a file of its own",
-        );
-    }
-    Ok(Some(RequestHeaderAuthentication {
-        client_ca_file,
-        allowed_names: flags.requestheader_allowed_names.clone(),
-        names: RequestHeaderNames {
-            username: header_names(
-                "--requestheader-username-headers",
-                &flags.requestheader_username_headers,
-            )?,
-            uid: header_names("--requestheader-uid-headers", &flags.requestheader_uid_headers)?,
-            group: header_names(
-                "--requestheader-group-headers",
-                &flags.requestheader_group_headers,
-            )?,
-            extra_prefix: header_names(
-                "--requestheader-extra-headers-prefix",
-                &flags.requestheader_extra_headers_prefix,
-            )?,
-        },
-    }))
-}
-
-fn header_names(flag: &str, names: &[String]) -> Result<Vec<HeaderName>, ConfigError> {
-    let header = |name: &String| {
-        HeaderName::from_bytes(name.trim().as_bytes()).map_err(|_| {
-            ConfigError(format!(
-                "{flag}: {name:?} cannot be the name of a header; letters, digits and - can"
-            ))
-        })
-    };
-    names.iter().map(header).collect()
 }
 
 fn upstream(flags: &ServeFlags) -> Result<Upstream, ConfigError> {

@@ -1,12 +1,12 @@
 //! Who requests are by, for credentials of every kind: what stands in the event, or the refusal.
 
-use aws_lc_rs::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use rustls::pki_types::pem::{PemObject, SectionKind};
+use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
 
 use crate::support::http1;
+use crate::support::jwt::{Signer, now};
 use crate::support::proxy::{Builder, Proxy};
 use crate::support::upstream::{FakeUpstream, Protocols, json};
 
@@ -167,23 +167,8 @@ async fn front_proxies_of_another_name_are_none() {
     table(&proxy, &cases).await;
 }
 
-/// The seconds since 1970.
-fn now() -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.unwrap().as_secs()
-}
-
-/// A token with these claims, signed by the ServiceAccount key of the corpus.
 fn signed(claims: &Value) -> String {
-    let key = std::fs::read(crate::support::corpus::pki("sa.key")).unwrap();
-    let (_, der) = <(SectionKind, Vec<u8>)>::from_pem_slice(&key).unwrap();
-    let key = RsaKeyPair::from_der(&der).or_else(|_| RsaKeyPair::from_pkcs8(&der)).unwrap();
-    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-    let text = format!("{}.{}", part(&json!({"alg": "RS256"})), part(claims));
-    let mut signature = vec![0; key.public_modulus_len()];
-    let random = aws_lc_rs::rand::SystemRandom::new();
-    key.sign(&RSA_PKCS1_SHA256, &random, text.as_bytes(), &mut signature).unwrap();
-    format!("{text}.{}", URL_SAFE_NO_PAD.encode(signature))
+    Signer::corpus().token(&json!({"alg": "RS256"}), claims)
 }
 
 fn bearer(token: &str) -> String {

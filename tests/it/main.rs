@@ -15,6 +15,7 @@ mod identities;
 mod impersonation;
 mod kubectl;
 mod lifecycle;
+mod oidc;
 mod replay;
 mod self_test;
 mod streaming;

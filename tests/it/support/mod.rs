@@ -10,6 +10,7 @@ pub mod client;
 pub mod compare;
 pub mod corpus;
 pub mod http1;
+pub mod jwt;
 pub mod proxy;
 pub mod upstream;
 

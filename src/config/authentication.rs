@@ -1,0 +1,196 @@
+//! How clients prove who they are: the flags of authentication, checked.
+
+use http::{HeaderName, Uri};
+
+use super::flags::{ServeFlags, UpstreamIdentity};
+use super::{
+    Authentication, ConfigError, RequestHeaderAuthentication, ServiceAccountAuthentication, fail,
+};
+use crate::authn::{Algorithm, OidcSettings, RequestHeaderNames, TokenReviewSettings};
+use crate::request::source::TrustedProxies;
+
+pub(super) fn authentication(flags: &ServeFlags) -> Result<Authentication, ConfigError> {
+    let nobody = flags.client_ca_file.is_none()
+        && flags.requestheader_client_ca_file.is_none()
+        && flags.token_auth_file.is_none()
+        && flags.service_account_key_file.is_empty()
+        && flags.oidc_issuer_url.is_none()
+        && !flags.authentication_token_review
+        && !flags.anonymous_auth
+        && flags.upstream_identity != UpstreamIdentity::PassThrough;
+    if nobody {
+        return fail(
+            "--anonymous-auth=false without another way to authenticate would refuse everybody; \
+             give --client-ca-file, --token-auth-file or another flag of that kind",
+        );
+    }
+    if flags.client_crl_file.is_some() && flags.client_ca_file.is_none() {
+        return fail("--client-crl-file needs --client-ca-file, the authorities that revoke");
+    }
+    let audiences = match flags.api_audiences.is_empty() {
+        true => &flags.service_account_issuer,
+        false => &flags.api_audiences,
+    };
+    Ok(Authentication {
+        client_ca_file: flags.client_ca_file.clone(),
+        client_crl_file: flags.client_crl_file.clone(),
+        request_header: request_header(flags)?,
+        token_auth_file: flags.token_auth_file.clone(),
+        service_accounts: service_accounts(flags)?,
+        oidc: oidc(flags)?,
+        token_review: flags.authentication_token_review.then(|| TokenReviewSettings {
+            audiences: audiences.clone(),
+            authenticated_ttl: flags.authentication_token_review_cache_authenticated_ttl,
+            unauthenticated_ttl: flags.authentication_token_review_cache_unauthenticated_ttl,
+            as_front_proxy: flags.upstream_identity == UpstreamIdentity::RequestHeader,
+        }),
+        audiences: audiences.clone(),
+        anonymous: flags.anonymous_auth,
+        trusted_proxies: match flags.trusted_proxies.as_slice() {
+            [] => TrustedProxies::Everyone,
+            networks => TrustedProxies::Networks(networks.to_vec()),
+        },
+    })
+}
+
+fn service_accounts(
+    flags: &ServeFlags,
+) -> Result<Option<ServiceAccountAuthentication>, ConfigError> {
+    let (key_files, issuers) = (&flags.service_account_key_file, &flags.service_account_issuer);
+    if issuers.iter().any(String::is_empty) {
+        return fail("--service-account-issuer is empty; give the iss claim of the tokens");
+    }
+    match (key_files.is_empty(), issuers.is_empty()) {
+        (true, true) => Ok(None),
+        (false, false) => Ok(Some(ServiceAccountAuthentication {
+            key_files: key_files.clone(),
+            issuers: issuers.clone(),
+        })),
+        (false, true) => fail(
+            "--service-account-key-file needs --service-account-issuer, the iss claim of the \
+             tokens; mostly https://kubernetes.default.svc.cluster.local",
+        ),
+        (true, false) => fail(
+            "--service-account-issuer needs --service-account-key-file, the file with the key \
+             that its tokens are verified by; mostly /etc/kubernetes/pki/sa.pub",
+        ),
+    }
+}
+
+fn request_header(flags: &ServeFlags) -> Result<Option<RequestHeaderAuthentication>, ConfigError> {
+    let Some(client_ca_file) = flags.requestheader_client_ca_file.clone() else {
+        return Ok(None);
+    };
+    if flags.client_ca_file.as_ref() == Some(&client_ca_file)
+        && flags.requestheader_allowed_names.is_empty()
+    {
+        return fail(
+            "--requestheader-client-ca-file and --client-ca-file are the same file: every client \
+             could pose as a front proxy; give the proxies' common names in \
+             --requestheader-allowed-names, or their CA a file of its own",
+        );
+    }
+    Ok(Some(RequestHeaderAuthentication {
+        client_ca_file,
+        allowed_names: flags.requestheader_allowed_names.clone(),
+        names: RequestHeaderNames {
+            username: header_names(
+                "--requestheader-username-headers",
+                &flags.requestheader_username_headers,
+            )?,
+            uid: header_names("--requestheader-uid-headers", &flags.requestheader_uid_headers)?,
+            group: header_names(
+                "--requestheader-group-headers",
+                &flags.requestheader_group_headers,
+            )?,
+            extra_prefix: header_names(
+                "--requestheader-extra-headers-prefix",
+                &flags.requestheader_extra_headers_prefix,
+            )?,
+        },
+    }))
+}
+
+fn header_names(flag: &str, names: &[String]) -> Result<Vec<HeaderName>, ConfigError> {
+    let header = |name: &String| {
+        HeaderName::from_bytes(name.trim().as_bytes()).map_err(|_| {
+            ConfigError(format!(
+                "{flag}: {name:?} cannot be the name of a header; letters, digits and - can"
+            ))
+        })
+    };
+    names.iter().map(header).collect()
+}
+
+fn oidc(flags: &ServeFlags) -> Result<Option<OidcSettings>, ConfigError> {
+    let (issuer_url, client_id) = match (&flags.oidc_issuer_url, &flags.oidc_client_id) {
+        (None, None) => return Ok(None),
+        (Some(url), Some(id)) => (url.clone(), id.clone()),
+        (Some(_), None) => {
+            return fail(
+                "--oidc-issuer-url needs --oidc-client-id, the client that tokens are for",
+            );
+        }
+        (None, Some(_)) => {
+            return fail("--oidc-client-id needs --oidc-issuer-url, the URL of who issues tokens");
+        }
+    };
+    let is_plain = |uri: Uri| {
+        uri.scheme_str() == Some("https")
+            && uri.query().is_none()
+            && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
+    };
+    if issuer_url.contains('#') || !issuer_url.parse().is_ok_and(is_plain) {
+        return Err(ConfigError(format!(
+            "--oidc-issuer-url: {issuer_url:?} is no plain https URL; give the iss claim of the \
+             tokens, such as https://login.example.com"
+        )));
+    }
+    if flags.service_account_issuer.contains(&issuer_url) {
+        return fail(
+            "--oidc-issuer-url is a --service-account-issuer too; the two must be different issuers",
+        );
+    }
+    let claim = &flags.oidc_username_claim;
+    Ok(Some(OidcSettings {
+        username_prefix: match (flags.oidc_username_prefix.as_str(), claim.as_str()) {
+            ("-", _) | ("", "email") => String::new(),
+            ("", _) => format!("{issuer_url}#"),
+            (prefix, _) => prefix.to_owned(),
+        },
+        issuer_url,
+        client_id,
+        username_claim: claim.clone(),
+        groups_claim: flags.oidc_groups_claim.clone().filter(|claim| !claim.is_empty()),
+        groups_prefix: flags.oidc_groups_prefix.clone(),
+        required_claims: flags
+            .oidc_required_claim
+            .iter()
+            .map(|pair| required_claim(pair))
+            .collect::<Result<_, _>>()?,
+        signing_algs: flags
+            .oidc_signing_algs
+            .iter()
+            .map(|name| signing_algorithm(name))
+            .collect::<Result<_, _>>()?,
+        ca_file: flags.oidc_ca_file.clone(),
+    }))
+}
+
+fn required_claim(pair: &str) -> Result<(String, String), ConfigError> {
+    match pair.split_once('=') {
+        Some((claim, value)) if !claim.is_empty() => Ok((claim.to_owned(), value.to_owned())),
+        _ => Err(ConfigError(format!(
+            "--oidc-required-claim: {pair:?} is not of the form claim=value"
+        ))),
+    }
+}
+
+fn signing_algorithm(name: &str) -> Result<Algorithm, ConfigError> {
+    Algorithm::from_name(name).ok_or_else(|| {
+        ConfigError(format!(
+            "--oidc-signing-algs: {name:?} is not taken; those that are: RS256, RS384, RS512, \
+             ES256, ES384, ES512, PS256, PS384, PS512"
+        ))
+    })
+}
