@@ -18,6 +18,7 @@ use crate::request::RequestInfo;
 use crate::request::uri::request_uri;
 use crate::sink::{Ack, Sink};
 use crate::status::Status;
+use crate::webhook::Webhook;
 
 /// Annotation of an answer that the API server did not bring to its end.
 const INCOMPLETE: &str = "kube-audit-proxy/response-incomplete";
@@ -33,9 +34,11 @@ pub enum Format {
 
 /// What all records share.
 pub struct Recorder {
-    /// Where events go.
+    /// The log.
     pub sink: Sink,
-    /// How they are written.
+    /// Where events go besides.
+    pub webhook: Option<Webhook>,
+    /// How they are written to the log.
     pub format: Format,
     /// What is counted.
     pub metrics: Arc<Metrics>,
@@ -135,12 +138,14 @@ impl Record {
         let to_come = self.decision.level > Level::None
             && (!omitted(Stage::ResponseComplete)
                 || self.long_running && !omitted(Stage::ResponseStarted));
-        to_come && self.is_strict() && !self.recorder.sink.is_writable()
+        let sink = &self.recorder.sink;
+        to_come && sink.is_strict() && !sink.is_writable()
     }
 
     /// Whether nothing may pass whose event could not be stored.
     pub fn is_strict(&self) -> bool {
-        self.recorder.sink.is_strict()
+        let strict_webhook = self.recorder.webhook.as_ref().is_some_and(Webhook::is_strict);
+        self.recorder.sink.is_strict() || strict_webhook
     }
 
     /// The proxy has found that the request may be done as `user`.
@@ -255,7 +260,7 @@ impl Record {
     fn emit(&self, stage: Stage, at: Timestamp) -> Option<Ack> {
         let skipped = self.decision.level == Level::None
             || self.decision.omit_stages.contains(stage)
-            || !self.recorder.sink.is_enabled();
+            || !(self.recorder.sink.is_enabled() || self.recorder.webhook.is_some());
         if skipped {
             return None;
         }
@@ -285,12 +290,38 @@ impl Record {
             stage_timestamp: at,
             annotations: &self.annotations,
         };
+        Some(self.recorder.store(&event))
+    }
+}
+
+impl Recorder {
+    /// Hands the event to the log, and then to the webhook.
+    fn store(&self, event: &Event<'_>) -> Ack {
         let mut line = Vec::with_capacity(1536);
-        match self.recorder.format {
+        match self.format {
             Format::Json => event.push_json(&mut line),
             Format::Legacy => event.push_legacy(&mut line),
         }
-        Some(self.recorder.sink.submit(line))
+        let Some(webhook) = &self.webhook else {
+            return self.sink.submit(line);
+        };
+        let json = match self.format {
+            Format::Json => line.clone(),
+            Format::Legacy => {
+                let mut json = Vec::with_capacity(1536);
+                event.push_json(&mut json);
+                json
+            }
+        };
+        if !self.sink.has_log() {
+            // A log counts its events, and each counts once.
+            self.metrics.events.increment();
+        }
+        let logged = self.sink.submit(line);
+        let sent = webhook.submit(json);
+        // Each is as strict as its own mode.
+        let logged = if self.sink.is_strict() { logged } else { logged.lenient() };
+        logged.and(if webhook.is_strict() { sent } else { sent.lenient() })
     }
 }
 

@@ -19,3 +19,4 @@ mod streaming;
 mod support;
 mod upgrade;
 mod watches;
+mod webhook;
