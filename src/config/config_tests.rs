@@ -1,6 +1,7 @@
 use std::ffi::OsString;
 
 use super::*;
+use crate::sink::{LogPath, Mode, Rotation, SyncMode, Throttle};
 
 /// Enough for everything else to be looked at.
 const REQUIRED: [&str; 2] = ["--audit-policy-file=policy.yaml", "--audit-log-path=audit.log"];

@@ -16,6 +16,7 @@ mod config;
 mod error;
 mod file;
 mod losses;
+mod open_file;
 mod output;
 mod queue;
 mod rotate;
