@@ -12,6 +12,7 @@
 //! | [`impersonation`] | `Impersonate-*` headers: parsing, authorization, the resulting user |
 //! | [`audit`] | events, their encoding, the record of one request |
 //! | [`sink`] | where encoded events go: queue, writer thread, files, rotation |
+//! | [`webhook`] | events sent to a receiver over HTTP: batches, retries, the spool |
 //! | [`policy`] | the audit `Policy`: loading, matching, live reload |
 //! | [`authn`] | who is calling: certificates, tokens, anonymous |
 //! | [`request`] | what is asked: verb and object from the URL, headers, source addresses |
@@ -40,3 +41,4 @@ pub mod status;
 #[cfg(test)]
 mod test_dir;
 pub mod upstream;
+pub mod webhook;

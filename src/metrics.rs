@@ -83,6 +83,10 @@ pub enum Plugin {
     Log,
     /// The batch queue was full.
     Buffered,
+    /// The event was too large for `--audit-webhook-truncate-max-event-size`.
+    Truncate,
+    /// The webhook did not take it.
+    Webhook,
 }
 
 const VERBS: [&str; 12] = [
@@ -110,7 +114,7 @@ pub struct Metrics {
     /// Events handed to a sink.
     pub events: Counter,
     levels: [Counter; 4],
-    errors: [Counter; 2],
+    errors: [Counter; 4],
     /// Requests refused because their record could not be written (`blocking-strict`).
     pub requests_rejected: Counter,
     requests: Vec<Counter>,
@@ -143,6 +147,12 @@ pub struct Metrics {
     pub bodies_unreadable: Counter,
     /// 1 while the audit log cannot be written.
     pub log_failing: Gauge,
+    /// Events that the webhook has taken.
+    pub webhook_events: Counter,
+    /// Attempts to send a batch to the webhook that failed.
+    pub webhook_failures: Counter,
+    /// Bytes in the webhook's spool.
+    pub webhook_spool: Gauge,
 }
 
 impl Default for Metrics {
@@ -170,6 +180,9 @@ impl Default for Metrics {
             bodies_cut: Counter::default(),
             bodies_unreadable: Counter::default(),
             log_failing: Gauge::default(),
+            webhook_events: Counter::default(),
+            webhook_failures: Counter::default(),
+            webhook_spool: Gauge::default(),
         }
     }
 }
@@ -225,7 +238,12 @@ impl Metrics {
             text.sample("apiserver_audit_level_total", &[("level", level.as_str())], counter);
         }
         text.head("apiserver_audit_error_total", "counter", "Audit events lost, by where.");
-        for (plugin, name) in [(Plugin::Buffered, "buffered"), (Plugin::Log, "log")] {
+        for (plugin, name) in [
+            (Plugin::Buffered, "buffered"),
+            (Plugin::Log, "log"),
+            (Plugin::Truncate, "truncate"),
+            (Plugin::Webhook, "webhook"),
+        ] {
             let counter = &self.errors[plugin as usize];
             text.sample("apiserver_audit_error_total", &[("plugin", name)], counter);
         }
@@ -299,6 +317,21 @@ impl Metrics {
             "kube_audit_proxy_log_failing",
             "1 while the audit log cannot be written.",
             &self.log_failing,
+        );
+        text.counter(
+            "kube_audit_proxy_webhook_events_total",
+            "Events that the webhook has taken.",
+            &self.webhook_events,
+        );
+        text.counter(
+            "kube_audit_proxy_webhook_failures_total",
+            "Attempts to send a batch to the webhook that failed.",
+            &self.webhook_failures,
+        );
+        text.gauge(
+            "kube_audit_proxy_webhook_spool_bytes",
+            "Events that wait in the webhook's spool.",
+            &self.webhook_spool,
         );
         text.0
     }

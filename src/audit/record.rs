@@ -21,6 +21,7 @@ use crate::request::RequestInfo;
 use crate::request::uri::request_uri;
 use crate::sink::{Ack, Sink};
 use crate::status::Status;
+use crate::webhook::Webhook;
 
 /// Annotation of an answer that the API server did not bring to its end.
 const INCOMPLETE: &str = "kube-audit-proxy/response-incomplete";
@@ -36,9 +37,11 @@ pub enum Format {
 
 /// What all records share.
 pub struct Recorder {
-    /// Where events go.
+    /// The log.
     pub sink: Sink,
-    /// How they are written.
+    /// Where events go besides.
+    pub webhook: Option<Webhook>,
+    /// How they are written to the log.
     pub format: Format,
     /// What is counted.
     pub metrics: Arc<Metrics>,
@@ -165,12 +168,14 @@ impl Record {
         let to_come = self.decision.level > Level::None
             && (!omitted(Stage::ResponseComplete)
                 || self.long_running && !omitted(Stage::ResponseStarted));
-        to_come && self.is_strict() && !self.recorder.sink.is_writable()
+        let sink = &self.recorder.sink;
+        to_come && sink.is_strict() && !sink.is_writable()
     }
 
     /// Whether nothing may pass whose event could not be stored.
     pub fn is_strict(&self) -> bool {
-        self.recorder.sink.is_strict()
+        let strict_webhook = self.recorder.webhook.as_ref().is_some_and(Webhook::is_strict);
+        self.recorder.sink.is_strict() || strict_webhook
     }
 
     /// The proxy has found that the request may be done as `user`.
@@ -372,7 +377,7 @@ impl Record {
     fn emit(&mut self, stage: Stage, at: Timestamp) -> Option<Ack> {
         let skipped = self.decision.level == Level::None
             || self.decision.omit_stages.contains(stage)
-            || !self.recorder.sink.is_enabled();
+            || !(self.recorder.sink.is_enabled() || self.recorder.webhook.is_some());
         if skipped {
             return None;
         }
@@ -380,15 +385,25 @@ impl Record {
             1536 + self.request_object.as_ref().map_or(0, Vec::len)
                 + self.response_object.as_ref().map_or(0, Vec::len),
         );
-        self.encode(stage, at, &mut line);
+        let format = self.recorder.format;
+        self.encode(stage, at, format, &mut line);
+        // The webhook truncates by limits of its own.
+        let json = self.recorder.webhook.as_ref().map(|_| match format {
+            Format::Json => line.clone(),
+            Format::Legacy => {
+                let mut json = Vec::with_capacity(1536);
+                self.encode(stage, at, Format::Json, &mut json);
+                json
+            }
+        });
         while self.recorder.bodies.max_event.is_some_and(|most| line.len() > most)
             && stage != Stage::RequestReceived
             && self.drop_larger_body()
         {
             line.clear();
-            self.encode(stage, at, &mut line);
+            self.encode(stage, at, format, &mut line);
         }
-        Some(self.recorder.sink.submit(line))
+        Some(self.recorder.store(line, json))
     }
 
     /// Takes the larger body out of this event and later ones; `false` if there is none.
@@ -407,7 +422,7 @@ impl Record {
         true
     }
 
-    fn encode(&self, stage: Stage, at: Timestamp, line: &mut Vec<u8>) {
+    fn encode(&self, stage: Stage, at: Timestamp, format: Format, line: &mut Vec<u8>) {
         let received = stage == Stage::RequestReceived;
         let mut uri = request_uri(&self.facts.target);
         if self.recorder.bodies.redaction.is_some()
@@ -441,10 +456,28 @@ impl Record {
             stage_timestamp: at,
             annotations: &self.annotations,
         };
-        match self.recorder.format {
+        match format {
             Format::Json => event.push_json(line),
             Format::Legacy => event.push_legacy(line),
         }
+    }
+}
+
+impl Recorder {
+    /// Hands the event to the log, and then, as JSON, to the webhook.
+    fn store(&self, line: Vec<u8>, json: Option<Vec<u8>>) -> Ack {
+        let (Some(webhook), Some(json)) = (&self.webhook, json) else {
+            return self.sink.submit(line);
+        };
+        if !self.sink.has_log() {
+            // A log counts its events, and each counts once.
+            self.metrics.events.increment();
+        }
+        let logged = self.sink.submit(line);
+        let sent = webhook.submit(json);
+        // Each is as strict as its own mode.
+        let logged = if self.sink.is_strict() { logged } else { logged.lenient() };
+        logged.and(if webhook.is_strict() { sent } else { sent.lenient() })
     }
 }
 

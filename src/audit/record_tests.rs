@@ -22,6 +22,7 @@ impl Events {
 fn begin(path: &'static str, level: Level, omit: &[Stage]) -> (Record, Events) {
     let (sender, receiver) = unbounded_channel();
     let recorder = Arc::new(Recorder {
+        webhook: None,
         sink: Sink::channel(sender),
         format: Format::Json,
         metrics: Arc::default(),

@@ -30,6 +30,7 @@ use crate::server::shutdown::{Phase, Running, Shutdown};
 use crate::server::{admin, listener, reload, self_signed, tls};
 use crate::sink::{Sink, SinkState};
 use crate::upstream::{Upstream, UpstreamConfig};
+use crate::webhook::Webhook;
 
 /// For tasks to notice that they were dropped, and for records to be closed.
 const ENDING: Duration = Duration::from_secs(2);
@@ -80,8 +81,13 @@ impl Process {
             listener::bind(config.operation.admin_addr).await.context("--admin-bind-address")?;
         let (addr, admin_addr) = (listener.local_addr()?, admin_listener.local_addr()?);
 
+        let webhook = config.audit.webhook.map(|webhook| Webhook::start(webhook, metrics.clone()));
+        let webhook = webhook.transpose()?;
         // Last of what can fail, so that a start that fails leaves no log file behind.
-        let sink = Sink::open(config.audit.log, metrics.clone())?;
+        let sink = match config.audit.log {
+            Some(log) => Sink::open(log, metrics.clone())?,
+            None => Sink::discard(),
+        };
         let sink = match observer {
             Some(observer) => sink.with_observer(observer),
             None => sink,
@@ -90,7 +96,7 @@ impl Process {
         let budget = Budget::new(total);
         let bodies = BodySettings { max_request, max_response, budget, redaction, max_event };
         let format = config.audit.format;
-        let recorder = Recorder { sink, format, metrics: metrics.clone(), bodies };
+        let recorder = Recorder { sink, webhook, format, metrics: metrics.clone(), bodies };
         let proxy = Arc::new(Proxy {
             authenticator,
             policy,
@@ -159,6 +165,9 @@ impl Process {
             tracing::error!("requests did not end, their last events may be missing");
         }
         self.proxy.recorder.sink.shutdown().await;
+        if let Some(webhook) = &self.proxy.recorder.webhook {
+            webhook.shutdown().await;
+        }
         self.admin_shutdown.end();
         let _ = tokio::time::timeout(ENDING, self.admin_shutdown.all_ended()).await;
         tracing::info!("ended");

@@ -1,6 +1,7 @@
 use std::ffi::OsString;
 
 use super::*;
+use crate::sink::{LogPath, Mode, Rotation, SyncMode, Throttle};
 
 /// Enough for everything else to be looked at.
 const REQUIRED: [&str; 2] = ["--audit-policy-file=policy.yaml", "--audit-log-path=audit.log"];
@@ -26,10 +27,10 @@ fn defaults_are_kube_apiservers() {
     assert_eq!(config.authentication.trusted_proxies, TrustedProxies::Everyone);
     assert_eq!(config.upstream.identity, Identity::Impersonate);
     assert_eq!(config.audit.policy_file, PathBuf::from("policy.yaml"));
-    assert_eq!(config.audit.log.path, LogPath::File("audit.log".into()));
-    assert_eq!(config.audit.log.mode, Mode::Blocking);
-    assert_eq!(config.audit.log.rotation, Rotation::default());
-    assert_eq!(config.audit.log.sync, SyncMode::Off);
+    assert_eq!(config.audit.log.as_ref().unwrap().path, LogPath::File("audit.log".into()));
+    assert_eq!(config.audit.log.as_ref().unwrap().mode, Mode::Blocking);
+    assert_eq!(config.audit.log.as_ref().unwrap().rotation, Rotation::default());
+    assert_eq!(config.audit.log.as_ref().unwrap().sync, SyncMode::Off);
     assert_eq!(config.audit.format, Format::Json);
     assert_eq!(config.operation.admin_addr, "127.0.0.1:8081".parse().unwrap());
     assert_eq!(config.operation.shutdown_timeout, Duration::from_secs(30));
@@ -66,18 +67,71 @@ fn flags_become_settings() {
     assert_eq!(config.serving.tls.cipher_suites.unwrap().len(), 2);
     assert!(config.serving.tls.request_client_certificates);
     assert!(!config.authentication.anonymous);
-    assert_eq!(config.audit.log.path, LogPath::Stdout);
+    assert_eq!(config.audit.log.as_ref().unwrap().path, LogPath::Stdout);
     let mode = Mode::Batch {
         buffer_size: 10_000,
         max_size: 1,
         max_wait: Duration::from_millis(500),
         throttle: Some(Throttle { qps: 10.0, burst: 15 }),
     };
-    assert_eq!(config.audit.log.mode, mode);
-    assert_eq!(config.audit.log.rotation.max_size_mib, 0);
-    assert!(config.audit.log.rotation.compress);
-    assert_eq!(config.audit.log.sync, SyncMode::Interval(Duration::from_secs(1)));
+    assert_eq!(config.audit.log.as_ref().unwrap().mode, mode);
+    assert_eq!(config.audit.log.as_ref().unwrap().rotation.max_size_mib, 0);
+    assert!(config.audit.log.as_ref().unwrap().rotation.compress);
+    assert_eq!(config.audit.log.as_ref().unwrap().sync, SyncMode::Interval(Duration::from_secs(1)));
     assert_eq!(config.operation.log_level, tracing::Level::DEBUG);
+}
+
+#[test]
+fn the_webhook_has_kube_apiservers_defaults_and_needs_no_log() {
+    let parse = |arguments: &[&str]| {
+        let all: Vec<OsString> = arguments.iter().map(OsString::from).collect();
+        Config::new(file::parse(&all).unwrap().unwrap()).unwrap().audit
+    };
+    let audit = parse(&["--audit-policy-file=p.yaml", "--audit-webhook-config-file=w.conf"]);
+    assert!(audit.log.is_none());
+    let webhook = audit.webhook.unwrap();
+    let mode = Mode::Batch {
+        buffer_size: 10_000,
+        max_size: 400,
+        max_wait: Duration::from_secs(30),
+        throttle: Some(Throttle { qps: 10.0, burst: 15 }),
+    };
+    assert_eq!(webhook.mode, mode);
+    assert_eq!(webhook.initial_backoff, Duration::from_secs(10));
+    assert_eq!((webhook.max_event_size, webhook.compress, webhook.spool), (None, false, None));
+    // Nothing of it is looked at where there is no webhook.
+    assert!(config(&["--audit-webhook-batch-throttle-qps=-1"]).unwrap().audit.webhook.is_none());
+    let with = |arguments: &[&str]| {
+        config(&[&["--audit-webhook-config-file=w.conf"], arguments].concat()).unwrap_err()
+    };
+    for (arguments, expected) in [
+        (
+            &["--audit-webhook-batch-throttle-qps=-1"][..],
+            "--audit-webhook-batch-throttle-qps: invalid audit batch webhook throttle QPS -1, must",
+        ),
+        (
+            &["--audit-webhook-truncate-max-event-size=-1"],
+            "invalid audit truncate webhook max event size -1, must be a positive number",
+        ),
+        (
+            &[
+                "--audit-webhook-truncate-max-batch-size=1",
+                "--audit-webhook-truncate-max-event-size=2",
+            ],
+            "must be greater than max event size",
+        ),
+        (
+            &["--audit-webhook-mode=blocking", "--audit-webhook-spool-dir=d"],
+            "--audit-webhook-spool-dir needs --audit-webhook-mode=batch",
+        ),
+        (
+            &["--audit-webhook-spool-dir=d", "--audit-webhook-spool-max-size=0"],
+            "--audit-webhook-spool-max-size: 0 is not a size in MiB",
+        ),
+    ] {
+        let error = with(arguments);
+        assert!(error.contains(expected), "{error}");
+    }
 }
 
 #[test]
@@ -146,7 +200,7 @@ fn what_makes_no_sense_is_refused_with_a_remedy() {
 #[test]
 fn batch_settings_do_not_matter_in_the_blocking_modes() {
     let arguments = ["--audit-log-mode=blocking-strict", "--audit-log-batch-buffer-size=-3"];
-    assert_eq!(config(&arguments).unwrap().audit.log.mode, Mode::BlockingStrict);
+    assert_eq!(config(&arguments).unwrap().audit.log.unwrap().mode, Mode::BlockingStrict);
 }
 
 #[test]

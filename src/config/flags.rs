@@ -290,6 +290,101 @@ pub struct ServeFlags {
     #[arg(allow_negative_numbers = true)]
     pub audit_log_batch_throttle_burst: i64,
 
+    /// Kubeconfig whose cluster is a receiver of audit events over HTTP
+    #[arg(long, value_name = "FILE", help_heading = WEBHOOK)]
+    pub audit_webhook_config_file: Option<PathBuf>,
+    /// Whether requests wait for the receiver to take their events
+    #[arg(long, value_name = "MODE", default_value = "batch", help_heading = WEBHOOK)]
+    pub audit_webhook_mode: AuditLogMode,
+    /// API version of the events
+    #[arg(
+        long,
+        value_name = "VERSION",
+        default_value = "audit.k8s.io/v1",
+        value_parser = ["audit.k8s.io/v1"],
+        help_heading = WEBHOOK
+    )]
+    pub audit_webhook_version: String,
+    /// How long to wait before the second attempt; later waits are longer
+    #[arg(long, value_name = "TIME", default_value = "10s", help_heading = WEBHOOK)]
+    #[arg(alias = "audit-webhook-batch-initial-backoff")]
+    #[arg(value_parser = parse_duration, allow_hyphen_values = true)]
+    pub audit_webhook_initial_backoff: Duration,
+    /// Events that may wait to be sent, in batch mode
+    #[arg(long, value_name = "COUNT", default_value_t = 10_000, help_heading = WEBHOOK)]
+    #[arg(allow_negative_numbers = true)]
+    pub audit_webhook_batch_buffer_size: i64,
+    /// Events in a batch, in batch mode
+    #[arg(long, value_name = "COUNT", default_value_t = 400, help_heading = WEBHOOK)]
+    #[arg(allow_negative_numbers = true)]
+    pub audit_webhook_batch_max_size: i64,
+    /// How long a batch waits to be full, in batch mode
+    #[arg(long, value_name = "TIME", default_value = "30s", help_heading = WEBHOOK)]
+    #[arg(value_parser = parse_duration, allow_hyphen_values = true)]
+    pub audit_webhook_batch_max_wait: Duration,
+    /// Whether batches are held to --audit-webhook-batch-throttle-qps
+    #[arg(
+        long,
+        value_name = "BOOL",
+        default_value = "true",
+        default_missing_value = "true",
+        num_args = 0..=1,
+        require_equals = true,
+        value_parser = parse_bool,
+        action = ArgAction::Set,
+        help_heading = WEBHOOK
+    )]
+    pub audit_webhook_batch_throttle_enable: bool,
+    /// Batches a second, on average
+    #[arg(long, value_name = "QPS", default_value_t = 10.0, help_heading = WEBHOOK)]
+    #[arg(allow_negative_numbers = true)]
+    pub audit_webhook_batch_throttle_qps: f32,
+    /// Batches at once, after a quiet time
+    #[arg(long, value_name = "COUNT", default_value_t = 15, help_heading = WEBHOOK)]
+    #[arg(allow_negative_numbers = true)]
+    pub audit_webhook_batch_throttle_burst: i64,
+    /// Whether events larger than --audit-webhook-truncate-max-event-size are not sent
+    #[arg(
+        long,
+        value_name = "BOOL",
+        default_value = "false",
+        default_missing_value = "true",
+        num_args = 0..=1,
+        require_equals = true,
+        value_parser = parse_bool,
+        action = ArgAction::Set,
+        help_heading = WEBHOOK
+    )]
+    pub audit_webhook_truncate_enabled: bool,
+    /// Bytes in a batch; without effect, as by kube-apiserver
+    #[arg(long, value_name = "BYTES", default_value_t = 10_485_760, help_heading = WEBHOOK)]
+    #[arg(allow_negative_numbers = true)]
+    pub audit_webhook_truncate_max_batch_size: i64,
+    /// Bytes in an event
+    #[arg(long, value_name = "BYTES", default_value_t = 102_400, help_heading = WEBHOOK)]
+    #[arg(allow_negative_numbers = true)]
+    pub audit_webhook_truncate_max_event_size: i64,
+    /// Whether batches are compressed by gzip
+    #[arg(
+        long,
+        value_name = "BOOL",
+        default_value = "false",
+        default_missing_value = "true",
+        num_args = 0..=1,
+        require_equals = true,
+        value_parser = parse_bool,
+        action = ArgAction::Set,
+        help_heading = WEBHOOK
+    )]
+    pub audit_webhook_compress: bool,
+    /// Folder where batches wait on the disk until the receiver has taken them, in batch mode
+    #[arg(long, value_name = "DIR", help_heading = WEBHOOK)]
+    pub audit_webhook_spool_dir: Option<PathBuf>,
+    /// Size of what may wait there, in MiB; what would be more is lost, and counted
+    #[arg(long, value_name = "MIB", default_value_t = 1024, help_heading = WEBHOOK)]
+    #[arg(allow_negative_numbers = true)]
+    pub audit_webhook_spool_max_size: i64,
+
     /// A YAML file whose keys are these flags without their dashes; flags given here win over it
     #[arg(long, value_name = "FILE", help_heading = OPERATION)]
     pub config: Option<PathBuf>,
@@ -337,6 +432,7 @@ const UPSTREAM: &str = "Upstream";
 const POLICY: &str = "Audit policy";
 const BODIES: &str = "Bodies in the audit log";
 const LOG: &str = "Audit log";
+const WEBHOOK: &str = "Audit webhook";
 const OPERATION: &str = "Operation";
 
 /// `--tls-min-version`
@@ -371,7 +467,7 @@ pub enum AuditLogFormat {
     Legacy,
 }
 
-/// `--audit-log-mode`
+/// `--audit-log-mode`, `--audit-webhook-mode`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum AuditLogMode {
     /// They do not; events are lost, and counted, when too many wait

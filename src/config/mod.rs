@@ -4,26 +4,28 @@
 //! Making one opens no file but that, so everything in it can be tested as a table.
 
 mod authentication;
+mod bodies;
 pub mod file;
 pub mod flags;
+mod sinks;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::SupportedCipherSuite;
 
-use self::flags::{AuditLogFormat, AuditLogMode, AuditLogSync, TlsMinVersion, UpstreamIdentity};
+pub use self::bodies::Bodies;
+use self::flags::{AuditLogFormat, TlsMinVersion, UpstreamIdentity};
 pub use self::flags::{LogFormat, ServeFlags};
-use crate::audit::body::Redaction;
 use crate::audit::record::Format;
 use crate::authn::{OidcSettings, RequestHeaderNames, TokenReviewSettings};
 use crate::request::source::TrustedProxies;
 use crate::server::tls::{self, MinVersion, TlsOptions};
-use crate::sink::{LogPath, Mode, Rotation, SinkConfig, SyncMode, Throttle};
+use crate::sink::SinkConfig;
 use crate::upstream::UpstreamFlags;
 use crate::upstream::identity::Identity;
+use crate::webhook::WebhookConfig;
 
 /// Everything that `serve` needs to know.
 #[derive(Debug, Clone)]
@@ -128,27 +130,14 @@ pub struct Upstream {
 pub struct Audit {
     /// `--audit-policy-file`
     pub policy_file: PathBuf,
-    /// `--audit-log-path` and what belongs to it.
-    pub log: SinkConfig,
+    /// `--audit-log-path` and what belongs to it; None where there is only a webhook.
+    pub log: Option<SinkConfig>,
+    /// `--audit-webhook-config-file` and what belongs to it.
+    pub webhook: Option<WebhookConfig>,
     /// `--audit-log-format`
     pub format: Format,
     /// Which bodies are recorded, and how much of them.
     pub bodies: Bodies,
-}
-
-/// How bodies are recorded.
-#[derive(Debug, Clone)]
-pub struct Bodies {
-    /// `--audit-max-request-body-bytes`
-    pub max_request: usize,
-    /// `--audit-max-body-bytes`
-    pub max_response: usize,
-    /// `--audit-total-body-bytes`
-    pub total: usize,
-    /// `--audit-redact`; `None` for none at all.
-    pub redaction: Option<Arc<Redaction>>,
-    /// `--audit-log-truncate-max-event-size`, if truncating is enabled.
-    pub max_event: Option<usize>,
 }
 
 /// The running of the process.
@@ -271,141 +260,19 @@ fn audit(flags: &ServeFlags) -> Result<Audit, ConfigError> {
              config/policy-recommended.yaml is a good one to begin with",
         );
     };
-    let path = match &flags.audit_log_path {
-        None => {
-            return fail(
-                "--audit-log-path is missing: it says where events are written; give a file, or \
-                 - for standard output",
-            );
-        }
-        Some(path) if path.as_os_str().is_empty() => {
-            return fail("--audit-log-path is empty; give a file, or - for standard output");
-        }
-        Some(path) if path.as_os_str() == "-" => LogPath::Stdout,
-        Some(path) => LogPath::File(path.clone()),
-    };
-    let rotation = Rotation {
-        max_size_mib: not_negative(
-            "--audit-log-maxsize",
-            flags.audit_log_maxsize,
-            "to never rotate",
-        )?,
-        max_age_days: not_negative("--audit-log-maxage", flags.audit_log_maxage, "for no limit")?,
-        max_backups: not_negative(
-            "--audit-log-maxbackup",
-            flags.audit_log_maxbackup,
-            "for no limit",
-        )?,
-        compress: flags.audit_log_compress,
-    };
+    let webhook = sinks::webhook(flags)?;
+    let log = sinks::log(flags)?;
+    if log.is_none() && webhook.is_none() {
+        return fail(
+            "--audit-log-path is missing: it says where events are written; give a file, or \
+             - for standard output, or a receiver with --audit-webhook-config-file",
+        );
+    }
     let format = match flags.audit_log_format {
         AuditLogFormat::Json => Format::Json,
         AuditLogFormat::Legacy => Format::Legacy,
     };
-    let sync = match flags.audit_log_sync {
-        AuditLogSync::Off => SyncMode::Off,
-        AuditLogSync::Always => SyncMode::Always,
-        AuditLogSync::Interval if flags.audit_log_sync_interval.is_zero() => {
-            return fail(
-                "--audit-log-sync-interval must be above 0; to sync before each event counts as \
-                 written, give --audit-log-sync=always",
-            );
-        }
-        AuditLogSync::Interval => SyncMode::Interval(flags.audit_log_sync_interval),
-    };
-    let log = SinkConfig { path, mode: mode(flags)?, rotation, sync };
-    Ok(Audit { policy_file, log, format, bodies: bodies(flags)? })
-}
-
-fn bodies(flags: &ServeFlags) -> Result<Bodies, ConfigError> {
-    let rules: Vec<&str> = flags.audit_redact.iter().map(String::as_str).collect();
-    let redaction = match rules.as_slice() {
-        ["none"] => None,
-        rules if rules.contains(&"none") => {
-            return fail("--audit-redact: none goes with no other rule; leave it or them out");
-        }
-        rules => {
-            let redaction = Redaction::new(rules.iter().copied())
-                .map_err(|error| ConfigError(format!("--audit-redact: {error}")))?;
-            Some(Arc::new(redaction))
-        }
-    };
-    // As kube-apiserver, these are looked at even where truncating is off.
-    let max_event = flags.audit_log_truncate_max_event_size;
-    let Some(event_size) = usize::try_from(max_event).ok().filter(|size| *size > 0) else {
-        return Err(ConfigError(format!(
-            "--audit-log-truncate-max-event-size: invalid audit truncate log max event size \
-             {max_event}, must be a positive number"
-        )));
-    };
-    let max_batch = flags.audit_log_truncate_max_batch_size;
-    if max_batch < max_event {
-        return Err(ConfigError(format!(
-            "--audit-log-truncate-max-batch-size: invalid audit truncate log max batch size \
-             {max_batch}, must be greater than max event size ({max_event})"
-        )));
-    }
-    Ok(Bodies {
-        max_request: flags.audit_max_request_body_bytes,
-        max_response: flags.audit_max_body_bytes,
-        total: flags.audit_total_body_bytes,
-        redaction,
-        max_event: flags.audit_log_truncate_enabled.then_some(event_size),
-    })
-}
-
-// As kube-apiserver, the batch settings are only looked at in batch mode.
-fn mode(flags: &ServeFlags) -> Result<Mode, ConfigError> {
-    Ok(match flags.audit_log_mode {
-        AuditLogMode::Blocking => Mode::Blocking,
-        AuditLogMode::BlockingStrict => Mode::BlockingStrict,
-        AuditLogMode::Batch => Mode::Batch {
-            buffer_size: positive(
-                "--audit-log-batch-buffer-size",
-                "buffer size",
-                flags.audit_log_batch_buffer_size,
-            )?,
-            max_size: positive(
-                "--audit-log-batch-max-size",
-                "max batch size",
-                flags.audit_log_batch_max_size,
-            )?,
-            max_wait: flags.audit_log_batch_max_wait,
-            throttle: flags.audit_log_batch_throttle_enable.then(|| throttle(flags)).transpose()?,
-        },
-    })
-}
-
-fn throttle(flags: &ServeFlags) -> Result<Throttle, ConfigError> {
-    let qps = flags.audit_log_batch_throttle_qps;
-    if !(qps > 0.0 && qps.is_finite()) {
-        return Err(ConfigError(format!(
-            "--audit-log-batch-throttle-qps: invalid audit batch log throttle QPS {qps}, must be \
-             a positive number"
-        )));
-    }
-    let burst = positive(
-        "--audit-log-batch-throttle-burst",
-        "throttle burst",
-        flags.audit_log_batch_throttle_burst,
-    )?;
-    Ok(Throttle { qps, burst })
-}
-
-/// kube-apiserver's words for what must be above 0, after the flag.
-fn positive<T: TryFrom<i64>>(flag: &str, what: &str, value: i64) -> Result<T, ConfigError> {
-    T::try_from(value).ok().filter(|_| value > 0).ok_or_else(|| {
-        ConfigError(format!(
-            "{flag}: invalid audit batch log {what} {value}, must be a positive number"
-        ))
-    })
-}
-
-/// kube-apiserver's words for what must not be below 0, and what 0 is for.
-fn not_negative<T: TryFrom<i64>>(flag: &str, value: i64, zero: &str) -> Result<T, ConfigError> {
-    T::try_from(value).map_err(|_| {
-        ConfigError(format!("{flag} {value} can't be a negative number; give 0 {zero}"))
-    })
+    Ok(Audit { policy_file, log, webhook, format, bodies: bodies::bodies(flags)? })
 }
 
 fn fail<T>(message: &str) -> Result<T, ConfigError> {

@@ -17,7 +17,7 @@ use flate2::write::GzEncoder;
 
 use super::clock::Clock;
 use super::config::Rotation;
-use super::file::copy_owner_and_mode;
+use super::open_file::copy_owner_and_mode;
 use super::rotate::{BackupNames, with_gz};
 
 /// The clean-up of one log file's backups. Ends with its last round cut short when it is dropped:

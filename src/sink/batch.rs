@@ -103,19 +103,20 @@ impl Batcher {
 
 /// A token bucket.
 #[derive(Debug)]
-pub(super) struct Bucket {
+pub(crate) struct Bucket {
     throttle: Throttle,
     tokens: f64,
     filled: Instant,
 }
 
 impl Bucket {
-    fn new(throttle: Throttle, now: Instant) -> Bucket {
+    /// A full one.
+    pub(crate) fn new(throttle: Throttle, now: Instant) -> Bucket {
         Bucket { throttle, tokens: f64::from(throttle.burst), filled: now }
     }
 
     /// Takes a token, or says when there will be one; None: after the end of time.
-    fn take(&mut self, now: Instant) -> Result<(), Option<Instant>> {
+    pub(crate) fn take(&mut self, now: Instant) -> Result<(), Option<Instant>> {
         let qps = f64::from(self.throttle.qps);
         let gained = now.saturating_duration_since(self.filled).as_secs_f64() * qps;
         self.tokens = (self.tokens + gained).min(f64::from(self.throttle.burst));

@@ -66,6 +66,9 @@ pub enum WriteError {
         /// What the system said.
         source: Arc<io::Error>,
     },
+    /// The webhook did not take it.
+    #[error("the webhook did not take the events: {0}")]
+    Webhook(Arc<str>),
     /// It came after the sink was shut down.
     #[error("audit backend shut down")]
     ShutDown,

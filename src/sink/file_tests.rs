@@ -3,6 +3,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use super::*;
 use crate::sink::test_folder::TestFolder;
+use std::fs::File;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 /// A log file that is rotated at so many bytes instead of MiB.
 pub(in crate::sink) fn limited(

@@ -10,7 +10,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Counts and logs the losses of one plugin.
 #[derive(Debug)]
-pub(super) struct Losses {
+pub(crate) struct Losses {
     plugin: Plugin,
     metrics: Arc<Metrics>,
     untold: Mutex<Untold>,
@@ -25,12 +25,12 @@ struct Untold {
 }
 
 impl Losses {
-    pub(super) fn new(plugin: Plugin, metrics: Arc<Metrics>) -> Losses {
+    pub(crate) fn new(plugin: Plugin, metrics: Arc<Metrics>) -> Losses {
         Losses { plugin, metrics, untold: Mutex::default() }
     }
 
     /// `events` more are lost, because of `error`.
-    pub(super) fn add(&self, events: u64, error: &dyn Display) {
+    pub(crate) fn add(&self, events: u64, error: &dyn Display) {
         self.metrics.events_lost(self.plugin, events);
         let mut untold = self.untold.lock().expect("nothing panics while it holds the losses");
         untold.events += events;
@@ -39,13 +39,13 @@ impl Losses {
     }
 
     /// Logs what [`Self::add`] held back, if its time has come.
-    pub(super) fn tick(&self) {
+    pub(crate) fn tick(&self) {
         let mut untold = self.untold.lock().expect("nothing panics while it holds the losses");
         self.tell(&mut untold, INTERVAL);
     }
 
     /// Logs what is held back, now.
-    pub(super) fn flush(&self) {
+    pub(crate) fn flush(&self) {
         let mut untold = self.untold.lock().expect("nothing panics while it holds the losses");
         self.tell(&mut untold, Duration::ZERO);
     }
@@ -58,6 +58,8 @@ impl Losses {
         let plugin = match self.plugin {
             Plugin::Log => "log",
             Plugin::Buffered => "buffered",
+            Plugin::Truncate => "truncate",
+            Plugin::Webhook => "webhook",
         };
         // kube-apiserver's words. It goes on with the events themselves: we do not, because who
         // reads our log is not always who may read the audit log.

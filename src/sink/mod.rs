@@ -16,6 +16,7 @@ mod config;
 mod error;
 mod file;
 mod losses;
+mod open_file;
 mod output;
 mod queue;
 mod rotate;
@@ -35,10 +36,12 @@ pub use self::error::{SinkError, WriteError};
 pub use self::queue::Ack;
 pub use self::writer::SinkState;
 
+pub(crate) use self::batch::Bucket;
+pub(crate) use self::losses::Losses;
+
 use self::batch::Batcher;
 use self::clock::Clock;
 use self::file::LogFile;
-use self::losses::Losses;
 use self::output::{Output, Stdout};
 use self::queue::{Pushed, Queue};
 use self::writer::Writer;
@@ -103,6 +106,11 @@ impl Sink {
     /// Whether anybody gets the events. If not, they need not be encoded.
     pub fn is_enabled(&self) -> bool {
         self.log.is_some() || self.observer.is_some()
+    }
+
+    /// Whether there is a log, where events are counted.
+    pub fn has_log(&self) -> bool {
+        self.log.is_some()
     }
 
     /// Whether a request must be refused when its first event cannot be written.

@@ -23,11 +23,34 @@ pub struct Ack(AckState);
 enum AckState {
     Ready(Result<(), WriteError>),
     Waiting(oneshot::Receiver<Result<(), WriteError>>),
+    /// The answer of the first is kept while the second is awaited.
+    Both {
+        acks: Box<[Ack; 2]>,
+        first: Option<Result<(), WriteError>>,
+    },
+    /// Never an error.
+    Lenient(Box<Ack>),
 }
 
 impl Ack {
-    pub(super) fn ready(result: Result<(), WriteError>) -> Ack {
+    pub(crate) fn ready(result: Result<(), WriteError>) -> Ack {
         Ack(AckState::Ready(result))
+    }
+
+    /// The answer is what is sent, or an error if nothing is.
+    pub(crate) fn waiting() -> (AckSender, Ack) {
+        let (sender, receiver) = oneshot::channel();
+        (sender, Ack(AckState::Waiting(receiver)))
+    }
+
+    /// Both events must be stored. The first error counts.
+    pub(crate) fn and(self, other: Ack) -> Ack {
+        Ack(AckState::Both { acks: Box::new([self, other]), first: None })
+    }
+
+    /// Waits as this one does, but does not mind an error.
+    pub(crate) fn lenient(self) -> Ack {
+        Ack(AckState::Lenient(Box::new(self)))
     }
 }
 
@@ -42,11 +65,23 @@ impl Future for Ack {
                 // A writer that panicked drops its end.
                 Poll::Ready(answer.unwrap_or(Err(WriteError::Panicked)))
             }
+            AckState::Both { acks, first } => {
+                let [one, other] = &mut **acks;
+                if first.is_none() {
+                    *first = Some(ready!(Pin::new(one).poll(context)));
+                }
+                let second = ready!(Pin::new(other).poll(context));
+                Poll::Ready(first.take().unwrap_or(Ok(())).and(second))
+            }
+            AckState::Lenient(ack) => {
+                let _ = ready!(Pin::new(&mut **ack).poll(context));
+                Poll::Ready(Ok(()))
+            }
         }
     }
 }
 
-pub(super) type AckSender = oneshot::Sender<Result<(), WriteError>>;
+pub(crate) type AckSender = oneshot::Sender<Result<(), WriteError>>;
 
 /// Lines that are written together, and who waits for each: all of them or (batch) none.
 #[derive(Default)]
@@ -130,8 +165,8 @@ impl Queue {
         let (sender, ack) = match self.capacity {
             Some(_) => (None, Ack::ready(Ok(()))),
             None => {
-                let (sender, receiver) = oneshot::channel();
-                (Some(sender), Ack(AckState::Waiting(receiver)))
+                let (sender, ack) = Ack::waiting();
+                (Some(sender), ack)
             }
         };
         let mut waiting = self.lock();

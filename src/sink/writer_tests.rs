@@ -404,3 +404,18 @@ fn an_ack_needs_no_runtime_and_can_be_polled_again() {
         assert!(matches!(poll, Poll::Ready(Ok(()))));
     }
 }
+
+#[tokio::test]
+async fn two_acks_are_one_that_is_as_strict_as_the_stricter() {
+    let ok = || Ack::ready(Ok(()));
+    let bad = || Ack::ready(Err(WriteError::Panicked));
+    ok().and(ok()).await.unwrap();
+    ok().and(bad()).await.unwrap_err();
+    bad().and(ok()).await.unwrap_err();
+    bad().lenient().and(ok()).await.unwrap();
+    let (answer, waiting) = Ack::waiting();
+    let mut both = bad().and(waiting);
+    assert!(pending(&mut both), "the second is waited for though the first has failed");
+    answer.send(Ok(())).unwrap();
+    both.await.unwrap_err();
+}

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use crate::support::client::{self, Short};
 use crate::support::proxy::{Builder, Proxy};
 use crate::support::upstream::{FakeUpstream, Protocols, json};
-use crate::support::{TempDir, audit_log};
+use crate::support::{TempDir, audit_log, wait_for};
 
 const CLIENTS: usize = 8;
 
@@ -20,8 +20,8 @@ fn rounds() -> usize {
     std::env::var("CRASH_ROUNDS").map_or(12, |text| text.parse().unwrap())
 }
 
-/// Kills the proxy a while into the load; gives the IDs of the requests that were answered in full.
-async fn killed_under_load(mut proxy: Proxy, round: usize, after: Duration) -> Vec<String> {
+/// Kills the proxy when so many requests were answered in full; gives their IDs.
+async fn killed_under_load(mut proxy: Proxy, round: usize, answers: usize) -> Vec<String> {
     let answered = Arc::new(Mutex::new(Vec::new()));
     let mut clients = JoinSet::new();
     for client in 0..CLIENTS {
@@ -41,7 +41,10 @@ async fn killed_under_load(mut proxy: Proxy, round: usize, after: Duration) -> V
             }
         });
     }
-    tokio::time::sleep(after).await;
+    let enough = || (answered.lock().unwrap().len() >= answers).then_some(());
+    wait_for("answers", enough).await;
+    // Not always just after an answer.
+    tokio::time::sleep(Duration::from_micros(round as u64 * 791 % 5_000)).await;
     proxy.process.signal("KILL");
     proxy.process.wait().await;
     clients.join_all().await;
@@ -75,8 +78,8 @@ async fn rounds_of(mode: &str, sync: &str) {
     let (mut answered, mut forwarded) = (Vec::new(), HashSet::new());
     for round in 0..rounds() {
         // Not random, so that it can be repeated, but never at the same moment.
-        let after = Duration::from_micros(20_000 + (round as u64 * 7_919_321) % 180_000);
-        answered.extend(killed_under_load(start().await, round, after).await);
+        let answers = 1 + round * 37 % 50;
+        answered.extend(killed_under_load(start().await, round, answers).await);
         let seen = upstream.take_seen();
         forwarded.extend(seen.iter().map(|seen| seen.all("audit-id")[0].to_owned()));
         if round % 2 == 1 {
@@ -90,7 +93,6 @@ async fn rounds_of(mode: &str, sync: &str) {
     assert!(last.stop().await.success());
     let stages = stages(&log);
     println!("{} answered, {} forwarded", answered.len(), forwarded.len());
-    assert!(answered.len() > rounds() * 10, "there was load: {}", answered.len());
     for id in &answered {
         assert_eq!(stages[id], ["RequestReceived", "ResponseComplete"], "{id} was answered");
     }

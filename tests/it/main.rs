@@ -23,3 +23,4 @@ mod support;
 mod token_review;
 mod upgrade;
 mod watches;
+mod webhook;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use http::Response;
+use http_body_util::BodyExt;
 use hyper::body::{Bytes, Frame, Incoming};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -114,7 +115,10 @@ async fn answer(
     answers: Arc<HashMap<String, Recorded>>,
     request: http::Request<Incoming>,
 ) -> Answered {
-    let id = request.headers().get("audit-id").and_then(|id| id.to_str().ok()).unwrap_or("");
+    let (head, body) = request.into_parts();
+    // As kube-apiserver, which answers when it has read the request.
+    body.collect().await?;
+    let id = head.headers.get("audit-id").and_then(|id| id.to_str().ok()).unwrap_or("");
     // The one request that brought no audit ID got one from the proxy.
     let recorded = answers.get(id).or_else(|| answers.get("")).ok_or("nothing recorded")?;
     let mut response = Response::builder().status(recorded.status);

@@ -1,0 +1,258 @@
+//! Events sent to a receiver: in lists, again if it fails, and from the disk if it is down.
+
+use std::io::Read;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use http_body_util::BodyExt;
+use hyper::Request;
+use hyper::body::Incoming;
+use serde_json::Value;
+
+use crate::support::proxy::{Builder, Proxy};
+use crate::support::upstream::{FakeUpstream, Protocols, json};
+use crate::support::{TempDir, audit_log, client, corpus, http1, wait_for};
+
+/// What the receiver has taken.
+type Taken = Arc<Mutex<Vec<Value>>>;
+
+/// The list in a request's body.
+async fn list(request: Request<Incoming>) -> Option<Value> {
+    let compressed = request.headers().contains_key("content-encoding");
+    let body = request.into_body().collect().await.ok()?.to_bytes();
+    let mut text = Vec::new();
+    if compressed {
+        flate2::read::GzDecoder::new(&body[..]).read_to_end(&mut text).ok()?;
+    } else {
+        text = body.to_vec();
+    }
+    serde_json::from_slice(&text).ok()
+}
+
+/// Where a receiver is, for `--audit-webhook-config-file`.
+fn kubeconfig(dir: &TempDir, receiver: SocketAddr) -> String {
+    let pki = |name: &str| corpus::pki(name).display().to_string();
+    let text = format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: c\n\
+         contexts: [{{name: c, context: {{cluster: r, user: u}}}}]\n\
+         clusters: [{{name: r, cluster: {{server: \"https://{receiver}/v1/events\", \
+         certificate-authority: \"{}\"}}}}]\n\
+         users: [{{name: u, user: {{client-certificate: \"{}\", client-key: \"{}\"}}}}]\n",
+        pki("ca.crt"),
+        pki("front-proxy-client.crt"),
+        pki("front-proxy-client.key"),
+    );
+    format!("--audit-webhook-config-file={}", dir.write("webhook.conf", &text).display())
+}
+
+async fn upstream() -> FakeUpstream {
+    FakeUpstream::start(Protocols::Http2, |_| async { json(200, "{}") }).await
+}
+
+/// A receiver that takes everything.
+fn taker(taken: &Taken) -> impl Fn(Request<Incoming>) -> TakerFuture + Send + Sync + 'static {
+    let taken = Arc::clone(taken);
+    move |request| {
+        let taken = Arc::clone(&taken);
+        Box::pin(async move {
+            let list = list(request).await.ok_or("no list")?;
+            taken.lock().unwrap().push(list);
+            json(200, "")
+        })
+    }
+}
+
+type TakerFuture =
+    std::pin::Pin<Box<dyn Future<Output = crate::support::upstream::Answered> + Send + 'static>>;
+
+async fn get(proxy: &Proxy, id: &str) -> u16 {
+    let line = format!("Audit-ID: {id}");
+    let answer = http1::get(proxy.addr, Some("alice"), "/api/v1/pods", &[&line]).await;
+    answer.unwrap().head.status
+}
+
+/// How often each of the requests `prefix-0`… has arrived, both events of it.
+fn arrived(taken: &Taken, prefix: &str, count: usize) -> Vec<usize> {
+    let mut seen = vec![0; count];
+    for list in taken.lock().unwrap().iter() {
+        for item in list["items"].as_array().unwrap() {
+            let id = item["auditID"].as_str().unwrap();
+            let number = id.strip_prefix(prefix).and_then(|number| number.parse::<usize>().ok());
+            number.into_iter().for_each(|number| seen[number] += 1);
+        }
+    }
+    seen
+}
+
+async fn metric(proxy: &Proxy, name: &str) -> u64 {
+    let (_, text) = client::admin(proxy.admin, "/metrics").await.unwrap();
+    let line = text.lines().find(|line| line.split(' ').next() == Some(name));
+    line.unwrap_or_else(|| panic!("no {name}")).rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn lists_are_kube_apiservers_and_the_log_has_the_same_events() {
+    for compress in [false, true] {
+        let (upstream, taken, dir) = (upstream().await, Taken::default(), TempDir::new());
+        let receiver = FakeUpstream::start(Protocols::Http1, taker(&taken)).await;
+        let mut proxy = Builder::new(upstream.addr)
+            .flag(&kubeconfig(&dir, receiver.addr))
+            .flag(&format!("--audit-webhook-compress={compress}"))
+            .start()
+            .await;
+        for number in 0..3 {
+            assert_eq!(get(&proxy, &format!("list-{number}")).await, 200);
+        }
+        assert_eq!(metric(&proxy, "apiserver_audit_event_total").await, 6);
+        assert!(proxy.stop().await.success(), "what waits is sent at the end");
+        let seen = receiver.seen();
+        assert_eq!(seen.len(), 1, "one batch");
+        assert_eq!((&*seen[0].method, &*seen[0].target), ("POST", "/v1/events?timeout=30s"));
+        assert_eq!(seen[0].all("content-type"), ["application/json"]);
+        assert_eq!(seen[0].all("accept"), ["application/json, */*"]);
+        assert_eq!(seen[0].all("content-encoding").len(), usize::from(compress));
+        assert!(seen[0].certificate.is_some());
+        let list = taken.lock().unwrap().remove(0);
+        assert_eq!(list["kind"], "EventList");
+        let mut logged = Vec::new();
+        for line in audit_log::lines(&proxy.log) {
+            let mut event: Value = serde_json::from_str(&line).unwrap();
+            let members = event.as_object_mut().unwrap();
+            assert_eq!(members.remove("kind").unwrap(), "Event");
+            assert_eq!(members.remove("apiVersion").unwrap(), "audit.k8s.io/v1");
+            logged.push(event);
+        }
+        assert_eq!(list["items"].as_array().unwrap(), &logged);
+    }
+}
+
+#[tokio::test]
+async fn a_receiver_that_fails_gets_everything_in_the_end() {
+    let (upstream, taken, dir) = (upstream().await, Taken::default(), TempDir::new());
+    let (asked, take) = (AtomicUsize::new(0), taker(&taken));
+    let receiver = FakeUpstream::start(Protocols::Http1, move |request| {
+        let number = asked.fetch_add(1, Ordering::Relaxed);
+        // Four times: not even a batch that gets all of them has to be given up.
+        let taking = (number >= 4).then(|| take(request));
+        async move {
+            match (taking, number) {
+                (Some(taking), _) => taking.await,
+                (None, 0 | 3) => json(500, "not now"),
+                (None, 1) => {
+                    let mut answer = json(429, "")?;
+                    answer.headers_mut().insert("retry-after", "1".parse().unwrap());
+                    Ok(answer)
+                }
+                // The connection is closed in the middle.
+                (None, _) => Err("as the test wants it".into()),
+            }
+        }
+    })
+    .await;
+    let mut proxy = Builder::new(upstream.addr)
+        .flag(&kubeconfig(&dir, receiver.addr))
+        .flag("--audit-webhook-initial-backoff=10ms")
+        .flag("--audit-webhook-batch-max-size=5")
+        .flag("--audit-webhook-batch-max-wait=50ms")
+        .start()
+        .await;
+    for number in 0..10 {
+        assert_eq!(get(&proxy, &format!("failing-{number}")).await, 200);
+    }
+    assert!(proxy.stop().await.success());
+    let arrived = arrived(&taken, "failing-", 10);
+    assert!(arrived.iter().all(|&count| count == 2), "{arrived:?}");
+}
+
+#[tokio::test]
+async fn what_a_receiver_never_takes_is_lost_and_counted() {
+    let (upstream, dir) = (upstream().await, TempDir::new());
+    let receiver = FakeUpstream::start(Protocols::Http1, |_| async { json(400, "") }).await;
+    let proxy = Builder::new(upstream.addr)
+        .flag(&kubeconfig(&dir, receiver.addr))
+        .flag("--audit-webhook-initial-backoff=1ms")
+        .flag("--audit-webhook-batch-max-wait=10ms")
+        .start()
+        .await;
+    assert_eq!(get(&proxy, "lost").await, 200);
+    let started = std::time::Instant::now();
+    while metric(&proxy, "apiserver_audit_error_total{plugin=\"webhook\"}").await < 2 {
+        assert!(started.elapsed().as_secs() < 20);
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(receiver.seen().len() % 5, 0, "five attempts each");
+}
+
+#[tokio::test]
+async fn a_strict_webhook_refuses_what_it_cannot_send() {
+    let (upstream, dir) = (upstream().await, TempDir::new());
+    let receiver = FakeUpstream::start(Protocols::Http1, |_| async { json(500, "") }).await;
+    let builder = Builder::new(upstream.addr)
+        .flag(&kubeconfig(&dir, receiver.addr))
+        .flag("--audit-webhook-mode=blocking-strict")
+        .flag("--audit-webhook-initial-backoff=1ms");
+    let proxy = builder.start().await;
+    assert_eq!(get(&proxy, "refused").await, 500);
+    assert!(upstream.seen().is_empty());
+    assert_eq!(metric(&proxy, "apiserver_audit_requests_rejected_total").await, 1);
+    // The log has taken the event before; it is not the one that refuses.
+    assert_eq!(proxy.audit_log().of("refused").len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_spool_loses_nothing_though_receiver_and_proxy_are_down() {
+    const EACH: usize = 100;
+    let (upstream, taken, dir) = (upstream().await, Taken::default(), TempDir::new());
+    let receiver = FakeUpstream::start(Protocols::Http1, taker(&taken)).await;
+    let addr = receiver.addr;
+    receiver.stop().await;
+    let start = || {
+        Builder::new(upstream.addr)
+            .flag(&kubeconfig(&dir, addr))
+            .flag("--audit-webhook-initial-backoff=50ms")
+            .flag("--audit-webhook-batch-max-size=10")
+            .flag("--audit-webhook-batch-max-wait=20ms")
+            .flag("--audit-webhook-batch-throttle-enable=false")
+            .flag(&format!("--audit-webhook-spool-dir={}", dir.path("spool").display()))
+            .start()
+    };
+    let files = || std::fs::read_dir(dir.path("spool")).unwrap().count();
+    let events = || {
+        let names = std::fs::read_dir(dir.path("spool")).unwrap().flatten();
+        let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+        let counts = names.filter_map(|name| {
+            let rest = name.strip_suffix(".json")?.split_once('-')?.1;
+            rest.parse::<usize>().ok()
+        });
+        counts.sum::<usize>()
+    };
+    // One that is killed, and one that ends in order.
+    let mut killed = start().await;
+    for number in 0..EACH {
+        assert_eq!(get(&killed, &format!("spool-{number}")).await, 200);
+    }
+    wait_for("all are in the spool", || (events() == 2 * EACH).then_some(())).await;
+    assert!(metric(&killed, "kube_audit_proxy_webhook_spool_bytes").await > 0);
+    killed.process.signal("KILL");
+    killed.process.wait().await;
+    let mut ended = start().await;
+    for number in EACH..2 * EACH {
+        assert_eq!(get(&ended, &format!("spool-{number}")).await, 200);
+    }
+    assert!(ended.stop().await.success());
+    assert_eq!(events(), 4 * EACH);
+
+    let receiver = FakeUpstream::start_on(addr, Protocols::Http1, taker(&taken)).await;
+    let proxy = start().await;
+    wait_for("the spool is empty", || (files() == 0).then_some(())).await;
+    let arrived = arrived(&taken, "spool-", 2 * EACH);
+    assert!(arrived.iter().all(|&count| count == 2), "{arrived:?}");
+    assert_eq!(metric(&proxy, "kube_audit_proxy_webhook_spool_bytes").await, 0);
+    let lists = taken.lock().unwrap();
+    let ids = lists.iter().flat_map(|list| list["items"].as_array().unwrap()).map(|item| {
+        item["auditID"].as_str().unwrap().trim_start_matches("spool-").parse::<usize>().unwrap()
+    });
+    assert!(ids.is_sorted(), "in order");
+    drop(receiver);
+}
