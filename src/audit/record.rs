@@ -107,6 +107,11 @@ impl Record {
         record
     }
 
+    /// Notes what authentication found, in all events; to be called before the first.
+    pub fn annotate(&mut self, annotations: &[(&'static str, String)]) {
+        self.annotations.extend_from_slice(annotations);
+    }
+
     /// What is known of the request.
     pub fn facts(&self) -> &RequestFacts {
         &self.facts

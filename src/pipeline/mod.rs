@@ -203,7 +203,10 @@ async fn admit(
             return Err(response);
         }
     };
-    let record = begin(facts, Some(&caller));
+    let mut record = begin(facts, Some(&caller));
+    if let Some(annotations) = &caller.annotations {
+        record.annotate(annotations);
+    }
     if let Some(ack) = record.received()
         && ack.await.is_err()
         && proxy.recorder.sink.is_strict()
