@@ -145,6 +145,13 @@ impl Record {
         record
     }
 
+    /// Notes what authentication found, in all events; to be called before the first.
+    pub fn annotate_all(&mut self, annotations: &[(&'static str, String)]) {
+        for (key, value) in annotations {
+            self.annotate(key, value.clone());
+        }
+    }
+
     /// What is known of the request.
     pub fn facts(&self) -> &RequestFacts {
         &self.facts

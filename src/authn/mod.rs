@@ -28,7 +28,7 @@ pub use key_file::KeyFileError;
 pub use oidc::{Oidc, OidcSettings};
 pub use request_header::{RequestHeader, RequestHeaderNames};
 pub use service_account::ServiceAccounts;
-pub use token_cache::TokenCache;
+pub use token_cache::{TokenCache, TokenUser};
 pub use token_file::{TokenFile, TokenFileError};
 pub use token_review::{TokenReview, TokenReviewSettings};
 pub use tokens::Tokens;
@@ -60,6 +60,19 @@ pub struct Authenticated {
     pub user: Arc<UserInfo>,
     /// How.
     pub method: Method,
+    /// Annotations that events get for it, sorted by key; mostly none.
+    pub annotations: Option<Arc<[(&'static str, String)]>>,
+}
+
+impl Authenticated {
+    fn new(user: Arc<UserInfo>, method: Method) -> Authenticated {
+        Authenticated { user, method, annotations: None }
+    }
+
+    fn by_token(known: TokenUser) -> Authenticated {
+        let TokenUser { user, annotations } = known;
+        Authenticated { user, method: Method::Token, annotations }
+    }
 }
 
 /// A method of authentication.
@@ -98,7 +111,7 @@ impl Authenticator {
         let mut unavailable = false;
         if let (Some(certificates), Some(proxies)) = (certificates, &self.request_header) {
             match proxies.user(certificates, headers) {
-                Ok(Some(user)) => return Ok(Authenticated { user, method: Method::FrontProxy }),
+                Ok(Some(user)) => return Ok(Authenticated::new(user, Method::FrontProxy)),
                 Ok(None) => {}
                 Err(error) => {
                     tracing::debug!(%error, "no front proxy");
@@ -108,7 +121,7 @@ impl Authenticator {
         }
         if let (Some(certificates), Some(ca)) = (certificates, &self.client_ca) {
             match certificates.user(ca) {
-                Ok(Some(user)) => return Ok(Authenticated { user, method: Method::Certificate }),
+                Ok(Some(user)) => return Ok(Authenticated::new(user, Method::Certificate)),
                 Ok(None) => {}
                 Err(error) => {
                     tracing::debug!(%error, "bad client certificate");
@@ -118,7 +131,7 @@ impl Authenticator {
         }
         if let Some(token) = bearer::token(headers) {
             match self.tokens.user(token).await {
-                Ok(user) => return Ok(Authenticated { user, method: Method::Token }),
+                Ok(known) => return Ok(Authenticated::by_token(known)),
                 Err(AuthenticationError::Unauthorized) => bad_credentials = true,
                 Err(AuthenticationError::Unavailable) => unavailable = true,
             }
@@ -126,7 +139,7 @@ impl Authenticator {
         match websocket::token(headers) {
             Ok(None) => {}
             Ok(Some(token)) => match self.tokens.user(&token).await {
-                Ok(user) => return Ok(Authenticated { user, method: Method::Token }),
+                Ok(known) => return Ok(Authenticated::by_token(known)),
                 Err(AuthenticationError::Unauthorized) => bad_credentials = true,
                 Err(AuthenticationError::Unavailable) => unavailable = true,
             },
@@ -140,7 +153,7 @@ impl Authenticator {
         }
         match &self.anonymous {
             Some(anonymous) if !bad_credentials => {
-                Ok(Authenticated { user: anonymous.clone(), method: Method::Anonymous })
+                Ok(Authenticated::new(anonymous.clone(), Method::Anonymous))
             }
             _ => Err(AuthenticationError::Unauthorized),
         }

@@ -120,7 +120,7 @@ impl Oidc {
         let claims: Map<String, Value> = serde_json::from_slice(&token.claims)
             .map_err(|error| OidcError::Claims(error.to_string()))?;
         let user = self.settings.user(&claims)?;
-        Ok(Some(Verified { user, expires: Some(expires) }))
+        Ok(Some(Verified { user, expires: Some(expires), annotations: Vec::new() }))
     }
 }
 

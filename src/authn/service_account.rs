@@ -16,6 +16,10 @@ use super::key_file::{self, KeyFileError, NamedKey};
 
 /// Issuer of legacy tokens.
 const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
+/// Annotation of tokens that are for no audience.
+const LEGACY_TOKEN: &str = "authentication.k8s.io/legacy-token";
+/// Annotation of tokens that should have been renewed.
+const STALE_TOKEN: &str = "authentication.k8s.io/stale-token";
 /// How far kube-apiserver's clock may be off the issuer's (go-jose's default).
 const LEEWAY: Duration = Duration::from_secs(60);
 
@@ -34,6 +38,8 @@ pub struct Verified {
     pub user: UserInfo,
     /// From when on it is not accepted; `None` if it always is.
     pub expires: Option<SystemTime>,
+    /// What kube-apiserver notes of it in the event, sorted by key.
+    pub annotations: Vec<(&'static str, String)>,
 }
 
 /// Why a token of an issuer that is ours is refused. For the log.
@@ -92,6 +98,8 @@ struct Kubernetes {
     serviceaccount: Reference,
     pod: Option<Reference>,
     node: Option<Reference>,
+    /// When the kubelet should have renewed it; it is valid for longer, but somebody does not.
+    warnafter: Option<f64>,
 }
 
 #[derive(Deserialize, Default)]
@@ -154,13 +162,22 @@ impl ServiceAccounts {
         self.check_signature(token)?;
         let public: Public = claims(token)?;
         self.check_audience(&public.aud)?;
+        let subject = public.sub.clone().unwrap_or_default();
+        let mut annotations = Vec::new();
+        if public.aud.is_empty() {
+            annotations.push((LEGACY_TOKEN, subject.clone()));
+        }
         if is_legacy {
             let user = legacy_user(&public, claims(token)?)?;
-            return Ok(Some(Verified { user, expires: None }));
+            return Ok(Some(Verified { user, expires: None, annotations }));
         }
         let expires = check_time(&public, now)?;
         let Bound { kubernetes } = claims(token)?;
-        Ok(Some(Verified { user: bound_user(public, kubernetes)?, expires }))
+        if let Some(seconds) = seconds_stale(&kubernetes, now) {
+            let text = format!("subject: {subject}, seconds after warning threshold: {seconds}");
+            annotations.push((STALE_TOKEN, text));
+        }
+        Ok(Some(Verified { user: bound_user(public, kubernetes)?, expires, annotations }))
     }
 
     fn check_signature(&self, token: &Jwt<'_>) -> Result<(), ServiceAccountError> {
@@ -216,6 +233,16 @@ fn check_time(public: &Public, now: SystemTime) -> Result<Option<SystemTime>, Se
     Ok(expires)
 }
 
+/// For how many seconds the token should no longer be in use; `None` if it may be.
+fn seconds_stale(claims: &Kubernetes, now: SystemTime) -> Option<u64> {
+    let warn_after = claims.warnafter.filter(|seconds| *seconds != 0.0).and_then(time)?;
+    if now <= warn_after {
+        return None;
+    }
+    let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).map(|d| d.as_secs()).ok();
+    Some(seconds(now)?.saturating_sub(seconds(warn_after)?))
+}
+
 /// A `NumericDate`, in whole seconds; times too far off to be told are none.
 pub(super) fn time(seconds: f64) -> Option<SystemTime> {
     if seconds < 0.0 {
@@ -225,7 +252,7 @@ pub(super) fn time(seconds: f64) -> Option<SystemTime> {
 }
 
 fn bound_user(public: Public, claims: Kubernetes) -> Result<UserInfo, ServiceAccountError> {
-    let Kubernetes { namespace, serviceaccount, pod, node } = claims;
+    let Kubernetes { namespace, serviceaccount, pod, node, .. } = claims;
     if namespace.is_empty() || serviceaccount.name.is_empty() {
         return Err(ServiceAccountError::Claim("kubernetes.io claim is missing"));
     }

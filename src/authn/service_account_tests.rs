@@ -203,6 +203,31 @@ fn legacy_tokens_have_no_time_and_no_extra() {
 }
 
 #[test]
+fn tokens_without_audience_and_those_that_should_be_renewed_are_noted() {
+    let signer = Signer::ec(Algorithm::ES256);
+    let accounts = accounts(&[&signer], &[]);
+    let annotations = |claims: &Value, now| {
+        let token = signer.token(&json!({"alg": "ES256"}), claims);
+        verify(&accounts, &token, now).unwrap().unwrap().annotations
+    };
+    let sub = "system:serviceaccount:prod:app";
+    let legacy_token = ("authentication.k8s.io/legacy-token", sub.to_owned());
+    assert_eq!(annotations(&bound(json!({})), at(NOW)), []);
+    let only_legacy = std::slice::from_ref(&legacy_token);
+    assert_eq!(annotations(&legacy(json!({})), at(NOW)), only_legacy);
+    let mut stale = bound(json!({"aud": null}));
+    stale["kubernetes.io"]["warnafter"] = json!(NOW - 7);
+    let text = format!("subject: {sub}, seconds after warning threshold: 7");
+    let noted = ("authentication.k8s.io/stale-token", text);
+    let late = at(NOW) + Duration::from_millis(500);
+    assert_eq!(annotations(&stale, late), [legacy_token.clone(), noted]);
+    for warn_after in [NOW, 0] {
+        stale["kubernetes.io"]["warnafter"] = json!(warn_after);
+        assert_eq!(annotations(&stale, at(NOW)), only_legacy, "{warn_after}");
+    }
+}
+
+#[test]
 fn changed_key_files_are_read_again_and_bad_ones_change_nothing() {
     let dir = TestDir::new();
     let key = || rcgen::KeyPair::generate().unwrap().public_key_pem();

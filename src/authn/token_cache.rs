@@ -19,13 +19,28 @@ const NOBODYS: usize = 65_536;
 /// Parts of a table that are locked by themselves.
 const SHARDS: usize = 16;
 
+/// Whose a token is, and what is to be noted of it in events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenUser {
+    /// Whose.
+    pub user: Arc<UserInfo>,
+    /// Annotations of its events, sorted by key; mostly none.
+    pub annotations: Option<Arc<[(&'static str, String)]>>,
+}
+
+impl From<Arc<UserInfo>> for TokenUser {
+    fn from(user: Arc<UserInfo>) -> TokenUser {
+        TokenUser { user, annotations: None }
+    }
+}
+
 /// Stands for a token.
 pub type TokenId = [u8; 32];
 
 /// Remembers tokens for a while. Those of nobody never displace those of users.
 pub struct TokenCache {
     key: hmac::Key,
-    users: Table<Arc<UserInfo>>,
+    users: Table<TokenUser>,
     nobodys: Table<()>,
 }
 
@@ -44,7 +59,7 @@ impl TokenCache {
     }
 
     /// The user whose token it is, if that is known and still counts.
-    pub fn user(&self, id: &TokenId) -> Option<Arc<UserInfo>> {
+    pub fn user(&self, id: &TokenId) -> Option<TokenUser> {
         self.users.get(id, Instant::now())
     }
 
@@ -54,7 +69,7 @@ impl TokenCache {
     }
 
     /// Remembers a user's token.
-    pub fn remember_user(&self, id: TokenId, user: Arc<UserInfo>, time: Duration) {
+    pub fn remember_user(&self, id: TokenId, user: TokenUser, time: Duration) {
         self.users.insert(id, user, Instant::now(), time);
     }
 
@@ -148,7 +163,7 @@ mod tests {
     fn a_flood_of_bad_tokens_takes_bounded_memory_and_displaces_no_user() {
         let cache = TokenCache::with_random_key();
         let alice = cache.id(b"alice");
-        cache.remember_user(alice, Arc::new(UserInfo::anonymous()), TIME);
+        cache.remember_user(alice, Arc::new(UserInfo::anonymous()).into(), TIME);
         for number in 0..200_000_u32 {
             cache.remember_nobodys(cache.id(&number.to_le_bytes()), TIME);
         }

@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use super::UserInfo;
 use super::jwt::Jwt;
 use super::service_account::time;
-use super::token_cache::{TokenCache, TokenId};
+use super::token_cache::{TokenCache, TokenId, TokenUser};
 use crate::upstream::Upstream;
 
 const PATH: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
@@ -26,6 +26,9 @@ const PATH: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 const IN_FLIGHT: usize = 64;
 /// Tokens that are asked about or wait to be; what comes on top is refused with 503.
 const WAITING: usize = 2048;
+/// Bytes of a token that is asked about; real ones are shorter. With [`WAITING`], what a flood can
+/// make the proxy hold.
+const LONGEST: usize = 16 << 10;
 /// How long a question may wait for its turn.
 const TURN: Duration = Duration::from_secs(5);
 /// Who the proxy is where its certificate is a front proxy's, which is nobody's by itself.
@@ -116,6 +119,10 @@ impl TokenReview {
     /// If the API server cannot be asked, or has been asked too much.
     pub async fn user(self: &Arc<Self>, id: TokenId, token: &[u8]) -> Answer {
         let Ok(token) = std::str::from_utf8(token) else { return Ok(None) };
+        if token.len() > LONGEST {
+            tracing::debug!(bytes = token.len(), "a token is too long to be asked about");
+            return Ok(None);
+        }
         if self.cache.is_nobodys(&id) {
             return Ok(None);
         }
@@ -125,7 +132,7 @@ impl TokenReview {
                 Some(answer) => answer.clone(),
                 None => {
                     // An answer may have come since the cache was looked at.
-                    if let Some(user) = self.cache.user(&id) {
+                    if let Some(TokenUser { user, .. }) = self.cache.user(&id) {
                         return Ok(Some(user));
                     }
                     if asking.len() >= WAITING {
@@ -197,7 +204,7 @@ impl TokenReview {
             Ok(user) => {
                 let user = Arc::new(user);
                 let time = self.settings.authenticated_ttl.min(time_left(token));
-                self.cache.remember_user(*id, user.clone(), time);
+                self.cache.remember_user(*id, user.clone().into(), time);
                 Ok(Some(user))
             }
             Err(reason) => {

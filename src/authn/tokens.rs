@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime};
 use super::jwt::Jwt;
 use super::oidc::{Oidc, OidcError};
 use super::service_account::{ServiceAccounts, Verified};
-use super::token_cache::TokenCache;
+use super::token_cache::{TokenCache, TokenUser};
 use super::token_review::{TokenReview, Unavailable};
-use super::{AuthenticationError, TokenFile, UserInfo};
+use super::{AuthenticationError, TokenFile};
 
 /// How long a token that was verified here is not verified again, as by kube-apiserver. Failures
 /// are not remembered.
@@ -33,9 +33,9 @@ impl Tokens {
     ///
     /// # Errors
     /// That it is nobody's or that this cannot be found out, after the reason went to the log.
-    pub async fn user(&self, token: &[u8]) -> Result<Arc<UserInfo>, AuthenticationError> {
+    pub async fn user(&self, token: &[u8]) -> Result<TokenUser, AuthenticationError> {
         if let Some(user) = self.file.as_ref().and_then(|file| file.user(token)) {
-            return Ok(user.clone());
+            return Ok(user.clone().into());
         }
         if self.service_accounts.is_none() && self.oidc.is_none() && self.review.is_none() {
             tracing::debug!("invalid bearer token");
@@ -50,8 +50,9 @@ impl Tokens {
             Some(jwt) => self.verify(&jwt, now).await,
             None => Ok(None),
         };
-        if let Ok(Some(Verified { user, expires })) = verified {
-            let user = Arc::new(user);
+        if let Ok(Some(Verified { user, expires, annotations })) = verified {
+            let annotations = (!annotations.is_empty()).then(|| annotations.into());
+            let user = TokenUser { user: Arc::new(user), annotations };
             let left = expires.map_or(VERIFIED, |end| end.duration_since(now).unwrap_or_default());
             self.cache.remember_user(id, user.clone(), left.min(VERIFIED));
             return Ok(user);
@@ -61,7 +62,7 @@ impl Tokens {
             None => verified.map(|_| None),
         };
         match answer {
-            Ok(Some(user)) => Ok(user),
+            Ok(Some(user)) => Ok(user.into()),
             Ok(None) => {
                 tracing::debug!("invalid bearer token");
                 Err(AuthenticationError::Unauthorized)

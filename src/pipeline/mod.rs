@@ -198,6 +198,9 @@ async fn admit(
         }
     };
     let mut record = begin(facts, Some(&caller));
+    if let Some(annotations) = &caller.annotations {
+        record.annotate_all(annotations);
+    }
     let writable = match record.received() {
         Some(ack) => stored(&record, Some(ack)).await.is_ok(),
         None => !record.is_unwritable(),

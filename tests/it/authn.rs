@@ -261,3 +261,24 @@ async fn service_account_tokens() {
     table(&proxy, &cases).await;
     assert!(upstream.seen().iter().all(|seen| seen.all("authorization").is_empty()));
 }
+
+#[tokio::test]
+async fn what_is_odd_about_a_token_is_in_all_its_events() {
+    let upstream = ok_upstream().await;
+    let keys = crate::support::corpus::pki("sa.pub").display().to_string();
+    let proxy = Builder::new(upstream.addr)
+        .flag(&format!("--service-account-key-file={keys}"))
+        .flag(&format!("--service-account-issuer={ISSUER}"))
+        .start()
+        .await;
+    let claims = app_claims(json!({"aud": null}));
+    let token = bearer(&signed(&claims));
+    for id in ["first", "remembered"] {
+        let lines = [token.as_str(), &format!("Audit-ID: {id}")];
+        http1::get(proxy.addr, None, TARGET, &lines).await.unwrap();
+        for event in proxy.audit_log().wait_end(id).await {
+            let expected = json!({"authentication.k8s.io/legacy-token": claims["sub"]});
+            assert_eq!(event.value["annotations"], expected, "{}", event.line);
+        }
+    }
+}

@@ -94,8 +94,9 @@ async fn the_api_server_says_whose_a_token_is() {
             assert_eq!(get(&proxy, token, token).await, 401, "{identity}, {token}");
         }
         assert_eq!(get(&proxy, "carol-token", "carol").await, 200, "{identity}");
+        assert_eq!(get(&proxy, &"a".repeat(20 << 10), "long").await, 401, "{identity}");
         let seen = upstream.seen();
-        assert_eq!(reviews(&upstream), 5, "no question about a token of the file");
+        assert_eq!(reviews(&upstream), 5, "none about a token of the file, nor one too long");
         let question = seen.iter().find(|seen| seen.target == REVIEWS).unwrap();
         let name = question.all("x-remote-user");
         match identity {
