@@ -61,7 +61,11 @@ impl Body for RequestBody {
         match self.get_mut() {
             RequestBody::Known(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
             RequestBody::Client { body, tap } => {
-                let frame = std::task::ready!(Pin::new(&mut *body).poll_frame(context));
+                let mut frame = std::task::ready!(Pin::new(&mut *body).poll_frame(context));
+                // A trailer is a header that nobody has looked at; Kubernetes has none in requests.
+                if matches!(&frame, Some(Ok(frame)) if frame.is_trailers()) {
+                    frame = None;
+                }
                 match &frame {
                     Some(Ok(frame)) => {
                         if let (Some(data), Some(tap)) = (frame.data_ref(), tap.as_mut()) {

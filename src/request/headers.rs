@@ -68,6 +68,8 @@ fn is_lookalike(name: &str) -> bool {
 pub fn strip(headers: &mut HeaderMap) {
     remove_connection_headers(headers, is_protected);
     headers.remove(header::EXPECT);
+    // Trailers of requests are not passed on, so they are not announced either.
+    headers.remove(header::TRAILER);
     let remote: Vec<HeaderName> =
         headers.keys().filter(|name| name.as_str().starts_with(REMOTE_PREFIX)).cloned().collect();
     for name in remote {
@@ -190,6 +192,7 @@ mod tests {
             ("Proxy-Authorization", "x"),
             ("Upgrade", "h2c"),
             ("Transfer-Encoding", "chunked"),
+            ("Trailer", "X-Remote-User"),
             ("Expect", "100-continue"),
             ("Proxy-Connection", "close"),
             ("X-Kept", "1"),
