@@ -35,7 +35,7 @@ const NEXT_HEAD_DEADLINE: Duration = Duration::from_secs(90);
 
 /// Bytes of an answer that wait for a slow client, at most about that many for each stream. hyper's
 /// own 400 KiB add up with many slow clients.
-const SEND_BUFFER: usize = 64 << 10;
+const SEND_BUFFER: usize = 32 << 10;
 
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(15);

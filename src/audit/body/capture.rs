@@ -17,6 +17,9 @@ use crate::audit::object::MediaType;
 /// How much of the raw body is kept beside the JSON made of it, in case it turns out to be none.
 const HEAD: usize = 4 << 10;
 
+/// A body is in memory once more when its event is encoded, and while that waits to be written.
+const COPIES: usize = 2;
+
 /// What is to become of a body.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -268,13 +271,13 @@ impl Write for Collected {
                 let room = HEAD.saturating_sub(head.len()).min(piece.len());
                 head.extend_from_slice(&piece[..room]);
                 compactor.push(piece);
-                if !self.reservation.hold(compactor.memory()) {
-                    compactor.lower_limit(self.reservation.held().min(self.limit));
+                if !self.reservation.hold(COPIES * compactor.memory()) {
+                    compactor.lower_limit((self.reservation.held() / COPIES).min(self.limit));
                 }
             }
             Form::Whole { bytes, digest } => {
                 let room = self.limit.saturating_sub(bytes.len()).min(piece.len());
-                let kept = digest.is_none() && self.reservation.hold(bytes.len() + room);
+                let kept = digest.is_none() && self.reservation.hold(COPIES * (bytes.len() + room));
                 if kept {
                     bytes.extend_from_slice(&piece[..room]);
                 }
