@@ -10,6 +10,7 @@ pub mod object;
 pub mod panic_message;
 pub mod protobuf;
 pub mod record;
+mod recorder;
 pub mod recording;
 pub mod response;
 pub mod timestamp;

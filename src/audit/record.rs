@@ -11,43 +11,19 @@ use http::{HeaderMap, HeaderValue};
 use super::body::{self, Capture, Cut, Recorded};
 use super::event::{Event, ObjectMetadata, ObjectRef, UserAgent};
 use super::object::{self, MediaType};
-use super::recording::{self, BodySettings, CapturedRequest, RequestBodyKind, RequestTap};
+pub use super::recorder::{Format, Recorder};
+use super::recording::{self, CapturedRequest, RequestBodyKind, RequestTap};
 use super::timestamp::Timestamp;
 use crate::authn::UserInfo;
 use crate::impersonation;
-use crate::metrics::Metrics;
 use crate::policy::{Decision, Level, Stage};
 use crate::request::RequestInfo;
 use crate::request::uri::request_uri;
-use crate::sink::{Ack, Sink};
+use crate::sink::Ack;
 use crate::status::Status;
-use crate::webhook::Webhook;
 
 /// Annotation of an answer that the API server did not bring to its end.
 const INCOMPLETE: &str = "kube-audit-proxy/response-incomplete";
-
-/// How events are written (`--audit-log-format`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// One JSON object a line.
-    Json,
-    /// kube-apiserver's older text line.
-    Legacy,
-}
-
-/// What all records share.
-pub struct Recorder {
-    /// The log.
-    pub sink: Sink,
-    /// Where events go besides.
-    pub webhook: Option<Webhook>,
-    /// How they are written to the log.
-    pub format: Format,
-    /// What is counted.
-    pub metrics: Arc<Metrics>,
-    /// How bodies are recorded.
-    pub bodies: BodySettings,
-}
 
 /// What is known of a request from its head and its connection.
 pub struct RequestFacts {
@@ -181,7 +157,8 @@ impl Record {
 
     /// Whether nothing may pass whose event could not be stored.
     pub fn is_strict(&self) -> bool {
-        let strict_webhook = self.recorder.webhook.as_ref().is_some_and(Webhook::is_strict);
+        let strict_webhook =
+            self.recorder.webhook.as_ref().is_some_and(|webhook| webhook.is_strict());
         self.recorder.sink.is_strict() || strict_webhook
     }
 
@@ -467,24 +444,6 @@ impl Record {
             Format::Json => event.push_json(line),
             Format::Legacy => event.push_legacy(line),
         }
-    }
-}
-
-impl Recorder {
-    /// Hands the event to the log, and then, as JSON, to the webhook.
-    fn store(&self, line: Vec<u8>, json: Option<Vec<u8>>) -> Ack {
-        let (Some(webhook), Some(json)) = (&self.webhook, json) else {
-            return self.sink.submit(line);
-        };
-        if !self.sink.has_log() {
-            // A log counts its events, and each counts once.
-            self.metrics.events.increment();
-        }
-        let logged = self.sink.submit(line);
-        let sent = webhook.submit(json);
-        // Each is as strict as its own mode.
-        let logged = if self.sink.is_strict() { logged } else { logged.lenient() };
-        logged.and(if webhook.is_strict() { sent } else { sent.lenient() })
     }
 }
 

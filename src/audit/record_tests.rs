@@ -2,7 +2,9 @@ use http::Method;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::*;
+use crate::audit::recording::BodySettings;
 use crate::policy::StageSet;
+use crate::sink::Sink;
 
 struct Events(UnboundedReceiver<Vec<u8>>);
 

@@ -3,6 +3,7 @@
 //! [`handle`] reads from top to bottom in the order in which things happen. What can refuse a
 //! request comes before what sends it on, and each refusal is recorded.
 
+mod refusal;
 mod response;
 mod upgrade;
 
@@ -10,7 +11,6 @@ use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_util::FutureExt;
 use http::request::Parts;
 use http::uri::PathAndQuery;
@@ -22,8 +22,12 @@ use tokio_util::task::TaskTracker;
 
 pub use response::ResponseBody;
 
+use refusal::{
+    NotStored, plain_text, refuse, refuse_unauthenticated, refuse_unresolved, rejected, stored,
+    unreachable_upstream, unrecorded, waited,
+};
+
 use crate::audit::event::UserAgent;
-use crate::audit::go_quote::quote;
 use crate::audit::id::audit_id;
 use crate::audit::record::{Record, Recorder, RequestFacts};
 use crate::audit::response::wants_pretty;
@@ -32,13 +36,13 @@ use crate::authn::{self, Authenticated, AuthenticationError, Authenticator, Clie
 use crate::body::{RequestBody, Tap};
 use crate::impersonation::{self, Refusal, Reviewer};
 use crate::policy::PolicyHandle;
+use crate::request::accept::accepts_any_encoding;
 use crate::request::headers::{self, AUDIT_ID};
 use crate::request::source::TrustedProxies;
 use crate::request::{InfoError, RequestInfo, duration, query};
-use crate::sink::Ack;
 use crate::status::Status;
+use crate::upstream::Upstream;
 use crate::upstream::identity::Identity;
-use crate::upstream::{SendError, Upstream};
 
 /// The header under which kube-apiserver returns the audit ID.
 const AUDIT_ID_ANSWER: HeaderName = AUDIT_ID;
@@ -354,122 +358,4 @@ fn bad_timeout(facts: &RequestFacts) -> Option<Status> {
     let error = duration::check(&String::from_utf8_lossy(&timeout)).err()?;
     let message = format!("invalid timeout specified in the request URL - {error}");
     Some(Status::bad_request(message))
-}
-
-/// Whether kube-apiserver could answer in an encoding that the client accepts.
-fn accepts_any_encoding(headers: &http::HeaderMap) -> bool {
-    let mut ranges = headers
-        .get_all(header::ACCEPT)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|b| *b == b','))
-        .map(|range| range.trim_ascii())
-        .filter(|range| !range.is_empty())
-        .peekable();
-    ranges.peek().is_none()
-        || ranges.any(|range| {
-            let mut parts = range.split(|b| *b == b';').map(|part| part.trim_ascii());
-            let media_type = parts.next().unwrap_or_default().to_ascii_lowercase();
-            let served = [
-                &b"*/*"[..],
-                b"application/*",
-                b"application/json",
-                b"application/yaml",
-                b"application/vnd.kubernetes.protobuf",
-            ];
-            served.contains(&&media_type[..]) && !parts.any(|part| part.starts_with(b"as="))
-        })
-}
-
-/// Answers `status` to a request of nobody, with `shown` in its one event.
-async fn refuse_unauthenticated(
-    record: Record,
-    status: &Status,
-    shown: Status,
-) -> Response<ResponseBody> {
-    let (strict, target) = (record.is_strict(), record.facts().target.clone());
-    let ack = record.refused_unauthenticated(shown);
-    match waited(strict, ack).await {
-        Ok(()) => known(status),
-        Err(NotStored) => unrecorded(&target),
-    }
-}
-
-/// Ends the record with a refusal of our own, and answers with it.
-async fn refuse(mut record: Record, status: Status) -> Response<ResponseBody> {
-    let response = known(&status);
-    record.answered_here(status);
-    finish(record, response).await
-}
-
-/// kube-apiserver's plain text for URLs that it cannot resolve, whose events have only the code.
-async fn refuse_unresolved(mut record: Record, error: InfoError) -> Response<ResponseBody> {
-    let uri = quote(record.facts().target.as_str().as_bytes());
-    let text = format!("Internal Server Error: {uri}: failed to create RequestInfo: {error}\n");
-    record.answered(500, None);
-    finish(record, plain_text(StatusCode::INTERNAL_SERVER_ERROR, text)).await
-}
-
-/// The request's first event could not be stored, and must be (`blocking-strict`).
-fn rejected(record: Record) -> Response<ResponseBody> {
-    let response = unrecorded(&record.facts().target);
-    record.rejected(500);
-    response
-}
-
-/// What kube-apiserver says to a request that it may not record.
-fn unrecorded(target: &PathAndQuery) -> Response<ResponseBody> {
-    let uri = quote(target.as_str().as_bytes());
-    let text = format!("Internal Server Error: {uri}: failed to store audit event\n");
-    let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-    plain_text(StatusCode::INTERNAL_SERVER_ERROR, text)
-}
-
-async fn unreachable_upstream(record: Record, error: &SendError) -> Response<ResponseBody> {
-    if error.is_clients_fault() {
-        // The client broke off its body: it is gone, and so is its request.
-        return finish(record, known(&Status::client_gone())).await;
-    }
-    tracing::warn!(%error, "the API server did not answer");
-    let message = "the proxy cannot reach the API server";
-    refuse(record, Status::service_unavailable(message)).await
-}
-
-/// Writes what is left of the record of an answer that is known in full; gives the answer.
-async fn finish(mut record: Record, response: Response<ResponseBody>) -> Response<ResponseBody> {
-    let (strict, target) = (record.is_strict(), record.facts().target.clone());
-    let started = waited(strict, record.response_started()).await;
-    match waited(strict, record.complete()).await.and(started) {
-        Ok(()) => response,
-        Err(NotStored) => unrecorded(&target),
-    }
-}
-
-/// An event is not in the log, and must be (`blocking-strict`). That has been counted and logged.
-#[derive(Debug)]
-struct NotStored;
-
-/// Waits until an event is stored, if the mode is to wait.
-async fn stored(record: &Record, ack: Option<Ack>) -> Result<(), NotStored> {
-    waited(record.is_strict(), ack).await
-}
-
-/// As [`stored`], where the record is gone.
-async fn waited(strict: bool, ack: Option<Ack>) -> Result<(), NotStored> {
-    match ack {
-        Some(ack) => ack.await.or(if strict { Err(NotStored) } else { Ok(()) }),
-        None => Ok(()),
-    }
-}
-
-fn known(status: &Status) -> Response<ResponseBody> {
-    status.to_response().map(ResponseBody::known)
-}
-
-fn plain_text(code: StatusCode, text: String) -> Response<ResponseBody> {
-    let mut response = Response::new(ResponseBody::known(Bytes::from(text)));
-    *response.status_mut() = code;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response
 }

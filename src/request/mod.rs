@@ -1,5 +1,6 @@
 //! What is asked: the verb and object named by method and URL, the headers, the source addresses.
 
+pub mod accept;
 pub mod duration;
 pub mod headers;
 pub mod info;
