@@ -365,45 +365,56 @@ impl Record {
         if skipped {
             return None;
         }
-        let mut line = Vec::with_capacity(
-            1536 + self.request_object.as_ref().map_or(0, Vec::len)
-                + self.response_object.as_ref().map_or(0, Vec::len),
-        );
-        let format = self.recorder.format;
-        self.encode(stage, at, format, &mut line);
-        // The webhook truncates by limits of its own.
-        let json = self.recorder.webhook.as_ref().map(|_| match format {
-            Format::Json => line.clone(),
-            Format::Legacy => {
-                let mut json = Vec::with_capacity(1536);
-                self.encode(stage, at, Format::Json, &mut json);
-                json
-            }
+        let most = self.recorder.bodies.max_event;
+        let line = self.encode_within(stage, at, self.recorder.format, most);
+        // The webhook has a limit of its own.
+        let webhook = self.recorder.webhook.as_ref().map(|webhook| webhook.max_event_size());
+        let json = webhook.map(|limit| match self.recorder.format {
+            Format::Json if limit == most => line.clone(),
+            _ => self.encode_within(stage, at, Format::Json, limit),
         });
-        while self.recorder.bodies.max_event.is_some_and(|most| line.len() > most)
-            && stage != Stage::RequestReceived
-            && self.drop_larger_body()
-        {
-            line.clear();
-            self.encode(stage, at, format, &mut line);
-        }
         Some(self.recorder.store(line, json))
     }
 
-    /// Takes the larger body out of this event and later ones; `false` if there is none.
-    fn drop_larger_body(&mut self) -> bool {
-        let (request, response) = (&mut self.request_object, &mut self.response_object);
+    /// The event in at most `most` bytes, if leaving out its bodies, the larger one first, can do
+    /// that. kube-apiserver leaves out both at once.
+    fn encode_within(
+        &mut self,
+        stage: Stage,
+        at: Timestamp,
+        format: Format,
+        most: Option<usize>,
+    ) -> Vec<u8> {
         let length = |body: &Option<Vec<u8>>| body.as_ref().map_or(0, Vec::len);
-        let (body, names) = if length(request) > length(response) {
-            (request, &REQUEST_OBJECT)
-        } else {
-            (response, &RESPONSE_OBJECT)
+        let bodies = length(&self.request_object) + length(&self.response_object);
+        let mut line = Vec::with_capacity(1536 + bodies);
+        self.encode(stage, at, format, &mut line);
+        let Some(most) = most.filter(|most| bodies > 0 && line.len() > *most) else {
+            return line;
         };
-        let Some(dropped) = body.take() else { return false };
-        self.recorder.metrics.bodies_cut.increment();
-        self.annotate(TRUNCATED, "true".to_owned());
-        self.annotate(names.bytes, dropped.len().to_string());
-        true
+        let annotations = self.annotations.clone();
+        let (mut request, mut response) = (None, None);
+        while line.len() > most && length(&self.request_object) + length(&self.response_object) > 0
+        {
+            let larger_is_request = length(&self.request_object) > length(&self.response_object);
+            let (body, kept, names) = if larger_is_request {
+                (&mut self.request_object, &mut request, &REQUEST_OBJECT)
+            } else {
+                (&mut self.response_object, &mut response, &RESPONSE_OBJECT)
+            };
+            *kept = body.take();
+            let bytes = length(kept);
+            self.recorder.metrics.bodies_cut.increment();
+            self.annotate(TRUNCATED, "true".to_owned());
+            self.annotate(names.bytes, bytes.to_string());
+            line.clear();
+            self.encode(stage, at, format, &mut line);
+        }
+        // Others, and later stages, may have room for what this one has not.
+        self.request_object = request.or(self.request_object.take());
+        self.response_object = response.or(self.response_object.take());
+        self.annotations = annotations;
+        line
     }
 
     fn encode(&self, stage: Stage, at: Timestamp, format: Format, line: &mut Vec<u8>) {

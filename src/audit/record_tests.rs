@@ -141,3 +141,24 @@ fn impersonation_shows_only_where_it_was_allowed() {
         assert_eq!(complete.contains("impersonatedUser"), shown, "{complete}");
     }
 }
+
+#[test]
+fn what_is_too_long_loses_its_larger_body_and_keeps_it_for_others() {
+    let (mut record, _events) = begin(ORDINARY, Level::RequestResponse, &[]);
+    record.request_object = Some(br#""small""#.to_vec());
+    record.response_object = Some(format!("\"{}\"", "x".repeat(5000)).into_bytes());
+    let mut encode = |most| {
+        let stage = Stage::ResponseComplete;
+        let line = record.encode_within(stage, Timestamp::now(), Format::Json, most);
+        serde_json::from_slice::<serde_json::Value>(&line).unwrap()
+    };
+    let cut = encode(Some(2000));
+    assert_eq!((&cut["requestObject"], cut.get("responseObject")), (&"small".into(), None));
+    assert_eq!(cut["annotations"]["audit.k8s.io/truncated"], "true");
+    assert_eq!(cut["annotations"]["kube-audit-proxy/response-object-bytes"], "5002");
+    let bare = encode(Some(1));
+    assert_eq!((bare.get("requestObject"), bare.get("responseObject")), (None, None));
+    let whole = encode(None);
+    assert_eq!(whole["responseObject"].as_str().unwrap().len(), 5000);
+    assert_eq!(whole.get("annotations"), None, "of this sink only");
+}

@@ -343,7 +343,8 @@ pub struct ServeFlags {
     #[arg(long, value_name = "COUNT", default_value_t = 15, help_heading = WEBHOOK)]
     #[arg(allow_negative_numbers = true)]
     pub audit_webhook_batch_throttle_burst: i64,
-    /// Whether events larger than --audit-webhook-truncate-max-event-size are not sent
+    /// Whether events that are too long lose their bodies, the larger one first; what is too long
+    /// without them is not sent
     #[arg(
         long,
         value_name = "BOOL",
@@ -360,7 +361,7 @@ pub struct ServeFlags {
     #[arg(long, value_name = "BYTES", default_value_t = 10_485_760, help_heading = WEBHOOK)]
     #[arg(allow_negative_numbers = true)]
     pub audit_webhook_truncate_max_batch_size: i64,
-    /// Bytes in an event
+    /// Bytes that an event may have, if they are truncated
     #[arg(long, value_name = "BYTES", default_value_t = 102_400, help_heading = WEBHOOK)]
     #[arg(allow_negative_numbers = true)]
     pub audit_webhook_truncate_max_event_size: i64,

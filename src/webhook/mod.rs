@@ -91,6 +91,11 @@ impl Webhook {
         Ok(Webhook { strict, max_event_size: config.max_event_size, too_large, lost, route })
     }
 
+    /// The longest event that is sent, if events are truncated.
+    pub fn max_event_size(&self) -> Option<usize> {
+        self.max_event_size
+    }
+
     /// Whether a request must be refused when its first event is not taken.
     pub fn is_strict(&self) -> bool {
         self.strict
