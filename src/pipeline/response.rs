@@ -38,8 +38,9 @@ enum Source {
 /// it; the last frame leaves only when the record's last event is stored.
 struct Relayed {
     body: UpstreamBody,
-    /// Frames that were read before the answer began.
+    /// Frames that were read before the answer began, and how reading them failed.
     ahead: VecDeque<Frame<Bytes>>,
+    broken: Option<hyper::Error>,
     /// Bytes still to come, where the answer says how many.
     remaining: Option<u64>,
     tap: Option<StatusTap>,
@@ -72,13 +73,16 @@ pub async fn relay(
 
     // Of a long-running request that failed, the Status belongs into `ResponseStarted` already.
     let mut ahead = VecDeque::new();
+    let mut broken = None;
     if record.is_long_running() {
         let mut status = None;
         if let Some(tap) = tap.as_mut().filter(|_| code >= 400) {
             // The API server writes a Status at once; whoever writes slowly writes something else.
             let reading = read_ahead(&mut body, tap, &mut ahead);
-            if tokio::time::timeout(READ_AHEAD, reading).await.is_ok() {
-                status = tap.finish();
+            match tokio::time::timeout(READ_AHEAD, reading).await {
+                Ok(Ok(())) => status = tap.finish(),
+                Ok(Err(error)) => broken = Some(error),
+                Err(_) => {}
             }
             if let Some(mut capture) = capture.take().filter(|_| status.is_some()) {
                 ahead.iter().filter_map(Frame::data_ref).for_each(|data| capture.push(data));
@@ -94,7 +98,7 @@ pub async fn relay(
         }
     }
 
-    let relayed = if ahead.is_empty() && body.is_end_stream() {
+    let relayed = if ahead.is_empty() && broken.is_none() && body.is_end_stream() {
         if !record.is_long_running() {
             record.answered(code, None);
         }
@@ -109,6 +113,7 @@ pub async fn relay(
         ResponseBody(Source::Relayed(Box::new(Relayed {
             body,
             ahead,
+            broken,
             remaining,
             tap,
             capture,
@@ -128,14 +133,15 @@ async fn read_ahead(
     body: &mut UpstreamBody,
     tap: &mut StatusTap,
     ahead: &mut VecDeque<Frame<Bytes>>,
-) {
+) -> Result<(), hyper::Error> {
     while tap.is_collecting() {
-        let Some(Ok(frame)) = body.frame().await else { return };
+        let Some(frame) = body.frame().await.transpose()? else { break };
         if let Some(data) = frame.data_ref() {
             tap.data(data);
         }
         ahead.push_back(frame);
     }
+    Ok(())
 }
 
 impl ResponseBody {
@@ -193,6 +199,9 @@ impl Relayed {
         if let Some(frame) = self.ahead.pop_front() {
             return self.pass(frame, context);
         }
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(self.broken_off(error))));
+        }
         if let Some(ending) = &mut self.ending
             && ending.as_mut().poll(context).is_ready()
         {
@@ -201,15 +210,19 @@ impl Relayed {
         match ready!(Pin::new(&mut self.body).poll_frame(context)) {
             Some(Ok(frame)) => self.pass(frame, context),
             None => self.end(None, context),
-            Some(Err(error)) => {
-                if let Some(mut record) = self.record.take() {
-                    record.response_incomplete();
-                    self.complete(record, false);
-                }
-                self.ended = true;
-                Poll::Ready(Some(Err(error.into())))
-            }
+            Some(Err(error)) => Poll::Ready(Some(Err(self.broken_off(error)))),
         }
+    }
+
+    /// The API server did not bring its answer to the end: neither does the client's, nobody takes
+    /// a part for the whole.
+    fn broken_off(&mut self, error: hyper::Error) -> BodyError {
+        if let Some(mut record) = self.record.take() {
+            record.response_incomplete();
+            drop(self.complete(record, false));
+        }
+        self.ended = true;
+        error.into()
     }
 
     /// Passes a frame on; if it is the last one, after the record's end is stored.
@@ -231,8 +244,9 @@ impl Relayed {
         }
         // A client on HTTP/1.1 has the whole answer when it has all declared bytes, and the body
         // is not asked again.
-        let last =
-            self.ahead.is_empty() && (self.body.is_end_stream() || self.remaining == Some(0));
+        let last = self.ahead.is_empty()
+            && self.broken.is_none()
+            && (self.body.is_end_stream() || self.remaining == Some(0));
         if last && self.record.is_some() {
             return self.end(Some(frame), context);
         }

@@ -36,15 +36,15 @@ impl TrustedProxies {
         if !self.trusts(peer) {
             return vec![peer];
         }
-        let first = |name| headers.get(name).map(|value| value.as_bytes().to_vec());
-        let forwarded = first(FORWARDED_FOR).unwrap_or_default();
+        let first = |name| headers.get(name).map_or(&[][..], |value| value.as_bytes());
+        let forwarded = first(FORWARDED_FOR);
         let mut addresses: Vec<IpAddr> =
             forwarded.split(|b| *b == b',').filter_map(|part| parse(part.trim_ascii())).collect();
         if let TrustedProxies::Networks(_) = self {
             let forged = addresses.iter().rposition(|address| !self.trusts(*address));
             addresses.drain(..forged.unwrap_or(0));
         }
-        let real = first(REAL_IP).and_then(|text| parse(&text));
+        let real = parse(first(REAL_IP));
         if let Some(real) = real.filter(|real| !addresses.contains(real)) {
             addresses.push(real);
         }

@@ -211,3 +211,30 @@ async fn a_request_that_is_refused_needs_no_body() {
     let head = in_time("the refusal", connection.head()).await.unwrap();
     assert_eq!(head.status, 401, "no 100 before the identity is known");
 }
+
+#[tokio::test]
+async fn an_error_that_breaks_off_is_not_taken_for_a_whole_one() {
+    for protocols in [Protocols::Http1, Protocols::Http2] {
+        let upstream = FakeUpstream::start(protocols, |_| async {
+            let (sender, body) = streamed();
+            tokio::spawn(async move {
+                let part = Bytes::from_static(b"{\"kind\":\"Status\",");
+                let _ = sender.send(Ok(Frame::data(part))).await;
+                let _ = sender.send(Err("broken off".into())).await;
+            });
+            let response = Response::builder().status(500);
+            Ok(response.header("content-type", "application/json").body(body)?)
+        })
+        .await;
+        let proxy = Builder::new(upstream.addr).start().await;
+        let target = "/api/v1/namespaces/a/pods/p/log";
+        let headers = ["Audit-ID: broken"];
+        let answer = http1::get(proxy.addr, Some("admin"), target, &headers);
+        let answer = in_time("the end of the answer", answer).await;
+        assert!(answer.is_err(), "{:?}", answer.map(|answer| answer.head.status));
+        let events = proxy.audit_log().wait_end("broken").await;
+        let annotation = "/annotations/kube-audit-proxy~1response-incomplete";
+        assert_eq!((events.len(), events[2].code()), (3, 500));
+        assert!(!events[2].text(annotation).is_empty());
+    }
+}
