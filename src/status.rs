@@ -56,6 +56,11 @@ pub struct Cause {
 }
 
 impl Status {
+    /// A code of which nothing more is said.
+    pub fn of_code(code: u16) -> Status {
+        Status { code, ..Status::default() }
+    }
+
     fn failure(code: StatusCode, reason: &'static str, message: impl Into<String>) -> Status {
         Status {
             status: Cow::Borrowed("Failure"),

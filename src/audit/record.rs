@@ -13,11 +13,13 @@ use super::event::{Event, ObjectMetadata, ObjectRef, UserAgent};
 use super::object::{self, MediaType};
 pub use super::recorder::{Format, Recorder};
 use super::recording::{self, CapturedRequest, RequestBodyKind, RequestTap};
+use super::response::Said;
 use super::timestamp::Timestamp;
 use crate::authn::UserInfo;
 use crate::impersonation;
 use crate::policy::{Decision, Level, Stage};
 use crate::request::RequestInfo;
+use crate::request::accept::Accepted;
 use crate::request::uri::request_uri;
 use crate::sink::Ack;
 use crate::status::Status;
@@ -39,6 +41,8 @@ pub struct RequestFacts {
     pub source_ips: Vec<IpAddr>,
     /// `User-Agent`
     pub user_agent: UserAgent,
+    /// What the client accepts as an answer, if kube-apiserver has it.
+    pub accept: Option<Accepted>,
 }
 
 /// One request's record. It ends exactly once: by [`Record::complete`], or when it is dropped,
@@ -56,6 +60,8 @@ pub struct Record {
     response_object: Option<Vec<u8>>,
     /// The outcome, once it is known.
     status: Option<Status>,
+    /// The Status of which kube-apiserver shows nothing but the code.
+    hidden: Option<Status>,
     annotations: Vec<(&'static str, String)>,
     ended: bool,
 }
@@ -114,6 +120,7 @@ impl Record {
             request_object: None,
             response_object: None,
             status: None,
+            hidden: None,
             annotations: Vec::new(),
             ended: false,
         };
@@ -219,24 +226,37 @@ impl Record {
         self.response_object = Some(self.annotated(recorded, &RESPONSE_OBJECT));
     }
 
-    /// The proxy itself answers with `status`.
+    /// The proxy itself answers with `status`, which is shown as kube-apiserver would show it.
     pub fn answered_here(&mut self, status: Status) {
-        if self.decision.level == Level::RequestResponse && !status.status.is_empty() {
+        let recorded = self.facts.accept.is_some();
+        self.refused(Said { status, recorded });
+    }
+
+    fn refused(&mut self, said: Said) {
+        let status = &said.status;
+        if said.recorded
+            && self.decision.level == Level::RequestResponse
+            && !status.status.is_empty()
+        {
             self.response_object = Some(status.to_json().trim_ascii_end().to_vec());
         }
-        self.answered(status.code, Some(status));
+        self.answered(said.status.code, Some(said));
     }
 
     /// The answer's code, with what its Status says, if it has one.
-    pub fn answered(&mut self, code: u16, status: Option<Status>) {
-        self.status = Some(Status { code, ..status.unwrap_or_default() });
-        if let Some(status) = &self.status {
-            let refused = |user: &Arc<UserInfo>| impersonation::was_refused(status, user);
-            let judged = self.impersonated.as_ref().is_some_and(|i| i.judged_upstream);
-            if judged && self.user.as_ref().is_some_and(refused) {
-                self.impersonated = None;
-            }
+    pub fn answered(&mut self, code: u16, said: Option<Said>) {
+        let (status, hidden) = match said {
+            Some(Said { status, recorded: true }) => (Status { code, ..status }, None),
+            Some(Said { status, .. }) => (Status::of_code(code), Some(status)),
+            None => (Status::of_code(code), None),
+        };
+        let told = hidden.as_ref().unwrap_or(&status);
+        let refused = |user: &Arc<UserInfo>| impersonation::was_refused(told, user);
+        let judged = self.impersonated.as_ref().is_some_and(|i| i.judged_upstream);
+        if judged && self.user.as_ref().is_some_and(refused) {
+            self.impersonated = None;
         }
+        (self.status, self.hidden) = (Some(status), hidden);
     }
 
     /// The code of the answer; 0 before there is one.
@@ -267,7 +287,7 @@ impl Record {
     /// Ends the record of a request that was refused before anybody was known to have sent it:
     /// one event, `ResponseStarted`.
     pub fn refused_unauthenticated(mut self, status: Status) -> Option<Ack> {
-        self.answered_here(status);
+        self.refused(Said { status, recorded: true });
         let now = Timestamp::now();
         let ack = self.emit(Stage::ResponseStarted, now);
         self.count_end(now);
@@ -311,7 +331,8 @@ impl Record {
 
     /// Takes what is recorded of the request's body, if kube-apiserver got as far as reading it.
     fn read_request(&mut self) {
-        let (Some(request), Some(status)) = (&self.request, &self.status) else { return };
+        let told = self.hidden.as_ref().or(self.status.as_ref());
+        let (Some(request), Some(status)) = (&self.request, told) else { return };
         let Request { kind, media_type, .. } = *request;
         if !kind.was_read(status) {
             return;

@@ -44,6 +44,7 @@ fn begin(path: &'static str, level: Level, omit: &[Stage]) -> (Record, Events) {
         target,
         source_ips: Vec::new(),
         user_agent: UserAgent::default(),
+        accept: Some(Accepted { pretty: false }),
     };
     let decision = Decision {
         level,
@@ -125,20 +126,23 @@ fn failed_authentication_is_one_event() {
 fn impersonation_shows_only_where_it_was_allowed() {
     let caller = UserInfo { username: "ops".into(), ..UserInfo::default() };
     let jane = UserInfo { username: "jane".into(), ..UserInfo::default() };
-    for (answer, shown) in [
-        ("pods is forbidden: User \"jane\" cannot get resource \"pods\"", true),
-        ("users \"jane\" is forbidden: User \"ops\" cannot impersonate resource \"users\"", false),
+    let refused = "users \"jane\" is forbidden: User \"ops\" cannot impersonate resource \"users\"";
+    for (answer, recorded, shown) in [
+        ("pods is forbidden: User \"jane\" cannot get resource \"pods\"", true, true),
+        (refused, true, false),
+        (refused, false, false),
     ] {
         let (mut record, mut events) = begin(ORDINARY, Level::Metadata, &[]);
         record.user = Some(Arc::new(caller.clone()));
         record.impersonation_asked(jane.clone());
         record.received();
-        record.answered(403, Some(Status::forbidden(answer, None)));
+        record.answered(403, Some(Said { status: Status::forbidden(answer, None), recorded }));
         record.complete();
         let received = String::from_utf8(events.0.try_recv().unwrap()).unwrap();
         assert!(!received.contains("impersonatedUser"));
         let complete = String::from_utf8(events.0.try_recv().unwrap()).unwrap();
         assert_eq!(complete.contains("impersonatedUser"), shown, "{complete}");
+        assert_eq!(complete.contains("forbidden"), recorded, "{complete}");
     }
 }
 

@@ -80,6 +80,8 @@ impl RequestBodyKind {
                     answer.details.as_ref().is_some_and(|d| d.kind.ends_with("Options"));
                 !of_options || self == RequestBodyKind::DeleteOptions
             }
+            // Of those of negotiation only the ones that come when the work has been done.
+            406 => message.starts_with("you requested ") || message.starts_with("no "),
             409 | 429 | 500 | 503 | 504 => !message.is_empty(),
             _ => false,
         }
@@ -190,6 +192,15 @@ mod tests {
         assert!(!recorded("/api/v1/namespaces/a/pods/x/log", 200));
         assert!(!recorded("/api/v1/namespaces/a/pods/x/proxy", 200));
         assert!(!recorded("/api", 304));
+    }
+
+    #[test]
+    fn what_cannot_be_answered_as_asked_can_have_been_done() {
+        let answer = |message: &str| Status { message: message.into(), ..Status::of_code(406) };
+        let before = "only the following media types are accepted: application/json";
+        let behind = "you requested PartialObjectMetadata, but the requested object is a list";
+        assert!(!RequestBodyKind::DeleteOptions.was_read(&answer(before)));
+        assert!(RequestBodyKind::DeleteOptions.was_read(&answer(behind)));
     }
 
     #[test]

@@ -10,6 +10,16 @@ use super::protobuf;
 use crate::request::query;
 use crate::status::{Cause, Details, Status};
 
+/// What the Status in an answer says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Said {
+    /// The Status.
+    pub status: Status,
+    /// Whether kube-apiserver has more of it than the code in its events: it has not if it could not
+    /// satisfy the client's `Accept`.
+    pub recorded: bool,
+}
+
 /// A Status longer than this is not read.
 const LIMIT: usize = 256 << 10;
 
@@ -78,17 +88,20 @@ impl StatusTap {
         self.state != State::Other
     }
 
-    /// The Status, if the whole body is one that kube-apiserver would have recorded.
-    pub fn finish(&self) -> Option<Status> {
+    /// The Status, if the whole body is one.
+    pub fn finish(&self) -> Option<Said> {
         if self.state != State::Status {
             return None;
         }
-        match self.media_type {
-            MediaType::Json => self.parse_json(),
+        let indented = self.media_type == MediaType::Json && self.seen.get(1) == Some(&b'\n');
+        let recorded = self.pretty || !indented;
+        let status = match self.media_type {
+            MediaType::Json => serde_json::from_slice(&self.seen).ok(),
             MediaType::Yaml => from_yaml(&self.seen),
             MediaType::Protobuf => from_protobuf(&self.seen),
             MediaType::Other => None,
-        }
+        };
+        Some(Said { status: status?, recorded })
     }
 
     fn judge(&self, seen: &[u8]) -> State {
@@ -111,21 +124,14 @@ impl StatusTap {
             None => State::Undecided,
         }
     }
-
-    fn parse_json(&self) -> Option<Status> {
-        let indented = self.seen.get(1) == Some(&b'\n');
-        if indented && !self.pretty {
-            return None;
-        }
-        serde_json::from_slice(&self.seen).ok()
-    }
 }
 
-/// Whether the client asked for indented JSON, as kube-apiserver sees it: by the `pretty`
-/// parameter, or by a user agent that people type with.
+/// Whether the client gets indented JSON from kube-apiserver: by the `pretty` parameter, or by a user
+/// agent that people type with.
 pub fn wants_pretty(query: Option<&str>, headers: &HeaderMap) -> bool {
-    if let Some(value) = query.and_then(|query| query::first(query, "pretty")) {
-        return matches!(&*value, b"1" | b"t" | b"T" | b"true" | b"TRUE" | b"True" | b"");
+    let asked = query.and_then(|query| query::first(query, "pretty"));
+    if let Some(value) = asked.filter(|value| !value.is_empty()) {
+        return matches!(&*value, b"1" | b"t" | b"T" | b"true" | b"TRUE" | b"True");
     }
     let agent = headers.get(header::USER_AGENT).map_or(&[][..], |value| value.as_bytes());
     [&b"curl"[..], b"Wget", b"Mozilla/5.0"].iter().any(|start| agent.starts_with(start))
@@ -204,7 +210,7 @@ fn cause(message: &[u8]) -> Cause {
 mod tests {
     use super::*;
 
-    fn tapped(media_type: &'static str, pretty: bool, body: &[u8], chunk: usize) -> Option<Status> {
+    fn tapped(media_type: &'static str, pretty: bool, body: &[u8], chunk: usize) -> Option<Said> {
         let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, media_type.parse().unwrap())]);
         let mut tap = StatusTap::new(&headers, pretty)?;
         for part in body.chunks(chunk) {
@@ -231,21 +237,21 @@ mod tests {
         let yaml = b"apiVersion: v1\ncode: 404\ndetails:\n  kind: configmaps\n  name: absent\nkind: Status\nmessage: configmaps \"absent\" not found\nmetadata: {}\nreason: NotFound\nstatus: Failure\n";
         for chunk in [1, 7, 10_000] {
             let tap = |media_type, body| tapped(media_type, false, body, chunk);
-            assert_eq!(tap("application/json", &json).as_ref(), Some(&status));
-            let media_type = "application/vnd.kubernetes.protobuf";
-            assert_eq!(tap(media_type, protobuf).as_ref(), Some(&status));
-            assert_eq!(tap("application/yaml", yaml).as_ref(), Some(&status));
+            let said = Some(Said { status: status.clone(), recorded: true });
+            assert_eq!(tap("application/json", &json), said);
+            assert_eq!(tap("application/vnd.kubernetes.protobuf", protobuf), said);
+            assert_eq!(tap("application/yaml", yaml), said);
         }
     }
 
     #[test]
-    fn what_is_no_status_is_left_alone() {
+    fn what_is_no_recorded_status_is_left_alone() {
         let pod = br#"{"kind":"Pod","apiVersion":"v1","status":{}}"#;
         let indented = b"{\n  \"kind\": \"Status\",\n  \"code\": 406\n}";
         assert_eq!(tapped("application/json", false, pod, 3), None);
         assert_eq!(tapped("text/plain", false, b"{\"kind\":\"Status\"}", 3), None);
-        assert_eq!(tapped("application/json", false, indented, 99), None);
-        assert!(tapped("application/json", true, indented, 99).is_some());
+        assert!(!tapped("application/json", false, indented, 99).unwrap().recorded);
+        assert!(tapped("application/json", true, indented, 99).unwrap().recorded);
         assert_eq!(tapped("application/yaml", false, b"kind: Pod\nspec: {}\n", 99), None);
         let huge = [&b"{\"kind\":\"Status\",\"message\":\""[..], &[b'x'; LIMIT]].concat();
         assert_eq!(tapped("application/json", false, &huge, 1000), None);
@@ -259,6 +265,8 @@ mod tests {
         assert!(wants_pretty(None, &agent("curl/8")));
         assert!(!wants_pretty(Some("pretty=false"), &agent("curl/8")));
         assert!(wants_pretty(Some("a=b&pretty=1"), &agent("kubectl")));
+        assert!(!wants_pretty(Some("pretty="), &agent("kubectl")));
+        assert!(wants_pretty(Some("pretty="), &agent("curl/8")));
         assert!(!wants_pretty(Some("a=b"), &agent("kubectl")));
     }
 }

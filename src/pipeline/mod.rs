@@ -36,7 +36,7 @@ use crate::authn::{self, Authenticated, AuthenticationError, Authenticator, Clie
 use crate::body::{RequestBody, Tap};
 use crate::impersonation::{self, Refusal, Reviewer};
 use crate::policy::PolicyHandle;
-use crate::request::accept::accepts_any_encoding;
+use crate::request::accept;
 use crate::request::headers::{self, AUDIT_ID};
 use crate::request::source::TrustedProxies;
 use crate::request::{InfoError, RequestInfo, duration, query};
@@ -145,6 +145,7 @@ async fn answer(
         info,
         source_ips: proxy.trusted_proxies.source_ips(&parts.headers, connection.peer),
         user_agent: UserAgent::new(parts.headers.get(header::USER_AGENT)),
+        accept: accept::negotiate(&parts.headers),
         target,
     };
     let id = facts.audit_id.clone();
@@ -178,20 +179,17 @@ async fn admit(
         Record::begin(proxy.recorder.clone(), facts, user, decision)
     };
     if let Some(status) = bad_timeout(&facts) {
-        return Err(refuse_unauthenticated(begin(facts, None), &status, status.clone()).await);
+        let shown = shown(&facts, &status, || status.message.clone());
+        return Err(refuse_unauthenticated(begin(facts, None), &status, shown).await);
     }
     let certificates = connection.certificates.as_ref();
     let caller = match proxy.authenticator.authenticate(certificates, &parts.headers).await {
         Ok(caller) => caller,
         Err(AuthenticationError::Unauthorized) => {
             let status = Status::unauthorized();
-            let shown = if accepts_any_encoding(&parts.headers) {
-                status.clone()
-            } else {
-                let query = facts.target.query();
-                let message = authn::attempted(&parts.headers, query, certificates.is_some());
-                Status { message, code: status.code, ..Status::default() }
-            };
+            let shown = shown(&facts, &status, || {
+                authn::attempted(&parts.headers, facts.target.query(), certificates.is_some())
+            });
             return Err(refuse_unauthenticated(begin(facts, None), &status, shown).await);
         }
         Err(AuthenticationError::Unavailable) => {
@@ -234,7 +232,10 @@ async fn forward(
     upgrade: Option<upgrade::Asked>,
 ) -> Response<ResponseBody> {
     let query = parts.uri.query();
-    let pretty = wants_pretty(query, &parts.headers) && accepts_any_encoding(&parts.headers);
+    let pretty = record
+        .facts()
+        .accept
+        .is_some_and(|accepted| accepted.pretty || wants_pretty(query, &parts.headers));
     let mut request = match outgoing(proxy, connection, parts, body, &mut record, &caller).await {
         Ok(request) => request,
         Err(status) => return refuse(record, *status).await,
@@ -345,6 +346,15 @@ async fn impersonate(
             Ok(Some(user))
         }
         Err(Refusal::Forbidden(status) | Refusal::Unavailable(status)) => Err(Box::new(status)),
+    }
+}
+
+/// What the one event of a request of nobody has of `status`: where kube-apiserver could not satisfy
+/// the client's `Accept`, a `reason` instead.
+fn shown(facts: &RequestFacts, status: &Status, reason: impl FnOnce() -> String) -> Status {
+    match facts.accept {
+        Some(_) => status.clone(),
+        None => Status { message: reason(), ..Status::of_code(status.code) },
     }
 }
 

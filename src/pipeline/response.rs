@@ -84,7 +84,9 @@ pub async fn relay(
                 Ok(Err(error)) => broken = Some(error),
                 Err(_) => {}
             }
-            if let Some(mut capture) = capture.take().filter(|_| status.is_some()) {
+            if let Some(mut capture) =
+                capture.take().filter(|_| status.as_ref().is_some_and(|s| s.recorded))
+            {
                 ahead.iter().filter_map(Frame::data_ref).for_each(|data| capture.push(data));
                 record.response_captured(capture.finish(true));
             }
@@ -270,7 +272,7 @@ impl Relayed {
     fn complete(&mut self, mut record: Record, all: bool) -> Option<Ack> {
         if !record.is_long_running() {
             let status = self.tap.as_ref().and_then(StatusTap::finish);
-            let is_status = status.is_some();
+            let is_status = status.as_ref().is_some_and(|said| said.recorded);
             record.answered(self.code, status);
             // Of errors only a Status is recorded, as by the API server.
             let capture = self.capture.take().filter(|_| self.code < 400 || is_status);

@@ -1,48 +1,117 @@
-//! What a client accepts as an answer.
+//! What a client accepts as an answer, as kube-apiserver negotiates it for a `Status`.
 
 use http::{HeaderMap, header};
 
-/// Whether kube-apiserver could answer in an encoding that the client accepts.
-pub fn accepts_any_encoding(headers: &HeaderMap) -> bool {
-    let mut ranges = headers
-        .get_all(header::ACCEPT)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|b| *b == b','))
-        .map(|range| range.trim_ascii())
-        .filter(|range| !range.is_empty())
-        .peekable();
-    ranges.peek().is_none()
-        || ranges.any(|range| {
-            let mut parts = range.split(|b| *b == b';').map(|part| part.trim_ascii());
-            let media_type = parts.next().unwrap_or_default().to_ascii_lowercase();
-            let served = [
-                &b"*/*"[..],
-                b"application/*",
-                b"application/json",
-                b"application/yaml",
-                b"application/vnd.kubernetes.protobuf",
-            ];
-            served.contains(&&media_type[..]) && !parts.any(|part| part.starts_with(b"as="))
-        })
+/// An encoding that kube-apiserver has and the client accepts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Accepted {
+    /// The client asked for indented JSON by `;pretty=1`.
+    pub pretty: bool,
+}
+
+/// What kube-apiserver writes a `Status` in; the second of each says whether it can stream it.
+const SERVED: [(&str, bool); 3] =
+    [("json", true), ("yaml", false), ("vnd.kubernetes.protobuf", true)];
+
+/// Negotiates as kube-apiserver (`NegotiateMediaTypeOptions` with the restrictions for a `Status`,
+/// on what goautoneg reads). `None`: it cannot satisfy the client. It then writes an error as
+/// indented JSON all the same, but leaves it out of its audit event.
+pub fn negotiate(headers: &HeaderMap) -> Option<Accepted> {
+    // As Go's `Header.Get`: only the first.
+    let value = headers.get(header::ACCEPT).map_or(&[][..], |value| value.as_bytes());
+    if value.is_empty() {
+        return Some(Accepted { pretty: false });
+    }
+    let mut best: Option<(f32, Accepted)> = None;
+    for clause in value.split(|byte| *byte == b',') {
+        let Some((quality, accepted)) = parse(clause) else { continue };
+        if best.is_none_or(|(known, _)| quality > known) {
+            best = Some((quality, accepted));
+        }
+    }
+    best.map(|(_, accepted)| accepted)
+}
+
+/// One clause of the header: its quality, and what it accepts; `None` if that is nothing.
+fn parse(clause: &[u8]) -> Option<(f32, Accepted)> {
+    let clause = std::str::from_utf8(clause).ok()?;
+    let mut parts = clause.split(';');
+    let media_type = parts.next()?.trim_matches(' ');
+    let (range, subtype) = media_type.split_once('/').unwrap_or((media_type, "*"));
+    let (range, subtype) = (range.trim_matches(' '), subtype.trim_matches(' '));
+    let all = range == "*" && subtype == "*";
+    if !all && (range != "application" || !media_type.contains('/')) {
+        return None;
+    }
+    let mut streamed = false;
+    let mut quality = 1.0;
+    let mut pretty = false;
+    for part in parts {
+        let Some((key, value)) = part.split_once('=') else { continue };
+        let value = value.trim_matches(' ');
+        if value.is_empty() || value.contains('=') {
+            continue;
+        }
+        match key.trim_matches(' ') {
+            "q" => quality = value.parse().unwrap_or(0.0),
+            "as" | "g" | "v" | "sv" => return None,
+            "stream" if value != "watch" => return None,
+            "stream" => streamed = true,
+            "pretty" => pretty = value == "1",
+            _ => {}
+        }
+    }
+    let fits = SERVED.iter().any(|(name, can_stream)| {
+        (subtype == *name || subtype == "*") && (*can_stream || !streamed)
+    });
+    fits.then_some((quality, Accepted { pretty }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn accepts(value: &'static str) -> Option<Accepted> {
+        negotiate(&HeaderMap::from_iter([(header::ACCEPT, value.parse().unwrap())]))
+    }
+
     #[test]
     fn what_kube_apiserver_can_satisfy() {
-        let accepts = |value: &'static str| {
-            accepts_any_encoding(&HeaderMap::from_iter([(header::ACCEPT, value.parse().unwrap())]))
-        };
-        assert!(accepts_any_encoding(&HeaderMap::new()));
-        for value in
-            ["", "*/*", "image/png, application/JSON;q=0.1", "application/yaml", "application/*"]
-        {
-            assert!(accepts(value), "{value}");
+        assert!(negotiate(&HeaderMap::new()).is_some());
+        for value in [
+            "",
+            "*/*",
+            "*",
+            "image/png, application/json;q=0.1",
+            "application/yaml",
+            "application/*",
+            "application/json;stream=watch",
+            "application/json; charset=utf-8",
+            "application/json;as=Table;v=v1;g=meta.k8s.io,application/json",
+            "application/json;profile=nopeer",
+        ] {
+            assert!(accepts(value).is_some(), "{value}");
         }
-        for value in ["image/png", "text/html", "application/json;as=Table;v=v1;g=meta.k8s.io"] {
-            assert!(!accepts(value), "{value}");
+        for value in [
+            "image/png",
+            "text/html",
+            "bad",
+            "application",
+            "application/JSON",
+            "application/cbor",
+            "application/yaml;stream=watch",
+            "application/json;stream=foo",
+            "application/json;as=Table;v=v1;g=meta.k8s.io",
+        ] {
+            assert!(accepts(value).is_none(), "{value}");
         }
+    }
+
+    #[test]
+    fn indented_json_is_asked_for_by_a_parameter() {
+        assert_eq!(accepts("application/json;pretty=1"), Some(Accepted { pretty: true }));
+        assert_eq!(accepts("application/json; pretty=true"), Some(Accepted { pretty: false }));
+        let other = "application/json;pretty=1;q=0.5, application/json";
+        assert_eq!(accepts(other), Some(Accepted { pretty: false }));
     }
 }
