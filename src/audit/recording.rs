@@ -38,6 +38,18 @@ pub enum RequestBodyKind {
     DeleteOptions,
 }
 
+/// What kube-apiserver says, with a 400, of an object that it did not get as far as to record: it
+/// could not be decoded, or the query or an impersonation header was wrong. All else that it refuses
+/// so, it has read.
+const REFUSED_UNREAD: [&str; 6] = [
+    "the object provided is unrecognized",
+    "cannot be handled as a",
+    "strict decoding error",
+    "the API version in the data",
+    "strconv.",
+    " without impersonating a user",
+];
+
 impl RequestBodyKind {
     /// What the body of such a request is; `None` where kube-apiserver records none.
     pub fn of(info: &RequestInfo) -> Option<RequestBodyKind> {
@@ -61,10 +73,7 @@ impl RequestBodyKind {
             200..=399 => true,
             400 => match self {
                 RequestBodyKind::Object => {
-                    // Of these only what admission and the name checks say comes after reading.
-                    message.contains("of the provided object does not match")
-                        || (message.starts_with("the name") && message.contains("does not match"))
-                        || message.contains("denied the request")
+                    !message.is_empty() && !REFUSED_UNREAD.iter().any(|text| message.contains(text))
                 }
                 // kube-apiserver loses the event of a malformed patch; here it is.
                 RequestBodyKind::Patch => !message.is_empty(),
