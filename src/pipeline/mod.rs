@@ -10,6 +10,7 @@ mod upgrade;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::FutureExt;
 use http::request::Parts;
@@ -91,6 +92,7 @@ impl Proxy {
 pub struct Connection {
     peer: SocketAddr,
     pub(crate) certificates: Option<ClientCertificates>,
+    upgraded: AtomicBool,
 }
 
 impl Connection {
@@ -99,7 +101,13 @@ impl Connection {
         peer: SocketAddr,
         certificates: Vec<rustls_pki_types::CertificateDer<'static>>,
     ) -> Connection {
-        Connection { peer, certificates: ClientCertificates::new(certificates) }
+        let certificates = ClientCertificates::new(certificates);
+        Connection { peer, certificates, upgraded: AtomicBool::new(false) }
+    }
+
+    /// Whether it has become another protocol's.
+    pub fn is_upgraded(&self) -> bool {
+        self.upgraded.load(Ordering::Relaxed)
     }
 
     /// The client's address.
@@ -249,7 +257,10 @@ async fn forward(
     };
     match sent {
         Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => match upgrade {
-            Some(asked) => upgrade::switch(&proxy.long_running, asked, answer, record).await,
+            Some(asked) => {
+                connection.upgraded.store(true, Ordering::Relaxed);
+                upgrade::switch(&proxy.long_running, asked, answer, record).await
+            }
             None => {
                 let message = "the API server switched protocols unasked";
                 refuse(record, Status::service_unavailable(message)).await

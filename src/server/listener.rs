@@ -14,6 +14,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::http::{Handler, Protocol, serve_connection};
+use super::linger::Lingering;
 use super::shutdown::{Phase, Running};
 use crate::metrics::Metrics;
 use crate::pipeline::Connection;
@@ -119,7 +120,8 @@ async fn connection<H: Handler>(
     };
     let certificates = session.peer_certificates().unwrap_or_default().to_vec();
     let connection = Arc::new(Connection::new(peer, certificates));
-    serve_connection(TokioIo::new(tls), protocol, connection, handler, running).await?;
+    let io = TokioIo::new(Lingering::new(tls, connection.clone()));
+    serve_connection(io, protocol, connection, handler, running).await?;
     Ok(())
 }
 

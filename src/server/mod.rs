@@ -2,12 +2,13 @@
 //!
 //! [`listener`] accepts connections, ends TLS ([`tls`], [`certificates`]) and gives each connection
 //! to [`http`], which speaks the protocol that ALPN chose and calls a [`http::Handler`] for each
-//! request. All of them stop in the phases of [`shutdown`]. [`admin`] is a second, plain listener
+//! request; [`linger`] closes it. All of them stop in the phases of [`shutdown`]. [`admin`] is a second, plain listener
 //! with the health of the process and its metrics.
 
 pub mod admin;
 pub mod certificates;
 pub mod http;
+mod linger;
 pub mod listener;
 pub mod reload;
 pub mod self_signed;

@@ -238,3 +238,26 @@ async fn an_error_that_breaks_off_is_not_taken_for_a_whole_one() {
         assert!(!events[2].text(annotation).is_empty());
     }
 }
+
+#[tokio::test]
+async fn an_answer_before_the_end_of_the_body_reaches_the_client() {
+    let upstream = FakeUpstream::start(Protocols::Http2, |_| async {
+        let too_large = r#"{"kind":"Status","apiVersion":"v1","code":413}"#;
+        Ok(Response::builder().status(413).body(full(too_large))?)
+    })
+    .await;
+    let proxy = Builder::new(upstream.addr).start().await;
+    for _ in 0..5 {
+        let mut connection = Connection::open(proxy.addr, Some("alice")).await.unwrap();
+        // More than the buffers of sockets on the way hold.
+        let body = vec![b' '; 4 << 20];
+        let request = http1::request("POST", "/api/v1/namespaces", &[], &body);
+        let answer = in_time("sending it all, and the answer", async {
+            // A client that is told of a broken connection here never looks for an answer.
+            connection.send(&request).await?;
+            connection.answer("POST").await
+        })
+        .await;
+        assert_eq!(answer.unwrap().head.status, 413);
+    }
+}
