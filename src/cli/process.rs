@@ -103,7 +103,7 @@ impl Process {
             recorder: Arc::new(recorder),
             trusted_proxies: config.authentication.trusted_proxies,
             identity: config.upstream.identity,
-            reviewer: Reviewer::new(upstream.clone()),
+            reviewer: Reviewer::new(upstream.clone(), config.upstream.constrained_impersonation),
             upstream,
             long_running: Default::default(),
         });

@@ -16,10 +16,11 @@ use std::time::Duration;
 use rustls::SupportedCipherSuite;
 
 pub use self::bodies::Bodies;
-use self::flags::{AuditLogFormat, TlsMinVersion, UpstreamIdentity};
+use self::flags::{AuditLogFormat, Constrained, TlsMinVersion, UpstreamIdentity};
 pub use self::flags::{LogFormat, ServeFlags};
 use crate::audit::record::Format;
 use crate::authn::{OidcSettings, RequestHeaderNames, TokenReviewSettings};
+use crate::impersonation::{ConstrainedImpersonation, Rules};
 use crate::request::source::TrustedProxies;
 use crate::server::tls::{self, MinVersion, TlsOptions};
 use crate::sink::SinkConfig;
@@ -123,6 +124,8 @@ pub struct Upstream {
     pub flags: UpstreamFlags,
     /// `--upstream-identity`
     pub identity: Identity,
+    /// `--constrained-impersonation`
+    pub constrained_impersonation: ConstrainedImpersonation,
 }
 
 /// What is recorded, and where.
@@ -232,6 +235,22 @@ fn upstream(flags: &ServeFlags) -> Result<Upstream, ConfigError> {
     if flags.context.is_some() && flags.kubeconfig.is_none() {
         return fail("--context needs --kubeconfig, the file that the context is in");
     }
+    let identity = match flags.upstream_identity {
+        UpstreamIdentity::RequestHeader => Identity::RequestHeader,
+        UpstreamIdentity::Impersonate => Identity::Impersonate,
+        UpstreamIdentity::PassThrough => Identity::PassThrough,
+    };
+    let constrained_impersonation = match flags.constrained_impersonation {
+        Constrained::Auto => ConstrainedImpersonation::Auto,
+        Constrained::True => ConstrainedImpersonation::Always(Rules::Constrained),
+        Constrained::False => ConstrainedImpersonation::Always(Rules::LegacyOnly),
+    };
+    if flags.constrained_impersonation != Constrained::Auto && identity != Identity::Impersonate {
+        return fail(
+            "--constrained-impersonation needs --upstream-identity=impersonate; otherwise it is \
+             the API server that judges impersonation, by its own feature gate",
+        );
+    }
     Ok(Upstream {
         kubeconfig: flags.kubeconfig.clone(),
         context: flags.context.clone(),
@@ -243,11 +262,8 @@ fn upstream(flags: &ServeFlags) -> Result<Upstream, ConfigError> {
             token_file: flags.upstream_token_file.clone(),
             tls_server_name: flags.upstream_tls_server_name.clone(),
         },
-        identity: match flags.upstream_identity {
-            UpstreamIdentity::RequestHeader => Identity::RequestHeader,
-            UpstreamIdentity::Impersonate => Identity::Impersonate,
-            UpstreamIdentity::PassThrough => Identity::PassThrough,
-        },
+        identity,
+        constrained_impersonation,
     })
 }
 

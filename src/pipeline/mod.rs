@@ -34,7 +34,7 @@ use crate::audit::response::wants_pretty;
 use crate::audit::timestamp::Timestamp;
 use crate::authn::{self, Authenticated, AuthenticationError, Authenticator, ClientCertificates};
 use crate::body::{RequestBody, Tap};
-use crate::impersonation::{self, Refusal, Reviewer};
+use crate::impersonation::{self, RequestAttributes, Reviewer, Rules};
 use crate::policy::PolicyHandle;
 use crate::request::accept::accepts_any_encoding;
 use crate::request::headers::{self, AUDIT_ID};
@@ -333,19 +333,25 @@ async fn impersonate(
     record: &mut Record,
     caller: &Authenticated,
 ) -> Result<Option<authn::UserInfo>, Box<Status>> {
-    let Some(wanted) = impersonation::wanted(headers)? else { return Ok(None) };
-    if proxy.identity != Identity::Impersonate {
+    let judges = proxy.identity == Identity::Impersonate;
+    let wanted = match impersonation::wanted(headers) {
+        Ok(None) => return Ok(None),
+        Ok(Some(wanted)) => wanted,
+        Err(error) => {
+            let rules = if judges { proxy.reviewer.rules().await? } else { Rules::Constrained };
+            return Err(Box::new(error.status(rules)));
+        }
+    };
+    if !judges {
         record.impersonation_asked(wanted.into_user());
         return Ok(None);
     }
-    match proxy.reviewer.authorize(&caller.user, wanted.as_asked()).await {
-        Ok(()) => {
-            let user = wanted.into_user();
-            record.impersonation_granted(user.clone());
-            Ok(Some(user))
-        }
-        Err(Refusal::Forbidden(status) | Refusal::Unavailable(status)) => Err(Box::new(status)),
-    }
+    let facts = record.facts();
+    let request = RequestAttributes::new(&facts.info, facts.target.query());
+    let granted = proxy.reviewer.authorize(&caller.user, wanted, &request).await?;
+    let user = granted.user.clone();
+    record.impersonation_granted(granted);
+    Ok(Some(user))
 }
 
 /// kube-apiserver refuses a malformed `?timeout=` before it authenticates.
