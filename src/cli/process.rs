@@ -103,6 +103,7 @@ impl Process {
             recorder: Arc::new(recorder),
             trusted_proxies: config.authentication.trusted_proxies,
             identity: config.upstream.identity,
+            original_user_extra: config.upstream.original_user_extra,
             reviewer: Reviewer::new(upstream.clone(), config.upstream.constrained_impersonation),
             upstream,
             long_running: Default::default(),

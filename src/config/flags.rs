@@ -186,6 +186,11 @@ pub struct ServeFlags {
     /// How the API server learns who the user is
     #[arg(long, value_name = "HOW", default_value = "impersonate", help_heading = UPSTREAM)]
     pub upstream_identity: UpstreamIdentity,
+    /// Key of the extra by which the API server is told who really called, such as
+    /// example.com/called-by, for its own audit log; with --upstream-identity=impersonate. The
+    /// proxy's user needs the verb impersonate on userextras/KEY
+    #[arg(long, value_name = "KEY", help_heading = UPSTREAM)]
+    pub upstream_original_user_extra: Option<String>,
     /// Whether clients may impersonate for certain requests only, as by kube-apiserver's feature
     /// gate ConstrainedImpersonation; with --upstream-identity=impersonate, where it is the proxy
     /// that judges

@@ -25,7 +25,7 @@ use crate::request::source::TrustedProxies;
 use crate::server::tls::{self, MinVersion, TlsOptions};
 use crate::sink::SinkConfig;
 use crate::upstream::UpstreamFlags;
-use crate::upstream::identity::Identity;
+use crate::upstream::identity::{Identity, OriginalUserExtra};
 use crate::webhook::WebhookConfig;
 
 /// Everything that `serve` needs to know.
@@ -124,6 +124,8 @@ pub struct Upstream {
     pub flags: UpstreamFlags,
     /// `--upstream-identity`
     pub identity: Identity,
+    /// `--upstream-original-user-extra`
+    pub original_user_extra: Option<OriginalUserExtra>,
     /// `--constrained-impersonation`
     pub constrained_impersonation: ConstrainedImpersonation,
 }
@@ -240,6 +242,16 @@ fn upstream(flags: &ServeFlags) -> Result<Upstream, ConfigError> {
         UpstreamIdentity::Impersonate => Identity::Impersonate,
         UpstreamIdentity::PassThrough => Identity::PassThrough,
     };
+    let original_user_extra = flags.upstream_original_user_extra.as_deref().map(str::parse);
+    let original_user_extra = original_user_extra
+        .transpose()
+        .map_err(|error| ConfigError(format!("--upstream-original-user-extra: {error}")))?;
+    if original_user_extra.is_some() && identity != Identity::Impersonate {
+        return fail(
+            "--upstream-original-user-extra needs --upstream-identity=impersonate; otherwise the \
+             API server sees who called, and needs not be told",
+        );
+    }
     let constrained_impersonation = match flags.constrained_impersonation {
         Constrained::Auto => ConstrainedImpersonation::Auto,
         Constrained::True => ConstrainedImpersonation::Always(Rules::Constrained),
@@ -263,6 +275,7 @@ fn upstream(flags: &ServeFlags) -> Result<Upstream, ConfigError> {
             tls_server_name: flags.upstream_tls_server_name.clone(),
         },
         identity,
+        original_user_extra,
         constrained_impersonation,
     })
 }

@@ -42,7 +42,7 @@ use crate::request::source::TrustedProxies;
 use crate::request::{InfoError, RequestInfo, duration, query};
 use crate::status::Status;
 use crate::upstream::Upstream;
-use crate::upstream::identity::Identity;
+use crate::upstream::identity::{Identity, OriginalUserExtra};
 
 /// The header under which kube-apiserver returns the audit ID.
 const AUDIT_ID_ANSWER: HeaderName = AUDIT_ID;
@@ -59,6 +59,8 @@ pub struct Proxy {
     pub trusted_proxies: TrustedProxies,
     /// How the API server learns who is calling.
     pub identity: Identity,
+    /// How the API server is told who really called, for [`Identity::Impersonate`].
+    pub original_user_extra: Option<OriginalUserExtra>,
     /// Whether callers may impersonate, for [`Identity::Impersonate`].
     pub reviewer: Reviewer,
     /// The API server.
@@ -307,7 +309,12 @@ async fn outgoing(
         }
     }
     let user = done_as.as_ref().unwrap_or(&caller.user);
-    proxy.identity.stamp(&mut headers, user, proxy.upstream.bearer()).map_err(|error| {
+    let stamped = proxy.identity.stamp(&mut headers, user, proxy.upstream.bearer());
+    let stamped = stamped.and_then(|()| match &proxy.original_user_extra {
+        Some(extra) => extra.stamp(&mut headers, &caller.user),
+        None => Ok(()),
+    });
+    stamped.map_err(|error| {
         tracing::warn!(%error, "a request was not sent because its user cannot be named upstream");
         Box::new(Status::internal_error(format!("the request was not sent: {error}")))
     })?;
@@ -345,6 +352,15 @@ async fn impersonate(
     if !judges {
         record.impersonation_asked(wanted.into_user());
         return Ok(None);
+    }
+    if let Some(extra) = &proxy.original_user_extra
+        && wanted.as_asked().extra.contains_key(extra.key())
+    {
+        let key = extra.key();
+        let message = format!(
+            "impersonating the extra {key:?} is not allowed: this proxy says by it who really called"
+        );
+        return Err(Box::new(Status::forbidden(message, None)));
     }
     let facts = record.facts();
     let request = RequestAttributes::new(&facts.info, facts.target.query());

@@ -409,6 +409,8 @@ async fn only_where_the_proxy_judges_can_it_be_told_how() {
     for (identity, flag) in [
         ("request-header", "--constrained-impersonation=true"),
         ("pass-through", "--constrained-impersonation=false"),
+        ("request-header", "--upstream-original-user-extra=acme.io/called-by"),
+        ("impersonate", "--upstream-original-user-extra=called-by"),
     ] {
         let builder = Builder::new(server.upstream.addr).identity(identity);
         let (code, stderr) = builder.flag(flag).run_to_end().await;

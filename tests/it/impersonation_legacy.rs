@@ -1,4 +1,5 @@
-//! Impersonation by the verb `impersonate`: case by case, what is asked, answered, sent and recorded.
+//! Impersonation by the verb `impersonate`: case by case, what is asked, answered, sent and recorded;
+//! and how the API server is told who really called.
 
 use serde_json::{Value, json};
 
@@ -255,4 +256,47 @@ async fn an_impersonation_within_an_impersonation_is_complete() {
         let carol = json!({"user": "carol", "uid": carol["uid"], "groups": carol["groups"]});
         assert_eq!(spec, carol);
     }
+}
+
+/// `--upstream-original-user-extra`
+#[tokio::test]
+async fn the_api_server_is_told_who_called() {
+    const KEY: &str = "impersonate-extra-acme.io%2fcalled-by";
+    let server = AccessServer::start("1.35", RIGHTS).await;
+    let proxy = Builder::new(server.upstream.addr)
+        .identity("impersonate")
+        .front_proxies()
+        .flag("--upstream-original-user-extra=acme.io/called-by")
+        .start()
+        .await;
+    let (_, event) = call(&proxy, "carol-token", &["Impersonate-User: jane"]).await;
+    let sent = server.take_forwarded();
+    assert_eq!(sent[0].all("impersonate-user"), ["jane"]);
+    assert_eq!(sent[0].all(KEY), ["carol"]);
+    // It is no part of what was asked for.
+    let jane = json!({"username": "jane", "groups": ["system:authenticated"]});
+    assert_eq!(event.at("/impersonatedUser"), Some(&jane));
+    assert!(server.take_questions().iter().all(|asked| !asked.about.contains("acme.io")));
+
+    call(&proxy, "alice", &[]).await;
+    let sent = server.take_forwarded();
+    assert_eq!((sent[0].all("impersonate-user"), sent[0].all(KEY)), (vec!["alice"], vec!["alice"]));
+
+    // A client cannot say it, in whatever spelling and whatever it may.
+    for key in ["Acme.io%2fCalled-By", "acme.io%2Fcalled-by", "%61cme.io%2f%63alled-by"] {
+        let line = format!("Impersonate-Extra-{key}: root");
+        let (answer, _) =
+            call(&proxy, "carol-token", &["Impersonate-User: jane", line.as_str()]).await;
+        assert_eq!(answer.head.status, 403, "{key}");
+        let message = answer.json()["message"].as_str().unwrap().to_owned();
+        assert!(message.contains("\"acme.io/called-by\" is not allowed"), "{message}");
+        assert!(server.take_forwarded().is_empty(), "{key}");
+    }
+
+    // Nor does it count if a front proxy says it of its user.
+    let lines = ["X-Remote-User: erin", "X-Remote-Extra-Acme.io%2fCalled-By: root"];
+    let (_, event) = call(&proxy, "front-proxy-client", &lines).await;
+    assert_eq!(server.take_forwarded()[0].all(KEY), ["erin"]);
+    let extra = json!({"acme.io/called-by": ["root"]});
+    assert_eq!(event.at("/user/extra"), Some(&extra), "the event says what was said");
 }
