@@ -47,6 +47,7 @@ fn main() {
         verb: info.verb(),
         user: Some(&user),
         impersonated_user: None,
+        impersonation_constraint: None,
         source_ips: &source_ips,
         user_agent: &user_agent,
         object_ref: Some(ObjectRef { info: &info, metadata: None }),

@@ -192,66 +192,6 @@ fn push_member(out: &mut Vec<u8>, name: &str, value: &str) {
     }
 }
 
-/// What an authorizer is asked, as far as its refusal names it (Kubernetes'
-/// `authorizer.Attributes`).
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Attributes<'a> {
-    /// Who asks.
-    pub user: &'a str,
-    /// The verb.
-    pub verb: &'a str,
-    /// API group.
-    pub group: &'a str,
-    /// Resource.
-    pub resource: &'a str,
-    /// Subresource; empty for none.
-    pub subresource: &'a str,
-    /// Namespace; empty for the cluster scope.
-    pub namespace: &'a str,
-    /// Object name; empty for none.
-    pub name: &'a str,
-}
-
-impl Attributes<'_> {
-    /// The 403 that kube-apiserver gives for these attributes (`responsewriters.Forbidden`).
-    pub fn forbidden(&self, reason: &str) -> Status {
-        use crate::audit::go_quote::quote;
-        let mut resource = self.resource.to_owned();
-        if !self.subresource.is_empty() {
-            resource = format!("{resource}/{}", self.subresource);
-        }
-        let scope = if self.namespace.is_empty() {
-            "at the cluster scope".to_owned()
-        } else {
-            format!("in the namespace {}", quote(self.namespace.as_bytes()))
-        };
-        let inner = format!(
-            "User {} cannot {} resource {} in API group {} {scope}",
-            quote(self.user.as_bytes()),
-            self.verb,
-            quote(resource.as_bytes()),
-            quote(self.group.as_bytes()),
-        );
-        let inner = inner.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-        let inner = if reason.is_empty() { inner } else { format!("{inner}: {reason}") };
-
-        let mut what = self.resource.to_owned();
-        if !self.group.is_empty() {
-            what = format!("{what}.{}", self.group);
-        }
-        if !self.name.is_empty() {
-            what = format!("{what} {}", quote(self.name.as_bytes()));
-        }
-        let details = Details {
-            name: self.name.into(),
-            group: self.group.into(),
-            kind: self.resource.into(),
-            ..Details::default()
-        };
-        Status::forbidden(format!("{what} is forbidden: {inner}"), Some(Box::new(details)))
-    }
-}
-
 /// Go's `%#v` of a `map[string][]string` and of a `[]string`, as it stands in one of
 /// kube-apiserver's messages.
 pub fn go_string_lists(map: &BTreeMap<String, Vec<String>>) -> String {
@@ -282,17 +222,10 @@ mod tests {
 
     #[test]
     fn json_is_what_kube_apiserver_writes() {
-        let attributes = Attributes {
-            user: "o<p>s",
-            verb: "impersonate",
-            group: "authentication.k8s.io",
-            resource: "userextras",
-            subresource: "scopes",
-            name: "read",
-            ..Attributes::default()
-        };
-        let expected = r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"userextras.authentication.k8s.io \"read\" is forbidden: User \"o\u0026lt;p\u0026gt;s\" cannot impersonate resource \"userextras/scopes\" in API group \"authentication.k8s.io\" at the cluster scope: no","reason":"Forbidden","details":{"name":"read","group":"authentication.k8s.io","kind":"userextras"},"code":403}"#;
-        assert_eq!(attributes.forbidden("no").to_json(), format!("{expected}\n"));
+        let details = Details { name: "read".into(), kind: "pods".into(), ..Details::default() };
+        let status = Status::forbidden("no \"<p>\"", Some(Box::new(details)));
+        let expected = r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"no \"\u003cp\u003e\"","reason":"Forbidden","details":{"name":"read","kind":"pods"},"code":403}"#;
+        assert_eq!(status.to_json(), format!("{expected}\n"));
         let gone = Status::client_gone().to_json();
         assert!(gone.ends_with(b"\"reason\":\"Timeout\",\"details\":{},\"code\":504}\n"));
     }

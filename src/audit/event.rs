@@ -26,6 +26,8 @@ pub struct Event<'a> {
     pub user: Option<&'a UserInfo>,
     /// Who the request was done as, if impersonation succeeded.
     pub impersonated_user: Option<&'a UserInfo>,
+    /// The verb by which a constrained impersonation was allowed.
+    pub impersonation_constraint: Option<&'a str>,
     /// The client's addresses, farthest first.
     pub source_ips: &'a [IpAddr],
     /// The client's name for itself, cut as kube-apiserver cuts it.
@@ -114,6 +116,11 @@ impl Event<'_> {
         if let Some(user) = self.impersonated_user {
             out.extend_from_slice(b",\"impersonatedUser\":");
             push_user(out, user);
+        }
+        if let Some(constraint) = self.impersonation_constraint {
+            out.extend_from_slice(b",\"authenticationMetadata\":{\"impersonationConstraint\":");
+            push_string(out, constraint.as_bytes());
+            out.push(b'}');
         }
         self.push_source(out);
         if let Some(object) = &self.object_ref {

@@ -26,6 +26,7 @@ fn event<'a>(user_agent: &'a UserAgent) -> Event<'a> {
         verb: "get",
         user: None,
         impersonated_user: None,
+        impersonation_constraint: None,
         source_ips: &[],
         user_agent,
         object_ref: None,
@@ -58,6 +59,7 @@ fn a_full_event() {
         request_uri: "/api/v1/namespaces/shop/pods/web-0?pretty=1&x=%3Ca%3E",
         user: Some(&user),
         impersonated_user: Some(&UserInfo::default()),
+        impersonation_constraint: None,
         source_ips: &["203.0.113.7".parse().unwrap(), "::ffff:10.0.0.5".parse().unwrap()],
         object_ref: Some(ObjectRef { info: &info, metadata: None }),
         response_status: Some(&status),
@@ -157,6 +159,7 @@ fn legacy_lines() {
     let full = Event {
         user: Some(&user),
         impersonated_user: Some(&other),
+        impersonation_constraint: None,
         source_ips: &["10.1.2.3".parse().unwrap(), "10.1.2.4".parse().unwrap()],
         response_status: Some(&status),
         ..event(&agent)

@@ -16,7 +16,7 @@ use super::recording::{self, CapturedRequest, RequestBodyKind, RequestTap};
 use super::response::Said;
 use super::timestamp::Timestamp;
 use crate::authn::UserInfo;
-use crate::impersonation;
+use crate::impersonation::{self, Granted};
 use crate::policy::{Decision, Level, Stage};
 use crate::request::RequestInfo;
 use crate::request::accept::Accepted;
@@ -94,6 +94,8 @@ const RESPONSE_OBJECT: BodyAnnotations = BodyAnnotations {
 
 struct Impersonated {
     user: UserInfo,
+    /// The verb by which it was allowed, if that was a constrained one.
+    constraint: Option<&'static str>,
     /// Whether it is the API server that allows it, whose answer is to be looked at.
     judged_upstream: bool,
 }
@@ -169,14 +171,15 @@ impl Record {
         self.recorder.sink.is_strict() || strict_webhook
     }
 
-    /// The proxy has found that the request may be done as `user`.
-    pub fn impersonation_granted(&mut self, user: UserInfo) {
-        self.impersonated = Some(Impersonated { user, judged_upstream: false });
+    /// The proxy has found that the request may be done as somebody else.
+    pub fn impersonation_granted(&mut self, granted: Granted) {
+        let Granted { user, constraint } = granted;
+        self.impersonated = Some(Impersonated { user, constraint, judged_upstream: false });
     }
 
     /// The API server is asked to do the request as `user`; whether it does shows in its answer.
     pub fn impersonation_asked(&mut self, user: UserInfo) {
-        self.impersonated = Some(Impersonated { user, judged_upstream: true });
+        self.impersonated = Some(Impersonated { user, constraint: None, judged_upstream: true });
     }
 
     /// What is to look at the request's body in passing, if any of it is recorded. Its object's
@@ -446,6 +449,7 @@ impl Record {
         {
             uri = Cow::Owned(redacted);
         }
+        let impersonated = self.impersonated.as_ref().filter(|_| !received);
         let event = Event {
             level: self.decision.level,
             audit_id: self.facts.audit_id.as_bytes(),
@@ -453,11 +457,8 @@ impl Record {
             request_uri: &uri,
             verb: self.facts.info.verb(),
             user: self.user.as_deref(),
-            impersonated_user: self
-                .impersonated
-                .as_ref()
-                .filter(|_| !received)
-                .map(|impersonated| &impersonated.user),
+            impersonated_user: impersonated.map(|impersonated| &impersonated.user),
+            impersonation_constraint: impersonated.and_then(|impersonated| impersonated.constraint),
             source_ips: &self.facts.source_ips,
             user_agent: &self.facts.user_agent,
             object_ref: self

@@ -103,7 +103,8 @@ impl Process {
             recorder: Arc::new(recorder),
             trusted_proxies: config.authentication.trusted_proxies,
             identity: config.upstream.identity,
-            reviewer: Reviewer::new(upstream.clone()),
+            original_user_extra: config.upstream.original_user_extra,
+            reviewer: Reviewer::new(upstream.clone(), config.upstream.constrained_impersonation),
             upstream,
             long_running: Default::default(),
         });

@@ -186,6 +186,16 @@ pub struct ServeFlags {
     /// How the API server learns who the user is
     #[arg(long, value_name = "HOW", default_value = "impersonate", help_heading = UPSTREAM)]
     pub upstream_identity: UpstreamIdentity,
+    /// Key of the extra by which the API server is told who really called, such as
+    /// example.com/called-by, for its own audit log; with --upstream-identity=impersonate. The
+    /// proxy's user needs the verb impersonate on userextras/KEY
+    #[arg(long, value_name = "KEY", help_heading = UPSTREAM)]
+    pub upstream_original_user_extra: Option<String>,
+    /// Whether clients may impersonate for certain requests only, as by kube-apiserver's feature
+    /// gate ConstrainedImpersonation; with --upstream-identity=impersonate, where it is the proxy
+    /// that judges
+    #[arg(long, value_name = "WHETHER", default_value = "auto", help_heading = UPSTREAM)]
+    pub constrained_impersonation: Constrained,
 
     /// Audit policy (audit.k8s.io/v1 Policy); read again when it changes
     #[arg(long, value_name = "FILE", help_heading = POLICY)]
@@ -457,6 +467,17 @@ pub enum UpstreamIdentity {
     Impersonate,
     /// By the client's own bearer token, which is passed on
     PassThrough,
+}
+
+/// `--constrained-impersonation`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Constrained {
+    /// As the API server's version has it by default: from 1.36 on
+    Auto,
+    /// They may, and what that does not allow, the verb impersonate may
+    True,
+    /// The verb impersonate alone decides
+    False,
 }
 
 /// `--audit-log-format`

@@ -16,15 +16,16 @@ use std::time::Duration;
 use rustls::SupportedCipherSuite;
 
 pub use self::bodies::Bodies;
-use self::flags::{AuditLogFormat, TlsMinVersion, UpstreamIdentity};
+use self::flags::{AuditLogFormat, Constrained, TlsMinVersion, UpstreamIdentity};
 pub use self::flags::{LogFormat, ServeFlags};
 use crate::audit::record::Format;
 use crate::authn::{OidcSettings, RequestHeaderNames, TokenReviewSettings};
+use crate::impersonation::{ConstrainedImpersonation, Rules};
 use crate::request::source::TrustedProxies;
 use crate::server::tls::{self, MinVersion, TlsOptions};
 use crate::sink::SinkConfig;
 use crate::upstream::UpstreamFlags;
-use crate::upstream::identity::Identity;
+use crate::upstream::identity::{Identity, OriginalUserExtra};
 use crate::webhook::WebhookConfig;
 
 /// Everything that `serve` needs to know.
@@ -123,6 +124,10 @@ pub struct Upstream {
     pub flags: UpstreamFlags,
     /// `--upstream-identity`
     pub identity: Identity,
+    /// `--upstream-original-user-extra`
+    pub original_user_extra: Option<OriginalUserExtra>,
+    /// `--constrained-impersonation`
+    pub constrained_impersonation: ConstrainedImpersonation,
 }
 
 /// What is recorded, and where.
@@ -232,6 +237,32 @@ fn upstream(flags: &ServeFlags) -> Result<Upstream, ConfigError> {
     if flags.context.is_some() && flags.kubeconfig.is_none() {
         return fail("--context needs --kubeconfig, the file that the context is in");
     }
+    let identity = match flags.upstream_identity {
+        UpstreamIdentity::RequestHeader => Identity::RequestHeader,
+        UpstreamIdentity::Impersonate => Identity::Impersonate,
+        UpstreamIdentity::PassThrough => Identity::PassThrough,
+    };
+    let original_user_extra = flags.upstream_original_user_extra.as_deref().map(str::parse);
+    let original_user_extra = original_user_extra
+        .transpose()
+        .map_err(|error| ConfigError(format!("--upstream-original-user-extra: {error}")))?;
+    if original_user_extra.is_some() && identity != Identity::Impersonate {
+        return fail(
+            "--upstream-original-user-extra needs --upstream-identity=impersonate; otherwise the \
+             API server sees who called, and needs not be told",
+        );
+    }
+    let constrained_impersonation = match flags.constrained_impersonation {
+        Constrained::Auto => ConstrainedImpersonation::Auto,
+        Constrained::True => ConstrainedImpersonation::Always(Rules::Constrained),
+        Constrained::False => ConstrainedImpersonation::Always(Rules::LegacyOnly),
+    };
+    if flags.constrained_impersonation != Constrained::Auto && identity != Identity::Impersonate {
+        return fail(
+            "--constrained-impersonation needs --upstream-identity=impersonate; otherwise it is \
+             the API server that judges impersonation, by its own feature gate",
+        );
+    }
     Ok(Upstream {
         kubeconfig: flags.kubeconfig.clone(),
         context: flags.context.clone(),
@@ -243,11 +274,9 @@ fn upstream(flags: &ServeFlags) -> Result<Upstream, ConfigError> {
             token_file: flags.upstream_token_file.clone(),
             tls_server_name: flags.upstream_tls_server_name.clone(),
         },
-        identity: match flags.upstream_identity {
-            UpstreamIdentity::RequestHeader => Identity::RequestHeader,
-            UpstreamIdentity::Impersonate => Identity::Impersonate,
-            UpstreamIdentity::PassThrough => Identity::PassThrough,
-        },
+        identity,
+        original_user_extra,
+        constrained_impersonation,
     })
 }
 

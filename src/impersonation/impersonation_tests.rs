@@ -68,7 +68,9 @@ fn groups_are_added_as_kubernetes_adds_them() {
 
 #[test]
 fn a_user_name_is_needed() {
-    let message = |lines: &[(&str, &str)]| wanted(&headers(lines)).unwrap_err().message;
+    let message = |lines: &[(&str, &str)]| {
+        wanted(&headers(lines)).unwrap_err().status(Rules::Constrained).message
+    };
     assert_eq!(
         message(&[("Impersonate-Group", "dev")]),
         r#"requested &user.DefaultInfo{Name:"", UID:"", Groups:[]string{"dev"}, Extra:map[string][]string(nil)} without impersonating a user name"#
@@ -81,6 +83,29 @@ fn a_user_name_is_needed() {
         ]),
         r#"requested &user.DefaultInfo{Name:"", UID:"u", Groups:[]string(nil), Extra:map[string][]string{"a":[]string{"2"}, "b":[]string{"1"}}} without impersonating a user name"#
     );
+}
+
+#[test]
+fn a_user_name_is_needed_in_the_words_of_older_servers_too() {
+    let lines = [
+        ("Impersonate-Uid", "u"),
+        ("Impersonate-Extra-a", "1"),
+        ("Impersonate-Group", "g"),
+        ("Impersonate-Group", "h"),
+    ];
+    let message = |lines| wanted(&headers(lines)).unwrap_err().status(Rules::LegacyOnly).message;
+    assert_eq!(message(&lines[2..3]), "requested [{Group  g    }] without impersonating a user");
+    assert_eq!(
+        message(&lines),
+        "requested [{Group  g    } {Group  h    } {UserExtra  1  authentication.k8s.io/v1  a} {UID  u  authentication.k8s.io/v1  }] without impersonating a user"
+    );
+}
+
+#[test]
+fn a_node_of_a_constrained_mode_is_in_the_group_of_nodes() {
+    let node = wanted(&headers(&[("Impersonate-User", "system:node:n1")])).unwrap().unwrap();
+    assert_eq!(node.clone().into_node().groups, ["system:nodes", "system:authenticated"]);
+    assert_eq!(node.into_user().groups, ["system:authenticated"]);
 }
 
 #[test]
@@ -99,5 +124,7 @@ fn refusals_of_the_api_server_are_told_from_other_403s() {
     assert!(!refused(r#"pods is forbidden: User "jane" cannot get resource "pods""#));
     assert!(!refused(r#"pods is forbidden: User "jane" cannot impersonate resource "users""#));
     let bad = wanted(&headers(&[("Impersonate-Group", "dev")])).unwrap_err();
-    assert!(was_refused(&bad, &caller));
+    for rules in [Rules::LegacyOnly, Rules::Constrained] {
+        assert!(was_refused(&bad.status(rules), &caller));
+    }
 }

@@ -1,12 +1,22 @@
 //! `Impersonate-*` headers: what a client wants to be, whether it may, and who it is then.
 
-mod review;
+mod access_review;
+mod attributes;
+mod checks;
+pub mod extra_key;
+mod memory;
+mod mode;
+mod reviewer;
+mod rules;
 
 use std::collections::BTreeMap;
 
 use http::{HeaderMap, HeaderValue};
 
-pub use review::{Refusal, Reviewer};
+pub use access_review::Refusal;
+pub use attributes::RequestAttributes;
+pub use reviewer::{Granted, Reviewer};
+pub use rules::{ConstrainedImpersonation, Rules};
 
 use crate::authn::{ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED, UserInfo};
 use crate::request::headers::{
@@ -21,11 +31,22 @@ use crate::status::{Status, go_string_list, go_string_lists};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted(UserInfo);
 
+/// Impersonation headers that say nothing of use.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WantedError {
+    /// They are no UTF-8.
+    #[error("an impersonation header is not valid UTF-8")]
+    NotUtf8,
+    /// A UID, group or extra without a user name.
+    #[error("impersonation of somebody without a user name")]
+    NoUserName(Box<UserInfo>),
+}
+
 /// Reads the impersonation headers; `None` where there are none.
 ///
 /// # Errors
-/// The 400 to answer with: a UID, group or extra without a user name, or text that is no UTF-8.
-pub fn wanted(headers: &HeaderMap) -> Result<Option<Wanted>, Box<Status>> {
+/// See [`WantedError`].
+pub fn wanted(headers: &HeaderMap) -> Result<Option<Wanted>, WantedError> {
     // Most requests have none of them; one look at the names says so.
     if !headers.keys().any(|name| name.as_str().starts_with(IMPERSONATE_PREFIX)) {
         return Ok(None);
@@ -43,24 +64,46 @@ pub fn wanted(headers: &HeaderMap) -> Result<Option<Wanted>, Box<Status>> {
         groups: headers.get_all(IMPERSONATE_GROUP).iter().map(text).collect::<Result<_, _>>()?,
         extra,
     };
-    if user == UserInfo::default() {
-        return Ok(None);
+    match user {
+        user if user == UserInfo::default() => Ok(None),
+        user if user.username.is_empty() => Err(WantedError::NoUserName(Box::new(user))),
+        user => Ok(Some(Wanted(user))),
     }
-    if user.username.is_empty() {
-        let quote = |text: &str| crate::audit::go_quote::quote(text.as_bytes());
-        return Err(Box::new(Status::bad_request(format!(
-            "requested &user.DefaultInfo{{Name:\"\", UID:{}, Groups:{}, Extra:{}}} without impersonating a user name",
-            quote(&user.uid),
-            go_string_list(&user.groups),
-            go_string_lists(&user.extra),
-        ))));
-    }
-    Ok(Some(Wanted(user)))
 }
 
-fn text(value: &HeaderValue) -> Result<String, Box<Status>> {
-    String::from_utf8(value.as_bytes().to_vec())
-        .map_err(|_| Box::new(Status::bad_request("an impersonation header is not valid UTF-8")))
+fn text(value: &HeaderValue) -> Result<String, WantedError> {
+    String::from_utf8(value.as_bytes().to_vec()).map_err(|_| WantedError::NotUtf8)
+}
+
+impl WantedError {
+    /// The 400 to answer with, in the words of the API server that has these rules.
+    pub fn status(&self, rules: Rules) -> Status {
+        match (self, rules) {
+            (WantedError::NotUtf8, _) => Status::bad_request(self.to_string()),
+            (WantedError::NoUserName(user), Rules::Constrained) => {
+                let uid = crate::audit::go_quote::quote(user.uid.as_bytes());
+                let (groups, extra) = (go_string_list(&user.groups), go_string_lists(&user.extra));
+                Status::bad_request(format!(
+                    "requested &user.DefaultInfo{{Name:\"\", UID:{uid}, Groups:{groups}, Extra:{extra}}} without impersonating a user name"
+                ))
+            }
+            (WantedError::NoUserName(user), Rules::LegacyOnly) => {
+                // Each is an ObjectReference as Go prints one: kind, namespace, name, UID, API
+                // version, resource version and field path.
+                let groups = user.groups.iter().map(|group| format!("{{Group  {group}    }}"));
+                let extra = user.extra.iter().flat_map(|(key, values)| {
+                    let version = "authentication.k8s.io/v1";
+                    let item = move |value| format!("{{UserExtra  {value}  {version}  {key}}}");
+                    values.iter().map(item)
+                });
+                let uid = (!user.uid.is_empty())
+                    .then(|| format!("{{UID  {}  authentication.k8s.io/v1  }}", user.uid));
+                let all: Vec<String> = groups.chain(extra).chain(uid).collect();
+                let all = all.join(" ");
+                Status::bad_request(format!("requested [{all}] without impersonating a user"))
+            }
+        }
+    }
 }
 
 /// The key behind `Impersonate-Extra-`: lower case, percent-decoded if that is possible.
@@ -77,7 +120,8 @@ impl Wanted {
         &self.0
     }
 
-    /// The user that impersonation yields, with the groups that Kubernetes adds.
+    /// The user that impersonation yields, with the groups that Kubernetes adds; for a node in a
+    /// constrained mode they are others.
     pub fn into_user(self) -> UserInfo {
         let mut user = self.0;
         if user.groups.is_empty()
@@ -88,13 +132,22 @@ impl Wanted {
                 format!("system:serviceaccounts:{namespace}"),
             ];
         }
-        let has = |user: &UserInfo, group: &str| user.groups.iter().any(|g| g == group);
-        let added = if user.username == ANONYMOUS { UNAUTHENTICATED } else { AUTHENTICATED };
-        if !has(&user, UNAUTHENTICATED) && !has(&user, added) {
-            user.groups.push(added.into());
-        }
-        user
+        with_everyones_group(user)
     }
+
+    /// The user that the impersonation of a node yields in a constrained mode.
+    fn into_node(self) -> UserInfo {
+        with_everyones_group(UserInfo { groups: vec!["system:nodes".into()], ..self.0 })
+    }
+}
+
+fn with_everyones_group(mut user: UserInfo) -> UserInfo {
+    let has = |group: &str| user.groups.iter().any(|g| g == group);
+    let added = if user.username == ANONYMOUS { UNAUTHENTICATED } else { AUTHENTICATED };
+    if !has(UNAUTHENTICATED) && !has(added) {
+        user.groups.push(added.into());
+    }
+    user
 }
 
 /// Namespace and name, if `username` is a service account's.

@@ -35,7 +35,7 @@ use crate::audit::response::wants_pretty;
 use crate::audit::timestamp::Timestamp;
 use crate::authn::{self, Authenticated, AuthenticationError, Authenticator, ClientCertificates};
 use crate::body::{RequestBody, Tap};
-use crate::impersonation::{self, Refusal, Reviewer};
+use crate::impersonation::{self, RequestAttributes, Reviewer, Rules};
 use crate::policy::PolicyHandle;
 use crate::request::accept;
 use crate::request::headers::{self, AUDIT_ID};
@@ -43,7 +43,7 @@ use crate::request::source::TrustedProxies;
 use crate::request::{InfoError, RequestInfo, duration, query};
 use crate::status::Status;
 use crate::upstream::Upstream;
-use crate::upstream::identity::Identity;
+use crate::upstream::identity::{Identity, OriginalUserExtra};
 
 /// The header under which kube-apiserver returns the audit ID.
 const AUDIT_ID_ANSWER: HeaderName = AUDIT_ID;
@@ -60,6 +60,8 @@ pub struct Proxy {
     pub trusted_proxies: TrustedProxies,
     /// How the API server learns who is calling.
     pub identity: Identity,
+    /// How the API server is told who really called, for [`Identity::Impersonate`].
+    pub original_user_extra: Option<OriginalUserExtra>,
     /// Whether callers may impersonate, for [`Identity::Impersonate`].
     pub reviewer: Reviewer,
     /// The API server.
@@ -319,7 +321,12 @@ async fn outgoing(
         }
     }
     let user = done_as.as_ref().unwrap_or(&caller.user);
-    proxy.identity.stamp(&mut headers, user, proxy.upstream.bearer()).map_err(|error| {
+    let stamped = proxy.identity.stamp(&mut headers, user, proxy.upstream.bearer());
+    let stamped = stamped.and_then(|()| match &proxy.original_user_extra {
+        Some(extra) => extra.stamp(&mut headers, &caller.user),
+        None => Ok(()),
+    });
+    stamped.map_err(|error| {
         tracing::warn!(%error, "a request was not sent because its user cannot be named upstream");
         Box::new(Status::internal_error(format!("the request was not sent: {error}")))
     })?;
@@ -345,19 +352,34 @@ async fn impersonate(
     record: &mut Record,
     caller: &Authenticated,
 ) -> Result<Option<authn::UserInfo>, Box<Status>> {
-    let Some(wanted) = impersonation::wanted(headers)? else { return Ok(None) };
-    if proxy.identity != Identity::Impersonate {
+    let judges = proxy.identity == Identity::Impersonate;
+    let wanted = match impersonation::wanted(headers) {
+        Ok(None) => return Ok(None),
+        Ok(Some(wanted)) => wanted,
+        Err(error) => {
+            let rules = if judges { proxy.reviewer.rules().await? } else { Rules::Constrained };
+            return Err(Box::new(error.status(rules)));
+        }
+    };
+    if !judges {
         record.impersonation_asked(wanted.into_user());
         return Ok(None);
     }
-    match proxy.reviewer.authorize(&caller.user, wanted.as_asked()).await {
-        Ok(()) => {
-            let user = wanted.into_user();
-            record.impersonation_granted(user.clone());
-            Ok(Some(user))
-        }
-        Err(Refusal::Forbidden(status) | Refusal::Unavailable(status)) => Err(Box::new(status)),
+    if let Some(extra) = &proxy.original_user_extra
+        && wanted.as_asked().extra.contains_key(extra.key())
+    {
+        let key = extra.key();
+        let message = format!(
+            "impersonating the extra {key:?} is not allowed: this proxy says by it who really called"
+        );
+        return Err(Box::new(Status::forbidden(message, None)));
     }
+    let facts = record.facts();
+    let request = RequestAttributes::new(&facts.info, facts.target.query());
+    let granted = proxy.reviewer.authorize(&caller.user, wanted, &request).await?;
+    let user = granted.user.clone();
+    record.impersonation_granted(granted);
+    Ok(Some(user))
 }
 
 /// What the one event of a request of nobody has of `status`: where kube-apiserver could not satisfy

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use http::Method;
 use http::uri::PathAndQuery;
 
+use super::field_selector::name_demanded;
 use super::label_selector;
 use super::query::{self, Plus};
 
@@ -17,6 +18,7 @@ pub struct RequestInfo {
     path: DecodedPath,
     verb: Cow<'static, str>,
     is_resource: bool,
+    verb_in_path: bool,
     group: Span,
     version: Span,
     namespace: Span,
@@ -89,6 +91,7 @@ impl RequestInfo {
             path,
             verb: lower_case(method),
             is_resource: false,
+            verb_in_path: false,
             group: Span::default(),
             version: Span::default(),
             namespace: Span::default(),
@@ -127,7 +130,8 @@ impl RequestInfo {
             b"watch" => Some("watch"),
             _ => None,
         };
-        if verb_in_path.is_some() {
+        self.verb_in_path = verb_in_path.is_some();
+        if self.verb_in_path {
             segments = &segments[1..];
             if segments.is_empty() {
                 return Err(InfoError::NothingAfterVerb);
@@ -209,6 +213,12 @@ impl RequestInfo {
             Name::InPath(span) => span.of(self.path()),
             Name::FromSelector(name) => name,
         }
+    }
+
+    /// Whether the query's selectors count when the request is authorized: those of collections,
+    /// unless the verb stands in the path.
+    pub fn has_selectors(&self) -> bool {
+        !self.verb_in_path && matches!(self.verb(), "list" | "watch" | "deletecollection")
     }
 
     /// Whether the response may last: kube-apiserver's own list. Such requests get a
@@ -332,64 +342,6 @@ fn is_true(value: &[u8]) -> bool {
 
 fn is_path_segment(name: &[u8]) -> bool {
     name != b"." && name != b".." && !name.contains(&b'/') && !name.contains(&b'%')
-}
-
-/// The name that a field selector demands; `None` where the selector does not parse.
-fn name_demanded(selector: &[u8]) -> Option<Option<Box<[u8]>>> {
-    let mut terms = split_terms(selector);
-    terms.sort_unstable();
-    let mut name = None;
-    for term in terms.into_iter().filter(|t| !t.is_empty()) {
-        let (left, operator, right) = split_term(term)?;
-        let value = unescape(right)?;
-        if operator != b"!=" && left == b"metadata.name" && name.is_none() {
-            name = Some(value);
-        }
-    }
-    Some(name)
-}
-
-/// Splits at commas that no backslash precedes.
-fn split_terms(selector: &[u8]) -> Vec<&[u8]> {
-    let mut terms = Vec::new();
-    let (mut start, mut escaped) = (0, false);
-    for (at, byte) in selector.iter().enumerate() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = true,
-            b',' => {
-                terms.push(&selector[start..at]);
-                start = at + 1;
-            }
-            _ => {}
-        }
-    }
-    terms.push(&selector[start..]);
-    terms
-}
-
-fn split_term(term: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
-    for at in 0..term.len() {
-        for operator in [b"!=".as_slice(), b"==", b"="] {
-            if let Some(right) = term[at..].strip_prefix(operator) {
-                return Some((&term[..at], operator, right));
-            }
-        }
-    }
-    None
-}
-
-fn unescape(value: &[u8]) -> Option<Box<[u8]>> {
-    let mut text = Vec::with_capacity(value.len());
-    let mut bytes = value.iter();
-    while let Some(&byte) = bytes.next() {
-        text.push(match byte {
-            b'\\' => *bytes.next().filter(|b| b"\\,=".contains(b))?,
-            b',' | b'=' => return None,
-            other => other,
-        });
-    }
-    Some(text.into())
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 pub mod accept;
 pub mod duration;
+pub mod field_selector;
 pub mod headers;
 pub mod info;
 pub mod label_selector;

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use crate::authn::UserInfo;
+use crate::impersonation::extra_key::domain_prefixed_path;
 use crate::request::headers::{
     IMPERSONATE_EXTRA_PREFIX, IMPERSONATE_GROUP, IMPERSONATE_PREFIX, IMPERSONATE_UID,
     IMPERSONATE_USER,
@@ -39,6 +40,53 @@ impl FromStr for Identity {
             "pass-through" => Ok(Identity::PassThrough),
             _ => Err(format!("{text:?} is none of request-header, impersonate and pass-through")),
         }
+    }
+}
+
+/// The member of an impersonated user's `extra` that says who really called
+/// (`--upstream-original-user-extra`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OriginalUserExtra {
+    key: String,
+    header: HeaderName,
+}
+
+impl FromStr for OriginalUserExtra {
+    type Err = String;
+
+    fn from_str(key: &str) -> Result<OriginalUserExtra, String> {
+        domain_prefixed_path(key).map_err(|_| {
+            format!("{key:?} is not a name with your domain before it; write it as example.com/called-by")
+        })?;
+        // Upper case would not survive: header names have none.
+        if key.bytes().any(|b| b.is_ascii_uppercase() || b == b'%') {
+            return Err(format!("{key:?} has capital letters or %; write it without them"));
+        }
+        let domain = key.split('/').next().unwrap_or_default();
+        let reserved = |of: &str| domain == of || domain.ends_with(&format!(".{of}"));
+        if reserved("kubernetes.io") || reserved("k8s.io") {
+            return Err(format!("{key:?} is of Kubernetes' own domain; take one of yours"));
+        }
+        let header = escaped_name(IMPERSONATE_EXTRA_PREFIX, key)
+            .ok_or_else(|| format!("{key:?} cannot be sent in a header"))?;
+        Ok(OriginalUserExtra { key: key.to_owned(), header })
+    }
+}
+
+impl OriginalUserExtra {
+    /// The key.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Says that `user` called, whatever `headers`, which [`Identity::stamp`] has made, say of it.
+    ///
+    /// # Errors
+    /// As [`Identity::stamp`].
+    pub fn stamp(&self, headers: &mut HeaderMap, user: &UserInfo) -> Result<(), StampError> {
+        let name = value(&user.username).ok_or(StampError("original user name"))?;
+        headers.insert(&self.header, name);
+        Ok(())
     }
 }
 
@@ -203,6 +251,35 @@ mod tests {
         let mut headers = inbound();
         Identity::PassThrough.stamp(&mut headers, &user(), None).unwrap();
         assert_eq!(text(&headers), text(&inbound()));
+    }
+
+    #[test]
+    fn who_called_is_said_once_and_by_the_proxy() {
+        let called_by: OriginalUserExtra = "acme.io/called_by".parse().unwrap();
+        let forged = vec!["root".to_owned(), "x".to_owned()];
+        let user = UserInfo { extra: [("acme.io/called_by".into(), forged)].into(), ..user() };
+        let mut headers = inbound();
+        Identity::Impersonate.stamp(&mut headers, &user, None).unwrap();
+        let alice = UserInfo { username: "alice".into(), ..UserInfo::default() };
+        called_by.stamp(&mut headers, &alice).unwrap();
+        let name = "impersonate-extra-acme.io%2fcalled_by";
+        let said: Vec<_> = headers.get_all(name).iter().collect();
+        assert_eq!(said, ["alice"]);
+        let padded = UserInfo { username: "alice ".into(), ..UserInfo::default() };
+        assert!(called_by.stamp(&mut headers, &padded).is_err());
+        for bad in [
+            "",
+            "called-by",
+            "acme.io/",
+            "Acme.io/x",
+            "acme.io/X",
+            "acme.io/a b",
+            "acme.io/%41",
+            "k8s.io/x",
+            "authentication.kubernetes.io/node-name",
+        ] {
+            assert!(bad.parse::<OriginalUserExtra>().is_err(), "{bad}");
+        }
     }
 
     #[test]

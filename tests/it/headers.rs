@@ -36,6 +36,7 @@ async fn upstream(protocols: Protocols) -> FakeUpstream {
             "/apis/authorization.k8s.io/v1/subjectaccessreviews" => {
                 json(201, r#"{"kind":"SubjectAccessReview","apiVersion":"authorization.k8s.io/v1","status":{"allowed":true}}"#)
             }
+            "/version" => json(200, r#"{"major":"1","minor":"36"}"#),
             _ => json(200, "{}"),
         }
     })
@@ -45,7 +46,7 @@ async fn upstream(protocols: Protocols) -> FakeUpstream {
 /// What reached the API server of the client's requests, the proxy's own questions left out.
 fn arrived(upstream: &FakeUpstream) -> Vec<Seen> {
     let mut seen = upstream.take_seen();
-    seen.retain(|seen| !seen.target.contains("accessreviews"));
+    seen.retain(|seen| !seen.target.contains("accessreviews") && seen.target != "/version");
     seen
 }
 

@@ -13,6 +13,8 @@ use crate::support::upstream::{Answered, FakeUpstream, Protocols, Seen, json};
 const TARGET: &str = "/api/v1/namespaces/team-a/configmaps/one";
 const REVIEWS: &str = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
 
+const VERSION: &str = "/version";
+
 type Asked = Arc<Mutex<Vec<Value>>>;
 
 /// An API server that lets everyone impersonate users, groups and so on, but nobody whose name
@@ -29,8 +31,10 @@ async fn reviewing() -> (FakeUpstream, Asked) {
 }
 
 async fn review(request: Request<Incoming>, log: &Asked) -> Answered {
-    if request.uri().path() != REVIEWS {
-        return json(200, "{}");
+    match request.uri().path() {
+        REVIEWS => {}
+        VERSION => return json(200, r#"{"major":"1","minor":"35"}"#),
+        _ => return json(200, "{}"),
     }
     let body = request.into_body().collect().await?.to_bytes();
     let mut review: Value = serde_json::from_slice(&body)?;
@@ -56,7 +60,7 @@ async fn as_other(proxy: &Proxy, id: &str, lines: &[&str]) -> Answer {
 
 fn forwarded(upstream: &FakeUpstream) -> Vec<Seen> {
     let mut seen = upstream.take_seen();
-    seen.retain(|seen| seen.target != REVIEWS);
+    seen.retain(|seen| ![REVIEWS, VERSION].contains(&seen.target.as_str()));
     seen
 }
 

@@ -294,6 +294,7 @@ fn compare_lines(report: &mut Report, exchange: &Exchange, written: &[String], i
                     .any(|(name, value)| name == "Content-Type" && value == "application/yaml"),
                 answer_unknown: exchange.response.body.is_none(),
                 managed_fields_omitted: exchange.policy.contains("managed-omitted"),
+                judged_by_proxy: false,
             };
             compare::event(report, &what, &sent, (recorded, written));
             continue;

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use crate::support::client::{self, Short};
 use crate::support::proxy::{Builder, Proxy};
 use crate::support::upstream::{FakeUpstream, Protocols, json};
-use crate::support::{http1, in_time};
+use crate::support::{http1, in_time, wait_for};
 
 const TARGET: &str = "/api/v1/namespaces/team-a/configmaps/one";
 const REVIEWS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
@@ -158,7 +158,8 @@ async fn an_api_server_that_cannot_be_asked_is_no_refusal() {
     let forbidding =
         FakeUpstream::start_on(addr, Protocols::Http2, |_| async { json(403, "{}") }).await;
     assert_eq!(get(&proxy, "tom", "forbidden").await, 503);
-    assert!(proxy.process.stderr().contains("system:auth-delegator"));
+    let says_why = || proxy.process.stderr().contains("system:auth-delegator").then_some(());
+    wait_for("a hint at the right that is missing", says_why).await;
     assert_eq!(reviews(&forbidding), 1, "failures are not remembered, and asked once");
 }
 

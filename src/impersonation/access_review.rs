@@ -1,0 +1,234 @@
+//! One question of whether somebody may do something, put to the API server as a
+//! SubjectAccessReview.
+
+use std::collections::BTreeMap;
+
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use super::Rules;
+use super::attributes::{Attributes, Object, Resource};
+use crate::status::Status;
+use crate::upstream::Upstream;
+
+const PATH: &str = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+
+/// Why a request is not done as somebody else.
+#[derive(Debug)]
+pub enum Refusal {
+    /// The caller may not: the API server's 403.
+    Forbidden(Status),
+    /// The API server could not be asked.
+    Unavailable(Status),
+}
+
+impl From<Refusal> for Box<Status> {
+    fn from(refusal: Refusal) -> Box<Status> {
+        match refusal {
+            Refusal::Forbidden(status) | Refusal::Unavailable(status) => Box::new(status),
+        }
+    }
+}
+
+impl Refusal {
+    pub(super) fn unavailable(message: &str) -> Refusal {
+        Refusal::Unavailable(Status::service_unavailable(message))
+    }
+}
+
+/// Asks the API server, with the proxy's own credentials. Nothing is remembered here.
+pub(super) struct AccessReviews {
+    upstream: Upstream,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Review<'a> {
+    api_version: &'static str,
+    kind: &'static str,
+    spec: Spec<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Spec<'a> {
+    user: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    uid: &'a str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    groups: &'a [String],
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    extra: &'a BTreeMap<String, Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resource_attributes: Option<ResourceAttributes<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    non_resource_attributes: Option<NonResourceAttributes<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ResourceAttributes<'a> {
+    #[serde(skip_serializing_if = "str::is_empty")]
+    namespace: &'a str,
+    verb: &'a str,
+    group: &'a str,
+    version: &'a str,
+    resource: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    subresource: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field_selector: Option<Selector<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label_selector: Option<Selector<'a>>,
+}
+
+#[derive(Serialize)]
+struct NonResourceAttributes<'a> {
+    path: &'a str,
+    verb: &'a str,
+}
+
+/// As text; the API server takes it apart.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Selector<'a> {
+    raw_selector: &'a str,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(default)]
+    status: AnswerStatus,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct AnswerStatus {
+    allowed: bool,
+    reason: String,
+    evaluation_error: String,
+}
+
+impl AccessReviews {
+    pub(super) fn new(upstream: Upstream) -> AccessReviews {
+        AccessReviews { upstream }
+    }
+
+    /// Whether what is `asked` is allowed.
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub(super) async fn ask(&self, rules: Rules, asked: &Attributes<'_>) -> Result<(), Refusal> {
+        let review = serde_json::to_vec(&Review::of(asked)).expect("strings and maps of strings");
+        let (code, answer) =
+            self.upstream.post_json(PATH, review.into()).await.map_err(|error| {
+                tracing::warn!(%error, "cannot ask whether impersonation is allowed");
+                Refusal::unavailable(
+                    "the API server cannot be asked whether impersonation is allowed",
+                )
+            })?;
+        if code != StatusCode::CREATED && code != StatusCode::OK {
+            tracing::warn!(
+                code = code.as_u16(),
+                "the API server refuses to say whether impersonation is allowed; this proxy's user needs the verb create on subjectaccessreviews.authorization.k8s.io"
+            );
+            let message = "the proxy may not ask whether impersonation is allowed";
+            return Err(Refusal::unavailable(message));
+        }
+        let answer: Answer = serde_json::from_slice(&answer).map_err(|error| {
+            tracing::warn!(%error, "unreadable SubjectAccessReview");
+            Refusal::unavailable("the API server's answer about impersonation is unreadable")
+        })?;
+        answer.status.judge(rules, asked)
+    }
+}
+
+impl AnswerStatus {
+    fn judge(&self, rules: Rules, asked: &Attributes<'_>) -> Result<(), Refusal> {
+        let (error, reason) = (self.evaluation_error.as_str(), self.reason.as_str());
+        let (allowed, reason) = match rules {
+            // A yes counts, whatever else went wrong.
+            Rules::Constrained => {
+                let both = || format!("{error}: {reason}");
+                let one = if error.is_empty() { reason } else { error };
+                let has_both = !error.is_empty() && !reason.is_empty();
+                (self.allowed, if has_both { both() } else { one.to_owned() })
+            }
+            Rules::LegacyOnly => (self.allowed && error.is_empty(), reason.to_owned()),
+        };
+        if allowed { Ok(()) } else { Err(Refusal::Forbidden(asked.forbidden(&reason))) }
+    }
+}
+
+impl<'a> Review<'a> {
+    fn of(asked: &'a Attributes<'a>) -> Review<'a> {
+        let verb = asked.verb;
+        let (resource, path) = match asked.object {
+            Object::Resource(resource) => (Some(ResourceAttributes::of(verb, resource)), None),
+            Object::Path(path) => (None, Some(NonResourceAttributes { path, verb })),
+        };
+        Review {
+            api_version: "authorization.k8s.io/v1",
+            kind: "SubjectAccessReview",
+            spec: Spec {
+                user: &asked.user.username,
+                uid: &asked.user.uid,
+                groups: &asked.user.groups,
+                extra: &asked.user.extra,
+                resource_attributes: resource,
+                non_resource_attributes: path,
+            },
+        }
+    }
+}
+
+impl<'a> ResourceAttributes<'a> {
+    fn of(verb: &'a str, asked: Resource<'a>) -> ResourceAttributes<'a> {
+        let selector =
+            |text: &'a str| (!text.is_empty()).then_some(Selector { raw_selector: text });
+        ResourceAttributes {
+            namespace: asked.namespace,
+            verb,
+            group: asked.group,
+            version: asked.version,
+            resource: asked.resource,
+            subresource: asked.subresource,
+            name: asked.name,
+            field_selector: selector(asked.field_selector),
+            label_selector: selector(asked.label_selector),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authn::UserInfo;
+
+    #[test]
+    fn an_error_beside_a_yes_counts_for_the_old_rules_only() {
+        let user = UserInfo { username: "ops".into(), ..UserInfo::default() };
+        let object = Object::Path("/x");
+        let asked = Attributes { user: &user, verb: "impersonate", object };
+        let judge = |allowed, reason: &str, error: &str, rules| {
+            let evaluation_error = error.to_owned();
+            let answer = AnswerStatus { allowed, reason: reason.to_owned(), evaluation_error };
+            match answer.judge(rules, &asked) {
+                Ok(()) => "yes".to_owned(),
+                Err(Refusal::Forbidden(status)) => {
+                    status.message.split_once("\"/x\"").unwrap().1.to_owned()
+                }
+                Err(refusal) => panic!("{refusal:?}"),
+            }
+        };
+        assert_eq!(judge(true, "r", "e", Rules::Constrained), "yes");
+        assert_eq!(judge(true, "r", "e", Rules::LegacyOnly), ": r");
+        assert_eq!(judge(true, "r", "", Rules::LegacyOnly), "yes");
+        assert_eq!(judge(false, "r", "e", Rules::Constrained), ": e: r");
+        assert_eq!(judge(false, "", "e", Rules::Constrained), ": e");
+        assert_eq!(judge(false, "r", "", Rules::Constrained), ": r");
+        assert_eq!(judge(false, "", "", Rules::Constrained), "");
+    }
+}

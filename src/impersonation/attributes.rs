@@ -1,0 +1,260 @@
+//! What an authorizer is asked, and how kube-apiserver words its refusal.
+
+use crate::audit::go_quote::quote;
+use crate::authn::UserInfo;
+use crate::request::{RequestInfo, field_selector, label_selector, query};
+use crate::status::{Details, Status};
+
+/// One question to an authorizer (Kubernetes' `authorizer.Attributes`).
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Attributes<'a> {
+    /// Who asks.
+    pub(super) user: &'a UserInfo,
+    /// The verb.
+    pub(super) verb: &'a str,
+    /// What it is about.
+    pub(super) object: Object<'a>,
+}
+
+/// What a question is about.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Object<'a> {
+    /// An API resource.
+    Resource(Resource<'a>),
+    /// The path of another URL.
+    Path(&'a str),
+}
+
+/// An API resource; members are empty where there is nothing to say.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Resource<'a> {
+    /// API group.
+    pub(super) group: &'a str,
+    /// API version.
+    pub(super) version: &'a str,
+    /// Resource, in the plural.
+    pub(super) resource: &'a str,
+    /// Subresource.
+    pub(super) subresource: &'a str,
+    /// Namespace; empty for the cluster scope.
+    pub(super) namespace: &'a str,
+    /// Object name.
+    pub(super) name: &'a str,
+    /// `fieldSelector`, one that parses.
+    pub(super) field_selector: &'a str,
+    /// `labelSelector`, one that parses.
+    pub(super) label_selector: &'a str,
+}
+
+impl Attributes<'_> {
+    /// The 403 that kube-apiserver gives (`responsewriters.ForbiddenStatusError`).
+    pub(super) fn forbidden(&self, reason: &str) -> Status {
+        let about = match self.object {
+            Object::Path(path) => format!("path {}", quote(path.as_bytes())),
+            Object::Resource(about) => about.described(),
+        };
+        let user = quote(self.user.username.as_bytes());
+        let inner = format!("User {user} cannot {} {about}", self.verb);
+        let inner = inner.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        let inner = if reason.is_empty() { inner } else { format!("{inner}: {reason}") };
+        let Object::Resource(about) = self.object else {
+            return Status::forbidden(format!("forbidden: {inner}"), Some(Box::default()));
+        };
+        let mut what = about.resource.to_owned();
+        if !about.group.is_empty() {
+            what = format!("{what}.{}", about.group);
+        }
+        if !about.name.is_empty() {
+            what = format!("{what} {}", quote(about.name.as_bytes()));
+        }
+        let details = Details {
+            name: about.name.into(),
+            group: about.group.into(),
+            kind: about.resource.into(),
+            ..Details::default()
+        };
+        Status::forbidden(format!("{what} is forbidden: {inner}"), Some(Box::new(details)))
+    }
+}
+
+impl Resource<'_> {
+    fn described(&self) -> String {
+        let mut resource = self.resource.to_owned();
+        if !self.subresource.is_empty() {
+            resource = format!("{resource}/{}", self.subresource);
+        }
+        let scope = match self.namespace {
+            "" => "at the cluster scope".to_owned(),
+            namespace => format!("in the namespace {}", quote(namespace.as_bytes())),
+        };
+        let (resource, group) = (quote(resource.as_bytes()), quote(self.group.as_bytes()));
+        format!("resource {resource} in API group {group} {scope}")
+    }
+}
+
+/// What a client's own request would be authorized by.
+#[derive(Debug, Clone)]
+pub struct RequestAttributes {
+    verb: String,
+    /// `None` for a request for no resource, which has only its path.
+    resource: Option<Box<RequestResource>>,
+    path: String,
+    /// Whether its selectors could be read.
+    understood: bool,
+}
+
+#[derive(Debug, Clone)]
+struct RequestResource {
+    group: String,
+    version: String,
+    resource: String,
+    subresource: String,
+    namespace: String,
+    name: String,
+    field_selector: String,
+    label_selector: String,
+}
+
+impl RequestAttributes {
+    /// From what is asked for, and the URL's query.
+    pub fn new(info: &RequestInfo, query: Option<&str>) -> RequestAttributes {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let mut understood = true;
+        let mut selector = |name: &str, is_valid: fn(&str) -> bool| {
+            let given = query.filter(|_| info.has_selectors());
+            let given = given.and_then(|query| query::first(query, name));
+            let selector = given.map(|given| text(&given)).unwrap_or_default();
+            // kube-apiserver asks without a selector that it cannot read.
+            let valid = is_valid(&selector);
+            understood &= valid;
+            if valid { selector } else { String::new() }
+        };
+        let is_field_selector =
+            |text: &str| field_selector::name_demanded(text.as_bytes()).is_some();
+        let resource = info.is_resource().then(|| {
+            Box::new(RequestResource {
+                group: text(info.group()),
+                version: text(info.version()),
+                resource: text(info.resource()),
+                subresource: text(info.subresource()),
+                namespace: text(info.namespace()),
+                name: text(info.name()),
+                field_selector: selector("fieldSelector", is_field_selector),
+                label_selector: selector("labelSelector", label_selector::is_valid),
+            })
+        });
+        let (verb, path) = (info.verb().to_owned(), text(info.path()));
+        RequestAttributes { verb, resource, path, understood }
+    }
+
+    /// The verb.
+    pub(super) fn verb(&self) -> &str {
+        &self.verb
+    }
+
+    /// What it is about.
+    pub(super) fn object(&self) -> Object<'_> {
+        match self.resource.as_deref() {
+            None => Object::Path(&self.path),
+            Some(asked) => Object::Resource(Resource {
+                group: &asked.group,
+                version: &asked.version,
+                resource: &asked.resource,
+                subresource: &asked.subresource,
+                namespace: &asked.namespace,
+                name: &asked.name,
+                field_selector: &asked.field_selector,
+                label_selector: &asked.label_selector,
+            }),
+        }
+    }
+
+    /// Whether all of it is understood; what is not must not be remembered as allowed.
+    pub(super) fn is_understood(&self) -> bool {
+        self.understood
+    }
+
+    /// All that tells it from other requests.
+    pub(super) fn parts(&self) -> Vec<&str> {
+        let mut parts = vec![self.verb.as_str(), &self.path];
+        if let Some(asked) = self.resource.as_deref() {
+            parts.extend([
+                asked.group.as_str(),
+                &asked.version,
+                &asked.resource,
+                &asked.subresource,
+                &asked.namespace,
+                &asked.name,
+                &asked.field_selector,
+                &asked.label_selector,
+            ]);
+        }
+        parts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+
+    use super::*;
+
+    fn of(method: &Method, target: &str) -> RequestAttributes {
+        let target: http::uri::PathAndQuery = target.parse().unwrap();
+        RequestAttributes::new(&RequestInfo::new(method, &target).unwrap(), target.query())
+    }
+
+    fn refusal(verb: &str, object: Object<'_>) -> Status {
+        let user = UserInfo { username: "o<p>s".into(), ..UserInfo::default() };
+        Attributes { user: &user, verb, object }.forbidden("no")
+    }
+
+    #[test]
+    fn refusals_are_worded_as_by_kube_apiserver() {
+        let extra = Resource {
+            group: "authentication.k8s.io",
+            resource: "userextras",
+            subresource: "scopes",
+            name: "read",
+            ..Resource::default()
+        };
+        let status = refusal("impersonate", Object::Resource(extra));
+        assert_eq!(
+            status.message,
+            r#"userextras.authentication.k8s.io "read" is forbidden: User "o&lt;p&gt;s" cannot impersonate resource "userextras/scopes" in API group "authentication.k8s.io" at the cluster scope: no"#
+        );
+        let details = status.details.unwrap();
+        assert_eq!((details.name.as_str(), details.kind.as_str()), ("read", "userextras"));
+        assert_eq!(
+            refusal("impersonate-on:user-info:get", of(&Method::GET, "/healthz?x=1").object())
+                .message,
+            r#"forbidden: User "o&lt;p&gt;s" cannot impersonate-on:user-info:get path "/healthz": no"#
+        );
+        let pods = of(&Method::POST, "/api/v1/namespaces/a/pods");
+        assert_eq!(
+            refusal("impersonate-on:user-info:create", pods.object()).message,
+            r#"pods is forbidden: User "o&lt;p&gt;s" cannot impersonate-on:user-info:create resource "pods" in API group "" in the namespace "a": no"#
+        );
+    }
+
+    #[test]
+    fn selectors_count_for_collections_if_they_can_be_read() {
+        let selectors = |method: &Method, target: &str| {
+            let asked = of(method, target);
+            let Object::Resource(object) = asked.object() else { panic!("a resource") };
+            let texts = format!("{}|{}", object.field_selector, object.label_selector);
+            (texts, asked.is_understood())
+        };
+        let query = "fieldSelector=spec.a%3Db&labelSelector=x%20in%20(y)";
+        let list = format!("/api/v1/pods?{query}");
+        assert_eq!(selectors(&Method::GET, &list), ("spec.a=b|x in (y)".into(), true));
+        assert_eq!(selectors(&Method::DELETE, &list), ("spec.a=b|x in (y)".into(), true));
+        assert_eq!(selectors(&Method::POST, &list), ("|".into(), true));
+        let one = format!("/api/v1/namespaces/a/pods/b?{query}");
+        assert_eq!(selectors(&Method::GET, &one), ("|".into(), true));
+        let watch = format!("/api/v1/watch/pods?{query}");
+        assert_eq!(selectors(&Method::GET, &watch), ("|".into(), true));
+        let bad = "/api/v1/pods?fieldSelector=a&labelSelector=b";
+        assert_eq!(selectors(&Method::GET, bad), ("|b".into(), false));
+    }
+}

@@ -1,0 +1,204 @@
+//! What is remembered of earlier impersonations.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::digest::{Context, SHA256};
+
+use super::attributes::RequestAttributes;
+use super::mode::Mode;
+use crate::authn::UserInfo;
+
+/// How long a permission is remembered, as by kube-apiserver; refusals never are.
+const REMEMBERED: Duration = Duration::from_secs(10);
+/// How many permissions are remembered; each takes about 100 bytes.
+const CAPACITY: usize = 10_000;
+/// Of how many callers it is remembered what mode they use, as by kube-apiserver.
+const CALLERS: usize = 10_000;
+
+/// Stands for what was asked. Of one size, however much that was.
+pub(super) type Key = [u8; 32];
+
+/// A key for all that a judgement depends on; without `request`, for the part that is the same for
+/// all requests.
+pub(super) fn key(
+    mode: Mode,
+    asker: &UserInfo,
+    wanted: &UserInfo,
+    request: Option<&RequestAttributes>,
+) -> Key {
+    let mut hash = Hash(Context::new(&SHA256));
+    hash.text(mode.verb());
+    hash.user(asker);
+    hash.user(wanted);
+    hash.texts(&request.map(RequestAttributes::parts).unwrap_or_default());
+    hash.key()
+}
+
+/// Each text goes in with its length, so that no two lists of texts are alike.
+struct Hash(Context);
+
+impl Hash {
+    fn text(&mut self, text: &str) {
+        self.0.update(&(text.len() as u64).to_le_bytes());
+        self.0.update(text.as_bytes());
+    }
+
+    fn texts<T: AsRef<str>>(&mut self, texts: &[T]) {
+        self.0.update(&(texts.len() as u64).to_le_bytes());
+        texts.iter().for_each(|text| self.text(text.as_ref()));
+    }
+
+    fn user(&mut self, user: &UserInfo) {
+        self.text(&user.username);
+        self.text(&user.uid);
+        self.texts(&user.groups);
+        self.0.update(&(user.extra.len() as u64).to_le_bytes());
+        for (key, values) in &user.extra {
+            self.text(key);
+            self.texts(values);
+        }
+    }
+
+    fn key(self) -> Key {
+        self.0.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")
+    }
+}
+
+/// What was allowed a short while ago.
+#[derive(Default)]
+pub(super) struct Allowed(Mutex<HashMap<Key, Instant>>);
+
+impl Allowed {
+    /// Whether it was.
+    pub(super) fn contains(&self, key: &Key) -> bool {
+        let until = self.0.lock().expect("nothing panics while holding the lock").get(key).copied();
+        until.is_some_and(|until| until > Instant::now())
+    }
+
+    /// Remembers that it is, if there is room.
+    pub(super) fn insert(&self, key: Key) {
+        let now = Instant::now();
+        let mut allowed = self.0.lock().expect("nothing panics while holding the lock");
+        if allowed.len() >= CAPACITY {
+            allowed.retain(|_, until| *until > now);
+        }
+        if allowed.len() < CAPACITY {
+            allowed.insert(key, now + REMEMBERED);
+        }
+    }
+}
+
+/// By what mode callers impersonated last. Those who did so longest ago are forgotten first.
+#[derive(Default)]
+pub(super) struct LastModes(Mutex<Lru>);
+
+#[derive(Default)]
+struct Lru {
+    modes: HashMap<Key, (Mode, u64)>,
+    /// Callers by when they were last heard of, in turns.
+    turns: BTreeMap<u64, Key>,
+    turn: u64,
+}
+
+impl LastModes {
+    /// The mode that `username` used last.
+    pub(super) fn of(&self, username: &str) -> Option<Mode> {
+        let mut lru = self.0.lock().expect("nothing panics while holding the lock");
+        let key = caller(username);
+        let (mode, _) = *lru.modes.get(&key)?;
+        lru.put(key, mode);
+        Some(mode)
+    }
+
+    /// Remembers the mode that `username` used.
+    pub(super) fn set(&self, username: &str, mode: Mode) {
+        let mut lru = self.0.lock().expect("nothing panics while holding the lock");
+        lru.put(caller(username), mode);
+    }
+}
+
+impl Lru {
+    fn put(&mut self, key: Key, mode: Mode) {
+        self.turn += 1;
+        self.turns.insert(self.turn, key);
+        if let Some((_, before)) = self.modes.insert(key, (mode, self.turn)) {
+            self.turns.remove(&before);
+        }
+        if self.modes.len() > CALLERS
+            && let Some((_, oldest)) = self.turns.pop_first()
+        {
+            self.modes.remove(&oldest);
+        }
+    }
+}
+
+fn caller(username: &str) -> Key {
+    let mut hash = Hash(Context::new(&SHA256));
+    hash.text(username);
+    hash.key()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(groups: &[&str], extra: &[(&str, &[&str])]) -> UserInfo {
+        let texts = |texts: &[&str]| texts.iter().map(ToString::to_string).collect::<Vec<_>>();
+        UserInfo {
+            username: "u".into(),
+            groups: texts(groups),
+            extra: extra.iter().map(|(key, values)| ((*key).to_owned(), texts(values))).collect(),
+            ..UserInfo::default()
+        }
+    }
+
+    #[test]
+    fn keys_differ_where_anything_does() {
+        let users = [
+            user(&[], &[]),
+            user(&["a"], &[]),
+            user(&["a", ""], &[]),
+            user(&["ab"], &[]),
+            user(&["a", "b"], &[]),
+            user(&[], &[("a", &["b"])]),
+            user(&[], &[("a", &[]), ("b", &[])]),
+            user(&[], &[("a", &["b", "c"])]),
+            user(&[], &[("a", &["b"]), ("c", &[])]),
+        ];
+        let mut keys = std::collections::HashSet::new();
+        for a in &users {
+            for b in &users {
+                assert!(keys.insert(key(Mode::UserInfo, a, b, None)), "{a:?} {b:?}");
+                assert!(keys.insert(key(Mode::Legacy, a, b, None)), "{a:?} {b:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_caller_longest_silent_is_forgotten_first() {
+        let last = LastModes::default();
+        for number in 0..CALLERS {
+            last.set(&number.to_string(), Mode::Legacy);
+        }
+        assert_eq!(last.of("0"), Some(Mode::Legacy), "heard of again");
+        last.set("one more", Mode::UserInfo);
+        assert_eq!(last.of("1"), None);
+        assert_eq!(last.of("0"), Some(Mode::Legacy));
+        assert_eq!(last.of("one more"), Some(Mode::UserInfo));
+        let lru = last.0.lock().unwrap();
+        assert_eq!((lru.modes.len(), lru.turns.len()), (CALLERS, CALLERS));
+    }
+
+    #[test]
+    fn what_is_allowed_is_bounded() {
+        let allowed = Allowed::default();
+        for number in 0..CAPACITY + 1 {
+            allowed.insert(caller(&number.to_string()));
+        }
+        assert!(allowed.contains(&caller("0")));
+        assert!(!allowed.contains(&caller(&CAPACITY.to_string())), "there was no room");
+        assert_eq!(allowed.0.lock().unwrap().len(), CAPACITY);
+    }
+}

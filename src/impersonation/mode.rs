@@ -1,0 +1,152 @@
+//! The ways in which kube-apiserver allows impersonation (KEP-5284), in its order.
+
+use std::borrow::Cow;
+
+use super::service_account;
+use crate::authn::UserInfo;
+use crate::request::label_selector::is_dns_subdomain;
+
+/// Key of a ServiceAccount token's `extra`: the node that its pod runs on.
+const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
+/// What stands for the whole `extra` of a caller who is to be the node that it runs on.
+const NODE_KEYS: &str = "authentication.kubernetes.io/associated-node-keys";
+
+/// A way in which impersonation is allowed. All but the last are constrained: they allow it for
+/// certain requests only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// A pod's ServiceAccount becomes the node that the pod runs on.
+    AssociatedNode,
+    /// Any node.
+    ArbitraryNode,
+    /// A ServiceAccount, by its name alone.
+    ServiceAccount,
+    /// Whoever is neither node nor ServiceAccount, with UID, groups and extra.
+    UserInfo,
+    /// The verb `impersonate`, for all requests.
+    Legacy,
+}
+
+impl Mode {
+    /// In the order in which they are tried.
+    pub(super) const ALL: [Mode; 5] = [
+        Mode::AssociatedNode,
+        Mode::ArbitraryNode,
+        Mode::ServiceAccount,
+        Mode::UserInfo,
+        Mode::Legacy,
+    ];
+
+    /// The verb by which identities are asked about.
+    pub(super) fn verb(self) -> &'static str {
+        match self {
+            Mode::AssociatedNode => "impersonate:associated-node",
+            Mode::ArbitraryNode => "impersonate:arbitrary-node",
+            Mode::ServiceAccount => "impersonate:serviceaccount",
+            Mode::UserInfo => "impersonate:user-info",
+            Mode::Legacy => "impersonate",
+        }
+    }
+
+    /// What the event says of it (`impersonationConstraint`).
+    pub(super) fn constraint(self) -> Option<&'static str> {
+        (self != Mode::Legacy).then(|| self.verb())
+    }
+
+    /// The verb by which a request with `verb` is asked about.
+    pub(super) fn verb_on(self, verb: &str) -> String {
+        self.verb().replacen("impersonate:", "impersonate-on:", 1) + ":" + verb
+    }
+
+    /// Whether it can make `caller` be `wanted`. This is itself part of the judgement: a pod is
+    /// associated with its own node only.
+    pub(super) fn applies(self, caller: &UserInfo, wanted: &UserInfo) -> bool {
+        let name_only =
+            wanted.uid.is_empty() && wanted.groups.is_empty() && wanted.extra.is_empty();
+        let node = node(&wanted.username);
+        match self {
+            Mode::AssociatedNode => {
+                let own = caller.extra.get(NODE_NAME).map(Vec::as_slice);
+                let is_own = |node: &str| matches!(own, Some([own]) if own == node);
+                name_only && service_account(&caller.username).is_some() && node.is_some_and(is_own)
+            }
+            Mode::ArbitraryNode => name_only && node.is_some(),
+            Mode::ServiceAccount => name_only && service_account(&wanted.username).is_some(),
+            Mode::UserInfo => node.is_none() && service_account(&wanted.username).is_none(),
+            Mode::Legacy => true,
+        }
+    }
+
+    /// The caller as authorizers see it: for its own node all but the keys of its `extra` is
+    /// hidden, so that one answer holds for its pods on all nodes.
+    pub(super) fn asker(self, caller: &UserInfo) -> Cow<'_, UserInfo> {
+        if self != Mode::AssociatedNode {
+            return Cow::Borrowed(caller);
+        }
+        let keys = caller.extra.keys().cloned().collect();
+        Cow::Owned(UserInfo { extra: [(NODE_KEYS.into(), keys)].into(), ..caller.clone() })
+    }
+}
+
+/// The node's name, if `username` is a node's.
+pub(super) fn node(username: &str) -> Option<&str> {
+    username.strip_prefix("system:node:").filter(|name| is_dns_subdomain(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(username: &str) -> UserInfo {
+        UserInfo { username: username.into(), ..UserInfo::default() }
+    }
+
+    fn pod_on(nodes: &[&str]) -> UserInfo {
+        let nodes = nodes.iter().map(ToString::to_string).collect();
+        let extra = [(NODE_NAME.to_owned(), nodes), ("a".to_owned(), vec!["1".to_owned()])];
+        UserInfo { extra: extra.into(), ..user("system:serviceaccount:ns:agent") }
+    }
+
+    fn that_apply(caller: &UserInfo, wanted: &UserInfo) -> Vec<Mode> {
+        Mode::ALL.into_iter().filter(|mode| mode.applies(caller, wanted)).collect()
+    }
+
+    #[test]
+    fn each_mode_is_for_certain_users() {
+        use Mode::*;
+        let admin = user("admin");
+        assert_eq!(that_apply(&admin, &user("jane")), [UserInfo, Legacy]);
+        let account = user("system:serviceaccount:ns:app");
+        assert_eq!(that_apply(&admin, &account), [ServiceAccount, Legacy]);
+        let node = user("system:node:n1");
+        assert_eq!(that_apply(&admin, &node), [ArbitraryNode, Legacy]);
+        assert_eq!(that_apply(&pod_on(&["n1"]), &node), [AssociatedNode, ArbitraryNode, Legacy]);
+        for elsewhere in [&["n2"][..], &["n1", "n1"], &[]] {
+            assert_eq!(that_apply(&pod_on(elsewhere), &node), [ArbitraryNode, Legacy]);
+        }
+        let node_by_user = super::UserInfo { username: "jane".into(), ..pod_on(&["n1"]) };
+        assert_eq!(that_apply(&node_by_user, &node), [ArbitraryNode, Legacy]);
+        for name in ["system:node:", "system:node:N1", "system:serviceaccount:ns:a:b"] {
+            assert_eq!(that_apply(&admin, &user(name)), [UserInfo, Legacy], "{name}");
+        }
+        for wanted in [&node, &account] {
+            let more = super::UserInfo { groups: vec!["g".into()], ..wanted.clone() };
+            assert_eq!(that_apply(&pod_on(&["n1"]), &more), [Legacy]);
+            let more = super::UserInfo { uid: "u".into(), ..wanted.clone() };
+            assert_eq!(that_apply(&pod_on(&["n1"]), &more), [Legacy]);
+            let more = super::UserInfo { extra: [("a/b".into(), vec![])].into(), ..wanted.clone() };
+            assert_eq!(that_apply(&pod_on(&["n1"]), &more), [Legacy]);
+        }
+    }
+
+    #[test]
+    fn only_the_keys_of_a_pods_extra_are_shown_when_it_is_to_be_its_node() {
+        let pod = pod_on(&["n1"]);
+        let shown = Mode::AssociatedNode.asker(&pod).into_owned();
+        let keys = vec!["a".to_owned(), NODE_NAME.to_owned()];
+        assert_eq!(shown.extra, [(NODE_KEYS.to_owned(), keys)].into());
+        assert_eq!(shown.username, pod.username);
+        assert_eq!(*Mode::ArbitraryNode.asker(&pod), pod);
+        assert_eq!(Mode::AssociatedNode.verb_on("get"), "impersonate-on:associated-node:get");
+    }
+}

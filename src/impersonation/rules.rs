@@ -1,0 +1,150 @@
+//! Which of kube-apiserver's two ways of judging impersonation is followed.
+
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+use serde::Deserialize;
+use tokio::sync::Mutex;
+
+use super::access_review::Refusal;
+use crate::upstream::Upstream;
+
+const VERSION: &str = "/version";
+/// How long the API server's version is taken for known; it changes when it is upgraded.
+const KNOWN: Duration = Duration::from_secs(300);
+/// How long it is not asked for again after it was not told.
+const UNKNOWN: Duration = Duration::from_secs(30);
+/// The first minor version whose feature gate ConstrainedImpersonation is on by default.
+const FIRST_CONSTRAINED: u32 = 36;
+
+/// A way of judging impersonation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rules {
+    /// The verb `impersonate` decides, as up to Kubernetes 1.35.
+    LegacyOnly,
+    /// The constrained modes decide, and then the verb `impersonate` (feature gate
+    /// ConstrainedImpersonation).
+    Constrained,
+}
+
+/// `--constrained-impersonation`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConstrainedImpersonation {
+    /// As is the default of the API server's version.
+    Auto,
+    /// So, whatever the version.
+    Always(Rules),
+}
+
+/// Knows the rules.
+pub(super) struct RulesInForce {
+    setting: ConstrainedImpersonation,
+    upstream: Upstream,
+    by_version: Mutex<ByVersion>,
+}
+
+#[derive(Default)]
+struct ByVersion {
+    /// What the version says, and until when that holds.
+    known: Option<(Rules, Instant)>,
+    /// When the API server could not be asked last.
+    failed: Option<Instant>,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    major: String,
+    minor: String,
+}
+
+impl RulesInForce {
+    pub(super) fn new(setting: ConstrainedImpersonation, upstream: Upstream) -> RulesInForce {
+        RulesInForce { setting, upstream, by_version: Mutex::default() }
+    }
+
+    /// The rules now.
+    ///
+    /// Without knowing better they are the last that were known, or else the old ones, which allow
+    /// nothing that the others do not.
+    ///
+    /// # Errors
+    /// If the API server cannot be reached, and never was.
+    pub(super) async fn now(&self) -> Result<Rules, Refusal> {
+        if let ConstrainedImpersonation::Always(rules) = self.setting {
+            return Ok(rules);
+        }
+        let began = Instant::now();
+        // Held while asking, so that one asks for all.
+        let mut by_version = self.by_version.lock().await;
+        let last = by_version.known;
+        match last {
+            Some((rules, until)) if until > Instant::now() => return Ok(rules),
+            // Who waited for an answer in vain need not wait for the next.
+            None if by_version.failed.is_some_and(|at| at > began) => return Err(unreachable()),
+            _ => {}
+        }
+        let (rules, time) = match (self.ask().await, last) {
+            (Ok(Some(rules)), _) => (rules, KNOWN),
+            (_, Some((rules, _))) => (rules, UNKNOWN),
+            (Ok(None), None) => (Rules::LegacyOnly, UNKNOWN),
+            (Err(refusal), None) => {
+                by_version.failed = Some(Instant::now());
+                return Err(refusal);
+            }
+        };
+        by_version.known = Some((rules, Instant::now() + time));
+        Ok(rules)
+    }
+
+    /// `None` if the API server does not tell.
+    async fn ask(&self) -> Result<Option<Rules>, Refusal> {
+        let (code, answer) = self.upstream.get_json(VERSION).await.map_err(|error| {
+            tracing::warn!(%error, "cannot ask for the API server's version");
+            unreachable()
+        })?;
+        let rules = if code == StatusCode::OK { by_version(&answer) } else { None };
+        if rules.is_none() {
+            tracing::warn!(
+                code = code.as_u16(),
+                "the API server does not tell its version, on which it depends how impersonation is judged; allow this proxy's user to get /version, or say so by --constrained-impersonation=true or false"
+            );
+        }
+        Ok(rules)
+    }
+}
+
+fn unreachable() -> Refusal {
+    Refusal::unavailable("the API server cannot be asked how it judges impersonation")
+}
+
+/// The default of the version in `/version`'s answer.
+fn by_version(answer: &[u8]) -> Option<Rules> {
+    let version: Version = serde_json::from_slice(answer).ok()?;
+    // Some distributions write `36+`.
+    let digits = version.minor.split(|c: char| !c.is_ascii_digit()).next()?;
+    let (major, minor): (u32, u32) = (version.major.parse().ok()?, digits.parse().ok()?);
+    let constrained = (major, minor) >= (1, FIRST_CONSTRAINED);
+    Some(if constrained { Rules::Constrained } else { Rules::LegacyOnly })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_decides() {
+        let of = |major: &str, minor: &str| {
+            let answer = format!(r#"{{"major":"{major}","minor":"{minor}","gitVersion":"x"}}"#);
+            by_version(answer.as_bytes())
+        };
+        assert_eq!(of("1", "35"), Some(Rules::LegacyOnly));
+        assert_eq!(of("1", "35+"), Some(Rules::LegacyOnly));
+        assert_eq!(of("1", "36"), Some(Rules::Constrained));
+        assert_eq!(of("1", "36+"), Some(Rules::Constrained));
+        assert_eq!(of("2", "0"), Some(Rules::Constrained));
+        for (major, minor) in [("", ""), ("1", ""), ("1", "+"), ("x", "36")] {
+            assert_eq!(of(major, minor), None, "{major}.{minor}");
+        }
+        assert_eq!(by_version(b"ok"), None);
+    }
+}
