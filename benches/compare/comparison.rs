@@ -67,7 +67,7 @@ fn measure(
     let cases: Vec<Case<'_>> =
         servers.iter().map(|&server| Case { name: server.name.clone(), server, load }).collect();
     let end = bench.clock.part(part.weight());
-    let series = alternate(&bench.work, &cases, bench.scale.rounds, end)?;
+    let series = alternate(bench, &cases, bench.scale.rounds, end)?;
     comparison(title, &series);
     bench.report.add(name, figures(&series))?;
     Ok(series)

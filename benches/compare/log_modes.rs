@@ -33,7 +33,7 @@ pub fn run(bench: &mut Bench) -> Result<()> {
         .map(|(server, load)| Case { name: server.name.clone(), server, load })
         .collect();
     let end = bench.clock.part(Part::Log.weight());
-    let series = alternate(&bench.work, &cases, bench.scale.rounds.min(ROUNDS), end)?;
+    let series = alternate(bench, &cases, bench.scale.rounds.min(ROUNDS), end)?;
     bench.report.add("log", figures(&series))?;
     print(&series);
     Ok(())

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use serde::Serialize;
 
+use crate::Bench;
 use crate::load::{Load, Sample, send};
 use crate::servers::Server;
-use crate::workspace::Workspace;
 
 /// The time of the whole run, divided among its parts.
 pub struct Clock {
@@ -80,15 +80,16 @@ impl Spread {
     }
 }
 
-/// Measures all cases once in each round, each time from another one on; `end` ends it early, but not
-/// before the first round.
+/// Measures all cases once in each round, each round from another one on, after a warm-up. `end` ends it
+/// early, but not before the first round.
 pub fn alternate(
-    work: &Workspace,
+    bench: &Bench,
     cases: &[Case<'_>],
     rounds: usize,
     end: Instant,
 ) -> Result<Vec<Series>> {
-    for case in cases {
+    let work = &bench.work;
+    for case in cases.iter().filter(|_| bench.scale.warm_up) {
         let few = (case.load.requests / 10).max(case.load.connections).max(16);
         send(work, case.server, &Load { requests: few, ..case.load })?;
     }

@@ -80,6 +80,8 @@ pub struct Scale {
     pub requests: usize,
     pub watches: usize,
     pub starts: usize,
+    /// Whether a tenth of the requests is sent before the first round.
+    pub warm_up: bool,
     /// How long a measurement at a fixed rate takes.
     pub fixed_rate: Duration,
     /// Until memory that opening the watches needed is given back.
@@ -97,6 +99,7 @@ impl Options {
                 requests: 400,
                 watches: 300,
                 starts: 2,
+                warm_up: false,
                 fixed_rate: Duration::from_millis(300),
                 settle: Duration::from_millis(200),
                 time_limit: Duration::from_secs(45),
@@ -107,6 +110,7 @@ impl Options {
                 requests: 20_000,
                 watches: 10_000,
                 starts: 10,
+                warm_up: true,
                 fixed_rate: Duration::from_secs(2),
                 settle: Duration::from_secs(2),
                 time_limit: Duration::from_secs(540),

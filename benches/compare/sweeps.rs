@@ -62,7 +62,7 @@ pub fn rules(bench: &mut Bench, nginx: &Server) -> Result<Chart> {
     let cases: Vec<Case<'_>> =
         servers.map(|server| Case { name: server.name.clone(), server, load }).collect();
     let end = bench.clock.part(Part::Rules.weight());
-    let series = alternate(&bench.work, &cases, bench.scale.rounds.min(ROUNDS), end)?;
+    let series = alternate(bench, &cases, bench.scale.rounds.min(ROUNDS), end)?;
     let row = |one: &Series| vec![one.name.clone(), show(one.spread(|s| s.cpu_us), 1)];
     let rows: Vec<Vec<String>> = series.iter().map(row).collect();
     table("CPU µs/request against rules in the policy", &["", "CPU µs/request"], &rows);
@@ -95,7 +95,7 @@ fn sweep(
         }
     }
     let end = bench.clock.part(part.weight());
-    alternate(&bench.work, &cases, bench.scale.rounds.min(ROUNDS), end)
+    alternate(bench, &cases, bench.scale.rounds.min(ROUNDS), end)
 }
 
 fn finish(
