@@ -22,6 +22,7 @@ mod watches;
 mod workspace;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -34,7 +35,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::chart::Chart;
 use crate::measure::Clock;
-use crate::options::{Options, Part, Scale};
+use crate::options::{OWN_PROGRAM, Options, Part, Scale};
 use crate::report::Report;
 use crate::servers::{Level, Own, Server, WORKERS};
 use crate::workspace::Workspace;
@@ -171,7 +172,8 @@ fn about(options: &Options) -> Vec<String> {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     let processors = std::thread::available_parallelism().map_or(0, usize::from);
-    let build = if cfg!(debug_assertions) { ", a build WITHOUT optimization" } else { "" };
+    let is_slow = cfg!(debug_assertions) && options.program == Path::new(OWN_PROGRAM);
+    let build = if is_slow { ", a build WITHOUT optimization" } else { "" };
     vec![
         format!(
             "{processors} processors, {}",

@@ -80,8 +80,8 @@ impl Spread {
     }
 }
 
-/// Measures all cases once in each round, each round from another one on, after a warm-up. `end` ends it
-/// early, but not before the first round.
+/// Measures all cases once in each round, each round from another one on, after a warm-up. `end`
+/// ends it early, but not before the first round.
 pub fn alternate(
     bench: &Bench,
     cases: &[Case<'_>],

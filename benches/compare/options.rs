@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
+/// The program that cargo has built together with this one.
+pub const OWN_PROGRAM: &str = env!("CARGO_BIN_EXE_kube-audit-proxy");
+
 /// Measures kube-audit-proxy beside nginx and HAProxy, on this machine.
 #[derive(Debug, Parser)]
 #[command(name = "compare")]
@@ -34,7 +37,7 @@ pub struct Options {
     #[arg(long)]
     syscalls: bool,
     /// Another kube-audit-proxy to measure, or a script that runs one under a profiler
-    #[arg(long, value_name = "FILE", default_value = env!("CARGO_BIN_EXE_kube-audit-proxy"))]
+    #[arg(long, value_name = "FILE", default_value = OWN_PROGRAM)]
     pub program: PathBuf,
     /// Where logs and certificates are kept meanwhile: on a disk, for the sake of --audit-log-sync
     #[arg(long, value_name = "DIR", default_value = env!("CARGO_TARGET_TMPDIR"))]
