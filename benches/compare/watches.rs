@@ -1,0 +1,218 @@
+//! Memory of watches that are open and say nothing.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use h2::client::SendRequest;
+use http::{Request, Response};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use serde_json::json;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use crate::Bench;
+use crate::options::Part;
+use crate::peer_servers::{haproxy, nginx_proxy};
+use crate::process::{INTERRUPTED, pause};
+use crate::report::table;
+use crate::servers::{Level, Own, Server};
+use crate::usage::resident;
+use crate::workspace::{TOKEN, Workspace};
+
+const PATH: &str = "/api/v1/namespaces/default/configmaps?watch=true";
+/// nginx does not send the head of an HTTP/2 answer before there is some of its body.
+const BOOKMARK: &[u8] = br#"{"type":"BOOKMARK","object":{"kind":"ConfigMap","apiVersion":"v1","metadata":{"resourceVersion":"48213"}}}
+"#;
+const CONNECTIONS: usize = 100;
+/// Of kube-apiserver, and of kube-audit-proxy.
+const STREAMS: usize = 100;
+/// nginx needs a connection to the upstream for each watch, which this process holds.
+const WATCHES_OF_PEERS: usize = 2_000;
+const DEADLINE: Duration = Duration::from_secs(60);
+/// How often it looks whether the user wants it to end.
+const GLANCE: Duration = Duration::from_millis(200);
+
+/// Opens the watches through each proxy.
+pub fn run(bench: &mut Bench) -> Result<()> {
+    bench.clock.part(Part::Watches.weight());
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let upstream = runtime.block_on(upstream(&bench.work))?;
+    let work = &bench.work;
+    let own = Own { name: "kap Metadata, watches".into(), ..Own::new(Level::Metadata) };
+    let few = bench.scale.watches.min(WATCHES_OF_PEERS);
+    let mut rows = Vec::new();
+    let mut found = Vec::new();
+    for (server, count) in [
+        (nginx_proxy(work, upstream, "nginx-watches", "proxy_buffering off;")?, few),
+        (haproxy(work, upstream, "haproxy-watches")?, few),
+        (own.start(&bench.options.program, work, upstream)?, bench.scale.watches),
+    ] {
+        let (before, after) = measure(&runtime, work, &server, count, bench.scale.settle)
+            .with_context(|| format!("{count} watches by {} {}", server.name, server.said()))?;
+        let each = (after - before) / count as f64;
+        let mib = |bytes: f64| format!("{:.1}", bytes / f64::from(1 << 20));
+        let kib = format!("{:.2}", each / 1024.0);
+        rows.push(vec![server.name.clone(), count.to_string(), mib(before), mib(after), kib]);
+        found.push(json!({
+            "name": server.name, "watches": count,
+            "bytes_before": before, "bytes_after": after, "bytes_of_each": each,
+        }));
+    }
+    let title = format!("Memory of idle watches on {CONNECTIONS} connections");
+    table(&title, &["", "watches", "MiB without", "MiB with", "KiB each"], &rows);
+    bench.report.add("watches", found)
+}
+
+/// Resident memory before the connections are opened, and with all watches open.
+fn measure(
+    runtime: &Runtime,
+    work: &Workspace,
+    server: &Server,
+    count: usize,
+    settle: Duration,
+) -> Result<(f64, f64)> {
+    let tls = client_tls(work)?;
+    // One first, which opens the connection to the upstream and whatever else is needed but once.
+    let one = runtime.block_on(limited(open(server.address, &tls, 1)))?;
+    rest(settle)?;
+    let before = resident(server.ids()) as f64;
+    let connections = CONNECTIONS.max(count.div_ceil(STREAMS)).min(count);
+    let all = runtime.block_on(limited(async {
+        let mut all = Vec::new();
+        for index in 0..connections {
+            let share = count / connections + usize::from(index < count % connections);
+            all.push(open(server.address, &tls, share).await?);
+        }
+        Ok(all)
+    }))?;
+    if let Some(log) = &server.log {
+        log.take(count + 1)?;
+    }
+    rest(settle)?;
+    let after = resident(server.ids()) as f64;
+    drop((one, all));
+    Ok((before, after))
+}
+
+fn rest(time: Duration) -> Result<()> {
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        pause()?;
+    }
+    Ok(())
+}
+
+async fn limited<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let mut work = pin!(work);
+    let end = Instant::now() + DEADLINE;
+    while Instant::now() < end {
+        if let Ok(done) = tokio::time::timeout(GLANCE, work.as_mut()).await {
+            return done;
+        }
+        ensure!(!INTERRUPTED.load(Ordering::Relaxed), "interrupted");
+    }
+    bail!("they are not open after {DEADLINE:?}")
+}
+
+/// A connection with its watches.
+struct Watches {
+    _connection: SendRequest<Bytes>,
+    _streams: Vec<Response<h2::RecvStream>>,
+}
+
+async fn open(address: SocketAddr, tls: &TlsConnector, count: usize) -> Result<Watches> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let stream = tls.connect(ServerName::from(address.ip()), stream).await?;
+    let (mut sender, connection) = h2::client::handshake(stream).await?;
+    tokio::spawn(connection);
+    let request = Request::get(format!("https://{address}{PATH}"))
+        .header("authorization", format!("Bearer {TOKEN}"))
+        .header("accept", "application/json")
+        .header("user-agent", "kubectl/v1.36.0 (linux/amd64) kubernetes/0a1b2c3")
+        .body(())?;
+    let mut waiting = Vec::new();
+    for _ in 0..count {
+        sender = sender.ready().await?;
+        waiting.push(sender.send_request(request.clone(), true)?.0);
+    }
+    let mut streams = Vec::new();
+    for response in waiting {
+        let response = response.await?;
+        ensure!(response.status() == 200, "a watch is answered with {}", response.status());
+        streams.push(response);
+    }
+    Ok(Watches { _connection: sender, _streams: streams })
+}
+
+fn client_tls(work: &Workspace) -> Result<TlsConnector> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(work.file("ca.crt"))?)?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+/// Answers every request with one event, and then nothing for ever.
+async fn upstream(work: &Workspace) -> Result<SocketAddr> {
+    let (certificate, key) = work.server();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.certificate.clone()], key)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let tls = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let address = listener.local_addr()?;
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(serve(stream, tls.clone()));
+        }
+    });
+    Ok(address)
+}
+
+async fn serve(stream: TcpStream, tls: TlsAcceptor) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let stream = tls.accept(stream).await?;
+    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let (stream, answer) = (TokioIo::new(stream), service_fn(hold));
+    if is_http2 {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder.max_concurrent_streams(250).serve_connection(stream, answer).await
+    } else {
+        http1::Builder::new().serve_connection(stream, answer).await
+    }
+    .map_err(io::Error::other)
+}
+
+type Held = BoxBody<Bytes, Infallible>;
+
+async fn hold(_: Request<Incoming>) -> http::Result<Response<Held>> {
+    let first = stream::once(async { Ok(Frame::data(Bytes::from_static(BOOKMARK))) });
+    let body = StreamBody::new(first.chain(stream::pending()));
+    Response::builder().header("content-type", "application/json").body(BodyExt::boxed(body))
+}
