@@ -18,6 +18,7 @@ mod lifecycle;
 mod oidc;
 mod replay;
 mod self_test;
+mod sinks;
 mod streaming;
 mod support;
 mod token_review;
