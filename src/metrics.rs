@@ -3,9 +3,14 @@
 //! Names that kube-apiserver has are kept (`apiserver_audit_*`); the rest begins with
 //! `kube_audit_proxy_`. Everything is a plain atomic: nothing here locks or allocates per request.
 
-use std::fmt::Write;
+mod sink;
+
+use std::fmt::{Display, Write};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
+
+pub use self::sink::SinkMetrics;
 
 use crate::policy::Level;
 
@@ -77,7 +82,7 @@ impl Reloaded {
 }
 
 /// Where an audit event was lost; kube-apiserver's `plugin` label.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Plugin {
     /// The log file could not be written.
     Log,
@@ -87,6 +92,21 @@ pub enum Plugin {
     Truncate,
     /// The webhook did not take it.
     Webhook,
+}
+
+impl Plugin {
+    const ALL: [(Plugin, &'static str); 4] = [
+        (Plugin::Buffered, "buffered"),
+        (Plugin::Log, "log"),
+        (Plugin::Truncate, "truncate"),
+        (Plugin::Webhook, "webhook"),
+    ];
+
+    /// kube-apiserver's name.
+    pub fn as_str(self) -> &'static str {
+        let named = Plugin::ALL.into_iter().find(|(plugin, _)| *plugin == self);
+        named.map_or("", |(_, name)| name)
+    }
 }
 
 const VERBS: [&str; 12] = [
@@ -111,10 +131,11 @@ const BUCKETS: [f64; 13] =
 /// All metrics of the process.
 #[derive(Debug)]
 pub struct Metrics {
-    /// Events handed to a sink.
+    /// Events handed to sinks, each counted once, where there are several sinks. Where there is one,
+    /// it counts them itself.
     pub events: Counter,
+    sinks: Mutex<Vec<Arc<SinkMetrics>>>,
     levels: [Counter; 4],
-    errors: [Counter; 4],
     /// Requests refused because their record could not be written (`blocking-strict`).
     pub requests_rejected: Counter,
     requests: Vec<Counter>,
@@ -133,34 +154,20 @@ pub struct Metrics {
     pub upstream_connections: Gauge,
     /// Requests that the API server could not be asked.
     pub upstream_errors: Counter,
-    /// How often the policy has changed since start; 1 is the one loaded at start.
-    pub policy_generation: Gauge,
     reload_success: [Counter; Reloaded::ALL.len()],
     reload_failure: [Counter; Reloaded::ALL.len()],
-    /// Events waiting for the writer.
-    pub sink_queue: Gauge,
-    /// Log files rotated.
-    pub log_rotations: Counter,
     /// Bodies of which only a part is in the log.
     pub bodies_cut: Counter,
     /// Bodies that are in the log as a string, since no JSON could be made of them.
     pub bodies_unreadable: Counter,
-    /// 1 while the audit log cannot be written.
-    pub log_failing: Gauge,
-    /// Events that the webhook has taken.
-    pub webhook_events: Counter,
-    /// Attempts to send a batch to the webhook that failed.
-    pub webhook_failures: Counter,
-    /// Bytes in the webhook's spool.
-    pub webhook_spool: Gauge,
 }
 
 impl Default for Metrics {
     fn default() -> Metrics {
         Metrics {
             events: Counter::default(),
+            sinks: Mutex::default(),
             levels: Default::default(),
-            errors: Default::default(),
             requests_rejected: Counter::default(),
             requests: (0..VERBS.len() * CODES).map(|_| Counter::default()).collect(),
             latency: Default::default(),
@@ -172,17 +179,10 @@ impl Default for Metrics {
             tls_handshake_errors: Counter::default(),
             upstream_connections: Gauge::default(),
             upstream_errors: Counter::default(),
-            policy_generation: Gauge::default(),
             reload_success: Default::default(),
             reload_failure: Default::default(),
-            sink_queue: Gauge::default(),
-            log_rotations: Counter::default(),
             bodies_cut: Counter::default(),
             bodies_unreadable: Counter::default(),
-            log_failing: Gauge::default(),
-            webhook_events: Counter::default(),
-            webhook_failures: Counter::default(),
-            webhook_spool: Gauge::default(),
         }
     }
 }
@@ -193,14 +193,15 @@ impl Metrics {
         self.levels[level as usize].increment();
     }
 
-    /// `events` events were lost.
-    pub fn events_lost(&self, plugin: Plugin, events: u64) {
-        self.errors[plugin as usize].add(events);
+    /// Makes the numbers of a sink, which are shown from now on.
+    pub fn sink(&self, name: &str) -> Arc<SinkMetrics> {
+        let sink = Arc::new(SinkMetrics::named(name));
+        self.sinks().push(sink.clone());
+        sink
     }
 
-    /// Events lost so far.
-    pub fn lost(&self, plugin: Plugin) -> u64 {
-        self.errors[plugin as usize].value()
+    fn sinks(&self) -> MutexGuard<'_, Vec<Arc<SinkMetrics>>> {
+        self.sinks.lock().expect("nothing panics while it holds the sinks")
     }
 
     /// A file was read again, with or without success.
@@ -227,25 +228,23 @@ impl Metrics {
     /// The Prometheus text exposition (version 0.0.4).
     pub fn render(&self) -> String {
         let mut text = Text(String::with_capacity(8 << 10));
-        text.counter(
-            "apiserver_audit_event_total",
-            "Audit events handed to the sink, one per stage.",
-            &self.events,
-        );
+        let sinks = self.sinks();
+        let name = "apiserver_audit_event_total";
+        text.head(name, "counter", "Audit events handed to the sinks, one per stage.");
+        let events = match sinks.as_slice() {
+            [sink] => &sink.events,
+            _ => &self.events,
+        };
+        text.sample(name, &[], events);
         text.head("apiserver_audit_level_total", "counter", "Policy evaluations, by level.");
         for level in Level::ALL {
             let counter = &self.levels[level as usize];
             text.sample("apiserver_audit_level_total", &[("level", level.as_str())], counter);
         }
         text.head("apiserver_audit_error_total", "counter", "Audit events lost, by where.");
-        for (plugin, name) in [
-            (Plugin::Buffered, "buffered"),
-            (Plugin::Log, "log"),
-            (Plugin::Truncate, "truncate"),
-            (Plugin::Webhook, "webhook"),
-        ] {
-            let counter = &self.errors[plugin as usize];
-            text.sample("apiserver_audit_error_total", &[("plugin", name)], counter);
+        for (plugin, name) in Plugin::ALL {
+            let lost: u64 = sinks.iter().map(|sink| sink.lost(plugin)).sum();
+            text.number("apiserver_audit_error_total", &[("plugin", name)], lost);
         }
         text.counter(
             "apiserver_audit_requests_rejected_total",
@@ -279,11 +278,6 @@ impl Metrics {
             "Requests that the API server could not be asked.",
             &self.upstream_errors,
         );
-        text.gauge(
-            "kube_audit_proxy_policy_generation",
-            "Policies loaded since start.",
-            &self.policy_generation,
-        );
         let name = "kube_audit_proxy_reloads_total";
         text.head(name, "counter", "Files read again while running, by file and result.");
         for (what, file) in Reloaded::ALL {
@@ -293,16 +287,6 @@ impl Metrics {
             let labels = [("file", file), ("result", "failure")];
             text.sample(name, &labels, &self.reload_failure[index]);
         }
-        text.gauge(
-            "kube_audit_proxy_sink_queue",
-            "Events waiting to be written.",
-            &self.sink_queue,
-        );
-        text.counter(
-            "kube_audit_proxy_log_rotations_total",
-            "Audit log files rotated.",
-            &self.log_rotations,
-        );
         text.counter(
             "kube_audit_proxy_bodies_cut_total",
             "Bodies of which only a part is in the audit log.",
@@ -313,26 +297,7 @@ impl Metrics {
             "Bodies that could not be made JSON; the event's annotations say why.",
             &self.bodies_unreadable,
         );
-        text.gauge(
-            "kube_audit_proxy_log_failing",
-            "1 while the audit log cannot be written.",
-            &self.log_failing,
-        );
-        text.counter(
-            "kube_audit_proxy_webhook_events_total",
-            "Events that the webhook has taken.",
-            &self.webhook_events,
-        );
-        text.counter(
-            "kube_audit_proxy_webhook_failures_total",
-            "Attempts to send a batch to the webhook that failed.",
-            &self.webhook_failures,
-        );
-        text.gauge(
-            "kube_audit_proxy_webhook_spool_bytes",
-            "Events that wait in the webhook's spool.",
-            &self.webhook_spool,
-        );
+        sink::render(&sinks, &mut text);
         text.0
     }
 
@@ -375,12 +340,15 @@ impl Text {
     }
 
     fn sample(&mut self, name: &str, labels: &[(&str, &str)], counter: &Counter) {
+        self.number(name, labels, counter.value());
+    }
+
+    fn number(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
         let _ = write!(self.0, "{name}");
         for (index, (key, value)) in labels.iter().enumerate() {
             let _ = write!(self.0, "{}{key}=\"{value}\"", if index == 0 { '{' } else { ',' });
         }
-        let _ =
-            writeln!(self.0, "{} {}", if labels.is_empty() { "" } else { "}" }, counter.value());
+        let _ = writeln!(self.0, "{} {value}", if labels.is_empty() { "" } else { "}" });
     }
 }
 
@@ -394,18 +362,28 @@ mod tests {
         metrics.policy_evaluated(Level::Metadata);
         metrics.request_done("get", 200, Some(Duration::from_millis(3)));
         metrics.request_done("frob", 405, None);
-        metrics.events_lost(Plugin::Log, 2);
+        let (log, siem) = (metrics.sink("log"), metrics.sink("siem"));
+        log.events_lost(Plugin::Log, 2);
+        siem.events_lost(Plugin::Log, 1);
+        siem.webhook_spool.set(7);
+        // One event for both.
+        for events in [&metrics.events, &log.events, &siem.events] {
+            events.increment();
+        }
         metrics.reloaded(Reloaded::Policy, false);
         let text = metrics.render();
         for line in [
             "apiserver_audit_level_total{level=\"Metadata\"} 1",
-            "apiserver_audit_error_total{plugin=\"log\"} 2",
+            "apiserver_audit_error_total{plugin=\"log\"} 3",
+            "kube_audit_proxy_sink_errors_total{sink=\"siem\",plugin=\"log\"} 1",
+            "kube_audit_proxy_sink_events_total{sink=\"log\"} 1",
+            "kube_audit_proxy_webhook_spool_bytes{sink=\"siem\"} 7",
             "kube_audit_proxy_requests_total{verb=\"get\",code=\"200\"} 1",
             "kube_audit_proxy_requests_total{verb=\"other\",code=\"405\"} 1",
             "kube_audit_proxy_request_duration_seconds_bucket{le=\"0.005\"} 1",
             "kube_audit_proxy_request_duration_seconds_bucket{le=\"0.0025\"} 0",
             "kube_audit_proxy_reloads_total{file=\"policy\",result=\"failure\"} 1",
-            "apiserver_audit_event_total 0",
+            "apiserver_audit_event_total 1",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }

@@ -1,5 +1,6 @@
 //! Audit events: what they hold, how they are encoded, and the record of one request.
 
+mod backend;
 pub mod body;
 pub mod event;
 pub mod go_quote;
@@ -14,3 +15,4 @@ mod recorder;
 pub mod recording;
 pub mod response;
 pub mod timestamp;
+mod view;

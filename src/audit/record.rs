@@ -8,16 +8,20 @@ use std::time::Duration;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue};
 
-use super::body::{self, Capture, Cut, Recorded};
+pub use super::backend::Backend;
+use super::body::{self, Capture};
 use super::event::{Event, ObjectMetadata, ObjectRef, UserAgent};
-use super::object::{self, MediaType};
-pub use super::recorder::{Format, Recorder};
-use super::recording::{self, CapturedRequest, RequestBodyKind, RequestTap};
+use super::object::MediaType;
+pub use super::recorder::{AuditSink, Encoding, Format, MAX_SINKS, Recorder};
+use super::recording::{self, RequestBodyKind, RequestTap};
 use super::response::Said;
 use super::timestamp::Timestamp;
+pub use super::view::ResponseCaptures;
+use super::view::{Each, Request, Shown, View, annotate};
 use crate::authn::UserInfo;
+use crate::body::Tap;
 use crate::impersonation::{self, Granted};
-use crate::policy::{Decision, Level, Stage};
+use crate::policy::{Level, Stage};
 use crate::request::RequestInfo;
 use crate::request::accept::Accepted;
 use crate::request::uri::request_uri;
@@ -26,6 +30,8 @@ use crate::status::Status;
 
 /// Annotation of an answer that the API server did not bring to its end.
 const INCOMPLETE: &str = "kube-audit-proxy/response-incomplete";
+/// Annotation of all events with `--audit-node-name`.
+const NODE: &str = "kube-audit-proxy/node";
 
 /// What is known of a request from its head and its connection.
 pub struct RequestFacts {
@@ -51,46 +57,17 @@ pub struct Record {
     recorder: Arc<Recorder>,
     facts: RequestFacts,
     user: Option<Arc<UserInfo>>,
-    decision: Decision,
+    /// What the sinks are shown of it.
+    views: Each<View>,
     long_running: bool,
     impersonated: Option<Impersonated>,
-    request: Option<Request>,
     metadata: Option<ObjectMetadata>,
-    request_object: Option<Vec<u8>>,
-    response_object: Option<Vec<u8>>,
     /// The outcome, once it is known.
     status: Option<Status>,
     /// The Status of which kube-apiserver shows nothing but the code.
     hidden: Option<Status>,
-    annotations: Vec<(&'static str, String)>,
     ended: bool,
 }
-
-/// A request's body that is being captured.
-struct Request {
-    kind: RequestBodyKind,
-    media_type: MediaType,
-    captured: CapturedRequest,
-}
-
-/// The annotations of one of the two bodies.
-struct BodyAnnotations {
-    note: &'static str,
-    bytes: &'static str,
-    sha256: &'static str,
-}
-
-const TRUNCATED: &str = "audit.k8s.io/truncated";
-const REQUEST_OBJECT: BodyAnnotations = BodyAnnotations {
-    note: "kube-audit-proxy/request-object",
-    bytes: "kube-audit-proxy/request-object-bytes",
-    sha256: "kube-audit-proxy/request-object-sha256",
-};
-const RESPONSE_OBJECT: BodyAnnotations = BodyAnnotations {
-    note: "kube-audit-proxy/response-object",
-    bytes: "kube-audit-proxy/response-object-bytes",
-    sha256: "kube-audit-proxy/response-object-sha256",
-};
 
 struct Impersonated {
     user: UserInfo,
@@ -101,39 +78,43 @@ struct Impersonated {
 }
 
 impl Record {
-    /// Begins the record of a request by `user`, of which the policy said `decision`.
+    /// Begins the record of a request by `user`, with what the policies say of it now.
     pub fn begin(
         recorder: Arc<Recorder>,
         facts: RequestFacts,
         user: Option<Arc<UserInfo>>,
-        decision: Decision,
     ) -> Record {
         let long_running = facts.info.is_long_running();
-        recorder.metrics.policy_evaluated(decision.level);
-        let record = Record {
+        let views = recorder.views(user.as_deref(), &facts.info);
+        let mut record = Record {
             recorder,
             facts,
             user,
-            decision,
+            views,
             long_running,
             impersonated: None,
-            request: None,
             metadata: None,
-            request_object: None,
-            response_object: None,
             status: None,
             hidden: None,
-            annotations: Vec::new(),
             ended: false,
         };
+        record.recorder.metrics.policy_evaluated(record.level());
+        if let Some(node) = record.recorder.node_name.clone() {
+            record.annotate(NODE, &node);
+        }
         record.under_way(1);
         record
+    }
+
+    /// The highest level that any sink's policy asks for.
+    fn level(&self) -> Level {
+        self.views.iter().map(|view| view.level).max().unwrap_or(Level::None)
     }
 
     /// Notes what authentication found, in all events; to be called before the first.
     pub fn annotate_all(&mut self, annotations: &[(&'static str, String)]) {
         for (key, value) in annotations {
-            self.annotate(key, value.clone());
+            self.annotate(key, value);
         }
     }
 
@@ -152,23 +133,23 @@ impl Record {
         self.emit(Stage::RequestReceived, self.facts.received)
     }
 
-    /// Whether the request must be refused now because its record cannot be written: in
-    /// `blocking-strict`, where no `RequestReceived` is written that would tell, but other events are
-    /// to come.
-    pub fn is_unwritable(&self) -> bool {
-        let omitted = |stage| self.decision.omit_stages.contains(stage);
-        let to_come = self.decision.level > Level::None
-            && (!omitted(Stage::ResponseComplete)
-                || self.long_running && !omitted(Stage::ResponseStarted));
-        let sink = &self.recorder.sink;
-        to_come && sink.is_strict() && !sink.is_writable()
+    /// Whether the record can be written, as far as is known: in `blocking-strict`, a sink that has
+    /// got no `RequestReceived`, which would tell, but is to get other events, must be well.
+    pub async fn is_writable(&self) -> bool {
+        if !self.recorder.is_strict() {
+            return true;
+        }
+        let takers = |stage| Recorder::takers(&self.views, |view| view.takers(stage));
+        let mut to_come = takers(Stage::ResponseComplete);
+        if self.long_running {
+            to_come = to_come.or(takers(Stage::ResponseStarted));
+        }
+        self.recorder.is_writable(to_come, takers(Stage::RequestReceived)).await
     }
 
     /// Whether nothing may pass whose event could not be stored.
     pub fn is_strict(&self) -> bool {
-        let strict_webhook =
-            self.recorder.webhook.as_ref().is_some_and(|webhook| webhook.is_strict());
-        self.recorder.sink.is_strict() || strict_webhook
+        self.recorder.is_strict()
     }
 
     /// The proxy has found that the request may be done as somebody else.
@@ -184,49 +165,67 @@ impl Record {
 
     /// What is to look at the request's body in passing, if any of it is recorded. Its object's
     /// name is, at every level.
-    pub fn tap_request(&mut self, headers: &HeaderMap) -> Option<RequestTap> {
-        let level = self.decision.level;
+    pub fn tap_request(&mut self, headers: &HeaderMap) -> Option<Box<dyn Tap>> {
+        let level = self.level();
         let kind = RequestBodyKind::of(&self.facts.info).filter(|_| level > Level::None)?;
         if level == Level::Metadata && kind != RequestBodyKind::Object {
             return None;
         }
-        let settings = &self.recorder.bodies;
         let media_type = MediaType::of(headers);
-        let mut plan = recording::plan(headers, media_type, settings.max_request);
-        plan.keep_whole = true;
-        plan.omit_managed_fields =
-            self.decision.omit_managed_fields && kind == RequestBodyKind::Object;
-        plan.redact = self.redacted_paths();
-        let (tap, captured) = RequestTap::new(plan, &settings.budget);
-        self.request = Some(Request { kind, media_type, captured });
-        Some(tap)
+        let mut first: Option<RequestTap> = None;
+        let mut others = Vec::new();
+        for view in self.views.iter_mut() {
+            // The object's name is the same for all.
+            if view.level < Level::Request && (level >= Level::Request || first.is_some()) {
+                continue;
+            }
+            let settings = self.recorder.bodies(view);
+            let mut plan = recording::plan(headers, media_type, settings.max_request);
+            plan.keep_whole = true;
+            plan.omit_managed_fields = view.omit_managed_fields && kind == RequestBodyKind::Object;
+            plan.redact = redacted_paths(&self.recorder, view, &self.facts.info);
+            let (tap, captured) = RequestTap::new(plan, &settings.budget);
+            view.request = Some(Request { kind, media_type, captured });
+            match &first {
+                None => first = Some(tap),
+                Some(_) => others.push(tap),
+            }
+        }
+        let first = first?;
+        if others.is_empty() {
+            return Some(Box::new(first));
+        }
+        others.push(first);
+        Some(Box::new(others))
     }
 
     /// What is to capture the answer's body, if it is recorded.
-    pub fn capture_response(&self, code: u16, headers: &HeaderMap) -> Option<Capture> {
-        let recorded = self.decision.level == Level::RequestResponse
+    pub fn capture_response(&self, code: u16, headers: &HeaderMap) -> Option<ResponseCaptures> {
+        let recorded = self.level() == Level::RequestResponse
             && headers.contains_key(http::header::CONTENT_TYPE)
             && recording::records_response(&self.facts.info, code);
         let media_type = MediaType::of(headers);
         if !recorded || media_type == MediaType::Other {
             return None;
         }
-        let settings = &self.recorder.bodies;
-        let mut plan = recording::plan(headers, media_type, settings.max_response);
-        plan.omit_managed_fields = self.decision.omit_managed_fields;
-        plan.redact = self.redacted_paths();
-        Some(Capture::new(plan, &settings.budget))
+        let capture = |view: &View| {
+            let settings = self.recorder.bodies(view);
+            let mut plan = recording::plan(headers, media_type, settings.max_response);
+            plan.omit_managed_fields = view.omit_managed_fields;
+            plan.redact = redacted_paths(&self.recorder, view, &self.facts.info);
+            Capture::new(plan, &settings.budget)
+        };
+        let is_shown = |view: &View| view.level == Level::RequestResponse;
+        Some(ResponseCaptures(self.views.map(|view| is_shown(view).then(|| capture(view)))))
     }
 
-    fn redacted_paths(&self) -> Option<Arc<body::CompiledPaths>> {
-        let info = &self.facts.info;
-        let redaction = self.recorder.bodies.redaction.as_ref()?;
-        redaction.for_request(info.group(), info.resource(), info.subresource()).cloned()
-    }
-
-    /// The answer's body has been captured.
-    pub fn response_captured(&mut self, recorded: Recorded) {
-        self.response_object = Some(self.annotated(recorded, &RESPONSE_OBJECT));
+    /// The answer's body has been captured; `all` of it, or a part.
+    pub fn response_captured(&mut self, captures: ResponseCaptures, all: bool) {
+        for (view, capture) in self.views.iter_mut().zip(captures.0.into_iter()) {
+            if let Some(capture) = capture {
+                view.response_captured(capture.finish(all), &self.recorder.metrics);
+            }
+        }
     }
 
     /// The proxy itself answers with `status`, which is shown as kube-apiserver would show it.
@@ -237,11 +236,9 @@ impl Record {
 
     fn refused(&mut self, said: Said) {
         let status = &said.status;
-        if said.recorded
-            && self.decision.level == Level::RequestResponse
-            && !status.status.is_empty()
-        {
-            self.response_object = Some(status.to_json().trim_ascii_end().to_vec());
+        let shown = self.views.iter_mut().filter(|view| view.level == Level::RequestResponse);
+        for view in shown.filter(|_| said.recorded && !status.status.is_empty()) {
+            view.response_object = Some(status.to_json().trim_ascii_end().to_vec());
         }
         self.answered(said.status.code, Some(said));
     }
@@ -279,7 +276,7 @@ impl Record {
     /// The API server broke off its answer.
     pub fn response_incomplete(&mut self) {
         let why = "the API server closed the connection before the end of its answer";
-        self.annotate(INCOMPLETE, why.to_owned());
+        self.annotate(INCOMPLETE, why);
     }
 
     /// Ends the record with `ResponseComplete`.
@@ -332,126 +329,71 @@ impl Record {
         if self.long_running { &metrics.long_running } else { &metrics.in_flight }.add(change);
     }
 
-    /// Takes what is recorded of the request's body, if kube-apiserver got as far as reading it.
     fn read_request(&mut self) {
-        let told = self.hidden.as_ref().or(self.status.as_ref());
-        let (Some(request), Some(status)) = (&self.request, told) else { return };
-        let Request { kind, media_type, .. } = *request;
-        if !kind.was_read(status) {
-            return;
-        }
-        let Some(mut capture) = request.captured.take() else { return };
-        self.request = None;
-        if kind == RequestBodyKind::Object {
-            let whole = capture.whole();
-            self.metadata = whole.and_then(|body| object::metadata(media_type, body));
-        }
-        if self.decision.level >= Level::Request {
-            let mut recorded = capture.finish(true);
-            if kind == RequestBodyKind::DeleteOptions
-                && let Some(options) = body::delete_options(&recorded.json)
-            {
-                recorded.json = options;
-            }
-            self.request_object = Some(self.annotated(recorded, &REQUEST_OBJECT));
+        let Some(status) = self.hidden.as_ref().or(self.status.as_ref()) else { return };
+        for view in self.views.iter_mut() {
+            view.read_request(status, &mut self.metadata, &self.recorder.metrics);
         }
     }
 
-    /// The JSON of a body, after what else there is to say of it went into annotations.
-    fn annotated(&mut self, recorded: Recorded, names: &BodyAnnotations) -> Vec<u8> {
-        let Recorded { json, cut, note } = recorded;
-        if let Some(note) = note {
-            self.recorder.metrics.bodies_unreadable.increment();
-            self.annotate(names.note, note);
-        }
-        if let Some(Cut { bytes, sha256 }) = cut {
-            self.recorder.metrics.bodies_cut.increment();
-            self.annotate(TRUNCATED, "true".to_owned());
-            self.annotate(names.bytes, bytes.to_string());
-            if let Some(sha256) = sha256 {
-                self.annotate(names.sha256, sha256);
-            }
-        }
-        json
-    }
-
-    fn annotate(&mut self, key: &'static str, value: String) {
-        let at = self.annotations.partition_point(|(known, _)| *known < key);
-        if self.annotations.get(at).is_none_or(|(known, _)| *known != key) {
-            self.annotations.insert(at, (key, value));
+    fn annotate(&mut self, key: &'static str, value: &str) {
+        for view in self.views.iter_mut() {
+            annotate(&mut view.annotations, key, value.to_owned());
         }
     }
 
-    fn emit(&mut self, stage: Stage, at: Timestamp) -> Option<Ack> {
-        let skipped = self.decision.level == Level::None
-            || self.decision.omit_stages.contains(stage)
-            || !(self.recorder.sink.is_enabled() || self.recorder.webhook.is_some());
-        if skipped {
-            return None;
+    fn emit(&self, stage: Stage, at: Timestamp) -> Option<Ack> {
+        let mut ack = None;
+        for view in self.views.iter() {
+            let takers = view.takers(stage);
+            let encode = |encoding| self.encode_within(view, stage, at, encoding);
+            self.recorder.store(takers, encode, &mut ack);
         }
-        let most = self.recorder.bodies.max_event;
-        let line = self.encode_within(stage, at, self.recorder.format, most);
-        // The webhook has a limit of its own.
-        let webhook = self.recorder.webhook.as_ref().map(|webhook| webhook.max_event_size());
-        let json = webhook.map(|limit| match self.recorder.format {
-            Format::Json if limit == most => line.clone(),
-            _ => self.encode_within(stage, at, Format::Json, limit),
-        });
-        Some(self.recorder.store(line, json))
+        if ack.is_some() {
+            self.recorder.count_event();
+        }
+        ack
     }
 
-    /// The event in at most `most` bytes, if leaving out its bodies, the larger one first, can do
-    /// that. kube-apiserver leaves out both at once.
+    /// The event in at most `max_event` bytes, if leaving out its bodies, the larger one first, can
+    /// do that.
     fn encode_within(
-        &mut self,
+        &self,
+        view: &View,
         stage: Stage,
         at: Timestamp,
-        format: Format,
-        most: Option<usize>,
+        Encoding { format, max_event }: Encoding,
     ) -> Vec<u8> {
-        let length = |body: &Option<Vec<u8>>| body.as_ref().map_or(0, Vec::len);
-        let bodies = length(&self.request_object) + length(&self.response_object);
-        let mut line = Vec::with_capacity(1536 + bodies);
-        self.encode(stage, at, format, &mut line);
-        let Some(most) = most.filter(|most| bodies > 0 && line.len() > *most) else {
-            return line;
-        };
-        let annotations = self.annotations.clone();
-        let (mut request, mut response) = (None, None);
-        while line.len() > most && length(&self.request_object) + length(&self.response_object) > 0
-        {
-            let larger_is_request = length(&self.request_object) > length(&self.response_object);
-            let (body, kept, names) = if larger_is_request {
-                (&mut self.request_object, &mut request, &REQUEST_OBJECT)
-            } else {
-                (&mut self.response_object, &mut response, &RESPONSE_OBJECT)
-            };
-            *kept = body.take();
-            let bytes = length(kept);
+        let mut shown = view.shown();
+        let mut line = Vec::with_capacity(1536 + shown.bodies());
+        self.encode(view, &shown, (stage, at), format, &mut line);
+        let Some(most) = max_event else { return line };
+        while line.len() > most && shown.leave_out_larger() {
             self.recorder.metrics.bodies_cut.increment();
-            self.annotate(TRUNCATED, "true".to_owned());
-            self.annotate(names.bytes, bytes.to_string());
             line.clear();
-            self.encode(stage, at, format, &mut line);
+            self.encode(view, &shown, (stage, at), format, &mut line);
         }
-        // Others, and later stages, may have room for what this one has not.
-        self.request_object = request.or(self.request_object.take());
-        self.response_object = response.or(self.response_object.take());
-        self.annotations = annotations;
         line
     }
 
-    fn encode(&self, stage: Stage, at: Timestamp, format: Format, line: &mut Vec<u8>) {
+    fn encode(
+        &self,
+        view: &View,
+        shown: &Shown<'_>,
+        (stage, at): (Stage, Timestamp),
+        format: Format,
+        line: &mut Vec<u8>,
+    ) {
         let received = stage == Stage::RequestReceived;
         let mut uri = request_uri(&self.facts.target);
-        if self.recorder.bodies.redaction.is_some()
+        if self.recorder.bodies(view).redaction.is_some()
             && let Cow::Owned(redacted) = body::redact_query(&uri)
         {
             uri = Cow::Owned(redacted);
         }
         let impersonated = self.impersonated.as_ref().filter(|_| !received);
         let event = Event {
-            level: self.decision.level,
+            level: view.level,
             audit_id: self.facts.audit_id.as_bytes(),
             stage,
             request_uri: &uri,
@@ -467,17 +409,26 @@ impl Record {
                 .is_resource()
                 .then_some(ObjectRef { info: &self.facts.info, metadata: self.metadata.as_ref() }),
             response_status: self.status.as_ref().filter(|_| !received),
-            request_object: self.request_object.as_deref(),
-            response_object: self.response_object.as_deref(),
+            request_object: shown.request,
+            response_object: shown.response,
             request_received: self.facts.received,
             stage_timestamp: at,
-            annotations: &self.annotations,
+            annotations: &shown.annotations,
         };
         match format {
             Format::Json => event.push_json(line),
             Format::Legacy => event.push_legacy(line),
         }
     }
+}
+
+fn redacted_paths(
+    recorder: &Recorder,
+    view: &View,
+    info: &RequestInfo,
+) -> Option<Arc<body::CompiledPaths>> {
+    let redaction = recorder.bodies(view).redaction.as_ref()?;
+    redaction.for_request(info.group(), info.resource(), info.subresource()).cloned()
 }
 
 impl Drop for Record {

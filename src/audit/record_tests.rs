@@ -3,7 +3,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::*;
 use crate::audit::recording::BodySettings;
-use crate::policy::StageSet;
+use crate::policy::{Policy, PolicyHandle, PolicyRule, PolicySpec};
 use crate::sink::Sink;
 
 struct Events(UnboundedReceiver<Vec<u8>>);
@@ -22,20 +22,42 @@ impl Events {
 }
 
 fn begin(path: &'static str, level: Level, omit: &[Stage]) -> (Record, Events) {
+    let (sink, events) = sink(level, omit);
+    let recorder = Recorder::new(vec![sink], Arc::default(), None);
+    (record(Arc::new(recorder), path), events)
+}
+
+/// A sink with a policy of one rule.
+fn sink(level: Level, omit: &[Stage]) -> (AuditSink, Events) {
     let (sender, receiver) = unbounded_channel();
-    let recorder = Arc::new(Recorder {
-        webhook: None,
-        sink: Sink::channel(sender),
-        format: Format::Json,
-        metrics: Arc::default(),
+    let rule = PolicyRule {
+        level,
+        users: Vec::new(),
+        user_groups: Vec::new(),
+        verbs: Vec::new(),
+        resources: Vec::new(),
+        namespaces: Vec::new(),
+        non_resource_urls: Vec::new(),
+        omit_stages: omit.iter().copied().collect(),
+        omit_managed_fields: None,
+    };
+    let spec = PolicySpec { rules: vec![rule], ..PolicySpec::default() };
+    let sink = AuditSink {
+        name: "test".into(),
+        backend: Backend::Log(Sink::channel(sender)),
+        policy: PolicyHandle::new(Policy::new(&spec)),
         bodies: BodySettings {
             max_request: 1 << 20,
             max_response: 1 << 20,
             budget: body::Budget::new(1 << 24),
             redaction: None,
-            max_event: None,
         },
-    });
+        encoding: Encoding { format: Format::Json, max_event: None },
+    };
+    (sink, Events(receiver))
+}
+
+fn record(recorder: Arc<Recorder>, path: &'static str) -> Record {
     let target = PathAndQuery::from_static(path);
     let facts = RequestFacts {
         received: Timestamp::now(),
@@ -46,12 +68,7 @@ fn begin(path: &'static str, level: Level, omit: &[Stage]) -> (Record, Events) {
         user_agent: UserAgent::default(),
         accept: Some(Accepted { pretty: false }),
     };
-    let decision = Decision {
-        level,
-        omit_stages: StageSet::from_iter(omit.iter().copied()),
-        omit_managed_fields: false,
-    };
-    (Record::begin(recorder, facts, None, decision), Events(receiver))
+    Record::begin(recorder, facts, None)
 }
 
 const ORDINARY: &str = "/api/v1/namespaces/a/pods/x";
@@ -149,11 +166,14 @@ fn impersonation_shows_only_where_it_was_allowed() {
 #[test]
 fn what_is_too_long_loses_its_larger_body_and_keeps_it_for_others() {
     let (mut record, _events) = begin(ORDINARY, Level::RequestResponse, &[]);
-    record.request_object = Some(br#""small""#.to_vec());
-    record.response_object = Some(format!("\"{}\"", "x".repeat(5000)).into_bytes());
-    let mut encode = |most| {
-        let stage = Stage::ResponseComplete;
-        let line = record.encode_within(stage, Timestamp::now(), Format::Json, most);
+    let view = record.views.iter_mut().next().unwrap();
+    view.request_object = Some(br#""small""#.to_vec());
+    view.response_object = Some(format!("\"{}\"", "x".repeat(5000)).into_bytes());
+    let encode = |max_event| {
+        let (stage, encoding) =
+            (Stage::ResponseComplete, Encoding { format: Format::Json, max_event });
+        let view = record.views.iter().next().unwrap();
+        let line = record.encode_within(view, stage, Timestamp::now(), encoding);
         serde_json::from_slice::<serde_json::Value>(&line).unwrap()
     };
     let cut = encode(Some(2000));
@@ -165,4 +185,52 @@ fn what_is_too_long_loses_its_larger_body_and_keeps_it_for_others() {
     let whole = encode(None);
     assert_eq!(whole["responseObject"].as_str().unwrap().len(), 5000);
     assert_eq!(whole.get("annotations"), None, "of this sink only");
+}
+
+#[test]
+fn sinks_that_are_to_see_the_same_share_a_view_and_others_do_not() {
+    let received = Stage::RequestReceived;
+    let (metadata, mut all_stages) = sink(Level::Metadata, &[]);
+    let (also_metadata, mut late) = sink(Level::Metadata, &[received]);
+    let (mut legacy, mut text) = sink(Level::Metadata, &[received]);
+    legacy.encoding.format = Format::Legacy;
+    let (bodies, mut whole) = sink(Level::RequestResponse, &[received]);
+    let (none, mut nothing) = sink(Level::None, &[]);
+    let (mut redacted, mut without_secrets) = sink(Level::RequestResponse, &[received]);
+    redacted.bodies.redaction = Some(Arc::default());
+    let sinks = vec![metadata, also_metadata, legacy, bodies, none, redacted];
+    let metrics = Arc::new(crate::metrics::Metrics::default());
+    let recorder = Recorder::new(sinks, metrics.clone(), Some("cp-1".into()));
+    let mut record = record(Arc::new(recorder), ORDINARY);
+    let views: Vec<_> =
+        record.views.iter().map(|v| (v.level, v.takers(Stage::ResponseComplete))).collect();
+    assert_eq!(views.len(), 4, "Metadata, bodies, bodies without secrets, and none: {views:?}");
+    record.received();
+    record.answered_here(Status::forbidden("no", None));
+    record.complete();
+
+    assert_eq!(all_stages.stages(), ["RequestReceived:null", "ResponseComplete:403"]);
+    let event = |events: &mut Events| {
+        let line = events.0.try_recv().unwrap();
+        assert!(events.0.try_recv().is_err(), "one event");
+        serde_json::from_slice::<serde_json::Value>(&line).unwrap()
+    };
+    let plain = event(&mut late);
+    assert_eq!((&plain["level"], plain.get("responseObject")), (&"Metadata".into(), None));
+    assert_eq!(plain["annotations"]["kube-audit-proxy/node"], "cp-1");
+    assert!(text.0.try_recv().unwrap().windows(9).any(|part| part == b"AUDIT: id"));
+    for events in [&mut whole, &mut without_secrets] {
+        let event = event(events);
+        assert_eq!(event["level"], "RequestResponse");
+        assert_eq!(event["responseObject"]["code"], 403);
+    }
+    assert!(nothing.0.try_recv().is_err());
+    let text = metrics.render();
+    for line in [
+        "apiserver_audit_event_total 2",
+        "apiserver_audit_level_total{level=\"RequestResponse\"} 1",
+        "apiserver_audit_level_total{level=\"Metadata\"} 0",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+    }
 }

@@ -13,7 +13,7 @@ use crate::request::RequestInfo;
 use crate::status::Status;
 
 /// How bodies are recorded, for all requests.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct BodySettings {
     /// The most bytes recorded of a request's body.
     pub max_request: usize,
@@ -23,8 +23,16 @@ pub struct BodySettings {
     pub budget: Arc<Budget>,
     /// What is redacted; `None`: nothing, as kube-apiserver does.
     pub redaction: Option<Arc<Redaction>>,
-    /// The longest event, if `--audit-log-truncate-enabled`: of longer ones the larger body goes.
-    pub max_event: Option<usize>,
+}
+
+impl BodySettings {
+    /// Whether by `other` the same would be recorded of every body.
+    pub fn records_as(&self, other: &BodySettings) -> bool {
+        let redaction = |settings: &BodySettings| settings.redaction.as_ref().map(Arc::as_ptr);
+        self.max_request == other.max_request
+            && self.max_response == other.max_response
+            && redaction(self) == redaction(other)
+    }
 }
 
 /// What a request's body is to kube-apiserver.
@@ -156,6 +164,17 @@ impl Tap for RequestTap {
         if let Ok(mut captured) = self.captured.0.lock() {
             *captured = self.capture.take();
         }
+    }
+}
+
+/// For views that differ in what they show of the body.
+impl Tap for Vec<RequestTap> {
+    fn data(&mut self, data: &Bytes) {
+        self.iter_mut().for_each(|tap| tap.data(data));
+    }
+
+    fn end(&mut self) {
+        self.iter_mut().for_each(Tap::end);
     }
 }
 

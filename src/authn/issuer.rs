@@ -138,7 +138,7 @@ impl Issuer {
     pub fn new(url: String, ca_file: Option<&Path>) -> Result<Arc<Issuer>, IssuerError> {
         let roots = match ca_file {
             Some(path) => file_roots(path)?,
-            None => system_roots()?,
+            None => crate::upstream::system_roots().ok_or(IssuerError::NoSystemCa)?,
         };
         let tls = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
@@ -306,12 +306,6 @@ fn file_roots(path: &Path) -> Result<RootCertStore, IssuerError> {
         true => Err(unusable("no certificate in the CA file".to_owned())),
         false => Ok(roots),
     }
-}
-
-fn system_roots() -> Result<RootCertStore, IssuerError> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if roots.is_empty() { Err(IssuerError::NoSystemCa) } else { Ok(roots) }
 }
 
 #[cfg(test)]

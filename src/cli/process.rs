@@ -12,18 +12,21 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 
 use crate::audit::body::Budget;
-use crate::audit::record::Recorder;
+use crate::audit::record::{AuditSink, Backend, Encoding, Format, Recorder};
 use crate::audit::recording::BodySettings;
 use crate::authn::{
     Authenticator, ClientCa, ClientCaError, Oidc, RequestHeader, ServiceAccounts, TokenCache,
     TokenFile, TokenReview, Tokens, UserInfo,
 };
-use crate::config::{Authentication, Bodies, CertificateSource, Config, Serving};
+use crate::config::{
+    Audit, Authentication, BackendSettings, Bodies, CertificateSource, Config, Serving,
+    SinkSettings,
+};
 use crate::file_watch::{FileWatcher, POLL_INTERVAL};
 use crate::impersonation::Reviewer;
-use crate::metrics::{Metrics, Reloaded};
+use crate::metrics::{Metrics, Reloaded, SinkMetrics};
 use crate::pipeline::Proxy;
-use crate::policy::PolicyFile;
+use crate::policy::{PolicyFile, PolicyHandle};
 use crate::server::admin::{Admin, Check};
 use crate::server::certificates::ServingCertificate;
 use crate::server::shutdown::{Phase, Running, Shutdown};
@@ -61,12 +64,9 @@ impl Process {
         let (force_reload, forced) = watch::channel(());
         let follow = Follow { metrics: metrics.clone(), forced };
 
-        let (policy_file, warnings) = PolicyFile::open(&config.audit.policy_file)?;
-        for warning in warnings {
-            tracing::warn!("audit policy: {warning}");
-        }
-        let policy = policy_file.handle();
-        tokio::spawn(policy_file.watch(metrics.clone(), follow.forced.clone(), POLL_INTERVAL));
+        let sink_metrics: Vec<_> =
+            config.audit.sinks.iter().map(|sink| metrics.sink(&sink.name)).collect();
+        let policies = policies(&config.audit.sinks, &sink_metrics, &follow)?;
         let upstream = UpstreamConfig::resolve(
             config.upstream.kubeconfig.as_deref(),
             config.upstream.context.as_deref(),
@@ -81,25 +81,9 @@ impl Process {
             listener::bind(config.operation.admin_addr).await.context("--admin-bind-address")?;
         let (addr, admin_addr) = (listener.local_addr()?, admin_listener.local_addr()?);
 
-        let webhook = config.audit.webhook.map(|webhook| Webhook::start(webhook, metrics.clone()));
-        let webhook = webhook.transpose()?;
-        // Last of what can fail, so that a start that fails leaves no log file behind.
-        let sink = match config.audit.log {
-            Some(log) => Sink::open(log, metrics.clone())?,
-            None => Sink::discard(),
-        };
-        let sink = match observer {
-            Some(observer) => sink.with_observer(observer),
-            None => sink,
-        };
-        let Bodies { max_request, max_response, total, redaction, max_event } = config.audit.bodies;
-        let budget = Budget::new(total);
-        let bodies = BodySettings { max_request, max_response, budget, redaction, max_event };
-        let format = config.audit.format;
-        let recorder = Recorder { sink, webhook, format, metrics: metrics.clone(), bodies };
+        let recorder = recorder(config.audit, policies, sink_metrics, observer, metrics.clone())?;
         let proxy = Arc::new(Proxy {
             authenticator,
-            policy,
             recorder: Arc::new(recorder),
             trusted_proxies: config.authentication.trusted_proxies,
             identity: config.upstream.identity,
@@ -142,7 +126,7 @@ impl Process {
     pub fn reload(&self) {
         tracing::info!("reloading all files");
         self.force_reload.send_replace(());
-        self.proxy.recorder.sink.reopen();
+        self.proxy.recorder.sinks().iter().for_each(|sink| sink.backend.reopen());
     }
 
     /// Ends: takes nothing new, lets requests under way finish until `--shutdown-timeout` or
@@ -165,10 +149,8 @@ impl Process {
         if tokio::time::timeout(ENDING, self.all_ended()).await.is_err() {
             tracing::error!("requests did not end, their last events may be missing");
         }
-        self.proxy.recorder.sink.shutdown().await;
-        if let Some(webhook) = &self.proxy.recorder.webhook {
-            webhook.shutdown().await;
-        }
+        let sinks = self.proxy.recorder.sinks().iter();
+        futures_util::future::join_all(sinks.map(|sink| sink.backend.shutdown())).await;
         self.admin_shutdown.end();
         let _ = tokio::time::timeout(ENDING, self.admin_shutdown.all_ended()).await;
         tracing::info!("ended");
@@ -178,6 +160,73 @@ impl Process {
         self.shutdown.all_ended().await;
         self.proxy.upgraded_ended().await;
     }
+}
+
+/// Opens each policy file once and follows it; gives the policy of each sink.
+fn policies(
+    sinks: &[SinkSettings],
+    metrics: &[Arc<SinkMetrics>],
+    follow: &Follow,
+) -> anyhow::Result<Vec<PolicyHandle>> {
+    let mut open: Vec<(&Path, PolicyHandle)> = Vec::new();
+    for sink in sinks {
+        let path = sink.policy_file.as_path();
+        if open.iter().any(|(known, _)| *known == path) {
+            continue;
+        }
+        let (file, warnings) =
+            PolicyFile::open(path).map_err(|error| anyhow::Error::msg(sink.says(error)))?;
+        for warning in warnings {
+            tracing::warn!("audit policy: {warning}");
+        }
+        let of_it = sinks.iter().zip(metrics).filter(|(sink, _)| sink.policy_file == path);
+        let file = file.of_sinks(of_it.map(|(_, metrics)| metrics.clone()).collect());
+        open.push((path, file.handle()));
+        let forced = follow.forced.clone();
+        tokio::spawn(file.watch(follow.metrics.clone(), forced, POLL_INTERVAL));
+    }
+    let of = |sink: &SinkSettings| {
+        let known = open.iter().find(|(path, _)| *path == sink.policy_file);
+        known.expect("it was opened just now").1.clone()
+    };
+    Ok(sinks.iter().map(of).collect())
+}
+
+/// Opens all sinks: webhooks first, so that a start that fails leaves no log file behind. An
+/// `observer` gets the events of the first log.
+fn recorder(
+    audit: Audit,
+    policies: Vec<PolicyHandle>,
+    sink_metrics: Vec<Arc<SinkMetrics>>,
+    mut observer: Option<UnboundedSender<Vec<u8>>>,
+    metrics: Arc<Metrics>,
+) -> anyhow::Result<Recorder> {
+    let budget = Budget::new(audit.total_body_bytes);
+    let mut settings: Vec<_> = audit.sinks.into_iter().zip(policies).zip(sink_metrics).collect();
+    settings.sort_by_key(|((sink, _), _)| matches!(sink.backend, BackendSettings::Log { .. }));
+    let mut sinks = Vec::new();
+    for ((sink, policy), sink_metrics) in settings {
+        let (format, backend) = match &sink.backend {
+            BackendSettings::Log { config, format } => {
+                let log = Sink::open(config.clone(), sink_metrics);
+                let mut log = log.map_err(|error| anyhow::Error::msg(sink.says(error)))?;
+                if let Some(observer) = observer.take() {
+                    log = log.with_observer(observer);
+                }
+                (*format, Backend::Log(log))
+            }
+            BackendSettings::Webhook(config) => {
+                let webhook = Webhook::start(config.clone(), sink_metrics);
+                let webhook = webhook.map_err(|error| anyhow::Error::msg(sink.says(error)))?;
+                (Format::Json, Backend::Webhook(Box::new(webhook)))
+            }
+        };
+        let Bodies { max_request, max_response, redaction } = sink.bodies;
+        let bodies = BodySettings { max_request, max_response, budget: budget.clone(), redaction };
+        let encoding = Encoding { format, max_event: sink.max_event };
+        sinks.push(AuditSink { name: sink.name, backend, policy, bodies, encoding });
+    }
+    Ok(Recorder::new(sinks, metrics, audit.node_name))
 }
 
 /// What is needed to follow files.
@@ -295,17 +344,21 @@ fn serve_admin(
     metrics: Arc<Metrics>,
     running: Running,
 ) {
-    let (log, upstream, phase) = (proxy.clone(), proxy.upstream.clone(), shutdown.clone());
-    let checks = vec![
-        Check::new("audit-log", move || {
-            let state = log.recorder.sink.state();
+    let (upstream, phase) = (proxy.upstream.clone(), shutdown.clone());
+    let of_sink = |(index, sink): (usize, &AuditSink)| {
+        let recorder = proxy.recorder.clone();
+        Check::new(format!("audit-{}", sink.name), move || {
+            let state = recorder.sinks()[index].backend.state();
             async move {
                 match state {
                     SinkState::Ok => Ok(()),
                     SinkState::Failing(reason) => Err(reason),
                 }
             }
-        }),
+        })
+    };
+    let mut checks: Vec<_> = proxy.recorder.sinks().iter().enumerate().map(of_sink).collect();
+    checks.extend([
         Check::new("upstream", move || {
             let upstream = upstream.clone();
             async move { upstream.check().await.map_err(|error| error.to_string()) }
@@ -319,7 +372,7 @@ fn serve_admin(
                 }
             }
         }),
-    ];
+    ]);
     tokio::spawn(admin::serve(listener, Arc::new(Admin::new(metrics, checks)), running));
 }
 

@@ -13,12 +13,8 @@ pub struct Bodies {
     pub max_request: usize,
     /// `--audit-max-body-bytes`
     pub max_response: usize,
-    /// `--audit-total-body-bytes`
-    pub total: usize,
-    /// `--audit-redact`; `None` for none at all.
+    /// `--audit-redact`; `None` for none at all. The same where the rules are.
     pub redaction: Option<Arc<Redaction>>,
-    /// `--audit-log-truncate-max-event-size`, if truncating is enabled.
-    pub max_event: Option<usize>,
 }
 
 pub(super) fn bodies(flags: &ServeFlags) -> Result<Bodies, ConfigError> {
@@ -34,6 +30,15 @@ pub(super) fn bodies(flags: &ServeFlags) -> Result<Bodies, ConfigError> {
             Some(Arc::new(redaction))
         }
     };
+    Ok(Bodies {
+        max_request: flags.audit_max_request_body_bytes,
+        max_response: flags.audit_max_body_bytes,
+        redaction,
+    })
+}
+
+/// The longest event of a log, if truncating is enabled.
+pub(super) fn log_max_event(flags: &ServeFlags) -> Result<Option<usize>, ConfigError> {
     // As kube-apiserver, these are looked at even where truncating is off.
     let max_event = flags.audit_log_truncate_max_event_size;
     let Some(event_size) = usize::try_from(max_event).ok().filter(|size| *size > 0) else {
@@ -49,11 +54,5 @@ pub(super) fn bodies(flags: &ServeFlags) -> Result<Bodies, ConfigError> {
              {max_batch}, must be greater than max event size ({max_event})"
         )));
     }
-    Ok(Bodies {
-        max_request: flags.audit_max_request_body_bytes,
-        max_response: flags.audit_max_body_bytes,
-        total: flags.audit_total_body_bytes,
-        redaction,
-        max_event: flags.audit_log_truncate_enabled.then_some(event_size),
-    })
+    Ok(flags.audit_log_truncate_enabled.then_some(event_size))
 }

@@ -1,10 +1,29 @@
 use std::ffi::OsString;
 
 use super::*;
-use crate::sink::{LogPath, Mode, Rotation, SyncMode, Throttle};
+use crate::audit::record::Format;
+use crate::sink::{LogPath, Mode, Rotation, SinkConfig, SyncMode, Throttle};
+use crate::webhook::WebhookConfig;
 
 /// Enough for everything else to be looked at.
 const REQUIRED: [&str; 2] = ["--audit-policy-file=policy.yaml", "--audit-log-path=audit.log"];
+
+/// The log of a configuration that has one.
+fn log(config: &Config) -> (&SinkConfig, Format) {
+    let found = config.audit.sinks.iter().find_map(|sink| match &sink.backend {
+        BackendSettings::Log { config, format } => Some((config, *format)),
+        BackendSettings::Webhook(_) => None,
+    });
+    found.unwrap()
+}
+
+/// Its webhook, if it has one.
+fn webhook(audit: &Audit) -> Option<&WebhookConfig> {
+    audit.sinks.iter().find_map(|sink| match &sink.backend {
+        BackendSettings::Log { .. } => None,
+        BackendSettings::Webhook(webhook) => Some(webhook),
+    })
+}
 
 fn config(arguments: &[&str]) -> Result<Config, String> {
     let all: Vec<OsString> = REQUIRED.iter().chain(arguments).map(OsString::from).collect();
@@ -26,12 +45,12 @@ fn defaults_are_kube_apiservers() {
     assert!(config.authentication.anonymous);
     assert_eq!(config.authentication.trusted_proxies, TrustedProxies::Everyone);
     assert_eq!(config.upstream.identity, Identity::Impersonate);
-    assert_eq!(config.audit.policy_file, PathBuf::from("policy.yaml"));
-    assert_eq!(config.audit.log.as_ref().unwrap().path, LogPath::File("audit.log".into()));
-    assert_eq!(config.audit.log.as_ref().unwrap().mode, Mode::Blocking);
-    assert_eq!(config.audit.log.as_ref().unwrap().rotation, Rotation::default());
-    assert_eq!(config.audit.log.as_ref().unwrap().sync, SyncMode::Off);
-    assert_eq!(config.audit.format, Format::Json);
+    assert_eq!(config.audit.sinks[0].policy_file, PathBuf::from("policy.yaml"));
+    assert_eq!(log(&config).0.path, LogPath::File("audit.log".into()));
+    assert_eq!(log(&config).0.mode, Mode::Blocking);
+    assert_eq!(log(&config).0.rotation, Rotation::default());
+    assert_eq!(log(&config).0.sync, SyncMode::Off);
+    assert_eq!(log(&config).1, Format::Json);
     assert_eq!(config.operation.admin_addr, "127.0.0.1:8081".parse().unwrap());
     assert_eq!(config.operation.shutdown_timeout, Duration::from_secs(30));
     assert_eq!(config.operation.log_level, tracing::Level::INFO);
@@ -64,20 +83,20 @@ fn flags_become_settings() {
     let (certificate, key) = ("a.crt".into(), "a.key".into());
     assert_eq!(config.serving.certificate, CertificateSource::Files { certificate, key });
     assert_eq!(config.serving.tls.min_version, MinVersion::Tls13);
-    assert_eq!(config.serving.tls.cipher_suites.unwrap().len(), 2);
+    assert_eq!(config.serving.tls.cipher_suites.as_ref().unwrap().len(), 2);
     assert!(config.serving.tls.request_client_certificates);
     assert!(!config.authentication.anonymous);
-    assert_eq!(config.audit.log.as_ref().unwrap().path, LogPath::Stdout);
+    assert_eq!(log(&config).0.path, LogPath::Stdout);
     let mode = Mode::Batch {
         buffer_size: 10_000,
         max_size: 1,
         max_wait: Duration::from_millis(500),
         throttle: Some(Throttle { qps: 10.0, burst: 15 }),
     };
-    assert_eq!(config.audit.log.as_ref().unwrap().mode, mode);
-    assert_eq!(config.audit.log.as_ref().unwrap().rotation.max_size_mib, 0);
-    assert!(config.audit.log.as_ref().unwrap().rotation.compress);
-    assert_eq!(config.audit.log.as_ref().unwrap().sync, SyncMode::Interval(Duration::from_secs(1)));
+    assert_eq!(log(&config).0.mode, mode);
+    assert_eq!(log(&config).0.rotation.max_size_mib, 0);
+    assert!(log(&config).0.rotation.compress);
+    assert_eq!(log(&config).0.sync, SyncMode::Interval(Duration::from_secs(1)));
     assert_eq!(config.operation.log_level, tracing::Level::DEBUG);
 }
 
@@ -88,19 +107,21 @@ fn the_webhook_has_kube_apiservers_defaults_and_needs_no_log() {
         Config::new(file::parse(&all).unwrap().unwrap()).unwrap().audit
     };
     let audit = parse(&["--audit-policy-file=p.yaml", "--audit-webhook-config-file=w.conf"]);
-    assert!(audit.log.is_none());
-    let webhook = audit.webhook.unwrap();
+    let names: Vec<&str> = audit.sinks.iter().map(|sink| sink.name.as_str()).collect();
+    assert_eq!(names, ["webhook"]);
+    let its = webhook(&audit).unwrap();
     let mode = Mode::Batch {
         buffer_size: 10_000,
         max_size: 400,
         max_wait: Duration::from_secs(30),
         throttle: Some(Throttle { qps: 10.0, burst: 15 }),
     };
-    assert_eq!(webhook.mode, mode);
-    assert_eq!(webhook.initial_backoff, Duration::from_secs(10));
-    assert_eq!((webhook.max_event_size, webhook.compress, webhook.spool), (None, false, None));
+    assert_eq!(its.mode, mode);
+    assert_eq!(its.initial_backoff, Duration::from_secs(10));
+    assert_eq!((its.max_event_size, its.compress, &its.spool), (None, false, &None));
     // Nothing of it is looked at where there is no webhook.
-    assert!(config(&["--audit-webhook-batch-throttle-qps=-1"]).unwrap().audit.webhook.is_none());
+    let none = config(&["--audit-webhook-batch-throttle-qps=-1"]).unwrap();
+    assert!(webhook(&none.audit).is_none());
     let with = |arguments: &[&str]| {
         config(&[&["--audit-webhook-config-file=w.conf"], arguments].concat()).unwrap_err()
     };
@@ -200,7 +221,7 @@ fn what_makes_no_sense_is_refused_with_a_remedy() {
 #[test]
 fn batch_settings_do_not_matter_in_the_blocking_modes() {
     let arguments = ["--audit-log-mode=blocking-strict", "--audit-log-batch-buffer-size=-3"];
-    assert_eq!(config(&arguments).unwrap().audit.log.unwrap().mode, Mode::BlockingStrict);
+    assert_eq!(log(&config(&arguments).unwrap()).0.mode, Mode::BlockingStrict);
 }
 
 #[test]
@@ -322,4 +343,21 @@ fn oidc_flags_are_kube_apiservers() {
     let account =
         ["--service-account-key-file=k", "--service-account-issuer=https://login.example/realm"];
     assert!(oidc(&account).unwrap_err().contains("different issuers"));
+}
+
+#[test]
+fn the_flags_are_one_log_and_one_webhook_with_one_policy() {
+    let flags = ["--audit-webhook-config-file=w.conf", "--audit-node-name=cp-1"];
+    let audit = config(&flags).unwrap().audit;
+    let sinks: Vec<_> =
+        audit.sinks.iter().map(|s| (&*s.name, s.policy_file.to_str().unwrap())).collect();
+    assert_eq!(sinks, [("log", "policy.yaml"), ("webhook", "policy.yaml")]);
+    let redactions = audit.sinks.iter().map(|sink| sink.bodies.redaction.as_ref().unwrap());
+    let redactions: Vec<_> = redactions.map(std::sync::Arc::as_ptr).collect();
+    assert_eq!(redactions[0], redactions[1], "so that they share bodies");
+    assert_eq!(audit.node_name.as_deref(), Some("cp-1"));
+    for name in ["", "a b"] {
+        let error = config(&[&format!("--audit-node-name={name}")]).unwrap_err();
+        assert!(error.starts_with("--audit-node-name is no name"), "{error}");
+    }
 }

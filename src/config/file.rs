@@ -1,6 +1,7 @@
 //! The file of `--config`: flags in YAML.
 //!
 //! A key is a flag without its dashes; a value is what would stand behind it, or a list of such.
+//! Besides, there is `sinks`, a list of maps: [`sink_entry`].
 //! The file has no parser of its own: each entry becomes an argument of the one that the command
 //! line has, so that both take the same values and refuse them in the same words.
 
@@ -16,6 +17,7 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_yaml::{Location, Spanned};
 
 use super::flags::ServeFlags;
+use super::sink_entry::{self, SinkEntry, is_of_sinks};
 
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -68,10 +70,21 @@ pub fn parse(arguments: &[OsString]) -> Result<Result<ServeFlags, FileError>, cl
                 && matches.value_source(flag.get_id().as_str()) == Some(ValueSource::CommandLine)
         })
     };
-    let from_file = match arguments_of(path) {
-        Ok(entries) => entries,
+    let Arguments { flags: from_file, sinks } = match arguments_of(path) {
+        Ok(arguments) => arguments,
         Err(error) => return Ok(Err(error)),
     };
+    let given = command();
+    let given = given.get_arguments().filter_map(clap::Arg::get_long).filter(|key| is_given(key));
+    if let Some((_, at)) = &sinks
+        && let Some(flag) = given.into_iter().find(|flag| is_of_sinks(flag))
+    {
+        let message = format!(
+            "sinks and --{flag} both say where events go; say it in an entry of sinks instead of \
+             by the flag, or leave sinks out"
+        );
+        return Ok(Err(entry_error(path, *at, message)));
+    }
     let mut all: Vec<OsString> = from_file
         .into_iter()
         .filter(|(key, _)| !is_given(key))
@@ -79,16 +92,24 @@ pub fn parse(arguments: &[OsString]) -> Result<Result<ServeFlags, FileError>, cl
         .collect();
     all.extend(arguments.iter().cloned());
     let matches = command().try_get_matches_from(all)?;
-    ServeFlags::from_arg_matches(&matches).map(Ok)
+    let flags = ServeFlags::from_arg_matches(&matches)?;
+    Ok(Ok(ServeFlags { sinks: sinks.map(|(sinks, _)| sinks).unwrap_or_default(), ..flags }))
 }
 
 /// The flags as a command of their own, to which the first argument is an argument.
-fn command() -> Command {
+pub(super) fn command() -> Command {
     ServeFlags::augment_args(Command::new("kube-audit-proxy serve")).no_binary_name(true)
 }
 
-/// The entries of the file as keys and arguments, each one that `serve` takes.
-fn arguments_of(path: &Path) -> Result<Vec<(String, OsString)>, FileError> {
+/// What a file says.
+struct Arguments {
+    /// Keys and arguments, each one that `serve` takes.
+    flags: Vec<(String, OsString)>,
+    /// `sinks`, and where.
+    sinks: Option<(Vec<SinkEntry>, Location)>,
+}
+
+fn arguments_of(path: &Path) -> Result<Arguments, FileError> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| FileError::Read { path: path.to_owned(), source })?;
     let entries = match serde_yaml::from_str::<Option<Entries>>(&text) {
@@ -97,40 +118,64 @@ fn arguments_of(path: &Path) -> Result<Vec<(String, OsString)>, FileError> {
             return Err(FileError::Yaml { path: path.to_owned(), message: error.to_string() });
         }
     };
-    let mut arguments = Vec::new();
+    let mut arguments = Arguments { flags: Vec::new(), sinks: None };
+    let mut of_sinks = None;
     for (key, value) in entries.0 {
-        for (value, at) in value.value.texts(value.referenced) {
-            let argument = OsString::from(format!("--{}={value}", key.value));
-            check(&key, at, &argument).map_err(|(at, message)| FileError::Entry {
-                path: path.to_owned(),
-                line: at.line(),
-                column: at.column(),
-                message,
-            })?;
-            arguments.push((key.value.clone(), argument));
+        if key.value == "sinks" {
+            let sinks = sink_entry::parse(path, value.value, value.referenced)?;
+            arguments.sinks = Some((sinks, key.referenced));
+            continue;
+        }
+        let wrong = |(at, message)| entry_error(path, at, message);
+        let texts = value.value.texts(value.referenced).map_err(|at| {
+            wrong((at, format!("{} takes a value or a list of values, and no map", key.value)))
+        })?;
+        for (text, at) in texts {
+            let argument = OsString::from(format!("--{}={text}", key.value));
+            check(&key.value, key.referenced, at, &argument).map_err(wrong)?;
+            arguments.flags.push((key.value.clone(), argument));
+        }
+        if is_of_sinks(&key.value) {
+            of_sinks.get_or_insert((key.value.clone(), key.referenced));
         }
     }
-    Ok(arguments)
+    match (of_sinks, &arguments.sinks) {
+        (Some((key, at)), Some(_)) => {
+            let message = format!(
+                "{key} and sinks both say where events go; move it into the entries of sinks, or \
+                 leave sinks out"
+            );
+            Err(entry_error(path, at, message))
+        }
+        _ => Ok(arguments),
+    }
 }
 
-/// Whether `argument`, made of `key` and a value at `at`, is one that `serve` takes.
-fn check(key: &Spanned<String>, at: Location, argument: &OsStr) -> Result<(), (Location, String)> {
-    let name = &key.value;
+fn entry_error(path: &Path, at: Location, message: String) -> FileError {
+    FileError::Entry { path: path.to_owned(), line: at.line(), column: at.column(), message }
+}
+
+/// Whether `argument`, made of the flag `name` that is at `key` and a value at `at`, is one that
+/// `serve` takes.
+pub(super) fn check(
+    name: &str,
+    key: Location,
+    at: Location,
+    argument: &OsStr,
+) -> Result<(), (Location, String)> {
     if name == "config" {
-        return Err((key.referenced, "a configuration file cannot name another".to_owned()));
+        return Err((key, "a configuration file cannot name another".to_owned()));
     }
     let known = command().get_arguments().any(|flag| flag.get_long() == Some(name));
     let Err(error) = command().try_get_matches_from([argument]) else {
         return Ok(());
     };
     if !known || error.kind() == ErrorKind::UnknownArgument {
-        let nearest = match error.get(ContextKind::SuggestedArg) {
-            Some(ContextValue::String(flag)) => {
-                format!("did you mean {:?}?", flag.trim_start_matches('-'))
-            }
-            _ => "keys are the flags of serve without their dashes".to_owned(),
+        let nearest = match nearest_flag(argument) {
+            Some(flag) => format!("did you mean {flag:?}?"),
+            None => "keys are the flags of serve without their dashes".to_owned(),
         };
-        return Err((key.referenced, format!("there is no {name:?}; {nearest}")));
+        return Err((key, format!("there is no {name:?}; {nearest}")));
     }
     let message = error.to_string();
     let message = message.strip_prefix("error: ").unwrap_or(&message);
@@ -138,21 +183,39 @@ fn check(key: &Spanned<String>, at: Location, argument: &OsStr) -> Result<(), (L
     Err((at, message.split_whitespace().collect::<Vec<_>>().join(" ")))
 }
 
-#[derive(Default)]
-struct Entries(Vec<(Spanned<String>, Spanned<Value>)>);
+/// The flag that an unknown one is like.
+pub(super) fn nearest_flag(argument: &OsStr) -> Option<String> {
+    let error = command().try_get_matches_from([argument]).err()?;
+    match error.get(ContextKind::SuggestedArg) {
+        Some(ContextValue::String(flag)) => Some(flag.trim_start_matches('-').to_owned()),
+        _ => None,
+    }
+}
 
-enum Value {
+/// Keys and values, in order.
+#[derive(Default)]
+pub(super) struct Entries(pub(super) Vec<(Spanned<String>, Spanned<Value>)>);
+
+/// What a key can have.
+pub(super) enum Value {
     One(String),
     Many(Vec<Spanned<Value>>),
+    Map(Entries),
 }
 
 impl Value {
     /// The single values, each with its place.
-    fn texts(self, at: Location) -> Vec<(String, Location)> {
+    ///
+    /// # Errors
+    /// Where there is a map.
+    pub(super) fn texts(&self, at: Location) -> Result<Vec<(String, Location)>, Location> {
         match self {
-            Value::One(text) => vec![(text, at)],
+            Value::One(text) => Ok(vec![(text.clone(), at)]),
+            Value::Map(_) => Err(at),
             Value::Many(values) => {
-                values.into_iter().flat_map(|value| value.value.texts(value.referenced)).collect()
+                let texts: Result<Vec<_>, _> =
+                    values.iter().map(|value| value.value.texts(value.referenced)).collect();
+                Ok(texts?.concat())
             }
         }
     }
@@ -170,16 +233,20 @@ impl<'de> Deserialize<'de> for Entries {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    entries.push(entry);
-                }
-                Ok(Entries(entries))
+                entries(&mut map)
             }
         }
 
         deserializer.deserialize_map(Map)
     }
+}
+
+fn entries<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Entries, A::Error> {
+    let mut entries = Vec::new();
+    while let Some(entry) = map.next_entry()? {
+        entries.push(entry);
+    }
+    Ok(Entries(entries))
 }
 
 impl<'de> Deserialize<'de> for Value {
@@ -219,6 +286,10 @@ impl<'de> Deserialize<'de> for Value {
                     values.push(value);
                 }
                 Ok(Value::Many(values))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+                entries(&mut map).map(Value::Map)
             }
         }
 

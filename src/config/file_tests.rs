@@ -76,7 +76,10 @@ fn errors_name_line_column_and_remedy() {
         ),
         ("shutdown-timeout: 30\n", "config.yaml:1:19: invalid value '30' for '--shutdown-timeout"),
         ("kubeconfig:\n", "config.yaml: "),
-        ("kubeconfig: {a: b}\n", "config.yaml: "),
+        (
+            "kubeconfig: {a: b}\n",
+            "config.yaml:1:13: kubeconfig takes a value or a list of values, and no map",
+        ),
         ("- secure-port\n", "config.yaml: "),
         ("secure-port: 1\nsecure-port: 2\n", "config.yaml: "),
         ("a: [\n", "config.yaml: "),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum};
 
+use super::sink_entry::SinkEntry;
 use crate::request::duration;
 use crate::request::source::Cidr;
 
@@ -210,6 +211,9 @@ pub struct ServeFlags {
     /// Memory for all bodies that are being recorded; when it is spent, they are cut
     #[arg(long, value_name = "BYTES", default_value_t = 134_217_728, help_heading = BODIES)]
     pub audit_total_body_bytes: usize,
+    /// Name of this proxy or its node, noted in each event as the annotation kube-audit-proxy/node
+    #[arg(long, value_name = "NAME", help_heading = POLICY)]
+    pub audit_node_name: Option<String>,
     /// Values to redact besides those of Secrets and tokens, as GROUP/RESOURCE:PATH,
     /// comma-separated, such as core/configmaps:data.password; none redacts nothing, as
     /// kube-apiserver
@@ -396,9 +400,13 @@ pub struct ServeFlags {
     #[arg(allow_negative_numbers = true)]
     pub audit_webhook_spool_max_size: i64,
 
-    /// A YAML file whose keys are these flags without their dashes; flags given here win over it
+    /// A YAML file whose keys are these flags without their dashes; flags given here win over it.
+    /// Its list sinks says where events go instead of --audit-log-* and --audit-webhook-*
     #[arg(long, value_name = "FILE", help_heading = OPERATION)]
     pub config: Option<PathBuf>,
+    /// `sinks` of that file.
+    #[arg(skip)]
+    pub sinks: Vec<SinkEntry>,
     /// Whether events that are too long lose their bodies, the larger one first
     #[arg(
         long,

@@ -7,6 +7,8 @@ mod authentication;
 mod bodies;
 pub mod file;
 pub mod flags;
+mod sink_entry;
+mod sink_list;
 mod sinks;
 
 use std::net::SocketAddr;
@@ -16,17 +18,17 @@ use std::time::Duration;
 use rustls::SupportedCipherSuite;
 
 pub use self::bodies::Bodies;
-use self::flags::{AuditLogFormat, Constrained, TlsMinVersion, UpstreamIdentity};
+use self::flags::Constrained;
 pub use self::flags::{LogFormat, ServeFlags};
-use crate::audit::record::Format;
+use self::flags::{TlsMinVersion, UpstreamIdentity};
+pub use self::sink_entry::{SinkEntry, SinkType};
+pub use self::sink_list::{BackendSettings, SinkSettings};
 use crate::authn::{OidcSettings, RequestHeaderNames, TokenReviewSettings};
 use crate::impersonation::{ConstrainedImpersonation, Rules};
 use crate::request::source::TrustedProxies;
 use crate::server::tls::{self, MinVersion, TlsOptions};
-use crate::sink::SinkConfig;
 use crate::upstream::UpstreamFlags;
 use crate::upstream::identity::{Identity, OriginalUserExtra};
-use crate::webhook::WebhookConfig;
 
 /// Everything that `serve` needs to know.
 #[derive(Debug, Clone)]
@@ -133,16 +135,12 @@ pub struct Upstream {
 /// What is recorded, and where.
 #[derive(Debug, Clone)]
 pub struct Audit {
-    /// `--audit-policy-file`
-    pub policy_file: PathBuf,
-    /// `--audit-log-path` and what belongs to it; None where there is only a webhook.
-    pub log: Option<SinkConfig>,
-    /// `--audit-webhook-config-file` and what belongs to it.
-    pub webhook: Option<WebhookConfig>,
-    /// `--audit-log-format`
-    pub format: Format,
-    /// Which bodies are recorded, and how much of them.
-    pub bodies: Bodies,
+    /// Where; one or more, each with a policy.
+    pub sinks: Vec<SinkSettings>,
+    /// `--audit-total-body-bytes`
+    pub total_body_bytes: usize,
+    /// `--audit-node-name`
+    pub node_name: Option<String>,
 }
 
 /// The running of the process.
@@ -280,28 +278,20 @@ fn upstream(flags: &ServeFlags) -> Result<Upstream, ConfigError> {
     })
 }
 
-// kube-apiserver runs without a policy or without a log, and records nothing then. A proxy that
-// is there to record must not.
 fn audit(flags: &ServeFlags) -> Result<Audit, ConfigError> {
-    let Some(policy_file) = flags.audit_policy_file.clone() else {
-        return fail(
-            "--audit-policy-file is missing: it says what is recorded; \
-             config/policy-recommended.yaml is a good one to begin with",
-        );
+    let node_name = flags.audit_node_name.clone();
+    let is_name = |name: &String| {
+        let printable = |c: char| c.is_ascii_graphic();
+        !name.is_empty() && name.len() <= 253 && name.chars().all(printable)
     };
-    let webhook = sinks::webhook(flags)?;
-    let log = sinks::log(flags)?;
-    if log.is_none() && webhook.is_none() {
+    if node_name.as_ref().is_some_and(|name| !is_name(name)) {
         return fail(
-            "--audit-log-path is missing: it says where events are written; give a file, or \
-             - for standard output, or a receiver with --audit-webhook-config-file",
+            "--audit-node-name is no name: give 1 to 253 characters without blanks, such as the \
+             node's; is $(NODE_NAME) set?",
         );
     }
-    let format = match flags.audit_log_format {
-        AuditLogFormat::Json => Format::Json,
-        AuditLogFormat::Legacy => Format::Legacy,
-    };
-    Ok(Audit { policy_file, log, webhook, format, bodies: bodies::bodies(flags)? })
+    let total_body_bytes = flags.audit_total_body_bytes;
+    Ok(Audit { sinks: sink_list::sinks(flags)?, total_body_bytes, node_name })
 }
 
 fn fail<T>(message: &str) -> Result<T, ConfigError> {

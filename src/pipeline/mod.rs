@@ -34,9 +34,8 @@ use crate::audit::record::{Record, Recorder, RequestFacts};
 use crate::audit::response::wants_pretty;
 use crate::audit::timestamp::Timestamp;
 use crate::authn::{self, Authenticated, AuthenticationError, Authenticator, ClientCertificates};
-use crate::body::{RequestBody, Tap};
+use crate::body::RequestBody;
 use crate::impersonation::{self, RequestAttributes, Reviewer, Rules};
-use crate::policy::PolicyHandle;
 use crate::request::accept;
 use crate::request::headers::{self, AUDIT_ID};
 use crate::request::source::TrustedProxies;
@@ -52,9 +51,7 @@ const AUDIT_ID_ANSWER: HeaderName = AUDIT_ID;
 pub struct Proxy {
     /// Who is calling.
     pub authenticator: Authenticator,
-    /// How much to record.
-    pub policy: PolicyHandle,
-    /// Where events go.
+    /// How much to record, and where events go.
     pub recorder: Arc<Recorder>,
     /// Whose `X-Forwarded-For` is believed.
     pub trusted_proxies: TrustedProxies,
@@ -182,11 +179,9 @@ async fn admit(
     facts: RequestFacts,
     unresolved: Option<InfoError>,
 ) -> Result<(Record, Authenticated), Response<ResponseBody>> {
-    let policy = proxy.policy.current();
     let begin = |facts: RequestFacts, user: Option<&Authenticated>| {
         let user = user.map(|caller| caller.user.clone());
-        let decision = policy.evaluate(user.as_deref(), &facts.info);
-        Record::begin(proxy.recorder.clone(), facts, user, decision)
+        Record::begin(proxy.recorder.clone(), facts, user)
     };
     if let Some(status) = bad_timeout(&facts) {
         let shown = shown(&facts, &status, || status.message.clone());
@@ -213,11 +208,8 @@ async fn admit(
     if let Some(annotations) = &caller.annotations {
         record.annotate_all(annotations);
     }
-    let writable = match record.received() {
-        Some(ack) => stored(&record, Some(ack)).await.is_ok(),
-        None => !record.is_unwritable(),
-    };
-    if !writable {
+    let received = record.received();
+    if stored(&record, received).await.is_err() || !record.is_writable().await {
         return Err(rejected(record));
     }
     match unresolved {
@@ -334,7 +326,7 @@ async fn outgoing(
     let body = if body.is_end_stream() {
         RequestBody::EMPTY
     } else {
-        let tap = record.tap_request(&headers).map(|tap| Box::new(tap) as Box<dyn Tap>);
+        let tap = record.tap_request(&headers);
         RequestBody::Client { body, tap }
     };
     let mut request = Request::new(body);

@@ -13,8 +13,7 @@ use http_body_util::BodyExt;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::{NotStored, stored, unrecorded, waited};
-use crate::audit::body::Capture;
-use crate::audit::record::Record;
+use crate::audit::record::{Record, ResponseCaptures};
 use crate::audit::response::StatusTap;
 use crate::body::BodyError;
 use crate::request::headers;
@@ -44,7 +43,7 @@ struct Relayed {
     /// Bytes still to come, where the answer says how many.
     remaining: Option<u64>,
     tap: Option<StatusTap>,
-    capture: Option<Capture>,
+    capture: Option<ResponseCaptures>,
     code: u16,
     /// An answer whose end is not recorded has no end.
     strict: bool,
@@ -88,7 +87,7 @@ pub async fn relay(
                 capture.take().filter(|_| status.as_ref().is_some_and(|s| s.recorded))
             {
                 ahead.iter().filter_map(Frame::data_ref).for_each(|data| capture.push(data));
-                record.response_captured(capture.finish(true));
+                record.response_captured(capture, true);
             }
         }
         tap = None;
@@ -277,7 +276,7 @@ impl Relayed {
             // Of errors only a Status is recorded, as by the API server.
             let capture = self.capture.take().filter(|_| self.code < 400 || is_status);
             if let Some(capture) = capture {
-                record.response_captured(capture.finish(all));
+                record.response_captured(capture, all);
             }
         }
         record.complete()

@@ -15,7 +15,7 @@ use super::load::{self, LoadError, Loaded};
 use super::matcher::Policy;
 use super::problem::Problem;
 use crate::file_watch::FileWatcher;
-use crate::metrics::{Metrics, Reloaded};
+use crate::metrics::{Metrics, Reloaded, SinkMetrics};
 
 /// How often, within one poll, a file that is being written is waited for.
 const SETTLE_STEPS: u32 = 10;
@@ -48,6 +48,11 @@ impl PolicyHandle {
         self.0.policy.load()
     }
 
+    /// Whether both are of one file.
+    pub fn is_same(&self, other: &PolicyHandle) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// How many policies have been in force since the start, this one included.
     pub fn generation(&self) -> u64 {
         self.0.generation.load(Ordering::Relaxed)
@@ -66,6 +71,8 @@ pub struct PolicyFile {
     path: PathBuf,
     files: FileWatcher,
     handle: PolicyHandle,
+    /// Those of the sinks that it is the policy of.
+    sinks: Vec<Arc<SinkMetrics>>,
     /// What the policy in force was read from.
     in_force: Vec<u8>,
     /// What is known to be wrong with the file now, so that it is told once.
@@ -95,11 +102,24 @@ impl PolicyFile {
             path: path.to_owned(),
             files,
             handle: PolicyHandle::new(policy),
+            sinks: Vec::new(),
             in_force,
             refused: None,
             again: true,
         };
         Ok((file, warnings))
+    }
+
+    /// Says to whose metrics it belongs.
+    #[must_use]
+    pub fn of_sinks(self, sinks: Vec<Arc<SinkMetrics>>) -> PolicyFile {
+        let file = PolicyFile { sinks, ..self };
+        file.tell_generation(file.handle.generation());
+        file
+    }
+
+    fn tell_generation(&self, generation: u64) {
+        self.sinks.iter().for_each(|sink| sink.policy_generation.set(generation as i64));
     }
 
     /// The policy in force, now and after each reload.
@@ -116,7 +136,6 @@ impl PolicyFile {
         mut forced: watch::Receiver<()>,
         interval: Duration,
     ) {
-        metrics.policy_generation.set(self.handle.generation() as i64);
         let mut can_be_forced = true;
         loop {
             let is_forced = tokio::select! {
@@ -168,7 +187,7 @@ impl PolicyFile {
                 let generation = self.handle.replace(policy);
                 (self.in_force, self.refused) = (content, None);
                 metrics.reloaded(Reloaded::Policy, true);
-                metrics.policy_generation.set(generation as i64);
+                self.tell_generation(generation);
                 for warning in warnings {
                     tracing::warn!("audit policy: {warning}");
                 }
@@ -192,6 +211,7 @@ impl PolicyFile {
             return;
         }
         metrics.reloaded(Reloaded::Policy, false);
+        self.sinks.iter().for_each(|sink| sink.policy_failures.increment());
         let generation = self.handle.generation();
         if let Refused::Unreadable(_) = refused {
             tracing::warn!(

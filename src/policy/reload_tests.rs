@@ -150,16 +150,19 @@ async fn until(condition: impl Fn() -> bool) {
 async fn watching_polls_and_can_be_forced() {
     let dir = TestDir::new();
     let path = dir.write("policy.yaml", &policy(1));
-    let (file, _) = PolicyFile::open(&path).unwrap();
-    let handle = file.handle();
     let metrics = Arc::new(Metrics::default());
+    let sink = metrics.sink("log");
+    let (file, _) = PolicyFile::open(&path).unwrap();
+    let file = file.of_sinks(vec![sink.clone()]);
+    assert_eq!(sink.policy_generation.value(), 1);
+    let handle = file.handle();
     let (force, forced) = watch::channel(());
     let watching = tokio::spawn(file.watch(metrics.clone(), forced, Duration::from_millis(10)));
 
     dir.write("policy.yaml", &policy(2));
     until(|| handle.generation() == 2).await;
     assert_eq!(handle.current().rule_count(), 2);
-    until(|| metrics.policy_generation.value() == 2).await;
+    until(|| sink.policy_generation.value() == 2).await;
 
     force.send(()).unwrap();
     until(|| handle.generation() == 3).await;

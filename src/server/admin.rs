@@ -31,7 +31,7 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A part of the process without which no requests should be sent to it.
 pub struct Check {
-    name: &'static str,
+    name: String,
     check: Box<dyn Fn() -> Checked + Send + Sync>,
 }
 
@@ -40,11 +40,11 @@ pub type Checked = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 
 impl Check {
     /// A check that `/readyz` shows as `name`. Its error is shown to whoever asks.
-    pub fn new<F>(name: &'static str, check: impl Fn() -> F + Send + Sync + 'static) -> Check
+    pub fn new<F>(name: impl Into<String>, check: impl Fn() -> F + Send + Sync + 'static) -> Check
     where
         F: Future<Output = Result<(), String>> + Send + 'static,
     {
-        Check { name, check: Box::new(move || Box::pin(check())) }
+        Check { name: name.into(), check: Box::new(move || Box::pin(check())) }
     }
 }
 

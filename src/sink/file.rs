@@ -13,10 +13,11 @@ use rustix::io::Errno;
 use super::clock::Clock;
 use super::config::Rotation;
 use super::error::SinkError;
+use super::line::Line;
 use super::open_file::{OpenFile, mend};
 use super::output::{Output, Unsynced, Written, append};
 use super::rotate::Rotator;
-use crate::metrics::Metrics;
+use crate::metrics::SinkMetrics;
 
 /// What must be free on the disk before a log that could not be written is one again, in bytes.
 const ROOM: u64 = 64 << 10;
@@ -47,7 +48,7 @@ impl LogFile {
         path: &Path,
         rotation: Rotation,
         clock: Clock,
-        metrics: Arc<Metrics>,
+        metrics: Arc<SinkMetrics>,
     ) -> Result<LogFile, SinkError> {
         if path.file_name().is_none() || path.is_dir() {
             return Err(SinkError::NotAFile(path.to_owned()));
@@ -102,7 +103,7 @@ impl LogFile {
     }
 
     /// How many of the lines go into this file: none if it must be rotated first.
-    fn fitting(&self, lines: &[Vec<u8>]) -> usize {
+    fn fitting(&self, lines: &[Line]) -> usize {
         let Some(limit) = self.rotator.as_ref().and_then(Rotator::limit) else {
             return lines.len();
         };
@@ -125,7 +126,7 @@ impl LogFile {
 
     /// Makes room for the first line, if the file really has none: see what is at the path now
     /// before it is moved away, for it may be somebody else's, or have been cut.
-    fn make_room(&mut self, lines: &[Vec<u8>]) {
+    fn make_room(&mut self, lines: &[Line]) {
         if self.check().is_ok() && self.fitting(lines) == 0 {
             self.rotate();
         }
@@ -218,7 +219,7 @@ impl LogFile {
 }
 
 impl Output for LogFile {
-    fn write(&mut self, lines: &[Vec<u8>]) -> Written {
+    fn write(&mut self, lines: &[Line]) -> Written {
         let mut fitting = self.fitting(lines);
         if fitting == 0 {
             self.make_room(lines);

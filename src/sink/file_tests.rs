@@ -11,7 +11,7 @@ pub(in crate::sink) fn limited(
     path: &Path,
     bytes: u64,
     clock: Clock,
-    metrics: Arc<Metrics>,
+    metrics: Arc<SinkMetrics>,
 ) -> LogFile {
     let rotation = Rotation { max_size_mib: 1, ..Rotation::NEVER };
     let mut log = LogFile::open(path, rotation, clock, metrics).unwrap();
@@ -28,14 +28,14 @@ fn frozen() -> Clock {
 }
 
 /// A line of so many bytes.
-fn line(length: usize) -> Vec<u8> {
+fn line(length: usize) -> Line {
     let mut line = vec![b'x'; length - 1];
     line.push(b'\n');
-    line
+    line.into()
 }
 
 /// Writes the lines as the writer does; gives the errors.
-fn write_all(log: &mut LogFile, lines: &[Vec<u8>]) -> Vec<io::Error> {
+fn write_all(log: &mut LogFile, lines: &[Line]) -> Vec<io::Error> {
     let mut errors = Vec::new();
     let mut next = 0;
     while next < lines.len() {
@@ -48,7 +48,7 @@ fn write_all(log: &mut LogFile, lines: &[Vec<u8>]) -> Vec<io::Error> {
 }
 
 fn put(log: &mut LogFile, text: &str) {
-    assert!(write_all(log, &[text.as_bytes().to_vec()]).is_empty());
+    assert!(write_all(log, &[text.as_bytes().to_vec().into()]).is_empty());
 }
 
 fn sizes(folder: &TestFolder) -> Vec<u64> {
@@ -116,9 +116,9 @@ fn the_first_write_rotates_at_the_limit_and_later_ones_above_it() {
             let folder = TestFolder::new();
             let path = folder.join("audit.log");
             if old > 0 {
-                fs::write(&path, line(old)).unwrap();
+                fs::write(&path, &*line(old)).unwrap();
             }
-            let metrics = Arc::new(Metrics::default());
+            let metrics = Arc::new(SinkMetrics::default());
             let mut log = limited(&path, 1000, frozen(), metrics.clone());
             if together {
                 assert!(write_all(&mut log, &[line(first), line(next)]).is_empty());
@@ -136,14 +136,15 @@ fn the_first_write_rotates_at_the_limit_and_later_ones_above_it() {
 fn rotations_within_a_millisecond_overwrite_nothing() {
     let folder = TestFolder::new();
     let mut log = limited(&folder.join("audit.log"), 10, frozen(), Arc::default());
-    let lines: Vec<_> = (0..50).map(|index| format!("line {index:02}\n").into_bytes()).collect();
+    let lines: Vec<_> =
+        (0..50).map(|index| format!("line {index:02}\n").into_bytes().into()).collect();
     assert!(write_all(&mut log, &lines).is_empty());
     let names = folder.names();
     assert_eq!(names.len(), 50);
     assert_eq!(names[0], "audit-2026-11-23T04-42-40.000.log");
     assert_eq!(names[48], "audit-2026-11-23T04-42-40.048.log");
     let all: String = names.iter().map(|name| folder.read(name)).collect();
-    assert_eq!(all.as_bytes(), lines.concat());
+    assert_eq!(all.as_bytes(), lines.iter().map(|line| &**line).collect::<Vec<_>>().concat());
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::metrics::{Metrics, Plugin};
+use crate::metrics::{Plugin, SinkMetrics};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -12,7 +12,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Losses {
     plugin: Plugin,
-    metrics: Arc<Metrics>,
+    metrics: Arc<SinkMetrics>,
     untold: Mutex<Untold>,
 }
 
@@ -25,7 +25,7 @@ struct Untold {
 }
 
 impl Losses {
-    pub(crate) fn new(plugin: Plugin, metrics: Arc<Metrics>) -> Losses {
+    pub(crate) fn new(plugin: Plugin, metrics: Arc<SinkMetrics>) -> Losses {
         Losses { plugin, metrics, untold: Mutex::default() }
     }
 
@@ -55,12 +55,7 @@ impl Losses {
         if untold.events == 0 || !due {
             return;
         }
-        let plugin = match self.plugin {
-            Plugin::Log => "log",
-            Plugin::Buffered => "buffered",
-            Plugin::Truncate => "truncate",
-            Plugin::Webhook => "webhook",
-        };
+        let plugin = self.plugin.as_str();
         // kube-apiserver's words. It goes on with the events themselves: we do not, because who
         // reads our log is not always who may read the audit log.
         tracing::error!(

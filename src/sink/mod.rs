@@ -15,6 +15,7 @@ mod clock;
 mod config;
 mod error;
 mod file;
+mod line;
 mod losses;
 mod open_file;
 mod output;
@@ -33,6 +34,7 @@ use tokio::sync::watch;
 
 pub use self::config::{LogPath, Mode, Rotation, SinkConfig, SyncMode, Throttle};
 pub use self::error::{SinkError, WriteError};
+pub use self::line::Line;
 pub use self::queue::Ack;
 pub use self::writer::SinkState;
 
@@ -45,7 +47,7 @@ use self::file::LogFile;
 use self::output::{Output, Stdout};
 use self::queue::{Pushed, Queue};
 use self::writer::Writer;
-use crate::metrics::{Metrics, Plugin};
+use crate::metrics::{Plugin, SinkMetrics};
 
 /// Takes encoded events. Clones share one log.
 #[derive(Debug, Clone)]
@@ -59,7 +61,7 @@ pub struct Sink {
 struct Log {
     queue: Arc<Queue>,
     mode: Mode,
-    metrics: Arc<Metrics>,
+    metrics: Arc<SinkMetrics>,
     /// Events that did not get into the queue.
     refused: Arc<Losses>,
     writer: Arc<Writer>,
@@ -74,7 +76,7 @@ impl Sink {
     ///
     /// # Errors
     /// The log cannot be opened, or a batch setting is out of range.
-    pub fn open(config: SinkConfig, metrics: Arc<Metrics>) -> Result<Sink, SinkError> {
+    pub fn open(config: SinkConfig, metrics: Arc<SinkMetrics>) -> Result<Sink, SinkError> {
         validate(&config.mode)?;
         let output: Box<dyn Output> = match &config.path {
             LogPath::Stdout => Box::new(Stdout::open()?),
@@ -103,14 +105,9 @@ impl Sink {
         Sink { observer: Some(observer), ..self }
     }
 
-    /// Whether anybody gets the events. If not, they need not be encoded.
-    pub fn is_enabled(&self) -> bool {
-        self.log.is_some() || self.observer.is_some()
-    }
-
-    /// Whether there is a log, where events are counted.
-    pub fn has_log(&self) -> bool {
-        self.log.is_some()
+    /// Whether requests wait for their events to be written.
+    pub fn is_awaited(&self) -> bool {
+        self.log.as_ref().is_some_and(|log| !matches!(log.mode, Mode::Batch { .. }))
     }
 
     /// Whether a request must be refused when its first event cannot be written.
@@ -122,10 +119,11 @@ impl Sink {
     /// submitter, and needs no runtime; in the blocking modes it may do the write. In batch mode the [`Ack`] is ready at once, and an event that finds the queue
     /// full is lost, counted and logged, but `Ok`. In the blocking modes it is ready when the write
     /// has returned; no event is refused, since each request in flight has but a few.
-    pub fn submit(&self, line: Vec<u8>) -> Ack {
+    pub fn submit(&self, line: impl Into<Line>) -> Ack {
+        let line = line.into();
         debug_assert!(line.ends_with(b"\n"), "a line ends with a newline");
         if let Some(observer) = &self.observer {
-            let _ = observer.send(line.clone());
+            let _ = observer.send(line.to_vec());
         }
         let Some(log) = &self.log else {
             return Ack::ready(Ok(()));
@@ -191,7 +189,7 @@ impl Sink {
         name: &str,
         mode: Mode,
         sync: SyncMode,
-        metrics: Arc<Metrics>,
+        metrics: Arc<SinkMetrics>,
     ) -> Result<Sink, SinkError> {
         let (capacity, refused) = match mode {
             Mode::Batch { buffer_size, .. } => (Some(buffer_size), Plugin::Buffered),

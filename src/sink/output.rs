@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::SinkError;
+use super::line::Line;
 
 /// Where lines end up.
 pub(super) trait Output: Send {
     /// Writes some of the lines, in order, and at least tries the first.
-    fn write(&mut self, lines: &[Vec<u8>]) -> Written;
+    fn write(&mut self, lines: &[Line]) -> Written;
 
     /// Whether a write mostly takes but microseconds, so that threads which have better to do may
     /// write.
@@ -102,7 +103,7 @@ impl Stdout {
 }
 
 impl Output for Stdout {
-    fn write(&mut self, lines: &[Vec<u8>]) -> Written {
+    fn write(&mut self, lines: &[Line]) -> Written {
         let appended = append(&mut self.file, lines, self.torn);
         self.torn = appended.torn;
         Written { whole: appended.whole, error: appended.error }
@@ -126,7 +127,7 @@ pub(super) struct Appended {
 
 /// Writes the lines with as few system calls as the system lets us. If the output ends within a
 /// line (`torn`), that line is ended first, so that it spoils none of ours.
-pub(super) fn append(output: &mut impl Write, lines: &[Vec<u8>], torn: bool) -> Appended {
+pub(super) fn append(output: &mut impl Write, lines: &[Line], torn: bool) -> Appended {
     let (bytes, error) = match lines {
         [line] if !torn => write_all(output, &mut [IoSlice::new(line)]),
         _ => {

@@ -44,8 +44,8 @@ impl Write for Fake {
     }
 }
 
-fn lines() -> Vec<Vec<u8>> {
-    vec![b"one\n".to_vec(), b"three\n".to_vec(), b"seven\n".to_vec()]
+fn lines() -> Vec<Line> {
+    ["one\n", "three\n", "seven\n"].map(|line| line.as_bytes().to_vec().into()).into()
 }
 
 const ALL: &[u8] = b"one\nthree\nseven\n";

@@ -12,7 +12,8 @@ use tokio::sync::oneshot;
 
 use super::batch::{Batcher, Step};
 use super::error::WriteError;
-use crate::metrics::Metrics;
+use super::line::Line;
+use crate::metrics::SinkMetrics;
 
 /// What became of one event. Dropping it loses nothing but the answer.
 #[derive(Debug)]
@@ -45,11 +46,20 @@ impl Ack {
 
     /// Both events must be stored. The first error counts.
     pub(crate) fn and(self, other: Ack) -> Ack {
+        if let AckState::Ready(Ok(())) = self.0 {
+            return other;
+        }
+        if let AckState::Ready(Ok(())) = other.0 {
+            return self;
+        }
         Ack(AckState::Both { acks: Box::new([self, other]), first: None })
     }
 
     /// Waits as this one does, but does not mind an error.
     pub(crate) fn lenient(self) -> Ack {
+        if let AckState::Ready(_) = self.0 {
+            return Ack::ready(Ok(()));
+        }
         Ack(AckState::Lenient(Box::new(self)))
     }
 }
@@ -86,7 +96,7 @@ pub(crate) type AckSender = oneshot::Sender<Result<(), WriteError>>;
 /// Lines that are written together, and who waits for each: all of them or (batch) none.
 #[derive(Default)]
 pub(super) struct Group {
-    pub(super) lines: VecDeque<Vec<u8>>,
+    pub(super) lines: VecDeque<Line>,
     pub(super) acks: VecDeque<AckSender>,
 }
 
@@ -133,7 +143,7 @@ pub(super) struct Queue {
     capacity: Option<usize>,
     /// Whoever submits a line sees to it that it is written; the writer thread only when called.
     by_submitters: bool,
-    metrics: Arc<Metrics>,
+    metrics: Arc<SinkMetrics>,
 }
 
 #[derive(Default)]
@@ -153,14 +163,14 @@ impl Queue {
     pub(super) fn new(
         capacity: Option<usize>,
         by_submitters: bool,
-        metrics: Arc<Metrics>,
+        metrics: Arc<SinkMetrics>,
     ) -> Queue {
         let (waiting, wake) = (Mutex::default(), Condvar::new());
         Queue { waiting, wake, capacity, by_submitters, metrics }
     }
 
     /// Appends a line and wakes the writer if it sleeps. Never waits for the writer.
-    pub(super) fn push(&self, line: Vec<u8>) -> Pushed {
+    pub(super) fn push(&self, line: Line) -> Pushed {
         // Allocated before the lock is taken, so that the lock is held for some nanoseconds only.
         let (sender, ack) = match self.capacity {
             Some(_) => (None, Ack::ready(Ok(()))),

@@ -15,7 +15,7 @@ use time::{OffsetDateTime, PrimitiveDateTime};
 use super::backups::Cleaner;
 use super::clock::Clock;
 use super::config::Rotation;
-use crate::metrics::Metrics;
+use crate::metrics::SinkMetrics;
 
 const STAMP: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]-[minute]-[second].[subsecond digits:3]");
@@ -34,7 +34,7 @@ pub(super) struct Rotator {
     last: i128,
     retry_at: Option<Instant>,
     cleaner: Option<Cleaner>,
-    metrics: Arc<Metrics>,
+    metrics: Arc<SinkMetrics>,
 }
 
 impl Rotator {
@@ -43,7 +43,7 @@ impl Rotator {
         path: &Path,
         rotation: Rotation,
         clock: Clock,
-        metrics: Arc<Metrics>,
+        metrics: Arc<SinkMetrics>,
     ) -> io::Result<Rotator> {
         let names = BackupNames::of(path);
         let cleaner = Cleaner::start(names.clone(), rotation, clock.clone())?;

@@ -30,7 +30,7 @@ async fn events_are_in_the_file_when_acknowledged() {
     let path = folder.join("logs/audit.log");
     let sink = Sink::open(config(&path, Mode::Blocking), Arc::default()).unwrap();
     assert!(path.exists(), "the file is there before the first event");
-    assert!(sink.is_enabled() && !sink.is_strict());
+    assert!(sink.is_awaited() && !sink.is_strict());
     sink.submit(b"one\n".to_vec()).await.unwrap();
     assert_eq!(folder.read("logs/audit.log"), "one\n");
     sink.submit(b"two\n".to_vec()).await.unwrap();
@@ -87,7 +87,7 @@ async fn under_load_nothing_is_lost_and_each_submitters_order_kept() {
     const THREADS: usize = 8;
     const EVENTS: usize = 4000;
     let folder = TestFolder::new();
-    let metrics = Arc::new(Metrics::default());
+    let metrics = Arc::new(SinkMetrics::default());
     let log = limited(&folder.join("audit.log"), 8000, Clock::system(), metrics.clone());
     let sink = {
         let (mode, sync) = (Mode::Blocking, SyncMode::Interval(Duration::from_millis(1)));
@@ -157,7 +157,6 @@ async fn an_observer_sees_each_event() {
     sink.shutdown().await;
 
     let sink = Sink::channel(sender);
-    assert!(sink.is_enabled());
     sink.submit(b"two\n".to_vec()).await.unwrap();
     assert_eq!(observer.recv().await.unwrap(), b"two\n");
     drop(observer);
@@ -165,9 +164,9 @@ async fn an_observer_sees_each_event() {
 }
 
 #[tokio::test]
-async fn without_a_log_events_need_not_be_encoded() {
+async fn without_a_log_there_is_nothing_to_wait_for() {
     let sink = Sink::discard();
-    assert!(!sink.is_enabled() && !sink.is_strict());
+    assert!(!sink.is_awaited() && !sink.is_strict());
     sink.submit(b"one\n".to_vec()).await.unwrap();
     assert_eq!(sink.state(), SinkState::Ok);
     sink.reopen();

@@ -23,7 +23,7 @@ use super::error::WriteError;
 use super::losses::Losses;
 use super::output::Output;
 use super::queue::{Group, Queue, Task};
-use crate::metrics::{Metrics, Plugin};
+use crate::metrics::{Plugin, SinkMetrics};
 
 /// A log file that was deleted or moved is noticed within this time.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
@@ -60,7 +60,7 @@ pub(super) struct Writer {
     state: Mutex<SinkState>,
     /// The log fails, and only a write can tell whether it still does: one may be tried.
     trial: AtomicBool,
-    metrics: Arc<Metrics>,
+    metrics: Arc<SinkMetrics>,
 }
 
 /// What whoever writes has for itself.
@@ -79,7 +79,7 @@ impl Writer {
         sync: SyncMode,
         name: &str,
         refused: Arc<Losses>,
-        metrics: Arc<Metrics>,
+        metrics: Arc<SinkMetrics>,
     ) -> Writer {
         let held = Held { output, group: Group::default(), failed: None };
         Writer {

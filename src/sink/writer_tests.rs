@@ -7,8 +7,8 @@ use std::task::{Context, Poll, Waker};
 use tokio::runtime::Runtime;
 
 use super::*;
-use crate::metrics::{Metrics, Plugin};
-use crate::sink::{Ack, Mode, Sink, Throttle};
+use crate::metrics::{Plugin, SinkMetrics};
+use crate::sink::{Ack, Line, Mode, Sink, Throttle};
 
 /// What the fake output does with a call.
 enum Act {
@@ -32,8 +32,8 @@ impl Output for Fake {
         self.quick
     }
 
-    fn write(&mut self, lines: &[Vec<u8>]) -> crate::sink::output::Written {
-        let text = |line: &Vec<u8>| String::from_utf8(line.clone()).unwrap().trim_end().to_owned();
+    fn write(&mut self, lines: &[Line]) -> crate::sink::output::Written {
+        let text = |line: &Line| String::from_utf8(line.to_vec()).unwrap().trim_end().to_owned();
         self.calls.send(lines.iter().map(text).collect()).unwrap();
         let (whole, error) = match self.acts.recv().unwrap_or(Act::Write) {
             Act::Write => (lines.len(), None),
@@ -52,7 +52,7 @@ impl Output for Fake {
 /// A sink with a fake output, and the test's ends of it.
 struct Rig {
     sink: Sink,
-    metrics: Arc<Metrics>,
+    metrics: Arc<SinkMetrics>,
     calls: Receiver<Vec<String>>,
     acts: Sender<Act>,
     synced: Receiver<()>,
@@ -64,7 +64,7 @@ fn rig(mode: Mode) -> Rig {
 
 /// With an output that submitters write to themselves if it is `quick`.
 fn rig_with(mode: Mode, quick: bool, sync: SyncMode) -> Rig {
-    let metrics = Arc::new(Metrics::default());
+    let metrics = Arc::new(SinkMetrics::default());
     let (calls_in, calls) = mpsc::channel();
     let (acts, acts_out) = mpsc::channel();
     let (synced_in, synced) = mpsc::channel();

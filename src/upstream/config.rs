@@ -31,10 +31,21 @@ pub struct UpstreamConfig {
 pub enum Trust {
     /// It must lead to one of these CAs.
     Ca(Pem),
+    /// It must lead to one of the CAs that this system trusts.
+    System,
     /// Anything goes: `insecure-skip-tls-verify`.
     Insecure,
     /// Nothing was said, which is only right for `http`.
     Unset,
+}
+
+/// Whose kubeconfig it is: what errors advise depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Peer {
+    /// Of `--kubeconfig`.
+    ApiServer,
+    /// Of `--audit-webhook-config-file`.
+    Receiver,
 }
 
 /// A client certificate and its key.
@@ -126,7 +137,7 @@ impl UpstreamConfig {
         flags: &UpstreamFlags,
     ) -> Result<UpstreamConfig, ConfigError> {
         let config = match (kubeconfig, &flags.server) {
-            (Some(path), _) => UpstreamConfig::read_kubeconfig(path, context)?,
+            (Some(path), _) => UpstreamConfig::read_kubeconfig(path, context, Peer::ApiServer)?,
             (None, Some(server)) => UpstreamConfig::bare(server)?,
             (None, None) => UpstreamConfig::in_cluster()?,
         };
@@ -141,7 +152,20 @@ impl UpstreamConfig {
         path: &Path,
         context: Option<&str>,
     ) -> Result<UpstreamConfig, ConfigError> {
-        UpstreamConfig::read_kubeconfig(path, context)?.checked()
+        UpstreamConfig::read_kubeconfig(path, context, Peer::ApiServer)?.checked()
+    }
+
+    /// The receiver of a webhook, in the current context of a kubeconfig of its own. If that names no
+    /// CA, those of the system are taken, as by client-go.
+    ///
+    /// # Errors
+    /// What is missing or wrong, with file, field and remedy.
+    pub fn of_receiver(path: &Path) -> Result<UpstreamConfig, ConfigError> {
+        let mut config = UpstreamConfig::read_kubeconfig(path, None, Peer::Receiver)?;
+        if matches!(config.trust, Trust::Unset) {
+            config.trust = Trust::System;
+        }
+        config.checked()
     }
 
     /// The upstream that the `--upstream-*` flags alone describe.
@@ -215,7 +239,7 @@ impl UpstreamConfig {
             ));
         }
         if self.tls_server_name.is_none() {
-            parse_server_name(&self.server.host, "the API server's URL")?;
+            parse_server_name(&self.server.host, "the server's URL")?;
         }
         Ok(self)
     }

@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
-use super::config::{ClientCertificate, Pem, Trust, UpstreamConfig, parse_server_name};
+use super::config::{ClientCertificate, Peer, Pem, Trust, UpstreamConfig, parse_server_name};
 use super::credentials::Credentials;
 use super::endpoint::Endpoint;
 use super::error::ConfigError;
@@ -96,13 +96,18 @@ impl UpstreamConfig {
     pub(super) fn read_kubeconfig(
         path: &Path,
         context: Option<&str>,
+        peer: Peer,
     ) -> Result<UpstreamConfig, ConfigError> {
+        let field = match peer {
+            Peer::ApiServer => "--kubeconfig",
+            Peer::Receiver => "the webhook's kubeconfig",
+        };
         let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-            field: "--kubeconfig".to_owned(),
+            field: field.to_owned(),
             path: path.to_owned(),
             source,
         })?;
-        Reader { path, folder: path.parent().unwrap_or(Path::new("")) }.read(&text, context)
+        Reader { path, folder: path.parent().unwrap_or(Path::new("")), peer }.read(&text, context)
     }
 }
 
@@ -110,6 +115,7 @@ struct Reader<'a> {
     path: &'a Path,
     /// Relative paths in the file begin here.
     folder: &'a Path,
+    peer: Peer,
 }
 
 impl Reader<'_> {
@@ -120,7 +126,7 @@ impl Reader<'_> {
             None if file.current_context.is_empty() => {
                 return Err(self.wrong(
                     "current-context",
-                    &format!("is not set; set it, or choose with --context one of {}", {
+                    &format!("is not set; set it{} one of {}", self.by_flag(), {
                         names(file.contexts.iter().map(|c| c.name.as_str()))
                     }),
                 ));
@@ -131,7 +137,14 @@ impl Reader<'_> {
             let known = names(file.contexts.iter().map(|c| c.name.as_str()));
             self.wrong(
                 "contexts",
-                &format!("has no {name:?}; choose with --context one of {known}"),
+                &match self.peer {
+                    Peer::ApiServer => {
+                        format!("has no {name:?}; choose with --context one of {known}")
+                    }
+                    Peer::Receiver => {
+                        format!("has no {name:?}; set current-context to one of {known}")
+                    }
+                },
             )
         })?;
         let context_field = format!("contexts[{name}].context");
@@ -166,13 +179,25 @@ impl Reader<'_> {
         if given(&cluster.proxy_url).is_some() {
             return Err(self.wrong(
                 &format!("{cluster_field}.proxy-url"),
-                "is not supported; put the proxy where it reaches the API server directly",
+                match self.peer {
+                    Peer::ApiServer => {
+                        "is not supported; put the proxy where it reaches the API server directly"
+                    }
+                    Peer::Receiver => {
+                        "is not supported; name a receiver that the proxy reaches directly"
+                    }
+                },
             ));
         }
         if cluster.server.is_empty() {
             return Err(self.wrong(
                 &format!("{cluster_field}.server"),
-                "is missing; give a URL like https://10.0.0.1:6443",
+                match self.peer {
+                    Peer::ApiServer => "is missing; give a URL like https://10.0.0.1:6443",
+                    Peer::Receiver => {
+                        "is missing; give a URL like https://audit.example.com/events"
+                    }
+                },
             ));
         }
         let server =
@@ -239,18 +264,30 @@ impl Reader<'_> {
             [("exec", user.exec.is_some()), ("auth-provider", user.auth_provider.is_some())]
         {
             if set {
-                return Err(self.wrong(
-                    &format!("{field}.{name}"),
-                    "is not supported; give the proxy credentials of its own: a service account \
-                     token (tokenFile, or --upstream-token-file) or a client certificate",
-                ));
+                let advice = match self.peer {
+                    Peer::ApiServer => {
+                        "is not supported; give the proxy credentials of its own: a service \
+                         account token (tokenFile, or --upstream-token-file) or a client \
+                         certificate"
+                    }
+                    Peer::Receiver => {
+                        "is not supported; give the proxy credentials of its own: a token \
+                         (tokenFile), a password or a client certificate"
+                    }
+                };
+                return Err(self.wrong(&format!("{field}.{name}"), advice));
             }
         }
         if given(&user.impersonate).is_some() {
             return Err(self.wrong(
                 &format!("{field}.as"),
-                "is not supported; the proxy speaks for its clients, so give it a user without \
-                 impersonation",
+                match self.peer {
+                    Peer::ApiServer => {
+                        "is not supported; the proxy speaks for its clients, so give it a user \
+                         without impersonation"
+                    }
+                    Peer::Receiver => "is not supported; give a user without impersonation",
+                },
             ));
         }
         // client-go: tokenFile wins over token; either of them and a password is an error.
@@ -297,6 +334,14 @@ impl Reader<'_> {
         Ok(given(path).map(|path| {
             Pem::file(self.field(&format!("{field}.{name}")), self.folder.join(PathBuf::from(path)))
         }))
+    }
+
+    /// How else a context can be chosen.
+    fn by_flag(&self) -> &'static str {
+        match self.peer {
+            Peer::ApiServer => ", or choose with --context",
+            Peer::Receiver => " to",
+        }
     }
 
     fn field(&self, field: &str) -> String {

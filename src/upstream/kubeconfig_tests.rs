@@ -4,7 +4,7 @@ const PATH: &str = "/etc/kap/kubeconfig.yaml";
 
 fn read(text: &str, context: Option<&str>) -> Result<UpstreamConfig, String> {
     let path = Path::new(PATH);
-    Reader { path, folder: path.parent().unwrap() }
+    Reader { path, folder: path.parent().unwrap(), peer: Peer::ApiServer }
         .read(text, context)
         .map_err(|error| error.to_string())
 }
@@ -153,6 +153,56 @@ fn a_missing_file_names_the_flag() {
     let error = UpstreamConfig::from_kubeconfig(Path::new("/nowhere/config"), None).unwrap_err();
     assert!(
         error.to_string().starts_with("--kubeconfig: cannot read /nowhere/config: "),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_receivers_kubeconfig_speaks_of_a_receiver_and_trusts_the_system() {
+    let dir = crate::test_dir::TestDir::new();
+    let read = |text: &str| {
+        let path = dir.write("webhook.conf", text);
+        let config = UpstreamConfig::of_receiver(&path);
+        config.map_err(|error| error.to_string().replace(&path.display().to_string(), "w.conf"))
+    };
+    let config = read(&one("{server: 'https://audit.example.com/events'}", "{}")).unwrap();
+    assert!(matches!(config.trust, Trust::System));
+    let config = read(&one("{server: 'http://127.0.0.1:1/events'}", "{}")).unwrap();
+    assert!(!config.server.is_https());
+    let server = "{server: 'https://audit.example.com'}";
+    for (text, expected) in [
+        (
+            one("{}", "{}"),
+            "w.conf: clusters[k].cluster.server: is missing; give a URL like https://audit",
+        ),
+        (
+            one("{server: 'https://a', proxy-url: 'http://p'}", "{}"),
+            "w.conf: clusters[k].cluster.proxy-url: is not supported; name a receiver",
+        ),
+        (
+            one(server, "{exec: {command: x}}"),
+            "w.conf: users[u].user.exec: is not supported; give the proxy credentials of its own: a token (tokenFile)",
+        ),
+        (
+            one(server, "{as: jane}"),
+            "w.conf: users[u].user.as: is not supported; give a user without",
+        ),
+        (
+            one(server, "{}").replace("current-context: c", "current-context: d"),
+            "w.conf: contexts: has no \"d\"; set current-context to one of c",
+        ),
+        (
+            one(server, "{}").replace("current-context: c", ""),
+            "w.conf: current-context: is not set; set it to one of c",
+        ),
+    ] {
+        let error = read(&text).unwrap_err();
+        assert!(error.starts_with(expected), "{error}");
+        assert!(!error.contains("API server") && !error.contains("--"), "{error}");
+    }
+    let error = UpstreamConfig::of_receiver(Path::new("/nowhere/w.conf")).unwrap_err().to_string();
+    assert!(
+        error.starts_with("the webhook's kubeconfig: cannot read /nowhere/w.conf: "),
         "{error}"
     );
 }

@@ -28,3 +28,4 @@ pub use config::{UpstreamConfig, UpstreamFlags};
 pub use error::{ConfigError, SendError};
 pub use forward::Upstream;
 pub use response_body::UpstreamBody;
+pub(crate) use tls::system_roots;

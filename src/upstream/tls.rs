@@ -97,7 +97,7 @@ impl Inputs {
     fn read(trust: &Trust, certificate: Option<&ClientCertificate>) -> Result<Inputs, ConfigError> {
         let ca = match trust {
             Trust::Ca(pem) => Some(pem.read()?),
-            Trust::Insecure | Trust::Unset => None,
+            Trust::System | Trust::Insecure | Trust::Unset => None,
         };
         let certificate = match certificate {
             Some(pair) => Some((pair.certificate.read()?, pair.key.read()?)),
@@ -119,6 +119,12 @@ impl Current {
             .expect("aws-lc-rs has suites for TLS 1.2 and 1.3");
         let builder = match (trust, &inputs.ca) {
             (Trust::Ca(pem), Some(text)) => builder.with_root_certificates(roots(pem, text)?),
+            (Trust::System, _) => builder
+                .with_root_certificates(system_roots().ok_or_else(|| {
+                let reason = "this system has no CA certificates to verify the server by; name a \
+                              file with certificate-authority";
+                ConfigError::field("certificate-authority", reason)
+            })?),
             (Trust::Insecure, _) => builder
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider))),
@@ -145,6 +151,14 @@ impl Current {
         upgrades.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Current { pooled: Arc::new(pooled), upgrades: Arc::new(upgrades), inputs })
     }
+}
+
+/// The CAs that this system trusts; `None` where there are none.
+pub(crate) fn system_roots() -> Option<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    // Those that cannot be read are only missed if one of theirs is met.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    (!roots.is_empty()).then_some(roots)
 }
 
 fn roots(pem: &Pem, text: &[u8]) -> Result<RootCertStore, ConfigError> {

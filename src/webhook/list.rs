@@ -1,5 +1,7 @@
 //! `EventList`, the body of a request to the receiver.
 
+use crate::sink::Line;
+
 const HEAD: &[u8] =
     b"{\"kind\":\"EventList\",\"apiVersion\":\"audit.k8s.io/v1\",\"metadata\":{},\"items\":[";
 
@@ -7,7 +9,7 @@ const HEAD: &[u8] =
 const ITEM: &[u8] = b"\"kind\":\"Event\",\"apiVersion\":\"audit.k8s.io/v1\",";
 
 /// The list of these lines of JSON, with the newline that kube-apiserver ends it with.
-pub(super) fn encode(lines: &[Vec<u8>]) -> Vec<u8> {
+pub(super) fn encode(lines: &[Line]) -> Vec<u8> {
     let length: usize = lines.iter().map(|line| line.len() + 1).sum();
     let mut list = Vec::with_capacity(HEAD.len() + length + 4);
     list.extend_from_slice(HEAD);
@@ -36,7 +38,9 @@ mod tests {
     fn items_have_neither_kind_nor_version() {
         let line = |id: &str| {
             let members = format!("\"level\":\"Metadata\",\"auditID\":\"{id}\"");
-            format!("{{\"kind\":\"Event\",\"apiVersion\":\"audit.k8s.io/v1\",{members}}}\n").into()
+            format!("{{\"kind\":\"Event\",\"apiVersion\":\"audit.k8s.io/v1\",{members}}}\n")
+                .into_bytes()
+                .into()
         };
         let list = encode(&[line("a"), line("b")]);
         let expected = "{\"kind\":\"EventList\",\"apiVersion\":\"audit.k8s.io/v1\",\"metadata\":{},\"items\":[{\"level\":\"Metadata\",\"auditID\":\"a\"},{\"level\":\"Metadata\",\"auditID\":\"b\"}]}\n";

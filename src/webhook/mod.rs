@@ -6,11 +6,13 @@
 //! event is a list of its own, whose answer the request waits for.
 
 mod config;
+mod health;
 mod list;
 mod sender;
 mod spool;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use tokio::sync::{Mutex, Semaphore, mpsc};
@@ -18,10 +20,11 @@ use tokio::task::JoinHandle;
 
 pub use self::config::{SpoolConfig, WebhookConfig, WebhookError};
 
+use self::health::Health;
 use self::sender::{Failure, Sender};
 use self::spool::Spool;
-use crate::metrics::{Metrics, Plugin};
-use crate::sink::{Ack, Bucket, Losses, Mode, Throttle, WriteError};
+use crate::metrics::{Plugin, SinkMetrics};
+use crate::sink::{Ack, Bucket, Line, Losses, Mode, SinkState, Throttle, WriteError};
 
 /// Batches that may be under way, retries included, where there is no spool. kube-apiserver knows
 /// no limit, and grows.
@@ -35,6 +38,8 @@ pub struct Webhook {
     max_event_size: Option<usize>,
     too_large: Losses,
     lost: Arc<Losses>,
+    metrics: Arc<SinkMetrics>,
+    health: Arc<Health>,
     route: Route,
 }
 
@@ -43,12 +48,12 @@ enum Route {
     /// Nobody waits.
     Queue {
         /// None: shut down.
-        events: std::sync::Mutex<Option<mpsc::Sender<Vec<u8>>>>,
+        events: std::sync::Mutex<Option<mpsc::Sender<Line>>>,
         overflow: Losses,
         collector: Mutex<Option<JoinHandle<()>>>,
     },
     /// Each event is sent by itself.
-    Direct { sender: Arc<Sender>, in_flight: Arc<Semaphore> },
+    Direct { sender: Arc<Sender>, in_flight: Arc<Semaphore>, probing: Arc<AtomicBool> },
 }
 
 /// For what there are permits in [`Route::Direct`]: as many as requests may be under way.
@@ -60,13 +65,18 @@ impl Webhook {
     ///
     /// # Errors
     /// The configuration or the spool's folder cannot be used.
-    pub fn start(config: WebhookConfig, metrics: Arc<Metrics>) -> Result<Webhook, WebhookError> {
+    pub fn start(
+        config: WebhookConfig,
+        metrics: Arc<SinkMetrics>,
+    ) -> Result<Webhook, WebhookError> {
         let sender = Arc::new(Sender::new(&config, metrics.clone())?);
         let lost = Arc::new(Losses::new(Plugin::Webhook, metrics.clone()));
         let strict = config.mode == Mode::BlockingStrict;
+        let health = sender.health();
         let route = match config.mode {
             Mode::Blocking | Mode::BlockingStrict => {
-                Route::Direct { sender, in_flight: Arc::new(Semaphore::new(DIRECT as usize)) }
+                let in_flight = Arc::new(Semaphore::new(DIRECT as usize));
+                Route::Direct { sender, in_flight, probing: Arc::default() }
             }
             Mode::Batch { buffer_size, max_size, max_wait, throttle } => {
                 let outlet = match &config.spool {
@@ -87,8 +97,9 @@ impl Webhook {
                 }
             }
         };
-        let too_large = Losses::new(Plugin::Truncate, metrics);
-        Ok(Webhook { strict, max_event_size: config.max_event_size, too_large, lost, route })
+        let too_large = Losses::new(Plugin::Truncate, metrics.clone());
+        let max_event_size = config.max_event_size;
+        Ok(Webhook { strict, max_event_size, too_large, lost, metrics, health, route })
     }
 
     /// The longest event that is sent, if events are truncated.
@@ -101,9 +112,27 @@ impl Webhook {
         self.strict
     }
 
+    /// Whether requests wait for the receiver.
+    pub fn is_awaited(&self) -> bool {
+        matches!(self.route, Route::Direct { .. })
+    }
+
+    /// Whether the receiver takes events, as far as is known without sending one: for requests that
+    /// must be refused before they have an event to send.
+    pub async fn is_writable(&self) -> bool {
+        self.health.takes_events().await
+    }
+
+    /// Whether the receiver took the last events.
+    pub fn state(&self) -> SinkState {
+        self.health.state()
+    }
+
     /// Hands over one event as a line of JSON. Never waits. In batch mode the [`Ack`] is ready at
     /// once; else when the receiver has taken the event, or all attempts have failed.
-    pub fn submit(&self, line: Vec<u8>) -> Ack {
+    pub fn submit(&self, line: impl Into<Line>) -> Ack {
+        let line = line.into();
+        self.metrics.events.increment();
         if self.max_event_size.is_some_and(|limit| line.len() > limit) {
             // As with kube-apiserver that is no failure.
             self.too_large.add(1, &"event is too large even after truncating");
@@ -123,17 +152,22 @@ impl Webhook {
                 }
                 Ack::ready(Ok(()))
             }
-            Route::Direct { sender, in_flight } => {
+            Route::Direct { sender, in_flight, probing } => {
                 let Ok(permit) = in_flight.clone().try_acquire_owned() else {
                     self.lost.add(1, &WriteError::ShutDown);
                     return Ack::ready(Err(WriteError::ShutDown));
                 };
                 let (answer, ack) = Ack::waiting();
                 let (sender, lost) = (sender.clone(), self.lost.clone());
+                let probing = self.strict.then(|| probing.clone());
                 tokio::spawn(async move {
-                    let sent = sender.send(&list::encode(&[line]), 1).await;
+                    let list = list::encode(&[line]);
+                    let sent = sender.send(&list, 1).await;
                     if let Err(failure) = &sent {
                         lost.add(1, failure);
+                        if let Some(probing) = probing {
+                            tokio::spawn(probe(sender, list, probing));
+                        }
                     }
                     // Whoever asked may be gone.
                     let _ =
@@ -168,6 +202,20 @@ impl Webhook {
     }
 }
 
+/// Sends a list, given up already, until the receiver answers: where requests are refused as long as
+/// it does not, nobody else would find out. So that event may arrive after all.
+async fn probe(sender: Arc<Sender>, list: Vec<u8>, probing: Arc<AtomicBool>) {
+    let body = sender.body(&list);
+    // Again, because it may fail anew while this one has just seen it well.
+    while !sender.is_well() && !probing.swap(true, Ordering::SeqCst) {
+        while !sender.is_well() {
+            tokio::time::sleep(sender.pause(0, None)).await;
+            let _ = sender.attempt(body.clone(), 1).await;
+        }
+        probing.store(false, Ordering::SeqCst);
+    }
+}
+
 /// Makes batches of events.
 struct Collector {
     sender: Arc<Sender>,
@@ -187,7 +235,7 @@ enum Outlet {
 }
 
 impl Collector {
-    async fn run(self, mut events: mpsc::Receiver<Vec<u8>>) {
+    async fn run(self, mut events: mpsc::Receiver<Line>) {
         let mut bucket = self.throttle.map(|throttle| Bucket::new(throttle, Instant::now()));
         while let Some(first) = events.recv().await {
             let batch = self.batch(first, &mut events).await;
@@ -213,7 +261,7 @@ impl Collector {
         }
     }
 
-    async fn batch(&self, first: Vec<u8>, events: &mut mpsc::Receiver<Vec<u8>>) -> Vec<Vec<u8>> {
+    async fn batch(&self, first: Line, events: &mut mpsc::Receiver<Line>) -> Vec<Line> {
         let mut batch = vec![first];
         let full = async {
             while batch.len() < self.max_size {
@@ -228,7 +276,7 @@ impl Collector {
         batch
     }
 
-    async fn pass(&self, batch: Vec<Vec<u8>>) {
+    async fn pass(&self, batch: Vec<Line>) {
         let (count, body) = (batch.len() as u64, list::encode(&batch));
         match &self.outlet {
             Outlet::Spool(spool, _) => {

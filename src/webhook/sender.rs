@@ -17,8 +17,10 @@ use http::{Method, Request, StatusCode, Uri};
 use http_body_util::BodyExt;
 
 use super::config::{WebhookConfig, WebhookError};
+use super::health::Health;
 use crate::body::RequestBody;
-use crate::metrics::Metrics;
+use crate::metrics::SinkMetrics;
+use crate::sink::SinkState;
 use crate::upstream::{Upstream, UpstreamConfig};
 
 /// kube-apiserver's number.
@@ -34,7 +36,8 @@ pub(super) struct Sender {
     target: Uri,
     initial_backoff: Duration,
     compress: bool,
-    metrics: Arc<Metrics>,
+    metrics: Arc<SinkMetrics>,
+    health: Arc<Health>,
 }
 
 impl fmt::Debug for Sender {
@@ -73,9 +76,9 @@ pub(super) enum Attempt {
 impl Sender {
     pub(super) fn new(
         config: &WebhookConfig,
-        metrics: Arc<Metrics>,
+        metrics: Arc<SinkMetrics>,
     ) -> Result<Sender, WebhookError> {
-        let mut receiver = UpstreamConfig::from_kubeconfig(&config.file, None)?;
+        let mut receiver = UpstreamConfig::of_receiver(&config.file)?;
         let path = std::mem::take(&mut receiver.server.path_prefix);
         let path = if path.is_empty() { "/" } else { &path };
         let target = format!("{path}?timeout={}s", TIMEOUT.as_secs());
@@ -83,7 +86,17 @@ impl Sender {
         // Its connections are not those to the API server.
         let receiver = Upstream::new(receiver, Arc::default())?;
         let WebhookConfig { initial_backoff, compress, .. } = *config;
-        Ok(Sender { receiver, target, initial_backoff, compress, metrics })
+        let health = Arc::new(Health::new(metrics.clone()));
+        Ok(Sender { receiver, target, initial_backoff, compress, metrics, health })
+    }
+
+    /// What its answers tell.
+    pub(super) fn health(&self) -> Arc<Health> {
+        self.health.clone()
+    }
+
+    pub(super) fn is_well(&self) -> bool {
+        self.health.state() == SinkState::Ok
     }
 
     /// Sends a list of `count` events, five times if need be.
@@ -93,7 +106,12 @@ impl Sender {
         loop {
             match self.attempt(body.clone(), count).await {
                 Attempt::Taken => return Ok(()),
-                Attempt::Failed { failure, .. } if attempt + 1 == ATTEMPTS => return Err(failure),
+                Attempt::Failed { failure, poison, .. } if attempt + 1 == ATTEMPTS => {
+                    if !poison {
+                        self.health.fails(&failure.0);
+                    }
+                    return Err(failure);
+                }
                 Attempt::Failed { retry_after, .. } => {
                     tokio::time::sleep(self.pause(attempt, retry_after)).await;
                 }
@@ -128,7 +146,8 @@ impl Sender {
         });
         let attempt = match answered.await {
             Err(_) => failed(format!("no answer in {TIMEOUT:?}")),
-            Ok(Err(error)) => failed(error.to_string()),
+            // Words for requests to the API server.
+            Ok(Err(error)) => failed(error.to_string().replace("the API server", "the receiver")),
             Ok(Ok(head)) if (200..=206).contains(&head.status.as_u16()) => Attempt::Taken,
             Ok(Ok(head)) => Attempt::Failed {
                 failure: Failure(format!("it answered {}", head.status).into()),
@@ -137,8 +156,15 @@ impl Sender {
             },
         };
         match &attempt {
-            Attempt::Taken => self.metrics.webhook_events.add(count),
-            Attempt::Failed { .. } => self.metrics.webhook_failures.increment(),
+            Attempt::Taken => {
+                self.metrics.webhook_events.add(count);
+                self.health.is_well();
+            }
+            Attempt::Failed { poison, .. } => {
+                self.metrics.webhook_failures.increment();
+                // Of another list it may think better.
+                if *poison { self.health.is_well() } else { self.health.doubt() }
+            }
         }
         attempt
     }

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 use super::config::{SpoolConfig, WebhookError};
 use super::sender::{Attempt, Sender};
-use crate::metrics::Metrics;
+use crate::metrics::SinkMetrics;
 use crate::sink::Losses;
 
 /// A body that the receiver calls bad is set aside after so many attempts.
@@ -27,7 +27,7 @@ pub(super) struct Spool {
     config: SpoolConfig,
     state: Mutex<State>,
     changed: Notify,
-    metrics: Arc<Metrics>,
+    metrics: Arc<SinkMetrics>,
 }
 
 #[derive(Debug, Default)]
@@ -59,7 +59,10 @@ pub(super) enum SpoolError {
 
 impl Spool {
     /// Makes the folder if need be, and finds what is left in it.
-    pub(super) fn open(config: &SpoolConfig, metrics: Arc<Metrics>) -> Result<Spool, WebhookError> {
+    pub(super) fn open(
+        config: &SpoolConfig,
+        metrics: Arc<SinkMetrics>,
+    ) -> Result<Spool, WebhookError> {
         let wrong = |source| WebhookError::Spool { path: config.dir.clone(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(&config.dir).map_err(wrong)?;
         let mut state = State::default();

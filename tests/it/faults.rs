@@ -44,7 +44,7 @@ async fn recovered(proxy: &Proxy) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(client::admin(proxy.admin, "/readyz").await.unwrap(), (200, "ok".into()));
-    assert_eq!(metric(proxy, "kube_audit_proxy_log_failing").await, 0);
+    assert_eq!(metric(proxy, "kube_audit_proxy_log_failing{sink=\"log\"}").await, 0);
 }
 
 fn count(log: &Path, id: &str) -> usize {
@@ -121,7 +121,7 @@ async fn a_full_disk_stops_a_strict_proxy_until_there_is_room() {
     }
     assert_eq!(upstream.seen().len(), forwarded);
     assert_eq!(metric(&proxy, "apiserver_audit_requests_rejected_total").await, 20);
-    assert_eq!(metric(&proxy, "kube_audit_proxy_log_failing").await, 1);
+    assert_eq!(metric(&proxy, "kube_audit_proxy_log_failing{sink=\"log\"}").await, 1);
     assert_eq!(metric(&proxy, "apiserver_audit_error_total{plugin=\"log\"}").await, 1);
     disk.empty();
     recovered(&proxy).await;

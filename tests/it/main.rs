@@ -21,6 +21,7 @@ mod oidc;
 mod replay;
 mod replay_impersonation;
 mod self_test;
+mod sinks;
 mod streaming;
 mod support;
 mod token_review;

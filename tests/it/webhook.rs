@@ -14,8 +14,10 @@ use crate::support::proxy::{Builder, Proxy};
 use crate::support::upstream::{FakeUpstream, Protocols, json};
 use crate::support::{TempDir, audit_log, client, corpus, http1, wait_for};
 
+const SPOOL: &str = "kube_audit_proxy_webhook_spool_bytes{sink=\"webhook\"}";
+
 /// What the receiver has taken.
-type Taken = Arc<Mutex<Vec<Value>>>;
+pub type Taken = Arc<Mutex<Vec<Value>>>;
 
 /// The list in a request's body.
 async fn list(request: Request<Incoming>) -> Option<Value> {
@@ -32,8 +34,14 @@ async fn list(request: Request<Incoming>) -> Option<Value> {
 
 /// Where a receiver is, for `--audit-webhook-config-file`.
 fn kubeconfig(dir: &TempDir, receiver: SocketAddr) -> String {
+    let text = receiver_of(receiver);
+    format!("--audit-webhook-config-file={}", dir.write("webhook.conf", &text).display())
+}
+
+/// A kubeconfig of a receiver.
+pub fn receiver_of(receiver: SocketAddr) -> String {
     let pki = |name: &str| corpus::pki(name).display().to_string();
-    let text = format!(
+    format!(
         "apiVersion: v1\nkind: Config\ncurrent-context: c\n\
          contexts: [{{name: c, context: {{cluster: r, user: u}}}}]\n\
          clusters: [{{name: r, cluster: {{server: \"https://{receiver}/v1/events\", \
@@ -42,8 +50,7 @@ fn kubeconfig(dir: &TempDir, receiver: SocketAddr) -> String {
         pki("ca.crt"),
         pki("front-proxy-client.crt"),
         pki("front-proxy-client.key"),
-    );
-    format!("--audit-webhook-config-file={}", dir.write("webhook.conf", &text).display())
+    )
 }
 
 async fn upstream() -> FakeUpstream {
@@ -51,7 +58,7 @@ async fn upstream() -> FakeUpstream {
 }
 
 /// A receiver that takes everything.
-fn taker(taken: &Taken) -> impl Fn(Request<Incoming>) -> TakerFuture + Send + Sync + 'static {
+pub fn taker(taken: &Taken) -> impl Fn(Request<Incoming>) -> TakerFuture + Send + Sync + 'static {
     let taken = Arc::clone(taken);
     move |request| {
         let taken = Arc::clone(&taken);
@@ -63,7 +70,7 @@ fn taker(taken: &Taken) -> impl Fn(Request<Incoming>) -> TakerFuture + Send + Sy
     }
 }
 
-type TakerFuture =
+pub type TakerFuture =
     std::pin::Pin<Box<dyn Future<Output = crate::support::upstream::Answered> + Send + 'static>>;
 
 async fn get(proxy: &Proxy, id: &str) -> u16 {
@@ -85,7 +92,7 @@ fn arrived(taken: &Taken, prefix: &str, count: usize) -> Vec<usize> {
     seen
 }
 
-async fn metric(proxy: &Proxy, name: &str) -> u64 {
+pub async fn metric(proxy: &Proxy, name: &str) -> u64 {
     let (_, text) = client::admin(proxy.admin, "/metrics").await.unwrap();
     let line = text.lines().find(|line| line.split(' ').next() == Some(name));
     line.unwrap_or_else(|| panic!("no {name}")).rsplit(' ').next().unwrap().parse().unwrap()
@@ -233,7 +240,7 @@ async fn a_spool_loses_nothing_though_receiver_and_proxy_are_down() {
         assert_eq!(get(&killed, &format!("spool-{number}")).await, 200);
     }
     wait_for("all are in the spool", || (events() == 2 * EACH).then_some(())).await;
-    assert!(metric(&killed, "kube_audit_proxy_webhook_spool_bytes").await > 0);
+    assert!(metric(&killed, SPOOL).await > 0);
     killed.process.signal("KILL");
     killed.process.wait().await;
     let mut ended = start().await;
@@ -248,11 +255,101 @@ async fn a_spool_loses_nothing_though_receiver_and_proxy_are_down() {
     wait_for("the spool is empty", || (files() == 0).then_some(())).await;
     let arrived = arrived(&taken, "spool-", 2 * EACH);
     assert!(arrived.iter().all(|&count| count == 2), "{arrived:?}");
-    assert_eq!(metric(&proxy, "kube_audit_proxy_webhook_spool_bytes").await, 0);
+    // The last batch is forgotten just after its file.
+    let started = std::time::Instant::now();
+    while metric(&proxy, SPOOL).await > 0 {
+        assert!(started.elapsed().as_secs() < 20);
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
     let lists = taken.lock().unwrap();
     let ids = lists.iter().flat_map(|list| list["items"].as_array().unwrap()).map(|item| {
         item["auditID"].as_str().unwrap().trim_start_matches("spool-").parse::<usize>().unwrap()
     });
     assert!(ids.is_sorted(), "in order");
     drop(receiver);
+}
+
+#[tokio::test]
+async fn a_spool_that_is_full_loses_the_newest_counts_them_and_delays_nobody() {
+    let (upstream, dir) = (upstream().await, TempDir::new());
+    let down = "127.0.0.1:1".parse().unwrap();
+    let mut proxy = Builder::new(upstream.addr)
+        .flag(&kubeconfig(&dir, down))
+        .flag("--audit-webhook-initial-backoff=50ms")
+        .flag("--audit-webhook-batch-max-size=20")
+        .flag("--audit-webhook-batch-max-wait=20ms")
+        .flag("--audit-webhook-batch-throttle-enable=false")
+        .flag(&format!("--audit-webhook-spool-dir={}", dir.path("spool").display()))
+        .flag("--audit-webhook-spool-max-size=1")
+        .start()
+        .await;
+    let padding = format!("/api/v1/pods?padding={}", "p".repeat(8_000));
+    // Two events each, of more than 8 kB: 1.6 MB.
+    for number in 0..100 {
+        let line = format!("Audit-ID: full-{number}");
+        let answer = http1::get(proxy.addr, Some("alice"), &padding, &[&line]).await.unwrap();
+        assert_eq!(answer.head.status, 200);
+    }
+    let started = std::time::Instant::now();
+    while metric(&proxy, "apiserver_audit_error_total{plugin=\"webhook\"}").await == 0 {
+        assert!(started.elapsed().as_secs() < 20);
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let kept = metric(&proxy, SPOOL).await;
+    assert!((800_000..=1 << 20).contains(&kept), "{kept}");
+    assert!(proxy.stop().await.success());
+    let lost = proxy.process.stderr();
+    assert!(lost.contains("the webhook's spool is full; raise --audit-webhook-spool-max-size"));
+    assert_eq!(audit_log::lines(&proxy.log).len(), 200, "the log has them all");
+    let first = std::fs::read_dir(dir.path("spool")).unwrap().flatten().map(|e| e.path()).min();
+    let first = std::fs::read_to_string(first.unwrap()).unwrap();
+    assert!(first.contains("\"full-0\""), "the oldest stay");
+}
+
+#[tokio::test]
+async fn a_receiver_without_a_ca_is_judged_by_the_systems() {
+    let (upstream, taken, dir) = (upstream().await, Taken::default(), TempDir::new());
+    let receiver = FakeUpstream::start(Protocols::Http1, taker(&taken)).await;
+    let config = receiver_of(receiver.addr);
+    let ca = corpus::pki("ca.crt").display().to_string();
+    let config = config.replace(&format!(", certificate-authority: \"{ca}\""), "");
+    assert!(!config.contains("certificate-authority"), "{config}");
+    let flag = format!("--audit-webhook-config-file={}", dir.write("w", &config).display());
+    for (roots, arrives) in [(ca.as_str(), true), ("/dev/null", false)] {
+        taken.lock().unwrap().clear();
+        let builder = Builder::new(upstream.addr).flag(&flag).env("SSL_CERT_FILE", roots);
+        let builder = builder.env("SSL_CERT_DIR", "/nowhere");
+        if !arrives {
+            let (code, said) = builder.run_to_end().await;
+            assert_eq!(code, Some(1));
+            assert!(said.contains("--audit-webhook-config-file"), "{said}");
+            assert!(said.contains("this system has no CA certificates to verify"), "{said}");
+            continue;
+        }
+        let mut proxy = builder.start().await;
+        assert_eq!(get(&proxy, "system-0").await, 200);
+        assert!(proxy.stop().await.success());
+        assert_eq!(arrived(&taken, "system-", 1), [2]);
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_configuration_is_told_by_the_flag_that_names_it() {
+    let (upstream, dir) = (upstream().await, TempDir::new());
+    for (text, expected) in [
+        (None, "the webhook's kubeconfig: cannot read"),
+        (Some("clusters: ["), "webhook.conf:1:"),
+        (
+            Some("current-context: c\n"),
+            "contexts: has no \"c\"; set current-context to one of none",
+        ),
+    ] {
+        let path = dir.path("webhook.conf");
+        text.into_iter().for_each(|text| drop(dir.write("webhook.conf", text)));
+        let flag = format!("--audit-webhook-config-file={}", path.display());
+        let (code, said) = Builder::new(upstream.addr).flag(&flag).run_to_end().await;
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains("--audit-webhook-config-file: "), "{said}");
+        assert!(said.contains(expected) && !said.contains("--kubeconfig"), "{said}");
+    }
 }

@@ -22,7 +22,10 @@ pub struct Builder {
     upstream: SocketAddr,
     identity: &'static str,
     policy: PathBuf,
+    /// Whether `sinks` of a file say where events go.
+    has_sinks: bool,
     flags: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 impl Builder {
@@ -30,7 +33,9 @@ impl Builder {
     pub fn new(upstream: SocketAddr) -> Self {
         let dir = TempDir::new();
         let policy = dir.write("policy.yaml", METADATA);
-        Self { dir, upstream, identity: "request-header", policy, flags: Vec::new() }
+        let (flags, environment) = (Vec::new(), Vec::new());
+        let identity = "request-header";
+        Self { dir, upstream, identity, policy, has_sinks: false, flags, environment }
     }
 
     /// With `--upstream-identity`.
@@ -57,6 +62,20 @@ impl Builder {
         self.flag(&format!("--requestheader-client-ca-file={ca}"))
             .flag("--requestheader-allowed-names=front-proxy-client")
             .flag("--requestheader-uid-headers=X-Remote-Uid")
+    }
+
+    /// With these `sinks` instead of a policy and a log; `DIR` in them is the proxy's folder.
+    pub fn sinks(mut self, sinks: &str) -> Self {
+        let sinks = sinks.replace("DIR", &self.dir.path("").display().to_string());
+        let config = self.dir.write("config.yaml", &format!("sinks:\n{sinks}"));
+        self.has_sinks = true;
+        self.flag(&format!("--config={}", config.display()))
+    }
+
+    /// With a variable in its environment.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
     }
 
     /// With one more flag.
@@ -90,9 +109,11 @@ impl Builder {
             format!("--upstream-server=https://{}", self.upstream),
             format!("--upstream-ca-file={}", pki("ca.crt")),
             format!("--upstream-identity={}", self.identity),
-            format!("--audit-policy-file={}", self.policy.display()),
-            format!("--audit-log-path={}", self.dir.path("audit.log").display()),
         ];
+        if !self.has_sinks {
+            all.push(format!("--audit-policy-file={}", self.policy.display()));
+            all.push(format!("--audit-log-path={}", self.dir.path("audit.log").display()));
+        }
         if self.identity != "pass-through" {
             all.push(format!("--upstream-client-cert-file={}", pki(&format!("{client}.crt"))));
             all.push(format!("--upstream-client-key-file={}", pki(&format!("{client}.key"))));
@@ -106,7 +127,7 @@ impl Builder {
     /// # Panics
     /// When it ends, or does not say `serving addr=` and `admin addr=` in time.
     pub async fn start(self) -> Proxy {
-        let mut process = Process::start(&self.arguments());
+        let mut process = Process::start_in(&self.arguments(), &self.environment);
         let addr = process.address("serving addr=").await;
         let admin = process.address("admin addr=").await;
         let log = self.dir.path("audit.log");
@@ -115,7 +136,7 @@ impl Builder {
 
     /// Runs it to its end, for flags and files that it must refuse.
     pub async fn run_to_end(self) -> (Option<i32>, String) {
-        let mut process = Process::start(&self.arguments());
+        let mut process = Process::start_in(&self.arguments(), &self.environment);
         let status = process.wait().await;
         (status.code(), process.stderr())
     }
@@ -158,9 +179,15 @@ pub struct Process {
 impl Process {
     /// Starts the program with these arguments.
     pub fn start(arguments: &[String]) -> Self {
+        Self::start_in(arguments, &[])
+    }
+
+    /// Starts it with these variables in its environment, too.
+    pub fn start_in(arguments: &[String], environment: &[(String, String)]) -> Self {
         let mut child = Command::new(BINARY)
             .args(arguments)
             .env("NO_COLOR", "1")
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

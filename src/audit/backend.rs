@@ -1,0 +1,71 @@
+//! A place where events go, be it a log or a webhook.
+
+use crate::sink::{Ack, Line, Sink, SinkState};
+use crate::webhook::Webhook;
+
+/// Takes events.
+#[derive(Debug)]
+pub enum Backend {
+    /// A file or standard output.
+    Log(Sink),
+    /// A receiver over HTTP.
+    Webhook(Box<Webhook>),
+}
+
+impl Backend {
+    /// Hands over one event.
+    pub(super) fn submit(&self, line: Line) -> Ack {
+        match self {
+            Backend::Log(log) => log.submit(line),
+            Backend::Webhook(webhook) => webhook.submit(line),
+        }
+    }
+
+    /// Whether a request must be refused when its first event is not stored.
+    pub fn is_strict(&self) -> bool {
+        match self {
+            Backend::Log(log) => log.is_strict(),
+            Backend::Webhook(webhook) => webhook.is_strict(),
+        }
+    }
+
+    /// Whether requests wait for their events to be stored.
+    pub fn is_awaited(&self) -> bool {
+        match self {
+            Backend::Log(log) => log.is_awaited(),
+            Backend::Webhook(webhook) => webhook.is_awaited(),
+        }
+    }
+
+    /// Whether an event could be stored now, as far as is known without one.
+    pub(super) async fn is_writable(&self) -> bool {
+        match self {
+            Backend::Log(log) => log.is_writable(),
+            Backend::Webhook(webhook) => webhook.is_writable().await,
+        }
+    }
+
+    /// Whether it works, for readiness. A webhook that nobody waits for may be down.
+    pub fn state(&self) -> SinkState {
+        match self {
+            Backend::Log(log) => log.state(),
+            Backend::Webhook(webhook) if webhook.is_strict() => webhook.state(),
+            Backend::Webhook(_) => SinkState::Ok,
+        }
+    }
+
+    /// Opens a log file again.
+    pub fn reopen(&self) {
+        if let Backend::Log(log) = self {
+            log.reopen();
+        }
+    }
+
+    /// Returns when all events are stored or lost.
+    pub async fn shutdown(&self) {
+        match self {
+            Backend::Log(log) => log.shutdown().await,
+            Backend::Webhook(webhook) => webhook.shutdown().await,
+        }
+    }
+}

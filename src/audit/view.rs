@@ -1,0 +1,244 @@
+//! What some sinks are shown of a request: those that agree on level and redaction share a view, so
+//! that a body is captured, and an event encoded, once for all of them.
+
+use std::borrow::Cow;
+
+use super::body::{self, Capture, Recorded};
+use super::object::{self, MediaType};
+use super::recorder::SinkSet;
+use super::recording::{CapturedRequest, RequestBodyKind};
+use super::{body::Cut, event::ObjectMetadata};
+use crate::metrics::Metrics;
+use crate::policy::{Decision, Level, Stage};
+use crate::status::Status;
+
+/// One or more of something, where one is the usual case and costs no allocation.
+#[derive(Debug)]
+pub(super) struct Each<T> {
+    first: T,
+    others: Vec<T>,
+}
+
+impl<T> Each<T> {
+    pub(super) fn one(first: T) -> Each<T> {
+        Each { first, others: Vec::new() }
+    }
+
+    pub(super) fn push(&mut self, other: T) {
+        self.others.push(other);
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        std::iter::once(&mut self.first).chain(&mut self.others)
+    }
+
+    pub(super) fn map<U>(&self, each: impl Fn(&T) -> U) -> Each<U> {
+        Each { first: each(&self.first), others: self.others.iter().map(each).collect() }
+    }
+
+    pub(super) fn into_iter(self) -> impl Iterator<Item = T> {
+        std::iter::once(self.first).chain(self.others)
+    }
+}
+
+/// An answer's body on its way into the record: for each view that shows it, a capture.
+pub struct ResponseCaptures(pub(super) Each<Option<Capture>>);
+
+impl ResponseCaptures {
+    /// The next bytes.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.0.iter_mut().flatten().for_each(|capture| capture.push(bytes));
+    }
+}
+
+/// What some sinks are shown.
+pub(super) struct View {
+    pub(super) level: Level,
+    pub(super) omit_managed_fields: bool,
+    /// The first of its sinks, whose settings for bodies hold for all of them.
+    pub(super) sink: usize,
+    /// By stage, the sinks that get its event.
+    takers: [SinkSet; Stage::ALL.len()],
+    pub(super) request: Option<Request>,
+    pub(super) request_object: Option<Vec<u8>>,
+    pub(super) response_object: Option<Vec<u8>>,
+    pub(super) annotations: Annotations,
+}
+
+/// Key and value, sorted by key.
+pub(super) type Annotations = Vec<(&'static str, String)>;
+
+/// A request's body that is being captured.
+pub(super) struct Request {
+    pub(super) kind: RequestBodyKind,
+    pub(super) media_type: MediaType,
+    pub(super) captured: CapturedRequest,
+}
+
+/// The annotations of one of the two bodies.
+struct BodyAnnotations {
+    note: &'static str,
+    bytes: &'static str,
+    sha256: &'static str,
+}
+
+const TRUNCATED: &str = "audit.k8s.io/truncated";
+const REQUEST_OBJECT: BodyAnnotations = BodyAnnotations {
+    note: "kube-audit-proxy/request-object",
+    bytes: "kube-audit-proxy/request-object-bytes",
+    sha256: "kube-audit-proxy/request-object-sha256",
+};
+const RESPONSE_OBJECT: BodyAnnotations = BodyAnnotations {
+    note: "kube-audit-proxy/response-object",
+    bytes: "kube-audit-proxy/response-object-bytes",
+    sha256: "kube-audit-proxy/response-object-sha256",
+};
+
+impl View {
+    /// The view of a sink whose policy says `decision`; not yet one that it takes events of.
+    pub(super) fn new(sink: usize, decision: &Decision) -> View {
+        View {
+            level: decision.level,
+            omit_managed_fields: decision.omit_managed_fields,
+            sink,
+            takers: Default::default(),
+            request: None,
+            request_object: None,
+            response_object: None,
+            annotations: Vec::new(),
+        }
+    }
+
+    /// Shows it to one more sink, in the stages that its policy does not omit.
+    pub(super) fn show(&mut self, sink: usize, decision: &Decision) {
+        if decision.level == Level::None {
+            return;
+        }
+        for stage in Stage::ALL {
+            if !decision.omit_stages.contains(stage) {
+                self.takers[stage as usize].insert(sink);
+            }
+        }
+    }
+
+    /// The sinks that get the event of this stage.
+    pub(super) fn takers(&self, stage: Stage) -> SinkSet {
+        self.takers[stage as usize]
+    }
+
+    /// Takes what is recorded of the request's body, if kube-apiserver got as far as reading it before
+    /// it gave this answer; `metadata` is filled if it is not yet.
+    pub(super) fn read_request(
+        &mut self,
+        answer: &Status,
+        metadata: &mut Option<ObjectMetadata>,
+        metrics: &Metrics,
+    ) {
+        let Some(Request { kind, media_type, captured }) = &self.request else { return };
+        let (kind, media_type) = (*kind, *media_type);
+        if !kind.was_read(answer) {
+            return;
+        }
+        let Some(mut capture) = captured.take() else { return };
+        self.request = None;
+        if kind == RequestBodyKind::Object && metadata.is_none() {
+            let whole = capture.whole();
+            *metadata = whole.and_then(|body| object::metadata(media_type, body));
+        }
+        if self.level >= Level::Request {
+            let mut recorded = capture.finish(true);
+            if kind == RequestBodyKind::DeleteOptions
+                && let Some(options) = body::delete_options(&recorded.json)
+            {
+                recorded.json = options;
+            }
+            self.request_object = Some(self.annotated(recorded, &REQUEST_OBJECT, metrics));
+        }
+    }
+
+    /// The answer's body has been captured.
+    pub(super) fn response_captured(&mut self, recorded: Recorded, metrics: &Metrics) {
+        self.response_object = Some(self.annotated(recorded, &RESPONSE_OBJECT, metrics));
+    }
+
+    /// The JSON of a body, after what else there is to say of it went into annotations.
+    fn annotated(
+        &mut self,
+        recorded: Recorded,
+        names: &BodyAnnotations,
+        metrics: &Metrics,
+    ) -> Vec<u8> {
+        let Recorded { json, cut, note } = recorded;
+        if let Some(note) = note {
+            metrics.bodies_unreadable.increment();
+            annotate(&mut self.annotations, names.note, note);
+        }
+        if let Some(Cut { bytes, sha256 }) = cut {
+            metrics.bodies_cut.increment();
+            annotate(&mut self.annotations, TRUNCATED, "true".to_owned());
+            annotate(&mut self.annotations, names.bytes, bytes.to_string());
+            if let Some(sha256) = sha256 {
+                annotate(&mut self.annotations, names.sha256, sha256);
+            }
+        }
+        json
+    }
+
+    /// All of it.
+    pub(super) fn shown(&self) -> Shown<'_> {
+        Shown {
+            request: self.request_object.as_deref(),
+            response: self.response_object.as_deref(),
+            annotations: Cow::Borrowed(&self.annotations),
+        }
+    }
+}
+
+/// The part of an event that can be left out if it is too long, and what then tells of it.
+pub(super) struct Shown<'v> {
+    pub(super) request: Option<&'v [u8]>,
+    pub(super) response: Option<&'v [u8]>,
+    pub(super) annotations: Cow<'v, [(&'static str, String)]>,
+}
+
+impl Shown<'_> {
+    /// The bytes of both bodies.
+    pub(super) fn bodies(&self) -> usize {
+        let [request, response] = self.lengths();
+        request + response
+    }
+
+    fn lengths(&self) -> [usize; 2] {
+        [self.request, self.response].map(|body| body.map_or(0, <[u8]>::len))
+    }
+
+    /// Leaves out the larger body. `false`: there is none. kube-apiserver leaves out both at once.
+    pub(super) fn leave_out_larger(&mut self) -> bool {
+        let [request, response] = self.lengths();
+        let (bytes, names) = if request + response == 0 {
+            return false;
+        } else if request > response {
+            self.request = None;
+            (request, &REQUEST_OBJECT)
+        } else {
+            self.response = None;
+            (response, &RESPONSE_OBJECT)
+        };
+        let annotations = self.annotations.to_mut();
+        annotate(annotations, TRUNCATED, "true".to_owned());
+        annotate(annotations, names.bytes, bytes.to_string());
+        true
+    }
+}
+
+/// Adds an annotation, unless there is one of that key.
+pub(super) fn annotate(annotations: &mut Annotations, key: &'static str, value: String) {
+    let at = annotations.partition_point(|(known, _)| *known < key);
+    if annotations.get(at).is_none_or(|(known, _)| *known != key) {
+        annotations.insert(at, (key, value));
+    }
+}

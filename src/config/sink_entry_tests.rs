@@ -1,0 +1,140 @@
+use std::path::Path;
+use std::time::Duration;
+
+use super::super::{BackendSettings, Config, file};
+use super::*;
+use crate::audit::record::Format;
+use crate::sink::{LogPath, Mode, SyncMode};
+use crate::test_dir::TestDir;
+
+fn config(yaml: &str, arguments: &[&str]) -> Result<Config, String> {
+    let dir = TestDir::new();
+    let path = dir.write("config.yaml", yaml);
+    let mut all = vec![OsString::from("--config"), path.clone().into()];
+    all.extend(arguments.iter().map(OsString::from));
+    let flags = file::parse(&all).unwrap().map_err(|error| error.to_string());
+    let config = flags.and_then(|flags| Config::new(flags).map_err(|error| error.to_string()));
+    config.map_err(|error| error.replace(&path.display().to_string(), "config.yaml"))
+}
+
+#[test]
+fn the_sample_is_three_sinks() {
+    let yaml = include_str!("../../config/sinks.yaml");
+    let audit = config(yaml, &[]).unwrap().audit;
+    assert_eq!(audit.node_name, None);
+    let names: Vec<&str> = audit.sinks.iter().map(|sink| sink.name.as_str()).collect();
+    assert_eq!(names, ["archive", "shipper", "siem"]);
+    let [archive, shipper, siem] = &audit.sinks[..] else { unreachable!() };
+    let BackendSettings::Log { config, format: Format::Json } = &archive.backend else {
+        panic!("{archive:?}")
+    };
+    assert_eq!(config.path, LogPath::File("/var/log/kubernetes/audit.log".into()));
+    assert_eq!((&config.mode, config.sync), (&Mode::BlockingStrict, SyncMode::Always));
+    assert_eq!((config.rotation.max_backups, config.rotation.compress), (30, true));
+    let BackendSettings::Log { config, .. } = &shipper.backend else { panic!("{shipper:?}") };
+    assert_eq!(config.path, LogPath::Stdout);
+    let BackendSettings::Webhook(webhook) = &siem.backend else { panic!("{siem:?}") };
+    assert!(webhook.compress && webhook.spool.is_some());
+    let Mode::Batch { max_wait, .. } = webhook.mode else { panic!("{:?}", webhook.mode) };
+    assert_eq!(max_wait, Duration::from_secs(5));
+    assert_eq!(siem.policy_file, Path::new("/etc/kube-audit-proxy/policy-siem.yaml"));
+    assert!(archive.bodies.redaction.is_none() && siem.bodies.redaction.is_some());
+}
+
+const FILE: &str = "sinks:\n- {name: a, type: file, path: a.log, policy-file: p.yaml}\n";
+
+#[test]
+fn wrong_entries_are_told_with_place_and_remedy() {
+    let one = |entry: &str| format!("sinks:\n- name: a\n  policy-file: p\n{entry}");
+    let cases = [
+        ("sinks: here\n".to_owned(), "config.yaml:1:8: sinks is a list; write `- name: …`"),
+        ("sinks: []\n".into(), "config.yaml:1:8: sinks is empty: nothing would be recorded"),
+        ("sinks: [a]\n".into(), "config.yaml:1:9: sinks[0]: an entry is a map with name, type"),
+        (one(""), "config.yaml:2:3: sinks[0]: type is missing: write file, stdout or webhook"),
+        (
+            one("  type: kafka\n"),
+            "config.yaml:4:9: sinks[0]: there is no type \"kafka\"; write file",
+        ),
+        (
+            one("  type: file\n  path: x\n  maxsiz: 3\n"),
+            "config.yaml:6:3: sinks[0]: a sink of type file has no \"maxsiz\"; did you mean \"maxsize\"?",
+        ),
+        (
+            one("  type: stdout\n  maxsize: 3\n"),
+            "config.yaml:5:3: sinks[0]: a sink of type stdout has no \"maxsize\"; it has name, type, ",
+        ),
+        (
+            one("  type: webhook\n  config-file: w\n  mode: eager\n"),
+            "config.yaml:6:9: sinks[0]: invalid value 'eager' for 'mode <MODE>' [possible values: batch",
+        ),
+        (
+            one("  type: webhook\n  config-file: w\n  batch-buffer-size: -3\n"),
+            "config.yaml:6:22: sinks[0]: batch-buffer-size: invalid audit batch webhook buffer size -3",
+        ),
+        (
+            one("  type: webhook\n  config-file: w\n  mode: blocking\n  spool-dir: d\n"),
+            "config.yaml:7:14: sinks[0]: spool-dir needs mode: batch: in the others",
+        ),
+        (
+            one("  type: webhook\n"),
+            "config.yaml:2:3: sinks[0]: config-file is missing; give a kubeconfig",
+        ),
+        (one("  type: file\n"), "config.yaml:2:3: sinks[0]: path is missing; give the name"),
+        (
+            one("  type: file\n  path: \"-\"\n"),
+            "config.yaml:5:9: sinks[0]: path: for standard output, write type: stdout",
+        ),
+        (
+            one("  type: file\n  path: {a: b}\n"),
+            "config.yaml:5:9: sinks[0]: path has no such values",
+        ),
+        (
+            one("  type: file\n  path: x\n  redact: [\"core/configmaps\"]\n"),
+            "config.yaml:6:11: sinks[0]: redact: redaction rule \"core/configmaps\": there is no colon",
+        ),
+        (
+            "sinks:\n- {name: A_b, type: stdout, policy-file: p}\n".into(),
+            "config.yaml:2:10: sinks[0]: \"A_b\" is no name for a sink; give up to 63",
+        ),
+        (
+            "sinks:\n- {name: a, type: stdout}\n".into(),
+            "config.yaml:2:3: sinks[0]: policy-file is missing: it says what is recorded here",
+        ),
+        (
+            format!("{FILE}- {{name: a, type: stdout, policy-file: p}}\n"),
+            "config.yaml:3:3: sinks[1]: name: there is a sink \"a\" already; name it anew",
+        ),
+        (
+            format!("{FILE}- {{name: b, type: file, path: a.log, policy-file: p}}\n"),
+            "config.yaml:3:31: sinks[1]: path: a.log is that of sink \"a\" already; a log has one",
+        ),
+        (
+            format!("audit-log-path: a\n{FILE}"),
+            "config.yaml:1:1: audit-log-path and sinks both say where events go; move it into",
+        ),
+    ];
+    for (yaml, expected) in cases {
+        let error = config(&yaml, &[]).unwrap_err();
+        println!("{yaml}{error}\n");
+        assert!(error.starts_with(expected), "{yaml}\n{error}");
+    }
+    for flag in ["--audit-policy-file=p", "--audit-webhook-mode=batch", "--audit-redact=none"] {
+        let error = config(FILE, &[flag]).unwrap_err();
+        let name = flag.split('=').next().unwrap();
+        let expected = format!("config.yaml:1:1: sinks and {name} both say where events go; say");
+        assert!(error.starts_with(&expected), "{error}");
+    }
+    assert!(config(FILE, &["--audit-node-name=n", "--audit-total-body-bytes=1"]).is_ok());
+}
+
+#[test]
+fn equal_redactions_are_one() {
+    let more = "- {name: b, type: stdout, policy-file: p.yaml}\n\
+                - {name: c, type: file, path: c.log, policy-file: p.yaml, redact: none}\n\
+                - {name: d, type: file, path: d.log, policy-file: p.yaml, redact: [none]}\n";
+    let audit = config(&format!("{FILE}{more}"), &[]).unwrap().audit;
+    let of =
+        |index: usize| audit.sinks[index].bodies.redaction.as_ref().map(std::sync::Arc::as_ptr);
+    assert!(of(0).is_some() && of(0) == of(1));
+    assert_eq!((of(2), of(3)), (None, None));
+}

@@ -1,0 +1,187 @@
+//! Where events go: what the flags say, which is one log and one webhook with one policy, or the
+//! list of `sinks` in the file of `--config`.
+
+use std::fmt::Display;
+use std::path::PathBuf;
+
+use super::flags::{AuditLogFormat, ServeFlags};
+use super::sink_entry::{Place, SinkEntry, SinkType};
+use super::{Bodies, ConfigError, bodies, fail, sinks};
+use crate::audit::record::{Format, MAX_SINKS};
+use crate::sink::{LogPath, SinkConfig};
+use crate::webhook::WebhookConfig;
+
+/// One place where events go.
+#[derive(Debug, Clone)]
+pub struct SinkSettings {
+    /// What metrics and health call it; `log` or `webhook` where it is of the flags.
+    pub name: String,
+    /// What says how much is recorded there.
+    pub policy_file: PathBuf,
+    /// Where that is.
+    pub backend: BackendSettings,
+    /// How bodies are recorded there.
+    pub bodies: Bodies,
+    /// The longest event, if longer ones are to lose bodies.
+    pub max_event: Option<usize>,
+    /// Where it is configured; None: by flags.
+    place: Option<Place>,
+}
+
+/// A log or a webhook.
+#[derive(Debug, Clone)]
+pub enum BackendSettings {
+    /// A file or standard output.
+    Log {
+        /// Where, and how it is written.
+        config: SinkConfig,
+        /// How events are.
+        format: Format,
+    },
+    /// A receiver over HTTP.
+    Webhook(WebhookConfig),
+}
+
+impl SinkSettings {
+    /// An error of this sink, in the words of where it is configured.
+    pub fn says(&self, error: impl Display) -> String {
+        let error = error.to_string();
+        match &self.place {
+            Some(place) => place.says(&error),
+            None => error,
+        }
+    }
+
+    fn of_log(flags: &ServeFlags, config: SinkConfig) -> Result<SinkSettings, ConfigError> {
+        let format = match flags.audit_log_format {
+            AuditLogFormat::Json => Format::Json,
+            AuditLogFormat::Legacy => Format::Legacy,
+        };
+        let max_event = bodies::log_max_event(flags)?;
+        SinkSettings::new("log", flags, BackendSettings::Log { config, format }, max_event)
+    }
+
+    fn of_webhook(flags: &ServeFlags, config: WebhookConfig) -> Result<SinkSettings, ConfigError> {
+        let max_event = config.max_event_size;
+        SinkSettings::new("webhook", flags, BackendSettings::Webhook(config), max_event)
+    }
+
+    // kube-apiserver runs without a policy or without a log, and records nothing then. A proxy that
+    // is there to record must not.
+    fn new(
+        name: &str,
+        flags: &ServeFlags,
+        backend: BackendSettings,
+        max_event: Option<usize>,
+    ) -> Result<SinkSettings, ConfigError> {
+        let Some(policy_file) = flags.audit_policy_file.clone() else {
+            return fail(
+                "--audit-policy-file is missing: it says what is recorded; \
+                 config/policy-recommended.yaml is a good one to begin with",
+            );
+        };
+        let (name, bodies) = (name.to_owned(), bodies::bodies(flags)?);
+        Ok(SinkSettings { name, policy_file, backend, bodies, max_event, place: None })
+    }
+}
+
+/// All sinks.
+pub(super) fn sinks(flags: &ServeFlags) -> Result<Vec<SinkSettings>, ConfigError> {
+    if !flags.sinks.is_empty() {
+        return listed(&flags.sinks);
+    }
+    let mut all = Vec::new();
+    if let Some(log) = sinks::log(flags)? {
+        all.push(SinkSettings::of_log(flags, log)?);
+    }
+    if let Some(webhook) = sinks::webhook(flags)? {
+        let mut webhook = SinkSettings::of_webhook(flags, webhook)?;
+        if let Some(log) = all.first() {
+            webhook.bodies = log.bodies.clone();
+        }
+        all.push(webhook);
+    }
+    if all.is_empty() {
+        return fail(
+            "--audit-log-path is missing: it says where events are written; give a file, or \
+             - for standard output, or a receiver with --audit-webhook-config-file, or sinks in \
+             the file of --config",
+        );
+    }
+    Ok(all)
+}
+
+fn listed(entries: &[SinkEntry]) -> Result<Vec<SinkSettings>, ConfigError> {
+    let mut all: Vec<SinkSettings> = Vec::new();
+    for entry in entries {
+        let wrong = |message: &str| ConfigError(entry.place.says(message));
+        let mut sink = one(entry).map_err(|ConfigError(message)| wrong(&message))?;
+        if all.len() == MAX_SINKS {
+            return Err(wrong(&format!("there can be {MAX_SINKS} sinks at most; take some out")));
+        }
+        if let Some(same) = all.iter().find(|known| known.name == sink.name) {
+            let name = &same.name;
+            return Err(wrong(&format!("--name: there is a sink {name:?} already; name it anew")));
+        }
+        if let Some(message) = all.iter().find_map(|known| clash(known, &sink)) {
+            return Err(wrong(&message));
+        }
+        let rules = &entry.flags.audit_redact;
+        let same = entries.iter().zip(&all).find(|(e, _)| e.flags.audit_redact == *rules);
+        if let Some((_, same)) = same {
+            // What is redacted alike is shared.
+            sink.bodies.redaction = same.bodies.redaction.clone();
+        }
+        all.push(sink);
+    }
+    Ok(all)
+}
+
+fn one(entry: &SinkEntry) -> Result<SinkSettings, ConfigError> {
+    let flags = &*entry.flags;
+    let settings = match entry.kind {
+        SinkType::File | SinkType::Stdout => match sinks::log(flags)? {
+            None => return fail("--audit-log-path is missing; give the name of the log file"),
+            Some(SinkConfig { path: LogPath::Stdout, .. }) if entry.kind == SinkType::File => {
+                return fail("--audit-log-path: for standard output, write type: stdout");
+            }
+            Some(log) => SinkSettings::of_log(flags, log)?,
+        },
+        SinkType::Webhook => match sinks::webhook(flags)? {
+            None => {
+                return fail(
+                    "--audit-webhook-config-file is missing; give a kubeconfig whose cluster is \
+                     the receiver",
+                );
+            }
+            Some(webhook) => SinkSettings::of_webhook(flags, webhook)?,
+        },
+    };
+    let (name, place) = (entry.name.clone(), Some(entry.place.clone()));
+    Ok(SinkSettings { name, place, ..settings })
+}
+
+/// What two sinks cannot both have.
+fn clash(one: &SinkSettings, other: &SinkSettings) -> Option<String> {
+    let name = &one.name;
+    match (&one.backend, &other.backend) {
+        (BackendSettings::Log { config: one, .. }, BackendSettings::Log { config: other, .. })
+            if one.path == other.path =>
+        {
+            Some(format!(
+                "--audit-log-path: {} is that of sink {name:?} already; a log has one writer, so \
+                 give it another",
+                other.path
+            ))
+        }
+        (BackendSettings::Webhook(one), BackendSettings::Webhook(other)) => {
+            let dir = |webhook: &WebhookConfig| webhook.spool.as_ref().map(|s| s.dir.clone());
+            let same = dir(one).filter(|same| dir(other).as_ref() == Some(same))?;
+            Some(format!(
+                "--audit-webhook-spool-dir: {} is that of sink {name:?} already; give it another",
+                same.display()
+            ))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,31 @@
+//! One encoded event, which several sinks may have.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+/// The bytes of one event. Those that go to one sink only are not counted; those that go to several
+/// are in memory once.
+#[derive(Debug, Clone)]
+pub enum Line {
+    /// Of one sink.
+    Own(Vec<u8>),
+    /// Of several.
+    Shared(Arc<Vec<u8>>),
+}
+
+impl Deref for Line {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Line::Own(bytes) => bytes,
+            Line::Shared(bytes) => bytes,
+        }
+    }
+}
+
+impl From<Vec<u8>> for Line {
+    fn from(bytes: Vec<u8>) -> Line {
+        Line::Own(bytes)
+    }
+}
