@@ -12,9 +12,11 @@ mod token_cache;
 mod token_file;
 mod token_review;
 mod tokens;
+mod upstream_keys;
 mod user;
 pub mod websocket;
 mod x509;
+mod x509_v1;
 
 use std::sync::Arc;
 
@@ -32,6 +34,7 @@ pub use token_cache::{TokenCache, TokenUser};
 pub use token_file::{TokenFile, TokenFileError};
 pub use token_review::{TokenReview, TokenReviewSettings};
 pub use tokens::Tokens;
+pub use upstream_keys::UpstreamKeys;
 pub use user::{ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED, UserInfo};
 pub use x509::{CertificateError, ClientCa, ClientCaError, ClientCertificates};
 

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
@@ -19,7 +19,7 @@ use super::UserInfo;
 use super::jwt::Jwt;
 use super::service_account::time;
 use super::token_cache::{TokenCache, TokenId, TokenUser};
-use crate::upstream::Upstream;
+use crate::upstream::{OwnRequest, Upstream};
 
 const PATH: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 /// Questions under way.
@@ -29,6 +29,8 @@ const WAITING: usize = 2048;
 /// Bytes of a token that is asked about; real ones are shorter. With [`WAITING`], what a flood can
 /// make the proxy hold.
 const LONGEST: usize = 16 << 10;
+/// How long the API server may take to answer one.
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a question may wait for its turn.
 const TURN: Duration = Duration::from_secs(5);
 /// Who the proxy is where its certificate is a front proxy's, which is nobody's by itself.
@@ -171,11 +173,18 @@ impl TokenReview {
             spec: Spec { token, audiences: &self.settings.audiences },
         };
         let question = serde_json::to_vec(&question).expect("strings");
-        let answered = self.upstream.post_json_with(PATH, self.headers(), question.into()).await;
-        let (code, body) = answered.map_err(|error| {
+        let question = OwnRequest {
+            method: Method::POST,
+            path: PATH,
+            headers: own_name(self.settings.as_front_proxy),
+            body: question.into(),
+            timeout: TIMEOUT,
+        };
+        let answered = self.upstream.ask(question).await.map_err(|error| {
             tracing::warn!(%error, "cannot ask the API server whose a token is");
             Unavailable
         })?;
+        let (code, body) = (answered.status(), answered.into_body());
         if code != StatusCode::CREATED && code != StatusCode::OK {
             tracing::warn!(
                 code = code.as_u16(),
@@ -184,11 +193,6 @@ impl TokenReview {
             return Err(Unavailable);
         }
         self.read(id, token, &body)
-    }
-
-    fn headers(&self) -> HeaderMap {
-        let name = HeaderName::from_static("x-remote-user");
-        HeaderMap::from_iter(self.settings.as_front_proxy.then_some((name, OWN_NAME)))
     }
 
     fn read(&self, id: &TokenId, token: &str, body: &Bytes) -> Answer {
@@ -214,6 +218,12 @@ impl TokenReview {
             }
         }
     }
+}
+
+/// The headers that say who the proxy is in requests of its own, where its certificate does not.
+pub(super) fn own_name(as_front_proxy: bool) -> HeaderMap {
+    let name = HeaderName::from_static("x-remote-user");
+    HeaderMap::from_iter(as_front_proxy.then_some((name, OWN_NAME)))
 }
 
 /// Ends a question, also where it panics.

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use super::jwt::Jwt;
 use super::oidc::{Oidc, OidcError};
-use super::service_account::{ServiceAccounts, Verified};
+use super::service_account::{ServiceAccountError, ServiceAccounts, Verified};
 use super::token_cache::{TokenCache, TokenUser};
 use super::token_review::{TokenReview, Unavailable};
 use super::{AuthenticationError, TokenFile};
@@ -18,7 +18,7 @@ const VERIFIED: Duration = Duration::from_secs(10);
 pub struct Tokens {
     /// `--token-auth-file`
     pub file: Option<TokenFile>,
-    /// `--service-account-key-file`
+    /// `--service-account-key-file`, `--service-account-keys-from-upstream`
     pub service_accounts: Option<Arc<ServiceAccounts>>,
     /// `--oidc-*`
     pub oidc: Option<Oidc>,
@@ -77,22 +77,27 @@ impl Tokens {
         token: &Jwt<'_>,
         now: SystemTime,
     ) -> Result<Option<Verified>, Unavailable> {
+        let mut unavailable = false;
         if let Some(accounts) = &self.service_accounts {
-            match accounts.verify(token, now) {
+            match accounts.verify(token, now).await {
                 Ok(Some(verified)) => return Ok(Some(verified)),
                 Ok(None) => {}
-                Err(error) => tracing::debug!(%error, "bad service account token"),
+                Err(error) => {
+                    tracing::debug!(%error, "bad service account token");
+                    unavailable |= error == ServiceAccountError::NotReady;
+                }
             }
         }
-        match &self.oidc {
-            Some(oidc) => match oidc.verify(token, now).await {
-                Ok(verified) => Ok(verified),
+        if let Some(oidc) = &self.oidc {
+            match oidc.verify(token, now).await {
+                Ok(Some(verified)) => return Ok(Some(verified)),
+                Ok(None) => {}
                 Err(error) => {
                     tracing::debug!(%error, "bad OIDC token");
-                    if error == OidcError::NotReady { Err(Unavailable) } else { Ok(None) }
+                    unavailable |= error == OidcError::NotReady;
                 }
-            },
-            None => Ok(None),
+            }
         }
+        if unavailable { Err(Unavailable) } else { Ok(None) }
     }
 }

@@ -265,6 +265,11 @@ fn service_account_keys_and_issuers_go_together() {
     );
     let audiences = [&both[..], &["--api-audiences=x,y"]].concat();
     assert_eq!(config(&audiences).unwrap().authentication.audiences, ["x", "y"]);
+    let fetched = "--service-account-keys-from-upstream";
+    for more in [&["--anonymous-auth=false"][..], &[key], &["--service-account-issuer=a"]] {
+        let settings = config(&[&[fetched], more].concat()).unwrap().authentication;
+        assert!(settings.service_accounts.unwrap().keys_from_upstream, "{more:?}");
+    }
 }
 
 #[test]

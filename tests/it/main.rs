@@ -22,5 +22,6 @@ mod streaming;
 mod support;
 mod token_review;
 mod upgrade;
+mod upstream_keys;
 mod watches;
 mod webhook;
