@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use serde::Deserialize;
 
+use super::jwt::{Signer, now};
+
 /// A file of the corpus.
 pub fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(name)
@@ -99,6 +101,25 @@ pub fn wire(method: &str, uri: &str, headers: &[(String, String)], body: &[u8]) 
     bytes.extend_from_slice(b"\r\n");
     bytes.extend_from_slice(body);
     bytes
+}
+
+/// Header lines with the recorded ServiceAccount token renewed: the same claims, signed by the same
+/// key, but valid still. Other lines stay as they are.
+pub fn with_valid_token(user: Option<&str>, headers: &[(String, String)]) -> Vec<(String, String)> {
+    let mut headers = headers.to_vec();
+    if user != Some("sa-token") {
+        return headers;
+    }
+    for (_, value) in headers.iter_mut().filter(|(n, _)| n.eq_ignore_ascii_case("authorization")) {
+        let mut parts = value.strip_prefix("Bearer ").unwrap().split('.').map(|part| {
+            let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(part).unwrap();
+            serde_json::from_slice::<serde_json::Value>(&bytes).unwrap_or_default()
+        });
+        let (header, mut claims) = (parts.next().unwrap(), parts.next().unwrap());
+        claims["exp"] = (now() + 3600).into();
+        *value = format!("Bearer {}", Signer::corpus().token(&header, &claims));
+    }
+    headers
 }
 
 fn lines<T: for<'a> Deserialize<'a>>(path: &Path) -> Vec<T> {

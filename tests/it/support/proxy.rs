@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::audit_log::AuditLog;
 use super::{DEADLINE, TempDir, corpus, wait_for};
 
-/// The program under test.
+/// The program under test, unless `KAP_BINARY` names another for a measurement.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_kube-audit-proxy");
 
 /// A policy that records everything at level Metadata.
@@ -57,6 +57,13 @@ impl Builder {
         self.flag(&format!("--requestheader-client-ca-file={ca}"))
             .flag("--requestheader-allowed-names=front-proxy-client")
             .flag("--requestheader-uid-headers=X-Remote-Uid")
+    }
+
+    /// Believing the ServiceAccount tokens of the corpus.
+    pub fn service_accounts(self) -> Self {
+        let keys = corpus::pki("sa.pub").display().to_string();
+        self.flag(&format!("--service-account-key-file={keys}"))
+            .flag("--service-account-issuer=https://kubernetes.default.svc")
     }
 
     /// With one more flag.
@@ -158,7 +165,8 @@ pub struct Process {
 impl Process {
     /// Starts the program with these arguments.
     pub fn start(arguments: &[String]) -> Self {
-        let mut child = Command::new(BINARY)
+        let binary = std::env::var("KAP_BINARY").unwrap_or_else(|_| BINARY.to_owned());
+        let mut child = Command::new(binary)
             .args(arguments)
             .env("NO_COLOR", "1")
             .stdin(Stdio::null())
