@@ -3,9 +3,13 @@
 //! Names that kube-apiserver has are kept (`apiserver_audit_*`); the rest begins with
 //! `kube_audit_proxy_`. Everything is a plain atomic: nothing here locks or allocates per request.
 
-use std::fmt::Write;
+mod tokens;
+
+use std::fmt::{Display, Write};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
+
+pub use tokens::TokenMetrics;
 
 use crate::policy::Level;
 
@@ -153,6 +157,8 @@ pub struct Metrics {
     pub webhook_failures: Counter,
     /// Bytes in the webhook's spool.
     pub webhook_spool: Gauge,
+    /// Bearer tokens.
+    pub tokens: TokenMetrics,
 }
 
 impl Default for Metrics {
@@ -183,6 +189,7 @@ impl Default for Metrics {
             webhook_events: Counter::default(),
             webhook_failures: Counter::default(),
             webhook_spool: Gauge::default(),
+            tokens: TokenMetrics::default(),
         }
     }
 }
@@ -333,6 +340,7 @@ impl Metrics {
             "Events that wait in the webhook's spool.",
             &self.webhook_spool,
         );
+        self.tokens.render(&mut text);
         text.0
     }
 
@@ -375,12 +383,19 @@ impl Text {
     }
 
     fn sample(&mut self, name: &str, labels: &[(&str, &str)], counter: &Counter) {
+        self.line(name, labels, &counter.value());
+    }
+
+    fn gauge_sample(&mut self, name: &str, labels: &[(&str, &str)], gauge: &Gauge) {
+        self.line(name, labels, &gauge.value());
+    }
+
+    fn line(&mut self, name: &str, labels: &[(&str, &str)], value: &dyn Display) {
         let _ = write!(self.0, "{name}");
         for (index, (key, value)) in labels.iter().enumerate() {
             let _ = write!(self.0, "{}{key}=\"{value}\"", if index == 0 { '{' } else { ',' });
         }
-        let _ =
-            writeln!(self.0, "{} {}", if labels.is_empty() { "" } else { "}" }, counter.value());
+        let _ = writeln!(self.0, "{} {value}", if labels.is_empty() { "" } else { "}" });
     }
 }
 

@@ -8,6 +8,7 @@ use super::oidc::{Oidc, OidcError};
 use super::service_account::{ServiceAccountError, ServiceAccounts, Verified};
 use super::token_cache::{TokenCache, TokenUser};
 use super::token_review::{TokenReview, Unavailable};
+use super::turns::Source;
 use super::{AuthenticationError, TokenFile};
 
 /// How long a token that was verified here is not verified again, as by kube-apiserver. Failures
@@ -22,26 +23,36 @@ pub struct Tokens {
     pub service_accounts: Option<Arc<ServiceAccounts>>,
     /// `--oidc-*`
     pub oidc: Option<Oidc>,
-    /// `--authentication-token-review`
+    /// `--authentication-token-review`, `--authentication-token-webhook-config-file`
     pub review: Option<Arc<TokenReview>>,
-    /// What is remembered of tokens; those of `file` do not need it.
+    /// What is remembered of tokens; those of `file` only need its [`TokenCache::id`].
     pub cache: Arc<TokenCache>,
 }
 
 impl Tokens {
-    /// Whose token this is.
+    /// Whose token this is, which came from `source`.
     ///
     /// # Errors
     /// That it is nobody's or that this cannot be found out, after the reason went to the log.
-    pub async fn user(&self, token: &[u8]) -> Result<TokenUser, AuthenticationError> {
-        if let Some(user) = self.file.as_ref().and_then(|file| file.user(token)) {
-            return Ok(user.clone().into());
-        }
-        if self.service_accounts.is_none() && self.oidc.is_none() && self.review.is_none() {
+    pub async fn user(
+        &self,
+        token: &[u8],
+        source: Source,
+    ) -> Result<TokenUser, AuthenticationError> {
+        let is_verified =
+            self.service_accounts.is_some() || self.oidc.is_some() || self.review.is_some();
+        if self.file.is_none() && !is_verified {
             tracing::debug!("invalid bearer token");
             return Err(AuthenticationError::Unauthorized);
         }
         let id = self.cache.id(token);
+        if let Some(user) = self.file.as_ref().and_then(|file| file.user(&id)) {
+            return Ok(user.clone().into());
+        }
+        if !is_verified {
+            tracing::debug!("invalid bearer token");
+            return Err(AuthenticationError::Unauthorized);
+        }
         if let Some(user) = self.cache.user(&id) {
             return Ok(user);
         }
@@ -58,7 +69,7 @@ impl Tokens {
             return Ok(user);
         }
         let answer = match &self.review {
-            Some(review) => review.user(id, token).await,
+            Some(review) => review.user(id, token, source).await,
             None => verified.map(|_| None),
         };
         match answer {

@@ -237,8 +237,9 @@ fn tokens(
     as_front_proxy: bool,
     follow: &Follow,
 ) -> anyhow::Result<Tokens> {
-    let file = settings.token_auth_file.as_deref().map(TokenFile::load).transpose();
-    let cache = Arc::new(TokenCache::with_random_key());
+    let cache = Arc::new(TokenCache::with_random_key(follow.metrics.clone()));
+    let file = settings.token_auth_file.as_deref().map(|path| TokenFile::load(path, &cache));
+    let file = file.transpose().context("--token-auth-file")?;
     let service_accounts = match &settings.service_accounts {
         Some(tokens) => {
             let watcher = FileWatcher::new(tokens.key_files.clone());
@@ -262,8 +263,10 @@ fn tokens(
     let review = settings
         .token_review
         .clone()
-        .map(|settings| Arc::new(TokenReview::new(upstream.clone(), settings, cache.clone())));
-    Ok(Tokens { file: file.context("--token-auth-file")?, service_accounts, oidc, review, cache })
+        .map(|settings| TokenReview::new(upstream.clone(), settings, cache.clone()).map(Arc::new))
+        .transpose()
+        .context("--authentication-token-webhook-config-file")?;
+    Ok(Tokens { file, service_accounts, oidc, review, cache })
 }
 
 /// Reads a CA file and follows it; `of_users` are the further settings of `--client-ca-file`.

@@ -6,7 +6,9 @@ use super::flags::{ServeFlags, UpstreamIdentity};
 use super::{
     Authentication, ConfigError, RequestHeaderAuthentication, ServiceAccountAuthentication, fail,
 };
-use crate::authn::{Algorithm, OidcSettings, RequestHeaderNames, TokenReviewSettings};
+use crate::authn::{
+    Algorithm, OidcSettings, RequestHeaderNames, TokenReviewSettings, TokenWebhook,
+};
 use crate::request::source::TrustedProxies;
 
 pub(super) fn authentication(flags: &ServeFlags) -> Result<Authentication, ConfigError> {
@@ -17,6 +19,7 @@ pub(super) fn authentication(flags: &ServeFlags) -> Result<Authentication, Confi
         && !flags.service_account_keys_from_upstream
         && flags.oidc_issuer_url.is_none()
         && !flags.authentication_token_review
+        && flags.authentication_token_webhook_config_file.is_none()
         && !flags.anonymous_auth
         && flags.upstream_identity != UpstreamIdentity::PassThrough;
     if nobody {
@@ -43,12 +46,7 @@ pub(super) fn authentication(flags: &ServeFlags) -> Result<Authentication, Confi
         token_auth_file: flags.token_auth_file.clone(),
         service_accounts: service_accounts(flags)?,
         oidc: oidc(flags)?,
-        token_review: flags.authentication_token_review.then(|| TokenReviewSettings {
-            audiences: audiences.clone(),
-            authenticated_ttl: flags.authentication_token_review_cache_authenticated_ttl,
-            unauthenticated_ttl: flags.authentication_token_review_cache_unauthenticated_ttl,
-            as_front_proxy: flags.upstream_identity == UpstreamIdentity::RequestHeader,
-        }),
+        token_review: token_review(flags, audiences)?,
         audiences: audiences.clone(),
         anonymous: flags.anonymous_auth,
         trusted_proxies: match flags.trusted_proxies.as_slice() {
@@ -90,6 +88,37 @@ fn service_accounts(
         keys_from_upstream,
         issuers: issuers.clone(),
     }))
+}
+
+fn token_review(
+    flags: &ServeFlags,
+    audiences: &[String],
+) -> Result<Option<TokenReviewSettings>, ConfigError> {
+    let settings = TokenReviewSettings {
+        audiences: audiences.to_vec(),
+        authenticated_ttl: flags.authentication_token_review_cache_authenticated_ttl,
+        unauthenticated_ttl: flags.authentication_token_review_cache_unauthenticated_ttl,
+        as_front_proxy: flags.upstream_identity == UpstreamIdentity::RequestHeader,
+        webhook: None,
+    };
+    match (flags.authentication_token_review, &flags.authentication_token_webhook_config_file) {
+        (false, None) => Ok(None),
+        (true, None) => Ok(Some(settings)),
+        // One lifetime for all that it says, as with kube-apiserver.
+        (false, Some(file)) => Ok(Some(TokenReviewSettings {
+            authenticated_ttl: flags.authentication_token_webhook_cache_ttl,
+            unauthenticated_ttl: flags.authentication_token_webhook_cache_ttl,
+            webhook: Some(TokenWebhook {
+                file: file.clone(),
+                version: flags.authentication_token_webhook_version,
+            }),
+            ..settings
+        })),
+        (true, Some(_)) => fail(
+            "--authentication-token-review and --authentication-token-webhook-config-file exclude \
+             each other: either the API server is asked whose a token is, or the webhook",
+        ),
+    }
 }
 
 fn request_header(flags: &ServeFlags) -> Result<Option<RequestHeaderAuthentication>, ConfigError> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum};
 
+use crate::authn::WebhookVersion;
 use crate::request::duration;
 use crate::request::source::Cidr;
 
@@ -168,6 +169,16 @@ pub struct ServeFlags {
     #[arg(long, value_name = "TIME", default_value = "10s", help_heading = AUTHENTICATION)]
     #[arg(value_parser = parse_duration, allow_hyphen_values = true)]
     pub authentication_token_review_cache_unauthenticated_ttl: Duration,
+    /// Kubeconfig whose cluster is asked by TokenReview whose a token is, instead of the API server
+    #[arg(long, value_name = "FILE", help_heading = AUTHENTICATION)]
+    pub authentication_token_webhook_config_file: Option<PathBuf>,
+    /// How long the answers of the webhook are remembered, whatever they are
+    #[arg(long, value_name = "TIME", default_value = "2m", help_heading = AUTHENTICATION)]
+    #[arg(value_parser = parse_duration, allow_hyphen_values = true)]
+    pub authentication_token_webhook_cache_ttl: Duration,
+    /// Version of authentication.k8s.io that the webhook is spoken to in
+    #[arg(long, value_name = "VERSION", default_value = "v1beta1", help_heading = AUTHENTICATION)]
+    pub authentication_token_webhook_version: WebhookVersion,
     /// Whether requests without credentials are let through as system:anonymous
     #[arg(
         long,

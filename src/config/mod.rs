@@ -84,7 +84,7 @@ pub struct Authentication {
     pub service_accounts: Option<ServiceAccountAuthentication>,
     /// `--oidc-*`
     pub oidc: Option<OidcSettings>,
-    /// `--authentication-token-review`
+    /// `--authentication-token-review`, `--authentication-token-webhook-*`
     pub token_review: Option<TokenReviewSettings>,
     /// `--api-audiences`, or the ServiceAccount issuers
     pub audiences: Vec<String>,
