@@ -64,9 +64,20 @@ pub fn exchanges(file: &str) -> Vec<Exchange> {
     lines(&path("exchanges").join(file))
 }
 
-/// All of `decisions.jsonl`.
+/// All of `decisions.jsonl`. It lacks the headers in which front proxies name the user; they are those
+/// of the exchange of the same name.
 pub fn verdicts() -> Vec<Verdict> {
-    lines(&path("decisions.jsonl"))
+    let mut verdicts: Vec<Verdict> = lines(&path("decisions.jsonl"));
+    let exchanges = exchanges("all-metadata.jsonl");
+    for verdict in &mut verdicts {
+        if verdict.user.as_deref() == Some("front-proxy-client") && verdict.headers.is_empty() {
+            let exchange = exchanges.iter().find(|exchange| exchange.name == verdict.name);
+            let names_user = |header: &&(String, String)| header.0.starts_with("X-Remote-");
+            let headers = exchange.unwrap().headers.iter().filter(names_user);
+            verdict.headers = headers.cloned().collect();
+        }
+    }
+    verdicts
 }
 
 /// Bytes that a corpus file holds as base64.
