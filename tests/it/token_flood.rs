@@ -22,8 +22,8 @@ use crate::support::{http1, in_time};
 const TARGET: &str = "/api/v1/namespaces/team-a/configmaps/one";
 const REVIEWS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 /// Connections that the flood comes over, and requests that each has under way.
-const CONNECTIONS: usize = 8;
-const PIPELINED: usize = 50;
+const CONNECTIONS: usize = 100;
+const PIPELINED: usize = 20;
 
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
@@ -163,7 +163,6 @@ async fn a_flood_of_bad_tokens_costs_little_and_harms_nobody() {
     let answer = beside.answer("GET").await.unwrap();
     assert_eq!(answer.head.status, 200, "known from before, also behind the flood's address");
     timed(&mut user, "good-new").await;
-    let still_flooding = flooding.try_join_next().is_none();
     let codes =
         tokio::time::timeout(Duration::from_secs(60 + 2 * seconds as u64), flooding.join_all());
     let codes = codes.await.unwrap();
@@ -184,8 +183,8 @@ async fn a_flood_of_bad_tokens_costs_little_and_harms_nobody() {
     during.print("a user, during");
     asked_before.print("a user who is asked about, before");
     asked_during.print("a user who is asked about, during");
-    println!("the flood went on all the while: {still_flooding}");
-    assert!(most <= 64, "{most} questions at a time");
+    // Those of the flood's address, and of two users.
+    assert!(most <= 48 + 4, "{most} questions at a time");
     // What the source has at first, each second's, those under way, and the users'.
     let allowed = 1000 + 110 * (took.as_secs() as usize + 1) + 64 + 4 * count;
     assert!(asked <= allowed, "{asked} questions, but {allowed} are allowed");
