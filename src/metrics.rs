@@ -4,6 +4,7 @@
 //! `kube_audit_proxy_`. Everything is a plain atomic: nothing here locks or allocates per request.
 
 mod sink;
+mod tokens;
 
 use std::fmt::{Display, Write};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -11,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 pub use self::sink::SinkMetrics;
+pub use self::tokens::TokenMetrics;
 
 use crate::policy::Level;
 
@@ -160,6 +162,8 @@ pub struct Metrics {
     pub bodies_cut: Counter,
     /// Bodies that are in the log as a string, since no JSON could be made of them.
     pub bodies_unreadable: Counter,
+    /// Bearer tokens.
+    pub tokens: TokenMetrics,
 }
 
 impl Default for Metrics {
@@ -183,6 +187,7 @@ impl Default for Metrics {
             reload_failure: Default::default(),
             bodies_cut: Counter::default(),
             bodies_unreadable: Counter::default(),
+            tokens: TokenMetrics::default(),
         }
     }
 }
@@ -244,7 +249,7 @@ impl Metrics {
         text.head("apiserver_audit_error_total", "counter", "Audit events lost, by where.");
         for (plugin, name) in Plugin::ALL {
             let lost: u64 = sinks.iter().map(|sink| sink.lost(plugin)).sum();
-            text.number("apiserver_audit_error_total", &[("plugin", name)], lost);
+            text.line("apiserver_audit_error_total", &[("plugin", name)], &lost);
         }
         text.counter(
             "apiserver_audit_requests_rejected_total",
@@ -298,6 +303,7 @@ impl Metrics {
             &self.bodies_unreadable,
         );
         sink::render(&sinks, &mut text);
+        self.tokens.render(&mut text);
         text.0
     }
 
@@ -340,10 +346,14 @@ impl Text {
     }
 
     fn sample(&mut self, name: &str, labels: &[(&str, &str)], counter: &Counter) {
-        self.number(name, labels, counter.value());
+        self.line(name, labels, &counter.value());
     }
 
-    fn number(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+    fn gauge_sample(&mut self, name: &str, labels: &[(&str, &str)], gauge: &Gauge) {
+        self.line(name, labels, &gauge.value());
+    }
+
+    fn line(&mut self, name: &str, labels: &[(&str, &str)], value: &dyn Display) {
         let _ = write!(self.0, "{name}");
         for (index, (key, value)) in labels.iter().enumerate() {
             let _ = write!(self.0, "{}{key}=\"{value}\"", if index == 0 { '{' } else { ',' });

@@ -48,10 +48,11 @@ pub struct Issuer {
     caused: Mutex<Option<Instant>>,
 }
 
+/// A key of a set and its name in it.
 #[derive(Debug, PartialEq, Eq)]
-struct IssuerKey {
-    id: String,
-    key: PublicKey,
+pub(super) struct IssuerKey {
+    pub(super) id: String,
+    pub(super) key: PublicKey,
 }
 
 /// What became of a token's signature.
@@ -231,9 +232,7 @@ impl Issuer {
             return Err(FetchError::Name { theirs: discovery.issuer, ours: self.url.clone() });
         }
         let (at, set) = self.get(&discovery.jwks_uri).await?;
-        let set: KeySet =
-            serde_json::from_slice(&set).map_err(|source| FetchError::Json { url: at, source })?;
-        let keys: Vec<_> = set.keys.into_iter().filter_map(key).collect();
+        let keys = keys_of_set(&set).map_err(|source| FetchError::Json { url: at, source })?;
         if keys.is_empty() { Err(FetchError::NoKeys) } else { Ok(keys) }
     }
 
@@ -276,6 +275,12 @@ async fn keep_fresh(issuer: Weak<Issuer>) {
         tokio::time::sleep(pause).await;
         retry = (retry * 2).min(*RETRY.end());
     }
+}
+
+/// The keys of a JSON Web Key Set that signatures can be verified by.
+pub(super) fn keys_of_set(text: &[u8]) -> Result<Vec<IssuerKey>, serde_json::Error> {
+    let set: KeySet = serde_json::from_slice(text)?;
+    Ok(set.keys.into_iter().filter_map(key).collect())
 }
 
 /// A key of the set that signatures can be verified by; others are skipped.

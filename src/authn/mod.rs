@@ -11,11 +11,16 @@ mod service_account;
 mod token_cache;
 mod token_file;
 mod token_review;
+mod token_webhook;
 mod tokens;
+mod turns;
+mod upstream_keys;
 mod user;
 pub mod websocket;
 mod x509;
+mod x509_v1;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -31,7 +36,9 @@ pub use service_account::ServiceAccounts;
 pub use token_cache::{TokenCache, TokenUser};
 pub use token_file::{TokenFile, TokenFileError};
 pub use token_review::{TokenReview, TokenReviewSettings};
+pub use token_webhook::{TokenWebhook, WebhookVersion};
 pub use tokens::Tokens;
+pub use upstream_keys::UpstreamKeys;
 pub use user::{ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED, UserInfo};
 pub use x509::{CertificateError, ClientCa, ClientCaError, ClientCertificates};
 
@@ -98,12 +105,13 @@ pub enum AuthenticationError {
 }
 
 impl Authenticator {
-    /// Says who sent a request.
+    /// Says who sent a request, over a connection from `peer`.
     ///
     /// # Errors
     /// See [`AuthenticationError`]; the reason went to the debug log.
     pub async fn authenticate(
         &self,
+        peer: IpAddr,
         certificates: Option<&ClientCertificates>,
         headers: &HeaderMap,
     ) -> Result<Authenticated, AuthenticationError> {
@@ -130,7 +138,7 @@ impl Authenticator {
             }
         }
         if let Some(token) = bearer::token(headers) {
-            match self.tokens.user(token).await {
+            match self.tokens.user(token, peer.into()).await {
                 Ok(known) => return Ok(Authenticated::by_token(known)),
                 Err(AuthenticationError::Unauthorized) => bad_credentials = true,
                 Err(AuthenticationError::Unavailable) => unavailable = true,
@@ -138,7 +146,7 @@ impl Authenticator {
         }
         match websocket::token(headers) {
             Ok(None) => {}
-            Ok(Some(token)) => match self.tokens.user(&token).await {
+            Ok(Some(token)) => match self.tokens.user(&token, peer.into()).await {
                 Ok(known) => return Ok(Authenticated::by_token(known)),
                 Err(AuthenticationError::Unauthorized) => bad_credentials = true,
                 Err(AuthenticationError::Unavailable) => unavailable = true,
@@ -230,17 +238,18 @@ mod tests {
                 service_accounts: None,
                 oidc: None,
                 review: None,
-                cache: Arc::new(TokenCache::with_random_key()),
+                cache: Arc::new(TokenCache::with_random_key(Arc::default())),
             },
             anonymous: Some(Arc::new(UserInfo::anonymous())),
         };
-        let user = chain.authenticate(None, &HeaderMap::new()).await.unwrap();
+        let peer = IpAddr::from([127, 0, 0, 1]);
+        let user = chain.authenticate(peer, None, &HeaderMap::new()).await.unwrap();
         assert_eq!((user.user.username.as_str(), user.method), (ANONYMOUS, Method::Anonymous));
-        let bad = chain.authenticate(None, &authorization("Bearer x")).await;
+        let bad = chain.authenticate(peer, None, &authorization("Bearer x")).await;
         assert!(bad.is_err());
-        let basic = chain.authenticate(None, &authorization("Basic YTpi")).await.unwrap();
+        let basic = chain.authenticate(peer, None, &authorization("Basic YTpi")).await.unwrap();
         assert_eq!(basic.user.username, ANONYMOUS);
         chain.anonymous = None;
-        assert!(chain.authenticate(None, &HeaderMap::new()).await.is_err());
+        assert!(chain.authenticate(peer, None, &HeaderMap::new()).await.is_err());
     }
 }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
@@ -13,6 +14,7 @@ use serde::Deserialize;
 use super::UserInfo;
 use super::jwt::{Jwt, one_or_many};
 use super::key_file::{self, KeyFileError, NamedKey};
+use super::upstream_keys::{Published, UpstreamKeys};
 
 /// Issuer of legacy tokens.
 const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
@@ -27,7 +29,10 @@ const LEEWAY: Duration = Duration::from_secs(60);
 pub struct ServiceAccounts {
     files: Vec<PathBuf>,
     keys: ArcSwap<Vec<NamedKey>>,
+    upstream: Option<Arc<UpstreamKeys>>,
+    /// Empty for the one that the API server says it is.
     issuers: Vec<String>,
+    /// Empty for the issuer that the API server says it is; without that, for any.
     audiences: Vec<String>,
 }
 
@@ -45,6 +50,9 @@ pub struct Verified {
 /// Why a token of an issuer that is ours is refused. For the log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ServiceAccountError {
+    /// The API server's keys could not be fetched yet.
+    #[error("the API server's keys of service account tokens are not known yet")]
+    NotReady,
     /// It names a key that is none of ours.
     #[error("invalid signature, no keys found")]
     UnknownKey,
@@ -122,18 +130,20 @@ struct Legacy {
 }
 
 impl ServiceAccounts {
-    /// Reads the keys of `files`. `audiences` are the API server's; if there are none, tokens may
-    /// be for anyone.
+    /// Reads the keys of `files`; those of `upstream` count, too. Without `issuers` it is the one
+    /// that the API server says it is. `audiences` are the API server's; if there are none, its
+    /// issuer is the audience, and where that is not known either, tokens may be for anyone.
     ///
     /// # Errors
     /// The first file that cannot be used.
     pub fn load(
         files: Vec<PathBuf>,
+        upstream: Option<Arc<UpstreamKeys>>,
         issuers: Vec<String>,
         audiences: Vec<String>,
     ) -> Result<ServiceAccounts, KeyFileError> {
         let keys = ArcSwap::from_pointee(read(&files)?);
-        Ok(ServiceAccounts { files, keys, issuers, audiences })
+        Ok(ServiceAccounts { files, keys, upstream, issuers, audiences })
     }
 
     /// Reads the keys again.
@@ -145,23 +155,25 @@ impl ServiceAccounts {
         Ok(())
     }
 
-    /// Whose `token` is at the time `now`; `None` if its issuer is none of ours.
+    /// Whose `token` is at the time `now`; `None` if its issuer is none of ours. Waits only for the
+    /// API server's keys, and only where the token names one that is not known.
     ///
     /// # Errors
     /// See [`ServiceAccountError`].
-    pub fn verify(
+    pub async fn verify(
         &self,
         token: &Jwt<'_>,
         now: SystemTime,
     ) -> Result<Option<Verified>, ServiceAccountError> {
         let issuer = token.issuer();
         let is_legacy = issuer == LEGACY_ISSUER;
-        if !is_legacy && !self.issuers.contains(&issuer) {
+        let published = self.upstream.as_ref().and_then(|upstream| upstream.published());
+        if !is_legacy && !self.is_ours(&issuer, published.as_deref())? {
             return Ok(None);
         }
-        self.check_signature(token)?;
+        let published = self.check_signature(token, published).await?;
         let public: Public = claims(token)?;
-        self.check_audience(&public.aud)?;
+        self.check_audience(&public.aud, published.as_deref())?;
         let subject = public.sub.clone().unwrap_or_default();
         let mut annotations = Vec::new();
         if public.aud.is_empty() {
@@ -180,10 +192,49 @@ impl ServiceAccounts {
         Ok(Some(Verified { user: bound_user(public, kubernetes)?, expires, annotations }))
     }
 
-    fn check_signature(&self, token: &Jwt<'_>) -> Result<(), ServiceAccountError> {
-        let keys = self.keys.load();
-        let mut candidates =
-            keys.iter().filter(|key| token.key_id.is_empty() || token.key_id == key.id).peekable();
+    /// Whether tokens of `issuer` are for us to judge.
+    fn is_ours(
+        &self,
+        issuer: &str,
+        published: Option<&Published>,
+    ) -> Result<bool, ServiceAccountError> {
+        match (self.issuers.as_slice(), published) {
+            ([], Some(published)) => Ok(published.issuer == issuer),
+            ([], None) => Err(ServiceAccountError::NotReady),
+            (issuers, _) => Ok(issuers.iter().any(|ours| ours == issuer)),
+        }
+    }
+
+    /// Fetches the API server's keys if there are any and the token names none that is known; gives
+    /// what is published then.
+    async fn check_signature(
+        &self,
+        token: &Jwt<'_>,
+        published: Option<Arc<Published>>,
+    ) -> Result<Option<Arc<Published>>, ServiceAccountError> {
+        let verdict = self.judge(token, published.as_deref());
+        let (Err(ServiceAccountError::UnknownKey), Some(upstream)) = (&verdict, &self.upstream)
+        else {
+            return verdict.map(|()| published);
+        };
+        upstream.fetch_for_token(published.as_ref()).await;
+        match upstream.published() {
+            Some(published) => self.judge(token, Some(&published)).map(|()| Some(published)),
+            None => Err(ServiceAccountError::NotReady),
+        }
+    }
+
+    fn judge(
+        &self,
+        token: &Jwt<'_>,
+        published: Option<&Published>,
+    ) -> Result<(), ServiceAccountError> {
+        let own = self.keys.load();
+        let mut candidates = own
+            .iter()
+            .chain(published.map_or(&[][..], |published| &published.keys))
+            .filter(|key| token.key_id.is_empty() || token.key_id == key.id)
+            .peekable();
         if candidates.peek().is_none() {
             return Err(ServiceAccountError::UnknownKey);
         }
@@ -193,13 +244,21 @@ impl ServiceAccounts {
         }
     }
 
-    fn check_audience(&self, audiences: &[String]) -> Result<(), ServiceAccountError> {
+    fn check_audience(
+        &self,
+        audiences: &[String],
+        published: Option<&Published>,
+    ) -> Result<(), ServiceAccountError> {
+        let ours = match (self.audiences.as_slice(), published) {
+            ([], Some(published)) => std::slice::from_ref(&published.issuer),
+            (ours, _) => ours,
+        };
         let accepted = audiences.is_empty()
-            || self.audiences.is_empty()
-            || audiences.iter().any(|audience| self.audiences.contains(audience));
+            || ours.is_empty()
+            || audiences.iter().any(|audience| ours.contains(audience));
         match accepted {
             true => Ok(()),
-            false => Err(ServiceAccountError::Audience(audiences.to_vec(), self.audiences.clone())),
+            false => Err(ServiceAccountError::Audience(audiences.to_vec(), ours.to_vec())),
         }
     }
 }

@@ -1,3 +1,4 @@
+use futures_util::FutureExt;
 use serde_json::{Value, json};
 
 use super::*;
@@ -18,6 +19,7 @@ fn accounts(signers: &[&Signer], audiences: &[&str]) -> ServiceAccounts {
     ServiceAccounts {
         files: Vec::new(),
         keys: ArcSwap::from_pointee(signers.iter().map(named).collect()),
+        upstream: None,
         issuers: vec!["https://old.example".into(), ISSUER.into()],
         audiences: audiences.iter().map(ToString::to_string).collect(),
     }
@@ -66,7 +68,8 @@ fn verify(
     token: &str,
     now: SystemTime,
 ) -> Result<Option<Verified>, ServiceAccountError> {
-    accounts.verify(&Jwt::parse(token.as_bytes()).unwrap(), now)
+    let token = Jwt::parse(token.as_bytes()).unwrap();
+    accounts.verify(&token, now).now_or_never().expect("keys of files are not waited for")
 }
 
 #[test]
@@ -232,7 +235,8 @@ fn changed_key_files_are_read_again_and_bad_ones_change_nothing() {
     let dir = TestDir::new();
     let key = || rcgen::KeyPair::generate().unwrap().public_key_pem();
     let file = dir.write("sa.pub", &key());
-    let accounts = ServiceAccounts::load(vec![file], vec![ISSUER.into()], Vec::new()).unwrap();
+    let accounts =
+        ServiceAccounts::load(vec![file], None, vec![ISSUER.into()], Vec::new()).unwrap();
     let before = accounts.keys.load_full();
     dir.write("sa.pub", "half a key");
     assert!(accounts.reload().is_err());
@@ -248,7 +252,8 @@ fn recorded_tokens_give_the_recorded_users() {
     let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
     let issuer = vec![ISSUER.to_owned()];
     let accounts =
-        ServiceAccounts::load(vec![corpus.join("pki/sa.pub")], issuer.clone(), issuer).unwrap();
+        ServiceAccounts::load(vec![corpus.join("pki/sa.pub")], None, issuer.clone(), issuer)
+            .unwrap();
     let text = std::fs::read_to_string(corpus.join("exchanges/all-metadata.jsonl")).unwrap();
     let mut compared = 0;
     for line in text.lines().filter(|line| line.contains("\"sa-token\"")) {

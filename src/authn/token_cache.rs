@@ -1,16 +1,18 @@
 //! What is remembered of bearer tokens: whose they are, or that they are nobody's.
 //!
-//! Tokens themselves are not kept. They are looked up by an HMAC under a key that this process made
-//! at random, so that neither its memory nor the timing of lookups gives one away.
+//! Tokens themselves are not kept. They, and those of `--token-auth-file`, are looked up by an HMAC
+//! under a key that this process made at random, so that the timing of lookups does not give one
+//! away, nor does a look into its memory, which short tokens could be guessed from otherwise.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::{constant_time, hmac};
 
 use super::UserInfo;
+use crate::metrics::Metrics;
 
 /// Tokens of users that are remembered at most; many more than have users at a time.
 const USERS: usize = 16_384;
@@ -34,33 +36,65 @@ impl From<Arc<UserInfo>> for TokenUser {
     }
 }
 
-/// Stands for a token.
-pub type TokenId = [u8; 32];
+/// Stands for a token. Compared in constant time.
+#[derive(Debug, Clone, Copy, Eq)]
+pub struct TokenId([u8; 32]);
+
+impl std::hash::Hash for TokenId {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        state.write(&self.0);
+    }
+}
+
+impl PartialEq for TokenId {
+    fn eq(&self, other: &TokenId) -> bool {
+        constant_time::verify_slices_are_equal(&self.0, &other.0).is_ok()
+    }
+}
 
 /// Remembers tokens for a while. Those of nobody never displace those of users.
 pub struct TokenCache {
     key: hmac::Key,
+    metrics: Arc<Metrics>,
     users: Table<TokenUser>,
     nobodys: Table<()>,
 }
 
 impl TokenCache {
     /// An empty one, with a key that nobody else has.
-    pub fn with_random_key() -> TokenCache {
+    pub fn with_random_key(metrics: Arc<Metrics>) -> TokenCache {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())
             .expect("the system has random numbers");
-        TokenCache { key, users: Table::new(USERS), nobodys: Table::new(NOBODYS) }
+        TokenCache { key, metrics, users: Table::new(USERS), nobodys: Table::new(NOBODYS) }
     }
 
     /// What `token` is remembered by.
     pub fn id(&self, token: &[u8]) -> TokenId {
         let tag = hmac::sign(&self.key, token);
-        tag.as_ref().try_into().expect("HMAC-SHA256 has 32 bytes")
+        TokenId(tag.as_ref().try_into().expect("HMAC-SHA256 has 32 bytes"))
     }
 
     /// The user whose token it is, if that is known and still counts.
     pub fn user(&self, id: &TokenId) -> Option<TokenUser> {
-        self.users.get(id, Instant::now())
+        let user = self.users.get(id, Instant::now());
+        let metrics = &self.metrics.tokens;
+        if user.is_some() {
+            metrics.hits.increment()
+        } else {
+            metrics.misses.increment()
+        }
+        user
+    }
+
+    /// Whether it is, or was when last asked about, a user's: as long as there is room to remember
+    /// that.
+    pub fn was_users(&self, id: &TokenId) -> bool {
+        self.users.shard(id).contains_key(id)
+    }
+
+    /// What became of tokens.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// Whether it is known to be nobody's.
@@ -98,7 +132,7 @@ impl<T: Clone> Table<T> {
     }
 
     fn shard(&self, id: &TokenId) -> std::sync::MutexGuard<'_, HashMap<TokenId, (T, Instant)>> {
-        let shard = &self.shards[usize::from(id[0]) % SHARDS];
+        let shard = &self.shards[usize::from(id.0[0]) % SHARDS];
         shard.lock().expect("nothing panics while holding the lock")
     }
 
@@ -139,7 +173,10 @@ mod tests {
 
     #[test]
     fn tokens_are_known_by_no_hash_that_others_could_make() {
-        let (one, other) = (TokenCache::with_random_key(), TokenCache::with_random_key());
+        let (one, other) = (
+            TokenCache::with_random_key(Arc::default()),
+            TokenCache::with_random_key(Arc::default()),
+        );
         assert_eq!(one.id(b"token"), one.id(b"token"));
         assert_ne!(one.id(b"token"), one.id(b"token2"));
         assert_ne!(one.id(b"token"), other.id(b"token"));
@@ -148,7 +185,7 @@ mod tests {
     #[test]
     fn entries_end_and_are_forgotten_on_demand() {
         let table = Table::new(1000);
-        let (id, now) = ([7; 32], Instant::now());
+        let (id, now) = (TokenId([7; 32]), Instant::now());
         table.insert(id, 1, now, TIME);
         assert_eq!(table.get(&id, now), Some(1));
         assert_eq!(table.get(&id, now + TIME - Duration::from_nanos(1)), Some(1));
@@ -161,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_bad_tokens_takes_bounded_memory_and_displaces_no_user() {
-        let cache = TokenCache::with_random_key();
+        let cache = TokenCache::with_random_key(Arc::default());
         let alice = cache.id(b"alice");
         cache.remember_user(alice, Arc::new(UserInfo::anonymous()).into(), TIME);
         for number in 0..200_000_u32 {
@@ -171,5 +208,19 @@ mod tests {
         assert!((NOBODYS / 4..=NOBODYS).contains(&known), "{known}");
         assert!(cache.is_nobodys(&cache.id(&199_999_u32.to_le_bytes())), "the last is there");
         assert!(cache.user(&alice).is_some());
+        assert_eq!(
+            (cache.metrics.tokens.hits.value(), cache.metrics.tokens.misses.value()),
+            (1, 0)
+        );
+    }
+
+    #[test]
+    fn that_a_token_was_good_is_remembered_for_longer() {
+        let cache = TokenCache::with_random_key(Arc::default());
+        let (alice, bob) = (cache.id(b"alice"), cache.id(b"bob"));
+        cache.remember_user(alice, Arc::new(UserInfo::anonymous()).into(), Duration::from_nanos(1));
+        std::thread::sleep(Duration::from_millis(1));
+        assert!(cache.user(&alice).is_none() && cache.was_users(&alice));
+        assert!(!cache.was_users(&bob));
     }
 }

@@ -1,34 +1,43 @@
 //! Tokens that only the API server knows: it is asked whose they are, by TokenReview.
 //!
 //! A question about one token is asked once, however many requests wait for the answer. Questions
-//! under way are limited, and so are those that wait: a flood of unknown tokens takes bounded memory
-//! here, and a bounded share of the API server.
+//! under way are limited, and so are those that wait, each address's for itself: a flood of unknown
+//! tokens takes bounded memory here, a bounded share of the API server, and nobody else's turn.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
+use zeroize::Zeroizing;
 
 use super::UserInfo;
 use super::jwt::Jwt;
 use super::service_account::time;
 use super::token_cache::{TokenCache, TokenId, TokenUser};
-use crate::upstream::Upstream;
+use super::token_webhook::{TokenWebhook, WebhookVersion};
+use super::turns::{NoTurn, Source, Turns, Waiting};
+use crate::metrics::Gauge;
+use crate::upstream::{ConfigError, OwnRequest, SendError, Upstream};
 
 const PATH: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
-/// Questions under way.
-const IN_FLIGHT: usize = 64;
-/// Tokens that are asked about or wait to be; what comes on top is refused with 503.
-const WAITING: usize = 2048;
-/// Bytes of a token that is asked about; real ones are shorter. With [`WAITING`], what a flood can
-/// make the proxy hold.
+/// Bytes of a token that is asked about; real ones are shorter. With the bound on questions that
+/// wait, what a flood can make the proxy hold.
 const LONGEST: usize = 16 << 10;
+/// How often one question is asked, if it gets no answer or is to be asked later.
+const TRIES: u32 = 5;
+/// Between the first try and the second; half as long again each time, and up to a fifth more.
+const BACKOFF: Duration = Duration::from_millis(500);
+/// The longest wait that an answer can ask for; clients wait, too.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// How long the API server may take to answer one.
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a question may wait for its turn.
 const TURN: Duration = Duration::from_secs(5);
 /// Who the proxy is where its certificate is a front proxy's, which is nobody's by itself.
@@ -37,10 +46,12 @@ const OWN_NAME: HeaderValue = HeaderValue::from_static("kube-audit-proxy");
 /// Asks the API server whose tokens are.
 pub struct TokenReview {
     upstream: Upstream,
+    path: String,
+    api_version: &'static str,
     settings: TokenReviewSettings,
     cache: Arc<TokenCache>,
     asking: Mutex<HashMap<TokenId, Shared<BoxFuture<'static, Answer>>>>,
-    turns: Semaphore,
+    turns: Arc<Turns>,
 }
 
 /// How the API server is asked.
@@ -54,6 +65,8 @@ pub struct TokenReviewSettings {
     pub unauthenticated_ttl: Duration,
     /// Whether to name the proxy in `X-Remote-User`, because its certificate is a front proxy's.
     pub as_front_proxy: bool,
+    /// Who is asked instead of the API server.
+    pub webhook: Option<TokenWebhook>,
 }
 
 /// The API server could not be asked.
@@ -103,21 +116,32 @@ struct ReviewedUser {
 }
 
 impl TokenReview {
-    /// Asks `upstream` with the proxy's own credentials, and remembers answers in `cache`.
+    /// Asks `upstream`, the API server, with the proxy's own credentials, and remembers answers in
+    /// `cache`. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// Where the webhook's kubeconfig cannot be used.
     pub fn new(
         upstream: Upstream,
         settings: TokenReviewSettings,
         cache: Arc<TokenCache>,
-    ) -> TokenReview {
-        let turns = Semaphore::new(IN_FLIGHT);
-        TokenReview { upstream, settings, cache, asking: Mutex::default(), turns }
+    ) -> Result<TokenReview, ConfigError> {
+        let (upstream, path, api_version) = match &settings.webhook {
+            Some(webhook) => {
+                let (upstream, path) = webhook.connect()?;
+                (upstream, path, webhook.version.api_version())
+            }
+            None => (upstream, PATH.to_owned(), WebhookVersion::V1.api_version()),
+        };
+        let (asking, turns) = (Mutex::default(), Arc::default());
+        Ok(TokenReview { upstream, path, api_version, settings, cache, asking, turns })
     }
 
-    /// Whose `token` is; `None` for nobody's.
+    /// Whose `token` is, which came from `source`; `None` for nobody's.
     ///
     /// # Errors
     /// If the API server cannot be asked, or has been asked too much.
-    pub async fn user(self: &Arc<Self>, id: TokenId, token: &[u8]) -> Answer {
+    pub async fn user(self: &Arc<Self>, id: TokenId, token: &[u8], source: Source) -> Answer {
         let Ok(token) = std::str::from_utf8(token) else { return Ok(None) };
         if token.len() > LONGEST {
             tracing::debug!(bytes = token.len(), "a token is too long to be asked about");
@@ -126,6 +150,8 @@ impl TokenReview {
         if self.cache.is_nobodys(&id) {
             return Ok(None);
         }
+        // Whoever was let in before does not stand behind a flood from the same address.
+        let source = if self.cache.was_users(&id) { Source::KnownToken } else { source };
         let answer = {
             let mut asking = self.asking.lock().expect("nothing panics while holding the lock");
             match asking.get(&id) {
@@ -135,60 +161,109 @@ impl TokenReview {
                     if let Some(TokenUser { user, .. }) = self.cache.user(&id) {
                         return Ok(Some(user));
                     }
-                    if asking.len() >= WAITING {
-                        tracing::debug!("too many unknown tokens at a time");
-                        return Err(Unavailable);
-                    }
-                    let answer = self.clone().question(id, token.to_owned());
+                    let turn = self.turns.enqueue(source).map_err(|reason| self.refuse(reason))?;
+                    let token = Zeroizing::new(token.to_owned());
+                    let answer = self.clone().question(id, token, source, turn);
                     asking.insert(id, answer.clone());
                     answer
                 }
             }
         };
+        let _blocked = Counted::new(&self.cache.metrics().tokens.blocked);
         answer.await
     }
 
     /// A question under way; it is asked to the end, even if all who wait for it go away.
-    fn question(self: Arc<Self>, id: TokenId, token: String) -> Shared<BoxFuture<'static, Answer>> {
+    fn question(
+        self: Arc<Self>,
+        id: TokenId,
+        token: Zeroizing<String>,
+        source: Source,
+        turn: Waiting,
+    ) -> Shared<BoxFuture<'static, Answer>> {
         let task = tokio::spawn(async move {
             let asked = Asked { review: &self, id };
-            let answer = self.ask(&id, &token).await;
-            drop(asked);
+            let metrics = &self.cache.metrics().tokens;
+            let in_flight = Counted::new(&metrics.in_flight);
+            let answer = self.ask(&id, &token, turn).await;
+            match &answer {
+                Ok(Some(_)) => {}
+                Ok(None) => self.turns.asked_in_vain(source),
+                Err(Unavailable) => {}
+            }
+            let counter = if answer.is_ok() { &metrics.fetched } else { &metrics.fetch_errors };
+            counter.increment();
+            drop((asked, in_flight));
             answer
         });
         async move { task.await.unwrap_or(Err(Unavailable)) }.boxed().shared()
     }
 
-    async fn ask(&self, id: &TokenId, token: &str) -> Answer {
-        let turn = tokio::time::timeout(TURN, self.turns.acquire()).await;
-        let Ok(Ok(_turn)) = turn else {
-            tracing::debug!("an unknown token waited too long to be asked about");
-            return Err(Unavailable);
-        };
+    /// Asks as often as kube-apiserver would. The turn is kept meanwhile: who is asked to come later
+    /// does not come with more.
+    async fn ask(&self, id: &TokenId, token: &str, turn: Waiting) -> Answer {
+        let _turn = turn.get(TURN).await.map_err(|reason| self.refuse(reason))?;
+        let question = self.body(token);
+        let mut tried = 0;
+        loop {
+            tried += 1;
+            let started = Instant::now();
+            let answered = self.upstream.ask(self.request(question.clone())).await;
+            let code = answered.as_ref().ok().map(|answer| answer.status().as_u16());
+            self.cache.metrics().tokens.reviewed(code, started.elapsed());
+            if let Some(pause) = again(&answered, tried)
+                && tried < TRIES
+            {
+                tracing::debug!(tried, "asking again whose a token is");
+                tokio::time::sleep(pause).await;
+                continue;
+            }
+            let answer = answered.map_err(|error| {
+                tracing::warn!(%error, tried, "cannot ask the API server whose a token is");
+                Unavailable
+            })?;
+            return match answer.status() {
+                StatusCode::OK | StatusCode::CREATED => self.read(id, token, answer.body()),
+                code => {
+                    tracing::warn!(
+                        code = code.as_u16(),
+                        "the API server refuses to say whose a token is; this proxy's user needs the verb create on tokenreviews.authentication.k8s.io, as ClusterRole system:auth-delegator gives it"
+                    );
+                    Err(Unavailable)
+                }
+            };
+        }
+    }
+
+    /// The question, in memory that is overwritten when it has been sent.
+    fn body(&self, token: &str) -> Bytes {
         let question = Question {
-            api_version: "authentication.k8s.io/v1",
+            api_version: self.api_version,
             kind: "TokenReview",
             spec: Spec { token, audiences: &self.settings.audiences },
         };
-        let question = serde_json::to_vec(&question).expect("strings");
-        let answered = self.upstream.post_json_with(PATH, self.headers(), question.into()).await;
-        let (code, body) = answered.map_err(|error| {
-            tracing::warn!(%error, "cannot ask the API server whose a token is");
-            Unavailable
-        })?;
-        if code != StatusCode::CREATED && code != StatusCode::OK {
-            tracing::warn!(
-                code = code.as_u16(),
-                "the API server refuses to say whose a token is; this proxy's user needs the verb create on tokenreviews.authentication.k8s.io, as ClusterRole system:auth-delegator gives it"
-            );
-            return Err(Unavailable);
-        }
-        self.read(id, token, &body)
+        // With room for all of it, so that it does not move and leave a part behind.
+        let audiences: usize = self.settings.audiences.iter().map(String::len).sum();
+        let room = 256 + 6 * (token.len() + audiences) + 4 * self.settings.audiences.len();
+        let mut text = Zeroizing::new(Vec::with_capacity(room));
+        serde_json::to_writer(&mut *text, &question).expect("strings");
+        Bytes::from_owner(text)
     }
 
-    fn headers(&self) -> HeaderMap {
-        let name = HeaderName::from_static("x-remote-user");
-        HeaderMap::from_iter(self.settings.as_front_proxy.then_some((name, OWN_NAME)))
+    fn request(&self, body: Bytes) -> OwnRequest<'_> {
+        OwnRequest {
+            method: Method::POST,
+            path: &self.path,
+            headers: own_name(self.settings.as_front_proxy && self.settings.webhook.is_none()),
+            body,
+            timeout: TIMEOUT,
+        }
+    }
+
+    fn refuse(&self, reason: NoTurn) -> Unavailable {
+        tracing::debug!(%reason, "a token is not asked about");
+        self.cache.metrics().tokens.not_asked.increment();
+        Unavailable
     }
 
     fn read(&self, id: &TokenId, token: &str, body: &Bytes) -> Answer {
@@ -213,6 +288,53 @@ impl TokenReview {
                 Ok(None)
             }
         }
+    }
+}
+
+/// The headers that say who the proxy is in requests of its own, where its certificate does not.
+pub(super) fn own_name(as_front_proxy: bool) -> HeaderMap {
+    let name = HeaderName::from_static("x-remote-user");
+    HeaderMap::from_iter(as_front_proxy.then_some((name, OWN_NAME)))
+}
+
+/// How long to wait before the question is asked again, after so many tries; `None` if there is an
+/// answer that stands, or it would be of no use (kube's `DefaultShouldRetry`).
+fn again(answered: &Result<Response<Bytes>, SendError>, tried: u32) -> Option<Duration> {
+    let asked = match answered {
+        Err(error) => error.is_reset().then_some(Duration::ZERO)?,
+        Ok(answer) => {
+            let wanted = (answer.status() == StatusCode::TOO_MANY_REQUESTS
+                || answer.status().is_server_error())
+            .then(|| answer.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok())
+            .flatten();
+            match (answer.status().as_u16(), wanted) {
+                (_, Some(seconds)) => Duration::from_secs(seconds),
+                (500 | 504 | 429, None) => Duration::ZERO,
+                _ => return None,
+            }
+        }
+    };
+    let mut random = [0];
+    // Without chance it is just a little less.
+    let _ = SystemRandom::new().fill(&mut random);
+    let grown = BACKOFF.as_secs_f64() * 1.5_f64.powi(tried.saturating_sub(1).min(64) as i32);
+    let pause = Duration::from_secs_f64(grown * (1.0 + f64::from(random[0]) / 255.0 * 0.2));
+    Some(pause.max(asked).min(LONGEST_PAUSE))
+}
+
+/// One more as long as it lives.
+struct Counted<'a>(&'a Gauge);
+
+impl Counted<'_> {
+    fn new(gauge: &Gauge) -> Counted<'_> {
+        gauge.add(1);
+        Counted(gauge)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.add(-1);
     }
 }
 
@@ -270,69 +392,5 @@ fn time_left(token: &str) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(text: &str, audiences: &[String]) -> Result<UserInfo, String> {
-        let reviewed: Reviewed = serde_json::from_str(text).unwrap();
-        user_of(reviewed.status, audiences)
-    }
-
-    #[test]
-    fn users_are_read_in_full() {
-        let text = r#"{"kind":"TokenReview","status":{"authenticated":true,"user":{"username":"jane",
-            "uid":"42","groups":["dev"],"extra":{"k":["v","w"]}},"audiences":["api"]}}"#;
-        let user = read(text, &["api".into()]).unwrap();
-        assert_eq!((user.username.as_str(), user.uid.as_str()), ("jane", "42"));
-        assert_eq!(user.groups, ["dev", "system:authenticated"]);
-        assert_eq!(user.extra["k"], ["v", "w"]);
-        let sparse = r#"{"status":{"authenticated":true,"user":{"username":"j","groups":null}}}"#;
-        assert_eq!(read(sparse, &[]).unwrap().groups, ["system:authenticated"]);
-    }
-
-    #[test]
-    fn without_a_user_it_is_nobodys() {
-        for text in [
-            r#"{}"#,
-            r#"{"status":{"user":{"username":"jane"}}}"#,
-            r#"{"status":{"authenticated":false,"user":{"username":"jane"},"error":"expired"}}"#,
-            r#"{"status":{"authenticated":true}}"#,
-            r#"{"status":{"authenticated":true,"user":{"username":""}}}"#,
-        ] {
-            assert!(read(text, &[]).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn audiences_must_have_one_in_common() {
-        let list = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-        let cases = [
-            ("", "", "", true),
-            ("", "b", "", true),
-            ("a", "a", "", true),
-            ("a", "b", "", false),
-            ("a", "", "a", true),
-            ("a", "", "b", false),
-            ("a b", "b c", "", true),
-        ];
-        for (asked, answered, implicit, expected) in cases {
-            let verdict = is_for_us(&list(asked), &list(answered), &list(implicit));
-            assert_eq!(verdict, expected, "{asked:?} {answered:?} {implicit:?}");
-        }
-    }
-
-    #[test]
-    fn tokens_that_say_when_they_end_are_not_remembered_for_longer() {
-        use base64::Engine;
-        let now = SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-        let token = |exp: u64| {
-            let part = |text: &str| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text);
-            let (header, claims) = (r#"{"alg":"RS256"}"#, format!(r#"{{"exp":{exp}}}"#));
-            format!("{}.{}.AAAA", part(header), part(&claims))
-        };
-        let left = time_left(&token(now + 100));
-        assert!((90..=100).contains(&left.as_secs()), "{left:?}");
-        assert_eq!(time_left(&token(now - 100)), Duration::ZERO);
-        assert_eq!(time_left("opaque"), Duration::MAX);
-    }
-}
+#[path = "token_review_tests.rs"]
+mod tests;

@@ -5,9 +5,10 @@ use std::time::{Duration, SystemTime};
 
 use super::jwt::Jwt;
 use super::oidc::{Oidc, OidcError};
-use super::service_account::{ServiceAccounts, Verified};
+use super::service_account::{ServiceAccountError, ServiceAccounts, Verified};
 use super::token_cache::{TokenCache, TokenUser};
 use super::token_review::{TokenReview, Unavailable};
+use super::turns::Source;
 use super::{AuthenticationError, TokenFile};
 
 /// How long a token that was verified here is not verified again, as by kube-apiserver. Failures
@@ -18,30 +19,40 @@ const VERIFIED: Duration = Duration::from_secs(10);
 pub struct Tokens {
     /// `--token-auth-file`
     pub file: Option<TokenFile>,
-    /// `--service-account-key-file`
+    /// `--service-account-key-file`, `--service-account-keys-from-upstream`
     pub service_accounts: Option<Arc<ServiceAccounts>>,
     /// `--oidc-*`
     pub oidc: Option<Oidc>,
-    /// `--authentication-token-review`
+    /// `--authentication-token-review`, `--authentication-token-webhook-config-file`
     pub review: Option<Arc<TokenReview>>,
-    /// What is remembered of tokens; those of `file` do not need it.
+    /// What is remembered of tokens; those of `file` only need its [`TokenCache::id`].
     pub cache: Arc<TokenCache>,
 }
 
 impl Tokens {
-    /// Whose token this is.
+    /// Whose token this is, which came from `source`.
     ///
     /// # Errors
     /// That it is nobody's or that this cannot be found out, after the reason went to the log.
-    pub async fn user(&self, token: &[u8]) -> Result<TokenUser, AuthenticationError> {
-        if let Some(user) = self.file.as_ref().and_then(|file| file.user(token)) {
-            return Ok(user.clone().into());
-        }
-        if self.service_accounts.is_none() && self.oidc.is_none() && self.review.is_none() {
+    pub async fn user(
+        &self,
+        token: &[u8],
+        source: Source,
+    ) -> Result<TokenUser, AuthenticationError> {
+        let is_verified =
+            self.service_accounts.is_some() || self.oidc.is_some() || self.review.is_some();
+        if self.file.is_none() && !is_verified {
             tracing::debug!("invalid bearer token");
             return Err(AuthenticationError::Unauthorized);
         }
         let id = self.cache.id(token);
+        if let Some(user) = self.file.as_ref().and_then(|file| file.user(&id)) {
+            return Ok(user.clone().into());
+        }
+        if !is_verified {
+            tracing::debug!("invalid bearer token");
+            return Err(AuthenticationError::Unauthorized);
+        }
         if let Some(user) = self.cache.user(&id) {
             return Ok(user);
         }
@@ -58,7 +69,7 @@ impl Tokens {
             return Ok(user);
         }
         let answer = match &self.review {
-            Some(review) => review.user(id, token).await,
+            Some(review) => review.user(id, token, source).await,
             None => verified.map(|_| None),
         };
         match answer {
@@ -77,22 +88,27 @@ impl Tokens {
         token: &Jwt<'_>,
         now: SystemTime,
     ) -> Result<Option<Verified>, Unavailable> {
+        let mut unavailable = false;
         if let Some(accounts) = &self.service_accounts {
-            match accounts.verify(token, now) {
+            match accounts.verify(token, now).await {
                 Ok(Some(verified)) => return Ok(Some(verified)),
                 Ok(None) => {}
-                Err(error) => tracing::debug!(%error, "bad service account token"),
+                Err(error) => {
+                    tracing::debug!(%error, "bad service account token");
+                    unavailable |= error == ServiceAccountError::NotReady;
+                }
             }
         }
-        match &self.oidc {
-            Some(oidc) => match oidc.verify(token, now).await {
-                Ok(verified) => Ok(verified),
+        if let Some(oidc) = &self.oidc {
+            match oidc.verify(token, now).await {
+                Ok(Some(verified)) => return Ok(Some(verified)),
+                Ok(None) => {}
                 Err(error) => {
                     tracing::debug!(%error, "bad OIDC token");
-                    if error == OidcError::NotReady { Err(Unavailable) } else { Ok(None) }
+                    unavailable |= error == OidcError::NotReady;
                 }
-            },
-            None => Ok(None),
+            }
         }
+        if unavailable { Err(Unavailable) } else { Ok(None) }
     }
 }

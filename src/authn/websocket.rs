@@ -4,6 +4,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, HeaderValue, header};
+use zeroize::Zeroizing;
 
 use crate::request::headers;
 
@@ -27,7 +28,7 @@ pub enum ProtocolError {
 ///
 /// # Errors
 /// See [`ProtocolError`].
-pub fn token(headers: &HeaderMap) -> Result<Option<Vec<u8>>, ProtocolError> {
+pub fn token(headers: &HeaderMap) -> Result<Option<Zeroizing<Vec<u8>>>, ProtocolError> {
     let is_websocket =
         headers::upgrade(headers).is_some_and(|p| p.as_bytes().eq_ignore_ascii_case(b"websocket"));
     if !is_websocket {
@@ -41,6 +42,7 @@ pub fn token(headers: &HeaderMap) -> Result<Option<Vec<u8>>, ProtocolError> {
             continue;
         };
         let decoded = URL_SAFE_NO_PAD.decode(encoded).map_err(|_| ProtocolError::Encoding)?;
+        let decoded = Zeroizing::new(decoded);
         std::str::from_utf8(&decoded).map_err(|_| ProtocolError::Encoding)?;
         if token.replace(decoded).is_some() {
             return Err(ProtocolError::Multiple);
@@ -108,7 +110,11 @@ mod tests {
         for (lines, expected, rest) in cases {
             let mut headers = handshake(lines);
             let found = token(&headers);
-            assert_eq!(found, expected.map(|t| t.map(|t| t.as_bytes().to_vec())), "{lines:?}");
+            assert_eq!(
+                found,
+                expected.map(|t| t.map(|t| t.as_bytes().to_vec().into())),
+                "{lines:?}"
+            );
             remove_token(&mut headers);
             let left = headers.get(header::SEC_WEBSOCKET_PROTOCOL);
             assert_eq!(left.map_or("", |v| v.to_str().unwrap()), *rest, "{lines:?}");

@@ -14,13 +14,14 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, TrustAnchor, UnixTime};
 use webpki::{
-    CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, OwnedCertRevocationList,
+    CertRevocationList, EndEntityCert, ExpirationPolicy, ExtendedKeyUsageValidator, KeyPurposeId,
+    KeyPurposeIdIter, KeyUsage, OwnedCertRevocationList, RequiredEkuNotFoundContext,
     RevocationCheckDepth, RevocationOptionsBuilder, UnknownStatusPolicy,
 };
 use x509_parser::oid_registry::{Oid, asn1_rs::oid};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::UserInfo;
+use super::{UserInfo, x509_v1};
 
 /// Subject attribute that holds a user's UID (Kubernetes).
 const UID_ATTRIBUTE: Oid<'static> = oid!(1.3.6.1.4.1.57683.2);
@@ -35,6 +36,8 @@ pub struct ClientCa {
     path: PathBuf,
     /// `--client-crl-file`
     crl_path: Option<PathBuf>,
+    /// `--client-ca-allow-x509-v1`
+    allow_v1: bool,
     current: ArcSwap<Anchors>,
     generations: AtomicU64,
 }
@@ -42,8 +45,17 @@ pub struct ClientCa {
 struct Anchors {
     generation: u64,
     anchors: Vec<TrustAnchor<'static>>,
+    /// Those of them that say that they may sign others.
+    authorities: Vec<TrustAnchor<'static>>,
     /// What was revoked.
-    crls: Vec<CertRevocationList<'static>>,
+    crls: Vec<RevocationList>,
+}
+
+/// A list of revoked certificates.
+pub(super) struct RevocationList {
+    pub(super) list: CertRevocationList<'static>,
+    /// As it stands in the file.
+    pub(super) der: Vec<u8>,
 }
 
 /// Why a CA file cannot be used.
@@ -107,9 +119,16 @@ impl ClientCa {
         Ok(ClientCa {
             path: path.into(),
             crl_path: crl_path.map(Path::to_owned),
+            allow_v1: false,
             current: ArcSwap::from_pointee(current),
             generations: AtomicU64::new(0),
         })
+    }
+
+    /// Believes users' certificates of X.509 version 1, too, as kube-apiserver does.
+    #[must_use]
+    pub fn allowing_x509_v1(self, allow: bool) -> ClientCa {
+        ClientCa { allow_v1: allow, ..self }
     }
 
     /// Reads the files again; connections that are open are judged by the new content.
@@ -136,11 +155,12 @@ impl Anchors {
         crl_path: Option<&Path>,
     ) -> Result<Anchors, ClientCaError> {
         let crls = crl_path.map(read_crls).transpose()?.unwrap_or_default();
-        Ok(Anchors { generation, anchors: read(path)?, crls })
+        let (anchors, authorities) = read(path)?;
+        Ok(Anchors { generation, anchors, authorities, crls })
     }
 }
 
-fn read_crls(path: &Path) -> Result<Vec<CertRevocationList<'static>>, ClientCaError> {
+fn read_crls(path: &Path) -> Result<Vec<RevocationList>, ClientCaError> {
     let wrong = |reason: String| ClientCaError::RevocationList { path: path.into(), reason };
     let mut crls = Vec::new();
     let blocks = CertificateRevocationListDer::pem_file_iter(path);
@@ -148,25 +168,31 @@ fn read_crls(path: &Path) -> Result<Vec<CertRevocationList<'static>>, ClientCaEr
         let der = block.map_err(|error| wrong(error.to_string()))?;
         let crl =
             OwnedCertRevocationList::from_der(&der).map_err(|error| wrong(error.to_string()))?;
-        crls.push(CertRevocationList::from(crl));
+        crls.push(RevocationList { list: CertRevocationList::from(crl), der: der.to_vec() });
     }
     if crls.is_empty() { Err(wrong("there is none in it".to_owned())) } else { Ok(crls) }
 }
 
-fn read(path: &Path) -> Result<Vec<TrustAnchor<'static>>, ClientCaError> {
+type TrustAnchors = Vec<TrustAnchor<'static>>;
+
+/// All certificates of the file, and those that say that they may sign others.
+fn read(path: &Path) -> Result<(TrustAnchors, TrustAnchors), ClientCaError> {
     let read = |source| ClientCaError::Read { path: path.into(), source };
-    let mut anchors = Vec::new();
+    let (mut anchors, mut authorities) = (Vec::new(), Vec::new());
     for (index, certificate) in CertificateDer::pem_file_iter(path).map_err(read)?.enumerate() {
         let certificate = certificate.map_err(read)?;
         let anchor = webpki::anchor_from_trusted_cert(&certificate).map_err(|source| {
             ClientCaError::Certificate { path: path.into(), index: index + 1, source }
         })?;
         anchors.push(anchor.to_owned());
+        if X509Certificate::from_der(&certificate).is_ok_and(|(_, parsed)| parsed.is_ca()) {
+            authorities.push(anchor.to_owned());
+        }
     }
     if anchors.is_empty() {
         return Err(ClientCaError::Empty { path: path.into() });
     }
-    Ok(anchors)
+    Ok((anchors, authorities))
 }
 
 /// The certificates that a connection's client presented, and the last verdicts on them.
@@ -229,7 +255,7 @@ impl ClientCertificates {
             }
         }
         let leaf = &self.chain[0];
-        let judged = self.verify(&anchors, now).and_then(|()| {
+        let judged = self.verify(&anchors, ca.allow_v1, now).and_then(|()| {
             let (_, parsed) =
                 X509Certificate::from_der(leaf).map_err(|_| CertificateError::Malformed)?;
             let expires = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
@@ -250,8 +276,19 @@ impl ClientCertificates {
         outcome
     }
 
-    fn verify(&self, trusted: &Anchors, now: SystemTime) -> Result<(), CertificateError> {
-        let crls: Vec<_> = trusted.crls.iter().collect();
+    fn verify(
+        &self,
+        trusted: &Anchors,
+        allow_v1: bool,
+        now: SystemTime,
+    ) -> Result<(), CertificateError> {
+        let now = UnixTime::since_unix_epoch(now.duration_since(UNIX_EPOCH).unwrap_or_default());
+        let leaf = &self.chain[0];
+        if allow_v1 && x509_v1::is_v1(leaf) {
+            return x509_v1::verify(leaf, &trusted.authorities, &trusted.crls, now)
+                .map_err(CertificateError::Chain);
+        }
+        let crls: Vec<_> = trusted.crls.iter().map(|crl| &crl.list).collect();
         // An old list still says what was revoked, and authorities without one revoke nothing.
         let revocation = RevocationOptionsBuilder::new(&crls).ok().map(|options| {
             options
@@ -260,21 +297,47 @@ impl ClientCertificates {
                 .with_expiration_policy(ExpirationPolicy::Ignore)
                 .build()
         });
-        let since_epoch = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-        EndEntityCert::try_from(&self.chain[0])
+        EndEntityCert::try_from(leaf)
             .and_then(|certificate| {
                 certificate.verify_for_usage(
                     webpki::ALL_VERIFICATION_ALGS,
                     &trusted.anchors,
                     &self.chain[1..],
-                    UnixTime::since_unix_epoch(since_epoch),
-                    KeyUsage::client_auth(),
+                    now,
+                    ForClients,
                     revocation,
                     None,
                 )?;
                 Ok(())
             })
             .map_err(CertificateError::Chain)
+    }
+}
+
+/// Usages that a client's certificate may have: client authentication, any, or none said, as Go has
+/// it. webpki's own rule does not know "any".
+struct ForClients;
+
+/// Any extended usage (RFC 5280, 4.2.1.12), as bytes of its OID.
+const ANY_USAGE: &[u8] = &[0x55, 0x1d, 0x25, 0x00];
+
+impl ExtendedKeyUsageValidator for ForClients {
+    fn validate(&self, usages: KeyPurposeIdIter<'_, '_>) -> Result<(), webpki::Error> {
+        let client = KeyUsage::client_auth();
+        let required = client.oid_values().collect::<Vec<_>>();
+        let mut present = Vec::new();
+        for usage in usages {
+            let usage = usage?;
+            if usage == KeyPurposeId::new(ANY_USAGE) || usage.to_decoded_oid() == required {
+                return Ok(());
+            }
+            present.push(usage.to_decoded_oid());
+        }
+        if present.is_empty() {
+            return Ok(());
+        }
+        let context = RequiredEkuNotFoundContext { required: client, present };
+        Err(webpki::Error::RequiredEkuNotFoundContext(context))
     }
 }
 

@@ -93,6 +93,12 @@ fn chains_usage_and_validity_are_judged() {
     });
     assert_eq!(names(user(&trusted, vec![no_usage])), Ok(Some("any".into())));
 
+    let any_usage = leaf(&root, |params| {
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::Any];
+        named("any")(params);
+    });
+    assert_eq!(names(user(&trusted, vec![any_usage])), Ok(Some("any".into())));
+
     let server_only = leaf(&root, |params| {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         named("server")(params);
@@ -218,4 +224,81 @@ fn revoked_certificates_are_refused_also_on_open_connections() {
         error.contains("cannot read the certificate revocation lists: there is none"),
         "{error}"
     );
+}
+
+#[path = "../../tests/it/support/x509_v1.rs"]
+mod made;
+
+/// A certificate of version 1 that `signer` signed; otherwise as `full`.
+fn v1(full: &CertificateDer<'_>, signer: &Ca) -> CertificateDer<'static> {
+    made::as_v1(full, signer.issuer.key())
+}
+
+#[test]
+fn certificates_of_version_1_are_taken_only_where_that_is_allowed() {
+    let (root, namesake) = (ca(None, "root"), ca(None, "root"));
+    let old = leaf(&root, named("old-timer"));
+    let good = v1(&old, &root);
+    let refused = user(&client_ca(&root.pem), vec![good.clone()]);
+    assert_eq!(
+        refused,
+        Err(CertificateError::Chain(webpki::Error::UnsupportedCertVersion)),
+        "without the flag"
+    );
+    let trusted = client_ca(&root.pem).allowing_x509_v1(true);
+    let known = user(&trusted, vec![good.clone()]).unwrap().unwrap();
+    assert_eq!(known.username, "old-timer");
+    assert_eq!(known.groups, ["system:authenticated"]);
+    assert!(user(&trusted, vec![old.clone()]).is_ok(), "those of version 3 as before");
+
+    let below = ca(Some(&root), "below");
+    let deep = leaf(&below, named("deep"));
+    assert!(user(&trusted, vec![deep.clone(), below.der.clone()]).is_ok());
+    let expired = leaf(&root, |params| {
+        named("late")(params);
+        params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    });
+    let early = leaf(&root, |params| {
+        named("early")(params);
+        params.not_before = rcgen::date_time_ymd(2090, 1, 1);
+    });
+    let mut changed = good.to_vec();
+    let at = changed.windows(9).position(|window| window == b"old-timer").unwrap();
+    changed[at] = b'O';
+    let cases = [
+        ("expired", vec![v1(&expired, &root)]),
+        ("not yet valid", vec![v1(&early, &root)]),
+        ("signed by another key", vec![v1(&old, &namesake)]),
+        ("issuer of another name", vec![v1(&leaf(&ca(None, "x"), named("a")), &root)]),
+        ("changed", vec![CertificateDer::from(changed)]),
+        ("below an authority of version 1", vec![deep.clone(), v1(&below.der, &root)]),
+        ("below an intermediate", vec![v1(&deep, &below), below.der.clone()]),
+    ];
+    for (what, chain) in cases {
+        let verdict = user(&trusted, chain);
+        assert!(matches!(verdict, Err(CertificateError::Chain(_))), "{what}: {verdict:?}");
+    }
+}
+
+#[test]
+fn certificates_of_version_1_can_be_revoked() {
+    let root = ca(None, "root");
+    let numbered = |serial: u64| {
+        let full = leaf(&root, |params| {
+            params.serial_number = Some(SerialNumber::from(serial));
+            named("user")(params);
+        });
+        vec![v1(&full, &root)]
+    };
+    let anchors = temporary(&root.pem);
+    let lists = temporary(&revocation_list(&root, &[2, 200]));
+    let trusted = ClientCa::load(&anchors, Some(&lists)).unwrap().allowing_x509_v1(true);
+    assert!(user(&trusted, numbered(1)).is_ok());
+    for revoked in [2, 200] {
+        let verdict = user(&trusted, numbered(revoked));
+        assert_eq!(verdict, Err(CertificateError::Chain(webpki::Error::CertRevoked)));
+    }
+    std::fs::write(&lists, revocation_list(&ca(None, "root"), &[])).unwrap();
+    trusted.reload().unwrap();
+    assert!(user(&trusted, numbered(2)).is_err(), "a list of another key reinstates nobody");
 }

@@ -16,7 +16,7 @@ use crate::audit::record::{AuditSink, Backend, Encoding, Format, Recorder};
 use crate::audit::recording::BodySettings;
 use crate::authn::{
     Authenticator, ClientCa, ClientCaError, Oidc, RequestHeader, ServiceAccounts, TokenCache,
-    TokenFile, TokenReview, Tokens, UserInfo,
+    TokenFile, TokenReview, Tokens, UpstreamKeys, UserInfo,
 };
 use crate::config::{
     Audit, Authentication, BackendSettings, Bodies, CertificateSource, Config, Serving,
@@ -32,6 +32,7 @@ use crate::server::certificates::ServingCertificate;
 use crate::server::shutdown::{Phase, Running, Shutdown};
 use crate::server::{admin, listener, reload, self_signed, tls};
 use crate::sink::{Sink, SinkState};
+use crate::upstream::identity::Identity;
 use crate::upstream::{Upstream, UpstreamConfig};
 use crate::webhook::Webhook;
 
@@ -73,7 +74,9 @@ impl Process {
             &config.upstream.flags,
         )?;
         let upstream = Upstream::new(upstream, metrics.clone())?;
-        let authenticator = authenticator(&config.authentication, &upstream, &follow)?;
+        let as_front_proxy = config.upstream.identity == Identity::RequestHeader;
+        let authenticator =
+            authenticator(&config.authentication, &upstream, as_front_proxy, &follow)?;
         let certificate = serving_certificate(&config.serving, &follow)?;
         let tls = tls::server_config(&config.serving.tls, certificate).context("TLS")?;
         let listener = listener::bind(config.serving.addr).await.context("--secure-port")?;
@@ -250,11 +253,12 @@ impl Follow {
 fn authenticator(
     settings: &Authentication,
     upstream: &Upstream,
+    as_front_proxy: bool,
     follow: &Follow,
 ) -> anyhow::Result<Authenticator> {
     let client_ca = match &settings.client_ca_file {
         Some(path) => Some(
-            follow_ca(path, settings.client_crl_file.as_deref(), Reloaded::ClientCa, follow)
+            follow_ca(path, Some(settings), Reloaded::ClientCa, follow)
                 .context("--client-ca-file")?,
         ),
         None => None,
@@ -272,7 +276,7 @@ fn authenticator(
     Ok(Authenticator {
         request_header,
         client_ca,
-        tokens: tokens(settings, upstream, follow)?,
+        tokens: tokens(settings, upstream, as_front_proxy, follow)?,
         anonymous: settings.anonymous.then(|| Arc::new(UserInfo::anonymous())),
     })
 }
@@ -280,15 +284,21 @@ fn authenticator(
 fn tokens(
     settings: &Authentication,
     upstream: &Upstream,
+    as_front_proxy: bool,
     follow: &Follow,
 ) -> anyhow::Result<Tokens> {
-    let file = settings.token_auth_file.as_deref().map(TokenFile::load).transpose();
-    let cache = Arc::new(TokenCache::with_random_key());
+    let cache = Arc::new(TokenCache::with_random_key(follow.metrics.clone()));
+    let file = settings.token_auth_file.as_deref().map(|path| TokenFile::load(path, &cache));
+    let file = file.transpose().context("--token-auth-file")?;
     let service_accounts = match &settings.service_accounts {
         Some(tokens) => {
             let watcher = FileWatcher::new(tokens.key_files.clone());
             let (files, issuers) = (tokens.key_files.clone(), tokens.issuers.clone());
-            let accounts = ServiceAccounts::load(files, issuers, settings.audiences.clone())
+            let fetched = tokens
+                .keys_from_upstream
+                .then(|| UpstreamKeys::new(upstream.clone(), as_front_proxy));
+            let audiences = settings.audiences.clone();
+            let accounts = ServiceAccounts::load(files, fetched, issuers, audiences)
                 .context("--service-account-key-file")?;
             let accounts = Arc::new(accounts);
             let (followed, cache) = (accounts.clone(), cache.clone());
@@ -303,19 +313,24 @@ fn tokens(
     let review = settings
         .token_review
         .clone()
-        .map(|settings| Arc::new(TokenReview::new(upstream.clone(), settings, cache.clone())));
-    Ok(Tokens { file: file.context("--token-auth-file")?, service_accounts, oidc, review, cache })
+        .map(|settings| TokenReview::new(upstream.clone(), settings, cache.clone()).map(Arc::new))
+        .transpose()
+        .context("--authentication-token-webhook-config-file")?;
+    Ok(Tokens { file, service_accounts, oidc, review, cache })
 }
 
+/// Reads a CA file and follows it; `of_users` are the further settings of `--client-ca-file`.
 fn follow_ca(
     path: &Path,
-    crl: Option<&Path>,
+    of_users: Option<&Authentication>,
     what: Reloaded,
     follow: &Follow,
 ) -> Result<Arc<ClientCa>, ClientCaError> {
+    let crl = of_users.and_then(|settings| settings.client_crl_file.as_deref());
+    let allow_v1 = of_users.is_some_and(|settings| settings.client_ca_allow_x509_v1);
     let watcher =
         FileWatcher::new([Some(path), crl].into_iter().flatten().map(Path::to_owned).collect());
-    let ca = Arc::new(ClientCa::load(path, crl)?);
+    let ca = Arc::new(ClientCa::load(path, crl)?.allowing_x509_v1(allow_v1));
     let followed = ca.clone();
     follow.spawn(what, watcher, move || followed.reload());
     Ok(ca)

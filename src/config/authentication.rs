@@ -6,7 +6,9 @@ use super::flags::{ServeFlags, UpstreamIdentity};
 use super::{
     Authentication, ConfigError, RequestHeaderAuthentication, ServiceAccountAuthentication, fail,
 };
-use crate::authn::{Algorithm, OidcSettings, RequestHeaderNames, TokenReviewSettings};
+use crate::authn::{
+    Algorithm, OidcSettings, RequestHeaderNames, TokenReviewSettings, TokenWebhook,
+};
 use crate::request::source::TrustedProxies;
 
 pub(super) fn authentication(flags: &ServeFlags) -> Result<Authentication, ConfigError> {
@@ -14,8 +16,10 @@ pub(super) fn authentication(flags: &ServeFlags) -> Result<Authentication, Confi
         && flags.requestheader_client_ca_file.is_none()
         && flags.token_auth_file.is_none()
         && flags.service_account_key_file.is_empty()
+        && !flags.service_account_keys_from_upstream
         && flags.oidc_issuer_url.is_none()
         && !flags.authentication_token_review
+        && flags.authentication_token_webhook_config_file.is_none()
         && !flags.anonymous_auth
         && flags.upstream_identity != UpstreamIdentity::PassThrough;
     if nobody {
@@ -27,6 +31,9 @@ pub(super) fn authentication(flags: &ServeFlags) -> Result<Authentication, Confi
     if flags.client_crl_file.is_some() && flags.client_ca_file.is_none() {
         return fail("--client-crl-file needs --client-ca-file, the authorities that revoke");
     }
+    if flags.client_ca_allow_x509_v1 && flags.client_ca_file.is_none() {
+        return fail("--client-ca-allow-x509-v1 needs --client-ca-file, the authorities that sign");
+    }
     let audiences = match flags.api_audiences.is_empty() {
         true => &flags.service_account_issuer,
         false => &flags.api_audiences,
@@ -34,16 +41,12 @@ pub(super) fn authentication(flags: &ServeFlags) -> Result<Authentication, Confi
     Ok(Authentication {
         client_ca_file: flags.client_ca_file.clone(),
         client_crl_file: flags.client_crl_file.clone(),
+        client_ca_allow_x509_v1: flags.client_ca_allow_x509_v1,
         request_header: request_header(flags)?,
         token_auth_file: flags.token_auth_file.clone(),
         service_accounts: service_accounts(flags)?,
         oidc: oidc(flags)?,
-        token_review: flags.authentication_token_review.then(|| TokenReviewSettings {
-            audiences: audiences.clone(),
-            authenticated_ttl: flags.authentication_token_review_cache_authenticated_ttl,
-            unauthenticated_ttl: flags.authentication_token_review_cache_unauthenticated_ttl,
-            as_front_proxy: flags.upstream_identity == UpstreamIdentity::RequestHeader,
-        }),
+        token_review: token_review(flags, audiences)?,
         audiences: audiences.clone(),
         anonymous: flags.anonymous_auth,
         trusted_proxies: match flags.trusted_proxies.as_slice() {
@@ -60,19 +63,60 @@ fn service_accounts(
     if issuers.iter().any(String::is_empty) {
         return fail("--service-account-issuer is empty; give the iss claim of the tokens");
     }
-    match (key_files.is_empty(), issuers.is_empty()) {
-        (true, true) => Ok(None),
-        (false, false) => Ok(Some(ServiceAccountAuthentication {
-            key_files: key_files.clone(),
-            issuers: issuers.clone(),
+    let keys_from_upstream = flags.service_account_keys_from_upstream;
+    if !keys_from_upstream {
+        match (key_files.is_empty(), issuers.is_empty()) {
+            (true, true) => return Ok(None),
+            (false, false) => {}
+            (false, true) => {
+                return fail(
+                    "--service-account-key-file needs --service-account-issuer, the iss claim of \
+                     the tokens; mostly https://kubernetes.default.svc.cluster.local",
+                );
+            }
+            (true, false) => {
+                return fail(
+                    "--service-account-issuer needs --service-account-key-file, the file with the \
+                     key that its tokens are verified by, mostly /etc/kubernetes/pki/sa.pub; or \
+                     --service-account-keys-from-upstream, to fetch it from the API server",
+                );
+            }
+        }
+    }
+    Ok(Some(ServiceAccountAuthentication {
+        key_files: key_files.clone(),
+        keys_from_upstream,
+        issuers: issuers.clone(),
+    }))
+}
+
+fn token_review(
+    flags: &ServeFlags,
+    audiences: &[String],
+) -> Result<Option<TokenReviewSettings>, ConfigError> {
+    let settings = TokenReviewSettings {
+        audiences: audiences.to_vec(),
+        authenticated_ttl: flags.authentication_token_review_cache_authenticated_ttl,
+        unauthenticated_ttl: flags.authentication_token_review_cache_unauthenticated_ttl,
+        as_front_proxy: flags.upstream_identity == UpstreamIdentity::RequestHeader,
+        webhook: None,
+    };
+    match (flags.authentication_token_review, &flags.authentication_token_webhook_config_file) {
+        (false, None) => Ok(None),
+        (true, None) => Ok(Some(settings)),
+        // One lifetime for all that it says, as with kube-apiserver.
+        (false, Some(file)) => Ok(Some(TokenReviewSettings {
+            authenticated_ttl: flags.authentication_token_webhook_cache_ttl,
+            unauthenticated_ttl: flags.authentication_token_webhook_cache_ttl,
+            webhook: Some(TokenWebhook {
+                file: file.clone(),
+                version: flags.authentication_token_webhook_version,
+            }),
+            ..settings
         })),
-        (false, true) => fail(
-            "--service-account-key-file needs --service-account-issuer, the iss claim of the \
-             tokens; mostly https://kubernetes.default.svc.cluster.local",
-        ),
-        (true, false) => fail(
-            "--service-account-issuer needs --service-account-key-file, the file with the key \
-             that its tokens are verified by; mostly /etc/kubernetes/pki/sa.pub",
+        (true, Some(_)) => fail(
+            "--authentication-token-review and --authentication-token-webhook-config-file exclude \
+             each other: either the API server is asked whose a token is, or the webhook",
         ),
     }
 }

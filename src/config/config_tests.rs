@@ -286,6 +286,11 @@ fn service_account_keys_and_issuers_go_together() {
     );
     let audiences = [&both[..], &["--api-audiences=x,y"]].concat();
     assert_eq!(config(&audiences).unwrap().authentication.audiences, ["x", "y"]);
+    let fetched = "--service-account-keys-from-upstream";
+    for more in [&["--anonymous-auth=false"][..], &[key], &["--service-account-issuer=a"]] {
+        let settings = config(&[&[fetched], more].concat()).unwrap().authentication;
+        assert!(settings.service_accounts.unwrap().keys_from_upstream, "{more:?}");
+    }
 }
 
 #[test]
@@ -298,8 +303,16 @@ fn token_reviews_are_off_unless_asked_for() {
         authenticated_ttl: Duration::from_secs(120),
         unauthenticated_ttl: Duration::from_secs(10),
         as_front_proxy: false,
+        webhook: None,
     };
     assert_eq!(review, Some(expected));
+    let file = "--authentication-token-webhook-config-file=hook.yaml";
+    let review = config(&[file, "--authentication-token-webhook-cache-ttl=1m"]).unwrap();
+    let review = review.authentication.token_review.unwrap();
+    assert_eq!(review.unauthenticated_ttl, Duration::from_secs(60));
+    let webhook = review.webhook.unwrap();
+    assert_eq!(webhook.version.api_version(), "authentication.k8s.io/v1beta1");
+    assert!(config(&[file, on]).unwrap_err().contains("exclude each other"));
     let front = [on, "--upstream-identity=request-header", "--api-audiences=a,b"];
     let review = config(&front).unwrap().authentication.token_review.unwrap();
     assert!(review.as_front_proxy);

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::sink_entry::SinkEntry;
+use crate::authn::WebhookVersion;
 use crate::request::duration;
 use crate::request::source::Cidr;
 
@@ -52,6 +53,20 @@ pub struct ServeFlags {
     /// Certificates of authorities without a list in it are not checked
     #[arg(long, value_name = "FILE", help_heading = AUTHENTICATION)]
     pub client_crl_file: Option<PathBuf>,
+    /// Whether client certificates of X.509 version 1 are taken, which have no usage and no
+    /// extensions; kube-apiserver takes them. Only those that a CA of --client-ca-file itself signed
+    #[arg(
+        long,
+        value_name = "BOOL",
+        default_value = "false",
+        default_missing_value = "true",
+        num_args = 0..=1,
+        require_equals = true,
+        value_parser = parse_bool,
+        action = ArgAction::Set,
+        help_heading = AUTHENTICATION
+    )]
+    pub client_ca_allow_x509_v1: bool,
     /// CAs that sign the certificates of front proxies, PEM; what such a proxy says in headers of
     /// who is calling is believed. Read again when it changes
     #[arg(long, value_name = "FILE", help_heading = AUTHENTICATION)]
@@ -81,6 +96,20 @@ pub struct ServeFlags {
     /// when they change. Whether an account or pod still exists is not checked
     #[arg(long, value_name = "FILE", help_heading = AUTHENTICATION)]
     pub service_account_key_file: Vec<PathBuf>,
+    /// Whether the keys of ServiceAccount tokens are fetched from the API server (/openid/v1/jwks),
+    /// and its issuer with them if --service-account-issuer is not given
+    #[arg(
+        long,
+        value_name = "BOOL",
+        default_value = "false",
+        default_missing_value = "true",
+        num_args = 0..=1,
+        require_equals = true,
+        value_parser = parse_bool,
+        action = ArgAction::Set,
+        help_heading = AUTHENTICATION
+    )]
+    pub service_account_keys_from_upstream: bool,
     /// Issuer of the ServiceAccount tokens; may be given several times, as by kube-apiserver
     #[arg(long, value_name = "URL", help_heading = AUTHENTICATION)]
     pub service_account_issuer: Vec<String>,
@@ -141,6 +170,16 @@ pub struct ServeFlags {
     #[arg(long, value_name = "TIME", default_value = "10s", help_heading = AUTHENTICATION)]
     #[arg(value_parser = parse_duration, allow_hyphen_values = true)]
     pub authentication_token_review_cache_unauthenticated_ttl: Duration,
+    /// Kubeconfig whose cluster is asked by TokenReview whose a token is, instead of the API server
+    #[arg(long, value_name = "FILE", help_heading = AUTHENTICATION)]
+    pub authentication_token_webhook_config_file: Option<PathBuf>,
+    /// How long the answers of the webhook are remembered, whatever they are
+    #[arg(long, value_name = "TIME", default_value = "2m", help_heading = AUTHENTICATION)]
+    #[arg(value_parser = parse_duration, allow_hyphen_values = true)]
+    pub authentication_token_webhook_cache_ttl: Duration,
+    /// Version of authentication.k8s.io that the webhook is spoken to in
+    #[arg(long, value_name = "VERSION", default_value = "v1beta1", help_heading = AUTHENTICATION)]
+    pub authentication_token_webhook_version: WebhookVersion,
     /// Whether requests without credentials are let through as system:anonymous
     #[arg(
         long,

@@ -77,6 +77,8 @@ pub struct Authentication {
     pub client_ca_file: Option<PathBuf>,
     /// `--client-crl-file`
     pub client_crl_file: Option<PathBuf>,
+    /// `--client-ca-allow-x509-v1`
+    pub client_ca_allow_x509_v1: bool,
     /// `--requestheader-*`
     pub request_header: Option<RequestHeaderAuthentication>,
     /// `--token-auth-file`
@@ -85,7 +87,7 @@ pub struct Authentication {
     pub service_accounts: Option<ServiceAccountAuthentication>,
     /// `--oidc-*`
     pub oidc: Option<OidcSettings>,
-    /// `--authentication-token-review`
+    /// `--authentication-token-review`, `--authentication-token-webhook-*`
     pub token_review: Option<TokenReviewSettings>,
     /// `--api-audiences`, or the ServiceAccount issuers
     pub audiences: Vec<String>,
@@ -111,7 +113,9 @@ pub struct RequestHeaderAuthentication {
 pub struct ServiceAccountAuthentication {
     /// `--service-account-key-file`
     pub key_files: Vec<PathBuf>,
-    /// `--service-account-issuer`
+    /// `--service-account-keys-from-upstream`
+    pub keys_from_upstream: bool,
+    /// `--service-account-issuer`; empty for what the API server says it is, with its keys.
     pub issuers: Vec<String>,
 }
 

@@ -94,18 +94,18 @@ pub(super) fn render(sinks: &[impl AsRef<SinkMetrics>], text: &mut Text) {
     let sinks = || sinks.iter().map(AsRef::as_ref);
     for (name, help, value) in COUNTERS {
         text.head(name, "counter", help);
-        sinks().for_each(|sink| text.number(name, &[("sink", &sink.name)], value(sink)));
+        sinks().for_each(|sink| text.line(name, &[("sink", &sink.name)], &value(sink)));
     }
     for (name, help, value) in GAUGES {
         text.head(name, "gauge", help);
-        sinks().for_each(|sink| text.number(name, &[("sink", &sink.name)], value(sink)));
+        sinks().for_each(|sink| text.line(name, &[("sink", &sink.name)], &value(sink)));
     }
     let name = "kube_audit_proxy_sink_errors_total";
     text.head(name, "counter", "Audit events lost, by sink and where.");
     for sink in sinks() {
         for (plugin, where_) in Plugin::ALL {
             let labels = [("sink", sink.name.as_str()), ("plugin", where_)];
-            text.number(name, &labels, sink.lost(plugin));
+            text.line(name, &labels, &sink.lost(plugin));
         }
     }
 }

@@ -188,7 +188,8 @@ async fn admit(
         return Err(refuse_unauthenticated(begin(facts, None), &status, shown).await);
     }
     let certificates = connection.certificates.as_ref();
-    let caller = match proxy.authenticator.authenticate(certificates, &parts.headers).await {
+    let peer = connection.peer.ip();
+    let caller = match proxy.authenticator.authenticate(peer, certificates, &parts.headers).await {
         Ok(caller) => caller,
         Err(AuthenticationError::Unauthorized) => {
             let status = Status::unauthorized();
@@ -198,7 +199,7 @@ async fn admit(
             return Err(refuse_unauthenticated(begin(facts, None), &status, shown).await);
         }
         Err(AuthenticationError::Unavailable) => {
-            let message = "the proxy cannot ask the API server whose token this is";
+            let message = "the proxy cannot find out whose token this is now";
             let status = Status::service_unavailable(message);
             let shown = status.clone();
             return Err(refuse_unauthenticated(begin(facts, None), &status, shown).await);

@@ -6,11 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arc_swap::ArcSwap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use http::HeaderValue;
+use zeroize::Zeroizing;
 
 use super::error::ConfigError;
 
-/// The proxy's own `Authorization` header, never shown in `Debug`.
+/// The proxy's own `Authorization` header, never shown in `Debug`, and overwritten when another takes
+/// its place.
 pub struct Credentials {
     header: ArcSwap<HeaderValue>,
     file: Option<PathBuf>,
@@ -37,16 +40,16 @@ impl Credentials {
             path: path.to_owned(),
             source,
         })?;
+        let token = Zeroizing::new(token);
         let field = format!("{field}: {}", path.display());
         Ok(Credentials::new(bearer(&token, &field)?, Some(path.to_owned())))
     }
 
     /// A user name and a password.
     pub fn basic(username: &str, password: &str) -> Credentials {
-        let text = format!("Basic {}", STANDARD.encode(format!("{username}:{password}")));
-        let mut header =
-            HeaderValue::from_str(&text).expect("base64 has only characters of headers");
-        header.set_sensitive(true);
+        let pair = Zeroizing::new(format!("{username}:{password}"));
+        let pair = Zeroizing::new(STANDARD.encode(pair.as_bytes()));
+        let header = header("Basic ", &pair).expect("base64 has only characters of headers");
         Credentials::new(header, None)
     }
 
@@ -69,7 +72,7 @@ impl Credentials {
             path: path.clone(),
             source,
         });
-        let token = read.and_then(|token| bearer(&token, &field));
+        let token = read.and_then(|token| bearer(&Zeroizing::new(token), &field));
         let failed_before = self.failing.swap(token.is_err(), Ordering::Relaxed);
         match token {
             Ok(header) if header != **self.header.load() => {
@@ -90,11 +93,20 @@ fn bearer(token: &str, field: &str) -> Result<HeaderValue, ConfigError> {
     if token.is_empty() {
         return Err(ConfigError::field(field, "the token is empty"));
     }
-    let mut header = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| {
+    header("Bearer ", token).ok_or_else(|| {
         ConfigError::field(field, "the token has characters that a header cannot have")
-    })?;
+    })
+}
+
+/// A value that is overwritten when nobody has it any more; `None` for characters that no header
+/// may have.
+fn header(scheme: &str, secret: &str) -> Option<HeaderValue> {
+    let mut text = Zeroizing::new(Vec::with_capacity(scheme.len() + secret.len()));
+    text.extend_from_slice(scheme.as_bytes());
+    text.extend_from_slice(secret.as_bytes());
+    let mut header = HeaderValue::from_maybe_shared(Bytes::from_owner(text)).ok()?;
     header.set_sensitive(true);
-    Ok(header)
+    Some(header)
 }
 
 #[cfg(test)]

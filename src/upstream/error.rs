@@ -73,6 +73,19 @@ impl SendError {
         }
     }
 
+    /// Whether a connection broke, as against one that could not be made or was too slow.
+    pub fn is_reset(&self) -> bool {
+        match self {
+            SendError::NotProcessed { .. } | SendError::Interrupted { .. } => true,
+            SendError::Connect { source, .. } | SendError::Tls { source, .. } => {
+                source.kind() == io::ErrorKind::ConnectionReset
+            }
+            SendError::BodyFromClient | SendError::Timeout { .. } | SendError::Answer { .. } => {
+                false
+            }
+        }
+    }
+
     /// Whether it was the client that broke off, and not the API server.
     pub fn is_clients_fault(&self) -> bool {
         matches!(self, SendError::BodyFromClient)

@@ -6,10 +6,9 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST};
+use http::header::HOST;
 use http::uri::{PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
-use http_body_util::{BodyExt, Limited};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 
 use super::config::{Trust, UpstreamConfig, parse_server_name};
 use super::connect::Connector;
@@ -36,10 +35,6 @@ const RETRY_PAUSE: Duration = Duration::from_millis(10);
 const TICK: Duration = Duration::from_secs(1);
 const SWEEP_TICKS: u32 = 30;
 const CERTIFICATE_TICKS: u32 = 10;
-/// For [`Upstream::post_json`].
-const OWN_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-const OWN_ANSWER_LIMIT: usize = 1 << 20;
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// The API server. Cheap to clone.
 #[derive(Clone)]
@@ -161,74 +156,6 @@ impl Upstream {
                 tokio::time::sleep(RETRY_PAUSE * (attempt - 1)).await;
             }
             attempt += 1;
-        }
-    }
-
-    /// Posts `body` as JSON with the proxy's own credentials; returns status and body, of at most
-    /// 1 MiB, within 10 seconds.
-    ///
-    /// # Errors
-    /// As [`Upstream::send`], and for answers that are too late, too long or broken off.
-    pub async fn post_json(
-        &self,
-        path: &str,
-        body: Bytes,
-    ) -> Result<(StatusCode, Bytes), SendError> {
-        self.post_json_with(path, HeaderMap::new(), body).await
-    }
-
-    /// As [`Upstream::post_json`], with these headers besides.
-    ///
-    /// # Errors
-    /// As [`Upstream::post_json`].
-    pub async fn post_json_with(
-        &self,
-        path: &str,
-        headers: HeaderMap,
-        body: Bytes,
-    ) -> Result<(StatusCode, Bytes), SendError> {
-        let mut request = Request::new(RequestBody::from(body));
-        *request.headers_mut() = headers;
-        *request.method_mut() = Method::POST;
-        request.headers_mut().insert(CONTENT_TYPE, JSON);
-        self.ask(path, request).await
-    }
-
-    /// Asks the API server for something of the proxy's own, with its own credentials, for at most
-    /// 10 seconds. Gives status and body.
-    ///
-    /// # Errors
-    /// As [`Upstream::post_json`].
-    pub async fn get_json(&self, path: &str) -> Result<(StatusCode, Bytes), SendError> {
-        self.ask(path, Request::new(RequestBody::EMPTY)).await
-    }
-
-    async fn ask(
-        &self,
-        path: &str,
-        mut request: Request<RequestBody>,
-    ) -> Result<(StatusCode, Bytes), SendError> {
-        *request.uri_mut() =
-            Uri::try_from(path).map_err(|_| SendError::Answer { reason: "no such path" })?;
-        request.headers_mut().insert(ACCEPT, JSON);
-        if let Some(bearer) = self.bearer() {
-            request.headers_mut().insert(AUTHORIZATION, bearer);
-        }
-        let asking = async {
-            let response = self.send(request).await?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), OWN_ANSWER_LIMIT);
-            let body = body.collect().await.map_err(|error| match error.downcast() {
-                Ok(error) => SendError::Interrupted { source: Arc::new(*error) },
-                Err(_) => SendError::Answer { reason: "longer than 1 MiB" },
-            })?;
-            Ok((status, body.to_bytes()))
-        };
-        match tokio::time::timeout(OWN_REQUEST_TIMEOUT, asking).await {
-            Ok(answered) => answered,
-            Err(_) => {
-                Err(SendError::Timeout { waiting_for: "the API server's answer", sent: true })
-            }
         }
     }
 

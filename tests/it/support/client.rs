@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{Error, Result};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -14,12 +14,14 @@ use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, RootCertStore};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::corpus;
+use super::pki::Identity;
 
 /// Connects by TLS as `localhost`, with a client certificate of the corpus or without.
 pub async fn tls(
@@ -30,6 +32,28 @@ pub async fn tls(
     let stream = TcpStream::connect(addr).await?;
     stream.set_nodelay(true)?;
     let connector = TlsConnector::from(config(certificate, protocols));
+    connector.connect(ServerName::try_from("localhost").unwrap(), stream).await
+}
+
+/// Connects by TLS as `localhost` for HTTP/1.1, with certificates that were made.
+pub async fn tls_as(addr: SocketAddr, identity: &Identity) -> Result<TlsStream<TcpStream>> {
+    let stream = TcpStream::connect(addr).await?;
+    let mut config = new_config(None, vec![b"http/1.1".to_vec()]);
+    let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&identity.key()).unwrap();
+    // Not by way of the builder, which reads the certificate, and does not know version 1.
+    let certified = rustls::sign::CertifiedKey::new(identity.chain.clone(), key);
+    config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(certified));
+    let connector = TlsConnector::from(Arc::new(config));
+    connector.connect(ServerName::try_from("localhost").unwrap(), stream).await
+}
+
+/// Connects by TLS for HTTP/1.1 from another of this machine's own addresses.
+pub async fn tls_from(from: IpAddr, addr: SocketAddr) -> Result<TlsStream<TcpStream>> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((from, 0).into())?;
+    let stream = socket.connect(addr).await?;
+    stream.set_nodelay(true)?;
+    let connector = TlsConnector::from(config(None, &[b"http/1.1"]));
     connector.connect(ServerName::try_from("localhost").unwrap(), stream).await
 }
 

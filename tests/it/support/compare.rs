@@ -17,8 +17,6 @@ pub struct Report {
     pub equal: usize,
     /// Differences that are expected, by kind.
     pub forgiven: BTreeMap<String, usize>,
-    /// Requests that were left out, by reason.
-    pub skipped: BTreeMap<String, usize>,
     /// Differences that are bugs, by kind, each with an explanation.
     pub failures: Vec<(String, String)>,
 }
@@ -27,11 +25,6 @@ impl Report {
     /// Counts one forgiven difference.
     pub fn forgive(&mut self, kind: &str) {
         *self.forgiven.entry(kind.to_owned()).or_default() += 1;
-    }
-
-    /// Counts one request that is left out.
-    pub fn skip(&mut self, reason: &str) {
-        *self.skipped.entry(reason.to_owned()).or_default() += 1;
     }
 
     /// Notes a bug.
@@ -58,7 +51,6 @@ impl Report {
         line("compared", self.compared);
         line("equal as text", self.equal);
         self.forgiven.iter().for_each(|(kind, &count)| line(&format!("forgiven: {kind}"), count));
-        self.skipped.iter().for_each(|(kind, &count)| line(&format!("left out: {kind}"), count));
         let mut kinds = BTreeMap::<&str, usize>::new();
         self.failures.iter().for_each(|(kind, _)| *kinds.entry(kind).or_default() += 1);
         kinds.iter().for_each(|(kind, &count)| line(&format!("DIFFERENT: {kind}"), count));

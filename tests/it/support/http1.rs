@@ -61,14 +61,17 @@ impl Answer {
 impl Connection {
     /// Connects by TLS, offering only HTTP/1.1; `certificate` names one of the corpus.
     pub async fn open(addr: SocketAddr, certificate: Option<&str>) -> Result<Self> {
-        let stream = client::tls(addr, certificate, &[b"http/1.1"]).await?;
-        Ok(Self { stream, buffer: Vec::new() })
+        Ok(Self::over(client::tls(addr, certificate, &[b"http/1.1"]).await?))
+    }
+
+    /// Over a connection that is there already.
+    pub fn over(stream: TlsStream<TcpStream>) -> Self {
+        Self { stream, buffer: Vec::new() }
     }
 
     /// Connects by TLS without a word about protocols, as the oldest clients do.
     pub async fn open_without_alpn(addr: SocketAddr, certificate: Option<&str>) -> Result<Self> {
-        let stream = client::tls(addr, certificate, &[]).await?;
-        Ok(Self { stream, buffer: Vec::new() })
+        Ok(Self::over(client::tls(addr, certificate, &[]).await?))
     }
 
     /// Puts bytes on the wire.

@@ -12,8 +12,10 @@ pub mod compare;
 pub mod corpus;
 pub mod http1;
 pub mod jwt;
+pub mod pki;
 pub mod proxy;
 pub mod upstream;
+mod x509_v1;
 
 /// How long anything may take before a test gives up; generous, because a busy machine is not a bug.
 pub const DEADLINE: Duration = Duration::from_secs(20);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::audit_log::AuditLog;
 use super::{DEADLINE, TempDir, corpus, wait_for};
 
-/// The program under test.
+/// The program under test, unless `KAP_BINARY` names another for a measurement.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_kube-audit-proxy");
 
 /// A policy that records everything at level Metadata.
@@ -76,6 +76,13 @@ impl Builder {
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// Believing the ServiceAccount tokens of the corpus.
+    pub fn service_accounts(self) -> Self {
+        let keys = corpus::pki("sa.pub").display().to_string();
+        self.flag(&format!("--service-account-key-file={keys}"))
+            .flag("--service-account-issuer=https://kubernetes.default.svc")
     }
 
     /// With one more flag.
@@ -184,7 +191,8 @@ impl Process {
 
     /// Starts it with these variables in its environment, too.
     pub fn start_in(arguments: &[String], environment: &[(String, String)]) -> Self {
-        let mut child = Command::new(BINARY)
+        let binary = std::env::var("KAP_BINARY").unwrap_or_else(|_| BINARY.to_owned());
+        let mut child = Command::new(binary)
             .args(arguments)
             .env("NO_COLOR", "1")
             .envs(environment.iter().map(|(name, value)| (name, value)))

@@ -1,0 +1,111 @@
+//! Certificates that the corpus does not have: made as a test needs them.
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, RevokedCertParams,
+    SerialNumber,
+};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+
+use super::x509_v1;
+
+/// An authority.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    der: CertificateDer<'static>,
+    /// Its certificate.
+    pub pem: String,
+}
+
+/// What a client shows, its own certificate first, and the key to that.
+pub struct Identity {
+    /// The certificates.
+    pub chain: Vec<CertificateDer<'static>>,
+    key: Vec<u8>,
+}
+
+impl Identity {
+    /// The private key.
+    pub fn key(&self) -> PrivateKeyDer<'static> {
+        PrivatePkcs8KeyDer::from(self.key.clone()).into()
+    }
+
+    /// With these certificates of intermediate authorities.
+    pub fn with(mut self, authorities: &[&Authority]) -> Identity {
+        self.chain.extend(authorities.iter().map(|authority| authority.der.clone()));
+        self
+    }
+
+    /// The same as X.509 version 1, signed by `signer`.
+    pub fn into_v1(mut self, signer: &Authority) -> Identity {
+        self.chain[0] = x509_v1::as_v1(&self.chain[0], signer.issuer.key());
+        self
+    }
+}
+
+impl Authority {
+    /// One that nobody is above.
+    pub fn root(name: &str) -> Authority {
+        Authority::new(None, name)
+    }
+
+    /// One below this.
+    pub fn below(&self, name: &str) -> Authority {
+        Authority::new(Some(self), name)
+    }
+
+    fn new(parent: Option<&Authority>, name: &str) -> Authority {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let key = KeyPair::generate().unwrap();
+        let certificate = match parent {
+            Some(parent) => params.signed_by(&key, &parent.issuer).unwrap(),
+            None => params.self_signed(&key).unwrap(),
+        };
+        let (pem, der) = (certificate.pem(), certificate.der().clone());
+        Authority { issuer: Issuer::new(params, key), der, pem }
+    }
+
+    /// A client's certificate without a name; `change` gives it one, and whatever else.
+    pub fn client(&self, change: impl FnOnce(&mut CertificateParams)) -> Identity {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        Identity { chain: vec![certificate.der().clone()], key: key.serialize_der() }
+    }
+
+    /// A list of what this authority has revoked.
+    pub fn revocation_list(&self, serials: &[u64]) -> String {
+        let revoked = |serial: &u64| RevokedCertParams {
+            serial_number: SerialNumber::from(*serial),
+            revocation_time: rcgen::date_time_ymd(2020, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: rcgen::date_time_ymd(2020, 1, 1),
+            next_update: rcgen::date_time_ymd(2090, 1, 1),
+            crl_number: SerialNumber::from(1_u64),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(revoked).collect(),
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).unwrap().pem().unwrap()
+    }
+}
+
+/// A certificate that nobody but itself signed.
+pub fn self_signed(name: &str) -> Identity {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    Identity { chain: vec![certificate.der().clone()], key: key.serialize_der() }
+}
