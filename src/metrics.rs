@@ -141,6 +141,12 @@ pub struct Metrics {
     pub sink_queue: Gauge,
     /// Log files rotated.
     pub log_rotations: Counter,
+    /// Blocks of the audit log that were sealed.
+    pub seal_blocks: Counter,
+    /// Attempts to write the audit log's seal that failed.
+    pub seal_failures: Counter,
+    /// Lines that stay unsealed, since too many waited.
+    pub seal_skipped: Counter,
     /// Bodies of which only a part is in the log.
     pub bodies_cut: Counter,
     /// Bodies that are in the log as a string, since no JSON could be made of them.
@@ -177,6 +183,9 @@ impl Default for Metrics {
             reload_failure: Default::default(),
             sink_queue: Gauge::default(),
             log_rotations: Counter::default(),
+            seal_blocks: Counter::default(),
+            seal_failures: Counter::default(),
+            seal_skipped: Counter::default(),
             bodies_cut: Counter::default(),
             bodies_unreadable: Counter::default(),
             log_failing: Gauge::default(),
@@ -302,6 +311,21 @@ impl Metrics {
             "kube_audit_proxy_log_rotations_total",
             "Audit log files rotated.",
             &self.log_rotations,
+        );
+        text.counter(
+            "kube_audit_proxy_log_seal_blocks_total",
+            "Blocks of the audit log that were sealed.",
+            &self.seal_blocks,
+        );
+        text.counter(
+            "kube_audit_proxy_log_seal_failures_total",
+            "Attempts to write the audit log's seal that failed.",
+            &self.seal_failures,
+        );
+        text.counter(
+            "kube_audit_proxy_log_seal_skipped_total",
+            "Lines of the audit log that stay unsealed, since too many waited.",
+            &self.seal_skipped,
         );
         text.counter(
             "kube_audit_proxy_bodies_cut_total",

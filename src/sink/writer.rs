@@ -14,7 +14,7 @@ use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 use super::batch::Batcher;
@@ -23,6 +23,7 @@ use super::error::WriteError;
 use super::losses::Losses;
 use super::output::Output;
 use super::queue::{Group, Queue, Task};
+use super::seal::Chain;
 use crate::metrics::{Metrics, Plugin};
 
 /// A log file that was deleted or moved is noticed within this time.
@@ -33,6 +34,9 @@ const GROUPS: usize = 4;
 
 /// After a write by a submitter that took so long, the thread writes for some checks.
 const SLOW: Duration = Duration::from_millis(5);
+
+/// Lines are sealed within this time.
+const SEAL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Whether the last write went well.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +64,8 @@ pub(super) struct Writer {
     state: Mutex<SinkState>,
     /// The log fails, and only a write can tell whether it still does: one may be tried.
     trial: AtomicBool,
+    /// Where the log is sealed.
+    sealing: Option<Sealing>,
     metrics: Arc<Metrics>,
 }
 
@@ -69,6 +75,15 @@ struct Held {
     group: Group,
     /// When a write or a check failed last; None once one has succeeded.
     failed: Option<Instant>,
+    /// The seal cannot be written.
+    seal_failed: Option<WriteError>,
+}
+
+/// The chain, which is held before the output is, so that blocks are sealed in their order.
+struct Sealing {
+    chain: Mutex<Chain>,
+    ended: Mutex<bool>,
+    end: Condvar,
 }
 
 impl Writer {
@@ -81,7 +96,7 @@ impl Writer {
         refused: Arc<Losses>,
         metrics: Arc<Metrics>,
     ) -> Writer {
-        let held = Held { output, group: Group::default(), failed: None };
+        let held = Held { output, group: Group::default(), failed: None, seal_failed: None };
         Writer {
             queue,
             held: Mutex::new(held),
@@ -93,7 +108,66 @@ impl Writer {
             refused,
             state: Mutex::new(SinkState::Ok),
             trial: AtomicBool::new(false),
+            sealing: None,
             metrics,
+        }
+    }
+
+    /// Seals what is written.
+    pub(super) fn sealing(self, chain: Chain) -> Writer {
+        let chain = Mutex::new(chain);
+        let sealing = Sealing { chain, ended: Mutex::new(false), end: Condvar::new() };
+        Writer { sealing: Some(sealing), ..self }
+    }
+
+    /// The thread that seals: runs until the writer thread ends.
+    pub(super) fn run_sealing(&self) {
+        let Some(sealing) = &self.sealing else { return };
+        loop {
+            let ended = sealing.ended.lock().expect("nothing panics that holds it");
+            let (ended, _) = sealing
+                .end
+                .wait_timeout_while(ended, SEAL_INTERVAL, |ended| !*ended)
+                .expect("nothing panics that holds it");
+            if *ended {
+                return;
+            }
+            drop(ended);
+            self.seal(false);
+        }
+    }
+
+    /// Seals what was written so far, while others may write.
+    fn seal(&self, stopped: bool) {
+        let Some(sealing) = &self.sealing else { return };
+        let mut chain = sealing.chain.lock().expect("nothing panics that holds it");
+        let mut blocks = {
+            let mut held = self.hold();
+            // A file that was moved or cut has another seal from then on.
+            self.check(&mut held);
+            held.output.unsealed(stopped)
+        };
+        let result = chain.seal(&mut blocks);
+        let mut held = self.hold();
+        held.output.sealed(blocks, result.as_ref().err().map(ToString::to_string));
+        match result {
+            Ok(()) => {
+                if held.seal_failed.take().is_some() {
+                    tracing::info!("the seal of the audit log {} is written again", self.name);
+                    // The next check finds out whether the log is, too.
+                    held.failed = Some(Instant::now());
+                }
+            }
+            Err(source) => {
+                self.metrics.seal_failures.increment();
+                let source = Arc::new(source);
+                let error = WriteError::Seal { log: self.name.clone(), source };
+                if held.seal_failed.is_none() {
+                    tracing::error!("{error}; lines wait for it in memory");
+                }
+                held.seal_failed = Some(error.clone());
+                self.outcome(&mut held, Err(error));
+            }
         }
     }
 
@@ -193,6 +267,12 @@ impl Writer {
         let mut held = self.hold();
         if let Err(error) = self.guarded(&mut *held.output, |output| output.sync()) {
             tracing::error!("{error}; the last events may not be on the disk");
+        }
+        drop(held);
+        self.seal(true);
+        if let Some(sealing) = &self.sealing {
+            *sealing.ended.lock().expect("nothing panics that holds it") = true;
+            sealing.end.notify_one();
         }
         self.losses.flush();
         self.refused.flush();
@@ -313,6 +393,8 @@ impl Writer {
         if held.failed.is_none() && result.is_ok() {
             return;
         }
+        // A log that is written and not sealed is not well.
+        let result = result.and(held.seal_failed.clone().map_or(Ok(()), Err));
         let mut state = self.state.lock().expect("nothing panics while it holds the state");
         match result {
             Ok(()) => {
