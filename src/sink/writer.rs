@@ -10,20 +10,22 @@
 //! it writes the line too. The thread looks after the file twice a second, and takes over for a while
 //! when writes become slow, so that the threads that serve requests are not held up.
 
+mod sealing;
+
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
+use self::sealing::Sealing;
 use super::batch::Batcher;
 use super::config::SyncMode;
 use super::error::WriteError;
 use super::losses::Losses;
 use super::output::Output;
 use super::queue::{Group, Queue, Task};
-use super::seal::Chain;
 use crate::metrics::{Metrics, Plugin};
 
 /// A log file that was deleted or moved is noticed within this time.
@@ -34,9 +36,6 @@ const GROUPS: usize = 4;
 
 /// After a write by a submitter that took so long, the thread writes for some checks.
 const SLOW: Duration = Duration::from_millis(5);
-
-/// Lines are sealed within this time.
-const SEAL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Whether the last write went well.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,13 +78,6 @@ struct Held {
     seal_failed: Option<WriteError>,
 }
 
-/// The chain, which is held before the output is, so that blocks are sealed in their order.
-struct Sealing {
-    chain: Mutex<Chain>,
-    ended: Mutex<bool>,
-    end: Condvar,
-}
-
 impl Writer {
     pub(super) fn new(
         queue: Arc<Queue>,
@@ -110,64 +102,6 @@ impl Writer {
             trial: AtomicBool::new(false),
             sealing: None,
             metrics,
-        }
-    }
-
-    /// Seals what is written.
-    pub(super) fn sealing(self, chain: Chain) -> Writer {
-        let chain = Mutex::new(chain);
-        let sealing = Sealing { chain, ended: Mutex::new(false), end: Condvar::new() };
-        Writer { sealing: Some(sealing), ..self }
-    }
-
-    /// The thread that seals: runs until the writer thread ends.
-    pub(super) fn run_sealing(&self) {
-        let Some(sealing) = &self.sealing else { return };
-        loop {
-            let ended = sealing.ended.lock().expect("nothing panics that holds it");
-            let (ended, _) = sealing
-                .end
-                .wait_timeout_while(ended, SEAL_INTERVAL, |ended| !*ended)
-                .expect("nothing panics that holds it");
-            if *ended {
-                return;
-            }
-            drop(ended);
-            self.seal(false);
-        }
-    }
-
-    /// Seals what was written so far, while others may write.
-    fn seal(&self, stopped: bool) {
-        let Some(sealing) = &self.sealing else { return };
-        let mut chain = sealing.chain.lock().expect("nothing panics that holds it");
-        let mut blocks = {
-            let mut held = self.hold();
-            // A file that was moved or cut has another seal from then on.
-            self.check(&mut held);
-            held.output.unsealed(stopped)
-        };
-        let result = chain.seal(&mut blocks);
-        let mut held = self.hold();
-        held.output.sealed(blocks, result.as_ref().err().map(ToString::to_string));
-        match result {
-            Ok(()) => {
-                if held.seal_failed.take().is_some() {
-                    tracing::info!("the seal of the audit log {} is written again", self.name);
-                    // The next check finds out whether the log is, too.
-                    held.failed = Some(Instant::now());
-                }
-            }
-            Err(source) => {
-                self.metrics.seal_failures.increment();
-                let source = Arc::new(source);
-                let error = WriteError::Seal { log: self.name.clone(), source };
-                if held.seal_failed.is_none() {
-                    tracing::error!("{error}; lines wait for it in memory");
-                }
-                held.seal_failed = Some(error.clone());
-                self.outcome(&mut held, Err(error));
-            }
         }
     }
 
@@ -270,10 +204,7 @@ impl Writer {
         }
         drop(held);
         self.seal(true);
-        if let Some(sealing) = &self.sealing {
-            *sealing.ended.lock().expect("nothing panics that holds it") = true;
-            sealing.end.notify_one();
-        }
+        self.end_sealing();
         self.losses.flush();
         self.refused.flush();
     }

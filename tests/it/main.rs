@@ -17,6 +17,7 @@ mod kubectl;
 mod lifecycle;
 mod oidc;
 mod replay;
+mod seal;
 mod self_test;
 mod streaming;
 mod support;

@@ -72,6 +72,8 @@ pub(crate) struct LogSeal {
     closed: VecDeque<Block>,
     /// The hashes in `closed`.
     waiting: usize,
+    /// [`WAITING`], or what a test says.
+    limit: usize,
     /// The file's end, which is no whole line.
     fragment: Vec<u8>,
     /// Refuse lines while the seal cannot be written.
@@ -92,6 +94,7 @@ impl LogSeal {
             skipped: 0,
             closed: VecDeque::new(),
             waiting: 0,
+            limit: WAITING,
             fragment: Vec::new(),
             strict: false,
             failed: None,
@@ -109,6 +112,11 @@ impl LogSeal {
         Some(io::Error::other(format!("its seal cannot be written: {reason}")))
     }
 
+    #[cfg(test)]
+    pub(crate) fn limited(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
     /// What is waiting here comes before what is waiting there.
     pub(crate) fn followed_by(mut self, mut next: LogSeal) -> LogSeal {
         self.close(None);
@@ -124,7 +132,7 @@ impl LogSeal {
             self.add(sha256(&fragment), fragment.len() as u64);
         }
         for line in lines {
-            if self.waiting < WAITING {
+            if self.waiting < self.limit {
                 self.add(sha256(line), line.len() as u64);
             } else {
                 self.skip(line.len() as u64);
@@ -206,7 +214,7 @@ impl LogSeal {
                 self.fragment = self.last(line.bytes)?;
                 break;
             }
-            if self.waiting >= WAITING {
+            if self.waiting >= self.limit {
                 self.skip(line.bytes);
                 continue;
             }

@@ -331,3 +331,41 @@ fn what_is_no_sealed_log_is_no_verdict() {
     SealedLog::open(&folder).stop();
     assert_eq!(check(folder.path(), &[head]).findings[0].kind, Kind::Head);
 }
+
+#[test]
+fn lines_that_too_many_wait_before_are_told_to_be_unsealed() {
+    let folder = TestFolder::new();
+    let mut log = SealedLog::open(&folder);
+    log.log.seal.as_mut().unwrap().limited(5);
+    log.write(3);
+    let failed = Some("as the test wants it".to_owned());
+    for _ in 0..3 {
+        let blocks = log.log.unsealed(false);
+        log.log.sealed(blocks, failed.clone());
+        log.write(4);
+    }
+    log.seal(false);
+    log.write(2);
+    log.stop();
+    let report = check(folder.path(), &[]);
+    assert!(report.is_intact(), "{:#?}", report.findings);
+    let told = warnings(&report);
+    assert!(told.contains("lines 8-15 are not sealed: the seal could not be written"), "{told}");
+    assert_eq!(report.lines, 9);
+}
+
+#[test]
+fn a_line_that_a_failed_write_has_torn_is_sealed_as_it_was_ended() {
+    let folder = TestFolder::new();
+    let mut log = SealedLog::open(&folder);
+    log.write(2);
+    let path = folder.join("audit.log");
+    let mut text = fs::read(&path).unwrap();
+    text.extend_from_slice(b"{\"auditID\":");
+    fs::write(&path, text).unwrap();
+    log.log.open.measure();
+    log.log.seal.as_mut().unwrap().torn(b"{\"auditID\":");
+    log.write(2);
+    log.stop();
+    intact(&check(folder.path(), &[]), 5);
+}
