@@ -18,7 +18,9 @@ async fn upstream() -> FakeUpstream {
 fn run(arguments: &[&str]) -> (i32, String) {
     let output = Command::new(BINARY).arg("log").args(arguments).output().unwrap();
     let text = [output.stdout, output.stderr].concat();
-    (output.status.code().unwrap(), String::from_utf8(text).unwrap())
+    let text = String::from_utf8(text).unwrap();
+    println!("{arguments:?}:\n{text}");
+    (output.status.code().unwrap(), text)
 }
 
 /// A folder with a key and a log.

@@ -145,7 +145,7 @@ impl Record {
     /// Sets the digests.
     pub(crate) fn set_digests(&mut self, hashes: &[Sha256]) {
         self.sha256 = hex(&block_hash(hashes));
-        let short: Vec<u8> = hashes.iter().flat_map(|hash| super::digest::short(hash)).collect();
+        let short: Vec<u8> = hashes.iter().flat_map(super::digest::short).collect();
         self.digests = STANDARD.encode(short);
     }
 

@@ -261,7 +261,7 @@ fn tamper(folder: &Path, way: u64, random: &mut Random) -> Expected {
         _ => {
             // A file of the chain in the place of another.
             let other = random.of(&logs).clone();
-            let other = if other == path { logs[(last + 1) / 2].clone() } else { other };
+            let other = if other == path { logs[last.div_ceil(2)].clone() } else { other };
             let bytes = if other == path { b"{}\n".to_vec() } else { read(&other) };
             write(&path, &bytes);
             Expected::any(&[Kind::Changed, Kind::Removed, Kind::Swapped, Kind::FileRemoved])

@@ -156,9 +156,9 @@ impl Comparison {
                 let (digest, line) = self.sealed[index];
                 self.lone(false, line, digest, first + end as u64);
             }
-            for index in at.1..end {
+            for (index, digest) in found.iter().enumerate().take(end).skip(at.1) {
                 let line = first + index as u64;
-                self.lone(true, line, found[index], line);
+                self.lone(true, line, *digest, line);
             }
             if let Some(f) = f {
                 self.matched += 1;

@@ -1,6 +1,7 @@
 //! Which log belongs to which seal.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -80,9 +81,9 @@ pub(super) fn find(files: &[PathBuf]) -> io::Result<Files> {
     let (given, mut files) = (files, Files::default());
     for file in given {
         for (plain, log, time) in named(file)? {
-            if !candidates.contains_key(&plain) {
-                let candidate = candidate(&plain, log, time, &mut files)?;
-                candidates.insert(plain, candidate);
+            if let Entry::Vacant(vacant) = candidates.entry(plain) {
+                let candidate = candidate(vacant.key(), log, time, &mut files)?;
+                vacant.insert(candidate);
             }
         }
     }
@@ -116,8 +117,11 @@ pub(super) fn find(files: &[PathBuf]) -> io::Result<Files> {
     Ok(files)
 }
 
+/// A file's name before it was compressed, the file if it is there, and when it was rotated.
+type Named = (PathBuf, Option<PathBuf>, Option<SystemTime>);
+
 /// The file by its name before it was compressed, what there is of it, and those rotated from it.
-fn named(file: &Path) -> io::Result<Vec<(PathBuf, Option<PathBuf>, Option<SystemTime>)>> {
+fn named(file: &Path) -> io::Result<Vec<Named>> {
     let is_seal = file.extension().is_some_and(|extension| extension == "seal");
     let plain = if is_seal { file.with_extension("") } else { plain_path(file) };
     let with = |extension: &str| {
