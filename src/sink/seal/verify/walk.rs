@@ -34,6 +34,8 @@ struct Place<'a> {
     row: u64,
     /// The line that the next record is to begin with.
     next_line: u64,
+    /// Why the lines from the second to before the third were sealed late, if they were last told of.
+    late: Option<(Late, u64, u64)>,
     records: u64,
 }
 
@@ -75,7 +77,8 @@ impl<'a> Walk<'a> {
             self.find(Kind::Seal, &pair.seal, None, "is a copy of another seal of the chain");
         }
         self.number = Some(pair.number);
-        let mut place = Place { seal: &pair.seal, log, row: 0, next_line: 1, records: 0 };
+        let mut place =
+            Place { seal: &pair.seal, log, row: 0, next_line: 1, late: None, records: 0 };
         let opened = pair.log.as_ref().map(|log| lines::open(log)).transpose();
         let mut comparison = Comparison::new(opened.map_err(|error| of(log, &error))?);
         let mut missing = (0, 0);
@@ -260,38 +263,47 @@ impl<'a> Walk<'a> {
             comparison.skip(record.line - place.next_line);
         }
         place.next_line = record.end_line();
-        let lines = range(record.line, record.end_line().saturating_sub(1));
         let at = Some(record.line);
-        match record.late.filter(|_| record.lines > 0) {
-            Some(Late::Skipped) => {
-                let what =
-                    format!("lines {lines} are not sealed: the seal could not be written then");
-                self.warn(place.log, at, what);
+        if let Some(late) = record.late.filter(|_| record.lines > 0) {
+            let from = self.late_from(record, late, place);
+            let lines = range(from, record.end_line().saturating_sub(1));
+            let what = match late {
+                Late::Skipped => {
+                    format!("lines {lines} are not sealed: the seal could not be written then")
+                }
+                Late::Began => format!("lines {lines} are from before the chain"),
+                Late::Crash => format!("lines {lines} were not sealed before the crash"),
+                Late::Opened => format!("lines {lines} were in the file when the proxy opened it"),
+                Late::Stopped => format!("lines {lines} were inserted while the proxy did not run"),
+            };
+            match late {
+                Late::Stopped => self.find(Kind::Inserted, place.log, at, what),
+                _ => self.warn(place.log, Some(from), what),
+            }
+            if late == Late::Skipped {
                 comparison.skip(record.lines);
                 return;
             }
-            Some(Late::Began) => {
-                self.warn(place.log, at, format!("lines {lines} are from before the chain"));
-            }
-            Some(Late::Crash) => {
-                let what = format!("lines {lines} were not sealed before the crash");
-                self.warn(place.log, at, what);
-            }
-            Some(Late::Opened) => {
-                let what = format!("lines {lines} were in the file when the proxy opened it");
-                self.warn(place.log, at, what);
-            }
-            Some(Late::Stopped) => {
-                let what = format!("lines {lines} were inserted while the proxy did not run");
-                self.find(Kind::Inserted, place.log, at, what);
-            }
-            None => {}
         }
         match record.short_digests() {
             Some(digests) => comparison.block(record, &digests),
             // Signed, so one of ours, and a bug.
             None => self.find(Kind::Seal, place.seal, Some(place.row), "has not a digest a line"),
         }
+    }
+
+    /// Where the lines begin that this record's go on from, for the same reason: they are told of as
+    /// one, and what was told of those before is taken back.
+    fn late_from(&mut self, record: &Record, late: Late, place: &mut Place<'_>) -> u64 {
+        let before = place
+            .late
+            .filter(|before| late != Late::Stopped && before.0 == late && before.2 == record.line);
+        let from = before.map_or(record.line, |(_, from, _)| from);
+        if before.is_some() {
+            self.report.warnings.pop();
+        }
+        place.late = Some((late, from, record.end_line()));
+        from
     }
 
     fn end_of_file(&mut self, place: &Place<'_>, mut comparison: Comparison, last: bool) {
