@@ -4,9 +4,11 @@
 //! Run with `cargo bench --bench sink`. Linux only: CPU time is read from `/proc`.
 
 use std::hint::black_box;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use kube_audit_proxy::sink::seal::{SealConfig, SealKey};
 use kube_audit_proxy::sink::{LogPath, Mode, Rotation, Sink, SinkConfig, SyncMode};
 
 /// Of a usual event of level Metadata.
@@ -25,14 +27,20 @@ fn main() {
     println!("{:<12} {:>6} {:>12} {:>12}", "mode", "tasks", "CPU µs/event", "events/s");
     for tasks in [1, 64] {
         let (without, _) = runtime.block_on(measure(Sink::discard(), tasks, EVENTS));
-        for (name, mode, sync) in [
-            ("blocking", Mode::Blocking, SyncMode::Off),
-            ("interval", Mode::Blocking, SyncMode::Interval(Duration::from_secs(1))),
-            ("always", Mode::Blocking, SyncMode::Always),
-            ("batch", batch(), SyncMode::Off),
+        for (name, mode, sync, sealed) in [
+            ("blocking", Mode::Blocking, SyncMode::Off, false),
+            ("  sealed", Mode::Blocking, SyncMode::Off, true),
+            ("interval", Mode::Blocking, SyncMode::Interval(Duration::from_secs(1)), false),
+            ("  sealed", Mode::Blocking, SyncMode::Interval(Duration::from_secs(1)), true),
+            ("always", Mode::Blocking, SyncMode::Always, false),
+            ("  sealed", Mode::Blocking, SyncMode::Always, true),
+            ("batch", batch(), SyncMode::Off, false),
+            ("  sealed", batch(), SyncMode::Off, true),
         ] {
             let path = LogPath::File(folder.join("audit.log"));
-            let config = SinkConfig { path, mode, rotation: Rotation::NEVER, sync };
+            std::fs::create_dir_all(&folder).expect("a folder");
+            let seal = sealed.then(|| seal(&folder));
+            let config = SinkConfig { path, mode, rotation: Rotation::NEVER, sync, seal };
             let sink = Sink::open(config, Arc::default()).expect("a log");
             let events = if sync == SyncMode::Always { SYNCED_EVENTS } else { EVENTS };
             let (with, rate) = runtime.block_on(measure(sink, tasks, events));
@@ -40,6 +48,13 @@ fn main() {
             let _ = std::fs::remove_dir_all(&folder);
         }
     }
+}
+
+fn seal(folder: &Path) -> SealConfig {
+    let key_file = folder.join("key.pem");
+    let key = SealKey::generate().and_then(|key| key.to_pem()).expect("a key");
+    std::fs::write(&key_file, key).expect("a disk with room");
+    SealConfig { key_file, head_interval: Duration::from_secs(60) }
 }
 
 fn batch() -> Mode {

@@ -1,6 +1,7 @@
 //! Arguments, subcommands, exit codes: 0 is success, 1 is failure, 2 is wrong usage.
 
 mod demo;
+mod log;
 mod logging;
 mod policy;
 pub mod process;
@@ -29,6 +30,8 @@ enum Command {
     Serve(Box<ServeFlags>),
     /// Shows what it does: the proxy before an API in memory, events as they happen
     Demo(demo::DemoFlags),
+    /// Seals of audit logs: makes keys, and tells whether a log is what was written
+    Log(log::LogArgs),
     /// Looks at audit policies
     Policy(policy::PolicyArgs),
 }
@@ -58,6 +61,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
     let result = match cli.command {
         Command::Serve(_) => serve::run(arguments_of(&arguments, "serve")),
         Command::Demo(flags) => demo::run(&flags),
+        Command::Log(args) => return log::run(args),
         Command::Policy(args) => return policy::run(args),
     };
     match result {

@@ -157,7 +157,13 @@ fn the_webhook_has_kube_apiservers_defaults_and_needs_no_log() {
 
 #[test]
 fn what_makes_no_sense_is_refused_with_a_remedy() {
-    let cases: [(&[&str], &str); 24] = [
+    let cases: [(&[&str], &str); 27] = [
+        (&["--audit-log-seal"], "--audit-log-seal needs --audit-log-seal-key-file"),
+        (&["--audit-log-seal-key-file=k"], "is of no use without --audit-log-seal"),
+        (
+            &["--audit-log-path=-", "--audit-log-seal", "--audit-log-seal-key-file=k"],
+            "standard output cannot be sealed",
+        ),
         (&["--audit-log-sync=on"], "[possible values: off, interval, always]"),
         (
             &["--audit-log-sync=interval", "--audit-log-sync-interval=0s"],

@@ -309,6 +309,28 @@ pub struct ServeFlags {
     #[arg(long, value_name = "TIME", default_value = "1s", help_heading = LOG)]
     #[arg(value_parser = parse_duration, allow_hyphen_values = true)]
     pub audit_log_sync_interval: Duration,
+    /// Whether the log is sealed: a chain of signed digests in *.seal files beside it, by which
+    /// `kube-audit-proxy log verify` tells what was changed afterwards
+    #[arg(
+        long,
+        value_name = "BOOL",
+        default_value = "false",
+        default_missing_value = "true",
+        num_args = 0..=1,
+        require_equals = true,
+        value_parser = parse_bool,
+        action = ArgAction::Set,
+        help_heading = LOG
+    )]
+    pub audit_log_seal: bool,
+    /// Ed25519 private key (PKCS#8 PEM) that signs the seal, as `kube-audit-proxy log keygen` makes it;
+    /// keep it where those who can write the log cannot read it
+    #[arg(long, value_name = "FILE", help_heading = LOG)]
+    pub audit_log_seal_key_file: Option<PathBuf>,
+    /// How often the head of the chain is in the proxy's own log, for `log verify --head`
+    #[arg(long, value_name = "TIME", default_value = "1m", help_heading = LOG)]
+    #[arg(value_parser = parse_duration, allow_hyphen_values = true)]
+    pub audit_log_seal_head_interval: Duration,
     /// Events that may wait to be written, in batch mode
     #[arg(long, value_name = "COUNT", default_value_t = 10_000, help_heading = LOG)]
     #[arg(allow_negative_numbers = true)]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::flags::{AuditLogMode, AuditLogSync, ServeFlags};
 use super::{ConfigError, fail};
+use crate::sink::seal::SealConfig;
 use crate::sink::{LogPath, Mode, Rotation, SinkConfig, SyncMode, Throttle};
 use crate::webhook::{SpoolConfig, WebhookConfig};
 
@@ -42,7 +43,28 @@ pub(super) fn log(flags: &ServeFlags) -> Result<Option<SinkConfig>, ConfigError>
         }
         AuditLogSync::Interval => SyncMode::Interval(flags.audit_log_sync_interval),
     };
-    Ok(Some(SinkConfig { path, mode: mode(&log_batch(flags))?, rotation, sync }))
+    let seal = seal(flags)?;
+    Ok(Some(SinkConfig { path, mode: mode(&log_batch(flags))?, rotation, sync, seal }))
+}
+
+fn seal(flags: &ServeFlags) -> Result<Option<SealConfig>, ConfigError> {
+    match (flags.audit_log_seal, flags.audit_log_seal_key_file.clone()) {
+        (false, None) => Ok(None),
+        (false, Some(_)) => fail("--audit-log-seal-key-file is of no use without --audit-log-seal"),
+        (true, None) => fail(
+            "--audit-log-seal needs --audit-log-seal-key-file; `kube-audit-proxy log keygen FILE` \
+             makes one",
+        ),
+        (true, Some(_))
+            if flags.audit_log_path.as_ref().is_some_and(|path| path.as_os_str() == "-") =>
+        {
+            fail("--audit-log-seal needs a file; standard output cannot be sealed")
+        }
+        (true, Some(key_file)) => {
+            let head_interval = flags.audit_log_seal_head_interval;
+            Ok(Some(SealConfig { key_file, head_interval }))
+        }
+    }
 }
 
 // kube-apiserver looks at these only where there is a webhook.

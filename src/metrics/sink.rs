@@ -19,6 +19,12 @@ pub struct SinkMetrics {
     pub log_rotations: Counter,
     /// 1 while the audit log cannot be written.
     pub log_failing: Gauge,
+    /// Blocks of the audit log that were sealed.
+    pub seal_blocks: Counter,
+    /// Attempts to write the audit log's seal that failed.
+    pub seal_failures: Counter,
+    /// Lines that stay unsealed, since too many waited.
+    pub seal_skipped: Counter,
     /// 1 while the webhook takes no events.
     pub webhook_failing: Gauge,
     /// Events that the webhook has taken.
@@ -49,7 +55,7 @@ impl SinkMetrics {
 /// Name, help, and how to get it.
 type Series<T> = (&'static str, &'static str, fn(&SinkMetrics) -> T);
 
-const COUNTERS: [Series<u64>; 5] = [
+const COUNTERS: [Series<u64>; 8] = [
     ("kube_audit_proxy_sink_events_total", "Audit events handed to the sink.", |sink| {
         sink.events.value()
     }),
@@ -61,6 +67,21 @@ const COUNTERS: [Series<u64>; 5] = [
     ("kube_audit_proxy_log_rotations_total", "Audit log files rotated.", |sink| {
         sink.log_rotations.value()
     }),
+    (
+        "kube_audit_proxy_log_seal_blocks_total",
+        "Blocks of the audit log that were sealed.",
+        |sink| sink.seal_blocks.value(),
+    ),
+    (
+        "kube_audit_proxy_log_seal_failures_total",
+        "Attempts to write the audit log's seal that failed.",
+        |sink| sink.seal_failures.value(),
+    ),
+    (
+        "kube_audit_proxy_log_seal_skipped_total",
+        "Lines of the audit log that stay unsealed, since too many waited.",
+        |sink| sink.seal_skipped.value(),
+    ),
     ("kube_audit_proxy_webhook_events_total", "Events that the webhook has taken.", |sink| {
         sink.webhook_events.value()
     }),

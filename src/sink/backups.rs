@@ -84,6 +84,8 @@ pub(super) struct Backups {
 struct Backup {
     plain: Option<PathBuf>,
     compressed: Option<PathBuf>,
+    /// Goes with them. One alone is that of a file that somebody else rotated.
+    seal: Option<PathBuf>,
 }
 
 impl Backups {
@@ -110,11 +112,13 @@ impl Backups {
             _ => self.clock.now().checked_sub(age),
         };
         let newest_first = self.list()?.into_iter().rev();
-        for (index, ((time, _), backup)) in newest_first.enumerate() {
+        let mut index = 0;
+        for ((time, _), backup) in newest_first {
             if self.stopped() {
                 break;
             }
             let too_many = self.rotation.max_backups > 0 && index >= self.rotation.max_backups;
+            index += usize::from(backup.plain.is_some() || backup.compressed.is_some());
             let too_old = oldest.is_some_and(|oldest| time < oldest);
             let done = if too_many || too_old {
                 backup.delete()
@@ -145,6 +149,10 @@ impl Backups {
                 b".gz" => {
                     let plain = Path::new(&name).with_extension("").into_os_string();
                     backups.entry((time, plain)).or_default().compressed = Some(entry.path());
+                }
+                b".seal" => {
+                    let plain = Path::new(&name).with_extension("").into_os_string();
+                    backups.entry((time, plain)).or_default().seal = Some(entry.path());
                 }
                 // Left behind by a crash. Only this thread makes such files, one at a time.
                 b".gz.tmp" => fs::remove_file(entry.path())?,
@@ -209,7 +217,8 @@ impl Backups {
 
 impl Backup {
     fn delete(self) -> io::Result<()> {
-        [self.plain, self.compressed].into_iter().flatten().try_for_each(fs::remove_file)
+        // The seal last: without its log it is evidence, and gone with the next round.
+        [self.plain, self.compressed, self.seal].into_iter().flatten().try_for_each(fs::remove_file)
     }
 }
 

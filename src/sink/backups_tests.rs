@@ -145,3 +145,30 @@ fn nothing_to_do_needs_no_thread() {
     let names = BackupNames::of(&folder.join("audit.log"));
     assert!(Cleaner::start(names, Rotation::NEVER, Clock::system()).unwrap().is_none());
 }
+
+#[test]
+fn a_seal_goes_with_its_log_and_counts_for_nothing() {
+    let folder = TestFolder::new();
+    create(
+        &folder,
+        &[
+            "audit-2026-11-01T00-00-00.000.log",
+            "audit-2026-11-01T00-00-00.000.log.seal",
+            "audit-2026-11-02T00-00-00.000.log.gz",
+            "audit-2026-11-02T00-00-00.000.log.seal",
+            // Of a file that somebody else has moved.
+            "audit-2026-11-03T00-00-00.000.log.seal",
+            "audit.log.seal",
+        ],
+    );
+    backups(&folder, Rotation { max_backups: 1, ..Rotation::NEVER }).clean().unwrap();
+    assert_eq!(
+        folder.names(),
+        [
+            "audit-2026-11-02T00-00-00.000.log.gz",
+            "audit-2026-11-02T00-00-00.000.log.seal",
+            "audit-2026-11-03T00-00-00.000.log.seal",
+            "audit.log.seal",
+        ]
+    );
+}

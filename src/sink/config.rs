@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::seal::SealConfig;
+
 /// Settings of one sink; the `--audit-log-*` flags.
 #[derive(Debug, Clone)]
 pub struct SinkConfig {
@@ -15,6 +17,8 @@ pub struct SinkConfig {
     pub rotation: Rotation,
     /// `--audit-log-sync`; unused for standard output.
     pub sync: SyncMode,
+    /// `--audit-log-seal`; only for a file.
+    pub seal: Option<SealConfig>,
 }
 
 /// When events are on the disk itself, and not only in the system's memory: what a machine that

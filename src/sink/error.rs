@@ -4,6 +4,8 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::seal::KeyError;
+
 /// The sink cannot be used; a reason not to start.
 #[derive(Debug, thiserror::Error)]
 pub enum SinkError {
@@ -38,6 +40,30 @@ pub enum SinkError {
         .0.display()
     )]
     NotAFile(PathBuf),
+    /// The log cannot be sealed, for there is no file to read again.
+    #[error(
+        "{what} cannot be sealed; give a regular file with --audit-log-path, or leave out \
+         --audit-log-seal"
+    )]
+    NotSealable {
+        /// What it is.
+        what: String,
+    },
+    /// The key of the seal cannot be used.
+    #[error("--audit-log-seal-key-file: {0}")]
+    SealKey(#[from] KeyError),
+    /// The seal file cannot be read or made.
+    #[error(
+        "cannot seal the audit log {}: {source}; let this user read the log and write the *.seal \
+         files beside it",
+        path.display()
+    )]
+    Seal {
+        /// The log file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// Standard output is closed.
     #[error(
         "cannot write the audit log to standard output: {0}; keep it open, or name a file with \
@@ -62,6 +88,14 @@ pub enum WriteError {
     #[error("cannot write to the audit log {log}: {source}")]
     Io {
         /// The log file, or `standard output`.
+        log: Arc<str>,
+        /// What the system said.
+        source: Arc<io::Error>,
+    },
+    /// The seal of the log cannot be written.
+    #[error("cannot write the seal of the audit log {log}: {source}")]
+    Seal {
+        /// The log file.
         log: Arc<str>,
         /// What the system said.
         source: Arc<io::Error>,

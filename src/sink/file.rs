@@ -1,5 +1,6 @@
 //! The log file: opening it, writing to it, and noticing that it is no longer where it was.
 
+use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder};
 use std::io::{self, Seek, SeekFrom, Write};
@@ -17,6 +18,7 @@ use super::line::Line;
 use super::open_file::{OpenFile, mend};
 use super::output::{Output, Unsynced, Written, append};
 use super::rotate::Rotator;
+use super::seal::{Block, Chain, LogSeal, SealConfig, SealKey, recover};
 use crate::metrics::SinkMetrics;
 
 /// What must be free on the disk before a log that could not be written is one again, in bytes.
@@ -25,8 +27,8 @@ const ROOM: u64 = 64 << 10;
 /// A log file and its rotation.
 #[derive(Debug)]
 pub(super) struct LogFile {
-    path: PathBuf,
-    open: OpenFile,
+    pub(super) path: PathBuf,
+    pub(super) open: OpenFile,
     /// None: never rotated.
     rotator: Option<Rotator>,
     /// The open file was deleted and no other can be made: why. Nothing that is written now could
@@ -40,6 +42,8 @@ pub(super) struct LogFile {
     older: Unsynced,
     /// They are synced now and then, and so kept open until then.
     synced: bool,
+    /// What the seal needs to know of each line.
+    pub(super) seal: Option<LogSeal>,
 }
 
 impl LogFile {
@@ -74,6 +78,7 @@ impl LogFile {
             dirty: true,
             older: Unsynced::default(),
             synced: true,
+            seal: None,
         };
         log.folder_changed();
         Ok(log)
@@ -82,6 +87,24 @@ impl LogFile {
     /// For a log that is synced at its end only.
     pub(super) fn never_synced(self) -> LogFile {
         LogFile { synced: false, ..self }
+    }
+
+    /// Has what is written from now on sealed, and what was written to the file before. `strict`: lines
+    /// are refused while the seal cannot be written.
+    pub(super) fn seal(
+        &mut self,
+        config: &SealConfig,
+        strict: bool,
+        metrics: Arc<SinkMetrics>,
+    ) -> Result<Chain, SinkError> {
+        if !self.open.regular {
+            return Err(SinkError::NotSealable { what: self.path.display().to_string() });
+        }
+        let key = SealKey::load(&config.key_file)?;
+        let (chain, seal) = recover(&self.path, &self.open.file, config, key, metrics)
+            .map_err(|source| SinkError::Seal { path: self.path.clone(), source })?;
+        self.seal = Some(seal.strict(strict));
+        Ok(chain)
     }
 
     /// The folder's list of files is to be on the disk, too.
@@ -151,6 +174,9 @@ impl LogFile {
         match opened {
             Ok(new) => {
                 new.resemble(&self.open);
+                if let (Some(seal), Ok(backup)) = (&mut self.seal, &renamed) {
+                    seal.next_file(new.file.clone(), backup);
+                }
                 rotator.rotated();
                 self.replace(new);
             }
@@ -229,7 +255,11 @@ impl Output for LogFile {
             let error = io::Error::new(gone.kind(), gone.to_string());
             return Written { whole: 0, error: Some(error) };
         }
-        let appended = append(&mut &*self.open.file, &lines[..fitting], self.open.torn);
+        if let Some(error) = self.seal.as_ref().and_then(LogSeal::refusal) {
+            return Written { whole: 0, error: Some(error) };
+        }
+        let torn = self.open.torn;
+        let appended = append(&mut &*self.open.file, &lines[..fitting], torn);
         self.open.size += appended.bytes;
         self.open.torn = appended.torn;
         self.open.inherited &= appended.bytes == 0;
@@ -237,6 +267,15 @@ impl Output for LogFile {
         let rest = (appended.bytes - appended.whole_bytes) as usize;
         if rest > 0 && self.open.regular {
             self.cut(&lines[appended.whole][..rest]);
+        }
+        if let Some(seal) = &mut self.seal {
+            seal.wrote(torn && appended.bytes > 0, &lines[..appended.whole]);
+            if self.open.torn && rest > 0 {
+                seal.torn(&lines[appended.whole][..rest]);
+            }
+            if seal.is_full() {
+                self.close_block();
+            }
         }
         Written { whole: appended.whole, error: appended.error }
     }
@@ -250,6 +289,9 @@ impl Output for LogFile {
         match fs::metadata(&self.path) {
             Ok(metadata) if self.open.is(&metadata) => {
                 // Somebody may have cut it (logrotate's copytruncate).
+                if metadata.len() < self.open.size {
+                    self.was_cut(metadata.len());
+                }
                 self.open.size = metadata.len();
                 self.open.seen = metadata.len();
                 self.open.torn &= metadata.len() > 0;
@@ -271,6 +313,7 @@ impl Output for LogFile {
                 tracing::info!("the audit log {} was opened anew", self.path.display());
                 let old = self.replace(new);
                 self.rescue(&old);
+                self.seal_opened(&old);
                 self.gone = None;
                 self.complained = false;
                 Ok(())
@@ -306,6 +349,16 @@ impl Output for LogFile {
         unsynced.files.append(&mut self.older.files);
         unsynced.folder = self.older.folder.take().or(unsynced.folder);
         self.older = unsynced;
+    }
+
+    fn unsealed(&mut self, stopped: bool) -> VecDeque<Block> {
+        self.seal.as_mut().map_or_else(VecDeque::new, |seal| seal.take(stopped))
+    }
+
+    fn sealed(&mut self, unsealed: VecDeque<Block>, failed: Option<String>) {
+        if let Some(seal) = &mut self.seal {
+            seal.outcome(unsealed, failed);
+        }
     }
 
     fn probe(&mut self) -> io::Result<bool> {

@@ -15,12 +15,14 @@ mod clock;
 mod config;
 mod error;
 mod file;
+mod file_seal;
 mod line;
 mod losses;
 mod open_file;
 mod output;
 mod queue;
 mod rotate;
+pub mod seal;
 #[cfg(test)]
 mod test_folder;
 mod writer;
@@ -46,6 +48,7 @@ use self::clock::Clock;
 use self::file::LogFile;
 use self::output::{Output, Stdout};
 use self::queue::{Pushed, Queue};
+use self::seal::Chain;
 use self::writer::Writer;
 use crate::metrics::{Plugin, SinkMetrics};
 
@@ -78,15 +81,26 @@ impl Sink {
     /// The log cannot be opened, or a batch setting is out of range.
     pub fn open(config: SinkConfig, metrics: Arc<SinkMetrics>) -> Result<Sink, SinkError> {
         validate(&config.mode)?;
+        let mut chain = None;
         let output: Box<dyn Output> = match &config.path {
+            LogPath::Stdout if config.seal.is_some() => {
+                return Err(SinkError::NotSealable { what: config.path.to_string() });
+            }
             LogPath::Stdout => Box::new(Stdout::open()?),
             LogPath::File(path) => {
                 let rotation = config.rotation;
-                let log = LogFile::open(path, rotation, Clock::system(), metrics.clone())?;
-                Box::new(if config.sync == SyncMode::Off { log.never_synced() } else { log })
+                let mut log = LogFile::open(path, rotation, Clock::system(), metrics.clone())?;
+                if config.sync == SyncMode::Off {
+                    log = log.never_synced();
+                }
+                if let Some(seal) = &config.seal {
+                    let strict = config.mode == Mode::BlockingStrict;
+                    chain = Some(log.seal(seal, strict, metrics.clone())?);
+                }
+                Box::new(log)
             }
         };
-        Sink::start(output, &config.path.to_string(), config.mode, config.sync, metrics)
+        Sink::start(output, &config.path.to_string(), config.mode, config.sync, chain, metrics)
     }
 
     /// No log: events are not even counted.
@@ -189,6 +203,7 @@ impl Sink {
         name: &str,
         mode: Mode,
         sync: SyncMode,
+        chain: Option<Chain>,
         metrics: Arc<SinkMetrics>,
     ) -> Result<Sink, SinkError> {
         let (capacity, refused) = match mode {
@@ -203,9 +218,21 @@ impl Sink {
         let (own_queue, own_refused) = (queue.clone(), refused.clone());
         let writer =
             Writer::new(own_queue, output, by_submitters, sync, name, own_refused, metrics.clone());
-        let writer = Arc::new(writer);
+        let sealing = chain.is_some();
+        let writer = Arc::new(match chain {
+            Some(chain) => writer.sealing(chain),
+            None => writer,
+        });
         let batcher = Batcher::new(&mode, Instant::now());
         let (end, ended) = watch::channel(());
+        if sealing {
+            // It ends when the writer thread has sealed the last lines.
+            let sealer = writer.clone();
+            std::thread::Builder::new()
+                .name("audit-seal".to_owned())
+                .spawn(move || sealer.run_sealing())
+                .map_err(SinkError::Thread)?;
+        }
         let threads_own = writer.clone();
         let thread = std::thread::Builder::new()
             .name("audit-writer".to_owned())

@@ -1,5 +1,6 @@
 //! What the writer writes to.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, ErrorKind, IoSlice, Write};
 use std::os::fd::AsFd;
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use super::error::SinkError;
 use super::line::Line;
+use super::seal::Block;
 
 /// Where lines end up.
 pub(super) trait Output: Send {
@@ -45,6 +47,14 @@ pub(super) trait Output: Send {
         let unsynced = self.unsynced();
         unsynced.sync().inspect_err(|_| self.still_unsynced(unsynced))
     }
+
+    /// Blocks of lines that are not sealed yet. `stopped`: nothing will be written after them.
+    fn unsealed(&mut self, _stopped: bool) -> VecDeque<Block> {
+        VecDeque::new()
+    }
+
+    /// What came of sealing them: those that are still not, and why.
+    fn sealed(&mut self, _unsealed: VecDeque<Block>, _failed: Option<String>) {}
 
     /// After a failed write: would one succeed now? `false`: only a write could tell.
     fn probe(&mut self) -> io::Result<bool> {

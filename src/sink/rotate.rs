@@ -15,6 +15,7 @@ use time::{OffsetDateTime, PrimitiveDateTime};
 use super::backups::Cleaner;
 use super::clock::Clock;
 use super::config::Rotation;
+use super::seal::seal_path;
 use crate::metrics::SinkMetrics;
 
 const STAMP: &[BorrowedFormatItem<'_>] =
@@ -64,18 +65,8 @@ impl Rotator {
 
     /// Renames the file at `path` to a backup's name that is free.
     pub(super) fn rename(&mut self, path: &Path) -> io::Result<PathBuf> {
-        let now = match self.clock.now().duration_since(UNIX_EPOCH) {
-            Ok(since) => since.as_millis() as i128,
-            Err(before) => -(before.duration().as_millis() as i128),
-        };
-        let mut stamp = now.max(self.last.saturating_add(1));
-        let backup = loop {
-            let backup = self.names.backup(stamp)?;
-            if !taken(&backup)? && !taken(&with_gz(&backup))? {
-                break backup;
-            }
-            stamp += 1;
-        };
+        let stamp = millis(self.clock.now()).max(self.last.saturating_add(1));
+        let (stamp, backup) = self.names.free(stamp)?;
         fs::rename(path, &backup)?;
         self.last = stamp;
         Ok(backup)
@@ -135,6 +126,22 @@ impl BackupNames {
         Ok(self.folder.join(name))
     }
 
+    /// The first free name of this time or later, with its time.
+    fn free(&self, mut millis: i128) -> io::Result<(i128, PathBuf)> {
+        loop {
+            let backup = self.backup(millis)?;
+            if !taken(&backup)? && !taken(&with_gz(&backup))? && !taken(&seal_path(&backup))? {
+                return Ok((millis, backup));
+            }
+            millis += 1;
+        }
+    }
+
+    /// The name that a backup made now would have, for the seal of a file that somebody else moved.
+    pub(super) fn free_now(&self) -> io::Result<PathBuf> {
+        Ok(self.free(millis(SystemTime::now()))?.1)
+    }
+
     /// The time in a backup's name, and what follows its extension (nothing, or `.gz`). None: not
     /// the name of a backup.
     pub(super) fn parse<'a>(&self, name: &'a OsStr) -> Option<(SystemTime, &'a [u8])> {
@@ -152,6 +159,13 @@ pub(super) fn with_gz(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".gz");
     PathBuf::from(name)
+}
+
+fn millis(time: SystemTime) -> i128 {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(since) => since.as_millis() as i128,
+        Err(before) => -(before.duration().as_millis() as i128),
+    }
 }
 
 fn taken(path: &Path) -> io::Result<bool> {

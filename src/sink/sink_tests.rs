@@ -8,7 +8,7 @@ use super::*;
 
 fn config(path: &Path, mode: Mode) -> SinkConfig {
     let path = LogPath::File(path.to_owned());
-    SinkConfig { path, mode, rotation: Rotation::default(), sync: SyncMode::Off }
+    SinkConfig { path, mode, rotation: Rotation::default(), sync: SyncMode::Off, seal: None }
 }
 
 fn batch(buffer_size: usize, max_size: usize, throttle: Option<Throttle>) -> Mode {
@@ -91,7 +91,7 @@ async fn under_load_nothing_is_lost_and_each_submitters_order_kept() {
     let log = limited(&folder.join("audit.log"), 8000, Clock::system(), metrics.clone());
     let sink = {
         let (mode, sync) = (Mode::Blocking, SyncMode::Interval(Duration::from_millis(1)));
-        Sink::start(Box::new(log), "audit.log", mode, sync, metrics.clone()).unwrap()
+        Sink::start(Box::new(log), "audit.log", mode, sync, None, metrics.clone()).unwrap()
     };
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
@@ -134,7 +134,8 @@ async fn backups_are_cleaned_up_behind_the_writer() {
     }
     let rotation = Rotation { max_backups: 2, max_age_days: 0, compress: true, max_size_mib: 1 };
     let path = LogPath::File(folder.join("audit.log"));
-    let config = SinkConfig { path, mode: Mode::Blocking, rotation, sync: SyncMode::Off };
+    let config =
+        SinkConfig { path, mode: Mode::Blocking, rotation, sync: SyncMode::Off, seal: None };
     let sink = Sink::open(config, Arc::default()).unwrap();
     let names = [
         "audit-2026-01-02T00-00-00.000.log.gz",

@@ -10,6 +10,8 @@
 //! it writes the line too. The thread looks after the file twice a second, and takes over for a while
 //! when writes become slow, so that the threads that serve requests are not held up.
 
+mod sealing;
+
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,6 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
+use self::sealing::Sealing;
 use super::batch::Batcher;
 use super::config::SyncMode;
 use super::error::WriteError;
@@ -60,6 +63,8 @@ pub(super) struct Writer {
     state: Mutex<SinkState>,
     /// The log fails, and only a write can tell whether it still does: one may be tried.
     trial: AtomicBool,
+    /// Where the log is sealed.
+    sealing: Option<Sealing>,
     metrics: Arc<SinkMetrics>,
 }
 
@@ -69,6 +74,8 @@ struct Held {
     group: Group,
     /// When a write or a check failed last; None once one has succeeded.
     failed: Option<Instant>,
+    /// The seal cannot be written.
+    seal_failed: Option<WriteError>,
 }
 
 impl Writer {
@@ -81,7 +88,7 @@ impl Writer {
         refused: Arc<Losses>,
         metrics: Arc<SinkMetrics>,
     ) -> Writer {
-        let held = Held { output, group: Group::default(), failed: None };
+        let held = Held { output, group: Group::default(), failed: None, seal_failed: None };
         Writer {
             queue,
             held: Mutex::new(held),
@@ -93,6 +100,7 @@ impl Writer {
             refused,
             state: Mutex::new(SinkState::Ok),
             trial: AtomicBool::new(false),
+            sealing: None,
             metrics,
         }
     }
@@ -194,6 +202,9 @@ impl Writer {
         if let Err(error) = self.guarded(&mut *held.output, |output| output.sync()) {
             tracing::error!("{error}; the last events may not be on the disk");
         }
+        drop(held);
+        self.seal(true);
+        self.end_sealing();
         self.losses.flush();
         self.refused.flush();
     }
@@ -313,6 +324,8 @@ impl Writer {
         if held.failed.is_none() && result.is_ok() {
             return;
         }
+        // A log that is written and not sealed is not well.
+        let result = result.and(held.seal_failed.clone().map_or(Ok(()), Err));
         let mut state = self.state.lock().expect("nothing panics while it holds the state");
         match result {
             Ok(()) => {

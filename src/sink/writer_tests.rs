@@ -72,7 +72,7 @@ fn rig_with(mode: Mode, quick: bool, sync: SyncMode) -> Rig {
     let sync_fails = sync == SyncMode::Always && quick;
     let output =
         Box::new(Fake { calls: calls_in, acts: acts_out, synced: synced_in, quick, sync_fails });
-    let sink = Sink::start(output, "audit.log", mode, sync, metrics.clone()).unwrap();
+    let sink = Sink::start(output, "audit.log", mode, sync, None, metrics.clone()).unwrap();
     Rig { sink, metrics, calls, acts, synced }
 }
 

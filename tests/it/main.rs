@@ -21,6 +21,7 @@ mod lifecycle;
 mod oidc;
 mod replay;
 mod replay_impersonation;
+mod seal;
 mod self_test;
 mod sinks;
 mod streaming;

@@ -1,0 +1,51 @@
+//! Digests of lines, and of blocks of them.
+
+use std::fmt::Write;
+
+use aws_lc_rs::digest::{Context, SHA256, digest};
+
+/// SHA-256 of something.
+pub(crate) type Sha256 = [u8; 32];
+
+/// The first bytes of a line's SHA-256, which tell lines apart.
+pub(crate) type Short = [u8; 8];
+
+/// SHA-256 of `bytes`.
+pub(crate) fn sha256(bytes: &[u8]) -> Sha256 {
+    whole(digest(&SHA256, bytes))
+}
+
+/// SHA-256 of what `context` was given.
+pub(crate) fn finish(context: Context) -> Sha256 {
+    whole(context.finish())
+}
+
+/// What a record has of a line's SHA-256.
+pub(crate) fn short(hash: &Sha256) -> Short {
+    let (short, _) = hash.split_first_chunk().expect("32 bytes begin with 8");
+    *short
+}
+
+/// In hex, as `sha256sum` prints it.
+pub(crate) fn hex(hash: &Sha256) -> String {
+    hash.iter().fold(String::with_capacity(64), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// From hex.
+pub(crate) fn parse_hex(text: &str) -> Option<Sha256> {
+    if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    let mut hash = [0; 32];
+    for (index, byte) in hash.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(text.get(index * 2..index * 2 + 2)?, 16).ok()?;
+    }
+    Some(hash)
+}
+
+fn whole(digest: aws_lc_rs::digest::Digest) -> Sha256 {
+    digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
+}

@@ -1,0 +1,99 @@
+//! Tamper evidence for the audit log: beside each log file a seal file, a chain of signed records.
+//!
+//! # What it is for
+//!
+//! Somebody who can write to the log's folder **afterwards**, without the private key, cannot change
+//! what the log says without `kube-audit-proxy log verify` saying which line of which file it was:
+//!
+//! | what they do | what shows it |
+//! |---|---|
+//! | change, remove, insert, reorder, copy lines | each block has a digest of each of its lines, in order |
+//! | make another line of the same short digest | the block's SHA-256 is over whole digests of all lines |
+//! | cut the log's end off | the seal has digests of lines that are gone |
+//! | delete a rotated file | its seal still tells what was in it |
+//! | delete a rotated file and its seal | the block numbers and `prev` of the next file do not follow |
+//! | swap two rotated files, with or without their seals | content against digests; file numbers against names |
+//! | replace a compressed file | digests are over what was compressed |
+//! | edit the seal file | the signature; `prev` of the next record |
+//! | put back an older seal file | the next file's `prev`; for the last file only the head, see below |
+//! | sign records with a key of their own | `--public-key` |
+//!
+//! # What needs the head
+//!
+//! The chain has no end that cannot be cut: removing the last lines **together with** their records
+//! (or all files, or going back to yesterday's copy of the whole folder) leaves a shorter chain that is
+//! whole. Therefore the head of the chain, a block number and the SHA-256 of its record, is put into the
+//! process's own log, once a minute by default, which is to be sent to another machine.
+//! `log verify --head` then demands that the chain contains that very block.
+//!
+//! Somebody **with the key** (root on the machine while it runs, who can read it from memory) can write
+//! another past, and sign it. Only a head that has left the machine before shows that: it is of a record
+//! that the new chain does not contain. What happened after the last such head is in their hands.
+//!
+//! # What is not sealed yet
+//!
+//! A block is closed once a second, or when it is full. Lines written after that are not sealed if the
+//! process is killed: the next start seals them as it finds them, in blocks that are marked `crash`, and
+//! `log verify` says how many they are. Whoever can crash the process can change what was written in the
+//! last second before. After an orderly end nothing is left unsealed, the last record says so
+//! (`stopped`), and lines that come after it were inserted.
+//!
+//! A record is written only when its lines are on the disk, so that a machine that fails never leaves a
+//! seal that claims more than the log has. That costs an `fdatasync` a second, beside the writes.
+//!
+//! # What it costs
+//!
+//! Eight bytes for each line, 11 in base64, and some 460 for each block: 1.2 % of a log with lines of
+//! 900 bytes. Eight bytes are enough, as they only tell *where* something was changed; *that* it was
+//! is told by the whole SHA-256. SHA-256 of the line is computed where it is written.
+
+mod chain;
+mod digest;
+pub mod key;
+mod lines;
+mod log_seal;
+mod record;
+mod recover;
+mod seal_file;
+pub mod verify;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use self::key::{KeyError, PublicKey, SealKey};
+pub use self::record::{Head, Late};
+
+pub(crate) use self::chain::Chain;
+pub(crate) use self::lines::Lines;
+pub(crate) use self::log_seal::{Block, LogSeal};
+pub(crate) use self::recover::recover;
+
+/// `--audit-log-seal` and what belongs to it.
+#[derive(Debug, Clone)]
+pub struct SealConfig {
+    /// `--audit-log-seal-key-file`: an Ed25519 private key, PKCS#8 in PEM.
+    pub key_file: PathBuf,
+    /// `--audit-log-seal-head-interval`: how often the head is logged while there are new blocks.
+    pub head_interval: Duration,
+}
+
+/// The seal file of a log file, whether that is compressed or not: `audit.log.seal`.
+pub fn seal_path(log: &Path) -> PathBuf {
+    let mut name = plain_path(log).into_os_string();
+    name.push(".seal");
+    PathBuf::from(name)
+}
+
+/// The name that a log file had before it was compressed.
+pub(crate) fn plain_path(log: &Path) -> PathBuf {
+    let compressed =
+        log.extension().is_some_and(|extension| extension == "gz" || extension == "zst");
+    if compressed { log.with_extension("") } else { log.to_owned() }
+}
+
+#[cfg(test)]
+mod seal_tests;
+#[cfg(test)]
+mod tamper_tests;
+#[cfg(test)]
+mod test_chain;
