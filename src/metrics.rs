@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::policy::Level;
 
@@ -64,15 +64,18 @@ pub enum Reloaded {
     FrontProxyCa,
     /// `--service-account-key-file`
     ServiceAccountKeys,
+    /// `--authentication-config`
+    AuthenticationConfig,
 }
 
 impl Reloaded {
-    const ALL: [(Reloaded, &'static str); 5] = [
+    const ALL: [(Reloaded, &'static str); 6] = [
         (Reloaded::Policy, "policy"),
         (Reloaded::ServingCertificate, "serving_certificate"),
         (Reloaded::ClientCa, "client_ca"),
         (Reloaded::FrontProxyCa, "requestheader_client_ca"),
         (Reloaded::ServiceAccountKeys, "service_account_keys"),
+        (Reloaded::AuthenticationConfig, "authentication_config"),
     ];
 }
 
@@ -137,6 +140,11 @@ pub struct Metrics {
     pub policy_generation: Gauge,
     reload_success: [Counter; Reloaded::ALL.len()],
     reload_failure: [Counter; Reloaded::ALL.len()],
+    /// When the authentication configuration was last read again in vain, and with success; in
+    /// seconds since 1970.
+    authentication_config_reloads: [Gauge; 2],
+    /// Names and groups of tokens that begin with `system:` and were not taken for that.
+    pub reserved_names: Counter,
     /// Events waiting for the writer.
     pub sink_queue: Gauge,
     /// Log files rotated.
@@ -175,6 +183,8 @@ impl Default for Metrics {
             policy_generation: Gauge::default(),
             reload_success: Default::default(),
             reload_failure: Default::default(),
+            authentication_config_reloads: Default::default(),
+            reserved_names: Counter::default(),
             sink_queue: Gauge::default(),
             log_rotations: Counter::default(),
             bodies_cut: Counter::default(),
@@ -207,6 +217,10 @@ impl Metrics {
     pub fn reloaded(&self, what: Reloaded, success: bool) {
         let counters = if success { &self.reload_success } else { &self.reload_failure };
         counters[what as usize].increment();
+        if let Reloaded::AuthenticationConfig = what {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            self.authentication_config_reloads[usize::from(success)].set(now.as_secs() as i64);
+        }
     }
 
     /// A request was answered. `took` is left out for long-running ones.
@@ -293,6 +307,7 @@ impl Metrics {
             let labels = [("file", file), ("result", "failure")];
             text.sample(name, &labels, &self.reload_failure[index]);
         }
+        self.render_authentication(&mut text);
         text.gauge(
             "kube_audit_proxy_sink_queue",
             "Events waiting to be written.",
@@ -334,6 +349,28 @@ impl Metrics {
             &self.webhook_spool,
         );
         text.0
+    }
+
+    fn render_authentication(&self, text: &mut Text) {
+        let what = Reloaded::AuthenticationConfig as usize;
+        let name = "apiserver_authentication_config_controller_automatic_reloads_total";
+        text.head(name, "counter", "Reloads of the authentication configuration, by status.");
+        text.sample(name, &[("status", "failure")], &self.reload_failure[what]);
+        text.sample(name, &[("status", "success")], &self.reload_success[what]);
+        let name =
+            "apiserver_authentication_config_controller_automatic_reload_last_timestamp_seconds";
+        text.head(name, "gauge", "When the authentication configuration was last reloaded.");
+        for (status, time) in ["failure", "success"].iter().zip(&self.authentication_config_reloads)
+        {
+            if time.value() > 0 {
+                let _ = writeln!(text.0, "{name}{{status=\"{status}\"}} {}", time.value());
+            }
+        }
+        text.counter(
+            "kube_audit_proxy_reserved_names_total",
+            "Names and groups of tokens not taken since they begin with system:.",
+            &self.reserved_names,
+        );
     }
 
     fn render_requests(&self, text: &mut Text) {

@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use super::UserInfo;
 use super::jwt::Jwt;
 use super::service_account::time;
-use super::token_cache::{TokenCache, TokenId, TokenUser};
+use super::token_cache::{Generation, TokenCache, TokenId, TokenUser};
 use crate::upstream::Upstream;
 
 const PATH: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
@@ -161,6 +161,7 @@ impl TokenReview {
 
     async fn ask(&self, id: &TokenId, token: &str) -> Answer {
         let turn = tokio::time::timeout(TURN, self.turns.acquire()).await;
+        let since = self.cache.generation();
         let Ok(Ok(_turn)) = turn else {
             tracing::debug!("an unknown token waited too long to be asked about");
             return Err(Unavailable);
@@ -183,7 +184,7 @@ impl TokenReview {
             );
             return Err(Unavailable);
         }
-        self.read(id, token, &body)
+        self.read(since, id, token, &body)
     }
 
     fn headers(&self) -> HeaderMap {
@@ -191,7 +192,7 @@ impl TokenReview {
         HeaderMap::from_iter(self.settings.as_front_proxy.then_some((name, OWN_NAME)))
     }
 
-    fn read(&self, id: &TokenId, token: &str, body: &Bytes) -> Answer {
+    fn read(&self, since: Generation, id: &TokenId, token: &str, body: &Bytes) -> Answer {
         let status = match serde_json::from_slice::<Reviewed>(body) {
             Ok(reviewed) => reviewed.status,
             Err(error) => {
@@ -204,12 +205,12 @@ impl TokenReview {
             Ok(user) => {
                 let user = Arc::new(user);
                 let time = self.settings.authenticated_ttl.min(time_left(token));
-                self.cache.remember_user(*id, user.clone().into(), time);
+                self.cache.remember_user(since, *id, user.clone().into(), time);
                 Ok(Some(user))
             }
             Err(reason) => {
                 tracing::debug!(reason, "the API server does not take a token");
-                self.cache.remember_nobodys(*id, self.settings.unauthenticated_ttl);
+                self.cache.remember_nobodys(since, *id, self.settings.unauthenticated_ttl);
                 Ok(None)
             }
         }

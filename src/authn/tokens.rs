@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::jwt::Jwt;
-use super::oidc::{Oidc, OidcError};
+use super::oidc::JwtAuthenticators;
 use super::service_account::{ServiceAccounts, Verified};
 use super::token_cache::{TokenCache, TokenUser};
 use super::token_review::{TokenReview, Unavailable};
@@ -20,8 +20,8 @@ pub struct Tokens {
     pub file: Option<TokenFile>,
     /// `--service-account-key-file`
     pub service_accounts: Option<Arc<ServiceAccounts>>,
-    /// `--oidc-*`
-    pub oidc: Option<Oidc>,
+    /// `--oidc-*` or `--authentication-config`
+    pub oidc: Option<Arc<JwtAuthenticators>>,
     /// `--authentication-token-review`
     pub review: Option<Arc<TokenReview>>,
     /// What is remembered of tokens; those of `file` do not need it.
@@ -37,7 +37,8 @@ impl Tokens {
         if let Some(user) = self.file.as_ref().and_then(|file| file.user(token)) {
             return Ok(user.clone().into());
         }
-        if self.service_accounts.is_none() && self.oidc.is_none() && self.review.is_none() {
+        let has_issuers = self.oidc.as_ref().is_some_and(|issuers| !issuers.is_empty());
+        if self.service_accounts.is_none() && !has_issuers && self.review.is_none() {
             tracing::debug!("invalid bearer token");
             return Err(AuthenticationError::Unauthorized);
         }
@@ -45,7 +46,7 @@ impl Tokens {
         if let Some(user) = self.cache.user(&id) {
             return Ok(user);
         }
-        let now = SystemTime::now();
+        let (now, since) = (SystemTime::now(), self.cache.generation());
         let verified = match Jwt::parse(token) {
             Some(jwt) => self.verify(&jwt, now).await,
             None => Ok(None),
@@ -54,7 +55,7 @@ impl Tokens {
             let annotations = (!annotations.is_empty()).then(|| annotations.into());
             let user = TokenUser { user: Arc::new(user), annotations };
             let left = expires.map_or(VERIFIED, |end| end.duration_since(now).unwrap_or_default());
-            self.cache.remember_user(id, user.clone(), left.min(VERIFIED));
+            self.cache.remember_user(since, id, user.clone(), left.min(VERIFIED));
             return Ok(user);
         }
         let answer = match &self.review {
@@ -89,7 +90,7 @@ impl Tokens {
                 Ok(verified) => Ok(verified),
                 Err(error) => {
                     tracing::debug!(%error, "bad OIDC token");
-                    if error == OidcError::NotReady { Err(Unavailable) } else { Ok(None) }
+                    if error.is_temporary() { Err(Unavailable) } else { Ok(None) }
                 }
             },
             None => Ok(None),

@@ -181,7 +181,9 @@ async fn admit(
         return Err(refuse_unauthenticated(begin(facts, None), &status, status.clone()).await);
     }
     let certificates = connection.certificates.as_ref();
-    let caller = match proxy.authenticator.authenticate(certificates, &parts.headers).await {
+    let authenticator = &proxy.authenticator;
+    let path = facts.info.path();
+    let caller = match authenticator.authenticate(certificates, &parts.headers, path).await {
         Ok(caller) => caller,
         Err(AuthenticationError::Unauthorized) => {
             let status = Status::unauthorized();
@@ -195,7 +197,7 @@ async fn admit(
             return Err(refuse_unauthenticated(begin(facts, None), &status, shown).await);
         }
         Err(AuthenticationError::Unavailable) => {
-            let message = "the proxy cannot ask the API server whose token this is";
+            let message = "the proxy cannot find out now whose token this is";
             let status = Status::service_unavailable(message);
             let shown = status.clone();
             return Err(refuse_unauthenticated(begin(facts, None), &status, shown).await);
