@@ -11,6 +11,7 @@
 mod check;
 mod cost;
 mod functions;
+mod inspect;
 mod value;
 
 use std::fmt;
@@ -249,9 +250,9 @@ fn compile(source: &str, variable: Variable) -> Result<Compiled, CompileError> {
         let offset = info.offset_for(problem.id).map_or(0, |(start, _)| start as usize);
         at(position(source, offset), &problem.message)
     })?;
-    let (is_bool, beginnings) = (found == check::Type::Bool, check::beginnings(&ast));
-    let reads_email = check::selects(&ast, variable.name(), "email");
-    let reads_email_verified = check::selects(&ast, variable.name(), "email_verified");
+    let (is_bool, beginnings) = (found == check::Type::Bool, inspect::beginnings(&ast));
+    let reads_email = inspect::selects(&ast, variable.name(), "email");
+    let reads_email_verified = inspect::selects(&ast, variable.name(), "email_verified");
     cost::instrument(&mut ast);
     let source = source.to_owned();
     Ok(Compiled { source, ast, is_bool, beginnings, reads_email, reads_email_verified })
