@@ -14,6 +14,7 @@
 //! | [`sink`] | where encoded events go: queue, writer thread, files, rotation |
 //! | [`webhook`] | events sent to a receiver over HTTP: batches, retries, the spool |
 //! | [`policy`] | the audit `Policy`: loading, matching, live reload |
+//! | [`document`] | YAML and JSON files read as kube-apiserver reads them |
 //! | [`authn`] | who is calling: certificates, tokens, anonymous |
 //! | [`request`] | what is asked: verb and object from the URL, headers, source addresses |
 //! | [`file_watch`] | notices that a file has changed |
@@ -29,6 +30,7 @@ pub mod body;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod document;
 pub mod file_watch;
 pub mod impersonation;
 pub mod metrics;

@@ -9,7 +9,7 @@ mod tokens;
 use std::fmt::{Display, Write};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use self::sink::SinkMetrics;
 pub use self::tokens::TokenMetrics;
@@ -71,15 +71,18 @@ pub enum Reloaded {
     FrontProxyCa,
     /// `--service-account-key-file`
     ServiceAccountKeys,
+    /// `--authentication-config`
+    AuthenticationConfig,
 }
 
 impl Reloaded {
-    const ALL: [(Reloaded, &'static str); 5] = [
+    const ALL: [(Reloaded, &'static str); 6] = [
         (Reloaded::Policy, "policy"),
         (Reloaded::ServingCertificate, "serving_certificate"),
         (Reloaded::ClientCa, "client_ca"),
         (Reloaded::FrontProxyCa, "requestheader_client_ca"),
         (Reloaded::ServiceAccountKeys, "service_account_keys"),
+        (Reloaded::AuthenticationConfig, "authentication_config"),
     ];
 }
 
@@ -158,6 +161,11 @@ pub struct Metrics {
     pub upstream_errors: Counter,
     reload_success: [Counter; Reloaded::ALL.len()],
     reload_failure: [Counter; Reloaded::ALL.len()],
+    /// When the authentication configuration was last read again in vain, and with success; in
+    /// seconds since 1970.
+    authentication_config_reloads: [Gauge; 2],
+    /// Names and groups of tokens that begin with `system:` and were not taken for that.
+    pub reserved_names: Counter,
     /// Bodies of which only a part is in the log.
     pub bodies_cut: Counter,
     /// Bodies that are in the log as a string, since no JSON could be made of them.
@@ -185,6 +193,8 @@ impl Default for Metrics {
             upstream_errors: Counter::default(),
             reload_success: Default::default(),
             reload_failure: Default::default(),
+            authentication_config_reloads: Default::default(),
+            reserved_names: Counter::default(),
             bodies_cut: Counter::default(),
             bodies_unreadable: Counter::default(),
             tokens: TokenMetrics::default(),
@@ -213,6 +223,10 @@ impl Metrics {
     pub fn reloaded(&self, what: Reloaded, success: bool) {
         let counters = if success { &self.reload_success } else { &self.reload_failure };
         counters[what as usize].increment();
+        if let Reloaded::AuthenticationConfig = what {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            self.authentication_config_reloads[usize::from(success)].set(now.as_secs() as i64);
+        }
     }
 
     /// A request was answered. `took` is left out for long-running ones.
@@ -292,6 +306,7 @@ impl Metrics {
             let labels = [("file", file), ("result", "failure")];
             text.sample(name, &labels, &self.reload_failure[index]);
         }
+        self.render_authentication(&mut text);
         text.counter(
             "kube_audit_proxy_bodies_cut_total",
             "Bodies of which only a part is in the audit log.",
@@ -305,6 +320,28 @@ impl Metrics {
         sink::render(&sinks, &mut text);
         self.tokens.render(&mut text);
         text.0
+    }
+
+    fn render_authentication(&self, text: &mut Text) {
+        let what = Reloaded::AuthenticationConfig as usize;
+        let name = "apiserver_authentication_config_controller_automatic_reloads_total";
+        text.head(name, "counter", "Reloads of the authentication configuration, by status.");
+        text.sample(name, &[("status", "failure")], &self.reload_failure[what]);
+        text.sample(name, &[("status", "success")], &self.reload_success[what]);
+        let name =
+            "apiserver_authentication_config_controller_automatic_reload_last_timestamp_seconds";
+        text.head(name, "gauge", "When the authentication configuration was last reloaded.");
+        for (status, time) in ["failure", "success"].iter().zip(&self.authentication_config_reloads)
+        {
+            if time.value() > 0 {
+                let _ = writeln!(text.0, "{name}{{status=\"{status}\"}} {}", time.value());
+            }
+        }
+        text.counter(
+            "kube_audit_proxy_reserved_names_total",
+            "Names and groups of tokens not taken since they begin with system:.",
+            &self.reserved_names,
+        );
     }
 
     fn render_requests(&self, text: &mut Text) {

@@ -43,6 +43,19 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
+    /// All that kube-apiserver takes where it is not told which.
+    pub const ALL: [Algorithm; 9] = [
+        Algorithm::RS256,
+        Algorithm::RS384,
+        Algorithm::RS512,
+        Algorithm::PS256,
+        Algorithm::PS384,
+        Algorithm::PS512,
+        Algorithm::ES256,
+        Algorithm::ES384,
+        Algorithm::ES512,
+    ];
+
     /// By the name that tokens and flags have for it.
     pub fn from_name(name: &str) -> Option<Algorithm> {
         Algorithm::deserialize(serde::de::value::StrDeserializer::<serde::de::value::Error>::new(

@@ -1,13 +1,15 @@
 //! Who is calling: front proxies, client certificates, bearer tokens, and anonymous
 //! (kube-apiserver's chain).
 
+mod anonymous;
 mod bearer;
-mod issuer;
+mod cel;
 mod jwt;
 mod key_file;
 mod oidc;
 mod request_header;
 mod service_account;
+mod structured;
 mod token_cache;
 mod token_file;
 mod token_review;
@@ -23,16 +25,21 @@ mod x509_v1;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http::{HeaderMap, header};
 
-pub use issuer::IssuerError;
+pub use anonymous::Anonymous;
+pub use cel::{CompileError, Expression};
 pub use jwt::Algorithm;
 pub use key_file::KeyFileError;
-pub use oidc::{Oidc, OidcSettings};
+pub use oidc::{
+    CaSource, ClaimRule, IssuerError, IssuerSettings, JwtAuthenticators, JwtSettings, NameMapping,
+};
 pub use request_header::{RequestHeader, RequestHeaderNames};
 pub use service_account::ServiceAccounts;
+pub use structured::{AuthenticationConfigFile, ConfigFileError, LoadError};
 pub use token_cache::{TokenCache, TokenUser};
 pub use token_file::{TokenFile, TokenFileError};
 pub use token_review::{TokenReview, TokenReviewSettings};
@@ -56,8 +63,11 @@ pub struct Authenticator {
     pub client_ca: Option<Arc<ClientCa>>,
     /// Bearer tokens.
     pub tokens: Tokens,
-    /// `--anonymous-auth`
-    pub anonymous: Option<Arc<UserInfo>>,
+    /// Where requests may be anonymous: `--anonymous-auth`, or what the file of
+    /// `--authentication-config` says now.
+    pub anonymous: Arc<ArcSwap<Anonymous>>,
+    /// Who they are of then.
+    pub anonymous_user: Arc<UserInfo>,
 }
 
 /// Who sent a request, and how that is known.
@@ -105,7 +115,7 @@ pub enum AuthenticationError {
 }
 
 impl Authenticator {
-    /// Says who sent a request, over a connection from `peer`.
+    /// Says who sent a request to `path`, which is decoded, over a connection from `peer`.
     ///
     /// # Errors
     /// See [`AuthenticationError`]; the reason went to the debug log.
@@ -114,6 +124,7 @@ impl Authenticator {
         peer: IpAddr,
         certificates: Option<&ClientCertificates>,
         headers: &HeaderMap,
+        path: &[u8],
     ) -> Result<Authenticated, AuthenticationError> {
         let mut bad_credentials = false;
         let mut unavailable = false;
@@ -159,12 +170,10 @@ impl Authenticator {
         if unavailable {
             return Err(AuthenticationError::Unavailable);
         }
-        match &self.anonymous {
-            Some(anonymous) if !bad_credentials => {
-                Ok(Authenticated::new(anonymous.clone(), Method::Anonymous))
-            }
-            _ => Err(AuthenticationError::Unauthorized),
+        if bad_credentials || !self.anonymous.load().allows(path) {
+            return Err(AuthenticationError::Unauthorized);
         }
+        Ok(Authenticated::new(self.anonymous_user.clone(), Method::Anonymous))
     }
 }
 
@@ -230,7 +239,7 @@ mod tests {
 
     #[tokio::test]
     async fn bad_credentials_are_never_anonymous() {
-        let mut chain = Authenticator {
+        let chain = Authenticator {
             request_header: None,
             client_ca: None,
             tokens: Tokens {
@@ -240,16 +249,22 @@ mod tests {
                 review: None,
                 cache: Arc::new(TokenCache::with_random_key(Arc::default())),
             },
-            anonymous: Some(Arc::new(UserInfo::anonymous())),
+            anonymous: Arc::new(ArcSwap::from_pointee(Anonymous::Everywhere)),
+            anonymous_user: Arc::new(UserInfo::anonymous()),
         };
         let peer = IpAddr::from([127, 0, 0, 1]);
-        let user = chain.authenticate(peer, None, &HeaderMap::new()).await.unwrap();
+        let none = HeaderMap::new();
+        let user = chain.authenticate(peer, None, &none, b"/api").await.unwrap();
         assert_eq!((user.user.username.as_str(), user.method), (ANONYMOUS, Method::Anonymous));
-        let bad = chain.authenticate(peer, None, &authorization("Bearer x")).await;
+        let bad = chain.authenticate(peer, None, &authorization("Bearer x"), b"/livez").await;
         assert!(bad.is_err());
-        let basic = chain.authenticate(peer, None, &authorization("Basic YTpi")).await.unwrap();
+        let basic = authorization("Basic YTpi");
+        let basic = chain.authenticate(peer, None, &basic, b"/").await.unwrap();
         assert_eq!(basic.user.username, ANONYMOUS);
-        chain.anonymous = None;
-        assert!(chain.authenticate(peer, None, &HeaderMap::new()).await.is_err());
+        chain.anonymous.store(Arc::new(Anonymous::Paths(vec!["/livez".into()])));
+        assert!(chain.authenticate(peer, None, &none, b"/livez").await.is_ok());
+        assert!(chain.authenticate(peer, None, &none, b"/livez/ping").await.is_err());
+        chain.anonymous.store(Arc::new(Anonymous::Nowhere));
+        assert!(chain.authenticate(peer, None, &none, b"/api").await.is_err());
     }
 }

@@ -5,6 +5,7 @@
 //! away, nor does a look into its memory, which short tokens could be guessed from otherwise.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -52,10 +53,16 @@ impl PartialEq for TokenId {
     }
 }
 
+/// Between two times that everything is forgotten. What was found out in one is not remembered in
+/// the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Generation(u64);
+
 /// Remembers tokens for a while. Those of nobody never displace those of users.
 pub struct TokenCache {
     key: hmac::Key,
     metrics: Arc<Metrics>,
+    generation: AtomicU64,
     users: Table<TokenUser>,
     nobodys: Table<()>,
 }
@@ -65,7 +72,18 @@ impl TokenCache {
     pub fn with_random_key(metrics: Arc<Metrics>) -> TokenCache {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())
             .expect("the system has random numbers");
-        TokenCache { key, metrics, users: Table::new(USERS), nobodys: Table::new(NOBODYS) }
+        TokenCache {
+            key,
+            metrics,
+            generation: AtomicU64::new(0),
+            users: Table::new(USERS),
+            nobodys: Table::new(NOBODYS),
+        }
+    }
+
+    /// To be taken before a token is verified.
+    pub fn generation(&self) -> Generation {
+        Generation(self.generation.load(Ordering::SeqCst))
     }
 
     /// What `token` is remembered by.
@@ -102,18 +120,20 @@ impl TokenCache {
         self.nobodys.get(id, Instant::now()).is_some()
     }
 
-    /// Remembers a user's token.
-    pub fn remember_user(&self, id: TokenId, user: TokenUser, time: Duration) {
-        self.users.insert(id, user, Instant::now(), time);
+    /// Remembers a user's token, unless it was verified by what no longer counts.
+    pub fn remember_user(&self, since: Generation, id: TokenId, user: TokenUser, time: Duration) {
+        self.users.insert(id, user, Instant::now(), time, || self.generation() == since);
     }
 
-    /// Remembers a token that is nobody's.
-    pub fn remember_nobodys(&self, id: TokenId, time: Duration) {
-        self.nobodys.insert(id, (), Instant::now(), time);
+    /// Remembers a token that is nobody's, unless that was found out by what no longer counts.
+    pub fn remember_nobodys(&self, since: Generation, id: TokenId, time: Duration) {
+        self.nobodys.insert(id, (), Instant::now(), time, || self.generation() == since);
     }
 
-    /// Forgets everything, because other keys count now.
+    /// Forgets everything, because other keys or issuers count now.
     pub fn clear(&self) {
+        // First: who remembers something afterwards sees it, and what was remembered before goes.
+        self.generation.fetch_add(1, Ordering::SeqCst);
         self.users.clear();
         self.nobodys.clear();
     }
@@ -141,9 +161,20 @@ impl<T: Clone> Table<T> {
         shard.get(id).filter(|(_, until)| *until > now).map(|(value, _)| value.clone())
     }
 
-    fn insert(&self, id: TokenId, value: T, now: Instant, time: Duration) {
+    /// Keeps `value` for a while, if `counts` says, with the shard locked, that it still does.
+    fn insert(
+        &self,
+        id: TokenId,
+        value: T,
+        now: Instant,
+        time: Duration,
+        counts: impl FnOnce() -> bool,
+    ) {
         let Some(until) = now.checked_add(time).filter(|until| *until > now) else { return };
         let mut shard = self.shard(&id);
+        if !counts() {
+            return;
+        }
         if shard.len() >= self.capacity {
             shard.retain(|_, (_, until)| *until > now);
             // Half of it goes if need be, any half, so that this is not done for each token of a
@@ -186,23 +217,36 @@ mod tests {
     fn entries_end_and_are_forgotten_on_demand() {
         let table = Table::new(1000);
         let (id, now) = (TokenId([7; 32]), Instant::now());
-        table.insert(id, 1, now, TIME);
+        table.insert(id, 1, now, TIME, || true);
         assert_eq!(table.get(&id, now), Some(1));
         assert_eq!(table.get(&id, now + TIME - Duration::from_nanos(1)), Some(1));
         assert_eq!(table.get(&id, now + TIME), None);
-        table.insert(id, 2, now, Duration::ZERO);
+        table.insert(id, 2, now, Duration::ZERO, || true);
         assert_eq!(table.get(&id, now), Some(1), "nothing is remembered for no time");
         table.clear();
         assert_eq!(table.get(&id, now), None);
     }
 
     #[test]
+    fn what_was_found_out_before_everything_was_forgotten_is_not_remembered() {
+        let cache = TokenCache::with_random_key(Arc::default());
+        let (id, before) = (cache.id(b"token"), cache.generation());
+        cache.clear();
+        cache.remember_user(before, id, Arc::new(UserInfo::anonymous()).into(), TIME);
+        cache.remember_nobodys(before, id, TIME);
+        assert!(cache.user(&id).is_none() && !cache.is_nobodys(&id));
+        cache.remember_nobodys(cache.generation(), id, TIME);
+        assert!(cache.is_nobodys(&id));
+    }
+
+    #[test]
     fn a_flood_of_bad_tokens_takes_bounded_memory_and_displaces_no_user() {
         let cache = TokenCache::with_random_key(Arc::default());
         let alice = cache.id(b"alice");
-        cache.remember_user(alice, Arc::new(UserInfo::anonymous()).into(), TIME);
+        let now = cache.generation();
+        cache.remember_user(now, alice, Arc::new(UserInfo::anonymous()).into(), TIME);
         for number in 0..200_000_u32 {
-            cache.remember_nobodys(cache.id(&number.to_le_bytes()), TIME);
+            cache.remember_nobodys(now, cache.id(&number.to_le_bytes()), TIME);
         }
         let known: usize = cache.nobodys.shards.iter().map(|s| s.lock().unwrap().len()).sum();
         assert!((NOBODYS / 4..=NOBODYS).contains(&known), "{known}");
@@ -218,7 +262,8 @@ mod tests {
     fn that_a_token_was_good_is_remembered_for_longer() {
         let cache = TokenCache::with_random_key(Arc::default());
         let (alice, bob) = (cache.id(b"alice"), cache.id(b"bob"));
-        cache.remember_user(alice, Arc::new(UserInfo::anonymous()).into(), Duration::from_nanos(1));
+        let (now, user) = (cache.generation(), Arc::new(UserInfo::anonymous()));
+        cache.remember_user(now, alice, user.into(), Duration::from_nanos(1));
         std::thread::sleep(Duration::from_millis(1));
         assert!(cache.user(&alice).is_none() && cache.was_users(&alice));
         assert!(!cache.was_users(&bob));

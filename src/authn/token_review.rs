@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 use super::UserInfo;
 use super::jwt::Jwt;
 use super::service_account::time;
-use super::token_cache::{TokenCache, TokenId, TokenUser};
+use super::token_cache::{Generation, TokenCache, TokenId, TokenUser};
 use super::token_webhook::{TokenWebhook, WebhookVersion};
 use super::turns::{NoTurn, Source, Turns, Waiting};
 use crate::metrics::Gauge;
@@ -203,6 +203,7 @@ impl TokenReview {
     /// does not come with more.
     async fn ask(&self, id: &TokenId, token: &str, turn: Waiting) -> Answer {
         let _turn = turn.get(TURN).await.map_err(|reason| self.refuse(reason))?;
+        let since = self.cache.generation();
         let question = self.body(token);
         let mut tried = 0;
         loop {
@@ -223,7 +224,7 @@ impl TokenReview {
                 Unavailable
             })?;
             return match answer.status() {
-                StatusCode::OK | StatusCode::CREATED => self.read(id, token, answer.body()),
+                StatusCode::OK | StatusCode::CREATED => self.read(since, id, token, answer.body()),
                 code => {
                     tracing::warn!(
                         code = code.as_u16(),
@@ -266,7 +267,7 @@ impl TokenReview {
         Unavailable
     }
 
-    fn read(&self, id: &TokenId, token: &str, body: &Bytes) -> Answer {
+    fn read(&self, since: Generation, id: &TokenId, token: &str, body: &Bytes) -> Answer {
         let status = match serde_json::from_slice::<Reviewed>(body) {
             Ok(reviewed) => reviewed.status,
             Err(error) => {
@@ -279,12 +280,12 @@ impl TokenReview {
             Ok(user) => {
                 let user = Arc::new(user);
                 let time = self.settings.authenticated_ttl.min(time_left(token));
-                self.cache.remember_user(*id, user.clone().into(), time);
+                self.cache.remember_user(since, *id, user.clone().into(), time);
                 Ok(Some(user))
             }
             Err(reason) => {
                 tracing::debug!(reason, "the API server does not take a token");
-                self.cache.remember_nobodys(*id, self.settings.unauthenticated_ttl);
+                self.cache.remember_nobodys(since, *id, self.settings.unauthenticated_ttl);
                 Ok(None)
             }
         }

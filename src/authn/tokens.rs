@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::jwt::Jwt;
-use super::oidc::{Oidc, OidcError};
+use super::oidc::JwtAuthenticators;
 use super::service_account::{ServiceAccountError, ServiceAccounts, Verified};
 use super::token_cache::{TokenCache, TokenUser};
 use super::token_review::{TokenReview, Unavailable};
@@ -21,8 +21,8 @@ pub struct Tokens {
     pub file: Option<TokenFile>,
     /// `--service-account-key-file`, `--service-account-keys-from-upstream`
     pub service_accounts: Option<Arc<ServiceAccounts>>,
-    /// `--oidc-*`
-    pub oidc: Option<Oidc>,
+    /// `--oidc-*` or `--authentication-config`
+    pub oidc: Option<Arc<JwtAuthenticators>>,
     /// `--authentication-token-review`, `--authentication-token-webhook-config-file`
     pub review: Option<Arc<TokenReview>>,
     /// What is remembered of tokens; those of `file` only need its [`TokenCache::id`].
@@ -39,8 +39,8 @@ impl Tokens {
         token: &[u8],
         source: Source,
     ) -> Result<TokenUser, AuthenticationError> {
-        let is_verified =
-            self.service_accounts.is_some() || self.oidc.is_some() || self.review.is_some();
+        let has_issuers = self.oidc.as_ref().is_some_and(|issuers| !issuers.is_empty());
+        let is_verified = self.service_accounts.is_some() || has_issuers || self.review.is_some();
         if self.file.is_none() && !is_verified {
             tracing::debug!("invalid bearer token");
             return Err(AuthenticationError::Unauthorized);
@@ -56,7 +56,7 @@ impl Tokens {
         if let Some(user) = self.cache.user(&id) {
             return Ok(user);
         }
-        let now = SystemTime::now();
+        let (now, since) = (SystemTime::now(), self.cache.generation());
         let verified = match Jwt::parse(token) {
             Some(jwt) => self.verify(&jwt, now).await,
             None => Ok(None),
@@ -65,7 +65,7 @@ impl Tokens {
             let annotations = (!annotations.is_empty()).then(|| annotations.into());
             let user = TokenUser { user: Arc::new(user), annotations };
             let left = expires.map_or(VERIFIED, |end| end.duration_since(now).unwrap_or_default());
-            self.cache.remember_user(id, user.clone(), left.min(VERIFIED));
+            self.cache.remember_user(since, id, user.clone(), left.min(VERIFIED));
             return Ok(user);
         }
         let answer = match &self.review {
@@ -105,7 +105,7 @@ impl Tokens {
                 Ok(None) => {}
                 Err(error) => {
                     tracing::debug!(%error, "bad OIDC token");
-                    unavailable |= error == OidcError::NotReady;
+                    unavailable |= error.is_temporary();
                 }
             }
         }

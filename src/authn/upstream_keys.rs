@@ -14,8 +14,8 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::issuer;
 use super::key_file::NamedKey;
+use super::oidc::{IssuerKey, keys_of_set};
 use super::token_review::own_name;
 use crate::upstream::{OwnRequest, SendError, Upstream};
 
@@ -130,10 +130,10 @@ impl UpstreamKeys {
         if issuer.is_empty() {
             return Err(FetchError::NoIssuer);
         }
-        let keys: Vec<NamedKey> = issuer::keys_of_set(&self.get(KEYS).await?)
+        let keys: Vec<NamedKey> = keys_of_set(&self.get(KEYS).await?)
             .map_err(|source| FetchError::Json { path: KEYS, source })?
             .into_iter()
-            .map(|issuer::IssuerKey { id, key }| NamedKey { id, key })
+            .map(|IssuerKey { id, key }| NamedKey { id, key })
             .collect();
         if keys.is_empty() { Err(FetchError::NoKeys) } else { Ok(Published { issuer, keys }) }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use arc_swap::ArcSwap;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedSender;
@@ -15,11 +16,12 @@ use crate::audit::body::Budget;
 use crate::audit::record::{AuditSink, Backend, Encoding, Format, Recorder};
 use crate::audit::recording::BodySettings;
 use crate::authn::{
-    Authenticator, ClientCa, ClientCaError, Oidc, RequestHeader, ServiceAccounts, TokenCache,
-    TokenFile, TokenReview, Tokens, UpstreamKeys, UserInfo,
+    Anonymous, AuthenticationConfigFile, Authenticator, ClientCa, ClientCaError, JwtAuthenticators,
+    JwtSettings, RequestHeader, ServiceAccounts, TokenCache, TokenFile, TokenReview, Tokens,
+    UpstreamKeys, UserInfo,
 };
 use crate::config::{
-    Audit, Authentication, BackendSettings, Bodies, CertificateSource, Config, Serving,
+    Audit, Authentication, BackendSettings, Bodies, CertificateSource, Config, Issuers, Serving,
     SinkSettings,
 };
 use crate::file_watch::{FileWatcher, POLL_INTERVAL};
@@ -273,21 +275,66 @@ fn authenticator(
         }
         None => None,
     };
+    let cache = Arc::new(TokenCache::with_random_key(follow.metrics.clone()));
+    let Configured { oidc, anonymous } = configured(settings, &cache, follow)?;
     Ok(Authenticator {
         request_header,
         client_ca,
-        tokens: tokens(settings, upstream, as_front_proxy, follow)?,
-        anonymous: settings.anonymous.then(|| Arc::new(UserInfo::anonymous())),
+        tokens: tokens(settings, upstream, as_front_proxy, cache, oidc, follow)?,
+        anonymous,
+        anonymous_user: Arc::new(UserInfo::anonymous()),
     })
+}
+
+/// What an authentication configuration decides, be it a file or flags.
+struct Configured {
+    /// The issuers, if there may be any.
+    oidc: Option<Arc<JwtAuthenticators>>,
+    /// Where requests may be anonymous.
+    anonymous: Arc<ArcSwap<Anonymous>>,
+}
+
+fn configured(
+    settings: &Authentication,
+    cache: &Arc<TokenCache>,
+    follow: &Follow,
+) -> anyhow::Result<Configured> {
+    let by_flag = Anonymous::from(settings.anonymous_auth.unwrap_or(true));
+    let anonymous = Arc::new(ArcSwap::from_pointee(by_flag));
+    match &settings.issuers {
+        Issuers::None => Ok(Configured { oidc: None, anonymous }),
+        Issuers::Flags(issuer) => {
+            let issuers = vec![JwtSettings::clone(issuer)];
+            let issuers = JwtAuthenticators::new(issuers, follow.metrics.clone())
+                .context("--oidc-ca-file")?;
+            Ok(Configured { oidc: Some(Arc::new(issuers)), anonymous })
+        }
+        Issuers::File(path) => {
+            let watcher = FileWatcher::new(vec![path.clone()]);
+            let accounts = settings.service_accounts.as_ref();
+            let file = AuthenticationConfigFile::open(
+                path,
+                accounts.map(|accounts| accounts.issuers.clone()).unwrap_or_default(),
+                settings.anonymous_auth,
+                cache.clone(),
+                follow.metrics.clone(),
+            )
+            .context("--authentication-config")?;
+            let (oidc, anonymous) = (Some(file.authenticators()), file.anonymous());
+            follow.spawn(Reloaded::AuthenticationConfig, watcher, move || file.reload());
+            Ok(Configured { oidc, anonymous })
+        }
+    }
 }
 
 fn tokens(
     settings: &Authentication,
     upstream: &Upstream,
     as_front_proxy: bool,
+    cache: Arc<TokenCache>,
+    oidc: Option<Arc<JwtAuthenticators>>,
     follow: &Follow,
 ) -> anyhow::Result<Tokens> {
-    let cache = Arc::new(TokenCache::with_random_key(follow.metrics.clone()));
     let file = settings.token_auth_file.as_deref().map(|path| TokenFile::load(path, &cache));
     let file = file.transpose().context("--token-auth-file")?;
     let service_accounts = match &settings.service_accounts {
@@ -309,7 +356,6 @@ fn tokens(
         }
         None => None,
     };
-    let oidc = settings.oidc.clone().map(Oidc::new).transpose().context("--oidc-ca-file")?;
     let review = settings
         .token_review
         .clone()

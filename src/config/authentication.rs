@@ -4,10 +4,12 @@ use http::{HeaderName, Uri};
 
 use super::flags::{ServeFlags, UpstreamIdentity};
 use super::{
-    Authentication, ConfigError, RequestHeaderAuthentication, ServiceAccountAuthentication, fail,
+    Authentication, ConfigError, Issuers, RequestHeaderAuthentication,
+    ServiceAccountAuthentication, fail,
 };
 use crate::authn::{
-    Algorithm, OidcSettings, RequestHeaderNames, TokenReviewSettings, TokenWebhook,
+    Algorithm, CaSource, ClaimRule, IssuerSettings, JwtSettings, NameMapping, RequestHeaderNames,
+    TokenReviewSettings, TokenWebhook,
 };
 use crate::request::source::TrustedProxies;
 
@@ -18,9 +20,10 @@ pub(super) fn authentication(flags: &ServeFlags) -> Result<Authentication, Confi
         && flags.service_account_key_file.is_empty()
         && !flags.service_account_keys_from_upstream
         && flags.oidc_issuer_url.is_none()
+        && flags.authentication_config.is_none()
         && !flags.authentication_token_review
         && flags.authentication_token_webhook_config_file.is_none()
-        && !flags.anonymous_auth
+        && flags.anonymous_auth == Some(false)
         && flags.upstream_identity != UpstreamIdentity::PassThrough;
     if nobody {
         return fail(
@@ -45,10 +48,10 @@ pub(super) fn authentication(flags: &ServeFlags) -> Result<Authentication, Confi
         request_header: request_header(flags)?,
         token_auth_file: flags.token_auth_file.clone(),
         service_accounts: service_accounts(flags)?,
-        oidc: oidc(flags)?,
+        issuers: issuers(flags)?,
         token_review: token_review(flags, audiences)?,
         audiences: audiences.clone(),
-        anonymous: flags.anonymous_auth,
+        anonymous_auth: flags.anonymous_auth,
         trusted_proxies: match flags.trusted_proxies.as_slice() {
             [] => TrustedProxies::Everyone,
             networks => TrustedProxies::Networks(networks.to_vec()),
@@ -166,7 +169,28 @@ fn header_names(flag: &str, names: &[String]) -> Result<Vec<HeaderName>, ConfigE
     names.iter().map(header).collect()
 }
 
-fn oidc(flags: &ServeFlags) -> Result<Option<OidcSettings>, ConfigError> {
+fn issuers(flags: &ServeFlags) -> Result<Issuers, ConfigError> {
+    let by_flags = flags.oidc_issuer_url.is_some()
+        || flags.oidc_client_id.is_some()
+        || flags.oidc_groups_claim.is_some()
+        || flags.oidc_ca_file.is_some()
+        || !flags.oidc_required_claim.is_empty()
+        || !flags.oidc_username_prefix.is_empty()
+        || !flags.oidc_groups_prefix.is_empty()
+        || flags.oidc_username_claim != "sub"
+        || flags.oidc_signing_algs != ["RS256"];
+    match &flags.authentication_config {
+        Some(_) if by_flags => fail(
+            "--authentication-config and --oidc-* are mutually exclusive; write the issuer of the \
+             flags into the file, under jwt",
+        ),
+        Some(file) => Ok(Issuers::File(file.clone())),
+        None => Ok(oidc(flags)?.map_or(Issuers::None, |one| Issuers::Flags(Box::new(one)))),
+    }
+}
+
+/// The flags as kube-apiserver reads them, too: as an `AuthenticationConfiguration` of one issuer.
+fn oidc(flags: &ServeFlags) -> Result<Option<JwtSettings>, ConfigError> {
     let (issuer_url, client_id) = match (&flags.oidc_issuer_url, &flags.oidc_client_id) {
         (None, None) => return Ok(None),
         (Some(url), Some(id)) => (url.clone(), id.clone()),
@@ -196,34 +220,40 @@ fn oidc(flags: &ServeFlags) -> Result<Option<OidcSettings>, ConfigError> {
         );
     }
     let claim = &flags.oidc_username_claim;
-    Ok(Some(OidcSettings {
-        username_prefix: match (flags.oidc_username_prefix.as_str(), claim.as_str()) {
-            ("-", _) | ("", "email") => String::new(),
-            ("", _) => format!("{issuer_url}#"),
-            (prefix, _) => prefix.to_owned(),
+    let username_prefix = match (flags.oidc_username_prefix.as_str(), claim.as_str()) {
+        ("-", _) | ("", "email") => String::new(),
+        ("", _) => format!("{issuer_url}#"),
+        (prefix, _) => prefix.to_owned(),
+    };
+    let groups_claim = flags.oidc_groups_claim.clone().filter(|claim| !claim.is_empty());
+    let signing_algs = flags.oidc_signing_algs.iter().map(|name| signing_algorithm(name));
+    Ok(Some(JwtSettings {
+        issuer: IssuerSettings {
+            url: issuer_url,
+            discovery_url: None,
+            ca: flags.oidc_ca_file.clone().map_or(CaSource::System, CaSource::File),
         },
-        issuer_url,
-        client_id,
-        username_claim: claim.clone(),
-        groups_claim: flags.oidc_groups_claim.clone().filter(|claim| !claim.is_empty()),
-        groups_prefix: flags.oidc_groups_prefix.clone(),
-        required_claims: flags
+        audiences: vec![client_id],
+        algorithms: signing_algs.collect::<Result<_, _>>()?,
+        claim_rules: flags
             .oidc_required_claim
             .iter()
             .map(|pair| required_claim(pair))
             .collect::<Result<_, _>>()?,
-        signing_algs: flags
-            .oidc_signing_algs
-            .iter()
-            .map(|name| signing_algorithm(name))
-            .collect::<Result<_, _>>()?,
-        ca_file: flags.oidc_ca_file.clone(),
+        username: NameMapping::Claim { claim: claim.clone(), prefix: username_prefix },
+        groups: groups_claim
+            .map(|claim| NameMapping::Claim { claim, prefix: flags.oidc_groups_prefix.clone() }),
+        uid: None,
+        extra: Vec::new(),
+        user_rules: Vec::new(),
     }))
 }
 
-fn required_claim(pair: &str) -> Result<(String, String), ConfigError> {
+fn required_claim(pair: &str) -> Result<ClaimRule, ConfigError> {
     match pair.split_once('=') {
-        Some((claim, value)) if !claim.is_empty() => Ok((claim.to_owned(), value.to_owned())),
+        Some((claim, value)) if !claim.is_empty() => {
+            Ok(ClaimRule::Required { claim: claim.to_owned(), value: value.to_owned() })
+        }
         _ => Err(ConfigError(format!(
             "--oidc-required-claim: {pair:?} is not of the form claim=value"
         ))),

@@ -2,6 +2,7 @@ use std::ffi::OsString;
 
 use super::*;
 use crate::audit::record::Format;
+use crate::authn::{ClaimRule, NameMapping};
 use crate::sink::{LogPath, Mode, Rotation, SinkConfig, SyncMode, Throttle};
 use crate::webhook::WebhookConfig;
 
@@ -42,7 +43,7 @@ fn defaults_are_kube_apiservers() {
     assert_eq!(config.serving.tls.min_version, MinVersion::Tls12);
     assert!(config.serving.tls.cipher_suites.is_none());
     assert!(!config.serving.tls.request_client_certificates);
-    assert!(config.authentication.anonymous);
+    assert_eq!(config.authentication.anonymous_auth, None);
     assert_eq!(config.authentication.trusted_proxies, TrustedProxies::Everyone);
     assert_eq!(config.upstream.identity, Identity::Impersonate);
     assert_eq!(config.audit.sinks[0].policy_file, PathBuf::from("policy.yaml"));
@@ -85,7 +86,7 @@ fn flags_become_settings() {
     assert_eq!(config.serving.tls.min_version, MinVersion::Tls13);
     assert_eq!(config.serving.tls.cipher_suites.as_ref().unwrap().len(), 2);
     assert!(config.serving.tls.request_client_certificates);
-    assert!(!config.authentication.anonymous);
+    assert_eq!(config.authentication.anonymous_auth, Some(false));
     assert_eq!(log(&config).0.path, LogPath::Stdout);
     let mode = Mode::Batch {
         buffer_size: 10_000,
@@ -330,19 +331,30 @@ fn oidc_flags_are_kube_apiservers() {
     const URL: &str = "--oidc-issuer-url=https://login.example/realm";
     const ID: &str = "--oidc-client-id=kubernetes";
     let oidc = |more: &[&str]| {
-        config(&[&[URL, ID], more].concat()).map(|config| config.authentication.oidc.unwrap())
+        config(&[&[URL, ID], more].concat()).map(|config| match config.authentication.issuers {
+            Issuers::Flags(issuer) => *issuer,
+            other => panic!("{other:?}"),
+        })
+    };
+    let by_claim = |claim: &str, prefix: &str| NameMapping::Claim {
+        claim: claim.to_owned(),
+        prefix: prefix.to_owned(),
     };
     let plain = oidc(&[]).unwrap();
-    assert_eq!((plain.username_claim.as_str(), plain.groups_claim), ("sub", None));
-    assert_eq!(plain.username_prefix, "https://login.example/realm#");
-    assert_eq!(plain.signing_algs, [crate::authn::Algorithm::RS256]);
-    let prefix = |more: &[&str]| oidc(more).unwrap().username_prefix;
-    assert_eq!(prefix(&["--oidc-username-prefix=-"]), "");
-    assert_eq!(prefix(&["--oidc-username-claim=email"]), "");
-    assert_eq!(prefix(&["--oidc-username-claim=email", "--oidc-username-prefix=o:"]), "o:");
-    let claims = oidc(&["--oidc-required-claim=hd=a=b", "--oidc-required-claim=x="]).unwrap();
-    let expected = [("hd".to_owned(), "a=b".to_owned()), ("x".to_owned(), String::new())];
-    assert_eq!(claims.required_claims, expected);
+    assert_eq!(plain.username, by_claim("sub", "https://login.example/realm#"));
+    assert_eq!((plain.groups, plain.audiences), (None, vec!["kubernetes".to_owned()]));
+    assert_eq!(plain.algorithms, [crate::authn::Algorithm::RS256]);
+    let username = |more: &[&str]| oidc(more).unwrap().username;
+    assert_eq!(username(&["--oidc-username-prefix=-"]), by_claim("sub", ""));
+    assert_eq!(username(&["--oidc-username-claim=email"]), by_claim("email", ""));
+    let both = ["--oidc-username-claim=email", "--oidc-username-prefix=o:"];
+    assert_eq!(username(&both), by_claim("email", "o:"));
+    let groups = ["--oidc-groups-claim=roles", "--oidc-groups-prefix=g:"];
+    assert_eq!(oidc(&groups).unwrap().groups, Some(by_claim("roles", "g:")));
+    let rules = oidc(&["--oidc-required-claim=hd=a=b", "--oidc-required-claim=x="]).unwrap();
+    let required =
+        |claim: &str, value: &str| ClaimRule::Required { claim: claim.into(), value: value.into() };
+    assert_eq!(rules.claim_rules, [required("hd", "a=b"), required("x", "")]);
 
     assert!(config(&[URL]).unwrap_err().contains("needs --oidc-client-id"));
     assert!(config(&[ID]).unwrap_err().contains("needs --oidc-issuer-url"));
@@ -378,5 +390,28 @@ fn the_flags_are_one_log_and_one_webhook_with_one_policy() {
     for name in ["", "a b"] {
         let error = config(&[&format!("--audit-node-name={name}")]).unwrap_err();
         assert!(error.starts_with("--audit-node-name is no name"), "{error}");
+    }
+}
+
+#[test]
+fn issuers_come_from_flags_or_from_a_file() {
+    const FILE: &str = "--authentication-config=authentication.yaml";
+    let issuers = |flags: &[&str]| config(flags).map(|config| config.authentication.issuers);
+    assert_eq!(issuers(&[]), Ok(Issuers::None));
+    assert_eq!(issuers(&[FILE]), Ok(Issuers::File("authentication.yaml".into())));
+    assert!(issuers(&[FILE, "--anonymous-auth=false"]).is_ok(), "the file may name issuers later");
+    for flag in [
+        "--oidc-issuer-url=https://a",
+        "--oidc-client-id=a",
+        "--oidc-username-claim=email",
+        "--oidc-username-prefix=-",
+        "--oidc-groups-claim=groups",
+        "--oidc-groups-prefix=g:",
+        "--oidc-required-claim=a=b",
+        "--oidc-signing-algs=ES256",
+        "--oidc-ca-file=ca.crt",
+    ] {
+        let error = issuers(&[FILE, flag]).unwrap_err();
+        assert!(error.contains("are mutually exclusive; write the issuer"), "{flag}: {error}");
     }
 }

@@ -31,7 +31,7 @@ tls-cipher-suites:
     let flags = parsed(yaml, &["--secure-port=1", "--tls-cipher-suites", "D"]).unwrap();
     assert_eq!(flags.secure_port, 1);
     assert_eq!(flags.bind_address.to_string(), "::1");
-    assert!(!flags.anonymous_auth);
+    assert_eq!(flags.anonymous_auth, Some(false));
     assert_eq!(flags.audit_log_path.as_deref(), Some(Path::new("-")));
     assert_eq!(flags.audit_log_maxage, 0);
     assert_eq!(flags.audit_log_batch_throttle_qps, 1.5);
@@ -39,7 +39,7 @@ tls-cipher-suites:
     assert_eq!(flags.trusted_proxies.len(), 2);
     assert_eq!(flags.tls_cipher_suites, ["D"]);
     assert_eq!(parsed(yaml, &[]).unwrap().tls_cipher_suites, ["A", "B", "C"]);
-    assert!(parsed(yaml, &["--anonymous-auth"]).unwrap().anonymous_auth);
+    assert_eq!(parsed(yaml, &["--anonymous-auth"]).unwrap().anonymous_auth, Some(true));
 }
 
 #[test]

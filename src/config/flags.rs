@@ -116,6 +116,11 @@ pub struct ServeFlags {
     /// Audiences that tokens may be for, comma-separated; the issuers if not given
     #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = AUTHENTICATION)]
     pub api_audiences: Vec<String>,
+    /// AuthenticationConfiguration of apiserver.config.k8s.io: OpenID Connect and other issuers of
+    /// JWTs, and where requests may be anonymous; read again when it changes. Not together with
+    /// --oidc-*
+    #[arg(long, value_name = "FILE", help_heading = AUTHENTICATION)]
+    pub authentication_config: Option<PathBuf>,
     /// URL of the OpenID Connect issuer, https; its keys are fetched from there
     #[arg(long, value_name = "URL", help_heading = AUTHENTICATION)]
     pub oidc_issuer_url: Option<String>,
@@ -180,11 +185,10 @@ pub struct ServeFlags {
     /// Version of authentication.k8s.io that the webhook is spoken to in
     #[arg(long, value_name = "VERSION", default_value = "v1beta1", help_heading = AUTHENTICATION)]
     pub authentication_token_webhook_version: WebhookVersion,
-    /// Whether requests without credentials are let through as system:anonymous
+    /// Whether requests without credentials are let through as system:anonymous; true if not given
     #[arg(
         long,
         value_name = "BOOL",
-        default_value = "true",
         default_missing_value = "true",
         num_args = 0..=1,
         require_equals = true,
@@ -192,7 +196,7 @@ pub struct ServeFlags {
         action = ArgAction::Set,
         help_heading = AUTHENTICATION
     )]
-    pub anonymous_auth: bool,
+    pub anonymous_auth: Option<bool>,
     /// Networks whose X-Forwarded-For is believed, comma-separated; everyone's is if not given, as
     /// by kube-apiserver
     #[arg(long, value_name = "CIDRS", value_delimiter = ',', help_heading = AUTHENTICATION)]

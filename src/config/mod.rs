@@ -23,7 +23,7 @@ pub use self::flags::{LogFormat, ServeFlags};
 use self::flags::{TlsMinVersion, UpstreamIdentity};
 pub use self::sink_entry::{SinkEntry, SinkType};
 pub use self::sink_list::{BackendSettings, SinkSettings};
-use crate::authn::{OidcSettings, RequestHeaderNames, TokenReviewSettings};
+use crate::authn::{JwtSettings, RequestHeaderNames, TokenReviewSettings};
 use crate::impersonation::{ConstrainedImpersonation, Rules};
 use crate::request::source::TrustedProxies;
 use crate::server::tls::{self, MinVersion, TlsOptions};
@@ -85,14 +85,14 @@ pub struct Authentication {
     pub token_auth_file: Option<PathBuf>,
     /// `--service-account-*`
     pub service_accounts: Option<ServiceAccountAuthentication>,
-    /// `--oidc-*`
-    pub oidc: Option<OidcSettings>,
+    /// The issuers whose tokens are believed.
+    pub issuers: Issuers,
     /// `--authentication-token-review`, `--authentication-token-webhook-*`
     pub token_review: Option<TokenReviewSettings>,
     /// `--api-audiences`, or the ServiceAccount issuers
     pub audiences: Vec<String>,
-    /// `--anonymous-auth`
-    pub anonymous: bool,
+    /// `--anonymous-auth`, if it was given
+    pub anonymous_auth: Option<bool>,
     /// `--trusted-proxies`
     pub trusted_proxies: TrustedProxies,
 }
@@ -106,6 +106,17 @@ pub struct RequestHeaderAuthentication {
     pub allowed_names: Vec<String>,
     /// The other `--requestheader-*` flags.
     pub names: RequestHeaderNames,
+}
+
+/// The issuers of JSON Web Tokens that are believed.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Issuers {
+    /// None.
+    None,
+    /// The one of `--oidc-*`.
+    Flags(Box<JwtSettings>),
+    /// Those of the file of `--authentication-config`.
+    File(PathBuf),
 }
 
 /// How ServiceAccount tokens are verified.

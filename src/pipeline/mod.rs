@@ -189,7 +189,9 @@ async fn admit(
     }
     let certificates = connection.certificates.as_ref();
     let peer = connection.peer.ip();
-    let caller = match proxy.authenticator.authenticate(peer, certificates, &parts.headers).await {
+    let (headers, path) = (&parts.headers, facts.info.path());
+    let authenticating = proxy.authenticator.authenticate(peer, certificates, headers, path);
+    let caller = match authenticating.await {
         Ok(caller) => caller,
         Err(AuthenticationError::Unauthorized) => {
             let status = Status::unauthorized();
@@ -199,7 +201,7 @@ async fn admit(
             return Err(refuse_unauthenticated(begin(facts, None), &status, shown).await);
         }
         Err(AuthenticationError::Unavailable) => {
-            let message = "the proxy cannot find out whose token this is now";
+            let message = "the proxy cannot find out now whose token this is";
             let status = Status::service_unavailable(message);
             let shown = status.clone();
             return Err(refuse_unauthenticated(begin(facts, None), &status, shown).await);

@@ -2,19 +2,16 @@
 //! refused, what it only warns of is warned of. Its messages are kept, and say in addition where
 //! the problem is and what to write instead.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::matcher::Policy;
-use super::problem::{Problem, Problems};
 use super::spec::PolicySpec;
-use super::tree::{Document, SyntaxError};
 use super::version::{self, Version};
-use super::{json, schema, text, validate, yaml};
-
-/// No policy is that long; a log file named by mistake can be.
-const MAX_SIZE: u64 = 8 << 20;
+use super::{schema, validate};
+use crate::document;
+use crate::document::problem::{Problem, Problems, lines};
+use crate::document::tree::SyntaxError;
 
 /// A policy that was accepted.
 #[derive(Debug)]
@@ -49,10 +46,6 @@ pub enum LoadError {
     },
 }
 
-fn lines(problems: &[Problem]) -> String {
-    problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
-}
-
 /// Reads a policy file.
 ///
 /// # Errors
@@ -66,18 +59,8 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
     if path.as_os_str().is_empty() {
         return Err(LoadError::NoPath);
     }
-    let mut bytes = Vec::new();
-    let result = File::open(path)
-        .and_then(|file| file.take(MAX_SIZE + 1).read_to_end(&mut bytes))
-        .and_then(|size| {
-            if size as u64 > MAX_SIZE {
-                let message = "it is longer than 8 MiB, which no policy is";
-                return Err(io::Error::new(io::ErrorKind::InvalidData, message));
-            }
-            Ok(())
-        });
-    result.map_err(|error| LoadError::Unreadable { path: path.to_owned(), error })?;
-    Ok(bytes)
+    document::read(path, "policy")
+        .map_err(|error| LoadError::Unreadable { path: path.to_owned(), error })
 }
 
 /// Reads a policy from text, YAML or JSON. `source` names it in messages.
@@ -107,7 +90,7 @@ pub fn parse_spec(text: &[u8], source: &str) -> Result<(PolicySpec, Vec<Problem>
 /// kube-apiserver's steps, each of which ends the matter if it finds problems: syntax, version and
 /// kind, types, values. It warns only once the types are right.
 fn decode(text: &[u8], problems: &mut Problems, warnings: &mut Problems) -> Option<PolicySpec> {
-    let document = match document(text) {
+    let document = match document::parse(text) {
         Ok(document) => document,
         Err(SyntaxError { at, message, remedy }) => {
             problems.add(at, format!("failed decoding: {message}"), remedy);
@@ -136,18 +119,6 @@ fn decode(text: &[u8], problems: &mut Problems, warnings: &mut Problems) -> Opti
         return None;
     }
     Some(validate::build(root, problems))
-}
-
-fn document(bytes: &[u8]) -> Result<Document, SyntaxError> {
-    if String::from_utf8_lossy(bytes).trim_start().starts_with('{') {
-        let prefixed = |problem: SyntaxError| SyntaxError {
-            message: format!("couldn't get version/kind; json parse error: {}", problem.message),
-            ..problem
-        };
-        json::parse(bytes).map_err(prefixed)
-    } else {
-        yaml::parse(&text::decode(bytes)?)
-    }
 }
 
 #[cfg(test)]

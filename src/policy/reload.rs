@@ -13,7 +13,7 @@ use tokio::time::sleep;
 
 use super::load::{self, LoadError, Loaded};
 use super::matcher::Policy;
-use super::problem::Problem;
+use crate::document::problem::Problem;
 use crate::file_watch::FileWatcher;
 use crate::metrics::{Metrics, Reloaded, SinkMetrics};
 

@@ -1,10 +1,10 @@
 //! From a document whose types are right to a policy whose values are right.
 
-use super::problem::{Problems, Remedy, did_you_mean};
 use super::spec::{GroupResources, PolicyRule, PolicySpec};
-use super::tree::{Node, Value};
 use super::{Level, Stage, StageSet};
 use crate::audit::go_quote::quote;
+use crate::document::problem::{Problems, Remedy, did_you_mean};
+use crate::document::tree::{Node, Value};
 use crate::request::label_selector::is_dns_subdomain;
 
 /// Builds the policy. All problems are collected; if there are any, the result is not to be used.

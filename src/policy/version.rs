@@ -1,8 +1,8 @@
 //! `apiVersion` and `kind` of a policy.
 
-use super::problem::{Problems, Remedy};
-use super::tree::{Entry, Node, Value};
 use crate::audit::go_quote::quote;
+use crate::document::problem::{Problems, Remedy};
+use crate::document::tree::{Entry, Node, Value};
 
 const GROUP: &str = "audit.k8s.io";
 const REMEDY: &str = "use \"apiVersion: audit.k8s.io/v1\"";

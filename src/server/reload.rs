@@ -31,6 +31,7 @@ pub async fn follow<E: Display>(
         match result {
             Ok(()) => tracing::info!(?what, "reloaded"),
             Err(error) => {
+                let error = error.to_string().replace('\n', " | ");
                 tracing::error!(?what, %error, "not reloaded, what was loaded before stays");
             }
         }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests may panic, their helpers too")]
 
+mod authentication_config;
 mod authn;
 mod backends;
 mod bodies;

@@ -1,4 +1,4 @@
-//! What is wrong with a policy file, in words for whoever wrote it.
+//! What is wrong with a file, in words for whoever wrote it.
 
 use std::fmt;
 
@@ -31,24 +31,29 @@ impl fmt::Display for Problem {
     }
 }
 
+/// One a line.
+pub(crate) fn lines(problems: &[Problem]) -> String {
+    problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
+}
+
 /// Nobody reads more of them, and nonsense can have very many.
 const MAX_PROBLEMS: usize = 100;
 
 /// Problems being collected from one file.
 #[derive(Debug)]
-pub(super) struct Problems {
+pub(crate) struct Problems {
     source: String,
     found: Vec<Problem>,
 }
 
 impl Problems {
     /// None yet.
-    pub(super) fn new(source: &str) -> Problems {
+    pub(crate) fn new(source: &str) -> Problems {
         Problems { source: source.to_owned(), found: Vec::new() }
     }
 
     /// Adds one, unless it is known already or there are enough.
-    pub(super) fn add(&mut self, at: impl Into<Option<Position>>, message: String, remedy: Remedy) {
+    pub(crate) fn add(&mut self, at: impl Into<Option<Position>>, message: String, remedy: Remedy) {
         let problem = Problem {
             source: self.source.clone(),
             at: at.into(),
@@ -61,22 +66,27 @@ impl Problems {
     }
 
     /// Whether there are none.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.found.is_empty()
     }
 
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.found.len()
+    }
+
     /// All, in the order of the file.
-    pub(super) fn into_sorted(mut self) -> Vec<Problem> {
+    pub(crate) fn into_sorted(mut self) -> Vec<Problem> {
         self.found.sort_by_key(|problem| problem.at);
         self.found
     }
 }
 
 /// What to write instead, if that can be told.
-pub(super) type Remedy = Option<String>;
+pub(crate) type Remedy = Option<String>;
 
 /// `did you mean "x"?`, where one of the `known` names is close to what was written.
-pub(super) fn did_you_mean<'k>(written: &str, known: impl Iterator<Item = &'k str>) -> Remedy {
+pub(crate) fn did_you_mean<'k>(written: &str, known: impl Iterator<Item = &'k str>) -> Remedy {
     let close = |name: &&str| distance(&written.to_lowercase(), &name.to_lowercase());
     let allowed = (written.chars().count() / 3).clamp(1, 3);
     let (best, name) = known.map(|name| (close(&name), name)).min_by_key(|(d, _)| *d)?;

@@ -4,34 +4,22 @@
 //! An issuer that is down changes nothing: the last keys stay in force, and the start waits for
 //! nobody.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use bytes::Bytes;
 use http::Uri;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
-use rustls::crypto::aws_lc_rs;
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 use serde::Deserialize;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::jwt::{Jwt, PublicKey};
+use super::fetch::{FetchError, Fetcher};
+use super::settings::IssuerSettings;
+use crate::authn::jwt::{Jwt, PublicKey};
 
-/// How long one fetch may take.
-const TIMEOUT: Duration = Duration::from_secs(10);
-/// Size of what is fetched.
-const LIMIT: usize = 1 << 20;
 /// Between two fetches that tokens cause, however many of them name unknown keys.
 const APART: Duration = Duration::from_secs(10);
 /// Between two fetches of the first keys: at first, and at most.
@@ -42,7 +30,8 @@ const FRESH: Duration = Duration::from_secs(600);
 /// An issuer and its keys.
 pub struct Issuer {
     url: String,
-    client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+    discovery_url: String,
+    fetcher: Arc<Fetcher>,
     keys: ArcSwapOption<Vec<IssuerKey>>,
     /// When a token last caused a fetch; held while any is under way.
     caused: Mutex<Option<Instant>>,
@@ -50,9 +39,9 @@ pub struct Issuer {
 
 /// A key of a set and its name in it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct IssuerKey {
-    pub(super) id: String,
-    pub(super) key: PublicKey,
+pub(in crate::authn) struct IssuerKey {
+    pub(in crate::authn) id: String,
+    pub(in crate::authn) key: PublicKey,
 }
 
 /// What became of a token's signature.
@@ -77,24 +66,23 @@ pub enum IssuerError {
         /// Why.
         reason: String,
     },
+    /// Its `certificateAuthority` cannot be used.
+    #[error(
+        "certificateAuthority: {0}; it takes PEM blocks that begin with -----BEGIN CERTIFICATE-----"
+    )]
+    Pem(String),
     /// There are no CAs to believe.
-    #[error("this system has no CA certificates to verify the issuer by; give --oidc-ca-file")]
+    #[error(
+        "this system has no CA certificates to verify the issuer by; give --oidc-ca-file or certificateAuthority"
+    )]
     NoSystemCa,
 }
 
 /// Why keys could not be fetched. For the log.
 #[derive(Debug, thiserror::Error)]
-enum FetchError {
-    #[error("{0}: no https URL")]
-    Url(String),
-    #[error("{url}: {reason}")]
-    Request { url: Uri, reason: String },
-    #[error("{url}: answered {code}")]
-    Code { url: Uri, code: u16 },
-    #[error("{url}: longer than 1 MiB, or broken off")]
-    Body { url: Uri },
-    #[error("{url}: no answer within 10 s")]
-    Late { url: Uri },
+enum KeysError {
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
     #[error("{url}: {source}")]
     Json { url: Uri, source: serde_json::Error },
     #[error("the issuer calls itself {theirs:?}, not {ours:?}")]
@@ -131,28 +119,30 @@ struct WebKey {
 }
 
 impl Issuer {
-    /// Begins to fetch the keys of the issuer at `url` and keeps them fresh from then on. Must be
-    /// called within a tokio runtime. Believes the CAs of `ca_file`, or the system's.
+    /// Begins to fetch the keys and keeps them fresh from then on. Must be called within a tokio
+    /// runtime.
     ///
     /// # Errors
     /// See [`IssuerError`].
-    pub fn new(url: String, ca_file: Option<&Path>) -> Result<Arc<Issuer>, IssuerError> {
-        let roots = match ca_file {
-            Some(path) => file_roots(path)?,
-            None => crate::upstream::system_roots().ok_or(IssuerError::NoSystemCa)?,
-        };
-        let tls = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("aws-lc-rs has suites for TLS 1.2 and 1.3")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let connector =
-            HttpsConnectorBuilder::new().with_tls_config(tls).https_only().enable_http1().build();
-        let client = Client::builder(TokioExecutor::new()).build(connector);
-        let issuer = Issuer { url, client, keys: ArcSwapOption::empty(), caused: Mutex::default() };
-        let issuer = Arc::new(issuer);
+    pub fn new(settings: &IssuerSettings) -> Result<Arc<Issuer>, IssuerError> {
+        let fetcher = Arc::new(Fetcher::new(&settings.ca)?);
+        Ok(Issuer::start(settings.url.clone(), settings.discovery_url.clone(), fetcher))
+    }
+
+    /// As [`Issuer::new`], by connections that there are already.
+    pub fn start(url: String, discovery_url: Option<String>, fetcher: Arc<Fetcher>) -> Arc<Issuer> {
+        let discovery_url = discovery_url.unwrap_or_else(|| {
+            format!("{}/.well-known/openid-configuration", url.trim_end_matches('/'))
+        });
+        let (keys, caused) = (ArcSwapOption::empty(), Mutex::default());
+        let issuer = Arc::new(Issuer { url, discovery_url, fetcher, keys, caused });
         tokio::spawn(keep_fresh(Arc::downgrade(&issuer)));
-        Ok(issuer)
+        issuer
+    }
+
+    /// How it is asked.
+    pub fn fetcher(&self) -> &Arc<Fetcher> {
+        &self.fetcher
     }
 
     /// The issuer's URL, as configured.
@@ -223,42 +213,16 @@ impl Issuer {
         }
     }
 
-    async fn fetch(&self) -> Result<Vec<IssuerKey>, FetchError> {
-        let base = self.url.trim_end_matches('/');
-        let (at, discovery) = self.get(&format!("{base}/.well-known/openid-configuration")).await?;
+    async fn fetch(&self) -> Result<Vec<IssuerKey>, KeysError> {
+        let (at, discovery) = self.fetcher.get(&self.discovery_url, None).await?;
         let discovery: Discovery = serde_json::from_slice(&discovery)
-            .map_err(|source| FetchError::Json { url: at, source })?;
+            .map_err(|source| KeysError::Json { url: at, source })?;
         if discovery.issuer != self.url {
-            return Err(FetchError::Name { theirs: discovery.issuer, ours: self.url.clone() });
+            return Err(KeysError::Name { theirs: discovery.issuer, ours: self.url.clone() });
         }
-        let (at, set) = self.get(&discovery.jwks_uri).await?;
-        let keys = keys_of_set(&set).map_err(|source| FetchError::Json { url: at, source })?;
-        if keys.is_empty() { Err(FetchError::NoKeys) } else { Ok(keys) }
-    }
-
-    async fn get(&self, url: &str) -> Result<(Uri, Bytes), FetchError> {
-        let url: Uri = url.parse().map_err(|_| FetchError::Url(url.to_owned()))?;
-        if url.scheme_str() != Some("https") {
-            return Err(FetchError::Url(url.to_string()));
-        }
-        let getting = async {
-            let response = self.client.get(url.clone()).await.map_err(|error| {
-                let cause = std::error::Error::source(&error).map(ToString::to_string);
-                let reason = cause.unwrap_or_else(|| error.to_string());
-                FetchError::Request { url: url.clone(), reason }
-            })?;
-            let code = response.status().as_u16();
-            if code != 200 {
-                return Err(FetchError::Code { url: url.clone(), code });
-            }
-            let body = Limited::new(response.into_body(), LIMIT).collect().await;
-            let body = body.map_err(|_| FetchError::Body { url: url.clone() })?;
-            Ok((url.clone(), body.to_bytes()))
-        };
-        match tokio::time::timeout(TIMEOUT, getting).await {
-            Ok(got) => got,
-            Err(_) => Err(FetchError::Late { url }),
-        }
+        let (at, set) = self.fetcher.get(&discovery.jwks_uri, None).await?;
+        let keys = keys_of_set(&set).map_err(|source| KeysError::Json { url: at, source })?;
+        if keys.is_empty() { Err(KeysError::NoKeys) } else { Ok(keys) }
     }
 }
 
@@ -278,7 +242,7 @@ async fn keep_fresh(issuer: Weak<Issuer>) {
 }
 
 /// The keys of a JSON Web Key Set that signatures can be verified by.
-pub(super) fn keys_of_set(text: &[u8]) -> Result<Vec<IssuerKey>, serde_json::Error> {
+pub(in crate::authn) fn keys_of_set(text: &[u8]) -> Result<Vec<IssuerKey>, serde_json::Error> {
     let set: KeySet = serde_json::from_slice(text)?;
     Ok(set.keys.into_iter().filter_map(key).collect())
 }
@@ -300,35 +264,16 @@ fn key(value: serde_json::Value) -> Option<IssuerKey> {
     Some(IssuerKey { id: key.kid, key: public })
 }
 
-fn file_roots(path: &Path) -> Result<RootCertStore, IssuerError> {
-    let unusable = |reason: String| IssuerError::CaFile { path: path.to_owned(), reason };
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|e| unusable(e.to_string()))? {
-        let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
-        roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
-    }
-    match roots.is_empty() {
-        true => Err(unusable("no certificate in the CA file".to_owned())),
-        false => Ok(roots),
-    }
-}
-
 #[cfg(test)]
 impl Issuer {
     /// One whose keys are known, and that is never asked for others.
     pub fn with_keys(url: &str, keys: &[(&str, PublicKey)]) -> Arc<Issuer> {
         let named =
             |(id, key): &(&str, PublicKey)| IssuerKey { id: (*id).to_owned(), key: key.clone() };
-        let tls = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(RootCertStore::empty())
-            .with_no_client_auth();
-        let connector =
-            HttpsConnectorBuilder::new().with_tls_config(tls).https_only().enable_http1().build();
         Arc::new(Issuer {
             url: url.to_owned(),
-            client: Client::builder(TokioExecutor::new()).build(connector),
+            discovery_url: String::new(),
+            fetcher: Arc::new(Fetcher::with_roots(rustls::RootCertStore::empty())),
             keys: ArcSwapOption::from_pointee(keys.iter().map(named).collect::<Vec<_>>()),
             caused: Mutex::new(Some(Instant::now())),
         })
@@ -365,13 +310,5 @@ mod tests {
         ] {
             assert!(key(useless.clone()).is_none(), "{useless}");
         }
-    }
-
-    #[test]
-    fn ca_files_must_have_certificates() {
-        let dir = crate::test_dir::TestDir::new();
-        let error = file_roots(&dir.write("ca.crt", "nothing")).unwrap_err().to_string();
-        assert!(error.contains("ca.crt: no certificate in the CA file"), "{error}");
-        assert!(file_roots(&dir.path().join("absent")).is_err());
     }
 }

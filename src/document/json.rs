@@ -6,11 +6,11 @@ use std::rc::Rc;
 
 use super::tree::{Document, Duplicate, Entry, Node, Number, Position, SyntaxError, Value};
 
-/// Far more than any policy has, and little enough for the stack.
+/// Far more than any object has, and little enough for the stack.
 const MAX_DEPTH: usize = 100;
 
 /// Reads the one value that `text` must be.
-pub(super) fn parse(text: &[u8]) -> Result<Document, SyntaxError> {
+pub(crate) fn parse(text: &[u8]) -> Result<Document, SyntaxError> {
     let mut reader =
         Reader { text, next: 0, line: 1, counted: 0, characters: 0, duplicates: Vec::new() };
     let root = reader.value(0)?;
@@ -205,7 +205,7 @@ impl Reader<'_> {
             self.some_digits("in exponent of numeric literal")?;
         }
         let text = String::from_utf8_lossy(&self.text[start..self.next]);
-        // No policy member is a number that could be out of range here.
+        // No member is a number that could be out of range here.
         Ok(text
             .parse()
             .map_or_else(|_| Number::Float(text.parse().unwrap_or(f64::INFINITY)), Number::Integer))

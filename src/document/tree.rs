@@ -14,7 +14,7 @@ pub struct Position {
 
 impl Position {
     /// Where every file begins.
-    pub(super) const START: Position = Position { line: 1, column: 1 };
+    pub(crate) const START: Position = Position { line: 1, column: 1 };
 }
 
 impl fmt::Display for Position {
@@ -25,25 +25,25 @@ impl fmt::Display for Position {
 
 /// What is wrong with a document, and where.
 #[derive(Debug)]
-pub(super) struct SyntaxError {
-    pub(super) at: Position,
-    pub(super) message: String,
+pub(crate) struct SyntaxError {
+    pub(crate) at: Position,
+    pub(crate) message: String,
     /// What to do about it, if there is something to say.
-    pub(super) remedy: Option<String>,
+    pub(crate) remedy: Option<String>,
 }
 
 /// A value in a document.
 #[derive(Debug, Clone)]
-pub(super) struct Node {
-    pub(super) at: Position,
-    pub(super) value: Value,
+pub(crate) struct Node {
+    pub(crate) at: Position,
+    pub(crate) value: Value,
     /// The unquoted text of a scalar that is no string, for messages.
-    pub(super) plain: Option<Box<str>>,
+    pub(crate) plain: Option<Box<str>>,
 }
 
 /// What a node is. Lists and maps are shared: aliases lead to the same ones.
 #[derive(Debug, Clone)]
-pub(super) enum Value {
+pub(crate) enum Value {
     Null,
     Bool(bool),
     Number(Number),
@@ -54,7 +54,7 @@ pub(super) enum Value {
 
 /// A number, as Go's YAML tells them apart.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Number {
+pub(crate) enum Number {
     Integer(i64),
     /// Beyond `i64`.
     Large(u64),
@@ -63,30 +63,30 @@ pub(super) enum Number {
 
 /// A member of a map. No two have the same key.
 #[derive(Debug, Clone)]
-pub(super) struct Entry {
-    pub(super) key: Rc<str>,
-    pub(super) key_at: Position,
-    pub(super) node: Node,
+pub(crate) struct Entry {
+    pub(crate) key: Rc<str>,
+    pub(crate) key_at: Position,
+    pub(crate) node: Node,
 }
 
 /// A document, with what lenient reading forgave.
 #[derive(Debug)]
-pub(super) struct Document {
-    pub(super) root: Node,
-    pub(super) duplicates: Vec<Duplicate>,
+pub(crate) struct Document {
+    pub(crate) root: Node,
+    pub(crate) duplicates: Vec<Duplicate>,
 }
 
 /// A key that stands twice in one map.
 #[derive(Debug)]
-pub(super) struct Duplicate {
-    pub(super) key: Rc<str>,
-    pub(super) at: Position,
-    pub(super) first_at: Position,
+pub(crate) struct Duplicate {
+    pub(crate) key: Rc<str>,
+    pub(crate) at: Position,
+    pub(crate) first_at: Position,
 }
 
 impl Value {
     /// What Go's JSON decoder calls it.
-    pub(super) fn kind(&self) -> &'static str {
+    pub(crate) fn kind(&self) -> &'static str {
         match self {
             Value::Null => "null",
             Value::Bool(_) => "bool",
@@ -100,12 +100,12 @@ impl Value {
 
 impl Node {
     /// The member of that name, if this is a map with one.
-    pub(super) fn member(&self, key: &str) -> Option<&Node> {
+    pub(crate) fn member(&self, key: &str) -> Option<&Node> {
         self.entries().iter().find(|entry| &*entry.key == key).map(|entry| &entry.node)
     }
 
     /// The members, none if this is no map.
-    pub(super) fn entries(&self) -> &[Entry] {
+    pub(crate) fn entries(&self) -> &[Entry] {
         match &self.value {
             Value::Map(entries) => entries,
             _ => &[],
@@ -113,7 +113,7 @@ impl Node {
     }
 
     /// The elements, none if this is no list.
-    pub(super) fn elements(&self) -> &[Node] {
+    pub(crate) fn elements(&self) -> &[Node] {
         match &self.value {
             Value::List(elements) => elements,
             _ => &[],
@@ -121,7 +121,7 @@ impl Node {
     }
 
     /// The text, empty if this is no string.
-    pub(super) fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         match &self.value {
             Value::String(text) => text,
             _ => "",

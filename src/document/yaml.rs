@@ -11,7 +11,7 @@ use super::scalar;
 use super::tree::{Document, Duplicate, Entry, Node, Number, Position, SyntaxError, Value};
 use super::yaml_1_1::Strictness;
 
-/// Far more than any policy has; a document deeper than that is meant to do harm.
+/// Far more than any object has; a document deeper than that is meant to do harm.
 const MAX_DEPTH: usize = 500;
 /// Members that merge keys may copy.
 const MAX_MERGED: usize = 1_000_000;
@@ -20,7 +20,7 @@ const MAX_MERGED: usize = 1_000_000;
 const MAX_TRIES: usize = 1000;
 
 /// Reads the first document of `text`.
-pub(super) fn parse(text: &str) -> Result<Document, SyntaxError> {
+pub(crate) fn parse(text: &str) -> Result<Document, SyntaxError> {
     let mut text = Cow::Borrowed(text);
     for _ in 0..MAX_TRIES {
         match try_parse(&text) {
@@ -177,7 +177,7 @@ impl<'t> Builder<'t> {
         let at = Position { line: span.start.line(), column: span.start.col() + 1 };
         match event {
             Event::DocumentStart(_, Some(version)) if (version.major, version.minor) != (1, 1) => {
-                let remedy = "remove the %YAML line: policies are read as YAML 1.1".to_owned();
+                let remedy = "remove the %YAML line: files are read as YAML 1.1".to_owned();
                 let message = "yaml: found incompatible YAML document".to_owned();
                 Err(SyntaxError { at, message, remedy: Some(remedy) })
             }
