@@ -83,10 +83,10 @@ impl Record {
         recorder: Arc<Recorder>,
         facts: RequestFacts,
         user: Option<Arc<UserInfo>>,
-    ) -> Record {
+    ) -> Box<Record> {
         let long_running = facts.info.is_long_running();
         let views = recorder.views(user.as_deref(), &facts.info);
-        let mut record = Record {
+        let mut record = Box::new(Record {
             recorder,
             facts,
             user,
@@ -97,7 +97,7 @@ impl Record {
             status: None,
             hidden: None,
             ended: false,
-        };
+        });
         record.recorder.metrics.policy_evaluated(record.level());
         if let Some(node) = record.recorder.node_name.clone() {
             record.annotate(NODE, &node);
@@ -280,13 +280,13 @@ impl Record {
     }
 
     /// Ends the record with `ResponseComplete`.
-    pub fn complete(mut self) -> Option<Ack> {
+    pub fn complete(mut self: Box<Self>) -> Option<Ack> {
         self.end()
     }
 
     /// Ends the record of a request that was refused before anybody was known to have sent it:
     /// one event, `ResponseStarted`.
-    pub fn refused_unauthenticated(mut self, status: Status) -> Option<Ack> {
+    pub fn refused_unauthenticated(mut self: Box<Self>, status: Status) -> Option<Ack> {
         self.refused(Said { status, recorded: true });
         let now = Timestamp::now();
         let ack = self.emit(Stage::ResponseStarted, now);
@@ -295,7 +295,7 @@ impl Record {
     }
 
     /// Ends the record without a further event: its first one could not be stored.
-    pub fn rejected(mut self, code: u16) {
+    pub fn rejected(mut self: Box<Self>, code: u16) {
         self.answered(code, None);
         self.recorder.metrics.requests_rejected.increment();
         self.count_end(Timestamp::now());

@@ -21,7 +21,7 @@ impl Events {
     }
 }
 
-fn begin(path: &'static str, level: Level, omit: &[Stage]) -> (Record, Events) {
+fn begin(path: &'static str, level: Level, omit: &[Stage]) -> (Box<Record>, Events) {
     let (sink, events) = sink(level, omit);
     let recorder = Recorder::new(vec![sink], Arc::default(), None);
     (record(Arc::new(recorder), path), events)
@@ -57,7 +57,7 @@ fn sink(level: Level, omit: &[Stage]) -> (AuditSink, Events) {
     (sink, Events(receiver))
 }
 
-fn record(recorder: Arc<Recorder>, path: &'static str) -> Record {
+fn record(recorder: Arc<Recorder>, path: &'static str) -> Box<Record> {
     let target = PathAndQuery::from_static(path);
     let facts = RequestFacts {
         received: Timestamp::now(),

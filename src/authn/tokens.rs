@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::jwt::Jwt;
 use super::oidc::JwtAuthenticators;
 use super::service_account::{ServiceAccountError, ServiceAccounts, Verified};
-use super::token_cache::{TokenCache, TokenUser};
+use super::token_cache::{TokenCache, TokenId, TokenUser};
 use super::token_review::{TokenReview, Unavailable};
 use super::turns::Source;
 use super::{AuthenticationError, TokenFile};
@@ -56,6 +56,17 @@ impl Tokens {
         if let Some(user) = self.cache.user(&id) {
             return Ok(user);
         }
+        // Boxed, since it is rare and large, and requests are copied when they become tasks.
+        Box::pin(self.find_out(id, token, source)).await
+    }
+
+    /// Verifies a token, or asks whose it is.
+    async fn find_out(
+        &self,
+        id: TokenId,
+        token: &[u8],
+        source: Source,
+    ) -> Result<TokenUser, AuthenticationError> {
         let (now, since) = (SystemTime::now(), self.cache.generation());
         let verified = match Jwt::parse(token) {
             Some(jwt) => self.verify(&jwt, now).await,

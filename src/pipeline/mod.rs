@@ -35,7 +35,7 @@ use crate::audit::response::wants_pretty;
 use crate::audit::timestamp::Timestamp;
 use crate::authn::{self, Authenticated, AuthenticationError, Authenticator, ClientCertificates};
 use crate::body::RequestBody;
-use crate::impersonation::{self, RequestAttributes, Reviewer, Rules};
+use crate::impersonation::{self, RequestAttributes, Reviewer, Rules, Wanted, WantedError};
 use crate::request::accept;
 use crate::request::headers::{self, AUDIT_ID};
 use crate::request::source::TrustedProxies;
@@ -178,7 +178,7 @@ async fn admit(
     parts: &Parts,
     facts: RequestFacts,
     unresolved: Option<InfoError>,
-) -> Result<(Record, Authenticated), Response<ResponseBody>> {
+) -> Result<(Box<Record>, Authenticated), Response<ResponseBody>> {
     let begin = |facts: RequestFacts, user: Option<&Authenticated>| {
         let user = user.map(|caller| caller.user.clone());
         Record::begin(proxy.recorder.clone(), facts, user)
@@ -232,7 +232,7 @@ async fn forward(
     connection: &Connection,
     parts: Parts,
     body: Incoming,
-    mut record: Record,
+    mut record: Box<Record>,
     caller: Authenticated,
     upgrade: Option<upgrade::Asked>,
 ) -> Response<ResponseBody> {
@@ -248,7 +248,7 @@ async fn forward(
     let sent = match &upgrade {
         Some(asked) => {
             asked.set_headers(request.headers_mut());
-            proxy.upstream.upgrade(request).await
+            Box::pin(proxy.upstream.upgrade(request)).await
         }
         None => proxy.upstream.send(request).await,
     };
@@ -256,7 +256,7 @@ async fn forward(
         Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => match upgrade {
             Some(asked) => {
                 connection.upgraded.store(true, Ordering::Relaxed);
-                upgrade::switch(&proxy.long_running, asked, answer, record).await
+                Box::pin(upgrade::switch(&proxy.long_running, asked, answer, record)).await
             }
             None => {
                 let message = "the API server switched protocols unasked";
@@ -292,7 +292,10 @@ async fn outgoing(
 ) -> Result<Request<RequestBody>, Box<Status>> {
     let Parts { method, mut headers, .. } = parts;
     headers::refuse_lookalikes(&headers)?;
-    let done_as = impersonate(proxy, &headers, record, caller).await?;
+    let done_as = match impersonation::wanted(&headers) {
+        Ok(None) => None,
+        asked => Box::pin(impersonate(proxy, asked, record, caller)).await?,
+    };
 
     headers::strip(&mut headers);
     proxy.authenticator.remove_front_proxy_headers(&mut headers);
@@ -343,12 +346,12 @@ async fn outgoing(
 /// request is done as then.
 async fn impersonate(
     proxy: &Proxy,
-    headers: &http::HeaderMap,
+    asked: Result<Option<Wanted>, WantedError>,
     record: &mut Record,
     caller: &Authenticated,
 ) -> Result<Option<authn::UserInfo>, Box<Status>> {
     let judges = proxy.identity == Identity::Impersonate;
-    let wanted = match impersonation::wanted(headers) {
+    let wanted = match asked {
         Ok(None) => return Ok(None),
         Ok(Some(wanted)) => wanted,
         Err(error) => {
@@ -396,4 +399,20 @@ fn bad_timeout(facts: &RequestFacts) -> Option<Status> {
     let error = duration::check(&String::from_utf8_lossy(&timeout)).err()?;
     let message = format!("invalid timeout specified in the request URL - {error}");
     Some(Status::bad_request(message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<A, B, C, F>(_: fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    // It is copied when it becomes a task, and each request that waits keeps one in memory.
+    #[test]
+    fn a_request_is_small() {
+        let size = size_of_future(handle);
+        assert!(size <= 5 << 10, "{size} bytes");
+    }
 }

@@ -1,6 +1,9 @@
-//! Answers of the proxy's own: refusals, and the end of their records.
+//! Answers of the proxy's own: refusals, and the end of their records. Boxed, since they are rare and
+//! requests are copied when they become tasks.
 
 use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Response, StatusCode, header};
 
@@ -13,39 +16,46 @@ use crate::status::Status;
 use crate::upstream::SendError;
 
 /// Answers `status` to a request of nobody, with `shown` in its one event.
-pub(super) async fn refuse_unauthenticated(
-    record: Record,
+pub(super) fn refuse_unauthenticated(
+    record: Box<Record>,
     status: &Status,
     shown: Status,
-) -> Response<ResponseBody> {
+) -> BoxFuture<'static, Response<ResponseBody>> {
+    let response = known(status);
     let (strict, target) = (record.is_strict(), record.facts().target.clone());
     let ack = record.refused_unauthenticated(shown);
-    match waited(strict, ack).await {
-        Ok(()) => known(status),
-        Err(NotStored) => unrecorded(&target),
+    async move {
+        match waited(strict, ack).await {
+            Ok(()) => response,
+            Err(NotStored) => unrecorded(&target),
+        }
     }
+    .boxed()
 }
 
 /// Ends the record with a refusal of our own, and answers with it.
-pub(super) async fn refuse(mut record: Record, status: Status) -> Response<ResponseBody> {
+pub(super) fn refuse(
+    mut record: Box<Record>,
+    status: Status,
+) -> BoxFuture<'static, Response<ResponseBody>> {
     let response = known(&status);
     record.answered_here(status);
-    finish(record, response).await
+    finish(record, response)
 }
 
 /// kube-apiserver's plain text for URLs that it cannot resolve, whose events have only the code.
-pub(super) async fn refuse_unresolved(
-    mut record: Record,
+pub(super) fn refuse_unresolved(
+    mut record: Box<Record>,
     error: InfoError,
-) -> Response<ResponseBody> {
+) -> BoxFuture<'static, Response<ResponseBody>> {
     let uri = quote(record.facts().target.as_str().as_bytes());
     let text = format!("Internal Server Error: {uri}: failed to create RequestInfo: {error}\n");
     record.answered(500, None);
-    finish(record, plain_text(StatusCode::INTERNAL_SERVER_ERROR, text)).await
+    finish(record, plain_text(StatusCode::INTERNAL_SERVER_ERROR, text))
 }
 
 /// The request's first event could not be stored, and must be (`blocking-strict`).
-pub(super) fn rejected(record: Record) -> Response<ResponseBody> {
+pub(super) fn rejected(record: Box<Record>) -> Response<ResponseBody> {
     let response = unrecorded(&record.facts().target);
     record.rejected(500);
     response
@@ -59,30 +69,33 @@ pub(super) fn unrecorded(target: &PathAndQuery) -> Response<ResponseBody> {
     plain_text(StatusCode::INTERNAL_SERVER_ERROR, text)
 }
 
-pub(super) async fn unreachable_upstream(
-    record: Record,
+pub(super) fn unreachable_upstream(
+    record: Box<Record>,
     error: &SendError,
-) -> Response<ResponseBody> {
+) -> BoxFuture<'static, Response<ResponseBody>> {
     if error.is_clients_fault() {
         // The client broke off its body: it is gone, and so is its request.
-        return finish(record, known(&Status::client_gone())).await;
+        return finish(record, known(&Status::client_gone()));
     }
     tracing::warn!(%error, "the API server did not answer");
     let message = "the proxy cannot reach the API server";
-    refuse(record, Status::service_unavailable(message)).await
+    refuse(record, Status::service_unavailable(message))
 }
 
 /// Writes what is left of the record of an answer that is known in full; gives the answer.
-pub(super) async fn finish(
-    mut record: Record,
+pub(super) fn finish(
+    mut record: Box<Record>,
     response: Response<ResponseBody>,
-) -> Response<ResponseBody> {
-    let (strict, target) = (record.is_strict(), record.facts().target.clone());
-    let started = waited(strict, record.response_started()).await;
-    match waited(strict, record.complete()).await.and(started) {
-        Ok(()) => response,
-        Err(NotStored) => unrecorded(&target),
+) -> BoxFuture<'static, Response<ResponseBody>> {
+    async move {
+        let (strict, target) = (record.is_strict(), record.facts().target.clone());
+        let started = waited(strict, record.response_started()).await;
+        match waited(strict, record.complete()).await.and(started) {
+            Ok(()) => response,
+            Err(NotStored) => unrecorded(&target),
+        }
     }
+    .boxed()
 }
 
 /// An event is not in the log, and must be (`blocking-strict`). That has been counted and logged.

@@ -47,7 +47,7 @@ struct Relayed {
     code: u16,
     /// An answer whose end is not recorded has no end.
     strict: bool,
-    record: Option<Record>,
+    record: Option<Box<Record>>,
     /// The end of the record, while it is not stored.
     storing: Option<Ack>,
     /// The last frame, until then.
@@ -60,7 +60,7 @@ struct Relayed {
 /// Makes the API server's answer the client's.
 pub async fn relay(
     answer: Response<UpstreamBody>,
-    mut record: Record,
+    mut record: Box<Record>,
     pretty: bool,
     ending: CancellationToken,
 ) -> Response<ResponseBody> {
@@ -78,7 +78,7 @@ pub async fn relay(
         if let Some(tap) = tap.as_mut().filter(|_| code >= 400) {
             // The API server writes a Status at once; whoever writes slowly writes something else.
             let reading = read_ahead(&mut body, tap, &mut ahead);
-            match tokio::time::timeout(READ_AHEAD, reading).await {
+            match Box::pin(tokio::time::timeout(READ_AHEAD, reading)).await {
                 Ok(Ok(())) => status = tap.finish(),
                 Ok(Err(error)) => broken = Some(error),
                 Err(_) => {}
@@ -268,7 +268,7 @@ impl Relayed {
         self.poll_stored(context)
     }
 
-    fn complete(&mut self, mut record: Record, all: bool) -> Option<Ack> {
+    fn complete(&mut self, mut record: Box<Record>, all: bool) -> Option<Ack> {
         if !record.is_long_running() {
             let status = self.tap.as_ref().and_then(StatusTap::finish);
             let is_status = status.as_ref().is_some_and(|said| said.recorded);

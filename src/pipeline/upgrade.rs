@@ -54,7 +54,7 @@ pub async fn switch(
     long_running: &LongRunning,
     asked: Asked,
     answer: Response<UpstreamBody>,
-    mut record: Record,
+    mut record: Box<Record>,
 ) -> Response<ResponseBody> {
     record.answered(StatusCode::SWITCHING_PROTOCOLS.as_u16(), None);
     let ack = record.response_started();

@@ -143,6 +143,10 @@ impl Sink {
             return Ack::ready(Ok(()));
         };
         log.metrics.events.increment();
+        let line = match log.writer.write_now(line) {
+            Ok(result) => return Ack::ready(result),
+            Err(line) => line,
+        };
         match log.queue.push(line) {
             Pushed::Queued(ack) => {
                 log.writer.submitted();

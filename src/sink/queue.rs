@@ -93,7 +93,8 @@ impl Future for Ack {
 
 pub(crate) type AckSender = oneshot::Sender<Result<(), WriteError>>;
 
-/// Lines that are written together, and who waits for each: all of them or (batch) none.
+/// Lines that are written together, and who waits for each: all of them, all but the last, which is
+/// written by who submitted it, or (batch) none.
 #[derive(Default)]
 pub(super) struct Group {
     pub(super) lines: VecDeque<Line>,
@@ -251,6 +252,19 @@ impl Queue {
             waiting.since = Some(Instant::now());
         }
         self.metrics.sink_queue.set(waiting.group.lines.len() as i64);
+    }
+
+    /// Takes all lines into `group`, which is empty, and this one behind them; for whoever holds the
+    /// output. Gives it back if the queue is closed.
+    pub(super) fn take_with(&self, line: Line, group: &mut Group) -> Result<(), Line> {
+        let mut waiting = self.lock();
+        if waiting.closed {
+            return Err(line);
+        }
+        waiting.take(usize::MAX, group);
+        drop(waiting);
+        group.lines.push_back(line);
+        Ok(())
     }
 
     /// Whether no line waits.

@@ -6,9 +6,10 @@
 //!
 //! To wake a thread and to be woken by it costs a request several times what its write costs. So
 //! where somebody waits for each line and a write takes but microseconds, there is no need of the
-//! thread: the submitter itself takes the output if it is free, and if it is not, whoever has
-//! it writes the line too. The thread looks after the file twice a second, and takes over for a while
-//! when writes become slow, so that the threads that serve requests are not held up.
+//! thread: the submitter itself takes the output, for which it tries about as long as a write takes.
+//! If it does not get it, whoever has it writes the line too. The thread looks after the file twice a
+//! second, and takes over for a while when writes become slow, so that the threads that serve requests
+//! are not held up.
 
 mod sealing;
 
@@ -23,6 +24,7 @@ use self::sealing::Sealing;
 use super::batch::Batcher;
 use super::config::SyncMode;
 use super::error::WriteError;
+use super::line::Line;
 use super::losses::Losses;
 use super::output::Output;
 use super::queue::{Group, Queue, Task};
@@ -30,6 +32,10 @@ use crate::metrics::{Plugin, SinkMetrics};
 
 /// A log file that was deleted or moved is noticed within this time.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How often a submitter tries to get the output: for some microseconds, as long as a write takes. To
+/// go to sleep and be woken takes longer.
+const TRIES: usize = 200;
 
 /// A submitter that writes for others hands over to the thread after so many groups.
 const GROUPS: usize = 4;
@@ -116,6 +122,21 @@ impl Writer {
         self.state() == SinkState::Ok || self.trial.swap(false, Ordering::Relaxed)
     }
 
+    /// Writes `line` at once, behind those that wait, if submitters write and the output can be had
+    /// soon. Gives the line back if not, or if the queue is closed: it is to be queued then.
+    pub(super) fn write_now(&self, line: Line) -> Result<Result<(), WriteError>, Line> {
+        if !self.by_submitters || self.slow.load(Ordering::Relaxed) {
+            return Err(line);
+        }
+        let Some(mut held) = self.soon() else { return Err(line) };
+        let started = Instant::now();
+        self.queue.take_with(line, &mut held.group)?;
+        let result = self.write_taken(&mut held);
+        drop(held);
+        self.written_by_submitter(&result, started);
+        Ok(result)
+    }
+
     /// Called after each line that was put into the queue: sees to it that it will be written.
     pub(super) fn submitted(&self) {
         if !self.by_submitters {
@@ -125,26 +146,49 @@ impl Writer {
             self.queue.call();
             return;
         }
-        for _ in 0..GROUPS {
-            let mut held = match self.held.try_lock() {
-                Ok(held) => held,
-                // Whoever has it looks at the queue after letting go of it, below or in `run`.
-                Err(TryLockError::WouldBlock) => return,
-                Err(TryLockError::Poisoned(_)) => unreachable!("outputs are guarded from panics"),
-            };
+        // Whoever has it looks at the queue after letting go of it.
+        if let Some(mut held) = self.try_hold() {
             let started = Instant::now();
             let result = self.write(&mut held, usize::MAX);
             drop(held);
-            if result.is_err() || started.elapsed() >= SLOW {
+            self.written_by_submitter(&result, started);
+        }
+    }
+
+    /// Sees to the lines that came while a submitter had the output.
+    fn written_by_submitter(&self, result: &Result<(), WriteError>, mut started: Instant) {
+        let mut failed = result.is_err();
+        for _ in 0..GROUPS {
+            if failed || started.elapsed() >= SLOW {
                 self.slow.store(true, Ordering::Relaxed);
-                self.queue.call();
-                return;
+                break;
             }
             if self.queue.is_empty() {
                 return;
             }
+            let Some(mut held) = self.try_hold() else { return };
+            started = Instant::now();
+            failed = self.write(&mut held, usize::MAX).is_err();
         }
         self.queue.call();
+    }
+
+    fn soon(&self) -> Option<MutexGuard<'_, Held>> {
+        for _ in 0..TRIES {
+            if let Some(held) = self.try_hold() {
+                return Some(held);
+            }
+            std::hint::spin_loop();
+        }
+        None
+    }
+
+    fn try_hold(&self) -> Option<MutexGuard<'_, Held>> {
+        match self.held.try_lock() {
+            Ok(held) => Some(held),
+            Err(TryLockError::WouldBlock) => None,
+            Err(TryLockError::Poisoned(_)) => unreachable!("outputs are guarded from panics"),
+        }
     }
 
     /// Has the log file opened again before anything else is written.
@@ -237,11 +281,15 @@ impl Writer {
 
     /// Writes up to `count` lines and answers. Gives the last line's result.
     fn write(&self, held: &mut Held, count: usize) -> Result<(), WriteError> {
-        let Held { output, group, .. } = held;
-        self.queue.take(count, group);
-        if group.lines.is_empty() {
+        self.queue.take(count, &mut held.group);
+        if held.group.lines.is_empty() {
             return Ok(());
         }
+        self.write_taken(held)
+    }
+
+    fn write_taken(&self, held: &mut Held) -> Result<(), WriteError> {
+        let Held { output, group, .. } = held;
         let result = self.write_group(&mut **output, group);
         group.clear();
         self.outcome(held, result.clone());

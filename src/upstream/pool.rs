@@ -55,7 +55,8 @@ impl Pool {
     pub(super) async fn lease(self: &Arc<Self>) -> Result<Lease, SendError> {
         match self.existing() {
             Some(lease) => Ok(lease),
-            None => self.open().await,
+            // Boxed, since it is rare and large.
+            None => Box::pin(self.open()).await,
         }
     }
 
