@@ -4391,7 +4391,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     // 573 meta/v1.partialobjectmetadatalist
     &[
         f(1, "metadata", One, Message(567), Zero),
-        f(2, "items", List, Item(572), Zero),
+        f(2, "items", List, Item(572), Null),
     ],
     // 574 meta/v1.patchoptions
     &[
@@ -4451,7 +4451,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     // 583 meta/v1beta1.partialobjectmetadatalist
     &[
         f(2, "metadata", One, Message(567), Zero),
-        f(1, "items", List, Item(572), Zero),
+        f(1, "items", List, Item(572), Null),
     ],
     // 584 networking/v1.httpingresspath
     &[

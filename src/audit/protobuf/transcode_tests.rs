@@ -51,6 +51,10 @@ fn fields_are_in_struct_order_and_map_keys_sorted() {
 fn lists_have_items_even_if_none() {
     let (json, _) = json_of(&envelope("v1", "PodList", b""), 1 << 20);
     assert_eq!(json, r#"{"kind":"PodList","apiVersion":"v1","metadata":{},"items":[]}"#);
+    let (json, _) = json_of(&envelope("meta.k8s.io/v1", "PartialObjectMetadataList", b""), 1 << 20);
+    assert!(json.ends_with(r#","items":null}"#), "{json}");
+    let (json, _) = json_of(&envelope("", "APIResourceList", b""), 1 << 20);
+    assert!(json.starts_with(r#"{"kind":"APIResourceList","groupVersion":"""#), "{json}");
     let (json, _) = json_of(&envelope("rbac.authorization.k8s.io/v1", "Role", b""), 1 << 20);
     assert!(json.ends_with(r#","rules":null}"#), "{json}");
 }

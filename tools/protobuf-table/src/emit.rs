@@ -168,6 +168,8 @@ fn call(field: &Field, index: &dyn Fn(&str) -> usize) -> Result<String> {
         Empty::Pointer => "Pointer",
         Empty::Omit => "Omit",
         Empty::Null => "Null",
+        // kube-apiserver makes these lists item by item: without any, they are nil in Go.
+        Empty::Zero if item(field) == Some("Item") => "Null",
         Empty::Zero => "Zero",
     };
     Ok(format!("f({}, {:?}, {shape}, {of}, {empty})", field.number, field.name))
