@@ -40,8 +40,12 @@ const TRIES: usize = 200;
 /// A submitter that writes for others hands over to the thread after so many groups.
 const GROUPS: usize = 4;
 
-/// After a write by a submitter that took so long, the thread writes for some checks.
+/// After a write by a submitter that took so long, the thread writes for some checks ...
+const VERY_SLOW: Duration = Duration::from_millis(100);
+
+/// ... and after several in a row that took so long: one alone has just waited for a processor.
 const SLOW: Duration = Duration::from_millis(5);
+const SLOW_IN_A_ROW: u32 = 3;
 
 /// Whether the last write went well.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +82,8 @@ pub(super) struct Writer {
 struct Held {
     output: Box<dyn Output>,
     group: Group,
+    /// Writes by submitters that were slow, in a row until now.
+    slow_in_a_row: u32,
     /// When a write or a check failed last; None once one has succeeded.
     failed: Option<Instant>,
     /// The seal cannot be written.
@@ -94,7 +100,13 @@ impl Writer {
         refused: Arc<Losses>,
         metrics: Arc<SinkMetrics>,
     ) -> Writer {
-        let held = Held { output, group: Group::default(), failed: None, seal_failed: None };
+        let held = Held {
+            output,
+            group: Group::default(),
+            slow_in_a_row: 0,
+            failed: None,
+            seal_failed: None,
+        };
         Writer {
             queue,
             held: Mutex::new(held),
@@ -132,8 +144,9 @@ impl Writer {
         let started = Instant::now();
         self.queue.take_with(line, &mut held.group)?;
         let result = self.write_taken(&mut held);
+        let is_slow = held.is_slow(started) || result.is_err();
         drop(held);
-        self.written_by_submitter(&result, started);
+        self.look_after_others(is_slow);
         Ok(result)
     }
 
@@ -147,19 +160,14 @@ impl Writer {
             return;
         }
         // Whoever has it looks at the queue after letting go of it.
-        if let Some(mut held) = self.try_hold() {
-            let started = Instant::now();
-            let result = self.write(&mut held, usize::MAX);
-            drop(held);
-            self.written_by_submitter(&result, started);
-        }
+        self.look_after_others(false);
     }
 
-    /// Sees to the lines that came while a submitter had the output.
-    fn written_by_submitter(&self, result: &Result<(), WriteError>, mut started: Instant) {
-        let mut failed = result.is_err();
+    /// Writes the lines that wait, unless somebody else has the output; for a submitter, which has
+    /// just had it, and found it slow, or not.
+    fn look_after_others(&self, mut is_slow: bool) {
         for _ in 0..GROUPS {
-            if failed || started.elapsed() >= SLOW {
+            if is_slow {
                 self.slow.store(true, Ordering::Relaxed);
                 break;
             }
@@ -167,8 +175,9 @@ impl Writer {
                 return;
             }
             let Some(mut held) = self.try_hold() else { return };
-            started = Instant::now();
-            failed = self.write(&mut held, usize::MAX).is_err();
+            let started = Instant::now();
+            let failed = self.write(&mut held, usize::MAX).is_err();
+            is_slow = held.is_slow(started) || failed;
         }
         self.queue.call();
     }
@@ -404,6 +413,15 @@ impl Writer {
 
     fn error(&self, source: io::Error) -> WriteError {
         WriteError::Io { log: self.name.clone(), source: Arc::new(source) }
+    }
+}
+
+impl Held {
+    /// Whether the thread should write from now on, after a write that began at `started`.
+    fn is_slow(&mut self, started: Instant) -> bool {
+        let took = started.elapsed();
+        self.slow_in_a_row = if took < SLOW { 0 } else { self.slow_in_a_row + 1 };
+        took >= VERY_SLOW || self.slow_in_a_row >= SLOW_IN_A_ROW
     }
 }
 

@@ -211,23 +211,27 @@ fn who_has_the_output_writes_what_others_submit() {
 }
 
 #[tokio::test]
-async fn after_a_slow_write_the_thread_writes() {
-    let rig = rig_with(Mode::Blocking, true, SyncMode::Off);
-    std::thread::scope(|scope| {
-        let sink = rig.sink.clone();
-        let slow = scope.spawn(move || drop(sink.submit(b"slow\n".to_vec())));
-        rig.call();
-        std::thread::sleep(SLOW);
+async fn after_a_very_slow_write_or_some_slow_ones_the_thread_writes() {
+    for pauses in [&[VERY_SLOW][..], &[SLOW; SLOW_IN_A_ROW as usize]] {
+        let rig = rig_with(Mode::Blocking, true, SyncMode::Off);
+        for pause in pauses {
+            std::thread::scope(|scope| {
+                let sink = rig.sink.clone();
+                let slow = scope.spawn(move || drop(sink.submit(b"slow\n".to_vec())));
+                rig.call();
+                std::thread::sleep(*pause);
+                rig.act(Act::Write);
+                slow.join().unwrap();
+            });
+        }
+        // The write hangs, the submitter does not.
+        let mut ack = rig.submit("next");
+        assert_eq!(rig.call(), ["next"]);
+        assert!(pending(&mut ack));
         rig.act(Act::Write);
-        slow.join().unwrap();
-    });
-    // The write hangs, the submitter does not.
-    let mut ack = rig.submit("next");
-    assert_eq!(rig.call(), ["next"]);
-    assert!(pending(&mut ack));
-    rig.act(Act::Write);
-    ack.await.unwrap();
-    rig.sink.shutdown().await;
+        ack.await.unwrap();
+        rig.sink.shutdown().await;
+    }
 }
 
 #[tokio::test]
