@@ -37,13 +37,13 @@ impl Http2Body {
     ) -> Response<Http2Body> {
         let (head, stream) = answer.into_parts();
         let ended = stream.is_end_stream();
-        let without_body = ended
-            || is_head
-            || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        let remaining = match without_body {
+        let without_body =
+            is_head || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        // h2 has checked that it is a number, and counts along.
+        let declared = head.headers.get(CONTENT_LENGTH).and_then(|l| l.to_str().ok()?.parse().ok());
+        let remaining = match ended {
             true => Some(0),
-            // h2 has checked that it is a number, and counts along.
-            false => head.headers.get(CONTENT_LENGTH).and_then(|l| l.to_str().ok()?.parse().ok()),
+            false => declared.map(|length| if without_body { 0 } else { length }),
         };
         let lease = Some(lease);
         let mut body = Http2Body { stream, remaining, data_ended: ended, ended, upload, lease };
