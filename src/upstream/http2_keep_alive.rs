@@ -16,7 +16,7 @@ pub(super) struct KeepAlive {
     timeout: Duration,
 }
 
-/// As kube-apiserver's own clients do, but for theirs waiting 15 s for an answer.
+/// Nearly as client-go has it, which waits 15 s.
 pub(super) const KEEP_ALIVE: KeepAlive =
     KeepAlive { interval: Duration::from_secs(30), timeout: Duration::from_secs(10) };
 

@@ -60,7 +60,8 @@ impl Pool {
     pub(super) async fn lease(self: &Arc<Self>) -> Result<Lease, SendError> {
         match self.existing() {
             Some(lease) => Ok(lease),
-            None => self.open().await,
+            // Rare, and too large to be a part of every request's future.
+            None => Box::pin(self.open()).await,
         }
     }
 
