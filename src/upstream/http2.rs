@@ -68,7 +68,15 @@ impl Http2Connection {
         let shared = Arc::clone(&state);
         let upstream = Arc::clone(&connector.name);
         let driver = tokio::spawn(async move {
+            let mut waited = false;
             let ended = poll_fn(|context| {
+                // Woken by the first of several requests that are about to be made, it would run
+                // before the second: so it goes to the queue's end once, and writes all at once.
+                waited = !waited;
+                if waited {
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 let ended = Pin::new(&mut connection).poll(context);
                 shared.update_limit(connection.max_concurrent_send_streams());
                 ended
