@@ -18,7 +18,7 @@ use crate::audit::response::StatusTap;
 use crate::body::BodyError;
 use crate::request::headers;
 use crate::sink::Ack;
-use crate::upstream::UpstreamBody;
+use crate::upstream::{ConnectionError, UpstreamBody};
 
 /// How long an error of a long-running request is read before it is passed on unread.
 const READ_AHEAD: Duration = Duration::from_secs(1);
@@ -39,7 +39,7 @@ struct Relayed {
     body: UpstreamBody,
     /// Frames that were read before the answer began, and how reading them failed.
     ahead: VecDeque<Frame<Bytes>>,
-    broken: Option<hyper::Error>,
+    broken: Option<ConnectionError>,
     /// Bytes still to come, where the answer says how many.
     remaining: Option<u64>,
     tap: Option<StatusTap>,
@@ -134,7 +134,7 @@ async fn read_ahead(
     body: &mut UpstreamBody,
     tap: &mut StatusTap,
     ahead: &mut VecDeque<Frame<Bytes>>,
-) -> Result<(), hyper::Error> {
+) -> Result<(), ConnectionError> {
     while tap.is_collecting() {
         let Some(frame) = body.frame().await.transpose()? else { break };
         if let Some(data) = frame.data_ref() {
@@ -217,7 +217,7 @@ impl Relayed {
 
     /// The API server did not bring its answer to the end: neither does the client's, nobody takes
     /// a part for the whole.
-    fn broken_off(&mut self, error: hyper::Error) -> BodyError {
+    fn broken_off(&mut self, error: ConnectionError) -> BodyError {
         if let Some(mut record) = self.record.take() {
             record.response_incomplete();
             drop(self.complete(record, false));

@@ -31,13 +31,13 @@ pub enum SendError {
     #[error("the API server did not take the request: {source}")]
     NotProcessed {
         /// Why.
-        source: Arc<hyper::Error>,
+        source: Arc<ConnectionError>,
     },
     /// The connection or the stream broke after the request may have been processed.
     #[error("the connection broke before the API server answered: {source}")]
     Interrupted {
         /// Why.
-        source: Arc<hyper::Error>,
+        source: Arc<ConnectionError>,
     },
     /// The client did not send its body to the end.
     #[error("the client's request body ended early")]
@@ -90,6 +90,23 @@ impl SendError {
     pub fn is_clients_fault(&self) -> bool {
         matches!(self, SendError::BodyFromClient)
     }
+}
+
+/// How a connection to the API server failed, or one stream of it.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectionError {
+    /// In HTTP/1.1.
+    #[error("{0}")]
+    Http1(#[from] hyper::Error),
+    /// In HTTP/2.
+    #[error("{0}")]
+    Http2(#[from] h2::Error),
+    /// A stream was closed without an error, but before the answer's end.
+    #[error("the API server ended the stream before its answer")]
+    Unfinished,
+    /// Nothing came from the API server any more, not even the answer to a PING.
+    #[error("the API server answered no PING")]
+    Silent,
 }
 
 /// Settings from which no upstream can be made. Says which file and field, and what would be right.

@@ -1,6 +1,5 @@
 //! Requests to the API server, and their answers.
 
-use std::error::Error;
 use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -17,9 +16,10 @@ use super::endpoint::Endpoint;
 use super::error::{ConfigError, SendError};
 use super::http1::Http1Lease;
 use super::http2::Http2Lease;
-use super::pool::Pool;
+use super::http2_request::{self, NoAnswer};
+use super::pool::{Lease, Pool};
 use super::request_body::{BodySource, Outgoing};
-use super::response_body::{Lease, UpstreamBody};
+use super::response_body::UpstreamBody;
 use super::tls::ClientTls;
 use crate::body::RequestBody;
 use crate::metrics::Metrics;
@@ -126,13 +126,13 @@ impl Upstream {
                 return Err(SendError::BodyFromClient);
             };
             let last = attempt == MAX_ATTEMPTS;
-            let http2 = matches!(lease, Lease::Http2 { .. });
+            let http2 = matches!(lease, Lease::Http2(_));
             let request = match last {
                 true => std::mem::take(&mut head).request(http2, outgoing, pool),
                 false => head.clone().request(http2, outgoing, pool),
             };
             let sent = match lease {
-                Lease::Http2 { stream } => send_http2(pool, stream, request, &body).await,
+                Lease::Http2(stream) => send_http2(pool, stream, request, &body).await,
                 Lease::Http1(connection) => send_http1(connection, request, &body).await,
             };
             match sent {
@@ -214,7 +214,7 @@ impl Default for Head {
 }
 
 impl Head {
-    /// The request as hyper takes it: HTTP/2 names the authority in the URI, HTTP/1.1 in `Host`.
+    /// The request as `h2` or hyper takes it: HTTP/2 names the authority in the URI, HTTP/1.1 in `Host`.
     pub(super) fn request(mut self, http2: bool, body: Outgoing, pool: &Pool) -> Request<Outgoing> {
         let endpoint = &pool.connector.endpoint;
         let mut uri = http::uri::Parts::default();
@@ -261,17 +261,26 @@ async fn send_http2(
     request: Request<Outgoing>,
     body: &BodySource,
 ) -> Result<Response<UpstreamBody>, Failed> {
-    match stream.sender().try_send_request(request).await {
-        Ok(response) => Ok(response.map(|b| UpstreamBody::new(b, Some(Lease::Http2 { stream })))),
-        Err(mut error) => {
-            let unsent = error.take_message().is_some();
-            let error = error.into_error();
-            if unsent || is_go_away(&error) {
-                pool.retire(stream.connection());
-            }
-            Err(Failed { error: judge(error, unsent, body), unsent })
-        }
+    let NoAnswer { error, unsent, stream } = match http2_request::send(stream, request).await {
+        Ok(response) => return Ok(response.map(UpstreamBody::http2)),
+        Err(failed) => failed,
+    };
+    let connection = stream.connection();
+    let leaving = is_go_away(&error);
+    if unsent || leaving {
+        pool.retire(connection);
     }
+    let error = if body.failed() {
+        SendError::BodyFromClient
+    } else if unsent || leaving || is_refused(&error) {
+        SendError::NotProcessed { source: Arc::new(error.into()) }
+    } else if connection.is_silent() {
+        let waiting_for = "the API server to answer a PING";
+        SendError::Timeout { waiting_for, sent: true }
+    } else {
+        SendError::Interrupted { source: Arc::new(error.into()) }
+    };
+    Err(Failed { error, unsent })
 }
 
 async fn send_http1(
@@ -280,26 +289,20 @@ async fn send_http1(
     body: &BodySource,
 ) -> Result<Response<UpstreamBody>, Failed> {
     match connection.sender.try_send_request(request).await {
-        Ok(response) => Ok(response.map(|b| UpstreamBody::new(b, Some(Lease::Http1(connection))))),
+        Ok(response) => Ok(response.map(|b| UpstreamBody::http1(b, Some(connection)))),
         Err(mut error) => {
             let unsent = error.take_message().is_some();
-            Err(Failed { error: judge(error.into_error(), unsent, body), unsent })
+            Err(Failed { error: judge_http1(error.into_error(), unsent, body), unsent })
         }
     }
 }
 
 /// Whose fault it is, and whether the API server may have seen the request. `unsent`: hyper gave
 /// the request back, so not a byte of it was written.
-pub(super) fn judge(error: hyper::Error, unsent: bool, body: &BodySource) -> SendError {
-    if body.failed() {
-        return SendError::BodyFromClient;
-    }
-    if error.is_timeout() {
-        let waiting_for = "the API server to answer a PING";
-        return SendError::Timeout { waiting_for, sent: !unsent };
-    }
-    let source = Arc::new(error);
-    match unsent || is_go_away(&source) || is_refused(&source) {
+pub(super) fn judge_http1(error: hyper::Error, unsent: bool, body: &BodySource) -> SendError {
+    let source = Arc::new(error.into());
+    match unsent {
+        _ if body.failed() => SendError::BodyFromClient,
         true => SendError::NotProcessed { source },
         false => SendError::Interrupted { source },
     }
@@ -307,26 +310,13 @@ pub(super) fn judge(error: hyper::Error, unsent: bool, body: &BodySource) -> Sen
 
 /// h2 ends a stream with the server's GOAWAY only if its number is above the last one that the
 /// server will process (RFC 9113, 6.8); streams below go on, and end with an I/O error at worst.
-fn is_go_away(error: &hyper::Error) -> bool {
-    h2_cause(error).is_some_and(|cause| cause.is_go_away() && cause.is_remote())
+fn is_go_away(error: &h2::Error) -> bool {
+    error.is_go_away() && error.is_remote()
 }
 
 /// "No application processing" (RFC 9113, 8.7).
-fn is_refused(error: &hyper::Error) -> bool {
-    h2_cause(error).is_some_and(|cause| {
-        cause.is_reset() && cause.is_remote() && cause.reason() == Some(h2::Reason::REFUSED_STREAM)
-    })
-}
-
-fn h2_cause(error: &hyper::Error) -> Option<&h2::Error> {
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref() {
-            return Some(error);
-        }
-        cause = error.source();
-    }
-    None
+fn is_refused(error: &h2::Error) -> bool {
+    error.is_reset() && error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM)
 }
 
 /// Looks for changed files and unused connections until the upstream is gone.

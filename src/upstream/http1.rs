@@ -47,7 +47,7 @@ pub(super) async fn open(
     let (sender, connection) = Builder::new()
         .handshake(TokioIo::new(stream))
         .await
-        .map_err(|error| SendError::NotProcessed { source: Arc::new(error) })?;
+        .map_err(|error| SendError::NotProcessed { source: Arc::new(error.into()) })?;
     let upstream = Arc::clone(&connector.name);
     tokio::spawn(async move {
         if let Err(error) = connection.await {

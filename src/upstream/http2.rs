@@ -1,21 +1,20 @@
 //! One HTTP/2 connection, and the count of its streams.
 //!
-//! hyper queues a request for which the server allows no stream until another one ends, which may
+//! h2 queues a request for which the server allows no stream until another one ends, which may
 //! be a watch's, hours later. So streams are counted here, and no more are asked for than allowed.
 
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::task::{Poll, ready};
-use std::time::Duration;
+use std::task::Poll;
 
-use hyper::client::conn::http2::{Builder, Connection, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use bytes::Bytes;
+use h2::client::{Builder, Connection, SendRequest};
 
 use super::connect::{CONNECT_TIMEOUT, Connector, Stream};
-use super::error::SendError;
-use super::request_body::Outgoing;
+use super::error::{ConnectionError, SendError};
+use super::http2_keep_alive::KEEP_ALIVE;
 
 /// Unread bytes that one answer may have waiting here.
 const STREAM_WINDOW: u32 = 128 << 10;
@@ -25,14 +24,14 @@ const MAX_STREAMS: usize = 250;
 const CONNECTION_WINDOW: u32 = 2 * MAX_STREAMS as u32 * STREAM_WINDOW;
 const MAX_FRAME: u32 = 256 << 10;
 const MAX_HEADER_LIST: u32 = 1 << 20;
-const PING_INTERVAL: Duration = Duration::from_secs(30);
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
-/// hyper's stream limit before the server has said its own; no server says this one.
+/// Bytes of one request's body that may wait to be written.
+const SEND_BUFFER: usize = 1 << 20;
+/// h2's stream limit before the server has said its own; no server says this one.
 const UNKNOWN_LIMIT: usize = usize::MAX / 2;
 
-/// A connection in the pool.
+/// A connection in the pool. When it is dropped, its connection ends with its last stream.
 pub(super) struct Http2Connection {
-    sender: SendRequest<Outgoing>,
+    sender: SendRequest<Bytes>,
     state: Arc<State>,
     /// Sweeps of the pool that found it unused, in a row.
     idle_sweeps: AtomicU32,
@@ -43,6 +42,8 @@ struct State {
     streams: AtomicUsize,
     limit: AtomicUsize,
     closed: AtomicBool,
+    /// It was given up because the server answered no PING.
+    silent: AtomicBool,
 }
 
 /// The right to one stream, for as long as its answer lasts.
@@ -54,44 +55,47 @@ impl Http2Connection {
         connector: &Connector,
         stream: Stream,
     ) -> Result<Arc<Http2Connection>, SendError> {
-        let failed = |source: Arc<hyper::Error>| SendError::NotProcessed { source };
-        let opening = async {
-            let (sender, mut connection) = Builder::new(TokioExecutor::new())
-                .timer(TokioTimer::new())
-                .initial_stream_window_size(STREAM_WINDOW)
-                .initial_connection_window_size(CONNECTION_WINDOW)
-                .initial_max_send_streams(UNKNOWN_LIMIT)
-                .max_frame_size(MAX_FRAME)
-                .max_header_list_size(MAX_HEADER_LIST)
-                .keep_alive_interval(PING_INTERVAL)
-                .keep_alive_timeout(PING_TIMEOUT)
-                .keep_alive_while_idle(true)
-                .handshake(TokioIo::new(stream))
-                .await
-                .map_err(|error| failed(Arc::new(error)))?;
-            settings(&mut connection).await?;
-            Ok((sender, connection))
-        };
-        let opened = tokio::time::timeout(CONNECT_TIMEOUT, opening).await;
+        let heard = stream.heard();
+        let opened = tokio::time::timeout(CONNECT_TIMEOUT, handshake(stream)).await;
         let (sender, mut connection) = opened.unwrap_or(Err(SendError::Timeout {
             waiting_for: "the API server's HTTP/2 settings",
             sent: false,
         }))?;
 
+        let pings = connection.ping_pong().expect("nobody has taken it before");
         let state = Arc::new(State::default());
-        state.update_limit(connection.current_max_send_streams());
+        state.update_limit(connection.max_concurrent_send_streams());
         let shared = Arc::clone(&state);
         let upstream = Arc::clone(&connector.name);
-        tokio::spawn(async move {
+        let driver = tokio::spawn(async move {
+            let mut waited = false;
             let ended = poll_fn(|context| {
+                // Woken by the first of several requests that are about to be made, it would run
+                // before the second: so it goes to the queue's end once, and writes all at once.
+                waited = !waited;
+                if waited {
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 let ended = Pin::new(&mut connection).poll(context);
-                shared.update_limit(connection.current_max_send_streams());
+                shared.update_limit(connection.max_concurrent_send_streams());
                 ended
             })
             .await;
             shared.closed.store(true, Ordering::Release);
             if let Err(error) = ended {
                 tracing::debug!(%upstream, %error, "upstream connection ended");
+            }
+        });
+        // A task of its own, as the one above runs at every request, and timers are not free.
+        let shared = Arc::clone(&state);
+        let upstream = Arc::clone(&connector.name);
+        tokio::spawn(async move {
+            if KEEP_ALIVE.is_silent(pings, &heard).await {
+                tracing::debug!(%upstream, "upstream connection given up: no answer to a PING");
+                shared.silent.store(true, Ordering::Release);
+                shared.closed.store(true, Ordering::Release);
+                driver.abort();
             }
         });
         Ok(Arc::new(Http2Connection { sender, state, idle_sweeps: AtomicU32::new(0) }))
@@ -115,7 +119,12 @@ impl Http2Connection {
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.state.closed.load(Ordering::Acquire) || self.sender.is_closed()
+        self.state.closed.load(Ordering::Acquire)
+    }
+
+    /// Whether it was given up because the server answered no PING.
+    pub(super) fn is_silent(&self) -> bool {
+        self.state.silent.load(Ordering::Acquire)
     }
 
     /// No more streams here: the server is leaving.
@@ -131,15 +140,29 @@ impl Http2Connection {
         }
         self.idle_sweeps.fetch_add(1, Ordering::Relaxed) + 1
     }
+
+    /// What `error`, of the connection or of a stream, means.
+    pub(super) fn explain(&self, error: h2::Error) -> ConnectionError {
+        match self.is_silent() {
+            true => ConnectionError::Silent,
+            false => ConnectionError::Http2(error),
+        }
+    }
 }
 
 impl Http2Lease {
-    pub(super) fn sender(&self) -> SendRequest<Outgoing> {
+    pub(super) fn sender(&self) -> SendRequest<Bytes> {
         self.0.sender.clone()
     }
 
     pub(super) fn connection(&self) -> &Arc<Http2Connection> {
         &self.0
+    }
+
+    /// The same stream counted once more, for a part of it that may outlast this one.
+    pub(super) fn again(&self) -> Http2Lease {
+        self.0.state.streams.fetch_add(1, Ordering::AcqRel);
+        Http2Lease(Arc::clone(&self.0))
     }
 }
 
@@ -155,28 +178,38 @@ impl State {
     }
 }
 
-/// Waits for the server's settings. There is nothing to be told by, so it is asked every
-/// millisecond; this happens once a connection, and takes about one round trip.
-async fn settings(
-    connection: &mut Connection<TokioIo<Stream>, Outgoing, TokioExecutor>,
-) -> Result<(), SendError> {
-    let mut tick = tokio::time::interval(Duration::from_millis(1));
-    let settled: hyper::Result<bool> = poll_fn(|context| {
-        if let Poll::Ready(ended) = Pin::new(&mut *connection).poll(context) {
+/// Returns when the server's settings have come.
+async fn handshake(
+    stream: Stream,
+) -> Result<(SendRequest<Bytes>, Connection<Stream, Bytes>), SendError> {
+    let failed = |error: h2::Error| SendError::NotProcessed { source: Arc::new(error.into()) };
+    let (sender, mut connection) = Builder::new()
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_max_send_streams(UNKNOWN_LIMIT)
+        .max_frame_size(MAX_FRAME)
+        .max_header_list_size(MAX_HEADER_LIST)
+        .max_send_buffer_size(SEND_BUFFER)
+        .enable_push(false)
+        .handshake(stream)
+        .await
+        .map_err(failed)?;
+    let settled = poll_fn(|context| {
+        if let Poll::Ready(ended) = Pin::new(&mut connection).poll(context) {
             return Poll::Ready(ended.map(|()| false));
         }
-        while connection.current_max_send_streams() == UNKNOWN_LIMIT {
-            ready!(tick.poll_tick(context));
+        match connection.max_concurrent_send_streams() {
+            UNKNOWN_LIMIT => Poll::Pending,
+            _ => Poll::Ready(Ok(true)),
         }
-        Poll::Ready(Ok(true))
     })
     .await;
     match settled {
-        Ok(true) => Ok(()),
+        Ok(true) => Ok((sender, connection)),
         Ok(false) => Err(SendError::Timeout {
             waiting_for: "the API server's HTTP/2 settings, and it closed the connection",
             sent: false,
         }),
-        Err(error) => Err(SendError::NotProcessed { source: Arc::new(error) }),
+        Err(error) => Err(failed(error)),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! [`Upstream`] is all that other rooms need. Below it, from the top: `forward` (a request, tried
 //! again where that is safe), `upgrade`, `pool`, `http2` and `http1` (one connection each),
-//! `connect` and `tls`.
+//! `connect` and `tls`. HTTP/2 is spoken with the `h2` crate itself, HTTP/1.1 with hyper.
 
 pub mod config;
 mod connect;
@@ -12,6 +12,9 @@ pub mod error;
 mod forward;
 mod http1;
 mod http2;
+mod http2_body;
+mod http2_keep_alive;
+mod http2_request;
 pub mod identity;
 mod in_cluster;
 mod kubeconfig;
@@ -26,7 +29,7 @@ mod upgrade;
 mod tests;
 
 pub use config::{UpstreamConfig, UpstreamFlags};
-pub use error::{ConfigError, SendError};
+pub use error::{ConfigError, ConnectionError, SendError};
 pub use forward::Upstream;
 pub use own_requests::OwnRequest;
 pub use response_body::UpstreamBody;

@@ -9,9 +9,8 @@ use tokio::sync::Mutex;
 
 use super::connect::{Connector, Purpose};
 use super::error::SendError;
-use super::http1::{self, Http1Idle};
+use super::http1::{self, Http1Idle, Http1Lease};
 use super::http2::{Http2Connection, Http2Lease};
-use super::response_body::Lease;
 
 /// Streams on the least used connection from which on another one is opened beforehand, ...
 const SPREAD_FROM: usize = 32;
@@ -20,6 +19,12 @@ static SPREAD_TO: LazyLock<usize> =
     LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from).min(4));
 /// Sweeps after which an unused connection is closed, if it is not the only one.
 const IDLE_SWEEPS: u32 = 3;
+
+/// What a request holds of its connection until its answer has ended.
+pub(super) enum Lease {
+    Http2(Http2Lease),
+    Http1(Http1Lease),
+}
 
 /// All pooled connections.
 pub(super) struct Pool {
@@ -55,7 +60,7 @@ impl Pool {
     pub(super) async fn lease(self: &Arc<Self>) -> Result<Lease, SendError> {
         match self.existing() {
             Some(lease) => Ok(lease),
-            // Boxed, since it is rare and large.
+            // Rare, and too large to be a part of every request's future.
             None => Box::pin(self.open()).await,
         }
     }
@@ -110,7 +115,7 @@ impl Pool {
             if stream.connection().streams() > SPREAD_FROM {
                 self.spread();
             }
-            return Some(Lease::Http2 { stream });
+            return Some(Lease::Http2(stream));
         }
         if self.speaks_http1.load(Ordering::Relaxed) {
             return self.http1.take().map(Lease::Http1);
@@ -176,6 +181,6 @@ impl Pool {
             let open = all.iter().filter(|c| !c.is_closed()).cloned();
             open.chain([Arc::clone(&connection)]).collect::<Vec<_>>()
         });
-        Ok(Lease::Http2 { stream })
+        Ok(Lease::Http2(stream))
     }
 }

@@ -13,7 +13,7 @@ use crate::body::{BodyError, RequestBody};
 
 /// How much of a streamed body is kept. Nearly all bodies that clients send are smaller; those
 /// that are not cannot be sent again.
-const KEPT: usize = 64 << 10;
+pub(super) const KEPT: usize = 64 << 10;
 
 /// Where the bodies of a request's attempts come from.
 pub(super) enum BodySource {

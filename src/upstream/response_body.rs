@@ -7,35 +7,37 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::error::ConnectionError;
 use super::http1::Http1Lease;
-use super::http2::Http2Lease;
+use super::http2_body::Http2Body;
 
 /// The body of an answer from the API server. Dropping it early resets the stream, or closes an
 /// HTTP/1.1 connection.
-pub struct UpstreamBody {
-    incoming: Incoming,
-    lease: Option<Lease>,
-}
+pub struct UpstreamBody(Kind);
 
-/// What a request holds of its connection until its answer has ended.
-pub(super) enum Lease {
-    Http2 { stream: Http2Lease },
-    Http1(Http1Lease),
+enum Kind {
+    Http1 { incoming: Incoming, lease: Option<Http1Lease> },
+    Http2(Http2Body),
 }
 
 impl UpstreamBody {
-    pub(super) fn new(incoming: Incoming, lease: Option<Lease>) -> UpstreamBody {
-        let mut body = UpstreamBody { incoming, lease };
-        if body.incoming.is_end_stream() {
-            body.release();
+    /// `lease`: a connection that takes a further request after this.
+    pub(super) fn http1(incoming: Incoming, lease: Option<Http1Lease>) -> UpstreamBody {
+        let mut lease = lease;
+        if incoming.is_end_stream() {
+            give_back(&mut lease);
         }
-        body
+        UpstreamBody(Kind::Http1 { incoming, lease })
     }
 
-    fn release(&mut self) {
-        if let Some(Lease::Http1(lease)) = self.lease.take() {
-            lease.give_back();
-        }
+    pub(super) fn http2(body: Http2Body) -> UpstreamBody {
+        UpstreamBody(Kind::Http2(body))
+    }
+}
+
+fn give_back(lease: &mut Option<Http1Lease>) {
+    if let Some(lease) = lease.take() {
+        lease.give_back();
     }
 }
 
@@ -47,27 +49,37 @@ impl std::fmt::Debug for UpstreamBody {
 
 impl Body for UpstreamBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = ConnectionError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let body = self.get_mut();
-        let frame = ready!(Pin::new(&mut body.incoming).poll_frame(context));
-        match &frame {
-            Some(Ok(_)) if !body.incoming.is_end_stream() => {}
-            Some(Ok(_)) | None => body.release(),
-            Some(Err(_)) => body.lease = None,
+    ) -> Poll<Option<Result<Frame<Bytes>, ConnectionError>>> {
+        match &mut self.get_mut().0 {
+            Kind::Http1 { incoming, lease } => {
+                let frame = ready!(Pin::new(&mut *incoming).poll_frame(context));
+                match &frame {
+                    Some(Ok(_)) if !incoming.is_end_stream() => {}
+                    Some(Ok(_)) | None => give_back(lease),
+                    Some(Err(_)) => *lease = None,
+                }
+                Poll::Ready(frame.map(|frame| frame.map_err(ConnectionError::Http1)))
+            }
+            Kind::Http2(body) => Pin::new(body).poll_frame(context),
         }
-        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        match &self.0 {
+            Kind::Http1 { incoming, .. } => incoming.is_end_stream(),
+            Kind::Http2(body) => body.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        match &self.0 {
+            Kind::Http1 { incoming, .. } => incoming.size_hint(),
+            Kind::Http2(body) => body.size_hint(),
+        }
     }
 }

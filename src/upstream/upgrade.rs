@@ -8,7 +8,7 @@ use hyper_util::rt::TokioIo;
 
 use super::connect::Purpose;
 use super::error::SendError;
-use super::forward::{Upstream, judge};
+use super::forward::{Upstream, judge_http1};
 use super::request_body::BodySource;
 use super::response_body::UpstreamBody;
 use crate::body::RequestBody;
@@ -39,7 +39,7 @@ impl Upstream {
         let (mut sender, connection) = Builder::new()
             .handshake(TokioIo::new(stream))
             .await
-            .map_err(|error| SendError::NotProcessed { source: Arc::new(error) })?;
+            .map_err(|error| SendError::NotProcessed { source: Arc::new(error.into()) })?;
         tokio::spawn(async move {
             if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(%error, "upstream connection for an upgrade ended");
@@ -52,11 +52,11 @@ impl Upstream {
             // The sender is dropped here, and with it the way to a second request.
             Ok(response) => {
                 body.settle();
-                Ok(response.map(|b| UpstreamBody::new(b, None)))
+                Ok(response.map(|b| UpstreamBody::http1(b, None)))
             }
             Err(mut error) => {
                 let unsent = error.take_message().is_some();
-                Err(judge(error.into_error(), unsent, &body))
+                Err(judge_http1(error.into_error(), unsent, &body))
             }
         }
     }

@@ -2,6 +2,7 @@
 
 mod http1;
 mod http2;
+mod http2_streams;
 mod own_requests;
 mod raw_http2;
 mod upgrades;
@@ -188,6 +189,17 @@ async fn eventually(condition: impl Fn() -> bool) {
 /// A client's body as the server's side of hyper gives it. Sends `frames`, then ends, or, without
 /// `complete`, breaks off.
 async fn clients_body(frames: &[&'static str], complete: bool) -> RequestBody {
+    let frames: Vec<Bytes> = frames.iter().map(|f| Bytes::from_static(f.as_bytes())).collect();
+    let end = if complete { Ok(()) } else { Err(()) };
+    let ended = std::future::ready(end);
+    paced_body(frames, ended).await
+}
+
+/// As [`clients_body`]; it ends as `ended` does, or goes on as long as that does.
+async fn paced_body(
+    frames: Vec<Bytes>,
+    ended: impl Future<Output = Result<(), ()>> + Send + 'static,
+) -> RequestBody {
     let (near, far) = tokio::io::duplex(1 << 20);
     let (give, take) = oneshot::channel();
     let give = Arc::new(std::sync::Mutex::new(Some(give)));
@@ -201,7 +213,6 @@ async fn clients_body(frames: &[&'static str], complete: bool) -> RequestBody {
             .serve_connection(TokioIo::new(far), service)
             .await;
     });
-    let frames: Vec<Bytes> = frames.iter().map(|f| Bytes::from_static(f.as_bytes())).collect();
     tokio::spawn(async move {
         use tokio::io::AsyncWriteExt;
         let mut near = near;
@@ -213,7 +224,7 @@ async fn clients_body(frames: &[&'static str], complete: bool) -> RequestBody {
             near.write_all(&frame).await.unwrap();
             near.write_all(b"\r\n").await.unwrap();
         }
-        if complete {
+        if ended.await.is_ok() {
             near.write_all(b"0\r\n\r\n").await.unwrap();
             std::future::pending::<()>().await;
         }

@@ -5,23 +5,23 @@ use tokio_rustls::server::TlsStream;
 
 use super::*;
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
+pub(super) const DATA: u8 = 0;
+pub(super) const HEADERS: u8 = 1;
+pub(super) const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
-const NO_ERROR: [u8; 4] = [0; 4];
+pub(super) const WINDOW_UPDATE: u8 = 8;
+pub(super) const END_STREAM: u8 = 1;
+pub(super) const END_HEADERS: u8 = 4;
+pub(super) const NO_ERROR: [u8; 4] = [0; 4];
 const REFUSED_STREAM: [u8; 4] = [0, 0, 0, 7];
 const INTERNAL_ERROR: [u8; 4] = [0, 0, 0, 2];
 
 /// The server's side of one connection, frame by frame.
-struct Raw(TlsStream<TcpStream>);
+pub(super) struct Raw(TlsStream<TcpStream>);
 
 impl Raw {
-    async fn accept(listener: &Listener) -> Raw {
+    pub(super) async fn accept(listener: &Listener) -> Raw {
         Raw::accept_with(listener, 100).await
     }
 
@@ -37,7 +37,7 @@ impl Raw {
         raw
     }
 
-    async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+    pub(super) async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
         let mut frame = (payload.len() as u32).to_be_bytes()[1..].to_vec();
         frame.extend([kind, flags]);
         frame.extend(stream.to_be_bytes());
@@ -46,27 +46,48 @@ impl Raw {
         self.0.flush().await.unwrap();
     }
 
+    /// The next frame: its kind, flags, stream and payload.
+    pub(super) async fn frame(&mut self) -> (u8, u8, u32, Vec<u8>) {
+        let mut head = [0; 9];
+        self.0.read_exact(&mut head).await.unwrap();
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        let mut payload = vec![0; length];
+        self.0.read_exact(&mut payload).await.unwrap();
+        (head[3], head[4], stream, payload)
+    }
+
     /// The next request: its stream and its body.
-    async fn request(&mut self) -> (u32, Vec<u8>) {
+    pub(super) async fn request(&mut self) -> (u32, Vec<u8>) {
         let mut body = Vec::new();
         loop {
-            let mut head = [0; 9];
-            self.0.read_exact(&mut head).await.unwrap();
-            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
-            let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-            let mut payload = vec![0; length];
-            self.0.read_exact(&mut payload).await.unwrap();
-            if head[3] == DATA {
+            let (kind, flags, stream, payload) = self.frame().await;
+            if kind == DATA {
                 body.extend(payload);
             }
-            if (head[3] == DATA || head[3] == HEADERS) && head[4] & END_STREAM != 0 {
+            if (kind == DATA || kind == HEADERS) && flags & END_STREAM != 0 {
                 return (stream, body);
             }
         }
     }
 
+    /// The stream of the next request, whose body may go on.
+    pub(super) async fn request_head(&mut self) -> u32 {
+        self.reach(HEADERS).await.0
+    }
+
+    /// Stream and payload of the next frame of a kind.
+    pub(super) async fn reach(&mut self, wanted: u8) -> (u32, Vec<u8>) {
+        loop {
+            let (kind, _, stream, payload) = self.frame().await;
+            if kind == wanted {
+                return (stream, payload);
+            }
+        }
+    }
+
     /// A 200 with `body`.
-    async fn answer(&mut self, stream: u32, body: &[u8]) {
+    pub(super) async fn answer(&mut self, stream: u32, body: &[u8]) {
         self.send(HEADERS, END_HEADERS, stream, &[0x88]).await;
         self.send(DATA, END_STREAM, stream, body).await;
     }
