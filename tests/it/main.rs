@@ -22,6 +22,7 @@ mod lifecycle;
 mod oidc;
 mod replay;
 mod replay_impersonation;
+mod rotation;
 mod seal;
 mod self_test;
 mod sinks;

@@ -14,6 +14,7 @@ pub mod http1;
 pub mod jwt;
 pub mod pki;
 pub mod proxy;
+pub mod tally;
 pub mod upstream;
 mod x509_v1;
 

@@ -169,6 +169,17 @@ impl Proxy {
         AuditLog::new(&self.log)
     }
 
+    /// The value of a series in `/metrics`, named with its labels.
+    ///
+    /// # Panics
+    /// When there is none of that name.
+    pub async fn metric(&self, name: &str) -> u64 {
+        let (_, text) = super::client::admin(self.admin, "/metrics").await.unwrap();
+        let line = text.lines().find(|line| line.split(' ').next() == Some(name));
+        let line = line.unwrap_or_else(|| panic!("no {name}"));
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    }
+
     /// Ends it by SIGTERM and waits until it is gone: from then on its log is complete.
     pub async fn stop(&mut self) -> ExitStatus {
         self.process.signal("TERM");
