@@ -19,6 +19,7 @@ mod impersonation;
 mod impersonation_legacy;
 mod kubectl;
 mod lifecycle;
+mod live;
 mod oidc;
 mod replay;
 mod replay_impersonation;

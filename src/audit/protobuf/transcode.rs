@@ -123,8 +123,11 @@ impl<'a> Writer<'a, '_> {
     pub(super) fn type_meta(&mut self, kind: &[u8], api_version: &[u8]) {
         self.out.extend_from_slice(b"\"kind\":");
         json::push_string(self.out, kind);
-        self.out.extend_from_slice(b",\"apiVersion\":");
-        json::push_string(self.out, api_version);
+        // That of `GET /api` has none.
+        if !api_version.is_empty() {
+            self.out.extend_from_slice(b",\"apiVersion\":");
+            json::push_string(self.out, api_version);
+        }
     }
 
     pub(super) fn object(

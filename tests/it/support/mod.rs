@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 pub mod access;
 pub mod audit_log;
 pub mod client;
+pub mod cluster;
 pub mod compare;
 pub mod corpus;
 pub mod http1;
