@@ -35,3 +35,4 @@ mod upgrade;
 mod upstream_keys;
 mod watches;
 mod webhook;
+mod webhook_outages;

@@ -14,7 +14,7 @@ use crate::support::proxy::{Builder, Proxy};
 use crate::support::upstream::{FakeUpstream, Protocols, json};
 use crate::support::{TempDir, audit_log, corpus, http1, wait_for};
 
-const SPOOL: &str = "kube_audit_proxy_webhook_spool_bytes{sink=\"webhook\"}";
+pub const SPOOL: &str = "kube_audit_proxy_webhook_spool_bytes{sink=\"webhook\"}";
 
 /// What the receiver has taken.
 pub type Taken = Arc<Mutex<Vec<Value>>>;
@@ -33,7 +33,7 @@ async fn list(request: Request<Incoming>) -> Option<Value> {
 }
 
 /// Where a receiver is, for `--audit-webhook-config-file`.
-fn kubeconfig(dir: &TempDir, receiver: SocketAddr) -> String {
+pub fn kubeconfig(dir: &TempDir, receiver: SocketAddr) -> String {
     let text = receiver_of(receiver);
     format!("--audit-webhook-config-file={}", dir.write("webhook.conf", &text).display())
 }
@@ -80,7 +80,7 @@ async fn get(proxy: &Proxy, id: &str) -> u16 {
 }
 
 /// How often each of the requests `prefix-0`… has arrived, both events of it.
-fn arrived(taken: &Taken, prefix: &str, count: usize) -> Vec<usize> {
+pub fn arrived(taken: &Taken, prefix: &str, count: usize) -> Vec<usize> {
     let mut seen = vec![0; count];
     for list in taken.lock().unwrap().iter() {
         for item in list["items"].as_array().unwrap() {
