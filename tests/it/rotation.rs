@@ -20,11 +20,11 @@ use crate::support::upstream::{FakeUpstream, Protocols, json};
 /// Requests in flight at a time.
 const STREAMS: usize = 64;
 /// What makes a line long enough for many files of 1 MB, in bytes.
-const PADDING: usize = 2_500;
+const PADDING: usize = 3_500;
 
-/// 12,000, or as many as `ROTATION_EVENTS` says.
+/// 8,000, or as many as `ROTATION_EVENTS` says.
 fn events() -> usize {
-    std::env::var("ROTATION_EVENTS").map_or(12_000, |text| text.parse().unwrap())
+    std::env::var("ROTATION_EVENTS").map_or(8_000, |text| text.parse().unwrap())
 }
 
 /// Sends so many requests with the IDs `load-NUMBER`, over a few connections.
