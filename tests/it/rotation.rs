@@ -20,7 +20,7 @@ use crate::support::upstream::{FakeUpstream, Protocols, json};
 /// Requests in flight at a time.
 const STREAMS: usize = 64;
 /// What makes a line long enough for many files of 1 MB, in bytes.
-const PADDING: usize = 3_500;
+const PADDING: usize = 2_500;
 
 /// 8,000, or as many as `ROTATION_EVENTS` says.
 fn events() -> usize {
