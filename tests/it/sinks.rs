@@ -13,7 +13,7 @@ use crate::support::audit_log::{AuditLog, Event};
 use crate::support::proxy::{Builder, Proxy};
 use crate::support::upstream::{FakeUpstream, Protocols, json};
 use crate::support::{TempDir, audit_log, client, http1, wait_for};
-use crate::webhook::{Taken, metric, receiver_of, taker};
+use crate::webhook::{Taken, receiver_of, taker};
 
 const METADATA: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Metadata}]\n";
 /// Nothing at the begin of a request tells whether it can be written.
@@ -68,7 +68,7 @@ fn items(taken: &Taken, id: &str) -> Vec<Value> {
 
 async fn metric_is(proxy: &Proxy, name: &str, wanted: impl Fn(u64) -> bool) {
     let started = Instant::now();
-    while !wanted(metric(proxy, name).await) {
+    while !wanted(proxy.metric(name).await) {
         assert!(started.elapsed() < Duration::from_secs(20), "{name} is not as awaited");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -113,12 +113,12 @@ rules:
     send(&proxy, "PUT", "/api/v1/namespaces/a/configmaps/c", "map", map).await;
     send(&proxy, "GET", "/api/v1/pods", "pods", "").await;
     send(&proxy, "GET", "/version", "version", "").await;
-    assert_eq!(metric(&proxy, "apiserver_audit_event_total").await, 8);
-    assert_eq!(metric(&proxy, "apiserver_audit_level_total{level=\"RequestResponse\"}").await, 3);
-    assert_eq!(metric(&proxy, "apiserver_audit_level_total{level=\"Metadata\"}").await, 1);
+    assert_eq!(proxy.metric("apiserver_audit_event_total").await, 8);
+    assert_eq!(proxy.metric("apiserver_audit_level_total{level=\"RequestResponse\"}").await, 3);
+    assert_eq!(proxy.metric("apiserver_audit_level_total{level=\"Metadata\"}").await, 1);
     for (sink, events) in [("full", 3), ("meta", 8), ("text", 8), ("siem", 4)] {
         let name = format!("kube_audit_proxy_sink_events_total{{sink=\"{sink}\"}}");
-        assert_eq!(metric(&proxy, &name).await, events, "{sink}");
+        assert_eq!(proxy.metric(&name).await, events, "{sink}");
     }
     let (_, ready) = client::admin(proxy.admin, "/readyz?verbose").await.unwrap();
     for sink in ["full", "meta", "text", "siem"] {
@@ -215,7 +215,7 @@ async fn a_pipe_that_nobody_reads_and_a_receiver_that_hangs_delay_nothing() {
     let grown = proxy.process.resident().saturating_sub(before);
     assert!(grown < 8 << 20, "grown by {grown} bytes while 4 MB of events were lost");
     assert_eq!(
-        metric(&proxy, "kube_audit_proxy_sink_errors_total{sink=\"log\",plugin=\"log\"}").await,
+        proxy.metric("kube_audit_proxy_sink_errors_total{sink=\"log\",plugin=\"log\"}").await,
         0
     );
     assert_eq!(audit_log::lines(&proxy.dir.path("audit.log")).len(), 4 * REQUESTS);
@@ -241,15 +241,15 @@ async fn each_policy_is_reloaded_by_itself() {
     proxy.dir.write("two.yaml", LATE);
     metric_is(&proxy, &of("policy_generation", "two"), |generation| generation == 2).await;
     assert_eq!(seen("after").await, [2, 1]);
-    assert_eq!(metric(&proxy, &of("policy_generation", "one")).await, 1);
+    assert_eq!(proxy.metric(&of("policy_generation", "one")).await, 1);
 
     proxy.dir.write("two.yaml", "rules: [");
     metric_is(&proxy, &of("policy_reload_failures_total", "two"), |failures| failures > 0).await;
     proxy.dir.write("one.yaml", &METADATA.replace("Metadata", "None"));
     metric_is(&proxy, &of("policy_generation", "one"), |generation| generation == 2).await;
     assert_eq!(seen("last good").await, [0, 1]);
-    assert_eq!(metric(&proxy, &of("policy_generation", "two")).await, 2);
-    assert_eq!(metric(&proxy, &of("policy_reload_failures_total", "one")).await, 0);
+    assert_eq!(proxy.metric(&of("policy_generation", "two")).await, 2);
+    assert_eq!(proxy.metric(&of("policy_reload_failures_total", "one")).await, 0);
 }
 
 #[tokio::test]
@@ -272,7 +272,7 @@ async fn a_strict_sink_that_fails_refuses_while_others_carry_on() {
         // Without `RequestReceived` the first one tells; and /dev/full may be tried now and then.
         let seen = upstream.take_seen().len();
         assert!((forwarded..=forwarded * 2).contains(&seen), "{seen} forwarded");
-        let rejected = metric(&proxy, "apiserver_audit_requests_rejected_total").await;
+        let rejected = proxy.metric("apiserver_audit_requests_rejected_total").await;
         assert_eq!(rejected as usize + seen, 5);
         let mut log = AuditLog::new(&proxy.dir.path("audit.log"));
         let received: Vec<usize> =
@@ -331,8 +331,8 @@ async fn a_strict_webhook_that_is_down_lets_nothing_pass_until_it_is_back() {
         assert_eq!(get(&proxy, &format!("refused-{number}")).await, Some(500));
     }
     assert_eq!(upstream.seen().len(), forwarded);
-    assert_eq!(metric(&proxy, "apiserver_audit_requests_rejected_total").await, 10);
-    assert_eq!(metric(&proxy, "kube_audit_proxy_webhook_failing{sink=\"siem\"}").await, 1);
+    assert_eq!(proxy.metric("apiserver_audit_requests_rejected_total").await, 10);
+    assert_eq!(proxy.metric("kube_audit_proxy_webhook_failing{sink=\"siem\"}").await, 1);
     let (code, ready) = client::admin(proxy.admin, "/readyz").await.unwrap();
     assert_eq!(code, 500);
     let expected = "audit-siem failed: the webhook does not take events: it answered 503";
@@ -370,7 +370,7 @@ async fn while_a_strict_webhook_is_in_doubt_requests_wait_and_are_not_forwarded(
     assert_eq!(upstream.seen().len(), 1, "the second waits before it is forwarded");
     receiver.down.store(false, Ordering::Relaxed);
     assert_eq!((first.await.unwrap(), second.await.unwrap()), (Some(200), Some(200)));
-    assert_eq!(metric(&proxy, "apiserver_audit_requests_rejected_total").await, 0);
+    assert_eq!(proxy.metric("apiserver_audit_requests_rejected_total").await, 0);
     for id in ["first", "second"] {
         assert_eq!(items(&receiver.taken, id).len(), 1, "{id}");
     }

@@ -12,9 +12,9 @@ use serde_json::Value;
 
 use crate::support::proxy::{Builder, Proxy};
 use crate::support::upstream::{FakeUpstream, Protocols, json};
-use crate::support::{TempDir, audit_log, client, corpus, http1, wait_for};
+use crate::support::{TempDir, audit_log, corpus, http1, wait_for};
 
-const SPOOL: &str = "kube_audit_proxy_webhook_spool_bytes{sink=\"webhook\"}";
+pub const SPOOL: &str = "kube_audit_proxy_webhook_spool_bytes{sink=\"webhook\"}";
 
 /// What the receiver has taken.
 pub type Taken = Arc<Mutex<Vec<Value>>>;
@@ -33,7 +33,7 @@ async fn list(request: Request<Incoming>) -> Option<Value> {
 }
 
 /// Where a receiver is, for `--audit-webhook-config-file`.
-fn kubeconfig(dir: &TempDir, receiver: SocketAddr) -> String {
+pub fn kubeconfig(dir: &TempDir, receiver: SocketAddr) -> String {
     let text = receiver_of(receiver);
     format!("--audit-webhook-config-file={}", dir.write("webhook.conf", &text).display())
 }
@@ -80,7 +80,7 @@ async fn get(proxy: &Proxy, id: &str) -> u16 {
 }
 
 /// How often each of the requests `prefix-0`… has arrived, both events of it.
-fn arrived(taken: &Taken, prefix: &str, count: usize) -> Vec<usize> {
+pub fn arrived(taken: &Taken, prefix: &str, count: usize) -> Vec<usize> {
     let mut seen = vec![0; count];
     for list in taken.lock().unwrap().iter() {
         for item in list["items"].as_array().unwrap() {
@@ -90,12 +90,6 @@ fn arrived(taken: &Taken, prefix: &str, count: usize) -> Vec<usize> {
         }
     }
     seen
-}
-
-pub async fn metric(proxy: &Proxy, name: &str) -> u64 {
-    let (_, text) = client::admin(proxy.admin, "/metrics").await.unwrap();
-    let line = text.lines().find(|line| line.split(' ').next() == Some(name));
-    line.unwrap_or_else(|| panic!("no {name}")).rsplit(' ').next().unwrap().parse().unwrap()
 }
 
 #[tokio::test]
@@ -111,7 +105,7 @@ async fn lists_are_kube_apiservers_and_the_log_has_the_same_events() {
         for number in 0..3 {
             assert_eq!(get(&proxy, &format!("list-{number}")).await, 200);
         }
-        assert_eq!(metric(&proxy, "apiserver_audit_event_total").await, 6);
+        assert_eq!(proxy.metric("apiserver_audit_event_total").await, 6);
         assert!(proxy.stop().await.success(), "what waits is sent at the end");
         let seen = receiver.seen();
         assert_eq!(seen.len(), 1, "one batch");
@@ -184,7 +178,7 @@ async fn what_a_receiver_never_takes_is_lost_and_counted() {
         .await;
     assert_eq!(get(&proxy, "lost").await, 200);
     let started = std::time::Instant::now();
-    while metric(&proxy, "apiserver_audit_error_total{plugin=\"webhook\"}").await < 2 {
+    while proxy.metric("apiserver_audit_error_total{plugin=\"webhook\"}").await < 2 {
         assert!(started.elapsed().as_secs() < 20);
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
@@ -202,7 +196,7 @@ async fn a_strict_webhook_refuses_what_it_cannot_send() {
     let proxy = builder.start().await;
     assert_eq!(get(&proxy, "refused").await, 500);
     assert!(upstream.seen().is_empty());
-    assert_eq!(metric(&proxy, "apiserver_audit_requests_rejected_total").await, 1);
+    assert_eq!(proxy.metric("apiserver_audit_requests_rejected_total").await, 1);
     // The log has taken the event before; it is not the one that refuses.
     assert_eq!(proxy.audit_log().of("refused").len(), 1);
 }
@@ -240,7 +234,7 @@ async fn a_spool_loses_nothing_though_receiver_and_proxy_are_down() {
         assert_eq!(get(&killed, &format!("spool-{number}")).await, 200);
     }
     wait_for("all are in the spool", || (events() == 2 * EACH).then_some(())).await;
-    assert!(metric(&killed, SPOOL).await > 0);
+    assert!(killed.metric(SPOOL).await > 0);
     killed.process.signal("KILL");
     killed.process.wait().await;
     let mut ended = start().await;
@@ -257,7 +251,7 @@ async fn a_spool_loses_nothing_though_receiver_and_proxy_are_down() {
     assert!(arrived.iter().all(|&count| count == 2), "{arrived:?}");
     // The last batch is forgotten just after its file.
     let started = std::time::Instant::now();
-    while metric(&proxy, SPOOL).await > 0 {
+    while proxy.metric(SPOOL).await > 0 {
         assert!(started.elapsed().as_secs() < 20);
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
@@ -291,11 +285,11 @@ async fn a_spool_that_is_full_loses_the_newest_counts_them_and_delays_nobody() {
         assert_eq!(answer.head.status, 200);
     }
     let started = std::time::Instant::now();
-    while metric(&proxy, "apiserver_audit_error_total{plugin=\"webhook\"}").await == 0 {
+    while proxy.metric("apiserver_audit_error_total{plugin=\"webhook\"}").await == 0 {
         assert!(started.elapsed().as_secs() < 20);
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
-    let kept = metric(&proxy, SPOOL).await;
+    let kept = proxy.metric(SPOOL).await;
     assert!((800_000..=1 << 20).contains(&kept), "{kept}");
     assert!(proxy.stop().await.success());
     let lost = proxy.process.stderr();

@@ -48,6 +48,12 @@ fn fields_are_in_struct_order_and_map_keys_sorted() {
 }
 
 #[test]
+fn an_api_version_that_is_empty_is_no_member() {
+    let (json, _) = json_of(&envelope("", "APIVersions", &bytes_field(1, b"v1")), 1 << 20);
+    assert!(json.starts_with(r#"{"kind":"APIVersions","versions":["v1"]"#), "{json}");
+}
+
+#[test]
 fn lists_have_items_even_if_none() {
     let (json, _) = json_of(&envelope("v1", "PodList", b""), 1 << 20);
     assert_eq!(json, r#"{"kind":"PodList","apiVersion":"v1","metadata":{},"items":[]}"#);

@@ -44,6 +44,29 @@ fn a_chain_goes_on_over_rotations_and_restarts() {
 }
 
 #[test]
+fn files_that_somebody_compressed_by_zstd_are_read_too() {
+    let folder = TestFolder::new();
+    let mut log = SealedLog::open(&folder);
+    log.write(150);
+    log.stop();
+    let oldest = with_ending(folder.path(), ".log").remove(0);
+    let zstd = |bytes: &[u8]| {
+        let compressed = zstd::stream::encode_all(bytes, 0).unwrap();
+        fs::write(oldest.with_extension("log.zst"), compressed).unwrap();
+    };
+    let mut bytes = fs::read(&oldest).unwrap();
+    fs::remove_file(&oldest).unwrap();
+    zstd(&bytes);
+    let report = check(folder.path(), &[]);
+    intact(&report, 150);
+    assert!(report.warnings.is_empty(), "{}", warnings(&report));
+    // What was in it counts, not that it is there.
+    bytes[5] ^= 1;
+    zstd(&bytes);
+    assert!(!check(folder.path(), &[]).is_intact());
+}
+
+#[test]
 fn files_that_retention_has_deleted_are_no_tampering() {
     let folder = TestFolder::new();
     let mut log = SealedLog::open(&folder);

@@ -18,7 +18,7 @@ pub fn pki(name: &str) -> PathBuf {
 }
 
 /// One request, what kube-apiserver answered, and the lines it logged.
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 pub struct Exchange {
     pub name: String,
     pub user: Option<String>,

@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 pub mod access;
 pub mod audit_log;
 pub mod client;
+pub mod cluster;
 pub mod compare;
 pub mod corpus;
 pub mod http1;
 pub mod jwt;
 pub mod pki;
 pub mod proxy;
+pub mod tally;
 pub mod upstream;
 mod x509_v1;
 

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -169,6 +169,17 @@ impl Proxy {
         AuditLog::new(&self.log)
     }
 
+    /// The value of a series in `/metrics`, named with its labels.
+    ///
+    /// # Panics
+    /// When there is none of that name.
+    pub async fn metric(&self, name: &str) -> u64 {
+        let (_, text) = super::client::admin(self.admin, "/metrics").await.unwrap();
+        let line = text.lines().find(|line| line.split(' ').next() == Some(name));
+        let line = line.unwrap_or_else(|| panic!("no {name}"));
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    }
+
     /// Ends it by SIGTERM and waits until it is gone: from then on its log is complete.
     pub async fn stop(&mut self) -> ExitStatus {
         self.process.signal("TERM");
@@ -249,10 +260,7 @@ impl Process {
 
     /// The resident memory in bytes.
     pub fn resident(&self) -> u64 {
-        let path = format!("/proc/{}/status", self.id());
-        let status = std::fs::read_to_string(Path::new(&path)).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap() * 1024
+        resident(self.id())
     }
 
     async fn address(&mut self, prefix: &str) -> SocketAddr {
@@ -269,6 +277,13 @@ impl Process {
         })
         .await
     }
+}
+
+/// The resident memory of a process in bytes.
+pub fn resident(id: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap() * 1024
 }
 
 impl Drop for Process {

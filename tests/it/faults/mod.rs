@@ -1,0 +1,218 @@
+//! What breaks under a log: its disk, its rights, its folder, the reader behind it; and that it heals
+//! without a restart. Each is tried in each mode, and each test prints a line for what it counted.
+//!
+//! A clock that is set back is `a_clock_that_is_set_back_does_not_change_the_order` of
+//! `sink::rotate`.
+
+mod disk;
+mod moved;
+mod slow;
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::http1;
+use crate::support::proxy::{Builder, Proxy};
+use crate::support::tally::Tally;
+use crate::support::upstream::{FakeUpstream, Protocols, json};
+use crate::support::{DEADLINE, client, wait_for};
+
+/// So many requests come before, while, and after something is broken.
+const EACH: usize = 20;
+const LOST: &str = "apiserver_audit_error_total{plugin=\"log\"}";
+const REJECTED: &str = "apiserver_audit_requests_rejected_total";
+const FAILING: &str = "kube_audit_proxy_log_failing{sink=\"log\"}";
+
+/// Does the same in each mode of a log, side by side.
+async fn in_each_mode(test: impl AsyncFn(&'static str)) {
+    tokio::join!(test("batch"), test("blocking"), test("blocking-strict"));
+}
+
+async fn upstream() -> FakeUpstream {
+    FakeUpstream::start(Protocols::Http2, |_| async { json(200, "{\"items\":[]}") }).await
+}
+
+/// The status of a GET; None where the answer broke off.
+async fn get(proxy: &Proxy, id: &str) -> Option<u16> {
+    let line = format!("Audit-ID: {id}");
+    let answer = http1::get(proxy.addr, Some("alice"), "/api/v1/pods", &[&line]).await;
+    answer.ok().map(|answer| answer.head.status)
+}
+
+/// A proxy whose log is about to break.
+struct Scene {
+    upstream: FakeUpstream,
+    proxy: Proxy,
+    mode: &'static str,
+    log: PathBuf,
+    /// The log as it was at the start: it can be read whatever becomes of its name.
+    first: File,
+    requests: usize,
+    /// Those that were answered in full, with 200.
+    passed: Vec<String>,
+    refused: usize,
+}
+
+impl Scene {
+    /// Some requests have been recorded.
+    async fn start(log: &Path, mode: &'static str, flags: &[&str]) -> Scene {
+        let upstream = upstream().await;
+        let mut builder = Builder::new(upstream.addr)
+            .flag(&format!("--audit-log-path={}", log.display()))
+            .flag(&format!("--audit-log-mode={mode}"));
+        for flag in flags {
+            builder = builder.flag(flag);
+        }
+        let proxy = builder.start().await;
+        let (log, first) = (log.to_owned(), File::open(log).unwrap());
+        let (passed, refused) = (Vec::new(), 0);
+        let mut scene = Scene { upstream, proxy, mode, log, first, requests: 0, passed, refused };
+        scene.send("before", EACH).await;
+        assert_eq!(scene.passed.len(), EACH, "{mode}");
+        wait_for("what is in the batch", || {
+            (events_in(&scene.first).len() == 2 * EACH).then_some(())
+        })
+        .await;
+        scene
+    }
+
+    fn is_strict(&self) -> bool {
+        self.mode == "blocking-strict"
+    }
+
+    /// So many requests, with the IDs `name-NUMBER`.
+    async fn send(&mut self, name: &str, count: usize) {
+        for number in 0..count {
+            let id = format!("{name}-{number}");
+            self.requests += 1;
+            match get(&self.proxy, &id).await {
+                Some(200) => self.passed.push(id),
+                Some(500) | None => self.refused += 1,
+                other => panic!("{id}: {other:?}"),
+            }
+        }
+    }
+
+    async fn readyz(&self) -> (u16, String) {
+        client::admin(self.proxy.admin, "/readyz").await.unwrap()
+    }
+
+    /// Sends requests until it is known that the log fails, and that this is the reason. From then on
+    /// a strict proxy refuses all, and others pass all.
+    async fn fails_for(&mut self, reason: &str) {
+        let started = Instant::now();
+        let mut number = 0;
+        let text = loop {
+            self.send(&format!("noticed-{number}"), 1).await;
+            number += 1;
+            let (code, text) = self.readyz().await;
+            if code == 500 {
+                break text;
+            }
+            assert!(started.elapsed() < DEADLINE, "{}: is not noticed", self.mode);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        assert!(text.contains("audit-log failed: ") && text.contains(reason), "{text}");
+        assert_eq!(self.proxy.metric(FAILING).await, 1);
+        let (passed, refused) = (self.passed.len(), self.refused);
+        let (seen, rejected) = (self.upstream.seen().len(), self.proxy.metric(REJECTED).await);
+        self.send("meanwhile", EACH).await;
+        // More than one look at the disk has been taken by then.
+        tokio::time::sleep(Duration::from_millis(1_200)).await;
+        assert_eq!(self.readyz().await.0, 500, "{}: it stays so", self.mode);
+        self.send("later", EACH).await;
+        if self.is_strict() {
+            assert_eq!(self.passed.len(), passed, "a strict proxy refuses");
+            assert_eq!(self.upstream.seen().len(), seen, "and forwards nothing");
+            let now = self.proxy.metric(REJECTED).await;
+            assert_eq!(now, rejected + 2 * EACH as u64);
+        } else {
+            assert_eq!(self.refused, refused, "{} delays and refuses nothing", self.mode);
+            assert!(self.proxy.metric(LOST).await > 0, "{}: losses are counted", self.mode);
+        }
+        let said = self.proxy.process.stderr();
+        assert!(said.contains("Error in audit plugin 'log' affecting "), "{said}");
+        assert!(said.contains(reason), "{said}");
+    }
+
+    /// Waits until it is known that the log can be written again: no request has to tell.
+    async fn heals(&mut self) {
+        let started = Instant::now();
+        while self.readyz().await != (200, "ok".into()) {
+            assert!(started.elapsed() < DEADLINE, "{}: does not heal", self.mode);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(self.proxy.metric(FAILING).await, 0);
+        let said = self.proxy.process.stderr();
+        assert!(said.contains("is written again"), "{said}");
+        let refused = self.refused;
+        self.send("after", EACH).await;
+        assert_eq!(self.refused, refused, "{}: all is well again", self.mode);
+    }
+
+    /// All is well although something was done to the log: no request is refused, no event lost.
+    async fn does_not_care(&mut self) {
+        let refused = self.refused;
+        self.send("meanwhile", EACH).await;
+        // By then it has been noticed.
+        tokio::time::sleep(Duration::from_millis(1_200)).await;
+        assert_eq!(self.readyz().await, (200, "ok".into()), "{}", self.mode);
+        self.send("after", EACH).await;
+        assert_eq!(self.refused, refused, "{}", self.mode);
+    }
+
+    /// Ends it, and reckons up: each event is in one of the files, or was counted as lost. `others`:
+    /// files that have been the log, besides the first and the one that is it now.
+    async fn ends(mut self, what: &str, others: &[PathBuf]) -> Proxy {
+        let handed = self.proxy.metric("apiserver_audit_event_total").await as usize;
+        let mode = self.mode;
+        assert!(self.proxy.stop().await.success());
+        let mut found: HashSet<_> = events_in(&self.first).into_iter().collect();
+        for path in others.iter().chain([&self.log]) {
+            found.extend(events_in(&File::open(path).unwrap()));
+        }
+        let is_there = |id: &str, stage: &str| found.contains(&(id.to_owned(), stage.to_owned()));
+        let whole = |id: &str| is_there(id, "RequestReceived") && is_there(id, "ResponseComplete");
+        if self.is_strict() {
+            self.passed.iter().for_each(|id| assert!(whole(id), "{what}: {id} passed"));
+        }
+        let after = (0..EACH).map(|number| format!("after-{number}"));
+        after.for_each(|id| assert!(whole(&id), "{what}, {mode}: {id}"));
+        let (requests, refused) = (self.requests, self.refused);
+        let (events, lost) = (found.len(), handed - found.len());
+        Tally { requests, events, refused, lost }.print(&format!("{what}, {mode}"));
+        let said = self.proxy.process.stderr();
+        assert_eq!(lost, told_lost(&said), "{what}, {mode}: what is not there was told to be lost");
+        self.proxy
+    }
+}
+
+/// How many events the proxy's own log says are lost.
+fn told_lost(said: &str) -> usize {
+    let counts = said.lines().filter_map(|line| {
+        let (_, rest) = line.split_once("Error in audit plugin 'log' affecting ")?;
+        rest.split(' ').next()?.parse::<usize>().ok()
+    });
+    counts.sum()
+}
+
+/// ID and stage of each event in the file, every one once, and no line anything else.
+fn events_in(mut file: &File) -> Vec<(String, String)> {
+    let mut text = String::new();
+    file.seek(SeekFrom::Start(0)).unwrap();
+    file.read_to_string(&mut text).unwrap();
+    let event = |line: &str| {
+        let value: Value = serde_json::from_str(line)
+            .unwrap_or_else(|error| panic!("a line is no event ({error}):\n{line}"));
+        (value["auditID"].as_str().unwrap().to_owned(), value["stage"].as_str().unwrap().to_owned())
+    };
+    let events: Vec<_> = text.lines().map(event).collect();
+    let distinct: HashSet<_> = events.iter().collect();
+    assert_eq!(distinct.len(), events.len(), "an event is there twice");
+    events
+}
