@@ -261,7 +261,10 @@ impl Queue {
         if waiting.closed {
             return Err(line);
         }
-        waiting.take(usize::MAX, group);
+        if !waiting.group.lines.is_empty() {
+            waiting.take(usize::MAX, group);
+            self.metrics.sink_queue.set(0);
+        }
         drop(waiting);
         group.lines.push_back(line);
         Ok(())
@@ -311,5 +314,25 @@ impl Waiting {
             let acks = count.min(self.group.acks.len());
             group.acks.extend(self.group.acks.drain(..acks));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_is_written_at_once_goes_behind_those_that_wait() {
+        let metrics = Arc::new(SinkMetrics::default());
+        let queue = Queue::new(None, true, metrics.clone());
+        assert!(matches!(queue.push(b"first\n".to_vec().into()), Pushed::Queued(_)));
+        assert_eq!(metrics.sink_queue.value(), 1);
+        let mut group = Group::default();
+        queue.take_with(b"second\n".to_vec().into(), &mut group).unwrap();
+        let lines: Vec<&[u8]> = group.lines.iter().map(|line| &**line).collect();
+        assert_eq!((lines, group.acks.len()), (vec![&b"first\n"[..], b"second\n"], 1));
+        assert_eq!(metrics.sink_queue.value(), 0, "nothing waits any more");
+        queue.close();
+        assert!(queue.take_with(b"third\n".to_vec().into(), &mut Group::default()).is_err());
     }
 }
