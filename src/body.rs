@@ -1,11 +1,13 @@
 //! The bodies that pass through the proxy.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+
+use crate::http2::ReceiveBody;
 
 /// Errors of bodies in transit; what they are matters only to the log.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -17,10 +19,69 @@ pub enum RequestBody {
     /// The client's body, streamed, and looked at in passing if `tap` is there.
     Client {
         /// The client's body.
-        body: Incoming,
+        body: ClientBody,
         /// Sees each data frame, and the end.
         tap: Option<Box<dyn Tap>>,
     },
+}
+
+/// The body of a client's request.
+pub struct ClientBody(Source);
+
+enum Source {
+    Http1(Incoming),
+    Http2(ReceiveBody),
+}
+
+impl ClientBody {
+    /// Of a request that hyper has read.
+    pub fn http1(body: Incoming) -> ClientBody {
+        ClientBody(Source::Http1(body))
+    }
+
+    /// Of an HTTP/2 stream.
+    pub(crate) fn http2(body: ReceiveBody) -> ClientBody {
+        ClientBody(Source::Http2(body))
+    }
+}
+
+impl Body for ClientBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.get_mut().0 {
+            Source::Http1(body) => {
+                let frame = ready!(Pin::new(body).poll_frame(context));
+                Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+            }
+            Source::Http2(body) => {
+                Poll::Ready(match ready!(Pin::new(body).poll_frame(context)) {
+                    // The client needs the answer only, and no more of its own body
+                    // (RFC 9113, 8.1).
+                    Some(Err(error)) if error.reason() == Some(h2::Reason::NO_ERROR) => None,
+                    frame => frame.map(|frame| frame.map_err(Into::into)),
+                })
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Source::Http1(body) => body.is_end_stream(),
+            Source::Http2(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Source::Http1(body) => body.size_hint(),
+            Source::Http2(body) => body.size_hint(),
+        }
+    }
 }
 
 /// Looks at a body while it passes. Must never delay or change it.
@@ -61,7 +122,7 @@ impl Body for RequestBody {
         match self.get_mut() {
             RequestBody::Known(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
             RequestBody::Client { body, tap } => {
-                let mut frame = std::task::ready!(Pin::new(&mut *body).poll_frame(context));
+                let mut frame = ready!(Pin::new(&mut *body).poll_frame(context));
                 // A trailer is a header that nobody has looked at; Kubernetes has none in requests.
                 if matches!(&frame, Some(Ok(frame)) if frame.is_trailers()) {
                     frame = None;
@@ -84,7 +145,7 @@ impl Body for RequestBody {
                     }
                     Some(Err(_)) => *tap = None,
                 }
-                Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+                Poll::Ready(frame)
             }
         }
     }

@@ -32,6 +32,7 @@ pub mod config;
 pub mod demo;
 pub mod document;
 pub mod file_watch;
+mod http2;
 pub mod impersonation;
 pub mod metrics;
 pub mod pipeline;

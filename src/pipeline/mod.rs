@@ -17,7 +17,6 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body;
-use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -34,7 +33,7 @@ use crate::audit::record::{Record, Recorder, RequestFacts};
 use crate::audit::response::wants_pretty;
 use crate::audit::timestamp::Timestamp;
 use crate::authn::{self, Authenticated, AuthenticationError, Authenticator, ClientCertificates};
-use crate::body::RequestBody;
+use crate::body::{ClientBody, RequestBody};
 use crate::impersonation::{self, RequestAttributes, Reviewer, Rules, Wanted, WantedError};
 use crate::request::accept;
 use crate::request::headers::{self, AUDIT_ID};
@@ -119,7 +118,7 @@ impl Connection {
 pub async fn handle(
     proxy: Arc<Proxy>,
     connection: Arc<Connection>,
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
 ) -> Response<ResponseBody> {
     // The record, which lives inside, has written its `Panic` event when a panic arrives here.
     match AssertUnwindSafe(answer(&proxy, &connection, request)).catch_unwind().await {
@@ -134,7 +133,7 @@ pub async fn handle(
 async fn answer(
     proxy: &Proxy,
     connection: &Connection,
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
 ) -> Response<ResponseBody> {
     let received = Timestamp::now();
     let (mut parts, body) = request.into_parts();
@@ -231,7 +230,7 @@ async fn forward(
     proxy: &Proxy,
     connection: &Connection,
     parts: Parts,
-    body: Incoming,
+    body: ClientBody,
     mut record: Box<Record>,
     caller: Authenticated,
     upgrade: Option<upgrade::Asked>,
@@ -286,7 +285,7 @@ async fn outgoing(
     proxy: &Proxy,
     connection: &Connection,
     parts: Parts,
-    body: Incoming,
+    body: ClientBody,
     record: &mut Record,
     caller: &Authenticated,
 ) -> Result<Request<RequestBody>, Box<Status>> {

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper_util::rt::TokioIo;
 use rustls::ServerConfig;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncWriteExt;
@@ -13,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::http::{Handler, Protocol, serve_connection};
+use super::http::{Handler, HttpError, Protocol, serve_connection};
 use super::linger::Lingering;
 use super::shutdown::{Phase, Running};
 use crate::metrics::Metrics;
@@ -95,7 +94,7 @@ enum ConnectionError {
     #[error(transparent)]
     Socket(#[from] io::Error),
     #[error(transparent)]
-    Http(#[from] hyper::Error),
+    Http(#[from] HttpError),
 }
 
 async fn connection<H: Handler>(
@@ -120,7 +119,7 @@ async fn connection<H: Handler>(
     };
     let certificates = session.peer_certificates().unwrap_or_default().to_vec();
     let connection = Arc::new(Connection::new(peer, certificates));
-    let io = TokioIo::new(Lingering::new(tls, connection.clone()));
+    let io = Lingering::new(tls, connection.clone());
     serve_connection(io, protocol, connection, handler, running).await?;
     Ok(())
 }

@@ -8,6 +8,7 @@
 pub mod admin;
 pub mod certificates;
 pub mod http;
+mod http2;
 mod linger;
 pub mod listener;
 pub mod reload;

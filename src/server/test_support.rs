@@ -6,7 +6,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
-use hyper::body::Incoming;
 use rcgen::{CertificateParams, DnType, KeyPair};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
@@ -19,6 +18,7 @@ use tokio::sync::Semaphore;
 use tokio_rustls::client::TlsStream;
 
 use super::http::Handler;
+use crate::body::ClientBody;
 use crate::pipeline::Connection;
 
 /// A self-signed pair, as PEM.
@@ -154,7 +154,7 @@ impl Handler for TestHandler {
     async fn handle(
         self,
         connection: Arc<Connection>,
-        request: Request<Incoming>,
+        request: Request<ClientBody>,
     ) -> Response<Full<Bytes>> {
         let path = request.uri().path();
         if path == "/slow" {

@@ -3,7 +3,6 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -91,7 +90,6 @@ impl Connector {
 pub(super) struct Stream {
     transport: Transport,
     metrics: Arc<Metrics>,
-    heard: Arc<AtomicBool>,
 }
 
 enum Transport {
@@ -102,12 +100,7 @@ enum Transport {
 impl Stream {
     fn new(transport: Transport, metrics: &Arc<Metrics>) -> Stream {
         metrics.upstream_connections.add(1);
-        Stream { transport, metrics: Arc::clone(metrics), heard: Arc::default() }
-    }
-
-    /// Is set whenever bytes have come.
-    pub(super) fn heard(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.heard)
+        Stream { transport, metrics: Arc::clone(metrics) }
     }
 }
 
@@ -123,15 +116,10 @@ impl AsyncRead for Stream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let stream = self.get_mut();
-        let read = match &mut stream.transport {
+        match &mut self.get_mut().transport {
             Transport::Plain(tcp) => Pin::new(tcp).poll_read(context, buffer),
             Transport::Tls(tls) => Pin::new(tls).poll_read(context, buffer),
-        };
-        if read.is_ready() {
-            stream.heard.store(true, Ordering::Relaxed);
         }
-        read
     }
 }
 

@@ -8,13 +8,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{Builder, Connection, SendRequest};
 
 use super::connect::{CONNECT_TIMEOUT, Connector, Stream};
 use super::error::{ConnectionError, SendError};
-use super::http2_keep_alive::KEEP_ALIVE;
+use crate::http2::{Batched, KeepAlive, Writes, batched};
 
 /// Unread bytes that one answer may have waiting here.
 const STREAM_WINDOW: u32 = 128 << 10;
@@ -26,6 +27,9 @@ const MAX_FRAME: u32 = 256 << 10;
 const MAX_HEADER_LIST: u32 = 1 << 20;
 /// Bytes of one request's body that may wait to be written.
 const SEND_BUFFER: usize = 1 << 20;
+/// Nearly as client-go has it, which waits 15 s.
+const KEEP_ALIVE: KeepAlive =
+    KeepAlive { interval: Duration::from_secs(30), timeout: Duration::from_secs(10) };
 /// h2's stream limit before the server has said its own; no server says this one.
 const UNKNOWN_LIMIT: usize = usize::MAX / 2;
 
@@ -55,8 +59,9 @@ impl Http2Connection {
         connector: &Connector,
         stream: Stream,
     ) -> Result<Arc<Http2Connection>, SendError> {
-        let heard = stream.heard();
-        let opened = tokio::time::timeout(CONNECT_TIMEOUT, handshake(stream)).await;
+        let (stream, writes) = batched(stream);
+        let heard = writes.heard();
+        let opened = tokio::time::timeout(CONNECT_TIMEOUT, handshake(stream, &writes)).await;
         let (sender, mut connection) = opened.unwrap_or(Err(SendError::Timeout {
             waiting_for: "the API server's HTTP/2 settings",
             sent: false,
@@ -78,6 +83,7 @@ impl Http2Connection {
                     return Poll::Pending;
                 }
                 let ended = Pin::new(&mut connection).poll(context);
+                writes.send(context);
                 shared.update_limit(connection.max_concurrent_send_streams());
                 ended
             })
@@ -180,10 +186,12 @@ impl State {
 
 /// Returns when the server's settings have come.
 async fn handshake(
-    stream: Stream,
-) -> Result<(SendRequest<Bytes>, Connection<Stream, Bytes>), SendError> {
+    stream: Batched<Stream>,
+    writes: &Writes<Stream>,
+) -> Result<(SendRequest<Bytes>, Connection<Batched<Stream>, Bytes>), SendError> {
     let failed = |error: h2::Error| SendError::NotProcessed { source: Arc::new(error.into()) };
-    let (sender, mut connection) = Builder::new()
+    let mut builder = Builder::new();
+    let handshake = builder
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .initial_max_send_streams(UNKNOWN_LIMIT)
@@ -191,13 +199,14 @@ async fn handshake(
         .max_header_list_size(MAX_HEADER_LIST)
         .max_send_buffer_size(SEND_BUFFER)
         .enable_push(false)
-        .handshake(stream)
-        .await
-        .map_err(failed)?;
+        .handshake(stream);
+    // Writes nothing but what is collected.
+    let (sender, mut connection) = handshake.await.map_err(failed)?;
     let settled = poll_fn(|context| {
         if let Poll::Ready(ended) = Pin::new(&mut connection).poll(context) {
             return Poll::Ready(ended.map(|()| false));
         }
+        writes.send(context);
         match connection.max_concurrent_send_streams() {
             UNKNOWN_LIMIT => Poll::Pending,
             _ => Poll::Ready(Ok(true)),

@@ -3,10 +3,8 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
-use h2::{Reason, SendStream};
+use h2::Reason;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Method, Request, Response};
 use http_body::Body;
@@ -15,6 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::http2::Http2Lease;
 use super::http2_body::Http2Body;
 use super::request_body::{KEPT, Outgoing};
+use crate::http2::SendBody;
 
 /// Why a request got no answer.
 pub(super) struct NoAnswer {
@@ -47,11 +46,12 @@ pub(super) async fn send(
     drop(sender);
     let mut upload = match (without_body, body) {
         (true, _) => None,
-        (false, body) => Some(Upload { body, stream: send_stream, eager: KEPT, waiting: None }),
+        // What is kept is in memory anyway.
+        (false, body) => Some(SendBody::new(body, send_stream, KEPT, Reason::CANCEL)),
     };
     let answered = poll_fn(|context| {
         if let Some(running) = &mut upload
-            && running.poll(context).is_ready()
+            && Pin::new(running).poll(context).is_ready()
         {
             upload = None;
         }
@@ -60,10 +60,10 @@ pub(super) async fn send(
     .await;
     match answered {
         Ok(answer) => {
-            let upload = upload.map(|mut upload| {
+            let upload = upload.map(|upload| {
                 let lease = stream.again();
                 AbortOnDropHandle::new(tokio::spawn(async move {
-                    poll_fn(|context| upload.poll(context)).await;
+                    upload.await;
                     drop(lease);
                 }))
             });
@@ -81,88 +81,5 @@ fn announce_length(method: &Method, headers: &mut HeaderMap, body: &Outgoing) {
         && !(length == 0 && needs_none)
     {
         headers.entry(CONTENT_LENGTH).or_insert_with(|| length.into());
-    }
-}
-
-/// A request's body on its way into its stream.
-struct Upload {
-    body: Outgoing,
-    stream: SendStream<Bytes>,
-    /// How much may still be handed over without room for it at the server: most bodies are smaller,
-    /// and of these nothing has to wait here. It is in memory anyway, to be sent again.
-    eager: usize,
-    /// Read, but without room at the server; and whether it is the last.
-    waiting: Option<(Bytes, bool)>,
-}
-
-impl Upload {
-    /// Sends what there is. Ready when the whole body was handed over, or the stream wants no more
-    /// of it; how the request came out, only its answer says.
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        loop {
-            if let Some((data, last)) = self.waiting.take() {
-                match self.poll_room(context) {
-                    Poll::Ready(true) => {}
-                    Poll::Ready(false) => return Poll::Ready(()),
-                    Poll::Pending => {
-                        self.waiting = Some((data, last));
-                        return Poll::Pending;
-                    }
-                }
-                if self.stream.send_data(data, last).is_err() || last {
-                    return Poll::Ready(());
-                }
-            }
-            let frame = match Pin::new(&mut self.body).poll_frame(context) {
-                Poll::Ready(frame) => frame,
-                Poll::Pending => {
-                    // Whoever waits for the client must also hear the server give up.
-                    let _: Result<Reason, h2::Error> = ready!(self.stream.poll_reset(context));
-                    return Poll::Ready(());
-                }
-            };
-            match frame {
-                Some(Ok(frame)) => {
-                    // Trailers of requests are not passed on.
-                    let Ok(data) = frame.into_data() else { continue };
-                    let last = self.body.is_end_stream();
-                    match self.eager.checked_sub(data.len()) {
-                        Some(left) => {
-                            self.eager = left;
-                            if self.stream.send_data(data, last).is_err() || last {
-                                return Poll::Ready(());
-                            }
-                        }
-                        None => {
-                            self.eager = 0;
-                            // No more than that: room is shared with other streams, and there is
-                            // enough of it for all that was read as soon as there is any.
-                            self.stream.reserve_capacity(1);
-                            self.waiting = Some((data, last));
-                        }
-                    }
-                }
-                Some(Err(_)) => {
-                    self.stream.send_reset(Reason::CANCEL);
-                    return Poll::Ready(());
-                }
-                None => {
-                    // It fails on a stream that has ended, which is as good.
-                    let _ = self.stream.send_data(Bytes::new(), true);
-                    return Poll::Ready(());
-                }
-            }
-        }
-    }
-
-    /// Waits until the server has room for more; `false` if it wants no more.
-    fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<bool> {
-        while self.stream.capacity() == 0 {
-            match ready!(self.stream.poll_capacity(context)) {
-                Some(Ok(_)) => {}
-                Some(Err(_)) | None => return Poll::Ready(false),
-            }
-        }
-        Poll::Ready(true)
     }
 }

@@ -13,7 +13,6 @@ mod forward;
 mod http1;
 mod http2;
 mod http2_body;
-mod http2_keep_alive;
 mod http2_request;
 pub mod identity;
 mod in_cluster;

@@ -29,7 +29,7 @@ use tokio_rustls::TlsAcceptor;
 use super::config::{Pem, Trust, UpstreamConfig};
 use super::endpoint::Endpoint;
 use super::{SendError, Upstream, UpstreamBody};
-use crate::body::RequestBody;
+use crate::body::{ClientBody, RequestBody};
 use crate::metrics::Metrics;
 
 type TestBody = UnsyncBoxBody<Bytes, Infallible>;
@@ -229,7 +229,7 @@ async fn paced_body(
             std::future::pending::<()>().await;
         }
     });
-    RequestBody::Client { body: take.await.unwrap(), tap: None }
+    RequestBody::Client { body: ClientBody::http1(take.await.unwrap()), tap: None }
 }
 
 const TARGETS: &[&str] = &[

@@ -1,4 +1,4 @@
-//! Finds out that a server is gone whose connection says nothing of it.
+//! Finds out that a peer is gone whose connection says nothing of it.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,23 +9,19 @@ use tokio::time::{sleep, timeout};
 
 /// How often is asked, and how long waited.
 #[derive(Clone, Copy)]
-pub(super) struct KeepAlive {
+pub(crate) struct KeepAlive {
     /// Between two PINGs, with or without streams.
-    interval: Duration,
-    /// Without a byte from the server after a PING.
-    timeout: Duration,
+    pub(crate) interval: Duration,
+    /// Without a byte from the peer after a PING.
+    pub(crate) timeout: Duration,
 }
-
-/// Nearly as client-go has it, which waits 15 s.
-pub(super) const KEEP_ALIVE: KeepAlive =
-    KeepAlive { interval: Duration::from_secs(30), timeout: Duration::from_secs(10) };
 
 impl KeepAlive {
     /// Waits until the connection is found dead: `true`; or until it has ended otherwise: `false`.
     ///
-    /// `heard` is set whenever something has come from the server. On a slow line its answer to a
+    /// `heard` is set whenever something has come from the peer. On a slow line its answer to a
     /// PING may have to wait for what was sent before it, and that is a sign of life as well.
-    pub(super) async fn is_silent(self, mut pings: PingPong, heard: &AtomicBool) -> bool {
+    pub(crate) async fn is_silent(self, mut pings: PingPong, heard: &AtomicBool) -> bool {
         loop {
             sleep(self.interval).await;
             heard.store(false, Ordering::Relaxed);

@@ -1,0 +1,274 @@
+//! Frames of several streams in one TLS record and one system call.
+//!
+//! `h2` flushes after each DATA frame of 256 bytes and more. So what it writes is collected here, its
+//! flushes are passed over, and whoever drives the connection sends all of it when `h2` has nothing
+//! more to say ([`Writes::send`]).
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// So much is collected at most: what a TLS record holds.
+const FULL: usize = 16 << 10;
+/// What is this long is not copied.
+const LONG: usize = 8 << 10;
+/// At first, and kept while nothing is written.
+const ROOM: usize = 4 << 10;
+
+/// A connection's bytes, as `h2` reads and writes them.
+pub(crate) struct Batched<S> {
+    collected: Arc<Mutex<Collected<S>>>,
+    heard: Arc<AtomicBool>,
+}
+
+/// What was written and not sent yet.
+pub(crate) struct Writes<S> {
+    collected: Arc<Mutex<Collected<S>>>,
+    heard: Arc<AtomicBool>,
+}
+
+struct Collected<S> {
+    stream: S,
+    bytes: BytesMut,
+    /// How sending failed, until `h2` knows.
+    failed: Option<io::Error>,
+}
+
+/// Both ends of `stream`. `send` must be called in the task that polls `h2`.
+pub(crate) fn batched<S>(stream: S) -> (Batched<S>, Writes<S>) {
+    let collected =
+        Arc::new(Mutex::new(Collected { stream, bytes: BytesMut::new(), failed: None }));
+    let heard: Arc<AtomicBool> = Arc::default();
+    let batched = Batched { collected: Arc::clone(&collected), heard: Arc::clone(&heard) };
+    (batched, Writes { collected, heard })
+}
+
+/// Both ends are in one task, so nobody ever waits for this.
+fn lock<S>(collected: &Mutex<Collected<S>>) -> MutexGuard<'_, Collected<S>> {
+    collected.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<S> Writes<S> {
+    /// Is set whenever bytes have come.
+    pub(crate) fn heard(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.heard)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Writes<S> {
+    /// Sends what was written, as far as it can be; to be called after each poll of `h2`, which is
+    /// told of an error when it reads.
+    pub(crate) fn send(&self, context: &mut Context<'_>) {
+        let mut collected = lock(&self.collected);
+        if collected.bytes.is_empty() {
+            return;
+        }
+        if let Poll::Ready(Err(error)) = collected.poll_send(context) {
+            collected.failed = Some(error);
+            context.waker().wake_by_ref();
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Collected<S> {
+    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_drain(context))?;
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_drain(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.bytes.is_empty() {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(context, &self.bytes))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.bytes.advance(written);
+        }
+        match self.bytes.capacity() > ROOM {
+            true => self.bytes = BytesMut::new(),
+            false => self.bytes.clear(),
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Room for `length` bytes more; not more than the buffer holds when it is empty.
+    fn poll_room(&mut self, context: &mut Context<'_>, length: usize) -> Poll<io::Result<()>> {
+        if self.bytes.len() + length > FULL {
+            ready!(self.poll_drain(context))?;
+        }
+        if self.bytes.capacity() == 0 {
+            self.bytes.reserve(ROOM);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Batched<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut collected = lock(&self.collected);
+        if let Some(error) = collected.failed.take() {
+            return Poll::Ready(Err(error));
+        }
+        let read = Pin::new(&mut collected.stream).poll_read(context, buffer);
+        if read.is_ready() {
+            self.heard.store(true, Ordering::Relaxed);
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Batched<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut collected = lock(&self.collected);
+        ready!(collected.poll_room(context, data.len()))?;
+        if data.len() >= LONG {
+            ready!(collected.poll_drain(context))?;
+            return Pin::new(&mut collected.stream).poll_write(context, data);
+        }
+        collected.bytes.extend_from_slice(data);
+        Poll::Ready(Ok(data.len()))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let length = data.iter().map(|part| part.len()).sum();
+        let mut collected = lock(&self.collected);
+        ready!(collected.poll_room(context, length))?;
+        if length >= LONG {
+            ready!(collected.poll_drain(context))?;
+            return Pin::new(&mut collected.stream).poll_write_vectored(context, data);
+        }
+        data.iter().for_each(|part| collected.bytes.extend_from_slice(part));
+        Poll::Ready(Ok(length))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// Nothing: [`Writes::send`] does it.
+    fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut collected = lock(&self.collected);
+        ready!(collected.poll_drain(context))?;
+        Pin::new(&mut collected.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// Counts writes; takes `takes` bytes and no more.
+    #[derive(Default)]
+    struct Counting {
+        written: Vec<Vec<u8>>,
+        takes: usize,
+    }
+
+    impl AsyncWrite for Counting {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            data: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            let length = data.len().min(self.takes);
+            if length == 0 {
+                return Poll::Pending;
+            }
+            self.takes -= length;
+            self.written.push(data[..length].to_vec());
+            Poll::Ready(Ok(length))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn write(batched: &mut Batched<Counting>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(batched).poll_write(&mut Context::from_waker(Waker::noop()), data)
+    }
+
+    /// Whether all was sent.
+    fn send(writes: &Writes<Counting>) -> bool {
+        writes.send(&mut Context::from_waker(Waker::noop()));
+        lock(&writes.collected).bytes.is_empty()
+    }
+
+    #[test]
+    fn short_writes_are_sent_together_and_long_ones_behind_them_as_they_are() {
+        let (mut batched, writes) = batched(Counting { takes: usize::MAX, ..Counting::default() });
+        for part in [&b"head"[..], b"and", b"body"] {
+            assert!(matches!(write(&mut batched, part), Poll::Ready(Ok(n)) if n == part.len()));
+        }
+        assert!(lock(&writes.collected).stream.written.is_empty());
+        assert!(send(&writes));
+        assert_eq!(lock(&writes.collected).stream.written, [b"headandbody"]);
+        assert!(write(&mut batched, b"before").is_ready());
+        let long = vec![7; LONG];
+        assert!(matches!(write(&mut batched, &long), Poll::Ready(Ok(LONG))));
+        assert_eq!(lock(&writes.collected).stream.written[1..], [b"before".to_vec(), long]);
+    }
+
+    #[test]
+    fn a_stream_that_takes_no_more_stops_the_writer() {
+        let (mut batched, writes) = batched(Counting { takes: 5, ..Counting::default() });
+        let part = vec![1; FULL / 4];
+        (0..4).for_each(|_| assert!(write(&mut batched, &part).is_ready()));
+        assert!(write(&mut batched, &part).is_pending());
+        assert!(!send(&writes));
+        assert_eq!(lock(&writes.collected).bytes.len(), FULL - 5);
+        lock(&writes.collected).stream.takes = usize::MAX;
+        assert!(send(&writes) && write(&mut batched, &part).is_ready());
+    }
+
+    #[tokio::test]
+    async fn who_reads_is_told_that_sending_failed() {
+        let (near, far) = tokio::io::duplex(64);
+        let (mut batched, writes) = super::batched(near);
+        batched.write_all(b"anybody?").await.unwrap();
+        drop(far);
+        writes.send(&mut Context::from_waker(Waker::noop()));
+        let error = batched.read_u8().await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[tokio::test]
+    async fn all_is_sent_before_the_end() {
+        let (near, mut far) = tokio::io::duplex(64);
+        let (mut batched, _writes) = super::batched(near);
+        batched.write_all(b"goodbye").await.unwrap();
+        batched.shutdown().await.unwrap();
+        let mut said = String::new();
+        far.read_to_string(&mut said).await.unwrap();
+        assert_eq!(said, "goodbye");
+    }
+}

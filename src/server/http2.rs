@@ -1,0 +1,179 @@
+//! One HTTP/2 connection of a client, and each of its streams in a task.
+//!
+//! With `h2` itself: a stream's task is the request's own, small, and nothing is copied into it but a
+//! pointer; and answers of several streams leave together.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::task::Poll;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use h2::server::{Builder, Connection as Http2Connection, SendResponse};
+use h2::{PingPong, Reason};
+use http::header::{CONTENT_LENGTH, DATE};
+use http::{HeaderValue, Request, Response};
+use http_body::Body;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::http::{Handler, HttpError, MAX_HEADER_BYTES};
+use super::shutdown::{Phase, Running};
+use crate::body::ClientBody;
+use crate::http2::{Batched, KeepAlive, ReceiveBody, SendBody, Writes, batched};
+use crate::pipeline::Connection;
+
+// kube-apiserver's numbers (staging/src/k8s.io/apiserver/pkg/server/secure_serving.go): 256 KiB
+// holds 99 % of all request bodies, and the connection's window fits all streams at once.
+const MAX_CONCURRENT_STREAMS: u32 = 100;
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * MAX_CONCURRENT_STREAMS;
+
+/// Bytes of an answer that wait for a slow client, at most about that many for each stream.
+const SEND_BUFFER: usize = 32 << 10;
+/// So much of an answer is handed over at once, whether the client has room for it or not.
+const EAGER: usize = 16 << 10;
+
+/// As kube-apiserver has it.
+const KEEP_ALIVE: KeepAlive =
+    KeepAlive { interval: Duration::from_secs(30), timeout: Duration::from_secs(15) };
+
+/// What the connection must know besides what comes in on it.
+enum Told {
+    /// The process takes no new requests.
+    Draining,
+    /// The process ends.
+    Ending,
+    /// The client answers no PING.
+    Silent,
+}
+
+/// Serves `connection` over `io` until the client ends it, or the process is in [`Phase::Ending`].
+/// When that drains, the client gets a GOAWAY, and what is under way finishes.
+///
+/// # Errors
+/// What went wrong on the wire.
+pub(super) async fn serve<H: Handler>(
+    io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    connection: Arc<Connection>,
+    handler: H,
+    mut running: Running,
+) -> Result<(), HttpError> {
+    let (io, writes) = batched(io);
+    let mut http2 = tokio::select! {
+        shaken = handshake(io, &writes) => shaken?,
+        () = running.reached(Phase::Draining) => return Ok(()),
+    };
+    let pings = http2.ping_pong().expect("nobody has taken it before");
+    // Another task, as this one runs at every request, and timers and waiting are not free.
+    let mut watching = spawn(watch(pings, writes.heard(), running.clone()));
+    poll_fn(|context| {
+        loop {
+            if let Poll::Ready(told) = Pin::new(&mut watching).poll(context) {
+                match told {
+                    Ok(Told::Silent) => return Poll::Ready(Err(HttpError::Silent)),
+                    Ok(Told::Draining) => http2.graceful_shutdown(),
+                    Ok(Told::Ending) | Err(_) => return Poll::Ready(Ok(())),
+                }
+                watching = spawn(ending(running.clone()));
+                continue;
+            }
+            let (request, reply) = match http2.poll_accept(context) {
+                Poll::Ready(Some(accepted)) => accepted?,
+                Poll::Ready(None) => return Poll::Ready(Ok(())),
+                Poll::Pending => {
+                    writes.send(context);
+                    return Poll::Pending;
+                }
+            };
+            let (head, stream) = request.into_parts();
+            let body = ClientBody::http2(ReceiveBody::new(stream, &head.headers, false));
+            let request = Request::from_parts(head, body);
+            // Freed when there is an answer: that may be a watch, which lasts.
+            let answer = Box::pin(handler.clone().handle(connection.clone(), request));
+            tokio::spawn(serve_stream(answer, reply, running.clone()));
+        }
+    })
+    .await
+}
+
+fn spawn(task: impl Future<Output = Told> + Send + 'static) -> AbortOnDropHandle<Told> {
+    AbortOnDropHandle::new(tokio::spawn(task))
+}
+
+async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
+    io: Batched<S>,
+    writes: &Writes<S>,
+) -> Result<Http2Connection<Batched<S>, Bytes>, h2::Error> {
+    let mut handshake = Builder::new()
+        .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(STREAM_WINDOW)
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_header_list_size(MAX_HEADER_BYTES)
+        .handshake(io);
+    poll_fn(|context| {
+        let shaken = Pin::new(&mut handshake).poll(context);
+        writes.send(context);
+        shaken
+    })
+    .await
+}
+
+/// Waits until there is something to tell.
+async fn watch(pings: PingPong, heard: Arc<AtomicBool>, mut running: Running) -> Told {
+    let silent = async {
+        if !KEEP_ALIVE.is_silent(pings, &heard).await {
+            // The connection has ended, and who waits for this goes with it.
+            std::future::pending().await
+        }
+    };
+    tokio::select! {
+        () = silent => Told::Silent,
+        () = running.reached(Phase::Draining) => Told::Draining,
+    }
+}
+
+async fn ending(mut running: Running) -> Told {
+    running.reached(Phase::Ending).await;
+    Told::Ending
+}
+
+/// Sends the answer of one request, unless the client gives it up.
+async fn serve_stream<B: Body<Data = Bytes> + Unpin>(
+    mut answer: Pin<Box<impl Future<Output = Response<B>>>>,
+    mut reply: SendResponse<Bytes>,
+    _running: Running,
+) {
+    let answered = poll_fn(|context| match answer.as_mut().poll(context) {
+        Poll::Ready(response) => Poll::Ready(Some(response)),
+        Poll::Pending => reply.poll_reset(context).map(|_| None),
+    })
+    .await;
+    drop(answer);
+    let Some(response) = answered else { return };
+    let (mut head, body) = response.into_parts();
+    // The API server's answers have both.
+    head.headers.entry(DATE).or_insert_with(now);
+    let ended = body.is_end_stream();
+    if let Some(length) = body.size_hint().exact().filter(|_| !ended) {
+        head.headers.entry(CONTENT_LENGTH).or_insert_with(|| length.into());
+    }
+    match reply.send_response(Response::from_parts(head, ()), ended) {
+        Ok(_) if ended => {}
+        Ok(stream) => SendBody::new(body, stream, EAGER, Reason::INTERNAL_ERROR).await,
+        Err(error) => {
+            // The client has gone, or there is something in the head that HTTP/2 does not allow.
+            tracing::debug!(%error, "an answer was not sent");
+            reply.send_reset(Reason::INTERNAL_ERROR);
+        }
+    }
+}
+
+fn now() -> HeaderValue {
+    let now = httpdate::fmt_http_date(SystemTime::now());
+    HeaderValue::from_str(&now).expect("a date is ASCII")
+}
