@@ -32,6 +32,7 @@ use crate::policy::{PolicyFile, PolicyHandle};
 use crate::server::admin::{Admin, Check};
 use crate::server::certificates::ServingCertificate;
 use crate::server::shutdown::{Phase, Running, Shutdown};
+use crate::server::workers::Workers;
 use crate::server::{admin, listener, reload, self_signed, tls};
 use crate::sink::{Sink, SinkState};
 use crate::upstream::identity::Identity;
@@ -50,6 +51,7 @@ pub struct Process {
     admin_shutdown: Shutdown,
     shutdown_timeout: Duration,
     force_reload: watch::Sender<()>,
+    workers: Arc<Workers>,
 }
 
 impl Process {
@@ -102,7 +104,9 @@ impl Process {
         let (admin_shutdown, admin_running) = Shutdown::new();
         let shutdown = Arc::new(shutdown);
         serve_admin(admin_listener, &proxy, &shutdown, metrics.clone(), admin_running);
-        tokio::spawn(listener::serve(listener, tls, proxy.clone(), metrics, running));
+        let workers = Arc::new(Workers::start().context("threads for clients")?);
+        let serving = workers.clone();
+        tokio::spawn(listener::serve(listener, serving, tls, proxy.clone(), metrics, running));
         tracing::info!(addr = %admin_addr, "admin");
         tracing::info!(%addr, upstream = proxy.upstream.authority(), "serving");
         let shutdown_timeout = config.operation.shutdown_timeout;
@@ -114,6 +118,7 @@ impl Process {
             admin_shutdown,
             shutdown_timeout,
             force_reload,
+            workers,
         })
     }
 
@@ -154,6 +159,7 @@ impl Process {
         if tokio::time::timeout(ENDING, self.all_ended()).await.is_err() {
             tracing::error!("requests did not end, their last events may be missing");
         }
+        drop(self.workers);
         let sinks = self.proxy.recorder.sinks().iter();
         futures_util::future::join_all(sinks.map(|sink| sink.backend.shutdown())).await;
         self.admin_shutdown.end();

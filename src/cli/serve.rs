@@ -15,7 +15,9 @@ pub fn run(arguments: &[OsString]) -> Result<(), Failure> {
         .map_err(|error| Failure::Usage(error.to_string()))?;
     let config = Config::new(flags).map_err(|error| Failure::Usage(error.to_string()))?;
     logging::init(config.operation.log_level, config.operation.log_format);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // Clients have threads of their own.
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(serve(config))
 }
 

@@ -15,6 +15,7 @@ use tokio_rustls::server::TlsStream;
 use super::http::{Handler, HttpError, Protocol, serve_connection};
 use super::linger::Lingering;
 use super::shutdown::{Phase, Running};
+use super::workers::Workers;
 use crate::metrics::Metrics;
 use crate::pipeline::Connection;
 
@@ -31,9 +32,10 @@ const ACCEPT_BACKOFF_MAX: Duration = Duration::from_secs(1);
 const PLAIN_HTTP: &[u8] =
     b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
 
-/// Accepts connections on `listener` until the process drains.
+/// Accepts connections on `listener` until the process drains, and has `workers` serve them.
 pub async fn serve<H: Handler>(
     listener: TcpListener,
+    workers: Arc<Workers>,
     tls: Arc<ServerConfig>,
     handler: H,
     metrics: Arc<Metrics>,
@@ -45,11 +47,19 @@ pub async fn serve<H: Handler>(
             accepted = accept(&listener) => accepted,
             () = running.reached(Phase::Draining) => return,
         };
-        let task = connection(tcp, peer, acceptor.clone(), handler.clone(), running.clone());
-        let metrics = metrics.clone();
-        tokio::spawn(async move {
+        // It belongs to this thread's runtime, and is going to be the worker's.
+        let tcp = match tcp.into_std() {
+            Ok(tcp) => tcp,
+            Err(error) => {
+                tracing::error!(%peer, %error, "a connection was lost");
+                continue;
+            }
+        };
+        let (acceptor, handler) = (acceptor.clone(), handler.clone());
+        let (metrics, running) = (metrics.clone(), running.clone());
+        workers.spawn(move || async move {
             let _open = Open::new(&metrics);
-            if let Err(error) = task.await {
+            if let Err(error) = connection(tcp, peer, acceptor, handler, running).await {
                 if matches!(error, ConnectionError::Handshake(_)) {
                     metrics.tls_handshake_errors.increment();
                 }
@@ -98,12 +108,13 @@ enum ConnectionError {
 }
 
 async fn connection<H: Handler>(
-    tcp: TcpStream,
+    tcp: std::net::TcpStream,
     peer: SocketAddr,
     acceptor: TlsAcceptor,
     handler: H,
     mut running: Running,
 ) -> Result<(), ConnectionError> {
+    let tcp = TcpStream::from_std(tcp)?;
     tcp.set_nodelay(true)?;
     let keepalive = TcpKeepalive::new().with_time(TCP_KEEPALIVE).with_interval(TCP_KEEPALIVE);
     SockRef::from(&tcp).set_tcp_keepalive(&keepalive)?;

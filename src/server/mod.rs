@@ -1,9 +1,9 @@
 //! Listeners, TLS, HTTP/1.1 and HTTP/2, shutdown, and the admin port.
 //!
-//! [`listener`] accepts connections, ends TLS ([`tls`], [`certificates`]) and gives each connection
-//! to [`http`], which speaks the protocol that ALPN chose and calls a [`http::Handler`] for each
-//! request; [`linger`] closes it. All of them stop in the phases of [`shutdown`]. [`admin`] is a second, plain listener
-//! with the health of the process and its metrics.
+//! [`listener`] accepts connections and gives each to one of the [`workers`], where TLS ([`tls`],
+//! [`certificates`]) is ended and [`http`] speaks the protocol that ALPN chose and calls a
+//! [`http::Handler`] for each request; [`linger`] closes it. All of them stop in the phases of
+//! [`shutdown`]. [`admin`] is a second, plain listener with the health of the process and its metrics.
 
 pub mod admin;
 pub mod certificates;
@@ -15,6 +15,7 @@ pub mod reload;
 pub mod self_signed;
 pub mod shutdown;
 pub mod tls;
+pub mod workers;
 
 #[cfg(test)]
 mod test_support;

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::task::Poll;
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -37,6 +38,7 @@ const UNKNOWN_LIMIT: usize = usize::MAX / 2;
 pub(super) struct Http2Connection {
     sender: SendRequest<Bytes>,
     state: Arc<State>,
+    thread: ThreadId,
     /// Sweeps of the pool that found it unused, in a row.
     idle_sweeps: AtomicU32,
 }
@@ -73,15 +75,7 @@ impl Http2Connection {
         let shared = Arc::clone(&state);
         let upstream = Arc::clone(&connector.name);
         let driver = tokio::spawn(async move {
-            let mut waited = false;
             let ended = poll_fn(|context| {
-                // Woken by the first of several requests that are about to be made, it would run
-                // before the second: so it goes to the queue's end once, and writes all at once.
-                waited = !waited;
-                if waited {
-                    context.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
                 let ended = Pin::new(&mut connection).poll(context);
                 writes.send(context);
                 shared.update_limit(connection.max_concurrent_send_streams());
@@ -104,7 +98,8 @@ impl Http2Connection {
                 driver.abort();
             }
         });
-        Ok(Arc::new(Http2Connection { sender, state, idle_sweeps: AtomicU32::new(0) }))
+        let (thread, idle_sweeps) = (thread::current().id(), AtomicU32::new(0));
+        Ok(Arc::new(Http2Connection { sender, state, thread, idle_sweeps }))
     }
 
     /// A stream, if one is free.
@@ -117,6 +112,11 @@ impl Http2Connection {
             })
             .ok()
             .map(|_| Http2Lease(Arc::clone(self)))
+    }
+
+    /// Where it was opened, and where its task is if each thread has a scheduler of its own.
+    pub(super) fn thread(&self) -> ThreadId {
+        self.thread
     }
 
     /// Streams in use.

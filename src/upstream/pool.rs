@@ -1,8 +1,13 @@
-//! The connections to the API server: a few in HTTP/2, or one a request in HTTP/1.1.
+//! The connections to the API server: in HTTP/2 one for each thread that asks, and more where its
+//! streams are used up; in HTTP/1.1 one a request.
+//!
+//! A connection of the thread's own needs no other thread to be woken, and what its requests have to
+//! say leaves together. Where a thread has none yet, or none with room, another's will do meanwhile.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock};
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::sync::Mutex;
@@ -12,11 +17,8 @@ use super::error::SendError;
 use super::http1::{self, Http1Idle, Http1Lease};
 use super::http2::{Http2Connection, Http2Lease};
 
-/// Streams on the least used connection from which on another one is opened beforehand, ...
-const SPREAD_FROM: usize = 32;
-/// ... up to this many: one connection is the work of one processor, more only cost batching.
-static SPREAD_TO: LazyLock<usize> =
-    LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from).min(4));
+/// After a further connection could not be opened, until another attempt.
+const SPREAD_PAUSE: Duration = Duration::from_secs(1);
 /// Sweeps after which an unused connection is closed, if it is not the only one.
 const IDLE_SWEEPS: u32 = 3;
 
@@ -111,10 +113,14 @@ impl Pool {
     }
 
     fn existing(self: &Arc<Self>) -> Option<Lease> {
-        if let Some(stream) = self.least_used() {
-            if stream.connection().streams() > SPREAD_FROM {
-                self.spread();
-            }
+        let all = self.http2.load();
+        let open = || all.iter().filter(|connection| !connection.is_closed());
+        let here = thread::current().id();
+        if let Some(stream) = least_used(open().filter(|c| c.thread() == here)) {
+            return Some(Lease::Http2(stream));
+        }
+        if let Some(stream) = least_used(open()) {
+            self.spread();
             return Some(Lease::Http2(stream));
         }
         if self.speaks_http1.load(Ordering::Relaxed) {
@@ -123,22 +129,16 @@ impl Pool {
         None
     }
 
-    fn least_used(&self) -> Option<Http2Lease> {
-        let all = self.http2.load();
-        let best = all.iter().filter(|c| !c.is_closed()).min_by_key(|c| c.streams())?;
-        // The least used one can only be full by now if others were as quick; any will do then.
-        best.lease().or_else(|| all.iter().filter(|c| !c.is_closed()).find_map(|c| c.lease()))
-    }
-
-    /// Opens one more connection for requests to come.
+    /// Opens one more connection for requests to come, of this thread.
     fn spread(self: &Arc<Self>) {
-        if self.http2.load().len() >= *SPREAD_TO || self.spreading.swap(true, Ordering::AcqRel) {
+        if self.spreading.swap(true, Ordering::AcqRel) {
             return;
         }
         let pool = Arc::clone(self);
         tokio::spawn(async move {
             if let Err(error) = pool.connect().await {
                 tracing::debug!(%error, "no further upstream connection");
+                tokio::time::sleep(SPREAD_PAUSE).await;
             }
             pool.spreading.store(false, Ordering::Release);
         });
@@ -183,4 +183,12 @@ impl Pool {
         });
         Ok(Lease::Http2(stream))
     }
+}
+
+fn least_used<'a>(
+    connections: impl Iterator<Item = &'a Arc<Http2Connection>> + Clone,
+) -> Option<Http2Lease> {
+    let best = connections.clone().min_by_key(|connection| connection.streams())?;
+    // It can only be full by now if others were as quick; any will do then.
+    best.lease().or_else(|| connections.into_iter().find_map(Http2Connection::lease))
 }

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use super::*;
 
 /// So many streams are all on one connection.
-const SPREAD: usize = 32;
+const UNREAD: usize = 32;
 
 #[tokio::test]
 async fn targets_go_out_byte_for_byte() {
@@ -77,14 +77,14 @@ async fn a_client_that_breaks_off_is_not_the_upstreams_fault() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn answers_that_nobody_reads_do_not_stall_the_others() {
     let (upstream, _, accepted) = serve(&["h2"], 250, |request| async {
         if request.uri().path() == "/endless" { endless() } else { echo(request).await }
     })
     .await;
     let mut unread = Vec::new();
-    for _ in 0..SPREAD {
+    for _ in 0..UNREAD {
         let mut body = upstream.send(get("/endless")).await.unwrap().into_body();
         // One frame each, so that all really flow, and then no more.
         let frame = tokio::time::timeout(Duration::from_secs(10), body.frame()).await;
@@ -100,7 +100,7 @@ async fn answers_that_nobody_reads_do_not_stall_the_others() {
     drop(unread);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn fifty_stalled_answers_and_one_that_flows() {
     let (upstream, _, _) = serve(&["h2"], 250, |request| async {
         if request.uri().path() == "/endless" { endless() } else { echo(request).await }
@@ -161,19 +161,30 @@ async fn more_streams_than_one_connection_allows_open_another() {
     assert_eq!(accepted.load(Ordering::SeqCst), 5);
 }
 
-#[tokio::test]
-async fn many_busy_streams_spread_over_connections() {
-    let (upstream, _, accepted) = serve(&["h2"], 250, |_| async {
-        Response::new(StreamBody::new(futures_util::stream::pending()).boxed_unsync())
-    })
-    .await;
-    let mut held = Vec::new();
-    for _ in 0..40 {
-        held.push(upstream.send(get("/watch")).await.unwrap());
-    }
-    if std::thread::available_parallelism().unwrap().get() > 1 {
-        eventually(|| accepted.load(Ordering::SeqCst) == 2).await;
-    }
+#[test]
+fn a_thread_that_has_no_connection_uses_anothers_until_it_has_its_own() {
+    let runtime =
+        || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let main = runtime();
+    let (upstream, _, accepted) = main.block_on(serve(&["h2"], 250, echo));
+    let ask = async |upstream: &Upstream| text(upstream.send(get("/")).await.unwrap()).await;
+    main.block_on(ask(&upstream));
+    assert_eq!(accepted.load(Ordering::SeqCst), 1);
+    // The first one's connection and the server are in the main thread.
+    let (done, end) = tokio::sync::oneshot::channel();
+    let (theirs, count) = (upstream.clone(), Arc::clone(&accepted));
+    let other = std::thread::spawn(move || {
+        runtime().block_on(async {
+            ask(&theirs).await;
+            eventually(|| count.load(Ordering::SeqCst) == 2).await;
+            ask(&theirs).await;
+            let _ = done.send(());
+        });
+    });
+    main.block_on(end).expect("the other thread is well");
+    other.join().expect("the other thread is well");
+    main.block_on(ask(&upstream));
+    assert_eq!(accepted.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test]
