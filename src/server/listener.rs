@@ -18,6 +18,7 @@ use super::linger::Lingering;
 use super::shutdown::{Phase, Running};
 use crate::metrics::Metrics;
 use crate::pipeline::Connection;
+use crate::sink::{Barrier, Gated};
 
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -32,11 +33,13 @@ const ACCEPT_BACKOFF_MAX: Duration = Duration::from_secs(1);
 const PLAIN_HTTP: &[u8] =
     b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
 
-/// Accepts connections on `listener` until the process drains.
+/// Accepts connections on `listener` until the process drains. Nothing is said on them that `barrier`
+/// holds back.
 pub async fn serve<H: Handler>(
     listener: TcpListener,
     tls: Arc<ServerConfig>,
     handler: H,
+    barrier: Barrier,
     metrics: Arc<Metrics>,
     mut running: Running,
 ) {
@@ -46,7 +49,8 @@ pub async fn serve<H: Handler>(
             accepted = accept(&listener) => accepted,
             () = running.reached(Phase::Draining) => return,
         };
-        let task = connection(tcp, peer, acceptor.clone(), handler.clone(), running.clone());
+        let (acceptor, barrier) = (acceptor.clone(), barrier.clone());
+        let task = connection(tcp, peer, acceptor, handler.clone(), barrier, running.clone());
         let metrics = metrics.clone();
         tokio::spawn(async move {
             let _open = Open::new(&metrics);
@@ -103,6 +107,7 @@ async fn connection<H: Handler>(
     peer: SocketAddr,
     acceptor: TlsAcceptor,
     handler: H,
+    barrier: Barrier,
     mut running: Running,
 ) -> Result<(), ConnectionError> {
     tcp.set_nodelay(true)?;
@@ -120,7 +125,7 @@ async fn connection<H: Handler>(
     };
     let certificates = session.peer_certificates().unwrap_or_default().to_vec();
     let connection = Arc::new(Connection::new(peer, certificates));
-    let io = TokioIo::new(Lingering::new(tls, connection.clone()));
+    let io = TokioIo::new(Lingering::new(Gated::new(tls, barrier), connection.clone()));
     serve_connection(io, protocol, connection, handler, running).await?;
     Ok(())
 }

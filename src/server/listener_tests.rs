@@ -49,7 +49,9 @@ impl Server {
         let addr = tcp.local_addr().unwrap();
         let (shutdown, running) = Shutdown::new();
         let (handler, metrics) = (TestHandler::new(), Arc::new(Metrics::default()));
-        let listening = tokio::spawn(serve(tcp, tls, handler.clone(), metrics.clone(), running));
+        let barrier = Barrier::default();
+        let listener = serve(tcp, tls, handler.clone(), barrier, metrics.clone(), running);
+        let listening = tokio::spawn(listener);
         Server { addr, handler, metrics, shutdown, serving, listening, dir }
     }
 

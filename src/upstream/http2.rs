@@ -67,13 +67,15 @@ impl Http2Connection {
         state.update_limit(connection.max_concurrent_send_streams());
         let shared = Arc::clone(&state);
         let upstream = Arc::clone(&connector.name);
+        let barrier = connector.barrier.clone();
         let driver = tokio::spawn(async move {
             let mut waited = false;
             let ended = poll_fn(|context| {
                 // Woken by the first of several requests that are about to be made, it would run
-                // before the second: so it goes to the queue's end once, and writes all at once.
+                // before the second: so it goes to the queue's end once, and writes all at once. Where
+                // their events are not in the log yet it has to wait anyway.
                 waited = !waited;
-                if waited {
+                if waited && !barrier.is_closed() {
                     context.waker().wake_by_ref();
                     return Poll::Pending;
                 }
