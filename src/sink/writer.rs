@@ -7,7 +7,8 @@
 //! To wake a thread and to be woken by it costs a request several times what its write costs. So
 //! where somebody waits for each line and a write takes but microseconds, there is no need of the
 //! thread: the submitter itself takes the output, for which it tries about as long as a write takes.
-//! If it does not get it, whoever has it writes the line too. The thread looks after the file twice a
+//! If it does not get it, whoever has it writes the line too. Where sockets wait instead, the first
+//! line that is accepted has a task write it, and all that are accepted until that runs. The thread looks after the file twice a
 //! second, and takes over for a while when writes become slow, so that the threads that serve requests
 //! are not held up.
 
