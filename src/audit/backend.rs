@@ -1,6 +1,8 @@
 //! A place where events go, be it a log or a webhook.
 
-use crate::sink::{Ack, Line, Sink, SinkState};
+use std::sync::Arc;
+
+use crate::sink::{Ack, Line, Owed, Sink, SinkState};
 use crate::webhook::Webhook;
 
 /// Takes events.
@@ -34,6 +36,14 @@ impl Backend {
         match self {
             Backend::Log(log) => log.is_awaited(),
             Backend::Webhook(webhook) => webhook.is_awaited(),
+        }
+    }
+
+    /// What sockets wait for instead of requests, if they do.
+    pub(super) fn owed(&self) -> Option<Arc<Owed>> {
+        match self {
+            Backend::Log(log) => log.owed(),
+            Backend::Webhook(_) => None,
         }
     }
 

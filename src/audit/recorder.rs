@@ -9,7 +9,7 @@ use crate::authn::UserInfo;
 use crate::metrics::Metrics;
 use crate::policy::{Decision, Level, PolicyHandle};
 use crate::request::RequestInfo;
-use crate::sink::{Ack, Line};
+use crate::sink::{Ack, Barrier, Line};
 
 /// How events are written (`--audit-log-format`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,6 +141,11 @@ impl Recorder {
     /// All sinks.
     pub fn sinks(&self) -> &[AuditSink] {
         &self.sinks
+    }
+
+    /// Has `barrier` hold back what is said before its events are in the logs.
+    pub fn hold_at(&self, barrier: &Barrier) {
+        barrier.hold_for(self.sinks.iter().filter_map(|sink| sink.backend.owed()));
     }
 
     /// Whether there is a sink without whose events nothing may pass.

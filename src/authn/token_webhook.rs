@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::sink::Barrier;
 use crate::upstream::{ConfigError, Upstream, UpstreamConfig};
 
 /// Who is asked, and how.
@@ -47,6 +48,6 @@ impl TokenWebhook {
         let path = std::mem::take(&mut server.server.path_prefix);
         let path = if path.is_empty() { "/".to_owned() } else { path };
         // Its connections are not those to the API server.
-        Ok((Upstream::new(server, Arc::default())?, path))
+        Ok((Upstream::new(server, Barrier::default(), Arc::default())?, path))
     }
 }

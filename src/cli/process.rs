@@ -34,7 +34,7 @@ use crate::server::certificates::ServingCertificate;
 use crate::server::shutdown::{Phase, Running, Shutdown};
 use crate::server::workers::Workers;
 use crate::server::{admin, listener, reload, self_signed, tls};
-use crate::sink::{Sink, SinkState};
+use crate::sink::{Barrier, Sink, SinkState};
 use crate::upstream::identity::Identity;
 use crate::upstream::{Upstream, UpstreamConfig};
 use crate::webhook::Webhook;
@@ -77,7 +77,8 @@ impl Process {
             config.upstream.context.as_deref(),
             &config.upstream.flags,
         )?;
-        let upstream = Upstream::new(upstream, metrics.clone())?;
+        let barrier = Barrier::default();
+        let upstream = Upstream::new(upstream, barrier.clone(), metrics.clone())?;
         let as_front_proxy = config.upstream.identity == Identity::RequestHeader;
         let authenticator =
             authenticator(&config.authentication, &upstream, as_front_proxy, &follow)?;
@@ -89,6 +90,7 @@ impl Process {
         let (addr, admin_addr) = (listener.local_addr()?, admin_listener.local_addr()?);
 
         let recorder = recorder(config.audit, policies, sink_metrics, observer, metrics.clone())?;
+        recorder.hold_at(&barrier);
         let proxy = Arc::new(Proxy {
             authenticator,
             recorder: Arc::new(recorder),
@@ -105,7 +107,7 @@ impl Process {
         let shutdown = Arc::new(shutdown);
         serve_admin(admin_listener, &proxy, &shutdown, metrics.clone(), admin_running);
         let workers = Arc::new(Workers::start().context("threads for clients")?);
-        let serving = workers.clone();
+        let serving = (workers.clone(), barrier);
         tokio::spawn(listener::serve(listener, serving, tls, proxy.clone(), metrics, running));
         tracing::info!(addr = %admin_addr, "admin");
         tracing::info!(%addr, upstream = proxy.upstream.authority(), "serving");

@@ -102,7 +102,7 @@ pub(super) fn finish(
 #[derive(Debug)]
 pub(super) struct NotStored;
 
-/// Waits until an event is stored, if the mode is to wait.
+/// Waits until an event is stored, if it is the request that is to wait.
 pub(super) async fn stored(record: &Record, ack: Option<Ack>) -> Result<(), NotStored> {
     waited(record.is_strict(), ack).await
 }

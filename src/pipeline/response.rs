@@ -34,7 +34,8 @@ enum Source {
 }
 
 /// A body that passes from the API server to the client, frame by frame. The record ends with
-/// it; the last frame leaves only when the record's last event is stored.
+/// it; the last frame is given out only when the record's last event is stored, or where the socket
+/// waits for that, accepted.
 struct Relayed {
     body: UpstreamBody,
     /// Frames that were read before the answer began, and how reading them failed.

@@ -18,6 +18,7 @@ use super::shutdown::{Phase, Running};
 use super::workers::Workers;
 use crate::metrics::Metrics;
 use crate::pipeline::Connection;
+use crate::sink::{Barrier, Gated};
 
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -32,10 +33,11 @@ const ACCEPT_BACKOFF_MAX: Duration = Duration::from_secs(1);
 const PLAIN_HTTP: &[u8] =
     b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
 
-/// Accepts connections on `listener` until the process drains, and has `workers` serve them.
+/// Accepts connections on `listener` until the process drains, and has workers serve them. Nothing is
+/// said on them that the barrier holds back.
 pub async fn serve<H: Handler>(
     listener: TcpListener,
-    workers: Arc<Workers>,
+    (workers, barrier): (Arc<Workers>, Barrier),
     tls: Arc<ServerConfig>,
     handler: H,
     metrics: Arc<Metrics>,
@@ -55,11 +57,11 @@ pub async fn serve<H: Handler>(
                 continue;
             }
         };
-        let (acceptor, handler) = (acceptor.clone(), handler.clone());
+        let (acceptor, handler, barrier) = (acceptor.clone(), handler.clone(), barrier.clone());
         let (metrics, running) = (metrics.clone(), running.clone());
         workers.spawn(move || async move {
             let _open = Open::new(&metrics);
-            if let Err(error) = connection(tcp, peer, acceptor, handler, running).await {
+            if let Err(error) = connection(tcp, peer, acceptor, handler, barrier, running).await {
                 if matches!(error, ConnectionError::Handshake(_)) {
                     metrics.tls_handshake_errors.increment();
                 }
@@ -112,6 +114,7 @@ async fn connection<H: Handler>(
     peer: SocketAddr,
     acceptor: TlsAcceptor,
     handler: H,
+    barrier: Barrier,
     mut running: Running,
 ) -> Result<(), ConnectionError> {
     let tcp = TcpStream::from_std(tcp)?;
@@ -130,7 +133,7 @@ async fn connection<H: Handler>(
     };
     let certificates = session.peer_certificates().unwrap_or_default().to_vec();
     let connection = Arc::new(Connection::new(peer, certificates));
-    let io = Lingering::new(tls, connection.clone());
+    let io = Lingering::new(Gated::new(tls, barrier), connection.clone());
     serve_connection(io, protocol, connection, handler, running).await?;
     Ok(())
 }

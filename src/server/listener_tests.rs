@@ -49,8 +49,8 @@ impl Server {
         let addr = tcp.local_addr().unwrap();
         let (shutdown, running) = Shutdown::new();
         let (handler, metrics) = (TestHandler::new(), Arc::new(Metrics::default()));
-        let workers = Arc::new(Workers::none());
-        let serve = serve(tcp, workers, tls, handler.clone(), metrics.clone(), running);
+        let on = (Arc::new(Workers::none()), Barrier::default());
+        let serve = serve(tcp, on, tls, handler.clone(), metrics.clone(), running);
         let listening = tokio::spawn(serve);
         Server { addr, handler, metrics, shutdown, serving, listening, dir }
     }

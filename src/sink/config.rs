@@ -65,10 +65,10 @@ pub enum Mode {
         /// How many batches may be written in a second.
         throttle: Option<Throttle>,
     },
-    /// It waits, and goes on if an event could not be written.
+    /// It waits, and goes on if an event could not be written. Where writes are quick it is what it says
+    /// that waits, at the [`Barrier`](super::Barrier).
     Blocking,
-    /// It waits, and is refused if its first event could not be written. That is up to the caller:
-    /// the sink treats both blocking modes alike.
+    /// It waits, and is refused if its first event could not be written. That is up to the caller.
     BlockingStrict,
 }
 

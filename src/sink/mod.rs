@@ -1,8 +1,8 @@
 //! Where encoded events go: one queue, one writer at a time, one log.
 //!
 //! A request hands over a whole line ([`Sink::submit`]) and, by mode, waits for the [`Ack`] or does
-//! not. Whoever writes takes all lines that wait and writes them together: the submitter itself where
-//! that is cheaper, else a thread. Lines of one submitter keep their order; those of different ones are mixed, but never within a line.
+//! not; then it may be the sockets that wait ([`Barrier`]). Whoever writes takes all lines that wait and
+//! writes them together: a submitter where that is cheaper, else a thread. Lines of one submitter keep their order; those of different ones are mixed, but never within a line.
 //!
 //! As kube-apiserver's log backend, but: a deleted or moved log file is noticed; rotation overwrites
 //! no older file; a line longer than `--audit-log-maxsize` is written, alone in its file; and a line
@@ -10,12 +10,14 @@
 //! line can be read.
 
 mod backups;
+mod barrier;
 mod batch;
 mod clock;
 mod config;
 mod error;
 mod file;
 mod file_seal;
+mod gated;
 mod line;
 mod losses;
 mod open_file;
@@ -34,13 +36,16 @@ use std::time::Instant;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 
+pub use self::barrier::Barrier;
 pub use self::config::{LogPath, Mode, Rotation, SinkConfig, SyncMode, Throttle};
 pub use self::error::{SinkError, WriteError};
 pub use self::line::Line;
 pub use self::queue::Ack;
 pub use self::writer::SinkState;
 
+pub(crate) use self::barrier::Owed;
 pub(crate) use self::batch::Bucket;
+pub(crate) use self::gated::Gated;
 pub(crate) use self::losses::Losses;
 
 use self::batch::Batcher;
@@ -64,6 +69,8 @@ pub struct Sink {
 struct Log {
     queue: Arc<Queue>,
     mode: Mode,
+    /// Sockets wait for the lines, and not the requests, as long as writes are quick.
+    by_sockets: bool,
     metrics: Arc<SinkMetrics>,
     /// Events that did not get into the queue.
     refused: Arc<Losses>,
@@ -130,9 +137,11 @@ impl Sink {
     }
 
     /// Hands over one encoded event, which must end with its only newline. Waits for no other
-    /// submitter, and needs no runtime; in the blocking modes it may do the write. In batch mode the [`Ack`] is ready at once, and an event that finds the queue
-    /// full is lost, counted and logged, but `Ok`. In the blocking modes it is ready when the write
-    /// has returned; no event is refused, since each request in flight has but a few.
+    /// submitter, and needs no runtime; in the blocking modes it may do the write. In batch mode the
+    /// [`Ack`] is ready at once, and an event that finds the queue full is lost, counted and logged, but
+    /// `Ok`. In the blocking modes it is ready when the write has returned; no event is refused, since
+    /// each request in flight has but a few. In `blocking`, as long as writes are quick, it is ready at
+    /// once, too, and whatever is said to others then waits for the write at the [`Barrier`].
     pub fn submit(&self, line: impl Into<Line>) -> Ack {
         let line = line.into();
         debug_assert!(line.ends_with(b"\n"), "a line ends with a newline");
@@ -143,11 +152,21 @@ impl Sink {
             return Ack::ready(Ok(()));
         };
         log.metrics.events.increment();
-        let line = match log.writer.write_now(line) {
-            Ok(result) => return Ack::ready(result),
-            Err(line) => line,
+        let pushed = if log.by_sockets && !log.writer.is_slow() {
+            log.queue.accept(line)
+        } else {
+            match log.writer.write_now(line) {
+                Ok(result) => return Ack::ready(result),
+                Err(line) => log.queue.push(line),
+            }
         };
-        match log.queue.push(line) {
+        match pushed {
+            Pushed::Accepted { first } => {
+                if first {
+                    log.writer.flush_soon();
+                }
+                Ack::ready(Ok(()))
+            }
             Pushed::Queued(ack) => {
                 log.writer.submitted();
                 ack
@@ -161,6 +180,12 @@ impl Sink {
                 Ack::ready(Err(WriteError::ShutDown))
             }
         }
+    }
+
+    /// What sockets wait for, if they do.
+    pub(crate) fn owed(&self) -> Option<Arc<Owed>> {
+        let log = self.log.as_ref().filter(|log| log.by_sockets)?;
+        Some(log.queue.owed().clone())
     }
 
     /// Whether an event could be written now, as far as is known without one: for requests that
@@ -217,6 +242,7 @@ impl Sink {
         // A sync is not quick, and the more lines share one the better.
         let quick = output.is_quick() && sync != SyncMode::Always;
         let by_submitters = capacity.is_none() && quick;
+        let by_sockets = by_submitters && mode == Mode::Blocking;
         let queue = Arc::new(Queue::new(capacity, by_submitters, metrics.clone()));
         let refused = Arc::new(Losses::new(refused, metrics.clone()));
         let (own_queue, own_refused) = (queue.clone(), refused.clone());
@@ -246,7 +272,7 @@ impl Sink {
             })
             .map_err(SinkError::Thread)?;
         let thread = Mutex::new(Some(thread));
-        let log = Log { queue, mode, metrics, refused, writer, thread, ended };
+        let log = Log { queue, mode, by_sockets, metrics, refused, writer, thread, ended };
         Ok(Sink { log: Some(Arc::new(log)), observer: None })
     }
 }

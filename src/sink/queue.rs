@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
+use super::barrier::Owed;
 use super::batch::{Batcher, Step};
 use super::error::WriteError;
 use super::line::Line;
@@ -93,12 +94,20 @@ impl Future for Ack {
 
 pub(crate) type AckSender = oneshot::Sender<Result<(), WriteError>>;
 
+/// Who waits for a line.
+pub(super) enum Waits {
+    /// Who has its [`Ack`].
+    Submitter(AckSender),
+    /// Sockets, at the [`Barrier`](super::Barrier).
+    Sockets,
+}
+
 /// Lines that are written together, and who waits for each: all of them, all but the last, which is
 /// written by who submitted it, or (batch) none.
 #[derive(Default)]
 pub(super) struct Group {
     pub(super) lines: VecDeque<Line>,
-    pub(super) acks: VecDeque<AckSender>,
+    pub(super) acks: VecDeque<Waits>,
 }
 
 impl Group {
@@ -117,6 +126,8 @@ impl Group {
 pub(super) enum Pushed {
     /// The line is in the queue.
     Queued(Ack),
+    /// It is, and sockets wait for it; with whether somebody must see to it that it is written.
+    Accepted { first: bool },
     /// The queue is full.
     Full,
     /// The queue is closed.
@@ -140,10 +151,12 @@ pub(super) enum Task {
 pub(super) struct Queue {
     waiting: Mutex<Waiting>,
     wake: Condvar,
-    /// None: no limit, and each line has an ack. The requests in flight are limit enough.
+    /// None: no limit, and somebody waits for each line. The requests in flight are limit enough.
     capacity: Option<usize>,
     /// Whoever submits a line sees to it that it is written; the writer thread only when called.
     by_submitters: bool,
+    /// The lines that sockets wait for.
+    owed: Arc<Owed>,
     metrics: Arc<SinkMetrics>,
 }
 
@@ -156,6 +169,8 @@ struct Waiting {
     reopen: bool,
     /// The writer thread is to look at the lines although those who submit them write themselves.
     called: bool,
+    /// Somebody is going to write what was accepted.
+    flush_comes: bool,
     /// The writer sleeps until there are so many lines. None: it is awake, or waiting for a time.
     wake_at: Option<usize>,
 }
@@ -166,8 +181,13 @@ impl Queue {
         by_submitters: bool,
         metrics: Arc<SinkMetrics>,
     ) -> Queue {
-        let (waiting, wake) = (Mutex::default(), Condvar::new());
-        Queue { waiting, wake, capacity, by_submitters, metrics }
+        let (waiting, wake, owed) = (Mutex::default(), Condvar::new(), Arc::default());
+        Queue { waiting, wake, capacity, by_submitters, owed, metrics }
+    }
+
+    /// The lines that sockets wait for.
+    pub(super) fn owed(&self) -> &Arc<Owed> {
+        &self.owed
     }
 
     /// Appends a line and wakes the writer if it sleeps. Never waits for the writer.
@@ -191,7 +211,7 @@ impl Queue {
             waiting.since = Some(Instant::now());
         }
         waiting.group.lines.push_back(line);
-        waiting.group.acks.extend(sender);
+        waiting.group.acks.extend(sender.map(Waits::Submitter));
         let length = waiting.group.lines.len();
         self.metrics.sink_queue.set(length as i64);
         let wake = !self.by_submitters && waiting.wake_at.is_some_and(|at| length >= at);
@@ -203,6 +223,24 @@ impl Queue {
             self.wake.notify_one();
         }
         Pushed::Queued(ack)
+    }
+
+    /// Appends a line that sockets wait for. The first one after [`Self::flushing`] is told so.
+    pub(super) fn accept(&self, line: Line) -> Pushed {
+        let mut waiting = self.lock();
+        if waiting.closed {
+            return Pushed::Closed;
+        }
+        waiting.group.lines.push_back(line);
+        waiting.group.acks.push_back(Waits::Sockets);
+        self.owed.accept();
+        self.metrics.sink_queue.set(waiting.group.lines.len() as i64);
+        Pushed::Accepted { first: !std::mem::replace(&mut waiting.flush_comes, true) }
+    }
+
+    /// Whoever was to write what was accepted does so now.
+    pub(super) fn flushing(&self) {
+        self.lock().flush_comes = false;
     }
 
     /// Waits for something to do, for the writer thread. For [`Task::Write`], the lines are then
@@ -270,9 +308,10 @@ impl Queue {
         Ok(())
     }
 
-    /// Whether no line waits.
-    pub(super) fn is_empty(&self) -> bool {
-        self.lock().group.lines.is_empty()
+    /// Whether there are lines that nobody is going to write.
+    pub(super) fn is_left(&self) -> bool {
+        let waiting = self.lock();
+        !waiting.flush_comes && !waiting.group.lines.is_empty()
     }
 
     /// Has the writer thread write what is there, where submitters do it otherwise.

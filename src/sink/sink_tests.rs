@@ -28,9 +28,9 @@ async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 async fn events_are_in_the_file_when_acknowledged() {
     let folder = TestFolder::new();
     let path = folder.join("logs/audit.log");
-    let sink = Sink::open(config(&path, Mode::Blocking), Arc::default()).unwrap();
+    let sink = Sink::open(config(&path, Mode::BlockingStrict), Arc::default()).unwrap();
     assert!(path.exists(), "the file is there before the first event");
-    assert!(sink.is_awaited() && !sink.is_strict());
+    assert!(sink.is_awaited() && sink.owed().is_none());
     sink.submit(b"one\n".to_vec()).await.unwrap();
     assert_eq!(folder.read("logs/audit.log"), "one\n");
     sink.submit(b"two\n".to_vec()).await.unwrap();
@@ -72,7 +72,7 @@ async fn the_state_tells_that_the_log_is_gone_and_back() {
 async fn reopen_makes_a_new_file_at_once() {
     let folder = TestFolder::new();
     let path = folder.join("audit.log");
-    let sink = Sink::open(config(&path, Mode::Blocking), Arc::default()).unwrap();
+    let sink = Sink::open(config(&path, Mode::BlockingStrict), Arc::default()).unwrap();
     sink.submit(b"old\n".to_vec()).await.unwrap();
     fs::rename(&path, folder.join("audit.log.1")).unwrap();
     sink.reopen();
@@ -150,7 +150,7 @@ async fn backups_are_cleaned_up_behind_the_writer() {
 async fn an_observer_sees_each_event() {
     let folder = TestFolder::new();
     let (sender, mut observer) = tokio::sync::mpsc::unbounded_channel();
-    let open = Sink::open(config(&folder.join("audit.log"), Mode::Blocking), Arc::default());
+    let open = Sink::open(config(&folder.join("audit.log"), Mode::BlockingStrict), Arc::default());
     let sink = open.unwrap().with_observer(sender.clone());
     sink.submit(b"one\n".to_vec()).await.unwrap();
     assert_eq!(observer.recv().await.unwrap(), b"one\n");

@@ -7,10 +7,12 @@
 //! To wake a thread and to be woken by it costs a request several times what its write costs. So
 //! where somebody waits for each line and a write takes but microseconds, there is no need of the
 //! thread: the submitter itself takes the output, for which it tries about as long as a write takes.
-//! If it does not get it, whoever has it writes the line too. The thread looks after the file twice a
+//! If it does not get it, whoever has it writes the line too. Where sockets wait instead, the first
+//! line that is accepted has a task write it, and all that are accepted until that runs. The thread looks after the file twice a
 //! second, and takes over for a while when writes become slow, so that the threads that serve requests
 //! are not held up.
 
+mod flush;
 mod sealing;
 
 use std::fmt;
@@ -27,7 +29,7 @@ use super::error::WriteError;
 use super::line::Line;
 use super::losses::Losses;
 use super::output::Output;
-use super::queue::{Group, Queue, Task};
+use super::queue::{Group, Queue, Task, Waits};
 use crate::metrics::{Plugin, SinkMetrics};
 
 /// A log file that was deleted or moved is noticed within this time.
@@ -123,6 +125,11 @@ impl Writer {
         }
     }
 
+    /// Whether submitters leave it to the thread, because writes have become slow or fail.
+    pub(super) fn is_slow(&self) -> bool {
+        self.slow.load(Ordering::Relaxed)
+    }
+
     /// Whether the last write went well.
     pub(super) fn state(&self) -> SinkState {
         self.state.lock().expect("nothing panics while it holds the state").clone()
@@ -137,7 +144,7 @@ impl Writer {
     /// Writes `line` at once, behind those that wait, if submitters write and the output can be had
     /// soon. Gives the line back if not, or if the queue is closed: it is to be queued then.
     pub(super) fn write_now(&self, line: Line) -> Result<Result<(), WriteError>, Line> {
-        if !self.by_submitters || self.slow.load(Ordering::Relaxed) {
+        if !self.by_submitters || self.is_slow() {
             return Err(line);
         }
         let Some(mut held) = self.soon() else { return Err(line) };
@@ -155,7 +162,7 @@ impl Writer {
         if !self.by_submitters {
             return;
         }
-        if self.slow.load(Ordering::Relaxed) {
+        if self.is_slow() {
             self.queue.call();
             return;
         }
@@ -171,7 +178,7 @@ impl Writer {
                 self.slow.store(true, Ordering::Relaxed);
                 break;
             }
-            if self.queue.is_empty() {
+            if !self.queue.is_left() {
                 return;
             }
             let Some(mut held) = self.try_hold() else { return };
@@ -225,8 +232,10 @@ impl Writer {
                 self.losses.tick();
                 self.refused.tick();
                 self.check(&mut self.hold());
+                // What was to be flushed for so long never is: its runtime does not run.
+                self.queue.flushing();
                 // Slow for a whole interval, and perhaps no longer.
-                was_slow = !was_slow && self.slow.load(Ordering::Relaxed);
+                was_slow = !was_slow && self.is_slow();
                 if !was_slow {
                     self.slow.store(false, Ordering::Relaxed);
                 }
@@ -246,7 +255,7 @@ impl Writer {
                 }
                 Task::Stop => break,
             }
-            if self.by_submitters && !self.queue.is_empty() {
+            if self.by_submitters && self.queue.is_left() {
                 // It came while we held the output.
                 self.queue.call();
             }
@@ -337,14 +346,18 @@ impl Writer {
                 self.losses.add(*count as u64, error);
             }
         }
-        let mut last = Ok(());
+        let (mut last, mut owed) = (Ok(()), 0);
         for (count, result) in outcomes {
-            for ack in acks.drain(..count.min(acks.len())) {
-                // Whoever asked may be gone.
-                let _ = ack.send(result.clone());
+            for waits in acks.drain(..count.min(acks.len())) {
+                match waits {
+                    // Whoever asked may be gone.
+                    Waits::Submitter(ack) => drop(ack.send(result.clone())),
+                    Waits::Sockets => owed += 1,
+                }
             }
             last = result;
         }
+        self.queue.owed().done(owed);
         last
     }
 

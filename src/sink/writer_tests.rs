@@ -11,7 +11,7 @@ use crate::metrics::{Plugin, SinkMetrics};
 use crate::sink::{Ack, Line, Mode, Sink, Throttle};
 
 /// What the fake output does with a call.
-enum Act {
+pub(super) enum Act {
     Write,
     /// Writes so many lines and fails at the next.
     FailAfter(usize),
@@ -50,10 +50,10 @@ impl Output for Fake {
 }
 
 /// A sink with a fake output, and the test's ends of it.
-struct Rig {
-    sink: Sink,
-    metrics: Arc<SinkMetrics>,
-    calls: Receiver<Vec<String>>,
+pub(super) struct Rig {
+    pub(super) sink: Sink,
+    pub(super) metrics: Arc<SinkMetrics>,
+    pub(super) calls: Receiver<Vec<String>>,
     acts: Sender<Act>,
     synced: Receiver<()>,
 }
@@ -63,7 +63,7 @@ fn rig(mode: Mode) -> Rig {
 }
 
 /// With an output that submitters write to themselves if it is `quick`.
-fn rig_with(mode: Mode, quick: bool, sync: SyncMode) -> Rig {
+pub(super) fn rig_with(mode: Mode, quick: bool, sync: SyncMode) -> Rig {
     let metrics = Arc::new(SinkMetrics::default());
     let (calls_in, calls) = mpsc::channel();
     let (acts, acts_out) = mpsc::channel();
@@ -77,20 +77,20 @@ fn rig_with(mode: Mode, quick: bool, sync: SyncMode) -> Rig {
 }
 
 impl Rig {
-    fn submit(&self, text: &str) -> Ack {
+    pub(super) fn submit(&self, text: &str) -> Ack {
         self.sink.submit(format!("{text}\n").into_bytes())
     }
 
     /// The writer's next call, which it then hangs in.
-    fn call(&self) -> Vec<String> {
+    pub(super) fn call(&self) -> Vec<String> {
         self.calls.recv_timeout(Duration::from_secs(30)).expect("the writer writes")
     }
 
-    fn act(&self, act: Act) {
+    pub(super) fn act(&self, act: Act) {
         self.acts.send(act).unwrap();
     }
 
-    fn lost(&self) -> (u64, u64) {
+    pub(super) fn lost(&self) -> (u64, u64) {
         (self.metrics.lost(Plugin::Log), self.metrics.lost(Plugin::Buffered))
     }
 }
@@ -99,7 +99,7 @@ fn batch(buffer_size: usize, max_size: usize) -> Mode {
     Mode::Batch { buffer_size, max_size, max_wait: Duration::from_secs(3600), throttle: None }
 }
 
-fn pending(ack: &mut Ack) -> bool {
+pub(super) fn pending(ack: &mut Ack) -> bool {
     pin!(ack).poll(&mut Context::from_waker(Waker::noop())).is_pending()
 }
 
@@ -125,7 +125,7 @@ async fn what_gathers_during_a_write_is_written_together() {
 
 #[tokio::test]
 async fn a_lone_submitter_writes_its_line_itself() {
-    let rig = rig_with(Mode::Blocking, true, SyncMode::Off);
+    let rig = rig_with(Mode::BlockingStrict, true, SyncMode::Off);
     for text in ["one", "two"] {
         rig.act(Act::Write);
         let mut ack = rig.submit(text);

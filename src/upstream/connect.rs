@@ -16,6 +16,7 @@ use super::endpoint::Endpoint;
 use super::error::SendError;
 use super::tls::ClientTls;
 use crate::metrics::Metrics;
+use crate::sink::{Barrier, Gated};
 
 /// For everything until the first request can be sent.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -25,6 +26,8 @@ pub(super) struct Connector {
     pub(super) endpoint: Endpoint,
     /// `None` for `http`.
     pub(super) tls: Option<ClientTls>,
+    /// What holds requests back until their events are in the log.
+    pub(super) barrier: Barrier,
     pub(super) metrics: Arc<Metrics>,
     /// What errors call the API server.
     pub(super) name: Arc<str>,
@@ -61,6 +64,7 @@ impl Connector {
             .await
             .map_err(|e| SendError::Connect { upstream: upstream(), source: Arc::new(e) })?;
         let Some(tls) = &self.tls else {
+            let tcp = Gated::new(tcp, self.barrier.clone());
             return Ok((Stream::new(Transport::Plain(tcp), &self.metrics), false));
         };
         let config = match purpose {
@@ -72,7 +76,8 @@ impl Connector {
             .await
             .map_err(|e| SendError::Tls { upstream: upstream(), source: Arc::new(e) })?;
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        Ok((Stream::new(Transport::Tls(Box::new(stream)), &self.metrics), http2))
+        let tls = Box::new(Gated::new(stream, self.barrier.clone()));
+        Ok((Stream::new(Transport::Tls(tls), &self.metrics), http2))
     }
 
     async fn connect_tcp(&self) -> io::Result<TcpStream> {
@@ -93,8 +98,8 @@ pub(super) struct Stream {
 }
 
 enum Transport {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Plain(Gated<TcpStream>),
+    Tls(Box<Gated<TlsStream<TcpStream>>>),
 }
 
 impl Stream {

@@ -23,6 +23,7 @@ use super::response_body::UpstreamBody;
 use super::tls::ClientTls;
 use crate::body::RequestBody;
 use crate::metrics::Metrics;
+use crate::sink::Barrier;
 
 /// How often one request is tried, if every time the API server says that it did not process it.
 const MAX_ATTEMPTS: u32 = 4;
@@ -46,13 +47,17 @@ struct Inner {
 }
 
 impl Upstream {
-    /// Makes ready to speak to the API server, without connecting yet. Must be called within a
-    /// tokio runtime, where a task begins to look after changed files and unused connections; it
-    /// ends with the last clone.
+    /// Makes ready to speak to the API server, without connecting yet; nothing is said to it that
+    /// `barrier` holds back. Must be called within a tokio runtime, where a task begins to look after
+    /// changed files and unused connections; it ends with the last clone.
     ///
     /// # Errors
     /// Certificates and keys that cannot be used, with file and field.
-    pub fn new(config: UpstreamConfig, metrics: Arc<Metrics>) -> Result<Upstream, ConfigError> {
+    pub fn new(
+        config: UpstreamConfig,
+        barrier: Barrier,
+        metrics: Arc<Metrics>,
+    ) -> Result<Upstream, ConfigError> {
         let UpstreamConfig { server, trust, tls_server_name, client_certificate, credentials } =
             config;
         warn_of_risks(&server, &trust);
@@ -67,7 +72,8 @@ impl Upstream {
             false => None,
         };
         let name = server.authority.as_str().into();
-        let pool = Arc::new(Pool::new(Connector { endpoint: server, tls, metrics, name }));
+        let connector = Connector { endpoint: server, tls, barrier, metrics, name };
+        let pool = Arc::new(Pool::new(connector));
         let inner = Arc::new(Inner { pool, credentials });
         tokio::spawn(look_after(Arc::downgrade(&inner)));
         Ok(Upstream(inner))

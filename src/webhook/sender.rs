@@ -20,7 +20,7 @@ use super::config::{WebhookConfig, WebhookError};
 use super::health::Health;
 use crate::body::RequestBody;
 use crate::metrics::SinkMetrics;
-use crate::sink::SinkState;
+use crate::sink::{Barrier, SinkState};
 use crate::upstream::{Upstream, UpstreamConfig};
 
 /// kube-apiserver's number.
@@ -84,7 +84,7 @@ impl Sender {
         let target = format!("{path}?timeout={}s", TIMEOUT.as_secs());
         let target = target.parse().expect("the path of a URL is one, with a query too");
         // Its connections are not those to the API server.
-        let receiver = Upstream::new(receiver, Arc::default())?;
+        let receiver = Upstream::new(receiver, Barrier::default(), Arc::default())?;
         let WebhookConfig { initial_backoff, compress, .. } = *config;
         let health = Arc::new(Health::new(metrics.clone()));
         Ok(Sender { receiver, target, initial_backoff, compress, metrics, health })

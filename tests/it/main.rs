@@ -5,6 +5,7 @@
 mod authentication_config;
 mod authn;
 mod backends;
+mod barrier;
 mod bodies;
 mod constrained;
 mod crash;

@@ -31,6 +31,7 @@ use super::endpoint::Endpoint;
 use super::{SendError, Upstream, UpstreamBody};
 use crate::body::{ClientBody, RequestBody};
 use crate::metrics::Metrics;
+use crate::sink::Barrier;
 
 type TestBody = UnsyncBoxBody<Bytes, Infallible>;
 
@@ -88,7 +89,7 @@ fn config(url: &str, ca: &str) -> UpstreamConfig {
 
 fn client(config: UpstreamConfig) -> (Upstream, Arc<Metrics>) {
     let metrics = Arc::new(Metrics::default());
-    (Upstream::new(config, Arc::clone(&metrics)).unwrap(), metrics)
+    (Upstream::new(config, Barrier::default(), Arc::clone(&metrics)).unwrap(), metrics)
 }
 
 /// Serves HTTP with hyper; returns the client and the number of connections accepted.
