@@ -6,6 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::task::{Context, Poll, ready};
+use std::thread::{self, ThreadId};
 use std::time::Instant;
 
 use tokio::sync::oneshot;
@@ -169,8 +170,8 @@ struct Waiting {
     reopen: bool,
     /// The writer thread is to look at the lines although those who submit them write themselves.
     called: bool,
-    /// Somebody is going to write what was accepted.
-    flush_comes: bool,
+    /// The threads where a task is going to write what was accepted.
+    flushes: Vec<ThreadId>,
     /// The writer sleeps until there are so many lines. None: it is awake, or waiting for a time.
     wake_at: Option<usize>,
 }
@@ -225,8 +226,10 @@ impl Queue {
         Pushed::Queued(ack)
     }
 
-    /// Appends a line that sockets wait for. The first one after [`Self::flushing`] is told so.
+    /// Appends a line that sockets wait for. The first one of this thread after [`Self::flushing`] is
+    /// told so.
     pub(super) fn accept(&self, line: Line) -> Pushed {
+        let here = thread::current().id();
         let mut waiting = self.lock();
         if waiting.closed {
             return Pushed::Closed;
@@ -235,12 +238,21 @@ impl Queue {
         waiting.group.acks.push_back(Waits::Sockets);
         self.owed.accept();
         self.metrics.sink_queue.set(waiting.group.lines.len() as i64);
-        Pushed::Accepted { first: !std::mem::replace(&mut waiting.flush_comes, true) }
+        let first = !waiting.flushes.contains(&here);
+        if first {
+            waiting.flushes.push(here);
+        }
+        Pushed::Accepted { first }
     }
 
-    /// Whoever was to write what was accepted does so now.
-    pub(super) fn flushing(&self) {
-        self.lock().flush_comes = false;
+    /// Who was to write what was accepted on a thread does so now.
+    pub(super) fn flushing(&self, thread: ThreadId) {
+        self.lock().flushes.retain(|other| *other != thread);
+    }
+
+    /// Whoever was to write what was accepted is not waited for any longer.
+    pub(super) fn no_flushes(&self) {
+        self.lock().flushes.clear();
     }
 
     /// Waits for something to do, for the writer thread. For [`Task::Write`], the lines are then
@@ -311,7 +323,7 @@ impl Queue {
     /// Whether there are lines that nobody is going to write.
     pub(super) fn is_left(&self) -> bool {
         let waiting = self.lock();
-        !waiting.flush_comes && !waiting.group.lines.is_empty()
+        waiting.flushes.is_empty() && !waiting.group.lines.is_empty()
     }
 
     /// Has the writer thread write what is there, where submitters do it otherwise.

@@ -8,7 +8,7 @@
 //! where somebody waits for each line and a write takes but microseconds, there is no need of the
 //! thread: the submitter itself takes the output, for which it tries about as long as a write takes.
 //! If it does not get it, whoever has it writes the line too. Where sockets wait instead, the first
-//! line that is accepted has a task write it, and all that are accepted until that runs. The thread looks after the file twice a
+//! line that is accepted on a thread has a task write it, and all that are accepted until that runs. The thread looks after the file twice a
 //! second, and takes over for a while when writes become slow, so that the threads that serve requests
 //! are not held up.
 
@@ -233,7 +233,7 @@ impl Writer {
                 self.refused.tick();
                 self.check(&mut self.hold());
                 // What was to be flushed for so long never is: its runtime does not run.
-                self.queue.flushing();
+                self.queue.no_flushes();
                 // Slow for a whole interval, and perhaps no longer.
                 was_slow = !was_slow && self.is_slow();
                 if !was_slow {

@@ -14,6 +14,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::endpoint::Endpoint;
 use super::error::SendError;
+use super::read_ahead::ReadAhead;
 use super::tls::ClientTls;
 use crate::metrics::Metrics;
 use crate::sink::{Barrier, Gated};
@@ -72,7 +73,7 @@ impl Connector {
             Purpose::Upgrade => tls.upgrades(),
         };
         let stream = TlsConnector::from(config)
-            .connect(tls.server_name.clone(), tcp)
+            .connect(tls.server_name.clone(), ReadAhead::new(tcp))
             .await
             .map_err(|e| SendError::Tls { upstream: upstream(), source: Arc::new(e) })?;
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
@@ -99,7 +100,7 @@ pub(super) struct Stream {
 
 enum Transport {
     Plain(Gated<TcpStream>),
-    Tls(Box<Gated<TlsStream<TcpStream>>>),
+    Tls(Box<Gated<TlsStream<ReadAhead<TcpStream>>>>),
 }
 
 impl Stream {

@@ -19,6 +19,7 @@ mod in_cluster;
 mod kubeconfig;
 mod own_requests;
 mod pool;
+mod read_ahead;
 mod request_body;
 mod response_body;
 mod tls;

@@ -1,6 +1,7 @@
 //! One write for all lines that are accepted at about the same time.
 
 use std::sync::Arc;
+use std::thread::{self, ThreadId};
 use std::time::Instant;
 
 use tokio::runtime::Handle;
@@ -8,22 +9,21 @@ use tokio::runtime::Handle;
 use super::Writer;
 
 impl Writer {
-    /// Writes what was accepted when the tasks that can run now have run, whose lines join it. Called
-    /// after the first line. Without a runtime the line is written at once.
+    /// Writes what was accepted when the tasks that can run now have run, whose lines join it, and before
+    /// the sockets that are woken from now on. Called after a thread's first line. Without a runtime
+    /// the line is written at once.
     pub(in crate::sink) fn flush_soon(self: &Arc<Self>) {
-        let flush = Flush(Some(self.clone()));
+        let flush = Flush { writer: Some(self.clone()), thread: thread::current().id() };
         match Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn(async {
-                tokio::task::yield_now().await;
-                flush.run();
-            })),
+            // It goes to the end of the thread's queue: a scheduler of more threads might run it next.
+            Ok(runtime) => drop(runtime.spawn(async { flush.run() })),
             Err(_) => flush.run(),
         }
     }
 
-    fn flush(&self) {
+    fn flush(&self, thread: ThreadId) {
         // Lines that come from now on have a flush of their own.
-        self.queue.flushing();
+        self.queue.flushing(thread);
         let held = if self.is_slow() { None } else { self.soon() };
         let Some(mut held) = held else {
             self.queue.call();
@@ -38,20 +38,23 @@ impl Writer {
 }
 
 /// A flush to come. If it does not because the runtime ends, the thread writes.
-struct Flush(Option<Arc<Writer>>);
+struct Flush {
+    writer: Option<Arc<Writer>>,
+    thread: ThreadId,
+}
 
 impl Flush {
     fn run(mut self) {
-        if let Some(writer) = self.0.take() {
-            writer.flush();
+        if let Some(writer) = self.writer.take() {
+            writer.flush(self.thread);
         }
     }
 }
 
 impl Drop for Flush {
     fn drop(&mut self) {
-        if let Some(writer) = self.0.take() {
-            writer.queue.flushing();
+        if let Some(writer) = self.writer.take() {
+            writer.queue.flushing(self.thread);
             writer.queue.call();
         }
     }
