@@ -24,9 +24,13 @@ impl Writer {
     fn flush(&self, thread: ThreadId) {
         // Lines that come from now on have a flush of their own.
         self.queue.flushing(thread);
-        let held = if self.is_slow() { None } else { self.soon() };
-        let Some(mut held) = held else {
+        if self.is_slow() {
             self.queue.call();
+            return;
+        }
+        let Some(mut held) = self.soon() else {
+            // Whoever has it looks at the queue after letting go of it.
+            self.look_after_others(false);
             return;
         };
         let started = Instant::now();
