@@ -1,8 +1,9 @@
 //! One audit event and its JSON line, byte for byte as kube-apiserver writes it.
 
+use std::io::Write;
 use std::net::IpAddr;
 
-use super::json::push_string;
+use super::json::{push_number, push_string};
 use super::timestamp::Timestamp;
 use crate::authn::UserInfo;
 use crate::policy::{Level, Stage};
@@ -158,12 +159,12 @@ impl Event<'_> {
     }
 
     fn push_source(&self, out: &mut Vec<u8>) {
-        use std::io::Write;
         if !self.source_ips.is_empty() {
             out.extend_from_slice(b",\"sourceIPs\":");
             push_list(out, b"[]", self.source_ips, |out, ip| {
-                // Rust prints addresses as Go does, once mapped ones are IPv4.
-                let _ = write!(out, "\"{}\"", ip.to_canonical());
+                out.push(b'"');
+                push_address(out, *ip);
+                out.push(b'"');
             });
         }
         let (agent, cut) = self.user_agent.text();
@@ -218,6 +219,24 @@ impl ObjectRef<'_> {
             separator = b",\"";
         }
         out.push(b'}');
+    }
+}
+
+/// Appends an address as Go prints it, which Rust does too, once mapped ones are IPv4. Those of IPv4 are
+/// in nearly all events, and Rust's formatting takes ten times the time.
+fn push_address(out: &mut Vec<u8>, address: IpAddr) {
+    match address.to_canonical() {
+        IpAddr::V4(address) => {
+            for (index, octet) in address.octets().into_iter().enumerate() {
+                if index > 0 {
+                    out.push(b'.');
+                }
+                push_number(out, octet.into());
+            }
+        }
+        IpAddr::V6(address) => {
+            let _ = write!(out, "{address}");
+        }
     }
 }
 

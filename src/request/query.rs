@@ -7,18 +7,21 @@ use std::borrow::Cow;
 /// Names are compared after decoding, case-sensitively. Pairs with broken percent-encoding or a
 /// raw `;` are skipped, as Go does.
 pub fn first<'q>(query: &'q str, name: &str) -> Option<Cow<'q, [u8]>> {
-    pairs(query).find_map(|(key, value)| (*key == *name.as_bytes()).then_some(value))
+    let named = |key: &str| decode(key, Plus::IsSpace).is_some_and(|key| *key == *name.as_bytes());
+    let mut values = raw_pairs(query).filter(|(key, _)| named(key)).map(|(_, value)| value);
+    values.find_map(|value| decode(value, Plus::IsSpace))
 }
 
 /// All decodable pairs of the query, in order.
 pub fn pairs(query: &str) -> impl Iterator<Item = (Cow<'_, [u8]>, Cow<'_, [u8]>)> {
-    query.split('&').filter_map(|pair| {
-        if pair.is_empty() || pair.contains(';') {
-            return None;
-        }
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+    raw_pairs(query).filter_map(|(key, value)| {
         Some((decode(key, Plus::IsSpace)?, decode(value, Plus::IsSpace)?))
     })
+}
+
+fn raw_pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
+    let pairs = query.split('&').filter(|pair| !pair.is_empty() && !pair.contains(';'));
+    pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")))
 }
 
 /// What a `+` stands for.

@@ -8,7 +8,7 @@ use crate::authn::UserInfo;
 use crate::impersonation::extra_key::domain_prefixed_path;
 use crate::request::headers::{
     IMPERSONATE_EXTRA_PREFIX, IMPERSONATE_GROUP, IMPERSONATE_PREFIX, IMPERSONATE_UID,
-    IMPERSONATE_USER,
+    IMPERSONATE_USER, remove_prefixed,
 };
 use crate::request::uri::push_escaped;
 
@@ -115,18 +115,11 @@ impl Identity {
                 stamp(headers, user, REMOTE_USER, REMOTE_UID, REMOTE_GROUP, REMOTE_EXTRA_PREFIX)
             }
             Identity::Impersonate => {
-                headers.remove(header::AUTHORIZATION);
-                let inbound: Vec<HeaderName> = headers
-                    .keys()
-                    .filter(|name| name.as_str().starts_with(IMPERSONATE_PREFIX))
-                    .cloned()
-                    .collect();
-                for name in inbound {
-                    headers.remove(name);
-                }
-                if let Some(own) = own {
-                    headers.insert(header::AUTHORIZATION, own);
-                }
+                remove_prefixed(headers, IMPERSONATE_PREFIX);
+                match own {
+                    Some(own) => headers.insert(header::AUTHORIZATION, own),
+                    None => headers.remove(header::AUTHORIZATION),
+                };
                 stamp(
                     headers,
                     user,
