@@ -8,7 +8,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, header};
 use kube_audit_proxy::audit::id::audit_id;
 use kube_audit_proxy::audit::record::{Format, Recorder};
-use kube_audit_proxy::authn::{TokenCache, TokenFile, Tokens};
+use kube_audit_proxy::authn::{TokenCache, TokenFile, Tokens, User};
 use kube_audit_proxy::request::RequestInfo;
 use kube_audit_proxy::request::headers::{self, AUDIT_ID};
 use kube_audit_proxy::request::source::{Peer, TrustedProxies};
@@ -110,7 +110,7 @@ pub fn client_headers() -> HeaderMap {
 /// What `pipeline::outgoing` does with them.
 fn outgoing_headers(counter: &Counter<'_>) {
     let client = client_headers();
-    let user = user();
+    let user = User::from(user());
     let id = audit_id(None);
     let own = HeaderValue::from_static("Bearer own");
     let peer = Peer::new(([203, 0, 113, 7], 443).into());

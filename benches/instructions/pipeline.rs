@@ -81,7 +81,7 @@ fn proxy(upstream: SocketAddr, ca: &str) -> Arc<Proxy> {
             client_ca: None,
             tokens: file_tokens(),
             anonymous: Arc::new(ArcSwap::from_pointee(Anonymous::Nowhere)),
-            anonymous_user: Arc::new(UserInfo::anonymous()),
+            anonymous_user: Arc::new(UserInfo::anonymous().into()),
         },
         recorder: Arc::new(Recorder::new(sinks, Arc::default(), None)),
         trusted_proxies: TrustedProxies::Everyone,

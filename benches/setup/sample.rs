@@ -8,7 +8,7 @@ use http::{HeaderValue, Method};
 use kube_audit_proxy::audit::event::{Event, ObjectRef, UserAgent};
 use kube_audit_proxy::audit::record::{Record, Recorder, RequestFacts};
 use kube_audit_proxy::audit::timestamp::Timestamp;
-use kube_audit_proxy::authn::UserInfo;
+use kube_audit_proxy::authn::User;
 use kube_audit_proxy::policy::{Level, Stage};
 use kube_audit_proxy::request::RequestInfo;
 use kube_audit_proxy::status::Status;
@@ -23,7 +23,7 @@ const AUDIT_ID: &str = "0d4e1f6a-2f0c-4a8e-9f0e-6b1f5a0c7d11";
 pub struct Sample {
     target: PathAndQuery,
     info: RequestInfo,
-    user: Arc<UserInfo>,
+    user: Arc<User>,
     source_ips: [IpAddr; 1],
     user_agent: UserAgent,
     status: Status,
@@ -36,7 +36,7 @@ impl Sample {
         Sample {
             info: RequestInfo::new(&Method::PATCH, &target).expect("a resource"),
             target,
-            user: Arc::new(user()),
+            user: Arc::new(user().into()),
             source_ips: [[203, 0, 113, 7].into()],
             user_agent: UserAgent::new(Some(&agent)),
             status: Status { code: 200, ..Status::default() },

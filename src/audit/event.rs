@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::json::{push_number, push_string};
 use super::timestamp::Timestamp;
-use crate::authn::UserInfo;
+use crate::authn::{User, UserInfo};
 use crate::policy::{Level, Stage};
 use crate::request::RequestInfo;
 use crate::status::Status;
@@ -24,7 +24,7 @@ pub struct Event<'a> {
     /// Kubernetes verb, or the method in lower case.
     pub verb: &'a str,
     /// The authenticated user; `None` where authentication failed.
-    pub user: Option<&'a UserInfo>,
+    pub user: Option<&'a User>,
     /// Who the request was done as, if impersonation succeeded.
     pub impersonated_user: Option<&'a UserInfo>,
     /// The verb by which a constrained impersonation was allowed.
@@ -111,7 +111,7 @@ impl Event<'_> {
         push_string(out, self.verb.as_bytes());
         out.extend_from_slice(b",\"user\":");
         match self.user {
-            Some(user) => push_user(out, user),
+            Some(user) => out.extend_from_slice(user.json(user_json)),
             None => out.extend_from_slice(b"{}"),
         }
         if let Some(user) = self.impersonated_user {
@@ -238,6 +238,12 @@ fn push_address(out: &mut Vec<u8>, address: IpAddr) {
             let _ = write!(out, "{address}");
         }
     }
+}
+
+fn user_json(user: &UserInfo) -> Vec<u8> {
+    let mut json = Vec::new();
+    push_user(&mut json, user);
+    json
 }
 
 /// Appends a `UserInfo`, its empty members left out.

@@ -33,7 +33,9 @@ use crate::audit::id::audit_id;
 use crate::audit::record::{Record, Recorder, RequestFacts};
 use crate::audit::response::wants_pretty;
 use crate::audit::timestamp::Timestamp;
-use crate::authn::{self, Authenticated, AuthenticationError, Authenticator, ClientCertificates};
+use crate::authn::{
+    self, Authenticated, AuthenticationError, Authenticator, ClientCertificates, User,
+};
 use crate::body::RequestBody;
 use crate::impersonation::{self, RequestAttributes, Reviewer, Rules, Wanted, WantedError};
 use crate::request::accept;
@@ -321,6 +323,7 @@ async fn outgoing(
             return Err(Box::new(Status::forbidden(message, None)));
         }
     }
+    let done_as = done_as.map(User::from);
     let user = done_as.as_ref().unwrap_or(&caller.user);
     let stamped = proxy.identity.stamp(&mut headers, user, proxy.upstream.bearer());
     let stamped = stamped.and_then(|()| match &proxy.original_user_extra {
