@@ -7,19 +7,27 @@ use std::borrow::Cow;
 /// Names are compared after decoding, case-sensitively. Pairs with broken percent-encoding or a
 /// raw `;` are skipped, as Go does.
 pub fn first<'q>(query: &'q str, name: &str) -> Option<Cow<'q, [u8]>> {
-    let named = |key: &str| decode(key, Plus::IsSpace).is_some_and(|key| *key == *name.as_bytes());
-    let mut values = raw_pairs(query).filter(|(key, _)| named(key)).map(|(_, value)| value);
-    values.find_map(|value| decode(value, Plus::IsSpace))
+    let [value] = firsts(query, [name]);
+    value
 }
 
-/// All decodable pairs of the query, in order.
-pub fn pairs(query: &str) -> impl Iterator<Item = (Cow<'_, [u8]>, Cow<'_, [u8]>)> {
-    raw_pairs(query).filter_map(|(key, value)| {
-        Some((decode(key, Plus::IsSpace)?, decode(value, Plus::IsSpace)?))
-    })
+/// As [`first`], for several names at once.
+pub fn firsts<'q, const N: usize>(query: &'q str, names: [&str; N]) -> [Option<Cow<'q, [u8]>>; N] {
+    let mut values = [const { None }; N];
+    for (key, value) in pairs(query) {
+        let Some(key) = decode(key, Plus::IsSpace) else { continue };
+        let index = names.iter().position(|name| *key == *name.as_bytes());
+        if let Some(place) = index.map(|index| &mut values[index])
+            && place.is_none()
+        {
+            *place = decode(value, Plus::IsSpace);
+        }
+    }
+    values
 }
 
-fn raw_pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
+/// The pairs that Go does not skip, undecoded.
+fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
     let pairs = query.split('&').filter(|pair| !pair.is_empty() && !pair.contains(';'));
     pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")))
 }
