@@ -248,6 +248,25 @@ mod tests {
     }
 
     #[test]
+    fn each_of_them_is_removed_where_it_is_alone() {
+        for name in [
+            "Connection",
+            "Keep-Alive",
+            "TE",
+            "Proxy-Authenticate",
+            "Proxy-Authorization",
+            "Upgrade",
+            "Transfer-Encoding",
+            "Trailer",
+            "Expect",
+            "Proxy-Connection",
+            "X-Remote-Any",
+        ] {
+            assert_eq!(stripped(&[(name, "x"), ("X-Kept", "1")]), ["x-kept"], "{name}");
+        }
+    }
+
+    #[test]
     fn connection_cannot_name_identity_away() {
         let mut rest = stripped(&[
             ("Connection", "Impersonate-User, Audit-ID"),
