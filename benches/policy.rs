@@ -3,14 +3,20 @@
 //! Prints nanoseconds an operation; each number is the best of several rounds, over a mix of
 //! requests of which most are matched by late rules or by none.
 
+#[path = "setup/rules.rs"]
+mod rules;
+#[path = "setup/user.rs"]
+mod user;
+
 use std::hint::black_box;
 use std::time::Instant;
 
 use http::Method;
 use http::uri::PathAndQuery;
-use kube_audit_proxy::authn::UserInfo;
-use kube_audit_proxy::policy::{self, Policy};
 use kube_audit_proxy::request::RequestInfo;
+
+use crate::rules::policy_of;
+use crate::user::user;
 
 const REQUESTS: [(&str, &str); 8] = [
     ("GET", "/api/v1/namespaces/default/pods/web-7d4b9c6f5-x2x8q"),
@@ -22,28 +28,6 @@ const REQUESTS: [(&str, &str); 8] = [
     ("GET", "/healthz"),
     ("DELETE", "/apis/example.com/v1/widgets/w%2D1"),
 ];
-
-/// A policy of `rules` rules of the usual kinds; the last one matches everything.
-fn policy_of(rules: usize) -> Policy {
-    let mut text = String::from("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n");
-    for number in 1..rules {
-        text.push_str(&match number % 5 {
-            0 => format!("- {{level: None, users: ['system:user-{number}'], verbs: [watch]}}\n"),
-            1 => format!(
-                "- {{level: Request, verbs: [create, patch], \
-                 resources: [{{group: g{number}.io, resources: [kinds{number}, '*/status']}}]}}\n"
-            ),
-            2 => format!("- {{level: Metadata, namespaces: [team-{number}, staging]}}\n"),
-            3 => format!("- {{level: None, nonResourceURLs: ['/metrics-{number}*', /readyz]}}\n"),
-            _ => format!(
-                "- {{level: RequestResponse, userGroups: [group-{number}], \
-                 resources: [{{resources: [secrets, configmaps]}}]}}\n"
-            ),
-        });
-    }
-    text.push_str("- level: Metadata\n");
-    policy::parse(text.as_bytes(), "bench").expect("the policy is valid").policy
-}
 
 /// Nanoseconds that one operation of a batch takes, in the best of the rounds.
 fn best(operations: usize, mut batch: impl FnMut()) -> f64 {
@@ -68,15 +52,7 @@ fn main() {
         RequestInfo::new(black_box(method), black_box(target)).expect("a request")
     };
     let infos: Vec<RequestInfo> = requests.iter().map(resolve).collect();
-    let user = UserInfo {
-        username: "system:serviceaccount:team-a:web".into(),
-        groups: vec![
-            "system:serviceaccounts".into(),
-            "system:serviceaccounts:team-a".into(),
-            "system:authenticated".into(),
-        ],
-        ..UserInfo::default()
-    };
+    let user = user();
 
     let resolution = best(requests.len(), || {
         for request in &requests {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde::Deserialize;
 
-use crate::audit::json::push_string;
+use crate::audit::json::{push_number, push_string};
 
 /// A `metav1.Status`, less `kind`, `apiVersion` and `metadata`, which never vary.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -118,7 +118,7 @@ impl Status {
         }
         if self.code != 0 {
             out.extend_from_slice(b",\"code\":");
-            out.extend_from_slice(self.code.to_string().as_bytes());
+            push_number(out, self.code);
         }
     }
 

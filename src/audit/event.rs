@@ -1,10 +1,11 @@
 //! One audit event and its JSON line, byte for byte as kube-apiserver writes it.
 
+use std::io::Write;
 use std::net::IpAddr;
 
-use super::json::push_string;
+use super::json::{push_number, push_string};
 use super::timestamp::Timestamp;
-use crate::authn::UserInfo;
+use crate::authn::{User, UserInfo};
 use crate::policy::{Level, Stage};
 use crate::request::RequestInfo;
 use crate::status::Status;
@@ -23,7 +24,7 @@ pub struct Event<'a> {
     /// Kubernetes verb, or the method in lower case.
     pub verb: &'a str,
     /// The authenticated user; `None` where authentication failed.
-    pub user: Option<&'a UserInfo>,
+    pub user: Option<&'a User>,
     /// Who the request was done as, if impersonation succeeded.
     pub impersonated_user: Option<&'a UserInfo>,
     /// The verb by which a constrained impersonation was allowed.
@@ -110,7 +111,7 @@ impl Event<'_> {
         push_string(out, self.verb.as_bytes());
         out.extend_from_slice(b",\"user\":");
         match self.user {
-            Some(user) => push_user(out, user),
+            Some(user) => out.extend_from_slice(user.json(user_json)),
             None => out.extend_from_slice(b"{}"),
         }
         if let Some(user) = self.impersonated_user {
@@ -158,12 +159,12 @@ impl Event<'_> {
     }
 
     fn push_source(&self, out: &mut Vec<u8>) {
-        use std::io::Write;
         if !self.source_ips.is_empty() {
             out.extend_from_slice(b",\"sourceIPs\":");
             push_list(out, b"[]", self.source_ips, |out, ip| {
-                // Rust prints addresses as Go does, once mapped ones are IPv4.
-                let _ = write!(out, "\"{}\"", ip.to_canonical());
+                out.push(b'"');
+                push_address(out, *ip);
+                out.push(b'"');
             });
         }
         let (agent, cut) = self.user_agent.text();
@@ -219,6 +220,30 @@ impl ObjectRef<'_> {
         }
         out.push(b'}');
     }
+}
+
+/// Appends an address as Go prints it, which Rust does too, once mapped ones are IPv4. Those of IPv4 are
+/// in nearly all events, and Rust's formatting takes ten times the time.
+fn push_address(out: &mut Vec<u8>, address: IpAddr) {
+    match address.to_canonical() {
+        IpAddr::V4(address) => {
+            for (index, octet) in address.octets().into_iter().enumerate() {
+                if index > 0 {
+                    out.push(b'.');
+                }
+                push_number(out, octet.into());
+            }
+        }
+        IpAddr::V6(address) => {
+            let _ = write!(out, "{address}");
+        }
+    }
+}
+
+fn user_json(user: &UserInfo) -> Vec<u8> {
+    let mut json = Vec::new();
+    push_user(&mut json, user);
+    json
 }
 
 /// Appends a `UserInfo`, its empty members left out.

@@ -57,7 +57,7 @@ fn a_full_event() {
     let event = Event {
         stage: Stage::ResponseComplete,
         request_uri: "/api/v1/namespaces/shop/pods/web-0?pretty=1&x=%3Ca%3E",
-        user: Some(&user),
+        user: Some(&user.into()),
         impersonated_user: Some(&UserInfo::default()),
         impersonation_constraint: None,
         source_ips: &["203.0.113.7".parse().unwrap(), "::ffff:10.0.0.5".parse().unwrap()],
@@ -157,7 +157,7 @@ fn legacy_lines() {
     let status = Status { code: 200, ..Status::default() };
     let other = UserInfo { username: "bob".into(), ..UserInfo::default() };
     let full = Event {
-        user: Some(&user),
+        user: Some(&user.into()),
         impersonated_user: Some(&other),
         impersonation_constraint: None,
         source_ips: &["10.1.2.3".parse().unwrap(), "10.1.2.4".parse().unwrap()],

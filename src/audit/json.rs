@@ -1,18 +1,18 @@
 //! JSON as Go's encoder writes it, straight into a byte buffer.
 
+use super::body::scan::plain_ascii_end;
+
 /// Appends `text` as a JSON string: HTML-escaped, each byte that is no UTF-8 as `\ufffd`
 /// (Go `encoding/json` with HTML escaping on).
 pub fn push_string(out: &mut Vec<u8>, text: &[u8]) {
+    out.reserve(text.len() + 2);
     out.push(b'"');
     let mut start = 0;
     let mut at = 0;
-    while at < text.len() {
-        let byte = text[at];
+    loop {
+        at = plain_ascii_end(text, at);
+        let Some(&byte) = text.get(at) else { break };
         if byte < 0x80 {
-            if PLAIN[usize::from(byte)] {
-                at += 1;
-                continue;
-            }
             out.extend_from_slice(&text[start..at]);
             push_escape(out, byte);
             at += 1;
@@ -45,16 +45,21 @@ pub fn push_string(out: &mut Vec<u8>, text: &[u8]) {
     out.push(b'"');
 }
 
-/// ASCII bytes that stand for themselves in a JSON string.
-const PLAIN: [bool; 128] = {
-    let mut plain = [true; 128];
-    let mut byte = 0;
-    while byte < 128 {
-        plain[byte] = byte >= 0x20 && !matches!(byte as u8, b'"' | b'\\' | b'<' | b'>' | b'&');
-        byte += 1;
+/// Appends a number in decimal.
+pub fn push_number(out: &mut Vec<u8>, number: u16) {
+    let mut text = [0; 5];
+    let mut rest = number;
+    let mut start = text.len();
+    loop {
+        start -= 1;
+        text[start] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
     }
-    plain
-};
+    out.extend_from_slice(&text[start..]);
+}
 
 fn push_escape(out: &mut Vec<u8>, byte: u8) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
@@ -113,6 +118,13 @@ mod tests {
     }
 
     proptest::proptest! {
+        #[test]
+        fn numbers_are_decimal(number: u16) {
+            let mut out = Vec::new();
+            push_number(&mut out, number);
+            proptest::prop_assert_eq!(out, number.to_string().into_bytes());
+        }
+
         #[test]
         fn strings_read_back_as_they_were(text in ".*") {
             let read: String = serde_json::from_str(&string(text.as_bytes())).unwrap();

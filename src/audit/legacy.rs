@@ -26,7 +26,7 @@ impl Event<'_> {
         member("method", self.verb.as_bytes());
         let named = self.user.filter(|user| !user.username.is_empty());
         member("user", named.map_or("<none>", |user| &user.username).as_bytes());
-        let groups = named.and_then(joined_groups);
+        let groups = named.and_then(|user| joined_groups(user));
         member("groups", groups.as_deref().unwrap_or("<none>").as_bytes());
         let as_user = self.impersonated_user;
         member("as", as_user.map_or("<self>", |user| &user.username).as_bytes());

@@ -18,7 +18,7 @@ use super::response::Said;
 use super::timestamp::Timestamp;
 pub use super::view::ResponseCaptures;
 use super::view::{Each, Request, Shown, View, annotate};
-use crate::authn::UserInfo;
+use crate::authn::{User, UserInfo};
 use crate::body::Tap;
 use crate::impersonation::{self, Granted};
 use crate::policy::{Level, Stage};
@@ -56,7 +56,7 @@ pub struct RequestFacts {
 pub struct Record {
     recorder: Arc<Recorder>,
     facts: RequestFacts,
-    user: Option<Arc<UserInfo>>,
+    user: Option<Arc<User>>,
     /// What the sinks are shown of it.
     views: Each<View>,
     long_running: bool,
@@ -82,10 +82,10 @@ impl Record {
     pub fn begin(
         recorder: Arc<Recorder>,
         facts: RequestFacts,
-        user: Option<Arc<UserInfo>>,
+        user: Option<Arc<User>>,
     ) -> Box<Record> {
         let long_running = facts.info.is_long_running();
-        let views = recorder.views(user.as_deref(), &facts.info);
+        let views = recorder.views(user.as_deref().map(|user| &**user), &facts.info);
         let mut record = Box::new(Record {
             recorder,
             facts,
@@ -251,7 +251,7 @@ impl Record {
             None => (Status::of_code(code), None),
         };
         let told = hidden.as_ref().unwrap_or(&status);
-        let refused = |user: &Arc<UserInfo>| impersonation::was_refused(told, user);
+        let refused = |user: &Arc<User>| impersonation::was_refused(told, user);
         let judged = self.impersonated.as_ref().is_some_and(|i| i.judged_upstream);
         if judged && self.user.as_ref().is_some_and(refused) {
             self.impersonated = None;

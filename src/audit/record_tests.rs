@@ -150,7 +150,7 @@ fn impersonation_shows_only_where_it_was_allowed() {
         (refused, false, false),
     ] {
         let (mut record, mut events) = begin(ORDINARY, Level::Metadata, &[]);
-        record.user = Some(Arc::new(caller.clone()));
+        record.user = Some(Arc::new(caller.clone().into()));
         record.impersonation_asked(jane.clone());
         record.received();
         record.answered(403, Some(Said { status: Status::forbidden(answer, None), recorded }));

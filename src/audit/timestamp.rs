@@ -30,28 +30,23 @@ impl Timestamp {
         let micros = self.0.rem_euclid(1_000_000_000) / 1_000;
         let (year, month, day) = civil(seconds.div_euclid(86_400));
         let of_day = seconds.rem_euclid(86_400);
-        push_number(out, year, 4);
-        out.push(b'-');
-        push_number(out, month, 2);
-        out.push(b'-');
-        push_number(out, day, 2);
-        out.push(b'T');
-        push_number(out, of_day / 3_600, 2);
-        out.push(b':');
-        push_number(out, of_day / 60 % 60, 2);
-        out.push(b':');
-        push_number(out, of_day % 60, 2);
-        out.push(b'.');
-        push_number(out, micros, 6);
-        out.push(b'Z');
+        let mut text = *b"0000-00-00T00:00:00.000000Z";
+        put(&mut text[..4], year);
+        put(&mut text[5..7], month);
+        put(&mut text[8..10], day);
+        put(&mut text[11..13], of_day / 3_600);
+        put(&mut text[14..16], of_day / 60 % 60);
+        put(&mut text[17..19], of_day % 60);
+        put(&mut text[20..26], micros);
+        out.extend_from_slice(&text);
     }
 }
 
-fn push_number(out: &mut Vec<u8>, number: i64, digits: usize) {
-    let start = out.len();
-    out.resize(start + digits, b'0');
-    let mut rest = number;
-    for byte in out[start..].iter_mut().rev() {
+/// Writes a number over all digits of `text`.
+#[inline]
+fn put(text: &mut [u8], number: i64) {
+    let mut rest = number as u32;
+    for byte in text.iter_mut().rev() {
         *byte = b'0' + (rest % 10) as u8;
         rest /= 10;
     }

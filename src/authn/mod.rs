@@ -46,7 +46,7 @@ pub use token_review::{TokenReview, TokenReviewSettings};
 pub use token_webhook::{TokenWebhook, WebhookVersion};
 pub use tokens::Tokens;
 pub use upstream_keys::UpstreamKeys;
-pub use user::{ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED, UserInfo};
+pub use user::{ANONYMOUS, AUTHENTICATED, IdentityHeaders, UNAUTHENTICATED, User, UserInfo};
 pub use x509::{CertificateError, ClientCa, ClientCaError, ClientCertificates};
 
 use crate::request::query;
@@ -67,14 +67,14 @@ pub struct Authenticator {
     /// `--authentication-config` says now.
     pub anonymous: Arc<ArcSwap<Anonymous>>,
     /// Who they are of then.
-    pub anonymous_user: Arc<UserInfo>,
+    pub anonymous_user: Arc<User>,
 }
 
 /// Who sent a request, and how that is known.
 #[derive(Debug, Clone)]
 pub struct Authenticated {
     /// Who.
-    pub user: Arc<UserInfo>,
+    pub user: Arc<User>,
     /// How.
     pub method: Method,
     /// Annotations that events get for it, sorted by key; mostly none.
@@ -82,7 +82,7 @@ pub struct Authenticated {
 }
 
 impl Authenticated {
-    fn new(user: Arc<UserInfo>, method: Method) -> Authenticated {
+    fn new(user: Arc<User>, method: Method) -> Authenticated {
         Authenticated { user, method, annotations: None }
     }
 
@@ -250,7 +250,7 @@ mod tests {
                 cache: Arc::new(TokenCache::with_random_key(Arc::default())),
             },
             anonymous: Arc::new(ArcSwap::from_pointee(Anonymous::Everywhere)),
-            anonymous_user: Arc::new(UserInfo::anonymous()),
+            anonymous_user: Arc::new(UserInfo::anonymous().into()),
         };
         let peer = IpAddr::from([127, 0, 0, 1]);
         let none = HeaderMap::new();

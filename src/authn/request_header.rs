@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{CertificateError, ClientCa, ClientCertificates, UserInfo};
+use super::{CertificateError, ClientCa, ClientCertificates, User, UserInfo};
 use crate::request::query::{self, Plus};
 
 /// The front proxies that are believed.
@@ -62,12 +62,12 @@ impl RequestHeader {
         &self,
         certificates: &ClientCertificates,
         headers: &HeaderMap,
-    ) -> Result<Option<Arc<UserInfo>>, RequestHeaderError> {
+    ) -> Result<Option<Arc<User>>, RequestHeaderError> {
         let name = certificates.proxy(&self.ca)?;
         if !self.allowed_names.is_empty() && !self.allowed_names.iter().any(|n| **n == *name) {
             return Err(RequestHeaderError::Name(name));
         }
-        Ok(self.names.user(headers)?.map(|user| Arc::new(user.into_authenticated())))
+        Ok(self.names.user(headers)?.map(|user| Arc::new(user.into_authenticated().into())))
     }
 
     /// Removes all headers that a front proxy could say something in.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::{constant_time, hmac};
 
-use super::UserInfo;
+use super::User;
 use crate::metrics::Metrics;
 
 /// Tokens of users that are remembered at most; many more than have users at a time.
@@ -26,13 +26,13 @@ const SHARDS: usize = 16;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenUser {
     /// Whose.
-    pub user: Arc<UserInfo>,
+    pub user: Arc<User>,
     /// Annotations of its events, sorted by key; mostly none.
     pub annotations: Option<Arc<[(&'static str, String)]>>,
 }
 
-impl From<Arc<UserInfo>> for TokenUser {
-    fn from(user: Arc<UserInfo>) -> TokenUser {
+impl From<Arc<User>> for TokenUser {
+    fn from(user: Arc<User>) -> TokenUser {
         TokenUser { user, annotations: None }
     }
 }
@@ -199,6 +199,7 @@ impl<T: Clone> Table<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::authn::UserInfo;
 
     const TIME: Duration = Duration::from_secs(10);
 
@@ -232,7 +233,7 @@ mod tests {
         let cache = TokenCache::with_random_key(Arc::default());
         let (id, before) = (cache.id(b"token"), cache.generation());
         cache.clear();
-        cache.remember_user(before, id, Arc::new(UserInfo::anonymous()).into(), TIME);
+        cache.remember_user(before, id, Arc::new(User::from(UserInfo::anonymous())).into(), TIME);
         cache.remember_nobodys(before, id, TIME);
         assert!(cache.user(&id).is_none() && !cache.is_nobodys(&id));
         cache.remember_nobodys(cache.generation(), id, TIME);
@@ -244,7 +245,7 @@ mod tests {
         let cache = TokenCache::with_random_key(Arc::default());
         let alice = cache.id(b"alice");
         let now = cache.generation();
-        cache.remember_user(now, alice, Arc::new(UserInfo::anonymous()).into(), TIME);
+        cache.remember_user(now, alice, Arc::new(User::from(UserInfo::anonymous())).into(), TIME);
         for number in 0..200_000_u32 {
             cache.remember_nobodys(now, cache.id(&number.to_le_bytes()), TIME);
         }
@@ -262,7 +263,7 @@ mod tests {
     fn that_a_token_was_good_is_remembered_for_longer() {
         let cache = TokenCache::with_random_key(Arc::default());
         let (alice, bob) = (cache.id(b"alice"), cache.id(b"bob"));
-        let (now, user) = (cache.generation(), Arc::new(UserInfo::anonymous()));
+        let (now, user) = (cache.generation(), Arc::new(User::from(UserInfo::anonymous())));
         cache.remember_user(now, alice, user.into(), Duration::from_nanos(1));
         std::thread::sleep(Duration::from_millis(1));
         assert!(cache.user(&alice).is_none() && cache.was_users(&alice));

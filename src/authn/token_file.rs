@@ -7,13 +7,13 @@ use std::sync::Arc;
 use csv_core::{ReadRecordResult, Reader};
 use zeroize::Zeroizing;
 
-use super::UserInfo;
 use super::token_cache::{TokenCache, TokenId};
+use super::{User, UserInfo};
 
 /// The tokens of a file and whose they are. Tokens are looked up by their [`TokenId`] only and not
 /// kept; what was read of them is overwritten.
 pub struct TokenFile {
-    users: HashMap<TokenId, Arc<UserInfo>>,
+    users: HashMap<TokenId, Arc<User>>,
 }
 
 /// Why a token file cannot be used.
@@ -77,7 +77,7 @@ impl TokenFile {
             };
             let user =
                 UserInfo { username: cell(1)?, uid: cell(2)?, groups, ..UserInfo::default() };
-            let user = Arc::new(user.into_authenticated());
+            let user = Arc::new(user.into_authenticated().into());
             if users.insert(ids.id(cells[0]), user).is_some() {
                 tracing::warn!(file = %path.display(), line, "this token stands in an earlier line too; this one counts");
             }
@@ -86,7 +86,7 @@ impl TokenFile {
     }
 
     /// Whose token this is.
-    pub fn user(&self, id: &TokenId) -> Option<&Arc<UserInfo>> {
+    pub fn user(&self, id: &TokenId) -> Option<&Arc<User>> {
         self.users.get(id)
     }
 }

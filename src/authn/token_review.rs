@@ -17,12 +17,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::UserInfo;
 use super::jwt::Jwt;
 use super::service_account::time;
 use super::token_cache::{Generation, TokenCache, TokenId, TokenUser};
 use super::token_webhook::{TokenWebhook, WebhookVersion};
 use super::turns::{NoTurn, Source, Turns, Waiting};
+use super::{User, UserInfo};
 use crate::metrics::Gauge;
 use crate::upstream::{ConfigError, OwnRequest, SendError, Upstream};
 
@@ -74,7 +74,7 @@ pub struct TokenReviewSettings {
 pub struct Unavailable;
 
 /// Whose a token is; `None` for nobody's.
-type Answer = Result<Option<Arc<UserInfo>>, Unavailable>;
+type Answer = Result<Option<Arc<User>>, Unavailable>;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -278,7 +278,7 @@ impl TokenReview {
         };
         match user_of(status, &self.settings.audiences) {
             Ok(user) => {
-                let user = Arc::new(user);
+                let user = Arc::new(User::from(user));
                 let time = self.settings.authenticated_ttl.min(time_left(token));
                 self.cache.remember_user(since, *id, user.clone().into(), time);
                 Ok(Some(user))

@@ -74,7 +74,7 @@ impl Tokens {
         };
         if let Ok(Some(Verified { user, expires, annotations })) = verified {
             let annotations = (!annotations.is_empty()).then(|| annotations.into());
-            let user = TokenUser { user: Arc::new(user), annotations };
+            let user = TokenUser { user: Arc::new(user.into()), annotations };
             let left = expires.map_or(VERIFIED, |end| end.duration_since(now).unwrap_or_default());
             self.cache.remember_user(since, id, user.clone(), left.min(VERIFIED));
             return Ok(user);

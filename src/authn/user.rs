@@ -1,6 +1,10 @@
 //! The user a request is made by, as Kubernetes knows it.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::sync::OnceLock;
+
+use http::{HeaderName, HeaderValue};
 
 /// Group of everyone who presented valid credentials.
 pub const AUTHENTICATED: &str = "system:authenticated";
@@ -47,6 +51,56 @@ impl UserInfo {
         self
     }
 }
+
+/// A user whose requests come again and again. What is made of it for each of them is kept with it.
+#[derive(Debug, Default)]
+pub struct User {
+    info: UserInfo,
+    json: OnceLock<Box<[u8]>>,
+    headers: [OnceLock<IdentityHeaders>; 2],
+}
+
+/// The headers that say who a user is; or what of it cannot be said in headers.
+pub type IdentityHeaders = Result<Box<[(HeaderName, HeaderValue)]>, &'static str>;
+
+impl User {
+    /// The user in events, which `make` encodes the first time.
+    pub fn json(&self, make: impl FnOnce(&UserInfo) -> Vec<u8>) -> &[u8] {
+        self.json.get_or_init(|| make(&self.info).into())
+    }
+
+    /// The headers that say who it is, which `make` makes the first time; `way` tells the two ways of
+    /// that apart.
+    pub fn headers(
+        &self,
+        way: usize,
+        make: impl FnOnce(&UserInfo) -> IdentityHeaders,
+    ) -> &IdentityHeaders {
+        self.headers[way].get_or_init(|| make(&self.info))
+    }
+}
+
+impl From<UserInfo> for User {
+    fn from(info: UserInfo) -> User {
+        User { info, ..User::default() }
+    }
+}
+
+impl Deref for User {
+    type Target = UserInfo;
+
+    fn deref(&self) -> &UserInfo {
+        &self.info
+    }
+}
+
+impl PartialEq for User {
+    fn eq(&self, other: &User) -> bool {
+        self.info == other.info
+    }
+}
+
+impl Eq for User {}
 
 #[cfg(test)]
 mod tests {

@@ -21,7 +21,7 @@ use webpki::{
 use x509_parser::oid_registry::{Oid, asn1_rs::oid};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::{UserInfo, x509_v1};
+use super::{User, UserInfo, x509_v1};
 
 /// Subject attribute that holds a user's UID (Kubernetes).
 const UID_ATTRIBUTE: Oid<'static> = oid!(1.3.6.1.4.1.57683.2);
@@ -200,7 +200,7 @@ pub struct ClientCertificates {
     /// The client's own first; never empty.
     chain: Vec<CertificateDer<'static>>,
     /// As a user's.
-    user: ArcSwapOption<Verdict<Option<Arc<UserInfo>>>>,
+    user: ArcSwapOption<Verdict<Option<Arc<User>>>>,
     /// As a front proxy's: its common name.
     proxy: ArcSwapOption<Verdict<Arc<str>>>,
 }
@@ -227,8 +227,10 @@ impl ClientCertificates {
     ///
     /// # Errors
     /// Where the certificate is not to be believed.
-    pub fn user(&self, ca: &ClientCa) -> Result<Option<Arc<UserInfo>>, CertificateError> {
-        self.judged(&self.user, ca, |leaf, parsed| Ok(user_of(leaf, parsed)?.map(Arc::new)))
+    pub fn user(&self, ca: &ClientCa) -> Result<Option<Arc<User>>, CertificateError> {
+        self.judged(&self.user, ca, |leaf, parsed| {
+            Ok(user_of(leaf, parsed)?.map(|user| Arc::new(user.into())))
+        })
     }
 
     /// The common name of the front proxy whose certificate this is; empty if it has none.

@@ -53,9 +53,9 @@ fn temporary(content: &str) -> PathBuf {
     path
 }
 
-type User = Result<Option<Arc<UserInfo>>, CertificateError>;
+type Judged = Result<Option<Arc<User>>, CertificateError>;
 
-fn user(trusted: &ClientCa, chain: Vec<CertificateDer<'static>>) -> User {
+fn user(trusted: &ClientCa, chain: Vec<CertificateDer<'static>>) -> Judged {
     ClientCertificates::new(chain).unwrap().user(trusted)
 }
 
@@ -82,7 +82,7 @@ fn chains_usage_and_validity_are_judged() {
     let middle = ca(Some(&root), "middle");
     let trusted = client_ca(&root.pem);
     let below = leaf(&middle, named("deep"));
-    let names = |user: User| user.map(|user| user.map(|user| user.username.clone()));
+    let names = |user: Judged| user.map(|user| user.map(|user| user.username.clone()));
     let deep = names(user(&trusted, vec![below.clone(), middle.der.clone()]));
     assert_eq!(deep, Ok(Some("deep".into())));
     assert_eq!(names(user(&trusted, vec![leaf(&root, |_| {})])), Ok(None), "no common name");

@@ -290,7 +290,7 @@ fn authenticator(
         client_ca,
         tokens: tokens(settings, upstream, as_front_proxy, cache, oidc, follow)?,
         anonymous,
-        anonymous_user: Arc::new(UserInfo::anonymous()),
+        anonymous_user: Arc::new(UserInfo::anonymous().into()),
     })
 }
 

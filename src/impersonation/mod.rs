@@ -20,8 +20,7 @@ pub use rules::{ConstrainedImpersonation, Rules};
 
 use crate::authn::{ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED, UserInfo};
 use crate::request::headers::{
-    IMPERSONATE_EXTRA_PREFIX, IMPERSONATE_GROUP, IMPERSONATE_PREFIX, IMPERSONATE_UID,
-    IMPERSONATE_USER,
+    IMPERSONATE_EXTRA_PREFIX, IMPERSONATE_GROUP, IMPERSONATE_UID, IMPERSONATE_USER,
 };
 use crate::request::label_selector::{is_dns_label, is_dns_subdomain};
 use crate::request::query::{self, Plus};
@@ -47,10 +46,6 @@ pub enum WantedError {
 /// # Errors
 /// See [`WantedError`].
 pub fn wanted(headers: &HeaderMap) -> Result<Option<Wanted>, WantedError> {
-    // Most requests have none of them; one look at the names says so.
-    if !headers.keys().any(|name| name.as_str().starts_with(IMPERSONATE_PREFIX)) {
-        return Ok(None);
-    }
     let first = |name| headers.get(name).map_or(Ok(String::new()), text);
     let mut extra = BTreeMap::<String, Vec<String>>::new();
     for (name, value) in headers {

@@ -32,12 +32,14 @@ use crate::audit::id::audit_id;
 use crate::audit::record::{Record, Recorder, RequestFacts};
 use crate::audit::response::wants_pretty;
 use crate::audit::timestamp::Timestamp;
-use crate::authn::{self, Authenticated, AuthenticationError, Authenticator, ClientCertificates};
+use crate::authn::{
+    self, Authenticated, AuthenticationError, Authenticator, ClientCertificates, User,
+};
 use crate::body::{ClientBody, RequestBody};
 use crate::impersonation::{self, RequestAttributes, Reviewer, Rules, Wanted, WantedError};
 use crate::request::accept;
 use crate::request::headers::{self, AUDIT_ID};
-use crate::request::source::TrustedProxies;
+use crate::request::source::{Peer, TrustedProxies};
 use crate::request::{InfoError, RequestInfo, duration, query};
 use crate::status::Status;
 use crate::upstream::Upstream;
@@ -89,6 +91,7 @@ impl Proxy {
 /// What is known of the client's connection; shared by its requests.
 pub struct Connection {
     peer: SocketAddr,
+    forwarded_for: Peer,
     pub(crate) certificates: Option<ClientCertificates>,
     upgraded: AtomicBool,
 }
@@ -100,7 +103,8 @@ impl Connection {
         certificates: Vec<rustls_pki_types::CertificateDer<'static>>,
     ) -> Connection {
         let certificates = ClientCertificates::new(certificates);
-        Connection { peer, certificates, upgraded: AtomicBool::new(false) }
+        let forwarded_for = Peer::new(peer);
+        Connection { peer, forwarded_for, certificates, upgraded: AtomicBool::new(false) }
     }
 
     /// Whether it has become another protocol's.
@@ -290,18 +294,19 @@ async fn outgoing(
     caller: &Authenticated,
 ) -> Result<Request<RequestBody>, Box<Status>> {
     let Parts { method, mut headers, .. } = parts;
-    headers::refuse_lookalikes(&headers)?;
-    let done_as = match impersonation::wanted(&headers) {
-        Ok(None) => None,
-        asked => Box::pin(impersonate(proxy, asked, record, caller)).await?,
+    let found = headers::strip(&mut headers)?;
+    let done_as = if found.impersonation {
+        let asked = impersonation::wanted(&headers);
+        Box::pin(impersonate(proxy, asked, record, caller)).await?
+    } else {
+        None
     };
 
-    headers::strip(&mut headers);
     proxy.authenticator.remove_front_proxy_headers(&mut headers);
-    if proxy.identity != Identity::PassThrough {
+    if found.websocket_protocol && proxy.identity != Identity::PassThrough {
         authn::websocket::remove_token(&mut headers);
     }
-    proxy.trusted_proxies.forward(&mut headers, connection.peer);
+    proxy.trusted_proxies.forward(&mut headers, &connection.forwarded_for);
     headers.insert(AUDIT_ID, record.facts().audit_id.clone());
     if proxy.identity == Identity::PassThrough {
         let message = match caller.method {
@@ -317,6 +322,7 @@ async fn outgoing(
             return Err(Box::new(Status::forbidden(message, None)));
         }
     }
+    let done_as = done_as.map(User::from);
     let user = done_as.as_ref().unwrap_or(&caller.user);
     let stamped = proxy.identity.stamp(&mut headers, user, proxy.upstream.bearer());
     let stamped = stamped.and_then(|()| match &proxy.original_user_extra {

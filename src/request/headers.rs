@@ -23,35 +23,65 @@ pub const IMPERSONATE_EXTRA_PREFIX: &str = "impersonate-extra-";
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
+/// What a request has, as one look at the names of its headers tells: most have nothing of it, and
+/// nothing of it needs to be looked for then.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Found {
+    /// `Impersonate-*`
+    pub impersonation: bool,
+    /// `Sec-WebSocket-Protocol`
+    pub websocket_protocol: bool,
+    /// Any that concerns only the client's connection.
+    connection: bool,
+    /// `X-Remote-*`
+    remote: bool,
+}
+
 /// Refuses headers that could be taken for an identity by someone farther on.
 ///
 /// `X_Remote_User` is such a one: servers that fold `_` into `-` would believe it. So are
 /// percent-encoded spellings, and `Impersonate-*` headers that Kubernetes does not know.
-///
-/// # Errors
-/// The 400 to answer with.
-pub fn refuse_lookalikes(headers: &HeaderMap) -> Result<(), Box<Status>> {
+fn look(headers: &HeaderMap) -> Result<Found, Box<Status>> {
+    let mut found = Found::default();
     for name in headers.keys() {
         let name = name.as_str();
-        if name.starts_with(IMPERSONATE_PREFIX) {
-            let known =
-                matches!(name, "impersonate-user" | "impersonate-uid" | "impersonate-group")
-                    || name.starts_with(IMPERSONATE_EXTRA_PREFIX);
-            if !known {
-                let message = format!("unknown impersonation header {name:?}");
+        match name {
+            "connection"
+            | "expect"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade" => found.connection = true,
+            "sec-websocket-protocol" => found.websocket_protocol = true,
+            _ if name.starts_with(REMOTE_PREFIX) => found.remote = true,
+            _ if name.starts_with(IMPERSONATE_PREFIX) => {
+                found.impersonation = true;
+                let known =
+                    matches!(name, "impersonate-user" | "impersonate-uid" | "impersonate-group")
+                        || name.starts_with(IMPERSONATE_EXTRA_PREFIX);
+                if !known {
+                    let message = format!("unknown impersonation header {name:?}");
+                    return Err(Box::new(Status::bad_request(message)));
+                }
+            }
+            _ if is_lookalike(name) => {
+                let message =
+                    format!("header {name:?} looks like an identity header and is refused");
                 return Err(Box::new(Status::bad_request(message)));
             }
-        } else if is_lookalike(name) {
-            let message = format!("header {name:?} looks like an identity header and is refused");
-            return Err(Box::new(Status::bad_request(message)));
+            _ => {}
         }
     }
-    Ok(())
+    Ok(found)
 }
 
 fn is_lookalike(name: &str) -> bool {
     // Nearly all names have neither byte.
-    if !name.bytes().any(|b| b == b'_' || b == b'%') || name.starts_with(REMOTE_PREFIX) {
+    if !name.bytes().any(|b| b == b'_' || b == b'%') {
         return false;
     }
     let decoded = query::decode(name, Plus::IsPlus).unwrap_or(name.as_bytes().into());
@@ -65,14 +95,28 @@ fn is_lookalike(name: &str) -> bool {
 ///
 /// That is RFC 9110 section 7.6.1, with one exception: `Connection` cannot take away headers that
 /// say who is calling or what is asked. `Expect` goes too: this proxy answers it.
-pub fn strip(headers: &mut HeaderMap) {
-    remove_connection_headers(headers, is_protected);
-    headers.remove(header::EXPECT);
-    // Trailers of requests are not passed on, so they are not announced either.
-    headers.remove(header::TRAILER);
-    let remote: Vec<HeaderName> =
-        headers.keys().filter(|name| name.as_str().starts_with(REMOTE_PREFIX)).cloned().collect();
-    for name in remote {
+///
+/// # Errors
+/// The 400 to answer with, if a header could be taken for an identity by someone farther on.
+pub fn strip(headers: &mut HeaderMap) -> Result<Found, Box<Status>> {
+    let found = look(headers)?;
+    if found.connection {
+        remove_connection_headers(headers, is_protected);
+        headers.remove(header::EXPECT);
+        // Trailers of requests are not passed on, so they are not announced either.
+        headers.remove(header::TRAILER);
+    }
+    if found.remote {
+        remove_prefixed(headers, REMOTE_PREFIX);
+    }
+    Ok(found)
+}
+
+/// Removes all headers whose names begin so.
+pub fn remove_prefixed(headers: &mut HeaderMap, prefix: &str) {
+    let found: Vec<HeaderName> =
+        headers.keys().filter(|name| name.as_str().starts_with(prefix)).cloned().collect();
+    for name in found {
         headers.remove(name);
     }
 }
@@ -147,7 +191,7 @@ mod tests {
 
     fn stripped(lines: &[(&str, &str)]) -> Vec<String> {
         let mut headers = headers(lines);
-        strip(&mut headers);
+        strip(&mut headers).unwrap();
         headers.keys().map(ToString::to_string).collect()
     }
 
@@ -166,7 +210,7 @@ mod tests {
             "IMPERSONATE_EXTRA_x",
             "Impersonate-Groups",
         ] {
-            let status = refuse_lookalikes(&headers(&[(name, "admin")])).unwrap_err();
+            let status = strip(&mut headers(&[(name, "admin")])).unwrap_err();
             assert_eq!(status.code, 400, "{name}");
         }
         for name in [
@@ -178,7 +222,7 @@ mod tests {
             "x%zz",
             "X-Remote-Extra-a%2fb",
         ] {
-            assert_eq!(refuse_lookalikes(&headers(&[(name, "v")])), Ok(()), "{name}");
+            assert!(strip(&mut headers(&[(name, "v")])).is_ok(), "{name}");
         }
     }
 
@@ -201,6 +245,25 @@ mod tests {
             ("X-REMOTE-ANY", "c"),
         ]);
         assert_eq!(rest, ["x-kept"]);
+    }
+
+    #[test]
+    fn each_of_them_is_removed_where_it_is_alone() {
+        for name in [
+            "Connection",
+            "Keep-Alive",
+            "TE",
+            "Proxy-Authenticate",
+            "Proxy-Authorization",
+            "Upgrade",
+            "Transfer-Encoding",
+            "Trailer",
+            "Expect",
+            "Proxy-Connection",
+            "X-Remote-Any",
+        ] {
+            assert_eq!(stripped(&[(name, "x"), ("X-Kept", "1")]), ["x-kept"], "{name}");
+        }
     }
 
     #[test]

@@ -315,21 +315,22 @@ impl ListOptions {
     }
 
     fn parse_valid(query: &str) -> Option<ListOptions> {
-        let first = |name| query::first(query, name);
-        for number in ["timeoutSeconds", "limit"] {
-            if let Some(text) = first(number) {
-                std::str::from_utf8(&text).ok()?.parse::<i64>().ok()?;
-            }
+        let [watch, timeout, limit, labels, fields] = query::firsts(
+            query,
+            ["watch", "timeoutSeconds", "limit", "labelSelector", "fieldSelector"],
+        );
+        for text in [timeout, limit].into_iter().flatten() {
+            std::str::from_utf8(&text).ok()?.parse::<i64>().ok()?;
         }
-        if let Some(text) = first("labelSelector") {
+        if let Some(text) = labels {
             label_selector::is_valid(std::str::from_utf8(&text).ok()?).then_some(())?;
         }
-        let name = match first("fieldSelector") {
+        let name = match fields {
             Some(text) => name_demanded(&text)?,
             None => None,
         };
         Some(ListOptions {
-            watch: first("watch").is_some_and(|value| is_true(&value)),
+            watch: watch.is_some_and(|value| is_true(&value)),
             name: name.filter(|name| is_path_segment(name)),
         })
     }

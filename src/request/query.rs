@@ -7,18 +7,29 @@ use std::borrow::Cow;
 /// Names are compared after decoding, case-sensitively. Pairs with broken percent-encoding or a
 /// raw `;` are skipped, as Go does.
 pub fn first<'q>(query: &'q str, name: &str) -> Option<Cow<'q, [u8]>> {
-    pairs(query).find_map(|(key, value)| (*key == *name.as_bytes()).then_some(value))
+    let [value] = firsts(query, [name]);
+    value
 }
 
-/// All decodable pairs of the query, in order.
-pub fn pairs(query: &str) -> impl Iterator<Item = (Cow<'_, [u8]>, Cow<'_, [u8]>)> {
-    query.split('&').filter_map(|pair| {
-        if pair.is_empty() || pair.contains(';') {
-            return None;
+/// As [`first`], for several names at once.
+pub fn firsts<'q, const N: usize>(query: &'q str, names: [&str; N]) -> [Option<Cow<'q, [u8]>>; N] {
+    let mut values = [const { None }; N];
+    for (key, value) in pairs(query) {
+        let Some(key) = decode(key, Plus::IsSpace) else { continue };
+        let index = names.iter().position(|name| *key == *name.as_bytes());
+        if let Some(place) = index.map(|index| &mut values[index])
+            && place.is_none()
+        {
+            *place = decode(value, Plus::IsSpace);
         }
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        Some((decode(key, Plus::IsSpace)?, decode(value, Plus::IsSpace)?))
-    })
+    }
+    values
+}
+
+/// The pairs that Go does not skip, undecoded.
+fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
+    let pairs = query.split('&').filter(|pair| !pair.is_empty() && !pair.contains(';'));
+    pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")))
 }
 
 /// What a `+` stands for.

@@ -3,7 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
-use http::{HeaderMap, HeaderName};
+use bytes::Bytes;
+use http::header::Entry;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
@@ -56,20 +58,42 @@ impl TrustedProxies {
 
     /// Makes the forwarding headers what the API server is to see: `X-Forwarded-For` with the
     /// peer appended, without what a peer that is not trusted claimed.
-    pub fn forward(&self, headers: &mut HeaderMap, peer: SocketAddr) {
-        let peer = peer.ip().to_canonical();
-        if !self.trusts(peer) {
+    pub fn forward(&self, headers: &mut HeaderMap, peer: &Peer) {
+        if !self.trusts(peer.address) {
             headers.remove(REAL_IP);
             headers.remove(FORWARDED_FOR);
         }
-        let mut value = Vec::new();
-        for line in headers.get_all(FORWARDED_FOR) {
-            value.extend_from_slice(line.as_bytes());
-            value.extend_from_slice(b", ");
+        match headers.entry(FORWARDED_FOR) {
+            Entry::Vacant(place) => {
+                place.insert(peer.header.clone());
+            }
+            Entry::Occupied(mut lines) => {
+                let mut value = Vec::new();
+                for line in lines.iter() {
+                    value.extend_from_slice(line.as_bytes());
+                    value.extend_from_slice(b", ");
+                }
+                value.extend_from_slice(peer.header.as_bytes());
+                lines.insert(HeaderValue::from_bytes(&value).expect("made of header values"));
+            }
         }
-        value.extend_from_slice(peer.to_string().as_bytes());
-        let value = http::HeaderValue::from_bytes(&value).expect("made of header values");
-        headers.insert(FORWARDED_FOR, value);
+    }
+}
+
+/// The other end of a connection, as `X-Forwarded-For` names it.
+pub struct Peer {
+    address: IpAddr,
+    header: HeaderValue,
+}
+
+impl Peer {
+    /// Of a connection from `address`.
+    pub fn new(address: SocketAddr) -> Peer {
+        let address = address.ip().to_canonical();
+        // Clones of bytes that are owned so are made without an allocation.
+        let text = Bytes::from_owner(address.to_string());
+        let header = HeaderValue::from_maybe_shared(text).expect("an address is a header value");
+        Peer { address, header }
     }
 }
 
@@ -199,7 +223,7 @@ mod tests {
 
     #[test]
     fn the_peer_is_appended_for_the_api_server() {
-        let peer = "198.51.100.1:5".parse().unwrap();
+        let peer = &Peer::new("198.51.100.1:5".parse().unwrap());
         let mut everyone = headers(&["1.1.1.1", "2.2.2.2"], Some("3.3.3.3"));
         TrustedProxies::Everyone.forward(&mut everyone, peer);
         assert_eq!(everyone[FORWARDED_FOR], "1.1.1.1, 2.2.2.2, 198.51.100.1");

@@ -43,8 +43,24 @@ pub fn push_escaped(text: &mut String, byte: u8) {
 }
 
 fn is_accepted_in_path(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~/!$&'()*+,;=:@[]%".contains(&byte)
+    ACCEPTED_IN_PATH[usize::from(byte)]
 }
+
+const ACCEPTED_IN_PATH: [bool; 256] = {
+    let mut accepted = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        accepted[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let others = b"-._~/!$&'()*+,;=:@[]%";
+    let mut index = 0;
+    while index < others.len() {
+        accepted[others[index] as usize] = true;
+        index += 1;
+    }
+    accepted
+};
 
 fn is_kept_when_encoding(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~$&+,/:;=@".contains(&byte)

@@ -4,11 +4,11 @@ use std::str::FromStr;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use crate::authn::UserInfo;
+use crate::authn::{IdentityHeaders, User, UserInfo};
 use crate::impersonation::extra_key::domain_prefixed_path;
 use crate::request::headers::{
     IMPERSONATE_EXTRA_PREFIX, IMPERSONATE_GROUP, IMPERSONATE_PREFIX, IMPERSONATE_UID,
-    IMPERSONATE_USER,
+    IMPERSONATE_USER, REMOTE_PREFIX, remove_prefixed,
 };
 use crate::request::uri::push_escaped;
 
@@ -98,74 +98,78 @@ pub struct StampError(&'static str);
 impl Identity {
     /// Replaces every identity in `headers` by that of `user`.
     ///
-    /// `own` are the proxy's credentials, used by [`Identity::Impersonate`]. Inbound `X-Remote-*`
-    /// headers must have been removed already.
+    /// `own` are the proxy's credentials, used by [`Identity::Impersonate`].
     ///
     /// # Errors
     /// Where some part of the identity would not arrive as it is. `headers` are of no use then.
     pub fn stamp(
         self,
         headers: &mut HeaderMap,
-        user: &UserInfo,
+        user: &User,
         own: Option<HeaderValue>,
     ) -> Result<(), StampError> {
-        match self {
+        let names = match self {
             Identity::RequestHeader => {
+                remove_prefixed(headers, REMOTE_PREFIX);
                 headers.remove(header::AUTHORIZATION);
-                stamp(headers, user, REMOTE_USER, REMOTE_UID, REMOTE_GROUP, REMOTE_EXTRA_PREFIX)
+                Names {
+                    user: REMOTE_USER,
+                    uid: REMOTE_UID,
+                    group: REMOTE_GROUP,
+                    extra_prefix: REMOTE_EXTRA_PREFIX,
+                }
             }
             Identity::Impersonate => {
-                headers.remove(header::AUTHORIZATION);
-                let inbound: Vec<HeaderName> = headers
-                    .keys()
-                    .filter(|name| name.as_str().starts_with(IMPERSONATE_PREFIX))
-                    .cloned()
-                    .collect();
-                for name in inbound {
-                    headers.remove(name);
+                remove_prefixed(headers, IMPERSONATE_PREFIX);
+                match own {
+                    Some(own) => headers.insert(header::AUTHORIZATION, own),
+                    None => headers.remove(header::AUTHORIZATION),
+                };
+                Names {
+                    user: IMPERSONATE_USER,
+                    uid: IMPERSONATE_UID,
+                    group: IMPERSONATE_GROUP,
+                    extra_prefix: IMPERSONATE_EXTRA_PREFIX,
                 }
-                if let Some(own) = own {
-                    headers.insert(header::AUTHORIZATION, own);
-                }
-                stamp(
-                    headers,
-                    user,
-                    IMPERSONATE_USER,
-                    IMPERSONATE_UID,
-                    IMPERSONATE_GROUP,
-                    IMPERSONATE_EXTRA_PREFIX,
-                )
             }
-            Identity::PassThrough => Ok(()),
+            Identity::PassThrough => return Ok(()),
+        };
+        let lines = user.headers(self as usize, |user| names.lines(user));
+        for (name, value) in lines.as_ref().map_err(|what| StampError(what))? {
+            headers.append(name, value.clone());
         }
+        Ok(())
     }
 }
 
-fn stamp(
-    headers: &mut HeaderMap,
-    user: &UserInfo,
-    user_name: HeaderName,
-    uid_name: HeaderName,
-    group_name: HeaderName,
-    extra_prefix: &str,
-) -> Result<(), StampError> {
-    if user.username.is_empty() {
-        return Err(StampError("user name"));
-    }
-    headers.insert(user_name, value(&user.username).ok_or(StampError("user name"))?);
-    if !user.uid.is_empty() {
-        headers.insert(uid_name, value(&user.uid).ok_or(StampError("UID"))?);
-    }
-    for group in &user.groups {
-        headers.append(&group_name, value(group).ok_or(StampError("group"))?);
-    }
-    for (key, values) in &user.extra {
-        let name = escaped_name(extra_prefix, key).ok_or(StampError("extra key"))?;
-        for text in values {
-            headers.append(&name, value(text).ok_or(StampError("extra value"))?);
+/// The headers that name a user.
+struct Names {
+    user: HeaderName,
+    uid: HeaderName,
+    group: HeaderName,
+    extra_prefix: &'static str,
+}
+
+impl Names {
+    fn lines(self, user: &UserInfo) -> IdentityHeaders {
+        if user.username.is_empty() {
+            return Err("user name");
         }
+        let mut lines = vec![(self.user, value(&user.username).ok_or("user name")?)];
+        if !user.uid.is_empty() {
+            lines.push((self.uid, value(&user.uid).ok_or("UID")?));
+        }
+        for group in &user.groups {
+            lines.push((self.group.clone(), value(group).ok_or("group")?));
+        }
+        for (key, values) in &user.extra {
+            let name = escaped_name(self.extra_prefix, key).ok_or("extra key")?;
+            for text in values {
+                lines.push((name.clone(), value(text).ok_or("extra value")?));
+            }
+        }
+        Ok(lines.into())
     }
-    Ok(())
 }
 
 /// A header value that its receiver reads as exactly `text`: receivers trim blanks at both ends.
@@ -195,7 +199,7 @@ fn escaped_name(prefix: &str, key: &str) -> Option<HeaderName> {
 mod tests {
     use super::*;
 
-    fn user() -> UserInfo {
+    fn info() -> UserInfo {
         UserInfo {
             username: "bob@example.com".into(),
             uid: "7".into(),
@@ -206,6 +210,10 @@ mod tests {
             ]
             .into(),
         }
+    }
+
+    fn user() -> User {
+        info().into()
     }
 
     fn inbound() -> HeaderMap {
@@ -257,9 +265,9 @@ mod tests {
     fn who_called_is_said_once_and_by_the_proxy() {
         let called_by: OriginalUserExtra = "acme.io/called_by".parse().unwrap();
         let forged = vec!["root".to_owned(), "x".to_owned()];
-        let user = UserInfo { extra: [("acme.io/called_by".into(), forged)].into(), ..user() };
+        let user = UserInfo { extra: [("acme.io/called_by".into(), forged)].into(), ..info() };
         let mut headers = inbound();
-        Identity::Impersonate.stamp(&mut headers, &user, None).unwrap();
+        Identity::Impersonate.stamp(&mut headers, &user.into(), None).unwrap();
         let alice = UserInfo { username: "alice".into(), ..UserInfo::default() };
         called_by.stamp(&mut headers, &alice).unwrap();
         let name = "impersonate-extra-acme.io%2fcalled_by";
@@ -287,11 +295,14 @@ mod tests {
         for name in ["", "admin ", "\tadmin", "ad\nmin", "ad\0min", "x\r\nImpersonate-User: y"] {
             let user = UserInfo { username: name.into(), ..UserInfo::default() };
             for mode in [Identity::RequestHeader, Identity::Impersonate] {
-                assert!(mode.stamp(&mut HeaderMap::new(), &user, None).is_err(), "{name:?}");
+                assert!(
+                    mode.stamp(&mut HeaderMap::new(), &user.clone().into(), None).is_err(),
+                    "{name:?}"
+                );
             }
         }
-        let group = UserInfo { groups: vec!["g ".into()], ..user() };
-        let stamped = Identity::RequestHeader.stamp(&mut HeaderMap::new(), &group, None);
+        let group = UserInfo { groups: vec!["g ".into()], ..info() };
+        let stamped = Identity::RequestHeader.stamp(&mut HeaderMap::new(), &group.into(), None);
         assert_eq!(stamped, Err(StampError("group")));
     }
 }

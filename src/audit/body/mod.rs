@@ -16,7 +16,7 @@ mod paths;
 mod query;
 mod redact;
 mod redacted;
-mod scan;
+pub(super) mod scan;
 mod text;
 mod truncate;
 

@@ -7,15 +7,36 @@ const HIGHS: u64 = 0x8080_8080_8080_8080;
 /// backslash, a control character, `<`, `>`, `&`, or 0xe2 (which may begin U+2028 or U+2029).
 /// `text.len()` if there is none.
 #[inline]
-pub(super) fn plain_end(text: &[u8], mut at: usize) -> usize {
+pub(super) fn plain_end(text: &[u8], at: usize) -> usize {
+    end(text, at, 0)
+}
+
+/// As [`plain_end`], but every byte that is not ASCII needs a look, too.
+#[inline]
+pub(in crate::audit) fn plain_ascii_end(text: &[u8], at: usize) -> usize {
+    end(text, at, HIGHS)
+}
+
+/// `also` has the bits that make a byte special, too.
+#[inline]
+fn end(text: &[u8], mut at: usize, also: u64) -> usize {
+    let place = |found: u64| (found.trailing_zeros() / 8) as usize;
     while let Some(word) = text.get(at..).and_then(<[u8]>::first_chunk) {
-        let found = special(u64::from_le_bytes(*word));
+        let word = u64::from_le_bytes(*word);
+        let found = special(word) | word & also;
         if found != 0 {
-            return at + (found.trailing_zeros() / 8) as usize;
+            return at + place(found);
         }
         at += 8;
     }
-    while text.get(at).is_some_and(|byte| PLAIN[usize::from(*byte)]) {
+    let rest = text.len().saturating_sub(at);
+    if let (1.., Some(word)) = (rest, text.last_chunk()) {
+        // The zero bytes that come in from above are control characters: one is found in any case.
+        let word = u64::from_le_bytes(*word) >> (8 * (8 - rest));
+        return at + place(special(word) | word & also);
+    }
+    let is_plain = |byte: u8| PLAIN[usize::from(byte)] && u64::from(byte) & also == 0;
+    while text.get(at).is_some_and(|byte| is_plain(*byte)) {
         at += 1;
     }
     at
@@ -73,11 +94,21 @@ mod tests {
         #[test]
         fn any_bytes(text: Vec<u8>, from in 0usize..8) {
             let from = from.min(text.len());
-            let expected = text[from..]
-                .iter()
-                .position(|byte| !PLAIN[usize::from(*byte)])
-                .map_or(text.len(), |found| from + found);
+            let first = |special: fn(u8) -> bool| {
+                let found = text[from..].iter().position(|byte| special(*byte));
+                found.map_or(text.len(), |found| from + found)
+            };
+            let expected = first(|byte| !PLAIN[usize::from(byte)]);
             proptest::prop_assert_eq!(plain_end(&text, from), expected);
+            let expected = first(|byte| !PLAIN[usize::from(byte)] || byte >= 0x80);
+            proptest::prop_assert_eq!(plain_ascii_end(&text, from), expected);
+        }
+
+        #[test]
+        fn mostly_plain_bytes(text in "[a-z]{0,40}[<&é\u{1}]?[a-z]{0,20}") {
+            let special = |byte: u8| !PLAIN[usize::from(byte)] || byte >= 0x80;
+            let expected = text.bytes().position(special).unwrap_or(text.len());
+            proptest::prop_assert_eq!(plain_ascii_end(text.as_bytes(), 0), expected);
         }
     }
 }

@@ -1,0 +1,32 @@
+//! Sinks that keep nothing.
+
+use std::sync::Arc;
+
+use kube_audit_proxy::audit::body::{Budget, Redaction};
+use kube_audit_proxy::audit::record::{AuditSink, Backend, Encoding, Format};
+use kube_audit_proxy::audit::recording::BodySettings;
+use kube_audit_proxy::policy::{self, PolicyHandle};
+use kube_audit_proxy::sink::Sink;
+
+/// A policy of `rules`, which may begin with `omitStages`.
+pub fn policy(rules: &str) -> PolicyHandle {
+    let text = format!("apiVersion: audit.k8s.io/v1\nkind: Policy\n{rules}");
+    PolicyHandle::new(policy::parse(text.as_bytes(), "bench").expect("a policy").policy)
+}
+
+/// A sink with that policy.
+pub fn sink(policy: &PolicyHandle, format: Format) -> AuditSink {
+    let bodies = BodySettings {
+        max_request: 3 << 20,
+        max_response: 3 << 19,
+        budget: Budget::new(1 << 27),
+        redaction: Some(Arc::new(Redaction::default())),
+    };
+    AuditSink {
+        name: String::new(),
+        backend: Backend::Log(Sink::discard()),
+        policy: policy.clone(),
+        bodies,
+        encoding: Encoding { format, max_event: None },
+    }
+}
