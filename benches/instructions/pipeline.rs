@@ -72,7 +72,8 @@ fn proxy(upstream: SocketAddr, ca: &str) -> Arc<Proxy> {
         client_certificate: None,
         credentials: Some(Credentials::token("own", "bench").expect("a token")),
     };
-    let upstream = Upstream::new(config, Barrier::default(), Arc::default()).expect("a good configuration");
+    let upstream =
+        Upstream::new(config, Barrier::default(), Arc::default()).expect("a good configuration");
     let sinks = vec![sink(&policy("rules: [{level: Metadata}]"), Format::Json)];
     Arc::new(Proxy {
         authenticator: Authenticator {

@@ -1,20 +1,31 @@
 //! The barrier between the log and the sockets: no byte leaves before the lines that were accepted
-//! before it are written.
+//! before it on the same thread are written. A request, its client's connection and its connection to
+//! the API server are on one thread, so these are all that the byte has to do with.
 //!
 //! Where lines are accepted so, a request does not wait for its events. What it says to the API server
 //! and to the client is held back at the sockets instead, with what others say at the same time, and one
 //! write of all their lines lets all of it go. A line that cannot be written is counted and logged, and
 //! holds up nobody.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::task::{Context, Poll, Waker, ready};
+use std::thread::{self, ThreadId};
+
+use tokio::runtime::Handle;
+
+thread_local! {
+    /// Of each sink, by its number, the last line that was accepted on this thread.
+    static ACCEPTED_HERE: RefCell<Vec<(u64, u64)>> = const { RefCell::new(Vec::new()) };
+}
 
 /// How many lines a sink has accepted and how many of them are done, written or lost, in the same
 /// order; and who waits for that.
-#[derive(Default)]
 pub(crate) struct Owed {
+    /// The number of the sink.
+    sink: u64,
     accepted: AtomicU64,
     done: AtomicU64,
     waiting: Mutex<Waiting>,
@@ -23,9 +34,16 @@ pub(crate) struct Owed {
 /// Who waits for the end of the current write, or of the next.
 #[derive(Default)]
 struct Waiting {
-    wakers: Vec<Waker>,
+    sockets: Vec<Socket>,
     /// How often all were woken.
     round: u64,
+}
+
+/// A socket that waits.
+struct Socket {
+    waker: Waker,
+    /// Its thread's, if it has one.
+    runtime: Option<(ThreadId, Handle)>,
 }
 
 /// Where somebody waits: the round, and the place in it.
@@ -35,10 +53,28 @@ struct Place {
     index: usize,
 }
 
+impl Default for Owed {
+    fn default() -> Owed {
+        static SINKS: AtomicU64 = AtomicU64::new(0);
+        Owed {
+            sink: SINKS.fetch_add(1, Ordering::Relaxed),
+            accepted: AtomicU64::new(0),
+            done: AtomicU64::new(0),
+            waiting: Mutex::default(),
+        }
+    }
+}
+
 impl Owed {
-    /// One more line is on its way. For whoever holds the queue.
+    /// One more line of this thread's is on its way. For whoever holds the queue.
     pub(super) fn accept(&self) {
-        self.accepted.fetch_add(1, Ordering::Release);
+        let line = self.accepted.fetch_add(1, Ordering::Release) + 1;
+        ACCEPTED_HERE.with_borrow_mut(|sinks| {
+            match sinks.iter_mut().find(|(sink, _)| *sink == self.sink) {
+                Some((_, last)) => *last = line,
+                None => sinks.push((self.sink, line)),
+            }
+        });
     }
 
     /// So many more are done. For whoever holds the output.
@@ -48,16 +84,20 @@ impl Owed {
         }
         // Said first: a waker that comes too late to be taken finds it when it looks again.
         self.done.fetch_add(lines, Ordering::Release);
-        let wakers = {
+        let sockets = {
             let mut waiting = self.lock();
             waiting.round += 1;
-            std::mem::take(&mut waiting.wakers)
+            std::mem::take(&mut waiting.sockets)
         };
-        wakers.into_iter().for_each(Waker::wake);
+        wake(sockets);
     }
 
-    fn accepted(&self) -> u64 {
-        self.accepted.load(Ordering::Acquire)
+    /// The last line that was accepted on this thread.
+    fn accepted_here(&self) -> u64 {
+        let last = |sinks: &Vec<(u64, u64)>| {
+            sinks.iter().find(|(sink, _)| *sink == self.sink).map_or(0, |(_, last)| *last)
+        };
+        ACCEPTED_HERE.with_borrow(last)
     }
 
     fn is_done(&self, until: u64) -> bool {
@@ -90,13 +130,36 @@ impl Waiting {
     fn enter(&mut self, place: &mut Option<Place>, waker: &Waker) {
         match place {
             Some(Place { round, index }) if *round == self.round => {
-                self.wakers[*index].clone_from(waker);
+                self.sockets[*index].waker.clone_from(waker);
             }
             _ => {
-                *place = Some(Place { round: self.round, index: self.wakers.len() });
-                self.wakers.push(waker.clone());
+                *place = Some(Place { round: self.round, index: self.sockets.len() });
+                let runtime = Handle::try_current().ok();
+                let runtime = runtime.map(|runtime| (thread::current().id(), runtime));
+                self.sockets.push(Socket { waker: waker.clone(), runtime });
             }
         }
+    }
+}
+
+/// Wakes all. To wake a task of another thread takes a system call, so a task there wakes all of it.
+fn wake(sockets: Vec<Socket>) {
+    let here = thread::current().id();
+    let mut elsewhere: Vec<(ThreadId, Handle, Vec<Waker>)> = Vec::new();
+    for Socket { waker, runtime } in sockets {
+        match runtime {
+            Some((thread, runtime)) if thread != here => {
+                match elsewhere.iter_mut().find(|(other, ..)| *other == thread) {
+                    Some((_, _, wakers)) => wakers.push(waker),
+                    None => elsewhere.push((thread, runtime, vec![waker])),
+                }
+            }
+            _ => waker.wake(),
+        }
+    }
+    for (_, runtime, wakers) in elsewhere {
+        // If it has ended, so have its tasks.
+        drop(runtime.spawn(async { wakers.into_iter().for_each(Waker::wake) }));
     }
 }
 
@@ -117,9 +180,9 @@ impl Barrier {
         let _ = self.0.set(sinks.collect());
     }
 
-    /// Whether a byte would have to wait now.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.sinks().iter().any(|sink| !sink.is_done(sink.accepted()))
+    /// Whether a byte of this thread's would have to wait now.
+    fn is_closed(&self) -> bool {
+        self.sinks().iter().any(|sink| !sink.is_done(sink.accepted_here()))
     }
 
     fn sinks(&self) -> &[Arc<Owed>] {
@@ -127,7 +190,8 @@ impl Barrier {
     }
 }
 
-/// The barrier as one socket sees it.
+/// The barrier as one socket sees it. Of a socket that is always polled on the same thread, where all
+/// that is said on it was made.
 pub(super) struct Gate {
     barrier: Barrier,
     asked: Option<Asked>,
@@ -153,12 +217,11 @@ impl Gate {
     /// when this was first asked. If it waited for the others too, it might wait for ever, as more and
     /// more come.
     pub(super) fn poll_pass(&mut self, bytes: usize, context: &mut Context<'_>) -> Poll<usize> {
-        if bytes == 0 || !self.barrier.is_closed() {
-            self.asked = None;
+        if bytes == 0 || self.asked.is_none() && !self.barrier.is_closed() {
             return Poll::Ready(bytes);
         }
         let sinks = self.barrier.sinks();
-        let until = |sink: usize| sinks.get(sink).map_or(0, |owed| owed.accepted());
+        let until = |sink: usize| sinks.get(sink).map_or(0, |owed| owed.accepted_here());
         let asked = self.asked.get_or_insert_with(|| Asked {
             bytes,
             sink: 0,
@@ -172,7 +235,10 @@ impl Gate {
             asked.until = until(asked.sink);
             asked.place = None;
         }
-        let passed = asked.bytes.min(bytes);
+        let passed = match self.barrier.is_closed() {
+            true => asked.bytes.min(bytes),
+            false => bytes,
+        };
         self.asked = None;
         Poll::Ready(passed)
     }

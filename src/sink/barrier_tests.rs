@@ -122,11 +122,25 @@ fn a_socket_that_asks_often_waits_once_with_its_last_waker() {
         assert_eq!(rig.gate.poll_pass(10, context), Poll::Pending);
     }
     assert_eq!(rig.ask(10), Poll::Pending);
-    assert_eq!(rig.sinks[0].lock().wakers.len(), 1);
+    assert_eq!(rig.sinks[0].lock().sockets.len(), 1);
     rig.sinks[0].done(1);
     assert_eq!(rig.woken(), 1);
 }
 
+#[test]
+fn what_other_threads_have_accepted_is_not_waited_for() {
+    let mut rig = rig(1);
+    let owed = rig.sinks[0].clone();
+    std::thread::spawn(move || owed.accept()).join().unwrap();
+    assert_eq!(rig.ask(10), Poll::Ready(10));
+    rig.sinks[0].accept();
+    rig.sinks[0].done(1);
+    assert_eq!(rig.ask(10), Poll::Pending, "its line is behind the other's");
+    rig.sinks[0].done(1);
+    assert_eq!(rig.ask(10), Poll::Ready(10));
+}
+
+// Each task stays on its thread until it waits, and remembers then what it waits for.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_wake_up_is_lost() {
     const SOCKETS: usize = 16;
@@ -139,7 +153,7 @@ async fn no_wake_up_is_lost() {
         std::thread::spawn(move || {
             let mut done = 0;
             while done < SOCKETS as u64 * ROUNDS {
-                let accepted = owed.accepted();
+                let accepted = owed.accepted.load(Ordering::Acquire);
                 owed.done(accepted - done);
                 done = accepted;
                 std::thread::yield_now();
@@ -152,7 +166,7 @@ async fn no_wake_up_is_lost() {
         sockets.spawn(async move {
             for _ in 0..ROUNDS {
                 owed.accept();
-                let accepted = owed.accepted();
+                let accepted = owed.accepted_here();
                 let mut rest = 10;
                 while rest > 0 {
                     rest -= poll_fn(|context| gate.poll_pass(rest, context)).await;

@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use hyper::client::conn::http1::{Builder, SendRequest};
@@ -27,12 +28,15 @@ pub(super) struct Http1Idle {
 
 struct Waiting {
     sender: SendRequest<Outgoing>,
+    thread: ThreadId,
     since: Instant,
 }
 
 /// A connection in use by one request.
 pub(super) struct Http1Lease {
     pub(super) sender: SendRequest<Outgoing>,
+    /// Where it was opened, and where alone it is used.
+    thread: ThreadId,
     idle: Arc<Http1Idle>,
     generation: u64,
 }
@@ -54,17 +58,19 @@ pub(super) async fn open(
             tracing::debug!(%upstream, %error, "upstream connection ended");
         }
     });
-    Ok(Http1Lease { sender, idle: Arc::clone(idle), generation })
+    let (thread, idle) = (thread::current().id(), Arc::clone(idle));
+    Ok(Http1Lease { sender, thread, idle, generation })
 }
 
 impl Http1Idle {
-    /// A connection that can take a request now. One whose last request is still being sent, though
+    /// A connection of this thread's that can take a request now. One whose last request is still being sent, though
     /// its answer has come, stays where it is.
     pub(super) fn take(self: &Arc<Self>) -> Option<Http1Lease> {
+        let thread = thread::current().id();
         let mut waiting = self.lock();
-        let ready = waiting.iter().rposition(|w| w.sender.is_ready())?;
+        let ready = waiting.iter().rposition(|w| w.thread == thread && w.sender.is_ready())?;
         let sender = waiting.remove(ready).sender;
-        Some(Http1Lease { sender, idle: Arc::clone(self), generation: self.generation() })
+        Some(Http1Lease { sender, thread, idle: Arc::clone(self), generation: self.generation() })
     }
 
     /// Drops those that are closed or have waited too long.
@@ -104,7 +110,8 @@ impl Http1Lease {
         }
         let mut waiting = self.idle.lock();
         if waiting.len() < MAX_IDLE && self.generation == self.idle.generation() {
-            waiting.push(Waiting { sender: self.sender, since: Instant::now() });
+            let (sender, thread) = (self.sender, self.thread);
+            waiting.push(Waiting { sender, thread, since: Instant::now() });
         }
     }
 }

@@ -1,13 +1,14 @@
 //! The connections to the API server: in HTTP/2 one for each thread that asks, and more where its
 //! streams are used up; in HTTP/1.1 one a request.
 //!
-//! A connection of the thread's own needs no other thread to be woken, and what its requests have to
-//! say leaves together. Where a thread has none yet, or none with room, another's will do meanwhile.
+//! No thread uses another's: none has to be woken, what the requests of one have to say leaves
+//! together, and its sockets know which lines of the audit log they have to wait for
+//! ([`Barrier`](crate::sink::Barrier)).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use tokio::sync::Mutex;
@@ -17,8 +18,6 @@ use super::error::SendError;
 use super::http1::{self, Http1Idle, Http1Lease};
 use super::http2::{Http2Connection, Http2Lease};
 
-/// After a further connection could not be opened, until another attempt.
-const SPREAD_PAUSE: Duration = Duration::from_secs(1);
 /// Sweeps after which an unused connection is closed, if it is not the only one.
 const IDLE_SWEEPS: u32 = 3;
 
@@ -37,7 +36,6 @@ pub(super) struct Pool {
     speaks_http1: AtomicBool,
     /// Held by the one who opens a connection while others wait for it.
     opening: Mutex<Option<Failure>>,
-    spreading: AtomicBool,
 }
 
 /// The last attempt's failure, which is also that of all who waited for it.
@@ -54,12 +52,11 @@ impl Pool {
             http1: Arc::default(),
             speaks_http1: AtomicBool::new(false),
             opening: Mutex::new(None),
-            spreading: AtomicBool::new(false),
         }
     }
 
     /// A place for one request. A few atomics, except where a connection has to be opened.
-    pub(super) async fn lease(self: &Arc<Self>) -> Result<Lease, SendError> {
+    pub(super) async fn lease(&self) -> Result<Lease, SendError> {
         match self.existing() {
             Some(lease) => Ok(lease),
             // Rare, and too large to be a part of every request's future.
@@ -68,7 +65,7 @@ impl Pool {
     }
 
     /// Whether a connection can be had; opens one if there is none.
-    pub(super) async fn check(self: &Arc<Self>) -> Result<(), SendError> {
+    pub(super) async fn check(&self) -> Result<(), SendError> {
         if self.http2.load().iter().any(|c| !c.is_closed()) || self.http1.has_open() {
             return Ok(());
         }
@@ -112,15 +109,11 @@ impl Pool {
         self.http2.rcu(|all| all.iter().filter(|c| !c.is_closed()).cloned().collect::<Vec<_>>());
     }
 
-    fn existing(self: &Arc<Self>) -> Option<Lease> {
-        let all = self.http2.load();
-        let open = || all.iter().filter(|connection| !connection.is_closed());
+    fn existing(&self) -> Option<Lease> {
         let here = thread::current().id();
-        if let Some(stream) = least_used(open().filter(|c| c.thread() == here)) {
-            return Some(Lease::Http2(stream));
-        }
-        if let Some(stream) = least_used(open()) {
-            self.spread();
+        let all = self.http2.load();
+        let own = all.iter().filter(|c| c.thread() == here && !c.is_closed());
+        if let Some(stream) = least_used(own) {
             return Some(Lease::Http2(stream));
         }
         if self.speaks_http1.load(Ordering::Relaxed) {
@@ -129,22 +122,7 @@ impl Pool {
         None
     }
 
-    /// Opens one more connection for requests to come, of this thread.
-    fn spread(self: &Arc<Self>) {
-        if self.spreading.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let pool = Arc::clone(self);
-        tokio::spawn(async move {
-            if let Err(error) = pool.connect().await {
-                tracing::debug!(%error, "no further upstream connection");
-                tokio::time::sleep(SPREAD_PAUSE).await;
-            }
-            pool.spreading.store(false, Ordering::Release);
-        });
-    }
-
-    async fn open(self: &Arc<Self>) -> Result<Lease, SendError> {
+    async fn open(&self) -> Result<Lease, SendError> {
         if self.speaks_http1.load(Ordering::Relaxed) {
             return self.connect().await;
         }

@@ -1,6 +1,7 @@
 use std::sync::Mutex;
 
 use http::HeaderMap;
+use tokio::runtime::Builder;
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
@@ -162,29 +163,30 @@ async fn more_streams_than_one_connection_allows_open_another() {
 }
 
 #[test]
-fn a_thread_that_has_no_connection_uses_anothers_until_it_has_its_own() {
-    let runtime =
-        || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let main = runtime();
-    let (upstream, _, accepted) = main.block_on(serve(&["h2"], 250, echo));
-    let ask = async |upstream: &Upstream| text(upstream.send(get("/")).await.unwrap()).await;
-    main.block_on(ask(&upstream));
-    assert_eq!(accepted.load(Ordering::SeqCst), 1);
-    // The first one's connection and the server are in the main thread.
-    let (done, end) = tokio::sync::oneshot::channel();
-    let (theirs, count) = (upstream.clone(), Arc::clone(&accepted));
-    let other = std::thread::spawn(move || {
-        runtime().block_on(async {
-            ask(&theirs).await;
-            eventually(|| count.load(Ordering::SeqCst) == 2).await;
-            ask(&theirs).await;
-            let _ = done.send(());
+fn each_thread_has_connections_of_its_own() {
+    for alpn in [&["h2"], &["http/1.1"]] {
+        let runtime = || Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let main = runtime();
+        let (upstream, _, accepted) = main.block_on(serve(alpn, 250, echo));
+        let ask = async |upstream: &Upstream| text(upstream.send(get("/")).await.unwrap()).await;
+        main.block_on(ask(&upstream));
+        main.block_on(ask(&upstream));
+        assert_eq!(accepted.load(Ordering::SeqCst), 1);
+        let (done, end) = tokio::sync::oneshot::channel();
+        let theirs = upstream.clone();
+        let other = std::thread::spawn(move || {
+            runtime().block_on(async {
+                ask(&theirs).await;
+                ask(&theirs).await;
+                let _ = done.send(());
+            });
         });
-    });
-    main.block_on(end).expect("the other thread is well");
-    other.join().expect("the other thread is well");
-    main.block_on(ask(&upstream));
-    assert_eq!(accepted.load(Ordering::SeqCst), 2);
+        main.block_on(end).expect("the other thread is well");
+        other.join().expect("the other thread is well");
+        assert_eq!(accepted.load(Ordering::SeqCst), 2);
+        main.block_on(ask(&upstream));
+        assert_eq!(accepted.load(Ordering::SeqCst), 2);
+    }
 }
 
 #[tokio::test]
