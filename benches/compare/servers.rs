@@ -72,6 +72,8 @@ impl Level {
 pub struct Own {
     pub name: String,
     pub level: Level,
+    /// Whether there is a `RequestReceived` event, too.
+    pub received: bool,
     /// Rules of the policy; the last one matches.
     pub rules: usize,
     pub mode: &'static str,
@@ -82,7 +84,7 @@ impl Own {
     /// With one rule, and the log as it is by default.
     pub fn new(level: Level) -> Own {
         let name = format!("kap {}", level.name());
-        Own { name, level, rules: 1, mode: "blocking", sync: "off" }
+        Own { name, level, received: false, rules: 1, mode: "blocking", sync: "off" }
     }
 
     /// Starts it before `upstream`.
@@ -95,7 +97,7 @@ impl Own {
         let (address, admin) = (free_port()?, free_port()?);
         let file = self.name.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
         let log = work.file(&format!("{file}.log"));
-        let policy = work.write(&format!("{file}-policy.yaml"), &policy(self.level, self.rules))?;
+        let policy = work.write(&format!("{file}-policy.yaml"), &self.policy())?;
         let kubeconfig = work.write(&format!("{file}-kubeconfig"), &kubeconfig(work, upstream))?;
         let mut command = Command::new(program);
         command.arg("serve").arg("--bind-address=127.0.0.1");
@@ -118,8 +120,35 @@ impl Own {
         command.arg(format!("--audit-log-sync={}", self.sync));
         let mut process = Process::start(&self.name, command, work.path())?;
         process.wait("be ready", READY_DEADLINE, || is_ready(admin).then_some(()))?;
-        let events = if self.level == Level::None { 0 } else { 1 };
+        let events = match self.level {
+            Level::None => 0,
+            _ => 1 + usize::from(self.received),
+        };
         Ok(Server::new(&self.name, address, process, Some(EventLog { path: log, events })))
+    }
+
+    /// The last rule matches everything; those before it match other users, verbs, places and paths.
+    fn policy(&self) -> String {
+        let omitted = if self.received { "" } else { "omitStages: [RequestReceived]\n" };
+        let head = format!("apiVersion: audit.k8s.io/v1\nkind: Policy\n{omitted}rules:\n");
+        let others = (1..self.rules).map(|number| match number % 4 {
+            0 => {
+                format!("- {{level: None, users: ['system:node-{number}'], verbs: [get, watch]}}\n")
+            }
+            1 => format!(
+                "- {{level: Request, verbs: [get, list], \
+                 resources: [{{group: g{number}.io, resources: [kinds{number}]}}]}}\n"
+            ),
+            2 => format!(
+                "- {{level: Request, verbs: [get], namespaces: [team-{number}, staging]}}\n"
+            ),
+            _ => format!(
+                "- {{level: None, userGroups: [team-{number}], \
+                 resources: [{{resources: [secrets, configmaps]}}]}}\n"
+            ),
+        });
+        let last = format!("- level: {}\n", self.level.name());
+        std::iter::once(head).chain(others).chain([last]).collect()
     }
 }
 
@@ -172,25 +201,6 @@ pub fn is_ready(admin: SocketAddr) -> bool {
         Ok(answer.ends_with(b" 200"))
     };
     ask().unwrap_or(false)
-}
-
-/// The last rule matches everything; those before it match other users, verbs, places and paths.
-fn policy(level: Level, rules: usize) -> String {
-    let head = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n";
-    let others = (1..rules).map(|number| match number % 4 {
-        0 => format!("- {{level: None, users: ['system:node-{number}'], verbs: [get, watch]}}\n"),
-        1 => format!(
-            "- {{level: Request, verbs: [get, list], \
-             resources: [{{group: g{number}.io, resources: [kinds{number}]}}]}}\n"
-        ),
-        2 => format!("- {{level: Request, verbs: [get], namespaces: [team-{number}, staging]}}\n"),
-        _ => format!(
-            "- {{level: None, userGroups: [team-{number}], \
-             resources: [{{resources: [secrets, configmaps]}}]}}\n"
-        ),
-    });
-    let last = format!("- level: {}\n", level.name());
-    std::iter::once(head.to_owned()).chain(others).chain([last]).collect()
 }
 
 fn kubeconfig(work: &Workspace, upstream: SocketAddr) -> String {

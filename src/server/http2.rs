@@ -177,3 +177,7 @@ fn now() -> HeaderValue {
     let now = httpdate::fmt_http_date(SystemTime::now());
     HeaderValue::from_str(&now).expect("a date is ASCII")
 }
+
+#[cfg(test)]
+#[path = "http2_tests.rs"]
+mod tests;

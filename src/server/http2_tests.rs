@@ -1,0 +1,217 @@
+use std::io;
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Context;
+
+use h2::client::SendRequest;
+use http::{Method, StatusCode};
+use http_body_util::{BodyExt, Full};
+use tokio::io::{DuplexStream, ReadBuf};
+use tokio::sync::Semaphore;
+
+use super::super::shutdown::Shutdown;
+use super::*;
+
+/// Answers with what the path says; `/wait` for ever, until it is dropped.
+#[derive(Clone)]
+struct Answers {
+    waiting: Arc<Semaphore>,
+    dropped: Arc<Semaphore>,
+}
+
+impl Answers {
+    fn new() -> Answers {
+        Answers { waiting: Arc::new(Semaphore::new(0)), dropped: Arc::new(Semaphore::new(0)) }
+    }
+}
+
+struct OnDrop(Arc<Semaphore>);
+
+impl Drop for OnDrop {
+    fn drop(&mut self) {
+        self.0.add_permits(1);
+    }
+}
+
+impl Handler for Answers {
+    type Body = Full<Bytes>;
+
+    async fn handle(
+        self,
+        _: Arc<Connection>,
+        request: Request<ClientBody>,
+    ) -> Response<Full<Bytes>> {
+        let mut response = match request.uri().path() {
+            "/wait" => {
+                let _gone = OnDrop(self.dropped);
+                self.waiting.add_permits(1);
+                std::future::pending().await
+            }
+            "/echo" => {
+                let body = request.into_body().collect().await.expect("a whole body");
+                Response::new(Full::from(body.to_bytes()))
+            }
+            "/nothing" => Response::new(Full::default()),
+            path => Response::new(Full::from(path.to_owned())),
+        };
+        response.headers_mut().insert("x-test", HeaderValue::from_static("yes"));
+        response
+    }
+}
+
+/// Counts the writes of the server.
+struct Counting {
+    stream: DuplexStream,
+    writes: Arc<AtomicUsize>,
+}
+
+impl AsyncRead for Counting {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Counting {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.writes.fetch_add(1, Ordering::SeqCst);
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+struct Served {
+    client: SendRequest<Bytes>,
+    answers: Answers,
+    driver: tokio::task::JoinHandle<Result<(), h2::Error>>,
+    writes: Arc<AtomicUsize>,
+    shutdown: Shutdown,
+}
+
+async fn served() -> Served {
+    let (near, far) = tokio::io::duplex(1 << 20);
+    let (answers, writes) = (Answers::new(), Arc::new(AtomicUsize::new(0)));
+    let (shutdown, running) = Shutdown::new();
+    let connection = Arc::new(Connection::new(([127, 0, 0, 1], 1).into(), Vec::new()));
+    let io = Counting { stream: far, writes: writes.clone() };
+    tokio::spawn(serve(io, connection, answers.clone(), running));
+    let (client, driver) = h2::client::handshake(near).await.unwrap();
+    let driver = tokio::spawn(driver);
+    Served { client: client.ready().await.unwrap(), answers, driver, writes, shutdown }
+}
+
+impl Served {
+    fn ask(&mut self, path: &str) -> h2::client::ResponseFuture {
+        let request = Request::get(format!("https://localhost{path}")).body(()).unwrap();
+        self.client.send_request(request, true).unwrap().0
+    }
+}
+
+async fn text(mut body: h2::RecvStream) -> String {
+    let mut all = Vec::new();
+    while let Some(data) = body.data().await {
+        let data = data.unwrap();
+        body.flow_control().release_capacity(data.len()).unwrap();
+        all.extend_from_slice(&data);
+    }
+    String::from_utf8(all).unwrap()
+}
+
+#[tokio::test]
+async fn answers_say_their_length_and_when_they_were_made() {
+    let mut served = served().await;
+    let response = served.ask("/hello").await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(response.headers()["x-test"], "yes");
+    assert_eq!(response.headers()[CONTENT_LENGTH], "6");
+    assert!(response.headers()[DATE].to_str().unwrap().ends_with(" GMT"));
+    assert_eq!(text(response.into_body()).await, "/hello");
+    let response = served.ask("/nothing").await.unwrap();
+    assert!(response.body().is_end_stream());
+    assert!(!response.headers().contains_key(CONTENT_LENGTH));
+}
+
+#[tokio::test]
+async fn long_bodies_pass_both_ways_whatever_the_windows_are() {
+    let mut served = served().await;
+    // More than the stream's window, and than what an answer may hand over at once.
+    let long = "0123456789abcdef".repeat(STREAM_WINDOW as usize / 8);
+    let request =
+        Request::builder().method(Method::POST).uri("https://localhost/echo").body(()).unwrap();
+    let (response, mut stream) = served.client.send_request(request, false).unwrap();
+    let send = async {
+        let mut rest = Bytes::from(long.clone());
+        while !rest.is_empty() {
+            stream.reserve_capacity(rest.len());
+            let room = poll_fn(|context| stream.poll_capacity(context)).await.unwrap().unwrap();
+            stream.send_data(rest.split_to(room.min(rest.len())), rest.is_empty()).unwrap();
+        }
+    };
+    let (response, ()) = tokio::join!(response, send);
+    let response = response.unwrap();
+    assert_eq!(response.headers()[CONTENT_LENGTH], long.len().to_string());
+    assert!(text(response.into_body()).await == long);
+}
+
+#[tokio::test]
+async fn a_request_that_the_client_gives_up_is_dropped() {
+    let mut served = served().await;
+    let asked = served.ask("/wait");
+    served.answers.waiting.acquire().await.unwrap().forget();
+    drop(asked);
+    served.answers.dropped.acquire().await.unwrap().forget();
+    assert_eq!(text(served.ask("/still-here").await.unwrap().into_body()).await, "/still-here");
+    // And all that there are, when the client goes.
+    let asked = [served.ask("/wait"), served.ask("/wait")];
+    served.answers.waiting.acquire_many(2).await.unwrap().forget();
+    served.driver.abort();
+    served.answers.dropped.acquire_many(2).await.unwrap().forget();
+    drop(asked);
+}
+
+#[tokio::test]
+async fn answers_that_are_ready_together_leave_together() {
+    let mut served = served().await;
+    text(served.ask("/warm-up").await.unwrap().into_body()).await;
+    let before = served.writes.load(Ordering::SeqCst);
+    // Longer than what h2 itself collects.
+    let path = format!("/{}", "x".repeat(500));
+    let asked: Vec<_> = (0..20).map(|_| served.ask(&path)).collect();
+    for asked in asked {
+        assert_eq!(text(asked.await.unwrap().into_body()).await, path);
+    }
+    let writes = served.writes.load(Ordering::SeqCst) - before;
+    assert!(writes < 10, "{writes} writes for 20 answers");
+}
+
+#[tokio::test]
+async fn when_the_process_drains_what_is_under_way_goes_on_and_at_its_end_nothing_does() {
+    let mut served = served().await;
+    let mut waiting = pin!(served.ask("/wait"));
+    served.answers.waiting.acquire().await.unwrap().forget();
+    served.shutdown.drain();
+    // A GOAWAY comes, and no request is taken any more.
+    while served.client.clone().ready().await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    assert!(poll_fn(|context| Poll::Ready(waiting.as_mut().poll(context).is_pending())).await);
+    assert_eq!(served.answers.dropped.available_permits(), 0);
+    served.shutdown.end();
+    served.shutdown.all_ended().await;
+    assert_eq!(served.answers.dropped.available_permits(), 1);
+    assert!(waiting.await.is_err());
+}
