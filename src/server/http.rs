@@ -71,7 +71,7 @@ pub enum HttpError {
     /// What HTTP/2 says.
     #[error(transparent)]
     Http2(#[from] h2::Error),
-    /// The client answers no PING.
+    /// The client says nothing at all, or answers no PING.
     #[error("the client is silent")]
     Silent,
 }

@@ -36,6 +36,9 @@ const SEND_BUFFER: usize = 32 << 10;
 /// So much of an answer is handed over at once, whether the client has room for it or not.
 const EAGER: usize = 16 << 10;
 
+/// For the client's first bytes, as in Go's server.
+const PREFACE_DEADLINE: Duration = Duration::from_secs(10);
+
 /// As kube-apiserver has it.
 const KEEP_ALIVE: KeepAlive =
     KeepAlive { interval: Duration::from_secs(30), timeout: Duration::from_secs(15) };
@@ -62,8 +65,9 @@ pub(super) async fn serve<H: Handler>(
     mut running: Running,
 ) -> Result<(), HttpError> {
     let (io, writes) = batched(io);
+    let shaken = tokio::time::timeout(PREFACE_DEADLINE, handshake(io, &writes));
     let mut http2 = tokio::select! {
-        shaken = handshake(io, &writes) => shaken?,
+        shaken = shaken => shaken.map_err(|_| HttpError::Silent)??,
         () = running.reached(Phase::Draining) => return Ok(()),
     };
     let pings = http2.ping_pong().expect("nobody has taken it before");

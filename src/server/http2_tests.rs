@@ -183,6 +183,26 @@ async fn a_request_that_the_client_gives_up_is_dropped() {
     drop(asked);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_client_that_says_nothing_is_not_waited_for() {
+    // Neither at the beginning nor later, when it does not answer PINGs any more.
+    for is_known in [false, true] {
+        let (near, far) = tokio::io::duplex(1 << 20);
+        let (_shutdown, running) = Shutdown::new();
+        let connection = Arc::new(Connection::new(([127, 0, 0, 1], 1).into(), Vec::new()));
+        let serving = tokio::spawn(serve(far, connection, Answers::new(), running));
+        let begun = tokio::time::Instant::now();
+        let _client = match is_known {
+            // Whose driver does not run.
+            true => Ok(h2::client::handshake::<_>(near).await.unwrap()),
+            false => Err(near),
+        };
+        assert!(matches!(serving.await.unwrap(), Err(HttpError::Silent)));
+        let waited = begun.elapsed().as_secs();
+        assert!(if is_known { waited >= 45 } else { waited == 10 }, "{waited} s");
+    }
+}
+
 #[tokio::test]
 async fn answers_that_are_ready_together_leave_together() {
     let mut served = served().await;

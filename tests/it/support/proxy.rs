@@ -249,8 +249,11 @@ impl Process {
         let start = Instant::now();
         loop {
             if let Some(status) = self.ended() {
-                // The pipes are read by threads of their own: let them see the end too.
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                // The pipes are read by threads of their own, which hold the texts until their end.
+                while Arc::strong_count(&self.stderr) + Arc::strong_count(&self.stdout) > 2 {
+                    assert!(start.elapsed() < DEADLINE * 2, "what it said does not end");
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
                 return status;
             }
             assert!(start.elapsed() < DEADLINE * 2, "does not end; it said:\n{}", self.stderr());
