@@ -13,20 +13,22 @@
 //! are not held up.
 
 mod flush;
+mod hang;
 mod sealing;
+mod submit;
 
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use self::hang::Calls;
 use self::sealing::Sealing;
 use super::batch::Batcher;
 use super::config::SyncMode;
 use super::error::WriteError;
-use super::line::Line;
 use super::losses::Losses;
 use super::output::Output;
 use super::queue::{Group, Queue, Task, Waits};
@@ -34,13 +36,6 @@ use crate::metrics::{Plugin, SinkMetrics};
 
 /// A log file that was deleted or moved is noticed within this time.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
-
-/// How often a submitter tries to get the output: for some microseconds, as long as a write takes. To
-/// go to sleep and be woken takes longer.
-const TRIES: usize = 200;
-
-/// A submitter that writes for others hands over to the thread after so many groups.
-const GROUPS: usize = 4;
 
 /// After a write by a submitter that took so long, the thread writes for some checks ...
 const VERY_SLOW: Duration = Duration::from_millis(100);
@@ -73,6 +68,8 @@ pub(super) struct Writer {
     /// Losses at the queue, if it can be full; told here where it is quiet.
     refused: Arc<Losses>,
     state: Mutex<SinkState>,
+    /// The output's calls, which may not return.
+    calls: Calls,
     /// The log fails, and only a write can tell whether it still does: one may be tried.
     trial: AtomicBool,
     /// Where the log is sealed.
@@ -119,6 +116,7 @@ impl Writer {
             losses: Losses::new(Plugin::Log, metrics.clone()),
             refused,
             state: Mutex::new(SinkState::Ok),
+            calls: Calls::new(),
             trial: AtomicBool::new(false),
             sealing: None,
             metrics,
@@ -130,8 +128,16 @@ impl Writer {
         self.slow.load(Ordering::Relaxed)
     }
 
-    /// Whether the last write went well.
+    /// Whether the last write went well, and the one under way does not hang.
     pub(super) fn state(&self) -> SinkState {
+        self.state_at(Instant::now())
+    }
+
+    fn state_at(&self, now: Instant) -> SinkState {
+        if let Some(took) = self.calls.hung(now) {
+            let (name, seconds) = (&self.name, took.as_secs());
+            return SinkState::Failing(format!("{name} has not answered a write for {seconds} s"));
+        }
         self.state.lock().expect("nothing panics while it holds the state").clone()
     }
 
@@ -139,72 +145,6 @@ impl Writer {
     /// cannot be asked, and that failed, it is said to one caller now and then.
     pub(super) fn is_writable(&self) -> bool {
         self.state() == SinkState::Ok || self.trial.swap(false, Ordering::Relaxed)
-    }
-
-    /// Writes `line` at once, behind those that wait, if submitters write and the output can be had
-    /// soon. Gives the line back if not, or if the queue is closed: it is to be queued then.
-    pub(super) fn write_now(&self, line: Line) -> Result<Result<(), WriteError>, Line> {
-        if !self.by_submitters || self.is_slow() {
-            return Err(line);
-        }
-        let Some(mut held) = self.soon() else { return Err(line) };
-        let started = Instant::now();
-        self.queue.take_with(line, &mut held.group)?;
-        let result = self.write_taken(&mut held);
-        let is_slow = held.is_slow(started) || result.is_err();
-        drop(held);
-        self.look_after_others(is_slow);
-        Ok(result)
-    }
-
-    /// Called after each line that was put into the queue: sees to it that it will be written.
-    pub(super) fn submitted(&self) {
-        if !self.by_submitters {
-            return;
-        }
-        if self.is_slow() {
-            self.queue.call();
-            return;
-        }
-        // Whoever has it looks at the queue after letting go of it.
-        self.look_after_others(false);
-    }
-
-    /// Writes the lines that wait, unless somebody else has the output; for a submitter, which has
-    /// just had it, and found it slow, or not.
-    fn look_after_others(&self, mut is_slow: bool) {
-        for _ in 0..GROUPS {
-            if is_slow {
-                self.slow.store(true, Ordering::Relaxed);
-                break;
-            }
-            if !self.queue.is_left() {
-                return;
-            }
-            let Some(mut held) = self.try_hold() else { return };
-            let started = Instant::now();
-            let failed = self.write(&mut held, usize::MAX).is_err();
-            is_slow = held.is_slow(started) || failed;
-        }
-        self.queue.call();
-    }
-
-    fn soon(&self) -> Option<MutexGuard<'_, Held>> {
-        for _ in 0..TRIES {
-            if let Some(held) = self.try_hold() {
-                return Some(held);
-            }
-            std::hint::spin_loop();
-        }
-        None
-    }
-
-    fn try_hold(&self) -> Option<MutexGuard<'_, Held>> {
-        match self.held.try_lock() {
-            Ok(held) => Some(held),
-            Err(TryLockError::WouldBlock) => None,
-            Err(TryLockError::Poisoned(_)) => unreachable!("outputs are guarded from panics"),
-        }
     }
 
     /// Has the log file opened again before anything else is written.
@@ -418,7 +358,8 @@ impl Writer {
         output: &mut dyn Output,
         call: impl FnOnce(&mut dyn Output) -> io::Result<T>,
     ) -> Result<T, WriteError> {
-        match catch_unwind(AssertUnwindSafe(|| call(output))) {
+        let call = || catch_unwind(AssertUnwindSafe(|| call(output)));
+        match self.calls.watched(call) {
             Ok(result) => result.map_err(|error| self.error(error)),
             Err(_) => Err(WriteError::Panicked),
         }

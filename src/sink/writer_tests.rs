@@ -104,6 +104,22 @@ pub(super) fn pending(ack: &mut Ack) -> bool {
 }
 
 #[tokio::test]
+async fn a_write_that_does_not_return_shows() {
+    let rig = rig(Mode::Blocking);
+    let ack = rig.submit("first");
+    assert_eq!(rig.call(), ["first"]);
+    let writer = &rig.sink.log.as_ref().unwrap().writer;
+    assert_eq!(writer.state(), SinkState::Ok);
+    let later = writer.state_at(Instant::now() + Duration::from_secs(7));
+    let expected = "audit.log has not answered a write for 7 s";
+    assert_eq!(later, SinkState::Failing(expected.to_owned()));
+    rig.act(Act::Write);
+    ack.await.unwrap();
+    rig.sink.shutdown().await;
+    assert_eq!(writer.state_at(Instant::now() + Duration::from_secs(7)), SinkState::Ok);
+}
+
+#[tokio::test]
 async fn what_gathers_during_a_write_is_written_together() {
     let rig = rig(Mode::Blocking);
     let mut first = rig.submit("first");

@@ -9,7 +9,7 @@ use crate::metrics::{Plugin, SinkMetrics};
 use crate::sink::barrier::{Barrier, Gate};
 use crate::sink::output::{Output, Written};
 use crate::sink::writer::*;
-use crate::sink::{Mode, Sink};
+use crate::sink::{Line, Mode, Sink};
 
 fn lenient() -> Rig {
     rig_with(Mode::Blocking, true, SyncMode::Off)

@@ -1,0 +1,36 @@
+//! Whether the log hangs: a disk that is gone, such as an NFS server, may never answer, and is no error.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// A call that has not returned for so long will hardly do.
+const HANGS: Duration = Duration::from_secs(5);
+
+/// When the output was called, as long as it has not returned.
+pub(super) struct Calls {
+    epoch: Instant,
+    /// Milliseconds since then, and one; 0: it has returned.
+    since: AtomicU64,
+}
+
+impl Calls {
+    pub(super) fn new() -> Calls {
+        Calls { epoch: Instant::now(), since: AtomicU64::new(0) }
+    }
+
+    /// Makes a call that may hang. Only one is made at a time.
+    pub(super) fn watched<T>(&self, call: impl FnOnce() -> T) -> T {
+        let since = self.epoch.elapsed().as_millis() as u64 + 1;
+        self.since.store(since, Ordering::Relaxed);
+        let returned = call();
+        self.since.store(0, Ordering::Relaxed);
+        returned
+    }
+
+    /// How long a call has hung by now, if it does.
+    pub(super) fn hung(&self, now: Instant) -> Option<Duration> {
+        let since = self.since.load(Ordering::Relaxed).checked_sub(1)?;
+        let begun = self.epoch + Duration::from_millis(since);
+        Some(now.saturating_duration_since(begun)).filter(|took| *took >= HANGS)
+    }
+}
