@@ -303,13 +303,14 @@ impl Record {
 
     fn end(&mut self) -> Option<Ack> {
         let now = Timestamp::now();
-        self.read_request();
         let stage = if std::thread::panicking() { Stage::Panic } else { Stage::ResponseComplete };
         match stage {
             Stage::Panic => self.status = Some(panic_status()),
             _ if self.status.is_none() => self.status = Some(Status::client_gone()),
             _ => {}
         }
+        // Now that it is known how it ended: what a client that is gone has sent may have been done.
+        self.read_request();
         let ack = self.emit(stage, now);
         self.count_end(now);
         ack

@@ -6,16 +6,17 @@ use std::io::Write;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use http::Response;
+use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Frame;
 use tokio::task::JoinSet;
 
 use crate::support::audit_log::Event;
-use crate::support::http1;
-use crate::support::in_time;
+use crate::support::client::{self, Short};
+use crate::support::http1::{self, Connection};
 use crate::support::proxy::{Builder, Proxy};
 use crate::support::upstream::{Answered, FakeUpstream, Protocols, full, json, streamed};
+use crate::support::{in_time, wait_for};
 
 const EVERYTHING: &str =
     "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- level: RequestResponse\n";
@@ -120,6 +121,47 @@ async fn what_kube_apiserver_loses_is_there() {
     let (_, event) = exchange(&proxy, "POST", CONFIG_MAPS, &protobuf, unknown).await;
     assert!(annotation(&event, "kube-audit-proxy/request-object").contains("Nope"));
     assert!(!event.text("/requestObject").is_empty());
+}
+
+// The API server may well have created it.
+#[tokio::test]
+async fn a_client_that_goes_before_the_answer_leaves_what_it_sent_on_record() {
+    let upstream = FakeUpstream::start(Protocols::Http2, |request| async move {
+        request.into_body().collect().await?;
+        std::future::pending().await
+    })
+    .await;
+    let proxy = Builder::new(upstream.addr).policy(EVERYTHING).start().await;
+    let body = r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"c"},"data":{"a":"b"}}"#;
+    let mut log = proxy.audit_log();
+    for id in ["http1", "http2"] {
+        let audit_id = format!("Audit-ID: {id}");
+        let came = || (!upstream.take_seen().is_empty()).then_some(());
+        if id == "http1" {
+            let mut connection = Connection::open(proxy.addr, Some("admin")).await.unwrap();
+            let headers = [JSON, &audit_id];
+            let request = http1::request("POST", CONFIG_MAPS, &headers, body.as_bytes());
+            connection.send(&request).await.unwrap();
+            wait_for("the request", came).await;
+        } else {
+            let mut client = client::http2::<Short>(proxy.addr, Some("admin")).await.unwrap();
+            let request = Request::post(format!("https://kubernetes{CONFIG_MAPS}"))
+                .header("content-type", "application/json")
+                .header("audit-id", id)
+                .body(Short::from(body))
+                .unwrap();
+            let asking = tokio::spawn(async move {
+                client.ready().await.unwrap();
+                client.send_request(request).await
+            });
+            wait_for("the request", came).await;
+            asking.abort();
+        }
+        let events = log.wait_end(id).await;
+        let event = events.last().unwrap();
+        assert_eq!((event.code(), event.text("/objectRef/name")), (504, "c"), "{id}");
+        assert_eq!(event.text("/requestObject/data/a"), "b", "{id}");
+    }
 }
 
 #[tokio::test]
