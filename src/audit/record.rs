@@ -222,7 +222,8 @@ impl Record {
     /// The answer's body has been captured; `all` of it, or a part.
     pub fn response_captured(&mut self, captures: ResponseCaptures, all: bool) {
         for (view, capture) in self.views.iter_mut().zip(captures.0.into_iter()) {
-            if let Some(capture) = capture {
+            // Of an answer that nobody waited for there may be nothing, which is no object.
+            if let Some(capture) = capture.filter(|capture| all || !capture.is_empty()) {
                 view.response_captured(capture.finish(all), &self.recorder.metrics);
             }
         }

@@ -165,6 +165,29 @@ async fn a_client_that_goes_before_the_answer_leaves_what_it_sent_on_record() {
 }
 
 #[tokio::test]
+async fn of_an_answer_that_nobody_waited_for_there_is_no_object() {
+    let upstream = FakeUpstream::start(Protocols::Http2, |_| async {
+        let (sender, body) = streamed();
+        tokio::spawn(async move {
+            // The body never comes.
+            sender.closed().await;
+        });
+        Ok(Response::builder().header("content-type", "application/json").body(body)?)
+    })
+    .await;
+    let proxy = Builder::new(upstream.addr).policy(EVERYTHING).start().await;
+    let mut connection = Connection::open(proxy.addr, Some("admin")).await.unwrap();
+    let request = http1::request("GET", CONFIG_MAPS, &["Audit-ID: gone"], b"");
+    connection.send(&request).await.unwrap();
+    assert_eq!(in_time("the head", connection.head()).await.unwrap().status, 200);
+    drop(connection);
+    let events = proxy.audit_log().wait_end("gone").await;
+    let event = events.last().unwrap();
+    assert_eq!((event.code(), event.at("/responseObject")), (200, None));
+    assert_eq!(event.at("/annotations"), None, "nothing is wrong with the answer");
+}
+
+#[tokio::test]
 async fn delete_options_are_recorded_as_kube_apiserver_does() {
     let upstream = echo().await;
     let proxy = Builder::new(upstream.addr).policy(EVERYTHING).start().await;

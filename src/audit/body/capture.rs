@@ -100,6 +100,11 @@ impl Capture {
         }
     }
 
+    /// Whether nothing of it has come.
+    pub fn is_empty(&self) -> bool {
+        self.wire == 0
+    }
+
     /// Ends the body; `complete` says whether all of it has come.
     pub fn finish(mut self, complete: bool) -> Recorded {
         let Some(mut decoder) = self.decoder.take() else {
