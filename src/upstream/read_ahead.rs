@@ -3,7 +3,9 @@
 //! rustls reads 4 KiB at a time, and the answers to requests of one moment come together: a system call
 //! for each 4 KiB of them would be most of what reading costs.
 
+use std::cell::Cell;
 use std::io;
+use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -14,7 +16,12 @@ use tokio_util::io::poll_read_buf;
 /// What is read at once; two TLS records.
 const AHEAD: usize = 32 << 10;
 
-/// A stream that reads as much as there is. It needs no memory while nothing comes.
+thread_local! {
+    /// Where the next stream of this thread reads to. Streams that are read at once have their own.
+    static ROOM: Cell<BytesMut> = Cell::default();
+}
+
+/// A stream that reads as much as there is. It has no memory of its own while nothing comes.
 pub(super) struct ReadAhead<S> {
     stream: S,
     ahead: BytesMut,
@@ -34,15 +41,19 @@ impl<S: AsyncRead + Unpin> AsyncRead for ReadAhead<S> {
     ) -> Poll<io::Result<()>> {
         let ReadAhead { stream, ahead } = self.get_mut();
         if ahead.is_empty() {
-            let mut room = BytesMut::with_capacity(AHEAD);
-            ready!(poll_read_buf(Pin::new(stream), context, &mut room))?;
-            *ahead = room;
+            *ahead = ROOM.take();
+            ahead.reserve(AHEAD);
+            let read = poll_read_buf(Pin::new(stream), context, ahead);
+            if ahead.is_empty() {
+                ROOM.set(mem::take(ahead));
+            }
+            ready!(read)?;
         }
         let length = ahead.len().min(buffer.remaining());
         buffer.put_slice(&ahead[..length]);
         ahead.advance(length);
         if ahead.is_empty() {
-            *ahead = BytesMut::new();
+            ROOM.set(mem::take(ahead));
         }
         Poll::Ready(Ok(()))
     }
