@@ -37,6 +37,7 @@ pub mod impersonation;
 pub mod metrics;
 pub mod pipeline;
 pub mod policy;
+mod regular_file;
 pub mod request;
 pub mod server;
 pub mod sink;

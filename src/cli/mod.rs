@@ -1,11 +1,13 @@
 //! Arguments, subcommands, exit codes: 0 is success, 1 is failure, 2 is wrong usage.
 
+mod backends;
 mod demo;
 mod log;
 mod logging;
 mod policy;
 pub mod process;
 mod serve;
+mod signals;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

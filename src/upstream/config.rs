@@ -99,10 +99,8 @@ impl Pem {
     pub(super) fn read(&self) -> Result<Vec<u8>, ConfigError> {
         match self {
             Pem::Data { bytes, .. } => Ok(bytes.clone()),
-            Pem::File { field, path } => std::fs::read(path).map_err(|source| ConfigError::Read {
-                field: field.clone(),
-                path: path.clone(),
-                source,
+            Pem::File { field, path } => crate::regular_file::read(path).map_err(|source| {
+                ConfigError::Read { field: field.clone(), path: path.clone(), source }
             }),
         }
     }

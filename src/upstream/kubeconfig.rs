@@ -102,10 +102,8 @@ impl UpstreamConfig {
             Peer::ApiServer => "--kubeconfig",
             Peer::Receiver => "the webhook's kubeconfig",
         };
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-            field: field.to_owned(),
-            path: path.to_owned(),
-            source,
+        let text = crate::regular_file::read_to_string(path).map_err(|source| {
+            ConfigError::Read { field: field.to_owned(), path: path.to_owned(), source }
         })?;
         Reader { path, folder: path.parent().unwrap_or(Path::new("")), peer }.read(&text, context)
     }
