@@ -58,8 +58,14 @@ impl Upstream {
         barrier: Barrier,
         metrics: Arc<Metrics>,
     ) -> Result<Upstream, ConfigError> {
-        let UpstreamConfig { server, trust, tls_server_name, client_certificate, credentials } =
-            config;
+        let UpstreamConfig {
+            server,
+            trust,
+            tls_server_name,
+            client_certificate,
+            credentials,
+            proxy,
+        } = config;
         warn_of_risks(&server, &trust);
         let tls = match server.is_https() {
             true => {
@@ -72,7 +78,7 @@ impl Upstream {
             false => None,
         };
         let name = server.authority.as_str().into();
-        let connector = Connector { endpoint: server, tls, barrier, metrics, name };
+        let connector = Connector { endpoint: server, tls, barrier, metrics, name, proxy };
         let pool = Arc::new(Pool::new(connector));
         let inner = Arc::new(Inner { pool, credentials });
         tokio::spawn(look_after(Arc::downgrade(&inner)));

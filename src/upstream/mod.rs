@@ -23,6 +23,7 @@ mod read_ahead;
 mod request_body;
 mod response_body;
 mod tls;
+mod tunnel;
 mod upgrade;
 
 #[cfg(test)]

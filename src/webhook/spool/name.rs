@@ -1,6 +1,6 @@
 //! Names of batch files.
 //!
-//! `<number>-<events>-<checksum>.json`: the number has 20 digits and gives the order, `events` is the
+//! `<number>.<checksum>-<events>.json`: the number has 20 digits and gives the order, `events` is the
 //! number of events in the batch, and the checksum is the first half of the content's SHA-256 in hex.
 //! Files of earlier versions have no checksum. A batch that was set aside ends in `.rejected`.
 
@@ -41,9 +41,11 @@ impl BatchName {
             Some(stem) => (stem, Kind::Pending),
             None => (name.strip_suffix(".rejected")?, Kind::Rejected),
         };
-        let mut parts = stem.splitn(3, '-');
-        let (number, events) = (parts.next()?, parts.next()?);
-        let checksum = parts.next().map(str::to_owned);
+        let (head, events) = stem.split_once('-')?;
+        let (number, checksum) = match head.split_once('.') {
+            Some((number, checksum)) => (number, Some(checksum.to_owned())),
+            None => (head, None),
+        };
         let parsed =
             BatchName { number: number.parse().ok()?, events: events.parse().ok()?, checksum };
         let is_checksum = |text: &String| {
@@ -61,7 +63,7 @@ impl BatchName {
             Kind::Rejected => "rejected",
         };
         match checksum {
-            Some(checksum) => format!("{number:020}-{events}-{checksum}.{extension}"),
+            Some(checksum) => format!("{number:020}.{checksum}-{events}.{extension}"),
             None => format!("{number:020}-{events}.{extension}"),
         }
     }
@@ -97,8 +99,9 @@ mod tests {
             "7-3.json",
             "00000000000000000007-03.json",
             "+0000000000000000007-3.json",
-            "00000000000000000007-3-.json",
-            "00000000000000000007-3-0123.json",
+            "00000000000000000007.-3.json",
+            "00000000000000000007.0123-3.json",
+            "00000000000000000007-3-3.json",
             "00000000000000000007-3.tmp",
             "readme.json",
         ] {
