@@ -116,8 +116,7 @@ impl ProxyUrl {
             true => format!("[{}]:{}", endpoint.host, endpoint.port),
             false => format!("{}:{}", endpoint.host, endpoint.port),
         };
-        let mut request =
-            Zeroizing::new(format!("CONNECT {host} HTTP/1.1\r\nHost: {host}\r\n"));
+        let mut request = Zeroizing::new(format!("CONNECT {host} HTTP/1.1\r\nHost: {host}\r\n"));
         if let Some((user, password)) = &self.credentials {
             let pair = Zeroizing::new(format!("{}:{}", **user, **password));
             let pair = Zeroizing::new(STANDARD.encode(pair.as_bytes()));
@@ -284,7 +283,10 @@ mod tests {
             ("http://u:%zz@p", "has a malformed user or password"),
         ] {
             let error = parse(url).unwrap_err().to_string();
-            assert!(error.starts_with(&format!("proxy-url: {reason}; give a URL")), "{url}: {error}");
+            assert!(
+                error.starts_with(&format!("proxy-url: {reason}; give a URL")),
+                "{url}: {error}"
+            );
             assert!(!error.contains("secret"), "{error}");
         }
     }

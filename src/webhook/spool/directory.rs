@@ -147,7 +147,10 @@ impl Directory {
             let _ = unlinkat(&self.handle, temporary, AtFlags::empty());
             return Err(error);
         }
-        self.sync()
+        // It is written again under another name, and would be sent twice.
+        self.sync().inspect_err(|_| {
+            let _ = unlinkat(&self.handle, name, AtFlags::empty());
+        })
     }
 
     /// Gives a file another name, which must be free.

@@ -4,6 +4,7 @@
 //! A clock that is set back is `a_clock_that_is_set_back_does_not_change_the_order` of
 //! `sink::rotate`.
 
+mod backends;
 mod disk;
 mod moved;
 mod slow;
