@@ -460,7 +460,8 @@ pub struct ServeFlags {
     /// Folder where batches wait on the disk until the receiver has taken them, in batch mode
     #[arg(long, value_name = "DIR", help_heading = WEBHOOK)]
     pub audit_webhook_spool_dir: Option<PathBuf>,
-    /// Size of what may wait there, in MiB; what would be more is lost, and counted
+    /// Size of the spool in MiB; what would exceed it is lost and counted. Up to half of it may be
+    /// *.rejected files
     #[arg(long, value_name = "MIB", default_value_t = 1024, help_heading = WEBHOOK)]
     #[arg(allow_negative_numbers = true)]
     pub audit_webhook_spool_max_size: i64,
@@ -497,7 +498,7 @@ pub struct ServeFlags {
     /// Address for /healthz, /livez, /readyz and /metrics, in plain HTTP and without authentication
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8081", help_heading = OPERATION)]
     pub admin_bind_address: SocketAddr,
-    /// How long requests under way may take to finish on SIGTERM
+    /// How long the process may take to end on SIGTERM: for requests under way, and to deliver events
     #[arg(long, value_name = "TIME", default_value = "30s", help_heading = OPERATION)]
     #[arg(value_parser = parse_duration, allow_hyphen_values = true)]
     pub shutdown_timeout: Duration,

@@ -31,18 +31,20 @@ pub struct Timetable {
 
 impl Timetable {
     /// Divides `timeout`, from `now` on: backends have a quarter for themselves, at most 3 s; counting has
-    /// a tenth, at most 500 ms.
+    /// a tenth, at most 500 ms. However short it is, backends have 400 ms in all, to write what a healthy
+    /// disk takes in that time.
     pub fn new(now: Instant, timeout: Duration) -> Timetable {
         const DELIVERY: Duration = Duration::from_secs(3);
         const COUNTING: Duration = Duration::from_millis(500);
+        const LEAST: Duration = Duration::from_millis(400);
         // Longer than any process lives, and no clock ends before.
         let timeout = timeout.min(Duration::from_secs(1 << 32));
         let delivery = (timeout / 4).min(DELIVERY);
         let counting = (timeout / 10).min(COUNTING);
         Timetable {
             requests: now + (timeout - delivery),
-            backends: now + (timeout - counting),
-            end: now + timeout,
+            backends: now + (timeout - counting).max(LEAST),
+            end: now + timeout.max(LEAST + LEAST / 2),
         }
     }
 
@@ -147,7 +149,7 @@ mod tests {
         };
         assert_eq!(shares(Duration::from_secs(30)), [27_000, 29_500, 30_000]);
         assert_eq!(shares(Duration::from_secs(5)), [3_750, 4_500, 5_000]);
-        assert_eq!(shares(Duration::ZERO), [0, 0, 0]);
+        assert_eq!(shares(Duration::ZERO), [0, 400, 600]);
         assert!(shares(Duration::MAX)[0] > 1 << 40);
 
         let later = now + Duration::from_secs(1);

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -59,7 +60,13 @@ enum Route {
         spool: Option<Arc<Spool>>,
     },
     /// Each event is sent by itself.
-    Direct { sender: Arc<Sender>, in_flight: Arc<Semaphore>, probing: Arc<AtomicBool> },
+    Direct {
+        sender: Arc<Sender>,
+        in_flight: Arc<Semaphore>,
+        probing: Arc<AtomicBool>,
+        /// Where events are sent: not on the thread of their request, which ends before they do.
+        runtime: Handle,
+    },
 }
 
 /// For what there are permits in [`Route::Direct`]: as many as requests may be under way.
@@ -83,7 +90,8 @@ impl Webhook {
         let route = match config.mode {
             Mode::Blocking | Mode::BlockingStrict => {
                 let in_flight = Arc::new(Semaphore::new(DIRECT as usize));
-                Route::Direct { sender, in_flight, probing: Arc::default() }
+                let (probing, runtime) = (Arc::default(), Handle::current());
+                Route::Direct { sender, in_flight, probing, runtime }
             }
             Mode::Batch { buffer_size, max_size, max_wait, throttle } => {
                 let spool = match &config.spool {
@@ -190,7 +198,7 @@ impl Webhook {
                 }
                 Ack::ready(Ok(()))
             }
-            Route::Direct { sender, in_flight, probing } => {
+            Route::Direct { sender, in_flight, probing, runtime } => {
                 let Ok(permit) = in_flight.clone().try_acquire_owned() else {
                     self.lost.add(1, &WriteError::ShutDown);
                     return Ack::ready(Err(WriteError::ShutDown));
@@ -198,7 +206,7 @@ impl Webhook {
                 let (answer, ack) = Ack::waiting();
                 let (sender, lost) = (sender.clone(), self.lost.clone());
                 let probing = probing.clone();
-                tokio::spawn(async move {
+                runtime.spawn(async move {
                     let list = list::encode(&[line]);
                     let sent = sender.send(&list, 1).await;
                     if let Err((_, failure)) = &sent {

@@ -118,11 +118,18 @@ async fn a_directory_that_vanishes_is_created_again_and_what_was_in_it_is_counte
     let mut proxy = spooling(&upstream, &kubeconfig(&dir, addr), &spool).start().await;
     let mut sender = connect(&proxy).await;
     load(&mut sender, 0..EACH).await;
-    let pending = || files(&spool, "json").len();
-    wait_for("batches", || (pending() >= 2 * EACH / 5).then_some(())).await;
+    let pending = || {
+        let names = files(&spool, "json").into_iter();
+        let events = names.map(|path| {
+            let stem = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            stem.rsplit_once('-').unwrap().1.parse::<usize>().unwrap()
+        });
+        events.sum::<usize>()
+    };
+    wait_for("all events", || (pending() == 2 * EACH).then_some(())).await;
     std::fs::remove_dir_all(&spool).unwrap();
     load(&mut sender, EACH..2 * EACH).await;
-    wait_for("new batches", || (pending() >= 2 * EACH / 5).then_some(())).await;
+    wait_for("the new events", || (pending() == 2 * EACH).then_some(())).await;
     let _receiver = FakeUpstream::start_on(addr, Protocols::Http1, taker(&taken)).await;
     until(&proxy, SPOOL, 0).await;
     let arrived = arrived(&taken, "spool-", 2 * EACH);

@@ -18,8 +18,8 @@ use crate::webhook::{Taken, receiver_of, taker};
 
 const CLIENTS: usize = 4;
 
-/// Everything to the strict log, what writes to the webhook, what reads to standard output.
-const WRITES: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n\
+/// Of the webhook: the ends of requests only.
+const ENDS: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n\
     - {level: Metadata, verbs: [list]}\n- level: None\n";
 const ALL: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- level: Metadata\n";
 
@@ -37,7 +37,7 @@ impl Scene {
         let dir = TempDir::new();
         dir.write("webhook.conf", &receiver_of(receiver));
         dir.write("all.yaml", ALL);
-        dir.write("some.yaml", WRITES);
+        dir.write("some.yaml", ENDS);
         Scene { upstream, dir, answered: Arc::default(), round: 0 }
     }
 
