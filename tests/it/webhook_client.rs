@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::Response;
+use http_body_util::BodyExt;
 use hyper::body::Frame;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
@@ -265,6 +266,39 @@ async fn a_permanent_redirect_is_an_error_that_says_so() {
     let expected = "it redirects permanently (308 Permanent Redirect) to https://new.example/events; \
                     redirects are not followed, so set `server`";
     assert!(said.contains(expected) && !said.contains("secret"), "{said}");
+}
+
+#[tokio::test]
+async fn a_list_that_is_too_large_is_halved_without_a_spool_too() {
+    const COUNT: usize = 8;
+    let (upstream, taken, dir) = (upstream().await, Taken::default(), TempDir::new());
+    let kept = taken.clone();
+    let receiver = FakeUpstream::start(Protocols::Http1, move |request| {
+        let kept = kept.clone();
+        async move {
+            let body = request.into_body().collect().await?.to_bytes();
+            let list: serde_json::Value = serde_json::from_slice(&body)?;
+            let items = list["items"].as_array().ok_or("no items")?;
+            if items.len() > 3 || items.iter().any(|item| item["auditID"] == "halved-5") {
+                return json(413, "");
+            }
+            kept.lock().unwrap().push(list);
+            json(200, "")
+        }
+    })
+    .await;
+    let mut proxy = quick(&upstream, &kubeconfig(&dir, receiver.addr))
+        .flag("--audit-webhook-batch-max-wait=1h")
+        .start()
+        .await;
+    for number in 0..COUNT {
+        assert_eq!(get(&proxy, &format!("halved-{number}")).await, 200);
+    }
+    assert!(proxy.stop().await.success());
+    assert_eq!(arrived(&taken, "halved-", COUNT), [2, 2, 2, 2, 2, 0, 2, 2]);
+    let said = proxy.process.stderr();
+    let expected = "Error in audit plugin 'webhook' affecting 2 audit events: it responded 413";
+    assert!(said.contains(expected), "{said}");
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::task::JoinSet;
 
+use super::disk::Disk;
 use crate::support::client::{self, Short};
 use crate::support::proxy::{Builder, Proxy};
 use crate::support::upstream::{FakeUpstream, Protocols, json};
@@ -29,6 +30,8 @@ struct Scene {
     /// Requests that were answered in full.
     answered: Arc<Mutex<Vec<String>>>,
     round: usize,
+    /// Where the spool is, if not beside the rest.
+    spool: Option<PathBuf>,
 }
 
 impl Scene {
@@ -38,7 +41,7 @@ impl Scene {
         dir.write("webhook.conf", &receiver_of(receiver));
         dir.write("all.yaml", ALL);
         dir.write("some.yaml", ENDS);
-        Scene { upstream, dir, answered: Arc::default(), round: 0 }
+        Scene { upstream, dir, answered: Arc::default(), round: 0, spool: None }
     }
 
     fn log(&self) -> PathBuf {
@@ -46,7 +49,7 @@ impl Scene {
     }
 
     fn spool(&self) -> PathBuf {
-        self.dir.path("spool")
+        self.spool.clone().unwrap_or_else(|| self.dir.path("spool"))
     }
 
     fn builder(&self) -> Builder {
@@ -61,7 +64,7 @@ impl Scene {
             all = path("all.yaml"),
             some = path("some.yaml"),
             config = path("webhook.conf"),
-            spool = path("spool"),
+            spool = self.spool().display(),
         );
         Builder::new(self.upstream.addr).sinks(&sinks).flag("--shutdown-timeout=4s")
     }
@@ -228,7 +231,9 @@ async fn kill_nine_under_load_takes_nothing_from_the_strict_log_and_the_spool() 
     let taken = Taken::default();
     let receiver = FakeUpstream::start(Protocols::Http1, taker(&taken)).await;
     let mut scene = Scene::new(receiver.addr).await;
-    for round in 0..5 {
+    // 5, or as many as `CRASH_ROUNDS` says.
+    let rounds = std::env::var("CRASH_ROUNDS").map_or(5, |text| text.parse().unwrap());
+    for round in 0..rounds {
         let mut proxy = scene.builder().start().await;
         let answered = scene.answered.clone();
         let before = answered.lock().unwrap().len();
@@ -255,4 +260,40 @@ async fn kill_nine_under_load_takes_nothing_from_the_strict_log_and_the_spool() 
     assert!(spooled.keys().all(|id| arrived.contains_key(id)));
     assert_eq!(told(&last, "siem"), 0);
     scene.check_log();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_spool_on_a_disk_that_is_full_waits_for_room() {
+    let taken = Taken::default();
+    let receiver = FakeUpstream::start(Protocols::Http2, taker(&taken)).await;
+    let mut scene = Scene::new(receiver.addr).await;
+    let Some(disk) = Disk::small(&scene.dir) else {
+        return eprintln!("not run: this user may not mount");
+    };
+    scene.spool = Some(disk.0.join("spool"));
+    let mut proxy = scene.builder().start().await;
+    let answered = scene.answered.clone();
+    let more = |more: usize| {
+        let answered = answered.clone();
+        async move {
+            let now = answered.lock().unwrap().len();
+            let enough = || (answered.lock().unwrap().len() >= now + more).then_some(());
+            wait_for("answers", enough).await;
+        }
+    };
+    let said = || proxy.process.stderr();
+    let fault = async {
+        more(20).await;
+        disk.fill();
+        let noticed = || said().contains("No space left on device").then_some(());
+        wait_for("the full disk", noticed).await;
+        more(50).await;
+        disk.empty();
+        wait_for("room", || said().contains("works again").then_some(())).await;
+        more(20).await;
+    };
+    scene.under_load(&proxy, fault).await;
+    assert!(proxy.stop().await.success());
+    check(&scene, &proxy, &taken);
+    assert_eq!(told(&proxy, "siem"), 0, "{}", proxy.process.stderr());
 }
