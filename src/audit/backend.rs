@@ -94,6 +94,14 @@ impl Backend {
         }
     }
 
+    /// Logs all losses that were held back, now.
+    pub fn flush_losses(&self) {
+        match self {
+            Backend::Log(log) => log.flush_losses(),
+            Backend::Webhook(webhook) => webhook.flush_losses(),
+        }
+    }
+
     /// Stores what waits, until `give_up` is cancelled. Returns when all events are stored, or counted
     /// as lost and logged.
     pub async fn shutdown(&self, give_up: &CancellationToken) {

@@ -200,6 +200,8 @@ impl Process {
                 }
             }
         }
+        // Also of events that came after their backend had ended.
+        self.proxy.recorder.sinks().iter().for_each(|sink| sink.backend.flush_losses());
         self.admin_shutdown.end();
         let _ = tokio::time::timeout(ADMIN_ENDING, self.admin_shutdown.all_ended()).await;
         tracing::info!("ended");

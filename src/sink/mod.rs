@@ -249,6 +249,13 @@ impl Sink {
         }
     }
 
+    /// Logs all losses that were held back, now.
+    pub fn flush_losses(&self) {
+        if let Some(log) = &self.log {
+            log.writer.flush_losses();
+        }
+    }
+
     fn start(
         output: Box<dyn Output>,
         name: &str,

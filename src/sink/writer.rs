@@ -176,6 +176,11 @@ impl Writer {
                 self.name
             );
         }
+        self.flush_losses();
+    }
+
+    /// Logs all losses that were held back, now.
+    pub(super) fn flush_losses(&self) {
         self.losses.flush();
         self.refused.flush();
     }

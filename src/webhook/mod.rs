@@ -251,9 +251,16 @@ impl Webhook {
                 let _ = tokio::time::timeout(COUNTING, delivered).await;
             }
         }
-        match &self.route {
-            Route::Queue { overflow, .. } => overflow.flush(),
-            Route::Direct { in_flight, .. } => in_flight.close(),
+        if let Route::Direct { in_flight, .. } = &self.route {
+            in_flight.close();
+        }
+        self.flush_losses();
+    }
+
+    /// Logs all losses that were held back, now.
+    pub fn flush_losses(&self) {
+        if let Route::Queue { overflow, .. } = &self.route {
+            overflow.flush();
         }
         self.too_large.flush();
         self.lost.flush();
