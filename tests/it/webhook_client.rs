@@ -323,7 +323,12 @@ async fn retry_after_may_be_a_date() {
         }
     })
     .await;
-    let mut proxy = quick(&upstream, &kubeconfig(&dir, receiver.addr)).start().await;
+    // One batch, so that the second request is the second attempt.
+    let mut proxy = quick(&upstream, &kubeconfig(&dir, receiver.addr))
+        .flag("--audit-webhook-batch-max-wait=1h")
+        .flag("--audit-webhook-batch-max-size=2")
+        .start()
+        .await;
     assert_eq!(get(&proxy, "later-0").await, 200);
     wait_for("the second attempt", || (receiver.seen().len() >= 2).then_some(())).await;
     let late = SystemTime::now().duration_since(until.lock().unwrap().unwrap());
