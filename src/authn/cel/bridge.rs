@@ -17,10 +17,10 @@ use ::cel::common::types::{
 use ::cel::common::value::{CowVal, StaticVal, Val};
 use ::cel::{DeclarationError, Env, ExecutionError};
 
-use super::check::{Checked, TYPE_NAMES};
+use super::check::Checked;
 use super::operators::{self, Outcome};
 use super::value::{Key, Map, Origin, Value};
-use super::{cost, functions};
+use super::{cost, functions, names};
 
 /// Begins the names of this module's functions. No expression can contain it.
 const MARK: char = '@';
@@ -235,7 +235,7 @@ impl Rewriter<'_> {
     fn rewrite(&mut self, expr: &mut IdedExpr) {
         let id = expr.id;
         match std::mem::take(&mut expr.expr) {
-            Expr::Ident(name) if TYPE_NAMES.contains(&name.as_str()) && !self.is_bound(&name) => {
+            Expr::Ident(name) if names::type_named(&name).is_some() && !self.is_bound(&name) => {
                 expr.expr = calling(id, "type name", vec![literal(id, &name)]);
             }
             Expr::Select(select) => {

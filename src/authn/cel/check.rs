@@ -8,6 +8,7 @@ use ::cel::common::ast::{
 };
 
 use super::functions::{self, SUM_OF_DOUBLE, SUM_OF_UINT};
+use super::names::{self, about};
 use super::operators::Outcome;
 use super::types::{Substitutions, Type, most_general};
 use super::value::Value;
@@ -15,21 +16,6 @@ use super::{Variable, bridge, re2};
 
 /// How deep expressions may be nested; evaluation takes stack for each level.
 const MAX_DEPTH: usize = 32;
-
-/// Names that stand for types.
-pub(super) const TYPE_NAMES: [&str; 11] = [
-    "bool",
-    "bytes",
-    "double",
-    "int",
-    "list",
-    "map",
-    "null_type",
-    "optional_type",
-    "string",
-    "type",
-    "uint",
-];
 
 /// What is wrong, and with which part of the expression.
 #[derive(Debug)]
@@ -138,27 +124,10 @@ impl<'e> Checker<'e> {
         if let Some((_, found)) = self.scope.iter().rev().find(|(known, _)| *known == name) {
             return Ok(found.clone());
         }
-        let named = match name {
-            "bool" => Type::Bool,
-            "bytes" => Type::Bytes,
-            "double" => Type::Double,
-            "int" => Type::Int,
-            "uint" => Type::Uint,
-            "string" => Type::String,
-            "null_type" => Type::Null,
-            "list" => Type::list(Type::Dyn),
-            "map" => Type::map(Type::Dyn, Type::Dyn),
-            "optional_type" => Type::optional(Type::Dyn),
-            "type" => Type::Meta(Box::new(Type::Dyn)),
-            _ => {
-                let missing = about(name);
-                return problem(
-                    expr,
-                    format!("undeclared reference to '{name}' (in container ''){missing}"),
-                );
-            }
-        };
-        Ok(Type::Meta(Box::new(named)))
+        match names::type_named(name) {
+            Some(named) => Ok(Type::Meta(Box::new(named))),
+            None => undeclared(expr, name),
+        }
     }
 
     /// The type of an element of a list or map, `[?a]` or `{'k': ?a}` being of what is in it.
@@ -506,41 +475,4 @@ fn of_literal(literal: &LiteralValue) -> Type {
         LiteralValue::String(_) => Type::String,
         LiteralValue::UInt(_) => Type::Uint,
     }
-}
-
-/// Functions of kube-apiserver that are missing here are told from those that nobody has.
-fn about(name: &str) -> &'static str {
-    const MISSING: &[&str] = &[
-        "format",
-        "format.named",
-        "sortBy",
-        "transformList",
-        "transformMap",
-        "transformMapEntry",
-        "url",
-        "isURL",
-        "ip",
-        "isIP",
-        "ip.isCanonical",
-        "cidr",
-        "isCIDR",
-        "quantity",
-        "isQuantity",
-        "semver",
-        "isSemver",
-        "duration",
-        "timestamp",
-        "getFullYear",
-        "getMonth",
-        "getDate",
-        "getDayOfMonth",
-        "getDayOfWeek",
-        "getDayOfYear",
-        "getHours",
-        "getMinutes",
-        "getSeconds",
-        "getMilliseconds",
-    ];
-    let is_format = name.starts_with("format.");
-    if is_format || MISSING.contains(&name) { ": this proxy does not support it" } else { "" }
 }

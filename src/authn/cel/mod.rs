@@ -12,7 +12,8 @@
 //! | `functions` | the overloads of all operators and functions |
 //! | `operators`, `conversions`, `strings`, `lists` | what evaluates them |
 //! | `value` | values, claims and users |
-//! | `number`, `re2` | numbers and regular expressions as Go reads them |
+//! | `names` | types, and what only kube-apiserver has |
+//! | `number`, `re2`, `re2_escapes` | numbers and regular expressions as Go reads them |
 //! | `inspect` | what an expression reads, and what its result can begin with |
 
 mod bridge;
@@ -22,9 +23,11 @@ mod cost;
 mod functions;
 mod inspect;
 mod lists;
+mod names;
 mod number;
 mod operators;
 mod re2;
+mod re2_escapes;
 mod strings;
 mod types;
 mod value;
