@@ -4,6 +4,9 @@
 mod anonymous;
 mod bearer;
 mod cel;
+pub mod issuer_url;
+mod jose_json;
+mod jwk;
 mod jwt;
 mod key_file;
 mod oidc;
@@ -38,7 +41,7 @@ pub use oidc::{
     CaSource, ClaimRule, IssuerError, IssuerSettings, JwtAuthenticators, JwtSettings, NameMapping,
 };
 pub use request_header::{RequestHeader, RequestHeaderNames};
-pub use service_account::ServiceAccounts;
+pub use service_account::{ServiceAccounts, issuers_or_usual};
 pub use structured::{AuthenticationConfigFile, ConfigFileError, LoadError};
 pub use token_cache::{TokenCache, TokenUser};
 pub use token_file::{TokenFile, TokenFileError};

@@ -21,7 +21,7 @@ use crate::audit::recording::BodySettings;
 use crate::authn::{
     Anonymous, AuthenticationConfigFile, Authenticator, ClientCa, ClientCaError, JwtAuthenticators,
     JwtSettings, RequestHeader, ServiceAccounts, TokenCache, TokenFile, TokenReview, Tokens,
-    UpstreamKeys, UserInfo,
+    UpstreamKeys, UserInfo, issuers_or_usual,
 };
 use crate::config::{
     Audit, Authentication, BackendSettings, Bodies, CertificateSource, Config, Issuers, Serving,
@@ -360,7 +360,7 @@ fn configured(
             let accounts = settings.service_accounts.as_ref();
             let file = AuthenticationConfigFile::open(
                 path,
-                accounts.map(|accounts| accounts.issuers.clone()).unwrap_or_default(),
+                issuers_or_usual(accounts.map_or(&[], |accounts| &accounts.issuers)),
                 settings.anonymous_auth,
                 cache.clone(),
                 follow.metrics.clone(),

@@ -127,28 +127,25 @@ pub struct ServeFlags {
     /// Client that OIDC tokens must be for
     #[arg(long, value_name = "ID", help_heading = AUTHENTICATION)]
     pub oidc_client_id: Option<String>,
-    /// Claim with the user name
-    #[arg(long, value_name = "NAME", default_value = "sub", help_heading = AUTHENTICATION)]
-    pub oidc_username_claim: String,
+    /// Claim with the user name [default: sub]
+    #[arg(long, value_name = "NAME", help_heading = AUTHENTICATION)]
+    pub oidc_username_claim: Option<String>,
     /// Put before user names; - for nothing. If not given, that is the issuer's URL and #, except
     /// for the claim email
-    #[arg(long, value_name = "TEXT", default_value = "", help_heading = AUTHENTICATION)]
-    #[arg(allow_hyphen_values = true, hide_default_value = true)]
-    pub oidc_username_prefix: String,
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, help_heading = AUTHENTICATION)]
+    pub oidc_username_prefix: Option<String>,
     /// Claim with the groups
     #[arg(long, value_name = "NAME", help_heading = AUTHENTICATION)]
     pub oidc_groups_claim: Option<String>,
     /// Put before groups
-    #[arg(long, value_name = "TEXT", default_value = "", help_heading = AUTHENTICATION)]
-    #[arg(hide_default_value = true)]
-    pub oidc_groups_prefix: String,
-    /// Claim that must have this value; may be given several times
-    #[arg(long, value_name = "CLAIM=VALUE", value_delimiter = ',', help_heading = AUTHENTICATION)]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, help_heading = AUTHENTICATION)]
+    pub oidc_groups_prefix: Option<String>,
+    /// Claim that must have this value, which may contain commas; may be given several times
+    #[arg(long, value_name = "CLAIM=VALUE", help_heading = AUTHENTICATION)]
     pub oidc_required_claim: Vec<String>,
     /// Algorithms that tokens may be signed with, comma-separated: RS256, RS384, RS512, ES256,
-    /// ES384, ES512, PS256, PS384, PS512
+    /// ES384, ES512, PS256, PS384, PS512 [default: RS256]
     #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = AUTHENTICATION)]
-    #[arg(default_value = "RS256")]
     pub oidc_signing_algs: Vec<String>,
     /// CAs that the issuer's certificate is verified by, PEM; the system's if not given
     #[arg(long, value_name = "FILE", help_heading = AUTHENTICATION)]

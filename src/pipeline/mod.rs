@@ -331,7 +331,7 @@ async fn outgoing(
     });
     stamped.map_err(|error| {
         tracing::warn!(%error, "a request was not sent because its user cannot be named upstream");
-        Box::new(Status::internal_error(format!("the request was not sent: {error}")))
+        Box::new(Status::bad_request(format!("the request was not sent: {error}")))
     })?;
 
     let body = if body.is_end_stream() {
