@@ -94,7 +94,14 @@ pub(super) fn parse_key(text: &[u8]) -> Result<WebKey, JwkError> {
     let all = |names: &[&str]| names.iter().all(|name| number(name).is_some());
     let missing = JwkError::Key("a key lacks a number that its kind has");
     let public = match (members.text("kty")?, members.text("crv")?) {
-        ("EC", curve) => Some(PublicKey::Ec(point(curve, number("x"), number("y"))?)),
+        ("EC", curve) => {
+            let point = point(curve, number("x"), number("y"))?;
+            // As long as a coordinate.
+            if number("d").is_some_and(|d| d.len() != point.len() / 2) {
+                return Err(JwkError::Key("d of an EC key has the wrong length"));
+            }
+            Some(PublicKey::Ec(point))
+        }
         ("RSA", _) if is_private && !all(&["p", "q"]) => return Err(missing),
         ("RSA", _) => match (number("n"), number("e")) {
             // Those that are too short or too long are valid, but not used.
@@ -172,10 +179,11 @@ fn check_certificates(members: &Members, public: Option<&PublicKey>) -> Result<(
         if !thumbprint.is_empty() && thumbprint.len() != length {
             return Err(JwkError::Key("a thumbprint has the wrong length"));
         }
-        if let Some(leaf) = leaf.filter(|_| !thumbprint.is_empty()) {
-            if digest::digest(algorithm, leaf).as_ref() != thumbprint {
-                return Err(JwkError::Key("a certificate and its thumbprint do not match"));
-            }
+        if let Some(leaf) = leaf
+            && !thumbprint.is_empty()
+            && digest::digest(algorithm, leaf).as_ref() != thumbprint
+        {
+            return Err(JwkError::Key("a certificate and its thumbprint do not match"));
         }
     }
     Ok(())
@@ -190,7 +198,7 @@ pub(super) fn certificates(members: &Members) -> Result<Vec<Vec<u8>>, JwkError> 
     let decoded = encoded.into_iter().map(|text| {
         let certificate = decode(&STANDARD, text)?;
         match X509Certificate::from_der(&certificate) {
-            Ok((rest, _)) if rest.is_empty() => Ok(certificate),
+            Ok(([], _)) => Ok(certificate),
             _ => Err(JwkError::Key("x5c has a certificate that cannot be parsed")),
         }
     });

@@ -306,10 +306,10 @@ impl Rewriter<'_> {
         }
         let mut target = *target;
         self.rewrite(&mut target);
-        if matches!(func_name.as_str(), "or" | "orValue") {
-            if let Some(alternative) = args.pop() {
-                return either(id, &func_name, target, alternative);
-            }
+        if matches!(func_name.as_str(), "or" | "orValue")
+            && let Some(alternative) = args.pop()
+        {
+            return either(id, &func_name, target, alternative);
         }
         let name = self.checked.variants.get(&id).copied().unwrap_or(&func_name);
         args.insert(0, target);

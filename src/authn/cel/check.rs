@@ -405,11 +405,9 @@ impl<'e> Checker<'e> {
                 })?;
             }
         }
-        if functions::conversion(name).is_some() {
-            if let Some(Err(message)) = self.conversion(name, &call.args) {
-                let id = call.args.first().map_or(0, |arg| arg.id);
-                return Err(Problem { id, message });
-            }
+        if let Some(Err(message)) = self.conversion(name, &call.args) {
+            let id = call.args.first().map_or(0, |arg| arg.id);
+            return Err(Problem { id, message });
         }
         Ok(())
     }

@@ -11,20 +11,19 @@ use super::types::Type;
 use super::value::Value;
 use super::{conversions, lists, strings};
 
+/// Evaluates an operator or function.
+type Run = fn(&[Value]) -> Outcome;
+
 /// An operator or function of some name.
 struct Function {
     name: &'static str,
     /// Its overloads, as in `.(string, int): string`. A leading dot marks members, `a.f(b)`; the
     /// first parameter is then what stands before the dot. `A`, `B` are type parameters.
     overloads: &'static str,
-    run: fn(&[Value]) -> Outcome,
+    run: Run,
 }
 
-const fn function(
-    name: &'static str,
-    overloads: &'static str,
-    run: fn(&[Value]) -> Outcome,
-) -> Function {
+const fn function(name: &'static str, overloads: &'static str, run: Run) -> Function {
     Function { name, overloads, run }
 }
 
@@ -161,7 +160,7 @@ static FUNCTIONS: &[Function] = &[
 const NUMBERS: &str = "(double,double):double (int,int):int (uint,uint):uint";
 
 /// What is called under other names than expressions know.
-const INTERNAL: &[(&str, fn(&[Value]) -> Outcome)] = &[
+const INTERNAL: &[(&str, Run)] = &[
     ("has", operators::has),
     ("type name", conversions::type_named),
     ("is none", conversions::is_none),
@@ -201,7 +200,7 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
 
 /// What evaluates a function.
 pub(super) struct Evaluator {
-    pub(super) run: fn(&[Value]) -> Outcome,
+    pub(super) run: Run,
     /// Whether its cost does not depend on the size of its arguments.
     pub(super) is_constant_time: bool,
 }
@@ -249,7 +248,7 @@ fn is_constant_time(name: &str) -> bool {
 }
 
 /// The conversions that are evaluated when an expression is compiled, if they can be.
-pub(super) fn conversion(name: &str) -> Option<fn(&[Value]) -> Outcome> {
+pub(super) fn conversion(name: &str) -> Option<Run> {
     Some(match name {
         "bool" => conversions::to_bool,
         "bytes" => conversions::to_bytes,

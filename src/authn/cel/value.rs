@@ -221,8 +221,8 @@ impl Map {
                 [Some(Key::Uint(*value)), signed].into_iter().flatten().collect()
             }
             Value::Double(value) => {
-                let signed = (*value as i64 as f64 == *value).then(|| Key::Int(*value as i64));
-                let unsigned = (*value as u64 as f64 == *value).then(|| Key::Uint(*value as u64));
+                let signed = (*value as i64 as f64 == *value).then_some(Key::Int(*value as i64));
+                let unsigned = (*value as u64 as f64 == *value).then_some(Key::Uint(*value as u64));
                 [signed, unsigned].into_iter().flatten().collect()
             }
             _ => Vec::new(),
