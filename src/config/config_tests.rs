@@ -158,9 +158,10 @@ fn the_webhook_has_kube_apiservers_defaults_and_needs_no_log() {
 
 #[test]
 fn what_makes_no_sense_is_refused_with_a_remedy() {
-    let cases: [(&[&str], &str); 27] = [
+    let cases: [(&[&str], &str); 28] = [
         (&["--audit-log-seal"], "--audit-log-seal needs --audit-log-seal-key-file"),
         (&["--audit-log-seal-key-file=k"], "is of no use without --audit-log-seal"),
+        (&["--audit-log-seal-checkpoint-file=c"], "is of no use without --audit-log-seal"),
         (
             &["--audit-log-path=-", "--audit-log-seal", "--audit-log-seal-key-file=k"],
             "standard output cannot be sealed",

@@ -332,6 +332,10 @@ pub struct ServeFlags {
     #[arg(long, value_name = "TIME", default_value = "1m", help_heading = LOG)]
     #[arg(value_parser = parse_duration, allow_hyphen_values = true)]
     pub audit_log_seal_head_interval: Duration,
+    /// Signed checkpoint of the seal, by which a deleted or older seal is noticed; without, it is beside
+    /// the log, as `audit.log.checkpoint`. Put it where those who can write the log cannot
+    #[arg(long, value_name = "FILE", help_heading = LOG)]
+    pub audit_log_seal_checkpoint_file: Option<PathBuf>,
     /// Events that may wait to be written, in batch mode
     #[arg(long, value_name = "COUNT", default_value_t = 10_000, help_heading = LOG)]
     #[arg(allow_negative_numbers = true)]

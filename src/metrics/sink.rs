@@ -25,6 +25,8 @@ pub struct SinkMetrics {
     pub seal_failures: Counter,
     /// Lines that stay unsealed, since too many waited.
     pub seal_skipped: Counter,
+    /// 1 if, at the start, the seal or the log was not as the last run had left it.
+    pub seal_broken: Gauge,
     /// 1 while the webhook takes no events.
     pub webhook_failing: Gauge,
     /// Events that the webhook has taken.
@@ -113,7 +115,7 @@ const COUNTERS: [Series<u64>; 9] = [
     ),
 ];
 
-const GAUGES: [Series<i64>; 8] = [
+const GAUGES: [Series<i64>; 9] = [
     ("kube_audit_proxy_policy_generation", "Policies loaded since start.", |sink| {
         sink.policy_generation.value()
     }),
@@ -123,6 +125,11 @@ const GAUGES: [Series<i64>; 8] = [
     ("kube_audit_proxy_log_failing", "1 while the audit log cannot be written.", |sink| {
         sink.log_failing.value()
     }),
+    (
+        "kube_audit_proxy_log_seal_broken",
+        "1 if the audit log or its seal was found tampered with at the start.",
+        |sink| sink.seal_broken.value(),
+    ),
     ("kube_audit_proxy_webhook_failing", "1 while the webhook takes no events.", |sink| {
         sink.webhook_failing.value()
     }),

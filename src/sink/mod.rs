@@ -14,11 +14,14 @@ mod barrier;
 mod batch;
 mod clock;
 mod config;
+mod disk;
 mod error;
 mod file;
+mod file_rotation;
 mod file_seal;
 mod gated;
 mod line;
+mod lock;
 mod losses;
 mod open_file;
 mod output;
@@ -97,7 +100,8 @@ impl Sink {
             LogPath::Stdout => Box::new(Stdout::open()?),
             LogPath::File(path) => {
                 let rotation = config.rotation;
-                let mut log = LogFile::open(path, rotation, Clock::system(), metrics.clone())?;
+                let (clock, sealed) = (Clock::system(), config.seal.is_some());
+                let mut log = LogFile::open_as(path, rotation, clock, metrics.clone(), sealed)?;
                 if config.sync == SyncMode::Off {
                     log = log.never_synced();
                 }
@@ -105,6 +109,7 @@ impl Sink {
                     let strict = config.mode == Mode::BlockingStrict;
                     chain = Some(log.seal(seal, strict, metrics.clone())?);
                 }
+                log.start_cleaner()?;
                 Box::new(log)
             }
         };

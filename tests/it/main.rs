@@ -26,6 +26,7 @@ mod replay;
 mod replay_impersonation;
 mod rotation;
 mod seal;
+mod seal_faults;
 mod self_test;
 mod shutdown;
 mod sinks;
