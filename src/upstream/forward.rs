@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::HOST;
@@ -15,6 +15,7 @@ use super::credentials::Credentials;
 use super::endpoint::Endpoint;
 use super::error::{ConfigError, SendError};
 use super::http1::Http1Lease;
+use super::http1_many_headers;
 use super::http2::Http2Lease;
 use super::http2_request::{self, NoAnswer};
 use super::pool::{Lease, Pool};
@@ -112,27 +113,54 @@ impl Upstream {
     /// limit of time: who does not want to wait drops the future, which resets the stream.
     ///
     /// # Errors
-    /// If there was no answer. Requests that certainly were not processed have then been tried
-    /// again, as long as their body could be had once more.
+    /// If there was no response. A request that certainly was not processed has then been sent
+    /// several times, and a `GET`, `HEAD` or `OPTIONS` whose connection broke twice, as long as its
+    /// body was still there.
     pub async fn send(
         &self,
         request: Request<RequestBody>,
     ) -> Result<Response<UpstreamBody>, SendError> {
-        let result = self.try_send(request).await;
+        let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+        let result = self.try_send(request, is_safe).await;
         self.count(&result);
         result
     }
 
+    /// Like [`Upstream::send`], for a request that may be sent twice whatever its method is.
+    pub(super) async fn send_repeatable(
+        &self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<UpstreamBody>, SendError> {
+        let result = self.try_send(request, true).await;
+        self.count(&result);
+        result
+    }
+
+    /// `is_safe`: nothing is done twice if the request is processed twice.
     async fn try_send(
         &self,
         request: Request<RequestBody>,
+        is_safe: bool,
     ) -> Result<Response<UpstreamBody>, SendError> {
         let pool = &self.0.pool;
         let (mut head, body) = self.outgoing(request);
         let body = BodySource::new(body);
         let (mut attempt, mut closed) = (1, 0);
+        // When the connection was lost under the request, or while it was being opened.
+        let mut lost: Option<Instant> = None;
         loop {
-            let lease = pool.lease().await?;
+            let leased = match lost {
+                None => pool.lease().await,
+                Some(at) => Box::pin(pool.lease_newer(at)).await,
+            };
+            let lease = match leased {
+                // The connection was lost before it could take a request.
+                Err(SendError::NotProcessed { .. }) if lost.is_none() => {
+                    lost = Some(Instant::now());
+                    continue;
+                }
+                leased => leased?,
+            };
             let Some(outgoing) = body.attempt() else {
                 // Only possible where the client broke off before anything was sent.
                 return Err(SendError::BodyFromClient);
@@ -152,12 +180,18 @@ impl Upstream {
                     body.settle();
                     return Ok(response);
                 }
-                Err(Failed { error, unsent }) => {
+                Err(Failed { error, unsent, is_lost }) => {
                     let not_processed = matches!(error, SendError::NotProcessed { .. });
-                    if !not_processed || last || closed == MAX_CLOSED || !body.can_repeat() {
+                    let is_repeatable = is_lost && is_safe && lost.is_none();
+                    let is_over = last || closed == MAX_CLOSED || !body.can_repeat();
+                    if is_over || !(not_processed || is_repeatable) {
                         return Err(error);
                     }
                     tracing::debug!(%error, "sending a request again");
+                    if !not_processed {
+                        lost = Some(Instant::now());
+                        continue;
+                    }
                     if unsent {
                         closed += 1;
                         continue;
@@ -265,6 +299,8 @@ struct Failed {
     error: SendError,
     /// The connection was closed before a byte of the request was written.
     unsent: bool,
+    /// The connection broke, or went silent, and no response came.
+    is_lost: bool,
 }
 
 async fn send_http2(
@@ -282,6 +318,7 @@ async fn send_http2(
     if unsent || leaving {
         pool.retire(connection);
     }
+    let is_lost = !error.is_reset() && !body.failed();
     let error = if body.failed() {
         SendError::BodyFromClient
     } else if unsent || leaving || is_refused(&error) {
@@ -289,10 +326,12 @@ async fn send_http2(
     } else if connection.is_silent() {
         let waiting_for = "the API server to answer a PING";
         SendError::Timeout { waiting_for, sent: true }
+    } else if is_unreadable(&error) {
+        SendError::Unreadable { source: Arc::new(error.into()) }
     } else {
         SendError::Interrupted { source: Arc::new(error.into()) }
     };
-    Err(Failed { error, unsent })
+    Err(Failed { error, unsent, is_lost })
 }
 
 async fn send_http1(
@@ -300,24 +339,42 @@ async fn send_http1(
     request: Request<Outgoing>,
     body: &BodySource,
 ) -> Result<Response<UpstreamBody>, Failed> {
-    match connection.sender.try_send_request(request).await {
-        Ok(response) => Ok(response.map(|b| UpstreamBody::http1(b, Some(connection)))),
-        Err(mut error) => {
-            let unsent = error.take_message().is_some();
-            Err(Failed { error: judge_http1(error.into_error(), unsent, body), unsent })
+    let method = request.method().clone();
+    let mut failed = match connection.sender.try_send_request(request).await {
+        Ok(response) => return Ok(response.map(|b| UpstreamBody::http1(b, Some(connection)))),
+        Err(failed) => failed,
+    };
+    let unsent = failed.take_message().is_some();
+    let mut error = failed.into_error();
+    if error.is_parse_too_large()
+        && !unsent
+        && let Some(remains) = connection.into_remains().await
+    {
+        match Box::pin(http1_many_headers::parse(remains, method)).await {
+            Ok(response) => return Ok(response.map(|b| UpstreamBody::http1(b, None))),
+            Err(again) => error = again,
         }
     }
+    let is_lost = !unsent && !body.failed() && !error.is_parse();
+    Err(Failed { error: judge_http1(error, unsent, body), unsent, is_lost })
 }
 
 /// Whose fault it is, and whether the API server may have seen the request. `unsent`: hyper gave
 /// the request back, so not a byte of it was written.
 pub(super) fn judge_http1(error: hyper::Error, unsent: bool, body: &BodySource) -> SendError {
+    let is_unreadable = error.is_parse();
     let source = Arc::new(error.into());
     match unsent {
         _ if body.failed() => SendError::BodyFromClient,
         true => SendError::NotProcessed { source },
+        false if is_unreadable => SendError::Unreadable { source },
         false => SendError::Interrupted { source },
     }
+}
+
+/// Whether h2 gave up the stream because of what the API server sent on it.
+fn is_unreadable(error: &h2::Error) -> bool {
+    error.is_reset() && error.is_library()
 }
 
 /// h2 ends a stream with the server's GOAWAY only if its number is above the last one that the

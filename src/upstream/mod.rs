@@ -7,10 +7,13 @@
 pub mod config;
 mod connect;
 pub mod credentials;
+mod dial;
+mod dial_service;
 pub mod endpoint;
 pub mod error;
 mod forward;
 mod http1;
+mod http1_many_headers;
 mod http2;
 mod http2_body;
 mod http2_request;
@@ -30,6 +33,7 @@ mod upgrade;
 mod tests;
 
 pub use config::{UpstreamConfig, UpstreamFlags};
+pub(crate) use dial_service::DialService;
 pub use error::{ConfigError, ConnectionError, SendError};
 pub use forward::Upstream;
 pub use own_requests::OwnRequest;
