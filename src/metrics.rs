@@ -15,6 +15,7 @@ pub use self::sink::SinkMetrics;
 pub use self::tokens::TokenMetrics;
 
 use crate::policy::Level;
+use crate::server::http::RefusedRequest;
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -155,6 +156,7 @@ pub struct Metrics {
     pub client_connections: Gauge,
     /// TLS handshakes that clients failed.
     pub tls_handshake_errors: Counter,
+    refused_requests: [Counter; RefusedRequest::ALL.len()],
     /// Connections to the API server.
     pub upstream_connections: Gauge,
     /// Requests that the API server could not be asked.
@@ -189,6 +191,7 @@ impl Default for Metrics {
             long_running: Gauge::default(),
             client_connections: Gauge::default(),
             tls_handshake_errors: Counter::default(),
+            refused_requests: Default::default(),
             upstream_connections: Gauge::default(),
             upstream_errors: Counter::default(),
             reload_success: Default::default(),
@@ -217,6 +220,11 @@ impl Metrics {
 
     fn sinks(&self) -> MutexGuard<'_, Vec<Arc<SinkMetrics>>> {
         self.sinks.lock().expect("nothing panics while it holds the sinks")
+    }
+
+    /// Counts a request that the HTTP library refused.
+    pub fn request_refused(&self, reason: RefusedRequest) {
+        self.refused_requests[reason as usize].increment();
     }
 
     /// A file was read again, with or without success.
@@ -287,6 +295,11 @@ impl Metrics {
             "TLS handshakes that clients failed.",
             &self.tls_handshake_errors,
         );
+        let name = "kube_audit_proxy_refused_requests_total";
+        text.head(name, "counter", "Requests that could not be parsed, without an audit event.");
+        for (reason, label) in RefusedRequest::ALL {
+            text.sample(name, &[("reason", label)], &self.refused_requests[reason as usize]);
+        }
         text.gauge(
             "kube_audit_proxy_upstream_connections",
             "Connections to the API server.",

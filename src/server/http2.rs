@@ -19,7 +19,7 @@ use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::http::{DRAIN_GRACE, Handler, HttpError, MAX_HEADER_BYTES};
+use super::http::{DRAIN_GRACE, Handler, HttpError, MAX_HEADER_BYTES, RefusedRequest};
 use super::shutdown::{Phase, Running};
 use crate::body::ClientBody;
 use crate::http2::{Batched, KeepAlive, ReceiveBody, SendBody, Writes, batched};
@@ -77,6 +77,7 @@ pub(super) async fn serve<H: Handler>(
     let pings = http2.ping_pong().expect("nobody has taken it before");
     // Another task, as this one runs at every request, and timers and waiting are not free.
     let mut watching = spawn(watch(pings, writes.heard(), Running::clone(&running)));
+    let mut last_stream = None;
     poll_fn(|context| {
         loop {
             if let Poll::Ready(told) = Pin::new(&mut watching).poll(context) {
@@ -96,13 +97,25 @@ pub(super) async fn serve<H: Handler>(
                 continue;
             }
             let (request, reply) = match http2.poll_accept(context) {
-                Poll::Ready(Some(accepted)) => accepted?,
+                Poll::Ready(Some(Ok(accepted))) => accepted,
+                Poll::Ready(Some(Err(error))) => {
+                    if error.is_library() {
+                        handler.refused(&connection, RefusedRequest::Http2Connection);
+                    }
+                    return Poll::Ready(Err(error.into()));
+                }
                 Poll::Ready(None) => return Poll::Ready(Ok(())),
                 Poll::Pending => {
                     writes.send(context);
                     return Poll::Pending;
                 }
             };
+            // h2 says nothing of streams that it resets or answers by itself.
+            let number = reply.stream_id().as_u32();
+            let expected = last_stream.replace(number).map_or(number, |last: u32| last + 2);
+            if number > expected {
+                handler.refused(&connection, RefusedRequest::Http2Stream);
+            }
             let (head, stream) = request.into_parts();
             let body = ClientBody::http2(ReceiveBody::new(stream, &head.headers, false));
             let request = Request::from_parts(head, body);
