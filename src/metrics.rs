@@ -16,6 +16,7 @@ pub use self::tokens::TokenMetrics;
 
 use crate::policy::Level;
 use crate::server::http::RefusedRequest;
+use crate::upstream::access::Access;
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -161,6 +162,7 @@ pub struct Metrics {
     pub upstream_connections: Gauge,
     /// Requests that the API server could not be asked.
     pub upstream_errors: Counter,
+    access_denied: [Counter; Access::ALL.len()],
     reload_success: [Counter; Reloaded::ALL.len()],
     reload_failure: [Counter; Reloaded::ALL.len()],
     /// When the authentication configuration was last read again in vain, and with success; in
@@ -194,6 +196,7 @@ impl Default for Metrics {
             refused_requests: Default::default(),
             upstream_connections: Gauge::default(),
             upstream_errors: Counter::default(),
+            access_denied: Default::default(),
             reload_success: Default::default(),
             reload_failure: Default::default(),
             authentication_config_reloads: Default::default(),
@@ -220,6 +223,11 @@ impl Metrics {
 
     fn sinks(&self) -> MutexGuard<'_, Vec<Arc<SinkMetrics>>> {
         self.sinks.lock().expect("nothing panics while it holds the sinks")
+    }
+
+    /// Counts responses of the API server that deny the proxy's own access.
+    pub fn access_denied(&self, access: Access) -> &Counter {
+        &self.access_denied[access as usize]
     }
 
     /// Counts a request that the HTTP library refused.
@@ -310,6 +318,11 @@ impl Metrics {
             "Requests that the API server could not be asked.",
             &self.upstream_errors,
         );
+        let name = "kube_audit_proxy_upstream_access_denied_total";
+        text.head(name, "counter", "Responses that denied the proxy's own access (401, 403).");
+        for (access, label) in Access::ALL {
+            text.sample(name, &[("access", label)], self.access_denied(access));
+        }
         let name = "kube_audit_proxy_reloads_total";
         text.head(name, "counter", "Files read again while running, by file and result.");
         for (what, file) in Reloaded::ALL {

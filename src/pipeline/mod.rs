@@ -3,6 +3,7 @@
 //! [`handle`] reads from top to bottom in the order in which things happen. What can refuse a
 //! request comes before what sends it on, and each refusal is recorded.
 
+mod credentials;
 mod refusal;
 mod response;
 mod upgrade;
@@ -23,8 +24,8 @@ use tokio_util::task::TaskTracker;
 pub use response::ResponseBody;
 
 use refusal::{
-    NotStored, plain_text, refuse, refuse_unauthenticated, refuse_unresolved, rejected, stored,
-    unreachable_upstream, unrecorded, waited,
+    NotStored, access_denied, plain_text, refuse, refuse_unauthenticated, refuse_unresolved,
+    rejected, stored, unreachable_upstream, unrecorded, waited,
 };
 
 use crate::audit::event::UserAgent;
@@ -36,13 +37,16 @@ use crate::authn::{
     self, Authenticated, AuthenticationError, Authenticator, ClientCertificates, User,
 };
 use crate::body::{ClientBody, RequestBody};
-use crate::impersonation::{self, RequestAttributes, Reviewer, Rules, Wanted, WantedError};
+use crate::impersonation::{
+    self, Refusal, RequestAttributes, Reviewer, Rules, Wanted, WantedError,
+};
 use crate::request::accept;
 use crate::request::headers::{self, AUDIT_ID};
 use crate::request::source::{Peer, TrustedProxies};
 use crate::request::{InfoError, RequestInfo, duration, query};
 use crate::status::Status;
 use crate::upstream::Upstream;
+use crate::upstream::access::{Access, Denial};
 use crate::upstream::identity::{Identity, OriginalUserExtra};
 
 /// The header under which kube-apiserver returns the audit ID.
@@ -204,10 +208,18 @@ async fn admit(
             return Err(refuse_unauthenticated(begin(facts, None), &status, shown).await);
         }
         Err(AuthenticationError::Unavailable) => {
-            let message = "the proxy cannot find out now whose token this is";
+            let denial = proxy.authenticator.token_review_denial();
+            let message = denial
+                .map_or("token authentication is temporarily unavailable", |denial| {
+                    denial.message(Access::TokenReview)
+                });
             let status = Status::service_unavailable(message);
             let shown = status.clone();
-            return Err(refuse_unauthenticated(begin(facts, None), &status, shown).await);
+            let mut record = begin(facts, None);
+            if denial.is_some() {
+                record.access_denied(message);
+            }
+            return Err(refuse_unauthenticated(record, &status, shown).await);
         }
     };
     let mut record = begin(facts, Some(&caller));
@@ -255,6 +267,11 @@ async fn forward(
         }
         None => proxy.upstream.send(request).await,
     };
+    let is_unauthorized =
+        matches!(&sent, Ok(answer) if answer.status() == StatusCode::UNAUTHORIZED);
+    if is_unauthorized && Box::pin(credentials::are_rejected(proxy, record.facts())).await {
+        return access_denied(record, Access::Forward, Denial::Unauthorized).await;
+    }
     match sent {
         Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => match upgrade {
             Some(asked) => {
@@ -379,7 +396,15 @@ async fn impersonate(
     }
     let facts = record.facts();
     let request = RequestAttributes::new(&facts.info, facts.target.query());
-    let granted = proxy.reviewer.authorize(&caller.user, wanted, &request).await?;
+    let granted = match proxy.reviewer.authorize(&caller.user, wanted, &request).await {
+        Ok(granted) => granted,
+        Err(refusal) => {
+            if let Refusal::Denied(denial) = refusal {
+                record.access_denied(denial.message(Access::SubjectAccessReview));
+            }
+            return Err(refusal.into());
+        }
+    };
     let user = granted.user.clone();
     record.impersonation_granted(granted);
     Ok(Some(user))

@@ -22,7 +22,9 @@ use tokio_util::task::AbortOnDropHandle;
 use super::http::{DRAIN_GRACE, Handler, HttpError, MAX_HEADER_BYTES, RefusedRequest};
 use super::shutdown::{Phase, Running};
 use crate::body::ClientBody;
-use crate::http2::{Batched, KeepAlive, ReceiveBody, SendBody, Writes, batched};
+use crate::http2::{
+    Batched, KeepAlive, ReceiveBody, RequestStream, Responding, SendBody, Writes, batched,
+};
 use crate::pipeline::Connection;
 
 // kube-apiserver's numbers (staging/src/k8s.io/apiserver/pkg/server/secure_serving.go): 256 KiB
@@ -117,11 +119,12 @@ pub(super) async fn serve<H: Handler>(
                 handler.refused(&connection, RefusedRequest::Http2Stream);
             }
             let (head, stream) = request.into_parts();
-            let body = ClientBody::http2(ReceiveBody::new(stream, &head.headers, false));
-            let request = Request::from_parts(head, body);
+            let body = ReceiveBody::new(stream, &head.headers, false);
+            let (body, responding) = RequestStream::new(body);
+            let request = Request::from_parts(head, ClientBody::http2(body));
             // Freed when there is an answer: that may be a watch, which lasts.
             let answer = Box::pin(handler.clone().handle(connection.clone(), request));
-            tokio::spawn(serve_stream(answer, reply, running.clone()));
+            tokio::spawn(serve_stream(answer, reply, responding, running.clone()));
         }
     })
     .await
@@ -177,6 +180,7 @@ async fn idle(mut running: Running) -> Told {
 async fn serve_stream<B: Body<Data = Bytes> + Unpin>(
     mut answer: Pin<Box<impl Future<Output = Response<B>>>>,
     mut reply: SendResponse<Bytes>,
+    _responding: Option<Responding>,
     _running: Arc<Running>,
 ) {
     let answered = poll_fn(|context| match answer.as_mut().poll(context) {

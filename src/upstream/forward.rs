@@ -9,6 +9,7 @@ use http::header::HOST;
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 
+use super::access::OwnAccess;
 use super::config::{Trust, UpstreamConfig, parse_server_name};
 use super::connect::Connector;
 use super::credentials::Credentials;
@@ -42,9 +43,10 @@ const CERTIFICATE_TICKS: u32 = 10;
 #[derive(Clone)]
 pub struct Upstream(Arc<Inner>);
 
-struct Inner {
+pub(super) struct Inner {
     pool: Arc<Pool>,
     credentials: Option<Credentials>,
+    pub(super) access: OwnAccess,
 }
 
 impl Upstream {
@@ -81,7 +83,7 @@ impl Upstream {
         let name = server.authority.as_str().into();
         let connector = Connector { endpoint: server, tls, barrier, metrics, name, proxy };
         let pool = Arc::new(Pool::new(connector));
-        let inner = Arc::new(Inner { pool, credentials });
+        let inner = Arc::new(Inner { pool, credentials, access: OwnAccess::default() });
         tokio::spawn(look_after(Arc::downgrade(&inner)));
         Ok(Upstream(inner))
     }
@@ -95,6 +97,11 @@ impl Upstream {
     /// certificate alone.
     pub fn bearer(&self) -> Option<HeaderValue> {
         self.0.credentials.as_ref().map(Credentials::header)
+    }
+
+    /// The metrics of its connections.
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.pool.connector.metrics
     }
 
     /// Whether a connection can be had. Opens one if there is none.
@@ -205,6 +212,10 @@ impl Upstream {
         }
     }
 
+    pub(super) fn inner(&self) -> &Arc<Inner> {
+        &self.0
+    }
+
     pub(super) fn pool(&self) -> &Arc<Pool> {
         &self.0.pool
     }
@@ -235,6 +246,12 @@ impl Upstream {
         {
             self.0.pool.connector.metrics.upstream_errors.increment();
         }
+    }
+}
+
+impl From<Arc<Inner>> for Upstream {
+    fn from(inner: Arc<Inner>) -> Upstream {
+        Upstream(inner)
     }
 }
 

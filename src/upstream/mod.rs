@@ -4,6 +4,7 @@
 //! again where that is safe), `upgrade`, `pool`, `http2` and `http1` (one connection each),
 //! `connect` and `tls`. HTTP/2 is spoken with the `h2` crate itself, HTTP/1.1 with hyper.
 
+pub mod access;
 pub mod config;
 mod connect;
 pub mod credentials;
