@@ -51,7 +51,7 @@ pub fn run(args: LogArgs) -> ExitCode {
         LogCommand::Verify { public_key, head, files } => verify(&public_key, &head, &files),
     };
     result.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
+        eprintln!("error: {}", super::error::describe(&error));
         ExitCode::from(2)
     })
 }

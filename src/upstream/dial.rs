@@ -56,7 +56,7 @@ impl Addresses {
     /// # Errors
     /// The resolver's error, or `NotFound` if the host has no address.
     pub(crate) async fn resolve(host: &str, port: u16) -> io::Result<Addresses> {
-        let mut list = interleaved(tokio::net::lookup_host((host, port)).await?);
+        let mut list = interleaved(lookup(host, port).await?.into_iter());
         if list.is_empty() {
             return Err(io::Error::new(io::ErrorKind::NotFound, "the host has no addresses"));
         }
@@ -130,6 +130,14 @@ pub(crate) async fn dial(host: &str, port: u16, timeout: Duration) -> io::Result
         Ok(connected) => connected,
         Err(_) => Err(io::ErrorKind::TimedOut.into()),
     }
+}
+
+async fn lookup(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    #[cfg(test)]
+    if let Some(addresses) = overrides::of(host) {
+        return Ok(addresses);
+    }
+    Ok(tokio::net::lookup_host((host, port)).await?.collect())
 }
 
 fn winners() -> MutexGuard<'static, HashMap<(Box<str>, u16), Winner>> {
@@ -240,6 +248,30 @@ fn keep_alive(tcp: &TcpStream) {
     #[cfg(target_os = "linux")]
     if let Err(error) = socket.set_tcp_user_timeout(Some(USER_TIMEOUT)) {
         tracing::debug!(%error, "TCP_USER_TIMEOUT is not available");
+    }
+}
+
+/// Hosts that tests give addresses to.
+#[cfg(test)]
+pub(super) mod overrides {
+    use super::*;
+
+    static HOSTS: Mutex<Vec<(String, Vec<SocketAddr>)>> = Mutex::new(Vec::new());
+
+    /// Makes `host` resolve to `addresses`.
+    pub(in crate::upstream) fn resolve(host: &str, addresses: Vec<SocketAddr>) {
+        HOSTS.lock().unwrap().push((host.to_owned(), addresses));
+    }
+
+    /// The address of `host` that is tried first now.
+    pub(in crate::upstream) async fn first(host: &str) -> SocketAddr {
+        let port = of(host).unwrap()[0].port();
+        Addresses::resolve(host, port).await.unwrap().list[0]
+    }
+
+    pub(super) fn of(host: &str) -> Option<Vec<SocketAddr>> {
+        let hosts = HOSTS.lock().unwrap();
+        hosts.iter().find(|(known, _)| known == host).map(|(_, addresses)| addresses.clone())
     }
 }
 

@@ -1,6 +1,5 @@
 //! Requests to the API server, and their answers.
 
-use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -10,10 +9,9 @@ use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 
 use super::access::OwnAccess;
-use super::config::{Trust, UpstreamConfig, parse_server_name};
+use super::config::{UpstreamConfig, parse_server_name};
 use super::connect::Connector;
 use super::credentials::Credentials;
-use super::endpoint::Endpoint;
 use super::error::{ConfigError, SendError};
 use super::http1::Http1Lease;
 use super::http1_many_headers;
@@ -22,6 +20,7 @@ use super::http2_request::{self, NoAnswer};
 use super::pool::{Lease, Pool};
 use super::request_body::{BodySource, Outgoing};
 use super::response_body::UpstreamBody;
+use super::risks;
 use super::tls::ClientTls;
 use crate::body::RequestBody;
 use crate::metrics::Metrics;
@@ -61,6 +60,25 @@ impl Upstream {
         barrier: Barrier,
         metrics: Arc<Metrics>,
     ) -> Result<Upstream, ConfigError> {
+        risks::warn(&config, "the API server");
+        Upstream::build(config, barrier, metrics)
+    }
+
+    /// Like [`Upstream::new`], for another server, whose connections are not counted with those to
+    /// the API server. Warnings call it `name`, for example "the audit webhook".
+    ///
+    /// # Errors
+    /// Certificates and keys that cannot be used, with file and field.
+    pub fn of_webhook(config: UpstreamConfig, name: &str) -> Result<Upstream, ConfigError> {
+        risks::warn(&config, name);
+        Upstream::build(config, Barrier::default(), Arc::default())
+    }
+
+    fn build(
+        config: UpstreamConfig,
+        barrier: Barrier,
+        metrics: Arc<Metrics>,
+    ) -> Result<Upstream, ConfigError> {
         let UpstreamConfig {
             server,
             trust,
@@ -69,7 +87,6 @@ impl Upstream {
             credentials,
             proxy,
         } = config;
-        warn_of_risks(&server, &trust);
         let tls = match server.is_https() {
             true => {
                 let name = match tls_server_name {
@@ -295,19 +312,6 @@ impl Head {
             Uri::from_parts(uri).expect("scheme and authority are both there, or neither");
         *request.headers_mut() = self.headers;
         request
-    }
-}
-
-fn warn_of_risks(server: &Endpoint, trust: &Trust) {
-    let upstream = server.authority.as_str();
-    if server.is_https() {
-        if matches!(trust, Trust::Insecure) {
-            tracing::warn!(upstream, "the API server's certificate is not checked");
-        }
-    } else if server.host != "localhost"
-        && !server.host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-    {
-        tracing::warn!(upstream, "requests and credentials go to the API server in plain text");
     }
 }
 

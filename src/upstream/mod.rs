@@ -26,6 +26,7 @@ mod pool;
 mod read_ahead;
 mod request_body;
 mod response_body;
+mod risks;
 mod tls;
 mod tunnel;
 mod upgrade;
