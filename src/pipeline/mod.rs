@@ -24,8 +24,8 @@ use tokio_util::task::TaskTracker;
 pub use response::ResponseBody;
 
 use refusal::{
-    NotStored, access_denied, plain_text, refuse, refuse_unauthenticated, refuse_unresolved,
-    rejected, stored, unreachable_upstream, unrecorded, waited,
+    NotStored, access_denied, plain_text, refuse, refuse_unauthenticated, refuse_unavailable,
+    refuse_unresolved, rejected, stored, unreachable_upstream, unrecorded, waited,
 };
 
 use crate::audit::event::UserAgent;
@@ -45,9 +45,9 @@ use crate::request::headers::{self, AUDIT_ID};
 use crate::request::source::{Peer, TrustedProxies};
 use crate::request::{InfoError, RequestInfo, duration, query};
 use crate::status::Status;
-use crate::upstream::Upstream;
 use crate::upstream::access::{Access, Denial};
 use crate::upstream::identity::{Identity, OriginalUserExtra};
+use crate::upstream::{Upstream, UpstreamBody};
 
 /// The header under which kube-apiserver returns the audit ID.
 const AUDIT_ID_ANSWER: HeaderName = AUDIT_ID;
@@ -209,17 +209,7 @@ async fn admit(
         }
         Err(AuthenticationError::Unavailable) => {
             let denial = proxy.authenticator.token_review_denial();
-            let message = denial
-                .map_or("token authentication is temporarily unavailable", |denial| {
-                    denial.message(Access::TokenReview)
-                });
-            let status = Status::service_unavailable(message);
-            let shown = status.clone();
-            let mut record = begin(facts, None);
-            if denial.is_some() {
-                record.access_denied(message);
-            }
-            return Err(refuse_unauthenticated(record, &status, shown).await);
+            return Err(refuse_unavailable(begin(facts, None), denial).await);
         }
     };
     let mut record = begin(facts, Some(&caller));
@@ -267,11 +257,6 @@ async fn forward(
         }
         None => proxy.upstream.send(request).await,
     };
-    let is_unauthorized =
-        matches!(&sent, Ok(answer) if answer.status() == StatusCode::UNAUTHORIZED);
-    if is_unauthorized && Box::pin(credentials::are_rejected(proxy, record.facts())).await {
-        return access_denied(record, Access::Forward, Denial::Unauthorized).await;
-    }
     match sent {
         Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => match upgrade {
             Some(asked) => {
@@ -283,17 +268,43 @@ async fn forward(
                 refuse(record, Status::service_unavailable(message)).await
             }
         },
+        Ok(answer) if answer.status() == StatusCode::UNAUTHORIZED => {
+            let was_upgrade = upgrade.is_some();
+            Box::pin(unauthorized(proxy, answer, record, pretty, was_upgrade)).await
+        }
         Ok(answer) => {
             let ending = proxy.long_running.ending.clone();
             let mut response = response::relay(answer, record, pretty, ending).await;
-            if upgrade.is_some() {
-                // What the client says next may be meant for the other protocol.
-                let close = HeaderValue::from_static("close");
-                response.headers_mut().insert(header::CONNECTION, close);
-            }
+            close_after(&mut response, upgrade.is_some());
             response
         }
         Err(error) => unreachable_upstream(record, &error).await,
+    }
+}
+
+/// A 401 is either about the client, or about the proxy's own credentials.
+async fn unauthorized(
+    proxy: &Proxy,
+    answer: Response<UpstreamBody>,
+    record: Box<Record>,
+    pretty: bool,
+    was_upgrade: bool,
+) -> Response<ResponseBody> {
+    if credentials::are_rejected(proxy, record.facts()).await {
+        return access_denied(record, Access::Forward, Denial::Unauthorized).await;
+    }
+    let ending = proxy.long_running.ending.clone();
+    let mut response = response::relay(answer, record, pretty, ending).await;
+    close_after(&mut response, was_upgrade);
+    response
+}
+
+/// Closes the client's connection after the response if an upgrade was requested: what the client
+/// sends next may belong to the other protocol.
+fn close_after(response: &mut Response<ResponseBody>, was_upgrade: bool) {
+    if was_upgrade {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
     }
 }
 

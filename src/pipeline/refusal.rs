@@ -39,6 +39,22 @@ pub(super) fn refuse_unauthenticated(
     .boxed()
 }
 
+/// Responds 503 to a request whose token cannot be authenticated now.
+pub(super) fn refuse_unavailable(
+    mut record: Box<Record>,
+    denial: Option<Denial>,
+) -> BoxFuture<'static, Response<ResponseBody>> {
+    let message = match denial {
+        Some(denial) => denial.message(Access::TokenReview),
+        None => "token authentication is temporarily unavailable",
+    };
+    if denial.is_some() {
+        record.access_denied(message);
+    }
+    let status = Status::service_unavailable(message);
+    refuse_unauthenticated(record, &status, status.clone())
+}
+
 /// Ends the record with a refusal of our own, and answers with it.
 pub(super) fn refuse(
     mut record: Box<Record>,

@@ -245,7 +245,7 @@ async fn early(served: &mut Served) -> (h2::SendStream<Bytes>, h2::client::Respo
     (stream, response)
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_early_response_does_not_reset_what_is_still_sent() {
     let mut served = served().await;
     let (mut stream, response) = early(&mut served).await;
@@ -255,10 +255,10 @@ async fn an_early_response_does_not_reset_what_is_still_sent() {
         stream.send_data(Bytes::from(vec![b'x'; 10_000]), false).unwrap();
     }
     stream.send_data(Bytes::new(), true).unwrap();
-    // Once all is sent, the stream ends without a reset.
-    let ended = poll_fn(|context| stream.poll_reset(context)).await;
-    assert!(!matches!(ended, Ok(Reason::CANCEL | Reason::INTERNAL_ERROR)), "{ended:?}");
-    assert!(ended.is_err() || ended.is_ok_and(|reason| reason == Reason::NO_ERROR));
+    // The stream ends with what the client has sent, and without a reset, however long it takes.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let reset = poll_fn(|context| Poll::Ready(stream.poll_reset(context))).await;
+    assert!(reset.is_pending(), "{reset:?}");
 }
 
 #[tokio::test(start_paused = true)]

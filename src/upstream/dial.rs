@@ -47,6 +47,8 @@ pub(crate) struct Addresses {
     host: Box<str>,
     port: u16,
     list: Vec<SocketAddr>,
+    /// Whether there was a choice.
+    are_several: bool,
 }
 
 impl Addresses {
@@ -67,7 +69,8 @@ impl Addresses {
         {
             list[..=at].rotate_right(1);
         }
-        Ok(Addresses { host, port, list })
+        let are_several = list.len() > 1;
+        Ok(Addresses { host, port, list, are_several })
     }
 
     /// The number of addresses that have not been ruled out.
@@ -90,7 +93,7 @@ impl Addresses {
 
     /// Remembers that the server at `address` works.
     pub(crate) fn succeeded(&self, address: SocketAddr) {
-        if self.list.len() == 1 {
+        if !self.are_several {
             return;
         }
         let key = (self.host.clone(), self.port);

@@ -85,7 +85,7 @@ async fn errors_name_what_happened() {
 async fn the_winner_is_tried_first_for_a_while() {
     let list = addresses(&["127.0.0.1:9", "127.0.0.2:9"]);
     let host: Box<str> = "127.0.0.1".into();
-    let all = Addresses { host: host.clone(), port: 9, list: list.clone() };
+    let all = Addresses { host: host.clone(), port: 9, list: list.clone(), are_several: true };
     all.succeeded(list[1]);
     let winner = || winners().get(&(host.clone(), 9)).map(|winner| winner.address);
     assert_eq!(winner(), Some(list[1]));

@@ -8,6 +8,8 @@ use http::header::HOST;
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 
+use hyper::client::conn::TrySendError;
+
 use super::access::OwnAccess;
 use super::config::{UpstreamConfig, parse_server_name};
 use super::connect::Connector;
@@ -140,24 +142,20 @@ impl Upstream {
     /// If there was no response. A request that certainly was not processed has then been sent
     /// several times, and a `GET`, `HEAD` or `OPTIONS` whose connection broke twice, as long as its
     /// body was still there.
-    pub async fn send(
+    pub fn send(
         &self,
         request: Request<RequestBody>,
-    ) -> Result<Response<UpstreamBody>, SendError> {
+    ) -> impl Future<Output = Result<Response<UpstreamBody>, SendError>> + Send {
         let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-        let result = self.try_send(request, is_safe).await;
-        self.count(&result);
-        result
+        self.try_send(request, is_safe)
     }
 
     /// Like [`Upstream::send`], for a request that may be sent twice whatever its method is.
-    pub(super) async fn send_repeatable(
+    pub(super) fn send_repeatable(
         &self,
         request: Request<RequestBody>,
-    ) -> Result<Response<UpstreamBody>, SendError> {
-        let result = self.try_send(request, true).await;
-        self.count(&result);
-        result
+    ) -> impl Future<Output = Result<Response<UpstreamBody>, SendError>> + Send {
+        self.try_send(request, true)
     }
 
     /// `is_safe`: nothing is done twice if the request is processed twice.
@@ -173,21 +171,16 @@ impl Upstream {
         // When the connection was lost under the request, or while it was being opened.
         let mut lost: Option<Instant> = None;
         loop {
-            let leased = match lost {
-                None => pool.lease().await,
-                Some(at) => Box::pin(pool.lease_newer(at)).await,
-            };
-            let lease = match leased {
-                // The connection was lost before it could take a request.
-                Err(SendError::NotProcessed { .. }) if lost.is_none() => {
-                    lost = Some(Instant::now());
-                    continue;
+            // Rare, and too large to be a part of every request's future.
+            let lease = match pool.existing_unless(lost) {
+                Some(lease) => lease,
+                None => {
+                    Box::pin(lease(pool, &mut lost)).await.map_err(|error| self.counted(error))?
                 }
-                leased => leased?,
             };
             let Some(outgoing) = body.attempt() else {
                 // Only possible where the client broke off before anything was sent.
-                return Err(SendError::BodyFromClient);
+                return Err(self.counted(SendError::BodyFromClient));
             };
             let last = attempt == MAX_ATTEMPTS;
             let http2 = matches!(lease, Lease::Http2(_));
@@ -209,7 +202,7 @@ impl Upstream {
                     let is_repeatable = is_lost && is_safe && lost.is_none();
                     let is_over = last || closed == MAX_CLOSED || !body.can_repeat();
                     if is_over || !(not_processed || is_repeatable) {
-                        return Err(error);
+                        return Err(self.counted(error));
                     }
                     tracing::debug!(%error, "sending a request again");
                     if !not_processed {
@@ -257,12 +250,12 @@ impl Upstream {
         self.0.look(tick);
     }
 
-    pub(super) fn count<T>(&self, result: &Result<T, SendError>) {
-        if let Err(error) = result
-            && !error.is_clients_fault()
-        {
-            self.0.pool.connector.metrics.upstream_errors.increment();
+    /// Counts an error, unless the client caused it.
+    pub(super) fn counted(&self, error: SendError) -> SendError {
+        if !error.is_clients_fault() {
+            self.metrics().upstream_errors.increment();
         }
+        error
     }
 }
 
@@ -324,6 +317,23 @@ struct Failed {
     is_lost: bool,
 }
 
+/// A place for a request; on a new connection if one was `lost` under it. A connection that is lost
+/// before it could take a request is replaced once.
+async fn lease(pool: &Pool, lost: &mut Option<Instant>) -> Result<Lease, SendError> {
+    let leased = match *lost {
+        None => pool.lease().await,
+        Some(at) => return pool.lease_newer(at).await,
+    };
+    match leased {
+        Err(SendError::NotProcessed { .. }) => {
+            let now = Instant::now();
+            *lost = Some(now);
+            pool.lease_newer(now).await
+        }
+        leased => leased,
+    }
+}
+
 async fn send_http2(
     pool: &Pool,
     stream: Http2Lease,
@@ -361,19 +371,26 @@ async fn send_http1(
     body: &BodySource,
 ) -> Result<Response<UpstreamBody>, Failed> {
     let method = request.method().clone();
-    let mut failed = match connection.sender.try_send_request(request).await {
-        Ok(response) => return Ok(response.map(|b| UpstreamBody::http1(b, Some(connection)))),
-        Err(failed) => failed,
-    };
+    match connection.sender.try_send_request(request).await {
+        Ok(response) => Ok(response.map(|b| UpstreamBody::http1(b, Some(connection)))),
+        Err(failed) => Box::pin(explain_http1(connection, method, failed, body)).await,
+    }
+}
+
+/// What it means that hyper has no response; or the response, if it has too many header lines.
+async fn explain_http1(
+    connection: Http1Lease,
+    method: Method,
+    mut failed: TrySendError<Request<Outgoing>>,
+    body: &BodySource,
+) -> Result<Response<UpstreamBody>, Failed> {
     let unsent = failed.take_message().is_some();
     let mut error = failed.into_error();
-    if error.is_parse_too_large()
-        && !unsent
-        && let Some(remains) = connection.into_remains().await
-    {
-        match Box::pin(http1_many_headers::parse(remains, method)).await {
-            Ok(response) => return Ok(response.map(|b| UpstreamBody::http1(b, None))),
-            Err(again) => error = again,
+    if error.is_parse_too_large() && !unsent {
+        match http1_many_headers::parse(connection, method).await {
+            Some(Ok(response)) => return Ok(response.map(|b| UpstreamBody::http1(b, None))),
+            Some(Err(again)) => error = again,
+            None => {}
         }
     }
     let is_lost = !unsent && !body.failed() && !error.is_parse();

@@ -16,26 +16,29 @@ use hyper::client::conn::http1::Builder;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::http1::{MAX_HEADER_BYTES, Remains};
+use super::http1::{Http1Lease, MAX_HEADER_BYTES, Remains};
 use super::request_body::Outgoing;
 
 /// Header lines of one message. `HeaderMap` holds 24,576 names at most; the proxy adds some.
 pub(super) const MAX_HEADER_LINES: usize = 20_000;
 
 /// Parses the response to a request with this method again. The connection is closed after it.
-///
-/// # Errors
-/// If it exceeds the high limit, too, or is malformed.
+/// Returns `None` if its bytes are lost, and an error if it exceeds the high limit, too, or is
+/// malformed.
 pub(super) async fn parse(
+    connection: Http1Lease,
+    method: Method,
+) -> Option<Result<Response<Incoming>, hyper::Error>> {
+    let remains = connection.into_remains().await?;
+    Some(parse_remains(remains, method).await)
+}
+
+async fn parse_remains(
     remains: Remains,
     method: Method,
 ) -> Result<Response<Incoming>, hyper::Error> {
-    let replay = Replay {
-        read: remains.read_buf,
-        stream: remains.io.into_inner(),
-        asked: false,
-        reader: None,
-    };
+    let (read, stream) = (remains.read_buf, remains.io.into_inner());
+    let replay = Replay { read, stream, asked: false, reader: None };
     let (mut sender, connection) = Builder::new()
         .max_headers(MAX_HEADER_LINES)
         .max_buf_size(MAX_HEADER_BYTES)

@@ -58,6 +58,11 @@ impl Pool {
         }
     }
 
+    /// A place on a connection that is open, unless one was `lost`: the others may be, too.
+    pub(super) fn existing_unless(&self, lost: Option<Instant>) -> Option<Lease> {
+        if lost.is_none() { self.existing(None) } else { None }
+    }
+
     /// A place for one request. A few atomics, except where a connection has to be opened.
     pub(super) async fn lease(&self) -> Result<Lease, SendError> {
         match self.existing(None) {

@@ -27,9 +27,7 @@ impl Upstream {
         &self,
         request: Request<RequestBody>,
     ) -> Result<Response<UpstreamBody>, SendError> {
-        let result = self.try_upgrade(request).await;
-        self.count(&result);
-        result
+        self.try_upgrade(request).await.map_err(|error| self.counted(error))
     }
 
     async fn try_upgrade(
