@@ -34,7 +34,9 @@ const KEEPALIVE_PROBES: u32 = 3;
 const USER_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// The last address that answered, by host and port.
-static WINNERS: LazyLock<Mutex<HashMap<(Box<str>, u16), Winner>>> = LazyLock::new(Mutex::default);
+static WINNERS: LazyLock<Mutex<Winners>> = LazyLock::new(Mutex::default);
+
+type Winners = HashMap<(Box<str>, u16), Winner>;
 
 #[derive(Clone, Copy)]
 struct Winner {
@@ -143,7 +145,7 @@ async fn lookup(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     Ok(tokio::net::lookup_host((host, port)).await?.collect())
 }
 
-fn winners() -> MutexGuard<'static, HashMap<(Box<str>, u16), Winner>> {
+fn winners() -> MutexGuard<'static, Winners> {
     WINNERS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
