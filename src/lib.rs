@@ -34,6 +34,7 @@ pub mod document;
 pub mod file_watch;
 mod http2;
 pub mod impersonation;
+mod log_limit;
 pub mod metrics;
 pub mod pipeline;
 pub mod policy;

@@ -53,6 +53,7 @@ pub use user::{ANONYMOUS, AUTHENTICATED, IdentityHeaders, UNAUTHENTICATED, User,
 pub use x509::{CertificateError, ClientCa, ClientCaError, ClientCertificates};
 
 use crate::request::query;
+use crate::upstream::access::Denial;
 
 /// The methods of authentication in force, asked in kube-apiserver's order.
 ///
@@ -118,6 +119,11 @@ pub enum AuthenticationError {
 }
 
 impl Authenticator {
+    /// Why TokenReviews are denied to the proxy, if they are.
+    pub fn token_review_denial(&self) -> Option<Denial> {
+        self.tokens.review.as_ref()?.denial()
+    }
+
     /// Says who sent a request to `path`, which is decoded, over a connection from `peer`.
     ///
     /// # Errors

@@ -62,7 +62,7 @@ pub fn run(args: LogArgs) -> ExitCode {
         }
     };
     result.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
+        eprintln!("error: {}", super::error::describe(&error));
         ExitCode::from(2)
     })
 }

@@ -2,6 +2,7 @@
 
 mod backends;
 mod demo;
+mod error;
 mod log;
 mod logging;
 mod policy;
@@ -73,7 +74,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
             ExitCode::from(2)
         }
         Err(Failure::Failed(error)) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", error::describe(&error));
             ExitCode::FAILURE
         }
     }

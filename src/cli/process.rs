@@ -38,6 +38,7 @@ use crate::server::shutdown::{Phase, Running, Shutdown, Timetable};
 use crate::server::workers::Workers;
 use crate::server::{admin, listener, reload, self_signed, tls};
 use crate::sink::{Barrier, Sink};
+use crate::upstream::access::Access;
 use crate::upstream::identity::Identity;
 use crate::upstream::{Upstream, UpstreamConfig};
 use crate::webhook::Webhook;
@@ -452,11 +453,19 @@ fn serve_admin(
     running: Running,
 ) {
     let (upstream, phase) = (proxy.upstream.clone(), shutdown.clone());
+    let access = proxy.clone();
     let mut checks = backends::checks(&proxy.recorder);
     checks.extend([
         Check::new("upstream", move || {
             let upstream = upstream.clone();
             async move { upstream.check().await.map_err(|error| error.to_string()) }
+        }),
+        Check::new("upstream-access", move || {
+            let review = access.authenticator.token_review_denial();
+            let review =
+                review.map_or(Ok(()), |denial| Err(denial.message(Access::TokenReview).to_owned()));
+            let checked = access.upstream.check_access().and(review);
+            async move { checked }
         }),
         Check::new("shutdown", move || {
             let phase = phase.phase();

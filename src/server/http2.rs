@@ -19,10 +19,12 @@ use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::http::{DRAIN_GRACE, Handler, HttpError, MAX_HEADER_BYTES};
+use super::http::{DRAIN_GRACE, Handler, HttpError, MAX_HEADER_BYTES, RefusedRequest};
 use super::shutdown::{Phase, Running};
 use crate::body::ClientBody;
-use crate::http2::{Batched, KeepAlive, ReceiveBody, SendBody, Writes, batched};
+use crate::http2::{
+    Batched, KeepAlive, ReceiveBody, RequestStream, Responding, SendBody, Writes, batched,
+};
 use crate::pipeline::Connection;
 
 // kube-apiserver's numbers (staging/src/k8s.io/apiserver/pkg/server/secure_serving.go): 256 KiB
@@ -77,6 +79,7 @@ pub(super) async fn serve<H: Handler>(
     let pings = http2.ping_pong().expect("nobody has taken it before");
     // Another task, as this one runs at every request, and timers and waiting are not free.
     let mut watching = spawn(watch(pings, writes.heard(), Running::clone(&running)));
+    let mut last_stream = None;
     poll_fn(|context| {
         loop {
             if let Poll::Ready(told) = Pin::new(&mut watching).poll(context) {
@@ -96,19 +99,32 @@ pub(super) async fn serve<H: Handler>(
                 continue;
             }
             let (request, reply) = match http2.poll_accept(context) {
-                Poll::Ready(Some(accepted)) => accepted?,
+                Poll::Ready(Some(Ok(accepted))) => accepted,
+                Poll::Ready(Some(Err(error))) => {
+                    if error.is_library() {
+                        handler.refused(&connection, RefusedRequest::Http2Connection);
+                    }
+                    return Poll::Ready(Err(error.into()));
+                }
                 Poll::Ready(None) => return Poll::Ready(Ok(())),
                 Poll::Pending => {
                     writes.send(context);
                     return Poll::Pending;
                 }
             };
+            // h2 says nothing of streams that it resets or answers by itself.
+            let number = reply.stream_id().as_u32();
+            let expected = last_stream.replace(number).map_or(number, |last: u32| last + 2);
+            if number > expected {
+                handler.refused(&connection, RefusedRequest::Http2Stream);
+            }
             let (head, stream) = request.into_parts();
-            let body = ClientBody::http2(ReceiveBody::new(stream, &head.headers, false));
-            let request = Request::from_parts(head, body);
+            let body = ReceiveBody::new(stream, &head.headers, false);
+            let (body, responding) = RequestStream::new(body);
+            let request = Request::from_parts(head, ClientBody::http2(body));
             // Freed when there is an answer: that may be a watch, which lasts.
             let answer = Box::pin(handler.clone().handle(connection.clone(), request));
-            tokio::spawn(serve_stream(answer, reply, running.clone()));
+            tokio::spawn(serve_stream(answer, reply, responding, running.clone()));
         }
     })
     .await
@@ -164,6 +180,7 @@ async fn idle(mut running: Running) -> Told {
 async fn serve_stream<B: Body<Data = Bytes> + Unpin>(
     mut answer: Pin<Box<impl Future<Output = Response<B>>>>,
     mut reply: SendResponse<Bytes>,
+    _responding: Option<Responding>,
     _running: Arc<Running>,
 ) {
     let answered = poll_fn(|context| match answer.as_mut().poll(context) {

@@ -13,12 +13,12 @@ use base64::engine::general_purpose::STANDARD;
 use http::Uri;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
 
 use super::config::Trust;
-use super::connect::{Connector, Purpose, Stream, Transport};
+use super::connect::{CONNECT_TIMEOUT, Connector, Purpose, Stream, Transport};
+use super::dial::dial;
 use super::endpoint::Endpoint;
 use super::error::{ConfigError, SendError};
 use super::tls::ClientTls;
@@ -91,8 +91,7 @@ impl ProxyUrl {
 
     /// Connects to `endpoint` through the proxy.
     async fn connect(&self, endpoint: &Endpoint, tls: Option<&ClientTls>) -> io::Result<Tunnel> {
-        let tcp = TcpStream::connect((self.host.as_str(), self.port)).await?;
-        tcp.set_nodelay(true)?;
+        let tcp = dial(&self.host, self.port, CONNECT_TIMEOUT).await?;
         match self.protocol {
             Protocol::Http => self.http(Box::new(tcp), endpoint).await,
             Protocol::Https => {

@@ -24,7 +24,7 @@ use super::response;
 use super::split::{Delivered, Sent, deliver};
 use crate::body::RequestBody;
 use crate::metrics::SinkMetrics;
-use crate::sink::{Barrier, Mode};
+use crate::sink::Mode;
 use crate::upstream::{Upstream, UpstreamConfig};
 
 /// kube-apiserver's number.
@@ -129,8 +129,7 @@ impl Sender {
         let path = if path.is_empty() { "/" } else { &path };
         let target = format!("{path}?timeout={}s", TIMEOUT.as_secs());
         let target = target.parse().expect("the path of a URL is one, with a query too");
-        // Its connections are not those to the API server.
-        let receiver = Upstream::new(receiver, Barrier::default(), Arc::default())?;
+        let receiver = Upstream::of_webhook(receiver, "the audit webhook")?;
         let WebhookConfig { initial_backoff, compress, .. } = *config;
         let hangs = match config.mode {
             Mode::Blocking | Mode::BlockingStrict => health::AWAITED,
