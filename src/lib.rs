@@ -16,6 +16,7 @@
 //! | [`policy`] | the audit `Policy`: loading, matching, live reload |
 //! | [`document`] | YAML and JSON files read as kube-apiserver reads them |
 //! | [`authn`] | who is calling: certificates, tokens, anonymous |
+//! | [`pki`] | X.509 certificates, verified as Go does |
 //! | [`request`] | what is asked: verb and object from the URL, headers, source addresses |
 //! | [`file_watch`] | notices that a file has changed |
 //! | [`status`] | `metav1.Status` answers |
@@ -36,6 +37,7 @@ mod http2;
 pub mod impersonation;
 pub mod metrics;
 pub mod pipeline;
+pub mod pki;
 pub mod policy;
 pub mod request;
 pub mod server;
