@@ -73,16 +73,25 @@ pub enum Reloaded {
     ServiceAccountKeys,
     /// `--authentication-config`
     AuthenticationConfig,
+    /// `--kubeconfig`
+    Kubeconfig,
+    /// `--audit-webhook-config-file`
+    AuditWebhookConfig,
+    /// `--authentication-token-webhook-config-file`
+    TokenWebhookConfig,
 }
 
 impl Reloaded {
-    const ALL: [(Reloaded, &'static str); 6] = [
+    const ALL: [(Reloaded, &'static str); 9] = [
         (Reloaded::Policy, "policy"),
         (Reloaded::ServingCertificate, "serving_certificate"),
         (Reloaded::ClientCa, "client_ca"),
         (Reloaded::FrontProxyCa, "requestheader_client_ca"),
         (Reloaded::ServiceAccountKeys, "service_account_keys"),
         (Reloaded::AuthenticationConfig, "authentication_config"),
+        (Reloaded::Kubeconfig, "kubeconfig"),
+        (Reloaded::AuditWebhookConfig, "audit_webhook_config"),
+        (Reloaded::TokenWebhookConfig, "token_webhook_config"),
     ];
 }
 

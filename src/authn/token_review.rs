@@ -46,7 +46,6 @@ const OWN_NAME: HeaderValue = HeaderValue::from_static("kube-audit-proxy");
 /// Asks the API server whose tokens are.
 pub struct TokenReview {
     upstream: Upstream,
-    path: String,
     api_version: &'static str,
     settings: TokenReviewSettings,
     cache: Arc<TokenCache>,
@@ -126,15 +125,18 @@ impl TokenReview {
         settings: TokenReviewSettings,
         cache: Arc<TokenCache>,
     ) -> Result<TokenReview, ConfigError> {
-        let (upstream, path, api_version) = match &settings.webhook {
-            Some(webhook) => {
-                let (upstream, path) = webhook.connect()?;
-                (upstream, path, webhook.version.api_version())
-            }
-            None => (upstream, PATH.to_owned(), WebhookVersion::V1.api_version()),
+        let (upstream, api_version) = match &settings.webhook {
+            Some(webhook) => (webhook.connect()?, webhook.version.api_version()),
+            None => (upstream, WebhookVersion::V1.api_version()),
         };
         let (asking, turns) = (Mutex::default(), Arc::default());
-        Ok(TokenReview { upstream, path, api_version, settings, cache, asking, turns })
+        Ok(TokenReview { upstream, api_version, settings, cache, asking, turns })
+    }
+
+    /// The webhook endpoint, and the kubeconfig that describes it; `None` where the API server is asked.
+    pub fn webhook(&self) -> Option<(&Upstream, &std::path::Path)> {
+        let webhook = self.settings.webhook.as_ref()?;
+        Some((&self.upstream, &webhook.file))
     }
 
     /// Whose `token` is, which came from `source`; `None` for nobody's.
@@ -209,7 +211,7 @@ impl TokenReview {
         loop {
             tried += 1;
             let started = Instant::now();
-            let answered = self.upstream.ask(self.request(question.clone())).await;
+            let answered = self.upstream.ask(self.request(&self.path(), question.clone())).await;
             let code = answered.as_ref().ok().map(|answer| answer.status().as_u16());
             self.cache.metrics().tokens.reviewed(code, started.elapsed());
             if let Some(pause) = again(&answered, tried)
@@ -251,10 +253,18 @@ impl TokenReview {
         Bytes::from_owner(text)
     }
 
-    fn request(&self, body: Bytes) -> OwnRequest<'_> {
+    /// The target of requests.
+    fn path(&self) -> Arc<str> {
+        match self.settings.webhook {
+            Some(_) => self.upstream.path(),
+            None => PATH.into(),
+        }
+    }
+
+    fn request<'a>(&self, path: &'a str, body: Bytes) -> OwnRequest<'a> {
         OwnRequest {
             method: Method::POST,
-            path: &self.path,
+            path,
             headers: own_name(self.settings.as_front_proxy && self.settings.webhook.is_none()),
             body,
             timeout: TIMEOUT,

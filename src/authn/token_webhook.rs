@@ -2,9 +2,7 @@
 //! (`--authentication-token-webhook-*`).
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use crate::sink::Barrier;
 use crate::upstream::{ConfigError, Upstream, UpstreamConfig};
 
 /// Who is asked, and how.
@@ -38,16 +36,12 @@ impl WebhookVersion {
 }
 
 impl TokenWebhook {
-    /// Makes ready to ask; with the path of the URL, which is asked as it is. Must be called within
+    /// Makes ready to ask. The path of the URL is the target of every request. Must be called within
     /// a tokio runtime.
     ///
     /// # Errors
     /// Where the kubeconfig cannot be used.
-    pub fn connect(&self) -> Result<(Upstream, String), ConfigError> {
-        let mut server = UpstreamConfig::from_kubeconfig(&self.file, None)?;
-        let path = std::mem::take(&mut server.server.path_prefix);
-        let path = if path.is_empty() { "/".to_owned() } else { path };
-        // Its connections are not those to the API server.
-        Ok((Upstream::new(server, Barrier::default(), Arc::default())?, path))
+    pub fn connect(&self) -> Result<Upstream, ConfigError> {
+        Upstream::of_webhook(UpstreamConfig::from_kubeconfig(&self.file, None)?)
     }
 }

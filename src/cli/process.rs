@@ -36,7 +36,7 @@ use crate::server::workers::Workers;
 use crate::server::{admin, listener, reload, self_signed, tls};
 use crate::sink::{Barrier, Sink, SinkState};
 use crate::upstream::identity::Identity;
-use crate::upstream::{Upstream, UpstreamConfig};
+use crate::upstream::{KubeconfigFile, Upstream, UpstreamConfig};
 use crate::webhook::Webhook;
 
 /// For tasks to notice that they were dropped, and for records to be closed.
@@ -72,13 +72,8 @@ impl Process {
         let sink_metrics: Vec<_> =
             config.audit.sinks.iter().map(|sink| metrics.sink(&sink.name)).collect();
         let policies = policies(&config.audit.sinks, &sink_metrics, &follow)?;
-        let upstream = UpstreamConfig::resolve(
-            config.upstream.kubeconfig.as_deref(),
-            config.upstream.context.as_deref(),
-            &config.upstream.flags,
-        )?;
         let barrier = Barrier::default();
-        let upstream = Upstream::new(upstream, barrier.clone(), metrics.clone())?;
+        let upstream = upstream(&config.upstream, &barrier, &follow)?;
         let as_front_proxy = config.upstream.identity == Identity::RequestHeader;
         let authenticator =
             authenticator(&config.authentication, &upstream, as_front_proxy, &follow)?;
@@ -89,7 +84,7 @@ impl Process {
             listener::bind(config.operation.admin_addr).await.context("--admin-bind-address")?;
         let (addr, admin_addr) = (listener.local_addr()?, admin_listener.local_addr()?);
 
-        let recorder = recorder(config.audit, policies, sink_metrics, observer, metrics.clone())?;
+        let recorder = recorder(config.audit, policies, sink_metrics, observer, &follow)?;
         recorder.hold_at(&barrier);
         let proxy = Arc::new(Proxy {
             authenticator,
@@ -110,7 +105,7 @@ impl Process {
         let serving = (workers.clone(), barrier);
         tokio::spawn(listener::serve(listener, serving, tls, proxy.clone(), metrics, running));
         tracing::info!(addr = %admin_addr, "admin");
-        tracing::info!(%addr, upstream = proxy.upstream.authority(), "serving");
+        tracing::info!(%addr, upstream = &*proxy.upstream.authority(), "serving");
         let shutdown_timeout = config.operation.shutdown_timeout;
         Ok(Process {
             addr,
@@ -175,6 +170,28 @@ impl Process {
     }
 }
 
+/// The API server, by flags and a kubeconfig, which is followed.
+fn upstream(
+    settings: &crate::config::Upstream,
+    barrier: &Barrier,
+    follow: &Follow,
+) -> anyhow::Result<Upstream> {
+    let settings = settings.clone();
+    let kubeconfig = settings.kubeconfig.clone();
+    let resolve = move || {
+        let (kubeconfig, context) = (settings.kubeconfig.as_deref(), settings.context.as_deref());
+        UpstreamConfig::resolve(kubeconfig, context, &settings.flags)
+    };
+    let first = resolve.clone();
+    let file = kubeconfig
+        .map(|path| KubeconfigFile::new(Reloaded::Kubeconfig, &path, Box::new(resolve)));
+    let upstream = Upstream::new(first()?, barrier.clone(), follow.metrics.clone())?;
+    if let Some(file) = file {
+        follow.spawn_kubeconfig(file, &upstream);
+    }
+    Ok(upstream)
+}
+
 /// Opens each policy file once and follows it; gives the policy of each sink.
 fn policies(
     sinks: &[SinkSettings],
@@ -212,7 +229,7 @@ fn recorder(
     policies: Vec<PolicyHandle>,
     sink_metrics: Vec<Arc<SinkMetrics>>,
     mut observer: Option<UnboundedSender<Vec<u8>>>,
-    metrics: Arc<Metrics>,
+    follow: &Follow,
 ) -> anyhow::Result<Recorder> {
     let budget = Budget::new(audit.total_body_bytes);
     let mut settings: Vec<_> = audit.sinks.into_iter().zip(policies).zip(sink_metrics).collect();
@@ -229,8 +246,13 @@ fn recorder(
                 (*format, Backend::Log(log))
             }
             BackendSettings::Webhook(config) => {
+                let path = config.file.clone();
+                let resolve = move || UpstreamConfig::of_receiver(&path);
+                let what = Reloaded::AuditWebhookConfig;
+                let file = KubeconfigFile::new(what, &config.file, Box::new(resolve));
                 let webhook = Webhook::start(config.clone(), sink_metrics);
                 let webhook = webhook.map_err(|error| anyhow::Error::msg(sink.says(error)))?;
+                follow.spawn_kubeconfig(file, webhook.receiver());
                 (Format::Json, Backend::Webhook(Box::new(webhook)))
             }
         };
@@ -239,7 +261,7 @@ fn recorder(
         let encoding = Encoding { format, max_event: sink.max_event };
         sinks.push(AuditSink { name: sink.name, backend, policy, bodies, encoding });
     }
-    Ok(Recorder::new(sinks, metrics, audit.node_name))
+    Ok(Recorder::new(sinks, follow.metrics.clone(), audit.node_name))
 }
 
 /// What is needed to follow files.
@@ -249,6 +271,11 @@ struct Follow {
 }
 
 impl Follow {
+    fn spawn_kubeconfig(&self, file: KubeconfigFile, upstream: &Upstream) {
+        let (metrics, forced) = (self.metrics.clone(), self.forced.clone());
+        tokio::spawn(file.follow(upstream.clone(), metrics, forced, POLL_INTERVAL));
+    }
+
     fn spawn<E: std::fmt::Display + Send + 'static>(
         &self,
         what: Reloaded,
@@ -370,6 +397,12 @@ fn tokens(
         .map(|settings| TokenReview::new(upstream.clone(), settings, cache.clone()).map(Arc::new))
         .transpose()
         .context("--authentication-token-webhook-config-file")?;
+    if let Some((webhook, path)) = review.as_deref().and_then(TokenReview::webhook) {
+        let owned = path.to_owned();
+        let resolve = move || UpstreamConfig::from_kubeconfig(&owned, None);
+        let file = KubeconfigFile::new(Reloaded::TokenWebhookConfig, path, Box::new(resolve));
+        follow.spawn_kubeconfig(file, webhook);
+    }
     Ok(Tokens { file, service_accounts, oidc, review, cache })
 }
 

@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use super::config::{Trust, UpstreamConfig, parse_server_name};
 use super::connect::Connector;
 use super::credentials::Credentials;
+use super::current::{Inner, Now, Shared};
 use super::endpoint::Endpoint;
 use super::error::{ConfigError, SendError};
 use super::http1::Http1Lease;
@@ -32,19 +33,14 @@ const MAX_ATTEMPTS: u32 = 4;
 const MAX_CLOSED: u32 = 64;
 /// Waited before a request is tried a third time; doubled for the fourth.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
-/// Between two looks at the token file, and every how many of them also at the rest.
+/// Between two looks at the files of token and certificates.
 const TICK: Duration = Duration::from_secs(1);
+/// Every how many of them unused connections are closed.
 const SWEEP_TICKS: u32 = 30;
-const CERTIFICATE_TICKS: u32 = 10;
 
 /// The API server. Cheap to clone.
 #[derive(Clone)]
-pub struct Upstream(Arc<Inner>);
-
-struct Inner {
-    pool: Arc<Pool>,
-    credentials: Option<Credentials>,
-}
+pub struct Upstream(Arc<Shared>);
 
 impl Upstream {
     /// Makes ready to speak to the API server, without connecting yet; nothing is said to it that
@@ -58,36 +54,54 @@ impl Upstream {
         barrier: Barrier,
         metrics: Arc<Metrics>,
     ) -> Result<Upstream, ConfigError> {
-        let UpstreamConfig { server, trust, tls_server_name, client_certificate, credentials } =
-            config;
-        warn_of_risks(&server, &trust);
-        let tls = match server.is_https() {
-            true => {
-                let name = match tls_server_name {
-                    Some(name) => name,
-                    None => parse_server_name(&server.host, "the API server's URL")?,
-                };
-                Some(ClientTls::new(trust, client_certificate, name)?)
-            }
-            false => None,
-        };
-        let name = server.authority.as_str().into();
-        let connector = Connector { endpoint: server, tls, barrier, metrics, name };
-        let pool = Arc::new(Pool::new(connector));
-        let inner = Arc::new(Inner { pool, credentials });
-        tokio::spawn(look_after(Arc::downgrade(&inner)));
-        Ok(Upstream(inner))
+        Upstream::start(config, false, barrier, metrics)
+    }
+
+    /// As [`Upstream::new`], for a webhook: the path of its URL is the target of every request
+    /// ([`Upstream::path`]), and not put before others. It has connections of its own.
+    ///
+    /// # Errors
+    /// As [`Upstream::new`].
+    pub fn of_webhook(config: UpstreamConfig) -> Result<Upstream, ConfigError> {
+        Upstream::start(config, true, Barrier::default(), Arc::default())
+    }
+
+    fn start(
+        config: UpstreamConfig,
+        has_fixed_path: bool,
+        barrier: Barrier,
+        metrics: Arc<Metrics>,
+    ) -> Result<Upstream, ConfigError> {
+        let inner =
+            Inner::new(config, has_fixed_path, |config| connector(config, barrier, metrics))?;
+        let shared = Arc::new(Shared::new(inner, has_fixed_path));
+        tokio::spawn(look_after(Arc::downgrade(&shared)));
+        Ok(Upstream(shared))
+    }
+
+    /// The settings and connections for a request that begins now.
+    pub(super) fn now(&self) -> Now<'_> {
+        self.0.now()
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.0
+    }
+
+    /// The path of a webhook's URL.
+    pub fn path(&self) -> Arc<str> {
+        Arc::clone(&self.now().path)
     }
 
     /// Host and port of the API server, as written in the configuration.
-    pub fn authority(&self) -> &str {
-        &self.0.pool.connector.name
+    pub fn authority(&self) -> Arc<str> {
+        Arc::clone(&self.now().pool.connector.name)
     }
 
     /// The proxy's own `Authorization`, marked as sensitive; `None` where it is known by its
     /// certificate alone.
     pub fn bearer(&self) -> Option<HeaderValue> {
-        self.0.credentials.as_ref().map(Credentials::header)
+        self.now().credentials.as_ref().map(Credentials::header)
     }
 
     /// Whether a connection can be had. Opens one if there is none.
@@ -95,7 +109,7 @@ impl Upstream {
     /// # Errors
     /// Why not.
     pub async fn check(&self) -> Result<(), SendError> {
-        self.0.pool.check().await
+        self.now().pool.check().await
     }
 
     /// Sends `request` and returns the answer when its head has come.
@@ -121,8 +135,9 @@ impl Upstream {
         &self,
         request: Request<RequestBody>,
     ) -> Result<Response<UpstreamBody>, SendError> {
-        let pool = &self.0.pool;
-        let (mut head, body) = self.outgoing(request);
+        let now = self.now();
+        let pool = &now.pool;
+        let (mut head, body) = pool.outgoing(request);
         let body = BodySource::new(body);
         let (mut attempt, mut closed) = (1, 0);
         loop {
@@ -165,35 +180,17 @@ impl Upstream {
         }
     }
 
-    pub(super) fn pool(&self) -> &Arc<Pool> {
-        &self.0.pool
-    }
-
-    /// Takes `request` apart; its target gets the prefix that the API server's URL may have.
-    pub(super) fn outgoing(&self, request: Request<RequestBody>) -> (Head, RequestBody) {
-        let (parts, body) = request.into_parts();
-        let target = parts.uri.into_parts().path_and_query;
-        let target = target.unwrap_or_else(|| PathAndQuery::from_static("/"));
-        let prefix = &self.0.pool.connector.endpoint.path_prefix;
-        let target = match prefix.is_empty() || !target.as_str().starts_with('/') {
-            true => target,
-            false => PathAndQuery::from_maybe_shared(Bytes::from(format!("{prefix}{target}")))
-                .expect("a path after a path is a path"),
-        };
-        (Head { method: parts.method, target, headers: parts.headers }, body)
-    }
-
     /// What is done at the `tick`th second.
     #[cfg(test)]
     pub(super) fn look(&self, tick: u32) {
-        self.0.look(tick);
+        self.now().look(tick);
     }
 
     pub(super) fn count<T>(&self, result: &Result<T, SendError>) {
         if let Err(error) = result
             && !error.is_clients_fault()
         {
-            self.0.pool.connector.metrics.upstream_errors.increment();
+            self.now().pool.connector.metrics.upstream_errors.increment();
         }
     }
 }
@@ -201,6 +198,44 @@ impl Upstream {
 impl std::fmt::Debug for Upstream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Upstream").field(&self.authority()).finish()
+    }
+}
+
+/// What connections are made by, and the proxy's own `Authorization`.
+pub(super) fn connector(
+    config: UpstreamConfig,
+    barrier: Barrier,
+    metrics: Arc<Metrics>,
+) -> Result<(Connector, Option<Credentials>), ConfigError> {
+    let UpstreamConfig { server, trust, tls_server_name, client_certificate, credentials } = config;
+    warn_of_risks(&server, &trust);
+    let tls = match server.is_https() {
+        true => {
+            let name = match tls_server_name {
+                Some(name) => name,
+                None => parse_server_name(&server.host, "the API server's URL")?,
+            };
+            Some(ClientTls::new(trust, client_certificate, name)?)
+        }
+        false => None,
+    };
+    let name = server.authority.as_str().into();
+    Ok((Connector { endpoint: server, tls, barrier, metrics, name }, credentials))
+}
+
+impl Pool {
+    /// Takes `request` apart; its target gets the prefix that the API server's URL may have.
+    pub(super) fn outgoing(&self, request: Request<RequestBody>) -> (Head, RequestBody) {
+        let (parts, body) = request.into_parts();
+        let target = parts.uri.into_parts().path_and_query;
+        let target = target.unwrap_or_else(|| PathAndQuery::from_static("/"));
+        let prefix = &self.connector.endpoint.path_prefix;
+        let target = match prefix.is_empty() || !target.as_str().starts_with('/') {
+            true => target,
+            false => PathAndQuery::from_maybe_shared(Bytes::from(format!("{prefix}{target}")))
+                .expect("a path after a path is a path"),
+        };
+        (Head { method: parts.method, target, headers: parts.headers }, body)
     }
 }
 
@@ -326,16 +361,16 @@ fn is_refused(error: &h2::Error) -> bool {
 }
 
 /// Looks for changed files and unused connections until the upstream is gone.
-async fn look_after(inner: Weak<Inner>) {
+async fn look_after(shared: Weak<Shared>) {
     let mut interval = tokio::time::interval(TICK);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut tick: u32 = 0;
     loop {
         interval.tick().await;
         tick = tick.wrapping_add(1);
-        let Some(inner) = inner.upgrade() else { return };
+        let Some(shared) = shared.upgrade() else { return };
         // Files may be on a slow disk.
-        let looked = tokio::task::spawn_blocking(move || inner.look(tick)).await;
+        let looked = tokio::task::spawn_blocking(move || shared.now().look(tick)).await;
         if looked.is_err() {
             return;
         }
@@ -344,19 +379,23 @@ async fn look_after(inner: Weak<Inner>) {
 
 impl Inner {
     fn look(&self, tick: u32) {
+        self.refresh();
+        if tick.is_multiple_of(SWEEP_TICKS) {
+            self.pool.sweep();
+        }
+    }
+
+    /// Reads the files again that the settings name.
+    pub(super) fn refresh(&self) {
         if let Some(credentials) = &self.credentials {
             credentials.refresh();
         }
-        if tick.is_multiple_of(CERTIFICATE_TICKS)
-            && let Some(tls) = &self.pool.connector.tls
+        if let Some(tls) = &self.pool.connector.tls
             && tls.refresh()
         {
             // The API server judges a client certificate's expiry at every request, so connections
             // made with the old one would soon be of no use.
             self.pool.retire_all();
-        }
-        if tick.is_multiple_of(SWEEP_TICKS) {
-            self.pool.sweep();
         }
     }
 }

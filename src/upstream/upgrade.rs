@@ -34,8 +34,9 @@ impl Upstream {
         &self,
         request: Request<RequestBody>,
     ) -> Result<Response<UpstreamBody>, SendError> {
-        let (head, body) = self.outgoing(request);
-        let (stream, _) = self.pool().connector.connect(Purpose::Upgrade).await?;
+        let now = self.now();
+        let (head, body) = now.pool.outgoing(request);
+        let (stream, _) = now.pool.connector.connect(Purpose::Upgrade).await?;
         let (mut sender, connection) = Builder::new()
             .handshake(TokioIo::new(stream))
             .await
@@ -47,7 +48,7 @@ impl Upstream {
         });
         let body = BodySource::new(body);
         let outgoing = body.attempt().ok_or(SendError::BodyFromClient)?;
-        let request = head.request(false, outgoing, self.pool());
+        let request = head.request(false, outgoing, &now.pool);
         match sender.try_send_request(request).await {
             // The sender is dropped here, and with it the way to a second request.
             Ok(response) => {

@@ -24,6 +24,7 @@ use self::health::Health;
 use self::sender::{Failure, Sender};
 use self::spool::Spool;
 use crate::metrics::{Plugin, SinkMetrics};
+use crate::upstream::Upstream;
 use crate::sink::{Ack, Bucket, Line, Losses, Mode, SinkState, Throttle, WriteError};
 
 /// Batches that may be under way, retries included, where there is no spool. kube-apiserver knows
@@ -40,6 +41,7 @@ pub struct Webhook {
     lost: Arc<Losses>,
     metrics: Arc<SinkMetrics>,
     health: Arc<Health>,
+    receiver: Upstream,
     route: Route,
 }
 
@@ -73,6 +75,7 @@ impl Webhook {
         let lost = Arc::new(Losses::new(Plugin::Webhook, metrics.clone()));
         let strict = config.mode == Mode::BlockingStrict;
         let health = sender.health();
+        let receiver = sender.receiver().clone();
         let route = match config.mode {
             Mode::Blocking | Mode::BlockingStrict => {
                 let in_flight = Arc::new(Semaphore::new(DIRECT as usize));
@@ -99,7 +102,12 @@ impl Webhook {
         };
         let too_large = Losses::new(Plugin::Truncate, metrics.clone());
         let max_event_size = config.max_event_size;
-        Ok(Webhook { strict, max_event_size, too_large, lost, metrics, health, route })
+        Ok(Webhook { strict, max_event_size, too_large, lost, metrics, health, receiver, route })
+    }
+
+    /// The webhook endpoint, whose settings may be replaced.
+    pub fn receiver(&self) -> &Upstream {
+        &self.receiver
     }
 
     /// The longest event that is sent, if events are truncated.

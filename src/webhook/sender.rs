@@ -20,7 +20,7 @@ use super::config::{WebhookConfig, WebhookError};
 use super::health::Health;
 use crate::body::RequestBody;
 use crate::metrics::SinkMetrics;
-use crate::sink::{Barrier, SinkState};
+use crate::sink::SinkState;
 use crate::upstream::{Upstream, UpstreamConfig};
 
 /// kube-apiserver's number.
@@ -33,7 +33,6 @@ const LONGEST: Duration = Duration::from_secs(300);
 /// Sends lists to one receiver.
 pub(super) struct Sender {
     receiver: Upstream,
-    target: Uri,
     initial_backoff: Duration,
     compress: bool,
     metrics: Arc<SinkMetrics>,
@@ -78,16 +77,16 @@ impl Sender {
         config: &WebhookConfig,
         metrics: Arc<SinkMetrics>,
     ) -> Result<Sender, WebhookError> {
-        let mut receiver = UpstreamConfig::of_receiver(&config.file)?;
-        let path = std::mem::take(&mut receiver.server.path_prefix);
-        let path = if path.is_empty() { "/" } else { &path };
-        let target = format!("{path}?timeout={}s", TIMEOUT.as_secs());
-        let target = target.parse().expect("the path of a URL is one, with a query too");
         // Its connections are not those to the API server.
-        let receiver = Upstream::new(receiver, Barrier::default(), Arc::default())?;
+        let receiver = Upstream::of_webhook(UpstreamConfig::of_receiver(&config.file)?)?;
         let WebhookConfig { initial_backoff, compress, .. } = *config;
         let health = Arc::new(Health::new(metrics.clone()));
-        Ok(Sender { receiver, target, initial_backoff, compress, metrics, health })
+        Ok(Sender { receiver, initial_backoff, compress, metrics, health })
+    }
+
+    /// The webhook endpoint.
+    pub(super) fn receiver(&self) -> &Upstream {
+        &self.receiver
     }
 
     /// What its answers tell.
@@ -184,7 +183,9 @@ impl Sender {
     fn request(&self, body: Bytes) -> Request<RequestBody> {
         let mut request = Request::new(RequestBody::from(body));
         *request.method_mut() = Method::POST;
-        *request.uri_mut() = self.target.clone();
+        let target = format!("{}?timeout={}s", self.receiver.path(), TIMEOUT.as_secs());
+        let target: Uri = target.parse().expect("the path of a URL is one, with a query too");
+        *request.uri_mut() = target;
         let headers = request.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(ACCEPT, HeaderValue::from_static("application/json, */*"));

@@ -1,0 +1,110 @@
+//! The settings and connections in use, which a reload replaces as a whole.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
+
+use super::config::UpstreamConfig;
+use super::credentials::Credentials;
+use super::error::ConfigError;
+use super::forward::{Upstream, connector};
+use super::pool::Pool;
+
+/// What all clones of an [`Upstream`] share.
+pub(super) struct Shared {
+    /// The settings of the start. Requests use them without counting references until the first reload.
+    first: Arc<Inner>,
+    is_replaced: AtomicBool,
+    current: ArcSwap<Inner>,
+    /// Whether the path of the URL is the target of every request, as with webhooks.
+    has_fixed_path: bool,
+}
+
+/// One state of the settings, and the connections made with them.
+pub(super) struct Inner {
+    pub(super) pool: Arc<Pool>,
+    pub(super) credentials: Option<Credentials>,
+    /// The target of every request, where that is fixed.
+    pub(super) path: Arc<str>,
+}
+
+/// The settings that a request begins with, and keeps until its end.
+pub(super) enum Now<'a> {
+    First(&'a Inner),
+    Later(Arc<Inner>),
+}
+
+impl Deref for Now<'_> {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        match self {
+            Now::First(inner) => inner,
+            Now::Later(inner) => inner,
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn new(inner: Inner, has_fixed_path: bool) -> Shared {
+        let first = Arc::new(inner);
+        let current = ArcSwap::new(Arc::clone(&first));
+        Shared { first, is_replaced: AtomicBool::new(false), current, has_fixed_path }
+    }
+
+    pub(super) fn now(&self) -> Now<'_> {
+        match self.is_replaced.load(Ordering::Acquire) {
+            false => Now::First(&self.first),
+            true => Now::Later(self.current.load_full()),
+        }
+    }
+}
+
+impl Inner {
+    /// Takes the path of the URL for the target of every request if `has_fixed_path`.
+    pub(super) fn new(
+        mut config: UpstreamConfig,
+        has_fixed_path: bool,
+        connector: impl FnOnce(
+            UpstreamConfig,
+        ) -> Result<(super::connect::Connector, Option<Credentials>), ConfigError>,
+    ) -> Result<Inner, ConfigError> {
+        let path = match has_fixed_path {
+            true => std::mem::take(&mut config.server.path_prefix),
+            false => String::new(),
+        };
+        let path = if path.is_empty() { "/".into() } else { path.into() };
+        let (connector, credentials) = connector(config)?;
+        Ok(Inner { pool: Arc::new(Pool::new(connector)), credentials, path })
+    }
+}
+
+impl Upstream {
+    /// Replaces address, certificates and credentials. New requests use the new ones; those under way
+    /// finish on the connections that they have.
+    ///
+    /// # Errors
+    /// Certificates and keys that cannot be used, with file and field. The former settings stay active.
+    pub fn replace(&self, config: UpstreamConfig) -> Result<(), ConfigError> {
+        let now = self.now();
+        let (barrier, metrics) = {
+            let old = &now.pool.connector;
+            (old.barrier.clone(), Arc::clone(&old.metrics))
+        };
+        let shared = self.shared();
+        let new = Inner::new(config, shared.has_fixed_path, |config| {
+            connector(config, barrier, metrics)
+        })?;
+        let old = shared.current.swap(Arc::new(new));
+        shared.is_replaced.store(true, Ordering::Release);
+        old.pool.retire_all();
+        Ok(())
+    }
+
+    /// Reads the token and the certificates again that the settings name.
+    pub fn refresh(&self) {
+        self.now().refresh();
+    }
+}
