@@ -162,6 +162,10 @@ pub struct Metrics {
     pub long_running: Gauge,
     /// Connections from clients.
     pub client_connections: Gauge,
+    /// Connections refused because of `--max-connections`.
+    pub connections_refused: Counter,
+    /// Connections that did not begin with a valid PROXY header, though they had to.
+    pub proxy_protocol_errors: Counter,
     /// TLS handshakes that clients failed.
     pub tls_handshake_errors: Counter,
     /// Connections to the API server.
@@ -197,6 +201,8 @@ impl Default for Metrics {
             in_flight: Gauge::default(),
             long_running: Gauge::default(),
             client_connections: Gauge::default(),
+            connections_refused: Counter::default(),
+            proxy_protocol_errors: Counter::default(),
             tls_handshake_errors: Counter::default(),
             upstream_connections: Gauge::default(),
             upstream_errors: Counter::default(),
@@ -290,6 +296,16 @@ impl Metrics {
             "kube_audit_proxy_client_connections",
             "Connections from clients.",
             &self.client_connections,
+        );
+        text.counter(
+            "kube_audit_proxy_connections_refused_total",
+            "Client connections refused because --max-connections were open.",
+            &self.connections_refused,
+        );
+        text.counter(
+            "kube_audit_proxy_proxy_protocol_errors_total",
+            "Client connections closed because of a missing or invalid PROXY header.",
+            &self.proxy_protocol_errors,
         );
         text.counter(
             "kube_audit_proxy_tls_handshake_errors_total",

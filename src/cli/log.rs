@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
+use super::output;
 use crate::sink::seal::verify::{self, Report};
 use crate::sink::seal::{Head, PublicKey, SealKey};
 
@@ -50,10 +51,7 @@ pub fn run(args: LogArgs) -> ExitCode {
         LogCommand::Keygen { file } => keygen(&file).map(|()| ExitCode::SUCCESS),
         LogCommand::Verify { public_key, head, files } => verify(&public_key, &head, &files),
     };
-    result.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
-        ExitCode::from(2)
-    })
+    result.unwrap_or_else(|error| output::failed(&error, 2))
 }
 
 fn keygen(file: &Path) -> anyhow::Result<()> {
@@ -64,8 +62,9 @@ fn keygen(file: &Path) -> anyhow::Result<()> {
     // The public one first: if that is there already, no private key is left without it.
     create(&public, 0o644, &key.public().to_pem())?;
     create(file, 0o600, &key.to_pem()?)?;
-    println!("private key: {}\npublic key:  {}", file.display(), public.display());
-    println!("key id:      {}", key.public());
+    output::line(format_args!("private key: {}", file.display()))?;
+    output::line(format_args!("public key:  {}", public.display()))?;
+    output::line(format_args!("key id:      {}", key.public()))?;
     Ok(())
 }
 

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
@@ -33,7 +32,7 @@ use crate::server::admin::{Admin, Check};
 use crate::server::certificates::ServingCertificate;
 use crate::server::shutdown::{Phase, Running, Shutdown};
 use crate::server::workers::Workers;
-use crate::server::{admin, listener, reload, self_signed, tls};
+use crate::server::{admin, limits, listener, reload, self_signed, tls};
 use crate::sink::{Barrier, Sink, SinkState};
 use crate::upstream::identity::Identity;
 use crate::upstream::{KubeconfigFile, Upstream, UpstreamConfig};
@@ -49,6 +48,7 @@ pub struct Process {
     proxy: Arc<Proxy>,
     shutdown: Arc<Shutdown>,
     admin_shutdown: Shutdown,
+    shutdown_delay: Duration,
     shutdown_timeout: Duration,
     force_reload: watch::Sender<()>,
     workers: Arc<Workers>,
@@ -64,7 +64,6 @@ impl Process {
         config: Config,
         observer: Option<UnboundedSender<Vec<u8>>>,
     ) -> anyhow::Result<Process> {
-        raise_file_limit();
         let metrics = Arc::new(Metrics::default());
         let (force_reload, forced) = watch::channel(());
         let follow = Follow { metrics: metrics.clone(), forced };
@@ -102,10 +101,14 @@ impl Process {
         let shutdown = Arc::new(shutdown);
         serve_admin(admin_listener, &proxy, &shutdown, metrics.clone(), admin_running);
         let workers = Arc::new(Workers::start().context("threads for clients")?);
-        let serving = (workers.clone(), barrier);
-        tokio::spawn(listener::serve(listener, serving, tls, proxy.clone(), metrics, running));
+        let max_connections = limits::max_connections(config.serving.max_connections);
+        let clients = listener::Clients::new(max_connections, config.serving.proxy_protocol);
+        let threads = (workers.clone(), barrier);
+        let handler = proxy.clone();
+        tokio::spawn(listener::serve(listener, clients, threads, tls, handler, metrics, running));
         tracing::info!(addr = %admin_addr, "admin");
         tracing::info!(%addr, upstream = &*proxy.upstream.authority(), "serving");
+        let shutdown_delay = config.operation.shutdown_delay;
         let shutdown_timeout = config.operation.shutdown_timeout;
         Ok(Process {
             addr,
@@ -113,6 +116,7 @@ impl Process {
             proxy,
             shutdown,
             admin_shutdown,
+            shutdown_delay,
             shutdown_timeout,
             force_reload,
             workers,
@@ -134,6 +138,21 @@ impl Process {
         tracing::info!("reloading all files");
         self.force_reload.send_replace(());
         self.proxy.recorder.sinks().iter().for_each(|sink| sink.backend.reopen());
+    }
+
+    /// Waits out `--shutdown-delay-duration`, not ready but still accepting, then ends by
+    /// [`Process::shutdown`]. With `at_once` both are cut short.
+    pub async fn leave(self, at_once: impl Future<Output = ()>) {
+        self.shutdown.leave();
+        let mut at_once = std::pin::pin!(at_once);
+        if !self.shutdown_delay.is_zero() {
+            tracing::info!(delay = ?self.shutdown_delay, "not ready, and still serving");
+            tokio::select! {
+                () = tokio::time::sleep(self.shutdown_delay) => {}
+                () = at_once.as_mut() => return self.shutdown(std::future::ready(())).await,
+            }
+        }
+        self.shutdown(at_once).await;
     }
 
     /// Ends: takes nothing new, lets requests under way finish until `--shutdown-timeout` or
@@ -183,8 +202,8 @@ fn upstream(
         UpstreamConfig::resolve(kubeconfig, context, &settings.flags)
     };
     let first = resolve.clone();
-    let file = kubeconfig
-        .map(|path| KubeconfigFile::new(Reloaded::Kubeconfig, &path, Box::new(resolve)));
+    let file =
+        kubeconfig.map(|path| KubeconfigFile::new(Reloaded::Kubeconfig, &path, Box::new(resolve)));
     let upstream = Upstream::new(first()?, barrier.clone(), follow.metrics.clone())?;
     if let Some(file) = file {
         follow.spawn_kubeconfig(file, &upstream);
@@ -470,19 +489,12 @@ fn serve_admin(
             async move {
                 match phase {
                     Phase::Serving => Ok(()),
-                    Phase::Draining | Phase::Ending => Err("process is shutting down".to_owned()),
+                    Phase::Leaving | Phase::Draining | Phase::Ending => {
+                        Err("process is shutting down".to_owned())
+                    }
                 }
             }
         }),
     ]);
     tokio::spawn(admin::serve(listener, Arc::new(Admin::new(metrics, checks)), running));
-}
-
-/// Each client takes a file descriptor, and shells start processes with a soft limit of 1024. As
-/// Go does for its programs, the limit is raised to what the process may have.
-fn raise_file_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
-        tracing::warn!(%error, "the limit of open files stays as it is");
-    }
 }

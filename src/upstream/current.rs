@@ -69,7 +69,8 @@ impl Inner {
         has_fixed_path: bool,
         connector: impl FnOnce(
             UpstreamConfig,
-        ) -> Result<(super::connect::Connector, Option<Credentials>), ConfigError>,
+        )
+            -> Result<(super::connect::Connector, Option<Credentials>), ConfigError>,
     ) -> Result<Inner, ConfigError> {
         let path = match has_fixed_path {
             true => std::mem::take(&mut config.server.path_prefix),

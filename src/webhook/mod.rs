@@ -24,8 +24,8 @@ use self::health::Health;
 use self::sender::{Failure, Sender};
 use self::spool::Spool;
 use crate::metrics::{Plugin, SinkMetrics};
-use crate::upstream::Upstream;
 use crate::sink::{Ack, Bucket, Line, Losses, Mode, SinkState, Throttle, WriteError};
+use crate::upstream::Upstream;
 
 /// Batches that may be under way, retries included, where there is no spool. kube-apiserver knows
 /// no limit, and grows.
