@@ -66,14 +66,14 @@ pub enum ClientCaError {
         path: PathBuf,
     },
     /// One of its certificates cannot be used.
-    #[error("{path}: certificate {index} of the client CA file {source}", path = path.display())]
+    #[error("{path}: certificate {index} of the client CA file {reason}", path = path.display())]
     Certificate {
         /// The file.
         path: PathBuf,
         /// Which one, from 1.
         index: usize,
         /// Why.
-        source: UnreadableCertificate,
+        reason: UnreadableCertificate,
     },
     /// The revocation list cannot be read, or is none.
     #[error("{path}: cannot read the certificate revocation lists: {reason}; the file takes PEM blocks that begin with -----BEGIN X509 CRL-----", path = path.display())]
@@ -165,10 +165,10 @@ fn read(path: &Path) -> Result<Roots, ClientCaError> {
     let read = |source| ClientCaError::Read { path: path.into(), source };
     let mut roots = Roots::new(path.display().to_string());
     for (index, certificate) in CertificateDer::pem_file_iter(path).map_err(read)?.enumerate() {
-        roots.add(certificate.map_err(read)?).map_err(|source| ClientCaError::Certificate {
+        roots.add(certificate.map_err(read)?).map_err(|reason| ClientCaError::Certificate {
             path: path.into(),
             index: index + 1,
-            source,
+            reason,
         })?;
     }
     if roots.is_empty() { Err(ClientCaError::Empty { path: path.into() }) } else { Ok(roots) }

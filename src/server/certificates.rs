@@ -37,12 +37,12 @@ pub enum CertificateError {
         source: pem::Error,
     },
     /// There is no usable key, or the certificate cannot be read.
-    #[error("{path}: {source}", path = path.display())]
+    #[error("{path}: {reason}", path = path.display())]
     Unusable {
         /// The file with the fault.
         path: PathBuf,
         /// What is wrong.
-        source: KeyError,
+        reason: KeyError,
     },
     /// Certificate and key are no pair.
     #[error(
@@ -118,12 +118,12 @@ fn read_pair(certificate: &Path, key: &Path) -> Result<CertifiedKey, Certificate
         .collect::<Result<Vec<_>, _>>()
         .and_then(|chain| if chain.is_empty() { Err(pem::Error::NoItemsFound) } else { Ok(chain) })
         .map_err(|source| not_pem(certificate, "certificate", source))?;
-    certified_key(chain, &read(key)?, &aws_lc_rs::default_provider()).map_err(|source| {
+    certified_key(chain, &read(key)?, &aws_lc_rs::default_provider()).map_err(|reason| {
         let (certificate, key) = (certificate.to_owned(), key.to_owned());
-        match source {
+        match reason {
             KeyError::Mismatch => CertificateError::Mismatch { certificate, key },
-            KeyError::Certificate => CertificateError::Unusable { path: certificate, source },
-            source => CertificateError::Unusable { path: key, source },
+            KeyError::Certificate => CertificateError::Unusable { path: certificate, reason },
+            reason => CertificateError::Unusable { path: key, reason },
         }
     })
 }

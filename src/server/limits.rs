@@ -23,7 +23,7 @@ pub enum LimitError {
     /// Too few descriptors.
     #[error(
         "too few open files are allowed: {needed} are needed to start, and opening one more failed \
-         after {got} ({source}); raise the limit (ulimit -n, LimitNOFILE= in a systemd unit)"
+         after {got} ({reason}); raise the limit (ulimit -n, LimitNOFILE= in a systemd unit)"
     )]
     Descriptors {
         /// How many are needed.
@@ -31,12 +31,12 @@ pub enum LimitError {
         /// How many there are.
         got: usize,
         /// What the system says.
-        source: io::Error,
+        reason: io::Error,
     },
     /// Too few threads.
     #[error(
         "too few threads are allowed: {needed} are needed to start, and starting one more failed \
-         after {got} ({source}); raise the limit (ulimit -u, TasksMax= in a systemd unit, the pids \
+         after {got} ({reason}); raise the limit (ulimit -u, TasksMax= in a systemd unit, the pids \
          limit of the container or of the kubelet's podPidsLimit)"
     )]
     Threads {
@@ -45,7 +45,7 @@ pub enum LimitError {
         /// How many there are.
         got: usize,
         /// What the system says.
-        source: io::Error,
+        reason: io::Error,
     },
 }
 
@@ -75,8 +75,8 @@ fn check_descriptors(needed: u64) -> Result<(), LimitError> {
     for _ in 0..needed {
         match File::open("/dev/null") {
             Ok(file) => open.push(file),
-            Err(source) if is_exhausted(&source) => {
-                return Err(LimitError::Descriptors { needed, got: open.len(), source });
+            Err(reason) if is_exhausted(&reason) => {
+                return Err(LimitError::Descriptors { needed, got: open.len(), reason });
             }
             // There is no such device here, which says nothing about limits.
             Err(_) => break,
@@ -100,8 +100,8 @@ fn check_threads(needed: usize) -> Result<(), LimitError> {
         // Waits for the sender to go.
         match thread::Builder::new().spawn(move || ended.recv().is_ok()) {
             Ok(thread) => running.push((end, thread)),
-            Err(source) => {
-                failed = Some(LimitError::Threads { needed, got: running.len(), source });
+            Err(reason) => {
+                failed = Some(LimitError::Threads { needed, got: running.len(), reason });
                 break;
             }
         }
@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn too_few_threads_are_told_from_enough() {
         let error =
-            LimitError::Threads { needed: 3, got: 1, source: io::Error::from_raw_os_error(11) };
+            LimitError::Threads { needed: 3, got: 1, reason: io::Error::from_raw_os_error(11) };
         assert!(error.to_string().contains("ulimit -u"), "{error}");
         assert!(check_threads(3).is_ok());
     }
