@@ -58,6 +58,10 @@ impl<'a> NameConstraints<'a> {
     }
 
     fn check_name(&self, name: &GeneralName<'_>, budget: &mut u32) -> Result<(), Violation> {
+        // As in Go, also where there is no constraint of its kind.
+        if !is_readable(name) {
+            return Err(Violation::Unreadable(describe(name)));
+        }
         let violation = || Violation::Name(describe(name));
         for base in &self.excluded {
             spend(budget)?;
@@ -77,6 +81,19 @@ impl<'a> NameConstraints<'a> {
             Some(false) => Err(violation()),
             _ => Ok(()),
         }
+    }
+}
+
+/// Whether a name could be compared with a constraint of its kind.
+fn is_readable(name: &GeneralName<'_>) -> bool {
+    let is_host = |host: &str| labels(host).is_some_and(|labels| !labels.is_empty());
+    match name {
+        GeneralName::Dns(name) => is_host(name),
+        GeneralName::Email(name) => name
+            .rsplit_once('@')
+            .is_some_and(|(mailbox, host)| !mailbox.is_empty() && is_host(host)),
+        GeneralName::Uri(uri) => host_of(uri).is_some(),
+        GeneralName::Ip(_) | GeneralName::Directory(_) | GeneralName::Other(_) => true,
     }
 }
 
@@ -264,6 +281,7 @@ mod tests {
             assert_eq!(allows(&only, Dns(name)), expected, "{name}");
         }
         assert!(allows(&only, Ip(&[10, 0, 0, 1])), "another kind is not constrained");
+        assert!(!allows(&only, GeneralName::Uri("urn:x")), "nor readable");
         let not = constraints(&[], &[Dns("evil.example.com")]);
         for (name, expected) in [
             ("example.com", true),

@@ -76,7 +76,6 @@ pub(super) fn is_for(certificate: &Certificate<'_>, server: &ServerName<'_>) -> 
 /// Whether `host` is `pattern`, whose first label may be `*` for any one label.
 fn matches_host(pattern: &str, host: &str) -> bool {
     let host = host.strip_suffix('.').unwrap_or(host);
-    let pattern = pattern.strip_suffix('.').unwrap_or(pattern);
     if pattern.is_empty() || host.is_empty() {
         return false;
     }
@@ -95,7 +94,8 @@ mod tests {
     fn hosts_and_wildcards() {
         for (pattern, host, expected) in [
             ("api.example", "api.example", true),
-            ("API.Example.", "api.example", true),
+            ("API.Example", "api.example", true),
+            ("api.example.", "api.example", false),
             ("api.example", "api.example.", true),
             ("*.example", "api.example", true),
             ("*.example", "a.api.example", false),
