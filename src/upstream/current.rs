@@ -55,10 +55,21 @@ impl Shared {
     }
 
     pub(super) fn now(&self) -> Now<'_> {
-        match self.is_replaced.load(Ordering::Acquire) {
-            false => Now::First(&self.first),
-            true => Now::Later(self.current.load_full()),
+        match self.later() {
+            None => Now::First(&self.first),
+            Some(later) => Now::Later(later),
         }
+    }
+
+    /// The settings in use, if they are not those of the start. What a request holds on to: half the
+    /// size of [`Now`].
+    pub(super) fn later(&self) -> Option<Arc<Inner>> {
+        self.is_replaced.load(Ordering::Acquire).then(|| self.current.load_full())
+    }
+
+    /// The pool of the settings that `later` means.
+    pub(super) fn pool<'a>(&'a self, later: &'a Option<Arc<Inner>>) -> &'a Pool {
+        &later.as_deref().unwrap_or(&self.first).pool
     }
 }
 

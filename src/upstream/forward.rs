@@ -135,13 +135,13 @@ impl Upstream {
         &self,
         request: Request<RequestBody>,
     ) -> Result<Response<UpstreamBody>, SendError> {
-        let now = self.now();
-        let pool = &now.pool;
-        let (mut head, body) = pool.outgoing(request);
+        // No reference to the pool beside it: that would make each request's future larger.
+        let later = self.0.later();
+        let (mut head, body) = self.0.pool(&later).outgoing(request);
         let body = BodySource::new(body);
         let (mut attempt, mut closed) = (1, 0);
         loop {
-            let lease = pool.lease().await?;
+            let lease = self.0.pool(&later).lease().await?;
             let Some(outgoing) = body.attempt() else {
                 // Only possible where the client broke off before anything was sent.
                 return Err(SendError::BodyFromClient);
@@ -149,11 +149,13 @@ impl Upstream {
             let last = attempt == MAX_ATTEMPTS;
             let http2 = matches!(lease, Lease::Http2(_));
             let request = match last {
-                true => std::mem::take(&mut head).request(http2, outgoing, pool),
-                false => head.clone().request(http2, outgoing, pool),
+                true => std::mem::take(&mut head).request(http2, outgoing, self.0.pool(&later)),
+                false => head.clone().request(http2, outgoing, self.0.pool(&later)),
             };
             let sent = match lease {
-                Lease::Http2(stream) => send_http2(pool, stream, request, &body).await,
+                Lease::Http2(stream) => {
+                    send_http2(self.0.pool(&later), stream, request, &body).await
+                }
                 Lease::Http1(connection) => send_http1(connection, request, &body).await,
             };
             match sent {

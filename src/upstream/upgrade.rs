@@ -34,9 +34,9 @@ impl Upstream {
         &self,
         request: Request<RequestBody>,
     ) -> Result<Response<UpstreamBody>, SendError> {
-        let now = self.now();
-        let (head, body) = now.pool.outgoing(request);
-        let (stream, _) = now.pool.connector.connect(Purpose::Upgrade).await?;
+        let later = self.shared().later();
+        let (head, body) = self.shared().pool(&later).outgoing(request);
+        let (stream, _) = self.shared().pool(&later).connector.connect(Purpose::Upgrade).await?;
         let (mut sender, connection) = Builder::new()
             .handshake(TokioIo::new(stream))
             .await
@@ -48,7 +48,7 @@ impl Upstream {
         });
         let body = BodySource::new(body);
         let outgoing = body.attempt().ok_or(SendError::BodyFromClient)?;
-        let request = head.request(false, outgoing, &now.pool);
+        let request = head.request(false, outgoing, self.shared().pool(&later));
         match sender.try_send_request(request).await {
             // The sender is dropped here, and with it the way to a second request.
             Ok(response) => {
