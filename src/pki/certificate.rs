@@ -43,14 +43,16 @@ pub(super) struct Extensions<'a> {
     pub(super) name_constraints: Option<NameConstraints<'a>>,
     /// Object identifiers.
     pub(super) policies: Vec<&'a [u8]>,
-    /// Pairs of issuer and subject domain policy.
-    pub(super) policy_mappings: Vec<(&'a [u8], &'a [u8])>,
+    pub(super) policy_mappings: Vec<PolicyMapping<'a>>,
     pub(super) require_explicit_policy: Option<u32>,
     pub(super) inhibit_policy_mapping: Option<u32>,
     pub(super) inhibit_any_policy: Option<u32>,
     /// Object identifiers of critical extensions that are not understood.
     pub(super) unknown_critical: Vec<&'a [u8]>,
 }
+
+/// Issuer and subject domain policy.
+pub(super) type PolicyMapping<'a> = (&'a [u8], &'a [u8]);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct BasicConstraints {
@@ -322,7 +324,7 @@ fn policies(value: &[u8]) -> Result<Vec<&[u8]>, Malformed> {
     Ok(policies)
 }
 
-fn policy_mappings(value: &[u8]) -> Result<Vec<(&[u8], &[u8])>, Malformed> {
+fn policy_mappings(value: &[u8]) -> Result<Vec<PolicyMapping<'_>>, Malformed> {
     let mut list = der::only_sequence(value)?;
     let mut mappings = Vec::new();
     while !list.is_at_end() {

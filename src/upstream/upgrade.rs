@@ -36,7 +36,9 @@ impl Upstream {
     ) -> Result<Response<UpstreamBody>, SendError> {
         let later = self.shared().later();
         let (head, body) = self.shared().pool(&later).outgoing(request);
-        let (stream, _) = self.shared().pool(&later).connector.connect(Purpose::Upgrade).await?;
+        // Rare, and too large to be a part of every request's future.
+        let connecting = self.shared().pool(&later).connector.connect(Purpose::Upgrade);
+        let (stream, _) = Box::pin(connecting).await?;
         let (mut sender, connection) = Builder::new()
             .handshake(TokioIo::new(stream))
             .await
