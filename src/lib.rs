@@ -39,6 +39,7 @@ pub mod metrics;
 pub mod pipeline;
 pub mod pki;
 pub mod policy;
+mod regular_file;
 pub mod request;
 pub mod server;
 pub mod sink;

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 use x509_parser::oid_registry::{Oid, asn1_rs::oid};
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -21,6 +21,7 @@ use crate::pki::{
     Certificate, RevocationList, Roots, UnreadableCertificate, Usage, Verification, VerifyError,
     readable,
 };
+use crate::regular_file;
 
 /// Subject attribute that holds a user's UID (Kubernetes).
 const UID_ATTRIBUTE: Oid<'static> = oid!(1.3.6.1.4.1.57683.2);
@@ -152,8 +153,8 @@ impl Anchors {
 fn read_crls(path: &Path) -> Result<Vec<RevocationList>, ClientCaError> {
     let wrong = |reason: String| ClientCaError::RevocationList { path: path.into(), reason };
     let mut crls = Vec::new();
-    let blocks = CertificateRevocationListDer::pem_file_iter(path);
-    for block in blocks.map_err(|error| wrong(error.to_string()))? {
+    let text = regular_file::read(path).map_err(|error| wrong(error.to_string()))?;
+    for block in CertificateRevocationListDer::pem_slice_iter(&text) {
         let der = block.map_err(|error| wrong(error.to_string()))?;
         crls.push(RevocationList::parse(&der).map_err(|error| wrong(error.to_string()))?);
     }
@@ -164,7 +165,8 @@ fn read_crls(path: &Path) -> Result<Vec<RevocationList>, ClientCaError> {
 fn read(path: &Path) -> Result<Roots, ClientCaError> {
     let read = |source| ClientCaError::Read { path: path.into(), source };
     let mut roots = Roots::new(path.display().to_string());
-    for (index, certificate) in CertificateDer::pem_file_iter(path).map_err(read)?.enumerate() {
+    let text = regular_file::read(path).map_err(|error| read(pem::Error::Io(error)))?;
+    for (index, certificate) in CertificateDer::pem_slice_iter(&text).enumerate() {
         roots.add(certificate.map_err(read)?).map_err(|reason| ClientCaError::Certificate {
             path: path.into(),
             index: index + 1,

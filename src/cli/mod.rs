@@ -1,5 +1,6 @@
 //! Arguments, subcommands, exit codes: 0 is success, 1 is failure, 2 is wrong usage.
 
+mod backends;
 mod demo;
 mod log;
 mod logging;
@@ -7,6 +8,7 @@ mod output;
 mod policy;
 pub mod process;
 mod serve;
+mod signals;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

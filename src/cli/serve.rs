@@ -2,9 +2,8 @@
 
 use std::ffi::OsString;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
-
 use super::process::Process;
+use super::signals::{Asked, Signals};
 use super::{Failure, logging};
 use crate::config::{self, Config};
 use crate::server::limits;
@@ -18,20 +17,24 @@ pub fn run(arguments: &[OsString]) -> Result<(), Failure> {
     logging::init(config.operation.log_level, config.operation.log_format);
     // Without enough threads and descriptors the runtime would panic.
     limits::prepare()?;
+    // Before anything starts, so that no signal finds the default: ending without a word.
+    let signals = Signals::new(config.operation.shutdown_limit())?;
     // Clients have threads of their own.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(serve(config))
+    let served = runtime.block_on(serve(config, signals));
+    // Not dropped, which would wait for file system calls that hang.
+    runtime.shutdown_background();
+    served
 }
 
 fn usage(error: &clap::Error) -> String {
     error.to_string().trim_start_matches("error: ").to_owned()
 }
 
-async fn serve(config: Config) -> Result<(), Failure> {
-    // Before anything starts, so that no signal finds the default: ending without a word.
-    let mut signals = Signals::new()?;
+async fn serve(config: Config, mut signals: Signals) -> Result<(), Failure> {
     let process = Process::start(config, None).await?;
+    signals.serves();
     loop {
         match signals.next().await {
             Asked::Reload => process.reload(),
@@ -44,33 +47,4 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let at_once = async { while let Asked::Reload = signals.next().await {} };
     process.leave(at_once).await;
     Ok(())
-}
-
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-}
-
-enum Asked {
-    Reload,
-    End(&'static str),
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Signals> {
-        Ok(Signals {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) -> Asked {
-        tokio::select! {
-            _ = self.terminate.recv() => Asked::End("SIGTERM"),
-            _ = self.interrupt.recv() => Asked::End("SIGINT"),
-            _ = self.hangup.recv() => Asked::Reload,
-        }
-    }
 }

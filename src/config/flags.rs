@@ -471,7 +471,8 @@ pub struct ServeFlags {
     /// Folder where batches wait on the disk until the receiver has taken them, in batch mode
     #[arg(long, value_name = "DIR", help_heading = WEBHOOK)]
     pub audit_webhook_spool_dir: Option<PathBuf>,
-    /// Size of what may wait there, in MiB; what would be more is lost, and counted
+    /// Size of the spool in MiB; what would exceed it is lost and counted. Up to half of it may be
+    /// *.rejected files
     #[arg(long, value_name = "MIB", default_value_t = 1024, help_heading = WEBHOOK)]
     #[arg(allow_negative_numbers = true)]
     pub audit_webhook_spool_max_size: i64,
@@ -513,7 +514,7 @@ pub struct ServeFlags {
     #[arg(long, value_name = "TIME", default_value = "0s", help_heading = OPERATION)]
     #[arg(value_parser = parse_duration, allow_hyphen_values = true)]
     pub shutdown_delay_duration: Duration,
-    /// How long requests under way may take to finish on SIGTERM
+    /// How long the process may take to end on SIGTERM: for requests under way, and to deliver events
     #[arg(long, value_name = "TIME", default_value = "30s", help_heading = OPERATION)]
     #[arg(value_parser = parse_duration, allow_hyphen_values = true)]
     pub shutdown_timeout: Duration,

@@ -182,6 +182,13 @@ pub struct Operation {
 #[error("{0}")]
 pub struct ConfigError(String);
 
+impl Operation {
+    /// How long the process may take to end after SIGTERM, all in all.
+    pub fn shutdown_limit(&self) -> Duration {
+        self.shutdown_delay.saturating_add(self.shutdown_timeout)
+    }
+}
+
 impl Config {
     /// Checks `flags`.
     ///

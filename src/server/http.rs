@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,6 +28,10 @@ pub const MAX_HEADER_BYTES: u32 = 1 << 20;
 /// the idle time and for the head, so this is kube-apiserver's idle timeout: a shorter one would
 /// close connections under clients that keep them as long as kube-apiserver lets them.
 const NEXT_HEAD_DEADLINE: Duration = Duration::from_secs(90);
+
+/// After the process has begun to drain, a connection without a request has this time to end by itself: a
+/// client that is idle, or that never completes a request, must not hold up the shutdown.
+pub(super) const DRAIN_GRACE: Duration = Duration::from_secs(1);
 
 /// The protocol that ALPN chose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +105,10 @@ async fn serve_http1<H: Handler>(
     handler: H,
     mut running: Running,
 ) -> hyper::Result<()> {
+    let requested = Arc::new(AtomicBool::new(false));
+    let request_seen = requested.clone();
     let service = service_fn(move |request: Request<Incoming>| {
+        request_seen.store(true, Ordering::Relaxed);
         let request = request.map(ClientBody::http1);
         let answer = handler.clone().handle(connection.clone(), request);
         async move { Ok::<_, Infallible>(answer.await) }
@@ -117,8 +125,17 @@ async fn serve_http1<H: Handler>(
         result = serving.as_mut() => return result,
         () = running.reached(Phase::Draining) => serving.as_mut().graceful_shutdown(),
     }
+    // An idle connection has been closed by that, and one with a request closes after it. But hyper waits
+    // for the rest of a first request's head.
+    let never_used = async {
+        tokio::time::sleep(DRAIN_GRACE).await;
+        if requested.load(Ordering::Relaxed) {
+            std::future::pending().await
+        }
+    };
     tokio::select! {
         result = serving => result,
+        () = never_used => Ok(()),
         () = running.reached(Phase::Ending) => Ok(()),
     }
 }

@@ -7,6 +7,7 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
@@ -61,7 +62,7 @@ impl LogFile {
             path: path.parent().unwrap_or(path).to_owned(),
             source,
         })?;
-        let mut open = OpenFile::open(path)
+        let mut open = open_at_start(path)
             .map_err(|source| SinkError::File { path: path.to_owned(), source })?;
         mend(path, &mut open);
         let rotator = if open.regular && rotation.max_size_mib > 0 {
@@ -374,6 +375,22 @@ impl Output for LogFile {
             Ok(()) => Ok(true),
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
             Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Opens the log; a named pipe's reader that is started at the same time may be a little late.
+fn open_at_start(path: &Path) -> io::Result<OpenFile> {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    let started = Instant::now();
+    loop {
+        match OpenFile::open(path) {
+            Err(error)
+                if error.kind() == io::ErrorKind::NotConnected && started.elapsed() < PATIENCE =>
+            {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            opened => return opened,
         }
     }
 }

@@ -6,6 +6,9 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, fc
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::io::Errno;
+
 /// How much of the file's end is looked at when it is opened, in bytes.
 const TAIL: u64 = 4 << 20;
 
@@ -34,15 +37,28 @@ impl OpenFile {
         let options = |read| {
             let mut options = OpenOptions::new();
             options.read(read).append(true).create(true).mode(0o600);
+            // To open a pipe blocks otherwise, until there is a reader.
+            options.custom_flags(OFlags::NONBLOCK.bits() as i32);
             options
         };
         let file = match options(readable).open(path) {
             Err(error) if readable && error.kind() == io::ErrorKind::PermissionDenied => {
                 options(false).open(path)?
             }
+            Err(error) if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::NotConnected,
+                    "it is a named pipe that no process reads; start its reader first",
+                ));
+            }
             result => result?,
         };
         let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            // Writes are to wait for the reader; they are made by a thread that may.
+            let flags = fcntl_getfl(&file)?;
+            fcntl_setfl(&file, flags - OFlags::NONBLOCK)?;
+        }
         let mut open = OpenFile {
             file: Arc::new(file),
             device: metadata.dev(),

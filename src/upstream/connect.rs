@@ -16,6 +16,7 @@ use super::endpoint::Endpoint;
 use super::error::SendError;
 use super::read_ahead::ReadAhead;
 use super::tls::ClientTls;
+use super::tunnel::{ProxyUrl, Tunnel};
 use crate::metrics::Metrics;
 use crate::sink::{Barrier, Gated};
 
@@ -32,6 +33,8 @@ pub(super) struct Connector {
     pub(super) metrics: Arc<Metrics>,
     /// What errors call the API server.
     pub(super) name: Arc<str>,
+    /// Through which it is reached; only for webhooks, whose bytes no barrier holds back.
+    pub(super) proxy: Option<ProxyUrl>,
 }
 
 /// What a connection is for.
@@ -59,6 +62,9 @@ impl Connector {
     }
 
     async fn connect_unbounded(&self, purpose: Purpose) -> Result<(Stream, bool), SendError> {
+        if let Some(proxy) = &self.proxy {
+            return self.connect_through(proxy, purpose).await;
+        }
         let upstream = || Arc::clone(&self.name);
         let tcp = self
             .connect_tcp()
@@ -98,13 +104,14 @@ pub(super) struct Stream {
     metrics: Arc<Metrics>,
 }
 
-enum Transport {
+pub(super) enum Transport {
     Plain(Gated<TcpStream>),
+    Tunnel(Tunnel),
     Tls(Box<Gated<TlsStream<ReadAhead<TcpStream>>>>),
 }
 
 impl Stream {
-    fn new(transport: Transport, metrics: &Arc<Metrics>) -> Stream {
+    pub(super) fn new(transport: Transport, metrics: &Arc<Metrics>) -> Stream {
         metrics.upstream_connections.add(1);
         Stream { transport, metrics: Arc::clone(metrics) }
     }
@@ -124,6 +131,7 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         match &mut self.get_mut().transport {
             Transport::Plain(tcp) => Pin::new(tcp).poll_read(context, buffer),
+            Transport::Tunnel(tunnel) => Pin::new(tunnel).poll_read(context, buffer),
             Transport::Tls(tls) => Pin::new(tls).poll_read(context, buffer),
         }
     }
@@ -137,6 +145,7 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match &mut self.get_mut().transport {
             Transport::Plain(tcp) => Pin::new(tcp).poll_write(context, bytes),
+            Transport::Tunnel(tunnel) => Pin::new(tunnel).poll_write(context, bytes),
             Transport::Tls(tls) => Pin::new(tls).poll_write(context, bytes),
         }
     }
@@ -148,6 +157,7 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match &mut self.get_mut().transport {
             Transport::Plain(tcp) => Pin::new(tcp).poll_write_vectored(context, buffers),
+            Transport::Tunnel(tunnel) => Pin::new(tunnel).poll_write_vectored(context, buffers),
             Transport::Tls(tls) => Pin::new(tls).poll_write_vectored(context, buffers),
         }
     }
@@ -155,6 +165,7 @@ impl AsyncWrite for Stream {
     fn is_write_vectored(&self) -> bool {
         match &self.transport {
             Transport::Plain(tcp) => tcp.is_write_vectored(),
+            Transport::Tunnel(tunnel) => tunnel.is_write_vectored(),
             Transport::Tls(tls) => tls.is_write_vectored(),
         }
     }
@@ -162,6 +173,7 @@ impl AsyncWrite for Stream {
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().transport {
             Transport::Plain(tcp) => Pin::new(tcp).poll_flush(context),
+            Transport::Tunnel(tunnel) => Pin::new(tunnel).poll_flush(context),
             Transport::Tls(tls) => Pin::new(tls).poll_flush(context),
         }
     }
@@ -169,6 +181,7 @@ impl AsyncWrite for Stream {
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().transport {
             Transport::Plain(tcp) => Pin::new(tcp).poll_shutdown(context),
+            Transport::Tunnel(tunnel) => Pin::new(tunnel).poll_shutdown(context),
             Transport::Tls(tls) => Pin::new(tls).poll_shutdown(context),
         }
     }

@@ -27,10 +27,10 @@ use crate::metrics::Metrics;
 use crate::sink::Barrier;
 
 /// How often one request is tried, if every time the API server says that it did not process it.
-const MAX_ATTEMPTS: u32 = 4;
+const MAX_ATTEMPTS: u8 = 4;
 /// How many connections may turn out to be closed before anything of it is written. A server that
 /// leaves leaves all of them, and each is only found out by its next request.
-const MAX_CLOSED: u32 = 64;
+const MAX_CLOSED: u8 = 64;
 /// Waited before a request is tried a third time; doubled for the fourth.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
 /// Between two looks at the files of token and certificates.
@@ -139,7 +139,7 @@ impl Upstream {
         let later = self.0.later();
         let (mut head, body) = self.0.pool(&later).outgoing(request);
         let body = BodySource::new(body);
-        let (mut attempt, mut closed) = (1, 0);
+        let (mut attempt, mut closed): (u8, u8) = (1, 0);
         loop {
             let lease = self.0.pool(&later).lease().await?;
             let Some(outgoing) = body.attempt() else {
@@ -176,7 +176,7 @@ impl Upstream {
                 }
             }
             if attempt > 1 {
-                tokio::time::sleep(RETRY_PAUSE * (attempt - 1)).await;
+                tokio::time::sleep(RETRY_PAUSE * u32::from(attempt - 1)).await;
             }
             attempt += 1;
         }
@@ -209,7 +209,8 @@ pub(super) fn connector(
     barrier: Barrier,
     metrics: Arc<Metrics>,
 ) -> Result<(Connector, Option<Credentials>), ConfigError> {
-    let UpstreamConfig { server, trust, tls_server_name, client_certificate, credentials } = config;
+    let UpstreamConfig { server, trust, tls_server_name, client_certificate, credentials, proxy } =
+        config;
     warn_of_risks(&server, &trust);
     let tls = match server.is_https() {
         true => {
@@ -222,7 +223,7 @@ pub(super) fn connector(
         false => None,
     };
     let name = server.authority.as_str().into();
-    Ok((Connector { endpoint: server, tls, barrier, metrics, name }, credentials))
+    Ok((Connector { endpoint: server, tls, barrier, metrics, name, proxy }, credentials))
 }
 
 impl Pool {

@@ -25,6 +25,7 @@ mod reload;
 mod request_body;
 mod response_body;
 mod tls;
+mod tunnel;
 mod upgrade;
 
 #[cfg(test)]

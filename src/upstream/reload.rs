@@ -12,6 +12,7 @@ use super::config::UpstreamConfig;
 use super::error::ConfigError;
 use super::forward::Upstream;
 use crate::metrics::{Metrics, Reloaded};
+use crate::regular_file;
 
 /// Reads the settings that a kubeconfig, with flags where there are any, describes.
 pub type Resolve = Box<dyn Fn() -> Result<UpstreamConfig, ConfigError> + Send>;
@@ -31,7 +32,7 @@ impl KubeconfigFile {
     /// Takes the present text of the file at `path` for the one that the active settings are from, so
     /// make it before reading them.
     pub fn new(what: Reloaded, path: &Path, resolve: Resolve) -> KubeconfigFile {
-        let active = std::fs::read(path).unwrap_or_default();
+        let active = regular_file::read(path).unwrap_or_default();
         KubeconfigFile { what, path: path.to_owned(), resolve, active, rejected: None }
     }
 
@@ -71,7 +72,7 @@ impl KubeconfigFile {
     /// Reads the file, and replaces the settings if it is another one. After a rejected file this tries
     /// again each time, since a file that it names may be the one that changes.
     fn look(&mut self, upstream: &Upstream, metrics: &Metrics, is_forced: bool) {
-        let read = std::fs::read(&self.path).map_err(|source| ConfigError::Read {
+        let read = regular_file::read(&self.path).map_err(|source| ConfigError::Read {
             field: "kubeconfig".to_owned(),
             path: self.path.clone(),
             source,

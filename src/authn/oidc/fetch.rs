@@ -136,7 +136,7 @@ impl Fetcher {
 
 fn file_roots(path: &Path) -> Result<Roots, IssuerError> {
     let unusable = |reason: String| IssuerError::CaFile { path: path.to_owned(), reason };
-    let pem = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
+    let pem = crate::regular_file::read(path).map_err(|error| unusable(error.to_string()))?;
     roots_of(&pem, &path.display().to_string()).map_err(unusable)
 }
 

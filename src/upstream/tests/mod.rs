@@ -84,6 +84,7 @@ fn config(url: &str, ca: &str) -> UpstreamConfig {
         tls_server_name: None,
         client_certificate: None,
         credentials: None,
+        proxy: None,
     }
 }
 

@@ -23,11 +23,11 @@ fn run(program: &str, arguments: &[&str]) -> bool {
 }
 
 /// A file system of its own, unmounted at the end.
-struct Disk(PathBuf);
+pub(super) struct Disk(pub(super) PathBuf);
 
 impl Disk {
     /// A small one in memory; None where this user may not mount.
-    fn small(dir: &TempDir) -> Option<Disk> {
+    pub(super) fn small(dir: &TempDir) -> Option<Disk> {
         let path = dir.path("disk");
         std::fs::create_dir_all(&path).unwrap();
         let disk = Disk(path);
@@ -50,14 +50,14 @@ impl Disk {
     }
 
     /// Leaves no room at all.
-    fn fill(&self) {
+    pub(super) fn fill(&self) {
         let mut ballast = std::fs::File::create(self.0.join("ballast")).unwrap();
         for size in [4096, 1] {
             while ballast.write_all(&vec![0; size]).is_ok() {}
         }
     }
 
-    fn empty(&self) {
+    pub(super) fn empty(&self) {
         std::fs::remove_file(self.0.join("ballast")).unwrap();
     }
 }
