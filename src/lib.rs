@@ -16,6 +16,7 @@
 //! | [`policy`] | the audit `Policy`: loading, matching, live reload |
 //! | [`document`] | YAML and JSON files read as kube-apiserver reads them |
 //! | [`authn`] | who is calling: certificates, tokens, anonymous |
+//! | [`pki`] | X.509 certificates, verified as Go does |
 //! | [`request`] | what is asked: verb and object from the URL, headers, source addresses |
 //! | [`file_watch`] | notices that a file has changed |
 //! | [`status`] | `metav1.Status` answers |
@@ -37,6 +38,7 @@ pub mod impersonation;
 mod log_limit;
 pub mod metrics;
 pub mod pipeline;
+pub mod pki;
 pub mod policy;
 mod regular_file;
 pub mod request;

@@ -75,16 +75,25 @@ pub enum Reloaded {
     ServiceAccountKeys,
     /// `--authentication-config`
     AuthenticationConfig,
+    /// `--kubeconfig`
+    Kubeconfig,
+    /// `--audit-webhook-config-file`
+    AuditWebhookConfig,
+    /// `--authentication-token-webhook-config-file`
+    TokenWebhookConfig,
 }
 
 impl Reloaded {
-    const ALL: [(Reloaded, &'static str); 6] = [
+    const ALL: [(Reloaded, &'static str); 9] = [
         (Reloaded::Policy, "policy"),
         (Reloaded::ServingCertificate, "serving_certificate"),
         (Reloaded::ClientCa, "client_ca"),
         (Reloaded::FrontProxyCa, "requestheader_client_ca"),
         (Reloaded::ServiceAccountKeys, "service_account_keys"),
         (Reloaded::AuthenticationConfig, "authentication_config"),
+        (Reloaded::Kubeconfig, "kubeconfig"),
+        (Reloaded::AuditWebhookConfig, "audit_webhook_config"),
+        (Reloaded::TokenWebhookConfig, "token_webhook_config"),
     ];
 }
 
@@ -155,6 +164,10 @@ pub struct Metrics {
     pub long_running: Gauge,
     /// Connections from clients.
     pub client_connections: Gauge,
+    /// Connections refused because of `--max-connections`.
+    pub connections_refused: Counter,
+    /// Connections that did not begin with a valid PROXY header, though they had to.
+    pub proxy_protocol_errors: Counter,
     /// TLS handshakes that clients failed.
     pub tls_handshake_errors: Counter,
     refused_requests: [Counter; RefusedRequest::ALL.len()],
@@ -192,6 +205,8 @@ impl Default for Metrics {
             in_flight: Gauge::default(),
             long_running: Gauge::default(),
             client_connections: Gauge::default(),
+            connections_refused: Counter::default(),
+            proxy_protocol_errors: Counter::default(),
             tls_handshake_errors: Counter::default(),
             refused_requests: Default::default(),
             upstream_connections: Gauge::default(),
@@ -297,6 +312,16 @@ impl Metrics {
             "kube_audit_proxy_client_connections",
             "Connections from clients.",
             &self.client_connections,
+        );
+        text.counter(
+            "kube_audit_proxy_connections_refused_total",
+            "Client connections refused because --max-connections were open.",
+            &self.connections_refused,
+        );
+        text.counter(
+            "kube_audit_proxy_proxy_protocol_errors_total",
+            "Client connections closed because of a missing or invalid PROXY header.",
+            &self.proxy_protocol_errors,
         );
         text.counter(
             "kube_audit_proxy_tls_handshake_errors_total",

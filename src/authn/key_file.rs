@@ -16,6 +16,7 @@ use x509_parser::public_key::PublicKey as Parsed;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
 use super::jwt::PublicKey;
+use crate::pki::is_encrypted_key;
 
 /// A key and the name that kube-apiserver gives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +44,12 @@ pub enum KeyFileError {
         /// The file.
         path: PathBuf,
     },
+    /// The only keys in it are encrypted.
+    #[error("{path}: the private key is encrypted, and no passphrase can be given here; give the public key instead: `openssl pkey -in KEY -pubout`", path = path.display())]
+    Encrypted {
+        /// The file.
+        path: PathBuf,
+    },
     /// There is no key in it that can be used.
     #[error("{path}: no key in the key file can be used; it takes RSA keys of 2048 to 8192 bits and ECDSA keys on P-256, P-384 or P-521, as PUBLIC KEY, CERTIFICATE, PRIVATE KEY, RSA PRIVATE KEY or EC PRIVATE KEY", path = path.display())]
     Empty {
@@ -61,8 +68,14 @@ pub fn load(path: &Path) -> Result<Vec<NamedKey>, KeyFileError> {
         .map_err(|source| KeyFileError::Read { path: path.to_owned(), source })?;
     let mut keys = Vec::new();
     for block in <(SectionKind, Vec<u8>)>::pem_slice_iter(&text) {
-        let (kind, der) = block.map_err(|_| KeyFileError::Pem { path: path.to_owned() })?;
+        let (kind, der) = block.map_err(|_| match is_encrypted_key(&text) {
+            true => KeyFileError::Encrypted { path: path.to_owned() },
+            false => KeyFileError::Pem { path: path.to_owned() },
+        })?;
         keys.extend(public_der(kind, der).and_then(|der| named(&der)));
+    }
+    if keys.is_empty() && is_encrypted_key(&text) {
+        return Err(KeyFileError::Encrypted { path: path.to_owned() });
     }
     if keys.is_empty() {
         return Err(KeyFileError::Empty { path: path.to_owned() });
@@ -162,6 +175,13 @@ mod tests {
             of("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n").contains("no key")
         );
         assert!(of("-----BEGIN PUBLIC KEY-----\n!secret!\n").contains("is not PEM"));
+        for encrypted in [
+            "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n",
+            "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,0\n\n\
+             AAAA\n-----END RSA PRIVATE KEY-----\n",
+        ] {
+            assert!(of(encrypted).contains("keys: the private key is encrypted"), "{encrypted}");
+        }
         assert!(load(&dir.path().join("absent")).unwrap_err().to_string().contains("cannot read"));
     }
 }

@@ -23,7 +23,6 @@ mod upstream_keys;
 mod user;
 pub mod websocket;
 mod x509;
-mod x509_v1;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -52,7 +52,6 @@ const OWN_NAME: HeaderValue = HeaderValue::from_static("kube-audit-proxy");
 /// Asks the API server whose tokens are.
 pub struct TokenReview {
     upstream: Upstream,
-    path: String,
     api_version: &'static str,
     settings: TokenReviewSettings,
     cache: Arc<TokenCache>,
@@ -132,15 +131,18 @@ impl TokenReview {
         settings: TokenReviewSettings,
         cache: Arc<TokenCache>,
     ) -> Result<TokenReview, ConfigError> {
-        let (upstream, path, api_version) = match &settings.webhook {
-            Some(webhook) => {
-                let (upstream, path) = webhook.connect()?;
-                (upstream, path, webhook.version.api_version())
-            }
-            None => (upstream, PATH.to_owned(), WebhookVersion::V1.api_version()),
+        let (upstream, api_version) = match &settings.webhook {
+            Some(webhook) => (webhook.connect()?, webhook.version.api_version()),
+            None => (upstream, WebhookVersion::V1.api_version()),
         };
         let (asking, turns) = (Mutex::default(), Arc::default());
-        Ok(TokenReview { upstream, path, api_version, settings, cache, asking, turns })
+        Ok(TokenReview { upstream, api_version, settings, cache, asking, turns })
+    }
+
+    /// The webhook endpoint, and the kubeconfig that describes it; `None` where the API server is asked.
+    pub fn webhook(&self) -> Option<(&Upstream, &std::path::Path)> {
+        let webhook = self.settings.webhook.as_ref()?;
+        Some((&self.upstream, &webhook.file))
     }
 
     /// Whose `token` is, which came from `source`; `None` for nobody's.
@@ -215,7 +217,7 @@ impl TokenReview {
         loop {
             tried += 1;
             let started = Instant::now();
-            let answered = self.upstream.ask(self.request(question.clone())).await;
+            let answered = self.upstream.ask(self.request(&self.path(), question.clone())).await;
             let code = answered.as_ref().ok().map(|answer| answer.status().as_u16());
             self.cache.metrics().tokens.reviewed(code, started.elapsed());
             if let Some(pause) = again(&answered, tried)
@@ -254,7 +256,7 @@ impl TokenReview {
             Some(WebhookVersion::V1Beta1) => EMPTY_REVIEW_V1BETA1,
             Some(WebhookVersion::V1) | None => EMPTY_REVIEW,
         };
-        let probe = Probe::post(&self.path, headers, empty);
+        let probe = Probe::post(&self.path(), headers, empty);
         let count = self.cache.metrics().access_denied(Access::TokenReview);
         self.upstream.access_denied(Access::TokenReview, denial, probe, count);
     }
@@ -283,10 +285,18 @@ impl TokenReview {
         Bytes::from_owner(text)
     }
 
-    fn request(&self, body: Bytes) -> OwnRequest<'_> {
+    /// The target of requests.
+    fn path(&self) -> Arc<str> {
+        match self.settings.webhook {
+            Some(_) => self.upstream.path(),
+            None => PATH.into(),
+        }
+    }
+
+    fn request<'a>(&self, path: &'a str, body: Bytes) -> OwnRequest<'a> {
         OwnRequest {
             method: Method::POST,
-            path: &self.path,
+            path,
             headers: self.own_headers(),
             body,
             timeout: TIMEOUT,

@@ -36,15 +36,15 @@ impl WebhookVersion {
 }
 
 impl TokenWebhook {
-    /// Makes ready to ask; with the path of the URL, which is asked as it is. Must be called within
+    /// Makes ready to ask. The path of the URL is the target of every request. Must be called within
     /// a tokio runtime.
     ///
     /// # Errors
     /// Where the kubeconfig cannot be used.
-    pub fn connect(&self) -> Result<(Upstream, String), ConfigError> {
-        let mut server = UpstreamConfig::from_kubeconfig(&self.file, None)?;
-        let path = std::mem::take(&mut server.server.path_prefix);
-        let path = if path.is_empty() { "/".to_owned() } else { path };
-        Ok((Upstream::of_webhook(server, "the token webhook")?, path))
+    pub fn connect(&self) -> Result<Upstream, ConfigError> {
+        Upstream::of_webhook(
+            UpstreamConfig::from_kubeconfig(&self.file, None)?,
+            "the token webhook",
+        )
     }
 }

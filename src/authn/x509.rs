@@ -12,16 +12,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls_pki_types::pem::{self, PemObject};
-use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, TrustAnchor, UnixTime};
-use webpki::{
-    CertRevocationList, EndEntityCert, ExpirationPolicy, ExtendedKeyUsageValidator, KeyPurposeId,
-    KeyPurposeIdIter, KeyUsage, OwnedCertRevocationList, RequiredEkuNotFoundContext,
-    RevocationCheckDepth, RevocationOptionsBuilder, UnknownStatusPolicy,
-};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 use x509_parser::oid_registry::{Oid, asn1_rs::oid};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::{User, UserInfo, x509_v1};
+use super::{User, UserInfo};
+use crate::pki::{
+    Certificate, RevocationList, Roots, UnreadableCertificate, Usage, Verification, VerifyError,
+    readable,
+};
 use crate::regular_file;
 
 /// Subject attribute that holds a user's UID (Kubernetes).
@@ -45,18 +44,9 @@ pub struct ClientCa {
 
 struct Anchors {
     generation: u64,
-    anchors: Vec<TrustAnchor<'static>>,
-    /// Those of them that say that they may sign others.
-    authorities: Vec<TrustAnchor<'static>>,
+    roots: Roots,
     /// What was revoked.
     crls: Vec<RevocationList>,
-}
-
-/// A list of revoked certificates.
-pub(super) struct RevocationList {
-    pub(super) list: CertRevocationList<'static>,
-    /// As it stands in the file.
-    pub(super) der: Vec<u8>,
 }
 
 /// Why a CA file cannot be used.
@@ -77,14 +67,14 @@ pub enum ClientCaError {
         path: PathBuf,
     },
     /// One of its certificates cannot be used.
-    #[error("{path}: certificate {index} of the client CA file cannot be used: {source}", path = path.display())]
+    #[error("{path}: certificate {index} of the client CA file {reason}", path = path.display())]
     Certificate {
         /// The file.
         path: PathBuf,
         /// Which one, from 1.
         index: usize,
         /// Why.
-        source: webpki::Error,
+        reason: UnreadableCertificate,
     },
     /// The revocation list cannot be read, or is none.
     #[error("{path}: cannot read the certificate revocation lists: {reason}; the file takes PEM blocks that begin with -----BEGIN X509 CRL-----", path = path.display())]
@@ -100,8 +90,8 @@ pub enum ClientCaError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateError {
     /// Chain, validity time or usage.
-    #[error("verifying certificate: {0}")]
-    Chain(webpki::Error),
+    #[error(transparent)]
+    Chain(#[from] VerifyError),
     /// It cannot be parsed.
     #[error("the certificate is malformed")]
     Malformed,
@@ -156,8 +146,7 @@ impl Anchors {
         crl_path: Option<&Path>,
     ) -> Result<Anchors, ClientCaError> {
         let crls = crl_path.map(read_crls).transpose()?.unwrap_or_default();
-        let (anchors, authorities) = read(path)?;
-        Ok(Anchors { generation, anchors, authorities, crls })
+        Ok(Anchors { generation, roots: read(path)?, crls })
     }
 }
 
@@ -167,34 +156,24 @@ fn read_crls(path: &Path) -> Result<Vec<RevocationList>, ClientCaError> {
     let text = regular_file::read(path).map_err(|error| wrong(error.to_string()))?;
     for block in CertificateRevocationListDer::pem_slice_iter(&text) {
         let der = block.map_err(|error| wrong(error.to_string()))?;
-        let crl =
-            OwnedCertRevocationList::from_der(&der).map_err(|error| wrong(error.to_string()))?;
-        crls.push(RevocationList { list: CertRevocationList::from(crl), der: der.to_vec() });
+        crls.push(RevocationList::parse(&der).map_err(|error| wrong(error.to_string()))?);
     }
     if crls.is_empty() { Err(wrong("there is none in it".to_owned())) } else { Ok(crls) }
 }
 
-type TrustAnchors = Vec<TrustAnchor<'static>>;
-
-/// All certificates of the file, and those that say that they may sign others.
-fn read(path: &Path) -> Result<(TrustAnchors, TrustAnchors), ClientCaError> {
+/// All certificates of the file.
+fn read(path: &Path) -> Result<Roots, ClientCaError> {
     let read = |source| ClientCaError::Read { path: path.into(), source };
-    let (mut anchors, mut authorities) = (Vec::new(), Vec::new());
+    let mut roots = Roots::new(path.display().to_string());
     let text = regular_file::read(path).map_err(|error| read(pem::Error::Io(error)))?;
     for (index, certificate) in CertificateDer::pem_slice_iter(&text).enumerate() {
-        let certificate = certificate.map_err(read)?;
-        let anchor = webpki::anchor_from_trusted_cert(&certificate).map_err(|source| {
-            ClientCaError::Certificate { path: path.into(), index: index + 1, source }
+        roots.add(certificate.map_err(read)?).map_err(|reason| ClientCaError::Certificate {
+            path: path.into(),
+            index: index + 1,
+            reason,
         })?;
-        anchors.push(anchor.to_owned());
-        if X509Certificate::from_der(&certificate).is_ok_and(|(_, parsed)| parsed.is_ca()) {
-            authorities.push(anchor.to_owned());
-        }
     }
-    if anchors.is_empty() {
-        return Err(ClientCaError::Empty { path: path.into() });
-    }
-    Ok((anchors, authorities))
+    if roots.is_empty() { Err(ClientCaError::Empty { path: path.into() }) } else { Ok(roots) }
 }
 
 /// The certificates that a connection's client presented, and the last verdicts on them.
@@ -286,62 +265,17 @@ impl ClientCertificates {
         allow_v1: bool,
         now: SystemTime,
     ) -> Result<(), CertificateError> {
-        let now = UnixTime::since_unix_epoch(now.duration_since(UNIX_EPOCH).unwrap_or_default());
-        let leaf = &self.chain[0];
-        if allow_v1 && x509_v1::is_v1(leaf) {
-            return x509_v1::verify(leaf, &trusted.authorities, &trusted.crls, now)
-                .map_err(CertificateError::Chain);
-        }
-        let crls: Vec<_> = trusted.crls.iter().map(|crl| &crl.list).collect();
-        // An old list still says what was revoked, and authorities without one revoke nothing.
-        let revocation = RevocationOptionsBuilder::new(&crls).ok().map(|options| {
-            options
-                .with_depth(RevocationCheckDepth::Chain)
-                .with_status_policy(UnknownStatusPolicy::Allow)
-                .with_expiration_policy(ExpirationPolicy::Ignore)
-                .build()
-        });
-        EndEntityCert::try_from(leaf)
-            .and_then(|certificate| {
-                certificate.verify_for_usage(
-                    webpki::ALL_VERIFICATION_ALGS,
-                    &trusted.anchors,
-                    &self.chain[1..],
-                    now,
-                    ForClients,
-                    revocation,
-                    None,
-                )?;
-                Ok(())
-            })
-            .map_err(CertificateError::Chain)
-    }
-}
-
-/// Usages that a client's certificate may have: client authentication, any, or none said, as Go has
-/// it. webpki's own rule does not know "any".
-struct ForClients;
-
-/// Any extended usage (RFC 5280, 4.2.1.12), as bytes of its OID.
-const ANY_USAGE: &[u8] = &[0x55, 0x1d, 0x25, 0x00];
-
-impl ExtendedKeyUsageValidator for ForClients {
-    fn validate(&self, usages: KeyPurposeIdIter<'_, '_>) -> Result<(), webpki::Error> {
-        let client = KeyUsage::client_auth();
-        let required = client.oid_values().collect::<Vec<_>>();
-        let mut present = Vec::new();
-        for usage in usages {
-            let usage = usage?;
-            if usage == KeyPurposeId::new(ANY_USAGE) || usage.to_decoded_oid() == required {
-                return Ok(());
-            }
-            present.push(usage.to_decoded_oid());
-        }
-        if present.is_empty() {
-            return Ok(());
-        }
-        let context = RequiredEkuNotFoundContext { required: client, present };
-        Err(webpki::Error::RequiredEkuNotFoundContext(context))
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let end_entity =
+            Certificate::parse(&self.chain[0]).map_err(|_| CertificateError::Malformed)?;
+        let verification = Verification {
+            roots: &trusted.roots,
+            revoked: &trusted.crls,
+            usage: Usage::Client,
+            allow_v1,
+            now: i64::try_from(now).unwrap_or(i64::MAX),
+        };
+        Ok(verification.verify(&end_entity, &readable(&self.chain[1..]))?)
     }
 }
 

@@ -53,6 +53,11 @@ fn temporary(content: &str) -> PathBuf {
     path
 }
 
+fn is_revoked(verdict: Judged) -> bool {
+    let Err(CertificateError::Chain(error)) = verdict else { return false };
+    matches!(error.reason(), crate::pki::Reason::Revoked { .. })
+}
+
 type Judged = Result<Option<Arc<User>>, CertificateError>;
 
 fn user(trusted: &ClientCa, chain: Vec<CertificateDer<'static>>) -> Judged {
@@ -128,7 +133,7 @@ fn chains_usage_and_validity_are_judged() {
         ("no certificate at all", CertificateDer::from(vec![1, 2, 3])),
     ] {
         let verdict = user(&trusted, vec![certificate]);
-        assert!(matches!(verdict, Err(CertificateError::Chain(_))), "{what}: {verdict:?}");
+        assert!(verdict.is_err(), "{what}: {verdict:?}");
     }
 }
 
@@ -213,7 +218,7 @@ fn revoked_certificates_are_refused_also_on_open_connections() {
     std::fs::write(&lists, revocation_list(&root, &[2, 9])).unwrap();
     trusted.reload().unwrap();
     assert_eq!(verdicts(), [true, false, false, true], "an authority without a list revokes none");
-    assert_eq!(bad.user(&trusted), Err(CertificateError::Chain(webpki::Error::CertRevoked)));
+    assert!(is_revoked(bad.user(&trusted)));
     // Whoever can write the file but has no authority's key cannot revoke, nor reinstate.
     std::fs::write(&lists, revocation_list(&ca(None, "root"), &[2])).unwrap();
     trusted.reload().unwrap();
@@ -240,11 +245,8 @@ fn certificates_of_version_1_are_taken_only_where_that_is_allowed() {
     let old = leaf(&root, named("old-timer"));
     let good = v1(&old, &root);
     let refused = user(&client_ca(&root.pem), vec![good.clone()]);
-    assert_eq!(
-        refused,
-        Err(CertificateError::Chain(webpki::Error::UnsupportedCertVersion)),
-        "without the flag"
-    );
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("--client-ca-allow-x509-v1"), "without the flag: {refused}");
     let trusted = client_ca(&root.pem).allowing_x509_v1(true);
     let known = user(&trusted, vec![good.clone()]).unwrap().unwrap();
     assert_eq!(known.username, "old-timer");
@@ -276,7 +278,7 @@ fn certificates_of_version_1_are_taken_only_where_that_is_allowed() {
     ];
     for (what, chain) in cases {
         let verdict = user(&trusted, chain);
-        assert!(matches!(verdict, Err(CertificateError::Chain(_))), "{what}: {verdict:?}");
+        assert!(verdict.is_err(), "{what}: {verdict:?}");
     }
 }
 
@@ -296,7 +298,7 @@ fn certificates_of_version_1_can_be_revoked() {
     assert!(user(&trusted, numbered(1)).is_ok());
     for revoked in [2, 200] {
         let verdict = user(&trusted, numbered(revoked));
-        assert_eq!(verdict, Err(CertificateError::Chain(webpki::Error::CertRevoked)));
+        assert!(is_revoked(verdict));
     }
     std::fs::write(&lists, revocation_list(&ca(None, "root"), &[])).unwrap();
     trusted.reload().unwrap();

@@ -11,6 +11,7 @@ use super::{Failure, logging};
 use crate::config::{self, Config, LogFormat};
 use crate::demo::line::Style;
 use crate::demo::{Demo, UpstreamIdentity};
+use crate::server::limits;
 
 /// Flags of `demo`.
 #[derive(Debug, clap::Args)]
@@ -36,6 +37,7 @@ pub struct DemoFlags {
 /// Runs the demo until a signal ends it.
 pub fn run(flags: &DemoFlags) -> Result<(), Failure> {
     logging::init(tracing::Level::WARN, LogFormat::Text);
+    limits::prepare()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(demo(flags))
 }

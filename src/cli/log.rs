@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
+use super::output;
 use crate::sink::seal::verify::{self, Expected, Report};
 use crate::sink::seal::{Head, PublicKey, SealKey};
 
@@ -61,10 +62,7 @@ pub fn run(args: LogArgs) -> ExitCode {
             verify(&public_key, &head, &checkpoint_file, &files)
         }
     };
-    result.unwrap_or_else(|error| {
-        eprintln!("error: {}", super::error::describe(&error));
-        ExitCode::from(2)
-    })
+    result.unwrap_or_else(|error| output::failed(&error, 2))
 }
 
 fn keygen(file: &Path) -> anyhow::Result<()> {
@@ -75,8 +73,9 @@ fn keygen(file: &Path) -> anyhow::Result<()> {
     // The public one first: if that is there already, no private key is left without it.
     create(&public, 0o644, &key.public().to_pem())?;
     create(file, 0o600, &key.to_pem()?)?;
-    println!("private key: {}\npublic key:  {}", file.display(), public.display());
-    println!("key id:      {}", key.public());
+    output::line(format_args!("private key: {}", file.display()))?;
+    output::line(format_args!("public key:  {}", public.display()))?;
+    output::line(format_args!("key id:      {}", key.public()))?;
     Ok(())
 }
 

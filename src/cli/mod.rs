@@ -5,6 +5,7 @@ mod demo;
 mod error;
 mod log;
 mod logging;
+mod output;
 mod policy;
 pub mod process;
 mod serve;
@@ -70,13 +71,12 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Usage(message)) => {
-            eprintln!("error: {message}\n\nFor more information, try '--help'.");
+            output::complain(format_args!(
+                "error: {message}\n\nFor more information, try '--help'."
+            ));
             ExitCode::from(2)
         }
-        Err(Failure::Failed(error)) => {
-            eprintln!("error: {}", error::describe(&error));
-            ExitCode::FAILURE
-        }
+        Err(Failure::Failed(error)) => output::failed(&error, 1),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::output;
 use crate::policy::{self, LoadError};
 
 /// Arguments of `policy`.
@@ -32,7 +33,10 @@ pub fn run(args: PolicyArgs) -> ExitCode {
             Ok(loaded) => {
                 let rules = loaded.policy.rule_count();
                 let plural = if rules == 1 { "" } else { "s" };
-                println!("{}: ok, {rules} rule{plural}", file.display());
+                let verdict = format_args!("{}: ok, {rules} rule{plural}", file.display());
+                if let Err(error) = output::line(verdict) {
+                    return output::failed(&error.into(), 1);
+                }
                 (loaded.warnings, None)
             }
             Err(LoadError::Invalid { problems, warnings }) => {
@@ -42,10 +46,10 @@ pub fn run(args: PolicyArgs) -> ExitCode {
             Err(error) => (Vec::new(), Some(error.to_string())),
         };
         for warning in warnings {
-            eprintln!("warning: {warning}");
+            output::complain(format_args!("warning: {warning}"));
         }
         if let Some(problems) = problems {
-            eprintln!("{problems}");
+            output::complain(format_args!("{problems}"));
             code = ExitCode::FAILURE;
         }
     }

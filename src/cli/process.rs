@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
@@ -36,11 +35,11 @@ use crate::server::admin::{Admin, Check};
 use crate::server::certificates::ServingCertificate;
 use crate::server::shutdown::{Phase, Running, Shutdown, Timetable};
 use crate::server::workers::Workers;
-use crate::server::{admin, listener, reload, self_signed, tls};
+use crate::server::{admin, limits, listener, reload, self_signed, tls};
 use crate::sink::{Barrier, Sink};
 use crate::upstream::access::Access;
 use crate::upstream::identity::Identity;
-use crate::upstream::{Upstream, UpstreamConfig};
+use crate::upstream::{KubeconfigFile, Upstream, UpstreamConfig};
 use crate::webhook::Webhook;
 
 /// For tasks to notice that they were dropped, and for records to be closed.
@@ -57,6 +56,7 @@ pub struct Process {
     proxy: Arc<Proxy>,
     shutdown: Arc<Shutdown>,
     admin_shutdown: Shutdown,
+    shutdown_delay: Duration,
     shutdown_timeout: Duration,
     force_reload: watch::Sender<()>,
     workers: Arc<Workers>,
@@ -72,7 +72,6 @@ impl Process {
         config: Config,
         observer: Option<UnboundedSender<Vec<u8>>>,
     ) -> anyhow::Result<Process> {
-        raise_file_limit();
         let metrics = Arc::new(Metrics::default());
         let (force_reload, forced) = watch::channel(());
         let follow = Follow { metrics: metrics.clone(), forced };
@@ -80,13 +79,8 @@ impl Process {
         let sink_metrics: Vec<_> =
             config.audit.sinks.iter().map(|sink| metrics.sink(&sink.name)).collect();
         let policies = policies(&config.audit.sinks, &sink_metrics, &follow)?;
-        let upstream = UpstreamConfig::resolve(
-            config.upstream.kubeconfig.as_deref(),
-            config.upstream.context.as_deref(),
-            &config.upstream.flags,
-        )?;
         let barrier = Barrier::default();
-        let upstream = Upstream::new(upstream, barrier.clone(), metrics.clone())?;
+        let upstream = upstream(&config.upstream, &barrier, &follow)?;
         let as_front_proxy = config.upstream.identity == Identity::RequestHeader;
         let authenticator =
             authenticator(&config.authentication, &upstream, as_front_proxy, &follow)?;
@@ -97,8 +91,7 @@ impl Process {
             listener::bind(config.operation.admin_addr).await.context("--admin-bind-address")?;
         let (addr, admin_addr) = (listener.local_addr()?, admin_listener.local_addr()?);
 
-        let recorder =
-            recorder(config.audit, policies, sink_metrics.clone(), observer, metrics.clone())?;
+        let recorder = recorder(config.audit, policies, sink_metrics.clone(), observer, &follow)?;
         recorder.hold_at(&barrier);
         let proxy = Arc::new(Proxy {
             authenticator,
@@ -117,10 +110,14 @@ impl Process {
         backends::look_after(&proxy.recorder, &sink_metrics);
         serve_admin(admin_listener, &proxy, &shutdown, metrics.clone(), admin_running);
         let workers = Arc::new(Workers::start().context("threads for clients")?);
-        let serving = (workers.clone(), barrier);
-        tokio::spawn(listener::serve(listener, serving, tls, proxy.clone(), metrics, running));
+        let max_connections = limits::max_connections(config.serving.max_connections);
+        let clients = listener::Clients::new(max_connections, config.serving.proxy_protocol);
+        let threads = (workers.clone(), barrier);
+        let handler = proxy.clone();
+        tokio::spawn(listener::serve(listener, clients, threads, tls, handler, metrics, running));
         tracing::info!(addr = %admin_addr, "admin");
-        tracing::info!(%addr, upstream = proxy.upstream.authority(), "serving");
+        tracing::info!(%addr, upstream = &*proxy.upstream.authority(), "serving");
+        let shutdown_delay = config.operation.shutdown_delay;
         let shutdown_timeout = config.operation.shutdown_timeout;
         Ok(Process {
             addr,
@@ -128,6 +125,7 @@ impl Process {
             proxy,
             shutdown,
             admin_shutdown,
+            shutdown_delay,
             shutdown_timeout,
             force_reload,
             workers,
@@ -149,6 +147,21 @@ impl Process {
         tracing::info!("reloading all files");
         self.force_reload.send_replace(());
         self.proxy.recorder.sinks().iter().for_each(|sink| sink.backend.reopen());
+    }
+
+    /// Waits out `--shutdown-delay-duration`, not ready but still accepting, then ends by
+    /// [`Process::shutdown`]. With `at_once` both are cut short.
+    pub async fn leave(self, at_once: impl Future<Output = ()>) {
+        self.shutdown.leave();
+        let mut at_once = std::pin::pin!(at_once);
+        if !self.shutdown_delay.is_zero() {
+            tracing::info!(delay = ?self.shutdown_delay, "not ready, and still serving");
+            tokio::select! {
+                () = tokio::time::sleep(self.shutdown_delay) => {}
+                () = at_once.as_mut() => return self.shutdown(std::future::ready(())).await,
+            }
+        }
+        self.shutdown(at_once).await;
     }
 
     /// Shuts down within `--shutdown-timeout`: accepts nothing new, lets requests under way finish, then
@@ -214,6 +227,28 @@ impl Process {
     }
 }
 
+/// The API server, by flags and a kubeconfig, which is followed.
+fn upstream(
+    settings: &crate::config::Upstream,
+    barrier: &Barrier,
+    follow: &Follow,
+) -> anyhow::Result<Upstream> {
+    let settings = settings.clone();
+    let kubeconfig = settings.kubeconfig.clone();
+    let resolve = move || {
+        let (kubeconfig, context) = (settings.kubeconfig.as_deref(), settings.context.as_deref());
+        UpstreamConfig::resolve(kubeconfig, context, &settings.flags)
+    };
+    let first = resolve.clone();
+    let file =
+        kubeconfig.map(|path| KubeconfigFile::new(Reloaded::Kubeconfig, &path, Box::new(resolve)));
+    let upstream = Upstream::new(first()?, barrier.clone(), follow.metrics.clone())?;
+    if let Some(file) = file {
+        follow.spawn_kubeconfig(file, &upstream);
+    }
+    Ok(upstream)
+}
+
 /// Opens each policy file once and follows it; gives the policy of each sink.
 fn policies(
     sinks: &[SinkSettings],
@@ -251,7 +286,7 @@ fn recorder(
     policies: Vec<PolicyHandle>,
     sink_metrics: Vec<Arc<SinkMetrics>>,
     mut observer: Option<UnboundedSender<Vec<u8>>>,
-    metrics: Arc<Metrics>,
+    follow: &Follow,
 ) -> anyhow::Result<Recorder> {
     let budget = Budget::new(audit.total_body_bytes);
     let mut settings: Vec<_> = audit.sinks.into_iter().zip(policies).zip(sink_metrics).collect();
@@ -268,8 +303,13 @@ fn recorder(
                 (*format, Backend::Log(log))
             }
             BackendSettings::Webhook(config) => {
+                let path = config.file.clone();
+                let resolve = move || UpstreamConfig::of_receiver(&path);
+                let what = Reloaded::AuditWebhookConfig;
+                let file = KubeconfigFile::new(what, &config.file, Box::new(resolve));
                 let webhook = Webhook::start(config.clone(), sink_metrics);
                 let webhook = webhook.map_err(|error| anyhow::Error::msg(sink.says(error)))?;
+                follow.spawn_kubeconfig(file, webhook.receiver());
                 (Format::Json, Backend::Webhook(Box::new(webhook)))
             }
         };
@@ -278,7 +318,7 @@ fn recorder(
         let encoding = Encoding { format, max_event: sink.max_event };
         sinks.push(AuditSink { name: sink.name, backend, policy, bodies, encoding });
     }
-    Ok(Recorder::new(sinks, metrics, audit.node_name))
+    Ok(Recorder::new(sinks, follow.metrics.clone(), audit.node_name))
 }
 
 /// What is needed to follow files.
@@ -288,6 +328,11 @@ struct Follow {
 }
 
 impl Follow {
+    fn spawn_kubeconfig(&self, file: KubeconfigFile, upstream: &Upstream) {
+        let (metrics, forced) = (self.metrics.clone(), self.forced.clone());
+        tokio::spawn(file.follow(upstream.clone(), metrics, forced, POLL_INTERVAL));
+    }
+
     fn spawn<E: std::fmt::Display + Send + 'static>(
         &self,
         what: Reloaded,
@@ -409,6 +454,12 @@ fn tokens(
         .map(|settings| TokenReview::new(upstream.clone(), settings, cache.clone()).map(Arc::new))
         .transpose()
         .context("--authentication-token-webhook-config-file")?;
+    if let Some((webhook, path)) = review.as_deref().and_then(TokenReview::webhook) {
+        let owned = path.to_owned();
+        let resolve = move || UpstreamConfig::from_kubeconfig(&owned, None);
+        let file = KubeconfigFile::new(Reloaded::TokenWebhookConfig, path, Box::new(resolve));
+        follow.spawn_kubeconfig(file, webhook);
+    }
     Ok(Tokens { file, service_accounts, oidc, review, cache })
 }
 
@@ -472,19 +523,12 @@ fn serve_admin(
             async move {
                 match phase {
                     Phase::Serving => Ok(()),
-                    Phase::Draining | Phase::Ending => Err("process is shutting down".to_owned()),
+                    Phase::Leaving | Phase::Draining | Phase::Ending => {
+                        Err("process is shutting down".to_owned())
+                    }
                 }
             }
         }),
     ]);
     tokio::spawn(admin::serve(listener, Arc::new(Admin::new(metrics, checks)), running));
-}
-
-/// Each client takes a file descriptor, and shells start processes with a soft limit of 1024. As
-/// Go does for its programs, the limit is raised to what the process may have.
-fn raise_file_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
-        tracing::warn!(%error, "the limit of open files stays as it is");
-    }
 }

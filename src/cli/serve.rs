@@ -6,6 +6,7 @@ use super::process::Process;
 use super::signals::{Asked, Signals};
 use super::{Failure, logging};
 use crate::config::{self, Config};
+use crate::server::limits;
 
 /// Serves until a signal ends it. `arguments` are those behind `serve`.
 pub fn run(arguments: &[OsString]) -> Result<(), Failure> {
@@ -14,8 +15,10 @@ pub fn run(arguments: &[OsString]) -> Result<(), Failure> {
         .map_err(|error| Failure::Usage(error.to_string()))?;
     let config = Config::new(flags).map_err(|error| Failure::Usage(error.to_string()))?;
     logging::init(config.operation.log_level, config.operation.log_format);
+    // Without enough threads and descriptors the runtime would panic.
+    limits::prepare()?;
     // Before anything starts, so that no signal finds the default: ending without a word.
-    let signals = Signals::new(config.operation.shutdown_timeout)?;
+    let signals = Signals::new(config.operation.shutdown_limit())?;
     // Clients have threads of their own.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -42,6 +45,6 @@ async fn serve(config: Config, mut signals: Signals) -> Result<(), Failure> {
         }
     }
     let at_once = async { while let Asked::Reload = signals.next().await {} };
-    process.shutdown(at_once).await;
+    process.leave(at_once).await;
     Ok(())
 }

@@ -45,6 +45,17 @@ pub struct ServeFlags {
     #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = SERVING)]
     pub tls_cipher_suites: Vec<String>,
 
+    /// Client connections that may be open at a time; more are reset. Each takes some 30 KiB, and 5,000
+    /// nodes keep about 30,000. Fewer if the limit of open files does not suffice
+    #[arg(long, value_name = "COUNT", default_value_t = 50_000, help_heading = SERVING)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_connections: u64,
+    /// Networks of load balancers whose connections begin with a PROXY protocol header (version 1 or
+    /// 2), comma-separated; the client's address in it counts as the peer. There the header is
+    /// required, and it is not read from anyone else
+    #[arg(long, value_name = "CIDRS", value_delimiter = ',', help_heading = SERVING)]
+    pub proxy_protocol: Vec<Cidr>,
+
     /// CAs that sign client certificates, PEM: common name is the user, organizations the groups;
     /// read again when it changes
     #[arg(long, value_name = "FILE", help_heading = AUTHENTICATION)]
@@ -499,6 +510,11 @@ pub struct ServeFlags {
     /// Address for /healthz, /livez, /readyz and /metrics, in plain HTTP and without authentication
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8081", help_heading = OPERATION)]
     pub admin_bind_address: SocketAddr,
+    /// How long to go on accepting and serving requests after SIGTERM, while /readyz already fails, so
+    /// that load balancers stop sending new ones; --shutdown-timeout begins after it
+    #[arg(long, value_name = "TIME", default_value = "0s", help_heading = OPERATION)]
+    #[arg(value_parser = parse_duration, allow_hyphen_values = true)]
+    pub shutdown_delay_duration: Duration,
     /// How long the process may take to end on SIGTERM: for requests under way, and to deliver events
     #[arg(long, value_name = "TIME", default_value = "30s", help_heading = OPERATION)]
     #[arg(value_parser = parse_duration, allow_hyphen_values = true)]

@@ -26,7 +26,7 @@ pub use self::sink_entry::{SinkEntry, SinkType};
 pub use self::sink_list::{BackendSettings, SinkSettings};
 use crate::authn::{JwtSettings, RequestHeaderNames, TokenReviewSettings};
 use crate::impersonation::{ConstrainedImpersonation, Rules};
-use crate::request::source::TrustedProxies;
+use crate::request::source::{Cidr, TrustedProxies};
 use crate::server::tls::{self, MinVersion, TlsOptions};
 use crate::upstream::UpstreamFlags;
 use crate::upstream::identity::{Identity, OriginalUserExtra};
@@ -55,6 +55,10 @@ pub struct Serving {
     pub certificate: CertificateSource,
     /// Versions, cipher suites, client certificates.
     pub tls: TlsOptions,
+    /// `--max-connections`
+    pub max_connections: u64,
+    /// `--proxy-protocol`
+    pub proxy_protocol: Vec<Cidr>,
 }
 
 /// Where the serving certificate comes from.
@@ -164,6 +168,8 @@ pub struct Audit {
 pub struct Operation {
     /// `--admin-bind-address`
     pub admin_addr: SocketAddr,
+    /// `--shutdown-delay-duration`
+    pub shutdown_delay: Duration,
     /// `--shutdown-timeout`
     pub shutdown_timeout: Duration,
     /// `--log-level`
@@ -176,6 +182,13 @@ pub struct Operation {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{0}")]
 pub struct ConfigError(String);
+
+impl Operation {
+    /// How long the process may take to end after SIGTERM, all in all.
+    pub fn shutdown_limit(&self) -> Duration {
+        self.shutdown_delay.saturating_add(self.shutdown_timeout)
+    }
+}
 
 impl Config {
     /// Checks `flags`.
@@ -190,6 +203,7 @@ impl Config {
             upstream: upstream(&flags)?,
             operation: Operation {
                 admin_addr: flags.admin_bind_address,
+                shutdown_delay: flags.shutdown_delay_duration,
                 shutdown_timeout: flags.shutdown_timeout,
                 log_level: flags.log_level,
                 log_format: flags.log_format,
@@ -220,6 +234,8 @@ fn serving(flags: &ServeFlags) -> Result<Serving, ConfigError> {
     Ok(Serving {
         addr: SocketAddr::new(flags.bind_address, flags.secure_port),
         certificate,
+        max_connections: flags.max_connections,
+        proxy_protocol: flags.proxy_protocol.clone(),
         tls: TlsOptions {
             min_version: match flags.tls_min_version {
                 TlsMinVersion::Tls12 => MinVersion::Tls12,

@@ -17,8 +17,12 @@ use crate::document::problem::Problem;
 use crate::file_watch::FileWatcher;
 use crate::metrics::{Metrics, Reloaded, SinkMetrics};
 
-/// How often, within one poll, a file that is being written is waited for.
-const SETTLE_STEPS: u32 = 10;
+/// Steps of a tenth of the interval for which a file that is being written is waited for. With the
+/// interval itself, a file that never rests is read at latest every one and a half intervals.
+const SETTLE_STEPS: u32 = 5;
+/// How often a file that does not rest is read until it is valid, and the wait between two attempts.
+const MOTION_ATTEMPTS: u32 = 5;
+const MOTION_PAUSE: Duration = Duration::from_millis(7);
 
 /// The policy in force; clones share it.
 #[derive(Debug, Clone)]
@@ -81,6 +85,8 @@ pub struct PolicyFile {
     /// wrong may have been half of a file, and a second change can hide behind the first one's
     /// time stamp.
     again: bool,
+    /// It was still being written when it was last read.
+    is_in_motion: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -106,6 +112,7 @@ impl PolicyFile {
             in_force,
             refused: None,
             again: true,
+            is_in_motion: false,
         };
         Ok((file, warnings))
     }
@@ -139,25 +146,43 @@ impl PolicyFile {
         Followed(Some(self)).watch(metrics, forced, interval).await;
     }
 
-    /// Reads the file if it is due, and puts what is in it in force if that is a valid policy.
-    fn look(&mut self, changed: bool, forced: bool, metrics: &Metrics) {
+    /// Reports once that the file does not come to rest, until it does.
+    fn note_motion(&mut self, is_in_motion: bool) {
+        if is_in_motion && !self.is_in_motion {
+            tracing::warn!(
+                file = %self.path.display(),
+                "the audit policy file does not come to rest; it is loaded as it is, at latest every \
+                 2 s; rename a complete file over it instead of writing it in place so often"
+            );
+        }
+        self.is_in_motion = is_in_motion;
+    }
+
+    /// Reads the file if it is due, and puts what is in it in force if that is a valid policy. With
+    /// `lenient`, returns `false` and changes nothing if it is not, or if it was written meanwhile.
+    fn look(&mut self, changed: bool, forced: bool, lenient: bool, metrics: &Metrics) -> bool {
         if !(changed || forced || self.again) {
-            return;
+            return true;
         }
         self.again = changed;
         let source = self.path.display().to_string();
-        let content = match load::read(&self.path) {
+        let read = load::read(&self.path);
+        if lenient && (read.is_err() || self.files.changed()) {
+            self.again = true;
+            return false;
+        }
+        let content = match read {
             Ok(content) => content,
             Err(error) => {
                 self.refuse(Refused::Unreadable(error.to_string()), &error, forced, metrics);
-                return;
+                return true;
             }
         };
         if content == self.in_force && !forced {
             if self.refused.take().is_some() {
                 tracing::info!(file = source, "the audit policy in force is back in its file");
             }
-            return;
+            return true;
         }
         match load::parse(&content, &source) {
             Ok(Loaded { policy, warnings }) => {
@@ -180,8 +205,13 @@ impl PolicyFile {
                     "audit policy reloaded"
                 );
             }
+            Err(_) if lenient => {
+                self.again = true;
+                return false;
+            }
             Err(error) => self.refuse(Refused::Content(content), &error, forced, metrics),
         }
+        true
     }
 
     /// Tells once what is wrong with the file; if it was asked for, again.
@@ -238,14 +268,23 @@ impl Followed {
                     break;
                 }
                 // Whoever writes in place is left the time to finish.
-                sleep(interval / SETTLE_STEPS).await;
+                sleep(interval / 10).await;
                 let Some(changed) = self.beside(|file| file.files.changed()).await else { return };
                 settling = changed;
             }
-            let metrics = metrics.clone();
-            let look = move |file: &mut PolicyFile| file.look(changed, is_forced, &metrics);
-            if self.beside(look).await.is_none() {
-                return;
+            let mut attempts = if settling { MOTION_ATTEMPTS } else { 1 };
+            loop {
+                attempts -= 1;
+                let (lenient, metrics) = (attempts > 0, metrics.clone());
+                let look = move |file: &mut PolicyFile| {
+                    file.note_motion(settling);
+                    file.look(changed, is_forced, lenient, &metrics)
+                };
+                match self.beside(look).await {
+                    Some(false) if lenient => sleep(MOTION_PAUSE).await,
+                    Some(_) => break,
+                    None => return,
+                }
             }
         }
     }

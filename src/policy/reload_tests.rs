@@ -26,7 +26,7 @@ impl Followed {
 
     fn poll(&mut self, forced: bool) {
         let changed = self.file.files.changed();
-        self.file.look(changed, forced, &self.metrics);
+        self.file.look(changed, forced, false, &self.metrics);
     }
 
     /// Rules and generation in force, then reloads that succeeded and that failed.
@@ -103,7 +103,7 @@ fn a_bad_file_is_read_again_even_if_it_seems_untouched() {
     it.dir.write("policy.yaml", &policy(2));
     // As though the change had been hidden by a coarse time stamp.
     assert!(it.file.files.changed());
-    it.file.look(false, false, &it.metrics);
+    it.file.look(false, false, false, &it.metrics);
     assert_eq!(it.state(), (2, 2, 1, 1));
 }
 
@@ -131,6 +131,20 @@ fn a_missing_file_keeps_the_policy_until_it_is_back() {
 }
 
 #[test]
+fn a_file_in_motion_is_only_taken_if_it_is_whole() {
+    let mut it = Followed::new();
+    it.dir.write("policy.yaml", "rules: [");
+    assert!(it.file.files.changed());
+    assert!(!it.file.look(true, false, true, &it.metrics), "invalid: it may be half of a file");
+    assert_eq!(it.state(), (1, 1, 0, 0));
+    it.dir.write("policy.yaml", &policy(2));
+    assert!(!it.file.look(true, false, true, &it.metrics), "written since it was last looked at");
+    assert_eq!(it.state(), (1, 1, 0, 0));
+    assert!(it.file.look(true, false, true, &it.metrics));
+    assert_eq!(it.state(), (2, 2, 1, 0));
+}
+
+#[test]
 fn forcing_reloads_the_same_content() {
     let mut it = Followed::new();
     it.poll(true);
@@ -144,6 +158,28 @@ async fn until(condition: impl Fn() -> bool) {
         }
     };
     tokio::time::timeout(Duration::from_secs(20), poll).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_file_that_never_rests_is_loaded_all_the_same() {
+    let dir = TestDir::new();
+    let path = dir.write("policy.yaml", &policy(1));
+    let (file, _) = PolicyFile::open(&path).unwrap();
+    let handle = file.handle();
+    let (_force, forced) = watch::channel(());
+    let metrics = Arc::new(Metrics::default());
+    let interval = Duration::from_millis(100);
+    let watching = tokio::spawn(file.watch(metrics.clone(), forced, interval));
+    let started = std::time::Instant::now();
+    let mut rules = 1;
+    while handle.generation() < 4 {
+        rules += 1;
+        // Of another length each time, so that each is a change whatever the clock's resolution.
+        dir.write("policy.yaml", &policy(2 + rules % 50));
+        sleep(Duration::from_millis(3)).await;
+        assert!(started.elapsed() < Duration::from_secs(20), "never loaded");
+    }
+    watching.abort();
 }
 
 #[tokio::test]

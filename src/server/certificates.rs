@@ -8,10 +8,11 @@ use arc_swap::ArcSwap;
 use rustls::crypto::aws_lc_rs;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::{self, PemObject};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::file_watch::FileWatcher;
+use crate::pki::{KeyError, certified_key};
 
 /// Why a certificate cannot be served. No message shows anything of a key.
 #[derive(Debug, thiserror::Error)]
@@ -34,19 +35,13 @@ pub enum CertificateError {
         /// What is wrong with it.
         source: pem::Error,
     },
-    /// The key is of a kind that cannot sign, or the certificate cannot be read.
-    #[error(
-        "{certificate} and {key} cannot be served: {source}",
-        certificate = certificate.display(),
-        key = key.display()
-    )]
+    /// There is no usable key, or the certificate cannot be read.
+    #[error("{path}: {reason}", path = path.display())]
     Unusable {
-        /// The certificate's file.
-        certificate: PathBuf,
-        /// The key's file.
-        key: PathBuf,
+        /// The file with the fault.
+        path: PathBuf,
         /// What is wrong.
-        source: rustls::Error,
+        reason: KeyError,
     },
     /// Certificate and key are no pair.
     #[error(
@@ -123,26 +118,14 @@ fn read_pair(certificate: &Path, key: &Path) -> Result<CertifiedKey, Certificate
         .collect::<Result<Vec<_>, _>>()
         .and_then(|chain| if chain.is_empty() { Err(pem::Error::NoItemsFound) } else { Ok(chain) })
         .map_err(|source| not_pem(certificate, "certificate", source))?;
-    let private = PrivateKeyDer::from_pem_slice(&read(key)?)
-        .map_err(|source| not_pem(key, "private key", without_content(source)))?;
-    CertifiedKey::from_der(chain, private, &aws_lc_rs::default_provider()).map_err(|source| {
+    certified_key(chain, &read(key)?, &aws_lc_rs::default_provider()).map_err(|reason| {
         let (certificate, key) = (certificate.to_owned(), key.to_owned());
-        match source {
-            rustls::Error::InconsistentKeys(_) => CertificateError::Mismatch { certificate, key },
-            source => CertificateError::Unusable { certificate, key, source },
+        match reason {
+            KeyError::Mismatch => CertificateError::Mismatch { certificate, key },
+            KeyError::Certificate => CertificateError::Unusable { path: certificate, reason },
+            reason => CertificateError::Unusable { path: key, reason },
         }
     })
-}
-
-/// The errors of the PEM reader quote lines of the file, which here is a key.
-fn without_content(error: pem::Error) -> pem::Error {
-    match error {
-        pem::Error::IllegalSectionStart { .. } => {
-            pem::Error::IllegalSectionStart { line: b"-----".to_vec() }
-        }
-        pem::Error::Base64Decode(_) => pem::Error::Base64Decode("not base64".into()),
-        other => other,
-    }
 }
 
 #[cfg(test)]
@@ -177,14 +160,22 @@ mod tests {
         assert_ne!(broken, pair.key);
         let bad = dir.write("bad.key", &broken);
         let cut = dir.write("cut.key", "-----BEGIN PRIVATE SECRET\nSECRET\n");
+        let armor =
+            "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
+        let pkcs8 = dir.write("pkcs8.key", armor);
+        let legacy = "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\
+                      DEK-Info: AES-128-CBC,AB\n\nAAAA\n-----END EC PRIVATE KEY-----\n";
+        let legacy = dir.write("legacy.key", legacy);
         let absent = dir.path().join("absent");
         let cases = [
             (&absent, &key, "absent: No such file"),
             (&crt, &absent, "absent: No such file"),
             (&key, &key, "tls.key: no usable PEM certificate: no items found"),
-            (&crt, &crt, "tls.crt: no usable PEM private key: no items found"),
-            (&crt, &bad, "bad.key: no usable PEM private key"),
-            (&crt, &cut, "cut.key: no usable PEM private key"),
+            (&crt, &crt, "tls.crt: has no private key in PEM (no items found)"),
+            (&crt, &bad, "bad.key: has no private key in PEM"),
+            (&crt, &cut, "cut.key: has no private key in PEM"),
+            (&crt, &pkcs8, "pkcs8.key: the private key is encrypted"),
+            (&crt, &legacy, "legacy.key: the private key is encrypted"),
         ];
         for (crt, key, expected) in cases {
             let error = ServingCertificate::load(crt, key).unwrap_err().to_string();

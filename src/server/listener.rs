@@ -2,8 +2,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustls::ServerConfig;
 use socket2::{SockRef, TcpKeepalive};
@@ -13,11 +13,14 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::http::{Handler, HttpError, Protocol, serve_connection};
+use super::limits::Reports;
 use super::linger::Lingering;
+use super::proxy_protocol::{self, HeaderError};
 use super::shutdown::{Phase, Running};
 use super::workers::Workers;
 use crate::metrics::Metrics;
 use crate::pipeline::Connection;
+use crate::request::source::Cidr;
 use crate::sink::{Barrier, Gated};
 
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
@@ -33,10 +36,53 @@ const ACCEPT_BACKOFF_MAX: Duration = Duration::from_secs(1);
 const PLAIN_HTTP: &[u8] =
     b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
 
+/// Which connections are accepted, and whose PROXY header is read.
+pub struct Clients {
+    max_connections: u64,
+    proxy_protocol: Vec<Cidr>,
+    invalid_headers: Mutex<Reports>,
+}
+
+impl Clients {
+    /// At most `max_connections` at a time. Those from the networks of `proxy_protocol` must begin with
+    /// a PROXY header.
+    pub fn new(max_connections: u64, proxy_protocol: Vec<Cidr>) -> Clients {
+        let invalid_headers = Mutex::new(Reports::new());
+        Clients { max_connections, proxy_protocol, invalid_headers }
+    }
+
+    /// Reads the PROXY header if `peer` is to send one. The address of the client.
+    async fn address(
+        &self,
+        tcp: &mut TcpStream,
+        peer: SocketAddr,
+    ) -> Result<SocketAddr, ConnectionError> {
+        if !self.proxy_protocol.iter().any(|network| network.contains(peer.ip())) {
+            return Ok(peer);
+        }
+        // Load balancers check health by a connection without a byte.
+        if tcp.peek(&mut [0]).await? == 0 {
+            return Err(ConnectionError::Socket(io::ErrorKind::UnexpectedEof.into()));
+        }
+        Ok(proxy_protocol::read(tcp).await?.unwrap_or(peer))
+    }
+
+    fn report(&self, peer: SocketAddr, error: &HeaderError) {
+        let due = {
+            let mut reports = self.invalid_headers.lock().unwrap_or_else(PoisonError::into_inner);
+            reports.count(Instant::now())
+        };
+        if let Some(connections) = due {
+            tracing::warn!(%peer, connections, "connection closed: {error}");
+        }
+    }
+}
+
 /// Accepts connections on `listener` until the process drains, and has workers serve them. Nothing is
 /// said on them that the barrier holds back.
 pub async fn serve<H: Handler>(
     listener: TcpListener,
+    clients: Clients,
     (workers, barrier): (Arc<Workers>, Barrier),
     tls: Arc<ServerConfig>,
     handler: H,
@@ -44,11 +90,28 @@ pub async fn serve<H: Handler>(
     mut running: Running,
 ) {
     let acceptor = TlsAcceptor::from(tls);
+    let clients = Arc::new(clients);
+    let mut refusals = Reports::new();
     loop {
         let (tcp, peer) = tokio::select! {
             accepted = accept(&listener) => accepted,
             () = running.reached(Phase::Draining) => return,
         };
+        let open = metrics.client_connections.value();
+        if u64::try_from(open).is_ok_and(|open| open >= clients.max_connections) {
+            metrics.connections_refused.increment();
+            if let Some(refused) = refusals.count(Instant::now()) {
+                tracing::warn!(
+                    %peer,
+                    refused,
+                    open,
+                    "connection refused: as many are open as --max-connections and the limit of open \
+                     files allow"
+                );
+            }
+            refuse(&tcp);
+            continue;
+        }
         // It belongs to this thread's runtime, and is going to be the worker's.
         let tcp = match tcp.into_std() {
             Ok(tcp) => tcp,
@@ -58,17 +121,32 @@ pub async fn serve<H: Handler>(
             }
         };
         let (acceptor, handler, barrier) = (acceptor.clone(), handler.clone(), barrier.clone());
-        let (metrics, running) = (metrics.clone(), running.clone());
+        let (clients, running) = (clients.clone(), running.clone());
+        let open = Open::new(&metrics);
         workers.spawn(move || async move {
-            let _open = Open::new(&metrics);
-            if let Err(error) = connection(tcp, peer, acceptor, handler, barrier, running).await {
-                if matches!(error, ConnectionError::Handshake(_)) {
-                    metrics.tls_handshake_errors.increment();
+            let metrics = &open.0;
+            let mut peer = peer;
+            let served =
+                connection(tcp, &mut peer, &clients, acceptor, handler, barrier, running).await;
+            if let Err(error) = served {
+                match &error {
+                    ConnectionError::Handshake(_) => metrics.tls_handshake_errors.increment(),
+                    ConnectionError::ProxyHeader(error) => {
+                        metrics.proxy_protocol_errors.increment();
+                        clients.report(peer, error);
+                    }
+                    _ => {}
                 }
                 tracing::debug!(%peer, %error, "connection ended");
             }
         });
     }
+}
+
+/// Closes a connection by a reset: clients take it for a server that is not there, and try again, or
+/// another one. A response would cost the TLS handshake that there is no room for.
+fn refuse(tcp: &TcpStream) {
+    let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
 }
 
 /// The next connection and its client's address. Fails never: errors of one connection are passed
@@ -104,6 +182,8 @@ enum ConnectionError {
     #[error("client spoke plain HTTP to the TLS port")]
     PlainHttp,
     #[error(transparent)]
+    ProxyHeader(#[from] HeaderError),
+    #[error(transparent)]
     Socket(#[from] io::Error),
     #[error(transparent)]
     Http(#[from] HttpError),
@@ -111,17 +191,21 @@ enum ConnectionError {
 
 async fn connection<H: Handler>(
     tcp: std::net::TcpStream,
-    peer: SocketAddr,
+    peer: &mut SocketAddr,
+    clients: &Clients,
     acceptor: TlsAcceptor,
     handler: H,
     barrier: Barrier,
     mut running: Running,
 ) -> Result<(), ConnectionError> {
-    let tcp = TcpStream::from_std(tcp)?;
+    let mut tcp = TcpStream::from_std(tcp)?;
     tcp.set_nodelay(true)?;
     let keepalive = TcpKeepalive::new().with_time(TCP_KEEPALIVE).with_interval(TCP_KEEPALIVE);
     SockRef::from(&tcp).set_tcp_keepalive(&keepalive)?;
-    let handshake = tokio::time::timeout(HANDSHAKE_DEADLINE, handshake(tcp, &acceptor));
+    let handshake = tokio::time::timeout(HANDSHAKE_DEADLINE, async {
+        *peer = clients.address(&mut tcp, *peer).await?;
+        handshake(tcp, &acceptor).await
+    });
     let tls = tokio::select! {
         tls = handshake => tls.map_err(|_| ConnectionError::Handshake(io::ErrorKind::TimedOut.into()))??,
         () = running.reached(Phase::Draining) => return Ok(()),
@@ -132,7 +216,7 @@ async fn connection<H: Handler>(
         _ => Protocol::Http1,
     };
     let certificates = session.peer_certificates().unwrap_or_default().to_vec();
-    let connection = Arc::new(Connection::new(peer, certificates));
+    let connection = Arc::new(Connection::new(*peer, certificates));
     let io = Lingering::new(Gated::new(tls, barrier), connection.clone());
     serve_connection(io, protocol, connection, handler, running).await?;
     Ok(())
@@ -175,16 +259,16 @@ pub struct BindError {
 }
 
 /// Counts a connection as open until dropped.
-struct Open<'a>(&'a Metrics);
+struct Open(Arc<Metrics>);
 
-impl<'a> Open<'a> {
-    fn new(metrics: &'a Metrics) -> Open<'a> {
+impl Open {
+    fn new(metrics: &Arc<Metrics>) -> Open {
         metrics.client_connections.add(1);
-        Open(metrics)
+        Open(Arc::clone(metrics))
     }
 }
 
-impl Drop for Open<'_> {
+impl Drop for Open {
     fn drop(&mut self) {
         self.0.client_connections.add(-1);
     }

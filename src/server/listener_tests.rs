@@ -50,7 +50,8 @@ impl Server {
         let (shutdown, running) = Shutdown::new();
         let (handler, metrics) = (TestHandler::new(), Arc::new(Metrics::default()));
         let on = (Arc::new(Workers::none()), Barrier::default());
-        let serve = serve(tcp, on, tls, handler.clone(), metrics.clone(), running);
+        let clients = Clients::new(10_000, Vec::new());
+        let serve = serve(tcp, clients, on, tls, handler.clone(), metrics.clone(), running);
         let listening = tokio::spawn(serve);
         Server { addr, handler, metrics, shutdown, serving, listening, dir }
     }

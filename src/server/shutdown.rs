@@ -10,6 +10,8 @@ use tokio::time::Instant;
 pub enum Phase {
     /// Connections and requests are accepted.
     Serving,
+    /// They still are, but the process is not ready any more (`--shutdown-delay-duration`).
+    Leaving,
     /// Nothing new is accepted; what is under way may finish.
     Draining,
     /// What is still under way is dropped.
@@ -77,6 +79,11 @@ impl Shutdown {
     pub fn new() -> (Shutdown, Running) {
         let (sender, receiver) = watch::channel(Phase::Serving);
         (Shutdown { phase: sender }, Running { phase: receiver })
+    }
+
+    /// Goes on accepting, but is not ready.
+    pub fn leave(&self) {
+        self.advance(Phase::Leaving);
     }
 
     /// Stops accepting; what is under way may finish.

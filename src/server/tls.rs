@@ -3,18 +3,16 @@
 use std::sync::Arc;
 
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{
-    CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls13_signature_with_raw_key,
-};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoClientAuth, ResolvesServerCert};
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerMisbehaved,
-    ServerConfig, SignatureScheme, SupportedCipherSuite, SupportedProtocolVersion,
+    DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme,
+    SupportedCipherSuite, SupportedProtocolVersion,
 };
-use rustls_pki_types::{CertificateDer, SubjectPublicKeyInfoDer, UnixTime};
-use webpki::RawPublicKeyEntity;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use rustls_pki_types::{CertificateDer, UnixTime};
+
+use crate::pki;
 
 /// How TLS is spoken with clients.
 #[derive(Debug, Clone)]
@@ -99,14 +97,6 @@ impl PossessionVerifier {
     }
 }
 
-/// The public key of a certificate of any version: rustls' own verification reads the certificate
-/// with webpki, which refuses X.509 v1, but only the key is needed here.
-fn public_key(certificate: &CertificateDer<'_>) -> Result<SubjectPublicKeyInfoDer<'static>, Error> {
-    let (_, parsed) = X509Certificate::from_der(certificate)
-        .map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
-    Ok(SubjectPublicKeyInfoDer::from(parsed.public_key().raw).into_owned())
-}
-
 impl ClientCertVerifier for PossessionVerifier {
     fn client_auth_mandatory(&self) -> bool {
         false
@@ -133,24 +123,7 @@ impl ClientCertVerifier for PossessionVerifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let key = public_key(certificate)?;
-        let key = RawPublicKeyEntity::try_from(&key)
-            .map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
-        let (_, algorithms) = self
-            .algorithms
-            .mapping
-            .iter()
-            .find(|(scheme, _)| *scheme == signed.scheme)
-            .ok_or(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme)?;
-        // In TLS 1.2 an ECDSA scheme names the hash and not the curve, so each may fit.
-        for algorithm in *algorithms {
-            match key.verify_signature(*algorithm, message, signed.signature()) {
-                Ok(()) => return Ok(HandshakeSignatureValid::assertion()),
-                Err(webpki::Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_)) => {}
-                Err(_) => break,
-            }
-        }
-        Err(Error::InvalidCertificate(CertificateError::BadSignature))
+        pki::verify_tls12(&self.algorithms, message, certificate, signed)
     }
 
     fn verify_tls13_signature(
@@ -159,8 +132,7 @@ impl ClientCertVerifier for PossessionVerifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let key = public_key(certificate)?;
-        verify_tls13_signature_with_raw_key(message, &key, signed, &self.algorithms)
+        pki::verify_tls13(&self.algorithms, message, certificate, signed)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

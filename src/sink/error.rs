@@ -1,7 +1,7 @@
 //! What can go wrong with a sink: when it is opened, and when it writes.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::seal::KeyError;
@@ -22,11 +22,7 @@ pub enum SinkError {
         source: io::Error,
     },
     /// The log file could not be opened or made.
-    #[error(
-        "cannot open the audit log {}: {source}; let this user write that file and its folder, \
-         or name another file with --audit-log-path",
-        path.display()
-    )]
+    #[error("cannot open the audit log {}: {source}; {}", path.display(), remedy(path))]
     File {
         /// The log file.
         path: PathBuf,
@@ -102,6 +98,23 @@ pub enum SinkError {
     /// The system refused a thread.
     #[error("cannot start the thread that writes the audit log: {0}; raise the limit of threads")]
     Thread(io::Error),
+}
+
+/// What to do if the file at `path` cannot be opened. The names of standard output are links that only
+/// the owner of a terminal or pipe can open, and that lead nowhere if it is a socket.
+fn remedy(path: &Path) -> &'static str {
+    let is_stdout =
+        ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"].iter().any(|name| path == Path::new(name));
+    match is_stdout {
+        true => {
+            "for standard output give --audit-log-path=-, which uses it as it is and needs no \
+             permission to open it"
+        }
+        false => {
+            "let this user write that file and its folder, or name another file with \
+             --audit-log-path"
+        }
+    }
 }
 
 /// An event is not in the log.

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
-use super::forward::{Inner, Upstream};
+use super::current::Shared;
+use super::forward::Upstream;
 use super::own_requests::OwnRequest;
 use crate::log_limit::LogLimit;
 use crate::metrics::Counter;
@@ -219,22 +220,22 @@ impl Upstream {
     /// starts to probe until access is granted.
     pub fn access_denied(&self, access: Access, denial: Denial, probe: Probe, count: &Counter) {
         count.increment();
-        warn(self.authority(), access, denial);
-        if self.inner().access.deny(access, denial, probe) {
-            tokio::spawn(probe_until_granted(Arc::downgrade(self.inner())));
+        warn(&self.authority(), access, denial);
+        if self.shared().access.deny(access, denial, probe) {
+            tokio::spawn(probe_until_granted(Arc::downgrade(self.shared())));
         }
     }
 
     /// The API server granted the proxy's own access.
     pub fn access_granted(&self, access: Access) {
-        if self.inner().access.is_denied.load(Ordering::Relaxed) {
-            self.inner().access.grant(access);
+        if self.shared().access.is_denied.load(Ordering::Relaxed) {
+            self.shared().access.grant(access);
         }
     }
 
     /// Why this access is denied, if it is.
     pub fn denial(&self, access: Access) -> Option<Denial> {
-        self.inner().access.denial(access)
+        self.shared().access.denial(access)
     }
 
     /// What `/readyz` reports about the proxy's own access.
@@ -270,14 +271,14 @@ impl Upstream {
     }
 
     async fn is_probe_rejected(&self, probe: &Probe) -> bool {
-        let accepted = self.inner().access.lock().accepted;
+        let accepted = self.shared().access.lock().accepted;
         if accepted.is_some_and(|at| at.elapsed() < ACCEPTED_TTL) {
             return false;
         }
         match self.ask(probe.request()).await {
             Ok(response) if response.status() == StatusCode::UNAUTHORIZED => true,
             Ok(_) => {
-                self.inner().access.lock().accepted = Some(Instant::now());
+                self.shared().access.lock().accepted = Some(Instant::now());
                 false
             }
             // Without knowing better, the client gets what the API server sent.
@@ -287,11 +288,11 @@ impl Upstream {
 }
 
 /// Probes what is denied until nothing is, or the upstream is gone.
-async fn probe_until_granted(inner: Weak<Inner>) {
+async fn probe_until_granted(inner: Weak<Shared>) {
     loop {
         tokio::time::sleep(PROBE_INTERVAL).await;
         let Some(upstream) = inner.upgrade().map(Upstream::from) else { return };
-        let probes = upstream.inner().access.probes();
+        let probes = upstream.shared().access.probes();
         if probes.is_empty() {
             return;
         }
@@ -304,10 +305,10 @@ async fn probe_until_granted(inner: Weak<Inner>) {
             };
             match denial {
                 Some(denial) => {
-                    warn(upstream.authority(), access, denial);
-                    upstream.inner().access.deny(access, denial, probe);
+                    warn(&upstream.authority(), access, denial);
+                    upstream.shared().access.deny(access, denial, probe);
                 }
-                None => upstream.inner().access.grant(access),
+                None => upstream.shared().access.grant(access),
             }
         }
     }

@@ -4,6 +4,8 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::pki::describe_tls_error;
+
 /// A request that got no answer.
 ///
 /// Cheap to clone, because requests that wait for one connection share its failure. Never shows a
@@ -20,7 +22,7 @@ pub enum SendError {
     },
     /// The TLS handshake failed: an unknown CA, a wrong name, a refused client certificate. Nothing
     /// was sent.
-    #[error("TLS handshake with {upstream} failed: {source}")]
+    #[error("TLS handshake with {upstream} failed: {}", describe_tls_error(&**source))]
     Tls {
         /// Host and port.
         upstream: Arc<str>,

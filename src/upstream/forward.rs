@@ -10,10 +10,10 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 
 use hyper::client::conn::TrySendError;
 
-use super::access::OwnAccess;
 use super::config::{UpstreamConfig, parse_server_name};
 use super::connect::Connector;
 use super::credentials::Credentials;
+use super::current::{Inner, Now, Shared};
 use super::error::{ConfigError, SendError};
 use super::http1::Http1Lease;
 use super::http1_many_headers;
@@ -22,33 +22,26 @@ use super::http2_request::{self, NoAnswer};
 use super::pool::{Lease, Pool};
 use super::request_body::{BodySource, Outgoing};
 use super::response_body::UpstreamBody;
-use super::risks;
 use super::tls::ClientTls;
 use crate::body::RequestBody;
 use crate::metrics::Metrics;
 use crate::sink::Barrier;
 
 /// How often one request is tried, if every time the API server says that it did not process it.
-const MAX_ATTEMPTS: u32 = 4;
+const MAX_ATTEMPTS: u8 = 4;
 /// How many connections may turn out to be closed before anything of it is written. A server that
 /// leaves leaves all of them, and each is only found out by its next request.
-const MAX_CLOSED: u32 = 64;
+const MAX_CLOSED: u8 = 64;
 /// Waited before a request is tried a third time; doubled for the fourth.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
-/// Between two looks at the token file, and every how many of them also at the rest.
+/// Between two looks at the files of token and certificates.
 const TICK: Duration = Duration::from_secs(1);
+/// Every how many of them unused connections are closed.
 const SWEEP_TICKS: u32 = 30;
-const CERTIFICATE_TICKS: u32 = 10;
 
 /// The API server. Cheap to clone.
 #[derive(Clone)]
-pub struct Upstream(Arc<Inner>);
-
-pub(super) struct Inner {
-    pool: Arc<Pool>,
-    credentials: Option<Credentials>,
-    pub(super) access: OwnAccess,
-}
+pub struct Upstream(Arc<Shared>);
 
 impl Upstream {
     /// Makes ready to speak to the API server, without connecting yet; nothing is said to it that
@@ -62,65 +55,59 @@ impl Upstream {
         barrier: Barrier,
         metrics: Arc<Metrics>,
     ) -> Result<Upstream, ConfigError> {
-        risks::warn(&config, "the API server");
-        Upstream::build(config, barrier, metrics)
+        Upstream::start(config, None, barrier, metrics)
     }
 
-    /// Like [`Upstream::new`], for another server, whose connections are not counted with those to
-    /// the API server. Warnings call it `name`, for example "the audit webhook".
+    /// Like [`Upstream::new`], for a webhook: the path of its URL is the target of every request
+    /// ([`Upstream::path`]), and not put before others. Its connections are not counted with those
+    /// to the API server. Warnings call it `name`, for example "the audit webhook".
     ///
     /// # Errors
-    /// Certificates and keys that cannot be used, with file and field.
-    pub fn of_webhook(config: UpstreamConfig, name: &str) -> Result<Upstream, ConfigError> {
-        risks::warn(&config, name);
-        Upstream::build(config, Barrier::default(), Arc::default())
+    /// Like [`Upstream::new`].
+    pub fn of_webhook(config: UpstreamConfig, name: &'static str) -> Result<Upstream, ConfigError> {
+        Upstream::start(config, Some(name), Barrier::default(), Arc::default())
     }
 
-    fn build(
+    fn start(
         config: UpstreamConfig,
+        webhook: Option<&'static str>,
         barrier: Barrier,
         metrics: Arc<Metrics>,
     ) -> Result<Upstream, ConfigError> {
-        let UpstreamConfig {
-            server,
-            trust,
-            tls_server_name,
-            client_certificate,
-            credentials,
-            proxy,
-        } = config;
-        let tls = match server.is_https() {
-            true => {
-                let name = match tls_server_name {
-                    Some(name) => name,
-                    None => parse_server_name(&server.host, "the API server's URL")?,
-                };
-                Some(ClientTls::new(trust, client_certificate, name)?)
-            }
-            false => None,
-        };
-        let name = server.authority.as_str().into();
-        let connector = Connector { endpoint: server, tls, barrier, metrics, name, proxy };
-        let pool = Arc::new(Pool::new(connector));
-        let inner = Arc::new(Inner { pool, credentials, access: OwnAccess::default() });
-        tokio::spawn(look_after(Arc::downgrade(&inner)));
-        Ok(Upstream(inner))
+        let inner = Inner::new(config, webhook, |config| connector(config, barrier, metrics))?;
+        let shared = Arc::new(Shared::new(inner, webhook));
+        tokio::spawn(look_after(Arc::downgrade(&shared)));
+        Ok(Upstream(shared))
+    }
+
+    /// The settings and connections for a request that begins now.
+    pub(super) fn now(&self) -> Now<'_> {
+        self.0.now()
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.0
+    }
+
+    /// The path of a webhook's URL.
+    pub fn path(&self) -> Arc<str> {
+        Arc::clone(&self.now().path)
     }
 
     /// Host and port of the API server, as written in the configuration.
-    pub fn authority(&self) -> &str {
-        &self.0.pool.connector.name
+    pub fn authority(&self) -> Arc<str> {
+        Arc::clone(&self.now().pool.connector.name)
     }
 
     /// The proxy's own `Authorization`, marked as sensitive; `None` where it is known by its
     /// certificate alone.
     pub fn bearer(&self) -> Option<HeaderValue> {
-        self.0.credentials.as_ref().map(Credentials::header)
+        self.now().credentials.as_ref().map(Credentials::header)
     }
 
     /// The metrics of its connections.
     pub fn metrics(&self) -> &Metrics {
-        &self.0.pool.connector.metrics
+        self.0.metrics()
     }
 
     /// Whether a connection can be had. Opens one if there is none.
@@ -128,7 +115,7 @@ impl Upstream {
     /// # Errors
     /// Why not.
     pub async fn check(&self) -> Result<(), SendError> {
-        self.0.pool.check().await
+        self.now().pool.check().await
     }
 
     /// Sends `request` and returns the answer when its head has come.
@@ -164,19 +151,20 @@ impl Upstream {
         request: Request<RequestBody>,
         is_safe: bool,
     ) -> Result<Response<UpstreamBody>, SendError> {
-        let pool = &self.0.pool;
-        let (mut head, body) = self.outgoing(request);
+        // No reference to the pool beside it: that would make each request's future larger.
+        let later = self.0.later();
+        let (mut head, body) = self.0.pool(&later).outgoing(request);
         let body = BodySource::new(body);
-        let (mut attempt, mut closed) = (1, 0);
+        let (mut attempt, mut closed): (u8, u8) = (1, 0);
         // When the connection was lost under the request, or while it was being opened.
         let mut lost: Option<Instant> = None;
         loop {
             // Rare, and too large to be a part of every request's future.
-            let lease = match pool.existing_unless(lost) {
+            let lease = match self.0.pool(&later).existing_unless(lost) {
                 Some(lease) => lease,
-                None => {
-                    Box::pin(lease(pool, &mut lost)).await.map_err(|error| self.counted(error))?
-                }
+                None => Box::pin(lease(self.0.pool(&later), &mut lost))
+                    .await
+                    .map_err(|error| self.counted(error))?,
             };
             let Some(outgoing) = body.attempt() else {
                 // Only possible where the client broke off before anything was sent.
@@ -185,11 +173,13 @@ impl Upstream {
             let last = attempt == MAX_ATTEMPTS;
             let http2 = matches!(lease, Lease::Http2(_));
             let request = match last {
-                true => std::mem::take(&mut head).request(http2, outgoing, pool),
-                false => head.clone().request(http2, outgoing, pool),
+                true => std::mem::take(&mut head).request(http2, outgoing, self.0.pool(&later)),
+                false => head.clone().request(http2, outgoing, self.0.pool(&later)),
             };
             let sent = match lease {
-                Lease::Http2(stream) => send_http2(pool, stream, request, &body).await,
+                Lease::Http2(stream) => {
+                    send_http2(self.0.pool(&later), stream, request, &body).await
+                }
                 Lease::Http1(connection) => send_http1(connection, request, &body).await,
             };
             match sent {
@@ -216,38 +206,16 @@ impl Upstream {
                 }
             }
             if attempt > 1 {
-                tokio::time::sleep(RETRY_PAUSE * (attempt - 1)).await;
+                tokio::time::sleep(RETRY_PAUSE * u32::from(attempt - 1)).await;
             }
             attempt += 1;
         }
     }
 
-    pub(super) fn inner(&self) -> &Arc<Inner> {
-        &self.0
-    }
-
-    pub(super) fn pool(&self) -> &Arc<Pool> {
-        &self.0.pool
-    }
-
-    /// Takes `request` apart; its target gets the prefix that the API server's URL may have.
-    pub(super) fn outgoing(&self, request: Request<RequestBody>) -> (Head, RequestBody) {
-        let (parts, body) = request.into_parts();
-        let target = parts.uri.into_parts().path_and_query;
-        let target = target.unwrap_or_else(|| PathAndQuery::from_static("/"));
-        let prefix = &self.0.pool.connector.endpoint.path_prefix;
-        let target = match prefix.is_empty() || !target.as_str().starts_with('/') {
-            true => target,
-            false => PathAndQuery::from_maybe_shared(Bytes::from(format!("{prefix}{target}")))
-                .expect("a path after a path is a path"),
-        };
-        (Head { method: parts.method, target, headers: parts.headers }, body)
-    }
-
     /// What is done at the `tick`th second.
     #[cfg(test)]
     pub(super) fn look(&self, tick: u32) {
-        self.0.look(tick);
+        self.now().look(tick);
     }
 
     /// Counts an error, unless the client caused it.
@@ -259,15 +227,53 @@ impl Upstream {
     }
 }
 
-impl From<Arc<Inner>> for Upstream {
-    fn from(inner: Arc<Inner>) -> Upstream {
-        Upstream(inner)
+impl From<Arc<Shared>> for Upstream {
+    fn from(shared: Arc<Shared>) -> Upstream {
+        Upstream(shared)
     }
 }
 
 impl std::fmt::Debug for Upstream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Upstream").field(&self.authority()).finish()
+    }
+}
+
+/// What connections are made by, and the proxy's own `Authorization`.
+pub(super) fn connector(
+    config: UpstreamConfig,
+    barrier: Barrier,
+    metrics: Arc<Metrics>,
+) -> Result<(Connector, Option<Credentials>), ConfigError> {
+    let UpstreamConfig { server, trust, tls_server_name, client_certificate, credentials, proxy } =
+        config;
+    let tls = match server.is_https() {
+        true => {
+            let name = match tls_server_name {
+                Some(name) => name,
+                None => parse_server_name(&server.host, "the API server's URL")?,
+            };
+            Some(ClientTls::new(trust, client_certificate, name)?)
+        }
+        false => None,
+    };
+    let name = server.authority.as_str().into();
+    Ok((Connector { endpoint: server, tls, barrier, metrics, name, proxy }, credentials))
+}
+
+impl Pool {
+    /// Takes `request` apart; its target gets the prefix that the API server's URL may have.
+    pub(super) fn outgoing(&self, request: Request<RequestBody>) -> (Head, RequestBody) {
+        let (parts, body) = request.into_parts();
+        let target = parts.uri.into_parts().path_and_query;
+        let target = target.unwrap_or_else(|| PathAndQuery::from_static("/"));
+        let prefix = &self.connector.endpoint.path_prefix;
+        let target = match prefix.is_empty() || !target.as_str().starts_with('/') {
+            true => target,
+            false => PathAndQuery::from_maybe_shared(Bytes::from(format!("{prefix}{target}")))
+                .expect("a path after a path is a path"),
+        };
+        (Head { method: parts.method, target, headers: parts.headers }, body)
     }
 }
 
@@ -427,16 +433,16 @@ fn is_refused(error: &h2::Error) -> bool {
 }
 
 /// Looks for changed files and unused connections until the upstream is gone.
-async fn look_after(inner: Weak<Inner>) {
+async fn look_after(shared: Weak<Shared>) {
     let mut interval = tokio::time::interval(TICK);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut tick: u32 = 0;
     loop {
         interval.tick().await;
         tick = tick.wrapping_add(1);
-        let Some(inner) = inner.upgrade() else { return };
+        let Some(shared) = shared.upgrade() else { return };
         // Files may be on a slow disk.
-        let looked = tokio::task::spawn_blocking(move || inner.look(tick)).await;
+        let looked = tokio::task::spawn_blocking(move || shared.now().look(tick)).await;
         if looked.is_err() {
             return;
         }
@@ -445,19 +451,23 @@ async fn look_after(inner: Weak<Inner>) {
 
 impl Inner {
     fn look(&self, tick: u32) {
+        self.refresh();
+        if tick.is_multiple_of(SWEEP_TICKS) {
+            self.pool.sweep();
+        }
+    }
+
+    /// Reads the files again that the settings name.
+    pub(super) fn refresh(&self) {
         if let Some(credentials) = &self.credentials {
             credentials.refresh();
         }
-        if tick.is_multiple_of(CERTIFICATE_TICKS)
-            && let Some(tls) = &self.pool.connector.tls
+        if let Some(tls) = &self.pool.connector.tls
             && tls.refresh()
         {
             // The API server judges a client certificate's expiry at every request, so connections
             // made with the old one would soon be of no use.
             self.pool.retire_all();
-        }
-        if tick.is_multiple_of(SWEEP_TICKS) {
-            self.pool.sweep();
         }
     }
 }

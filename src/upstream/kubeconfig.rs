@@ -16,7 +16,7 @@ use super::tunnel::ProxyUrl;
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
 struct Kubeconfig {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     current_context: String,
     #[serde(default, deserialize_with = "null_is_default")]
     contexts: Vec<NamedContext>,
@@ -29,30 +29,33 @@ struct Kubeconfig {
 #[derive(Deserialize)]
 struct NamedContext {
     name: String,
+    #[serde(default, deserialize_with = "null_is_default")]
     context: Context,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
 struct Context {
+    #[serde(default, deserialize_with = "null_is_default")]
     cluster: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     user: String,
 }
 
 #[derive(Deserialize)]
 struct NamedCluster {
     name: String,
+    #[serde(default, deserialize_with = "null_is_default")]
     cluster: Cluster,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
 #[serde(rename_all = "kebab-case")]
 struct Cluster {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     server: String,
     certificate_authority: Option<String>,
     certificate_authority_data: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     insecure_skip_tls_verify: bool,
     tls_server_name: Option<String>,
     proxy_url: Option<String>,
@@ -83,7 +86,7 @@ struct User {
     impersonate: Option<String>,
 }
 
-/// Tools write empty lists as `null`.
+/// Tools write `null` for empty lists and for fields that are not set; Go reads it as not set.
 fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: serde::Deserializer<'de>,

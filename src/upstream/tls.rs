@@ -5,13 +5,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::sign::SingleCertAndKey;
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use super::config::{ClientCertificate, Pem, Trust};
 use super::error::ConfigError;
+use crate::pki::{self, KeyError, Roots, ServerVerifier, certified_key};
 
 /// The TLS settings in use, and where they came from.
 pub(super) struct ClientTls {
@@ -117,32 +119,33 @@ impl Current {
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .expect("aws-lc-rs has suites for TLS 1.2 and 1.3");
-        let builder = match (trust, &inputs.ca) {
-            (Trust::Ca(pem), Some(text)) => builder.with_root_certificates(roots(pem, text)?),
-            (Trust::System, _) => builder
-                .with_root_certificates(system_roots().ok_or_else(|| {
-                let reason = "this system has no CA certificates to verify the server by; name a \
-                              file with certificate-authority";
-                ConfigError::field("certificate-authority", reason)
-            })?),
-            (Trust::Insecure, _) => builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider))),
-            _ => builder.with_root_certificates(RootCertStore::empty()),
+        let verifier: Arc<dyn ServerCertVerifier> = match (trust, &inputs.ca) {
+            (Trust::Ca(pem), Some(text)) => {
+                Arc::new(ServerVerifier::new(roots(pem, text)?, &provider))
+            }
+            (Trust::System, _) => {
+                let roots = system_roots().ok_or_else(|| {
+                    let reason = "this system has no CA certificates to verify the server by; name \
+                                  a file with certificate-authority";
+                    ConfigError::field("certificate-authority", reason)
+                })?;
+                Arc::new(ServerVerifier::new(roots, &provider))
+            }
+            (Trust::Insecure, _) => Arc::new(AnyCertificate(Arc::clone(&provider))),
+            _ => Arc::new(ServerVerifier::new(Roots::new("an empty list"), &provider)),
         };
+        let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
         let mut pooled = match (certificate, &inputs.certificate) {
             (Some(pair), Some((chain, key))) => {
                 let chain = certificates(&pair.certificate, chain)?;
-                let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| {
-                    ConfigError::field(
-                        pair.key.name(),
-                        "has no unencrypted PEM private key; give one in PKCS#8, PKCS#1 or SEC1",
-                    )
+                let pair = certified_key(chain, key, &provider).map_err(|error| {
+                    let at_fault = match error {
+                        KeyError::Certificate => &pair.certificate,
+                        _ => &pair.key,
+                    };
+                    ConfigError::field(at_fault.name(), error.to_string())
                 })?;
-                builder.with_client_auth_cert(chain, key).map_err(|error| {
-                    let reason = format!("does not go with the client certificate ({error})");
-                    ConfigError::field(pair.key.name(), reason)
-                })?
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(pair)))
             }
             _ => builder.with_no_client_auth(),
         };
@@ -154,18 +157,20 @@ impl Current {
 }
 
 /// The CAs that this system trusts; `None` where there are none.
-pub(crate) fn system_roots() -> Option<RootCertStore> {
-    let mut roots = RootCertStore::empty();
-    // Those that cannot be read are only missed if one of theirs is met.
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+pub(crate) fn system_roots() -> Option<Roots> {
+    let mut roots = Roots::new("the CA certificates of this system");
+    for certificate in rustls_native_certs::load_native_certs().certs {
+        // Those that cannot be read are only missed if one of theirs is met.
+        let _ = roots.add(certificate);
+    }
     (!roots.is_empty()).then_some(roots)
 }
 
-fn roots(pem: &Pem, text: &[u8]) -> Result<RootCertStore, ConfigError> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(pem, text)? {
+fn roots(pem: &Pem, text: &[u8]) -> Result<Roots, ConfigError> {
+    let mut roots = Roots::new(pem.name());
+    for (index, certificate) in certificates(pem, text)?.into_iter().enumerate() {
         roots.add(certificate).map_err(|error| {
-            ConfigError::field(pem.name(), format!("has an unusable CA certificate ({error})"))
+            ConfigError::field(pem.name(), format!("certificate {} {error}", index + 1))
         })?;
     }
     Ok(roots)
@@ -205,7 +210,7 @@ impl ServerCertVerifier for AnyCertificate {
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
         let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signature, algorithms)
+        pki::verify_tls12(algorithms, message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -215,7 +220,7 @@ impl ServerCertVerifier for AnyCertificate {
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
         let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
+        pki::verify_tls13(algorithms, message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -249,9 +254,13 @@ mod tests {
         assert_eq!(error(b"", None), "k: data: has no certificate; PEM text is expected here");
         assert!(error(key.as_bytes(), None).contains("has no certificate"));
         let wrong = error(cert.as_bytes(), Some((cert.as_bytes(), b"nothing")));
-        assert!(wrong.starts_with("k: data: has no unencrypted PEM private key"), "{wrong}");
+        assert!(wrong.starts_with("k: data: has no private key in PEM"), "{wrong}");
         let wrong = error(cert.as_bytes(), Some((cert.as_bytes(), other_key.as_bytes())));
-        assert!(wrong.contains("does not go with the client certificate"), "{wrong}");
+        assert!(wrong.contains("does not belong to the first certificate"), "{wrong}");
+        let armor =
+            b"-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
+        let wrong = error(cert.as_bytes(), Some((cert.as_bytes(), armor)));
+        assert!(wrong.starts_with("k: data: the private key is encrypted"), "{wrong}");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::error::SendError;
 use super::forward::{Upstream, judge_http1};
 use super::http1::MAX_HEADER_BYTES;
 use super::http1_many_headers::MAX_HEADER_LINES;
+use super::pool::Pool;
 use super::request_body::{BodySource, Outgoing};
 use super::response_body::UpstreamBody;
 use crate::body::RequestBody;
@@ -34,13 +35,14 @@ impl Upstream {
         &self,
         request: Request<RequestBody>,
     ) -> Result<Response<UpstreamBody>, SendError> {
-        let (head, body) = self.outgoing(request);
+        let later = self.shared().later();
+        let (head, body) = self.shared().pool(&later).outgoing(request);
         let body = BodySource::new(body);
         let mut may_repeat = true;
         loop {
             let outgoing = body.attempt().ok_or(SendError::BodyFromClient)?;
-            let request = head.clone().request(false, outgoing, self.pool());
-            match self.upgrade_once(request, &body).await {
+            let request = head.clone().request(false, outgoing, self.shared().pool(&later));
+            match upgrade_once(self.shared().pool(&later), request, &body).await {
                 Ok(response) => {
                     body.settle();
                     return Ok(response);
@@ -53,32 +55,31 @@ impl Upstream {
             }
         }
     }
+}
 
-    async fn upgrade_once(
-        &self,
-        request: Request<Outgoing>,
-        body: &BodySource,
-    ) -> Result<Response<UpstreamBody>, SendError> {
-        let (stream, _) = self.pool().connector.connect(Purpose::Upgrade).await?;
-        let (mut sender, connection) = Builder::new()
-            .max_headers(MAX_HEADER_LINES)
-            .max_buf_size(MAX_HEADER_BYTES)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| SendError::NotProcessed { source: Arc::new(error.into()) })?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(%error, "upstream connection for an upgrade ended");
-            }
-        });
-        // The sender is dropped at the end, and with it the way to a second request.
-        sender
-            .try_send_request(request)
-            .await
-            .map(|r| r.map(|b| UpstreamBody::http1(b, None)))
-            .map_err(|mut error| {
-                let unsent = error.take_message().is_some();
-                judge_http1(error.into_error(), unsent, body)
-            })
-    }
+async fn upgrade_once(
+    pool: &Pool,
+    request: Request<Outgoing>,
+    body: &BodySource,
+) -> Result<Response<UpstreamBody>, SendError> {
+    // Rare, and too large to be a part of every request's future.
+    let (stream, _) = Box::pin(pool.connector.connect(Purpose::Upgrade)).await?;
+    let (mut sender, connection) = Builder::new()
+        .max_headers(MAX_HEADER_LINES)
+        .max_buf_size(MAX_HEADER_BYTES)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| SendError::NotProcessed { source: Arc::new(error.into()) })?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, "upstream connection for an upgrade ended");
+        }
+    });
+    // The sender is dropped at the end, and with it the way to a second request.
+    sender.try_send_request(request).await.map(|r| r.map(|b| UpstreamBody::http1(b, None))).map_err(
+        |mut error| {
+            let unsent = error.take_message().is_some();
+            judge_http1(error.into_error(), unsent, body)
+        },
+    )
 }

@@ -31,6 +31,7 @@ use self::sender::{Ending, Sender};
 use self::spool::Spool;
 use crate::metrics::{Plugin, SinkMetrics};
 use crate::sink::{Ack, Line, Losses, Mode, SinkState, WriteError};
+use crate::upstream::Upstream;
 
 /// Time to count what is lost, once the shutdown gives up.
 const COUNTING: Duration = Duration::from_millis(200);
@@ -45,6 +46,7 @@ pub struct Webhook {
     lost: Arc<Losses>,
     metrics: Arc<SinkMetrics>,
     health: Arc<Health>,
+    receiver: Upstream,
     ending: Ending,
     route: Route,
 }
@@ -87,6 +89,7 @@ impl Webhook {
         let lost = Arc::new(Losses::new(Plugin::Webhook, metrics.clone()));
         let strict = config.mode == Mode::BlockingStrict;
         let health = sender.health();
+        let receiver = sender.receiver().clone();
         let route = match config.mode {
             Mode::Blocking | Mode::BlockingStrict => {
                 let in_flight = Arc::new(Semaphore::new(DIRECT as usize));
@@ -113,7 +116,22 @@ impl Webhook {
         };
         let too_large = Losses::new(Plugin::Truncate, metrics.clone());
         let max_event_size = config.max_event_size;
-        Ok(Webhook { strict, max_event_size, too_large, lost, metrics, health, ending, route })
+        Ok(Webhook {
+            strict,
+            max_event_size,
+            too_large,
+            lost,
+            metrics,
+            health,
+            receiver,
+            ending,
+            route,
+        })
+    }
+
+    /// The webhook endpoint, whose settings may be replaced.
+    pub fn receiver(&self) -> &Upstream {
+        &self.receiver
     }
 
     /// The longest event that is sent, if events are truncated.

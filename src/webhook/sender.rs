@@ -44,7 +44,6 @@ const LONGEST: Duration = Duration::from_secs(300);
 /// Sends lists to one receiver.
 pub(super) struct Sender {
     receiver: Upstream,
-    target: Uri,
     initial_backoff: Duration,
     compress: bool,
     metrics: Arc<SinkMetrics>,
@@ -124,11 +123,8 @@ impl Sender {
         metrics: Arc<SinkMetrics>,
         ending: Ending,
     ) -> Result<Sender, WebhookError> {
-        let mut receiver = UpstreamConfig::of_receiver(&config.file)?;
-        let path = std::mem::take(&mut receiver.server.path_prefix);
-        let path = if path.is_empty() { "/" } else { &path };
-        let target = format!("{path}?timeout={}s", TIMEOUT.as_secs());
-        let target = target.parse().expect("the path of a URL is one, with a query too");
+        // Its connections are not those to the API server.
+        let receiver = UpstreamConfig::of_receiver(&config.file)?;
         let receiver = Upstream::of_webhook(receiver, "the audit webhook")?;
         let WebhookConfig { initial_backoff, compress, .. } = *config;
         let hangs = match config.mode {
@@ -136,7 +132,12 @@ impl Sender {
             Mode::Batch { .. } => health::UNAWAITED,
         };
         let health = Arc::new(Health::new(hangs, metrics.clone()));
-        Ok(Sender { receiver, target, initial_backoff, compress, metrics, health, ending })
+        Ok(Sender { receiver, initial_backoff, compress, metrics, health, ending })
+    }
+
+    /// The webhook endpoint.
+    pub(super) fn receiver(&self) -> &Upstream {
+        &self.receiver
     }
 
     /// What its answers tell.
@@ -282,7 +283,9 @@ impl Sender {
     fn request(&self, body: Bytes) -> Request<RequestBody> {
         let mut request = Request::new(RequestBody::from(body));
         *request.method_mut() = Method::POST;
-        *request.uri_mut() = self.target.clone();
+        let target = format!("{}?timeout={}s", self.receiver.path(), TIMEOUT.as_secs());
+        let target: Uri = target.parse().expect("the path of a URL is one, with a query too");
+        *request.uri_mut() = target;
         let headers = request.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(ACCEPT, HeaderValue::from_static("application/json, */*"));

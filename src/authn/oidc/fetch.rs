@@ -10,13 +10,14 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use rustls::ClientConfig;
 use rustls::crypto::aws_lc_rs;
-use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
 use super::issuer::IssuerError;
 use super::settings::CaSource;
+use crate::pki::{Roots, ServerVerifier, describe_tls_error};
 use crate::upstream::{DialService, system_roots};
 
 /// How long one fetch may take.
@@ -80,11 +81,14 @@ impl Fetcher {
     }
 
     /// Believes these CAs.
-    pub fn with_roots(roots: RootCertStore) -> Fetcher {
-        let tls = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+    pub fn with_roots(roots: Roots) -> Fetcher {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let verifier = Arc::new(ServerVerifier::new(roots, &provider));
+        let tls = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .expect("aws-lc-rs has suites for TLS 1.2 and 1.3")
-            .with_root_certificates(roots)
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
             .with_no_client_auth();
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls)
@@ -114,7 +118,7 @@ impl Fetcher {
         }
         let getting = async {
             let response = self.client.request(request).await.map_err(|error| {
-                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                let cause = std::error::Error::source(&error).map(describe_tls_error);
                 broken(cause.unwrap_or_else(|| error.to_string()))
             })?;
             let code = response.status().as_u16();
@@ -132,25 +136,25 @@ impl Fetcher {
     }
 }
 
-fn file_roots(path: &Path) -> Result<RootCertStore, IssuerError> {
+fn file_roots(path: &Path) -> Result<Roots, IssuerError> {
     let unusable = |reason: String| IssuerError::CaFile { path: path.to_owned(), reason };
     let pem = crate::regular_file::read(path).map_err(|error| unusable(error.to_string()))?;
-    roots_of(&pem).map_err(unusable)
+    roots_of(&pem, &path.display().to_string()).map_err(unusable)
 }
 
 /// The CAs in a PEM text.
 ///
 /// # Errors
 /// Why there are none.
-pub fn pem_roots(pem: &str) -> Result<RootCertStore, String> {
-    roots_of(pem.as_bytes())
+pub fn pem_roots(pem: &str) -> Result<Roots, String> {
+    roots_of(pem.as_bytes(), "certificateAuthority")
 }
 
-fn roots_of(pem: &[u8]) -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore::empty();
+fn roots_of(pem: &[u8], name: &str) -> Result<Roots, String> {
+    let mut roots = Roots::new(name);
     for certificate in CertificateDer::pem_slice_iter(pem) {
         let certificate = certificate.map_err(|error| error.to_string())?;
-        roots.add(certificate).map_err(|error| error.to_string())?;
+        roots.add(certificate).map_err(|error| format!("a certificate in it {error}"))?;
     }
     if roots.is_empty() { Err("no certificate in it".to_owned()) } else { Ok(roots) }
 }
@@ -170,7 +174,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_https_is_asked() {
-        let fetcher = Fetcher::with_roots(RootCertStore::empty());
+        let fetcher = Fetcher::with_roots(Roots::new("an empty list"));
         for url in ["http://127.0.0.1:1/", "ftp://a", "a", ""] {
             let error = fetcher.get(url, None).await.unwrap_err();
             assert!(matches!(error, FetchError::Url(_)), "{url}: {error}");

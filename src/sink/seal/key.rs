@@ -10,6 +10,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rustls_pki_types::pem::{PemObject, SectionKind};
 
+use crate::pki::is_encrypted_key;
+
 /// What stands before the 32 bytes of a public Ed25519 key in its DER (RFC 8410).
 const SPKI: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
@@ -31,6 +33,13 @@ pub enum KeyError {
         .0.display()
     )]
     NotPrivate(PathBuf),
+    /// The private key in it is encrypted.
+    #[error(
+        "{}: the private key is encrypted, and no passphrase can be given here; decrypt it with \
+         `openssl pkey -in KEY -out NEW_KEY`, and let only the proxy's user read the new file",
+        .0.display()
+    )]
+    Encrypted(PathBuf),
     /// There is no public key in it.
     #[error(
         "{}: there is no Ed25519 public key in PEM in the file; `openssl pkey -in PRIVATE -pubout` \
@@ -97,6 +106,9 @@ impl SealKey {
     /// The file cannot be read, or has none.
     pub fn load(path: &Path) -> Result<SealKey, KeyError> {
         let text = read(path)?;
+        if is_encrypted_key(&text) {
+            return Err(KeyError::Encrypted(path.to_owned()));
+        }
         let mut blocks = <(SectionKind, Vec<u8>)>::pem_slice_iter(&text).flatten();
         blocks
             .find(|(kind, _)| *kind == SectionKind::PrivateKey)

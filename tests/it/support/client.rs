@@ -16,6 +16,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, RootCertStore};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -45,6 +46,70 @@ pub async fn tls_as(addr: SocketAddr, identity: &Identity) -> Result<TlsStream<T
     config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(certified));
     let connector = TlsConnector::from(Arc::new(config));
     connector.connect(ServerName::try_from("localhost").unwrap(), stream).await
+}
+
+/// The certificate that a server shows, be it trusted or not.
+pub async fn shown_by(addr: SocketAddr) -> rustls::pki_types::CertificateDer<'static> {
+    let mut config = new_config(None, vec![b"http/1.1".to_vec()]);
+    config.dangerous().set_certificate_verifier(Arc::new(AnyServer));
+    let stream = TcpStream::connect(addr).await.unwrap();
+    let connector = TlsConnector::from(Arc::new(config));
+    let tls = connector.connect(ServerName::try_from("localhost").unwrap(), stream).await.unwrap();
+    tls.get_ref().1.peer_certificates().unwrap()[0].clone()
+}
+
+/// Sends these bytes, then connects by TLS as `localhost` for HTTP/1.1.
+pub async fn tls_after(addr: SocketAddr, header: &[u8]) -> Result<TlsStream<TcpStream>> {
+    let mut stream = TcpStream::connect(addr).await?;
+    stream.set_nodelay(true)?;
+    stream.write_all(header).await?;
+    tls_over(stream).await
+}
+
+/// Begins TLS as `localhost` and alice for HTTP/1.1 on a connection that is there already.
+pub async fn tls_over(stream: TcpStream) -> Result<TlsStream<TcpStream>> {
+    let connector = TlsConnector::from(config(Some("alice"), &[b"http/1.1"]));
+    connector.connect(ServerName::try_from("localhost").unwrap(), stream).await
+}
+
+/// Trusts every server, and asks for no proof.
+#[derive(Debug)]
+struct AnyServer;
+
+impl rustls::client::danger::ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: rustls::pki_types::UnixTime,
+    ) -> std::result::Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> std::result::Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> std::result::Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        provider.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 /// Connects by TLS for HTTP/1.1 from another of this machine's own addresses.

@@ -1,11 +1,15 @@
 //! Certificates that the corpus does not have: made as a test needs them.
 
+use std::sync::Arc;
+
+use base64::Engine;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName,
-    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, RevokedCertParams,
-    SerialNumber,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CustomExtension,
+    DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    RevokedCertParams, SerialNumber,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::sign::SingleCertAndKey;
 
 use super::x509_v1;
 
@@ -28,6 +32,12 @@ impl Identity {
     /// The private key.
     pub fn key(&self) -> PrivateKeyDer<'static> {
         PrivatePkcs8KeyDer::from(self.key.clone()).into()
+    }
+
+    /// The private key in PEM.
+    pub fn key_pem(&self) -> String {
+        let base64 = base64::engine::general_purpose::STANDARD.encode(&self.key);
+        format!("-----BEGIN PRIVATE KEY-----\n{base64}\n-----END PRIVATE KEY-----\n")
     }
 
     /// With these certificates of intermediate authorities.
@@ -54,11 +64,25 @@ impl Authority {
         Authority::new(Some(self), name)
     }
 
+    /// One that nobody is above, with whatever `change` gives it.
+    pub fn root_with(name: &str, change: impl FnOnce(&mut CertificateParams)) -> Authority {
+        Authority::make(None, name, change)
+    }
+
     fn new(parent: Option<&Authority>, name: &str) -> Authority {
+        Authority::make(parent, name, |_| {})
+    }
+
+    fn make(
+        parent: Option<&Authority>,
+        name: &str,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Authority {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        change(&mut params);
         let key = KeyPair::generate().unwrap();
         let certificate = match parent {
             Some(parent) => params.signed_by(&key, &parent.issuer).unwrap(),
@@ -96,6 +120,51 @@ impl Authority {
             key_identifier_method: rcgen::KeyIdMethod::Sha256,
         };
         params.signed_by(&self.issuer).unwrap().pem().unwrap()
+    }
+}
+
+/// What a server shows, and a server's settings with it.
+pub fn server_config(identity: &Identity) -> rustls::ServerConfig {
+    let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&identity.key()).unwrap();
+    // Not by way of the builder, which refuses what webpki does not read.
+    let certified = rustls::sign::CertifiedKey::new(identity.chain.clone(), key);
+    let resolver = Arc::new(SingleCertAndKey::from(certified));
+    let mut config =
+        rustls::ServerConfig::builder().with_no_client_auth().with_cert_resolver(resolver);
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config
+}
+
+/// A certificate in PEM.
+pub fn pem(certificate: &CertificateDer<'_>) -> String {
+    let base64 = base64::engine::general_purpose::STANDARD.encode(certificate);
+    format!("-----BEGIN CERTIFICATE-----\n{base64}\n-----END CERTIFICATE-----\n")
+}
+
+/// What `openssl req -x509` makes: signed by itself, CA:TRUE, without key usage.
+pub fn openssl_req_x509(name: &str, hosts: &[&str]) -> Identity {
+    let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
+    let mut params = CertificateParams::new(hosts).unwrap();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    Identity { chain: vec![certificate.der().clone()], key: key.serialize_der() }
+}
+
+/// Adds critical certificatePolicies, policyConstraints and inhibitAnyPolicy.
+pub fn critical_policies(params: &mut CertificateParams) {
+    let extensions: [(u64, &[u8]); 3] = [
+        (32, &[0x30, 6, 0x30, 4, 0x06, 2, 0x2a, 3]),
+        (36, &[0x30, 3, 0x80, 1, 0]),
+        (54, &[2, 1, 0]),
+    ];
+    for (number, value) in extensions {
+        let oid = [2, 5, 29, number];
+        let mut extension = CustomExtension::from_oid_content(&oid, value.to_vec());
+        extension.set_criticality(true);
+        params.custom_extensions.push(extension);
     }
 }
 

@@ -24,6 +24,8 @@ pub struct Builder {
     policy: PathBuf,
     /// Whether `sinks` of a file say where events go.
     has_sinks: bool,
+    /// Whether a kubeconfig says where the API server is.
+    has_kubeconfig: bool,
     flags: Vec<String>,
     environment: Vec<(String, String)>,
 }
@@ -35,7 +37,8 @@ impl Builder {
         let policy = dir.write("policy.yaml", METADATA);
         let (flags, environment) = (Vec::new(), Vec::new());
         let identity = "request-header";
-        Self { dir, upstream, identity, policy, has_sinks: false, flags, environment }
+        let (has_sinks, has_kubeconfig) = (false, false);
+        Self { dir, upstream, identity, policy, has_sinks, has_kubeconfig, flags, environment }
     }
 
     /// With `--upstream-identity`.
@@ -70,6 +73,13 @@ impl Builder {
         let config = self.dir.write("config.yaml", &format!("sinks:\n{sinks}"));
         self.has_sinks = true;
         self.flag(&format!("--config={}", config.display()))
+    }
+
+    /// With this `--kubeconfig` instead of flags for the API server.
+    pub fn kubeconfig(mut self, text: &str) -> Self {
+        let path = self.dir.write("kubeconfig", text);
+        self.has_kubeconfig = true;
+        self.flag(&format!("--kubeconfig={}", path.display()))
     }
 
     /// With a variable in its environment.
@@ -118,15 +128,17 @@ impl Builder {
             format!("--tls-private-key-file={}", pki("proxy.key")),
             format!("--client-ca-file={}", pki("ca.crt")),
             format!("--token-auth-file={}", pki("tokens.csv")),
-            format!("--upstream-server=https://{}", self.upstream),
-            format!("--upstream-ca-file={}", pki("ca.crt")),
             format!("--upstream-identity={}", self.identity),
         ];
+        if !self.has_kubeconfig {
+            all.push(format!("--upstream-server=https://{}", self.upstream));
+            all.push(format!("--upstream-ca-file={}", pki("ca.crt")));
+        }
         if !self.has_sinks {
             all.push(format!("--audit-policy-file={}", self.policy.display()));
             all.push(format!("--audit-log-path={}", self.dir.path("audit.log").display()));
         }
-        if self.identity != "pass-through" {
+        if self.identity != "pass-through" && !self.has_kubeconfig {
             all.push(format!("--upstream-client-cert-file={}", pki(&format!("{client}.crt"))));
             all.push(format!("--upstream-client-key-file={}", pki(&format!("{client}.key"))));
         }

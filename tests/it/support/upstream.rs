@@ -95,11 +95,20 @@ impl FakeUpstream {
         F: Fn(Request<Incoming>) -> A + Send + Sync + 'static,
         A: Future<Output = Answered> + Send + 'static,
     {
+        Self::start_tls(addr, tls(protocols), handler).await
+    }
+
+    /// Listens with other certificates than those of the corpus.
+    pub async fn start_tls<F, A>(addr: SocketAddr, tls: ServerConfig, handler: F) -> Self
+    where
+        F: Fn(Request<Incoming>) -> A + Send + Sync + 'static,
+        A: Future<Output = Answered> + Send + 'static,
+    {
         let listener = TcpListener::bind(addr).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let raw = Arc::new(Mutex::new(Vec::new()));
-        let acceptor = TlsAcceptor::from(Arc::new(tls(protocols)));
+        let acceptor = TlsAcceptor::from(Arc::new(tls));
         let serving = Serving { seen: Arc::clone(&seen), raw: Arc::clone(&raw), handler };
         let serving = Arc::new(serving);
         let accepting = tokio::spawn(async move {
