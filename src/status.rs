@@ -87,6 +87,19 @@ impl Status {
         Status { details, ..status }
     }
 
+    /// 404 for a URL that no resource has, or for an object that does not exist.
+    pub fn not_found(message: impl Into<String>, details: Details) -> Status {
+        let status = Status::failure(StatusCode::NOT_FOUND, "NotFound", message);
+        Status { details: Some(Box::new(details)), ..status }
+    }
+
+    /// 405, with kube-apiserver's message.
+    pub fn method_not_allowed() -> Status {
+        let message = "the server does not allow this method on the requested resource";
+        let status = Status::failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message);
+        Status { details: Some(Box::default()), ..status }
+    }
+
     /// 500: the proxy's own fault.
     pub fn internal_error(message: impl Into<String>) -> Status {
         Status::failure(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message)

@@ -4,6 +4,7 @@ mod backend;
 pub mod body;
 pub mod event;
 pub mod go_quote;
+mod head;
 pub mod id;
 pub mod json;
 mod legacy;

@@ -235,6 +235,21 @@ impl Record {
         self.refused(Said { status, recorded });
     }
 
+    /// Records the Status that the API server sent no body for, since the method is HEAD. Returns
+    /// `false` if it is not certain which one that was; then nothing is recorded.
+    pub fn answered_to_head(&mut self, code: u16, answer: &HeaderMap, pretty: bool) -> bool {
+        let user = match &self.impersonated {
+            Some(impersonated) => Some(&impersonated.user),
+            None => self.user.as_deref().map(|user| &**user),
+        };
+        let status = super::head::status(code, answer, pretty, &self.facts.info, user);
+        let known = status.is_some();
+        if let Some(status) = status {
+            self.answered_here(status);
+        }
+        known
+    }
+
     fn refused(&mut self, said: Said) {
         let status = &said.status;
         let shown = self.views.iter_mut().filter(|view| view.level == Level::RequestResponse);

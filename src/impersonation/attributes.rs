@@ -147,6 +147,12 @@ impl RequestAttributes {
         RequestAttributes { verb, resource, path, understood }
     }
 
+    /// Returns the 403 that kube-apiserver gives to `user` for this request, where its authorizers
+    /// give no reason.
+    pub(crate) fn forbidden(&self, user: &UserInfo) -> Status {
+        Attributes { user, verb: &self.verb, object: self.object() }.forbidden("")
+    }
+
     /// The verb.
     pub(super) fn verb(&self) -> &str {
         &self.verb

@@ -40,6 +40,7 @@ use crate::impersonation::{self, RequestAttributes, Reviewer, Rules, Wanted, Wan
 use crate::request::accept;
 use crate::request::headers::{self, AUDIT_ID};
 use crate::request::source::{Peer, TrustedProxies};
+use crate::request::uri::origin_form;
 use crate::request::{InfoError, RequestInfo, duration, query};
 use crate::status::Status;
 use crate::upstream::Upstream;
@@ -142,7 +143,7 @@ async fn answer(
     let received = Timestamp::now();
     let (mut parts, body) = request.into_parts();
     let target = match parts.uri.path_and_query() {
-        Some(target) if parts.method != Method::CONNECT => target.clone(),
+        Some(target) if parts.method != Method::CONNECT => origin_form(target),
         _ => PathAndQuery::from_static("/"),
     };
     let (info, unresolved) = match RequestInfo::new(&parts.method, &target) {
@@ -240,6 +241,7 @@ async fn forward(
     upgrade: Option<upgrade::Asked>,
 ) -> Response<ResponseBody> {
     let query = parts.uri.query();
+    let is_head = parts.method == Method::HEAD;
     let pretty = record
         .facts()
         .accept
@@ -268,7 +270,7 @@ async fn forward(
         },
         Ok(answer) => {
             let ending = proxy.long_running.ending.clone();
-            let mut response = response::relay(answer, record, pretty, ending).await;
+            let mut response = response::relay(answer, record, (is_head, pretty), ending).await;
             if upgrade.is_some() {
                 // What the client says next may be meant for the other protocol.
                 let close = HeaderValue::from_static("close");

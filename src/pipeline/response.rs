@@ -58,11 +58,12 @@ struct Relayed {
     ended: bool,
 }
 
-/// Makes the API server's answer the client's.
+/// Makes the API server's answer the client's. `is_head`: the request's method is HEAD; `pretty`: the
+/// client asked for indented JSON.
 pub async fn relay(
     answer: Response<UpstreamBody>,
     mut record: Box<Record>,
-    pretty: bool,
+    (is_head, pretty): (bool, bool),
     ending: CancellationToken,
 ) -> Response<ResponseBody> {
     let (mut parts, mut body) = answer.into_parts();
@@ -92,7 +93,10 @@ pub async fn relay(
             }
         }
         tap = None;
-        record.answered(code, status);
+        match is_head && record.answered_to_head(code, &parts.headers, pretty) {
+            true => {}
+            false => record.answered(code, status),
+        }
         let ack = record.response_started();
         if let Err(NotStored) = stored(&record, ack).await {
             // The record ends as it is dropped.
@@ -101,7 +105,9 @@ pub async fn relay(
     }
 
     let relayed = if ahead.is_empty() && broken.is_none() && body.is_end_stream() {
-        if !record.is_long_running() {
+        if !record.is_long_running()
+            && !(is_head && record.answered_to_head(code, &parts.headers, pretty))
+        {
             record.answered(code, None);
         }
         let (strict, target) = (record.is_strict(), record.facts().target.clone());

@@ -22,6 +22,7 @@ mod kubectl;
 mod lifecycle;
 mod live;
 mod oidc;
+mod recorded_truth;
 mod replay;
 mod replay_impersonation;
 mod rotation;
