@@ -110,6 +110,26 @@ impl Status {
         Status::failure(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", message)
     }
 
+    /// 413, in the words that kube-apiserver uses for a body of more than `limit` bytes.
+    pub fn too_large(limit: usize) -> Status {
+        let message = format!("Request entity too large: limit is {limit}");
+        Status::failure(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message)
+    }
+
+    /// 429: the client can try again after so many seconds.
+    pub fn too_many_requests(message: impl Into<String>, retry_after_seconds: i32) -> Status {
+        let details = Details { retry_after_seconds, ..Details::default() };
+        let status = Status::failure(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message);
+        Status { details: Some(Box::new(details)), ..status }
+    }
+
+    /// 504, in the form of kube-apiserver's timeout errors.
+    pub fn timeout(message: &str) -> Status {
+        let message = format!("Timeout: {message}");
+        let status = Status::failure(StatusCode::GATEWAY_TIMEOUT, "Timeout", message);
+        Status { details: Some(Box::default()), ..status }
+    }
+
     /// What kube-apiserver records for a request whose client went away before the answer: a 504
     /// that nobody receives.
     pub fn client_gone() -> Status {
@@ -153,6 +173,10 @@ impl Status {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        let retry_after = self.details.as_ref().map_or(0, |details| details.retry_after_seconds);
+        if retry_after > 0 {
+            headers.insert(header::RETRY_AFTER, retry_after.into());
+        }
         response
     }
 }

@@ -21,6 +21,7 @@ pub(super) fn status(
     pretty: bool,
     info: &RequestInfo,
     user: Option<&UserInfo>,
+    impersonated: Option<&UserInfo>,
 ) -> Option<Status> {
     let media_type = match response.get(header::CONTENT_TYPE) {
         Some(_) => MediaType::of(response),
@@ -31,22 +32,33 @@ pub(super) fn status(
     }
     let length = response.get(header::CONTENT_LENGTH);
     let length: Option<usize> = length.and_then(|length| length.to_str().ok()?.parse().ok());
-    candidates(code, info, user).into_iter().find(|status| {
+    let mut found = candidates(code, info, user, impersonated).into_iter().filter(|status| {
         let json = status.to_json();
         match length {
             Some(length) if pretty => length == indented_length(json.trim_ascii_end()),
             Some(length) => length == json.len(),
             None => code == 405,
         }
-    })
+    });
+    let first = found.next();
+    // Two of the same length are as good as none.
+    first.filter(|_| found.next().is_none())
 }
 
-fn candidates(code: u16, info: &RequestInfo, user: Option<&UserInfo>) -> Vec<Status> {
+/// The Statuses that kube-apiserver may have for such a response.
+fn candidates(
+    code: u16,
+    info: &RequestInfo,
+    user: Option<&UserInfo>,
+    impersonated: Option<&UserInfo>,
+) -> Vec<Status> {
     match code {
         401 => vec![Status::unauthorized()],
         403 => {
-            let forbidden = |user| RequestAttributes::new(info, None).forbidden(user);
-            user.map(forbidden).into_iter().collect()
+            let asked = RequestAttributes::new(info, None);
+            let Some(user) = user else { return Vec::new() };
+            let Some(other) = impersonated else { return vec![asked.forbidden(user)] };
+            vec![asked.forbidden(other), asked.impersonation_forbidden(user, other)]
         }
         404 => {
             let nowhere = "the server could not find the requested resource";
@@ -118,7 +130,7 @@ mod tests {
         }
         let user = UserInfo { username: "alice".into(), ..UserInfo::default() };
         let is_pretty = length == "229";
-        status(code, &response, is_pretty, &info, Some(&user))
+        status(code, &response, is_pretty, &info, Some(&user), None)
     }
 
     // What kube-apiserver 1.36 answered, and had in its own audit log.
@@ -137,6 +149,22 @@ mod tests {
         assert!(found(403, JSON, "270", "/api/v1/namespaces/default/pods/x/log").is_some());
         let nowhere = found(404, JSON, "174", "/api/v1/nonexist").unwrap();
         assert_eq!(nowhere.message, "the server could not find the requested resource");
+    }
+
+    #[test]
+    fn a_refused_impersonation_is_told_from_a_refused_request() {
+        let target = PathAndQuery::from_static("/api/v1/pods");
+        let info = RequestInfo::new(&Method::HEAD, &target).unwrap();
+        let [bob, jane] =
+            ["bob", "jane"].map(|name| UserInfo { username: name.into(), ..UserInfo::default() });
+        let asked = RequestAttributes::new(&info, None);
+        for expected in [asked.forbidden(&jane), asked.impersonation_forbidden(&bob, &jane)] {
+            let mut response = HeaderMap::new();
+            response.insert(header::CONTENT_TYPE, "application/json".parse().unwrap());
+            response.insert(header::CONTENT_LENGTH, expected.to_json().len().into());
+            let found = status(403, &response, false, &info, Some(&bob), Some(&jane));
+            assert_eq!(found, Some(expected));
+        }
     }
 
     #[test]

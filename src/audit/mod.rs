@@ -2,6 +2,8 @@
 
 mod backend;
 pub mod body;
+mod converter;
+mod created;
 pub mod decode;
 pub mod event;
 pub mod go_quote;

@@ -49,6 +49,11 @@ impl<T> Each<T> {
 pub struct ResponseCaptures(pub(super) Each<Option<Capture>>);
 
 impl ResponseCaptures {
+    /// Whether converting them takes long.
+    pub(super) fn is_heavy(&mut self) -> bool {
+        self.0.iter_mut().flatten().any(Capture::is_heavy)
+    }
+
     /// The next bytes.
     pub fn push(&mut self, bytes: &[u8]) {
         self.0.iter_mut().flatten().for_each(|capture| capture.push(bytes));
@@ -113,6 +118,20 @@ impl View {
         }
     }
 
+    /// A view of nothing that no sink has.
+    pub(super) fn none() -> View {
+        View {
+            level: Level::None,
+            omit_managed_fields: false,
+            sink: 0,
+            takers: Default::default(),
+            request: None,
+            request_object: None,
+            response_object: None,
+            annotations: Vec::new(),
+        }
+    }
+
     /// Shows it to one more sink, in the stages that its policy does not omit.
     pub(super) fn show(&mut self, sink: usize, decision: &Decision) {
         if decision.level == Level::None {
@@ -160,6 +179,21 @@ impl View {
         }
     }
 
+    /// Whether [`View::read_request`] would take long.
+    pub(super) fn is_heavy(&self, answer: &Status) -> bool {
+        let to_come = self.request.as_ref().filter(|request| request.kind.was_read(answer));
+        to_come.is_some_and(|request| request.captured.is_heavy())
+    }
+
+    /// Takes the request's body as it came: the proxy has refused it for its meaning.
+    pub(super) fn refuse_request(&mut self, metrics: &Metrics) {
+        let captured = self.request.take().and_then(|request| request.captured.take());
+        if let Some(capture) = captured.filter(|_| self.level >= Level::Request) {
+            let recorded = capture.finish_raw();
+            self.request_object = Some(self.annotated(recorded, &REQUEST_OBJECT, metrics));
+        }
+    }
+
     /// The answer's body has been captured.
     pub(super) fn response_captured(&mut self, recorded: Recorded, metrics: &Metrics) {
         self.response_object = Some(self.annotated(recorded, &RESPONSE_OBJECT, metrics));
@@ -174,7 +208,9 @@ impl View {
     ) -> Vec<u8> {
         let Recorded { json, cut, note } = recorded;
         if let Some(note) = note {
-            metrics.bodies_unreadable.increment();
+            if json.starts_with(b"\"") {
+                metrics.bodies_unreadable.increment();
+            }
             annotate(&mut self.annotations, names.note, note);
         }
         if let Some(Cut { bytes, sha256 }) = cut {

@@ -3,6 +3,7 @@
 //! [`handle`] reads from top to bottom in the order in which things happen. What can refuse a
 //! request comes before what sends it on, and each refusal is recorded.
 
+mod hold;
 mod refusal;
 mod response;
 mod upgrade;
@@ -10,7 +11,7 @@ mod upgrade;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use futures_util::FutureExt;
 use http::request::Parts;
@@ -23,7 +24,7 @@ use tokio_util::task::TaskTracker;
 pub use response::ResponseBody;
 
 use refusal::{
-    NotStored, plain_text, refuse, refuse_unauthenticated, refuse_unresolved, rejected, stored,
+    NotStored, panicked, refuse, refuse_unauthenticated, refuse_unresolved, rejected, stored,
     unreachable_upstream, unrecorded, waited,
 };
 
@@ -91,6 +92,8 @@ impl Proxy {
 
 /// What is known of the client's connection; shared by its requests.
 pub struct Connection {
+    /// Tells connections apart.
+    number: u64,
     peer: SocketAddr,
     forwarded_for: Peer,
     pub(crate) certificates: Option<ClientCertificates>,
@@ -103,9 +106,11 @@ impl Connection {
         peer: SocketAddr,
         certificates: Vec<rustls_pki_types::CertificateDer<'static>>,
     ) -> Connection {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let certificates = ClientCertificates::new(certificates);
         let forwarded_for = Peer::new(peer);
-        Connection { peer, forwarded_for, certificates, upgraded: AtomicBool::new(false) }
+        Connection { number, peer, forwarded_for, certificates, upgraded: AtomicBool::new(false) }
     }
 
     /// Whether it has become another protocol's.
@@ -128,10 +133,7 @@ pub async fn handle(
     // The record, which lives inside, has written its `Panic` event when a panic arrives here.
     match AssertUnwindSafe(answer(&proxy, &connection, request)).catch_unwind().await {
         Ok(response) => response,
-        Err(_) => {
-            let text = "This request caused apiserver to panic. Look in the logs for details.";
-            plain_text(StatusCode::INTERNAL_SERVER_ERROR, format!("{text}\n"))
-        }
+        Err(_) => panicked(),
     }
 }
 
@@ -185,7 +187,9 @@ async fn admit(
 ) -> Result<(Box<Record>, Authenticated), Response<ResponseBody>> {
     let begin = |facts: RequestFacts, user: Option<&Authenticated>| {
         let user = user.map(|caller| caller.user.clone());
-        Record::begin(proxy.recorder.clone(), facts, user)
+        let mut record = Record::begin(proxy.recorder.clone(), facts, user);
+        record.on_connection(connection.number);
+        record
     };
     if let Some(status) = bad_timeout(&facts) {
         let shown = shown(&facts, &status, || status.message.clone());
@@ -340,7 +344,12 @@ async fn outgoing(
         RequestBody::EMPTY
     } else {
         let tap = record.tap_request(&headers);
-        RequestBody::Client { body, tap }
+        match tap {
+            Some(tap) if record.refuses_ambiguous() => {
+                Box::pin(hold::hold(record, &headers, body, tap)).await?
+            }
+            tap => RequestBody::Client { body, tap },
+        }
     };
     let mut request = Request::new(body);
     *request.method_mut() = method;

@@ -43,8 +43,11 @@ pub fn request_uri(target: &PathAndQuery) -> Cow<'_, str> {
 pub fn origin_form(target: &PathAndQuery) -> PathAndQuery {
     match target.as_str().as_bytes() {
         [b'/' | b'*', ..] => target.clone(),
-        _ => PathAndQuery::from_maybe_shared(Bytes::from(format!("/{target}", target = target.as_str())))
-            .expect("a target after a slash is a target"),
+        _ => PathAndQuery::from_maybe_shared(Bytes::from(format!(
+            "/{target}",
+            target = target.as_str()
+        )))
+        .expect("a target after a slash is a target"),
     }
 }
 

@@ -1,6 +1,10 @@
 //! The record says what was done: what was forwarded is what is recorded, and what kube-apiserver knows of
 //! an answer is in the event.
 
+mod fairness;
+mod names;
+mod refused;
+
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
@@ -93,6 +97,69 @@ async fn the_status_of_a_refused_head_is_recorded() {
             assert_eq!(event.code(), code, "{target}");
             assert_eq!(event.text("/responseStatus/reason"), reason, "{target}");
             assert_eq!(event.text("/responseObject/reason"), reason, "{target}");
+        }
+    }
+}
+
+/// What a client can put into a line of the log.
+const HOSTILE: &[&[u8]] = &[
+    b"\xff\xfe",
+    b"\xc3",
+    "\u{2028}\u{2029}\u{feff}\u{85}".as_bytes(),
+    b"\"}\\",
+    b"\xed\xa0\x80<>&",
+];
+
+#[tokio::test]
+async fn each_line_is_a_document_that_every_tool_reads() {
+    let upstream = FakeUpstream::start(Protocols::Http2, |request| async move {
+        let body = http_body_util::BodyExt::collect(request.into_body()).await?.to_bytes();
+        json(200, body)
+    })
+    .await;
+    for format in ["json", "legacy"] {
+        let proxy = Builder::new(upstream.addr)
+            .policy(REQUEST_RESPONSE)
+            .flag(&format!("--audit-log-format={format}"))
+            .start()
+            .await;
+        let nested = [vec![b'['; 3000], vec![b']'; 3000]].concat();
+        let mut count = 0;
+        for text in HOSTILE {
+            let bodies = [
+                [&b"{\"a\":\""[..], text, b"\",\"n\":1e999,\"s\":\"\\ud800\"}"].concat(),
+                [&b"{\"a\":"[..], &nested, b"}"].concat(),
+                text.to_vec(),
+            ];
+            for body in bodies {
+                for media_type in ["application/json", "application/yaml", "x/y"] {
+                    let head = format!(
+                        "PUT /api/v1/namespaces/a/configmaps/c?x=%00%ff HTTP/1.1\r\nHost: h\r\n\
+                         Content-Type: {media_type}\r\nContent-Length: {}\r\n",
+                        body.len()
+                    );
+                    let mut request = head.into_bytes();
+                    for name in ["User-Agent", "Audit-ID"] {
+                        request.extend_from_slice(format!("{name}: a").as_bytes());
+                        request.extend_from_slice(text);
+                        request.extend_from_slice(b"\r\n");
+                    }
+                    request.extend_from_slice(b"\r\n");
+                    request.extend_from_slice(&body);
+                    let answer = http1::exchange(proxy.addr, Some("admin"), &request);
+                    assert_eq!(in_time("an answer", answer).await.unwrap().head.status, 200);
+                    count += 2;
+                }
+            }
+        }
+        let log = std::fs::read(&proxy.log).unwrap();
+        let log = String::from_utf8(log).expect("UTF-8");
+        // What JavaScript takes for line breaks is escaped, as in kube-apiserver.
+        assert!(!log.contains(['\r', '\u{2028}', '\u{2029}']));
+        assert_eq!(log.lines().count(), count, "{format}");
+        for line in log.lines().filter(|_| format == "json") {
+            let event: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            assert_eq!(event["kind"], "Event");
         }
     }
 }
