@@ -23,6 +23,7 @@ mod lifecycle;
 mod live;
 mod oidc;
 mod replay;
+mod replay_bodies;
 mod replay_impersonation;
 mod rotation;
 mod seal;
