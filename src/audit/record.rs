@@ -16,6 +16,7 @@ pub use super::backend::Backend;
 use super::body::{self, Account, Capture};
 use super::created::Created;
 pub use super::created::CreatedTap;
+use super::decode::{self, Ambiguities};
 use super::event::{Event, ObjectMetadata, ObjectRef, UserAgent};
 use super::object::MediaType;
 pub use super::recorder::{AmbiguousBodies, AuditSink, Encoding, Format, MAX_SINKS, Recorder};
@@ -205,7 +206,7 @@ impl Record {
             return None;
         }
         self.has_object = kind == RequestBodyKind::Object;
-        let media_type = MediaType::of(headers);
+        let format = decode::Format::of_request(headers, kind);
         let account = self.account();
         let mut first: Option<RequestTap> = None;
         let mut others = Vec::new();
@@ -215,12 +216,11 @@ impl Record {
                 continue;
             }
             let settings = self.recorder.bodies(view);
-            let mut plan = recording::plan(headers, media_type, settings.max_request);
-            plan.keep_whole = true;
+            let mut plan = recording::request_plan(headers, settings.max_request);
             plan.omit_managed_fields = view.omit_managed_fields && kind == RequestBodyKind::Object;
             plan.redact = redacted_paths(&self.recorder, view, &self.facts.info);
             let (tap, captured) = RequestTap::new(plan, &settings.budget, account.clone());
-            view.request = Some(Request { kind, media_type, captured });
+            view.request = Some(Request { kind, format, captured });
             match &first {
                 None => first = Some(tap),
                 Some(_) => others.push(tap),
@@ -370,8 +370,14 @@ impl Record {
 
     fn read_request(&mut self) {
         let Some(status) = self.hidden.as_ref().or(self.status.as_ref()) else { return };
+        let mut ambiguities = Ambiguities::default();
         for view in self.views.iter_mut() {
-            view.read_request(status, &mut self.metadata, &self.recorder.metrics);
+            let info = &self.facts.info;
+            let found = view.read_request(info, status, &mut self.metadata, &self.recorder.metrics);
+            ambiguities = ambiguities.union(found);
+        }
+        if !ambiguities.is_empty() {
+            self.annotate(AMBIGUOUS, &ambiguities.names());
         }
     }
 

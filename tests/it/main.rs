@@ -24,6 +24,7 @@ mod live;
 mod oidc;
 mod recorded_truth;
 mod replay;
+mod replay_bodies;
 mod replay_impersonation;
 mod rotation;
 mod seal;
