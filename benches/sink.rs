@@ -68,7 +68,7 @@ fn seal(folder: &Path) -> SealConfig {
     let key_file = folder.join("key.pem");
     let key = SealKey::generate().and_then(|key| key.to_pem()).expect("a key");
     std::fs::write(&key_file, key).expect("a disk with room");
-    SealConfig { key_file, head_interval: Duration::from_secs(60) }
+    SealConfig { key_file, checkpoint_file: None, head_interval: Duration::from_secs(60) }
 }
 
 fn batch() -> Mode {

@@ -10,7 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
-use crate::http2::ReceiveBody;
+use crate::http2::RequestStream;
 
 /// Errors of bodies in transit; what they are matters only to the log.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -33,7 +33,7 @@ pub struct ClientBody(Source);
 
 enum Source {
     Http1(Incoming),
-    Http2(ReceiveBody),
+    Http2(RequestStream),
 }
 
 impl ClientBody {
@@ -43,7 +43,7 @@ impl ClientBody {
     }
 
     /// Of an HTTP/2 stream.
-    pub(crate) fn http2(body: ReceiveBody) -> ClientBody {
+    pub(crate) fn http2(body: RequestStream) -> ClientBody {
         ClientBody(Source::Http2(body))
     }
 }

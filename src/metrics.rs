@@ -15,6 +15,8 @@ pub use self::sink::SinkMetrics;
 pub use self::tokens::TokenMetrics;
 
 use crate::policy::Level;
+use crate::server::http::RefusedRequest;
+use crate::upstream::access::Access;
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -155,10 +157,12 @@ pub struct Metrics {
     pub client_connections: Gauge,
     /// TLS handshakes that clients failed.
     pub tls_handshake_errors: Counter,
+    refused_requests: [Counter; RefusedRequest::ALL.len()],
     /// Connections to the API server.
     pub upstream_connections: Gauge,
     /// Requests that the API server could not be asked.
     pub upstream_errors: Counter,
+    access_denied: [Counter; Access::ALL.len()],
     reload_success: [Counter; Reloaded::ALL.len()],
     reload_failure: [Counter; Reloaded::ALL.len()],
     /// When the authentication configuration was last read again in vain, and with success; in
@@ -193,8 +197,10 @@ impl Default for Metrics {
             long_running: Gauge::default(),
             client_connections: Gauge::default(),
             tls_handshake_errors: Counter::default(),
+            refused_requests: Default::default(),
             upstream_connections: Gauge::default(),
             upstream_errors: Counter::default(),
+            access_denied: Default::default(),
             reload_success: Default::default(),
             reload_failure: Default::default(),
             authentication_config_reloads: Default::default(),
@@ -223,6 +229,16 @@ impl Metrics {
 
     fn sinks(&self) -> MutexGuard<'_, Vec<Arc<SinkMetrics>>> {
         self.sinks.lock().expect("nothing panics while it holds the sinks")
+    }
+
+    /// Counts responses of the API server that deny the proxy's own access.
+    pub fn access_denied(&self, access: Access) -> &Counter {
+        &self.access_denied[access as usize]
+    }
+
+    /// Counts a request that the HTTP library refused.
+    pub fn request_refused(&self, reason: RefusedRequest) {
+        self.refused_requests[reason as usize].increment();
     }
 
     /// A file was read again, with or without success.
@@ -293,6 +309,11 @@ impl Metrics {
             "TLS handshakes that clients failed.",
             &self.tls_handshake_errors,
         );
+        let name = "kube_audit_proxy_refused_requests_total";
+        text.head(name, "counter", "Requests that could not be parsed, without an audit event.");
+        for (reason, label) in RefusedRequest::ALL {
+            text.sample(name, &[("reason", label)], &self.refused_requests[reason as usize]);
+        }
         text.gauge(
             "kube_audit_proxy_upstream_connections",
             "Connections to the API server.",
@@ -303,6 +324,11 @@ impl Metrics {
             "Requests that the API server could not be asked.",
             &self.upstream_errors,
         );
+        let name = "kube_audit_proxy_upstream_access_denied_total";
+        text.head(name, "counter", "Responses that denied the proxy's own access (401, 403).");
+        for (access, label) in Access::ALL {
+            text.sample(name, &[("access", label)], self.access_denied(access));
+        }
         let name = "kube_audit_proxy_reloads_total";
         text.head(name, "counter", "Files read again while running, by file and result.");
         for (what, file) in Reloaded::ALL {

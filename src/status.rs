@@ -105,8 +105,16 @@ impl Status {
         Status::failure(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message)
     }
 
-    /// 503: the API server cannot be reached.
+    /// 503: the request was not processed, and may be sent again after a second.
     pub fn service_unavailable(message: impl Into<String>) -> Status {
+        let retry = Details { retry_after_seconds: 1, ..Details::default() };
+        let status = Status::outcome_unknown(message);
+        Status { details: Some(Box::new(retry)), ..status }
+    }
+
+    /// 503: it is not known whether the request was processed. Without `retryAfterSeconds`, which
+    /// would make client-go send the request again.
+    pub fn outcome_unknown(message: impl Into<String>) -> Status {
         Status::failure(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", message)
     }
 
@@ -173,9 +181,9 @@ impl Status {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        let retry_after = self.details.as_ref().map_or(0, |details| details.retry_after_seconds);
-        if retry_after > 0 {
-            headers.insert(header::RETRY_AFTER, retry_after.into());
+        let seconds = self.details.as_ref().map_or(0, |details| details.retry_after_seconds);
+        if seconds > 0 {
+            headers.insert(header::RETRY_AFTER, seconds.into());
         }
         response
     }

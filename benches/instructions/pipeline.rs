@@ -71,6 +71,7 @@ fn proxy(upstream: SocketAddr, ca: &str) -> Arc<Proxy> {
         tls_server_name: None,
         client_certificate: None,
         credentials: Some(Credentials::token("own", "bench").expect("a token")),
+        proxy: None,
     };
     let upstream =
         Upstream::new(config, Barrier::default(), Arc::default()).expect("a good configuration");

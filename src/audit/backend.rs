@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
+
 use crate::sink::{Ack, Line, Owed, Sink, SinkState};
 use crate::webhook::Webhook;
 
@@ -55,12 +57,33 @@ impl Backend {
         }
     }
 
-    /// Whether it works, for readiness. A webhook that nobody waits for may be down.
+    /// Whether it accepts events now.
     pub fn state(&self) -> SinkState {
         match self {
             Backend::Log(log) => log.state(),
-            Backend::Webhook(webhook) if webhook.is_strict() => webhook.state(),
-            Backend::Webhook(_) => SinkState::Ok,
+            Backend::Webhook(webhook) => webhook.state(),
+        }
+    }
+
+    /// Like [`Self::state`], but finds out where requests wait for the backend.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub async fn check(&self) -> Result<(), String> {
+        match self {
+            Backend::Log(log) => match log.state() {
+                SinkState::Ok => Ok(()),
+                SinkState::Failing(reason) => Err(reason),
+            },
+            Backend::Webhook(webhook) => webhook.check().await,
+        }
+    }
+
+    /// Logs losses that were held back; to be called about once a second.
+    pub fn tick(&self) {
+        match self {
+            Backend::Log(log) => log.tick(),
+            Backend::Webhook(webhook) => webhook.tick(),
         }
     }
 
@@ -71,11 +94,20 @@ impl Backend {
         }
     }
 
-    /// Returns when all events are stored or lost.
-    pub async fn shutdown(&self) {
+    /// Logs all losses that were held back, now.
+    pub fn flush_losses(&self) {
         match self {
-            Backend::Log(log) => log.shutdown().await,
-            Backend::Webhook(webhook) => webhook.shutdown().await,
+            Backend::Log(log) => log.flush_losses(),
+            Backend::Webhook(webhook) => webhook.flush_losses(),
+        }
+    }
+
+    /// Stores what waits, until `give_up` is cancelled. Returns when all events are stored, or counted
+    /// as lost and logged.
+    pub async fn shutdown(&self, give_up: &CancellationToken) {
+        match self {
+            Backend::Log(log) => log.shutdown_until(give_up).await,
+            Backend::Webhook(webhook) => webhook.shutdown(give_up).await,
         }
     }
 }

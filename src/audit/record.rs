@@ -39,6 +39,10 @@ use crate::status::Status;
 const INCOMPLETE: &str = "kube-audit-proxy/response-incomplete";
 /// Annotation of a request whose body does not mean the same to every decoder: why.
 const AMBIGUOUS: &str = "kube-audit-proxy/request-ambiguous";
+/// Annotation of a request whose processing is unknown: the event's code is the proxy's own.
+const OUTCOME_UNKNOWN: &str = "kube-audit-proxy/outcome-unknown";
+/// Annotation of a request that failed because the API server denied the proxy's own access.
+const ACCESS_DENIED: &str = "kube-audit-proxy/upstream-access-denied";
 /// Annotation of all events with `--audit-node-name`.
 const NODE: &str = "kube-audit-proxy/node";
 
@@ -330,6 +334,17 @@ impl Record {
     pub fn response_incomplete(&mut self) {
         let why = "the API server closed the connection before the end of its answer";
         self.annotate(INCOMPLETE, why);
+    }
+
+    /// The API server may have processed the request, although the client gets an error of the
+    /// proxy's own.
+    pub fn outcome_unknown(&mut self, why: &str) {
+        self.annotate(OUTCOME_UNKNOWN, why);
+    }
+
+    /// The client gets an error because the API server denied the proxy's own access.
+    pub fn access_denied(&mut self, why: &str) {
+        self.annotate(ACCESS_DENIED, why);
     }
 
     /// Ends the record with `ResponseComplete`.

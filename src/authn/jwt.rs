@@ -5,6 +5,10 @@ use aws_lc_rs::signature::{self, RsaParameters, UnparsedPublicKey, VerificationA
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+use super::jose_json::{AllMembers, Members};
+use super::jwk;
 
 /// A token taken apart. Nothing in it is to be believed before [`Jwt::is_signed_by`].
 pub struct Jwt<'t> {
@@ -65,14 +69,23 @@ impl Algorithm {
     }
 }
 
-#[derive(Deserialize)]
-struct Header {
-    alg: Algorithm,
-    #[serde(default)]
-    kid: Option<String>,
-    /// Extensions that must be understood; none are.
-    #[serde(default)]
-    crit: Option<serde::de::IgnoredAny>,
+/// Reads a header, as kube-apiserver's library does.
+///
+/// Returns the algorithm and the key's name; `None` if a member has another type than it must have,
+/// or the token needs something that is not supported.
+fn parse_header(text: &[u8]) -> Option<(Algorithm, String)> {
+    let header = Members::parse(text).ok()?;
+    let algorithm = Algorithm::from_name(header.text("alg").ok()?)?;
+    let key_id = header.text("kid").ok()?.to_owned();
+    header.text("nonce").ok()?;
+    jwk::certificates(&header).ok()?;
+    if header.get("jwk").is_some_and(|key| !jwk::is_public_key(key)) {
+        return None;
+    }
+    // The only extension that is known, and then only as it is without it (RFC 7797).
+    let critical = header.texts("crit").ok()?.unwrap_or_default();
+    let is_encoded = header.get("b64").is_none_or(|encoded| *encoded != Value::Bool(false));
+    (is_encoded && critical.iter().all(|name| *name == "b64")).then_some((algorithm, key_id))
 }
 
 impl<'t> Jwt<'t> {
@@ -84,13 +97,10 @@ impl<'t> Jwt<'t> {
         let middle = signed.iter().position(|byte| *byte == b'.')?;
         let (header, claims) = (&signed[..middle], &signed[middle + 1..]);
         let decode = |part: &[u8]| URL_SAFE_NO_PAD.decode(part).ok();
-        let header: Header = serde_json::from_slice(&decode(header)?).ok()?;
-        if header.crit.is_some() {
-            return None;
-        }
+        let (algorithm, key_id) = parse_header(&decode(header)?)?;
         Some(Jwt {
-            algorithm: header.alg,
-            key_id: header.kid.unwrap_or_default(),
+            algorithm,
+            key_id,
             claims: decode(claims)?,
             signed,
             signature: decode(signature)?,
@@ -99,12 +109,10 @@ impl<'t> Jwt<'t> {
 
     /// The claim `iss`; empty if it is missing.
     pub fn issuer(&self) -> String {
-        #[derive(Deserialize)]
-        struct Issuer {
-            #[serde(default)]
-            iss: String,
-        }
-        serde_json::from_slice::<Issuer>(&self.claims).map(|claims| claims.iss).unwrap_or_default()
+        let claims = serde_json::from_slice::<AllMembers<'_>>(&self.claims);
+        let AllMembers(members) = claims.unwrap_or(AllMembers(Vec::new()));
+        let issuer = members.iter().rev().find(|(name, _)| name == "iss");
+        issuer.and_then(|(_, raw)| serde_json::from_str(raw.get()).ok()).unwrap_or_default()
     }
 
     /// Whether the signature is `key`'s.

@@ -57,7 +57,7 @@ pub enum KeyFileError {
 /// # Errors
 /// See [`KeyFileError`].
 pub fn load(path: &Path) -> Result<Vec<NamedKey>, KeyFileError> {
-    let text = std::fs::read(path)
+    let text = crate::regular_file::read(path)
         .map_err(|source| KeyFileError::Read { path: path.to_owned(), source })?;
     let mut keys = Vec::new();
     for block in <(SectionKind, Vec<u8>)>::pem_slice_iter(&text) {

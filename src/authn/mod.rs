@@ -4,6 +4,9 @@
 mod anonymous;
 mod bearer;
 mod cel;
+pub mod issuer_url;
+mod jose_json;
+mod jwk;
 mod jwt;
 mod key_file;
 mod oidc;
@@ -38,7 +41,7 @@ pub use oidc::{
     CaSource, ClaimRule, IssuerError, IssuerSettings, JwtAuthenticators, JwtSettings, NameMapping,
 };
 pub use request_header::{RequestHeader, RequestHeaderNames};
-pub use service_account::ServiceAccounts;
+pub use service_account::{ServiceAccounts, issuers_or_usual};
 pub use structured::{AuthenticationConfigFile, ConfigFileError, LoadError};
 pub use token_cache::{TokenCache, TokenUser};
 pub use token_file::{TokenFile, TokenFileError};
@@ -50,6 +53,7 @@ pub use user::{ANONYMOUS, AUTHENTICATED, IdentityHeaders, UNAUTHENTICATED, User,
 pub use x509::{CertificateError, ClientCa, ClientCaError, ClientCertificates};
 
 use crate::request::query;
+use crate::upstream::access::Denial;
 
 /// The methods of authentication in force, asked in kube-apiserver's order.
 ///
@@ -115,6 +119,11 @@ pub enum AuthenticationError {
 }
 
 impl Authenticator {
+    /// Why TokenReviews are denied to the proxy, if they are.
+    pub fn token_review_denial(&self) -> Option<Denial> {
+        self.tokens.review.as_ref()?.denial()
+    }
+
     /// Says who sent a request to `path`, which is decoded, over a connection from `peer`.
     ///
     /// # Errors

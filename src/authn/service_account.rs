@@ -16,6 +16,19 @@ use super::jwt::{Jwt, one_or_many};
 use super::key_file::{self, KeyFileError, NamedKey};
 use super::upstream_keys::{Published, UpstreamKeys};
 
+/// The issuers that clusters usually have.
+const USUAL_ISSUERS: [&str; 2] =
+    ["https://kubernetes.default.svc", "https://kubernetes.default.svc.cluster.local"];
+
+/// The issuers of ServiceAccount tokens, which no other issuer can be: those that are configured,
+/// or else the usual ones.
+pub fn issuers_or_usual(configured: &[String]) -> Vec<String> {
+    match configured {
+        [] => USUAL_ISSUERS.map(str::to_owned).to_vec(),
+        issuers => issuers.to_vec(),
+    }
+}
+
 /// Issuer of legacy tokens.
 const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
 /// Annotation of tokens that are for no audience.

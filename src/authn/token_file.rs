@@ -50,7 +50,7 @@ impl TokenFile {
     /// # Errors
     /// Where the file cannot be read, or a line has fewer than three columns.
     pub fn load(path: &Path, ids: &TokenCache) -> Result<TokenFile, TokenFileError> {
-        let text = std::fs::read(path)
+        let text = crate::regular_file::read(path)
             .map_err(|source| TokenFileError::Read { path: path.into(), source })?;
         TokenFile::parse(&Zeroizing::new(text), path, ids)
     }

@@ -24,9 +24,15 @@ use super::token_webhook::{TokenWebhook, WebhookVersion};
 use super::turns::{NoTurn, Source, Turns, Waiting};
 use super::{User, UserInfo};
 use crate::metrics::Gauge;
+use crate::upstream::access::{Access, Denial, Probe};
 use crate::upstream::{ConfigError, OwnRequest, SendError, Upstream};
 
 const PATH: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
+/// Show whether reviews may be created.
+const EMPTY_REVIEW: &[u8] =
+    br#"{"apiVersion":"authentication.k8s.io/v1","kind":"TokenReview","spec":{}}"#;
+const EMPTY_REVIEW_V1BETA1: &[u8] =
+    br#"{"apiVersion":"authentication.k8s.io/v1beta1","kind":"TokenReview","spec":{}}"#;
 /// Bytes of a token that is asked about; real ones are shorter. With the bound on questions that
 /// wait, what a flood can make the proxy hold.
 const LONGEST: usize = 16 << 10;
@@ -224,16 +230,42 @@ impl TokenReview {
                 Unavailable
             })?;
             return match answer.status() {
-                StatusCode::OK | StatusCode::CREATED => self.read(since, id, token, answer.body()),
+                StatusCode::OK | StatusCode::CREATED => {
+                    self.upstream.access_granted(Access::TokenReview);
+                    self.read(since, id, token, answer.body())
+                }
                 code => {
-                    tracing::warn!(
-                        code = code.as_u16(),
-                        "the API server refuses to say whose a token is; this proxy's user needs the verb create on tokenreviews.authentication.k8s.io, as ClusterRole system:auth-delegator gives it"
-                    );
+                    match Denial::of(code) {
+                        Some(denial) => self.denied(denial),
+                        None => tracing::warn!(
+                            code = code.as_u16(),
+                            "the server did not process a TokenReview"
+                        ),
+                    }
                     Err(Unavailable)
                 }
             };
         }
+    }
+
+    fn denied(&self, denial: Denial) {
+        let (headers, empty) = (self.own_headers(), self.settings.webhook.as_ref());
+        let empty = match empty.map(|webhook| webhook.version) {
+            Some(WebhookVersion::V1Beta1) => EMPTY_REVIEW_V1BETA1,
+            Some(WebhookVersion::V1) | None => EMPTY_REVIEW,
+        };
+        let probe = Probe::post(&self.path, headers, empty);
+        let count = self.cache.metrics().access_denied(Access::TokenReview);
+        self.upstream.access_denied(Access::TokenReview, denial, probe, count);
+    }
+
+    /// Why TokenReviews are denied, if they are.
+    pub fn denial(&self) -> Option<Denial> {
+        self.upstream.denial(Access::TokenReview)
+    }
+
+    fn own_headers(&self) -> HeaderMap {
+        own_name(self.settings.as_front_proxy && self.settings.webhook.is_none())
     }
 
     /// The question, in memory that is overwritten when it has been sent.
@@ -255,7 +287,7 @@ impl TokenReview {
         OwnRequest {
             method: Method::POST,
             path: &self.path,
-            headers: own_name(self.settings.as_front_proxy && self.settings.webhook.is_none()),
+            headers: self.own_headers(),
             body,
             timeout: TIMEOUT,
         }

@@ -2,9 +2,7 @@
 //! (`--authentication-token-webhook-*`).
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use crate::sink::Barrier;
 use crate::upstream::{ConfigError, Upstream, UpstreamConfig};
 
 /// Who is asked, and how.
@@ -47,7 +45,6 @@ impl TokenWebhook {
         let mut server = UpstreamConfig::from_kubeconfig(&self.file, None)?;
         let path = std::mem::take(&mut server.server.path_prefix);
         let path = if path.is_empty() { "/".to_owned() } else { path };
-        // Its connections are not those to the API server.
-        Ok((Upstream::new(server, Barrier::default(), Arc::default())?, path))
+        Ok((Upstream::of_webhook(server, "the token webhook")?, path))
     }
 }

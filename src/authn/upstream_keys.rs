@@ -14,8 +14,8 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use super::jwk::{JwkError, NamedWebKey, parse_set};
 use super::key_file::NamedKey;
-use super::oidc::{IssuerKey, keys_of_set};
 use super::token_review::own_name;
 use crate::upstream::{OwnRequest, SendError, Upstream};
 
@@ -63,6 +63,8 @@ enum FetchError {
     Code { path: &'static str, code: u16 },
     #[error("{path}: {source}")]
     Json { path: &'static str, source: serde_json::Error },
+    #[error("{path}: {source}")]
+    Keys { path: &'static str, source: JwkError },
     #[error("{DISCOVERY}: names no issuer")]
     NoIssuer,
     #[error("{KEYS}: there is no key that can be used")]
@@ -130,10 +132,10 @@ impl UpstreamKeys {
         if issuer.is_empty() {
             return Err(FetchError::NoIssuer);
         }
-        let keys: Vec<NamedKey> = keys_of_set(&self.get(KEYS).await?)
-            .map_err(|source| FetchError::Json { path: KEYS, source })?
+        let keys: Vec<NamedKey> = parse_set(&self.get(KEYS).await?)
+            .map_err(|source| FetchError::Keys { path: KEYS, source })?
             .into_iter()
-            .map(|IssuerKey { id, key }| NamedKey { id, key })
+            .map(|NamedWebKey { id, key }| NamedKey { id, key })
             .collect();
         if keys.is_empty() { Err(FetchError::NoKeys) } else { Ok(Published { issuer, keys }) }
     }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, TrustAnchor, UnixTime};
 use webpki::{
     CertRevocationList, EndEntityCert, ExpirationPolicy, ExtendedKeyUsageValidator, KeyPurposeId,
@@ -22,6 +22,7 @@ use x509_parser::oid_registry::{Oid, asn1_rs::oid};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{User, UserInfo, x509_v1};
+use crate::regular_file;
 
 /// Subject attribute that holds a user's UID (Kubernetes).
 const UID_ATTRIBUTE: Oid<'static> = oid!(1.3.6.1.4.1.57683.2);
@@ -163,8 +164,8 @@ impl Anchors {
 fn read_crls(path: &Path) -> Result<Vec<RevocationList>, ClientCaError> {
     let wrong = |reason: String| ClientCaError::RevocationList { path: path.into(), reason };
     let mut crls = Vec::new();
-    let blocks = CertificateRevocationListDer::pem_file_iter(path);
-    for block in blocks.map_err(|error| wrong(error.to_string()))? {
+    let text = regular_file::read(path).map_err(|error| wrong(error.to_string()))?;
+    for block in CertificateRevocationListDer::pem_slice_iter(&text) {
         let der = block.map_err(|error| wrong(error.to_string()))?;
         let crl =
             OwnedCertRevocationList::from_der(&der).map_err(|error| wrong(error.to_string()))?;
@@ -179,7 +180,8 @@ type TrustAnchors = Vec<TrustAnchor<'static>>;
 fn read(path: &Path) -> Result<(TrustAnchors, TrustAnchors), ClientCaError> {
     let read = |source| ClientCaError::Read { path: path.into(), source };
     let (mut anchors, mut authorities) = (Vec::new(), Vec::new());
-    for (index, certificate) in CertificateDer::pem_file_iter(path).map_err(read)?.enumerate() {
+    let text = regular_file::read(path).map_err(|error| read(pem::Error::Io(error)))?;
+    for (index, certificate) in CertificateDer::pem_slice_iter(&text).enumerate() {
         let certificate = certificate.map_err(read)?;
         let anchor = webpki::anchor_from_trusted_cert(&certificate).map_err(|source| {
             ClientCaError::Certificate { path: path.into(), index: index + 1, source }

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
-use crate::sink::seal::verify::{self, Report};
+use crate::sink::seal::verify::{self, Expected, Report};
 use crate::sink::seal::{Head, PublicKey, SealKey};
 
 /// Findings that are printed; a log that was replaced has as many as lines.
@@ -29,15 +29,24 @@ enum LogCommand {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
-    /// Tells whether sealed audit logs are what was written: 0 if they are, 1 if something was changed,
-    /// 2 if that cannot be told
+    /// Verifies that sealed audit logs are as they were written. Exit code: 0 if they are, 1 if
+    /// something was changed or a seal is missing, 2 if that cannot be determined
     Verify {
-        /// Public keys (PEM) that seals may be signed by; without, whoever sealed it is believed
-        #[arg(long, value_name = "FILE")]
+        /// Public keys (PEM) that seals may be signed by
+        #[arg(long, value_name = "FILE", required_unless_present = "trust_embedded_key")]
+        #[arg(conflicts_with = "trust_embedded_key")]
         public_key: Vec<PathBuf>,
+        /// Trust the key that the seal itself names. Detects accidents, not attackers: whoever replaces
+        /// the seal chooses that key
+        #[arg(long)]
+        trust_embedded_key: bool,
         /// A block that the chain must contain, as BLOCK:SHA256 from the proxy's own log (head=...)
         #[arg(long, value_name = "HEAD")]
         head: Vec<Head>,
+        /// Checkpoint that the chain must go as far as, if it is not beside the log
+        /// (--audit-log-seal-checkpoint-file)
+        #[arg(long, value_name = "FILE")]
+        checkpoint_file: Vec<PathBuf>,
         /// Log files, compressed or not; each brings the files rotated from it that are beside it
         #[arg(value_name = "FILE", required = true)]
         files: Vec<PathBuf>,
@@ -48,10 +57,12 @@ enum LogCommand {
 pub fn run(args: LogArgs) -> ExitCode {
     let result = match args.command {
         LogCommand::Keygen { file } => keygen(&file).map(|()| ExitCode::SUCCESS),
-        LogCommand::Verify { public_key, head, files } => verify(&public_key, &head, &files),
+        LogCommand::Verify { public_key, head, checkpoint_file, files, .. } => {
+            verify(&public_key, &head, &checkpoint_file, &files)
+        }
     };
     result.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
+        eprintln!("error: {}", super::error::describe(&error));
         ExitCode::from(2)
     })
 }
@@ -79,12 +90,17 @@ fn create(path: &Path, mode: u32, text: &str) -> anyhow::Result<()> {
     written.with_context(|| format!("cannot make {}", path.display()))
 }
 
-fn verify(keys: &[PathBuf], heads: &[Head], files: &[PathBuf]) -> anyhow::Result<ExitCode> {
+fn verify(
+    keys: &[PathBuf],
+    heads: &[Head],
+    checkpoints: &[PathBuf],
+    files: &[PathBuf],
+) -> anyhow::Result<ExitCode> {
     let mut trusted = Vec::new();
     for path in keys {
         trusted.extend(PublicKey::load(path).context("--public-key")?);
     }
-    let report = verify::verify(files, &trusted, heads)?;
+    let report = verify::verify(files, Expected { keys: &trusted, heads, checkpoints })?;
     print(&report, !trusted.is_empty(), &mut io::stdout().lock())?;
     Ok(if report.is_intact() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
@@ -100,7 +116,7 @@ fn print(report: &Report, trusted: bool, out: &mut impl Write) -> io::Result<()>
         writeln!(out, "warning: {warning}")?;
     }
     for key in &report.keys {
-        let unknown = if trusted { "" } else { " (nobody vouches for it: give --public-key)" };
+        let unknown = if trusted { "" } else { " (the key that the seal names: not verified)" };
         writeln!(out, "signed by {key}{unknown}")?;
     }
     let verdict = if report.is_intact() { "intact" } else { "NOT INTACT" };

@@ -1,11 +1,14 @@
 //! Arguments, subcommands, exit codes: 0 is success, 1 is failure, 2 is wrong usage.
 
+mod backends;
 mod demo;
+mod error;
 mod log;
 mod logging;
 mod policy;
 pub mod process;
 mod serve;
+mod signals;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -71,7 +74,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
             ExitCode::from(2)
         }
         Err(Failure::Failed(error)) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", error::describe(&error));
             ExitCode::FAILURE
         }
     }

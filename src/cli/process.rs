@@ -11,14 +11,17 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
+use super::backends;
 use crate::audit::body::Budget;
 use crate::audit::record::{AuditSink, Backend, Encoding, Format, Recorder};
 use crate::audit::recording::BodySettings;
 use crate::authn::{
     Anonymous, AuthenticationConfigFile, Authenticator, ClientCa, ClientCaError, JwtAuthenticators,
     JwtSettings, RequestHeader, ServiceAccounts, TokenCache, TokenFile, TokenReview, Tokens,
-    UpstreamKeys, UserInfo,
+    UpstreamKeys, UserInfo, issuers_or_usual,
 };
 use crate::config::{
     Audit, Authentication, BackendSettings, Bodies, CertificateSource, Config, Issuers, Serving,
@@ -31,16 +34,21 @@ use crate::pipeline::Proxy;
 use crate::policy::{PolicyFile, PolicyHandle};
 use crate::server::admin::{Admin, Check};
 use crate::server::certificates::ServingCertificate;
-use crate::server::shutdown::{Phase, Running, Shutdown};
+use crate::server::shutdown::{Phase, Running, Shutdown, Timetable};
 use crate::server::workers::Workers;
 use crate::server::{admin, listener, reload, self_signed, tls};
-use crate::sink::{Barrier, Sink, SinkState};
+use crate::sink::{Barrier, Sink};
+use crate::upstream::access::Access;
 use crate::upstream::identity::Identity;
 use crate::upstream::{Upstream, UpstreamConfig};
 use crate::webhook::Webhook;
 
 /// For tasks to notice that they were dropped, and for records to be closed.
 const ENDING: Duration = Duration::from_secs(2);
+/// For the responses of the admin port.
+const ADMIN_ENDING: Duration = Duration::from_millis(50);
+/// How long a process that is to end at once may take to close its records.
+pub(super) const AT_ONCE: Duration = Duration::from_millis(800);
 
 /// A proxy that serves.
 pub struct Process {
@@ -89,7 +97,8 @@ impl Process {
             listener::bind(config.operation.admin_addr).await.context("--admin-bind-address")?;
         let (addr, admin_addr) = (listener.local_addr()?, admin_listener.local_addr()?);
 
-        let recorder = recorder(config.audit, policies, sink_metrics, observer, metrics.clone())?;
+        let recorder =
+            recorder(config.audit, policies, sink_metrics.clone(), observer, metrics.clone())?;
         recorder.hold_at(&barrier);
         let proxy = Arc::new(Proxy {
             authenticator,
@@ -105,6 +114,7 @@ impl Process {
         let (shutdown, running) = Shutdown::new();
         let (admin_shutdown, admin_running) = Shutdown::new();
         let shutdown = Arc::new(shutdown);
+        backends::look_after(&proxy.recorder, &sink_metrics);
         serve_admin(admin_listener, &proxy, &shutdown, metrics.clone(), admin_running);
         let workers = Arc::new(Workers::start().context("threads for clients")?);
         let serving = (workers.clone(), barrier);
@@ -141,24 +151,34 @@ impl Process {
         self.proxy.recorder.sinks().iter().for_each(|sink| sink.backend.reopen());
     }
 
-    /// Ends: takes nothing new, lets requests under way finish until `--shutdown-timeout` or
-    /// `at_once`, whichever comes first, drops the others, and writes all events out.
+    /// Shuts down within `--shutdown-timeout`: accepts nothing new, lets requests under way finish, then
+    /// has backends deliver what waits. What does not finish in its share of the time
+    /// ([`Timetable`]) is dropped; events that are not delivered are counted and logged by backend. With
+    /// `at_once` all of it is cut short.
     pub async fn shutdown(self, at_once: impl Future<Output = ()>) {
+        let mut timetable = Timetable::new(Instant::now(), self.shutdown_timeout);
+        let mut at_once = std::pin::pin!(at_once);
+        let mut is_hurried = false;
         self.shutdown.drain();
         self.proxy.end_long_running();
         tokio::select! {
             () = self.all_ended() => {}
-            () = tokio::time::sleep(self.shutdown_timeout) => {
+            () = tokio::time::sleep_until(timetable.requests) => {
                 tracing::warn!(
                     timeout = ?self.shutdown_timeout,
-                    "requests are still under way after --shutdown-timeout, they are dropped"
+                    "requests are still under way and --shutdown-timeout ends soon, they are dropped"
                 );
             }
-            () = at_once => tracing::warn!("ending at once, requests under way are dropped"),
+            () = &mut at_once => {
+                tracing::warn!("ending at once, requests under way are dropped");
+                is_hurried = true;
+                timetable = timetable.hurried(Instant::now(), AT_ONCE);
+            }
         }
         self.shutdown.end();
-        // Their records are closed as they are dropped; then nothing comes to the sink any more.
-        if tokio::time::timeout(ENDING, self.all_ended()).await.is_err() {
+        // Their records are closed as they are dropped; then nothing comes to the backends any more.
+        let left = timetable.backends.saturating_duration_since(Instant::now());
+        if tokio::time::timeout(ENDING.min(left / 2), self.all_ended()).await.is_err() {
             tracing::error!("requests did not end, their last events may be missing");
         }
         drop(self.workers);
@@ -167,10 +187,29 @@ impl Process {
                 "bodies are still being converted, the events of their requests may be missing"
             );
         }
+        let give_up = CancellationToken::new();
         let sinks = self.proxy.recorder.sinks().iter();
-        futures_util::future::join_all(sinks.map(|sink| sink.backend.shutdown())).await;
+        let sinks = sinks.map(|sink| sink.backend.shutdown(&give_up));
+        let mut sinks = std::pin::pin!(futures_util::future::join_all(sinks));
+        loop {
+            tokio::select! {
+                biased;
+                _ = &mut sinks => break,
+                () = tokio::time::sleep_until(timetable.backends), if !give_up.is_cancelled() => {
+                    tracing::warn!("backends have not delivered everything in time");
+                    give_up.cancel();
+                }
+                () = tokio::time::sleep_until(timetable.end) => break,
+                () = &mut at_once, if !is_hurried => {
+                    is_hurried = true;
+                    timetable = timetable.hurried(Instant::now(), AT_ONCE);
+                }
+            }
+        }
+        // Also of events that came after their backend had ended.
+        self.proxy.recorder.sinks().iter().for_each(|sink| sink.backend.flush_losses());
         self.admin_shutdown.end();
-        let _ = tokio::time::timeout(ENDING, self.admin_shutdown.all_ended()).await;
+        let _ = tokio::time::timeout(ADMIN_ENDING, self.admin_shutdown.all_ended()).await;
         tracing::info!("ended");
     }
 
@@ -328,7 +367,7 @@ fn configured(
             let accounts = settings.service_accounts.as_ref();
             let file = AuthenticationConfigFile::open(
                 path,
-                accounts.map(|accounts| accounts.issuers.clone()).unwrap_or_default(),
+                issuers_or_usual(accounts.map_or(&[], |accounts| &accounts.issuers)),
                 settings.anonymous_auth,
                 cache.clone(),
                 follow.metrics.clone(),
@@ -420,23 +459,19 @@ fn serve_admin(
     running: Running,
 ) {
     let (upstream, phase) = (proxy.upstream.clone(), shutdown.clone());
-    let of_sink = |(index, sink): (usize, &AuditSink)| {
-        let recorder = proxy.recorder.clone();
-        Check::new(format!("audit-{}", sink.name), move || {
-            let state = recorder.sinks()[index].backend.state();
-            async move {
-                match state {
-                    SinkState::Ok => Ok(()),
-                    SinkState::Failing(reason) => Err(reason),
-                }
-            }
-        })
-    };
-    let mut checks: Vec<_> = proxy.recorder.sinks().iter().enumerate().map(of_sink).collect();
+    let access = proxy.clone();
+    let mut checks = backends::checks(&proxy.recorder);
     checks.extend([
         Check::new("upstream", move || {
             let upstream = upstream.clone();
             async move { upstream.check().await.map_err(|error| error.to_string()) }
+        }),
+        Check::new("upstream-access", move || {
+            let review = access.authenticator.token_review_denial();
+            let review =
+                review.map_or(Ok(()), |denial| Err(denial.message(Access::TokenReview).to_owned()));
+            let checked = access.upstream.check_access().and(review);
+            async move { checked }
         }),
         Check::new("shutdown", move || {
             let phase = phase.phase();

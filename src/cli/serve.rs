@@ -2,9 +2,8 @@
 
 use std::ffi::OsString;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
-
 use super::process::Process;
+use super::signals::{Asked, Signals};
 use super::{Failure, logging};
 use crate::config::{self, Config};
 
@@ -15,20 +14,24 @@ pub fn run(arguments: &[OsString]) -> Result<(), Failure> {
         .map_err(|error| Failure::Usage(error.to_string()))?;
     let config = Config::new(flags).map_err(|error| Failure::Usage(error.to_string()))?;
     logging::init(config.operation.log_level, config.operation.log_format);
+    // Before anything starts, so that no signal finds the default: ending without a word.
+    let signals = Signals::new(config.operation.shutdown_timeout)?;
     // Clients have threads of their own.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(serve(config))
+    let served = runtime.block_on(serve(config, signals));
+    // Not dropped, which would wait for file system calls that hang.
+    runtime.shutdown_background();
+    served
 }
 
 fn usage(error: &clap::Error) -> String {
     error.to_string().trim_start_matches("error: ").to_owned()
 }
 
-async fn serve(config: Config) -> Result<(), Failure> {
-    // Before anything starts, so that no signal finds the default: ending without a word.
-    let mut signals = Signals::new()?;
+async fn serve(config: Config, mut signals: Signals) -> Result<(), Failure> {
     let process = Process::start(config, None).await?;
+    signals.serves();
     loop {
         match signals.next().await {
             Asked::Reload => process.reload(),
@@ -41,33 +44,4 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let at_once = async { while let Asked::Reload = signals.next().await {} };
     process.shutdown(at_once).await;
     Ok(())
-}
-
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-}
-
-enum Asked {
-    Reload,
-    End(&'static str),
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Signals> {
-        Ok(Signals {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) -> Asked {
-        tokio::select! {
-            _ = self.terminate.recv() => Asked::End("SIGTERM"),
-            _ = self.interrupt.recv() => Asked::End("SIGINT"),
-            _ = self.hangup.recv() => Asked::Reload,
-        }
-    }
 }

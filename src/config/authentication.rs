@@ -1,6 +1,8 @@
 //! How clients prove who they are: the flags of authentication, checked.
 
-use http::{HeaderName, Uri};
+use std::collections::BTreeMap;
+
+use http::HeaderName;
 
 use super::flags::{ServeFlags, UpstreamIdentity};
 use super::{
@@ -9,7 +11,7 @@ use super::{
 };
 use crate::authn::{
     Algorithm, CaSource, ClaimRule, IssuerSettings, JwtSettings, NameMapping, RequestHeaderNames,
-    TokenReviewSettings, TokenWebhook,
+    TokenReviewSettings, TokenWebhook, issuer_url, issuers_or_usual,
 };
 use crate::request::source::TrustedProxies;
 
@@ -172,88 +174,99 @@ fn header_names(flag: &str, names: &[String]) -> Result<Vec<HeaderName>, ConfigE
 fn issuers(flags: &ServeFlags) -> Result<Issuers, ConfigError> {
     let by_flags = flags.oidc_issuer_url.is_some()
         || flags.oidc_client_id.is_some()
+        || flags.oidc_username_claim.is_some()
+        || flags.oidc_username_prefix.is_some()
         || flags.oidc_groups_claim.is_some()
+        || flags.oidc_groups_prefix.is_some()
         || flags.oidc_ca_file.is_some()
         || !flags.oidc_required_claim.is_empty()
-        || !flags.oidc_username_prefix.is_empty()
-        || !flags.oidc_groups_prefix.is_empty()
-        || flags.oidc_username_claim != "sub"
-        || flags.oidc_signing_algs != ["RS256"];
+        || !flags.oidc_signing_algs.is_empty();
     match &flags.authentication_config {
         Some(_) if by_flags => fail(
             "--authentication-config and --oidc-* are mutually exclusive; write the issuer of the \
              flags into the file, under jwt",
         ),
         Some(file) => Ok(Issuers::File(file.clone())),
-        None => Ok(oidc(flags)?.map_or(Issuers::None, |one| Issuers::Flags(Box::new(one)))),
+        None if by_flags => Ok(Issuers::Flags(Box::new(oidc(flags)?))),
+        None => Ok(Issuers::None),
     }
 }
 
 /// The flags as kube-apiserver reads them, too: as an `AuthenticationConfiguration` of one issuer.
-fn oidc(flags: &ServeFlags) -> Result<Option<JwtSettings>, ConfigError> {
-    let (issuer_url, client_id) = match (&flags.oidc_issuer_url, &flags.oidc_client_id) {
-        (None, None) => return Ok(None),
-        (Some(url), Some(id)) => (url.clone(), id.clone()),
-        (Some(_), None) => {
+fn oidc(flags: &ServeFlags) -> Result<JwtSettings, ConfigError> {
+    let given = |flag: &Option<String>| flag.clone().filter(|value| !value.is_empty());
+    let (issuer_url, client_id) = match (
+        given(&flags.oidc_issuer_url),
+        given(&flags.oidc_client_id),
+    ) {
+        (Some(url), Some(id)) => (url, id),
+        _ => {
             return fail(
-                "--oidc-issuer-url needs --oidc-client-id, the client that tokens are for",
+                "--oidc-issuer-url, the URL of who issues tokens, and --oidc-client-id, the client \
+                 that tokens are for, must both be given, and not be empty, with any --oidc-* flag",
             );
         }
-        (None, Some(_)) => {
-            return fail("--oidc-client-id needs --oidc-issuer-url, the URL of who issues tokens");
-        }
     };
-    let is_plain = |uri: Uri| {
-        uri.scheme_str() == Some("https")
-            && uri.query().is_none()
-            && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
-    };
-    if issuer_url.contains('#') || !issuer_url.parse().is_ok_and(is_plain) {
+    if let Some(problem) = issuer_url::problems(&issuer_url).first() {
         return Err(ConfigError(format!(
-            "--oidc-issuer-url: {issuer_url:?} is no plain https URL; give the iss claim of the \
-             tokens, such as https://login.example.com"
+            "--oidc-issuer-url: {issuer_url:?}: {problem}; give the iss claim of the tokens, such as \
+             https://login.example.com"
         )));
     }
-    if flags.service_account_issuer.contains(&issuer_url) {
+    if issuers_or_usual(&flags.service_account_issuer).contains(&issuer_url) {
         return fail(
-            "--oidc-issuer-url is a --service-account-issuer too; the two must be different issuers",
+            "--oidc-issuer-url is the issuer of ServiceAccount tokens (--service-account-issuer); \
+             the two must be different issuers",
         );
     }
-    let claim = &flags.oidc_username_claim;
-    let username_prefix = match (flags.oidc_username_prefix.as_str(), claim.as_str()) {
+    let claim = flags.oidc_username_claim.as_deref().unwrap_or("sub");
+    if claim.is_empty() {
+        return fail(
+            "--oidc-username-claim is empty; give the claim with the user name, such as sub",
+        );
+    }
+    let username_prefix = match (flags.oidc_username_prefix.as_deref().unwrap_or(""), claim) {
         ("-", _) | ("", "email") => String::new(),
         ("", _) => format!("{issuer_url}#"),
         (prefix, _) => prefix.to_owned(),
     };
     let groups_claim = flags.oidc_groups_claim.clone().filter(|claim| !claim.is_empty());
-    let signing_algs = flags.oidc_signing_algs.iter().map(|name| signing_algorithm(name));
-    Ok(Some(JwtSettings {
+    // As with kube-apiserver, an empty list is the default.
+    let signing_algs: Vec<&str> = match flags.oidc_signing_algs.as_slice() {
+        [] => vec!["RS256"],
+        [one] if one.is_empty() => vec!["RS256"],
+        names => names.iter().map(String::as_str).collect(),
+    };
+    Ok(JwtSettings {
         issuer: IssuerSettings {
             url: issuer_url,
             discovery_url: None,
             ca: flags.oidc_ca_file.clone().map_or(CaSource::System, CaSource::File),
         },
         audiences: vec![client_id],
-        algorithms: signing_algs.collect::<Result<_, _>>()?,
-        claim_rules: flags
-            .oidc_required_claim
-            .iter()
-            .map(|pair| required_claim(pair))
-            .collect::<Result<_, _>>()?,
-        username: NameMapping::Claim { claim: claim.clone(), prefix: username_prefix },
-        groups: groups_claim
-            .map(|claim| NameMapping::Claim { claim, prefix: flags.oidc_groups_prefix.clone() }),
+        algorithms: signing_algs.into_iter().map(signing_algorithm).collect::<Result<_, _>>()?,
+        claim_rules: required_claims(&flags.oidc_required_claim)?,
+        username: NameMapping::Claim { claim: claim.to_owned(), prefix: username_prefix },
+        groups: groups_claim.map(|claim| NameMapping::Claim {
+            claim,
+            prefix: flags.oidc_groups_prefix.clone().unwrap_or_default(),
+        }),
         uid: None,
         extra: Vec::new(),
         user_rules: Vec::new(),
-    }))
+    })
 }
 
-fn required_claim(pair: &str) -> Result<ClaimRule, ConfigError> {
-    match pair.split_once('=') {
-        Some((claim, value)) if !claim.is_empty() => {
-            Ok(ClaimRule::Required { claim: claim.to_owned(), value: value.to_owned() })
-        }
+/// Of several values for one claim the last one counts, as with kube-apiserver.
+fn required_claims(pairs: &[String]) -> Result<Vec<ClaimRule>, ConfigError> {
+    let pairs = pairs.iter().map(|pair| required_claim(pair));
+    let pairs = pairs.collect::<Result<BTreeMap<_, _>, _>>()?;
+    Ok(pairs.into_iter().map(|(claim, value)| ClaimRule::Required { claim, value }).collect())
+}
+
+fn required_claim(pair: &str) -> Result<(String, String), ConfigError> {
+    match pair.split_once('=').map(|(claim, value)| (claim.trim(), value.trim())) {
+        Some((claim, value)) if !claim.is_empty() => Ok((claim.to_owned(), value.to_owned())),
         _ => Err(ConfigError(format!(
             "--oidc-required-claim: {pair:?} is not of the form claim=value"
         ))),

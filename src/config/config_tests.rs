@@ -158,9 +158,10 @@ fn the_webhook_has_kube_apiservers_defaults_and_needs_no_log() {
 
 #[test]
 fn what_makes_no_sense_is_refused_with_a_remedy() {
-    let cases: [(&[&str], &str); 27] = [
+    let cases: [(&[&str], &str); 28] = [
         (&["--audit-log-seal"], "--audit-log-seal needs --audit-log-seal-key-file"),
         (&["--audit-log-seal-key-file=k"], "is of no use without --audit-log-seal"),
+        (&["--audit-log-seal-checkpoint-file=c"], "is of no use without --audit-log-seal"),
         (
             &["--audit-log-path=-", "--audit-log-seal", "--audit-log-seal-key-file=k"],
             "standard output cannot be sealed",
@@ -356,24 +357,76 @@ fn oidc_flags_are_kube_apiservers() {
         |claim: &str, value: &str| ClaimRule::Required { claim: claim.into(), value: value.into() };
     assert_eq!(rules.claim_rules, [required("hd", "a=b"), required("x", "")]);
 
-    assert!(config(&[URL]).unwrap_err().contains("needs --oidc-client-id"));
-    assert!(config(&[ID]).unwrap_err().contains("needs --oidc-issuer-url"));
+    let several = oidc(&["--oidc-required-claim=hd=x,he=y", "--oidc-required-claim= a = b "]);
+    assert_eq!(several.unwrap().claim_rules, [required("a", "b"), required("hd", "x,he=y")]);
+    let last = oidc(&["--oidc-required-claim=a=1", "--oidc-required-claim=a=2"]).unwrap();
+    assert_eq!(last.claim_rules, [required("a", "2")]);
+    assert_eq!(oidc(&["--oidc-signing-algs="]).unwrap().algorithms, plain.algorithms);
+    assert!(config(&["--oidc-issuer-url=https://login.example/f?", ID]).is_ok());
+
+    for flags in [
+        &[URL][..],
+        &[ID],
+        &[URL, "--oidc-client-id="],
+        &["--oidc-issuer-url=", ID],
+        &["--oidc-username-claim=sub"],
+        &["--oidc-username-prefix="],
+        &["--oidc-groups-claim=g"],
+        &["--oidc-groups-prefix="],
+        &["--oidc-required-claim=a=b"],
+        &["--oidc-signing-algs=ES256"],
+        &["--oidc-signing-algs=RS256"],
+        &["--oidc-ca-file=ca.crt"],
+    ] {
+        let error = config(flags).unwrap_err();
+        assert!(error.contains("must both be given, and not be empty"), "{flags:?}: {error}");
+    }
+    let error = config(&["--oidc-issuer-url=https://kubernetes.default.svc", ID]).unwrap_err();
+    assert!(error.contains("the issuer of ServiceAccount tokens"), "{error}");
     for url in
         ["http://a", "https://u@a", "https://a?b", "https://a#b", "login.example", "https:///"]
     {
         let error = config(&[&format!("--oidc-issuer-url={url}"), ID]).unwrap_err();
-        assert!(error.contains("is no plain https URL"), "{url}: {error}");
+        assert!(error.contains("give the iss claim of the tokens"), "{url}: {error}");
     }
     for (flag, expected) in [
         ("--oidc-signing-algs=none", "\"none\" is not taken"),
         ("--oidc-signing-algs=RS256,HS256", "\"HS256\" is not taken"),
         ("--oidc-required-claim=hd", "not of the form claim=value"),
+        ("--oidc-required-claim==x", "not of the form claim=value"),
+        ("--oidc-signing-algs=RS256,", "\"\" is not taken"),
+        ("--oidc-username-claim=", "--oidc-username-claim is empty"),
     ] {
         assert!(oidc(&[flag]).unwrap_err().contains(expected), "{flag}");
     }
     let account =
         ["--service-account-key-file=k", "--service-account-issuer=https://login.example/realm"];
     assert!(oidc(&account).unwrap_err().contains("different issuers"));
+}
+
+/// The rows about flags in which an earlier version differed from kube-apiserver.
+#[test]
+fn oidc_flags_are_accepted_and_refused_as_recorded() {
+    let plain = ["--oidc-issuer-url=https://127.0.0.1:22700/f", "--oidc-client-id=lab"];
+    let corpus = include_str!("../../tests/corpus/authn-differences.jsonl");
+    let mut replayed = 0;
+    for line in corpus.lines().filter(|line| line.contains("\"flags-refused\"")) {
+        let row: serde_json::Value = serde_json::from_str(line).unwrap();
+        let given: Vec<&str> =
+            row["case"].as_array().unwrap().iter().map(|flag| flag.as_str().unwrap()).collect();
+        let flags = match given.as_slice() {
+            // Alone, without an issuer.
+            [one] if one.contains("groups-claim") || one.contains("=ES256") => given.clone(),
+            _ => {
+                let name = |flag: &str| flag.split('=').next().unwrap().to_owned();
+                let others = plain.iter().filter(|flag| name(flag) != name(given[0]));
+                others.copied().chain(given.iter().copied()).collect()
+            }
+        };
+        assert_eq!(config(&flags).is_ok(), row["kube"] == true, "{line}");
+        replayed += 1;
+    }
+    assert_eq!(replayed, 6);
 }
 
 #[test]

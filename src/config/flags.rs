@@ -127,28 +127,25 @@ pub struct ServeFlags {
     /// Client that OIDC tokens must be for
     #[arg(long, value_name = "ID", help_heading = AUTHENTICATION)]
     pub oidc_client_id: Option<String>,
-    /// Claim with the user name
-    #[arg(long, value_name = "NAME", default_value = "sub", help_heading = AUTHENTICATION)]
-    pub oidc_username_claim: String,
+    /// Claim with the user name [default: sub]
+    #[arg(long, value_name = "NAME", help_heading = AUTHENTICATION)]
+    pub oidc_username_claim: Option<String>,
     /// Put before user names; - for nothing. If not given, that is the issuer's URL and #, except
     /// for the claim email
-    #[arg(long, value_name = "TEXT", default_value = "", help_heading = AUTHENTICATION)]
-    #[arg(allow_hyphen_values = true, hide_default_value = true)]
-    pub oidc_username_prefix: String,
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, help_heading = AUTHENTICATION)]
+    pub oidc_username_prefix: Option<String>,
     /// Claim with the groups
     #[arg(long, value_name = "NAME", help_heading = AUTHENTICATION)]
     pub oidc_groups_claim: Option<String>,
     /// Put before groups
-    #[arg(long, value_name = "TEXT", default_value = "", help_heading = AUTHENTICATION)]
-    #[arg(hide_default_value = true)]
-    pub oidc_groups_prefix: String,
-    /// Claim that must have this value; may be given several times
-    #[arg(long, value_name = "CLAIM=VALUE", value_delimiter = ',', help_heading = AUTHENTICATION)]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, help_heading = AUTHENTICATION)]
+    pub oidc_groups_prefix: Option<String>,
+    /// Claim that must have this value, which may contain commas; may be given several times
+    #[arg(long, value_name = "CLAIM=VALUE", help_heading = AUTHENTICATION)]
     pub oidc_required_claim: Vec<String>,
     /// Algorithms that tokens may be signed with, comma-separated: RS256, RS384, RS512, ES256,
-    /// ES384, ES512, PS256, PS384, PS512
+    /// ES384, ES512, PS256, PS384, PS512 [default: RS256]
     #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = AUTHENTICATION)]
-    #[arg(default_value = "RS256")]
     pub oidc_signing_algs: Vec<String>,
     /// CAs that the issuer's certificate is verified by, PEM; the system's if not given
     #[arg(long, value_name = "FILE", help_heading = AUTHENTICATION)]
@@ -342,6 +339,10 @@ pub struct ServeFlags {
     #[arg(long, value_name = "TIME", default_value = "1m", help_heading = LOG)]
     #[arg(value_parser = parse_duration, allow_hyphen_values = true)]
     pub audit_log_seal_head_interval: Duration,
+    /// Signed checkpoint of the seal, by which a deleted or older seal is noticed; without, it is beside
+    /// the log, as `audit.log.checkpoint`. Put it where those who can write the log cannot
+    #[arg(long, value_name = "FILE", help_heading = LOG)]
+    pub audit_log_seal_checkpoint_file: Option<PathBuf>,
     /// Events that may wait to be written, in batch mode
     #[arg(long, value_name = "COUNT", default_value_t = 10_000, help_heading = LOG)]
     #[arg(allow_negative_numbers = true)]
@@ -467,7 +468,8 @@ pub struct ServeFlags {
     /// Folder where batches wait on the disk until the receiver has taken them, in batch mode
     #[arg(long, value_name = "DIR", help_heading = WEBHOOK)]
     pub audit_webhook_spool_dir: Option<PathBuf>,
-    /// Size of what may wait there, in MiB; what would be more is lost, and counted
+    /// Size of the spool in MiB; what would exceed it is lost and counted. Up to half of it may be
+    /// *.rejected files
     #[arg(long, value_name = "MIB", default_value_t = 1024, help_heading = WEBHOOK)]
     #[arg(allow_negative_numbers = true)]
     pub audit_webhook_spool_max_size: i64,
@@ -504,7 +506,7 @@ pub struct ServeFlags {
     /// Address for /healthz, /livez, /readyz and /metrics, in plain HTTP and without authentication
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8081", help_heading = OPERATION)]
     pub admin_bind_address: SocketAddr,
-    /// How long requests under way may take to finish on SIGTERM
+    /// How long the process may take to end on SIGTERM: for requests under way, and to deliver events
     #[arg(long, value_name = "TIME", default_value = "30s", help_heading = OPERATION)]
     #[arg(value_parser = parse_duration, allow_hyphen_values = true)]
     pub shutdown_timeout: Duration,

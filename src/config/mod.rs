@@ -7,6 +7,7 @@ mod authentication;
 mod bodies;
 pub mod file;
 pub mod flags;
+mod same_file;
 mod sink_entry;
 mod sink_list;
 mod sinks;

@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::path::PathBuf;
 
 use super::flags::{AuditLogFormat, ServeFlags};
+use super::same_file::is_same;
 use super::sink_entry::{Place, SinkEntry, SinkType};
 use super::{Bodies, ConfigError, bodies, fail, sinks};
 use crate::audit::record::{Format, MAX_SINKS};
@@ -161,17 +162,33 @@ fn one(entry: &SinkEntry) -> Result<SinkSettings, ConfigError> {
     Ok(SinkSettings { name, place, ..settings })
 }
 
+fn is_same_log(one: &LogPath, other: &LogPath) -> bool {
+    let (LogPath::File(one), LogPath::File(other)) = (one, other) else { return false };
+    // Several may write to a device, such as /dev/stderr.
+    let is_device = std::fs::metadata(one).is_ok_and(|metadata| !metadata.is_file());
+    !is_device && is_same(one, other)
+}
+
 /// What two sinks cannot both have.
 fn clash(one: &SinkSettings, other: &SinkSettings) -> Option<String> {
     let name = &one.name;
     match (&one.backend, &other.backend) {
         (BackendSettings::Log { config: one, .. }, BackendSettings::Log { config: other, .. })
-            if one.path == other.path =>
+            if one.path == other.path || is_same_log(&one.path, &other.path) =>
         {
             Some(format!(
                 "--audit-log-path: {} is that of sink {name:?} already; a log has one writer, so \
                  give it another",
                 other.path
+            ))
+        }
+        (BackendSettings::Log { config: one, .. }, BackendSettings::Log { config: other, .. }) => {
+            let checkpoint = |log: &SinkConfig| log.seal.as_ref()?.checkpoint_file.clone();
+            let same = checkpoint(one).zip(checkpoint(other));
+            let (_, same) = same.filter(|(one, other)| is_same(one, other))?;
+            Some(format!(
+                "--audit-log-seal-checkpoint-file: {} is that of sink {name:?} already; give it another",
+                same.display()
             ))
         }
         (BackendSettings::Webhook(one), BackendSettings::Webhook(other)) => {

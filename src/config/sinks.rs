@@ -49,6 +49,9 @@ pub(super) fn log(flags: &ServeFlags) -> Result<Option<SinkConfig>, ConfigError>
 
 fn seal(flags: &ServeFlags) -> Result<Option<SealConfig>, ConfigError> {
     match (flags.audit_log_seal, flags.audit_log_seal_key_file.clone()) {
+        (false, None) if flags.audit_log_seal_checkpoint_file.is_some() => {
+            fail("--audit-log-seal-checkpoint-file is of no use without --audit-log-seal")
+        }
         (false, None) => Ok(None),
         (false, Some(_)) => fail("--audit-log-seal-key-file is of no use without --audit-log-seal"),
         (true, None) => fail(
@@ -62,7 +65,8 @@ fn seal(flags: &ServeFlags) -> Result<Option<SealConfig>, ConfigError> {
         }
         (true, Some(key_file)) => {
             let head_interval = flags.audit_log_seal_head_interval;
-            Ok(Some(SealConfig { key_file, head_interval }))
+            let checkpoint_file = flags.audit_log_seal_checkpoint_file.clone();
+            Ok(Some(SealConfig { key_file, checkpoint_file, head_interval }))
         }
     }
 }

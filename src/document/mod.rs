@@ -26,6 +26,8 @@ pub use tree::Position;
 
 use tree::{Document, SyntaxError};
 
+use crate::regular_file;
+
 /// Nothing that is read here is that long; a log file named by mistake can be.
 const MAX_SIZE: u64 = 8 << 20;
 
@@ -34,8 +36,21 @@ const MAX_SIZE: u64 = 8 << 20;
 /// # Errors
 /// It cannot be read, or is longer than 8 MiB.
 pub(crate) fn read(path: &Path, what: &str) -> io::Result<Vec<u8>> {
+    read_open(regular_file::open(path)?, what)
+}
+
+/// Like [`read`], but also reads pipes, and waits for their writers: for commands that check a file
+/// once, as in `policy check <(kustomize build)`.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn read_any(path: &Path, what: &str) -> io::Result<Vec<u8>> {
+    read_open(File::open(path)?, what)
+}
+
+fn read_open(file: File, what: &str) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let size = File::open(path)?.take(MAX_SIZE + 1).read_to_end(&mut bytes)?;
+    let size = file.take(MAX_SIZE + 1).read_to_end(&mut bytes)?;
     if size as u64 > MAX_SIZE {
         let message = format!("it is longer than 8 MiB, which no {what} is");
         return Err(io::Error::new(io::ErrorKind::InvalidData, message));

@@ -58,6 +58,11 @@ impl<S> Writes<S> {
     pub(crate) fn heard(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.heard)
     }
+
+    /// Whether there are bytes that the peer has had no room for yet.
+    pub(crate) fn is_waiting(&self) -> bool {
+        !lock(&self.collected).bytes.is_empty()
+    }
 }
 
 impl<S: AsyncWrite + Unpin> Writes<S> {

@@ -3,15 +3,20 @@
 
 use std::collections::BTreeMap;
 
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use super::Rules;
 use super::attributes::{Attributes, Object, Resource};
+use crate::metrics::Metrics;
 use crate::status::Status;
 use crate::upstream::Upstream;
+use crate::upstream::access::{Access, Denial, Probe};
 
 const PATH: &str = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+/// Shows whether reviews may be created.
+const EMPTY_REVIEW: &[u8] =
+    br#"{"apiVersion":"authorization.k8s.io/v1","kind":"SubjectAccessReview","spec":{}}"#;
 
 /// Why a request is not done as somebody else.
 #[derive(Debug)]
@@ -20,12 +25,18 @@ pub enum Refusal {
     Forbidden(Status),
     /// The API server could not be asked.
     Unavailable(Status),
+    /// The API server denied the proxy's own access.
+    Denied(Denial),
 }
 
 impl From<Refusal> for Box<Status> {
     fn from(refusal: Refusal) -> Box<Status> {
         match refusal {
             Refusal::Forbidden(status) | Refusal::Unavailable(status) => Box::new(status),
+            Refusal::Denied(denial) => {
+                let message = denial.message(Access::SubjectAccessReview);
+                Box::new(Status::service_unavailable(message))
+            }
         }
     }
 }
@@ -116,6 +127,10 @@ impl AccessReviews {
         AccessReviews { upstream }
     }
 
+    fn metrics(&self) -> &Metrics {
+        self.upstream.metrics()
+    }
+
     /// Whether what is `asked` is allowed.
     ///
     /// # Errors
@@ -129,14 +144,26 @@ impl AccessReviews {
                     "the API server cannot be asked whether impersonation is allowed",
                 )
             })?;
+        if let Some(denial) = Denial::of(code) {
+            let probe = Probe::post(PATH, HeaderMap::new(), EMPTY_REVIEW);
+            let access = Access::SubjectAccessReview;
+            self.upstream.access_denied(
+                access,
+                denial,
+                probe,
+                self.metrics().access_denied(access),
+            );
+            return Err(Refusal::Denied(denial));
+        }
         if code != StatusCode::CREATED && code != StatusCode::OK {
             tracing::warn!(
                 code = code.as_u16(),
-                "the API server refuses to say whether impersonation is allowed; this proxy's user needs the verb create on subjectaccessreviews.authorization.k8s.io"
+                "the API server did not process a SubjectAccessReview"
             );
-            let message = "the proxy may not ask whether impersonation is allowed";
+            let message = "the API server did not process the SubjectAccessReview that authorizes impersonation";
             return Err(Refusal::unavailable(message));
         }
+        self.upstream.access_granted(Access::SubjectAccessReview);
         let answer: Answer = serde_json::from_slice(&answer).map_err(|error| {
             tracing::warn!(%error, "unreadable SubjectAccessReview");
             Refusal::unavailable("the API server's answer about impersonation is unreadable")

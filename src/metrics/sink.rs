@@ -25,6 +25,8 @@ pub struct SinkMetrics {
     pub seal_failures: Counter,
     /// Lines that stay unsealed, since too many waited.
     pub seal_skipped: Counter,
+    /// 1 if, at the start, the seal or the log was not as the last run had left it.
+    pub seal_broken: Gauge,
     /// 1 while the webhook takes no events.
     pub webhook_failing: Gauge,
     /// Events that the webhook has taken.
@@ -33,12 +35,27 @@ pub struct SinkMetrics {
     pub webhook_failures: Counter,
     /// Bytes in the webhook's spool.
     pub webhook_spool: Gauge,
+    /// Events that the webhook refused for good or whose batch was corrupt, with a spool.
+    pub webhook_rejected_events: Counter,
+    /// Files in the webhook's spool that were set aside.
+    pub webhook_rejected_files: Gauge,
+    /// Their bytes.
+    pub webhook_rejected_bytes: Gauge,
+    /// 1 while the backend accepts events.
+    pub healthy: Gauge,
 }
 
 impl SinkMetrics {
     /// Those of the sink of this name.
     pub fn named(name: impl Into<String>) -> SinkMetrics {
-        SinkMetrics { name: name.into(), ..SinkMetrics::default() }
+        let metrics = SinkMetrics { name: name.into(), ..SinkMetrics::default() };
+        metrics.healthy.set(1);
+        metrics
+    }
+
+    /// The backend's name.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// `events` events were lost.
@@ -55,7 +72,7 @@ impl SinkMetrics {
 /// Name, help, and how to get it.
 type Series<T> = (&'static str, &'static str, fn(&SinkMetrics) -> T);
 
-const COUNTERS: [Series<u64>; 8] = [
+const COUNTERS: [Series<u64>; 9] = [
     ("kube_audit_proxy_sink_events_total", "Audit events handed to the sink.", |sink| {
         sink.events.value()
     }),
@@ -90,9 +107,15 @@ const COUNTERS: [Series<u64>; 8] = [
         "Attempts to send a batch to the webhook that failed.",
         |sink| sink.webhook_failures.value(),
     ),
+    (
+        "kube_audit_proxy_webhook_rejected_events_total",
+        "Events of the spool that were set aside as *.rejected or deleted, because the webhook \
+         refused them or their batch was corrupt.",
+        |sink| sink.webhook_rejected_events.value(),
+    ),
 ];
 
-const GAUGES: [Series<i64>; 5] = [
+const GAUGES: [Series<i64>; 9] = [
     ("kube_audit_proxy_policy_generation", "Policies loaded since start.", |sink| {
         sink.policy_generation.value()
     }),
@@ -102,11 +125,29 @@ const GAUGES: [Series<i64>; 5] = [
     ("kube_audit_proxy_log_failing", "1 while the audit log cannot be written.", |sink| {
         sink.log_failing.value()
     }),
+    (
+        "kube_audit_proxy_log_seal_broken",
+        "1 if the audit log or its seal was found tampered with at the start.",
+        |sink| sink.seal_broken.value(),
+    ),
     ("kube_audit_proxy_webhook_failing", "1 while the webhook takes no events.", |sink| {
         sink.webhook_failing.value()
     }),
     ("kube_audit_proxy_webhook_spool_bytes", "Events that wait in the webhook's spool.", |sink| {
         sink.webhook_spool.value()
+    }),
+    (
+        "kube_audit_proxy_webhook_rejected_files",
+        "Files *.rejected in the webhook's spool.",
+        |sink| sink.webhook_rejected_files.value(),
+    ),
+    (
+        "kube_audit_proxy_webhook_rejected_bytes",
+        "Size of the files *.rejected in the webhook's spool.",
+        |sink| sink.webhook_rejected_bytes.value(),
+    ),
+    ("kube_audit_proxy_sink_healthy", "1 while the backend accepts events.", |sink| {
+        sink.healthy.value()
     }),
 ];
 

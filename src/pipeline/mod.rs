@@ -3,6 +3,7 @@
 //! [`handle`] reads from top to bottom in the order in which things happen. What can refuse a
 //! request comes before what sends it on, and each refusal is recorded.
 
+mod credentials;
 mod hold;
 mod refusal;
 mod response;
@@ -24,8 +25,8 @@ use tokio_util::task::TaskTracker;
 pub use response::ResponseBody;
 
 use refusal::{
-    NotStored, panicked, refuse, refuse_unauthenticated, refuse_unresolved, rejected, stored,
-    unreachable_upstream, unrecorded, waited,
+    NotStored, access_denied, panicked, refuse, refuse_unauthenticated, refuse_unavailable,
+    refuse_unresolved, rejected, stored, unreachable_upstream, unrecorded, waited,
 };
 
 use crate::audit::event::UserAgent;
@@ -37,15 +38,18 @@ use crate::authn::{
     self, Authenticated, AuthenticationError, Authenticator, ClientCertificates, User,
 };
 use crate::body::{ClientBody, RequestBody};
-use crate::impersonation::{self, RequestAttributes, Reviewer, Rules, Wanted, WantedError};
+use crate::impersonation::{
+    self, Refusal, RequestAttributes, Reviewer, Rules, Wanted, WantedError,
+};
 use crate::request::accept;
 use crate::request::headers::{self, AUDIT_ID};
 use crate::request::source::{Peer, TrustedProxies};
 use crate::request::uri::origin_form;
 use crate::request::{InfoError, RequestInfo, duration, query};
 use crate::status::Status;
-use crate::upstream::Upstream;
+use crate::upstream::access::{Access, Denial};
 use crate::upstream::identity::{Identity, OriginalUserExtra};
+use crate::upstream::{Upstream, UpstreamBody};
 
 /// The header under which kube-apiserver returns the audit ID.
 const AUDIT_ID_ANSWER: HeaderName = AUDIT_ID;
@@ -209,10 +213,8 @@ async fn admit(
             return Err(refuse_unauthenticated(begin(facts, None), &status, shown).await);
         }
         Err(AuthenticationError::Unavailable) => {
-            let message = "the proxy cannot find out now whose token this is";
-            let status = Status::service_unavailable(message);
-            let shown = status.clone();
-            return Err(refuse_unauthenticated(begin(facts, None), &status, shown).await);
+            let denial = proxy.authenticator.token_review_denial();
+            return Err(refuse_unavailable(begin(facts, None), denial).await);
         }
     };
     let mut record = begin(facts, Some(&caller));
@@ -272,17 +274,43 @@ async fn forward(
                 refuse(record, Status::service_unavailable(message)).await
             }
         },
+        Ok(answer) if answer.status() == StatusCode::UNAUTHORIZED => {
+            let was_upgrade = upgrade.is_some();
+            Box::pin(unauthorized(proxy, answer, record, (is_head, pretty), was_upgrade)).await
+        }
         Ok(answer) => {
             let ending = proxy.long_running.ending.clone();
             let mut response = response::relay(answer, record, (is_head, pretty), ending).await;
-            if upgrade.is_some() {
-                // What the client says next may be meant for the other protocol.
-                let close = HeaderValue::from_static("close");
-                response.headers_mut().insert(header::CONNECTION, close);
-            }
+            close_after(&mut response, upgrade.is_some());
             response
         }
         Err(error) => unreachable_upstream(record, &error).await,
+    }
+}
+
+/// A 401 is either about the client, or about the proxy's own credentials.
+async fn unauthorized(
+    proxy: &Proxy,
+    answer: Response<UpstreamBody>,
+    record: Box<Record>,
+    (is_head, pretty): (bool, bool),
+    was_upgrade: bool,
+) -> Response<ResponseBody> {
+    if credentials::are_rejected(proxy, record.facts()).await {
+        return access_denied(record, Access::Forward, Denial::Unauthorized).await;
+    }
+    let ending = proxy.long_running.ending.clone();
+    let mut response = response::relay(answer, record, (is_head, pretty), ending).await;
+    close_after(&mut response, was_upgrade);
+    response
+}
+
+/// Closes the client's connection after the response if an upgrade was requested: what the client
+/// sends next may belong to the other protocol.
+fn close_after(response: &mut Response<ResponseBody>, was_upgrade: bool) {
+    if was_upgrade {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
     }
 }
 
@@ -337,7 +365,7 @@ async fn outgoing(
     });
     stamped.map_err(|error| {
         tracing::warn!(%error, "a request was not sent because its user cannot be named upstream");
-        Box::new(Status::internal_error(format!("the request was not sent: {error}")))
+        Box::new(Status::bad_request(format!("the request was not sent: {error}")))
     })?;
 
     let body = if body.is_end_stream() {
@@ -390,7 +418,15 @@ async fn impersonate(
     }
     let facts = record.facts();
     let request = RequestAttributes::new(&facts.info, facts.target.query());
-    let granted = proxy.reviewer.authorize(&caller.user, wanted, &request).await?;
+    let granted = match proxy.reviewer.authorize(&caller.user, wanted, &request).await {
+        Ok(granted) => granted,
+        Err(refusal) => {
+            if let Refusal::Denied(denial) = refusal {
+                record.access_denied(denial.message(Access::SubjectAccessReview));
+            }
+            return Err(refusal.into());
+        }
+    };
     let user = granted.user.clone();
     record.impersonation_granted(granted);
     Ok(Some(user))

@@ -1,6 +1,8 @@
 //! Answers of the proxy's own: refusals, and the end of their records. Boxed, since they are rare and
 //! requests are copied when they become tasks.
 
+use std::time::{Duration, SystemTime};
+
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -14,6 +16,10 @@ use crate::request::InfoError;
 use crate::sink::Ack;
 use crate::status::Status;
 use crate::upstream::SendError;
+use crate::upstream::access::{Access, Denial};
+
+/// When a client may send a request again whose outcome is unknown.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Answers `status` to a request of nobody, with `shown` in its one event.
 pub(super) fn refuse_unauthenticated(
@@ -31,6 +37,22 @@ pub(super) fn refuse_unauthenticated(
         }
     }
     .boxed()
+}
+
+/// Responds 503 to a request whose token cannot be authenticated now.
+pub(super) fn refuse_unavailable(
+    mut record: Box<Record>,
+    denial: Option<Denial>,
+) -> BoxFuture<'static, Response<ResponseBody>> {
+    let message = match denial {
+        Some(denial) => denial.message(Access::TokenReview),
+        None => "token authentication is temporarily unavailable",
+    };
+    if denial.is_some() {
+        record.access_denied(message);
+    }
+    let status = Status::service_unavailable(message);
+    refuse_unauthenticated(record, &status, status.clone())
 }
 
 /// Ends the record with a refusal of our own, and answers with it.
@@ -77,8 +99,51 @@ pub(super) fn unreachable_upstream(
         // The client broke off its body: it is gone, and so is its request.
         return finish(record, known(&Status::client_gone()));
     }
-    tracing::warn!(%error, "the API server did not answer");
+    tracing::warn!(%error, "the API server did not respond");
+    if error.is_outcome_unknown() {
+        return outcome_unknown(record, error);
+    }
     let message = "the proxy cannot reach the API server";
+    refuse(record, Status::service_unavailable(message))
+}
+
+/// Responds 503 to a request that the API server may have processed; the event has an annotation.
+///
+/// `Retry-After` is a date here. client-go ignores that form, which is intended: given seconds, it
+/// sends the request again by itself, whatever its method is.
+fn outcome_unknown(
+    mut record: Box<Record>,
+    error: &SendError,
+) -> BoxFuture<'static, Response<ResponseBody>> {
+    let (why, message) = match error {
+        SendError::Unreadable { .. } => (
+            "the API server's response cannot be parsed; the request may have been processed",
+            "the API server sent a response that the proxy cannot parse; the request may have been processed",
+        ),
+        _ => (
+            "the connection to the API server was lost before its response; the request may have been processed",
+            "the proxy lost the connection to the API server before its response; the request may have been processed",
+        ),
+    };
+    record.outcome_unknown(why);
+    let status = Status::outcome_unknown(message);
+    let mut response = known(&status);
+    let retry_at = httpdate::fmt_http_date(SystemTime::now() + RETRY_AFTER);
+    if let Ok(retry_at) = HeaderValue::from_str(&retry_at) {
+        response.headers_mut().insert(header::RETRY_AFTER, retry_at);
+    }
+    record.answered_here(status);
+    finish(record, response)
+}
+
+/// The API server denied the proxy's own access.
+pub(super) fn access_denied(
+    mut record: Box<Record>,
+    access: Access,
+    denial: Denial,
+) -> BoxFuture<'static, Response<ResponseBody>> {
+    let message = denial.message(access);
+    record.access_denied(message);
     refuse(record, Status::service_unavailable(message))
 }
 

@@ -51,16 +51,23 @@ pub enum LoadError {
 /// # Errors
 /// See [`LoadError`]; its text has one problem a line.
 pub fn load(path: &Path) -> Result<Loaded, LoadError> {
-    parse(&read(path)?, &path.display().to_string())
+    let text = bytes(path, document::read_any)?;
+    parse(&text, &path.display().to_string())
 }
 
 /// The bytes of a policy file.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
+    bytes(path, document::read)
+}
+
+fn bytes(
+    path: &Path,
+    read: impl FnOnce(&Path, &str) -> io::Result<Vec<u8>>,
+) -> Result<Vec<u8>, LoadError> {
     if path.as_os_str().is_empty() {
         return Err(LoadError::NoPath);
     }
-    document::read(path, "policy")
-        .map_err(|error| LoadError::Unreadable { path: path.to_owned(), error })
+    read(path, "policy").map_err(|error| LoadError::Unreadable { path: path.to_owned(), error })
 }
 
 /// Reads a policy from text, YAML or JSON. `source` names it in messages.

@@ -131,32 +131,12 @@ impl PolicyFile {
     /// [`POLL_INTERVAL`](crate::file_watch::POLL_INTERVAL)), and reads it at once when `forced`
     /// gets a value (SIGHUP).
     pub async fn watch(
-        mut self,
+        self,
         metrics: Arc<Metrics>,
-        mut forced: watch::Receiver<()>,
+        forced: watch::Receiver<()>,
         interval: Duration,
     ) {
-        let mut can_be_forced = true;
-        loop {
-            let is_forced = tokio::select! {
-                () = sleep(interval) => false,
-                result = forced.changed(), if can_be_forced => {
-                    can_be_forced = result.is_ok();
-                    can_be_forced
-                }
-            };
-            let changed = self.files.changed();
-            let mut settling = changed;
-            for _ in 0..SETTLE_STEPS {
-                if !settling {
-                    break;
-                }
-                // Whoever writes in place is left the time to finish.
-                sleep(interval / SETTLE_STEPS).await;
-                settling = self.files.changed();
-            }
-            self.look(changed, is_forced, &metrics);
-        }
+        Followed(Some(self)).watch(metrics, forced, interval).await;
     }
 
     /// Reads the file if it is due, and puts what is in it in force if that is a valid policy.
@@ -229,6 +209,61 @@ impl PolicyFile {
             );
         }
         self.refused = Some(refused);
+    }
+}
+
+/// A policy file that is followed; `None` while another thread looks at it.
+struct Followed(Option<PolicyFile>);
+
+impl Followed {
+    async fn watch(
+        mut self,
+        metrics: Arc<Metrics>,
+        mut forced: watch::Receiver<()>,
+        interval: Duration,
+    ) {
+        let mut can_be_forced = true;
+        loop {
+            let is_forced = tokio::select! {
+                () = sleep(interval) => false,
+                result = forced.changed(), if can_be_forced => {
+                    can_be_forced = result.is_ok();
+                    can_be_forced
+                }
+            };
+            let Some(changed) = self.beside(|file| file.files.changed()).await else { return };
+            let mut settling = changed;
+            for _ in 0..SETTLE_STEPS {
+                if !settling {
+                    break;
+                }
+                // Whoever writes in place is left the time to finish.
+                sleep(interval / SETTLE_STEPS).await;
+                let Some(changed) = self.beside(|file| file.files.changed()).await else { return };
+                settling = changed;
+            }
+            let metrics = metrics.clone();
+            let look = move |file: &mut PolicyFile| file.look(changed, is_forced, &metrics);
+            if self.beside(look).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Runs `look` on a thread that may block: a file system that hangs holds up this file only. Returns
+    /// `None` if it panicked, which has been logged.
+    async fn beside<T: Send + 'static>(
+        &mut self,
+        look: impl FnOnce(&mut PolicyFile) -> T + Send + 'static,
+    ) -> Option<T> {
+        let mut file = self.0.take()?;
+        let looked = tokio::task::spawn_blocking(move || {
+            let result = look(&mut file);
+            (file, result)
+        });
+        let (file, result) = looked.await.ok()?;
+        self.0 = Some(file);
+        Some(result)
     }
 }
 

@@ -32,6 +32,8 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 /// A part of the process without which no requests should be sent to it.
 pub struct Check {
     name: String,
+    /// Why it may fail without consequences; `None` if it may not.
+    informational: Option<&'static str>,
     check: Box<dyn Fn() -> Checked + Send + Sync>,
 }
 
@@ -44,7 +46,20 @@ impl Check {
     where
         F: Future<Output = Result<(), String>> + Send + 'static,
     {
-        Check { name: name.into(), check: Box::new(move || Box::pin(check())) }
+        let check = Box::new(move || -> Checked { Box::pin(check()) });
+        Check { name: name.into(), informational: None, check }
+    }
+
+    /// A check that is shown, and may fail: `/readyz` then still responds 200. `reason` says why.
+    pub fn informational<F>(
+        name: impl Into<String>,
+        reason: &'static str,
+        check: impl Fn() -> F + Send + Sync + 'static,
+    ) -> Check
+    where
+        F: Future<Output = Result<(), String>> + Send + 'static,
+    {
+        Check { informational: Some(reason), ..Check::new(name, check) }
     }
 }
 
@@ -86,12 +101,19 @@ impl Admin {
 async fn health(name: &str, checks: &[Check], verbose: bool) -> Response<Full<Bytes>> {
     let mut lines = "[+]ping ok\n".to_owned();
     let mut failed = false;
-    for Check { name, check } in checks {
-        let result = tokio::time::timeout(CHECK_TIMEOUT, check()).await;
-        let result = result.unwrap_or_else(|_| Err(format!("no result in {CHECK_TIMEOUT:?}")));
-        let _ = match result {
-            Ok(()) => writeln!(lines, "[+]{name} ok"),
-            Err(reason) => {
+    // All at a time, so that one timeout bounds the response.
+    let results = checks.iter().map(|check| async {
+        let result = tokio::time::timeout(CHECK_TIMEOUT, (check.check)()).await;
+        result.unwrap_or_else(|_| Err(format!("no result in {CHECK_TIMEOUT:?}")))
+    });
+    let results = futures_util::future::join_all(results).await;
+    for (Check { name, informational, .. }, result) in checks.iter().zip(results) {
+        let _ = match (result, informational) {
+            (Ok(()), _) => writeln!(lines, "[+]{name} ok"),
+            (Err(reason), Some(ignored)) => {
+                writeln!(lines, "[-]{name} failed: {reason} (ignored: {ignored})")
+            }
+            (Err(reason), None) => {
                 failed = true;
                 writeln!(lines, "[-]{name} failed: {reason}")
             }
@@ -200,6 +222,26 @@ mod tests {
         assert_eq!(get("/readyz").await, (500, failed.into()));
         let live = "[+]ping ok\nlivez check passed\n";
         assert_eq!(get("/livez?verbose=1").await, (200, live.into()));
+    }
+
+    #[tokio::test]
+    async fn an_informational_check_is_shown_and_does_not_fail_the_rest() {
+        let failing = async || Err("down".to_owned());
+        let checks = vec![Check::informational("siem", "batch mode", failing)];
+        let admin = Admin::new(Arc::default(), checks);
+        assert_eq!(ask(&admin, Method::GET, "/readyz").await, (200, "ok".into()));
+        let shown = "[+]ping ok\n[-]siem failed: down (ignored: batch mode)\nreadyz check passed\n";
+        assert_eq!(ask(&admin, Method::GET, "/readyz?verbose").await, (200, shown.into()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn checks_that_hang_cost_one_timeout() {
+        let hanging = |name| Check::new(name, async || std::future::pending().await);
+        let admin = Admin::new(Arc::default(), vec![hanging("a"), hanging("b")]);
+        let started = tokio::time::Instant::now();
+        let (status, text) = ask(&admin, Method::GET, "/readyz").await;
+        assert_eq!(started.elapsed(), CHECK_TIMEOUT);
+        assert!(status == 500 && text.contains("[-]b failed: no result in 2s"), "{text}");
     }
 
     #[tokio::test]

@@ -1,6 +1,5 @@
 //! The serving certificate: read from files, and read again when they change.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -114,7 +113,8 @@ impl ResolvesServerCert for ServingCertificate {
 
 fn read_pair(certificate: &Path, key: &Path) -> Result<CertifiedKey, CertificateError> {
     let read = |path: &Path| {
-        fs::read(path).map_err(|source| CertificateError::Read { path: path.into(), source })
+        crate::regular_file::read(path)
+            .map_err(|source| CertificateError::Read { path: path.into(), source })
     };
     let not_pem =
         |path: &Path, what, source| CertificateError::Pem { path: path.into(), what, source };

@@ -1,32 +1,30 @@
 //! One connection: HTTP/1.1 or HTTP/2, until it ends or the process does.
 
-use std::convert::Infallible;
 use std::future::Future;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::http2;
-use super::shutdown::{Phase, Running};
+use super::shutdown::Running;
+use super::{http1, http2};
 use crate::body::{BodyError, ClientBody};
+use crate::log_limit::LogLimit;
 use crate::pipeline::{self, Connection, Proxy, ResponseBody};
 
-/// Bytes of a request's head, as kube-apiserver (Go's `MaxHeaderBytes`).
-pub const MAX_HEADER_BYTES: u32 = 1 << 20;
+/// Bytes of a request's head, like kube-apiserver: Go's `MaxHeaderBytes`, and the 4 KiB that Go
+/// reads beyond it.
+pub const MAX_HEADER_BYTES: u32 = (1 << 20) + (4 << 10);
 
-/// From the end of one HTTP/1.1 request to the end of the next one's head. hyper has one timer for
-/// the idle time and for the head, so this is kube-apiserver's idle timeout: a shorter one would
-/// close connections under clients that keep them as long as kube-apiserver lets them.
-const NEXT_HEAD_DEADLINE: Duration = Duration::from_secs(90);
+/// Requests that the HTTP library refused are logged once in this time.
+static REFUSALS: LogLimit = LogLimit::new(Duration::from_secs(10));
+
+/// After the process has begun to drain, a connection without a request has this time to end by itself: a
+/// client that is idle, or that never completes a request, must not hold up the shutdown.
+pub(super) const DRAIN_GRACE: Duration = Duration::from_secs(1);
 
 /// The protocol that ALPN chose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +36,7 @@ pub enum Protocol {
 }
 
 /// What answers requests.
-pub trait Handler: Clone + Send + Sync + 'static {
+pub trait Handler: Clone + Unpin + Send + Sync + 'static {
     /// The body of an answer.
     type Body: Body<Data = Bytes, Error: Into<BodyError>> + Send + Unpin + 'static;
 
@@ -48,6 +46,51 @@ pub trait Handler: Clone + Send + Sync + 'static {
         connection: Arc<Connection>,
         request: Request<ClientBody>,
     ) -> impl Future<Output = Response<Self::Body>> + Send + 'static;
+
+    /// The HTTP library refused a request of `connection`, which [`Handler::handle`] does not see.
+    fn refused(&self, _connection: &Connection, _reason: RefusedRequest) {}
+}
+
+/// Why the HTTP library refused a request. There is no audit event of it: it was not parsed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusedRequest {
+    /// 400: it is not HTTP/1.1.
+    Malformed,
+    /// 414: the request target is longer than 64 KiB.
+    UriTooLong,
+    /// 431: the headers exceed 1 MiB or 20,000 lines.
+    HeadersTooLarge,
+    /// A client violated HTTP/2, and its connection was closed.
+    Http2Connection,
+    /// A stream was reset or answered with 431 (headers that exceed 1 MiB) by the HTTP/2 library, or the
+    /// client left out its number.
+    Http2Stream,
+}
+
+impl RefusedRequest {
+    /// All reasons, with their names in metrics.
+    pub const ALL: [(RefusedRequest, &'static str); 5] = [
+        (RefusedRequest::Malformed, "malformed"),
+        (RefusedRequest::UriTooLong, "uri_too_long"),
+        (RefusedRequest::HeadersTooLarge, "headers_too_large"),
+        (RefusedRequest::Http2Connection, "http2_connection"),
+        (RefusedRequest::Http2Stream, "http2_stream"),
+    ];
+
+    /// The reason for hyper's response with this status code.
+    pub(super) fn of_code(code: u16) -> Option<RefusedRequest> {
+        match code {
+            400 => Some(RefusedRequest::Malformed),
+            414 => Some(RefusedRequest::UriTooLong),
+            431 => Some(RefusedRequest::HeadersTooLarge),
+            _ => None,
+        }
+    }
+
+    fn as_str(self) -> &'static str {
+        let named = RefusedRequest::ALL.into_iter().find(|(reason, _)| *reason == self);
+        named.map_or("", |(_, name)| name)
+    }
 }
 
 impl Handler for Arc<Proxy> {
@@ -59,6 +102,18 @@ impl Handler for Arc<Proxy> {
         request: Request<ClientBody>,
     ) -> impl Future<Output = Response<ResponseBody>> + Send + 'static {
         pipeline::handle(self, connection, request)
+    }
+
+    fn refused(&self, connection: &Connection, reason: RefusedRequest) {
+        self.recorder.metrics.request_refused(reason);
+        if let Some(suppressed) = REFUSALS.pass() {
+            tracing::warn!(
+                peer = %connection.peer(),
+                reason = reason.as_str(),
+                suppressed,
+                "refused a request that cannot be parsed; it has no audit event"
+            );
+        }
     }
 }
 
@@ -89,36 +144,7 @@ pub async fn serve_connection<H: Handler>(
     running: Running,
 ) -> Result<(), HttpError> {
     match protocol {
-        Protocol::Http1 => Ok(serve_http1(io, connection, handler, running).await?),
+        Protocol::Http1 => Ok(http1::serve(io, connection, handler, running).await?),
         Protocol::Http2 => http2::serve(io, connection, handler, running).await,
-    }
-}
-
-async fn serve_http1<H: Handler>(
-    io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    connection: Arc<Connection>,
-    handler: H,
-    mut running: Running,
-) -> hyper::Result<()> {
-    let service = service_fn(move |request: Request<Incoming>| {
-        let request = request.map(ClientBody::http1);
-        let answer = handler.clone().handle(connection.clone(), request);
-        async move { Ok::<_, Infallible>(answer.await) }
-    });
-    let serving = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(NEXT_HEAD_DEADLINE)
-        .max_buf_size(MAX_HEADER_BYTES as usize)
-        .half_close(false)
-        .serve_connection(TokioIo::new(io), service)
-        .with_upgrades();
-    let mut serving = pin!(serving);
-    tokio::select! {
-        result = serving.as_mut() => return result,
-        () = running.reached(Phase::Draining) => serving.as_mut().graceful_shutdown(),
-    }
-    tokio::select! {
-        result = serving => result,
-        () = running.reached(Phase::Ending) => Ok(()),
     }
 }

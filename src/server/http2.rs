@@ -19,10 +19,12 @@ use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::http::{Handler, HttpError, MAX_HEADER_BYTES};
+use super::http::{DRAIN_GRACE, Handler, HttpError, MAX_HEADER_BYTES, RefusedRequest};
 use super::shutdown::{Phase, Running};
 use crate::body::ClientBody;
-use crate::http2::{Batched, KeepAlive, ReceiveBody, SendBody, Writes, batched};
+use crate::http2::{
+    Batched, KeepAlive, ReceiveBody, RequestStream, Responding, SendBody, Writes, batched,
+};
 use crate::pipeline::Connection;
 
 // kube-apiserver's numbers (staging/src/k8s.io/apiserver/pkg/server/secure_serving.go): 256 KiB
@@ -47,6 +49,8 @@ const KEEP_ALIVE: KeepAlive =
 enum Told {
     /// The process takes no new requests.
     Draining,
+    /// It has drained for a while, and perhaps there is nothing under way.
+    Idle,
     /// The process ends.
     Ending,
     /// The client answers no PING.
@@ -70,34 +74,57 @@ pub(super) async fn serve<H: Handler>(
         shaken = shaken => shaken.map_err(|_| HttpError::Silent)??,
         () = running.reached(Phase::Draining) => return Ok(()),
     };
+    // Shared by its streams, so that it tells whether there are any.
+    let running = Arc::new(running);
     let pings = http2.ping_pong().expect("nobody has taken it before");
     // Another task, as this one runs at every request, and timers and waiting are not free.
-    let mut watching = spawn(watch(pings, writes.heard(), running.clone()));
+    let mut watching = spawn(watch(pings, writes.heard(), Running::clone(&running)));
+    let mut last_stream = None;
     poll_fn(|context| {
         loop {
             if let Poll::Ready(told) = Pin::new(&mut watching).poll(context) {
                 match told {
                     Ok(Told::Silent) => return Poll::Ready(Err(HttpError::Silent)),
-                    Ok(Told::Draining) => http2.graceful_shutdown(),
+                    Ok(Told::Draining) => {
+                        http2.graceful_shutdown();
+                        watching = spawn(idle(Running::clone(&running)));
+                    }
+                    // A client that does not respond to the GOAWAY.
+                    Ok(Told::Idle) if Arc::strong_count(&running) == 1 && !writes.is_waiting() => {
+                        return Poll::Ready(Ok(()));
+                    }
+                    Ok(Told::Idle) => watching = spawn(idle(Running::clone(&running))),
                     Ok(Told::Ending) | Err(_) => return Poll::Ready(Ok(())),
                 }
-                watching = spawn(ending(running.clone()));
                 continue;
             }
             let (request, reply) = match http2.poll_accept(context) {
-                Poll::Ready(Some(accepted)) => accepted?,
+                Poll::Ready(Some(Ok(accepted))) => accepted,
+                Poll::Ready(Some(Err(error))) => {
+                    if error.is_library() {
+                        handler.refused(&connection, RefusedRequest::Http2Connection);
+                    }
+                    return Poll::Ready(Err(error.into()));
+                }
                 Poll::Ready(None) => return Poll::Ready(Ok(())),
                 Poll::Pending => {
                     writes.send(context);
                     return Poll::Pending;
                 }
             };
+            // h2 says nothing of streams that it resets or answers by itself.
+            let number = reply.stream_id().as_u32();
+            let expected = last_stream.replace(number).map_or(number, |last: u32| last + 2);
+            if number > expected {
+                handler.refused(&connection, RefusedRequest::Http2Stream);
+            }
             let (head, stream) = request.into_parts();
-            let body = ClientBody::http2(ReceiveBody::new(stream, &head.headers, false));
-            let request = Request::from_parts(head, body);
+            let body = ReceiveBody::new(stream, &head.headers, false);
+            let (body, responding) = RequestStream::new(body);
+            let request = Request::from_parts(head, ClientBody::http2(body));
             // Freed when there is an answer: that may be a watch, which lasts.
             let answer = Box::pin(handler.clone().handle(connection.clone(), request));
-            tokio::spawn(serve_stream(answer, reply, running.clone()));
+            tokio::spawn(serve_stream(answer, reply, responding, running.clone()));
         }
     })
     .await
@@ -141,16 +168,20 @@ async fn watch(pings: PingPong, heard: Arc<AtomicBool>, mut running: Running) ->
     }
 }
 
-async fn ending(mut running: Running) -> Told {
-    running.reached(Phase::Ending).await;
-    Told::Ending
+/// Waits until an unused connection has had time to end by itself.
+async fn idle(mut running: Running) -> Told {
+    tokio::select! {
+        () = tokio::time::sleep(DRAIN_GRACE) => Told::Idle,
+        () = running.reached(Phase::Ending) => Told::Ending,
+    }
 }
 
 /// Sends the answer of one request, unless the client gives it up.
 async fn serve_stream<B: Body<Data = Bytes> + Unpin>(
     mut answer: Pin<Box<impl Future<Output = Response<B>>>>,
     mut reply: SendResponse<Bytes>,
-    _running: Running,
+    _responding: Option<Responding>,
+    _running: Arc<Running>,
 ) {
     let answered = poll_fn(|context| match answer.as_mut().poll(context) {
         Poll::Ready(response) => Poll::Ready(Some(response)),

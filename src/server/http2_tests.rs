@@ -51,6 +51,7 @@ impl Handler for Answers {
                 let body = request.into_body().collect().await.expect("a whole body");
                 Response::new(Full::from(body.to_bytes()))
             }
+            "/early" => Response::new(Full::from("early")),
             "/nothing" => Response::new(Full::default()),
             path => Response::new(Full::from(path.to_owned())),
         };
@@ -234,4 +235,60 @@ async fn when_the_process_drains_what_is_under_way_goes_on_and_at_its_end_nothin
     served.shutdown.all_ended().await;
     assert_eq!(served.answers.dropped.available_permits(), 1);
     assert!(waiting.await.is_err());
+}
+
+/// Posts to `/early`, which responds without reading, and sends a first part of the body.
+async fn early(served: &mut Served) -> (h2::SendStream<Bytes>, h2::client::ResponseFuture) {
+    let request = Request::post("https://localhost/early").body(()).unwrap();
+    let (response, mut stream) = served.client.send_request(request, false).unwrap();
+    stream.send_data(Bytes::from(vec![b'x'; 10_000]), false).unwrap();
+    (stream, response)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_early_response_does_not_reset_what_is_still_sent() {
+    let mut served = served().await;
+    let (mut stream, response) = early(&mut served).await;
+    assert_eq!(text(response.await.unwrap().into_body()).await, "early");
+    // More than the stream's window: it is only sent if the server makes room.
+    for _ in 0..2 * STREAM_WINDOW as usize / 10_000 {
+        stream.send_data(Bytes::from(vec![b'x'; 10_000]), false).unwrap();
+    }
+    stream.send_data(Bytes::new(), true).unwrap();
+    // The stream ends with what the client has sent, and without a reset, however long it takes.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let reset = poll_fn(|context| Poll::Ready(stream.poll_reset(context))).await;
+    assert!(reset.is_pending(), "{reset:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_goes_on_after_an_early_response_is_stopped() {
+    let mut served = served().await;
+    let began = tokio::time::Instant::now();
+    let (mut stream, response) = early(&mut served).await;
+    assert_eq!(text(response.await.unwrap().into_body()).await, "early");
+    let reset = poll_fn(|context| stream.poll_reset(context)).await.unwrap();
+    assert_eq!(reset, Reason::NO_ERROR);
+    let elapsed = began.elapsed();
+    assert!((1000..1100).contains(&elapsed.as_millis()), "{elapsed:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_thrown_away_after_an_early_response_is_bounded() {
+    let mut served = served().await;
+    let (mut stream, response) = early(&mut served).await;
+    assert_eq!(text(response.await.unwrap().into_body()).await, "early");
+    let mut sent = 10_000;
+    loop {
+        stream.reserve_capacity(10_000);
+        match poll_fn(|context| stream.poll_capacity(context)).await {
+            Some(Ok(room)) => {
+                stream.send_data(Bytes::from(vec![b'x'; room]), false).unwrap();
+                sent += room;
+            }
+            _ => break,
+        }
+    }
+    assert!(sent > 1 << 20, "{sent} bytes");
+    assert!(sent <= (1 << 20) + 2 * STREAM_WINDOW as usize, "{sent} bytes");
 }

@@ -8,6 +8,8 @@
 pub mod admin;
 pub mod certificates;
 pub mod http;
+mod http1;
+mod http1_io;
 mod http2;
 mod linger;
 pub mod listener;

@@ -12,21 +12,35 @@ use crate::metrics::{Metrics, Reloaded};
 /// Calls `reload` whenever the files of `watcher` change, and on each `force`; counts and logs the
 /// result as that of `what`. A failed `reload` must leave everything as it was. Ends when the
 /// sender of `force` is dropped.
-pub async fn follow<E: Display>(
+pub async fn follow<E: Display + Send + 'static>(
     what: Reloaded,
-    mut watcher: FileWatcher,
+    watcher: FileWatcher,
     mut force: watch::Receiver<()>,
     metrics: Arc<Metrics>,
-    reload: impl Fn() -> Result<(), E>,
+    reload: impl Fn() -> Result<(), E> + Send + 'static,
 ) {
     let mut poll = tokio::time::interval(POLL_INTERVAL);
     poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = poll.tick() => if !watcher.changed() { continue },
-            forced = force.changed() => if forced.is_err() { return },
-        }
-        let result = reload();
+    let mut files = Some((watcher, reload));
+    while let Some((mut watcher, reload)) = files.take() {
+        let forced = tokio::select! {
+            _ = poll.tick() => false,
+            forced = force.changed() => match forced {
+                Ok(()) => true,
+                Err(_) => return,
+            },
+        };
+        // A file system that hangs holds up this file only, and not the threads that accept
+        // connections and serve `/livez`.
+        let looked = tokio::task::spawn_blocking(move || {
+            let due = watcher.changed() || forced;
+            let result = due.then(&reload);
+            ((watcher, reload), result)
+        });
+        // A panic of it has been logged.
+        let Ok((back, result)) = looked.await else { return };
+        files = Some(back);
+        let Some(result) = result else { continue };
         metrics.reloaded(what, result.is_ok());
         match result {
             Ok(()) => tracing::info!(?what, "reloaded"),

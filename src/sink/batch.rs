@@ -93,6 +93,8 @@ impl Batcher {
                 *until = now + REST;
                 Step::Take(length)
             }
+            // The shutdown's time is limited, and what it does not suffice for is lost.
+            Pace::Throttle(_) if closing => Step::Take(length.min(*max_size)),
             Pace::Throttle(bucket) => match bucket.take(now) {
                 Ok(()) => Step::Take(length.min(*max_size)),
                 Err(until) => Step::Wait { until, wake_at: None },

@@ -76,9 +76,10 @@ fn each_batch_needs_a_token() {
     };
     assert_eq!(step(0, false), Step::Take(10));
     assert_eq!(step(0, false), Step::Take(10), "the burst");
-    let Step::Wait { until: Some(until), wake_at: None } = step(0, true) else {
-        panic!("at the end too, it needs a token");
+    let Step::Wait { until: Some(until), wake_at: None } = step(0, false) else {
+        panic!("it needs a token");
     };
+    assert_eq!(step(0, true), Step::Take(10), "not at the end");
     let next = until.duration_since(now);
     assert!((500..501).contains(&next.as_millis()), "{next:?}");
     assert!(matches!(step(499, false), Step::Wait { .. }));

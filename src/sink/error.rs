@@ -64,6 +64,29 @@ pub enum SinkError {
         /// What the system said.
         source: io::Error,
     },
+    /// Another process, or another backend of this one, writes the log.
+    #[error(
+        "the audit log {} is already written by another kube-audit-proxy or backend{owner}; a sealed \
+         log has one writer: stop the other, or name another file with --audit-log-path",
+        path.display()
+    )]
+    Locked {
+        /// The log file.
+        path: PathBuf,
+        /// The process, as far as is known.
+        owner: String,
+    },
+    /// The lock file of a sealed log cannot be opened.
+    #[error(
+        "cannot open the lock file {} of the sealed audit log: {source}; let this user write it",
+        path.display()
+    )]
+    LockFile {
+        /// The lock file.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
     /// Standard output is closed.
     #[error(
         "cannot write the audit log to standard output: {0}; keep it open, or name a file with \

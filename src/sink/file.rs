@@ -7,17 +7,21 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
+use super::backups::{Kept, LogClock};
 use super::clock::Clock;
 use super::config::Rotation;
+use super::disk;
 use super::error::SinkError;
 use super::line::Line;
+use super::lock::{LogLock, lock_file};
 use super::open_file::{OpenFile, mend};
 use super::output::{Output, Unsynced, Written, append};
-use super::rotate::Rotator;
+use super::rotate::{BackupNamer, BackupNames, Rotator};
 use super::seal::{Block, Chain, LogSeal, SealConfig, SealKey, recover};
 use crate::metrics::SinkMetrics;
 
@@ -30,12 +34,18 @@ pub(super) struct LogFile {
     pub(super) path: PathBuf,
     pub(super) open: OpenFile,
     /// None: never rotated.
-    rotator: Option<Rotator>,
+    pub(super) rotator: Option<Rotator>,
+    pub(super) namer: BackupNamer,
+    /// Until the cleaner takes it.
+    log_clock: Option<LogClock>,
+    pub(super) kept: Arc<Kept>,
+    /// Held as long as the log is open.
+    lock: Option<LogLock>,
     /// The open file was deleted and no other can be made: why. Nothing that is written now could
     /// ever be read.
     gone: Option<io::Error>,
     /// That the file was moved and no other can be made has been logged.
-    complained: bool,
+    pub(super) complained: bool,
     /// What was written is not known to be on the disk.
     dirty: bool,
     /// Files that were replaced before they were synced, and whether the folder is to be.
@@ -47,12 +57,25 @@ pub(super) struct LogFile {
 }
 
 impl LogFile {
-    /// Opens the file, and makes it and the folders above it if they are missing.
+    /// One that others may write, too.
+    #[cfg(test)]
     pub(super) fn open(
         path: &Path,
         rotation: Rotation,
         clock: Clock,
         metrics: Arc<SinkMetrics>,
+    ) -> Result<LogFile, SinkError> {
+        LogFile::open_as(path, rotation, clock, metrics, false)
+    }
+
+    /// Opens the file, and creates it and the directories above it if they are missing.
+    /// `exclusively`: nobody else may write it, so it is locked first.
+    pub(super) fn open_as(
+        path: &Path,
+        rotation: Rotation,
+        clock: Clock,
+        metrics: Arc<SinkMetrics>,
+        exclusively: bool,
     ) -> Result<LogFile, SinkError> {
         if path.file_name().is_none() || path.is_dir() {
             return Err(SinkError::NotAFile(path.to_owned()));
@@ -61,18 +84,24 @@ impl LogFile {
             path: path.parent().unwrap_or(path).to_owned(),
             source,
         })?;
-        let mut open = OpenFile::open(path)
+        let is_device = fs::metadata(path).is_ok_and(|metadata| !metadata.is_file());
+        let lock = if exclusively && !is_device { Some(LogLock::acquire(path)?) } else { None };
+        let log_clock = LogClock::new(path, clock.clone());
+        let mut open = open_at_start(path)
             .map_err(|source| SinkError::File { path: path.to_owned(), source })?;
+        if lock.is_some() && open.regular {
+            lock_file(path, &open.file)?;
+        }
         mend(path, &mut open);
-        let rotator = if open.regular && rotation.max_size_mib > 0 {
-            Some(Rotator::new(path, rotation, clock, metrics).map_err(SinkError::Thread)?)
-        } else {
-            None
-        };
+        let rotates = open.regular && rotation.max_size_mib > 0;
         let mut log = LogFile {
             path: path.to_owned(),
             open,
-            rotator,
+            rotator: rotates.then(|| Rotator::new(rotation, metrics)),
+            namer: BackupNamer::new(BackupNames::of(path), clock),
+            log_clock: Some(log_clock),
+            kept: Arc::default(),
+            lock,
             gone: None,
             complained: false,
             dirty: true,
@@ -101,10 +130,30 @@ impl LogFile {
             return Err(SinkError::NotSealable { what: self.path.display().to_string() });
         }
         let key = SealKey::load(&config.key_file)?;
-        let (chain, seal) = recover(&self.path, &self.open.file, config, key, metrics)
+        let log = self.open.file.clone();
+        let (chain, seal) = recover(&self.path, &log, &mut self.namer, config, key, metrics)
             .map_err(|source| SinkError::Seal { path: self.path.clone(), source })?;
         self.seal = Some(seal.strict(strict));
         Ok(chain)
+    }
+
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> Arc<Kept> {
+        self.kept.clone()
+    }
+
+    #[cfg(test)]
+    pub(super) fn limit(&mut self, bytes: u64) {
+        self.rotator.as_mut().expect("it is rotated").set_limit(bytes);
+    }
+
+    /// Starts the cleanup of rotated files. Must come after [`LogFile::seal`], which reads them.
+    pub(super) fn start_cleaner(&mut self) -> Result<(), SinkError> {
+        let Some((rotator, clock)) = self.rotator.as_mut().zip(self.log_clock.take()) else {
+            return Ok(());
+        };
+        let names = self.namer.names().clone();
+        rotator.start_cleaner(names, clock, self.kept.clone()).map_err(SinkError::Thread)
     }
 
     /// The folder's list of files is to be on the disk, too.
@@ -116,7 +165,11 @@ impl LogFile {
     }
 
     /// Goes over to another file; gives the one before.
-    fn replace(&mut self, new: OpenFile) -> OpenFile {
+    pub(super) fn replace(&mut self, new: OpenFile) -> OpenFile {
+        if self.lock.is_some() && new.regular {
+            // The lock file is what counts; this one is for hard links and bind mounts.
+            let _ = new.file.try_lock();
+        }
         let old = std::mem::replace(&mut self.open, new);
         if std::mem::replace(&mut self.dirty, true) && old.regular && self.synced {
             self.older.files.push(old.file.clone());
@@ -152,48 +205,6 @@ impl LogFile {
     fn make_room(&mut self, lines: &[Line]) {
         if self.check().is_ok() && self.fitting(lines) == 0 {
             self.rotate();
-        }
-    }
-
-    /// Renames the file to that of a backup and opens a new one. If that fails, the old one is
-    /// written on, whatever its size: a log that is too large is better than none.
-    fn rotate(&mut self) {
-        let Some(rotator) = &mut self.rotator else {
-            return;
-        };
-        if self.complained {
-            // It has been moved already, and we may not make a new one.
-            rotator.failed();
-            return;
-        }
-        let renamed = rotator.rename(&self.path);
-        let opened = match &renamed {
-            Ok(_) => OpenFile::open(&self.path),
-            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
-        };
-        match opened {
-            Ok(new) => {
-                new.resemble(&self.open);
-                if let (Some(seal), Ok(backup)) = (&mut self.seal, &renamed) {
-                    seal.next_file(new.file.clone(), backup);
-                }
-                rotator.rotated();
-                self.replace(new);
-            }
-            Err(error) => {
-                tracing::error!(
-                    "cannot rotate the audit log {}: {error}; it grows until its folder can be \
-                     written to",
-                    self.path.display()
-                );
-                rotator.failed();
-                if let Ok(backup) = renamed
-                    && let Err(error) = fs::rename(&backup, &self.path)
-                {
-                    // The next check finds it missing, and tries to make a new one.
-                    tracing::error!("cannot rename {} back: {error}", backup.display());
-                }
-            }
         }
     }
 
@@ -255,7 +266,8 @@ impl Output for LogFile {
             let error = io::Error::new(gone.kind(), gone.to_string());
             return Written { whole: 0, error: Some(error) };
         }
-        if let Some(error) = self.seal.as_ref().and_then(LogSeal::refusal) {
+        let refusal = self.seal.as_ref().and_then(LogSeal::refusal);
+        if let Some(error) = refusal.or_else(|| disk::step().err()) {
             return Written { whole: 0, error: Some(error) };
         }
         let torn = self.open.torn;
@@ -357,7 +369,13 @@ impl Output for LogFile {
 
     fn sealed(&mut self, unsealed: VecDeque<Block>, failed: Option<String>) {
         if let Some(seal) = &mut self.seal {
-            seal.outcome(unsealed, failed);
+            let unsealed = seal.outcome(unsealed, failed);
+            if self.kept.unsealed(&unsealed)
+                && let Some(rotator) = &self.rotator
+            {
+                // It may be compressed or deleted now.
+                rotator.clean();
+            }
         }
     }
 
@@ -374,6 +392,22 @@ impl Output for LogFile {
             Ok(()) => Ok(true),
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
             Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Opens the log; a named pipe's reader that is started at the same time may be a little late.
+fn open_at_start(path: &Path) -> io::Result<OpenFile> {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    let started = Instant::now();
+    loop {
+        match OpenFile::open(path) {
+            Err(error)
+                if error.kind() == io::ErrorKind::NotConnected && started.elapsed() < PATIENCE =>
+            {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            opened => return opened,
         }
     }
 }

@@ -4,7 +4,6 @@ use std::io::{self, Seek, SeekFrom};
 
 use super::file::LogFile;
 use super::open_file::OpenFile;
-use super::rotate::BackupNames;
 use super::seal::{Late, Lines};
 
 /// Lines that may come between a cut and our noticing it; a file with more was not cut by logrotate.
@@ -29,7 +28,7 @@ impl LogFile {
             seal.same_file(log);
             return;
         }
-        let result = BackupNames::of(&self.path).free_now().and_then(|name| {
+        let result = self.namer.next().and_then(|name| {
             seal.next_file(log, &name);
             let lines = self.open.file.try_clone()?;
             (&lines).seek(SeekFrom::Start(0))?;
@@ -42,7 +41,7 @@ impl LogFile {
     pub(super) fn was_cut(&mut self, bytes: u64) {
         let Some(seal) = &mut self.seal else { return };
         let mut left = Vec::new();
-        let result = BackupNames::of(&self.path).free_now().and_then(|name| {
+        let result = self.namer.next().and_then(|name| {
             if bytes <= LEFT {
                 let file = self.open.file.try_clone()?;
                 (&file).seek(SeekFrom::Start(0))?;

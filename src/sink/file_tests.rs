@@ -15,7 +15,15 @@ pub(in crate::sink) fn limited(
 ) -> LogFile {
     let rotation = Rotation { max_size_mib: 1, ..Rotation::NEVER };
     let mut log = LogFile::open(path, rotation, clock, metrics).unwrap();
-    log.rotator.as_mut().unwrap().set_limit(bytes);
+    log.limit(bytes);
+    log
+}
+
+/// The same, locked as a sealed log is.
+pub(in crate::sink) fn exclusive(path: &Path, bytes: u64, metrics: Arc<SinkMetrics>) -> LogFile {
+    let rotation = Rotation { max_size_mib: 1, ..Rotation::NEVER };
+    let mut log = LogFile::open_as(path, rotation, Clock::system(), metrics, true).unwrap();
+    log.limit(bytes);
     log
 }
 

@@ -59,6 +59,7 @@ impl Losses {
         // kube-apiserver's words. It goes on with the events themselves: we do not, because who
         // reads our log is not always who may read the audit log.
         tracing::error!(
+            sink = self.metrics.name(),
             "Error in audit plugin '{plugin}' affecting {} audit events: {}",
             untold.events,
             untold.error

@@ -14,11 +14,14 @@ mod barrier;
 mod batch;
 mod clock;
 mod config;
+mod disk;
 mod error;
 mod file;
+mod file_rotation;
 mod file_seal;
 mod gated;
 mod line;
+mod lock;
 mod losses;
 mod open_file;
 mod output;
@@ -35,6 +38,7 @@ use std::time::Instant;
 
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 pub use self::barrier::Barrier;
 pub use self::config::{LogPath, Mode, Rotation, SinkConfig, SyncMode, Throttle};
@@ -96,7 +100,8 @@ impl Sink {
             LogPath::Stdout => Box::new(Stdout::open()?),
             LogPath::File(path) => {
                 let rotation = config.rotation;
-                let mut log = LogFile::open(path, rotation, Clock::system(), metrics.clone())?;
+                let (clock, sealed) = (Clock::system(), config.seal.is_some());
+                let mut log = LogFile::open_as(path, rotation, clock, metrics.clone(), sealed)?;
                 if config.sync == SyncMode::Off {
                     log = log.never_synced();
                 }
@@ -104,6 +109,7 @@ impl Sink {
                     let strict = config.mode == Mode::BlockingStrict;
                     chain = Some(log.seal(seal, strict, metrics.clone())?);
                 }
+                log.start_cleaner()?;
                 Box::new(log)
             }
         };
@@ -212,7 +218,7 @@ impl Sink {
     }
 
     /// Returns when all events are written and on the disk and the writer has ended. Later events
-    /// are refused and counted. In batch mode a throttle still holds; there is no time limit.
+    /// are refused and counted. There is no time limit.
     pub async fn shutdown(&self) {
         let Some(log) = &self.log else {
             return;
@@ -224,6 +230,34 @@ impl Sink {
         if let Some(thread) = thread {
             // It has nothing left to do but to return; a panic of it has been logged.
             let _ = thread.join();
+        }
+    }
+
+    /// Like [`Sink::shutdown`], but only until `give_up` is cancelled. What is not written then is counted
+    /// as lost and logged; of a write that hangs, all lines.
+    pub async fn shutdown_until(&self, give_up: &CancellationToken) {
+        tokio::select! {
+            biased;
+            () = self.shutdown() => {}
+            () = give_up.cancelled() => {
+                let Some(log) = &self.log else { return };
+                log.writer.abandon();
+            }
+        }
+    }
+
+    /// Logs losses that were held back, which the writer does itself unless it hangs.
+    pub fn tick(&self) {
+        if let Some(log) = &self.log {
+            log.refused.tick();
+            log.writer.tick();
+        }
+    }
+
+    /// Logs all losses that were held back, now.
+    pub fn flush_losses(&self) {
+        if let Some(log) = &self.log {
+            log.writer.flush_losses();
         }
     }
 

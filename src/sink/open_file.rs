@@ -1,10 +1,15 @@
 //! The file that is at the log's path, as it was when it was opened.
 
 use std::fs::{self, File, Metadata, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::io::Errno;
+
+use super::disk;
 
 /// How much of the file's end is looked at when it is opened, in bytes.
 const TAIL: u64 = 4 << 20;
@@ -34,15 +39,29 @@ impl OpenFile {
         let options = |read| {
             let mut options = OpenOptions::new();
             options.read(read).append(true).create(true).mode(0o600);
+            // To open a pipe blocks otherwise, until there is a reader.
+            options.custom_flags(OFlags::NONBLOCK.bits() as i32);
             options
         };
+        disk::step()?;
         let file = match options(readable).open(path) {
             Err(error) if readable && error.kind() == io::ErrorKind::PermissionDenied => {
                 options(false).open(path)?
             }
+            Err(error) if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::NotConnected,
+                    "it is a named pipe that no process reads; start its reader first",
+                ));
+            }
             result => result?,
         };
         let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            // Writes are to wait for the reader; they are made by a thread that may.
+            let flags = fcntl_getfl(&file)?;
+            fcntl_setfl(&file, flags - OFlags::NONBLOCK)?;
+        }
         let mut open = OpenFile {
             file: Arc::new(file),
             device: metadata.dev(),
@@ -134,12 +153,13 @@ pub(super) fn mend(path: &Path, open: &mut OpenFile) {
     let aside = PathBuf::from(name);
     let set_aside = || {
         let mut options = OpenOptions::new();
-        let mut to = options.append(true).create(true).mode(0o600).open(&aside)?;
+        let to = options.append(true).create(true).mode(0o600).open(&aside)?;
         let mut rest = vec![0; (open.size - end) as usize];
         open.file.read_exact_at(&mut rest, end)?;
         rest.push(b'\n');
-        to.write_all(&rest)?;
+        disk::append(&to, &rest)?;
         to.sync_all()?;
+        disk::step()?;
         open.file.set_len(end)
     };
     match set_aside() {

@@ -344,6 +344,23 @@ impl Queue {
         self.wake.notify_one();
     }
 
+    /// Drops the lines that wait; gives their number. Who waits for one of them is told that it was not
+    /// written.
+    pub(super) fn abandon(&self) -> usize {
+        let mut waiting = self.lock();
+        let group = std::mem::take(&mut waiting.group);
+        self.metrics.sink_queue.set(0);
+        drop(waiting);
+        let acks = group.acks.into_iter();
+        let submitters = acks.filter_map(|waits| match waits {
+            Waits::Submitter(ack) => Some(ack),
+            Waits::Sockets => None,
+        });
+        // Whoever asked may be gone.
+        submitters.for_each(|ack| drop(ack.send(Err(WriteError::ShutDown))));
+        group.lines.len()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().expect("nothing panics while it holds the queue")
     }

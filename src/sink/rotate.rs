@@ -12,44 +12,52 @@ use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 use time::{OffsetDateTime, PrimitiveDateTime};
 
-use super::backups::Cleaner;
+use super::backups::{Cleaner, Kept, LogClock};
 use super::clock::Clock;
 use super::config::Rotation;
-use super::seal::seal_path;
 use crate::metrics::SinkMetrics;
 
 const STAMP: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]-[minute]-[second].[subsecond digits:3]");
 
+/// What follows the name of a backup: compressed files, its seal, and a seal that is being deleted.
+pub(super) const GZ: &str = ".gz";
+pub(super) const ZST: &str = ".zst";
+pub(super) const SEAL: &str = ".seal";
+pub(super) const RETIRED: &str = ".seal.deleted";
+
 /// After a rotation that failed, the next is tried after this time.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// A name this far in the future means that the clock was wrong when the file was rotated.
+const FUTURE: i128 = 60 * 1000;
 
 /// The rotation of one log file.
 #[derive(Debug)]
 pub(super) struct Rotator {
+    rotation: Rotation,
     limit: u64,
-    names: BackupNames,
-    clock: Clock,
-    /// The last backup's time in milliseconds since 1970. The next one's is later even if the
-    /// clock was set back, so that the order of the names is that of the events.
-    last: i128,
     retry_at: Option<Instant>,
     cleaner: Option<Cleaner>,
     metrics: Arc<SinkMetrics>,
 }
 
 impl Rotator {
-    /// Starts the clean-up of backups, and a first round of it, if any is asked for.
-    pub(super) fn new(
-        path: &Path,
-        rotation: Rotation,
-        clock: Clock,
-        metrics: Arc<SinkMetrics>,
-    ) -> io::Result<Rotator> {
-        let names = BackupNames::of(path);
-        let cleaner = Cleaner::start(names.clone(), rotation, clock.clone())?;
+    pub(super) fn new(rotation: Rotation, metrics: Arc<SinkMetrics>) -> Rotator {
         let limit = rotation.max_size_mib.saturating_mul(1 << 20);
-        Ok(Rotator { limit, names, clock, last: i128::MIN, retry_at: None, cleaner, metrics })
+        Rotator { rotation, limit, retry_at: None, cleaner: None, metrics }
+    }
+
+    /// Starts the cleanup of backups with a first round, if any is configured. Not before the seal
+    /// is recovered, which reads backups.
+    pub(super) fn start_cleaner(
+        &mut self,
+        names: BackupNames,
+        clock: LogClock,
+        kept: Arc<Kept>,
+    ) -> io::Result<()> {
+        self.cleaner = Cleaner::start(names, self.rotation, clock, kept)?;
+        Ok(())
     }
 
     #[cfg(test)]
@@ -63,19 +71,15 @@ impl Rotator {
         (!blocked).then_some(self.limit)
     }
 
-    /// Renames the file at `path` to a backup's name that is free.
-    pub(super) fn rename(&mut self, path: &Path) -> io::Result<PathBuf> {
-        let stamp = millis(self.clock.now()).max(self.last.saturating_add(1));
-        let (stamp, backup) = self.names.free(stamp)?;
-        fs::rename(path, &backup)?;
-        self.last = stamp;
-        Ok(backup)
-    }
-
     /// The file was rotated: counts it and cleans up.
     pub(super) fn rotated(&mut self) {
         self.retry_at = None;
         self.metrics.log_rotations.increment();
+        self.clean();
+    }
+
+    /// Has the cleaner make a round.
+    pub(super) fn clean(&self) {
         if let Some(cleaner) = &self.cleaner {
             cleaner.wake();
         }
@@ -87,10 +91,59 @@ impl Rotator {
     }
 }
 
+/// Chooses names for rotated files, whose order is that of the events, whatever the clock does.
+#[derive(Debug)]
+pub(super) struct BackupNamer {
+    names: BackupNames,
+    clock: Clock,
+    /// The newest backup's time in milliseconds since 1970. The next one's is later even if the
+    /// clock was set back, also before a restart.
+    last: i128,
+}
+
+impl BackupNamer {
+    /// Continues after the newest backup that exists.
+    pub(super) fn new(names: BackupNames, clock: Clock) -> BackupNamer {
+        let newest = names.newest();
+        let last = newest.map_or(i128::MIN, millis);
+        if let Some(ahead) = newest.and_then(|newest| newest.duration_since(clock.now()).ok())
+            && ahead.as_millis() as i128 > FUTURE
+        {
+            tracing::warn!(
+                "the name of the newest rotated audit log in {} is {} s in the future: the clock is or \
+                 was wrong; names continue after it",
+                names.folder.display(),
+                ahead.as_secs()
+            );
+        }
+        BackupNamer { names, clock, last }
+    }
+
+    /// A free name, later than all before.
+    pub(super) fn next(&mut self) -> io::Result<PathBuf> {
+        let now = millis(self.clock.now());
+        let after = self.last.saturating_add(1);
+        let free = match self.names.free(now.max(after)) {
+            // There is no time after the newest: year 9999.
+            Err(_) if after > now => self.names.free(now),
+            result => result,
+        };
+        let (stamp, backup) = free?;
+        self.last = self.last.max(stamp);
+        Ok(backup)
+    }
+
+    pub(super) fn names(&self) -> &BackupNames {
+        &self.names
+    }
+}
+
 /// Names of a log file's backups: `audit.log` gives `audit-2026-11-23T04-42-40.000.log`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct BackupNames {
     pub(super) folder: PathBuf,
+    /// `audit.log`
+    pub(super) log: OsString,
     /// `audit-`
     prefix: OsString,
     /// `.log`
@@ -109,6 +162,7 @@ impl BackupNames {
                 Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
                 _ => PathBuf::from("."),
             },
+            log: OsStr::from_bytes(name).to_owned(),
             prefix,
             extension: OsStr::from_bytes(&name[dot..]).to_owned(),
         }
@@ -130,16 +184,26 @@ impl BackupNames {
     fn free(&self, mut millis: i128) -> io::Result<(i128, PathBuf)> {
         loop {
             let backup = self.backup(millis)?;
-            if !taken(&backup)? && !taken(&with_gz(&backup))? && !taken(&seal_path(&backup))? {
+            let suffixes = ["", GZ, ZST, SEAL, RETIRED];
+            let mut taken = suffixes.iter().map(|suffix| taken(&with_suffix(&backup, suffix)));
+            if !taken.try_fold(false, |any, taken| Ok::<_, io::Error>(any || taken?))? {
                 return Ok((millis, backup));
             }
             millis += 1;
         }
     }
 
-    /// The name that a backup made now would have, for the seal of a file that somebody else moved.
-    pub(super) fn free_now(&self) -> io::Result<PathBuf> {
-        Ok(self.free(millis(SystemTime::now()))?.1)
+    /// The time of the newest backup by name, or of what is left of it.
+    fn newest(&self) -> Option<SystemTime> {
+        let entries = fs::read_dir(&self.folder).ok()?;
+        let named = |entry: io::Result<fs::DirEntry>| {
+            let name = entry.ok()?.file_name();
+            let (time, suffix) = self.parse(&name)?;
+            let known =
+                suffix.is_empty() || [GZ, ZST, SEAL, RETIRED].map(str::as_bytes).contains(&suffix);
+            known.then_some(time)
+        };
+        entries.filter_map(named).max()
     }
 
     /// The time in a backup's name, and what follows its extension (nothing, or `.gz`). None: not
@@ -154,11 +218,17 @@ impl BackupNames {
     }
 }
 
-/// The name of the compressed file.
-pub(super) fn with_gz(path: &Path) -> PathBuf {
+/// `path` with something appended to its name.
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".gz");
+    name.push(suffix);
     PathBuf::from(name)
+}
+
+/// A file's name without what was appended to it.
+pub(super) fn without_suffix(name: &OsStr, suffix: &str) -> OsString {
+    let bytes = name.as_bytes();
+    OsStr::from_bytes(&bytes[..bytes.len().saturating_sub(suffix.len())]).to_owned()
 }
 
 fn millis(time: SystemTime) -> i128 {

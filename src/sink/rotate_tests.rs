@@ -8,9 +8,15 @@ fn at(millis: u64) -> SystemTime {
 /// 2026-11-23T04:42:40Z
 const NOW: u64 = 1_795_408_960_000;
 
-fn rotator(path: &Path, clock: Clock) -> Rotator {
-    let rotation = Rotation { max_size_mib: 1, ..Rotation::NEVER };
-    Rotator::new(path, rotation, clock, Arc::default()).unwrap()
+fn namer(path: &Path, millis: u64) -> BackupNamer {
+    BackupNamer::new(BackupNames::of(path), Clock::fixed(at(millis)))
+}
+
+fn rotate(namer: &mut BackupNamer, path: &Path, content: &str) -> PathBuf {
+    let backup = namer.next().unwrap();
+    fs::write(path, content).unwrap();
+    fs::rename(path, &backup).unwrap();
+    backup
 }
 
 #[test]
@@ -52,16 +58,19 @@ fn other_names_are_no_backups() {
 fn a_name_that_is_taken_is_never_used() {
     let folder = TestFolder::new();
     let path = folder.join("audit.log");
+    let mut namer = namer(&path, NOW);
+    // They come after the namer has looked.
     fs::write(folder.join("audit-2026-11-23T04-42-40.000.log"), "older").unwrap();
     fs::write(folder.join("audit-2026-11-23T04-42-40.001.log.gz"), "older").unwrap();
-    let mut rotator = rotator(&path, Clock::fixed(at(NOW)));
-    for expected in ["2", "3", "4"] {
-        fs::write(&path, expected).unwrap();
-        let backup = rotator.rename(&path).unwrap();
+    fs::write(folder.join("audit-2026-11-23T04-42-40.002.log.zst"), "older").unwrap();
+    fs::write(folder.join("audit-2026-11-23T04-42-40.003.log.seal"), "older").unwrap();
+    fs::write(folder.join("audit-2026-11-23T04-42-40.004.log.seal.deleted"), "older").unwrap();
+    for expected in ["5", "6", "7"] {
+        let backup = rotate(&mut namer, &path, expected);
         let name = format!("audit-2026-11-23T04-42-40.00{expected}.log");
         assert_eq!(backup, folder.join(&name));
         assert_eq!(folder.read(&name), expected);
-        // A clean-up that is quick must not make the name free again.
+        // A cleanup that is quick must not make the name free again.
         fs::remove_file(backup).unwrap();
     }
     assert_eq!(folder.read("audit-2026-11-23T04-42-40.000.log"), "older");
@@ -71,22 +80,37 @@ fn a_name_that_is_taken_is_never_used() {
 fn a_clock_that_is_set_back_does_not_change_the_order() {
     let folder = TestFolder::new();
     let path = folder.join("audit.log");
-    let mut rotator = rotator(&path, Clock::fixed(at(NOW)));
-    fs::write(&path, "first").unwrap();
-    rotator.rename(&path).unwrap();
-    rotator.clock = Clock::fixed(at(NOW - 3_600_000));
-    fs::write(&path, "second").unwrap();
-    rotator.rename(&path).unwrap();
+    let mut first = namer(&path, NOW);
+    rotate(&mut first, &path, "first");
+    first.clock = Clock::fixed(at(NOW - 3_600_000));
+    rotate(&mut first, &path, "second");
+    // Nor does it after a restart, be the newest compressed or not.
+    let newest = folder.names().pop().unwrap();
+    fs::rename(folder.join(&newest), folder.join(&format!("{newest}.gz"))).unwrap();
+    let mut restarted = namer(&path, NOW - 7_200_000);
+    rotate(&mut restarted, &path, "third");
+    rotate(&mut restarted, &path, "fourth");
     let names = folder.names();
-    assert_eq!(names.iter().map(|name| folder.read(name)).collect::<Vec<_>>(), ["first", "second"]);
+    let contents: Vec<_> = names.iter().map(|name| folder.read(name)).collect();
+    assert_eq!(contents, ["first", "second", "third", "fourth"]);
+}
+
+#[test]
+fn where_no_name_is_later_the_clock_counts() {
+    let folder = TestFolder::new();
+    let path = folder.join("audit.log");
+    fs::write(folder.join("audit-9999-12-31T23-59-59.999.log"), "").unwrap();
+    let mut namer = namer(&path, NOW);
+    rotate(&mut namer, &path, "one");
+    rotate(&mut namer, &path, "two");
+    assert_eq!(folder.read("audit-2026-11-23T04-42-40.000.log"), "one");
+    assert_eq!(folder.read("audit-2026-11-23T04-42-40.001.log"), "two");
 }
 
 #[test]
 fn after_a_failure_rotation_pauses() {
-    let folder = TestFolder::new();
-    let path = folder.join("audit.log");
-    let mut rotator = rotator(&path, Clock::system());
-    assert!(rotator.rename(&path).is_err(), "there is no such file");
+    let rotation = Rotation { max_size_mib: 1, ..Rotation::NEVER };
+    let mut rotator = Rotator::new(rotation, Arc::default());
     assert_eq!(rotator.limit(), Some(1 << 20));
     rotator.failed();
     assert_eq!(rotator.limit(), None);

@@ -11,7 +11,21 @@ impl TestFolder {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("kube-audit-proxy-sink-{}-{count}", std::process::id());
-        let path = std::env::temp_dir().join(name);
+        TestFolder::at(std::env::temp_dir().join(name))
+    }
+
+    /// One in memory, where there is such a file system.
+    pub(super) fn in_memory() -> TestFolder {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let memory = Path::new("/dev/shm");
+        if !memory.is_dir() {
+            return TestFolder::new();
+        }
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        TestFolder::at(memory.join(format!("kube-audit-proxy-{}-{count}", std::process::id())))
+    }
+
+    fn at(path: PathBuf) -> TestFolder {
         // One that is left of an earlier process with our number.
         let _ = fs::remove_dir_all(&path);
         fs::create_dir(&path).unwrap();

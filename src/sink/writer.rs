@@ -153,6 +153,38 @@ impl Writer {
         self.queue.reopen();
     }
 
+    /// Logs losses that were held back, and notices a write that hangs.
+    pub(super) fn tick(&self) {
+        self.losses.tick();
+        if self.calls.hung(Instant::now()).is_some() {
+            self.metrics.log_failing.set(1);
+        }
+    }
+
+    /// Counts what is not written as lost, and logs it: the writer does not end in time.
+    pub(super) fn abandon(&self) {
+        let reason = match self.calls.is_called() {
+            true => format!("{} did not accept them before the shutdown ended", self.name),
+            false => "the shutdown ended before they were written".to_owned(),
+        };
+        let lines = self.queue.abandon() + self.calls.lines();
+        if lines > 0 {
+            self.losses.add(lines as u64, &reason);
+        } else {
+            tracing::error!(
+                "{} did not finish its last write before the shutdown ended",
+                self.name
+            );
+        }
+        self.flush_losses();
+    }
+
+    /// Logs all losses that were held back, now.
+    pub(super) fn flush_losses(&self) {
+        self.losses.flush();
+        self.refused.flush();
+    }
+
     /// The writer thread: runs until the queue is closed and empty.
     pub(super) fn run(&self, mut batcher: Batcher) {
         let mut next_check = Instant::now() + CHECK_INTERVAL;
@@ -260,7 +292,9 @@ impl Writer {
         let mut outcomes = Vec::with_capacity(1);
         let mut next = 0;
         while next < lines.len() {
+            self.calls.carries(lines.len() - next);
             let written = self.guarded(output, |output| Ok(output.write(&lines[next..])));
+            self.calls.carries(0);
             let (whole, failed) = match written {
                 Ok(written) => (written.whole, written.error.map(|error| (1, self.error(error)))),
                 // How far it got is unknown. This group is lost, the next may be luckier.

@@ -10,6 +10,7 @@ use rustls_pki_types::ServerName;
 use super::credentials::Credentials;
 use super::endpoint::Endpoint;
 use super::error::ConfigError;
+use super::tunnel::ProxyUrl;
 
 /// All that is needed to speak to the API server.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub struct UpstreamConfig {
     pub client_certificate: Option<ClientCertificate>,
     /// The proxy's own `Authorization`.
     pub credentials: Option<Credentials>,
+    /// A proxy through which it is reached; only for webhooks.
+    pub proxy: Option<ProxyUrl>,
 }
 
 /// How the API server's certificate is judged.
@@ -99,10 +102,8 @@ impl Pem {
     pub(super) fn read(&self) -> Result<Vec<u8>, ConfigError> {
         match self {
             Pem::Data { bytes, .. } => Ok(bytes.clone()),
-            Pem::File { field, path } => std::fs::read(path).map_err(|source| ConfigError::Read {
-                field: field.clone(),
-                path: path.clone(),
-                source,
+            Pem::File { field, path } => crate::regular_file::read(path).map_err(|source| {
+                ConfigError::Read { field: field.clone(), path: path.clone(), source }
             }),
         }
     }
@@ -186,6 +187,7 @@ impl UpstreamConfig {
             tls_server_name: None,
             client_certificate: None,
             credentials: None,
+            proxy: None,
         })
     }
 

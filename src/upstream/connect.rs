@@ -1,4 +1,7 @@
 //! New connections to the API server: TCP, then TLS.
+//!
+//! If the host has several addresses, all of them share one deadline. An address that accepts TCP
+//! connections but does not complete a TLS handshake is ruled out in favor of the next one.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -6,16 +9,18 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::dial::Addresses;
 use super::endpoint::Endpoint;
 use super::error::SendError;
 use super::read_ahead::ReadAhead;
 use super::tls::ClientTls;
+use super::tunnel::{ProxyUrl, Tunnel};
 use crate::metrics::Metrics;
 use crate::sink::{Barrier, Gated};
 
@@ -32,6 +37,8 @@ pub(super) struct Connector {
     pub(super) metrics: Arc<Metrics>,
     /// What errors call the API server.
     pub(super) name: Arc<str>,
+    /// Through which it is reached; only for webhooks, whose bytes no barrier holds back.
+    pub(super) proxy: Option<ProxyUrl>,
 }
 
 /// What a connection is for.
@@ -46,7 +53,8 @@ pub(super) enum Purpose {
 impl Connector {
     /// A new connection, and whether it speaks HTTP/2.
     pub(super) async fn connect(&self, purpose: Purpose) -> Result<(Stream, bool), SendError> {
-        match tokio::time::timeout(CONNECT_TIMEOUT, self.connect_unbounded(purpose)).await {
+        let deadline = Instant::now() + CONNECT_TIMEOUT;
+        match tokio::time::timeout_at(deadline, self.connect_by(deadline, purpose)).await {
             Ok(connected) => connected,
             Err(_) => Err(SendError::Connect {
                 upstream: Arc::clone(&self.name),
@@ -58,38 +66,82 @@ impl Connector {
         }
     }
 
-    async fn connect_unbounded(&self, purpose: Purpose) -> Result<(Stream, bool), SendError> {
-        let upstream = || Arc::clone(&self.name);
-        let tcp = self
-            .connect_tcp()
-            .await
-            .map_err(|e| SendError::Connect { upstream: upstream(), source: Arc::new(e) })?;
-        let Some(tls) = &self.tls else {
-            let tcp = Gated::new(tcp, self.barrier.clone());
-            return Ok((Stream::new(Transport::Plain(tcp), &self.metrics), false));
-        };
-        let config = match purpose {
-            Purpose::Pool => tls.pooled(),
-            Purpose::Upgrade => tls.upgrades(),
-        };
-        let stream = TlsConnector::from(config)
-            .connect(tls.server_name.clone(), ReadAhead::new(tcp))
-            .await
-            .map_err(|e| SendError::Tls { upstream: upstream(), source: Arc::new(e) })?;
-        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        let tls = Box::new(Gated::new(stream, self.barrier.clone()));
-        Ok((Stream::new(Transport::Tls(tls), &self.metrics), http2))
+    async fn connect_by(
+        &self,
+        deadline: Instant,
+        purpose: Purpose,
+    ) -> Result<(Stream, bool), SendError> {
+        if let Some(proxy) = &self.proxy {
+            return self.connect_through(proxy, purpose).await;
+        }
+        let (host, port) = (self.endpoint.host.as_str(), self.endpoint.port);
+        let mut addresses =
+            Addresses::resolve(host, port).await.map_err(|e| self.connect_error(e))?;
+        let mut may_repeat = true;
+        loop {
+            let connected = addresses.connect(deadline).await;
+            let (tcp, address) = connected.map_err(|e| self.connect_error(e))?;
+            let Some(tls) = &self.tls else {
+                addresses.succeeded(address);
+                let tcp = Gated::new(tcp, self.barrier.clone());
+                return Ok((Stream::new(Transport::Plain(tcp), &self.metrics), false));
+            };
+            let error = match handshake(tls, tcp, purpose, share(deadline, addresses.len())).await {
+                Ok(stream) => {
+                    addresses.succeeded(address);
+                    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                    let tls = Box::new(Gated::new(stream, self.barrier.clone()));
+                    return Ok((Stream::new(Transport::Tls(tls), &self.metrics), http2));
+                }
+                Err(error) => error,
+            };
+            let timed_out = error.kind() == io::ErrorKind::TimedOut;
+            if addresses.len() > 1 && (timed_out || is_lost(&error)) {
+                addresses.rule_out(address);
+            } else if may_repeat && is_lost(&error) {
+                may_repeat = false;
+            } else {
+                let (upstream, source) = (Arc::clone(&self.name), Arc::new(error));
+                return Err(SendError::Tls { upstream, source });
+            }
+            tracing::debug!(%address, %error, "repeating a TLS handshake that was lost");
+        }
     }
 
-    async fn connect_tcp(&self) -> io::Result<TcpStream> {
-        let tcp = TcpStream::connect((self.endpoint.host.as_str(), self.endpoint.port)).await?;
-        tcp.set_nodelay(true)?;
-        let keepalive = TcpKeepalive::new()
-            .with_time(Duration::from_secs(30))
-            .with_interval(Duration::from_secs(10));
-        SockRef::from(&tcp).set_tcp_keepalive(&keepalive)?;
-        Ok(tcp)
+    fn connect_error(&self, error: io::Error) -> SendError {
+        SendError::Connect { upstream: Arc::clone(&self.name), source: Arc::new(error) }
     }
+}
+
+/// The deadline of one of `count` addresses.
+fn share(deadline: Instant, count: usize) -> Instant {
+    let now = Instant::now();
+    let left = deadline.saturating_duration_since(now);
+    now + left / u32::try_from(count).unwrap_or(u32::MAX).max(1)
+}
+
+async fn handshake(
+    tls: &ClientTls,
+    tcp: TcpStream,
+    purpose: Purpose,
+    deadline: Instant,
+) -> io::Result<TlsStream<ReadAhead<TcpStream>>> {
+    let config = match purpose {
+        Purpose::Pool => tls.pooled(),
+        Purpose::Upgrade => tls.upgrades(),
+    };
+    let connector = TlsConnector::from(config);
+    let shaking = connector.connect(tls.server_name.clone(), ReadAhead::new(tcp));
+    match tokio::time::timeout_at(deadline, shaking).await {
+        Ok(shaken) => shaken,
+        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the server does not respond")),
+    }
+}
+
+/// Whether the network lost the connection, unlike a certificate that is not trusted.
+fn is_lost(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
 }
 
 /// A connection's bytes. Counted in the metrics for as long as it lives, upgraded or not.
@@ -98,13 +150,14 @@ pub(super) struct Stream {
     metrics: Arc<Metrics>,
 }
 
-enum Transport {
+pub(super) enum Transport {
     Plain(Gated<TcpStream>),
+    Tunnel(Tunnel),
     Tls(Box<Gated<TlsStream<ReadAhead<TcpStream>>>>),
 }
 
 impl Stream {
-    fn new(transport: Transport, metrics: &Arc<Metrics>) -> Stream {
+    pub(super) fn new(transport: Transport, metrics: &Arc<Metrics>) -> Stream {
         metrics.upstream_connections.add(1);
         Stream { transport, metrics: Arc::clone(metrics) }
     }
@@ -124,6 +177,7 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         match &mut self.get_mut().transport {
             Transport::Plain(tcp) => Pin::new(tcp).poll_read(context, buffer),
+            Transport::Tunnel(tunnel) => Pin::new(tunnel).poll_read(context, buffer),
             Transport::Tls(tls) => Pin::new(tls).poll_read(context, buffer),
         }
     }
@@ -137,6 +191,7 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match &mut self.get_mut().transport {
             Transport::Plain(tcp) => Pin::new(tcp).poll_write(context, bytes),
+            Transport::Tunnel(tunnel) => Pin::new(tunnel).poll_write(context, bytes),
             Transport::Tls(tls) => Pin::new(tls).poll_write(context, bytes),
         }
     }
@@ -148,6 +203,7 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match &mut self.get_mut().transport {
             Transport::Plain(tcp) => Pin::new(tcp).poll_write_vectored(context, buffers),
+            Transport::Tunnel(tunnel) => Pin::new(tunnel).poll_write_vectored(context, buffers),
             Transport::Tls(tls) => Pin::new(tls).poll_write_vectored(context, buffers),
         }
     }
@@ -155,6 +211,7 @@ impl AsyncWrite for Stream {
     fn is_write_vectored(&self) -> bool {
         match &self.transport {
             Transport::Plain(tcp) => tcp.is_write_vectored(),
+            Transport::Tunnel(tunnel) => tunnel.is_write_vectored(),
             Transport::Tls(tls) => tls.is_write_vectored(),
         }
     }
@@ -162,6 +219,7 @@ impl AsyncWrite for Stream {
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().transport {
             Transport::Plain(tcp) => Pin::new(tcp).poll_flush(context),
+            Transport::Tunnel(tunnel) => Pin::new(tunnel).poll_flush(context),
             Transport::Tls(tls) => Pin::new(tls).poll_flush(context),
         }
     }
@@ -169,6 +227,7 @@ impl AsyncWrite for Stream {
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().transport {
             Transport::Plain(tcp) => Pin::new(tcp).poll_shutdown(context),
+            Transport::Tunnel(tunnel) => Pin::new(tunnel).poll_shutdown(context),
             Transport::Tls(tls) => Pin::new(tls).poll_shutdown(context),
         }
     }

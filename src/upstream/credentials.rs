@@ -35,10 +35,8 @@ impl Credentials {
 
     /// A token in a file, which may change, as projected service account tokens do.
     pub fn token_file(path: &Path, field: &str) -> Result<Credentials, ConfigError> {
-        let token = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-            field: field.to_owned(),
-            path: path.to_owned(),
-            source,
+        let token = crate::regular_file::read_to_string(path).map_err(|source| {
+            ConfigError::Read { field: field.to_owned(), path: path.to_owned(), source }
         })?;
         let token = Zeroizing::new(token);
         let field = format!("{field}: {}", path.display());
@@ -67,7 +65,7 @@ impl Credentials {
     pub(super) fn refresh(&self) {
         let Some(path) = &self.file else { return };
         let field = path.display().to_string();
-        let read = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        let read = crate::regular_file::read_to_string(path).map_err(|source| ConfigError::Read {
             field: field.clone(),
             path: path.clone(),
             source,

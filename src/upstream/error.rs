@@ -39,6 +39,13 @@ pub enum SendError {
         /// Why.
         source: Arc<ConnectionError>,
     },
+    /// A response came, but it is not one that HTTP allows or that this proxy can hold. The request
+    /// may have been processed.
+    #[error("the API server's response cannot be parsed: {source}")]
+    Unreadable {
+        /// What is wrong with it.
+        source: Arc<ConnectionError>,
+    },
     /// The client did not send its body to the end.
     #[error("the client's request body ended early")]
     BodyFromClient,
@@ -68,9 +75,20 @@ impl SendError {
             }
             SendError::Timeout { sent, .. } => !sent,
             SendError::Interrupted { .. }
+            | SendError::Unreadable { .. }
             | SendError::BodyFromClient
             | SendError::Answer { .. } => false,
         }
+    }
+
+    /// Returns whether the API server may have processed the request although there is no response.
+    pub fn is_outcome_unknown(&self) -> bool {
+        matches!(
+            self,
+            SendError::Interrupted { .. }
+                | SendError::Unreadable { .. }
+                | SendError::Timeout { sent: true, .. }
+        )
     }
 
     /// Whether a connection broke, as against one that could not be made or was too slow.
@@ -80,9 +98,10 @@ impl SendError {
             SendError::Connect { source, .. } | SendError::Tls { source, .. } => {
                 source.kind() == io::ErrorKind::ConnectionReset
             }
-            SendError::BodyFromClient | SendError::Timeout { .. } | SendError::Answer { .. } => {
-                false
-            }
+            SendError::BodyFromClient
+            | SendError::Unreadable { .. }
+            | SendError::Timeout { .. }
+            | SendError::Answer { .. } => false,
         }
     }
 

@@ -1,25 +1,28 @@
 //! Requests to the API server, and their answers.
 
-use std::net::IpAddr;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::HOST;
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 
-use super::config::{Trust, UpstreamConfig, parse_server_name};
+use hyper::client::conn::TrySendError;
+
+use super::access::OwnAccess;
+use super::config::{UpstreamConfig, parse_server_name};
 use super::connect::Connector;
 use super::credentials::Credentials;
-use super::endpoint::Endpoint;
 use super::error::{ConfigError, SendError};
 use super::http1::Http1Lease;
+use super::http1_many_headers;
 use super::http2::Http2Lease;
 use super::http2_request::{self, NoAnswer};
 use super::pool::{Lease, Pool};
 use super::request_body::{BodySource, Outgoing};
 use super::response_body::UpstreamBody;
+use super::risks;
 use super::tls::ClientTls;
 use crate::body::RequestBody;
 use crate::metrics::Metrics;
@@ -41,9 +44,10 @@ const CERTIFICATE_TICKS: u32 = 10;
 #[derive(Clone)]
 pub struct Upstream(Arc<Inner>);
 
-struct Inner {
+pub(super) struct Inner {
     pool: Arc<Pool>,
     credentials: Option<Credentials>,
+    pub(super) access: OwnAccess,
 }
 
 impl Upstream {
@@ -58,9 +62,33 @@ impl Upstream {
         barrier: Barrier,
         metrics: Arc<Metrics>,
     ) -> Result<Upstream, ConfigError> {
-        let UpstreamConfig { server, trust, tls_server_name, client_certificate, credentials } =
-            config;
-        warn_of_risks(&server, &trust);
+        risks::warn(&config, "the API server");
+        Upstream::build(config, barrier, metrics)
+    }
+
+    /// Like [`Upstream::new`], for another server, whose connections are not counted with those to
+    /// the API server. Warnings call it `name`, for example "the audit webhook".
+    ///
+    /// # Errors
+    /// Certificates and keys that cannot be used, with file and field.
+    pub fn of_webhook(config: UpstreamConfig, name: &str) -> Result<Upstream, ConfigError> {
+        risks::warn(&config, name);
+        Upstream::build(config, Barrier::default(), Arc::default())
+    }
+
+    fn build(
+        config: UpstreamConfig,
+        barrier: Barrier,
+        metrics: Arc<Metrics>,
+    ) -> Result<Upstream, ConfigError> {
+        let UpstreamConfig {
+            server,
+            trust,
+            tls_server_name,
+            client_certificate,
+            credentials,
+            proxy,
+        } = config;
         let tls = match server.is_https() {
             true => {
                 let name = match tls_server_name {
@@ -72,9 +100,9 @@ impl Upstream {
             false => None,
         };
         let name = server.authority.as_str().into();
-        let connector = Connector { endpoint: server, tls, barrier, metrics, name };
+        let connector = Connector { endpoint: server, tls, barrier, metrics, name, proxy };
         let pool = Arc::new(Pool::new(connector));
-        let inner = Arc::new(Inner { pool, credentials });
+        let inner = Arc::new(Inner { pool, credentials, access: OwnAccess::default() });
         tokio::spawn(look_after(Arc::downgrade(&inner)));
         Ok(Upstream(inner))
     }
@@ -88,6 +116,11 @@ impl Upstream {
     /// certificate alone.
     pub fn bearer(&self) -> Option<HeaderValue> {
         self.0.credentials.as_ref().map(Credentials::header)
+    }
+
+    /// The metrics of its connections.
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.pool.connector.metrics
     }
 
     /// Whether a connection can be had. Opens one if there is none.
@@ -106,30 +139,48 @@ impl Upstream {
     /// limit of time: who does not want to wait drops the future, which resets the stream.
     ///
     /// # Errors
-    /// If there was no answer. Requests that certainly were not processed have then been tried
-    /// again, as long as their body could be had once more.
-    pub async fn send(
+    /// If there was no response. A request that certainly was not processed has then been sent
+    /// several times, and a `GET`, `HEAD` or `OPTIONS` whose connection broke twice, as long as its
+    /// body was still there.
+    pub fn send(
         &self,
         request: Request<RequestBody>,
-    ) -> Result<Response<UpstreamBody>, SendError> {
-        let result = self.try_send(request).await;
-        self.count(&result);
-        result
+    ) -> impl Future<Output = Result<Response<UpstreamBody>, SendError>> + Send {
+        let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+        self.try_send(request, is_safe)
     }
 
+    /// Like [`Upstream::send`], for a request that may be sent twice whatever its method is.
+    pub(super) fn send_repeatable(
+        &self,
+        request: Request<RequestBody>,
+    ) -> impl Future<Output = Result<Response<UpstreamBody>, SendError>> + Send {
+        self.try_send(request, true)
+    }
+
+    /// `is_safe`: nothing is done twice if the request is processed twice.
     async fn try_send(
         &self,
         request: Request<RequestBody>,
+        is_safe: bool,
     ) -> Result<Response<UpstreamBody>, SendError> {
         let pool = &self.0.pool;
         let (mut head, body) = self.outgoing(request);
         let body = BodySource::new(body);
         let (mut attempt, mut closed) = (1, 0);
+        // When the connection was lost under the request, or while it was being opened.
+        let mut lost: Option<Instant> = None;
         loop {
-            let lease = pool.lease().await?;
+            // Rare, and too large to be a part of every request's future.
+            let lease = match pool.existing_unless(lost) {
+                Some(lease) => lease,
+                None => {
+                    Box::pin(lease(pool, &mut lost)).await.map_err(|error| self.counted(error))?
+                }
+            };
             let Some(outgoing) = body.attempt() else {
                 // Only possible where the client broke off before anything was sent.
-                return Err(SendError::BodyFromClient);
+                return Err(self.counted(SendError::BodyFromClient));
             };
             let last = attempt == MAX_ATTEMPTS;
             let http2 = matches!(lease, Lease::Http2(_));
@@ -146,12 +197,18 @@ impl Upstream {
                     body.settle();
                     return Ok(response);
                 }
-                Err(Failed { error, unsent }) => {
+                Err(Failed { error, unsent, is_lost }) => {
                     let not_processed = matches!(error, SendError::NotProcessed { .. });
-                    if !not_processed || last || closed == MAX_CLOSED || !body.can_repeat() {
-                        return Err(error);
+                    let is_repeatable = is_lost && is_safe && lost.is_none();
+                    let is_over = last || closed == MAX_CLOSED || !body.can_repeat();
+                    if is_over || !(not_processed || is_repeatable) {
+                        return Err(self.counted(error));
                     }
                     tracing::debug!(%error, "sending a request again");
+                    if !not_processed {
+                        lost = Some(Instant::now());
+                        continue;
+                    }
                     if unsent {
                         closed += 1;
                         continue;
@@ -163,6 +220,10 @@ impl Upstream {
             }
             attempt += 1;
         }
+    }
+
+    pub(super) fn inner(&self) -> &Arc<Inner> {
+        &self.0
     }
 
     pub(super) fn pool(&self) -> &Arc<Pool> {
@@ -189,12 +250,18 @@ impl Upstream {
         self.0.look(tick);
     }
 
-    pub(super) fn count<T>(&self, result: &Result<T, SendError>) {
-        if let Err(error) = result
-            && !error.is_clients_fault()
-        {
-            self.0.pool.connector.metrics.upstream_errors.increment();
+    /// Counts an error, unless the client caused it.
+    pub(super) fn counted(&self, error: SendError) -> SendError {
+        if !error.is_clients_fault() {
+            self.metrics().upstream_errors.increment();
         }
+        error
+    }
+}
+
+impl From<Arc<Inner>> for Upstream {
+    fn from(inner: Arc<Inner>) -> Upstream {
+        Upstream(inner)
     }
 }
 
@@ -241,24 +308,30 @@ impl Head {
     }
 }
 
-fn warn_of_risks(server: &Endpoint, trust: &Trust) {
-    let upstream = server.authority.as_str();
-    if server.is_https() {
-        if matches!(trust, Trust::Insecure) {
-            tracing::warn!(upstream, "the API server's certificate is not checked");
-        }
-    } else if server.host != "localhost"
-        && !server.host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-    {
-        tracing::warn!(upstream, "requests and credentials go to the API server in plain text");
-    }
-}
-
 /// Why a request got no answer on one connection.
 struct Failed {
     error: SendError,
     /// The connection was closed before a byte of the request was written.
     unsent: bool,
+    /// The connection broke, or went silent, and no response came.
+    is_lost: bool,
+}
+
+/// A place for a request; on a new connection if one was `lost` under it. A connection that is lost
+/// before it could take a request is replaced once.
+async fn lease(pool: &Pool, lost: &mut Option<Instant>) -> Result<Lease, SendError> {
+    let leased = match *lost {
+        None => pool.lease().await,
+        Some(at) => return pool.lease_newer(at).await,
+    };
+    match leased {
+        Err(SendError::NotProcessed { .. }) => {
+            let now = Instant::now();
+            *lost = Some(now);
+            pool.lease_newer(now).await
+        }
+        leased => leased,
+    }
 }
 
 async fn send_http2(
@@ -276,6 +349,7 @@ async fn send_http2(
     if unsent || leaving {
         pool.retire(connection);
     }
+    let is_lost = !error.is_reset() && !body.failed();
     let error = if body.failed() {
         SendError::BodyFromClient
     } else if unsent || leaving || is_refused(&error) {
@@ -283,10 +357,12 @@ async fn send_http2(
     } else if connection.is_silent() {
         let waiting_for = "the API server to answer a PING";
         SendError::Timeout { waiting_for, sent: true }
+    } else if is_unreadable(&error) {
+        SendError::Unreadable { source: Arc::new(error.into()) }
     } else {
         SendError::Interrupted { source: Arc::new(error.into()) }
     };
-    Err(Failed { error, unsent })
+    Err(Failed { error, unsent, is_lost })
 }
 
 async fn send_http1(
@@ -294,24 +370,49 @@ async fn send_http1(
     request: Request<Outgoing>,
     body: &BodySource,
 ) -> Result<Response<UpstreamBody>, Failed> {
+    let method = request.method().clone();
     match connection.sender.try_send_request(request).await {
         Ok(response) => Ok(response.map(|b| UpstreamBody::http1(b, Some(connection)))),
-        Err(mut error) => {
-            let unsent = error.take_message().is_some();
-            Err(Failed { error: judge_http1(error.into_error(), unsent, body), unsent })
+        Err(failed) => Box::pin(explain_http1(connection, method, failed, body)).await,
+    }
+}
+
+/// What it means that hyper has no response; or the response, if it has too many header lines.
+async fn explain_http1(
+    connection: Http1Lease,
+    method: Method,
+    mut failed: TrySendError<Request<Outgoing>>,
+    body: &BodySource,
+) -> Result<Response<UpstreamBody>, Failed> {
+    let unsent = failed.take_message().is_some();
+    let mut error = failed.into_error();
+    if error.is_parse_too_large() && !unsent {
+        match http1_many_headers::parse(connection, method).await {
+            Some(Ok(response)) => return Ok(response.map(|b| UpstreamBody::http1(b, None))),
+            Some(Err(again)) => error = again,
+            None => {}
         }
     }
+    let is_lost = !unsent && !body.failed() && !error.is_parse();
+    Err(Failed { error: judge_http1(error, unsent, body), unsent, is_lost })
 }
 
 /// Whose fault it is, and whether the API server may have seen the request. `unsent`: hyper gave
 /// the request back, so not a byte of it was written.
 pub(super) fn judge_http1(error: hyper::Error, unsent: bool, body: &BodySource) -> SendError {
+    let is_unreadable = error.is_parse();
     let source = Arc::new(error.into());
     match unsent {
         _ if body.failed() => SendError::BodyFromClient,
         true => SendError::NotProcessed { source },
+        false if is_unreadable => SendError::Unreadable { source },
         false => SendError::Interrupted { source },
     }
+}
+
+/// Whether h2 gave up the stream because of what the API server sent on it.
+fn is_unreadable(error: &h2::Error) -> bool {
+    error.is_reset() && error.is_library()
 }
 
 /// h2 ends a stream with the server's GOAWAY only if its number is above the last one that the

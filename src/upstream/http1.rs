@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
-use hyper::client::conn::http1::{Builder, SendRequest};
+use hyper::client::conn::http1::{Builder, Parts, SendRequest};
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::oneshot;
 
 use super::connect::{Connector, Stream};
 use super::error::SendError;
@@ -15,6 +17,10 @@ use super::request_body::Outgoing;
 
 /// Connections that wait for a request are closed after this time.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+/// For the end of TLS when a connection is closed.
+const CLOSING: Duration = Duration::from_secs(1);
+/// Bytes of a response's head: 1 MiB, and the slack that Go allows.
+pub(super) const MAX_HEADER_BYTES: usize = (1 << 20) + (4 << 10);
 /// And no more than these wait.
 const MAX_IDLE: usize = 100;
 
@@ -26,8 +32,12 @@ pub(super) struct Http1Idle {
     generation: AtomicU64,
 }
 
+/// What is left of a connection whose response hyper could not parse.
+pub(super) type Remains = Parts<TokioIo<Stream>>;
+
 struct Waiting {
     sender: SendRequest<Outgoing>,
+    remains: oneshot::Receiver<Remains>,
     thread: ThreadId,
     since: Instant,
 }
@@ -35,6 +45,7 @@ struct Waiting {
 /// A connection in use by one request.
 pub(super) struct Http1Lease {
     pub(super) sender: SendRequest<Outgoing>,
+    remains: oneshot::Receiver<Remains>,
     /// Where it was opened, and where alone it is used.
     thread: ThreadId,
     idle: Arc<Http1Idle>,
@@ -49,17 +60,30 @@ pub(super) async fn open(
 ) -> Result<Http1Lease, SendError> {
     let generation = idle.generation();
     let (sender, connection) = Builder::new()
+        .max_buf_size(MAX_HEADER_BYTES)
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|error| SendError::NotProcessed { source: Arc::new(error.into()) })?;
     let upstream = Arc::clone(&connector.name);
+    let (give, remains) = oneshot::channel();
     tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%upstream, %error, "upstream connection ended");
+        match connection.without_shutdown().await {
+            Ok(parts) => {
+                // A request waits for these bytes; if none does, the connection is closed.
+                let unread = match parts.read_buf.is_empty() {
+                    true => Err(parts),
+                    false => give.send(parts),
+                };
+                if let Err(parts) = unread {
+                    let mut stream = parts.io.into_inner();
+                    let _ = tokio::time::timeout(CLOSING, stream.shutdown()).await;
+                }
+            }
+            Err(error) => tracing::debug!(%upstream, %error, "upstream connection ended"),
         }
     });
     let (thread, idle) = (thread::current().id(), Arc::clone(idle));
-    Ok(Http1Lease { sender, thread, idle, generation })
+    Ok(Http1Lease { sender, remains, thread, idle, generation })
 }
 
 impl Http1Idle {
@@ -69,8 +93,9 @@ impl Http1Idle {
         let thread = thread::current().id();
         let mut waiting = self.lock();
         let ready = waiting.iter().rposition(|w| w.thread == thread && w.sender.is_ready())?;
-        let sender = waiting.remove(ready).sender;
-        Some(Http1Lease { sender, thread, idle: Arc::clone(self), generation: self.generation() })
+        let Waiting { sender, remains, .. } = waiting.remove(ready);
+        let (idle, generation) = (Arc::clone(self), self.generation());
+        Some(Http1Lease { sender, remains, thread, idle, generation })
     }
 
     /// Drops those that are closed or have waited too long.
@@ -79,6 +104,12 @@ impl Http1Idle {
         self.lock().retain(|waiting| {
             !waiting.sender.is_closed() && now.duration_since(waiting.since) < IDLE_TIMEOUT
         });
+    }
+
+    /// Drops those that have not been used for `time`.
+    pub(super) fn drop_unused_for(&self, time: Duration) {
+        let now = Instant::now();
+        self.lock().retain(|waiting| now.duration_since(waiting.since) < time);
     }
 
     /// Drops all, those in use when their answer has ended.
@@ -110,8 +141,15 @@ impl Http1Lease {
         }
         let mut waiting = self.idle.lock();
         if waiting.len() < MAX_IDLE && self.generation == self.idle.generation() {
-            let (sender, thread) = (self.sender, self.thread);
-            waiting.push(Waiting { sender, thread, since: Instant::now() });
+            let Http1Lease { sender, remains, thread, .. } = self;
+            waiting.push(Waiting { sender, remains, thread, since: Instant::now() });
         }
+    }
+
+    /// Returns the connection's bytes after hyper failed to parse the response on it.
+    pub(super) async fn into_remains(self) -> Option<Remains> {
+        let Http1Lease { sender, remains, .. } = self;
+        drop(sender);
+        remains.await.ok()
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::thread::{self, ThreadId};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::client::{Builder, Connection, SendRequest};
@@ -25,12 +25,13 @@ const MAX_STREAMS: usize = 250;
 /// Twice what all streams together can fill, so that answers nobody reads never stop the others.
 const CONNECTION_WINDOW: u32 = 2 * MAX_STREAMS as u32 * STREAM_WINDOW;
 const MAX_FRAME: u32 = 256 << 10;
-const MAX_HEADER_LIST: u32 = 1 << 20;
+/// Bytes of a response's headers: 1 MiB, and the slack that Go allows.
+const MAX_HEADER_LIST: u32 = (1 << 20) + (4 << 10);
 /// Bytes of one request's body that may wait to be written.
 const SEND_BUFFER: usize = 1 << 20;
-/// Nearly as client-go has it, which waits 15 s.
+/// client-go's values (`ReadIdleTimeout`, `PingTimeout`).
 const KEEP_ALIVE: KeepAlive =
-    KeepAlive { interval: Duration::from_secs(30), timeout: Duration::from_secs(10) };
+    KeepAlive { interval: Duration::from_secs(30), timeout: Duration::from_secs(15) };
 /// h2's stream limit before the server has said its own; no server says this one.
 const UNKNOWN_LIMIT: usize = usize::MAX / 2;
 
@@ -39,6 +40,7 @@ pub(super) struct Http2Connection {
     sender: SendRequest<Bytes>,
     state: Arc<State>,
     thread: ThreadId,
+    opened: Instant,
     /// Sweeps of the pool that found it unused, in a row.
     idle_sweeps: AtomicU32,
 }
@@ -98,8 +100,9 @@ impl Http2Connection {
                 driver.abort();
             }
         });
-        let (thread, idle_sweeps) = (thread::current().id(), AtomicU32::new(0));
-        Ok(Arc::new(Http2Connection { sender, state, thread, idle_sweeps }))
+        let (thread, opened) = (thread::current().id(), Instant::now());
+        let idle_sweeps = AtomicU32::new(0);
+        Ok(Arc::new(Http2Connection { sender, state, thread, opened, idle_sweeps }))
     }
 
     /// A stream, if one is free.
@@ -117,6 +120,11 @@ impl Http2Connection {
     /// Where it was opened, and where its task is if each thread has a scheduler of its own.
     pub(super) fn thread(&self) -> ThreadId {
         self.thread
+    }
+
+    /// When it was opened.
+    pub(super) fn opened(&self) -> Instant {
+        self.opened
     }
 
     /// Streams in use.

@@ -45,6 +45,7 @@ fn from_service_account(
         tls_server_name: None,
         client_certificate: None,
         credentials: Some(Credentials::token_file(&folder.join("token"), field)?),
+        proxy: None,
     })
 }
 

@@ -10,6 +10,7 @@ use super::config::{ClientCertificate, Peer, Pem, Trust, UpstreamConfig, parse_s
 use super::credentials::Credentials;
 use super::endpoint::Endpoint;
 use super::error::ConfigError;
+use super::tunnel::ProxyUrl;
 
 /// The parts of a kubeconfig that matter here. Unknown fields are left alone, as kubectl does.
 #[derive(Deserialize)]
@@ -102,10 +103,8 @@ impl UpstreamConfig {
             Peer::ApiServer => "--kubeconfig",
             Peer::Receiver => "the webhook's kubeconfig",
         };
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-            field: field.to_owned(),
-            path: path.to_owned(),
-            source,
+        let text = crate::regular_file::read_to_string(path).map_err(|source| {
+            ConfigError::Read { field: field.to_owned(), path: path.to_owned(), source }
         })?;
         Reader { path, folder: path.parent().unwrap_or(Path::new("")), peer }.read(&text, context)
     }
@@ -176,19 +175,17 @@ impl Reader<'_> {
         user: &User,
         user_field: &str,
     ) -> Result<UpstreamConfig, ConfigError> {
-        if given(&cluster.proxy_url).is_some() {
-            return Err(self.wrong(
-                &format!("{cluster_field}.proxy-url"),
-                match self.peer {
-                    Peer::ApiServer => {
-                        "is not supported; put the proxy where it reaches the API server directly"
-                    }
-                    Peer::Receiver => {
-                        "is not supported; name a receiver that the proxy reaches directly"
-                    }
-                },
-            ));
-        }
+        let proxy_field = format!("{cluster_field}.proxy-url");
+        let proxy = match (given(&cluster.proxy_url), self.peer) {
+            (None, _) => None,
+            (Some(url), Peer::Receiver) => Some(ProxyUrl::parse(url, &self.field(&proxy_field))?),
+            (Some(_), Peer::ApiServer) => {
+                return Err(self.wrong(
+                    &proxy_field,
+                    "is not supported; put the proxy where it reaches the API server directly",
+                ));
+            }
+        };
         if cluster.server.is_empty() {
             return Err(self.wrong(
                 &format!("{cluster_field}.server"),
@@ -231,6 +228,7 @@ impl Reader<'_> {
             tls_server_name,
             client_certificate: self.client_certificate(user, user_field)?,
             credentials: self.credentials(user, user_field)?,
+            proxy,
         })
     }
 

@@ -176,8 +176,8 @@ fn a_receivers_kubeconfig_speaks_of_a_receiver_and_trusts_the_system() {
             "w.conf: clusters[k].cluster.server: is missing; give a URL like https://audit",
         ),
         (
-            one("{server: 'https://a', proxy-url: 'http://p'}", "{}"),
-            "w.conf: clusters[k].cluster.proxy-url: is not supported; name a receiver",
+            one("{server: 'https://a', proxy-url: 'ftp://p'}", "{}"),
+            "w.conf: clusters[k].cluster.proxy-url: has a scheme that is not supported; give",
         ),
         (
             one(server, "{exec: {command: x}}"),

@@ -4,13 +4,17 @@
 //! again where that is safe), `upgrade`, `pool`, `http2` and `http1` (one connection each),
 //! `connect` and `tls`. HTTP/2 is spoken with the `h2` crate itself, HTTP/1.1 with hyper.
 
+pub mod access;
 pub mod config;
 mod connect;
 pub mod credentials;
+mod dial;
+mod dial_service;
 pub mod endpoint;
 pub mod error;
 mod forward;
 mod http1;
+mod http1_many_headers;
 mod http2;
 mod http2_body;
 mod http2_request;
@@ -22,13 +26,16 @@ mod pool;
 mod read_ahead;
 mod request_body;
 mod response_body;
+mod risks;
 mod tls;
+mod tunnel;
 mod upgrade;
 
 #[cfg(test)]
 mod tests;
 
 pub use config::{UpstreamConfig, UpstreamFlags};
+pub(crate) use dial_service::DialService;
 pub use error::{ConfigError, ConnectionError, SendError};
 pub use forward::Upstream;
 pub use own_requests::OwnRequest;

@@ -79,7 +79,7 @@ impl Upstream {
             request.headers_mut().insert(AUTHORIZATION, bearer);
         }
         let asking = async {
-            let (head, body) = self.send(request).await?.into_parts();
+            let (head, body) = self.send_repeatable(request).await?.into_parts();
             let body = Limited::new(body, LIMIT);
             let body = body.collect().await.map_err(|error| match error.downcast() {
                 Ok(error) => SendError::Interrupted { source: Arc::new(*error) },

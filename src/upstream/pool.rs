@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::sync::Mutex;
@@ -18,6 +18,9 @@ use super::error::SendError;
 use super::http1::{self, Http1Idle, Http1Lease};
 use super::http2::{Http2Connection, Http2Lease};
 
+/// HTTP/1.1 connections that were idle for this long are dropped when another one was lost: a load
+/// balancer that forgets one idle connection has forgotten the others, too.
+const DISTRUSTED: Duration = Duration::from_secs(1);
 /// Sweeps after which an unused connection is closed, if it is not the only one.
 const IDLE_SWEEPS: u32 = 3;
 
@@ -55,12 +58,27 @@ impl Pool {
         }
     }
 
+    /// A place on a connection that is open, unless one was `lost`: the others may be, too.
+    pub(super) fn existing_unless(&self, lost: Option<Instant>) -> Option<Lease> {
+        if lost.is_none() { self.existing(None) } else { None }
+    }
+
     /// A place for one request. A few atomics, except where a connection has to be opened.
     pub(super) async fn lease(&self) -> Result<Lease, SendError> {
-        match self.existing() {
+        match self.existing(None) {
             Some(lease) => Ok(lease),
             // Rare, and too large to be a part of every request's future.
-            None => Box::pin(self.open()).await,
+            None => Box::pin(self.open(None)).await,
+        }
+    }
+
+    /// Returns a place on a connection that was opened after `lost`, when another one broke: the
+    /// older ones may have been lost with it.
+    pub(super) async fn lease_newer(&self, lost: Instant) -> Result<Lease, SendError> {
+        self.http1.drop_unused_for(DISTRUSTED);
+        match self.existing(Some(lost)) {
+            Some(lease) => Ok(lease),
+            None => self.open(Some(lost)).await,
         }
     }
 
@@ -109,26 +127,28 @@ impl Pool {
         self.http2.rcu(|all| all.iter().filter(|c| !c.is_closed()).cloned().collect::<Vec<_>>());
     }
 
-    fn existing(&self) -> Option<Lease> {
+    /// A place on a connection that is open, and newer than that if need be.
+    fn existing(&self, newer_than: Option<Instant>) -> Option<Lease> {
         let here = thread::current().id();
         let all = self.http2.load();
         let own = all.iter().filter(|c| c.thread() == here && !c.is_closed());
+        let own = own.filter(|c| newer_than.is_none_or(|lost| c.opened() > lost));
         if let Some(stream) = least_used(own) {
             return Some(Lease::Http2(stream));
         }
-        if self.speaks_http1.load(Ordering::Relaxed) {
+        if newer_than.is_none() && self.speaks_http1.load(Ordering::Relaxed) {
             return self.http1.take().map(Lease::Http1);
         }
         None
     }
 
-    async fn open(&self) -> Result<Lease, SendError> {
+    async fn open(&self, newer_than: Option<Instant>) -> Result<Lease, SendError> {
         if self.speaks_http1.load(Ordering::Relaxed) {
             return self.connect().await;
         }
         let arrived = Instant::now();
         let mut failure = self.opening.lock().await;
-        if let Some(lease) = self.existing() {
+        if let Some(lease) = self.existing(newer_than) {
             return Ok(lease);
         }
         if self.speaks_http1.load(Ordering::Relaxed) {

@@ -9,7 +9,9 @@ use hyper_util::rt::TokioIo;
 use super::connect::Purpose;
 use super::error::SendError;
 use super::forward::{Upstream, judge_http1};
-use super::request_body::BodySource;
+use super::http1::MAX_HEADER_BYTES;
+use super::http1_many_headers::MAX_HEADER_LINES;
+use super::request_body::{BodySource, Outgoing};
 use super::response_body::UpstreamBody;
 use crate::body::RequestBody;
 
@@ -20,14 +22,12 @@ impl Upstream {
     /// must not reach the API server as a request.
     ///
     /// # Errors
-    /// As [`Upstream::send`], but nothing is tried again.
+    /// Like [`Upstream::send`], but only a request of which nothing was sent is sent again.
     pub async fn upgrade(
         &self,
         request: Request<RequestBody>,
     ) -> Result<Response<UpstreamBody>, SendError> {
-        let result = self.try_upgrade(request).await;
-        self.count(&result);
-        result
+        self.try_upgrade(request).await.map_err(|error| self.counted(error))
     }
 
     async fn try_upgrade(
@@ -35,8 +35,34 @@ impl Upstream {
         request: Request<RequestBody>,
     ) -> Result<Response<UpstreamBody>, SendError> {
         let (head, body) = self.outgoing(request);
+        let body = BodySource::new(body);
+        let mut may_repeat = true;
+        loop {
+            let outgoing = body.attempt().ok_or(SendError::BodyFromClient)?;
+            let request = head.clone().request(false, outgoing, self.pool());
+            match self.upgrade_once(request, &body).await {
+                Ok(response) => {
+                    body.settle();
+                    return Ok(response);
+                }
+                // A command may run already, so only what was not sent is sent again.
+                Err(SendError::NotProcessed { .. }) if may_repeat && body.can_repeat() => {
+                    may_repeat = false;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn upgrade_once(
+        &self,
+        request: Request<Outgoing>,
+        body: &BodySource,
+    ) -> Result<Response<UpstreamBody>, SendError> {
         let (stream, _) = self.pool().connector.connect(Purpose::Upgrade).await?;
         let (mut sender, connection) = Builder::new()
+            .max_headers(MAX_HEADER_LINES)
+            .max_buf_size(MAX_HEADER_BYTES)
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| SendError::NotProcessed { source: Arc::new(error.into()) })?;
@@ -45,19 +71,14 @@ impl Upstream {
                 tracing::debug!(%error, "upstream connection for an upgrade ended");
             }
         });
-        let body = BodySource::new(body);
-        let outgoing = body.attempt().ok_or(SendError::BodyFromClient)?;
-        let request = head.request(false, outgoing, self.pool());
-        match sender.try_send_request(request).await {
-            // The sender is dropped here, and with it the way to a second request.
-            Ok(response) => {
-                body.settle();
-                Ok(response.map(|b| UpstreamBody::http1(b, None)))
-            }
-            Err(mut error) => {
+        // The sender is dropped at the end, and with it the way to a second request.
+        sender
+            .try_send_request(request)
+            .await
+            .map(|r| r.map(|b| UpstreamBody::http1(b, None)))
+            .map_err(|mut error| {
                 let unsent = error.take_message().is_some();
-                Err(judge_http1(error.into_error(), unsent, &body))
-            }
-        }
+                judge_http1(error.into_error(), unsent, body)
+            })
     }
 }

@@ -51,4 +51,13 @@ pub enum WebhookError {
         /// What the system said.
         source: io::Error,
     },
+    /// The spool's directory belongs to another process or backend.
+    #[error("--audit-webhook-spool-dir: {} is in use: {source}; give each proxy and each backend \
+             its own directory", path.display())]
+    SpoolInUse {
+        /// The directory.
+        path: PathBuf,
+        /// How that is known.
+        source: io::Error,
+    },
 }

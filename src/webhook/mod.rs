@@ -5,30 +5,35 @@
 //! a receiver that is down costs disk and neither events nor memory. In the blocking modes each
 //! event is a list of its own, whose answer the request waits for.
 
+mod collector;
 mod config;
 mod health;
 mod list;
+mod response;
 mod sender;
+mod split;
 mod spool;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 pub use self::config::{SpoolConfig, WebhookConfig, WebhookError};
 
+use self::collector::{Collector, Outlet};
 use self::health::Health;
-use self::sender::{Failure, Sender};
+use self::sender::{Ending, Sender};
 use self::spool::Spool;
 use crate::metrics::{Plugin, SinkMetrics};
-use crate::sink::{Ack, Bucket, Line, Losses, Mode, SinkState, Throttle, WriteError};
+use crate::sink::{Ack, Line, Losses, Mode, SinkState, WriteError};
 
-/// Batches that may be under way, retries included, where there is no spool. kube-apiserver knows
-/// no limit, and grows.
-const IN_FLIGHT: usize = 16;
+/// Time to count what is lost, once the shutdown gives up.
+const COUNTING: Duration = Duration::from_millis(200);
 
 /// Takes encoded events.
 #[derive(Debug)]
@@ -40,6 +45,7 @@ pub struct Webhook {
     lost: Arc<Losses>,
     metrics: Arc<SinkMetrics>,
     health: Arc<Health>,
+    ending: Ending,
     route: Route,
 }
 
@@ -51,9 +57,16 @@ enum Route {
         events: std::sync::Mutex<Option<mpsc::Sender<Line>>>,
         overflow: Losses,
         collector: Mutex<Option<JoinHandle<()>>>,
+        spool: Option<Arc<Spool>>,
     },
     /// Each event is sent by itself.
-    Direct { sender: Arc<Sender>, in_flight: Arc<Semaphore>, probing: Arc<AtomicBool> },
+    Direct {
+        sender: Arc<Sender>,
+        in_flight: Arc<Semaphore>,
+        probing: Arc<AtomicBool>,
+        /// Where events are sent: not on the thread of their request, which ends before they do.
+        runtime: Handle,
+    },
 }
 
 /// For what there are permits in [`Route::Direct`]: as many as requests may be under way.
@@ -69,37 +82,38 @@ impl Webhook {
         config: WebhookConfig,
         metrics: Arc<SinkMetrics>,
     ) -> Result<Webhook, WebhookError> {
-        let sender = Arc::new(Sender::new(&config, metrics.clone())?);
+        let ending = Ending::default();
+        let sender = Arc::new(Sender::new(&config, metrics.clone(), ending.clone())?);
         let lost = Arc::new(Losses::new(Plugin::Webhook, metrics.clone()));
         let strict = config.mode == Mode::BlockingStrict;
         let health = sender.health();
         let route = match config.mode {
             Mode::Blocking | Mode::BlockingStrict => {
                 let in_flight = Arc::new(Semaphore::new(DIRECT as usize));
-                Route::Direct { sender, in_flight, probing: Arc::default() }
+                let (probing, runtime) = (Arc::default(), Handle::current());
+                Route::Direct { sender, in_flight, probing, runtime }
             }
             Mode::Batch { buffer_size, max_size, max_wait, throttle } => {
-                let outlet = match &config.spool {
-                    Some(spool) => {
-                        let spool = Arc::new(Spool::open(spool, metrics.clone())?);
-                        let draining = spool::drain(spool.clone(), sender.clone(), lost.clone());
-                        Outlet::Spool(spool, tokio::spawn(draining))
-                    }
-                    None => Outlet::Direct(Arc::new(Semaphore::new(IN_FLIGHT))),
+                let spool = match &config.spool {
+                    Some(spool) => Some(Arc::new(Spool::open(spool, metrics.clone())?)),
+                    None => None,
                 };
+                let outlet = Outlet::new(spool.clone(), &sender, &lost);
                 let (events, received) = mpsc::channel(buffer_size);
-                let lost = lost.clone();
-                let collector = Collector { sender, outlet, lost, max_size, max_wait, throttle };
+                let (lost, ending) = (lost.clone(), ending.clone());
+                let collector =
+                    Collector { sender, outlet, lost, ending, max_size, max_wait, throttle };
                 Route::Queue {
                     events: std::sync::Mutex::new(Some(events)),
                     overflow: Losses::new(Plugin::Buffered, metrics.clone()),
                     collector: Mutex::new(Some(tokio::spawn(collector.run(received)))),
+                    spool,
                 }
             }
         };
         let too_large = Losses::new(Plugin::Truncate, metrics.clone());
         let max_event_size = config.max_event_size;
-        Ok(Webhook { strict, max_event_size, too_large, lost, metrics, health, route })
+        Ok(Webhook { strict, max_event_size, too_large, lost, metrics, health, ending, route })
     }
 
     /// The longest event that is sent, if events are truncated.
@@ -123,9 +137,41 @@ impl Webhook {
         self.health.takes_events().await
     }
 
-    /// Whether the receiver took the last events.
+    /// Whether the endpoint accepted the last events, and the spool can be used.
     pub fn state(&self) -> SinkState {
+        if let Route::Queue { spool: Some(spool), .. } = &self.route
+            && let failing @ SinkState::Failing(_) = spool.state()
+        {
+            return failing;
+        }
         self.health.state()
+    }
+
+    /// Whether the endpoint accepts events: like [`Self::state`], but asks where requests wait for it.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub async fn check(&self) -> Result<(), String> {
+        match &self.route {
+            Route::Direct { sender, .. } => {
+                self.health.check().await?;
+                let connected = sender.connect().await;
+                connected.map_err(|reason| format!("the webhook cannot be reached: {reason}"))
+            }
+            Route::Queue { .. } => match self.state() {
+                SinkState::Ok => Ok(()),
+                SinkState::Failing(reason) => Err(reason),
+            },
+        }
+    }
+
+    /// Logs losses that were held back; to be called about once a second.
+    pub fn tick(&self) {
+        self.too_large.tick();
+        self.lost.tick();
+        if let Route::Queue { overflow, .. } = &self.route {
+            overflow.tick();
+        }
     }
 
     /// Hands over one event as a line of JSON. Never waits. In batch mode the [`Ack`] is ready at
@@ -152,26 +198,24 @@ impl Webhook {
                 }
                 Ack::ready(Ok(()))
             }
-            Route::Direct { sender, in_flight, probing } => {
+            Route::Direct { sender, in_flight, probing, runtime } => {
                 let Ok(permit) = in_flight.clone().try_acquire_owned() else {
                     self.lost.add(1, &WriteError::ShutDown);
                     return Ack::ready(Err(WriteError::ShutDown));
                 };
                 let (answer, ack) = Ack::waiting();
                 let (sender, lost) = (sender.clone(), self.lost.clone());
-                let probing = self.strict.then(|| probing.clone());
-                tokio::spawn(async move {
+                let probing = probing.clone();
+                runtime.spawn(async move {
                     let list = list::encode(&[line]);
                     let sent = sender.send(&list, 1).await;
-                    if let Err(failure) = &sent {
+                    if let Err((_, failure)) = &sent {
                         lost.add(1, failure);
-                        if let Some(probing) = probing {
-                            tokio::spawn(probe(sender, list, probing));
-                        }
+                        tokio::spawn(probe(sender, list, probing));
                     }
                     // Whoever asked may be gone.
                     let _ =
-                        answer.send(sent.map_err(|Failure(reason)| WriteError::Webhook(reason)));
+                        answer.send(sent.map_err(|(_, failure)| WriteError::Webhook(failure.0)));
                     drop(permit);
                 });
                 ack
@@ -179,121 +223,61 @@ impl Webhook {
         }
     }
 
-    /// Returns when all events have been sent or lost, or are in the spool for the next start.
-    pub async fn shutdown(&self) {
-        match &self.route {
-            Route::Queue { events, collector, overflow } => {
-                drop(events.lock().expect("nothing panics while it holds the queue").take());
-                if let Some(collector) = collector.lock().await.take() {
-                    // A panic of it has been logged.
-                    let _ = collector.await;
+    /// Delivers what waits, until `give_up` is cancelled. Returns when all events are delivered, in the
+    /// spool, or counted as lost and logged.
+    pub async fn shutdown(&self, give_up: &CancellationToken) {
+        self.ending.closing.cancel();
+        let delivered = async {
+            match &self.route {
+                Route::Queue { events, collector, .. } => {
+                    drop(events.lock().expect("nothing panics while it holds the queue").take());
+                    if let Some(collector) = &mut *collector.lock().await {
+                        // A panic of it has been logged.
+                        let _ = collector.await;
+                    }
                 }
-                overflow.flush();
-            }
-            Route::Direct { in_flight, .. } => {
-                if let Ok(all) = in_flight.acquire_many(DIRECT).await {
-                    all.forget();
+                Route::Direct { in_flight, .. } => {
+                    if let Ok(all) = in_flight.acquire_many(DIRECT).await {
+                        all.forget();
+                    }
                 }
-                in_flight.close();
             }
+        };
+        let mut delivered = std::pin::pin!(delivered);
+        tokio::select! {
+            () = &mut delivered => {}
+            () = give_up.cancelled() => {
+                self.ending.give_up.cancel();
+                let _ = tokio::time::timeout(COUNTING, delivered).await;
+            }
+        }
+        if let Route::Direct { in_flight, .. } = &self.route {
+            in_flight.close();
+        }
+        self.flush_losses();
+    }
+
+    /// Logs all losses that were held back, now.
+    pub fn flush_losses(&self) {
+        if let Route::Queue { overflow, .. } = &self.route {
+            overflow.flush();
         }
         self.too_large.flush();
         self.lost.flush();
     }
 }
 
-/// Sends a list, given up already, until the receiver answers: where requests are refused as long as
-/// it does not, nobody else would find out. So that event may arrive after all.
+/// Sends a list, given up already, until the endpoint responds: where requests are refused, or clients
+/// sent elsewhere, as long as it does not, nothing else would find out. So that event may arrive after
+/// all.
 async fn probe(sender: Arc<Sender>, list: Vec<u8>, probing: Arc<AtomicBool>) {
-    let body = sender.body(&list);
-    // Again, because it may fail anew while this one has just seen it well.
-    while !sender.is_well() && !probing.swap(true, Ordering::SeqCst) {
-        while !sender.is_well() {
+    let (body, health) = (sender.body(&list), sender.health());
+    // Again, because it may fail anew while this one has just seen it healthy.
+    while health.is_given_up() && !probing.swap(true, Ordering::SeqCst) {
+        while health.is_given_up() {
             tokio::time::sleep(sender.pause(0, None)).await;
             let _ = sender.attempt(body.clone(), 1).await;
         }
         probing.store(false, Ordering::SeqCst);
-    }
-}
-
-/// Makes batches of events.
-struct Collector {
-    sender: Arc<Sender>,
-    outlet: Outlet,
-    lost: Arc<Losses>,
-    max_size: usize,
-    max_wait: std::time::Duration,
-    throttle: Option<Throttle>,
-}
-
-/// Where batches go.
-enum Outlet {
-    /// To the receiver, by a task each.
-    Direct(Arc<Semaphore>),
-    /// To the disk, from where one task sends them.
-    Spool(Arc<Spool>, JoinHandle<()>),
-}
-
-impl Collector {
-    async fn run(self, mut events: mpsc::Receiver<Line>) {
-        let mut bucket = self.throttle.map(|throttle| Bucket::new(throttle, Instant::now()));
-        while let Some(first) = events.recv().await {
-            let batch = self.batch(first, &mut events).await;
-            if let Some(bucket) = &mut bucket {
-                while let Err(until) = bucket.take(Instant::now()) {
-                    match until {
-                        Some(until) => tokio::time::sleep_until(until.into()).await,
-                        None => std::future::pending().await,
-                    }
-                }
-            }
-            self.pass(batch).await;
-        }
-        match self.outlet {
-            Outlet::Direct(in_flight) => {
-                // Each batch has one; all of them means that none is under way.
-                let _ = in_flight.acquire_many(IN_FLIGHT as u32).await;
-            }
-            Outlet::Spool(spool, draining) => {
-                spool.close();
-                let _ = draining.await;
-            }
-        }
-    }
-
-    async fn batch(&self, first: Line, events: &mut mpsc::Receiver<Line>) -> Vec<Line> {
-        let mut batch = vec![first];
-        let full = async {
-            while batch.len() < self.max_size {
-                match events.recv().await {
-                    Some(event) => batch.push(event),
-                    None => break,
-                }
-            }
-        };
-        // Whether it is full, its time has come, or the end has: it goes.
-        let _ = tokio::time::timeout(self.max_wait, full).await;
-        batch
-    }
-
-    async fn pass(&self, batch: Vec<Line>) {
-        let (count, body) = (batch.len() as u64, list::encode(&batch));
-        match &self.outlet {
-            Outlet::Spool(spool, _) => {
-                if let Err(error) = spool.push(body, count).await {
-                    self.lost.add(count, &error);
-                }
-            }
-            Outlet::Direct(in_flight) => {
-                let permit = in_flight.clone().acquire_owned().await;
-                let (sender, lost) = (self.sender.clone(), self.lost.clone());
-                tokio::spawn(async move {
-                    if let Err(failure) = sender.send(&body, count).await {
-                        lost.add(count, &failure);
-                    }
-                    drop(permit);
-                });
-            }
-        }
     }
 }

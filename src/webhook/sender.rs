@@ -3,30 +3,41 @@
 use std::fmt;
 use std::io::Write;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER,
-    USER_AGENT,
+    ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, USER_AGENT,
 };
-use http::{Method, Request, StatusCode, Uri};
+use http::{Method, Request, Uri};
+use http_body::Body;
 use http_body_util::BodyExt;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::config::{WebhookConfig, WebhookError};
-use super::health::Health;
+use super::health::{self, Health};
+use super::response;
+use super::split::{Delivered, Sent, deliver};
 use crate::body::RequestBody;
 use crate::metrics::SinkMetrics;
-use crate::sink::{Barrier, SinkState};
+use crate::sink::Mode;
 use crate::upstream::{Upstream, UpstreamConfig};
 
 /// kube-apiserver's number.
 const ATTEMPTS: u32 = 5;
 /// For one attempt.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of a response that are read and discarded, and how long that may take.
+const DISCARD: usize = 64 << 10;
+const DISCARD_TIME: Duration = Duration::from_millis(250);
+/// The wait between two attempts while the process shuts down.
+const LAST_PAUSE: Duration = Duration::from_millis(500);
+/// Why events are lost at the end of a shutdown.
+pub(super) const GAVE_UP: &str = "the shutdown ended before the webhook accepted them";
 /// The longest wait between two attempts, whatever the receiver asks for.
 const LONGEST: Duration = Duration::from_secs(300);
 
@@ -38,6 +49,7 @@ pub(super) struct Sender {
     compress: bool,
     metrics: Arc<SinkMetrics>,
     health: Arc<Health>,
+    ending: Ending,
 }
 
 impl fmt::Debug for Sender {
@@ -59,8 +71,9 @@ impl fmt::Display for Failure {
 }
 
 /// What became of one attempt.
+#[derive(Debug)]
 pub(super) enum Attempt {
-    /// The receiver has it.
+    /// The endpoint has it.
     Taken,
     /// It does not.
     Failed {
@@ -68,26 +81,62 @@ pub(super) enum Attempt {
         failure: Failure,
         /// When it wants to be asked again.
         retry_after: Option<Duration>,
-        /// It said that it will never take this body.
-        poison: bool,
+        /// What it says about the list.
+        verdict: Verdict,
     },
+}
+
+/// What a failed attempt says about the list that was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Nothing: the endpoint could not be asked, or it has a problem of its own.
+    Unavailable,
+    /// The endpoint will never accept it.
+    Invalid,
+    /// The endpoint accepts shorter ones.
+    TooLarge,
+}
+
+/// The steps of the shutdown that senders know of.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Ending {
+    /// No more events come.
+    pub(super) closing: CancellationToken,
+    /// The time is up: what is not delivered now is lost.
+    pub(super) give_up: CancellationToken,
+}
+
+impl Ending {
+    /// Waits before another attempt; only briefly if the process shuts down.
+    async fn pause(&self, pause: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = self.closing.cancelled() => {
+                tokio::time::sleep(pause.min(LAST_PAUSE)).await;
+            }
+        }
+    }
 }
 
 impl Sender {
     pub(super) fn new(
         config: &WebhookConfig,
         metrics: Arc<SinkMetrics>,
+        ending: Ending,
     ) -> Result<Sender, WebhookError> {
         let mut receiver = UpstreamConfig::of_receiver(&config.file)?;
         let path = std::mem::take(&mut receiver.server.path_prefix);
         let path = if path.is_empty() { "/" } else { &path };
         let target = format!("{path}?timeout={}s", TIMEOUT.as_secs());
         let target = target.parse().expect("the path of a URL is one, with a query too");
-        // Its connections are not those to the API server.
-        let receiver = Upstream::new(receiver, Barrier::default(), Arc::default())?;
+        let receiver = Upstream::of_webhook(receiver, "the audit webhook")?;
         let WebhookConfig { initial_backoff, compress, .. } = *config;
-        let health = Arc::new(Health::new(metrics.clone()));
-        Ok(Sender { receiver, target, initial_backoff, compress, metrics, health })
+        let hangs = match config.mode {
+            Mode::Blocking | Mode::BlockingStrict => health::AWAITED,
+            Mode::Batch { .. } => health::UNAWAITED,
+        };
+        let health = Arc::new(Health::new(hangs, metrics.clone()));
+        Ok(Sender { receiver, target, initial_backoff, compress, metrics, health, ending })
     }
 
     /// What its answers tell.
@@ -95,28 +144,59 @@ impl Sender {
         self.health.clone()
     }
 
-    pub(super) fn is_well(&self) -> bool {
-        self.health.state() == SinkState::Ok
+    /// Opens a connection if there is none.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(super) async fn connect(&self) -> Result<(), String> {
+        let connected = self.receiver.check().await;
+        connected.map_err(|error| error.to_string().replace("the API server", "the receiver"))
     }
 
-    /// Sends a list of `count` events, five times if need be.
-    pub(super) async fn send(&self, list: &[u8], count: u64) -> Result<(), Failure> {
-        let body = self.body(list);
-        let mut attempt = 0;
-        loop {
-            match self.attempt(body.clone(), count).await {
-                Attempt::Taken => return Ok(()),
-                Attempt::Failed { failure, poison, .. } if attempt + 1 == ATTEMPTS => {
-                    if !poison {
+    /// Sends a list of `count` events; each part of it up to five times.
+    ///
+    /// # Errors
+    /// The number of events that were not delivered, and why.
+    pub(super) async fn send(&self, list: &[u8], count: u64) -> Result<(), (u64, Failure)> {
+        match deliver(list, count, |list, count| self.send_part(list, count)).await {
+            Delivered::All => Ok(()),
+            Delivered::Refused { events, failure, .. } => Err((events, failure)),
+            Delivered::Stopped => Err((count, Failure(GAVE_UP.into()))),
+        }
+    }
+
+    async fn send_part(&self, list: Vec<u8>, count: u64) -> Sent {
+        if self.ending.give_up.is_cancelled() {
+            return Sent::Refused(Failure(GAVE_UP.into()));
+        }
+        let body = self.body(&list);
+        let attempts = async {
+            let mut attempt = 0;
+            loop {
+                let (failure, retry_after, verdict) = match self.attempt(body.clone(), count).await
+                {
+                    Attempt::Taken => return Sent::Taken,
+                    Attempt::Failed { failure, retry_after, verdict } => {
+                        (failure, retry_after, verdict)
+                    }
+                };
+                if verdict == Verdict::TooLarge {
+                    return Sent::TooLarge(failure);
+                }
+                if attempt + 1 == ATTEMPTS {
+                    if verdict == Verdict::Unavailable {
                         self.health.fails(&failure.0);
                     }
-                    return Err(failure);
+                    return Sent::Refused(failure);
                 }
-                Attempt::Failed { retry_after, .. } => {
-                    tokio::time::sleep(self.pause(attempt, retry_after)).await;
-                }
+                self.ending.pause(self.pause(attempt, retry_after)).await;
+                attempt += 1;
             }
-            attempt += 1;
+        };
+        tokio::select! {
+            biased;
+            sent = attempts => sent,
+            () = self.ending.give_up.cancelled() => Sent::Refused(Failure(GAVE_UP.into())),
         }
     }
 
@@ -132,41 +212,59 @@ impl Sender {
 
     /// One attempt to send a body of [`Self::body`].
     pub(super) async fn attempt(&self, body: Bytes, count: u64) -> Attempt {
-        let failed = |reason: String| Attempt::Failed {
-            failure: Failure(reason.into()),
-            retry_after: None,
-            poison: false,
+        let attempt = async {
+            let attempt = self.attempt_unwatched(body).await;
+            self.judge(&attempt, count);
+            attempt
         };
-        let answered = tokio::time::timeout(TIMEOUT, async {
-            let answer = self.receiver.send(self.request(body)).await?;
-            let (head, body) = answer.into_parts();
-            // Read to its end, so that the connection can be used again; it means nothing.
-            let _ = body.collect().await;
-            Ok::<_, crate::upstream::SendError>(head)
-        });
-        let attempt = match answered.await {
-            Err(_) => failed(format!("no answer in {TIMEOUT:?}")),
-            // Words for requests to the API server.
-            Ok(Err(error)) => failed(error.to_string().replace("the API server", "the receiver")),
-            Ok(Ok(head)) if (200..=206).contains(&head.status.as_u16()) => Attempt::Taken,
-            Ok(Ok(head)) => Attempt::Failed {
-                failure: Failure(format!("it answered {}", head.status).into()),
-                retry_after: retry_after(head.status, &head.headers),
-                poison: matches!(head.status.as_u16(), 400 | 413 | 422),
-            },
-        };
-        match &attempt {
+        self.health.watched(attempt).await
+    }
+
+    fn judge(&self, attempt: &Attempt, count: u64) {
+        match attempt {
             Attempt::Taken => {
                 self.metrics.webhook_events.add(count);
                 self.health.is_well();
             }
-            Attempt::Failed { poison, .. } => {
+            Attempt::Failed { failure, verdict, .. } => {
                 self.metrics.webhook_failures.increment();
-                // Of another list it may think better.
-                if *poison { self.health.is_well() } else { self.health.doubt() }
+                match verdict {
+                    Verdict::Unavailable => self.health.doubt(&failure.0),
+                    // It may accept another list.
+                    Verdict::Invalid | Verdict::TooLarge => self.health.is_well(),
+                }
             }
         }
-        attempt
+    }
+
+    async fn attempt_unwatched(&self, body: Bytes) -> Attempt {
+        let failed = |reason: String| Attempt::Failed {
+            failure: Failure(reason.into()),
+            retry_after: None,
+            verdict: Verdict::Unavailable,
+        };
+        let response = match timeout(TIMEOUT, self.receiver.send(self.request(body))).await {
+            Err(_) => return failed(format!("no response in {TIMEOUT:?}")),
+            // Words for requests to the API server.
+            Ok(Err(error)) => {
+                return failed(error.to_string().replace("the API server", "the receiver"));
+            }
+            Ok(Ok(response)) => response,
+        };
+        let (head, body) = response.into_parts();
+        discard(body).await;
+        match head.status.as_u16() {
+            200..=206 => Attempt::Taken,
+            status => Attempt::Failed {
+                failure: Failure(response::describe(head.status, &head.headers).into()),
+                retry_after: response::retry_after(head.status, &head.headers, SystemTime::now()),
+                verdict: match status {
+                    413 => Verdict::TooLarge,
+                    400 | 422 => Verdict::Invalid,
+                    _ => Verdict::Unavailable,
+                },
+            },
+        }
     }
 
     /// How long to wait after so many attempts before this one: half as long again each time, and up
@@ -200,10 +298,18 @@ impl Sender {
     }
 }
 
-fn retry_after(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
-    if status != StatusCode::TOO_MANY_REQUESTS && !status.is_server_error() {
-        return None;
-    }
-    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds))
+/// Reads the rest of a response, which has no meaning, so that the connection can be used again: not
+/// much, and not for long. Otherwise the connection is closed.
+async fn discard(mut body: impl Body<Data = Bytes> + Unpin) {
+    let mut left = DISCARD;
+    let reading = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            match left.checked_sub(length) {
+                Some(less) => left = less,
+                None => return,
+            }
+        }
+    };
+    let _ = timeout(DISCARD_TIME, reading).await;
 }

@@ -335,7 +335,7 @@ async fn a_strict_webhook_that_is_down_lets_nothing_pass_until_it_is_back() {
     assert_eq!(proxy.metric("kube_audit_proxy_webhook_failing{sink=\"siem\"}").await, 1);
     let (code, ready) = client::admin(proxy.admin, "/readyz").await.unwrap();
     assert_eq!(code, 500);
-    let expected = "audit-siem failed: the webhook does not take events: it answered 503";
+    let expected = "audit-siem failed: the webhook does not accept events: it responded 503";
     assert!(ready.contains(expected), "{ready}");
 
     receiver.down.store(false, Ordering::Relaxed);

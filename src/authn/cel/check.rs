@@ -1,40 +1,21 @@
 //! Finds when a file is loaded what the interpreter would find only when somebody calls: names and
 //! functions that there are not, and types that do not fit, as cel-go's checker does.
 
-use std::fmt;
+use std::collections::HashMap;
 
 use ::cel::common::ast::{
     CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators as op,
 };
 
-use super::Variable;
-use super::functions::{self, FUNCTIONS, Function, Kind};
+use super::functions::{self, SUM_OF_DOUBLE, SUM_OF_UINT};
+use super::names::{self, about};
+use super::operators::Outcome;
+use super::types::{Substitutions, Type, most_general};
+use super::value::Value;
+use super::{Variable, bridge, re2};
 
 /// How deep expressions may be nested; evaluation takes stack for each level.
 const MAX_DEPTH: usize = 32;
-
-/// What an expression gives, as far as can be known without claims.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Type {
-    /// Anything.
-    Dyn,
-    /// What is in an empty list; fits everything.
-    Unbound,
-    Null,
-    Bool,
-    Int,
-    Uint,
-    Double,
-    String,
-    Bytes,
-    List(Box<Type>),
-    Map(Box<Type>),
-    Optional(Box<Type>),
-    /// Kubernetes' `UserInfo`.
-    User,
-    /// The type of a type, as in `type(claims.n) == int`.
-    Meta,
-}
 
 /// What is wrong, and with which part of the expression.
 #[derive(Debug)]
@@ -43,25 +24,61 @@ pub(super) struct Problem {
     pub(super) message: String,
 }
 
-type Checked = Result<Type, Problem>;
+/// What is known about an expression that has no problem.
+#[derive(Debug)]
+pub(super) struct Checked {
+    pub(super) found: Type,
+    /// How deep it is nested.
+    pub(super) depth: usize,
+    /// Calls of functions whose names have a dot, such as `sets.contains`, by their IDs.
+    pub(super) qualified: HashMap<u64, String>,
+    /// Calls of functions that are evaluated in one of several ways.
+    pub(super) variants: HashMap<u64, &'static str>,
+}
 
-/// The type of an expression about `variable`.
-pub(super) fn check(expr: &IdedExpr, variable: Variable) -> Checked {
+/// Checks an expression about `variable`.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub(super) fn check(expr: &IdedExpr, variable: Variable) -> Result<Checked, Problem> {
     let about = match variable {
-        Variable::Claims => Type::Map(Box::new(Type::Dyn)),
+        Variable::Claims => Type::map(Type::String, Type::Any),
         Variable::User => Type::User,
     };
-    Checker { scope: vec![(variable.name(), about)], depth: 0 }.check(expr)
+    let mut checker = Checker {
+        scope: vec![(variable.name(), about)],
+        depth: 0,
+        deepest: 0,
+        substitutions: Substitutions::default(),
+        literals: Vec::new(),
+        qualified: HashMap::new(),
+        variants: HashMap::new(),
+    };
+    let found = checker.check(expr)?;
+    checker.check_literals()?;
+    let found = checker.substitutions.resolve_to_dyn(&found);
+    let Checker { qualified, variants, deepest: depth, .. } = checker;
+    Ok(Checked { found, depth, qualified, variants })
 }
+
+type Found = Result<Type, Problem>;
 
 struct Checker<'e> {
     scope: Vec<(&'e str, Type)>,
     depth: usize,
+    deepest: usize,
+    substitutions: Substitutions,
+    /// The types of the elements of each list, and of the keys and values of each map, with the IDs
+    /// of the elements.
+    literals: Vec<Vec<(u64, Type)>>,
+    qualified: HashMap<u64, String>,
+    variants: HashMap<u64, &'static str>,
 }
 
 impl<'e> Checker<'e> {
-    fn check(&mut self, expr: &'e IdedExpr) -> Checked {
+    fn check(&mut self, expr: &'e IdedExpr) -> Found {
         self.depth += 1;
+        self.deepest = self.deepest.max(self.depth);
         if self.depth > MAX_DEPTH {
             return problem(expr, format!("nested deeper than {MAX_DEPTH} levels"));
         }
@@ -71,30 +88,26 @@ impl<'e> Checker<'e> {
             Expr::Ident(name) => self.ident(expr, name),
             Expr::Select(select) => {
                 let operand = self.check(&select.operand)?;
-                let field = field(expr, &operand, &select.field)?;
+                let field = self.field(expr, &operand, &select.field, false)?;
                 Ok(if select.test { Type::Bool } else { field })
             }
             Expr::List(list) => {
-                let mut inner = Type::Unbound;
-                for element in &list.elements {
-                    let found = self.check(element)?;
-                    inner = join(&inner, &found).ok_or_else(|| Problem {
-                        id: element.id,
-                        message: format!("expected type '{inner}' but found '{found}'"),
-                    })?;
+                let mut elements = Vec::new();
+                for (index, element) in list.elements.iter().enumerate() {
+                    let is_optional = list.optional_indices.contains(&index);
+                    elements.push((element.id, self.element(element, is_optional)?));
                 }
-                Ok(Type::List(Box::new(inner)))
+                Ok(Type::list(self.join(elements)?))
             }
             Expr::Map(map) => {
-                let mut inner = Type::Unbound;
+                let (mut keys, mut values) = (Vec::new(), Vec::new());
                 for entry in &map.entries {
                     if let EntryExpr::MapEntry(entry) = &entry.expr {
-                        self.check(&entry.key)?;
-                        let found = self.check(&entry.value)?;
-                        inner = join(&inner, &found).unwrap_or(Type::Dyn);
+                        keys.push((entry.key.id, self.check(&entry.key)?));
+                        values.push((entry.value.id, self.element(&entry.value, entry.optional)?));
                     }
                 }
-                Ok(Type::Map(Box::new(inner)))
+                Ok(Type::map(self.join(keys)?, self.join(values)?))
             }
             Expr::Struct(object) => {
                 let name = &object.type_name;
@@ -107,21 +120,103 @@ impl<'e> Checker<'e> {
         found
     }
 
-    fn ident(&self, expr: &IdedExpr, name: &str) -> Checked {
-        const TYPES: [&str; 9] =
-            ["bool", "bytes", "double", "int", "list", "map", "null_type", "string", "uint"];
-        match self.scope.iter().rev().find(|(known, _)| *known == name) {
-            Some((_, found)) => Ok(found.clone()),
-            None if TYPES.contains(&name) || name == "type" => Ok(Type::Meta),
-            None => problem(expr, format!("undeclared reference to '{name}' (in container '')")),
+    fn ident(&mut self, expr: &IdedExpr, name: &str) -> Found {
+        if let Some((_, found)) = self.scope.iter().rev().find(|(known, _)| *known == name) {
+            return Ok(found.clone());
+        }
+        match names::type_named(name) {
+            Some(named) => Ok(Type::Meta(Box::new(named))),
+            None => undeclared(expr, name),
         }
     }
 
-    fn comprehension(&mut self, loops: &'e ComprehensionExpr) -> Checked {
-        let element = match self.check(&loops.iter_range)? {
+    /// The type of an element of a list or map, `[?a]` or `{'k': ?a}` being of what is in it.
+    fn element(&mut self, expr: &'e IdedExpr, is_optional: bool) -> Found {
+        let found = self.check(expr)?;
+        if !is_optional {
+            return Ok(found);
+        }
+        match self.substitutions.resolve(&found) {
+            Type::Optional(inner) => Ok(*inner),
+            // cel-go's checker lets `dyn` pass, but kube-apiserver does not survive it.
+            found => {
+                problem(expr, format!("expected type 'optional_type({found})' but found '{found}'"))
+            }
+        }
+    }
+
+    /// The type that all elements have in common.
+    fn join(&mut self, elements: Vec<(u64, Type)>) -> Found {
+        let mut joined: Option<Type> = None;
+        for (id, found) in &elements {
+            joined = Some(match joined {
+                None => found.clone(),
+                Some(before) if self.substitutions.assign(&before, found) => {
+                    most_general(before, found.clone())
+                }
+                Some(before) => return Err(self.mismatch(*id, &before, found)),
+            });
+        }
+        self.literals.push(elements);
+        Ok(joined.unwrap_or_else(|| self.substitutions.fresh()))
+    }
+
+    fn mismatch(&self, id: u64, expected: &Type, found: &Type) -> Problem {
+        let expected = self.substitutions.resolve_to_dyn(expected);
+        let found = self.substitutions.resolve_to_dyn(found);
+        Problem { id, message: format!("expected type '{expected}' but found '{found}'") }
+    }
+
+    /// All elements of a list, and all keys and values of a map, must be of the very same type.
+    fn check_literals(&self) -> Result<(), Problem> {
+        for elements in &self.literals {
+            let Some(((_, first), rest)) = elements.split_first() else { continue };
+            let expected = self.substitutions.resolve_to_dyn(first);
+            for (id, found) in rest {
+                if self.substitutions.resolve_to_dyn(found) != expected {
+                    return Err(self.mismatch(*id, first, found));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// `operand.name`, or `operand.?name`.
+    fn field(&mut self, expr: &IdedExpr, operand: &Type, name: &str, is_optional: bool) -> Found {
+        let operand = self.substitutions.resolve(operand);
+        let (target, was_optional) = match operand {
+            Type::Optional(inner) => (*inner, true),
+            other => (other, false),
+        };
+        let found = match &target {
+            Type::Map(_, value) => (**value).clone(),
+            Type::User => match name {
+                "username" | "uid" => Type::String,
+                "groups" => Type::list(Type::String),
+                "extra" => Type::map(Type::String, Type::list(Type::String)),
+                _ => return problem(expr, format!("undefined field '{name}'")),
+            },
+            Type::Param(_) => {
+                self.substitutions.assign(&Type::Dyn, &target);
+                Type::Dyn
+            }
+            other if other.is_dyn() => Type::Dyn,
+            other => {
+                return problem(expr, format!("type '{other}' does not support field selection"));
+            }
+        };
+        Ok(if is_optional || was_optional { Type::optional(found) } else { found })
+    }
+
+    fn comprehension(&mut self, loops: &'e ComprehensionExpr) -> Found {
+        let range = self.check(&loops.iter_range)?;
+        let element = match self.substitutions.resolve(&range) {
             Type::List(inner) => *inner,
-            Type::Map(_) => Type::String,
-            Type::Dyn | Type::Unbound => Type::Dyn,
+            Type::Map(key, _) => *key,
+            range @ (Type::Dyn | Type::Param(_)) => {
+                self.substitutions.assign(&Type::Dyn, &range);
+                Type::Dyn
+            }
             other => {
                 let message = format!(
                     "expression of type '{other}' cannot be range of a comprehension (must be list, map, or dynamic)"
@@ -135,82 +230,237 @@ impl<'e> Checker<'e> {
         }
         let accumulated = self.check(&loops.accu_init)?;
         let outside = self.scope.len();
-        self.scope.push((&loops.accu_var, accumulated));
+        self.scope.push((&loops.accu_var, accumulated.clone()));
         self.scope.push((&loops.iter_var, element));
-        self.check(&loops.loop_cond)?;
+        let condition = self.check(&loops.loop_cond)?;
+        self.expect(&loops.loop_cond, &Type::Bool, &condition)?;
         let step = self.check(&loops.loop_step)?;
-        self.scope.truncate(outside);
-        self.scope.push((&loops.accu_var, step));
+        self.expect(&loops.loop_step, &accumulated, &step)?;
+        self.scope.truncate(outside + 1);
         let result = self.check(&loops.result);
         self.scope.truncate(outside);
-        result
+        Ok(self.substitutions.resolve(&result?))
     }
 
-    fn call(&mut self, expr: &'e IdedExpr, call: &'e CallExpr) -> Checked {
-        // `sets.contains(a, b)` is a function of that name, if `sets` is no variable.
-        let qualified = call.target.as_ref().and_then(|target| match &target.expr {
-            Expr::Ident(space) if !self.scope.iter().any(|(name, _)| name == space) => {
-                Some(format!("{space}.{}", call.func_name))
+    fn expect(&mut self, expr: &IdedExpr, expected: &Type, found: &Type) -> Result<(), Problem> {
+        match self.substitutions.assign(expected, found) {
+            true => Ok(()),
+            false => Err(self.mismatch(expr.id, expected, found)),
+        }
+    }
+
+    fn call(&mut self, expr: &'e IdedExpr, call: &'e CallExpr) -> Found {
+        let name = call.func_name.as_str();
+        if name == op::OPT_SELECT {
+            let [operand, field] = call.args.as_slice() else {
+                return problem(expr, "incorrect optional field selection".to_owned());
+            };
+            let Expr::Literal(LiteralValue::String(field)) = &field.expr else {
+                return problem(expr, "incorrect optional field selection".to_owned());
+            };
+            let operand = self.check(operand)?;
+            return self.field(expr, &operand, field.inner(), true);
+        }
+        if functions::overloads(name).is_none() && !about(name).is_empty() {
+            return undeclared(expr, name);
+        }
+        let args = call.args.iter().map(|arg| self.check(arg)).collect::<Result<Vec<_>, _>>()?;
+        let Some(target) = &call.target else {
+            return self.resolve(expr, call, name, false, args);
+        };
+        // `sets.contains(a, b)` is a function of that name, even if `sets` is a variable.
+        if let Some(space) = qualified_name(target) {
+            let qualified = format!("{space}.{name}");
+            if functions::overloads(&qualified).is_some() {
+                let found = self.resolve(expr, call, &qualified, false, args);
+                self.qualified.insert(expr.id, qualified);
+                return found;
             }
-            _ => None,
-        });
-        if let Some(name) = qualified {
-            let args = self.check_all(&call.args)?;
-            return function(expr, &name, false, &args);
+            let is_variable = self.scope.iter().any(|(known, _)| *known == space);
+            if !is_variable && !about(&qualified).is_empty() {
+                return undeclared(expr, &qualified);
+            }
         }
-        let mut args = Vec::new();
-        if let Some(target) = &call.target {
-            args.push(self.check(target)?);
-        }
-        args.extend(self.check_all(&call.args)?);
-        if call.target.is_some() {
-            return function(expr, &call.func_name, true, &args).and_then(|found| {
-                self.check_pattern(call)?;
-                Ok(found)
+        let mut all = vec![self.check(target)?];
+        all.extend(args);
+        self.resolve(expr, call, name, true, all)
+    }
+
+    /// The result of the overload that takes these arguments.
+    fn resolve(
+        &mut self,
+        expr: &IdedExpr,
+        call: &CallExpr,
+        name: &str,
+        is_member: bool,
+        args: Vec<Type>,
+    ) -> Found {
+        if let Some(logic) = self.logic(call, name, &args) {
+            return logic.and_then(|found| match found {
+                Some(found) => Ok(found),
+                None => self.no_overload(expr, name, is_member, &args),
             });
         }
-        match operator(&call.func_name, &args) {
-            Some(Some(found)) => Ok(found),
-            Some(None) => no_overload(expr, &call.func_name, false, &args),
-            None if matches!(call.func_name.as_str(), op::OPT_SELECT) => {
-                let name = match call.args.get(1).map(|arg| &arg.expr) {
-                    Some(Expr::Literal(LiteralValue::String(name))) => name.inner().to_owned(),
-                    _ => String::new(),
-                };
-                let found = field(expr, unwrapped(&args[0]), &name)?;
-                Ok(Type::Optional(Box::new(found)))
+        let Some(overloads) = functions::overloads(name) else { return undeclared(expr, name) };
+        let mut result: Option<Type> = None;
+        for overload in overloads.iter().filter(|overload| overload.is_member == is_member) {
+            let mut fresh: HashMap<u32, Type> = HashMap::new();
+            let substitutions = &mut self.substitutions;
+            let mut instantiate = |of: &Type| {
+                of.replace(&mut |id| {
+                    fresh.entry(id).or_insert_with(|| substitutions.fresh()).clone()
+                })
+            };
+            let parameters: Vec<Type> = overload.parameters.iter().map(&mut instantiate).collect();
+            let returned = instantiate(&overload.result);
+            if !self.substitutions.assign_all(&args, &parameters) {
+                continue;
             }
-            None => {
-                let found = function(expr, &call.func_name, false, &args)?;
-                self.check_pattern(call)?;
-                Ok(found)
-            }
+            let returned = self.substitutions.resolve(&returned);
+            result = Some(match result {
+                None => returned,
+                Some(before) if !before.is_dyn() && before != returned => Type::Dyn,
+                Some(before) => before,
+            });
         }
+        let Some(result) = result else {
+            return self.no_overload(expr, name, is_member, &args);
+        };
+        if matches!(name, op::INDEX | op::OPT_INDEX) {
+            self.check_index(call, &args)?;
+        }
+        self.check_constants(call, name, is_member)?;
+        if name == "sum" {
+            match &result {
+                Type::Uint => self.variants.insert(expr.id, SUM_OF_UINT),
+                Type::Double => self.variants.insert(expr.id, SUM_OF_DOUBLE),
+                _ => None,
+            };
+        }
+        Ok(result)
     }
 
-    fn check_all(&mut self, args: &'e [IdedExpr]) -> Result<Vec<Type>, Problem> {
-        args.iter().map(|arg| self.check(arg)).collect()
-    }
-
-    /// Regular expressions that are literals are compiled.
-    fn check_pattern(&self, call: &CallExpr) -> Result<(), Problem> {
-        if !matches!(call.func_name.as_str(), "matches" | "find" | "findAll") {
-            return Ok(());
-        }
-        let pattern = call.args.get(if call.target.is_some() { 0 } else { 1 });
-        match pattern.map(|pattern| (pattern, &pattern.expr)) {
-            Some((expr, Expr::Literal(LiteralValue::String(text)))) => {
-                functions::regex(text.inner())
-                    .map(|_| ())
-                    .map_err(|message| Problem { id: expr.id, message })
+    /// Nothing has lists, maps, types or `null` as its index.
+    fn check_index(&self, call: &CallExpr, args: &[Type]) -> Result<(), Problem> {
+        let (Some(index), Some(found)) = (call.args.get(1), args.get(1)) else { return Ok(()) };
+        match self.substitutions.resolve(found) {
+            found @ (Type::Null | Type::Bytes | Type::List(_) | Type::Map(..) | Type::Meta(_)) => {
+                Err(Problem { id: index.id, message: format!("invalid index of type '{found}'") })
             }
             _ => Ok(()),
         }
     }
+
+    /// The operators that the interpreter evaluates. `None` for others, `Some(Ok(None))` if they do
+    /// not take these arguments.
+    fn logic(
+        &mut self,
+        call: &CallExpr,
+        name: &str,
+        args: &[Type],
+    ) -> Option<Result<Option<Type>, Problem>> {
+        let substitutions = &mut self.substitutions;
+        match (name, args) {
+            (op::LOGICAL_AND | op::LOGICAL_OR, _) => {
+                for (arg, found) in call.args.iter().zip(args) {
+                    if !substitutions.assign(found, &Type::Bool) {
+                        return Some(Err(self.mismatch(arg.id, &Type::Bool, found)));
+                    }
+                }
+                Some(Ok(Some(Type::Bool)))
+            }
+            (op::LOGICAL_NOT | op::NOT_STRICTLY_FALSE, [one]) => {
+                Some(Ok(substitutions.assign(one, &Type::Bool).then_some(Type::Bool)))
+            }
+            (op::CONDITIONAL, _) => {
+                let either = substitutions.fresh();
+                let wanted = [Type::Bool, either.clone(), either.clone()];
+                let fits = substitutions.assign_all(args, &wanted);
+                Some(Ok(fits.then(|| substitutions.resolve(&either))))
+            }
+            _ => None,
+        }
+    }
+
+    fn no_overload(&self, expr: &IdedExpr, name: &str, is_member: bool, args: &[Type]) -> Found {
+        let names = args.iter().map(|arg| self.substitutions.resolve_to_dyn(arg).to_string());
+        let names: Vec<String> = names.collect();
+        let signature = match names.split_first() {
+            Some((target, rest)) if is_member => format!("{target}.({})", rest.join(", ")),
+            _ => format!("({})", names.join(", ")),
+        };
+        problem(expr, format!("found no matching overload for '{name}' applied to '{signature}'"))
+    }
+
+    /// Regular expressions that are literals are compiled, and literals converted.
+    fn check_constants(&self, call: &CallExpr, name: &str, is_member: bool) -> Result<(), Problem> {
+        if matches!(name, "matches" | "find" | "findAll") {
+            let pattern = call.args.get(if is_member { 0 } else { 1 });
+            if let Some((pattern, Expr::Literal(LiteralValue::String(text)))) =
+                pattern.map(|pattern| (pattern, &pattern.expr))
+            {
+                re2::compile(text.inner()).map_err(|reason| Problem {
+                    id: pattern.id,
+                    message: format!("invalid {name} argument: {reason}"),
+                })?;
+            }
+        }
+        if let Some(Err(message)) = self.conversion(name, &call.args) {
+            let id = call.args.first().map_or(0, |arg| arg.id);
+            return Err(Problem { id, message });
+        }
+        Ok(())
+    }
+
+    /// What the conversion of something constant returns, or why it fails.
+    fn conversion(&self, name: &str, args: &[IdedExpr]) -> Option<Outcome> {
+        match args {
+            [arg] => Some(functions::conversion(name)?(&[self.constant(arg)?])),
+            _ => None,
+        }
+    }
+
+    /// The value of an expression that has no variables and calls only conversions.
+    fn constant(&self, expr: &IdedExpr) -> Option<Value> {
+        match &expr.expr {
+            Expr::Literal(literal) => Some(bridge::of_literal(literal)),
+            Expr::Ident(name) if self.scope.iter().all(|(known, _)| known != name) => {
+                Some(Value::Type(name.as_str().into()))
+            }
+            Expr::List(list) => {
+                let items = list.elements.iter().map(|element| self.constant(element));
+                items.collect::<Option<Vec<_>>>().map(Value::list)
+            }
+            // Its entries do not matter: no conversion takes a map.
+            Expr::Map(map) => map.entries.iter().try_fold(Value::empty_map(), |map, entry| {
+                let EntryExpr::MapEntry(entry) = &entry.expr else { return None };
+                self.constant(&entry.key).and(self.constant(&entry.value)).map(|_| map)
+            }),
+            Expr::Call(CallExpr { func_name, target: None, args }) => {
+                self.conversion(func_name, args)?.ok()
+            }
+            _ => None,
+        }
+    }
 }
 
-fn problem(expr: &IdedExpr, message: String) -> Checked {
+/// `a.b` of `a.b.function()`.
+fn qualified_name(expr: &IdedExpr) -> Option<String> {
+    match &expr.expr {
+        Expr::Ident(name) => Some(name.clone()),
+        Expr::Select(select) if !select.test => {
+            Some(format!("{}.{}", qualified_name(&select.operand)?, select.field))
+        }
+        _ => None,
+    }
+}
+
+fn problem<T>(expr: &IdedExpr, message: String) -> Result<T, Problem> {
     Err(Problem { id: expr.id, message })
+}
+
+fn undeclared(expr: &IdedExpr, name: &str) -> Found {
+    problem(expr, format!("undeclared reference to '{name}' (in container ''){}", about(name)))
 }
 
 fn of_literal(literal: &LiteralValue) -> Type {
@@ -222,228 +472,5 @@ fn of_literal(literal: &LiteralValue) -> Type {
         LiteralValue::Null => Type::Null,
         LiteralValue::String(_) => Type::String,
         LiteralValue::UInt(_) => Type::Uint,
-    }
-}
-
-/// `operand.name`
-fn field(expr: &IdedExpr, operand: &Type, name: &str) -> Checked {
-    match operand {
-        Type::Dyn | Type::Unbound => Ok(Type::Dyn),
-        Type::Map(inner) => Ok((**inner).clone()),
-        Type::Optional(inner) => Ok(Type::Optional(Box::new(field(expr, inner, name)?))),
-        Type::User => match name {
-            "username" | "uid" => Ok(Type::String),
-            "groups" => Ok(Type::List(Box::new(Type::String))),
-            "extra" => Ok(Type::Map(Box::new(Type::List(Box::new(Type::String))))),
-            _ => problem(expr, format!("undefined field '{name}'")),
-        },
-        other => problem(expr, format!("type '{other}' does not support field selection")),
-    }
-}
-
-/// What an operator gives; `None` if it is none, `Some(None)` if it does not take these.
-fn operator(name: &str, args: &[Type]) -> Option<Option<Type>> {
-    let number = |t: &Type| matches!(t, Type::Int | Type::Uint | Type::Double);
-    let any = |t: &Type| matches!(t, Type::Dyn | Type::Unbound);
-    let is = |t: &Type, wanted: &Type| fits(t, wanted);
-    let when = |condition: bool, found: Type| condition.then_some(found);
-    Some(match (name, args) {
-        (op::CONDITIONAL, [condition, one, other]) if is(condition, &Type::Bool) => {
-            join(one, other)
-        }
-        (op::LOGICAL_AND | op::LOGICAL_OR, [one, other]) => {
-            when(is(one, &Type::Bool) && is(other, &Type::Bool), Type::Bool)
-        }
-        (op::LOGICAL_NOT, [one]) => when(is(one, &Type::Bool), Type::Bool),
-        (op::NOT_STRICTLY_FALSE, [_]) => Some(Type::Bool),
-        (op::EQUALS | op::NOT_EQUALS, [one, other]) => {
-            let same = join(one, other).is_some() || (number(one) && number(other));
-            when(same, Type::Bool)
-        }
-        (op::LESS | op::LESS_EQUALS | op::GREATER | op::GREATER_EQUALS, [one, other]) => {
-            let ordered = |t: &Type| {
-                number(t) || any(t) || matches!(t, Type::Bool | Type::String | Type::Bytes)
-            };
-            let same = join(one, other).is_some() || (number(one) && number(other));
-            when(ordered(one) && ordered(other) && same, Type::Bool)
-        }
-        (op::ADD, [one, other]) => {
-            let adds = |t: &Type| {
-                number(t) || any(t) || matches!(t, Type::String | Type::Bytes | Type::List(_))
-            };
-            join(one, other).filter(|_| adds(one) && adds(other))
-        }
-        (op::SUBSTRACT | op::MULTIPLY | op::DIVIDE | op::MODULO, [one, other]) => {
-            let counts = |t: &Type| number(t) || any(t);
-            join(one, other).filter(|_| counts(one) && counts(other))
-        }
-        (op::NEGATE, [one]) => when(number(one) || any(one), one.clone()),
-        (op::IN, [element, among]) => match among {
-            Type::List(inner) => when(join(element, inner).is_some(), Type::Bool),
-            Type::Map(_) => when(is(element, &Type::String), Type::Bool),
-            _ => when(any(among), Type::Bool),
-        },
-        (op::INDEX, [Type::Optional(of), at]) => {
-            element(of, at).map(|inner| Type::Optional(Box::new(inner)))
-        }
-        (op::INDEX, [of, at]) => element(of, at),
-        (op::OPT_INDEX, [of, at]) => {
-            element(unwrapped(of), at).map(|inner| Type::Optional(Box::new(inner)))
-        }
-        (op::CONDITIONAL, _) => None,
-        _ => return None,
-    })
-}
-
-/// What an optional holds, or the type itself.
-fn unwrapped(found: &Type) -> &Type {
-    if let Type::Optional(inner) = found { inner } else { found }
-}
-
-/// `of[at]`
-fn element(of: &Type, at: &Type) -> Option<Type> {
-    match of {
-        Type::Dyn | Type::Unbound => Some(Type::Dyn),
-        Type::List(inner) if [Type::Int, Type::Uint, Type::Double].iter().any(|t| fits(at, t)) => {
-            Some((**inner).clone())
-        }
-        Type::Map(inner) if fits(at, &Type::String) => Some((**inner).clone()),
-        _ => None,
-    }
-}
-
-fn function(expr: &IdedExpr, name: &str, is_member: bool, args: &[Type]) -> Checked {
-    let named = FUNCTIONS.iter().filter(|f| f.name == name && f.is_member == is_member);
-    let mut named = named.peekable();
-    if named.peek().is_none() {
-        return problem(
-            expr,
-            format!("undeclared reference to '{name}' (in container ''){}", about(name)),
-        );
-    }
-    let mut results = named.filter(|function| takes(function, args)).map(|f| result(f, args));
-    match results.next() {
-        None => no_overload(expr, name, is_member, args),
-        Some(first) => {
-            Ok(results.fold(first, |one, other| if one == other { one } else { Type::Dyn }))
-        }
-    }
-}
-
-/// Functions of kube-apiserver that are missing here are told from those that nobody has.
-fn about(name: &str) -> &'static str {
-    const MISSING: [&str; 28] = [
-        "format",
-        "strings.quote",
-        "sum",
-        "url",
-        "isURL",
-        "ip",
-        "isIP",
-        "ip.isCanonical",
-        "cidr",
-        "isCIDR",
-        "quantity",
-        "isQuantity",
-        "semver",
-        "isSemver",
-        "duration",
-        "timestamp",
-        "getFullYear",
-        "getMonth",
-        "getDate",
-        "getHours",
-        "getMinutes",
-        "getSeconds",
-        "transformList",
-        "transformMap",
-        "transformMapEntry",
-        "base64.encode",
-        "base64.decode",
-        "cel.bind",
-    ];
-    if MISSING.contains(&name) { ": this proxy does not support it" } else { "" }
-}
-
-fn no_overload(expr: &IdedExpr, name: &str, is_member: bool, args: &[Type]) -> Checked {
-    let names: Vec<String> = args.iter().map(Type::to_string).collect();
-    let signature = match names.split_first() {
-        Some((target, rest)) if is_member => format!("{target}.({})", rest.join(", ")),
-        _ => format!("({})", names.join(", ")),
-    };
-    problem(expr, format!("found no matching overload for '{name}' applied to '{signature}'"))
-}
-
-fn takes(function: &Function, args: &[Type]) -> bool {
-    function.parameters.len() == args.len()
-        && function.parameters.iter().zip(args).all(|(kind, arg)| match (kind, arg) {
-            (Kind::Any, _) | (_, Type::Dyn | Type::Unbound) => true,
-            (Kind::List | Kind::Texts, Type::List(_)) => true,
-            (Kind::Map, Type::Map(_)) | (Kind::Optional, Type::Optional(_)) => true,
-            (kind, arg) => of_kind(*kind) == *arg,
-        })
-}
-
-fn result(function: &Function, args: &[Type]) -> Type {
-    match (function.result, args.first()) {
-        (Kind::Inner, Some(Type::List(inner) | Type::Optional(inner))) => (**inner).clone(),
-        (Kind::Same, Some(first)) => first.clone(),
-        (Kind::Optional, Some(first)) => Type::Optional(Box::new(first.clone())),
-        (kind, _) => of_kind(kind),
-    }
-}
-
-fn of_kind(kind: Kind) -> Type {
-    match kind {
-        Kind::Any | Kind::Inner | Kind::Same => Type::Dyn,
-        Kind::Bool => Type::Bool,
-        Kind::Int => Type::Int,
-        Kind::Uint => Type::Uint,
-        Kind::Double => Type::Double,
-        Kind::Text => Type::String,
-        Kind::Bytes => Type::Bytes,
-        Kind::List => Type::List(Box::new(Type::Dyn)),
-        Kind::Texts => Type::List(Box::new(Type::String)),
-        Kind::Map => Type::Map(Box::new(Type::Dyn)),
-        Kind::Optional => Type::Optional(Box::new(Type::Unbound)),
-        Kind::Type => Type::Meta,
-    }
-}
-
-fn fits(found: &Type, wanted: &Type) -> bool {
-    join(found, wanted).is_some()
-}
-
-/// The type of what is either of the two; `None` if there is none.
-fn join(one: &Type, other: &Type) -> Option<Type> {
-    match (one, other) {
-        (Type::Unbound, found) | (found, Type::Unbound) => Some(found.clone()),
-        (Type::Dyn, _) | (_, Type::Dyn) => Some(Type::Dyn),
-        (Type::List(one), Type::List(other)) => Some(Type::List(Box::new(join(one, other)?))),
-        (Type::Map(one), Type::Map(other)) => Some(Type::Map(Box::new(join(one, other)?))),
-        (Type::Optional(one), Type::Optional(other)) => {
-            Some(Type::Optional(Box::new(join(one, other)?)))
-        }
-        (one, other) => (one == other).then(|| one.clone()),
-    }
-}
-
-impl fmt::Display for Type {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Type::Dyn | Type::Unbound => f.write_str("dyn"),
-            Type::Null => f.write_str("null"),
-            Type::Bool => f.write_str("bool"),
-            Type::Int => f.write_str("int"),
-            Type::Uint => f.write_str("uint"),
-            Type::Double => f.write_str("double"),
-            Type::String => f.write_str("string"),
-            Type::Bytes => f.write_str("bytes"),
-            Type::List(inner) => write!(f, "list({inner})"),
-            Type::Map(inner) => write!(f, "map(string, {inner})"),
-            Type::Optional(inner) => write!(f, "optional_type({inner})"),
-            Type::User => f.write_str("kubernetes.UserInfo"),
-            Type::Meta => f.write_str("type"),
-        }
     }
 }

@@ -1,483 +1,307 @@
-//! The functions that expressions may call: CEL's own, which the interpreter has, and those of
-//! Kubernetes' libraries for strings, regular expressions, lists and sets, which are here.
+//! The operators and functions that expressions may use: the overloads that the checker chooses
+//! from, and what evaluates them.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
-use ::cel::common::types::{self, Type as CelType};
-use ::cel::common::value::{CowVal, Val};
-use ::cel::{DeclarationError, Env, ExecutionError, Value};
-use regex::Regex;
+use ::cel::common::ast::operators as op;
 
-use super::cost;
+use super::operators::{self, Outcome};
+use super::types::Type;
+use super::value::Value;
+use super::{conversions, lists, strings};
 
-/// What a parameter takes, and what a function gives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    Any,
-    Bool,
-    Int,
-    Uint,
-    Double,
-    Text,
-    Bytes,
-    List,
-    Texts,
-    Map,
-    Optional,
-    /// What is in the optional or list that the function belongs to.
-    Inner,
-    /// The same as the first argument.
-    Same,
-    Type,
-}
+/// Evaluates an operator or function.
+type Run = fn(&[Value]) -> Outcome;
 
-/// A function, or one of several of that name.
-pub(super) struct Function {
-    pub(super) name: &'static str,
-    /// `a.f(b)`; the first parameter is then what stands before the dot.
-    pub(super) is_member: bool,
-    pub(super) parameters: &'static [Kind],
-    pub(super) result: Kind,
-    /// `None` for those that the interpreter has.
-    run: Option<Run>,
-}
-
-type Run = for<'b, 'v> fn(Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError>;
-type Outcome = Result<Value, ExecutionError>;
-
-const fn standard(
+/// An operator or function of some name.
+struct Function {
     name: &'static str,
-    is_member: bool,
-    parameters: &'static [Kind],
-    result: Kind,
-) -> Function {
-    Function { name, is_member, parameters, result, run: None }
+    /// Its overloads, as in `.(string, int): string`. A leading dot marks members, `a.f(b)`; the
+    /// first parameter is then what stands before the dot. `A`, `B` are type parameters.
+    overloads: &'static str,
+    run: Run,
 }
 
-/// A member function that is here.
-macro_rules! member {
-    ($name:literal, $parameters:expr, $result:expr, $function:path) => {
-        Function {
-            name: $name,
-            is_member: true,
-            parameters: $parameters,
-            result: $result,
-            run: Some(run!($function)),
-        }
-    };
+const fn function(name: &'static str, overloads: &'static str, run: Run) -> Function {
+    Function { name, overloads, run }
 }
 
-/// A function that belongs to nothing and is here.
-macro_rules! global {
-    ($name:literal, $parameters:expr, $result:expr, $function:path) => {
-        Function {
-            name: $name,
-            is_member: false,
-            parameters: $parameters,
-            result: $result,
-            run: Some(run!($function)),
-        }
-    };
-}
+/// All pairs of number types that can be ordered, and the other types that have an order.
+const ORDERED: &str = "(bool,bool):bool (int,int):bool (int,double):bool (int,uint):bool \
+    (uint,uint):bool (uint,double):bool (uint,int):bool (double,double):bool (double,int):bool \
+    (double,uint):bool (string,string):bool (bytes,bytes):bool";
+const COMPARABLE_TO_BOOL: &str = ".(list<int>):bool .(list<uint>):bool .(list<double>):bool \
+    .(list<bool>):bool .(list<string>):bool .(list<bytes>):bool";
+const COMPARABLE_TO_ELEMENT: &str = ".(list<int>):int .(list<uint>):uint .(list<double>):double \
+    .(list<bool>):bool .(list<string>):string .(list<bytes>):bytes";
+const COMPARABLE_TO_LIST: &str = ".(list<int>):list<int> .(list<uint>):list<uint> \
+    .(list<double>):list<double> .(list<bool>):list<bool> .(list<string>):list<string> \
+    .(list<bytes>):list<bytes>";
+const SETS: &str = "(list<A>,list<A>):bool";
 
-macro_rules! run {
-    ($function:path) => {{
-        fn run<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
-            call($function, &args)
-        }
-        run
-    }};
-}
-
-use Kind::{
-    Any, Bool, Bytes, Double, Inner, Int, List, Map, Optional, Same, Text, Texts, Type, Uint,
-};
-
-pub(super) static FUNCTIONS: &[Function] = &[
-    standard("size", false, &[Text], Int),
-    standard("size", false, &[Bytes], Int),
-    standard("size", false, &[List], Int),
-    standard("size", false, &[Map], Int),
-    standard("size", true, &[Text], Int),
-    standard("size", true, &[Bytes], Int),
-    standard("size", true, &[List], Int),
-    standard("size", true, &[Map], Int),
-    standard("contains", true, &[Text, Text], Bool),
-    standard("startsWith", true, &[Text, Text], Bool),
-    standard("endsWith", true, &[Text, Text], Bool),
-    standard("bool", false, &[Bool], Bool),
-    standard("bool", false, &[Text], Bool),
-    standard("int", false, &[Int], Int),
-    standard("int", false, &[Uint], Int),
-    standard("int", false, &[Double], Int),
-    standard("int", false, &[Text], Int),
-    standard("uint", false, &[Uint], Uint),
-    standard("uint", false, &[Int], Uint),
-    standard("uint", false, &[Double], Uint),
-    standard("uint", false, &[Text], Uint),
-    standard("double", false, &[Double], Double),
-    standard("double", false, &[Int], Double),
-    standard("double", false, &[Uint], Double),
-    standard("double", false, &[Text], Double),
-    standard("string", false, &[Text], Text),
-    standard("string", false, &[Bool], Text),
-    standard("string", false, &[Int], Text),
-    standard("string", false, &[Uint], Text),
-    standard("string", false, &[Double], Text),
-    standard("string", false, &[Bytes], Text),
-    standard("bytes", false, &[Bytes], Bytes),
-    standard("bytes", false, &[Text], Bytes),
-    standard("dyn", false, &[Any], Any),
-    standard("type", false, &[Any], Type),
-    standard("optional.none", false, &[], Optional),
-    standard("optional.of", false, &[Any], Optional),
-    standard("optional.ofNonZeroValue", false, &[Any], Optional),
-    standard("value", true, &[Optional], Inner),
-    standard("hasValue", true, &[Optional], Bool),
-    standard("or", true, &[Optional, Optional], Same),
-    standard("orValue", true, &[Optional, Any], Inner),
-    member!("charAt", &[Text, Int], Text, char_at),
-    member!("indexOf", &[Text, Text], Int, index_of),
-    member!("indexOf", &[Text, Text, Int], Int, index_of),
-    member!("lastIndexOf", &[Text, Text], Int, last_index_of),
-    member!("lastIndexOf", &[Text, Text, Int], Int, last_index_of),
-    member!("join", &[List], Text, join),
-    member!("join", &[List, Text], Text, join),
-    member!("lowerAscii", &[Text], Text, lower_ascii),
-    member!("upperAscii", &[Text], Text, upper_ascii),
-    member!("replace", &[Text, Text, Text], Text, replace),
-    member!("replace", &[Text, Text, Text, Int], Text, replace),
-    member!("reverse", &[Text], Text, reverse),
-    member!("split", &[Text, Text], Texts, split),
-    member!("split", &[Text, Text, Int], Texts, split),
-    member!("substring", &[Text, Int], Text, substring),
-    member!("substring", &[Text, Int, Int], Text, substring),
-    member!("trim", &[Text], Text, trim),
-    global!("matches", &[Text, Text], Bool, matches),
-    member!("matches", &[Text, Text], Bool, matches),
-    member!("find", &[Text, Text], Text, find),
-    member!("findAll", &[Text, Text], Texts, find_all),
-    member!("findAll", &[Text, Text, Int], Texts, find_all),
-    member!("isSorted", &[List], Bool, is_sorted),
-    member!("min", &[List], Inner, min),
-    member!("max", &[List], Inner, max),
-    member!("indexOf", &[List, Any], Int, list_index_of),
-    member!("lastIndexOf", &[List, Any], Int, list_last_index_of),
-    global!("sets.contains", &[List, List], Bool, sets_contains),
-    global!("sets.equivalent", &[List, List], Bool, sets_equivalent),
-    global!("sets.intersects", &[List, List], Bool, sets_intersects),
+static FUNCTIONS: &[Function] = &[
+    function(op::EQUALS, "(A,A):bool", operators::equals),
+    function(op::NOT_EQUALS, "(A,A):bool", operators::not_equals),
+    function(op::LESS, ORDERED, operators::less),
+    function(op::LESS_EQUALS, ORDERED, operators::less_or_equal),
+    function(op::GREATER, ORDERED, operators::greater),
+    function(op::GREATER_EQUALS, ORDERED, operators::greater_or_equal),
+    function(
+        op::ADD,
+        "(bytes,bytes):bytes (double,double):double (int,int):int (list<A>,list<A>):list<A> \
+         (string,string):string (uint,uint):uint",
+        operators::add,
+    ),
+    function(op::SUBSTRACT, NUMBERS, operators::subtract),
+    function(op::MULTIPLY, NUMBERS, operators::multiply),
+    function(op::DIVIDE, NUMBERS, operators::divide),
+    function(op::MODULO, "(int,int):int (uint,uint):uint", operators::modulo),
+    function(op::NEGATE, "(double):double (int):int", operators::negate),
+    function(op::IN, "(A,list<A>):bool (A,map<A,B>):bool", operators::is_in),
+    function(
+        op::INDEX,
+        "(list<A>,int):A (map<A,B>,A):B (optional<list<A>>,int):optional<A> \
+         (optional<map<A,B>>,A):optional<B>",
+        operators::index,
+    ),
+    function(
+        op::OPT_INDEX,
+        "(list<A>,int):optional<A> (optional<list<A>>,int):optional<A> \
+         (map<A,B>,A):optional<B> (optional<map<A,B>>,A):optional<B>",
+        operators::optional_index,
+    ),
+    function(
+        "size",
+        "(bytes):int .(bytes):int (list<A>):int .(list<A>):int (map<A,B>):int .(map<A,B>):int \
+         (string):int .(string):int",
+        conversions::size,
+    ),
+    function("type", "(A):type<A>", conversions::type_of),
+    function("dyn", "(A):dyn", conversions::to_dyn),
+    function("bool", "(bool):bool (string):bool", conversions::to_bool),
+    function("bytes", "(bytes):bytes (string):bytes", conversions::to_bytes),
+    function(
+        "double",
+        "(double):double (int):double (string):double (uint):double",
+        conversions::to_double,
+    ),
+    function("int", "(int):int (double):int (string):int (uint):int", conversions::to_int),
+    function("uint", "(uint):uint (double):uint (int):uint (string):uint", conversions::to_uint),
+    function(
+        "string",
+        "(string):string (bool):string (bytes):string (double):string (int):string (uint):string",
+        conversions::to_string,
+    ),
+    function("optional.of", "(A):optional<A>", conversions::optional_of),
+    function("optional.ofNonZeroValue", "(A):optional<A>", conversions::optional_of_non_zero),
+    function("optional.none", "():optional<A>", conversions::optional_none),
+    function("optional.unwrap", "(list<optional<A>>):list<A>", lists::unwrap),
+    function("unwrapOpt", ".(list<optional<A>>):list<A>", lists::unwrap),
+    function("value", ".(optional<A>):A", conversions::value),
+    function("hasValue", ".(optional<A>):bool", conversions::has_value),
+    // These two evaluate their argument only if need be; `rewrite` makes something else of them.
+    function("or", ".(optional<A>,optional<A>):optional<A>", conversions::not_called),
+    function("orValue", ".(optional<A>,A):A", conversions::not_called),
+    function("contains", ".(string,string):bool", strings::contains),
+    function("startsWith", ".(string,string):bool", strings::starts_with),
+    function("endsWith", ".(string,string):bool", strings::ends_with),
+    function("charAt", ".(string,int):string", strings::char_at),
+    function(
+        "indexOf",
+        ".(string,string):int .(string,string,int):int .(list<A>,A):int",
+        strings::index_of,
+    ),
+    function(
+        "lastIndexOf",
+        ".(string,string):int .(string,string,int):int .(list<A>,A):int",
+        strings::last_index_of,
+    ),
+    function("join", ".(list<string>):string .(list<string>,string):string", strings::join),
+    function("lowerAscii", ".(string):string", strings::lower_ascii),
+    function("upperAscii", ".(string):string", strings::upper_ascii),
+    function(
+        "replace",
+        ".(string,string,string):string .(string,string,string,int):string",
+        strings::replace,
+    ),
+    function(
+        "split",
+        ".(string,string):list<string> .(string,string,int):list<string>",
+        strings::split,
+    ),
+    function("substring", ".(string,int):string .(string,int,int):string", strings::substring),
+    function("trim", ".(string):string", strings::trim),
+    function("strings.quote", "(string):string", strings::quote),
+    function("matches", "(string,string):bool .(string,string):bool", strings::matches),
+    function("find", ".(string,string):string", strings::find),
+    function(
+        "findAll",
+        ".(string,string):list<string> .(string,string,int):list<string>",
+        strings::find_all,
+    ),
+    function("isSorted", COMPARABLE_TO_BOOL, lists::is_sorted),
+    function("min", COMPARABLE_TO_ELEMENT, lists::min),
+    function("max", COMPARABLE_TO_ELEMENT, lists::max),
+    function("sum", ".(list<int>):int .(list<uint>):uint .(list<double>):double", lists::sum),
+    function("sort", COMPARABLE_TO_LIST, lists::sort),
+    function("slice", ".(list<A>,int,int):list<A>", lists::slice),
+    function("flatten", ".(list<list<A>>):list<A> .(list<dyn>,int):list<dyn>", lists::flatten),
+    function("reverse", ".(list<A>):list<A>", lists::reverse),
+    function("distinct", ".(list<A>):list<A>", lists::distinct),
+    function("first", ".(list<A>):optional<A>", lists::first),
+    function("last", ".(list<A>):optional<A>", lists::last),
+    function("lists.range", "(int):list<int>", lists::range),
+    function("sets.contains", SETS, lists::sets_contains),
+    function("sets.equivalent", SETS, lists::sets_equivalent),
+    function("sets.intersects", SETS, lists::sets_intersects),
 ];
 
-/// Makes the functions known that the interpreter has not.
-pub(super) fn register(env: &mut Env) -> Result<(), DeclarationError> {
-    cost::register(env)?;
-    for function in FUNCTIONS {
-        let Some(run) = function.run else { continue };
-        let style = if function.is_member { "member" } else { "global" };
-        let id = format!("{style} {} {:?}", function.name, function.parameters);
-        let types = |kinds: &[Kind]| kinds.iter().map(|kind| kind.cel_type()).collect();
-        match function.parameters.split_first() {
-            Some((target, rest)) if function.is_member => {
-                let target = target.cel_type();
-                env.add_member_overload(function.name, &id, target, types(rest), run)?;
-            }
-            _ => env.add_overload(function.name, &id, types(function.parameters), run)?,
-        }
+const NUMBERS: &str = "(double,double):double (int,int):int (uint,uint):uint";
+
+/// What is called under other names than expressions know.
+const INTERNAL: &[(&str, Run)] = &[
+    ("has", operators::has),
+    ("type name", conversions::type_named),
+    ("is none", conversions::is_none),
+    ("inner", conversions::inner),
+    (SUM_OF_UINT, lists::sum_uint),
+    (SUM_OF_DOUBLE, lists::sum_double),
+];
+/// `sum` of a list whose elements are known to be `uint`.
+pub(super) const SUM_OF_UINT: &str = "sum of uint";
+/// `sum` of a list whose elements are known to be `double`.
+pub(super) const SUM_OF_DOUBLE: &str = "sum of double";
+
+/// One way to call a function.
+#[derive(Debug)]
+pub(super) struct Overload {
+    pub(super) is_member: bool,
+    pub(super) parameters: Vec<Type>,
+    pub(super) result: Type,
+}
+
+static OVERLOADS: LazyLock<HashMap<&'static str, Vec<Overload>>> = LazyLock::new(|| {
+    let parsed =
+        |f: &Function| (f.name, f.overloads.split_whitespace().map(parse_overload).collect());
+    FUNCTIONS.iter().map(parsed).collect()
+});
+
+/// The overloads of a function or operator; `None` if there is no such function.
+pub(super) fn overloads(name: &str) -> Option<&'static [Overload]> {
+    OVERLOADS.get(name).map(Vec::as_slice)
+}
+
+/// The names of all functions and operators.
+#[cfg(test)]
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    FUNCTIONS.iter().map(|f| f.name)
+}
+
+/// What evaluates a function.
+pub(super) struct Evaluator {
+    pub(super) run: Run,
+    /// Whether its cost does not depend on the size of its arguments.
+    pub(super) is_constant_time: bool,
+}
+
+static EVALUATORS: LazyLock<Vec<Evaluator>> = LazyLock::new(|| {
+    let evaluator = |name, run| Evaluator { run, is_constant_time: is_constant_time(name) };
+    let declared = FUNCTIONS.iter().map(|f| evaluator(f.name, f.run));
+    declared.chain(INTERNAL.iter().map(|(name, run)| evaluator(name, *run))).collect()
+});
+
+static NUMBERS_OF_NAMES: LazyLock<HashMap<&'static str, usize>> = LazyLock::new(|| {
+    let names = FUNCTIONS.iter().map(|f| f.name).chain(INTERNAL.iter().map(|(name, _)| *name));
+    names.enumerate().map(|(number, name)| (name, number)).collect()
+});
+
+/// The number of a function, which stands for it in rewritten expressions.
+pub(super) fn number(name: &str) -> Option<usize> {
+    NUMBERS_OF_NAMES.get(name).copied()
+}
+
+pub(super) fn by_number(number: usize) -> Option<&'static Evaluator> {
+    EVALUATORS.get(number)
+}
+
+/// Whether its cost does not depend on the size of its arguments.
+fn is_constant_time(name: &str) -> bool {
+    matches!(
+        name,
+        op::INDEX
+            | op::OPT_INDEX
+            | "has"
+            | "type"
+            | "dyn"
+            | "type name"
+            | "is none"
+            | "inner"
+            | "value"
+            | "hasValue"
+            | "optional.of"
+            | "optional.none"
+            | "optional.ofNonZeroValue"
+            | "first"
+            | "last"
+    )
+}
+
+/// The conversions that are evaluated when an expression is compiled, if they can be.
+pub(super) fn conversion(name: &str) -> Option<Run> {
+    Some(match name {
+        "bool" => conversions::to_bool,
+        "bytes" => conversions::to_bytes,
+        "dyn" => conversions::to_dyn,
+        "double" => conversions::to_double,
+        "int" => conversions::to_int,
+        "string" => conversions::to_string,
+        "uint" => conversions::to_uint,
+        _ => return None,
+    })
+}
+
+fn parse_overload(text: &str) -> Overload {
+    let (parameters, result) = text.rsplit_once("):").expect("overloads have results");
+    let is_member = parameters.starts_with('.');
+    let mut rest = parameters.trim_start_matches('.').trim_start_matches('(');
+    let mut types = Vec::new();
+    while !rest.is_empty() {
+        let (found, after) = parse_type(rest);
+        types.push(found);
+        rest = after.strip_prefix(',').unwrap_or(after);
     }
-    Ok(())
+    Overload { is_member, parameters: types, result: parse_type(result).0 }
 }
 
-impl Kind {
-    fn cel_type(self) -> CelType {
-        match self {
-            Kind::Any | Kind::Inner | Kind::Same => types::DYN_TYPE,
-            Kind::Bool => types::BOOL_TYPE,
-            Kind::Int => types::INT_TYPE,
-            Kind::Uint => types::UINT_TYPE,
-            Kind::Double => types::DOUBLE_TYPE,
-            Kind::Text => types::STRING_TYPE,
-            Kind::Bytes => types::BYTES_TYPE,
-            Kind::List | Kind::Texts => types::LIST_TYPE,
-            Kind::Map => types::MAP_TYPE,
-            Kind::Optional => types::OPTIONAL_TYPE,
-            Kind::Type => types::TYPE_TYPE,
-        }
-    }
-}
-
-fn call<'b, 'v>(
-    function: fn(&[Value]) -> Outcome,
-    args: &[CowVal<'b, 'v>],
-) -> Result<CowVal<'b, 'v>, ExecutionError> {
-    let args: Vec<Value> =
-        args.iter().map(|arg| Value::try_from(arg.as_ref())).collect::<Result<_, _>>()?;
-    for arg in &args {
-        charge(arg)?;
-    }
-    let result = function(&args)?;
-    charge(&result)?;
-    let result: Box<dyn Val> = result.try_into()?;
-    Ok(CowVal::Owned(result))
-}
-
-fn charge(value: &Value) -> Result<(), ExecutionError> {
-    match value {
-        Value::String(text) => cost::charge_bytes(text.len()),
-        Value::List(elements) => cost::charge_elements(elements.len()),
-        _ => Ok(()),
-    }
-}
-
-fn failed(message: impl ToString) -> ExecutionError {
-    ExecutionError::function_error("function", message)
-}
-
-fn text(args: &[Value], index: usize) -> Result<&str, ExecutionError> {
-    match args.get(index) {
-        Some(Value::String(text)) => Ok(text),
-        _ => Err(failed("an argument is no string")),
-    }
-}
-
-fn list(args: &[Value], index: usize) -> Result<&[Value], ExecutionError> {
-    match args.get(index) {
-        Some(Value::List(elements)) => Ok(elements),
-        _ => Err(failed("an argument is no list")),
-    }
-}
-
-/// An optional last argument.
-fn number(args: &[Value], index: usize) -> Result<Option<i64>, ExecutionError> {
-    match args.get(index) {
-        Some(Value::Int(number)) => Ok(Some(*number)),
-        Some(_) => Err(failed("an argument is no int")),
-        None => Ok(None),
-    }
-}
-
-fn texts<T: Into<String>>(parts: impl Iterator<Item = T>) -> Value {
-    parts.map(|part| Value::from(part.into())).collect::<Vec<_>>().into()
-}
-
-/// The byte at which the character of this index begins; all indices count characters.
-fn offset(text: &str, index: i64) -> Result<usize, ExecutionError> {
-    let out_of_range = || failed(format!("index out of range: {index}"));
-    let index = usize::try_from(index).map_err(|_| out_of_range())?;
-    let mut offsets = text.char_indices().map(|(offset, _)| offset).chain([text.len()]);
-    offsets.nth(index).ok_or_else(out_of_range)
-}
-
-fn index(text: &str, offset: Option<usize>) -> Value {
-    match offset {
-        Some(offset) => Value::Int(text[..offset].chars().count() as i64),
-        None => Value::Int(-1),
-    }
-}
-
-fn char_at(args: &[Value]) -> Outcome {
-    let this = text(args, 0)?;
-    let at = offset(this, number(args, 1)?.unwrap_or_default())?;
-    Ok(this[at..].chars().next().map_or_else(String::new, String::from).into())
-}
-
-fn index_of(args: &[Value]) -> Outcome {
-    let (this, wanted) = (text(args, 0)?, text(args, 1)?);
-    let from = offset(this, number(args, 2)?.unwrap_or_default())?;
-    Ok(index(this, this[from..].find(wanted).map(|found| from + found)))
-}
-
-fn last_index_of(args: &[Value]) -> Outcome {
-    let (this, wanted) = (text(args, 0)?, text(args, 1)?);
-    let found = match number(args, 2)? {
-        None => this.rfind(wanted),
-        Some(last) => {
-            let last = offset(this, last)?;
-            // It may begin there, and so end after it.
-            let mut end = (last + wanted.len()).min(this.len());
-            while !this.is_char_boundary(end) {
-                end -= 1;
-            }
-            this[..end].rfind(wanted)
-        }
+/// The type that `text` begins with, and what follows it.
+fn parse_type(text: &str) -> (Type, &str) {
+    let end = text.find(['<', '>', ',']).unwrap_or(text.len());
+    let (name, rest) = text.split_at(end);
+    let simple = match name {
+        "A" => Some(Type::Param(0)),
+        "B" => Some(Type::Param(1)),
+        "dyn" => Some(Type::Dyn),
+        "bool" => Some(Type::Bool),
+        "int" => Some(Type::Int),
+        "uint" => Some(Type::Uint),
+        "double" => Some(Type::Double),
+        "string" => Some(Type::String),
+        "bytes" => Some(Type::Bytes),
+        _ => None,
     };
-    Ok(index(this, found))
-}
-
-fn join(args: &[Value]) -> Outcome {
-    let separator = if args.len() > 1 { text(args, 1)? } else { "" };
-    let elements = list(args, 0)?;
-    cost::charge_bytes(separator.len().saturating_mul(elements.len()))?;
-    let parts: Result<Vec<&str>, _> =
-        (0..elements.len()).map(|index| text(elements, index)).collect();
-    let parts = parts?;
-    for part in &parts {
-        cost::charge_bytes(part.len())?;
+    if let Some(simple) = simple {
+        return (simple, rest);
     }
-    Ok(parts.join(separator).into())
-}
-
-fn lower_ascii(args: &[Value]) -> Outcome {
-    Ok(text(args, 0)?.to_ascii_lowercase().into())
-}
-
-fn upper_ascii(args: &[Value]) -> Outcome {
-    Ok(text(args, 0)?.to_ascii_uppercase().into())
-}
-
-fn trim(args: &[Value]) -> Outcome {
-    Ok(text(args, 0)?.trim().into())
-}
-
-fn reverse(args: &[Value]) -> Outcome {
-    Ok(text(args, 0)?.chars().rev().collect::<String>().into())
-}
-
-fn replace(args: &[Value]) -> Outcome {
-    let (this, from, to) = (text(args, 0)?, text(args, 1)?, text(args, 2)?);
-    let times = number(args, 3)?.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
-    // Before it is made: every character could become a long text.
-    let found = this.matches(from).count().min(times);
-    cost::charge_bytes(found.saturating_mul(to.len()))?;
-    Ok(this.replacen(from, to, times).into())
-}
-
-fn split(args: &[Value]) -> Outcome {
-    let (this, separator) = (text(args, 0)?, text(args, 1)?);
-    let limit = number(args, 2)?.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
-    cost::charge_elements(this.matches(separator).count().min(limit))?;
-    if !separator.is_empty() {
-        return Ok(texts(this.splitn(limit, separator)));
-    }
-    // Between all characters, as Go does.
-    let mut parts = Vec::new();
-    let mut rest = this;
-    while let Some(character) = rest.chars().next() {
-        if parts.len() + 1 >= limit {
-            break;
+    let (first, rest) = parse_type(&rest[1..]);
+    match name {
+        "map" => {
+            let (second, rest) = parse_type(&rest[1..]);
+            (Type::map(first, second), &rest[1..])
         }
-        let (part, after) = rest.split_at(character.len_utf8());
-        parts.push(part);
-        rest = after;
+        "list" => (Type::list(first), &rest[1..]),
+        "optional" => (Type::optional(first), &rest[1..]),
+        "type" => (Type::Meta(Box::new(first)), &rest[1..]),
+        other => unreachable!("there is no type {other}"),
     }
-    if !rest.is_empty() && limit > 0 {
-        parts.push(rest);
-    }
-    Ok(texts(parts.into_iter()))
-}
-
-fn substring(args: &[Value]) -> Outcome {
-    let this = text(args, 0)?;
-    let start = offset(this, number(args, 1)?.unwrap_or_default())?;
-    let end = match number(args, 2)? {
-        Some(end) => offset(this, end)?,
-        None => this.len(),
-    };
-    let range = this.get(start..end);
-    Ok(range.ok_or_else(|| failed("invalid substring range"))?.into())
-}
-
-/// With the compiled `pattern`. Patterns are mostly literals, and the same for each element of a
-/// list.
-fn with_regex<T>(pattern: &str, run: impl FnOnce(&Regex) -> T) -> Result<T, ExecutionError> {
-    const KEPT: usize = 64;
-    thread_local! {
-        static COMPILED: RefCell<HashMap<String, Regex>> = RefCell::default();
-    }
-    COMPILED.with_borrow_mut(|compiled| {
-        if !compiled.contains_key(pattern) {
-            let regex = regex(pattern).map_err(failed)?;
-            if compiled.len() >= KEPT {
-                compiled.clear();
-            }
-            compiled.insert(pattern.to_owned(), regex);
-        }
-        Ok(run(&compiled[pattern]))
-    })
-}
-
-/// A regular expression; small, as it may come from a claim.
-pub(super) fn regex(pattern: &str) -> Result<Regex, String> {
-    regex::RegexBuilder::new(pattern).size_limit(1 << 20).build().map_err(|error| match error {
-        regex::Error::CompiledTooBig(_) => "the regular expression is too large".to_owned(),
-        _ => format!("{pattern:?} is no regular expression"),
-    })
-}
-
-fn matches(args: &[Value]) -> Outcome {
-    let this = text(args, 0)?;
-    Ok(with_regex(text(args, 1)?, |regex| regex.is_match(this))?.into())
-}
-
-fn find(args: &[Value]) -> Outcome {
-    let this = text(args, 0)?;
-    let found = with_regex(text(args, 1)?, |regex| regex.find(this).map(|found| found.as_str()))?;
-    Ok(found.unwrap_or_default().into())
-}
-
-fn find_all(args: &[Value]) -> Outcome {
-    let this = text(args, 0)?;
-    let limit = number(args, 2)?.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
-    with_regex(text(args, 1)?, |regex| {
-        texts(regex.find_iter(this).take(limit).map(|found| found.as_str()))
-    })
-}
-
-fn is_sorted(args: &[Value]) -> Outcome {
-    Ok(list(args, 0)?.is_sorted().into())
-}
-
-fn min(args: &[Value]) -> Outcome {
-    extreme(list(args, 0)?, std::cmp::Ordering::Less)
-}
-
-fn max(args: &[Value]) -> Outcome {
-    extreme(list(args, 0)?, std::cmp::Ordering::Greater)
-}
-
-fn extreme(elements: &[Value], wanted: std::cmp::Ordering) -> Outcome {
-    let (first, rest) = elements
-        .split_first()
-        .ok_or_else(|| failed("min and max need a list that is not empty"))?;
-    let mut best = first;
-    for element in rest {
-        let order = element.partial_cmp(best);
-        if order.ok_or_else(|| failed("elements of different types"))? == wanted {
-            best = element;
-        }
-    }
-    Ok(best.clone())
-}
-
-fn list_index_of(args: &[Value]) -> Outcome {
-    let wanted = args.get(1);
-    let found = list(args, 0)?.iter().position(|element| Some(element) == wanted);
-    Ok(Value::Int(found.map_or(-1, |index| index as i64)))
-}
-
-fn list_last_index_of(args: &[Value]) -> Outcome {
-    let wanted = args.get(1);
-    let found = list(args, 0)?.iter().rposition(|element| Some(element) == wanted);
-    Ok(Value::Int(found.map_or(-1, |index| index as i64)))
-}
-
-/// Whether all of `wanted` are in `among`.
-fn are_in(wanted: &[Value], among: &[Value]) -> Result<bool, ExecutionError> {
-    cost::charge_elements(wanted.len().saturating_mul(among.len()))?;
-    Ok(wanted.iter().all(|element| among.contains(element)))
-}
-
-fn sets_contains(args: &[Value]) -> Outcome {
-    Ok(are_in(list(args, 1)?, list(args, 0)?)?.into())
-}
-
-fn sets_equivalent(args: &[Value]) -> Outcome {
-    let (one, other) = (list(args, 0)?, list(args, 1)?);
-    Ok((are_in(one, other)? && are_in(other, one)?).into())
-}
-
-fn sets_intersects(args: &[Value]) -> Outcome {
-    let (one, other) = (list(args, 0)?, list(args, 1)?);
-    cost::charge_elements(one.len().saturating_mul(other.len()))?;
-    Ok(one.iter().any(|element| other.contains(element)).into())
 }

@@ -1,17 +1,35 @@
 //! Expressions of the Common Expression Language (CEL) in an `AuthenticationConfiguration`.
 //!
-//! The crate `cel` parses and interprets them. What Kubernetes has around its own interpreter, and
-//! the crate has not, is here: types are checked when the file is loaded (`check`), an evaluation
-//! costs no more than it may (`cost`), and Kubernetes' functions are there (`functions`).
+//! The crate `cel` parses them and evaluates literals, variables, logic and loops. Types are checked
+//! when the file is loaded (`check`), operators and functions evaluate as cel-go does (`bridge`,
+//! `functions`), and an evaluation costs no more than it may (`cost`). docs/authentication.md says
+//! what differs from kube-apiserver.
 //!
-//! Not supported, and refused when the file is loaded: `format`, `strings.quote`, times and
-//! durations, `url`, `ip`, `cidr`, `quantity`, `semver`, `isIP` and the like, macros over two
-//! variables, and objects of types.
+//! | file | what it does |
+//! |---|---|
+//! | `types`, `check` | types, how they unify, and whether an expression has one |
+//! | `bridge` | rewrites expressions into calls of the functions here |
+//! | `functions` | the overloads of all operators and functions |
+//! | `operators`, `conversions`, `strings`, `lists` | what evaluates them |
+//! | `value` | values, claims and users |
+//! | `names` | types, and what only kube-apiserver has |
+//! | `number`, `re2`, `re2_escapes` | numbers and regular expressions as Go reads them |
+//! | `inspect` | what an expression reads, and what its result can begin with |
 
+mod bridge;
 mod check;
+mod conversions;
 mod cost;
 mod functions;
 mod inspect;
+mod lists;
+mod names;
+mod number;
+mod operators;
+mod re2;
+mod re2_escapes;
+mod strings;
+mod types;
 mod value;
 
 use std::fmt;
@@ -19,8 +37,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, LazyLock};
 
 use ::cel::common::ast::IdedExpr;
-use ::cel::{Context, Env, Value};
+use ::cel::{Context, Env, ExecutionError};
 use serde_json::{Map, Value as Json};
+
+use self::value::Value;
 
 use super::UserInfo;
 
@@ -28,10 +48,17 @@ use super::UserInfo;
 const MAX_LENGTH: usize = 8 << 10;
 /// Enough for the parser to get through as many brackets, and to find that they are too many.
 const PARSER_STACK: usize = 256 << 20;
+/// Nesting up to which an expression is evaluated on the thread that needs its result; each level
+/// takes some 50 KiB of its stack.
+const SHALLOW: usize = 8;
+/// The stack for expressions that are nested deeper.
+const DEEP_STACK: usize = 16 << 20;
 
 static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
     let mut env = Env::stdlib();
-    functions::register(&mut env).expect("each function is registered once");
+    // As cel-go has it, the last one counts.
+    env.set_error_on_duplicate_map_keys(false);
+    bridge::register(&mut env).expect("each function is registered once");
     Arc::new(env)
 });
 
@@ -61,6 +88,7 @@ struct Compiled {
     source: String,
     ast: IdedExpr,
     is_bool: bool,
+    is_deep: bool,
     beginnings: Vec<String>,
     reads_email: bool,
     reads_email_verified: bool,
@@ -107,17 +135,17 @@ pub struct Input(Context<'static, 'static>);
 impl Input {
     /// The claims of a token.
     pub fn claims(claims: &Map<String, Json>) -> Input {
-        Input::new(Variable::Claims, value::of_map(claims))
+        Input::new(Variable::Claims, value::claims(claims))
     }
 
     /// A user that was made of claims.
     pub fn user(user: &UserInfo) -> Input {
-        Input::new(Variable::User, value::of_user(user))
+        Input::new(Variable::User, value::user(user))
     }
 
     fn new(variable: Variable, value: Value) -> Input {
         let mut context = Context::with_env(ENVIRONMENT.clone());
-        context.add_variable_from_value(variable.name(), value);
+        context.add_variable_as_val(variable.name(), bridge::to_interpreter(value));
         Input(context)
     }
 }
@@ -184,21 +212,8 @@ impl Expression {
     /// # Errors
     /// See [`EvaluationError`].
     pub fn texts(&self, input: &Input) -> Result<Vec<String>, EvaluationError> {
-        let wrong = EvaluationError::Type("a string or a list of strings");
-        let mut texts = match self.evaluate(input)? {
-            Value::Null => Vec::new(),
-            Value::String(text) => vec![text.to_string()],
-            Value::List(values) => values
-                .iter()
-                .map(|value| match value {
-                    Value::String(text) => Ok(text.to_string()),
-                    _ => Err(wrong.clone()),
-                })
-                .collect::<Result<_, _>>()?,
-            _ => return Err(wrong),
-        };
-        texts.retain(|text| !text.is_empty());
-        Ok(texts)
+        let result = self.evaluate(input)?;
+        result.texts().ok_or(EvaluationError::Type("a string or a list of strings"))
     }
 
     /// Whether it gives true.
@@ -213,15 +228,39 @@ impl Expression {
     }
 
     fn evaluate(&self, input: &Input) -> Result<Value, EvaluationError> {
+        if !self.0.is_deep {
+            return self.evaluate_here(input);
+        }
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().stack_size(DEEP_STACK);
+            let thread = thread.spawn_scoped(scope, || self.evaluate_here(input));
+            let thread = thread.map_err(|error| EvaluationError::Failed(error.to_string()))?;
+            thread.join().unwrap_or(Err(EvaluationError::Panicked))
+        })
+    }
+
+    fn evaluate_here(&self, input: &Input) -> Result<Value, EvaluationError> {
         cost::begin();
-        let evaluating = || Value::resolve(&self.0.ast, &input.0);
+        let evaluating = || {
+            let result = ::cel::Value::resolve_val(&self.0.ast, &input.0).map_err(about)?;
+            bridge::from_interpreter(result.as_ref())
+        };
         let result =
             catch_unwind(AssertUnwindSafe(evaluating)).map_err(|_| EvaluationError::Panicked)?;
         // CEL's && and || may have swallowed the error.
         if cost::is_spent() {
             return Err(EvaluationError::TooCostly);
         }
-        result.map_err(|error| EvaluationError::Failed(value::about(&error)))
+        result.map_err(EvaluationError::Failed)
+    }
+}
+
+/// What went wrong, without the values that it went wrong with: they may be anything, and long.
+fn about(error: ExecutionError) -> String {
+    match error {
+        ExecutionError::FunctionError { message, .. } => message,
+        ExecutionError::UnexpectedType { got, want } => format!("got {got}, want {want}"),
+        _ => "the types of the values do not fit".to_owned(),
     }
 }
 
@@ -238,6 +277,11 @@ impl PartialEq for Expression {
 }
 
 fn compile(source: &str, variable: Variable) -> Result<Compiled, CompileError> {
+    // The parser knows this macro, kube-apiserver does not; nothing remains of it once parsed.
+    if let Some(offset) = source.find("existsOne") {
+        let message = "undeclared reference to 'existsOne' (in container ''); write exists_one";
+        return Err(at(position(source, source[..offset].chars().count()), message));
+    }
     let parsed = ENVIRONMENT.parser().parse_with_source_info(source);
     let (mut ast, info) = parsed.map_err(|errors| match errors.errors.first() {
         Some(error) => {
@@ -246,16 +290,18 @@ fn compile(source: &str, variable: Variable) -> Result<Compiled, CompileError> {
         }
         None => at((1, 1), "syntax error"),
     })?;
-    let found = check::check(&ast, variable).map_err(|problem| {
+    let checked = check::check(&ast, variable).map_err(|problem| {
         let offset = info.offset_for(problem.id).map_or(0, |(start, _)| start as usize);
         at(position(source, offset), &problem.message)
     })?;
-    let (is_bool, beginnings) = (found == check::Type::Bool, inspect::beginnings(&ast));
+    let beginnings = inspect::beginnings(&ast);
     let reads_email = inspect::selects(&ast, variable.name(), "email");
     let reads_email_verified = inspect::selects(&ast, variable.name(), "email_verified");
-    cost::instrument(&mut ast);
+    bridge::rewrite(&mut ast, &checked);
+    let is_bool = checked.found == types::Type::Bool;
+    let is_deep = checked.depth > SHALLOW;
     let source = source.to_owned();
-    Ok(Compiled { source, ast, is_bool, beginnings, reads_email, reads_email_verified })
+    Ok(Compiled { source, ast, is_bool, is_deep, beginnings, reads_email, reads_email_verified })
 }
 
 fn at((line, column): (usize, usize), message: &str) -> CompileError {

@@ -1,22 +1,22 @@
 //! One issuer: whether a token is its, is for us, and is valid, and whose it is.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::claims::Registered;
 use super::distributed::Distributed;
 use super::issuer::{Issuer, IssuerError, Signature};
 use super::mapping::Mapped;
 use super::settings::{JwtSettings, NameMapping};
 use crate::authn::cel::EvaluationError;
-use crate::authn::jwt::{Algorithm, Jwt, one_or_many};
-use crate::authn::service_account::{Verified, time};
+use crate::authn::jwt::{Algorithm, Jwt};
+use crate::authn::service_account::Verified;
 use crate::metrics::Metrics;
 
 /// How far `nbf` may lie ahead, as with kube-apiserver. `exp` has no leeway.
-const NOT_BEFORE_LEEWAY: Duration = Duration::from_secs(5 * 60);
+const NOT_BEFORE_LEEWAY: Duration = Duration::from_secs(60);
 
 /// An issuer that is believed, and how its claims make users.
 pub(super) struct JwtAuthenticator {
@@ -65,6 +65,9 @@ pub enum OidcError {
          let the prefix or a literal of the expression begin so"
     )]
     Reserved(String),
+    /// A group is one that nobody may be in.
+    #[error("oidc: group {0:?} is not for authenticated users")]
+    Unauthenticated(&'static str),
     /// An expression has no result that can be used.
     #[error("oidc: error evaluating {0} expression: {1}")]
     Expression(&'static str, EvaluationError),
@@ -83,14 +86,6 @@ impl OidcError {
     pub fn is_temporary(&self) -> bool {
         matches!(self, OidcError::NotReady | OidcError::Unavailable)
     }
-}
-
-#[derive(Deserialize)]
-struct Public {
-    #[serde(default, deserialize_with = "one_or_many")]
-    aud: Vec<String>,
-    exp: Option<f64>,
-    nbf: Option<f64>,
 }
 
 impl JwtAuthenticator {
@@ -172,13 +167,13 @@ pub(super) async fn verify_claims(
         return Err(OidcError::Algorithm(token.algorithm));
     }
     let unreadable = |error: serde_json::Error| OidcError::Claims(error.to_string());
-    let public: Public = serde_json::from_slice(&token.claims).map_err(unreadable)?;
-    if !public.aud.iter().any(|audience| settings.audiences.contains(audience)) {
+    let registered = Registered::parse(&token.claims).map_err(unreadable)?;
+    if !registered.audiences.iter().any(|audience| settings.audiences.contains(audience)) {
         return Err(OidcError::Audience(settings.audiences.clone()));
     }
-    let expires = public.exp.and_then(time).filter(|expires| *expires >= now);
+    let expires = registered.expires.map(time).filter(|expires| *expires >= now);
     let expires = expires.ok_or(OidcError::Expired)?;
-    if public.nbf.and_then(time).is_some_and(|nbf| now + NOT_BEFORE_LEEWAY < nbf) {
+    if registered.not_before.is_some_and(|nbf| now + NOT_BEFORE_LEEWAY < time(nbf)) {
         return Err(OidcError::NotValidYet);
     }
     match issuer.verify(token).await {
@@ -189,6 +184,17 @@ pub(super) async fn verify_claims(
     Ok((serde_json::from_slice(&token.claims).map_err(unreadable)?, expires))
 }
 
+/// Seconds since 1970 as a time; those before it are 1970, those that are too late far away.
+fn time(seconds: i64) -> SystemTime {
+    const FAR: Duration = Duration::from_secs(1 << 40);
+    let seconds = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+    UNIX_EPOCH.checked_add(seconds).unwrap_or(UNIX_EPOCH + FAR)
+}
+
 #[cfg(test)]
 #[path = "authenticator_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "replay_tests.rs"]
+mod replay;

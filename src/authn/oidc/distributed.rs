@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::authenticator::{OidcError, verify_claims};
+use super::claims::{CLAIM_NAMES, CLAIM_SOURCES, Source, claim_names, claim_sources};
 use super::fetch::Fetcher;
 use super::issuer::Issuer;
 use super::settings::JwtSettings;
@@ -26,15 +26,6 @@ pub(super) struct Distributed {
     claim: String,
     fetcher: Arc<Fetcher>,
     issuers: Mutex<HashMap<String, Arc<Issuer>>>,
-}
-
-/// A member of `_claim_sources`. Those with a `JWT` (aggregated claims) are not supported, as by
-/// kube-apiserver.
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Source {
-    endpoint: String,
-    access_token: String,
 }
 
 impl Distributed {
@@ -67,14 +58,16 @@ impl Distributed {
         if claims.contains_key(&self.claim) {
             return Ok(None);
         }
-        let Some(names) = claims.get("_claim_names") else { return Ok(None) };
-        let names = names.as_object().ok_or(wrong("_claim_names", "is no map"))?;
+        let Some(names) = claims.get(CLAIM_NAMES) else { return Ok(None) };
+        let names = claim_names(names).map_err(|_| wrong(CLAIM_NAMES, "is no map of strings"))?;
+        let sources =
+            claims.get(CLAIM_SOURCES).ok_or_else(|| wrong(CLAIM_SOURCES, "is missing"))?;
+        let mut sources = claim_sources(sources)
+            .map_err(|_| wrong(CLAIM_SOURCES, "has a source that cannot be read"))?;
         let Some(name) = names.get(&self.claim) else { return Ok(None) };
-        let name = name.as_str().ok_or(wrong("_claim_names", "is no map of strings"))?;
-        let sources = claims.get("_claim_sources").ok_or(wrong("_claim_sources", "is missing"))?;
-        let source = sources.get(name).ok_or(wrong("_claim_sources", "lacks the source"))?;
-        let source = Source::deserialize(source)
-            .map_err(|_| wrong("_claim_sources", "has a source that cannot be read"))?;
+        let source =
+            sources.remove(name).ok_or_else(|| wrong(CLAIM_SOURCES, "lacks the source"))?;
+        // One without an endpoint holds the claims itself, which kube-apiserver does not support.
         Ok(Some(source).filter(|source| !source.endpoint.is_empty()))
     }
 
@@ -103,7 +96,8 @@ impl Distributed {
             return Err(OidcError::Claim(self.claim.clone(), problem));
         }
         let issuer = Issuer::start(url.clone(), None, self.fetcher.clone());
-        issuers.insert(url, issuer.clone());
-        Ok(issuer)
+        issuers.insert(url, issuer);
+        // As with kube-apiserver: its keys are fetched now, tokens can be verified afterwards.
+        Err(OidcError::NotReady)
     }
 }

@@ -9,7 +9,6 @@ use http::{HeaderValue, Request, Uri, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, RootCertStore};
@@ -18,7 +17,7 @@ use rustls_pki_types::pem::PemObject;
 
 use super::issuer::IssuerError;
 use super::settings::CaSource;
-use crate::upstream::system_roots;
+use crate::upstream::{DialService, system_roots};
 
 /// How long one fetch may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,7 +26,7 @@ const LIMIT: usize = 1 << 20;
 
 /// Asks one issuer, and whoever has a certificate that is as good as the issuer's.
 pub struct Fetcher {
-    client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+    client: Client<HttpsConnector<DialService>, Empty<Bytes>>,
 }
 
 /// Why something could not be fetched. For the log.
@@ -87,8 +86,11 @@ impl Fetcher {
             .expect("aws-lc-rs has suites for TLS 1.2 and 1.3")
             .with_root_certificates(roots)
             .with_no_client_auth();
-        let connector =
-            HttpsConnectorBuilder::new().with_tls_config(tls).https_only().enable_http1().build();
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_only()
+            .enable_http1()
+            .wrap_connector(DialService { timeout: TIMEOUT });
         Fetcher { client: Client::builder(TokioExecutor::new()).build(connector) }
     }
 
@@ -132,7 +134,7 @@ impl Fetcher {
 
 fn file_roots(path: &Path) -> Result<RootCertStore, IssuerError> {
     let unusable = |reason: String| IssuerError::CaFile { path: path.to_owned(), reason };
-    let pem = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
+    let pem = crate::regular_file::read(path).map_err(|error| unusable(error.to_string()))?;
     roots_of(&pem).map_err(unusable)
 }
 

@@ -9,18 +9,23 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::Uri;
-use serde::Deserialize;
+use serde_json::Value;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use super::claims::fold;
 use super::fetch::{FetchError, Fetcher};
 use super::settings::IssuerSettings;
-use crate::authn::jwt::{Jwt, PublicKey};
+use crate::authn::jose_json::AllMembers;
+use crate::authn::jwk::{JwkError, NamedWebKey, parse_set};
+use crate::authn::jwt::Jwt;
+#[cfg(test)]
+use crate::authn::jwt::PublicKey;
 
-/// Between two fetches that tokens cause, however many of them name unknown keys.
+/// Fetches that tokens may cause at once, after keys changed.
+const BURST: u32 = 10;
+/// After this another fetch may be caused by a token, however many of them are not the issuer's.
 const APART: Duration = Duration::from_secs(10);
 /// Between two fetches of the first keys: at first, and at most.
 const RETRY: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(10);
@@ -32,16 +37,39 @@ pub struct Issuer {
     url: String,
     discovery_url: String,
     fetcher: Arc<Fetcher>,
-    keys: ArcSwapOption<Vec<IssuerKey>>,
-    /// When a token last caused a fetch; held while any is under way.
-    caused: Mutex<Option<Instant>>,
+    keys: ArcSwapOption<Vec<NamedWebKey>>,
+    /// Fetches that tokens may still cause; held while any is under way.
+    allowance: Mutex<Allowance>,
 }
 
-/// A key of a set and its name in it.
-#[derive(Debug, PartialEq, Eq)]
-pub(in crate::authn) struct IssuerKey {
-    pub(in crate::authn) id: String,
-    pub(in crate::authn) key: PublicKey,
+/// How many fetches tokens may still cause: [`BURST`], and another one [`APART`] after each.
+#[derive(Debug)]
+struct Allowance {
+    left: u32,
+    /// When one was last added.
+    since: Instant,
+}
+
+impl Default for Allowance {
+    fn default() -> Allowance {
+        Allowance { left: BURST, since: Instant::now() }
+    }
+}
+
+impl Allowance {
+    /// Takes one, if there is one.
+    fn take(&mut self) -> bool {
+        while self.left < BURST && self.since.elapsed() >= APART {
+            self.left += 1;
+            self.since += APART;
+        }
+        if self.left == BURST {
+            self.since = Instant::now();
+        }
+        let is_left = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        is_left
+    }
 }
 
 /// What became of a token's signature.
@@ -87,35 +115,43 @@ enum KeysError {
     Json { url: Uri, source: serde_json::Error },
     #[error("the issuer calls itself {theirs:?}, not {ours:?}")]
     Name { theirs: String, ours: String },
+    #[error("{url}: {source}")]
+    Keys { url: Uri, source: JwkError },
     #[error("there is no key among the issuer's that can be used")]
     NoKeys,
 }
 
-#[derive(Deserialize)]
+/// What an issuer says of itself.
 struct Discovery {
     issuer: String,
     jwks_uri: String,
 }
 
-#[derive(Deserialize)]
-struct KeySet {
-    keys: Vec<serde_json::Value>,
-}
-
-/// A JSON Web Key (RFC 7517); kinds that are not used lack the members that are needed.
-#[derive(Deserialize)]
-#[serde(default)]
-#[derive(Default)]
-struct WebKey {
-    kty: String,
-    kid: String,
-    #[serde(rename = "use")]
-    usage: String,
-    n: String,
-    e: String,
-    crv: String,
-    x: String,
-    y: String,
+impl Discovery {
+    /// Reads the document as Go does: only an object is one, the case of names does not matter, and
+    /// of two the last counts.
+    fn parse(text: &[u8]) -> Result<Discovery, serde_json::Error> {
+        let AllMembers(members) = serde_json::from_slice(text)?;
+        let mut discovery = Discovery { issuer: String::new(), jwks_uri: String::new() };
+        for (name, raw) in members {
+            let text = || serde_json::from_str::<Option<String>>(raw.get());
+            match fold(&name).as_str() {
+                "issuer" => discovery.issuer = text()?.unwrap_or(discovery.issuer),
+                "jwks_uri" => discovery.jwks_uri = text()?.unwrap_or(discovery.jwks_uri),
+                "authorization_endpoint" | "token_endpoint" | "userinfo_endpoint" => {
+                    text()?;
+                }
+                "id_token_signing_alg_values_supported" => {
+                    serde_json::from_str::<Option<Vec<Option<String>>>>(raw.get())?;
+                }
+                // Others must be valid.
+                _ => {
+                    serde_json::from_str::<Value>(raw.get())?;
+                }
+            }
+        }
+        Ok(discovery)
+    }
 }
 
 impl Issuer {
@@ -132,10 +168,11 @@ impl Issuer {
     /// As [`Issuer::new`], by connections that there are already.
     pub fn start(url: String, discovery_url: Option<String>, fetcher: Arc<Fetcher>) -> Arc<Issuer> {
         let discovery_url = discovery_url.unwrap_or_else(|| {
-            format!("{}/.well-known/openid-configuration", url.trim_end_matches('/'))
+            let base = url.strip_suffix('/').unwrap_or(&url);
+            format!("{base}/.well-known/openid-configuration")
         });
-        let (keys, caused) = (ArcSwapOption::empty(), Mutex::default());
-        let issuer = Arc::new(Issuer { url, discovery_url, fetcher, keys, caused });
+        let (keys, allowance) = (ArcSwapOption::empty(), Mutex::default());
+        let issuer = Arc::new(Issuer { url, discovery_url, fetcher, keys, allowance });
         tokio::spawn(keep_fresh(Arc::downgrade(&issuer)));
         issuer
     }
@@ -150,52 +187,41 @@ impl Issuer {
         &self.url
     }
 
-    /// Verifies the signature of `token`. If it names a key that is not known, keys are fetched
-    /// first, unless that was just done.
+    /// Verifies the signature of `token`. If no known key has made it, keys are fetched first, unless
+    /// tokens have just caused too many fetches.
     pub async fn verify(&self, token: &Jwt<'_>) -> Signature {
-        if let Some(verdict) = self.judge(token) {
-            return verdict;
+        if self.is_signed(token) {
+            return Signature::Good;
         }
         self.fetch_for_token().await;
-        match self.judge(token) {
-            Some(verdict) => verdict,
-            None if self.keys.load().is_none() => Signature::KeysUnknown,
-            None => Signature::Bad,
+        match self.is_signed(token) {
+            true => Signature::Good,
+            false if self.keys.load().is_none() => Signature::KeysUnknown,
+            false => Signature::Bad,
         }
     }
 
-    /// By the keys that are known; `None` if the token's may be among newer ones.
-    fn judge(&self, token: &Jwt<'_>) -> Option<Signature> {
+    /// Whether a known key has signed the token: the one that it names, if it names one.
+    fn is_signed(&self, token: &Jwt<'_>) -> bool {
         let keys = self.keys.load();
-        let named = keys
-            .as_ref()?
-            .iter()
-            .filter(|key| token.key_id.is_empty() || key.id.is_empty() || key.id == token.key_id);
-        let mut candidates = named.peekable();
-        candidates.peek()?;
-        match candidates.any(|key| token.is_signed_by(&key.key)) {
-            true => Some(Signature::Good),
-            false if token.key_id.is_empty() => None,
-            false => Some(Signature::Bad),
-        }
+        let named = |key: &&NamedWebKey| token.key_id.is_empty() || key.id == token.key_id;
+        let mut candidates = keys.iter().flat_map(|keys| keys.iter()).filter(named);
+        candidates.any(|key| token.is_signed_by(&key.key))
     }
 
-    /// Fetches the keys, unless another fetch has just brought new ones, or a token has caused one
-    /// lately.
+    /// Fetches the keys, unless another fetch has just brought new ones, or tokens have caused too
+    /// many.
     async fn fetch_for_token(&self) {
         let known = self.keys.load_full();
-        let mut caused = self.caused.lock().await;
-        let is_soon = caused.is_some_and(|last| last.elapsed() < APART);
+        let mut allowance = self.allowance.lock().await;
         let is_same = match (&known, &*self.keys.load()) {
             (Some(known), Some(now)) => Arc::ptr_eq(known, now),
             (known, now) => known.is_none() && now.is_none(),
         };
-        if is_soon || !is_same {
-            return;
+        // Taken before: whoever gives up waiting must not make the next one fetch at once.
+        if is_same && allowance.take() {
+            self.refresh().await;
         }
-        // Noted before: whoever gives up waiting must not make the next one fetch at once.
-        *caused = Some(Instant::now());
-        self.refresh().await;
     }
 
     async fn refresh(&self) {
@@ -213,15 +239,15 @@ impl Issuer {
         }
     }
 
-    async fn fetch(&self) -> Result<Vec<IssuerKey>, KeysError> {
+    async fn fetch(&self) -> Result<Vec<NamedWebKey>, KeysError> {
         let (at, discovery) = self.fetcher.get(&self.discovery_url, None).await?;
-        let discovery: Discovery = serde_json::from_slice(&discovery)
-            .map_err(|source| KeysError::Json { url: at, source })?;
+        let discovery =
+            Discovery::parse(&discovery).map_err(|source| KeysError::Json { url: at, source })?;
         if discovery.issuer != self.url {
             return Err(KeysError::Name { theirs: discovery.issuer, ours: self.url.clone() });
         }
         let (at, set) = self.fetcher.get(&discovery.jwks_uri, None).await?;
-        let keys = keys_of_set(&set).map_err(|source| KeysError::Json { url: at, source })?;
+        let keys = parse_set(&set).map_err(|source| KeysError::Keys { url: at, source })?;
         if keys.is_empty() { Err(KeysError::NoKeys) } else { Ok(keys) }
     }
 }
@@ -232,7 +258,7 @@ async fn keep_fresh(issuer: Weak<Issuer>) {
     loop {
         let pause = {
             let Some(issuer) = issuer.upgrade() else { return };
-            let _under_way = issuer.caused.lock().await;
+            let _under_way = issuer.allowance.lock().await;
             issuer.refresh().await;
             if issuer.keys.load().is_some() { FRESH } else { retry }
         };
@@ -241,74 +267,18 @@ async fn keep_fresh(issuer: Weak<Issuer>) {
     }
 }
 
-/// The keys of a JSON Web Key Set that signatures can be verified by.
-pub(in crate::authn) fn keys_of_set(text: &[u8]) -> Result<Vec<IssuerKey>, serde_json::Error> {
-    let set: KeySet = serde_json::from_slice(text)?;
-    Ok(set.keys.into_iter().filter_map(key).collect())
-}
-
-/// A key of the set that signatures can be verified by; others are skipped.
-fn key(value: serde_json::Value) -> Option<IssuerKey> {
-    let key: WebKey = serde_json::from_value(value).ok()?;
-    if !matches!(key.usage.as_str(), "" | "sig") {
-        return None;
-    }
-    let decode = |text: &str| URL_SAFE_NO_PAD.decode(text).ok();
-    let public = match (key.kty.as_str(), key.crv.as_str()) {
-        ("RSA", _) => PublicKey::rsa(&decode(&key.n)?, &decode(&key.e)?)?,
-        ("EC", "P-256" | "P-384" | "P-521") => {
-            PublicKey::ec(&[&[4][..], &decode(&key.x)?, &decode(&key.y)?].concat())?
-        }
-        _ => return None,
-    };
-    Some(IssuerKey { id: key.kid, key: public })
-}
-
 #[cfg(test)]
 impl Issuer {
     /// One whose keys are known, and that is never asked for others.
     pub fn with_keys(url: &str, keys: &[(&str, PublicKey)]) -> Arc<Issuer> {
         let named =
-            |(id, key): &(&str, PublicKey)| IssuerKey { id: (*id).to_owned(), key: key.clone() };
+            |(id, key): &(&str, PublicKey)| NamedWebKey { id: (*id).to_owned(), key: key.clone() };
         Arc::new(Issuer {
             url: url.to_owned(),
             discovery_url: String::new(),
             fetcher: Arc::new(Fetcher::with_roots(rustls::RootCertStore::empty())),
             keys: ArcSwapOption::from_pointee(keys.iter().map(named).collect::<Vec<_>>()),
-            caused: Mutex::new(Some(Instant::now())),
+            allowance: Mutex::new(Allowance { left: 0, since: Instant::now() }),
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn keys_of_a_set_are_taken_if_they_are_of_use() {
-        let number = |bytes: usize| URL_SAFE_NO_PAD.encode(vec![0xff; bytes]);
-        let rsa = json!({"kty": "RSA", "kid": "a", "use": "sig", "n": number(256), "e": "AQAB"});
-        assert_eq!(key(rsa.clone()).unwrap().id, "a");
-        let ec = json!({"kty": "EC", "crv": "P-256", "x": number(32), "y": number(32)});
-        assert_eq!(key(ec).unwrap().id, "");
-        let change = |name: &str, value: serde_json::Value| {
-            let mut changed = rsa.clone();
-            changed[name] = value;
-            changed
-        };
-        for useless in [
-            json!({}),
-            json!(7),
-            json!({"kty": "oct", "k": "AAAA"}),
-            json!({"kty": "OKP", "crv": "Ed25519", "x": number(32)}),
-            json!({"kty": "EC", "crv": "P-256", "x": number(31), "y": number(32)}),
-            change("use", json!("enc")),
-            change("n", json!(number(128))),
-            change("n", json!("not base64!")),
-        ] {
-            assert!(key(useless.clone()).is_none(), "{useless}");
-        }
     }
 }

@@ -11,6 +11,8 @@ use crate::authn::cel::{EvaluationError, Input};
 
 /// Names that Kubernetes has reserved for itself.
 const RESERVED: &str = "system:";
+/// The group of users that are not authenticated.
+const UNAUTHENTICATED: &str = "system:unauthenticated";
 /// Where it is noted which token a request was made with.
 const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
 
@@ -28,7 +30,7 @@ impl JwtSettings {
         let input = self.uses_expressions().then(|| Input::claims(claims));
         let claims = Claims { claims, input };
         let username = self.username(&claims)?;
-        let (groups, reserved_groups) = self.groups(&claims)?;
+        let groups = self.groups(&claims)?;
         let uid = match &self.uid {
             None => String::new(),
             Some(UidMapping::Claim(name)) => claims.text(name)?.to_owned(),
@@ -36,7 +38,7 @@ impl JwtSettings {
                 claims.evaluate("uid", |input| expression.text(input))?
             }
         };
-        let user = UserInfo { username, uid, groups, extra: self.extra(&claims)? };
+        let mut user = UserInfo { username, uid, groups, extra: self.extra(&claims)? };
         for rule in &self.claim_rules {
             match rule {
                 ClaimRule::Required { claim, value } => {
@@ -60,6 +62,17 @@ impl JwtSettings {
                 }
             }
         }
+        // Rules see all groups; what comes after them does not.
+        let is_reserved =
+            |group: &String| self.groups.as_ref().is_some_and(|groups| groups.is_reserved(group));
+        let (reserved_groups, groups): (Vec<String>, Vec<String>) =
+            std::mem::take(&mut user.groups).into_iter().partition(is_reserved);
+        // Without it the user would have more rights than kube-apiserver gives it: such a user is
+        // not in system:authenticated there.
+        if reserved_groups.iter().any(|group| group == UNAUTHENTICATED) {
+            return Err(OidcError::Unauthenticated(UNAUTHENTICATED));
+        }
+        user.groups = groups;
         Ok(Mapped { user: user.into_authenticated(), reserved_groups })
     }
 
@@ -96,27 +109,30 @@ impl JwtSettings {
         Ok(username)
     }
 
-    /// The groups, and those that are left out.
-    fn groups(&self, claims: &Claims<'_>) -> Result<(Vec<String>, Vec<String>), OidcError> {
-        let groups = match &self.groups {
-            None => Vec::new(),
+    fn groups(&self, claims: &Claims<'_>) -> Result<Vec<String>, OidcError> {
+        match &self.groups {
+            None => Ok(Vec::new()),
             Some(NameMapping::Expression(expression)) => {
-                claims.evaluate("groups", |input| expression.texts(input))?
+                claims.evaluate("groups", |input| expression.texts(input))
             }
             Some(NameMapping::Claim { claim, prefix }) => {
                 let groups = claims.texts(claim)?;
-                groups.into_iter().map(|group| format!("{prefix}{group}")).collect()
+                let groups: Vec<String> =
+                    groups.into_iter().map(|group| format!("{prefix}{group}")).collect();
+                // kube-apiserver has such a group; no header can name it to the API server.
+                if groups.iter().any(String::is_empty) {
+                    return Err(OidcError::Claim(claim.clone(), "has a group without a name"));
+                }
+                Ok(groups)
             }
-        };
-        let is_reserved =
-            |group: &String| self.groups.as_ref().is_some_and(|groups| groups.is_reserved(group));
-        let (reserved, groups) = groups.into_iter().partition(is_reserved);
-        Ok((groups, reserved))
+        }
     }
 
     fn extra(&self, claims: &Claims<'_>) -> Result<BTreeMap<String, Vec<String>>, OidcError> {
         let mut extra = BTreeMap::new();
-        if let Some(jti) = claims.claims.get("jti").and_then(Value::as_str) {
+        if let Some(jti) =
+            claims.claims.get("jti").and_then(Value::as_str).filter(|jti| !jti.is_empty())
+        {
             extra.insert(CREDENTIAL_ID.to_owned(), vec![format!("JTI={jti}")]);
         }
         for mapping in &self.extra {
@@ -160,8 +176,12 @@ struct Claims<'c> {
 impl Claims<'_> {
     fn text(&self, name: &str) -> Result<&str, OidcError> {
         let wrong = |problem| OidcError::Claim(name.to_owned(), problem);
-        let value = self.claims.get(name).ok_or(wrong("is missing"))?;
-        value.as_str().ok_or(wrong("is no string"))
+        match self.claims.get(name).ok_or(wrong("is missing"))? {
+            Value::String(text) => Ok(text),
+            // Go decodes it into an empty string.
+            Value::Null => Ok(""),
+            _ => Err(wrong("is no string")),
+        }
     }
 
     /// Of a claim that is a text or a list of texts; none if it is missing.
@@ -172,7 +192,11 @@ impl Claims<'_> {
             None | Some(Value::Null) => Ok(Vec::new()),
             Some(Value::String(text)) => Ok(vec![text.as_str()]),
             Some(Value::Array(values)) => {
-                values.iter().map(|value| value.as_str().ok_or_else(wrong)).collect()
+                let text = |value| match value {
+                    &Value::Null => Ok(""),
+                    value => Value::as_str(value).ok_or_else(wrong),
+                };
+                values.iter().map(text).collect()
             }
             Some(_) => Err(wrong()),
         }

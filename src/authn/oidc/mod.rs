@@ -6,10 +6,12 @@
 //! | `settings` | an issuer, and how its claims make users |
 //! | `issuer`, `fetch` | its keys, and how they are asked for |
 //! | `authenticator` | is a token the issuer's, for us, and valid |
+//! | `claims` | the claims of a token, of the types that they must have |
 //! | `mapping` | from claims to a user |
 //! | `distributed` | groups that are not in the token but have to be fetched |
 
 mod authenticator;
+mod claims;
 mod distributed;
 mod fetch;
 mod issuer;
@@ -29,7 +31,6 @@ use crate::metrics::Metrics;
 pub use authenticator::OidcError;
 pub use fetch::pem_roots;
 pub use issuer::IssuerError;
-pub(super) use issuer::{IssuerKey, keys_of_set};
 pub use settings::{
     CaSource, ClaimRule, ExtraMapping, IssuerSettings, JwtSettings, NameMapping, Rule, UidMapping,
 };

@@ -15,4 +15,6 @@ mod schema;
 mod validate;
 
 pub use load::LoadError;
+#[cfg(test)]
+pub(super) use load::parse as parse_configuration;
 pub use reload::{AuthenticationConfigFile, ConfigFileError};

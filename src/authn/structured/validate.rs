@@ -3,11 +3,10 @@
 
 use std::collections::HashSet;
 
-use http::Uri;
-
 use super::mappings;
 use crate::audit::go_quote::quote;
 use crate::authn::anonymous::Anonymous;
+use crate::authn::issuer_url;
 use crate::authn::jwt::Algorithm;
 use crate::authn::oidc::{CaSource, IssuerSettings, JwtSettings, pem_roots};
 use crate::document::problem::Problems;
@@ -217,26 +216,9 @@ fn issuer_settings(
 }
 
 fn check_url(field: &Field<'_>, problems: &mut Problems) {
-    let url = field.text();
-    let (rest, fragment) = url.split_once('#').unwrap_or((url, ""));
-    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let scheme = rest.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
-    let host = rest.split_once("://").map_or("", |(_, rest)| rest.split('/').next().unwrap_or(""));
     let remedy = "give a plain https URL, such as https://login.example.com";
-    let before = problems.len();
-    let mut wrong = |condition: bool, message: &str| {
-        if condition {
-            field.invalid(url, message, remedy, problems);
-        }
-    };
-    wrong(scheme.as_deref() != Some("https"), "URL scheme must be https");
-    wrong(host.contains('@'), "URL must not contain a username or password");
-    wrong(!query.is_empty(), "URL must not contain a query");
-    wrong(!fragment.is_empty(), "URL must not contain a fragment");
-    let can_be_asked =
-        rest.parse::<Uri>().is_ok_and(|uri| uri.host().is_some_and(|h| !h.is_empty()));
-    if problems.len() == before && !can_be_asked {
-        field.invalid(url, "not a URL that can be asked", remedy, problems);
+    for problem in issuer_url::problems(field.text()) {
+        field.invalid(field.text(), problem, remedy, problems);
     }
 }
 

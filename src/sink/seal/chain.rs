@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::checkpoint::Checkpoint;
 use super::key::SealKey;
 use super::log_seal::Block;
 use super::record::{Head, Late, Record, sign};
@@ -25,6 +26,11 @@ pub(crate) struct Chain {
     /// Written to, but perhaps not on the disk.
     unsynced: Vec<Arc<File>>,
     folder: Option<PathBuf>,
+    /// The number of the file that the last record is of.
+    file: u64,
+    checkpoint: PathBuf,
+    /// The last record that the checkpoint on the disk is of, and its file.
+    checkpointed: Option<(Head, u64)>,
     head_interval: Duration,
     announced: Option<Head>,
     announce_at: Instant,
@@ -37,6 +43,7 @@ impl Chain {
         key: SealKey,
         id: String,
         head: Option<Head>,
+        checkpoint: PathBuf,
         head_interval: Duration,
         metrics: Arc<SinkMetrics>,
     ) -> Chain {
@@ -46,6 +53,9 @@ impl Chain {
             head,
             unsynced: Vec::new(),
             folder: None,
+            file: 0,
+            checkpoint,
+            checkpointed: None,
             head_interval,
             announced: None,
             announce_at: Instant::now(),
@@ -57,13 +67,14 @@ impl Chain {
     /// error, their records are on the disk, and so were their lines before.
     pub(crate) fn seal(&mut self, blocks: &mut VecDeque<Block>) -> io::Result<()> {
         let mut synced: Option<Arc<File>> = None;
+        let mut stopped = false;
         while let Some(block) = blocks.front() {
             if !synced.as_ref().is_some_and(|log| Arc::ptr_eq(log, &block.file.log)) {
                 block.file.log.sync_data()?;
                 synced = Some(block.file.log.clone());
             }
             self.append(block)?;
-            let stopped = block.stopped;
+            stopped = block.stopped;
             blocks.pop_front();
             if stopped {
                 self.announce_at = Instant::now();
@@ -77,7 +88,26 @@ impl Chain {
             File::open(folder)?.sync_all()?;
             self.folder = None;
         }
+        self.write_checkpoint(stopped)?;
         self.announce();
+        Ok(())
+    }
+
+    /// Only when the records are on the disk: a checkpoint ahead of them would accuse a machine that
+    /// failed.
+    fn write_checkpoint(&mut self, stopped: bool) -> io::Result<()> {
+        let Some(head) = self.head.filter(|_| self.file > 0) else { return Ok(()) };
+        let new = Some((head, self.file));
+        if self.checkpointed == new {
+            return Ok(());
+        }
+        let sync = stopped || self.checkpointed.is_none_or(|(_, file)| file != self.file);
+        let checkpoint = Checkpoint::new(&self.id, &head, self.file, self.key.public());
+        checkpoint.write(&self.checkpoint, &self.key, sync).map_err(|error| {
+            let path = self.checkpoint.display();
+            io::Error::new(error.kind(), format!("cannot write the checkpoint {path}: {error}"))
+        })?;
+        self.checkpointed = new;
         Ok(())
     }
 
@@ -106,6 +136,7 @@ impl Chain {
             self.unsynced.push(file);
         }
         self.head = Some(Head { block: record.block, hash });
+        self.file = block.file.number;
         self.metrics.seal_blocks.increment();
         if block.late == Some(Late::Skipped) {
             self.metrics.seal_skipped.add(block.lines);

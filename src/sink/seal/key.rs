@@ -145,7 +145,8 @@ impl fmt::Debug for SealKey {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, KeyError> {
-    std::fs::read(path).map_err(|source| KeyError::Read { path: path.to_owned(), source })
+    crate::regular_file::read(path)
+        .map_err(|source| KeyError::Read { path: path.to_owned(), source })
 }
 
 fn pem(label: &str, der: &[u8]) -> String {

@@ -2,7 +2,7 @@
 //!
 //! All of it happens while the log is held, so it only computes; files are [`super::chain`]'s to write.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -80,6 +80,13 @@ pub(crate) struct LogSeal {
     /// Refuse lines while the seal cannot be written.
     strict: bool,
     failed: Option<String>,
+    /// The record of the start is not written yet. Until it is, no line may be: after an orderly
+    /// end, and then a crash, it would look like one that was inserted.
+    unstarted: bool,
+    /// Where the seal of the current file has been renamed to, for a rotation that is under way.
+    rotating: Option<PathBuf>,
+    /// Rotated files, by number, that are not known to be sealed to their end.
+    pending: Vec<(u64, PathBuf)>,
 }
 
 impl LogSeal {
@@ -99,6 +106,9 @@ impl LogSeal {
             fragment: Vec::new(),
             strict: false,
             failed: None,
+            unstarted: false,
+            rotating: None,
+            pending: Vec::new(),
         }
     }
 
@@ -109,7 +119,7 @@ impl LogSeal {
 
     /// Why no line may be written now.
     pub(crate) fn refusal(&self) -> Option<io::Error> {
-        let reason = self.failed.as_ref().filter(|_| self.strict)?;
+        let reason = self.failed.as_ref().filter(|_| self.strict || self.unstarted)?;
         Some(io::Error::other(format!("its seal cannot be written: {reason}")))
     }
 
@@ -168,7 +178,8 @@ impl LogSeal {
     /// All that is to be sealed. `stopped`: nothing will come after it.
     pub(crate) fn take(&mut self, stopped: bool) -> VecDeque<Block> {
         self.close(None);
-        if stopped {
+        // A part of a line that no newline has ended is not sealed: then it is no orderly end.
+        if stopped && self.fragment.is_empty() {
             self.push(0, 0, Vec::new(), None);
             if let Some(last) = self.closed.back_mut() {
                 last.stopped = true;
@@ -178,26 +189,80 @@ impl LogSeal {
         std::mem::take(&mut self.closed)
     }
 
-    /// Blocks that could not be sealed, and why; or none, and all is well.
-    pub(crate) fn outcome(&mut self, mut unsealed: VecDeque<Block>, failed: Option<String>) {
+    /// Blocks that could not be sealed, and why; or none, and all is well. Returns the rotated files
+    /// that are not sealed to their end.
+    pub(crate) fn outcome(
+        &mut self,
+        mut unsealed: VecDeque<Block>,
+        failed: Option<String>,
+    ) -> BTreeSet<PathBuf> {
+        self.unstarted &= failed.is_some();
         self.failed = failed;
         unsealed.append(&mut self.closed);
         self.closed = unsealed;
         self.waiting = self.closed.iter().map(|block| block.hashes.len()).sum();
+        let waits = |number| self.closed.iter().any(|block| block.file.number == number);
+        self.pending.retain(|(number, _)| waits(*number));
+        self.pending.iter().map(|(_, path)| path.clone()).collect()
     }
 
-    /// What follows goes into another file, with a seal of its own. The file before now has the
-    /// name `renamed`, or nobody knows which; then that is the name that it would have had.
-    pub(crate) fn next_file(&mut self, log: Arc<File>, renamed: &Path) {
+    /// The end of recovery: a record that says so, and begins what this process writes.
+    pub(crate) fn start(&mut self, late: Option<Late>) {
         self.close(None);
+        self.push(0, 0, Vec::new(), late);
+    }
+
+    /// The record of the start could not be written, for this reason: it must be before any line is.
+    pub(crate) fn not_started(&mut self, reason: String) {
+        (self.unstarted, self.failed) = (true, Some(reason));
+    }
+
+    /// The first step of a rotation: the seal gets the name that goes with `backup`.
+    pub(crate) fn rotate(&mut self, backup: &Path) -> io::Result<()> {
+        let seal = super::seal_path(backup);
+        self.file.seal.lock().expect("nothing panics that holds it").rename(&seal)?;
+        self.rotating = Some(backup.to_owned());
+        Ok(())
+    }
+
+    /// The log could not be rotated: the seal gets its name back.
+    pub(crate) fn undo_rotation(&mut self) {
+        self.rotating = None;
+        let result =
+            self.file.seal.lock().expect("nothing panics that holds it").rename(&self.path);
+        if let Err(error) = result {
+            tracing::error!(
+                "cannot rename the audit log's seal back to {}: {error}; `log verify` finds it by its \
+                 content",
+                self.path.display()
+            );
+        }
+    }
+
+    /// What follows goes into a new file, whose seal is created with its first block.
+    pub(crate) fn begin_file(&mut self, log: Arc<File>) {
+        if !self.fragment.is_empty() {
+            // The end of the file before, which stays as it is.
+            let fragment = std::mem::take(&mut self.fragment);
+            self.add(sha256(&fragment), fragment.len() as u64);
+        }
+        self.close(None);
+        if let Some(backup) = self.rotating.take() {
+            self.pending.push((self.file.number, backup));
+        }
+        self.file = SealedFile::new(self.file.number + 1, log, self.path.clone());
+        (self.line, self.offset) = (1, 0);
+    }
+
+    /// The same after another program has moved the log. The file before then has the name
+    /// `renamed`, or another; its seal gets the name that goes with `renamed`.
+    pub(crate) fn next_file(&mut self, log: Arc<File>, renamed: &Path) {
         let seal = super::seal_path(renamed);
         let result = self.file.seal.lock().expect("nothing panics that holds it").rename(&seal);
         if let Err(error) = result {
             tracing::error!("cannot rename the audit log's seal to {}: {error}", seal.display());
         }
-        self.file = SealedFile::new(self.file.number + 1, log, self.path.clone());
-        (self.line, self.offset) = (1, 0);
-        self.fragment.clear();
+        self.begin_file(log);
     }
 
     /// The same file, opened again.
@@ -210,10 +275,34 @@ impl LogSeal {
     /// Takes over lines that somebody else has written.
     pub(crate) fn adopt(&mut self, lines: &mut Lines<impl Read>, late: Late) -> io::Result<()> {
         self.close(None);
-        while let Some(line) = lines.next()? {
-            if !line.whole {
+        self.adopt_some(lines, late, false, usize::MAX).map(|_| ())
+    }
+
+    /// Takes over lines until so many blocks wait: then `true`. `ended`: nothing will be appended to
+    /// the file, so that its last line needs no newline.
+    pub(crate) fn adopt_some(
+        &mut self,
+        lines: &mut Lines<impl Read>,
+        late: Late,
+        ended: bool,
+        blocks: usize,
+    ) -> io::Result<bool> {
+        while self.closed.len() < blocks {
+            let line = match lines.next() {
+                Ok(Some(line)) => line,
+                Ok(None) => {
+                    self.close(Some(late));
+                    return Ok(false);
+                }
+                Err(error) => {
+                    self.close(Some(late));
+                    return Err(error);
+                }
+            };
+            if !line.whole && !ended {
+                self.close(Some(late));
                 self.fragment = self.last(line.bytes)?;
-                break;
+                return Ok(false);
             }
             if self.waiting >= self.limit {
                 self.skip(line.bytes);
@@ -224,8 +313,7 @@ impl LogSeal {
                 self.close(Some(late));
             }
         }
-        self.close(Some(late));
-        Ok(())
+        Ok(true)
     }
 
     /// Somebody has cut the file, which now has these lines. True: that is what was written to it
@@ -238,6 +326,7 @@ impl LogSeal {
         }
         let after = self.open.split_off(before);
         self.open_bytes -= after.iter().map(|line| line.bytes).sum::<u64>();
+        self.fragment.clear();
         self.next_file(log, renamed);
         self.open_bytes = after.iter().map(|line| line.bytes).sum();
         self.open = after;

@@ -15,7 +15,8 @@
 //! | swap two rotated files, with or without their seals | content against digests; file numbers against names |
 //! | replace a compressed file | digests are over what was compressed |
 //! | edit the seal file | the signature; `prev` of the next record |
-//! | put back an older seal file | the next file's `prev`; for the last file only the head, see below |
+//! | put back an older seal file | the next file's `prev`; for the last file the checkpoint, see below |
+//! | delete the seal of the last file, or all seals | the checkpoint |
 //! | sign records with a key of their own | `--public-key` |
 //!
 //! # What needs the head
@@ -41,6 +42,75 @@
 //! A record is written only when its lines are on the disk, so that a machine that fails never leaves a
 //! seal that claims more than the log has. That costs an `fdatasync` a second, beside the writes.
 //!
+//! # What is missing
+//!
+//! A chain does not know its own end, and a log without a seal does not know that it had one. So beside
+//! the log, or where `--audit-log-seal-checkpoint-file` says, there is a checkpoint: chain, number and
+//! SHA-256 of the last record, signed. A chain that ends before it, or is not there, was tampered with:
+//! `log verify` reports it, and the proxy reports it at the start, sets the metric
+//! `kube_audit_proxy_log_seal_broken`, continues after the checkpoint, so that the gap stays visible, and
+//! marks the lines that it finds as `lost`. Whoever can delete the checkpoint, too, is found only by a head
+//! that has left the machine.
+//!
+//! # Files
+//!
+//! | file | content |
+//! |---|---|
+//! | `audit.log` | the active log |
+//! | `audit.log.seal` | its seal, from its first record on |
+//! | `audit-TIME.log`, `.gz`, `.zst` | a rotated log; names are later than all before, whatever the clock does |
+//! | `audit-TIME.log.seal` | its seal |
+//! | `audit-TIME.log.seal.deleted` | its seal, when retention has begun to delete it |
+//! | `audit.log.checkpoint` | the last record, signed |
+//! | `audit.log.lock` | `flock`: who writes the chain, which has one writer |
+//!
+//! The members of a record are in ARCHITECTURE.md.
+//!
+//! # State machine
+//!
+//! A file of the chain goes through these states; `+` means that the seal exists.
+//!
+//! ```text
+//!            first block                rotation: rename seal, rename log
+//!   Open ────────────────▶ Open+ ──────────────────────────────────────────▶ Rotated+
+//!    │                                                                         │  all blocks
+//!    │ rotation: rename log                                                    │  are sealed
+//!    └──────────────▶ Rotated ── first block ──▶ Rotated+ ◀──┐                 ▼
+//!                                                            └─────────────  Sealed
+//!                                            compression: .gz.tmp, .gz, no .log │ │
+//!                                                                 Compressed ◀──┘ │ retention
+//!                                                                      └──────────┴─▶ Retired ─▶ gone
+//! ```
+//!
+//! The steps keep these rules, which recovery relies on:
+//!
+//! 1. Blocks are sealed in the order of their lines, also across files. So if the active log has a record,
+//!    all rotated files are sealed to their ends.
+//! 2. A record is written when its lines are on the disk, a checkpoint when its record is.
+//! 3. A rotation renames the seal first. So a seal without a log, beside a log without a seal, is a
+//!    rotation that was cut short, and not a deleted log, if the log's first line is that of the seal.
+//! 4. Only what is sealed to its end is compressed or deleted (`Kept`), and not before recovery has ended.
+//! 5. Retention deletes from the oldest to the newest: it renames the seal to `.seal.deleted`, deletes the
+//!    log, then the seal. A renamed seal still counts as long as its log is there.
+//! 6. A process ends with a record that is marked `stopped`, and begins with one without lines. No line is
+//!    accepted before that is on the disk. So lines without a record that follow a `stopped` record
+//!    were not written by a proxy, and all others may be what a crash has left.
+//!
+//! At the start there is one of these states (`recover`), by where the newest record is:
+//!
+//! | newest record | state | the chain continues |
+//! |---|---|---|
+//! | none | a new chain | with the lines that are there, as `began` |
+//! | in the active seal, whose first line is the log's | `Active` | behind the record's last line |
+//! | in a rotated seal without a log, whose first line is the log's | `HalfRotated` | the seal is renamed back; then like `Active` |
+//! | in a rotated seal | `Rotated` | with the rest of that file, the files after it, the log |
+//! | in the active seal, with the first line of a rotated log without a seal | `LeftBehind` | the seal is renamed; then like `Rotated` |
+//! | in the active seal, with the first line of no log | `Moved` | with the log, as `opened`: another program has moved the one before |
+//!
+//! All lines that are found are sealed there and then: as `stopped`, if the newest record says so, as
+//! `lost`, if the checkpoint is ahead of it, else as `crash`. A record that a crash has cut short is cut
+//! off before. `state_tests` explores the orders of these steps, with a crash before each.
+//!
 //! # What it costs
 //!
 //! Eight bytes for each line, 11 in base64, and some 460 for each block: 1.2 % of a log with lines of
@@ -48,31 +118,36 @@
 //! is told by the whole SHA-256. SHA-256 of the line is computed where it is written.
 
 mod chain;
+mod checkpoint;
 mod digest;
 pub mod key;
 mod lines;
 mod log_seal;
 mod record;
 mod recover;
+mod rotated;
 mod seal_file;
 pub mod verify;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use self::checkpoint::checkpoint_path;
 pub use self::key::{KeyError, PublicKey, SealKey};
 pub use self::record::{Head, Late};
 
 pub(crate) use self::chain::Chain;
 pub(crate) use self::lines::Lines;
 pub(crate) use self::log_seal::{Block, LogSeal};
-pub(crate) use self::recover::recover;
+pub(in crate::sink) use self::recover::recover;
 
 /// `--audit-log-seal` and what belongs to it.
 #[derive(Debug, Clone)]
 pub struct SealConfig {
     /// `--audit-log-seal-key-file`: an Ed25519 private key, PKCS#8 in PEM.
     pub key_file: PathBuf,
+    /// `--audit-log-seal-checkpoint-file`; None: beside the log.
+    pub checkpoint_file: Option<PathBuf>,
     /// `--audit-log-seal-head-interval`: how often the head is logged while there are new blocks.
     pub head_interval: Duration,
 }
@@ -92,7 +167,11 @@ pub(crate) fn plain_path(log: &Path) -> PathBuf {
 }
 
 #[cfg(test)]
+mod missing_tests;
+#[cfg(test)]
 mod seal_tests;
+#[cfg(test)]
+mod state_tests;
 #[cfg(test)]
 mod tamper_tests;
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::digest::{Sha256, Short, hex, parse_hex, sha256};
@@ -33,6 +34,9 @@ pub enum Late {
     Opened,
     /// They are not sealed: so many were written while the seal could not be.
     Skipped,
+    /// Their seal was missing at the start although there had been one, or ended before the
+    /// checkpoint: somebody removed it, and may have changed them.
+    Lost,
 }
 
 /// What a record says.
@@ -73,8 +77,8 @@ pub(crate) struct Record {
     pub key: String,
 }
 
-/// Signs the record: the line without its newline.
-pub(crate) fn sign(record: &Record, key: &SealKey) -> serde_json::Result<Vec<u8>> {
+/// Signs a record or a checkpoint: the line without its newline.
+pub(crate) fn sign(record: &impl Serialize, key: &SealKey) -> serde_json::Result<Vec<u8>> {
     let mut line = serde_json::to_vec(record)?;
     line.pop();
     let signature = STANDARD.encode(key.sign(&line));
@@ -82,6 +86,31 @@ pub(crate) fn sign(record: &Record, key: &SealKey) -> serde_json::Result<Vec<u8>
     line.extend_from_slice(signature.as_bytes());
     line.extend_from_slice(b"\"}");
     Ok(line)
+}
+
+/// A signed line: the JSON that was signed, and the signature.
+pub(crate) struct SignedLine<'a> {
+    signed: &'a str,
+    signature: &'a str,
+}
+
+impl<'a> SignedLine<'a> {
+    pub(crate) fn split(line: &'a [u8]) -> Option<SignedLine<'a>> {
+        let text = std::str::from_utf8(line).ok()?;
+        let (signed, rest) = text.split_at(text.rfind(SIGNATURE)?);
+        let signature = rest.strip_prefix(SIGNATURE)?.strip_suffix("\"}")?;
+        Some(SignedLine { signed, signature })
+    }
+
+    pub(crate) fn parse<T: DeserializeOwned>(&self) -> Option<T> {
+        serde_json::from_str(&format!("{}}}", self.signed)).ok()
+    }
+
+    /// The key of this text, if the line has its signature.
+    pub(crate) fn signer(&self, key: &str) -> Option<PublicKey> {
+        let signature = STANDARD.decode(self.signature).ok()?;
+        PublicKey::parse(key).filter(|key| key.verifies(self.signed.as_bytes(), &signature))
+    }
 }
 
 /// A record that was read.
@@ -97,20 +126,12 @@ pub(crate) struct Signed {
 impl Signed {
     /// From a line, without its newline. None: it is no record, or one of another version.
     pub(crate) fn parse(line: &[u8], verify: bool) -> Option<Signed> {
-        let text = std::str::from_utf8(line).ok()?;
-        let at = text.rfind(SIGNATURE)?;
-        let (signed, rest) = text.split_at(at);
-        let signature = rest.strip_prefix(SIGNATURE)?.strip_suffix("\"}")?;
-        let mut json = signed.as_bytes().to_vec();
-        json.push(b'}');
-        let record: Record = serde_json::from_slice(&json).ok()?;
+        let split = SignedLine::split(line)?;
+        let record: Record = split.parse()?;
         if record.seal != VERSION {
             return None;
         }
-        let signer = PublicKey::parse(&record.key).filter(|key| {
-            let signature = STANDARD.decode(signature);
-            verify && signature.is_ok_and(|signature| key.verifies(signed.as_bytes(), &signature))
-        });
+        let signer = verify.then(|| split.signer(&record.key)).flatten();
         Some(Signed { record, hash: sha256(line), signer })
     }
 

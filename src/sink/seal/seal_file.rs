@@ -1,12 +1,13 @@
 //! One seal file, which is only ever appended to.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::record::Signed;
+use crate::sink::disk;
 use crate::sink::open_file::copy_owner_and_mode;
 
 /// How much of a file's end is looked at for its last record, in bytes: many records.
@@ -28,7 +29,7 @@ impl SealFile {
 
     /// Gives it another name. One that is not there yet is made under that.
     pub(crate) fn rename(&mut self, to: &Path) -> io::Result<()> {
-        match fs::rename(&self.path, to) {
+        match disk::rename(&self.path, to) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
@@ -49,6 +50,7 @@ impl SealFile {
                 self.path.display()
             );
         }
+        disk::step()?;
         let mut options = OpenOptions::new();
         let file = options.append(true).create(true).mode(0o600).open(&self.path)?;
         let made = file.metadata()?.len() == 0;
@@ -69,8 +71,9 @@ impl SealFile {
             self.cut_to = None;
         }
         let length = file.metadata()?.len();
-        if let Err(error) = (&**file).write_all(line) {
-            self.cut_to = file.set_len(length).is_err().then_some(length);
+        if let Err(error) = disk::append(file, line) {
+            let cut = disk::step().and_then(|()| file.set_len(length));
+            self.cut_to = cut.is_err().then_some(length);
             return Err(error);
         }
         Ok(made)
@@ -104,20 +107,22 @@ pub(crate) fn mend(path: &Path) -> io::Result<()> {
             path.display(),
             tail.len() - end
         );
+        disk::step()?;
         file.set_len(start + end as u64)?;
     }
     Ok(())
 }
 
-/// Its last record. What is no record, because somebody has written to the file, is passed over:
-/// `log verify` tells of it. None: there is none.
+/// Returns its last record that ends with a newline: one without is what a crash has left, and will
+/// be cut off. What is no record, because somebody has written to the file, is passed over: `log
+/// verify` reports it.
 pub(crate) fn last_record(path: &Path) -> io::Result<Option<Signed>> {
     let mut file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         result => result?,
     };
     let (_, tail) = tail(&mut file)?;
-    Ok(tail.rsplit(|byte| *byte == b'\n').find_map(|line| Signed::parse(line, false)))
+    Ok(tail.rsplit(|byte| *byte == b'\n').skip(1).find_map(|line| Signed::parse(line, false)))
 }
 
 fn tail(file: &mut File) -> io::Result<(u64, Vec<u8>)> {

@@ -1,7 +1,7 @@
 //! A sealed log for tests, whose time is what the test says.
 
 use std::fs;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,12 +9,11 @@ use std::time::Duration;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use super::verify::{Report, verify};
+use super::verify::{Expected, Report, verify};
 use super::{Chain, Head, PublicKey, SealConfig, SealKey};
 use crate::metrics::SinkMetrics;
-use crate::sink::clock::Clock;
 use crate::sink::file::LogFile;
-use crate::sink::file::tests::limited;
+use crate::sink::file::tests::exclusive;
 use crate::sink::output::Output;
 use crate::sink::test_folder::TestFolder;
 
@@ -25,6 +24,7 @@ pub(crate) const LIMIT: u64 = 3_000;
 pub(crate) struct SealedLog {
     pub log: LogFile,
     pub chain: Chain,
+    pub metrics: Arc<SinkMetrics>,
     lines: u64,
 }
 
@@ -38,10 +38,11 @@ impl SealedLog {
         }
         let metrics = Arc::new(SinkMetrics::default());
         let path = folder.join("audit.log");
-        let mut log = limited(&path, LIMIT, Clock::system(), metrics.clone());
-        let config = SealConfig { key_file, head_interval: Duration::from_secs(60) };
-        let chain = log.seal(&config, false, metrics).unwrap();
-        SealedLog { log, chain, lines: 0 }
+        let mut log = exclusive(&path, LIMIT, metrics.clone());
+        let config =
+            SealConfig { key_file, checkpoint_file: None, head_interval: Duration::from_secs(60) };
+        let chain = log.seal(&config, false, metrics.clone()).unwrap();
+        SealedLog { log, chain, metrics, lines: 0 }
     }
 
     /// Writes so many lines, no two of them alike.
@@ -79,7 +80,14 @@ pub(crate) fn public_key(folder: &Path) -> PublicKey {
 
 /// Verifies `audit.log` and what was rotated from it.
 pub(crate) fn check(folder: &Path, heads: &[Head]) -> Report {
-    verify(&[folder.join("audit.log")], &[public_key(folder)], heads).unwrap()
+    let keys = [public_key(folder)];
+    let expected = Expected { keys: &keys, heads, checkpoints: &[] };
+    verify(&[folder.join("audit.log")], expected).unwrap()
+}
+
+/// Verifies these files by these keys.
+pub(crate) fn verify_by(files: &[PathBuf], keys: &[PublicKey]) -> io::Result<Report> {
+    verify(files, Expected { keys, ..Expected::default() })
 }
 
 /// Files in the folder with this ending, by name.

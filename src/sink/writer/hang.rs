@@ -1,6 +1,6 @@
 //! Whether the log hangs: a disk that is gone, such as an NFS server, may never answer, and is no error.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// A call that has not returned for so long will hardly do.
@@ -11,11 +11,13 @@ pub(super) struct Calls {
     epoch: Instant,
     /// Milliseconds since then, and one; 0: it has returned.
     since: AtomicU64,
+    /// Lines that the call is to write.
+    lines: AtomicUsize,
 }
 
 impl Calls {
     pub(super) fn new() -> Calls {
-        Calls { epoch: Instant::now(), since: AtomicU64::new(0) }
+        Calls { epoch: Instant::now(), since: AtomicU64::new(0), lines: AtomicUsize::new(0) }
     }
 
     /// Makes a call that may hang. Only one is made at a time.
@@ -25,6 +27,21 @@ impl Calls {
         let returned = call();
         self.since.store(0, Ordering::Relaxed);
         returned
+    }
+
+    /// Notes how many lines the next call is to write; 0 after it.
+    pub(super) fn carries(&self, lines: usize) {
+        self.lines.store(lines, Ordering::Relaxed);
+    }
+
+    /// The lines that a call is writing now.
+    pub(super) fn lines(&self) -> usize {
+        self.lines.load(Ordering::Relaxed)
+    }
+
+    /// Whether a call has not returned.
+    pub(super) fn is_called(&self) -> bool {
+        self.since.load(Ordering::Relaxed) > 0
     }
 
     /// How long a call has hung by now, if it does.

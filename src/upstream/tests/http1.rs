@@ -85,7 +85,7 @@ async fn a_connection_closed_while_idle_is_replaced() {
 #[tokio::test]
 async fn a_request_that_may_have_been_processed_is_not_sent_again() {
     let (upstream, metrics, asked) = scripted(&[""]).await;
-    let error = upstream.send(get("/")).await.unwrap_err();
+    let error = upstream.send(post("/", RequestBody::EMPTY)).await.unwrap_err();
     assert!(matches!(error, SendError::Interrupted { .. }), "{error}");
     assert!(!error.retry_safe());
     assert_eq!(asked.lock().unwrap().len(), 1);

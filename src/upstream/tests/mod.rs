@@ -1,8 +1,10 @@
 //! The upstream against real sockets. Here are the servers; the tests are one file a theme.
 
+mod addresses;
 mod http1;
 mod http2;
 mod http2_streams;
+mod lost_connections;
 mod own_requests;
 mod raw_http2;
 mod upgrades;
@@ -84,6 +86,7 @@ fn config(url: &str, ca: &str) -> UpstreamConfig {
         tls_server_name: None,
         client_certificate: None,
         credentials: None,
+        proxy: None,
     }
 }
 

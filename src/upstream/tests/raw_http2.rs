@@ -232,7 +232,8 @@ async fn what_may_have_been_processed_is_not_sent_again() {
             let (stream, _) = again.request().await;
             again.answer(stream, b"twice").await;
         });
-        let error = upstream.send(get("/")).await.map(|_| ()).expect_err(how);
+        let sent = upstream.send(post("/", RequestBody::EMPTY)).await;
+        let error = sent.map(|_| ()).expect_err(how);
         assert!(matches!(error, SendError::Interrupted { .. }), "{how}: {error}");
         assert_eq!(metrics.upstream_errors.value(), 1);
     }

@@ -23,11 +23,11 @@ fn run(program: &str, arguments: &[&str]) -> bool {
 }
 
 /// A file system of its own, unmounted at the end.
-struct Disk(PathBuf);
+pub(super) struct Disk(pub(super) PathBuf);
 
 impl Disk {
     /// A small one in memory; None where this user may not mount.
-    fn small(dir: &TempDir) -> Option<Disk> {
+    pub(super) fn small(dir: &TempDir) -> Option<Disk> {
         let path = dir.path("disk");
         std::fs::create_dir_all(&path).unwrap();
         let disk = Disk(path);
@@ -50,14 +50,14 @@ impl Disk {
     }
 
     /// Leaves no room at all.
-    fn fill(&self) {
+    pub(super) fn fill(&self) {
         let mut ballast = std::fs::File::create(self.0.join("ballast")).unwrap();
         for size in [4096, 1] {
             while ballast.write_all(&vec![0; size]).is_ok() {}
         }
     }
 
-    fn empty(&self) {
+    pub(super) fn empty(&self) {
         std::fs::remove_file(self.0.join("ballast")).unwrap();
     }
 }
@@ -220,4 +220,52 @@ async fn a_log_that_may_no_longer_be_written_is_one_again_when_it_may() {
         scene.ends("permission lost", &[]).await;
     })
     .await;
+}
+
+/// The record of the start cannot be written. That is no reason to stay down, but no line is accepted
+/// before it is on the disk: after another crash it would look inserted.
+#[tokio::test]
+async fn a_sealed_proxy_starts_on_a_full_disk_and_refuses_until_there_is_room() {
+    let dir = TempDir::new();
+    let key = dir.path("key.pem").display().to_string();
+    assert!(run(BINARY, &["log", "keygen", &key]));
+    let Some(disk) = Disk::small(&dir) else {
+        return eprintln!("not run: this user may not mount");
+    };
+    let (upstream, log) = (upstream().await, disk.0.join("audit.log"));
+    let start = async || {
+        Builder::new(upstream.addr)
+            .flag("--audit-log-mode=blocking-strict")
+            .flag("--audit-log-seal")
+            .flag(&format!("--audit-log-seal-key-file={key}"))
+            .flag(&format!("--audit-log-path={}", log.display()))
+            .start()
+            .await
+    };
+    let mut proxy = start().await;
+    assert_eq!(get(&proxy, "before").await, Some(200));
+    assert!(proxy.stop().await.success());
+    disk.fill();
+    let mut proxy = start().await;
+    assert_eq!(get(&proxy, "full").await, Some(500));
+    disk.empty();
+    let started = std::time::Instant::now();
+    let mut tries = 0;
+    while get(&proxy, &format!("again-{tries}")).await != Some(200) {
+        tries += 1;
+        assert!(started.elapsed() < crate::support::DEADLINE, "does not heal");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    proxy.process.signal("KILL");
+    proxy.process.wait().await;
+    for restarted in [false, true] {
+        if restarted {
+            assert!(start().await.stop().await.success());
+        }
+        let mut verify = Command::new(BINARY);
+        verify.args(["log", "verify", "--public-key", &format!("{key}.pub")]).arg(&log);
+        let output = verify.output().unwrap();
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(output.status.success(), "restarted {restarted}: {text}");
+    }
 }

@@ -96,6 +96,11 @@ impl Builder {
         &self.dir
     }
 
+    /// Starts it without waiting for anything.
+    pub fn spawn(&self) -> Process {
+        Process::start_in(&self.arguments(), &self.environment)
+    }
+
     /// All arguments of `serve`.
     fn arguments(&self) -> Vec<String> {
         let client = match self.identity {

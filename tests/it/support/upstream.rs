@@ -170,7 +170,7 @@ where
     };
     if is_http2 {
         let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-        builder.max_concurrent_streams(2000).max_header_list_size(1 << 20);
+        builder.max_concurrent_streams(2000).max_header_list_size(4 << 20);
         builder.initial_stream_window_size(1 << 20).initial_connection_window_size(16 << 20);
         let _ = builder.serve_connection(TokioIo::new(stream), service).await;
     } else {
@@ -178,7 +178,7 @@ where
         serving.raw.lock().unwrap().push(Arc::clone(&bytes));
         let stream = Recording { stream, bytes };
         let mut builder = hyper::server::conn::http1::Builder::new();
-        builder.half_close(true);
+        builder.half_close(true).max_headers(20_000).max_buf_size(4 << 20);
         let _ = builder.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
     }
 }

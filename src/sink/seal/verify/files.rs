@@ -11,8 +11,8 @@ use super::{Finding, Kind};
 use crate::sink::rotate::BackupNames;
 use crate::sink::seal::digest::{Short, short};
 use crate::sink::seal::record::Signed;
-use crate::sink::seal::recover::rotated;
-use crate::sink::seal::{lines, plain_path, seal_path};
+use crate::sink::seal::rotated::rotated;
+use crate::sink::seal::{checkpoint_path, lines, plain_path, seal_path};
 
 /// How many lines at the beginning of files are looked at to tell them apart.
 const BEGINNING: usize = 32;
@@ -80,10 +80,9 @@ pub(super) fn find(files: &[PathBuf]) -> io::Result<Files> {
     let mut candidates = BTreeMap::new();
     let (given, mut files) = (files, Files::default());
     for file in given {
-        for (plain, log, time) in named(file)? {
+        for (plain, log, time, seal) in named(file)? {
             if let Entry::Vacant(vacant) = candidates.entry(plain) {
-                let candidate = candidate(vacant.key(), log, time, &mut files)?;
-                vacant.insert(candidate);
+                vacant.insert(candidate(seal, log, time, &mut files)?);
             }
         }
     }
@@ -117,11 +116,11 @@ pub(super) fn find(files: &[PathBuf]) -> io::Result<Files> {
     Ok(files)
 }
 
-/// A file's name before it was compressed, the file if it is there, and when it was rotated.
-type Named = (PathBuf, Option<PathBuf>, Option<SystemTime>);
+/// A file's name before it was compressed, the file if it is there, when it was rotated, and its seal.
+pub(super) type Named = (PathBuf, Option<PathBuf>, Option<SystemTime>, PathBuf);
 
 /// The file by its name before it was compressed, what there is of it, and those rotated from it.
-fn named(file: &Path) -> io::Result<Vec<Named>> {
+pub(super) fn named(file: &Path) -> io::Result<Vec<Named>> {
     let is_seal = file.extension().is_some_and(|extension| extension == "seal");
     let plain = if is_seal { file.with_extension("") } else { plain_path(file) };
     let with = |extension: &str| {
@@ -136,12 +135,15 @@ fn named(file: &Path) -> io::Result<Vec<Named>> {
     };
     let mut all: Vec<_> = rotated(&BackupNames::of(&plain))?
         .into_iter()
-        .map(|one| (one.seal.with_extension(""), one.log, Some(one.time)))
+        // Of a file whose deletion has begun the seal counts as long as the log is there.
+        .filter(|one| !one.retired || one.log.is_some())
+        .map(|one| (one.plain, one.log, Some(one.time), one.seal))
         .collect();
-    if log.is_some() || seal_path(&plain).exists() {
-        all.push((plain, log, None));
+    let seal = seal_path(&plain);
+    if log.is_some() || seal.exists() {
+        all.push((plain.clone(), log, None, seal));
     }
-    if all.is_empty() {
+    if all.is_empty() && !checkpoint_path(&plain).exists() {
         let missing = format!("{}: there is no such file, nor a seal of it", file.display());
         return Err(io::Error::new(io::ErrorKind::NotFound, missing));
     }
@@ -149,7 +151,7 @@ fn named(file: &Path) -> io::Result<Vec<Named>> {
 }
 
 fn candidate(
-    plain: &Path,
+    path: PathBuf,
     log: Option<PathBuf>,
     time: Option<SystemTime>,
     files: &mut Files,
@@ -165,7 +167,6 @@ fn candidate(
             }
         }
     }
-    let path = seal_path(plain);
     let seal = if path.exists() { seal(path, files)? } else { None };
     Ok(Candidate { log, time, seal, beginning })
 }
@@ -265,6 +266,6 @@ fn names_in_order(files: &mut Files) {
     }
 }
 
-fn of(path: &Path, error: &io::Error) -> io::Error {
+pub(super) fn of(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot read {}: {error}", path.display()))
 }

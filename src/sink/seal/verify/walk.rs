@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
 use super::compare::{Comparison, Difference};
-use super::files::{Age, Pair};
+use super::files::{Age, Pair, of};
 use super::{Finding, Kind, Report};
 use crate::sink::seal::digest::hex;
 use crate::sink::seal::key::PublicKey;
@@ -170,8 +170,7 @@ impl<'a> Walk<'a> {
     fn follows(&mut self, signed: &Signed, place: &mut Place<'_>, number: u64) -> bool {
         let (record, row) = (&signed.record, Some(place.row));
         let block = record.block;
-        let known = |key: &PublicKey| self.trusted.is_empty() || self.trusted.contains(key);
-        let genuine = signed.signer.filter(known);
+        let genuine = signed.signer.filter(|key| self.is_trusted(key));
         let expected = self.last.map(|(last, _)| last.block.saturating_add(1));
         if genuine.is_none() {
             let what = match signed.signer {
@@ -264,6 +263,10 @@ impl<'a> Walk<'a> {
         }
         place.next_line = record.end_line();
         let at = Some(record.line);
+        if record.late == Some(Late::Lost) && record.lines == 0 {
+            let what = "the seal was missing, or ended too early, when the proxy started";
+            self.find(Kind::NoSeal, place.seal, Some(place.row), what);
+        }
         if let Some(late) = record.late.filter(|_| record.lines > 0) {
             let from = self.late_from(record, late, place);
             let lines = range(from, record.end_line().saturating_sub(1));
@@ -275,8 +278,12 @@ impl<'a> Walk<'a> {
                 Late::Crash => format!("lines {lines} were not sealed before the crash"),
                 Late::Opened => format!("lines {lines} were in the file when the proxy opened it"),
                 Late::Stopped => format!("lines {lines} were inserted while the proxy did not run"),
+                Late::Lost => {
+                    format!("lines {lines} were found without their seal, which had been removed")
+                }
             };
             match late {
+                Late::Lost => self.find(Kind::NoSeal, place.log, at, what),
                 Late::Stopped => self.find(Kind::Inserted, place.log, at, what),
                 _ => self.warn(place.log, Some(from), what),
             }
@@ -295,9 +302,9 @@ impl<'a> Walk<'a> {
     /// Where the lines begin that this record's go on from, for the same reason: they are told of as
     /// one, and what was told of those before is taken back.
     fn late_from(&mut self, record: &Record, late: Late, place: &mut Place<'_>) -> u64 {
-        let before = place
-            .late
-            .filter(|before| late != Late::Stopped && before.0 == late && before.2 == record.line);
+        let is_warning = !matches!(late, Late::Stopped | Late::Lost);
+        let before =
+            place.late.filter(|before| is_warning && before.0 == late && before.2 == record.line);
         let from = before.map_or(record.line, |(_, from, _)| from);
         if before.is_some() {
             self.report.warnings.pop();
@@ -321,11 +328,27 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn find(&mut self, kind: Kind, path: &Path, line: Option<u64>, what: impl Into<String>) {
+    /// Whether seals may be signed by this key.
+    pub(super) fn is_trusted(&self, key: &PublicKey) -> bool {
+        self.trusted.is_empty() || self.trusted.contains(key)
+    }
+
+    /// The chain and its last block, if there is any.
+    pub(super) fn chain_end(&self) -> Option<(&str, Head)> {
+        Some((self.chain.as_deref()?, self.last?.0))
+    }
+
+    pub(super) fn find(
+        &mut self,
+        kind: Kind,
+        path: &Path,
+        line: Option<u64>,
+        what: impl Into<String>,
+    ) {
         self.report.findings.push(Finding::of(kind, path, line, what));
     }
 
-    fn warn(&mut self, path: &Path, line: Option<u64>, what: impl Into<String>) {
+    pub(super) fn warn(&mut self, path: &Path, line: Option<u64>, what: impl Into<String>) {
         self.report.warnings.push(Finding::of(Kind::Note, path, line, what));
     }
 }
@@ -364,8 +387,4 @@ fn words(difference: &Difference) -> (Kind, Option<u64>, String) {
 
 fn range(from: u64, to: u64) -> String {
     if from >= to { from.to_string() } else { format!("{from}-{to}") }
-}
-
-fn of(path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("cannot read {}: {error}", path.display()))
 }

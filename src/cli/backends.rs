@@ -1,0 +1,52 @@
+//! What the process does about its backends while they run: health and losses.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::MissedTickBehavior;
+
+use crate::audit::record::{AuditSink, Recorder};
+use crate::metrics::SinkMetrics;
+use crate::server::admin::Check;
+use crate::sink::SinkState;
+
+/// How often losses are reported and health is measured.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// A check of `/readyz` for each backend. One that no request waits for does not make the process
+/// unready.
+pub(super) fn checks(recorder: &Arc<Recorder>) -> Vec<Check> {
+    let of_sink = |(index, sink): (usize, &AuditSink)| {
+        let recorder = recorder.clone();
+        let name = format!("audit-{}", sink.name);
+        let check = move || {
+            let recorder = recorder.clone();
+            async move { recorder.sinks()[index].backend.check().await }
+        };
+        match sink.backend.is_awaited() {
+            true => Check::new(name, check),
+            false => Check::informational(name, "batch mode, no request waits for it", check),
+        }
+    };
+    recorder.sinks().iter().enumerate().map(of_sink).collect()
+}
+
+/// Keeps the metric of each backend's health, and logs losses that were held back, until the recorder is
+/// gone.
+pub(super) fn look_after(recorder: &Arc<Recorder>, metrics: &[Arc<SinkMetrics>]) {
+    let (recorder, metrics) = (Arc::downgrade(recorder), metrics.to_vec());
+    tokio::spawn(async move {
+        let mut interval = tokio::time::interval(INTERVAL);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            interval.tick().await;
+            let Some(recorder) = recorder.upgrade() else { return };
+            for sink in recorder.sinks() {
+                sink.backend.tick();
+                let healthy = sink.backend.state() == SinkState::Ok;
+                let metrics = metrics.iter().find(|metrics| metrics.name() == sink.name);
+                metrics.iter().for_each(|metrics| metrics.healthy.set(i64::from(healthy)));
+            }
+        }
+    });
+}

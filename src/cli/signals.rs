@@ -1,0 +1,160 @@
+//! Signals, and the certainty that a process that was told to end does end.
+//!
+//! Signals are received by a thread of their own, so that neither a file that hangs at start nor a busy
+//! or blocked runtime can hold them up. The same thread ends the process if an orderly shutdown does not
+//! finish in time: after the first SIGTERM or SIGINT when `--shutdown-timeout` is over, after the second
+//! within [`SECOND`], with the third immediately.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc as std_mpsc;
+use std::thread;
+use std::time::Duration;
+
+use tokio::runtime::Builder;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::time::Instant;
+
+/// How long the process may live after a second signal.
+const SECOND: Duration = Duration::from_secs(1);
+/// How long it may live after a first one if it does not serve yet: it has nothing to finish.
+const STARTING: Duration = Duration::from_millis(500);
+/// For the last words: standard error may be a pipe that nobody reads.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+
+/// What a signal asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// SIGHUP
+    Reload,
+    /// SIGTERM or SIGINT, by name.
+    End(&'static str),
+}
+
+/// Receives the signals of the process.
+pub(super) struct Signals {
+    asked: UnboundedReceiver<Asked>,
+    serves: Arc<AtomicBool>,
+}
+
+impl Signals {
+    /// Receives signals from now on, instead of the system's default. After the first that asks for the
+    /// end, the process ends within `limit` at the latest.
+    ///
+    /// # Errors
+    /// The system's, which has no threads or descriptors left.
+    pub(super) fn new(limit: Duration) -> io::Result<Signals> {
+        let (ask, asked) = mpsc::unbounded_channel();
+        let serves: Arc<AtomicBool> = Arc::default();
+        let (started, start) = std_mpsc::channel();
+        let watch = Watch { limit, serves: serves.clone(), ask };
+        thread::Builder::new().name("signals".to_owned()).spawn(move || {
+            let runtime = match Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(started.send(Err(error))),
+            };
+            runtime.block_on(async {
+                match Received::new() {
+                    Ok(received) => {
+                        let _ = started.send(Ok(()));
+                        watch.run(received).await;
+                    }
+                    Err(error) => drop(started.send(Err(error))),
+                }
+            });
+        })?;
+        start.recv().map_err(io::Error::other)??;
+        Ok(Signals { asked, serves })
+    }
+
+    /// The process serves: it may take its time to end.
+    pub(super) fn serves(&self) {
+        self.serves.store(true, Ordering::SeqCst);
+    }
+
+    /// The next signal.
+    pub(super) async fn next(&mut self) -> Asked {
+        match self.asked.recv().await {
+            Some(asked) => asked,
+            // The thread never ends before the process.
+            None => std::future::pending().await,
+        }
+    }
+}
+
+struct Received {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Received {
+    fn new() -> io::Result<Received> {
+        Ok(Received {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.terminate.recv() => Asked::End("SIGTERM"),
+            _ = self.interrupt.recv() => Asked::End("SIGINT"),
+            _ = self.hangup.recv() => Asked::Reload,
+        }
+    }
+}
+
+struct Watch {
+    limit: Duration,
+    serves: Arc<AtomicBool>,
+    ask: UnboundedSender<Asked>,
+}
+
+impl Watch {
+    async fn run(self, mut received: Received) {
+        let (mut ends, mut last) = (0, None);
+        loop {
+            let over = async {
+                match last {
+                    Some(last) => tokio::time::sleep_until(last).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let asked = tokio::select! {
+                asked = received.next() => asked,
+                () = over => end("the shutdown did not finish in time"),
+            };
+            if let Asked::End(_) = asked {
+                ends += 1;
+                let limit = match ends {
+                    1 if self.serves.load(Ordering::SeqCst) => self.limit.max(SECOND),
+                    1 => STARTING,
+                    2 => SECOND,
+                    _ => end("ending at once"),
+                };
+                let until = Instant::now().checked_add(limit);
+                last = match (last, until) {
+                    (Some(last), Some(until)) => Some(until.min(last)),
+                    (last, until) => until.or(last),
+                };
+            }
+            // Nobody listens where the end has come already.
+            let _ = self.ask.send(asked);
+        }
+    }
+}
+
+/// Ends the process, whatever its other threads do.
+fn end(reason: &'static str) -> ! {
+    let (told, wait) = std_mpsc::channel();
+    let _ = thread::Builder::new().spawn(move || {
+        tracing::error!("{reason}; events that were not stored yet are lost");
+        let _ = told.send(());
+    });
+    let _ = wait.recv_timeout(LAST_WORDS);
+    std::process::exit(1)
+}
