@@ -1,11 +1,14 @@
 //! The bodies that pass through the proxy.
 
+use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::time::Sleep;
 
 use crate::http2::RequestStream;
 
@@ -84,12 +87,37 @@ impl Body for ClientBody {
     }
 }
 
+/// A recorded body has to be complete after this time, as long as kube-apiserver lets any request take
+/// (`--request-timeout`): until then it occupies memory that others may need.
+pub const BODY_DEADLINE: Duration = Duration::from_secs(60);
+
+/// The client did not complete its body in time.
+#[derive(Debug, thiserror::Error)]
+#[error("the request body was not complete after {BODY_DEADLINE:?}")]
+pub struct BodyTimeout;
+
 /// Looks at a body while it passes. Must never delay or change it.
 pub trait Tap: Send {
     /// The next bytes of the body.
     fn data(&mut self, data: &Bytes);
     /// The body has ended, with all its bytes seen.
     fn end(&mut self);
+    /// Called while more of the body is awaited. Ready when it has taken too long; the body is broken
+    /// off then.
+    fn poll_deadline(&mut self, context: &mut Context<'_>) -> Poll<()>;
+}
+
+/// The time until a body has to be complete. It runs from the first time that more of the body is
+/// awaited: most bodies are there at once.
+#[derive(Default)]
+pub struct Deadline(Option<Pin<Box<Sleep>>>);
+
+impl Deadline {
+    /// Ready when the time is over.
+    pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let timer = || Box::pin(tokio::time::sleep(BODY_DEADLINE));
+        self.0.get_or_insert_with(timer).as_mut().poll(context)
+    }
 }
 
 impl RequestBody {
@@ -122,7 +150,12 @@ impl Body for RequestBody {
         match self.get_mut() {
             RequestBody::Known(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
             RequestBody::Client { body, tap } => {
-                let mut frame = ready!(Pin::new(&mut *body).poll_frame(context));
+                let Poll::Ready(mut frame) = Pin::new(&mut *body).poll_frame(context) else {
+                    let Some(waiting) = tap else { return Poll::Pending };
+                    ready!(waiting.poll_deadline(context));
+                    *tap = None;
+                    return Poll::Ready(Some(Err(BodyTimeout.into())));
+                };
                 // A trailer is a header that nobody has looked at; Kubernetes has none in requests.
                 if matches!(&frame, Some(Ok(frame)) if frame.is_trailers()) {
                     frame = None;

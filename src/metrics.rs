@@ -187,6 +187,10 @@ pub struct Metrics {
     pub bodies_cut: Counter,
     /// Bodies that are in the log as a string, since no JSON could be made of them.
     pub bodies_unreadable: Counter,
+    /// Created objects whose name is another one than was read from the request's body.
+    pub name_mismatches: Counter,
+    /// Requests refused because the meaning of their body is ambiguous.
+    pub ambiguous_bodies_rejected: Counter,
     /// Bearer tokens.
     pub tokens: TokenMetrics,
 }
@@ -218,6 +222,8 @@ impl Default for Metrics {
             reserved_names: Counter::default(),
             bodies_cut: Counter::default(),
             bodies_unreadable: Counter::default(),
+            name_mismatches: Counter::default(),
+            ambiguous_bodies_rejected: Counter::default(),
             tokens: TokenMetrics::default(),
         }
     }
@@ -367,6 +373,16 @@ impl Metrics {
             "kube_audit_proxy_bodies_unreadable_total",
             "Bodies that could not be made JSON; the event's annotations say why.",
             &self.bodies_unreadable,
+        );
+        text.counter(
+            "kube_audit_proxy_object_name_mismatches_total",
+            "Created objects with another name than was read from the request body.",
+            &self.name_mismatches,
+        );
+        text.counter(
+            "kube_audit_proxy_ambiguous_bodies_rejected_total",
+            "Requests refused because their body is ambiguous (--audit-ambiguous-bodies=reject).",
+            &self.ambiguous_bodies_rejected,
         );
         sink::render(&sinks, &mut text);
         self.tokens.render(&mut text);

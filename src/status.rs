@@ -87,6 +87,19 @@ impl Status {
         Status { details, ..status }
     }
 
+    /// 404 for a URL that no resource has, or for an object that does not exist.
+    pub fn not_found(message: impl Into<String>, details: Details) -> Status {
+        let status = Status::failure(StatusCode::NOT_FOUND, "NotFound", message);
+        Status { details: Some(Box::new(details)), ..status }
+    }
+
+    /// 405, with kube-apiserver's message.
+    pub fn method_not_allowed() -> Status {
+        let message = "the server does not allow this method on the requested resource";
+        let status = Status::failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message);
+        Status { details: Some(Box::default()), ..status }
+    }
+
     /// 500: the proxy's own fault.
     pub fn internal_error(message: impl Into<String>) -> Status {
         Status::failure(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message)
@@ -103,6 +116,26 @@ impl Status {
     /// would make client-go send the request again.
     pub fn outcome_unknown(message: impl Into<String>) -> Status {
         Status::failure(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", message)
+    }
+
+    /// 413, in the words that kube-apiserver uses for a body of more than `limit` bytes.
+    pub fn too_large(limit: usize) -> Status {
+        let message = format!("Request entity too large: limit is {limit}");
+        Status::failure(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message)
+    }
+
+    /// 429: the client can try again after so many seconds.
+    pub fn too_many_requests(message: impl Into<String>, retry_after_seconds: i32) -> Status {
+        let details = Details { retry_after_seconds, ..Details::default() };
+        let status = Status::failure(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message);
+        Status { details: Some(Box::new(details)), ..status }
+    }
+
+    /// 504, in the form of kube-apiserver's timeout errors.
+    pub fn timeout(message: &str) -> Status {
+        let message = format!("Timeout: {message}");
+        let status = Status::failure(StatusCode::GATEWAY_TIMEOUT, "Timeout", message);
+        Status { details: Some(Box::default()), ..status }
     }
 
     /// What kube-apiserver records for a request whose client went away before the answer: a 504

@@ -2,8 +2,12 @@
 
 mod backend;
 pub mod body;
+mod converter;
+mod created;
+pub mod decode;
 pub mod event;
 pub mod go_quote;
+mod head;
 pub mod id;
 pub mod json;
 mod legacy;

@@ -1,5 +1,9 @@
 //! The record of one request: its events, from the first to exactly one last.
 
+mod ambiguous;
+mod end;
+mod name;
+
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,10 +13,13 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue};
 
 pub use super::backend::Backend;
-use super::body::{self, Capture};
+use super::body::{self, Account, Capture};
+use super::created::Created;
+pub use super::created::CreatedTap;
+use super::decode::{self, Ambiguities};
 use super::event::{Event, ObjectMetadata, ObjectRef, UserAgent};
 use super::object::MediaType;
-pub use super::recorder::{AuditSink, Encoding, Format, MAX_SINKS, Recorder};
+pub use super::recorder::{AmbiguousBodies, AuditSink, Encoding, Format, MAX_SINKS, Recorder};
 use super::recording::{self, RequestBodyKind, RequestTap};
 use super::response::Said;
 use super::timestamp::Timestamp;
@@ -30,6 +37,8 @@ use crate::status::Status;
 
 /// Annotation of an answer that the API server did not bring to its end.
 const INCOMPLETE: &str = "kube-audit-proxy/response-incomplete";
+/// Annotation of a request whose body does not mean the same to every decoder: why.
+const AMBIGUOUS: &str = "kube-audit-proxy/request-ambiguous";
 /// Annotation of a request whose processing is unknown: the event's code is the proxy's own.
 const OUTCOME_UNKNOWN: &str = "kube-audit-proxy/outcome-unknown";
 /// Annotation of a request that failed because the API server denied the proxy's own access.
@@ -38,6 +47,7 @@ const ACCESS_DENIED: &str = "kube-audit-proxy/upstream-access-denied";
 const NODE: &str = "kube-audit-proxy/node";
 
 /// What is known of a request from its head and its connection.
+#[derive(Clone)]
 pub struct RequestFacts {
     /// When its head was complete.
     pub received: Timestamp,
@@ -66,6 +76,16 @@ pub struct Record {
     long_running: bool,
     impersonated: Option<Impersonated>,
     metadata: Option<ObjectMetadata>,
+    /// The number of the client's connection.
+    connection: u64,
+    /// The answer's body, until it is converted; and whether all of it came.
+    response: Option<(ResponseCaptures, bool)>,
+    /// The object that was created, by the answer.
+    created: Option<Created>,
+    /// Whether there is a body that is an object.
+    has_object: bool,
+    /// The last stage, if it is known before the record ends.
+    last: Option<Stage>,
     /// The outcome, once it is known.
     status: Option<Status>,
     /// The Status of which kube-apiserver shows nothing but the code.
@@ -98,6 +118,11 @@ impl Record {
             long_running,
             impersonated: None,
             metadata: None,
+            connection: 0,
+            response: None,
+            created: None,
+            has_object: false,
+            last: None,
             status: None,
             hidden: None,
             ended: false,
@@ -108,6 +133,15 @@ impl Record {
         }
         record.under_way(1);
         record
+    }
+
+    /// Notes on which connection the request came, whose share of the memory for bodies it uses.
+    pub fn on_connection(&mut self, number: u64) {
+        self.connection = number;
+    }
+
+    fn account(&self) -> Account {
+        Account { user: self.user.clone(), connection: self.connection }
     }
 
     /// The highest level that any sink's policy asks for.
@@ -175,7 +209,9 @@ impl Record {
         if level == Level::Metadata && kind != RequestBodyKind::Object {
             return None;
         }
-        let media_type = MediaType::of(headers);
+        self.has_object = kind == RequestBodyKind::Object;
+        let format = decode::Format::of_request(headers, kind);
+        let account = self.account();
         let mut first: Option<RequestTap> = None;
         let mut others = Vec::new();
         for view in self.views.iter_mut() {
@@ -184,12 +220,11 @@ impl Record {
                 continue;
             }
             let settings = self.recorder.bodies(view);
-            let mut plan = recording::plan(headers, media_type, settings.max_request);
-            plan.keep_whole = true;
+            let mut plan = recording::request_plan(headers, settings.max_request);
             plan.omit_managed_fields = view.omit_managed_fields && kind == RequestBodyKind::Object;
             plan.redact = redacted_paths(&self.recorder, view, &self.facts.info);
-            let (tap, captured) = RequestTap::new(plan, &settings.budget);
-            view.request = Some(Request { kind, media_type, captured });
+            let (tap, captured) = RequestTap::new(plan, &settings.budget, account.clone());
+            view.request = Some(Request { kind, format, captured });
             match &first {
                 None => first = Some(tap),
                 Some(_) => others.push(tap),
@@ -217,7 +252,7 @@ impl Record {
             let mut plan = recording::plan(headers, media_type, settings.max_response);
             plan.omit_managed_fields = view.omit_managed_fields;
             plan.redact = redacted_paths(&self.recorder, view, &self.facts.info);
-            Capture::new(plan, &settings.budget)
+            Capture::new(plan, &settings.budget, self.account())
         };
         let is_shown = |view: &View| view.level == Level::RequestResponse;
         Some(ResponseCaptures(self.views.map(|view| is_shown(view).then(|| capture(view)))))
@@ -225,6 +260,10 @@ impl Record {
 
     /// The answer's body has been captured; `all` of it, or a part.
     pub fn response_captured(&mut self, captures: ResponseCaptures, all: bool) {
+        self.response = Some((captures, all));
+    }
+
+    fn read_response(&mut self, captures: ResponseCaptures, all: bool) {
         for (view, capture) in self.views.iter_mut().zip(captures.0.into_iter()) {
             // Of an answer that nobody waited for there may be nothing, which is no object.
             if let Some(capture) = capture.filter(|capture| all || !capture.is_empty()) {
@@ -237,6 +276,19 @@ impl Record {
     pub fn answered_here(&mut self, status: Status) {
         let recorded = self.facts.accept.is_some();
         self.refused(Said { status, recorded });
+    }
+
+    /// Records the Status that the API server sent no body for, since the method is HEAD. Returns
+    /// `false` if it is not certain which one that was; then nothing is recorded.
+    pub fn answered_to_head(&mut self, code: u16, answer: &HeaderMap, pretty: bool) -> bool {
+        let user = self.user.as_deref().map(|user| &**user);
+        let other = self.impersonated.as_ref().map(|impersonated| &impersonated.user);
+        let status = super::head::status(code, answer, pretty, &self.facts.info, user, other);
+        let known = status.is_some();
+        if let Some(status) = status {
+            self.answered_here(status);
+        }
+        known
     }
 
     fn refused(&mut self, said: Said) {
@@ -274,7 +326,7 @@ impl Record {
         if !self.long_running {
             return None;
         }
-        self.read_request();
+        self.digest();
         self.emit(Stage::ResponseStarted, Timestamp::now())
     }
 
@@ -317,21 +369,6 @@ impl Record {
         self.count_end(Timestamp::now());
     }
 
-    fn end(&mut self) -> Option<Ack> {
-        let now = Timestamp::now();
-        let stage = if std::thread::panicking() { Stage::Panic } else { Stage::ResponseComplete };
-        match stage {
-            Stage::Panic => self.status = Some(panic_status()),
-            _ if self.status.is_none() => self.status = Some(Status::client_gone()),
-            _ => {}
-        }
-        // Now that it is known how it ended: what a client that is gone has sent may have been done.
-        self.read_request();
-        let ack = self.emit(stage, now);
-        self.count_end(now);
-        ack
-    }
-
     fn count_end(&mut self, now: Timestamp) {
         self.ended = true;
         let nanos = now.nanos().saturating_sub(self.facts.received.nanos());
@@ -348,8 +385,14 @@ impl Record {
 
     fn read_request(&mut self) {
         let Some(status) = self.hidden.as_ref().or(self.status.as_ref()) else { return };
+        let mut ambiguities = Ambiguities::default();
         for view in self.views.iter_mut() {
-            view.read_request(status, &mut self.metadata, &self.recorder.metrics);
+            let info = &self.facts.info;
+            let found = view.read_request(info, status, &mut self.metadata, &self.recorder.metrics);
+            ambiguities = ambiguities.union(found);
+        }
+        if !ambiguities.is_empty() {
+            self.annotate(AMBIGUOUS, &ambiguities.names());
         }
     }
 
@@ -446,20 +489,6 @@ fn redacted_paths(
 ) -> Option<Arc<body::CompiledPaths>> {
     let redaction = recorder.bodies(view).redaction.as_ref()?;
     redaction.for_request(info.group(), info.resource(), info.subresource()).cloned()
-}
-
-impl Drop for Record {
-    fn drop(&mut self) {
-        if !self.ended {
-            // Nobody is left to wait for the event; the sink writes it all the same.
-            drop(self.end());
-        }
-    }
-}
-
-fn panic_status() -> Status {
-    let message = super::panic_message::last();
-    Status::internal_error(format!("APIServer panic'd: {message}"))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::backend::Backend;
+use super::converter::Converter;
 use super::recording::BodySettings;
 use super::view::{Each, View};
 use crate::authn::UserInfo;
@@ -18,6 +19,16 @@ pub enum Format {
     Json,
     /// kube-apiserver's older text line.
     Legacy,
+}
+
+/// What happens to a request whose body means different things to different decoders
+/// (`--audit-ambiguous-bodies`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AmbiguousBodies {
+    /// It is forwarded, and its event has an annotation.
+    Record,
+    /// It is refused with 400 before anything of it is forwarded.
+    Reject,
 }
 
 /// How a sink has its events encoded.
@@ -93,6 +104,8 @@ pub struct Recorder {
     /// For each sink, those whose events are encoded as its own are.
     encoded_alike: Box<[SinkSet]>,
     strict: SinkSet,
+    converter: Arc<Converter>,
+    ambiguous: Option<AmbiguousBodies>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// `--audit-node-name`, which is noted in all events.
@@ -135,7 +148,41 @@ impl Recorder {
         };
         let encoded_alike = sinks.iter().map(alike).collect();
         let (sinks, policies) = (sinks.into(), policies.into());
-        Recorder { sinks, policies, encoded_alike, strict, metrics, node_name }
+        Recorder {
+            sinks,
+            policies,
+            encoded_alike,
+            strict,
+            converter: Arc::new(Converter::new()),
+            ambiguous: None,
+            metrics,
+            node_name,
+        }
+    }
+
+    /// Sets what happens to requests whose body is ambiguous. `None`, the default, refuses them if a
+    /// sink is strict.
+    pub fn with_ambiguous_bodies(self, ambiguous: Option<AmbiguousBodies>) -> Recorder {
+        Recorder { ambiguous, ..self }
+    }
+
+    /// Whether requests whose body is ambiguous are refused.
+    pub(super) fn refuses_ambiguous(&self) -> bool {
+        match self.ambiguous {
+            Some(ambiguous) => ambiguous == AmbiguousBodies::Reject,
+            None => self.is_strict(),
+        }
+    }
+
+    /// Where large bodies are converted.
+    pub(super) fn converter(&self) -> &Arc<Converter> {
+        &self.converter
+    }
+
+    /// Returns when no large body is being converted: the last events of its requests have been handed
+    /// to the sinks.
+    pub async fn converted(&self) {
+        self.converter.finished().await;
     }
 
     /// All sinks.

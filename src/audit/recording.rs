@@ -2,13 +2,14 @@
 //! `requestObject` and `responseObject`.
 
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::HeaderMap;
 
-use super::body::{Budget, Capture, Encoding, Plan, Redaction};
+use super::body::{Account, Budget, Capture, Encoding, Plan, Redaction};
 use super::object::MediaType;
-use crate::body::Tap;
+use crate::body::{Deadline, Tap};
 use crate::request::RequestInfo;
 use crate::status::Status;
 
@@ -130,6 +131,7 @@ fn is_discovery(path: &[u8]) -> bool {
 /// Looks at a request's body in passing.
 pub struct RequestTap {
     capture: Option<Capture>,
+    deadline: Deadline,
     captured: CapturedRequest,
 }
 
@@ -139,10 +141,15 @@ pub struct CapturedRequest(Arc<Mutex<Option<Capture>>>);
 
 impl RequestTap {
     /// A tap that captures by `plan`, and where its result will be.
-    pub fn new(plan: Plan, budget: &Arc<Budget>) -> (RequestTap, CapturedRequest) {
+    pub fn new(
+        plan: Plan,
+        budget: &Arc<Budget>,
+        account: Account,
+    ) -> (RequestTap, CapturedRequest) {
         let captured = CapturedRequest::default();
-        let capture = Some(Capture::new(plan, budget));
-        (RequestTap { capture, captured: captured.clone() }, captured)
+        let capture = Some(Capture::new(plan, budget, account));
+        let deadline = Deadline::default();
+        (RequestTap { capture, deadline, captured: captured.clone() }, captured)
     }
 }
 
@@ -150,6 +157,11 @@ impl CapturedRequest {
     /// The body, if it has ended and was not taken before.
     pub fn take(&self) -> Option<Capture> {
         self.0.lock().ok()?.take()
+    }
+
+    /// Whether it is there, and converting it takes long.
+    pub(super) fn is_heavy(&self) -> bool {
+        self.0.lock().is_ok_and(|mut capture| capture.as_mut().is_some_and(Capture::is_heavy))
     }
 }
 
@@ -165,6 +177,10 @@ impl Tap for RequestTap {
             *captured = self.capture.take();
         }
     }
+
+    fn poll_deadline(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.deadline.poll(context)
+    }
 }
 
 /// For views that differ in what they show of the body.
@@ -176,6 +192,17 @@ impl Tap for Vec<RequestTap> {
     fn end(&mut self) {
         self.iter_mut().for_each(Tap::end);
     }
+
+    fn poll_deadline(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.first_mut().map_or(Poll::Pending, |first| first.poll_deadline(context))
+    }
+}
+
+/// Returns the plan for a request's body, which is decoded when it is complete. kube-apiserver
+/// ignores the `Content-Encoding` of requests.
+pub fn request_plan(headers: &HeaderMap, limit: usize) -> Plan {
+    let encoding = Encoding::Identity;
+    Plan { encoding, keep_whole: true, ..plan(headers, MediaType::of(headers), limit) }
 }
 
 /// The plan for a body with these headers, as far as they tell.

@@ -4,12 +4,13 @@
 use std::borrow::Cow;
 
 use super::body::{self, Capture, Recorded};
-use super::object::{self, MediaType};
+use super::decode::{self, Ambiguities};
 use super::recorder::SinkSet;
 use super::recording::{CapturedRequest, RequestBodyKind};
 use super::{body::Cut, event::ObjectMetadata};
 use crate::metrics::Metrics;
 use crate::policy::{Decision, Level, Stage};
+use crate::request::RequestInfo;
 use crate::status::Status;
 
 /// One or more of something, where one is the usual case and costs no allocation.
@@ -49,6 +50,11 @@ impl<T> Each<T> {
 pub struct ResponseCaptures(pub(super) Each<Option<Capture>>);
 
 impl ResponseCaptures {
+    /// Whether converting them takes long.
+    pub(super) fn is_heavy(&mut self) -> bool {
+        self.0.iter_mut().flatten().any(Capture::is_heavy)
+    }
+
     /// The next bytes.
     pub fn push(&mut self, bytes: &[u8]) {
         self.0.iter_mut().flatten().for_each(|capture| capture.push(bytes));
@@ -75,7 +81,7 @@ pub(super) type Annotations = Vec<(&'static str, String)>;
 /// A request's body that is being captured.
 pub(super) struct Request {
     pub(super) kind: RequestBodyKind,
-    pub(super) media_type: MediaType,
+    pub(super) format: decode::Format,
     pub(super) captured: CapturedRequest,
 }
 
@@ -113,6 +119,20 @@ impl View {
         }
     }
 
+    /// A view of nothing that no sink has.
+    pub(super) fn none() -> View {
+        View {
+            level: Level::None,
+            omit_managed_fields: false,
+            sink: 0,
+            takers: Default::default(),
+            request: None,
+            request_object: None,
+            response_object: None,
+            annotations: Vec::new(),
+        }
+    }
+
     /// Shows it to one more sink, in the stages that its policy does not omit.
     pub(super) fn show(&mut self, sink: usize, decision: &Decision) {
         if decision.level == Level::None {
@@ -131,31 +151,77 @@ impl View {
     }
 
     /// Takes what is recorded of the request's body, if kube-apiserver got as far as reading it before
-    /// it gave this answer; `metadata` is filled if it is not yet.
+    /// it gave this answer; `metadata` is filled if it is not yet. Returns what makes the meaning of
+    /// the body ambiguous.
     pub(super) fn read_request(
         &mut self,
+        info: &RequestInfo,
         answer: &Status,
         metadata: &mut Option<ObjectMetadata>,
         metrics: &Metrics,
-    ) {
-        let Some(Request { kind, media_type, captured }) = &self.request else { return };
-        let (kind, media_type) = (*kind, *media_type);
+    ) -> Ambiguities {
+        let none = Ambiguities::default();
+        let Some(Request { kind, format, captured }) = &self.request else { return none };
+        let (kind, format) = (*kind, *format);
         if !kind.was_read(answer) {
-            return;
+            return none;
         }
-        let Some(mut capture) = captured.take() else { return };
+        let Some(mut capture) = captured.take() else { return none };
         self.request = None;
-        if kind == RequestBodyKind::Object && metadata.is_none() {
-            let whole = capture.whole();
-            *metadata = whole.and_then(|body| object::metadata(media_type, body));
+        let is_recorded = self.level >= Level::Request;
+        let Some(body) = capture.take_whole() else {
+            // Only a part of it was kept.
+            if is_recorded {
+                let recorded = capture.finish(true);
+                self.request_object = Some(self.annotated(recorded, &REQUEST_OBJECT, metrics));
+            }
+            return none;
+        };
+        if kind == RequestBodyKind::DeleteOptions && body.is_empty() {
+            // There are none.
+            return none;
         }
-        if self.level >= Level::Request {
-            let mut recorded = capture.finish(true);
+        let resource = decode::Resource {
+            group: info.group(),
+            version: info.version(),
+            resource: info.resource(),
+            subresource: info.subresource(),
+        };
+        let decoded = decode::decode(&decode::Request { format, kind, resource }, &body);
+        let ambiguities = match &decoded {
+            Ok(decoded) => decoded.ambiguities,
+            Err(error) => error.ambiguities,
+        };
+        if let Ok(decoded) = &decoded
+            && metadata.is_none()
+        {
+            metadata.clone_from(&decoded.metadata);
+        }
+        if is_recorded {
+            let mut recorded = capture.finish_decoded(&body, decoded);
             if kind == RequestBodyKind::DeleteOptions
                 && let Some(options) = body::delete_options(&recorded.json)
             {
                 recorded.json = options;
             }
+            self.request_object = Some(self.annotated(recorded, &REQUEST_OBJECT, metrics));
+        } else if let Err(error) = decoded {
+            annotate(&mut self.annotations, REQUEST_OBJECT.note, error.message);
+        }
+        ambiguities
+    }
+
+    /// Whether [`View::read_request`] would take long.
+    pub(super) fn is_heavy(&self, answer: &Status) -> bool {
+        let to_come = self.request.as_ref().filter(|request| request.kind.was_read(answer));
+        to_come.is_some_and(|request| request.captured.is_heavy())
+    }
+
+    /// Takes the request's body as it came: the proxy has refused it for its meaning.
+    pub(super) fn refuse_request(&mut self, metrics: &Metrics) {
+        let captured = self.request.take().and_then(|request| request.captured.take());
+        if let Some(capture) = captured.filter(|_| self.level >= Level::Request) {
+            let recorded = capture.finish_raw();
             self.request_object = Some(self.annotated(recorded, &REQUEST_OBJECT, metrics));
         }
     }
@@ -174,7 +240,9 @@ impl View {
     ) -> Vec<u8> {
         let Recorded { json, cut, note } = recorded;
         if let Some(note) = note {
-            metrics.bodies_unreadable.increment();
+            if json.starts_with(b"\"") {
+                metrics.bodies_unreadable.increment();
+            }
             annotate(&mut self.annotations, names.note, note);
         }
         if let Some(Cut { bytes, sha256 }) = cut {

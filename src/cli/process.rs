@@ -195,6 +195,11 @@ impl Process {
             tracing::error!("requests did not end, their last events may be missing");
         }
         drop(self.workers);
+        if tokio::time::timeout(ENDING, self.proxy.recorder.converted()).await.is_err() {
+            tracing::error!(
+                "bodies are still being converted, the events of their requests may be missing"
+            );
+        }
         let give_up = CancellationToken::new();
         let sinks = self.proxy.recorder.sinks().iter();
         let sinks = sinks.map(|sink| sink.backend.shutdown(&give_up));
@@ -318,7 +323,8 @@ fn recorder(
         let encoding = Encoding { format, max_event: sink.max_event };
         sinks.push(AuditSink { name: sink.name, backend, policy, bodies, encoding });
     }
-    Ok(Recorder::new(sinks, follow.metrics.clone(), audit.node_name))
+    let recorder = Recorder::new(sinks, follow.metrics.clone(), audit.node_name);
+    Ok(recorder.with_ambiguous_bodies(audit.ambiguous_bodies))
 }
 
 /// What is needed to follow files.

@@ -259,9 +259,16 @@ pub struct ServeFlags {
     /// Bytes recorded of a request's body
     #[arg(long, value_name = "BYTES", default_value_t = 3_145_728, help_heading = BODIES)]
     pub audit_max_request_body_bytes: usize,
-    /// Memory for all bodies that are being recorded; when it is spent, they are cut
+    /// Memory for the bodies being recorded, beyond 64 KiB of each; users share it fairly, and bodies
+    /// that do not fit into a share are truncated
     #[arg(long, value_name = "BYTES", default_value_t = 134_217_728, help_heading = BODIES)]
     pub audit_total_body_bytes: usize,
+    /// What happens to a request whose body means different things to different decoders (duplicate
+    /// keys, YAML merge keys that override, several documents, invalid UTF-8 and the like): it is
+    /// recorded with an annotation, or refused with 400 before anything is forwarded [default:
+    /// reject if a sink's mode is blocking-strict, else record]
+    #[arg(long, value_name = "ACTION", help_heading = BODIES)]
+    pub audit_ambiguous_bodies: Option<AmbiguousBodies>,
     /// Name of this proxy or its node, noted in each event as the annotation kube-audit-proxy/node
     #[arg(long, value_name = "NAME", help_heading = POLICY)]
     pub audit_node_name: Option<String>,
@@ -589,6 +596,15 @@ pub enum AuditLogMode {
     Blocking,
     /// They do, and are refused if it fails when they begin
     BlockingStrict,
+}
+
+/// `--audit-ambiguous-bodies`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AmbiguousBodies {
+    /// Forward them; their events name what is ambiguous
+    Record,
+    /// Refuse them with 400; their events have the body as it came
+    Reject,
 }
 
 /// `--audit-log-sync`

@@ -24,6 +24,7 @@ pub use self::flags::{LogFormat, ServeFlags};
 use self::flags::{TlsMinVersion, UpstreamIdentity};
 pub use self::sink_entry::{SinkEntry, SinkType};
 pub use self::sink_list::{BackendSettings, SinkSettings};
+use crate::audit::record::AmbiguousBodies;
 use crate::authn::{JwtSettings, RequestHeaderNames, TokenReviewSettings};
 use crate::impersonation::{ConstrainedImpersonation, Rules};
 use crate::request::source::{Cidr, TrustedProxies};
@@ -159,6 +160,8 @@ pub struct Audit {
     pub sinks: Vec<SinkSettings>,
     /// `--audit-total-body-bytes`
     pub total_body_bytes: usize,
+    /// `--audit-ambiguous-bodies`
+    pub ambiguous_bodies: Option<AmbiguousBodies>,
     /// `--audit-node-name`
     pub node_name: Option<String>,
 }
@@ -323,7 +326,11 @@ fn audit(flags: &ServeFlags) -> Result<Audit, ConfigError> {
         );
     }
     let total_body_bytes = flags.audit_total_body_bytes;
-    Ok(Audit { sinks: sink_list::sinks(flags)?, total_body_bytes, node_name })
+    let ambiguous_bodies = flags.audit_ambiguous_bodies.map(|action| match action {
+        flags::AmbiguousBodies::Record => AmbiguousBodies::Record,
+        flags::AmbiguousBodies::Reject => AmbiguousBodies::Reject,
+    });
+    Ok(Audit { sinks: sink_list::sinks(flags)?, total_body_bytes, ambiguous_bodies, node_name })
 }
 
 fn fail<T>(message: &str) -> Result<T, ConfigError> {

@@ -147,6 +147,24 @@ impl RequestAttributes {
         RequestAttributes { verb, resource, path, understood }
     }
 
+    /// Returns the 403 that kube-apiserver gives to `user` for this request, where its authorizers
+    /// give no reason.
+    pub(crate) fn forbidden(&self, user: &UserInfo) -> Status {
+        Attributes { user, verb: &self.verb, object: self.object() }.forbidden("")
+    }
+
+    /// Returns the 403 that kube-apiserver gives to `user` for this request, if it may not be made in
+    /// the name of `other`.
+    pub(crate) fn impersonation_forbidden(&self, user: &UserInfo, other: &UserInfo) -> Status {
+        let mode = match other.username.as_str() {
+            name if name.starts_with("system:serviceaccount:") => "serviceaccount",
+            name if name.starts_with("system:node:") => "arbitrary-node",
+            _ => "user-info",
+        };
+        let verb = format!("impersonate-on:{mode}:{}", self.verb);
+        Attributes { user, verb: &verb, object: self.object() }.forbidden("")
+    }
+
     /// The verb.
     pub(super) fn verb(&self) -> &str {
         &self.verb

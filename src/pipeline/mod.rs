@@ -4,6 +4,7 @@
 //! request comes before what sends it on, and each refusal is recorded.
 
 mod credentials;
+mod hold;
 mod refusal;
 mod response;
 mod upgrade;
@@ -11,7 +12,7 @@ mod upgrade;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use futures_util::FutureExt;
 use http::request::Parts;
@@ -24,7 +25,7 @@ use tokio_util::task::TaskTracker;
 pub use response::ResponseBody;
 
 use refusal::{
-    NotStored, access_denied, plain_text, refuse, refuse_unauthenticated, refuse_unavailable,
+    NotStored, access_denied, panicked, refuse, refuse_unauthenticated, refuse_unavailable,
     refuse_unresolved, rejected, stored, unreachable_upstream, unrecorded, waited,
 };
 
@@ -43,6 +44,7 @@ use crate::impersonation::{
 use crate::request::accept;
 use crate::request::headers::{self, AUDIT_ID};
 use crate::request::source::{Peer, TrustedProxies};
+use crate::request::uri::origin_form;
 use crate::request::{InfoError, RequestInfo, duration, query};
 use crate::status::Status;
 use crate::upstream::access::{Access, Denial};
@@ -94,6 +96,8 @@ impl Proxy {
 
 /// What is known of the client's connection; shared by its requests.
 pub struct Connection {
+    /// Tells connections apart.
+    number: u64,
     peer: SocketAddr,
     forwarded_for: Peer,
     pub(crate) certificates: Option<ClientCertificates>,
@@ -106,9 +110,11 @@ impl Connection {
         peer: SocketAddr,
         certificates: Vec<rustls_pki_types::CertificateDer<'static>>,
     ) -> Connection {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let certificates = ClientCertificates::new(certificates);
         let forwarded_for = Peer::new(peer);
-        Connection { peer, forwarded_for, certificates, upgraded: AtomicBool::new(false) }
+        Connection { number, peer, forwarded_for, certificates, upgraded: AtomicBool::new(false) }
     }
 
     /// Whether it has become another protocol's.
@@ -131,10 +137,7 @@ pub async fn handle(
     // The record, which lives inside, has written its `Panic` event when a panic arrives here.
     match AssertUnwindSafe(answer(&proxy, &connection, request)).catch_unwind().await {
         Ok(response) => response,
-        Err(_) => {
-            let text = "This request caused apiserver to panic. Look in the logs for details.";
-            plain_text(StatusCode::INTERNAL_SERVER_ERROR, format!("{text}\n"))
-        }
+        Err(_) => panicked(),
     }
 }
 
@@ -146,7 +149,7 @@ async fn answer(
     let received = Timestamp::now();
     let (mut parts, body) = request.into_parts();
     let target = match parts.uri.path_and_query() {
-        Some(target) if parts.method != Method::CONNECT => target.clone(),
+        Some(target) if parts.method != Method::CONNECT => origin_form(target),
         _ => PathAndQuery::from_static("/"),
     };
     let (info, unresolved) = match RequestInfo::new(&parts.method, &target) {
@@ -188,7 +191,9 @@ async fn admit(
 ) -> Result<(Box<Record>, Authenticated), Response<ResponseBody>> {
     let begin = |facts: RequestFacts, user: Option<&Authenticated>| {
         let user = user.map(|caller| caller.user.clone());
-        Record::begin(proxy.recorder.clone(), facts, user)
+        let mut record = Record::begin(proxy.recorder.clone(), facts, user);
+        record.on_connection(connection.number);
+        record
     };
     if let Some(status) = bad_timeout(&facts) {
         let shown = shown(&facts, &status, || status.message.clone());
@@ -242,6 +247,7 @@ async fn forward(
     upgrade: Option<upgrade::Asked>,
 ) -> Response<ResponseBody> {
     let query = parts.uri.query();
+    let is_head = parts.method == Method::HEAD;
     let pretty = record
         .facts()
         .accept
@@ -270,11 +276,11 @@ async fn forward(
         },
         Ok(answer) if answer.status() == StatusCode::UNAUTHORIZED => {
             let was_upgrade = upgrade.is_some();
-            Box::pin(unauthorized(proxy, answer, record, pretty, was_upgrade)).await
+            Box::pin(unauthorized(proxy, answer, record, (is_head, pretty), was_upgrade)).await
         }
         Ok(answer) => {
             let ending = proxy.long_running.ending.clone();
-            let mut response = response::relay(answer, record, pretty, ending).await;
+            let mut response = response::relay(answer, record, (is_head, pretty), ending).await;
             close_after(&mut response, upgrade.is_some());
             response
         }
@@ -287,14 +293,14 @@ async fn unauthorized(
     proxy: &Proxy,
     answer: Response<UpstreamBody>,
     record: Box<Record>,
-    pretty: bool,
+    (is_head, pretty): (bool, bool),
     was_upgrade: bool,
 ) -> Response<ResponseBody> {
     if credentials::are_rejected(proxy, record.facts()).await {
         return access_denied(record, Access::Forward, Denial::Unauthorized).await;
     }
     let ending = proxy.long_running.ending.clone();
-    let mut response = response::relay(answer, record, pretty, ending).await;
+    let mut response = response::relay(answer, record, (is_head, pretty), ending).await;
     close_after(&mut response, was_upgrade);
     response
 }
@@ -366,7 +372,12 @@ async fn outgoing(
         RequestBody::EMPTY
     } else {
         let tap = record.tap_request(&headers);
-        RequestBody::Client { body, tap }
+        match tap {
+            Some(tap) if record.refuses_ambiguous() => {
+                Box::pin(hold::hold(record, &headers, body, tap)).await?
+            }
+            tap => RequestBody::Client { body, tap },
+        }
     };
     let mut request = Request::new(body);
     *request.method_mut() = method;

@@ -155,6 +155,13 @@ pub(super) fn finish(
     async move {
         let (strict, target) = (record.is_strict(), record.facts().target.clone());
         let started = waited(strict, record.response_started()).await;
+        if record.is_heavy() {
+            match record.digested().await {
+                Some(digested) => record = digested,
+                // Its event is written; that it was no answer is said as of any panic.
+                None => return panicked(),
+            }
+        }
         match waited(strict, record.complete()).await.and(started) {
             Ok(()) => response,
             Err(NotStored) => unrecorded(&target),
@@ -178,6 +185,12 @@ pub(super) async fn waited(strict: bool, ack: Option<Ack>) -> Result<(), NotStor
         Some(ack) => ack.await.or(if strict { Err(NotStored) } else { Ok(()) }),
         None => Ok(()),
     }
+}
+
+/// kube-apiserver's words for a request that made it panic.
+pub(super) fn panicked() -> Response<ResponseBody> {
+    let text = "This request caused apiserver to panic. Look in the logs for details.";
+    plain_text(StatusCode::INTERNAL_SERVER_ERROR, format!("{text}\n"))
 }
 
 pub(super) fn known(status: &Status) -> Response<ResponseBody> {

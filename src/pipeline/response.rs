@@ -12,8 +12,8 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::{NotStored, stored, unrecorded, waited};
-use crate::audit::record::{Record, ResponseCaptures};
+use super::{NotStored, panicked, stored, unrecorded, waited};
+use crate::audit::record::{CreatedTap, Record, ResponseCaptures};
 use crate::audit::response::StatusTap;
 use crate::body::BodyError;
 use crate::request::headers;
@@ -45,10 +45,13 @@ struct Relayed {
     remaining: Option<u64>,
     tap: Option<StatusTap>,
     capture: Option<ResponseCaptures>,
+    created: Option<CreatedTap>,
     code: u16,
     /// An answer whose end is not recorded has no end.
     strict: bool,
     record: Option<Box<Record>>,
+    /// The record, while its bodies are converted on another thread.
+    digesting: Option<Digesting>,
     /// The end of the record, while it is not stored.
     storing: Option<Ack>,
     /// The last frame, until then.
@@ -58,11 +61,14 @@ struct Relayed {
     ended: bool,
 }
 
-/// Makes the API server's answer the client's.
+type Digesting = Pin<Box<dyn Future<Output = Option<Box<Record>>> + Send>>;
+
+/// Makes the API server's answer the client's. `is_head`: the request's method is HEAD; `pretty`: the
+/// client asked for indented JSON.
 pub async fn relay(
     answer: Response<UpstreamBody>,
     mut record: Box<Record>,
-    pretty: bool,
+    (is_head, pretty): (bool, bool),
     ending: CancellationToken,
 ) -> Response<ResponseBody> {
     let (mut parts, mut body) = answer.into_parts();
@@ -92,7 +98,9 @@ pub async fn relay(
             }
         }
         tap = None;
-        record.answered(code, status);
+        if !(is_head && record.answered_to_head(code, &parts.headers, pretty)) {
+            record.answered(code, status);
+        }
         let ack = record.response_started();
         if let Err(NotStored) = stored(&record, ack).await {
             // The record ends as it is dropped.
@@ -101,10 +109,18 @@ pub async fn relay(
     }
 
     let relayed = if ahead.is_empty() && broken.is_none() && body.is_end_stream() {
-        if !record.is_long_running() {
+        let is_told = record.is_long_running()
+            || is_head && record.answered_to_head(code, &parts.headers, pretty);
+        if !is_told {
             record.answered(code, None);
         }
         let (strict, target) = (record.is_strict(), record.facts().target.clone());
+        if record.is_heavy() {
+            match Box::pin(record.digested()).await {
+                Some(digested) => record = digested,
+                None => return panicked(),
+            }
+        }
         if let Err(NotStored) = waited(strict, record.complete()).await {
             return unrecorded(&target);
         }
@@ -119,9 +135,11 @@ pub async fn relay(
             remaining,
             tap,
             capture,
+            created: record.created_tap(code, &parts.headers),
             code,
             strict: record.is_strict(),
             record: Some(record),
+            digesting: None,
             storing: None,
             held: None,
             ending,
@@ -192,7 +210,7 @@ impl Relayed {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if self.storing.is_some() {
+        if self.digesting.is_some() || self.storing.is_some() {
             return self.poll_stored(context);
         }
         if self.ended {
@@ -221,7 +239,8 @@ impl Relayed {
     fn broken_off(&mut self, error: ConnectionError) -> BodyError {
         if let Some(mut record) = self.record.take() {
             record.response_incomplete();
-            drop(self.complete(record, false));
+            self.answered(&mut record, false);
+            record.abandon();
         }
         self.ended = true;
         error.into()
@@ -239,6 +258,9 @@ impl Relayed {
             }
             if let Some(capture) = &mut self.capture {
                 capture.push(data);
+            }
+            if let Some(created) = &mut self.created {
+                created.data(data);
             }
             if let Some(remaining) = &mut self.remaining {
                 *remaining = remaining.saturating_sub(data.len() as u64);
@@ -263,13 +285,19 @@ impl Relayed {
         // After all declared bytes there can be trailers still.
         self.ended = last.is_none() || self.body.is_end_stream();
         self.held = last;
-        if let Some(record) = self.record.take() {
-            self.storing = self.complete(record, true);
+        if let Some(mut record) = self.record.take() {
+            self.answered(&mut record, true);
+            match record.is_heavy() {
+                true if record.is_awaited() => self.digesting = Some(Box::pin(record.digested())),
+                true => record.abandon(),
+                false => self.storing = record.complete(),
+            }
         }
         self.poll_stored(context)
     }
 
-    fn complete(&mut self, mut record: Box<Record>, all: bool) -> Option<Ack> {
+    /// Tells the record what came.
+    fn answered(&mut self, record: &mut Record, all: bool) {
         if !record.is_long_running() {
             let status = self.tap.as_ref().and_then(StatusTap::finish);
             let is_status = status.as_ref().is_some_and(|said| said.recorded);
@@ -279,14 +307,26 @@ impl Relayed {
             if let Some(capture) = capture {
                 record.response_captured(capture, all);
             }
+            if let Some(created) = self.created.take() {
+                record.created(created.finish());
+            }
         }
-        record.complete()
     }
 
     fn poll_stored(
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(digesting) = &mut self.digesting {
+            let digested = ready!(digesting.as_mut().poll(context));
+            self.digesting = None;
+            let Some(record) = digested else {
+                self.ended = true;
+                self.held = None;
+                return Poll::Ready(Some(Err("converting a body panicked".into())));
+            };
+            self.storing = record.complete();
+        }
         if let Some(ack) = &mut self.storing {
             // A failure has been counted and logged. The answer is under way already: all that can
             // still be done is to break it off.
@@ -305,8 +345,9 @@ impl Relayed {
 impl Drop for Relayed {
     /// The client went away before the end.
     fn drop(&mut self) {
-        if let Some(record) = self.record.take() {
-            drop(self.complete(record, false));
+        if let Some(mut record) = self.record.take() {
+            self.answered(&mut record, false);
+            record.abandon();
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
 use http::uri::PathAndQuery;
 
 use super::query::{self, Plus};
@@ -32,6 +33,22 @@ pub fn request_uri(target: &PathAndQuery) -> Cow<'_, str> {
         text.push_str(query);
     }
     Cow::Owned(text)
+}
+
+/// Returns the target in the form in which it is forwarded and recorded: a path and query that begin
+/// with `/`, or `*` (RFC 9112, 3.2).
+///
+/// The HTTP library writes a missing `/` only when it sends the request, so that `https://host?q`
+/// would be forwarded as `/?q` and recorded as `?q`.
+pub fn origin_form(target: &PathAndQuery) -> PathAndQuery {
+    match target.as_str().as_bytes() {
+        [b'/' | b'*', ..] => target.clone(),
+        _ => PathAndQuery::from_maybe_shared(Bytes::from(format!(
+            "/{target}",
+            target = target.as_str()
+        )))
+        .expect("a target after a slash is a target"),
+    }
 }
 
 /// Appends `%XX` with upper-case digits.
@@ -69,6 +86,27 @@ fn is_kept_when_encoding(byte: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_missing_slash_is_added() {
+        let forwarded = |uri: &str| {
+            let uri: http::Uri = uri.parse().unwrap();
+            origin_form(uri.path_and_query().unwrap()).as_str().to_owned()
+        };
+        for (uri, expected) in [
+            ("https://h?q", "/?q"),
+            ("https://h", "/"),
+            ("https://h/", "/"),
+            ("https://h/a?q", "/a?q"),
+            ("/a", "/a"),
+            ("//h/a", "//h/a"),
+            ("*", "*"),
+        ] {
+            assert_eq!(forwarded(uri), expected, "{uri}");
+        }
+        let in_http2 = PathAndQuery::try_from("?q").unwrap();
+        assert_eq!(origin_form(&in_http2).as_str(), "/?q");
+    }
 
     #[test]
     fn paths_are_printed_as_go_prints_them() {

@@ -111,8 +111,8 @@ async fn clients_may_have_any_certificate_that_kube_apiserver_accepts() {
             assert_eq!(events[0].text("/user/username"), user);
         }
     }
-    let said = proxy.process.stderr();
-    assert!(said.contains("is not signed by the key of \"CN=own\""), "{said}");
+    let reason = "is not signed by the key of \"CN=own\"";
+    wait_for("the reason", || proxy.process.stderr().contains(reason).then_some(())).await;
 }
 
 #[tokio::test]

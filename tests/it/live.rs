@@ -122,7 +122,8 @@ impl Random {
         for _ in 0..1 + self.below(2) {
             match self.below(6) {
                 0 => {
-                    let methods = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "FROB"];
+                    let methods =
+                        ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "FROB"];
                     self.one(&methods).clone_into(&mut exchange.method);
                 }
                 1 => {

@@ -5,13 +5,16 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest;
 
-use super::budget::{Budget, Reservation};
-use super::compact::{Compacted, Compactor, NotJson, Options};
+use super::budget::{Account, Budget, Reservation};
+use super::compact::{Compacted, Compactor, NotJson, Options, Text};
 use super::convert;
 use super::decode::{Decoder, Encoding};
 use super::redact::CompiledPaths;
 use super::redacted::{hex, redacted_whole};
 use super::text::as_string;
+use super::tidy::{MAX_DEPTH, Tidied, tidy};
+use super::truncate;
+use crate::audit::decode;
 use crate::audit::object::MediaType;
 
 /// How much of the raw body is kept beside the JSON made of it, in case it turns out to be none.
@@ -71,9 +74,9 @@ pub struct Cut {
 }
 
 impl Capture {
-    /// Begins to capture a body.
-    pub fn new(plan: Plan, budget: &Arc<Budget>) -> Capture {
-        let collected = Collected::new(&plan, budget.reservation());
+    /// Begins to capture a body. Its memory is taken from the share of `account`.
+    pub fn new(plan: Plan, budget: &Arc<Budget>, account: Account) -> Capture {
+        let collected = Collected::new(&plan, budget.reservation(account));
         let decoder = Decoder::new(plan.encoding, collected);
         let stopped = decoder.is_none().then_some("its Content-Encoding is unknown");
         Capture { plan, decoder, wire: 0, stopped }
@@ -100,6 +103,40 @@ impl Capture {
         }
     }
 
+    /// Takes a body that is kept as it is and of which nothing is missing.
+    pub fn take_whole(&mut self) -> Option<Vec<u8>> {
+        if self.stopped.is_some() {
+            return None;
+        }
+        let collected = self.decoder.as_mut()?.target();
+        match &mut collected.form {
+            Form::Whole { bytes, .. } if collected.length == bytes.len() as u64 => {
+                Some(std::mem::take(bytes))
+            }
+            _ => None,
+        }
+    }
+
+    /// Ends a body that was taken by [`Capture::take_whole`] and has been decoded.
+    pub fn finish_decoded(
+        self,
+        body: &[u8],
+        decoded: Result<decode::Decoded<'_>, decode::DecodeError>,
+    ) -> Recorded {
+        let mut recorded = match decoded {
+            Ok(decoded) => {
+                let mut recorded = self.compact(&decoded.json, body, true);
+                recorded.note = recorded.note.or(decoded.note);
+                recorded
+            }
+            Err(error) => self.not_json(body, false, error.message),
+        };
+        if let Some(cut) = &mut recorded.cut {
+            *cut = Cut { bytes: body.len() as u64, sha256: Some(sha256(body)) };
+        }
+        recorded
+    }
+
     /// Whether nothing of it has come.
     pub fn is_empty(&self) -> bool {
         self.wire == 0
@@ -116,7 +153,7 @@ impl Capture {
             self.stopped = Some(if full { "it is too long" } else { "it does not decompress" });
         }
         let complete = complete && self.stopped.is_none();
-        let Collected { form, length, .. } = decoder.target().take();
+        let Collected { form, length, short, .. } = decoder.target().take();
         let mut recorded = match form {
             Form::Json { compactor, head } => {
                 let compacted =
@@ -138,6 +175,13 @@ impl Capture {
         if let Some(why) = self.stopped {
             recorded.cut = self.cut_on_wire();
             recorded.note = Some(why.to_owned());
+        }
+        if let (true, Some(cut)) = (short, &recorded.cut) {
+            let bytes = cut.bytes;
+            recorded.note = Some(format!(
+                "the memory for bodies was in use (--audit-total-body-bytes), so only the first part \
+                 of {bytes} bytes is recorded"
+            ));
         }
         recorded
     }
@@ -182,7 +226,7 @@ impl Capture {
     }
 
     fn compacted(&self, compacted: Compacted, original: &[u8], part: bool) -> Recorded {
-        let Compacted { text, original_bytes, original_sha256 } = compacted;
+        let Compacted { text, original_bytes, original_sha256, odd } = compacted;
         let cut = || {
             Some(Cut {
                 bytes: original_bytes,
@@ -190,11 +234,10 @@ impl Capture {
             })
         };
         match text {
-            Ok(text) => Recorded {
-                cut: if text.truncated { cut() } else { None },
-                json: text.json,
-                note: None,
-            },
+            Ok(text) => {
+                let (text, note) = self.readable(text, odd);
+                Recorded { cut: if text.truncated { cut() } else { None }, json: text.json, note }
+            }
             Err(error @ NotJson { .. }) => {
                 let mut recorded = self.not_json(original, part, error.to_string());
                 if part {
@@ -203,6 +246,49 @@ impl Capture {
                 recorded
             }
         }
+    }
+
+    /// Makes a text readable for every program that reads the log. Returns what the event has to say
+    /// about that.
+    fn readable(&self, text: Text, odd: bool) -> (Text, Option<String>) {
+        if !odd && std::str::from_utf8(&text.json).is_ok() {
+            return (text, None);
+        }
+        let Tidied { mut json, omitted } = tidy(&text.json);
+        let truncated = json.len() > self.plan.limit;
+        if truncated {
+            truncate::close(&mut json, self.plan.limit);
+        }
+        let note = omitted.then(|| {
+            format!(
+                "values nested deeper than {MAX_DEPTH} levels are replaced by their size and digest"
+            )
+        });
+        (Text { json, truncated: text.truncated || truncated }, note)
+    }
+
+    /// The body as it came, as a string: for one that is refused since its meaning is ambiguous.
+    pub fn finish_raw(mut self) -> Recorded {
+        let bytes = match self.decoder.take() {
+            Some(mut decoder) => match decoder.target().take().form {
+                Form::Whole { bytes, .. } => bytes,
+                Form::Json { head, .. } => head,
+            },
+            None => Vec::new(),
+        };
+        let part = self.wire > bytes.len() as u64;
+        let mut recorded = self.not_json(&bytes, part, String::new());
+        recorded.note = None;
+        if recorded.cut.is_some() {
+            recorded.cut = self.cut_on_wire();
+        }
+        recorded
+    }
+
+    /// Whether finishing it may take longer than a request of others should have to wait.
+    pub fn is_heavy(&mut self) -> bool {
+        let media_type = self.plan.media_type;
+        self.whole().is_some_and(|bytes| bytes.len() > heavy_from(media_type))
     }
 
     /// A body that is no JSON, as a string.
@@ -224,6 +310,8 @@ pub struct Collected {
     reservation: Reservation,
     /// Decompressed bytes so far.
     length: u64,
+    /// Whether there was no memory for all of it.
+    short: bool,
     /// Whether to end decompressing when nothing more is recorded. Bytes that come as they are
     /// are counted, and hashed, to the end.
     ends_when_full: bool,
@@ -249,7 +337,8 @@ impl Collected {
             _ => Form::Whole { bytes: Vec::new(), digest: None },
         };
         let ends_when_full = plan.encoding != Encoding::Identity;
-        Collected { form, limit: plan.limit, reservation, length: 0, ends_when_full }
+        let limit = plan.limit;
+        Collected { form, limit, reservation, length: 0, short: false, ends_when_full }
     }
 
     fn take(&mut self) -> Collected {
@@ -257,8 +346,9 @@ impl Collected {
         Collected {
             form: std::mem::replace(&mut self.form, empty),
             limit: self.limit,
-            reservation: std::mem::replace(&mut self.reservation, Budget::new(0).reservation()),
+            reservation: self.reservation.take(),
             length: self.length,
+            short: self.short,
             ends_when_full: self.ends_when_full,
         }
     }
@@ -277,12 +367,14 @@ impl Write for Collected {
                 head.extend_from_slice(&piece[..room]);
                 compactor.push(piece);
                 if !self.reservation.hold(COPIES * compactor.memory()) {
+                    self.short = true;
                     compactor.lower_limit((self.reservation.held() / COPIES).min(self.limit));
                 }
             }
             Form::Whole { bytes, digest } => {
                 let room = self.limit.saturating_sub(bytes.len()).min(piece.len());
                 let kept = digest.is_none() && self.reservation.hold(COPIES * (bytes.len() + room));
+                self.short |= digest.is_none() && !kept;
                 if kept {
                     bytes.extend_from_slice(&piece[..room]);
                 }
@@ -305,6 +397,17 @@ impl Write for Collected {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// Bodies of more bytes than this are converted on a thread of their own: each takes up to about a
+/// millisecond.
+pub(in crate::audit) fn heavy_from(media_type: MediaType) -> usize {
+    match media_type {
+        MediaType::Json => 64 << 10,
+        MediaType::Yaml => 4 << 10,
+        MediaType::Protobuf => 32 << 10,
+        MediaType::Other => 256 << 10,
     }
 }
 

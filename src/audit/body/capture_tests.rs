@@ -1,5 +1,6 @@
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use proptest::strategy::Strategy;
 
 use super::*;
 use crate::audit::body::Redaction;
@@ -17,7 +18,7 @@ fn plan(media_type: MediaType) -> Plan {
 }
 
 fn captured(plan: Plan, body: &[u8]) -> Recorded {
-    let mut capture = Capture::new(plan, &Budget::new(1 << 20));
+    let mut capture = Capture::new(plan, &Budget::new(1 << 20), Account::default());
     for piece in body.chunks(7) {
         capture.push(piece);
     }
@@ -84,8 +85,8 @@ fn bombs_stop_at_the_limit() {
     }
     let bomb = gzip.finish().unwrap();
     let budget = Budget::new(1 << 20);
-    let mut capture =
-        Capture::new(Plan { encoding: Encoding::Gzip, ..plan(MediaType::Json) }, &budget);
+    let plan = Plan { encoding: Encoding::Gzip, ..plan(MediaType::Json) };
+    let mut capture = Capture::new(plan, &budget, Account::default());
     capture.push(&bomb);
     assert!(budget.taken() <= 16 << 10, "{}", budget.taken());
     let recorded = capture.finish(true);
@@ -96,20 +97,86 @@ fn bombs_stop_at_the_limit() {
 
 #[test]
 fn a_spent_budget_cuts_bodies_and_is_given_back() {
-    for keep_whole in [false, true] {
-        let budget = Budget::new(32 << 10);
-        let plan = Plan { limit: 1 << 20, keep_whole, ..plan(MediaType::Json) };
-        let body = format!("{{\"a\":\"{}\"}}", "x".repeat(100 << 10));
-        let mut capture = Capture::new(plan, &budget);
-        for piece in body.as_bytes().chunks(8 << 10) {
-            capture.push(piece);
-            assert!(budget.taken() <= 32 << 10);
+    for media_type in [MediaType::Json, MediaType::Yaml] {
+        for keep_whole in [false, true] {
+            let budget = Budget::new(64 << 10);
+            let plan = Plan { limit: 1 << 20, keep_whole, ..plan(media_type) };
+            let body = format!("{{\"a\":\"{}\"}}", "x".repeat(300 << 10));
+            let mut capture = Capture::new(plan, &budget, Account::default());
+            for piece in body.as_bytes().chunks(8 << 10) {
+                capture.push(piece);
+                assert!(budget.taken() <= 64 << 10);
+            }
+            let recorded = capture.finish(true);
+            let length = recorded.json.len();
+            assert!((60 << 10..110 << 10).contains(&length), "the reserved minimum: {length}");
+            serde_json::from_slice::<serde_json::Value>(&recorded.json).unwrap();
+            assert_eq!(recorded.cut.unwrap().bytes, body.len() as u64);
+            let note = recorded.note.unwrap();
+            assert!(note.contains("--audit-total-body-bytes"), "{note}");
+            assert_eq!(budget.taken(), 0);
         }
-        let recorded = capture.finish(true);
-        assert!(recorded.json.len() < 40 << 10);
+    }
+}
+
+#[test]
+fn small_bodies_are_recorded_though_the_budget_is_spent() {
+    let budget = Budget::new(0);
+    let plan = Plan { limit: 1 << 20, keep_whole: true, ..plan(MediaType::Json) };
+    let body = format!("{{\"a\":\"{}\"}}", "x".repeat(60 << 10));
+    let mut capture = Capture::new(plan, &budget, Account::default());
+    body.as_bytes().chunks(8 << 10).for_each(|piece| capture.push(piece));
+    let recorded = capture.finish(true);
+    assert_eq!((json(&recorded), recorded.cut.is_none()), (body.as_str(), true));
+}
+
+#[test]
+fn recorded_json_is_what_every_reader_takes() {
+    for keep_whole in [false, true] {
+        let plan = Plan { keep_whole, ..plan(MediaType::Json) };
+        let recorded = captured(plan.clone(), b"{\"\xff\":\"a\xc3\\ud800\",\"n\":1e999}");
+        assert_eq!(json(&recorded), "{\"\u{fffd}\":\"a\u{fffd}\\ufffd\",\"n\":\"1e999\"}");
+        assert_eq!(recorded.note, None);
+        let deep = [vec![b'['; 150], vec![b']'; 150]].concat();
+        let recorded = captured(plan.clone(), &deep);
+        assert!(json(&recorded).contains("OMITTED(nested deeper"), "{}", json(&recorded));
+        assert!(recorded.note.is_some());
         serde_json::from_slice::<serde_json::Value>(&recorded.json).unwrap();
-        assert_eq!(recorded.cut.unwrap().bytes, body.len() as u64);
-        assert_eq!(budget.taken(), 0);
+        // It grows, and has to fit all the same.
+        let grown = captured(plan, &[b"\"", &[0xff_u8; 900][..], b"\""].concat());
+        assert!(grown.json.len() <= 1000 && grown.cut.is_some());
+        serde_json::from_slice::<String>(&grown.json).unwrap();
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn whatever_comes_is_recorded_as_valid_json(
+        body in proptest::prop_oneof![
+            proptest::collection::vec(proptest::num::u8::ANY, 0..60),
+            // Mostly JSON: strings of any bytes in some brackets.
+            (proptest::collection::vec(proptest::num::u8::ANY, 0..40), 0usize..200).prop_map(
+                |(bytes, depth)| {
+                    let plain = |byte: &u8| *byte >= 0x20 && !b"\"\\".contains(byte);
+                    let string: Vec<u8> = bytes.into_iter().filter(plain).collect();
+                    let (open, close) = (vec![b'['; depth], vec![b']'; depth]);
+                    [&open[..], b"\"", &string, b"\"", &close].concat()
+                }
+            ),
+        ],
+        kind in 0usize..4,
+        keep_whole: bool,
+        complete: bool,
+        limit in 4usize..2000,
+    ) {
+        let types = [MediaType::Json, MediaType::Yaml, MediaType::Protobuf, MediaType::Other];
+        let plan = Plan { limit, keep_whole, ..plan(types[kind]) };
+        let mut capture = Capture::new(plan, &Budget::new(1 << 20), Account::default());
+        body.chunks(5).for_each(|piece| capture.push(piece));
+        let recorded = capture.finish(complete);
+        let text = std::str::from_utf8(&recorded.json).expect("UTF-8");
+        proptest::prop_assert!(serde_json::from_str::<serde_json::Value>(text).is_ok(), "{}", text);
+        proptest::prop_assert!(!text.contains('\n') && text.len() <= limit);
     }
 }
 

@@ -12,7 +12,7 @@ use super::managed_fields;
 use super::paths::{MAX_NAME, Paths, Place};
 use super::redact::CompiledPaths;
 use super::redacted::Redacted;
-use super::truncate;
+use super::{tidy, truncate};
 use scanner::State;
 
 /// As deep as Go's scanner lets containers be in each other.
@@ -56,6 +56,8 @@ pub struct Compactor {
     /// Up to where the current piece is in `text`.
     copied: usize,
     problem: Option<NotJson>,
+    /// Whether there was a `\u` escape, or a number with an exponent or very many digits.
+    odd: bool,
     original_bytes: u64,
     sha256: Option<digest::Context>,
 
@@ -84,6 +86,9 @@ pub struct Compacted {
     pub original_bytes: u64,
     /// Their SHA-256, if it was asked for.
     pub original_sha256: Option<[u8; 32]>,
+    /// Whether the text may have something that not every reader takes: `false` if it certainly has not,
+    /// as long as it is UTF-8.
+    pub odd: bool,
 }
 
 /// Valid compact JSON.
@@ -169,6 +174,7 @@ impl Compactor {
             frames: Vec::new(),
             copied: 0,
             problem: None,
+            odd: false,
             original_bytes: 0,
             sha256: digest.then(|| digest::Context::new(&digest::SHA256)),
             managed_fields: omit_managed_fields.then(managed_fields::paths),
@@ -275,7 +281,8 @@ impl Compactor {
             Some(problem) if !truncated => Err(problem),
             _ => Ok(Text { json: self.text, truncated }),
         };
-        Compacted { text, original_bytes: self.original_bytes, original_sha256 }
+        let odd = self.odd || self.frames.capacity() > tidy::MAX_DEPTH;
+        Compacted { text, original_bytes: self.original_bytes, original_sha256, odd }
     }
 }
 

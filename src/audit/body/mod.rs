@@ -18,6 +18,7 @@ mod redact;
 mod redacted;
 pub(super) mod scan;
 mod text;
+mod tidy;
 mod truncate;
 
 #[cfg(test)]
@@ -25,10 +26,12 @@ mod corpus_tests;
 #[cfg(test)]
 mod reference;
 
-pub use budget::{Budget, Reservation};
+pub use budget::{Account, Budget, Reservation};
+pub(super) use capture::heavy_from;
 pub use capture::{Capture, Cut, Plan, Recorded};
 pub use compact::{Compacted, Compactor, NotJson, Options, Problem, Text};
-pub use convert::delete_options;
+pub use convert::{delete_options, protobuf_to_json, yaml_to_json};
+pub(super) use decode::Decoder;
 pub use decode::Encoding;
 pub use paths::{MAX_NAME, Path, PathError, PathProblem};
 pub use query::redact_query;

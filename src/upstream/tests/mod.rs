@@ -236,6 +236,41 @@ async fn paced_body(
     RequestBody::Client { body: ClientBody::http1(take.await.unwrap()), tap: None }
 }
 
+/// Sees nothing.
+#[derive(Default)]
+struct Blind(crate::body::Deadline);
+
+impl crate::body::Tap for Blind {
+    fn data(&mut self, _: &Bytes) {}
+
+    fn end(&mut self) {}
+
+    fn poll_deadline(&mut self, context: &mut std::task::Context<'_>) -> std::task::Poll<()> {
+        self.0.poll(context)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recorded_body_has_to_be_complete_in_time() {
+    use crate::body::{BODY_DEADLINE, BodyTimeout, Tap};
+    for recorded in [true, false] {
+        let never = std::future::pending();
+        let body = paced_body(vec![Bytes::from_static(b"a")], never).await;
+        let RequestBody::Client { body, .. } = body else { unreachable!() };
+        let tap = recorded.then(|| Box::new(Blind::default()) as Box<dyn Tap>);
+        let mut body = RequestBody::Client { body, tap };
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "a");
+        let started = tokio::time::Instant::now();
+        match tokio::time::timeout(BODY_DEADLINE * 2, body.frame()).await {
+            Ok(frame) => {
+                assert!(recorded && frame.unwrap().unwrap_err().is::<BodyTimeout>());
+                assert!(started.elapsed() < BODY_DEADLINE + std::time::Duration::from_secs(1));
+            }
+            Err(_) => assert!(!recorded, "what is not recorded may take its time"),
+        }
+    }
+}
+
 const TARGETS: &[&str] = &[
     "/",
     "/api/v1/namespaces/default/pods?limit=500",

@@ -3,6 +3,9 @@
 use super::{Compactor, Frame, MAX_DEPTH, Places, Problem};
 use crate::audit::body::scan::plain_end;
 
+/// A number with no more characters than this and without an exponent is in the range of a float64.
+const MAX_DIGITS: usize = 300;
+
 /// The index of what is wrong, and what it is; else usually the index up to which all is well.
 type Scan<T> = Result<T, (usize, Problem)>;
 
@@ -211,6 +214,7 @@ impl Compactor {
         match piece[at] {
             b'b' | b'f' | b'n' | b'r' | b't' | b'\\' | b'/' | b'"' => self.state = State::String,
             b'u' => {
+                self.odd = true;
                 self.state = State::HexDigits;
                 self.digits = 4;
             }
@@ -256,6 +260,7 @@ impl Compactor {
 
     fn number(&mut self, piece: &[u8], mut at: usize) -> Scan<usize> {
         use State::*;
+        let start = at;
         while let Some(&byte) = piece.get(at) {
             self.state = match (self.state, byte) {
                 (Minus, b'0') => Zero,
@@ -266,6 +271,7 @@ impl Compactor {
                 (Exponent, b'+' | b'-') => ExponentSign,
                 (Exponent | ExponentSign | ExponentDigits, b'0'..=b'9') => ExponentDigits,
                 (state, _) if state.ends_a_number() => {
+                    self.odd |= state == ExponentDigits || at - start > MAX_DIGITS;
                     self.end_value(piece, at);
                     return Ok(at);
                 }
@@ -273,6 +279,8 @@ impl Compactor {
             };
             at += 1;
         }
+        // It goes on in the next piece, or the text is but a number.
+        self.odd = true;
         Ok(at)
     }
 }

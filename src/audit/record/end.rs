@@ -1,0 +1,122 @@
+//! The end of a record: what is left to do, where that is done, and the last event.
+
+use super::Record;
+use crate::audit::panic_message;
+use crate::audit::timestamp::Timestamp;
+use crate::audit::view::{Each, View};
+use crate::policy::Stage;
+use crate::sink::Ack;
+use crate::status::Status;
+
+impl Record {
+    /// Converts the bodies, and compares what was asked for with what was done.
+    pub(super) fn digest(&mut self) {
+        self.read_request();
+        if let Some((captures, all)) = self.response.take() {
+            self.read_response(captures, all);
+        }
+        self.check_name();
+    }
+
+    pub(super) fn end(&mut self) -> Option<Ack> {
+        let stage = self.settle();
+        // Now that it is known how it ended: what a client that is gone has sent may have been done.
+        self.digest();
+        let now = Timestamp::now();
+        let ack = self.emit(stage, now);
+        self.count_end(now);
+        ack
+    }
+
+    /// Decides how it ended, if that is not decided yet.
+    fn settle(&mut self) -> Stage {
+        let is_panic = std::thread::panicking();
+        let stage = if is_panic { Stage::Panic } else { Stage::ResponseComplete };
+        let stage = if is_panic { stage } else { self.last.unwrap_or(stage) };
+        match stage {
+            Stage::Panic if is_panic => self.status = Some(panic_status()),
+            _ if self.status.is_none() => self.status = Some(Status::client_gone()),
+            _ => {}
+        }
+        self.last = Some(stage);
+        stage
+    }
+
+    /// Whether what is left to do before the record can end takes longer than a worker thread should be
+    /// held up for. To be called when the answer is known.
+    pub fn is_heavy(&mut self) -> bool {
+        let status = self.hidden.as_ref().or(self.status.as_ref());
+        let request =
+            status.is_some_and(|status| self.views.iter().any(|view| view.is_heavy(status)));
+        request || self.response.as_mut().is_some_and(|(captures, _)| captures.is_heavy())
+    }
+
+    /// Does what [`Record::is_heavy`] speaks of on another thread. If the future is dropped, the record
+    /// ends there. `None`: that panicked, and the record has ended.
+    pub fn digested(self: Box<Self>) -> impl Future<Output = Option<Box<Record>>> + Send + use<> {
+        let (recorder, user) = (self.recorder.clone(), self.user.clone());
+        let user = user.as_ref().map_or("", |user| &user.username);
+        let mut record = self;
+        let digested = recorder.converter().run(user, move || {
+            record.digest();
+            record
+        });
+        async move { digested.await.ok() }
+    }
+
+    /// Whether responses wait for events at all.
+    pub fn is_awaited(&self) -> bool {
+        self.recorder.sinks().iter().any(|sink| sink.backend.is_awaited())
+    }
+
+    /// Ends the record when nobody waits for its last event any more.
+    pub fn abandon(mut self: Box<Self>) {
+        self.settle();
+        match self.is_heavy() {
+            true => drop(self.digested()),
+            false => drop(self.end()),
+        }
+    }
+
+    /// Moves what is left of it into a record of its own.
+    fn take(&mut self) -> Box<Record> {
+        self.ended = true;
+        let none = View::none();
+        Box::new(Record {
+            recorder: self.recorder.clone(),
+            facts: self.facts.clone(),
+            user: self.user.clone(),
+            views: std::mem::replace(&mut self.views, Each::one(none)),
+            long_running: self.long_running,
+            impersonated: self.impersonated.take(),
+            metadata: self.metadata.take(),
+            connection: self.connection,
+            response: self.response.take(),
+            created: self.created.take(),
+            has_object: self.has_object,
+            last: self.last,
+            status: self.status.take(),
+            hidden: self.hidden.take(),
+            ended: false,
+        })
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        // Nobody is left to wait for the event; the sink writes it all the same.
+        self.settle();
+        match self.is_heavy() {
+            true => drop(self.take().digested()),
+            false => drop(self.end()),
+        }
+    }
+}
+
+fn panic_status() -> Status {
+    let message = panic_message::last();
+    Status::internal_error(format!("APIServer panic'd: {message}"))
+}

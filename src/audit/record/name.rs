@@ -1,0 +1,79 @@
+//! The name of a created object, checked against the response.
+
+use http::HeaderMap;
+
+use super::Record;
+use crate::audit::created::{Created, CreatedTap};
+use crate::policy::Level;
+
+/// Annotation about `objectRef.name`, where it is not simply what the request says.
+const OBJECT_NAME: &str = "kube-audit-proxy/object-name";
+
+impl Record {
+    /// Returns what is to look for the name of a created object in the answer; `None` where the URL or
+    /// nothing has the name.
+    pub fn created_tap(&self, code: u16, headers: &HeaderMap) -> Option<CreatedTap> {
+        if self.creates(code) { CreatedTap::new(headers) } else { None }
+    }
+
+    /// Whether an answer with this code says that an object was created whose name is not in the URL.
+    fn creates(&self, code: u16) -> bool {
+        let info = &self.facts.info;
+        (200..300).contains(&code)
+            && info.verb() == "create"
+            && info.name().is_empty()
+            && info.subresource().is_empty()
+            && self.level() > Level::None
+    }
+
+    /// The answer has been looked through for the name of the created object.
+    pub fn created(&mut self, created: Option<Created>) {
+        self.created = created;
+    }
+
+    /// Compares the name in the request's body with that of the object which the API server says it
+    /// has created. The latter is the truth.
+    pub(super) fn check_name(&mut self) {
+        if !self.creates(self.code()) {
+            return;
+        }
+        let created = self.created.take();
+        let (read, created) = match (&self.metadata, created) {
+            (None, None) if self.has_object => {
+                let unknown =
+                    "unknown: it could be read neither from the request nor from the response";
+                return self.annotate(OBJECT_NAME, unknown);
+            }
+            (_, None) => return,
+            (read, Some(created)) => (read.as_ref(), created),
+        };
+        let generated = created.is_generated();
+        match read {
+            _ if created.name.is_empty() => return,
+            Some(read) if read.name == created.name => return,
+            Some(read) if read.name.is_empty() && generated => return,
+            None if generated => return,
+            None => {
+                let why = "taken from the response: it could not be read from the request";
+                self.annotate(OBJECT_NAME, why);
+            }
+            Some(read) => {
+                let (read, name) = (read.name.clone(), created.name.clone());
+                let why = match read.is_empty() {
+                    true => format!("the request was read as having none, but {name} was created"),
+                    false => format!("the request was read as {read}, but {name} was created"),
+                };
+                self.annotate(OBJECT_NAME, &why);
+                self.recorder.metrics.name_mismatches.increment();
+                tracing::warn!(
+                    audit_id = ?self.facts.audit_id.as_bytes().escape_ascii().to_string(),
+                    user = self.user.as_ref().map_or("", |user| &user.username),
+                    read,
+                    created = name,
+                    "the API server created an object of another name than was read from the request"
+                );
+            }
+        }
+        self.metadata.get_or_insert_default().name = created.name;
+    }
+}

@@ -1,0 +1,100 @@
+//! The name of a created object is that in the response.
+
+use http::Response;
+
+use super::REQUEST_RESPONSE;
+use crate::support::http1;
+use crate::support::proxy::{Builder, METADATA};
+use crate::support::upstream::{FakeUpstream, Protocols, full};
+use crate::support::{in_time, wait_for};
+
+const CONFIG_MAPS: &str = "/api/v1/namespaces/a/configmaps";
+const JSON: &str = "Content-Type: application/json";
+
+/// An API server that gives this answer to all.
+async fn answering(code: u16, media_type: &'static str, body: &'static [u8]) -> FakeUpstream {
+    FakeUpstream::start(Protocols::Http2, move |request| async move {
+        http_body_util::BodyExt::collect(request.into_body()).await?;
+        let response = Response::builder().status(code).header("content-type", media_type);
+        Ok(response.body(full(body))?)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_name_that_was_created_is_recorded() {
+    const CREATED: &[u8] =
+        br#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"real","namespace":"a"}}"#;
+    const GENERATED: &[u8] = br#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"web-x7k2p","generateName":"web-","namespace":"a"}}"#;
+    const STATUS: &[u8] = br#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"configmaps \"decoy\" already exists","reason":"AlreadyExists","code":409}"#;
+    let named = r#"{"metadata":{"name":"decoy"}}"#;
+    let generated = r#"{"metadata":{"generateName":"web-"}}"#;
+    let unreadable = r#"{"metadata": oops"#;
+    for (code, answer, body, name, annotation, mismatches) in [
+        (201, CREATED, r#"{"metadata":{"name":"real"}}"#, "real", "", 0),
+        (201, CREATED, named, "real", "the request was read as decoy, but real was created", 1),
+        (
+            201,
+            CREATED,
+            "{}",
+            "real",
+            "the request was read as having none, but real was created",
+            1,
+        ),
+        (
+            201,
+            CREATED,
+            unreadable,
+            "real",
+            "taken from the response: it could not be read from the request",
+            0,
+        ),
+        // As in kube-apiserver, a generated name is not in the event.
+        (201, GENERATED, generated, "", "", 0),
+        (409, STATUS, named, "decoy", "", 0),
+        (
+            201,
+            b"{\"kind\":\"Status\"}",
+            unreadable,
+            "",
+            "unknown: it could be read neither from the request nor from the response",
+            0,
+        ),
+    ] {
+        let upstream = answering(code, "application/json", answer).await;
+        for policy in [METADATA, REQUEST_RESPONSE] {
+            let proxy = Builder::new(upstream.addr).policy(policy).start().await;
+            let request =
+                http1::request("POST", CONFIG_MAPS, &[JSON, "Audit-ID: id"], body.as_bytes());
+            let exchange = http1::exchange(proxy.addr, Some("admin"), &request);
+            let response = in_time("an answer", exchange).await.unwrap();
+            assert_eq!(response.body, answer);
+            let events = proxy.audit_log().wait_end("id").await;
+            let event = &events[1];
+            assert_eq!(event.text("/objectRef/name"), name, "{body} {code}");
+            let found = event.text("/annotations/kube-audit-proxy~1object-name");
+            assert_eq!(found, annotation, "{body} {code}");
+            let counted = proxy.metric("kube_audit_proxy_object_name_mismatches_total").await;
+            assert_eq!(counted, mismatches);
+            let logged = || proxy.process.stderr().contains("object of another name");
+            if mismatches > 0 {
+                wait_for("a warning", || logged().then_some(())).await;
+            } else {
+                assert!(!logged());
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_name_in_the_url_is_not_looked_for_elsewhere() {
+    let other = br#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"other"}}"#;
+    let upstream = answering(200, "application/json", other).await;
+    let proxy = Builder::new(upstream.addr).start().await;
+    let target = format!("{CONFIG_MAPS}/c");
+    let request = http1::request("PUT", &target, &[JSON, "Audit-ID: id"], b"{}");
+    in_time("an answer", http1::exchange(proxy.addr, Some("admin"), &request)).await.unwrap();
+    let events = proxy.audit_log().wait_end("id").await;
+    assert_eq!(events[1].text("/objectRef/name"), "c");
+    assert_eq!(events[1].at("/annotations"), None);
+}
