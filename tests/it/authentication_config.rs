@@ -340,8 +340,7 @@ async fn the_file_is_followed_and_a_bad_one_changes_nothing() {
     reloads(&proxy, "failure", 1).await;
     assert_eq!(get(&proxy, Some(&joe), TARGET, "joe-3").await, 200);
     assert_eq!(get(&proxy, None, TARGET, "anonymous-3").await, 401);
-    let said = proxy.process.stderr();
-    assert!(said.contains("what was loaded before stays"), "{said}");
+    let said = proxy.process.logs("what was loaded before stays").await;
     assert!(said.contains("jwt[1].issuer.url: Invalid value: \"http://x\": URL scheme"), "{said}");
 
     // An issuer that is gone authenticates nobody from then on.

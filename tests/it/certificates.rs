@@ -112,7 +112,7 @@ async fn clients_may_have_any_certificate_that_kube_apiserver_accepts() {
         }
     }
     let reason = "is not signed by the key of \"CN=own\"";
-    wait_for("the reason", || proxy.process.stderr().contains(reason).then_some(())).await;
+    proxy.process.logs(reason).await;
 }
 
 #[tokio::test]

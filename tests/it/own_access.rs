@@ -76,7 +76,7 @@ async fn rejected_credentials_are_the_proxys_failure() {
         let (status, text) = ready(&proxy).await;
         assert_eq!(status, 500);
         assert!(text.contains("[-]upstream-access failed: the API server rejected"), "{text}");
-        let log = proxy.process.stderr();
+        let log = proxy.process.logs("own credentials (401)").await;
         let warnings = log.lines().filter(|line| line.contains("own credentials (401)"));
         assert_eq!(warnings.count(), 1, "{log}");
         code.store(0, Ordering::SeqCst);

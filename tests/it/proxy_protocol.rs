@@ -130,8 +130,7 @@ async fn hostile_headers_end_the_connection_and_only_that() {
     drop(check);
     assert_eq!(sources(&proxy, V1, "good").await, serde_json::json!(["192.0.2.7"]));
     assert_eq!(proxy.metric(ERRORS).await, hostile.len() as u64);
-    let said = proxy.process.stderr();
-    assert!(said.contains("no PROXY header: let the load balancer send one"), "{said}");
+    let said = proxy.process.logs("no PROXY header: let the load balancer send one").await;
     assert_eq!(said.matches(" WARN ").count(), 1, "one line in ten seconds: {said}");
 }
 

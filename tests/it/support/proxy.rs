@@ -244,6 +244,20 @@ impl Process {
         self.stderr.lock().unwrap().clone()
     }
 
+    /// Waits until it has logged `text`, and returns all that it has logged. A response can be here
+    /// before the log line that was written earlier: the pipe is read by another thread.
+    pub async fn logs(&self, text: &str) -> String {
+        let start = Instant::now();
+        loop {
+            let logged = self.stderr();
+            if logged.contains(text) {
+                return logged;
+            }
+            assert!(start.elapsed() < DEADLINE, "{text:?} is not logged:\n{logged}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// What it has printed so far.
     pub fn stdout(&self) -> String {
         self.stdout.lock().unwrap().clone()
