@@ -2,6 +2,7 @@
 
 mod backend;
 pub mod body;
+pub mod decode;
 pub mod event;
 pub mod go_quote;
 pub mod id;

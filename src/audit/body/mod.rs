@@ -28,7 +28,7 @@ mod reference;
 pub use budget::{Budget, Reservation};
 pub use capture::{Capture, Cut, Plan, Recorded};
 pub use compact::{Compacted, Compactor, NotJson, Options, Problem, Text};
-pub use convert::delete_options;
+pub use convert::{delete_options, protobuf_to_json, yaml_to_json};
 pub use decode::Encoding;
 pub use paths::{MAX_NAME, Path, PathError, PathProblem};
 pub use query::redact_query;
