@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue};
 
 pub use super::backend::Backend;
 use super::body::{self, Capture};
+use super::decode::{self, Ambiguities};
 use super::event::{Event, ObjectMetadata, ObjectRef, UserAgent};
 use super::object::MediaType;
 pub use super::recorder::{AuditSink, Encoding, Format, MAX_SINKS, Recorder};
@@ -34,6 +35,8 @@ const INCOMPLETE: &str = "kube-audit-proxy/response-incomplete";
 const OUTCOME_UNKNOWN: &str = "kube-audit-proxy/outcome-unknown";
 /// Annotation of a request that failed because the API server denied the proxy's own access.
 const ACCESS_DENIED: &str = "kube-audit-proxy/upstream-access-denied";
+/// Annotation of a request whose body does not mean the same to every decoder: why.
+const AMBIGUOUS: &str = "kube-audit-proxy/request-ambiguous";
 /// Annotation of all events with `--audit-node-name`.
 const NODE: &str = "kube-audit-proxy/node";
 
@@ -175,7 +178,7 @@ impl Record {
         if level == Level::Metadata && kind != RequestBodyKind::Object {
             return None;
         }
-        let media_type = MediaType::of(headers);
+        let format = decode::Format::of_request(headers, kind);
         let mut first: Option<RequestTap> = None;
         let mut others = Vec::new();
         for view in self.views.iter_mut() {
@@ -184,12 +187,11 @@ impl Record {
                 continue;
             }
             let settings = self.recorder.bodies(view);
-            let mut plan = recording::plan(headers, media_type, settings.max_request);
-            plan.keep_whole = true;
+            let mut plan = recording::request_plan(headers, settings.max_request);
             plan.omit_managed_fields = view.omit_managed_fields && kind == RequestBodyKind::Object;
             plan.redact = redacted_paths(&self.recorder, view, &self.facts.info);
             let (tap, captured) = RequestTap::new(plan, &settings.budget);
-            view.request = Some(Request { kind, media_type, captured });
+            view.request = Some(Request { kind, format, captured });
             match &first {
                 None => first = Some(tap),
                 Some(_) => others.push(tap),
@@ -348,8 +350,14 @@ impl Record {
 
     fn read_request(&mut self) {
         let Some(status) = self.hidden.as_ref().or(self.status.as_ref()) else { return };
+        let mut ambiguities = Ambiguities::default();
         for view in self.views.iter_mut() {
-            view.read_request(status, &mut self.metadata, &self.recorder.metrics);
+            let info = &self.facts.info;
+            let found = view.read_request(info, status, &mut self.metadata, &self.recorder.metrics);
+            ambiguities = ambiguities.union(found);
+        }
+        if !ambiguities.is_empty() {
+            self.annotate(AMBIGUOUS, &ambiguities.names());
         }
     }
 

@@ -178,6 +178,13 @@ impl Tap for Vec<RequestTap> {
     }
 }
 
+/// Returns the plan for a request's body, which is decoded when it is complete. kube-apiserver
+/// ignores the `Content-Encoding` of requests.
+pub fn request_plan(headers: &HeaderMap, limit: usize) -> Plan {
+    let encoding = Encoding::Identity;
+    Plan { encoding, keep_whole: true, ..plan(headers, MediaType::of(headers), limit) }
+}
+
 /// The plan for a body with these headers, as far as they tell.
 pub fn plan(headers: &HeaderMap, media_type: MediaType, limit: usize) -> Plan {
     let length = headers

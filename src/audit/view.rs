@@ -4,12 +4,13 @@
 use std::borrow::Cow;
 
 use super::body::{self, Capture, Recorded};
-use super::object::{self, MediaType};
+use super::decode::{self, Ambiguities};
 use super::recorder::SinkSet;
 use super::recording::{CapturedRequest, RequestBodyKind};
 use super::{body::Cut, event::ObjectMetadata};
 use crate::metrics::Metrics;
 use crate::policy::{Decision, Level, Stage};
+use crate::request::RequestInfo;
 use crate::status::Status;
 
 /// One or more of something, where one is the usual case and costs no allocation.
@@ -75,7 +76,7 @@ pub(super) type Annotations = Vec<(&'static str, String)>;
 /// A request's body that is being captured.
 pub(super) struct Request {
     pub(super) kind: RequestBodyKind,
-    pub(super) media_type: MediaType,
+    pub(super) format: decode::Format,
     pub(super) captured: CapturedRequest,
 }
 
@@ -131,33 +132,64 @@ impl View {
     }
 
     /// Takes what is recorded of the request's body, if kube-apiserver got as far as reading it before
-    /// it gave this answer; `metadata` is filled if it is not yet.
+    /// it gave this answer; `metadata` is filled if it is not yet. Returns what makes the meaning of
+    /// the body ambiguous.
     pub(super) fn read_request(
         &mut self,
+        info: &RequestInfo,
         answer: &Status,
         metadata: &mut Option<ObjectMetadata>,
         metrics: &Metrics,
-    ) {
-        let Some(Request { kind, media_type, captured }) = &self.request else { return };
-        let (kind, media_type) = (*kind, *media_type);
+    ) -> Ambiguities {
+        let none = Ambiguities::default();
+        let Some(Request { kind, format, captured }) = &self.request else { return none };
+        let (kind, format) = (*kind, *format);
         if !kind.was_read(answer) {
-            return;
+            return none;
         }
-        let Some(mut capture) = captured.take() else { return };
+        let Some(mut capture) = captured.take() else { return none };
         self.request = None;
-        if kind == RequestBodyKind::Object && metadata.is_none() {
-            let whole = capture.whole();
-            *metadata = whole.and_then(|body| object::metadata(media_type, body));
+        let is_recorded = self.level >= Level::Request;
+        let Some(body) = capture.take_whole() else {
+            // Only a part of it was kept.
+            if is_recorded {
+                let recorded = capture.finish(true);
+                self.request_object = Some(self.annotated(recorded, &REQUEST_OBJECT, metrics));
+            }
+            return none;
+        };
+        if kind == RequestBodyKind::DeleteOptions && body.is_empty() {
+            // There are none.
+            return none;
         }
-        if self.level >= Level::Request {
-            let mut recorded = capture.finish(true);
+        let resource = decode::Resource {
+            group: info.group(),
+            version: info.version(),
+            resource: info.resource(),
+            subresource: info.subresource(),
+        };
+        let decoded = decode::decode(&decode::Request { format, kind, resource }, &body);
+        let ambiguities = match &decoded {
+            Ok(decoded) => decoded.ambiguities,
+            Err(error) => error.ambiguities,
+        };
+        if let Ok(decoded) = &decoded
+            && metadata.is_none()
+        {
+            metadata.clone_from(&decoded.metadata);
+        }
+        if is_recorded {
+            let mut recorded = capture.finish_decoded(&body, decoded);
             if kind == RequestBodyKind::DeleteOptions
                 && let Some(options) = body::delete_options(&recorded.json)
             {
                 recorded.json = options;
             }
             self.request_object = Some(self.annotated(recorded, &REQUEST_OBJECT, metrics));
+        } else if let Err(error) = decoded {
+            annotate(&mut self.annotations, REQUEST_OBJECT.note, error.message);
         }
+        ambiguities
     }
 
     /// The answer's body has been captured.

@@ -26,6 +26,7 @@ mod many_headers;
 mod oidc;
 mod own_access;
 mod replay;
+mod replay_bodies;
 mod replay_impersonation;
 mod rotation;
 mod seal;

@@ -12,6 +12,7 @@ use super::decode::{Decoder, Encoding};
 use super::redact::CompiledPaths;
 use super::redacted::{hex, redacted_whole};
 use super::text::as_string;
+use crate::audit::decode;
 use crate::audit::object::MediaType;
 
 /// How much of the raw body is kept beside the JSON made of it, in case it turns out to be none.
@@ -98,6 +99,40 @@ impl Capture {
             Form::Whole { bytes, .. } => Some(bytes),
             Form::Json { .. } => None,
         }
+    }
+
+    /// Takes a body that is kept as it is and of which nothing is missing.
+    pub fn take_whole(&mut self) -> Option<Vec<u8>> {
+        if self.stopped.is_some() {
+            return None;
+        }
+        let collected = self.decoder.as_mut()?.target();
+        match &mut collected.form {
+            Form::Whole { bytes, .. } if collected.length == bytes.len() as u64 => {
+                Some(std::mem::take(bytes))
+            }
+            _ => None,
+        }
+    }
+
+    /// Ends a body that was taken by [`Capture::take_whole`] and has been decoded.
+    pub fn finish_decoded(
+        self,
+        body: &[u8],
+        decoded: Result<decode::Decoded<'_>, decode::DecodeError>,
+    ) -> Recorded {
+        let mut recorded = match decoded {
+            Ok(decoded) => {
+                let mut recorded = self.compact(&decoded.json, body, true);
+                recorded.note = recorded.note.or(decoded.note);
+                recorded
+            }
+            Err(error) => self.not_json(body, false, error.message),
+        };
+        if let Some(cut) = &mut recorded.cut {
+            *cut = Cut { bytes: body.len() as u64, sha256: Some(sha256(body)) };
+        }
+        recorded
     }
 
     /// Whether nothing of it has come.

@@ -6,15 +6,20 @@
 
 mod ambiguity;
 mod content_type;
+mod json;
+mod number;
+mod resources;
+mod yaml;
 
 use std::borrow::Cow;
 
 pub use ambiguity::{Ambiguities, Ambiguity};
 pub use content_type::Format;
+pub(super) use number::push_float;
 
-use super::body;
 use super::event::ObjectMetadata;
 use super::object::{self, MediaType};
+use super::protobuf;
 use super::recording::RequestBodyKind;
 
 /// What is known about a request body before it is decoded.
@@ -74,23 +79,99 @@ pub struct DecodeError {
 /// there is no object to record. Should it accept it all the same, the event has to carry the raw
 /// bytes and this error.
 pub fn decode<'b>(request: &Request<'_>, body: &'b [u8]) -> Result<Decoded<'b>, DecodeError> {
-    let error = |message: String| DecodeError { message, ambiguities: Ambiguities::default() };
-    let (media_type, json) = match request.format {
-        Format::Json => (MediaType::Json, Cow::Borrowed(body)),
+    match request.format {
+        Format::Json => from_json(request, Cow::Borrowed(body), Ambiguities::default()),
         Format::Yaml => {
-            (MediaType::Yaml, Cow::Owned(body::yaml_to_json(body).map_err(error)?.json))
+            let error = |error: yaml::Error| DecodeError::new(&error.to_string());
+            let (json, ambiguities) = yaml::to_json(body).map_err(error)?;
+            from_json(request, Cow::Owned(json), ambiguities)
         }
-        Format::Protobuf => (
-            MediaType::Protobuf,
-            Cow::Owned(body::protobuf_to_json(body, usize::MAX).map_err(error)?.json),
-        ),
-        Format::Cbor | Format::Unsupported => {
-            return Err(error("its Content-Type is unknown".to_owned()));
+        Format::Protobuf => from_protobuf(request, body),
+        Format::Cbor => Err(DecodeError::new("it is CBOR, which is not decoded")),
+        Format::Unsupported => Err(DecodeError::new("its Content-Type is not supported")),
+    }
+}
+
+fn from_json<'b>(
+    request: &Request<'_>,
+    text: Cow<'b, [u8]>,
+    before: Ambiguities,
+) -> Result<Decoded<'b>, DecodeError> {
+    fn decode<'t>(
+        request: &Request<'_>,
+        text: &'t [u8],
+    ) -> Result<json::Decoded<'t>, &'static str> {
+        match request.kind {
+            RequestBodyKind::Object => json::object(text, &request.resource),
+            RequestBodyKind::Patch => json::patch(text),
+            RequestBodyKind::DeleteOptions => json::delete_options(text),
+        }
+    }
+    let error = |error: &str| DecodeError { ambiguities: before, ..DecodeError::new(error) };
+    let (json, metadata, ambiguities) = match text {
+        Cow::Borrowed(text) => {
+            let json::Decoded { json, metadata, ambiguities } =
+                decode(request, text).map_err(error)?;
+            (json, metadata, ambiguities)
+        }
+        Cow::Owned(text) => {
+            let json::Decoded { json, metadata, ambiguities } =
+                decode(request, &text).map_err(error)?;
+            let made = match json {
+                Cow::Owned(json) => Some(json),
+                Cow::Borrowed(_) => None,
+            };
+            (Cow::Owned(made.unwrap_or(text)), metadata, ambiguities)
         }
     };
+    let is_object = request.kind == RequestBodyKind::Object;
+    let metadata = || metadata.or_else(|| object::metadata(MediaType::Json, &json));
+    let metadata = if is_object { metadata() } else { None };
+    Ok(Decoded { json, metadata, ambiguities: ambiguities.union(before), note: None })
+}
+
+fn from_protobuf<'b>(request: &Request<'_>, body: &[u8]) -> Result<Decoded<'b>, DecodeError> {
+    let resource = &request.resource;
+    let api_version = match resource.group {
+        b"" => resource.version.to_vec(),
+        group => [group, b"/", resource.version].concat(),
+    };
+    let kind = match request.kind {
+        RequestBodyKind::DeleteOptions => Some("DeleteOptions"),
+        RequestBodyKind::Object => resources::kind(resource).map(|default| default.kind),
+        RequestBodyKind::Patch => None,
+    };
+    let default = kind.map(|kind| (kind.as_bytes(), &api_version[..]));
+    let mut json = Vec::with_capacity(body.len() * 2);
+    let transcoded = protobuf::transcode_request(body, &mut json, MAX_PROTOBUF, default)
+        .map_err(|error| DecodeError::new(&error.to_string()))?;
     let metadata = match request.kind {
-        RequestBodyKind::Object => object::metadata(media_type, body),
+        RequestBodyKind::Object => object::metadata(MediaType::Json, &json),
         _ => None,
     };
-    Ok(Decoded { json, metadata, ambiguities: Ambiguities::default(), note: None })
+    let note = if transcoded.truncated {
+        Some("its protobuf message is too long to be converted")
+    } else if transcoded.unknown {
+        Some("it has protobuf fields of a newer Kubernetes, which are left out")
+    } else {
+        None
+    };
+    Ok(Decoded {
+        json: Cow::Owned(json),
+        metadata,
+        ambiguities: transcoded.ambiguities,
+        note: note.map(str::to_owned),
+    })
 }
+
+/// The most JSON that is made of a protobuf message.
+const MAX_PROTOBUF: usize = 24 << 20;
+
+impl DecodeError {
+    fn new(message: &str) -> DecodeError {
+        DecodeError { message: message.to_owned(), ambiguities: Ambiguities::default() }
+    }
+}
+
+#[cfg(test)]
+mod corpus_tests;

@@ -5,11 +5,11 @@
 mod generated;
 mod raw;
 mod scalar;
-mod table;
+pub(super) mod table;
 mod transcode;
 mod value;
 
-pub use transcode::{Error, Transcoded, transcode};
+pub use transcode::{Error, Transcoded, transcode, transcode_request};
 
 /// What a field holds.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -22,6 +22,8 @@ pub enum Value<'a> {
     Fixed64(u64),
     /// Wire type 5, which Kubernetes does not use.
     Fixed32(u32),
+    /// Wire types 3 and 4, which Kubernetes does not use: the group has been skipped.
+    Group,
 }
 
 impl<'a> Value<'a> {
@@ -53,23 +55,47 @@ pub fn fields(message: &[u8]) -> impl Iterator<Item = (u64, Value<'_>)> {
     std::iter::from_fn(move || field(&mut rest))
 }
 
-/// Takes the next field off `rest`; `None` at its end, and if it is malformed, when some of it
+/// Takes the next field off `rest`, as the code that gogo/protobuf generates does: the field number
+/// is truncated to 32 bits. Returns `None` at its end, and if it is malformed, when some of it
 /// stays.
 fn field<'a>(rest: &mut &'a [u8]) -> Option<(u64, Value<'a>)> {
     let mut after = *rest;
     let key = varint(&mut after)?;
-    let value = match key & 7 {
-        0 => Value::Varint(varint(&mut after)?),
-        1 => Value::Fixed64(u64::from_le_bytes(take(&mut after, 8)?.try_into().ok()?)),
-        2 => {
-            let length = usize::try_from(varint(&mut after)?).ok()?;
-            Value::Bytes(take(&mut after, length)?)
-        }
-        5 => Value::Fixed32(u32::from_le_bytes(take(&mut after, 4)?.try_into().ok()?)),
-        _ => return None,
-    };
+    let number = u64::try_from((key >> 3) as i32).ok().filter(|number| *number > 0)?;
+    let value = value(key, &mut after)?;
     *rest = after;
-    Some((key >> 3, value))
+    Some((number, value))
+}
+
+fn value<'a>(key: u64, rest: &mut &'a [u8]) -> Option<Value<'a>> {
+    Some(match key & 7 {
+        0 => Value::Varint(varint(rest)?),
+        1 => Value::Fixed64(u64::from_le_bytes(take(rest, 8)?.try_into().ok()?)),
+        2 => {
+            let length = usize::try_from(varint(rest)?).ok()?;
+            Value::Bytes(take(rest, length)?)
+        }
+        3 => {
+            skip_group(rest)?;
+            Value::Group
+        }
+        5 => Value::Fixed32(u32::from_le_bytes(take(rest, 4)?.try_into().ok()?)),
+        _ => return None,
+    })
+}
+
+/// Skips the rest of a group and the groups in it. The numbers at their ends do not matter.
+fn skip_group(rest: &mut &[u8]) -> Option<()> {
+    let mut depth = 1_usize;
+    while depth > 0 {
+        let key = varint(rest)?;
+        match key & 7 {
+            3 => depth += 1,
+            4 => depth -= 1,
+            _ => drop(value(key, rest)?),
+        }
+    }
+    Some(())
 }
 
 /// A Kubernetes object in its envelope (`runtime.Unknown` behind the magic `k8s\0`).
@@ -134,6 +160,18 @@ mod tests {
         assert_eq!((envelope.api_version, envelope.kind), (&b"v1"[..], &b"Status"[..]));
         assert_eq!(fields(envelope.raw).collect::<Vec<_>>(), [(6, Value::Varint(404))]);
         assert!(super::envelope(b"{}").is_none());
+    }
+
+    #[test]
+    fn field_numbers_are_truncated_and_groups_skipped() {
+        let message = b"\x8a\x80\x80\x80\x80\x01\x01a\xc3>\x1b\x08\x01\x1c\xc4>\x10\x07";
+        let fields: Vec<_> = fields(message).collect();
+        assert_eq!(fields, [(1, Value::Bytes(b"a")), (1000, Value::Group), (2, Value::Varint(7))]);
+        for malformed in
+            [&b"\x00\x01"[..], b"\xc3>\x08\x01", b"\xc4>", b"\xfa\xff\xff\xff\xff\x7f\x00"]
+        {
+            assert_eq!(super::fields(malformed).next(), None);
+        }
     }
 
     proptest::proptest! {

@@ -6,24 +6,24 @@ use super::Value;
 
 /// `metav1.Time`: RFC 3339 in UTC to the second; `null` for Go's zero time, which is no bytes.
 pub(super) fn push_time(out: &mut Vec<u8>, message: &[u8]) {
-    push_timestamp(out, message, |_| String::new());
+    push_timestamp(out, message, false);
 }
 
 /// `metav1.MicroTime`: as [`push_time`], with six digits of the second.
 pub(super) fn push_micro_time(out: &mut Vec<u8>, message: &[u8]) {
-    push_timestamp(out, message, |nanos| format!(".{:06}", nanos / 1000));
+    push_timestamp(out, message, true);
 }
 
 /// Seconds from Go's zero time, the beginning of year 1, to 1970.
 const ZERO_TIME: i64 = -62_135_596_800;
 
-fn push_timestamp(out: &mut Vec<u8>, message: &[u8], fraction: impl Fn(i64) -> String) {
+fn push_timestamp(out: &mut Vec<u8>, message: &[u8], micro: bool) {
     let (mut seconds, mut nanos) = (0_i64, 0_i64);
     for (number, value) in super::fields(message) {
         match number {
             1 => seconds = value.number().cast_signed(),
-            // A Go int32; beyond a second it carries over.
-            2 => nanos = i64::from(value.number() as i32),
+            // A Go int32; beyond a second it carries over. Times to the second ignore it.
+            2 if micro => nanos = i64::from(value.number() as i32),
             _ => {}
         }
     }
@@ -35,7 +35,7 @@ fn push_timestamp(out: &mut Vec<u8>, message: &[u8], fraction: impl Fn(i64) -> S
     let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     let (year, month, day) = civil(days);
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    let fraction = fraction(nanos);
+    let fraction = if micro { format!(".{:06}", nanos / 1000) } else { String::new() };
     let _ = write!(
         out,
         "\"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z\""
@@ -79,23 +79,7 @@ pub(super) fn push_int(out: &mut Vec<u8>, number: i64) {
     let _ = write!(out, "{number}");
 }
 
-/// A number as Go's encoder writes a float64; `None` for those that JSON has not.
-pub(super) fn push_double(out: &mut Vec<u8>, number: f64) -> Option<()> {
-    if !number.is_finite() {
-        return None;
-    }
-    let size = number.abs();
-    if size != 0.0 && !(1e-6..1e21).contains(&size) {
-        let text = format!("{number:e}");
-        let (digits, exponent) = text.split_once('e')?;
-        // Go always signs the exponent.
-        let sign = if exponent.starts_with('-') { "" } else { "+" };
-        let _ = write!(out, "{digits}e{sign}{exponent}");
-    } else {
-        let _ = write!(out, "{number}");
-    }
-    Some(())
-}
+pub(super) use crate::audit::decode::push_float as push_double;
 
 #[cfg(test)]
 mod tests {

@@ -4,17 +4,17 @@ use super::generated::{KINDS, MESSAGES};
 
 /// A field of a message as Go's struct has it.
 #[derive(Debug)]
-pub(super) struct Field {
-    pub(super) number: u64,
+pub(in crate::audit) struct Field {
+    pub(in crate::audit) number: u64,
     /// Its JSON name; none for [`Type::Inline`].
-    pub(super) name: &'static str,
-    pub(super) shape: Shape,
-    pub(super) of: Type,
-    pub(super) empty: Empty,
+    pub(in crate::audit) name: &'static str,
+    pub(in crate::audit) shape: Shape,
+    pub(in crate::audit) of: Type,
+    pub(in crate::audit) empty: Empty,
 }
 
 /// A field, in one line of the table.
-pub(super) const fn f(
+pub(in crate::audit) const fn f(
     number: u64,
     name: &'static str,
     shape: Shape,
@@ -26,7 +26,7 @@ pub(super) const fn f(
 
 /// How often a field occurs.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Shape {
+pub(in crate::audit) enum Shape {
     One,
     List,
     /// Entries with a string key (field 1) and a value (field 2).
@@ -35,7 +35,7 @@ pub(super) enum Shape {
 
 /// What a field, element or map value is; numbers are indexes of [`MESSAGES`].
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Type {
+pub(in crate::audit) enum Type {
     Text,
     /// Base64 in JSON.
     Bytes,
@@ -72,7 +72,7 @@ pub(super) enum Type {
 
 /// What JSON has for a field that is not on the wire, or zero there.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Empty {
+pub(in crate::audit) enum Empty {
     /// A pointer with `omitempty`: absent unless on the wire, where zero counts.
     Pointer,
     /// A value with `omitempty`: absent when zero or empty, also on the wire.
@@ -100,7 +100,7 @@ const COMMON: [&str; 12] = [
 ];
 
 /// The message of a kind; `None` if the table does not have it.
-pub(super) fn kind(api_version: &[u8], kind: &[u8]) -> Option<&'static [Field]> {
+pub(in crate::audit) fn kind(api_version: &[u8], kind: &[u8]) -> Option<&'static [Field]> {
     let (api_version, kind) = (str::from_utf8(api_version).ok()?, str::from_utf8(kind).ok()?);
     let api_version = if COMMON.contains(&kind) { "meta.k8s.io/v1" } else { api_version };
     let kind = kind.to_ascii_lowercase();
@@ -109,7 +109,7 @@ pub(super) fn kind(api_version: &[u8], kind: &[u8]) -> Option<&'static [Field]> 
 }
 
 /// The fields of a message of the table.
-pub(super) fn message(index: u16) -> &'static [Field] {
+pub(in crate::audit) fn message(index: u16) -> &'static [Field] {
     MESSAGES[usize::from(index)]
 }
 

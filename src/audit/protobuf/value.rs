@@ -4,6 +4,7 @@
 use super::table::{self, Type};
 use super::transcode::{Error, Writer, bytes, fields};
 use super::{Value, raw, scalar};
+use crate::audit::decode::Ambiguity;
 use crate::audit::json;
 
 impl<'a> Writer<'a, '_> {
@@ -33,18 +34,19 @@ impl<'a> Writer<'a, '_> {
             return Ok(false);
         }
         match of {
-            Type::Text => json::push_string(out, bytes),
+            Type::Text => {
+                json::push_string(out, bytes);
+                let odd = str::from_utf8(bytes).is_err();
+                self.note_ambiguity(odd, Ambiguity::InvalidUtf8);
+            }
             Type::Bytes => raw::push_base64(out, bytes),
             Type::Time => scalar::push_time(out, bytes),
             Type::MicroTime => scalar::push_micro_time(out, bytes),
             Type::IntOrString => scalar::push_int_or_string(out, bytes).ok_or(Error::Malformed)?,
-            Type::Quantity => match only(bytes, 1)? {
-                Some(text) if !text.is_empty() => json::push_string(out, text),
-                _ => out.extend_from_slice(b"\"0\""),
-            },
+            Type::Quantity => push_quantity(out, bytes)?,
             Type::Raw => return self.raw(only(bytes, 1)?.unwrap_or_default()),
             Type::Message(message) => {
-                self.object(table::message(message), bytes)?;
+                self.object(table::message(message), &[bytes])?;
                 return Ok(true);
             }
             Type::Item(message) | Type::Claim(message) => {
@@ -53,7 +55,7 @@ impl<'a> Writer<'a, '_> {
                     Type::Item(_) => self.type_meta(b"PartialObjectMetadata", self.api_version),
                     _ => self.type_meta(b"PersistentVolumeClaim", b"v1"),
                 }
-                self.members(table::message(message), bytes, &mut false)?;
+                self.members(table::message(message), &[bytes], &mut false)?;
                 self.out.push(b'}');
                 return Ok(true);
             }
@@ -74,7 +76,7 @@ impl<'a> Writer<'a, '_> {
                     }
                 }
                 match other {
-                    Some(bytes) => self.object(table::message(schema), bytes)?,
+                    Some(bytes) => self.object(table::message(schema), &[bytes])?,
                     None => out.extend_from_slice(if allows { b"true" } else { b"false" }),
                 }
                 return Ok(true);
@@ -84,7 +86,7 @@ impl<'a> Writer<'a, '_> {
                 let element = if strings { Type::Text } else { Type::Message(schema) };
                 match (only(bytes, 2)?, only(bytes, 1)?) {
                     (Some(_), _) => self.list_of(element, bytes, 2)?,
-                    (None, Some(bytes)) => self.object(table::message(schema), bytes)?,
+                    (None, Some(bytes)) => self.object(table::message(schema), &[bytes])?,
                     (None, None) => self.out.extend_from_slice(b"null"),
                 }
                 return Ok(true);
@@ -117,7 +119,7 @@ impl<'a> Writer<'a, '_> {
             raw::push(self.out, bytes);
             return Ok(self.fits());
         }
-        match self.envelope(bytes) {
+        match self.envelope(bytes, None) {
             Err(Error::UnknownKind { .. }) => {
                 self.left_out.unknown = true;
                 self.out.truncate(start);
@@ -133,6 +135,15 @@ impl<'a> Writer<'a, '_> {
         self.left_out.truncated |= !fits;
         fits
     }
+}
+
+/// `resource.Quantity`
+pub(super) fn push_quantity(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), Error> {
+    match only(bytes, 1)? {
+        Some(text) if !text.is_empty() => json::push_string(out, text),
+        _ => out.extend_from_slice(b"\"0\""),
+    }
+    Ok(())
 }
 
 /// The last field of this number, whose type is a length-delimited one.

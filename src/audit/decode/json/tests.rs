@@ -1,0 +1,135 @@
+use super::*;
+
+const CONFIG_MAPS: Resource<'_> =
+    Resource { group: b"", version: b"v1", resource: b"configmaps", subresource: b"" };
+const PODS: Resource<'_> = Resource { resource: b"pods", ..CONFIG_MAPS };
+const ROLE_BINDINGS: Resource<'_> = Resource {
+    group: b"rbac.authorization.k8s.io",
+    version: b"v1",
+    resource: b"clusterrolebindings",
+    subresource: b"",
+};
+const WIDGETS: Resource<'_> =
+    Resource { group: b"example.com", version: b"v1", resource: b"widgets", subresource: b"" };
+
+fn decoded(resource: &Resource<'_>, text: &[u8]) -> (String, String) {
+    let decoded = object(text, resource).unwrap();
+    (String::from_utf8(decoded.json.into_owned()).unwrap(), decoded.ambiguities.names())
+}
+
+/// A ConfigMap with these members.
+fn config_map(members: &str) -> (String, String) {
+    let text = format!("{{\"kind\":\"ConfigMap\",\"apiVersion\":\"v1\",{members}}}");
+    let (json, names) = decoded(&CONFIG_MAPS, text.as_bytes());
+    let rest = json.strip_prefix(r#"{"kind":"ConfigMap","apiVersion":"v1""#).unwrap();
+    (rest.trim_start_matches(',').strip_suffix('}').unwrap().to_owned(), names)
+}
+
+#[test]
+fn of_duplicate_keys_structs_and_maps_are_merged() {
+    for (members, expected) in [
+        (
+            r#""metadata":{"labels":{"a":"b"}},"metadata":{"name":"x"}"#,
+            r#""metadata":{"name":"x","labels":{"a":"b"}}"#,
+        ),
+        (r#""data":{"a":"1"},"data":{"b":"2"}"#, r#""data":{"a":"1","b":"2"}"#),
+        (r#""data":{"a":"1"},"data":null"#, ""),
+        (r#""metadata":{"name":"x"},"metadata":null"#, r#""metadata":{"name":"x"}"#),
+        (r#""metadata":{"name":"x","name":null}"#, r#""metadata":{"name":"x"}"#),
+        (r#""metadata":{"name":"x","name":"y"}"#, r#""metadata":{"name":"y"}"#),
+    ] {
+        assert_eq!(config_map(members), (expected.to_owned(), "duplicate-keys".to_owned()));
+    }
+}
+
+#[test]
+fn what_has_one_meaning_is_not_ambiguous() {
+    for (members, expected) in [
+        (r#""data":{"k":null}"#, r#""data":{"k":""}"#),
+        (r#""binaryData":{"b":"aG\nk="}"#, r#""binaryData":{"b":"aGk="}"#),
+        (r#""binaryData":{"b":"aGn="}"#, r#""binaryData":{"b":"aGk="}"#),
+        (r#""binaryData":{"b":[104,105]}"#, r#""binaryData":{"b":"aGk="}"#),
+        (
+            r#""immutable":null,"METADATA":{"name":"x"},"new":[1,null],"n":1e400"#,
+            r#""new":[1,null]"#,
+        ),
+    ] {
+        assert_eq!(config_map(members), (expected.to_owned(), String::new()));
+    }
+}
+
+#[test]
+fn odd_characters_are_replaced() {
+    let (json, names) = config_map(r#""data":{"k":"\ud800x"}"#);
+    assert_eq!(json, "\"data\":{\"k\":\"\u{fffd}x\"}");
+    assert_eq!(names, "unpaired-surrogate");
+    let text = b"{\"kind\":\"ConfigMap\",\"apiVersion\":\"v1\",\"data\":{\"k\":\"\xff\"}}";
+    let (json, names) = decoded(&CONFIG_MAPS, text);
+    assert!(json.ends_with("\"k\":\"\u{fffd}\"}}"), "{json}");
+    assert_eq!(names, "invalid-utf8");
+}
+
+#[test]
+fn the_type_ignores_case_and_defaults_to_the_resource() {
+    let (json, _) = decoded(&CONFIG_MAPS, b"{\"metadata\":{\"name\":\"a\"}}");
+    assert_eq!(json, r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"a"}}"#);
+    assert_eq!(decoded(&CONFIG_MAPS, b"null").0, r#"{"kind":"ConfigMap","apiVersion":"v1"}"#);
+    let (json, names) = decoded(&CONFIG_MAPS, br#"{"KIND":"ConfigMap","apiVersion":"v1"}"#);
+    assert_eq!(json, r#"{"kind":"ConfigMap","apiVersion":"v1"}"#);
+    assert_eq!(names, "case-variant-keys");
+}
+
+#[test]
+fn elements_of_lists_are_decoded_where_earlier_ones_are() {
+    let binding = br#"{"kind":"ClusterRoleBinding","apiVersion":"rbac.authorization.k8s.io/v1","subjects":[{"kind":"User","name":"a"},{"kind":"Group","name":"g"}],"subjects":[{"name":"b"}],"subjects":[{},{}]}"#;
+    let (json, names) = decoded(&ROLE_BINDINGS, binding);
+    assert!(
+        json.contains(r#""subjects":[{"kind":"User","name":"b"},{"kind":"Group","name":"g"}]"#),
+        "{json}"
+    );
+    assert_eq!(names, "duplicate-keys");
+}
+
+#[test]
+fn wrong_types_are_errors_even_if_replaced() {
+    for members in [
+        r#""metadata":[]"#,
+        r#""data":{"k":1},"data":{"k":"v"}"#,
+        r#""immutable":"true""#,
+        r#""metadata":{"generation":1.5,"name":null}"#,
+        r#""metadata":{"creationTimestamp":"nonsense","name":null}"#,
+    ] {
+        let text = format!("{{\"kind\":\"ConfigMap\",\"apiVersion\":\"v1\",{members},\"x\":null}}");
+        assert!(object(text.as_bytes(), &CONFIG_MAPS).is_err(), "{members}");
+    }
+    assert!(object(b"[]", &CONFIG_MAPS).is_err());
+}
+
+#[test]
+fn custom_resources_have_no_schema() {
+    let text = br#"{"kind":"Widget","apiVersion":"example.com/v1","metadata":{"name":"a"},"metadata":{"labels":{}},"n":1.50,"big":123456789012345678901}"#;
+    let (json, names) = decoded(&WIDGETS, text);
+    assert_eq!(
+        json,
+        r#"{"kind":"Widget","apiVersion":"example.com/v1","metadata":{"labels":{}},"n":1.5,"big":123456789012345680000}"#
+    );
+    assert_eq!(names, "duplicate-keys");
+}
+
+#[test]
+fn ordinary_objects_are_recorded_as_they_are() {
+    let text = br#"{"kind":"Pod", "apiVersion":"v1","metadata":{"name":"a"},"spec":{"x":[1.0]}}"#;
+    let decoded = object(text, &PODS).unwrap();
+    assert!(matches!(decoded.json, Cow::Borrowed(_)));
+    assert_eq!(decoded.metadata.unwrap().name, "a");
+}
+
+#[test]
+fn patches_are_recorded_as_they_are() {
+    let text = br#"{"data":{"a":null,"a":1e400}}"#;
+    let decoded = patch(text).unwrap();
+    assert_eq!((&*decoded.json, decoded.ambiguities.names()), (&text[..], "duplicate-keys".into()));
+    let decoded = patch(b"[{\"x\":\"\xff\"}]").unwrap();
+    assert_eq!(&*decoded.json, "[{\"x\":\"\u{fffd}\"}]".as_bytes());
+    assert!(patch(b"{").is_err());
+}
