@@ -34,16 +34,15 @@ impl Body {
     fn answer(&self) -> (u16, Bytes) {
         let object = if self.status < 300 {
             let name = self.created.as_deref().unwrap_or_default();
-            json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": name}})
+            json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": name}}).to_string()
         } else {
             let mut status = self.event["responseStatus"].clone();
-            status["kind"] = "Status".into();
             status["apiVersion"] = "v1".into();
-            json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-                "message": status["message"], "reason": status["reason"],
-                "details": status["details"], "code": self.status})
+            // kube-apiserver writes the kind first, by which a Status is recognized.
+            let rest = status.to_string();
+            format!("{{\"kind\":\"Status\",{}", &rest[1..])
         };
-        (self.status, Bytes::from(object.to_string()))
+        (self.status, Bytes::from(object))
     }
 }
 

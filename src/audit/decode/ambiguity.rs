@@ -29,7 +29,7 @@ pub enum Ambiguity {
     RepeatedEnvelopeMember,
     /// The protobuf message has groups, which are skipped.
     Groups,
-    /// A protobuf integer has more bits than its field and is truncated.
+    /// A protobuf integer has more than 32 bits, to which some fields truncate it.
     TruncatedInteger,
 }
 
@@ -88,7 +88,9 @@ impl Ambiguity {
                 "the protobuf envelope has its type or its object more than once"
             }
             Ambiguity::Groups => "it contains protobuf groups",
-            Ambiguity::TruncatedInteger => "a protobuf integer does not fit in its field",
+            Ambiguity::TruncatedInteger => {
+                "a protobuf integer has more than 32 bits, to which some fields truncate it"
+            }
         }
     }
 }

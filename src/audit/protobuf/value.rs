@@ -15,7 +15,12 @@ impl<'a> Writer<'a, '_> {
             (Type::Bool, Value::Varint(number)) => {
                 out.extend_from_slice(if number == 0 { b"false" } else { b"true" });
             }
-            (Type::Int, Value::Varint(number)) => scalar::push_int(out, number.cast_signed()),
+            (Type::Int, Value::Varint(number)) => {
+                let number = number.cast_signed();
+                scalar::push_int(out, number);
+                let is_long = i32::try_from(number).is_err();
+                self.note_ambiguity(is_long, Ambiguity::TruncatedInteger);
+            }
             (Type::Double, Value::Fixed64(bits)) => {
                 scalar::push_double(out, f64::from_bits(bits)).ok_or(Error::Malformed)?;
             }

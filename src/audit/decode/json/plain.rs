@@ -90,7 +90,7 @@ fn value(
     Ok(())
 }
 
-/// The members of an object, of duplicates the last one.
+/// The members of an object sorted by their keys, of duplicates the last one.
 pub(super) fn unique_members(tape: &mut Tape<'_>, node: Node) -> Vec<(Node, Node)> {
     let mut members: Vec<(Node, Node)> = Vec::new();
     let mut places = HashMap::new();
@@ -109,6 +109,8 @@ pub(super) fn unique_members(tape: &mut Tape<'_>, node: Node) -> Vec<(Node, Node
     if duplicates {
         tape.ambiguities.insert(Ambiguity::DuplicateKeys);
     }
+    // As Go writes a map.
+    members.sort_by_cached_key(|(key, _)| tape.text(*key).0);
     members
 }
 

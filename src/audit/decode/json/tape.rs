@@ -59,16 +59,16 @@ pub(super) fn parse(text: &[u8]) -> Result<Tape<'_>, &'static str> {
             b'f' => (Kind::False, literal(text, at, b"false")?),
             b'n' => (Kind::Null, literal(text, at, b"null")?),
             b'-' | b'0'..=b'9' => {
-                let length = number_length(&text[at..]).ok_or("invalid number")?;
+                let length = number_length(&text[at..]).ok_or("not JSON: invalid number")?;
                 (Kind::Number, at..at + length)
             }
-            _ => return Err("unexpected character"),
+            _ => return Err("not JSON: unexpected character"),
         };
         at = range.end + usize::from(kind == Kind::String);
         tape.push(kind, range);
         if matches!(kind, Kind::Object | Kind::Array) {
             if open.len() == MAX_DEPTH {
-                return Err("more than 10000 levels");
+                return Err("not JSON: more than 10000 levels");
             }
             open.push(id);
             at = space(text, at);
@@ -85,7 +85,11 @@ pub(super) fn parse(text: &[u8]) -> Result<Tape<'_>, &'static str> {
         loop {
             at = space(text, at);
             let Some(&container) = open.last() else {
-                return if at == text.len() { Ok(tape) } else { Err("something after the value") };
+                return if at == text.len() {
+                    Ok(tape)
+                } else {
+                    Err("not JSON: something after the value")
+                };
             };
             let is_object = tape.entries[container as usize].kind == Kind::Object;
             match (text.get(at).ok_or(END)?, is_object) {
@@ -101,13 +105,13 @@ pub(super) fn parse(text: &[u8]) -> Result<Tape<'_>, &'static str> {
                     tape.close(open.pop());
                     at += 1;
                 }
-                _ => return Err("unexpected character"),
+                _ => return Err("not JSON: unexpected character"),
             }
         }
     }
 }
 
-const END: &str = "unexpected end";
+const END: &str = "not JSON: unexpected end";
 
 fn space(text: &[u8], mut at: usize) -> usize {
     while let Some(b' ' | b'\n' | b'\r' | b'\t') = text.get(at) {
@@ -118,7 +122,11 @@ fn space(text: &[u8], mut at: usize) -> usize {
 
 fn literal(text: &[u8], at: usize, word: &[u8]) -> Result<Range<usize>, &'static str> {
     let end = at + word.len();
-    if text.get(at..end) == Some(word) { Ok(at..end) } else { Err("unexpected character") }
+    if text.get(at..end) == Some(word) {
+        Ok(at..end)
+    } else {
+        Err("not JSON: unexpected character")
+    }
 }
 
 impl<'b> Tape<'b> {
@@ -138,14 +146,14 @@ impl<'b> Tape<'b> {
     /// Reads a key and its colon.
     fn key(&mut self, at: usize) -> Result<usize, &'static str> {
         if self.text.get(at).ok_or(END)? != &b'"' {
-            return Err("unexpected character");
+            return Err("not JSON: unexpected character");
         }
         let range = self.string(at)?;
         let at = space(self.text, range.end + 1);
         self.push(Kind::String, range);
         match self.text.get(at).ok_or(END)? {
             b':' => Ok(at + 1),
-            _ => Err("unexpected character"),
+            _ => Err("not JSON: unexpected character"),
         }
     }
 
@@ -160,14 +168,14 @@ impl<'b> Tape<'b> {
                     b'u' => {
                         let digits = self.text.get(at + 2..at + 6).ok_or(END)?;
                         if !digits.iter().all(u8::is_ascii_hexdigit) {
-                            return Err("unexpected character");
+                            return Err("not JSON: unexpected character");
                         }
                         at += 6;
                     }
                     b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => at += 2,
-                    _ => return Err("unexpected character"),
+                    _ => return Err("not JSON: unexpected character"),
                 },
-                0..=0x1f => return Err("unexpected character"),
+                0..=0x1f => return Err("not JSON: unexpected character"),
                 _ => at += 1,
             }
         }

@@ -111,7 +111,7 @@ fn custom_resources_have_no_schema() {
     let (json, names) = decoded(&WIDGETS, text);
     assert_eq!(
         json,
-        r#"{"kind":"Widget","apiVersion":"example.com/v1","metadata":{"labels":{}},"n":1.5,"big":123456789012345680000}"#
+        r#"{"apiVersion":"example.com/v1","big":123456789012345680000,"kind":"Widget","metadata":{"labels":{}},"n":1.5}"#
     );
     assert_eq!(names, "duplicate-keys");
 }

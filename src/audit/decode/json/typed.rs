@@ -280,7 +280,8 @@ impl<'t, 'b, 'o> Writer<'t, 'b, 'o> {
                 scalar::push_time(self.out, &self.tape.text(value).0, true)?;
             }
             (Type::Quantity, Kind::String) => plain::string(self.tape, value, self.out),
-            (Type::Quantity, Kind::Number) => push_string(self.out, self.tape.raw(value)),
+            // It stays as the client has written it, as all quantities do.
+            (Type::Quantity, Kind::Number) => self.out.extend_from_slice(self.tape.raw(value)),
             (Type::IntOrString, Kind::String) => plain::string(self.tape, value, self.out),
             (Type::IntOrString, Kind::Number) => {
                 let number = scalar::integer(self.tape.raw(value))?;
