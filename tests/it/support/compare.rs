@@ -283,20 +283,23 @@ fn is_all_that_was_sent(exchange: &Sent<'_>, theirs: &str, ours: &str) -> bool {
             {
                 metadata.remove("managedFields");
             }
-            sent == ours || contains(&ours, &without_nulls(sent))
+            sent == ours || contains(&ours, &without_zeros(sent))
         }
         None => contains(&theirs, &ours),
     }
 }
 
-/// The value without members that are `null`, which change nothing.
-fn without_nulls(value: Value) -> Value {
+/// The value without members that Go's `omitempty` may leave out.
+fn without_zeros(value: Value) -> Value {
     match value {
         Value::Object(members) => {
-            let members = members.into_iter().filter(|(_, value)| !value.is_null());
-            members.map(|(key, value)| (key, without_nulls(value))).collect()
+            let is_zero = |value: &Value| {
+                matches!(value, Value::Null | Value::Bool(false)) || *value == 0 || *value == ""
+            };
+            let members = members.into_iter().filter(|(_, value)| !is_zero(value));
+            members.map(|(key, value)| (key, without_zeros(value))).collect()
         }
-        Value::Array(elements) => elements.into_iter().map(without_nulls).collect(),
+        Value::Array(elements) => elements.into_iter().map(without_zeros).collect(),
         other => other,
     }
 }

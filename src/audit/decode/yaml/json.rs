@@ -14,11 +14,14 @@ const MAX_DEPTH: usize = 10_000;
 /// byte of it is at most six bytes of JSON, unless aliases repeat it.
 const MAX_LENGTH: usize = 24 << 20;
 
+/// Names and values.
+type Members = Vec<(Vec<u8>, ValueId)>;
+
 /// What is left to write of a value.
 enum Part {
     Value(ValueId),
     /// The members of a mapping, the next one last.
-    Members(Vec<(Vec<u8>, ValueId)>, bool),
+    Members(Members, bool),
     /// The elements of a sequence from this one on.
     Elements(ValueId, usize),
 }
@@ -93,7 +96,7 @@ pub(super) fn to_json(values: &mut Values<'_>, root: ValueId) -> Result<Vec<u8>,
 
 /// The members of a mapping by their JSON names, in reverse order; and whether two of its keys have
 /// the same name.
-fn members(mapping: &Mapping) -> Result<(Vec<(Vec<u8>, ValueId)>, bool), Error> {
+fn members(mapping: &Mapping) -> Result<(Members, bool), Error> {
     let named = |(key, value): &(Key, ValueId)| Ok((name(key)?, *value));
     let mut members = mapping.entries.iter().map(named).collect::<Result<Vec<_>, Error>>()?;
     members.sort_by(|(left, _), (right, _)| right.cmp(left));

@@ -137,7 +137,7 @@ impl<'b> Scanner<'b> {
             self.tokens.push_back(Token::StreamStart);
             return Ok(());
         }
-        self.to_next_token()?;
+        self.skip_to_token()?;
         self.unroll(self.column());
         self.reader.ensure(4)?;
         let reader = &self.reader;
@@ -228,7 +228,7 @@ impl<'b> Scanner<'b> {
     }
 
     /// Passes over blanks, comments and line breaks.
-    fn to_next_token(&mut self) -> Scan<()> {
+    fn skip_to_token(&mut self) -> Scan<()> {
         loop {
             self.reader.ensure(1)?;
             if self.reader.mark.column == 0 && self.reader.buffer_begins_with_bom() {
