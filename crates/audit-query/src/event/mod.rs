@@ -153,13 +153,13 @@ impl<'a> Event<'a> {
 
     /// The first source address: the client's, as far as the proxies between are trusted.
     pub fn source_ip(&self) -> Text<'a> {
-        let mut first = Text::default();
-        self.source_ips(|ip| {
-            if !first.is_present() {
-                first = ip;
-            }
-        });
-        first
+        let mut first = None;
+        if let Some(list) = self.source_ips {
+            json::items(list, |item| {
+                first.get_or_insert(text_of(item));
+            });
+        }
+        first.unwrap_or_default()
     }
 
     /// Calls `each` with the key and value of each annotation.
