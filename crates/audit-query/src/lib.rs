@@ -4,9 +4,13 @@
 //! files, plain, gzip, or zstd. See [`scan::Scan`] for the way of a scan and [`event::Event`] for how
 //! events are read.
 
+pub mod cli;
 pub mod event;
 pub mod filter;
+mod follow;
 pub mod input;
+pub mod output;
+mod report;
 pub mod scan;
 #[cfg(test)]
 mod test_folder;

@@ -254,6 +254,23 @@ pub(crate) fn parse(line: &[u8]) -> Line<'_> {
     }
 }
 
+/// Calls `event` with the event of a line, or with those of a list.
+pub(crate) fn each(line: &[u8], mut event: impl FnMut(&Event<'_>)) {
+    match parse(line) {
+        Line::Event(found) => event(&found),
+        Line::List(items) => {
+            json::items(items, |item| {
+                if let Value::Object(text) = item {
+                    if let Some(found) = Event::parse(text) {
+                        event(&found);
+                    }
+                }
+            });
+        }
+        Line::Other => {}
+    }
+}
+
 #[inline(always)]
 fn top_level<'a>(
     line: &'a [u8],

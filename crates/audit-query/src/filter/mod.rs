@@ -274,6 +274,11 @@ fn has_group(user: &User<'_>, pattern: &Pattern) -> bool {
 fn field_manager(uri: &[u8]) -> Option<Vec<u8>> {
     let query = &uri[uri.iter().position(|byte| *byte == b'?')? + 1..];
     let value = query.split(|byte| *byte == b'&').find_map(|pair| pair.strip_prefix(b"fieldManager="))?;
+    Some(percent_decode(value))
+}
+
+/// Decodes a value of a URI's query.
+pub(crate) fn percent_decode(value: &[u8]) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(value.len());
     let mut rest = value;
     while let [first, tail @ ..] = rest {
@@ -288,7 +293,7 @@ fn field_manager(uri: &[u8]) -> Option<Vec<u8>> {
             (other, _) => decoded.push(*other),
         }
     }
-    Some(decoded)
+    decoded
 }
 
 #[cfg(test)]

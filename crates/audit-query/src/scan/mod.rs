@@ -161,5 +161,18 @@ impl Scan {
     }
 }
 
+/// Calls `each` with each line of one file, decompressed.
+pub(crate) fn each_line(path: &Path, mut each: impl FnMut(&[u8])) -> Result<(), ScanError> {
+    let source = source::Source::plan(Input::file(path))?;
+    let progress = Progress::default();
+    let lines = |stream| {
+        chunks::of_stream(stream, &mut chunks::Buffer::default(), |region, _| {
+            region.split_inclusive(|byte| *byte == b'\n').for_each(&mut each);
+            ControlFlow::Continue(())
+        })
+    };
+    source.stream(&progress).and_then(lines).map_err(|error| ScanError::io(path, error))
+}
+
 #[cfg(test)]
 mod tests;

@@ -161,7 +161,7 @@ impl Read for AtOffset<'_> {
 }
 
 impl ScanError {
-    pub(super) fn io(path: &Path, error: io::Error) -> ScanError {
+    pub(crate) fn io(path: &Path, error: io::Error) -> ScanError {
         ScanError::Io { path: path.display().to_string(), error }
     }
 }

@@ -1,0 +1,8 @@
+//! Summaries of many events.
+
+pub(crate) mod grants;
+pub(crate) mod group;
+pub(crate) mod kinds;
+pub(crate) mod latency;
+pub(crate) mod render;
+pub(crate) mod summary;
