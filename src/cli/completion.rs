@@ -10,7 +10,9 @@ use super::Failure;
 
 /// Arguments of `completion`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example: kube-audit-proxy completion bash > /etc/bash_completion.d/kube-audit-proxy")]
+#[command(
+    after_help = "Example: kube-audit-proxy completion bash > /etc/bash_completion.d/kube-audit-proxy"
+)]
 pub struct CompletionArgs {
     /// The shell
     #[arg(value_enum)]

@@ -11,11 +11,8 @@ pub(crate) struct TestFolder(PathBuf);
 impl TestFolder {
     pub(crate) fn new() -> TestFolder {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!(
-            "audit-query-{}-{}",
-            std::process::id(),
-            NEXT.fetch_add(1, Ordering::Relaxed)
-        );
+        let name =
+            format!("audit-query-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
         fs::create_dir(&path).unwrap();
         TestFolder(path)

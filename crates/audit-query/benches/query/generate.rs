@@ -26,12 +26,30 @@ impl Random {
 }
 
 const NAMESPACES: [&str; 12] = [
-    "prod", "staging", "dev", "kube-system", "monitoring", "ci", "payments", "shop", "search",
-    "team-a", "team-b", "ingress",
+    "prod",
+    "staging",
+    "dev",
+    "kube-system",
+    "monitoring",
+    "ci",
+    "payments",
+    "shop",
+    "search",
+    "team-a",
+    "team-b",
+    "ingress",
 ];
 const PEOPLE: [&str; 10] = [
-    "alice@example.com", "bob@example.com", "carol@example.com", "dave@example.com", "erin@example.com",
-    "frank@example.com", "grace@example.com", "heidi@example.com", "ivan@example.com", "judy@example.com",
+    "alice@example.com",
+    "bob@example.com",
+    "carol@example.com",
+    "dave@example.com",
+    "erin@example.com",
+    "frank@example.com",
+    "grace@example.com",
+    "heidi@example.com",
+    "ivan@example.com",
+    "judy@example.com",
 ];
 const CONTROLLERS: [&str; 6] = [
     "system:kube-controller-manager",
@@ -147,13 +165,22 @@ fn request(random: &mut Random) -> Request<'static> {
                     bodies: true,
                     ..make(user, groups, agent, "patch", "", "pods", pod)
                 },
-                _ => make(user, groups, agent, "get", "", "configmaps", "kube-root-ca.crt".to_owned()),
+                _ => make(
+                    user,
+                    groups,
+                    agent,
+                    "get",
+                    "",
+                    "configmaps",
+                    "kube-root-ca.crt".to_owned(),
+                ),
             }
         }
         45..=84 => {
             let user = random.of(&CONTROLLERS).to_owned();
             let groups = "\"system:serviceaccounts\",\"system:authenticated\"";
-            let agent = "kube-controller-manager/v1.36.0 (linux/amd64) kubernetes/abcdef0/shared-informers";
+            let agent =
+                "kube-controller-manager/v1.36.0 (linux/amd64) kubernetes/abcdef0/shared-informers";
             let (verb, group, resource) = [
                 ("get", "coordination.k8s.io", "leases"),
                 ("update", "apps", "replicasets"),
@@ -163,7 +190,8 @@ fn request(random: &mut Random) -> Request<'static> {
                 ("get", "", "secrets"),
                 ("patch", "apps", "deployments"),
             ][random.below(7)];
-            let name = if matches!(verb, "list" | "watch" | "create") { String::new() } else { pod };
+            let name =
+                if matches!(verb, "list" | "watch" | "create") { String::new() } else { pod };
             Request {
                 bodies: matches!(verb, "update" | "create" | "patch"),
                 ..make(user, groups, agent, verb, group, resource, name)
@@ -185,7 +213,15 @@ fn request(random: &mut Random) -> Request<'static> {
             Request {
                 subresource,
                 bodies: verb == "patch",
-                ..make(user, "\"dev\",\"oncall\",\"system:authenticated\"", agent, verb, group, resource, name)
+                ..make(
+                    user,
+                    "\"dev\",\"oncall\",\"system:authenticated\"",
+                    agent,
+                    verb,
+                    group,
+                    resource,
+                    name,
+                )
             }
         }
     }
@@ -209,7 +245,9 @@ fn push_event(
         }
     }
     match request.verb {
-        "watch" => uri += "?allowWatchBookmarks=true\\u0026resourceVersion=123456\\u0026timeoutSeconds=412\\u0026watch=true",
+        "watch" => {
+            uri += "?allowWatchBookmarks=true\\u0026resourceVersion=123456\\u0026timeoutSeconds=412\\u0026watch=true"
+        }
         "list" => uri += "?limit=500",
         "patch" => uri += "?fieldManager=kubectl-client-side-apply\\u0026fieldValidation=Strict",
         _ => {}
@@ -260,10 +298,19 @@ fn push_event(
     let _ = write!(line, ",\"code\":{code}}}");
     if request.bodies {
         for body in ["requestObject", "responseObject"] {
-            let _ = write!(line, ",\"{body}\":{{\"kind\":\"Pod\",\"apiVersion\":\"v1\",\"metadata\":{{\"name\":\"{}\",\"namespace\":\"{}\",\"labels\":{{\"app\":\"web\"}},\"annotations\":{{\"kubectl.kubernetes.io/last-applied-configuration\":\"{{\\\"kind\\\":\\\"Pod\\\"}}\"}}}},\"spec\":{{\"containers\":[", request.name, request.namespace);
+            let _ = write!(
+                line,
+                ",\"{body}\":{{\"kind\":\"Pod\",\"apiVersion\":\"v1\",\"metadata\":{{\"name\":\"{}\",\"namespace\":\"{}\",\"labels\":{{\"app\":\"web\"}},\"annotations\":{{\"kubectl.kubernetes.io/last-applied-configuration\":\"{{\\\"kind\\\":\\\"Pod\\\"}}\"}}}},\"spec\":{{\"containers\":[",
+                request.name, request.namespace
+            );
             for container in 0..1 + random.below(3) {
                 let comma = if container > 0 { "," } else { "" };
-                let _ = write!(line, "{comma}{{\"name\":\"c{container}\",\"image\":\"registry.example.com/web:{}\",\"env\":[{{\"name\":\"A\",\"value\":\"{}\"}}],\"resources\":{{\"limits\":{{\"cpu\":\"1\",\"memory\":\"512Mi\"}}}}}}", random.below(100), random.below(1 << 30));
+                let _ = write!(
+                    line,
+                    "{comma}{{\"name\":\"c{container}\",\"image\":\"registry.example.com/web:{}\",\"env\":[{{\"name\":\"A\",\"value\":\"{}\"}}],\"resources\":{{\"limits\":{{\"cpu\":\"1\",\"memory\":\"512Mi\"}}}}}}",
+                    random.below(100),
+                    random.below(1 << 30)
+                );
             }
             line.push_str("]},\"status\":{\"phase\":\"Running\",\"conditions\":[{\"type\":\"Ready\",\"status\":\"True\"}]}}");
         }

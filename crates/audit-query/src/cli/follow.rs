@@ -96,7 +96,14 @@ impl Print {
         let colour = args.color.on(io::stdout().is_terminal());
         let table = query::table(&fields, colour);
         let out = io::BufWriter::new(io::stdout());
-        Print { format: args.output, fields, stages, table, out, left: args.limit.unwrap_or(u64::MAX) }
+        Print {
+            format: args.output,
+            fields,
+            stages,
+            table,
+            out,
+            left: args.limit.unwrap_or(u64::MAX),
+        }
     }
 
     fn is_done(&self) -> bool {

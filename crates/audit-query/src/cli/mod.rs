@@ -80,7 +80,13 @@ pub struct InputArgs {
     #[arg(value_name = "PATH")]
     pub paths: Vec<PathBuf>,
     /// Which events of a request: last (one event a request), all, or the names of stages
-    #[arg(long, value_name = "STAGE", default_value = "last", value_delimiter = ',', help_heading = "Filters (repeat a flag for or, !VALUE for not, * matches anything)")]
+    #[arg(
+        long,
+        value_name = "STAGE",
+        default_value = "last",
+        value_delimiter = ',',
+        help_heading = "Filters (repeat a flag for or, !VALUE for not, * matches anything)"
+    )]
     pub stage: Vec<String>,
     /// Threads that read and parse; 0 is one for each processor
     #[arg(long, value_name = "N", default_value_t = 0, hide_short_help = true)]
@@ -102,7 +108,8 @@ impl InputArgs {
     }
 
     pub(crate) fn stages(&self) -> Result<Stages, CommandError> {
-        const NAMES: [&str; 4] = ["RequestReceived", "ResponseStarted", "ResponseComplete", "Panic"];
+        const NAMES: [&str; 4] =
+            ["RequestReceived", "ResponseStarted", "ResponseComplete", "Panic"];
         match &self.stage[..] {
             [] => return Ok(Stages::Last),
             [one] if one == "last" => return Ok(Stages::Last),
@@ -137,7 +144,9 @@ pub enum Colour {
 impl Colour {
     pub(crate) fn on(self, terminal: bool) -> bool {
         match self {
-            Colour::Auto => terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+            Colour::Auto => {
+                terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+            }
             Colour::Always => true,
             Colour::Never => false,
         }

@@ -274,8 +274,7 @@ impl Command for QueryArgs {
         let streams = scan.inputs.iter().any(input::Input::is_stdin);
         let (mut found, mut result) = (0_u64, Ok(()));
         let limit = self.limit.unwrap_or(u64::MAX);
-        let make =
-            || Print { format: self.output, fields: fields.clone(), scratch: Vec::new() };
+        let make = || Print { format: self.output, fields: fields.clone(), scratch: Vec::new() };
         let (_, summary) = scan.run(&progress, make, |record| {
             if found >= limit {
                 return ControlFlow::Break(());
@@ -288,7 +287,11 @@ impl Command for QueryArgs {
             if result.is_ok() && streams && table.is_none() {
                 result = out.flush();
             }
-            if result.is_err() || found == limit { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if result.is_err() || found == limit {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         })?;
         drop(bar);
         if let (Some(table), true, Ok(())) = (&mut table, found > 0, &result) {

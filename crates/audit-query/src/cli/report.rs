@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use clap::ValueEnum;
+use hashbrown::HashMap;
 use jiff::ZonedDateTime;
 
 use super::pager::Output;
@@ -13,9 +14,11 @@ use super::{Colour, Command, CommandError, InputArgs, report_summary};
 use crate::filter::{Filter, FilterArgs, when};
 use crate::input;
 use crate::output::Field;
-use crate::report::group::{GroupBy, Groups};
+use crate::report::group::{GroupBy, Groups, values};
+use crate::report::history::{self, History, Target};
 use crate::report::kinds::{self, Kind, Measure};
 use crate::report::latency::{Latencies, PERCENTILES};
+use crate::report::rbac_for::{self, Permissions};
 use crate::report::render::{self, Cell, time};
 use crate::report::summary::Summary;
 use crate::scan::{Progress, Scan, Visitor};
@@ -73,10 +76,17 @@ enum Report {
     /// Period, events, users, failures, and changes (the default)
     Summary(ReportOptions),
     /// Events counted by fields
-    #[command(after_help = "Example: kube-audit-proxy log report top --by user,verb,resource,code audit.log")]
+    #[command(
+        after_help = "Example: kube-audit-proxy log report top --by user,verb,resource,code audit.log"
+    )]
     Top {
         /// Fields to count by: user, verb, resource, code, source-ip, user-agent, namespace, ...
-        #[arg(long, value_name = "FIELDS", value_delimiter = ',', default_value = "user,verb,resource,code")]
+        #[arg(
+            long,
+            value_name = "FIELDS",
+            value_delimiter = ',',
+            default_value = "user,verb,resource,code"
+        )]
         by: Vec<String>,
         #[command(flatten)]
         options: ReportOptions,
@@ -113,6 +123,30 @@ enum Report {
         #[command(flatten)]
         options: ReportOptions,
     },
+    /// Every change of an object: who, when, and from where
+    #[command(
+        after_help = "Example: kube-audit-proxy log report history deployment/web -n prod --diff audit.log"
+    )]
+    History {
+        /// The object, such as deployment/web
+        #[arg(value_name = "KIND/NAME")]
+        object: String,
+        /// Show how the object changed, where the log has bodies
+        #[arg(long)]
+        diff: bool,
+        #[command(flatten)]
+        options: ReportOptions,
+    },
+    /// Roles and bindings that allow what --user did, as YAML
+    ///
+    /// Requests that were refused (401, 403) are left out. Verbs that can be limited to a name are.
+    #[command(
+        after_help = "Example: kube-audit-proxy log report rbac-for --user system:serviceaccount:ci:deployer audit.log"
+    )]
+    RbacFor {
+        #[command(flatten)]
+        options: ReportOptions,
+    },
     /// User agents, with when they were first and last seen
     Agents {
         /// Only agents first seen at or after this time
@@ -139,6 +173,8 @@ impl Command for ReportArgs {
             Report::Tokens(options) => options.groups(&kinds::tokens()),
             Report::Latency { by, options } => options.latency(field(by)?),
             Report::Volume { by, options } => options.groups(&kinds::volume(fields(by)?)),
+            Report::History { object, diff, options } => options.history(object, *diff),
+            Report::RbacFor { options } => options.rbac_for(),
             Report::Agents { new_since, options } => options.agents(new_since.as_ref()),
         }
     }
@@ -163,7 +199,11 @@ impl ReportOptions {
         })
     }
 
-    fn run<V: Visitor>(&self, scan: Scan, make: impl Fn() -> V + Sync) -> Result<Vec<V>, CommandError> {
+    fn run<V: Visitor>(
+        &self,
+        scan: Scan,
+        make: impl Fn() -> V + Sync,
+    ) -> Result<Vec<V>, CommandError> {
         let progress = Arc::new(Progress::default());
         let bar = ProgressBar::start(&progress, true);
         let (visitors, summary) = scan.run(&progress, make, |_| ControlFlow::Continue(()))?;
@@ -251,7 +291,9 @@ impl ReportOptions {
     fn agents(&self, new_since: Option<&String>) -> Result<bool, CommandError> {
         let since = |text: &String| {
             when::parse(text, &ZonedDateTime::now()).ok_or_else(|| {
-                CommandError::Usage(format!("--new-since={text}: not a time; accepted are the forms of --since"))
+                CommandError::Usage(format!(
+                    "--new-since={text}: not a time; accepted are the forms of --since"
+                ))
             })
         };
         let since = new_since.map(since).transpose()?;
@@ -259,6 +301,87 @@ impl ReportOptions {
         let mut groups = self.group(self.scan()?, &kind)?;
         groups.rows.retain(|row| since.is_none_or(|since| row.measures.first >= since));
         self.print_groups(&kind, groups)
+    }
+
+    fn history(&self, object: &str, diff: bool) -> Result<bool, CommandError> {
+        let target = Target::parse(object).ok_or_else(|| {
+            CommandError::Usage(format!(
+                "{object}: not an object; write KIND/NAME, such as deployment/web"
+            ))
+        })?;
+        if diff && self.output != Format::Table {
+            return Err(CommandError::Usage("--diff is for -o table".to_owned()));
+        }
+        let colour = self.color.on(io::stdout().is_terminal());
+        let progress = Arc::new(Progress::default());
+        let bar = ProgressBar::start(&progress, false);
+        let limit = self.limit.unwrap_or(usize::MAX);
+        let mut rows = Vec::new();
+        let mut before: HashMap<String, Vec<String>> = HashMap::new();
+        let make = || History { target: target.clone(), bodies: diff };
+        let (_, summary) = self.scan()?.run(&progress, make, |record| {
+            let mut values = values(record);
+            let body = values.pop().flatten();
+            let mut shown = None;
+            if let Some(lines) = body.as_deref().and_then(history::lines) {
+                // Objects of the same name in several namespaces each have a past of their own.
+                let key = format!("{:?} {:?}", values[3], values[4]);
+                let old = before.entry(key).or_default();
+                shown = Some(history::diff(old, &lines, colour));
+                *old = lines;
+            }
+            rows.push((values, shown));
+            if rows.len() >= limit { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        drop(bar);
+        report_summary(summary)?;
+        let names: Vec<_> = history::FIELDS.iter().map(Field::name).collect();
+        let cells = |values: &[Option<String>]| {
+            let fields = values.iter().zip(&history::FIELDS);
+            fields
+                .map(|(value, field)| match value {
+                    Some(number) if field.is_number() => Cell::Number(number.clone()),
+                    value => Cell::text(value.clone()),
+                })
+                .collect::<Vec<_>>()
+        };
+        if !diff {
+            return self
+                .print(&names, &rows.iter().map(|(values, _)| cells(values)).collect::<Vec<_>>());
+        }
+        let mut out = Output::open(!self.no_pager);
+        for (values, shown) in &rows {
+            render::table(&names, &[cells(values)], colour, &mut out)?;
+            match shown {
+                Some(shown) if shown.is_empty() => writeln!(out, "  (no difference)")?,
+                Some(shown) => out.write_all(shown.as_bytes())?,
+                None => writeln!(out, "  (no object in the log)")?,
+            }
+        }
+        out.finish()?;
+        Ok(!rows.is_empty())
+    }
+
+    fn rbac_for(&self) -> Result<bool, CommandError> {
+        let [user] = &self.filter.user[..] else {
+            return Err(CommandError::Usage("rbac-for needs one user: --user NAME".to_owned()));
+        };
+        if user.contains('*') || user.starts_with('!') {
+            return Err(CommandError::Usage(format!(
+                "--user={user}: rbac-for takes the name of one user"
+            )));
+        }
+        let (permissions, truncated) =
+            Permissions::merge(self.run(self.scan()?, Permissions::default)?);
+        if truncated {
+            eprintln!(
+                "warning: the user needed more permissions than are listed; limit --since or -n"
+            );
+        }
+        let mut out = Output::open(!self.no_pager);
+        out.write_all(rbac_for::yaml(user, &permissions).as_bytes())?;
+        out.finish()?;
+        Ok(!permissions.is_empty())
     }
 
     fn summary(&self) -> Result<bool, CommandError> {

@@ -106,7 +106,9 @@ pub(crate) fn value(bytes: &[u8], at: usize) -> Option<(Value<'_>, usize)> {
         _ => {
             let length = bytes[at..]
                 .iter()
-                .position(|byte| !matches!(byte, b'0'..=b'9' | b'a'..=b'z' | b'+' | b'-' | b'.' | b'E'))
+                .position(
+                    |byte| !matches!(byte, b'0'..=b'9' | b'a'..=b'z' | b'+' | b'-' | b'.' | b'E'),
+                )
                 .unwrap_or(bytes.len() - at);
             let scalar = &bytes[at..at + length];
             let valid = match scalar.first()? {
@@ -238,8 +240,18 @@ mod tests {
     #[test]
     fn scalars_are_those_of_json() {
         for (text, valid) in [
-            ("0", true), ("-1.5e+3", true), ("10", true), ("01", false), ("-", false), ("1.", false),
-            (".5", false), ("1e", false), ("true", true), ("tru", false), ("null", true), ("nul1", false),
+            ("0", true),
+            ("-1.5e+3", true),
+            ("10", true),
+            ("01", false),
+            ("-", false),
+            ("1.", false),
+            (".5", false),
+            ("1e", false),
+            ("true", true),
+            ("tru", false),
+            ("null", true),
+            ("nul1", false),
         ] {
             assert_eq!(value(text.as_bytes(), 0).is_some(), valid, "{text}");
         }

@@ -240,9 +240,8 @@ pub(crate) fn parse(line: &[u8]) -> Line<'_> {
     }
     let mut event = Event { raw: line, ..Event::default() };
     let (mut kind, mut items) = (Text::default(), None);
-    let end = members(line, start, |key, at| {
-        top_level(line, &mut event, &mut kind, &mut items, key, at)
-    });
+    let end =
+        members(line, start, |key, at| top_level(line, &mut event, &mut kind, &mut items, key, at));
     if end != Some(line.len()) || has_control_characters(line) && !is_json(line) {
         return Line::Other;
     }

@@ -121,7 +121,8 @@ fn what_is_no_event_is_none() {
 
 #[test]
 fn bytes_that_are_not_utf_8_hide_nothing() {
-    let event = Event::parse(b"{\"auditID\":\"1\",\"verb\":\"get\",\"userAgent\":\"a\xff\"}").unwrap();
+    let event =
+        Event::parse(b"{\"auditID\":\"1\",\"verb\":\"get\",\"userAgent\":\"a\xff\"}").unwrap();
     assert_eq!(event.user_agent.decode(), "a\u{fffd}");
     assert!(event.verb.is(b"get"));
 }
@@ -136,10 +137,33 @@ fn objects() -> impl Strategy<Value = Json> {
         Just(json!("ResponseComplete")),
     ];
     let keys = prop::sample::select(vec![
-        "level", "auditID", "stage", "requestURI", "verb", "user", "username", "uid", "groups",
-        "impersonatedUser", "sourceIPs", "userAgent", "objectRef", "resource", "namespace", "name",
-        "apiGroup", "responseStatus", "code", "reason", "requestObject", "responseObject",
-        "requestReceivedTimestamp", "stageTimestamp", "annotations", "a/b", "other",
+        "level",
+        "auditID",
+        "stage",
+        "requestURI",
+        "verb",
+        "user",
+        "username",
+        "uid",
+        "groups",
+        "impersonatedUser",
+        "sourceIPs",
+        "userAgent",
+        "objectRef",
+        "resource",
+        "namespace",
+        "name",
+        "apiGroup",
+        "responseStatus",
+        "code",
+        "reason",
+        "requestObject",
+        "responseObject",
+        "requestReceivedTimestamp",
+        "stageTimestamp",
+        "annotations",
+        "a/b",
+        "other",
     ]);
     leaf.prop_recursive(4, 60, 12, move |inner| {
         prop_oneof![

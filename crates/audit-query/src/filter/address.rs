@@ -48,7 +48,11 @@ mod tests {
             ("2001:db8::/32", "2001:db8:1::1", true),
             ("2001:db8::/32", "2001:db9::1", false),
         ] {
-            assert_eq!(Block::parse(block).unwrap().contains(address), expected, "{block} {address}");
+            assert_eq!(
+                Block::parse(block).unwrap().contains(address),
+                expected,
+                "{block} {address}"
+            );
         }
         for text in ["10.0.0.0/33", "10.0.0", "a", "10.0.0.0/", "::/129"] {
             assert_eq!(Block::parse(text), None, "{text}");

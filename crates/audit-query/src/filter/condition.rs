@@ -87,9 +87,10 @@ impl Condition {
     /// Finds misspelled names: an event without any member has all variables.
     fn check(&self) -> Result<(), String> {
         match self.evaluate(&Json::Null) {
-            Err(cel::ExecutionError::UndeclaredReference(name)) => {
-                Err(format!("undeclared reference to {name:?}; an event has {}", MEMBERS.join(", ")))
-            }
+            Err(cel::ExecutionError::UndeclaredReference(name)) => Err(format!(
+                "undeclared reference to {name:?}; an event has {}",
+                MEMBERS.join(", ")
+            )),
             _ => Ok(()),
         }
     }
@@ -107,7 +108,8 @@ impl Condition {
         for member in MEMBERS {
             context.add_variable_from_value(member, event.get(member).map_or(Value::Null, value));
         }
-        let whole = if event.is_object() { value(event) } else { value(&Json::Object(Default::default())) };
+        let whole =
+            if event.is_object() { value(event) } else { value(&Json::Object(Default::default())) };
         context.add_variable_from_value("event", whole);
         Value::resolve(&self.expression, &context)
     }
@@ -124,7 +126,8 @@ fn value(json: &Json) -> Value {
         Json::String(text) => text.clone().into(),
         Json::Array(values) => values.iter().map(value).collect::<Vec<_>>().into(),
         Json::Object(members) => {
-            let members = members.iter().map(|(key, member)| (Key::from(key.clone()), value(member)));
+            let members =
+                members.iter().map(|(key, member)| (Key::from(key.clone()), value(member)));
             members.collect::<HashMap<_, _>>().into()
         }
     }

@@ -83,12 +83,17 @@ impl Filter {
             let levels = ["Metadata", "Request", "RequestResponse"];
             let found = levels.into_iter().find(|level| level.eq_ignore_ascii_case(value));
             found.map(Pattern::new).ok_or_else(|| {
-                error("level", value, "not an audit level; accepted are Metadata, Request, and RequestResponse")
+                error(
+                    "level",
+                    value,
+                    "not an audit level; accepted are Metadata, Request, and RequestResponse",
+                )
             })
         };
         let latency = |value: &String| {
-            let duration = when::duration(value)
-                .ok_or_else(|| error("min-latency", value, "not a duration; accepted are 1s, 250ms, 1m30s"))?;
+            let duration = when::duration(value).ok_or_else(|| {
+                error("min-latency", value, "not a duration; accepted are 1s, 250ms, 1m30s")
+            })?;
             Ok(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX))
         };
         let condition = |source: &String| {
@@ -110,7 +115,11 @@ impl Filter {
             uri: Set::patterns(&args.uri),
             code: Set::parse(&args.code, |value| {
                 code::parse(value).ok_or_else(|| {
-                    error("code", value, "not a status code; accepted are 403, 4xx, '>=500', 400-404")
+                    error(
+                        "code",
+                        value,
+                        "not a status code; accepted are 403, 4xx, '>=500', 400-404",
+                    )
                 })
             })?,
             failed: args.failed,
@@ -118,7 +127,11 @@ impl Filter {
             audit_id: Set::patterns(&args.audit_id),
             source_ip: Set::parse(&args.source_ip, |value| {
                 Block::parse(value).ok_or_else(|| {
-                    error("source-ip", value, "not an IP address or a CIDR block such as 10.0.0.0/8")
+                    error(
+                        "source-ip",
+                        value,
+                        "not an IP address or a CIDR block such as 10.0.0.0/8",
+                    )
                 })
             })?,
             user_agent: Set::patterns(&args.user_agent),
@@ -210,9 +223,8 @@ impl Filter {
         self.field_manager.is_empty() || {
             let uri = event.request_uri.bytes();
             let manager = field_manager(&uri);
-            self.field_manager.matches(|one| {
-                manager.as_ref().is_some_and(|manager| one.matches_bytes(manager))
-            })
+            self.field_manager
+                .matches(|one| manager.as_ref().is_some_and(|manager| one.matches_bytes(manager)))
         }
     }
 
@@ -245,7 +257,9 @@ impl Filter {
             .or_else(|| single(&self.service_account))
             .or_else(|| single(&self.impersonated))
             .or_else(|| single(&self.uri))
-            .or_else(|| self.anonymous.then(|| Needle::of(&Pattern::new("system:anonymous"))).flatten())
+            .or_else(|| {
+                self.anonymous.then(|| Needle::of(&Pattern::new("system:anonymous"))).flatten()
+            })
             .or_else(|| match &self.resource.wanted[..] {
                 [resource] => Needle::of(&resource.resource),
                 _ => None,
@@ -254,7 +268,9 @@ impl Filter {
             .or_else(|| single(&self.group))
             .or_else(|| single(&self.user_agent))
             .or_else(|| match self.verb.single() {
-                Some(verb @ Pattern::Exact(name)) if name.starts_with(b"delete") => Needle::of(verb),
+                Some(verb @ Pattern::Exact(name)) if name.starts_with(b"delete") => {
+                    Needle::of(verb)
+                }
                 _ => None,
             })
     }
@@ -273,7 +289,8 @@ fn has_group(user: &User<'_>, pattern: &Pattern) -> bool {
 /// The `fieldManager` parameter of a URI, decoded.
 fn field_manager(uri: &[u8]) -> Option<Vec<u8>> {
     let query = &uri[uri.iter().position(|byte| *byte == b'?')? + 1..];
-    let value = query.split(|byte| *byte == b'&').find_map(|pair| pair.strip_prefix(b"fieldManager="))?;
+    let value =
+        query.split(|byte| *byte == b'&').find_map(|pair| pair.strip_prefix(b"fieldManager="))?;
     Some(percent_decode(value))
 }
 

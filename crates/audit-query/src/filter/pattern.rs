@@ -94,7 +94,8 @@ impl<P> Set<P> {
 /// The only value wanted, if that is all the flag says.
 impl Set<Pattern> {
     pub(crate) fn patterns(values: &[String]) -> Set<Pattern> {
-        let parsed = Set::parse(values, |value| Ok::<_, std::convert::Infallible>(Pattern::new(value)));
+        let parsed =
+            Set::parse(values, |value| Ok::<_, std::convert::Infallible>(Pattern::new(value)));
         parsed.unwrap_or_default()
     }
 
@@ -135,7 +136,8 @@ mod tests {
         let set = |values: &[&str]| {
             Set::patterns(&values.iter().map(|value| (*value).to_owned()).collect::<Vec<_>>())
         };
-        let matches = |set: &Set<Pattern>, text: &str| set.matches(|one| one.matches_bytes(text.as_bytes()));
+        let matches =
+            |set: &Set<Pattern>, text: &str| set.matches(|one| one.matches_bytes(text.as_bytes()));
         let either = set(&["get", "list"]);
         assert!(matches(&either, "get") && matches(&either, "list") && !matches(&either, "watch"));
         let not = set(&["!get", "!li*"]);

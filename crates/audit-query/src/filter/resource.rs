@@ -25,7 +25,8 @@ impl ResourcePattern {
     }
 
     pub(crate) fn matches(&self, object: &Object<'_>) -> bool {
-        let part = |pattern: &Option<Pattern>, text| pattern.as_ref().is_none_or(|one| one.matches(text));
+        let part =
+            |pattern: &Option<Pattern>, text| pattern.as_ref().is_none_or(|one| one.matches(text));
         object.resource.is_some()
             && self.resource.matches(object.resource)
             && part(&self.group, object.api_group)

@@ -1,6 +1,7 @@
-//! Names of rotated logs: `audit-2026-11-23T04-42-40.000.log`, as kube-apiserver and kube-audit-proxy
-//! write them, plain or compressed.
+//! Names of rotated logs, plain or compressed: `audit-2026-11-23T04-42-40.000.log`, as kube-apiserver
+//! and kube-audit-proxy write them, and `audit.log.1`, as logrotate does.
 
+use std::cmp::Reverse;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
@@ -24,6 +25,8 @@ pub(crate) struct LogName {
 /// A rotated file's timestamp, in the order of time.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Stamp {
+    /// `.1` is newer than `.2`.
+    Numbered(Reverse<u32>),
     /// `2026-11-23T04-42-40.000`
     Rotated(Vec<u8>),
     /// The file that is written to.
@@ -36,13 +39,26 @@ impl LogName {
         let name = name.as_bytes();
         let stem = COMPRESSED.iter().find_map(|suffix| name.strip_suffix(*suffix));
         let (stem, compressed) = (stem.unwrap_or(name), stem.is_some());
+        if let Some(dot) = stem.iter().rposition(|byte| *byte == b'.').filter(|dot| *dot > 0) {
+            let number = std::str::from_utf8(&stem[dot + 1..]).unwrap_or_default();
+            // Not the milliseconds of a timestamp without an extension.
+            let is_number = number.len() <= 2 && number.bytes().all(|byte| byte.is_ascii_digit());
+            if let (true, Ok(number)) = (is_number, number.parse()) {
+                let stamp = Stamp::Numbered(Reverse(number));
+                return LogName { base: stem[..dot].to_vec(), stamp, compressed };
+            }
+        }
         let dot = stem.iter().rposition(|byte| *byte == b'.').unwrap_or(stem.len());
         // The time has a dot of its own: without an extension, the last dot is that one.
         for (end, extension) in [(dot, &stem[dot..]), (stem.len(), &[][..])] {
             let Some(start) = end.checked_sub(STAMP.len()) else { continue };
             if is_stamp(&stem[start..end]) && start > 0 && stem[start - 1] == b'-' {
                 let base = [&stem[..start - 1], extension].concat();
-                return LogName { base, stamp: Stamp::Rotated(stem[start..end].to_vec()), compressed };
+                return LogName {
+                    base,
+                    stamp: Stamp::Rotated(stem[start..end].to_vec()),
+                    compressed,
+                };
             }
         }
         LogName { base: stem.to_vec(), stamp: Stamp::Live, compressed }
@@ -50,9 +66,9 @@ impl LogName {
 
     /// Whether a file of this name in a folder is taken for a log.
     pub(crate) fn is_log(&self) -> bool {
-        EXTENSIONS.iter().any(|extension| {
-            self.base.len() > extension.len() && self.base.ends_with(extension)
-        })
+        EXTENSIONS
+            .iter()
+            .any(|extension| self.base.len() > extension.len() && self.base.ends_with(extension))
     }
 }
 
@@ -81,6 +97,7 @@ mod tests {
             ("-2026-11-23T04-42-40.000.log", ".log", stamp(), false),
             ("2026-11-23T04-42-40.000.log", "2026-11-23T04-42-40.000.log", Stamp::Live, false),
             ("audit.log.gz", "audit.log", Stamp::Live, true),
+            ("audit.log.12.gz", "audit.log", Stamp::Numbered(Reverse(12)), true),
         ] {
             let found = LogName::parse(OsStr::new(name));
             let base = base.as_bytes().to_vec();

@@ -60,3 +60,14 @@ fn errors_say_what_was_looked_for() {
     assert!(error.contains("no audit logs in this folder"), "{error}");
     assert!(matches!(resolve(&["-".into(), "-".into()]), Err(InputError::StdinTwice)));
 }
+
+#[test]
+fn files_of_logrotate_come_from_the_highest_number() {
+    let folder = TestFolder::new();
+    for name in ["audit.log", "audit.log.1", "audit.log.2.gz", "audit.log.10.gz"] {
+        folder.write(name, "");
+    }
+    let expected = ["audit.log.10.gz", "audit.log.2.gz", "audit.log.1", "audit.log"];
+    assert_eq!(names(&[folder.path("audit.log")]), expected);
+    assert_eq!(names(&[folder.path("")]), expected);
+}

@@ -249,7 +249,8 @@ fn path(uri: &[u8]) -> &[u8] {
 fn command(uri: &[u8], out: &mut Vec<u8>) -> bool {
     let start = out.len();
     let query = uri.splitn(2, |byte| *byte == b'?').nth(1).unwrap_or_default();
-    for word in query.split(|byte| *byte == b'&').filter_map(|pair| pair.strip_prefix(b"command=")) {
+    for word in query.split(|byte| *byte == b'&').filter_map(|pair| pair.strip_prefix(b"command="))
+    {
         if out.len() > start {
             out.push(b' ');
         }

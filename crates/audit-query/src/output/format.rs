@@ -156,7 +156,10 @@ mod tests {
     #[test]
     fn terminals_get_no_control_characters() {
         assert_eq!(printable(b"kubectl/1.36"), "kubectl/1.36");
-        assert_eq!(printable("a\u{1b}[2Jb\u{202e}\u{e9}\n".as_bytes()), "a\\u{1b}[2Jb\\u{202e}\u{e9}\\n");
+        assert_eq!(
+            printable("a\u{1b}[2Jb\u{202e}\u{e9}\n".as_bytes()),
+            "a\\u{1b}[2Jb\\u{202e}\u{e9}\\n"
+        );
         assert_eq!(printable(b"\xff"), "\u{fffd}");
     }
 

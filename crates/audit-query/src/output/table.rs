@@ -30,7 +30,12 @@ pub(crate) struct Table {
 
 impl Table {
     /// A table with a header. `right`: columns of numbers.
-    pub(crate) fn new(header: Vec<String>, styles: Vec<Style>, right: Vec<bool>, colour: bool) -> Table {
+    pub(crate) fn new(
+        header: Vec<String>,
+        styles: Vec<Style>,
+        right: Vec<bool>,
+        colour: bool,
+    ) -> Table {
         Table { styles, right, colour, waiting: vec![header], widths: None }
     }
 
@@ -50,7 +55,9 @@ impl Table {
                 let cells = self.waiting.iter().filter_map(|row| row.get(column));
                 cells.map(|cell| cell.chars().count()).filter(|width| *width <= WIDEST).max()
             };
-            self.widths = Some((0..self.styles.len()).map(|column| width(column).unwrap_or(WIDEST)).collect());
+            self.widths = Some(
+                (0..self.styles.len()).map(|column| width(column).unwrap_or(WIDEST)).collect(),
+            );
         }
         for (index, row) in std::mem::take(&mut self.waiting).into_iter().enumerate() {
             self.write(&row, index == 0, out)?;

@@ -12,7 +12,11 @@ pub(crate) fn push(body: Option<&[u8]>, out: &mut Vec<u8>) -> bool {
     let mut parts = Vec::new();
     let text = |value: &Json, key: &str| value[key].as_str().unwrap_or_default().to_owned();
     if body["roleRef"].is_object() {
-        parts.push(format!("{}/{}", text(&body["roleRef"], "kind"), text(&body["roleRef"], "name")));
+        parts.push(format!(
+            "{}/{}",
+            text(&body["roleRef"], "kind"),
+            text(&body["roleRef"], "name")
+        ));
     }
     let subjects = list(&body["subjects"], |subject| {
         let namespace = text(subject, "namespace");
@@ -22,7 +26,8 @@ pub(crate) fn push(body: Option<&[u8]>, out: &mut Vec<u8>) -> bool {
     if !subjects.is_empty() {
         parts.push(format!("to {}", subjects.join(", ")));
     }
-    let words = |value: &Json| list(value, |word| word.as_str().unwrap_or_default().to_owned()).join(",");
+    let words =
+        |value: &Json| list(value, |word| word.as_str().unwrap_or_default().to_owned()).join(",");
     let rules = list(&body["rules"], |rule| {
         let objects = [words(&rule["resources"]), words(&rule["nonResourceURLs"])].join("");
         format!("{} {objects}", words(&rule["verbs"]))

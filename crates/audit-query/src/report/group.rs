@@ -152,7 +152,8 @@ impl Visitor for GroupBy {
     }
 }
 
-fn values(mut key: &[u8]) -> Vec<Option<String>> {
+/// The values in a key: each after its length and one more, 0 for none.
+pub(crate) fn values(mut key: &[u8]) -> Vec<Option<String>> {
     let mut values = Vec::new();
     while let Some((length, rest)) = key.split_first_chunk::<4>() {
         let length = u32::from_le_bytes(*length) as usize;
@@ -187,4 +188,3 @@ impl Groups {
         });
     }
 }
-

@@ -126,8 +126,14 @@ pub(crate) fn impersonation() -> Kind {
 
 /// Who requested tokens of which service accounts, or had tokens reviewed.
 pub(crate) fn tokens() -> Kind {
-    let fields =
-        vec![Field::Who, Field::Verb, Field::Object, Field::Namespace, Field::Name, Field::SourceIp];
+    let fields = vec![
+        Field::Who,
+        Field::Verb,
+        Field::Object,
+        Field::Namespace,
+        Field::Name,
+        Field::SourceIp,
+    ];
     let keep = |event: &Event<'_>| {
         let object = &event.object;
         object.resource.is(b"serviceaccounts") && object.subresource.is(b"token")

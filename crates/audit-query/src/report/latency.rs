@@ -81,7 +81,8 @@ impl Latencies {
             }
         }
         let rounded = whole.rounded;
-        let mut rows: Vec<_> = whole.groups.into_iter().map(|(key, group)| row(&key, group)).collect();
+        let mut rows: Vec<_> =
+            whole.groups.into_iter().map(|(key, group)| row(&key, group)).collect();
         rows.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.value.cmp(&b.value)));
         (rows, rounded)
     }

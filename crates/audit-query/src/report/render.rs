@@ -96,7 +96,8 @@ pub(crate) fn table(
         _ => Style::Plain,
     };
     let is_number = |column: usize| rows.iter().any(|row| matches!(row[column], Cell::Number(_)));
-    let right = (0..names.len()).map(|column| is_number(column) && names[column] != "code").collect();
+    let right =
+        (0..names.len()).map(|column| is_number(column) && names[column] != "code").collect();
     let mut table = Table::new(header, names.iter().map(style).collect(), right, colour);
     for row in rows {
         table.row(row.iter().map(|value| cell(value.as_text().as_bytes())).collect(), out)?;

@@ -71,8 +71,10 @@ impl Summary {
         all.insert("bytes".to_owned(), json!(self.whole.bytes));
         all.insert("failed".to_owned(), json!(self.whole.failed));
         for (name, key, list) in self.lists() {
-            let rows: Vec<_> =
-                sorted(list).into_iter().map(|(value, count)| json!({key: value, "count": count})).collect();
+            let rows: Vec<_> = sorted(list)
+                .into_iter()
+                .map(|(value, count)| json!({key: value, "count": count}))
+                .collect();
             all.insert(name.to_owned(), json!(rows));
         }
         Json::Object(all)
@@ -84,7 +86,12 @@ impl Summary {
         let none = || "-".to_owned();
         let (first, last) = (time(first).unwrap_or_else(none), time(last).unwrap_or_else(none));
         let _ = writeln!(out, "Period    {first} to {last}");
-        let _ = writeln!(out, "Events    {count} ({:.1} MB) in {} files", bytes as f64 / 1e6, self.files);
+        let _ = writeln!(
+            out,
+            "Events    {count} ({:.1} MB) in {} files",
+            bytes as f64 / 1e6,
+            self.files
+        );
         let _ = writeln!(out, "Users     {}", self.users.len());
         let share = if count > 0 { failed as f64 / count as f64 * 100.0 } else { 0.0 };
         let _ = writeln!(out, "Failed    {failed} ({share:.1} %)");

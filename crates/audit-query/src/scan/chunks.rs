@@ -288,8 +288,7 @@ mod tests {
             ControlFlow::Continue(())
         })
         .unwrap();
-        let expected =
-            ["{\n \"a\": [1,\n 2]\n}", "{\"b\":\"}\"}", "oops\n", "[\n3]", "{\"torn\":"];
+        let expected = ["{\n \"a\": [1,\n 2]\n}", "{\"b\":\"}\"}", "oops\n", "[\n3]", "{\"torn\":"];
         assert_eq!(found, expected);
     }
 }

@@ -85,7 +85,8 @@ pub(super) fn lines<V: Visitor>(
             let mut search = needle.search(region);
             let mut at = 0;
             while let Some(candidate) = search.next(at) {
-                let start = memrchr(b'\n', &region[at..candidate]).map_or(at, |start| at + start + 1);
+                let start =
+                    memrchr(b'\n', &region[at..candidate]).map_or(at, |start| at + start + 1);
                 at = memchr(b'\n', &region[candidate..])
                     .map_or(region.len(), |end| candidate + end + 1);
                 each(&region[start..at], start);
@@ -194,4 +195,3 @@ pub(super) fn visit<V: Visitor>(
     found.records.offset = offset;
     visitor.visit(event, Place { path: &source.path, offset }, &mut found.records);
 }
-

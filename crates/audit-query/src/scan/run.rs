@@ -98,16 +98,17 @@ impl<V: Visitor> Worker<'_, V> {
             (Some(range), Some(file)) => {
                 let (rules, visitor, progress) = (self.rules, &mut self.visitor, self.progress);
                 let mut found = Found::new(piece.source);
-                let result = chunks::of_range(
-                    file,
-                    range.clone(),
-                    &mut self.buffer,
-                    |region, offset| {
+                let result =
+                    chunks::of_range(file, range.clone(), &mut self.buffer, |region, offset| {
                         piece::lines(rules, source, region, offset, visitor, &mut found);
                         progress.done.fetch_add(region.len() as u64, Ordering::Relaxed);
-                        hand_over(&mut found, if rules.reverse { usize::MAX } else { BATCH }, taken, progress)
-                    },
-                );
+                        hand_over(
+                            &mut found,
+                            if rules.reverse { usize::MAX } else { BATCH },
+                            taken,
+                            progress,
+                        )
+                    });
                 let _ = hand_over(&mut found, 0, taken, progress);
                 result
             }
@@ -141,7 +142,12 @@ impl<V: Visitor> Worker<'_, V> {
         result
     }
 
-    fn stream_forward(&mut self, source: &Source, index: usize, taken: &Taken<'_>) -> io::Result<()> {
+    fn stream_forward(
+        &mut self,
+        source: &Source,
+        index: usize,
+        taken: &Taken<'_>,
+    ) -> io::Result<()> {
         let progress = self.progress;
         // From a pipe, lines are shown as they come.
         let batch = if source.is_file() { BATCH } else { 1 };
@@ -151,7 +157,12 @@ impl<V: Visitor> Worker<'_, V> {
     }
 
     /// Keeps what was found last, hands it over from its end, and reads again for what was before.
-    fn stream_reverse(&mut self, source: &Source, index: usize, taken: &Taken<'_>) -> io::Result<()> {
+    fn stream_reverse(
+        &mut self,
+        source: &Source,
+        index: usize,
+        taken: &Taken<'_>,
+    ) -> io::Result<()> {
         let mut before = u64::MAX;
         loop {
             let mut kept: VecDeque<(u64, Found)> = VecDeque::new();

@@ -29,10 +29,14 @@ fn scan(paths: &[PathBuf]) -> Scan {
 fn ids(scan: Scan) -> (Vec<String>, Summary) {
     let mut found = Vec::new();
     let (_, summary) = scan
-        .run(&Progress::default(), || Ids, |record| {
-            found.push(String::from_utf8(record.to_vec()).unwrap());
-            ControlFlow::Continue(())
-        })
+        .run(
+            &Progress::default(),
+            || Ids,
+            |record| {
+                found.push(String::from_utf8(record.to_vec()).unwrap());
+                ControlFlow::Continue(())
+            },
+        )
         .unwrap();
     (found, summary)
 }
@@ -88,8 +92,7 @@ fn the_reverse_order_is_the_reverse() {
     let folder = folder();
     for threads in [1, 3] {
         for stages in [Stages::All, Stages::Last] {
-            let scan =
-                Scan { threads, stages, reverse: true, ..scan(&[folder.path("audit.log")]) };
+            let scan = Scan { threads, stages, reverse: true, ..scan(&[folder.path("audit.log")]) };
             let (mut found, _) = ids(scan);
             found.reverse();
             assert!(found == expected(0..12_000));
@@ -111,10 +114,14 @@ fn a_compressed_file_that_does_not_fit_is_read_again_in_reverse() {
     let mut found = Vec::new();
     let reversed = Scan { reverse: true, ..scan(&[path]) };
     reversed
-        .run(&Progress::default(), || Raw, |record| {
-            found.push(Event::parse(record).unwrap().audit_id.decode().into_owned());
-            ControlFlow::Continue(())
-        })
+        .run(
+            &Progress::default(),
+            || Raw,
+            |record| {
+                found.push(Event::parse(record).unwrap().audit_id.decode().into_owned());
+                ControlFlow::Continue(())
+            },
+        )
         .unwrap();
     found.reverse();
     assert!(found == (0..12_000).map(|id| id.to_string()).collect::<Vec<_>>());
@@ -127,10 +134,14 @@ fn a_limit_ends_the_scan() {
         let progress = Progress::default();
         let mut found = Vec::new();
         let scan = Scan { reverse, ..scan(&[folder.path("audit-2026-11-24T00-00-00.000.log")]) };
-        scan.run(&progress, || Ids, |record| {
-            found.push(String::from_utf8(record.to_vec()).unwrap());
-            if found.len() == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })
+        scan.run(
+            &progress,
+            || Ids,
+            |record| {
+                found.push(String::from_utf8(record.to_vec()).unwrap());
+                if found.len() == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            },
+        )
         .unwrap();
         let ids: &[usize] = if reverse { &[8999, 8998, 8997] } else { &[3000, 3001, 3002] };
         let expected: Vec<_> = ids.iter().map(|id| format!("{id}/ResponseComplete")).collect();
@@ -200,7 +211,8 @@ fn a_request_is_its_last_event() {
 fn a_first_event_does_not_stand_in_for_a_last_one_that_does_not_match() {
     let folder = TestFolder::new();
     let text = event(1, "RequestReceived", 0)
-        + &event(1, "ResponseComplete", 0).replace("\"user\"", "\"annotations\":{\"a\":\"b\"},\"user\"");
+        + &event(1, "ResponseComplete", 0)
+            .replace("\"user\"", "\"annotations\":{\"a\":\"b\"},\"user\"");
     let path = folder.write("audit.log", text);
     let now = "2026-11-23T11:00:00+00:00[UTC]".parse().unwrap();
     let args = FilterArgs { annotation: vec!["!a".to_owned()], ..FilterArgs::default() };
@@ -268,13 +280,17 @@ fn places_are_where_events_begin() {
     let text = std::fs::read_to_string(&path).unwrap();
     let mut count = 0;
     scan(&[path])
-        .run(&Progress::default(), || Offsets, |record| {
-            let record = std::str::from_utf8(record).unwrap();
-            let (offset, raw) = record.split_once(' ').unwrap();
-            assert!(text[offset.parse::<usize>().unwrap()..].starts_with(raw));
-            count += 1;
-            ControlFlow::Continue(())
-        })
+        .run(
+            &Progress::default(),
+            || Offsets,
+            |record| {
+                let record = std::str::from_utf8(record).unwrap();
+                let (offset, raw) = record.split_once(' ').unwrap();
+                assert!(text[offset.parse::<usize>().unwrap()..].starts_with(raw));
+                count += 1;
+                ControlFlow::Continue(())
+            },
+        )
         .unwrap();
     assert_eq!(count, 6000);
 }
