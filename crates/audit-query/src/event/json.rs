@@ -37,6 +37,9 @@ pub(crate) fn string_end(bytes: &[u8], mut at: usize) -> Option<usize> {
 /// The index behind the object or list whose opening bracket is at `at`. Brackets are counted, not
 /// told apart.
 pub(crate) fn container_end(bytes: &[u8], mut at: usize) -> Option<usize> {
+    if matches!(bytes.get(at..at + 2), Some(b"{}" | b"[]")) {
+        return Some(at + 2);
+    }
     let (mut depth, mut carry, mut in_string) = (0_u32, 0, 0_u64);
     loop {
         let rest = bytes.get(at..)?;

@@ -211,9 +211,10 @@ fn texts<'a>(list: Option<&'a [u8]>, mut each: impl FnMut(Text<'a>)) {
 /// A key as it is decoded.
 #[inline(always)]
 fn name(key: &[u8]) -> Cow<'_, [u8]> {
-    match memchr(b'\\', key) {
-        None => Cow::Borrowed(key),
-        Some(_) => Text::new(key).bytes(),
+    // Short, so that a loop is quicker than a call.
+    match key.contains(&b'\\') {
+        false => Cow::Borrowed(key),
+        true => Text::new(key).bytes(),
     }
 }
 
