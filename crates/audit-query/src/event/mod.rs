@@ -11,8 +11,6 @@ pub(crate) mod time;
 
 use std::borrow::Cow;
 
-use memchr::memchr;
-
 use self::json::{Value, members, skip_space};
 pub use self::text::Text;
 
@@ -99,6 +97,7 @@ pub struct Status<'a> {
 
 /// What a line of a log is.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "nearly all lines are events")]
 pub(crate) enum Line<'a> {
     /// An event.
     Event(Event<'a>),
@@ -260,10 +259,10 @@ pub(crate) fn each(line: &[u8], mut event: impl FnMut(&Event<'_>)) {
         Line::Event(found) => event(&found),
         Line::List(items) => {
             json::items(items, |item| {
-                if let Value::Object(text) = item {
-                    if let Some(found) = Event::parse(text) {
-                        event(&found);
-                    }
+                if let Value::Object(text) = item
+                    && let Some(found) = Event::parse(text)
+                {
+                    event(&found);
                 }
             });
         }

@@ -111,11 +111,12 @@ fn code_point(rest: &[u8]) -> (char, usize) {
         u32::from_str_radix(digits, 16).ok()
     };
     let Some(first) = unit(0) else { return (char::REPLACEMENT_CHARACTER, 0) };
-    if (0xD800..0xDC00).contains(&first) && rest.get(4..6) == Some(b"\\u") {
-        if let Some(second @ 0xDC00..0xE000) = unit(6) {
-            let point = 0x10000 + ((first - 0xD800) << 10) + (second - 0xDC00);
-            return (char::from_u32(point).unwrap_or(char::REPLACEMENT_CHARACTER), 10);
-        }
+    if (0xD800..0xDC00).contains(&first)
+        && rest.get(4..6) == Some(b"\\u")
+        && let Some(second @ 0xDC00..0xE000) = unit(6)
+    {
+        let point = 0x10000 + ((first - 0xD800) << 10) + (second - 0xDC00);
+        return (char::from_u32(point).unwrap_or(char::REPLACEMENT_CHARACTER), 10);
     }
     (char::from_u32(first).unwrap_or(char::REPLACEMENT_CHARACTER), 4)
 }

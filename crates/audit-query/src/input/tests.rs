@@ -29,7 +29,10 @@ fn folder() -> TestFolder {
 fn a_log_brings_its_rotated_files_oldest_first() {
     let folder = folder();
     let live = folder.path("audit.log");
-    assert_eq!(names(&[live.clone()]), [ROTATED[0], ROTATED[1], ROTATED[2], "audit.log"]);
+    assert_eq!(
+        names(std::slice::from_ref(&live)),
+        [ROTATED[0], ROTATED[1], ROTATED[2], "audit.log"]
+    );
     // Also once more, or named themselves.
     let twice = [folder.path(ROTATED[1]), live.clone(), live];
     assert_eq!(names(&twice), [ROTATED[1], ROTATED[0], ROTATED[2], "audit.log"]);

@@ -7,7 +7,7 @@ use crate::output::Field;
 use crate::scan::{Place, Records, Visitor};
 
 /// Bytes that the groups of one thread may take. Events of further groups are counted together.
-const LARGEST: usize = 12 << 20;
+const LARGEST: usize = 8 << 20;
 /// What a group takes beside its key.
 const OVERHEAD: usize = 96;
 

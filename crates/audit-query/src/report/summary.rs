@@ -1,5 +1,6 @@
 //! The first report: what is in the log.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -121,6 +122,6 @@ impl Summary {
 
 fn sorted(list: &BTreeMap<String, u64>) -> Vec<(&str, u64)> {
     let mut rows: Vec<_> = list.iter().map(|(value, count)| (value.as_str(), *count)).collect();
-    rows.sort_by(|a, b| b.1.cmp(&a.1));
+    rows.sort_by_key(|(_, count)| Reverse(*count));
     rows
 }

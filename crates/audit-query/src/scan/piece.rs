@@ -168,7 +168,7 @@ fn consider<V: Visitor>(
             if unfinished && !matches {
                 return;
             }
-            let key = rules.hasher.hash_one((event.audit_id.escaped(), event.received.escaped()));
+            let key = rules.hasher.hash_one((event.audit_id.bytes(), event.received.bytes()));
             if !unfinished {
                 if found.unfinished.is_empty() || found.unfinished.remove(&key).is_none() {
                     let received = if rules.reverse { event.received_time() } else { None };

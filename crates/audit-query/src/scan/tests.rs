@@ -196,7 +196,7 @@ fn a_request_is_its_last_event() {
     expected.push("3/ResponseComplete".to_owned());
     expected.sort();
     for (path, reverse) in [(&path, false), (&path, true), (&gz, false), (&gz, true)] {
-        let scan = Scan { stages: Stages::Last, reverse, ..scan(&[path.clone()]) };
+        let scan = Scan { stages: Stages::Last, reverse, ..scan(std::slice::from_ref(path)) };
         let (mut found, summary) = ids(scan);
         if reverse {
             assert_eq!(found[..2], ["20000/RequestReceived", "3/ResponseComplete"]);
