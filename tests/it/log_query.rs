@@ -131,12 +131,13 @@ fn recount(all: bool, matches: impl Fn(&Json) -> bool) -> Vec<&'static String> {
             let stage = &events[*index]["stage"];
             stage != "RequestReceived" && stage != "ResponseStarted"
         };
-        let last: Vec<usize> = indices.iter().copied().filter(is_last).collect();
-        match (all, last.is_empty()) {
-            (true, _) => kept.extend(indices),
-            (false, false) => kept.extend(last),
-            (false, true) => kept.extend(indices.last()),
+        if all {
+            kept.extend(indices);
+            continue;
         }
+        kept.extend(indices.iter().copied().filter(|index| is_last(index)));
+        // Nothing of the request came after it.
+        kept.extend(indices.last().filter(|index| !is_last(index)));
     }
     kept.retain(|index| matches(&events[*index]));
     kept.sort_unstable();
@@ -334,15 +335,15 @@ fn other_reports_count_what_a_recount_counts() {
         text(event, "/objectRef/apiGroup") == "rbac.authorization.k8s.io"
             && verbs.contains(&text(event, "/verb").as_str())
     };
-    let reports: [(&str, &dyn Fn(&Json) -> bool); 8] = [
-        ("users", &|_| true),
-        ("failed", &|event| code(event) >= 400),
-        ("secrets", &|event| text(event, "/objectRef/resource") == "secrets"),
-        ("exec", &is_exec),
-        ("anonymous", &|event| text(event, "/user/username") == "system:anonymous"),
-        ("impersonation", &|event| event.get("impersonatedUser").is_some()),
-        ("volume", &|_| true),
-        ("agents", &|_| true),
+    let reports: [(&str, fn(&Json) -> bool); 8] = [
+        ("users", |_| true),
+        ("failed", |event| code(event) >= 400),
+        ("secrets", |event| text(event, "/objectRef/resource") == "secrets"),
+        ("exec", is_exec),
+        ("anonymous", |event| text(event, "/user/username") == "system:anonymous"),
+        ("impersonation", |event| event.get("impersonatedUser").is_some()),
+        ("volume", |_| true),
+        ("agents", |_| true),
     ];
     for (report, matches) in reports {
         let total: u64 = rows(&[report]).iter().map(|row| row["count"].as_u64().unwrap()).sum();
