@@ -1,4 +1,5 @@
-//! `kube-audit-proxy log`: keys for sealing audit logs, and whether a sealed log is what was written.
+//! `kube-audit-proxy log`: searches and summarizes audit logs, makes keys for sealing them, and verifies
+//! seals. The same commands are `kubectl audit`.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -7,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
+use audit_query::cli::{Command, FollowArgs, QueryArgs, ReportArgs};
 
 use super::output;
 use crate::sink::seal::verify::{self, Expected, Report};
@@ -15,6 +17,27 @@ use crate::sink::seal::{Head, PublicKey, SealKey};
 /// Findings that are printed; a log that was replaced has as many as lines.
 const PRINTED: usize = 200;
 
+const QUERY_EXAMPLES: &str = "\
+Examples:
+  Who deleted Secrets in the namespace prod in the last two hours?
+    kube-audit-proxy log query --since -2h -n prod --verb delete --resource secrets audit.log
+  What failed for Alice yesterday afternoon?
+    kube-audit-proxy log query -u alice --failed --since 'yesterday 12:00' --until today audit.log
+  The last 20 shells opened by people:
+    kube-audit-proxy log query --human --resource pods/exec --reverse --limit 20 audit.log
+  Everything about one request, with bodies:
+    kube-audit-proxy log query --audit-id ID --stage all -o yaml audit.log
+  Deployments scaled above ten replicas:
+    kube-audit-proxy log query --resource deployments/scale --where 'requestObject.spec.replicas > 10' audit.log";
+
+const REPORT_EXAMPLES: &str = "\
+Examples:
+  kube-audit-proxy log report audit.log
+  kube-audit-proxy log report secrets -n prod --since -7d audit.log
+  kube-audit-proxy log report top --by user,verb,resource,code -o json audit.log
+  kube-audit-proxy log report latency --by verb audit.log
+  kube-audit-proxy log report agents --new-since yesterday audit.log";
+
 /// Arguments of `log`.
 #[derive(Debug, clap::Args)]
 pub struct LogArgs {
@@ -22,8 +45,26 @@ pub struct LogArgs {
     command: LogCommand,
 }
 
+/// The commands of `log`, and of `kubectl audit`.
 #[derive(Debug, clap::Subcommand)]
-enum LogCommand {
+pub(super) enum LogCommand {
+    /// Print the events that match
+    ///
+    /// Reads logs of kube-apiserver and kube-audit-proxy, plain, gzip, or zstd, with the files rotated
+    /// from them. Prints one line a request, its last event, oldest first. The exit code is 0 if
+    /// something was found, 1 if nothing was, and 2 after an error.
+    #[command(after_long_help = QUERY_EXAMPLES)]
+    Query(Box<QueryArgs>),
+    /// Summarize what happened: users, failures, Secrets, exec, RBAC, latency, ...
+    ///
+    /// Without the name of a report, prints a summary. Counts one event a request, its last.
+    #[command(after_long_help = REPORT_EXAMPLES)]
+    Report(Box<ReportArgs>),
+    /// Print events as they are written, across rotation
+    ///
+    /// Starts at the end of the log; with --since, at that time. Prints a request when it has ended;
+    /// --stage=all prints each of its events.
+    Follow(Box<FollowArgs>),
     /// Makes an Ed25519 key for --audit-log-seal-key-file, and FILE.pub for log verify
     Keygen {
         /// Where the private key goes; must not exist
@@ -56,7 +97,15 @@ enum LogCommand {
 
 /// Runs the subcommand.
 pub fn run(args: LogArgs) -> ExitCode {
-    let result = match args.command {
+    execute(args.command)
+}
+
+/// Runs a command of `log`.
+pub(super) fn execute(command: LogCommand) -> ExitCode {
+    let result = match command {
+        LogCommand::Query(args) => return args.run(),
+        LogCommand::Report(args) => return args.run(),
+        LogCommand::Follow(args) => return args.run(),
         LogCommand::Keygen { file } => keygen(&file).map(|()| ExitCode::SUCCESS),
         LogCommand::Verify { public_key, head, checkpoint_file, files, .. } => {
             verify(&public_key, &head, &checkpoint_file, &files)

@@ -1,6 +1,7 @@
 //! Arguments, subcommands, exit codes: 0 is success, 1 is failure, 2 is wrong usage.
 
 mod backends;
+mod completion;
 mod demo;
 mod error;
 mod log;
@@ -12,9 +13,10 @@ mod serve;
 mod signals;
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::ServeFlags;
 
@@ -34,10 +36,25 @@ enum Command {
     Serve(Box<ServeFlags>),
     /// Shows what it does: the proxy before an API in memory, events as they happen
     Demo(demo::DemoFlags),
-    /// Seals of audit logs: makes keys, and tells whether a log is what was written
+    /// Search, summarize, follow, and verify audit logs
     Log(log::LogArgs),
     /// Looks at audit policies
     Policy(policy::PolicyArgs),
+    /// Print a script that completes commands and flags in a shell
+    Completion(completion::CompletionArgs),
+    /// Write man pages of all commands to a folder
+    Man(completion::ManArgs),
+}
+
+/// The name by which kubectl runs a plugin as `kubectl audit`.
+const PLUGIN: &str = "kubectl-audit";
+
+/// Search, summarize, follow, and verify Kubernetes audit logs.
+#[derive(Debug, Parser)]
+#[command(name = PLUGIN, bin_name = "kubectl audit", version, max_term_width = 100)]
+struct PluginCli {
+    #[command(subcommand)]
+    command: log::LogCommand,
 }
 
 /// How a command ended, other than well.
@@ -57,6 +74,13 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 
 /// Runs the command that `arguments` (the first is the program's name) ask for, to its end.
 pub fn run(arguments: Vec<OsString>) -> ExitCode {
+    let program = arguments.first().map(Path::new).and_then(Path::file_stem);
+    if program.is_some_and(|name| name == PLUGIN) {
+        return match PluginCli::try_parse_from(&arguments) {
+            Ok(plugin) => log::execute(plugin.command),
+            Err(error) => tell(error),
+        };
+    }
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         // Also that help or the version was asked for, with code 0.
@@ -67,6 +91,8 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         Command::Demo(flags) => demo::run(&flags),
         Command::Log(args) => return log::run(args),
         Command::Policy(args) => return policy::run(args),
+        Command::Completion(args) => completion::script(&args, &mut Cli::command()),
+        Command::Man(args) => completion::man_pages(&args, Cli::command()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -94,8 +120,6 @@ fn tell(error: clap::Error) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn code(arguments: &[&str]) -> ExitCode {
@@ -105,14 +129,19 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+        PluginCli::command().debug_assert();
     }
 
     #[test]
     fn exit_codes_tell_usage_from_failure() {
-        let cases: [(&[&str], u8); 7] = [
+        let cases: [(&[&str], u8); 11] = [
             (&["kube-audit-proxy", "--version"], 0),
             (&["kube-audit-proxy", "serve", "--help"], 0),
             (&["kube-audit-proxy"], 2),
+            (&["/usr/bin/kubectl-audit", "query", "--help"], 0),
+            (&["kubectl-audit", "serve"], 2),
+            (&["kubectl-audit", "query", "--since=never", "/nowhere/audit.log"], 2),
+            (&["kubectl-audit", "query", "/nowhere/audit.log"], 2),
             (&["kube-audit-proxy", "serv"], 2),
             (&["kube-audit-proxy", "serve", "--audit-polcy-file=x"], 2),
             (&["kube-audit-proxy", "serve", "--config=/nowhere/config.yaml"], 2),

@@ -24,6 +24,8 @@ mod kubectl;
 mod lifecycle;
 mod limits;
 mod live;
+mod log_follow;
+mod log_query;
 mod lost_connections;
 mod many_headers;
 mod oidc;

@@ -1,0 +1,122 @@
+//! Sixteen or 64 bytes at a time: where the quotes, backslashes, and brackets are.
+
+use wide::u8x16;
+
+/// Bit `i` is set where byte `i` of a block is the character.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Masks {
+    pub(super) quote: u64,
+    pub(super) backslash: u64,
+    /// `{` and `[`
+    pub(super) open: u64,
+    /// `}` and `]`
+    pub(super) close: u64,
+}
+
+/// Where quotes and backslashes are, together.
+#[inline(always)]
+pub(super) fn quote_or_backslash(bytes: &[u8; 16]) -> u32 {
+    let vector = u8x16::new(*bytes);
+    (vector.simd_eq(u8x16::splat(b'"')) | vector.simd_eq(u8x16::splat(b'\\'))).to_bitmask()
+}
+
+#[inline(always)]
+pub(super) fn masks(block: &[u8; 64]) -> Masks {
+    let mut masks = Masks::default();
+    let (parts, _) = block.as_chunks::<16>();
+    for (index, part) in parts.iter().enumerate() {
+        let vector = u8x16::new(*part);
+        // Brackets and braces differ in one bit.
+        let folded = vector | u8x16::splat(0x20);
+        let found = |vector: u8x16, byte| {
+            u64::from(vector.simd_eq(u8x16::splat(byte)).to_bitmask() & 0xffff) << (16 * index)
+        };
+        masks.quote |= found(vector, b'"');
+        masks.backslash |= found(vector, b'\\');
+        masks.open |= found(folded, b'{');
+        masks.close |= found(folded, b'}');
+    }
+    masks
+}
+
+/// Bit `i` is the parity of the bits up to and including `i`: set from each opening quote to the
+/// byte before the closing one.
+#[inline(always)]
+pub(super) fn prefix_xor(mut bits: u64) -> u64 {
+    for shift in [1, 2, 4, 8, 16, 32] {
+        bits ^= bits << shift;
+    }
+    bits
+}
+
+/// The bytes that a backslash escapes. `carry` says whether the first byte of this block is one of
+/// them, and afterwards whether the first byte of the next block is.
+#[inline(always)]
+pub(super) fn escaped(backslash: u64, carry: &mut u64) -> u64 {
+    if backslash == 0 {
+        return std::mem::take(carry);
+    }
+    // A run of backslashes escapes every second byte, beginning with its own second one. The
+    // subtraction carries through each run and so tells where it ends, for runs that begin at even
+    // and at odd bits alike.
+    const ODD: u64 = 0xAAAA_AAAA_AAAA_AAAA;
+    let potential = backslash & !*carry;
+    let sequences = ((potential << 1) | ODD).wrapping_sub(potential) ^ ODD;
+    let escaped = sequences ^ (backslash | *carry);
+    *carry = (sequences & backslash) >> 63;
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn portable(block: &[u8; 64]) -> Masks {
+        let mut masks = Masks::default();
+        for (index, byte) in block.iter().enumerate() {
+            let bit = 1 << index;
+            match byte {
+                b'"' => masks.quote |= bit,
+                b'\\' => masks.backslash |= bit,
+                b'{' | b'[' => masks.open |= bit,
+                b'}' | b']' => masks.close |= bit,
+                _ => {}
+            }
+        }
+        masks
+    }
+
+    proptest! {
+        #[test]
+        fn masks_are_those_of_single_bytes(text in r#"["\\{}\[\]a~;\x00\xff]{64}"#) {
+            let mut block = [0; 64];
+            for (byte, char) in block.iter_mut().zip(text.chars()) {
+                *byte = char as u32 as u8;
+            }
+            prop_assert_eq!(masks(&block), portable(&block));
+        }
+
+        #[test]
+        fn escapes_are_those_of_a_loop(text in r#"[\\"a]{192}"#) {
+            let (mut carry, mut after_backslash) = (0, false);
+            for block in text.as_bytes().as_chunks::<64>().0 {
+                let found = escaped(masks(block).backslash, &mut carry);
+                for (index, byte) in block.iter().enumerate() {
+                    prop_assert_eq!(found >> index & 1 == 1, after_backslash, "{}", index);
+                    after_backslash = *byte == b'\\' && !after_backslash;
+                }
+            }
+        }
+
+        #[test]
+        fn parity_is_that_of_a_loop(bits: u64) {
+            let parity = prefix_xor(bits);
+            for index in 0..64 {
+                let ones = (bits << (63 - index)).count_ones();
+                prop_assert_eq!(parity >> index & 1, u64::from(ones % 2));
+            }
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Steps over JSON without building a tree.
+
+use super::bits;
+
+/// The index of the first byte from `at` that is not white space; the length at the end.
+#[inline(always)]
+pub(crate) fn skip_space(bytes: &[u8], mut at: usize) -> usize {
+    while matches!(bytes.get(at), Some(b' ' | b'\t' | b'\r' | b'\n')) {
+        at += 1;
+    }
+    at
+}
+
+/// The index of the quote that closes the string whose first character is at `at`.
+#[inline(always)]
+pub(crate) fn string_end(bytes: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        let rest = bytes.get(at..)?;
+        let offset = match rest.first_chunk::<16>() {
+            Some(chunk) => match bits::quote_or_backslash(chunk) {
+                0 => {
+                    at += 16;
+                    continue;
+                }
+                mask => mask.trailing_zeros() as usize,
+            },
+            None => rest.iter().position(|byte| matches!(byte, b'"' | b'\\'))?,
+        };
+        at += offset;
+        if bytes[at] == b'"' {
+            return Some(at);
+        }
+        at += 2;
+    }
+}
+
+/// The index behind the object or list whose opening bracket is at `at`. Brackets are counted, not
+/// told apart.
+pub(crate) fn container_end(bytes: &[u8], mut at: usize) -> Option<usize> {
+    if matches!(bytes.get(at..at + 2), Some(b"{}" | b"[]")) {
+        return Some(at + 2);
+    }
+    let (mut depth, mut carry, mut in_string) = (0_u32, 0, 0_u64);
+    loop {
+        let rest = bytes.get(at..)?;
+        let mut padded;
+        let block = match rest.first_chunk::<64>() {
+            Some(block) => block,
+            None if rest.is_empty() => return None,
+            None => {
+                padded = [b' '; 64];
+                padded[..rest.len()].copy_from_slice(rest);
+                &padded
+            }
+        };
+        let masks = bits::masks(block);
+        let quotes = masks.quote & !bits::escaped(masks.backslash, &mut carry);
+        let strings = bits::prefix_xor(quotes) ^ in_string;
+        in_string = 0_u64.wrapping_sub(strings >> 63);
+        let (opening, mut closing) = (masks.open & !strings, masks.close & !strings);
+        let (opened, closed) = (opening.count_ones(), closing.count_ones());
+        if closed >= depth {
+            // It may end here: at the bracket where as many were closed as opened.
+            let mut closed_before = 0;
+            while closing != 0 {
+                let bit = closing.trailing_zeros();
+                closed_before += 1;
+                let opened_before = (opening & ((1 << bit) - 1)).count_ones();
+                if depth + opened_before == closed_before {
+                    return Some(at + bit as usize + 1);
+                }
+                closing &= closing - 1;
+            }
+        }
+        depth = depth + opened - closed;
+        at += 64;
+    }
+}
+
+/// One value as it stands in the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Value<'a> {
+    /// Between the quotes, still escaped.
+    String(&'a [u8]),
+    /// With its braces.
+    Object(&'a [u8]),
+    /// With its brackets.
+    List(&'a [u8]),
+    /// A number, `true`, `false`, or `null`.
+    Scalar(&'a [u8]),
+}
+
+/// The value at `at`, and the index behind it.
+#[inline(always)]
+pub(crate) fn value(bytes: &[u8], at: usize) -> Option<(Value<'_>, usize)> {
+    match bytes.get(at)? {
+        b'"' => {
+            let end = string_end(bytes, at + 1)?;
+            Some((Value::String(&bytes[at + 1..end]), end + 1))
+        }
+        b'{' => {
+            let end = container_end(bytes, at)?;
+            (bytes[end - 1] == b'}').then_some((Value::Object(&bytes[at..end]), end))
+        }
+        b'[' => {
+            let end = container_end(bytes, at)?;
+            (bytes[end - 1] == b']').then_some((Value::List(&bytes[at..end]), end))
+        }
+        _ => {
+            let length = bytes[at..]
+                .iter()
+                .position(
+                    |byte| !matches!(byte, b'0'..=b'9' | b'a'..=b'z' | b'+' | b'-' | b'.' | b'E'),
+                )
+                .unwrap_or(bytes.len() - at);
+            let scalar = &bytes[at..at + length];
+            let valid = match scalar.first()? {
+                b't' => scalar == b"true",
+                b'f' => scalar == b"false",
+                b'n' => scalar == b"null",
+                _ => is_number(scalar),
+            };
+            valid.then_some((Value::Scalar(scalar), at + length))
+        }
+    }
+}
+
+fn is_number(text: &[u8]) -> bool {
+    let digits = |text: &[u8]| text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let text = text.strip_prefix(b"-").unwrap_or(text);
+    let whole = digits(text);
+    if whole == 0 || (whole > 1 && text[0] == b'0') {
+        return false;
+    }
+    let mut rest = &text[whole..];
+    if let Some(fraction) = rest.strip_prefix(b".") {
+        let length = digits(fraction);
+        if length == 0 {
+            return false;
+        }
+        rest = &fraction[length..];
+    }
+    if let [b'e' | b'E', exponent @ ..] = rest {
+        let exponent = match exponent {
+            [b'+' | b'-', digits @ ..] => digits,
+            _ => exponent,
+        };
+        let length = digits(exponent);
+        return length > 0 && length == exponent.len();
+    }
+    rest.is_empty()
+}
+
+/// Calls `member` with the key (between its quotes, still escaped) and the start of the value of each
+/// member of the object whose brace is at `at`; it returns the index behind the value. Returns the
+/// index behind the object, or `None` if it is none.
+#[inline(always)]
+pub(crate) fn members<'a>(
+    bytes: &'a [u8],
+    at: usize,
+    mut member: impl FnMut(&'a [u8], usize) -> Option<usize>,
+) -> Option<usize> {
+    if bytes.get(at) != Some(&b'{') {
+        return None;
+    }
+    let mut at = skip_space(bytes, at + 1);
+    if bytes.get(at) == Some(&b'}') {
+        return Some(at + 1);
+    }
+    loop {
+        if bytes.get(at) != Some(&b'"') {
+            return None;
+        }
+        let end = string_end(bytes, at + 1)?;
+        let key = &bytes[at + 1..end];
+        let colon = skip_space(bytes, end + 1);
+        if bytes.get(colon) != Some(&b':') {
+            return None;
+        }
+        at = skip_space(bytes, member(key, skip_space(bytes, colon + 1))?);
+        match bytes.get(at)? {
+            b',' => at = skip_space(bytes, at + 1),
+            b'}' => return Some(at + 1),
+            _ => return None,
+        }
+    }
+}
+
+/// Calls `item` with each value of a list, its brackets included; stops at what is not JSON.
+pub(crate) fn items<'a>(list: &'a [u8], mut item: impl FnMut(Value<'a>)) -> Option<()> {
+    let mut at = skip_space(list, 1);
+    if list.get(at) == Some(&b']') {
+        return Some(());
+    }
+    loop {
+        let (found, end) = value(list, at)?;
+        item(found);
+        at = skip_space(list, end);
+        match list.get(at)? {
+            b',' => at = skip_space(list, at + 1),
+            b']' => return Some(()),
+            _ => return None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Whole, one byte after the other.
+    fn reference(bytes: &[u8]) -> Option<usize> {
+        let (mut depth, mut in_string, mut escaped) = (0, false, false);
+        for (index, byte) in bytes.iter().enumerate() {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' => escaped = true,
+                b'"' => in_string = !in_string,
+                b'{' | b'[' if !in_string => depth += 1,
+                b'}' | b']' if !in_string => {
+                    depth -= 1;
+                    if depth == 0 {
+                        return Some(index + 1);
+                    }
+                }
+                _ => {}
+            }
+        }
+        None
+    }
+
+    proptest! {
+        #[test]
+        fn containers_end_where_a_loop_says(
+            text in r#"\{("([a-z{}\[\]]|\\["\\]){0,40}"|[{}\[\], ]|[a-z]{1,70}){0,30}"#
+        ) {
+            prop_assert_eq!(container_end(text.as_bytes(), 0), reference(text.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn scalars_are_those_of_json() {
+        for (text, valid) in [
+            ("0", true),
+            ("-1.5e+3", true),
+            ("10", true),
+            ("01", false),
+            ("-", false),
+            ("1.", false),
+            (".5", false),
+            ("1e", false),
+            ("true", true),
+            ("tru", false),
+            ("null", true),
+            ("nul1", false),
+        ] {
+            assert_eq!(value(text.as_bytes(), 0).is_some(), valid, "{text}");
+        }
+    }
+}

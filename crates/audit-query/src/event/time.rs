@@ -1,0 +1,84 @@
+//! Timestamps as microseconds since 1970.
+
+use jiff::Timestamp;
+
+use super::Text;
+
+/// Parses an RFC 3339 timestamp. The usual form, in UTC with six digits, is parsed without the help
+/// of a library; digits beyond microseconds are dropped.
+#[inline]
+pub(crate) fn micros(text: Text<'_>) -> Option<i64> {
+    let escaped = text.escaped();
+    match <&[u8; 27]>::try_from(escaped).ok().and_then(canonical) {
+        Some(micros) => Some(micros),
+        None => other(text),
+    }
+}
+
+#[cold]
+fn other(text: Text<'_>) -> Option<i64> {
+    let timestamp: Timestamp = text.decode().parse().ok()?;
+    Some(timestamp.as_microsecond())
+}
+
+#[inline(always)]
+fn canonical(text: &[u8; 27]) -> Option<i64> {
+    let mut valid = true;
+    let mut number = |from: usize, to: usize| {
+        text[from..to].iter().fold(0_i64, |number, byte| {
+            let digit = byte.wrapping_sub(b'0');
+            valid &= digit < 10;
+            number * 10 + i64::from(digit)
+        })
+    };
+    let (year, month, day) = (number(0, 4), number(5, 7), number(8, 10));
+    let (hour, minute, second) = (number(11, 13), number(14, 16), number(17, 19));
+    let micros = number(20, 26);
+    valid &= text[4] == b'-' && text[7] == b'-' && text[10] == b'T' && text[13] == b':';
+    valid &= text[16] == b':' && text[19] == b'.' && text[26] == b'Z';
+    valid &= (1..=12).contains(&month) && (1..=28).contains(&day);
+    valid &= hour < 24 && minute < 60 && second < 60;
+    // The last days of a month and leap seconds are the library's.
+    let days = valid.then(|| days(year, month, day))?;
+    Some((((days * 24 + hour) * 60 + minute) * 60 + second) * 1_000_000 + micros)
+}
+
+/// Days from 1970 to a date of the Gregorian calendar.
+fn days(year: i64, month: i64, day: i64) -> i64 {
+    // Years begin in March, so that the leap day is the last.
+    let year = if month <= 2 { year - 1 } else { year };
+    let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    era * 146_097 + day_of_era - 719_468
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn times_are_those_of_the_library(micros in -62_135_596_800_000_000_i64..253_402_207_200_000_000) {
+            let text = format!("{:.6}", Timestamp::from_microsecond(micros).unwrap());
+            prop_assert_eq!(super::micros(Text::new(text.as_bytes())), Some(micros));
+        }
+    }
+
+    #[test]
+    fn other_forms_are_understood_and_nonsense_is_not() {
+        for (text, expected) in [
+            ("2026-11-23T05:08:42Z", Some(1_795_410_522_000_000)),
+            ("2026-11-23T06:08:42.000001+01:00", Some(1_795_410_522_000_001)),
+            ("2026-11-23T05:08:42.123456789Z", Some(1_795_410_522_123_456)),
+            ("2026-11-31T05:08:42.000000Z", None),
+            ("2026-13-23T05:08:42.000000Z", None),
+            ("yesterday", None),
+            ("", None),
+        ] {
+            assert_eq!(micros(Text::new(text.as_bytes())), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! Follows one log while it is written: through rotation, truncation, and re-creation.
+
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use memchr::memrchr;
+
+use crate::input::names::LogName;
+use crate::input::{self, Input, InputError};
+use crate::scan::ScanError;
+
+const BLOCK: usize = 64 << 10;
+
+/// One log that is followed.
+#[derive(Debug)]
+pub(crate) struct Follower {
+    path: PathBuf,
+    open: Option<Open>,
+    /// Rotated files to read first, oldest first.
+    before: Vec<PathBuf>,
+    buffer: Vec<u8>,
+    /// Whether the next file is read from its start.
+    from_start: bool,
+}
+
+#[derive(Debug)]
+struct Open {
+    file: File,
+    id: (u64, u64),
+    position: u64,
+}
+
+fn id(metadata: &Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
+impl Follower {
+    /// Follows the log at `path`, which need not exist yet. `past`: from its oldest rotated file on.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub(crate) fn new(path: PathBuf, past: bool) -> Result<Follower, InputError> {
+        let mut before = Vec::new();
+        if past {
+            match input::resolve(std::slice::from_ref(&path)) {
+                Ok(inputs) => {
+                    before = inputs.into_iter().map(|input: Input| input.path).collect();
+                    before.retain(|file| *file != path);
+                }
+                Err(InputError::NotFound { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        // A log that is created later is new as a whole.
+        let from_start = past || !path.exists();
+        Ok(Follower { path, open: None, before, buffer: Vec::new(), from_start })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Calls `each` with the lines that have come. Returns whether there were any.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub(crate) fn poll(&mut self, mut each: impl FnMut(&[u8])) -> Result<bool, ScanError> {
+        let mut any = false;
+        for path in std::mem::take(&mut self.before) {
+            any |= whole(&path, &mut each)?;
+        }
+        let error = |error| ScanError::io(&self.path, error);
+        let current = match fs::metadata(&self.path) {
+            Ok(metadata) => Some(metadata),
+            // Between a rotation and the next line.
+            Err(found) if found.kind() == io::ErrorKind::NotFound => None,
+            Err(found) => return Err(error(found)),
+        };
+        if let Some(open) = &mut self.open {
+            any |= read(open, &mut self.buffer, &mut each).map_err(error)?;
+            let same = current.as_ref().is_none_or(|current| id(current) == open.id);
+            if same {
+                return Ok(any);
+            }
+            // Another file is there now. What came to the old one meanwhile is read, then what was
+            // rotated in between, then the new one.
+            any |= read(open, &mut self.buffer, &mut each).map_err(error)?;
+            if !self.buffer.is_empty() {
+                each(&std::mem::take(&mut self.buffer));
+            }
+            let old = open.id;
+            self.open = None;
+            self.from_start = true;
+            for path in rotated_since(&self.path, old) {
+                any |= whole(&path, &mut each)?;
+            }
+        }
+        if current.is_none() {
+            return Ok(any);
+        }
+        let mut file = match File::open(&self.path) {
+            Ok(file) => file,
+            Err(found) if found.kind() == io::ErrorKind::NotFound => return Ok(any),
+            Err(found) => return Err(error(found)),
+        };
+        let metadata = file.metadata().map_err(error)?;
+        let position = match self.from_start {
+            true => 0,
+            false => line_start(&mut file, metadata.len()).map_err(error)?,
+        };
+        self.from_start = true;
+        let mut open = Open { file, id: id(&metadata), position };
+        any |= read(&mut open, &mut self.buffer, &mut each).map_err(error)?;
+        self.open = Some(open);
+        Ok(any)
+    }
+}
+
+/// The files rotated after the one with this identity, which was followed to its end.
+fn rotated_since(path: &Path, old: (u64, u64)) -> Vec<PathBuf> {
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let name = LogName::parse(path.file_name().unwrap_or_default());
+    let rotated = input::rotated(folder, &name.base).unwrap_or_default();
+    let is_old = |path: &PathBuf| fs::metadata(path).is_ok_and(|metadata| id(&metadata) == old);
+    match rotated.iter().position(|(_, path)| is_old(path)) {
+        Some(index) => rotated.into_iter().skip(index + 1).map(|(_, path)| path).collect(),
+        // Removed, or compressed already: nothing that is left is known to be newer.
+        None => Vec::new(),
+    }
+}
+
+/// All lines of a file, decompressed.
+fn whole(path: &Path, each: &mut impl FnMut(&[u8])) -> Result<bool, ScanError> {
+    let mut any = false;
+    crate::scan::each_line(path, |line| {
+        any = true;
+        each(line);
+    })?;
+    Ok(any)
+}
+
+/// The start of the line that is being written.
+fn line_start(file: &mut File, mut end: u64) -> io::Result<u64> {
+    let mut block = vec![0; BLOCK];
+    while end > 0 {
+        let start = end.saturating_sub(BLOCK as u64);
+        let length = (end - start) as usize;
+        file.seek(SeekFrom::Start(start))?;
+        file.read_exact(&mut block[..length])?;
+        if let Some(newline) = memrchr(b'\n', &block[..length]) {
+            return Ok(start + newline as u64 + 1);
+        }
+        end = start;
+    }
+    Ok(0)
+}
+
+/// Reads what has come since, and calls `each` with each whole line; the rest stays in `buffer`.
+fn read(open: &mut Open, buffer: &mut Vec<u8>, each: &mut impl FnMut(&[u8])) -> io::Result<bool> {
+    if open.file.metadata()?.len() < open.position {
+        // Truncated, and written anew.
+        open.position = 0;
+        buffer.clear();
+    }
+    let mut any = false;
+    open.file.seek(SeekFrom::Start(open.position))?;
+    loop {
+        let before = buffer.len();
+        let count = Read::by_ref(&mut open.file).take(BLOCK as u64).read_to_end(buffer)?;
+        if count == 0 {
+            return Ok(any);
+        }
+        open.position += count as u64;
+        if let Some(newline) = memrchr(b'\n', &buffer[before..]) {
+            let rest = buffer.split_off(before + newline + 1);
+            buffer.split_inclusive(|byte| *byte == b'\n').for_each(&mut *each);
+            *buffer = rest;
+            any = true;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::test_folder::TestFolder;
+
+    fn append(path: &Path, text: &str) {
+        let mut file = File::options().append(true).create(true).open(path).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+    }
+
+    fn poll(follower: &mut Follower) -> String {
+        let mut text = String::new();
+        follower.poll(|line| text += std::str::from_utf8(line).unwrap()).unwrap();
+        text
+    }
+
+    #[test]
+    fn lines_come_once_through_rotation_truncation_and_re_creation() {
+        let folder = TestFolder::new();
+        let path = folder.write("audit.log", "old\nhal");
+        let mut follower = Follower::new(path.clone(), false).unwrap();
+        // The line that is being written is shown as a whole.
+        assert_eq!(poll(&mut follower), "");
+        append(&path, "f\nb\nc");
+        assert_eq!(poll(&mut follower), "half\nb\n");
+        append(&path, "\n");
+        assert_eq!(poll(&mut follower), "c\n");
+        // Rotated twice between two looks, once with a last line.
+        append(&path, "d\n");
+        fs::rename(&path, folder.path("audit-2026-11-23T00-00-00.000.log")).unwrap();
+        append(&path, "e\n");
+        fs::rename(&path, folder.path("audit-2026-11-24T00-00-00.000.log")).unwrap();
+        append(&path, "f\n");
+        assert_eq!(poll(&mut follower), "d\ne\nf\n");
+        // Truncated.
+        File::create(&path).unwrap();
+        assert_eq!(poll(&mut follower), "");
+        append(&path, "g\n");
+        assert_eq!(poll(&mut follower), "g\n");
+        // Gone and created again.
+        fs::remove_file(&path).unwrap();
+        assert_eq!(poll(&mut follower), "");
+        append(&path, "h\n");
+        assert_eq!(poll(&mut follower), "h\n");
+    }
+
+    #[test]
+    fn the_past_comes_first_if_wanted() {
+        let folder = TestFolder::new();
+        folder.write("audit-2026-11-23T00-00-00.000.log", "a\n");
+        let path = folder.write("audit.log", "b\n");
+        assert_eq!(poll(&mut Follower::new(path.clone(), true).unwrap()), "a\nb\n");
+        assert_eq!(poll(&mut Follower::new(path, false).unwrap()), "");
+        let mut later = Follower::new(folder.path("later.log"), false).unwrap();
+        assert_eq!(poll(&mut later), "");
+        append(&folder.path("later.log"), "c\n");
+        assert_eq!(poll(&mut later), "c\n");
+    }
+}

@@ -1,0 +1,16 @@
+//! Reads Kubernetes audit logs: searches them, summarizes them, follows them.
+//!
+//! It reads what kube-apiserver and kube-audit-proxy write: one event a line, `EventList`s, rotated
+//! files, plain, gzip, or zstd. See [`scan::Scan`] for the way of a scan and [`event::Event`] for how
+//! events are read.
+
+pub mod cli;
+pub mod event;
+pub mod filter;
+mod follow;
+pub mod input;
+pub mod output;
+mod report;
+pub mod scan;
+#[cfg(test)]
+mod test_folder;

@@ -1,0 +1,108 @@
+//! Rows with aligned columns, written as they come.
+
+use std::io::{self, Write};
+
+use super::format::printable;
+
+/// Rows that are looked at before the widths are chosen.
+const SAMPLE: usize = 500;
+/// Wider cells do not widen their column.
+const WIDEST: usize = 64;
+
+/// How a cell is shown on a terminal with colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Style {
+    Plain,
+    Time,
+    Verb,
+    Code,
+}
+
+/// A table that is written while its rows come.
+#[derive(Debug)]
+pub(crate) struct Table {
+    styles: Vec<Style>,
+    right: Vec<bool>,
+    colour: bool,
+    waiting: Vec<Vec<String>>,
+    widths: Option<Vec<usize>>,
+}
+
+impl Table {
+    /// A table with a header. `right`: columns of numbers.
+    pub(crate) fn new(
+        header: Vec<String>,
+        styles: Vec<Style>,
+        right: Vec<bool>,
+        colour: bool,
+    ) -> Table {
+        Table { styles, right, colour, waiting: vec![header], widths: None }
+    }
+
+    /// Adds a row.
+    pub(crate) fn row(&mut self, cells: Vec<String>, out: &mut dyn Write) -> io::Result<()> {
+        if self.widths.is_some() {
+            return self.write(&cells, false, out);
+        }
+        self.waiting.push(cells);
+        if self.waiting.len() > SAMPLE { self.flush(out) } else { Ok(()) }
+    }
+
+    /// Writes what waits for the widths to be known.
+    pub(crate) fn flush(&mut self, out: &mut dyn Write) -> io::Result<()> {
+        if self.widths.is_none() {
+            let width = |column: usize| {
+                let cells = self.waiting.iter().filter_map(|row| row.get(column));
+                cells.map(|cell| cell.chars().count()).filter(|width| *width <= WIDEST).max()
+            };
+            self.widths = Some(
+                (0..self.styles.len()).map(|column| width(column).unwrap_or(WIDEST)).collect(),
+            );
+        }
+        for (index, row) in std::mem::take(&mut self.waiting).into_iter().enumerate() {
+            self.write(&row, index == 0, out)?;
+        }
+        Ok(())
+    }
+
+    fn write(&self, cells: &[String], header: bool, out: &mut dyn Write) -> io::Result<()> {
+        let mut line = String::new();
+        for (index, cell) in cells.iter().enumerate() {
+            let width = self.widths.as_ref().map_or(0, |widths| widths[index]);
+            let padding = " ".repeat(width.saturating_sub(cell.chars().count()));
+            let code = if self.colour { self.colour(index, cell, header) } else { "" };
+            if index > 0 {
+                line.push_str("  ");
+            }
+            if self.right[index] {
+                line.push_str(&padding);
+            }
+            match code {
+                "" => line.push_str(cell),
+                code => line.extend([code, cell, "\x1b[0m"]),
+            }
+            if !self.right[index] && index + 1 < cells.len() {
+                line.push_str(&padding);
+            }
+        }
+        writeln!(out, "{line}")
+    }
+
+    fn colour(&self, column: usize, cell: &str, header: bool) -> &'static str {
+        match self.styles[column] {
+            _ if header => "\x1b[1m",
+            Style::Time => "\x1b[2m",
+            Style::Verb if cell.starts_with("delete") => "\x1b[31m",
+            Style::Verb if matches!(cell, "create" | "update" | "patch") => "\x1b[33m",
+            Style::Code if cell.starts_with('5') => "\x1b[1;31m",
+            Style::Code if cell.starts_with('4') => "\x1b[31m",
+            Style::Code if cell.starts_with('2') => "\x1b[32m",
+            _ => "",
+        }
+    }
+}
+
+/// A cell of a table.
+pub(crate) fn cell(bytes: &[u8]) -> String {
+    printable(bytes).into_owned()
+}

@@ -1,0 +1,190 @@
+//! Counts events by the values of some of their fields.
+
+use hashbrown::HashMap;
+
+use crate::event::Event;
+use crate::output::Field;
+use crate::scan::{Place, Records, Visitor};
+
+/// Bytes that the groups of one thread may take. Events of further groups are counted together.
+const LARGEST: usize = 8 << 20;
+/// What a group takes beside its key.
+const OVERHEAD: usize = 96;
+
+/// What is known of the events of one group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Measures {
+    pub(crate) count: u64,
+    /// Events with a code of 400 and above.
+    pub(crate) failed: u64,
+    /// Bytes of the events in the log, with their newlines.
+    pub(crate) bytes: u64,
+    /// Time of the first and the last event in microseconds since 1970.
+    pub(crate) first: i64,
+    pub(crate) last: i64,
+}
+
+impl Default for Measures {
+    fn default() -> Measures {
+        Measures { count: 0, failed: 0, bytes: 0, first: i64::MAX, last: i64::MIN }
+    }
+}
+
+impl Measures {
+    fn add(&mut self, other: Measures) {
+        self.count += other.count;
+        self.failed += other.failed;
+        self.bytes += other.bytes;
+        self.first = self.first.min(other.first);
+        self.last = self.last.max(other.last);
+    }
+}
+
+/// Counts events by fields; the visitor of one thread.
+#[derive(Debug)]
+pub(crate) struct GroupBy {
+    fields: std::sync::Arc<[Field]>,
+    keep: fn(&Event<'_>) -> bool,
+    /// First and last times are wanted.
+    times: bool,
+    groups: HashMap<Box<[u8]>, Measures>,
+    size: usize,
+    largest: usize,
+    /// Events of groups that there was no room for.
+    other: Measures,
+    key: Vec<u8>,
+}
+
+/// A group: its values (`None` where events have none), and what is known of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Row {
+    pub(crate) values: Vec<Option<String>>,
+    pub(crate) measures: Measures,
+}
+
+/// All groups, and the events that are in none of them.
+#[derive(Debug, Default)]
+pub(crate) struct Groups {
+    pub(crate) rows: Vec<Row>,
+    pub(crate) other: Measures,
+}
+
+impl GroupBy {
+    pub(crate) fn new(
+        fields: std::sync::Arc<[Field]>,
+        keep: fn(&Event<'_>) -> bool,
+        times: bool,
+    ) -> GroupBy {
+        GroupBy {
+            fields,
+            keep,
+            times,
+            groups: HashMap::new(),
+            size: 0,
+            largest: LARGEST,
+            other: Measures::default(),
+            key: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, key: &[u8], measures: Measures) {
+        if let Some(group) = self.groups.get_mut(key) {
+            group.add(measures);
+        } else if self.size + key.len() + OVERHEAD > self.largest {
+            self.other.add(measures);
+        } else {
+            self.size += key.len() + OVERHEAD;
+            self.groups.insert(key.into(), measures);
+        }
+    }
+
+    /// Adds up what all threads have counted.
+    pub(crate) fn merge(all: Vec<GroupBy>) -> Groups {
+        let mut all = all.into_iter();
+        let Some(mut whole) = all.next() else { return Groups::default() };
+        // Each thread's groups were bounded already.
+        whole.largest = 2 * LARGEST;
+        for part in all {
+            whole.other.add(part.other);
+            for (key, measures) in part.groups {
+                whole.add(&key, measures);
+            }
+        }
+        let rows = whole
+            .groups
+            .into_iter()
+            .map(|(key, measures)| Row { values: values(&key), measures })
+            .collect();
+        Groups { rows, other: whole.other }
+    }
+}
+
+impl Visitor for GroupBy {
+    fn visit(&mut self, event: &Event<'_>, place: Place<'_>, _: &mut Records) {
+        if !(self.keep)(event) {
+            return;
+        }
+        let mut key = std::mem::take(&mut self.key);
+        key.clear();
+        for field in self.fields.iter() {
+            let start = key.len();
+            key.extend_from_slice(&[0; 4]);
+            let length = match field.push(event, place, &mut key) {
+                // One more, as none is not the same as empty.
+                true => (key.len() - start - 4) as u32 + 1,
+                false => {
+                    key.truncate(start + 4);
+                    0
+                }
+            };
+            key[start..start + 4].copy_from_slice(&length.to_le_bytes());
+        }
+        let time = if self.times { event.time() } else { None };
+        let measures = Measures {
+            count: 1,
+            failed: u64::from(event.status.code.is_some_and(|code| code >= 400)),
+            bytes: event.raw.len() as u64 + 1,
+            first: time.unwrap_or(i64::MAX),
+            last: time.unwrap_or(i64::MIN),
+        };
+        self.add(&key, measures);
+        self.key = key;
+    }
+}
+
+/// The values in a key: each after its length and one more, 0 for none.
+pub(crate) fn values(mut key: &[u8]) -> Vec<Option<String>> {
+    let mut values = Vec::new();
+    while let Some((length, rest)) = key.split_first_chunk::<4>() {
+        let length = u32::from_le_bytes(*length) as usize;
+        let (text, rest) = rest.split_at(length.saturating_sub(1));
+        values.push((length > 0).then(|| String::from_utf8_lossy(text).into_owned()));
+        key = rest;
+    }
+    values
+}
+
+/// In which order groups are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sort {
+    /// The most events first.
+    Count,
+    /// The most bytes first.
+    Bytes,
+    /// The first event first.
+    First,
+}
+
+impl Groups {
+    /// Sorts the groups; those that are equal by their values.
+    pub(crate) fn sort(&mut self, sort: Sort) {
+        self.rows.sort_by(|a, b| {
+            let order = match sort {
+                Sort::Count => b.measures.count.cmp(&a.measures.count),
+                Sort::Bytes => b.measures.bytes.cmp(&a.measures.bytes),
+                Sort::First => a.measures.first.cmp(&b.measures.first),
+            };
+            order.then_with(|| a.values.cmp(&b.values))
+        });
+    }
+}

@@ -1,0 +1,177 @@
+//! The reports that count events by fields: which events, which fields, which order.
+
+use super::group::Sort;
+use crate::event::Event;
+use crate::output::Field;
+
+/// A number or time beside the fields of a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Measure {
+    Count,
+    Failed,
+    Bytes,
+    First,
+    Last,
+}
+
+impl Measure {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Measure::Count => "count",
+            Measure::Failed => "failed",
+            Measure::Bytes => "bytes",
+            Measure::First => "first",
+            Measure::Last => "last",
+        }
+    }
+}
+
+/// A report.
+#[derive(Debug, Clone)]
+pub(crate) struct Kind {
+    pub(crate) fields: Vec<Field>,
+    pub(crate) keep: fn(&Event<'_>) -> bool,
+    pub(crate) measures: &'static [Measure],
+    pub(crate) sort: Sort,
+}
+
+const COUNT: &[Measure] = &[Measure::Count];
+const SEEN: &[Measure] = &[Measure::Count, Measure::Failed, Measure::First, Measure::Last];
+
+/// `top --by`
+pub(crate) fn top(fields: Vec<Field>) -> Kind {
+    Kind { fields, keep: |_| true, measures: COUNT, sort: Sort::Count }
+}
+
+/// Who was active, and how much of it failed.
+pub(crate) fn users() -> Kind {
+    let fields = vec![Field::User];
+    Kind { fields, keep: |_| true, measures: SEEN, sort: Sort::Count }
+}
+
+/// Failed requests, and why they failed.
+pub(crate) fn failed() -> Kind {
+    let fields =
+        vec![Field::User, Field::Verb, Field::Object, Field::Namespace, Field::Code, Field::Reason];
+    let measures = &[Measure::Count, Measure::First, Measure::Last];
+    let keep = |event: &Event<'_>| event.status.code.is_some_and(|code| code >= 400);
+    Kind { fields, keep, measures, sort: Sort::Count }
+}
+
+/// Who touched which Secret; lists and watches read all of a namespace, or of the cluster.
+pub(crate) fn secrets() -> Kind {
+    let fields = vec![Field::Who, Field::Verb, Field::Namespace, Field::Name];
+    let keep = |event: &Event<'_>| {
+        event.object.resource.is(b"secrets") && !event.object.api_group.is_some()
+    };
+    Kind { fields, keep, measures: SEEN, sort: Sort::Count }
+}
+
+/// Who ran commands in pods, or opened connections to them.
+pub(crate) fn exec() -> Kind {
+    let fields = vec![
+        Field::Who,
+        Field::Subresource,
+        Field::Namespace,
+        Field::Name,
+        Field::Command,
+        Field::Code,
+        Field::SourceIp,
+    ];
+    let keep = |event: &Event<'_>| {
+        let object = &event.object;
+        ["exec", "attach", "portforward", "ephemeralcontainers", "proxy"]
+            .iter()
+            .any(|subresource| object.subresource.is(subresource.as_bytes()))
+            && ["pods", "nodes", "services"]
+                .iter()
+                .any(|resource| object.resource.is(resource.as_bytes()))
+    };
+    let measures = &[Measure::Count, Measure::First, Measure::Last];
+    Kind { fields, keep, measures, sort: Sort::First }
+}
+
+/// What was requested without authentication.
+pub(crate) fn anonymous() -> Kind {
+    let fields = vec![Field::Verb, Field::Path, Field::Code, Field::SourceIp, Field::UserAgent];
+    let keep = |event: &Event<'_>| event.user.name.is(b"system:anonymous");
+    let measures = &[Measure::Count, Measure::First, Measure::Last];
+    Kind { fields, keep, measures, sort: Sort::Count }
+}
+
+/// Who granted what to whom.
+pub(crate) fn rbac() -> Kind {
+    let fields = vec![
+        Field::Time,
+        Field::Who,
+        Field::Verb,
+        Field::Resource,
+        Field::Namespace,
+        Field::Name,
+        Field::Grants,
+        Field::Code,
+    ];
+    let keep = |event: &Event<'_>| {
+        event.object.api_group.is(b"rbac.authorization.k8s.io") && is_write(event)
+    };
+    Kind { fields, keep, measures: &[], sort: Sort::First }
+}
+
+/// Who acted as whom.
+pub(crate) fn impersonation() -> Kind {
+    let fields = vec![Field::User, Field::Impersonated, Field::Verb, Field::Object];
+    let keep = |event: &Event<'_>| event.impersonated_user.is_some();
+    Kind { fields, keep, measures: SEEN, sort: Sort::Count }
+}
+
+/// Who requested tokens of which service accounts, or had tokens reviewed.
+pub(crate) fn tokens() -> Kind {
+    let fields = vec![
+        Field::Who,
+        Field::Verb,
+        Field::Object,
+        Field::Namespace,
+        Field::Name,
+        Field::SourceIp,
+    ];
+    let keep = |event: &Event<'_>| {
+        let object = &event.object;
+        object.resource.is(b"serviceaccounts") && object.subresource.is(b"token")
+            || object.resource.is(b"tokenreviews")
+            || object.resource.is(b"tokenrequests")
+    };
+    Kind { fields, keep, measures: SEEN, sort: Sort::Count }
+}
+
+/// What takes the room in the log.
+pub(crate) fn volume(by: Vec<Field>) -> Kind {
+    let fields = match by.is_empty() {
+        true => vec![Field::User, Field::Verb, Field::Resource],
+        false => by,
+    };
+    let measures = &[Measure::Count, Measure::Bytes];
+    Kind { fields, keep: |_| true, measures, sort: Sort::Bytes }
+}
+
+/// User agents, by when they were first seen.
+pub(crate) fn agents() -> Kind {
+    let fields = vec![Field::UserAgent, Field::User];
+    Kind { fields, keep: |_| true, measures: SEEN, sort: Sort::First }
+}
+
+/// What a summary is made of.
+pub(crate) fn summary() -> Kind {
+    let fields = vec![Field::User, Field::Verb, Field::Code];
+    let measures = &[Measure::Count, Measure::Bytes, Measure::First, Measure::Last];
+    Kind { fields, keep: |_| true, measures, sort: Sort::Count }
+}
+
+/// Whether the request changes something, by its verb.
+pub(crate) fn is_write(event: &Event<'_>) -> bool {
+    is_write_verb(&event.verb.bytes())
+}
+
+/// See [`is_write`].
+pub(crate) fn is_write_verb(verb: &[u8]) -> bool {
+    matches!(verb, b"create" | b"update" | b"patch" | b"delete" | b"deletecollection")
+}

@@ -1,0 +1,158 @@
+//! Percentiles of how long requests took.
+
+use hashbrown::HashMap;
+
+use crate::event::Event;
+use crate::output::Field;
+use crate::scan::{Place, Records, Visitor};
+
+/// Different durations that one thread keeps, of all groups; then durations are rounded down to ten
+/// binary digits, 0.1 %.
+const EXACT: usize = 300_000;
+const DIGITS: u32 = 10;
+
+/// Durations by a field; the visitor of one thread.
+#[derive(Debug)]
+pub(crate) struct Latencies {
+    by: Field,
+    groups: HashMap<Vec<u8>, HashMap<u64, u64>>,
+    distinct: usize,
+    rounded: bool,
+    key: Vec<u8>,
+}
+
+/// One group, in microseconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LatencyRow {
+    pub(crate) value: String,
+    pub(crate) count: u64,
+    /// The 50th, 90th, 95th, 99th, and 100th percentile (nearest rank).
+    pub(crate) percentiles: [u64; 5],
+}
+
+/// What [`LatencyRow::percentiles`] are.
+pub(crate) const PERCENTILES: [(&str, f64); 5] =
+    [("p50", 0.5), ("p90", 0.9), ("p95", 0.95), ("p99", 0.99), ("max", 1.0)];
+
+impl Latencies {
+    pub(crate) fn new(by: Field) -> Latencies {
+        let (groups, key) = (HashMap::new(), Vec::new());
+        Latencies { by, groups, distinct: 0, rounded: false, key }
+    }
+
+    fn add(&mut self, key: &[u8], micros: u64, count: u64) {
+        let micros = if self.rounded { round(micros) } else { micros };
+        let group = match self.groups.get_mut(key) {
+            Some(group) => group,
+            None => self.groups.entry(key.to_vec()).or_default(),
+        };
+        let before = group.len();
+        *group.entry(micros).or_default() += count;
+        self.distinct += group.len() - before;
+        if self.distinct > EXACT && !self.rounded {
+            self.round();
+        }
+    }
+
+    fn round(&mut self) {
+        self.rounded = true;
+        self.distinct = 0;
+        for group in self.groups.values_mut() {
+            for (micros, count) in std::mem::take(group) {
+                *group.entry(round(micros)).or_default() += count;
+            }
+            self.distinct += group.len();
+        }
+    }
+
+    /// Adds up what all threads have counted, the most requests first. Also tells whether durations
+    /// were rounded.
+    pub(crate) fn merge(all: Vec<Latencies>) -> (Vec<LatencyRow>, bool) {
+        let mut all = all.into_iter();
+        let Some(mut whole) = all.next() else { return (Vec::new(), false) };
+        for part in all {
+            if part.rounded && !whole.rounded {
+                whole.round();
+            }
+            for (key, group) in part.groups {
+                for (micros, count) in group {
+                    whole.add(&key, micros, count);
+                }
+            }
+        }
+        let rounded = whole.rounded;
+        let mut rows: Vec<_> =
+            whole.groups.into_iter().map(|(key, group)| row(&key, group)).collect();
+        rows.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.value.cmp(&b.value)));
+        (rows, rounded)
+    }
+}
+
+fn row(key: &[u8], group: HashMap<u64, u64>) -> LatencyRow {
+    let mut counts: Vec<_> = group.into_iter().collect();
+    counts.sort_unstable();
+    let count: u64 = counts.iter().map(|(_, count)| count).sum();
+    let percentile = |share: f64| {
+        let rank = ((share * count as f64).ceil() as u64).max(1);
+        let mut passed = 0;
+        let at = counts.iter().find(|(_, count)| {
+            passed += count;
+            passed >= rank
+        });
+        at.map_or(0, |(micros, _)| *micros)
+    };
+    let percentiles = PERCENTILES.map(|(_, share)| percentile(share));
+    LatencyRow { value: String::from_utf8_lossy(key).into_owned(), count, percentiles }
+}
+
+fn round(micros: u64) -> u64 {
+    let drop = (u64::BITS - micros.leading_zeros()).saturating_sub(DIGITS);
+    micros >> drop << drop
+}
+
+impl Visitor for Latencies {
+    fn visit(&mut self, event: &Event<'_>, place: Place<'_>, _: &mut Records) {
+        let Some(micros) = event.latency().and_then(|micros| u64::try_from(micros).ok()) else {
+            return;
+        };
+        let mut key = std::mem::take(&mut self.key);
+        key.clear();
+        self.by.push(event, place, &mut key);
+        self.add(&key, micros, 1);
+        self.key = key;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_of_the_nearest_rank() {
+        let mut latencies = Latencies::new(Field::Verb);
+        for micros in 1..=200 {
+            latencies.add(b"get", micros, 1);
+        }
+        latencies.add(b"list", 7, 1);
+        let (rows, rounded) = Latencies::merge(vec![latencies]);
+        assert!(!rounded);
+        assert_eq!(rows[0].percentiles, [100, 180, 190, 198, 200]);
+        assert_eq!((rows[1].value.as_str(), rows[1].percentiles), ("list", [7; 5]));
+    }
+
+    #[test]
+    fn many_durations_are_rounded_to_a_thousandth() {
+        let mut latencies = Latencies::new(Field::Verb);
+        let largest = EXACT as u64 + 1000;
+        for micros in 1..=largest {
+            latencies.add(b"get", micros, 1);
+        }
+        assert!(latencies.distinct < 10_000);
+        let (rows, rounded) = Latencies::merge(vec![latencies]);
+        assert!(rounded);
+        for ((_, share), micros) in PERCENTILES.iter().zip(rows[0].percentiles) {
+            let exact = share * largest as f64;
+            assert!((micros as f64) <= exact && micros as f64 >= exact * 0.998, "{micros} {exact}");
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! Reads inputs piece by piece, each piece whole lines.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
+use std::ops::{ControlFlow, Range};
+use std::os::unix::fs::FileExt;
+
+use memchr::{memchr, memrchr};
+
+use crate::event::json;
+
+/// Read at a time: fits the second-level cache with room to spare.
+const BLOCK: usize = 256 << 10;
+/// Read beyond a segment, for the end of its last line.
+const BEYOND: usize = 16 << 10;
+/// The longest line. Longer than any event: kube-apiserver takes requests of 3 MiB.
+const MAX_LINE: usize = 256 << 20;
+
+/// A buffer that outlives the pieces of one thread.
+#[derive(Debug, Default)]
+pub(super) struct Buffer {
+    bytes: Vec<u8>,
+    /// Valid bytes.
+    length: usize,
+}
+
+impl Buffer {
+    fn reset(&mut self) {
+        self.length = 0;
+        self.fit();
+    }
+
+    /// Makes room for another read; gives back what one long line took.
+    fn fit(&mut self) {
+        if self.bytes.len() > 16 * BLOCK && self.length < BLOCK {
+            self.bytes = self.bytes[..self.length].to_vec();
+        }
+        if self.bytes.len() < self.length + BLOCK / 4 {
+            self.bytes.resize((self.length * 2).max(BLOCK), 0);
+        }
+    }
+
+    fn discard(&mut self, length: usize) {
+        self.bytes.copy_within(length..self.length, 0);
+        self.length -= length;
+    }
+
+    fn valid(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+
+    /// Reads once, at most `limit` bytes. Returns whether there was anything.
+    fn read(
+        &mut self,
+        limit: usize,
+        read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
+    ) -> io::Result<bool> {
+        self.fit();
+        let free = &mut self.bytes[self.length..];
+        let limit = limit.min(free.len());
+        let count = read(&mut free[..limit])?;
+        self.length += count;
+        Ok(count > 0)
+    }
+
+    fn check(&self, offset: u64) -> io::Result<()> {
+        if self.length < MAX_LINE {
+            return Ok(());
+        }
+        Err(io::Error::other(format!(
+            "the line at byte {offset} is longer than {} MiB",
+            MAX_LINE >> 20
+        )))
+    }
+}
+
+/// Calls `each` with the lines of a file that begin within `range`, many at a time, and the offset of
+/// the first. The last line of the file may lack its newline.
+pub(super) fn of_range(
+    file: &File,
+    range: Range<u64>,
+    buffer: &mut Buffer,
+    mut each: impl FnMut(&[u8], u64) -> ControlFlow<()>,
+) -> io::Result<()> {
+    buffer.reset();
+    // A line begins behind a newline, which may be the byte before.
+    let mut base = range.start.saturating_sub(1);
+    let mut in_line = range.start > 0;
+    let mut ended = false;
+    while !ended {
+        let wanted = (range.end - base) as usize + BEYOND;
+        // Twice as much each time where a line goes on and on.
+        let limit = wanted.saturating_sub(buffer.length).max(buffer.length).max(BEYOND);
+        let offset = base + buffer.length as u64;
+        // What was read before has no newline.
+        let mut fresh = buffer.length;
+        ended = !retry(|| buffer.read(limit, |free| file.read_at(free, offset)))?;
+        if in_line {
+            match memchr(b'\n', buffer.valid()) {
+                Some(newline) => {
+                    buffer.discard(newline + 1);
+                    base += newline as u64 + 1;
+                    in_line = false;
+                    fresh = 0;
+                }
+                None => {
+                    base += buffer.length as u64;
+                    buffer.length = 0;
+                }
+            }
+            if base >= range.end {
+                return Ok(());
+            }
+            if in_line {
+                continue;
+            }
+        }
+        // The last line ends with the first newline from here.
+        let last = fresh.max((range.end - 1 - base) as usize);
+        let valid = buffer.valid();
+        let end = match valid.get(last..).and_then(|rest| memchr(b'\n', rest)) {
+            Some(newline) => {
+                ended = true;
+                last + newline + 1
+            }
+            None if ended => valid.len(),
+            None => memrchr(b'\n', &valid[fresh..]).map_or(0, |newline| fresh + newline + 1),
+        };
+        if end > 0 && each(&valid[..end], base).is_break() {
+            return Ok(());
+        }
+        buffer.discard(end);
+        base += end as u64;
+        buffer.check(base)?;
+    }
+    Ok(())
+}
+
+/// Calls `each` with the lines of a stream, many at a time, and the offset of the first.
+pub(super) fn of_stream(
+    mut stream: impl Read,
+    buffer: &mut Buffer,
+    mut each: impl FnMut(&[u8], u64) -> ControlFlow<()>,
+) -> io::Result<()> {
+    buffer.reset();
+    let mut base = 0;
+    loop {
+        let fresh = buffer.length;
+        let more = retry(|| buffer.read(BLOCK, |free| stream.read(free)));
+        // Lines before a fault (a compressed file that is cut off) count.
+        let ended = !matches!(more, Ok(true));
+        let valid = buffer.valid();
+        let end = match ended {
+            true => valid.len(),
+            false => memrchr(b'\n', &valid[fresh..]).map_or(0, |newline| fresh + newline + 1),
+        };
+        if end > 0 && each(&valid[..end], base).is_break() {
+            return Ok(());
+        }
+        buffer.discard(end);
+        base += end as u64;
+        if !more? {
+            return Ok(());
+        }
+        buffer.check(base)?;
+    }
+}
+
+/// Calls `each` with each JSON value of a stream in which values may span lines, and its offset. Text
+/// between values that is not JSON is passed on up to the end of its line.
+pub(super) fn of_document(
+    mut stream: impl Read,
+    buffer: &mut Buffer,
+    mut each: impl FnMut(&[u8], u64) -> ControlFlow<()>,
+) -> io::Result<()> {
+    buffer.reset();
+    let (mut base, mut ended) = (0, false);
+    loop {
+        let valid = buffer.valid();
+        let start = json::skip_space(valid, 0);
+        let end = match valid.get(start) {
+            Some(b'{' | b'[') => json::container_end(valid, start),
+            Some(_) => memchr(b'\n', &valid[start..]).map(|newline| start + newline + 1),
+            None => None,
+        };
+        let end = end.or((ended && start < valid.len()).then_some(valid.len()));
+        match end {
+            Some(end) => {
+                if each(&valid[start..end], base + start as u64).is_break() {
+                    return Ok(());
+                }
+                buffer.discard(end);
+                base += end as u64;
+            }
+            None if ended => return Ok(()),
+            None => {
+                buffer.check(base)?;
+                // Twice as much each time, as the value is looked at from its start again.
+                let wanted = (buffer.length * 2).max(BLOCK);
+                while !ended && buffer.length < wanted {
+                    ended = !retry(|| buffer.read(BLOCK, |free| stream.read(free)))?;
+                }
+            }
+        }
+    }
+}
+
+fn retry(mut read: impl FnMut() -> io::Result<bool>) -> io::Result<bool> {
+    loop {
+        match read() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::test_folder::TestFolder;
+
+    fn lines_of(file: &File, range: Range<u64>) -> Vec<(u64, Vec<u8>)> {
+        let mut found = Vec::new();
+        let mut buffer = Buffer::default();
+        of_range(file, range, &mut buffer, |bytes, mut offset| {
+            for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+                found.push((offset, line.to_vec()));
+                offset += line.len() as u64;
+            }
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        found
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+        #[test]
+        fn each_line_is_in_one_range(
+            lengths in prop::collection::vec(0..40_usize, 0..30),
+            long in 0..3_usize,
+            newline: bool,
+            size in 1..200_u64,
+        ) {
+            let mut text = Vec::new();
+            for length in &lengths {
+                text.extend(std::iter::repeat_n(b'a', *length));
+                text.push(b'\n');
+            }
+            text.extend(std::iter::repeat_n(b'b', long * BLOCK));
+            text.extend(newline.then_some(b'\n'));
+            let folder = TestFolder::new();
+            let file = File::open(folder.write("a", &text)).unwrap();
+            let size = if long > 0 { size * 1000 } else { size };
+            let mut found = Vec::new();
+            let mut start = 0;
+            while start < text.len() as u64 {
+                let end = (start + size).min(text.len() as u64);
+                found.extend(lines_of(&file, start..end));
+                start = end;
+            }
+            let mut expected = Vec::new();
+            let mut offset = 0;
+            for line in text.split_inclusive(|byte| *byte == b'\n') {
+                expected.push((offset, line.to_vec()));
+                offset += line.len() as u64;
+            }
+            prop_assert!(found == expected);
+            let mut streamed = Vec::new();
+            of_stream(&text[..], &mut Buffer::default(), |bytes, _| {
+                streamed.extend_from_slice(bytes);
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+            prop_assert!(streamed == text);
+        }
+    }
+
+    #[test]
+    fn documents_are_split_into_values() {
+        let text = b"{\n \"a\": [1,\n 2]\n}\n{\"b\":\"}\"} oops\n[\n3]\n{\"torn\":";
+        let mut found = Vec::new();
+        of_document(&text[..], &mut Buffer::default(), |value, offset| {
+            assert!(text[offset as usize..].starts_with(value));
+            found.push(String::from_utf8_lossy(value).into_owned());
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        let expected = ["{\n \"a\": [1,\n 2]\n}", "{\"b\":\"}\"}", "oops\n", "[\n3]", "{\"torn\":"];
+        assert_eq!(found, expected);
+    }
+}

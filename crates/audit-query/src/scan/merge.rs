@@ -1,0 +1,172 @@
+//! Puts together what was found in the pieces: one event a request, in order.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use hashbrown::HashMap;
+
+use super::piece::{self, Found, Unfinished};
+use super::source::Source;
+use super::{Skipped, Summary, Visitor};
+use crate::event::Event;
+
+/// Bytes of events that may wait for the end of their requests.
+const UNFINISHED: usize = 16 << 20;
+/// In reverse order, how many ended requests are remembered before those are forgotten whose beginning
+/// must have been passed.
+const ENDED: usize = 1 << 20;
+/// Microseconds by which events may be out of order.
+const SLACK: i64 = 60_000_000;
+
+pub(super) struct Merge<'a, V, D> {
+    pub(super) sources: &'a [Source],
+    /// For events that turn out to be their requests' last.
+    pub(super) visitor: V,
+    pub(super) deliver: D,
+    pub(super) reverse: bool,
+    pub(super) unfinished: HashMap<u64, (usize, Unfinished)>,
+    pub(super) unfinished_size: usize,
+    pub(super) ended: HashMap<u64, i64>,
+    pub(super) next_prune: usize,
+    pub(super) skipped: BTreeMap<usize, (u64, u64)>,
+    pub(super) summary: Summary,
+}
+
+impl<'a, V: Visitor, D: FnMut(&[u8]) -> ControlFlow<()>> Merge<'a, V, D> {
+    pub(super) fn new(sources: &'a [Source], visitor: V, deliver: D, reverse: bool) -> Self {
+        Merge {
+            sources,
+            visitor,
+            deliver,
+            reverse,
+            unfinished: HashMap::new(),
+            unfinished_size: 0,
+            ended: HashMap::new(),
+            next_prune: ENDED,
+            skipped: BTreeMap::new(),
+            summary: Summary::default(),
+        }
+    }
+
+    pub(super) fn accept(&mut self, found: Found) -> ControlFlow<()> {
+        if found.skipped > 0 {
+            let (lines, first) =
+                self.skipped.entry(found.source).or_insert((0, found.first_skipped));
+            *lines += found.skipped;
+            *first = found.first_skipped.min(*first);
+        }
+        match self.reverse {
+            true => self.accept_reverse(found),
+            false => self.accept_forward(found),
+        }
+    }
+
+    fn accept_forward(&mut self, found: Found) -> ControlFlow<()> {
+        if !self.unfinished.is_empty() {
+            for (key, _) in &found.ended {
+                if let Some((_, event)) = self.unfinished.remove(key) {
+                    self.unfinished_size -= event.raw.len();
+                }
+            }
+        }
+        for index in 0..found.records.ends.len() {
+            (self.deliver)(found.records.get(index).0)?;
+        }
+        for (key, event) in found.unfinished {
+            self.unfinished_size += event.raw.len();
+            if let Some((_, earlier)) = self.unfinished.insert(key, (found.source, event)) {
+                self.unfinished_size -= earlier.raw.len();
+            }
+        }
+        if self.unfinished_size > UNFINISHED {
+            self.assume_unfinished()?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// The older half is delivered now.
+    fn assume_unfinished(&mut self) -> ControlFlow<()> {
+        let mut all: Vec<_> = self.unfinished.drain().collect();
+        all.sort_by_key(|(_, (source, event))| (*source, event.offset));
+        let newer = all.split_off(all.len() / 2);
+        self.summary.assumed_unfinished += all.len() as u64;
+        self.unfinished_size = newer.iter().map(|(_, (_, event))| event.raw.len()).sum();
+        self.unfinished.extend(newer);
+        for (_, (source, event)) in all {
+            self.last(source, &event)?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn accept_reverse(&mut self, mut found: Found) -> ControlFlow<()> {
+        let mut unfinished = Vec::new();
+        for (key, event) in found.unfinished.drain() {
+            // An event of the same request came after it; or this is the last one.
+            if self.ended.remove(&key).is_none() {
+                unfinished.push(event);
+                self.ended.insert(key, i64::MIN);
+            }
+        }
+        self.ended.extend(found.ended.iter().copied());
+        if self.ended.len() > self.next_prune {
+            // Where the log is now, requests that began later cannot be found any more.
+            let passed = found.time.map_or(i64::MAX, |time| time.saturating_add(SLACK));
+            self.ended.retain(|_, received| *received <= passed);
+            self.next_prune = (self.ended.len() * 2).max(ENDED);
+        }
+        unfinished.sort_by_key(|event| event.offset);
+        for index in (0..found.records.ends.len()).rev() {
+            let (record, offset) = found.records.get(index);
+            while let Some(event) = unfinished.pop_if(|event| event.offset > offset) {
+                self.last(found.source, &event)?;
+            }
+            (self.deliver)(record)?;
+        }
+        while let Some(event) = unfinished.pop() {
+            self.last(found.source, &event)?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Delivers an event after which none was found.
+    fn last(&mut self, source: usize, unfinished: &Unfinished) -> ControlFlow<()> {
+        let Some(event) = Event::parse(&unfinished.raw) else { return ControlFlow::Continue(()) };
+        let mut found = Found::new(source);
+        piece::visit(
+            &self.sources[source],
+            &event,
+            unfinished.offset,
+            &mut self.visitor,
+            &mut found,
+        );
+        for index in 0..found.records.ends.len() {
+            (self.deliver)(found.records.get(index).0)?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// After the last piece, unless the caller wants no more.
+    pub(super) fn finish(&mut self) -> ControlFlow<()> {
+        let mut rest: Vec<_> = self.unfinished.drain().map(|(_, event)| event).collect();
+        rest.sort_by_key(|(source, event)| (*source, event.offset));
+        for (source, event) in rest {
+            self.last(source, &event)?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// The visitor, and what the scan has gone through.
+    pub(super) fn end(self) -> (V, Summary) {
+        let mut summary = self.summary;
+        summary.skipped = self
+            .skipped
+            .into_iter()
+            .map(|(source, (lines, first))| Skipped {
+                path: self.sources[source].path.clone(),
+                lines,
+                first,
+            })
+            .collect();
+        (self.visitor, summary)
+    }
+}

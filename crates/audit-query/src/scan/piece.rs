@@ -1,0 +1,197 @@
+//! From whole lines to the events that are wanted, within one piece of the log.
+
+use std::hash::BuildHasher;
+
+use hashbrown::{DefaultHashBuilder, HashMap};
+use memchr::{memchr, memrchr};
+
+use super::source::Source;
+use super::{Place, Records, Stages, Visitor};
+use crate::event::json::{self, Value};
+use crate::event::{self, Event, Line};
+use crate::filter::{Filter, Needle};
+
+/// What all threads share.
+pub(super) struct Rules<'a> {
+    pub(super) filter: &'a Filter,
+    pub(super) stages: &'a Stages,
+    pub(super) needle: Option<Needle>,
+    /// A matching first event does not tell whether the last one matches.
+    pub(super) depends_on_stage: bool,
+    pub(super) hasher: DefaultHashBuilder,
+    pub(super) reverse: bool,
+}
+
+/// What was found in a piece, or a part of it.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) source: usize,
+    pub(super) records: Records,
+    /// Events after which others are expected, by request.
+    pub(super) unfinished: HashMap<u64, Unfinished>,
+    /// Requests that ended here and did not begin here, and when they began (for reverse order).
+    pub(super) ended: Vec<(u64, i64)>,
+    pub(super) skipped: u64,
+    pub(super) first_skipped: u64,
+    /// When the first of the events was written, about.
+    pub(super) time: Option<i64>,
+}
+
+/// An event after which others are expected.
+#[derive(Debug)]
+pub(super) struct Unfinished {
+    pub(super) offset: u64,
+    pub(super) raw: Box<[u8]>,
+}
+
+impl Found {
+    pub(super) fn new(source: usize) -> Found {
+        Found { source, ..Found::default() }
+    }
+
+    /// Bytes that it takes, about.
+    pub(super) fn size(&self) -> usize {
+        let unfinished: usize = self.unfinished.values().map(|event| event.raw.len() + 64).sum();
+        self.records.bytes.len() + 16 * self.records.ends.len() + 16 * self.ended.len() + unfinished
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.size() == 0 && self.skipped == 0
+    }
+}
+
+/// Goes through lines, the first of which is at `offset`.
+pub(super) fn lines<V: Visitor>(
+    rules: &Rules<'_>,
+    source: &Source,
+    region: &[u8],
+    offset: u64,
+    visitor: &mut V,
+    found: &mut Found,
+) {
+    let mut each = |line: &[u8], at: usize| {
+        one(rules, source, line, offset + at as u64, visitor, found);
+    };
+    match &rules.needle {
+        None => {
+            let mut at = 0;
+            while at < region.len() {
+                let end = memchr(b'\n', &region[at..]).map_or(region.len(), |end| at + end + 1);
+                each(&region[at..end], at);
+                at = end;
+            }
+        }
+        Some(needle) => {
+            let mut search = needle.search(region);
+            let mut at = 0;
+            while let Some(candidate) = search.next(at) {
+                let start =
+                    memrchr(b'\n', &region[at..candidate]).map_or(at, |start| at + start + 1);
+                at = memchr(b'\n', &region[candidate..])
+                    .map_or(region.len(), |end| candidate + end + 1);
+                each(&region[start..at], start);
+            }
+        }
+    }
+}
+
+/// One line, or one value of a document.
+pub(super) fn one<V: Visitor>(
+    rules: &Rules<'_>,
+    source: &Source,
+    line: &[u8],
+    offset: u64,
+    visitor: &mut V,
+    found: &mut Found,
+) {
+    match event::parse(line) {
+        Line::Event(event) => consider(rules, source, &event, offset, visitor, found),
+        Line::List(items) => {
+            let mut events = 0;
+            let mut faulty = false;
+            let read = json::items(items, |item| {
+                let event = match item {
+                    Value::Object(text) => Event::parse(text),
+                    _ => None,
+                };
+                match event {
+                    Some(event) => {
+                        events += 1;
+                        // Both are parts of the same line.
+                        let at = event.raw.as_ptr().addr() - line.as_ptr().addr();
+                        consider(rules, source, &event, offset + at as u64, visitor, found);
+                    }
+                    None => faulty = true,
+                }
+            });
+            if faulty || read.is_none() {
+                skip(found, offset);
+            }
+        }
+        Line::Other if line.trim_ascii().is_empty() => {}
+        Line::Other => skip(found, offset),
+    }
+}
+
+fn skip(found: &mut Found, offset: u64) {
+    if found.skipped == 0 {
+        found.first_skipped = offset;
+    }
+    found.skipped += 1;
+}
+
+fn consider<V: Visitor>(
+    rules: &Rules<'_>,
+    source: &Source,
+    event: &Event<'_>,
+    offset: u64,
+    visitor: &mut V,
+    found: &mut Found,
+) {
+    let matches = rules.filter.matches(event);
+    match rules.stages {
+        Stages::All => {
+            if matches {
+                visit(source, event, offset, visitor, found);
+            }
+        }
+        Stages::Only(stages) => {
+            if matches && stages.iter().any(|stage| event.stage.is(stage.as_bytes())) {
+                visit(source, event, offset, visitor, found);
+            }
+        }
+        Stages::Last if matches || rules.depends_on_stage => {
+            if rules.reverse && found.time.is_none() {
+                found.time = event.time();
+            }
+            let unfinished = event.is_unfinished();
+            if unfinished && !matches {
+                return;
+            }
+            let key = rules.hasher.hash_one((event.audit_id.bytes(), event.received.bytes()));
+            if !unfinished {
+                if found.unfinished.is_empty() || found.unfinished.remove(&key).is_none() {
+                    let received = if rules.reverse { event.received_time() } else { None };
+                    found.ended.push((key, received.unwrap_or(i64::MAX)));
+                }
+                if matches {
+                    visit(source, event, offset, visitor, found);
+                }
+                return;
+            }
+            found.unfinished.insert(key, Unfinished { offset, raw: event.raw.into() });
+        }
+        Stages::Last => {}
+    }
+}
+
+pub(super) fn visit<V: Visitor>(
+    source: &Source,
+    event: &Event<'_>,
+    offset: u64,
+    visitor: &mut V,
+    found: &mut Found,
+) {
+    found.records.offset = offset;
+    visitor.visit(event, Place { path: &source.path, offset }, &mut found.records);
+}

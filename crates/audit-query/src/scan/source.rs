@@ -1,0 +1,167 @@
+//! Opens inputs and tells what they are by their first bytes.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use flate2::read::MultiGzDecoder;
+
+use super::{Progress, ScanError};
+use crate::input::Input;
+
+/// Bytes that tell the format.
+const PEEK: usize = 4096;
+/// The largest window of a zstd frame, as a power of two: 64 MiB would not fit into the memory that a
+/// query may take.
+const MAX_WINDOW: u32 = 25;
+
+/// How an input is to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    /// One event a line, and any part of the file can be read.
+    Lines,
+    /// One event a line, from the start only.
+    Stream,
+    /// JSON with line breaks within values.
+    Document,
+}
+
+/// An input as planned: opened once to look at it, and again by whoever reads it.
+#[derive(Debug)]
+pub(super) struct Source {
+    pub(super) path: PathBuf,
+    file: Option<File>,
+    pub(super) format: Format,
+    /// Bytes on disk; 0 if unknown.
+    pub(super) size: u64,
+}
+
+impl Source {
+    pub(super) fn plan(input: Input) -> Result<Source, ScanError> {
+        let Input { path, file } = input;
+        if path.as_os_str() == "-" {
+            return Ok(Source { path, file: None, format: Format::Stream, size: 0 });
+        }
+        let (path, file) = open(path, file)?;
+        let metadata = file.metadata().map_err(|error| ScanError::io(&path, error))?;
+        if !metadata.is_file() {
+            let (format, file) = (Format::Stream, Some(file));
+            return Ok(Source { path, file, format, size: 0 });
+        }
+        let mut start = [0; PEEK];
+        let length = file.read_at(&mut start, 0).map_err(|error| ScanError::io(&path, error))?;
+        let format = match Compression::of(&start[..length]) {
+            Some(_) => Format::Stream,
+            None if is_document(&start[..length]) => Format::Document,
+            None => Format::Lines,
+        };
+        Ok(Source { path, file: Some(file), format, size: metadata.len() })
+    }
+
+    /// The file, for reads at any offset.
+    pub(super) fn plain(&self) -> Option<&File> {
+        self.file.as_ref()
+    }
+
+    /// Whether the input can be read again from its start.
+    pub(super) fn is_file(&self) -> bool {
+        self.size > 0
+    }
+
+    /// Decoded bytes from the start.
+    pub(super) fn stream<'a>(
+        &'a self,
+        progress: &'a Progress,
+    ) -> io::Result<Box<dyn Read + Send + 'a>> {
+        let mut raw: Box<dyn Read + Send + 'a> = match &self.file {
+            None => Box::new(io::stdin()),
+            Some(file) if self.size > 0 => Box::new(AtOffset { file, offset: 0, progress }),
+            Some(file) => Box::new(file),
+        };
+        let mut start = Vec::new();
+        raw.by_ref().take(PEEK as u64).read_to_end(&mut start)?;
+        let compression = Compression::of(&start);
+        let whole = io::Cursor::new(start).chain(raw);
+        Ok(match compression {
+            None => Box::new(whole),
+            Some(Compression::Gzip) => {
+                Box::new(MultiGzDecoder::new(io::BufReader::with_capacity(128 << 10, whole)))
+            }
+            Some(Compression::Zstd) => {
+                let mut decoder = zstd::Decoder::new(whole)?;
+                decoder.window_log_max(MAX_WINDOW)?;
+                Box::new(decoder)
+            }
+        })
+    }
+}
+
+/// Opens a file. One that is gone was perhaps compressed since it was listed.
+fn open(path: PathBuf, file: Option<File>) -> Result<(PathBuf, File), ScanError> {
+    if let Some(file) = file {
+        return Ok((path, file));
+    }
+    let error = match File::open(&path) {
+        Ok(file) => return Ok((path, file)),
+        Err(error) => error,
+    };
+    if error.kind() == io::ErrorKind::NotFound {
+        for suffix in [".gz", ".zst"] {
+            let mut name = path.clone().into_os_string();
+            name.push(suffix);
+            if let Ok(file) = File::open(&name) {
+                return Ok((PathBuf::from(name), file));
+            }
+        }
+    }
+    Err(ScanError::io(&path, error))
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Compression {
+    Gzip,
+    Zstd,
+}
+
+impl Compression {
+    fn of(start: &[u8]) -> Option<Compression> {
+        match start {
+            [0x1f, 0x8b, ..] => Some(Compression::Gzip),
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
+                Some(Compression::Zstd)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Whether the text begins as pretty printers begin: with a bracket alone in its line.
+pub(super) fn is_document(start: &[u8]) -> bool {
+    let start = start.trim_ascii_start();
+    let end = memchr::memchr(b'\n', start).unwrap_or(start.len());
+    matches!(start[..end].trim_ascii(), b"{" | b"[") && end < start.len()
+}
+
+/// Reads a file from an offset of its own: threads share the file.
+struct AtOffset<'a> {
+    file: &'a File,
+    offset: u64,
+    progress: &'a Progress,
+}
+
+impl Read for AtOffset<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.file.read_at(buffer, self.offset)?;
+        self.offset += length as u64;
+        self.progress.done.fetch_add(length as u64, Ordering::Relaxed);
+        Ok(length)
+    }
+}
+
+impl ScanError {
+    pub(crate) fn io(path: &Path, error: io::Error) -> ScanError {
+        ScanError::Io { path: path.display().to_string(), error }
+    }
+}
