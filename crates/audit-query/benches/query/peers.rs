@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use crate::cpu_seconds;
 
-const SCHEMA: &str = "{\"user\":\"STRUCT(username VARCHAR)\",\"verb\":\"VARCHAR\",\"objectRef\":\"STRUCT(resource VARCHAR,namespace VARCHAR,\\\"name\\\" VARCHAR)\",\"responseStatus\":\"STRUCT(code INTEGER)\",\"stageTimestamp\":\"TIMESTAMP\"}";
+const SCHEMA: &str = "{user:'STRUCT(username VARCHAR)',verb:'VARCHAR',objectRef:'STRUCT(resource VARCHAR,namespace VARCHAR,name VARCHAR)',responseStatus:'STRUCT(code INTEGER)',stageTimestamp:'TIMESTAMP'}";
 
 /// Questions a, b, and c in SQL, with `objectRef.name` and the like as DuckDB spells them.
 const SQL: [&str; 3] = [
@@ -17,6 +17,8 @@ const SQL: [&str; 3] = [
 
 /// The best CPU seconds of three runs.
 fn measure(program: &str, arguments: &[&str]) -> Option<f64> {
+    // ripgrep ends with 1 if nothing was found, Python after an error.
+    let accepted = i32::from(program == "rg");
     let mut best = f64::MAX;
     for _ in 0..3 {
         let before = cpu_seconds();
@@ -25,8 +27,7 @@ fn measure(program: &str, arguments: &[&str]) -> Option<f64> {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .status();
-        // ripgrep and jq end with 1 if nothing was found.
-        status.ok().filter(|status| status.code().is_some_and(|code| code <= 1))?;
+        status.ok().filter(|status| status.code().is_some_and(|code| code <= accepted))?;
         best = best.min(cpu_seconds() - before);
     }
     Some(best)
@@ -78,8 +79,8 @@ pub fn run(folder: &Path, log: &Path) {
                     "read_json('{path}',format='newline_delimited'{columns},maximum_object_size=67108864)"
                 );
                 let script = format!(
-                    "import duckdb; c=duckdb.connect(); c.execute('SET threads=1'); c.execute('''{}''').fetchall()",
-                    SQL[index].replace("FROM t", &format!("FROM {from}")).replace("''", "'")
+                    "import duckdb; c=duckdb.connect(); c.execute('SET threads=1'); c.execute(\"\"\"{}\"\"\").fetchall()",
+                    SQL[index].replace("FROM t", &format!("FROM {from}"))
                 );
                 measure(&python, &["-c", &script])
             };
