@@ -337,7 +337,8 @@ fn other_reports_count_what_a_recount_counts() {
         text(event, "/objectRef/apiGroup") == "rbac.authorization.k8s.io"
             && verbs.contains(&text(event, "/verb").as_str())
     };
-    let reports: [(&str, fn(&Json) -> bool); 8] = [
+    type Belongs = fn(&Json) -> bool;
+    let reports: [(&str, Belongs); 8] = [
         ("users", |_| true),
         ("failed", |event| code(event) >= 400),
         ("secrets", |event| text(event, "/objectRef/resource") == "secrets"),
