@@ -291,56 +291,56 @@ pub(super) static KINDS: [(&str, &str, u16); 381] = [
     ("scheduling.k8s.io/v1alpha1", "priorityclasslist", 708),
     ("scheduling.k8s.io/v1alpha1", "workload", 713),
     ("scheduling.k8s.io/v1alpha1", "workloadlist", 714),
-    ("scheduling.k8s.io/v1alpha2", "podgroup", 716),
-    ("scheduling.k8s.io/v1alpha2", "podgrouplist", 717),
-    ("scheduling.k8s.io/v1alpha2", "workload", 726),
-    ("scheduling.k8s.io/v1alpha2", "workloadlist", 727),
-    ("scheduling.k8s.io/v1alpha3", "compositepodgroup", 732),
-    ("scheduling.k8s.io/v1alpha3", "compositepodgrouplist", 733),
-    ("scheduling.k8s.io/v1alpha3", "podgroup", 737),
-    ("scheduling.k8s.io/v1alpha3", "podgrouplist", 738),
-    ("scheduling.k8s.io/v1alpha3", "workload", 741),
-    ("scheduling.k8s.io/v1alpha3", "workloadlist", 742),
-    ("scheduling.k8s.io/v1beta1", "podgroup", 737),
-    ("scheduling.k8s.io/v1beta1", "podgrouplist", 738),
+    ("scheduling.k8s.io/v1alpha2", "podgroup", 717),
+    ("scheduling.k8s.io/v1alpha2", "podgrouplist", 718),
+    ("scheduling.k8s.io/v1alpha2", "workload", 727),
+    ("scheduling.k8s.io/v1alpha2", "workloadlist", 728),
+    ("scheduling.k8s.io/v1alpha3", "compositepodgroup", 733),
+    ("scheduling.k8s.io/v1alpha3", "compositepodgrouplist", 734),
+    ("scheduling.k8s.io/v1alpha3", "podgroup", 738),
+    ("scheduling.k8s.io/v1alpha3", "podgrouplist", 739),
+    ("scheduling.k8s.io/v1alpha3", "workload", 742),
+    ("scheduling.k8s.io/v1alpha3", "workloadlist", 743),
+    ("scheduling.k8s.io/v1beta1", "podgroup", 738),
+    ("scheduling.k8s.io/v1beta1", "podgrouplist", 739),
     ("scheduling.k8s.io/v1beta1", "priorityclass", 707),
     ("scheduling.k8s.io/v1beta1", "priorityclasslist", 708),
-    ("scheduling.k8s.io/v1beta1", "workload", 741),
-    ("scheduling.k8s.io/v1beta1", "workloadlist", 742),
-    ("storage.k8s.io/v1", "csidriver", 747),
-    ("storage.k8s.io/v1", "csidriverlist", 748),
-    ("storage.k8s.io/v1", "csinode", 750),
-    ("storage.k8s.io/v1", "csinodelist", 752),
-    ("storage.k8s.io/v1", "csistoragecapacity", 755),
-    ("storage.k8s.io/v1", "csistoragecapacitylist", 756),
-    ("storage.k8s.io/v1", "storageclass", 757),
-    ("storage.k8s.io/v1", "storageclasslist", 758),
-    ("storage.k8s.io/v1", "volumeattachment", 762),
-    ("storage.k8s.io/v1", "volumeattachmentlist", 763),
-    ("storage.k8s.io/v1", "volumeattributesclass", 767),
-    ("storage.k8s.io/v1", "volumeattributesclasslist", 768),
-    ("storage.k8s.io/v1alpha1", "csistoragecapacity", 755),
-    ("storage.k8s.io/v1alpha1", "csistoragecapacitylist", 756),
-    ("storage.k8s.io/v1alpha1", "volumeattachment", 762),
-    ("storage.k8s.io/v1alpha1", "volumeattachmentlist", 763),
-    ("storage.k8s.io/v1alpha1", "volumeattributesclass", 767),
-    ("storage.k8s.io/v1alpha1", "volumeattributesclasslist", 768),
-    ("storage.k8s.io/v1beta1", "csidriver", 747),
-    ("storage.k8s.io/v1beta1", "csidriverlist", 748),
-    ("storage.k8s.io/v1beta1", "csinode", 750),
-    ("storage.k8s.io/v1beta1", "csinodelist", 752),
-    ("storage.k8s.io/v1beta1", "csistoragecapacity", 755),
-    ("storage.k8s.io/v1beta1", "csistoragecapacitylist", 756),
-    ("storage.k8s.io/v1beta1", "storageclass", 757),
-    ("storage.k8s.io/v1beta1", "storageclasslist", 758),
-    ("storage.k8s.io/v1beta1", "volumeattachment", 762),
-    ("storage.k8s.io/v1beta1", "volumeattachmentlist", 763),
-    ("storage.k8s.io/v1beta1", "volumeattributesclass", 767),
-    ("storage.k8s.io/v1beta1", "volumeattributesclasslist", 768),
-    ("storagemigration.k8s.io/v1", "storageversionmigration", 771),
-    ("storagemigration.k8s.io/v1", "storageversionmigrationlist", 772),
-    ("storagemigration.k8s.io/v1beta1", "storageversionmigration", 771),
-    ("storagemigration.k8s.io/v1beta1", "storageversionmigrationlist", 772),
+    ("scheduling.k8s.io/v1beta1", "workload", 742),
+    ("scheduling.k8s.io/v1beta1", "workloadlist", 743),
+    ("storage.k8s.io/v1", "csidriver", 748),
+    ("storage.k8s.io/v1", "csidriverlist", 749),
+    ("storage.k8s.io/v1", "csinode", 751),
+    ("storage.k8s.io/v1", "csinodelist", 753),
+    ("storage.k8s.io/v1", "csistoragecapacity", 756),
+    ("storage.k8s.io/v1", "csistoragecapacitylist", 757),
+    ("storage.k8s.io/v1", "storageclass", 758),
+    ("storage.k8s.io/v1", "storageclasslist", 759),
+    ("storage.k8s.io/v1", "volumeattachment", 763),
+    ("storage.k8s.io/v1", "volumeattachmentlist", 764),
+    ("storage.k8s.io/v1", "volumeattributesclass", 768),
+    ("storage.k8s.io/v1", "volumeattributesclasslist", 769),
+    ("storage.k8s.io/v1alpha1", "csistoragecapacity", 756),
+    ("storage.k8s.io/v1alpha1", "csistoragecapacitylist", 757),
+    ("storage.k8s.io/v1alpha1", "volumeattachment", 763),
+    ("storage.k8s.io/v1alpha1", "volumeattachmentlist", 764),
+    ("storage.k8s.io/v1alpha1", "volumeattributesclass", 768),
+    ("storage.k8s.io/v1alpha1", "volumeattributesclasslist", 769),
+    ("storage.k8s.io/v1beta1", "csidriver", 748),
+    ("storage.k8s.io/v1beta1", "csidriverlist", 749),
+    ("storage.k8s.io/v1beta1", "csinode", 751),
+    ("storage.k8s.io/v1beta1", "csinodelist", 753),
+    ("storage.k8s.io/v1beta1", "csistoragecapacity", 756),
+    ("storage.k8s.io/v1beta1", "csistoragecapacitylist", 757),
+    ("storage.k8s.io/v1beta1", "storageclass", 758),
+    ("storage.k8s.io/v1beta1", "storageclasslist", 759),
+    ("storage.k8s.io/v1beta1", "volumeattachment", 763),
+    ("storage.k8s.io/v1beta1", "volumeattachmentlist", 764),
+    ("storage.k8s.io/v1beta1", "volumeattributesclass", 768),
+    ("storage.k8s.io/v1beta1", "volumeattributesclasslist", 769),
+    ("storagemigration.k8s.io/v1", "storageversionmigration", 772),
+    ("storagemigration.k8s.io/v1", "storageversionmigrationlist", 773),
+    ("storagemigration.k8s.io/v1beta1", "storageversionmigration", 772),
+    ("storagemigration.k8s.io/v1beta1", "storageversionmigrationlist", 773),
     ("v1", "binding", 247),
     ("v1", "componentstatus", 256),
     ("v1", "componentstatuslist", 257),
@@ -390,7 +390,7 @@ pub(super) static KINDS: [(&str, &str, u16); 381] = [
 ];
 
 /// The fields of each message, in the order of the JSON.
-pub(super) static MESSAGES: [&[Field]; 775] = [
+pub(super) static MESSAGES: [&[Field]; 776] = [
     // 0 admission/v1.admissionrequest
     &[
         f(1, "uid", One, Text, Zero),
@@ -497,7 +497,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
         f(5, "namespaceSelector", One, Message(566), Pointer),
         f(11, "objectSelector", One, Message(566), Pointer),
         f(6, "sideEffects", One, Text, Null),
-        f(7, "timeoutSeconds", One, Int, Pointer),
+        f(7, "timeoutSeconds", One, Int32, Pointer),
         f(8, "admissionReviewVersions", List, Text, Null),
         f(10, "reinvocationPolicy", One, Text, Pointer),
         f(12, "matchConditions", List, Message(6), Omit),
@@ -552,7 +552,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
         f(1, "namespace", One, Text, Zero),
         f(2, "name", One, Text, Zero),
         f(3, "path", One, Text, Pointer),
-        f(4, "port", One, Int, Pointer),
+        f(4, "port", One, Int32, Pointer),
     ],
     // 24 admissionregistration/v1.typechecking
     &[
@@ -612,7 +612,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
         f(5, "namespaceSelector", One, Message(566), Pointer),
         f(10, "objectSelector", One, Message(566), Pointer),
         f(6, "sideEffects", One, Text, Null),
-        f(7, "timeoutSeconds", One, Int, Pointer),
+        f(7, "timeoutSeconds", One, Int32, Pointer),
         f(8, "admissionReviewVersions", List, Text, Null),
         f(11, "matchConditions", List, Message(6), Omit),
     ],
@@ -649,7 +649,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
         f(5, "namespaceSelector", One, Message(566), Pointer),
         f(11, "objectSelector", One, Message(566), Pointer),
         f(6, "sideEffects", One, Text, Pointer),
-        f(7, "timeoutSeconds", One, Int, Pointer),
+        f(7, "timeoutSeconds", One, Int32, Pointer),
         f(8, "admissionReviewVersions", List, Text, Omit),
         f(10, "reinvocationPolicy", One, Text, Pointer),
         f(12, "matchConditions", List, Message(6), Omit),
@@ -674,7 +674,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
         f(5, "namespaceSelector", One, Message(566), Pointer),
         f(10, "objectSelector", One, Message(566), Pointer),
         f(6, "sideEffects", One, Text, Pointer),
-        f(7, "timeoutSeconds", One, Int, Pointer),
+        f(7, "timeoutSeconds", One, Int32, Pointer),
         f(8, "admissionReviewVersions", List, Text, Omit),
         f(11, "matchConditions", List, Message(6), Omit),
     ],
@@ -745,7 +745,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
         f(2, "type", One, Text, Zero),
         f(3, "format", One, Text, Omit),
         f(4, "description", One, Text, Omit),
-        f(5, "priority", One, Int, Omit),
+        f(5, "priority", One, Int32, Omit),
         f(6, "jsonPath", One, Text, Zero),
     ],
     // 52 apiextensions/v1.customresourceconversion
@@ -904,7 +904,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
         f(2, "type", One, Text, Zero),
         f(3, "format", One, Text, Omit),
         f(4, "description", One, Text, Omit),
-        f(5, "priority", One, Int, Omit),
+        f(5, "priority", One, Int32, Omit),
         f(6, "JSONPath", One, Text, Zero),
     ],
     // 70 apiextensions/v1beta1.customresourceconversion
@@ -976,8 +976,8 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
         f(3, "version", One, Text, Omit),
         f(4, "insecureSkipTLSVerify", One, Bool, Omit),
         f(5, "caBundle", One, Bytes, Omit),
-        f(7, "groupPriorityMinimum", One, Int, Zero),
-        f(8, "versionPriority", One, Int, Zero),
+        f(7, "groupPriorityMinimum", One, Int32, Zero),
+        f(8, "versionPriority", One, Int32, Zero),
     ],
     // 79 apiregistration/v1.apiservicestatus
     &[
@@ -987,7 +987,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     &[
         f(1, "namespace", One, Text, Omit),
         f(2, "name", One, Text, Omit),
-        f(3, "port", One, Int, Pointer),
+        f(3, "port", One, Int32, Pointer),
     ],
     // 81 apiserverinternal/v1alpha1.serverstorageversion
     &[
@@ -1049,20 +1049,20 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
         f(1, "selector", One, Message(566), Null),
         f(2, "template", One, Message(401), Zero),
         f(3, "updateStrategy", One, Message(92), Zero),
-        f(4, "minReadySeconds", One, Int, Omit),
-        f(6, "revisionHistoryLimit", One, Int, Pointer),
+        f(4, "minReadySeconds", One, Int32, Omit),
+        f(6, "revisionHistoryLimit", One, Int32, Pointer),
     ],
     // 91 apps/v1.daemonsetstatus
     &[
-        f(1, "currentNumberScheduled", One, Int, Zero),
-        f(2, "numberMisscheduled", One, Int, Zero),
-        f(3, "desiredNumberScheduled", One, Int, Zero),
-        f(4, "numberReady", One, Int, Zero),
+        f(1, "currentNumberScheduled", One, Int32, Zero),
+        f(2, "numberMisscheduled", One, Int32, Zero),
+        f(3, "desiredNumberScheduled", One, Int32, Zero),
+        f(4, "numberReady", One, Int32, Zero),
         f(5, "observedGeneration", One, Int, Omit),
-        f(6, "updatedNumberScheduled", One, Int, Omit),
-        f(7, "numberAvailable", One, Int, Omit),
-        f(8, "numberUnavailable", One, Int, Omit),
-        f(9, "collisionCount", One, Int, Pointer),
+        f(6, "updatedNumberScheduled", One, Int32, Omit),
+        f(7, "numberAvailable", One, Int32, Omit),
+        f(8, "numberUnavailable", One, Int32, Omit),
+        f(9, "collisionCount", One, Int32, Pointer),
         f(10, "conditions", List, Message(76), Omit),
     ],
     // 92 apps/v1.daemonsetupdatestrategy
@@ -1092,26 +1092,26 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     ],
     // 96 apps/v1.deploymentspec
     &[
-        f(1, "replicas", One, Int, Pointer),
+        f(1, "replicas", One, Int32, Pointer),
         f(2, "selector", One, Message(566), Null),
         f(3, "template", One, Message(401), Zero),
         f(4, "strategy", One, Message(92), Zero),
-        f(5, "minReadySeconds", One, Int, Omit),
-        f(6, "revisionHistoryLimit", One, Int, Pointer),
+        f(5, "minReadySeconds", One, Int32, Omit),
+        f(6, "revisionHistoryLimit", One, Int32, Pointer),
         f(7, "paused", One, Bool, Omit),
-        f(9, "progressDeadlineSeconds", One, Int, Pointer),
+        f(9, "progressDeadlineSeconds", One, Int32, Pointer),
     ],
     // 97 apps/v1.deploymentstatus
     &[
         f(1, "observedGeneration", One, Int, Omit),
-        f(2, "replicas", One, Int, Omit),
-        f(3, "updatedReplicas", One, Int, Omit),
-        f(7, "readyReplicas", One, Int, Omit),
-        f(4, "availableReplicas", One, Int, Omit),
-        f(5, "unavailableReplicas", One, Int, Omit),
-        f(9, "terminatingReplicas", One, Int, Pointer),
+        f(2, "replicas", One, Int32, Omit),
+        f(3, "updatedReplicas", One, Int32, Omit),
+        f(7, "readyReplicas", One, Int32, Omit),
+        f(4, "availableReplicas", One, Int32, Omit),
+        f(5, "unavailableReplicas", One, Int32, Omit),
+        f(9, "terminatingReplicas", One, Int32, Pointer),
         f(6, "conditions", List, Message(94), Omit),
-        f(8, "collisionCount", One, Int, Pointer),
+        f(8, "collisionCount", One, Int32, Pointer),
     ],
     // 98 apps/v1.replicaset
     &[
@@ -1126,18 +1126,18 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     ],
     // 100 apps/v1.replicasetspec
     &[
-        f(1, "replicas", One, Int, Pointer),
-        f(4, "minReadySeconds", One, Int, Omit),
+        f(1, "replicas", One, Int32, Pointer),
+        f(4, "minReadySeconds", One, Int32, Omit),
         f(2, "selector", One, Message(566), Null),
         f(3, "template", One, Message(401), Zero),
     ],
     // 101 apps/v1.replicasetstatus
     &[
-        f(1, "replicas", One, Int, Zero),
-        f(2, "fullyLabeledReplicas", One, Int, Omit),
-        f(4, "readyReplicas", One, Int, Omit),
-        f(5, "availableReplicas", One, Int, Omit),
-        f(7, "terminatingReplicas", One, Int, Pointer),
+        f(1, "replicas", One, Int32, Zero),
+        f(2, "fullyLabeledReplicas", One, Int32, Omit),
+        f(4, "readyReplicas", One, Int32, Omit),
+        f(5, "availableReplicas", One, Int32, Omit),
+        f(7, "terminatingReplicas", One, Int32, Pointer),
         f(3, "observedGeneration", One, Int, Omit),
         f(6, "conditions", List, Message(76), Omit),
     ],
@@ -1148,7 +1148,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     ],
     // 103 apps/v1.rollingupdatestatefulsetstrategy
     &[
-        f(1, "partition", One, Int, Pointer),
+        f(1, "partition", One, Int32, Pointer),
         f(2, "maxUnavailable", One, IntOrString, Pointer),
     ],
     // 104 apps/v1.statefulset
@@ -1164,7 +1164,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     ],
     // 106 apps/v1.statefulsetordinals
     &[
-        f(1, "start", One, Int, Zero),
+        f(1, "start", One, Int32, Zero),
     ],
     // 107 apps/v1.statefulsetpersistentvolumeclaimretentionpolicy
     &[
@@ -1173,30 +1173,30 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     ],
     // 108 apps/v1.statefulsetspec
     &[
-        f(1, "replicas", One, Int, Pointer),
+        f(1, "replicas", One, Int32, Pointer),
         f(2, "selector", One, Message(566), Null),
         f(3, "template", One, Message(401), Zero),
         f(4, "volumeClaimTemplates", List, Claim(366), Omit),
         f(5, "serviceName", One, Text, Zero),
         f(6, "podManagementPolicy", One, Text, Omit),
         f(7, "updateStrategy", One, Message(110), Zero),
-        f(8, "revisionHistoryLimit", One, Int, Pointer),
-        f(9, "minReadySeconds", One, Int, Omit),
+        f(8, "revisionHistoryLimit", One, Int32, Pointer),
+        f(9, "minReadySeconds", One, Int32, Omit),
         f(10, "persistentVolumeClaimRetentionPolicy", One, Message(107), Pointer),
         f(11, "ordinals", One, Message(106), Pointer),
     ],
     // 109 apps/v1.statefulsetstatus
     &[
         f(1, "observedGeneration", One, Int, Omit),
-        f(2, "replicas", One, Int, Zero),
-        f(3, "readyReplicas", One, Int, Omit),
-        f(4, "currentReplicas", One, Int, Omit),
-        f(5, "updatedReplicas", One, Int, Omit),
+        f(2, "replicas", One, Int32, Zero),
+        f(3, "readyReplicas", One, Int32, Omit),
+        f(4, "currentReplicas", One, Int32, Omit),
+        f(5, "updatedReplicas", One, Int32, Omit),
         f(6, "currentRevision", One, Text, Omit),
         f(7, "updateRevision", One, Text, Omit),
-        f(9, "collisionCount", One, Int, Pointer),
+        f(9, "collisionCount", One, Int32, Pointer),
         f(10, "conditions", List, Message(76), Omit),
-        f(11, "availableReplicas", One, Int, Zero),
+        f(11, "availableReplicas", One, Int32, Zero),
     ],
     // 110 apps/v1.statefulsetupdatestrategy
     &[
@@ -1222,15 +1222,15 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     ],
     // 114 apps/v1beta1.deploymentspec
     &[
-        f(1, "replicas", One, Int, Pointer),
+        f(1, "replicas", One, Int32, Pointer),
         f(2, "selector", One, Message(566), Pointer),
         f(3, "template", One, Message(401), Zero),
         f(4, "strategy", One, Message(92), Zero),
-        f(5, "minReadySeconds", One, Int, Omit),
-        f(6, "revisionHistoryLimit", One, Int, Pointer),
+        f(5, "minReadySeconds", One, Int32, Omit),
+        f(6, "revisionHistoryLimit", One, Int32, Pointer),
         f(7, "paused", One, Bool, Omit),
         f(8, "rollbackTo", One, Message(115), Pointer),
-        f(9, "progressDeadlineSeconds", One, Int, Pointer),
+        f(9, "progressDeadlineSeconds", One, Int32, Pointer),
     ],
     // 115 apps/v1beta1.rollbackconfig
     &[
@@ -1244,11 +1244,11 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     ],
     // 117 apps/v1beta1.scalespec
     &[
-        f(1, "replicas", One, Int, Omit),
+        f(1, "replicas", One, Int32, Omit),
     ],
     // 118 apps/v1beta1.scalestatus
     &[
-        f(1, "replicas", One, Int, Zero),
+        f(1, "replicas", One, Int32, Zero),
         f(2, "selector", Map, Text, Omit),
         f(3, "targetSelector", One, Text, Omit),
     ],
@@ -1265,30 +1265,30 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     ],
     // 121 apps/v1beta1.statefulsetspec
     &[
-        f(1, "replicas", One, Int, Pointer),
+        f(1, "replicas", One, Int32, Pointer),
         f(2, "selector", One, Message(566), Pointer),
         f(3, "template", One, Message(401), Zero),
         f(4, "volumeClaimTemplates", List, Claim(366), Omit),
         f(5, "serviceName", One, Text, Zero),
         f(6, "podManagementPolicy", One, Text, Omit),
         f(7, "updateStrategy", One, Message(110), Zero),
-        f(8, "revisionHistoryLimit", One, Int, Pointer),
-        f(9, "minReadySeconds", One, Int, Omit),
+        f(8, "revisionHistoryLimit", One, Int32, Pointer),
+        f(9, "minReadySeconds", One, Int32, Omit),
         f(10, "persistentVolumeClaimRetentionPolicy", One, Message(107), Pointer),
         f(11, "ordinals", One, Message(106), Pointer),
     ],
     // 122 apps/v1beta1.statefulsetstatus
     &[
         f(1, "observedGeneration", One, Int, Pointer),
-        f(2, "replicas", One, Int, Zero),
-        f(3, "readyReplicas", One, Int, Omit),
-        f(4, "currentReplicas", One, Int, Omit),
-        f(5, "updatedReplicas", One, Int, Omit),
+        f(2, "replicas", One, Int32, Zero),
+        f(3, "readyReplicas", One, Int32, Omit),
+        f(4, "currentReplicas", One, Int32, Omit),
+        f(5, "updatedReplicas", One, Int32, Omit),
         f(6, "currentRevision", One, Text, Omit),
         f(7, "updateRevision", One, Text, Omit),
-        f(9, "collisionCount", One, Int, Pointer),
+        f(9, "collisionCount", One, Int32, Pointer),
         f(10, "conditions", List, Message(76), Omit),
-        f(11, "availableReplicas", One, Int, Zero),
+        f(11, "availableReplicas", One, Int32, Zero),
     ],
     // 123 authentication/v1.boundobjectreference
     &[
@@ -1468,17 +1468,17 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     // 151 autoscaling/v1.horizontalpodautoscalerspec
     &[
         f(1, "scaleTargetRef", One, Message(148), Zero),
-        f(2, "minReplicas", One, Int, Pointer),
-        f(3, "maxReplicas", One, Int, Zero),
-        f(4, "targetCPUUtilizationPercentage", One, Int, Pointer),
+        f(2, "minReplicas", One, Int32, Pointer),
+        f(3, "maxReplicas", One, Int32, Zero),
+        f(4, "targetCPUUtilizationPercentage", One, Int32, Pointer),
     ],
     // 152 autoscaling/v1.horizontalpodautoscalerstatus
     &[
         f(1, "observedGeneration", One, Int, Pointer),
         f(2, "lastScaleTime", One, Time, Pointer),
-        f(3, "currentReplicas", One, Int, Zero),
-        f(4, "desiredReplicas", One, Int, Zero),
-        f(5, "currentCPUUtilizationPercentage", One, Int, Pointer),
+        f(3, "currentReplicas", One, Int32, Zero),
+        f(4, "desiredReplicas", One, Int32, Zero),
+        f(5, "currentCPUUtilizationPercentage", One, Int32, Pointer),
     ],
     // 153 autoscaling/v1.scale
     &[
@@ -1488,7 +1488,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     ],
     // 154 autoscaling/v1.scalestatus
     &[
-        f(1, "replicas", One, Int, Zero),
+        f(1, "replicas", One, Int32, Zero),
         f(2, "selector", One, Text, Omit),
     ],
     // 155 autoscaling/v2.containerresourcemetricsource
@@ -1541,8 +1541,8 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     // 163 autoscaling/v2.horizontalpodautoscalerspec
     &[
         f(1, "scaleTargetRef", One, Message(148), Zero),
-        f(2, "minReplicas", One, Int, Pointer),
-        f(3, "maxReplicas", One, Int, Zero),
+        f(2, "minReplicas", One, Int32, Pointer),
+        f(3, "maxReplicas", One, Int32, Zero),
         f(4, "metrics", List, Message(168), Omit),
         f(5, "behavior", One, Message(160), Pointer),
     ],
@@ -1550,20 +1550,20 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     &[
         f(1, "observedGeneration", One, Int, Pointer),
         f(2, "lastScaleTime", One, Time, Pointer),
-        f(3, "currentReplicas", One, Int, Omit),
-        f(4, "desiredReplicas", One, Int, Zero),
+        f(3, "currentReplicas", One, Int32, Omit),
+        f(4, "desiredReplicas", One, Int32, Zero),
         f(5, "currentMetrics", List, Message(169), Null),
         f(6, "conditions", List, Message(161), Omit),
     ],
     // 165 autoscaling/v2.hpascalingpolicy
     &[
         f(1, "type", One, Text, Zero),
-        f(2, "value", One, Int, Zero),
-        f(3, "periodSeconds", One, Int, Zero),
+        f(2, "value", One, Int32, Zero),
+        f(3, "periodSeconds", One, Int32, Zero),
     ],
     // 166 autoscaling/v2.hpascalingrules
     &[
-        f(3, "stabilizationWindowSeconds", One, Int, Pointer),
+        f(3, "stabilizationWindowSeconds", One, Int32, Pointer),
         f(1, "selectPolicy", One, Text, Pointer),
         f(2, "policies", List, Message(165), Omit),
         f(4, "tolerance", One, Quantity, Pointer),
@@ -1596,13 +1596,13 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
         f(1, "type", One, Text, Zero),
         f(2, "value", One, Quantity, Pointer),
         f(3, "averageValue", One, Quantity, Pointer),
-        f(4, "averageUtilization", One, Int, Pointer),
+        f(4, "averageUtilization", One, Int32, Pointer),
     ],
     // 171 autoscaling/v2.metricvaluestatus
     &[
         f(1, "value", One, Quantity, Pointer),
         f(2, "averageValue", One, Quantity, Pointer),
-        f(3, "averageUtilization", One, Int, Pointer),
+        f(3, "averageUtilization", One, Int32, Pointer),
     ],
     // 172 autoscaling/v2.objectmetricsource
     &[
@@ -1629,14 +1629,14 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     // 176 autoscaling/v2beta1.containerresourcemetricsource
     &[
         f(1, "name", One, Text, Zero),
-        f(2, "targetAverageUtilization", One, Int, Pointer),
+        f(2, "targetAverageUtilization", One, Int32, Pointer),
         f(3, "targetAverageValue", One, Quantity, Pointer),
         f(4, "container", One, Text, Zero),
     ],
     // 177 autoscaling/v2beta1.containerresourcemetricstatus
     &[
         f(1, "name", One, Text, Zero),
-        f(2, "currentAverageUtilization", One, Int, Pointer),
+        f(2, "currentAverageUtilization", One, Int32, Pointer),
         f(3, "currentAverageValue", One, Quantity, Zero),
         f(4, "container", One, Text, Zero),
     ],
@@ -1668,16 +1668,16 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     // 182 autoscaling/v2beta1.horizontalpodautoscalerspec
     &[
         f(1, "scaleTargetRef", One, Message(148), Zero),
-        f(2, "minReplicas", One, Int, Pointer),
-        f(3, "maxReplicas", One, Int, Zero),
+        f(2, "minReplicas", One, Int32, Pointer),
+        f(3, "maxReplicas", One, Int32, Zero),
         f(4, "metrics", List, Message(184), Omit),
     ],
     // 183 autoscaling/v2beta1.horizontalpodautoscalerstatus
     &[
         f(1, "observedGeneration", One, Int, Pointer),
         f(2, "lastScaleTime", One, Time, Pointer),
-        f(3, "currentReplicas", One, Int, Zero),
-        f(4, "desiredReplicas", One, Int, Zero),
+        f(3, "currentReplicas", One, Int32, Zero),
+        f(4, "desiredReplicas", One, Int32, Zero),
         f(5, "currentMetrics", List, Message(185), Null),
         f(6, "conditions", List, Message(76), Null),
     ],
@@ -1730,13 +1730,13 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     // 190 autoscaling/v2beta1.resourcemetricsource
     &[
         f(1, "name", One, Text, Zero),
-        f(2, "targetAverageUtilization", One, Int, Pointer),
+        f(2, "targetAverageUtilization", One, Int32, Pointer),
         f(3, "targetAverageValue", One, Quantity, Pointer),
     ],
     // 191 autoscaling/v2beta1.resourcemetricstatus
     &[
         f(1, "name", One, Text, Zero),
-        f(2, "currentAverageUtilization", One, Int, Pointer),
+        f(2, "currentAverageUtilization", One, Int32, Pointer),
         f(3, "currentAverageValue", One, Quantity, Zero),
     ],
     // 192 autoscaling/v2beta2.horizontalpodautoscaler
@@ -1758,8 +1758,8 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     // 195 autoscaling/v2beta2.horizontalpodautoscalerspec
     &[
         f(1, "scaleTargetRef", One, Message(148), Zero),
-        f(2, "minReplicas", One, Int, Pointer),
-        f(3, "maxReplicas", One, Int, Zero),
+        f(2, "minReplicas", One, Int32, Pointer),
+        f(3, "maxReplicas", One, Int32, Zero),
         f(4, "metrics", List, Message(168), Omit),
         f(5, "behavior", One, Message(193), Pointer),
     ],
@@ -1767,14 +1767,14 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     &[
         f(1, "observedGeneration", One, Int, Pointer),
         f(2, "lastScaleTime", One, Time, Pointer),
-        f(3, "currentReplicas", One, Int, Zero),
-        f(4, "desiredReplicas", One, Int, Zero),
+        f(3, "currentReplicas", One, Int32, Zero),
+        f(4, "desiredReplicas", One, Int32, Zero),
         f(5, "currentMetrics", List, Message(169), Null),
         f(6, "conditions", List, Message(76), Null),
     ],
     // 197 autoscaling/v2beta2.hpascalingrules
     &[
-        f(3, "stabilizationWindowSeconds", One, Int, Pointer),
+        f(3, "stabilizationWindowSeconds", One, Int32, Pointer),
         f(1, "selectPolicy", One, Text, Pointer),
         f(2, "policies", List, Message(165), Omit),
     ],
@@ -1797,8 +1797,8 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
         f(3, "concurrencyPolicy", One, Text, Omit),
         f(4, "suspend", One, Bool, Pointer),
         f(5, "jobTemplate", One, Message(208), Zero),
-        f(6, "successfulJobsHistoryLimit", One, Int, Pointer),
-        f(7, "failedJobsHistoryLimit", One, Int, Pointer),
+        f(6, "successfulJobsHistoryLimit", One, Int32, Pointer),
+        f(7, "failedJobsHistoryLimit", One, Int32, Pointer),
     ],
     // 201 batch/v1.cronjobstatus
     &[
@@ -1828,25 +1828,25 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     ],
     // 205 batch/v1.jobschedulingconfiguration
     &[
-        f(1, "schedulingPolicy", One, Message(744), Pointer),
-        f(2, "schedulingConstraints", One, Message(719), Pointer),
-        f(3, "disruptionMode", One, Message(730), Pointer),
-        f(4, "resourceClaims", List, Message(718), Omit),
+        f(1, "schedulingPolicy", One, Message(745), Pointer),
+        f(2, "schedulingConstraints", One, Message(720), Pointer),
+        f(3, "disruptionMode", One, Message(731), Pointer),
+        f(4, "resourceClaims", List, Message(719), Omit),
     ],
     // 206 batch/v1.jobspec
     &[
-        f(1, "parallelism", One, Int, Pointer),
-        f(2, "completions", One, Int, Pointer),
+        f(1, "parallelism", One, Int32, Pointer),
+        f(2, "completions", One, Int32, Pointer),
         f(3, "activeDeadlineSeconds", One, Int, Pointer),
         f(11, "podFailurePolicy", One, Message(209), Pointer),
         f(16, "successPolicy", One, Message(213), Pointer),
-        f(7, "backoffLimit", One, Int, Pointer),
-        f(12, "backoffLimitPerIndex", One, Int, Pointer),
-        f(13, "maxFailedIndexes", One, Int, Pointer),
+        f(7, "backoffLimit", One, Int32, Pointer),
+        f(12, "backoffLimitPerIndex", One, Int32, Pointer),
+        f(13, "maxFailedIndexes", One, Int32, Pointer),
         f(4, "selector", One, Message(566), Pointer),
         f(5, "manualSelector", One, Bool, Pointer),
         f(6, "template", One, Message(401), Zero),
-        f(8, "ttlSecondsAfterFinished", One, Int, Pointer),
+        f(8, "ttlSecondsAfterFinished", One, Int32, Pointer),
         f(9, "completionMode", One, Text, Pointer),
         f(10, "suspend", One, Bool, Pointer),
         f(14, "podReplacementPolicy", One, Text, Pointer),
@@ -1858,14 +1858,14 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
         f(1, "conditions", List, Message(203), Omit),
         f(2, "startTime", One, Time, Pointer),
         f(3, "completionTime", One, Time, Pointer),
-        f(4, "active", One, Int, Omit),
-        f(5, "succeeded", One, Int, Omit),
-        f(6, "failed", One, Int, Omit),
-        f(11, "terminating", One, Int, Pointer),
+        f(4, "active", One, Int32, Omit),
+        f(5, "succeeded", One, Int32, Omit),
+        f(6, "failed", One, Int32, Omit),
+        f(11, "terminating", One, Int32, Pointer),
         f(7, "completedIndexes", One, Text, Omit),
         f(10, "failedIndexes", One, Text, Pointer),
         f(8, "uncountedTerminatedPods", One, Message(215), Pointer),
-        f(9, "ready", One, Int, Pointer),
+        f(9, "ready", One, Int32, Pointer),
     ],
     // 208 batch/v1.jobtemplatespec
     &[
@@ -1880,7 +1880,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     &[
         f(1, "containerName", One, Text, Pointer),
         f(2, "operator", One, Text, Zero),
-        f(3, "values", List, Int, Null),
+        f(3, "values", List, Int32, Null),
     ],
     // 211 batch/v1.podfailurepolicyonpodconditionspattern
     &[
@@ -1900,7 +1900,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     // 214 batch/v1.successpolicyrule
     &[
         f(1, "succeededIndexes", One, Text, Pointer),
-        f(2, "succeededCount", One, Int, Pointer),
+        f(2, "succeededCount", One, Int32, Pointer),
     ],
     // 215 batch/v1.uncountedterminatedpods
     &[
@@ -1931,7 +1931,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     &[
         f(1, "request", One, Bytes, Null),
         f(7, "signerName", One, Text, Zero),
-        f(8, "expirationSeconds", One, Int, Pointer),
+        f(8, "expirationSeconds", One, Int32, Pointer),
         f(5, "usages", List, Text, Omit),
         f(2, "username", One, Text, Omit),
         f(3, "uid", One, Text, Omit),
@@ -2005,7 +2005,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     &[
         f(1, "request", One, Bytes, Null),
         f(7, "signerName", One, Text, Pointer),
-        f(8, "expirationSeconds", One, Int, Pointer),
+        f(8, "expirationSeconds", One, Int32, Pointer),
         f(5, "usages", List, Text, Omit),
         f(2, "username", One, Text, Omit),
         f(3, "uid", One, Text, Omit),
@@ -2032,7 +2032,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
         f(5, "serviceAccountUID", One, Text, Zero),
         f(6, "nodeName", One, Text, Zero),
         f(7, "nodeUID", One, Text, Zero),
-        f(8, "maxExpirationSeconds", One, Int, Pointer),
+        f(8, "maxExpirationSeconds", One, Int32, Pointer),
         f(9, "pkixPublicKey", One, Bytes, Null),
         f(10, "proofOfPossession", One, Bytes, Null),
         f(12, "stubPKCS10Request", One, Bytes, Null),
@@ -2051,10 +2051,10 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     // 236 coordination/v1.leasespec
     &[
         f(1, "holderIdentity", One, Text, Pointer),
-        f(2, "leaseDurationSeconds", One, Int, Pointer),
+        f(2, "leaseDurationSeconds", One, Int32, Pointer),
         f(3, "acquireTime", One, MicroTime, Pointer),
         f(4, "renewTime", One, MicroTime, Pointer),
-        f(5, "leaseTransitions", One, Int, Pointer),
+        f(5, "leaseTransitions", One, Int32, Pointer),
         f(6, "strategy", One, Text, Pointer),
         f(7, "preferredHolder", One, Text, Pointer),
     ],
@@ -2097,7 +2097,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     &[
         f(1, "volumeID", One, Text, Zero),
         f(2, "fsType", One, Text, Omit),
-        f(3, "partition", One, Int, Omit),
+        f(3, "partition", One, Int32, Omit),
         f(4, "readOnly", One, Bool, Omit),
     ],
     // 244 core/v1.azurediskvolumesource
@@ -2166,7 +2166,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     ],
     // 253 core/v1.clientipconfig
     &[
-        f(1, "timeoutSeconds", One, Int, Pointer),
+        f(1, "timeoutSeconds", One, Int32, Pointer),
     ],
     // 254 core/v1.clustertrustbundleprojection
     &[
@@ -2235,7 +2235,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     &[
         f(1, "-", One, Inline(331), Zero),
         f(2, "items", List, Message(320), Omit),
-        f(3, "defaultMode", One, Int, Pointer),
+        f(3, "defaultMode", One, Int32, Pointer),
         f(4, "optional", One, Bool, Pointer),
         f(5, "defaultUser", One, Int, Pointer),
     ],
@@ -2281,8 +2281,8 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     // 268 core/v1.containerport
     &[
         f(1, "name", One, Text, Omit),
-        f(2, "hostPort", One, Int, Omit),
-        f(3, "containerPort", One, Int, Zero),
+        f(2, "hostPort", One, Int32, Omit),
+        f(3, "containerPort", One, Int32, Zero),
         f(4, "protocol", One, Text, Omit),
         f(5, "hostIP", One, Text, Omit),
     ],
@@ -2299,7 +2299,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     // 271 core/v1.containerrestartruleonexitcodes
     &[
         f(1, "operator", One, Text, Omit),
-        f(2, "values", List, Int, Omit),
+        f(2, "values", List, Int32, Omit),
     ],
     // 272 core/v1.containerstate
     &[
@@ -2313,8 +2313,8 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     ],
     // 274 core/v1.containerstateterminated
     &[
-        f(1, "exitCode", One, Int, Zero),
-        f(2, "signal", One, Int, Omit),
+        f(1, "exitCode", One, Int32, Zero),
+        f(2, "signal", One, Int32, Omit),
         f(3, "reason", One, Text, Omit),
         f(4, "message", One, Text, Omit),
         f(5, "startedAt", One, Time, Zero),
@@ -2332,7 +2332,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
         f(2, "state", One, Message(272), Zero),
         f(3, "lastState", One, Message(272), Zero),
         f(4, "ready", One, Bool, Zero),
-        f(5, "restartCount", One, Int, Zero),
+        f(5, "restartCount", One, Int32, Zero),
         f(6, "image", One, Text, Zero),
         f(7, "imageID", One, Text, Zero),
         f(8, "containerID", One, Text, Omit),
@@ -2371,7 +2371,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     ],
     // 280 core/v1.daemonendpoint
     &[
-        f(1, "Port", One, Int, Zero),
+        f(1, "Port", One, Int32, Zero),
     ],
     // 281 core/v1.downwardapiprojection
     &[
@@ -2382,13 +2382,13 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
         f(1, "path", One, Text, Zero),
         f(2, "fieldRef", One, Message(363), Pointer),
         f(3, "resourceFieldRef", One, Message(418), Pointer),
-        f(4, "mode", One, Int, Pointer),
+        f(4, "mode", One, Int32, Pointer),
         f(5, "user", One, Int, Pointer),
     ],
     // 283 core/v1.downwardapivolumesource
     &[
         f(1, "items", List, Message(282), Omit),
-        f(2, "defaultMode", One, Int, Pointer),
+        f(2, "defaultMode", One, Int32, Pointer),
         f(3, "defaultUser", One, Int, Pointer),
     ],
     // 284 core/v1.emptydirvolumesource
@@ -2407,7 +2407,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     // 286 core/v1.endpointport
     &[
         f(1, "name", One, Text, Omit),
-        f(2, "port", One, Int, Zero),
+        f(2, "port", One, Int32, Zero),
         f(3, "protocol", One, Text, Omit),
         f(4, "appProtocol", One, Text, Pointer),
     ],
@@ -2465,7 +2465,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
         f(5, "source", One, Message(298), Zero),
         f(6, "firstTimestamp", One, Time, Zero),
         f(7, "lastTimestamp", One, Time, Zero),
-        f(8, "count", One, Int, Omit),
+        f(8, "count", One, Int32, Omit),
         f(9, "type", One, Text, Omit),
         f(10, "eventTime", One, MicroTime, Zero),
         f(11, "series", One, Message(297), Pointer),
@@ -2481,7 +2481,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     ],
     // 297 core/v1.eventseries
     &[
-        f(1, "count", One, Int, Omit),
+        f(1, "count", One, Int32, Omit),
         f(2, "lastObservedTime", One, MicroTime, Zero),
     ],
     // 298 core/v1.eventsource
@@ -2501,7 +2501,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     // 301 core/v1.fcvolumesource
     &[
         f(1, "targetWWNs", List, Text, Omit),
-        f(2, "lun", One, Int, Pointer),
+        f(2, "lun", One, Int32, Pointer),
         f(3, "fsType", One, Text, Omit),
         f(4, "readOnly", One, Bool, Omit),
         f(5, "wwids", List, Text, Omit),
@@ -2538,7 +2538,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     &[
         f(1, "pdName", One, Text, Zero),
         f(2, "fsType", One, Text, Omit),
-        f(3, "partition", One, Int, Omit),
+        f(3, "partition", One, Int32, Omit),
         f(4, "readOnly", One, Bool, Omit),
     ],
     // 307 core/v1.gitrepovolumesource
@@ -2562,7 +2562,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     ],
     // 310 core/v1.grpcaction
     &[
-        f(1, "port", One, Int, Zero),
+        f(1, "port", One, Int32, Zero),
         f(2, "service", One, Text, Null),
         f(3, "mode", One, Text, Pointer),
     ],
@@ -2607,7 +2607,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     &[
         f(1, "targetPortal", One, Text, Zero),
         f(2, "iqn", One, Text, Zero),
-        f(3, "lun", One, Int, Zero),
+        f(3, "lun", One, Int32, Zero),
         f(4, "iscsiInterface", One, Text, Omit),
         f(5, "fsType", One, Text, Omit),
         f(6, "readOnly", One, Bool, Omit),
@@ -2621,7 +2621,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     &[
         f(1, "targetPortal", One, Text, Zero),
         f(2, "iqn", One, Text, Zero),
-        f(3, "lun", One, Int, Zero),
+        f(3, "lun", One, Int32, Zero),
         f(4, "iscsiInterface", One, Text, Omit),
         f(5, "fsType", One, Text, Omit),
         f(6, "readOnly", One, Bool, Omit),
@@ -2635,7 +2635,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     &[
         f(1, "key", One, Text, Zero),
         f(2, "path", One, Text, Zero),
-        f(3, "mode", One, Int, Pointer),
+        f(3, "mode", One, Int32, Pointer),
         f(4, "user", One, Int, Pointer),
     ],
     // 321 core/v1.lifecycle
@@ -3044,7 +3044,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     &[
         f(1, "signerName", One, Text, Omit),
         f(2, "keyType", One, Text, Omit),
-        f(3, "maxExpirationSeconds", One, Int, Pointer),
+        f(3, "maxExpirationSeconds", One, Int32, Pointer),
         f(4, "credentialBundlePath", One, Text, Omit),
         f(5, "keyPath", One, Text, Omit),
         f(6, "certificateChainPath", One, Text, Omit),
@@ -3110,7 +3110,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     ],
     // 390 core/v1.podportforwardoptions
     &[
-        f(1, "ports", List, Int, Omit),
+        f(1, "ports", List, Int32, Omit),
     ],
     // 391 core/v1.podreadinessgate
     &[
@@ -3175,7 +3175,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
         f(22, "tolerations", List, Message(451), Omit),
         f(23, "hostAliases", List, Message(311), Omit),
         f(24, "priorityClassName", One, Text, Omit),
-        f(25, "priority", One, Int, Pointer),
+        f(25, "priority", One, Int32, Pointer),
         f(26, "dnsConfig", One, Message(383), Pointer),
         f(28, "readinessGates", List, Message(391), Omit),
         f(29, "runtimeClassName", One, Text, Pointer),
@@ -3247,7 +3247,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     ],
     // 403 core/v1.portstatus
     &[
-        f(1, "port", One, Int, Zero),
+        f(1, "port", One, Int32, Zero),
         f(2, "protocol", One, Text, Zero),
         f(3, "error", One, Text, Pointer),
     ],
@@ -3259,17 +3259,17 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     ],
     // 405 core/v1.preferredschedulingterm
     &[
-        f(1, "weight", One, Int, Zero),
+        f(1, "weight", One, Int32, Zero),
         f(2, "preference", One, Message(358), Zero),
     ],
     // 406 core/v1.probe
     &[
         f(1, "-", One, Inline(407), Zero),
-        f(2, "initialDelaySeconds", One, Int, Omit),
-        f(3, "timeoutSeconds", One, Int, Omit),
-        f(4, "periodSeconds", One, Int, Omit),
-        f(5, "successThreshold", One, Int, Omit),
-        f(6, "failureThreshold", One, Int, Omit),
+        f(2, "initialDelaySeconds", One, Int32, Omit),
+        f(3, "timeoutSeconds", One, Int32, Omit),
+        f(4, "periodSeconds", One, Int32, Omit),
+        f(5, "successThreshold", One, Int32, Omit),
+        f(6, "failureThreshold", One, Int32, Omit),
         f(7, "terminationGracePeriodSeconds", One, Int, Pointer),
     ],
     // 407 core/v1.probehandler
@@ -3282,7 +3282,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     // 408 core/v1.projectedvolumesource
     &[
         f(1, "sources", List, Message(463), Null),
-        f(2, "defaultMode", One, Int, Pointer),
+        f(2, "defaultMode", One, Int32, Pointer),
         f(3, "defaultUser", One, Int, Pointer),
     ],
     // 409 core/v1.quobytevolumesource
@@ -3335,17 +3335,17 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     ],
     // 415 core/v1.replicationcontrollerspec
     &[
-        f(1, "replicas", One, Int, Pointer),
-        f(4, "minReadySeconds", One, Int, Omit),
+        f(1, "replicas", One, Int32, Pointer),
+        f(4, "minReadySeconds", One, Int32, Omit),
         f(2, "selector", Map, Text, Omit),
         f(3, "template", One, Message(401), Pointer),
     ],
     // 416 core/v1.replicationcontrollerstatus
     &[
-        f(1, "replicas", One, Int, Zero),
-        f(2, "fullyLabeledReplicas", One, Int, Omit),
-        f(4, "readyReplicas", One, Int, Omit),
-        f(5, "availableReplicas", One, Int, Omit),
+        f(1, "replicas", One, Int32, Zero),
+        f(2, "fullyLabeledReplicas", One, Int32, Omit),
+        f(4, "readyReplicas", One, Int32, Omit),
+        f(5, "availableReplicas", One, Int32, Omit),
         f(3, "observedGeneration", One, Int, Omit),
         f(6, "conditions", List, Message(76), Omit),
     ],
@@ -3457,7 +3457,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     &[
         f(1, "secretName", One, Text, Omit),
         f(2, "items", List, Message(320), Omit),
-        f(3, "defaultMode", One, Int, Pointer),
+        f(3, "defaultMode", One, Int32, Pointer),
         f(4, "optional", One, Bool, Pointer),
         f(5, "defaultUser", One, Int, Pointer),
     ],
@@ -3522,9 +3522,9 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
         f(1, "name", One, Text, Omit),
         f(2, "protocol", One, Text, Omit),
         f(6, "appProtocol", One, Text, Pointer),
-        f(3, "port", One, Int, Zero),
+        f(3, "port", One, Int32, Zero),
         f(4, "targetPort", One, IntOrString, Zero),
-        f(5, "nodePort", One, Int, Omit),
+        f(5, "nodePort", One, Int32, Omit),
     ],
     // 443 core/v1.servicespec
     &[
@@ -3539,7 +3539,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
         f(9, "loadBalancerSourceRanges", List, Text, Omit),
         f(10, "externalName", One, Text, Omit),
         f(11, "externalTrafficPolicy", One, Text, Omit),
-        f(12, "healthCheckNodePort", One, Int, Omit),
+        f(12, "healthCheckNodePort", One, Int32, Omit),
         f(13, "publishNotReadyAddresses", One, Bool, Omit),
         f(14, "sessionAffinityConfig", One, Message(445), Pointer),
         f(19, "ipFamilies", List, Text, Omit),
@@ -3609,11 +3609,11 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     ],
     // 454 core/v1.topologyspreadconstraint
     &[
-        f(1, "maxSkew", One, Int, Zero),
+        f(1, "maxSkew", One, Int32, Zero),
         f(2, "topologyKey", One, Text, Zero),
         f(3, "whenUnsatisfiable", One, Text, Zero),
         f(4, "labelSelector", One, Message(566), Pointer),
-        f(5, "minDomains", One, Int, Pointer),
+        f(5, "minDomains", One, Int32, Pointer),
         f(6, "nodeAffinityPolicy", One, Text, Pointer),
         f(7, "nodeTaintsPolicy", One, Text, Pointer),
         f(8, "matchLabelKeys", List, Text, Omit),
@@ -3730,7 +3730,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     ],
     // 468 core/v1.weightedpodaffinityterm
     &[
-        f(1, "weight", One, Int, Zero),
+        f(1, "weight", One, Int32, Zero),
         f(2, "podAffinityTerm", One, Message(379), Zero),
     ],
     // 469 core/v1.windowssecuritycontextoptions
@@ -3772,7 +3772,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     &[
         f(1, "name", One, Text, Pointer),
         f(2, "protocol", One, Text, Pointer),
-        f(3, "port", One, Int, Pointer),
+        f(3, "port", One, Int32, Pointer),
         f(4, "appProtocol", One, Text, Pointer),
     ],
     // 475 discovery/v1.endpointslice
@@ -3825,7 +3825,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
         f(12, "deprecatedSource", One, Message(298), Zero),
         f(13, "deprecatedFirstTimestamp", One, Time, Zero),
         f(14, "deprecatedLastTimestamp", One, Time, Zero),
-        f(15, "deprecatedCount", One, Int, Omit),
+        f(15, "deprecatedCount", One, Int32, Omit),
     ],
     // 481 events/v1.eventlist
     &[
@@ -3834,7 +3834,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     ],
     // 482 events/v1.eventseries
     &[
-        f(1, "count", One, Int, Zero),
+        f(1, "count", One, Int32, Zero),
         f(2, "lastObservedTime", One, MicroTime, Zero),
     ],
     // 483 extensions/v1beta1.daemonset
@@ -3853,9 +3853,9 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
         f(1, "selector", One, Message(566), Pointer),
         f(2, "template", One, Message(401), Zero),
         f(3, "updateStrategy", One, Message(92), Zero),
-        f(4, "minReadySeconds", One, Int, Omit),
+        f(4, "minReadySeconds", One, Int32, Omit),
         f(5, "templateGeneration", One, Int, Omit),
-        f(6, "revisionHistoryLimit", One, Int, Pointer),
+        f(6, "revisionHistoryLimit", One, Int32, Pointer),
     ],
     // 486 extensions/v1beta1.httpingresspath
     &[
@@ -3954,7 +3954,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     &[
         f(1, "protocol", One, Text, Pointer),
         f(2, "port", One, IntOrString, Pointer),
-        f(3, "endPort", One, Int, Pointer),
+        f(3, "endPort", One, Int32, Pointer),
     ],
     // 505 extensions/v1beta1.networkpolicyspec
     &[
@@ -3976,15 +3976,15 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     ],
     // 508 extensions/v1beta1.replicasetspec
     &[
-        f(1, "replicas", One, Int, Pointer),
-        f(4, "minReadySeconds", One, Int, Omit),
+        f(1, "replicas", One, Int32, Pointer),
+        f(4, "minReadySeconds", One, Int32, Omit),
         f(2, "selector", One, Message(566), Pointer),
         f(3, "template", One, Message(401), Zero),
     ],
     // 509 flowcontrol/v1.exemptprioritylevelconfiguration
     &[
-        f(1, "nominalConcurrencyShares", One, Int, Pointer),
-        f(2, "lendablePercent", One, Int, Pointer),
+        f(1, "nominalConcurrencyShares", One, Int32, Pointer),
+        f(2, "lendablePercent", One, Int32, Pointer),
     ],
     // 510 flowcontrol/v1.flowdistinguishermethod
     &[
@@ -4012,7 +4012,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     // 514 flowcontrol/v1.flowschemaspec
     &[
         f(1, "priorityLevelConfiguration", One, Message(389), Zero),
-        f(2, "matchingPrecedence", One, Int, Zero),
+        f(2, "matchingPrecedence", One, Int32, Zero),
         f(3, "distinguisherMethod", One, Message(510), Pointer),
         f(4, "rules", List, Message(519), Omit),
     ],
@@ -4022,10 +4022,10 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     ],
     // 516 flowcontrol/v1.limitedprioritylevelconfiguration
     &[
-        f(1, "nominalConcurrencyShares", One, Int, Null),
+        f(1, "nominalConcurrencyShares", One, Int32, Null),
         f(2, "limitResponse", One, Message(517), Zero),
-        f(3, "lendablePercent", One, Int, Pointer),
-        f(4, "borrowingLimitPercent", One, Int, Pointer),
+        f(3, "lendablePercent", One, Int32, Pointer),
+        f(4, "borrowingLimitPercent", One, Int32, Pointer),
     ],
     // 517 flowcontrol/v1.limitresponse
     &[
@@ -4062,9 +4062,9 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     ],
     // 523 flowcontrol/v1.queuingconfiguration
     &[
-        f(1, "queues", One, Int, Zero),
-        f(2, "handSize", One, Int, Zero),
-        f(3, "queueLengthLimit", One, Int, Zero),
+        f(1, "queues", One, Int32, Zero),
+        f(2, "handSize", One, Int32, Zero),
+        f(3, "queueLengthLimit", One, Int32, Zero),
     ],
     // 524 flowcontrol/v1.resourcepolicyrule
     &[
@@ -4088,10 +4088,10 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     ],
     // 527 flowcontrol/v1beta1.limitedprioritylevelconfiguration
     &[
-        f(1, "assuredConcurrencyShares", One, Int, Zero),
+        f(1, "assuredConcurrencyShares", One, Int32, Zero),
         f(2, "limitResponse", One, Message(517), Zero),
-        f(3, "lendablePercent", One, Int, Pointer),
-        f(4, "borrowingLimitPercent", One, Int, Pointer),
+        f(3, "lendablePercent", One, Int32, Pointer),
+        f(4, "borrowingLimitPercent", One, Int32, Pointer),
     ],
     // 528 flowcontrol/v1beta1.prioritylevelconfiguration
     &[
@@ -4112,10 +4112,10 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     ],
     // 531 flowcontrol/v1beta3.limitedprioritylevelconfiguration
     &[
-        f(1, "nominalConcurrencyShares", One, Int, Zero),
+        f(1, "nominalConcurrencyShares", One, Int32, Zero),
         f(2, "limitResponse", One, Message(517), Zero),
-        f(3, "lendablePercent", One, Int, Pointer),
-        f(4, "borrowingLimitPercent", One, Int, Pointer),
+        f(3, "lendablePercent", One, Int32, Pointer),
+        f(4, "borrowingLimitPercent", One, Int32, Pointer),
     ],
     // 532 flowcontrol/v1beta3.prioritylevelconfiguration
     &[
@@ -4421,7 +4421,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
         f(3, "message", One, Text, Omit),
         f(4, "reason", One, Text, Omit),
         f(5, "details", One, Message(580), Pointer),
-        f(6, "code", One, Int, Omit),
+        f(6, "code", One, Int32, Omit),
     ],
     // 579 meta/v1.statuscause
     &[
@@ -4436,7 +4436,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
         f(3, "kind", One, Text, Omit),
         f(6, "uid", One, Text, Omit),
         f(4, "causes", List, Message(579), Omit),
-        f(5, "retryAfterSeconds", One, Int, Omit),
+        f(5, "retryAfterSeconds", One, Int32, Omit),
     ],
     // 581 meta/v1.tableoptions
     &[
@@ -4547,7 +4547,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     // 601 networking/v1.servicebackendport
     &[
         f(1, "name", One, Text, Omit),
-        f(2, "number", One, Int, Omit),
+        f(2, "number", One, Int32, Omit),
     ],
     // 602 networking/v1.servicecidr
     &[
@@ -4632,10 +4632,10 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     &[
         f(1, "observedGeneration", One, Int, Omit),
         f(2, "disruptedPods", Map, Time, Omit),
-        f(3, "disruptionsAllowed", One, Int, Zero),
-        f(4, "currentHealthy", One, Int, Zero),
-        f(5, "desiredHealthy", One, Int, Zero),
-        f(6, "expectedPods", One, Int, Zero),
+        f(3, "disruptionsAllowed", One, Int32, Zero),
+        f(4, "currentHealthy", One, Int32, Zero),
+        f(5, "desiredHealthy", One, Int32, Zero),
+        f(6, "expectedPods", One, Int32, Zero),
         f(7, "conditions", List, Message(558), Omit),
     ],
     // 618 rbac/v1.aggregationrule
@@ -5211,7 +5211,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     // 707 scheduling/v1.priorityclass
     &[
         f(1, "metadata", One, Message(570), Zero),
-        f(2, "value", One, Int, Zero),
+        f(2, "value", One, Int32, Zero),
         f(3, "globalDefault", One, Bool, Omit),
         f(4, "description", One, Text, Omit),
         f(5, "preemptionPolicy", One, Text, Pointer),
@@ -5223,7 +5223,7 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
     ],
     // 709 scheduling/v1alpha1.gangschedulingpolicy
     &[
-        f(1, "minCount", One, Int, Zero),
+        f(1, "minCount", One, Int32, Zero),
     ],
     // 710 scheduling/v1alpha1.podgroup
     &[
@@ -5256,248 +5256,252 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
         f(1, "controllerRef", One, Message(712), Pointer),
         f(2, "podGroups", List, Message(710), Null),
     ],
-    // 716 scheduling/v1alpha2.podgroup
+    // 716 scheduling/v1alpha2.gangschedulingpolicy
+    &[
+        f(1, "minCount", One, Int, Zero),
+    ],
+    // 717 scheduling/v1alpha2.podgroup
     &[
         f(1, "metadata", One, Message(570), Zero),
-        f(2, "spec", One, Message(721), Zero),
-        f(3, "status", One, Message(722), Zero),
+        f(2, "spec", One, Message(722), Zero),
+        f(3, "status", One, Message(723), Zero),
     ],
-    // 717 scheduling/v1alpha2.podgrouplist
+    // 718 scheduling/v1alpha2.podgrouplist
     &[
         f(1, "metadata", One, Message(567), Zero),
-        f(2, "items", List, Message(716), Zero),
+        f(2, "items", List, Message(717), Zero),
     ],
-    // 718 scheduling/v1alpha2.podgroupresourceclaim
+    // 719 scheduling/v1alpha2.podgroupresourceclaim
     &[
         f(1, "name", One, Text, Zero),
         f(2, "resourceClaimName", One, Text, Pointer),
         f(3, "resourceClaimTemplateName", One, Text, Pointer),
     ],
-    // 719 scheduling/v1alpha2.podgroupschedulingconstraints
+    // 720 scheduling/v1alpha2.podgroupschedulingconstraints
     &[
-        f(1, "topology", List, Message(725), Omit),
+        f(1, "topology", List, Message(726), Omit),
     ],
-    // 720 scheduling/v1alpha2.podgroupschedulingpolicy
+    // 721 scheduling/v1alpha2.podgroupschedulingpolicy
     &[
         f(1, "basic", One, Message(62), Pointer),
-        f(2, "gang", One, Message(709), Pointer),
+        f(2, "gang", One, Message(716), Pointer),
     ],
-    // 721 scheduling/v1alpha2.podgroupspec
+    // 722 scheduling/v1alpha2.podgroupspec
     &[
-        f(1, "podGroupTemplateRef", One, Message(724), Null),
-        f(2, "schedulingPolicy", One, Message(720), Zero),
-        f(3, "schedulingConstraints", One, Message(719), Pointer),
-        f(4, "resourceClaims", List, Message(718), Omit),
+        f(1, "podGroupTemplateRef", One, Message(725), Null),
+        f(2, "schedulingPolicy", One, Message(721), Zero),
+        f(3, "schedulingConstraints", One, Message(720), Pointer),
+        f(4, "resourceClaims", List, Message(719), Omit),
         f(5, "disruptionMode", One, Text, Pointer),
         f(6, "priorityClassName", One, Text, Omit),
         f(7, "priority", One, Int, Pointer),
     ],
-    // 722 scheduling/v1alpha2.podgroupstatus
+    // 723 scheduling/v1alpha2.podgroupstatus
     &[
         f(1, "conditions", List, Message(558), Omit),
         f(2, "resourceClaimStatuses", List, Message(393), Omit),
     ],
-    // 723 scheduling/v1alpha2.podgrouptemplate
+    // 724 scheduling/v1alpha2.podgrouptemplate
     &[
         f(1, "name", One, Text, Zero),
-        f(2, "schedulingPolicy", One, Message(720), Zero),
-        f(3, "schedulingConstraints", One, Message(719), Null),
-        f(4, "resourceClaims", List, Message(718), Omit),
+        f(2, "schedulingPolicy", One, Message(721), Zero),
+        f(3, "schedulingConstraints", One, Message(720), Null),
+        f(4, "resourceClaims", List, Message(719), Omit),
         f(5, "disruptionMode", One, Text, Pointer),
         f(6, "priorityClassName", One, Text, Omit),
         f(7, "priority", One, Int, Pointer),
     ],
-    // 724 scheduling/v1alpha2.podgrouptemplatereference
+    // 725 scheduling/v1alpha2.podgrouptemplatereference
     &[
-        f(1, "workload", One, Message(728), Null),
+        f(1, "workload", One, Message(729), Null),
     ],
-    // 725 scheduling/v1alpha2.topologyconstraint
+    // 726 scheduling/v1alpha2.topologyconstraint
     &[
         f(1, "key", One, Text, Zero),
     ],
-    // 726 scheduling/v1alpha2.workload
+    // 727 scheduling/v1alpha2.workload
     &[
         f(1, "metadata", One, Message(570), Zero),
-        f(2, "spec", One, Message(729), Zero),
+        f(2, "spec", One, Message(730), Zero),
     ],
-    // 727 scheduling/v1alpha2.workloadlist
+    // 728 scheduling/v1alpha2.workloadlist
     &[
         f(1, "metadata", One, Message(567), Zero),
-        f(2, "items", List, Message(726), Zero),
+        f(2, "items", List, Message(727), Zero),
     ],
-    // 728 scheduling/v1alpha2.workloadpodgrouptemplatereference
+    // 729 scheduling/v1alpha2.workloadpodgrouptemplatereference
     &[
         f(1, "workloadName", One, Text, Zero),
         f(2, "podGroupTemplateName", One, Text, Zero),
     ],
-    // 729 scheduling/v1alpha2.workloadspec
+    // 730 scheduling/v1alpha2.workloadspec
     &[
         f(1, "controllerRef", One, Message(712), Pointer),
-        f(2, "podGroupTemplates", List, Message(723), Null),
+        f(2, "podGroupTemplates", List, Message(724), Null),
     ],
-    // 730 scheduling/v1alpha3.compositedisruptionmode
+    // 731 scheduling/v1alpha3.compositedisruptionmode
     &[
         f(1, "single", One, Message(62), Pointer),
         f(2, "all", One, Message(62), Pointer),
     ],
-    // 731 scheduling/v1alpha3.compositegangschedulingpolicy
+    // 732 scheduling/v1alpha3.compositegangschedulingpolicy
     &[
         f(1, "minGroupCount", One, Int, Zero),
     ],
-    // 732 scheduling/v1alpha3.compositepodgroup
+    // 733 scheduling/v1alpha3.compositepodgroup
     &[
         f(1, "metadata", One, Message(570), Zero),
-        f(2, "spec", One, Message(735), Zero),
+        f(2, "spec", One, Message(736), Zero),
         f(3, "status", One, Message(605), Zero),
     ],
-    // 733 scheduling/v1alpha3.compositepodgrouplist
+    // 734 scheduling/v1alpha3.compositepodgrouplist
     &[
         f(1, "metadata", One, Message(567), Zero),
-        f(2, "items", List, Message(732), Zero),
+        f(2, "items", List, Message(733), Zero),
     ],
-    // 734 scheduling/v1alpha3.compositepodgroupschedulingpolicy
+    // 735 scheduling/v1alpha3.compositepodgroupschedulingpolicy
     &[
         f(1, "basic", One, Message(62), Pointer),
-        f(2, "gang", One, Message(731), Pointer),
+        f(2, "gang", One, Message(732), Pointer),
     ],
-    // 735 scheduling/v1alpha3.compositepodgroupspec
+    // 736 scheduling/v1alpha3.compositepodgroupspec
     &[
         f(1, "parentCompositePodGroupName", One, Text, Pointer),
-        f(2, "workloadRef", One, Message(745), Null),
-        f(3, "schedulingPolicy", One, Message(734), Zero),
-        f(4, "schedulingConstraints", One, Message(719), Pointer),
-        f(5, "disruptionMode", One, Message(730), Pointer),
+        f(2, "workloadRef", One, Message(746), Null),
+        f(3, "schedulingPolicy", One, Message(735), Zero),
+        f(4, "schedulingConstraints", One, Message(720), Pointer),
+        f(5, "disruptionMode", One, Message(731), Pointer),
         f(6, "priorityClassName", One, Text, Omit),
         f(7, "priority", One, Int, Pointer),
         f(8, "preemptionPolicy", One, Text, Pointer),
     ],
-    // 736 scheduling/v1alpha3.compositepodgrouptemplate
+    // 737 scheduling/v1alpha3.compositepodgrouptemplate
     &[
         f(1, "name", One, Text, Zero),
-        f(2, "schedulingPolicy", One, Message(734), Zero),
-        f(3, "schedulingConstraints", One, Message(719), Pointer),
-        f(4, "disruptionMode", One, Message(730), Pointer),
+        f(2, "schedulingPolicy", One, Message(735), Zero),
+        f(3, "schedulingConstraints", One, Message(720), Pointer),
+        f(4, "disruptionMode", One, Message(731), Pointer),
         f(5, "priorityClassName", One, Text, Omit),
         f(6, "priority", One, Int, Pointer),
         f(7, "preemptionPolicy", One, Text, Pointer),
-        f(8, "podGroupTemplates", List, Message(740), Omit),
-        f(9, "compositePodGroupTemplates", List, Message(736), Omit),
+        f(8, "podGroupTemplates", List, Message(741), Omit),
+        f(9, "compositePodGroupTemplates", List, Message(737), Omit),
     ],
-    // 737 scheduling/v1alpha3.podgroup
+    // 738 scheduling/v1alpha3.podgroup
     &[
         f(1, "metadata", One, Message(570), Zero),
-        f(2, "spec", One, Message(739), Zero),
-        f(3, "status", One, Message(722), Zero),
+        f(2, "spec", One, Message(740), Zero),
+        f(3, "status", One, Message(723), Zero),
     ],
-    // 738 scheduling/v1alpha3.podgrouplist
+    // 739 scheduling/v1alpha3.podgrouplist
     &[
         f(1, "metadata", One, Message(567), Zero),
-        f(2, "items", List, Message(737), Zero),
+        f(2, "items", List, Message(738), Zero),
     ],
-    // 739 scheduling/v1alpha3.podgroupspec
+    // 740 scheduling/v1alpha3.podgroupspec
     &[
         f(1, "parentCompositePodGroupName", One, Text, Pointer),
-        f(2, "workloadRef", One, Message(745), Pointer),
-        f(3, "schedulingPolicy", One, Message(720), Zero),
-        f(4, "schedulingConstraints", One, Message(719), Pointer),
-        f(5, "resourceClaims", List, Message(718), Omit),
-        f(6, "disruptionMode", One, Message(730), Pointer),
+        f(2, "workloadRef", One, Message(746), Pointer),
+        f(3, "schedulingPolicy", One, Message(721), Zero),
+        f(4, "schedulingConstraints", One, Message(720), Pointer),
+        f(5, "resourceClaims", List, Message(719), Omit),
+        f(6, "disruptionMode", One, Message(731), Pointer),
         f(7, "priorityClassName", One, Text, Omit),
         f(8, "priority", One, Int, Pointer),
         f(9, "preemptionPolicy", One, Text, Pointer),
     ],
-    // 740 scheduling/v1alpha3.podgrouptemplate
+    // 741 scheduling/v1alpha3.podgrouptemplate
     &[
         f(1, "name", One, Text, Zero),
-        f(2, "schedulingPolicy", One, Message(720), Zero),
-        f(3, "schedulingConstraints", One, Message(719), Null),
-        f(4, "resourceClaims", List, Message(718), Omit),
-        f(5, "disruptionMode", One, Message(730), Pointer),
+        f(2, "schedulingPolicy", One, Message(721), Zero),
+        f(3, "schedulingConstraints", One, Message(720), Null),
+        f(4, "resourceClaims", List, Message(719), Omit),
+        f(5, "disruptionMode", One, Message(731), Pointer),
         f(6, "priorityClassName", One, Text, Omit),
         f(7, "priority", One, Int, Pointer),
         f(8, "preemptionPolicy", One, Text, Pointer),
     ],
-    // 741 scheduling/v1alpha3.workload
+    // 742 scheduling/v1alpha3.workload
     &[
         f(1, "metadata", One, Message(570), Zero),
-        f(2, "spec", One, Message(746), Zero),
+        f(2, "spec", One, Message(747), Zero),
     ],
-    // 742 scheduling/v1alpha3.workloadlist
+    // 743 scheduling/v1alpha3.workloadlist
     &[
         f(1, "metadata", One, Message(567), Zero),
-        f(2, "items", List, Message(741), Zero),
+        f(2, "items", List, Message(742), Zero),
     ],
-    // 743 scheduling/v1alpha3.workloadpodgroupgangschedulingpolicy
+    // 744 scheduling/v1alpha3.workloadpodgroupgangschedulingpolicy
     &[
         f(1, "minCount", One, Int, Pointer),
     ],
-    // 744 scheduling/v1alpha3.workloadpodgroupschedulingpolicy
+    // 745 scheduling/v1alpha3.workloadpodgroupschedulingpolicy
     &[
         f(1, "basic", One, Message(62), Pointer),
-        f(2, "gang", One, Message(743), Pointer),
+        f(2, "gang", One, Message(744), Pointer),
     ],
-    // 745 scheduling/v1alpha3.workloadreference
+    // 746 scheduling/v1alpha3.workloadreference
     &[
         f(1, "workloadName", One, Text, Zero),
         f(2, "templateName", One, Text, Zero),
     ],
-    // 746 scheduling/v1alpha3.workloadspec
+    // 747 scheduling/v1alpha3.workloadspec
     &[
         f(1, "controllerRef", One, Message(712), Pointer),
-        f(2, "podGroupTemplates", List, Message(740), Null),
-        f(3, "compositePodGroupTemplates", List, Message(736), Omit),
+        f(2, "podGroupTemplates", List, Message(741), Null),
+        f(3, "compositePodGroupTemplates", List, Message(737), Omit),
     ],
-    // 747 storage/v1.csidriver
+    // 748 storage/v1.csidriver
     &[
         f(1, "metadata", One, Message(570), Zero),
-        f(2, "spec", One, Message(749), Zero),
+        f(2, "spec", One, Message(750), Zero),
     ],
-    // 748 storage/v1.csidriverlist
+    // 749 storage/v1.csidriverlist
     &[
         f(1, "metadata", One, Message(567), Zero),
-        f(2, "items", List, Message(747), Zero),
+        f(2, "items", List, Message(748), Zero),
     ],
-    // 749 storage/v1.csidriverspec
+    // 750 storage/v1.csidriverspec
     &[
         f(1, "attachRequired", One, Bool, Pointer),
         f(2, "podInfoOnMount", One, Bool, Pointer),
         f(3, "volumeLifecycleModes", List, Text, Omit),
         f(4, "storageCapacity", One, Bool, Pointer),
         f(5, "fsGroupPolicy", One, Text, Pointer),
-        f(6, "tokenRequests", List, Message(761), Omit),
+        f(6, "tokenRequests", List, Message(762), Omit),
         f(7, "requiresRepublish", One, Bool, Pointer),
         f(8, "seLinuxMount", One, Bool, Pointer),
         f(9, "nodeAllocatableUpdatePeriodSeconds", One, Int, Pointer),
         f(10, "serviceAccountTokenInSecrets", One, Bool, Pointer),
         f(11, "preventPodSchedulingIfMissing", One, Bool, Pointer),
     ],
-    // 750 storage/v1.csinode
+    // 751 storage/v1.csinode
     &[
         f(1, "metadata", One, Message(570), Zero),
-        f(2, "spec", One, Message(753), Zero),
-        f(3, "status", One, Message(754), Zero),
+        f(2, "spec", One, Message(754), Zero),
+        f(3, "status", One, Message(755), Zero),
     ],
-    // 751 storage/v1.csinodedriver
+    // 752 storage/v1.csinodedriver
     &[
         f(1, "name", One, Text, Zero),
         f(2, "nodeID", One, Text, Zero),
         f(3, "topologyKeys", List, Text, Null),
-        f(4, "allocatable", One, Message(770), Pointer),
+        f(4, "allocatable", One, Message(771), Pointer),
     ],
-    // 752 storage/v1.csinodelist
+    // 753 storage/v1.csinodelist
     &[
         f(1, "metadata", One, Message(567), Zero),
-        f(2, "items", List, Message(750), Zero),
+        f(2, "items", List, Message(751), Zero),
     ],
-    // 753 storage/v1.csinodespec
+    // 754 storage/v1.csinodespec
     &[
-        f(1, "drivers", List, Message(751), Null),
+        f(1, "drivers", List, Message(752), Null),
     ],
-    // 754 storage/v1.csinodestatus
+    // 755 storage/v1.csinodestatus
     &[
-        f(1, "storageHealth", List, Message(759), Omit),
+        f(1, "storageHealth", List, Message(760), Omit),
     ],
-    // 755 storage/v1.csistoragecapacity
+    // 756 storage/v1.csistoragecapacity
     &[
         f(1, "metadata", One, Message(570), Zero),
         f(2, "nodeTopology", One, Message(566), Pointer),
@@ -5505,12 +5509,12 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
         f(4, "capacity", One, Quantity, Pointer),
         f(5, "maximumVolumeSize", One, Quantity, Pointer),
     ],
-    // 756 storage/v1.csistoragecapacitylist
+    // 757 storage/v1.csistoragecapacitylist
     &[
         f(1, "metadata", One, Message(567), Zero),
-        f(2, "items", List, Message(755), Zero),
+        f(2, "items", List, Message(756), Zero),
     ],
-    // 757 storage/v1.storageclass
+    // 758 storage/v1.storageclass
     &[
         f(1, "metadata", One, Message(570), Zero),
         f(2, "provisioner", One, Text, Zero),
@@ -5521,17 +5525,17 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
         f(7, "volumeBindingMode", One, Text, Pointer),
         f(8, "allowedTopologies", List, Message(453), Omit),
     ],
-    // 758 storage/v1.storageclasslist
+    // 759 storage/v1.storageclasslist
     &[
         f(1, "metadata", One, Message(567), Zero),
-        f(2, "items", List, Message(757), Zero),
+        f(2, "items", List, Message(758), Zero),
     ],
-    // 759 storage/v1.storagehealth
+    // 760 storage/v1.storagehealth
     &[
         f(1, "name", One, Text, Zero),
-        f(2, "healthConditions", List, Message(760), Omit),
+        f(2, "healthConditions", List, Message(761), Omit),
     ],
-    // 760 storage/v1.storagehealthcondition
+    // 761 storage/v1.storagehealthcondition
     &[
         f(1, "status", One, Text, Zero),
         f(2, "reason", One, Text, Zero),
@@ -5540,77 +5544,77 @@ pub(super) static MESSAGES: [&[Field]; 775] = [
         f(5, "volumeMode", One, Text, Pointer),
         f(6, "lastTransitionTime", One, Time, Zero),
     ],
-    // 761 storage/v1.tokenrequest
+    // 762 storage/v1.tokenrequest
     &[
         f(1, "audience", One, Text, Zero),
         f(2, "expirationSeconds", One, Int, Pointer),
     ],
-    // 762 storage/v1.volumeattachment
+    // 763 storage/v1.volumeattachment
     &[
         f(1, "metadata", One, Message(570), Zero),
-        f(2, "spec", One, Message(765), Zero),
-        f(3, "status", One, Message(766), Zero),
+        f(2, "spec", One, Message(766), Zero),
+        f(3, "status", One, Message(767), Zero),
     ],
-    // 763 storage/v1.volumeattachmentlist
+    // 764 storage/v1.volumeattachmentlist
     &[
         f(1, "metadata", One, Message(567), Zero),
-        f(2, "items", List, Message(762), Zero),
+        f(2, "items", List, Message(763), Zero),
     ],
-    // 764 storage/v1.volumeattachmentsource
+    // 765 storage/v1.volumeattachmentsource
     &[
         f(1, "persistentVolumeName", One, Text, Pointer),
         f(2, "inlineVolumeSpec", One, Message(374), Pointer),
     ],
-    // 765 storage/v1.volumeattachmentspec
+    // 766 storage/v1.volumeattachmentspec
     &[
         f(1, "attacher", One, Text, Zero),
-        f(2, "source", One, Message(764), Zero),
+        f(2, "source", One, Message(765), Zero),
         f(3, "nodeName", One, Text, Zero),
     ],
-    // 766 storage/v1.volumeattachmentstatus
+    // 767 storage/v1.volumeattachmentstatus
     &[
         f(1, "attached", One, Bool, Zero),
         f(2, "attachmentMetadata", Map, Text, Omit),
-        f(3, "attachError", One, Message(769), Pointer),
-        f(4, "detachError", One, Message(769), Pointer),
+        f(3, "attachError", One, Message(770), Pointer),
+        f(4, "detachError", One, Message(770), Pointer),
     ],
-    // 767 storage/v1.volumeattributesclass
+    // 768 storage/v1.volumeattributesclass
     &[
         f(1, "metadata", One, Message(570), Zero),
         f(2, "driverName", One, Text, Zero),
         f(3, "parameters", Map, Text, Omit),
     ],
-    // 768 storage/v1.volumeattributesclasslist
+    // 769 storage/v1.volumeattributesclasslist
     &[
         f(1, "metadata", One, Message(567), Zero),
-        f(2, "items", List, Message(767), Zero),
+        f(2, "items", List, Message(768), Zero),
     ],
-    // 769 storage/v1.volumeerror
+    // 770 storage/v1.volumeerror
     &[
         f(1, "time", One, Time, Zero),
         f(2, "message", One, Text, Omit),
-        f(3, "errorCode", One, Int, Pointer),
+        f(3, "errorCode", One, Int32, Pointer),
     ],
-    // 770 storage/v1.volumenoderesources
+    // 771 storage/v1.volumenoderesources
     &[
-        f(1, "count", One, Int, Pointer),
+        f(1, "count", One, Int32, Pointer),
     ],
-    // 771 storagemigration/v1.storageversionmigration
+    // 772 storagemigration/v1.storageversionmigration
     &[
         f(1, "metadata", One, Message(570), Zero),
-        f(2, "spec", One, Message(773), Zero),
-        f(3, "status", One, Message(774), Zero),
+        f(2, "spec", One, Message(774), Zero),
+        f(3, "status", One, Message(775), Zero),
     ],
-    // 772 storagemigration/v1.storageversionmigrationlist
+    // 773 storagemigration/v1.storageversionmigrationlist
     &[
         f(1, "metadata", One, Message(567), Zero),
-        f(2, "items", List, Message(771), Zero),
+        f(2, "items", List, Message(772), Zero),
     ],
-    // 773 storagemigration/v1.storageversionmigrationspec
+    // 774 storagemigration/v1.storageversionmigrationspec
     &[
         f(1, "resource", One, Message(562), Zero),
     ],
-    // 774 storagemigration/v1.storageversionmigrationstatus
+    // 775 storagemigration/v1.storageversionmigrationstatus
     &[
         f(1, "conditions", List, Message(558), Omit),
         f(2, "resourceVersion", One, Text, Omit),

@@ -40,7 +40,10 @@ pub(in crate::audit) enum Type {
     /// Base64 in JSON.
     Bytes,
     Bool,
+    /// 64 bits.
     Int,
+    /// 32 bits: of a longer number, Go keeps the lowest 32.
+    Int32,
     Double,
     Message(u16),
     /// An item of a `PartialObjectMetadataList`: with `kind` and `apiVersion`, which kube-apiserver

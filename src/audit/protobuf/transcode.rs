@@ -380,7 +380,7 @@ impl<'a> Writer<'a, '_> {
         for index in entries {
             match (of, self.entries[index].value) {
                 // Packed, as proto3 would have it.
-                (Type::Int | Type::Bool, Value::Bytes(mut packed)) => {
+                (Type::Int | Type::Int32 | Type::Bool, Value::Bytes(mut packed)) => {
                     while !packed.is_empty() {
                         let number = super::varint(&mut packed).ok_or(Error::Malformed)?;
                         self.element(b"", of, Value::Varint(number), &mut first)?;
@@ -443,7 +443,7 @@ impl<'a> Writer<'a, '_> {
                 2 => {
                     values += 1;
                     value = match of {
-                        Type::Bool | Type::Int => {
+                        Type::Bool | Type::Int | Type::Int32 => {
                             Value::Varint(super::varint(&mut after).ok_or(Error::Malformed)?)
                         }
                         Type::Double => super::value(1, &mut after).ok_or(Error::Malformed)?,
@@ -529,7 +529,7 @@ fn is_zero(value: Value<'_>) -> bool {
 /// The zero value as it would be on the wire.
 fn zero(of: Type) -> Value<'static> {
     match of {
-        Type::Bool | Type::Int => Value::Varint(0),
+        Type::Bool | Type::Int | Type::Int32 => Value::Varint(0),
         Type::Double => Value::Fixed64(0),
         _ => Value::Bytes(b""),
     }

@@ -34,6 +34,18 @@ fn zero_values_follow_omitempty_and_pointers() {
 }
 
 #[test]
+fn only_32_bit_integers_are_truncated() {
+    let long = [0x83, 0x80, 0x80, 0x80, 0x10]; // 2^32 + 3
+    let generation = bytes_field(1, &[&[7 << 3][..], &long].concat());
+    let replicas = bytes_field(2, &[&[1 << 3][..], &long].concat());
+    let (json, seen) = json_of(&envelope("apps/v1", "Deployment", &generation), 1 << 20);
+    assert!(json.contains(r#""generation":4294967299"#) && seen == Transcoded::default(), "{json}");
+    let (json, seen) = json_of(&envelope("apps/v1", "Deployment", &replicas), 1 << 20);
+    assert!(json.contains(r#""replicas":3,"#), "{json}");
+    assert!(seen.ambiguities.contains(Ambiguity::TruncatedInteger), "{json}");
+}
+
+#[test]
 fn fields_are_in_struct_order_and_map_keys_sorted() {
     let entry = |key: &str, value: &str| {
         bytes_field(2, &[bytes_field(1, key.as_bytes()), bytes_field(2, value.as_bytes())].concat())

@@ -16,10 +16,14 @@ impl<'a> Writer<'a, '_> {
                 out.extend_from_slice(if number == 0 { b"false" } else { b"true" });
             }
             (Type::Int, Value::Varint(number)) => {
+                scalar::push_int(out, number.cast_signed());
+            }
+            (Type::Int32, Value::Varint(number)) => {
                 let number = number.cast_signed();
-                scalar::push_int(out, number);
-                let is_long = i32::try_from(number).is_err();
-                self.note_ambiguity(is_long, Ambiguity::TruncatedInteger);
+                let kept = number as i32;
+                scalar::push_int(out, kept.into());
+                let is_truncated = i64::from(kept) != number;
+                self.note_ambiguity(is_truncated, Ambiguity::TruncatedInteger);
             }
             (Type::Double, Value::Fixed64(bits)) => {
                 scalar::push_double(out, f64::from_bits(bits)).ok_or(Error::Malformed)?;
@@ -96,7 +100,7 @@ impl<'a> Writer<'a, '_> {
                 }
                 return Ok(true);
             }
-            Type::Bool | Type::Int | Type::Double | Type::Inline(_) => {
+            Type::Bool | Type::Int | Type::Int32 | Type::Double | Type::Inline(_) => {
                 return Err(Error::Malformed);
             }
         }

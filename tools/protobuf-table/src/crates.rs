@@ -120,7 +120,8 @@ fn read_field(
     };
     let of = match wire {
         "string" | "bytes" | "bool" | "double" => wire.to_owned(),
-        "int32" | "int64" | "uint32" | "uint64" => "int".to_owned(),
+        "int32" | "uint32" => "int32".to_owned(),
+        "int64" | "uint64" => "int".to_owned(),
         "message" => {
             let id = message_id(&field.ty, module).context("message type")?;
             model::special(&id).unwrap_or(id)
@@ -148,7 +149,7 @@ fn read_field(
         None => !comment(field).contains("+optional"),
     };
     let list = shape != Shape::One || of == "bytes" || of == "strings";
-    let message = !list && !matches!(&of[..], "string" | "bool" | "int" | "double");
+    let message = !list && !matches!(&of[..], "string" | "bool" | "int" | "int32" | "double");
     let value = inline || ["metadata", "spec", "status"].contains(&&name[..]);
     let empty = match required {
         _ if list && name == "items" => Empty::Zero,

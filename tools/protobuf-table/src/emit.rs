@@ -139,6 +139,7 @@ fn call(field: &Field, index: &dyn Fn(&str) -> usize) -> Result<String> {
         ("bytes", _) => "Bytes".into(),
         ("bool", _) => "Bool".into(),
         ("int", _) => "Int".into(),
+        ("int32", _) => "Int32".into(),
         ("double", _) => "Double".into(),
         ("time", _) => "Time".into(),
         ("microtime", _) => "MicroTime".into(),

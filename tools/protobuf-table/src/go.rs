@@ -208,9 +208,8 @@ fn resolve(
     }
     match of {
         "string" | "bool" => return Ok(scalar(of)),
-        "int" | "int8" | "int16" | "int32" | "int64" | "uint8" | "uint16" | "uint32" | "uint64" => {
-            return Ok(scalar("int"));
-        }
+        "int" | "int64" | "uint64" => return Ok(scalar("int")),
+        "int8" | "int16" | "int32" | "uint8" | "uint16" | "uint32" => return Ok(scalar("int32")),
         "float64" => return Ok(scalar("double")),
         _ => {}
     }

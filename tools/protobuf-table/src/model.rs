@@ -207,7 +207,13 @@ fn apply_line(model: &mut Model, name: &mut String, line: &str) -> Result<()> {
         let place = |field: &Field| order.iter().position(|n| *n == field.number.to_string());
         message.fields.sort_by_key(|field| place(field).unwrap_or(usize::MAX));
     } else {
-        let over = Message { kind: message.kind, fields: vec![Field::parse(line)?] };
+        let mut field = Field::parse(line)?;
+        // The exceptions name no widths; those of the crates are right.
+        let known = message.fields.iter().find(|known| known.number == field.number);
+        if field.of == "int" && known.is_some_and(|known| known.of == "int32") {
+            field.of = "int32".into();
+        }
+        let over = Message { kind: message.kind, fields: vec![field] };
         *message = overlay(message, &over);
     }
     Ok(())

@@ -179,7 +179,7 @@ impl<'t, 'b, 'o> Writer<'t, 'b, 'o> {
                 _ if pointer => b"null",
                 Type::Text => b"\"\"",
                 Type::Bool => b"false",
-                Type::Int | Type::Double | Type::IntOrString => b"0",
+                Type::Int | Type::Int32 | Type::Double | Type::IntOrString => b"0",
                 Type::Message(_) | Type::Item(_) | Type::Claim(_) => b"{}",
                 Type::Quantity => b"\"0\"",
                 _ => b"null",
@@ -248,6 +248,11 @@ impl<'t, 'b, 'o> Writer<'t, 'b, 'o> {
             (Type::Bool, Kind::False) => self.out.extend_from_slice(b"false"),
             (Type::Int, Kind::Number) => {
                 let number = scalar::integer(self.tape.raw(value))?;
+                self.out.extend_from_slice(number.to_string().as_bytes());
+            }
+            (Type::Int32, Kind::Number) => {
+                let number = scalar::integer(self.tape.raw(value))?;
+                let number = i32::try_from(number).map_err(|_| "a number is too large")?;
                 self.out.extend_from_slice(number.to_string().as_bytes());
             }
             (Type::Double, Kind::Number) => {
