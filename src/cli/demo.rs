@@ -102,7 +102,8 @@ fn introduction(demo: &Demo, process: &Process) -> String {
          \nTry in another terminal:\n\
          \n  export KUBECONFIG={kubeconfig}\
          \n  kubectl create configmap hello --from-literal=to=world\
-         \n  kubectl get configmaps --as viewer\n\
+         \n  kubectl get configmaps --as viewer\
+         \n  kube-audit-proxy log query --verb create --resource configmaps {log}\n\
          \nAudit events, until Ctrl-C:\n\n",
         proxy = process.addr(),
         policy = demo.policy().display(),
