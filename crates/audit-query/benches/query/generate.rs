@@ -103,7 +103,7 @@ struct Request<'a> {
 
 fn push(line: &mut String, random: &mut Random, index: u64, micros: u64) {
     let request = match index {
-        // The needle: somebody deletes one Secret.
+        // The needle: one user deletes one Secret.
         index if index % 500_000 == 100_003 => Request {
             user: "mallory@example.com".to_owned(),
             groups: "\"dev\",\"system:authenticated\"",

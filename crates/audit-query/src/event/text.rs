@@ -1,4 +1,4 @@
-//! A JSON string as it stands in the log, decoded only where somebody looks at it.
+//! A JSON string as it stands in the log, decoded only when its value is needed.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! One quick pass over a JSON object that finds out whether every decoder reads it alike.
+//! One quick pass over a JSON object that checks whether every decoder reads it alike.
 //!
 //! Nearly all bodies are such, and are recorded as they are. For the others there is [`super::tape`].
 
