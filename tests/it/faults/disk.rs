@@ -49,9 +49,10 @@ impl Disk {
         self.0.to_str().unwrap()
     }
 
-    /// Leaves no room at all.
+    /// Leaves no room at all, not even what was given back since the last call.
     pub(super) fn fill(&self) {
-        let mut ballast = std::fs::File::create(self.0.join("ballast")).unwrap();
+        let path = self.0.join("ballast");
+        let mut ballast = std::fs::File::options().create(true).append(true).open(path).unwrap();
         for size in [4096, 1] {
             while ballast.write_all(&vec![0; size]).is_ok() {}
         }
