@@ -44,8 +44,9 @@ mod regular_file;
 pub mod request;
 pub mod server;
 pub mod sink;
-pub mod status;
 #[cfg(test)]
 mod test_dir;
 pub mod upstream;
 pub mod webhook;
+
+pub use k8s_audit::status;

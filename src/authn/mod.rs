@@ -20,7 +20,6 @@ mod token_webhook;
 mod tokens;
 mod turns;
 mod upstream_keys;
-mod user;
 pub mod websocket;
 mod x509;
 
@@ -31,6 +30,10 @@ use arc_swap::ArcSwap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http::{HeaderMap, header};
+
+pub use k8s_audit::user::{
+    ANONYMOUS, AUTHENTICATED, IdentityHeaders, UNAUTHENTICATED, User, UserInfo,
+};
 
 pub use anonymous::Anonymous;
 pub use cel::{CompileError, Expression};
@@ -48,7 +51,6 @@ pub use token_review::{TokenReview, TokenReviewSettings};
 pub use token_webhook::{TokenWebhook, WebhookVersion};
 pub use tokens::Tokens;
 pub use upstream_keys::UpstreamKeys;
-pub use user::{ANONYMOUS, AUTHENTICATED, IdentityHeaders, UNAUTHENTICATED, User, UserInfo};
 pub use x509::{CertificateError, ClientCa, ClientCaError, ClientCertificates};
 
 use crate::request::query;

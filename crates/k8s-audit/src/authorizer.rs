@@ -1,24 +1,24 @@
 //! What an authorizer is asked, and how kube-apiserver words its refusal.
 
-use crate::audit::go_quote::quote;
-use crate::authn::UserInfo;
+use crate::go::quote;
 use crate::request::{RequestInfo, field_selector, label_selector, query};
 use crate::status::{Details, Status};
+use crate::user::UserInfo;
 
 /// One question to an authorizer (Kubernetes' `authorizer.Attributes`).
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Attributes<'a> {
+pub struct Attributes<'a> {
     /// Who asks.
-    pub(super) user: &'a UserInfo,
+    pub user: &'a UserInfo,
     /// The verb.
-    pub(super) verb: &'a str,
+    pub verb: &'a str,
     /// What it is about.
-    pub(super) object: Object<'a>,
+    pub object: Object<'a>,
 }
 
 /// What a question is about.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Object<'a> {
+pub enum Object<'a> {
     /// An API resource.
     Resource(Resource<'a>),
     /// The path of another URL.
@@ -27,28 +27,28 @@ pub(super) enum Object<'a> {
 
 /// An API resource; members are empty where there is nothing to say.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Resource<'a> {
+pub struct Resource<'a> {
     /// API group.
-    pub(super) group: &'a str,
+    pub group: &'a str,
     /// API version.
-    pub(super) version: &'a str,
+    pub version: &'a str,
     /// Resource, in the plural.
-    pub(super) resource: &'a str,
+    pub resource: &'a str,
     /// Subresource.
-    pub(super) subresource: &'a str,
+    pub subresource: &'a str,
     /// Namespace; empty for the cluster scope.
-    pub(super) namespace: &'a str,
+    pub namespace: &'a str,
     /// Object name.
-    pub(super) name: &'a str,
+    pub name: &'a str,
     /// `fieldSelector`, one that parses.
-    pub(super) field_selector: &'a str,
+    pub field_selector: &'a str,
     /// `labelSelector`, one that parses.
-    pub(super) label_selector: &'a str,
+    pub label_selector: &'a str,
 }
 
 impl Attributes<'_> {
     /// The 403 that kube-apiserver gives (`responsewriters.ForbiddenStatusError`).
-    pub(super) fn forbidden(&self, reason: &str) -> Status {
+    pub fn forbidden(&self, reason: &str) -> Status {
         let about = match self.object {
             Object::Path(path) => format!("path {}", quote(path.as_bytes())),
             Object::Resource(about) => about.described(),
@@ -149,13 +149,13 @@ impl RequestAttributes {
 
     /// Returns the 403 that kube-apiserver gives to `user` for this request, where its authorizers
     /// give no reason.
-    pub(crate) fn forbidden(&self, user: &UserInfo) -> Status {
+    pub fn forbidden(&self, user: &UserInfo) -> Status {
         Attributes { user, verb: &self.verb, object: self.object() }.forbidden("")
     }
 
     /// Returns the 403 that kube-apiserver gives to `user` for this request, if it may not be made in
     /// the name of `other`.
-    pub(crate) fn impersonation_forbidden(&self, user: &UserInfo, other: &UserInfo) -> Status {
+    pub fn impersonation_forbidden(&self, user: &UserInfo, other: &UserInfo) -> Status {
         let mode = match other.username.as_str() {
             name if name.starts_with("system:serviceaccount:") => "serviceaccount",
             name if name.starts_with("system:node:") => "arbitrary-node",
@@ -166,12 +166,12 @@ impl RequestAttributes {
     }
 
     /// The verb.
-    pub(super) fn verb(&self) -> &str {
+    pub fn verb(&self) -> &str {
         &self.verb
     }
 
     /// What it is about.
-    pub(super) fn object(&self) -> Object<'_> {
+    pub fn object(&self) -> Object<'_> {
         match self.resource.as_deref() {
             None => Object::Path(&self.path),
             Some(asked) => Object::Resource(Resource {
@@ -188,12 +188,12 @@ impl RequestAttributes {
     }
 
     /// Whether all of it is understood; what is not must not be remembered as allowed.
-    pub(super) fn is_understood(&self) -> bool {
+    pub fn is_understood(&self) -> bool {
         self.understood
     }
 
     /// All that tells it from other requests.
-    pub(super) fn parts(&self) -> Vec<&str> {
+    pub fn parts(&self) -> Vec<&str> {
         let mut parts = vec![self.verb.as_str(), &self.path];
         if let Some(asked) = self.resource.as_deref() {
             parts.extend([

@@ -1,14 +1,16 @@
 //! One audit event and its JSON line, byte for byte as kube-apiserver writes it.
 
+mod legacy;
+
 use std::io::Write;
 use std::net::IpAddr;
 
-use super::json::{push_number, push_string};
-use super::timestamp::Timestamp;
-use crate::authn::{User, UserInfo};
+use crate::json::{push_number, push_string};
 use crate::policy::{Level, Stage};
 use crate::request::RequestInfo;
 use crate::status::Status;
+use crate::timestamp::Timestamp;
+use crate::user::{User, UserInfo};
 
 /// What one event says (audit.k8s.io/v1 `Event`). Text is bytes where the client chose it.
 #[derive(Debug)]
@@ -302,5 +304,4 @@ fn push_list<T>(
 }
 
 #[cfg(test)]
-#[path = "event_tests.rs"]
 mod tests;

@@ -1,6 +1,8 @@
 //! JSON as Go's encoder writes it, straight into a byte buffer.
 
-use super::body::scan::plain_ascii_end;
+use self::scan::plain_ascii_end;
+
+pub mod scan;
 
 /// Appends `text` as a JSON string: HTML-escaped, each byte that is no UTF-8 as `\ufffd`
 /// (Go `encoding/json` with HTML escaping on).

@@ -1,13 +1,12 @@
 //! `metav1.Status`: how Kubernetes says what went wrong, and right.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde::Deserialize;
 
-use crate::audit::json::{push_number, push_string};
+use crate::json::{push_number, push_string};
 
 /// A `metav1.Status`, less `kind`, `apiVersion` and `metadata`, which never vary.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -235,30 +234,6 @@ fn push_member(out: &mut Vec<u8>, name: &str, value: &str) {
         out.extend_from_slice(b"\":");
         push_string(out, value.as_bytes());
     }
-}
-
-/// Go's `%#v` of a `map[string][]string` and of a `[]string`, as it stands in one of
-/// kube-apiserver's messages.
-pub fn go_string_lists(map: &BTreeMap<String, Vec<String>>) -> String {
-    use crate::audit::go_quote::quote;
-    if map.is_empty() {
-        return "map[string][]string(nil)".into();
-    }
-    let entries: Vec<String> = map
-        .iter()
-        .map(|(key, values)| format!("{}:{}", quote(key.as_bytes()), go_string_list(values)))
-        .collect();
-    format!("map[string][]string{{{}}}", entries.join(", "))
-}
-
-/// Go's `%#v` of a `[]string`.
-pub fn go_string_list(values: &[String]) -> String {
-    use crate::audit::go_quote::quote;
-    if values.is_empty() {
-        return "[]string(nil)".into();
-    }
-    let values: Vec<String> = values.iter().map(|value| quote(value.as_bytes())).collect();
-    format!("[]string{{{}}}", values.join(", "))
 }
 
 #[cfg(test)]

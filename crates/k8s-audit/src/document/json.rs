@@ -10,7 +10,7 @@ use super::tree::{Document, Duplicate, Entry, Node, Number, Position, SyntaxErro
 const MAX_DEPTH: usize = 100;
 
 /// Reads the one value that `text` must be.
-pub(crate) fn parse(text: &[u8]) -> Result<Document, SyntaxError> {
+pub(super) fn parse(text: &[u8]) -> Result<Document, SyntaxError> {
     let mut reader =
         Reader { text, next: 0, line: 1, counted: 0, characters: 0, duplicates: Vec::new() };
     let root = reader.value(0)?;
@@ -36,7 +36,7 @@ impl Reader<'_> {
         self.skip_space();
         let at = self.position();
         if depth > MAX_DEPTH {
-            return Err(SyntaxError { at, message: "exceeded max depth".into(), remedy: None });
+            return Err(SyntaxError { at, message: "exceeded max depth".into(), help: None });
         }
         let start = self.next;
         let value = match self.peek() {
@@ -266,9 +266,9 @@ impl Reader<'_> {
         };
         let at = self.position();
         let is_flow_yaml = context == "looking for beginning of object key string";
-        let remedy = is_flow_yaml.then_some(
+        let help = is_flow_yaml.then_some(
             "a file that begins with { is read as JSON: quote names, no comma at the end",
         );
-        SyntaxError { at, message, remedy: remedy.map(Into::into) }
+        SyntaxError { at, message, help: help.map(Into::into) }
     }
 }

@@ -8,7 +8,7 @@ const CORE: &str = "tag:yaml.org,2002:";
 ///
 /// # Errors
 /// The text is not what its tag says.
-pub(crate) fn resolve(text: &str, quoted: bool, tag: Option<&str>) -> Result<Value, String> {
+pub(super) fn resolve(text: &str, quoted: bool, tag: Option<&str>) -> Result<Value, String> {
     let string = || Ok(Value::String(text.into()));
     let core = match tag {
         None if quoted => return string(),

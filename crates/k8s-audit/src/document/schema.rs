@@ -1,51 +1,61 @@
-//! Whether a document has the types that a Kubernetes object has: what kube-apiserver's decoder
-//! finds before any value is looked at.
+//! Checks a document against the Go types of a Kubernetes object, like kube-apiserver's decoder
+//! does before it validates values.
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::problem::{Problems, Remedy};
+use super::diagnostic::{Diagnostics, Help};
 use super::tree::{Node, Number, Value};
-use crate::audit::go_quote::quote;
+use crate::go::quote;
 
-/// What a member must be. The names are those of Go's types, for messages.
-pub(crate) enum Type {
+/// The Go type of a value. The names are those of Go, for messages.
+pub enum Type {
+    /// A string type and its name, such as `string` or `Level`.
     String(&'static str),
+    /// `bool`
     Bool,
+    /// `int64`
     Integer,
+    /// `metav1.Time`: an RFC 3339 string.
     Time,
+    /// Any value.
     Anything,
+    /// A slice.
     List(&'static Type),
+    /// A map with string keys.
     Map(&'static Type),
+    /// A struct.
     Struct(&'static Struct),
 }
 
-/// The members that a map can have.
-pub(crate) struct Struct {
-    /// The name of the Go type.
-    pub(crate) name: &'static str,
-    pub(crate) members: &'static [(&'static str, Type)],
+/// A Go struct.
+pub struct Struct {
+    /// The name of the type.
+    pub name: &'static str,
+    /// The JSON names of the fields and their types.
+    pub members: &'static [(&'static str, Type)],
 }
 
-/// Members that every list of texts is made of.
-pub(crate) const STRING: Type = Type::String("string");
-/// A list of texts.
-pub(crate) const STRINGS: Type = Type::List(&STRING);
+/// `string`
+pub const STRING: Type = Type::String("string");
+/// `[]string`
+pub const STRINGS: Type = Type::List(&STRING);
 
-/// What to say about a member that does not exist, given its name and where it stands.
-pub(crate) type Advice = fn(&str, &Struct) -> String;
+/// Returns the help for an unknown member, given its name and the struct that lacks it.
+pub type Advice = fn(&str, &Struct) -> String;
 
-/// Checks the types of a whole document. Wrong types are `problems`; members that do not exist go
-/// to `unknown`, with `advice`.
-pub(crate) fn check(
+/// Checks the types of a whole document.
+///
+/// Adds wrong types to `errors`, and unknown members with the `advice` on them to `unknown`.
+pub fn check(
     root: &Node,
     wanted: &'static Struct,
-    problems: &mut Problems,
-    unknown: &mut Problems,
+    errors: &mut Diagnostics,
+    unknown: &mut Diagnostics,
     advice: Advice,
 ) {
     let path = Vec::new();
-    let mut checker = Checker { path, within: wanted.name, problems, unknown, advice };
+    let mut checker = Checker { path, within: wanted.name, errors, unknown, advice };
     checker.check_struct(root, wanted);
 }
 
@@ -53,8 +63,8 @@ struct Checker<'c> {
     path: Vec<Segment<'c>>,
     /// The innermost Go struct.
     within: &'static str,
-    problems: &'c mut Problems,
-    unknown: &'c mut Problems,
+    errors: &'c mut Diagnostics,
+    unknown: &'c mut Diagnostics,
     advice: Advice,
 }
 
@@ -75,8 +85,8 @@ impl<'c> Checker<'c> {
                 if OffsetDateTime::parse(text, &Rfc3339).is_err() {
                     let message =
                         format!("failed decoding: parsing time {}", quote(text.as_bytes()));
-                    let remedy = "write a time such as \"2006-01-02T15:04:05Z\"";
-                    self.problems.add(node.at, message, Some(remedy.into()));
+                    let help = "write a time such as \"2006-01-02T15:04:05Z\"";
+                    self.errors.add(node.at, message, Some(help.into()));
                 }
             }
             (Type::List(element), Value::List(nodes)) => {
@@ -105,8 +115,8 @@ impl<'c> Checker<'c> {
                 None => {
                     let path = self.within_segment(Segment::Member(&entry.key), |c| c.path());
                     let message = format!("unknown field {}", quote(path.as_bytes()));
-                    let remedy = (self.advice)(&entry.key, wanted);
-                    self.unknown.add(entry.key_at, message, Some(remedy));
+                    let help = (self.advice)(&entry.key, wanted);
+                    self.unknown.add(entry.key_at, message, Some(help));
                 }
             }
         }
@@ -134,7 +144,7 @@ impl<'c> Checker<'c> {
             members.join("."),
             wanted.go_name(),
         );
-        self.problems.add(node.at, message, about_wrong(node, wanted));
+        self.errors.add(node.at, message, about_wrong(node, wanted));
     }
 
     fn path(&self) -> String {
@@ -176,7 +186,7 @@ fn is_integer(number: Number) -> bool {
     }
 }
 
-fn about_wrong(node: &Node, wanted: &Type) -> Remedy {
+fn about_wrong(node: &Node, wanted: &Type) -> Help {
     let plain = node.plain.as_deref().unwrap_or_default();
     let written = if plain.is_empty() { node.text() } else { plain };
     Some(match (wanted, &node.value) {

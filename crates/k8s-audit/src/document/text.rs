@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::tree::{Position, SyntaxError};
 
 /// The text of the file, without a byte order mark.
-pub(crate) fn decode(bytes: &[u8]) -> Result<Cow<'_, str>, SyntaxError> {
+pub(super) fn decode(bytes: &[u8]) -> Result<Cow<'_, str>, SyntaxError> {
     let text = match bytes {
         [0xff, 0xfe, rest @ ..] => Cow::Owned(utf16(rest, u16::from_le_bytes)?),
         [0xfe, 0xff, rest @ ..] => Cow::Owned(utf16(rest, u16::from_be_bytes)?),
@@ -48,5 +48,5 @@ fn error(before: &str, message: String) -> SyntaxError {
         line: before.matches('\n').count() + 1,
         column: before[line_start..].chars().count() + 1,
     };
-    SyntaxError { at, message, remedy: Some("save the file as UTF-8 text".to_owned()) }
+    SyntaxError { at, message, help: Some("save the file as UTF-8 text".to_owned()) }
 }

@@ -1,20 +1,20 @@
-//! A document (YAML or JSON) as a tree that remembers where everything stood.
+//! A document (YAML or JSON) as a tree in which every value has a position.
 
 use std::fmt;
 use std::rc::Rc;
 
-/// A place in a text file.
+/// A position in a text file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
-    /// Counted from 1.
+    /// Line, counted from 1.
     pub line: usize,
-    /// In characters, counted from 1.
+    /// Column in characters, counted from 1.
     pub column: usize,
 }
 
 impl Position {
-    /// Where every file begins.
-    pub(crate) const START: Position = Position { line: 1, column: 1 };
+    /// The start of a file.
+    pub const START: Position = Position { line: 1, column: 1 };
 }
 
 impl fmt::Display for Position {
@@ -23,70 +23,90 @@ impl fmt::Display for Position {
     }
 }
 
-/// What is wrong with a document, and where.
+/// Why a text is not a document, and where.
 #[derive(Debug)]
-pub(crate) struct SyntaxError {
-    pub(crate) at: Position,
-    pub(crate) message: String,
-    /// What to do about it, if there is something to say.
-    pub(crate) remedy: Option<String>,
+pub struct SyntaxError {
+    /// Where parsing stopped.
+    pub at: Position,
+    /// The error, in kube-apiserver's words where it has any.
+    pub message: String,
+    /// What to write instead, if known.
+    pub help: Option<String>,
 }
 
-/// A value in a document.
+/// A value with its position.
 #[derive(Debug, Clone)]
-pub(crate) struct Node {
-    pub(crate) at: Position,
-    pub(crate) value: Value,
-    /// The unquoted text of a scalar that is no string, for messages.
-    pub(crate) plain: Option<Box<str>>,
+pub struct Node {
+    /// Where the value starts.
+    pub at: Position,
+    /// The value.
+    pub value: Value,
+    /// The unquoted text of a scalar that is not a string, for messages.
+    pub plain: Option<Box<str>>,
 }
 
-/// What a node is. Lists and maps are shared: aliases lead to the same ones.
+/// The value of a [`Node`]. Lists and maps are reference counted because YAML aliases share them.
 #[derive(Debug, Clone)]
-pub(crate) enum Value {
+pub enum Value {
+    /// `null`, `~`, or nothing.
     Null,
+    /// `true` or `false`, and YAML 1.1's other spellings.
     Bool(bool),
+    /// A number.
     Number(Number),
+    /// A string.
     String(Rc<str>),
+    /// A sequence.
     List(Rc<[Node]>),
+    /// A mapping, entries in the order of the file.
     Map(Rc<[Entry]>),
 }
 
-/// A number, as Go's YAML tells them apart.
+/// A number, classified like Go's YAML decoder does.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Number {
+pub enum Number {
+    /// An integer that fits `i64`.
     Integer(i64),
-    /// Beyond `i64`.
+    /// An integer between `i64::MAX` and `u64::MAX`.
     Large(u64),
+    /// Any other number.
     Float(f64),
 }
 
-/// A member of a map. No two have the same key.
+/// An entry of a map. Keys are unique within a map.
 #[derive(Debug, Clone)]
-pub(crate) struct Entry {
-    pub(crate) key: Rc<str>,
-    pub(crate) key_at: Position,
-    pub(crate) node: Node,
+pub struct Entry {
+    /// The key.
+    pub key: Rc<str>,
+    /// Where the key starts.
+    pub key_at: Position,
+    /// The value.
+    pub node: Node,
 }
 
-/// A document, with what lenient reading forgave.
+/// A parsed document.
 #[derive(Debug)]
-pub(crate) struct Document {
-    pub(crate) root: Node,
-    pub(crate) duplicates: Vec<Duplicate>,
+pub struct Document {
+    /// The outermost value.
+    pub root: Node,
+    /// Keys that occur more than once in a map. kube-apiserver only warns about them.
+    pub duplicates: Vec<Duplicate>,
 }
 
-/// A key that stands twice in one map.
+/// A key that occurs more than once in one map; the last occurrence counts.
 #[derive(Debug)]
-pub(crate) struct Duplicate {
-    pub(crate) key: Rc<str>,
-    pub(crate) at: Position,
-    pub(crate) first_at: Position,
+pub struct Duplicate {
+    /// The key.
+    pub key: Rc<str>,
+    /// The later occurrence.
+    pub at: Position,
+    /// The earlier occurrence.
+    pub first_at: Position,
 }
 
 impl Value {
-    /// What Go's JSON decoder calls it.
-    pub(crate) fn kind(&self) -> &'static str {
+    /// Returns the name that Go's JSON decoder gives to the type of the value.
+    pub fn kind(&self) -> &'static str {
         match self {
             Value::Null => "null",
             Value::Bool(_) => "bool",
@@ -99,29 +119,29 @@ impl Value {
 }
 
 impl Node {
-    /// The member of that name, if this is a map with one.
-    pub(crate) fn member(&self, key: &str) -> Option<&Node> {
+    /// Returns the value of `key` if this is a map that contains it.
+    pub fn member(&self, key: &str) -> Option<&Node> {
         self.entries().iter().find(|entry| &*entry.key == key).map(|entry| &entry.node)
     }
 
-    /// The members, none if this is no map.
-    pub(crate) fn entries(&self) -> &[Entry] {
+    /// Returns the entries of a map, none for any other value.
+    pub fn entries(&self) -> &[Entry] {
         match &self.value {
             Value::Map(entries) => entries,
             _ => &[],
         }
     }
 
-    /// The elements, none if this is no list.
-    pub(crate) fn elements(&self) -> &[Node] {
+    /// Returns the elements of a list, none for any other value.
+    pub fn elements(&self) -> &[Node] {
         match &self.value {
             Value::List(elements) => elements,
             _ => &[],
         }
     }
 
-    /// The text, empty if this is no string.
-    pub(crate) fn text(&self) -> &str {
+    /// Returns the text of a string, an empty one for any other value.
+    pub fn text(&self) -> &str {
         match &self.value {
             Value::String(text) => text,
             _ => "",

@@ -20,7 +20,7 @@ const MAX_MERGED: usize = 1_000_000;
 const MAX_TRIES: usize = 1000;
 
 /// Reads the first document of `text`.
-pub(crate) fn parse(text: &str) -> Result<Document, SyntaxError> {
+pub(super) fn parse(text: &str) -> Result<Document, SyntaxError> {
     let mut text = Cow::Borrowed(text);
     for _ in 0..MAX_TRIES {
         match try_parse(&text) {
@@ -97,13 +97,13 @@ fn syntax_error(text: &str, error: &granit_parser::ScanError) -> SyntaxError {
     let indentation = &line[..line.len() - line.trim_start().len()];
     let rest = line.trim_start().trim_start_matches("- ");
     let starts_value = |c: char| rest.contains(&format!(" {c}")) || rest.contains(&format!("[{c}"));
-    let remedy = if indentation.contains('\t') {
+    let help = if indentation.contains('\t') {
         Some("indent with spaces: YAML allows no tabs there".into())
     } else {
         let special = ['*', '%', '@', '`'].into_iter().find(|c| starts_value(*c));
         special.map(|character| format!("quote values that begin with {character:?}"))
     };
-    SyntaxError { at, message: format!("yaml: line {}: {}", at.line, error.info()), remedy }
+    SyntaxError { at, message: format!("yaml: line {}: {}", at.line, error.info()), help }
 }
 
 /// A node, and what it costs to follow its aliases.
@@ -177,9 +177,9 @@ impl<'t> Builder<'t> {
         let at = Position { line: span.start.line(), column: span.start.col() + 1 };
         match event {
             Event::DocumentStart(_, Some(version)) if (version.major, version.minor) != (1, 1) => {
-                let remedy = "remove the %YAML line: files are read as YAML 1.1".to_owned();
+                let help = "remove the %YAML line: files are read as YAML 1.1".to_owned();
                 let message = "yaml: found incompatible YAML document".to_owned();
-                Err(SyntaxError { at, message, remedy: Some(remedy) })
+                Err(SyntaxError { at, message, help: Some(help) })
             }
             Event::Scalar(text, style, anchor, tag) => {
                 if !self.in_flow() {
@@ -383,5 +383,5 @@ fn check_aliases(root: &Built) -> Result<(), SyntaxError> {
 }
 
 fn error(at: Position, message: &str) -> SyntaxError {
-    SyntaxError { at, message: message.to_owned(), remedy: None }
+    SyntaxError { at, message: message.to_owned(), help: None }
 }

@@ -7,7 +7,7 @@ use super::tree::{Position, SyntaxError};
 
 /// Looks over the shoulder of the parser.
 #[derive(Debug)]
-pub(crate) struct Strictness<'t> {
+pub(super) struct Strictness<'t> {
     lines: Vec<&'t str>,
     /// Lines that continue a scalar or a flow collection, where tabs may stand anywhere.
     continued: Vec<bool>,
@@ -15,13 +15,13 @@ pub(crate) struct Strictness<'t> {
 
 impl<'t> Strictness<'t> {
     /// For this text.
-    pub(crate) fn new(text: &'t str) -> Strictness<'t> {
+    pub(super) fn new(text: &'t str) -> Strictness<'t> {
         let lines: Vec<&str> = text.split('\n').collect();
         Strictness { continued: vec![false; lines.len()], lines }
     }
 
     /// Before the first document: only `%YAML` and `%TAG` are known.
-    pub(crate) fn check_directives(&self) -> Result<(), SyntaxError> {
+    pub(super) fn check_directives(&self) -> Result<(), SyntaxError> {
         for (index, line) in self.lines.iter().enumerate() {
             if let Some(directive) = line.strip_prefix('%') {
                 let name = directive.split_whitespace().next();
@@ -37,7 +37,7 @@ impl<'t> Strictness<'t> {
     }
 
     /// An unquoted scalar.
-    pub(crate) fn check_plain(&self, text: &str, in_flow: bool, at: Position) -> Checked {
+    pub(super) fn check_plain(&self, text: &str, in_flow: bool, at: Position) -> Checked {
         if in_flow && (text.contains('?') || text.starts_with(':')) {
             let message = "did not find expected ',' or ']'";
             return Err(error(at, message, "quote the value: it has a `?` or begins with `:`"));
@@ -46,7 +46,7 @@ impl<'t> Strictness<'t> {
     }
 
     /// A node that begins in block context: no tab may lead to it, but after a `key:`.
-    pub(crate) fn check_start(&self, at: Position) -> Checked {
+    pub(super) fn check_start(&self, at: Position) -> Checked {
         let line = self.lines.get(at.line - 1).copied().unwrap_or_default();
         let before = line.chars().take(at.column - 1);
         let leads = before.clone().all(|c| matches!(c, ' ' | '\t' | '-' | '?'));
@@ -57,7 +57,7 @@ impl<'t> Strictness<'t> {
     }
 
     /// The lines from the first to the last of this belong together.
-    pub(crate) fn continues(&mut self, first: usize, span: &Span) {
+    pub(super) fn continues(&mut self, first: usize, span: &Span) {
         let last = span.end.line().min(self.continued.len());
         if let Some(lines) = self.continued.get_mut(first.min(last)..last) {
             lines.fill(true);
@@ -65,7 +65,7 @@ impl<'t> Strictness<'t> {
     }
 
     /// Lines up to `last` that are empty but for a tab, or a comment after one.
-    pub(crate) fn check_empty_lines(&self, last: usize) -> Checked {
+    pub(super) fn check_empty_lines(&self, last: usize) -> Checked {
         for (index, line) in self.lines.iter().enumerate().take(last) {
             let rest = line.trim_start();
             let empty = rest.is_empty() || rest.starts_with('#');
@@ -82,11 +82,11 @@ type Checked = Result<(), SyntaxError>;
 fn tab(number: usize, line: &str) -> SyntaxError {
     let column = line.chars().position(|c| c == '\t').unwrap_or_default() + 1;
     let at = Position { line: number, column };
-    let remedy = "use spaces: YAML allows no tabs there";
-    error(at, "found character that cannot start any token", remedy)
+    let help = "use spaces: YAML allows no tabs there";
+    error(at, "found character that cannot start any token", help)
 }
 
-fn error(at: Position, message: &str, remedy: &str) -> SyntaxError {
+fn error(at: Position, message: &str, help: &str) -> SyntaxError {
     let message = format!("yaml: line {}: {message}", at.line);
-    SyntaxError { at, message, remedy: Some(remedy.to_owned()) }
+    SyntaxError { at, message, help: Some(help.to_owned()) }
 }

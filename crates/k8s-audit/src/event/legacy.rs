@@ -2,16 +2,18 @@
 
 use std::io::Write;
 
-use super::event::{Event, TRUNCATED};
-use super::go_quote::{push_quoted, quote};
-use super::timestamp::Timestamp;
-use crate::authn::UserInfo;
+use super::{Event, TRUNCATED};
+use crate::go::{push_quoted, quote};
+use crate::user::UserInfo;
 
 impl Event<'_> {
-    /// Appends the event as one legacy line, its time in the system's time zone.
-    pub fn push_legacy(&self, out: &mut Vec<u8>) {
+    /// Appends the event as one legacy line.
+    ///
+    /// `received` is the event's `request_received` like Go's `time.RFC3339Nano` prints it in the
+    /// local time zone.
+    pub fn push_legacy(&self, received: &str, out: &mut Vec<u8>) {
         let mut line = String::with_capacity(512);
-        line.push_str(&local_time(self.request_received));
+        line.push_str(received);
         line.push_str(" AUDIT:");
         let mut member = |name: &str, value: &[u8]| {
             line.push(' ');
@@ -52,17 +54,4 @@ impl Event<'_> {
 fn joined_groups(user: &UserInfo) -> Option<String> {
     let groups: Vec<String> = user.groups.iter().map(|g| quote(g.as_bytes())).collect();
     (!groups.is_empty()).then(|| groups.join(","))
-}
-
-/// Go's `time.RFC3339Nano` in the local zone: trailing zeros of the fraction are dropped, UTC is
-/// `Z`.
-fn local_time(at: Timestamp) -> String {
-    let Ok(at) = jiff::Timestamp::from_nanosecond(i128::from(at.nanos())) else {
-        return "0001-01-01T00:00:00Z".into();
-    };
-    let offset = jiff::tz::TimeZone::system().to_offset(at);
-    if offset.is_zero() {
-        return at.to_string();
-    }
-    at.display_with_offset(offset).to_string()
 }

@@ -13,7 +13,7 @@ fn line(event: &Event<'_>) -> String {
 
 fn legacy(event: &Event<'_>) -> String {
     let mut out = Vec::new();
-    event.push_legacy(&mut out);
+    event.push_legacy("2026-05-04T10:11:12.345678Z", &mut out);
     String::from_utf8(out).unwrap()
 }
 

@@ -7,13 +7,13 @@ const HIGHS: u64 = 0x8080_8080_8080_8080;
 /// backslash, a control character, `<`, `>`, `&`, or 0xe2 (which may begin U+2028 or U+2029).
 /// `text.len()` if there is none.
 #[inline]
-pub(in crate::audit) fn plain_end(text: &[u8], at: usize) -> usize {
+pub fn plain_end(text: &[u8], at: usize) -> usize {
     end(text, at, 0)
 }
 
 /// As [`plain_end`], but every byte that is not ASCII needs a look, too.
 #[inline]
-pub(in crate::audit) fn plain_ascii_end(text: &[u8], at: usize) -> usize {
+pub fn plain_ascii_end(text: &[u8], at: usize) -> usize {
     end(text, at, HIGHS)
 }
 

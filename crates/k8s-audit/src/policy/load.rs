@@ -2,15 +2,12 @@
 //! refused, what it only warns of is warned of. Its messages are kept, and say in addition where
 //! the problem is and what to write instead.
 
-use std::io;
-use std::path::{Path, PathBuf};
-
 use super::matcher::Policy;
 use super::spec::PolicySpec;
 use super::version::{self, Version};
 use super::{schema, validate};
 use crate::document;
-use crate::document::problem::{Problem, Problems, lines};
+use crate::document::diagnostic::{Diagnostic, Diagnostics, lines};
 use crate::document::tree::SyntaxError;
 
 /// A policy that was accepted.
@@ -19,62 +16,24 @@ pub struct Loaded {
     /// Ready to be asked.
     pub policy: Policy,
     /// What was ignored in it: unknown members, and all but the last of duplicate keys.
-    pub warnings: Vec<Problem>,
+    pub warnings: Vec<Diagnostic>,
 }
 
-/// Why there is no policy.
+/// A text that holds no valid policy. Displayed with one problem per line.
 #[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// The path is empty.
-    #[error("file path not specified; name the policy file with --audit-policy-file")]
-    NoPath,
-    /// The file could not be read.
-    #[error("{}: failed to read file path: {error}", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        error: io::Error,
-    },
-    /// The file holds no valid policy.
-    #[error("{}", lines(problems))]
-    Invalid {
-        /// All that is wrong, in the order of the file.
-        problems: Vec<Problem>,
-        /// What would have been ignored.
-        warnings: Vec<Problem>,
-    },
-}
-
-/// Reads a policy file.
-///
-/// # Errors
-/// See [`LoadError`]; its text has one problem a line.
-pub fn load(path: &Path) -> Result<Loaded, LoadError> {
-    let text = bytes(path, document::read_any)?;
-    parse(&text, &path.display().to_string())
-}
-
-/// The bytes of a policy file.
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
-    bytes(path, document::read)
-}
-
-fn bytes(
-    path: &Path,
-    read: impl FnOnce(&Path, &str) -> io::Result<Vec<u8>>,
-) -> Result<Vec<u8>, LoadError> {
-    if path.as_os_str().is_empty() {
-        return Err(LoadError::NoPath);
-    }
-    read(path, "policy").map_err(|error| LoadError::Unreadable { path: path.to_owned(), error })
+#[error("{}", lines(errors))]
+pub struct InvalidPolicy {
+    /// All errors, in the order of the file.
+    pub errors: Vec<Diagnostic>,
+    /// What would have been ignored had the policy been valid.
+    pub warnings: Vec<Diagnostic>,
 }
 
 /// Reads a policy from text, YAML or JSON. `source` names it in messages.
 ///
 /// # Errors
-/// [`LoadError::Invalid`] with all problems found.
-pub fn parse(text: &[u8], source: &str) -> Result<Loaded, LoadError> {
+/// Returns [`InvalidPolicy`] with all errors found, at most 100.
+pub fn parse(text: &[u8], source: &str) -> Result<Loaded, InvalidPolicy> {
     let (spec, warnings) = parse_spec(text, source)?;
     Ok(Loaded { policy: Policy::new(&spec), warnings })
 }
@@ -83,34 +42,37 @@ pub fn parse(text: &[u8], source: &str) -> Result<Loaded, LoadError> {
 ///
 /// # Errors
 /// As [`parse`].
-pub fn parse_spec(text: &[u8], source: &str) -> Result<(PolicySpec, Vec<Problem>), LoadError> {
-    let mut problems = Problems::new(source);
-    let mut warnings = Problems::new(source);
-    let spec = decode(text, &mut problems, &mut warnings);
+pub fn parse_spec(
+    text: &[u8],
+    source: &str,
+) -> Result<(PolicySpec, Vec<Diagnostic>), InvalidPolicy> {
+    let mut errors = Diagnostics::new(source);
+    let mut warnings = Diagnostics::new(source);
+    let spec = decode(text, &mut errors, &mut warnings);
     let warnings = warnings.into_sorted();
     match spec {
-        Some(spec) if problems.is_empty() => Ok((spec, warnings)),
-        _ => Err(LoadError::Invalid { problems: problems.into_sorted(), warnings }),
+        Some(spec) if errors.is_empty() => Ok((spec, warnings)),
+        _ => Err(InvalidPolicy { errors: errors.into_sorted(), warnings }),
     }
 }
 
-/// kube-apiserver's steps, each of which ends the matter if it finds problems: syntax, version and
+/// kube-apiserver's steps, each of which ends the matter if it finds errors: syntax, version and
 /// kind, types, values. It warns only once the types are right.
-fn decode(text: &[u8], problems: &mut Problems, warnings: &mut Problems) -> Option<PolicySpec> {
+fn decode(text: &[u8], errors: &mut Diagnostics, warnings: &mut Diagnostics) -> Option<PolicySpec> {
     let document = match document::parse(text) {
         Ok(document) => document,
-        Err(SyntaxError { at, message, remedy }) => {
-            problems.add(at, format!("failed decoding: {message}"), remedy);
+        Err(SyntaxError { at, message, help }) => {
+            errors.add(at, format!("failed decoding: {message}"), help);
             return None;
         }
     };
     let root = &document.root;
-    let version = version::of(root, problems)?;
+    let version = version::of(root, errors)?;
     match &version {
         Version::V1 => {
-            schema::check(root, problems, warnings);
-            if !problems.is_empty() {
-                *warnings = Problems::new("");
+            schema::check(root, errors, warnings);
+            if !errors.is_empty() {
+                *warnings = Diagnostics::new("");
                 return None;
             }
         }
@@ -118,16 +80,15 @@ fn decode(text: &[u8], problems: &mut Problems, warnings: &mut Problems) -> Opti
     }
     for duplicate in &document.duplicates {
         let message = format!("key {:?} already set in map", &*duplicate.key);
-        let remedy = format!("the one at {} is ignored, remove one of them", duplicate.first_at);
-        warnings.add(duplicate.at, message, Some(remedy));
+        let help = format!("the one at {} is ignored, remove one of them", duplicate.first_at);
+        warnings.add(duplicate.at, message, Some(help));
     }
     if let Version::Internal = version {
-        version::refuse_internal(root, problems);
+        version::refuse_internal(root, errors);
         return None;
     }
-    Some(validate::build(root, problems))
+    Some(validate::build(root, errors))
 }
 
 #[cfg(test)]
-#[path = "load_tests.rs"]
 mod tests;

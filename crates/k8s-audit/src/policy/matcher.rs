@@ -7,8 +7,8 @@
 use super::index::{Index, Keys};
 use super::spec::{GroupResources, PolicyRule, PolicySpec};
 use super::{Decision, Level};
-use crate::authn::UserInfo;
 use crate::request::RequestInfo;
+use crate::user::UserInfo;
 
 /// An audit policy, ready to be asked.
 #[derive(Debug)]
@@ -314,5 +314,4 @@ impl PathPattern {
 }
 
 #[cfg(test)]
-#[path = "matcher_tests.rs"]
 mod tests;

@@ -1,4 +1,4 @@
-//! The audit policy: loading, matching, live reload.
+//! The audit policy: loading and evaluation.
 //!
 //! | file | what it does |
 //! |---|---|
@@ -8,21 +8,18 @@
 //! | `load` | from a file to a policy, by way of the next three |
 //! | `version`, `schema` | `apiVersion` and `kind`; types and unknown members |
 //! | `validate` | values |
-//! | `reload` | following the file while running |
 
 mod index;
 mod load;
 mod matcher;
 mod model;
-mod reload;
 mod schema;
 mod spec;
 mod validate;
 mod version;
 
-pub use crate::document::{Position, Problem};
-pub use load::{LoadError, Loaded, load, parse, parse_spec};
+pub use crate::document::{Diagnostic, Position};
+pub use load::{InvalidPolicy, Loaded, parse, parse_spec};
 pub use matcher::Policy;
 pub use model::{Decision, Level, Stage, StageSet};
-pub use reload::{PolicyFile, PolicyHandle};
 pub use spec::{GroupResources, PolicyRule, PolicySpec};

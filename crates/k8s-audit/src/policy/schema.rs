@@ -1,10 +1,10 @@
 //! Whether a document has the types that audit.k8s.io/v1 `Policy` has: what kube-apiserver's
 //! decoder finds before any rule is looked at.
 
-use crate::audit::go_quote::quote;
-use crate::document::problem::{Problems, did_you_mean};
+use crate::document::diagnostic::{Diagnostics, did_you_mean};
 use crate::document::schema::{self, STRING, STRINGS, Struct, Type};
 use crate::document::tree::Node;
+use crate::go::quote;
 
 /// audit.k8s.io/v1 `Policy`.
 pub(super) static POLICY: Struct = Struct {
@@ -86,15 +86,15 @@ static MANAGED_FIELDS_ENTRY: Struct = Struct {
     ],
 };
 
-/// Checks the types of a whole policy. Wrong types are `problems`; members that do not exist are
+/// Checks the types of a whole policy. Wrong types are `errors`; members that do not exist are
 /// `warnings`: kube-apiserver ignores them.
-pub(super) fn check(root: &Node, problems: &mut Problems, warnings: &mut Problems) {
-    schema::check(root, &POLICY, problems, warnings, about_unknown);
+pub(super) fn check(root: &Node, errors: &mut Diagnostics, warnings: &mut Diagnostics) {
+    schema::check(root, &POLICY, errors, warnings, about_unknown);
 }
 
 /// Warns of what would be unknown had the document no `apiVersion`: kube-apiserver then reads the
 /// internal version of `Policy`, which has no JSON names.
-pub(super) fn check_internal(root: &Node, warnings: &mut Problems) {
+pub(super) fn check_internal(root: &Node, warnings: &mut Diagnostics) {
     const INTERNAL: [&str; 5] = ["apiVersion", "kind", "Rules", "OmitStages", "OmitManagedFields"];
     for entry in root.entries() {
         let known = INTERNAL.contains(&&*entry.key)

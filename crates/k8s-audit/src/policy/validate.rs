@@ -2,50 +2,50 @@
 
 use super::spec::{GroupResources, PolicyRule, PolicySpec};
 use super::{Level, Stage, StageSet};
-use crate::audit::go_quote::quote;
-use crate::document::problem::{Problems, Remedy, did_you_mean};
+use crate::document::diagnostic::{Diagnostics, Help, did_you_mean};
 use crate::document::tree::{Node, Value};
+use crate::go::quote;
 use crate::request::label_selector::is_dns_subdomain;
 
-/// Builds the policy. All problems are collected; if there are any, the result is not to be used.
-pub(super) fn build(root: &Node, problems: &mut Problems) -> PolicySpec {
+/// Builds the policy. All errors are collected; if there are any, the result is not to be used.
+pub(super) fn build(root: &Node, errors: &mut Diagnostics) -> PolicySpec {
     let mut spec = PolicySpec {
-        omit_stages: stages(root, "", problems),
+        omit_stages: stages(root, "", errors),
         omit_managed_fields: flag(root).unwrap_or(false),
         rules: Vec::new(),
     };
     let rules = root.member("rules");
     for (index, node) in rules.map(Node::elements).unwrap_or_default().iter().enumerate() {
-        spec.rules.push(rule(node, &format!("rules[{index}]"), problems));
+        spec.rules.push(rule(node, &format!("rules[{index}]"), errors));
     }
     if spec.rules.is_empty() {
-        let remedy = "add at least one rule, such as \"rules: [{level: Metadata}]\"".to_owned();
+        let help = "add at least one rule, such as \"rules: [{level: Metadata}]\"".to_owned();
         let message = "loaded illegal policy with 0 rules".to_owned();
-        problems.add(rules.map(|node| node.at), message, Some(remedy));
+        errors.add(rules.map(|node| node.at), message, Some(help));
     }
     spec
 }
 
-fn rule(node: &Node, path: &str, problems: &mut Problems) -> PolicyRule {
+fn rule(node: &Node, path: &str, errors: &mut Diagnostics) -> PolicyRule {
     let rule = PolicyRule {
-        level: level(node, path, problems),
+        level: level(node, path, errors),
         users: strings(node, "users"),
         user_groups: strings(node, "userGroups"),
         verbs: strings(node, "verbs"),
         resources: elements(node, "resources")
             .iter()
-            .map(|entry| group_resources(entry, path, problems))
+            .map(|entry| group_resources(entry, path, errors))
             .collect(),
         namespaces: strings(node, "namespaces"),
         non_resource_urls: strings(node, "nonResourceURLs"),
-        omit_stages: stages(node, path, problems),
+        omit_stages: stages(node, path, errors),
         omit_managed_fields: flag(node),
     };
-    check_urls(node, &rule, path, problems);
+    check_urls(node, &rule, path, errors);
     rule
 }
 
-fn level(rule: &Node, path: &str, problems: &mut Problems) -> Level {
+fn level(rule: &Node, path: &str, errors: &mut Diagnostics) -> Level {
     let node = rule.member("level");
     let written = node.map(Node::text).unwrap_or_default();
     if let Some(level) = Level::from_name(written) {
@@ -56,18 +56,18 @@ fn level(rule: &Node, path: &str, problems: &mut Problems) -> Level {
     let list = names.map(|name| format!("\"{name}\"")).join(", ");
     if written.is_empty() {
         let message = format!("{path}.level: Required value");
-        problems.add(at, message, Some(format!("add \"level:\" with one of {list}")));
+        errors.add(at, message, Some(format!("add \"level:\" with one of {list}")));
     } else {
         let message = format!(
             "{path}.level: Unsupported value: {}: supported values: {list}",
             quote(written.as_bytes())
         );
-        problems.add(at, message, did_you_mean(written, names.into_iter()));
+        errors.add(at, message, did_you_mean(written, names.into_iter()));
     }
     Level::None
 }
 
-fn stages(parent: &Node, path: &str, problems: &mut Problems) -> StageSet {
+fn stages(parent: &Node, path: &str, errors: &mut Diagnostics) -> StageSet {
     let mut set = StageSet::default();
     for (index, node) in elements(parent, "omitStages").iter().enumerate() {
         let written = node.text();
@@ -81,14 +81,14 @@ fn stages(parent: &Node, path: &str, problems: &mut Problems) -> StageSet {
                     quote(written.as_bytes()),
                     names.join(",")
                 );
-                problems.add(node.at, message, did_you_mean(written, names.into_iter()));
+                errors.add(node.at, message, did_you_mean(written, names.into_iter()));
             }
         }
     }
     set
 }
 
-fn group_resources(node: &Node, rule: &str, problems: &mut Problems) -> GroupResources {
+fn group_resources(node: &Node, rule: &str, errors: &mut Diagnostics) -> GroupResources {
     let entry = GroupResources {
         group: node.member("group").map(Node::text).unwrap_or_default().to_owned(),
         resources: strings(node, "resources"),
@@ -102,7 +102,7 @@ fn group_resources(node: &Node, rule: &str, problems: &mut Problems) -> GroupRes
             about_subdomain(group)
         );
         let at = node.member("group").map_or(node.at, |group| group.at);
-        problems.add(at, message, about_group(group));
+        errors.add(at, message, about_group(group));
     }
     if !entry.resource_names.is_empty() && entry.resources.is_empty() {
         let message = format!(
@@ -111,8 +111,8 @@ fn group_resources(node: &Node, rule: &str, problems: &mut Problems) -> GroupRes
             quoted_list(&entry.resource_names)
         );
         let at = node.member("resourceNames").map_or(node.at, |names| names.at);
-        let remedy = "add \"resources:\" to this entry; \"*\" is all of the group";
-        problems.add(at, message, Some(remedy.into()));
+        let help = "add \"resources:\" to this entry; \"*\" is all of the group";
+        errors.add(at, message, Some(help.into()));
     }
     entry
 }
@@ -129,7 +129,7 @@ fn about_subdomain(group: &str) -> String {
     [too_long, malformed].into_iter().flatten().collect::<Vec<_>>().join(",")
 }
 
-fn about_group(written: &str) -> Remedy {
+fn about_group(written: &str) -> Help {
     if let Some((group, _)) = written.split_once('/') {
         return Some(if is_dns_subdomain(group) {
             format!("leave the version out: \"{group}\"")
@@ -144,7 +144,7 @@ fn about_group(written: &str) -> Remedy {
     is_dns_subdomain(&lower).then(|| format!("write \"{lower}\""))
 }
 
-fn check_urls(node: &Node, rule: &PolicyRule, path: &str, problems: &mut Problems) {
+fn check_urls(node: &Node, rule: &PolicyRule, path: &str, errors: &mut Diagnostics) {
     for (index, node) in elements(node, "nonResourceURLs").iter().enumerate() {
         let url = node.text();
         if url == "*" {
@@ -156,12 +156,12 @@ fn check_urls(node: &Node, rule: &PolicyRule, path: &str, problems: &mut Problem
         );
         if !url.starts_with('/') {
             let message = format!("{begin} rules must begin with a '/' character");
-            problems.add(node.at, message, Some(format!("write \"/{url}\"")));
+            errors.add(node.at, message, Some(format!("write \"/{url}\"")));
         }
         let before_star = &url[..url.find('*').unwrap_or(url.len())];
         if url.len() > before_star.len() + 1 {
             let message = format!("{begin} wildcards '*' must be the final character of the rule");
-            problems.add(node.at, message, Some(format!("write \"{before_star}*\"")));
+            errors.add(node.at, message, Some(format!("write \"{before_star}*\"")));
         }
     }
     let about_objects = !rule.resources.is_empty() || !rule.namespaces.is_empty();
@@ -172,7 +172,7 @@ fn check_urls(node: &Node, rule: &PolicyRule, path: &str, problems: &mut Problem
             quoted_list(&rule.non_resource_urls)
         );
         let at = node.member("nonResourceURLs").map_or(node.at, |urls| urls.at);
-        problems.add(at, message, Some("make two rules of it".into()));
+        errors.add(at, message, Some("make two rules of it".into()));
     }
 }
 

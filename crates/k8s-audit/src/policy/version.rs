@@ -1,11 +1,11 @@
 //! `apiVersion` and `kind` of a policy.
 
-use crate::audit::go_quote::quote;
-use crate::document::problem::{Problems, Remedy};
+use crate::document::diagnostic::{Diagnostics, Help};
 use crate::document::tree::{Entry, Node, Value};
+use crate::go::quote;
 
 const GROUP: &str = "audit.k8s.io";
-const REMEDY: &str = "use \"apiVersion: audit.k8s.io/v1\"";
+const HELP: &str = "use \"apiVersion: audit.k8s.io/v1\"";
 
 /// Kinds that audit.k8s.io/v1 has, but that are no policy.
 const OTHER_KINDS: [&str; 10] = [
@@ -30,7 +30,7 @@ pub(super) enum Version {
 }
 
 /// The version of a document that is a policy.
-pub(super) fn of(root: &Node, problems: &mut Problems) -> Option<Version> {
+pub(super) fn of(root: &Node, errors: &mut Diagnostics) -> Option<Version> {
     match root.value {
         Value::Null => return Some(Version::Internal),
         Value::Map(_) => {}
@@ -40,12 +40,12 @@ pub(super) fn of(root: &Node, problems: &mut Problems) -> Option<Version> {
                 "failed decoding: couldn't get version/kind; json parse error: json: cannot \
                  unmarshal {kind} into Go value of type struct {{ APIVersion string; Kind string }}"
             );
-            problems.add(root.at, message, Some(format!("begin with {}", &REMEDY[4..])));
+            errors.add(root.at, message, Some(format!("begin with {}", &HELP[4..])));
             return None;
         }
     }
-    let api_version = header(root, "apiVersion", problems)?;
-    let kind = header(root, "kind", problems)?;
+    let api_version = header(root, "apiVersion", errors)?;
+    let kind = header(root, "kind", errors)?;
     let at = |header: &Header<'_>| header.node.map_or(root.at, |node| node.at);
 
     let (group, version) = match api_version.text.split_once('/') {
@@ -54,7 +54,7 @@ pub(super) fn of(root: &Node, problems: &mut Problems) -> Option<Version> {
         Some(_) => {
             let quoted = quote(api_version.text.as_bytes());
             let message = format!("failed decoding: unexpected GroupVersion string: {quoted}");
-            problems.add(at(&api_version), message, Some(REMEDY.into()));
+            errors.add(at(&api_version), message, Some(HELP.into()));
             return None;
         }
     };
@@ -63,11 +63,11 @@ pub(super) fn of(root: &Node, problems: &mut Problems) -> Option<Version> {
         ("" | GROUP, "") | (GROUP, "__internal") => true,
         _ => {
             let message = unregistered(kind.text, api_version.text);
-            problems.add(at(&api_version), message, Some(REMEDY.into()));
+            errors.add(at(&api_version), message, Some(HELP.into()));
             return None;
         }
     };
-    let remedy: Remedy = Some("use \"kind: Policy\"".into());
+    let help: Help = Some("use \"kind: Policy\"".into());
     match kind.text {
         "" | "Policy" if is_internal => Some(Version::Internal),
         "" | "Policy" => Some(Version::V1),
@@ -75,28 +75,28 @@ pub(super) fn of(root: &Node, problems: &mut Problems) -> Option<Version> {
             let message = format!(
                 "failed decoding: converting (v1.{other}) to (audit.Policy): unknown conversion"
             );
-            problems.add(at(&kind), message, remedy);
+            errors.add(at(&kind), message, help);
             None
         }
         other => {
             let version = if is_internal { "audit.k8s.io/__internal" } else { "audit.k8s.io/v1" };
-            problems.add(at(&kind), unregistered(other, version), remedy);
+            errors.add(at(&kind), unregistered(other, version), help);
             None
         }
     }
 }
 
 /// Refuses a policy that did not say `audit.k8s.io/v1`.
-pub(super) fn refuse_internal(root: &Node, problems: &mut Problems) {
+pub(super) fn refuse_internal(root: &Node, errors: &mut Diagnostics) {
     let message = "unknown group version field audit.k8s.io/__internal, Kind=Policy in policy";
-    let remedy = match root.value {
+    let help = match root.value {
         Value::Null => "the file is empty: write a policy, beginning with \"apiVersion: \
                         audit.k8s.io/v1\" and \"kind: Policy\""
             .to_owned(),
         _ => "add \"apiVersion: audit.k8s.io/v1\"".to_owned(),
     };
     let written = root.member("apiVersion").unwrap_or(root);
-    problems.add(written.at, message.to_owned(), Some(remedy));
+    errors.add(written.at, message.to_owned(), Some(help));
 }
 
 fn unregistered(kind: &str, version: &str) -> String {
@@ -114,7 +114,7 @@ struct Header<'n> {
 }
 
 /// Go's own JSON decoder reads these two, and it does not mind upper or lower case.
-fn header<'n>(root: &'n Node, name: &str, problems: &mut Problems) -> Option<Header<'n>> {
+fn header<'n>(root: &'n Node, name: &str, errors: &mut Diagnostics) -> Option<Header<'n>> {
     let mut entries: Vec<&Entry> =
         root.entries().iter().filter(|entry| folded(&entry.key) == folded(name)).collect();
     // YAML comes to that decoder sorted.
@@ -130,7 +130,7 @@ fn header<'n>(root: &'n Node, name: &str, problems: &mut Problems) -> Option<Hea
                      cannot unmarshal {} into Go struct field .{name} of type string",
                     other.kind()
                 );
-                problems.add(entry.node.at, message, Some(format!("write a text as {name}")));
+                errors.add(entry.node.at, message, Some(format!("write a text as {name}")));
                 return None;
             }
         }

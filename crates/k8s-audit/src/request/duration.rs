@@ -7,7 +7,7 @@ pub fn check(text: &str) -> Result<(), String> {
 
 /// The nanoseconds of a duration, which may be negative; otherwise Go's error text.
 pub fn parse(text: &str) -> Result<i64, String> {
-    let quoted = || crate::audit::go_quote::quote(text.as_bytes());
+    let quoted = || crate::go::quote(text.as_bytes());
     let invalid = || format!("time: invalid duration {}", quoted());
     let mut rest = text.strip_prefix(['-', '+']).unwrap_or(text);
     if rest == "0" {
@@ -42,7 +42,7 @@ pub fn parse(text: &str) -> Result<i64, String> {
             "m" => 60e9,
             "h" => 3600e9,
             _ => {
-                let unit = crate::audit::go_quote::quote(unit.as_bytes());
+                let unit = crate::go::quote(unit.as_bytes());
                 return Err(format!("time: unknown unit {unit} in duration {}", quoted()));
             }
         };

@@ -1,6 +1,6 @@
 //! Keys of `extra` that everybody would understand: domain-prefixed paths such as `acme.io/scopes`.
 
-use crate::audit::go_quote::quote;
+use crate::go::quote;
 use crate::request::label_selector::is_dns_subdomain;
 
 const LABEL: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";

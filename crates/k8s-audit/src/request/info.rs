@@ -346,5 +346,4 @@ fn is_path_segment(name: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-#[path = "info_tests.rs"]
 mod tests;

@@ -1,13 +1,12 @@
-//! What is asked: the verb and object named by method and URL, the headers, the source addresses.
+//! What a request asks for: the verb and object that method and URL name, query strings, selectors.
 
 pub mod accept;
 pub mod duration;
+pub mod extra_key;
 pub mod field_selector;
-pub mod headers;
 pub mod info;
 pub mod label_selector;
 pub mod query;
-pub mod source;
 pub mod uri;
 
 pub use info::{InfoError, RequestInfo};

@@ -1,14 +1,12 @@
 use std::collections::HashMap;
-use std::path::Path;
 
 use http::Method;
 use http::uri::PathAndQuery;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use serde::Deserialize;
 
 use super::*;
-use crate::policy::{Stage, StageSet, load, parse_spec};
+use crate::policy::{Stage, StageSet, parse_spec};
 
 fn info(method: &str, uri: &str) -> RequestInfo {
     let method = Method::from_bytes(method.as_bytes()).unwrap();
@@ -205,91 +203,6 @@ fn corner_cases_match_as_in_kube_apiserver() {
         let level = policy.evaluate(None, &info(method, uri)).level;
         assert_eq!(level == Level::Metadata, expected, "{members}: {method} {uri}");
     }
-}
-
-#[derive(Deserialize)]
-struct Request {
-    policy: String,
-    name: String,
-    user: Option<String>,
-    method: String,
-    uri: String,
-    headers: Vec<(String, String)>,
-    events: Vec<Event>,
-}
-
-#[derive(Deserialize)]
-struct Event {
-    level: String,
-    stage: String,
-}
-
-impl Request {
-    /// Who kube-apiserver took the client for; see the corpus' `pki/`. None is a failed login.
-    fn user(&self) -> Option<UserInfo> {
-        let token =
-            self.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("authorization"));
-        let token = token.and_then(|(_, value)| value.strip_prefix("Bearer "));
-        let (name, groups): (&str, &[&str]) = match (self.user.as_deref(), token) {
-            (Some("admin"), _) => ("kubernetes-admin", &["system:masters"]),
-            (Some("alice"), _) => ("alice", &["dev", "team-a"]),
-            (Some("bob"), _) => ("bob@example.com", &[]),
-            (Some("node"), _) => ("system:node:node-1", &["system:nodes"]),
-            (Some("controller"), _) => ("system:kube-controller-manager", &[]),
-            (Some("front-proxy-client"), _) => ("front-proxy-client", &[]),
-            (Some("sa-token"), _) => (
-                "system:serviceaccount:team-a:default",
-                &["system:serviceaccounts", "system:serviceaccounts:team-a"],
-            ),
-            (Some("rogue"), _) => return None,
-            (_, Some("carol-token")) => ("carol", &["dev", "team-b"]),
-            (_, Some("dave-token")) => ("dave", &[]),
-            (_, None | Some("")) => return Some(UserInfo::anonymous()),
-            _ => return None,
-        };
-        Some(user(name, groups).into_authenticated())
-    }
-}
-
-/// 3108 requests to a real kube-apiserver under 14 policies, and what it logged of them.
-#[test]
-fn levels_and_stages_are_those_that_kube_apiserver_decided() {
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
-    let decisions = std::fs::read_to_string(corpus.join("decisions.jsonl")).unwrap();
-    let mut policies: HashMap<String, Policy> = HashMap::new();
-    let mut logged = 0;
-    for line in decisions.lines() {
-        let request: Request = serde_json::from_str(line).unwrap();
-        let policy = policies.entry(request.policy.clone()).or_insert_with(|| {
-            load(&corpus.join("policies").join(&request.policy)).unwrap().policy
-        });
-        let uri: http::Uri = request.uri.parse().unwrap();
-        let target = uri.path_and_query().unwrap().clone();
-        let method = Method::from_bytes(request.method.as_bytes()).unwrap();
-        let Ok(info) = RequestInfo::new(&method, &target) else { continue };
-        let user = request.user();
-        let decision = policy.evaluate(user.as_ref(), &info);
-        let about = format!("{} {}: {decision:?}", request.policy, request.name);
-        for event in &request.events {
-            assert_eq!(event.level, decision.level.as_str(), "{about}");
-            let stage = Stage::from_name(&event.stage).unwrap();
-            assert!(!decision.omit_stages.contains(stage), "{about}");
-        }
-        if request.events.is_empty() {
-            let omitted = |stage| decision.omit_stages.contains(stage);
-            // kube-apiserver never comes to the last event of a patch that it cannot read, and
-            // of a failed login there is only ResponseStarted.
-            let lost = omitted(Stage::ResponseComplete) || request.method == "PATCH";
-            let silent = match user {
-                Some(_) => omitted(Stage::RequestReceived) && lost,
-                None => omitted(Stage::ResponseStarted),
-            };
-            assert!(decision.level == Level::None || silent, "{about}");
-        } else {
-            logged += 1;
-        }
-    }
-    assert_eq!(logged, 1676);
 }
 
 /// Section by section what the documentation of audit policies says, without any preparation.

@@ -1,7 +1,9 @@
-//! Text quoted as Go's `%q` and `strconv.Quote` do; kube-apiserver's messages and its legacy log
-//! lines are full of it.
+//! Text like Go's `fmt` and `strconv` write it. kube-apiserver's messages and its legacy log lines
+//! contain it.
 
-/// `bytes` between double quotes, escaped as `strconv.Quote` escapes.
+use std::collections::BTreeMap;
+
+/// Returns `bytes` in double quotes, escaped like `strconv.Quote` (`%q`) escapes them.
 pub fn quote(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len() + 2);
     push_quoted(&mut text, bytes);
@@ -53,6 +55,27 @@ fn is_printable(c: char) -> bool {
 fn is_mark(c: char) -> bool {
     matches!(c as u32, 0x300..=0x36f | 0x483..=0x489 | 0x591..=0x5bd | 0x64b..=0x65f | 0x1ab0..=0x1aff
         | 0x1dc0..=0x1dff | 0x20d0..=0x20ff | 0xfe00..=0xfe0f | 0xfe20..=0xfe2f)
+}
+
+/// Returns Go's `%#v` of a `map[string][]string`, keys sorted.
+pub fn string_lists(map: &BTreeMap<String, Vec<String>>) -> String {
+    if map.is_empty() {
+        return "map[string][]string(nil)".into();
+    }
+    let entries: Vec<String> = map
+        .iter()
+        .map(|(key, values)| format!("{}:{}", quote(key.as_bytes()), string_list(values)))
+        .collect();
+    format!("map[string][]string{{{}}}", entries.join(", "))
+}
+
+/// Returns Go's `%#v` of a `[]string`.
+pub fn string_list(values: &[String]) -> String {
+    if values.is_empty() {
+        return "[]string(nil)".into();
+    }
+    let values: Vec<String> = values.iter().map(|value| quote(value.as_bytes())).collect();
+    format!("[]string{{{}}}", values.join(", "))
 }
 
 #[cfg(test)]

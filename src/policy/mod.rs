@@ -1,0 +1,10 @@
+//! The audit policy of the running proxy: its file, and live reload. Parsing and evaluation are in
+//! [`k8s_audit::policy`].
+
+mod load;
+mod reload;
+
+pub use k8s_audit::policy::*;
+
+pub use load::{LoadError, load};
+pub use reload::{PolicyFile, PolicyHandle};
