@@ -20,6 +20,7 @@ mod token_webhook;
 mod tokens;
 mod turns;
 mod upstream_keys;
+mod verified;
 pub mod websocket;
 mod x509;
 

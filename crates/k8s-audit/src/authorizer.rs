@@ -1,31 +1,31 @@
-//! What an authorizer is asked, and how kube-apiserver words its refusal.
+//! Authorization attributes, and the 403 that kube-apiserver sends when an authorizer denies them.
 
 use crate::go::quote;
 use crate::request::{RequestInfo, field_selector, label_selector, query};
 use crate::status::{Details, Status};
 use crate::user::UserInfo;
 
-/// One question to an authorizer (Kubernetes' `authorizer.Attributes`).
+/// The input of an authorizer (Kubernetes' `authorizer.Attributes`).
 #[derive(Debug, Clone, Copy)]
 pub struct Attributes<'a> {
-    /// Who asks.
+    /// The user.
     pub user: &'a UserInfo,
     /// The verb.
     pub verb: &'a str,
-    /// What it is about.
+    /// The object.
     pub object: Object<'a>,
 }
 
-/// What a question is about.
+/// The object of an authorization check.
 #[derive(Debug, Clone, Copy)]
 pub enum Object<'a> {
     /// An API resource.
     Resource(Resource<'a>),
-    /// The path of another URL.
+    /// The path of a non-resource URL.
     Path(&'a str),
 }
 
-/// An API resource; members are empty where there is nothing to say.
+/// An API resource. Members that do not apply are empty.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Resource<'a> {
     /// API group.
@@ -40,14 +40,15 @@ pub struct Resource<'a> {
     pub namespace: &'a str,
     /// Object name.
     pub name: &'a str,
-    /// `fieldSelector`, one that parses.
+    /// A valid `fieldSelector`.
     pub field_selector: &'a str,
-    /// `labelSelector`, one that parses.
+    /// A valid `labelSelector`.
     pub label_selector: &'a str,
 }
 
 impl Attributes<'_> {
-    /// The 403 that kube-apiserver gives (`responsewriters.ForbiddenStatusError`).
+    /// Returns kube-apiserver's 403 (`responsewriters.ForbiddenStatusError`). `reason` is that of the
+    /// authorizer and may be empty.
     pub fn forbidden(&self, reason: &str) -> Status {
         let about = match self.object {
             Object::Path(path) => format!("path {}", quote(path.as_bytes())),
@@ -92,7 +93,7 @@ impl Resource<'_> {
     }
 }
 
-/// What a client's own request would be authorized by.
+/// The attributes that a client's own request is authorized by, without the user.
 #[derive(Debug, Clone)]
 pub struct RequestAttributes {
     verb: String,
@@ -116,7 +117,7 @@ struct RequestResource {
 }
 
 impl RequestAttributes {
-    /// From what is asked for, and the URL's query.
+    /// Creates them from the parsed URL and its query.
     pub fn new(info: &RequestInfo, query: Option<&str>) -> RequestAttributes {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let mut understood = true;
@@ -124,7 +125,7 @@ impl RequestAttributes {
             let given = query.filter(|_| info.has_selectors());
             let given = given.and_then(|query| query::first(query, name));
             let selector = given.map(|given| text(&given)).unwrap_or_default();
-            // kube-apiserver asks without a selector that it cannot read.
+            // kube-apiserver omits a selector that it cannot parse.
             let valid = is_valid(&selector);
             understood &= valid;
             if valid { selector } else { String::new() }
@@ -147,14 +148,14 @@ impl RequestAttributes {
         RequestAttributes { verb, resource, path, understood }
     }
 
-    /// Returns the 403 that kube-apiserver gives to `user` for this request, where its authorizers
-    /// give no reason.
+    /// Returns the 403 that kube-apiserver sends to `user` for this request if its authorizers give
+    /// no reason.
     pub fn forbidden(&self, user: &UserInfo) -> Status {
         Attributes { user, verb: &self.verb, object: self.object() }.forbidden("")
     }
 
-    /// Returns the 403 that kube-apiserver gives to `user` for this request, if it may not be made in
-    /// the name of `other`.
+    /// Returns the 403 that kube-apiserver sends to `user` for this request if `user` may not
+    /// impersonate `other`.
     pub fn impersonation_forbidden(&self, user: &UserInfo, other: &UserInfo) -> Status {
         let mode = match other.username.as_str() {
             name if name.starts_with("system:serviceaccount:") => "serviceaccount",
@@ -165,12 +166,12 @@ impl RequestAttributes {
         Attributes { user, verb: &verb, object: self.object() }.forbidden("")
     }
 
-    /// The verb.
+    /// Returns the verb.
     pub fn verb(&self) -> &str {
         &self.verb
     }
 
-    /// What it is about.
+    /// Returns the object.
     pub fn object(&self) -> Object<'_> {
         match self.resource.as_deref() {
             None => Object::Path(&self.path),
@@ -187,12 +188,13 @@ impl RequestAttributes {
         }
     }
 
-    /// Whether all of it is understood; what is not must not be remembered as allowed.
+    /// Returns whether all selectors could be parsed. If not, an authorizer's decision must not be
+    /// cached.
     pub fn is_understood(&self) -> bool {
         self.understood
     }
 
-    /// All that tells it from other requests.
+    /// Returns all attributes, as a key for caches.
     pub fn parts(&self) -> Vec<&str> {
         let mut parts = vec![self.verb.as_str(), &self.path];
         if let Some(asked) = self.resource.as_deref() {

@@ -1,4 +1,4 @@
-//! One audit event and its JSON line, byte for byte as kube-apiserver writes it.
+//! Audit events and their JSON encoding, byte for byte like kube-apiserver's.
 
 mod legacy;
 
@@ -12,55 +12,55 @@ use crate::status::Status;
 use crate::timestamp::Timestamp;
 use crate::user::{User, UserInfo};
 
-/// What one event says (audit.k8s.io/v1 `Event`). Text is bytes where the client chose it.
+/// An audit.k8s.io/v1 `Event`. Text that the client chose is bytes: it may be invalid UTF-8.
 #[derive(Debug)]
 pub struct Event<'a> {
-    /// How much was recorded.
+    /// The audit level.
     pub level: Level,
-    /// The ID that all events of a request share.
+    /// The ID shared by all events of a request.
     pub audit_id: &'a [u8],
-    /// The moment.
+    /// The stage that the event reports.
     pub stage: Stage,
-    /// Path and query, as Go's URL parser prints them.
+    /// Path and query like Go's `URL.RequestURI` prints them.
     pub request_uri: &'a str,
-    /// Kubernetes verb, or the method in lower case.
+    /// The Kubernetes verb; for non-resource requests the method in lower case.
     pub verb: &'a str,
-    /// The authenticated user; `None` where authentication failed.
+    /// The authenticated user; `None` if authentication failed.
     pub user: Option<&'a User>,
-    /// Who the request was done as, if impersonation succeeded.
+    /// The impersonated user, if impersonation was allowed.
     pub impersonated_user: Option<&'a UserInfo>,
     /// The verb by which a constrained impersonation was allowed.
     pub impersonation_constraint: Option<&'a str>,
-    /// The client's addresses, farthest first.
+    /// Source addresses, the original client's first.
     pub source_ips: &'a [IpAddr],
-    /// The client's name for itself, cut as kube-apiserver cuts it.
+    /// The `User-Agent` header, truncated like kube-apiserver truncates it.
     pub user_agent: &'a UserAgent,
-    /// The object; `None` for non-resource requests.
+    /// The object the request targets; `None` for non-resource requests.
     pub object_ref: Option<ObjectRef<'a>>,
-    /// The outcome; `None` in `RequestReceived`.
+    /// The response's status; `None` in `RequestReceived`.
     pub response_status: Option<&'a Status>,
-    /// The request's object, as valid JSON; level Request and up.
+    /// The request's object as valid JSON; level Request and above.
     pub request_object: Option<&'a [u8]>,
-    /// The answer's object, as valid JSON; level RequestResponse.
+    /// The response's object as valid JSON; level RequestResponse.
     pub response_object: Option<&'a [u8]>,
     /// When the request was received.
     pub request_received: Timestamp,
     /// When this stage was reached.
     pub stage_timestamp: Timestamp,
-    /// Key and value, sorted by key.
+    /// Keys and values, sorted by key.
     pub annotations: &'a [(&'static str, String)],
 }
 
-/// The object of a request.
+/// The object that a request targets.
 #[derive(Debug)]
 pub struct ObjectRef<'a> {
-    /// What the URL says.
+    /// The parsed URL.
     pub info: &'a RequestInfo,
-    /// What the request's own object says; fills what the URL left empty.
+    /// Metadata of the object in the request's body; fills members that the URL leaves empty.
     pub metadata: Option<&'a ObjectMetadata>,
 }
 
-/// The members of an object's metadata that an `objectRef` takes.
+/// The members of an object's metadata that `objectRef` contains.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ObjectMetadata {
     /// `metadata.namespace`
@@ -73,27 +73,27 @@ pub struct ObjectMetadata {
     pub resource_version: String,
 }
 
-/// Longest `userAgent` in bytes, longer ones are cut.
+/// Length in bytes to which `userAgent` is truncated.
 const USER_AGENT_LIMIT: usize = 1024;
 
-/// The `User-Agent` header as events show it.
+/// A `User-Agent` header.
 #[derive(Debug, Clone, Default)]
 pub struct UserAgent(Option<http::HeaderValue>);
 
 impl UserAgent {
-    /// From the first header line, if there is one.
+    /// Creates it from the first header line, if any.
     pub fn new(header: Option<&http::HeaderValue>) -> UserAgent {
         UserAgent(header.filter(|value| !value.is_empty()).cloned())
     }
 
-    /// The text, and whether it was cut.
+    /// Returns the text, truncated to 1024 bytes, and whether it was truncated.
     pub fn text(&self) -> (&[u8], bool) {
         let bytes = self.0.as_ref().map_or(&[][..], http::HeaderValue::as_bytes);
         (&bytes[..bytes.len().min(USER_AGENT_LIMIT)], bytes.len() > USER_AGENT_LIMIT)
     }
 }
 
-/// What follows the first 1024 bytes of a longer user agent.
+/// Follows the first 1024 bytes of a longer user agent.
 pub const TRUNCATED: &[u8] = b"...TRUNCATED";
 
 impl Event<'_> {
@@ -183,7 +183,7 @@ impl Event<'_> {
 }
 
 impl ObjectRef<'_> {
-    /// Namespace, from the URL or else from the object.
+    /// Returns the namespace from the URL, or else from the object.
     pub fn namespace(&self) -> &[u8] {
         self.or_object(self.info.namespace(), |object| &object.namespace)
     }
@@ -224,8 +224,8 @@ impl ObjectRef<'_> {
     }
 }
 
-/// Appends an address as Go prints it, which Rust does too, once mapped ones are IPv4. Those of IPv4 are
-/// in nearly all events, and Rust's formatting takes ten times the time.
+/// Appends an address like Go prints it: IPv4-mapped IPv6 addresses as IPv4. Written by hand for
+/// IPv4, the usual case, because `write!` takes ten times as long.
 fn push_address(out: &mut Vec<u8>, address: IpAddr) {
     match address.to_canonical() {
         IpAddr::V4(address) => {
@@ -248,7 +248,7 @@ fn user_json(user: &UserInfo) -> Vec<u8> {
     json
 }
 
-/// Appends a `UserInfo`, its empty members left out.
+/// Appends a `UserInfo` without its empty members.
 fn push_user(out: &mut Vec<u8>, user: &UserInfo) {
     let mut separator: &[u8] = b"{\"";
     let mut next = |out: &mut Vec<u8>, name: &str| {

@@ -1,11 +1,11 @@
-//! JSON as Go's encoder writes it, straight into a byte buffer.
+//! Appends JSON to a byte buffer like Go's `encoding/json` encodes it.
 
 use self::scan::plain_ascii_end;
 
 pub mod scan;
 
-/// Appends `text` as a JSON string: HTML-escaped, each byte that is no UTF-8 as `\ufffd`
-/// (Go `encoding/json` with HTML escaping on).
+/// Appends `text` as a JSON string, like `encoding/json` with HTML escaping: `<`, `>` and `&` are
+/// escaped, and each invalid UTF-8 byte becomes `\ufffd`.
 pub fn push_string(out: &mut Vec<u8>, text: &[u8]) {
     out.reserve(text.len() + 2);
     out.push(b'"');
@@ -81,8 +81,8 @@ fn push_escape(out: &mut Vec<u8>, byte: u8) {
     }
 }
 
-/// The length of the UTF-8 character at the start of `text`, which begins with a byte of 0x80 or
-/// more; `None` where there is none.
+/// Returns the length of the UTF-8 character at the start of `text`, which begins with a byte of
+/// 0x80 or more; `None` if it is invalid.
 fn utf8_length(text: &[u8]) -> Option<usize> {
     let length = match text[0] {
         0xc2..=0xdf => 2,

@@ -1,4 +1,4 @@
-//! `metav1.Status`: how Kubernetes says what went wrong, and right.
+//! `metav1.Status`: the outcome of a request.
 
 use std::borrow::Cow;
 
@@ -8,19 +8,19 @@ use serde::Deserialize;
 
 use crate::json::{push_number, push_string};
 
-/// A `metav1.Status`, less `kind`, `apiVersion` and `metadata`, which never vary.
+/// A `metav1.Status` without `kind`, `apiVersion` and `metadata`, which are constant.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Status {
     /// `Success` or `Failure`; may be empty.
     pub status: Cow<'static, str>,
-    /// For people.
+    /// Description for humans.
     pub message: String,
-    /// For machines: `NotFound`, `Forbidden`, …; may be empty.
+    /// Machine-readable reason such as `NotFound` or `Forbidden`; may be empty.
     pub reason: Cow<'static, str>,
-    /// What it is about.
+    /// Details that depend on the reason.
     pub details: Option<Box<Details>>,
-    /// HTTP status code; 0 where there is none.
+    /// HTTP status code; 0 if unset.
     pub code: u16,
 }
 
@@ -36,9 +36,9 @@ pub struct Details {
     pub kind: String,
     /// Object UID.
     pub uid: String,
-    /// What is wrong with which field.
+    /// Invalid fields.
     pub causes: Vec<Cause>,
-    /// Seconds until a new try is worthwhile; 0 where it is not said.
+    /// Seconds to wait before a retry; 0 if unset.
     pub retry_after_seconds: i32,
 }
 
@@ -46,16 +46,16 @@ pub struct Details {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Cause {
-    /// For machines.
+    /// Machine-readable reason.
     pub reason: String,
-    /// For people.
+    /// Description for humans.
     pub message: String,
     /// Path of the field.
     pub field: String,
 }
 
 impl Status {
-    /// A code of which nothing more is said.
+    /// Returns a status with a code only.
     pub fn of_code(code: u16) -> Status {
         Status { code, ..Status::default() }
     }
@@ -70,75 +70,75 @@ impl Status {
         }
     }
 
-    /// 400: the request cannot be understood.
+    /// Returns a 400: the request is malformed.
     pub fn bad_request(message: impl Into<String>) -> Status {
         Status::failure(StatusCode::BAD_REQUEST, "BadRequest", message)
     }
 
-    /// 401, in the words that kube-apiserver uses for every failed authentication.
+    /// Returns the 401 that kube-apiserver sends for every failed authentication.
     pub fn unauthorized() -> Status {
         Status::failure(StatusCode::UNAUTHORIZED, "Unauthorized", "Unauthorized")
     }
 
-    /// 403.
+    /// Returns a 403.
     pub fn forbidden(message: impl Into<String>, details: Option<Box<Details>>) -> Status {
         let status = Status::failure(StatusCode::FORBIDDEN, "Forbidden", message);
         Status { details, ..status }
     }
 
-    /// 404 for a URL that no resource has, or for an object that does not exist.
+    /// Returns a 404: the resource or object does not exist.
     pub fn not_found(message: impl Into<String>, details: Details) -> Status {
         let status = Status::failure(StatusCode::NOT_FOUND, "NotFound", message);
         Status { details: Some(Box::new(details)), ..status }
     }
 
-    /// 405, with kube-apiserver's message.
+    /// Returns a 405 with kube-apiserver's message.
     pub fn method_not_allowed() -> Status {
         let message = "the server does not allow this method on the requested resource";
         let status = Status::failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message);
         Status { details: Some(Box::default()), ..status }
     }
 
-    /// 500: the proxy's own fault.
+    /// Returns a 500.
     pub fn internal_error(message: impl Into<String>) -> Status {
         Status::failure(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message)
     }
 
-    /// 503: the request was not processed, and may be sent again after a second.
+    /// Returns a 503 with `retryAfterSeconds: 1`: the request was not processed and can be retried.
     pub fn service_unavailable(message: impl Into<String>) -> Status {
         let retry = Details { retry_after_seconds: 1, ..Details::default() };
         let status = Status::outcome_unknown(message);
         Status { details: Some(Box::new(retry)), ..status }
     }
 
-    /// 503: it is not known whether the request was processed. Without `retryAfterSeconds`, which
-    /// would make client-go send the request again.
+    /// Returns a 503 without `retryAfterSeconds`: the request may have been processed. With it,
+    /// client-go would retry.
     pub fn outcome_unknown(message: impl Into<String>) -> Status {
         Status::failure(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", message)
     }
 
-    /// 413, in the words that kube-apiserver uses for a body of more than `limit` bytes.
+    /// Returns the 413 that kube-apiserver sends for a body of more than `limit` bytes.
     pub fn too_large(limit: usize) -> Status {
         let message = format!("Request entity too large: limit is {limit}");
         Status::failure(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message)
     }
 
-    /// 429: the client can try again after so many seconds.
+    /// Returns a 429 that asks the client to retry after some seconds.
     pub fn too_many_requests(message: impl Into<String>, retry_after_seconds: i32) -> Status {
         let details = Details { retry_after_seconds, ..Details::default() };
         let status = Status::failure(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message);
         Status { details: Some(Box::new(details)), ..status }
     }
 
-    /// 504, in the form of kube-apiserver's timeout errors.
+    /// Returns a 504 in the form of kube-apiserver's timeout errors.
     pub fn timeout(message: &str) -> Status {
         let message = format!("Timeout: {message}");
         let status = Status::failure(StatusCode::GATEWAY_TIMEOUT, "Timeout", message);
         Status { details: Some(Box::default()), ..status }
     }
 
-    /// What kube-apiserver records for a request whose client went away before the answer: a 504
-    /// that nobody receives.
+    /// Returns the 504 that kube-apiserver records if the client disconnects before the response
+    /// starts.
     pub fn client_gone() -> Status {
         let message =
             "Timeout: request did not complete within requested timeout - context canceled";
@@ -146,8 +146,8 @@ impl Status {
         Status { details: Some(Box::default()), ..status }
     }
 
-    /// Appends the members that `responseStatus` and a Status object share, each with a leading
-    /// comma, empty ones left out.
+    /// Appends the members that an event's `responseStatus` and a Status object share. Each has a
+    /// leading comma; empty ones are omitted.
     pub fn push_members(&self, out: &mut Vec<u8>) {
         push_member(out, "status", &self.status);
         push_member(out, "message", &self.message);
@@ -162,7 +162,7 @@ impl Status {
         }
     }
 
-    /// The whole object as JSON with the newline that kube-apiserver ends its answers with.
+    /// Returns the object as JSON, with a final newline like kube-apiserver's responses.
     pub fn to_json(&self) -> Bytes {
         let mut out = Vec::with_capacity(256);
         out.extend_from_slice(b"{\"kind\":\"Status\",\"apiVersion\":\"v1\",\"metadata\":{}");
@@ -171,7 +171,7 @@ impl Status {
         out.into()
     }
 
-    /// An HTTP answer of it, with the headers that kube-apiserver gives such answers.
+    /// Returns an HTTP response with the headers that kube-apiserver sets on such responses.
     pub fn to_response(&self) -> Response<Bytes> {
         let mut response = Response::new(self.to_json());
         *response.status_mut() =
@@ -217,7 +217,7 @@ impl Details {
     }
 }
 
-/// Makes an object of the members appended since `start`, each of which has a leading comma.
+/// Turns the members appended since `start`, each with a leading comma, into an object.
 fn close_object(out: &mut Vec<u8>, start: usize) {
     if out.len() == start {
         out.push(b'{');

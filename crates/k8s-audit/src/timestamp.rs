@@ -1,4 +1,4 @@
-//! Points in time, as audit events write them.
+//! Timestamps of audit events.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -7,24 +7,23 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// Now, by the system's clock.
+    /// Reads the system clock.
     pub fn now() -> Timestamp {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
     }
 
-    /// From nanoseconds since 1970 UTC.
+    /// Creates a timestamp from nanoseconds since 1970 UTC.
     pub const fn from_nanos(nanos: i64) -> Timestamp {
         Timestamp(nanos)
     }
 
-    /// Nanoseconds since 1970 UTC.
+    /// Returns the nanoseconds since 1970 UTC.
     pub const fn nanos(self) -> i64 {
         self.0
     }
 
-    /// Appends RFC 3339 in UTC with six fractional digits, finer ones cut off
-    /// (Kubernetes' `MicroTime`).
+    /// Appends the timestamp in RFC 3339, UTC, truncated to microseconds (`metav1.MicroTime`).
     pub fn push_micro(self, out: &mut Vec<u8>) {
         let seconds = self.0.div_euclid(1_000_000_000);
         let micros = self.0.rem_euclid(1_000_000_000) / 1_000;

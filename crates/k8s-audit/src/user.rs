@@ -1,4 +1,4 @@
-//! The user a request is made by, as Kubernetes knows it.
+//! The user that makes a request.
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -6,28 +6,28 @@ use std::sync::OnceLock;
 
 use http::{HeaderName, HeaderValue};
 
-/// Group of everyone who presented valid credentials.
+/// Group of all users with valid credentials.
 pub const AUTHENTICATED: &str = "system:authenticated";
-/// Group of requests without credentials.
+/// Group of the anonymous user.
 pub const UNAUTHENTICATED: &str = "system:unauthenticated";
-/// Name of the user without credentials.
+/// Name of the anonymous user: requests without credentials.
 pub const ANONYMOUS: &str = "system:anonymous";
 
 /// Kubernetes' `user.Info` (authentication.k8s.io/v1 `UserInfo`).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct UserInfo {
-    /// Unique name among active users.
+    /// Name, unique among active users.
     pub username: String,
-    /// Unique across time; empty where the credentials carry none.
+    /// Identifier that is never reused; empty if the authenticator has none.
     pub uid: String,
-    /// Groups, in the order in which they were learnt; duplicates are kept.
+    /// Groups in the order in which the authenticator returned them, with duplicates.
     pub groups: Vec<String>,
-    /// Further facts: key to values, values in order.
+    /// Additional attributes: keys, and for each its values in order.
     pub extra: BTreeMap<String, Vec<String>>,
 }
 
 impl UserInfo {
-    /// The user of requests without credentials.
+    /// Returns the anonymous user.
     pub fn anonymous() -> UserInfo {
         UserInfo {
             username: ANONYMOUS.into(),
@@ -36,13 +36,13 @@ impl UserInfo {
         }
     }
 
-    /// Whether this is the anonymous user, or one in its group.
+    /// Returns whether this is the anonymous user or one in the group `system:unauthenticated`.
     pub fn is_anonymous(&self) -> bool {
         self.username == ANONYMOUS || self.groups.iter().any(|g| g == UNAUTHENTICATED)
     }
 
-    /// Adds `system:authenticated` as kube-apiserver's group adder does: last, and only where
-    /// neither it, nor `system:unauthenticated`, nor the anonymous name is there already.
+    /// Appends the group `system:authenticated` like kube-apiserver's `AuthenticatedGroupAdder`:
+    /// unless the user is anonymous or already in that group.
     #[must_use]
     pub fn into_authenticated(mut self) -> UserInfo {
         if !self.is_anonymous() && !self.groups.iter().any(|g| g == AUTHENTICATED) {
@@ -52,7 +52,7 @@ impl UserInfo {
     }
 }
 
-/// A user whose requests come again and again. What is made of it for each of them is kept with it.
+/// A [`UserInfo`] with caches of its encodings, for users that make many requests.
 #[derive(Debug, Default)]
 pub struct User {
     info: UserInfo,
@@ -60,17 +60,18 @@ pub struct User {
     headers: [OnceLock<IdentityHeaders>; 2],
 }
 
-/// The headers that say who a user is; or what of it cannot be said in headers.
+/// Headers that carry a user's identity, or the reason why it does not fit into headers.
 pub type IdentityHeaders = Result<Box<[(HeaderName, HeaderValue)]>, &'static str>;
 
 impl User {
-    /// The user in events, which `make` encodes the first time.
+    /// Returns the user's JSON in events. The first call computes it with `make`.
     pub fn json(&self, make: impl FnOnce(&UserInfo) -> Vec<u8>) -> &[u8] {
         self.json.get_or_init(|| make(&self.info).into())
     }
 
-    /// The headers that say who it is, which `make` makes the first time; `way` tells the two ways of
-    /// that apart.
+    /// Returns the headers that carry the user's identity. The first call computes them with `make`.
+    ///
+    /// There are two caches, for two kinds of headers; `way` is 0 or 1.
     pub fn headers(
         &self,
         way: usize,

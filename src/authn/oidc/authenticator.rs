@@ -12,7 +12,7 @@ use super::mapping::Mapped;
 use super::settings::{JwtSettings, NameMapping};
 use crate::authn::cel::EvaluationError;
 use crate::authn::jwt::{Algorithm, Jwt};
-use crate::authn::service_account::Verified;
+use crate::authn::verified::Verified;
 use crate::metrics::Metrics;
 
 /// How far `nbf` may lie ahead, as with kube-apiserver. `exp` has no leeway.

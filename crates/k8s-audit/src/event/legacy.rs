@@ -1,4 +1,4 @@
-//! The older, unstructured log line of `--audit-log-format=legacy`.
+//! The unstructured log line of kube-apiserver's `--audit-log-format=legacy`.
 
 use std::io::Write;
 

@@ -1,17 +1,17 @@
-//! Finding the bytes of a JSON string that cannot simply be copied, eight at a time.
+//! Finds the bytes of a JSON string that need escaping or checking, eight bytes at a time.
 
 const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGHS: u64 = 0x8080_8080_8080_8080;
 
-/// The index, from `at` on, of the first byte inside a JSON string that needs a look: a quote, a
-/// backslash, a control character, `<`, `>`, `&`, or 0xe2 (which may begin U+2028 or U+2029).
-/// `text.len()` if there is none.
+/// Returns the index of the first special byte at or after `at`: a quote, a backslash, a control
+/// character, `<`, `>`, `&`, or 0xe2 (which may begin U+2028 or U+2029). Returns `text.len()` if
+/// there is none.
 #[inline]
 pub fn plain_end(text: &[u8], at: usize) -> usize {
     end(text, at, 0)
 }
 
-/// As [`plain_end`], but every byte that is not ASCII needs a look, too.
+/// Like [`plain_end`], but every non-ASCII byte is special, too.
 #[inline]
 pub fn plain_ascii_end(text: &[u8], at: usize) -> usize {
     end(text, at, HIGHS)

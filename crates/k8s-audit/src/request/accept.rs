@@ -1,23 +1,25 @@
-//! What a client accepts as an answer, as kube-apiserver negotiates it for a `Status`.
+//! Content negotiation for a `Status`, like kube-apiserver's.
 
 use http::{HeaderMap, header};
 
-/// An encoding that kube-apiserver has and the client accepts.
+/// The negotiated encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Accepted {
-    /// The client asked for indented JSON by `;pretty=1`.
+    /// Whether the client requested indented JSON with `;pretty=1`.
     pub pretty: bool,
 }
 
-/// What kube-apiserver writes a `Status` in; the second of each says whether it can stream it.
+/// Subtypes that kube-apiserver encodes a `Status` in, and whether it can stream each.
 const SERVED: [(&str, bool); 3] =
     [("json", true), ("yaml", false), ("vnd.kubernetes.protobuf", true)];
 
-/// Negotiates as kube-apiserver (`NegotiateMediaTypeOptions` with the restrictions for a `Status`,
-/// on what goautoneg reads). `None`: it cannot satisfy the client. It then writes an error as
-/// indented JSON all the same, but leaves it out of its audit event.
+/// Negotiates like kube-apiserver (`NegotiateMediaTypeOptions` with the restrictions for a `Status`,
+/// on what goautoneg parses).
+///
+/// Returns `None` if the client accepts none of the encodings. kube-apiserver then still sends an
+/// error, as indented JSON, but omits it from the audit event.
 pub fn negotiate(headers: &HeaderMap) -> Option<Accepted> {
-    // As Go's `Header.Get`: only the first.
+    // Only the first header line, like Go's `Header.Get`.
     let value = headers.get(header::ACCEPT).map_or(&[][..], |value| value.as_bytes());
     if value.is_empty() {
         return Some(Accepted { pretty: false });
@@ -32,7 +34,8 @@ pub fn negotiate(headers: &HeaderMap) -> Option<Accepted> {
     best.map(|(_, accepted)| accepted)
 }
 
-/// One clause of the header: its quality, and what it accepts; `None` if that is nothing.
+/// Parses one clause of the header: its quality and encoding, `None` if kube-apiserver has no such
+/// encoding.
 fn parse(clause: &[u8]) -> Option<(f32, Accepted)> {
     let clause = std::str::from_utf8(clause).ok()?;
     let mut parts = clause.split(';');

@@ -1,11 +1,17 @@
-//! Go's duration texts (`1h30m`, `34s`), as `?timeout=` carries them.
+//! Durations in Go's notation (`1h30m`, `34s`), such as the value of `?timeout=`.
 
-/// Whether `text` is a duration to Go's `time.ParseDuration`; otherwise Go's error text.
+/// Checks that Go's `time.ParseDuration` accepts `text`.
+///
+/// # Errors
+/// Returns Go's error message.
 pub fn check(text: &str) -> Result<(), String> {
     parse(text).map(drop)
 }
 
-/// The nanoseconds of a duration, which may be negative; otherwise Go's error text.
+/// Returns the nanoseconds of a duration, which may be negative.
+///
+/// # Errors
+/// Returns Go's error message.
 pub fn parse(text: &str) -> Result<i64, String> {
     let quoted = || crate::go::quote(text.as_bytes());
     let invalid = || format!("time: invalid duration {}", quoted());

@@ -1,4 +1,4 @@
-//! Keys of `extra` that everybody would understand: domain-prefixed paths such as `acme.io/scopes`.
+//! Keys of a user's `extra`: domain-prefixed paths such as `acme.io/scopes`.
 
 use crate::go::quote;
 use crate::request::label_selector::is_dns_subdomain;
@@ -6,10 +6,10 @@ use crate::request::label_selector::is_dns_subdomain;
 const LABEL: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
 const PATH_BYTES: &[u8] = b"/-._~%!$&'()*+,;=:";
 
-/// Whether `key` is a domain-prefixed path (`validation.IsDomainPrefixedPath`).
+/// Checks that `key` is a domain-prefixed path (`validation.IsDomainPrefixedPath`).
 ///
 /// # Errors
-/// What kube-apiserver would say of it.
+/// Returns kube-apiserver's error message.
 pub fn domain_prefixed_path(key: &str) -> Result<(), String> {
     let (host, path) = match key.split_once('/') {
         Some((host, path)) if !host.is_empty() && !path.is_empty() => (host, path),

@@ -1,6 +1,6 @@
-//! Field selectors (`fieldSelector=metadata.name=a,spec.x!=b`), as far as names and validity go.
+//! Field selectors (`fieldSelector=metadata.name=a,spec.x!=b`): validity, and the name they require.
 
-/// The name that a field selector demands; `None` where the selector does not parse.
+/// Returns the `metadata.name` that a field selector requires, if any; `None` if it is invalid.
 pub fn name_demanded(selector: &[u8]) -> Option<Option<Box<[u8]>>> {
     let mut terms = split_terms(selector);
     terms.sort_unstable();
@@ -15,7 +15,7 @@ pub fn name_demanded(selector: &[u8]) -> Option<Option<Box<[u8]>>> {
     Some(name)
 }
 
-/// Splits at commas that no backslash precedes.
+/// Splits at commas that are not escaped with a backslash.
 fn split_terms(selector: &[u8]) -> Vec<&[u8]> {
     let mut terms = Vec::new();
     let (mut start, mut escaped) = (0, false);

@@ -1,7 +1,7 @@
-//! From method and URL to verb, API group, resource, namespace and name.
+//! Resolves method and URL to verb, API group, resource, namespace and name, like kube-apiserver's
+//! `RequestInfoFactory` with its prefixes `api` and `apis`.
 //!
-//! kube-apiserver's `RequestInfoFactory`, for its own prefixes `api` and `apis`. The result refers
-//! into the decoded path instead of copying from it, so a usual request costs no allocation here.
+//! The result holds ranges of the path instead of copies, so a usual request needs no allocation.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ use super::field_selector::name_demanded;
 use super::label_selector;
 use super::query::{self, Plus};
 
-/// What a request asks for, as audit policies, audit events and authorization see it.
+/// What a request asks for, in the terms of audit policies, audit events and authorization.
 #[derive(Debug, Clone)]
 pub struct RequestInfo {
     path: DecodedPath,
@@ -27,20 +27,20 @@ pub struct RequestInfo {
     name: Name,
 }
 
-/// Why a URL has no [`RequestInfo`]. kube-apiserver refuses these before auditing.
+/// Why a URL has no [`RequestInfo`]. kube-apiserver rejects such requests before auditing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InfoError {
-    /// A `%` in the path without two hexadecimal digits.
+    /// A `%` in the path is not followed by two hexadecimal digits.
     #[error("invalid URL escape in path")]
     BadEscape,
-    /// `/api/v1/watch` and the like: a verb in the path with nothing behind it.
+    /// Nothing follows a verb in the path, as in `/api/v1/watch`.
     #[error("unable to determine kind and namespace from url")]
     NothingAfterVerb,
 }
 
 #[derive(Debug, Clone)]
 enum DecodedPath {
-    /// No percent-encoding in it: the request's own bytes.
+    /// The path contains no percent-encoding.
     Same(PathAndQuery),
     Decoded(Box<[u8]>),
 }
@@ -59,15 +59,15 @@ enum Name {
     FromSelector(Box<[u8]>),
 }
 
-/// Segments that can decide anything: prefix, group, version, verb, `namespaces`, namespace,
+/// The number of segments that matter: prefix, group, version, verb, `namespaces`, namespace,
 /// resource, name, subresource.
 const SEGMENTS: usize = 9;
 
 impl RequestInfo {
-    /// Resolves a request by its method and target.
+    /// Resolves a request's method and target.
     ///
     /// # Errors
-    /// See [`InfoError`]; [`RequestInfo::unresolved`] gives what can be recorded then.
+    /// Returns an [`InfoError`]. Use [`RequestInfo::unresolved`] to record such a request.
     pub fn new(method: &Method, target: &PathAndQuery) -> Result<RequestInfo, InfoError> {
         let path = if target.path().contains('%') {
             let decoded = query::decode(target.path(), Plus::IsPlus).ok_or(InfoError::BadEscape)?;
@@ -80,8 +80,8 @@ impl RequestInfo {
         Ok(info)
     }
 
-    /// What is known of a request whose URL could not be resolved: its path, undecoded, as a
-    /// non-resource request.
+    /// Returns a non-resource request with the path as it is, not decoded, for a URL that could not
+    /// be resolved.
     pub fn unresolved(method: &Method, target: &PathAndQuery) -> RequestInfo {
         RequestInfo::non_resource(method, DecodedPath::Same(target.clone()))
     }
@@ -166,48 +166,48 @@ impl RequestInfo {
         Ok(())
     }
 
-    /// The decoded path, not cleaned, without the query.
+    /// Returns the decoded path without the query. `.`, `..` and empty segments are kept.
     pub fn path(&self) -> &[u8] {
         self.path.as_bytes()
     }
 
-    /// The Kubernetes verb; for non-resource requests the method in lower case. Empty for methods
-    /// that Kubernetes has no verb for.
+    /// Returns the Kubernetes verb; for non-resource requests the method in lower case. Empty for
+    /// methods without a Kubernetes verb.
     pub fn verb(&self) -> &str {
         &self.verb
     }
 
-    /// Whether the URL names an API resource.
+    /// Returns whether the URL names an API resource.
     pub fn is_resource(&self) -> bool {
         self.is_resource
     }
 
-    /// API group; empty for the core group.
+    /// Returns the API group; empty for the core group.
     pub fn group(&self) -> &[u8] {
         self.group.of(self.path())
     }
 
-    /// API version.
+    /// Returns the API version.
     pub fn version(&self) -> &[u8] {
         self.version.of(self.path())
     }
 
-    /// Namespace; empty for cluster-scoped objects and for requests over all namespaces.
+    /// Returns the namespace; empty for cluster-scoped objects and requests over all namespaces.
     pub fn namespace(&self) -> &[u8] {
         self.namespace.of(self.path())
     }
 
-    /// Resource, in the plural.
+    /// Returns the resource, in the plural.
     pub fn resource(&self) -> &[u8] {
         self.resource.of(self.path())
     }
 
-    /// Subresource; empty where there is none.
+    /// Returns the subresource; empty if there is none.
     pub fn subresource(&self) -> &[u8] {
         self.subresource.of(self.path())
     }
 
-    /// Object name; empty for collections.
+    /// Returns the object's name; empty for collections.
     pub fn name(&self) -> &[u8] {
         match &self.name {
             Name::InPath(span) => span.of(self.path()),
@@ -215,14 +215,14 @@ impl RequestInfo {
         }
     }
 
-    /// Whether the query's selectors count when the request is authorized: those of collections,
-    /// unless the verb stands in the path.
+    /// Returns whether authorization takes the query's selectors into account: for collections,
+    /// unless the verb is part of the path.
     pub fn has_selectors(&self) -> bool {
         !self.verb_in_path && matches!(self.verb(), "list" | "watch" | "deletecollection")
     }
 
-    /// Whether the response may last: kube-apiserver's own list. Such requests get a
-    /// `ResponseStarted` event and no deadline.
+    /// Returns whether kube-apiserver treats the request as long-running: it has a `ResponseStarted`
+    /// event and no deadline.
     pub fn is_long_running(&self) -> bool {
         matches!(self.verb(), "watch" | "proxy")
             || if self.is_resource {
@@ -255,7 +255,7 @@ impl Span {
     }
 }
 
-/// The first segments of the path, leading and trailing slashes aside.
+/// Splits the path into its first segments, without leading and trailing slashes.
 fn split<'s>(path: &[u8], spans: &'s mut [Span; SEGMENTS]) -> &'s [Span] {
     let Some(first) = path.iter().position(|b| *b != b'/') else { return &[] };
     let end = path.iter().rposition(|b| *b != b'/').map_or(0, |last| last + 1);
@@ -295,7 +295,7 @@ fn lower_case(method: &Method) -> Cow<'static, str> {
     })
 }
 
-/// What a collection request's query says, as far as it changes verb and name.
+/// The options in the query of a collection request that affect verb and name.
 struct ListOptions {
     watch: bool,
     name: Option<Box<[u8]>>,
@@ -307,8 +307,7 @@ impl ListOptions {
             return ListOptions { watch: false, name: None };
         }
         ListOptions::parse_valid(query).unwrap_or_else(|| ListOptions {
-            // Unparsable options are forgotten; only the bare watch parameter is looked at again,
-            // by the same rule.
+            // Invalid options are ignored, except that `watch` is evaluated by itself.
             watch: query::first(query, "watch").is_some_and(|value| is_true(&value)),
             name: None,
         })
@@ -336,7 +335,7 @@ impl ListOptions {
     }
 }
 
-/// Kubernetes' reading of boolean query parameters: present, and neither `0` nor `false`.
+/// Evaluates a boolean query parameter like Kubernetes: anything but `0` and `false` is true.
 fn is_true(value: &[u8]) -> bool {
     value != b"0" && !value.eq_ignore_ascii_case(b"false")
 }

@@ -1,9 +1,9 @@
-//! Label selectors: only whether Kubernetes would accept them (`labels.Parse`).
+//! Validates label selectors (`labels.Parse`).
 //!
-//! An unparsable selector makes kube-apiserver forget all list options of a request, which changes
-//! its verb or name; hence the whole grammar.
+//! kube-apiserver ignores all list options of a request if its selector is invalid, which changes
+//! verb or name; hence the whole grammar.
 
-/// Whether `text` is a valid label selector.
+/// Returns whether `text` is a valid label selector.
 pub fn is_valid(text: &str) -> bool {
     Parser { tokens: tokenize(text), next: 0 }.selector().is_some()
 }
@@ -164,8 +164,8 @@ fn is_label_value(value: &str) -> bool {
         && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(b))
 }
 
-/// RFC 1123 subdomain: labels of lower-case letters, digits and inner dashes, joined by dots, at
-/// most 253 characters.
+/// Returns whether `text` is an RFC 1123 subdomain: labels of lower-case letters, digits and inner
+/// dashes, joined by dots, at most 253 characters.
 pub fn is_dns_subdomain(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(is_dns_label_of_any_length)
 }
@@ -178,7 +178,7 @@ fn is_dns_label_of_any_length(label: &str) -> bool {
         && bytes.iter().all(|b| alphanumeric(b) || *b == b'-')
 }
 
-/// RFC 1123 label: as one part of a subdomain, at most 63 characters.
+/// Returns whether `text` is an RFC 1123 label: one part of a subdomain, at most 63 characters.
 pub fn is_dns_label(text: &str) -> bool {
     text.len() <= 63 && is_dns_label_of_any_length(text)
 }

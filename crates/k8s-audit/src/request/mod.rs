@@ -1,4 +1,4 @@
-//! What a request asks for: the verb and object that method and URL name, query strings, selectors.
+//! Parses requests: verb and object from method and URL, query strings, selectors.
 
 pub mod accept;
 pub mod duration;

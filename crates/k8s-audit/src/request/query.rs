@@ -1,17 +1,17 @@
-//! Query strings, read as Go's `url.ParseQuery` reads them.
+//! Query strings, parsed like Go's `url.ParseQuery` parses them.
 
 use std::borrow::Cow;
 
-/// The decoded first value of parameter `name`, if the query has it.
+/// Returns the first value of parameter `name`, decoded, if the query contains it.
 ///
 /// Names are compared after decoding, case-sensitively. Pairs with broken percent-encoding or a
-/// raw `;` are skipped, as Go does.
+/// raw `;` are skipped like in Go.
 pub fn first<'q>(query: &'q str, name: &str) -> Option<Cow<'q, [u8]>> {
     let [value] = firsts(query, [name]);
     value
 }
 
-/// As [`first`], for several names at once.
+/// Like [`first`], for several names at once.
 pub fn firsts<'q, const N: usize>(query: &'q str, names: [&str; N]) -> [Option<Cow<'q, [u8]>>; N] {
     let mut values = [const { None }; N];
     for (key, value) in pairs(query) {
@@ -26,22 +26,22 @@ pub fn firsts<'q, const N: usize>(query: &'q str, names: [&str; N]) -> [Option<C
     values
 }
 
-/// The pairs that Go does not skip, undecoded.
+/// Returns the pairs that Go does not skip, not decoded.
 fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
     let pairs = query.split('&').filter(|pair| !pair.is_empty() && !pair.contains(';'));
     pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")))
 }
 
-/// What a `+` stands for.
+/// The meaning of `+`.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Plus {
-    /// Query strings: a space.
+    /// A space, in query strings.
     IsSpace,
-    /// Paths and header names: itself.
+    /// Itself, in paths and header names.
     IsPlus,
 }
 
-/// Percent-decodes `text`; `None` where a `%` is not followed by two hexadecimal digits.
+/// Percent-decodes `text`. Returns `None` if a `%` is not followed by two hexadecimal digits.
 pub fn decode(text: &str, plus: Plus) -> Option<Cow<'_, [u8]>> {
     let bytes = text.as_bytes();
     let plain = |b: &u8| *b != b'%' && (*b != b'+' || plus == Plus::IsPlus);

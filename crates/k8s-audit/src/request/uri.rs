@@ -1,4 +1,4 @@
-//! Request targets: what Go's URL parser makes of them, and prints again as `requestURI`.
+//! Request targets, and how Go prints them as `requestURI`.
 
 use std::borrow::Cow;
 
@@ -7,11 +7,11 @@ use http::uri::PathAndQuery;
 
 use super::query::{self, Plus};
 
-/// The path and query as kube-apiserver writes them into an event's `requestURI`.
+/// Returns path and query like kube-apiserver writes them into an event's `requestURI`.
 ///
-/// The query is untouched. The path is untouched if Go accepts its spelling; otherwise it is the
-/// decoded path, encoded afresh (Go `net/url`, `URL.EscapedPath`). A path with broken
-/// percent-encoding, which Go refuses, is kept as it came.
+/// The query is unchanged. So is the path if Go accepts its encoding; otherwise it is decoded and
+/// encoded again (Go `net/url`, `URL.EscapedPath`). A path with invalid percent-encoding, which Go
+/// rejects, is unchanged, too.
 pub fn request_uri(target: &PathAndQuery) -> Cow<'_, str> {
     let path = target.path();
     if path.bytes().all(is_accepted_in_path) {
