@@ -1,6 +1,8 @@
 //! Compares the dependencies between crates, and between the modules of the proxy, with the tables
 //! in ARCHITECTURE.md.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
