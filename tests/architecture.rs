@@ -1,7 +1,7 @@
 //! Compares the dependencies between crates, and between the modules of the proxy, with the tables
 //! in ARCHITECTURE.md.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic, too")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
