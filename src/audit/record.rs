@@ -478,7 +478,9 @@ impl Record {
         };
         match format {
             Format::Json => event.push_json(line),
-            Format::Legacy => event.push_legacy(line),
+            Format::Legacy => {
+                event.push_legacy(&super::legacy::local_time(event.request_received), line);
+            }
         }
     }
 }
