@@ -26,9 +26,10 @@ use crate::config::{
     Audit, Authentication, BackendSettings, Bodies, CertificateSource, Config, Issuers, Serving,
     SinkSettings,
 };
+use crate::file_watch::Reloaded;
 use crate::file_watch::{FileWatcher, POLL_INTERVAL};
 use crate::impersonation::Reviewer;
-use crate::metrics::{Metrics, Reloaded};
+use crate::metrics::Metrics;
 use crate::pipeline::Proxy;
 use crate::policy::{PolicyFile, PolicyHandle};
 use crate::server::admin::{Admin, Check};

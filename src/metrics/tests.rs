@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::file_watch::Reloaded;
 use crate::policy::Level;
 use crate::sink::Plugin;
 

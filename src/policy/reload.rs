@@ -15,7 +15,7 @@ use super::load::{self, LoadError};
 use super::metrics::PolicyMetrics;
 use super::{Diagnostic, Loaded, Policy, parse};
 use crate::file_watch::FileWatcher;
-use crate::metrics::{ReloadMetrics, Reloaded};
+use crate::file_watch::{ReloadMetrics, Reloaded};
 
 /// Steps of a tenth of the interval for which a file that is being written is waited for. With the
 /// interval itself, a file that never rests is read at latest every one and a half intervals.

@@ -6,7 +6,7 @@ use prometheus_client::registry::Registry;
 
 /// The metrics of client connections. None of them has labels.
 #[derive(Debug, Default)]
-pub struct ServerMetrics {
+pub struct ConnectionMetrics {
     /// Open connections.
     pub client_connections: Gauge,
     /// Connections refused because of `--max-connections`.
@@ -17,7 +17,7 @@ pub struct ServerMetrics {
     pub tls_handshake_errors: Counter,
 }
 
-impl ServerMetrics {
+impl ConnectionMetrics {
     /// Registers the metrics in `registry`.
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
