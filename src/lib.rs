@@ -19,6 +19,7 @@ pub mod pipeline;
 pub mod pki;
 pub mod policy;
 mod regular_file;
+mod reload_metrics;
 pub mod request;
 pub mod server;
 pub mod sink;

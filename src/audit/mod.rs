@@ -8,6 +8,7 @@ pub mod decode;
 mod head;
 pub mod id;
 mod legacy;
+pub mod metrics;
 pub mod object;
 pub mod panic_message;
 pub mod protobuf;

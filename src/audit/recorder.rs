@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::backend::Backend;
 use super::converter::Converter;
+use super::metrics::AuditMetrics;
 use super::recording::BodySettings;
 use super::view::{Each, View};
 use crate::authn::UserInfo;
-use crate::metrics::Metrics;
 use crate::policy::{Decision, Level, PolicyHandle};
 use crate::request::RequestInfo;
 use crate::sink::{Ack, Barrier, Line};
@@ -107,7 +107,7 @@ pub struct Recorder {
     converter: Arc<Converter>,
     ambiguous: Option<AmbiguousBodies>,
     /// What is counted.
-    pub metrics: Arc<Metrics>,
+    pub metrics: Arc<AuditMetrics>,
     /// `--audit-node-name`, which is noted in all events.
     pub node_name: Option<String>,
 }
@@ -119,7 +119,7 @@ impl Recorder {
     /// Records to `sinks`, of which there are 1 to [`MAX_SINKS`].
     pub fn new(
         mut sinks: Vec<AuditSink>,
-        metrics: Arc<Metrics>,
+        metrics: Arc<AuditMetrics>,
         node_name: Option<String>,
     ) -> Recorder {
         assert!((1..=MAX_SINKS).contains(&sinks.len()), "the configuration sees to it");
@@ -278,7 +278,7 @@ impl Recorder {
     /// Counts an event, which one or more sinks have got. One that is alone counts for itself.
     pub(super) fn count_event(&self) {
         if self.sinks.len() > 1 {
-            self.metrics.events.increment();
+            self.metrics.events.inc();
         }
     }
 

@@ -23,6 +23,7 @@ mod gated;
 mod line;
 mod lock;
 mod losses;
+mod metrics;
 mod open_file;
 mod output;
 mod queue;
@@ -44,6 +45,9 @@ pub use self::barrier::Barrier;
 pub use self::config::{LogPath, Mode, Rotation, SinkConfig, SyncMode, Throttle};
 pub use self::error::{SinkError, WriteError};
 pub use self::line::Line;
+pub use self::metrics::{
+    BackendFamilies, BackendLabel, BackendMetrics, LogFamilies, LogMetrics, Plugin,
+};
 pub use self::queue::Ack;
 pub use self::writer::SinkState;
 
@@ -59,7 +63,6 @@ use self::output::{Output, Stdout};
 use self::queue::{Pushed, Queue};
 use self::seal::Chain;
 use self::writer::Writer;
-use crate::metrics::{Plugin, SinkMetrics};
 
 /// Takes encoded events. Clones share one log.
 #[derive(Debug, Clone)]
@@ -75,7 +78,7 @@ struct Log {
     mode: Mode,
     /// Sockets wait for the lines, and not the requests, as long as writes are quick.
     by_sockets: bool,
-    metrics: Arc<SinkMetrics>,
+    metrics: Arc<LogMetrics>,
     /// Events that did not get into the queue.
     refused: Arc<Losses>,
     writer: Arc<Writer>,
@@ -90,7 +93,7 @@ impl Sink {
     ///
     /// # Errors
     /// The log cannot be opened, or a batch setting is out of range.
-    pub fn open(config: SinkConfig, metrics: Arc<SinkMetrics>) -> Result<Sink, SinkError> {
+    pub fn open(config: SinkConfig, metrics: Arc<LogMetrics>) -> Result<Sink, SinkError> {
         validate(&config.mode)?;
         let mut chain = None;
         let output: Box<dyn Output> = match &config.path {
@@ -157,7 +160,7 @@ impl Sink {
         let Some(log) = &self.log else {
             return Ack::ready(Ok(()));
         };
-        log.metrics.events.increment();
+        log.metrics.backend.events.inc();
         let pushed = if log.by_sockets && !log.writer.is_slow() {
             log.queue.accept(line)
         } else {
@@ -267,7 +270,7 @@ impl Sink {
         mode: Mode,
         sync: SyncMode,
         chain: Option<Chain>,
-        metrics: Arc<SinkMetrics>,
+        metrics: Arc<LogMetrics>,
     ) -> Result<Sink, SinkError> {
         let (capacity, refused) = match mode {
             Mode::Batch { buffer_size, .. } => (Some(buffer_size), Plugin::Buffered),
@@ -278,7 +281,7 @@ impl Sink {
         let by_submitters = capacity.is_none() && quick;
         let by_sockets = by_submitters && mode == Mode::Blocking;
         let queue = Arc::new(Queue::new(capacity, by_submitters, metrics.clone()));
-        let refused = Arc::new(Losses::new(refused, metrics.clone()));
+        let refused = Arc::new(Losses::new(refused, metrics.backend.clone()));
         let (own_queue, own_refused) = (queue.clone(), refused.clone());
         let writer =
             Writer::new(own_queue, output, by_submitters, sync, name, own_refused, metrics.clone());

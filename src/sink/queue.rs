@@ -15,7 +15,7 @@ use super::barrier::Owed;
 use super::batch::{Batcher, Step};
 use super::error::WriteError;
 use super::line::Line;
-use crate::metrics::SinkMetrics;
+use crate::sink::LogMetrics;
 
 /// What became of one event. Dropping it loses nothing but the answer.
 #[derive(Debug)]
@@ -158,7 +158,7 @@ pub(super) struct Queue {
     by_submitters: bool,
     /// The lines that sockets wait for.
     owed: Arc<Owed>,
-    metrics: Arc<SinkMetrics>,
+    metrics: Arc<LogMetrics>,
 }
 
 #[derive(Default)]
@@ -180,7 +180,7 @@ impl Queue {
     pub(super) fn new(
         capacity: Option<usize>,
         by_submitters: bool,
-        metrics: Arc<SinkMetrics>,
+        metrics: Arc<LogMetrics>,
     ) -> Queue {
         let (waiting, wake, owed) = (Mutex::default(), Condvar::new(), Arc::default());
         Queue { waiting, wake, capacity, by_submitters, owed, metrics }
@@ -214,7 +214,7 @@ impl Queue {
         waiting.group.lines.push_back(line);
         waiting.group.acks.extend(sender.map(Waits::Submitter));
         let length = waiting.group.lines.len();
-        self.metrics.sink_queue.set(length as i64);
+        self.metrics.set_queue_length(length);
         let wake = !self.by_submitters && waiting.wake_at.is_some_and(|at| length >= at);
         if wake {
             waiting.wake_at = None;
@@ -237,7 +237,7 @@ impl Queue {
         waiting.group.lines.push_back(line);
         waiting.group.acks.push_back(Waits::Sockets);
         self.owed.accept();
-        self.metrics.sink_queue.set(waiting.group.lines.len() as i64);
+        self.metrics.set_queue_length(waiting.group.lines.len());
         let first = !waiting.flushes.contains(&here);
         if first {
             waiting.flushes.push(here);
@@ -301,7 +301,7 @@ impl Queue {
         if self.capacity.is_some() {
             waiting.since = Some(Instant::now());
         }
-        self.metrics.sink_queue.set(waiting.group.lines.len() as i64);
+        self.metrics.set_queue_length(waiting.group.lines.len());
     }
 
     /// Takes all lines into `group`, which is empty, and this one behind them; for whoever holds the
@@ -313,7 +313,7 @@ impl Queue {
         }
         if !waiting.group.lines.is_empty() {
             waiting.take(usize::MAX, group);
-            self.metrics.sink_queue.set(0);
+            self.metrics.set_queue_length(0);
         }
         drop(waiting);
         group.lines.push_back(line);
@@ -349,7 +349,7 @@ impl Queue {
     pub(super) fn abandon(&self) -> usize {
         let mut waiting = self.lock();
         let group = std::mem::take(&mut waiting.group);
-        self.metrics.sink_queue.set(0);
+        self.metrics.set_queue_length(0);
         drop(waiting);
         let acks = group.acks.into_iter();
         let submitters = acks.filter_map(|waits| match waits {
@@ -391,15 +391,15 @@ mod tests {
 
     #[test]
     fn a_line_that_is_written_at_once_goes_behind_those_that_wait() {
-        let metrics = Arc::new(SinkMetrics::default());
+        let metrics = Arc::new(LogMetrics::default());
         let queue = Queue::new(None, true, metrics.clone());
         assert!(matches!(queue.push(b"first\n".to_vec().into()), Pushed::Queued(_)));
-        assert_eq!(metrics.sink_queue.value(), 1);
+        assert_eq!(metrics.queue_length(), 1);
         let mut group = Group::default();
         queue.take_with(b"second\n".to_vec().into(), &mut group).unwrap();
         let lines: Vec<&[u8]> = group.lines.iter().map(|line| &**line).collect();
         assert_eq!((lines, group.acks.len()), (vec![&b"first\n"[..], b"second\n"], 1));
-        assert_eq!(metrics.sink_queue.value(), 0, "nothing waits any more");
+        assert_eq!(metrics.queue_length(), 0, "nothing waits any more");
         queue.close();
         assert!(queue.take_with(b"third\n".to_vec().into(), &mut Group::default()).is_err());
     }

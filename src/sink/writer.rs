@@ -32,7 +32,7 @@ use super::error::WriteError;
 use super::losses::Losses;
 use super::output::Output;
 use super::queue::{Group, Queue, Task, Waits};
-use crate::metrics::{Plugin, SinkMetrics};
+use crate::sink::{LogMetrics, Plugin};
 
 /// A log file that was deleted or moved is noticed within this time.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
@@ -74,7 +74,7 @@ pub(super) struct Writer {
     trial: AtomicBool,
     /// Where the log is sealed.
     sealing: Option<Sealing>,
-    metrics: Arc<SinkMetrics>,
+    metrics: Arc<LogMetrics>,
 }
 
 /// What whoever writes has for itself.
@@ -97,7 +97,7 @@ impl Writer {
         sync: SyncMode,
         name: &str,
         refused: Arc<Losses>,
-        metrics: Arc<SinkMetrics>,
+        metrics: Arc<LogMetrics>,
     ) -> Writer {
         let held = Held {
             output,
@@ -113,7 +113,7 @@ impl Writer {
             slow: AtomicBool::new(false),
             sync,
             name: name.into(),
-            losses: Losses::new(Plugin::Log, metrics.clone()),
+            losses: Losses::new(Plugin::Log, metrics.backend.clone()),
             refused,
             state: Mutex::new(SinkState::Ok),
             calls: Calls::new(),
@@ -157,7 +157,7 @@ impl Writer {
     pub(super) fn tick(&self) {
         self.losses.tick();
         if self.calls.hung(Instant::now()).is_some() {
-            self.metrics.log_failing.set(1);
+            self.metrics.healthy.set(0);
         }
     }
 
@@ -375,13 +375,13 @@ impl Writer {
             Ok(()) => {
                 held.failed = None;
                 *state = SinkState::Ok;
-                self.metrics.log_failing.set(0);
+                self.metrics.healthy.set(1);
                 tracing::info!("the audit log {} is written again", self.name);
             }
             Err(error) => {
                 held.failed = Some(Instant::now());
                 *state = SinkState::Failing(error.to_string());
-                self.metrics.log_failing.set(1);
+                self.metrics.healthy.set(0);
             }
         }
     }

@@ -9,6 +9,7 @@ mod collector;
 mod config;
 mod health;
 mod list;
+mod metrics;
 mod response;
 mod sender;
 mod split;
@@ -24,13 +25,13 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use self::config::{SpoolConfig, WebhookConfig, WebhookError};
+pub use self::metrics::{WebhookFamilies, WebhookMetrics};
 
 use self::collector::{Collector, Outlet};
 use self::health::Health;
 use self::sender::{Ending, Sender};
 use self::spool::Spool;
-use crate::metrics::{Plugin, SinkMetrics};
-use crate::sink::{Ack, Line, Losses, Mode, SinkState, WriteError};
+use crate::sink::{Ack, Line, Losses, Mode, Plugin, SinkState, WriteError};
 use crate::upstream::Upstream;
 
 /// Time to count what is lost, once the shutdown gives up.
@@ -44,7 +45,7 @@ pub struct Webhook {
     max_event_size: Option<usize>,
     too_large: Losses,
     lost: Arc<Losses>,
-    metrics: Arc<SinkMetrics>,
+    metrics: Arc<WebhookMetrics>,
     health: Arc<Health>,
     receiver: Upstream,
     ending: Ending,
@@ -82,11 +83,11 @@ impl Webhook {
     /// The configuration or the spool's folder cannot be used.
     pub fn start(
         config: WebhookConfig,
-        metrics: Arc<SinkMetrics>,
+        metrics: Arc<WebhookMetrics>,
     ) -> Result<Webhook, WebhookError> {
         let ending = Ending::default();
         let sender = Arc::new(Sender::new(&config, metrics.clone(), ending.clone())?);
-        let lost = Arc::new(Losses::new(Plugin::Webhook, metrics.clone()));
+        let lost = Arc::new(Losses::new(Plugin::Webhook, metrics.backend.clone()));
         let strict = config.mode == Mode::BlockingStrict;
         let health = sender.health();
         let receiver = sender.receiver().clone();
@@ -108,13 +109,13 @@ impl Webhook {
                     Collector { sender, outlet, lost, ending, max_size, max_wait, throttle };
                 Route::Queue {
                     events: std::sync::Mutex::new(Some(events)),
-                    overflow: Losses::new(Plugin::Buffered, metrics.clone()),
+                    overflow: Losses::new(Plugin::Buffered, metrics.backend.clone()),
                     collector: Mutex::new(Some(tokio::spawn(collector.run(received)))),
                     spool,
                 }
             }
         };
-        let too_large = Losses::new(Plugin::Truncate, metrics.clone());
+        let too_large = Losses::new(Plugin::Truncate, metrics.backend.clone());
         let max_event_size = config.max_event_size;
         Ok(Webhook {
             strict,
@@ -196,7 +197,7 @@ impl Webhook {
     /// once; else when the receiver has taken the event, or all attempts have failed.
     pub fn submit(&self, line: impl Into<Line>) -> Ack {
         let line = line.into();
-        self.metrics.events.increment();
+        self.metrics.backend.events.inc();
         if self.max_event_size.is_some_and(|limit| line.len() > limit) {
             // As with kube-apiserver that is no failure.
             self.too_large.add(1, &"event is too large even after truncating");

@@ -23,9 +23,9 @@ use super::health::{self, Health};
 use super::response;
 use super::split::{Delivered, Sent, deliver};
 use crate::body::RequestBody;
-use crate::metrics::SinkMetrics;
 use crate::sink::Mode;
 use crate::upstream::{Upstream, UpstreamConfig};
+use crate::webhook::WebhookMetrics;
 
 /// kube-apiserver's number.
 const ATTEMPTS: u32 = 5;
@@ -46,7 +46,7 @@ pub(super) struct Sender {
     receiver: Upstream,
     initial_backoff: Duration,
     compress: bool,
-    metrics: Arc<SinkMetrics>,
+    metrics: Arc<WebhookMetrics>,
     health: Arc<Health>,
     ending: Ending,
 }
@@ -120,7 +120,7 @@ impl Ending {
 impl Sender {
     pub(super) fn new(
         config: &WebhookConfig,
-        metrics: Arc<SinkMetrics>,
+        metrics: Arc<WebhookMetrics>,
         ending: Ending,
     ) -> Result<Sender, WebhookError> {
         // Its connections are not those to the API server.
@@ -224,11 +224,11 @@ impl Sender {
     fn judge(&self, attempt: &Attempt, count: u64) {
         match attempt {
             Attempt::Taken => {
-                self.metrics.webhook_events.add(count);
+                self.metrics.events.inc_by(count);
                 self.health.is_well();
             }
             Attempt::Failed { failure, verdict, .. } => {
-                self.metrics.webhook_failures.increment();
+                self.metrics.failures.inc();
                 match verdict {
                     Verdict::Unavailable => self.health.doubt(&failure.0),
                     // It may accept another list.

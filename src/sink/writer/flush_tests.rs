@@ -5,11 +5,11 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::{JoinSet, yield_now};
 
 use super::super::tests::*;
-use crate::metrics::{Plugin, SinkMetrics};
 use crate::sink::barrier::{Barrier, Gate};
 use crate::sink::output::{Output, Written};
 use crate::sink::writer::*;
 use crate::sink::{Line, Mode, Sink};
+use crate::sink::{LogMetrics, Plugin};
 
 fn lenient() -> Rig {
     rig_with(Mode::Blocking, true, SyncMode::Off)
@@ -37,12 +37,12 @@ async fn lines_of_one_turn_are_one_write_and_sockets_wait_for_it() {
     for text in ["a", "b", "c"] {
         assert!(!pending(&mut rig.submit(text)), "nobody waits but the sockets");
     }
-    assert_eq!(rig.metrics.sink_queue.value(), 3);
+    assert_eq!(rig.metrics.queue_length(), 3);
     assert!(is_shut(&mut gate).await);
     rig.act(Act::Write);
     pass(&mut gate).await;
     assert_eq!(rig.call(), ["a", "b", "c"]);
-    assert_eq!(rig.metrics.sink_queue.value(), 0);
+    assert_eq!(rig.metrics.queue_length(), 0);
     rig.act(Act::Write);
     drop(rig.submit("d"));
     pass(&mut gate).await;
@@ -172,7 +172,7 @@ impl Output for Counting {
 async fn many_requests() -> (usize, usize) {
     const REQUESTS: usize = 64;
     const ROUNDS: usize = 100;
-    let (output, metrics) = (Counting::default(), Arc::new(SinkMetrics::default()));
+    let (output, metrics) = (Counting::default(), Arc::new(LogMetrics::default()));
     let sink = {
         let (output, mode) = (Box::new(output.clone()), Mode::Blocking);
         Sink::start(output, "audit.log", mode, SyncMode::Off, None, metrics.clone()).unwrap()
@@ -193,7 +193,7 @@ async fn many_requests() -> (usize, usize) {
     requests.join_all().await;
     sink.shutdown().await;
     let (writes, lines) = std::mem::take(&mut *output.0.lock().unwrap());
-    assert_eq!((lines.len(), metrics.lost(Plugin::Log)), (REQUESTS * ROUNDS, 0));
+    assert_eq!((lines.len(), metrics.backend.lost(Plugin::Log)), (REQUESTS * ROUNDS, 0));
     (lines.len(), writes)
 }
 
