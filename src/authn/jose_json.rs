@@ -57,7 +57,7 @@ impl Members {
 /// A member has another type than it must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the member {0:?} is of the wrong type")]
-pub(super) struct WrongType(&'static str);
+pub struct WrongType(&'static str);
 
 /// All members of an object in their order, also those whose name is there several times.
 #[derive(Debug)]

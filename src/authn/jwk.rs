@@ -27,7 +27,7 @@ const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIEN
 
 /// A key of a set and its name in it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct NamedWebKey {
+pub struct NamedWebKey {
     /// `kid`; may be empty.
     pub(super) id: String,
     pub(super) key: PublicKey,
@@ -35,7 +35,7 @@ pub(super) struct NamedWebKey {
 
 /// Why a key or a set of keys is invalid.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum JwkError {
+pub enum JwkError {
     /// Its JSON.
     #[error(transparent)]
     Json(#[from] serde_json::Error),

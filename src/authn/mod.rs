@@ -11,6 +11,7 @@ mod jwt;
 mod key_file;
 mod metrics;
 mod oidc;
+mod remote_keys;
 mod request_header;
 mod service_account;
 mod structured;
@@ -53,7 +54,7 @@ pub use token_file::{TokenFile, TokenFileError};
 pub use token_review::{TokenReview, TokenReviewSettings};
 pub use token_webhook::{TokenWebhook, WebhookVersion};
 pub use tokens::Tokens;
-pub use upstream_keys::UpstreamKeys;
+pub use upstream_keys::{UpstreamKeys, upstream_keys};
 pub use x509::{CertificateError, ClientCa, ClientCaError, ClientCertificates};
 
 use crate::request::query;

@@ -170,7 +170,7 @@ impl ServiceAccounts {
     ) -> Result<Option<Verified>, ServiceAccountError> {
         let issuer = token.issuer();
         let is_legacy = issuer == LEGACY_ISSUER;
-        let published = self.upstream.as_ref().and_then(|upstream| upstream.published());
+        let published = self.upstream.as_ref().and_then(|upstream| upstream.keys());
         if !is_legacy && !self.is_ours(&issuer, published.as_deref())? {
             return Ok(None);
         }
@@ -221,7 +221,7 @@ impl ServiceAccounts {
             return verdict.map(|()| published);
         };
         upstream.fetch_for_token(published.as_ref()).await;
-        match upstream.published() {
+        match upstream.keys() {
             Some(published) => self.judge(token, Some(&published)).map(|()| Some(published)),
             None => Err(ServiceAccountError::NotReady),
         }

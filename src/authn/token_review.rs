@@ -8,12 +8,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
-use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+use api_client::access::{Access, Denial, OwnAccess, Probe};
+use api_client::backoff::ExponentialBackoff;
+use api_client::{ApiClient, ApiRequest, ConfigError, RequestError};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use http::header::RETRY_AFTER;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use prometheus_client::metrics::gauge::Gauge;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -24,8 +26,6 @@ use super::token_webhook::{TokenWebhook, WebhookVersion};
 use super::turns::{NoTurn, Source, Turns, Waiting};
 use super::verified::numeric_date;
 use super::{User, UserInfo};
-use crate::upstream::access::{Access, Denial, Probe};
-use crate::upstream::{ConfigError, OwnRequest, SendError, Upstream};
 
 const PATH: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 /// Show whether reviews may be created.
@@ -39,7 +39,8 @@ const LONGEST: usize = 16 << 10;
 /// How often one question is asked, if it gets no answer or is to be asked later.
 const TRIES: u32 = 5;
 /// Between the first try and the second; half as long again each time, and up to a fifth more.
-const BACKOFF: Duration = Duration::from_millis(500);
+const BACKOFF: ExponentialBackoff =
+    ExponentialBackoff::new(Duration::from_millis(500), 1.5, LONGEST_PAUSE);
 /// The longest wait that an answer can ask for; clients wait, too.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// How long the API server may take to answer one.
@@ -51,7 +52,8 @@ const OWN_NAME: HeaderValue = HeaderValue::from_static("kube-audit-proxy");
 
 /// Asks the API server whose tokens are.
 pub struct TokenReview {
-    upstream: Upstream,
+    client: ApiClient,
+    access: OwnAccess,
     api_version: &'static str,
     settings: TokenReviewSettings,
     cache: Arc<TokenCache>,
@@ -121,28 +123,35 @@ struct ReviewedUser {
 }
 
 impl TokenReview {
-    /// Asks `upstream`, the API server, with the proxy's own credentials, and remembers answers in
-    /// `cache`. Must be called within a tokio runtime.
+    /// Sends TokenReviews to the API server, or to the webhook of `settings`, and keeps the results
+    /// in `cache`. `client` and `access` are those of the API server. Must be called within a tokio
+    /// runtime.
     ///
     /// # Errors
     /// Where the webhook's kubeconfig cannot be used.
     pub fn new(
-        upstream: Upstream,
+        client: &ApiClient,
+        access: &OwnAccess,
         settings: TokenReviewSettings,
         cache: Arc<TokenCache>,
     ) -> Result<TokenReview, ConfigError> {
-        let (upstream, api_version) = match &settings.webhook {
-            Some(webhook) => (webhook.connect()?, webhook.version.api_version()),
-            None => (upstream, WebhookVersion::V1.api_version()),
+        let (client, access, version) = match &settings.webhook {
+            Some(webhook) => {
+                let client = webhook.connect()?;
+                (client.clone(), OwnAccess::new(client), webhook.version)
+            }
+            None => (client.clone(), access.clone(), WebhookVersion::V1),
         };
+        let api_version = version.api_version();
         let (asking, turns) = (Mutex::default(), Arc::default());
-        Ok(TokenReview { upstream, api_version, settings, cache, asking, turns })
+        Ok(TokenReview { client, access, api_version, settings, cache, asking, turns })
     }
 
-    /// The webhook endpoint, and the kubeconfig that describes it; `None` where the API server is asked.
-    pub fn webhook(&self) -> Option<(&Upstream, &std::path::Path)> {
+    /// The webhook endpoint, and the kubeconfig that describes it; `None` where the API server is
+    /// asked.
+    pub fn webhook(&self) -> Option<(&ApiClient, &std::path::Path)> {
         let webhook = self.settings.webhook.as_ref()?;
-        Some((&self.upstream, &webhook.file))
+        Some((&self.client, &webhook.file))
     }
 
     /// Whose `token` is, which came from `source`; `None` for nobody's.
@@ -207,8 +216,8 @@ impl TokenReview {
         async move { task.await.unwrap_or(Err(Unavailable)) }.boxed().shared()
     }
 
-    /// Asks as often as kube-apiserver would. The turn is kept meanwhile: who is asked to come later
-    /// does not come with more.
+    /// Asks as often as kube-apiserver would. The turn is kept meanwhile: who is asked to come
+    /// later does not come with more.
     async fn ask(&self, id: &TokenId, token: &str, turn: Waiting) -> Answer {
         let _turn = turn.get(TURN).await.map_err(|reason| self.refuse(reason))?;
         let since = self.cache.generation();
@@ -217,7 +226,7 @@ impl TokenReview {
         loop {
             tried += 1;
             let started = Instant::now();
-            let answered = self.upstream.ask(self.request(&self.path(), question.clone())).await;
+            let answered = self.client.request(&self.request(&self.path(), question.clone())).await;
             let code = answered.as_ref().ok().map(|answer| answer.status().as_u16());
             self.cache.metrics().reviewed(code, started.elapsed());
             if let Some(pause) = again(&answered, tried)
@@ -233,7 +242,7 @@ impl TokenReview {
             })?;
             return match answer.status() {
                 StatusCode::OK | StatusCode::CREATED => {
-                    self.upstream.access_granted(Access::TokenReview);
+                    self.access.granted(Access::TokenReview);
                     self.read(since, id, token, answer.body())
                 }
                 code => {
@@ -257,13 +266,13 @@ impl TokenReview {
             Some(WebhookVersion::V1) | None => EMPTY_REVIEW,
         };
         let probe = Probe::post(&self.path(), headers, empty);
-        let count = &self.cache.metrics().review_access_denied;
-        self.upstream.access_denied(Access::TokenReview, denial, probe, count);
+        self.cache.metrics().review_access_denied.inc();
+        self.access.denied(Access::TokenReview, denial, probe);
     }
 
     /// Why TokenReviews are denied, if they are.
     pub fn denial(&self) -> Option<Denial> {
-        self.upstream.denial(Access::TokenReview)
+        self.access.denial(Access::TokenReview)
     }
 
     fn own_headers(&self) -> HeaderMap {
@@ -288,19 +297,16 @@ impl TokenReview {
     /// The target of requests.
     fn path(&self) -> Arc<str> {
         match self.settings.webhook {
-            Some(_) => self.upstream.path(),
+            Some(_) => self.client.path(),
             None => PATH.into(),
         }
     }
 
-    fn request<'a>(&self, path: &'a str, body: Bytes) -> OwnRequest<'a> {
-        OwnRequest {
-            method: Method::POST,
-            path,
-            headers: self.own_headers(),
-            body,
-            timeout: TIMEOUT,
-        }
+    fn request<'a>(&self, path: &'a str, body: Bytes) -> ApiRequest<'a> {
+        let mut request = ApiRequest::post(path, body);
+        request.headers.extend(self.own_headers());
+        request.timeout = TIMEOUT;
+        request
     }
 
     fn refuse(&self, reason: NoTurn) -> Unavailable {
@@ -342,7 +348,7 @@ pub(super) fn own_name(as_front_proxy: bool) -> HeaderMap {
 
 /// How long to wait before the question is asked again, after so many tries; `None` if there is an
 /// answer that stands, or it would be of no use (kube's `DefaultShouldRetry`).
-fn again(answered: &Result<Response<Bytes>, SendError>, tried: u32) -> Option<Duration> {
+fn again(answered: &Result<Response<Bytes>, RequestError>, tried: u32) -> Option<Duration> {
     let asked = match answered {
         Err(error) => error.is_reset().then_some(Duration::ZERO)?,
         Ok(answer) => {
@@ -357,12 +363,7 @@ fn again(answered: &Result<Response<Bytes>, SendError>, tried: u32) -> Option<Du
             }
         }
     };
-    let mut random = [0];
-    // Without chance it is just a little less.
-    let _ = SystemRandom::new().fill(&mut random);
-    let grown = BACKOFF.as_secs_f64() * 1.5_f64.powi(tried.saturating_sub(1).min(64) as i32);
-    let pause = Duration::from_secs_f64(grown * (1.0 + f64::from(random[0]) / 255.0 * 0.2));
-    Some(pause.max(asked).min(LONGEST_PAUSE))
+    Some(BACKOFF.delay(tried.saturating_sub(1)).max(asked).min(LONGEST_PAUSE))
 }
 
 /// One more as long as it lives.

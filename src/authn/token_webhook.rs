@@ -3,7 +3,9 @@
 
 use std::path::PathBuf;
 
-use crate::upstream::{ConfigError, Upstream, UpstreamConfig};
+use api_client::{ApiClient, ConfigError};
+
+use crate::upstream::webhook_config;
 
 /// Who is asked, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,15 +38,12 @@ impl WebhookVersion {
 }
 
 impl TokenWebhook {
-    /// Makes ready to ask. The path of the URL is the target of every request. Must be called within
-    /// a tokio runtime.
+    /// Makes ready to ask. The path of the URL is the target of every request. Must be called
+    /// within a tokio runtime.
     ///
     /// # Errors
     /// Where the kubeconfig cannot be used.
-    pub fn connect(&self) -> Result<Upstream, ConfigError> {
-        Upstream::of_webhook(
-            UpstreamConfig::from_kubeconfig(&self.file, None)?,
-            "the token webhook",
-        )
+    pub fn connect(&self) -> Result<ApiClient, ConfigError> {
+        ApiClient::new(webhook_config(&self.file)?, "the token webhook")
     }
 }

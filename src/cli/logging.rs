@@ -7,11 +7,18 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::LogFormat;
 
+/// The crates of this project that log.
+const OWN: [&str; 2] = ["kube_audit_proxy", "api_client"];
+
 /// Sets the process's log up. Later calls change nothing.
 pub fn init(level: Level, format: LogFormat) {
     // Libraries have little to say that is of use to an operator, and much at the lower levels.
     let libraries = level.min(Level::WARN);
-    let filter = EnvFilter::new(format!("{libraries},kube_audit_proxy={level}"));
+    let mut directives = libraries.to_string();
+    for own in OWN {
+        directives.push_str(&format!(",{own}={level}"));
+    }
+    let filter = EnvFilter::new(directives);
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())

@@ -4,6 +4,7 @@ mod backends;
 mod completion;
 mod demo;
 mod error;
+mod kubeconfig;
 mod log;
 mod logging;
 mod output;
@@ -40,6 +41,8 @@ enum Command {
     Log(log::LogArgs),
     /// Looks at audit policies
     Policy(policy::PolicyArgs),
+    /// Print a kubeconfig with which clients use the proxy, or merge it into theirs
+    Kubeconfig(kubeconfig::KubeconfigArgs),
     /// Print a script that completes commands and flags in a shell
     Completion(completion::CompletionArgs),
     /// Write man pages of all commands to a folder
@@ -91,6 +94,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         Command::Demo(flags) => demo::run(&flags),
         Command::Log(args) => return log::run(args),
         Command::Policy(args) => return policy::run(args),
+        Command::Kubeconfig(args) => kubeconfig::run(&args),
         Command::Completion(args) => completion::script(&args, &mut Cli::command()),
         Command::Man(args) => completion::man_pages(&args, Cli::command()),
     };
@@ -134,7 +138,7 @@ mod tests {
 
     #[test]
     fn exit_codes_tell_usage_from_failure() {
-        let cases: [(&[&str], u8); 11] = [
+        let cases: [(&[&str], u8); 15] = [
             (&["kube-audit-proxy", "--version"], 0),
             (&["kube-audit-proxy", "serve", "--help"], 0),
             (&["kube-audit-proxy"], 2),
@@ -143,6 +147,10 @@ mod tests {
             (&["kubectl-audit", "query", "--since=never", "/nowhere/audit.log"], 2),
             (&["kubectl-audit", "query", "/nowhere/audit.log"], 2),
             (&["kube-audit-proxy", "serv"], 2),
+            (&["kube-audit-proxy", "kubeconfig"], 2),
+            (&["kube-audit-proxy", "kubeconfig", "--server=proxy:7443"], 2),
+            (&["kube-audit-proxy", "kubeconfig", "--server=http://proxy"], 2),
+            (&["kube-audit-proxy", "kubeconfig", "--server=https://p", "--from=/nowhere/c"], 1),
             (&["kube-audit-proxy", "serve", "--audit-polcy-file=x"], 2),
             (&["kube-audit-proxy", "serve", "--config=/nowhere/config.yaml"], 2),
             (

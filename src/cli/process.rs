@@ -20,7 +20,7 @@ use crate::audit::recording::BodySettings;
 use crate::authn::{
     Anonymous, AuthenticationConfigFile, Authenticator, ClientCa, ClientCaError, JwtAuthenticators,
     JwtSettings, RequestHeader, ServiceAccounts, TokenCache, TokenFile, TokenReview, Tokens,
-    UpstreamKeys, UserInfo, issuers_or_usual,
+    UserInfo, issuers_or_usual, upstream_keys,
 };
 use crate::config::{
     Audit, Authentication, BackendSettings, Bodies, CertificateSource, Config, Issuers, Serving,
@@ -40,7 +40,7 @@ use crate::server::{admin, limits, listener, reload, self_signed, tls};
 use crate::sink::{Barrier, Sink};
 use crate::upstream::access::Access;
 use crate::upstream::identity::Identity;
-use crate::upstream::{KubeconfigFile, Upstream, UpstreamConfig};
+use crate::upstream::{KubeconfigFile, ReloadTarget, Upstream, UpstreamSource, webhook_config};
 use crate::webhook::Webhook;
 
 /// For tasks to notice that they were dropped, and for records to be closed.
@@ -239,16 +239,17 @@ fn upstream(
     follow: &Follow,
 ) -> anyhow::Result<Upstream> {
     let settings = settings.clone();
-    let kubeconfig = settings.kubeconfig.clone();
+    let (kubeconfig, context) = (settings.kubeconfig.as_deref(), settings.context.as_deref());
+    let source = UpstreamSource::find(kubeconfig, context, &settings.flags)?;
+    let kubeconfigs = source.kubeconfigs().to_vec();
     let resolve = move || {
-        let (kubeconfig, context) = (settings.kubeconfig.as_deref(), settings.context.as_deref());
-        UpstreamConfig::resolve(kubeconfig, context, &settings.flags)
+        source.resolve(settings.context.as_deref(), &settings.flags, settings.plugin_timeout)
     };
     let first = resolve.clone();
-    let file =
-        kubeconfig.map(|path| KubeconfigFile::new(Reloaded::Kubeconfig, &path, Box::new(resolve)));
+    let file = KubeconfigFile::new(Reloaded::Kubeconfig, &kubeconfigs, Box::new(resolve));
     let upstream = Upstream::new(first()?, barrier.clone(), follow.metrics.upstream.clone())?;
-    if let Some(file) = file {
+    if !kubeconfigs.is_empty() {
+        tracing::info!(files = ?kubeconfigs, "using the kubeconfig");
         follow.spawn_kubeconfig(file, &upstream);
     }
     Ok(upstream)
@@ -307,9 +308,10 @@ fn recorder(
             }
             BackendSettings::Webhook(config) => {
                 let path = config.file.clone();
-                let resolve = move || UpstreamConfig::of_receiver(&path);
+                let paths = [path.clone()];
+                let resolve = move || webhook_config(&path);
                 let what = Reloaded::AuditWebhookConfig;
-                let file = KubeconfigFile::new(what, &config.file, Box::new(resolve));
+                let file = KubeconfigFile::new(what, &paths, Box::new(resolve));
                 let webhook = Webhook::start(config.clone(), follow.metrics.webhook(metrics));
                 let webhook = webhook.map_err(|error| anyhow::Error::msg(sink.says(error)))?;
                 follow.spawn_kubeconfig(file, webhook.receiver());
@@ -332,9 +334,9 @@ struct Follow {
 }
 
 impl Follow {
-    fn spawn_kubeconfig(&self, file: KubeconfigFile, upstream: &Upstream) {
+    fn spawn_kubeconfig(&self, file: KubeconfigFile, target: &impl ReloadTarget) {
         let (metrics, forced) = (self.metrics.reloads.clone(), self.forced.clone());
-        tokio::spawn(file.follow(upstream.clone(), metrics, forced, POLL_INTERVAL));
+        tokio::spawn(file.follow(target.clone(), metrics, forced, POLL_INTERVAL));
     }
 
     fn spawn<E: std::fmt::Display + Send + 'static>(
@@ -444,7 +446,7 @@ fn tokens(
             let (files, issuers) = (tokens.key_files.clone(), tokens.issuers.clone());
             let fetched = tokens
                 .keys_from_upstream
-                .then(|| UpstreamKeys::new(upstream.clone(), as_front_proxy));
+                .then(|| upstream_keys(upstream.api().clone(), as_front_proxy));
             let audiences = settings.audiences.clone();
             let accounts = ServiceAccounts::load(files, fetched, issuers, audiences)
                 .context("--service-account-key-file")?;
@@ -460,13 +462,17 @@ fn tokens(
     let review = settings
         .token_review
         .clone()
-        .map(|settings| TokenReview::new(upstream.clone(), settings, cache.clone()).map(Arc::new))
+        .map(|settings| {
+            TokenReview::new(upstream.api(), upstream.access(), settings, cache.clone())
+                .map(Arc::new)
+        })
         .transpose()
         .context("--authentication-token-webhook-config-file")?;
     if let Some((webhook, path)) = review.as_deref().and_then(TokenReview::webhook) {
         let owned = path.to_owned();
-        let resolve = move || UpstreamConfig::from_kubeconfig(&owned, None);
-        let file = KubeconfigFile::new(Reloaded::TokenWebhookConfig, path, Box::new(resolve));
+        let paths = [owned.clone()];
+        let resolve = move || webhook_config(&owned);
+        let file = KubeconfigFile::new(Reloaded::TokenWebhookConfig, &paths, Box::new(resolve));
         follow.spawn_kubeconfig(file, webhook);
     }
     Ok(Tokens { file, service_accounts, oidc, review, cache })
@@ -524,7 +530,7 @@ fn serve_admin(
             let review = access.authenticator.token_review_denial();
             let review =
                 review.map_or(Ok(()), |denial| Err(denial.message(Access::TokenReview).to_owned()));
-            let checked = access.upstream.check_access().and(review);
+            let checked = access.upstream.access().check().and(review);
             async move { checked }
         }),
         Check::new("shutdown", move || {

@@ -158,7 +158,7 @@ fn the_webhook_has_kube_apiservers_defaults_and_needs_no_log() {
 
 #[test]
 fn what_makes_no_sense_is_refused_with_a_remedy() {
-    let cases: [(&[&str], &str); 28] = [
+    let cases: [(&[&str], &str); 29] = [
         (&["--audit-log-seal"], "--audit-log-seal needs --audit-log-seal-key-file"),
         (&["--audit-log-seal-key-file=k"], "is of no use without --audit-log-seal"),
         (&["--audit-log-seal-checkpoint-file=c"], "is of no use without --audit-log-seal"),
@@ -215,7 +215,8 @@ fn what_makes_no_sense_is_refused_with_a_remedy() {
         (&["--anonymous-auth=false"], "would refuse everybody; give --client-ca-file"),
         (&["--anonymous-auth=maybe"], "neither true nor false"),
         (&["--client-crl-file=crl"], "--client-crl-file needs --client-ca-file"),
-        (&["--context=c"], "--context needs --kubeconfig"),
+        (&["--context=c", "--upstream-server=https://a"], "--context needs a kubeconfig"),
+        (&["--credential-plugin-timeout=0s"], "--credential-plugin-timeout must be longer"),
         (&["--shutdown-timeout=-1s"], "a time to wait cannot be negative"),
         (&["--shutdown-timeout=30"], "time: missing unit in duration \"30\"; write it as 30s"),
         (&["--audit-polcy-file=x"], "--audit-policy-file"),

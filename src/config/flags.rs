@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum};
 
+use super::kubeconfig_flags::KubeconfigFlags;
 use super::sink_entry::SinkEntry;
 use crate::authn::WebhookVersion;
 use crate::request::duration;
@@ -210,13 +211,9 @@ pub struct ServeFlags {
     #[arg(long, value_name = "CIDRS", value_delimiter = ',', help_heading = AUTHENTICATION)]
     pub trusted_proxies: Vec<Cidr>,
 
-    /// Kubeconfig with the API server's address and the proxy's own credentials; if neither this
-    /// nor --upstream-server is given, those of the cluster that the proxy runs in
-    #[arg(long, value_name = "FILE", help_heading = UPSTREAM)]
-    pub kubeconfig: Option<PathBuf>,
-    /// Context of the kubeconfig; its current one if not given
-    #[arg(long, value_name = "NAME", help_heading = UPSTREAM)]
-    pub context: Option<String>,
+    /// Where the API server and the proxy's own credentials are.
+    #[command(flatten)]
+    pub kubeconfig: KubeconfigFlags,
     /// URL of the API server
     #[arg(long, value_name = "URL", help_heading = UPSTREAM)]
     pub upstream_server: Option<String>,
@@ -537,7 +534,7 @@ pub struct ServeFlags {
 
 const SERVING: &str = "Serving";
 const AUTHENTICATION: &str = "Authentication";
-const UPSTREAM: &str = "Upstream";
+pub(super) const UPSTREAM: &str = "Upstream";
 const POLICY: &str = "Audit policy";
 const BODIES: &str = "Bodies in the audit log";
 const LOG: &str = "Audit log";
@@ -636,7 +633,7 @@ fn parse_bool(text: &str) -> Result<bool, String> {
     }
 }
 
-fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     let nanoseconds = duration::parse(text)
         .map_err(|error| format!("{error}; write it as 30s, 1m30s or 500ms"))?;
     u64::try_from(nanoseconds)

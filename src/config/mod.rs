@@ -7,6 +7,7 @@ mod authentication;
 mod bodies;
 pub mod file;
 pub mod flags;
+mod kubeconfig_flags;
 mod same_file;
 mod sink_entry;
 mod sink_list;
@@ -22,6 +23,7 @@ pub use self::bodies::Bodies;
 use self::flags::Constrained;
 pub use self::flags::{LogFormat, ServeFlags};
 use self::flags::{TlsMinVersion, UpstreamIdentity};
+use self::kubeconfig_flags::KubeconfigFlags;
 pub use self::sink_entry::{SinkEntry, SinkType};
 pub use self::sink_list::{BackendSettings, SinkSettings};
 use crate::audit::record::AmbiguousBodies;
@@ -143,6 +145,8 @@ pub struct Upstream {
     pub kubeconfig: Option<PathBuf>,
     /// `--context`
     pub context: Option<String>,
+    /// `--credential-plugin-timeout`
+    pub plugin_timeout: Duration,
     /// `--upstream-*`
     pub flags: UpstreamFlags,
     /// `--upstream-identity`
@@ -267,8 +271,15 @@ fn cipher_suite(name: &str) -> Result<SupportedCipherSuite, ConfigError> {
 }
 
 fn upstream(flags: &ServeFlags) -> Result<Upstream, ConfigError> {
-    if flags.context.is_some() && flags.kubeconfig.is_none() {
-        return fail("--context needs --kubeconfig, the file that the context is in");
+    let KubeconfigFlags { kubeconfig, context, credential_plugin_timeout } = &flags.kubeconfig;
+    if context.is_some() && kubeconfig.is_none() && flags.upstream_server.is_some() {
+        return fail(
+            "--context needs a kubeconfig, and --upstream-server without --kubeconfig uses none; \
+             give --kubeconfig, or leave out one of the two",
+        );
+    }
+    if credential_plugin_timeout.is_zero() {
+        return fail("--credential-plugin-timeout must be longer than 0s, for example 30s");
     }
     let identity = match flags.upstream_identity {
         UpstreamIdentity::RequestHeader => Identity::RequestHeader,
@@ -297,8 +308,9 @@ fn upstream(flags: &ServeFlags) -> Result<Upstream, ConfigError> {
         );
     }
     Ok(Upstream {
-        kubeconfig: flags.kubeconfig.clone(),
-        context: flags.context.clone(),
+        kubeconfig: kubeconfig.clone(),
+        context: context.clone(),
+        plugin_timeout: *credential_plugin_timeout,
         flags: UpstreamFlags {
             server: flags.upstream_server.clone(),
             ca_file: flags.upstream_ca_file.clone(),

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use api_client::ApiRequest;
 use http::{HeaderMap, StatusCode};
 use k8s_audit::authorizer::{Attributes, Object, Resource};
 use serde::{Deserialize, Serialize};
@@ -136,22 +137,17 @@ impl AccessReviews {
     /// See [`Refusal`].
     pub(super) async fn ask(&self, rules: Rules, asked: &Attributes<'_>) -> Result<(), Refusal> {
         let review = serde_json::to_vec(&Review::of(asked)).expect("strings and maps of strings");
-        let (code, answer) =
-            self.upstream.post_json(PATH, review.into()).await.map_err(|error| {
-                tracing::warn!(%error, "cannot ask whether impersonation is allowed");
-                Refusal::unavailable(
-                    "the API server cannot be asked whether impersonation is allowed",
-                )
-            })?;
+        let request = ApiRequest::post(PATH, review.into());
+        let response = self.upstream.api().request(&request).await.map_err(|error| {
+            tracing::warn!(%error, "cannot ask whether impersonation is allowed");
+            Refusal::unavailable("the API server cannot be asked whether impersonation is allowed")
+        })?;
+        let (code, answer) = (response.status(), response.into_body());
         if let Some(denial) = Denial::of(code) {
             let probe = Probe::post(PATH, HeaderMap::new(), EMPTY_REVIEW);
             let access = Access::SubjectAccessReview;
-            self.upstream.access_denied(
-                access,
-                denial,
-                probe,
-                self.metrics().access_denied(access),
-            );
+            self.metrics().access_denied(access).inc();
+            self.upstream.access().denied(access, denial, probe);
             return Err(Refusal::Denied(denial));
         }
         if code != StatusCode::CREATED && code != StatusCode::OK {
@@ -162,7 +158,7 @@ impl AccessReviews {
             let message = "the API server did not process the SubjectAccessReview that authorizes impersonation";
             return Err(Refusal::unavailable(message));
         }
-        self.upstream.access_granted(Access::SubjectAccessReview);
+        self.upstream.access().granted(Access::SubjectAccessReview);
         let answer: Answer = serde_json::from_slice(&answer).map_err(|error| {
             tracing::warn!(%error, "unreadable SubjectAccessReview");
             Refusal::unavailable("the API server's answer about impersonation is unreadable")

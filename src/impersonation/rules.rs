@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use api_client::ApiRequest;
 use http::StatusCode;
 use serde::Deserialize;
 use tokio::sync::Mutex;
@@ -98,10 +99,12 @@ impl RulesInForce {
 
     /// `None` if the API server does not tell.
     async fn ask(&self) -> Result<Option<Rules>, Refusal> {
-        let (code, answer) = self.upstream.get_json(VERSION).await.map_err(|error| {
+        let request = ApiRequest::get(VERSION);
+        let response = self.upstream.api().request(&request).await.map_err(|error| {
             tracing::warn!(%error, "cannot ask for the API server's version");
             unreachable()
         })?;
+        let (code, answer) = (response.status(), response.into_body());
         let rules = if code == StatusCode::OK { by_version(&answer) } else { None };
         if rules.is_none() {
             tracing::warn!(

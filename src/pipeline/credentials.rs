@@ -1,13 +1,43 @@
-//! A 401 of the API server to a request that carries the proxy's own credentials.
+//! The proxy's own credentials: put on a request, and rejected by the API server.
+
+use api_client::exec::OwnCredential;
+use http::Request;
 
 use super::Proxy;
-use crate::audit::record::RequestFacts;
+use crate::audit::record::{Record, RequestFacts};
 use crate::request::RequestInfo;
+use crate::status::Status;
+use crate::upstream::Renewable;
 use crate::upstream::access::Access;
 use crate::upstream::identity::Identity;
 
+const NO_CREDENTIAL: &str = "the proxy has no valid credential for the API server: its credential plugin failed; the administrator of kube-audit-proxy finds the reason in its log and at /readyz";
+
 /// Subresources for which the API server passes on what a kubelet or a pod responds.
 const RELAYED: [&[u8]; 5] = [b"attach", b"exec", b"log", b"portforward", b"proxy"];
+
+/// Waits for the credential plugin and returns its credential.
+///
+/// # Errors
+/// The response if the plugin fails. Its reason, which may describe the host, is logged and not
+/// sent to the client.
+pub(super) async fn wait_for_own(
+    proxy: &Proxy,
+    record: &mut Record,
+) -> Result<OwnCredential, Box<Status>> {
+    proxy.upstream.valid_credential().await.map_err(|error| {
+        tracing::debug!(%error, "a request is not sent without a credential");
+        record.access_denied(NO_CREDENTIAL);
+        Box::new(Status::service_unavailable(NO_CREDENTIAL))
+    })
+}
+
+/// Marks a request whose credential can be renewed if the API server rejects it.
+pub(super) fn mark<B>(request: &mut Request<B>, generation: Option<u64>, info: &RequestInfo) {
+    if let Some(generation) = generation {
+        request.extensions_mut().insert(Renewable::new(generation, may_be_relayed(info)));
+    }
+}
 
 /// Returns whether the API server rejected the proxy's credentials. In `pass-through` mode the
 /// credentials are the client's.
@@ -19,7 +49,12 @@ pub(super) async fn are_rejected(proxy: &Proxy, facts: &RequestFacts) -> bool {
     };
     let count = proxy.upstream.metrics().access_denied(Access::Forward);
     let may_be_relayed = may_be_relayed(&facts.info);
-    proxy.upstream.are_credentials_rejected(may_be_relayed, as_front_proxy, count).await
+    let access = proxy.upstream.access();
+    let is_rejected = access.are_credentials_rejected(may_be_relayed, as_front_proxy).await;
+    if is_rejected {
+        count.inc();
+    }
+    is_rejected
 }
 
 /// Returns whether another server than the API server may have responded: an aggregated API, whose

@@ -14,6 +14,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use api_client::exec::OwnCredential;
 use futures_util::FutureExt;
 use http::request::Parts;
 use http::uri::PathAndQuery;
@@ -49,7 +50,7 @@ use crate::request::{InfoError, RequestInfo, duration, query};
 use crate::status::Status;
 use crate::upstream::access::{Access, Denial};
 use crate::upstream::identity::{Identity, OriginalUserExtra};
-use crate::upstream::{Upstream, UpstreamBody};
+use crate::upstream::{CredentialRenewed, Upstream, UpstreamBody};
 
 /// The header under which kube-apiserver returns the audit ID.
 const AUDIT_ID_ANSWER: HeaderName = AUDIT_ID;
@@ -296,6 +297,10 @@ async fn unauthorized(
     (is_head, pretty): (bool, bool),
     was_upgrade: bool,
 ) -> Response<ResponseBody> {
+    if answer.extensions().get::<CredentialRenewed>().is_some() {
+        let message = "the proxy's own credential expired while this request was under way; the API server did not process it, send it again";
+        return refuse(record, Status::service_unavailable(message)).await;
+    }
     if credentials::are_rejected(proxy, record.facts()).await {
         return access_denied(record, Access::Forward, Denial::Unauthorized).await;
     }
@@ -358,7 +363,15 @@ async fn outgoing(
     }
     let done_as = done_as.map(User::from);
     let user = done_as.as_ref().unwrap_or(&caller.user);
-    let stamped = proxy.identity.stamp(&mut headers, user, proxy.upstream.bearer());
+    let OwnCredential { header: own, generation } = match proxy.upstream.credential() {
+        Some(own) => own,
+        None if proxy.identity == Identity::PassThrough => OwnCredential::default(),
+        // Rare, and too large to be a part of every request's future.
+        None => Box::pin(credentials::wait_for_own(proxy, record)).await?,
+    };
+    // A client's own token cannot be renewed.
+    let generation = generation.filter(|_| proxy.identity != Identity::PassThrough);
+    let stamped = proxy.identity.stamp(&mut headers, user, own);
     let stamped = stamped.and_then(|()| match &proxy.original_user_extra {
         Some(extra) => extra.stamp(&mut headers, &caller.user),
         None => Ok(()),
@@ -383,6 +396,7 @@ async fn outgoing(
     *request.method_mut() = method;
     *request.uri_mut() = record.facts().target.clone().into();
     *request.headers_mut() = headers;
+    credentials::mark(&mut request, generation, &record.facts().info);
     Ok(request)
 }
 

@@ -9,19 +9,19 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use api_client::Target;
+use api_client::dial::Addresses;
+use api_client::tls::ClientTls;
+use api_client::tunnel::{ProxyUrl, Tunnel};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::dial::Addresses;
-use super::endpoint::Endpoint;
 use super::error::SendError;
 use super::metrics::UpstreamMetrics;
 use super::read_ahead::ReadAhead;
-use super::tls::ClientTls;
-use super::tunnel::{ProxyUrl, Tunnel};
 use crate::sink::{Barrier, Gated};
 
 /// For everything until the first request can be sent.
@@ -29,16 +29,11 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Makes connections.
 pub(super) struct Connector {
-    pub(super) endpoint: Endpoint,
-    /// `None` for `http`.
-    pub(super) tls: Option<ClientTls>,
+    /// The API server: address, certificates, proxy.
+    pub(super) target: Arc<Target>,
     /// What holds requests back until their events are in the log.
     pub(super) barrier: Barrier,
     pub(super) metrics: Arc<UpstreamMetrics>,
-    /// What errors call the API server.
-    pub(super) name: Arc<str>,
-    /// Through which it is reached; only for webhooks, whose bytes no barrier holds back.
-    pub(super) proxy: Option<ProxyUrl>,
 }
 
 /// What a connection is for.
@@ -57,7 +52,7 @@ impl Connector {
         match tokio::time::timeout_at(deadline, self.connect_by(deadline, purpose)).await {
             Ok(connected) => connected,
             Err(_) => Err(SendError::Connect {
-                upstream: Arc::clone(&self.name),
+                upstream: Arc::clone(&self.target.name),
                 source: Arc::new(io::Error::new(
                     io::ErrorKind::TimedOut,
                     format!("no connection within {} s", CONNECT_TIMEOUT.as_secs()),
@@ -71,17 +66,17 @@ impl Connector {
         deadline: Instant,
         purpose: Purpose,
     ) -> Result<(Stream, bool), SendError> {
-        if let Some(proxy) = &self.proxy {
+        if let Some(proxy) = &self.target.proxy {
             return self.connect_through(proxy, purpose).await;
         }
-        let (host, port) = (self.endpoint.host.as_str(), self.endpoint.port);
+        let (host, port) = (self.target.endpoint.host.as_str(), self.target.endpoint.port);
         let mut addresses =
             Addresses::resolve(host, port).await.map_err(|e| self.connect_error(e))?;
         let mut may_repeat = true;
         loop {
             let connected = addresses.connect(deadline).await;
             let (tcp, address) = connected.map_err(|e| self.connect_error(e))?;
-            let Some(tls) = &self.tls else {
+            let Some(tls) = &self.target.tls else {
                 addresses.succeeded(address);
                 let tcp = Gated::new(tcp, self.barrier.clone());
                 return Ok((Stream::new(Transport::Plain(tcp), &self.metrics), false));
@@ -101,15 +96,47 @@ impl Connector {
             } else if may_repeat && is_lost(&error) {
                 may_repeat = false;
             } else {
-                let (upstream, source) = (Arc::clone(&self.name), Arc::new(error));
+                let (upstream, source) = (Arc::clone(&self.target.name), Arc::new(error));
                 return Err(SendError::Tls { upstream, source });
             }
             tracing::debug!(%address, %error, "repeating a TLS handshake that was lost");
         }
     }
 
+    /// Opens a connection through `proxy`.
+    async fn connect_through(
+        &self,
+        proxy: &ProxyUrl,
+        purpose: Purpose,
+    ) -> Result<(Stream, bool), SendError> {
+        let (host, port) = (self.target.endpoint.host.as_str(), self.target.endpoint.port);
+        let tunnel = proxy.connect(host, port, self.target.tls.as_ref(), CONNECT_TIMEOUT).await;
+        let tunnel = tunnel.map_err(|error| self.connect_error(error))?;
+        let Some(tls) = &self.target.tls else { return Ok((self.tunnel(tunnel), false)) };
+        let connecting =
+            TlsConnector::from(config(tls, purpose)).connect(tls.server_name.clone(), tunnel);
+        let stream = connecting.await.map_err(|error| SendError::Tls {
+            upstream: Arc::clone(&self.target.name),
+            source: Arc::new(error),
+        })?;
+        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        Ok((self.tunnel(Box::new(stream)), http2))
+    }
+
+    fn tunnel(&self, tunnel: Tunnel) -> Stream {
+        let gated = Gated::new(tunnel, self.barrier.clone());
+        Stream::new(Transport::Tunnel(gated), &self.metrics)
+    }
+
     fn connect_error(&self, error: io::Error) -> SendError {
-        SendError::Connect { upstream: Arc::clone(&self.name), source: Arc::new(error) }
+        SendError::Connect { upstream: Arc::clone(&self.target.name), source: Arc::new(error) }
+    }
+}
+
+fn config(tls: &ClientTls, purpose: Purpose) -> Arc<rustls::ClientConfig> {
+    match purpose {
+        Purpose::Pool => tls.pooled(),
+        Purpose::Upgrade => tls.upgrades(),
     }
 }
 
@@ -126,11 +153,7 @@ async fn handshake(
     purpose: Purpose,
     deadline: Instant,
 ) -> io::Result<TlsStream<ReadAhead<TcpStream>>> {
-    let config = match purpose {
-        Purpose::Pool => tls.pooled(),
-        Purpose::Upgrade => tls.upgrades(),
-    };
-    let connector = TlsConnector::from(config);
+    let connector = TlsConnector::from(config(tls, purpose));
     let shaking = connector.connect(tls.server_name.clone(), ReadAhead::new(tcp));
     match tokio::time::timeout_at(deadline, shaking).await {
         Ok(shaken) => shaken,
@@ -152,7 +175,7 @@ pub(super) struct Stream {
 
 pub(super) enum Transport {
     Plain(Gated<TcpStream>),
-    Tunnel(Tunnel),
+    Tunnel(Gated<Tunnel>),
     Tls(Box<Gated<TlsStream<ReadAhead<TcpStream>>>>),
 }
 

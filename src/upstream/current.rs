@@ -4,26 +4,30 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use api_client::access::OwnAccess;
+use api_client::exec::{NoCredential, OwnCredential};
+use api_client::{ApiClient, Target, risks};
 use arc_swap::ArcSwap;
 
-use super::access::OwnAccess;
-use super::config::UpstreamConfig;
-use super::credentials::Credentials;
-use super::error::ConfigError;
-use super::forward::{Upstream, connector};
+use super::connect::Connector;
+use super::forward::Upstream;
 use super::metrics::UpstreamMetrics;
 use super::pool::Pool;
-use super::risks;
+use super::{ConfigError, UpstreamConfig};
+use crate::sink::Barrier;
+
+/// The name of the API server in warnings.
+const API_SERVER: &str = "the API server";
 
 /// What all clones of an [`Upstream`] share.
 pub(super) struct Shared {
-    /// The settings of the start. Requests use them without counting references until the first reload.
+    /// The settings of the start. Requests use them without counting references until the first
+    /// reload.
     first: Arc<Inner>,
     is_replaced: AtomicBool,
     current: ArcSwap<Inner>,
-    /// What a webhook is called in warnings. The path of a webhook's URL is the target of every
-    /// request. `None`: the API server.
-    webhook: Option<&'static str>,
+    /// The client of the proxy's own requests, which follows the settings.
+    pub(super) api: ApiClient,
     /// Whether the proxy's own credentials are accepted. A reload does not reset it.
     pub(super) access: OwnAccess,
 }
@@ -31,9 +35,6 @@ pub(super) struct Shared {
 /// One state of the settings, and the connections made with them.
 pub(super) struct Inner {
     pub(super) pool: Arc<Pool>,
-    pub(super) credentials: Option<Credentials>,
-    /// The target of every request, where that is fixed.
-    pub(super) path: Arc<str>,
 }
 
 /// The settings that a request begins with, and keeps until its end.
@@ -54,11 +55,15 @@ impl Deref for Now<'_> {
 }
 
 impl Shared {
-    pub(super) fn new(inner: Inner, webhook: Option<&'static str>) -> Shared {
-        let first = Arc::new(inner);
-        let current = ArcSwap::new(Arc::clone(&first));
-        let (is_replaced, access) = (AtomicBool::new(false), OwnAccess::default());
-        Shared { first, is_replaced, current, webhook, access }
+    pub(super) fn new(
+        config: UpstreamConfig,
+        barrier: Barrier,
+        metrics: Arc<UpstreamMetrics>,
+    ) -> Result<Shared, ConfigError> {
+        let first = Arc::new(Inner::new(config, barrier, metrics)?);
+        let api = ApiClient::over(Arc::clone(first.target()), API_SERVER);
+        let (current, access) = (ArcSwap::new(Arc::clone(&first)), OwnAccess::new(api.clone()));
+        Ok(Shared { first, is_replaced: AtomicBool::new(false), current, api, access })
     }
 
     /// The metrics of the connections, which a reload keeps.
@@ -73,8 +78,8 @@ impl Shared {
         }
     }
 
-    /// The settings in use, if they are not those of the start. What a request holds on to: half the
-    /// size of [`Now`].
+    /// The settings in use, if they are not those of the start. What a request holds on to: half
+    /// the size of [`Now`].
     pub(super) fn later(&self) -> Option<Arc<Inner>> {
         self.is_replaced.load(Ordering::Acquire).then(|| self.current.load_full())
     }
@@ -86,44 +91,72 @@ impl Shared {
 }
 
 impl Inner {
-    /// Makes the target of every request of the URL's path if this is a webhook.
-    pub(super) fn new(
-        mut config: UpstreamConfig,
-        webhook: Option<&'static str>,
-        connector: impl FnOnce(
-            UpstreamConfig,
-        )
-            -> Result<(super::connect::Connector, Option<Credentials>), ConfigError>,
+    fn new(
+        config: UpstreamConfig,
+        barrier: Barrier,
+        metrics: Arc<UpstreamMetrics>,
     ) -> Result<Inner, ConfigError> {
-        risks::warn(&config, webhook.unwrap_or("the API server"));
-        let path = match webhook {
-            Some(_) => std::mem::take(&mut config.server.path_prefix),
-            None => String::new(),
-        };
-        let path = if path.is_empty() { "/".into() } else { path.into() };
-        let (connector, credentials) = connector(config)?;
-        Ok(Inner { pool: Arc::new(Pool::new(connector)), credentials, path })
+        risks::warn(&config, API_SERVER);
+        let target = Arc::new(Target::new(config)?);
+        let connector = Connector { target: Arc::clone(&target), barrier, metrics };
+        let pool = Arc::new(Pool::new(connector));
+        if let Some(plugin) = target.plugin() {
+            let pool = Arc::downgrade(&pool);
+            plugin.observe(move || match pool.upgrade() {
+                Some(pool) => {
+                    pool.refresh_tls();
+                    true
+                }
+                None => false,
+            });
+        }
+        Ok(Inner { pool })
+    }
+
+    /// The API server.
+    pub(super) fn target(&self) -> &Arc<Target> {
+        &self.pool.connector.target
     }
 }
 
 impl Upstream {
-    /// Replaces address, certificates and credentials. New requests use the new ones; those under way
-    /// finish on the connections that they have.
+    /// Replaces address, certificates and credentials. New requests use the new ones; those under
+    /// way finish on the connections that they have.
     ///
     /// # Errors
-    /// Certificates and keys that cannot be used, with file and field. The former settings stay active.
-    pub fn replace(&self, config: UpstreamConfig) -> Result<(), ConfigError> {
+    /// Certificates and keys that cannot be used, with file and field. The former settings stay
+    /// active.
+    pub fn replace(&self, mut config: UpstreamConfig) -> Result<(), ConfigError> {
         let now = self.now();
+        if let Some(plugin) = now.target().plugin() {
+            config.adopt_plugin(plugin);
+        }
         let (barrier, metrics) = {
             let old = &now.pool.connector;
             (old.barrier.clone(), Arc::clone(&old.metrics))
         };
+        let new = Arc::new(Inner::new(config, barrier, metrics)?);
         let shared = self.shared();
-        let new = Inner::new(config, shared.webhook, |config| connector(config, barrier, metrics))?;
-        let old = shared.current.swap(Arc::new(new));
+        shared.api.replace_target(Arc::clone(new.target()));
+        let old = shared.current.swap(new);
         shared.is_replaced.store(true, Ordering::Release);
         old.pool.retire_all();
         Ok(())
+    }
+
+    /// Returns the proxy's own credential for a request that starts now; `None` if it has to be
+    /// waited for ([`Upstream::valid_credential`]).
+    pub fn credential(&self) -> Option<OwnCredential> {
+        self.now().target().credential()
+    }
+
+    /// Returns the proxy's own credential; waits for the credential plugin if there is none.
+    ///
+    /// # Errors
+    /// If the plugin fails.
+    pub async fn valid_credential(&self) -> Result<OwnCredential, NoCredential> {
+        let target = Arc::clone(self.now().target());
+        target.valid_credential().await
     }
 
     /// Reads the token and the certificates again that the settings name.

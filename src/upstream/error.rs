@@ -1,7 +1,6 @@
 //! What can go wrong on the way to the API server: whose fault, and whether to try again.
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::pki::describe_tls_error;
@@ -59,12 +58,6 @@ pub enum SendError {
         /// Whether the request may have reached the API server.
         sent: bool,
     },
-    /// The answer to a request of our own was not one.
-    #[error("unusable answer: {reason}")]
-    Answer {
-        /// What was wrong with it.
-        reason: &'static str,
-    },
 }
 
 impl SendError {
@@ -78,8 +71,7 @@ impl SendError {
             SendError::Timeout { sent, .. } => !sent,
             SendError::Interrupted { .. }
             | SendError::Unreadable { .. }
-            | SendError::BodyFromClient
-            | SendError::Answer { .. } => false,
+            | SendError::BodyFromClient => false,
         }
     }
 
@@ -102,8 +94,7 @@ impl SendError {
             }
             SendError::BodyFromClient
             | SendError::Unreadable { .. }
-            | SendError::Timeout { .. }
-            | SendError::Answer { .. } => false,
+            | SendError::Timeout { .. } => false,
         }
     }
 
@@ -128,45 +119,4 @@ pub enum ConnectionError {
     /// Nothing came from the API server any more, not even the answer to a PING.
     #[error("the API server answered no PING")]
     Silent,
-}
-
-/// Settings from which no upstream can be made. Says which file and field, and what would be right.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// A file could not be read.
-    #[error("{field}: cannot read {}: {source}", path.display())]
-    Read {
-        /// The flag or field that names the file.
-        field: String,
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A kubeconfig is not YAML, or not of the right shape.
-    #[error("{}:{line}:{column}: {reason}", path.display())]
-    Yaml {
-        /// The kubeconfig.
-        path: PathBuf,
-        /// From 1.
-        line: u64,
-        /// From 1.
-        column: u64,
-        /// What is wrong, without the text around it, which may be a secret.
-        reason: String,
-    },
-    /// A field has a value that cannot be used.
-    #[error("{field}: {reason}")]
-    Field {
-        /// The flag, or file and field.
-        field: String,
-        /// What is wrong and what would be right.
-        reason: String,
-    },
-}
-
-impl ConfigError {
-    pub(super) fn field(field: impl Into<String>, reason: impl Into<String>) -> ConfigError {
-        ConfigError::Field { field: field.into(), reason: reason.into() }
-    }
 }

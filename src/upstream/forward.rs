@@ -3,27 +3,27 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use api_client::ApiClient;
+use api_client::access::OwnAccess;
 use bytes::Bytes;
 use http::header::HOST;
 use http::uri::{PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 
 use hyper::client::conn::TrySendError;
 
-use super::config::{UpstreamConfig, parse_server_name};
-use super::connect::Connector;
-use super::credentials::Credentials;
 use super::current::{Inner, Now, Shared};
-use super::error::{ConfigError, SendError};
+use super::error::SendError;
 use super::http1::Http1Lease;
 use super::http1_many_headers;
 use super::http2::Http2Lease;
 use super::http2_request::{self, NoAnswer};
 use super::metrics::UpstreamMetrics;
 use super::pool::{Lease, Pool};
+use super::renewal::Renewable;
 use super::request_body::{BodySource, Outgoing};
 use super::response_body::UpstreamBody;
-use super::tls::ClientTls;
+use super::{ConfigError, UpstreamConfig};
 use crate::body::RequestBody;
 use crate::sink::Barrier;
 
@@ -55,29 +55,19 @@ impl Upstream {
         barrier: Barrier,
         metrics: Arc<UpstreamMetrics>,
     ) -> Result<Upstream, ConfigError> {
-        Upstream::start(config, None, barrier, metrics)
-    }
-
-    /// Like [`Upstream::new`], for a webhook: the path of its URL is the target of every request
-    /// ([`Upstream::path`]), and not put before others. Its connections are not counted with those
-    /// to the API server. Warnings call it `name`, for example "the audit webhook".
-    ///
-    /// # Errors
-    /// Like [`Upstream::new`].
-    pub fn of_webhook(config: UpstreamConfig, name: &'static str) -> Result<Upstream, ConfigError> {
-        Upstream::start(config, Some(name), Barrier::default(), Arc::default())
-    }
-
-    fn start(
-        config: UpstreamConfig,
-        webhook: Option<&'static str>,
-        barrier: Barrier,
-        metrics: Arc<UpstreamMetrics>,
-    ) -> Result<Upstream, ConfigError> {
-        let inner = Inner::new(config, webhook, |config| connector(config, barrier, metrics))?;
-        let shared = Arc::new(Shared::new(inner, webhook));
+        let shared = Arc::new(Shared::new(config, barrier, metrics)?);
         tokio::spawn(look_after(Arc::downgrade(&shared)));
         Ok(Upstream(shared))
+    }
+
+    /// The client of the proxy's own requests to the API server.
+    pub fn api(&self) -> &ApiClient {
+        &self.0.api
+    }
+
+    /// Whether the API server accepts the proxy's own credentials.
+    pub fn access(&self) -> &OwnAccess {
+        &self.0.access
     }
 
     /// The settings and connections for a request that begins now.
@@ -89,20 +79,9 @@ impl Upstream {
         &self.0
     }
 
-    /// The path of a webhook's URL.
-    pub fn path(&self) -> Arc<str> {
-        Arc::clone(&self.now().path)
-    }
-
     /// Host and port of the API server, as written in the configuration.
     pub fn authority(&self) -> Arc<str> {
-        Arc::clone(&self.now().pool.connector.name)
-    }
-
-    /// The proxy's own `Authorization`, marked as sensitive; `None` where it is known by its
-    /// certificate alone.
-    pub fn bearer(&self) -> Option<HeaderValue> {
-        self.now().credentials.as_ref().map(Credentials::header)
+        Arc::clone(&self.now().target().name)
     }
 
     /// The metrics of its connections.
@@ -137,14 +116,6 @@ impl Upstream {
         self.try_send(request, is_safe)
     }
 
-    /// Like [`Upstream::send`], for a request that may be sent twice whatever its method is.
-    pub(super) fn send_repeatable(
-        &self,
-        request: Request<RequestBody>,
-    ) -> impl Future<Output = Result<Response<UpstreamBody>, SendError>> + Send {
-        self.try_send(request, true)
-    }
-
     /// `is_safe`: nothing is done twice if the request is processed twice.
     async fn try_send(
         &self,
@@ -153,6 +124,7 @@ impl Upstream {
     ) -> Result<Response<UpstreamBody>, SendError> {
         // No reference to the pool beside it: that would make each request's future larger.
         let later = self.0.later();
+        let mut renewable = Renewable::of(&request);
         let (mut head, body) = self.0.pool(&later).outgoing(request);
         let body = BodySource::new(body);
         let (mut attempt, mut closed): (u8, u8) = (1, 0);
@@ -183,7 +155,16 @@ impl Upstream {
                 Lease::Http1(connection) => send_http1(connection, request, &body).await,
             };
             match sent {
-                Ok(response) => {
+                Ok(mut response) => {
+                    if response.status() == StatusCode::UNAUTHORIZED
+                        && let Some(rejected) = &mut renewable
+                    {
+                        let can_repeat = !last && body.can_repeat();
+                        let renewing = self.renew(rejected, &mut head, &mut response, can_repeat);
+                        if Box::pin(renewing).await {
+                            continue;
+                        }
+                    }
                     body.settle();
                     return Ok(response);
                 }
@@ -227,38 +208,10 @@ impl Upstream {
     }
 }
 
-impl From<Arc<Shared>> for Upstream {
-    fn from(shared: Arc<Shared>) -> Upstream {
-        Upstream(shared)
-    }
-}
-
 impl std::fmt::Debug for Upstream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Upstream").field(&self.authority()).finish()
     }
-}
-
-/// What connections are made by, and the proxy's own `Authorization`.
-pub(super) fn connector(
-    config: UpstreamConfig,
-    barrier: Barrier,
-    metrics: Arc<UpstreamMetrics>,
-) -> Result<(Connector, Option<Credentials>), ConfigError> {
-    let UpstreamConfig { server, trust, tls_server_name, client_certificate, credentials, proxy } =
-        config;
-    let tls = match server.is_https() {
-        true => {
-            let name = match tls_server_name {
-                Some(name) => name,
-                None => parse_server_name(&server.host, "the API server's URL")?,
-            };
-            Some(ClientTls::new(trust, client_certificate, name)?)
-        }
-        false => None,
-    };
-    let name = server.authority.as_str().into();
-    Ok((Connector { endpoint: server, tls, barrier, metrics, name, proxy }, credentials))
 }
 
 impl Pool {
@@ -267,7 +220,7 @@ impl Pool {
         let (parts, body) = request.into_parts();
         let target = parts.uri.into_parts().path_and_query;
         let target = target.unwrap_or_else(|| PathAndQuery::from_static("/"));
-        let prefix = &self.connector.endpoint.path_prefix;
+        let prefix = &self.connector.target.endpoint.path_prefix;
         let target = match prefix.is_empty() || !target.as_str().starts_with('/') {
             true => target,
             false => PathAndQuery::from_maybe_shared(Bytes::from(format!("{prefix}{target}")))
@@ -282,7 +235,7 @@ impl Pool {
 pub(super) struct Head {
     method: Method,
     target: PathAndQuery,
-    headers: HeaderMap,
+    pub(super) headers: HeaderMap,
 }
 
 impl Default for Head {
@@ -295,7 +248,7 @@ impl Default for Head {
 impl Head {
     /// The request as `h2` or hyper takes it: HTTP/2 names the authority in the URI, HTTP/1.1 in `Host`.
     pub(super) fn request(mut self, http2: bool, body: Outgoing, pool: &Pool) -> Request<Outgoing> {
-        let endpoint = &pool.connector.endpoint;
+        let endpoint = &pool.connector.target.endpoint;
         let mut uri = http::uri::Parts::default();
         uri.path_and_query = Some(self.target);
         if http2 {
@@ -459,14 +412,7 @@ impl Inner {
 
     /// Reads the files again that the settings name.
     pub(super) fn refresh(&self) {
-        if let Some(credentials) = &self.credentials {
-            credentials.refresh();
-        }
-        if let Some(tls) = &self.pool.connector.tls
-            && tls.refresh()
-        {
-            // The API server judges a client certificate's expiry at every request, so connections
-            // made with the old one would soon be of no use.
+        if self.target().refresh() {
             self.pool.retire_all();
         }
     }

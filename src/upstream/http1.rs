@@ -64,7 +64,7 @@ pub(super) async fn open(
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|error| SendError::NotProcessed { source: Arc::new(error.into()) })?;
-    let upstream = Arc::clone(&connector.name);
+    let upstream = Arc::clone(&connector.target.name);
     let (give, remains) = oneshot::channel();
     tokio::spawn(async move {
         match connection.without_shutdown().await {

@@ -75,7 +75,7 @@ impl Http2Connection {
         let state = Arc::new(State::default());
         state.update_limit(connection.max_concurrent_send_streams());
         let shared = Arc::clone(&state);
-        let upstream = Arc::clone(&connector.name);
+        let upstream = Arc::clone(&connector.target.name);
         let driver = tokio::spawn(async move {
             let ended = poll_fn(|context| {
                 let ended = Pin::new(&mut connection).poll(context);
@@ -91,7 +91,7 @@ impl Http2Connection {
         });
         // A task of its own, as the one above runs at every request, and timers are not free.
         let shared = Arc::clone(&state);
-        let upstream = Arc::clone(&connector.name);
+        let upstream = Arc::clone(&connector.target.name);
         tokio::spawn(async move {
             if KEEP_ALIVE.is_silent(pings, &heard).await {
                 tracing::debug!(%upstream, "upstream connection given up: no answer to a PING");

@@ -99,6 +99,14 @@ impl Pool {
         self.http2.rcu(|all| all.iter().filter(|c| !c.is_closed()).cloned().collect::<Vec<_>>());
     }
 
+    /// Reloads certificates. If one has changed, open connections take no more requests: the API
+    /// server verifies a client certificate's expiry at every request.
+    pub(super) fn refresh_tls(&self) {
+        if self.connector.target.tls.as_ref().is_some_and(|tls| tls.refresh()) {
+            self.retire_all();
+        }
+    }
+
     /// No more requests on any connection that is open now.
     pub(super) fn retire_all(&self) {
         for connection in self.http2.swap(Arc::default()).iter() {

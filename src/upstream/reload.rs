@@ -1,47 +1,90 @@
-//! Following a kubeconfig: credentials that kubeadm, k3s or Rancher renew inside it are used without a
-//! restart.
+//! Following a kubeconfig: credentials that kubeadm, k3s or Rancher renew inside it are used
+//! without a restart.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api_client::ApiClient;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
-use super::config::UpstreamConfig;
-use super::error::ConfigError;
 use super::forward::Upstream;
+use super::{ConfigError, UpstreamConfig};
 use crate::file_watch::{ReloadMetrics, Reloaded};
 use crate::regular_file;
 
 /// Reads the settings that a kubeconfig, with flags where there are any, describes.
 pub type Resolve = Box<dyn Fn() -> Result<UpstreamConfig, ConfigError> + Send>;
 
-/// A kubeconfig that is followed.
+/// Has settings that a kubeconfig describes.
+pub trait ReloadTarget: Clone + Send + 'static {
+    /// Replaces the settings.
+    ///
+    /// # Errors
+    /// Certificates and keys that cannot be used. The former settings stay active.
+    fn replace(&self, config: UpstreamConfig) -> Result<(), ConfigError>;
+
+    /// Rereads the files that the settings name.
+    fn refresh(&self);
+
+    /// Host and port of the server.
+    fn authority(&self) -> Arc<str>;
+}
+
+impl ReloadTarget for Upstream {
+    fn replace(&self, config: UpstreamConfig) -> Result<(), ConfigError> {
+        Upstream::replace(self, config)
+    }
+
+    fn refresh(&self) {
+        Upstream::refresh(self);
+    }
+
+    fn authority(&self) -> Arc<str> {
+        Upstream::authority(self)
+    }
+}
+
+impl ReloadTarget for ApiClient {
+    fn replace(&self, config: UpstreamConfig) -> Result<(), ConfigError> {
+        ApiClient::replace(self, config)
+    }
+
+    fn refresh(&self) {
+        ApiClient::refresh(self);
+    }
+
+    fn authority(&self) -> Arc<str> {
+        ApiClient::authority(self)
+    }
+}
+
+/// A kubeconfig that is followed, or several that are merged.
 pub struct KubeconfigFile {
     what: Reloaded,
-    path: PathBuf,
+    paths: Vec<PathBuf>,
     resolve: Resolve,
-    /// The text that the active settings were read from.
-    active: Vec<u8>,
+    /// The texts that the active settings were read from; `None` for files that do not exist.
+    active: Vec<Option<Vec<u8>>>,
     /// Why the file was last rejected; a lasting reason is logged once.
     rejected: Option<String>,
 }
 
 impl KubeconfigFile {
-    /// Takes the present text of the file at `path` for the one that the active settings are from, so
-    /// make it before reading them.
-    pub fn new(what: Reloaded, path: &Path, resolve: Resolve) -> KubeconfigFile {
-        let active = regular_file::read(path).unwrap_or_default();
-        KubeconfigFile { what, path: path.to_owned(), resolve, active, rejected: None }
+    /// Takes the present texts of the files for those that the active settings are from, so create
+    /// it before reading them.
+    pub fn new(what: Reloaded, paths: &[PathBuf], resolve: Resolve) -> KubeconfigFile {
+        let (paths, active) = (paths.to_vec(), texts(paths));
+        KubeconfigFile { what, paths, resolve, active, rejected: None }
     }
 
-    /// Follows the file for `upstream` until the sender of `forced` is dropped: looks at it each
-    /// `interval`, and at once when `forced` gets a value (SIGHUP). The files that it names are followed
-    /// by the upstream itself; `forced` reads them again, too.
+    /// Follows the file for `target` until the sender of `forced` is dropped: looks at it each
+    /// `interval`, and at once when `forced` gets a value (SIGHUP). The files that it names are
+    /// followed by the upstream itself; `forced` reads them again, too.
     pub async fn follow(
         mut self,
-        upstream: Upstream,
+        target: impl ReloadTarget,
         metrics: Arc<ReloadMetrics>,
         mut forced: watch::Receiver<()>,
         interval: Duration,
@@ -56,10 +99,10 @@ impl KubeconfigFile {
                     Err(_) => return,
                 },
             };
-            let (upstream, metrics) = (upstream.clone(), Arc::clone(&metrics));
+            let (target, metrics) = (target.clone(), Arc::clone(&metrics));
             // Files may be on a slow disk.
             let looked = tokio::task::spawn_blocking(move || {
-                self.look(&upstream, &metrics, is_forced);
+                self.look(&target, &metrics, is_forced);
                 self
             });
             match looked.await {
@@ -69,39 +112,28 @@ impl KubeconfigFile {
         }
     }
 
-    /// Reads the file, and replaces the settings if it is another one. After a rejected file this tries
-    /// again each time, since a file that it names may be the one that changes.
-    fn look(&mut self, upstream: &Upstream, metrics: &ReloadMetrics, is_forced: bool) {
-        let read = regular_file::read(&self.path).map_err(|source| ConfigError::Read {
-            field: "kubeconfig".to_owned(),
-            path: self.path.clone(),
-            source,
-        });
-        let text = match read {
-            Ok(text) if text == self.active => {
-                if is_forced {
-                    upstream.refresh();
-                    metrics.reloaded(self.what, true);
-                }
-                if self.rejected.take().is_some() {
-                    tracing::info!(
-                        file = %self.path.display(),
-                        "the kubeconfig is back to its active content"
-                    );
-                }
-                return;
+    /// Reads the file, and replaces the settings if it is another one. After a rejected file this
+    /// tries again each time, since a file that it names may be the one that changes.
+    fn look(&mut self, target: &impl ReloadTarget, metrics: &ReloadMetrics, is_forced: bool) {
+        let texts = texts(&self.paths);
+        if texts == self.active {
+            if is_forced {
+                target.refresh();
+                metrics.reloaded(self.what, true);
             }
-            Ok(text) => text,
-            Err(error) => return self.reject(&error, metrics, is_forced),
-        };
+            if self.rejected.take().is_some() {
+                tracing::info!(file = self.name(), "the kubeconfig is back to its active content");
+            }
+            return;
+        }
         // Read once more below; if it is changing, the next look finds it different from `active`.
-        match (self.resolve)().and_then(|config| upstream.replace(config)) {
+        match (self.resolve)().and_then(|config| target.replace(config)) {
             Ok(()) => {
-                (self.active, self.rejected) = (text, None);
+                (self.active, self.rejected) = (texts, None);
                 metrics.reloaded(self.what, true);
                 tracing::info!(
-                    file = %self.path.display(),
-                    server = %upstream.authority(),
+                    file = self.name(),
+                    server = %target.authority(),
                     "kubeconfig reloaded"
                 );
             }
@@ -116,10 +148,19 @@ impl KubeconfigFile {
         }
         metrics.reloaded(self.what, false);
         tracing::error!(
-            file = %self.path.display(),
+            file = self.name(),
             "kubeconfig not reloaded, the last good one stays active: {}",
             reason.replace('\n', " | ")
         );
         self.rejected = Some(reason);
     }
+
+    fn name(&self) -> String {
+        let paths: Vec<String> = self.paths.iter().map(|path| path.display().to_string()).collect();
+        paths.join(", ")
+    }
+}
+
+fn texts(paths: &[PathBuf]) -> Vec<Option<Vec<u8>>> {
+    paths.iter().map(|path| regular_file::read(path).ok()).collect()
 }

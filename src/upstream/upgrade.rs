@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::client::conn::http1::Builder;
 use hyper_util::rt::TokioIo;
 
@@ -12,6 +12,7 @@ use super::forward::{Upstream, judge_http1};
 use super::http1::MAX_HEADER_BYTES;
 use super::http1_many_headers::MAX_HEADER_LINES;
 use super::pool::Pool;
+use super::renewal::Renewable;
 use super::request_body::{BodySource, Outgoing};
 use super::response_body::UpstreamBody;
 use crate::body::RequestBody;
@@ -36,14 +37,24 @@ impl Upstream {
         request: Request<RequestBody>,
     ) -> Result<Response<UpstreamBody>, SendError> {
         let later = self.shared().later();
-        let (head, body) = self.shared().pool(&later).outgoing(request);
+        let mut renewable = Renewable::of(&request);
+        let (mut head, body) = self.shared().pool(&later).outgoing(request);
         let body = BodySource::new(body);
         let mut may_repeat = true;
         loop {
             let outgoing = body.attempt().ok_or(SendError::BodyFromClient)?;
             let request = head.clone().request(false, outgoing, self.shared().pool(&later));
             match upgrade_once(self.shared().pool(&later), request, &body).await {
-                Ok(response) => {
+                Ok(mut response) => {
+                    if response.status() == StatusCode::UNAUTHORIZED
+                        && let Some(rejected) = &mut renewable
+                    {
+                        let can_repeat = body.can_repeat();
+                        let renewing = self.renew(rejected, &mut head, &mut response, can_repeat);
+                        if Box::pin(renewing).await {
+                            continue;
+                        }
+                    }
                     body.settle();
                     return Ok(response);
                 }

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use api_client::ApiClient;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio::task::JoinHandle;
@@ -32,7 +33,6 @@ use self::health::Health;
 use self::sender::{Ending, Sender};
 use self::spool::Spool;
 use crate::sink::{Ack, Line, Losses, Mode, Plugin, SinkState, WriteError};
-use crate::upstream::Upstream;
 
 /// Time to count what is lost, once the shutdown gives up.
 const COUNTING: Duration = Duration::from_millis(200);
@@ -47,7 +47,7 @@ pub struct Webhook {
     lost: Arc<Losses>,
     metrics: Arc<WebhookMetrics>,
     health: Arc<Health>,
-    receiver: Upstream,
+    receiver: ApiClient,
     ending: Ending,
     route: Route,
 }
@@ -131,7 +131,7 @@ impl Webhook {
     }
 
     /// The webhook endpoint, whose settings may be replaced.
-    pub fn receiver(&self) -> &Upstream {
+    pub fn receiver(&self) -> &ApiClient {
         &self.receiver
     }
 

@@ -5,13 +5,12 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+use api_client::ApiClient;
+use api_client::backoff::ExponentialBackoff;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use http::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, USER_AGENT,
-};
+use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, USER_AGENT};
 use http::{Method, Request, Uri};
 use http_body::Body;
 use http_body_util::BodyExt;
@@ -22,9 +21,8 @@ use super::config::{WebhookConfig, WebhookError};
 use super::health::{self, Health};
 use super::response;
 use super::split::{Delivered, Sent, deliver};
-use crate::body::RequestBody;
 use crate::sink::Mode;
-use crate::upstream::{Upstream, UpstreamConfig};
+use crate::upstream::webhook_config;
 use crate::webhook::WebhookMetrics;
 
 /// kube-apiserver's number.
@@ -43,7 +41,7 @@ const LONGEST: Duration = Duration::from_secs(300);
 
 /// Sends lists to one receiver.
 pub(super) struct Sender {
-    receiver: Upstream,
+    receiver: ApiClient,
     initial_backoff: Duration,
     compress: bool,
     metrics: Arc<WebhookMetrics>,
@@ -124,8 +122,8 @@ impl Sender {
         ending: Ending,
     ) -> Result<Sender, WebhookError> {
         // Its connections are not those to the API server.
-        let receiver = UpstreamConfig::of_receiver(&config.file)?;
-        let receiver = Upstream::of_webhook(receiver, "the audit webhook")?;
+        let receiver = webhook_config(&config.file)?;
+        let receiver = ApiClient::new(receiver, "the audit webhook")?;
         let WebhookConfig { initial_backoff, compress, .. } = *config;
         let hangs = match config.mode {
             Mode::Blocking | Mode::BlockingStrict => health::AWAITED,
@@ -136,7 +134,7 @@ impl Sender {
     }
 
     /// The webhook endpoint.
-    pub(super) fn receiver(&self) -> &Upstream {
+    pub(super) fn receiver(&self) -> &ApiClient {
         &self.receiver
     }
 
@@ -150,8 +148,7 @@ impl Sender {
     /// # Errors
     /// Why there is none.
     pub(super) async fn connect(&self) -> Result<(), String> {
-        let connected = self.receiver.check().await;
-        connected.map_err(|error| error.to_string().replace("the API server", "the receiver"))
+        self.receiver.check().await.map_err(|error| error.to_string())
     }
 
     /// Sends a list of `count` events; each part of it up to five times.
@@ -246,10 +243,7 @@ impl Sender {
         };
         let response = match timeout(TIMEOUT, self.receiver.send(self.request(body))).await {
             Err(_) => return failed(format!("no response in {TIMEOUT:?}")),
-            // Words for requests to the API server.
-            Ok(Err(error)) => {
-                return failed(error.to_string().replace("the API server", "the receiver"));
-            }
+            Ok(Err(error)) => return failed(error.to_string()),
             Ok(Ok(response)) => response,
         };
         let (head, body) = response.into_parts();
@@ -271,17 +265,13 @@ impl Sender {
     /// How long to wait after so many attempts before this one: half as long again each time, and up
     /// to a fifth more, lest all proxies come at once.
     pub(super) fn pause(&self, attempt: u32, retry_after: Option<Duration>) -> Duration {
-        let grown = self.initial_backoff.as_secs_f64() * 1.5_f64.powi(attempt.min(64) as i32);
-        let mut random = [0];
-        // Without chance it is just a little less.
-        let _ = SystemRandom::new().fill(&mut random);
-        let wanted = grown * (1.0 + f64::from(random[0]) / 255.0 * 0.2);
-        let pause = Duration::try_from_secs_f64(wanted).unwrap_or(LONGEST);
-        pause.max(retry_after.unwrap_or_default()).min(LONGEST.max(self.initial_backoff))
+        let longest = LONGEST.max(self.initial_backoff);
+        let backoff = ExponentialBackoff::new(self.initial_backoff, 1.5, longest);
+        backoff.delay(attempt).max(retry_after.unwrap_or_default()).min(longest)
     }
 
-    fn request(&self, body: Bytes) -> Request<RequestBody> {
-        let mut request = Request::new(RequestBody::from(body));
+    fn request(&self, body: Bytes) -> Request<Bytes> {
+        let mut request = Request::new(body);
         *request.method_mut() = Method::POST;
         let target = format!("{}?timeout={}s", self.receiver.path(), TIMEOUT.as_secs());
         let target: Uri = target.parse().expect("the path of a URL is one, with a query too");
@@ -293,9 +283,6 @@ impl Sender {
         headers.insert(USER_AGENT, HeaderValue::from_static(agent));
         if self.compress {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        }
-        if let Some(credentials) = self.receiver.bearer() {
-            headers.insert(AUTHORIZATION, credentials);
         }
         request
     }

@@ -86,10 +86,10 @@ async fn a_client_certificate_that_is_replaced_is_presented() {
 }
 
 /// What a proxy in between has seen of each connection, up to where bytes are only passed on.
-type Heard = Arc<Mutex<Vec<Vec<u8>>>>;
+pub type Heard = Arc<Mutex<Vec<Vec<u8>>>>;
 
 /// A proxy for `CONNECT`, if it is told so in TLS, that wants a password.
-async fn connect_proxy(tls: bool) -> (SocketAddr, Heard) {
+pub async fn connect_proxy(tls: bool) -> (SocketAddr, Heard) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (addr, heard) = (listener.local_addr().unwrap(), Heard::default());
     let seen = heard.clone();
@@ -139,7 +139,7 @@ async fn connected(
 }
 
 /// A SOCKS5 proxy without authentication.
-async fn socks_proxy() -> (SocketAddr, Heard) {
+pub async fn socks_proxy() -> (SocketAddr, Heard) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (addr, heard) = (listener.local_addr().unwrap(), Heard::default());
     let seen = heard.clone();

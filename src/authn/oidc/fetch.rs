@@ -1,33 +1,23 @@
 //! What issuers have to say, over HTTPS: within bounds of time and size, and no redirects.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
 
+use api_client::{
+    ApiClient, ApiRequest, ClientConfig, Endpoint, Pem, RequestErrorKind, Trust, tls::system_roots,
+};
 use bytes::Bytes;
-use http::{HeaderValue, Request, Uri, header};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
-use rustls::ClientConfig;
-use rustls::crypto::aws_lc_rs;
+use http::{HeaderMap, HeaderValue, Uri, header};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
 use super::issuer::IssuerError;
 use super::settings::CaSource;
-use crate::pki::{Roots, ServerVerifier, describe_tls_error};
-use crate::upstream::{DialService, system_roots};
+use crate::pki::Roots;
 
-/// How long one fetch may take.
-const TIMEOUT: Duration = Duration::from_secs(10);
-/// Size of what is fetched.
-const LIMIT: usize = 1 << 20;
-
-/// Asks one issuer, and whoever has a certificate that is as good as the issuer's.
+/// Fetches from one issuer, and from other servers whose certificates the same CAs have signed.
 pub struct Fetcher {
-    client: Client<HttpsConnector<DialService>, Empty<Bytes>>,
+    /// `None` if nothing is ever fetched.
+    client: Option<ApiClient>,
 }
 
 /// Why something could not be fetched. For the log.
@@ -67,38 +57,43 @@ pub enum FetchError {
 }
 
 impl Fetcher {
-    /// Believes these CAs.
+    /// Trusts these CAs; a CA file is reloaded when it changes. `url` is the issuer's. Must be
+    /// called within a tokio runtime.
     ///
     /// # Errors
-    /// There are none, or they cannot be read.
-    pub fn new(ca: &CaSource) -> Result<Fetcher, IssuerError> {
-        let roots = match ca {
-            CaSource::System => system_roots().ok_or(IssuerError::NoSystemCa)?,
-            CaSource::File(path) => file_roots(path)?,
-            CaSource::Pem(pem) => pem_roots(pem).map_err(IssuerError::Pem)?,
+    /// If there is no CA, or it cannot be read.
+    pub fn new(ca: &CaSource, url: &str) -> Result<Fetcher, IssuerError> {
+        let trust = match ca {
+            CaSource::System => {
+                system_roots().ok_or(IssuerError::NoSystemCa)?;
+                Trust::System
+            }
+            CaSource::File(path) => {
+                file_roots(path)?;
+                Trust::Ca(Pem::file("the issuer's CA", path))
+            }
+            CaSource::Pem(pem) => {
+                pem_roots(pem).map_err(IssuerError::Pem)?;
+                let field = "certificateAuthority".to_owned();
+                Trust::Ca(Pem::Data { field, bytes: pem.clone().into_bytes() })
+            }
         };
-        Ok(Fetcher::with_roots(roots))
+        let unusable = |error: api_client::ConfigError| IssuerError::Pem(error.to_string());
+        // A URL with a query or credentials was rejected before; the requests have URLs of their
+        // own.
+        let mut config = ClientConfig::new(Endpoint::parse(url, "issuer").map_err(unusable)?);
+        config.trust = trust;
+        let client = ApiClient::new(config, "the token issuer").map_err(unusable)?;
+        Ok(Fetcher { client: Some(client) })
     }
 
-    /// Believes these CAs.
-    pub fn with_roots(roots: Roots) -> Fetcher {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let verifier = Arc::new(ServerVerifier::new(roots, &provider));
-        let tls = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("aws-lc-rs has suites for TLS 1.2 and 1.3")
-            .dangerous()
-            .with_custom_certificate_verifier(verifier)
-            .with_no_client_auth();
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
-            .https_only()
-            .enable_http1()
-            .wrap_connector(DialService { timeout: TIMEOUT });
-        Fetcher { client: Client::builder(TokioExecutor::new()).build(connector) }
+    /// Fetches nothing.
+    #[cfg(test)]
+    pub fn never() -> Fetcher {
+        Fetcher { client: None }
     }
 
-    /// What is at `url`, asked for with this bearer token.
+    /// Fetches what is at `url`, with this bearer token.
     ///
     /// # Errors
     /// See [`FetchError`].
@@ -108,30 +103,23 @@ impl Fetcher {
             return Err(FetchError::Url(url.to_string()));
         }
         let broken = |reason: String| FetchError::Request { url: url.clone(), reason };
-        let mut request = Request::new(Empty::new());
-        *request.uri_mut() = url.clone();
+        let text = url.to_string();
+        let mut request = ApiRequest { headers: HeaderMap::new(), ..ApiRequest::get(&text) };
         if let Some(token) = token {
             let mut value = HeaderValue::try_from(format!("Bearer {token}"))
                 .map_err(|_| broken("its access token cannot be sent".to_owned()))?;
             value.set_sensitive(true);
-            request.headers_mut().insert(header::AUTHORIZATION, value);
+            request.headers.insert(header::AUTHORIZATION, value);
         }
-        let getting = async {
-            let response = self.client.request(request).await.map_err(|error| {
-                let cause = std::error::Error::source(&error).map(describe_tls_error);
-                broken(cause.unwrap_or_else(|| error.to_string()))
-            })?;
-            let code = response.status().as_u16();
-            if code != 200 {
-                return Err(FetchError::Code { url: url.clone(), code });
-            }
-            let body = Limited::new(response.into_body(), LIMIT).collect().await;
-            let body = body.map_err(|_| FetchError::Body { url: url.clone() })?;
-            Ok((url.clone(), body.to_bytes()))
-        };
-        match tokio::time::timeout(TIMEOUT, getting).await {
-            Ok(got) => got,
-            Err(_) => Err(FetchError::Late { url }),
+        let Some(client) = &self.client else { return Err(broken("is not fetched".to_owned())) };
+        let response = client.request(&request).await.map_err(|error| match error.kind {
+            RequestErrorKind::Timeout { .. } => FetchError::Late { url: url.clone() },
+            RequestErrorKind::TooLarge { .. } => FetchError::Body { url: url.clone() },
+            kind => broken(kind.to_string()),
+        })?;
+        match response.status().as_u16() {
+            200 => Ok((url, response.into_body())),
+            code => Err(FetchError::Code { url, code }),
         }
     }
 }
@@ -174,7 +162,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_https_is_asked() {
-        let fetcher = Fetcher::with_roots(Roots::new("an empty list"));
+        let fetcher = Fetcher::never();
         for url in ["http://127.0.0.1:1/", "ftp://a", "a", ""] {
             let error = fetcher.get(url, None).await.unwrap_err();
             assert!(matches!(error, FetchError::Url(_)), "{url}: {error}");

@@ -1,18 +1,10 @@
-//! The keys of an OpenID Connect issuer: found by discovery, kept, and fetched again when a token
-//! names one that is not among them.
-//!
-//! An issuer that is down changes nothing: the last keys stay in force, and the start waits for
-//! nobody.
+//! OpenID Connect issuers. Their keys are found by discovery and kept in a [`RemoteKeySet`].
 
 use std::path::PathBuf;
-use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::sync::Arc;
 
-use arc_swap::ArcSwapOption;
 use http::Uri;
 use serde_json::Value;
-use tokio::sync::Mutex;
-use tokio::time::Instant;
 
 use super::claims::fold;
 use super::fetch::{FetchError, Fetcher};
@@ -22,54 +14,19 @@ use crate::authn::jwk::{JwkError, NamedWebKey, parse_set};
 use crate::authn::jwt::Jwt;
 #[cfg(test)]
 use crate::authn::jwt::PublicKey;
+use crate::authn::remote_keys::{KeySource, RemoteKeySet};
 
 /// Fetches that tokens may cause at once, after keys changed.
 const BURST: u32 = 10;
-/// After this another fetch may be caused by a token, however many of them are not the issuer's.
-const APART: Duration = Duration::from_secs(10);
-/// Between two fetches of the first keys: at first, and at most.
-const RETRY: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(10);
-/// After this the keys are fetched again, so that those that were withdrawn lose their force.
-const FRESH: Duration = Duration::from_secs(600);
 
 /// An issuer and its keys.
-pub struct Issuer {
+pub struct Issuer(Arc<RemoteKeySet<Source>>);
+
+/// An issuer as a source of keys, found by discovery.
+pub struct Source {
     url: String,
     discovery_url: String,
     fetcher: Arc<Fetcher>,
-    keys: ArcSwapOption<Vec<NamedWebKey>>,
-    /// Fetches that tokens may still cause; held while any is under way.
-    allowance: Mutex<Allowance>,
-}
-
-/// How many fetches tokens may still cause: [`BURST`], and another one [`APART`] after each.
-#[derive(Debug)]
-struct Allowance {
-    left: u32,
-    /// When one was last added.
-    since: Instant,
-}
-
-impl Default for Allowance {
-    fn default() -> Allowance {
-        Allowance { left: BURST, since: Instant::now() }
-    }
-}
-
-impl Allowance {
-    /// Takes one, if there is one.
-    fn take(&mut self) -> bool {
-        while self.left < BURST && self.since.elapsed() >= APART {
-            self.left += 1;
-            self.since += APART;
-        }
-        if self.left == BURST {
-            self.since = Instant::now();
-        }
-        let is_left = self.left > 0;
-        self.left = self.left.saturating_sub(1);
-        is_left
-    }
 }
 
 /// What became of a token's signature.
@@ -108,7 +65,7 @@ pub enum IssuerError {
 
 /// Why keys could not be fetched. For the log.
 #[derive(Debug, thiserror::Error)]
-enum KeysError {
+pub enum KeysError {
     #[error(transparent)]
     Fetch(#[from] FetchError),
     #[error("{url}: {source}")]
@@ -161,7 +118,7 @@ impl Issuer {
     /// # Errors
     /// See [`IssuerError`].
     pub fn new(settings: &IssuerSettings) -> Result<Arc<Issuer>, IssuerError> {
-        let fetcher = Arc::new(Fetcher::new(&settings.ca)?);
+        let fetcher = Arc::new(Fetcher::new(&settings.ca, &settings.url)?);
         Ok(Issuer::start(settings.url.clone(), settings.discovery_url.clone(), fetcher))
     }
 
@@ -171,72 +128,53 @@ impl Issuer {
             let base = url.strip_suffix('/').unwrap_or(&url);
             format!("{base}/.well-known/openid-configuration")
         });
-        let (keys, allowance) = (ArcSwapOption::empty(), Mutex::default());
-        let issuer = Arc::new(Issuer { url, discovery_url, fetcher, keys, allowance });
-        tokio::spawn(keep_fresh(Arc::downgrade(&issuer)));
-        issuer
+        let source = Source { url, discovery_url, fetcher };
+        Arc::new(Issuer(RemoteKeySet::start(source, BURST)))
     }
 
     /// How it is asked.
     pub fn fetcher(&self) -> &Arc<Fetcher> {
-        &self.fetcher
+        &self.0.source().fetcher
     }
 
     /// The issuer's URL, as configured.
     pub fn url(&self) -> &str {
-        &self.url
+        &self.0.source().url
     }
 
-    /// Verifies the signature of `token`. If no known key has made it, keys are fetched first, unless
-    /// tokens have just caused too many fetches.
+    /// Verifies the signature of `token`. If no known key has made it, keys are fetched first,
+    /// unless tokens have just caused too many fetches.
     pub async fn verify(&self, token: &Jwt<'_>) -> Signature {
-        if self.is_signed(token) {
+        let seen = self.0.keys();
+        if is_signed(seen.as_deref(), token) {
             return Signature::Good;
         }
-        self.fetch_for_token().await;
-        match self.is_signed(token) {
+        self.0.fetch_for_token(seen.as_ref()).await;
+        let keys = self.0.keys();
+        match is_signed(keys.as_deref(), token) {
             true => Signature::Good,
-            false if self.keys.load().is_none() => Signature::KeysUnknown,
+            false if keys.is_none() => Signature::KeysUnknown,
             false => Signature::Bad,
         }
     }
+}
 
-    /// Whether a known key has signed the token: the one that it names, if it names one.
-    fn is_signed(&self, token: &Jwt<'_>) -> bool {
-        let keys = self.keys.load();
-        let named = |key: &&NamedWebKey| token.key_id.is_empty() || key.id == token.key_id;
-        let mut candidates = keys.iter().flat_map(|keys| keys.iter()).filter(named);
-        candidates.any(|key| token.is_signed_by(&key.key))
+/// Returns whether one of `keys` has signed the token: the one that it names, if it names one.
+fn is_signed(keys: Option<&Vec<NamedWebKey>>, token: &Jwt<'_>) -> bool {
+    let named = |key: &&NamedWebKey| token.key_id.is_empty() || key.id == token.key_id;
+    keys.into_iter().flatten().filter(named).any(|key| token.is_signed_by(&key.key))
+}
+
+impl KeySource for Source {
+    type Keys = Vec<NamedWebKey>;
+    type Error = KeysError;
+
+    fn log_changed(&self, keys: &Vec<NamedWebKey>) {
+        tracing::info!(issuer = self.url, count = keys.len(), "keys of the OIDC issuer");
     }
 
-    /// Fetches the keys, unless another fetch has just brought new ones, or tokens have caused too
-    /// many.
-    async fn fetch_for_token(&self) {
-        let known = self.keys.load_full();
-        let mut allowance = self.allowance.lock().await;
-        let is_same = match (&known, &*self.keys.load()) {
-            (Some(known), Some(now)) => Arc::ptr_eq(known, now),
-            (known, now) => known.is_none() && now.is_none(),
-        };
-        // Taken before: whoever gives up waiting must not make the next one fetch at once.
-        if is_same && allowance.take() {
-            self.refresh().await;
-        }
-    }
-
-    async fn refresh(&self) {
-        match self.fetch().await {
-            Ok(keys) => {
-                let count = keys.len();
-                if self.keys.load().as_ref().is_none_or(|known| **known != keys) {
-                    tracing::info!(issuer = self.url, count, "keys of the OIDC issuer");
-                }
-                self.keys.store(Some(Arc::new(keys)));
-            }
-            Err(error) => {
-                tracing::warn!(issuer = self.url, %error, "cannot fetch the keys of the OIDC issuer");
-            }
-        }
+    fn log_failed(&self, error: &KeysError) {
+        tracing::warn!(issuer = self.url, %error, "cannot fetch the keys of the OIDC issuer");
     }
 
     async fn fetch(&self) -> Result<Vec<NamedWebKey>, KeysError> {
@@ -252,33 +190,14 @@ impl Issuer {
     }
 }
 
-/// Fetches again and again until the issuer is no longer needed.
-async fn keep_fresh(issuer: Weak<Issuer>) {
-    let mut retry = *RETRY.start();
-    loop {
-        let pause = {
-            let Some(issuer) = issuer.upgrade() else { return };
-            let _under_way = issuer.allowance.lock().await;
-            issuer.refresh().await;
-            if issuer.keys.load().is_some() { FRESH } else { retry }
-        };
-        tokio::time::sleep(pause).await;
-        retry = (retry * 2).min(*RETRY.end());
-    }
-}
-
 #[cfg(test)]
 impl Issuer {
     /// One whose keys are known, and that is never asked for others.
     pub fn with_keys(url: &str, keys: &[(&str, PublicKey)]) -> Arc<Issuer> {
         let named =
             |(id, key): &(&str, PublicKey)| NamedWebKey { id: (*id).to_owned(), key: key.clone() };
-        Arc::new(Issuer {
-            url: url.to_owned(),
-            discovery_url: String::new(),
-            fetcher: Arc::new(Fetcher::with_roots(crate::pki::Roots::new("an empty list"))),
-            keys: ArcSwapOption::from_pointee(keys.iter().map(named).collect::<Vec<_>>()),
-            allowance: Mutex::new(Allowance { left: 0, since: Instant::now() }),
-        })
+        let fetcher = Arc::new(Fetcher::never());
+        let source = Source { url: url.to_owned(), discovery_url: String::new(), fetcher };
+        Arc::new(Issuer(RemoteKeySet::fixed(source, keys.iter().map(named).collect())))
     }
 }

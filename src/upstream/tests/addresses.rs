@@ -3,7 +3,7 @@
 use socket2::{Domain, Socket, Type};
 
 use super::*;
-use crate::upstream::dial::overrides;
+use api_client::dial::overrides;
 
 /// An address with a full backlog: the kernel drops what comes, as a firewall does.
 struct Dead {

@@ -1,5 +1,7 @@
 //! HTTP/2 connections that are lost under a request.
 
+use api_client::ApiRequest;
+
 use super::raw_http2::Raw;
 use super::*;
 
@@ -58,8 +60,9 @@ async fn a_write_is_not_sent_again() {
     assert_eq!(requests.load(Ordering::SeqCst), 1);
     // But a review of the proxy's own is, although it is a POST.
     let (upstream, requests) = losing(1).await;
-    let (code, _) = upstream.post_json("/review", Bytes::new()).await.unwrap();
-    assert_eq!((code.as_u16(), requests.load(Ordering::SeqCst)), (200, 2));
+    let review = ApiRequest::post("/review", Bytes::new());
+    let response = upstream.api().request(&review).await.unwrap();
+    assert_eq!((response.status().as_u16(), requests.load(Ordering::SeqCst)), (200, 2));
 }
 
 #[tokio::test]

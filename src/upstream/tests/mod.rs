@@ -28,7 +28,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
 
-use super::config::{Pem, Trust, UpstreamConfig};
+use super::UpstreamConfig;
+use super::config::{Pem, Trust};
 use super::endpoint::Endpoint;
 use super::metrics::UpstreamMetrics;
 use super::{SendError, Upstream, UpstreamBody};

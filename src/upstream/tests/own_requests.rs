@@ -1,3 +1,5 @@
+use api_client::ApiRequest;
+
 use super::super::credentials::Credentials;
 use super::*;
 
@@ -25,12 +27,14 @@ async fn json_is_posted_with_own_credentials() {
             .serve_connection(TokioIo::new(listener.accept().await), service)
             .await
     });
-    let bearer = upstream.bearer().unwrap();
+    let bearer = upstream.credential().unwrap().header.unwrap();
     assert!(bearer.is_sensitive() && bearer == "Bearer secret");
     assert!(!format!("{upstream:?}").contains("secret"));
-    let (status, body) = upstream.post_json("/x", Bytes::from_static(b"{}")).await.unwrap();
-    assert_eq!(status, 201);
+    let post = |path| ApiRequest::post(path, Bytes::from_static(b"{}"));
+    let response = upstream.api().request(&post("/x")).await.unwrap();
+    assert_eq!(response.status(), 201);
+    let body = response.into_body();
     assert!(body.ends_with(b"] {}"), "{body:?}");
-    let error = upstream.post_json("/long", Bytes::from_static(b"{}")).await.unwrap_err();
-    assert_eq!(error.to_string(), "unusable answer: longer than 1 MiB");
+    let error = upstream.api().request(&post("/long")).await.unwrap_err();
+    assert!(error.to_string().ends_with("is longer than 1048576 bytes"), "{error}");
 }

@@ -82,6 +82,12 @@ impl Builder {
         self.flag(&format!("--kubeconfig={}", path.display()))
     }
 
+    /// Without any flag for the API server.
+    pub fn no_upstream(mut self) -> Self {
+        self.has_kubeconfig = true;
+        self
+    }
+
     /// With a variable in its environment.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));

@@ -1,0 +1,200 @@
+//! The `Authorization` header of requests that the proxy makes itself.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::HeaderValue;
+use zeroize::Zeroizing;
+
+use crate::error::ConfigError;
+use crate::exec::{ExecCredentials, NoCredential, OwnCredential};
+
+/// The source of the `Authorization` header of requests that the proxy makes itself.
+#[derive(Debug, Clone)]
+pub enum Credentials {
+    /// A token or password, possibly in a file.
+    Header(Arc<HeaderCredentials>),
+    /// A credential plugin, which may return a client certificate instead of a token.
+    Exec(Arc<ExecCredentials>),
+}
+
+/// A token or password. Never shown in `Debug`, and overwritten when another one replaces it.
+pub struct HeaderCredentials {
+    header: ArcSwap<HeaderValue>,
+    file: Option<PathBuf>,
+    /// Whether the last read of the file failed; a lasting failure is logged once.
+    failing: AtomicBool,
+}
+
+impl std::fmt::Debug for HeaderCredentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HeaderCredentials").field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
+impl Credentials {
+    /// A token that does not change.
+    ///
+    /// # Errors
+    /// If a header cannot have its characters; names `field`.
+    pub fn token(token: &str, field: &str) -> Result<Credentials, ConfigError> {
+        Ok(Credentials::fixed(bearer(token, field)?, None))
+    }
+
+    /// A token in a file that may change, like a projected ServiceAccount token.
+    ///
+    /// # Errors
+    /// If the file has no usable token; names `field`.
+    pub fn token_file(path: &Path, field: &str) -> Result<Credentials, ConfigError> {
+        let token = watched_files::regular_file::read_to_string(path).map_err(|source| {
+            ConfigError::Read { field: field.to_owned(), path: path.to_owned(), source }
+        })?;
+        let token = Zeroizing::new(token);
+        let field = format!("{field}: {}", path.display());
+        Ok(Credentials::fixed(bearer(&token, &field)?, Some(path.to_owned())))
+    }
+
+    /// A user name and a password.
+    pub fn basic(username: &str, password: &str) -> Credentials {
+        let pair = Zeroizing::new(format!("{username}:{password}"));
+        let pair = Zeroizing::new(STANDARD.encode(pair.as_bytes()));
+        let header = header("Basic ", &pair).expect("base64 has only characters of headers");
+        Credentials::fixed(header, None)
+    }
+
+    fn fixed(header: HeaderValue, file: Option<PathBuf>) -> Credentials {
+        let (header, failing) = (ArcSwap::from_pointee(header), AtomicBool::new(false));
+        Credentials::Header(Arc::new(HeaderCredentials { header, file, failing }))
+    }
+
+    /// Returns the credential if one is valid now; `None` if the plugin has yet to return it.
+    pub fn current(&self) -> Option<OwnCredential> {
+        match self {
+            Credentials::Header(header) => Some(header.own()),
+            Credentials::Exec(plugin) => plugin.current(),
+        }
+    }
+
+    /// Returns a valid credential; waits for the plugin if there is none.
+    ///
+    /// # Errors
+    /// If the plugin fails.
+    pub async fn valid(&self) -> Result<OwnCredential, NoCredential> {
+        match self {
+            Credentials::Header(header) => Ok(header.own()),
+            Credentials::Exec(plugin) => plugin.valid().await,
+        }
+    }
+
+    /// The current header, marked as sensitive.
+    pub fn header(&self) -> Option<HeaderValue> {
+        self.current()?.header
+    }
+
+    /// Rereads the token file, if there is one. If it is missing, empty or partially written, the
+    /// last token stays in use.
+    pub fn refresh(&self) {
+        if let Credentials::Header(header) = self {
+            header.refresh();
+        }
+    }
+}
+
+impl HeaderCredentials {
+    fn own(&self) -> OwnCredential {
+        OwnCredential { header: Some(HeaderValue::clone(&self.header.load())), generation: None }
+    }
+
+    fn refresh(&self) {
+        let Some(path) = &self.file else { return };
+        let field = path.display().to_string();
+        let read = watched_files::regular_file::read_to_string(path).map_err(|source| {
+            ConfigError::Read { field: field.clone(), path: path.clone(), source }
+        });
+        let token = read.and_then(|token| bearer(&Zeroizing::new(token), &field));
+        let failed_before = self.failing.swap(token.is_err(), Ordering::Relaxed);
+        match token {
+            Ok(header) if header != **self.header.load() => {
+                tracing::info!(file = %field, "upstream token changed");
+                self.header.store(header.into());
+            }
+            Ok(_) => {}
+            Err(error) if !failed_before => {
+                tracing::warn!(%error, "keeping the last upstream token");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// Returns `Bearer` and the token as a header.
+///
+/// # Errors
+/// If the token is empty or a header cannot have its characters; names `field`, not the token.
+pub(crate) fn bearer(token: &str, field: &str) -> Result<HeaderValue, ConfigError> {
+    let token = token.trim();
+    if token.is_empty() {
+        return Err(ConfigError::field(field, "the token is empty"));
+    }
+    header("Bearer ", token).ok_or_else(|| {
+        ConfigError::field(field, "the token has characters that a header cannot have")
+    })
+}
+
+/// Returns a header whose memory is overwritten when the last clone is dropped; `None` if a header
+/// cannot have its characters.
+fn header(scheme: &str, secret: &str) -> Option<HeaderValue> {
+    let mut text = Zeroizing::new(Vec::with_capacity(scheme.len() + secret.len()));
+    text.extend_from_slice(scheme.as_bytes());
+    text.extend_from_slice(secret.as_bytes());
+    let mut header = HeaderValue::from_maybe_shared(Bytes::from_owner(text)).ok()?;
+    header.set_sensitive(true);
+    Some(header)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_file_is_read_again() {
+        let path = std::env::temp_dir().join(format!("kap-token-{}", std::process::id()));
+        std::fs::write(&path, "first\n").unwrap();
+        let credentials = Credentials::token_file(&path, "--upstream-token-file").unwrap();
+        assert_eq!(credentials.header().unwrap(), "Bearer first");
+        assert!(credentials.header().unwrap().is_sensitive());
+        std::fs::write(&path, "second").unwrap();
+        credentials.refresh();
+        assert_eq!(credentials.header().unwrap(), "Bearer second");
+        for unusable in ["", "\n", "a\nb"] {
+            std::fs::write(&path, unusable).unwrap();
+            credentials.refresh();
+            assert_eq!(credentials.header().unwrap(), "Bearer second");
+        }
+        std::fs::remove_file(&path).unwrap();
+        credentials.refresh();
+        assert_eq!(credentials.header().unwrap(), "Bearer second");
+        assert!(!format!("{credentials:?}").contains("second"));
+        let error = Credentials::token_file(&path, "--upstream-token-file").unwrap_err();
+        assert!(error.to_string().starts_with("--upstream-token-file: cannot read "), "{error}");
+    }
+
+    #[test]
+    fn a_password_becomes_basic() {
+        assert_eq!(
+            Credentials::basic("admin", "pä:ss").header().unwrap(),
+            "Basic YWRtaW46cMOkOnNz"
+        );
+    }
+
+    #[test]
+    fn a_wrong_token_is_not_shown() {
+        let error = Credentials::token("se\ncret", "user.token").unwrap_err().to_string();
+        assert_eq!(error, "user.token: the token has characters that a header cannot have");
+    }
+}

@@ -1,0 +1,20 @@
+//! Warnings about connections that do not protect what they carry.
+
+use std::net::IpAddr;
+
+use crate::config::{ClientConfig, Trust};
+
+/// Warns if the connection to the server with this name can be read or redirected.
+pub fn warn(config: &ClientConfig, name: &str) {
+    let ClientConfig { server, trust, .. } = config;
+    let upstream = server.authority.as_str();
+    if server.is_https() {
+        if matches!(trust, Trust::Insecure) {
+            tracing::warn!(upstream, "the certificate of {name} is not verified");
+        }
+    } else if server.host != "localhost"
+        && !server.host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    {
+        tracing::warn!(upstream, "data and credentials are sent to {name} in plain text");
+    }
+}

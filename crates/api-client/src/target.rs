@@ -1,0 +1,94 @@
+//! One server with everything that connections to it need.
+
+use std::sync::Arc;
+
+use crate::config::{ClientConfig, parse_server_name};
+use crate::credentials::Credentials;
+use crate::endpoint::Endpoint;
+use crate::error::ConfigError;
+use crate::exec::{ExecCredentials, NoCredential, OwnCredential};
+use crate::tls::ClientTls;
+use crate::tunnel::ProxyUrl;
+
+/// One server: its address, TLS settings that reload, credentials and proxy. Shared by everything
+/// that connects to it, so that all use the same certificates and the same credential.
+#[derive(Debug)]
+pub struct Target {
+    /// The address.
+    pub endpoint: Endpoint,
+    /// `None` for `http`.
+    pub tls: Option<ClientTls>,
+    /// The source of the `Authorization` header.
+    pub credentials: Option<Credentials>,
+    /// The proxy through which the server is reached.
+    pub proxy: Option<ProxyUrl>,
+    /// Host and port, for error messages.
+    pub name: Arc<str>,
+}
+
+impl Target {
+    /// Reads the certificates. A credential plugin is not started yet ([`Target::start`]).
+    ///
+    /// # Errors
+    /// Certificates and keys that cannot be used, with file and field.
+    pub fn new(config: ClientConfig) -> Result<Target, ConfigError> {
+        let ClientConfig { server, trust, tls_server_name, client_certificate, credentials, proxy } =
+            config;
+        let tls = match server.is_https() {
+            true => {
+                let name = match tls_server_name {
+                    Some(name) => name,
+                    None => parse_server_name(&server.host, "the server's URL")?,
+                };
+                Some(ClientTls::new(trust, client_certificate, name)?)
+            }
+            false => None,
+        };
+        let name = server.authority.as_str().into();
+        Ok(Target { endpoint: server, tls, credentials, proxy, name })
+    }
+
+    /// Starts the credential plugin, if there is one. Must be called within a tokio runtime.
+    pub fn start(&self) {
+        if let Some(plugin) = self.plugin() {
+            plugin.start();
+        }
+    }
+
+    /// The credential plugin, if there is one.
+    pub fn plugin(&self) -> Option<&Arc<ExecCredentials>> {
+        match &self.credentials {
+            Some(Credentials::Exec(plugin)) => Some(plugin),
+            _ => None,
+        }
+    }
+
+    /// Returns the credential for a request that starts now; `None` if it has to be waited for
+    /// ([`Target::valid_credential`]).
+    pub fn credential(&self) -> Option<OwnCredential> {
+        match &self.credentials {
+            Some(credentials) => credentials.current(),
+            None => Some(OwnCredential::default()),
+        }
+    }
+
+    /// Returns the credential; waits for the plugin if it has yet to return one.
+    ///
+    /// # Errors
+    /// If the plugin fails.
+    pub async fn valid_credential(&self) -> Result<OwnCredential, NoCredential> {
+        match &self.credentials {
+            Some(credentials) => credentials.valid().await,
+            None => Ok(OwnCredential::default()),
+        }
+    }
+
+    /// Rereads token and certificate files. Returns whether certificates have changed, so that open
+    /// connections should take no more requests.
+    pub fn refresh(&self) -> bool {
+        if let Some(credentials) = &self.credentials {
+            credentials.refresh();
+        }
+        self.tls.as_ref().is_some_and(ClientTls::refresh)
+    }
+}

@@ -1,0 +1,179 @@
+//! Keys that a server publishes: an OpenID Connect issuer, or the API server for its ServiceAccount
+//! tokens.
+//!
+//! They are fetched in the background. While the server is down the last keys stay active, and the
+//! start of the proxy does not wait for them.
+
+use std::fmt::Display;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use api_client::backoff::ExponentialBackoff;
+use api_client::token_bucket::TokenBucket;
+use arc_swap::ArcSwapOption;
+use tokio::sync::Mutex;
+
+/// Delays until the first keys are known.
+const RETRY: ExponentialBackoff =
+    ExponentialBackoff::new(Duration::from_secs(1), 2.0, Duration::from_secs(10));
+/// Keys are fetched again after this time, so that withdrawn ones are no longer accepted.
+const FRESH: Duration = Duration::from_secs(600);
+/// A fetch that tokens cause is allowed again after this time.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// Where keys are fetched from.
+pub trait KeySource: Send + Sync + 'static {
+    /// The keys.
+    type Keys: PartialEq + Send + Sync + 'static;
+    /// Why there are none. For the log.
+    type Error: Display + Send;
+
+    /// Fetches the keys.
+    fn fetch(&self) -> impl Future<Output = Result<Self::Keys, Self::Error>> + Send;
+
+    /// Logs that other keys than before were fetched.
+    fn log_changed(&self, keys: &Self::Keys);
+
+    /// Logs that the keys cannot be fetched.
+    fn log_failed(&self, error: &Self::Error);
+}
+
+/// The keys of one source, kept fresh.
+pub struct RemoteKeySet<S: KeySource> {
+    source: S,
+    keys: ArcSwapOption<S::Keys>,
+    /// Fetches that tokens may still cause; locked while a fetch is under way.
+    allowance: Mutex<TokenBucket>,
+}
+
+impl<S: KeySource> RemoteKeySet<S> {
+    /// Starts to fetch the keys and keeps them fresh until the set is dropped. Tokens that no key
+    /// has signed may cause `burst` fetches at once. Must be called within a tokio runtime.
+    pub fn start(source: S, burst: u32) -> Arc<RemoteKeySet<S>> {
+        let allowance = Mutex::new(TokenBucket::new(burst, INTERVAL));
+        let set = Arc::new(RemoteKeySet { source, keys: ArcSwapOption::empty(), allowance });
+        tokio::spawn(keep_fresh(Arc::downgrade(&set)));
+        set
+    }
+
+    /// A set whose keys are never fetched.
+    #[cfg(test)]
+    pub fn fixed(source: S, keys: S::Keys) -> Arc<RemoteKeySet<S>> {
+        let allowance = Mutex::new(TokenBucket::new(0, INTERVAL));
+        Arc::new(RemoteKeySet { source, keys: ArcSwapOption::from_pointee(keys), allowance })
+    }
+
+    /// Where the keys are fetched from.
+    pub fn source(&self) -> &S {
+        &self.source
+    }
+
+    /// The keys that were fetched last; `None` before the first were.
+    pub fn keys(&self) -> Option<Arc<S::Keys>> {
+        self.keys.load_full()
+    }
+
+    /// Fetches the keys because none of those `seen` has signed a token. Does nothing if another
+    /// fetch has completed since, or tokens have caused too many.
+    pub async fn fetch_for_token(&self, seen: Option<&Arc<S::Keys>>) {
+        let mut allowance = self.allowance.lock().await;
+        let is_same = match (seen, &*self.keys.load()) {
+            (Some(seen), Some(now)) => Arc::ptr_eq(seen, now),
+            (seen, now) => seen.is_none() && now.is_none(),
+        };
+        // Taken before the fetch: a request that is given up must not make the next one fetch at
+        // once.
+        if is_same && allowance.try_take() {
+            self.refresh().await;
+        }
+    }
+
+    async fn refresh(&self) {
+        match self.source.fetch().await {
+            Ok(keys) => {
+                if self.keys.load().as_ref().is_none_or(|known| **known != keys) {
+                    self.source.log_changed(&keys);
+                }
+                self.keys.store(Some(Arc::new(keys)));
+            }
+            Err(error) => self.source.log_failed(&error),
+        }
+    }
+}
+
+/// Fetches again and again until the keys are no longer needed.
+async fn keep_fresh<S: KeySource>(set: Weak<RemoteKeySet<S>>) {
+    let mut retry = RETRY;
+    loop {
+        let pause = {
+            let Some(set) = set.upgrade() else { return };
+            let _under_way = set.allowance.lock().await;
+            set.refresh().await;
+            if set.keys.load().is_some() { FRESH } else { retry.next_delay() }
+        };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    /// Publishes the number of the fetch, and fails as often as said before.
+    #[derive(Default)]
+    struct Counting {
+        failures: u32,
+        fetches: AtomicU32,
+        failed: AtomicU32,
+    }
+
+    impl KeySource for Counting {
+        type Keys = u32;
+        type Error = String;
+
+        async fn fetch(&self) -> Result<u32, String> {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            match self.fetches.fetch_add(1, Ordering::SeqCst) {
+                number if number < self.failures => Err("down".to_owned()),
+                number => Ok(number),
+            }
+        }
+
+        fn log_changed(&self, _: &u32) {}
+
+        fn log_failed(&self, _: &String) {
+            self.failed.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn first_keys_are_retried_and_then_kept_fresh() {
+        let set = RemoteKeySet::start(Counting { failures: 3, ..Counting::default() }, 1);
+        assert!(set.keys().is_none());
+        tokio::time::sleep(Duration::from_secs(12)).await;
+        assert_eq!(
+            (set.keys().as_deref(), set.source().failed.load(Ordering::SeqCst)),
+            (Some(&3), 3)
+        );
+        tokio::time::sleep(FRESH).await;
+        assert_eq!(set.keys().as_deref(), Some(&4));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tokens_share_a_fetch_and_cause_only_so_many() {
+        let set = RemoteKeySet::start(Counting::default(), 2);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        for expected in [1, 2, 2] {
+            let seen = set.keys();
+            let waiting = (0..10).map(|_| set.fetch_for_token(seen.as_ref()));
+            futures_util::future::join_all(waiting).await;
+            assert_eq!(set.keys().as_deref(), Some(&expected));
+        }
+        tokio::time::sleep(INTERVAL).await;
+        let seen = set.keys();
+        set.fetch_for_token(seen.as_ref()).await;
+        assert_eq!(set.keys().as_deref(), Some(&3));
+    }
+}
