@@ -12,6 +12,7 @@ use std::borrow::Cow;
 use fold::folds_to;
 use plain::Style;
 use survey::Hints;
+pub(in crate::audit) use tape::valid_utf8;
 use tape::{Kind, Node, Tape};
 
 use super::ambiguity::{Ambiguities, Ambiguity};
@@ -112,6 +113,17 @@ pub(super) fn patch(text: &[u8]) -> Result<Decoded<'_>, &'static str> {
         Cow::Borrowed(text)
     };
     Ok(Decoded { json, metadata: None, ambiguities: tape.ambiguities })
+}
+
+/// Returns what is ambiguous in JSON that is kept as it is: `None` if it is not JSON, invalid UTF-8
+/// aside.
+pub(in crate::audit) fn ambiguities(text: &[u8]) -> Option<Ambiguities> {
+    if survey::survey(text, Hints::default()).is_some() {
+        return Some(Ambiguities::default());
+    }
+    let mut tape = tape::parse(text).ok()?;
+    plain::write(&mut tape, 0, Style::Verbatim, &mut Vec::new()).ok()?;
+    Some(tape.ambiguities)
 }
 
 fn write_typed(
