@@ -1,0 +1,91 @@
+//! Two events of one request: what differs beyond what is documented.
+
+use serde_json::Value;
+
+/// Members that kube-apiserver's defaulting sets where the client has none.
+const DEFAULTED: [&str; 2] = ["apiGroup", "type"];
+
+/// Members of no type, which the proxy keeps: the API server may be newer than it.
+pub(super) const UNKNOWN: &str = "zz";
+
+/// Returns what differs in `objectRef`, `requestObject` and the code.
+pub(super) fn events(kube: &Value, proxy: &Value) -> Vec<String> {
+    let mut differences = Vec::new();
+    for pointer in ["/responseStatus/code", "/responseStatus/reason", "/objectRef"] {
+        let (theirs, ours) = (kube.pointer(pointer), proxy.pointer(pointer));
+        if theirs != ours {
+            differences.push(format!("{pointer}: {theirs:?}, here {ours:?}"));
+        }
+    }
+    let (theirs, ours) = (&kube["requestObject"], &proxy["requestObject"]);
+    let is_pod = kube["objectRef"]["resource"] == "pods";
+    if kube["verb"] == "patch" {
+        // Patches are recorded as they are.
+        if theirs != ours {
+            differences.push(format!("the patch: {theirs}, here {ours}"));
+        }
+    } else {
+        objects("", theirs, ours, is_pod, &mut differences);
+    }
+    differences
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Bool(true) => false,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(elements) => elements.is_empty(),
+        Value::Object(members) => members.values().all(is_empty),
+    }
+}
+
+fn objects(
+    path: &str,
+    theirs: &Value,
+    ours: &Value,
+    has_defaults: bool,
+    differences: &mut Vec<String>,
+) {
+    match (theirs, ours) {
+        (Value::Object(kube), Value::Object(proxy)) => {
+            for (key, value) in kube {
+                let path = format!("{path}/{key}");
+                match proxy.get(key) {
+                    Some(own) => objects(&path, value, own, has_defaults, differences),
+                    None => {
+                        let is_default = has_defaults || DEFAULTED.contains(&key.as_str());
+                        if !is_default && !is_empty(value) {
+                            differences.push(format!("{path}: {value}, here absent"));
+                        }
+                    }
+                }
+            }
+            for (key, value) in proxy {
+                let is_kept = key.starts_with(UNKNOWN) || is_empty(value);
+                if !kube.contains_key(key) && !is_kept {
+                    differences.push(format!("{path}/{key}: absent, here {value}"));
+                }
+            }
+        }
+        (Value::Array(kube), Value::Array(proxy)) if kube.len() == proxy.len() => {
+            for (index, (value, own)) in kube.iter().zip(proxy).enumerate() {
+                objects(&format!("{path}/{index}"), value, own, has_defaults, differences);
+            }
+        }
+        (Value::Number(kube), Value::Number(proxy)) if kube.as_f64() == proxy.as_f64() => {}
+        _ if theirs == ours => {}
+        _ => differences.push(format!("{path}: {theirs}, here {ours}")),
+    }
+}
+
+/// The annotations of the proxy about the request, in one line.
+pub(super) fn marks(event: &Value) -> String {
+    let annotations = event["annotations"].as_object();
+    let own = |(key, value): (&String, &Value)| {
+        let key = key.strip_prefix("kube-audit-proxy/")?;
+        Some(format!("{key}: {}", value.as_str()?))
+    };
+    annotations.into_iter().flatten().filter_map(own).collect::<Vec<_>>().join("; ")
+}
