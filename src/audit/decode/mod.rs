@@ -88,8 +88,13 @@ pub fn decode<'b>(request: &Request<'_>, body: &'b [u8]) -> Result<Decoded<'b>, 
         Format::Json => from_json(request, Cow::Borrowed(body), Ambiguities::default()),
         Format::Yaml => {
             let error = |error: yaml::Error| DecodeError::new(&error.to_string());
-            let (json, ambiguities) = yaml::to_json(body).map_err(error)?;
-            from_json(request, Cow::Owned(json), ambiguities)
+            match yaml::to_json(body).map_err(error) {
+                Ok((json, ambiguities)) => from_json(request, Cow::Owned(json), ambiguities),
+                Err(error) if request.kind == RequestBodyKind::Patch => {
+                    rejected_patch(request, body, error)
+                }
+                Err(error) => Err(error),
+            }
         }
         Format::Protobuf => from_protobuf(request, body),
         Format::Cbor => {
@@ -98,6 +103,18 @@ pub fn decode<'b>(request: &Request<'_>, body: &'b [u8]) -> Result<Decoded<'b>, 
             from_json(request, Cow::Owned(json), ambiguities)
         }
         Format::Unsupported => Err(DecodeError::new("its Content-Type is not supported")),
+    }
+}
+
+/// An apply patch that is not YAML can be JSON still, which kube-apiserver records when it rejects it.
+fn rejected_patch<'b>(
+    request: &Request<'_>,
+    body: &'b [u8],
+    error: DecodeError,
+) -> Result<Decoded<'b>, DecodeError> {
+    match from_json(request, Cow::Borrowed(body), error.ambiguities) {
+        Ok(decoded) => Ok(Decoded { note: Some(error.message), ..decoded }),
+        Err(_) => Err(error),
     }
 }
 

@@ -123,19 +123,10 @@ mod tests {
 
     #[test]
     fn times() {
-        let time = |s, n| {
-            text(|out| {
-                push_time(out, &varints(&[(1, s), (2, n)])).unwrap();
-            })
-        };
+        let time = |s, n| text(|out| assert!(push_time(out, &varints(&[(1, s), (2, n)])).is_ok()));
         let micro =
-            |s, n| text(|out| drop(push_micro_time(out, &varints(&[(1, s), (2, n)])).unwrap()));
-        assert_eq!(
-            text(|out| {
-                push_time(out, b"").unwrap();
-            }),
-            "null"
-        );
+            |s, n| text(|out| assert!(push_micro_time(out, &varints(&[(1, s), (2, n)])).is_ok()));
+        assert_eq!(text(|out| assert_eq!(push_time(out, b""), Ok(true))), "null");
         assert_eq!(time(ZERO_TIME, 0), "null");
         assert_eq!(time(0, 0), "\"1970-01-01T00:00:00Z\"");
         assert_eq!(time(1_709_210_096, 5), "\"2024-02-29T12:34:56Z\"");
@@ -144,6 +135,7 @@ mod tests {
         assert_eq!(micro(1_767_323_045, 123_400_999), "\"2026-01-02T03:04:05.123400Z\"");
         time(i64::MAX, i64::MAX);
         time(i64::MIN, i64::MIN);
+        assert_eq!(push_time(&mut Vec::new(), &varints(&[(1, i64::MIN)])), Ok(false));
         for malformed in [&b"\x0a\x00"[..], b"\x08", b"\x0e\x00", b"\x12\x01a"] {
             assert_eq!(push_time(&mut Vec::new(), malformed), Err(Error::Malformed));
         }

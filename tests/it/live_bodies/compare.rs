@@ -1,12 +1,19 @@
 //! Two events of one request: what differs beyond what is documented.
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
 
 /// Members that kube-apiserver's defaulting sets where the client has none.
 const DEFAULTED: [&str; 2] = ["apiGroup", "type"];
 
-/// Members of no type, which the proxy keeps: the API server may be newer than it.
-pub(super) const UNKNOWN: &str = "zz";
+/// Whether a name is a member's in another case, as the generator writes it. Members of no type are
+/// kept, since the API server may be newer than the proxy, but not such ones: many readers ignore
+/// the case.
+fn is_variant(name: &str) -> bool {
+    let is_upper = name.len() > 2 && name.chars().all(|c| c.is_ascii_uppercase());
+    is_upper || name.contains(['\u{17f}', '\u{212a}'])
+}
 
 /// Returns what differs in `objectRef`, `requestObject` and the code.
 pub(super) fn events(kube: &Value, proxy: &Value) -> Vec<String> {
@@ -25,9 +32,24 @@ pub(super) fn events(kube: &Value, proxy: &Value) -> Vec<String> {
             differences.push(format!("the patch: {theirs}, here {ours}"));
         }
     } else {
-        objects("", theirs, ours, is_pod, &mut differences);
+        let ours = with_string_data(ours);
+        objects("", theirs, &ours, is_pod, &mut differences);
     }
     differences
+}
+
+/// A Secret with `stringData` in its `data`, as kube-apiserver converts it.
+fn with_string_data(object: &Value) -> Value {
+    let mut object = object.clone();
+    let Some(Value::Object(texts)) = object.get("stringData").cloned() else { return object };
+    if object["kind"] == "Secret" {
+        for (key, text) in texts {
+            let bytes = text.as_str().unwrap_or_default();
+            object["data"][key] = BASE64_STANDARD.encode(bytes).into();
+        }
+        object.as_object_mut().expect("it is one").remove("stringData");
+    }
+    object
 }
 
 fn is_empty(value: &Value) -> bool {
@@ -63,7 +85,7 @@ fn objects(
                 }
             }
             for (key, value) in proxy {
-                let is_kept = key.starts_with(UNKNOWN) || is_empty(value);
+                let is_kept = !is_variant(key) || is_empty(value);
                 if !kube.contains_key(key) && !is_kept {
                     differences.push(format!("{path}/{key}: absent, here {value}"));
                 }

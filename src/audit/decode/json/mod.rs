@@ -1,6 +1,7 @@
 //! JSON as `sigs.k8s.io/json` decodes it into an object.
 
 mod fold;
+mod names;
 mod plain;
 mod scalar;
 mod survey;
@@ -68,7 +69,7 @@ pub(super) fn object<'b>(
             write_typed(&mut tape, message, node, &kind, &api_version, &mut out)?;
         }
         Some(_) => return Err("the body is not an object"),
-        None => plain::write(&mut tape, 0, Style::Decoded, &mut out)?,
+        None => write_custom(&mut tape, &mut out)?,
     }
     Ok(Decoded::made(&tape, out))
 }
@@ -124,6 +125,39 @@ pub(in crate::audit) fn ambiguities(text: &[u8]) -> Option<Ambiguities> {
     let mut tape = tape::parse(text).ok()?;
     plain::write(&mut tape, 0, Style::Verbatim, &mut Vec::new()).ok()?;
     Some(tape.ambiguities)
+}
+
+/// Writes a custom resource: it has no schema, but kube-apiserver reads its `metadata` into a struct.
+fn write_custom(tape: &mut Tape<'_>, out: &mut Vec<u8>) -> Result<(), &'static str> {
+    let start = out.len();
+    let metadata = |(key, value): &(Node, Node)| {
+        &*tape.text(*key).0 == b"metadata" && tape.kind(*value) == Kind::Object
+    };
+    let object_meta = table::kind(b"v1", b"Pod").and_then(|pod| pod.first()).map(|field| field.of);
+    let has_metadata = tape.kind(0) == Kind::Object && tape.members(0).any(|m| metadata(&m));
+    let (Some(table::Type::Message(object_meta)), true) = (object_meta, has_metadata) else {
+        return plain::write(tape, 0, Style::Decoded, out);
+    };
+    out.push(b'{');
+    for (index, (key, value)) in plain::unique_members(tape, 0).into_iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        plain::string(tape, key, out);
+        out.push(b':');
+        let is_metadata = &*tape.text(key).0 == b"metadata" && tape.kind(value) == Kind::Object;
+        if is_metadata {
+            let before = out.len();
+            if typed::Writer::new(tape, out).message(object_meta, value).is_ok() {
+                continue;
+            }
+            // It is rejected, or not of a type that this proxy knows.
+            out.truncate(before);
+        }
+        plain::write(tape, value, Style::Decoded, out).inspect_err(|_| out.truncate(start))?;
+    }
+    out.push(b'}');
+    Ok(())
 }
 
 fn write_typed(
