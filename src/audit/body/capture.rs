@@ -120,15 +120,15 @@ impl Capture {
     pub fn finish_decoded(
         self,
         body: &[u8],
-        decoded: Result<decode::Decoded<'_>, decode::DecodeError>,
+        decoded: &Result<decode::Decoded<'_>, decode::DecodeError>,
     ) -> Recorded {
         let mut recorded = match decoded {
             Ok(decoded) => {
                 let mut recorded = self.compact(&decoded.json, body, true);
-                recorded.note = recorded.note.or(decoded.note);
+                recorded.note = recorded.note.or_else(|| decoded.note.clone());
                 recorded
             }
-            Err(error) => self.not_json(body, false, error.message),
+            Err(error) => self.not_json(body, false, error.message.clone()),
         };
         if let Some(cut) = &mut recorded.cut {
             *cut = Cut { bytes: body.len() as u64, sha256: Some(sha256(body)) };

@@ -4,8 +4,14 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
 
-/// Members that kube-apiserver's defaulting sets where the client has none.
-const DEFAULTED: [&str; 2] = ["apiGroup", "type"];
+/// Whether kube-apiserver's defaulting sets the member where the client has none.
+fn is_defaulted(key: &str, value: &Value) -> bool {
+    let is_default = |(key, value): (&String, &Value)| is_empty(value) || is_defaulted(key, value);
+    match value {
+        Value::Object(members) => key == "roleRef" && members.iter().all(is_default),
+        _ => matches!(key, "apiGroup" | "type"),
+    }
+}
 
 /// Whether a name is a member's in another case, as the generator writes it. Members of no type are
 /// kept, since the API server may be newer than the proxy, but not such ones: many readers ignore
@@ -26,15 +32,8 @@ pub(super) fn events(kube: &Value, proxy: &Value) -> Vec<String> {
     }
     let (theirs, ours) = (&kube["requestObject"], &proxy["requestObject"]);
     let is_pod = kube["objectRef"]["resource"] == "pods";
-    if kube["verb"] == "patch" {
-        // Patches are recorded as they are.
-        if theirs != ours {
-            differences.push(format!("the patch: {theirs}, here {ours}"));
-        }
-    } else {
-        let ours = with_string_data(ours);
-        objects("", theirs, &ours, is_pod, &mut differences);
-    }
+    let ours = with_string_data(ours);
+    objects("", theirs, &ours, is_pod, &mut differences);
     differences
 }
 
@@ -77,7 +76,7 @@ fn objects(
                 match proxy.get(key) {
                     Some(own) => objects(&path, value, own, has_defaults, differences),
                     None => {
-                        let is_default = has_defaults || DEFAULTED.contains(&key.as_str());
+                        let is_default = has_defaults || is_defaulted(key, value);
                         if !is_default && !is_empty(value) {
                             differences.push(format!("{path}: {value}, here absent"));
                         }
@@ -97,7 +96,11 @@ fn objects(
             }
         }
         (Value::Number(kube), Value::Number(proxy)) if kube.as_f64() == proxy.as_f64() => {}
-        _ if theirs == ours => {}
+        _ if theirs == ours || is_empty(theirs) && is_empty(ours) => {}
+        // An empty one is as good as none.
+        _ if is_defaulted(path.rsplit('/').next().unwrap_or(""), theirs) && is_empty(ours) => {}
+        // Quantities are kept as they were sent.
+        (Value::String(text), Value::Number(number)) if *text == number.to_string() => {}
         _ => differences.push(format!("{path}: {theirs}, here {ours}")),
     }
 }

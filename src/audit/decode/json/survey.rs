@@ -280,10 +280,11 @@ impl<'b> Survey<'b> {
 
     fn number(&mut self) -> Option<()> {
         let length = number_length(&self.text[self.at..])?;
-        let has_exponent =
-            self.text[self.at..self.at + length].iter().any(|byte| byte | 32 == b'e');
+        let number = &self.text[self.at..self.at + length];
+        let has_exponent = number.iter().any(|byte| byte | 32 == b'e');
         self.at += length;
-        (length <= MAX_NUMBER && !has_exponent).then_some(())
+        // Go reads -0 as the integer 0, others as a float.
+        (length <= MAX_NUMBER && !has_exponent && number != b"-0").then_some(())
     }
 
     #[inline]
@@ -389,6 +390,7 @@ mod tests {
             (r#""name":"\u0061"}}"#, None),
             (r#""name":"a"},"n":12345678901234567890}"#, None),
             (r#""name":"a"},"n":"\ud800"}"#, None),
+            (r#""name":"a"},"n":-0}"#, None),
             (r#""name":"a"}}x"#, None),
             (r#""name":"a"},"s":"	"}"#, None),
             (r#""name":"a"},}"#, None),
