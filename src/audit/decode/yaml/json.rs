@@ -1,11 +1,12 @@
 //! The JSON of a YAML value, as `sigs.k8s.io/yaml` makes it.
 
+use k8s_audit::document::scalar::Scalar;
+
 use super::Error;
 use super::value::{Key, Mapping, Value, ValueId, Values, text};
 use crate::audit::decode::ambiguity::Ambiguity;
 use crate::audit::decode::number::push_float;
 use crate::audit::json::push_string;
-use k8s_audit::document::scalar::Scalar;
 
 /// Deeper JSON is refused by the decoder that reads it next.
 const MAX_DEPTH: usize = 10_000;

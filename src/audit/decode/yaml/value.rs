@@ -3,10 +3,11 @@
 
 use std::collections::{HashMap, HashSet};
 
+use k8s_audit::document::scalar::{self, Scalar};
+
 use super::Error;
 use super::nodes::{Document, Id, Node};
 use crate::audit::decode::ambiguity::{Ambiguities, Ambiguity};
-use k8s_audit::document::scalar::{self, Scalar};
 
 /// The index of a value.
 pub(super) type ValueId = u32;
