@@ -2,12 +2,13 @@
 //! API server are on a thread of their own, which is not counted. Between client and proxy is no
 //! TLS and no kernel. One request at a time.
 
+use std::fmt::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{Request, Response, header};
+use http::{HeaderValue, Request, Response, header};
 use kube_audit_proxy::audit::record::{Format, Recorder};
 use kube_audit_proxy::authn::{Anonymous, Authenticator, UserInfo};
 use kube_audit_proxy::impersonation::{ConstrainedImpersonation, Reviewer};
@@ -33,14 +34,44 @@ use crate::cases::{client_headers, file_tokens};
 use crate::counter::Counter;
 use crate::sinks::{policy, sink};
 
-const NAME: &str = "whole request";
-const URL: &str = "https://kubernetes/api/v1/namespaces/shop/configmaps/web";
+const COLLECTION: &str = "https://kubernetes/api/v1/namespaces/shop/configmaps";
 const BODY: Bytes = Bytes::from_static(&[b'x'; 1300]);
 
+/// What the client sends, and how much is recorded.
+#[derive(Clone, Copy)]
+struct Case {
+    name: &'static str,
+    level: &'static str,
+    /// Whether it is a POST of an object of 1.3 KB.
+    posts: bool,
+}
+
+const CASES: [Case; 3] = [
+    Case { name: "whole request", level: "Metadata", posts: false },
+    Case { name: "whole request: POST of 1.3 KB at Metadata", level: "Metadata", posts: true },
+    Case { name: "whole request: POST of 1.3 KB at Request", level: "Request", posts: true },
+];
+
 pub fn run(counter: &Counter<'_>) {
-    if !counter.wants(NAME) {
-        return;
+    CASES.into_iter().filter(|case| counter.wants(case.name)).for_each(|case| count(counter, case));
+}
+
+/// An object of the usual size: a ConfigMap as kubectl sends it.
+fn object() -> Bytes {
+    let mut text = String::from(
+        r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"web","namespace":"shop","labels":{"app.kubernetes.io/name":"web","tier":"front"},"annotations":{"note":"made for a benchmark"}},"data":{"#,
+    );
+    for line in 0..18 {
+        let _ = write!(
+            text,
+            r#""setting-{line:02}.properties":"value {line:02} of a usual length\n","#
+        );
     }
+    text.push_str(r#""last":"x"}}"#);
+    Bytes::from(text)
+}
+
+fn count(counter: &Counter<'_>, case: Case) {
     let runtime = runtime();
     let (near, far) = tokio::io::duplex(64 << 10);
     let (ask, asked) = unbounded_channel();
@@ -49,12 +80,12 @@ pub fn run(counter: &Counter<'_>) {
     let _context = runtime.enter();
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let address = listener.local_addr().expect("it is bound");
-    std::thread::spawn(move || others(listener, tls, far, asked, answer));
+    std::thread::spawn(move || others(listener, tls, far, asked, answer, case.posts));
     let (_shutdown, running) = Shutdown::new();
     let connection = Arc::new(Connection::new(([203, 0, 113, 7], 443).into(), Vec::new()));
-    let proxy = proxy(address, &ca);
+    let proxy = proxy(address, &ca, case.level);
     tokio::spawn(serve_connection(near, Protocol::Http2, connection, proxy, running));
-    counter.many(NAME, |times| {
+    counter.many(case.name, |times| {
         ask.send(times).expect("the client runs");
         runtime.block_on(answered.recv()).expect("the client runs");
     });
@@ -64,7 +95,7 @@ fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
-fn proxy(upstream: SocketAddr, ca: &str) -> Arc<Proxy> {
+fn proxy(upstream: SocketAddr, ca: &str, level: &str) -> Arc<Proxy> {
     let config = UpstreamConfig {
         server: Endpoint::parse(&format!("https://{upstream}"), "bench").expect("a URL"),
         trust: Trust::Ca(Pem::Data { field: "bench".into(), bytes: ca.into() }),
@@ -75,7 +106,8 @@ fn proxy(upstream: SocketAddr, ca: &str) -> Arc<Proxy> {
     };
     let upstream =
         Upstream::new(config, Barrier::default(), Arc::default()).expect("a good configuration");
-    let sinks = vec![sink(&policy("rules: [{level: Metadata}]"), Format::Json)];
+    let rules = policy(&format!("rules: [{{level: {level}}}]"));
+    let sinks = vec![sink(&rules, Format::Json)];
     Arc::new(Proxy {
         authenticator: Authenticator {
             request_header: None,
@@ -116,6 +148,7 @@ fn others(
     io: DuplexStream,
     mut asked: UnboundedReceiver<u32>,
     answer: UnboundedSender<()>,
+    posts: bool,
 ) {
     runtime().block_on(async {
         listener.set_nonblocking(true).expect("a socket can be");
@@ -129,20 +162,38 @@ fn others(
         });
         let (mut client, connection) = h2::client::handshake(io).await.expect("HTTP/2");
         tokio::spawn(connection);
+        let object = posts.then(object);
         while let Some(times) = asked.recv().await {
             for _ in 0..times {
                 client = client.ready().await.expect("an open connection");
-                send(&mut client).await.expect("an answer");
+                send(&mut client, object.clone()).await.expect("an answer");
             }
             answer.send(()).expect("somebody waits");
         }
     });
 }
 
-async fn send(client: &mut h2::client::SendRequest<Bytes>) -> Result<(), h2::Error> {
-    let mut request = Request::get(URL).body(()).expect("a request");
+async fn send(
+    client: &mut h2::client::SendRequest<Bytes>,
+    object: Option<Bytes>,
+) -> Result<(), h2::Error> {
+    let mut request = match &object {
+        Some(_) => Request::post(COLLECTION),
+        None => Request::get(format!("{COLLECTION}/web")),
+    }
+    .body(())
+    .expect("a request");
     *request.headers_mut() = client_headers();
-    let response = client.send_request(request, true)?.0.await?;
+    if let Some(object) = &object {
+        let json = HeaderValue::from_static("application/json");
+        request.headers_mut().insert(header::CONTENT_TYPE, json);
+        request.headers_mut().insert(header::CONTENT_LENGTH, object.len().into());
+    }
+    let (response, mut stream) = client.send_request(request, object.is_none())?;
+    if let Some(object) = object {
+        stream.send_data(object, true)?;
+    }
+    let response = response.await?;
     assert!(response.status().is_success(), "{response:?}");
     let mut body = response.into_body();
     while let Some(data) = body.data().await {
@@ -154,13 +205,23 @@ async fn send(client: &mut h2::client::SendRequest<Bytes>) -> Result<(), h2::Err
 async fn api_server(stream: TlsStream<TcpStream>) -> Result<(), h2::Error> {
     let mut connection = h2::server::handshake(stream).await?;
     while let Some(request) = connection.accept().await {
-        let mut respond = request?.1;
-        let response = Response::builder()
-            .header(header::CONTENT_TYPE, "application/json")
-            .header(header::CONTENT_LENGTH, BODY.len())
-            .body(())
-            .expect("a response");
-        respond.send_response(response, false)?.send_data(BODY, true)?;
+        // The connection goes on while the body comes.
+        tokio::spawn(respond(request?));
     }
     Ok(())
+}
+
+async fn respond(
+    (request, mut respond): (Request<h2::RecvStream>, h2::server::SendResponse<Bytes>),
+) -> Result<(), h2::Error> {
+    let mut sent = request.into_body();
+    while let Some(data) = sent.data().await {
+        sent.flow_control().release_capacity(data?.len())?;
+    }
+    let response = Response::builder()
+        .header(header::CONTENT_TYPE, "application/json")
+        .header(header::CONTENT_LENGTH, BODY.len())
+        .body(())
+        .expect("a response");
+    respond.send_response(response, false)?.send_data(BODY, true)
 }

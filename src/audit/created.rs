@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use http::HeaderMap;
 
 use super::body::{Decoder, Encoding};
+use super::decode;
 use super::object::MediaType;
 
 mod json;
@@ -44,7 +45,7 @@ enum Reading {
     Ended(Option<Created>),
 }
 
-/// So much of a response in YAML or protobuf is kept to find the name in.
+/// So much of a response in YAML, CBOR or protobuf is kept to find the name in.
 const KEPT: usize = 256 << 10;
 
 struct Finder {
@@ -55,8 +56,8 @@ struct Finder {
 enum Format {
     /// The scanner is made when the name is not in the usual place of the first piece.
     Json(Option<Box<json::Scanner>>),
-    /// Looked through when it has ended.
-    Yaml(Vec<u8>),
+    /// YAML or CBOR, converted when it has ended.
+    Whole(MediaType, Vec<u8>),
     /// Looked through each time that more comes.
     Protobuf(Vec<u8>),
 }
@@ -69,7 +70,9 @@ impl CreatedTap {
         }
         let format = match MediaType::of(response) {
             MediaType::Json => Format::Json(None),
-            MediaType::Yaml => Format::Yaml(Vec::new()),
+            media_type @ (MediaType::Yaml | MediaType::Cbor) => {
+                Format::Whole(media_type, Vec::new())
+            }
             MediaType::Protobuf => Format::Protobuf(Vec::new()),
             MediaType::Other => return None,
         };
@@ -97,7 +100,7 @@ impl CreatedTap {
                 let _ = decoder.end();
                 let Finder { format, found } = decoder.target();
                 match format {
-                    Format::Yaml(text) => from_yaml(text),
+                    Format::Whole(media_type, bytes) => converted(*media_type, bytes),
                     Format::Json(_) | Format::Protobuf(_) => found.take(),
                 }
             }
@@ -125,9 +128,9 @@ impl Write for Finder {
                 },
                 Some(scanner) => scanner.look(piece),
             },
-            Format::Yaml(text) if text.len() + piece.len() > KEPT => Look::Nothing,
-            Format::Yaml(text) => {
-                text.extend_from_slice(piece);
+            Format::Whole(_, bytes) if bytes.len() + piece.len() > KEPT => Look::Nothing,
+            Format::Whole(_, bytes) => {
+                bytes.extend_from_slice(piece);
                 Look::More
             }
             Format::Protobuf(message) => {
@@ -158,25 +161,13 @@ fn is_object(kind: &str) -> bool {
     !kind.is_empty() && kind != "Status" && kind != "Table" && !kind.ends_with("List")
 }
 
-/// Reads the block style in which kube-apiserver writes YAML: each member on a line of its own, keys
-/// sorted.
-fn from_yaml(text: &[u8]) -> Option<Created> {
-    let text = std::str::from_utf8(text).ok()?;
-    let scalar = |text: &str| serde_yaml::from_str::<String>(text.trim()).ok();
-    let (mut kind, mut created, mut in_metadata) = (None, Created::default(), false);
-    for line in text.lines() {
-        if let Some(value) = line.strip_prefix("kind: ") {
-            kind = scalar(value);
-        }
-        if !line.starts_with([' ', '-']) {
-            in_metadata = line == "metadata:";
-        } else if in_metadata && let Some(value) = line.strip_prefix("  name: ") {
-            created.name = scalar(value)?;
-        } else if in_metadata && let Some(value) = line.strip_prefix("  generateName: ") {
-            created.generate_name = scalar(value)?;
-        }
+/// Finds the name in an object of another format, which is complete.
+fn converted(media_type: MediaType, bytes: &[u8]) -> Option<Created> {
+    let json = decode::to_json(media_type, bytes, KEPT * 8).ok()?.json;
+    match json::Scanner::default().look(&json) {
+        Look::Found(created) => Some(created),
+        Look::Nothing | Look::More => None,
     }
-    is_object(&kind?).then_some(created)
 }
 
 #[cfg(test)]

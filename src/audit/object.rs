@@ -5,16 +5,13 @@ use http::{HeaderMap, header};
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::event::ObjectMetadata;
-use super::protobuf;
 
-/// The identity of the object in a request's body; `None` if it cannot be read.
-pub fn metadata(media_type: MediaType, body: &[u8]) -> Option<ObjectMetadata> {
-    match media_type {
-        MediaType::Json => from_json(body),
-        MediaType::Yaml => from_yaml(body),
-        MediaType::Protobuf => from_protobuf(body),
-        MediaType::Other => None,
-    }
+/// Returns the identity of an object in JSON; `None` if it cannot be read.
+pub(super) fn metadata(body: &[u8]) -> Option<ObjectMetadata> {
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let metadata = json.deserialize_map(ObjectVisitor).ok()?;
+    json.end().ok()?;
+    Some(metadata)
 }
 
 /// How a body is encoded, by its `Content-Type`.
@@ -26,6 +23,8 @@ pub enum MediaType {
     Yaml,
     /// `application/vnd.kubernetes.protobuf`
     Protobuf,
+    /// `application/cbor`, and `application/cbor-seq`, of which one item is read.
+    Cbor,
     /// Anything else.
     Other,
 }
@@ -49,40 +48,12 @@ impl MediaType {
             MediaType::Yaml
         } else if is("application/vnd.kubernetes.protobuf") {
             MediaType::Protobuf
+        } else if is("application/cbor") || is("application/cbor-seq") {
+            MediaType::Cbor
         } else {
             MediaType::Other
         }
     }
-}
-
-fn from_json(body: &[u8]) -> Option<ObjectMetadata> {
-    let mut json = serde_json::Deserializer::from_slice(body);
-    let metadata = json.deserialize_map(ObjectVisitor).ok()?;
-    json.end().ok()?;
-    Some(metadata)
-}
-
-fn from_yaml(body: &[u8]) -> Option<ObjectMetadata> {
-    let object: serde_json::Value = serde_yaml::from_str(std::str::from_utf8(body).ok()?).ok()?;
-    (&object).deserialize_map(ObjectVisitor).ok()
-}
-
-/// `metadata` is field 1 of every Kubernetes object, and its members' numbers never change.
-fn from_protobuf(body: &[u8]) -> Option<ObjectMetadata> {
-    let object = protobuf::envelope(body)?.raw;
-    let mut metadata = ObjectMetadata::default();
-    for (_, value) in protobuf::fields(object).filter(|(number, _)| *number == 1) {
-        for (number, value) in protobuf::fields(value.bytes()) {
-            match number {
-                1 => metadata.name = value.text(),
-                3 => metadata.namespace = value.text(),
-                5 => metadata.uid = value.text(),
-                6 => metadata.resource_version = value.text(),
-                _ => {}
-            }
-        }
-    }
-    Some(metadata)
 }
 
 /// Reads `metadata` of an object and skips the rest; of duplicate keys the last one counts, as in
@@ -157,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn identity_is_read_from_each_encoding() {
+    fn identity_is_read() {
         let all = ObjectMetadata {
             namespace: "ns".into(),
             name: "a".into(),
@@ -165,20 +136,12 @@ mod tests {
             resource_version: "7".into(),
         };
         let json = br#"{"spec":{"metadata":{"name":"x"}},"metadata":{"name":"a","namespace":"ns","uid":"u","resourceVersion":"7","labels":{"name":"y"}}}"#;
-        assert_eq!(metadata(MediaType::Json, json), Some(all.clone()));
-        let yaml = b"metadata:\n  name: a\n  namespace: ns\n  uid: u\n  resourceVersion: \"7\"\n";
-        assert_eq!(metadata(MediaType::Yaml, yaml), Some(all.clone()));
-        let protobuf = b"k8s\0\x12\x0f\n\x0d\n\x01a\x1a\x02ns*\x01u2\x017";
-        assert_eq!(metadata(MediaType::Protobuf, protobuf), Some(all));
-    }
-
-    #[test]
-    fn odd_bodies() {
+        assert_eq!(metadata(json), Some(all));
         let twice = br#"{"metadata":{"name":"a","name":"b"},"metadata":{"name":"c"}}"#;
-        assert_eq!(metadata(MediaType::Json, twice), Some(named("c")));
-        assert_eq!(metadata(MediaType::Json, b"{\"metadata\":null}"), Some(named("")));
+        assert_eq!(metadata(twice), Some(named("c")));
+        assert_eq!(metadata(b"{\"metadata\":null}"), Some(named("")));
         for bad in [&b"{\"metadata\":"[..], b"[]", b"", b"{\"metadata\":3}", b"{} x"] {
-            assert_eq!(metadata(MediaType::Json, bad), None);
+            assert_eq!(metadata(bad), None);
         }
     }
 }

@@ -3,6 +3,7 @@
 mod ambiguous;
 mod end;
 mod name;
+mod request_body;
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -16,7 +17,7 @@ pub use super::backend::Backend;
 use super::body::{self, Account, Capture};
 use super::created::Created;
 pub use super::created::CreatedTap;
-use super::decode::{self, Ambiguities};
+use super::decode;
 use super::event::{Event, ObjectMetadata, ObjectRef, UserAgent};
 use super::object::MediaType;
 pub use super::recorder::{AmbiguousBodies, AuditSink, Encoding, Format, MAX_SINKS, Recorder};
@@ -34,6 +35,7 @@ use crate::request::accept::Accepted;
 use crate::request::uri::request_uri;
 use crate::sink::Ack;
 use crate::status::Status;
+use request_body::Held;
 
 /// Annotation of an answer that the API server did not bring to its end.
 const INCOMPLETE: &str = "kube-audit-proxy/response-incomplete";
@@ -84,6 +86,10 @@ pub struct Record {
     created: Option<Created>,
     /// Whether there is a body that is an object.
     has_object: bool,
+    /// Whether the body was too long to be kept, so that its name is not known.
+    in_part: bool,
+    /// The body as it was decoded before it was forwarded.
+    held: Option<Held>,
     /// The last stage, if it is known before the record ends.
     last: Option<Stage>,
     /// The outcome, once it is known.
@@ -122,6 +128,8 @@ impl Record {
             response: None,
             created: None,
             has_object: false,
+            in_part: false,
+            held: None,
             last: None,
             status: None,
             hidden: None,
@@ -381,20 +389,6 @@ impl Record {
     fn under_way(&self, change: i64) {
         let metrics = &self.recorder.metrics.requests;
         if self.long_running { &metrics.long_running } else { &metrics.in_flight }.inc_by(change);
-    }
-
-    fn read_request(&mut self) {
-        let Some(status) = self.hidden.as_ref().or(self.status.as_ref()) else { return };
-        let mut ambiguities = Ambiguities::default();
-        for view in self.views.iter_mut() {
-            let info = &self.facts.info;
-            let found =
-                view.read_request(info, status, &mut self.metadata, &self.recorder.metrics.bodies);
-            ambiguities = ambiguities.union(found);
-        }
-        if !ambiguities.is_empty() {
-            self.annotate(AMBIGUOUS, &ambiguities.names());
-        }
     }
 
     fn annotate(&mut self, key: &'static str, value: &str) {

@@ -1,14 +1,13 @@
 //! A `Status` in an answer, which even level `Metadata` shows: seen while the body streams by.
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
 use http::{HeaderMap, header};
+use serde::Deserialize;
 
+use super::decode;
 use super::object::MediaType;
-use super::protobuf;
 use crate::request::query;
-use crate::status::{Cause, Details, Status};
+use crate::status::Status;
 
 /// What the Status in an answer says.
 #[derive(Debug, Clone, PartialEq)]
@@ -97,9 +96,7 @@ impl StatusTap {
         let recorded = self.pretty || !indented;
         let status = match self.media_type {
             MediaType::Json => serde_json::from_slice(&self.seen).ok(),
-            MediaType::Yaml => from_yaml(&self.seen),
-            MediaType::Protobuf => from_protobuf(&self.seen),
-            MediaType::Other => None,
+            media_type => converted(media_type, &self.seen),
         };
         Some(Said { status: status?, recorded })
     }
@@ -107,8 +104,8 @@ impl StatusTap {
     fn judge(&self, seen: &[u8]) -> State {
         let decided = match self.media_type {
             MediaType::Json => begins_like(seen, &["{", "\"kind\"", ":", "\"Status\""]),
-            // YAML has its keys sorted: `kind` comes late, so all short documents are kept.
-            MediaType::Yaml => Some(true),
+            // The kind may come late, so all short documents are kept.
+            MediaType::Yaml | MediaType::Cbor => Some(true),
             MediaType::Protobuf => {
                 let start = b"k8s\0\n\x0c\n\x02v1\x12\x06Status";
                 let known = seen.len().min(start.len());
@@ -154,61 +151,23 @@ fn begins_like(seen: &[u8], tokens: &[&str]) -> Option<bool> {
     Some(true)
 }
 
-fn from_yaml(body: &[u8]) -> Option<Status> {
-    let text = std::str::from_utf8(body).ok()?;
-    if !text.lines().any(|line| line == "kind: Status") {
-        return None;
+/// The Status in another format than JSON.
+fn converted(media_type: MediaType, body: &[u8]) -> Option<Status> {
+    #[derive(Deserialize)]
+    struct Kind {
+        kind: String,
     }
-    serde_yaml::from_str(text).ok()
-}
-
-fn from_protobuf(body: &[u8]) -> Option<Status> {
-    let mut status = Status::default();
-    for (number, value) in protobuf::fields(protobuf::envelope(body)?.raw) {
-        match number {
-            2 => status.status = Cow::Owned(value.text()),
-            3 => status.message = value.text(),
-            4 => status.reason = Cow::Owned(value.text()),
-            5 => status.details = Some(Box::new(details(value.bytes()))),
-            6 => status.code = u16::try_from(value.number()).unwrap_or(0),
-            _ => {}
-        }
-    }
-    Some(status)
-}
-
-fn details(message: &[u8]) -> Details {
-    let mut details = Details::default();
-    for (number, value) in protobuf::fields(message) {
-        match number {
-            1 => details.name = value.text(),
-            2 => details.group = value.text(),
-            3 => details.kind = value.text(),
-            4 => details.causes.push(cause(value.bytes())),
-            5 => details.retry_after_seconds = i32::try_from(value.number()).unwrap_or(0),
-            6 => details.uid = value.text(),
-            _ => {}
-        }
-    }
-    details
-}
-
-fn cause(message: &[u8]) -> Cause {
-    let mut cause = Cause::default();
-    for (number, value) in protobuf::fields(message) {
-        match number {
-            1 => cause.reason = value.text(),
-            2 => cause.message = value.text(),
-            3 => cause.field = value.text(),
-            _ => {}
-        }
-    }
-    cause
+    // Most responses have another kind, and need not be decoded to know that.
+    memchr::memmem::find(body, b"Status")?;
+    let json = decode::to_json(media_type, body, LIMIT * 2).ok()?.json;
+    let Kind { kind } = serde_json::from_slice(&json).ok()?;
+    if kind == "Status" { serde_json::from_slice(&json).ok() } else { None }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status::Details;
 
     fn tapped(media_type: &'static str, pretty: bool, body: &[u8], chunk: usize) -> Option<Said> {
         let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, media_type.parse().unwrap())]);
@@ -235,12 +194,15 @@ mod tests {
         let json = status.to_json();
         let protobuf = b"k8s\x00\n\x0c\n\x02v1\x12\x06Status\x12Y\n\x06\n\x00\x12\x00\x1a\x00\x12\x07Failure\x1a\x1dconfigmaps \"absent\" not found\"\x08NotFound*\x1a\n\x06absent\x12\x00\x1a\nconfigmaps(\x002\x000\x94\x03\x1a\x00\"\x00";
         let yaml = b"apiVersion: v1\ncode: 404\ndetails:\n  kind: configmaps\n  name: absent\nkind: Status\nmessage: configmaps \"absent\" not found\nmetadata: {}\nreason: NotFound\nstatus: Failure\n";
+        // As kube-apiserver 1.36 writes it.
+        let cbor = b"\xd9\xd9\xf7\xa8DkindFStatusJapiVersionBv1Hmetadata\xa0FstatusGFailureGmessageX\x1dconfigmaps \"absent\" not foundFreasonHNotFoundGdetails\xa2DnameFabsentDkindJconfigmapsDcode\x19\x01\x94";
         for chunk in [1, 7, 10_000] {
             let tap = |media_type, body| tapped(media_type, false, body, chunk);
             let said = Some(Said { status: status.clone(), recorded: true });
             assert_eq!(tap("application/json", &json), said);
             assert_eq!(tap("application/vnd.kubernetes.protobuf", protobuf), said);
             assert_eq!(tap("application/yaml", yaml), said);
+            assert_eq!(tap("application/cbor", cbor), said);
         }
     }
 

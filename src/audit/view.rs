@@ -3,14 +3,12 @@
 
 use std::borrow::Cow;
 
-use super::body::{self, Capture, Recorded};
-use super::decode::{self, Ambiguities};
+use super::body::{self, Capture, Cut, Recorded};
+use super::decode::{self, DecodeError, Decoded};
 use super::metrics::BodyMetrics;
 use super::recorder::SinkSet;
 use super::recording::{CapturedRequest, RequestBodyKind};
-use super::{body::Cut, event::ObjectMetadata};
 use crate::policy::{Decision, Level, Stage};
-use crate::request::RequestInfo;
 use crate::status::Status;
 
 /// One or more of something, where one is the usual case and costs no allocation.
@@ -85,6 +83,13 @@ pub(super) struct Request {
     pub(super) captured: CapturedRequest,
 }
 
+/// A request's body on its way into the event.
+pub(super) struct TakenRequest {
+    pub(super) capture: Capture,
+    /// All of it; `None` if only a part was kept.
+    pub(super) body: Option<Vec<u8>>,
+}
+
 /// The annotations of one of the two bodies.
 struct BodyAnnotations {
     note: &'static str,
@@ -150,55 +155,36 @@ impl View {
         self.takers[stage as usize]
     }
 
-    /// Takes what is recorded of the request's body, if kube-apiserver got as far as reading it before
-    /// it gave this answer; `metadata` is filled if it is not yet. Returns what makes the meaning of
-    /// the body ambiguous.
-    pub(super) fn read_request(
-        &mut self,
-        info: &RequestInfo,
-        answer: &Status,
-        metadata: &mut Option<ObjectMetadata>,
-        metrics: &BodyMetrics,
-    ) -> Ambiguities {
-        let none = Ambiguities::default();
-        let Some(Request { kind, format, captured }) = &self.request else { return none };
-        let (kind, format) = (*kind, *format);
+    /// Takes the captured body of the request, if kube-apiserver read it before it gave this response.
+    pub(super) fn take_request(&mut self, answer: &Status) -> Option<TakenRequest> {
+        let Request { kind, captured, .. } = self.request.as_ref()?;
         if !kind.was_read(answer) {
-            return none;
+            return None;
         }
-        let Some(mut capture) = captured.take() else { return none };
+        let mut capture = captured.take()?;
         self.request = None;
-        let is_recorded = self.level >= Level::Request;
-        let Some(body) = capture.take_whole() else {
-            // Only a part of it was kept.
-            if is_recorded {
-                let recorded = capture.finish(true);
-                self.request_object = Some(self.annotated(recorded, &REQUEST_OBJECT, metrics));
-            }
-            return none;
-        };
-        if kind == RequestBodyKind::DeleteOptions && body.is_empty() {
-            // There are none.
-            return none;
+        let body = capture.take_whole();
+        Some(TakenRequest { capture, body })
+    }
+
+    /// Records a request body of which only a part was kept.
+    pub(super) fn request_in_part(&mut self, capture: Capture, metrics: &BodyMetrics) {
+        if self.level >= Level::Request {
+            let recorded = capture.finish(true);
+            self.request_object = Some(self.annotated(recorded, &REQUEST_OBJECT, metrics));
         }
-        let resource = decode::Resource {
-            group: info.group(),
-            version: info.version(),
-            resource: info.resource(),
-            subresource: info.subresource(),
-        };
-        let decoded = decode::decode(&decode::Request { format, kind, resource }, &body);
-        let ambiguities = match &decoded {
-            Ok(decoded) => decoded.ambiguities,
-            Err(error) => error.ambiguities,
-        };
-        if let Ok(decoded) = &decoded
-            && metadata.is_none()
-        {
-            metadata.clone_from(&decoded.metadata);
-        }
-        if is_recorded {
-            let mut recorded = capture.finish_decoded(&body, decoded);
+    }
+
+    /// Records a request body, which has been decoded.
+    pub(super) fn request_decoded(
+        &mut self,
+        kind: RequestBodyKind,
+        (capture, body): (Capture, &[u8]),
+        decoded: &Result<Decoded<'_>, DecodeError>,
+        metrics: &BodyMetrics,
+    ) {
+        if self.level >= Level::Request {
+            let mut recorded = capture.finish_decoded(body, decoded);
             if kind == RequestBodyKind::DeleteOptions
                 && let Some(options) = body::delete_options(&recorded.json)
             {
@@ -206,12 +192,11 @@ impl View {
             }
             self.request_object = Some(self.annotated(recorded, &REQUEST_OBJECT, metrics));
         } else if let Err(error) = decoded {
-            annotate(&mut self.annotations, REQUEST_OBJECT.note, error.message);
+            annotate(&mut self.annotations, REQUEST_OBJECT.note, error.message.clone());
         }
-        ambiguities
     }
 
-    /// Whether [`View::read_request`] would take long.
+    /// Whether decoding the request's body would take long.
     pub(super) fn is_heavy(&self, answer: &Status) -> bool {
         let to_come = self.request.as_ref().filter(|request| request.kind.was_read(answer));
         to_come.is_some_and(|request| request.captured.is_heavy())

@@ -26,6 +26,7 @@ mod kubectl;
 mod lifecycle;
 mod limits;
 mod live;
+mod live_bodies;
 mod log_follow;
 mod log_query;
 mod lost_connections;

@@ -7,7 +7,6 @@ use aws_lc_rs::digest;
 
 use super::budget::{Account, Budget, Reservation};
 use super::compact::{Compacted, Compactor, NotJson, Options, Text};
-use super::convert;
 use super::decode::{Decoder, Encoding};
 use super::redact::CompiledPaths;
 use super::redacted::{hex, redacted_whole};
@@ -121,15 +120,15 @@ impl Capture {
     pub fn finish_decoded(
         self,
         body: &[u8],
-        decoded: Result<decode::Decoded<'_>, decode::DecodeError>,
+        decoded: &Result<decode::Decoded<'_>, decode::DecodeError>,
     ) -> Recorded {
         let mut recorded = match decoded {
             Ok(decoded) => {
                 let mut recorded = self.compact(&decoded.json, body, true);
-                recorded.note = recorded.note.or(decoded.note);
+                recorded.note = recorded.note.or_else(|| decoded.note.clone());
                 recorded
             }
-            Err(error) => self.not_json(body, false, error.message),
+            Err(error) => self.not_json(body, false, error.message.clone()),
         };
         if let Some(cut) = &mut recorded.cut {
             *cut = Cut { bytes: body.len() as u64, sha256: Some(sha256(body)) };
@@ -199,10 +198,9 @@ impl Capture {
                 if recorded.note.is_none() {
                     return recorded;
                 }
-                convert::yaml_to_json(bytes)
+                decode::to_json(MediaType::Yaml, bytes, self.plan.limit)
             }
-            MediaType::Protobuf => convert::protobuf_to_json(bytes, self.plan.limit),
-            MediaType::Other => Err("its Content-Type is unknown".to_owned()),
+            media_type => decode::to_json(media_type, bytes, self.plan.limit),
         };
         match json {
             Ok(converted) => {
@@ -406,7 +404,7 @@ pub(in crate::audit) fn heavy_from(media_type: MediaType) -> usize {
     match media_type {
         MediaType::Json => 64 << 10,
         MediaType::Yaml => 4 << 10,
-        MediaType::Protobuf => 32 << 10,
+        MediaType::Protobuf | MediaType::Cbor => 32 << 10,
         MediaType::Other => 256 << 10,
     }
 }

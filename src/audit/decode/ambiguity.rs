@@ -31,11 +31,13 @@ pub enum Ambiguity {
     Groups,
     /// A protobuf integer has more than 32 bits, to which some fields truncate it.
     TruncatedInteger,
+    /// The CBOR item has tags whose effect depends on the type that they are decoded into.
+    CborTag,
 }
 
 impl Ambiguity {
     /// All of them, in the order of their bits.
-    pub const ALL: [Ambiguity; 12] = [
+    pub const ALL: [Ambiguity; 13] = [
         Ambiguity::DuplicateKeys,
         Ambiguity::CollidingKeys,
         Ambiguity::CaseVariantKeys,
@@ -48,6 +50,7 @@ impl Ambiguity {
         Ambiguity::RepeatedEnvelopeMember,
         Ambiguity::Groups,
         Ambiguity::TruncatedInteger,
+        Ambiguity::CborTag,
     ];
 
     /// Its stable name, as in annotations and metrics.
@@ -65,6 +68,7 @@ impl Ambiguity {
             Ambiguity::RepeatedEnvelopeMember => "repeated-envelope-member",
             Ambiguity::Groups => "protobuf-groups",
             Ambiguity::TruncatedInteger => "truncated-integer",
+            Ambiguity::CborTag => "cbor-tag",
         }
     }
 
@@ -91,6 +95,7 @@ impl Ambiguity {
             Ambiguity::TruncatedInteger => {
                 "a protobuf integer has more than 32 bits, to which some fields truncate it"
             }
+            Ambiguity::CborTag => "it contains CBOR tags that change the meaning of some types",
         }
     }
 }

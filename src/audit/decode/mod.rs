@@ -1,24 +1,29 @@
 //! Request bodies, decoded like kube-apiserver's Go decoders do.
 //!
 //! What the API server acts on is what its decoders make of the bytes: `sigs.k8s.io/json`,
-//! go-yaml v2 behind `sigs.k8s.io/yaml`, and the code that gogo/protobuf generates. [`decode`]
-//! returns that, and which constructs of the body depend on the decoder. Nothing here does I/O.
+//! go-yaml v2 behind `sigs.k8s.io/yaml`, `fxamacker/cbor`, and the code that gogo/protobuf
+//! generates. [`decode`] returns that, and which constructs of the body depend on the decoder.
+//! Objects in responses go through the same decoders. Nothing here does I/O.
 
 mod ambiguity;
+mod cbor;
 mod content_type;
 mod json;
 mod number;
 mod resources;
+mod response;
 mod yaml;
 
 use std::borrow::Cow;
 
 pub use ambiguity::{Ambiguities, Ambiguity};
 pub use content_type::Format;
+pub(super) use json::{ambiguities as json_ambiguities, valid_utf8};
 pub(super) use number::push_float;
+pub(super) use response::to_json;
 
 use super::event::ObjectMetadata;
-use super::object::{self, MediaType};
+use super::object;
 use super::protobuf;
 use super::recording::RequestBodyKind;
 
@@ -83,12 +88,33 @@ pub fn decode<'b>(request: &Request<'_>, body: &'b [u8]) -> Result<Decoded<'b>, 
         Format::Json => from_json(request, Cow::Borrowed(body), Ambiguities::default()),
         Format::Yaml => {
             let error = |error: yaml::Error| DecodeError::new(&error.to_string());
-            let (json, ambiguities) = yaml::to_json(body).map_err(error)?;
-            from_json(request, Cow::Owned(json), ambiguities)
+            match yaml::to_json(body).map_err(error) {
+                Ok((json, ambiguities)) => from_json(request, Cow::Owned(json), ambiguities),
+                Err(error) if request.kind == RequestBodyKind::Patch => {
+                    rejected_patch(request, body, error)
+                }
+                Err(error) => Err(error),
+            }
         }
         Format::Protobuf => from_protobuf(request, body),
-        Format::Cbor => Err(DecodeError::new("it is CBOR, which is not decoded")),
+        Format::Cbor => {
+            let error = |error: cbor::Error| DecodeError::new(&error.to_string());
+            let (json, ambiguities) = cbor::to_json(body).map_err(error)?;
+            from_json(request, Cow::Owned(json), ambiguities)
+        }
         Format::Unsupported => Err(DecodeError::new("its Content-Type is not supported")),
+    }
+}
+
+/// An apply patch that is not YAML can be JSON still, which kube-apiserver records when it rejects it.
+fn rejected_patch<'b>(
+    request: &Request<'_>,
+    body: &'b [u8],
+    error: DecodeError,
+) -> Result<Decoded<'b>, DecodeError> {
+    match from_json(request, Cow::Borrowed(body), error.ambiguities) {
+        Ok(decoded) => Ok(Decoded { note: Some(error.message), ..decoded }),
+        Err(_) => Err(error),
     }
 }
 
@@ -125,7 +151,7 @@ fn from_json<'b>(
         }
     };
     let is_object = request.kind == RequestBodyKind::Object;
-    let metadata = || metadata.or_else(|| object::metadata(MediaType::Json, &json));
+    let metadata = || metadata.or_else(|| object::metadata(&json));
     let metadata = if is_object { metadata() } else { None };
     Ok(Decoded { json, metadata, ambiguities: ambiguities.union(before), note: None })
 }
@@ -146,13 +172,13 @@ fn from_protobuf<'b>(request: &Request<'_>, body: &[u8]) -> Result<Decoded<'b>, 
     let transcoded = protobuf::transcode_request(body, &mut json, MAX_PROTOBUF, default)
         .map_err(|error| DecodeError::new(&error.to_string()))?;
     let metadata = match request.kind {
-        RequestBodyKind::Object => object::metadata(MediaType::Json, &json),
+        RequestBodyKind::Object => object::metadata(&json),
         _ => None,
     };
     let note = if transcoded.truncated {
         Some("its protobuf message is too long to be converted")
     } else if transcoded.unknown {
-        Some("it has protobuf fields of a newer Kubernetes, which are left out")
+        Some(UNKNOWN_FIELDS)
     } else {
         None
     };
@@ -163,6 +189,8 @@ fn from_protobuf<'b>(request: &Request<'_>, body: &[u8]) -> Result<Decoded<'b>, 
         note: note.map(str::to_owned),
     })
 }
+
+const UNKNOWN_FIELDS: &str = "it has protobuf fields of a newer Kubernetes, which are left out";
 
 /// The most JSON that is made of a protobuf message.
 const MAX_PROTOBUF: usize = 24 << 20;
@@ -175,3 +203,5 @@ impl DecodeError {
 
 #[cfg(test)]
 mod corpus_tests;
+#[cfg(test)]
+mod go_tests;

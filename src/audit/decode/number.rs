@@ -1,14 +1,6 @@
-//! Numbers as Go writes them, and base64 as Go reads it.
+//! Numbers as Go writes them.
 
 use std::io::Write;
-
-use base64::alphabet;
-use base64::engine::GeneralPurpose;
-use base64::engine::general_purpose::PAD;
-
-/// Base64 with padding. Bits behind the last byte need not be zero.
-pub(super) const GO_BASE64: GeneralPurpose =
-    GeneralPurpose::new(&alphabet::STANDARD, PAD.with_decode_allow_trailing_bits(true));
 
 /// Appends a number as Go's JSON encoder writes a `float64`; `None` for those that JSON does not
 /// have.

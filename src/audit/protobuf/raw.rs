@@ -2,20 +2,26 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use serde_json::value::RawValue;
+
+use crate::audit::decode::{self, Ambiguities};
 
 /// Appends `raw` compacted and HTML-escaped, as Go's encoder does with what a type encodes itself;
-/// `null` for nothing. What is no JSON, and would cost kube-apiserver the event, becomes a string:
-/// the text, or base64 if it is none.
-pub(super) fn push(out: &mut Vec<u8>, raw: &[u8]) {
+/// `null` for nothing. Text that is not JSON, which would cost kube-apiserver the event, becomes a
+/// string: the text, or base64 if it is not UTF-8. Returns what is ambiguous in the JSON.
+pub(super) fn push(out: &mut Vec<u8>, raw: &[u8]) -> Ambiguities {
     if raw.is_empty() {
-        return out.extend_from_slice(b"null");
+        out.extend_from_slice(b"null");
+        return Ambiguities::default();
     }
-    match (serde_json::from_slice::<&RawValue>(raw), str::from_utf8(raw)) {
-        (Ok(value), _) => compact(out, value.get()),
-        (Err(_), Ok(_)) => crate::audit::json::push_string(out, raw),
-        (Err(_), Err(_)) => push_base64(out, raw),
+    if let Some(ambiguities) = decode::json_ambiguities(raw) {
+        compact(out, &decode::valid_utf8(raw));
+        return ambiguities;
     }
+    match str::from_utf8(raw) {
+        Ok(_) => crate::audit::json::push_string(out, raw),
+        Err(_) => push_base64(out, raw),
+    }
+    Ambiguities::default()
 }
 
 /// Appends `bytes` as a JSON string of base64.
@@ -29,8 +35,7 @@ pub(super) fn push_base64(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 /// Copies valid JSON without the whitespace between its tokens.
-fn compact(out: &mut Vec<u8>, json: &str) {
-    let bytes = json.as_bytes();
+fn compact(out: &mut Vec<u8>, bytes: &[u8]) {
     let (mut start, mut at, mut quoted) = (0, 0, false);
     while at < bytes.len() {
         let (length, instead) = match bytes[at] {
@@ -83,5 +88,15 @@ mod tests {
     fn what_is_no_json_is_kept_as_a_string() {
         assert_eq!(pushed(b"a: 1"), r#""a: 1""#);
         assert_eq!(pushed(b"\xff\x00"), r#""/wA=""#);
+    }
+
+    #[test]
+    fn ambiguous_json_is_kept() {
+        let mut out = Vec::new();
+        assert_eq!(
+            push(&mut out, b"{\"a\":1,\"a\":\"\xff\"}").names(),
+            "duplicate-keys,invalid-utf8"
+        );
+        assert_eq!(String::from_utf8(out).unwrap(), "{\"a\":1,\"a\":\"\u{fffd}\"}");
     }
 }

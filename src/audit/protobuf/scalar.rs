@@ -3,34 +3,42 @@
 use std::io::Write;
 
 use super::Value;
+use super::transcode::{Error, bytes, fields};
 
-/// `metav1.Time`: RFC 3339 in UTC to the second; `null` for Go's zero time, which is no bytes.
-pub(super) fn push_time(out: &mut Vec<u8>, message: &[u8]) {
-    push_timestamp(out, message, false);
+/// `metav1.Time`: RFC 3339 in UTC to the second; `null` for Go's zero time, which is no bytes. Returns
+/// whether Go's times reach that far.
+pub(super) fn push_time(out: &mut Vec<u8>, message: &[u8]) -> Result<bool, Error> {
+    push_timestamp(out, message, false)
 }
 
 /// `metav1.MicroTime`: as [`push_time`], with six digits of the second.
-pub(super) fn push_micro_time(out: &mut Vec<u8>, message: &[u8]) {
-    push_timestamp(out, message, true);
+pub(super) fn push_micro_time(out: &mut Vec<u8>, message: &[u8]) -> Result<bool, Error> {
+    push_timestamp(out, message, true)
 }
 
 /// Seconds from Go's zero time, the beginning of year 1, to 1970.
 const ZERO_TIME: i64 = -62_135_596_800;
 
-fn push_timestamp(out: &mut Vec<u8>, message: &[u8], micro: bool) {
+fn push_timestamp(out: &mut Vec<u8>, message: &[u8], micro: bool) -> Result<bool, Error> {
     let (mut seconds, mut nanos) = (0_i64, 0_i64);
-    for (number, value) in super::fields(message) {
-        match number {
-            1 => seconds = value.number().cast_signed(),
+    for field in fields(message) {
+        match field? {
+            (1, value) => seconds = varint(value)?.cast_signed(),
             // A Go int32; beyond a second it carries over. Times to the second ignore it.
-            2 if micro => nanos = i64::from(value.number() as i32),
+            (2, value) => {
+                let value = i64::from(varint(value)? as i32);
+                nanos = if micro { value } else { 0 };
+            }
             _ => {}
         }
     }
+    // Beyond that Go's count of seconds since the year 1 overflows.
+    let is_in_range = seconds.unsigned_abs() < 1 << 62;
     seconds = seconds.saturating_add(nanos.div_euclid(1_000_000_000));
     nanos = nanos.rem_euclid(1_000_000_000);
     if message.is_empty() || (seconds == ZERO_TIME && nanos == 0) {
-        return out.extend_from_slice(b"null");
+        out.extend_from_slice(b"null");
+        return Ok(true);
     }
     let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     let (year, month, day) = civil(days);
@@ -40,6 +48,14 @@ fn push_timestamp(out: &mut Vec<u8>, message: &[u8], micro: bool) {
         out,
         "\"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z\""
     );
+    Ok(is_in_range)
+}
+
+fn varint(value: Value<'_>) -> Result<u64, Error> {
+    match value {
+        Value::Varint(number) => Ok(number),
+        _ => Err(Error::Malformed),
+    }
 }
 
 /// Year, month and day of a day counted from 1970-01-01 (the proleptic Gregorian calendar, in eras
@@ -55,23 +71,23 @@ fn civil(days: i64) -> (i64, i64, i64) {
     (era * 400 + year + i64::from(month <= 2), month, day)
 }
 
-/// `intstr.IntOrString`; `None` if it is neither, which Go does not encode either.
-pub(super) fn push_int_or_string(out: &mut Vec<u8>, message: &[u8]) -> Option<()> {
+/// `intstr.IntOrString`. Go does not encode one that is neither.
+pub(super) fn push_int_or_string(out: &mut Vec<u8>, message: &[u8]) -> Result<(), Error> {
     let (mut kind, mut int, mut text) = (0, 0, &b""[..]);
-    for (number, value) in super::fields(message) {
-        match (number, value) {
-            (1, value) => kind = value.number(),
-            (2, value) => int = value.number() as i32,
-            (3, Value::Bytes(bytes)) => text = bytes,
+    for field in fields(message) {
+        match field? {
+            (1, value) => kind = varint(value)?,
+            (2, value) => int = varint(value)? as i32,
+            (3, value) => text = bytes(value)?,
             _ => {}
         }
     }
     match kind {
         0 => push_int(out, i64::from(int)),
         1 => crate::audit::json::push_string(out, text),
-        _ => return None,
+        _ => return Err(Error::Malformed),
     }
-    Some(())
+    Ok(())
 }
 
 /// An integer.
@@ -107,9 +123,10 @@ mod tests {
 
     #[test]
     fn times() {
-        let time = |s, n| text(|out| push_time(out, &varints(&[(1, s), (2, n)])));
-        let micro = |s, n| text(|out| push_micro_time(out, &varints(&[(1, s), (2, n)])));
-        assert_eq!(text(|out| push_time(out, b"")), "null");
+        let time = |s, n| text(|out| assert!(push_time(out, &varints(&[(1, s), (2, n)])).is_ok()));
+        let micro =
+            |s, n| text(|out| assert!(push_micro_time(out, &varints(&[(1, s), (2, n)])).is_ok()));
+        assert_eq!(text(|out| assert_eq!(push_time(out, b""), Ok(true))), "null");
         assert_eq!(time(ZERO_TIME, 0), "null");
         assert_eq!(time(0, 0), "\"1970-01-01T00:00:00Z\"");
         assert_eq!(time(1_709_210_096, 5), "\"2024-02-29T12:34:56Z\"");
@@ -118,6 +135,10 @@ mod tests {
         assert_eq!(micro(1_767_323_045, 123_400_999), "\"2026-01-02T03:04:05.123400Z\"");
         time(i64::MAX, i64::MAX);
         time(i64::MIN, i64::MIN);
+        assert_eq!(push_time(&mut Vec::new(), &varints(&[(1, i64::MIN)])), Ok(false));
+        for malformed in [&b"\x0a\x00"[..], b"\x08", b"\x0e\x00", b"\x12\x01a"] {
+            assert_eq!(push_time(&mut Vec::new(), malformed), Err(Error::Malformed));
+        }
     }
 
     #[test]
@@ -145,6 +166,8 @@ mod tests {
         assert_eq!(value(b"\x08\x00\x10\x50\x1a\x00"), "80");
         assert_eq!(value(b"\x08\x01\x10\x00\x1a\x04http"), "\"http\"");
         assert_eq!(value(b""), "0");
-        assert!(push_int_or_string(&mut Vec::new(), b"\x08\x02").is_none());
+        for malformed in [&b"\x08\x02"[..], b"\x0a\x00", b"\x18\x01", b"\x08"] {
+            assert!(push_int_or_string(&mut Vec::new(), malformed).is_err(), "{malformed:x?}");
+        }
     }
 }

@@ -116,6 +116,12 @@ pub(in crate::audit) fn message(index: u16) -> &'static [Field] {
     MESSAGES[usize::from(index)]
 }
 
+/// The names of all members of all messages.
+pub(in crate::audit) fn all_names() -> impl Iterator<Item = &'static str> {
+    let fields = MESSAGES.iter().flat_map(|fields| fields.iter());
+    fields.filter(|field| !matches!(field.of, Type::Inline(_))).map(|field| field.name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -305,8 +305,12 @@ impl<'a> Writer<'a, '_> {
         }
         match (last, field.empty) {
             (None, Empty::Pointer | Empty::Omit) => return Ok(()),
-            (Some(value), Empty::Omit) if field.shape == Shape::One && is_zero(value) => {
-                return Ok(());
+            (Some(value), Empty::Omit) if field.shape == Shape::One && is_zero(field.of, value) => {
+                let all = &self.entries[entries];
+                let fits = all.iter().all(|entry| is_of_wire_type(field.of, entry.value));
+                let is_truncated = matches!(value, Value::Varint(number) if number != 0);
+                self.note_ambiguity(is_truncated, Ambiguity::TruncatedInteger);
+                return if fits { Ok(()) } else { Err(Error::Malformed) };
             }
             _ => {}
         }
@@ -357,9 +361,7 @@ impl<'a> Writer<'a, '_> {
                 let all = self.parts(entries)?.concat();
                 match of {
                     Type::Quantity => super::value::push_quantity(self.out, &all)?,
-                    _ => {
-                        super::scalar::push_int_or_string(self.out, &all).ok_or(Error::Malformed)?
-                    }
+                    _ => super::scalar::push_int_or_string(self.out, &all)?,
                 }
                 Ok(true)
             }
@@ -516,13 +518,24 @@ pub(super) fn bytes(value: Value<'_>) -> Result<&[u8], Error> {
 }
 
 /// What Go's `omitempty` takes for empty.
-fn is_zero(value: Value<'_>) -> bool {
+fn is_zero(of: Type, value: Value<'_>) -> bool {
     match value {
+        Value::Varint(number) if of == Type::Int32 => number as i32 == 0,
         Value::Varint(number) => number == 0,
         Value::Fixed64(bits) => f64::from_bits(bits) == 0.0,
         Value::Fixed32(bits) => bits == 0,
         Value::Bytes(bytes) => bytes.is_empty(),
         Value::Group => false,
+    }
+}
+
+/// Whether a value of this type is on the wire like that.
+fn is_of_wire_type(of: Type, value: Value<'_>) -> bool {
+    match value {
+        Value::Varint(_) => matches!(of, Type::Bool | Type::Int | Type::Int32),
+        Value::Fixed64(_) => of == Type::Double,
+        Value::Bytes(_) => !matches!(of, Type::Bool | Type::Int | Type::Int32 | Type::Double),
+        Value::Fixed32(_) | Value::Group => false,
     }
 }
 

@@ -49,9 +49,14 @@ impl<'a> Writer<'a, '_> {
                 self.note_ambiguity(odd, Ambiguity::InvalidUtf8);
             }
             Type::Bytes => raw::push_base64(out, bytes),
-            Type::Time => scalar::push_time(out, bytes),
-            Type::MicroTime => scalar::push_micro_time(out, bytes),
-            Type::IntOrString => scalar::push_int_or_string(out, bytes).ok_or(Error::Malformed)?,
+            Type::Time | Type::MicroTime => {
+                let in_range = match of {
+                    Type::Time => scalar::push_time(out, bytes)?,
+                    _ => scalar::push_micro_time(out, bytes)?,
+                };
+                self.note_ambiguity(!in_range, Ambiguity::TruncatedInteger);
+            }
+            Type::IntOrString => scalar::push_int_or_string(out, bytes)?,
             Type::Quantity => push_quantity(out, bytes)?,
             Type::Raw => return self.raw(only(bytes, 1)?.unwrap_or_default()),
             Type::Message(message) => {
@@ -79,7 +84,8 @@ impl<'a> Writer<'a, '_> {
                 let (mut allows, mut other) = (false, None);
                 for field in fields(bytes) {
                     match field? {
-                        (1, value) => allows = value.number() != 0,
+                        (1, Value::Varint(number)) => allows = number != 0,
+                        (1, _) => return Err(Error::Malformed),
                         (2, value) => other = Some(self::bytes(value)?),
                         _ => {}
                     }
@@ -125,7 +131,8 @@ impl<'a> Writer<'a, '_> {
     fn raw(&mut self, bytes: &'a [u8]) -> Result<bool, Error> {
         let start = self.out.len();
         if !bytes.starts_with(b"k8s\0") {
-            raw::push(self.out, bytes);
+            let ambiguities = raw::push(self.out, bytes);
+            self.left_out.ambiguities = self.left_out.ambiguities.union(ambiguities);
             return Ok(self.fits());
         }
         match self.envelope(bytes, None) {

@@ -94,6 +94,8 @@ impl Record {
             response: self.response.take(),
             created: self.created.take(),
             has_object: self.has_object,
+            in_part: self.in_part,
+            held: self.held.take(),
             last: self.last,
             status: self.status.take(),
             hidden: self.hidden.take(),

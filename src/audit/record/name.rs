@@ -35,6 +35,12 @@ impl Record {
     /// has created. The latter is the truth.
     pub(super) fn check_name(&mut self) {
         if !self.creates(self.code()) {
+            let info = &self.facts.info;
+            let is_unnamed = info.verb() == "create" && info.name().is_empty();
+            if self.in_part && self.metadata.is_none() && is_unnamed {
+                let unknown = "unknown: the request body is longer than what is kept of it";
+                self.annotate(OBJECT_NAME, unknown);
+            }
             return;
         }
         let created = self.created.take();

@@ -106,6 +106,9 @@ async fn post_slow(addr: SocketAddr, id: &str, body: &[u8]) -> Duration {
     started.elapsed()
 }
 
+/// Requests of each other user.
+const COUNT: usize = 100;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hostile_client_holds_up_nobody_else() {
     let upstream = accepting().await;
@@ -117,6 +120,11 @@ async fn a_hostile_client_holds_up_nobody_else() {
         lines *= 2;
         body = slow_yaml(lines);
         alone = post_slow(proxy.addr, &format!("alone-{lines}"), &body).await;
+    }
+    let mut quiet = Vec::new();
+    for number in 0..COUNT {
+        let id = format!("quiet-{number}");
+        quiet.push(put(&proxy, "bob", &id, br#"{"data":{"a":"b"}}"#).await);
     }
     let ended = Arc::new(AtomicBool::new(false));
     let mut hostile = JoinSet::new();
@@ -134,7 +142,7 @@ async fn a_hostile_client_holds_up_nobody_else() {
     let before = upstream.seen().len();
     wait_for("the hostile requests", || (upstream.seen().len() >= before + 4).then_some(())).await;
     let mut times = Vec::new();
-    for number in 0..30 {
+    for number in 0..COUNT {
         for user in ["bob", "admin"] {
             let id = format!("{user}-{number}");
             times.push(put(&proxy, user, &id, br#"{"data":{"a":"b"}}"#).await);
@@ -142,16 +150,23 @@ async fn a_hostile_client_holds_up_nobody_else() {
     }
     ended.store(true, Ordering::Relaxed);
     times.sort();
-    let (median, p90) = (times[times.len() / 2], times[times.len() * 9 / 10]);
+    quiet.sort();
+    let percentile = |times: &[Duration], percent: usize| times[(times.len() - 1) * percent / 100];
+    let (median, p90, p99) =
+        (percentile(&times, 50), percentile(&times, 90), percentile(&times, 99));
+    let quiet_p99 = percentile(&quiet, 99);
     println!(
-        "hostile: {alone:?} alone, {} bytes; others: median {median:?}, p90 {p90:?}",
+        "hostile: {alone:?} alone, {} bytes; others: median {median:?}, p90 {p90:?}, p99 {p99:?}, \
+         without the hostile client p99 {quiet_p99:?}",
         body.len()
     );
     // Four are under way all the time. Where a conversion holds up its worker thread, half of the
     // others wait for one to four of them.
     assert!(p90 < alone / 2, "{p90:?}, {alone:?}");
+    // A machine with other work to do delays a request now and then, in both runs.
+    assert!(p99 < alone.max(3 * quiet_p99), "{p99:?}, {alone:?}, {quiet_p99:?}");
     let mut log = proxy.audit_log();
-    for number in 0..30 {
+    for number in 0..COUNT {
         for user in ["bob", "admin"] {
             let events = log.wait_end(&format!("{user}-{number}")).await;
             assert_eq!(events[1].text("/requestObject/data/a"), "b");

@@ -98,3 +98,30 @@ async fn a_name_in_the_url_is_not_looked_for_elsewhere() {
     assert_eq!(events[1].text("/objectRef/name"), "c");
     assert_eq!(events[1].at("/annotations"), None);
 }
+
+#[tokio::test]
+async fn the_name_in_a_body_that_is_too_long_is_taken_from_the_response_or_unknown() {
+    const CREATED: &[u8] =
+        br#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"real","namespace":"a"}}"#;
+    const STATUS: &[u8] = br#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"configmaps \"real\" already exists","reason":"AlreadyExists","code":409}"#;
+    let filler = "x".repeat(5000);
+    let body = format!(r#"{{"data":{{"a":"{filler}"}},"metadata":{{"name":"real"}}}}"#);
+    for (code, answer, name, annotation) in [
+        (201, CREATED, "real", "taken from the response: it could not be read from the request"),
+        (409, STATUS, "", "unknown: the request body is longer than what is kept of it"),
+    ] {
+        let upstream = answering(code, "application/json", answer).await;
+        for policy in [METADATA, REQUEST_RESPONSE] {
+            let builder = Builder::new(upstream.addr).policy(policy);
+            let proxy = builder.flag("--audit-max-request-body-bytes=1024").start().await;
+            let request =
+                http1::request("POST", CONFIG_MAPS, &[JSON, "Audit-ID: id"], body.as_bytes());
+            let exchange = http1::exchange(proxy.addr, Some("admin"), &request);
+            in_time("an answer", exchange).await.unwrap();
+            let events = proxy.audit_log().wait_end("id").await;
+            assert_eq!(events[1].text("/objectRef/name"), name, "{code}");
+            let found = events[1].text("/annotations/kube-audit-proxy~1object-name");
+            assert_eq!(found, annotation, "{code}");
+        }
+    }
+}

@@ -41,6 +41,11 @@ impl Cluster {
     /// Starts both with the certificates of the corpus, and waits until they are ready. No controllers
     /// run: nothing happens but what the test does.
     pub async fn start(assets: &Path, policy: &Path) -> Cluster {
+        Cluster::start_with(assets, policy, &[]).await
+    }
+
+    /// As [`Cluster::start`], with more flags for the API server.
+    pub async fn start_with(assets: &Path, policy: &Path, flags: &[&str]) -> Cluster {
         let dir = TempDir::new();
         let [client, peer, secure] = free_ports();
         let (client, peer) = (format!("http://{client}"), format!("http://{peer}"));
@@ -56,37 +61,35 @@ impl Cluster {
         );
         let pki = |name: &str| corpus::pki(name).display().to_string();
         let log = dir.path("kube.log");
-        let api = run(
-            &assets.join("kube-apiserver"),
-            &dir,
-            &[
-                format!("--etcd-servers={client}"),
-                "--bind-address=127.0.0.1".to_owned(),
-                format!("--secure-port={}", secure.port()),
-                format!("--cert-dir={}", dir.path("certs").display()),
-                format!("--tls-cert-file={}", pki("apiserver.crt")),
-                format!("--tls-private-key-file={}", pki("apiserver.key")),
-                format!("--client-ca-file={}", pki("ca.crt")),
-                format!("--token-auth-file={}", pki("tokens.csv")),
-                format!("--requestheader-client-ca-file={}", pki("front-proxy-ca.crt")),
-                "--requestheader-allowed-names=front-proxy-client".to_owned(),
-                "--requestheader-username-headers=X-Remote-User".to_owned(),
-                "--requestheader-uid-headers=X-Remote-Uid".to_owned(),
-                "--requestheader-group-headers=X-Remote-Group".to_owned(),
-                "--requestheader-extra-headers-prefix=X-Remote-Extra-".to_owned(),
-                format!("--service-account-key-file={}", pki("sa.pub")),
-                format!("--service-account-signing-key-file={}", pki("sa.key")),
-                "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
-                "--service-cluster-ip-range=10.0.0.0/24".to_owned(),
-                "--endpoint-reconciler-type=none".to_owned(),
-                "--authorization-mode=Node,RBAC".to_owned(),
-                "--allow-privileged=true".to_owned(),
-                "--shutdown-delay-duration=0s".to_owned(),
-                format!("--audit-policy-file={}", policy.display()),
-                format!("--audit-log-path={}", log.display()),
-                "--audit-log-maxsize=0".to_owned(),
-            ],
-        );
+        let mut arguments = vec![
+            format!("--etcd-servers={client}"),
+            "--bind-address=127.0.0.1".to_owned(),
+            format!("--secure-port={}", secure.port()),
+            format!("--cert-dir={}", dir.path("certs").display()),
+            format!("--tls-cert-file={}", pki("apiserver.crt")),
+            format!("--tls-private-key-file={}", pki("apiserver.key")),
+            format!("--client-ca-file={}", pki("ca.crt")),
+            format!("--token-auth-file={}", pki("tokens.csv")),
+            format!("--requestheader-client-ca-file={}", pki("front-proxy-ca.crt")),
+            "--requestheader-allowed-names=front-proxy-client".to_owned(),
+            "--requestheader-username-headers=X-Remote-User".to_owned(),
+            "--requestheader-uid-headers=X-Remote-Uid".to_owned(),
+            "--requestheader-group-headers=X-Remote-Group".to_owned(),
+            "--requestheader-extra-headers-prefix=X-Remote-Extra-".to_owned(),
+            format!("--service-account-key-file={}", pki("sa.pub")),
+            format!("--service-account-signing-key-file={}", pki("sa.key")),
+            "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+            "--service-cluster-ip-range=10.0.0.0/24".to_owned(),
+            "--endpoint-reconciler-type=none".to_owned(),
+            "--authorization-mode=Node,RBAC".to_owned(),
+            "--allow-privileged=true".to_owned(),
+            "--shutdown-delay-duration=0s".to_owned(),
+            format!("--audit-policy-file={}", policy.display()),
+            format!("--audit-log-path={}", log.display()),
+            "--audit-log-maxsize=0".to_owned(),
+        ];
+        arguments.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        let api = run(&assets.join("kube-apiserver"), &dir, &arguments);
         let mut cluster = Cluster { addr: secure, log, api, _etcd: etcd, _dir: dir };
         cluster.ready().await;
         cluster

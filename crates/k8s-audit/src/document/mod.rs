@@ -12,7 +12,7 @@
 
 pub mod diagnostic;
 mod json;
-mod scalar;
+pub mod scalar;
 pub mod schema;
 mod text;
 pub mod tree;

@@ -1,77 +1,106 @@
-//! What an unquoted YAML scalar is: YAML 1.1 as Go's yaml.v2, and so kube-apiserver, reads it.
+//! The type of a YAML scalar: YAML 1.1 as go-yaml v2, and so kube-apiserver, resolves it.
 
-use super::tree::{Number, Value};
+mod timestamp;
 
-const CORE: &str = "tag:yaml.org,2002:";
+use base64::Engine;
+use base64::alphabet;
+use base64::engine::GeneralPurpose;
+use base64::engine::general_purpose::PAD;
 
-/// The value of a scalar. `tag` is the resolved tag, if one was written.
-///
-/// # Errors
-/// The text is not what its tag says.
-pub(super) fn resolve(text: &str, quoted: bool, tag: Option<&str>) -> Result<Value, String> {
-    let string = || Ok(Value::String(text.into()));
-    let core = match tag {
-        None if quoted => return string(),
-        // The tag `!` alone makes even quoted text be read as if it were not.
-        None | Some("!") => return Ok(of_plain(text)),
-        Some(tag) => tag.strip_prefix(CORE),
-    };
-    let value = of_plain(text);
-    let fits = match (core, &value) {
-        (Some("float"), Value::Number(Number::Integer(number))) => {
-            return Ok(Value::Number(Number::Float(*number as f64)));
-        }
-        (Some("null"), Value::Null) | (Some("bool"), Value::Bool(_)) => true,
-        (Some("float"), Value::Number(Number::Float(_))) => true,
-        (Some("int"), Value::Number(Number::Integer(_) | Number::Large(_))) => true,
-        (Some("timestamp"), Value::String(_)) => text.as_bytes().get(4) == Some(&b'-'),
-        (Some("null" | "bool" | "float" | "int" | "timestamp" | "binary"), _) => false,
-        _ => return string(),
-    };
-    if fits {
-        Ok(value)
-    } else {
-        Err(format!("cannot decode `{text}` as a !!{}", core.unwrap_or_default()))
-    }
+const CORE: &[u8] = b"tag:yaml.org,2002:";
+
+/// Base64 as Go decodes it: with padding; bits behind the last byte need not be zero.
+pub const GO_BASE64: GeneralPurpose =
+    GeneralPurpose::new(&alphabet::STANDARD, PAD.with_decode_allow_trailing_bits(true));
+
+/// The value of a scalar.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Scalar {
+    /// `null`
+    Null,
+    /// A boolean.
+    Bool(bool),
+    /// An integer.
+    Int(i64),
+    /// An integer above the range of `Int`.
+    Uint(u64),
+    /// A number with a fraction, and any that no integer holds.
+    Float(f64),
+    /// The text itself.
+    Text,
+    /// The text decoded from base64.
+    Binary(Vec<u8>),
 }
 
-/// The value of an unquoted scalar without a tag.
-fn of_plain(text: &str) -> Value {
+/// The text is not what its tag requires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TagMismatch;
+
+/// Resolves a scalar. `implicit` says that it is not quoted; the resolved `tag` is empty if none was
+/// written. With a tag of its own, `!` among them, the text stays as it is.
+///
+/// # Errors
+/// The text is not what its tag requires.
+pub fn resolve(text: &[u8], implicit: bool, tag: &[u8]) -> Result<Scalar, TagMismatch> {
+    let utf8 = str::from_utf8(text).ok();
+    if tag.is_empty() {
+        return Ok(utf8.filter(|_| implicit).map_or(Scalar::Text, of_plain));
+    }
+    let plain = || utf8.map_or(Scalar::Text, of_plain);
+    let is_right = match tag.strip_prefix(CORE).unwrap_or_default() {
+        b"binary" => return binary(text),
+        b"bool" => matches!(plain(), Scalar::Bool(_)),
+        b"int" => matches!(plain(), Scalar::Int(_) | Scalar::Uint(_)),
+        b"null" => plain() == Scalar::Null,
+        b"float" => match plain() {
+            Scalar::Int(number) => return Ok(Scalar::Float(number as f64)),
+            value => matches!(value, Scalar::Float(_)),
+        },
+        b"timestamp" if utf8.is_some_and(timestamp::is_timestamp) => return Ok(Scalar::Text),
+        b"timestamp" => false,
+        _ => return Ok(Scalar::Text),
+    };
+    if is_right { Ok(plain()) } else { Err(TagMismatch) }
+}
+
+fn binary(text: &[u8]) -> Result<Scalar, TagMismatch> {
+    // Go's decoder passes over line breaks.
+    let text: Vec<u8> =
+        text.iter().copied().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect();
+    GO_BASE64.decode(text).map(Scalar::Binary).map_err(|_| TagMismatch)
+}
+
+/// The value of a plain scalar without a tag.
+fn of_plain(text: &str) -> Scalar {
     match text {
-        "" | "~" | "null" | "Null" | "NULL" => return Value::Null,
+        "" | "~" | "null" | "Null" | "NULL" => return Scalar::Null,
         "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => {
-            return Value::Bool(true);
+            return Scalar::Bool(true);
         }
         "n" | "N" | "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => {
-            return Value::Bool(false);
+            return Scalar::Bool(false);
         }
-        ".nan" | ".NaN" | ".NAN" => return Value::Number(Number::Float(f64::NAN)),
+        ".nan" | ".NaN" | ".NAN" => return Scalar::Float(f64::NAN),
         ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" => {
-            return Value::Number(Number::Float(f64::INFINITY));
+            return Scalar::Float(f64::INFINITY);
         }
-        "-.inf" | "-.Inf" | "-.INF" => {
-            return Value::Number(Number::Float(f64::NEG_INFINITY));
-        }
+        "-.inf" | "-.Inf" | "-.INF" => return Scalar::Float(f64::NEG_INFINITY),
         _ => {}
     }
     let number = match text.as_bytes()[0] {
         b'.' => float(text),
         b'+' | b'-' | b'0'..=b'9' => {
             let digits = text.replace('_', "");
-            integer(&digits).or_else(|| float(&digits))
+            integer(&digits).or_else(|| float(&digits)).or_else(|| signed_binary(&digits))
         }
         _ => None,
     };
-    number.map_or_else(|| Value::String(text.into()), Value::Number)
+    number.unwrap_or(Scalar::Text)
 }
 
-/// Go's `strconv.ParseInt` with base 0: `0x`, `0o`, `0b`, and a leading `0` for octal.
-fn integer(text: &str) -> Option<Number> {
-    let (negative, unsigned) = match text.as_bytes().first()? {
-        b'-' => (true, &text[1..]),
-        b'+' => (false, &text[1..]),
-        _ => (false, text),
-    };
+/// `strconv.ParseInt` and then `ParseUint` with base 0.
+fn integer(text: &str) -> Option<Scalar> {
+    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     let prefixed = unsigned.len() >= 3;
     let (base, digits) = match unsigned.as_bytes() {
         [b'0', b'x' | b'X', ..] if prefixed => (16, &unsigned[2..]),
@@ -84,72 +113,96 @@ fn integer(text: &str) -> Option<Number> {
         return None;
     }
     let magnitude = u64::from_str_radix(digits, base).ok()?;
-    let signed = i128::from(magnitude) * if negative { -1 } else { 1 };
+    let signed = i128::from(magnitude) * if text.starts_with('-') { -1 } else { 1 };
     match i64::try_from(signed) {
-        Ok(number) => Some(Number::Integer(number)),
+        Ok(number) => Some(Scalar::Int(number)),
         // Unsigned numbers have no sign, not even `+`.
-        Err(_) if unsigned.len() == text.len() => Some(Number::Large(magnitude)),
-        Err(_) => None,
+        Err(_) => (unsigned.len() == text.len()).then_some(Scalar::Uint(magnitude)),
     }
 }
 
+/// go-yaml's own binary numbers, which may have a sign after `0b`.
+fn signed_binary(text: &str) -> Option<Scalar> {
+    let digits = text.strip_prefix("0b")?;
+    i64::from_str_radix(digits, 2).ok().map(Scalar::Int)
+}
+
 /// `[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?`, if it is finite.
-fn float(text: &str) -> Option<Number> {
-    let allowed = |b: u8| b.is_ascii_digit() || b"+-.eE".contains(&b);
-    if !text.bytes().all(allowed) || !text.bytes().any(|b| b.is_ascii_digit()) {
+fn float(text: &str) -> Option<Scalar> {
+    let allowed = |byte: u8| byte.is_ascii_digit() || b"+-.eE".contains(&byte);
+    if !text.bytes().all(allowed) || !text.bytes().any(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    text.parse().ok().filter(|number: &f64| number.is_finite()).map(Number::Float)
+    text.parse().ok().filter(|number: &f64| number.is_finite()).map(Scalar::Float)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn kind(text: &str) -> &'static str {
-        resolve(text, false, None).unwrap().kind()
+    fn tagged(tag: &str, text: &str) -> Result<Scalar, TagMismatch> {
+        let tag = tag.replace("!!", "tag:yaml.org,2002:");
+        resolve(text.as_bytes(), false, tag.as_bytes())
+    }
+
+    fn plain(text: &str) -> Scalar {
+        resolve(text.as_bytes(), true, b"").unwrap()
     }
 
     #[test]
-    fn plain_scalars_are_what_yaml_1_1_says() {
-        for text in ["y", "Y", "yes", "on", "ON", "true", "n", "No", "off", "FALSE"] {
-            assert_eq!(kind(text), "bool", "{text}");
-        }
-        for text in ["", "~", "null", "Null", "NULL"] {
-            assert_eq!(kind(text), "null", "{text}");
-        }
-        let numbers = "0 1 -1 +1 007 0x1F 0o17 0b101 -0b1 1_000 08 1. .5 1e3 -1.5E-3 .inf .NaN \
-                       18446744073709551615 99999999999999999999 -9223372036854775808";
-        for text in numbers.split_whitespace() {
-            assert_eq!(kind(text), "number", "{text}");
-        }
-        let strings = "yEs oN nULL get + - 0x 0b2 1.5.2 12:30 2001-01-01 _1 1e 1e999 . .e5 0xg \
-                       1__a inf nan e5 system:node";
-        for text in strings.split_whitespace() {
-            assert_eq!(kind(text), "string", "{text}");
+    fn plain_scalars_have_the_types_of_yaml_1_1() {
+        for (text, expected) in [
+            ("yes", Scalar::Bool(true)),
+            ("Y", Scalar::Bool(true)),
+            ("OFF", Scalar::Bool(false)),
+            ("yEs", Scalar::Text),
+            ("NULL", Scalar::Null),
+            ("", Scalar::Null),
+            ("oN", Scalar::Text),
+            ("~", Scalar::Null),
+            ("017", Scalar::Int(15)),
+            ("0o17", Scalar::Int(15)),
+            ("09", Scalar::Float(9.0)),
+            ("1_000", Scalar::Int(1000)),
+            ("-0x1F", Scalar::Int(-31)),
+            ("0b+1", Scalar::Int(1)),
+            ("18446744073709551615", Scalar::Uint(u64::MAX)),
+            ("+18446744073709551615", Scalar::Float(18_446_744_073_709_551_615.0)),
+            ("1.", Scalar::Float(1.0)),
+            ("08", Scalar::Float(8.0)),
+            (".inf", Scalar::Float(f64::INFINITY)),
+            ("-", Scalar::Text),
+            ("0x", Scalar::Text),
+            ("0b2", Scalar::Text),
+            ("1.5.2", Scalar::Text),
+            ("_1", Scalar::Text),
+            ("1e", Scalar::Text),
+            ("inf", Scalar::Text),
+            ("system:node", Scalar::Text),
+            (".5e1", Scalar::Float(5.0)),
+            ("1e400", Scalar::Text),
+            ("1:30", Scalar::Text),
+            ("2001-12-14", Scalar::Text),
+            ("<<", Scalar::Text),
+        ] {
+            assert_eq!(plain(text), expected, "{text}");
         }
     }
 
     #[test]
-    fn numbers_have_their_value() {
-        let number = |text| match resolve(text, false, None) {
-            Ok(Value::Number(number)) => number,
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(number("017"), Number::Integer(15));
-        assert_eq!(number("-0x10"), Number::Integer(-16));
-        assert_eq!(number("08"), Number::Float(8.0));
-        assert_eq!(number("18446744073709551615"), Number::Large(u64::MAX));
-    }
-
-    #[test]
-    fn tags_and_quotes_decide() {
-        let tagged = |text, tag: &str| resolve(text, false, Some(&format!("{CORE}{tag}")));
-        assert_eq!(resolve("on", true, None).unwrap().kind(), "string");
-        assert_eq!(resolve("on", true, Some("!")).unwrap().kind(), "bool");
-        assert_eq!(resolve("on", false, Some("!mine")).unwrap().kind(), "string");
-        assert_eq!(tagged("on", "str").unwrap().kind(), "string");
-        assert_eq!(tagged("1", "float").unwrap().kind(), "number");
-        assert_eq!(tagged("x", "int").unwrap_err(), "cannot decode `x` as a !!int");
+    fn tags_decide() {
+        assert_eq!(tagged("!!str", "12"), Ok(Scalar::Text));
+        assert_eq!(tagged("!", "12"), Ok(Scalar::Text));
+        assert_eq!(resolve(b"12", true, b"!"), Ok(Scalar::Text));
+        assert_eq!(resolve(b"on", false, b""), Ok(Scalar::Text));
+        assert_eq!(tagged("!mine", "12"), Ok(Scalar::Text));
+        assert_eq!(tagged("!!float", "12"), Ok(Scalar::Float(12.0)));
+        assert_eq!(tagged("!!binary", "aG\nk="), Ok(Scalar::Binary(b"hi".to_vec())));
+        assert_eq!(tagged("!!timestamp", "2001-1-4 2:3:4.5"), Ok(Scalar::Text));
+        for (tag, text) in
+            [("!!int", "x"), ("!!null", "x"), ("!!binary", "a"), ("!!timestamp", "2001-13-01")]
+        {
+            assert!(tagged(tag, text).is_err(), "{tag} {text}");
+        }
     }
 }

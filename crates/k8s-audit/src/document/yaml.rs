@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use granit_parser::{ErrorKind, Event, Options, Parser, ScalarStyle, Span, StructureStyle, Tag};
 
-use super::scalar;
+use super::scalar::{self, Scalar};
 use super::tree::{Document, Duplicate, Entry, Node, Number, Position, SyntaxError, Value};
 use super::yaml_1_1::Strictness;
 
@@ -316,8 +316,21 @@ fn scalar_node(
 ) -> Result<Built, SyntaxError> {
     let tag = tag.map(|tag| format!("{}{}", tag.handle(), tag.suffix()));
     let quoted = style != ScalarStyle::Plain;
-    let value = scalar::resolve(text, quoted, tag.as_deref())
-        .map_err(|message| error(at, &format!("yaml: {message}")))?;
+    let resolved =
+        scalar::resolve(text.as_bytes(), !quoted, tag.as_deref().unwrap_or("").as_bytes());
+    let mismatch = || {
+        let tag = tag.as_deref().unwrap_or_default().replace("tag:yaml.org,2002:", "!!");
+        error(at, &format!("yaml: cannot decode `{text}` as a {tag}"))
+    };
+    let value = match resolved.map_err(|scalar::TagMismatch| mismatch())? {
+        Scalar::Null => Value::Null,
+        Scalar::Bool(value) => Value::Bool(value),
+        Scalar::Int(number) => Value::Number(Number::Integer(number)),
+        Scalar::Uint(number) => Value::Number(Number::Large(number)),
+        Scalar::Float(number) => Value::Number(Number::Float(number)),
+        Scalar::Text => Value::String(text.into()),
+        Scalar::Binary(bytes) => Value::String(String::from_utf8_lossy(&bytes).into()),
+    };
     let is_merge_key = text == "<<"
         && match tag.as_deref() {
             None => !quoted,

@@ -1,6 +1,7 @@
 //! JSON as `sigs.k8s.io/json` decodes it into an object.
 
 mod fold;
+mod names;
 mod plain;
 mod scalar;
 mod survey;
@@ -12,6 +13,7 @@ use std::borrow::Cow;
 use fold::folds_to;
 use plain::Style;
 use survey::Hints;
+pub(in crate::audit) use tape::valid_utf8;
 use tape::{Kind, Node, Tape};
 
 use super::ambiguity::{Ambiguities, Ambiguity};
@@ -67,7 +69,7 @@ pub(super) fn object<'b>(
             write_typed(&mut tape, message, node, &kind, &api_version, &mut out)?;
         }
         Some(_) => return Err("the body is not an object"),
-        None => plain::write(&mut tape, 0, Style::Decoded, &mut out)?,
+        None => write_custom(&mut tape, &mut out)?,
     }
     Ok(Decoded::made(&tape, out))
 }
@@ -112,6 +114,50 @@ pub(super) fn patch(text: &[u8]) -> Result<Decoded<'_>, &'static str> {
         Cow::Borrowed(text)
     };
     Ok(Decoded { json, metadata: None, ambiguities: tape.ambiguities })
+}
+
+/// Returns what is ambiguous in JSON that is kept as it is: `None` if it is not JSON, invalid UTF-8
+/// aside.
+pub(in crate::audit) fn ambiguities(text: &[u8]) -> Option<Ambiguities> {
+    if survey::survey(text, Hints::default()).is_some() {
+        return Some(Ambiguities::default());
+    }
+    let mut tape = tape::parse(text).ok()?;
+    plain::write(&mut tape, 0, Style::Verbatim, &mut Vec::new()).ok()?;
+    Some(tape.ambiguities)
+}
+
+/// Writes a custom resource: it has no schema, but kube-apiserver reads its `metadata` into a struct.
+fn write_custom(tape: &mut Tape<'_>, out: &mut Vec<u8>) -> Result<(), &'static str> {
+    let start = out.len();
+    let metadata = |(key, value): &(Node, Node)| {
+        &*tape.text(*key).0 == b"metadata" && tape.kind(*value) == Kind::Object
+    };
+    let object_meta = table::kind(b"v1", b"Pod").and_then(|pod| pod.first()).map(|field| field.of);
+    let has_metadata = tape.kind(0) == Kind::Object && tape.members(0).any(|m| metadata(&m));
+    let (Some(table::Type::Message(object_meta)), true) = (object_meta, has_metadata) else {
+        return plain::write(tape, 0, Style::Decoded, out);
+    };
+    out.push(b'{');
+    for (index, (key, value)) in plain::unique_members(tape, 0).into_iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        plain::string(tape, key, out);
+        out.push(b':');
+        let is_metadata = &*tape.text(key).0 == b"metadata" && tape.kind(value) == Kind::Object;
+        if is_metadata {
+            let before = out.len();
+            if typed::Writer::new(tape, out).message(object_meta, value).is_ok() {
+                continue;
+            }
+            // It is rejected, or not of a type that this proxy knows.
+            out.truncate(before);
+        }
+        plain::write(tape, value, Style::Decoded, out).inspect_err(|_| out.truncate(start))?;
+    }
+    out.push(b'}');
+    Ok(())
 }
 
 fn write_typed(

@@ -2,10 +2,9 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use k8s_audit::document::scalar::GO_BASE64;
 use time::format_description::well_known::Rfc3339;
 use time::{OffsetDateTime, UtcOffset};
-
-use crate::audit::decode::number::GO_BASE64;
 
 /// A number that has to be an integer as Go's `ParseInt` reads it: no fraction and no exponent.
 pub(super) fn integer(raw: &[u8]) -> Result<i64, &'static str> {

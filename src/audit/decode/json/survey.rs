@@ -2,6 +2,7 @@
 //!
 //! Nearly all bodies are such, and are recorded as they are. For the others there is [`super::tape`].
 
+use super::names;
 use crate::audit::body::scan::plain_end;
 use crate::audit::event::ObjectMetadata;
 
@@ -166,7 +167,7 @@ impl<'b> Survey<'b> {
     /// Whether the key before this level, at the top, was `metadata`.
     fn in_metadata(&self) -> bool {
         let start = self.levels[1].keys;
-        start > 0 && self.keys[start - 1] == fingerprint(b"metadata")
+        start > 0 && self.keys[start - 1] == fingerprint(b"metadata").folded
     }
 
     /// Reads a key with its colon, and returns where its value is.
@@ -183,10 +184,12 @@ impl<'b> Survey<'b> {
         let first = self.levels.last().map_or(0, |level| level.keys);
         let print = fingerprint(key);
         let others = &self.keys[first..];
-        if others.len() < FEW_KEYS && others.contains(&print) {
+        if others.len() < FEW_KEYS && others.contains(&print.folded)
+            || self.hints.object && names::is_variant(key, print)
+        {
             return None;
         }
-        self.keys.push(print);
+        self.keys.push(print.folded);
         self.space();
         if self.text.get(self.at) != Some(&b':') {
             return None;
@@ -197,7 +200,7 @@ impl<'b> Survey<'b> {
                 b"kind" => Some(Place::Kind),
                 b"apiVersion" => Some(Place::ApiVersion),
                 b"metadata" => Some(Place::Metadata),
-                _ if folds_to_type_meta(key) || self.hints.binary == Some(key) => None,
+                _ if self.hints.binary == Some(key) => None,
                 _ => Some(Place::Elsewhere),
             },
             2 if within_metadata => Some(match key {
@@ -277,10 +280,11 @@ impl<'b> Survey<'b> {
 
     fn number(&mut self) -> Option<()> {
         let length = number_length(&self.text[self.at..])?;
-        let has_exponent =
-            self.text[self.at..self.at + length].iter().any(|byte| byte | 32 == b'e');
+        let number = &self.text[self.at..self.at + length];
+        let has_exponent = number.iter().any(|byte| byte | 32 == b'e');
         self.at += length;
-        (length <= MAX_NUMBER && !has_exponent).then_some(())
+        // Go reads -0 as the integer 0, others as a float.
+        (length <= MAX_NUMBER && !has_exponent && number != b"-0").then_some(())
     }
 
     #[inline]
@@ -334,23 +338,29 @@ pub(super) fn number_length(text: &[u8]) -> Option<usize> {
     Some(at)
 }
 
-/// Whether Go's `encoding/json`, which ignores case, takes the key for `kind` or `apiVersion`.
-fn folds_to_type_meta(key: &[u8]) -> bool {
-    matches!(key.first(), Some(b'k' | b'K' | b'a' | b'A' | 0xe2))
-        && (super::folds_to(key, "kind") || super::folds_to(key, "apiVersion"))
+/// Two numbers for a key.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Print {
+    /// Equal for equal keys, and hardly ever for others.
+    pub(super) exact: u64,
+    /// Equal also for keys that differ in the case of their letters.
+    pub(super) folded: u64,
 }
 
-/// Equal for equal keys, and hardly ever for others.
-fn fingerprint(key: &[u8]) -> u64 {
+pub(super) fn fingerprint(key: &[u8]) -> Print {
     const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
-    let mut print = key.len() as u64;
+    // The bit in which the cases of an ASCII letter differ.
+    const CASE: u64 = 0x2020_2020_2020_2020;
+    let mix = |print: u64, word: u64| (print ^ word).wrapping_mul(FACTOR).rotate_left(29);
+    let (mut exact, mut folded) = (key.len() as u64, key.len() as u64);
     let mut chunks = key.chunks_exact(8);
     for chunk in &mut chunks {
         let word = chunk.try_into().map_or(0, u64::from_le_bytes);
-        print = (print ^ word).wrapping_mul(FACTOR).rotate_left(29);
+        (exact, folded) = (mix(exact, word), mix(folded, word | CASE));
     }
     let word = chunks.remainder().iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
-    (print ^ word).wrapping_mul(FACTOR)
+    let last = |print: u64, word: u64| (print ^ word).wrapping_mul(FACTOR);
+    Print { exact: last(exact, word), folded: last(folded, word | CASE) }
 }
 
 #[cfg(test)]
@@ -374,9 +384,13 @@ mod tests {
             (r#""name":null}}"#, None),
             (r#""name":"a"},"kind":"x"}"#, None),
             (r#""name":"a"},"Kind":"x"}"#, None),
+            (r#""name":"a"},"spec":{"HOSTNETWORK":true}}"#, None),
+            (r#""name":"a"},"data":{"A":1,"a":2}}"#, None),
+            (r#""labels":{"app":"x"}},"data":{"A":1,"b":2}}"#, Some("")),
             (r#""name":"\u0061"}}"#, None),
             (r#""name":"a"},"n":12345678901234567890}"#, None),
             (r#""name":"a"},"n":"\ud800"}"#, None),
+            (r#""name":"a"},"n":-0}"#, None),
             (r#""name":"a"}}x"#, None),
             (r#""name":"a"},"s":"	"}"#, None),
             (r#""name":"a"},}"#, None),

@@ -230,7 +230,7 @@ impl<'b> Tape<'b> {
 /// byte that is not UTF-8.
 fn unquote(raw: &[u8]) -> (Cow<'_, [u8]>, bool) {
     if !raw.contains(&b'\\') {
-        return (valid(raw), false);
+        return (valid_utf8(raw), false);
     }
     let (mut text, mut replaced) = (Vec::with_capacity(raw.len()), false);
     let mut at = 0;
@@ -268,11 +268,11 @@ fn unquote(raw: &[u8]) -> (Cow<'_, [u8]>, bool) {
         let character = character.unwrap_or(char::REPLACEMENT_CHARACTER);
         text.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
     }
-    (Cow::Owned(valid(&text).into_owned()), replaced)
+    (Cow::Owned(valid_utf8(&text).into_owned()), replaced)
 }
 
 /// The text with U+FFFD for each byte that is not UTF-8.
-fn valid(text: &[u8]) -> Cow<'_, [u8]> {
+pub(in crate::audit) fn valid_utf8(text: &[u8]) -> Cow<'_, [u8]> {
     if str::from_utf8(text).is_ok() {
         return Cow::Borrowed(text);
     }

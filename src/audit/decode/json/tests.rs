@@ -111,9 +111,40 @@ fn custom_resources_have_no_schema() {
     let (json, names) = decoded(&WIDGETS, text);
     assert_eq!(
         json,
-        r#"{"apiVersion":"example.com/v1","big":123456789012345680000,"kind":"Widget","metadata":{"labels":{}},"n":1.5}"#
+        r#"{"apiVersion":"example.com/v1","big":123456789012345680000,"kind":"Widget","metadata":{},"n":1.5}"#
     );
     assert_eq!(names, "duplicate-keys");
+}
+
+#[test]
+fn the_metadata_of_custom_resources_is_typed() {
+    let text = br#"{"kind":"Widget","apiVersion":"example.com/v1","metadata":{"Name":"decoy","name":"a","annotations":{"x":null}},"SPEC":{"Name":1}}"#;
+    let (json, names) = decoded(&WIDGETS, text);
+    assert_eq!(
+        json,
+        r#"{"SPEC":{"Name":1},"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"a","annotations":{"x":""}}}"#
+    );
+    assert_eq!(names, "");
+}
+
+/// A reader that ignores the case of names would take the last one.
+#[test]
+fn names_in_another_case_are_left_out() {
+    for members in [
+        r#""roleRef":{"name":"cluster-admin","NAME":"viewer"}"#,
+        r#""roleRef":{"name":"cluster-admin"},"RoleRef":{"name":"viewer"}"#,
+        r#""roleRef":{"name":"cluster-admin"},"ROLEREF":{"name":"viewer"},"SUBJECTS":[]"#,
+        "\"roleRef\":{\"name\":\"cluster-admin\"},\"\u{17f}ubjects\":[{\"name\":\"x\"}]",
+    ] {
+        let text = format!(
+            r#"{{"kind":"ClusterRoleBinding","apiVersion":"rbac.authorization.k8s.io/v1",{members}}}"#
+        );
+        let (json, _) = decoded(&ROLE_BINDINGS, text.as_bytes());
+        assert_eq!(
+            json,
+            r#"{"kind":"ClusterRoleBinding","apiVersion":"rbac.authorization.k8s.io/v1","roleRef":{"name":"cluster-admin"}}"#
+        );
+    }
 }
 
 #[test]

@@ -52,6 +52,11 @@ impl<'t, 'b, 'o> Writer<'t, 'b, 'o> {
         Ok(())
     }
 
+    /// Writes a message of the table.
+    pub(super) fn message(&mut self, message: u16, node: Node) -> Written<()> {
+        self.merged(Type::Message(message), message, &[node])
+    }
+
     /// Writes an object of the kind without members.
     pub(super) fn empty(&mut self, kind: &[u8], api_version: &[u8]) -> Written<()> {
         self.out.extend_from_slice(b"{\"kind\":");
@@ -220,8 +225,8 @@ impl<'t, 'b, 'o> Writer<'t, 'b, 'o> {
             return Err("a member has another type than its kind requires");
         }
         if self.depth >= MAX_DEPTH {
-            let last = *values.last().unwrap_or(&0);
-            return plain::write(self.tape, last, Style::Decoded, self.out);
+            let [value] = values else { return Err("duplicate keys are nested too deep to merge") };
+            return plain::write(self.tape, *value, Style::Decoded, self.out);
         }
         self.depth += 1;
         self.out.push(b'{');

@@ -1,7 +1,8 @@
 //! The JSON of a YAML value, as `sigs.k8s.io/yaml` makes it.
 
+use k8s_audit::document::scalar::Scalar;
+
 use super::Error;
-use super::resolve::Resolved;
 use super::value::{Key, Mapping, Value, ValueId, Values, text};
 use crate::audit::decode::ambiguity::Ambiguity;
 use crate::audit::decode::number::push_float;
@@ -40,24 +41,25 @@ pub(super) fn to_json(values: &mut Values<'_>, root: ValueId) -> Result<Vec<u8>,
         match part {
             Part::Value(id) => match &values.values[id as usize] {
                 Value::Scalar(resolved, node) => match resolved {
-                    Resolved::Null => out.extend_from_slice(b"null"),
-                    Resolved::Bool(true) => out.extend_from_slice(b"true"),
-                    Resolved::Bool(false) => out.extend_from_slice(b"false"),
-                    Resolved::Int(number) => out.extend_from_slice(number.to_string().as_bytes()),
-                    Resolved::Uint(number) => out.extend_from_slice(number.to_string().as_bytes()),
-                    Resolved::Float(number) => {
+                    Scalar::Null => out.extend_from_slice(b"null"),
+                    Scalar::Bool(true) => out.extend_from_slice(b"true"),
+                    Scalar::Bool(false) => out.extend_from_slice(b"false"),
+                    Scalar::Int(number) => out.extend_from_slice(number.to_string().as_bytes()),
+                    Scalar::Uint(number) => out.extend_from_slice(number.to_string().as_bytes()),
+                    Scalar::Float(number) => {
                         push_float(&mut out, *number).ok_or(Error("unsupported value"))?;
                     }
-                    Resolved::Text => push_string(&mut out, text(values.document, *node)),
-                    Resolved::Binary(bytes) => push_string(&mut out, bytes),
+                    Scalar::Text => push_string(&mut out, text(values.document, *node)),
+                    Scalar::Binary(bytes) => push_string(&mut out, bytes),
                 },
                 Value::Sequence(_) => {
                     out.push(b'[');
                     parts.push(Part::Elements(id, 0));
                 }
                 Value::Mapping(mapping) => {
-                    let (members, collide) = members(mapping)?;
-                    if collide {
+                    let (members, hidden) = members(mapping)?;
+                    if !hidden.is_empty() {
+                        check_keys(values, hidden)?;
                         values.ambiguities.insert(Ambiguity::CollidingKeys);
                     }
                     out.push(b'{');
@@ -94,16 +96,38 @@ pub(super) fn to_json(values: &mut Values<'_>, root: ValueId) -> Result<Vec<u8>,
     Ok(out)
 }
 
-/// The members of a mapping by their JSON names, in reverse order; and whether two of its keys have
-/// the same name.
-fn members(mapping: &Mapping) -> Result<(Members, bool), Error> {
+/// The members of a mapping by their JSON names, in reverse order; and the values of those that
+/// others with the same name hide.
+fn members(mapping: &Mapping) -> Result<(Members, Vec<ValueId>), Error> {
     let named = |(key, value): &(Key, ValueId)| Ok((name(key)?, *value));
     let mut members = mapping.entries.iter().map(named).collect::<Result<Vec<_>, Error>>()?;
     members.sort_by(|(left, _), (right, _)| right.cmp(left));
-    let before = members.len();
-    members.dedup_by(|(left, _), (right, _)| left == right);
-    let collide = members.len() < before;
-    Ok((members, collide))
+    let mut hidden = Vec::new();
+    members.dedup_by(|(left, value), (right, _)| {
+        let same = left == right;
+        if same {
+            hidden.push(*value);
+        }
+        same
+    });
+    Ok((members, hidden))
+}
+
+/// Checks the keys in values that are not written: Go converts them, too.
+fn check_keys(values: &Values<'_>, mut left: Vec<ValueId>) -> Result<(), Error> {
+    while let Some(id) = left.pop() {
+        match &values.values[id as usize] {
+            Value::Scalar(..) => {}
+            Value::Sequence(elements) => left.extend(elements),
+            Value::Mapping(mapping) => {
+                for (key, value) in &mapping.entries {
+                    name(key)?;
+                    left.push(*value);
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 fn name(key: &Key) -> Result<Vec<u8>, Error> {

@@ -10,10 +10,8 @@ mod json;
 mod nodes;
 mod parser;
 mod reader;
-mod resolve;
 mod scalars;
 mod scanner;
-mod timestamp;
 mod value;
 
 use super::ambiguity::{Ambiguities, Ambiguity};

@@ -3,9 +3,10 @@
 
 use std::collections::{HashMap, HashSet};
 
+use k8s_audit::document::scalar::{self, Scalar};
+
 use super::Error;
 use super::nodes::{Document, Id, Node};
-use super::resolve::{Resolved, resolve};
 use crate::audit::decode::ambiguity::{Ambiguities, Ambiguity};
 
 /// The index of a value.
@@ -13,7 +14,7 @@ pub(super) type ValueId = u32;
 
 #[derive(Debug)]
 pub(super) enum Value {
-    Scalar(Resolved, Id),
+    Scalar(Scalar, Id),
     Sequence(Vec<ValueId>),
     Mapping(Mapping),
 }
@@ -146,8 +147,10 @@ impl Values<'_> {
                     self.frames.push(Frame::Alias(id));
                     id = *to;
                 }
-                Node::Scalar(scalar) => {
-                    let value = Value::Scalar(resolve(scalar)?, id);
+                Node::Scalar(node) => {
+                    let resolved = scalar::resolve(&node.value, node.implicit, &node.tag)
+                        .map_err(|_| Error("cannot decode a value as its tag says"))?;
+                    let value = Value::Scalar(resolved, id);
                     return self.push(value).map(Some);
                 }
                 Node::Sequence(children) => {
@@ -278,14 +281,14 @@ impl Values<'_> {
             return Err(Error("invalid map key"));
         };
         Ok(match resolved {
-            Resolved::Null => Key::Null,
-            Resolved::Bool(value) => Key::Bool(*value),
-            Resolved::Int(value) => Key::Int(*value),
-            Resolved::Uint(value) => Key::Uint(*value),
-            Resolved::Float(value) if value.is_nan() => Key::Nan(number),
-            Resolved::Float(value) => Key::Float(value.to_bits()),
-            Resolved::Text => Key::Text(text(self.document, *node).to_vec()),
-            Resolved::Binary(bytes) => Key::Text(bytes.clone()),
+            Scalar::Null => Key::Null,
+            Scalar::Bool(value) => Key::Bool(*value),
+            Scalar::Int(value) => Key::Int(*value),
+            Scalar::Uint(value) => Key::Uint(*value),
+            Scalar::Float(value) if value.is_nan() => Key::Nan(number),
+            Scalar::Float(value) => Key::Float(value.to_bits()),
+            Scalar::Text => Key::Text(text(self.document, *node).to_vec()),
+            Scalar::Binary(bytes) => Key::Text(bytes.clone()),
         })
     }
 

@@ -1,46 +1,8 @@
-//! Bodies in other encodings than JSON, made JSON as kube-apiserver would log them.
+//! `DeleteOptions` as kube-apiserver logs them.
 
 use serde::Deserialize;
 
 use crate::audit::json::push_string;
-use crate::audit::protobuf;
-
-/// JSON made of something else.
-pub struct Converted {
-    /// The JSON text.
-    pub json: Vec<u8>,
-    /// Whether parts were left out to stay within the limit.
-    pub truncated: bool,
-    /// What else is to be said of it.
-    pub note: Option<String>,
-}
-
-/// YAML as JSON, its keys sorted.
-///
-/// # Errors
-/// Why it is none.
-pub fn yaml_to_json(bytes: &[u8]) -> Result<Converted, String> {
-    let text = std::str::from_utf8(bytes).map_err(|_| "not UTF-8".to_owned())?;
-    // The error's own text quotes the body, which may be secret.
-    let value: serde_json::Value =
-        serde_yaml::from_str(text).map_err(|_| "neither JSON nor YAML".to_owned())?;
-    let json = serde_json::to_vec(&value).map_err(|error| error.to_string())?;
-    Ok(Converted { json, truncated: false, note: None })
-}
-
-/// A Kubernetes object in protobuf as JSON.
-///
-/// # Errors
-/// Why it cannot be made JSON.
-pub fn protobuf_to_json(bytes: &[u8], limit: usize) -> Result<Converted, String> {
-    let mut json = Vec::with_capacity(bytes.len() * 2);
-    let left_out =
-        protobuf::transcode(bytes, &mut json, limit).map_err(|error| error.to_string())?;
-    let note = left_out
-        .unknown
-        .then(|| "it has protobuf fields of a newer Kubernetes, which are left out".to_owned());
-    Ok(Converted { json, truncated: left_out.truncated, note })
-}
 
 /// The options of a delete, as kube-apiserver logs them: its own order, its internal version.
 #[derive(Deserialize)]
@@ -122,12 +84,5 @@ mod tests {
         assert_eq!(delete_options(b"{}").unwrap(), empty.as_bytes());
         assert!(delete_options(b"{\"gracePeriodSeconds\":\"x\"}").is_none());
         assert!(delete_options(b"[]").is_none());
-    }
-
-    #[test]
-    fn yaml_becomes_json_with_sorted_keys() {
-        let json = yaml_to_json(b"b: [1, x]\na:\n  c: true\n").unwrap().json;
-        assert_eq!(json, br#"{"a":{"c":true},"b":[1,"x"]}"#);
-        assert!(yaml_to_json(b"a: [").is_err() && yaml_to_json(b"\xff").is_err());
     }
 }

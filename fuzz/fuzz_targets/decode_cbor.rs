@@ -1,0 +1,19 @@
+//! Any bytes as the CBOR of an object or an apply patch: no panic, and valid JSON comes out.
+
+#![no_main]
+
+use kube_audit_proxy::audit::decode::{Format, Request, Resource, decode};
+use kube_audit_proxy::audit::recording::RequestBodyKind;
+use libfuzzer_sys::fuzz_target;
+use serde::de::IgnoredAny;
+
+fuzz_target!(|input: &[u8]| {
+    let resource =
+        Resource { group: b"", version: b"v1", resource: b"configmaps", subresource: b"" };
+    for kind in [RequestBodyKind::Object, RequestBodyKind::Patch, RequestBodyKind::DeleteOptions] {
+        let request = Request { format: Format::Cbor, kind, resource };
+        if let Ok(decoded) = decode(&request, input) {
+            serde_json::from_slice::<IgnoredAny>(&decoded.json).expect("valid JSON");
+        }
+    }
+});

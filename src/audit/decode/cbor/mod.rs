@@ -1,0 +1,32 @@
+//! CBOR as kube-apiserver decodes it: `fxamacker/cbor` with the options of
+//! `k8s.io/apimachinery/pkg/runtime/serializer/cbor`.
+//!
+//! Those options make it a language of its own, which no general CBOR crate reads: duplicate keys, NaN,
+//! infinities, bignums and integers beyond 64 bits are errors; byte strings are text, encoded as
+//! base64 or base16 where tags 21 to 23 say so; indefinite lengths are accepted; other tags are
+//! dropped. The result is JSON with sorted keys. Nothing recurses, so depth costs no stack.
+
+mod head;
+mod tape;
+mod time;
+mod write;
+
+use super::ambiguity::Ambiguities;
+
+/// Why a CBOR data item is rejected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("cbor: {0}")]
+pub(super) struct Error(pub(super) &'static str);
+
+/// Converts the one data item that `input` consists of to JSON.
+///
+/// # Errors
+/// kube-apiserver rejects the item, too, if it decodes it without a schema.
+pub(super) fn to_json(input: &[u8]) -> Result<(Vec<u8>, Ambiguities), Error> {
+    let tape = tape::parse(input)?;
+    let json = write::to_json(&tape)?;
+    Ok((json, tape.ambiguities))
+}
+
+#[cfg(test)]
+mod tests;
