@@ -10,7 +10,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kube_audit_proxy::sink::seal::{SealConfig, SealKey};
-use kube_audit_proxy::sink::{LogPath, Mode, Rotation, Sink, SinkConfig, SyncMode};
+use kube_audit_proxy::sink::{
+    CommitSequence, LogPath, Mode, Rotation, Sink, SinkConfig, SyncMode,
+};
+use tokio::runtime::Handle;
 
 /// Of a usual event of level Metadata.
 const LINE: usize = 900;
@@ -80,15 +83,21 @@ async fn measure(sink: Sink, tasks: usize, events: usize) -> (f64, f64) {
     let mut best = (f64::INFINITY, 0.0_f64);
     for _ in 0..3 {
         let (started, cpu) = (Instant::now(), cpu_time());
+        // One for each thread of the runtime, as if they were workers.
+        let sequence = |_| {
+            let (thread, runtime) = (std::thread::current().id(), Handle::current());
+            CommitSequence::of_worker(thread, runtime, [&sink])
+        };
+        let sequences: [CommitSequence; 2] = std::array::from_fn(sequence);
         let running: Vec<_> = (0..tasks)
-            .map(|_| {
-                let sink = sink.clone();
+            .map(|task| {
+                let (sink, sequence) = (sink.clone(), sequences[task % 2].clone());
                 tokio::spawn(async move {
                     for _ in 0..events / tasks {
                         work();
                         let mut line = vec![b'x'; LINE];
                         line.push(b'\n');
-                        sink.submit(line).await.expect("a disk with room");
+                        sink.submit(line, &sequence).await.expect("a disk with room");
                         // In `blocking` it is not the submitter that waits, but what writes needs a turn.
                         tokio::task::yield_now().await;
                     }

@@ -8,14 +8,14 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{Request, Response, header};
-use kube_audit_proxy::audit::record::{Format, Recorder};
+use kube_audit_proxy::audit::record::{Backend, Format, Recorder};
 use kube_audit_proxy::authn::{Anonymous, Authenticator, UserInfo};
 use kube_audit_proxy::impersonation::{ConstrainedImpersonation, Reviewer};
 use kube_audit_proxy::pipeline::{Connection, Proxy};
 use kube_audit_proxy::request::source::TrustedProxies;
 use kube_audit_proxy::server::http::{Protocol, serve_connection};
 use kube_audit_proxy::server::shutdown::Shutdown;
-use kube_audit_proxy::sink::Barrier;
+use kube_audit_proxy::sink::{LogPath, Mode, Rotation, Sink, SinkConfig, SyncMode};
 use kube_audit_proxy::upstream::config::{Pem, Trust};
 use kube_audit_proxy::upstream::credentials::Credentials;
 use kube_audit_proxy::upstream::endpoint::Endpoint;
@@ -38,7 +38,13 @@ const URL: &str = "https://kubernetes/api/v1/namespaces/shop/configmaps/web";
 const BODY: Bytes = Bytes::from_static(&[b'x'; 1300]);
 
 pub fn run(counter: &Counter<'_>) {
-    if !counter.wants(NAME) {
+    run_with(counter, NAME, None);
+    run_with(counter, "whole request, blocking", Some(Mode::Blocking));
+    run_with(counter, "whole request, blocking-strict", Some(Mode::BlockingStrict));
+}
+
+fn run_with(counter: &Counter<'_>, name: &str, mode: Option<Mode>) {
+    if !counter.wants(name) {
         return;
     }
     let runtime = runtime();
@@ -51,20 +57,34 @@ pub fn run(counter: &Counter<'_>) {
     let address = listener.local_addr().expect("it is bound");
     std::thread::spawn(move || others(listener, tls, far, asked, answer));
     let (_shutdown, running) = Shutdown::new();
-    let connection = Arc::new(Connection::new(([203, 0, 113, 7], 443).into(), Vec::new()));
-    let proxy = proxy(address, &ca);
+    let folder = std::env::temp_dir().join(format!("instructions-log-{}", std::process::id()));
+    let log = mode.map(|mode| log(&folder, mode));
+    let proxy = proxy(address, &ca, log);
+    let (thread, handle) = (std::thread::current().id(), runtime.handle().clone());
+    let sequence = proxy.recorder.commit_sequence(thread, handle);
+    let client = ([203, 0, 113, 7], 443).into();
+    let connection = Arc::new(Connection::new(client, Vec::new(), sequence));
     tokio::spawn(serve_connection(near, Protocol::Http2, connection, proxy, running));
-    counter.many(NAME, |times| {
+    counter.many(name, |times| {
         ask.send(times).expect("the client runs");
         runtime.block_on(answered.recv()).expect("the client runs");
     });
+    let _ = std::fs::remove_dir_all(&folder);
+}
+
+/// A log that is written.
+fn log(folder: &std::path::Path, mode: Mode) -> Backend {
+    let path = LogPath::File(folder.join("audit.log"));
+    let (rotation, sync) = (Rotation::NEVER, SyncMode::Off);
+    let config = SinkConfig { path, mode, rotation, sync, seal: None };
+    Backend::Log(Sink::open(config, Arc::default()).expect("a log"))
 }
 
 fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
-fn proxy(upstream: SocketAddr, ca: &str) -> Arc<Proxy> {
+fn proxy(upstream: SocketAddr, ca: &str, log: Option<Backend>) -> Arc<Proxy> {
     let config = UpstreamConfig {
         server: Endpoint::parse(&format!("https://{upstream}"), "bench").expect("a URL"),
         trust: Trust::Ca(Pem::Data { field: "bench".into(), bytes: ca.into() }),
@@ -74,8 +94,12 @@ fn proxy(upstream: SocketAddr, ca: &str) -> Arc<Proxy> {
         proxy: None,
     };
     let upstream =
-        Upstream::new(config, Barrier::default(), Arc::default()).expect("a good configuration");
-    let sinks = vec![sink(&policy("rules: [{level: Metadata}]"), Format::Json)];
+        Upstream::new(config, Arc::default()).expect("a good configuration");
+    let mut sinks = vec![sink(&policy("rules: [{level: Metadata}]"), Format::Json)];
+    if let Some(log) = log {
+        sinks[0].backend = log;
+    }
+    let recorder = Recorder::new(sinks, Arc::default(), None);
     Arc::new(Proxy {
         authenticator: Authenticator {
             request_header: None,
@@ -84,7 +108,7 @@ fn proxy(upstream: SocketAddr, ca: &str) -> Arc<Proxy> {
             anonymous: Arc::new(ArcSwap::from_pointee(Anonymous::Nowhere)),
             anonymous_user: Arc::new(UserInfo::anonymous().into()),
         },
-        recorder: Arc::new(Recorder::new(sinks, Arc::default(), None)),
+        recorder: Arc::new(recorder),
         trusted_proxies: TrustedProxies::Everyone,
         identity: Identity::Impersonate,
         original_user_extra: None,

@@ -1,10 +1,8 @@
 //! A place where events go, be it a log or a webhook.
 
-use std::sync::Arc;
-
 use tokio_util::sync::CancellationToken;
 
-use crate::sink::{Ack, Line, Owed, Sink, SinkState};
+use crate::sink::{Commit, CommitSequence, Line, Sink, SinkState};
 use crate::webhook::Webhook;
 
 /// Takes events.
@@ -17,10 +15,10 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// Hands over one event.
-    pub(super) fn submit(&self, line: Line) -> Ack {
+    /// Submits one event, in the sequence of the worker that serves the request.
+    pub(super) fn submit(&self, line: Line, sequence: &CommitSequence) -> Commit {
         match self {
-            Backend::Log(log) => log.submit(line),
+            Backend::Log(log) => log.submit(line, sequence),
             Backend::Webhook(webhook) => webhook.submit(line),
         }
     }
@@ -41,10 +39,10 @@ impl Backend {
         }
     }
 
-    /// What sockets wait for instead of requests, if they do.
-    pub(super) fn owed(&self) -> Option<Arc<Owed>> {
+    /// The log, if it is one.
+    pub(super) fn log(&self) -> Option<&Sink> {
         match self {
-            Backend::Log(log) => log.owed(),
+            Backend::Log(log) => Some(log),
             Backend::Webhook(_) => None,
         }
     }

@@ -36,7 +36,7 @@ use crate::server::certificates::ServingCertificate;
 use crate::server::shutdown::{Phase, Running, Shutdown, Timetable};
 use crate::server::workers::Workers;
 use crate::server::{admin, limits, listener, reload, self_signed, tls};
-use crate::sink::{Barrier, Sink};
+use crate::sink::Sink;
 use crate::upstream::access::Access;
 use crate::upstream::identity::Identity;
 use crate::upstream::{KubeconfigFile, Upstream, UpstreamConfig};
@@ -79,8 +79,7 @@ impl Process {
         let sink_metrics: Vec<_> =
             config.audit.sinks.iter().map(|sink| metrics.sink(&sink.name)).collect();
         let policies = policies(&config.audit.sinks, &sink_metrics, &follow)?;
-        let barrier = Barrier::default();
-        let upstream = upstream(&config.upstream, &barrier, &follow)?;
+        let upstream = upstream(&config.upstream, &follow)?;
         let as_front_proxy = config.upstream.identity == Identity::RequestHeader;
         let authenticator =
             authenticator(&config.authentication, &upstream, as_front_proxy, &follow)?;
@@ -92,7 +91,6 @@ impl Process {
         let (addr, admin_addr) = (listener.local_addr()?, admin_listener.local_addr()?);
 
         let recorder = recorder(config.audit, policies, sink_metrics.clone(), observer, &follow)?;
-        recorder.hold_at(&barrier);
         let proxy = Arc::new(Proxy {
             authenticator,
             recorder: Arc::new(recorder),
@@ -109,11 +107,11 @@ impl Process {
         let shutdown = Arc::new(shutdown);
         backends::look_after(&proxy.recorder, &sink_metrics);
         serve_admin(admin_listener, &proxy, &shutdown, metrics.clone(), admin_running);
-        let workers = Arc::new(Workers::start().context("threads for clients")?);
+        let sequence = |thread, runtime| proxy.recorder.commit_sequence(thread, runtime);
+        let workers = Arc::new(Workers::start(sequence).context("threads for clients")?);
         let max_connections = limits::max_connections(config.serving.max_connections);
         let clients = listener::Clients::new(max_connections, config.serving.proxy_protocol);
-        let threads = (workers.clone(), barrier);
-        let handler = proxy.clone();
+        let (threads, handler) = (workers.clone(), proxy.clone());
         tokio::spawn(listener::serve(listener, clients, threads, tls, handler, metrics, running));
         tracing::info!(addr = %admin_addr, "admin");
         tracing::info!(%addr, upstream = &*proxy.upstream.authority(), "serving");
@@ -235,7 +233,6 @@ impl Process {
 /// The API server, by flags and a kubeconfig, which is followed.
 fn upstream(
     settings: &crate::config::Upstream,
-    barrier: &Barrier,
     follow: &Follow,
 ) -> anyhow::Result<Upstream> {
     let settings = settings.clone();
@@ -247,7 +244,7 @@ fn upstream(
     let first = resolve.clone();
     let file =
         kubeconfig.map(|path| KubeconfigFile::new(Reloaded::Kubeconfig, &path, Box::new(resolve)));
-    let upstream = Upstream::new(first()?, barrier.clone(), follow.metrics.clone())?;
+    let upstream = Upstream::new(first()?, follow.metrics.clone())?;
     if let Some(file) = file {
         follow.spawn_kubeconfig(file, &upstream);
     }

@@ -1,10 +1,14 @@
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
 
 use super::file::tests::limited;
 use super::test_folder::TestFolder;
 use super::*;
+use crate::metrics::Plugin;
 
 fn config(path: &Path, mode: Mode) -> SinkConfig {
     let path = LogPath::File(path.to_owned());
@@ -30,10 +34,10 @@ async fn events_are_in_the_file_when_acknowledged() {
     let path = folder.join("logs/audit.log");
     let sink = Sink::open(config(&path, Mode::BlockingStrict), Arc::default()).unwrap();
     assert!(path.exists(), "the file is there before the first event");
-    assert!(sink.is_awaited() && sink.owed().is_none());
-    sink.submit(b"one\n".to_vec()).await.unwrap();
+    assert!(sink.is_awaited() && sink.progress().is_none());
+    sink.submit(b"one\n".to_vec(), &CommitSequence::detached()).await.unwrap();
     assert_eq!(folder.read("logs/audit.log"), "one\n");
-    sink.submit(b"two\n".to_vec()).await.unwrap();
+    sink.submit(b"two\n".to_vec(), &CommitSequence::detached()).await.unwrap();
     assert_eq!(folder.read("logs/audit.log"), "one\ntwo\n");
     assert_eq!(sink.state(), SinkState::Ok);
     sink.shutdown().await;
@@ -60,10 +64,10 @@ async fn the_state_tells_that_the_log_is_gone_and_back() {
     eventually("it fails", || matches!(sink.state(), SinkState::Failing(_))).await;
     let SinkState::Failing(reason) = sink.state() else { unreachable!() };
     assert!(reason.contains(path.to_str().unwrap()), "{reason}");
-    sink.submit(b"lost\n".to_vec()).await.unwrap_err();
+    sink.submit(b"lost\n".to_vec(), &CommitSequence::detached()).await.unwrap_err();
     fs::remove_file(folder.join("logs")).unwrap();
     eventually("it recovers", || sink.state() == SinkState::Ok).await;
-    sink.submit(b"written\n".to_vec()).await.unwrap();
+    sink.submit(b"written\n".to_vec(), &CommitSequence::detached()).await.unwrap();
     assert!(folder.read("logs/audit.log").ends_with("written\n"));
     sink.shutdown().await;
 }
@@ -73,10 +77,10 @@ async fn reopen_makes_a_new_file_at_once() {
     let folder = TestFolder::new();
     let path = folder.join("audit.log");
     let sink = Sink::open(config(&path, Mode::BlockingStrict), Arc::default()).unwrap();
-    sink.submit(b"old\n".to_vec()).await.unwrap();
+    sink.submit(b"old\n".to_vec(), &CommitSequence::detached()).await.unwrap();
     fs::rename(&path, folder.join("audit.log.1")).unwrap();
     sink.reopen();
-    sink.submit(b"new\n".to_vec()).await.unwrap();
+    sink.submit(b"new\n".to_vec(), &CommitSequence::detached()).await.unwrap();
     assert_eq!(folder.read("audit.log.1"), "old\n");
     assert_eq!(folder.read("audit.log"), "new\n");
     sink.shutdown().await;
@@ -91,15 +95,19 @@ async fn under_load_nothing_is_lost_and_each_submitters_order_kept() {
     let log = limited(&folder.join("audit.log"), 8000, Clock::system(), metrics.clone());
     let sink = {
         let (mode, sync) = (Mode::Blocking, SyncMode::Interval(Duration::from_millis(1)));
-        Sink::start(Box::new(log), "audit.log", mode, sync, None, metrics.clone()).unwrap()
+        let log = CommitLog::start(Box::new(log), "audit.log", &mode, sync, None, metrics.clone());
+        Sink::writing(log.unwrap())
     };
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
             let sink = &sink;
+            let logs = sink.progress().into_iter();
+            let sequence = CommitSequence::new(thread::current().id(), Handle::current(), logs);
             scope.spawn(move || {
                 for event in 0..EVENTS {
                     let padding = "x".repeat(event % 97);
-                    drop(sink.submit(format!("{thread} {event} {padding}\n").into_bytes()));
+                    let line = format!("{thread} {event} {padding}\n").into_bytes();
+                    drop(sink.submit(line, &sequence));
                 }
             });
         }
@@ -152,23 +160,23 @@ async fn an_observer_sees_each_event() {
     let (sender, mut observer) = tokio::sync::mpsc::unbounded_channel();
     let open = Sink::open(config(&folder.join("audit.log"), Mode::BlockingStrict), Arc::default());
     let sink = open.unwrap().with_observer(sender.clone());
-    sink.submit(b"one\n".to_vec()).await.unwrap();
+    sink.submit(b"one\n".to_vec(), &CommitSequence::detached()).await.unwrap();
     assert_eq!(observer.recv().await.unwrap(), b"one\n");
     assert_eq!(folder.read("audit.log"), "one\n");
     sink.shutdown().await;
 
     let sink = Sink::channel(sender);
-    sink.submit(b"two\n".to_vec()).await.unwrap();
+    sink.submit(b"two\n".to_vec(), &CommitSequence::detached()).await.unwrap();
     assert_eq!(observer.recv().await.unwrap(), b"two\n");
     drop(observer);
-    sink.submit(b"unseen\n".to_vec()).await.unwrap();
+    sink.submit(b"unseen\n".to_vec(), &CommitSequence::detached()).await.unwrap();
 }
 
 #[tokio::test]
 async fn without_a_log_there_is_nothing_to_wait_for() {
     let sink = Sink::discard();
     assert!(!sink.is_awaited() && !sink.is_strict());
-    sink.submit(b"one\n".to_vec()).await.unwrap();
+    sink.submit(b"one\n".to_vec(), &CommitSequence::detached()).await.unwrap();
     assert_eq!(sink.state(), SinkState::Ok);
     sink.reopen();
     sink.shutdown().await;

@@ -22,7 +22,7 @@ use super::read_ahead::ReadAhead;
 use super::tls::ClientTls;
 use super::tunnel::{ProxyUrl, Tunnel};
 use crate::metrics::Metrics;
-use crate::sink::{Barrier, Gated};
+use crate::sink::{CommitSequence, GatedIo};
 
 /// For everything until the first request can be sent.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -32,12 +32,10 @@ pub(super) struct Connector {
     pub(super) endpoint: Endpoint,
     /// `None` for `http`.
     pub(super) tls: Option<ClientTls>,
-    /// What holds requests back until their events are in the log.
-    pub(super) barrier: Barrier,
     pub(super) metrics: Arc<Metrics>,
     /// What errors call the API server.
     pub(super) name: Arc<str>,
-    /// Through which it is reached; only for webhooks, whose bytes no barrier holds back.
+    /// Through which it is reached; only for webhooks, whose bytes wait for no event.
     pub(super) proxy: Option<ProxyUrl>,
 }
 
@@ -51,10 +49,16 @@ pub(super) enum Purpose {
 }
 
 impl Connector {
-    /// A new connection, and whether it speaks HTTP/2.
-    pub(super) async fn connect(&self, purpose: Purpose) -> Result<(Stream, bool), SendError> {
+    /// Opens a connection whose bytes wait for the events of `sequence`. Returns it and whether it speaks
+    /// HTTP/2.
+    pub(super) async fn connect(
+        &self,
+        purpose: Purpose,
+        sequence: &CommitSequence,
+    ) -> Result<(Stream, bool), SendError> {
         let deadline = Instant::now() + CONNECT_TIMEOUT;
-        match tokio::time::timeout_at(deadline, self.connect_by(deadline, purpose)).await {
+        let connecting = self.connect_by(deadline, purpose, sequence);
+        match tokio::time::timeout_at(deadline, connecting).await {
             Ok(connected) => connected,
             Err(_) => Err(SendError::Connect {
                 upstream: Arc::clone(&self.name),
@@ -70,6 +74,7 @@ impl Connector {
         &self,
         deadline: Instant,
         purpose: Purpose,
+        sequence: &CommitSequence,
     ) -> Result<(Stream, bool), SendError> {
         if let Some(proxy) = &self.proxy {
             return self.connect_through(proxy, purpose).await;
@@ -83,14 +88,14 @@ impl Connector {
             let (tcp, address) = connected.map_err(|e| self.connect_error(e))?;
             let Some(tls) = &self.tls else {
                 addresses.succeeded(address);
-                let tcp = Gated::new(tcp, self.barrier.clone());
+                let tcp = GatedIo::new(tcp, sequence.clone());
                 return Ok((Stream::new(Transport::Plain(tcp), &self.metrics), false));
             };
             let error = match handshake(tls, tcp, purpose, share(deadline, addresses.len())).await {
                 Ok(stream) => {
                     addresses.succeeded(address);
                     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                    let tls = Box::new(Gated::new(stream, self.barrier.clone()));
+                    let tls = Box::new(GatedIo::new(stream, sequence.clone()));
                     return Ok((Stream::new(Transport::Tls(tls), &self.metrics), http2));
                 }
                 Err(error) => error,
@@ -151,9 +156,9 @@ pub(super) struct Stream {
 }
 
 pub(super) enum Transport {
-    Plain(Gated<TcpStream>),
+    Plain(GatedIo<TcpStream>),
     Tunnel(Tunnel),
-    Tls(Box<Gated<TlsStream<ReadAhead<TcpStream>>>>),
+    Tls(Box<GatedIo<TlsStream<ReadAhead<TcpStream>>>>),
 }
 
 impl Stream {

@@ -114,12 +114,9 @@ impl Upstream {
     /// Certificates and keys that cannot be used, with file and field. The former settings stay active.
     pub fn replace(&self, config: UpstreamConfig) -> Result<(), ConfigError> {
         let now = self.now();
-        let (barrier, metrics) = {
-            let old = &now.pool.connector;
-            (old.barrier.clone(), Arc::clone(&old.metrics))
-        };
+        let metrics = Arc::clone(&now.pool.connector.metrics);
         let shared = self.shared();
-        let new = Inner::new(config, shared.webhook, |config| connector(config, barrier, metrics))?;
+        let new = Inner::new(config, shared.webhook, |config| connector(config, metrics))?;
         let old = shared.current.swap(Arc::new(new));
         shared.is_replaced.store(true, Ordering::Release);
         old.pool.retire_all();

@@ -25,7 +25,7 @@ use super::response_body::UpstreamBody;
 use super::tls::ClientTls;
 use crate::body::RequestBody;
 use crate::metrics::Metrics;
-use crate::sink::Barrier;
+use crate::sink::CommitSequence;
 
 /// How often one request is tried, if every time the API server says that it did not process it.
 const MAX_ATTEMPTS: u8 = 4;
@@ -44,18 +44,14 @@ const SWEEP_TICKS: u32 = 30;
 pub struct Upstream(Arc<Shared>);
 
 impl Upstream {
-    /// Makes ready to speak to the API server, without connecting yet; nothing is said to it that
-    /// `barrier` holds back. Must be called within a tokio runtime, where a task begins to look after
-    /// changed files and unused connections; it ends with the last clone.
+    /// Prepares connections to the API server, without connecting yet. Must be called within a tokio
+    /// runtime, where a task looks after changed files and unused connections until the last clone is
+    /// dropped.
     ///
     /// # Errors
     /// Certificates and keys that cannot be used, with file and field.
-    pub fn new(
-        config: UpstreamConfig,
-        barrier: Barrier,
-        metrics: Arc<Metrics>,
-    ) -> Result<Upstream, ConfigError> {
-        Upstream::start(config, None, barrier, metrics)
+    pub fn new(config: UpstreamConfig, metrics: Arc<Metrics>) -> Result<Upstream, ConfigError> {
+        Upstream::start(config, None, metrics)
     }
 
     /// Like [`Upstream::new`], for a webhook: the path of its URL is the target of every request
@@ -65,16 +61,15 @@ impl Upstream {
     /// # Errors
     /// Like [`Upstream::new`].
     pub fn of_webhook(config: UpstreamConfig, name: &'static str) -> Result<Upstream, ConfigError> {
-        Upstream::start(config, Some(name), Barrier::default(), Arc::default())
+        Upstream::start(config, Some(name), Arc::default())
     }
 
     fn start(
         config: UpstreamConfig,
         webhook: Option<&'static str>,
-        barrier: Barrier,
         metrics: Arc<Metrics>,
     ) -> Result<Upstream, ConfigError> {
-        let inner = Inner::new(config, webhook, |config| connector(config, barrier, metrics))?;
+        let inner = Inner::new(config, webhook, |config| connector(config, metrics))?;
         let shared = Arc::new(Shared::new(inner, webhook));
         tokio::spawn(look_after(Arc::downgrade(&shared)));
         Ok(Upstream(shared))
@@ -118,7 +113,9 @@ impl Upstream {
         self.now().pool.check().await
     }
 
-    /// Sends `request` and returns the answer when its head has come.
+    /// Forwards a client's request and returns the response when its head has come. It is sent on a
+    /// connection of the worker that serves the client, which has this sequence: no byte leaves before
+    /// the events are committed that were accepted in it earlier.
     ///
     /// Path and query go out as they are. The headers must be ready to be sent, without hop-by-hop
     /// ones; `Host` is set here and nothing else is added. `CONNECT` must have been refused before.
@@ -129,20 +126,34 @@ impl Upstream {
     /// If there was no response. A request that certainly was not processed has then been sent
     /// several times, and a `GET`, `HEAD` or `OPTIONS` whose connection broke twice, as long as its
     /// body was still there.
-    pub fn send(
+    pub fn forward(
         &self,
         request: Request<RequestBody>,
+        sequence: &CommitSequence,
     ) -> impl Future<Output = Result<Response<UpstreamBody>, SendError>> + Send {
-        let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-        self.try_send(request, is_safe)
+        let is_safe = is_safe(request.method());
+        self.try_send(request, is_safe, sequence)
+    }
+
+    /// Like [`Upstream::forward`], for a request of the proxy's own: on a connection that no client's
+    /// request uses, and that waits for no event.
+    ///
+    /// # Errors
+    /// Like [`Upstream::forward`].
+    pub async fn send(
+        &self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<UpstreamBody>, SendError> {
+        let is_safe = is_safe(request.method());
+        self.try_send(request, is_safe, &CommitSequence::detached()).await
     }
 
     /// Like [`Upstream::send`], for a request that may be sent twice whatever its method is.
-    pub(super) fn send_repeatable(
+    pub(super) async fn send_repeatable(
         &self,
         request: Request<RequestBody>,
-    ) -> impl Future<Output = Result<Response<UpstreamBody>, SendError>> + Send {
-        self.try_send(request, true)
+    ) -> Result<Response<UpstreamBody>, SendError> {
+        self.try_send(request, true, &CommitSequence::detached()).await
     }
 
     /// `is_safe`: nothing is done twice if the request is processed twice.
@@ -150,6 +161,7 @@ impl Upstream {
         &self,
         request: Request<RequestBody>,
         is_safe: bool,
+        sequence: &CommitSequence,
     ) -> Result<Response<UpstreamBody>, SendError> {
         // No reference to the pool beside it: that would make each request's future larger.
         let later = self.0.later();
@@ -160,9 +172,9 @@ impl Upstream {
         let mut lost: Option<Instant> = None;
         loop {
             // Rare, and too large to be a part of every request's future.
-            let lease = match self.0.pool(&later).existing_unless(lost) {
+            let lease = match self.0.pool(&later).existing_unless(lost, sequence) {
                 Some(lease) => lease,
-                None => Box::pin(lease(self.0.pool(&later), &mut lost))
+                None => Box::pin(lease(self.0.pool(&later), &mut lost, sequence))
                     .await
                     .map_err(|error| self.counted(error))?,
             };
@@ -227,6 +239,11 @@ impl Upstream {
     }
 }
 
+/// Whether nothing is done twice if a request with this method is processed twice.
+fn is_safe(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+}
+
 impl From<Arc<Shared>> for Upstream {
     fn from(shared: Arc<Shared>) -> Upstream {
         Upstream(shared)
@@ -242,7 +259,6 @@ impl std::fmt::Debug for Upstream {
 /// What connections are made by, and the proxy's own `Authorization`.
 pub(super) fn connector(
     config: UpstreamConfig,
-    barrier: Barrier,
     metrics: Arc<Metrics>,
 ) -> Result<(Connector, Option<Credentials>), ConfigError> {
     let UpstreamConfig { server, trust, tls_server_name, client_certificate, credentials, proxy } =
@@ -258,7 +274,7 @@ pub(super) fn connector(
         false => None,
     };
     let name = server.authority.as_str().into();
-    Ok((Connector { endpoint: server, tls, barrier, metrics, name, proxy }, credentials))
+    Ok((Connector { endpoint: server, tls, metrics, name, proxy }, credentials))
 }
 
 impl Pool {
@@ -325,16 +341,20 @@ struct Failed {
 
 /// A place for a request; on a new connection if one was `lost` under it. A connection that is lost
 /// before it could take a request is replaced once.
-async fn lease(pool: &Pool, lost: &mut Option<Instant>) -> Result<Lease, SendError> {
+async fn lease(
+    pool: &Pool,
+    lost: &mut Option<Instant>,
+    sequence: &CommitSequence,
+) -> Result<Lease, SendError> {
     let leased = match *lost {
-        None => pool.lease().await,
-        Some(at) => return pool.lease_newer(at).await,
+        None => pool.lease(sequence).await,
+        Some(at) => return pool.lease_newer(at, sequence).await,
     };
     match leased {
         Err(SendError::NotProcessed { .. }) => {
             let now = Instant::now();
             *lost = Some(now);
-            pool.lease_newer(now).await
+            pool.lease_newer(now, sequence).await
         }
         leased => leased,
     }

@@ -30,7 +30,7 @@ use self::health::Health;
 use self::sender::{Ending, Sender};
 use self::spool::Spool;
 use crate::metrics::{Plugin, SinkMetrics};
-use crate::sink::{Ack, Line, Losses, Mode, SinkState, WriteError};
+use crate::sink::{Commit, Line, Losses, Mode, SinkState, WhenFailed, WriteError};
 use crate::upstream::Upstream;
 
 /// Time to count what is lost, once the shutdown gives up.
@@ -39,7 +39,7 @@ const COUNTING: Duration = Duration::from_millis(200);
 /// Takes encoded events.
 #[derive(Debug)]
 pub struct Webhook {
-    strict: bool,
+    when_failed: WhenFailed,
     /// Events larger than this are not sent, in bytes with their newline.
     max_event_size: Option<usize>,
     too_large: Losses,
@@ -87,7 +87,7 @@ impl Webhook {
         let ending = Ending::default();
         let sender = Arc::new(Sender::new(&config, metrics.clone(), ending.clone())?);
         let lost = Arc::new(Losses::new(Plugin::Webhook, metrics.clone()));
-        let strict = config.mode == Mode::BlockingStrict;
+        let when_failed = config.mode.when_failed();
         let health = sender.health();
         let receiver = sender.receiver().clone();
         let route = match config.mode {
@@ -117,7 +117,7 @@ impl Webhook {
         let too_large = Losses::new(Plugin::Truncate, metrics.clone());
         let max_event_size = config.max_event_size;
         Ok(Webhook {
-            strict,
+            when_failed,
             max_event_size,
             too_large,
             lost,
@@ -141,7 +141,7 @@ impl Webhook {
 
     /// Whether a request must be refused when its first event is not taken.
     pub fn is_strict(&self) -> bool {
-        self.strict
+        self.when_failed == WhenFailed::Refuse
     }
 
     /// Whether requests wait for the receiver.
@@ -192,15 +192,15 @@ impl Webhook {
         }
     }
 
-    /// Hands over one event as a line of JSON. Never waits. In batch mode the [`Ack`] is ready at
-    /// once; else when the receiver has taken the event, or all attempts have failed.
-    pub fn submit(&self, line: impl Into<Line>) -> Ack {
+    /// Submits one event as a line of JSON. Never waits. In batch mode the [`Commit`] is ready at once,
+    /// otherwise when the endpoint has accepted the event, or all attempts have failed.
+    pub fn submit(&self, line: impl Into<Line>) -> Commit {
         let line = line.into();
         self.metrics.events.increment();
         if self.max_event_size.is_some_and(|limit| line.len() > limit) {
             // As with kube-apiserver that is no failure.
             self.too_large.add(1, &"event is too large even after truncating");
-            return Ack::ready(Ok(()));
+            return Commit::DONE;
         }
         match &self.route {
             Route::Queue { events, overflow, .. } => {
@@ -214,14 +214,14 @@ impl Webhook {
                         overflow.add(1, &WriteError::ShutDown);
                     }
                 }
-                Ack::ready(Ok(()))
+                Commit::DONE
             }
             Route::Direct { sender, in_flight, probing, runtime } => {
                 let Ok(permit) = in_flight.clone().try_acquire_owned() else {
                     self.lost.add(1, &WriteError::ShutDown);
-                    return Ack::ready(Err(WriteError::ShutDown));
+                    return Commit::known(Err(WriteError::ShutDown), self.when_failed);
                 };
-                let (answer, ack) = Ack::waiting();
+                let (outcome, commit) = Commit::waiting(self.when_failed);
                 let (sender, lost) = (sender.clone(), self.lost.clone());
                 let probing = probing.clone();
                 runtime.spawn(async move {
@@ -231,12 +231,12 @@ impl Webhook {
                         lost.add(1, failure);
                         tokio::spawn(probe(sender, list, probing));
                     }
-                    // Whoever asked may be gone.
+                    // The request may be gone.
                     let _ =
-                        answer.send(sent.map_err(|(_, failure)| WriteError::Webhook(failure.0)));
+                        outcome.send(sent.map_err(|(_, failure)| WriteError::Webhook(failure.0)));
                     drop(permit);
                 });
-                ack
+                commit
             }
         }
     }

@@ -33,7 +33,7 @@ use super::endpoint::Endpoint;
 use super::{SendError, Upstream, UpstreamBody};
 use crate::body::{ClientBody, RequestBody};
 use crate::metrics::Metrics;
-use crate::sink::Barrier;
+use crate::sink::CommitSequence;
 
 type TestBody = UnsyncBoxBody<Bytes, Infallible>;
 
@@ -90,9 +90,16 @@ fn config(url: &str, ca: &str) -> UpstreamConfig {
     }
 }
 
+async fn upgrade(
+    upstream: &Upstream,
+    request: Request<RequestBody>,
+) -> Result<Response<UpstreamBody>, SendError> {
+    upstream.upgrade(request, &CommitSequence::detached()).await
+}
+
 fn client(config: UpstreamConfig) -> (Upstream, Arc<Metrics>) {
     let metrics = Arc::new(Metrics::default());
-    (Upstream::new(config, Barrier::default(), Arc::clone(&metrics)).unwrap(), metrics)
+    (Upstream::new(config, Arc::clone(&metrics)).unwrap(), metrics)
 }
 
 /// Serves HTTP with hyper; returns the client and the number of connections accepted.
@@ -293,7 +300,7 @@ async fn an_upstream_that_is_down_is_told_at_once() {
     assert!(error.to_string().starts_with(&format!("cannot connect to {address}: ")), "{error}");
     assert!(error.retry_safe() && !error.is_clients_fault());
     assert!(matches!(upstream.check().await, Err(SendError::Connect { .. })));
-    assert!(matches!(upstream.upgrade(get("/")).await, Err(SendError::Connect { .. })));
+    assert!(matches!(upgrade(&upstream, get("/")).await, Err(SendError::Connect { .. })));
     assert_eq!(metrics.upstream_errors.value(), 2);
     assert_eq!(metrics.upstream_connections.value(), 0);
 }

@@ -8,7 +8,8 @@ fn batcher(
     throttle: Option<Throttle>,
     now: Instant,
 ) -> Batcher {
-    Batcher::new(&Mode::Batch { buffer_size, max_size, max_wait: WAIT, throttle }, now)
+    let mode = Mode::Batch { buffer_size, max_size, max_wait: WAIT, throttle };
+    Batcher::new(&mode, CommitStrategy::Queued, now)
 }
 
 fn wait(until: Instant, wake_at: usize) -> Step {
@@ -18,9 +19,21 @@ fn wait(until: Instant, wake_at: usize) -> Step {
 #[test]
 fn blocking_takes_what_is_there() {
     let now = Instant::now();
-    let mut blocking = Batcher::new(&Mode::BlockingStrict, now);
+    let mut blocking = Batcher::new(&Mode::BlockingStrict, CommitStrategy::Queued, now);
     assert_eq!(blocking.step(0, None, false, now), Step::Wait { until: None, wake_at: Some(1) });
     assert_eq!(blocking.step(7, None, false, now), Step::Take(7));
+    assert!(!blocking.is_on_call());
+}
+
+#[test]
+fn where_others_write_no_event_wakes_the_thread() {
+    let now = Instant::now();
+    for strategy in [CommitStrategy::Inline, CommitStrategy::Deferred] {
+        let mut on_call = Batcher::new(&Mode::Blocking, strategy, now);
+        assert!(on_call.is_on_call());
+        assert_eq!(on_call.step(0, None, false, now), Step::Wait { until: None, wake_at: None });
+        assert_eq!(on_call.step(7, None, false, now), Step::Take(7), "when it is called");
+    }
 }
 
 #[test]
@@ -46,7 +59,7 @@ fn batches_of_one_have_no_timer() {
 fn the_timer_without_end_has_no_end() {
     let now = Instant::now();
     let mode = Mode::Batch { buffer_size: 9, max_size: 2, max_wait: Duration::MAX, throttle: None };
-    let step = Batcher::new(&mode, now).step(1, Some(now), false, now);
+    let step = Batcher::new(&mode, CommitStrategy::Queued, now).step(1, Some(now), false, now);
     assert_eq!(step, Step::Wait { until: None, wake_at: Some(2) });
 }
 

@@ -9,7 +9,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::config::{Mode, Throttle};
+use super::super::config::{Mode, Throttle};
+use super::strategy::CommitStrategy;
 
 /// Where nobody waits and there is no throttle, the writer rests so long after each write: to be
 /// woken for each event would cost several times what the event's write costs.
@@ -27,9 +28,11 @@ pub(super) enum Step {
 /// Decides when a batch is complete.
 #[derive(Debug)]
 pub(super) enum Batcher {
-    /// Somebody waits for each line: take them at once.
-    Blocking,
-    /// Nobody waits.
+    /// Requests wait for their events: what there is makes a batch.
+    Immediate,
+    /// Others write as a rule: what there is makes a batch, but only when the thread is called.
+    OnCall,
+    /// Nothing waits for events.
     Batch {
         /// A batch is complete with so many events.
         complete: usize,
@@ -49,9 +52,12 @@ pub(super) enum Pace {
 }
 
 impl Batcher {
-    pub(super) fn new(mode: &Mode, now: Instant) -> Batcher {
+    pub(super) fn new(mode: &Mode, strategy: CommitStrategy, now: Instant) -> Batcher {
         match *mode {
-            Mode::Blocking | Mode::BlockingStrict => Batcher::Blocking,
+            Mode::Blocking | Mode::BlockingStrict => match strategy {
+                CommitStrategy::Queued => Batcher::Immediate,
+                CommitStrategy::Inline | CommitStrategy::Deferred => Batcher::OnCall,
+            },
             Mode::Batch { buffer_size, max_size, max_wait, throttle } => Batcher::Batch {
                 complete: max_size.min(buffer_size),
                 max_size,
@@ -64,6 +70,11 @@ impl Batcher {
         }
     }
 
+    /// Whether the writer thread leaves events to others until it is called.
+    pub(super) fn is_on_call(&self) -> bool {
+        matches!(self, Batcher::OnCall)
+    }
+
     /// `since`: when the first of the `length` lines came, or when the last batch was taken.
     pub(super) fn step(
         &mut self,
@@ -73,7 +84,8 @@ impl Batcher {
         now: Instant,
     ) -> Step {
         if length == 0 {
-            return Step::Wait { until: None, wake_at: Some(1) };
+            let wake_at = (!self.is_on_call()).then_some(1);
+            return Step::Wait { until: None, wake_at };
         }
         let Batcher::Batch { complete, max_size, max_wait, pace } = self else {
             return Step::Take(length);
@@ -134,5 +146,4 @@ impl Bucket {
 }
 
 #[cfg(test)]
-#[path = "batch_tests.rs"]
 mod tests;

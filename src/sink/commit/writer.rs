@@ -1,16 +1,13 @@
-//! Writing the log: by one thread, or by whoever submits a line.
+//! Writing the log, by whoever the strategy says, one at a time.
 //!
-//! Whoever holds the output takes all lines that wait, writes them together, and only then answers
-//! those who wait for them: while one write is under way the next group gathers, so that the system
-//! calls (and the syncs) a second do not grow with the number of requests.
+//! Whoever holds the output takes all events that wait, writes them together, and only then resolves their
+//! commits. While one write is in progress the next group gathers, so that the number of system calls
+//! (and of syncs) does not grow with the number of requests.
 //!
-//! To wake a thread and to be woken by it costs a request several times what its write costs. So
-//! where somebody waits for each line and a write takes but microseconds, there is no need of the
-//! thread: the submitter itself takes the output, for which it tries about as long as a write takes.
-//! If it does not get it, whoever has it writes the line too. Where sockets wait instead, the first
-//! line that is accepted on a thread has a task write it, and all that are accepted until that runs. The thread looks after the file twice a
-//! second, and takes over for a while when writes become slow, so that the threads that serve requests
-//! are not held up.
+//! To wake a thread and be woken by it costs a request several times what its write costs. So where a
+//! write takes some microseconds the request writes itself ([`submit`]), or a task of its worker does for
+//! all requests of one turn ([`flush`]). Twice a second the thread examines the file. It takes over for a
+//! while when writes are slow or fail, so that worker threads are not held up.
 
 mod flush;
 mod hang;
@@ -26,12 +23,12 @@ use std::time::{Duration, Instant};
 
 use self::hang::Calls;
 use self::sealing::Sealing;
+use super::super::config::SyncMode;
+use super::super::error::WriteError;
+use super::super::losses::Losses;
+use super::super::output::Output;
 use super::batch::Batcher;
-use super::config::SyncMode;
-use super::error::WriteError;
-use super::losses::Losses;
-use super::output::Output;
-use super::queue::{Group, Queue, Task, Waits};
+use super::queue::{Group, Queue, Task, Waiter};
 use crate::metrics::{Plugin, SinkMetrics};
 
 /// A log file that was deleted or moved is noticed within this time.
@@ -57,9 +54,7 @@ pub enum SinkState {
 pub(super) struct Writer {
     queue: Arc<Queue>,
     held: Mutex<Held>,
-    /// Whoever submits a line may write it.
-    by_submitters: bool,
-    /// Submitters leave it to the thread.
+    /// Writes are slow or fail: the thread writes, whatever the strategy says.
     slow: AtomicBool,
     sync: SyncMode,
     /// What errors call the log.
@@ -93,7 +88,6 @@ impl Writer {
     pub(super) fn new(
         queue: Arc<Queue>,
         output: Box<dyn Output>,
-        by_submitters: bool,
         sync: SyncMode,
         name: &str,
         refused: Arc<Losses>,
@@ -109,7 +103,6 @@ impl Writer {
         Writer {
             queue,
             held: Mutex::new(held),
-            by_submitters,
             slow: AtomicBool::new(false),
             sync,
             name: name.into(),
@@ -123,7 +116,7 @@ impl Writer {
         }
     }
 
-    /// Whether submitters leave it to the thread, because writes have become slow or fail.
+    /// Whether the thread writes, whatever the strategy says, because writes are slow or fail.
     pub(super) fn is_slow(&self) -> bool {
         self.slow.load(Ordering::Relaxed)
     }
@@ -133,7 +126,7 @@ impl Writer {
         self.state_at(Instant::now())
     }
 
-    fn state_at(&self, now: Instant) -> SinkState {
+    pub(super) fn state_at(&self, now: Instant) -> SinkState {
         if let Some(took) = self.calls.hung(now) {
             let (name, seconds) = (&self.name, took.as_secs());
             return SinkState::Failing(format!("{name} has not answered a write for {seconds} s"));
@@ -204,7 +197,7 @@ impl Writer {
                 self.losses.tick();
                 self.refused.tick();
                 self.check(&mut self.hold());
-                // What was to be flushed for so long never is: its runtime does not run.
+                // A task that was announced and has not run by now is on a runtime that does not run.
                 self.queue.no_flushes();
                 // Slow for a whole interval, and perhaps no longer.
                 was_slow = !was_slow && self.is_slow();
@@ -227,8 +220,8 @@ impl Writer {
                 }
                 Task::Stop => break,
             }
-            if self.by_submitters && self.queue.is_left() {
-                // It came while we held the output.
+            if batcher.is_on_call() && self.queue.is_left() {
+                // It came while this thread held the output.
                 self.queue.call();
             }
         }
@@ -287,7 +280,7 @@ impl Writer {
     }
 
     fn write_group(&self, output: &mut dyn Output, group: &mut Group) -> Result<(), WriteError> {
-        let Group { lines, acks } = group;
+        let Group { lines, waiters } = group;
         let lines = lines.make_contiguous();
         let mut outcomes = Vec::with_capacity(1);
         let mut next = 0;
@@ -314,24 +307,24 @@ impl Writer {
             let written = outcomes.iter_mut().filter(|(_, result)| result.is_ok());
             written.for_each(|(_, result)| *result = Err(error.clone()));
         }
-        // Counted before anybody is told, who may look at the count.
+        // Counted before any commit resolves.
         for (count, result) in &outcomes {
             if let Err(error) = result {
                 self.losses.add(*count as u64, error);
             }
         }
-        let (mut last, mut owed) = (Ok(()), 0);
+        let (mut last, mut deferred) = (Ok(()), 0);
         for (count, result) in outcomes {
-            for waits in acks.drain(..count.min(acks.len())) {
-                match waits {
-                    // Whoever asked may be gone.
-                    Waits::Submitter(ack) => drop(ack.send(result.clone())),
-                    Waits::Sockets => owed += 1,
+            for waiter in waiters.drain(..count.min(waiters.len())) {
+                match waiter {
+                    // The request may be gone.
+                    Waiter::Request(commit) => drop(commit.send(result.clone())),
+                    Waiter::Gates => deferred += 1,
                 }
             }
             last = result;
         }
-        self.queue.owed().done(owed);
+        self.queue.progress().commit(deferred);
         last
     }
 
@@ -420,5 +413,4 @@ impl fmt::Debug for Writer {
 }
 
 #[cfg(test)]
-#[path = "writer_tests.rs"]
 mod tests;

@@ -19,14 +19,14 @@ pub(super) struct Sealing {
 
 impl Writer {
     /// Seals what is written.
-    pub(in crate::sink) fn sealing(self, chain: Chain) -> Writer {
+    pub(in crate::sink::commit) fn sealing(self, chain: Chain) -> Writer {
         let chain = Mutex::new(chain);
         let sealing = Sealing { chain, ended: Mutex::new(false), end: Condvar::new() };
         Writer { sealing: Some(sealing), ..self }
     }
 
     /// The thread that seals: runs until the writer thread ends.
-    pub(in crate::sink) fn run_sealing(&self) {
+    pub(in crate::sink::commit) fn run_sealing(&self) {
         let Some(sealing) = &self.sealing else { return };
         loop {
             let ended = sealing.ended.lock().expect("nothing panics that holds it");

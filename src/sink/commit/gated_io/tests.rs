@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::sink::Owed;
+use crate::sink::commit::Progress;
 
 /// Keeps what is written.
 #[derive(Default)]
@@ -23,10 +23,10 @@ impl AsyncWrite for Wire {
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
-        pieces: &[IoSlice<'_>],
+        slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let before = self.bytes.len();
-        pieces.iter().for_each(|piece| self.bytes.extend_from_slice(piece));
+        slices.iter().for_each(|piece| self.bytes.extend_from_slice(piece));
         Poll::Ready(Ok(self.bytes.len() - before))
     }
 
@@ -44,10 +44,10 @@ impl AsyncWrite for Wire {
     }
 }
 
-fn gated() -> (Arc<Owed>, Gated<Wire>) {
-    let (owed, barrier) = (Arc::new(Owed::default()), Barrier::default());
-    barrier.hold_for([owed.clone()].into_iter());
-    (owed, Gated::new(Wire::default(), barrier))
+fn gated() -> (Arc<Progress>, CommitSequence, GatedIo<Wire>) {
+    let log = Arc::new(Progress::default());
+    let sequence = CommitSequence::here([log.clone()]);
+    (log, sequence.clone(), GatedIo::new(Wire::default(), sequence))
 }
 
 fn context() -> Context<'static> {
@@ -56,46 +56,46 @@ fn context() -> Context<'static> {
 
 #[test]
 fn what_is_written_waits_for_the_log_and_so_does_the_end() {
-    let (owed, mut stream) = gated();
-    owed.accept();
+    let (log, sequence, mut stream) = gated();
+    sequence.accept(0);
     assert!(Pin::new(&mut stream).poll_write(&mut context(), b"answer").is_pending());
     assert!(
         Pin::new(&mut stream).poll_flush(&mut context()).is_ready(),
         "there is nothing to flush"
     );
     assert!(stream.stream.bytes.is_empty());
-    owed.done(1);
+    log.commit(1);
     let written = Pin::new(&mut stream).poll_write(&mut context(), b"answer");
     assert!(matches!(written, Poll::Ready(Ok(6))));
     assert_eq!(stream.stream.bytes, b"answer");
-    owed.accept();
+    sequence.accept(0);
     assert!(Pin::new(&mut stream).poll_shutdown(&mut context()).is_pending());
     assert!(!stream.stream.ended);
-    owed.done(1);
+    log.commit(1);
     assert!(Pin::new(&mut stream).poll_shutdown(&mut context()).is_ready());
     assert!(stream.stream.ended);
 }
 
 #[test]
-fn of_several_pieces_those_pass_whose_lines_are_written() {
-    let (owed, mut stream) = gated();
-    let pieces = [b"".as_slice(), b"he", b"ad", b"body", b"next"].map(IoSlice::new);
-    let mut write = |owed: &Owed, first: usize| {
-        owed.accept();
-        let write = Pin::new(&mut stream).poll_write_vectored(&mut context(), &pieces[..first]);
+fn of_several_slices_those_pass_whose_events_are_committed() {
+    let (log, sequence, mut stream) = gated();
+    let slices = [b"".as_slice(), b"he", b"ad", b"body", b"next"].map(IoSlice::new);
+    let mut write = |first: usize| {
+        sequence.accept(0);
+        let write = Pin::new(&mut stream).poll_write_vectored(&mut context(), &slices[..first]);
         assert!(write.is_pending());
-        owed.accept();
-        owed.done(1);
-        let write = Pin::new(&mut stream).poll_write_vectored(&mut context(), &pieces);
-        owed.done(1);
+        sequence.accept(0);
+        log.commit(1);
+        let write = Pin::new(&mut stream).poll_write_vectored(&mut context(), &slices);
+        log.commit(1);
         let written = std::mem::take(&mut stream.stream.bytes);
         assert!(matches!(write, Poll::Ready(Ok(bytes)) if bytes == written.len()));
         written
     };
-    assert_eq!(write(&owed, 2), b"he");
-    assert_eq!(write(&owed, 4), b"headbody");
-    assert_eq!(write(&owed, 5), b"headbodynext");
-    let mut first = [IoSlice::new(&[]); PIECES];
-    assert_eq!(cut(&pieces, 5, &mut first), 3);
+    assert_eq!(write(2), b"he");
+    assert_eq!(write(4), b"headbody");
+    assert_eq!(write(5), b"headbodynext");
+    let mut first = [IoSlice::new(&[]); SLICES];
+    assert_eq!(first_bytes(&slices, 5, &mut first), 3);
     assert_eq!(&*first[2], b"b");
 }

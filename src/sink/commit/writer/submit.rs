@@ -1,4 +1,4 @@
-//! Writing by whoever submits, where that is cheaper than the thread.
+//! Writing by the request that submits the event, where that is cheaper than waking the thread.
 
 use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, TryLockError};
@@ -8,20 +8,20 @@ use super::{Held, Writer};
 use crate::sink::error::WriteError;
 use crate::sink::line::Line;
 
-/// How often a submitter tries to get the output: for some microseconds, as long as a write takes. To
-/// go to sleep and be woken takes longer.
+/// How often a request tries to get the output: for some microseconds, as long as a write takes. To
+/// sleep and be woken takes longer.
 const TRIES: usize = 200;
 
-/// A submitter that writes for others hands over to the thread after so many groups.
+/// A request that writes for others hands over to the thread after so many groups.
 const GROUPS: usize = 4;
 
 impl Writer {
-    /// Writes `line` at once, behind those that wait, if submitters write and the output can be had
-    /// soon. Gives the line back if not, or if the queue is closed: it is to be queued then.
-    pub(in crate::sink) fn write_now(&self, line: Line) -> Result<Result<(), WriteError>, Line> {
-        if !self.by_submitters || self.is_slow() {
-            return Err(line);
-        }
+    /// Writes an event now, behind those that wait. Returns it if the output cannot be had soon, or if
+    /// the queue is closed: it is to be queued then.
+    pub(in crate::sink::commit) fn write_now(
+        &self,
+        line: Line,
+    ) -> Result<Result<(), WriteError>, Line> {
         let Some(mut held) = self.soon() else { return Err(line) };
         let started = Instant::now();
         self.queue.take_with(line, &mut held.group)?;
@@ -32,21 +32,16 @@ impl Writer {
         Ok(result)
     }
 
-    /// Called after each line that was put into the queue: sees to it that it will be written.
-    pub(in crate::sink) fn submitted(&self) {
-        if !self.by_submitters {
-            return;
+    /// Sees to it that what waits is written, after an event was queued because another thread has the
+    /// output. That one looks at the queue after releasing it, unless it has just done so.
+    pub(in crate::sink::commit) fn queued(&self) {
+        match self.is_slow() {
+            true => self.queue.call(),
+            false => self.look_after_others(false),
         }
-        if self.is_slow() {
-            self.queue.call();
-            return;
-        }
-        // Whoever has it looks at the queue after letting go of it.
-        self.look_after_others(false);
     }
 
-    /// Writes the lines that wait, unless somebody else has the output; for a submitter, which has
-    /// just had it, and found it slow, or not.
+    /// Writes what waits, unless another thread has the output. `is_slow`: it was slow just now.
     pub(super) fn look_after_others(&self, mut is_slow: bool) {
         for _ in 0..GROUPS {
             if is_slow {

@@ -2,13 +2,15 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 
 use tokio::runtime::Runtime;
 
 use super::*;
 use crate::metrics::{Plugin, SinkMetrics};
-use crate::sink::{Ack, Line, Mode, Sink, Throttle};
+use crate::sink::commit::{Commit, CommitLog, CommitSequence};
+use crate::sink::output::Written;
+use crate::sink::{Line, Mode, Throttle};
 
 /// What the fake output does with a call.
 pub(super) enum Act {
@@ -32,7 +34,7 @@ impl Output for Fake {
         self.quick
     }
 
-    fn write(&mut self, lines: &[Line]) -> crate::sink::output::Written {
+    fn write(&mut self, lines: &[Line]) -> Written {
         let text = |line: &Line| String::from_utf8(line.to_vec()).unwrap().trim_end().to_owned();
         self.calls.send(lines.iter().map(text).collect()).unwrap();
         let (whole, error) = match self.acts.recv().unwrap_or(Act::Write) {
@@ -40,7 +42,7 @@ impl Output for Fake {
             Act::FailAfter(whole) => (whole, Some(io::ErrorKind::StorageFull.into())),
             Act::Panic => panic!("as the test wants it"),
         };
-        crate::sink::output::Written { whole, error }
+        Written { whole, error }
     }
 
     fn sync(&mut self) -> io::Result<()> {
@@ -49,9 +51,9 @@ impl Output for Fake {
     }
 }
 
-/// A sink with a fake output, and the test's ends of it.
+/// A log with a fake output, and the test's ends of it.
 pub(super) struct Rig {
-    pub(super) sink: Sink,
+    pub(super) log: Arc<CommitLog>,
     pub(super) metrics: Arc<SinkMetrics>,
     pub(super) calls: Receiver<Vec<String>>,
     acts: Sender<Act>,
@@ -72,13 +74,18 @@ pub(super) fn rig_with(mode: Mode, quick: bool, sync: SyncMode) -> Rig {
     let sync_fails = sync == SyncMode::Always && quick;
     let output =
         Box::new(Fake { calls: calls_in, acts: acts_out, synced: synced_in, quick, sync_fails });
-    let sink = Sink::start(output, "audit.log", mode, sync, None, metrics.clone()).unwrap();
-    Rig { sink, metrics, calls, acts, synced }
+    let log = CommitLog::start(output, "audit.log", &mode, sync, None, metrics.clone());
+    Rig { log: Arc::new(log.unwrap()), metrics, calls, acts, synced }
+}
+
+pub(super) fn submit(log: &CommitLog, text: &str) -> Commit {
+    log.submit(format!("{text}\n").into_bytes().into(), &CommitSequence::detached())
 }
 
 impl Rig {
-    pub(super) fn submit(&self, text: &str) -> Ack {
-        self.sink.submit(format!("{text}\n").into_bytes())
+    /// Submits an event of no worker.
+    pub(super) fn submit(&self, text: &str) -> Commit {
+        submit(&self.log, text)
     }
 
     /// The writer's next call, which it then hangs in.
@@ -99,24 +106,23 @@ fn batch(buffer_size: usize, max_size: usize) -> Mode {
     Mode::Batch { buffer_size, max_size, max_wait: Duration::from_secs(3600), throttle: None }
 }
 
-pub(super) fn pending(ack: &mut Ack) -> bool {
-    pin!(ack).poll(&mut Context::from_waker(Waker::noop())).is_pending()
+pub(super) fn pending(commit: &mut Commit) -> bool {
+    pin!(commit).poll(&mut Context::from_waker(Waker::noop())).is_pending()
 }
 
 #[tokio::test]
 async fn a_write_that_does_not_return_shows() {
     let rig = rig(Mode::Blocking);
-    let ack = rig.submit("first");
+    let commit = rig.submit("first");
     assert_eq!(rig.call(), ["first"]);
-    let writer = &rig.sink.log.as_ref().unwrap().writer;
-    assert_eq!(writer.state(), SinkState::Ok);
-    let later = writer.state_at(Instant::now() + Duration::from_secs(7));
+    assert_eq!(rig.log.state(), SinkState::Ok);
+    let later = rig.log.state_at(Instant::now() + Duration::from_secs(7));
     let expected = "audit.log has not answered a write for 7 s";
     assert_eq!(later, SinkState::Failing(expected.to_owned()));
     rig.act(Act::Write);
-    ack.await.unwrap();
-    rig.sink.shutdown().await;
-    assert_eq!(writer.state_at(Instant::now() + Duration::from_secs(7)), SinkState::Ok);
+    commit.await.unwrap();
+    rig.log.shutdown().await;
+    assert_eq!(rig.log.state_at(Instant::now() + Duration::from_secs(7)), SinkState::Ok);
 }
 
 #[tokio::test]
@@ -132,8 +138,8 @@ async fn what_gathers_during_a_write_is_written_together() {
     assert_eq!(rig.call(), ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]);
     assert!(others.iter_mut().all(pending));
     rig.act(Act::Write);
-    for ack in others {
-        ack.await.unwrap();
+    for commit in others {
+        commit.await.unwrap();
     }
     assert_eq!(rig.metrics.events.value(), 11);
     assert_eq!(rig.lost(), (0, 0));
@@ -144,11 +150,11 @@ async fn a_lone_submitter_writes_its_line_itself() {
     let rig = rig_with(Mode::BlockingStrict, true, SyncMode::Off);
     for text in ["one", "two"] {
         rig.act(Act::Write);
-        let mut ack = rig.submit(text);
-        assert!(!pending(&mut ack), "no thread was waited for");
+        let mut commit = rig.submit(text);
+        assert!(!pending(&mut commit), "no thread was waited for");
         assert_eq!(rig.call(), [text]);
     }
-    rig.sink.shutdown().await;
+    rig.log.shutdown().await;
     assert_eq!(rig.lost(), (0, 0));
 }
 
@@ -163,54 +169,54 @@ async fn with_always_an_event_counts_when_it_is_synced_and_a_group_needs_one_syn
     rig.synced.try_recv().expect("synced before it is acknowledged");
     assert_eq!(rig.call(), ["a", "b", "c"]);
     rig.act(Act::Write);
-    for ack in others {
-        ack.await.unwrap();
+    for commit in others {
+        commit.await.unwrap();
     }
     assert_eq!(rig.synced.try_iter().count(), 1);
 }
 
 #[tokio::test]
 async fn what_cannot_be_synced_is_lost() {
-    let rig = rig_with(Mode::Blocking, true, SyncMode::Always);
-    let ack = rig.submit("one");
+    let rig = rig_with(Mode::BlockingStrict, true, SyncMode::Always);
+    let commit = rig.submit("one");
     assert_eq!(rig.call(), ["one"], "the thread writes, for a sync takes long");
     rig.act(Act::Write);
-    ack.await.unwrap_err();
+    commit.await.unwrap_err();
     assert_eq!(rig.lost(), (1, 0));
 }
 
 #[tokio::test]
 async fn of_a_log_that_cannot_be_asked_one_request_finds_out() {
     let rig = rig(Mode::BlockingStrict);
-    assert!(rig.sink.is_writable());
-    let ack = rig.submit("one");
+    assert!(rig.log.is_writable());
+    let commit = rig.submit("one");
     rig.call();
     rig.act(Act::FailAfter(0));
-    ack.await.unwrap_err();
+    commit.await.unwrap_err();
     // The thread publishes the state after it has answered, and tries after a while.
     let started = Instant::now();
-    while rig.sink.state() == SinkState::Ok {
+    while rig.log.state() == SinkState::Ok {
         assert!(started.elapsed() < Duration::from_secs(30));
     }
-    while !rig.sink.is_writable() {
+    while !rig.log.is_writable() {
         assert!(started.elapsed() < Duration::from_secs(30));
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    assert!(matches!(rig.sink.state(), SinkState::Failing(_)), "nothing is known yet");
-    let ack = rig.submit("two");
+    assert!(matches!(rig.log.state(), SinkState::Failing(_)), "nothing is known yet");
+    let commit = rig.submit("two");
     rig.call();
     rig.act(Act::Write);
-    ack.await.unwrap();
-    rig.sink.shutdown().await;
-    assert!(rig.sink.is_writable());
+    commit.await.unwrap();
+    rig.log.shutdown().await;
+    assert!(rig.log.is_writable());
 }
 
 #[test]
 fn who_has_the_output_writes_what_others_submit() {
     let rig = rig_with(Mode::BlockingStrict, true, SyncMode::Off);
     std::thread::scope(|scope| {
-        let sink = rig.sink.clone();
-        scope.spawn(move || drop(sink.submit(b"first\n".to_vec())));
+        let log = rig.log.clone();
+        scope.spawn(move || drop(submit(&log, "first")));
         assert_eq!(rig.call(), ["first"]);
         // The first is still in its write, and these do not wait for it.
         let mut others = [rig.submit("a"), rig.submit("b")];
@@ -219,7 +225,7 @@ fn who_has_the_output_writes_what_others_submit() {
         assert_eq!(rig.call(), ["a", "b"]);
         assert!(others.iter_mut().all(pending));
         rig.act(Act::FailAfter(1));
-        let [a, b] = others.map(|ack| Runtime::new().unwrap().block_on(ack));
+        let [a, b] = others.map(|commit| Runtime::new().unwrap().block_on(commit));
         a.unwrap();
         b.unwrap_err();
     });
@@ -232,8 +238,8 @@ async fn after_a_very_slow_write_or_some_slow_ones_the_thread_writes() {
         let rig = rig_with(Mode::Blocking, true, SyncMode::Off);
         for pause in pauses {
             std::thread::scope(|scope| {
-                let sink = rig.sink.clone();
-                let slow = scope.spawn(move || drop(sink.submit(b"slow\n".to_vec())));
+                let log = rig.log.clone();
+                let slow = scope.spawn(move || drop(submit(&log, "slow")));
                 rig.call();
                 std::thread::sleep(*pause);
                 rig.act(Act::Write);
@@ -241,22 +247,22 @@ async fn after_a_very_slow_write_or_some_slow_ones_the_thread_writes() {
             });
         }
         // The write hangs, the submitter does not.
-        let mut ack = rig.submit("next");
+        let mut commit = rig.submit("next");
         assert_eq!(rig.call(), ["next"]);
-        assert!(pending(&mut ack));
+        assert!(pending(&mut commit));
         rig.act(Act::Write);
-        ack.await.unwrap();
-        rig.sink.shutdown().await;
+        commit.await.unwrap();
+        rig.log.shutdown().await;
     }
 }
 
 #[tokio::test]
-async fn an_event_whose_ack_is_dropped_is_written() {
+async fn an_event_whose_commit_is_dropped_is_written() {
     let rig = rig(Mode::Blocking);
     drop(rig.submit("unwatched"));
     assert_eq!(rig.call(), ["unwatched"]);
     rig.act(Act::Write);
-    rig.sink.shutdown().await;
+    rig.log.shutdown().await;
     assert_eq!(rig.lost(), (0, 0));
 }
 
@@ -265,14 +271,14 @@ async fn only_the_line_that_failed_is_lost() {
     let rig = rig(Mode::BlockingStrict);
     let first = rig.submit("first");
     assert_eq!(rig.call(), ["first"]);
-    let acks: Vec<_> = ["a", "b", "c"].into_iter().map(|text| rig.submit(text)).collect();
+    let commits: Vec<_> = ["a", "b", "c"].into_iter().map(|text| rig.submit(text)).collect();
     rig.act(Act::Write);
     assert_eq!(rig.call(), ["a", "b", "c"]);
     rig.act(Act::FailAfter(1));
     assert_eq!(rig.call(), ["c"], "the failure of one does not stop the rest");
     rig.act(Act::FailAfter(0));
     first.await.unwrap();
-    let [a, b, c] = acks.try_into().unwrap();
+    let [a, b, c] = commits.try_into().unwrap();
     a.await.unwrap();
     let error = b.await.unwrap_err();
     assert!(matches!(error, WriteError::Io { .. }));
@@ -283,17 +289,17 @@ async fn only_the_line_that_failed_is_lost() {
     let next = rig.submit("next");
     assert_eq!(rig.call(), ["next"]);
     // The writer has published the outcome of one group before it writes another.
-    assert_eq!(rig.sink.state(), SinkState::Failing(error.to_string()));
+    assert_eq!(rig.log.state(), SinkState::Failing(error.to_string()));
     rig.act(Act::Write);
     next.await.unwrap();
-    rig.sink.shutdown().await;
-    assert_eq!(rig.sink.state(), SinkState::Ok);
+    rig.log.shutdown().await;
+    assert_eq!(rig.log.state(), SinkState::Ok);
 }
 
 #[tokio::test]
 async fn a_panic_costs_one_group() {
-    for mode in [Mode::Blocking, batch(10, 1)] {
-        let blocking = mode == Mode::Blocking;
+    for mode in [Mode::BlockingStrict, Mode::Blocking, batch(10, 1)] {
+        let strict = mode == Mode::BlockingStrict;
         let rig = rig(mode);
         let first = rig.submit("first");
         rig.call();
@@ -301,7 +307,7 @@ async fn a_panic_costs_one_group() {
         let second = rig.submit("second");
         assert_eq!(rig.call(), ["second"]);
         rig.act(Act::Write);
-        assert_eq!(matches!(first.await, Err(WriteError::Panicked)), blocking);
+        assert_eq!(matches!(first.await, Err(WriteError::Panicked)), strict);
         second.await.unwrap();
         assert_eq!(rig.lost(), (1, 0));
     }
@@ -309,10 +315,15 @@ async fn a_panic_costs_one_group() {
 
 #[tokio::test]
 async fn shutdown_writes_what_is_queued_syncs_and_refuses_the_rest() {
-    for (mode, lost) in [(Mode::Blocking, (1, 0)), (batch(10, 10), (0, 1))] {
+    let modes = [
+        (Mode::Blocking, (1, 0)),
+        (Mode::BlockingStrict, (1, 0)),
+        (batch(10, 10), (0, 1)),
+    ];
+    for (mode, lost) in modes {
         let rig = rig(mode.clone());
-        let acks = [rig.submit("one"), rig.submit("two")];
-        let mut shutdown = Box::pin(rig.sink.shutdown());
+        let commits = [rig.submit("one"), rig.submit("two")];
+        let mut shutdown = Box::pin(rig.log.shutdown());
         assert!(shutdown.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
         let mut seen = rig.call();
         // A slow sink: it has not finished, so neither has shutdown.
@@ -326,14 +337,15 @@ async fn shutdown_writes_what_is_queued_syncs_and_refuses_the_rest() {
         assert_eq!(seen, ["one", "two"]);
         shutdown.await;
         rig.synced.try_recv().expect("synced before shutdown returns");
-        for ack in acks {
-            ack.await.unwrap();
+        for commit in commits {
+            commit.await.unwrap();
         }
         let late = rig.submit("late").await;
-        assert!(matches!(late, Err(WriteError::ShutDown)));
+        let is_refused = matches!(late, Err(WriteError::ShutDown));
+        assert_eq!(is_refused, mode == Mode::BlockingStrict, "{late:?}");
         assert_eq!(rig.lost(), lost);
         assert_eq!(rig.metrics.events.value(), 3);
-        rig.sink.shutdown().await;
+        rig.log.shutdown().await;
     }
 }
 
@@ -351,7 +363,7 @@ async fn a_full_queue_drops_the_newest_and_tells_nobody_but_the_metric() {
     rig.act(Act::Write);
     assert_eq!(rig.call(), ["kept"]);
     rig.act(Act::Write);
-    rig.sink.shutdown().await;
+    rig.log.shutdown().await;
     assert_eq!(rig.lost(), (0, 1));
 }
 
@@ -363,7 +375,7 @@ async fn a_batch_waits_until_it_is_full() {
     drop(rig.submit("three"));
     assert_eq!(rig.call(), ["one", "two", "three"]);
     rig.act(Act::Write);
-    rig.sink.shutdown().await;
+    rig.log.shutdown().await;
 }
 
 #[tokio::test]
@@ -375,7 +387,7 @@ async fn a_batch_is_written_when_its_time_has_come() {
     assert_eq!(rig.call(), ["one"]);
     assert!(started.elapsed() >= max_wait);
     rig.act(Act::Write);
-    rig.sink.shutdown().await;
+    rig.log.shutdown().await;
 }
 
 #[tokio::test]
@@ -392,7 +404,7 @@ async fn a_throttle_makes_batches_of_at_most_max_size() {
     rig.act(Act::Write);
     assert_eq!(rig.call(), ["3"]);
     rig.act(Act::Write);
-    rig.sink.shutdown().await;
+    rig.log.shutdown().await;
 }
 
 #[tokio::test]
@@ -402,7 +414,7 @@ async fn five_events_in_batches_of_one_arrive() {
     (0..5).for_each(|_| rig.act(Act::Write));
     let texts = ["1", "2", "3", "4", "5"];
     texts.iter().for_each(|text| drop(rig.submit(text)));
-    rig.sink.shutdown().await;
+    rig.log.shutdown().await;
     assert_eq!(rig.calls.try_iter().flatten().collect::<VecDeque<_>>(), texts);
 }
 
@@ -410,32 +422,9 @@ async fn five_events_in_batches_of_one_arrive() {
 fn the_last_handle_closes_the_log() {
     let rig = rig(Mode::Blocking);
     drop(rig.submit("last"));
-    drop(rig.sink);
-    rig.acts.send(Act::Write).unwrap();
-    rig.synced.recv_timeout(Duration::from_secs(30)).expect("the writer ends");
-    assert_eq!(rig.calls.try_iter().flatten().collect::<Vec<_>>(), ["last"]);
-}
-
-#[test]
-fn an_ack_needs_no_runtime_and_can_be_polled_again() {
-    let mut ack = Ack::ready(Ok(()));
-    for _ in 0..2 {
-        let poll = pin!(&mut ack).poll(&mut Context::from_waker(Waker::noop()));
-        assert!(matches!(poll, Poll::Ready(Ok(()))));
-    }
-}
-
-#[tokio::test]
-async fn two_acks_are_one_that_is_as_strict_as_the_stricter() {
-    let ok = || Ack::ready(Ok(()));
-    let bad = || Ack::ready(Err(WriteError::Panicked));
-    ok().and(ok()).await.unwrap();
-    ok().and(bad()).await.unwrap_err();
-    bad().and(ok()).await.unwrap_err();
-    bad().lenient().and(ok()).await.unwrap();
-    let (answer, waiting) = Ack::waiting();
-    let mut both = bad().and(waiting);
-    assert!(pending(&mut both), "the second is waited for though the first has failed");
-    answer.send(Ok(())).unwrap();
-    both.await.unwrap_err();
+    let Rig { log, calls, acts, synced, .. } = rig;
+    drop(log);
+    acts.send(Act::Write).unwrap();
+    synced.recv_timeout(Duration::from_secs(30)).expect("the writer ends");
+    assert_eq!(calls.try_iter().flatten().collect::<Vec<_>>(), ["last"]);
 }
