@@ -39,7 +39,7 @@ use crate::server::{admin, limits, listener, reload, self_signed, tls};
 use crate::sink::Sink;
 use crate::upstream::access::Access;
 use crate::upstream::identity::Identity;
-use crate::upstream::{KubeconfigFile, Upstream, UpstreamConfig};
+use crate::upstream::{self, KubeconfigFile, Upstream, UpstreamConfig};
 use crate::webhook::Webhook;
 
 /// For tasks to notice that they were dropped, and for records to be closed.
@@ -304,14 +304,13 @@ fn recorder(
                 }
                 (*format, Backend::Log(log))
             }
-            BackendSettings::Webhook(config) => {
-                let path = config.file.clone();
-                let resolve = move || UpstreamConfig::of_receiver(&path);
-                let what = Reloaded::AuditWebhookConfig;
-                let file = KubeconfigFile::new(what, &config.file, Box::new(resolve));
-                let webhook = Webhook::start(config.clone(), sink_metrics);
+            BackendSettings::Webhook { file, config } => {
+                let client = webhook_client(file, follow).map_err(|error| {
+                    let error = format!("--audit-webhook-config-file: {error}");
+                    anyhow::Error::msg(sink.says(error))
+                })?;
+                let webhook = Webhook::start(config.clone(), Arc::new(client), sink_metrics);
                 let webhook = webhook.map_err(|error| anyhow::Error::msg(sink.says(error)))?;
-                follow.spawn_kubeconfig(file, webhook.receiver());
                 (Format::Json, Backend::Webhook(Box::new(webhook)))
             }
         };
@@ -322,6 +321,18 @@ fn recorder(
     }
     let recorder = Recorder::new(sinks, follow.metrics.clone(), audit.node_name);
     Ok(recorder.with_ambiguous_bodies(audit.ambiguous_bodies))
+}
+
+/// A client of the webhook endpoint that a kubeconfig describes, which is followed.
+fn webhook_client(path: &Path, follow: &Follow) -> Result<Upstream, upstream::ConfigError> {
+    // Its connections are not those to the API server.
+    let config = UpstreamConfig::of_receiver(path)?;
+    let client = Upstream::of_webhook(config, "the audit webhook")?;
+    let owned = path.to_owned();
+    let resolve = move || UpstreamConfig::of_receiver(&owned);
+    let file = KubeconfigFile::new(Reloaded::AuditWebhookConfig, path, Box::new(resolve));
+    follow.spawn_kubeconfig(file, &client);
+    Ok(client)
 }
 
 /// What is needed to follow files.

@@ -13,7 +13,7 @@ const REQUIRED: [&str; 2] = ["--audit-policy-file=policy.yaml", "--audit-log-pat
 fn log(config: &Config) -> (&SinkConfig, Format) {
     let found = config.audit.sinks.iter().find_map(|sink| match &sink.backend {
         BackendSettings::Log { config, format } => Some((config, *format)),
-        BackendSettings::Webhook(_) => None,
+        BackendSettings::Webhook { .. } => None,
     });
     found.unwrap()
 }
@@ -22,7 +22,7 @@ fn log(config: &Config) -> (&SinkConfig, Format) {
 fn webhook(audit: &Audit) -> Option<&WebhookConfig> {
     audit.sinks.iter().find_map(|sink| match &sink.backend {
         BackendSettings::Log { .. } => None,
-        BackendSettings::Webhook(webhook) => Some(webhook),
+        BackendSettings::Webhook { config, .. } => Some(config),
     })
 }
 

@@ -39,8 +39,13 @@ pub enum BackendSettings {
         /// How events are.
         format: Format,
     },
-    /// A receiver over HTTP.
-    Webhook(WebhookConfig),
+    /// A webhook endpoint.
+    Webhook {
+        /// `--audit-webhook-config-file`: a kubeconfig whose cluster is the endpoint.
+        file: PathBuf,
+        /// How events are sent.
+        config: WebhookConfig,
+    },
 }
 
 impl SinkSettings {
@@ -62,9 +67,12 @@ impl SinkSettings {
         SinkSettings::new("log", flags, BackendSettings::Log { config, format }, max_event)
     }
 
-    fn of_webhook(flags: &ServeFlags, config: WebhookConfig) -> Result<SinkSettings, ConfigError> {
+    fn of_webhook(
+        flags: &ServeFlags,
+        (file, config): (PathBuf, WebhookConfig),
+    ) -> Result<SinkSettings, ConfigError> {
         let max_event = config.max_event_size;
-        SinkSettings::new("webhook", flags, BackendSettings::Webhook(config), max_event)
+        SinkSettings::new("webhook", flags, BackendSettings::Webhook { file, config }, max_event)
     }
 
     // kube-apiserver runs without a policy or without a log, and records nothing then. A proxy that
@@ -191,7 +199,10 @@ fn clash(one: &SinkSettings, other: &SinkSettings) -> Option<String> {
                 same.display()
             ))
         }
-        (BackendSettings::Webhook(one), BackendSettings::Webhook(other)) => {
+        (
+            BackendSettings::Webhook { config: one, .. },
+            BackendSettings::Webhook { config: other, .. },
+        ) => {
             let dir = |webhook: &WebhookConfig| webhook.spool.as_ref().map(|s| s.dir.clone());
             let same = dir(one).filter(|same| dir(other).as_ref() == Some(same))?;
             Some(format!(

@@ -1,5 +1,6 @@
 //! Where events go: the log and the webhook, which have many settings in common.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::flags::{AuditLogMode, AuditLogSync, ServeFlags};
@@ -72,7 +73,9 @@ fn seal(flags: &ServeFlags) -> Result<Option<SealConfig>, ConfigError> {
 }
 
 // kube-apiserver looks at these only where there is a webhook.
-pub(super) fn webhook(flags: &ServeFlags) -> Result<Option<WebhookConfig>, ConfigError> {
+pub(super) fn webhook(
+    flags: &ServeFlags,
+) -> Result<Option<(PathBuf, WebhookConfig)>, ConfigError> {
     let Some(file) = flags.audit_webhook_config_file.clone() else { return Ok(None) };
     let max_event = flags.audit_webhook_truncate_max_event_size;
     let max_event_size =
@@ -110,14 +113,14 @@ pub(super) fn webhook(flags: &ServeFlags) -> Result<Option<WebhookConfig>, Confi
             Some(SpoolConfig { dir, max_size: max_size.saturating_mul(1 << 20) })
         }
     };
-    Ok(Some(WebhookConfig {
-        file,
+    let config = WebhookConfig {
         mode,
         initial_backoff: flags.audit_webhook_initial_backoff,
         max_event_size: flags.audit_webhook_truncate_enabled.then_some(max_event_size),
         compress: flags.audit_webhook_compress,
         spool,
-    }))
+    };
+    Ok(Some((file, config)))
 }
 
 /// The flags that log and webhook both have.

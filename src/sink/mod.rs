@@ -8,6 +8,7 @@
 //! line of a failed write is removed again, or ended where it cannot be, so that the next line can be
 //! read.
 
+mod backoff;
 mod backups;
 mod clock;
 pub(crate) mod commit;
@@ -39,6 +40,7 @@ pub use self::config::{LogPath, Mode, Rotation, SinkConfig, SyncMode, Throttle};
 pub use self::error::{SinkError, WriteError};
 pub use self::line::Line;
 
+pub(crate) use self::backoff::ExponentialBackoff;
 pub(crate) use self::commit::Bucket;
 pub(crate) use self::losses::Losses;
 

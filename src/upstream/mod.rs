@@ -32,6 +32,7 @@ mod risks;
 mod tls;
 mod tunnel;
 mod upgrade;
+mod webhook;
 
 #[cfg(test)]
 mod tests;

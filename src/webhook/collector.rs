@@ -136,3 +136,6 @@ impl Collector {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,17 +1,14 @@
-//! What the webhook is told.
+//! The settings of a webhook backend.
 
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::sink::Mode;
-use crate::upstream;
 
-/// Settings of the webhook; the `--audit-webhook-*` flags.
+/// Settings of a webhook backend, other than the endpoint; the `--audit-webhook-*` flags.
 #[derive(Debug, Clone)]
 pub struct WebhookConfig {
-    /// `--audit-webhook-config-file`: a kubeconfig whose cluster is the receiver.
-    pub file: PathBuf,
     /// `--audit-webhook-mode` and `--audit-webhook-batch-*`
     pub mode: Mode,
     /// `--audit-webhook-initial-backoff`: the wait before the second attempt.
@@ -24,7 +21,7 @@ pub struct WebhookConfig {
     pub spool: Option<SpoolConfig>,
 }
 
-/// Where events wait for a receiver that is down.
+/// Where events wait while the endpoint does not accept them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpoolConfig {
     /// `--audit-webhook-spool-dir`; made with mode 0700 if it is missing.
@@ -36,9 +33,6 @@ pub struct SpoolConfig {
 /// The webhook cannot be used; a reason not to start.
 #[derive(Debug, thiserror::Error)]
 pub enum WebhookError {
-    /// The configuration file is not good.
-    #[error("--audit-webhook-config-file: {0}")]
-    Config(#[from] upstream::ConfigError),
     /// The spool's folder cannot be used.
     #[error(
         "--audit-webhook-spool-dir: cannot use {}: {source}; let this user write there, or name \

@@ -1,12 +1,28 @@
-//! Events sent to a receiver over HTTP, as kube-apiserver's webhook backend does.
+//! Webhook backends: events are sent to an endpoint over HTTP, like kube-apiserver's webhook backend does.
 //!
-//! [`Webhook::submit`] puts an event into a bounded queue. Batches of it become `EventList`s,
+//! In `batch`, [`Webhook::submit`] puts an event into a bounded queue. Batches of it become `EventList`s,
 //! which are sent as they come, or (with a spool) written to files first and sent from there, so that
-//! a receiver that is down costs disk and neither events nor memory. In the blocking modes each
-//! event is a list of its own, whose answer the request waits for.
+//! an endpoint that is down costs disk space and neither events nor memory. In the blocking modes each
+//! event is a list of its own, and the request waits for the response.
+//!
+//! # When the queue is full, the endpoint slow or failing
+//!
+//! - Queue full (`batch`): [`WhenFull::DropNewest`](crate::sink::WhenFull), counted under
+//!   `apiserver_audit_error_total{plugin="buffered"}`.
+//! - Spool full, or no spool and the endpoint does not accept a batch in five attempts: the batch is
+//!   dropped and counted under `plugin="webhook"`.
+//! - The disk of the spool fails: the batch waits in memory until it can be written; the queue fills.
+//! - Endpoint slow: at most 16 batches are sent at a time without a spool, one with a spool; events wait
+//!   in the queue. In the blocking modes the request waits, up to five attempts of 30 s each.
+//! - Endpoint failing in a blocking mode: the event is counted under `plugin="webhook"`;
+//!   [`WhenFailed`](crate::sink::WhenFailed) says whether the request fails. The list is sent again until
+//!   the endpoint accepts it, which is how its recovery is found out.
 
+mod client;
 mod collector;
 mod config;
+#[cfg(test)]
+mod fake_client;
 mod health;
 mod list;
 mod response;
@@ -23,6 +39,7 @@ use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+pub use self::client::{ClientError, PostRequest, PostResponse, WebhookClient};
 pub use self::config::{SpoolConfig, WebhookConfig, WebhookError};
 
 use self::collector::{Collector, Outlet};
@@ -31,7 +48,6 @@ use self::sender::{Ending, Sender};
 use self::spool::Spool;
 use crate::metrics::{Plugin, SinkMetrics};
 use crate::sink::{Commit, Line, Losses, Mode, SinkState, WhenFailed, WriteError};
-use crate::upstream::Upstream;
 
 /// Time to count what is lost, once the shutdown gives up.
 const COUNTING: Duration = Duration::from_millis(200);
@@ -46,7 +62,6 @@ pub struct Webhook {
     lost: Arc<Losses>,
     metrics: Arc<SinkMetrics>,
     health: Arc<Health>,
-    receiver: Upstream,
     ending: Ending,
     route: Route,
 }
@@ -75,21 +90,21 @@ enum Route {
 const DIRECT: u32 = 1 << 20;
 
 impl Webhook {
-    /// Reads the configuration file and begins to send what is in the spool. Must be called
-    /// within a tokio runtime. The receiver need not be there.
+    /// Starts to send with `client`, first what is in the spool. Must be called within a tokio runtime.
+    /// The endpoint need not be reachable yet.
     ///
     /// # Errors
-    /// The configuration or the spool's folder cannot be used.
+    /// The spool's directory cannot be used.
     pub fn start(
         config: WebhookConfig,
+        client: Arc<dyn WebhookClient>,
         metrics: Arc<SinkMetrics>,
     ) -> Result<Webhook, WebhookError> {
         let ending = Ending::default();
-        let sender = Arc::new(Sender::new(&config, metrics.clone(), ending.clone())?);
+        let sender = Arc::new(Sender::new(&config, client, metrics.clone(), ending.clone()));
         let lost = Arc::new(Losses::new(Plugin::Webhook, metrics.clone()));
         let when_failed = config.mode.when_failed();
         let health = sender.health();
-        let receiver = sender.receiver().clone();
         let route = match config.mode {
             Mode::Blocking | Mode::BlockingStrict => {
                 let in_flight = Arc::new(Semaphore::new(DIRECT as usize));
@@ -123,15 +138,9 @@ impl Webhook {
             lost,
             metrics,
             health,
-            receiver,
             ending,
             route,
         })
-    }
-
-    /// The webhook endpoint, whose settings may be replaced.
-    pub fn receiver(&self) -> &Upstream {
-        &self.receiver
     }
 
     /// The longest event that is sent, if events are truncated.
@@ -139,18 +148,18 @@ impl Webhook {
         self.max_event_size
     }
 
-    /// Whether a request must be refused when its first event is not taken.
+    /// Returns whether a request must be refused when its first event is not accepted.
     pub fn is_strict(&self) -> bool {
         self.when_failed == WhenFailed::Refuse
     }
 
-    /// Whether requests wait for the receiver.
+    /// Returns whether requests wait for the endpoint.
     pub fn is_awaited(&self) -> bool {
         matches!(self.route, Route::Direct { .. })
     }
 
-    /// Whether the receiver takes events, as far as is known without sending one: for requests that
-    /// must be refused before they have an event to send.
+    /// Returns whether the endpoint is expected to accept an event: for requests that must be refused before
+    /// they have an event to send. While that is in doubt, waits for the attempts in progress.
     pub async fn is_writable(&self) -> bool {
         self.health.takes_events().await
     }
@@ -293,9 +302,12 @@ async fn probe(sender: Arc<Sender>, list: Vec<u8>, probing: Arc<AtomicBool>) {
     // Again, because it may fail anew while this one has just seen it healthy.
     while health.is_given_up() && !probing.swap(true, Ordering::SeqCst) {
         while health.is_given_up() {
-            tokio::time::sleep(sender.pause(0, None)).await;
+            tokio::time::sleep(sender.delay(0, None)).await;
             let _ = sender.attempt(body.clone(), 1).await;
         }
         probing.store(false, Ordering::SeqCst);
     }
 }
+
+#[cfg(test)]
+mod tests;

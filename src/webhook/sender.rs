@@ -1,50 +1,42 @@
-//! One request to the receiver, and those after it if it fails.
+//! One request to the webhook endpoint, and the attempts after it if it fails.
 
 use std::fmt;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use http::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, USER_AGENT,
-};
-use http::{Method, Request, Uri};
-use http_body::Body;
-use http_body_util::BodyExt;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::config::{WebhookConfig, WebhookError};
+use super::client::{PostRequest, PostResponse, WebhookClient};
+use super::config::WebhookConfig;
 use super::health::{self, Health};
 use super::response;
 use super::split::{Delivered, Sent, deliver};
-use crate::body::RequestBody;
 use crate::metrics::SinkMetrics;
-use crate::sink::Mode;
-use crate::upstream::{Upstream, UpstreamConfig};
+use crate::sink::{ExponentialBackoff, Mode};
 
-/// kube-apiserver's number.
+/// How often a list is sent at most, like in kube-apiserver.
 const ATTEMPTS: u32 = 5;
-/// For one attempt.
+/// The limit of one attempt.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// Bytes of a response that are read and discarded, and how long that may take.
-const DISCARD: usize = 64 << 10;
-const DISCARD_TIME: Duration = Duration::from_millis(250);
-/// The wait between two attempts while the process shuts down.
-const LAST_PAUSE: Duration = Duration::from_millis(500);
+/// The delay between two attempts grows by this factor, like in kube-apiserver.
+const FACTOR: f64 = 1.5;
+/// The delay between two attempts while the process shuts down.
+const LAST_DELAY: Duration = Duration::from_millis(500);
 /// Why events are lost at the end of a shutdown.
 pub(super) const GAVE_UP: &str = "the shutdown ended before the webhook accepted them";
-/// The longest wait between two attempts, whatever the receiver asks for.
+/// The longest delay between two attempts, whatever the endpoint asks for.
 const LONGEST: Duration = Duration::from_secs(300);
 
-/// Sends lists to one receiver.
+/// Sends lists to one endpoint.
 pub(super) struct Sender {
-    receiver: Upstream,
-    initial_backoff: Duration,
+    client: Arc<dyn WebhookClient>,
+    backoff: ExponentialBackoff,
+    longest_delay: Duration,
     compress: bool,
     metrics: Arc<SinkMetrics>,
     health: Arc<Health>,
@@ -54,12 +46,12 @@ pub(super) struct Sender {
 impl fmt::Debug for Sender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sender")
-            .field("receiver", &self.receiver.authority())
+            .field("endpoint", &self.client.authority())
             .finish_non_exhaustive()
     }
 }
 
-/// Why the receiver has not taken a list.
+/// Why the endpoint has not accepted a list.
 #[derive(Debug, Clone)]
 pub(super) struct Failure(pub(super) Arc<str>);
 
@@ -69,26 +61,26 @@ impl fmt::Display for Failure {
     }
 }
 
-/// What became of one attempt.
+/// The outcome of one attempt.
 #[derive(Debug)]
 pub(super) enum Attempt {
-    /// The endpoint has it.
+    /// The endpoint accepted the list.
     Taken,
-    /// It does not.
+    /// The endpoint did not accept it.
     Failed {
         /// Why.
         failure: Failure,
-        /// When it wants to be asked again.
+        /// After which time it may be sent again (`Retry-After`).
         retry_after: Option<Duration>,
-        /// What it says about the list.
+        /// Whether it may be accepted then.
         verdict: Verdict,
     },
 }
 
-/// What a failed attempt says about the list that was sent.
+/// What a failed attempt means for the list that was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Nothing: the endpoint could not be asked, or it has a problem of its own.
+    /// Nothing: there was no response, or the endpoint has a problem of its own.
     Unavailable,
     /// The endpoint will never accept it.
     Invalid,
@@ -96,7 +88,7 @@ pub(super) enum Verdict {
     TooLarge,
 }
 
-/// The steps of the shutdown that senders know of.
+/// The steps of a shutdown.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Ending {
     /// No more events come.
@@ -107,12 +99,10 @@ pub(super) struct Ending {
 
 impl Ending {
     /// Waits before another attempt; only briefly if the process shuts down.
-    async fn pause(&self, pause: Duration) {
+    async fn wait(&self, delay: Duration) {
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = self.closing.cancelled() => {
-                tokio::time::sleep(pause.min(LAST_PAUSE)).await;
-            }
+            () = tokio::time::sleep(delay) => {}
+            () = self.closing.cancelled() => tokio::time::sleep(delay.min(LAST_DELAY)).await,
         }
     }
 }
@@ -120,38 +110,32 @@ impl Ending {
 impl Sender {
     pub(super) fn new(
         config: &WebhookConfig,
+        client: Arc<dyn WebhookClient>,
         metrics: Arc<SinkMetrics>,
         ending: Ending,
-    ) -> Result<Sender, WebhookError> {
-        // Its connections are not those to the API server.
-        let receiver = UpstreamConfig::of_receiver(&config.file)?;
-        let receiver = Upstream::of_webhook(receiver, "the audit webhook")?;
+    ) -> Sender {
         let WebhookConfig { initial_backoff, compress, .. } = *config;
+        let longest_delay = LONGEST.max(initial_backoff);
+        let backoff = ExponentialBackoff::new(initial_backoff, FACTOR, longest_delay);
         let hangs = match config.mode {
             Mode::Blocking | Mode::BlockingStrict => health::AWAITED,
             Mode::Batch { .. } => health::UNAWAITED,
         };
         let health = Arc::new(Health::new(hangs, metrics.clone()));
-        Ok(Sender { receiver, initial_backoff, compress, metrics, health, ending })
+        Sender { client, backoff, longest_delay, compress, metrics, health, ending }
     }
 
-    /// The webhook endpoint.
-    pub(super) fn receiver(&self) -> &Upstream {
-        &self.receiver
-    }
-
-    /// What its answers tell.
+    /// Whether the endpoint accepts events, as far as its responses show.
     pub(super) fn health(&self) -> Arc<Health> {
         self.health.clone()
     }
 
-    /// Opens a connection if there is none.
+    /// Opens a connection unless one is open.
     ///
     /// # Errors
     /// Why there is none.
     pub(super) async fn connect(&self) -> Result<(), String> {
-        let connected = self.receiver.check().await;
-        connected.map_err(|error| error.to_string().replace("the API server", "the receiver"))
+        self.client.connect().await.map_err(|error| error.to_string())
     }
 
     /// Sends a list of `count` events; each part of it up to five times.
@@ -190,7 +174,7 @@ impl Sender {
                     }
                     return Sent::Refused(failure);
                 }
-                self.ending.pause(self.pause(attempt, retry_after)).await;
+                self.ending.wait(self.delay(attempt, retry_after)).await;
                 attempt += 1;
             }
         };
@@ -201,7 +185,7 @@ impl Sender {
         }
     }
 
-    /// The list as it is sent.
+    /// Returns the body of a request that sends this list.
     pub(super) fn body(&self, list: &[u8]) -> Bytes {
         if !self.compress {
             return Bytes::copy_from_slice(list);
@@ -244,22 +228,20 @@ impl Sender {
             retry_after: None,
             verdict: Verdict::Unavailable,
         };
-        let response = match timeout(TIMEOUT, self.receiver.send(self.request(body))).await {
+        let timeout_seconds = TIMEOUT.as_secs();
+        let request = PostRequest { body, is_gzip: self.compress, timeout_seconds };
+        let response = match timeout(TIMEOUT, self.client.post(request)).await {
             Err(_) => return failed(format!("no response in {TIMEOUT:?}")),
-            // Words for requests to the API server.
-            Ok(Err(error)) => {
-                return failed(error.to_string().replace("the API server", "the receiver"));
-            }
+            Ok(Err(error)) => return failed(error.to_string()),
             Ok(Ok(response)) => response,
         };
-        let (head, body) = response.into_parts();
-        discard(body).await;
-        match head.status.as_u16() {
+        let PostResponse { status, headers } = response;
+        match status.as_u16() {
             200..=206 => Attempt::Taken,
-            status => Attempt::Failed {
-                failure: Failure(response::describe(head.status, &head.headers).into()),
-                retry_after: response::retry_after(head.status, &head.headers, SystemTime::now()),
-                verdict: match status {
+            code => Attempt::Failed {
+                failure: Failure(response::describe(status, &headers).into()),
+                retry_after: response::retry_after(status, &headers, SystemTime::now()),
+                verdict: match code {
                     413 => Verdict::TooLarge,
                     400 | 422 => Verdict::Invalid,
                     _ => Verdict::Unavailable,
@@ -268,51 +250,12 @@ impl Sender {
         }
     }
 
-    /// How long to wait after so many attempts before this one: half as long again each time, and up
-    /// to a fifth more, lest all proxies come at once.
-    pub(super) fn pause(&self, attempt: u32, retry_after: Option<Duration>) -> Duration {
-        let grown = self.initial_backoff.as_secs_f64() * 1.5_f64.powi(attempt.min(64) as i32);
-        let mut random = [0];
-        // Without chance it is just a little less.
-        let _ = SystemRandom::new().fill(&mut random);
-        let wanted = grown * (1.0 + f64::from(random[0]) / 255.0 * 0.2);
-        let pause = Duration::try_from_secs_f64(wanted).unwrap_or(LONGEST);
-        pause.max(retry_after.unwrap_or_default()).min(LONGEST.max(self.initial_backoff))
-    }
-
-    fn request(&self, body: Bytes) -> Request<RequestBody> {
-        let mut request = Request::new(RequestBody::from(body));
-        *request.method_mut() = Method::POST;
-        let target = format!("{}?timeout={}s", self.receiver.path(), TIMEOUT.as_secs());
-        let target: Uri = target.parse().expect("the path of a URL is one, with a query too");
-        *request.uri_mut() = target;
-        let headers = request.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(ACCEPT, HeaderValue::from_static("application/json, */*"));
-        let agent = concat!("kube-audit-proxy/", env!("CARGO_PKG_VERSION"));
-        headers.insert(USER_AGENT, HeaderValue::from_static(agent));
-        if self.compress {
-            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        }
-        if let Some(credentials) = self.receiver.bearer() {
-            headers.insert(AUTHORIZATION, credentials);
-        }
-        request
+    /// Returns how long to wait after this attempt, of which 0 is the first, if the endpoint asks for
+    /// `retry_after`.
+    pub(super) fn delay(&self, attempt: u32, retry_after: Option<Duration>) -> Duration {
+        self.backoff.delay(attempt).max(retry_after.unwrap_or_default()).min(self.longest_delay)
     }
 }
 
-/// Reads the rest of a response, which has no meaning, so that the connection can be used again: not
-/// much, and not for long. Otherwise the connection is closed.
-async fn discard(mut body: impl Body<Data = Bytes> + Unpin) {
-    let mut left = DISCARD;
-    let reading = async {
-        while let Some(Ok(frame)) = body.frame().await {
-            let length = frame.data_ref().map_or(0, Bytes::len);
-            match left.checked_sub(length) {
-                Some(less) => left = less,
-                None => return,
-            }
-        }
-    };
-    let _ = timeout(DISCARD_TIME, reading).await;
-}
+#[cfg(test)]
+mod tests;

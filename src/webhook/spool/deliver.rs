@@ -99,7 +99,7 @@ impl Draining {
 
     /// Reads a batch; tries again until the disk has an answer, or the process shuts down.
     async fn read(&self, batch: &Batch) -> Option<Content> {
-        let (mut pause, longest) = RETRY;
+        let mut backoff = RETRY;
         loop {
             let (spool, batch) = (self.spool.clone(), batch.clone());
             let reading = tokio::task::spawn_blocking(move || spool.read(&batch));
@@ -115,10 +115,9 @@ impl Draining {
                 }
                 Err(error) => self.spool.failed(Access::Read, &error),
             }
-            if !self.spool.pause(pause).await {
+            if !self.spool.wait(backoff.next_delay()).await {
                 return None;
             }
-            pause = (pause * 2).min(longest);
         }
     }
 
@@ -151,7 +150,7 @@ impl Draining {
             if attempt == 0 {
                 tracing::warn!("the webhook does not accept events, they wait: {failure}");
             }
-            if !self.spool.pause(self.sender.pause(attempt, retry_after)).await {
+            if !self.spool.wait(self.sender.delay(attempt, retry_after)).await {
                 return Sent::Stopped;
             }
             attempt += 1;
@@ -240,7 +239,7 @@ impl Draining {
         limit: Option<Duration>,
         act: impl Fn() -> io::Result<()> + Send + Sync + 'static,
     ) -> Option<io::Result<()>> {
-        let (mut pause, longest) = RETRY;
+        let mut backoff = RETRY;
         let (act, started) = (Arc::new(act), Instant::now());
         loop {
             let once = act.clone();
@@ -262,10 +261,9 @@ impl Draining {
                 }
                 Err(error) => self.spool.failed(Access::Write, &error),
             }
-            if !self.spool.pause(pause).await {
+            if !self.spool.wait(backoff.next_delay()).await {
                 return None;
             }
-            pause = (pause * 2).min(longest);
         }
     }
 }

@@ -30,12 +30,13 @@ use self::directory::{Directory, Found};
 use self::name::{BatchName, Kind};
 use super::config::{SpoolConfig, WebhookError};
 use crate::metrics::SinkMetrics;
-use crate::sink::SinkState;
+use crate::sink::{ExponentialBackoff, SinkState};
 
 pub(super) use self::deliver::drain;
 
-/// Waits after a failed operation on the disk: from the first, doubled up to the second.
-const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// The delays after failed operations on the disk.
+const RETRY: ExponentialBackoff =
+    ExponentialBackoff::new(Duration::from_millis(50), 2.0, Duration::from_secs(1));
 
 /// The directory and what is in it.
 #[derive(Debug)]
@@ -165,7 +166,7 @@ impl Spool {
         give_up: &CancellationToken,
     ) -> Result<(), SpoolError> {
         let list: Arc<[u8]> = list.into();
-        let (mut pause, longest) = RETRY;
+        let mut backoff = RETRY;
         loop {
             let (spool, list) = (self.clone(), list.clone());
             let write = tokio::task::spawn_blocking(move || spool.write(&list, events));
@@ -183,10 +184,9 @@ impl Spool {
                 Err(SpoolError::Io(error)) if !give_up.is_cancelled() => {
                     self.failed(Access::Write, &error);
                     tokio::select! {
-                        () = tokio::time::sleep(pause) => {}
+                        () = tokio::time::sleep(backoff.next_delay()) => {}
                         () = give_up.cancelled() => return Err(error.into()),
                     }
-                    pause = (pause * 2).min(longest);
                 }
                 Err(error) => return Err(error),
             }
@@ -253,9 +253,9 @@ impl Spool {
         self.publish(&state);
     }
 
-    /// Waits for `pause`. `false`: the spool was closed, so that nobody waits any more.
-    async fn pause(&self, pause: Duration) -> bool {
-        tokio::time::timeout(pause, self.closed.cancelled()).await.is_err()
+    /// Waits for `delay`. Returns `false` if the spool was closed, so that nothing is tried again.
+    async fn wait(&self, delay: Duration) -> bool {
+        tokio::time::timeout(delay, self.closed.cancelled()).await.is_err()
     }
 
     /// An operation on the disk failed, and will be tried again.

@@ -56,9 +56,9 @@ async fn what_is_there_comes_first_and_what_is_too_much_is_refused() {
 async fn a_pause_ends_when_the_spool_is_closed() {
     let dir = TestDir::new();
     let spool = open(dir.path(), 10).unwrap();
-    assert!(spool.pause(Duration::from_millis(1)).await);
+    assert!(spool.wait(Duration::from_millis(1)).await);
     spool.close();
-    assert!(!spool.pause(Duration::from_secs(3600)).await);
+    assert!(!spool.wait(Duration::from_secs(3600)).await);
 }
 
 #[tokio::test]
