@@ -26,8 +26,9 @@ pub(super) use self::age::LogClock;
 
 use super::config::Rotation;
 use super::disk;
+use super::files::with_suffix;
 use super::open_file::copy_owner_and_mode;
-use super::rotate::{BackupNames, GZ, RETIRED, SEAL, ZST, with_suffix, without_suffix};
+use super::rotate::{BackupNames, GZ, RETIRED, SEAL, ZST, without_suffix};
 
 /// The cleanup of one log file's backups. Ends with its last round cut short when it is dropped:
 /// the next start does what is left.
@@ -360,5 +361,4 @@ fn modified(entry: &fs::DirEntry) -> Option<SystemTime> {
 }
 
 #[cfg(test)]
-#[path = "backups_tests.rs"]
 mod tests;

@@ -1,10 +1,9 @@
 //! The log file: opening it, writing to it, and noticing that it is no longer where it was.
 
 use std::collections::VecDeque;
-use std::ffi::OsStr;
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io::{self, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,6 +16,7 @@ use super::clock::Clock;
 use super::config::Rotation;
 use super::disk;
 use super::error::SinkError;
+use super::files::{create_private_dir, parent};
 use super::line::Line;
 use super::lock::{LogLock, lock_file};
 use super::open_file::{OpenFile, mend};
@@ -159,8 +159,8 @@ impl LogFile {
     /// The folder's list of files is to be on the disk, too.
     fn folder_changed(&mut self) {
         if self.open.regular {
-            let parent = self.path.parent().filter(|parent| *parent != Path::new(""));
-            self.older.folder = Some(parent.unwrap_or(Path::new(".")).to_owned());
+            let folder = parent(&self.path).unwrap_or(Path::new("."));
+            self.older.folder = Some(folder.to_owned());
         }
     }
 
@@ -312,9 +312,9 @@ impl Output for LogFile {
                 Ok(false)
             }
             _ => {
-                let inode = self.open.inode;
+                let id = self.open.id;
                 self.reopen()?;
-                Ok(self.open.inode != inode)
+                Ok(self.open.id != id)
             }
         }
     }
@@ -413,14 +413,8 @@ fn open_at_start(path: &Path) -> io::Result<OpenFile> {
 }
 
 fn create_folder(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(parent) if parent.as_os_str() != OsStr::new("") => {
-            DirBuilder::new().recursive(true).mode(0o700).create(parent)
-        }
-        _ => Ok(()),
-    }
+    parent(path).map_or(Ok(()), create_private_dir)
 }
 
 #[cfg(test)]
-#[path = "file_tests.rs"]
 pub(super) mod tests;

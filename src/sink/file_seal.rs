@@ -24,7 +24,7 @@ impl LogFile {
     pub(super) fn seal_opened(&mut self, old: &OpenFile) {
         let Some(seal) = &mut self.seal else { return };
         let log = self.open.file.clone();
-        if (old.device, old.inode) == (self.open.device, self.open.inode) {
+        if old.id == self.open.id {
             seal.same_file(log);
             return;
         }

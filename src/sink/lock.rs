@@ -5,17 +5,13 @@
 //! link, a hard link, a bind mount) leads to the same lock: the kernel locks inodes. It ends with the
 //! process, however that ends.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::error::SinkError;
-
-/// A process that was killed may need a moment until its locks are gone.
-const TRIES: u32 = if cfg!(test) { 1 } else { 10 };
-const PAUSE: Duration = Duration::from_millis(50);
+use super::files::{Lock, parent, try_lock, with_suffix};
 
 /// The locks of one log, held until it is dropped.
 #[derive(Debug)]
@@ -41,11 +37,11 @@ impl LogLock {
 /// Locks the open log file itself, which the lock file cannot do for hard links and bind mounts.
 ///
 /// # Errors
-/// Somebody else has locked it.
+/// Another process, or another backend of this one, has locked it.
 pub(super) fn lock_file(path: &Path, file: &File) -> Result<(), SinkError> {
     match try_lock(file) {
-        Ok(_) => Ok(()),
-        Err(()) => Err(SinkError::Locked { path: path.to_owned(), owner: String::new() }),
+        Lock::Held | Lock::Unsupported(_) => Ok(()),
+        Lock::InUse => Err(SinkError::Locked { path: path.to_owned(), owner: String::new() }),
     }
 }
 
@@ -53,8 +49,7 @@ pub(super) fn lock_file(path: &Path, file: &File) -> Result<(), SinkError> {
 fn lock_paths(path: &Path) -> Vec<PathBuf> {
     let mut paths = vec![lock_path(path)];
     if let Ok(real) = fs::canonicalize(path) {
-        let parent = path.parent().filter(|parent| *parent != Path::new(""));
-        let given = fs::canonicalize(parent.unwrap_or(Path::new(".")))
+        let given = fs::canonicalize(parent(path).unwrap_or(Path::new(".")))
             .ok()
             .and_then(|parent| Some(parent.join(path.file_name()?)));
         if given.is_none_or(|given| given != real) {
@@ -65,9 +60,7 @@ fn lock_paths(path: &Path) -> Vec<PathBuf> {
 }
 
 fn lock_path(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    PathBuf::from(name)
+    with_suffix(path, ".lock")
 }
 
 /// None: the file system has no locks.
@@ -82,13 +75,13 @@ fn acquire(log: &Path, path: &Path) -> Result<Option<File>, SinkError> {
         .open(path)
         .map_err(|source| SinkError::LockFile { path: path.to_owned(), source })?;
     match try_lock(&file) {
-        Ok(true) => {
+        Lock::Held => {
             // Only for the message of whoever comes second.
             let owner = format!("{}\n", std::process::id());
             let _ = file.set_len(0).and_then(|()| file.write_all(owner.as_bytes()));
             Ok(Some(file))
         }
-        Ok(false) => {
+        Lock::Unsupported(_) => {
             tracing::warn!(
                 "the file system of {} does not support locks; make sure that no other process \
                  writes the audit log {}",
@@ -97,22 +90,8 @@ fn acquire(log: &Path, path: &Path) -> Result<Option<File>, SinkError> {
             );
             Ok(None)
         }
-        Err(()) => Err(SinkError::Locked { path: log.to_owned(), owner: owner(&mut file) }),
+        Lock::InUse => Err(SinkError::Locked { path: log.to_owned(), owner: owner(&mut file) }),
     }
-}
-
-/// `false`: locks are not supported. An error: it is locked.
-fn try_lock(file: &File) -> Result<bool, ()> {
-    for attempt in 0.. {
-        match file.try_lock() {
-            Ok(()) => return Ok(true),
-            Err(TryLockError::WouldBlock) if attempt < TRIES => std::thread::sleep(PAUSE),
-            Err(TryLockError::WouldBlock) => return Err(()),
-            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(TryLockError::Error(_)) => return Ok(false),
-        }
-    }
-    Ok(false)
 }
 
 /// ` (process 4711)`, as far as is known.

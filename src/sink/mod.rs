@@ -18,6 +18,7 @@ mod error;
 mod file;
 mod file_rotation;
 mod file_seal;
+mod files;
 mod line;
 mod lock;
 mod losses;
@@ -42,6 +43,7 @@ pub use self::line::Line;
 
 pub(crate) use self::backoff::ExponentialBackoff;
 pub(crate) use self::commit::Bucket;
+pub(crate) use self::files::{FileId, Lock, create_private_dir, try_lock};
 pub(crate) use self::losses::Losses;
 
 use self::clock::Clock;
@@ -209,5 +211,4 @@ fn validate(mode: &Mode) -> Result<(), SinkError> {
 }
 
 #[cfg(test)]
-#[path = "sink_tests.rs"]
 mod tests;

@@ -3,13 +3,14 @@
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 
 use super::disk;
+use super::files::{FileId, with_suffix};
 
 /// How much of the file's end is looked at when it is opened, in bytes.
 const TAIL: u64 = 4 << 20;
@@ -18,8 +19,7 @@ const TAIL: u64 = 4 << 20;
 #[derive(Debug)]
 pub(super) struct OpenFile {
     pub(super) file: Arc<File>,
-    pub(super) device: u64,
-    pub(super) inode: u64,
+    pub(super) id: FileId,
     /// Neither a pipe nor a device: it can be cut, rotated, read.
     pub(super) regular: bool,
     /// Its length, as far as we know.
@@ -64,8 +64,7 @@ impl OpenFile {
         }
         let mut open = OpenFile {
             file: Arc::new(file),
-            device: metadata.dev(),
-            inode: metadata.ino(),
+            id: FileId::of(&metadata),
             regular: metadata.is_file(),
             size: 0,
             seen: 0,
@@ -114,7 +113,7 @@ impl OpenFile {
 
     /// Whether these are the metadata of this file.
     pub(super) fn is(&self, metadata: &Metadata) -> bool {
-        (metadata.dev(), metadata.ino()) == (self.device, self.inode)
+        FileId::of(metadata) == self.id
     }
 
     /// Whether it has no name any more.
@@ -148,9 +147,7 @@ pub(super) fn mend(path: &Path, open: &mut OpenFile) {
     let Some(end) = open.mended_end().filter(|end| *end < open.size) else {
         return;
     };
-    let mut name = path.as_os_str().to_owned();
-    name.push(".torn");
-    let aside = PathBuf::from(name);
+    let aside = with_suffix(path, ".torn");
     let set_aside = || {
         let mut options = OpenOptions::new();
         let to = options.append(true).create(true).mode(0o600).open(&aside)?;

@@ -200,5 +200,4 @@ fn write_all(output: &mut impl Write, mut slices: &mut [IoSlice<'_>]) -> (u64, O
 }
 
 #[cfg(test)]
-#[path = "output_tests.rs"]
 mod tests;

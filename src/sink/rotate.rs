@@ -15,6 +15,7 @@ use time::{OffsetDateTime, PrimitiveDateTime};
 use super::backups::{Cleaner, Kept, LogClock};
 use super::clock::Clock;
 use super::config::Rotation;
+use super::files::{parent, with_suffix};
 use crate::metrics::SinkMetrics;
 
 const STAMP: &[BorrowedFormatItem<'_>] =
@@ -158,10 +159,7 @@ impl BackupNames {
         let mut prefix = OsStr::from_bytes(&name[..dot]).to_owned();
         prefix.push("-");
         BackupNames {
-            folder: match path.parent() {
-                Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-                _ => PathBuf::from("."),
-            },
+            folder: parent(path).unwrap_or(Path::new(".")).to_owned(),
             log: OsStr::from_bytes(name).to_owned(),
             prefix,
             extension: OsStr::from_bytes(&name[dot..]).to_owned(),
@@ -218,13 +216,6 @@ impl BackupNames {
     }
 }
 
-/// `path` with something appended to its name.
-pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
-}
-
 /// A file's name without what was appended to it.
 pub(super) fn without_suffix(name: &OsStr, suffix: &str) -> OsString {
     let bytes = name.as_bytes();
@@ -247,5 +238,4 @@ fn taken(path: &Path) -> io::Result<bool> {
 }
 
 #[cfg(test)]
-#[path = "rotate_tests.rs"]
 mod tests;

@@ -15,7 +15,7 @@ use super::digest::{hex, parse_hex};
 use super::key::{PublicKey, SealKey};
 use super::record::{Head, SignedLine, sign};
 use crate::sink::disk;
-use crate::sink::rotate::with_suffix;
+use crate::sink::files::with_suffix;
 
 /// The version of the format.
 const VERSION: u32 = 1;

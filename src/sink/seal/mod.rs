@@ -109,7 +109,7 @@
 //!
 //! All lines that are found are sealed there and then: as `stopped`, if the newest record says so, as
 //! `lost`, if the checkpoint is ahead of it, else as `crash`. A record that a crash has cut short is cut
-//! off before. `state_tests` explores the orders of these steps, with a crash before each.
+//! off before. `tests::state` explores the orders of these steps, with a crash before each.
 //!
 //! # What it costs
 //!
@@ -137,6 +137,7 @@ pub use self::key::{KeyError, PublicKey, SealKey};
 pub use self::record::{Head, Late};
 
 pub(crate) use self::chain::Chain;
+pub(crate) use self::digest::{hex, sha256};
 pub(crate) use self::lines::Lines;
 pub(crate) use self::log_seal::{Block, LogSeal};
 pub(in crate::sink) use self::recover::recover;
@@ -167,12 +168,4 @@ pub(crate) fn plain_path(log: &Path) -> PathBuf {
 }
 
 #[cfg(test)]
-mod missing_tests;
-#[cfg(test)]
-mod seal_tests;
-#[cfg(test)]
-mod state_tests;
-#[cfg(test)]
-mod tamper_tests;
-#[cfg(test)]
-mod test_chain;
+mod tests;

@@ -6,7 +6,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use crate::sink::rotate::{BackupNames, GZ, RETIRED, SEAL, ZST, with_suffix, without_suffix};
+use crate::sink::files::with_suffix;
+use crate::sink::rotate::{BackupNames, GZ, RETIRED, SEAL, ZST, without_suffix};
 
 /// A rotated file, by what is there of it.
 #[derive(Debug)]

@@ -4,19 +4,19 @@
 //! process delivers or deletes the same batches, however the path is spelled. Files are named relative
 //! to the open directory: batches in a directory that was renamed can still be sent.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, flock, openat, renameat,
-    renameat_with, statat, unlinkat,
+    AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, openat, renameat, renameat_with, statat,
+    unlinkat,
 };
 use rustix::io::Errno;
 
 use super::name::{BatchName, Kind};
 use crate::regular_file::unusable;
+use crate::sink::{FileId, Lock, create_private_dir, try_lock};
 
 /// The file that is locked where the file system cannot lock directories, such as NFS.
 const LOCK: &str = ".lock";
@@ -47,7 +47,7 @@ impl Directory {
     /// Returns the system's error, or [`io::ErrorKind::ResourceBusy`] if another process, or another
     /// backend of this one, has it locked.
     pub(super) fn open(path: &Path) -> io::Result<Directory> {
-        DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        create_private_dir(path)?;
         // Not `File::open`, which would block on a named pipe.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let handle = File::from(openat(rustix::fs::CWD, path, flags, Mode::empty())?);
@@ -66,7 +66,7 @@ impl Directory {
     pub(super) fn is_at_path(&self) -> io::Result<bool> {
         let own = self.handle.metadata()?;
         match fs::metadata(&self.path) {
-            Ok(now) => Ok((now.dev(), now.ino()) == (own.dev(), own.ino())),
+            Ok(now) => Ok(FileId::of(&now) == FileId::of(&own)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
         }
@@ -188,7 +188,6 @@ fn not_regular(kind: &str) -> io::Error {
 
 /// Locks the directory, or a file in it where the file system cannot lock directories.
 fn lock(directory: &File) -> io::Result<Option<File>> {
-    let operation = FlockOperation::NonBlockingLockExclusive;
     let busy = || {
         io::Error::new(
             io::ErrorKind::ResourceBusy,
@@ -196,19 +195,17 @@ fn lock(directory: &File) -> io::Result<Option<File>> {
              owner",
         )
     };
-    match flock(directory, operation) {
-        Ok(()) => Ok(None),
-        Err(Errno::WOULDBLOCK) => Err(busy()),
-        Err(Errno::BADF | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOLCK | Errno::NOSYS) => {
-            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let file = File::from(openat(directory, LOCK, flags, Mode::RUSR | Mode::WUSR)?);
-            match flock(&file, operation) {
-                Ok(()) => Ok(Some(file)),
-                Err(Errno::WOULDBLOCK) => Err(busy()),
-                Err(error) => Err(error.into()),
-            }
-        }
-        Err(error) => Err(error.into()),
+    match try_lock(directory) {
+        Lock::Held => return Ok(None),
+        Lock::InUse => return Err(busy()),
+        Lock::Unsupported(_) => {}
+    }
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = File::from(openat(directory, LOCK, flags, Mode::RUSR | Mode::WUSR)?);
+    match try_lock(&file) {
+        Lock::Held => Ok(Some(file)),
+        Lock::InUse => Err(busy()),
+        Lock::Unsupported(error) => Err(error),
     }
 }
 

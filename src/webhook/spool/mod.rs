@@ -290,5 +290,4 @@ impl Spool {
 }
 
 #[cfg(test)]
-#[path = "spool_tests.rs"]
 mod tests;

@@ -4,7 +4,7 @@
 //! number of events in the batch, and the checksum is the first half of the content's SHA-256 in hex.
 //! Files of earlier versions have no checksum. A batch that was set aside ends in `.rejected`.
 
-use aws_lc_rs::digest::{SHA256, digest};
+use crate::sink::seal::{hex, sha256};
 
 /// Decimal digits of a batch's number.
 const DIGITS: usize = 20;
@@ -75,8 +75,9 @@ impl BatchName {
 }
 
 fn checksum(content: &[u8]) -> String {
-    let digest = digest(&SHA256, content);
-    digest.as_ref()[..CHECKSUM / 2].iter().map(|byte| format!("{byte:02x}")).collect()
+    let mut checksum = hex(&sha256(content));
+    checksum.truncate(CHECKSUM);
+    checksum
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::test_chain::{SealedLog, check, compress, gzip, with_ending};
+use super::sealed_log::{SealedLog, check, compress, gzip, with_ending};
 use super::verify::{Finding, Kind, Report};
 use super::{Head, seal_path};
 use crate::sink::test_folder::TestFolder;

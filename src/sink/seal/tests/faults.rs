@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use super::test_chain::{SealedLog, check, compress, public_key, verify_by, with_ending};
+use super::sealed_log::{SealedLog, check, compress, public_key, verify_by, with_ending};
 use super::verify::{Kind, Report};
 use super::{Head, SealKey, checkpoint_path, seal_path};
 use crate::sink::output::Output;

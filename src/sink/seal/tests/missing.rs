@@ -4,8 +4,8 @@
 use std::fs;
 use std::sync::Arc;
 
-use super::seal_tests::{intact, warnings};
-use super::test_chain::{SealedLog, check, compress, public_key, with_ending};
+use super::faults::{intact, warnings};
+use super::sealed_log::{SealedLog, check, compress, public_key, with_ending};
 use super::verify::{Expected, Kind, verify};
 use crate::sink::clock::Clock;
 use crate::sink::config::Rotation;

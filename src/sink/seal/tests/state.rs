@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::test_chain::{check, gzip, with_ending};
+use super::sealed_log::{check, gzip, with_ending};
 use super::verify::Report;
 use super::{Chain, SealConfig, checkpoint_path, seal_path};
 use crate::metrics::SinkMetrics;
