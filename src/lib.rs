@@ -22,7 +22,7 @@
 //! | [`status`] | `metav1.Status` answers |
 //! | [`body`] | bodies in transit |
 //! | [`file_watch`] | noticing changed files |
-//! | [`metrics`] | counters and their Prometheus text |
+//! | [`metrics`] | the registry of all metrics, in two formats |
 //! | [`demo`] | a small in-memory Kubernetes API for `demo` and the tests |
 
 pub mod audit;

@@ -11,6 +11,7 @@ mod head;
 pub mod id;
 pub mod json;
 mod legacy;
+pub mod metrics;
 pub mod object;
 pub mod panic_message;
 pub mod protobuf;

@@ -267,7 +267,7 @@ impl Record {
         for (view, capture) in self.views.iter_mut().zip(captures.0.into_iter()) {
             // Of an answer that nobody waited for there may be nothing, which is no object.
             if let Some(capture) = capture.filter(|capture| all || !capture.is_empty()) {
-                view.response_captured(capture.finish(all), &self.recorder.metrics);
+                view.response_captured(capture.finish(all), &self.recorder.metrics.bodies);
             }
         }
     }
@@ -365,7 +365,7 @@ impl Record {
     /// Ends the record without a further event: its first one could not be stored.
     pub fn rejected(mut self: Box<Self>, code: u16) {
         self.answered(code, None);
-        self.recorder.metrics.requests_rejected.increment();
+        self.recorder.metrics.requests_rejected.inc();
         self.count_end(Timestamp::now());
     }
 
@@ -374,13 +374,13 @@ impl Record {
         let nanos = now.nanos().saturating_sub(self.facts.received.nanos());
         let took = Duration::from_nanos(u64::try_from(nanos).unwrap_or(0));
         let took = (!self.long_running).then_some(took);
-        self.recorder.metrics.request_done(self.facts.info.verb(), self.code(), took);
+        self.recorder.metrics.requests.done(self.facts.info.verb(), self.code(), took);
         self.under_way(-1);
     }
 
     fn under_way(&self, change: i64) {
-        let metrics = &self.recorder.metrics;
-        if self.long_running { &metrics.long_running } else { &metrics.in_flight }.add(change);
+        let metrics = &self.recorder.metrics.requests;
+        if self.long_running { &metrics.long_running } else { &metrics.in_flight }.inc_by(change);
     }
 
     fn read_request(&mut self) {
@@ -388,7 +388,8 @@ impl Record {
         let mut ambiguities = Ambiguities::default();
         for view in self.views.iter_mut() {
             let info = &self.facts.info;
-            let found = view.read_request(info, status, &mut self.metadata, &self.recorder.metrics);
+            let found =
+                view.read_request(info, status, &mut self.metadata, &self.recorder.metrics.bodies);
             ambiguities = ambiguities.union(found);
         }
         if !ambiguities.is_empty() {
@@ -430,7 +431,7 @@ impl Record {
         self.encode(view, &shown, (stage, at), format, &mut line);
         let Some(most) = max_event else { return line };
         while line.len() > most && shown.leave_out_larger() {
-            self.recorder.metrics.bodies_cut.increment();
+            self.recorder.metrics.bodies.truncated.inc();
             line.clear();
             self.encode(view, &shown, (stage, at), format, &mut line);
         }

@@ -199,7 +199,7 @@ fn sinks_that_are_to_see_the_same_share_a_view_and_others_do_not() {
     let (mut redacted, mut without_secrets) = sink(Level::RequestResponse, &[received]);
     redacted.bodies.redaction = Some(Arc::default());
     let sinks = vec![metadata, also_metadata, legacy, bodies, none, redacted];
-    let metrics = Arc::new(crate::metrics::Metrics::default());
+    let metrics = Arc::new(crate::audit::metrics::AuditMetrics::default());
     let recorder = Recorder::new(sinks, metrics.clone(), Some("cp-1".into()));
     let mut record = record(Arc::new(recorder), ORDINARY);
     let views: Vec<_> =
@@ -225,7 +225,10 @@ fn sinks_that_are_to_see_the_same_share_a_view_and_others_do_not() {
         assert_eq!(event["responseObject"]["code"], 403);
     }
     assert!(nothing.0.try_recv().is_err());
-    let text = metrics.render();
+    let mut registry = prometheus_client::registry::Registry::default();
+    metrics.register(&mut registry);
+    let mut text = String::new();
+    prometheus_client::encoding::prometheus_text::encode(&mut text, &registry).unwrap();
     for line in [
         "apiserver_audit_event_total 2",
         "apiserver_audit_level_total{level=\"RequestResponse\"} 1",

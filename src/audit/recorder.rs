@@ -7,10 +7,10 @@ use tokio::runtime::Handle;
 
 use super::backend::Backend;
 use super::converter::Converter;
+use super::metrics::AuditMetrics;
 use super::recording::BodySettings;
 use super::view::{Each, View};
 use crate::authn::UserInfo;
-use crate::metrics::Metrics;
 use crate::policy::{Decision, Level, PolicyHandle};
 use crate::request::RequestInfo;
 use crate::sink::{Commit, CommitSequence, Line};
@@ -110,7 +110,7 @@ pub struct Recorder {
     converter: Arc<Converter>,
     ambiguous: Option<AmbiguousBodies>,
     /// What is counted.
-    pub metrics: Arc<Metrics>,
+    pub metrics: Arc<AuditMetrics>,
     /// `--audit-node-name`, which is noted in all events.
     pub node_name: Option<String>,
 }
@@ -122,7 +122,7 @@ impl Recorder {
     /// Records to `sinks`, of which there are 1 to [`MAX_SINKS`].
     pub fn new(
         mut sinks: Vec<AuditSink>,
-        metrics: Arc<Metrics>,
+        metrics: Arc<AuditMetrics>,
         node_name: Option<String>,
     ) -> Recorder {
         assert!((1..=MAX_SINKS).contains(&sinks.len()), "the configuration sees to it");
@@ -274,7 +274,7 @@ impl Recorder {
     /// Counts an event, which one or more sinks have got. One that is alone counts for itself.
     pub(super) fn count_event(&self) {
         if self.sinks.len() > 1 {
-            self.metrics.events.increment();
+            self.metrics.events.inc();
         }
     }
 

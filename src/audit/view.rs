@@ -5,10 +5,10 @@ use std::borrow::Cow;
 
 use super::body::{self, Capture, Recorded};
 use super::decode::{self, Ambiguities};
+use super::metrics::BodyMetrics;
 use super::recorder::SinkSet;
 use super::recording::{CapturedRequest, RequestBodyKind};
 use super::{body::Cut, event::ObjectMetadata};
-use crate::metrics::Metrics;
 use crate::policy::{Decision, Level, Stage};
 use crate::request::RequestInfo;
 use crate::status::Status;
@@ -158,7 +158,7 @@ impl View {
         info: &RequestInfo,
         answer: &Status,
         metadata: &mut Option<ObjectMetadata>,
-        metrics: &Metrics,
+        metrics: &BodyMetrics,
     ) -> Ambiguities {
         let none = Ambiguities::default();
         let Some(Request { kind, format, captured }) = &self.request else { return none };
@@ -218,7 +218,7 @@ impl View {
     }
 
     /// Takes the request's body as it came: the proxy has refused it for its meaning.
-    pub(super) fn refuse_request(&mut self, metrics: &Metrics) {
+    pub(super) fn refuse_request(&mut self, metrics: &BodyMetrics) {
         let captured = self.request.take().and_then(|request| request.captured.take());
         if let Some(capture) = captured.filter(|_| self.level >= Level::Request) {
             let recorded = capture.finish_raw();
@@ -227,7 +227,7 @@ impl View {
     }
 
     /// The answer's body has been captured.
-    pub(super) fn response_captured(&mut self, recorded: Recorded, metrics: &Metrics) {
+    pub(super) fn response_captured(&mut self, recorded: Recorded, metrics: &BodyMetrics) {
         self.response_object = Some(self.annotated(recorded, &RESPONSE_OBJECT, metrics));
     }
 
@@ -236,17 +236,17 @@ impl View {
         &mut self,
         recorded: Recorded,
         names: &BodyAnnotations,
-        metrics: &Metrics,
+        metrics: &BodyMetrics,
     ) -> Vec<u8> {
         let Recorded { json, cut, note } = recorded;
         if let Some(note) = note {
             if json.starts_with(b"\"") {
-                metrics.bodies_unreadable.increment();
+                metrics.unreadable.inc();
             }
             annotate(&mut self.annotations, names.note, note);
         }
         if let Some(Cut { bytes, sha256 }) = cut {
-            metrics.bodies_cut.increment();
+            metrics.truncated.inc();
             annotate(&mut self.annotations, TRUNCATED, "true".to_owned());
             annotate(&mut self.annotations, names.bytes, bytes.to_string());
             if let Some(sha256) = sha256 {

@@ -9,6 +9,7 @@ mod jose_json;
 mod jwk;
 mod jwt;
 mod key_file;
+mod metrics;
 mod oidc;
 mod request_header;
 mod service_account;
@@ -36,6 +37,7 @@ pub use anonymous::Anonymous;
 pub use cel::{CompileError, Expression};
 pub use jwt::Algorithm;
 pub use key_file::KeyFileError;
+pub use metrics::AuthenticationMetrics;
 pub use oidc::{
     CaSource, ClaimRule, IssuerError, IssuerSettings, JwtAuthenticators, JwtSettings, NameMapping,
 };

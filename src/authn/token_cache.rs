@@ -13,7 +13,7 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::{constant_time, hmac};
 
 use super::User;
-use crate::metrics::Metrics;
+use crate::authn::AuthenticationMetrics;
 
 /// Tokens of users that are remembered at most; many more than have users at a time.
 const USERS: usize = 16_384;
@@ -61,7 +61,7 @@ pub struct Generation(u64);
 /// Remembers tokens for a while. Those of nobody never displace those of users.
 pub struct TokenCache {
     key: hmac::Key,
-    metrics: Arc<Metrics>,
+    metrics: Arc<AuthenticationMetrics>,
     generation: AtomicU64,
     users: Table<TokenUser>,
     nobodys: Table<()>,
@@ -69,7 +69,7 @@ pub struct TokenCache {
 
 impl TokenCache {
     /// An empty one, with a key that nobody else has.
-    pub fn with_random_key(metrics: Arc<Metrics>) -> TokenCache {
+    pub fn with_random_key(metrics: Arc<AuthenticationMetrics>) -> TokenCache {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())
             .expect("the system has random numbers");
         TokenCache {
@@ -95,12 +95,8 @@ impl TokenCache {
     /// The user whose token it is, if that is known and still counts.
     pub fn user(&self, id: &TokenId) -> Option<TokenUser> {
         let user = self.users.get(id, Instant::now());
-        let metrics = &self.metrics.tokens;
-        if user.is_some() {
-            metrics.hits.increment()
-        } else {
-            metrics.misses.increment()
-        }
+        let metrics = &self.metrics;
+        if user.is_some() { &metrics.cache_hits } else { &metrics.cache_misses }.inc();
         user
     }
 
@@ -111,7 +107,7 @@ impl TokenCache {
     }
 
     /// What became of tokens.
-    pub fn metrics(&self) -> &Metrics {
+    pub fn metrics(&self) -> &AuthenticationMetrics {
         &self.metrics
     }
 
@@ -253,10 +249,7 @@ mod tests {
         assert!((NOBODYS / 4..=NOBODYS).contains(&known), "{known}");
         assert!(cache.is_nobodys(&cache.id(&199_999_u32.to_le_bytes())), "the last is there");
         assert!(cache.user(&alice).is_some());
-        assert_eq!(
-            (cache.metrics.tokens.hits.value(), cache.metrics.tokens.misses.value()),
-            (1, 0)
-        );
+        assert_eq!((cache.metrics.cache_hits.get(), cache.metrics.cache_misses.get()), (1, 0));
     }
 
     #[test]

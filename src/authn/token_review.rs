@@ -14,6 +14,7 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use prometheus_client::metrics::gauge::Gauge;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -23,7 +24,6 @@ use super::token_cache::{Generation, TokenCache, TokenId, TokenUser};
 use super::token_webhook::{TokenWebhook, WebhookVersion};
 use super::turns::{NoTurn, Source, Turns, Waiting};
 use super::{User, UserInfo};
-use crate::metrics::Gauge;
 use crate::upstream::access::{Access, Denial, Probe};
 use crate::upstream::{ConfigError, OwnRequest, SendError, Upstream};
 
@@ -177,7 +177,7 @@ impl TokenReview {
                 }
             }
         };
-        let _blocked = Counted::new(&self.cache.metrics().tokens.blocked);
+        let _blocked = Counted::new(&self.cache.metrics().blocked);
         answer.await
     }
 
@@ -191,7 +191,7 @@ impl TokenReview {
     ) -> Shared<BoxFuture<'static, Answer>> {
         let task = tokio::spawn(async move {
             let asked = Asked { review: &self, id };
-            let metrics = &self.cache.metrics().tokens;
+            let metrics = self.cache.metrics();
             let in_flight = Counted::new(&metrics.in_flight);
             let answer = self.ask(&id, &token, turn).await;
             match &answer {
@@ -200,7 +200,7 @@ impl TokenReview {
                 Err(Unavailable) => {}
             }
             let counter = if answer.is_ok() { &metrics.fetched } else { &metrics.fetch_errors };
-            counter.increment();
+            counter.inc();
             drop((asked, in_flight));
             answer
         });
@@ -219,7 +219,7 @@ impl TokenReview {
             let started = Instant::now();
             let answered = self.upstream.ask(self.request(&self.path(), question.clone())).await;
             let code = answered.as_ref().ok().map(|answer| answer.status().as_u16());
-            self.cache.metrics().tokens.reviewed(code, started.elapsed());
+            self.cache.metrics().reviewed(code, started.elapsed());
             if let Some(pause) = again(&answered, tried)
                 && tried < TRIES
             {
@@ -257,7 +257,7 @@ impl TokenReview {
             Some(WebhookVersion::V1) | None => EMPTY_REVIEW,
         };
         let probe = Probe::post(&self.path(), headers, empty);
-        let count = self.cache.metrics().access_denied(Access::TokenReview);
+        let count = &self.cache.metrics().review_access_denied;
         self.upstream.access_denied(Access::TokenReview, denial, probe, count);
     }
 
@@ -305,7 +305,7 @@ impl TokenReview {
 
     fn refuse(&self, reason: NoTurn) -> Unavailable {
         tracing::debug!(%reason, "a token is not asked about");
-        self.cache.metrics().tokens.not_asked.increment();
+        self.cache.metrics().reviews_throttled.inc();
         Unavailable
     }
 
@@ -370,14 +370,14 @@ struct Counted<'a>(&'a Gauge);
 
 impl Counted<'_> {
     fn new(gauge: &Gauge) -> Counted<'_> {
-        gauge.add(1);
+        gauge.inc();
         Counted(gauge)
     }
 }
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        self.0.add(-1);
+        self.0.dec();
     }
 }
 

@@ -6,9 +6,8 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 
 use crate::audit::record::{AuditSink, Recorder};
-use crate::metrics::SinkMetrics;
 use crate::server::admin::Check;
-use crate::sink::SinkState;
+use crate::sink::{BackendMetrics, SinkState};
 
 /// How often losses are reported and health is measured.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -33,7 +32,7 @@ pub(super) fn checks(recorder: &Arc<Recorder>) -> Vec<Check> {
 
 /// Keeps the metric of each backend's health, and logs losses that were held back, until the recorder is
 /// gone.
-pub(super) fn look_after(recorder: &Arc<Recorder>, metrics: &[Arc<SinkMetrics>]) {
+pub(super) fn look_after(recorder: &Arc<Recorder>, metrics: &[Arc<BackendMetrics>]) {
     let (recorder, metrics) = (Arc::downgrade(recorder), metrics.to_vec());
     tokio::spawn(async move {
         let mut interval = tokio::time::interval(INTERVAL);
@@ -44,8 +43,9 @@ pub(super) fn look_after(recorder: &Arc<Recorder>, metrics: &[Arc<SinkMetrics>])
             for sink in recorder.sinks() {
                 sink.backend.tick();
                 let healthy = sink.backend.state() == SinkState::Ok;
-                let metrics = metrics.iter().find(|metrics| metrics.name() == sink.name);
-                metrics.iter().for_each(|metrics| metrics.healthy.set(i64::from(healthy)));
+                if let Some(metrics) = metrics.iter().find(|metrics| metrics.name() == sink.name) {
+                    metrics.healthy.set(i64::from(healthy));
+                }
             }
         }
     });

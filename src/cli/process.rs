@@ -28,7 +28,7 @@ use crate::config::{
 };
 use crate::file_watch::{FileWatcher, POLL_INTERVAL};
 use crate::impersonation::Reviewer;
-use crate::metrics::{Metrics, Reloaded, SinkMetrics};
+use crate::metrics::{Metrics, Reloaded};
 use crate::pipeline::Proxy;
 use crate::policy::{PolicyFile, PolicyHandle};
 use crate::server::admin::{Admin, Check};
@@ -72,13 +72,12 @@ impl Process {
         config: Config,
         observer: Option<UnboundedSender<Vec<u8>>>,
     ) -> anyhow::Result<Process> {
-        let metrics = Arc::new(Metrics::default());
+        let backend_names = config.audit.sinks.iter().map(|sink| sink.name.as_str());
+        let metrics = Arc::new(Metrics::new(backend_names));
         let (force_reload, forced) = watch::channel(());
         let follow = Follow { metrics: metrics.clone(), forced };
 
-        let sink_metrics: Vec<_> =
-            config.audit.sinks.iter().map(|sink| metrics.sink(&sink.name)).collect();
-        let policies = policies(&config.audit.sinks, &sink_metrics, &follow)?;
+        let policies = policies(&config.audit.sinks, &follow)?;
         let upstream = upstream(&config.upstream, &follow)?;
         let as_front_proxy = config.upstream.identity == Identity::RequestHeader;
         let authenticator =
@@ -90,7 +89,7 @@ impl Process {
             listener::bind(config.operation.admin_addr).await.context("--admin-bind-address")?;
         let (addr, admin_addr) = (listener.local_addr()?, admin_listener.local_addr()?);
 
-        let recorder = recorder(config.audit, policies, sink_metrics.clone(), observer, &follow)?;
+        let recorder = recorder(config.audit, policies, observer, &follow)?;
         let proxy = Arc::new(Proxy {
             authenticator,
             recorder: Arc::new(recorder),
@@ -105,13 +104,14 @@ impl Process {
         let (shutdown, running) = Shutdown::new();
         let (admin_shutdown, admin_running) = Shutdown::new();
         let shutdown = Arc::new(shutdown);
-        backends::look_after(&proxy.recorder, &sink_metrics);
+        backends::look_after(&proxy.recorder, &metrics.backends);
         serve_admin(admin_listener, &proxy, &shutdown, metrics.clone(), admin_running);
         let sequence = |thread, runtime| proxy.recorder.commit_sequence(thread, runtime);
         let workers = Arc::new(Workers::start(sequence).context("threads for clients")?);
         let max_connections = limits::max_connections(config.serving.max_connections);
         let clients = listener::Clients::new(max_connections, config.serving.proxy_protocol);
         let (threads, handler) = (workers.clone(), proxy.clone());
+        let metrics = metrics.server.clone();
         tokio::spawn(listener::serve(listener, clients, threads, tls, handler, metrics, running));
         tracing::info!(addr = %admin_addr, "admin");
         tracing::info!(%addr, upstream = &*proxy.upstream.authority(), "serving");
@@ -244,7 +244,7 @@ fn upstream(
     let first = resolve.clone();
     let file =
         kubeconfig.map(|path| KubeconfigFile::new(Reloaded::Kubeconfig, &path, Box::new(resolve)));
-    let upstream = Upstream::new(first()?, follow.metrics.clone())?;
+    let upstream = Upstream::new(first()?, follow.metrics.upstream.clone())?;
     if let Some(file) = file {
         follow.spawn_kubeconfig(file, &upstream);
     }
@@ -252,11 +252,7 @@ fn upstream(
 }
 
 /// Opens each policy file once and follows it; gives the policy of each sink.
-fn policies(
-    sinks: &[SinkSettings],
-    metrics: &[Arc<SinkMetrics>],
-    follow: &Follow,
-) -> anyhow::Result<Vec<PolicyHandle>> {
+fn policies(sinks: &[SinkSettings], follow: &Follow) -> anyhow::Result<Vec<PolicyHandle>> {
     let mut open: Vec<(&Path, PolicyHandle)> = Vec::new();
     for sink in sinks {
         let path = sink.policy_file.as_path();
@@ -268,11 +264,13 @@ fn policies(
         for warning in warnings {
             tracing::warn!("audit policy: {warning}");
         }
-        let of_it = sinks.iter().zip(metrics).filter(|(sink, _)| sink.policy_file == path);
-        let file = file.of_sinks(of_it.map(|(_, metrics)| metrics.clone()).collect());
+        let of_it =
+            sinks.iter().zip(&follow.metrics.backends).filter(|(sink, _)| sink.policy_file == path);
+        let file =
+            file.of_sinks(of_it.map(|(_, backend)| follow.metrics.policy(backend)).collect());
         open.push((path, file.handle()));
         let forced = follow.forced.clone();
-        tokio::spawn(file.watch(follow.metrics.clone(), forced, POLL_INTERVAL));
+        tokio::spawn(file.watch(follow.metrics.reloads.clone(), forced, POLL_INTERVAL));
     }
     let of = |sink: &SinkSettings| {
         let known = open.iter().find(|(path, _)| *path == sink.policy_file);
@@ -286,18 +284,18 @@ fn policies(
 fn recorder(
     audit: Audit,
     policies: Vec<PolicyHandle>,
-    sink_metrics: Vec<Arc<SinkMetrics>>,
     mut observer: Option<UnboundedSender<Vec<u8>>>,
     follow: &Follow,
 ) -> anyhow::Result<Recorder> {
     let budget = Budget::new(audit.total_body_bytes);
-    let mut settings: Vec<_> = audit.sinks.into_iter().zip(policies).zip(sink_metrics).collect();
+    let backends = follow.metrics.backends.iter().cloned();
+    let mut settings: Vec<_> = audit.sinks.into_iter().zip(policies).zip(backends).collect();
     settings.sort_by_key(|((sink, _), _)| matches!(sink.backend, BackendSettings::Log { .. }));
     let mut sinks = Vec::new();
-    for ((sink, policy), sink_metrics) in settings {
+    for ((sink, policy), metrics) in settings {
         let (format, backend) = match &sink.backend {
             BackendSettings::Log { config, format } => {
-                let log = Sink::open(config.clone(), sink_metrics);
+                let log = Sink::open(config.clone(), follow.metrics.log(metrics));
                 let mut log = log.map_err(|error| anyhow::Error::msg(sink.says(error)))?;
                 if let Some(observer) = observer.take() {
                     log = log.with_observer(observer);
@@ -309,7 +307,7 @@ fn recorder(
                     let error = format!("--audit-webhook-config-file: {error}");
                     anyhow::Error::msg(sink.says(error))
                 })?;
-                let webhook = Webhook::start(config.clone(), Arc::new(client), sink_metrics);
+                let webhook = Webhook::start(config.clone(), Arc::new(client), follow.metrics.webhook(metrics));
                 let webhook = webhook.map_err(|error| anyhow::Error::msg(sink.says(error)))?;
                 (Format::Json, Backend::Webhook(Box::new(webhook)))
             }
@@ -319,7 +317,7 @@ fn recorder(
         let encoding = Encoding { format, max_event: sink.max_event };
         sinks.push(AuditSink { name: sink.name, backend, policy, bodies, encoding });
     }
-    let recorder = Recorder::new(sinks, follow.metrics.clone(), audit.node_name);
+    let recorder = Recorder::new(sinks, follow.metrics.audit.clone(), audit.node_name);
     Ok(recorder.with_ambiguous_bodies(audit.ambiguous_bodies))
 }
 
@@ -343,7 +341,7 @@ struct Follow {
 
 impl Follow {
     fn spawn_kubeconfig(&self, file: KubeconfigFile, upstream: &Upstream) {
-        let (metrics, forced) = (self.metrics.clone(), self.forced.clone());
+        let (metrics, forced) = (self.metrics.reloads.clone(), self.forced.clone());
         tokio::spawn(file.follow(upstream.clone(), metrics, forced, POLL_INTERVAL));
     }
 
@@ -353,7 +351,7 @@ impl Follow {
         watcher: FileWatcher,
         reload: impl Fn() -> Result<(), E> + Send + Sync + 'static,
     ) {
-        let (forced, metrics) = (self.forced.clone(), self.metrics.clone());
+        let (forced, metrics) = (self.forced.clone(), self.metrics.reloads.clone());
         tokio::spawn(reload::follow(what, watcher, forced, metrics, reload));
     }
 }
@@ -381,7 +379,7 @@ fn authenticator(
         }
         None => None,
     };
-    let cache = Arc::new(TokenCache::with_random_key(follow.metrics.clone()));
+    let cache = Arc::new(TokenCache::with_random_key(follow.metrics.authentication.clone()));
     let Configured { oidc, anonymous } = configured(settings, &cache, follow)?;
     Ok(Authenticator {
         request_header,
@@ -411,7 +409,7 @@ fn configured(
         Issuers::None => Ok(Configured { oidc: None, anonymous }),
         Issuers::Flags(issuer) => {
             let issuers = vec![JwtSettings::clone(issuer)];
-            let issuers = JwtAuthenticators::new(issuers, follow.metrics.clone())
+            let issuers = JwtAuthenticators::new(issuers, follow.metrics.authentication.clone())
                 .context("--oidc-ca-file")?;
             Ok(Configured { oidc: Some(Arc::new(issuers)), anonymous })
         }
@@ -423,11 +421,16 @@ fn configured(
                 issuers_or_usual(accounts.map_or(&[], |accounts| &accounts.issuers)),
                 settings.anonymous_auth,
                 cache.clone(),
-                follow.metrics.clone(),
+                follow.metrics.authentication.clone(),
             )
             .context("--authentication-config")?;
             let (oidc, anonymous) = (Some(file.authenticators()), file.anonymous());
-            follow.spawn(Reloaded::AuthenticationConfig, watcher, move || file.reload());
+            let metrics = follow.metrics.authentication.clone();
+            follow.spawn(Reloaded::AuthenticationConfig, watcher, move || {
+                let reloaded = file.reload();
+                metrics.config_reloaded(reloaded.is_ok());
+                reloaded
+            });
             Ok(Configured { oidc, anonymous })
         }
     }

@@ -8,10 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Rules;
 use super::attributes::{Attributes, Object, Resource};
-use crate::metrics::Metrics;
 use crate::status::Status;
-use crate::upstream::Upstream;
 use crate::upstream::access::{Access, Denial, Probe};
+use crate::upstream::{Upstream, UpstreamMetrics};
 
 const PATH: &str = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
 /// Shows whether reviews may be created.
@@ -127,7 +126,7 @@ impl AccessReviews {
         AccessReviews { upstream }
     }
 
-    fn metrics(&self) -> &Metrics {
+    fn metrics(&self) -> &UpstreamMetrics {
         self.upstream.metrics()
     }
 

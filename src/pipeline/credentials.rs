@@ -17,7 +17,7 @@ pub(super) async fn are_rejected(proxy: &Proxy, facts: &RequestFacts) -> bool {
         Identity::RequestHeader => true,
         Identity::Impersonate => false,
     };
-    let count = proxy.recorder.metrics.access_denied(Access::Forward);
+    let count = proxy.upstream.metrics().access_denied(Access::Forward);
     let may_be_relayed = may_be_relayed(&facts.info);
     proxy.upstream.are_credentials_rejected(may_be_relayed, as_front_proxy, count).await
 }

@@ -13,6 +13,7 @@
 mod index;
 mod load;
 mod matcher;
+mod metrics;
 mod model;
 mod reload;
 mod schema;
@@ -23,6 +24,7 @@ mod version;
 pub use crate::document::{Position, Problem};
 pub use load::{LoadError, Loaded, load, parse, parse_spec};
 pub use matcher::Policy;
+pub use metrics::{PolicyFamilies, PolicyMetrics};
 pub use model::{Decision, Level, Stage, StageSet};
 pub use reload::{PolicyFile, PolicyHandle};
 pub use spec::{GroupResources, PolicyRule, PolicySpec};

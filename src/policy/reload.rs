@@ -13,9 +13,10 @@ use tokio::time::sleep;
 
 use super::load::{self, LoadError, Loaded};
 use super::matcher::Policy;
+use super::metrics::PolicyMetrics;
 use crate::document::problem::Problem;
 use crate::file_watch::FileWatcher;
-use crate::metrics::{Metrics, Reloaded, SinkMetrics};
+use crate::metrics::{ReloadMetrics, Reloaded};
 
 /// Steps of a tenth of the interval for which a file that is being written is waited for. With the
 /// interval itself, a file that never rests is read at latest every one and a half intervals.
@@ -76,7 +77,7 @@ pub struct PolicyFile {
     files: FileWatcher,
     handle: PolicyHandle,
     /// Those of the sinks that it is the policy of.
-    sinks: Vec<Arc<SinkMetrics>>,
+    sinks: Vec<PolicyMetrics>,
     /// What the policy in force was read from.
     in_force: Vec<u8>,
     /// What is known to be wrong with the file now, so that it is told once.
@@ -119,14 +120,16 @@ impl PolicyFile {
 
     /// Says to whose metrics it belongs.
     #[must_use]
-    pub fn of_sinks(self, sinks: Vec<Arc<SinkMetrics>>) -> PolicyFile {
+    pub fn of_sinks(self, sinks: Vec<PolicyMetrics>) -> PolicyFile {
         let file = PolicyFile { sinks, ..self };
         file.tell_generation(file.handle.generation());
         file
     }
 
     fn tell_generation(&self, generation: u64) {
-        self.sinks.iter().for_each(|sink| sink.policy_generation.set(generation as i64));
+        for sink in &self.sinks {
+            sink.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
+        }
     }
 
     /// The policy in force, now and after each reload.
@@ -139,7 +142,7 @@ impl PolicyFile {
     /// gets a value (SIGHUP).
     pub async fn watch(
         self,
-        metrics: Arc<Metrics>,
+        metrics: Arc<ReloadMetrics>,
         forced: watch::Receiver<()>,
         interval: Duration,
     ) {
@@ -160,7 +163,13 @@ impl PolicyFile {
 
     /// Reads the file if it is due, and puts what is in it in force if that is a valid policy. With
     /// `lenient`, returns `false` and changes nothing if it is not, or if it was written meanwhile.
-    fn look(&mut self, changed: bool, forced: bool, lenient: bool, metrics: &Metrics) -> bool {
+    fn look(
+        &mut self,
+        changed: bool,
+        forced: bool,
+        lenient: bool,
+        metrics: &ReloadMetrics,
+    ) -> bool {
         if !(changed || forced || self.again) {
             return true;
         }
@@ -215,13 +224,21 @@ impl PolicyFile {
     }
 
     /// Tells once what is wrong with the file; if it was asked for, again.
-    fn refuse(&mut self, refused: Refused, error: &LoadError, forced: bool, metrics: &Metrics) {
+    fn refuse(
+        &mut self,
+        refused: Refused,
+        error: &LoadError,
+        forced: bool,
+        metrics: &ReloadMetrics,
+    ) {
         self.again = true;
         if self.refused.as_ref() == Some(&refused) && !forced {
             return;
         }
         metrics.reloaded(Reloaded::Policy, false);
-        self.sinks.iter().for_each(|sink| sink.policy_failures.increment());
+        for sink in &self.sinks {
+            sink.reload_failures.inc();
+        }
         let generation = self.handle.generation();
         if let Refused::Unreadable(_) = refused {
             tracing::warn!(
@@ -248,7 +265,7 @@ struct Followed(Option<PolicyFile>);
 impl Followed {
     async fn watch(
         mut self,
-        metrics: Arc<Metrics>,
+        metrics: Arc<ReloadMetrics>,
         mut forced: watch::Receiver<()>,
         interval: Duration,
     ) {

@@ -13,7 +13,7 @@ struct Followed {
     dir: TestDir,
     path: PathBuf,
     file: PolicyFile,
-    metrics: Metrics,
+    metrics: ReloadMetrics,
 }
 
 impl Followed {
@@ -21,7 +21,7 @@ impl Followed {
         let dir = TestDir::new();
         let path = dir.write("policy.yaml", &policy(1));
         let (file, _) = PolicyFile::open(&path).unwrap();
-        Followed { dir, path, file, metrics: Metrics::default() }
+        Followed { dir, path, file, metrics: ReloadMetrics::default() }
     }
 
     fn poll(&mut self, forced: bool) {
@@ -32,14 +32,9 @@ impl Followed {
     /// Rules and generation in force, then reloads that succeeded and that failed.
     fn state(&self) -> (usize, u64, u64, u64) {
         let handle = self.file.handle();
-        let text = self.metrics.render();
-        let reloads = |result: &str| {
-            let name =
-                format!("kube_audit_proxy_reloads_total{{file=\"policy\",result=\"{result}\"}} ");
-            text.lines().find_map(|line| line.strip_prefix(&name)).unwrap().parse().unwrap()
-        };
+        let reloads = |succeeded| self.metrics.count(Reloaded::Policy, succeeded);
         let rules = handle.current().rule_count();
-        (rules, handle.generation(), reloads("success"), reloads("failure"))
+        (rules, handle.generation(), reloads(true), reloads(false))
     }
 }
 
@@ -72,7 +67,7 @@ fn a_config_map_s_links_are_followed() {
     let (file, _) = PolicyFile::open(&path).unwrap();
     symlink("..2", dir.path().join("..data_tmp")).unwrap();
     fs::rename(dir.path().join("..data_tmp"), dir.path().join("..data")).unwrap();
-    let mut it = Followed { dir, path, file, metrics: Metrics::default() };
+    let mut it = Followed { dir, path, file, metrics: ReloadMetrics::default() };
     it.poll(false);
     assert_eq!(it.state(), (2, 2, 1, 0));
 }
@@ -167,7 +162,7 @@ async fn a_file_that_never_rests_is_loaded_all_the_same() {
     let (file, _) = PolicyFile::open(&path).unwrap();
     let handle = file.handle();
     let (_force, forced) = watch::channel(());
-    let metrics = Arc::new(Metrics::default());
+    let metrics = Arc::new(ReloadMetrics::default());
     let interval = Duration::from_millis(100);
     let watching = tokio::spawn(file.watch(metrics.clone(), forced, interval));
     let started = std::time::Instant::now();
@@ -186,11 +181,11 @@ async fn a_file_that_never_rests_is_loaded_all_the_same() {
 async fn watching_polls_and_can_be_forced() {
     let dir = TestDir::new();
     let path = dir.write("policy.yaml", &policy(1));
-    let metrics = Arc::new(Metrics::default());
-    let sink = metrics.sink("log");
+    let metrics = Arc::new(ReloadMetrics::default());
+    let sink = PolicyMetrics::default();
     let (file, _) = PolicyFile::open(&path).unwrap();
     let file = file.of_sinks(vec![sink.clone()]);
-    assert_eq!(sink.policy_generation.value(), 1);
+    assert_eq!(sink.generation.get(), 1);
     let handle = file.handle();
     let (force, forced) = watch::channel(());
     let watching = tokio::spawn(file.watch(metrics.clone(), forced, Duration::from_millis(10)));
@@ -198,7 +193,7 @@ async fn watching_polls_and_can_be_forced() {
     dir.write("policy.yaml", &policy(2));
     until(|| handle.generation() == 2).await;
     assert_eq!(handle.current().rule_count(), 2);
-    until(|| sink.policy_generation.value() == 2).await;
+    until(|| sink.generation.get() == 2).await;
 
     force.send(()).unwrap();
     until(|| handle.generation() == 3).await;

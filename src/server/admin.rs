@@ -1,7 +1,8 @@
 //! The admin port: health and metrics, over plain HTTP and on loopback by default.
 //!
 //! `/healthz`, `/livez` and `/readyz` answer as kube-apiserver's do: `ok`, or with `?verbose` a line
-//! for each check; 500 and the lines where a check fails. `/metrics` is Prometheus text.
+//! for each check; 500 and the lines where a check fails. `/metrics` is Prometheus text, or
+//! OpenMetrics for clients that prefer it.
 
 use std::convert::Infallible;
 use std::fmt::Write;
@@ -11,8 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
-use http::{Method, Request, Response, StatusCode, Uri};
+use http::header::{
+    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, VARY, X_CONTENT_TYPE_OPTIONS,
+};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -22,7 +25,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::listener::accept;
 use super::shutdown::{Phase, Running};
-use crate::metrics::Metrics;
+use crate::metrics::{Exposition, Metrics};
 
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -75,7 +78,12 @@ impl Admin {
         Admin { metrics, checks }
     }
 
-    async fn answer(&self, method: &Method, uri: &Uri) -> Response<Full<Bytes>> {
+    async fn answer(
+        &self,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Response<Full<Bytes>> {
         let checks: &[Check] = match uri.path() {
             "/readyz" => &self.checks,
             // A restart mends none of what is checked.
@@ -89,11 +97,24 @@ impl Admin {
             return response;
         }
         if uri.path() == "/metrics" {
-            let mut response = plain(StatusCode::OK, self.metrics.render());
-            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(PROMETHEUS));
-            return response;
+            return self.metrics(headers);
         }
         health(&uri.path()[1..], checks, is_verbose(uri.query())).await
+    }
+
+    /// All metrics, in the format that the client prefers.
+    fn metrics(&self, headers: &HeaderMap) -> Response<Full<Bytes>> {
+        let accept = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+        let exposition = Exposition::preferred(accept);
+        let Ok(text) = self.metrics.render(exposition) else {
+            let text = "500 metrics cannot be encoded\n".to_owned();
+            return plain(StatusCode::INTERNAL_SERVER_ERROR, text);
+        };
+        let mut response = plain(StatusCode::OK, text);
+        let content_type = HeaderValue::from_static(exposition.content_type());
+        response.headers_mut().insert(CONTENT_TYPE, content_type);
+        response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+        response
     }
 }
 
@@ -128,8 +149,6 @@ async fn health(name: &str, checks: &[Check], verbose: bool) -> Response<Full<By
     }
 }
 
-const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
-
 fn plain(status: StatusCode, text: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(text));
     *response.status_mut() = status;
@@ -159,7 +178,10 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>, mut ended: Running)
 async fn connection(tcp: TcpStream, admin: Arc<Admin>, mut ended: Running) {
     let service = service_fn(move |request: Request<Incoming>| {
         let admin = admin.clone();
-        async move { Ok::<_, Infallible>(admin.answer(request.method(), request.uri()).await) }
+        async move {
+            let (method, uri) = (request.method(), request.uri());
+            Ok::<_, Infallible>(admin.answer(method, uri, request.headers()).await)
+        }
     });
     let mut connection = pin!(
         http1::Builder::new()
@@ -191,7 +213,7 @@ mod tests {
     use crate::server::shutdown::Shutdown;
 
     async fn ask(admin: &Admin, method: Method, target: &str) -> (u16, String) {
-        let response = admin.answer(&method, &target.parse().unwrap()).await;
+        let response = admin.answer(&method, &target.parse().unwrap(), &HeaderMap::new()).await;
         let status = response.status().as_u16();
         let body = response.into_body().collect().await.unwrap().to_bytes();
         (status, String::from_utf8(body.to_vec()).unwrap())

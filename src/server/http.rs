@@ -105,7 +105,7 @@ impl Handler for Arc<Proxy> {
     }
 
     fn refused(&self, connection: &Connection, reason: RefusedRequest) {
-        self.recorder.metrics.request_refused(reason);
+        self.recorder.metrics.requests.refused(reason);
         if let Some(suppressed) = REFUSALS.pass() {
             tracing::warn!(
                 peer = %connection.peer(),

@@ -15,10 +15,10 @@ use tokio_rustls::server::TlsStream;
 use super::http::{Handler, HttpError, Protocol, serve_connection};
 use super::limits::Reports;
 use super::linger::Lingering;
+use super::metrics::ServerMetrics;
 use super::proxy_protocol::{self, HeaderError};
 use super::shutdown::{Phase, Running};
 use super::workers::Workers;
-use crate::metrics::Metrics;
 use crate::pipeline::Connection;
 use crate::request::source::Cidr;
 use crate::sink::{CommitSequence, GatedIo};
@@ -86,7 +86,7 @@ pub async fn serve<H: Handler>(
     workers: Arc<Workers>,
     tls: Arc<ServerConfig>,
     handler: H,
-    metrics: Arc<Metrics>,
+    metrics: Arc<ServerMetrics>,
     mut running: Running,
 ) {
     let acceptor = TlsAcceptor::from(tls);
@@ -97,9 +97,9 @@ pub async fn serve<H: Handler>(
             accepted = accept(&listener) => accepted,
             () = running.reached(Phase::Draining) => return,
         };
-        let open = metrics.client_connections.value();
+        let open = metrics.client_connections.get();
         if u64::try_from(open).is_ok_and(|open| open >= clients.max_connections) {
-            metrics.connections_refused.increment();
+            metrics.connections_refused.inc();
             if let Some(refused) = refusals.count(Instant::now()) {
                 tracing::warn!(
                     %peer,
@@ -130,9 +130,11 @@ pub async fn serve<H: Handler>(
                 connection(tcp, &mut peer, &clients, acceptor, handler, sequence, running).await;
             if let Err(error) = served {
                 match &error {
-                    ConnectionError::Handshake(_) => metrics.tls_handshake_errors.increment(),
+                    ConnectionError::Handshake(_) => {
+                        metrics.tls_handshake_errors.inc();
+                    }
                     ConnectionError::ProxyHeader(error) => {
-                        metrics.proxy_protocol_errors.increment();
+                        metrics.proxy_protocol_errors.inc();
                         clients.report(peer, error);
                     }
                     _ => {}
@@ -259,18 +261,18 @@ pub struct BindError {
 }
 
 /// Counts a connection as open until dropped.
-struct Open(Arc<Metrics>);
+struct Open(Arc<ServerMetrics>);
 
 impl Open {
-    fn new(metrics: &Arc<Metrics>) -> Open {
-        metrics.client_connections.add(1);
+    fn new(metrics: &Arc<ServerMetrics>) -> Open {
+        metrics.client_connections.inc();
         Open(Arc::clone(metrics))
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.client_connections.add(-1);
+        self.0.client_connections.dec();
     }
 }
 

@@ -21,7 +21,7 @@ use crate::test_dir::TestDir;
 struct Server {
     addr: SocketAddr,
     handler: TestHandler,
-    metrics: Arc<Metrics>,
+    metrics: Arc<ServerMetrics>,
     shutdown: Shutdown,
     serving: Arc<ServingCertificate>,
     listening: JoinHandle<()>,
@@ -48,7 +48,7 @@ impl Server {
         let tcp = bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
         let addr = tcp.local_addr().unwrap();
         let (shutdown, running) = Shutdown::new();
-        let (handler, metrics) = (TestHandler::new(), Arc::new(Metrics::default()));
+        let (handler, metrics) = (TestHandler::new(), Arc::new(ServerMetrics::default()));
         let on = Arc::new(Workers::none());
         let clients = Clients::new(10_000, Vec::new());
         let serve = serve(tcp, clients, on, tls, handler.clone(), metrics.clone(), running);
@@ -137,7 +137,7 @@ async fn a_certificate_without_its_key_is_refused() {
     }
     server.shutdown.drain();
     server.shutdown.all_ended().await;
-    assert_eq!(server.metrics.tls_handshake_errors.value(), 2);
+    assert_eq!(server.metrics.tls_handshake_errors.get(), 2);
 }
 
 #[tokio::test]
@@ -206,7 +206,7 @@ async fn plain_http_is_told_so_and_other_nonsense_is_counted() {
     let _ = nonsense.read_to_end(&mut answer).await;
     server.shutdown.drain();
     server.shutdown.all_ended().await;
-    assert_eq!(server.metrics.tls_handshake_errors.value(), 1);
+    assert_eq!(server.metrics.tls_handshake_errors.get(), 1);
 }
 
 #[tokio::test]
@@ -236,7 +236,7 @@ async fn draining_lets_requests_finish_and_takes_no_new_ones() {
     assert_eq!(slow2.await.unwrap().unwrap(), "HTTP/2.0 /slow false");
     connection.await.unwrap().unwrap();
     server.shutdown.all_ended().await;
-    assert_eq!(server.metrics.client_connections.value(), 0);
+    assert_eq!(server.metrics.client_connections.get(), 0);
 }
 
 #[tokio::test]

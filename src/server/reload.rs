@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use crate::file_watch::{FileWatcher, POLL_INTERVAL};
-use crate::metrics::{Metrics, Reloaded};
+use crate::metrics::{ReloadMetrics, Reloaded};
 
 /// Calls `reload` whenever the files of `watcher` change, and on each `force`; counts and logs the
 /// result as that of `what`. A failed `reload` must leave everything as it was. Ends when the
@@ -16,7 +16,7 @@ pub async fn follow<E: Display + Send + 'static>(
     what: Reloaded,
     watcher: FileWatcher,
     mut force: watch::Receiver<()>,
-    metrics: Arc<Metrics>,
+    metrics: Arc<ReloadMetrics>,
     reload: impl Fn() -> Result<(), E> + Send + 'static,
 ) {
     let mut poll = tokio::time::interval(POLL_INTERVAL);
@@ -69,7 +69,7 @@ mod tests {
         let serving = Arc::new(ServingCertificate::load(&crt, &key).unwrap());
         dir.write("tls.crt", &new.certificate);
         dir.write("tls.key", &new.key);
-        let metrics = Arc::new(Metrics::default());
+        let metrics = Arc::new(ReloadMetrics::default());
         let (force, forced) = watch::channel(());
         let reload = {
             let serving = serving.clone();
@@ -77,22 +77,20 @@ mod tests {
         };
         let what = Reloaded::ServingCertificate;
         let task = tokio::spawn(follow(what, watcher, forced, metrics.clone(), reload));
-        reloads(&metrics, "success", 1).await;
+        reloads(&metrics, true, 1).await;
         assert_eq!(serving.leaf(), leaf_of(&new.certificate));
         force.send_replace(());
-        reloads(&metrics, "success", 2).await;
+        reloads(&metrics, true, 2).await;
         dir.write("tls.key", "");
         force.send_replace(());
-        reloads(&metrics, "failure", 1).await;
+        reloads(&metrics, false, 1).await;
         assert_eq!(serving.leaf(), leaf_of(&new.certificate));
         drop(force);
         task.await.unwrap();
     }
 
-    async fn reloads(metrics: &Metrics, result: &str, count: u32) {
-        let labels = format!("file=\"serving_certificate\",result=\"{result}\"");
-        let line = format!("kube_audit_proxy_reloads_total{{{labels}}} {count}\n");
-        while !metrics.render().contains(&line) {
+    async fn reloads(metrics: &ReloadMetrics, succeeded: bool, count: u64) {
+        while metrics.count(Reloaded::ServingCertificate, succeeded) < count {
             tokio::task::yield_now().await;
         }
     }

@@ -23,7 +23,7 @@ use super::open_file::{OpenFile, mend};
 use super::output::{Output, Unsynced, Written, append};
 use super::rotate::{BackupNamer, BackupNames, Rotator};
 use super::seal::{Block, Chain, LogSeal, SealConfig, SealKey, recover};
-use crate::metrics::SinkMetrics;
+use crate::sink::LogMetrics;
 
 /// What must be free on the disk before a log that could not be written is one again, in bytes.
 const ROOM: u64 = 64 << 10;
@@ -63,7 +63,7 @@ impl LogFile {
         path: &Path,
         rotation: Rotation,
         clock: Clock,
-        metrics: Arc<SinkMetrics>,
+        metrics: Arc<LogMetrics>,
     ) -> Result<LogFile, SinkError> {
         LogFile::open_as(path, rotation, clock, metrics, false)
     }
@@ -74,7 +74,7 @@ impl LogFile {
         path: &Path,
         rotation: Rotation,
         clock: Clock,
-        metrics: Arc<SinkMetrics>,
+        metrics: Arc<LogMetrics>,
         exclusively: bool,
     ) -> Result<LogFile, SinkError> {
         if path.file_name().is_none() || path.is_dir() {
@@ -124,7 +124,7 @@ impl LogFile {
         &mut self,
         config: &SealConfig,
         strict: bool,
-        metrics: Arc<SinkMetrics>,
+        metrics: Arc<LogMetrics>,
     ) -> Result<Chain, SinkError> {
         if !self.open.regular {
             return Err(SinkError::NotSealable { what: self.path.display().to_string() });

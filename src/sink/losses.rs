@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::metrics::{Plugin, SinkMetrics};
+use super::metrics::{BackendMetrics, Plugin};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -12,7 +12,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Losses {
     plugin: Plugin,
-    metrics: Arc<SinkMetrics>,
+    metrics: Arc<BackendMetrics>,
     untold: Mutex<Untold>,
 }
 
@@ -25,7 +25,7 @@ struct Untold {
 }
 
 impl Losses {
-    pub(crate) fn new(plugin: Plugin, metrics: Arc<SinkMetrics>) -> Losses {
+    pub(crate) fn new(plugin: Plugin, metrics: Arc<BackendMetrics>) -> Losses {
         Losses { plugin, metrics, untold: Mutex::default() }
     }
 

@@ -22,6 +22,7 @@ mod files;
 mod line;
 mod lock;
 mod losses;
+mod metrics;
 mod open_file;
 mod output;
 mod rotate;
@@ -40,6 +41,9 @@ pub use self::commit::{
 pub use self::config::{LogPath, Mode, Rotation, SinkConfig, SyncMode, Throttle};
 pub use self::error::{SinkError, WriteError};
 pub use self::line::Line;
+pub use self::metrics::{
+    BackendFamilies, BackendLabel, BackendMetrics, LogFamilies, LogMetrics, Plugin,
+};
 
 pub(crate) use self::backoff::ExponentialBackoff;
 pub(crate) use self::commit::Bucket;
@@ -50,7 +54,6 @@ use self::clock::Clock;
 use self::commit::{CommitLog, Progress};
 use self::file::LogFile;
 use self::output::{Output, Stdout};
-use crate::metrics::SinkMetrics;
 
 /// Takes encoded events. Clones share one log.
 #[derive(Debug, Clone)]
@@ -66,7 +69,7 @@ impl Sink {
     ///
     /// # Errors
     /// The log cannot be opened, or a batch setting is out of range.
-    pub fn open(config: SinkConfig, metrics: Arc<SinkMetrics>) -> Result<Sink, SinkError> {
+    pub fn open(config: SinkConfig, metrics: Arc<LogMetrics>) -> Result<Sink, SinkError> {
         validate(&config.mode)?;
         let mut chain = None;
         let output: Box<dyn Output> = match &config.path {

@@ -16,7 +16,7 @@ use super::backups::{Cleaner, Kept, LogClock};
 use super::clock::Clock;
 use super::config::Rotation;
 use super::files::{parent, with_suffix};
-use crate::metrics::SinkMetrics;
+use super::metrics::LogMetrics;
 
 const STAMP: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]-[minute]-[second].[subsecond digits:3]");
@@ -40,11 +40,11 @@ pub(super) struct Rotator {
     limit: u64,
     retry_at: Option<Instant>,
     cleaner: Option<Cleaner>,
-    metrics: Arc<SinkMetrics>,
+    metrics: Arc<LogMetrics>,
 }
 
 impl Rotator {
-    pub(super) fn new(rotation: Rotation, metrics: Arc<SinkMetrics>) -> Rotator {
+    pub(super) fn new(rotation: Rotation, metrics: Arc<LogMetrics>) -> Rotator {
         let limit = rotation.max_size_mib.saturating_mul(1 << 20);
         Rotator { rotation, limit, retry_at: None, cleaner: None, metrics }
     }
@@ -75,7 +75,7 @@ impl Rotator {
     /// The file was rotated: counts it and cleans up.
     pub(super) fn rotated(&mut self) {
         self.retry_at = None;
-        self.metrics.log_rotations.increment();
+        self.metrics.rotations.inc();
         self.clean();
     }
 

@@ -8,7 +8,6 @@ use tokio::runtime::Handle;
 use super::file::tests::limited;
 use super::test_folder::TestFolder;
 use super::*;
-use crate::metrics::Plugin;
 
 fn config(path: &Path, mode: Mode) -> SinkConfig {
     let path = LogPath::File(path.to_owned());
@@ -91,7 +90,7 @@ async fn under_load_nothing_is_lost_and_each_submitters_order_kept() {
     const THREADS: usize = 8;
     const EVENTS: usize = 4000;
     let folder = TestFolder::new();
-    let metrics = Arc::new(SinkMetrics::default());
+    let metrics = Arc::new(LogMetrics::default());
     let log = limited(&folder.join("audit.log"), 8000, Clock::system(), metrics.clone());
     let sink = {
         let (mode, sync) = (Mode::Blocking, SyncMode::Interval(Duration::from_millis(1)));
@@ -129,9 +128,9 @@ async fn under_load_nothing_is_lost_and_each_submitters_order_kept() {
         }
     }
     assert_eq!(next, [EVENTS; THREADS]);
-    assert_eq!(metrics.events.value(), (THREADS * EVENTS) as u64);
-    assert_eq!(metrics.log_rotations.value(), folder.names().len() as u64 - 1);
-    assert_eq!((metrics.lost(Plugin::Log), metrics.lost(Plugin::Buffered)), (0, 0));
+    assert_eq!(metrics.backend.events.get(), (THREADS * EVENTS) as u64);
+    assert_eq!(metrics.rotations.get(), folder.names().len() as u64 - 1);
+    assert_eq!((metrics.backend.lost(Plugin::Log), metrics.backend.lost(Plugin::Buffered)), (0, 0));
 }
 
 #[tokio::test]

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use prometheus_client::metrics::counter::Counter;
 
 use super::current::Shared;
 use super::forward::Upstream;
 use super::own_requests::OwnRequest;
 use crate::log_limit::LogLimit;
-use crate::metrics::Counter;
 
 /// Between two probes while access is denied.
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
@@ -219,7 +219,7 @@ impl Upstream {
     /// The API server denied the proxy's own access: counts it, logs it, makes the proxy not ready, and
     /// starts to probe until access is granted.
     pub fn access_denied(&self, access: Access, denial: Denial, probe: Probe, count: &Counter) {
-        count.increment();
+        count.inc();
         warn(&self.authority(), access, denial);
         if self.shared().access.deny(access, denial, probe) {
             tokio::spawn(probe_until_granted(Arc::downgrade(self.shared())));

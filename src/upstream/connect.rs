@@ -18,10 +18,10 @@ use tokio_rustls::client::TlsStream;
 use super::dial::Addresses;
 use super::endpoint::Endpoint;
 use super::error::SendError;
+use super::metrics::UpstreamMetrics;
 use super::read_ahead::ReadAhead;
 use super::tls::ClientTls;
 use super::tunnel::{ProxyUrl, Tunnel};
-use crate::metrics::Metrics;
 use crate::sink::{CommitSequence, GatedIo};
 
 /// For everything until the first request can be sent.
@@ -32,7 +32,7 @@ pub(super) struct Connector {
     pub(super) endpoint: Endpoint,
     /// `None` for `http`.
     pub(super) tls: Option<ClientTls>,
-    pub(super) metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<UpstreamMetrics>,
     /// What errors call the API server.
     pub(super) name: Arc<str>,
     /// Through which it is reached; only for webhooks, whose bytes wait for no event.
@@ -152,7 +152,7 @@ fn is_lost(error: &io::Error) -> bool {
 /// A connection's bytes. Counted in the metrics for as long as it lives, upgraded or not.
 pub(super) struct Stream {
     transport: Transport,
-    metrics: Arc<Metrics>,
+    metrics: Arc<UpstreamMetrics>,
 }
 
 pub(super) enum Transport {
@@ -162,15 +162,15 @@ pub(super) enum Transport {
 }
 
 impl Stream {
-    pub(super) fn new(transport: Transport, metrics: &Arc<Metrics>) -> Stream {
-        metrics.upstream_connections.add(1);
+    pub(super) fn new(transport: Transport, metrics: &Arc<UpstreamMetrics>) -> Stream {
+        metrics.connections.inc();
         Stream { transport, metrics: Arc::clone(metrics) }
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.metrics.upstream_connections.add(-1);
+        self.metrics.connections.dec();
     }
 }
 

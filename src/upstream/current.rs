@@ -11,9 +11,9 @@ use super::config::UpstreamConfig;
 use super::credentials::Credentials;
 use super::error::ConfigError;
 use super::forward::{Upstream, connector};
+use super::metrics::UpstreamMetrics;
 use super::pool::Pool;
 use super::risks;
-use crate::metrics::Metrics;
 
 /// What all clones of an [`Upstream`] share.
 pub(super) struct Shared {
@@ -62,7 +62,7 @@ impl Shared {
     }
 
     /// The metrics of the connections, which a reload keeps.
-    pub(super) fn metrics(&self) -> &Metrics {
+    pub(super) fn metrics(&self) -> &UpstreamMetrics {
         &self.first.pool.connector.metrics
     }
 

@@ -19,12 +19,12 @@ use super::http1::Http1Lease;
 use super::http1_many_headers;
 use super::http2::Http2Lease;
 use super::http2_request::{self, NoAnswer};
+use super::metrics::UpstreamMetrics;
 use super::pool::{Lease, Pool};
 use super::request_body::{BodySource, Outgoing};
 use super::response_body::UpstreamBody;
 use super::tls::ClientTls;
 use crate::body::RequestBody;
-use crate::metrics::Metrics;
 use crate::sink::CommitSequence;
 
 /// How often one request is tried, if every time the API server says that it did not process it.
@@ -50,7 +50,7 @@ impl Upstream {
     ///
     /// # Errors
     /// Certificates and keys that cannot be used, with file and field.
-    pub fn new(config: UpstreamConfig, metrics: Arc<Metrics>) -> Result<Upstream, ConfigError> {
+    pub fn new(config: UpstreamConfig, metrics: Arc<UpstreamMetrics>) -> Result<Upstream, ConfigError> {
         Upstream::start(config, None, metrics)
     }
 
@@ -67,7 +67,7 @@ impl Upstream {
     fn start(
         config: UpstreamConfig,
         webhook: Option<&'static str>,
-        metrics: Arc<Metrics>,
+        metrics: Arc<UpstreamMetrics>,
     ) -> Result<Upstream, ConfigError> {
         let inner = Inner::new(config, webhook, |config| connector(config, metrics))?;
         let shared = Arc::new(Shared::new(inner, webhook));
@@ -101,7 +101,7 @@ impl Upstream {
     }
 
     /// The metrics of its connections.
-    pub fn metrics(&self) -> &Metrics {
+    pub fn metrics(&self) -> &UpstreamMetrics {
         self.0.metrics()
     }
 
@@ -233,7 +233,7 @@ impl Upstream {
     /// Counts an error, unless the client caused it.
     pub(super) fn counted(&self, error: SendError) -> SendError {
         if !error.is_clients_fault() {
-            self.metrics().upstream_errors.increment();
+            self.metrics().errors.inc();
         }
         error
     }
@@ -259,7 +259,7 @@ impl std::fmt::Debug for Upstream {
 /// What connections are made by, and the proxy's own `Authorization`.
 pub(super) fn connector(
     config: UpstreamConfig,
-    metrics: Arc<Metrics>,
+    metrics: Arc<UpstreamMetrics>,
 ) -> Result<(Connector, Option<Credentials>), ConfigError> {
     let UpstreamConfig { server, trust, tls_server_name, client_certificate, credentials, proxy } =
         config;

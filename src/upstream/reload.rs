@@ -11,7 +11,7 @@ use tokio::time::MissedTickBehavior;
 use super::config::UpstreamConfig;
 use super::error::ConfigError;
 use super::forward::Upstream;
-use crate::metrics::{Metrics, Reloaded};
+use crate::metrics::{ReloadMetrics, Reloaded};
 use crate::regular_file;
 
 /// Reads the settings that a kubeconfig, with flags where there are any, describes.
@@ -42,7 +42,7 @@ impl KubeconfigFile {
     pub async fn follow(
         mut self,
         upstream: Upstream,
-        metrics: Arc<Metrics>,
+        metrics: Arc<ReloadMetrics>,
         mut forced: watch::Receiver<()>,
         interval: Duration,
     ) {
@@ -71,7 +71,7 @@ impl KubeconfigFile {
 
     /// Reads the file, and replaces the settings if it is another one. After a rejected file this tries
     /// again each time, since a file that it names may be the one that changes.
-    fn look(&mut self, upstream: &Upstream, metrics: &Metrics, is_forced: bool) {
+    fn look(&mut self, upstream: &Upstream, metrics: &ReloadMetrics, is_forced: bool) {
         let read = regular_file::read(&self.path).map_err(|source| ConfigError::Read {
             field: "kubeconfig".to_owned(),
             path: self.path.clone(),
@@ -109,7 +109,7 @@ impl KubeconfigFile {
         }
     }
 
-    fn reject(&mut self, error: &ConfigError, metrics: &Metrics, is_forced: bool) {
+    fn reject(&mut self, error: &ConfigError, metrics: &ReloadMetrics, is_forced: bool) {
         let reason = error.to_string();
         if self.rejected.as_ref() == Some(&reason) && !is_forced {
             return;

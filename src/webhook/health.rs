@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::metrics::SinkMetrics;
 use crate::sink::SinkState;
+use crate::webhook::WebhookMetrics;
 
 /// An endpoint that requests wait for, and that has not responded for so long, is not healthy. Less than
 /// a check of `/readyz` may take.
@@ -25,7 +25,7 @@ pub(super) struct Health {
     hangs: Duration,
     /// The number of attempts that have ended.
     ended: watch::Sender<u64>,
-    metrics: Arc<SinkMetrics>,
+    metrics: Arc<WebhookMetrics>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +47,7 @@ struct Waiting {
 }
 
 impl Health {
-    pub(super) fn new(hangs: Duration, metrics: Arc<SinkMetrics>) -> Health {
+    pub(super) fn new(hangs: Duration, metrics: Arc<WebhookMetrics>) -> Health {
         Health {
             condition: watch::Sender::new(Condition::Healthy),
             waiting: Mutex::default(),
@@ -67,15 +67,15 @@ impl Health {
     /// It has responded, possibly that it does not want this list.
     pub(super) fn is_well(&self) {
         if *self.condition.borrow() != Condition::Healthy {
-            self.metrics.webhook_failing.set(0);
+            self.metrics.healthy.set(1);
             self.condition.send_replace(Condition::Healthy);
-            tracing::info!(sink = self.metrics.name(), "the webhook responds again");
+            tracing::info!(sink = self.metrics.backend.name(), "the webhook responds again");
         }
     }
 
     /// An attempt has failed.
     pub(super) fn doubt(&self, reason: &Arc<str>) {
-        self.metrics.webhook_failing.set(1);
+        self.metrics.healthy.set(0);
         self.condition.send_if_modified(|condition| {
             let was_healthy = *condition == Condition::Healthy;
             if was_healthy {
@@ -87,7 +87,7 @@ impl Health {
 
     /// All attempts have failed.
     pub(super) fn fails(&self, reason: &Arc<str>) {
-        self.metrics.webhook_failing.set(1);
+        self.metrics.healthy.set(0);
         self.condition.send_replace(Condition::Failing(reason.clone()));
     }
 
@@ -176,8 +176,8 @@ impl Drop for UnderWay<'_> {
 mod tests {
     use super::*;
 
-    fn health() -> (Arc<Health>, Arc<SinkMetrics>) {
-        let metrics = Arc::new(SinkMetrics::default());
+    fn health() -> (Arc<Health>, Arc<WebhookMetrics>) {
+        let metrics = Arc::new(WebhookMetrics::default());
         (Arc::new(Health::new(AWAITED, metrics.clone())), metrics)
     }
 
@@ -196,10 +196,10 @@ mod tests {
         tokio::task::yield_now().await;
         assert!(!asked.is_finished());
         assert_eq!(health.state(), SinkState::Failing(reason.clone()), "the last attempt failed");
-        assert_eq!(metrics.webhook_failing.value(), 1);
+        assert_eq!(metrics.healthy.get(), 0);
         health.is_well();
         assert!(asked.await.unwrap());
-        assert_eq!((metrics.webhook_failing.value(), health.state()), (0, SinkState::Ok));
+        assert_eq!((metrics.healthy.get(), health.state()), (1, SinkState::Ok));
 
         health.doubt(&refused);
         let asked = ask();

@@ -25,6 +25,7 @@ mod config;
 mod fake_client;
 mod health;
 mod list;
+mod metrics;
 mod response;
 mod sender;
 mod split;
@@ -41,13 +42,13 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::client::{ClientError, PostRequest, PostResponse, WebhookClient};
 pub use self::config::{SpoolConfig, WebhookConfig, WebhookError};
+pub use self::metrics::{WebhookFamilies, WebhookMetrics};
 
 use self::collector::{Collector, Outlet};
 use self::health::Health;
 use self::sender::{Ending, Sender};
 use self::spool::Spool;
-use crate::metrics::{Plugin, SinkMetrics};
-use crate::sink::{Commit, Line, Losses, Mode, SinkState, WhenFailed, WriteError};
+use crate::sink::{Commit, Line, Losses, Mode, Plugin, SinkState, WhenFailed, WriteError};
 
 /// Time to count what is lost, once the shutdown gives up.
 const COUNTING: Duration = Duration::from_millis(200);
@@ -60,7 +61,7 @@ pub struct Webhook {
     max_event_size: Option<usize>,
     too_large: Losses,
     lost: Arc<Losses>,
-    metrics: Arc<SinkMetrics>,
+    metrics: Arc<WebhookMetrics>,
     health: Arc<Health>,
     ending: Ending,
     route: Route,
@@ -98,11 +99,11 @@ impl Webhook {
     pub fn start(
         config: WebhookConfig,
         client: Arc<dyn WebhookClient>,
-        metrics: Arc<SinkMetrics>,
+        metrics: Arc<WebhookMetrics>,
     ) -> Result<Webhook, WebhookError> {
         let ending = Ending::default();
         let sender = Arc::new(Sender::new(&config, client, metrics.clone(), ending.clone()));
-        let lost = Arc::new(Losses::new(Plugin::Webhook, metrics.clone()));
+        let lost = Arc::new(Losses::new(Plugin::Webhook, metrics.backend.clone()));
         let when_failed = config.mode.when_failed();
         let health = sender.health();
         let route = match config.mode {
@@ -123,13 +124,13 @@ impl Webhook {
                     Collector { sender, outlet, lost, ending, max_size, max_wait, throttle };
                 Route::Queue {
                     events: std::sync::Mutex::new(Some(events)),
-                    overflow: Losses::new(Plugin::Buffered, metrics.clone()),
+                    overflow: Losses::new(Plugin::Buffered, metrics.backend.clone()),
                     collector: Mutex::new(Some(tokio::spawn(collector.run(received)))),
                     spool,
                 }
             }
         };
-        let too_large = Losses::new(Plugin::Truncate, metrics.clone());
+        let too_large = Losses::new(Plugin::Truncate, metrics.backend.clone());
         let max_event_size = config.max_event_size;
         Ok(Webhook {
             when_failed,
@@ -205,7 +206,7 @@ impl Webhook {
     /// otherwise when the endpoint has accepted the event, or all attempts have failed.
     pub fn submit(&self, line: impl Into<Line>) -> Commit {
         let line = line.into();
-        self.metrics.events.increment();
+        self.metrics.backend.events.inc();
         if self.max_event_size.is_some_and(|limit| line.len() > limit) {
             // As with kube-apiserver that is no failure.
             self.too_large.add(1, &"event is too large even after truncating");

@@ -14,9 +14,9 @@ use tokio_util::sync::CancellationToken;
 use super::client::{PostRequest, PostResponse, WebhookClient};
 use super::config::WebhookConfig;
 use super::health::{self, Health};
+use super::metrics::WebhookMetrics;
 use super::response;
 use super::split::{Delivered, Sent, deliver};
-use crate::metrics::SinkMetrics;
 use crate::sink::{ExponentialBackoff, Mode};
 
 /// How often a list is sent at most, like in kube-apiserver.
@@ -38,7 +38,7 @@ pub(super) struct Sender {
     backoff: ExponentialBackoff,
     longest_delay: Duration,
     compress: bool,
-    metrics: Arc<SinkMetrics>,
+    metrics: Arc<WebhookMetrics>,
     health: Arc<Health>,
     ending: Ending,
 }
@@ -111,7 +111,7 @@ impl Sender {
     pub(super) fn new(
         config: &WebhookConfig,
         client: Arc<dyn WebhookClient>,
-        metrics: Arc<SinkMetrics>,
+        metrics: Arc<WebhookMetrics>,
         ending: Ending,
     ) -> Sender {
         let WebhookConfig { initial_backoff, compress, .. } = *config;
@@ -208,11 +208,11 @@ impl Sender {
     fn judge(&self, attempt: &Attempt, count: u64) {
         match attempt {
             Attempt::Taken => {
-                self.metrics.webhook_events.add(count);
+                self.metrics.events.inc_by(count);
                 self.health.is_well();
             }
             Attempt::Failed { failure, verdict, .. } => {
-                self.metrics.webhook_failures.increment();
+                self.metrics.failures.inc();
                 match verdict {
                     Verdict::Unavailable => self.health.doubt(&failure.0),
                     // It may accept another list.

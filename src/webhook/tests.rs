@@ -4,14 +4,14 @@ use super::*;
 struct Rig {
     webhook: Webhook,
     client: Arc<FakeClient>,
-    metrics: Arc<SinkMetrics>,
+    metrics: Arc<WebhookMetrics>,
 }
 
 fn rig(mode: Mode, replies: &[Reply]) -> Rig {
     let initial_backoff = Duration::from_secs(1);
     let (max_event_size, compress, spool) = (Some(100), false, None);
     let config = WebhookConfig { mode, initial_backoff, max_event_size, compress, spool };
-    let (client, metrics) = (FakeClient::new(replies), Arc::new(SinkMetrics::default()));
+    let (client, metrics) = (FakeClient::new(replies), Arc::new(WebhookMetrics::default()));
     let webhook = Webhook::start(config, client.clone(), metrics.clone()).unwrap();
     Rig { webhook, client, metrics }
 }
@@ -23,7 +23,7 @@ fn batch(buffer_size: usize) -> Mode {
 impl Rig {
     /// Events lost: not sent, too many, too large.
     fn lost(&self) -> [u64; 3] {
-        [Plugin::Webhook, Plugin::Buffered, Plugin::Truncate].map(|plugin| self.metrics.lost(plugin))
+        [Plugin::Webhook, Plugin::Buffered, Plugin::Truncate].map(|plugin| self.metrics.backend.lost(plugin))
     }
 
     async fn shutdown(&self) {
@@ -87,7 +87,7 @@ async fn in_batch_mode_nothing_waits_and_a_full_queue_drops_the_newest() {
     assert_eq!(rig.client.ids(), [[0], [1]]);
     rig.webhook.submit(event(4, 0)).await.unwrap();
     assert_eq!(rig.lost(), [0, 3, 0], "after the shutdown");
-    assert_eq!(rig.metrics.events.value(), 5);
+    assert_eq!(rig.metrics.backend.events.get(), 5);
 }
 
 #[tokio::test(start_paused = true)]

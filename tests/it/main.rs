@@ -28,6 +28,7 @@ mod log_follow;
 mod log_query;
 mod lost_connections;
 mod many_headers;
+mod metrics;
 mod oidc;
 mod output;
 mod own_access;

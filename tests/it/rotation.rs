@@ -123,7 +123,7 @@ async fn rotates(mode: &str, more: &[&str]) -> Proxy {
         () = forgets(&upstream) => {}
     }
     let took = started.elapsed();
-    let rotations = proxy.metric("kube_audit_proxy_log_rotations_total{sink=\"log\"}").await;
+    let rotations = proxy.metric("kube_audit_proxy_log_rotations_total{backend=\"log\"}").await;
     assert!(proxy.stop().await.success());
     let files = files(&proxy.log);
     let compressed =

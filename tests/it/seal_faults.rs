@@ -223,7 +223,7 @@ async fn a_log_whose_seal_was_deleted_is_reported_by_verify_and_at_the_start() {
     let mut proxy = sealed.builder(&upstream).start().await;
     let said = proxy.process.logs("there is no seal").await;
     assert!(said.contains("ERROR"), "{said}");
-    assert_eq!(proxy.metric("kube_audit_proxy_log_seal_broken{sink=\"log\"}").await, 1);
+    assert_eq!(proxy.metric("kube_audit_proxy_log_seal_broken{backend=\"log\"}").await, 1);
     assert_eq!(get(&proxy, "second").await, Some(200));
     assert!(proxy.stop().await.success());
     let (code, text) = sealed.verify();
@@ -231,7 +231,7 @@ async fn a_log_whose_seal_was_deleted_is_reported_by_verify_and_at_the_start() {
     assert!(text.contains("audit.log:1: lines 1-2 were found without their seal"), "{text}");
 
     let mut proxy = sealed.builder(&upstream).start().await;
-    assert_eq!(proxy.metric("kube_audit_proxy_log_seal_broken{sink=\"log\"}").await, 0);
+    assert_eq!(proxy.metric("kube_audit_proxy_log_seal_broken{backend=\"log\"}").await, 0);
     assert!(proxy.stop().await.success());
     assert_eq!(sealed.verify().0, 1, "it stays so");
 }

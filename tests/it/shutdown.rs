@@ -138,7 +138,7 @@ async fn a_reader_that_is_stuck_delays_the_end_by_the_timeout_and_what_waits_is_
         let answer = http1::get(proxy.addr, Some("alice"), &padding, &[&line]).await.unwrap();
         assert_eq!(answer.head.status, 200);
     }
-    let healthy = "kube_audit_proxy_sink_healthy{sink=\"log\"}";
+    let healthy = "kube_audit_proxy_backend_healthy{backend=\"log\"}";
     let started = Instant::now();
     while proxy.metric(healthy).await == 1 {
         assert!(started.elapsed() < Duration::from_secs(20), "it is not noticed");

@@ -117,7 +117,7 @@ rules:
     assert_eq!(proxy.metric("apiserver_audit_level_total{level=\"RequestResponse\"}").await, 3);
     assert_eq!(proxy.metric("apiserver_audit_level_total{level=\"Metadata\"}").await, 1);
     for (sink, events) in [("full", 3), ("meta", 8), ("text", 8), ("siem", 4)] {
-        let name = format!("kube_audit_proxy_sink_events_total{{sink=\"{sink}\"}}");
+        let name = format!("kube_audit_proxy_backend_events_total{{backend=\"{sink}\"}}");
         assert_eq!(proxy.metric(&name).await, events, "{sink}");
     }
     let (_, ready) = client::admin(proxy.admin, "/readyz?verbose").await.unwrap();
@@ -198,13 +198,13 @@ async fn a_pipe_that_nobody_reads_and_a_receiver_that_hangs_delay_nothing() {
     load("first").await;
     metric_is(
         &proxy,
-        "kube_audit_proxy_sink_errors_total{sink=\"pipe\",plugin=\"buffered\"}",
+        "kube_audit_proxy_backend_errors_total{backend=\"pipe\",plugin=\"buffered\"}",
         |n| n > 0,
     )
     .await;
     metric_is(
         &proxy,
-        "kube_audit_proxy_sink_errors_total{sink=\"siem\",plugin=\"buffered\"}",
+        "kube_audit_proxy_backend_errors_total{backend=\"siem\",plugin=\"buffered\"}",
         |n| n > 0,
     )
     .await;
@@ -215,7 +215,7 @@ async fn a_pipe_that_nobody_reads_and_a_receiver_that_hangs_delay_nothing() {
     let grown = proxy.process.resident().saturating_sub(before);
     assert!(grown < 8 << 20, "grown by {grown} bytes while 4 MB of events were lost");
     assert_eq!(
-        proxy.metric("kube_audit_proxy_sink_errors_total{sink=\"log\",plugin=\"log\"}").await,
+        proxy.metric("kube_audit_proxy_backend_errors_total{backend=\"log\",plugin=\"log\"}").await,
         0
     );
     assert_eq!(audit_log::lines(&proxy.dir.path("audit.log")).len(), 4 * REQUESTS);
@@ -236,7 +236,7 @@ async fn each_policy_is_reloaded_by_itself() {
         assert_eq!(get(&proxy, id).await, Some(200));
         [stages(&logs[0].of(id)).len(), stages(&logs[1].of(id)).len()]
     };
-    let of = |name: &str, sink: &str| format!("kube_audit_proxy_{name}{{sink=\"{sink}\"}}");
+    let of = |name: &str, sink: &str| format!("kube_audit_proxy_{name}{{backend=\"{sink}\"}}");
     assert_eq!(seen("before").await, [2, 2]);
     proxy.dir.write("two.yaml", LATE);
     metric_is(&proxy, &of("policy_generation", "two"), |generation| generation == 2).await;
@@ -332,14 +332,14 @@ async fn a_strict_webhook_that_is_down_lets_nothing_pass_until_it_is_back() {
     }
     assert_eq!(upstream.seen().len(), forwarded);
     assert_eq!(proxy.metric("apiserver_audit_requests_rejected_total").await, 10);
-    assert_eq!(proxy.metric("kube_audit_proxy_webhook_failing{sink=\"siem\"}").await, 1);
+    assert_eq!(proxy.metric("kube_audit_proxy_webhook_healthy{backend=\"siem\"}").await, 0);
     let (code, ready) = client::admin(proxy.admin, "/readyz").await.unwrap();
     assert_eq!(code, 500);
     let expected = "audit-siem failed: the webhook does not accept events: it responded 503";
     assert!(ready.contains(expected), "{ready}");
 
     receiver.down.store(false, Ordering::Relaxed);
-    metric_is(&proxy, "kube_audit_proxy_webhook_failing{sink=\"siem\"}", |n| n == 0).await;
+    metric_is(&proxy, "kube_audit_proxy_webhook_healthy{backend=\"siem\"}", |n| n == 1).await;
     assert_eq!(get(&proxy, "after").await, Some(200));
     assert_eq!(client::admin(proxy.admin, "/readyz").await.unwrap(), (200, "ok".into()));
     for id in ["before", "unknown", "after"] {
@@ -362,7 +362,7 @@ async fn while_a_strict_webhook_is_in_doubt_requests_wait_and_are_not_forwarded(
         wait_for("an attempt", move || (server.seen().len() >= times).then_some(()))
     };
     let first = ask("first");
-    metric_is(&proxy, "kube_audit_proxy_webhook_failing{sink=\"siem\"}", |n| n == 1).await;
+    metric_is(&proxy, "kube_audit_proxy_webhook_healthy{backend=\"siem\"}", |n| n == 0).await;
     let second = ask("second");
     let mut log = AuditLog::new(Path::new(&proxy.dir.path("audit.log")));
     log.wait("second", 1).await;

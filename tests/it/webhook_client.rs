@@ -359,7 +359,7 @@ async fn the_losses_of_a_burst_are_logged_completely_while_it_runs() {
     };
     wait_for("all losses in the log", || (told() == 100).then_some(())).await;
     assert_eq!(proxy.metric(WEBHOOK).await, 100);
-    let healthy = "kube_audit_proxy_sink_healthy{sink=\"webhook\"}";
+    let healthy = "kube_audit_proxy_backend_healthy{backend=\"webhook\"}";
     assert_eq!(proxy.metric(healthy).await, 0);
     // Nobody waits for it: it is a condition, and the proxy stays in service.
     let (code, text) = client::admin(proxy.admin, "/readyz?verbose").await.unwrap();

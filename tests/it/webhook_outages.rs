@@ -15,7 +15,7 @@ use crate::webhook::{SPOOL, Taken, arrived, kubeconfig, taker};
 
 const BUFFERED: &str = "apiserver_audit_error_total{plugin=\"buffered\"}";
 const WEBHOOK: &str = "apiserver_audit_error_total{plugin=\"webhook\"}";
-const FAILING: &str = "kube_audit_proxy_webhook_failing{sink=\"webhook\"}";
+const HEALTHY: &str = "kube_audit_proxy_webhook_healthy{backend=\"webhook\"}";
 /// Requests in flight at a time.
 const STREAMS: usize = 8;
 /// Nobody waits for a webhook in batch mode, whose own time limit is 30 s.
@@ -78,9 +78,9 @@ async fn a_receiver_that_comes_back_gets_everything_out_of_the_spool() {
     let down = Instant::now();
     let longest = load(&proxy, EACH..2 * EACH, 0).await;
     assert!(longest < DELAYED, "{longest:?}");
-    until(&proxy, FAILING, 1).await;
+    until(&proxy, HEALTHY, 0).await;
     // More attempts have failed than a batch gets that has no spool.
-    let failures = "kube_audit_proxy_webhook_failures_total{sink=\"webhook\"}";
+    let failures = "kube_audit_proxy_webhook_failures_total{backend=\"webhook\"}";
     while proxy.metric(failures).await < 6 {
         assert!(down.elapsed() < DEADLINE, "it is not tried again");
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -88,7 +88,7 @@ async fn a_receiver_that_comes_back_gets_everything_out_of_the_spool() {
     let spooled = proxy.metric(SPOOL).await;
     assert!(spooled > 0);
     let receiver = FakeUpstream::start_on(addr, Protocols::Http1, taker(&taken)).await;
-    until(&proxy, FAILING, 0).await;
+    until(&proxy, HEALTHY, 1).await;
     load(&proxy, 2 * EACH..3 * EACH, 0).await;
     until(&proxy, SPOOL, 0).await;
     let lost = (proxy.metric(WEBHOOK).await + proxy.metric(BUFFERED).await) as usize;

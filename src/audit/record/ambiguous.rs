@@ -60,9 +60,9 @@ impl Record {
     /// Refuses the request since its body is ambiguous: the body is recorded as it came.
     pub fn refused_for(&mut self, ambiguities: Ambiguities) {
         for view in self.views.iter_mut() {
-            view.refuse_request(&self.recorder.metrics);
+            view.refuse_request(&self.recorder.metrics.bodies);
         }
         self.annotate(AMBIGUOUS, &ambiguities.names());
-        self.recorder.metrics.ambiguous_bodies_rejected.increment();
+        self.recorder.metrics.bodies.ambiguous_rejected.inc();
     }
 }

@@ -64,7 +64,7 @@ impl Record {
                     false => format!("the request was read as {read}, but {name} was created"),
                 };
                 self.annotate(OBJECT_NAME, &why);
-                self.recorder.metrics.name_mismatches.increment();
+                self.recorder.metrics.bodies.name_mismatches.inc();
                 tracing::warn!(
                     audit_id = ?self.facts.audit_id.as_bytes().escape_ascii().to_string(),
                     user = self.user.as_ref().map_or("", |user| &user.username),

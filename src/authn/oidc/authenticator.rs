@@ -10,10 +10,10 @@ use super::distributed::Distributed;
 use super::issuer::{Issuer, IssuerError, Signature};
 use super::mapping::Mapped;
 use super::settings::{JwtSettings, NameMapping};
+use crate::authn::AuthenticationMetrics;
 use crate::authn::cel::EvaluationError;
 use crate::authn::jwt::{Algorithm, Jwt};
 use crate::authn::service_account::Verified;
-use crate::metrics::Metrics;
 
 /// How far `nbf` may lie ahead, as with kube-apiserver. `exp` has no leeway.
 const NOT_BEFORE_LEEWAY: Duration = Duration::from_secs(60);
@@ -23,7 +23,7 @@ pub(super) struct JwtAuthenticator {
     issuer: Arc<Issuer>,
     settings: JwtSettings,
     distributed: Option<Distributed>,
-    metrics: Arc<Metrics>,
+    metrics: Arc<AuthenticationMetrics>,
 }
 
 /// Why a token of the issuer is refused. For the log.
@@ -97,7 +97,7 @@ impl JwtAuthenticator {
     pub(super) fn new(
         settings: JwtSettings,
         known: Option<Arc<Issuer>>,
-        metrics: Arc<Metrics>,
+        metrics: Arc<AuthenticationMetrics>,
     ) -> Result<JwtAuthenticator, IssuerError> {
         let issuer = match known {
             Some(issuer) => issuer,
@@ -141,13 +141,13 @@ impl JwtAuthenticator {
         let issuer = self.issuer.url();
         let mapped = self.settings.user(&claims).inspect_err(|error| {
             if let OidcError::Reserved(username) = error {
-                self.metrics.reserved_names.increment();
+                self.metrics.reserved_names.inc();
                 tracing::warn!(issuer, username, "a token is refused: {error}");
             }
         })?;
         let Mapped { user, reserved_groups } = mapped;
         if !reserved_groups.is_empty() {
-            self.metrics.reserved_names.add(reserved_groups.len() as u64);
+            self.metrics.reserved_names.inc_by(reserved_groups.len() as u64);
             let username = &user.username;
             tracing::debug!(issuer, username, ?reserved_groups, "Kubernetes' own groups left out");
         }

@@ -26,7 +26,7 @@ use arc_swap::ArcSwap;
 use self::authenticator::JwtAuthenticator;
 use super::jwt::Jwt;
 use super::service_account::Verified;
-use crate::metrics::Metrics;
+use crate::authn::AuthenticationMetrics;
 
 pub use authenticator::OidcError;
 pub use fetch::pem_roots;
@@ -38,7 +38,7 @@ pub use settings::{
 /// The issuers that are believed; they can be replaced while requests come.
 pub struct JwtAuthenticators {
     current: ArcSwap<Vec<Arc<JwtAuthenticator>>>,
-    metrics: Arc<Metrics>,
+    metrics: Arc<AuthenticationMetrics>,
 }
 
 impl JwtAuthenticators {
@@ -48,7 +48,7 @@ impl JwtAuthenticators {
     /// The first issuer that could never be asked.
     pub fn new(
         settings: Vec<JwtSettings>,
-        metrics: Arc<Metrics>,
+        metrics: Arc<AuthenticationMetrics>,
     ) -> Result<JwtAuthenticators, IssuerError> {
         let authenticators = JwtAuthenticators { current: ArcSwap::default(), metrics };
         authenticators.replace(settings)?;

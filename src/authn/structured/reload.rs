@@ -7,10 +7,10 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::load::{self, AuthenticationConfiguration, LoadError};
+use crate::authn::AuthenticationMetrics;
 use crate::authn::anonymous::Anonymous;
 use crate::authn::oidc::{IssuerError, JwtAuthenticators};
 use crate::authn::token_cache::TokenCache;
-use crate::metrics::Metrics;
 
 /// A file that is in force.
 pub struct AuthenticationConfigFile {
@@ -56,7 +56,7 @@ impl AuthenticationConfigFile {
         disallowed_issuers: Vec<String>,
         anonymous_auth: Option<bool>,
         cache: Arc<TokenCache>,
-        metrics: Arc<Metrics>,
+        metrics: Arc<AuthenticationMetrics>,
     ) -> Result<AuthenticationConfigFile, ConfigFileError> {
         let file = AuthenticationConfigFile {
             path: path.to_owned(),

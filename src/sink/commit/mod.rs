@@ -124,7 +124,7 @@ use super::line::Line;
 use super::losses::Losses;
 use super::output::Output;
 use super::seal::Chain;
-use crate::metrics::{Plugin, SinkMetrics};
+use super::metrics::{LogMetrics, Plugin};
 
 /// A log that is written, with its queue and its threads.
 pub(super) struct CommitLog {
@@ -135,7 +135,7 @@ pub(super) struct CommitLog {
     writer: Arc<Writer>,
     /// Events that did not get into the queue.
     refused: Arc<Losses>,
-    metrics: Arc<SinkMetrics>,
+    metrics: Arc<LogMetrics>,
     thread: Mutex<Option<JoinHandle<()>>>,
     /// Closed when the writer thread has ended.
     ended: watch::Receiver<()>,
@@ -152,7 +152,7 @@ impl CommitLog {
         mode: &Mode,
         sync: SyncMode,
         chain: Option<Chain>,
-        metrics: Arc<SinkMetrics>,
+        metrics: Arc<LogMetrics>,
     ) -> Result<CommitLog, SinkError> {
         let strategy = CommitStrategy::choose(mode, output.is_quick(), sync);
         let (when_full, when_failed) = (mode.when_full(), mode.when_failed());
@@ -161,7 +161,7 @@ impl CommitLog {
             WhenFull::DropNewest { .. } => Plugin::Buffered,
             WhenFull::Wait => Plugin::Log,
         };
-        let refused = Arc::new(Losses::new(refused, metrics.clone()));
+        let refused = Arc::new(Losses::new(refused, metrics.backend.clone()));
         let writer =
             Writer::new(queue.clone(), output, sync, name, refused.clone(), metrics.clone());
         let is_sealed = chain.is_some();
@@ -204,7 +204,7 @@ impl CommitLog {
     /// Accepts one event. Waits for no other request, and needs no runtime; with
     /// [`CommitStrategy::Inline`] it writes.
     pub(super) fn submit(&self, line: Line, sequence: &CommitSequence) -> Commit {
-        self.metrics.events.increment();
+        self.metrics.backend.events.inc();
         let strategy = match self.writer.is_slow() {
             // The writer thread has taken over.
             true => CommitStrategy::Queued,

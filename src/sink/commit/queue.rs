@@ -11,7 +11,7 @@ use super::batch::{Batcher, Step};
 use super::future::CommitSender;
 use super::sequence::{Accepted, Progress, Sequence};
 use super::strategy::WhenFull;
-use crate::metrics::SinkMetrics;
+use crate::sink::LogMetrics;
 
 /// Who waits for an event.
 pub(super) enum Waiter {
@@ -78,7 +78,7 @@ pub(super) struct Queue {
     when_full: WhenFull,
     /// Of the deferred events.
     progress: Arc<Progress>,
-    metrics: Arc<SinkMetrics>,
+    metrics: Arc<LogMetrics>,
 }
 
 #[derive(Default)]
@@ -97,7 +97,7 @@ struct Waiting {
 }
 
 impl Queue {
-    pub(super) fn new(when_full: WhenFull, metrics: Arc<SinkMetrics>) -> Queue {
+    pub(super) fn new(when_full: WhenFull, metrics: Arc<LogMetrics>) -> Queue {
         let (waiting, wake, progress) = (Mutex::default(), Condvar::new(), Arc::default());
         Queue { waiting, wake, when_full, progress, metrics }
     }
@@ -130,7 +130,7 @@ impl Queue {
         waiting.group.lines.push_back(line);
         waiting.group.waiters.extend(waiter);
         let length = waiting.group.lines.len();
-        self.metrics.sink_queue.set(length as i64);
+        self.metrics.set_queue_length(length);
         let wakes = match wake {
             Wake::Always => {
                 waiting.called = true;
@@ -164,7 +164,7 @@ impl Queue {
         waiting.group.lines.push_back(line);
         waiting.group.waiters.push_back(Waiter::Gates);
         accepted.accept();
-        self.metrics.sink_queue.set(waiting.group.lines.len() as i64);
+        self.metrics.set_queue_length(waiting.group.lines.len());
         let first = !waiting.flushes.contains(&sequence.number());
         if first {
             waiting.flushes.push(sequence.number());
@@ -227,7 +227,7 @@ impl Queue {
         if self.when_full != WhenFull::Wait {
             waiting.since = Some(Instant::now());
         }
-        self.metrics.sink_queue.set(waiting.group.lines.len() as i64);
+        self.metrics.set_queue_length(waiting.group.lines.len());
     }
 
     /// Takes all lines into `group`, which is empty, and this one behind them; for whoever holds the
@@ -239,7 +239,7 @@ impl Queue {
         }
         if !waiting.group.lines.is_empty() {
             waiting.take(usize::MAX, group);
-            self.metrics.sink_queue.set(0);
+            self.metrics.set_queue_length(0);
         }
         drop(waiting);
         group.lines.push_back(line);
@@ -274,7 +274,7 @@ impl Queue {
     pub(super) fn abandon(&self) -> usize {
         let mut waiting = self.lock();
         let group = std::mem::take(&mut waiting.group);
-        self.metrics.sink_queue.set(0);
+        self.metrics.set_queue_length(0);
         drop(waiting);
         for waiter in group.waiters {
             match waiter {

@@ -29,7 +29,7 @@ use super::super::losses::Losses;
 use super::super::output::Output;
 use super::batch::Batcher;
 use super::queue::{Group, Queue, Task, Waiter};
-use crate::metrics::{Plugin, SinkMetrics};
+use crate::sink::{LogMetrics, Plugin};
 
 /// A log file that was deleted or moved is noticed within this time.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
@@ -69,7 +69,7 @@ pub(super) struct Writer {
     trial: AtomicBool,
     /// Where the log is sealed.
     sealing: Option<Sealing>,
-    metrics: Arc<SinkMetrics>,
+    metrics: Arc<LogMetrics>,
 }
 
 /// What whoever writes has for itself.
@@ -91,7 +91,7 @@ impl Writer {
         sync: SyncMode,
         name: &str,
         refused: Arc<Losses>,
-        metrics: Arc<SinkMetrics>,
+        metrics: Arc<LogMetrics>,
     ) -> Writer {
         let held = Held {
             output,
@@ -106,7 +106,7 @@ impl Writer {
             slow: AtomicBool::new(false),
             sync,
             name: name.into(),
-            losses: Losses::new(Plugin::Log, metrics.clone()),
+            losses: Losses::new(Plugin::Log, metrics.backend.clone()),
             refused,
             state: Mutex::new(SinkState::Ok),
             calls: Calls::new(),
@@ -150,7 +150,7 @@ impl Writer {
     pub(super) fn tick(&self) {
         self.losses.tick();
         if self.calls.hung(Instant::now()).is_some() {
-            self.metrics.log_failing.set(1);
+            self.metrics.healthy.set(0);
         }
     }
 
@@ -368,13 +368,13 @@ impl Writer {
             Ok(()) => {
                 held.failed = None;
                 *state = SinkState::Ok;
-                self.metrics.log_failing.set(0);
+                self.metrics.healthy.set(1);
                 tracing::info!("the audit log {} is written again", self.name);
             }
             Err(error) => {
                 held.failed = Some(Instant::now());
                 *state = SinkState::Failing(error.to_string());
-                self.metrics.log_failing.set(1);
+                self.metrics.healthy.set(0);
             }
         }
     }

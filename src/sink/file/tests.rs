@@ -11,7 +11,7 @@ pub(in crate::sink) fn limited(
     path: &Path,
     bytes: u64,
     clock: Clock,
-    metrics: Arc<SinkMetrics>,
+    metrics: Arc<LogMetrics>,
 ) -> LogFile {
     let rotation = Rotation { max_size_mib: 1, ..Rotation::NEVER };
     let mut log = LogFile::open(path, rotation, clock, metrics).unwrap();
@@ -20,7 +20,7 @@ pub(in crate::sink) fn limited(
 }
 
 /// The same, locked as a sealed log is.
-pub(in crate::sink) fn exclusive(path: &Path, bytes: u64, metrics: Arc<SinkMetrics>) -> LogFile {
+pub(in crate::sink) fn exclusive(path: &Path, bytes: u64, metrics: Arc<LogMetrics>) -> LogFile {
     let rotation = Rotation { max_size_mib: 1, ..Rotation::NEVER };
     let mut log = LogFile::open_as(path, rotation, Clock::system(), metrics, true).unwrap();
     log.limit(bytes);
@@ -126,7 +126,7 @@ fn the_first_write_rotates_at_the_limit_and_later_ones_above_it() {
             if old > 0 {
                 fs::write(&path, &*line(old)).unwrap();
             }
-            let metrics = Arc::new(SinkMetrics::default());
+            let metrics = Arc::new(LogMetrics::default());
             let mut log = limited(&path, 1000, frozen(), metrics.clone());
             if together {
                 assert!(write_all(&mut log, &[line(first), line(next)]).is_empty());
@@ -135,7 +135,7 @@ fn the_first_write_rotates_at_the_limit_and_later_ones_above_it() {
                 assert!(write_all(&mut log, &[line(next)]).is_empty());
             }
             assert_eq!(sizes(&folder), expected, "{old} + {first} + {next}, {together}");
-            assert_eq!(metrics.log_rotations.value(), expected.len() as u64 - 1);
+            assert_eq!(metrics.rotations.get(), expected.len() as u64 - 1);
         }
     }
 }

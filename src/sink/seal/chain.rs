@@ -14,7 +14,7 @@ use super::checkpoint::Checkpoint;
 use super::key::SealKey;
 use super::log_seal::Block;
 use super::record::{Head, Late, Record, sign};
-use crate::metrics::SinkMetrics;
+use crate::sink::LogMetrics;
 
 /// The chain of one log.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub(crate) struct Chain {
     head_interval: Duration,
     announced: Option<Head>,
     announce_at: Instant,
-    metrics: Arc<SinkMetrics>,
+    metrics: Arc<LogMetrics>,
 }
 
 impl Chain {
@@ -45,7 +45,7 @@ impl Chain {
         head: Option<Head>,
         checkpoint: PathBuf,
         head_interval: Duration,
-        metrics: Arc<SinkMetrics>,
+        metrics: Arc<LogMetrics>,
     ) -> Chain {
         Chain {
             key,
@@ -137,9 +137,9 @@ impl Chain {
         }
         self.head = Some(Head { block: record.block, hash });
         self.file = block.file.number;
-        self.metrics.seal_blocks.increment();
+        self.metrics.seal.blocks.inc();
         if block.late == Some(Late::Skipped) {
-            self.metrics.seal_skipped.add(block.lines);
+            self.metrics.seal.skipped_lines.inc_by(block.lines);
         }
         Ok(())
     }

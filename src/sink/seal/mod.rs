@@ -123,6 +123,7 @@ mod digest;
 pub mod key;
 mod lines;
 mod log_seal;
+mod metrics;
 mod record;
 mod recover;
 mod rotated;
@@ -134,6 +135,7 @@ use std::time::Duration;
 
 pub use self::checkpoint::checkpoint_path;
 pub use self::key::{KeyError, PublicKey, SealKey};
+pub use self::metrics::{SealFamilies, SealMetrics};
 pub use self::record::{Head, Late};
 
 pub(crate) use self::chain::Chain;

@@ -18,7 +18,7 @@ use super::record::{Late, Signed};
 use super::rotated::{Rotated, rotated};
 use super::seal_file::{last_record, mend};
 use super::{SealConfig, seal_path};
-use crate::metrics::SinkMetrics;
+use crate::sink::LogMetrics;
 use crate::sink::disk;
 use crate::sink::rotate::BackupNamer;
 
@@ -36,7 +36,7 @@ pub(in crate::sink) fn recover(
     namer: &mut BackupNamer,
     config: &SealConfig,
     key: SealKey,
-    metrics: Arc<SinkMetrics>,
+    metrics: Arc<LogMetrics>,
 ) -> io::Result<(Chain, LogSeal)> {
     let active = seal_path(path);
     let at = config.checkpoint_file.clone().unwrap_or_else(|| checkpoint_path(path));
@@ -47,7 +47,7 @@ pub(in crate::sink) fn recover(
                 "the checkpoint {} of the audit log's seal has no valid signature: it was changed",
                 at.display()
             );
-            metrics.seal_broken.set(1);
+            metrics.seal.broken.set(1);
             None
         }
         checkpoint::Found::Nothing | checkpoint::Found::Empty => None,
@@ -65,7 +65,7 @@ pub(in crate::sink) fn recover(
                 "the checkpoint {} of the audit log's seal is signed by another key, {signer}",
                 at.display()
             );
-            metrics.seal_broken.set(1);
+            metrics.seal.broken.set(1);
         }
         checkpoint
     });
@@ -76,7 +76,7 @@ pub(in crate::sink) fn recover(
              and the log may have been changed; `log verify` reports this from now on",
             path.display()
         );
-        metrics.seal_broken.set(1);
+        metrics.seal.broken.set(1);
     }
 
     // What the chain continues from, unless the checkpoint has seen more of it.
@@ -124,7 +124,7 @@ pub(in crate::sink) fn recover(
             let part = active_file(last.record.file, line, offset, late);
             let size = log.metadata()?.len();
             if size < offset {
-                metrics.seal_broken.set(1);
+                metrics.seal.broken.set(1);
                 tracing::error!(
                     "the audit log {} is {} bytes shorter than what was sealed of it; `log verify` \
                      tells which lines are missing",

@@ -28,7 +28,11 @@ impl Dead {
 }
 
 /// Makes `host` resolve to these addresses of loopback and the listener's port.
-fn upstream(listener: &Listener, host: &str, addresses: &[&str]) -> (Upstream, Arc<Metrics>) {
+fn upstream(
+    listener: &Listener,
+    host: &str,
+    addresses: &[&str],
+) -> (Upstream, Arc<UpstreamMetrics>) {
     let port = listener.address().port();
     let addresses = addresses.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), port));
     overrides::resolve(host, addresses.collect());

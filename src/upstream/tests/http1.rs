@@ -13,14 +13,14 @@ async fn alpn_falls_back_and_targets_go_out_byte_for_byte() {
         assert_eq!(answer, format!("HTTP/1.1 GET {target} host={authority} [host] "));
     }
     assert_eq!(accepted.load(Ordering::SeqCst), 1);
-    assert_eq!(metrics.upstream_connections.value(), 1);
+    assert_eq!(metrics.connections.get(), 1);
     let streamed = clients_body(&["stre", "amed"], true).await;
     let answer = text(upstream.send(post("/", streamed)).await.unwrap()).await;
     assert!(answer.ends_with("[host,transfer-encoding] streamed"), "{answer}");
     upstream.check().await.unwrap();
     assert_eq!(accepted.load(Ordering::SeqCst), 1);
     drop(upstream);
-    eventually(|| metrics.upstream_connections.value() == 0).await;
+    eventually(|| metrics.connections.get() == 0).await;
 }
 
 #[tokio::test]
@@ -44,7 +44,7 @@ async fn requests_at_once_have_connections_of_their_own() {
 /// then closes it; returns what it was asked.
 async fn scripted(
     answers: &'static [&'static str],
-) -> (Upstream, Arc<Metrics>, Arc<std::sync::Mutex<Vec<String>>>) {
+) -> (Upstream, Arc<UpstreamMetrics>, Arc<std::sync::Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (upstream, metrics) =
         client(config(&format!("http://{}", listener.local_addr().unwrap()), ""));
@@ -76,10 +76,10 @@ async fn a_connection_closed_while_idle_is_replaced() {
         scripted(&["HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"]).await;
     for _ in 0..3 {
         assert_eq!(text(upstream.send(get("/")).await.unwrap()).await, "ok");
-        eventually(|| metrics.upstream_connections.value() == 0).await;
+        eventually(|| metrics.connections.get() == 0).await;
     }
     assert_eq!(asked.lock().unwrap().len(), 3);
-    assert_eq!(metrics.upstream_errors.value(), 0);
+    assert_eq!(metrics.errors.get(), 0);
 }
 
 #[tokio::test]
@@ -89,7 +89,7 @@ async fn a_request_that_may_have_been_processed_is_not_sent_again() {
     assert!(matches!(error, SendError::Interrupted { .. }), "{error}");
     assert!(!error.retry_safe());
     assert_eq!(asked.lock().unwrap().len(), 1);
-    assert_eq!(metrics.upstream_errors.value(), 1);
+    assert_eq!(metrics.errors.get(), 1);
 }
 
 #[tokio::test]

@@ -22,9 +22,9 @@ async fn targets_go_out_byte_for_byte() {
         assert_eq!(answer, format!("HTTP/2.0 GET {target} authority={authority} [x-a] "));
     }
     assert_eq!(accepted.load(Ordering::SeqCst), 1);
-    assert_eq!(metrics.upstream_connections.value(), 1);
+    assert_eq!(metrics.connections.get(), 1);
     drop(upstream);
-    eventually(|| metrics.upstream_connections.value() == 0).await;
+    eventually(|| metrics.connections.get() == 0).await;
 }
 
 #[tokio::test]
@@ -74,7 +74,7 @@ async fn a_client_that_breaks_off_is_not_the_upstreams_fault() {
         let error = upstream.send(post("/", broken)).await.unwrap_err();
         assert!(matches!(error, SendError::BodyFromClient), "{error}");
         assert!(error.is_clients_fault() && !error.retry_safe());
-        assert_eq!(metrics.upstream_errors.value(), 0);
+        assert_eq!(metrics.errors.get(), 0);
     }
 }
 
@@ -147,7 +147,7 @@ async fn more_streams_than_one_connection_allows_open_another() {
         text(upstream.send(get("/")).await.unwrap()).await;
     }
     assert_eq!(accepted.load(Ordering::SeqCst), 5);
-    assert_eq!(metrics.upstream_errors.value(), 0);
+    assert_eq!(metrics.errors.get(), 0);
     // Ended watches make room, and unused connections go, all but one.
     drop(watches);
     for _ in 0..10 {
@@ -157,7 +157,7 @@ async fn more_streams_than_one_connection_allows_open_another() {
     for _ in 0..3 {
         upstream.look(30);
     }
-    eventually(|| metrics.upstream_connections.value() == 1).await;
+    eventually(|| metrics.connections.get() == 1).await;
     text(upstream.send(get("/")).await.unwrap()).await;
     assert_eq!(accepted.load(Ordering::SeqCst), 5);
 }

@@ -30,9 +30,9 @@ use tokio_rustls::TlsAcceptor;
 
 use super::config::{Pem, Trust, UpstreamConfig};
 use super::endpoint::Endpoint;
+use super::metrics::UpstreamMetrics;
 use super::{SendError, Upstream, UpstreamBody};
 use crate::body::{ClientBody, RequestBody};
-use crate::metrics::Metrics;
 use crate::sink::CommitSequence;
 
 type TestBody = UnsyncBoxBody<Bytes, Infallible>;
@@ -73,7 +73,7 @@ impl Listener {
         }
     }
 
-    fn client(&self) -> (Upstream, Arc<Metrics>) {
+    fn client(&self) -> (Upstream, Arc<UpstreamMetrics>) {
         client(config(&format!("https://{}", self.address()), &self.ca))
     }
 }
@@ -97,8 +97,8 @@ async fn upgrade(
     upstream.upgrade(request, &CommitSequence::detached()).await
 }
 
-fn client(config: UpstreamConfig) -> (Upstream, Arc<Metrics>) {
-    let metrics = Arc::new(Metrics::default());
+fn client(config: UpstreamConfig) -> (Upstream, Arc<UpstreamMetrics>) {
+    let metrics = Arc::new(UpstreamMetrics::default());
     (Upstream::new(config, Arc::clone(&metrics)).unwrap(), metrics)
 }
 
@@ -107,7 +107,7 @@ async fn serve<F, R>(
     alpn: &'static [&'static str],
     max_streams: u32,
     answer: F,
-) -> (Upstream, Arc<Metrics>, Arc<AtomicUsize>)
+) -> (Upstream, Arc<UpstreamMetrics>, Arc<AtomicUsize>)
 where
     F: Fn(Request<Incoming>) -> R + Clone + Send + Sync + 'static,
     R: Future<Output = Response<TestBody>> + Send + 'static,
@@ -301,8 +301,8 @@ async fn an_upstream_that_is_down_is_told_at_once() {
     assert!(error.retry_safe() && !error.is_clients_fault());
     assert!(matches!(upstream.check().await, Err(SendError::Connect { .. })));
     assert!(matches!(upgrade(&upstream, get("/")).await, Err(SendError::Connect { .. })));
-    assert_eq!(metrics.upstream_errors.value(), 2);
-    assert_eq!(metrics.upstream_connections.value(), 0);
+    assert_eq!(metrics.errors.get(), 2);
+    assert_eq!(metrics.connections.get(), 0);
 }
 
 #[tokio::test]

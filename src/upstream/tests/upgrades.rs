@@ -33,7 +33,7 @@ async fn a_101_gives_the_bytes_both_ways() {
     assert_eq!(response.status(), 101);
     assert_eq!(response.headers()["upgrade"], "SPDY/3.1");
     let upgraded: Upgraded = hyper::upgrade::on(response).await.unwrap();
-    assert_eq!(metrics.upstream_connections.value(), 1);
+    assert_eq!(metrics.connections.get(), 1);
     let (mut read, mut write) = tokio::io::split(TokioIo::new(upgraded));
     let sent = vec![7; 10 << 20];
     let expected = sent.clone();
@@ -73,7 +73,7 @@ async fn after_any_other_answer_the_connection_is_closed() {
     assert!(head.contains(&format!("host: {}\r\n", upstream.authority())), "{head}");
     assert!(head.contains("upgrade: SPDY/3.1\r\n"), "{head}");
     assert!(more.is_empty(), "{more:?}");
-    eventually(|| metrics.upstream_connections.value() == 0).await;
+    eventually(|| metrics.connections.get() == 0).await;
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 use super::*;
-use crate::metrics::{Plugin, SinkMetrics};
-use crate::sink::Mode;
+use crate::sink::{Mode, Plugin};
+use crate::webhook::WebhookMetrics;
 use crate::webhook::config::WebhookConfig;
 use crate::webhook::fake_client::{FakeClient, Reply, event};
 
@@ -11,20 +11,20 @@ struct Rig {
     /// `None`: closed.
     events: Option<mpsc::Sender<Line>>,
     client: Arc<FakeClient>,
-    metrics: Arc<SinkMetrics>,
+    metrics: Arc<WebhookMetrics>,
     ending: Ending,
     running: JoinHandle<()>,
 }
 
 fn rig_with(replies: &[Reply], throttle: Option<Throttle>) -> Rig {
-    let (client, metrics) = (FakeClient::new(replies), Arc::new(SinkMetrics::default()));
+    let (client, metrics) = (FakeClient::new(replies), Arc::new(WebhookMetrics::default()));
     let (mode, initial_backoff) = (Mode::Blocking, Duration::from_secs(1));
     let (compress, max_event_size, spool) = (false, None, None);
     let config = WebhookConfig { mode, initial_backoff, max_event_size, compress, spool };
     let ending = Ending::default();
     let sender = Sender::new(&config, client.clone(), metrics.clone(), ending.clone());
     let (sender, lost) =
-        (Arc::new(sender), Arc::new(Losses::new(Plugin::Webhook, metrics.clone())));
+        (Arc::new(sender), Arc::new(Losses::new(Plugin::Webhook, metrics.backend.clone())));
     let collector = Collector {
         outlet: Outlet::new(None, &sender, &lost),
         sender,
@@ -56,7 +56,7 @@ impl Rig {
     }
 
     fn lost(&self) -> u64 {
-        self.metrics.lost(Plugin::Webhook)
+        self.metrics.backend.lost(Plugin::Webhook)
     }
 }
 
@@ -79,7 +79,7 @@ async fn a_batch_is_sent_when_it_is_full_or_its_time_has_come_or_at_the_end() {
     rig.close().await;
     assert_eq!(rig.client.ids()[2..], [[4, 5]], "the end");
     assert_eq!(closed.elapsed(), Duration::ZERO);
-    assert_eq!((rig.metrics.webhook_events.value(), rig.lost()), (6, 0));
+    assert_eq!((rig.metrics.events.get(), rig.lost()), (6, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -98,7 +98,7 @@ async fn without_a_spool_a_limited_number_of_batches_is_sent_at_a_time() {
     };
     release.await;
     rig.close().await;
-    assert_eq!(rig.metrics.webhook_events.value(), batches * MAX_SIZE as u64);
+    assert_eq!(rig.metrics.events.get(), batches * MAX_SIZE as u64);
     assert_eq!(rig.lost(), 0);
 }
 
@@ -120,7 +120,7 @@ async fn what_the_endpoint_does_not_accept_is_counted() {
     let mut rig = rig(&[Reply::Status(500)]);
     rig.submit(0..4);
     rig.close().await;
-    assert_eq!((rig.metrics.webhook_events.value(), rig.lost()), (0, 4));
+    assert_eq!((rig.metrics.events.get(), rig.lost()), (0, 4));
 
     // The shutdown's time is up: what is being sent, what waits for that, and what waits for a token.
     let mut rig = self::rig(&[Reply::Hang]);
@@ -130,5 +130,5 @@ async fn what_the_endpoint_does_not_accept_is_counted() {
     rig.ending.closing.cancel();
     rig.ending.give_up.cancel();
     rig.close().await;
-    assert_eq!((rig.metrics.webhook_events.value(), rig.lost()), (0, events));
+    assert_eq!((rig.metrics.events.get(), rig.lost()), (0, events));
 }

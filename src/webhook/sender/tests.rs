@@ -9,14 +9,14 @@ const INITIAL: Duration = Duration::from_secs(10);
 struct Rig {
     sender: Arc<Sender>,
     client: Arc<FakeClient>,
-    metrics: Arc<SinkMetrics>,
+    metrics: Arc<WebhookMetrics>,
     ending: Ending,
 }
 
 fn rig_with(replies: &[Reply], compress: bool) -> Rig {
     let (mode, initial_backoff) = (Mode::Blocking, INITIAL);
     let config = WebhookConfig { mode, initial_backoff, max_event_size: None, compress, spool: None };
-    let (client, metrics) = (FakeClient::new(replies), Arc::new(SinkMetrics::default()));
+    let (client, metrics) = (FakeClient::new(replies), Arc::new(WebhookMetrics::default()));
     let ending = Ending::default();
     let sender = Sender::new(&config, client.clone(), metrics.clone(), ending.clone());
     Rig { sender: Arc::new(sender), client, metrics, ending }
@@ -52,8 +52,8 @@ async fn a_list_that_is_accepted_is_sent_once_and_as_it_is() {
         let rig = rig_with(&[Reply::Status(200)], compress);
         rig.send(3).await.unwrap();
         assert_eq!(rig.client.bodies(), [list_of(3, 0)], "compressed: {compress}");
-        assert_eq!(rig.metrics.webhook_events.value(), 3);
-        assert_eq!(rig.metrics.webhook_failures.value(), 0);
+        assert_eq!(rig.metrics.events.get(), 3);
+        assert_eq!(rig.metrics.failures.get(), 0);
     }
 }
 
@@ -75,8 +75,8 @@ async fn five_attempts_with_growing_delays_then_the_list_is_given_up() {
             assert!(delay >= exact && delay <= exact + slack, "{attempt}: {delay:?}");
         }
         assert!(!rig.is_healthy(), "{reason}");
-        assert_eq!(rig.metrics.webhook_failures.value(), 5);
-        assert_eq!(rig.metrics.webhook_events.value(), 0);
+        assert_eq!(rig.metrics.failures.get(), 5);
+        assert_eq!(rig.metrics.events.get(), 0);
     }
 }
 
@@ -92,7 +92,7 @@ async fn an_endpoint_that_recovers_gets_the_list() {
     assert!(sending.await.unwrap());
     assert!(rig.is_healthy());
     assert_eq!(rig.client.times().len(), 3);
-    assert_eq!(rig.metrics.webhook_events.value(), 1);
+    assert_eq!(rig.metrics.events.get(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -112,7 +112,7 @@ async fn a_list_that_is_too_large_is_sent_in_halves_at_once() {
     rig.send(4).await.unwrap();
     assert_eq!(rig.client.ids(), [vec![0, 1, 2, 3], vec![0, 1], vec![0], vec![1], vec![2, 3]]);
     assert_eq!(rig.delays(), [Duration::ZERO; 4], "nothing failed that waiting could mend");
-    assert_eq!(rig.metrics.webhook_events.value(), 4);
+    assert_eq!(rig.metrics.events.get(), 4);
 
     let rig = self::rig(&[too_large]);
     let (events, reason) = rig.send(2).await.unwrap_err();

@@ -186,7 +186,7 @@ impl Draining {
         events: u64,
         reason: &str,
     ) -> Option<()> {
-        self.spool.metrics.webhook_rejected_events.add(events);
+        self.spool.metrics.rejected_events.inc_by(events);
         let name = batch.name.file_name(Kind::Pending);
         let whole = events == batch.name.events;
         let bytes = refused.len() as u64;

@@ -29,7 +29,6 @@ use tokio_util::sync::CancellationToken;
 use self::directory::{Directory, Found};
 use self::name::{BatchName, Kind};
 use super::config::{SpoolConfig, WebhookError};
-use crate::metrics::SinkMetrics;
 use crate::sink::{ExponentialBackoff, SinkState};
 
 pub(super) use self::deliver::drain;
@@ -46,7 +45,7 @@ pub(super) struct Spool {
     state: Mutex<State>,
     changed: Notify,
     closed: CancellationToken,
-    metrics: Arc<SinkMetrics>,
+    metrics: Arc<WebhookMetrics>,
 }
 
 #[derive(Debug, Default)]
@@ -91,7 +90,7 @@ impl Spool {
     /// Opens the directory, creates it if it is missing, and finds the batches that are in it.
     pub(super) fn open(
         config: &SpoolConfig,
-        metrics: Arc<SinkMetrics>,
+        metrics: Arc<WebhookMetrics>,
     ) -> Result<Spool, WebhookError> {
         let wrong = |source: io::Error| match source.kind() {
             io::ErrorKind::ResourceBusy => {
@@ -279,9 +278,9 @@ impl Spool {
     }
 
     fn publish(&self, state: &State) {
-        self.metrics.webhook_spool.set(state.bytes as i64);
-        self.metrics.webhook_rejected_files.set(state.rejected_files as i64);
-        self.metrics.webhook_rejected_bytes.set(state.rejected_bytes as i64);
+        self.metrics.spool_bytes.set(state.bytes as i64);
+        self.metrics.rejected_files.set(state.rejected_files as i64);
+        self.metrics.rejected_bytes.set(state.rejected_bytes as i64);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

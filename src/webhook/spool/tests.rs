@@ -49,7 +49,7 @@ async fn what_is_there_comes_first_and_what_is_too_much_is_refused() {
     }
     let expected = [("first", 2), ("third", 3), ("old", 5), ("fourth", 4)];
     assert_eq!(found, expected.map(|(text, events)| (text.to_owned(), events)));
-    assert_eq!(spool.metrics.webhook_spool.value(), 0);
+    assert_eq!(spool.metrics.spool_bytes.get(), 0);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use super::{EACH, FAILING, LOST, REJECTED, Scene, events_in, get, in_each_mode, upstream};
+use super::{EACH, HEALTHY, LOST, REJECTED, Scene, events_in, get, in_each_mode, upstream};
 use crate::support::proxy::{BINARY, Builder};
 use crate::support::{TempDir, client};
 
@@ -148,7 +148,7 @@ async fn a_full_disk_stops_a_strict_proxy_whose_policy_omits_the_first_event() {
     }
     assert_eq!(upstream.seen().len(), forwarded);
     assert_eq!(proxy.metric(REJECTED).await, EACH as u64);
-    assert_eq!(proxy.metric(FAILING).await, 1);
+    assert_eq!(proxy.metric(HEALTHY).await, 0);
     assert_eq!(proxy.metric(LOST).await, 1);
     disk.empty();
     let started = std::time::Instant::now();

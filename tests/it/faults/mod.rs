@@ -27,7 +27,7 @@ use crate::support::{DEADLINE, client, wait_for};
 const EACH: usize = 20;
 const LOST: &str = "apiserver_audit_error_total{plugin=\"log\"}";
 const REJECTED: &str = "apiserver_audit_requests_rejected_total";
-const FAILING: &str = "kube_audit_proxy_log_failing{sink=\"log\"}";
+const HEALTHY: &str = "kube_audit_proxy_log_healthy{backend=\"log\"}";
 
 /// Does the same in each mode of a log, side by side.
 async fn in_each_mode(test: impl AsyncFn(&'static str)) {
@@ -119,7 +119,7 @@ impl Scene {
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
         assert!(text.contains(reason), "{text}");
-        assert_eq!(self.proxy.metric(FAILING).await, 1);
+        assert_eq!(self.proxy.metric(HEALTHY).await, 0);
         let (passed, refused) = (self.passed.len(), self.refused);
         let (seen, rejected) = (self.upstream.seen().len(), self.proxy.metric(REJECTED).await);
         self.send("meanwhile", EACH).await;
@@ -151,7 +151,7 @@ impl Scene {
             assert!(started.elapsed() < DEADLINE, "{}: does not heal", self.mode);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        assert_eq!(self.proxy.metric(FAILING).await, 0);
+        assert_eq!(self.proxy.metric(HEALTHY).await, 1);
         self.proxy.process.logs("is written again").await;
         let refused = self.refused;
         self.send("after", EACH).await;

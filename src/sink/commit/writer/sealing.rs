@@ -64,7 +64,7 @@ impl Writer {
                 }
             }
             Err(source) => {
-                self.metrics.seal_failures.increment();
+                self.metrics.seal.failures.inc();
                 let source = Arc::new(source);
                 let error = WriteError::Seal { log: self.name.clone(), source };
                 if held.seal_failed.is_none() {

@@ -7,10 +7,9 @@ use std::task::{Context, Waker};
 use tokio::runtime::Runtime;
 
 use super::*;
-use crate::metrics::{Plugin, SinkMetrics};
 use crate::sink::commit::{Commit, CommitLog, CommitSequence};
 use crate::sink::output::Written;
-use crate::sink::{Line, Mode, Throttle};
+use crate::sink::{Line, LogMetrics, Mode, Plugin, Throttle};
 
 /// What the fake output does with a call.
 pub(super) enum Act {
@@ -54,7 +53,7 @@ impl Output for Fake {
 /// A log with a fake output, and the test's ends of it.
 pub(super) struct Rig {
     pub(super) log: Arc<CommitLog>,
-    pub(super) metrics: Arc<SinkMetrics>,
+    pub(super) metrics: Arc<LogMetrics>,
     pub(super) calls: Receiver<Vec<String>>,
     acts: Sender<Act>,
     synced: Receiver<()>,
@@ -66,7 +65,7 @@ fn rig(mode: Mode) -> Rig {
 
 /// With an output that submitters write to themselves if it is `quick`.
 pub(super) fn rig_with(mode: Mode, quick: bool, sync: SyncMode) -> Rig {
-    let metrics = Arc::new(SinkMetrics::default());
+    let metrics = Arc::new(LogMetrics::default());
     let (calls_in, calls) = mpsc::channel();
     let (acts, acts_out) = mpsc::channel();
     let (synced_in, synced) = mpsc::channel();
@@ -98,7 +97,7 @@ impl Rig {
     }
 
     pub(super) fn lost(&self) -> (u64, u64) {
-        (self.metrics.lost(Plugin::Log), self.metrics.lost(Plugin::Buffered))
+        (self.metrics.backend.lost(Plugin::Log), self.metrics.backend.lost(Plugin::Buffered))
     }
 }
 
@@ -132,7 +131,7 @@ async fn what_gathers_during_a_write_is_written_together() {
     assert_eq!(rig.call(), ["first"]);
     let mut others: Vec<_> = (0..10).map(|index| rig.submit(&index.to_string())).collect();
     assert!(pending(&mut first), "the write has not returned");
-    assert_eq!(rig.metrics.sink_queue.value(), 10);
+    assert_eq!(rig.metrics.queue_length(), 10);
     rig.act(Act::Write);
     first.await.unwrap();
     assert_eq!(rig.call(), ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]);
@@ -141,7 +140,7 @@ async fn what_gathers_during_a_write_is_written_together() {
     for commit in others {
         commit.await.unwrap();
     }
-    assert_eq!(rig.metrics.events.value(), 11);
+    assert_eq!(rig.metrics.backend.events.get(), 11);
     assert_eq!(rig.lost(), (0, 0));
 }
 
@@ -344,7 +343,7 @@ async fn shutdown_writes_what_is_queued_syncs_and_refuses_the_rest() {
         let is_refused = matches!(late, Err(WriteError::ShutDown));
         assert_eq!(is_refused, mode == Mode::BlockingStrict, "{late:?}");
         assert_eq!(rig.lost(), lost);
-        assert_eq!(rig.metrics.events.value(), 3);
+        assert_eq!(rig.metrics.backend.events.get(), 3);
         rig.log.shutdown().await;
     }
 }
@@ -359,7 +358,7 @@ async fn a_full_queue_drops_the_newest_and_tells_nobody_but_the_metric() {
     assert!(!pending(&mut kept) && !pending(&mut dropped), "batch mode waits for nothing");
     dropped.await.unwrap();
     assert_eq!(rig.lost(), (0, 1));
-    assert_eq!(rig.metrics.events.value(), 3);
+    assert_eq!(rig.metrics.backend.events.get(), 3);
     rig.act(Act::Write);
     assert_eq!(rig.call(), ["kept"]);
     rig.act(Act::Write);

@@ -57,7 +57,7 @@ fn a_seal_that_was_put_back_is_noticed_at_the_start() {
     log.stop();
     fs::write(folder.join("audit.log.seal"), older).unwrap();
     let log = SealedLog::open(&folder);
-    assert_eq!(log.metrics.seal_broken.value(), 1);
+    assert_eq!(log.metrics.seal.broken.get(), 1);
     log.stop();
     let report = check(folder.path(), &[]);
     let told: String = report.findings.iter().map(|finding| format!("{finding}\n")).collect();
@@ -89,7 +89,7 @@ fn a_log_that_was_removed_with_its_seal_and_checkpoint_begins_a_new_chain() {
         fs::remove_file(folder.join(name)).unwrap();
     }
     let mut log = SealedLog::open(&folder);
-    assert_eq!(log.metrics.seal_broken.value(), 0);
+    assert_eq!(log.metrics.seal.broken.get(), 0);
     log.write(1);
     log.stop();
     intact(&check(folder.path(), &[]), 1);

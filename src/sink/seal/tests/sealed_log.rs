@@ -11,7 +11,7 @@ use flate2::write::GzEncoder;
 
 use super::verify::{Expected, Report, verify};
 use super::{Chain, Head, PublicKey, SealConfig, SealKey};
-use crate::metrics::SinkMetrics;
+use crate::sink::LogMetrics;
 use crate::sink::file::LogFile;
 use crate::sink::file::tests::exclusive;
 use crate::sink::output::Output;
@@ -24,7 +24,7 @@ pub(crate) const LIMIT: u64 = 3_000;
 pub(crate) struct SealedLog {
     pub log: LogFile,
     pub chain: Chain,
-    pub metrics: Arc<SinkMetrics>,
+    pub metrics: Arc<LogMetrics>,
     lines: u64,
 }
 
@@ -36,7 +36,7 @@ impl SealedLog {
             let key = SealKey::generate().unwrap();
             fs::write(&key_file, key.to_pem().unwrap()).unwrap();
         }
-        let metrics = Arc::new(SinkMetrics::default());
+        let metrics = Arc::new(LogMetrics::default());
         let path = folder.join("audit.log");
         let mut log = exclusive(&path, LIMIT, metrics.clone());
         let config =

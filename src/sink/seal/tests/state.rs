@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::sealed_log::{check, gzip, with_ending};
 use super::verify::Report;
 use super::{Chain, SealConfig, checkpoint_path, seal_path};
-use crate::metrics::SinkMetrics;
+use crate::sink::LogMetrics;
 use crate::sink::backups::{Backups, LogClock};
 use crate::sink::clock::Clock;
 use crate::sink::config::Rotation;
@@ -68,7 +68,7 @@ struct Process {
 
 impl Process {
     fn start(folder: &TestFolder, rotation: Rotation, now: SystemTime) -> Result<Process, String> {
-        let (path, metrics) = (folder.join("audit.log"), Arc::new(SinkMetrics::default()));
+        let (path, metrics) = (folder.join("audit.log"), Arc::new(LogMetrics::default()));
         let clock = Clock::fixed(now);
         let log_clock = LogClock::new(&path, clock.clone());
         let mut log = LogFile::open_as(&path, rotation, clock, metrics.clone(), true)

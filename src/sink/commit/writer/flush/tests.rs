@@ -5,12 +5,11 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::{JoinSet, yield_now};
 
 use super::super::tests::*;
-use crate::metrics::{Plugin, SinkMetrics};
 use crate::sink::commit::gate::WriteGate;
 use crate::sink::commit::writer::*;
 use crate::sink::commit::{Commit, CommitLog, CommitSequence};
 use crate::sink::output::{Output, Written};
-use crate::sink::{Line, Mode};
+use crate::sink::{Line, LogMetrics, Mode, Plugin};
 
 fn deferred() -> Rig {
     rig_with(Mode::Blocking, true, SyncMode::Off)
@@ -54,12 +53,12 @@ async fn events_of_one_turn_are_one_write_and_sockets_wait_for_it() {
     for text in ["a", "b", "c"] {
         assert!(!pending(&mut worker.submit(&rig, text)), "nobody waits but the sockets");
     }
-    assert_eq!(rig.metrics.sink_queue.value(), 3);
+    assert_eq!(rig.metrics.queue_length(), 3);
     assert!(worker.is_shut().await);
     rig.act(Act::Write);
     worker.pass().await;
     assert_eq!(rig.call(), ["a", "b", "c"]);
-    assert_eq!(rig.metrics.sink_queue.value(), 0);
+    assert_eq!(rig.metrics.queue_length(), 0);
     rig.act(Act::Write);
     drop(worker.submit(&rig, "d"));
     worker.pass().await;
@@ -186,7 +185,7 @@ impl Output for Counting {
 async fn many_requests() -> (usize, usize) {
     const REQUESTS: usize = 64;
     const ROUNDS: usize = 100;
-    let (output, metrics) = (Counting::default(), Arc::new(SinkMetrics::default()));
+    let (output, metrics) = (Counting::default(), Arc::new(LogMetrics::default()));
     let log = {
         let (output, mode) = (Box::new(output.clone()), Mode::Blocking);
         CommitLog::start(output, "audit.log", &mode, SyncMode::Off, None, metrics.clone())
@@ -212,7 +211,7 @@ async fn many_requests() -> (usize, usize) {
     requests.join_all().await;
     log.shutdown().await;
     let (writes, lines) = std::mem::take(&mut *output.0.lock().unwrap());
-    assert_eq!((lines.len(), metrics.lost(Plugin::Log)), (REQUESTS * ROUNDS, 0));
+    assert_eq!((lines.len(), metrics.backend.lost(Plugin::Log)), (REQUESTS * ROUNDS, 0));
     (lines.len(), writes)
 }
 
