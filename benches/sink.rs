@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use kube_audit_proxy::sink::seal::{SealConfig, SealKey};
 use kube_audit_proxy::sink::{
-    CommitSequence, LogPath, Mode, Rotation, Sink, SinkConfig, SyncMode,
+    CommitSequence, LogBackend, LogConfig, LogPath, Mode, Rotation, SyncMode,
 };
 use tokio::runtime::Handle;
 
@@ -34,7 +34,7 @@ fn main() {
     let mut group = "";
     println!("{:<12} {:>6} {:>12} {:>12}", "mode", "tasks", "CPU µs/event", "events/s");
     for tasks in [1, 64] {
-        let (without, _) = runtime.block_on(measure(Sink::discard(), tasks, EVENTS));
+        let (without, _) = runtime.block_on(measure(LogBackend::discard(), tasks, EVENTS));
         for (name, mode, sync, sealed) in [
             ("blocking", Mode::Blocking, SyncMode::Off, false),
             ("  sealed", Mode::Blocking, SyncMode::Off, true),
@@ -56,8 +56,8 @@ fn main() {
             let path = LogPath::File(folder.join("audit.log"));
             std::fs::create_dir_all(&folder).expect("a folder");
             let seal = sealed.then(|| seal(&folder));
-            let config = SinkConfig { path, mode, rotation: Rotation::NEVER, sync, seal };
-            let sink = Sink::open(config, Arc::default()).expect("a log");
+            let config = LogConfig { path, mode, rotation: Rotation::NEVER, sync, seal };
+            let sink = LogBackend::open(config, Arc::default()).expect("a log");
             let events =
                 if sync == SyncMode::Always { SYNCED_EVENTS * tasks.min(16) } else { EVENTS };
             let (with, rate) = runtime.block_on(measure(sink, tasks, events));
@@ -79,7 +79,7 @@ fn batch() -> Mode {
 }
 
 /// CPU time of one event in microseconds, and events a second; the best of three rounds.
-async fn measure(sink: Sink, tasks: usize, events: usize) -> (f64, f64) {
+async fn measure(sink: LogBackend, tasks: usize, events: usize) -> (f64, f64) {
     let mut best = (f64::INFINITY, 0.0_f64);
     for _ in 0..3 {
         let (started, cpu) = (Instant::now(), cpu_time());

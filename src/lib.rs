@@ -43,9 +43,10 @@ pub mod policy;
 mod regular_file;
 pub mod request;
 pub mod server;
-pub mod sink;
 pub mod status;
 #[cfg(test)]
 mod test_dir;
 pub mod upstream;
-pub mod webhook;
+
+pub use audit_log as sink;
+pub use audit_log::webhook;

@@ -15,7 +15,7 @@ use kube_audit_proxy::pipeline::{Connection, Proxy};
 use kube_audit_proxy::request::source::TrustedProxies;
 use kube_audit_proxy::server::http::{Protocol, serve_connection};
 use kube_audit_proxy::server::shutdown::Shutdown;
-use kube_audit_proxy::sink::{LogPath, Mode, Rotation, Sink, SinkConfig, SyncMode};
+use kube_audit_proxy::sink::{LogBackend, LogConfig, LogPath, Mode, Rotation, SyncMode};
 use kube_audit_proxy::upstream::config::{Pem, Trust};
 use kube_audit_proxy::upstream::credentials::Credentials;
 use kube_audit_proxy::upstream::endpoint::Endpoint;
@@ -76,8 +76,8 @@ fn run_with(counter: &Counter<'_>, name: &str, mode: Option<Mode>) {
 fn log(folder: &std::path::Path, mode: Mode) -> Backend {
     let path = LogPath::File(folder.join("audit.log"));
     let (rotation, sync) = (Rotation::NEVER, SyncMode::Off);
-    let config = SinkConfig { path, mode, rotation, sync, seal: None };
-    Backend::Log(Sink::open(config, Arc::default()).expect("a log"))
+    let config = LogConfig { path, mode, rotation, sync, seal: None };
+    Backend::Log(LogBackend::open(config, Arc::default()).expect("a log"))
 }
 
 fn runtime() -> Runtime {
@@ -93,8 +93,7 @@ fn proxy(upstream: SocketAddr, ca: &str, log: Option<Backend>) -> Arc<Proxy> {
         credentials: Some(Credentials::token("own", "bench").expect("a token")),
         proxy: None,
     };
-    let upstream =
-        Upstream::new(config, Arc::default()).expect("a good configuration");
+    let upstream = Upstream::new(config, Arc::default()).expect("a good configuration");
     let mut sinks = vec![sink(&policy("rules: [{level: Metadata}]"), Format::Json)];
     if let Some(log) = log {
         sinks[0].backend = log;

@@ -2,16 +2,16 @@
 
 use tokio_util::sync::CancellationToken;
 
-use crate::sink::{Commit, CommitSequence, Line, Sink, SinkState};
-use crate::webhook::Webhook;
+use crate::sink::{BackendState, Commit, CommitSequence, Line, LogBackend};
+use crate::webhook::WebhookBackend;
 
 /// Takes events.
 #[derive(Debug)]
 pub enum Backend {
     /// A file or standard output.
-    Log(Sink),
+    Log(LogBackend),
     /// A receiver over HTTP.
-    Webhook(Box<Webhook>),
+    Webhook(Box<WebhookBackend>),
 }
 
 impl Backend {
@@ -40,7 +40,7 @@ impl Backend {
     }
 
     /// The log, if it is one.
-    pub(super) fn log(&self) -> Option<&Sink> {
+    pub(super) fn log(&self) -> Option<&LogBackend> {
         match self {
             Backend::Log(log) => Some(log),
             Backend::Webhook(_) => None,
@@ -56,7 +56,7 @@ impl Backend {
     }
 
     /// Whether it accepts events now.
-    pub fn state(&self) -> SinkState {
+    pub fn state(&self) -> BackendState {
         match self {
             Backend::Log(log) => log.state(),
             Backend::Webhook(webhook) => webhook.state(),
@@ -70,8 +70,8 @@ impl Backend {
     pub async fn check(&self) -> Result<(), String> {
         match self {
             Backend::Log(log) => match log.state() {
-                SinkState::Ok => Ok(()),
-                SinkState::Failing(reason) => Err(reason),
+                BackendState::Ok => Ok(()),
+                BackendState::Failing(reason) => Err(reason),
             },
             Backend::Webhook(webhook) => webhook.check().await,
         }

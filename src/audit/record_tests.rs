@@ -4,7 +4,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use super::*;
 use crate::audit::recording::BodySettings;
 use crate::policy::{Policy, PolicyHandle, PolicyRule, PolicySpec};
-use crate::sink::Sink;
+use crate::sink::LogBackend;
 
 struct Events(UnboundedReceiver<Vec<u8>>);
 
@@ -44,7 +44,7 @@ fn sink(level: Level, omit: &[Stage]) -> (AuditSink, Events) {
     let spec = PolicySpec { rules: vec![rule], ..PolicySpec::default() };
     let sink = AuditSink {
         name: "test".into(),
-        backend: Backend::Log(Sink::channel(sender)),
+        backend: Backend::Log(LogBackend::channel(sender)),
         policy: PolicyHandle::new(Policy::new(&spec)),
         bodies: BodySettings {
             max_request: 1 << 20,

@@ -36,11 +36,11 @@ use crate::server::certificates::ServingCertificate;
 use crate::server::shutdown::{Phase, Running, Shutdown, Timetable};
 use crate::server::workers::Workers;
 use crate::server::{admin, limits, listener, reload, self_signed, tls};
-use crate::sink::Sink;
+use crate::sink::LogBackend;
 use crate::upstream::access::Access;
 use crate::upstream::identity::Identity;
 use crate::upstream::{self, KubeconfigFile, Upstream, UpstreamConfig};
-use crate::webhook::Webhook;
+use crate::webhook::WebhookBackend;
 
 /// For tasks to notice that they were dropped, and for records to be closed.
 const ENDING: Duration = Duration::from_secs(2);
@@ -231,10 +231,7 @@ impl Process {
 }
 
 /// The API server, by flags and a kubeconfig, which is followed.
-fn upstream(
-    settings: &crate::config::Upstream,
-    follow: &Follow,
-) -> anyhow::Result<Upstream> {
+fn upstream(settings: &crate::config::Upstream, follow: &Follow) -> anyhow::Result<Upstream> {
     let settings = settings.clone();
     let kubeconfig = settings.kubeconfig.clone();
     let resolve = move || {
@@ -295,7 +292,7 @@ fn recorder(
     for ((sink, policy), metrics) in settings {
         let (format, backend) = match &sink.backend {
             BackendSettings::Log { config, format } => {
-                let log = Sink::open(config.clone(), follow.metrics.log(metrics));
+                let log = LogBackend::open(config.clone(), follow.metrics.log(metrics));
                 let mut log = log.map_err(|error| anyhow::Error::msg(sink.says(error)))?;
                 if let Some(observer) = observer.take() {
                     log = log.with_observer(observer);
@@ -307,7 +304,11 @@ fn recorder(
                     let error = format!("--audit-webhook-config-file: {error}");
                     anyhow::Error::msg(sink.says(error))
                 })?;
-                let webhook = Webhook::start(config.clone(), Arc::new(client), follow.metrics.webhook(metrics));
+                let webhook = WebhookBackend::start(
+                    config.clone(),
+                    Arc::new(client),
+                    follow.metrics.webhook(metrics),
+                );
                 let webhook = webhook.map_err(|error| anyhow::Error::msg(sink.says(error)))?;
                 (Format::Json, Backend::Webhook(Box::new(webhook)))
             }

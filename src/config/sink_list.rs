@@ -9,7 +9,7 @@ use super::same_file::is_same;
 use super::sink_entry::{Place, SinkEntry, SinkType};
 use super::{Bodies, ConfigError, bodies, fail, sinks};
 use crate::audit::record::{Format, MAX_SINKS};
-use crate::sink::{LogPath, SinkConfig};
+use crate::sink::{LogConfig, LogPath};
 use crate::webhook::WebhookConfig;
 
 /// One place where events go.
@@ -35,7 +35,7 @@ pub enum BackendSettings {
     /// A file or standard output.
     Log {
         /// Where, and how it is written.
-        config: SinkConfig,
+        config: LogConfig,
         /// How events are.
         format: Format,
     },
@@ -58,7 +58,7 @@ impl SinkSettings {
         }
     }
 
-    fn of_log(flags: &ServeFlags, config: SinkConfig) -> Result<SinkSettings, ConfigError> {
+    fn of_log(flags: &ServeFlags, config: LogConfig) -> Result<SinkSettings, ConfigError> {
         let format = match flags.audit_log_format {
             AuditLogFormat::Json => Format::Json,
             AuditLogFormat::Legacy => Format::Legacy,
@@ -151,7 +151,7 @@ fn one(entry: &SinkEntry) -> Result<SinkSettings, ConfigError> {
     let settings = match entry.kind {
         SinkType::File | SinkType::Stdout => match sinks::log(flags)? {
             None => return fail("--audit-log-path is missing; give the name of the log file"),
-            Some(SinkConfig { path: LogPath::Stdout, .. }) if entry.kind == SinkType::File => {
+            Some(LogConfig { path: LogPath::Stdout, .. }) if entry.kind == SinkType::File => {
                 return fail("--audit-log-path: for standard output, write type: stdout");
             }
             Some(log) => SinkSettings::of_log(flags, log)?,
@@ -191,7 +191,7 @@ fn clash(one: &SinkSettings, other: &SinkSettings) -> Option<String> {
             ))
         }
         (BackendSettings::Log { config: one, .. }, BackendSettings::Log { config: other, .. }) => {
-            let checkpoint = |log: &SinkConfig| log.seal.as_ref()?.checkpoint_file.clone();
+            let checkpoint = |log: &LogConfig| log.seal.as_ref()?.checkpoint_file.clone();
             let same = checkpoint(one).zip(checkpoint(other));
             let (_, same) = same.filter(|(one, other)| is_same(one, other))?;
             Some(format!(

@@ -196,10 +196,10 @@ async fn a_client_that_says_nothing_is_not_waited_for() {
         let (near, far) = tokio::io::duplex(1 << 20);
         let (_shutdown, running) = Shutdown::new();
         let connection = Arc::new(Connection::new(
-        ([127, 0, 0, 1], 1).into(),
-        Vec::new(),
-        CommitSequence::detached(),
-    ));
+            ([127, 0, 0, 1], 1).into(),
+            Vec::new(),
+            CommitSequence::detached(),
+        ));
         let serving = tokio::spawn(serve(far, connection, Answers::new(), running));
         let begun = tokio::time::Instant::now();
         let _client = match is_known {

@@ -50,7 +50,10 @@ impl Upstream {
     ///
     /// # Errors
     /// Certificates and keys that cannot be used, with file and field.
-    pub fn new(config: UpstreamConfig, metrics: Arc<UpstreamMetrics>) -> Result<Upstream, ConfigError> {
+    pub fn new(
+        config: UpstreamConfig,
+        metrics: Arc<UpstreamMetrics>,
+    ) -> Result<Upstream, ConfigError> {
         Upstream::start(config, None, metrics)
     }
 

@@ -206,7 +206,9 @@ impl Pool {
         let owner = Owner::of(sequence);
         self.speaks_http1.store(!http2, Ordering::Relaxed);
         if !http2 {
-            return http1::open(&self.connector, &self.http1, stream, owner).await.map(Lease::Http1);
+            return http1::open(&self.connector, &self.http1, stream, owner)
+                .await
+                .map(Lease::Http1);
         }
         let connection = Http2Connection::open(&self.connector, stream, owner).await?;
         let stream = connection.lease().ok_or(SendError::Timeout {

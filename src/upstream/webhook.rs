@@ -71,8 +71,8 @@ fn client_error(error: SendError) -> ClientError {
     ClientError(error.to_string().replace("the API server", "the webhook"))
 }
 
-/// Reads the rest of a response, so that the connection can be used again: not much, and not for long.
-/// Otherwise the connection is closed.
+/// Reads the rest of a response, so that the connection can be used again: not much, and not for
+/// long. Otherwise the connection is closed.
 async fn discard(mut body: impl Body<Data = Bytes> + Unpin) {
     let mut left = DISCARD;
     let reading = async {

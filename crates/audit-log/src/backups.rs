@@ -1,9 +1,9 @@
 //! Deletes and compresses rotated files, in a thread of its own that gives way to all others.
 //!
-//! Nothing is touched that is not sealed to its end ([`Kept`]): a file that is deleted before its last
-//! block is sealed would be missed, and one that is compressed under the eyes of recovery not found.
-//! Files are deleted from the oldest to the newest, each with its seal renamed first, so that a crash
-//! between two steps leaves no gap in the chain.
+//! Nothing is touched that is not sealed to its end ([`Kept`]): a file that is deleted before its
+//! last block is sealed would be missed, and one that is compressed under the eyes of recovery not
+//! found. Files are deleted from the oldest to the newest, each with its seal renamed first, so
+//! that a crash between two steps leaves no gap in the chain.
 
 mod age;
 
@@ -114,8 +114,8 @@ impl Kept {
         files.unsealed.len() < before
     }
 
-    /// Whether a backup may be deleted, which the backup `next` comes after. One that the next is not
-    /// sealed after may have the newest record of the chain, which must not get lost.
+    /// Whether a backup may be deleted, which the backup `next` comes after. One that the next is
+    /// not sealed after may have the newest record of the chain, which must not get lost.
     fn may_delete(&self, backup: &Path, next: Option<&Path>) -> bool {
         let files = self.files.lock().expect("nothing panics that holds it");
         let is_next_sealed = match next {
@@ -334,8 +334,8 @@ impl Backups {
 }
 
 impl Backup {
-    /// Deletes the files of the backup. Its seal is renamed first and deleted last: until the log is
-    /// gone it can be verified, and from then on it is not missed.
+    /// Deletes the files of the backup. Its seal is renamed first and deleted last: until the log
+    /// is gone it can be verified, and from then on it is not missed.
     fn delete(self) -> io::Result<()> {
         let has_log = self.plain.is_some() || !self.compressed.is_empty();
         let retired = match (self.seal, self.retired) {

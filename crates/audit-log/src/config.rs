@@ -8,7 +8,7 @@ use super::seal::SealConfig;
 
 /// Settings of one sink; the `--audit-log-*` flags.
 #[derive(Debug, Clone)]
-pub struct SinkConfig {
+pub struct LogConfig {
     /// `--audit-log-path`
     pub path: LogPath,
     /// `--audit-log-mode` and `--audit-log-batch-*`
@@ -65,8 +65,8 @@ pub enum Mode {
         /// How many batches may be written in a second.
         throttle: Option<Throttle>,
     },
-    /// It waits, and goes on if an event could not be written. Where writes are quick, the bytes that it
-    /// sends wait instead ([`CommitStrategy::Deferred`](super::CommitStrategy::Deferred)).
+    /// It waits, and goes on if an event could not be written. Where writes are quick, the bytes
+    /// that it sends wait instead ([`CommitStrategy::Deferred`](super::CommitStrategy::Deferred)).
     Blocking,
     /// It waits, and is refused if its first event could not be written. That is up to the caller.
     BlockingStrict,

@@ -8,7 +8,7 @@ use super::seal::KeyError;
 
 /// The sink cannot be used; a reason not to start.
 #[derive(Debug, thiserror::Error)]
-pub enum SinkError {
+pub enum LogError {
     /// A folder above the log file could not be made.
     #[error(
         "cannot create the folder {} of the audit log: {source}; create it and let this user \
@@ -100,8 +100,8 @@ pub enum SinkError {
     Thread(io::Error),
 }
 
-/// What to do if the file at `path` cannot be opened. The names of standard output are links that only
-/// the owner of a terminal or pipe can open, and that lead nowhere if it is a socket.
+/// What to do if the file at `path` cannot be opened. The names of standard output are links that
+/// only the owner of a terminal or pipe can open, and that lead nowhere if it is a socket.
 fn remedy(path: &Path) -> &'static str {
     let is_stdout =
         ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"].iter().any(|name| path == Path::new(name));

@@ -15,7 +15,7 @@ use super::backups::{Kept, LogClock};
 use super::clock::Clock;
 use super::config::Rotation;
 use super::disk;
-use super::error::SinkError;
+use super::error::LogError;
 use super::files::{create_private_dir, parent};
 use super::line::Line;
 use super::lock::{LogLock, lock_file};
@@ -64,7 +64,7 @@ impl LogFile {
         rotation: Rotation,
         clock: Clock,
         metrics: Arc<LogMetrics>,
-    ) -> Result<LogFile, SinkError> {
+    ) -> Result<LogFile, LogError> {
         LogFile::open_as(path, rotation, clock, metrics, false)
     }
 
@@ -76,11 +76,11 @@ impl LogFile {
         clock: Clock,
         metrics: Arc<LogMetrics>,
         exclusively: bool,
-    ) -> Result<LogFile, SinkError> {
+    ) -> Result<LogFile, LogError> {
         if path.file_name().is_none() || path.is_dir() {
-            return Err(SinkError::NotAFile(path.to_owned()));
+            return Err(LogError::NotAFile(path.to_owned()));
         }
-        create_folder(path).map_err(|source| SinkError::Folder {
+        create_folder(path).map_err(|source| LogError::Folder {
             path: path.parent().unwrap_or(path).to_owned(),
             source,
         })?;
@@ -88,7 +88,7 @@ impl LogFile {
         let lock = if exclusively && !is_device { Some(LogLock::acquire(path)?) } else { None };
         let log_clock = LogClock::new(path, clock.clone());
         let mut open = open_at_start(path)
-            .map_err(|source| SinkError::File { path: path.to_owned(), source })?;
+            .map_err(|source| LogError::File { path: path.to_owned(), source })?;
         if lock.is_some() && open.regular {
             lock_file(path, &open.file)?;
         }
@@ -118,21 +118,21 @@ impl LogFile {
         LogFile { synced: false, ..self }
     }
 
-    /// Has what is written from now on sealed, and what was written to the file before. `strict`: lines
-    /// are refused while the seal cannot be written.
+    /// Has what is written from now on sealed, and what was written to the file before. `strict`:
+    /// lines are refused while the seal cannot be written.
     pub(super) fn seal(
         &mut self,
         config: &SealConfig,
         strict: bool,
         metrics: Arc<LogMetrics>,
-    ) -> Result<Chain, SinkError> {
+    ) -> Result<Chain, LogError> {
         if !self.open.regular {
-            return Err(SinkError::NotSealable { what: self.path.display().to_string() });
+            return Err(LogError::NotSealable { what: self.path.display().to_string() });
         }
         let key = SealKey::load(&config.key_file)?;
         let log = self.open.file.clone();
         let (chain, seal) = recover(&self.path, &log, &mut self.namer, config, key, metrics)
-            .map_err(|source| SinkError::Seal { path: self.path.clone(), source })?;
+            .map_err(|source| LogError::Seal { path: self.path.clone(), source })?;
         self.seal = Some(seal.strict(strict));
         Ok(chain)
     }
@@ -148,12 +148,12 @@ impl LogFile {
     }
 
     /// Starts the cleanup of rotated files. Must come after [`LogFile::seal`], which reads them.
-    pub(super) fn start_cleaner(&mut self) -> Result<(), SinkError> {
+    pub(super) fn start_cleaner(&mut self) -> Result<(), LogError> {
         let Some((rotator, clock)) = self.rotator.as_mut().zip(self.log_clock.take()) else {
             return Ok(());
         };
         let names = self.namer.names().clone();
-        rotator.start_cleaner(names, clock, self.kept.clone()).map_err(SinkError::Thread)
+        rotator.start_cleaner(names, clock, self.kept.clone()).map_err(LogError::Thread)
     }
 
     /// The folder's list of files is to be on the disk, too.

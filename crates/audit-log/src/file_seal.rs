@@ -6,7 +6,8 @@ use super::file::LogFile;
 use super::open_file::OpenFile;
 use super::seal::{Late, Lines};
 
-/// Lines that may come between a cut and our noticing it; a file with more was not cut by logrotate.
+/// Lines that may come between a cut and our noticing it; a file with more was not cut by
+/// logrotate.
 const LEFT: u64 = 64 << 20;
 
 impl LogFile {

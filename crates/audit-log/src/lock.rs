@@ -1,16 +1,16 @@
 //! One proxy writes a sealed log: two would fork its chain.
 //!
-//! The lock is `flock` on a file beside the log, `audit.log.lock`, which stays where it is while the
-//! log is rotated, and on the log itself, so that another spelling of the path (`a/../a`, a symbolic
-//! link, a hard link, a bind mount) leads to the same lock: the kernel locks inodes. It ends with the
-//! process, however that ends.
+//! The lock is `flock` on a file beside the log, `audit.log.lock`, which stays where it is while
+//! the log is rotated, and on the log itself, so that another spelling of the path (`a/../a`, a
+//! symbolic link, a hard link, a bind mount) leads to the same lock: the kernel locks inodes. It
+//! ends with the process, however that ends.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::error::SinkError;
+use super::error::LogError;
 use super::files::{Lock, parent, try_lock, with_suffix};
 
 /// The locks of one log, held until it is dropped.
@@ -25,7 +25,7 @@ impl LogLock {
     /// # Errors
     /// Another process, or another backend of this one, has the lock, or the lock file cannot be
     /// opened.
-    pub(super) fn acquire(path: &Path) -> Result<LogLock, SinkError> {
+    pub(super) fn acquire(path: &Path) -> Result<LogLock, LogError> {
         let mut files = Vec::new();
         for lock in lock_paths(path) {
             files.extend(acquire(path, &lock)?);
@@ -38,10 +38,10 @@ impl LogLock {
 ///
 /// # Errors
 /// Another process, or another backend of this one, has locked it.
-pub(super) fn lock_file(path: &Path, file: &File) -> Result<(), SinkError> {
+pub(super) fn lock_file(path: &Path, file: &File) -> Result<(), LogError> {
     match try_lock(file) {
         Lock::Held | Lock::Unsupported(_) => Ok(()),
-        Lock::InUse => Err(SinkError::Locked { path: path.to_owned(), owner: String::new() }),
+        Lock::InUse => Err(LogError::Locked { path: path.to_owned(), owner: String::new() }),
     }
 }
 
@@ -64,7 +64,7 @@ fn lock_path(path: &Path) -> PathBuf {
 }
 
 /// None: the file system has no locks.
-fn acquire(log: &Path, path: &Path) -> Result<Option<File>, SinkError> {
+fn acquire(log: &Path, path: &Path) -> Result<Option<File>, LogError> {
     let mut options = OpenOptions::new();
     let mut file = options
         .read(true)
@@ -73,7 +73,7 @@ fn acquire(log: &Path, path: &Path) -> Result<Option<File>, SinkError> {
         .truncate(false)
         .mode(0o600)
         .open(path)
-        .map_err(|source| SinkError::LockFile { path: path.to_owned(), source })?;
+        .map_err(|source| LogError::LockFile { path: path.to_owned(), source })?;
     match try_lock(&file) {
         Lock::Held => {
             // Only for the message of whoever comes second.
@@ -90,7 +90,7 @@ fn acquire(log: &Path, path: &Path) -> Result<Option<File>, SinkError> {
             );
             Ok(None)
         }
-        Lock::InUse => Err(SinkError::Locked { path: log.to_owned(), owner: owner(&mut file) }),
+        Lock::InUse => Err(LogError::Locked { path: log.to_owned(), owner: owner(&mut file) }),
     }
 }
 
@@ -114,7 +114,7 @@ mod tests {
 
     fn is_refused(path: &Path) -> bool {
         match LogLock::acquire(path) {
-            Err(SinkError::Locked { owner, .. }) => {
+            Err(LogError::Locked { owner, .. }) => {
                 assert_eq!(owner, " (this process)");
                 true
             }

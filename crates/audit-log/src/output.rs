@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::error::SinkError;
+use super::error::LogError;
 use super::line::Line;
 use super::seal::Block;
 
@@ -106,8 +106,8 @@ pub(super) struct Stdout {
 
 impl Stdout {
     /// A handle without Rust's own buffer.
-    pub(super) fn open() -> Result<Stdout, SinkError> {
-        let descriptor = io::stdout().as_fd().try_clone_to_owned().map_err(SinkError::Stdout)?;
+    pub(super) fn open() -> Result<Stdout, LogError> {
+        let descriptor = io::stdout().as_fd().try_clone_to_owned().map_err(LogError::Stdout)?;
         Ok(Stdout { file: File::from(descriptor), torn: false })
     }
 }

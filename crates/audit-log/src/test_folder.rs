@@ -4,10 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-pub(super) struct TestFolder(PathBuf);
+pub(crate) struct TestFolder(PathBuf);
 
 impl TestFolder {
-    pub(super) fn new() -> TestFolder {
+    pub(crate) fn new() -> TestFolder {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("kube-audit-proxy-sink-{}-{count}", std::process::id());
@@ -15,7 +15,7 @@ impl TestFolder {
     }
 
     /// One in memory, where there is such a file system.
-    pub(super) fn in_memory() -> TestFolder {
+    pub(crate) fn in_memory() -> TestFolder {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let memory = Path::new("/dev/shm");
         if !memory.is_dir() {
@@ -32,16 +32,16 @@ impl TestFolder {
         TestFolder(path)
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 
-    pub(super) fn join(&self, name: &str) -> PathBuf {
+    pub(crate) fn join(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 
     /// The names in it, sorted.
-    pub(super) fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(&self.0).unwrap();
         let mut names: Vec<_> =
             entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -49,7 +49,14 @@ impl TestFolder {
         names
     }
 
-    pub(super) fn read(&self, name: &str) -> String {
+    /// Writes a file, and returns its path.
+    pub(crate) fn write(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.join(name);
+        fs::write(&path, content).unwrap();
+        path
+    }
+
+    pub(crate) fn read(&self, name: &str) -> String {
         fs::read_to_string(self.join(name)).unwrap()
     }
 }

@@ -10,10 +10,10 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The system's clock, which is only trusted for deleting files as far as the log confirms it.
 ///
-/// The log's own time is the newest modification time of its files, and not later than what that was
-/// at the start plus the time that the process has run since. A clock that is more than a day ahead of
-/// it is wrong, or nothing was written for so long; in both cases no file that is younger than the
-/// maximum age by the log's own time is deleted.
+/// The log's own time is the newest modification time of its files, and not later than what that
+/// was at the start plus the time that the process has run since. A clock that is more than a day
+/// ahead of it is wrong, or nothing was written for so long; in both cases no file that is younger
+/// than the maximum age by the log's own time is deleted.
 #[derive(Debug)]
 pub(crate) struct LogClock {
     clock: Clock,

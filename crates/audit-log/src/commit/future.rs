@@ -9,9 +9,9 @@ use tokio::sync::oneshot;
 use super::super::error::WriteError;
 use super::strategy::WhenFailed;
 
-/// Resolves when the request may go on: to `Err` only if it must fail instead, because an event of it
-/// is not in a log whose mode is `blocking-strict`. Failures that the request survives have been counted
-/// and logged, and are `Ok` here. Dropping it changes nothing for the event.
+/// Resolves when the request may go on: to `Err` only if it must fail instead, because an event of
+/// it is not in a log whose mode is `blocking-strict`. Failures that the request survives have been
+/// counted and logged, and are `Ok` here. Dropping it changes nothing for the event.
 #[derive(Debug)]
 #[must_use = "in the blocking modes a request goes on only when its event is committed"]
 pub struct Commit(State);
@@ -35,7 +35,7 @@ pub(crate) type CommitSender = oneshot::Sender<Result<(), WriteError>>;
 
 impl Commit {
     /// There is nothing to wait for.
-    pub(crate) const DONE: Commit = Commit(State::Done(Ok(())));
+    pub const DONE: Commit = Commit(State::Done(Ok(())));
 
     /// An outcome that is known already.
     pub(crate) fn known(outcome: Result<(), WriteError>, when_failed: WhenFailed) -> Commit {
@@ -49,13 +49,11 @@ impl Commit {
     }
 
     /// Waits for both. The first error counts.
-    pub(crate) fn and(self, other: Commit) -> Commit {
+    pub fn and(self, other: Commit) -> Commit {
         match (self, other) {
             (Commit(State::Done(Ok(()))), other) => other,
             (one, Commit(State::Done(Ok(())))) => one,
-            (one, other) => {
-                Commit(State::Both { commits: Box::new([one, other]), first: None })
-            }
+            (one, other) => Commit(State::Both { commits: Box::new([one, other]), first: None }),
         }
     }
 }

@@ -4,8 +4,8 @@ use std::task::{Context, Poll, ready};
 
 use super::sequence::{CommitSequence, Place};
 
-/// Lets the bytes of one socket pass when all events are committed that were accepted in its sequence
-/// before the bytes were to be written.
+/// Lets the bytes of one socket pass when all events are committed that were accepted in its
+/// sequence before the bytes were to be written.
 pub(crate) struct WriteGate {
     sequence: CommitSequence,
     waiting: Option<Waiting>,
@@ -29,11 +29,7 @@ impl WriteGate {
 
     /// Returns how many of the next `bytes` may be written: at least those that there were when the
     /// wait began. Waiting for the later ones too might never end, as more and more come.
-    pub(crate) fn poll_writable(
-        &mut self,
-        bytes: usize,
-        context: &mut Context<'_>,
-    ) -> Poll<usize> {
+    pub(crate) fn poll_writable(&mut self, bytes: usize, context: &mut Context<'_>) -> Poll<usize> {
         if bytes == 0 || self.waiting.is_none() && self.sequence.is_committed() {
             return Poll::Ready(bytes);
         }

@@ -13,8 +13,8 @@ use super::sequence::CommitSequence;
 const SLICES: usize = 64;
 
 /// Holds written bytes back until the events are committed that were accepted before them in the
-/// connection's [`CommitSequence`]. Belongs above TLS, whose handshake reveals nothing about a request.
-/// After [`Poll::Pending`], a write must begin with the same bytes; more may follow them.
+/// connection's [`CommitSequence`]. Belongs above TLS, whose handshake reveals nothing about a
+/// request. After [`Poll::Pending`], a write must begin with the same bytes; more may follow them.
 pub struct GatedIo<S> {
     stream: S,
     gate: WriteGate,
@@ -78,8 +78,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for GatedIo<S> {
     }
 }
 
-/// Copies the first `bytes` of the slices into `first`, as far as it has room. Returns the number of
-/// slices.
+/// Copies the first `bytes` of the slices into `first`, as far as it has room. Returns the number
+/// of slices.
 fn first_bytes<'a>(
     slices: &'a [IoSlice<'a>],
     mut bytes: usize,

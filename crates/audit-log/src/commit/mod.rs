@@ -1,9 +1,9 @@
 //! From an accepted event to the disk: the one way in which a log backend commits events.
 //!
-//! An event arrives as one encoded line. It is *accepted* when it is in the queue or with its writer,
-//! and *committed* when its write has returned (with `--audit-log-sync=always`: when its sync has), or
-//! when it was counted as lost. A commit never fails silently: [`DroppedEvents`](super::Losses) counts
-//! and logs each event that is not in the log.
+//! An event arrives as one encoded line. It is *accepted* when it is in the queue or with its
+//! writer, and *committed* when its write has returned (with `--audit-log-sync=always`: when its
+//! sync has), or when it was counted as lost. A commit never fails silently:
+//! `DroppedEvents` counts and logs each event that is not in the log.
 //!
 //! # The write path
 //!
@@ -16,77 +16,80 @@
 //! ```
 //!
 //! [`CommitStrategy`] is chosen once, when the backend starts, from its mode and its output.
-//! [`CommitLog::submit`] is the only place that acts on it. All three ways end in the same [`Writer`]:
-//! whoever holds its output takes all events that wait, in order, writes them with as few system calls
-//! as possible, then resolves their commits. So one write at a time is in progress, lines are never
-//! interleaved, and the events of one sequence keep their order.
+//! `CommitLog::submit` is the only place that acts on it. All three ways end in the same
+//! `Writer`: whoever holds its output takes all events that wait, in order, writes them with as
+//! few system calls as possible, then resolves their commits. So one write at a time is in
+//! progress, lines are never interleaved, and the events of one sequence keep their order.
 //!
 //! What waits for an event:
 //!
-//! | | `batch` | `blocking` | `blocking-strict` |
+//! | output | `batch` | `blocking` | `blocking-strict` |
 //! |---|---|---|---|
-//! | regular file | nothing (`Queued`) | the bytes of its worker (`Deferred`) | the request (`Inline`) |
-//! | pipe, standard output, `sync=always` | nothing (`Queued`) | the request (`Queued`) | the request (`Queued`) |
+//! | regular file | nothing (`Queued`) | bytes (`Deferred`) | the request (`Inline`) |
+//! | pipe, `sync=always` | nothing (`Queued`) | the request (`Queued`) | the request (`Queued`) |
 //!
-//! A request waits for its [`Commit`]. Bytes wait at the [`WriteGate`] of their socket
+//! A request waits for its [`Commit`]. Bytes wait at the `WriteGate` of their socket
 //! ([`GatedIo`]) for the [`CommitSequence`] of their worker thread.
 //!
 //! # States
 //!
 //! A log is in one of four states; the strategy holds in the first.
 //!
-//! | state | who writes | leaves it when |
-//! |---|---|---|
-//! | healthy | as the strategy says | one write takes 100 ms, or three in a row take 5 ms each; a write fails; a reopen is asked for |
-//! | taken over | the writer thread; requests wait for their own events | for two checks (0.5 s each) no write was slow or failed |
-//! | failing | as taken over; `/readyz` and metrics report it | a write or a probe of the file succeeds |
-//! | closed | the writer thread, what is in the queue; later events are refused and counted | it is empty, or the shutdown gives up |
+//! - *Healthy*: whoever the strategy says writes. Ends when one write takes 100 ms, three in a row
+//!   take 5 ms each, a write fails, or a reopen is asked for.
+//! - *Taken over*: the writer thread writes, and requests wait for their own events. Ends when for
+//!   two checks (0.5 s each) no write was slow or failed.
+//! - *Failing*: like taken over; `/readyz` and metrics report it. Ends when a write or a probe of
+//!   the file succeeds.
+//! - *Closed*: the writer thread writes what is in the queue; later events are refused and counted.
+//!   Ends when the queue is empty, or the shutdown gives up.
 //!
-//! In the state *taken over* even `Deferred` events are awaited by their requests, so that a slow disk
-//! holds up the requests that write events and not the sockets of others' watches.
+//! In the state *taken over* even `Deferred` events are awaited by their requests, so that a slow
+//! disk holds up the requests that write events and not the sockets of others' watches.
 //!
 //! # Invariants
 //!
-//! 1. No byte leaves on a connection of a worker (to a client, or to the API server on behalf of one)
-//!    before all events are committed that were accepted in its sequence when the byte was written to
-//!    the socket. With `Queued` and `Inline` the request has waited before it produced the byte; with
-//!    `Deferred` the gate holds it back.
-//! 2. In `blocking-strict` an event that cannot be written fails its request: [`Commit`] resolves to
-//!    `Err`, and nothing is forwarded, or the response breaks off. [`WhenFailed`] decides that, and
-//!    nothing else does.
+//! 1. No byte leaves on a connection of a worker (to a client, or to the API server on behalf of
+//!    one) before all events are committed that were accepted in its sequence when the byte was
+//!    written to the socket. With `Queued` and `Inline` the request has waited before it produced
+//!    the byte; with `Deferred` the gate holds it back.
+//! 2. In `blocking-strict` an event that cannot be written fails its request: [`Commit`] resolves
+//!    to `Err`, and nothing is forwarded, or the response breaks off. [`WhenFailed`] decides that,
+//!    and nothing else does.
 //! 3. Events of one sequence are written in the order in which they were accepted.
-//! 4. An event that was accepted is written or counted, also when the runtime that was to write it ends,
-//!    when the writer panics, and when the process shuts down.
-//! 5. A deferred event is committed within one turn of its worker's scheduler; if that does not run, the
-//!    writer thread commits it within 0.5 s.
-//! 6. A partial line is removed again after a failed write, or ended where it cannot be, so that each
-//!    line of the file is one event.
+//! 4. An event that was accepted is written or counted, also when the runtime that was to write it
+//!    ends, when the writer panics, and when the process shuts down.
+//! 5. A deferred event is committed within one turn of its worker's scheduler; if that does not
+//!    run, the writer thread commits it within 0.5 s.
+//! 6. A partial line is removed again after a failed write, or ended where it cannot be, so that
+//!    each line of the file is one event.
 //!
 //! # When the queue is full
 //!
-//! [`WhenFull`] says what happens: in `batch` the newest event is dropped, in the blocking modes the
-//! queue cannot be full, since each request, or the bytes it sends, waits for its own few events.
+//! [`WhenFull`] says what happens: in `batch` the newest event is dropped, in the blocking modes
+//! the queue cannot be full, since each request, or the bytes it sends, waits for its own few
+//! events.
 //!
 //! # When writes are slow
 //!
-//! The writer thread takes over (above). A write that has not returned for 5 s makes the log unhealthy
-//! though nothing has failed. In `blocking` and `blocking-strict` requests wait for as long as it takes;
-//! in `batch` the queue fills.
+//! The writer thread takes over (above). A write that has not returned for 5 s makes the log
+//! unhealthy though nothing has failed. In `blocking` and `blocking-strict` requests wait for as
+//! long as it takes; in `batch` the queue fills.
 //!
 //! # When writes fail
 //!
-//! The events of the write are counted and logged, its commits resolve according to [`WhenFailed`], and
-//! sockets go on: a gate waits for a commit, not for success. The writer thread then examines the file
-//! twice a second and tries to reserve space in it, so that a log that can be written again is found out
-//! without an event. Where only a write can tell, one request is let through to try
-//! ([`CommitLog::is_writable`]).
+//! The events of the write are counted and logged, its commits resolve according to [`WhenFailed`],
+//! and sockets go on: a gate waits for a commit, not for success. The writer thread then examines
+//! the file twice a second and tries to reserve space in it, so that a log that can be written
+//! again is found out without an event. Where only a write can tell, one request is let through to
+//! try (`CommitLog::is_writable`).
 //!
 //! # Concurrency
 //!
-//! Worker threads never block each other for longer than a write: a request that does not get the output
-//! within some microseconds leaves its event in the queue, and whoever has the output looks at the queue
-//! after releasing it. Lock order: chain of the seal, output, queue; wakers are taken out of their lock
-//! before they are called.
+//! Worker threads never block each other for longer than a write: a request that does not get the
+//! output within some microseconds leaves its event in the queue, and whoever has the output looks
+//! at the queue after releasing it. Lock order: chain of the seal, output, queue; wakers are taken
+//! out of their lock before they are called.
 
 mod batch;
 mod future;
@@ -112,19 +115,19 @@ pub use self::future::Commit;
 pub use self::gated_io::GatedIo;
 pub use self::sequence::CommitSequence;
 pub use self::strategy::{CommitStrategy, WhenFailed, WhenFull};
-pub use self::writer::SinkState;
+pub use self::writer::BackendState;
 
 use self::batch::Batcher;
 use self::queue::{Queue, Rejected, Waiter, Wake};
 use self::sequence::{Accepted, Sequence};
 use self::writer::Writer;
 use super::config::{Mode, SyncMode};
-use super::error::{SinkError, WriteError};
+use super::dropped_events::DroppedEvents;
+use super::error::{LogError, WriteError};
 use super::line::Line;
-use super::losses::Losses;
+use super::metrics::{LogMetrics, Plugin};
 use super::output::Output;
 use super::seal::Chain;
-use super::metrics::{LogMetrics, Plugin};
 
 /// A log that is written, with its queue and its threads.
 pub(super) struct CommitLog {
@@ -134,7 +137,7 @@ pub(super) struct CommitLog {
     queue: Arc<Queue>,
     writer: Arc<Writer>,
     /// Events that did not get into the queue.
-    refused: Arc<Losses>,
+    refused: Arc<DroppedEvents>,
     metrics: Arc<LogMetrics>,
     thread: Mutex<Option<JoinHandle<()>>>,
     /// Closed when the writer thread has ended.
@@ -153,7 +156,7 @@ impl CommitLog {
         sync: SyncMode,
         chain: Option<Chain>,
         metrics: Arc<LogMetrics>,
-    ) -> Result<CommitLog, SinkError> {
+    ) -> Result<CommitLog, LogError> {
         let strategy = CommitStrategy::choose(mode, output.is_quick(), sync);
         let (when_full, when_failed) = (mode.when_full(), mode.when_failed());
         let queue = Arc::new(Queue::new(when_full, metrics.clone()));
@@ -161,7 +164,7 @@ impl CommitLog {
             WhenFull::DropNewest { .. } => Plugin::Buffered,
             WhenFull::Wait => Plugin::Log,
         };
-        let refused = Arc::new(Losses::new(refused, metrics.backend.clone()));
+        let refused = Arc::new(DroppedEvents::new(refused, metrics.backend.clone()));
         let writer =
             Writer::new(queue.clone(), output, sync, name, refused.clone(), metrics.clone());
         let is_sealed = chain.is_some();
@@ -175,7 +178,7 @@ impl CommitLog {
             std::thread::Builder::new()
                 .name("audit-seal".to_owned())
                 .spawn(move || sealer.run_sealing())
-                .map_err(SinkError::Thread)?;
+                .map_err(LogError::Thread)?;
         }
         let batcher = Batcher::new(mode, strategy, Instant::now());
         let (end, ended) = watch::channel(());
@@ -186,7 +189,7 @@ impl CommitLog {
                 let _end = end;
                 threads_own.run(batcher);
             })
-            .map_err(SinkError::Thread)?;
+            .map_err(LogError::Thread)?;
         let thread = Mutex::new(Some(thread));
         Ok(CommitLog {
             strategy,
@@ -254,7 +257,8 @@ impl CommitLog {
         Ok(Commit::DONE)
     }
 
-    /// Whoever waits for an event in the queue. Allocates, so that is done before the queue is locked.
+    /// Whoever waits for an event in the queue. Allocates, so that is done before the queue is
+    /// locked.
     fn waiter(&self) -> (Option<Waiter>, Commit) {
         match self.when_full {
             WhenFull::DropNewest { .. } => (None, Commit::DONE),
@@ -293,15 +297,15 @@ impl CommitLog {
         self.when_full == WhenFull::Wait
     }
 
-    /// Returns whether the next write is expected to succeed. While the log is failing and only a write
-    /// can tell whether it still does, periodically returns `true` to one caller so that it probes the
-    /// log.
+    /// Returns whether the next write is expected to succeed. While the log is failing and only a
+    /// write can tell whether it still does, periodically returns `true` to one caller so that it
+    /// probes the log.
     pub(super) fn is_writable(&self) -> bool {
         self.writer.is_writable()
     }
 
     /// Returns whether the last write succeeded, and the one in progress does not hang.
-    pub(super) fn state(&self) -> SinkState {
+    pub(super) fn state(&self) -> BackendState {
         self.writer.state()
     }
 
@@ -310,11 +314,12 @@ impl CommitLog {
         self.writer.reopen();
     }
 
-    /// Returns when all events are written and synced and the writer thread has ended. Later events are
-    /// refused and counted. There is no time limit.
+    /// Returns when all events are written and synced and the writer thread has ended. Later events
+    /// are refused and counted. There is no time limit.
     pub(super) async fn shutdown(&self) {
         self.queue.close();
-        // The only sender is the writer thread's, which sends nothing: an error means that it has ended.
+        // The only sender is the writer thread's, which sends nothing: an error means that it has
+        // ended.
         let _ = self.ended.clone().changed().await;
         let thread = self.thread.lock().expect("nothing panics while it holds the thread").take();
         if let Some(thread) = thread {
@@ -323,8 +328,8 @@ impl CommitLog {
         }
     }
 
-    /// Like [`CommitLog::shutdown`], but only until `give_up` is cancelled. What is not written then is
-    /// counted as lost and logged; if a write hangs, all events of that write.
+    /// Like [`CommitLog::shutdown`], but only until `give_up` is cancelled. What is not written
+    /// then is counted as lost and logged; if a write hangs, all events of that write.
     pub(super) async fn shutdown_until(&self, give_up: &CancellationToken) {
         tokio::select! {
             biased;
@@ -345,7 +350,7 @@ impl CommitLog {
     }
 
     #[cfg(test)]
-    pub(super) fn state_at(&self, now: Instant) -> SinkState {
+    pub(super) fn state_at(&self, now: Instant) -> BackendState {
         self.writer.state_at(now)
     }
 }

@@ -22,7 +22,8 @@ pub(super) enum Waiter {
 }
 
 /// Events that are written together, and who waits for each of them: for all events in the blocking
-/// modes, except that nothing waits for the last one if the request writes it itself; for none in `batch`.
+/// modes, except that nothing waits for the last one if the request writes it itself; for none in
+/// `batch`.
 #[derive(Default)]
 pub(super) struct Group {
     pub(super) lines: VecDeque<Line>,
@@ -92,7 +93,8 @@ struct Waiting {
     called: bool,
     /// The sequences whose worker has a task that is going to write what they accepted.
     flushes: Vec<u64>,
-    /// The writer thread sleeps until there are so many events. `None`: it is awake, or waits for a time.
+    /// The writer thread sleeps until there are so many events. `None`: it is awake, or waits for a
+    /// time.
     wake_at: Option<usize>,
 }
 
@@ -230,8 +232,8 @@ impl Queue {
         self.metrics.set_queue_length(waiting.group.lines.len());
     }
 
-    /// Takes all lines into `group`, which is empty, and this one behind them; for whoever holds the
-    /// output. Gives it back if the queue is closed.
+    /// Takes all lines into `group`, which is empty, and this one behind them; for whoever holds
+    /// the output. Gives it back if the queue is closed.
     pub(super) fn take_with(&self, line: Line, group: &mut Group) -> Result<(), Line> {
         let mut waiting = self.lock();
         if waiting.closed {

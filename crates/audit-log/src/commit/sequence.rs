@@ -8,20 +8,20 @@ use std::thread::{self, ThreadId};
 
 use tokio::runtime::Handle;
 
-use super::super::Sink;
 use super::gate::WriteGate;
+use crate::LogBackend;
 
-/// The order of events and bytes on one worker thread: for each log with deferred commits, the number
-/// of the last event that was accepted on the thread.
+/// The order of events and bytes on one worker thread: for each log with deferred commits, the
+/// number of the last event that was accepted on the thread.
 ///
 /// A worker makes one and hands it to its connections, which hand it to their requests and to the
-/// connections to the API server that these use. Requests accept events in it; a [`WriteGate`] lets
-/// bytes pass when all events that were accepted before are committed. What does not hold the same
-/// sequence does not wait for each other, so that one worker's slow write does not hold up another's
-/// sockets.
+/// connections to the API server that these use. Requests accept events in it; a
+/// [`GatedIo`](super::GatedIo) lets bytes pass when all events that were accepted before are
+/// committed. What does not hold the same sequence does not wait for each other, so that one
+/// worker's slow write does not hold up another's sockets.
 ///
-/// Clones are one. The default one is detached: it belongs to no worker, so requests that submit events
-/// with it wait themselves, and gates of it are open.
+/// Clones are one. The default one is detached: it belongs to no worker, so requests that submit
+/// events with it wait themselves, and gates of it are open.
 #[derive(Debug, Clone, Default)]
 pub struct CommitSequence(Option<Arc<Sequence>>);
 
@@ -39,13 +39,14 @@ pub(super) struct Accepted {
 }
 
 impl CommitSequence {
-    /// The sequence of the worker `thread`, whose tasks run on `runtime`, for all logs that it writes to.
+    /// The sequence of the worker `thread`, whose tasks run on `runtime`, for all logs that it
+    /// writes to.
     pub fn of_worker<'a>(
         thread: ThreadId,
         runtime: Handle,
-        logs: impl IntoIterator<Item = &'a Sink>,
+        logs: impl IntoIterator<Item = &'a LogBackend>,
     ) -> CommitSequence {
-        let deferred = logs.into_iter().filter_map(Sink::progress);
+        let deferred = logs.into_iter().filter_map(LogBackend::progress);
         CommitSequence::new(thread, runtime, deferred)
     }
 
@@ -78,7 +79,8 @@ impl CommitSequence {
         self.0.is_none()
     }
 
-    /// Returns when all events that were accepted so far are committed: written, or counted as lost.
+    /// Returns when all events that were accepted so far are committed: written, or counted as
+    /// lost.
     pub async fn committed(&self) {
         if !self.is_committed() {
             let mut gate = WriteGate::new(self.clone());
@@ -110,7 +112,8 @@ impl CommitSequence {
         self.0.as_ref().map_or(&[], |sequence| &sequence.logs)
     }
 
-    /// The worker's sequence, with its events of this log. `None` if its sockets do not wait for the log.
+    /// The worker's sequence, with its events of this log. `None` if its sockets do not wait for
+    /// the log.
     pub(super) fn of(&self, progress: &Arc<Progress>) -> Option<(&Sequence, &Accepted)> {
         let sequence = self.0.as_ref()?;
         let of_log = |accepted: &&Accepted| Arc::ptr_eq(&accepted.progress, progress);
@@ -159,8 +162,8 @@ impl Accepted {
     }
 }
 
-/// How many deferred events a log has accepted and committed (written or lost), in the same order; and
-/// who waits for that.
+/// How many deferred events a log has accepted and committed (written or lost), in the same order;
+/// and who waits for that.
 #[derive(Default)]
 pub(crate) struct Progress {
     accepted: AtomicU64,
@@ -257,7 +260,8 @@ impl Waiting {
     }
 }
 
-/// Wakes all. To wake a task of another thread takes a system call, so a task there wakes all of them.
+/// Wakes all. To wake a task of another thread takes a system call, so a task there wakes all of
+/// them.
 fn wake(gates: Vec<WaitingGate>) {
     let here = thread::current().id();
     let mut elsewhere: Vec<(CommitSequence, Vec<Waker>)> = Vec::new();

@@ -1,13 +1,13 @@
 //! Writing the log, by whoever the strategy says, one at a time.
 //!
-//! Whoever holds the output takes all events that wait, writes them together, and only then resolves their
-//! commits. While one write is in progress the next group gathers, so that the number of system calls
-//! (and of syncs) does not grow with the number of requests.
+//! Whoever holds the output takes all events that wait, writes them together, and only then
+//! resolves their commits. While one write is in progress the next group gathers, so that the
+//! number of system calls (and of syncs) does not grow with the number of requests.
 //!
-//! To wake a thread and be woken by it costs a request several times what its write costs. So where a
-//! write takes some microseconds the request writes itself ([`submit`]), or a task of its worker does for
-//! all requests of one turn ([`flush`]). Twice a second the thread examines the file. It takes over for a
-//! while when writes are slow or fail, so that worker threads are not held up.
+//! To wake a thread and be woken by it costs a request several times what its write costs. So where
+//! a write takes some microseconds the request writes itself ([`submit`]), or a task of its worker
+//! does for all requests of one turn ([`flush`]). Twice a second the thread examines the file. It
+//! takes over for a while when writes are slow or fail, so that worker threads are not held up.
 
 mod flush;
 mod hang;
@@ -24,8 +24,8 @@ use std::time::{Duration, Instant};
 use self::hang::Calls;
 use self::sealing::Sealing;
 use super::super::config::SyncMode;
+use super::super::dropped_events::DroppedEvents;
 use super::super::error::WriteError;
-use super::super::losses::Losses;
 use super::super::output::Output;
 use super::batch::Batcher;
 use super::queue::{Group, Queue, Task, Waiter};
@@ -43,7 +43,7 @@ const SLOW_IN_A_ROW: u32 = 3;
 
 /// Whether the last write went well.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SinkState {
+pub enum BackendState {
     /// It did, or there was none.
     Ok,
     /// It did not, or the log file is gone and cannot be made anew; with the reason.
@@ -59,10 +59,10 @@ pub(super) struct Writer {
     sync: SyncMode,
     /// What errors call the log.
     name: Arc<str>,
-    losses: Losses,
-    /// Losses at the queue, if it can be full; told here where it is quiet.
-    refused: Arc<Losses>,
-    state: Mutex<SinkState>,
+    losses: DroppedEvents,
+    /// DroppedEvents at the queue, if it can be full; told here where it is quiet.
+    refused: Arc<DroppedEvents>,
+    state: Mutex<BackendState>,
     /// The output's calls, which may not return.
     calls: Calls,
     /// The log fails, and only a write can tell whether it still does: one may be tried.
@@ -90,7 +90,7 @@ impl Writer {
         output: Box<dyn Output>,
         sync: SyncMode,
         name: &str,
-        refused: Arc<Losses>,
+        refused: Arc<DroppedEvents>,
         metrics: Arc<LogMetrics>,
     ) -> Writer {
         let held = Held {
@@ -106,9 +106,9 @@ impl Writer {
             slow: AtomicBool::new(false),
             sync,
             name: name.into(),
-            losses: Losses::new(Plugin::Log, metrics.backend.clone()),
+            losses: DroppedEvents::new(Plugin::Log, metrics.backend.clone()),
             refused,
-            state: Mutex::new(SinkState::Ok),
+            state: Mutex::new(BackendState::Ok),
             calls: Calls::new(),
             trial: AtomicBool::new(false),
             sealing: None,
@@ -122,14 +122,16 @@ impl Writer {
     }
 
     /// Whether the last write went well, and the one under way does not hang.
-    pub(super) fn state(&self) -> SinkState {
+    pub(super) fn state(&self) -> BackendState {
         self.state_at(Instant::now())
     }
 
-    pub(super) fn state_at(&self, now: Instant) -> SinkState {
+    pub(super) fn state_at(&self, now: Instant) -> BackendState {
         if let Some(took) = self.calls.hung(now) {
             let (name, seconds) = (&self.name, took.as_secs());
-            return SinkState::Failing(format!("{name} has not answered a write for {seconds} s"));
+            return BackendState::Failing(format!(
+                "{name} has not answered a write for {seconds} s"
+            ));
         }
         self.state.lock().expect("nothing panics while it holds the state").clone()
     }
@@ -137,7 +139,7 @@ impl Writer {
     /// Whether an event could be written now, as far as is known without writing one. Of a log that
     /// cannot be asked, and that failed, it is said to one caller now and then.
     pub(super) fn is_writable(&self) -> bool {
-        self.state() == SinkState::Ok || self.trial.swap(false, Ordering::Relaxed)
+        self.state() == BackendState::Ok || self.trial.swap(false, Ordering::Relaxed)
     }
 
     /// Has the log file opened again before anything else is written.
@@ -197,7 +199,8 @@ impl Writer {
                 self.losses.tick();
                 self.refused.tick();
                 self.check(&mut self.hold());
-                // A task that was announced and has not run by now is on a runtime that does not run.
+                // A task that was announced and has not run by now is on a runtime that does not
+                // run.
                 self.queue.no_flushes();
                 // Slow for a whole interval, and perhaps no longer.
                 was_slow = !was_slow && self.is_slow();
@@ -367,13 +370,13 @@ impl Writer {
         match result {
             Ok(()) => {
                 held.failed = None;
-                *state = SinkState::Ok;
+                *state = BackendState::Ok;
                 self.metrics.healthy.set(1);
                 tracing::info!("the audit log {} is written again", self.name);
             }
             Err(error) => {
                 held.failed = Some(Instant::now());
-                *state = SinkState::Failing(error.to_string());
+                *state = BackendState::Failing(error.to_string());
                 self.metrics.healthy.set(0);
             }
         }

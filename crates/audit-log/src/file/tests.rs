@@ -7,12 +7,7 @@ use std::fs::File;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 /// A log file that is rotated at so many bytes instead of MiB.
-pub(crate) fn limited(
-    path: &Path,
-    bytes: u64,
-    clock: Clock,
-    metrics: Arc<LogMetrics>,
-) -> LogFile {
+pub(crate) fn limited(path: &Path, bytes: u64, clock: Clock, metrics: Arc<LogMetrics>) -> LogFile {
     let rotation = Rotation { max_size_mib: 1, ..Rotation::NEVER };
     let mut log = LogFile::open(path, rotation, clock, metrics).unwrap();
     log.limit(bytes);

@@ -93,8 +93,8 @@ impl Chain {
         Ok(())
     }
 
-    /// Only when the records are on the disk: a checkpoint ahead of them would accuse a machine that
-    /// failed.
+    /// Only when the records are on the disk: a checkpoint ahead of them would accuse a machine
+    /// that failed.
     fn write_checkpoint(&mut self, stopped: bool) -> io::Result<()> {
         let Some(head) = self.head.filter(|_| self.file > 0) else { return Ok(()) };
         let new = Some((head, self.file));

@@ -1,8 +1,9 @@
 //! The checkpoint file: how far the chain had come, kept apart from the seals.
 //!
-//! Whoever deletes a seal, or puts back an older one, leaves a chain that ends before the checkpoint. It
-//! is one signed line, replaced as a whole after each round of sealing, when the records that it speaks
-//! of are on the disk; so it is never ahead of the seals, whenever the process or the machine fails.
+//! Whoever deletes a seal, or puts back an older one, leaves a chain that ends before the
+//! checkpoint. It is one signed line, replaced as a whole after each round of sealing, when the
+//! records that it speaks of are on the disk; so it is never ahead of the seals, whenever the
+//! process or the machine fails.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};

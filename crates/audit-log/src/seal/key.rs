@@ -10,8 +10,6 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rustls_pki_types::pem::{PemObject, SectionKind};
 
-use crate::pki::is_encrypted_key;
-
 /// What stands before the 32 bytes of a public Ed25519 key in its DER (RFC 8410).
 const SPKI: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
@@ -106,7 +104,7 @@ impl SealKey {
     /// The file cannot be read, or has none.
     pub fn load(path: &Path) -> Result<SealKey, KeyError> {
         let text = read(path)?;
-        if is_encrypted_key(&text) {
+        if is_encrypted(&text) {
             return Err(KeyError::Encrypted(path.to_owned()));
         }
         let mut blocks = <(SectionKind, Vec<u8>)>::pem_slice_iter(&text).flatten();
@@ -166,10 +164,16 @@ fn pem(label: &str, der: &[u8]) -> String {
     format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der))
 }
 
+/// Returns whether a PEM text has an encrypted private key, in PKCS#8 or in OpenSSL's older form.
+fn is_encrypted(pem: &[u8]) -> bool {
+    let has = |needle: &[u8]| memchr::memmem::find(pem, needle).is_some();
+    has(b"-----BEGIN ENCRYPTED PRIVATE KEY-----") || has(b"Proc-Type: 4,ENCRYPTED")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_dir::TestDir;
+    use crate::test_folder::TestFolder;
 
     /// By `openssl genpkey -algorithm ed25519`, and its `openssl pkey -pubout`.
     const PRIVATE: &str = "-----BEGIN PRIVATE KEY-----\n\
@@ -178,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_key_is_what_was_written() {
-        let dir = TestDir::new();
+        let dir = TestFolder::new();
         let key = SealKey::generate().unwrap();
         let private = dir.write("key", &key.to_pem().unwrap());
         let public = dir.write("pub", &key.public().to_pem());
@@ -191,13 +195,13 @@ mod tests {
 
     #[test]
     fn openssls_keys_are_read() {
-        let dir = TestDir::new();
+        let dir = TestFolder::new();
         SealKey::load(&dir.write("key", PRIVATE)).unwrap();
     }
 
     #[test]
     fn errors_name_the_file_and_the_remedy_and_no_content() {
-        let dir = TestDir::new();
+        let dir = TestFolder::new();
         let rsa = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/pki/sa.key");
         for path in [rsa, dir.write("empty", ""), dir.write("text", "secret")] {
             let private = SealKey::load(&path).unwrap_err().to_string();

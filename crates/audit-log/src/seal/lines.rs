@@ -1,4 +1,5 @@
-//! The lines of a log file, compressed or not, as digests: memory does not grow with the file or a line.
+//! The lines of a log file, compressed or not, as digests: memory does not grow with the file or a
+//! line.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};

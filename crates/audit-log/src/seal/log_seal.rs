@@ -1,6 +1,7 @@
 //! What the log file knows of its seal: digests of lines that were written and are not sealed yet.
 //!
-//! All of it happens while the log is held, so it only computes; files are [`super::chain`]'s to write.
+//! All of it happens while the log is held, so it only computes; files are [`super::chain`]'s to
+//! write.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
@@ -21,7 +22,8 @@ const LINES: usize = 4096;
 /// ... nor more bytes than this, unless it is one line.
 const BYTES: u64 = 4 << 20;
 
-/// While the seal cannot be written, so many lines wait for it (at 32 bytes); any more stay unsealed.
+/// While the seal cannot be written, so many lines wait for it (at 32 bytes); any more stay
+/// unsealed.
 const WAITING: usize = 1 << 20;
 
 /// A log file of the chain.
@@ -189,8 +191,8 @@ impl LogSeal {
         std::mem::take(&mut self.closed)
     }
 
-    /// Blocks that could not be sealed, and why; or none, and all is well. Returns the rotated files
-    /// that are not sealed to their end.
+    /// Blocks that could not be sealed, and why; or none, and all is well. Returns the rotated
+    /// files that are not sealed to their end.
     pub(crate) fn outcome(
         &mut self,
         mut unsealed: VecDeque<Block>,
@@ -212,7 +214,8 @@ impl LogSeal {
         self.push(0, 0, Vec::new(), late);
     }
 
-    /// The record of the start could not be written, for this reason: it must be before any line is.
+    /// The record of the start could not be written, for this reason: it must be before any line
+    /// is.
     pub(crate) fn not_started(&mut self, reason: String) {
         (self.unstarted, self.failed) = (true, Some(reason));
     }
@@ -278,8 +281,8 @@ impl LogSeal {
         self.adopt_some(lines, late, false, usize::MAX).map(|_| ())
     }
 
-    /// Takes over lines until so many blocks wait: then `true`. `ended`: nothing will be appended to
-    /// the file, so that its last line needs no newline.
+    /// Takes over lines until so many blocks wait: then `true`. `ended`: nothing will be appended
+    /// to the file, so that its last line needs no newline.
     pub(crate) fn adopt_some(
         &mut self,
         lines: &mut Lines<impl Read>,

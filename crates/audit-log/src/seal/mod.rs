@@ -2,8 +2,9 @@
 //!
 //! # What it is for
 //!
-//! Somebody who can write to the log's folder **afterwards**, without the private key, cannot change
-//! what the log says without `kube-audit-proxy log verify` saying which line of which file it was:
+//! Somebody who can write to the log's folder **afterwards**, without the private key, cannot
+//! change what the log says without `kube-audit-proxy log verify` saying which line of which file
+//! it was:
 //!
 //! | what they do | what shows it |
 //! |---|---|
@@ -22,35 +23,37 @@
 //! # What needs the head
 //!
 //! The chain has no end that cannot be cut: removing the last lines **together with** their records
-//! (or all files, or going back to yesterday's copy of the whole folder) leaves a shorter chain that is
-//! whole. Therefore the head of the chain, a block number and the SHA-256 of its record, is put into the
-//! process's own log, once a minute by default, which is to be sent to another machine.
-//! `log verify --head` then demands that the chain contains that very block.
+//! (or all files, or going back to yesterday's copy of the whole folder) leaves a shorter chain
+//! that is whole. Therefore the head of the chain, a block number and the SHA-256 of its record, is
+//! put into the process's own log, once a minute by default, which is to be sent to another
+//! machine. `log verify --head` then demands that the chain contains that very block.
 //!
-//! Somebody **with the key** (root on the machine while it runs, who can read it from memory) can write
-//! another past, and sign it. Only a head that has left the machine before shows that: it is of a record
-//! that the new chain does not contain. What happened after the last such head is in their hands.
+//! Somebody **with the key** (root on the machine while it runs, who can read it from memory) can
+//! write another past, and sign it. Only a head that has left the machine before shows that: it is
+//! of a record that the new chain does not contain. What happened after the last such head is in
+//! their hands.
 //!
 //! # What is not sealed yet
 //!
-//! A block is closed once a second, or when it is full. Lines written after that are not sealed if the
-//! process is killed: the next start seals them as it finds them, in blocks that are marked `crash`, and
-//! `log verify` says how many they are. Whoever can crash the process can change what was written in the
-//! last second before. After an orderly end nothing is left unsealed, the last record says so
-//! (`stopped`), and lines that come after it were inserted.
+//! A block is closed once a second, or when it is full. Lines written after that are not sealed if
+//! the process is killed: the next start seals them as it finds them, in blocks that are marked
+//! `crash`, and `log verify` says how many they are. Whoever can crash the process can change what
+//! was written in the last second before. After an orderly end nothing is left unsealed, the last
+//! record says so (`stopped`), and lines that come after it were inserted.
 //!
-//! A record is written only when its lines are on the disk, so that a machine that fails never leaves a
-//! seal that claims more than the log has. That costs an `fdatasync` a second, beside the writes.
+//! A record is written only when its lines are on the disk, so that a machine that fails never
+//! leaves a seal that claims more than the log has. That costs an `fdatasync` a second, beside the
+//! writes.
 //!
 //! # What is missing
 //!
-//! A chain does not know its own end, and a log without a seal does not know that it had one. So beside
-//! the log, or where `--audit-log-seal-checkpoint-file` says, there is a checkpoint: chain, number and
-//! SHA-256 of the last record, signed. A chain that ends before it, or is not there, was tampered with:
-//! `log verify` reports it, and the proxy reports it at the start, sets the metric
-//! `kube_audit_proxy_log_seal_broken`, continues after the checkpoint, so that the gap stays visible, and
-//! marks the lines that it finds as `lost`. Whoever can delete the checkpoint, too, is found only by a head
-//! that has left the machine.
+//! A chain does not know its own end, and a log without a seal does not know that it had one. So
+//! beside the log, or where `--audit-log-seal-checkpoint-file` says, there is a checkpoint: chain,
+//! number and SHA-256 of the last record, signed. A chain that ends before it, or is not there, was
+//! tampered with: `log verify` reports it, and the proxy reports it at the start, sets the metric
+//! `kube_audit_proxy_log_seal_broken`, continues after the checkpoint, so that the gap stays
+//! visible, and marks the lines that it finds as `lost`. Whoever can delete the checkpoint, too, is
+//! found only by a head that has left the machine.
 //!
 //! # Files
 //!
@@ -84,17 +87,19 @@
 //!
 //! The steps keep these rules, which recovery relies on:
 //!
-//! 1. Blocks are sealed in the order of their lines, also across files. So if the active log has a record,
-//!    all rotated files are sealed to their ends.
+//! 1. Blocks are sealed in the order of their lines, also across files. So if the active log has a
+//!    record, all rotated files are sealed to their ends.
 //! 2. A record is written when its lines are on the disk, a checkpoint when its record is.
 //! 3. A rotation renames the seal first. So a seal without a log, beside a log without a seal, is a
-//!    rotation that was cut short, and not a deleted log, if the log's first line is that of the seal.
-//! 4. Only what is sealed to its end is compressed or deleted (`Kept`), and not before recovery has ended.
-//! 5. Retention deletes from the oldest to the newest: it renames the seal to `.seal.deleted`, deletes the
-//!    log, then the seal. A renamed seal still counts as long as its log is there.
-//! 6. A process ends with a record that is marked `stopped`, and begins with one without lines. No line is
-//!    accepted before that is on the disk. So lines without a record that follow a `stopped` record
-//!    were not written by a proxy, and all others may be what a crash has left.
+//!    rotation that was cut short, and not a deleted log, if the log's first line is that of the
+//!    seal.
+//! 4. Only what is sealed to its end is compressed or deleted (`Kept`), and not before recovery has
+//!    ended.
+//! 5. Retention deletes from the oldest to the newest: it renames the seal to `.seal.deleted`,
+//!    deletes the log, then the seal. A renamed seal still counts as long as its log is there.
+//! 6. A process ends with a record that is marked `stopped`, and begins with one without lines. No
+//!    line is accepted before that is on the disk. So lines without a record that follow a
+//!    `stopped` record were not written by a proxy, and all others may be what a crash has left.
 //!
 //! At the start there is one of these states (`recover`), by where the newest record is:
 //!
@@ -107,15 +112,16 @@
 //! | in the active seal, with the first line of a rotated log without a seal | `LeftBehind` | the seal is renamed; then like `Rotated` |
 //! | in the active seal, with the first line of no log | `Moved` | with the log, as `opened`: another program has moved the one before |
 //!
-//! All lines that are found are sealed there and then: as `stopped`, if the newest record says so, as
-//! `lost`, if the checkpoint is ahead of it, else as `crash`. A record that a crash has cut short is cut
-//! off before. `tests::state` explores the orders of these steps, with a crash before each.
+//! All lines that are found are sealed there and then: as `stopped`, if the newest record says so,
+//! as `lost`, if the checkpoint is ahead of it, else as `crash`. A record that a crash has cut
+//! short is cut off before. `tests::state` explores the orders of these steps, with a crash before
+//! each.
 //!
 //! # What it costs
 //!
-//! Eight bytes for each line, 11 in base64, and some 460 for each block: 1.2 % of a log with lines of
-//! 900 bytes. Eight bytes are enough, as they only tell *where* something was changed; *that* it was
-//! is told by the whole SHA-256. SHA-256 of the line is computed where it is written.
+//! Eight bytes for each line, 11 in base64, and some 460 for each block: 1.2 % of a log with lines
+//! of 900 bytes. Eight bytes are enough, as they only tell *where* something was changed; *that* it
+//! was is told by the whole SHA-256. SHA-256 of the line is computed where it is written.
 
 mod chain;
 mod checkpoint;

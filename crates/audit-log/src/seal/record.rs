@@ -1,7 +1,7 @@
 //! A record of the seal file: one block of lines.
 //!
-//! A record is one line of JSON. What is signed are the bytes of that line before `,"sig":`; what the
-//! next record's `prev` is the SHA-256 of is the whole line without its newline.
+//! A record is one line of JSON. What is signed are the bytes of that line before `,"sig":`; what
+//! the next record's `prev` is the SHA-256 of is the whole line without its newline.
 
 use std::fmt;
 use std::str::FromStr;
@@ -20,7 +20,8 @@ const VERSION: u32 = 1;
 /// What the last member begins with.
 const SIGNATURE: &str = ",\"sig\":\"";
 
-/// Why lines were sealed later than when they were written, so that nobody knows what they were then.
+/// Why lines were sealed later than when they were written, so that nobody knows what they were
+/// then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Late {
@@ -194,8 +195,8 @@ pub(crate) fn block_hash(hashes: &[Sha256]) -> Sha256 {
     sha256(hashes.as_flattened())
 }
 
-/// A record's place in the chain and its SHA-256: whoever knows it knows all that was sealed before.
-/// Its text is `BLOCK:SHA256`.
+/// A record's place in the chain and its SHA-256: whoever knows it knows all that was sealed
+/// before. Its text is `BLOCK:SHA256`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
     /// The number of the block.

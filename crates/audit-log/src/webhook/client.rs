@@ -7,13 +7,14 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, StatusCode};
 
-/// Sends requests to one webhook endpoint, with its address, TLS settings and credentials, which may be
-/// replaced while it is used.
+/// Sends requests to one webhook endpoint, with its address, TLS settings and credentials, which
+/// may be replaced while it is used.
 pub trait WebhookClient: fmt::Debug + Send + Sync {
     /// Returns the endpoint's host and port, for messages.
     fn authority(&self) -> Arc<str>;
 
-    /// Sends one request and returns the head of the response. The rest of the response has no meaning.
+    /// Sends one request and returns the head of the response. The rest of the response has no
+    /// meaning.
     fn post(&self, request: PostRequest) -> BoxFuture<'_, Result<PostResponse, ClientError>>;
 
     /// Opens a connection unless one is open.

@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
+use tokio_util::task::TaskTracker;
 
 use super::list;
 use super::sender::{Ending, GAVE_UP, Sender};
 use super::spool::{self, Spool};
-use crate::{Bucket, Line, Losses, Throttle};
+use crate::{Bucket, DroppedEvents, Line, Throttle};
 
 /// Batches that may be under way, retries included, where there is no spool. kube-apiserver knows
 /// no limit, and grows.
@@ -19,7 +20,7 @@ const IN_FLIGHT: usize = 16;
 pub(super) struct Collector {
     pub(super) sender: Arc<Sender>,
     pub(super) outlet: Outlet,
-    pub(super) lost: Arc<Losses>,
+    pub(super) lost: Arc<DroppedEvents>,
     pub(super) ending: Ending,
     pub(super) max_size: usize,
     pub(super) max_wait: Duration,
@@ -28,8 +29,8 @@ pub(super) struct Collector {
 
 /// Where batches go.
 pub(super) enum Outlet {
-    /// To the endpoint, by a task each.
-    Direct(Arc<Semaphore>),
+    /// To the endpoint, each sent by a task, of which there are at most as many as permits.
+    Direct(Arc<Semaphore>, TaskTracker),
     /// To the disk, from where one task sends them.
     Spool(Arc<Spool>, JoinHandle<()>),
 }
@@ -39,14 +40,14 @@ impl Outlet {
     pub(super) fn new(
         spool: Option<Arc<Spool>>,
         sender: &Arc<Sender>,
-        lost: &Arc<Losses>,
+        lost: &Arc<DroppedEvents>,
     ) -> Outlet {
         match spool {
             Some(spool) => {
                 let draining = spool::drain(spool.clone(), sender.clone(), lost.clone());
                 Outlet::Spool(spool, tokio::spawn(draining))
             }
-            None => Outlet::Direct(Arc::new(Semaphore::new(IN_FLIGHT))),
+            None => Outlet::Direct(Arc::new(Semaphore::new(IN_FLIGHT)), TaskTracker::new()),
         }
     }
 }
@@ -68,9 +69,9 @@ impl Collector {
             }
         }
         match self.outlet {
-            Outlet::Direct(in_flight) => {
-                // Each batch has one; all of them means that none is under way.
-                let _ = in_flight.acquire_many(IN_FLIGHT as u32).await;
+            Outlet::Direct(_, sending) => {
+                sending.close();
+                sending.wait().await;
             }
             Outlet::Spool(spool, draining) => {
                 spool.close();
@@ -123,10 +124,10 @@ impl Collector {
                     self.lost.add(count, &error);
                 }
             }
-            Outlet::Direct(in_flight) => {
+            Outlet::Direct(in_flight, sending) => {
                 let permit = in_flight.clone().acquire_owned().await;
                 let (sender, lost) = (self.sender.clone(), self.lost.clone());
-                tokio::spawn(async move {
+                sending.spawn(async move {
                     if let Err((count, failure)) = sender.send(&body, count).await {
                         lost.add(count, &failure);
                     }

@@ -38,7 +38,11 @@ pub(super) struct FakeClient {
 impl FakeClient {
     pub(super) fn new(replies: &[Reply]) -> Arc<FakeClient> {
         let (requests, released) = (Mutex::default(), Notify::new());
-        Arc::new(FakeClient { replies: Mutex::new(replies.iter().copied().collect()), requests, released })
+        Arc::new(FakeClient {
+            replies: Mutex::new(replies.iter().copied().collect()),
+            requests,
+            released,
+        })
     }
 
     /// Has the requests that hang now be responded to.

@@ -7,11 +7,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::SinkState;
+use crate::BackendState;
 use crate::webhook::WebhookMetrics;
 
-/// An endpoint that requests wait for, and that has not responded for so long, is not healthy. Less than
-/// a check of `/readyz` may take.
+/// An endpoint that requests wait for, and that has not responded for so long, is not healthy. Less
+/// than a check of `/readyz` may take.
 pub(super) const AWAITED: Duration = Duration::from_millis(1500);
 /// The same for an endpoint that nothing waits for, which may take its time.
 pub(super) const UNAWAITED: Duration = Duration::from_secs(10);
@@ -91,8 +91,8 @@ impl Health {
         self.condition.send_replace(Condition::Failing(reason.clone()));
     }
 
-    /// Returns whether it accepts events. While that is in doubt, waits for the outcome of the attempts
-    /// that are under way, as an event would.
+    /// Returns whether it accepts events. While that is in doubt, waits for the outcome of the
+    /// attempts that are under way, as an event would.
     pub(super) async fn takes_events(&self) -> bool {
         let mut condition = self.condition.subscribe();
         let known = condition.wait_for(|now| !matches!(now, Condition::InDoubt(_))).await;
@@ -105,34 +105,35 @@ impl Health {
     }
 
     /// Whether it accepted the last list, and does not hang now.
-    pub(super) fn state(&self) -> SinkState {
+    pub(super) fn state(&self) -> BackendState {
         match &*self.condition.borrow() {
             Condition::InDoubt(reason) | Condition::Failing(reason) => {
-                SinkState::Failing(format!("the webhook does not accept events: {reason}"))
+                BackendState::Failing(format!("the webhook does not accept events: {reason}"))
             }
             Condition::Healthy => match self.hanging() {
-                Some(time) => SinkState::Failing(silent(time)),
-                None => SinkState::Ok,
+                Some(time) => BackendState::Failing(silent(time)),
+                None => BackendState::Ok,
             },
         }
     }
 
-    /// Like [`Self::state`], but if an attempt is under way, waits for its outcome, or until it hangs.
+    /// Like [`Self::state`], but if an attempt is under way, waits for its outcome, or until it
+    /// hangs.
     ///
     /// # Errors
     /// What is wrong.
     pub(super) async fn check(&self) -> Result<(), String> {
         let mut ended = self.ended.subscribe();
         let since = self.waiting().since;
-        if self.state() == SinkState::Ok
+        if self.state() == BackendState::Ok
             && let Some(since) = since
         {
             // One that ends tells; if none does, it hangs.
             let _ = tokio::time::timeout_at(since + self.hangs, ended.changed()).await;
         }
         match self.state() {
-            SinkState::Ok => Ok(()),
-            SinkState::Failing(reason) => Err(reason),
+            BackendState::Ok => Ok(()),
+            BackendState::Failing(reason) => Err(reason),
         }
     }
 
@@ -195,11 +196,15 @@ mod tests {
         let asked = ask();
         tokio::task::yield_now().await;
         assert!(!asked.is_finished());
-        assert_eq!(health.state(), SinkState::Failing(reason.clone()), "the last attempt failed");
+        assert_eq!(
+            health.state(),
+            BackendState::Failing(reason.clone()),
+            "the last attempt failed"
+        );
         assert_eq!(metrics.healthy.get(), 0);
         health.is_well();
         assert!(asked.await.unwrap());
-        assert_eq!((metrics.healthy.get(), health.state()), (1, SinkState::Ok));
+        assert_eq!((metrics.healthy.get(), health.state()), (1, BackendState::Ok));
 
         health.doubt(&refused);
         let asked = ask();
@@ -208,7 +213,7 @@ mod tests {
         assert!(!asked.await.unwrap());
         health.doubt(&refused);
         assert!(!health.takes_events().await, "a further failure is no better");
-        assert_eq!(health.state(), SinkState::Failing(reason));
+        assert_eq!(health.state(), BackendState::Failing(reason));
     }
 
     #[tokio::test(start_paused = true)]
@@ -225,7 +230,7 @@ mod tests {
         assert_eq!(started.elapsed(), AWAITED);
         // Another one ends, so it responds.
         health.watched(async {}).await;
-        assert_eq!(health.state(), SinkState::Ok);
+        assert_eq!(health.state(), BackendState::Ok);
         hanging.abort();
         let _ = hanging.await;
         tokio::time::sleep(AWAITED * 2).await;

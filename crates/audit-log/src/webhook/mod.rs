@@ -1,19 +1,21 @@
-//! Webhook backends: events are sent to an endpoint over HTTP, like kube-apiserver's webhook backend does.
+//! Webhook backends: events are sent to an endpoint over HTTP, like kube-apiserver's webhook
+//! backend does.
 //!
-//! In `batch`, [`Webhook::submit`] puts an event into a bounded queue. Batches of it become `EventList`s,
-//! which are sent as they come, or (with a spool) written to files first and sent from there, so that
-//! an endpoint that is down costs disk space and neither events nor memory. In the blocking modes each
-//! event is a list of its own, and the request waits for the response.
+//! In `batch`, [`WebhookBackend::submit`] puts an event into a bounded queue. Batches of it become
+//! `EventList`s, which are sent as they come, or (with a spool) written to files first and sent
+//! from there, so that an endpoint that is down costs disk space and neither events nor memory. In
+//! the blocking modes each event is a list of its own, and the request waits for the response.
 //!
 //! # When the queue is full, the endpoint slow or failing
 //!
 //! - Queue full (`batch`): [`WhenFull::DropNewest`](crate::WhenFull), counted under
 //!   `apiserver_audit_error_total{plugin="buffered"}`.
-//! - Spool full, or no spool and the endpoint does not accept a batch in five attempts: the batch is
-//!   dropped and counted under `plugin="webhook"`.
-//! - The disk of the spool fails: the batch waits in memory until it can be written; the queue fills.
-//! - Endpoint slow: at most 16 batches are sent at a time without a spool, one with a spool; events wait
-//!   in the queue. In the blocking modes the request waits, up to five attempts of 30 s each.
+//! - Spool full, or no spool and the endpoint does not accept a batch in five attempts: the batch
+//!   is dropped and counted under `plugin="webhook"`.
+//! - The disk of the spool fails: the batch waits in memory until it can be written; the queue
+//!   fills.
+//! - Endpoint slow: at most 16 batches are sent at a time without a spool, one with a spool; events
+//!   wait in the queue. In the blocking modes the request waits, up to five attempts of 30 s each.
 //! - Endpoint failing in a blocking mode: the event is counted under `plugin="webhook"`;
 //!   [`WhenFailed`](crate::WhenFailed) says whether the request fails. The list is sent again until
 //!   the endpoint accepts it, which is how its recovery is found out.
@@ -36,9 +38,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::{Mutex, Semaphore, mpsc};
+use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 pub use self::client::{ClientError, PostRequest, PostResponse, WebhookClient};
 pub use self::config::{SpoolConfig, WebhookConfig, WebhookError};
@@ -48,19 +51,19 @@ use self::collector::{Collector, Outlet};
 use self::health::Health;
 use self::sender::{Ending, Sender};
 use self::spool::Spool;
-use crate::{Commit, Line, Losses, Mode, Plugin, SinkState, WhenFailed, WriteError};
+use crate::{BackendState, Commit, DroppedEvents, Line, Mode, Plugin, WhenFailed, WriteError};
 
 /// Time to count what is lost, once the shutdown gives up.
 const COUNTING: Duration = Duration::from_millis(200);
 
 /// Takes encoded events.
 #[derive(Debug)]
-pub struct Webhook {
+pub struct WebhookBackend {
     when_failed: WhenFailed,
     /// Events larger than this are not sent, in bytes with their newline.
     max_event_size: Option<usize>,
-    too_large: Losses,
-    lost: Arc<Losses>,
+    too_large: DroppedEvents,
+    lost: Arc<DroppedEvents>,
     metrics: Arc<WebhookMetrics>,
     health: Arc<Health>,
     ending: Ending,
@@ -73,26 +76,23 @@ enum Route {
     Queue {
         /// None: shut down.
         events: std::sync::Mutex<Option<mpsc::Sender<Line>>>,
-        overflow: Losses,
+        overflow: DroppedEvents,
         collector: Mutex<Option<JoinHandle<()>>>,
         spool: Option<Arc<Spool>>,
     },
     /// Each event is sent by itself.
     Direct {
         sender: Arc<Sender>,
-        in_flight: Arc<Semaphore>,
+        sending: TaskTracker,
         probing: Arc<AtomicBool>,
         /// Where events are sent: not on the thread of their request, which ends before they do.
         runtime: Handle,
     },
 }
 
-/// For what there are permits in [`Route::Direct`]: as many as requests may be under way.
-const DIRECT: u32 = 1 << 20;
-
-impl Webhook {
-    /// Starts to send with `client`, first what is in the spool. Must be called within a tokio runtime.
-    /// The endpoint need not be reachable yet.
+impl WebhookBackend {
+    /// Starts to send with `client`, first what is in the spool. Must be called within a tokio
+    /// runtime. The endpoint need not be reachable yet.
     ///
     /// # Errors
     /// The spool's directory cannot be used.
@@ -100,17 +100,16 @@ impl Webhook {
         config: WebhookConfig,
         client: Arc<dyn WebhookClient>,
         metrics: Arc<WebhookMetrics>,
-    ) -> Result<Webhook, WebhookError> {
+    ) -> Result<WebhookBackend, WebhookError> {
         let ending = Ending::default();
         let sender = Arc::new(Sender::new(&config, client, metrics.clone(), ending.clone()));
-        let lost = Arc::new(Losses::new(Plugin::Webhook, metrics.backend.clone()));
+        let lost = Arc::new(DroppedEvents::new(Plugin::Webhook, metrics.backend.clone()));
         let when_failed = config.mode.when_failed();
         let health = sender.health();
         let route = match config.mode {
             Mode::Blocking | Mode::BlockingStrict => {
-                let in_flight = Arc::new(Semaphore::new(DIRECT as usize));
                 let (probing, runtime) = (Arc::default(), Handle::current());
-                Route::Direct { sender, in_flight, probing, runtime }
+                Route::Direct { sender, sending: TaskTracker::new(), probing, runtime }
             }
             Mode::Batch { buffer_size, max_size, max_wait, throttle } => {
                 let spool = match &config.spool {
@@ -124,15 +123,15 @@ impl Webhook {
                     Collector { sender, outlet, lost, ending, max_size, max_wait, throttle };
                 Route::Queue {
                     events: std::sync::Mutex::new(Some(events)),
-                    overflow: Losses::new(Plugin::Buffered, metrics.backend.clone()),
+                    overflow: DroppedEvents::new(Plugin::Buffered, metrics.backend.clone()),
                     collector: Mutex::new(Some(tokio::spawn(collector.run(received)))),
                     spool,
                 }
             }
         };
-        let too_large = Losses::new(Plugin::Truncate, metrics.backend.clone());
+        let too_large = DroppedEvents::new(Plugin::Truncate, metrics.backend.clone());
         let max_event_size = config.max_event_size;
-        Ok(Webhook {
+        Ok(WebhookBackend {
             when_failed,
             max_event_size,
             too_large,
@@ -159,23 +158,25 @@ impl Webhook {
         matches!(self.route, Route::Direct { .. })
     }
 
-    /// Returns whether the endpoint is expected to accept an event: for requests that must be refused before
-    /// they have an event to send. While that is in doubt, waits for the attempts in progress.
+    /// Returns whether the endpoint is expected to accept an event: for requests that must be
+    /// refused before they have an event to send. While that is in doubt, waits for the attempts in
+    /// progress.
     pub async fn is_writable(&self) -> bool {
         self.health.takes_events().await
     }
 
     /// Whether the endpoint accepted the last events, and the spool can be used.
-    pub fn state(&self) -> SinkState {
+    pub fn state(&self) -> BackendState {
         if let Route::Queue { spool: Some(spool), .. } = &self.route
-            && let failing @ SinkState::Failing(_) = spool.state()
+            && let failing @ BackendState::Failing(_) = spool.state()
         {
             return failing;
         }
         self.health.state()
     }
 
-    /// Whether the endpoint accepts events: like [`Self::state`], but asks where requests wait for it.
+    /// Whether the endpoint accepts events: like [`Self::state`], but asks where requests wait for
+    /// it.
     ///
     /// # Errors
     /// What is wrong.
@@ -187,8 +188,8 @@ impl Webhook {
                 connected.map_err(|reason| format!("the webhook cannot be reached: {reason}"))
             }
             Route::Queue { .. } => match self.state() {
-                SinkState::Ok => Ok(()),
-                SinkState::Failing(reason) => Err(reason),
+                BackendState::Ok => Ok(()),
+                BackendState::Failing(reason) => Err(reason),
             },
         }
     }
@@ -202,8 +203,8 @@ impl Webhook {
         }
     }
 
-    /// Submits one event as a line of JSON. Never waits. In batch mode the [`Commit`] is ready at once,
-    /// otherwise when the endpoint has accepted the event, or all attempts have failed.
+    /// Submits one event as a line of JSON. Never waits. In batch mode the [`Commit`] is ready at
+    /// once, otherwise when the endpoint has accepted the event, or all attempts have failed.
     pub fn submit(&self, line: impl Into<Line>) -> Commit {
         let line = line.into();
         self.metrics.backend.events.inc();
@@ -226,11 +227,13 @@ impl Webhook {
                 }
                 Commit::DONE
             }
-            Route::Direct { sender, in_flight, probing, runtime } => {
-                let Ok(permit) = in_flight.clone().try_acquire_owned() else {
+            Route::Direct { sender, sending, probing, runtime } => {
+                // Taken first, so that the shutdown either waits for this event or has begun.
+                let tracked = sending.token();
+                if self.ending.closing.is_cancelled() {
                     self.lost.add(1, &WriteError::ShutDown);
                     return Commit::known(Err(WriteError::ShutDown), self.when_failed);
-                };
+                }
                 let (outcome, commit) = Commit::waiting(self.when_failed);
                 let (sender, lost) = (sender.clone(), self.lost.clone());
                 let probing = probing.clone();
@@ -244,15 +247,15 @@ impl Webhook {
                     // The request may be gone.
                     let _ =
                         outcome.send(sent.map_err(|(_, failure)| WriteError::Webhook(failure.0)));
-                    drop(permit);
+                    drop(tracked);
                 });
                 commit
             }
         }
     }
 
-    /// Delivers what waits, until `give_up` is cancelled. Returns when all events are delivered, in the
-    /// spool, or counted as lost and logged.
+    /// Delivers what waits, until `give_up` is cancelled. Returns when all events are delivered, in
+    /// the spool, or counted as lost and logged.
     pub async fn shutdown(&self, give_up: &CancellationToken) {
         self.ending.closing.cancel();
         let delivered = async {
@@ -264,10 +267,9 @@ impl Webhook {
                         let _ = collector.await;
                     }
                 }
-                Route::Direct { in_flight, .. } => {
-                    if let Ok(all) = in_flight.acquire_many(DIRECT).await {
-                        all.forget();
-                    }
+                Route::Direct { sending, .. } => {
+                    sending.close();
+                    sending.wait().await;
                 }
             }
         };
@@ -278,9 +280,6 @@ impl Webhook {
                 self.ending.give_up.cancel();
                 let _ = tokio::time::timeout(COUNTING, delivered).await;
             }
-        }
-        if let Route::Direct { in_flight, .. } = &self.route {
-            in_flight.close();
         }
         self.flush_losses();
     }
@@ -295,9 +294,9 @@ impl Webhook {
     }
 }
 
-/// Sends a list, given up already, until the endpoint responds: where requests are refused, or clients
-/// sent elsewhere, as long as it does not, nothing else would find out. So that event may arrive after
-/// all.
+/// Sends a list, given up already, until the endpoint responds: where requests are refused, or
+/// clients sent elsewhere, as long as it does not, nothing else would find out. So that event may
+/// arrive after all.
 async fn probe(sender: Arc<Sender>, list: Vec<u8>, probing: Arc<AtomicBool>) {
     let (body, health) = (sender.body(&list), sender.health());
     // Again, because it may fail anew while this one has just seen it healthy.

@@ -45,9 +45,7 @@ pub(super) struct Sender {
 
 impl fmt::Debug for Sender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sender")
-            .field("endpoint", &self.client.authority())
-            .finish_non_exhaustive()
+        f.debug_struct("Sender").field("endpoint", &self.client.authority()).finish_non_exhaustive()
     }
 }
 
@@ -250,8 +248,8 @@ impl Sender {
         }
     }
 
-    /// Returns how long to wait after this attempt, of which 0 is the first, if the endpoint asks for
-    /// `retry_after`.
+    /// Returns how long to wait after this attempt, of which 0 is the first, if the endpoint asks
+    /// for `retry_after`.
     pub(super) fn delay(&self, attempt: u32, retry_after: Option<Duration>) -> Duration {
         self.backoff.delay(attempt).max(retry_after.unwrap_or_default()).min(self.longest_delay)
     }

@@ -38,8 +38,8 @@ pub(super) enum Delivered {
     Stopped,
 }
 
-/// Sends a list of `events` events with `send`; halves what is too large until it is accepted, or is a
-/// single event. The order of the events stays.
+/// Sends a list of `events` events with `send`; halves what is too large until it is accepted, or
+/// is a single event. The order of the events stays.
 pub(super) async fn deliver<F: Future<Output = Sent>>(
     list: &[u8],
     events: u64,

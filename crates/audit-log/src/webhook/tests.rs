@@ -2,7 +2,7 @@ use super::fake_client::{FakeClient, Reply, event};
 use super::*;
 
 struct Rig {
-    webhook: Webhook,
+    webhook: WebhookBackend,
     client: Arc<FakeClient>,
     metrics: Arc<WebhookMetrics>,
 }
@@ -12,7 +12,7 @@ fn rig(mode: Mode, replies: &[Reply]) -> Rig {
     let (max_event_size, compress, spool) = (Some(100), false, None);
     let config = WebhookConfig { mode, initial_backoff, max_event_size, compress, spool };
     let (client, metrics) = (FakeClient::new(replies), Arc::new(WebhookMetrics::default()));
-    let webhook = Webhook::start(config, client.clone(), metrics.clone()).unwrap();
+    let webhook = WebhookBackend::start(config, client.clone(), metrics.clone()).unwrap();
     Rig { webhook, client, metrics }
 }
 
@@ -23,7 +23,8 @@ fn batch(buffer_size: usize) -> Mode {
 impl Rig {
     /// Events lost: not sent, too many, too large.
     fn lost(&self) -> [u64; 3] {
-        [Plugin::Webhook, Plugin::Buffered, Plugin::Truncate].map(|plugin| self.metrics.backend.lost(plugin))
+        [Plugin::Webhook, Plugin::Buffered, Plugin::Truncate]
+            .map(|plugin| self.metrics.backend.lost(plugin))
     }
 
     async fn shutdown(&self) {

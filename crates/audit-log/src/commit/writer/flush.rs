@@ -7,8 +7,8 @@ use super::Writer;
 use crate::commit::sequence::Sequence;
 
 impl Writer {
-    /// Has a task of the worker write what was accepted in its sequence. The task runs after all tasks
-    /// that can run now, whose events join it, and before the sockets that these wake.
+    /// Has a task of the worker write what was accepted in its sequence. The task runs after all
+    /// tasks that can run now, whose events join it, and before the sockets that these wake.
     pub(in crate::commit) fn flush_soon(self: &Arc<Self>, sequence: &Sequence) {
         let flush = Flush { writer: Some(self.clone()), sequence: sequence.number() };
         // At the end of the thread's run queue; a runtime of several threads might run it next.

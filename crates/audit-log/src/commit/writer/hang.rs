@@ -1,4 +1,5 @@
-//! Whether the log hangs: a disk that is gone, such as an NFS server, may never answer, and is no error.
+//! Whether the log hangs: a disk that is gone, such as an NFS server, may never answer, and is no
+//! error.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};

@@ -16,12 +16,9 @@ const TRIES: usize = 200;
 const GROUPS: usize = 4;
 
 impl Writer {
-    /// Writes an event now, behind those that wait. Returns it if the output cannot be had soon, or if
-    /// the queue is closed: it is to be queued then.
-    pub(in crate::commit) fn write_now(
-        &self,
-        line: Line,
-    ) -> Result<Result<(), WriteError>, Line> {
+    /// Writes an event now, behind those that wait. Returns it if the output cannot be had soon, or
+    /// if the queue is closed: it is to be queued then.
+    pub(in crate::commit) fn write_now(&self, line: Line) -> Result<Result<(), WriteError>, Line> {
         let Some(mut held) = self.soon() else { return Err(line) };
         let started = Instant::now();
         self.queue.take_with(line, &mut held.group)?;
@@ -32,8 +29,8 @@ impl Writer {
         Ok(result)
     }
 
-    /// Sees to it that what waits is written, after an event was queued because another thread has the
-    /// output. That one looks at the queue after releasing it, unless it has just done so.
+    /// Sees to it that what waits is written, after an event was queued because another thread has
+    /// the output. That one looks at the queue after releasing it, unless it has just done so.
     pub(in crate::commit) fn queued(&self) {
         match self.is_slow() {
             true => self.queue.call(),

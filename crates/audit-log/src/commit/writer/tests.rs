@@ -114,14 +114,14 @@ async fn a_write_that_does_not_return_shows() {
     let rig = rig(Mode::Blocking);
     let commit = rig.submit("first");
     assert_eq!(rig.call(), ["first"]);
-    assert_eq!(rig.log.state(), SinkState::Ok);
+    assert_eq!(rig.log.state(), BackendState::Ok);
     let later = rig.log.state_at(Instant::now() + Duration::from_secs(7));
     let expected = "audit.log has not answered a write for 7 s";
-    assert_eq!(later, SinkState::Failing(expected.to_owned()));
+    assert_eq!(later, BackendState::Failing(expected.to_owned()));
     rig.act(Act::Write);
     commit.await.unwrap();
     rig.log.shutdown().await;
-    assert_eq!(rig.log.state_at(Instant::now() + Duration::from_secs(7)), SinkState::Ok);
+    assert_eq!(rig.log.state_at(Instant::now() + Duration::from_secs(7)), BackendState::Ok);
 }
 
 #[tokio::test]
@@ -194,14 +194,14 @@ async fn of_a_log_that_cannot_be_asked_one_request_finds_out() {
     commit.await.unwrap_err();
     // The thread publishes the state after it has answered, and tries after a while.
     let started = Instant::now();
-    while rig.log.state() == SinkState::Ok {
+    while rig.log.state() == BackendState::Ok {
         assert!(started.elapsed() < Duration::from_secs(30));
     }
     while !rig.log.is_writable() {
         assert!(started.elapsed() < Duration::from_secs(30));
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    assert!(matches!(rig.log.state(), SinkState::Failing(_)), "nothing is known yet");
+    assert!(matches!(rig.log.state(), BackendState::Failing(_)), "nothing is known yet");
     let commit = rig.submit("two");
     rig.call();
     rig.act(Act::Write);
@@ -288,11 +288,11 @@ async fn only_the_line_that_failed_is_lost() {
     let next = rig.submit("next");
     assert_eq!(rig.call(), ["next"]);
     // The writer has published the outcome of one group before it writes another.
-    assert_eq!(rig.log.state(), SinkState::Failing(error.to_string()));
+    assert_eq!(rig.log.state(), BackendState::Failing(error.to_string()));
     rig.act(Act::Write);
     next.await.unwrap();
     rig.log.shutdown().await;
-    assert_eq!(rig.log.state(), SinkState::Ok);
+    assert_eq!(rig.log.state(), BackendState::Ok);
 }
 
 #[tokio::test]
@@ -314,11 +314,7 @@ async fn a_panic_costs_one_group() {
 
 #[tokio::test]
 async fn shutdown_writes_what_is_queued_syncs_and_refuses_the_rest() {
-    let modes = [
-        (Mode::Blocking, (1, 0)),
-        (Mode::BlockingStrict, (1, 0)),
-        (batch(10, 10), (0, 1)),
-    ];
+    let modes = [(Mode::Blocking, (1, 0)), (Mode::BlockingStrict, (1, 0)), (batch(10, 10), (0, 1))];
     for (mode, lost) in modes {
         let rig = rig(mode.clone());
         let commits = [rig.submit("one"), rig.submit("two")];

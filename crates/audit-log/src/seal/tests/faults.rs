@@ -1,4 +1,5 @@
-//! What becomes of the seal when files are rotated, moved, cut, and when the process or the disk fails.
+//! What becomes of the seal when files are rotated, moved, cut, and when the process or the disk
+//! fails.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

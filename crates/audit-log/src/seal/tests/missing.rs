@@ -1,5 +1,5 @@
-//! What the start makes of what is missing: a seal, a checkpoint, records that a crash has prevented,
-//! the lock.
+//! What the start makes of what is missing: a seal, a checkpoint, records that a crash has
+//! prevented, the lock.
 
 use std::fs;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! The state machine of the [module documentation](super), explored: writes, rotations, seals,
-//! compression, retention, clock steps, errors, and crashes before each change of a file, in thousands
-//! of orders. No order makes `log verify` report tampering, refuses a start, or loses a line; and
-//! whatever is tampered with after any of them is reported, also after another start.
+//! compression, retention, clock steps, errors, and crashes before each change of a file, in
+//! thousands of orders. No order makes `log verify` report tampering, refuses a start, or loses a
+//! line; and whatever is tampered with after any of them is reported, also after another start.
 //!
 //! `SEAL_CASES=100000` explores more; `SEAL_CASE=4711` that one alone.
 

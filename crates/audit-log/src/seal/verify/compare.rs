@@ -8,8 +8,8 @@ use crate::seal::digest::{Sha256, Short, hex, short};
 use crate::seal::lines::{Line, Lines};
 use crate::seal::record::{Record, block_hash};
 
-/// So many lines are compared together at most, and so many looked at behind them for those that are
-/// not where they should be.
+/// So many lines are compared together at most, and so many looked at behind them for those that
+/// are not where they should be.
 const AHEAD: usize = 1 << 16;
 
 /// From where lines differ, so many are compared at first, and then twice as many each time...

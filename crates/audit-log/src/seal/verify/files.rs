@@ -116,7 +116,8 @@ pub(super) fn find(files: &[PathBuf]) -> io::Result<Files> {
     Ok(files)
 }
 
-/// A file's name before it was compressed, the file if it is there, when it was rotated, and its seal.
+/// A file's name before it was compressed, the file if it is there, when it was rotated, and its
+/// seal.
 pub(super) type Named = (PathBuf, Option<PathBuf>, Option<SystemTime>, PathBuf);
 
 /// The file by its name before it was compressed, what there is of it, and those rotated from it.

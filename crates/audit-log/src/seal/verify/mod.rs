@@ -1,7 +1,7 @@
 //! Whether sealed logs are what was written: `kube-audit-proxy log verify`.
 //!
-//! Seals are read in the order of the chain, each once, and its log with it; memory does not grow with
-//! either.
+//! Seals are read in the order of the chain, each once, and its log with it; memory does not grow
+//! with either.
 
 mod align;
 mod changes;
@@ -117,8 +117,8 @@ pub struct Expected<'a> {
     pub checkpoints: &'a [PathBuf],
 }
 
-/// Files of a log that is being written can be rotated while they are read; then they are read again,
-/// so many times at most.
+/// Files of a log that is being written can be rotated while they are read; then they are read
+/// again, so many times at most.
 const ATTEMPTS: usize = 8;
 
 /// Compares log files, and those that were rotated from them, with their seals. Each checkpoint

@@ -34,7 +34,8 @@ struct Place<'a> {
     row: u64,
     /// The line that the next record is to begin with.
     next_line: u64,
-    /// Why the lines from the second to before the third were sealed late, if they were last told of.
+    /// Why the lines from the second to before the third were sealed late, if they were last told
+    /// of.
     late: Option<(Late, u64, u64)>,
     records: u64,
 }
@@ -299,8 +300,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Where the lines begin that this record's go on from, for the same reason: they are told of as
-    /// one, and what was told of those before is taken back.
+    /// Where the lines begin that this record's go on from, for the same reason: they are told of
+    /// as one, and what was told of those before is taken back.
     fn late_from(&mut self, record: &Record, late: Late, place: &mut Place<'_>) -> u64 {
         let is_warning = !matches!(late, Late::Stopped | Late::Lost);
         let before =

@@ -1,8 +1,8 @@
 use super::*;
-use crate::{Mode, Plugin};
 use crate::webhook::WebhookMetrics;
 use crate::webhook::config::WebhookConfig;
 use crate::webhook::fake_client::{FakeClient, Reply, event};
+use crate::{Mode, Plugin};
 
 const MAX_SIZE: usize = 3;
 const MAX_WAIT: Duration = Duration::from_secs(5);
@@ -24,7 +24,7 @@ fn rig_with(replies: &[Reply], throttle: Option<Throttle>) -> Rig {
     let ending = Ending::default();
     let sender = Sender::new(&config, client.clone(), metrics.clone(), ending.clone());
     let (sender, lost) =
-        (Arc::new(sender), Arc::new(Losses::new(Plugin::Webhook, metrics.backend.clone())));
+        (Arc::new(sender), Arc::new(DroppedEvents::new(Plugin::Webhook, metrics.backend.clone())));
     let collector = Collector {
         outlet: Outlet::new(None, &sender, &lost),
         sender,
@@ -122,7 +122,8 @@ async fn what_the_endpoint_does_not_accept_is_counted() {
     rig.close().await;
     assert_eq!((rig.metrics.events.get(), rig.lost()), (0, 4));
 
-    // The shutdown's time is up: what is being sent, what waits for that, and what waits for a token.
+    // The shutdown's time is up: what is being sent, what waits for that, and what waits for a
+    // token.
     let mut rig = self::rig(&[Reply::Hang]);
     let events = (IN_FLIGHT as u64 + 3) * MAX_SIZE as u64;
     rig.submit(0..events);

@@ -15,7 +15,8 @@ struct Rig {
 
 fn rig_with(replies: &[Reply], compress: bool) -> Rig {
     let (mode, initial_backoff) = (Mode::Blocking, INITIAL);
-    let config = WebhookConfig { mode, initial_backoff, max_event_size: None, compress, spool: None };
+    let config =
+        WebhookConfig { mode, initial_backoff, max_event_size: None, compress, spool: None };
     let (client, metrics) = (FakeClient::new(replies), Arc::new(WebhookMetrics::default()));
     let ending = Ending::default();
     let sender = Sender::new(&config, client.clone(), metrics.clone(), ending.clone());
@@ -42,7 +43,7 @@ impl Rig {
     }
 
     fn is_healthy(&self) -> bool {
-        self.sender.health().state() == crate::SinkState::Ok
+        self.sender.health().state() == crate::BackendState::Ok
     }
 }
 
@@ -152,7 +153,10 @@ async fn a_shutdown_shortens_delays_and_ends_attempts() {
 
 #[tokio::test]
 async fn an_endpoint_that_cannot_be_reached_is_told_by_its_error() {
-    assert_eq!(rig(&[Reply::Unreachable]).sender.connect().await.unwrap_err(), "connection refused");
+    assert_eq!(
+        rig(&[Reply::Unreachable]).sender.connect().await.unwrap_err(),
+        "connection refused"
+    );
     rig(&[]).sender.connect().await.unwrap();
     let text = format!("{:?}", rig(&[]).sender);
     assert_eq!(text, "Sender { endpoint: \"fake:443\", .. }");

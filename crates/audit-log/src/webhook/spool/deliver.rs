@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Access, Batch, BatchName, Kind, RETRY, Spool};
-use crate::Losses;
+use crate::DroppedEvents;
 use crate::webhook::list;
 use crate::webhook::sender::{Attempt, Sender, Verdict};
 use crate::webhook::split::{Delivered, Sent, deliver};
@@ -22,7 +22,11 @@ const REMOVAL: Duration = Duration::from_secs(10);
 
 /// Sends what is in the spool, in order, until it is closed and empty, or closed and the endpoint
 /// does not accept any more.
-pub(in crate::webhook) async fn drain(spool: Arc<Spool>, sender: Arc<Sender>, lost: Arc<Losses>) {
+pub(in crate::webhook) async fn drain(
+    spool: Arc<Spool>,
+    sender: Arc<Sender>,
+    lost: Arc<DroppedEvents>,
+) {
     let late = async {
         spool.closed.cancelled().await;
         tokio::time::sleep(LAST_ATTEMPTS).await;
@@ -44,7 +48,7 @@ pub(in crate::webhook) async fn drain(spool: Arc<Spool>, sender: Arc<Sender>, lo
 struct Draining {
     spool: Arc<Spool>,
     sender: Arc<Sender>,
-    lost: Arc<Losses>,
+    lost: Arc<DroppedEvents>,
 }
 
 /// What a batch file turned out to hold.
@@ -232,8 +236,8 @@ impl Draining {
         Some(())
     }
 
-    /// Does something with the disk, again while it fails: for ever, or for so long. `None`: the process
-    /// shuts down.
+    /// Does something with the disk, again while it fails: for ever, or for so long. `None`: the
+    /// process shuts down.
     async fn insist(
         &self,
         limit: Option<Duration>,
@@ -286,7 +290,8 @@ impl Spool {
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
                 return Ok(Content::NotRegular(error));
             }
-            // The directory's handle may be of no use any more, as after a restart of an NFS server.
+            // The directory's handle may be of no use any more, as after a restart of an NFS
+            // server.
             Err(error) => match self.directory()?.read_by_path(&file_name) {
                 Ok(content) => content,
                 Err(_) => return Err(error),

@@ -1,8 +1,8 @@
 //! The spool's directory on the disk.
 //!
-//! The directory is kept open and locked with `flock(2)` for as long as it is used, so that no second
-//! process delivers or deletes the same batches, however the path is spelled. Files are named relative
-//! to the open directory: batches in a directory that was renamed can still be sent.
+//! The directory is kept open and locked with `flock(2)` for as long as it is used, so that no
+//! second process delivers or deletes the same batches, however the path is spelled. Files are
+//! named relative to the open directory: batches in a directory that was renamed can still be sent.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -44,8 +44,8 @@ impl Directory {
     /// Opens and locks the directory, after creating it with mode 0700 if it is missing.
     ///
     /// # Errors
-    /// Returns the system's error, or [`io::ErrorKind::ResourceBusy`] if another process, or another
-    /// backend of this one, has it locked.
+    /// Returns the system's error, or [`io::ErrorKind::ResourceBusy`] if another process, or
+    /// another backend of this one, has it locked.
     pub(super) fn open(path: &Path) -> io::Result<Directory> {
         create_private_dir(path)?;
         // Not `File::open`, which would block on a named pipe.
@@ -77,8 +77,8 @@ impl Directory {
         self.path.join(name)
     }
 
-    /// The batches in it, the oldest first. Warns once about each entry that has the name of a batch
-    /// and is not a regular file.
+    /// The batches in it, the oldest first. Warns once about each entry that has the name of a
+    /// batch and is not a regular file.
     pub(super) fn batches(&self) -> io::Result<Vec<Found>> {
         let mut found = Vec::new();
         for entry in Dir::read_from(&self.handle)? {
@@ -212,11 +212,11 @@ fn lock(directory: &File) -> io::Result<Option<File>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_dir::TestDir;
+    use crate::test_folder::TestFolder;
 
     #[test]
     fn a_directory_has_one_owner_however_its_path_is_spelled() {
-        let dir = TestDir::new();
+        let dir = TestFolder::new();
         let path = dir.path().join("spool");
         let first = Directory::open(&path).unwrap();
         std::os::unix::fs::symlink(&path, dir.path().join("link")).unwrap();
@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn files_are_written_whole_and_never_overwritten() {
-        let dir = TestDir::new();
+        let dir = TestFolder::new();
         let directory = Directory::open(dir.path()).unwrap();
         directory.write(Kind::Pending, "a", b"one").unwrap();
         directory.write(Kind::Rejected, "b", b"two").unwrap();

@@ -1,18 +1,19 @@
 //! Batches on the disk until the endpoint has accepted them.
 //!
-//! One file per batch ([`name`]), written under another name first and then renamed, so that each file
-//! is complete. The oldest batch is sent until it is accepted, then deleted: each event arrives at least
-//! once, and in order. Only one process may use a directory ([`directory`]).
+//! One file per batch ([`name`]), written under another name first and then renamed, so that each
+//! file is complete. The oldest batch is sent until it is accepted, then deleted: each event
+//! arrives at least once, and in order. Only one process may use a directory ([`directory`]).
 //!
 //! # When the disk fails
-//! A batch that cannot be written waits in memory and is tried again; meanwhile events collect in the
-//! queue, whose overflow is counted. A batch that cannot be read is tried again, too. It is only counted
-//! as lost if its file is gone. A directory that vanishes is created again.
+//! A batch that cannot be written waits in memory and is tried again; meanwhile events collect in
+//! the queue, whose overflow is counted. A batch that cannot be read is tried again, too. It is
+//! only counted as lost if its file is gone. A directory that vanishes is created again.
 //!
 //! # Batches set aside
-//! A batch whose content does not match its checksum, and events that the endpoint refuses for good, are
-//! kept as `*.rejected` and counted as lost. They take at most half of `--audit-webhook-spool-max-size`;
-//! beyond that they are deleted instead. An existing `*.rejected` file is never overwritten or deleted.
+//! A batch whose content does not match its checksum, and events that the endpoint refuses for
+//! good, are kept as `*.rejected` and counted as lost. They take at most half of
+//! `--audit-webhook-spool-max-size`; beyond that they are deleted instead. An existing `*.rejected`
+//! file is never overwritten or deleted.
 
 mod deliver;
 mod directory;
@@ -29,7 +30,8 @@ use tokio_util::sync::CancellationToken;
 use self::directory::{Directory, Found};
 use self::name::{BatchName, Kind};
 use super::config::{SpoolConfig, WebhookError};
-use crate::{ExponentialBackoff, SinkState};
+use super::metrics::WebhookMetrics;
+use crate::{BackendState, ExponentialBackoff};
 
 pub(super) use self::deliver::drain;
 
@@ -156,8 +158,8 @@ impl Spool {
         Ok(current.clone())
     }
 
-    /// Appends a list of `events` events behind all others, on the disk. Tries again until it is there,
-    /// the spool is full, or `give_up` is cancelled.
+    /// Appends a list of `events` events behind all others, on the disk. Tries again until it is
+    /// there, the spool is full, or `give_up` is cancelled.
     pub(super) async fn push(
         self: &Arc<Self>,
         list: Vec<u8>,
@@ -212,16 +214,17 @@ impl Spool {
         Ok(())
     }
 
-    /// Accepts no more batches; what is left is for the next start, unless the endpoint takes it now.
+    /// Accepts no more batches; what is left is for the next start, unless the endpoint takes it
+    /// now.
     pub(super) fn close(&self) {
         self.closed.cancel();
     }
 
     /// Whether the disk can be written and read.
-    pub(super) fn state(&self) -> SinkState {
+    pub(super) fn state(&self) -> BackendState {
         match self.lock().failing.iter().flatten().next() {
-            Some(reason) => SinkState::Failing(reason.clone()),
-            None => SinkState::Ok,
+            Some(reason) => BackendState::Failing(reason.clone()),
+            None => BackendState::Ok,
         }
     }
 

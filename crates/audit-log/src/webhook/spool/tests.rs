@@ -2,7 +2,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::*;
-use crate::test_dir::TestDir;
+use crate::test_folder::TestFolder;
 
 fn open(dir: &Path, max_size: u64) -> Result<Arc<Spool>, WebhookError> {
     let config = SpoolConfig { dir: dir.to_owned(), max_size };
@@ -23,7 +23,7 @@ fn files(dir: &Path, extension: &str) -> Vec<PathBuf> {
 
 #[tokio::test]
 async fn what_is_there_comes_first_and_what_is_too_much_is_refused() {
-    let dir = TestDir::new();
+    let dir = TestFolder::new();
     let path = dir.path().join("spool");
     let spool = open(&path, 10).unwrap();
     push(&spool, "first", 2).await.unwrap();
@@ -54,7 +54,7 @@ async fn what_is_there_comes_first_and_what_is_too_much_is_refused() {
 
 #[tokio::test]
 async fn a_pause_ends_when_the_spool_is_closed() {
-    let dir = TestDir::new();
+    let dir = TestFolder::new();
     let spool = open(dir.path(), 10).unwrap();
     assert!(spool.wait(Duration::from_millis(1)).await);
     spool.close();
@@ -63,7 +63,7 @@ async fn a_pause_ends_when_the_spool_is_closed() {
 
 #[tokio::test]
 async fn a_spool_has_one_owner() {
-    let dir = TestDir::new();
+    let dir = TestFolder::new();
     let _first = open(dir.path(), 10).unwrap();
     let error = open(&dir.path().join("."), 10).unwrap_err().to_string();
     assert!(error.contains(" is in use: another process, or another backend"), "{error}");
@@ -72,7 +72,7 @@ async fn a_spool_has_one_owner() {
 
 #[tokio::test]
 async fn a_directory_that_vanishes_is_created_again_and_one_that_comes_back_is_used() {
-    let dir = TestDir::new();
+    let dir = TestFolder::new();
     let (path, away) = (dir.path().join("spool"), dir.path().join("away"));
     let spool = open(&path, 100).unwrap();
     push(&spool, "first", 1).await.unwrap();
@@ -96,7 +96,7 @@ async fn a_directory_that_vanishes_is_created_again_and_one_that_comes_back_is_u
 
 #[tokio::test]
 async fn a_write_that_fails_is_tried_again_and_given_up_at_the_end() {
-    let dir = TestDir::new();
+    let dir = TestFolder::new();
     let path = dir.path().join("spool");
     let spool = open(&path, 100).unwrap();
     // A file is in its place.
@@ -105,21 +105,21 @@ async fn a_write_that_fails_is_tried_again_and_given_up_at_the_end() {
     let give_up = CancellationToken::new();
     let (pushing, ending) = (spool.clone(), give_up.clone());
     let pushing = tokio::spawn(async move { pushing.push(b"a".to_vec(), 1, &ending).await });
-    while spool.state() == SinkState::Ok {
+    while spool.state() == BackendState::Ok {
         tokio::task::yield_now().await;
     }
-    let SinkState::Failing(reason) = spool.state() else { panic!("it fails") };
+    let BackendState::Failing(reason) = spool.state() else { panic!("it fails") };
     assert!(reason.starts_with("cannot write to the webhook's spool"), "{reason}");
     assert!(!pushing.is_finished());
     fs::remove_file(&path).unwrap();
     pushing.await.unwrap().unwrap();
-    assert_eq!((spool.state(), files(&path, "json").len()), (SinkState::Ok, 1));
+    assert_eq!((spool.state(), files(&path, "json").len()), (BackendState::Ok, 1));
 
     fs::remove_dir_all(&path).unwrap();
     fs::write(&path, "").unwrap();
     let (pushing, ending) = (spool.clone(), give_up.clone());
     let pushing = tokio::spawn(async move { pushing.push(b"b".to_vec(), 1, &ending).await });
-    while spool.state() == SinkState::Ok {
+    while spool.state() == BackendState::Ok {
         tokio::task::yield_now().await;
     }
     give_up.cancel();

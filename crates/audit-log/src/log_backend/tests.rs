@@ -5,13 +5,15 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 
-use super::file::tests::limited;
-use super::test_folder::TestFolder;
 use super::*;
+use crate::config::{Rotation, Throttle};
+use crate::file::tests::limited;
+use crate::metrics::Plugin;
+use crate::test_folder::TestFolder;
 
-fn config(path: &Path, mode: Mode) -> SinkConfig {
+fn config(path: &Path, mode: Mode) -> LogConfig {
     let path = LogPath::File(path.to_owned());
-    SinkConfig { path, mode, rotation: Rotation::default(), sync: SyncMode::Off, seal: None }
+    LogConfig { path, mode, rotation: Rotation::default(), sync: SyncMode::Off, seal: None }
 }
 
 fn batch(buffer_size: usize, max_size: usize, throttle: Option<Throttle>) -> Mode {
@@ -31,14 +33,14 @@ async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 async fn events_are_in_the_file_when_acknowledged() {
     let folder = TestFolder::new();
     let path = folder.join("logs/audit.log");
-    let sink = Sink::open(config(&path, Mode::BlockingStrict), Arc::default()).unwrap();
+    let sink = LogBackend::open(config(&path, Mode::BlockingStrict), Arc::default()).unwrap();
     assert!(path.exists(), "the file is there before the first event");
     assert!(sink.is_awaited() && sink.progress().is_none());
     sink.submit(b"one\n".to_vec(), &CommitSequence::detached()).await.unwrap();
     assert_eq!(folder.read("logs/audit.log"), "one\n");
     sink.submit(b"two\n".to_vec(), &CommitSequence::detached()).await.unwrap();
     assert_eq!(folder.read("logs/audit.log"), "one\ntwo\n");
-    assert_eq!(sink.state(), SinkState::Ok);
+    assert_eq!(sink.state(), BackendState::Ok);
     sink.shutdown().await;
 }
 
@@ -46,7 +48,7 @@ async fn events_are_in_the_file_when_acknowledged() {
 async fn a_deleted_file_is_made_anew_though_nothing_is_written() {
     let folder = TestFolder::new();
     let path = folder.join("audit.log");
-    let sink = Sink::open(config(&path, batch(10, 1, None)), Arc::default()).unwrap();
+    let sink = LogBackend::open(config(&path, batch(10, 1, None)), Arc::default()).unwrap();
     fs::remove_file(&path).unwrap();
     eventually("the file is made anew", || path.exists()).await;
     sink.shutdown().await;
@@ -56,16 +58,16 @@ async fn a_deleted_file_is_made_anew_though_nothing_is_written() {
 async fn the_state_tells_that_the_log_is_gone_and_back() {
     let folder = TestFolder::new();
     let path = folder.join("logs/audit.log");
-    let sink = Sink::open(config(&path, Mode::BlockingStrict), Arc::default()).unwrap();
+    let sink = LogBackend::open(config(&path, Mode::BlockingStrict), Arc::default()).unwrap();
     assert!(sink.is_strict());
     fs::remove_dir_all(folder.join("logs")).unwrap();
     fs::write(folder.join("logs"), "in the way").unwrap();
-    eventually("it fails", || matches!(sink.state(), SinkState::Failing(_))).await;
-    let SinkState::Failing(reason) = sink.state() else { unreachable!() };
+    eventually("it fails", || matches!(sink.state(), BackendState::Failing(_))).await;
+    let BackendState::Failing(reason) = sink.state() else { unreachable!() };
     assert!(reason.contains(path.to_str().unwrap()), "{reason}");
     sink.submit(b"lost\n".to_vec(), &CommitSequence::detached()).await.unwrap_err();
     fs::remove_file(folder.join("logs")).unwrap();
-    eventually("it recovers", || sink.state() == SinkState::Ok).await;
+    eventually("it recovers", || sink.state() == BackendState::Ok).await;
     sink.submit(b"written\n".to_vec(), &CommitSequence::detached()).await.unwrap();
     assert!(folder.read("logs/audit.log").ends_with("written\n"));
     sink.shutdown().await;
@@ -75,7 +77,7 @@ async fn the_state_tells_that_the_log_is_gone_and_back() {
 async fn reopen_makes_a_new_file_at_once() {
     let folder = TestFolder::new();
     let path = folder.join("audit.log");
-    let sink = Sink::open(config(&path, Mode::BlockingStrict), Arc::default()).unwrap();
+    let sink = LogBackend::open(config(&path, Mode::BlockingStrict), Arc::default()).unwrap();
     sink.submit(b"old\n".to_vec(), &CommitSequence::detached()).await.unwrap();
     fs::rename(&path, folder.join("audit.log.1")).unwrap();
     sink.reopen();
@@ -95,7 +97,7 @@ async fn under_load_nothing_is_lost_and_each_submitters_order_kept() {
     let sink = {
         let (mode, sync) = (Mode::Blocking, SyncMode::Interval(Duration::from_millis(1)));
         let log = CommitLog::start(Box::new(log), "audit.log", &mode, sync, None, metrics.clone());
-        Sink::writing(log.unwrap())
+        LogBackend::writing(log.unwrap())
     };
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
@@ -142,8 +144,8 @@ async fn backups_are_cleaned_up_behind_the_writer() {
     let rotation = Rotation { max_backups: 2, max_age_days: 0, compress: true, max_size_mib: 1 };
     let path = LogPath::File(folder.join("audit.log"));
     let config =
-        SinkConfig { path, mode: Mode::Blocking, rotation, sync: SyncMode::Off, seal: None };
-    let sink = Sink::open(config, Arc::default()).unwrap();
+        LogConfig { path, mode: Mode::Blocking, rotation, sync: SyncMode::Off, seal: None };
+    let sink = LogBackend::open(config, Arc::default()).unwrap();
     let names = [
         "audit-2026-01-02T00-00-00.000.log.gz",
         "audit-2026-01-03T00-00-00.000.log.gz",
@@ -157,14 +159,15 @@ async fn backups_are_cleaned_up_behind_the_writer() {
 async fn an_observer_sees_each_event() {
     let folder = TestFolder::new();
     let (sender, mut observer) = tokio::sync::mpsc::unbounded_channel();
-    let open = Sink::open(config(&folder.join("audit.log"), Mode::BlockingStrict), Arc::default());
+    let open =
+        LogBackend::open(config(&folder.join("audit.log"), Mode::BlockingStrict), Arc::default());
     let sink = open.unwrap().with_observer(sender.clone());
     sink.submit(b"one\n".to_vec(), &CommitSequence::detached()).await.unwrap();
     assert_eq!(observer.recv().await.unwrap(), b"one\n");
     assert_eq!(folder.read("audit.log"), "one\n");
     sink.shutdown().await;
 
-    let sink = Sink::channel(sender);
+    let sink = LogBackend::channel(sender);
     sink.submit(b"two\n".to_vec(), &CommitSequence::detached()).await.unwrap();
     assert_eq!(observer.recv().await.unwrap(), b"two\n");
     drop(observer);
@@ -173,10 +176,10 @@ async fn an_observer_sees_each_event() {
 
 #[tokio::test]
 async fn without_a_log_there_is_nothing_to_wait_for() {
-    let sink = Sink::discard();
+    let sink = LogBackend::discard();
     assert!(!sink.is_awaited() && !sink.is_strict());
     sink.submit(b"one\n".to_vec(), &CommitSequence::detached()).await.unwrap();
-    assert_eq!(sink.state(), SinkState::Ok);
+    assert_eq!(sink.state(), BackendState::Ok);
     sink.reopen();
     sink.shutdown().await;
 }
@@ -193,7 +196,7 @@ fn batch_settings_must_be_positive() {
         (batch(1, 1, throttle(f32::NAN, 1)), "--audit-log-batch-throttle-qps"),
         (batch(1, 1, throttle(1.0, 0)), "--audit-log-batch-throttle-burst"),
     ] {
-        let error = Sink::open(config(&folder.join("audit.log"), mode), Arc::default());
+        let error = LogBackend::open(config(&folder.join("audit.log"), mode), Arc::default());
         assert!(error.unwrap_err().to_string().starts_with(flag), "{flag}");
     }
     assert!(folder.names().is_empty(), "nothing is made before all is well");
