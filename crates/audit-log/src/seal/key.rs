@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn errors_name_the_file_and_the_remedy_and_no_content() {
         let dir = TestFolder::new();
-        let rsa = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/pki/sa.key");
+        let rsa = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/corpus/pki/sa.key");
         for path in [rsa, dir.write("empty", ""), dir.write("text", "secret")] {
             let private = SealKey::load(&path).unwrap_err().to_string();
             assert!(
