@@ -14,7 +14,9 @@ COPY .cargo ./.cargo
 COPY benches ./benches
 COPY config ./config
 COPY crates ./crates
+COPY fuzz ./fuzz
 COPY src ./src
+COPY tools ./tools
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     cargo build --release --locked --bin kube-audit-proxy \

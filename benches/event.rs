@@ -34,7 +34,7 @@ fn main() {
     });
     measure("event to a legacy line", || {
         line.clear();
-        event.push_legacy(black_box(&mut line));
+        event.push_legacy(black_box("2026-05-04T10:11:12.345678Z"), black_box(&mut line));
     });
     for uri in [
         "/api/v1/namespaces/shop/pods/web-0",

@@ -9,10 +9,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kube_audit_proxy::sink::seal::{SealConfig, SealKey};
-use kube_audit_proxy::sink::{
-    CommitSequence, LogBackend, LogConfig, LogPath, Mode, Rotation, SyncMode,
-};
+use audit_log::seal::{SealConfig, SealKey};
+use audit_log::{CommitSequence, LogBackend, LogConfig, LogPath, Mode, Rotation, SyncMode};
 use tokio::runtime::Handle;
 
 /// Of a usual event of level Metadata.

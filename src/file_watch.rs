@@ -4,10 +4,14 @@
 //! volumes (Kubernetes swaps the `..data` symbolic link), renames over the file, writes in place,
 //! bind mounts and network file systems.
 
+mod metrics;
+
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+pub use self::metrics::{ReloadMetrics, Reloaded};
 
 /// How often files are looked at.
 pub const POLL_INTERVAL: Duration = Duration::from_secs(1);

@@ -5,9 +5,9 @@
 //! rest begins with `kube_audit_proxy_`. Requests are counted with plain atomics: handles of labelled
 //! metrics are looked up once at start.
 
+mod connections;
 mod exposition;
 mod process;
-mod reload;
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,17 +17,17 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+pub use self::connections::ConnectionMetrics;
 pub use self::exposition::Exposition;
 use self::process::ProcessCollector;
-pub use self::reload::{ReloadMetrics, Reloaded};
 use crate::audit::metrics::AuditMetrics;
 use crate::authn::AuthenticationMetrics;
+use crate::file_watch::ReloadMetrics;
 use crate::policy::{PolicyFamilies, PolicyMetrics};
-use crate::server::metrics::ServerMetrics;
-use crate::sink::{BackendFamilies, BackendMetrics, LogFamilies, LogMetrics};
 use crate::upstream::UpstreamMetrics;
 use crate::upstream::access::Access;
-use crate::webhook::{WebhookFamilies, WebhookMetrics};
+use audit_log::webhook::{WebhookFamilies, WebhookMetrics};
+use audit_log::{BackendFamilies, BackendMetrics, LogFamilies, LogMetrics};
 
 /// All metrics of the process.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ pub struct Metrics {
     /// Audit events, requests and recorded bodies.
     pub audit: Arc<AuditMetrics>,
     /// Connections from clients.
-    pub server: Arc<ServerMetrics>,
+    pub server: Arc<ConnectionMetrics>,
     /// Connections and requests to the API server.
     pub upstream: Arc<UpstreamMetrics>,
     /// Authentication.

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use audit_log::{LogBackend, LogConfig, LogPath, Mode, Rotation, SyncMode};
 use bytes::Bytes;
 use http::{Request, Response, header};
 use kube_audit_proxy::audit::record::{Backend, Format, Recorder};
@@ -15,7 +16,6 @@ use kube_audit_proxy::pipeline::{Connection, Proxy};
 use kube_audit_proxy::request::source::TrustedProxies;
 use kube_audit_proxy::server::http::{Protocol, serve_connection};
 use kube_audit_proxy::server::shutdown::Shutdown;
-use kube_audit_proxy::sink::{LogBackend, LogConfig, LogPath, Mode, Rotation, SyncMode};
 use kube_audit_proxy::upstream::config::{Pem, Trust};
 use kube_audit_proxy::upstream::credentials::Credentials;
 use kube_audit_proxy::upstream::endpoint::Endpoint;

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use audit_log::LogBackend;
 use kube_audit_proxy::audit::body::{Budget, Redaction};
 use kube_audit_proxy::audit::record::{AuditSink, Backend, Encoding, Format};
 use kube_audit_proxy::audit::recording::BodySettings;
 use kube_audit_proxy::policy::{self, PolicyHandle};
-use kube_audit_proxy::sink::LogBackend;
 
 /// A policy of `rules`, which may begin with `omitStages`.
 pub fn policy(rules: &str) -> PolicyHandle {

@@ -2,8 +2,8 @@
 
 use tokio_util::sync::CancellationToken;
 
-use crate::sink::{BackendState, Commit, CommitSequence, Line, LogBackend};
-use crate::webhook::WebhookBackend;
+use audit_log::webhook::WebhookBackend;
+use audit_log::{BackendState, Commit, CommitSequence, Line, LogBackend};
 
 /// Takes events.
 #[derive(Debug)]

@@ -76,7 +76,7 @@ fn no_such_object(info: &RequestInfo) -> Status {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (name, group, resource) = (text(info.name()), text(info.group()), text(info.resource()));
     let what = if group.is_empty() { resource.clone() } else { format!("{resource}.{group}") };
-    let message = format!("{what} {} not found", super::go_quote::quote(name.as_bytes()));
+    let message = format!("{what} {} not found", k8s_audit::go::quote(name.as_bytes()));
     Status::not_found(message, Details { name, group, kind: resource, ..Details::default() })
 }
 

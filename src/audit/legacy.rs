@@ -1,62 +1,10 @@
-//! The older, unstructured log line of `--audit-log-format=legacy`.
+//! The time in log lines of `--audit-log-format=legacy`.
 
-use std::io::Write;
+use k8s_audit::timestamp::Timestamp;
 
-use super::event::{Event, TRUNCATED};
-use super::go_quote::{push_quoted, quote};
-use super::timestamp::Timestamp;
-use crate::authn::UserInfo;
-
-impl Event<'_> {
-    /// Appends the event as one legacy line, its time in the system's time zone.
-    pub fn push_legacy(&self, out: &mut Vec<u8>) {
-        let mut line = String::with_capacity(512);
-        line.push_str(&local_time(self.request_received));
-        line.push_str(" AUDIT:");
-        let mut member = |name: &str, value: &[u8]| {
-            line.push(' ');
-            line.push_str(name);
-            line.push('=');
-            push_quoted(&mut line, value);
-        };
-        member("id", self.audit_id);
-        member("stage", self.stage.as_str().as_bytes());
-        let ip = self.source_ips.first().map(|ip| ip.to_canonical().to_string());
-        member("ip", ip.as_deref().unwrap_or("<unknown>").as_bytes());
-        member("method", self.verb.as_bytes());
-        let named = self.user.filter(|user| !user.username.is_empty());
-        member("user", named.map_or("<none>", |user| &user.username).as_bytes());
-        let groups = named.and_then(|user| joined_groups(user));
-        member("groups", groups.as_deref().unwrap_or("<none>").as_bytes());
-        let as_user = self.impersonated_user;
-        member("as", as_user.map_or("<self>", |user| &user.username).as_bytes());
-        let as_groups = as_user.and_then(joined_groups);
-        member("asgroups", as_groups.as_deref().unwrap_or("<lookup>").as_bytes());
-        let (agent, cut) = self.user_agent.text();
-        if cut {
-            member("user-agent", &[agent, TRUNCATED].concat());
-        } else {
-            member("user-agent", agent);
-        }
-        let namespace = self.object_ref.as_ref().map(|object| object.namespace());
-        member("namespace", namespace.filter(|n| !n.is_empty()).unwrap_or(b"<none>"));
-        member("uri", self.request_uri.as_bytes());
-        out.extend_from_slice(line.as_bytes());
-        let _ = match self.response_status {
-            Some(status) => writeln!(out, " response=\"{}\"", status.code),
-            None => writeln!(out, " response=\"<deferred>\""),
-        };
-    }
-}
-
-fn joined_groups(user: &UserInfo) -> Option<String> {
-    let groups: Vec<String> = user.groups.iter().map(|g| quote(g.as_bytes())).collect();
-    (!groups.is_empty()).then(|| groups.join(","))
-}
-
-/// Go's `time.RFC3339Nano` in the local zone: trailing zeros of the fraction are dropped, UTC is
-/// `Z`.
-fn local_time(at: Timestamp) -> String {
+/// Returns a time like Go's `time.RFC3339Nano` prints it in the system's time zone: trailing zeros
+/// of the fraction are dropped, UTC is `Z`.
+pub(super) fn local_time(at: Timestamp) -> String {
     let Ok(at) = jiff::Timestamp::from_nanosecond(i128::from(at.nanos())) else {
         return "0001-01-01T00:00:00Z".into();
     };

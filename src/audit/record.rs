@@ -32,8 +32,8 @@ use crate::policy::{Level, Stage};
 use crate::request::RequestInfo;
 use crate::request::accept::Accepted;
 use crate::request::uri::request_uri;
-use crate::sink::{Commit, CommitSequence};
 use crate::status::Status;
+use audit_log::{Commit, CommitSequence};
 
 /// Annotation of an answer that the API server did not bring to its end.
 const INCOMPLETE: &str = "kube-audit-proxy/response-incomplete";
@@ -479,7 +479,9 @@ impl Record {
         };
         match format {
             Format::Json => event.push_json(line),
-            Format::Legacy => event.push_legacy(line),
+            Format::Legacy => {
+                event.push_legacy(&super::legacy::local_time(event.request_received), line);
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use super::*;
 use crate::audit::recording::BodySettings;
 use crate::policy::{Policy, PolicyHandle, PolicyRule, PolicySpec};
-use crate::sink::LogBackend;
+use audit_log::LogBackend;
 
 struct Events(UnboundedReceiver<Vec<u8>>);
 

@@ -13,7 +13,7 @@ use super::view::{Each, View};
 use crate::authn::UserInfo;
 use crate::policy::{Decision, Level, PolicyHandle};
 use crate::request::RequestInfo;
-use crate::sink::{Commit, CommitSequence, Line};
+use audit_log::{Commit, CommitSequence, Line};
 
 /// How events are written (`--audit-log-format`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -21,7 +21,7 @@ mod token_webhook;
 mod tokens;
 mod turns;
 mod upstream_keys;
-mod user;
+mod verified;
 pub mod websocket;
 mod x509;
 
@@ -32,6 +32,10 @@ use arc_swap::ArcSwap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http::{HeaderMap, header};
+
+pub use k8s_audit::user::{
+    ANONYMOUS, AUTHENTICATED, IdentityHeaders, UNAUTHENTICATED, User, UserInfo,
+};
 
 pub use anonymous::Anonymous;
 pub use cel::{CompileError, Expression};
@@ -50,7 +54,6 @@ pub use token_review::{TokenReview, TokenReviewSettings};
 pub use token_webhook::{TokenWebhook, WebhookVersion};
 pub use tokens::Tokens;
 pub use upstream_keys::UpstreamKeys;
-pub use user::{ANONYMOUS, AUTHENTICATED, IdentityHeaders, UNAUTHENTICATED, User, UserInfo};
 pub use x509::{CertificateError, ClientCa, ClientCaError, ClientCertificates};
 
 use crate::request::query;

@@ -15,6 +15,7 @@ use super::UserInfo;
 use super::jwt::{Jwt, one_or_many};
 use super::key_file::{self, KeyFileError, NamedKey};
 use super::upstream_keys::{Published, UpstreamKeys};
+use super::verified::{Verified, numeric_date};
 
 /// The issuers that clusters usually have.
 const USUAL_ISSUERS: [&str; 2] =
@@ -47,17 +48,6 @@ pub struct ServiceAccounts {
     issuers: Vec<String>,
     /// Empty for the issuer that the API server says it is; without that, for any.
     audiences: Vec<String>,
-}
-
-/// Whose a verified token is, and for how long.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verified {
-    /// Whose.
-    pub user: UserInfo,
-    /// From when on it is not accepted; `None` if it always is.
-    pub expires: Option<SystemTime>,
-    /// What kube-apiserver notes of it in the event, sorted by key.
-    pub annotations: Vec<(&'static str, String)>,
 }
 
 /// Why a token of an issuer that is ours is refused. For the log.
@@ -292,14 +282,14 @@ fn claims<'t, T: Deserialize<'t>>(token: &'t Jwt<'_>) -> Result<T, ServiceAccoun
 /// Judges the times by kube-apiserver's rules; says from when on the token is expired.
 fn check_time(public: &Public, now: SystemTime) -> Result<Option<SystemTime>, ServiceAccountError> {
     let latest = now + LEEWAY;
-    if public.nbf.and_then(time).is_some_and(|nbf| latest < nbf) {
+    if public.nbf.and_then(numeric_date).is_some_and(|nbf| latest < nbf) {
         return Err(ServiceAccountError::NotValidYet);
     }
-    let expires = public.exp.and_then(time).and_then(|exp| exp.checked_add(LEEWAY));
+    let expires = public.exp.and_then(numeric_date).and_then(|exp| exp.checked_add(LEEWAY));
     if expires.is_some_and(|expires| now > expires) {
         return Err(ServiceAccountError::Expired);
     }
-    if public.iat.and_then(time).is_some_and(|iat| latest < iat) {
+    if public.iat.and_then(numeric_date).is_some_and(|iat| latest < iat) {
         return Err(ServiceAccountError::IssuedInTheFuture);
     }
     Ok(expires)
@@ -307,20 +297,12 @@ fn check_time(public: &Public, now: SystemTime) -> Result<Option<SystemTime>, Se
 
 /// For how many seconds the token should no longer be in use; `None` if it may be.
 fn seconds_stale(claims: &Kubernetes, now: SystemTime) -> Option<u64> {
-    let warn_after = claims.warnafter.filter(|seconds| *seconds != 0.0).and_then(time)?;
+    let warn_after = claims.warnafter.filter(|seconds| *seconds != 0.0).and_then(numeric_date)?;
     if now <= warn_after {
         return None;
     }
     let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).map(|d| d.as_secs()).ok();
     Some(seconds(now)?.saturating_sub(seconds(warn_after)?))
-}
-
-/// A `NumericDate`, in whole seconds; times too far off to be told are none.
-pub(super) fn time(seconds: f64) -> Option<SystemTime> {
-    if seconds < 0.0 {
-        return Some(UNIX_EPOCH);
-    }
-    UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(seconds.trunc()).ok()?)
 }
 
 fn bound_user(public: Public, claims: Kubernetes) -> Result<UserInfo, ServiceAccountError> {

@@ -19,10 +19,10 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::jwt::Jwt;
-use super::service_account::time;
 use super::token_cache::{Generation, TokenCache, TokenId, TokenUser};
 use super::token_webhook::{TokenWebhook, WebhookVersion};
 use super::turns::{NoTurn, Source, Turns, Waiting};
+use super::verified::numeric_date;
 use super::{User, UserInfo};
 use crate::upstream::access::{Access, Denial, Probe};
 use crate::upstream::{ConfigError, OwnRequest, SendError, Upstream};
@@ -430,7 +430,7 @@ fn time_left(token: &str) -> Duration {
     }
     Jwt::parse(token.as_bytes())
         .and_then(|jwt| serde_json::from_slice::<Expiry>(&jwt.claims).ok())
-        .and_then(|claims| time(claims.exp))
+        .and_then(|claims| numeric_date(claims.exp))
         .map_or(Duration::MAX, |end| end.duration_since(SystemTime::now()).unwrap_or_default())
 }
 

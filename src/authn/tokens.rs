@@ -5,10 +5,11 @@ use std::time::{Duration, SystemTime};
 
 use super::jwt::Jwt;
 use super::oidc::JwtAuthenticators;
-use super::service_account::{ServiceAccountError, ServiceAccounts, Verified};
+use super::service_account::{ServiceAccountError, ServiceAccounts};
 use super::token_cache::{TokenCache, TokenId, TokenUser};
 use super::token_review::{TokenReview, Unavailable};
 use super::turns::Source;
+use super::verified::Verified;
 use super::{AuthenticationError, TokenFile};
 
 /// How long a token that was verified here is not verified again, as by kube-apiserver. Failures

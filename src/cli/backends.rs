@@ -7,7 +7,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::audit::record::{AuditSink, Recorder};
 use crate::server::admin::Check;
-use crate::sink::{BackendMetrics, BackendState};
+use audit_log::{BackendMetrics, BackendState};
 
 /// How often losses are reported and health is measured.
 const INTERVAL: Duration = Duration::from_secs(1);

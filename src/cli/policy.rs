@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::output;
-use crate::policy::{self, LoadError};
+use crate::policy::{self, InvalidPolicy, LoadError};
 
 /// Arguments of `policy`.
 #[derive(Debug, clap::Args)]
@@ -39,7 +39,7 @@ pub fn run(args: PolicyArgs) -> ExitCode {
                 }
                 (loaded.warnings, None)
             }
-            Err(LoadError::Invalid { problems, warnings }) => {
+            Err(LoadError::Invalid(InvalidPolicy { errors: problems, warnings })) => {
                 let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
                 (warnings, Some(lines.join("\n")))
             }

@@ -26,9 +26,10 @@ use crate::config::{
     Audit, Authentication, BackendSettings, Bodies, CertificateSource, Config, Issuers, Serving,
     SinkSettings,
 };
+use crate::file_watch::Reloaded;
 use crate::file_watch::{FileWatcher, POLL_INTERVAL};
 use crate::impersonation::Reviewer;
-use crate::metrics::{Metrics, Reloaded};
+use crate::metrics::Metrics;
 use crate::pipeline::Proxy;
 use crate::policy::{PolicyFile, PolicyHandle};
 use crate::server::admin::{Admin, Check};
@@ -36,11 +37,11 @@ use crate::server::certificates::ServingCertificate;
 use crate::server::shutdown::{Phase, Running, Shutdown, Timetable};
 use crate::server::workers::Workers;
 use crate::server::{admin, limits, listener, reload, self_signed, tls};
-use crate::sink::LogBackend;
 use crate::upstream::access::Access;
 use crate::upstream::identity::Identity;
 use crate::upstream::{self, KubeconfigFile, Upstream, UpstreamConfig};
-use crate::webhook::WebhookBackend;
+use audit_log::LogBackend;
+use audit_log::webhook::WebhookBackend;
 
 /// For tasks to notice that they were dropped, and for records to be closed.
 const ENDING: Duration = Duration::from_secs(2);

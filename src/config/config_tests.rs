@@ -3,8 +3,8 @@ use std::ffi::OsString;
 use super::*;
 use crate::audit::record::Format;
 use crate::authn::{ClaimRule, NameMapping};
-use crate::sink::{LogConfig, LogPath, Mode, Rotation, SyncMode, Throttle};
-use crate::webhook::WebhookConfig;
+use audit_log::webhook::WebhookConfig;
+use audit_log::{LogConfig, LogPath, Mode, Rotation, SyncMode, Throttle};
 
 /// Enough for everything else to be looked at.
 const REQUIRED: [&str; 2] = ["--audit-policy-file=policy.yaml", "--audit-log-path=audit.log"];

@@ -4,8 +4,8 @@ use std::time::Duration;
 use super::super::{BackendSettings, Config, file};
 use super::*;
 use crate::audit::record::Format;
-use crate::sink::{LogPath, Mode, SyncMode};
 use crate::test_dir::TestDir;
+use audit_log::{LogPath, Mode, SyncMode};
 
 fn config(yaml: &str, arguments: &[&str]) -> Result<Config, String> {
     let dir = TestDir::new();

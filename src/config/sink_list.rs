@@ -9,8 +9,8 @@ use super::same_file::is_same;
 use super::sink_entry::{Place, SinkEntry, SinkType};
 use super::{Bodies, ConfigError, bodies, fail, sinks};
 use crate::audit::record::{Format, MAX_SINKS};
-use crate::sink::{LogConfig, LogPath};
-use crate::webhook::WebhookConfig;
+use audit_log::webhook::WebhookConfig;
+use audit_log::{LogConfig, LogPath};
 
 /// One place where events go.
 #[derive(Debug, Clone)]

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::flags::{AuditLogMode, AuditLogSync, ServeFlags};
 use super::{ConfigError, fail};
-use crate::sink::seal::SealConfig;
-use crate::sink::{LogConfig, LogPath, Mode, Rotation, SyncMode, Throttle};
-use crate::webhook::{SpoolConfig, WebhookConfig};
+use audit_log::seal::SealConfig;
+use audit_log::webhook::{SpoolConfig, WebhookConfig};
+use audit_log::{LogConfig, LogPath, Mode, Rotation, SyncMode, Throttle};
 
 /// The log, if there is one.
 pub(super) fn log(flags: &ServeFlags) -> Result<Option<LogConfig>, ConfigError> {

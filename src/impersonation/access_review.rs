@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 
 use http::{HeaderMap, StatusCode};
+use k8s_audit::authorizer::{Attributes, Object, Resource};
 use serde::{Deserialize, Serialize};
 
 use super::Rules;
-use super::attributes::{Attributes, Object, Resource};
 use crate::status::Status;
 use crate::upstream::access::{Access, Denial, Probe};
 use crate::upstream::{Upstream, UpstreamMetrics};

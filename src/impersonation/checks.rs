@@ -1,10 +1,10 @@
 //! Which parts of an identity are asked about, one by one, in kube-apiserver's order.
 
 use futures_util::{StreamExt, TryStreamExt, stream};
+use k8s_audit::authorizer::{Attributes, Object, Resource};
+use k8s_audit::request::extra_key::domain_prefixed_path;
 
 use super::access_review::{AccessReviews, Refusal};
-use super::attributes::{Attributes, Object, Resource};
-use super::extra_key::domain_prefixed_path;
 use super::mode::{Mode, node};
 use super::{Rules, service_account};
 use crate::authn::UserInfo;
@@ -179,7 +179,7 @@ fn fault(key: &str, values: &[String]) -> Option<String> {
         return Some(format!("impersonating an invalid key in extra is not allowed: {error}"));
     }
     if key.chars().any(char::is_uppercase) {
-        let key = crate::audit::go_quote::quote(key.as_bytes());
+        let key = k8s_audit::go::quote(key.as_bytes());
         return Some(format!("impersonating a non-lowercase key in extra is not allowed: {key}"));
     }
     if values.is_empty() {

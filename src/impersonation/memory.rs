@@ -5,8 +5,8 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::{Context, SHA256};
+use k8s_audit::authorizer::RequestAttributes;
 
-use super::attributes::RequestAttributes;
 use super::mode::Mode;
 use crate::authn::UserInfo;
 

@@ -1,9 +1,7 @@
 //! `Impersonate-*` headers: what a client wants to be, whether it may, and who it is then.
 
 mod access_review;
-mod attributes;
 mod checks;
-pub mod extra_key;
 mod memory;
 mod mode;
 mod reviewer;
@@ -12,9 +10,12 @@ mod rules;
 use std::collections::BTreeMap;
 
 use http::{HeaderMap, HeaderValue};
+use k8s_audit::go;
+
+pub use k8s_audit::authorizer::RequestAttributes;
+pub use k8s_audit::request::extra_key;
 
 pub use access_review::Refusal;
-pub use attributes::RequestAttributes;
 pub use reviewer::{Granted, Reviewer};
 pub use rules::{ConstrainedImpersonation, Rules};
 
@@ -24,7 +25,7 @@ use crate::request::headers::{
 };
 use crate::request::label_selector::{is_dns_label, is_dns_subdomain};
 use crate::request::query::{self, Plus};
-use crate::status::{Status, go_string_list, go_string_lists};
+use crate::status::Status;
 
 /// Who a client wants to be, as its headers say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,8 +77,9 @@ impl WantedError {
         match (self, rules) {
             (WantedError::NotUtf8, _) => Status::bad_request(self.to_string()),
             (WantedError::NoUserName(user), Rules::Constrained) => {
-                let uid = crate::audit::go_quote::quote(user.uid.as_bytes());
-                let (groups, extra) = (go_string_list(&user.groups), go_string_lists(&user.extra));
+                let uid = go::quote(user.uid.as_bytes());
+                let (groups, extra) =
+                    (go::string_list(&user.groups), go::string_lists(&user.extra));
                 Status::bad_request(format!(
                     "requested &user.DefaultInfo{{Name:\"\", UID:{uid}, Groups:{groups}, Extra:{extra}}} without impersonating a user name"
                 ))
@@ -154,7 +156,7 @@ fn service_account(username: &str) -> Option<(&str, &str)> {
 /// Whether an answer's Status says that the API server refused `caller` the impersonation, rather
 /// than the impersonated user the request itself.
 pub fn was_refused(status: &Status, caller: &UserInfo) -> bool {
-    let quoted = crate::audit::go_quote::quote(caller.username.as_bytes());
+    let quoted = go::quote(caller.username.as_bytes());
     let quoted = quoted.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     let refused = format!("User {quoted} cannot impersonate");
     let behind = |at: usize| status.message.as_bytes().get(at + refused.len());

@@ -1,7 +1,8 @@
 //! Whether a caller may impersonate: the modes, tried as kube-apiserver tries them.
 
+use k8s_audit::authorizer::{Attributes, RequestAttributes};
+
 use super::access_review::{AccessReviews, Refusal};
-use super::attributes::{Attributes, RequestAttributes};
 use super::memory::{Allowed, LastModes, key};
 use super::mode::Mode;
 use super::rules::{ConstrainedImpersonation, Rules, RulesInForce};

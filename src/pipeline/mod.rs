@@ -46,11 +46,11 @@ use crate::request::headers::{self, AUDIT_ID};
 use crate::request::source::{Peer, TrustedProxies};
 use crate::request::uri::origin_form;
 use crate::request::{InfoError, RequestInfo, duration, query};
-use crate::sink::CommitSequence;
 use crate::status::Status;
 use crate::upstream::access::{Access, Denial};
 use crate::upstream::identity::{Identity, OriginalUserExtra};
 use crate::upstream::{Upstream, UpstreamBody};
+use audit_log::CommitSequence;
 
 /// The header under which kube-apiserver returns the audit ID.
 const AUDIT_ID_ANSWER: HeaderName = AUDIT_ID;

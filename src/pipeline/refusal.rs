@@ -8,9 +8,9 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Response, StatusCode, header};
+use k8s_audit::go::quote;
 
 use super::ResponseBody;
-use crate::audit::go_quote::quote;
 use crate::audit::record::Record;
 use crate::request::InfoError;
 use crate::status::Status;

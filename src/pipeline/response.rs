@@ -17,8 +17,8 @@ use crate::audit::record::{CreatedTap, Record, ResponseCaptures};
 use crate::audit::response::StatusTap;
 use crate::body::BodyError;
 use crate::request::headers;
-use crate::sink::Commit;
 use crate::upstream::{ConnectionError, UpstreamBody};
+use audit_log::Commit;
 
 /// How long an error of a long-running request is read before it is passed on unread.
 const READ_AHEAD: Duration = Duration::from_secs(1);

@@ -11,12 +11,11 @@ use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::load::{self, LoadError, Loaded};
-use super::matcher::Policy;
+use super::load::{self, LoadError};
 use super::metrics::PolicyMetrics;
-use crate::document::problem::Problem;
+use super::{Diagnostic, Loaded, Policy, parse};
 use crate::file_watch::FileWatcher;
-use crate::metrics::{ReloadMetrics, Reloaded};
+use crate::file_watch::{ReloadMetrics, Reloaded};
 
 /// Steps of a tenth of the interval for which a file that is being written is waited for. With the
 /// interval itself, a file that never rests is read at latest every one and a half intervals.
@@ -101,10 +100,10 @@ impl PolicyFile {
     ///
     /// # Errors
     /// There is no valid policy in the file.
-    pub fn open(path: &Path) -> Result<(PolicyFile, Vec<Problem>), LoadError> {
+    pub fn open(path: &Path) -> Result<(PolicyFile, Vec<Diagnostic>), LoadError> {
         let files = FileWatcher::new(vec![path.to_owned()]);
         let in_force = load::read(path)?;
-        let Loaded { policy, warnings } = load::parse(&in_force, &path.display().to_string())?;
+        let Loaded { policy, warnings } = parse(&in_force, &path.display().to_string())?;
         let file = PolicyFile {
             path: path.to_owned(),
             files,
@@ -193,7 +192,7 @@ impl PolicyFile {
             }
             return true;
         }
-        match load::parse(&content, &source) {
+        match parse(&content, &source) {
             Ok(Loaded { policy, warnings }) => {
                 let (rules, rules_before) =
                     (policy.rule_count(), self.handle.borrow().rule_count());
@@ -218,7 +217,7 @@ impl PolicyFile {
                 self.again = true;
                 return false;
             }
-            Err(error) => self.refuse(Refused::Content(content), &error, forced, metrics),
+            Err(error) => self.refuse(Refused::Content(content), &error.into(), forced, metrics),
         }
         true
     }

@@ -1,13 +1,7 @@
-//! What is asked: the verb and object named by method and URL, the headers, the source addresses.
+//! What a request contains that only the proxy cares about: headers to strip, source addresses.
+//! What it asks for is in [`k8s_audit::request`].
 
-pub mod accept;
-pub mod duration;
-pub mod field_selector;
 pub mod headers;
-pub mod info;
-pub mod label_selector;
-pub mod query;
 pub mod source;
-pub mod uri;
 
-pub use info::{InfoError, RequestInfo};
+pub use k8s_audit::request::*;

@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::shutdown::Running;
 use super::{http1, http2};
+use crate::audit::metrics::RefusedRequest;
 use crate::body::{BodyError, ClientBody};
 use crate::log_limit::LogLimit;
 use crate::pipeline::{self, Connection, Proxy, ResponseBody};
@@ -49,48 +50,6 @@ pub trait Handler: Clone + Unpin + Send + Sync + 'static {
 
     /// The HTTP library refused a request of `connection`, which [`Handler::handle`] does not see.
     fn refused(&self, _connection: &Connection, _reason: RefusedRequest) {}
-}
-
-/// Why the HTTP library refused a request. There is no audit event of it: it was not parsed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RefusedRequest {
-    /// 400: it is not HTTP/1.1.
-    Malformed,
-    /// 414: the request target is longer than 64 KiB.
-    UriTooLong,
-    /// 431: the headers exceed 1 MiB or 20,000 lines.
-    HeadersTooLarge,
-    /// A client violated HTTP/2, and its connection was closed.
-    Http2Connection,
-    /// A stream was reset or answered with 431 (headers that exceed 1 MiB) by the HTTP/2 library, or the
-    /// client left out its number.
-    Http2Stream,
-}
-
-impl RefusedRequest {
-    /// All reasons, with their names in metrics.
-    pub const ALL: [(RefusedRequest, &'static str); 5] = [
-        (RefusedRequest::Malformed, "malformed"),
-        (RefusedRequest::UriTooLong, "uri_too_long"),
-        (RefusedRequest::HeadersTooLarge, "headers_too_large"),
-        (RefusedRequest::Http2Connection, "http2_connection"),
-        (RefusedRequest::Http2Stream, "http2_stream"),
-    ];
-
-    /// The reason for hyper's response with this status code.
-    pub(super) fn of_code(code: u16) -> Option<RefusedRequest> {
-        match code {
-            400 => Some(RefusedRequest::Malformed),
-            414 => Some(RefusedRequest::UriTooLong),
-            431 => Some(RefusedRequest::HeadersTooLarge),
-            _ => None,
-        }
-    }
-
-    fn as_str(self) -> &'static str {
-        let named = RefusedRequest::ALL.into_iter().find(|(reason, _)| *reason == self);
-        named.map_or("", |(_, name)| name)
-    }
 }
 
 impl Handler for Arc<Proxy> {

@@ -16,9 +16,10 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::http::{DRAIN_GRACE, Handler, MAX_HEADER_BYTES, RefusedRequest};
+use super::http::{DRAIN_GRACE, Handler, MAX_HEADER_BYTES};
 use super::http1_io::Http1Io;
 use super::shutdown::{Phase, Running};
+use crate::audit::metrics::RefusedRequest;
 use crate::body::ClientBody;
 use crate::pipeline::Connection;
 

@@ -19,8 +19,9 @@ use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::http::{DRAIN_GRACE, Handler, HttpError, MAX_HEADER_BYTES, RefusedRequest};
+use super::http::{DRAIN_GRACE, Handler, HttpError, MAX_HEADER_BYTES};
 use super::shutdown::{Phase, Running};
+use crate::audit::metrics::RefusedRequest;
 use crate::body::ClientBody;
 use crate::http2::{
     Batched, KeepAlive, ReceiveBody, RequestStream, Responding, SendBody, Writes, batched,

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 
 use super::super::shutdown::Shutdown;
 use super::*;
-use crate::sink::CommitSequence;
+use audit_log::CommitSequence;
 
 /// Answers with what the path says; `/wait` for ever, until it is dropped.
 #[derive(Clone)]

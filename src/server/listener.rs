@@ -15,13 +15,13 @@ use tokio_rustls::server::TlsStream;
 use super::http::{Handler, HttpError, Protocol, serve_connection};
 use super::limits::Reports;
 use super::linger::Lingering;
-use super::metrics::ServerMetrics;
 use super::proxy_protocol::{self, HeaderError};
 use super::shutdown::{Phase, Running};
 use super::workers::Workers;
+use crate::metrics::ConnectionMetrics;
 use crate::pipeline::Connection;
 use crate::request::source::Cidr;
-use crate::sink::{CommitSequence, GatedIo};
+use audit_log::{CommitSequence, GatedIo};
 
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -86,7 +86,7 @@ pub async fn serve<H: Handler>(
     workers: Arc<Workers>,
     tls: Arc<ServerConfig>,
     handler: H,
-    metrics: Arc<ServerMetrics>,
+    metrics: Arc<ConnectionMetrics>,
     mut running: Running,
 ) {
     let acceptor = TlsAcceptor::from(tls);
@@ -261,10 +261,10 @@ pub struct BindError {
 }
 
 /// Counts a connection as open until dropped.
-struct Open(Arc<ServerMetrics>);
+struct Open(Arc<ConnectionMetrics>);
 
 impl Open {
-    fn new(metrics: &Arc<ServerMetrics>) -> Open {
+    fn new(metrics: &Arc<ConnectionMetrics>) -> Open {
         metrics.client_connections.inc();
         Open(Arc::clone(metrics))
     }

@@ -21,7 +21,7 @@ use crate::test_dir::TestDir;
 struct Server {
     addr: SocketAddr,
     handler: TestHandler,
-    metrics: Arc<ServerMetrics>,
+    metrics: Arc<ConnectionMetrics>,
     shutdown: Shutdown,
     serving: Arc<ServingCertificate>,
     listening: JoinHandle<()>,
@@ -48,7 +48,7 @@ impl Server {
         let tcp = bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
         let addr = tcp.local_addr().unwrap();
         let (shutdown, running) = Shutdown::new();
-        let (handler, metrics) = (TestHandler::new(), Arc::new(ServerMetrics::default()));
+        let (handler, metrics) = (TestHandler::new(), Arc::new(ConnectionMetrics::default()));
         let on = Arc::new(Workers::none());
         let clients = Clients::new(10_000, Vec::new());
         let serve = serve(tcp, clients, on, tls, handler.clone(), metrics.clone(), running);

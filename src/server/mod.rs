@@ -14,7 +14,6 @@ mod http2;
 pub mod limits;
 mod linger;
 pub mod listener;
-pub mod metrics;
 pub mod proxy_protocol;
 pub mod reload;
 pub mod self_signed;

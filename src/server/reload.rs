@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use crate::file_watch::{FileWatcher, POLL_INTERVAL};
-use crate::metrics::{ReloadMetrics, Reloaded};
+use crate::file_watch::{ReloadMetrics, Reloaded};
 
 /// Calls `reload` whenever the files of `watcher` change, and on each `force`; counts and logs the
 /// result as that of `what`. A failed `reload` must leave everything as it was. Ends when the

@@ -14,7 +14,7 @@ use std::thread::{self, ThreadId};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
-use crate::sink::CommitSequence;
+use audit_log::CommitSequence;
 
 /// The threads. They end when this is dropped, and with them what is still under way there.
 #[derive(Default)]

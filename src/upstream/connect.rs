@@ -22,7 +22,7 @@ use super::metrics::UpstreamMetrics;
 use super::read_ahead::ReadAhead;
 use super::tls::ClientTls;
 use super::tunnel::{ProxyUrl, Tunnel};
-use crate::sink::{CommitSequence, GatedIo};
+use audit_log::{CommitSequence, GatedIo};
 
 /// For everything until the first request can be sent.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

@@ -25,7 +25,7 @@ use super::request_body::{BodySource, Outgoing};
 use super::response_body::UpstreamBody;
 use super::tls::ClientTls;
 use crate::body::RequestBody;
-use crate::sink::CommitSequence;
+use audit_log::CommitSequence;
 
 /// How often one request is tried, if every time the API server says that it did not process it.
 const MAX_ATTEMPTS: u8 = 4;

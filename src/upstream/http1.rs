@@ -14,7 +14,7 @@ use super::connect::{Connector, Stream};
 use super::error::SendError;
 use super::pool::Owner;
 use super::request_body::Outgoing;
-use crate::sink::CommitSequence;
+use audit_log::CommitSequence;
 
 /// Connections that wait for a request are closed after this time.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);

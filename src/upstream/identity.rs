@@ -3,9 +3,9 @@
 use std::str::FromStr;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use k8s_audit::request::extra_key::domain_prefixed_path;
+use k8s_audit::user::{IdentityHeaders, User, UserInfo};
 
-use crate::authn::{IdentityHeaders, User, UserInfo};
-use crate::impersonation::extra_key::domain_prefixed_path;
 use crate::request::headers::{
     IMPERSONATE_EXTRA_PREFIX, IMPERSONATE_GROUP, IMPERSONATE_PREFIX, IMPERSONATE_UID,
     IMPERSONATE_USER, REMOTE_PREFIX, remove_prefixed,

@@ -16,7 +16,7 @@ use super::connect::{Connector, Purpose};
 use super::error::SendError;
 use super::http1::{self, Http1Idle, Http1Lease};
 use super::http2::{Http2Connection, Http2Lease};
-use crate::sink::CommitSequence;
+use audit_log::CommitSequence;
 
 /// HTTP/1.1 connections that were idle for this long are dropped when another one was lost: a load
 /// balancer that forgets one idle connection has forgotten the others, too.

@@ -11,7 +11,7 @@ use tokio::time::MissedTickBehavior;
 use super::config::UpstreamConfig;
 use super::error::ConfigError;
 use super::forward::Upstream;
-use crate::metrics::{ReloadMetrics, Reloaded};
+use crate::file_watch::{ReloadMetrics, Reloaded};
 use crate::regular_file;
 
 /// Reads the settings that a kubeconfig, with flags where there are any, describes.

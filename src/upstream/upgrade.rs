@@ -15,7 +15,7 @@ use super::pool::Pool;
 use super::request_body::{BodySource, Outgoing};
 use super::response_body::UpstreamBody;
 use crate::body::RequestBody;
-use crate::sink::CommitSequence;
+use audit_log::CommitSequence;
 
 impl Upstream {
     /// Sends `request` with its `Connection: Upgrade` and `Upgrade` headers on an HTTP/1.1

@@ -16,7 +16,7 @@ use http_body_util::BodyExt;
 use super::error::SendError;
 use super::forward::Upstream;
 use crate::body::RequestBody;
-use crate::webhook::{ClientError, PostRequest, PostResponse, WebhookClient};
+use audit_log::webhook::{ClientError, PostRequest, PostResponse, WebhookClient};
 
 /// Bytes of a response that are read and discarded, and how long that may take.
 const DISCARD: usize = 64 << 10;

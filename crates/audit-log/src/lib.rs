@@ -12,8 +12,6 @@
 //! alone in its file; and a partial line of a failed write is removed again, or ended where it
 //! cannot be, so that the next line can be read.
 
-#![warn(unreachable_pub)]
-
 mod backoff;
 mod backups;
 mod clock;

@@ -16,7 +16,6 @@ mod paths;
 mod query;
 mod redact;
 mod redacted;
-pub(super) mod scan;
 mod text;
 mod tidy;
 mod truncate;
@@ -25,6 +24,8 @@ mod truncate;
 mod corpus_tests;
 #[cfg(test)]
 mod reference;
+
+pub(super) use k8s_audit::json::scan;
 
 pub use budget::{Account, Budget, Reservation};
 pub(super) use capture::heavy_from;

@@ -1,6 +1,7 @@
 //! Metrics of audit events, requests and recorded bodies.
 
 mod bodies;
+mod refused;
 mod requests;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -9,6 +10,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
 pub use self::bodies::BodyMetrics;
+pub use self::refused::RefusedRequest;
 pub use self::requests::RequestMetrics;
 use crate::policy::Level;
 

@@ -12,7 +12,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::server::http::RefusedRequest;
+use super::RefusedRequest;
 
 /// Values of the label `verb`.
 const VERBS: [&str; 12] = [

@@ -5,8 +5,8 @@ use crate::audit::panic_message;
 use crate::audit::timestamp::Timestamp;
 use crate::audit::view::{Each, View};
 use crate::policy::Stage;
-use crate::sink::Commit;
 use crate::status::Status;
+use audit_log::Commit;
 
 impl Record {
     /// Converts the bodies, and compares what was asked for with what was done.

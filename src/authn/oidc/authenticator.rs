@@ -13,7 +13,7 @@ use super::settings::{JwtSettings, NameMapping};
 use crate::authn::AuthenticationMetrics;
 use crate::authn::cel::EvaluationError;
 use crate::authn::jwt::{Algorithm, Jwt};
-use crate::authn::service_account::Verified;
+use crate::authn::verified::Verified;
 
 /// How far `nbf` may lie ahead, as with kube-apiserver. `exp` has no leeway.
 const NOT_BEFORE_LEEWAY: Duration = Duration::from_secs(60);

@@ -25,7 +25,7 @@ use arc_swap::ArcSwap;
 
 use self::authenticator::JwtAuthenticator;
 use super::jwt::Jwt;
-use super::service_account::Verified;
+use super::verified::Verified;
 use crate::authn::AuthenticationMetrics;
 
 pub use authenticator::OidcError;

@@ -5,12 +5,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use k8s_audit::go::quote;
+
 use super::{schema, validate};
-use crate::audit::go_quote::quote;
 use crate::authn::anonymous::Anonymous;
 use crate::authn::oidc::JwtSettings;
 use crate::document;
-use crate::document::problem::{Problem, Problems, lines};
+use crate::document::diagnostic::{Diagnostic, Diagnostics, lines};
 use crate::document::tree::{Node, SyntaxError, Value};
 
 const GROUP: &str = "apiserver.config.k8s.io/";
@@ -25,7 +26,7 @@ pub struct AuthenticationConfiguration {
     /// `anonymous`, if it is there.
     pub anonymous: Option<Anonymous>,
     /// What has no effect here.
-    pub warnings: Vec<Problem>,
+    pub warnings: Vec<Diagnostic>,
 }
 
 /// Why there is no configuration.
@@ -43,7 +44,7 @@ pub enum LoadError {
     #[error("{}", lines(problems))]
     Invalid {
         /// All that is wrong, in the order of the file.
-        problems: Vec<Problem>,
+        problems: Vec<Diagnostic>,
     },
 }
 
@@ -69,8 +70,8 @@ pub fn parse(
     source: &str,
     disallowed_issuers: &[String],
 ) -> Result<AuthenticationConfiguration, LoadError> {
-    let mut problems = Problems::new(source);
-    let mut warnings = Problems::new(source);
+    let mut problems = Diagnostics::new(source);
+    let mut warnings = Diagnostics::new(source);
     let decoded = decode(text, disallowed_issuers, &mut problems, &mut warnings);
     match decoded {
         Some((jwt, anonymous)) if problems.is_empty() => {
@@ -84,12 +85,12 @@ pub fn parse(
 fn decode(
     text: &[u8],
     disallowed_issuers: &[String],
-    problems: &mut Problems,
-    warnings: &mut Problems,
+    problems: &mut Diagnostics,
+    warnings: &mut Diagnostics,
 ) -> Option<(Vec<JwtSettings>, Option<Anonymous>)> {
     let document = match document::parse(text) {
         Ok(document) => document,
-        Err(SyntaxError { at, message, remedy }) => {
+        Err(SyntaxError { at, message, help: remedy }) => {
             problems.add(at, message, remedy);
             return None;
         }
@@ -111,7 +112,7 @@ fn decode(
     Some(validate::build(root, disallowed_issuers, problems, warnings))
 }
 
-fn check_version(root: &Node, problems: &mut Problems) {
+fn check_version(root: &Node, problems: &mut Diagnostics) {
     let begin = format!("begin with \"apiVersion: {GROUP}v1\" and \"kind: {KIND}\"");
     match root.value {
         Value::Null => {

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::validate::Field;
 use crate::authn::cel::{Expression, Variable};
 use crate::authn::oidc::{ClaimRule, ExtraMapping, NameMapping, Rule, UidMapping};
-use crate::document::problem::Problems;
+use crate::document::diagnostic::Diagnostics;
 use crate::request::label_selector::is_dns_subdomain;
 
 const NOT_BOTH: &str = "claim and expression can't both be set";
@@ -24,7 +24,7 @@ pub(super) struct Mappings {
 pub(super) fn mappings(
     field: &Field<'_>,
     claim_rules: &[ClaimRule],
-    problems: &mut Problems,
+    problems: &mut Diagnostics,
 ) -> Mappings {
     let username = field.child("username");
     let found = Mappings {
@@ -42,7 +42,7 @@ fn check_email(
     field: &Field<'_>,
     found: &Mappings,
     claim_rules: &[ClaimRule],
-    problems: &mut Problems,
+    problems: &mut Diagnostics,
 ) {
     let Some(NameMapping::Expression(expression)) = &found.username else { return };
     let rules = claim_rules.iter().filter_map(|rule| match rule {
@@ -58,7 +58,7 @@ fn check_email(
     }
 }
 
-fn name(field: &Field<'_>, is_required: bool, problems: &mut Problems) -> Option<NameMapping> {
+fn name(field: &Field<'_>, is_required: bool, problems: &mut Diagnostics) -> Option<NameMapping> {
     let (claim, prefix) = (field.child("claim"), field.child("prefix"));
     let expression = field.child("expression");
     match (claim.text(), expression.text()) {
@@ -95,7 +95,7 @@ fn name(field: &Field<'_>, is_required: bool, problems: &mut Problems) -> Option
     }
 }
 
-fn uid(field: &Field<'_>, problems: &mut Problems) -> Option<UidMapping> {
+fn uid(field: &Field<'_>, problems: &mut Diagnostics) -> Option<UidMapping> {
     let (claim, expression) = (field.child("claim"), field.child("expression"));
     match (claim.text(), expression.text()) {
         ("", "") => None,
@@ -108,7 +108,7 @@ fn uid(field: &Field<'_>, problems: &mut Problems) -> Option<UidMapping> {
     }
 }
 
-fn extra(field: &Field<'_>, problems: &mut Problems) -> Vec<ExtraMapping> {
+fn extra(field: &Field<'_>, problems: &mut Diagnostics) -> Vec<ExtraMapping> {
     let mut keys = HashSet::new();
     let mut mappings = Vec::new();
     for mapping in field.elements() {
@@ -126,7 +126,7 @@ fn extra(field: &Field<'_>, problems: &mut Problems) -> Vec<ExtraMapping> {
 }
 
 /// Keys begin with a domain, so that those of different people do not meet.
-fn check_key(field: &Field<'_>, problems: &mut Problems) {
+fn check_key(field: &Field<'_>, problems: &mut Diagnostics) {
     let key = field.text();
     let remedy = "write a domain of yours and a name, such as \"example.com/department\"";
     let in_path = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&byte);
@@ -163,7 +163,7 @@ fn check_key(field: &Field<'_>, problems: &mut Problems) {
     }
 }
 
-pub(super) fn claim_rules(field: &Field<'_>, problems: &mut Problems) -> Vec<ClaimRule> {
+pub(super) fn claim_rules(field: &Field<'_>, problems: &mut Diagnostics) -> Vec<ClaimRule> {
     let (mut claims, mut expressions) = (HashSet::new(), HashSet::new());
     let mut required = Vec::new();
     let mut rules = Vec::new();
@@ -209,7 +209,7 @@ pub(super) fn claim_rules(field: &Field<'_>, problems: &mut Problems) -> Vec<Cla
     required
 }
 
-pub(super) fn user_rules(field: &Field<'_>, problems: &mut Problems) -> Vec<Rule> {
+pub(super) fn user_rules(field: &Field<'_>, problems: &mut Diagnostics) -> Vec<Rule> {
     let mut seen = HashSet::new();
     let mut rules = Vec::new();
     for rule in field.elements() {
@@ -227,7 +227,11 @@ pub(super) fn user_rules(field: &Field<'_>, problems: &mut Problems) -> Vec<Rule
     rules
 }
 
-fn compile(field: &Field<'_>, variable: Variable, problems: &mut Problems) -> Option<Expression> {
+fn compile(
+    field: &Field<'_>,
+    variable: Variable,
+    problems: &mut Diagnostics,
+) -> Option<Expression> {
     match Expression::compile(field.text(), variable) {
         Ok(expression) => Some(expression),
         Err(error) => {
@@ -247,7 +251,7 @@ fn compile(field: &Field<'_>, variable: Variable, problems: &mut Problems) -> Op
 fn compile_rule(
     field: &Field<'_>,
     variable: Variable,
-    problems: &mut Problems,
+    problems: &mut Diagnostics,
 ) -> Option<Expression> {
     let expression = compile(field, variable, problems)?;
     if !expression.is_bool() {

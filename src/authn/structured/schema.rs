@@ -1,6 +1,6 @@
 //! The members of an `AuthenticationConfiguration`; those of v1, v1beta1 and v1alpha1 are the same.
 
-use crate::document::problem::{Problems, did_you_mean};
+use crate::document::diagnostic::{Diagnostics, did_you_mean};
 use crate::document::schema::{self, STRING, STRINGS, Struct, Type};
 use crate::document::tree::Node;
 
@@ -82,12 +82,12 @@ static ANONYMOUS_CONDITION: Struct =
     Struct { name: "AnonymousAuthCondition", members: &[("path", STRING)] };
 
 /// Checks the types of a whole configuration. A member that does not exist is a problem, too.
-pub(super) fn check(root: &Node, problems: &mut Problems) {
-    let mut unknown = Problems::new("");
+pub(super) fn check(root: &Node, problems: &mut Diagnostics) {
+    let mut unknown = Diagnostics::new("");
     schema::check(root, &CONFIGURATION, problems, &mut unknown, about_unknown);
     for problem in unknown.into_sorted() {
         let message = format!("strict decoding error: {}", problem.message);
-        problems.add(problem.at, message, problem.remedy);
+        problems.add(problem.at, message, problem.help);
     }
 }
 

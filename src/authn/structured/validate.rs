@@ -3,13 +3,14 @@
 
 use std::collections::HashSet;
 
+use k8s_audit::go::quote;
+
 use super::mappings;
-use crate::audit::go_quote::quote;
 use crate::authn::anonymous::Anonymous;
 use crate::authn::issuer_url;
 use crate::authn::jwt::Algorithm;
 use crate::authn::oidc::{CaSource, IssuerSettings, JwtSettings, pem_roots};
-use crate::document::problem::Problems;
+use crate::document::diagnostic::Diagnostics;
 use crate::document::tree::{Node, Value};
 
 /// Issuers that there may be.
@@ -52,23 +53,29 @@ impl<'n> Field<'n> {
         self.node.is_some_and(|node| !matches!(node.value, Value::Null))
     }
 
-    pub(super) fn invalid(&self, value: &str, message: &str, remedy: &str, found: &mut Problems) {
+    pub(super) fn invalid(
+        &self,
+        value: &str,
+        message: &str,
+        remedy: &str,
+        found: &mut Diagnostics,
+    ) {
         let message =
             format!("{}: Invalid value: {}: {message}", self.path, quote(value.as_bytes()));
         self.add(message, remedy, found);
     }
 
-    pub(super) fn required(&self, message: &str, remedy: &str, found: &mut Problems) {
+    pub(super) fn required(&self, message: &str, remedy: &str, found: &mut Diagnostics) {
         let colon = if message.is_empty() { "" } else { ": " };
         self.add(format!("{}: Required value{colon}{message}", self.path), remedy, found);
     }
 
-    pub(super) fn duplicate(&self, value: &str, found: &mut Problems) {
+    pub(super) fn duplicate(&self, value: &str, found: &mut Diagnostics) {
         let message = format!("{}: Duplicate value: {}", self.path, quote(value.as_bytes()));
         self.add(message, "remove one of the two", found);
     }
 
-    pub(super) fn add(&self, message: String, remedy: &str, found: &mut Problems) {
+    pub(super) fn add(&self, message: String, remedy: &str, found: &mut Diagnostics) {
         let at = self.node.unwrap_or(self.around).at;
         found.add(at, message, Some(remedy.to_owned()));
     }
@@ -78,8 +85,8 @@ impl<'n> Field<'n> {
 pub(super) fn build(
     root: &Node,
     disallowed_issuers: &[String],
-    problems: &mut Problems,
-    warnings: &mut Problems,
+    problems: &mut Diagnostics,
+    warnings: &mut Diagnostics,
 ) -> (Vec<JwtSettings>, Option<Anonymous>) {
     let root = Field { path: String::new(), node: Some(root), around: root };
     let jwt = root.child("jwt");
@@ -112,7 +119,7 @@ pub(super) fn build(
     (settings, anonymous.is_there().then(|| self::anonymous(&anonymous, problems)))
 }
 
-fn anonymous(field: &Field<'_>, problems: &mut Problems) -> Anonymous {
+fn anonymous(field: &Field<'_>, problems: &mut Diagnostics) -> Anonymous {
     let enabled = field.child("enabled").node.map(|node| &node.value);
     let conditions = field.child("conditions");
     let paths: Vec<String> =
@@ -136,7 +143,7 @@ fn anonymous(field: &Field<'_>, problems: &mut Problems) -> Anonymous {
 fn jwt_settings(
     field: &Field<'_>,
     disallowed_issuers: &[String],
-    problems: &mut Problems,
+    problems: &mut Diagnostics,
 ) -> Option<JwtSettings> {
     let issuer = field.child("issuer");
     let settings = issuer_settings(&issuer, disallowed_issuers, problems);
@@ -163,7 +170,7 @@ fn jwt_settings(
 fn issuer_settings(
     field: &Field<'_>,
     disallowed_issuers: &[String],
-    problems: &mut Problems,
+    problems: &mut Diagnostics,
 ) -> IssuerSettings {
     let (url, discovery) = (field.child("url"), field.child("discoveryURL"));
     let (url_text, discovery_text) = (url.text(), discovery.text());
@@ -215,14 +222,14 @@ fn issuer_settings(
     }
 }
 
-fn check_url(field: &Field<'_>, problems: &mut Problems) {
+fn check_url(field: &Field<'_>, problems: &mut Diagnostics) {
     let remedy = "give a plain https URL, such as https://login.example.com";
     for problem in issuer_url::problems(field.text()) {
         field.invalid(field.text(), problem, remedy, problems);
     }
 }
 
-fn audiences(issuer: &Field<'_>, problems: &mut Problems) -> Vec<String> {
+fn audiences(issuer: &Field<'_>, problems: &mut Diagnostics) -> Vec<String> {
     let (field, policy) = (issuer.child("audiences"), issuer.child("audienceMatchPolicy"));
     let audiences = field.elements();
     if audiences.is_empty() {

@@ -33,7 +33,7 @@ use super::endpoint::Endpoint;
 use super::metrics::UpstreamMetrics;
 use super::{SendError, Upstream, UpstreamBody};
 use crate::body::{ClientBody, RequestBody};
-use crate::sink::CommitSequence;
+use audit_log::CommitSequence;
 
 type TestBody = UnsyncBoxBody<Bytes, Infallible>;
 

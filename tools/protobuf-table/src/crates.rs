@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use crate::model::{self, Empty, Field, Message, Model, Shape};
 
 /// Reads the crates at the versions of `Cargo.lock`.
-pub fn read() -> Result<Model> {
+pub(crate) fn read() -> Result<Model> {
     let openapi = openapi(&source("k8s-openapi")?)?;
     let root = source("k8s-pb")?;
     let mut files = Vec::new();

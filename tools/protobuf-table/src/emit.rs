@@ -16,7 +16,7 @@ use super::table::{Empty::*, Field, Shape::*, Type::*, f};
 ";
 
 /// The source of `generated.rs`.
-pub fn source(model: &Model) -> Result<String> {
+pub(crate) fn source(model: &Model) -> Result<String> {
     let kinds = kinds(model);
     let reachable = reachable(model)?;
     let class = classes(model, &reachable);
@@ -68,7 +68,7 @@ fn kinds(model: &Model) -> BTreeMap<(&str, &str), &str> {
 }
 
 /// The messages of all kinds, and those in them.
-pub fn reachable(model: &Model) -> Result<BTreeSet<&str>> {
+pub(crate) fn reachable(model: &Model) -> Result<BTreeSet<&str>> {
     let mut reached = BTreeSet::new();
     let mut next: Vec<_> = kinds(model).into_values().collect();
     while let Some(name) = next.pop() {

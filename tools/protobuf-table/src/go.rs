@@ -22,7 +22,7 @@ struct Package {
 }
 
 /// Reads `root`, laid out as `staging/src/k8s.io` of kubernetes/kubernetes.
-pub fn read(root: &Path) -> Result<Model> {
+pub(crate) fn read(root: &Path) -> Result<Model> {
     let mut folders = Vec::new();
     find(root, &mut folders)?;
     let mut packages = BTreeMap::new();

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 
 /// Everything, from one source or from several laid over each other.
 #[derive(Debug, Default)]
-pub struct Model {
+pub(crate) struct Model {
     /// Package (`rbac/v1`) → `apiVersion` of its kinds (`rbac.authorization.k8s.io/v1`).
     pub packages: BTreeMap<String, String>,
     /// `core/v1.podspec` → message. Lower case throughout: k8s-pb has respelled the names.
@@ -15,7 +15,7 @@ pub struct Model {
 
 /// A protobuf message, which is a Go struct.
 #[derive(Debug, Default, Clone, PartialEq)]
-pub struct Message {
+pub(crate) struct Message {
     /// Stands in an envelope of its own: the Go struct embeds `TypeMeta`.
     pub kind: bool,
     /// In the order of the Go struct, which is that of the JSON.
@@ -23,7 +23,7 @@ pub struct Message {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub struct Field {
+pub(crate) struct Field {
     pub number: u32,
     /// JSON name; `-` for an embedded struct whose fields belong to the one around it.
     pub name: String,
@@ -34,7 +34,7 @@ pub struct Field {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Shape {
+pub(crate) enum Shape {
     One,
     List,
     Map,
@@ -42,7 +42,7 @@ pub enum Shape {
 
 /// What JSON says of a field that is unset or zero: the Go type and `omitempty` decide.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Empty {
+pub(crate) enum Empty {
     /// Pointer with `omitempty`: there if it is on the wire.
     Pointer,
     /// Value, list or map with `omitempty`: there unless zero or empty.
@@ -62,7 +62,7 @@ const EMPTY: [(Empty, &str); 4] = [
 const SHAPE: [(Shape, &str); 3] = [(Shape::One, "one"), (Shape::List, "list"), (Shape::Map, "map")];
 
 impl Field {
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let shape = SHAPE.iter().find(|(shape, _)| *shape == self.shape).map_or("", |(_, t)| t);
         let empty = EMPTY.iter().find(|(empty, _)| *empty == self.empty).map_or("", |(_, t)| t);
         format!("{} {} {shape} {} {empty}", self.number, self.name, self.of)
@@ -84,7 +84,7 @@ impl Field {
 }
 
 /// Types whose JSON is not that of their message, by name: the table knows them by these words.
-pub fn special(message: &str) -> Option<String> {
+pub(crate) fn special(message: &str) -> Option<String> {
     let (package, name) = message.split_once('.')?;
     Some(match (package, name) {
         ("meta/v1", "time" | "microtime") => name.into(),
@@ -101,7 +101,7 @@ pub fn special(message: &str) -> Option<String> {
 
 /// The package of a source folder: its last two parts if it is an API version, else its last.
 /// `None` for what kube-apiserver does not serve itself.
-pub fn package(folder: &str) -> Option<String> {
+pub(crate) fn package(folder: &str) -> Option<String> {
     if folder.contains("metrics") || folder.contains("testapigroup") || folder.contains("example") {
         return None;
     }
@@ -116,7 +116,7 @@ pub fn package(folder: &str) -> Option<String> {
 }
 
 /// Where `model` says otherwise than `base`: what has to be laid over `base` to know as much.
-pub fn exceptions(base: &Model, model: &Model) -> Result<String> {
+pub(crate) fn exceptions(base: &Model, model: &Model) -> Result<String> {
     let reachable = crate::emit::reachable(model)?;
     let mut text = String::new();
     for (package, api_version) in &model.packages {
@@ -165,7 +165,7 @@ fn overlay(under: &Message, over: &Message) -> Message {
 }
 
 /// Lays a newer version's facts over an older one's, whose removed fields and kinds stay known.
-pub fn merge(under: &mut Model, over: Model) {
+pub(crate) fn merge(under: &mut Model, over: Model) {
     under.packages.extend(over.packages);
     for (name, message) in over.messages {
         let known = under.messages.entry(name).or_default();
@@ -177,7 +177,7 @@ pub fn merge(under: &mut Model, over: Model) {
 }
 
 /// Lays the exceptions of `text` over `model`.
-pub fn apply(model: &mut Model, text: &str) -> Result<()> {
+pub(crate) fn apply(model: &mut Model, text: &str) -> Result<()> {
     let mut name = String::new();
     for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.starts_with('#')) {
         apply_line(model, &mut name, line)

@@ -6,14 +6,14 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 
 /// A small generator of random numbers (xorshift).
-pub struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub fn new(seed: u64) -> Random {
+    pub(crate) fn new(seed: u64) -> Random {
         Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
 
-    pub fn below(&mut self, limit: usize) -> usize {
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -61,7 +61,7 @@ const CONTROLLERS: [&str; 6] = [
 ];
 
 /// Writes events until there are `size` bytes. Returns how many events.
-pub fn generate(out: &mut impl Write, size: u64, seed: u64) -> io::Result<u64> {
+pub(crate) fn generate(out: &mut impl Write, size: u64, seed: u64) -> io::Result<u64> {
     let mut random = Random::new(seed);
     let (mut written, mut events, mut micros) = (0_u64, 0_u64, 0_u64);
     let mut line = String::new();

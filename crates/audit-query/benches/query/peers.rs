@@ -44,7 +44,7 @@ fn print(name: &str, question: &str, empty: Option<f64>, whole: Option<f64>) {
 }
 
 /// Measures all that are there.
-pub fn run(folder: &Path, log: &Path) {
+pub(crate) fn run(folder: &Path, log: &Path) {
     let empty = folder.join("empty.log");
     let first = fs::read(log)
         .map(|text| text.split_inclusive(|byte| *byte == b'\n').next().map(<[u8]>::to_vec));

@@ -25,7 +25,7 @@ use crate::scan::{Progress, Scan, Visitor};
 
 /// How a report is printed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub(crate) enum Format {
     /// Aligned columns
     #[default]
     Table,
@@ -37,7 +37,7 @@ pub enum Format {
 
 /// What all reports take.
 #[derive(Debug, Clone, Default, clap::Args)]
-pub struct ReportOptions {
+pub(crate) struct ReportOptions {
     /// Which events.
     #[command(flatten)]
     filter: FilterArgs,

@@ -1,0 +1,40 @@
+//! Kubernetes audit policies and audit events.
+//!
+//! The types that everything about auditing has in common: who made a request ([`UserInfo`]), what
+//! it asks for ([`RequestInfo`]), how much of it is recorded ([`Policy`]), and the record itself
+//! ([`Event`]). Names, results, error messages and encodings are those of kube-apiserver.
+//!
+//! | module | contents |
+//! |---|---|
+//! | [`user`] | [`UserInfo`], group names |
+//! | [`request`] | [`RequestInfo`], query strings, selectors, content negotiation |
+//! | [`authorizer`] | what an authorizer decides on, and the 403 that follows |
+//! | [`policy`] | [`Policy`]: load, validate, evaluate; [`Level`] and [`Stage`] |
+//! | [`document`] | YAML and JSON files read like kube-apiserver reads them, with line and column |
+//! | [`event`] | [`Event`] and its encodings |
+//! | [`status`] | [`Status`] (`metav1.Status`) |
+//! | [`timestamp`] | [`Timestamp`](timestamp::Timestamp): Kubernetes' `MicroTime` |
+//! | [`json`], [`go`] | JSON and quoted text like Go's standard library writes them |
+//!
+//! The crate performs no I/O: callers read files and clocks.
+
+pub mod authorizer;
+pub mod document;
+pub mod event;
+pub mod go;
+pub mod json;
+pub mod policy;
+pub mod request;
+pub mod status;
+pub mod timestamp;
+pub mod user;
+
+pub use event::Event;
+pub use policy::{Level, Policy, Stage};
+pub use request::RequestInfo;
+pub use status::Status;
+pub use user::{User, UserInfo};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

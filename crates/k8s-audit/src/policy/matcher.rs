@@ -1,0 +1,317 @@
+//! Which rule applies to a request.
+//!
+//! kube-apiserver tries each rule in order. Here four small indexes (by user, verb, resource and namespace)
+//! first say which rules can match at all, so that long policies cost no more than short ones;
+//! only those are then compared in full. Nothing is allocated on the way.
+
+use super::index::{Index, Keys};
+use super::spec::{GroupResources, PolicyRule, PolicySpec};
+use super::{Decision, Level};
+use crate::request::RequestInfo;
+use crate::user::UserInfo;
+
+/// An audit policy, ready to be asked.
+#[derive(Debug)]
+pub struct Policy {
+    rules: Box<[Rule]>,
+    by_user: Index,
+    by_verb: Index,
+    by_resource: Index,
+    by_namespace: Index,
+    /// Rules that can match requests that are about no object.
+    non_resource: Index,
+    otherwise: Decision,
+}
+
+/// So few rules are compared sooner than looked up.
+const WORTH_AN_INDEX: usize = 16;
+
+impl Policy {
+    /// Compiles a policy.
+    pub fn new(spec: &PolicySpec) -> Policy {
+        let rules = &spec.rules;
+        Policy {
+            by_user: Index::new(rules.iter().map(|rule| listed(&rule.users))),
+            by_verb: Index::new(rules.iter().map(|rule| listed(&rule.verbs))),
+            by_resource: Index::new(rules.iter().map(resource_keys)),
+            by_namespace: Index::new(rules.iter().map(|rule| listed(&rule.namespaces))),
+            non_resource: Index::new(rules.iter().map(|rule| {
+                let about_objects = !rule.namespaces.is_empty() || !rule.resources.is_empty();
+                if about_objects { Keys::Only(Vec::new()) } else { Keys::Any }
+            })),
+            rules: rules.iter().map(|rule| Rule::new(rule, spec)).collect(),
+            otherwise: Decision {
+                level: Level::None,
+                omit_stages: spec.omit_stages,
+                omit_managed_fields: spec.omit_managed_fields,
+            },
+        }
+    }
+
+    /// How many rules it has.
+    pub fn rule_count(&self) -> usize {
+        self.rules.len()
+    }
+
+    /// What is recorded of the request: by the first rule that matches it; where none does,
+    /// nothing. `user` is who was authenticated (not who is impersonated), none where
+    /// authentication failed.
+    pub fn evaluate(&self, user: Option<&UserInfo>, info: &RequestInfo) -> Decision {
+        let rule = if self.rules.len() < WORTH_AN_INDEX {
+            self.rules.iter().find(|rule| rule.matches(user, info))
+        } else {
+            self.candidates(user, info).find(|rule| rule.matches(user, info))
+        };
+        rule.map_or(self.otherwise, |rule| rule.decision)
+    }
+
+    /// The rules that the indexes do not exclude, in order.
+    fn candidates(
+        &self,
+        user: Option<&UserInfo>,
+        info: &RequestInfo,
+    ) -> impl Iterator<Item = &Rule> {
+        let users = match user {
+            Some(user) => self.by_user.of(user.username.as_bytes()),
+            None => self.by_user.of_other(),
+        };
+        let verbs = self.by_verb.of(info.verb().as_bytes());
+        let (resources, namespaces) = if info.is_resource() {
+            (self.by_resource.of(info.resource()), self.by_namespace.of(info.namespace()))
+        } else {
+            (self.non_resource.of_other(), self.non_resource.of_other())
+        };
+        let words = users.iter().zip(verbs).zip(resources).zip(namespaces);
+        let words = words.map(|(((u, v), r), n)| u & v & r & n);
+        let rules = &self.rules;
+        words.enumerate().flat_map(move |(word, bits)| {
+            Bits(bits).map(move |bit| &rules[word * u64::BITS as usize + bit])
+        })
+    }
+}
+
+/// The positions of the bits set, lowest first.
+struct Bits(u64);
+
+impl Iterator for Bits {
+    type Item = usize;
+
+    fn next(&mut self) -> Option<usize> {
+        if self.0 == 0 {
+            return None;
+        }
+        let bit = self.0.trailing_zeros();
+        self.0 &= self.0 - 1;
+        Some(bit as usize)
+    }
+}
+
+fn listed(names: &[String]) -> Keys<'_> {
+    if names.is_empty() {
+        Keys::Any
+    } else {
+        Keys::Only(names.iter().map(String::as_bytes).collect())
+    }
+}
+
+/// The resources that a rule can match, among requests for objects.
+fn resource_keys(rule: &PolicyRule) -> Keys<'_> {
+    if rule.resources.is_empty() {
+        let of_paths = rule.namespaces.is_empty() && !rule.non_resource_urls.is_empty();
+        return if of_paths { Keys::Only(Vec::new()) } else { Keys::Any };
+    }
+    let mut keys = Vec::new();
+    for entry in &rule.resources {
+        if entry.resources.is_empty() {
+            return Keys::Any;
+        }
+        for pattern in &entry.resources {
+            // A path segment has no slash, so what stands before the first is the resource.
+            match pattern.split('/').next() {
+                Some("*") | None => return Keys::Any,
+                Some(resource) => keys.push(resource.as_bytes()),
+            }
+        }
+    }
+    Keys::Only(keys)
+}
+
+#[derive(Debug)]
+struct Rule {
+    users: Names,
+    user_groups: Names,
+    verbs: Names,
+    scope: Scope,
+    decision: Decision,
+}
+
+#[derive(Debug)]
+enum Scope {
+    Everything,
+    Objects { namespaces: Names, resources: Box<[ResourceEntry]> },
+    Paths(Box<[PathPattern]>),
+}
+
+impl Rule {
+    fn new(rule: &PolicyRule, policy: &PolicySpec) -> Rule {
+        let scope = if !rule.namespaces.is_empty() || !rule.resources.is_empty() {
+            Scope::Objects {
+                namespaces: Names::new(&rule.namespaces),
+                resources: rule.resources.iter().map(ResourceEntry::new).collect(),
+            }
+        } else if !rule.non_resource_urls.is_empty() {
+            Scope::Paths(rule.non_resource_urls.iter().map(|url| PathPattern::new(url)).collect())
+        } else {
+            Scope::Everything
+        };
+        Rule {
+            users: Names::new(&rule.users),
+            user_groups: Names::new(&rule.user_groups),
+            verbs: Names::new(&rule.verbs),
+            scope,
+            decision: Decision {
+                level: rule.level,
+                omit_stages: policy.omit_stages.union(rule.omit_stages),
+                omit_managed_fields: rule.omit_managed_fields.unwrap_or(policy.omit_managed_fields),
+            },
+        }
+    }
+
+    fn matches(&self, user: Option<&UserInfo>, info: &RequestInfo) -> bool {
+        self.verbs.admit(info.verb().as_bytes())
+            && self.matches_user(user)
+            && match &self.scope {
+                Scope::Everything => true,
+                Scope::Objects { namespaces, resources } => {
+                    info.is_resource()
+                        && namespaces.admit(info.namespace())
+                        && (resources.is_empty() || resources.iter().any(|r| r.matches(info)))
+                }
+                Scope::Paths(patterns) => {
+                    !info.is_resource() && patterns.iter().any(|p| p.matches(info.path()))
+                }
+            }
+    }
+
+    fn matches_user(&self, user: Option<&UserInfo>) -> bool {
+        let Some(user) = user else {
+            return self.users.is_empty() && self.user_groups.is_empty();
+        };
+        self.users.admit(user.username.as_bytes())
+            && (self.user_groups.is_empty()
+                || user.groups.iter().any(|group| self.user_groups.admit(group.as_bytes())))
+    }
+}
+
+/// A set of names, sorted.
+#[derive(Debug)]
+struct Names(Box<[Box<[u8]>]>);
+
+impl Names {
+    fn new(names: &[String]) -> Names {
+        let mut names: Vec<Box<[u8]>> = names.iter().map(|n| n.as_bytes().into()).collect();
+        names.sort_unstable();
+        names.dedup();
+        Names(names.into())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether `name` is in the set; the empty set does not restrict.
+    fn admit(&self, name: &[u8]) -> bool {
+        self.is_empty() || self.0.binary_search_by(|known| (**known).cmp(name)).is_ok()
+    }
+}
+
+#[derive(Debug)]
+struct ResourceEntry {
+    /// None is every group.
+    group: Option<Box<[u8]>>,
+    resources: Box<[ResourcePattern]>,
+    names: Names,
+}
+
+impl ResourceEntry {
+    fn new(entry: &GroupResources) -> ResourceEntry {
+        ResourceEntry {
+            group: (entry.group != "*").then(|| entry.group.as_bytes().into()),
+            resources: entry.resources.iter().map(|r| ResourcePattern::new(r)).collect(),
+            names: Names::new(&entry.resource_names),
+        }
+    }
+
+    fn matches(&self, info: &RequestInfo) -> bool {
+        if self.group.as_ref().is_some_and(|group| **group != *info.group()) {
+            return false;
+        }
+        self.resources.is_empty()
+            || self.names.admit(info.name())
+                && self.resources.iter().any(|r| r.matches(info.resource(), info.subresource()))
+    }
+}
+
+/// `pods`, `pods/log`, `*`, `pods/*` or `*/scale`, and whatever else stands there: kube-apiserver
+/// does not check it. Nonsense may be two of these at once, hence no enum.
+#[derive(Debug)]
+struct ResourcePattern {
+    text: Box<[u8]>,
+    /// What follows `*/`.
+    of_any_resource: Option<Box<[u8]>>,
+    /// What precedes `/*`.
+    any_subresource_of: Option<Box<[u8]>>,
+}
+
+impl ResourcePattern {
+    fn new(text: &str) -> ResourcePattern {
+        let boxed = |part: &str| Box::from(part.as_bytes());
+        ResourcePattern {
+            text: boxed(text),
+            of_any_resource: text.strip_prefix("*/").map(boxed),
+            any_subresource_of: text.strip_suffix("/*").map(boxed),
+        }
+    }
+
+    fn matches(&self, resource: &[u8], subresource: &[u8]) -> bool {
+        &*self.text == b"*"
+            || is_joined(&self.text, resource, subresource)
+            || (!subresource.is_empty() && self.of_any_resource.as_deref() == Some(subresource))
+            || self.any_subresource_of.as_deref() == Some(resource)
+    }
+}
+
+/// Whether `text` is `resource`, or `resource/subresource` where there is one.
+fn is_joined(text: &[u8], resource: &[u8], subresource: &[u8]) -> bool {
+    match text.strip_prefix(resource) {
+        Some(rest) if subresource.is_empty() => rest.is_empty(),
+        Some(rest) => rest.strip_prefix(b"/") == Some(subresource),
+        None => false,
+    }
+}
+
+#[derive(Debug)]
+enum PathPattern {
+    Exact(Box<[u8]>),
+    Prefix(Box<[u8]>),
+}
+
+impl PathPattern {
+    fn new(text: &str) -> PathPattern {
+        if text.ends_with('*') {
+            PathPattern::Prefix(text.trim_end_matches('*').as_bytes().into())
+        } else {
+            PathPattern::Exact(text.as_bytes().into())
+        }
+    }
+
+    fn matches(&self, path: &[u8]) -> bool {
+        match self {
+            PathPattern::Exact(text) => **text == *path,
+            PathPattern::Prefix(prefix) => path.starts_with(prefix),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

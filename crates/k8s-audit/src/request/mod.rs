@@ -1,0 +1,12 @@
+//! Parses requests: verb and object from method and URL, query strings, selectors.
+
+pub mod accept;
+pub mod duration;
+pub mod extra_key;
+pub mod field_selector;
+pub mod info;
+pub mod label_selector;
+pub mod query;
+pub mod uri;
+
+pub use info::{InfoError, RequestInfo};
