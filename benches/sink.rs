@@ -9,8 +9,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kube_audit_proxy::sink::seal::{SealConfig, SealKey};
-use kube_audit_proxy::sink::{LogPath, Mode, Rotation, Sink, SinkConfig, SyncMode};
+use audit_log::seal::{SealConfig, SealKey};
+use audit_log::{CommitSequence, LogBackend, LogConfig, LogPath, Mode, Rotation, SyncMode};
+use tokio::runtime::Handle;
 
 /// Of a usual event of level Metadata.
 const LINE: usize = 900;
@@ -31,7 +32,7 @@ fn main() {
     let mut group = "";
     println!("{:<12} {:>6} {:>12} {:>12}", "mode", "tasks", "CPU µs/event", "events/s");
     for tasks in [1, 64] {
-        let (without, _) = runtime.block_on(measure(Sink::discard(), tasks, EVENTS));
+        let (without, _) = runtime.block_on(measure(LogBackend::discard(), tasks, EVENTS));
         for (name, mode, sync, sealed) in [
             ("blocking", Mode::Blocking, SyncMode::Off, false),
             ("  sealed", Mode::Blocking, SyncMode::Off, true),
@@ -53,8 +54,8 @@ fn main() {
             let path = LogPath::File(folder.join("audit.log"));
             std::fs::create_dir_all(&folder).expect("a folder");
             let seal = sealed.then(|| seal(&folder));
-            let config = SinkConfig { path, mode, rotation: Rotation::NEVER, sync, seal };
-            let sink = Sink::open(config, Arc::default()).expect("a log");
+            let config = LogConfig { path, mode, rotation: Rotation::NEVER, sync, seal };
+            let sink = LogBackend::open(config, Arc::default()).expect("a log");
             let events =
                 if sync == SyncMode::Always { SYNCED_EVENTS * tasks.min(16) } else { EVENTS };
             let (with, rate) = runtime.block_on(measure(sink, tasks, events));
@@ -76,19 +77,25 @@ fn batch() -> Mode {
 }
 
 /// CPU time of one event in microseconds, and events a second; the best of three rounds.
-async fn measure(sink: Sink, tasks: usize, events: usize) -> (f64, f64) {
+async fn measure(sink: LogBackend, tasks: usize, events: usize) -> (f64, f64) {
     let mut best = (f64::INFINITY, 0.0_f64);
     for _ in 0..3 {
         let (started, cpu) = (Instant::now(), cpu_time());
+        // One for each thread of the runtime, as if they were workers.
+        let sequence = |_| {
+            let (thread, runtime) = (std::thread::current().id(), Handle::current());
+            CommitSequence::of_worker(thread, runtime, [&sink])
+        };
+        let sequences: [CommitSequence; 2] = std::array::from_fn(sequence);
         let running: Vec<_> = (0..tasks)
-            .map(|_| {
-                let sink = sink.clone();
+            .map(|task| {
+                let (sink, sequence) = (sink.clone(), sequences[task % 2].clone());
                 tokio::spawn(async move {
                     for _ in 0..events / tasks {
                         work();
                         let mut line = vec![b'x'; LINE];
                         line.push(b'\n');
-                        sink.submit(line).await.expect("a disk with room");
+                        sink.submit(line, &sequence).await.expect("a disk with room");
                         // In `blocking` it is not the submitter that waits, but what writes needs a turn.
                         tokio::task::yield_now().await;
                     }

@@ -18,13 +18,13 @@ pub mod pipeline;
 pub mod policy;
 pub mod request;
 pub mod server;
-pub mod sink;
 #[cfg(test)]
 mod test_dir;
 pub mod upstream;
-pub mod webhook;
 
 pub use ::pki;
 pub(crate) use api_client::log_limit;
+pub use audit_log as sink;
+pub use audit_log::webhook;
 pub use k8s_audit::status;
 pub(crate) use watched_files::regular_file;

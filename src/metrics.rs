@@ -24,10 +24,10 @@ use crate::audit::metrics::AuditMetrics;
 use crate::authn::AuthenticationMetrics;
 use crate::file_watch::ReloadMetrics;
 use crate::policy::{PolicyFamilies, PolicyMetrics};
-use crate::sink::{BackendFamilies, BackendMetrics, LogFamilies, LogMetrics};
 use crate::upstream::UpstreamMetrics;
 use crate::upstream::access::Access;
-use crate::webhook::{WebhookFamilies, WebhookMetrics};
+use audit_log::webhook::{WebhookFamilies, WebhookMetrics};
+use audit_log::{BackendFamilies, BackendMetrics, LogFamilies, LogMetrics};
 
 /// All metrics of the process.
 #[derive(Debug)]

@@ -7,16 +7,16 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use audit_log::{LogBackend, LogConfig, LogPath, Mode, Rotation, SyncMode};
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
-use kube_audit_proxy::audit::record::{Format, Recorder};
+use kube_audit_proxy::audit::record::{Backend, Format, Recorder};
 use kube_audit_proxy::authn::{Anonymous, Authenticator, UserInfo};
 use kube_audit_proxy::impersonation::{ConstrainedImpersonation, Reviewer};
 use kube_audit_proxy::pipeline::{Connection, Proxy};
 use kube_audit_proxy::request::source::TrustedProxies;
 use kube_audit_proxy::server::http::{Protocol, serve_connection};
 use kube_audit_proxy::server::shutdown::Shutdown;
-use kube_audit_proxy::sink::Barrier;
 use kube_audit_proxy::upstream::config::{Pem, Trust};
 use kube_audit_proxy::upstream::credentials::Credentials;
 use kube_audit_proxy::upstream::endpoint::Endpoint;
@@ -44,12 +44,36 @@ struct Case {
     level: &'static str,
     /// Whether it is a POST of an object of 1.3 KB.
     posts: bool,
+    /// The mode of a log that is written; without one, events go nowhere.
+    log: Option<Mode>,
 }
 
-const CASES: [Case; 3] = [
-    Case { name: "whole request", level: "Metadata", posts: false },
-    Case { name: "whole request: POST of 1.3 KB at Metadata", level: "Metadata", posts: true },
-    Case { name: "whole request: POST of 1.3 KB at Request", level: "Request", posts: true },
+const CASES: [Case; 5] = [
+    Case { name: "whole request", level: "Metadata", posts: false, log: None },
+    Case {
+        name: "whole request, blocking",
+        level: "Metadata",
+        posts: false,
+        log: Some(Mode::Blocking),
+    },
+    Case {
+        name: "whole request, blocking-strict",
+        level: "Metadata",
+        posts: false,
+        log: Some(Mode::BlockingStrict),
+    },
+    Case {
+        name: "whole request: POST of 1.3 KB at Metadata",
+        level: "Metadata",
+        posts: true,
+        log: None,
+    },
+    Case {
+        name: "whole request: POST of 1.3 KB at Request",
+        level: "Request",
+        posts: true,
+        log: None,
+    },
 ];
 
 pub fn run(counter: &Counter<'_>) {
@@ -82,20 +106,34 @@ fn count(counter: &Counter<'_>, case: Case) {
     let address = listener.local_addr().expect("it is bound");
     std::thread::spawn(move || others(listener, tls, far, asked, answer, case.posts));
     let (_shutdown, running) = Shutdown::new();
-    let connection = Arc::new(Connection::new(([203, 0, 113, 7], 443).into(), Vec::new()));
-    let proxy = proxy(address, &ca, case.level);
+    let folder = std::env::temp_dir().join(format!("instructions-log-{}", std::process::id()));
+    let log = case.log.map(|mode| log(&folder, mode));
+    let proxy = proxy(address, &ca, case.level, log);
+    let (thread, handle) = (std::thread::current().id(), runtime.handle().clone());
+    let sequence = proxy.recorder.commit_sequence(thread, handle);
+    let client = ([203, 0, 113, 7], 443).into();
+    let connection = Arc::new(Connection::new(client, Vec::new(), sequence));
     tokio::spawn(serve_connection(near, Protocol::Http2, connection, proxy, running));
     counter.many(case.name, |times| {
         ask.send(times).expect("the client runs");
         runtime.block_on(answered.recv()).expect("the client runs");
     });
+    let _ = std::fs::remove_dir_all(&folder);
+}
+
+/// A log that is written.
+fn log(folder: &std::path::Path, mode: Mode) -> Backend {
+    let path = LogPath::File(folder.join("audit.log"));
+    let (rotation, sync) = (Rotation::NEVER, SyncMode::Off);
+    let config = LogConfig { path, mode, rotation, sync, seal: None };
+    Backend::Log(LogBackend::open(config, Arc::default()).expect("a log"))
 }
 
 fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
-fn proxy(upstream: SocketAddr, ca: &str, level: &str) -> Arc<Proxy> {
+fn proxy(upstream: SocketAddr, ca: &str, level: &str, log: Option<Backend>) -> Arc<Proxy> {
     let config = UpstreamConfig {
         server: Endpoint::parse(&format!("https://{upstream}"), "bench").expect("a URL"),
         trust: Trust::Ca(Pem::Data { field: "bench".into(), bytes: ca.into() }),
@@ -104,10 +142,13 @@ fn proxy(upstream: SocketAddr, ca: &str, level: &str) -> Arc<Proxy> {
         credentials: Some(Credentials::token("own", "bench").expect("a token")),
         proxy: None,
     };
-    let upstream =
-        Upstream::new(config, Barrier::default(), Arc::default()).expect("a good configuration");
+    let upstream = Upstream::new(config, Arc::default()).expect("a good configuration");
     let rules = policy(&format!("rules: [{{level: {level}}}]"));
-    let sinks = vec![sink(&rules, Format::Json)];
+    let mut sinks = vec![sink(&rules, Format::Json)];
+    if let Some(log) = log {
+        sinks[0].backend = log;
+    }
+    let recorder = Recorder::new(sinks, Arc::default(), None);
     Arc::new(Proxy {
         authenticator: Authenticator {
             request_header: None,
@@ -116,7 +157,7 @@ fn proxy(upstream: SocketAddr, ca: &str, level: &str) -> Arc<Proxy> {
             anonymous: Arc::new(ArcSwap::from_pointee(Anonymous::Nowhere)),
             anonymous_user: Arc::new(UserInfo::anonymous().into()),
         },
-        recorder: Arc::new(Recorder::new(sinks, Arc::default(), None)),
+        recorder: Arc::new(recorder),
         trusted_proxies: TrustedProxies::Everyone,
         identity: Identity::Impersonate,
         original_user_extra: None,

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use audit_log::LogBackend;
 use kube_audit_proxy::audit::body::{Budget, Redaction};
 use kube_audit_proxy::audit::record::{AuditSink, Backend, Encoding, Format};
 use kube_audit_proxy::audit::recording::BodySettings;
 use kube_audit_proxy::policy::{self, PolicyHandle};
-use kube_audit_proxy::sink::Sink;
 
 /// A policy of `rules`, which may begin with `omitStages`.
 pub fn policy(rules: &str) -> PolicyHandle {
@@ -24,7 +24,7 @@ pub fn sink(policy: &PolicyHandle, format: Format) -> AuditSink {
     };
     AuditSink {
         name: String::new(),
-        backend: Backend::Log(Sink::discard()),
+        backend: Backend::Log(LogBackend::discard()),
         policy: policy.clone(),
         bodies,
         encoding: Encoding { format, max_event: None },

@@ -1,26 +1,24 @@
 //! A place where events go, be it a log or a webhook.
 
-use std::sync::Arc;
-
 use tokio_util::sync::CancellationToken;
 
-use crate::sink::{Ack, Line, Owed, Sink, SinkState};
-use crate::webhook::Webhook;
+use audit_log::webhook::WebhookBackend;
+use audit_log::{BackendState, Commit, CommitSequence, Line, LogBackend};
 
 /// Takes events.
 #[derive(Debug)]
 pub enum Backend {
     /// A file or standard output.
-    Log(Sink),
+    Log(LogBackend),
     /// A receiver over HTTP.
-    Webhook(Box<Webhook>),
+    Webhook(Box<WebhookBackend>),
 }
 
 impl Backend {
-    /// Hands over one event.
-    pub(super) fn submit(&self, line: Line) -> Ack {
+    /// Submits one event, in the sequence of the worker that serves the request.
+    pub(super) fn submit(&self, line: Line, sequence: &CommitSequence) -> Commit {
         match self {
-            Backend::Log(log) => log.submit(line),
+            Backend::Log(log) => log.submit(line, sequence),
             Backend::Webhook(webhook) => webhook.submit(line),
         }
     }
@@ -41,10 +39,10 @@ impl Backend {
         }
     }
 
-    /// What sockets wait for instead of requests, if they do.
-    pub(super) fn owed(&self) -> Option<Arc<Owed>> {
+    /// The log, if it is one.
+    pub(super) fn log(&self) -> Option<&LogBackend> {
         match self {
-            Backend::Log(log) => log.owed(),
+            Backend::Log(log) => Some(log),
             Backend::Webhook(_) => None,
         }
     }
@@ -58,7 +56,7 @@ impl Backend {
     }
 
     /// Whether it accepts events now.
-    pub fn state(&self) -> SinkState {
+    pub fn state(&self) -> BackendState {
         match self {
             Backend::Log(log) => log.state(),
             Backend::Webhook(webhook) => webhook.state(),
@@ -72,8 +70,8 @@ impl Backend {
     pub async fn check(&self) -> Result<(), String> {
         match self {
             Backend::Log(log) => match log.state() {
-                SinkState::Ok => Ok(()),
-                SinkState::Failing(reason) => Err(reason),
+                BackendState::Ok => Ok(()),
+                BackendState::Failing(reason) => Err(reason),
             },
             Backend::Webhook(webhook) => webhook.check().await,
         }

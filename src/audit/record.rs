@@ -33,8 +33,8 @@ use crate::policy::{Level, Stage};
 use crate::request::RequestInfo;
 use crate::request::accept::Accepted;
 use crate::request::uri::request_uri;
-use crate::sink::Ack;
 use crate::status::Status;
+use audit_log::{Commit, CommitSequence};
 use request_body::Held;
 
 /// Annotation of an answer that the API server did not bring to its end.
@@ -80,6 +80,8 @@ pub struct Record {
     metadata: Option<ObjectMetadata>,
     /// The number of the client's connection.
     connection: u64,
+    /// Of the worker that serves the connection.
+    sequence: CommitSequence,
     /// The answer's body, until it is converted; and whether all of it came.
     response: Option<(ResponseCaptures, bool)>,
     /// The object that was created, by the answer.
@@ -125,6 +127,7 @@ impl Record {
             impersonated: None,
             metadata: None,
             connection: 0,
+            sequence: CommitSequence::detached(),
             response: None,
             created: None,
             has_object: false,
@@ -143,9 +146,11 @@ impl Record {
         record
     }
 
-    /// Notes on which connection the request came, whose share of the memory for bodies it uses.
-    pub fn on_connection(&mut self, number: u64) {
+    /// Notes on which connection the request came, whose share of the memory for bodies it uses, and in
+    /// whose worker's sequence its events are committed.
+    pub fn on_connection(&mut self, number: u64, sequence: &CommitSequence) {
         self.connection = number;
+        self.sequence = sequence.clone();
     }
 
     fn account(&self) -> Account {
@@ -174,8 +179,8 @@ impl Record {
         self.long_running
     }
 
-    /// Writes `RequestReceived`.
-    pub fn received(&mut self) -> Option<Ack> {
+    /// Submits `RequestReceived`.
+    pub fn received(&mut self) -> Commit {
         self.emit(Stage::RequestReceived, self.facts.received)
     }
 
@@ -191,11 +196,6 @@ impl Record {
             to_come = to_come.or(takers(Stage::ResponseStarted));
         }
         self.recorder.is_writable(to_come, takers(Stage::RequestReceived)).await
-    }
-
-    /// Whether nothing may pass whose event could not be stored.
-    pub fn is_strict(&self) -> bool {
-        self.recorder.is_strict()
     }
 
     /// The proxy has found that the request may be done as somebody else.
@@ -329,10 +329,10 @@ impl Record {
         self.status.as_ref().map_or(0, |status| status.code)
     }
 
-    /// Writes `ResponseStarted`, if the request is one that has it.
-    pub fn response_started(&mut self) -> Option<Ack> {
+    /// Submits `ResponseStarted`, if the request is one that has it.
+    pub fn response_started(&mut self) -> Commit {
         if !self.long_running {
-            return None;
+            return Commit::DONE;
         }
         self.digest();
         self.emit(Stage::ResponseStarted, Timestamp::now())
@@ -356,18 +356,18 @@ impl Record {
     }
 
     /// Ends the record with `ResponseComplete`.
-    pub fn complete(mut self: Box<Self>) -> Option<Ack> {
+    pub fn complete(mut self: Box<Self>) -> Commit {
         self.end()
     }
 
     /// Ends the record of a request that was refused before anybody was known to have sent it:
     /// one event, `ResponseStarted`.
-    pub fn refused_unauthenticated(mut self: Box<Self>, status: Status) -> Option<Ack> {
+    pub fn refused_unauthenticated(mut self: Box<Self>, status: Status) -> Commit {
         self.refused(Said { status, recorded: true });
         let now = Timestamp::now();
-        let ack = self.emit(Stage::ResponseStarted, now);
+        let commit = self.emit(Stage::ResponseStarted, now);
         self.count_end(now);
-        ack
+        commit
     }
 
     /// Ends the record without a further event: its first one could not be stored.
@@ -397,17 +397,18 @@ impl Record {
         }
     }
 
-    fn emit(&self, stage: Stage, at: Timestamp) -> Option<Ack> {
-        let mut ack = None;
+    fn emit(&self, stage: Stage, at: Timestamp) -> Commit {
+        let (mut commit, mut is_taken) = (Commit::DONE, false);
         for view in self.views.iter() {
             let takers = view.takers(stage);
+            is_taken |= !takers.is_empty();
             let encode = |encoding| self.encode_within(view, stage, at, encoding);
-            self.recorder.store(takers, encode, &mut ack);
+            commit = self.recorder.store(takers, encode, &self.sequence, commit);
         }
-        if ack.is_some() {
+        if is_taken {
             self.recorder.count_event();
         }
-        ack
+        commit
     }
 
     /// The event in at most `max_event` bytes, if leaving out its bodies, the larger one first, can

@@ -1,6 +1,9 @@
 //! What all records share: the sinks, what each of them is to have, and how they are told apart.
 
 use std::sync::Arc;
+use std::thread::ThreadId;
+
+use tokio::runtime::Handle;
 
 use super::backend::Backend;
 use super::converter::Converter;
@@ -10,7 +13,7 @@ use super::view::{Each, View};
 use crate::authn::UserInfo;
 use crate::policy::{Decision, Level, PolicyHandle};
 use crate::request::RequestInfo;
-use crate::sink::{Ack, Barrier, Line};
+use audit_log::{Commit, CommitSequence, Line};
 
 /// How events are written (`--audit-log-format`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,9 +193,10 @@ impl Recorder {
         &self.sinks
     }
 
-    /// Has `barrier` hold back what is said before its events are in the logs.
-    pub fn hold_at(&self, barrier: &Barrier) {
-        barrier.hold_for(self.sinks.iter().filter_map(|sink| sink.backend.owed()));
+    /// Returns the commit sequence of a worker thread, whose tasks run on `runtime`.
+    pub fn commit_sequence(&self, thread: ThreadId, runtime: Handle) -> CommitSequence {
+        let logs = self.sinks.iter().filter_map(|sink| sink.backend.log());
+        CommitSequence::of_worker(thread, runtime, logs)
     }
 
     /// Whether there is a sink without whose events nothing may pass.
@@ -241,38 +245,30 @@ impl Recorder {
                 }
     }
 
-    /// Hands an event to its takers, encoded once for all that have it alike. What is awaited besides
-    /// is in `awaited`.
+    /// Submits an event to its takers, encoded once for all that have it alike. Returns a commit that
+    /// waits for `before` and for all of them.
     pub(super) fn store(
         &self,
         takers: SinkSet,
         encode: impl Fn(Encoding) -> Vec<u8>,
-        awaited: &mut Option<Ack>,
-    ) {
+        sequence: &CommitSequence,
+        before: Commit,
+    ) -> Commit {
+        let mut commit = before;
         let mut rest = takers;
         while let Some(first) = rest.first() {
             let alike = rest.and(self.encoded_alike[first]);
             rest = rest.without(alike);
             let line = encode(self.sinks[first].encoding);
+            let submit = |sink: usize, line| self.sinks[sink].backend.submit(line, sequence);
             if alike.is_one() {
-                self.hand_over(first, Line::Own(line), awaited);
+                commit = commit.and(submit(first, Line::Own(line)));
                 continue;
             }
             let line = Line::Shared(Arc::new(line));
-            alike.iter().for_each(|sink| self.hand_over(sink, line.clone(), awaited));
+            commit = alike.iter().fold(commit, |all, sink| all.and(submit(sink, line.clone())));
         }
-    }
-
-    fn hand_over(&self, sink: usize, line: Line, awaited: &mut Option<Ack>) {
-        let backend = &self.sinks[sink].backend;
-        let ack = backend.submit(line);
-        // Each is as strict as its own mode. Where there is one, whoever waits knows that.
-        let several = self.sinks.len() > 1;
-        let ack = if several && !backend.is_strict() { ack.lenient() } else { ack };
-        *awaited = Some(match awaited.take() {
-            Some(before) => before.and(ack),
-            None => ack,
-        });
+        commit
     }
 
     /// Counts an event, which one or more sinks have got. One that is alone counts for itself.

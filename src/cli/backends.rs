@@ -7,7 +7,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::audit::record::{AuditSink, Recorder};
 use crate::server::admin::Check;
-use crate::sink::{BackendMetrics, SinkState};
+use audit_log::{BackendMetrics, BackendState};
 
 /// How often losses are reported and health is measured.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -42,7 +42,7 @@ pub(super) fn look_after(recorder: &Arc<Recorder>, metrics: &[Arc<BackendMetrics
             let Some(recorder) = recorder.upgrade() else { return };
             for sink in recorder.sinks() {
                 sink.backend.tick();
-                let healthy = sink.backend.state() == SinkState::Ok;
+                let healthy = sink.backend.state() == BackendState::Ok;
                 if let Some(metrics) = metrics.iter().find(|metrics| metrics.name() == sink.name) {
                     metrics.healthy.set(i64::from(healthy));
                 }

@@ -11,8 +11,8 @@ use anyhow::Context;
 use audit_query::cli::{Command, FollowArgs, QueryArgs, ReportArgs};
 
 use super::output;
-use crate::sink::seal::verify::{self, Expected, Report};
-use crate::sink::seal::{Head, PublicKey, SealKey};
+use audit_log::seal::verify::{self, Expected, Report};
+use audit_log::seal::{Head, PublicKey, SealKey};
 
 /// Findings that are printed; a log that was replaced has as many as lines.
 const PRINTED: usize = 200;

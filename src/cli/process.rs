@@ -37,11 +37,15 @@ use crate::server::certificates::ServingCertificate;
 use crate::server::shutdown::{Phase, Running, Shutdown, Timetable};
 use crate::server::workers::Workers;
 use crate::server::{admin, limits, listener, reload, self_signed, tls};
-use crate::sink::{Barrier, Sink};
 use crate::upstream::access::Access;
 use crate::upstream::identity::Identity;
-use crate::upstream::{KubeconfigFile, ReloadTarget, Upstream, UpstreamSource, webhook_config};
-use crate::webhook::Webhook;
+use crate::upstream::{
+    ConfigError, KubeconfigFile, ReloadTarget, Upstream, UpstreamSource, WebhookEndpoint,
+    webhook_config,
+};
+use api_client::ApiClient;
+use audit_log::LogBackend;
+use audit_log::webhook::WebhookBackend;
 
 /// For tasks to notice that they were dropped, and for records to be closed.
 const ENDING: Duration = Duration::from_secs(2);
@@ -79,8 +83,7 @@ impl Process {
         let follow = Follow { metrics: metrics.clone(), forced };
 
         let policies = policies(&config.audit.sinks, &follow)?;
-        let barrier = Barrier::default();
-        let upstream = upstream(&config.upstream, &barrier, &follow)?;
+        let upstream = upstream(&config.upstream, &follow)?;
         let as_front_proxy = config.upstream.identity == Identity::RequestHeader;
         let authenticator =
             authenticator(&config.authentication, &upstream, as_front_proxy, &follow)?;
@@ -92,7 +95,6 @@ impl Process {
         let (addr, admin_addr) = (listener.local_addr()?, admin_listener.local_addr()?);
 
         let recorder = recorder(config.audit, policies, observer, &follow)?;
-        recorder.hold_at(&barrier);
         let proxy = Arc::new(Proxy {
             authenticator,
             recorder: Arc::new(recorder),
@@ -109,11 +111,12 @@ impl Process {
         let shutdown = Arc::new(shutdown);
         backends::look_after(&proxy.recorder, &metrics.backends);
         serve_admin(admin_listener, &proxy, &shutdown, metrics.clone(), admin_running);
-        let workers = Arc::new(Workers::start().context("threads for clients")?);
+        let sequence = |thread, runtime| proxy.recorder.commit_sequence(thread, runtime);
+        let workers = Arc::new(Workers::start(sequence).context("threads for clients")?);
         let max_connections = limits::max_connections(config.serving.max_connections);
         let clients = listener::Clients::new(max_connections, config.serving.proxy_protocol);
-        let threads = (workers.clone(), barrier);
-        let (handler, metrics) = (proxy.clone(), metrics.server.clone());
+        let (threads, handler) = (workers.clone(), proxy.clone());
+        let metrics = metrics.server.clone();
         tokio::spawn(listener::serve(listener, clients, threads, tls, handler, metrics, running));
         tracing::info!(addr = %admin_addr, "admin");
         tracing::info!(%addr, upstream = &*proxy.upstream.authority(), "serving");
@@ -233,11 +236,7 @@ impl Process {
 }
 
 /// The API server, by flags and a kubeconfig, which is followed.
-fn upstream(
-    settings: &crate::config::Upstream,
-    barrier: &Barrier,
-    follow: &Follow,
-) -> anyhow::Result<Upstream> {
+fn upstream(settings: &crate::config::Upstream, follow: &Follow) -> anyhow::Result<Upstream> {
     let settings = settings.clone();
     let (kubeconfig, context) = (settings.kubeconfig.as_deref(), settings.context.as_deref());
     let source = UpstreamSource::find(kubeconfig, context, &settings.flags)?;
@@ -247,7 +246,7 @@ fn upstream(
     };
     let first = resolve.clone();
     let file = KubeconfigFile::new(Reloaded::Kubeconfig, &kubeconfigs, Box::new(resolve));
-    let upstream = Upstream::new(first()?, barrier.clone(), follow.metrics.upstream.clone())?;
+    let upstream = Upstream::new(first()?, follow.metrics.upstream.clone())?;
     if !kubeconfigs.is_empty() {
         tracing::info!(files = ?kubeconfigs, "using the kubeconfig");
         follow.spawn_kubeconfig(file, &upstream);
@@ -299,22 +298,24 @@ fn recorder(
     for ((sink, policy), metrics) in settings {
         let (format, backend) = match &sink.backend {
             BackendSettings::Log { config, format } => {
-                let log = Sink::open(config.clone(), follow.metrics.log(metrics));
+                let log = LogBackend::open(config.clone(), follow.metrics.log(metrics));
                 let mut log = log.map_err(|error| anyhow::Error::msg(sink.says(error)))?;
                 if let Some(observer) = observer.take() {
                     log = log.with_observer(observer);
                 }
                 (*format, Backend::Log(log))
             }
-            BackendSettings::Webhook(config) => {
-                let path = config.file.clone();
-                let paths = [path.clone()];
-                let resolve = move || webhook_config(&path);
-                let what = Reloaded::AuditWebhookConfig;
-                let file = KubeconfigFile::new(what, &paths, Box::new(resolve));
-                let webhook = Webhook::start(config.clone(), follow.metrics.webhook(metrics));
+            BackendSettings::Webhook { file, config } => {
+                let client = webhook_client(file, follow).map_err(|error| {
+                    let error = format!("--audit-webhook-config-file: {error}");
+                    anyhow::Error::msg(sink.says(error))
+                })?;
+                let webhook = WebhookBackend::start(
+                    config.clone(),
+                    Arc::new(client),
+                    follow.metrics.webhook(metrics),
+                );
                 let webhook = webhook.map_err(|error| anyhow::Error::msg(sink.says(error)))?;
-                follow.spawn_kubeconfig(file, webhook.receiver());
                 (Format::Json, Backend::Webhook(Box::new(webhook)))
             }
         };
@@ -325,6 +326,18 @@ fn recorder(
     }
     let recorder = Recorder::new(sinks, follow.metrics.audit.clone(), audit.node_name);
     Ok(recorder.with_ambiguous_bodies(audit.ambiguous_bodies))
+}
+
+/// A client of the webhook endpoint that a kubeconfig describes, which is followed.
+fn webhook_client(path: &Path, follow: &Follow) -> Result<WebhookEndpoint, ConfigError> {
+    // Its connections are not those to the API server.
+    let client = ApiClient::new(webhook_config(path)?, "the audit webhook")?;
+    let owned = path.to_owned();
+    let resolve = move || webhook_config(&owned);
+    let paths = [path.to_owned()];
+    let file = KubeconfigFile::new(Reloaded::AuditWebhookConfig, &paths, Box::new(resolve));
+    follow.spawn_kubeconfig(file, &client);
+    Ok(WebhookEndpoint(client))
 }
 
 /// What is needed to follow files.

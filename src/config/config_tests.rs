@@ -3,17 +3,17 @@ use std::ffi::OsString;
 use super::*;
 use crate::audit::record::Format;
 use crate::authn::{ClaimRule, NameMapping};
-use crate::sink::{LogPath, Mode, Rotation, SinkConfig, SyncMode, Throttle};
-use crate::webhook::WebhookConfig;
+use audit_log::webhook::WebhookConfig;
+use audit_log::{LogConfig, LogPath, Mode, Rotation, SyncMode, Throttle};
 
 /// Enough for everything else to be looked at.
 const REQUIRED: [&str; 2] = ["--audit-policy-file=policy.yaml", "--audit-log-path=audit.log"];
 
 /// The log of a configuration that has one.
-fn log(config: &Config) -> (&SinkConfig, Format) {
+fn log(config: &Config) -> (&LogConfig, Format) {
     let found = config.audit.sinks.iter().find_map(|sink| match &sink.backend {
         BackendSettings::Log { config, format } => Some((config, *format)),
-        BackendSettings::Webhook(_) => None,
+        BackendSettings::Webhook { .. } => None,
     });
     found.unwrap()
 }
@@ -22,7 +22,7 @@ fn log(config: &Config) -> (&SinkConfig, Format) {
 fn webhook(audit: &Audit) -> Option<&WebhookConfig> {
     audit.sinks.iter().find_map(|sink| match &sink.backend {
         BackendSettings::Log { .. } => None,
-        BackendSettings::Webhook(webhook) => Some(webhook),
+        BackendSettings::Webhook { config, .. } => Some(config),
     })
 }
 

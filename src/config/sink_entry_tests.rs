@@ -4,8 +4,8 @@ use std::time::Duration;
 use super::super::{BackendSettings, Config, file};
 use super::*;
 use crate::audit::record::Format;
-use crate::sink::{LogPath, Mode, SyncMode};
 use crate::test_dir::TestDir;
+use audit_log::{LogPath, Mode, SyncMode};
 
 fn config(yaml: &str, arguments: &[&str]) -> Result<Config, String> {
     let dir = TestDir::new();
@@ -33,7 +33,9 @@ fn the_sample_is_three_sinks() {
     assert_eq!((config.rotation.max_backups, config.rotation.compress), (30, true));
     let BackendSettings::Log { config, .. } = &shipper.backend else { panic!("{shipper:?}") };
     assert_eq!(config.path, LogPath::Stdout);
-    let BackendSettings::Webhook(webhook) = &siem.backend else { panic!("{siem:?}") };
+    let BackendSettings::Webhook { config: webhook, .. } = &siem.backend else {
+        panic!("{siem:?}")
+    };
     assert!(webhook.compress && webhook.spool.is_some());
     let Mode::Batch { max_wait, .. } = webhook.mode else { panic!("{:?}", webhook.mode) };
     assert_eq!(max_wait, Duration::from_secs(5));

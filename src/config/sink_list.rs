@@ -9,8 +9,8 @@ use super::same_file::is_same;
 use super::sink_entry::{Place, SinkEntry, SinkType};
 use super::{Bodies, ConfigError, bodies, fail, sinks};
 use crate::audit::record::{Format, MAX_SINKS};
-use crate::sink::{LogPath, SinkConfig};
-use crate::webhook::WebhookConfig;
+use audit_log::webhook::WebhookConfig;
+use audit_log::{LogConfig, LogPath};
 
 /// One place where events go.
 #[derive(Debug, Clone)]
@@ -35,12 +35,17 @@ pub enum BackendSettings {
     /// A file or standard output.
     Log {
         /// Where, and how it is written.
-        config: SinkConfig,
+        config: LogConfig,
         /// How events are.
         format: Format,
     },
-    /// A receiver over HTTP.
-    Webhook(WebhookConfig),
+    /// A webhook endpoint.
+    Webhook {
+        /// `--audit-webhook-config-file`: a kubeconfig whose cluster is the endpoint.
+        file: PathBuf,
+        /// How events are sent.
+        config: WebhookConfig,
+    },
 }
 
 impl SinkSettings {
@@ -53,7 +58,7 @@ impl SinkSettings {
         }
     }
 
-    fn of_log(flags: &ServeFlags, config: SinkConfig) -> Result<SinkSettings, ConfigError> {
+    fn of_log(flags: &ServeFlags, config: LogConfig) -> Result<SinkSettings, ConfigError> {
         let format = match flags.audit_log_format {
             AuditLogFormat::Json => Format::Json,
             AuditLogFormat::Legacy => Format::Legacy,
@@ -62,9 +67,12 @@ impl SinkSettings {
         SinkSettings::new("log", flags, BackendSettings::Log { config, format }, max_event)
     }
 
-    fn of_webhook(flags: &ServeFlags, config: WebhookConfig) -> Result<SinkSettings, ConfigError> {
+    fn of_webhook(
+        flags: &ServeFlags,
+        (file, config): (PathBuf, WebhookConfig),
+    ) -> Result<SinkSettings, ConfigError> {
         let max_event = config.max_event_size;
-        SinkSettings::new("webhook", flags, BackendSettings::Webhook(config), max_event)
+        SinkSettings::new("webhook", flags, BackendSettings::Webhook { file, config }, max_event)
     }
 
     // kube-apiserver runs without a policy or without a log, and records nothing then. A proxy that
@@ -143,7 +151,7 @@ fn one(entry: &SinkEntry) -> Result<SinkSettings, ConfigError> {
     let settings = match entry.kind {
         SinkType::File | SinkType::Stdout => match sinks::log(flags)? {
             None => return fail("--audit-log-path is missing; give the name of the log file"),
-            Some(SinkConfig { path: LogPath::Stdout, .. }) if entry.kind == SinkType::File => {
+            Some(LogConfig { path: LogPath::Stdout, .. }) if entry.kind == SinkType::File => {
                 return fail("--audit-log-path: for standard output, write type: stdout");
             }
             Some(log) => SinkSettings::of_log(flags, log)?,
@@ -183,7 +191,7 @@ fn clash(one: &SinkSettings, other: &SinkSettings) -> Option<String> {
             ))
         }
         (BackendSettings::Log { config: one, .. }, BackendSettings::Log { config: other, .. }) => {
-            let checkpoint = |log: &SinkConfig| log.seal.as_ref()?.checkpoint_file.clone();
+            let checkpoint = |log: &LogConfig| log.seal.as_ref()?.checkpoint_file.clone();
             let same = checkpoint(one).zip(checkpoint(other));
             let (_, same) = same.filter(|(one, other)| is_same(one, other))?;
             Some(format!(
@@ -191,7 +199,10 @@ fn clash(one: &SinkSettings, other: &SinkSettings) -> Option<String> {
                 same.display()
             ))
         }
-        (BackendSettings::Webhook(one), BackendSettings::Webhook(other)) => {
+        (
+            BackendSettings::Webhook { config: one, .. },
+            BackendSettings::Webhook { config: other, .. },
+        ) => {
             let dir = |webhook: &WebhookConfig| webhook.spool.as_ref().map(|s| s.dir.clone());
             let same = dir(one).filter(|same| dir(other).as_ref() == Some(same))?;
             Some(format!(

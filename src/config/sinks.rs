@@ -1,15 +1,16 @@
 //! Where events go: the log and the webhook, which have many settings in common.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::flags::{AuditLogMode, AuditLogSync, ServeFlags};
 use super::{ConfigError, fail};
-use crate::sink::seal::SealConfig;
-use crate::sink::{LogPath, Mode, Rotation, SinkConfig, SyncMode, Throttle};
-use crate::webhook::{SpoolConfig, WebhookConfig};
+use audit_log::seal::SealConfig;
+use audit_log::webhook::{SpoolConfig, WebhookConfig};
+use audit_log::{LogConfig, LogPath, Mode, Rotation, SyncMode, Throttle};
 
 /// The log, if there is one.
-pub(super) fn log(flags: &ServeFlags) -> Result<Option<SinkConfig>, ConfigError> {
+pub(super) fn log(flags: &ServeFlags) -> Result<Option<LogConfig>, ConfigError> {
     let path = match &flags.audit_log_path {
         None => return Ok(None),
         Some(path) if path.as_os_str().is_empty() => {
@@ -44,7 +45,7 @@ pub(super) fn log(flags: &ServeFlags) -> Result<Option<SinkConfig>, ConfigError>
         AuditLogSync::Interval => SyncMode::Interval(flags.audit_log_sync_interval),
     };
     let seal = seal(flags)?;
-    Ok(Some(SinkConfig { path, mode: mode(&log_batch(flags))?, rotation, sync, seal }))
+    Ok(Some(LogConfig { path, mode: mode(&log_batch(flags))?, rotation, sync, seal }))
 }
 
 fn seal(flags: &ServeFlags) -> Result<Option<SealConfig>, ConfigError> {
@@ -72,7 +73,7 @@ fn seal(flags: &ServeFlags) -> Result<Option<SealConfig>, ConfigError> {
 }
 
 // kube-apiserver looks at these only where there is a webhook.
-pub(super) fn webhook(flags: &ServeFlags) -> Result<Option<WebhookConfig>, ConfigError> {
+pub(super) fn webhook(flags: &ServeFlags) -> Result<Option<(PathBuf, WebhookConfig)>, ConfigError> {
     let Some(file) = flags.audit_webhook_config_file.clone() else { return Ok(None) };
     let max_event = flags.audit_webhook_truncate_max_event_size;
     let max_event_size =
@@ -110,14 +111,14 @@ pub(super) fn webhook(flags: &ServeFlags) -> Result<Option<WebhookConfig>, Confi
             Some(SpoolConfig { dir, max_size: max_size.saturating_mul(1 << 20) })
         }
     };
-    Ok(Some(WebhookConfig {
-        file,
+    let config = WebhookConfig {
         mode,
         initial_backoff: flags.audit_webhook_initial_backoff,
         max_event_size: flags.audit_webhook_truncate_enabled.then_some(max_event_size),
         compress: flags.audit_webhook_compress,
         spool,
-    }))
+    };
+    Ok(Some((file, config)))
 }
 
 /// The flags that log and webhook both have.

@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::*;
 use crate::file_watch::Reloaded;
 use crate::policy::Level;
-use crate::sink::Plugin;
+use audit_log::Plugin;
 
 fn has_lines(text: &str, lines: &[&str]) {
     for line in lines {

@@ -26,8 +26,8 @@ use tokio_util::task::TaskTracker;
 pub use response::ResponseBody;
 
 use refusal::{
-    NotStored, access_denied, panicked, refuse, refuse_unauthenticated, refuse_unavailable,
-    refuse_unresolved, rejected, stored, unreachable_upstream, unrecorded, waited,
+    access_denied, panicked, refuse, refuse_unauthenticated, refuse_unavailable, refuse_unresolved,
+    rejected, unreachable_upstream, unrecorded,
 };
 
 use crate::audit::event::UserAgent;
@@ -51,6 +51,7 @@ use crate::status::Status;
 use crate::upstream::access::{Access, Denial};
 use crate::upstream::identity::{Identity, OriginalUserExtra};
 use crate::upstream::{CredentialRenewed, Upstream, UpstreamBody};
+use audit_log::CommitSequence;
 
 /// The header under which kube-apiserver returns the audit ID.
 const AUDIT_ID_ANSWER: HeaderName = AUDIT_ID;
@@ -101,21 +102,26 @@ pub struct Connection {
     number: u64,
     peer: SocketAddr,
     forwarded_for: Peer,
+    /// Of the worker that serves the connection.
+    sequence: CommitSequence,
     pub(crate) certificates: Option<ClientCertificates>,
     upgraded: AtomicBool,
 }
 
 impl Connection {
-    /// A connection from `peer`, which presented these certificates, its own first.
+    /// A connection from `peer`, which presented these certificates, its own first, served by the
+    /// worker that has this sequence.
     pub fn new(
         peer: SocketAddr,
         certificates: Vec<rustls_pki_types::CertificateDer<'static>>,
+        sequence: CommitSequence,
     ) -> Connection {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let certificates = ClientCertificates::new(certificates);
         let forwarded_for = Peer::new(peer);
-        Connection { number, peer, forwarded_for, certificates, upgraded: AtomicBool::new(false) }
+        let upgraded = AtomicBool::new(false);
+        Connection { number, peer, forwarded_for, sequence, certificates, upgraded }
     }
 
     /// Whether it has become another protocol's.
@@ -193,7 +199,7 @@ async fn admit(
     let begin = |facts: RequestFacts, user: Option<&Authenticated>| {
         let user = user.map(|caller| caller.user.clone());
         let mut record = Record::begin(proxy.recorder.clone(), facts, user);
-        record.on_connection(connection.number);
+        record.on_connection(connection.number, &connection.sequence);
         record
     };
     if let Some(status) = bad_timeout(&facts) {
@@ -222,8 +228,7 @@ async fn admit(
     if let Some(annotations) = &caller.annotations {
         record.annotate_all(annotations);
     }
-    let received = record.received();
-    if stored(&record, received).await.is_err() || !record.is_writable().await {
+    if record.received().await.is_err() || !record.is_writable().await {
         return Err(rejected(record));
     }
     match unresolved {
@@ -260,9 +265,9 @@ async fn forward(
     let sent = match &upgrade {
         Some(asked) => {
             asked.set_headers(request.headers_mut());
-            Box::pin(proxy.upstream.upgrade(request)).await
+            Box::pin(proxy.upstream.upgrade(request, &connection.sequence)).await
         }
-        None => proxy.upstream.send(request).await,
+        None => proxy.upstream.forward(request, &connection.sequence).await,
     };
     match sent {
         Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => match upgrade {
@@ -336,7 +341,7 @@ async fn outgoing(
     let found = headers::strip(&mut headers)?;
     let done_as = if found.impersonation {
         let asked = impersonation::wanted(&headers);
-        Box::pin(impersonate(proxy, asked, record, caller)).await?
+        Box::pin(impersonate(proxy, &connection.sequence, asked, record, caller)).await?
     } else {
         None
     };
@@ -404,6 +409,7 @@ async fn outgoing(
 /// request is done as then.
 async fn impersonate(
     proxy: &Proxy,
+    sequence: &CommitSequence,
     asked: Result<Option<Wanted>, WantedError>,
     record: &mut Record,
     caller: &Authenticated,
@@ -430,6 +436,8 @@ async fn impersonate(
         );
         return Err(Box::new(Status::forbidden(message, None)));
     }
+    // The API server is not asked about a request whose event is not committed.
+    sequence.committed().await;
     let facts = record.facts();
     let request = RequestAttributes::new(&facts.info, facts.target.query());
     let granted = match proxy.reviewer.authorize(&caller.user, wanted, &request).await {

@@ -13,7 +13,6 @@ use k8s_audit::go::quote;
 use super::ResponseBody;
 use crate::audit::record::Record;
 use crate::request::InfoError;
-use crate::sink::Ack;
 use crate::status::Status;
 use crate::upstream::SendError;
 use crate::upstream::access::{Access, Denial};
@@ -28,12 +27,12 @@ pub(super) fn refuse_unauthenticated(
     shown: Status,
 ) -> BoxFuture<'static, Response<ResponseBody>> {
     let response = known(status);
-    let (strict, target) = (record.is_strict(), record.facts().target.clone());
-    let ack = record.refused_unauthenticated(shown);
+    let target = record.facts().target.clone();
+    let commit = record.refused_unauthenticated(shown);
     async move {
-        match waited(strict, ack).await {
+        match commit.await {
             Ok(()) => response,
-            Err(NotStored) => unrecorded(&target),
+            Err(_) => unrecorded(&target),
         }
     }
     .boxed()
@@ -153,8 +152,8 @@ pub(super) fn finish(
     response: Response<ResponseBody>,
 ) -> BoxFuture<'static, Response<ResponseBody>> {
     async move {
-        let (strict, target) = (record.is_strict(), record.facts().target.clone());
-        let started = waited(strict, record.response_started()).await;
+        let target = record.facts().target.clone();
+        let started = record.response_started().await;
         if record.is_heavy() {
             match record.digested().await {
                 Some(digested) => record = digested,
@@ -162,29 +161,12 @@ pub(super) fn finish(
                 None => return panicked(),
             }
         }
-        match waited(strict, record.complete()).await.and(started) {
+        match record.complete().await.and(started) {
             Ok(()) => response,
-            Err(NotStored) => unrecorded(&target),
+            Err(_) => unrecorded(&target),
         }
     }
     .boxed()
-}
-
-/// An event is not in the log, and must be (`blocking-strict`). That has been counted and logged.
-#[derive(Debug)]
-pub(super) struct NotStored;
-
-/// Waits until an event is stored, if it is the request that is to wait.
-pub(super) async fn stored(record: &Record, ack: Option<Ack>) -> Result<(), NotStored> {
-    waited(record.is_strict(), ack).await
-}
-
-/// As [`stored`], where the record is gone.
-pub(super) async fn waited(strict: bool, ack: Option<Ack>) -> Result<(), NotStored> {
-    match ack {
-        Some(ack) => ack.await.or(if strict { Err(NotStored) } else { Ok(()) }),
-        None => Ok(()),
-    }
 }
 
 /// kube-apiserver's words for a request that made it panic.

@@ -12,13 +12,13 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::{NotStored, panicked, stored, unrecorded, waited};
+use super::{panicked, unrecorded};
 use crate::audit::record::{CreatedTap, Record, ResponseCaptures};
 use crate::audit::response::StatusTap;
 use crate::body::BodyError;
 use crate::request::headers;
-use crate::sink::Ack;
 use crate::upstream::{ConnectionError, UpstreamBody};
+use audit_log::Commit;
 
 /// How long an error of a long-running request is read before it is passed on unread.
 const READ_AHEAD: Duration = Duration::from_secs(1);
@@ -33,9 +33,9 @@ enum Source {
     Relayed(Box<Relayed>),
 }
 
-/// A body that passes from the API server to the client, frame by frame. The record ends with
-/// it; the last frame is given out only when the record's last event is stored, or where the socket
-/// waits for that, accepted.
+/// A body that passes from the API server to the client, frame by frame. The record ends with it; the
+/// last frame is passed on only when the record's last event is committed, or, where the socket waits for
+/// that, accepted.
 struct Relayed {
     body: UpstreamBody,
     /// Frames that were read before the answer began, and how reading them failed.
@@ -47,13 +47,11 @@ struct Relayed {
     capture: Option<ResponseCaptures>,
     created: Option<CreatedTap>,
     code: u16,
-    /// An answer whose end is not recorded has no end.
-    strict: bool,
     record: Option<Box<Record>>,
     /// The record, while its bodies are converted on another thread.
     digesting: Option<Digesting>,
-    /// The end of the record, while it is not stored.
-    storing: Option<Ack>,
+    /// The record's last event, while it is not committed.
+    committing: Option<Commit>,
     /// The last frame, until then.
     held: Option<Frame<Bytes>>,
     /// Set for long-running requests, which end when the process does.
@@ -101,8 +99,7 @@ pub async fn relay(
         if !(is_head && record.answered_to_head(code, &parts.headers, pretty)) {
             record.answered(code, status);
         }
-        let ack = record.response_started();
-        if let Err(NotStored) = stored(&record, ack).await {
+        if record.response_started().await.is_err() {
             // The record ends as it is dropped.
             return unrecorded(&record.facts().target);
         }
@@ -114,14 +111,14 @@ pub async fn relay(
         if !is_told {
             record.answered(code, None);
         }
-        let (strict, target) = (record.is_strict(), record.facts().target.clone());
+        let target = record.facts().target.clone();
         if record.is_heavy() {
             match Box::pin(record.digested()).await {
                 Some(digested) => record = digested,
                 None => return panicked(),
             }
         }
-        if let Err(NotStored) = waited(strict, record.complete()).await {
+        if record.complete().await.is_err() {
             return unrecorded(&target);
         }
         ResponseBody(Source::Known(None))
@@ -137,10 +134,9 @@ pub async fn relay(
             capture,
             created: record.created_tap(code, &parts.headers),
             code,
-            strict: record.is_strict(),
             record: Some(record),
             digesting: None,
-            storing: None,
+            committing: None,
             held: None,
             ending,
             ended: false,
@@ -210,8 +206,8 @@ impl Relayed {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if self.digesting.is_some() || self.storing.is_some() {
-            return self.poll_stored(context);
+        if self.digesting.is_some() || self.committing.is_some() {
+            return self.poll_committed(context);
         }
         if self.ended {
             return Poll::Ready(None);
@@ -246,7 +242,7 @@ impl Relayed {
         error.into()
     }
 
-    /// Passes a frame on; if it is the last one, after the record's end is stored.
+    /// Passes a frame on; the last one when the record's last event is committed.
     fn pass(
         &mut self,
         frame: Frame<Bytes>,
@@ -290,10 +286,10 @@ impl Relayed {
             match record.is_heavy() {
                 true if record.is_awaited() => self.digesting = Some(Box::pin(record.digested())),
                 true => record.abandon(),
-                false => self.storing = record.complete(),
+                false => self.committing = Some(record.complete()),
             }
         }
-        self.poll_stored(context)
+        self.poll_committed(context)
     }
 
     /// Tells the record what came.
@@ -313,7 +309,7 @@ impl Relayed {
         }
     }
 
-    fn poll_stored(
+    fn poll_committed(
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
@@ -325,14 +321,13 @@ impl Relayed {
                 self.held = None;
                 return Poll::Ready(Some(Err("converting a body panicked".into())));
             };
-            self.storing = record.complete();
+            self.committing = Some(record.complete());
         }
-        if let Some(ack) = &mut self.storing {
-            // A failure has been counted and logged. The answer is under way already: all that can
-            // still be done is to break it off.
-            let stored = ready!(Pin::new(ack).poll(context));
-            self.storing = None;
-            if let (true, Err(error)) = (self.strict, stored) {
+        if let Some(commit) = &mut self.committing {
+            let committed = ready!(Pin::new(commit).poll(context));
+            self.committing = None;
+            if let Err(error) = committed {
+                // The response is in progress already: all that is left is to break it off.
                 self.ended = true;
                 self.held = None;
                 return Poll::Ready(Some(Err(error.into())));

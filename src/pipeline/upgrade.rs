@@ -7,7 +7,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, copy_buf, split};
 
-use super::{LongRunning, NotStored, ResponseBody, stored, unrecorded};
+use super::{LongRunning, ResponseBody, unrecorded};
 use crate::audit::record::Record;
 use crate::request::headers;
 use crate::upstream::UpstreamBody;
@@ -57,8 +57,7 @@ pub async fn switch(
     mut record: Box<Record>,
 ) -> Response<ResponseBody> {
     record.answered(StatusCode::SWITCHING_PROTOCOLS.as_u16(), None);
-    let ack = record.response_started();
-    if let Err(NotStored) = stored(&record, ack).await {
+    if record.response_started().await.is_err() {
         // The record ends as it is dropped, and so does the connection to the API server.
         return unrecorded(&record.facts().target);
     }
@@ -84,10 +83,8 @@ pub async fn switch(
             () = passing => {}
             () = ending.cancelled() => {}
         }
-        if let Some(ack) = record.complete() {
-            // The connections have ended: there is nothing left to refuse.
-            let _ = ack.await;
-        }
+        // The connections have ended: there is nothing left to refuse.
+        let _ = record.complete().await;
     });
     response
 }

@@ -5,7 +5,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::sink::BackendLabel;
+use audit_log::BackendLabel;
 
 /// The metric families of policies, with one series per backend.
 #[derive(Debug, Default)]

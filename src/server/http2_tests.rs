@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 
 use super::super::shutdown::Shutdown;
 use super::*;
+use audit_log::CommitSequence;
 
 /// Answers with what the path says; `/wait` for ever, until it is dropped.
 #[derive(Clone)]
@@ -107,7 +108,11 @@ async fn served() -> Served {
     let (near, far) = tokio::io::duplex(1 << 20);
     let (answers, writes) = (Answers::new(), Arc::new(AtomicUsize::new(0)));
     let (shutdown, running) = Shutdown::new();
-    let connection = Arc::new(Connection::new(([127, 0, 0, 1], 1).into(), Vec::new()));
+    let connection = Arc::new(Connection::new(
+        ([127, 0, 0, 1], 1).into(),
+        Vec::new(),
+        CommitSequence::detached(),
+    ));
     let io = Counting { stream: far, writes: writes.clone() };
     tokio::spawn(serve(io, connection, answers.clone(), running));
     let (client, driver) = h2::client::handshake(near).await.unwrap();
@@ -190,7 +195,11 @@ async fn a_client_that_says_nothing_is_not_waited_for() {
     for is_known in [false, true] {
         let (near, far) = tokio::io::duplex(1 << 20);
         let (_shutdown, running) = Shutdown::new();
-        let connection = Arc::new(Connection::new(([127, 0, 0, 1], 1).into(), Vec::new()));
+        let connection = Arc::new(Connection::new(
+            ([127, 0, 0, 1], 1).into(),
+            Vec::new(),
+            CommitSequence::detached(),
+        ));
         let serving = tokio::spawn(serve(far, connection, Answers::new(), running));
         let begun = tokio::time::Instant::now();
         let _client = match is_known {

@@ -21,7 +21,7 @@ use super::workers::Workers;
 use crate::metrics::ConnectionMetrics;
 use crate::pipeline::Connection;
 use crate::request::source::Cidr;
-use crate::sink::{Barrier, Gated};
+use audit_log::{CommitSequence, GatedIo};
 
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -79,11 +79,11 @@ impl Clients {
 }
 
 /// Accepts connections on `listener` until the process drains, and has workers serve them. Nothing is
-/// said on them that the barrier holds back.
+/// written to a client before its worker's commit sequence allows it.
 pub async fn serve<H: Handler>(
     listener: TcpListener,
     clients: Clients,
-    (workers, barrier): (Arc<Workers>, Barrier),
+    workers: Arc<Workers>,
     tls: Arc<ServerConfig>,
     handler: H,
     metrics: Arc<ConnectionMetrics>,
@@ -120,14 +120,14 @@ pub async fn serve<H: Handler>(
                 continue;
             }
         };
-        let (acceptor, handler, barrier) = (acceptor.clone(), handler.clone(), barrier.clone());
+        let (acceptor, handler) = (acceptor.clone(), handler.clone());
         let (clients, running) = (clients.clone(), running.clone());
         let open = Open::new(&metrics);
-        workers.spawn(move || async move {
+        workers.spawn(move |sequence| async move {
             let metrics = &open.0;
             let mut peer = peer;
             let served =
-                connection(tcp, &mut peer, &clients, acceptor, handler, barrier, running).await;
+                connection(tcp, &mut peer, &clients, acceptor, handler, sequence, running).await;
             if let Err(error) = served {
                 match &error {
                     ConnectionError::Handshake(_) => {
@@ -197,7 +197,7 @@ async fn connection<H: Handler>(
     clients: &Clients,
     acceptor: TlsAcceptor,
     handler: H,
-    barrier: Barrier,
+    sequence: CommitSequence,
     mut running: Running,
 ) -> Result<(), ConnectionError> {
     let mut tcp = TcpStream::from_std(tcp)?;
@@ -218,8 +218,8 @@ async fn connection<H: Handler>(
         _ => Protocol::Http1,
     };
     let certificates = session.peer_certificates().unwrap_or_default().to_vec();
-    let connection = Arc::new(Connection::new(*peer, certificates));
-    let io = Lingering::new(Gated::new(tls, barrier), connection.clone());
+    let connection = Arc::new(Connection::new(*peer, certificates, sequence.clone()));
+    let io = Lingering::new(GatedIo::new(tls, sequence), connection.clone());
     serve_connection(io, protocol, connection, handler, running).await?;
     Ok(())
 }

@@ -49,7 +49,7 @@ impl Server {
         let addr = tcp.local_addr().unwrap();
         let (shutdown, running) = Shutdown::new();
         let (handler, metrics) = (TestHandler::new(), Arc::new(ConnectionMetrics::default()));
-        let on = (Arc::new(Workers::none()), Barrier::default());
+        let on = Arc::new(Workers::none());
         let clients = Clients::new(10_000, Vec::new());
         let serve = serve(tcp, clients, on, tls, handler.clone(), metrics.clone(), running);
         let listening = tokio::spawn(serve);

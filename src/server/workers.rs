@@ -9,10 +9,12 @@ use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
+use std::thread::{self, ThreadId};
 
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
+
+use audit_log::CommitSequence;
 
 /// The threads. They end when this is dropped, and with them what is still under way there.
 #[derive(Default)]
@@ -20,6 +22,8 @@ pub struct Workers(Vec<Worker>);
 
 struct Worker {
     handle: Handle,
+    /// Handed to the connections.
+    sequence: CommitSequence,
     /// Connections.
     open: Arc<AtomicUsize>,
     /// Ends the thread when it is dropped. Nobody waits for that: a thread may be stuck in a write.
@@ -27,13 +31,15 @@ struct Worker {
 }
 
 impl Workers {
-    /// One thread for each processor that the process may use.
+    /// One thread for each processor that the process may use. `sequence` makes the commit sequence of a
+    /// thread, given its runtime.
     ///
     /// # Errors
     /// The operating system's, which has no more threads.
-    pub fn start() -> io::Result<Workers> {
+    pub fn start(sequence: impl Fn(ThreadId, Handle) -> CommitSequence) -> io::Result<Workers> {
         let count = thread::available_parallelism().map_or(1, usize::from);
-        (0..count).map(Worker::start).collect::<io::Result<_>>().map(Workers)
+        let start = |number| Worker::start(number, &sequence);
+        (0..count).map(start).collect::<io::Result<_>>().map(Workers)
     }
 
     /// No threads of their own: connections are served where they are accepted.
@@ -42,34 +48,38 @@ impl Workers {
     }
 
     /// Runs what `serve` makes on the thread that has the fewest connections. It is called there, in
-    /// the thread's runtime.
+    /// the thread's runtime, with the thread's commit sequence.
     pub fn spawn<F: Future<Output = ()> + Send + 'static>(
         &self,
-        serve: impl FnOnce() -> F + Send + 'static,
+        serve: impl FnOnce(CommitSequence) -> F + Send + 'static,
     ) {
         let Some(worker) = self.0.iter().min_by_key(|w| w.open.load(Ordering::Relaxed)) else {
-            tokio::spawn(serve());
+            tokio::spawn(serve(CommitSequence::detached()));
             return;
         };
-        let open = Open::new(&worker.open);
+        let (open, sequence) = (Open::new(&worker.open), worker.sequence.clone());
         worker.handle.spawn(async move {
             let _open = open;
-            serve().await;
+            serve(sequence).await;
         });
     }
 }
 
 impl Worker {
-    fn start(number: usize) -> io::Result<Worker> {
+    fn start(
+        number: usize,
+        sequence: impl Fn(ThreadId, Handle) -> CommitSequence,
+    ) -> io::Result<Worker> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let (end, ended) = oneshot::channel::<()>();
-        thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+        let thread = thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
             // Nothing is ever sent: it waits for the sender to go.
             let _ = runtime.block_on(ended);
             runtime.shutdown_background();
         })?;
-        Ok(Worker { handle, open: Arc::default(), _end: end })
+        let sequence = sequence(thread.thread().id(), handle.clone());
+        Ok(Worker { handle, sequence, open: Arc::default(), _end: end })
     }
 }
 
@@ -97,13 +107,14 @@ mod tests {
 
     #[test]
     fn connections_go_where_the_fewest_are_and_end_with_the_threads() {
-        let workers = Workers((0..2).map(|n| Worker::start(n).unwrap()).collect());
+        let detached = |_, _| CommitSequence::detached();
+        let workers = Workers((0..2).map(|n| Worker::start(n, detached).unwrap()).collect());
         let (tell, told) = mpsc::channel();
         let (release, released) = oneshot::channel::<()>();
         let mut released = Some(released);
         let mut serve = |waits: bool| {
             let (tell, wait) = (tell.clone(), waits.then(|| released.take()).flatten());
-            workers.spawn(move || async move {
+            workers.spawn(move |_| async move {
                 tell.send(thread::current().name().unwrap().to_owned()).unwrap();
                 match wait {
                     Some(wait) => drop(wait.await),

@@ -22,7 +22,7 @@ use tokio_rustls::client::TlsStream;
 use super::error::SendError;
 use super::metrics::UpstreamMetrics;
 use super::read_ahead::ReadAhead;
-use crate::sink::{Barrier, Gated};
+use audit_log::{CommitSequence, GatedIo};
 
 /// For everything until the first request can be sent.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,8 +31,6 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) struct Connector {
     /// The API server: address, certificates, proxy.
     pub(super) target: Arc<Target>,
-    /// What holds requests back until their events are in the log.
-    pub(super) barrier: Barrier,
     pub(super) metrics: Arc<UpstreamMetrics>,
 }
 
@@ -46,10 +44,16 @@ pub(super) enum Purpose {
 }
 
 impl Connector {
-    /// A new connection, and whether it speaks HTTP/2.
-    pub(super) async fn connect(&self, purpose: Purpose) -> Result<(Stream, bool), SendError> {
+    /// Opens a connection whose bytes wait for the events of `sequence`. Returns it and whether it speaks
+    /// HTTP/2.
+    pub(super) async fn connect(
+        &self,
+        purpose: Purpose,
+        sequence: &CommitSequence,
+    ) -> Result<(Stream, bool), SendError> {
         let deadline = Instant::now() + CONNECT_TIMEOUT;
-        match tokio::time::timeout_at(deadline, self.connect_by(deadline, purpose)).await {
+        let connecting = self.connect_by(deadline, purpose, sequence);
+        match tokio::time::timeout_at(deadline, connecting).await {
             Ok(connected) => connected,
             Err(_) => Err(SendError::Connect {
                 upstream: Arc::clone(&self.target.name),
@@ -65,9 +69,10 @@ impl Connector {
         &self,
         deadline: Instant,
         purpose: Purpose,
+        sequence: &CommitSequence,
     ) -> Result<(Stream, bool), SendError> {
         if let Some(proxy) = &self.target.proxy {
-            return self.connect_through(proxy, purpose).await;
+            return self.connect_through(proxy, purpose, sequence).await;
         }
         let (host, port) = (self.target.endpoint.host.as_str(), self.target.endpoint.port);
         let mut addresses =
@@ -78,14 +83,14 @@ impl Connector {
             let (tcp, address) = connected.map_err(|e| self.connect_error(e))?;
             let Some(tls) = &self.target.tls else {
                 addresses.succeeded(address);
-                let tcp = Gated::new(tcp, self.barrier.clone());
+                let tcp = GatedIo::new(tcp, sequence.clone());
                 return Ok((Stream::new(Transport::Plain(tcp), &self.metrics), false));
             };
             let error = match handshake(tls, tcp, purpose, share(deadline, addresses.len())).await {
                 Ok(stream) => {
                     addresses.succeeded(address);
                     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                    let tls = Box::new(Gated::new(stream, self.barrier.clone()));
+                    let tls = Box::new(GatedIo::new(stream, sequence.clone()));
                     return Ok((Stream::new(Transport::Tls(tls), &self.metrics), http2));
                 }
                 Err(error) => error,
@@ -108,11 +113,12 @@ impl Connector {
         &self,
         proxy: &ProxyUrl,
         purpose: Purpose,
+        sequence: &CommitSequence,
     ) -> Result<(Stream, bool), SendError> {
         let (host, port) = (self.target.endpoint.host.as_str(), self.target.endpoint.port);
         let tunnel = proxy.connect(host, port, self.target.tls.as_ref(), CONNECT_TIMEOUT).await;
         let tunnel = tunnel.map_err(|error| self.connect_error(error))?;
-        let Some(tls) = &self.target.tls else { return Ok((self.tunnel(tunnel), false)) };
+        let Some(tls) = &self.target.tls else { return Ok((self.tunnel(tunnel, sequence), false)) };
         let connecting =
             TlsConnector::from(config(tls, purpose)).connect(tls.server_name.clone(), tunnel);
         let stream = connecting.await.map_err(|error| SendError::Tls {
@@ -120,11 +126,11 @@ impl Connector {
             source: Arc::new(error),
         })?;
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        Ok((self.tunnel(Box::new(stream)), http2))
+        Ok((self.tunnel(Box::new(stream), sequence), http2))
     }
 
-    fn tunnel(&self, tunnel: Tunnel) -> Stream {
-        let gated = Gated::new(tunnel, self.barrier.clone());
+    fn tunnel(&self, tunnel: Tunnel, sequence: &CommitSequence) -> Stream {
+        let gated = GatedIo::new(tunnel, sequence.clone());
         Stream::new(Transport::Tunnel(gated), &self.metrics)
     }
 
@@ -174,9 +180,9 @@ pub(super) struct Stream {
 }
 
 pub(super) enum Transport {
-    Plain(Gated<TcpStream>),
-    Tunnel(Gated<Tunnel>),
-    Tls(Box<Gated<TlsStream<ReadAhead<TcpStream>>>>),
+    Plain(GatedIo<TcpStream>),
+    Tunnel(GatedIo<Tunnel>),
+    Tls(Box<GatedIo<TlsStream<ReadAhead<TcpStream>>>>),
 }
 
 impl Stream {

@@ -14,7 +14,6 @@ use super::forward::Upstream;
 use super::metrics::UpstreamMetrics;
 use super::pool::Pool;
 use super::{ConfigError, UpstreamConfig};
-use crate::sink::Barrier;
 
 /// The name of the API server in warnings.
 const API_SERVER: &str = "the API server";
@@ -57,10 +56,9 @@ impl Deref for Now<'_> {
 impl Shared {
     pub(super) fn new(
         config: UpstreamConfig,
-        barrier: Barrier,
         metrics: Arc<UpstreamMetrics>,
     ) -> Result<Shared, ConfigError> {
-        let first = Arc::new(Inner::new(config, barrier, metrics)?);
+        let first = Arc::new(Inner::new(config, metrics)?);
         let api = ApiClient::over(Arc::clone(first.target()), API_SERVER);
         let (current, access) = (ArcSwap::new(Arc::clone(&first)), OwnAccess::new(api.clone()));
         Ok(Shared { first, is_replaced: AtomicBool::new(false), current, api, access })
@@ -91,14 +89,10 @@ impl Shared {
 }
 
 impl Inner {
-    fn new(
-        config: UpstreamConfig,
-        barrier: Barrier,
-        metrics: Arc<UpstreamMetrics>,
-    ) -> Result<Inner, ConfigError> {
+    fn new(config: UpstreamConfig, metrics: Arc<UpstreamMetrics>) -> Result<Inner, ConfigError> {
         risks::warn(&config, API_SERVER);
         let target = Arc::new(Target::new(config)?);
-        let connector = Connector { target: Arc::clone(&target), barrier, metrics };
+        let connector = Connector { target: Arc::clone(&target), metrics };
         let pool = Arc::new(Pool::new(connector));
         if let Some(plugin) = target.plugin() {
             let pool = Arc::downgrade(&pool);
@@ -131,11 +125,8 @@ impl Upstream {
         if let Some(plugin) = now.target().plugin() {
             config.adopt_plugin(plugin);
         }
-        let (barrier, metrics) = {
-            let old = &now.pool.connector;
-            (old.barrier.clone(), Arc::clone(&old.metrics))
-        };
-        let new = Arc::new(Inner::new(config, barrier, metrics)?);
+        let metrics = Arc::clone(&now.pool.connector.metrics);
+        let new = Arc::new(Inner::new(config, metrics)?);
         let shared = self.shared();
         shared.api.replace_target(Arc::clone(new.target()));
         let old = shared.current.swap(new);

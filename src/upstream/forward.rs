@@ -25,7 +25,7 @@ use super::request_body::{BodySource, Outgoing};
 use super::response_body::UpstreamBody;
 use super::{ConfigError, UpstreamConfig};
 use crate::body::RequestBody;
-use crate::sink::Barrier;
+use audit_log::CommitSequence;
 
 /// How often one request is tried, if every time the API server says that it did not process it.
 const MAX_ATTEMPTS: u8 = 4;
@@ -44,18 +44,17 @@ const SWEEP_TICKS: u32 = 30;
 pub struct Upstream(Arc<Shared>);
 
 impl Upstream {
-    /// Makes ready to speak to the API server, without connecting yet; nothing is said to it that
-    /// `barrier` holds back. Must be called within a tokio runtime, where a task begins to look after
-    /// changed files and unused connections; it ends with the last clone.
+    /// Prepares connections to the API server, without connecting yet. Must be called within a tokio
+    /// runtime, where a task looks after changed files and unused connections until the last clone is
+    /// dropped.
     ///
     /// # Errors
     /// Certificates and keys that cannot be used, with file and field.
     pub fn new(
         config: UpstreamConfig,
-        barrier: Barrier,
         metrics: Arc<UpstreamMetrics>,
     ) -> Result<Upstream, ConfigError> {
-        let shared = Arc::new(Shared::new(config, barrier, metrics)?);
+        let shared = Arc::new(Shared::new(config, metrics)?);
         tokio::spawn(look_after(Arc::downgrade(&shared)));
         Ok(Upstream(shared))
     }
@@ -97,7 +96,9 @@ impl Upstream {
         self.now().pool.check().await
     }
 
-    /// Sends `request` and returns the answer when its head has come.
+    /// Forwards a client's request and returns the response when its head has come. It is sent on a
+    /// connection of the worker that serves the client, which has this sequence: no byte leaves before
+    /// the events are committed that were accepted in it earlier.
     ///
     /// Path and query go out as they are. The headers must be ready to be sent, without hop-by-hop
     /// ones; `Host` is set here and nothing else is added. `CONNECT` must have been refused before.
@@ -108,12 +109,13 @@ impl Upstream {
     /// If there was no response. A request that certainly was not processed has then been sent
     /// several times, and a `GET`, `HEAD` or `OPTIONS` whose connection broke twice, as long as its
     /// body was still there.
-    pub fn send(
+    pub fn forward(
         &self,
         request: Request<RequestBody>,
+        sequence: &CommitSequence,
     ) -> impl Future<Output = Result<Response<UpstreamBody>, SendError>> + Send {
-        let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-        self.try_send(request, is_safe)
+        let is_safe = is_safe(request.method());
+        self.try_send(request, is_safe, sequence)
     }
 
     /// `is_safe`: nothing is done twice if the request is processed twice.
@@ -121,6 +123,7 @@ impl Upstream {
         &self,
         request: Request<RequestBody>,
         is_safe: bool,
+        sequence: &CommitSequence,
     ) -> Result<Response<UpstreamBody>, SendError> {
         // No reference to the pool beside it: that would make each request's future larger.
         let later = self.0.later();
@@ -132,9 +135,9 @@ impl Upstream {
         let mut lost: Option<Instant> = None;
         loop {
             // Rare, and too large to be a part of every request's future.
-            let lease = match self.0.pool(&later).existing_unless(lost) {
+            let lease = match self.0.pool(&later).existing_unless(lost, sequence) {
                 Some(lease) => lease,
-                None => Box::pin(lease(self.0.pool(&later), &mut lost))
+                None => Box::pin(lease(self.0.pool(&later), &mut lost, sequence))
                     .await
                     .map_err(|error| self.counted(error))?,
             };
@@ -208,6 +211,11 @@ impl Upstream {
     }
 }
 
+/// Whether nothing is done twice if a request with this method is processed twice.
+fn is_safe(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+}
+
 impl std::fmt::Debug for Upstream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Upstream").field(&self.authority()).finish()
@@ -278,16 +286,20 @@ struct Failed {
 
 /// A place for a request; on a new connection if one was `lost` under it. A connection that is lost
 /// before it could take a request is replaced once.
-async fn lease(pool: &Pool, lost: &mut Option<Instant>) -> Result<Lease, SendError> {
+async fn lease(
+    pool: &Pool,
+    lost: &mut Option<Instant>,
+    sequence: &CommitSequence,
+) -> Result<Lease, SendError> {
     let leased = match *lost {
-        None => pool.lease().await,
-        Some(at) => return pool.lease_newer(at).await,
+        None => pool.lease(sequence).await,
+        Some(at) => return pool.lease_newer(at, sequence).await,
     };
     match leased {
         Err(SendError::NotProcessed { .. }) => {
             let now = Instant::now();
             *lost = Some(now);
-            pool.lease_newer(now).await
+            pool.lease_newer(now, sequence).await
         }
         leased => leased,
     }

@@ -3,7 +3,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use hyper::client::conn::http1::{Builder, Parts, SendRequest};
@@ -13,7 +12,9 @@ use tokio::sync::oneshot;
 
 use super::connect::{Connector, Stream};
 use super::error::SendError;
+use super::pool::Owner;
 use super::request_body::Outgoing;
+use audit_log::CommitSequence;
 
 /// Connections that wait for a request are closed after this time.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
@@ -38,7 +39,7 @@ pub(super) type Remains = Parts<TokioIo<Stream>>;
 struct Waiting {
     sender: SendRequest<Outgoing>,
     remains: oneshot::Receiver<Remains>,
-    thread: ThreadId,
+    owner: Owner,
     since: Instant,
 }
 
@@ -46,8 +47,7 @@ struct Waiting {
 pub(super) struct Http1Lease {
     pub(super) sender: SendRequest<Outgoing>,
     remains: oneshot::Receiver<Remains>,
-    /// Where it was opened, and where alone it is used.
-    thread: ThreadId,
+    owner: Owner,
     idle: Arc<Http1Idle>,
     generation: u64,
 }
@@ -57,6 +57,7 @@ pub(super) async fn open(
     connector: &Connector,
     idle: &Arc<Http1Idle>,
     stream: Stream,
+    owner: Owner,
 ) -> Result<Http1Lease, SendError> {
     let generation = idle.generation();
     let (sender, connection) = Builder::new()
@@ -82,20 +83,19 @@ pub(super) async fn open(
             Err(error) => tracing::debug!(%upstream, %error, "upstream connection ended"),
         }
     });
-    let (thread, idle) = (thread::current().id(), Arc::clone(idle));
-    Ok(Http1Lease { sender, remains, thread, idle, generation })
+    Ok(Http1Lease { sender, remains, owner, idle: Arc::clone(idle), generation })
 }
 
 impl Http1Idle {
-    /// A connection of this thread's that can take a request now. One whose last request is still being sent, though
-    /// its answer has come, stays where it is.
-    pub(super) fn take(self: &Arc<Self>) -> Option<Http1Lease> {
-        let thread = thread::current().id();
+    /// A connection that can take a request with this sequence now. One whose last request is still being
+    /// sent, though its response has come, stays where it is.
+    pub(super) fn take(self: &Arc<Self>, sequence: &CommitSequence) -> Option<Http1Lease> {
         let mut waiting = self.lock();
-        let ready = waiting.iter().rposition(|w| w.thread == thread && w.sender.is_ready())?;
-        let Waiting { sender, remains, .. } = waiting.remove(ready);
+        let is_ready = |w: &Waiting| w.owner.takes(sequence) && w.sender.is_ready();
+        let ready = waiting.iter().rposition(is_ready)?;
+        let Waiting { sender, remains, owner, .. } = waiting.remove(ready);
         let (idle, generation) = (Arc::clone(self), self.generation());
-        Some(Http1Lease { sender, remains, thread, idle, generation })
+        Some(Http1Lease { sender, remains, owner, idle, generation })
     }
 
     /// Drops those that are closed or have waited too long.
@@ -141,8 +141,8 @@ impl Http1Lease {
         }
         let mut waiting = self.idle.lock();
         if waiting.len() < MAX_IDLE && self.generation == self.idle.generation() {
-            let Http1Lease { sender, remains, thread, .. } = self;
-            waiting.push(Waiting { sender, remains, thread, since: Instant::now() });
+            let Http1Lease { sender, remains, owner, .. } = self;
+            waiting.push(Waiting { sender, remains, owner, since: Instant::now() });
         }
     }
 

@@ -8,7 +8,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::task::Poll;
-use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -16,6 +15,7 @@ use h2::client::{Builder, Connection, SendRequest};
 
 use super::connect::{CONNECT_TIMEOUT, Connector, Stream};
 use super::error::{ConnectionError, SendError};
+use super::pool::Owner;
 use crate::http2::{Batched, KeepAlive, Writes, batched};
 
 /// Unread bytes that one answer may have waiting here.
@@ -39,7 +39,7 @@ const UNKNOWN_LIMIT: usize = usize::MAX / 2;
 pub(super) struct Http2Connection {
     sender: SendRequest<Bytes>,
     state: Arc<State>,
-    thread: ThreadId,
+    owner: Owner,
     opened: Instant,
     /// Sweeps of the pool that found it unused, in a row.
     idle_sweeps: AtomicU32,
@@ -62,6 +62,7 @@ impl Http2Connection {
     pub(super) async fn open(
         connector: &Connector,
         stream: Stream,
+        owner: Owner,
     ) -> Result<Arc<Http2Connection>, SendError> {
         let (stream, writes) = batched(stream);
         let heard = writes.heard();
@@ -100,9 +101,8 @@ impl Http2Connection {
                 driver.abort();
             }
         });
-        let (thread, opened) = (thread::current().id(), Instant::now());
-        let idle_sweeps = AtomicU32::new(0);
-        Ok(Arc::new(Http2Connection { sender, state, thread, opened, idle_sweeps }))
+        let (opened, idle_sweeps) = (Instant::now(), AtomicU32::new(0));
+        Ok(Arc::new(Http2Connection { sender, state, owner, opened, idle_sweeps }))
     }
 
     /// A stream, if one is free.
@@ -117,9 +117,9 @@ impl Http2Connection {
             .map(|_| Http2Lease(Arc::clone(self)))
     }
 
-    /// Where it was opened, and where its task is if each thread has a scheduler of its own.
-    pub(super) fn thread(&self) -> ThreadId {
-        self.thread
+    /// Whose requests it takes.
+    pub(super) fn owner(&self) -> &Owner {
+        &self.owner
     }
 
     /// When it was opened.

@@ -23,6 +23,7 @@ mod renewal;
 mod request_body;
 mod response_body;
 mod upgrade;
+mod webhook;
 
 #[cfg(test)]
 mod tests;
@@ -35,3 +36,4 @@ pub use metrics::UpstreamMetrics;
 pub use reload::{KubeconfigFile, ReloadTarget};
 pub use renewal::{CredentialRenewed, Renewable};
 pub use response_body::UpstreamBody;
+pub use webhook::WebhookEndpoint;

@@ -1,13 +1,12 @@
-//! The connections to the API server: in HTTP/2 one for each thread that asks, and more where its
-//! streams are used up; in HTTP/1.1 one a request.
+//! The connections to the API server: in HTTP/2 one for each worker, and more where its streams are used
+//! up; in HTTP/1.1 one per request in progress.
 //!
-//! No thread uses another's: none has to be woken, what the requests of one have to say leaves
-//! together, and its sockets know which lines of the audit log they have to wait for
-//! ([`Barrier`](crate::sink::Barrier)).
+//! No worker uses another's connections: no other thread has to be woken, the requests of one worker are
+//! written together, and a connection waits for the events of its own worker only ([`CommitSequence`]).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -17,6 +16,7 @@ use super::connect::{Connector, Purpose};
 use super::error::SendError;
 use super::http1::{self, Http1Idle, Http1Lease};
 use super::http2::{Http2Connection, Http2Lease};
+use audit_log::CommitSequence;
 
 /// HTTP/1.1 connections that were idle for this long are dropped when another one was lost: a load
 /// balancer that forgets one idle connection has forgotten the others, too.
@@ -28,6 +28,32 @@ const IDLE_SWEEPS: u32 = 3;
 pub(super) enum Lease {
     Http2(Http2Lease),
     Http1(Http1Lease),
+}
+
+/// Whose requests a connection takes.
+#[derive(Clone)]
+pub(super) enum Owner {
+    /// Those that a worker forwards: its bytes wait for the events of this sequence.
+    Worker(CommitSequence),
+    /// The proxy's own, made on one thread.
+    Thread(ThreadId),
+}
+
+impl Owner {
+    pub(super) fn of(sequence: &CommitSequence) -> Owner {
+        match sequence.is_detached() {
+            true => Owner::Thread(thread::current().id()),
+            false => Owner::Worker(sequence.clone()),
+        }
+    }
+
+    /// Whether a request with this sequence may use the connection.
+    pub(super) fn takes(&self, sequence: &CommitSequence) -> bool {
+        match self {
+            Owner::Worker(own) => own.is_same(sequence),
+            Owner::Thread(own) => sequence.is_detached() && *own == thread::current().id(),
+        }
+    }
 }
 
 /// All pooled connections.
@@ -59,26 +85,34 @@ impl Pool {
     }
 
     /// A place on a connection that is open, unless one was `lost`: the others may be, too.
-    pub(super) fn existing_unless(&self, lost: Option<Instant>) -> Option<Lease> {
-        if lost.is_none() { self.existing(None) } else { None }
+    pub(super) fn existing_unless(
+        &self,
+        lost: Option<Instant>,
+        sequence: &CommitSequence,
+    ) -> Option<Lease> {
+        if lost.is_none() { self.existing(None, sequence) } else { None }
     }
 
     /// A place for one request. A few atomics, except where a connection has to be opened.
-    pub(super) async fn lease(&self) -> Result<Lease, SendError> {
-        match self.existing(None) {
+    pub(super) async fn lease(&self, sequence: &CommitSequence) -> Result<Lease, SendError> {
+        match self.existing(None, sequence) {
             Some(lease) => Ok(lease),
             // Rare, and too large to be a part of every request's future.
-            None => Box::pin(self.open(None)).await,
+            None => Box::pin(self.open(None, sequence)).await,
         }
     }
 
     /// Returns a place on a connection that was opened after `lost`, when another one broke: the
     /// older ones may have been lost with it.
-    pub(super) async fn lease_newer(&self, lost: Instant) -> Result<Lease, SendError> {
+    pub(super) async fn lease_newer(
+        &self,
+        lost: Instant,
+        sequence: &CommitSequence,
+    ) -> Result<Lease, SendError> {
         self.http1.drop_unused_for(DISTRUSTED);
-        match self.existing(Some(lost)) {
+        match self.existing(Some(lost), sequence) {
             Some(lease) => Ok(lease),
-            None => self.open(Some(lost)).await,
+            None => self.open(Some(lost), sequence).await,
         }
     }
 
@@ -87,7 +121,7 @@ impl Pool {
         if self.http2.load().iter().any(|c| !c.is_closed()) || self.http1.has_open() {
             return Ok(());
         }
-        if let Lease::Http1(lease) = self.lease().await? {
+        if let Lease::Http1(lease) = self.lease(&CommitSequence::detached()).await? {
             lease.give_back();
         }
         Ok(())
@@ -136,49 +170,55 @@ impl Pool {
     }
 
     /// A place on a connection that is open, and newer than that if need be.
-    fn existing(&self, newer_than: Option<Instant>) -> Option<Lease> {
-        let here = thread::current().id();
+    fn existing(&self, newer_than: Option<Instant>, sequence: &CommitSequence) -> Option<Lease> {
         let all = self.http2.load();
-        let own = all.iter().filter(|c| c.thread() == here && !c.is_closed());
+        let own = all.iter().filter(|c| c.owner().takes(sequence) && !c.is_closed());
         let own = own.filter(|c| newer_than.is_none_or(|lost| c.opened() > lost));
         if let Some(stream) = least_used(own) {
             return Some(Lease::Http2(stream));
         }
         if newer_than.is_none() && self.speaks_http1.load(Ordering::Relaxed) {
-            return self.http1.take().map(Lease::Http1);
+            return self.http1.take(sequence).map(Lease::Http1);
         }
         None
     }
 
-    async fn open(&self, newer_than: Option<Instant>) -> Result<Lease, SendError> {
+    async fn open(
+        &self,
+        newer_than: Option<Instant>,
+        sequence: &CommitSequence,
+    ) -> Result<Lease, SendError> {
         if self.speaks_http1.load(Ordering::Relaxed) {
-            return self.connect().await;
+            return self.connect(sequence).await;
         }
         let arrived = Instant::now();
         let mut failure = self.opening.lock().await;
-        if let Some(lease) = self.existing(newer_than) {
+        if let Some(lease) = self.existing(newer_than, sequence) {
             return Ok(lease);
         }
         if self.speaks_http1.load(Ordering::Relaxed) {
             drop(failure);
-            return self.connect().await;
+            return self.connect(sequence).await;
         }
         if let Some(failure) = failure.as_ref().filter(|failure| failure.at >= arrived) {
             return Err(failure.error.clone());
         }
-        let opened = self.connect().await;
+        let opened = self.connect(sequence).await;
         *failure = opened.as_ref().err().map(|e| Failure { at: Instant::now(), error: e.clone() });
         opened
     }
 
     /// Opens a connection, and takes a place on it.
-    async fn connect(&self) -> Result<Lease, SendError> {
-        let (stream, http2) = self.connector.connect(Purpose::Pool).await?;
+    async fn connect(&self, sequence: &CommitSequence) -> Result<Lease, SendError> {
+        let (stream, http2) = self.connector.connect(Purpose::Pool, sequence).await?;
+        let owner = Owner::of(sequence);
         self.speaks_http1.store(!http2, Ordering::Relaxed);
         if !http2 {
-            return http1::open(&self.connector, &self.http1, stream).await.map(Lease::Http1);
+            return http1::open(&self.connector, &self.http1, stream, owner)
+                .await
+                .map(Lease::Http1);
         }
-        let connection = Http2Connection::open(&self.connector, stream).await?;
+        let connection = Http2Connection::open(&self.connector, stream, owner).await?;
         let stream = connection.lease().ok_or(SendError::Timeout {
             waiting_for: "a stream on a new connection, of which the API server allows none",
             sent: false,

@@ -16,6 +16,7 @@ use super::renewal::Renewable;
 use super::request_body::{BodySource, Outgoing};
 use super::response_body::UpstreamBody;
 use crate::body::RequestBody;
+use audit_log::CommitSequence;
 
 impl Upstream {
     /// Sends `request` with its `Connection: Upgrade` and `Upgrade` headers on an HTTP/1.1
@@ -24,17 +25,19 @@ impl Upstream {
     /// must not reach the API server as a request.
     ///
     /// # Errors
-    /// Like [`Upstream::send`], but only a request of which nothing was sent is sent again.
+    /// Like [`Upstream::forward`], but only a request of which nothing was sent is sent again.
     pub async fn upgrade(
         &self,
         request: Request<RequestBody>,
+        sequence: &CommitSequence,
     ) -> Result<Response<UpstreamBody>, SendError> {
-        self.try_upgrade(request).await.map_err(|error| self.counted(error))
+        self.try_upgrade(request, sequence).await.map_err(|error| self.counted(error))
     }
 
     async fn try_upgrade(
         &self,
         request: Request<RequestBody>,
+        sequence: &CommitSequence,
     ) -> Result<Response<UpstreamBody>, SendError> {
         let later = self.shared().later();
         let mut renewable = Renewable::of(&request);
@@ -44,7 +47,7 @@ impl Upstream {
         loop {
             let outgoing = body.attempt().ok_or(SendError::BodyFromClient)?;
             let request = head.clone().request(false, outgoing, self.shared().pool(&later));
-            match upgrade_once(self.shared().pool(&later), request, &body).await {
+            match upgrade_once(self.shared().pool(&later), request, &body, sequence).await {
                 Ok(mut response) => {
                     if response.status() == StatusCode::UNAUTHORIZED
                         && let Some(rejected) = &mut renewable
@@ -72,9 +75,10 @@ async fn upgrade_once(
     pool: &Pool,
     request: Request<Outgoing>,
     body: &BodySource,
+    sequence: &CommitSequence,
 ) -> Result<Response<UpstreamBody>, SendError> {
     // Rare, and too large to be a part of every request's future.
-    let (stream, _) = Box::pin(pool.connector.connect(Purpose::Upgrade)).await?;
+    let (stream, _) = Box::pin(pool.connector.connect(Purpose::Upgrade, sequence)).await?;
     let (mut sender, connection) = Builder::new()
         .max_headers(MAX_HEADER_LINES)
         .max_buf_size(MAX_HEADER_BYTES)

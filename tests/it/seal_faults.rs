@@ -2,7 +2,7 @@
 //! second proxy, and rotated files of the future: nobody is accused without reason, and whoever
 //! tampers is found.
 //!
-//! `CRASH_ROUNDS=50` is a longer run. The clock is stepped by `sink::seal::state_tests`, and by hand with
+//! `CRASH_ROUNDS=50` is a longer run. The clock is stepped by the unit tests of `sink::seal`, and by hand with
 //! faketime.
 
 use std::collections::HashSet;

@@ -5,8 +5,8 @@ use crate::audit::panic_message;
 use crate::audit::timestamp::Timestamp;
 use crate::audit::view::{Each, View};
 use crate::policy::Stage;
-use crate::sink::Ack;
 use crate::status::Status;
+use audit_log::Commit;
 
 impl Record {
     /// Converts the bodies, and compares what was asked for with what was done.
@@ -18,14 +18,14 @@ impl Record {
         self.check_name();
     }
 
-    pub(super) fn end(&mut self) -> Option<Ack> {
+    pub(super) fn end(&mut self) -> Commit {
         let stage = self.settle();
         // Now that it is known how it ended: what a client that is gone has sent may have been done.
         self.digest();
         let now = Timestamp::now();
-        let ack = self.emit(stage, now);
+        let commit = self.emit(stage, now);
         self.count_end(now);
-        ack
+        commit
     }
 
     /// Decides how it ended, if that is not decided yet.
@@ -91,6 +91,7 @@ impl Record {
             impersonated: self.impersonated.take(),
             metadata: self.metadata.take(),
             connection: self.connection,
+            sequence: self.sequence.clone(),
             response: self.response.take(),
             created: self.created.take(),
             has_object: self.has_object,

@@ -29,7 +29,7 @@ async fn a_101_gives_the_bytes_both_ways() {
         response
     })
     .await;
-    let response = upstream.upgrade(spdy("/exec?command=%73h")).await.unwrap();
+    let response = upgrade(&upstream, spdy("/exec?command=%73h")).await.unwrap();
     assert_eq!(response.status(), 101);
     assert_eq!(response.headers()["upgrade"], "SPDY/3.1");
     let upgraded: Upgraded = hyper::upgrade::on(response).await.unwrap();
@@ -65,7 +65,7 @@ async fn after_any_other_answer_the_connection_is_closed() {
         tcp.read_to_end(&mut more).await.unwrap();
         (String::from_utf8(head).unwrap(), more)
     });
-    let response = upstream.upgrade(spdy("/a//b?x=%zz")).await.unwrap();
+    let response = upgrade(&upstream, spdy("/a//b?x=%zz")).await.unwrap();
     assert_eq!(response.status(), 403);
     assert_eq!(text(response).await, "nope");
     let (head, more) = server.await.unwrap();
@@ -85,6 +85,6 @@ async fn a_connection_that_breaks_is_said_to_be_interrupted() {
         let mut buffer = [0; 1024];
         let _ = tcp.read(&mut buffer).await.unwrap();
     });
-    let error = upstream.upgrade(spdy("/")).await.unwrap_err();
+    let error = upgrade(&upstream, spdy("/")).await.unwrap_err();
     assert!(matches!(error, SendError::Interrupted { .. }), "{error}");
 }

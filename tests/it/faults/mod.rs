@@ -2,7 +2,7 @@
 //! without a restart. Each is tried in each mode, and each test prints a line for what it counted.
 //!
 //! A clock that is set back is `a_clock_that_is_set_back_does_not_change_the_order` of
-//! `sink::rotate`.
+//! `audit_log::rotate`.
 
 mod backends;
 mod disk;

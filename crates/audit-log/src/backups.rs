@@ -1,0 +1,364 @@
+//! Deletes and compresses rotated files, in a thread of its own that gives way to all others.
+//!
+//! Nothing is touched that is not sealed to its end ([`Kept`]): a file that is deleted before its
+//! last block is sealed would be missed, and one that is compressed under the eyes of recovery not
+//! found. Files are deleted from the oldest to the newest, each with its seal renamed first, so
+//! that a crash between two steps leaves no gap in the chain.
+
+mod age;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::fs::{self, File, FileTimes, OpenOptions};
+use std::io::{self, BufWriter, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::SystemTime;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+pub(super) use self::age::LogClock;
+
+use super::config::Rotation;
+use super::disk;
+use super::files::with_suffix;
+use super::open_file::copy_owner_and_mode;
+use super::rotate::{BackupNames, GZ, RETIRED, SEAL, ZST, without_suffix};
+
+/// The cleanup of one log file's backups. Ends with its last round cut short when it is dropped:
+/// the next start does what is left.
+#[derive(Debug)]
+pub(super) struct Cleaner {
+    /// Room for one: a round that has not begun sees all backups.
+    wake: Option<SyncSender<()>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Cleaner {
+    /// Starts the thread, which makes a first round. None: there is nothing to do, ever.
+    pub(super) fn start(
+        names: BackupNames,
+        rotation: Rotation,
+        clock: LogClock,
+        kept: Arc<Kept>,
+    ) -> io::Result<Option<Cleaner>> {
+        if rotation.max_age_days == 0 && rotation.max_backups == 0 && !rotation.compress {
+            return Ok(None);
+        }
+        let (wake, rounds) = mpsc::sync_channel(1);
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut backups = Backups { names, rotation, clock, kept, stop: stop.clone() };
+        let thread = std::thread::Builder::new()
+            .name("audit-cleanup".to_owned())
+            .spawn(move || backups.run(&rounds))?;
+        let cleaner = Cleaner { wake: Some(wake), stop, thread: Some(thread) };
+        cleaner.wake();
+        Ok(Some(cleaner))
+    }
+
+    /// Asks for a round. Returns at once.
+    pub(super) fn wake(&self) {
+        if let Some(wake) = &self.wake {
+            // Full: one is asked for already.
+            let _ = wake.try_send(());
+        }
+    }
+}
+
+impl Drop for Cleaner {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.wake = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic of it has been logged, and the log itself does not need it.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Backups that must stay as they are, by their names before compression.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    files: Mutex<KeptFiles>,
+}
+
+#[derive(Debug, Default)]
+struct KeptFiles {
+    /// The one that was rotated last: never deleted, only compressed.
+    newest: Option<PathBuf>,
+    /// Those whose last blocks are not sealed yet: neither compressed nor deleted.
+    unsealed: BTreeSet<PathBuf>,
+}
+
+impl Kept {
+    /// A file is about to be rotated to this name. `sealed`: its last lines will be sealed.
+    pub(super) fn rotate(&self, backup: &Path, sealed: bool) {
+        let mut files = self.files.lock().expect("nothing panics that holds it");
+        files.newest = Some(backup.to_owned());
+        if sealed {
+            files.unsealed.insert(backup.to_owned());
+        }
+    }
+
+    /// The seals of all backups but these are complete. Returns whether some have just become so.
+    pub(super) fn unsealed(&self, backups: &BTreeSet<PathBuf>) -> bool {
+        let mut files = self.files.lock().expect("nothing panics that holds it");
+        let before = files.unsealed.len();
+        files.unsealed.retain(|backup| backups.contains(backup));
+        files.unsealed.len() < before
+    }
+
+    /// Whether a backup may be deleted, which the backup `next` comes after. One that the next is
+    /// not sealed after may have the newest record of the chain, which must not get lost.
+    fn may_delete(&self, backup: &Path, next: Option<&Path>) -> bool {
+        let files = self.files.lock().expect("nothing panics that holds it");
+        let is_next_sealed = match next {
+            Some(next) => !files.unsealed.contains(next),
+            None => files.unsealed.is_empty(),
+        };
+        let is_newest = files.newest.as_deref() == Some(backup);
+        is_next_sealed && !is_newest && !files.unsealed.contains(backup)
+    }
+
+    fn may_compress(&self, backup: &Path) -> bool {
+        !self.files.lock().expect("nothing panics that holds it").unsealed.contains(backup)
+    }
+}
+
+/// What the thread knows.
+#[derive(Debug)]
+pub(super) struct Backups {
+    pub(super) names: BackupNames,
+    pub(super) rotation: Rotation,
+    pub(super) clock: LogClock,
+    pub(super) kept: Arc<Kept>,
+    pub(super) stop: Arc<AtomicBool>,
+}
+
+/// The files of one backup: the plain one, the compressed one, or (after a crash) both.
+#[derive(Debug, Default)]
+struct Backup {
+    /// Its name before compression, whether there is such a file or not.
+    name: PathBuf,
+    plain: Option<PathBuf>,
+    compressed: Vec<PathBuf>,
+    /// Is deleted with them. One alone is that of a file that was rotated by another program.
+    seal: Option<PathBuf>,
+    /// The seal of a backup whose deletion has begun.
+    retired: Option<PathBuf>,
+}
+
+type Listed = Vec<(SystemTime, Backup)>;
+
+impl Backups {
+    fn run(&mut self, rounds: &Receiver<()>) {
+        // Lowest priority, for this thread only (on Linux it is the thread's). No matter if not.
+        let _ = rustix::process::setpriority_process(None, 19);
+        while rounds.recv().is_ok() && !self.stopped() {
+            if let Err(error) = self.clean() {
+                tracing::warn!(
+                    "cannot clean up the rotated audit logs in {}: {error}",
+                    self.names.folder.display()
+                );
+            }
+        }
+    }
+
+    /// One round. After an error nothing is deleted any more; returns the first.
+    pub(super) fn clean(&mut self) -> io::Result<()> {
+        let (backups, newest) = self.list()?;
+        let mut result = Ok(());
+        let mut left = Vec::new();
+        for (time, backup) in backups {
+            // What a crash has left of a deletion.
+            if backup.retired.is_some() {
+                result = result.and(backup.delete());
+            } else {
+                left.push((time, backup));
+            }
+        }
+        let is_log = |backup: &Backup| backup.plain.is_some() || !backup.compressed.is_empty();
+        let logs = left.iter().filter(|(_, backup)| is_log(backup)).count();
+        let surplus = match self.rotation.max_backups {
+            0 => 0,
+            most => logs.saturating_sub(most),
+        };
+        let times: Vec<SystemTime> = left.iter().map(|(time, _)| *time).collect();
+        let oldest = self.clock.oldest(self.rotation.max_age_days, newest, &times);
+        // From the oldest. A seal alone goes where the log after it goes.
+        let names: Vec<PathBuf> =
+            left.iter().filter(|(_, one)| is_log(one)).map(|(_, one)| one.name.clone()).collect();
+        let mut seen = 0;
+        for (time, backup) in left {
+            if self.stopped() {
+                break;
+            }
+            let too_many = seen < surplus;
+            seen += usize::from(is_log(&backup));
+            let too_old = oldest.is_some_and(|oldest| time < oldest);
+            let next = names.get(seen).map(PathBuf::as_path);
+            let done = if (too_many || too_old) && self.kept.may_delete(&backup.name, next) {
+                if result.is_err() {
+                    // A newer file that is gone while an older one is there would be missed.
+                    continue;
+                }
+                self.log_deletion(&backup, too_many);
+                backup.delete()
+            } else if self.rotation.compress && self.kept.may_compress(&backup.name) {
+                backup.plain.map_or(Ok(()), |plain| self.compress(&plain))
+            } else {
+                Ok(())
+            };
+            result = result.and(done);
+        }
+        result
+    }
+
+    fn log_deletion(&self, backup: &Backup, too_many: bool) {
+        let Rotation { max_age_days, max_backups, .. } = self.rotation;
+        let path = backup.name.display();
+        if too_many {
+            tracing::info!(
+                "deleting the rotated audit log {path}: there are more than \
+                 --audit-log-maxbackup={max_backups}"
+            );
+        } else {
+            tracing::info!(
+                "deleting the rotated audit log {path}: it is older than \
+                 --audit-log-maxage={max_age_days} days"
+            );
+        }
+    }
+
+    /// All backups by the time in their name, the oldest first, a plain file and its compressed
+    /// twin as one; and the newest modification time of all log files.
+    fn list(&self) -> io::Result<(Listed, Option<SystemTime>)> {
+        let mut backups: BTreeMap<(SystemTime, OsString), Backup> = BTreeMap::new();
+        let mut newest = None;
+        for entry in fs::read_dir(&self.names.folder)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if name == self.names.log {
+                newest = newest.max(modified(&entry));
+            }
+            let Some((time, suffix)) = self.names.parse(&name) else {
+                continue;
+            };
+            if entry.file_type()?.is_dir() {
+                continue;
+            }
+            let suffix = String::from_utf8_lossy(suffix).into_owned();
+            if suffix == ".gz.tmp" {
+                // Left behind by a crash. Only this thread makes such files, one at a time.
+                disk::remove(&entry.path())?;
+            }
+            if !["", GZ, ZST, SEAL, RETIRED].contains(&&*suffix) {
+                continue;
+            }
+            let plain = without_suffix(&name, &suffix);
+            let backup = backups.entry((time, plain.clone())).or_default();
+            backup.name = self.names.folder.join(plain);
+            match &*suffix {
+                "" => backup.plain = Some(entry.path()),
+                SEAL => backup.seal = Some(entry.path()),
+                RETIRED => backup.retired = Some(entry.path()),
+                _ => backup.compressed.push(entry.path()),
+            }
+            if matches!(&*suffix, "" | GZ | ZST) {
+                newest = newest.max(modified(&entry));
+            }
+        }
+        Ok((backups.into_iter().map(|((time, _), backup)| (time, backup)).collect(), newest))
+    }
+
+    /// Replaces the file by a compressed one of the same mode, owner and time. A crash leaves the
+    /// plain file, both, or the compressed one, but never half of it under its name.
+    fn compress(&self, plain: &Path) -> io::Result<()> {
+        let compressed = with_suffix(plain, GZ);
+        let temporary = with_suffix(&compressed, ".tmp");
+        let result = self.compress_to(plain, &temporary);
+        match result {
+            Ok(true) => {
+                disk::rename(&temporary, &compressed)?;
+                disk::remove(plain)
+            }
+            Ok(false) => disk::remove(&temporary),
+            Err(error) => {
+                let _ = disk::remove(&temporary);
+                Err(error)
+            }
+        }
+    }
+
+    /// `false`: we were told to stop.
+    fn compress_to(&self, plain: &Path, temporary: &Path) -> io::Result<bool> {
+        let mut from = File::open(plain)?;
+        disk::step()?;
+        let to = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(temporary)?;
+        let metadata = from.metadata()?;
+        copy_owner_and_mode(&metadata, &to.metadata()?, &to);
+        let mut encoder = GzEncoder::new(BufWriter::new(to), Compression::default());
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            if self.stopped() {
+                return Ok(false);
+            }
+            match from.read(&mut buffer)? {
+                0 => break,
+                length => encoder.write_all(&buffer[..length])?,
+            }
+        }
+        let to = encoder.finish()?.into_inner().map_err(|error| error.into_error())?;
+        if let Ok(modified) = metadata.modified() {
+            let _ = to.set_times(FileTimes::new().set_modified(modified));
+        }
+        // The plain file goes next: it must not be that neither is on the disk.
+        to.sync_all()?;
+        Ok(true)
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+impl Backup {
+    /// Deletes the files of the backup. Its seal is renamed first and deleted last: until the log
+    /// is gone it can be verified, and from then on it is not missed.
+    fn delete(self) -> io::Result<()> {
+        let has_log = self.plain.is_some() || !self.compressed.is_empty();
+        let retired = match (self.seal, self.retired) {
+            (Some(seal), None) if has_log => {
+                let retired = with_suffix(&self.name, RETIRED);
+                disk::rename(&seal, &retired)?;
+                Some(retired)
+            }
+            (seal, None) => seal,
+            (_, retired) => retired,
+        };
+        self.plain
+            .into_iter()
+            .chain(self.compressed)
+            .chain(retired)
+            .try_for_each(|path| disk::remove_if_there(&path))
+    }
+}
+
+fn modified(entry: &fs::DirEntry) -> Option<SystemTime> {
+    // Of the file, if it is a symbolic link.
+    fs::metadata(entry.path()).ok()?.modified().ok()
+}
+
+#[cfg(test)]
+mod tests;

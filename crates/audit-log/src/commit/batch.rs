@@ -1,0 +1,149 @@
+//! When lines that wait are taken out of the queue.
+//!
+//! As kube-apiserver's collector: a batch is complete with `max_size` events, or when `max_wait`
+//! has passed, or at shutdown; each batch needs a token. Three differences, none of which shows in
+//! the log: the wait begins with the batch's first event and not before it, so that an idle writer
+//! has no timer; a batch stays in the queue until it is written, so that `buffer_size` is all that
+//! is ever held (and completes a batch too, where it is less than `max_size`); and where there is
+//! no throttle, all complete batches are taken at once, and then none for a millisecond.
+
+use std::time::{Duration, Instant};
+
+use super::super::config::{Mode, Throttle};
+use super::strategy::CommitStrategy;
+
+/// Where nobody waits and there is no throttle, the writer rests so long after each write: to be
+/// woken for each event would cost several times what the event's write costs.
+const REST: Duration = Duration::from_millis(1);
+
+/// What to do with the lines that wait.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Write the first so many.
+    Take(usize),
+    /// Sleep until this time, or until there are so many lines. None: for ever.
+    Wait { until: Option<Instant>, wake_at: Option<usize> },
+}
+
+/// Decides when a batch is complete.
+#[derive(Debug)]
+pub(super) enum Batcher {
+    /// Requests wait for their events: what there is makes a batch.
+    Immediate,
+    /// Others write as a rule: what there is makes a batch, but only when the thread is called.
+    OnCall,
+    /// Nothing waits for events.
+    Batch {
+        /// A batch is complete with so many events.
+        complete: usize,
+        max_size: usize,
+        max_wait: Duration,
+        pace: Pace,
+    },
+}
+
+/// How fast batches may follow each other.
+#[derive(Debug)]
+pub(super) enum Pace {
+    /// Not before a time, unless there are so many events.
+    Rest { until: Instant, crowd: usize },
+    /// As there are tokens.
+    Throttle(Bucket),
+}
+
+impl Batcher {
+    pub(super) fn new(mode: &Mode, strategy: CommitStrategy, now: Instant) -> Batcher {
+        match *mode {
+            Mode::Blocking | Mode::BlockingStrict => match strategy {
+                CommitStrategy::Queued => Batcher::Immediate,
+                CommitStrategy::Inline | CommitStrategy::Deferred => Batcher::OnCall,
+            },
+            Mode::Batch { buffer_size, max_size, max_wait, throttle } => Batcher::Batch {
+                complete: max_size.min(buffer_size),
+                max_size,
+                max_wait,
+                pace: match throttle {
+                    Some(throttle) => Pace::Throttle(Bucket::new(throttle, now)),
+                    None => Pace::Rest { until: now, crowd: buffer_size.div_ceil(2) },
+                },
+            },
+        }
+    }
+
+    /// Whether the writer thread leaves events to others until it is called.
+    pub(super) fn is_on_call(&self) -> bool {
+        matches!(self, Batcher::OnCall)
+    }
+
+    /// `since`: when the first of the `length` lines came, or when the last batch was taken.
+    pub(super) fn step(
+        &mut self,
+        length: usize,
+        since: Option<Instant>,
+        closing: bool,
+        now: Instant,
+    ) -> Step {
+        if length == 0 {
+            let wake_at = (!self.is_on_call()).then_some(1);
+            return Step::Wait { until: None, wake_at };
+        }
+        let Batcher::Batch { complete, max_size, max_wait, pace } = self else {
+            return Step::Take(length);
+        };
+        if length < *complete && !closing {
+            // A wait too long for the clock has no end.
+            let end = since.unwrap_or(now).checked_add(*max_wait);
+            if end.is_none_or(|end| now < end) {
+                return Step::Wait { until: end, wake_at: Some(*complete) };
+            }
+        }
+        match pace {
+            Pace::Rest { until, crowd } => {
+                if now < *until && length < *crowd && !closing {
+                    return Step::Wait { until: Some(*until), wake_at: Some(*crowd) };
+                }
+                *until = now + REST;
+                Step::Take(length)
+            }
+            // The shutdown's time is limited, and what it does not suffice for is lost.
+            Pace::Throttle(_) if closing => Step::Take(length.min(*max_size)),
+            Pace::Throttle(bucket) => match bucket.take(now) {
+                Ok(()) => Step::Take(length.min(*max_size)),
+                Err(until) => Step::Wait { until, wake_at: None },
+            },
+        }
+    }
+}
+
+/// A token bucket.
+#[derive(Debug)]
+pub(crate) struct Bucket {
+    throttle: Throttle,
+    tokens: f64,
+    filled: Instant,
+}
+
+impl Bucket {
+    /// A full one.
+    pub(crate) fn new(throttle: Throttle, now: Instant) -> Bucket {
+        Bucket { throttle, tokens: f64::from(throttle.burst), filled: now }
+    }
+
+    /// Takes a token, or says when there will be one; None: after the end of time.
+    pub(crate) fn take(&mut self, now: Instant) -> Result<(), Option<Instant>> {
+        let qps = f64::from(self.throttle.qps);
+        let gained = now.saturating_duration_since(self.filled).as_secs_f64() * qps;
+        self.tokens = (self.tokens + gained).min(f64::from(self.throttle.burst));
+        self.filled = now;
+        if self.tokens >= 1.0 {
+            self.tokens -= 1.0;
+            return Ok(());
+        }
+        // A nanosecond more, lest rounding wakes us just too early.
+        let missing = Duration::try_from_secs_f64((1.0 - self.tokens) / qps);
+        Err(missing.ok().and_then(|missing| now.checked_add(missing + Duration::from_nanos(1))))
+    }
+}
+
+#[cfg(test)]
+mod tests;

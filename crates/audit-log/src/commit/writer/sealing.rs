@@ -1,0 +1,86 @@
+//! Sealing what the writer writes: once a second, beside it.
+
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use super::Writer;
+use crate::error::WriteError;
+use crate::seal::Chain;
+
+/// Lines are sealed within this time.
+const SEAL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The chain, which is held before the output is, so that blocks are sealed in their order.
+pub(super) struct Sealing {
+    chain: Mutex<Chain>,
+    ended: Mutex<bool>,
+    end: Condvar,
+}
+
+impl Writer {
+    /// Seals what is written.
+    pub(in crate::commit) fn sealing(self, chain: Chain) -> Writer {
+        let chain = Mutex::new(chain);
+        let sealing = Sealing { chain, ended: Mutex::new(false), end: Condvar::new() };
+        Writer { sealing: Some(sealing), ..self }
+    }
+
+    /// The thread that seals: runs until the writer thread ends.
+    pub(in crate::commit) fn run_sealing(&self) {
+        let Some(sealing) = &self.sealing else { return };
+        loop {
+            let ended = sealing.ended.lock().expect("nothing panics that holds it");
+            let (ended, _) = sealing
+                .end
+                .wait_timeout_while(ended, SEAL_INTERVAL, |ended| !*ended)
+                .expect("nothing panics that holds it");
+            if *ended {
+                return;
+            }
+            drop(ended);
+            self.seal(false);
+        }
+    }
+
+    /// Seals what was written so far, while others may write.
+    pub(super) fn seal(&self, stopped: bool) {
+        let Some(sealing) = &self.sealing else { return };
+        let mut chain = sealing.chain.lock().expect("nothing panics that holds it");
+        let mut blocks = {
+            let mut held = self.hold();
+            // A file that was moved or cut has another seal from then on.
+            self.check(&mut held);
+            held.output.unsealed(stopped)
+        };
+        let result = chain.seal(&mut blocks);
+        let mut held = self.hold();
+        held.output.sealed(blocks, result.as_ref().err().map(ToString::to_string));
+        match result {
+            Ok(()) => {
+                if held.seal_failed.take().is_some() {
+                    tracing::info!("the seal of the audit log {} is written again", self.name);
+                    // The next check finds out whether the log is, too.
+                    held.failed = Some(Instant::now());
+                }
+            }
+            Err(source) => {
+                self.metrics.seal.failures.inc();
+                let source = Arc::new(source);
+                let error = WriteError::Seal { log: self.name.clone(), source };
+                if held.seal_failed.is_none() {
+                    tracing::error!("{error}; lines wait for it in memory");
+                }
+                held.seal_failed = Some(error.clone());
+                self.outcome(&mut held, Err(error));
+            }
+        }
+    }
+
+    /// Has the thread that seals end.
+    pub(super) fn end_sealing(&self) {
+        if let Some(sealing) = &self.sealing {
+            *sealing.ended.lock().expect("nothing panics that holds it") = true;
+            sealing.end.notify_one();
+        }
+    }
+}

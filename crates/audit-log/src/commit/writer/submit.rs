@@ -1,0 +1,76 @@
+//! Writing by the request that submits the event, where that is cheaper than waking the thread.
+
+use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, TryLockError};
+use std::time::Instant;
+
+use super::{Held, Writer};
+use crate::error::WriteError;
+use crate::line::Line;
+
+/// How often a request tries to get the output: for some microseconds, as long as a write takes. To
+/// sleep and be woken takes longer.
+const TRIES: usize = 200;
+
+/// A request that writes for others hands over to the thread after so many groups.
+const GROUPS: usize = 4;
+
+impl Writer {
+    /// Writes an event now, behind those that wait. Returns it if the output cannot be had soon, or
+    /// if the queue is closed: it is to be queued then.
+    pub(in crate::commit) fn write_now(&self, line: Line) -> Result<Result<(), WriteError>, Line> {
+        let Some(mut held) = self.soon() else { return Err(line) };
+        let started = Instant::now();
+        self.queue.take_with(line, &mut held.group)?;
+        let result = self.write_taken(&mut held);
+        let is_slow = held.is_slow(started) || result.is_err();
+        drop(held);
+        self.look_after_others(is_slow);
+        Ok(result)
+    }
+
+    /// Sees to it that what waits is written, after an event was queued because another thread has
+    /// the output. That one looks at the queue after releasing it, unless it has just done so.
+    pub(in crate::commit) fn queued(&self) {
+        match self.is_slow() {
+            true => self.queue.call(),
+            false => self.look_after_others(false),
+        }
+    }
+
+    /// Writes what waits, unless another thread has the output. `is_slow`: it was slow just now.
+    pub(super) fn look_after_others(&self, mut is_slow: bool) {
+        for _ in 0..GROUPS {
+            if is_slow {
+                self.slow.store(true, Ordering::Relaxed);
+                break;
+            }
+            if !self.queue.is_left() {
+                return;
+            }
+            let Some(mut held) = self.try_hold() else { return };
+            let started = Instant::now();
+            let failed = self.write(&mut held, usize::MAX).is_err();
+            is_slow = held.is_slow(started) || failed;
+        }
+        self.queue.call();
+    }
+
+    pub(super) fn soon(&self) -> Option<MutexGuard<'_, Held>> {
+        for _ in 0..TRIES {
+            if let Some(held) = self.try_hold() {
+                return Some(held);
+            }
+            std::hint::spin_loop();
+        }
+        None
+    }
+
+    fn try_hold(&self) -> Option<MutexGuard<'_, Held>> {
+        match self.held.try_lock() {
+            Ok(held) => Some(held),
+            Err(TryLockError::WouldBlock) => None,
+            Err(TryLockError::Poisoned(_)) => unreachable!("outputs are guarded from panics"),
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! What the sink is told: where the log is, who waits for it, when it is rotated.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::seal::SealConfig;
+
+/// Settings of one sink; the `--audit-log-*` flags.
+#[derive(Debug, Clone)]
+pub struct LogConfig {
+    /// `--audit-log-path`
+    pub path: LogPath,
+    /// `--audit-log-mode` and `--audit-log-batch-*`
+    pub mode: Mode,
+    /// `--audit-log-maxsize`, `-maxage`, `-maxbackup`, `-compress`; unused for standard output.
+    pub rotation: Rotation,
+    /// `--audit-log-sync`; unused for standard output.
+    pub sync: SyncMode,
+    /// `--audit-log-seal`; only for a file.
+    pub seal: Option<SealConfig>,
+}
+
+/// When events are on the disk itself, and not only in the system's memory: what a machine that
+/// fails can take with it. The end of the process alone takes nothing that was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SyncMode {
+    /// When the system likes, as with kube-apiserver; and at the end of the process.
+    Off,
+    /// After this time at the latest.
+    Interval(Duration),
+    /// Before an event counts as written.
+    Always,
+}
+
+/// Where the log is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogPath {
+    /// `-`
+    Stdout,
+    /// A file. Missing folders above it are made.
+    File(PathBuf),
+}
+
+impl fmt::Display for LogPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LogPath::Stdout => f.write_str("standard output"),
+            LogPath::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// Whether a request waits for its events to be written.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Mode {
+    /// It does not. When the queue is full, new events are lost, and counted.
+    Batch {
+        /// Events that may wait; at least 1.
+        buffer_size: usize,
+        /// A batch is complete with this many events; at least 1.
+        max_size: usize,
+        /// Or when its first event has waited this long. Unused if `max_size` is 1.
+        max_wait: Duration,
+        /// How many batches may be written in a second.
+        throttle: Option<Throttle>,
+    },
+    /// It waits, and goes on if an event could not be written. Where writes are quick, the bytes
+    /// that it sends wait instead ([`CommitStrategy::Deferred`](super::CommitStrategy::Deferred)).
+    Blocking,
+    /// It waits, and is refused if its first event could not be written. That is up to the caller.
+    BlockingStrict,
+}
+
+/// A token bucket; one token a batch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Throttle {
+    /// Tokens that come in a second; above 0.
+    pub qps: f32,
+    /// Tokens that can be saved up; at least 1.
+    pub burst: u32,
+}
+
+/// When the log file is set aside for a new one, and how long those set aside are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rotation {
+    /// The log file is rotated before it grows beyond this many MiB; 0: never, and the other
+    /// settings are unused.
+    pub max_size_mib: u64,
+    /// Rotated files older than this are deleted; 0: no limit.
+    pub max_age_days: u64,
+    /// This many rotated files are kept; 0: no limit.
+    pub max_backups: usize,
+    /// Rotated files are compressed with gzip.
+    pub compress: bool,
+}
+
+impl Default for Rotation {
+    /// kube-apiserver's defaults since 1.36: 100 MiB, 366 days, 100 files, not compressed.
+    fn default() -> Rotation {
+        Rotation { max_size_mib: 100, max_age_days: 366, max_backups: 100, compress: false }
+    }
+}
+
+impl Rotation {
+    /// No rotation at all.
+    pub const NEVER: Rotation =
+        Rotation { max_size_mib: 0, max_age_days: 0, max_backups: 0, compress: false };
+}

@@ -1,0 +1,148 @@
+//! What can go wrong with a sink: when it is opened, and when it writes.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::seal::KeyError;
+
+/// The sink cannot be used; a reason not to start.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// A folder above the log file could not be made.
+    #[error(
+        "cannot create the folder {} of the audit log: {source}; create it and let this user \
+         write there, or name another file with --audit-log-path",
+        path.display()
+    )]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The log file could not be opened or made.
+    #[error("cannot open the audit log {}: {source}; {}", path.display(), remedy(path))]
+    File {
+        /// The log file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The log path cannot be that of a file.
+    #[error(
+        "the audit log {} is not a file; give --audit-log-path the full name of a file, or - \
+         for standard output",
+        .0.display()
+    )]
+    NotAFile(PathBuf),
+    /// The log cannot be sealed, for there is no file to read again.
+    #[error(
+        "{what} cannot be sealed; give a regular file with --audit-log-path, or leave out \
+         --audit-log-seal"
+    )]
+    NotSealable {
+        /// What it is.
+        what: String,
+    },
+    /// The key of the seal cannot be used.
+    #[error("--audit-log-seal-key-file: {0}")]
+    SealKey(#[from] KeyError),
+    /// The seal file cannot be read or made.
+    #[error(
+        "cannot seal the audit log {}: {source}; let this user read the log and write the *.seal \
+         files beside it",
+        path.display()
+    )]
+    Seal {
+        /// The log file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another process, or another backend of this one, writes the log.
+    #[error(
+        "the audit log {} is already written by another kube-audit-proxy or backend{owner}; a sealed \
+         log has one writer: stop the other, or name another file with --audit-log-path",
+        path.display()
+    )]
+    Locked {
+        /// The log file.
+        path: PathBuf,
+        /// The process, as far as is known.
+        owner: String,
+    },
+    /// The lock file of a sealed log cannot be opened.
+    #[error(
+        "cannot open the lock file {} of the sealed audit log: {source}; let this user write it",
+        path.display()
+    )]
+    LockFile {
+        /// The lock file.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// Standard output is closed.
+    #[error(
+        "cannot write the audit log to standard output: {0}; keep it open, or name a file with \
+         --audit-log-path"
+    )]
+    Stdout(io::Error),
+    /// A setting of batch mode is out of its range.
+    #[error("{flag} must be a positive number")]
+    NotPositive {
+        /// The flag.
+        flag: &'static str,
+    },
+    /// The system refused a thread.
+    #[error("cannot start the thread that writes the audit log: {0}; raise the limit of threads")]
+    Thread(io::Error),
+}
+
+/// What to do if the file at `path` cannot be opened. The names of standard output are links that
+/// only the owner of a terminal or pipe can open, and that lead nowhere if it is a socket.
+fn remedy(path: &Path) -> &'static str {
+    let is_stdout =
+        ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"].iter().any(|name| path == Path::new(name));
+    match is_stdout {
+        true => {
+            "for standard output give --audit-log-path=-, which uses it as it is and needs no \
+             permission to open it"
+        }
+        false => {
+            "let this user write that file and its folder, or name another file with \
+             --audit-log-path"
+        }
+    }
+}
+
+/// An event is not in the log.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum WriteError {
+    /// The system refused the write.
+    #[error("cannot write to the audit log {log}: {source}")]
+    Io {
+        /// The log file, or `standard output`.
+        log: Arc<str>,
+        /// What the system said.
+        source: Arc<io::Error>,
+    },
+    /// The seal of the log cannot be written.
+    #[error("cannot write the seal of the audit log {log}: {source}")]
+    Seal {
+        /// The log file.
+        log: Arc<str>,
+        /// What the system said.
+        source: Arc<io::Error>,
+    },
+    /// The webhook did not take it.
+    #[error("the webhook did not take the events: {0}")]
+    Webhook(Arc<str>),
+    /// It came after the sink was shut down.
+    #[error("audit backend shut down")]
+    ShutDown,
+    /// The writer failed in a way that is a bug of ours.
+    #[error("the audit log's writer panicked")]
+    Panicked,
+}

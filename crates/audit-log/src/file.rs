@@ -1,0 +1,420 @@
+//! The log file: opening it, writing to it, and noticing that it is no longer where it was.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io::{self, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
+
+use super::backups::{Kept, LogClock};
+use super::clock::Clock;
+use super::config::Rotation;
+use super::disk;
+use super::error::LogError;
+use super::files::{create_private_dir, parent};
+use super::line::Line;
+use super::lock::{LogLock, lock_file};
+use super::open_file::{OpenFile, mend};
+use super::output::{Output, Unsynced, Written, append};
+use super::rotate::{BackupNamer, BackupNames, Rotator};
+use super::seal::{Block, Chain, LogSeal, SealConfig, SealKey, recover};
+use crate::LogMetrics;
+
+/// What must be free on the disk before a log that could not be written is one again, in bytes.
+const ROOM: u64 = 64 << 10;
+
+/// A log file and its rotation.
+#[derive(Debug)]
+pub(super) struct LogFile {
+    pub(super) path: PathBuf,
+    pub(super) open: OpenFile,
+    /// None: never rotated.
+    pub(super) rotator: Option<Rotator>,
+    pub(super) namer: BackupNamer,
+    /// Until the cleaner takes it.
+    log_clock: Option<LogClock>,
+    pub(super) kept: Arc<Kept>,
+    /// Held as long as the log is open.
+    lock: Option<LogLock>,
+    /// The open file was deleted and no other can be made: why. Nothing that is written now could
+    /// ever be read.
+    gone: Option<io::Error>,
+    /// That the file was moved and no other can be made has been logged.
+    pub(super) complained: bool,
+    /// What was written is not known to be on the disk.
+    dirty: bool,
+    /// Files that were replaced before they were synced, and whether the folder is to be.
+    older: Unsynced,
+    /// They are synced now and then, and so kept open until then.
+    synced: bool,
+    /// What the seal needs to know of each line.
+    pub(super) seal: Option<LogSeal>,
+}
+
+impl LogFile {
+    /// One that others may write, too.
+    #[cfg(test)]
+    pub(super) fn open(
+        path: &Path,
+        rotation: Rotation,
+        clock: Clock,
+        metrics: Arc<LogMetrics>,
+    ) -> Result<LogFile, LogError> {
+        LogFile::open_as(path, rotation, clock, metrics, false)
+    }
+
+    /// Opens the file, and creates it and the directories above it if they are missing.
+    /// `exclusively`: nobody else may write it, so it is locked first.
+    pub(super) fn open_as(
+        path: &Path,
+        rotation: Rotation,
+        clock: Clock,
+        metrics: Arc<LogMetrics>,
+        exclusively: bool,
+    ) -> Result<LogFile, LogError> {
+        if path.file_name().is_none() || path.is_dir() {
+            return Err(LogError::NotAFile(path.to_owned()));
+        }
+        create_folder(path).map_err(|source| LogError::Folder {
+            path: path.parent().unwrap_or(path).to_owned(),
+            source,
+        })?;
+        let is_device = fs::metadata(path).is_ok_and(|metadata| !metadata.is_file());
+        let lock = if exclusively && !is_device { Some(LogLock::acquire(path)?) } else { None };
+        let log_clock = LogClock::new(path, clock.clone());
+        let mut open = open_at_start(path)
+            .map_err(|source| LogError::File { path: path.to_owned(), source })?;
+        if lock.is_some() && open.regular {
+            lock_file(path, &open.file)?;
+        }
+        mend(path, &mut open);
+        let rotates = open.regular && rotation.max_size_mib > 0;
+        let mut log = LogFile {
+            path: path.to_owned(),
+            open,
+            rotator: rotates.then(|| Rotator::new(rotation, metrics)),
+            namer: BackupNamer::new(BackupNames::of(path), clock),
+            log_clock: Some(log_clock),
+            kept: Arc::default(),
+            lock,
+            gone: None,
+            complained: false,
+            dirty: true,
+            older: Unsynced::default(),
+            synced: true,
+            seal: None,
+        };
+        log.folder_changed();
+        Ok(log)
+    }
+
+    /// For a log that is synced at its end only.
+    pub(super) fn never_synced(self) -> LogFile {
+        LogFile { synced: false, ..self }
+    }
+
+    /// Has what is written from now on sealed, and what was written to the file before. `strict`:
+    /// lines are refused while the seal cannot be written.
+    pub(super) fn seal(
+        &mut self,
+        config: &SealConfig,
+        strict: bool,
+        metrics: Arc<LogMetrics>,
+    ) -> Result<Chain, LogError> {
+        if !self.open.regular {
+            return Err(LogError::NotSealable { what: self.path.display().to_string() });
+        }
+        let key = SealKey::load(&config.key_file)?;
+        let log = self.open.file.clone();
+        let (chain, seal) = recover(&self.path, &log, &mut self.namer, config, key, metrics)
+            .map_err(|source| LogError::Seal { path: self.path.clone(), source })?;
+        self.seal = Some(seal.strict(strict));
+        Ok(chain)
+    }
+
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> Arc<Kept> {
+        self.kept.clone()
+    }
+
+    #[cfg(test)]
+    pub(super) fn limit(&mut self, bytes: u64) {
+        self.rotator.as_mut().expect("it is rotated").set_limit(bytes);
+    }
+
+    /// Starts the cleanup of rotated files. Must come after [`LogFile::seal`], which reads them.
+    pub(super) fn start_cleaner(&mut self) -> Result<(), LogError> {
+        let Some((rotator, clock)) = self.rotator.as_mut().zip(self.log_clock.take()) else {
+            return Ok(());
+        };
+        let names = self.namer.names().clone();
+        rotator.start_cleaner(names, clock, self.kept.clone()).map_err(LogError::Thread)
+    }
+
+    /// The folder's list of files is to be on the disk, too.
+    fn folder_changed(&mut self) {
+        if self.open.regular {
+            let folder = parent(&self.path).unwrap_or(Path::new("."));
+            self.older.folder = Some(folder.to_owned());
+        }
+    }
+
+    /// Goes over to another file; gives the one before.
+    pub(super) fn replace(&mut self, new: OpenFile) -> OpenFile {
+        if self.lock.is_some() && new.regular {
+            // The lock file is what counts; this one is for hard links and bind mounts.
+            let _ = new.file.try_lock();
+        }
+        let old = std::mem::replace(&mut self.open, new);
+        if std::mem::replace(&mut self.dirty, true) && old.regular && self.synced {
+            self.older.files.push(old.file.clone());
+        }
+        self.folder_changed();
+        old
+    }
+
+    /// How many of the lines go into this file: none if it must be rotated first.
+    fn fitting(&self, lines: &[Line]) -> usize {
+        let Some(limit) = self.rotator.as_ref().and_then(Rotator::limit) else {
+            return lines.len();
+        };
+        let mut size = self.open.size + u64::from(self.open.torn);
+        // kube-apiserver's rule for its first write is `>=`, for all others `>`.
+        let mut limit = if self.open.inherited { limit.saturating_sub(1) } else { limit };
+        for (index, line) in lines.iter().enumerate() {
+            let empty = size == 0;
+            size += line.len() as u64;
+            // A line longer than the limit is alone in its file.
+            if size > limit && !empty {
+                return index;
+            }
+            if index == 0 && self.open.inherited {
+                limit += 1;
+            }
+        }
+        lines.len()
+    }
+
+    /// Makes room for the first line, if the file really has none: see what is at the path now
+    /// before it is moved away, for it may be somebody else's, or have been cut.
+    fn make_room(&mut self, lines: &[Line]) {
+        if self.check().is_ok() && self.fitting(lines) == 0 {
+            self.rotate();
+        }
+    }
+
+    /// After a failed write: cuts off `tail`, the part of a line that was written, if the file does
+    /// end with it. If it stays, the next write ends it with a newline.
+    fn cut(&mut self, tail: &[u8]) {
+        // Not by what we think its size is: somebody may just have cut it, or written to it.
+        let size = self.open.file.metadata().map_or(0, |metadata| metadata.len());
+        let Some(start) = size.checked_sub(tail.len() as u64) else {
+            return;
+        };
+        let mut last = vec![0; tail.len()];
+        let read = self.open.file.read_exact_at(&mut last, start);
+        if read.is_ok() && last == tail && self.open.file.set_len(start).is_ok() {
+            self.open.size = start;
+            self.open.torn = false;
+        }
+    }
+
+    /// Copies what was written to a deleted file since it was last seen at its path: nobody can
+    /// have read that.
+    fn rescue(&mut self, deleted: &OpenFile) {
+        if !deleted.regular || !deleted.unlinked() || deleted.size <= deleted.seen {
+            return;
+        }
+        let copy = |into: &mut OpenFile| {
+            let mut from = &*deleted.file;
+            from.seek(SeekFrom::Start(deleted.seen))?;
+            if into.torn {
+                (&*into.file).write_all(b"\n")?;
+            }
+            io::copy(&mut from, &mut &*into.file)
+        };
+        let copied = copy(&mut self.open);
+        match copied {
+            Ok(bytes) => tracing::warn!(
+                "the audit log {} was deleted; the last {bytes} bytes are in the new one",
+                self.path.display()
+            ),
+            Err(error) => tracing::error!(
+                "the audit log {} was deleted; up to {} bytes are lost, for they cannot be \
+                 copied: {error}",
+                self.path.display(),
+                deleted.size - deleted.seen
+            ),
+        }
+        self.open.measure();
+    }
+}
+
+impl Output for LogFile {
+    fn write(&mut self, lines: &[Line]) -> Written {
+        let mut fitting = self.fitting(lines);
+        if fitting == 0 {
+            self.make_room(lines);
+            fitting = self.fitting(lines).max(1);
+        }
+        if let Some(gone) = &self.gone {
+            let error = io::Error::new(gone.kind(), gone.to_string());
+            return Written { whole: 0, error: Some(error) };
+        }
+        let refusal = self.seal.as_ref().and_then(LogSeal::refusal);
+        if let Some(error) = refusal.or_else(|| disk::step().err()) {
+            return Written { whole: 0, error: Some(error) };
+        }
+        let torn = self.open.torn;
+        let appended = append(&mut &*self.open.file, &lines[..fitting], torn);
+        self.open.size += appended.bytes;
+        self.open.torn = appended.torn;
+        self.open.inherited &= appended.bytes == 0;
+        self.dirty |= appended.bytes > 0;
+        let rest = (appended.bytes - appended.whole_bytes) as usize;
+        if rest > 0 && self.open.regular {
+            self.cut(&lines[appended.whole][..rest]);
+        }
+        if let Some(seal) = &mut self.seal {
+            seal.wrote(torn && appended.bytes > 0, &lines[..appended.whole]);
+            if self.open.torn && rest > 0 {
+                seal.torn(&lines[appended.whole][..rest]);
+            }
+            if seal.is_full() {
+                self.close_block();
+            }
+        }
+        Written { whole: appended.whole, error: appended.error }
+    }
+
+    fn is_quick(&self) -> bool {
+        // A pipe's reader may keep us waiting.
+        self.open.regular
+    }
+
+    fn check(&mut self) -> io::Result<bool> {
+        match fs::metadata(&self.path) {
+            Ok(metadata) if self.open.is(&metadata) => {
+                // Somebody may have cut it (logrotate's copytruncate).
+                if metadata.len() < self.open.size {
+                    self.was_cut(metadata.len());
+                }
+                self.open.size = metadata.len();
+                self.open.seen = metadata.len();
+                self.open.torn &= metadata.len() > 0;
+                self.gone = None;
+                self.complained = false;
+                Ok(false)
+            }
+            _ => {
+                let id = self.open.id;
+                self.reopen()?;
+                Ok(self.open.id != id)
+            }
+        }
+    }
+
+    fn reopen(&mut self) -> io::Result<()> {
+        match create_folder(&self.path).and_then(|()| OpenFile::open(&self.path)) {
+            Ok(new) => {
+                tracing::info!("the audit log {} was opened anew", self.path.display());
+                let old = self.replace(new);
+                self.rescue(&old);
+                self.seal_opened(&old);
+                self.gone = None;
+                self.complained = false;
+                Ok(())
+            }
+            Err(error) if self.open.unlinked() => {
+                self.gone = Some(io::Error::new(error.kind(), error.to_string()));
+                Err(error)
+            }
+            Err(error) => {
+                // The old one can still be read, under whatever name it has now.
+                if !self.complained {
+                    self.complained = true;
+                    tracing::error!(
+                        "cannot open the audit log {} anew: {error}; events still go to the file \
+                         that was there",
+                        self.path.display()
+                    );
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn unsynced(&mut self) -> Unsynced {
+        let mut unsynced = std::mem::take(&mut self.older);
+        if std::mem::take(&mut self.dirty) && self.open.regular {
+            unsynced.files.push(self.open.file.clone());
+        }
+        unsynced
+    }
+
+    fn still_unsynced(&mut self, mut unsynced: Unsynced) {
+        unsynced.files.append(&mut self.older.files);
+        unsynced.folder = self.older.folder.take().or(unsynced.folder);
+        self.older = unsynced;
+    }
+
+    fn unsealed(&mut self, stopped: bool) -> VecDeque<Block> {
+        self.seal.as_mut().map_or_else(VecDeque::new, |seal| seal.take(stopped))
+    }
+
+    fn sealed(&mut self, unsealed: VecDeque<Block>, failed: Option<String>) {
+        if let Some(seal) = &mut self.seal {
+            let unsealed = seal.outcome(unsealed, failed);
+            if self.kept.unsealed(&unsealed)
+                && let Some(rotator) = &self.rotator
+            {
+                // It may be compressed or deleted now.
+                rotator.clean();
+            }
+        }
+    }
+
+    fn probe(&mut self) -> io::Result<bool> {
+        if let Some(gone) = &self.gone {
+            return Err(io::Error::new(gone.kind(), gone.to_string()));
+        }
+        if !self.open.regular {
+            return Ok(false);
+        }
+        // Room behind the end of the file, which is not moved by it.
+        let room = fallocate(&*self.open.file, FallocateFlags::KEEP_SIZE, self.open.size, ROOM);
+        match room {
+            Ok(()) => Ok(true),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Opens the log; a named pipe's reader that is started at the same time may be a little late.
+fn open_at_start(path: &Path) -> io::Result<OpenFile> {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    let started = Instant::now();
+    loop {
+        match OpenFile::open(path) {
+            Err(error)
+                if error.kind() == io::ErrorKind::NotConnected && started.elapsed() < PATIENCE =>
+            {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            opened => return opened,
+        }
+    }
+}
+
+fn create_folder(path: &Path) -> io::Result<()> {
+    parent(path).map_or(Ok(()), create_private_dir)
+}
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -1,0 +1,176 @@
+//! Log backends: events are written to a file or to standard output.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc::UnboundedSender;
+use tokio_util::sync::CancellationToken;
+
+use super::clock::Clock;
+use super::commit::{BackendState, Commit, CommitLog, CommitSequence, Progress, WhenFailed};
+use super::config::{LogConfig, LogPath, Mode, SyncMode};
+use super::error::LogError;
+use super::file::LogFile;
+use super::line::Line;
+use super::metrics::LogMetrics;
+use super::output::{Output, Stdout};
+
+/// Takes encoded events. Clones share one log.
+#[derive(Debug, Clone)]
+pub struct LogBackend {
+    /// `None`: there is no log.
+    log: Option<Arc<CommitLog>>,
+    observer: Option<UnboundedSender<Vec<u8>>>,
+}
+
+impl LogBackend {
+    /// Opens the log and starts its writer. Missing folders are made with mode 0700, a missing file
+    /// with 0600; one that exists keeps its mode.
+    ///
+    /// # Errors
+    /// The log cannot be opened, or a batch setting is out of range.
+    pub fn open(config: LogConfig, metrics: Arc<LogMetrics>) -> Result<LogBackend, LogError> {
+        validate(&config.mode)?;
+        let mut chain = None;
+        let output: Box<dyn Output> = match &config.path {
+            LogPath::Stdout if config.seal.is_some() => {
+                return Err(LogError::NotSealable { what: config.path.to_string() });
+            }
+            LogPath::Stdout => Box::new(Stdout::open()?),
+            LogPath::File(path) => {
+                let rotation = config.rotation;
+                let (clock, sealed) = (Clock::system(), config.seal.is_some());
+                let mut log = LogFile::open_as(path, rotation, clock, metrics.clone(), sealed)?;
+                if config.sync == SyncMode::Off {
+                    log = log.never_synced();
+                }
+                if let Some(seal) = &config.seal {
+                    let strict = config.mode == Mode::BlockingStrict;
+                    chain = Some(log.seal(seal, strict, metrics.clone())?);
+                }
+                log.start_cleaner()?;
+                Box::new(log)
+            }
+        };
+        let (name, LogConfig { mode, sync, .. }) = (config.path.to_string(), &config);
+        let log = CommitLog::start(output, &name, mode, *sync, chain, metrics)?;
+        Ok(LogBackend::writing(log))
+    }
+
+    /// No log: events are not even counted.
+    pub fn discard() -> LogBackend {
+        LogBackend { log: None, observer: None }
+    }
+
+    /// No log, but an observer. Without a log, nothing is counted.
+    pub fn channel(observer: UnboundedSender<Vec<u8>>) -> LogBackend {
+        LogBackend::discard().with_observer(observer)
+    }
+
+    /// Sends each line to `observer` too, when it is submitted. An observer that is gone does not
+    /// matter; one that is slow costs memory.
+    pub fn with_observer(self, observer: UnboundedSender<Vec<u8>>) -> LogBackend {
+        LogBackend { observer: Some(observer), ..self }
+    }
+
+    fn writing(log: CommitLog) -> LogBackend {
+        LogBackend { log: Some(Arc::new(log)), observer: None }
+    }
+
+    /// Returns whether requests, or the bytes that they send, wait for their events to be written.
+    pub fn is_awaited(&self) -> bool {
+        self.log.as_ref().is_some_and(|log| log.is_awaited())
+    }
+
+    /// Returns whether a request must be refused when its first event cannot be written.
+    pub fn is_strict(&self) -> bool {
+        self.log.as_ref().is_some_and(|log| log.when_failed() == WhenFailed::Refuse)
+    }
+
+    /// Submits one encoded event, which must end with its only newline, in the sequence of the
+    /// worker that serves the request.
+    pub fn submit(&self, line: impl Into<Line>, sequence: &CommitSequence) -> Commit {
+        let line = line.into();
+        debug_assert!(line.ends_with(b"\n"), "a line ends with a newline");
+        if let Some(observer) = &self.observer {
+            let _ = observer.send(line.to_vec());
+        }
+        match &self.log {
+            Some(log) => log.submit(line, sequence),
+            None => Commit::DONE,
+        }
+    }
+
+    /// How far the events are committed that sockets wait for, if they do.
+    pub(crate) fn progress(&self) -> Option<Arc<Progress>> {
+        self.log.as_ref()?.progress().cloned()
+    }
+
+    /// Returns whether the next write is expected to succeed: for requests that must be refused
+    /// before they have an event to write. While the log is failing and only a write can tell
+    /// whether it still does, periodically returns `true` to one caller so that it probes the log.
+    pub fn is_writable(&self) -> bool {
+        self.log.as_ref().is_none_or(|log| log.is_writable())
+    }
+
+    /// Returns whether the last write succeeded, and the one in progress does not hang.
+    pub fn state(&self) -> BackendState {
+        self.log.as_ref().map_or(BackendState::Ok, |log| log.state())
+    }
+
+    /// Has the writer open the log file again, for one that another program has rotated. Returns at
+    /// once.
+    pub fn reopen(&self) {
+        if let Some(log) = &self.log {
+            log.reopen();
+        }
+    }
+
+    /// Returns when all events are written and synced and the writer has ended. Later events are
+    /// refused and counted. There is no time limit.
+    pub async fn shutdown(&self) {
+        if let Some(log) = &self.log {
+            log.shutdown().await;
+        }
+    }
+
+    /// Like [`LogBackend::shutdown`], but only until `give_up` is cancelled. What is not written
+    /// then is counted as lost and logged; if a write hangs, all events of that write.
+    pub async fn shutdown_until(&self, give_up: &CancellationToken) {
+        if let Some(log) = &self.log {
+            log.shutdown_until(give_up).await;
+        }
+    }
+
+    /// Logs losses that were held back, which the writer does itself unless it hangs.
+    pub fn tick(&self) {
+        if let Some(log) = &self.log {
+            log.tick();
+        }
+    }
+
+    /// Logs all losses that were held back, now.
+    pub fn flush_losses(&self) {
+        if let Some(log) = &self.log {
+            log.flush_losses();
+        }
+    }
+}
+
+fn validate(mode: &Mode) -> Result<(), LogError> {
+    let Mode::Batch { buffer_size, max_size, throttle, .. } = mode else {
+        return Ok(());
+    };
+    let checks = [
+        (*buffer_size > 0, "--audit-log-batch-buffer-size"),
+        (*max_size > 0, "--audit-log-batch-max-size"),
+        (throttle.is_none_or(|throttle| throttle.qps > 0.0), "--audit-log-batch-throttle-qps"),
+        (throttle.is_none_or(|throttle| throttle.burst > 0), "--audit-log-batch-throttle-burst"),
+    ];
+    match checks.into_iter().find(|(valid, _)| !valid) {
+        Some((_, flag)) => Err(LogError::NotPositive { flag }),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

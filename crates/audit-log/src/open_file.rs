@@ -1,0 +1,178 @@
+//! The file that is at the log's path, as it was when it was opened.
+
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::io::Errno;
+
+use super::disk;
+use super::files::{FileId, with_suffix};
+
+/// How much of the file's end is looked at when it is opened, in bytes.
+const TAIL: u64 = 4 << 20;
+
+/// The file as it was opened.
+#[derive(Debug)]
+pub(super) struct OpenFile {
+    pub(super) file: Arc<File>,
+    pub(super) id: FileId,
+    /// Neither a pipe nor a device: it can be cut, rotated, read.
+    pub(super) regular: bool,
+    /// Its length, as far as we know.
+    pub(super) size: u64,
+    /// Its length when it was last seen at its path.
+    pub(super) seen: u64,
+    /// It was not empty when it was opened, and we have not written to it yet.
+    pub(super) inherited: bool,
+    /// It ends within a line.
+    pub(super) torn: bool,
+}
+
+impl OpenFile {
+    pub(super) fn open(path: &Path) -> io::Result<OpenFile> {
+        // A pipe must not be opened for reading: we would then be the reader that it waits for.
+        let readable = fs::metadata(path).map_or(true, |metadata| metadata.is_file());
+        let options = |read| {
+            let mut options = OpenOptions::new();
+            options.read(read).append(true).create(true).mode(0o600);
+            // To open a pipe blocks otherwise, until there is a reader.
+            options.custom_flags(OFlags::NONBLOCK.bits() as i32);
+            options
+        };
+        disk::step()?;
+        let file = match options(readable).open(path) {
+            Err(error) if readable && error.kind() == io::ErrorKind::PermissionDenied => {
+                options(false).open(path)?
+            }
+            Err(error) if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::NotConnected,
+                    "it is a named pipe that no process reads; start its reader first",
+                ));
+            }
+            result => result?,
+        };
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            // Writes are to wait for the reader; they are made by a thread that may.
+            let flags = fcntl_getfl(&file)?;
+            fcntl_setfl(&file, flags - OFlags::NONBLOCK)?;
+        }
+        let mut open = OpenFile {
+            file: Arc::new(file),
+            id: FileId::of(&metadata),
+            regular: metadata.is_file(),
+            size: 0,
+            seen: 0,
+            inherited: false,
+            torn: false,
+        };
+        open.measure();
+        Ok(open)
+    }
+
+    /// Looks at the file's length and last byte.
+    pub(super) fn measure(&mut self) {
+        if !self.regular {
+            return;
+        }
+        self.size = self.file.metadata().map_or(self.size, |metadata| metadata.len());
+        self.seen = self.size;
+        self.inherited = self.size > 0;
+        let mut last = [b'\n'];
+        if self.size > 0 && self.file.read_exact_at(&mut last, self.size - 1).is_err() {
+            // Not readable, and so not known; a torn line is no rule but a rare accident.
+            last = [b'\n'];
+        }
+        self.torn = last != [b'\n'];
+    }
+
+    /// The end of its last whole line, by content: a machine that failed can leave half of a line,
+    /// or zeros where data was to come. None: not a file, not readable, or it only wants a newline.
+    fn mended_end(&self) -> Option<u64> {
+        if !self.regular || self.size == 0 {
+            return None;
+        }
+        let start = self.size.saturating_sub(TAIL);
+        let mut tail = vec![0; (self.size - start) as usize];
+        self.file.read_exact_at(&mut tail, start).ok()?;
+        // No event has a zero byte in it.
+        let zero = tail.iter().position(|byte| *byte == 0);
+        let good = &tail[..zero.unwrap_or(tail.len())];
+        let end = good.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let rest = &good[end..];
+        let whole = zero.is_none() && serde_json::from_slice::<serde_json::Value>(rest).is_ok();
+        // A line longer than what was looked at is left to be ended.
+        let unknown = end == 0 && start > 0;
+        (!whole && !unknown).then_some(start + end as u64)
+    }
+
+    /// Whether these are the metadata of this file.
+    pub(super) fn is(&self, metadata: &Metadata) -> bool {
+        FileId::of(metadata) == self.id
+    }
+
+    /// Whether it has no name any more.
+    pub(super) fn unlinked(&self) -> bool {
+        self.file.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
+    }
+
+    /// Takes over mode and owner. A log that only we can read is better than none, so errors do not
+    /// matter.
+    pub(super) fn resemble(&self, old: &OpenFile) {
+        let (Ok(old), Ok(new)) = (old.file.metadata(), self.file.metadata()) else {
+            return;
+        };
+        copy_owner_and_mode(&old, &new, &self.file);
+    }
+}
+
+/// Gives `file` (whose metadata are `new`) the owner and mode of `old`, as far as we may.
+pub(super) fn copy_owner_and_mode(old: &Metadata, new: &Metadata, file: &File) {
+    if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
+        let _ = fchown(file, Some(old.uid()), Some(old.gid()));
+    }
+    if old.mode() != new.mode() {
+        let _ = file.set_permissions(fs::Permissions::from_mode(old.mode() & 0o7777));
+    }
+}
+
+/// At the start: what a crash has left of a line is completed, if only its end is missing, or set
+/// aside in a file of its own. So each line of the log is a whole event.
+pub(super) fn mend(path: &Path, open: &mut OpenFile) {
+    let Some(end) = open.mended_end().filter(|end| *end < open.size) else {
+        return;
+    };
+    let aside = with_suffix(path, ".torn");
+    let set_aside = || {
+        let mut options = OpenOptions::new();
+        let to = options.append(true).create(true).mode(0o600).open(&aside)?;
+        let mut rest = vec![0; (open.size - end) as usize];
+        open.file.read_exact_at(&mut rest, end)?;
+        rest.push(b'\n');
+        disk::append(&to, &rest)?;
+        to.sync_all()?;
+        disk::step()?;
+        open.file.set_len(end)
+    };
+    match set_aside() {
+        Ok(()) => tracing::warn!(
+            "the audit log {} did not end with a whole event; the last {} bytes are in {} now",
+            path.display(),
+            open.size - end,
+            aside.display()
+        ),
+        Err(error) => tracing::error!(
+            "the audit log {} does not end with a whole event, and its last {} bytes cannot be \
+             set aside in {}: {error}; they are ended as a line",
+            path.display(),
+            open.size - end,
+            aside.display()
+        ),
+    }
+    open.measure();
+}

@@ -1,0 +1,203 @@
+//! What the writer writes to.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, ErrorKind, IoSlice, Write};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::error::LogError;
+use super::line::Line;
+use super::seal::Block;
+
+/// Where lines end up.
+pub(super) trait Output: Send {
+    /// Writes some of the lines, in order, and at least tries the first.
+    fn write(&mut self, lines: &[Line]) -> Written;
+
+    /// Whether a write mostly takes but microseconds, so that threads which have better to do may
+    /// write.
+    fn is_quick(&self) -> bool {
+        false
+    }
+
+    /// Called about twice a second, also when nothing is written: is this still the right place?
+    /// `true`: it was not, and a new one was opened.
+    fn check(&mut self) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    /// Opens the place anew.
+    fn reopen(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// What was written, made or renamed since this was last asked, and may not be on the disk.
+    fn unsynced(&mut self) -> Unsynced {
+        Unsynced::default()
+    }
+
+    /// Gives back what could not be synced.
+    fn still_unsynced(&mut self, _unsynced: Unsynced) {}
+
+    /// Returns when all that was written is on the disk.
+    fn sync(&mut self) -> io::Result<()> {
+        let unsynced = self.unsynced();
+        unsynced.sync().inspect_err(|_| self.still_unsynced(unsynced))
+    }
+
+    /// Blocks of lines that are not sealed yet. `stopped`: nothing will be written after them.
+    fn unsealed(&mut self, _stopped: bool) -> VecDeque<Block> {
+        VecDeque::new()
+    }
+
+    /// What came of sealing them: those that are still not, and why.
+    fn sealed(&mut self, _unsealed: VecDeque<Block>, _failed: Option<String>) {}
+
+    /// After a failed write: would one succeed now? `false`: only a write could tell.
+    fn probe(&mut self) -> io::Result<bool> {
+        Ok(false)
+    }
+}
+
+/// Files and a folder that are not known to be on the disk. They can be synced while others write.
+#[derive(Debug, Default)]
+pub(super) struct Unsynced {
+    /// The oldest first.
+    pub(super) files: Vec<Arc<File>>,
+    /// The folder, where files were made or renamed in it.
+    pub(super) folder: Option<PathBuf>,
+}
+
+impl Unsynced {
+    /// Returns when they are on the disk.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.files.iter().try_for_each(|file| file.sync_data())?;
+        match &self.folder {
+            Some(folder) => File::open(folder)?.sync_all(),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether there is nothing to do.
+    pub(super) fn is_empty(&self) -> bool {
+        self.files.is_empty() && self.folder.is_none()
+    }
+}
+
+/// How far [`Output::write`] got.
+#[derive(Debug)]
+pub(super) struct Written {
+    /// So many lines are in, from the first.
+    pub(super) whole: usize,
+    /// The line after these is not, for this reason; those after it were not tried.
+    /// None: at least one line is in.
+    pub(super) error: Option<io::Error>,
+}
+
+/// Standard output: a terminal, a pipe, or a file that is somebody else's to care for.
+#[derive(Debug)]
+pub(super) struct Stdout {
+    file: File,
+    torn: bool,
+}
+
+impl Stdout {
+    /// A handle without Rust's own buffer.
+    pub(super) fn open() -> Result<Stdout, LogError> {
+        let descriptor = io::stdout().as_fd().try_clone_to_owned().map_err(LogError::Stdout)?;
+        Ok(Stdout { file: File::from(descriptor), torn: false })
+    }
+}
+
+impl Output for Stdout {
+    fn write(&mut self, lines: &[Line]) -> Written {
+        let appended = append(&mut self.file, lines, self.torn);
+        self.torn = appended.torn;
+        Written { whole: appended.whole, error: appended.error }
+    }
+}
+
+/// What [`append`] did.
+#[derive(Debug)]
+pub(super) struct Appended {
+    /// So many lines are in.
+    pub(super) whole: usize,
+    /// All bytes that were written.
+    pub(super) bytes: u64,
+    /// Those up to the end of the last whole line. Any others are of the line after it.
+    pub(super) whole_bytes: u64,
+    /// The output now ends within a line.
+    pub(super) torn: bool,
+    /// Why the next line is not in.
+    pub(super) error: Option<io::Error>,
+}
+
+/// Writes the lines with as few system calls as the system lets us. If the output ends within a
+/// line (`torn`), that line is ended first, so that it spoils none of ours.
+pub(super) fn append(output: &mut impl Write, lines: &[Line], torn: bool) -> Appended {
+    let (bytes, error) = match lines {
+        [line] if !torn => write_all(output, &mut [IoSlice::new(line)]),
+        _ => {
+            let end: &[u8] = if torn { b"\n" } else { b"" };
+            let mut slices = Vec::with_capacity(lines.len() + 1);
+            slices.push(IoSlice::new(end));
+            slices.extend(lines.iter().map(|line| IoSlice::new(line)));
+            write_all(output, &mut slices)
+        }
+    };
+    let mut appended = Appended { whole: 0, bytes, whole_bytes: 0, torn, error };
+    if torn {
+        if bytes == 0 {
+            return appended;
+        }
+        appended.whole_bytes = 1;
+    }
+    for line in lines {
+        let end = appended.whole_bytes + line.len() as u64;
+        if end > bytes {
+            break;
+        }
+        appended.whole_bytes = end;
+        appended.whole += 1;
+    }
+    appended.torn = appended.whole_bytes < bytes;
+    appended
+}
+
+/// Writes all slices, unless there is an error; says how many bytes are written.
+fn write_all(output: &mut impl Write, mut slices: &mut [IoSlice<'_>]) -> (u64, Option<io::Error>) {
+    // A pipe that is full although writes to it do not block: somebody who shares our standard
+    // output has set it so. Its reader gets a second before that is an error.
+    const PAUSE: Duration = Duration::from_millis(1);
+    const PAUSES: u32 = 1000;
+    let mut pauses = 0;
+    let mut bytes = 0;
+    IoSlice::advance_slices(&mut slices, 0);
+    while !slices.is_empty() {
+        let result = match slices {
+            [slice] => output.write(slice),
+            _ => output.write_vectored(slices),
+        };
+        match result {
+            Ok(0) => return (bytes, Some(ErrorKind::WriteZero.into())),
+            Ok(written) => {
+                bytes += written as u64;
+                pauses = 0;
+                IoSlice::advance_slices(&mut slices, written);
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock && pauses < PAUSES => {
+                pauses += 1;
+                std::thread::sleep(PAUSE);
+            }
+            Err(error) => return (bytes, Some(error)),
+        }
+    }
+    (bytes, None)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,241 @@
+//! When the log file is rotated, and what the rotated file is called.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
+use time::{OffsetDateTime, PrimitiveDateTime};
+
+use super::backups::{Cleaner, Kept, LogClock};
+use super::clock::Clock;
+use super::config::Rotation;
+use super::files::{parent, with_suffix};
+use super::metrics::LogMetrics;
+
+const STAMP: &[BorrowedFormatItem<'_>] =
+    format_description!("[year]-[month]-[day]T[hour]-[minute]-[second].[subsecond digits:3]");
+
+/// What follows the name of a backup: compressed files, its seal, and a seal that is being deleted.
+pub(super) const GZ: &str = ".gz";
+pub(super) const ZST: &str = ".zst";
+pub(super) const SEAL: &str = ".seal";
+pub(super) const RETIRED: &str = ".seal.deleted";
+
+/// After a rotation that failed, the next is tried after this time.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// A name this far in the future means that the clock was wrong when the file was rotated.
+const FUTURE: i128 = 60 * 1000;
+
+/// The rotation of one log file.
+#[derive(Debug)]
+pub(super) struct Rotator {
+    rotation: Rotation,
+    limit: u64,
+    retry_at: Option<Instant>,
+    cleaner: Option<Cleaner>,
+    metrics: Arc<LogMetrics>,
+}
+
+impl Rotator {
+    pub(super) fn new(rotation: Rotation, metrics: Arc<LogMetrics>) -> Rotator {
+        let limit = rotation.max_size_mib.saturating_mul(1 << 20);
+        Rotator { rotation, limit, retry_at: None, cleaner: None, metrics }
+    }
+
+    /// Starts the cleanup of backups with a first round, if any is configured. Not before the seal
+    /// is recovered, which reads backups.
+    pub(super) fn start_cleaner(
+        &mut self,
+        names: BackupNames,
+        clock: LogClock,
+        kept: Arc<Kept>,
+    ) -> io::Result<()> {
+        self.cleaner = Cleaner::start(names, self.rotation, clock, kept)?;
+        Ok(())
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_limit(&mut self, bytes: u64) {
+        self.limit = bytes;
+    }
+
+    /// The most bytes that a file has. None: rotation has just failed.
+    pub(super) fn limit(&self) -> Option<u64> {
+        let blocked = self.retry_at.is_some_and(|at| Instant::now() < at);
+        (!blocked).then_some(self.limit)
+    }
+
+    /// The file was rotated: counts it and cleans up.
+    pub(super) fn rotated(&mut self) {
+        self.retry_at = None;
+        self.metrics.rotations.inc();
+        self.clean();
+    }
+
+    /// Has the cleaner make a round.
+    pub(super) fn clean(&self) {
+        if let Some(cleaner) = &self.cleaner {
+            cleaner.wake();
+        }
+    }
+
+    /// The file could not be rotated.
+    pub(super) fn failed(&mut self) {
+        self.retry_at = Some(Instant::now() + RETRY);
+    }
+}
+
+/// Chooses names for rotated files, whose order is that of the events, whatever the clock does.
+#[derive(Debug)]
+pub(super) struct BackupNamer {
+    names: BackupNames,
+    clock: Clock,
+    /// The newest backup's time in milliseconds since 1970. The next one's is later even if the
+    /// clock was set back, also before a restart.
+    last: i128,
+}
+
+impl BackupNamer {
+    /// Continues after the newest backup that exists.
+    pub(super) fn new(names: BackupNames, clock: Clock) -> BackupNamer {
+        let newest = names.newest();
+        let last = newest.map_or(i128::MIN, millis);
+        if let Some(ahead) = newest.and_then(|newest| newest.duration_since(clock.now()).ok())
+            && ahead.as_millis() as i128 > FUTURE
+        {
+            tracing::warn!(
+                "the name of the newest rotated audit log in {} is {} s in the future: the clock is or \
+                 was wrong; names continue after it",
+                names.folder.display(),
+                ahead.as_secs()
+            );
+        }
+        BackupNamer { names, clock, last }
+    }
+
+    /// A free name, later than all before.
+    pub(super) fn next(&mut self) -> io::Result<PathBuf> {
+        let now = millis(self.clock.now());
+        let after = self.last.saturating_add(1);
+        let free = match self.names.free(now.max(after)) {
+            // There is no time after the newest: year 9999.
+            Err(_) if after > now => self.names.free(now),
+            result => result,
+        };
+        let (stamp, backup) = free?;
+        self.last = self.last.max(stamp);
+        Ok(backup)
+    }
+
+    pub(super) fn names(&self) -> &BackupNames {
+        &self.names
+    }
+}
+
+/// Names of a log file's backups: `audit.log` gives `audit-2026-11-23T04-42-40.000.log`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct BackupNames {
+    pub(super) folder: PathBuf,
+    /// `audit.log`
+    pub(super) log: OsString,
+    /// `audit-`
+    prefix: OsString,
+    /// `.log`
+    extension: OsString,
+}
+
+impl BackupNames {
+    pub(super) fn of(path: &Path) -> BackupNames {
+        let name = path.file_name().unwrap_or_default().as_bytes();
+        // From the last dot, be it the first byte: not what `Path::extension` says.
+        let dot = name.iter().rposition(|byte| *byte == b'.').unwrap_or(name.len());
+        let mut prefix = OsStr::from_bytes(&name[..dot]).to_owned();
+        prefix.push("-");
+        BackupNames {
+            folder: parent(path).unwrap_or(Path::new(".")).to_owned(),
+            log: OsStr::from_bytes(name).to_owned(),
+            prefix,
+            extension: OsStr::from_bytes(&name[dot..]).to_owned(),
+        }
+    }
+
+    /// The backup of a time in milliseconds since 1970.
+    fn backup(&self, millis: i128) -> io::Result<PathBuf> {
+        let stamp = OffsetDateTime::from_unix_timestamp_nanos(millis.saturating_mul(1_000_000))
+            .map_err(io::Error::other)?
+            .format(STAMP)
+            .map_err(io::Error::other)?;
+        let mut name = self.prefix.clone();
+        name.push(stamp);
+        name.push(&self.extension);
+        Ok(self.folder.join(name))
+    }
+
+    /// The first free name of this time or later, with its time.
+    fn free(&self, mut millis: i128) -> io::Result<(i128, PathBuf)> {
+        loop {
+            let backup = self.backup(millis)?;
+            let suffixes = ["", GZ, ZST, SEAL, RETIRED];
+            let mut taken = suffixes.iter().map(|suffix| taken(&with_suffix(&backup, suffix)));
+            if !taken.try_fold(false, |any, taken| Ok::<_, io::Error>(any || taken?))? {
+                return Ok((millis, backup));
+            }
+            millis += 1;
+        }
+    }
+
+    /// The time of the newest backup by name, or of what is left of it.
+    fn newest(&self) -> Option<SystemTime> {
+        let entries = fs::read_dir(&self.folder).ok()?;
+        let named = |entry: io::Result<fs::DirEntry>| {
+            let name = entry.ok()?.file_name();
+            let (time, suffix) = self.parse(&name)?;
+            let known =
+                suffix.is_empty() || [GZ, ZST, SEAL, RETIRED].map(str::as_bytes).contains(&suffix);
+            known.then_some(time)
+        };
+        entries.filter_map(named).max()
+    }
+
+    /// The time in a backup's name, and what follows its extension (nothing, or `.gz`). None: not
+    /// the name of a backup.
+    pub(super) fn parse<'a>(&self, name: &'a OsStr) -> Option<(SystemTime, &'a [u8])> {
+        let rest = name.as_bytes().strip_prefix(self.prefix.as_bytes())?;
+        let (stamp, rest) = rest.split_at_checked("2026-11-23T04-42-40.000".len())?;
+        let suffix = rest.strip_prefix(self.extension.as_bytes())?;
+        let stamp = std::str::from_utf8(stamp).ok()?;
+        let time = PrimitiveDateTime::parse(stamp, STAMP).ok()?;
+        Some((time.assume_utc().into(), suffix))
+    }
+}
+
+/// A file's name without what was appended to it.
+pub(super) fn without_suffix(name: &OsStr, suffix: &str) -> OsString {
+    let bytes = name.as_bytes();
+    OsStr::from_bytes(&bytes[..bytes.len().saturating_sub(suffix.len())]).to_owned()
+}
+
+fn millis(time: SystemTime) -> i128 {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(since) => since.as_millis() as i128,
+        Err(before) => -(before.duration().as_millis() as i128),
+    }
+}
+
+fn taken(path: &Path) -> io::Result<bool> {
+    match path.symlink_metadata() {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests;

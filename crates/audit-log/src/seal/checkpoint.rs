@@ -1,0 +1,148 @@
+//! The checkpoint file: how far the chain had come, kept apart from the seals.
+//!
+//! Whoever deletes a seal, or puts back an older one, leaves a chain that ends before the
+//! checkpoint. It is one signed line, replaced as a whole after each round of sealing, when the
+//! records that it speaks of are on the disk; so it is never ahead of the seals, whenever the
+//! process or the machine fails.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::digest::{hex, parse_hex};
+use super::key::{PublicKey, SealKey};
+use super::record::{Head, SignedLine, sign};
+use crate::disk;
+use crate::files::with_suffix;
+
+/// The version of the format.
+const VERSION: u32 = 1;
+
+/// The content of the file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Checkpoint {
+    /// [`VERSION`]
+    checkpoint: u32,
+    /// Which chain.
+    pub chain: String,
+    /// The number of the last block.
+    pub block: u64,
+    /// The number of the log file that it is of.
+    pub file: u64,
+    /// SHA-256 of its record, in hex.
+    pub sha256: String,
+    /// The public key, in base64.
+    pub key: String,
+}
+
+/// What is at the path of a checkpoint.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// There is none.
+    Nothing,
+    /// It has no content: a machine that failed can leave that.
+    Empty,
+    /// It is not what was signed.
+    Invalid,
+    /// A checkpoint, and the key that it is signed by.
+    Checkpoint(Checkpoint, PublicKey),
+}
+
+impl Checkpoint {
+    pub(crate) fn new(chain: &str, head: &Head, file: u64, key: PublicKey) -> Checkpoint {
+        Checkpoint {
+            checkpoint: VERSION,
+            chain: chain.to_owned(),
+            block: head.block,
+            file,
+            sha256: hex(&head.hash),
+            key: key.to_string(),
+        }
+    }
+
+    /// The block that the chain continues after.
+    pub(crate) fn head(&self) -> Option<Head> {
+        Some(Head { block: self.block, hash: parse_hex(&self.sha256)? })
+    }
+
+    /// Replaces the file. `sync`: returns when it is on the disk.
+    pub(crate) fn write(&self, path: &Path, key: &SealKey, sync: bool) -> io::Result<()> {
+        let mut line = sign(self, key)?;
+        line.push(b'\n');
+        let temporary = with_suffix(path, ".tmp");
+        disk::step()?;
+        let mut options = OpenOptions::new();
+        let mut file =
+            options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        file.write_all(&line)?;
+        if sync {
+            file.sync_all()?;
+        }
+        disk::rename(&temporary, path)
+    }
+
+    /// # Errors
+    /// The file cannot be read.
+    pub(crate) fn read(path: &Path) -> io::Result<Found> {
+        let text = match fs::read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+            result => result?,
+        };
+        if text.iter().all(|byte| *byte == 0) {
+            return Ok(Found::Empty);
+        }
+        let line = text.strip_suffix(b"\n").unwrap_or(&text);
+        let parsed = SignedLine::split(line).and_then(|split| {
+            let checkpoint: Checkpoint = split.parse()?;
+            let key = split.signer(&checkpoint.key)?;
+            Some((checkpoint, key))
+        });
+        Ok(match parsed {
+            Some((checkpoint, key)) if checkpoint.checkpoint == VERSION => {
+                Found::Checkpoint(checkpoint, key)
+            }
+            _ => Found::Invalid,
+        })
+    }
+}
+
+/// Where the checkpoint of a log is if nothing else is configured: `audit.log.checkpoint`.
+pub fn checkpoint_path(log: &Path) -> PathBuf {
+    with_suffix(&super::plain_path(log), ".checkpoint")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_folder::TestFolder;
+
+    #[test]
+    fn a_checkpoint_is_what_was_signed_or_invalid() {
+        let folder = TestFolder::new();
+        let path = folder.join("audit.log.checkpoint");
+        assert!(matches!(Checkpoint::read(&path).unwrap(), Found::Nothing));
+        let key = SealKey::generate().unwrap();
+        let head = Head { block: 7, hash: [9; 32] };
+        let checkpoint = Checkpoint::new("0123456789abcdef", &head, 3, key.public());
+        checkpoint.write(&path, &key, true).unwrap();
+        let Found::Checkpoint(read, signer) = Checkpoint::read(&path).unwrap() else {
+            panic!("it was written just now")
+        };
+        assert_eq!((&read, signer), (&checkpoint, key.public()));
+        assert_eq!(read.head(), Some(head));
+        assert_eq!(folder.names(), ["audit.log.checkpoint"]);
+        let bytes = fs::read(&path).unwrap();
+        for at in 0..bytes.len() - 6 {
+            let mut changed = bytes.clone();
+            changed[at] ^= 1;
+            fs::write(&path, changed).unwrap();
+            assert!(matches!(Checkpoint::read(&path).unwrap(), Found::Invalid), "byte {at}");
+        }
+        fs::write(&path, "").unwrap();
+        assert!(matches!(Checkpoint::read(&path).unwrap(), Found::Empty));
+    }
+}

@@ -1,0 +1,373 @@
+//! What the log file knows of its seal: digests of lines that were written and are not sealed yet.
+//!
+//! All of it happens while the log is held, so it only computes; files are [`super::chain`]'s to
+//! write.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
+
+use super::super::line::Line as EventLine;
+use super::digest::{Sha256, sha256};
+use super::lines::{Line, Lines};
+use super::record::Late;
+use super::seal_file::SealFile;
+
+/// A block has no more lines than this, so that a record is never larger than some 45 kB...
+const LINES: usize = 4096;
+
+/// ... nor more bytes than this, unless it is one line.
+const BYTES: u64 = 4 << 20;
+
+/// While the seal cannot be written, so many lines wait for it (at 32 bytes); any more stay
+/// unsealed.
+const WAITING: usize = 1 << 20;
+
+/// A log file of the chain.
+#[derive(Debug)]
+pub(crate) struct SealedFile {
+    /// Its number in the chain.
+    pub number: u64,
+    pub log: Arc<File>,
+    pub seal: Arc<Mutex<SealFile>>,
+}
+
+impl SealedFile {
+    pub(crate) fn new(number: u64, log: Arc<File>, seal: PathBuf) -> Arc<SealedFile> {
+        let seal = Arc::new(Mutex::new(SealFile::new(seal)));
+        Arc::new(SealedFile { number, log, seal })
+    }
+}
+
+/// Lines that are sealed together.
+#[derive(Debug)]
+pub(crate) struct Block {
+    pub file: Arc<SealedFile>,
+    /// The first line's number in its file, from 1.
+    pub line: u64,
+    /// Where it begins, in bytes.
+    pub offset: u64,
+    pub lines: u64,
+    pub bytes: u64,
+    /// Of each line; none if they are [`Late::Skipped`].
+    pub hashes: Vec<Sha256>,
+    pub time: SystemTime,
+    pub late: Option<Late>,
+    pub stopped: bool,
+}
+
+/// The seal of one log, as far as its writer is concerned.
+#[derive(Debug)]
+pub(crate) struct LogSeal {
+    file: Arc<SealedFile>,
+    /// Where the seal of the file that is written to now is.
+    path: PathBuf,
+    /// Where the open block begins.
+    line: u64,
+    offset: u64,
+    open: Vec<Line>,
+    open_bytes: u64,
+    /// Lines of the open block that are counted only, since too many wait.
+    skipped: u64,
+    closed: VecDeque<Block>,
+    /// The hashes in `closed`.
+    waiting: usize,
+    /// [`WAITING`], or what a test says.
+    limit: usize,
+    /// The file's end, which is no whole line.
+    fragment: Vec<u8>,
+    /// Refuse lines while the seal cannot be written.
+    strict: bool,
+    failed: Option<String>,
+    /// The record of the start is not written yet. Until it is, no line may be: after an orderly
+    /// end, and then a crash, it would look like one that was inserted.
+    unstarted: bool,
+    /// Where the seal of the current file has been renamed to, for a rotation that is under way.
+    rotating: Option<PathBuf>,
+    /// Rotated files, by number, that are not known to be sealed to their end.
+    pending: Vec<(u64, PathBuf)>,
+}
+
+impl LogSeal {
+    /// The next line is number `line` of the file, and begins at `offset`.
+    pub(crate) fn new(file: Arc<SealedFile>, path: PathBuf, line: u64, offset: u64) -> LogSeal {
+        LogSeal {
+            file,
+            path,
+            line,
+            offset,
+            open: Vec::new(),
+            open_bytes: 0,
+            skipped: 0,
+            closed: VecDeque::new(),
+            waiting: 0,
+            limit: WAITING,
+            fragment: Vec::new(),
+            strict: false,
+            failed: None,
+            unstarted: false,
+            rotating: None,
+            pending: Vec::new(),
+        }
+    }
+
+    /// Lines are refused while the seal cannot be written.
+    pub(crate) fn strict(self, strict: bool) -> LogSeal {
+        LogSeal { strict, ..self }
+    }
+
+    /// Why no line may be written now.
+    pub(crate) fn refusal(&self) -> Option<io::Error> {
+        let reason = self.failed.as_ref().filter(|_| self.strict || self.unstarted)?;
+        Some(io::Error::other(format!("its seal cannot be written: {reason}")))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn limited(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
+    /// What is waiting here comes before what is waiting there.
+    pub(crate) fn followed_by(mut self, mut next: LogSeal) -> LogSeal {
+        self.close(None);
+        self.closed.append(&mut next.closed);
+        LogSeal { closed: self.closed, waiting: self.waiting + next.waiting, ..next }
+    }
+
+    /// These lines are in the file. `ended`: the fragment before them was ended by a newline.
+    pub(crate) fn wrote(&mut self, ended: bool, lines: &[EventLine]) {
+        if ended && !self.fragment.is_empty() {
+            self.fragment.push(b'\n');
+            let fragment = std::mem::take(&mut self.fragment);
+            self.add(sha256(&fragment), fragment.len() as u64);
+        }
+        for line in lines {
+            if self.waiting < self.limit {
+                self.add(sha256(line), line.len() as u64);
+            } else {
+                self.skip(line.len() as u64);
+            }
+        }
+    }
+
+    /// The file ends with this, which is no whole line.
+    pub(crate) fn torn(&mut self, fragment: &[u8]) {
+        self.fragment = fragment.to_vec();
+    }
+
+    /// Whether the open block must be closed.
+    pub(crate) fn is_full(&self) -> bool {
+        self.open.len() >= LINES || self.open_bytes >= BYTES
+    }
+
+    /// Closes the open block, if there is anything in it.
+    pub(crate) fn close(&mut self, late: Option<Late>) {
+        if !self.open.is_empty() {
+            let hashes = self.open.iter().map(|line| line.hash).collect();
+            let (lines, bytes) = (self.open.len() as u64, std::mem::take(&mut self.open_bytes));
+            self.open.clear();
+            self.push(lines, bytes, hashes, late);
+        } else if self.skipped > 0 {
+            let lines = std::mem::take(&mut self.skipped);
+            let bytes = std::mem::take(&mut self.open_bytes);
+            self.push(lines, bytes, Vec::new(), Some(Late::Skipped));
+        }
+    }
+
+    /// All that is to be sealed. `stopped`: nothing will come after it.
+    pub(crate) fn take(&mut self, stopped: bool) -> VecDeque<Block> {
+        self.close(None);
+        // A part of a line that no newline has ended is not sealed: then it is no orderly end.
+        if stopped && self.fragment.is_empty() {
+            self.push(0, 0, Vec::new(), None);
+            if let Some(last) = self.closed.back_mut() {
+                last.stopped = true;
+            }
+        }
+        self.waiting = 0;
+        std::mem::take(&mut self.closed)
+    }
+
+    /// Blocks that could not be sealed, and why; or none, and all is well. Returns the rotated
+    /// files that are not sealed to their end.
+    pub(crate) fn outcome(
+        &mut self,
+        mut unsealed: VecDeque<Block>,
+        failed: Option<String>,
+    ) -> BTreeSet<PathBuf> {
+        self.unstarted &= failed.is_some();
+        self.failed = failed;
+        unsealed.append(&mut self.closed);
+        self.closed = unsealed;
+        self.waiting = self.closed.iter().map(|block| block.hashes.len()).sum();
+        let waits = |number| self.closed.iter().any(|block| block.file.number == number);
+        self.pending.retain(|(number, _)| waits(*number));
+        self.pending.iter().map(|(_, path)| path.clone()).collect()
+    }
+
+    /// The end of recovery: a record that says so, and begins what this process writes.
+    pub(crate) fn start(&mut self, late: Option<Late>) {
+        self.close(None);
+        self.push(0, 0, Vec::new(), late);
+    }
+
+    /// The record of the start could not be written, for this reason: it must be before any line
+    /// is.
+    pub(crate) fn not_started(&mut self, reason: String) {
+        (self.unstarted, self.failed) = (true, Some(reason));
+    }
+
+    /// The first step of a rotation: the seal gets the name that goes with `backup`.
+    pub(crate) fn rotate(&mut self, backup: &Path) -> io::Result<()> {
+        let seal = super::seal_path(backup);
+        self.file.seal.lock().expect("nothing panics that holds it").rename(&seal)?;
+        self.rotating = Some(backup.to_owned());
+        Ok(())
+    }
+
+    /// The log could not be rotated: the seal gets its name back.
+    pub(crate) fn undo_rotation(&mut self) {
+        self.rotating = None;
+        let result =
+            self.file.seal.lock().expect("nothing panics that holds it").rename(&self.path);
+        if let Err(error) = result {
+            tracing::error!(
+                "cannot rename the audit log's seal back to {}: {error}; `log verify` finds it by its \
+                 content",
+                self.path.display()
+            );
+        }
+    }
+
+    /// What follows goes into a new file, whose seal is created with its first block.
+    pub(crate) fn begin_file(&mut self, log: Arc<File>) {
+        if !self.fragment.is_empty() {
+            // The end of the file before, which stays as it is.
+            let fragment = std::mem::take(&mut self.fragment);
+            self.add(sha256(&fragment), fragment.len() as u64);
+        }
+        self.close(None);
+        if let Some(backup) = self.rotating.take() {
+            self.pending.push((self.file.number, backup));
+        }
+        self.file = SealedFile::new(self.file.number + 1, log, self.path.clone());
+        (self.line, self.offset) = (1, 0);
+    }
+
+    /// The same after another program has moved the log. The file before then has the name
+    /// `renamed`, or another; its seal gets the name that goes with `renamed`.
+    pub(crate) fn next_file(&mut self, log: Arc<File>, renamed: &Path) {
+        let seal = super::seal_path(renamed);
+        let result = self.file.seal.lock().expect("nothing panics that holds it").rename(&seal);
+        if let Err(error) = result {
+            tracing::error!("cannot rename the audit log's seal to {}: {error}", seal.display());
+        }
+        self.begin_file(log);
+    }
+
+    /// The same file, opened again.
+    pub(crate) fn same_file(&mut self, log: Arc<File>) {
+        self.close(None);
+        let (number, seal) = (self.file.number, self.file.seal.clone());
+        self.file = Arc::new(SealedFile { number, log, seal });
+    }
+
+    /// Takes over lines that somebody else has written.
+    pub(crate) fn adopt(&mut self, lines: &mut Lines<impl Read>, late: Late) -> io::Result<()> {
+        self.close(None);
+        self.adopt_some(lines, late, false, usize::MAX).map(|_| ())
+    }
+
+    /// Takes over lines until so many blocks wait: then `true`. `ended`: nothing will be appended
+    /// to the file, so that its last line needs no newline.
+    pub(crate) fn adopt_some(
+        &mut self,
+        lines: &mut Lines<impl Read>,
+        late: Late,
+        ended: bool,
+        blocks: usize,
+    ) -> io::Result<bool> {
+        while self.closed.len() < blocks {
+            let line = match lines.next() {
+                Ok(Some(line)) => line,
+                Ok(None) => {
+                    self.close(Some(late));
+                    return Ok(false);
+                }
+                Err(error) => {
+                    self.close(Some(late));
+                    return Err(error);
+                }
+            };
+            if !line.whole && !ended {
+                self.close(Some(late));
+                self.fragment = self.last(line.bytes)?;
+                return Ok(false);
+            }
+            if self.waiting >= self.limit {
+                self.skip(line.bytes);
+                continue;
+            }
+            self.add(line.hash, line.bytes);
+            if self.is_full() {
+                self.close(Some(late));
+            }
+        }
+        Ok(true)
+    }
+
+    /// Somebody has cut the file, which now has these lines. True: that is what was written to it
+    /// since the cut, and nothing else, as logrotate's copytruncate leaves it; then a next file
+    /// begins with them. False: somebody has removed lines.
+    pub(crate) fn cut(&mut self, left: &[Line], log: Arc<File>, renamed: &Path) -> bool {
+        let Some(before) = self.open.len().checked_sub(left.len()) else { return false };
+        if self.skipped > 0 || self.open[before..].iter().ne(left) {
+            return false;
+        }
+        let after = self.open.split_off(before);
+        self.open_bytes -= after.iter().map(|line| line.bytes).sum::<u64>();
+        self.fragment.clear();
+        self.next_file(log, renamed);
+        self.open_bytes = after.iter().map(|line| line.bytes).sum();
+        self.open = after;
+        true
+    }
+
+    fn add(&mut self, hash: Sha256, bytes: u64) {
+        if self.skipped > 0 {
+            self.close(None);
+        }
+        self.open.push(Line { hash, bytes, whole: true });
+        self.open_bytes += bytes;
+    }
+
+    fn skip(&mut self, bytes: u64) {
+        if !self.open.is_empty() {
+            self.close(None);
+        }
+        self.skipped += 1;
+        self.open_bytes += bytes;
+    }
+
+    fn push(&mut self, lines: u64, bytes: u64, hashes: Vec<Sha256>, late: Option<Late>) {
+        let (line, offset) = (self.line, self.offset);
+        self.line += lines;
+        self.offset += bytes;
+        self.waiting += hashes.len();
+        let (file, time) = (self.file.clone(), SystemTime::now());
+        let block = Block { file, line, offset, lines, bytes, hashes, time, late, stopped: false };
+        self.closed.push_back(block);
+    }
+
+    /// The last bytes of the file.
+    fn last(&self, bytes: u64) -> io::Result<Vec<u8>> {
+        use std::os::unix::fs::FileExt;
+        let size = self.file.log.metadata()?.len();
+        let mut last = vec![0; bytes as usize];
+        self.file.log.read_exact_at(&mut last, size.saturating_sub(bytes))?;
+        Ok(last)
+    }
+}

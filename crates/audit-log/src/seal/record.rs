@@ -1,0 +1,272 @@
+//! A record of the seal file: one block of lines.
+//!
+//! A record is one line of JSON. What is signed are the bytes of that line before `,"sig":`; what
+//! the next record's `prev` is the SHA-256 of is the whole line without its newline.
+
+use std::fmt;
+use std::str::FromStr;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::digest::{Sha256, Short, hex, parse_hex, sha256};
+use super::key::{PublicKey, SealKey};
+
+/// The version of the format.
+const VERSION: u32 = 1;
+
+/// What the last member begins with.
+const SIGNATURE: &str = ",\"sig\":\"";
+
+/// Why lines were sealed later than when they were written, so that nobody knows what they were
+/// then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Late {
+    /// They were there when the chain began.
+    Began,
+    /// The process had ended before they could be sealed.
+    Crash,
+    /// They came after an orderly end: somebody inserted them.
+    Stopped,
+    /// They were in a file that somebody else had put in the log's place.
+    Opened,
+    /// They are not sealed: so many were written while the seal could not be.
+    Skipped,
+    /// Their seal was missing at the start although there had been one, or ended before the
+    /// checkpoint: somebody removed it, and may have changed them.
+    Lost,
+}
+
+/// What a record says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Record {
+    /// [`VERSION`]
+    seal: u32,
+    /// Which chain: 16 random hexadecimal digits.
+    pub chain: String,
+    /// The number of the block in the chain, from 1.
+    pub block: u64,
+    /// The number of the log file in the chain, from 1.
+    pub file: u64,
+    /// The number of the first line in its file, from 1.
+    pub line: u64,
+    /// Where it begins, in bytes.
+    pub offset: u64,
+    /// How many lines.
+    pub lines: u64,
+    /// How many bytes they have, with their newlines.
+    pub bytes: u64,
+    /// When the block was closed, RFC 3339 in UTC.
+    pub time: String,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub late: Option<Late>,
+    /// The process ended in order after this.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub stopped: bool,
+    /// SHA-256 of the record before, in hex; 64 zeros for the first.
+    pub prev: String,
+    /// SHA-256 of the lines' SHA-256s, one after the other, in hex.
+    pub sha256: String,
+    /// The first 8 bytes of each line's SHA-256, one after the other, in base64. Newlines belong to
+    /// their lines.
+    pub digests: String,
+    /// The public key, in base64.
+    pub key: String,
+}
+
+/// Signs a record or a checkpoint: the line without its newline.
+pub(crate) fn sign(record: &impl Serialize, key: &SealKey) -> serde_json::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(record)?;
+    line.pop();
+    let signature = STANDARD.encode(key.sign(&line));
+    line.extend_from_slice(SIGNATURE.as_bytes());
+    line.extend_from_slice(signature.as_bytes());
+    line.extend_from_slice(b"\"}");
+    Ok(line)
+}
+
+/// A signed line: the JSON that was signed, and the signature.
+pub(crate) struct SignedLine<'a> {
+    signed: &'a str,
+    signature: &'a str,
+}
+
+impl<'a> SignedLine<'a> {
+    pub(crate) fn split(line: &'a [u8]) -> Option<SignedLine<'a>> {
+        let text = std::str::from_utf8(line).ok()?;
+        let (signed, rest) = text.split_at(text.rfind(SIGNATURE)?);
+        let signature = rest.strip_prefix(SIGNATURE)?.strip_suffix("\"}")?;
+        Some(SignedLine { signed, signature })
+    }
+
+    pub(crate) fn parse<T: DeserializeOwned>(&self) -> Option<T> {
+        serde_json::from_str(&format!("{}}}", self.signed)).ok()
+    }
+
+    /// The key of this text, if the line has its signature.
+    pub(crate) fn signer(&self, key: &str) -> Option<PublicKey> {
+        let signature = STANDARD.decode(self.signature).ok()?;
+        PublicKey::parse(key).filter(|key| key.verifies(self.signed.as_bytes(), &signature))
+    }
+}
+
+/// A record that was read.
+#[derive(Debug, Clone)]
+pub(crate) struct Signed {
+    pub record: Record,
+    /// SHA-256 of its line.
+    pub hash: Sha256,
+    /// The key that it names and whose signature it does have. None: it does not.
+    pub signer: Option<PublicKey>,
+}
+
+impl Signed {
+    /// From a line, without its newline. None: it is no record, or one of another version.
+    pub(crate) fn parse(line: &[u8], verify: bool) -> Option<Signed> {
+        let split = SignedLine::split(line)?;
+        let record: Record = split.parse()?;
+        if record.seal != VERSION {
+            return None;
+        }
+        let signer = verify.then(|| split.signer(&record.key)).flatten();
+        Some(Signed { record, hash: sha256(line), signer })
+    }
+
+    /// What a chain that goes on after it goes on from.
+    pub(crate) fn head(&self) -> Head {
+        Head { block: self.record.block, hash: self.hash }
+    }
+}
+
+impl Record {
+    /// One that has its version; the rest is up to the caller.
+    pub(crate) fn new(chain: &str, head: Option<&Head>, key: PublicKey) -> Record {
+        Record {
+            seal: VERSION,
+            chain: chain.to_owned(),
+            block: head.map_or(1, |head| head.block.saturating_add(1)),
+            file: 1,
+            line: 1,
+            offset: 0,
+            lines: 0,
+            bytes: 0,
+            time: String::new(),
+            late: None,
+            stopped: false,
+            prev: hex(&head.map_or([0; 32], |head| head.hash)),
+            sha256: String::new(),
+            digests: String::new(),
+            key: key.to_string(),
+        }
+    }
+
+    /// Sets the digests.
+    pub(crate) fn set_digests(&mut self, hashes: &[Sha256]) {
+        self.sha256 = hex(&block_hash(hashes));
+        let short: Vec<u8> = hashes.iter().flat_map(super::digest::short).collect();
+        self.digests = STANDARD.encode(short);
+    }
+
+    /// The digests of the lines. None: there are not as many as lines.
+    pub(crate) fn short_digests(&self) -> Option<Vec<Short>> {
+        let bytes = STANDARD.decode(&self.digests).ok()?;
+        let (digests, []) = bytes.as_chunks() else { return None };
+        let expected = if self.late == Some(Late::Skipped) { 0 } else { self.lines };
+        (digests.len() as u64 == expected).then(|| digests.to_vec())
+    }
+
+    /// The number of the line after its last.
+    pub(crate) fn end_line(&self) -> u64 {
+        self.line.saturating_add(self.lines)
+    }
+
+    /// Where the line after its last begins.
+    pub(crate) fn end_offset(&self) -> u64 {
+        self.offset.saturating_add(self.bytes)
+    }
+}
+
+/// SHA-256 of the lines' SHA-256s.
+pub(crate) fn block_hash(hashes: &[Sha256]) -> Sha256 {
+    sha256(hashes.as_flattened())
+}
+
+/// A record's place in the chain and its SHA-256: whoever knows it knows all that was sealed
+/// before. Its text is `BLOCK:SHA256`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// The number of the block.
+    pub block: u64,
+    /// SHA-256 of the record's line, without its newline.
+    pub hash: Sha256,
+}
+
+impl fmt::Display for Head {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.block, hex(&self.hash))
+    }
+}
+
+impl FromStr for Head {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Head, String> {
+        text.split_once(':')
+            .and_then(|(block, hash)| {
+                Some(Head { block: block.parse().ok()?, hash: parse_hex(hash)? })
+            })
+            .ok_or_else(|| {
+                "a head is BLOCK:SHA256, as the proxy's own log has it after head=".to_owned()
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(key: &SealKey) -> Record {
+        let head = Head { block: 6, hash: sha256(b"before") };
+        let mut record = Record::new("0123456789abcdef", Some(&head), key.public());
+        record.lines = 2;
+        record.set_digests(&[sha256(b"a\n"), sha256(b"b\n")]);
+        record
+    }
+
+    #[test]
+    fn a_record_is_what_was_signed() {
+        let key = SealKey::generate().unwrap();
+        let line = sign(&record(&key), &key).unwrap();
+        let signed = Signed::parse(&line, true).unwrap();
+        assert_eq!(signed.record, record(&key));
+        assert_eq!(signed.signer, Some(key.public()));
+        assert_eq!(signed.head().to_string(), format!("7:{}", hex(&sha256(&line))));
+        assert_eq!(signed.head().to_string().parse(), Ok(signed.head()));
+        let digests = signed.record.short_digests().unwrap();
+        assert_eq!(digests[1], sha256(b"b\n")[..8]);
+    }
+
+    #[test]
+    fn each_byte_of_it_matters() {
+        let key = SealKey::generate().unwrap();
+        let line = sign(&record(&key), &key).unwrap();
+        for at in 0..line.len() {
+            let mut changed = line.clone();
+            changed[at] ^= 1;
+            let signer = Signed::parse(&changed, true).and_then(|signed| signed.signer);
+            // The last bits of base64 do not all count, but `prev` is over the text.
+            assert!(signer.is_none() || changed[at..].len() < 6, "byte {at}");
+        }
+    }
+
+    #[test]
+    fn heads_that_are_none_are_refused() {
+        for text in ["", "1", "1:", "x:00", "1:zz", &format!("-1:{}", "0".repeat(64))] {
+            assert!(text.parse::<Head>().unwrap_err().contains("BLOCK:SHA256"), "{text}");
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! The settings of a webhook backend.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::Mode;
+
+/// Settings of a webhook backend, other than the endpoint; the `--audit-webhook-*` flags.
+#[derive(Debug, Clone)]
+pub struct WebhookConfig {
+    /// `--audit-webhook-mode` and `--audit-webhook-batch-*`
+    pub mode: Mode,
+    /// `--audit-webhook-initial-backoff`: the wait before the second attempt.
+    pub initial_backoff: Duration,
+    /// `--audit-webhook-truncate-max-event-size` in bytes, if truncation is on.
+    pub max_event_size: Option<usize>,
+    /// `--audit-webhook-compress`: bodies are compressed with gzip.
+    pub compress: bool,
+    /// `--audit-webhook-spool-dir`
+    pub spool: Option<SpoolConfig>,
+}
+
+/// Where events wait while the endpoint does not accept them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpoolConfig {
+    /// `--audit-webhook-spool-dir`; made with mode 0700 if it is missing.
+    pub dir: PathBuf,
+    /// `--audit-webhook-spool-max-size`, in bytes. What would be more is lost, the newest first.
+    pub max_size: u64,
+}
+
+/// The webhook cannot be used; a reason not to start.
+#[derive(Debug, thiserror::Error)]
+pub enum WebhookError {
+    /// The spool's folder cannot be used.
+    #[error(
+        "--audit-webhook-spool-dir: cannot use {}: {source}; let this user write there, or name \
+         another folder",
+        path.display()
+    )]
+    Spool {
+        /// The folder, or a file in it.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The spool's directory belongs to another process or backend.
+    #[error("--audit-webhook-spool-dir: {} is in use: {source}; give each proxy and each backend \
+             its own directory", path.display())]
+    SpoolInUse {
+        /// The directory.
+        path: PathBuf,
+        /// How that is known.
+        source: io::Error,
+    },
+}

@@ -1,0 +1,246 @@
+//! Whether the endpoint accepts events, as far as its responses tell.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::BackendState;
+use crate::webhook::WebhookMetrics;
+
+/// An endpoint that requests wait for, and that has not responded for so long, is not healthy. Less
+/// than a check of `/readyz` may take.
+pub(super) const AWAITED: Duration = Duration::from_millis(1500);
+/// The same for an endpoint that nothing waits for, which may take its time.
+pub(super) const UNAWAITED: Duration = Duration::from_secs(10);
+
+/// What is known of the endpoint.
+#[derive(Debug)]
+pub(super) struct Health {
+    condition: watch::Sender<Condition>,
+    waiting: Mutex<Waiting>,
+    /// After how long without a response it is not healthy.
+    hangs: Duration,
+    /// The number of attempts that have ended.
+    ended: watch::Sender<u64>,
+    metrics: Arc<WebhookMetrics>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Condition {
+    /// It accepted the last list, or there was none.
+    Healthy,
+    /// It did not, and is asked again; with the reason.
+    InDoubt(Arc<str>),
+    /// It has not accepted a list in all attempts; with the reason.
+    Failing(Arc<str>),
+}
+
+/// Attempts without a response.
+#[derive(Debug, Default)]
+struct Waiting {
+    attempts: usize,
+    /// When the first of them began, or another one ended.
+    since: Option<Instant>,
+}
+
+impl Health {
+    pub(super) fn new(hangs: Duration, metrics: Arc<WebhookMetrics>) -> Health {
+        Health {
+            condition: watch::Sender::new(Condition::Healthy),
+            waiting: Mutex::default(),
+            hangs,
+            ended: watch::Sender::new(0),
+            metrics,
+        }
+    }
+
+    /// Makes an attempt that may hang.
+    pub(super) async fn watched<T>(&self, attempt: impl Future<Output = T>) -> T {
+        // Dropped with the attempt where that is given up.
+        let _attempt = UnderWay::new(self);
+        attempt.await
+    }
+
+    /// It has responded, possibly that it does not want this list.
+    pub(super) fn is_well(&self) {
+        if *self.condition.borrow() != Condition::Healthy {
+            self.metrics.healthy.set(1);
+            self.condition.send_replace(Condition::Healthy);
+            tracing::info!(sink = self.metrics.backend.name(), "the webhook responds again");
+        }
+    }
+
+    /// An attempt has failed.
+    pub(super) fn doubt(&self, reason: &Arc<str>) {
+        self.metrics.healthy.set(0);
+        self.condition.send_if_modified(|condition| {
+            let was_healthy = *condition == Condition::Healthy;
+            if was_healthy {
+                *condition = Condition::InDoubt(reason.clone());
+            }
+            was_healthy
+        });
+    }
+
+    /// All attempts have failed.
+    pub(super) fn fails(&self, reason: &Arc<str>) {
+        self.metrics.healthy.set(0);
+        self.condition.send_replace(Condition::Failing(reason.clone()));
+    }
+
+    /// Returns whether it accepts events. While that is in doubt, waits for the outcome of the
+    /// attempts that are under way, as an event would.
+    pub(super) async fn takes_events(&self) -> bool {
+        let mut condition = self.condition.subscribe();
+        let known = condition.wait_for(|now| !matches!(now, Condition::InDoubt(_))).await;
+        known.is_ok_and(|condition| *condition == Condition::Healthy)
+    }
+
+    /// Whether all attempts to deliver the last list have failed.
+    pub(super) fn is_given_up(&self) -> bool {
+        matches!(*self.condition.borrow(), Condition::Failing(_))
+    }
+
+    /// Whether it accepted the last list, and does not hang now.
+    pub(super) fn state(&self) -> BackendState {
+        match &*self.condition.borrow() {
+            Condition::InDoubt(reason) | Condition::Failing(reason) => {
+                BackendState::Failing(format!("the webhook does not accept events: {reason}"))
+            }
+            Condition::Healthy => match self.hanging() {
+                Some(time) => BackendState::Failing(silent(time)),
+                None => BackendState::Ok,
+            },
+        }
+    }
+
+    /// Like [`Self::state`], but if an attempt is under way, waits for its outcome, or until it
+    /// hangs.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub(super) async fn check(&self) -> Result<(), String> {
+        let mut ended = self.ended.subscribe();
+        let since = self.waiting().since;
+        if self.state() == BackendState::Ok
+            && let Some(since) = since
+        {
+            // One that ends tells; if none does, it hangs.
+            let _ = tokio::time::timeout_at(since + self.hangs, ended.changed()).await;
+        }
+        match self.state() {
+            BackendState::Ok => Ok(()),
+            BackendState::Failing(reason) => Err(reason),
+        }
+    }
+
+    /// How long there has been no response, if that is too long.
+    fn hanging(&self) -> Option<Duration> {
+        self.waiting().since.map(|since| since.elapsed()).filter(|time| *time >= self.hangs)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().expect("nothing panics while it holds this")
+    }
+}
+
+fn silent(time: Duration) -> String {
+    format!("the webhook has not responded for {:.1} s", time.as_secs_f64())
+}
+
+/// An attempt without a response yet.
+struct UnderWay<'a>(&'a Health);
+
+impl<'a> UnderWay<'a> {
+    fn new(health: &'a Health) -> UnderWay<'a> {
+        let mut waiting = health.waiting();
+        waiting.attempts += 1;
+        waiting.since.get_or_insert_with(Instant::now);
+        UnderWay(health)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.0.waiting();
+        waiting.attempts -= 1;
+        waiting.since = (waiting.attempts > 0).then(Instant::now);
+        drop(waiting);
+        self.0.ended.send_modify(|ended| *ended += 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn health() -> (Arc<Health>, Arc<WebhookMetrics>) {
+        let metrics = Arc::new(WebhookMetrics::default());
+        (Arc::new(Health::new(AWAITED, metrics.clone())), metrics)
+    }
+
+    #[tokio::test]
+    async fn who_asks_in_doubt_waits_for_the_outcome() {
+        let (health, metrics) = health();
+        assert!(health.takes_events().await);
+        let ask = || {
+            let health = health.clone();
+            tokio::spawn(async move { health.takes_events().await })
+        };
+        let refused: Arc<str> = "it responded 500".into();
+        let reason = "the webhook does not accept events: it responded 500".to_owned();
+        health.doubt(&refused);
+        let asked = ask();
+        tokio::task::yield_now().await;
+        assert!(!asked.is_finished());
+        assert_eq!(
+            health.state(),
+            BackendState::Failing(reason.clone()),
+            "the last attempt failed"
+        );
+        assert_eq!(metrics.healthy.get(), 0);
+        health.is_well();
+        assert!(asked.await.unwrap());
+        assert_eq!((metrics.healthy.get(), health.state()), (1, BackendState::Ok));
+
+        health.doubt(&refused);
+        let asked = ask();
+        tokio::task::yield_now().await;
+        health.fails(&refused);
+        assert!(!asked.await.unwrap());
+        health.doubt(&refused);
+        assert!(!health.takes_events().await, "a further failure is no better");
+        assert_eq!(health.state(), BackendState::Failing(reason));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_endpoint_that_hangs_is_found_out_by_who_asks() {
+        let (health, _) = health();
+        assert_eq!(health.check().await, Ok(()), "nothing is under way");
+        let hanging = health.clone();
+        let hanging =
+            tokio::spawn(async move { hanging.watched(std::future::pending::<()>()).await });
+        tokio::task::yield_now().await;
+        let started = Instant::now();
+        let reason = health.check().await.unwrap_err();
+        assert_eq!(reason, "the webhook has not responded for 1.5 s");
+        assert_eq!(started.elapsed(), AWAITED);
+        // Another one ends, so it responds.
+        health.watched(async {}).await;
+        assert_eq!(health.state(), BackendState::Ok);
+        hanging.abort();
+        let _ = hanging.await;
+        tokio::time::sleep(AWAITED * 2).await;
+        assert_eq!(health.check().await, Ok(()));
+
+        let slow = health.clone();
+        tokio::spawn(async move { slow.watched(tokio::time::sleep(AWAITED / 2)).await });
+        tokio::task::yield_now().await;
+        let started = Instant::now();
+        assert_eq!(health.check().await, Ok(()), "it waits for the outcome");
+        assert_eq!(started.elapsed(), AWAITED / 2);
+    }
+}

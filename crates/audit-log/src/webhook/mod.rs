@@ -1,0 +1,313 @@
+//! Webhook backends: events are sent to an endpoint over HTTP, like kube-apiserver's webhook
+//! backend does.
+//!
+//! In `batch`, [`WebhookBackend::submit`] puts an event into a bounded queue. Batches of it become
+//! `EventList`s, which are sent as they come, or (with a spool) written to files first and sent
+//! from there, so that an endpoint that is down costs disk space and neither events nor memory. In
+//! the blocking modes each event is a list of its own, and the request waits for the response.
+//!
+//! # When the queue is full, the endpoint slow or failing
+//!
+//! - Queue full (`batch`): [`WhenFull::DropNewest`](crate::WhenFull), counted under
+//!   `apiserver_audit_error_total{plugin="buffered"}`.
+//! - Spool full, or no spool and the endpoint does not accept a batch in five attempts: the batch
+//!   is dropped and counted under `plugin="webhook"`.
+//! - The disk of the spool fails: the batch waits in memory until it can be written; the queue
+//!   fills.
+//! - Endpoint slow: at most 16 batches are sent at a time without a spool, one with a spool; events
+//!   wait in the queue. In the blocking modes the request waits, up to five attempts of 30 s each.
+//! - Endpoint failing in a blocking mode: the event is counted under `plugin="webhook"`;
+//!   [`WhenFailed`](crate::WhenFailed) says whether the request fails. The list is sent again until
+//!   the endpoint accepts it, which is how its recovery is found out.
+
+mod client;
+mod collector;
+mod config;
+#[cfg(test)]
+mod fake_client;
+mod health;
+mod list;
+mod metrics;
+mod response;
+mod sender;
+mod split;
+mod spool;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use self::client::{ClientError, PostRequest, PostResponse, WebhookClient};
+pub use self::config::{SpoolConfig, WebhookConfig, WebhookError};
+pub use self::metrics::{WebhookFamilies, WebhookMetrics};
+
+use self::collector::{Collector, Outlet};
+use self::health::Health;
+use self::sender::{Ending, Sender};
+use self::spool::Spool;
+use crate::{BackendState, Commit, DroppedEvents, Line, Mode, Plugin, WhenFailed, WriteError};
+
+/// Time to count what is lost, once the shutdown gives up.
+const COUNTING: Duration = Duration::from_millis(200);
+
+/// Takes encoded events.
+#[derive(Debug)]
+pub struct WebhookBackend {
+    when_failed: WhenFailed,
+    /// Events larger than this are not sent, in bytes with their newline.
+    max_event_size: Option<usize>,
+    too_large: DroppedEvents,
+    lost: Arc<DroppedEvents>,
+    metrics: Arc<WebhookMetrics>,
+    health: Arc<Health>,
+    ending: Ending,
+    route: Route,
+}
+
+#[derive(Debug)]
+enum Route {
+    /// Nobody waits.
+    Queue {
+        /// None: shut down.
+        events: std::sync::Mutex<Option<mpsc::Sender<Line>>>,
+        overflow: DroppedEvents,
+        collector: Mutex<Option<JoinHandle<()>>>,
+        spool: Option<Arc<Spool>>,
+    },
+    /// Each event is sent by itself.
+    Direct {
+        sender: Arc<Sender>,
+        sending: TaskTracker,
+        probing: Arc<AtomicBool>,
+        /// Where events are sent: not on the thread of their request, which ends before they do.
+        runtime: Handle,
+    },
+}
+
+impl WebhookBackend {
+    /// Starts to send with `client`, first what is in the spool. Must be called within a tokio
+    /// runtime. The endpoint need not be reachable yet.
+    ///
+    /// # Errors
+    /// The spool's directory cannot be used.
+    pub fn start(
+        config: WebhookConfig,
+        client: Arc<dyn WebhookClient>,
+        metrics: Arc<WebhookMetrics>,
+    ) -> Result<WebhookBackend, WebhookError> {
+        let ending = Ending::default();
+        let sender = Arc::new(Sender::new(&config, client, metrics.clone(), ending.clone()));
+        let lost = Arc::new(DroppedEvents::new(Plugin::Webhook, metrics.backend.clone()));
+        let when_failed = config.mode.when_failed();
+        let health = sender.health();
+        let route = match config.mode {
+            Mode::Blocking | Mode::BlockingStrict => {
+                let (probing, runtime) = (Arc::default(), Handle::current());
+                Route::Direct { sender, sending: TaskTracker::new(), probing, runtime }
+            }
+            Mode::Batch { buffer_size, max_size, max_wait, throttle } => {
+                let spool = match &config.spool {
+                    Some(spool) => Some(Arc::new(Spool::open(spool, metrics.clone())?)),
+                    None => None,
+                };
+                let outlet = Outlet::new(spool.clone(), &sender, &lost);
+                let (events, received) = mpsc::channel(buffer_size);
+                let (lost, ending) = (lost.clone(), ending.clone());
+                let collector =
+                    Collector { sender, outlet, lost, ending, max_size, max_wait, throttle };
+                Route::Queue {
+                    events: std::sync::Mutex::new(Some(events)),
+                    overflow: DroppedEvents::new(Plugin::Buffered, metrics.backend.clone()),
+                    collector: Mutex::new(Some(tokio::spawn(collector.run(received)))),
+                    spool,
+                }
+            }
+        };
+        let too_large = DroppedEvents::new(Plugin::Truncate, metrics.backend.clone());
+        let max_event_size = config.max_event_size;
+        Ok(WebhookBackend {
+            when_failed,
+            max_event_size,
+            too_large,
+            lost,
+            metrics,
+            health,
+            ending,
+            route,
+        })
+    }
+
+    /// The longest event that is sent, if events are truncated.
+    pub fn max_event_size(&self) -> Option<usize> {
+        self.max_event_size
+    }
+
+    /// Returns whether a request must be refused when its first event is not accepted.
+    pub fn is_strict(&self) -> bool {
+        self.when_failed == WhenFailed::Refuse
+    }
+
+    /// Returns whether requests wait for the endpoint.
+    pub fn is_awaited(&self) -> bool {
+        matches!(self.route, Route::Direct { .. })
+    }
+
+    /// Returns whether the endpoint is expected to accept an event: for requests that must be
+    /// refused before they have an event to send. While that is in doubt, waits for the attempts in
+    /// progress.
+    pub async fn is_writable(&self) -> bool {
+        self.health.takes_events().await
+    }
+
+    /// Whether the endpoint accepted the last events, and the spool can be used.
+    pub fn state(&self) -> BackendState {
+        if let Route::Queue { spool: Some(spool), .. } = &self.route
+            && let failing @ BackendState::Failing(_) = spool.state()
+        {
+            return failing;
+        }
+        self.health.state()
+    }
+
+    /// Whether the endpoint accepts events: like [`Self::state`], but asks where requests wait for
+    /// it.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub async fn check(&self) -> Result<(), String> {
+        match &self.route {
+            Route::Direct { sender, .. } => {
+                self.health.check().await?;
+                let connected = sender.connect().await;
+                connected.map_err(|reason| format!("the webhook cannot be reached: {reason}"))
+            }
+            Route::Queue { .. } => match self.state() {
+                BackendState::Ok => Ok(()),
+                BackendState::Failing(reason) => Err(reason),
+            },
+        }
+    }
+
+    /// Logs losses that were held back; to be called about once a second.
+    pub fn tick(&self) {
+        self.too_large.tick();
+        self.lost.tick();
+        if let Route::Queue { overflow, .. } = &self.route {
+            overflow.tick();
+        }
+    }
+
+    /// Submits one event as a line of JSON. Never waits. In batch mode the [`Commit`] is ready at
+    /// once, otherwise when the endpoint has accepted the event, or all attempts have failed.
+    pub fn submit(&self, line: impl Into<Line>) -> Commit {
+        let line = line.into();
+        self.metrics.backend.events.inc();
+        if self.max_event_size.is_some_and(|limit| line.len() > limit) {
+            // As with kube-apiserver that is no failure.
+            self.too_large.add(1, &"event is too large even after truncating");
+            return Commit::DONE;
+        }
+        match &self.route {
+            Route::Queue { events, overflow, .. } => {
+                let events = events.lock().expect("nothing panics while it holds the queue");
+                match events.as_ref().map(|events| events.try_send(line)) {
+                    Some(Ok(())) => {}
+                    Some(Err(mpsc::error::TrySendError::Full(_))) => {
+                        overflow.add(1, &"audit buffer queue blocked");
+                    }
+                    Some(Err(mpsc::error::TrySendError::Closed(_))) | None => {
+                        overflow.add(1, &WriteError::ShutDown);
+                    }
+                }
+                Commit::DONE
+            }
+            Route::Direct { sender, sending, probing, runtime } => {
+                // Taken first, so that the shutdown either waits for this event or has begun.
+                let tracked = sending.token();
+                if self.ending.closing.is_cancelled() {
+                    self.lost.add(1, &WriteError::ShutDown);
+                    return Commit::known(Err(WriteError::ShutDown), self.when_failed);
+                }
+                let (outcome, commit) = Commit::waiting(self.when_failed);
+                let (sender, lost) = (sender.clone(), self.lost.clone());
+                let probing = probing.clone();
+                runtime.spawn(async move {
+                    let list = list::encode(&[line]);
+                    let sent = sender.send(&list, 1).await;
+                    if let Err((_, failure)) = &sent {
+                        lost.add(1, failure);
+                        tokio::spawn(probe(sender, list, probing));
+                    }
+                    // The request may be gone.
+                    let _ =
+                        outcome.send(sent.map_err(|(_, failure)| WriteError::Webhook(failure.0)));
+                    drop(tracked);
+                });
+                commit
+            }
+        }
+    }
+
+    /// Delivers what waits, until `give_up` is cancelled. Returns when all events are delivered, in
+    /// the spool, or counted as lost and logged.
+    pub async fn shutdown(&self, give_up: &CancellationToken) {
+        self.ending.closing.cancel();
+        let delivered = async {
+            match &self.route {
+                Route::Queue { events, collector, .. } => {
+                    drop(events.lock().expect("nothing panics while it holds the queue").take());
+                    if let Some(collector) = &mut *collector.lock().await {
+                        // A panic of it has been logged.
+                        let _ = collector.await;
+                    }
+                }
+                Route::Direct { sending, .. } => {
+                    sending.close();
+                    sending.wait().await;
+                }
+            }
+        };
+        let mut delivered = std::pin::pin!(delivered);
+        tokio::select! {
+            () = &mut delivered => {}
+            () = give_up.cancelled() => {
+                self.ending.give_up.cancel();
+                let _ = tokio::time::timeout(COUNTING, delivered).await;
+            }
+        }
+        self.flush_losses();
+    }
+
+    /// Logs all losses that were held back, now.
+    pub fn flush_losses(&self) {
+        if let Route::Queue { overflow, .. } = &self.route {
+            overflow.flush();
+        }
+        self.too_large.flush();
+        self.lost.flush();
+    }
+}
+
+/// Sends a list, given up already, until the endpoint responds: where requests are refused, or
+/// clients sent elsewhere, as long as it does not, nothing else would find out. So that event may
+/// arrive after all.
+async fn probe(sender: Arc<Sender>, list: Vec<u8>, probing: Arc<AtomicBool>) {
+    let (body, health) = (sender.body(&list), sender.health());
+    // Again, because it may fail anew while this one has just seen it healthy.
+    while health.is_given_up() && !probing.swap(true, Ordering::SeqCst) {
+        while health.is_given_up() {
+            tokio::time::sleep(sender.delay(0, None)).await;
+            let _ = sender.attempt(body.clone(), 1).await;
+        }
+        probing.store(false, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests;

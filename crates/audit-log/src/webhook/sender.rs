@@ -1,0 +1,260 @@
+//! One request to the webhook endpoint, and the attempts after it if it fails.
+
+use std::fmt;
+use std::io::Write;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::client::{PostRequest, PostResponse, WebhookClient};
+use super::config::WebhookConfig;
+use super::health::{self, Health};
+use super::metrics::WebhookMetrics;
+use super::response;
+use super::split::{Delivered, Sent, deliver};
+use crate::Mode;
+use api_client::backoff::ExponentialBackoff;
+
+/// How often a list is sent at most, like in kube-apiserver.
+const ATTEMPTS: u32 = 5;
+/// The limit of one attempt.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// The delay between two attempts grows by this factor, like in kube-apiserver.
+const FACTOR: f64 = 1.5;
+/// The delay between two attempts while the process shuts down.
+const LAST_DELAY: Duration = Duration::from_millis(500);
+/// Why events are lost at the end of a shutdown.
+pub(super) const GAVE_UP: &str = "the shutdown ended before the webhook accepted them";
+/// The longest delay between two attempts, whatever the endpoint asks for.
+const LONGEST: Duration = Duration::from_secs(300);
+
+/// Sends lists to one endpoint.
+pub(super) struct Sender {
+    client: Arc<dyn WebhookClient>,
+    backoff: ExponentialBackoff,
+    longest_delay: Duration,
+    compress: bool,
+    metrics: Arc<WebhookMetrics>,
+    health: Arc<Health>,
+    ending: Ending,
+}
+
+impl fmt::Debug for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sender").field("endpoint", &self.client.authority()).finish_non_exhaustive()
+    }
+}
+
+/// Why the endpoint has not accepted a list.
+#[derive(Debug, Clone)]
+pub(super) struct Failure(pub(super) Arc<str>);
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The outcome of one attempt.
+#[derive(Debug)]
+pub(super) enum Attempt {
+    /// The endpoint accepted the list.
+    Taken,
+    /// The endpoint did not accept it.
+    Failed {
+        /// Why.
+        failure: Failure,
+        /// After which time it may be sent again (`Retry-After`).
+        retry_after: Option<Duration>,
+        /// Whether it may be accepted then.
+        verdict: Verdict,
+    },
+}
+
+/// What a failed attempt means for the list that was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Nothing: there was no response, or the endpoint has a problem of its own.
+    Unavailable,
+    /// The endpoint will never accept it.
+    Invalid,
+    /// The endpoint accepts shorter ones.
+    TooLarge,
+}
+
+/// The steps of a shutdown.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Ending {
+    /// No more events come.
+    pub(super) closing: CancellationToken,
+    /// The time is up: what is not delivered now is lost.
+    pub(super) give_up: CancellationToken,
+}
+
+impl Ending {
+    /// Waits before another attempt; only briefly if the process shuts down.
+    async fn wait(&self, delay: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            () = self.closing.cancelled() => tokio::time::sleep(delay.min(LAST_DELAY)).await,
+        }
+    }
+}
+
+impl Sender {
+    pub(super) fn new(
+        config: &WebhookConfig,
+        client: Arc<dyn WebhookClient>,
+        metrics: Arc<WebhookMetrics>,
+        ending: Ending,
+    ) -> Sender {
+        let WebhookConfig { initial_backoff, compress, .. } = *config;
+        let longest_delay = LONGEST.max(initial_backoff);
+        let backoff = ExponentialBackoff::new(initial_backoff, FACTOR, longest_delay);
+        let hangs = match config.mode {
+            Mode::Blocking | Mode::BlockingStrict => health::AWAITED,
+            Mode::Batch { .. } => health::UNAWAITED,
+        };
+        let health = Arc::new(Health::new(hangs, metrics.clone()));
+        Sender { client, backoff, longest_delay, compress, metrics, health, ending }
+    }
+
+    /// Whether the endpoint accepts events, as far as its responses show.
+    pub(super) fn health(&self) -> Arc<Health> {
+        self.health.clone()
+    }
+
+    /// Opens a connection unless one is open.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(super) async fn connect(&self) -> Result<(), String> {
+        self.client.connect().await.map_err(|error| error.to_string())
+    }
+
+    /// Sends a list of `count` events; each part of it up to five times.
+    ///
+    /// # Errors
+    /// The number of events that were not delivered, and why.
+    pub(super) async fn send(&self, list: &[u8], count: u64) -> Result<(), (u64, Failure)> {
+        match deliver(list, count, |list, count| self.send_part(list, count)).await {
+            Delivered::All => Ok(()),
+            Delivered::Refused { events, failure, .. } => Err((events, failure)),
+            Delivered::Stopped => Err((count, Failure(GAVE_UP.into()))),
+        }
+    }
+
+    async fn send_part(&self, list: Vec<u8>, count: u64) -> Sent {
+        if self.ending.give_up.is_cancelled() {
+            return Sent::Refused(Failure(GAVE_UP.into()));
+        }
+        let body = self.body(&list);
+        let attempts = async {
+            let mut attempt = 0;
+            loop {
+                let (failure, retry_after, verdict) = match self.attempt(body.clone(), count).await
+                {
+                    Attempt::Taken => return Sent::Taken,
+                    Attempt::Failed { failure, retry_after, verdict } => {
+                        (failure, retry_after, verdict)
+                    }
+                };
+                if verdict == Verdict::TooLarge {
+                    return Sent::TooLarge(failure);
+                }
+                if attempt + 1 == ATTEMPTS {
+                    if verdict == Verdict::Unavailable {
+                        self.health.fails(&failure.0);
+                    }
+                    return Sent::Refused(failure);
+                }
+                self.ending.wait(self.delay(attempt, retry_after)).await;
+                attempt += 1;
+            }
+        };
+        tokio::select! {
+            biased;
+            sent = attempts => sent,
+            () = self.ending.give_up.cancelled() => Sent::Refused(Failure(GAVE_UP.into())),
+        }
+    }
+
+    /// Returns the body of a request that sends this list.
+    pub(super) fn body(&self, list: &[u8]) -> Bytes {
+        if !self.compress {
+            return Bytes::copy_from_slice(list);
+        }
+        let mut encoder = GzEncoder::new(Vec::with_capacity(list.len() / 4), Compression::fast());
+        let written = encoder.write_all(list).and_then(|()| encoder.finish());
+        written.expect("a vector takes everything").into()
+    }
+
+    /// One attempt to send a body of [`Self::body`].
+    pub(super) async fn attempt(&self, body: Bytes, count: u64) -> Attempt {
+        let attempt = async {
+            let attempt = self.attempt_unwatched(body).await;
+            self.judge(&attempt, count);
+            attempt
+        };
+        self.health.watched(attempt).await
+    }
+
+    fn judge(&self, attempt: &Attempt, count: u64) {
+        match attempt {
+            Attempt::Taken => {
+                self.metrics.events.inc_by(count);
+                self.health.is_well();
+            }
+            Attempt::Failed { failure, verdict, .. } => {
+                self.metrics.failures.inc();
+                match verdict {
+                    Verdict::Unavailable => self.health.doubt(&failure.0),
+                    // It may accept another list.
+                    Verdict::Invalid | Verdict::TooLarge => self.health.is_well(),
+                }
+            }
+        }
+    }
+
+    async fn attempt_unwatched(&self, body: Bytes) -> Attempt {
+        let failed = |reason: String| Attempt::Failed {
+            failure: Failure(reason.into()),
+            retry_after: None,
+            verdict: Verdict::Unavailable,
+        };
+        let timeout_seconds = TIMEOUT.as_secs();
+        let request = PostRequest { body, is_gzip: self.compress, timeout_seconds };
+        let response = match timeout(TIMEOUT, self.client.post(request)).await {
+            Err(_) => return failed(format!("no response in {TIMEOUT:?}")),
+            Ok(Err(error)) => return failed(error.to_string()),
+            Ok(Ok(response)) => response,
+        };
+        let PostResponse { status, headers } = response;
+        match status.as_u16() {
+            200..=206 => Attempt::Taken,
+            code => Attempt::Failed {
+                failure: Failure(response::describe(status, &headers).into()),
+                retry_after: response::retry_after(status, &headers, SystemTime::now()),
+                verdict: match code {
+                    413 => Verdict::TooLarge,
+                    400 | 422 => Verdict::Invalid,
+                    _ => Verdict::Unavailable,
+                },
+            },
+        }
+    }
+
+    /// Returns how long to wait after this attempt, of which 0 is the first, if the endpoint asks
+    /// for `retry_after`.
+    pub(super) fn delay(&self, attempt: u32, retry_after: Option<Duration>) -> Duration {
+        self.backoff.delay(attempt).max(retry_after.unwrap_or_default()).min(self.longest_delay)
+    }
+}
+
+#[cfg(test)]
+mod tests;

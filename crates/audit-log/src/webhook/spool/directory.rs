@@ -1,0 +1,254 @@
+//! The spool's directory on the disk.
+//!
+//! The directory is kept open and locked with `flock(2)` for as long as it is used, so that no
+//! second process delivers or deletes the same batches, however the path is spelled. Files are
+//! named relative to the open directory: batches in a directory that was renamed can still be sent.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{
+    AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, openat, renameat, renameat_with, statat,
+    unlinkat,
+};
+use rustix::io::Errno;
+
+use super::name::{BatchName, Kind};
+use crate::{FileId, Lock, create_private_dir, try_lock};
+use watched_files::regular_file::unusable;
+
+/// The file that is locked where the file system cannot lock directories, such as NFS.
+const LOCK: &str = ".lock";
+/// Where a batch is written before it gets its name.
+const TEMPORARY: [&str; 2] = ["new.tmp", "rejected.tmp"];
+
+/// An open spool directory that belongs to this process alone.
+#[derive(Debug)]
+pub(super) struct Directory {
+    path: PathBuf,
+    handle: File,
+    /// Holds the lock where `handle` cannot.
+    _lock: Option<File>,
+}
+
+/// A batch file that was found.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) name: BatchName,
+    pub(super) kind: Kind,
+    pub(super) bytes: u64,
+}
+
+impl Directory {
+    /// Opens and locks the directory, after creating it with mode 0700 if it is missing.
+    ///
+    /// # Errors
+    /// Returns the system's error, or [`io::ErrorKind::ResourceBusy`] if another process, or
+    /// another backend of this one, has it locked.
+    pub(super) fn open(path: &Path) -> io::Result<Directory> {
+        create_private_dir(path)?;
+        // Not `File::open`, which would block on a named pipe.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let handle = File::from(openat(rustix::fs::CWD, path, flags, Mode::empty())?);
+        let _lock = lock(&handle)?;
+        for name in TEMPORARY {
+            // What a crash left of a batch that was never accepted.
+            let _ = unlinkat(&handle, name, AtFlags::empty());
+        }
+        Ok(Directory { path: path.to_owned(), handle, _lock })
+    }
+
+    /// Whether this directory, and not another or none, is at its path.
+    ///
+    /// # Errors
+    /// Returns the system's error, other than that there is none.
+    pub(super) fn is_at_path(&self) -> io::Result<bool> {
+        let own = self.handle.metadata()?;
+        match fs::metadata(&self.path) {
+            Ok(now) => Ok(FileId::of(&now) == FileId::of(&own)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The path of a file in it, for messages.
+    pub(super) fn path_of(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// The batches in it, the oldest first. Warns once about each entry that has the name of a
+    /// batch and is not a regular file.
+    pub(super) fn batches(&self) -> io::Result<Vec<Found>> {
+        let mut found = Vec::new();
+        for entry in Dir::read_from(&self.handle)? {
+            let entry = entry?;
+            let Ok(text) = entry.file_name().to_str() else { continue };
+            let Some((name, kind)) = BatchName::parse(text) else { continue };
+            let stat = match statat(&self.handle, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
+                Err(Errno::NOENT) => continue,
+                stat => stat?,
+            };
+            if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
+                found.push(Found { name, kind, bytes: stat.st_size.max(0) as u64 });
+            } else {
+                tracing::warn!(
+                    "{} has the name of a batch and is not a regular file; it is ignored",
+                    self.path_of(text).display()
+                );
+            }
+        }
+        found.sort_by_key(|found| found.name.number);
+        Ok(found)
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// Returns the system's error, or [`io::ErrorKind::InvalidInput`] if it is not a regular file.
+    pub(super) fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut file = match openat(&self.handle, name, flags, Mode::empty()) {
+            Err(Errno::LOOP) => return Err(not_regular("a symbolic link")),
+            file => File::from(file?),
+        };
+        if let Some(kind) = unusable(file.metadata()?.file_type()) {
+            return Err(not_regular(kind));
+        }
+        let mut content = Vec::new();
+        file.read_to_end(&mut content)?;
+        Ok(content)
+    }
+
+    /// Reads a file by its path, for when the open directory is of no use any more.
+    pub(super) fn read_by_path(&self, name: &str) -> io::Result<Vec<u8>> {
+        watched_files::regular_file::read(&self.path_of(name))
+    }
+
+    /// Writes a file so that it is either complete and on the disk, or not there.
+    pub(super) fn write(&self, kind: Kind, name: &str, content: &[u8]) -> io::Result<()> {
+        let temporary = match kind {
+            Kind::Pending => TEMPORARY[0],
+            Kind::Rejected => TEMPORARY[1],
+        };
+        match unlinkat(&self.handle, temporary, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let mut file = File::from(openat(&self.handle, temporary, flags, mode)?);
+        let written = file.write_all(content).and_then(|()| file.sync_data());
+        let named = written.and_then(|()| {
+            renameat(&self.handle, temporary, &self.handle, name).map_err(io::Error::from)
+        });
+        if let Err(error) = named {
+            // So that it does not take the room that may be missing.
+            let _ = unlinkat(&self.handle, temporary, AtFlags::empty());
+            return Err(error);
+        }
+        // It is written again under another name, and would be sent twice.
+        self.sync().inspect_err(|_| {
+            let _ = unlinkat(&self.handle, name, AtFlags::empty());
+        })
+    }
+
+    /// Gives a file another name, which must be free.
+    pub(super) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        match renameat_with(&self.handle, from, &self.handle, to, RenameFlags::NOREPLACE) {
+            // The file system does not know the flag. Nobody else makes files here.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                match statat(&self.handle, to, AtFlags::SYMLINK_NOFOLLOW) {
+                    Err(Errno::NOENT) => renameat(&self.handle, from, &self.handle, to)?,
+                    Ok(_) => return Err(io::ErrorKind::AlreadyExists.into()),
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            renamed => renamed?,
+        }
+        self.sync()
+    }
+
+    /// Removes a file; one that is gone already is not an error.
+    pub(super) fn remove(&self, name: &str) -> io::Result<()> {
+        match unlinkat(&self.handle, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.handle.sync_all()
+    }
+}
+
+fn not_regular(kind: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, format!("it is {kind}, not a regular file"))
+}
+
+/// Locks the directory, or a file in it where the file system cannot lock directories.
+fn lock(directory: &File) -> io::Result<Option<File>> {
+    let busy = || {
+        io::Error::new(
+            io::ErrorKind::ResourceBusy,
+            "another process, or another backend of this one, uses it; a spool directory has one \
+             owner",
+        )
+    };
+    match try_lock(directory) {
+        Lock::Held => return Ok(None),
+        Lock::InUse => return Err(busy()),
+        Lock::Unsupported(_) => {}
+    }
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = File::from(openat(directory, LOCK, flags, Mode::RUSR | Mode::WUSR)?);
+    match try_lock(&file) {
+        Lock::Held => Ok(Some(file)),
+        Lock::InUse => Err(busy()),
+        Lock::Unsupported(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_folder::TestFolder;
+
+    #[test]
+    fn a_directory_has_one_owner_however_its_path_is_spelled() {
+        let dir = TestFolder::new();
+        let path = dir.path().join("spool");
+        let first = Directory::open(&path).unwrap();
+        std::os::unix::fs::symlink(&path, dir.path().join("link")).unwrap();
+        for same in ["spool", "link", "spool/../spool"] {
+            let error = Directory::open(&dir.path().join(same)).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ResourceBusy, "{same}: {error}");
+        }
+        drop(first);
+        Directory::open(&path).unwrap();
+    }
+
+    #[test]
+    fn files_are_written_whole_and_never_overwritten() {
+        let dir = TestFolder::new();
+        let directory = Directory::open(dir.path()).unwrap();
+        directory.write(Kind::Pending, "a", b"one").unwrap();
+        directory.write(Kind::Rejected, "b", b"two").unwrap();
+        let error = directory.rename("a", "b").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!((directory.read("a").unwrap(), directory.read("b").unwrap()), {
+            (b"one".to_vec(), b"two".to_vec())
+        });
+        directory.remove("a").unwrap();
+        directory.remove("a").unwrap();
+        assert_eq!(directory.read("a").unwrap_err().kind(), io::ErrorKind::NotFound);
+        std::os::unix::fs::symlink("b", dir.path().join("c")).unwrap();
+        assert!(directory.read("c").unwrap_err().to_string().contains("a symbolic link"));
+        assert!(directory.is_at_path().unwrap());
+        fs::remove_dir_all(dir.path()).unwrap();
+        assert!(!directory.is_at_path().unwrap());
+        assert!(directory.write(Kind::Pending, "a", b"one").is_err());
+        fs::create_dir(dir.path()).unwrap();
+        assert!(!directory.is_at_path().unwrap());
+    }
+}
