@@ -86,7 +86,7 @@ impl Connector {
                 let tcp = GatedIo::new(tcp, sequence.clone());
                 return Ok((Stream::new(Transport::Plain(tcp), &self.metrics), false));
             };
-            let error = match handshake(tls, tcp, purpose, share(deadline, addresses.len())).await {
+            let error = match handshake(tls, tcp, purpose, share(deadline, addresses.count())).await {
                 Ok(stream) => {
                     addresses.succeeded(address);
                     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
@@ -96,7 +96,7 @@ impl Connector {
                 Err(error) => error,
             };
             let timed_out = error.kind() == io::ErrorKind::TimedOut;
-            if addresses.len() > 1 && (timed_out || is_lost(&error)) {
+            if addresses.count() > 1 && (timed_out || is_lost(&error)) {
                 addresses.rule_out(address);
             } else if may_repeat && is_lost(&error) {
                 may_repeat = false;

@@ -76,7 +76,7 @@ impl Addresses {
     }
 
     /// The number of addresses that have not been ruled out.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.list.len()
     }
 
@@ -259,6 +259,7 @@ fn keep_alive(tcp: &TcpStream) {
 /// Hosts that tests give addresses to.
 #[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]
+#[allow(clippy::unwrap_used, reason = "only for tests")]
 pub mod overrides {
     use super::*;
 

@@ -85,7 +85,7 @@ async fn open_by(
         connected: None,
     }));
     loop {
-        let count = lock(&addresses).addresses.as_ref().map_or(1, Addresses::len);
+        let count = lock(&addresses).addresses.as_ref().map_or(1, Addresses::count);
         let share = deadline.saturating_duration_since(Instant::now())
             / u32::try_from(count).unwrap_or(u32::MAX).max(1);
         let dialer = Dialer {
@@ -105,7 +105,7 @@ async fn open_by(
                 return Ok(stream);
             }
             // An address that accepts TCP connections and nothing more, among others.
-            Err(error) if addresses.len() > 1 && is_lost(&error) => addresses.rule_out(address),
+            Err(error) if addresses.count() > 1 && is_lost(&error) => addresses.rule_out(address),
             Err(error) => return Err(error),
         }
     }
