@@ -32,7 +32,8 @@ pub(super) fn events(kube: &Value, proxy: &Value) -> Vec<String> {
     }
     let (theirs, ours) = (&kube["requestObject"], &proxy["requestObject"]);
     let is_pod = kube["objectRef"]["resource"] == "pods";
-    let ours = with_string_data(ours);
+    // A patch is recorded as it is.
+    let ours = if kube["verb"] == "patch" { ours.clone() } else { with_string_data(ours) };
     objects("", theirs, &ours, is_pod, &mut differences);
     differences
 }
@@ -98,7 +99,8 @@ fn objects(
         (Value::Number(kube), Value::Number(proxy)) if kube.as_f64() == proxy.as_f64() => {}
         _ if theirs == ours || is_empty(theirs) && is_empty(ours) => {}
         // An empty one is as good as none.
-        _ if is_defaulted(path.rsplit('/').next().unwrap_or(""), theirs) && is_empty(ours) => {}
+        _ if (has_defaults || is_defaulted(path.rsplit('/').next().unwrap_or(""), theirs))
+            && is_empty(ours) => {}
         // Quantities are kept as they were sent.
         (Value::String(text), Value::Number(number)) if *text == number.to_string() => {}
         _ => differences.push(format!("{path}: {theirs}, here {ours}")),

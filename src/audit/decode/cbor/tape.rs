@@ -108,7 +108,7 @@ impl<'b> Tape<'b> {
                 return Err(Error("exceeded max nested level 10000"));
             }
             (start, head) = (*at, head::read(self.input, at)?);
-            self.tag(number, head, &mut encoding, &mut is_time)?;
+            self.tag(number, (head, is_key), &mut encoding, &mut is_time)?;
         }
         let node = self.entries.len() as Node;
         self.entries.push(Entry { start: start as u32, next: node + 1, encoding, is_time });
@@ -143,7 +143,7 @@ impl<'b> Tape<'b> {
     fn tag(
         &mut self,
         number: u64,
-        content: Head,
+        (content, is_key): (Head, bool),
         encoding: &mut Encoding,
         is_time: &mut bool,
     ) -> Result<(), Error> {
@@ -162,8 +162,14 @@ impl<'b> Tape<'b> {
             (23, _) => *encoding = Encoding::Base16,
             _ => {}
         }
-        // Whether these change anything depends on the type that the item is decoded into.
-        if !matches!(number, 22 | SELF_DESCRIBED) {
+        // Whether others change anything depends on the type that the item is decoded into: keys, say,
+        // are encoded in a map, but not in a struct.
+        let is_plain = match number {
+            SELF_DESCRIBED => true,
+            22 => matches!(content, Head::Bytes(_)) && !is_key,
+            _ => false,
+        };
+        if !is_plain {
             self.ambiguities.insert(Ambiguity::CborTag);
         }
         Ok(())

@@ -76,6 +76,9 @@ fn tags_that_depend_on_the_type_are_ambiguous() {
     assert_eq!(names(b"\xd9\xd9\xf7\xd6\x42hi"), "");
     assert_eq!(names(b"\xd6\x41\xff"), "");
     assert_eq!(names(b"\xd7\x42hi"), "cbor-tag");
+    // Keys below it are encoded in a map, but not in a struct.
+    assert_eq!(names(b"\xd6\xa1Aa\x01"), "cbor-tag");
+    assert_eq!(names(b"\xa1\xd6Aa\x01"), "cbor-tag");
     assert_eq!(names(b"\xc1\x00"), "cbor-tag");
     assert_eq!(names(b"\x41\xff"), "invalid-utf8");
 }

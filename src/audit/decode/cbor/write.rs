@@ -13,10 +13,13 @@ use crate::audit::body::hex;
 use crate::audit::decode::number::push_float;
 use crate::audit::json::push_string;
 
+/// Keys and values.
+type Members<'b> = Vec<(Cow<'b, [u8]>, Node)>;
+
 /// What is left to write of a container.
 enum Part<'b> {
     /// The members by their keys, the next one last.
-    Members(Vec<(Cow<'b, [u8]>, Node)>, bool),
+    Members(Members<'b>, bool),
     /// Elements from the first to before the second node.
     Elements(Node, Node, bool),
 }
@@ -110,8 +113,8 @@ fn text<'b>(tape: &Tape<'b>, node: Node) -> Result<Cow<'b, [u8]>, Error> {
 }
 
 /// The members of a map, in reverse order of their keys.
-fn members<'b>(tape: &Tape<'b>, map: Node) -> Result<Vec<(Cow<'b, [u8]>, Node)>, Error> {
-    let mut members: Vec<(Cow<'b, [u8]>, Node)> = Vec::new();
+fn members<'b>(tape: &Tape<'b>, map: Node) -> Result<Members<'b>, Error> {
+    let mut members = Members::new();
     let (mut at, end) = (tape.first(map), tape.next(map));
     while at < end {
         let key = match tape.head(at)? {
