@@ -1,4 +1,4 @@
-//! What the process tells of itself, on standard error.
+//! The process's own log, on standard error.
 
 use std::io::IsTerminal;
 
@@ -7,20 +7,21 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::LogFormat;
 
-/// The crates of this project that log.
-const OWN: [&str; 2] = ["kube_audit_proxy", "api_client"];
+/// The crates of this project, which log at `--log-level`.
+const OWN_CRATES: [&str; 7] = [
+    "api_client",
+    "audit_log",
+    "audit_query",
+    "k8s_audit",
+    "kube_audit_proxy",
+    "pki",
+    "watched_files",
+];
 
 /// Sets the process's log up. Later calls change nothing.
 pub fn init(level: Level, format: LogFormat) {
-    // Libraries have little to say that is of use to an operator, and much at the lower levels.
-    let libraries = level.min(Level::WARN);
-    let mut directives = libraries.to_string();
-    for own in OWN {
-        directives.push_str(&format!(",{own}={level}"));
-    }
-    let filter = EnvFilter::new(directives);
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(EnvFilter::new(directives(level)))
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         // It would report a closed standard error there, and panic.
@@ -29,4 +30,36 @@ pub fn init(level: Level, format: LogFormat) {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
+}
+
+/// Limits other libraries to warnings: their lower levels are of no use to an operator.
+fn directives(level: Level) -> String {
+    let libraries = level.min(Level::WARN).to_string();
+    OWN_CRATES.iter().fold(libraries, |all, name| format!("{all},{name}={level}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn all_crates_of_the_workspace_log_at_the_level() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/crates");
+        let entries = std::fs::read_dir(folder).unwrap();
+        let name = |entry: std::fs::DirEntry| entry.file_name().into_string().unwrap();
+        let crates: BTreeSet<String> = entries
+            .map(|entry| name(entry.unwrap()).replace('-', "_"))
+            .chain(["kube_audit_proxy".to_owned()])
+            .collect();
+        assert_eq!(
+            crates,
+            OWN_CRATES.map(str::to_owned).into(),
+            "left: crates/; right: OWN_CRATES"
+        );
+        assert!(directives(Level::INFO).starts_with("WARN,"), "other libraries");
+        assert!(directives(Level::INFO).contains(",audit_log=INFO,"));
+        assert!(directives(Level::ERROR).starts_with("ERROR,"));
+    }
 }

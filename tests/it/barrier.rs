@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use http::{Request, Response};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
@@ -135,4 +136,53 @@ async fn nobody_hears_of_a_request_before_the_log() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_hears_of_a_request_before_all_logs() {
     all_hear_of_what_is_recorded(Protocols::Http2, &["one.log", "two.log"]).await;
+}
+
+/// Allows a user to be impersonated if the log has the `RequestReceived` of the request, whose ID is the
+/// name of the user.
+async fn review(request: Request<Incoming>, logs: &[PathBuf]) -> Answered {
+    match request.uri().path() {
+        "/apis/authorization.k8s.io/v1/subjectaccessreviews" => {}
+        "/version" => return json(200, r#"{"major":"1","minor":"35"}"#),
+        _ => return json(200, "{}"),
+    }
+    let body = request.into_body().collect().await?.to_bytes();
+    let mut review: serde_json::Value = serde_json::from_slice(&body)?;
+    let attributes = &review["spec"]["resourceAttributes"];
+    let is_recorded = has(logs, attributes["name"].as_str().unwrap_or(""), "RequestReceived");
+    let is_allowed = attributes["verb"] == "impersonate" && is_recorded;
+    review["status"] = serde_json::json!({"allowed": is_allowed});
+    json(201, review.to_string())
+}
+
+// SubjectAccessReviews are sent on connections that no gate holds back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_api_server_is_not_asked_about_a_request_before_the_log() {
+    let dir = TempDir::new();
+    let logs = vec![dir.path("audit.log")];
+    let reviewed = logs.clone();
+    let upstream = FakeUpstream::start(Protocols::Http2, move |request| {
+        let logs = reviewed.clone();
+        async move { review(request, &logs).await }
+    })
+    .await;
+    let path = format!("--audit-log-path={}", logs[0].display());
+    let builder = Builder::new(upstream.addr).identity("impersonate").flag(&path);
+    let mut proxy = builder.flag("--audit-log-mode=blocking").start().await;
+    let mut clients = JoinSet::new();
+    for client in 0..CLIENTS {
+        let addr = proxy.addr;
+        clients.spawn(async move {
+            let sender = client::http2::<Short>(addr, Some("alice")).await.unwrap();
+            for number in 0..REQUESTS {
+                let id = format!("user-{client}-{number}");
+                let headers = [("audit-id", id.as_str()), ("impersonate-user", id.as_str())];
+                let mut sender = sender.clone();
+                let answer = client::h2_get(&mut sender, "/api/v1/pods", &headers).await.unwrap();
+                assert_eq!(answer.status(), 200, "{id}");
+            }
+        });
+    }
+    clients.join_all().await;
+    assert!(proxy.stop().await.success());
 }
