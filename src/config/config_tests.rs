@@ -3,7 +3,7 @@ use std::ffi::OsString;
 use super::*;
 use crate::audit::record::Format;
 use crate::authn::{ClaimRule, NameMapping};
-use crate::sink::{LogPath, Mode, Rotation, SinkConfig, SyncMode, Throttle};
+use crate::sink::{Compress, LogPath, Mode, Rotation, SinkConfig, SyncMode, Throttle};
 use crate::webhook::WebhookConfig;
 
 /// Enough for everything else to be looked at.
@@ -96,7 +96,7 @@ fn flags_become_settings() {
     };
     assert_eq!(log(&config).0.mode, mode);
     assert_eq!(log(&config).0.rotation.max_size_mib, 0);
-    assert!(log(&config).0.rotation.compress);
+    assert_eq!(log(&config).0.rotation.compress, Compress::Gzip);
     assert_eq!(log(&config).0.sync, SyncMode::Interval(Duration::from_secs(1)));
     assert_eq!(config.operation.log_level, tracing::Level::DEBUG);
 }

@@ -42,7 +42,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use self::barrier::Barrier;
-pub use self::config::{LogPath, Mode, Rotation, SinkConfig, SyncMode, Throttle};
+pub use self::config::{Compress, LogPath, Mode, Rotation, SinkConfig, SyncMode, Throttle};
 pub use self::error::{SinkError, WriteError};
 pub use self::line::Line;
 pub use self::metrics::{

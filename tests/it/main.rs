@@ -25,6 +25,7 @@ mod lifecycle;
 mod limits;
 mod live;
 mod log_follow;
+mod log_index;
 mod log_query;
 mod lost_connections;
 mod many_headers;

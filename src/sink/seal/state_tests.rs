@@ -18,7 +18,7 @@ use super::{Chain, SealConfig, checkpoint_path, seal_path};
 use crate::sink::LogMetrics;
 use crate::sink::backups::{Backups, LogClock};
 use crate::sink::clock::Clock;
-use crate::sink::config::Rotation;
+use crate::sink::config::{Compress, Rotation};
 use crate::sink::disk::faults::{self, Fault};
 use crate::sink::file::LogFile;
 use crate::sink::output::Output;
@@ -126,7 +126,11 @@ impl History {
             max_size_mib: 1,
             max_backups: [0, 0, 1, 3][random.below(4)],
             max_age_days: [0, 0, 0, 1][random.below(4)],
-            compress: random.one_in(2),
+            compress: match random.one_in(2) {
+                true if random.one_in(2) => Compress::Zstd,
+                true => Compress::Gzip,
+                false => Compress::No,
+            },
         };
         let (accepted, log) = (Vec::new(), vec![format!("{rotation:?}")]);
         History { folder, random, rotation, process: None, accepted, started: false, log }
