@@ -301,7 +301,7 @@ fn properties(columns: &[Column]) -> WriterProperties {
         for column in [Column::AuditId, Column::Name] {
             properties = properties
                 .set_column_bloom_filter_enabled(path(column), true)
-                .set_column_bloom_filter_fpp(path(column), 0.01)
+                .set_column_bloom_filter_fpp(path(column), 0.05)
                 .set_column_bloom_filter_max_ndv(path(column), GROUP as u64);
         }
     }
