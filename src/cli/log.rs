@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use audit_query::cli::{Command, FollowArgs, QueryArgs, ReportArgs};
+use audit_query::cli::{Command, ExportArgs, FollowArgs, IndexArgs, QueryArgs, ReportArgs};
 
 use super::output;
 use audit_log::seal::verify::{self, Expected, Report};
@@ -38,6 +38,12 @@ Examples:
   kube-audit-proxy log report latency --by verb audit.log
   kube-audit-proxy log report agents --new-since yesterday audit.log";
 
+const EXPORT_EXAMPLES: &str = "\
+Examples:
+  kube-audit-proxy log export --cluster prod --since yesterday --until today audit.log /data/audit
+  kube-audit-proxy log export --format ndjson --partition date -u alice --bodies audit.log out
+  duckdb -c \"SELECT username, count(*) FROM '/data/audit/**/*.parquet' GROUP BY ALL\"";
+
 /// Arguments of `log`.
 #[derive(Debug, clap::Args)]
 pub struct LogArgs {
@@ -65,6 +71,18 @@ pub(super) enum LogCommand {
     /// Starts at the end of the log; with --since, at that time. Prints a request when it has ended;
     /// --stage=all prints each of its events.
     Follow(Box<FollowArgs>),
+    /// Write index files beside closed logs, which make queries and reports quicker
+    ///
+    /// An index file, audit-TIME.log.parquet, is about 3 % of its log, and is used as long as the log is
+    /// not changed. The proxy writes them at rotation. The exit code is 0 if all is well, 1 if --check
+    /// finds an index file that cannot be used, and 2 after an error.
+    Index(IndexArgs),
+    /// Write events as Parquet, CSV, or NDJSON for DuckDB, ClickHouse, Trino, or Spark
+    ///
+    /// Files get their names when all of them are complete; none is replaced unless --overwrite is
+    /// given. The exit code is 0 if something was exported, 1 if nothing was, and 2 after an error.
+    #[command(after_long_help = EXPORT_EXAMPLES)]
+    Export(Box<ExportArgs>),
     /// Makes an Ed25519 key for --audit-log-seal-key-file, and FILE.pub for log verify
     Keygen {
         /// Where the private key goes; must not exist
@@ -106,6 +124,8 @@ pub(super) fn execute(command: LogCommand) -> ExitCode {
         LogCommand::Query(args) => return args.run(),
         LogCommand::Report(args) => return args.run(),
         LogCommand::Follow(args) => return args.run(),
+        LogCommand::Index(args) => return args.run(),
+        LogCommand::Export(args) => return args.run(),
         LogCommand::Keygen { file } => keygen(&file).map(|()| ExitCode::SUCCESS),
         LogCommand::Verify { public_key, head, checkpoint_file, files, .. } => {
             verify(&public_key, &head, &checkpoint_file, &files)

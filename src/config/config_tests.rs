@@ -4,7 +4,7 @@ use super::*;
 use crate::audit::record::Format;
 use crate::authn::{ClaimRule, NameMapping};
 use audit_log::webhook::WebhookConfig;
-use audit_log::{LogConfig, LogPath, Mode, Rotation, SyncMode, Throttle};
+use audit_log::{Compress, LogConfig, LogPath, Mode, Rotation, SyncMode, Throttle};
 
 /// Enough for everything else to be looked at.
 const REQUIRED: [&str; 2] = ["--audit-policy-file=policy.yaml", "--audit-log-path=audit.log"];
@@ -96,7 +96,7 @@ fn flags_become_settings() {
     };
     assert_eq!(log(&config).0.mode, mode);
     assert_eq!(log(&config).0.rotation.max_size_mib, 0);
-    assert!(log(&config).0.rotation.compress);
+    assert_eq!(log(&config).0.rotation.compress, Compress::Gzip);
     assert_eq!(log(&config).0.sync, SyncMode::Interval(Duration::from_secs(1)));
     assert_eq!(config.operation.log_level, tracing::Level::DEBUG);
 }

@@ -13,6 +13,7 @@ use super::sink_entry::SinkEntry;
 use crate::authn::WebhookVersion;
 use crate::request::duration;
 use crate::request::source::Cidr;
+use crate::sink::Compress;
 
 const EXAMPLE: &str = "\
 Example:
@@ -302,11 +303,26 @@ pub struct ServeFlags {
     #[arg(long, value_name = "MIB", default_value_t = 100, help_heading = LOG)]
     #[arg(allow_negative_numbers = true)]
     pub audit_log_maxsize: i64,
-    /// Whether rotated files are compressed by gzip
+    /// Compress rotated files: gzip (the same as true), or zstd in frames of 1 MiB, which log query
+    /// decodes one by one
+    #[arg(
+        long,
+        value_name = "false|true|gzip|zstd",
+        default_value = "false",
+        default_missing_value = "true",
+        num_args = 0..=1,
+        require_equals = true,
+        value_parser = parse_compress,
+        action = ArgAction::Set,
+        help_heading = LOG
+    )]
+    pub audit_log_compress: Compress,
+    /// Whether rotated files get an index file (audit-TIME.log.parquet, about 3 % of the log), with which
+    /// log query and log report need not read the log
     #[arg(
         long,
         value_name = "BOOL",
-        default_value = "false",
+        default_value = "true",
         default_missing_value = "true",
         num_args = 0..=1,
         require_equals = true,
@@ -314,7 +330,7 @@ pub struct ServeFlags {
         action = ArgAction::Set,
         help_heading = LOG
     )]
-    pub audit_log_compress: bool,
+    pub audit_log_index: bool,
     /// Whether requests wait for their events to be written
     #[arg(long, value_name = "MODE", default_value = "blocking", help_heading = LOG)]
     pub audit_log_mode: AuditLogMode,
@@ -630,6 +646,18 @@ fn parse_bool(text: &str) -> Result<bool, String> {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
         _ => Err("neither true nor false".to_owned()),
+    }
+}
+
+fn parse_compress(text: &str) -> Result<Compress, String> {
+    match text {
+        "gzip" => Ok(Compress::Gzip),
+        "zstd" => Ok(Compress::Zstd),
+        _ => match parse_bool(text) {
+            Ok(true) => Ok(Compress::Gzip),
+            Ok(false) => Ok(Compress::No),
+            Err(_) => Err("accepted are false, true, gzip, and zstd".to_owned()),
+        },
     }
 }
 

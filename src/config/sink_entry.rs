@@ -42,8 +42,8 @@ pub enum SinkType {
 const COMMON: [&str; 4] = ["policy-file", "redact", "max-body-bytes", "max-request-body-bytes"];
 
 /// Keys that standard output has no use for.
-const OF_FILES: [&str; 7] =
-    ["path", "maxsize", "maxage", "maxbackup", "compress", "sync", "sync-interval"];
+const OF_FILES: [&str; 8] =
+    ["path", "maxsize", "maxage", "maxbackup", "compress", "index", "sync", "sync-interval"];
 
 impl SinkType {
     const ALL: [(SinkType, &'static str); 3] =

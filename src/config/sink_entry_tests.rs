@@ -5,7 +5,7 @@ use super::super::{BackendSettings, Config, file};
 use super::*;
 use crate::audit::record::Format;
 use crate::test_dir::TestDir;
-use audit_log::{LogPath, Mode, SyncMode};
+use audit_log::{Compress, LogPath, Mode, SyncMode};
 
 fn config(yaml: &str, arguments: &[&str]) -> Result<Config, String> {
     let dir = TestDir::new();
@@ -30,7 +30,7 @@ fn the_sample_is_three_sinks() {
     };
     assert_eq!(config.path, LogPath::File("/var/log/kubernetes/audit.log".into()));
     assert_eq!((&config.mode, config.sync), (&Mode::BlockingStrict, SyncMode::Always));
-    assert_eq!((config.rotation.max_backups, config.rotation.compress), (30, true));
+    assert_eq!((config.rotation.max_backups, config.rotation.compress), (30, Compress::Gzip));
     let BackendSettings::Log { config, .. } = &shipper.backend else { panic!("{shipper:?}") };
     assert_eq!(config.path, LogPath::Stdout);
     let BackendSettings::Webhook { config: webhook, .. } = &siem.backend else {

@@ -32,6 +32,7 @@ pub(super) fn log(flags: &ServeFlags) -> Result<Option<LogConfig>, ConfigError> 
             "for no limit",
         )?,
         compress: flags.audit_log_compress,
+        index: flags.audit_log_index,
     };
     let sync = match flags.audit_log_sync {
         AuditLogSync::Off => SyncMode::Off,

@@ -28,6 +28,7 @@ mod limits;
 mod live;
 mod live_bodies;
 mod log_follow;
+mod log_index;
 mod log_query;
 mod lost_connections;
 mod many_headers;

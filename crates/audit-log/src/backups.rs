@@ -1,4 +1,4 @@
-//! Deletes and compresses rotated files, in a thread of its own that gives way to all others.
+//! Deletes, compresses, and indexes rotated files, in a thread of its own that gives way to all others.
 //!
 //! Nothing is touched that is not sealed to its end ([`Kept`]): a file that is deleted before its
 //! last block is sealed would be missed, and one that is compressed under the eyes of recovery not
@@ -6,6 +6,7 @@
 //! that a crash between two steps leaves no gap in the chain.
 
 mod age;
+mod frames;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -19,16 +20,19 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::SystemTime;
 
+use audit_query::index::IndexError;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
 pub(super) use self::age::LogClock;
 
-use super::config::Rotation;
+use self::frames::FrameWriter;
+use super::config::{Compress, Rotation};
 use super::disk;
 use super::files::with_suffix;
 use super::open_file::copy_owner_and_mode;
-use super::rotate::{BackupNames, GZ, RETIRED, SEAL, ZST, without_suffix};
+use super::rotate::{BackupNames, GZ, INDEX, RETIRED, SEAL, ZST, without_suffix};
+use super::seal::IndexDigest;
 
 /// The cleanup of one log file's backups. Ends with its last round cut short when it is dropped:
 /// the next start does what is left.
@@ -48,12 +52,15 @@ impl Cleaner {
         clock: LogClock,
         kept: Arc<Kept>,
     ) -> io::Result<Option<Cleaner>> {
-        if rotation.max_age_days == 0 && rotation.max_backups == 0 && !rotation.compress {
+        if rotation == (Rotation { max_size_mib: rotation.max_size_mib, ..Rotation::NEVER }) {
             return Ok(None);
         }
         let (wake, rounds) = mpsc::sync_channel(1);
         let stop = Arc::new(AtomicBool::new(false));
-        let mut backups = Backups { names, rotation, clock, kept, stop: stop.clone() };
+        let own_stop = stop.clone();
+        let not_indexed = BTreeSet::new();
+        let mut backups =
+            Backups { names, rotation, clock, kept, stop: own_stop, not_indexed };
         let thread = std::thread::Builder::new()
             .name("audit-cleanup".to_owned())
             .spawn(move || backups.run(&rounds))?;
@@ -94,6 +101,8 @@ struct KeptFiles {
     newest: Option<PathBuf>,
     /// Those whose last blocks are not sealed yet: neither compressed nor deleted.
     unsealed: BTreeSet<PathBuf>,
+    /// Index files whose digests are to be sealed, if anything is.
+    indexes: Option<Vec<IndexDigest>>,
 }
 
 impl Kept {
@@ -104,6 +113,25 @@ impl Kept {
         if sealed {
             files.unsealed.insert(backup.to_owned());
         }
+    }
+
+    /// Index files are to be sealed, too.
+    pub(super) fn seal_indexes(&self) {
+        self.files.lock().expect("nothing panics that holds it").indexes = Some(Vec::new());
+    }
+
+    /// An index file was written.
+    fn indexed(&self, path: &Path, sha256: String) {
+        let mut files = self.files.lock().expect("nothing panics that holds it");
+        if let (Some(indexes), Some(file)) = (&mut files.indexes, path.file_name()) {
+            indexes.push(IndexDigest { file: file.to_string_lossy().into_owned(), sha256 });
+        }
+    }
+
+    /// The index files that were written since the last call.
+    pub(super) fn take_indexes(&self) -> Vec<IndexDigest> {
+        let mut files = self.files.lock().expect("nothing panics that holds it");
+        files.indexes.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// The seals of all backups but these are complete. Returns whether some have just become so.
@@ -139,6 +167,8 @@ pub(super) struct Backups {
     pub(super) clock: LogClock,
     pub(super) kept: Arc<Kept>,
     pub(super) stop: Arc<AtomicBool>,
+    /// Files that could not be indexed, by their names before compression.
+    pub(super) not_indexed: BTreeSet<PathBuf>,
 }
 
 /// The files of one backup: the plain one, the compressed one, or (after a crash) both.
@@ -148,6 +178,8 @@ struct Backup {
     name: PathBuf,
     plain: Option<PathBuf>,
     compressed: Vec<PathBuf>,
+    /// Goes with them, and is made again from them.
+    index: Option<PathBuf>,
     /// Is deleted with them. One alone is that of a file that was rotated by another program.
     seal: Option<PathBuf>,
     /// The seal of a backup whose deletion has begun.
@@ -210,14 +242,42 @@ impl Backups {
                 }
                 self.log_deletion(&backup, too_many);
                 backup.delete()
-            } else if self.rotation.compress && self.kept.may_compress(&backup.name) {
-                backup.plain.map_or(Ok(()), |plain| self.compress(&plain))
+            } else if !is_log(&backup) {
+                // An index whose log somebody else has deleted.
+                backup.index.map_or(Ok(()), |index| disk::remove_if_there(&index))
+            } else if self.kept.may_compress(&backup.name) {
+                self.improve(backup)
             } else {
                 Ok(())
             };
             result = result.and(done);
         }
         result
+    }
+
+    /// Compresses and indexes a file, as far as that is wanted and not done.
+    fn improve(&mut self, backup: Backup) -> io::Result<()> {
+        let mut log = backup.plain.or(backup.compressed.into_iter().next());
+        if let Some(plain) = log.as_ref().filter(|log| **log == backup.name)
+            && let Some(compressed) = self.compress(plain)?
+        {
+            log = Some(compressed);
+        }
+        let Some(log) = log.filter(|_| self.rotation.index && !self.stopped()) else { return Ok(()) };
+        if self.not_indexed.contains(&backup.name) || audit_query::index::is_current(&log).is_ok() {
+            return Ok(());
+        }
+        disk::step()?;
+        match audit_query::index::write(&log, &|| self.stopped()) {
+            Ok(written) => self.kept.indexed(&written.path, written.sha256),
+            Err(IndexError::Interrupted) => {}
+            Err(error) => {
+                // The log is complete without it, and the next attempt would fail as well.
+                tracing::warn!("cannot index the rotated audit log {}: {error}", log.display());
+                self.not_indexed.insert(backup.name);
+            }
+        }
+        Ok(())
     }
 
     fn log_deletion(&self, backup: &Backup, too_many: bool) {
@@ -254,11 +314,11 @@ impl Backups {
                 continue;
             }
             let suffix = String::from_utf8_lossy(suffix).into_owned();
-            if suffix == ".gz.tmp" {
+            if [".gz.tmp", ".zst.tmp", ".parquet.tmp"].contains(&&*suffix) {
                 // Left behind by a crash. Only this thread makes such files, one at a time.
                 disk::remove(&entry.path())?;
             }
-            if !["", GZ, ZST, SEAL, RETIRED].contains(&&*suffix) {
+            if !["", GZ, ZST, INDEX, SEAL, RETIRED].contains(&&*suffix) {
                 continue;
             }
             let plain = without_suffix(&name, &suffix);
@@ -266,6 +326,7 @@ impl Backups {
             backup.name = self.names.folder.join(plain);
             match &*suffix {
                 "" => backup.plain = Some(entry.path()),
+                INDEX => backup.index = Some(entry.path()),
                 SEAL => backup.seal = Some(entry.path()),
                 RETIRED => backup.retired = Some(entry.path()),
                 _ => backup.compressed.push(entry.path()),
@@ -277,18 +338,27 @@ impl Backups {
         Ok((backups.into_iter().map(|((time, _), backup)| (time, backup)).collect(), newest))
     }
 
-    /// Replaces the file by a compressed one of the same mode, owner and time. A crash leaves the
-    /// plain file, both, or the compressed one, but never half of it under its name.
-    fn compress(&self, plain: &Path) -> io::Result<()> {
-        let compressed = with_suffix(plain, GZ);
+    /// Replaces the file by a compressed one of the same mode, owner and time, if that is wanted, and
+    /// returns that. A crash leaves the plain file, both, or the compressed one, but never half of it
+    /// under its name.
+    pub(super) fn compress(&self, plain: &Path) -> io::Result<Option<PathBuf>> {
+        let (suffix, other) = match self.rotation.compress {
+            Compress::No => return Ok(None),
+            Compress::Gzip => (GZ, ZST),
+            Compress::Zstd => (ZST, GZ),
+        };
+        let compressed = with_suffix(plain, suffix);
         let temporary = with_suffix(&compressed, ".tmp");
         let result = self.compress_to(plain, &temporary);
         match result {
             Ok(true) => {
                 disk::rename(&temporary, &compressed)?;
-                disk::remove(plain)
+                // From before a crash and a change of the setting.
+                disk::remove_if_there(&with_suffix(plain, other))?;
+                disk::remove(plain)?;
+                Ok(Some(compressed))
             }
-            Ok(false) => disk::remove(&temporary),
+            Ok(false) => disk::remove(&temporary).map(|()| None),
             Err(error) => {
                 let _ = disk::remove(&temporary);
                 Err(error)
@@ -308,7 +378,7 @@ impl Backups {
             .open(temporary)?;
         let metadata = from.metadata()?;
         copy_owner_and_mode(&metadata, &to.metadata()?, &to);
-        let mut encoder = GzEncoder::new(BufWriter::new(to), Compression::default());
+        let mut encoder = Encoder::new(self.rotation.compress, to)?;
         let mut buffer = vec![0; 64 << 10];
         loop {
             if self.stopped() {
@@ -319,7 +389,7 @@ impl Backups {
                 length => encoder.write_all(&buffer[..length])?,
             }
         }
-        let to = encoder.finish()?.into_inner().map_err(|error| error.into_error())?;
+        let to = encoder.finish()?;
         if let Ok(modified) = metadata.modified() {
             let _ = to.set_times(FileTimes::new().set_modified(modified));
         }
@@ -347,11 +417,44 @@ impl Backup {
             (seal, None) => seal,
             (_, retired) => retired,
         };
-        self.plain
+        self.index
             .into_iter()
+            .chain(self.plain)
             .chain(self.compressed)
             .chain(retired)
             .try_for_each(|path| disk::remove_if_there(&path))
+    }
+}
+
+/// What compresses a file.
+enum Encoder {
+    Gzip(GzEncoder<BufWriter<File>>),
+    Zstd(FrameWriter<File>),
+}
+
+impl Encoder {
+    fn new(compress: Compress, to: File) -> io::Result<Encoder> {
+        Ok(match compress {
+            Compress::Zstd => Encoder::Zstd(FrameWriter::new(to)?),
+            _ => Encoder::Gzip(GzEncoder::new(BufWriter::new(to), Compression::default())),
+        })
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Encoder::Gzip(encoder) => encoder.write_all(bytes),
+            Encoder::Zstd(encoder) => encoder.write_all(bytes),
+        }
+    }
+
+    /// Writes the rest. Returns the file.
+    fn finish(self) -> io::Result<File> {
+        match self {
+            Encoder::Gzip(encoder) => {
+                encoder.finish()?.into_inner().map_err(|error| error.into_error())
+            }
+            Encoder::Zstd(encoder) => encoder.finish(),
+        }
     }
 }
 

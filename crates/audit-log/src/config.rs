@@ -91,19 +91,43 @@ pub struct Rotation {
     pub max_age_days: u64,
     /// This many rotated files are kept; 0: no limit.
     pub max_backups: usize,
-    /// Rotated files are compressed with gzip.
-    pub compress: bool,
+    /// How rotated files are compressed.
+    pub compress: Compress,
+    /// Whether rotated files get an index file, `audit-TIME.log.parquet`.
+    pub index: bool,
+}
+
+/// `--audit-log-compress`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compress {
+    /// Rotated files stay as they are.
+    No,
+    /// With gzip, as `audit-TIME.log.gz`.
+    Gzip,
+    /// With zstd in frames of 1 MiB and a seek table, as `audit-TIME.log.zst`.
+    Zstd,
 }
 
 impl Default for Rotation {
-    /// kube-apiserver's defaults since 1.36: 100 MiB, 366 days, 100 files, not compressed.
+    /// kube-apiserver's defaults since 1.36: 100 MiB, 366 days, 100 files, not compressed; and no index.
     fn default() -> Rotation {
-        Rotation { max_size_mib: 100, max_age_days: 366, max_backups: 100, compress: false }
+        Rotation {
+            max_size_mib: 100,
+            max_age_days: 366,
+            max_backups: 100,
+            compress: Compress::No,
+            index: false,
+        }
     }
 }
 
 impl Rotation {
     /// No rotation at all.
-    pub const NEVER: Rotation =
-        Rotation { max_size_mib: 0, max_age_days: 0, max_backups: 0, compress: false };
+    pub const NEVER: Rotation = Rotation {
+        max_size_mib: 0,
+        max_age_days: 0,
+        max_backups: 0,
+        compress: Compress::No,
+        index: false,
+    };
 }

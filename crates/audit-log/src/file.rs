@@ -134,6 +134,7 @@ impl LogFile {
         let (chain, seal) = recover(&self.path, &log, &mut self.namer, config, key, metrics)
             .map_err(|source| LogError::Seal { path: self.path.clone(), source })?;
         self.seal = Some(seal.strict(strict));
+        self.kept.seal_indexes();
         Ok(chain)
     }
 
@@ -364,7 +365,12 @@ impl Output for LogFile {
     }
 
     fn unsealed(&mut self, stopped: bool) -> VecDeque<Block> {
-        self.seal.as_mut().map_or_else(VecDeque::new, |seal| seal.take(stopped))
+        let Some(seal) = &mut self.seal else { return VecDeque::new() };
+        let mut blocks = seal.take(stopped);
+        if let Some(last) = blocks.back_mut() {
+            last.indexes.append(&mut self.kept.take_indexes());
+        }
+        blocks
     }
 
     fn sealed(&mut self, unsealed: VecDeque<Block>, failed: Option<String>) {

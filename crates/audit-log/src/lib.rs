@@ -38,7 +38,7 @@ pub mod webhook;
 pub use self::commit::{
     BackendState, Commit, CommitSequence, CommitStrategy, GatedIo, WhenFailed, WhenFull,
 };
-pub use self::config::{LogConfig, LogPath, Mode, Rotation, SyncMode, Throttle};
+pub use self::config::{Compress, LogConfig, LogPath, Mode, Rotation, SyncMode, Throttle};
 pub use self::error::{LogError, WriteError};
 pub use self::line::Line;
 pub use self::log_backend::LogBackend;

@@ -21,9 +21,11 @@ use super::metrics::LogMetrics;
 const STAMP: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]-[minute]-[second].[subsecond digits:3]");
 
-/// What follows the name of a backup: compressed files, its seal, and a seal that is being deleted.
+/// What follows the name of a backup: compressed files, its index, its seal, and a seal that is being
+/// deleted.
 pub(super) const GZ: &str = ".gz";
 pub(super) const ZST: &str = ".zst";
+pub(super) const INDEX: &str = audit_query::index::SUFFIX;
 pub(super) const SEAL: &str = ".seal";
 pub(super) const RETIRED: &str = ".seal.deleted";
 
@@ -182,7 +184,7 @@ impl BackupNames {
     fn free(&self, mut millis: i128) -> io::Result<(i128, PathBuf)> {
         loop {
             let backup = self.backup(millis)?;
-            let suffixes = ["", GZ, ZST, SEAL, RETIRED];
+            let suffixes = ["", GZ, ZST, INDEX, SEAL, RETIRED];
             let mut taken = suffixes.iter().map(|suffix| taken(&with_suffix(&backup, suffix)));
             if !taken.try_fold(false, |any, taken| Ok::<_, io::Error>(any || taken?))? {
                 return Ok((millis, backup));

@@ -33,3 +33,23 @@ impl Drop for TestFolder {
         let _ = fs::remove_dir_all(&self.0);
     }
 }
+
+/// Text in zstd frames of about `size` bytes, with a seek table. Frames end anywhere.
+pub(crate) fn seekable(text: &[u8], size: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut table = Vec::new();
+    for part in text.chunks(size) {
+        let frame = zstd::bulk::compress(part, 1).unwrap();
+        table.extend_from_slice(&(frame.len() as u32).to_le_bytes());
+        table.extend_from_slice(&(part.len() as u32).to_le_bytes());
+        out.extend_from_slice(&frame);
+    }
+    let count = (table.len() / 8) as u32;
+    out.extend_from_slice(&0x184D_2A5E_u32.to_le_bytes());
+    out.extend_from_slice(&(table.len() as u32 + 9).to_le_bytes());
+    out.extend_from_slice(&table);
+    out.extend_from_slice(&count.to_le_bytes());
+    out.push(0);
+    out.extend_from_slice(&0x8F92_EAB1_u32.to_le_bytes());
+    out
+}

@@ -23,6 +23,7 @@ fn backups_at(folder: &TestFolder, rotation: Rotation, now: SystemTime) -> Backu
         clock,
         kept: Arc::default(),
         stop: Arc::default(),
+        not_indexed: BTreeSet::new(),
     }
 }
 
@@ -117,26 +118,35 @@ fn compression_keeps_content_and_mode() {
     let name = "audit-2026-11-01T00-00-00.000.log";
     let plain = folder.join(name);
     let content = "a line of the audit log\n".repeat(20_000);
-    fs::write(&plain, &content).unwrap();
-    fs::set_permissions(&plain, fs::Permissions::from_mode(0o640)).unwrap();
     // What a crash left: half a compressed file, and a compressed one whose plain one is there.
     fs::write(folder.join("audit-2026-11-01T00-00-00.000.log.gz.tmp"), "half").unwrap();
     fs::write(folder.join("audit-2026-11-01T00-00-00.000.log.gz"), "not complete").unwrap();
-    backups(&folder, Rotation { compress: true, ..Rotation::NEVER }).clean().unwrap();
-
-    assert_eq!(folder.names(), ["audit-2026-11-01T00-00-00.000.log.gz"]);
-    let compressed = File::open(with_suffix(&plain, GZ)).unwrap();
-    assert_eq!(compressed.metadata().unwrap().permissions().mode() & 0o777, 0o640);
-    let mut unpacked = String::new();
-    GzDecoder::new(compressed).read_to_string(&mut unpacked).unwrap();
-    assert!(unpacked == content);
+    fs::write(folder.join("audit-2026-11-01T00-00-00.000.log.zst.tmp"), "half").unwrap();
+    fs::write(folder.join("audit-2026-11-01T00-00-00.000.log.zst"), "not complete").unwrap();
+    for (compress, suffix) in [(Compress::Gzip, GZ), (Compress::Zstd, ZST)] {
+        fs::write(&plain, &content).unwrap();
+        fs::set_permissions(&plain, fs::Permissions::from_mode(0o640)).unwrap();
+        backups(&folder, Rotation { compress, ..Rotation::NEVER }).clean().unwrap();
+        let compressed = with_suffix(&plain, suffix);
+        assert_eq!(folder.names(), [compressed.file_name().unwrap().to_str().unwrap()]);
+        let compressed = File::open(compressed).unwrap();
+        assert_eq!(compressed.metadata().unwrap().permissions().mode() & 0o777, 0o640);
+        let mut unpacked = String::new();
+        match compress {
+            Compress::Zstd => {
+                zstd::Decoder::new(compressed).unwrap().read_to_string(&mut unpacked).unwrap()
+            }
+            _ => GzDecoder::new(compressed).read_to_string(&mut unpacked).unwrap(),
+        };
+        assert!(unpacked == content);
+    }
 }
 
 #[test]
 fn a_file_without_extension_is_compressed_too() {
     let folder = TestFolder::new();
     create(&folder, &["audit-2026-11-01T00-00-00.000", "audit-2026-11-02T00-00-00.000"]);
-    let rotation = Rotation { compress: true, max_backups: 1, ..Rotation::NEVER };
+    let rotation = Rotation { compress: Compress::Gzip, max_backups: 1, ..Rotation::NEVER };
     let mut backups =
         Backups { names: BackupNames::of(&folder.join("audit")), ..backups(&folder, rotation) };
     backups.clean().unwrap();
@@ -150,7 +160,7 @@ fn compression_cut_short_leaves_the_plain_file_only() {
     let folder = TestFolder::new();
     let name = "audit-2026-11-01T00-00-00.000.log";
     create(&folder, &[name]);
-    let backups = backups(&folder, Rotation { compress: true, ..Rotation::NEVER });
+    let backups = backups(&folder, Rotation { compress: Compress::Gzip, ..Rotation::NEVER });
     backups.stop.store(true, Ordering::Relaxed);
     backups.compress(&folder.join(name)).unwrap();
     assert_eq!(folder.names(), [name]);
@@ -196,7 +206,7 @@ fn what_is_not_sealed_yet_is_neither_deleted_nor_compressed_nor_is_the_newest_de
     let folder = TestFolder::new();
     let names = ["1", "2", "3"].map(|day| format!("audit-2026-11-0{day}T00-00-00.000.log"));
     create(&folder, &names.each_ref().map(|name| name.as_str()));
-    let rotation = Rotation { max_backups: 1, max_age_days: 1, compress: true, ..Rotation::NEVER };
+    let rotation = Rotation { max_backups: 1, max_age_days: 1, compress: Compress::Gzip, ..Rotation::NEVER };
     let mut backups = backups(&folder, rotation);
     let kept = backups.kept.clone();
     kept.rotate(&folder.join(&names[1]), true);

@@ -141,7 +141,8 @@ async fn backups_are_cleaned_up_behind_the_writer() {
     for day in 1..4 {
         fs::write(folder.join(&format!("audit-2026-01-0{day}T00-00-00.000.log")), "old\n").unwrap();
     }
-    let rotation = Rotation { max_backups: 2, max_age_days: 0, compress: true, max_size_mib: 1 };
+    let rotation =
+        Rotation { max_backups: 2, compress: Compress::Gzip, max_size_mib: 1, ..Rotation::NEVER };
     let path = LogPath::File(folder.join("audit.log"));
     let config =
         LogConfig { path, mode: Mode::Blocking, rotation, sync: SyncMode::Off, seal: None };

@@ -123,6 +123,7 @@ impl Chain {
             .map_err(io::Error::other)?;
         (record.late, record.stopped) = (block.late, block.stopped);
         record.set_digests(&block.hashes);
+        record.indexes.clone_from(&block.indexes);
         let mut line = sign(&record, &self.key)?;
         let hash = super::digest::sha256(&line);
         line.push(b'\n');

@@ -13,7 +13,7 @@ use std::time::SystemTime;
 use super::super::line::Line as EventLine;
 use super::digest::{Sha256, sha256};
 use super::lines::{Line, Lines};
-use super::record::Late;
+use super::record::{IndexDigest, Late};
 use super::seal_file::SealFile;
 
 /// A block has no more lines than this, so that a record is never larger than some 45 kB...
@@ -57,6 +57,8 @@ pub(crate) struct Block {
     pub time: SystemTime,
     pub late: Option<Late>,
     pub stopped: bool,
+    /// Index files whose digests go into the same record.
+    pub indexes: Vec<IndexDigest>,
 }
 
 /// The seal of one log, as far as its writer is concerned.
@@ -358,7 +360,9 @@ impl LogSeal {
         self.offset += bytes;
         self.waiting += hashes.len();
         let (file, time) = (self.file.clone(), SystemTime::now());
-        let block = Block { file, line, offset, lines, bytes, hashes, time, late, stopped: false };
+        let (stopped, indexes) = (false, Vec::new());
+        let block =
+            Block { file, line, offset, lines, bytes, hashes, time, late, stopped, indexes };
         self.closed.push_back(block);
     }
 

@@ -19,6 +19,7 @@
 //! | put back an older seal file | the next file's `prev`; for the last file the checkpoint, see below |
 //! | delete the seal of the last file, or all seals | the checkpoint |
 //! | sign records with a key of their own | `--public-key` |
+//! | change an index file | its SHA-256 in the chain |
 //!
 //! # What needs the head
 //!
@@ -63,6 +64,7 @@
 //! | `audit.log.seal` | its seal, from its first record on |
 //! | `audit-TIME.log`, `.gz`, `.zst` | a rotated log; names are later than all before, whatever the clock does |
 //! | `audit-TIME.log.seal` | its seal |
+//! | `audit-TIME.log.parquet` | its index, whose SHA-256 is in the next record |
 //! | `audit-TIME.log.seal.deleted` | its seal, when retention has begun to delete it |
 //! | `audit.log.checkpoint` | the last record, signed |
 //! | `audit.log.lock` | `flock`: who writes the chain, which has one writer |
@@ -148,6 +150,7 @@ pub(crate) use self::chain::Chain;
 pub(crate) use self::digest::{hex, sha256};
 pub(crate) use self::lines::Lines;
 pub(crate) use self::log_seal::{Block, LogSeal};
+pub(crate) use self::record::IndexDigest;
 pub(crate) use self::recover::recover;
 
 /// `--audit-log-seal` and what belongs to it.

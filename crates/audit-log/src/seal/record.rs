@@ -74,8 +74,21 @@ pub(crate) struct Record {
     /// The first 8 bytes of each line's SHA-256, one after the other, in base64. Newlines belong to
     /// their lines.
     pub digests: String,
+    /// Index files that were written since the record before.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub indexes: Vec<IndexDigest>,
     /// The public key, in base64.
     pub key: String,
+}
+
+/// An index file beside a rotated log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct IndexDigest {
+    /// Its name, in the folder of the log.
+    pub file: String,
+    /// Its SHA-256, in hex.
+    pub sha256: String,
 }
 
 /// Signs a record or a checkpoint: the line without its newline.
@@ -160,6 +173,7 @@ impl Record {
             prev: hex(&head.map_or([0; 32], |head| head.hash)),
             sha256: String::new(),
             digests: String::new(),
+            indexes: Vec::new(),
             key: key.to_string(),
         }
     }
@@ -241,6 +255,7 @@ mod tests {
     fn a_record_is_what_was_signed() {
         let key = SealKey::generate().unwrap();
         let line = sign(&record(&key), &key).unwrap();
+        assert!(!String::from_utf8_lossy(&line).contains("indexes"), "verifiers before it read it");
         let signed = Signed::parse(&line, true).unwrap();
         assert_eq!(signed.record, record(&key));
         assert_eq!(signed.signer, Some(key.public()));

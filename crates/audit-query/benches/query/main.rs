@@ -4,8 +4,10 @@
 //! zstd. With `-- --peers` it also measures those peers that are there: `rg` and `jq` in the PATH, and
 //! `duckdb` and `chdb` of the Python in AUDIT_QUERY_PYTHON (see README.md beside this file). Each
 //! number is the best of three runs; a peer's start-up, measured on an empty log, is subtracted.
+//! With `-- --rotated GB` it measures rotated logs of so many GB with and without index files instead.
 
 mod generate;
+mod indexed;
 mod peers;
 
 use std::fs::{self, File};
@@ -14,6 +16,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use audit_query::event::Event;
+use audit_query::index::Columns;
 use audit_query::filter::{Filter, FilterArgs};
 use audit_query::scan::{Place, Progress, Records, Scan, Stages, Visitor};
 use audit_query::{input, output::Field};
@@ -28,6 +31,11 @@ struct Count {
 }
 
 impl Visitor for Count {
+    fn columns(&self) -> Option<Columns> {
+        // None of the fields it is used with needs the whole event.
+        self.by.iter().try_fold(Columns::default(), |all, field| Some(all.and(field.columns()?)))
+    }
+
     fn visit(&mut self, event: &Event<'_>, place: Place<'_>, _: &mut Records) {
         self.events += 1;
         if self.by.is_empty() {
@@ -47,10 +55,25 @@ impl Visitor for Count {
     }
 }
 
+/// Delivers events as they stand in the log.
+struct Print;
+
+impl Visitor for Print {
+    fn visit(&mut self, event: &Event<'_>, _: Place<'_>, records: &mut Records) {
+        records.push(|out| out.extend_from_slice(event.raw));
+    }
+}
+
 struct Case {
     name: &'static str,
     args: FilterArgs,
     by: &'static [Field],
+}
+
+impl Case {
+    fn count(&self) -> Count {
+        Count { events: 0, by: self.by, groups: HashMap::new(), key: Vec::new() }
+    }
 }
 
 fn cases() -> Vec<Case> {
@@ -96,11 +119,11 @@ fn run(path: &Path, case: &Case, threads: usize) -> (f64, u64) {
             stages: Stages::Last,
             reverse: false,
             threads,
+            index: true,
         };
-        let make = || Count { events: 0, by: case.by, groups: HashMap::new(), key: Vec::new() };
         let before = cpu_seconds();
         let (counts, _) = scan
-            .run(&Progress::default(), make, |_| ControlFlow::Continue(()))
+            .run(&Progress::default(), || case.count(), |_| ControlFlow::Continue(()))
             .expect("the log can be read");
         let seconds = cpu_seconds() - before;
         best = (best.0.min(seconds), counts.iter().map(|count| count.events).sum());
@@ -138,6 +161,11 @@ fn logs(folder: &Path) -> io::Result<[PathBuf; 3]> {
 
 fn main() {
     let folder = std::env::temp_dir().join("audit-query-bench");
+    let mut arguments = std::env::args().skip_while(|argument| argument != "--rotated").skip(1);
+    if let Some(gigabytes) = arguments.next() {
+        let size: u64 = gigabytes.parse().expect("--rotated takes a number of GB");
+        return indexed::run(&folder, size * 1_000_000_000);
+    }
     let logs = logs(&folder).expect("logs can be made in the temporary folder");
     let size = fs::metadata(&logs[0]).expect("it was made").len() as f64;
     println!("{:.2} GB of events; CPU seconds, and GB of events a CPU second", size / 1e9);

@@ -2,7 +2,9 @@
 //!
 //! Exit codes: 0 if something was found, 1 if nothing was, 2 after an error.
 
+mod export;
 mod follow;
+mod index;
 mod pager;
 mod progress;
 mod query;
@@ -15,7 +17,9 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 
+pub use self::export::ExportArgs;
 pub use self::follow::FollowArgs;
+pub use self::index::IndexArgs;
 pub use self::query::QueryArgs;
 pub use self::report::ReportArgs;
 use crate::filter::FilterError;
@@ -91,6 +95,9 @@ pub struct InputArgs {
     /// Threads that read and parse; 0 is one for each processor
     #[arg(long, value_name = "N", default_value_t = 0, hide_short_help = true)]
     pub threads: usize,
+    /// Do not use the index files beside closed logs
+    #[arg(long)]
+    pub no_index: bool,
 }
 
 impl InputArgs {
@@ -161,6 +168,9 @@ pub(crate) fn report_summary(summary: Summary) -> Result<(), CommandError> {
             lines => format!("{lines} lines are not audit events"),
         };
         eprintln!("warning: {}: {lines} and skipped; the first is at byte {first}", path.display());
+    }
+    for note in &summary.notes {
+        eprintln!("warning: {note}");
     }
     if summary.assumed_unfinished > 0 {
         eprintln!(

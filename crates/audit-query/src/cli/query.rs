@@ -235,6 +235,7 @@ impl QueryArgs {
             stages: self.input.stages()?,
             reverse: self.reverse,
             threads: self.input.threads,
+            index: !self.input.no_index,
         })
     }
 

@@ -50,9 +50,6 @@ pub(crate) struct ReportOptions {
     /// Print at most this many rows
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
-    /// Do not use index files beside the log
-    #[arg(long)]
-    no_index: bool,
     /// When to colour
     #[arg(long, alias = "colour", value_enum, default_value_t, value_name = "WHEN")]
     color: Colour,
@@ -196,6 +193,7 @@ impl ReportOptions {
             stages: self.input.stages()?,
             reverse: false,
             threads: self.input.threads,
+            index: !self.input.no_index,
         })
     }
 

@@ -50,6 +50,16 @@ pub struct Event<'a> {
     pub stage_time: Text<'a>,
     source_ips: Option<&'a [u8]>,
     annotations: Option<&'a [u8]>,
+    /// Of an event that was read from an index: its length in the log.
+    length: Option<u64>,
+}
+
+/// Members of an event as JSON lists and objects.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Lists<'a> {
+    pub(crate) groups: Option<&'a [u8]>,
+    pub(crate) source_ips: Option<&'a [u8]>,
+    pub(crate) annotations: Option<&'a [u8]>,
 }
 
 /// `UserInfo` of an event.
@@ -114,6 +124,35 @@ impl<'a> Event<'a> {
             Line::Event(event) => Some(event),
             _ => None,
         }
+    }
+
+    /// Bytes of the event in the log, without its newline.
+    pub fn length(&self) -> u64 {
+        self.length.unwrap_or(self.raw.len() as u64)
+    }
+
+    /// Whether the event was read from an index, and [`Event::raw`] is not there.
+    pub(crate) fn is_from_index(&self) -> bool {
+        self.length.is_some()
+    }
+
+    pub(crate) fn set_length(&mut self, length: u64) {
+        self.length = Some(length);
+    }
+
+    pub(crate) fn with_lists(mut self, lists: Lists<'a>) -> Event<'a> {
+        self.user.groups = lists.groups;
+        self.source_ips = lists.source_ips;
+        self.annotations = lists.annotations;
+        self
+    }
+
+    pub(crate) fn source_ips_json(&self) -> Option<&'a [u8]> {
+        self.source_ips
+    }
+
+    pub(crate) fn annotations_json(&self) -> Option<&'a [u8]> {
+        self.annotations
     }
 
     /// When the stage was reached, in microseconds since 1970; when the request arrived, if the event
@@ -189,6 +228,15 @@ impl<'a> User<'a> {
     /// Calls `each` with each group.
     pub fn groups(&self, each: impl FnMut(Text<'a>)) {
         texts(self.groups, each);
+    }
+
+    /// A user of whom only the name is known.
+    pub(crate) fn named(name: Text<'a>) -> User<'a> {
+        User { name, ..User::default() }
+    }
+
+    pub(crate) fn groups_json(&self) -> Option<&'a [u8]> {
+        self.groups
     }
 
     /// The JSON object of the user's extra values.

@@ -15,6 +15,54 @@ pub(crate) fn micros(text: Text<'_>) -> Option<i64> {
     }
 }
 
+/// Parses a timestamp whose text [`push_canonical`] writes back.
+pub(crate) fn canonical_micros(text: Text<'_>) -> Option<i64> {
+    let escaped = text.escaped();
+    if escaped.len() != 27 {
+        return None;
+    }
+    let micros = micros(text)?;
+    let mut again = Vec::with_capacity(27);
+    push_canonical(micros, &mut again);
+    (again == escaped).then_some(micros)
+}
+
+/// Appends a time as kube-apiserver writes it: 27 bytes, in UTC, with microseconds. Times before year 0
+/// or after 9999 are no times of an event.
+pub(crate) fn push_canonical(micros: i64, out: &mut Vec<u8>) {
+    let (seconds, fraction) = (micros.div_euclid(1_000_000), micros.rem_euclid(1_000_000));
+    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    let (year, month, day) = date(days);
+    let mut text = *b"0000-00-00T00:00:00.000000Z";
+    let mut number = |from: usize, to: usize, mut number: i64| {
+        for digit in text[from..to].iter_mut().rev() {
+            *digit = b'0' + (number % 10) as u8;
+            number /= 10;
+        }
+    };
+    number(0, 4, year.clamp(0, 9999));
+    number(5, 7, month);
+    number(8, 10, day);
+    number(11, 13, second / 3600);
+    number(14, 16, second / 60 % 60);
+    number(17, 19, second % 60);
+    number(20, 26, fraction);
+    out.extend_from_slice(&text);
+}
+
+/// Year, month, and day of a number of days from 1970.
+fn date(days: i64) -> (i64, i64, i64) {
+    let days = days + 719_468;
+    let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    (era * 400 + year_of_era + i64::from(month <= 2), month, day)
+}
+
 #[cold]
 fn other(text: Text<'_>) -> Option<i64> {
     let timestamp: Timestamp = text.decode().parse().ok()?;
@@ -64,6 +112,16 @@ mod tests {
         fn times_are_those_of_the_library(micros in -62_135_596_800_000_000_i64..253_402_207_200_000_000) {
             let text = format!("{:.6}", Timestamp::from_microsecond(micros).unwrap());
             prop_assert_eq!(super::micros(Text::new(text.as_bytes())), Some(micros));
+            prop_assert_eq!(canonical_micros(Text::new(text.as_bytes())), Some(micros));
+        }
+    }
+
+    #[test]
+    fn other_forms_are_not_written_back() {
+        for text in
+            ["2026-11-23T05:08:42Z", "2026-11-23T05:08:60.000000Z", "2026-11-23t05:08:42.000000Z"]
+        {
+            assert_eq!(canonical_micros(Text::new(text.as_bytes())), None, "{text}");
         }
     }
 

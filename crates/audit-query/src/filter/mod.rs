@@ -7,6 +7,7 @@ mod condition;
 mod needle;
 pub(crate) mod pattern;
 mod resource;
+mod rows;
 pub(crate) mod when;
 
 use std::ops::RangeInclusive;
@@ -155,6 +156,10 @@ impl Filter {
 
     /// Whether the event is wanted.
     pub fn matches(&self, event: &Event<'_>) -> bool {
+        self.matches_members(event) && self.condition.iter().all(|one| one.matches(event))
+    }
+
+    fn matches_members(&self, event: &Event<'_>) -> bool {
         let set = |set: &Set<Pattern>, text| set.is_empty() || set.matches(|one| one.matches(text));
         set(&self.verb, event.verb)
             && self.matches_code(event)
@@ -170,7 +175,6 @@ impl Filter {
             && self.matches_address(event)
             && self.matches_field_manager(event)
             && self.matches_annotation(event)
-            && self.condition.iter().all(|condition| condition.matches(event))
     }
 
     fn matches_code(&self, event: &Event<'_>) -> bool {

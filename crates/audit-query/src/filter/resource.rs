@@ -7,8 +7,8 @@ use crate::event::Object;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ResourcePattern {
     pub(crate) resource: Pattern,
-    group: Option<Pattern>,
-    subresource: Option<Pattern>,
+    pub(crate) group: Option<Pattern>,
+    pub(crate) subresource: Option<Pattern>,
 }
 
 impl ResourcePattern {

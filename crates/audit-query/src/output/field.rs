@@ -1,6 +1,7 @@
 //! What can be shown of an event: columns of a query, and what reports group by.
 
 use crate::event::{Event, Text};
+use crate::index::{Column, Columns};
 use crate::scan::Place;
 
 /// A column.
@@ -204,6 +205,44 @@ impl Field {
                 true
             }
         }
+    }
+}
+
+/// What can be told from an index.
+impl Field {
+    /// The columns of an index that the field is made of; `None` if it needs the whole event.
+    pub fn columns(&self) -> Option<Columns> {
+        let columns: &[Column] = match self {
+            Field::Uid | Field::Message | Field::Grants => return None,
+            Field::Time => &[Column::StageTime],
+            Field::Received => &[Column::Received],
+            Field::Level => &[Column::Level],
+            Field::Stage => &[Column::Stage],
+            Field::AuditId => &[Column::AuditId],
+            Field::Verb => &[Column::Verb],
+            Field::Who => &[Column::User, Column::Impersonated],
+            Field::User => &[Column::User],
+            Field::Groups => &[Column::Groups],
+            Field::Impersonated => &[Column::Impersonated],
+            Field::SourceIp | Field::SourceIps => &[Column::SourceIps],
+            Field::UserAgent => &[Column::UserAgent],
+            Field::Object => {
+                &[Column::Resource, Column::ApiGroup, Column::Subresource, Column::Uri]
+            }
+            Field::Resource => &[Column::Resource],
+            Field::ApiGroup => &[Column::ApiGroup],
+            Field::Subresource => &[Column::Subresource],
+            Field::Namespace => &[Column::Namespace],
+            Field::Name => &[Column::Name],
+            Field::Uri | Field::Path | Field::Command => &[Column::Uri],
+            Field::Code => &[Column::Code],
+            Field::Reason => &[Column::Reason],
+            Field::Latency => &[Column::Stage, Column::StageTime, Column::Received],
+            Field::Date | Field::Hour => &[Column::StageTime, Column::Received],
+            Field::Annotation(_) => &[Column::Annotations],
+            Field::File => &[],
+        };
+        Some(Columns::of(columns))
     }
 }
 

@@ -3,6 +3,7 @@
 use hashbrown::HashMap;
 
 use crate::event::Event;
+use crate::index::{Column, Columns};
 use crate::output::Field;
 use crate::scan::{Place, Records, Visitor};
 
@@ -120,6 +121,24 @@ impl GroupBy {
 }
 
 impl Visitor for GroupBy {
+    fn columns(&self) -> Option<Columns> {
+        // What the reports of `kinds` choose events by, codes for failures, and times.
+        const KEPT: &[Column] = &[
+            Column::Code,
+            Column::User,
+            Column::Impersonated,
+            Column::Verb,
+            Column::Resource,
+            Column::ApiGroup,
+            Column::Subresource,
+        ];
+        let times: &[Column] =
+            if self.times { &[Column::StageTime, Column::Received] } else { &[] };
+        let fields = self.fields.iter().map(Field::columns);
+        let first = Some(Columns::of(KEPT).and(Columns::of(times)));
+        fields.fold(first, |all, columns| Some(all?.and(columns?)))
+    }
+
     fn visit(&mut self, event: &Event<'_>, place: Place<'_>, _: &mut Records) {
         if !(self.keep)(event) {
             return;
@@ -143,7 +162,7 @@ impl Visitor for GroupBy {
         let measures = Measures {
             count: 1,
             failed: u64::from(event.status.code.is_some_and(|code| code >= 400)),
-            bytes: event.raw.len() as u64 + 1,
+            bytes: event.length() + 1,
             first: time.unwrap_or(i64::MAX),
             last: time.unwrap_or(i64::MIN),
         };

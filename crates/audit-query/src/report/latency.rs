@@ -3,6 +3,7 @@
 use hashbrown::HashMap;
 
 use crate::event::Event;
+use crate::index::Columns;
 use crate::output::Field;
 use crate::scan::{Place, Records, Visitor};
 
@@ -111,6 +112,10 @@ fn round(micros: u64) -> u64 {
 }
 
 impl Visitor for Latencies {
+    fn columns(&self) -> Option<Columns> {
+        Some(Field::Latency.columns()?.and(self.by.columns()?))
+    }
+
     fn visit(&mut self, event: &Event<'_>, place: Place<'_>, _: &mut Records) {
         let Some(micros) = event.latency().and_then(|micros| u64::try_from(micros).ok()) else {
             return;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use crate::event::{Event, Text};
+use crate::index::{Column, Columns};
 use crate::scan::{Place, Records, Visitor};
 
 /// Different permissions of one thread; more than any role should have.
@@ -31,6 +32,19 @@ pub(crate) struct Permissions {
 }
 
 impl Visitor for Permissions {
+    fn columns(&self) -> Option<Columns> {
+        Some(Columns::of(&[
+            Column::Code,
+            Column::Verb,
+            Column::Resource,
+            Column::ApiGroup,
+            Column::Subresource,
+            Column::Namespace,
+            Column::Name,
+            Column::Uri,
+        ]))
+    }
+
     fn visit(&mut self, event: &Event<'_>, _: Place<'_>, _: &mut Records) {
         // What was refused was not done.
         if matches!(event.status.code, Some(401 | 403)) {

@@ -1,9 +1,7 @@
 //! Reads inputs piece by piece, each piece whole lines.
 
-use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::ops::{ControlFlow, Range};
-use std::os::unix::fs::FileExt;
 
 use memchr::{memchr, memrchr};
 
@@ -18,7 +16,7 @@ const MAX_LINE: usize = 256 << 20;
 
 /// A buffer that outlives the pieces of one thread.
 #[derive(Debug, Default)]
-pub(super) struct Buffer {
+pub(crate) struct Buffer {
     bytes: Vec<u8>,
     /// Valid bytes.
     length: usize,
@@ -74,18 +72,20 @@ impl Buffer {
     }
 }
 
-/// Calls `each` with the lines of a file that begin within `range`, many at a time, and the offset of
-/// the first. The last line of the file may lack its newline.
+/// Calls `each` with the lines of a text that begin within `range`, many at a time, and the offset of
+/// the first. The last line of the text may lack its newline. `is_start`: a line begins where the range
+/// does.
 pub(super) fn of_range(
-    file: &File,
+    mut read_at: impl FnMut(&mut [u8], u64) -> io::Result<usize>,
     range: Range<u64>,
+    is_start: bool,
     buffer: &mut Buffer,
     mut each: impl FnMut(&[u8], u64) -> ControlFlow<()>,
 ) -> io::Result<()> {
     buffer.reset();
     // A line begins behind a newline, which may be the byte before.
-    let mut base = range.start.saturating_sub(1);
-    let mut in_line = range.start > 0;
+    let mut in_line = range.start > 0 && !is_start;
+    let mut base = range.start - u64::from(in_line);
     let mut ended = false;
     while !ended {
         let wanted = (range.end - base) as usize + BEYOND;
@@ -94,7 +94,7 @@ pub(super) fn of_range(
         let offset = base + buffer.length as u64;
         // What was read before has no newline.
         let mut fresh = buffer.length;
-        ended = !retry(|| buffer.read(limit, |free| file.read_at(free, offset)))?;
+        ended = !retry(|| buffer.read(limit, |free| read_at(free, offset)))?;
         if in_line {
             match memchr(b'\n', buffer.valid()) {
                 Some(newline) => {
@@ -137,7 +137,7 @@ pub(super) fn of_range(
 }
 
 /// Calls `each` with the lines of a stream, many at a time, and the offset of the first.
-pub(super) fn of_stream(
+pub(crate) fn of_stream(
     mut stream: impl Read,
     buffer: &mut Buffer,
     mut each: impl FnMut(&[u8], u64) -> ControlFlow<()>,
@@ -216,6 +216,9 @@ fn retry(mut read: impl FnMut() -> io::Result<bool>) -> io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::FileExt;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -224,13 +227,19 @@ mod tests {
     fn lines_of(file: &File, range: Range<u64>) -> Vec<(u64, Vec<u8>)> {
         let mut found = Vec::new();
         let mut buffer = Buffer::default();
-        of_range(file, range, &mut buffer, |bytes, mut offset| {
-            for line in bytes.split_inclusive(|byte| *byte == b'\n') {
-                found.push((offset, line.to_vec()));
-                offset += line.len() as u64;
-            }
-            ControlFlow::Continue(())
-        })
+        of_range(
+            |free, at| file.read_at(free, at),
+            range,
+            false,
+            &mut buffer,
+            |bytes, mut offset| {
+                for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+                    found.push((offset, line.to_vec()));
+                    offset += line.len() as u64;
+                }
+                ControlFlow::Continue(())
+            },
+        )
         .unwrap();
         found
     }

@@ -5,10 +5,9 @@ use std::ops::ControlFlow;
 
 use hashbrown::HashMap;
 
-use super::piece::{self, Found, Unfinished};
+use super::piece::{self, Found, Rules, Unfinished};
 use super::source::Source;
-use super::{Skipped, Summary, Visitor};
-use crate::event::Event;
+use super::{Skipped, Summary, Visitor, indexed};
 
 /// Bytes of events that may wait for the end of their requests.
 const UNFINISHED: usize = 16 << 20;
@@ -102,7 +101,7 @@ impl<'a, V: Visitor, D: FnMut(&[u8]) -> ControlFlow<()>> Merge<'a, V, D> {
         let mut unfinished = Vec::new();
         for (key, event) in found.unfinished.drain() {
             // An event of the same request came after it; or this is the last one.
-            if self.ended.remove(&key).is_none() {
+            if !self.ended.contains_key(&key) {
                 unfinished.push(event);
                 self.ended.insert(key, i64::MIN);
             }
@@ -130,7 +129,7 @@ impl<'a, V: Visitor, D: FnMut(&[u8]) -> ControlFlow<()>> Merge<'a, V, D> {
 
     /// Delivers an event after which none was found.
     fn last(&mut self, source: usize, unfinished: &Unfinished) -> ControlFlow<()> {
-        let Some(event) = Event::parse(&unfinished.raw) else { return ControlFlow::Continue(()) };
+        let Some(event) = unfinished.event() else { return ControlFlow::Continue(()) };
         let mut found = Found::new(source);
         piece::visit(
             &self.sources[source],
@@ -146,7 +145,10 @@ impl<'a, V: Visitor, D: FnMut(&[u8]) -> ControlFlow<()>> Merge<'a, V, D> {
     }
 
     /// After the last piece, unless the caller wants no more.
-    pub(super) fn finish(&mut self) -> ControlFlow<()> {
+    pub(super) fn finish(&mut self, rules: &Rules<'_>) -> ControlFlow<()> {
+        if rules.depends_on_stage && !self.reverse && !self.unfinished.is_empty() {
+            indexed::remove_ended(rules, self.sources, &mut self.unfinished);
+        }
         let mut rest: Vec<_> = self.unfinished.drain().map(|(_, event)| event).collect();
         rest.sort_by_key(|(source, event)| (*source, event.offset));
         for (source, event) in rest {

@@ -1,17 +1,20 @@
 //! Goes through logs and hands over the events that a filter wants.
 //!
-//! Plain files are cut into segments that threads share; compressed ones are read by one thread each.
+//! Plain files, and zstd files with a seek table, are cut into segments that threads share; other
+//! compressed files are read by one thread each.
 //! What a thread finds in a piece goes to the caller in the order of the log (or the reverse). Memory
 //! is bounded: a buffer a thread, a queue of limited size, and the requests that have begun and not
 //! ended (see [`Stages`]).
 
-mod chunks;
+pub(crate) mod chunks;
+pub(crate) mod frames;
+mod indexed;
 mod merge;
 mod piece;
 mod plan;
 mod queue;
 mod run;
-mod source;
+pub(crate) mod source;
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -19,6 +22,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::event::Event;
 use crate::filter::Filter;
+use crate::index::Columns;
 use crate::input::Input;
 
 /// Which of a request's events count.
@@ -47,6 +51,8 @@ pub struct Scan {
     pub reverse: bool,
     /// How many threads read and parse; 0 is one for each processor.
     pub threads: usize,
+    /// Use the index files beside closed logs.
+    pub index: bool,
 }
 
 /// Receives the events of one thread.
@@ -54,6 +60,11 @@ pub trait Visitor: Send {
     /// Called for each event wanted, in the order of the log within one piece of it. What is pushed to
     /// `records` is delivered in the order of the whole log.
     fn visit(&mut self, event: &Event<'_>, place: Place<'_>, records: &mut Records);
+
+    /// The columns of an index that are enough to visit an event. `None`: it is read from the log.
+    fn columns(&self) -> Option<Columns> {
+        None
+    }
 }
 
 /// Where an event is.
@@ -97,6 +108,8 @@ pub struct Summary {
     pub faults: Vec<ScanError>,
     /// Requests that were taken for unfinished to save memory, see [`Stages::Last`].
     pub assumed_unfinished: u64,
+    /// Index files that could not be used, and why.
+    pub notes: Vec<String>,
 }
 
 /// Lines of one file that are not audit events.

@@ -1,6 +1,7 @@
 //! From whole lines to the events that are wanted, within one piece of the log.
 
 use std::hash::BuildHasher;
+use std::sync::{Mutex, PoisonError};
 
 use hashbrown::{DefaultHashBuilder, HashMap};
 use memchr::{memchr, memrchr};
@@ -10,6 +11,7 @@ use super::{Place, Records, Stages, Visitor};
 use crate::event::json::{self, Value};
 use crate::event::{self, Event, Line};
 use crate::filter::{Filter, Needle};
+use crate::index::{self, Columns};
 
 /// What all threads share.
 pub(super) struct Rules<'a> {
@@ -20,6 +22,23 @@ pub(super) struct Rules<'a> {
     pub(super) depends_on_stage: bool,
     pub(super) hasher: DefaultHashBuilder,
     pub(super) reverse: bool,
+    /// The columns that are enough for visitors; `None`: events are read from the log.
+    pub(super) columns: Option<Columns>,
+    /// Row groups that no event of can match, by source.
+    pub(super) left_out: Mutex<Vec<(usize, usize)>>,
+    /// Index files that turned out not to match their logs, and why.
+    pub(super) notes: Mutex<Vec<String>>,
+}
+
+impl Rules<'_> {
+    /// What identifies a request.
+    pub(super) fn key(&self, event: &Event<'_>) -> u64 {
+        self.hasher.hash_one((event.audit_id.bytes(), event.received.bytes()))
+    }
+
+    pub(super) fn note(&self, note: String) {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).push(note);
+    }
 }
 
 /// What was found in a piece, or a part of it.
@@ -29,7 +48,7 @@ pub(super) struct Found {
     pub(super) records: Records,
     /// Events after which others are expected, by request.
     pub(super) unfinished: HashMap<u64, Unfinished>,
-    /// Requests that ended here and did not begin here, and when they began (for reverse order).
+    /// Requests that ended here, and when they began (for reverse order).
     pub(super) ended: Vec<(u64, i64)>,
     pub(super) skipped: u64,
     pub(super) first_skipped: u64,
@@ -41,7 +60,30 @@ pub(super) struct Found {
 #[derive(Debug)]
 pub(super) struct Unfinished {
     pub(super) offset: u64,
+    /// As it stands in the log, or what an index has of it.
     pub(super) raw: Box<[u8]>,
+    /// Its length in the log, if it is from an index.
+    pub(super) length: Option<u64>,
+}
+
+impl Unfinished {
+    fn new(event: &Event<'_>, offset: u64) -> Unfinished {
+        match event.is_from_index() {
+            true => {
+                let length = Some(event.length());
+                Unfinished { offset, raw: index::json(event).into(), length }
+            }
+            false => Unfinished { offset, raw: event.raw.into(), length: None },
+        }
+    }
+
+    pub(super) fn event(&self) -> Option<Event<'_>> {
+        let mut event = Event::parse(&self.raw)?;
+        if let Some(length) = self.length {
+            event.set_length(length);
+        }
+        Some(event)
+    }
 }
 
 impl Found {
@@ -53,6 +95,14 @@ impl Found {
     pub(super) fn size(&self) -> usize {
         let unfinished: usize = self.unfinished.values().map(|event| event.raw.len() + 64).sum();
         self.records.bytes.len() + 16 * self.records.ends.len() + 16 * self.ended.len() + unfinished
+    }
+
+    /// Notes the end of a request. An event of it that was found here may not be its first.
+    pub(super) fn end(&mut self, key: u64, received: i64) {
+        if !self.unfinished.is_empty() {
+            self.unfinished.remove(&key);
+        }
+        self.ended.push((key, received));
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -140,7 +190,13 @@ fn skip(found: &mut Found, offset: u64) {
     found.skipped += 1;
 }
 
-fn consider<V: Visitor>(
+/// A request ended: what came of it before does not count, here and in pieces before.
+pub(super) fn ended(rules: &Rules<'_>, event: &Event<'_>, key: u64, found: &mut Found) {
+    let received = if rules.reverse { event.received_time() } else { None };
+    found.end(key, received.unwrap_or(i64::MAX));
+}
+
+pub(super) fn consider<V: Visitor>(
     rules: &Rules<'_>,
     source: &Source,
     event: &Event<'_>,
@@ -168,18 +224,15 @@ fn consider<V: Visitor>(
             if unfinished && !matches {
                 return;
             }
-            let key = rules.hasher.hash_one((event.audit_id.bytes(), event.received.bytes()));
+            let key = rules.key(event);
             if !unfinished {
-                if found.unfinished.is_empty() || found.unfinished.remove(&key).is_none() {
-                    let received = if rules.reverse { event.received_time() } else { None };
-                    found.ended.push((key, received.unwrap_or(i64::MAX)));
-                }
+                ended(rules, event, key, found);
                 if matches {
                     visit(source, event, offset, visitor, found);
                 }
                 return;
             }
-            found.unfinished.insert(key, Unfinished { offset, raw: event.raw.into() });
+            found.unfinished.insert(key, Unfinished::new(event, offset));
         }
         Stages::Last => {}
     }

@@ -2,24 +2,32 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use hashbrown::DefaultHashBuilder;
 
 use super::chunks::{self, Buffer};
+use super::frames::FrameReader;
+use super::indexed::{self, Outcome};
 use super::merge::Merge;
 use super::piece::{self, Found, Rules};
-use super::plan::{self, Piece};
+use super::plan::{self, Part, Piece};
 use super::queue::{Queue, Taken};
 use super::source::{Format, Source};
 use super::{Progress, Scan, ScanError, Summary, Visitor};
+use crate::event::Event;
+use crate::index::Sidecar;
 
 /// What is found is handed over when it is this long, and at the end of a piece.
 const BATCH: usize = 64 << 10;
 /// What is kept of a compressed file that is read in reverse order; the rest is read again.
 const KEPT: usize = 8 << 20;
+/// How much of the first line of a frame is looked at.
+const FIRST_LINE: usize = 64 << 10;
 
 pub(super) fn run<V: Visitor>(
     mut scan: Scan,
@@ -27,8 +35,12 @@ pub(super) fn run<V: Visitor>(
     make: impl Fn() -> V + Sync,
     deliver: impl FnMut(&[u8]) -> ControlFlow<()>,
 ) -> Result<(Vec<V>, Summary), ScanError> {
-    let (sources, pieces) = plan::plan(&mut scan, progress)?;
+    let visitor = make();
+    let (sources, pieces, notes) = plan::plan(&mut scan, visitor.columns(), progress)?;
     let rules = Rules {
+        columns: visitor.columns(),
+        left_out: Mutex::default(),
+        notes: Mutex::new(notes),
         needle: scan.filter.needle(),
         depends_on_stage: scan.filter.depends_on_stage(),
         filter: &scan.filter,
@@ -42,7 +54,7 @@ pub(super) fn run<V: Visitor>(
     };
     let threads = threads.clamp(1, pieces.len().max(1));
     let queue = Queue::new(pieces.len(), threads);
-    let mut merge = Merge::new(&sources, make(), deliver, scan.reverse);
+    let mut merge = Merge::new(&sources, visitor, deliver, scan.reverse);
     let mut visitors = Vec::new();
     let mut faults = Vec::new();
     thread::scope(|scope| {
@@ -65,7 +77,7 @@ pub(super) fn run<V: Visitor>(
             flow = merge.accept(found);
         }
         if flow.is_continue() {
-            let _ = merge.finish();
+            let _ = merge.finish(&rules);
         }
         queue.stop();
         progress.stop();
@@ -82,6 +94,7 @@ pub(super) fn run<V: Visitor>(
     let (visitor, mut summary) = merge.end();
     visitors.push(visitor);
     summary.faults = faults;
+    summary.notes = rules.notes.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok((visitors, summary))
 }
 
@@ -94,27 +107,137 @@ struct Worker<'a, V> {
 
 impl<V: Visitor> Worker<'_, V> {
     fn piece(&mut self, source: &Source, piece: &Piece, taken: &Taken<'_>) -> io::Result<()> {
-        match (&piece.range, source.plain()) {
-            (Some(range), Some(file)) => {
-                let (rules, visitor, progress) = (self.rules, &mut self.visitor, self.progress);
-                let mut found = Found::new(piece.source);
-                let result =
-                    chunks::of_range(file, range.clone(), &mut self.buffer, |region, offset| {
-                        piece::lines(rules, source, region, offset, visitor, &mut found);
-                        progress.done.fetch_add(region.len() as u64, Ordering::Relaxed);
-                        hand_over(
-                            &mut found,
-                            if rules.reverse { usize::MAX } else { BATCH },
-                            taken,
-                            progress,
-                        )
-                    });
-                let _ = hand_over(&mut found, 0, taken, progress);
-                result
+        let index = source.index.as_ref();
+        match (&piece.part, index) {
+            (Part::Range(range), _) => self.text(source, piece.source, range, taken),
+            (Part::Group(group), Some(index)) => {
+                self.group(source, piece.source, index, *group, taken)
+            }
+            (Part::Whole, Some(index)) if !indexed::may_have(self.rules, index, piece.source)? => {
+                self.progress.done.fetch_add(source.size, Ordering::Relaxed);
+                Ok(())
             }
             _ if self.rules.reverse => self.stream_reverse(source, piece.source, taken),
             _ => self.stream_forward(source, piece.source, taken),
         }
+    }
+
+    /// Goes through the events of a row group.
+    fn group(
+        &mut self,
+        source: &Source,
+        number: usize,
+        index: &Sidecar,
+        group: usize,
+        taken: &Taken<'_>,
+    ) -> io::Result<()> {
+        let mut found = Found::new(number);
+        let outcome =
+            indexed::group(self.rules, source, index, group, &mut self.visitor, &mut found)?;
+        match outcome {
+            Outcome::Read(range) if source.format == Format::Stream => {
+                self.part_of_stream(source, number, &range, taken)
+            }
+            Outcome::Read(range) => self.text(source, number, &range, taken),
+            Outcome::Done => {
+                let about = &index.description.groups[group];
+                // A search for a text does not look at other lines either.
+                if about.skipped > 0 && self.rules.needle.is_none() {
+                    (found.skipped, found.first_skipped) = (about.skipped, about.first_skipped);
+                }
+                let range = index.range(group);
+                let text = range.end - range.start;
+                self.progress.done.fetch_add(source.on_disk(text), Ordering::Relaxed);
+                let _ = hand_over(&mut found, 0, taken, self.progress);
+                Ok(())
+            }
+        }
+    }
+
+    /// Goes through whole lines of a text that can only be read from its start.
+    fn part_of_stream(
+        &mut self,
+        source: &Source,
+        number: usize,
+        range: &Range<u64>,
+        taken: &Taken<'_>,
+    ) -> io::Result<()> {
+        let (rules, visitor, progress) = (self.rules, &mut self.visitor, self.progress);
+        let batch = if rules.reverse { usize::MAX } else { BATCH };
+        let mut found = Found::new(number);
+        let stream = source.stream(progress)?;
+        let result = chunks::of_stream(stream, &mut self.buffer, |region, offset| {
+            let end = offset + region.len() as u64;
+            let part = range.start.clamp(offset, end)..range.end.clamp(offset, end);
+            let lines = &region[(part.start - offset) as usize..(part.end - offset) as usize];
+            piece::lines(rules, source, lines, part.start, visitor, &mut found);
+            match hand_over(&mut found, batch, taken, progress) {
+                ControlFlow::Continue(()) if offset < range.end => ControlFlow::Continue(()),
+                _ => ControlFlow::Break(()),
+            }
+        });
+        let _ = hand_over(&mut found, 0, taken, progress);
+        result
+    }
+
+    /// Goes through the lines that begin within a range of a text that can be read from in between.
+    fn text(
+        &mut self,
+        source: &Source,
+        number: usize,
+        range: &Range<u64>,
+        taken: &Taken<'_>,
+    ) -> io::Result<()> {
+        let Some(file) = source.file() else { return Ok(()) };
+        match &source.frames {
+            None => {
+                let read_at = |free: &mut [u8], at| file.read_at(free, at);
+                self.range(source, number, range, false, read_at, taken)
+            }
+            Some(frames) => {
+                let mut reader = FrameReader::new(file, frames)?;
+                let is_start = self.is_start(range.start, &mut reader)?;
+                let read_at = |free: &mut [u8], at| reader.read_at(free, at);
+                self.range(source, number, range, is_start, read_at, taken)
+            }
+        }
+    }
+
+    /// Goes through the lines that begin within a range.
+    fn range(
+        &mut self,
+        source: &Source,
+        index: usize,
+        range: &Range<u64>,
+        is_start: bool,
+        read_at: impl FnMut(&mut [u8], u64) -> io::Result<usize>,
+        taken: &Taken<'_>,
+    ) -> io::Result<()> {
+        let (rules, visitor, progress) = (self.rules, &mut self.visitor, self.progress);
+        let batch = if rules.reverse { usize::MAX } else { BATCH };
+        let mut found = Found::new(index);
+        let each = |region: &[u8], offset| {
+            piece::lines(rules, source, region, offset, visitor, &mut found);
+            progress.done.fetch_add(source.on_disk(region.len() as u64), Ordering::Relaxed);
+            hand_over(&mut found, batch, taken, progress)
+        };
+        let result = chunks::of_range(read_at, range.clone(), is_start, &mut self.buffer, each);
+        let _ = hand_over(&mut found, 0, taken, progress);
+        result
+    }
+
+    /// Whether a line begins with a frame. It usually does, and the frame before need not be decoded
+    /// to know it: what remains of a line that began before is not an event.
+    fn is_start(&self, start: u64, reader: &mut FrameReader<'_>) -> io::Result<bool> {
+        let mut text = vec![0; FIRST_LINE];
+        let length = reader.read_at(&mut text, start)?;
+        let line = text[..length].split(|byte| *byte == b'\n').next().unwrap_or_default();
+        if start == 0 || line.len() < length && Event::parse(line).is_some() {
+            return Ok(true);
+        }
+        let mut before = [0];
+        reader.read_at(&mut before, start - 1)?;
+        Ok(before == *b"\n")
     }
 
     /// Reads an input from its start, and calls `each` with what was found, after each part of it and

@@ -8,7 +8,9 @@ use std::sync::atomic::Ordering;
 
 use flate2::read::MultiGzDecoder;
 
+use super::frames::Frames;
 use super::{Progress, ScanError};
+use crate::index::Sidecar;
 use crate::input::Input;
 
 /// Bytes that tell the format.
@@ -19,9 +21,11 @@ const MAX_WINDOW: u32 = 25;
 
 /// How an input is to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Format {
+pub(crate) enum Format {
     /// One event a line, and any part of the file can be read.
     Lines,
+    /// One event a line, compressed, and any part can be decoded.
+    Frames,
     /// One event a line, from the start only.
     Stream,
     /// JSON with line breaks within values.
@@ -30,39 +34,68 @@ pub(super) enum Format {
 
 /// An input as planned: opened once to look at it, and again by whoever reads it.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(crate) struct Source {
     pub(super) path: PathBuf,
     file: Option<File>,
-    pub(super) format: Format,
+    pub(crate) format: Format,
+    pub(super) frames: Option<Frames>,
+    /// Its index file, if there is one and it is to be used.
+    pub(super) index: Option<Sidecar>,
     /// Bytes on disk; 0 if unknown.
     pub(super) size: u64,
 }
 
 impl Source {
-    pub(super) fn plan(input: Input) -> Result<Source, ScanError> {
+    pub(crate) fn plan(input: Input) -> Result<Source, ScanError> {
         let Input { path, file } = input;
         if path.as_os_str() == "-" {
-            return Ok(Source { path, file: None, format: Format::Stream, size: 0 });
+            return Ok(Source {
+                path,
+                file: None,
+                format: Format::Stream,
+                frames: None,
+                index: None,
+                size: 0,
+            });
         }
         let (path, file) = open(path, file)?;
         let metadata = file.metadata().map_err(|error| ScanError::io(&path, error))?;
         if !metadata.is_file() {
             let (format, file) = (Format::Stream, Some(file));
-            return Ok(Source { path, file, format, size: 0 });
+            return Ok(Source { path, file, format, frames: None, index: None, size: 0 });
         }
         let mut start = [0; PEEK];
         let length = file.read_at(&mut start, 0).map_err(|error| ScanError::io(&path, error))?;
-        let format = match Compression::of(&start[..length]) {
+        let compression = Compression::of(&start[..length]);
+        let size = metadata.len();
+        let frames = match compression {
+            Some(Compression::Zstd) => {
+                Frames::read(&file, size).map_err(|error| ScanError::io(&path, error))?
+            }
+            _ => None,
+        };
+        let format = match compression {
+            Some(_) if frames.is_some() => Format::Frames,
             Some(_) => Format::Stream,
             None if is_document(&start[..length]) => Format::Document,
             None => Format::Lines,
         };
-        Ok(Source { path, file: Some(file), format, size: metadata.len() })
+        Ok(Source { path, file: Some(file), format, frames, index: None, size })
     }
 
     /// The file, for reads at any offset.
-    pub(super) fn plain(&self) -> Option<&File> {
+    pub(super) fn file(&self) -> Option<&File> {
         self.file.as_ref()
+    }
+
+    /// Bytes on disk that so many bytes of text take, about.
+    pub(super) fn on_disk(&self, text: u64) -> u64 {
+        match self.frames.as_ref().map(Frames::size) {
+            Some(size) if size > 0 => {
+                (u128::from(text) * u128::from(self.size) / u128::from(size)) as u64
+            }
+            _ => text,
+        }
     }
 
     /// Whether the input can be read again from its start.
@@ -71,7 +104,7 @@ impl Source {
     }
 
     /// Decoded bytes from the start.
-    pub(super) fn stream<'a>(
+    pub(crate) fn stream<'a>(
         &'a self,
         progress: &'a Progress,
     ) -> io::Result<Box<dyn Read + Send + 'a>> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use super::*;
 use crate::filter::FilterArgs;
 use crate::input;
-use crate::test_folder::TestFolder;
+use crate::test_folder::{TestFolder, seekable};
 
 /// Delivers the audit ID and stage of each event.
 struct Ids;
@@ -23,6 +23,7 @@ fn scan(paths: &[PathBuf]) -> Scan {
         stages: Stages::All,
         reverse: false,
         threads: 2,
+        index: true,
     }
 }
 
@@ -208,6 +209,29 @@ fn a_request_is_its_last_event() {
 }
 
 #[test]
+fn three_events_of_a_request_in_three_places_are_one_request() {
+    let folder = TestFolder::new();
+    let stages = ["RequestReceived", "ResponseStarted", "ResponseComplete"];
+    // Within what is handed over at once, in several such parts, and in several pieces.
+    for filler in [[0, 0], [200_000, 0], [0, 200_000], [5_000_000, 5_000_000], [5_000_000, 0]] {
+        let mut text = event(1, stages[0], 0);
+        for (stage, filler) in stages[1..].iter().zip(filler) {
+            let lines = (0..filler / 1000).map(|id| event(id + 10, "ResponseComplete", 1000));
+            text.extend(lines);
+            text += &event(1, stage, 0);
+        }
+        let path = folder.write("audit.log", &text);
+        let zstd = folder.write("again.log.zst", seekable(text.as_bytes(), 1 << 20));
+        for (path, reverse) in [(&path, false), (&path, true), (&zstd, false), (&zstd, true)] {
+            let scan = Scan { stages: Stages::Last, reverse, ..scan(std::slice::from_ref(path)) };
+            let mut found = ids(scan).0;
+            found.retain(|id| id.starts_with("1/"));
+            assert_eq!(found, ["1/ResponseComplete"], "{filler:?} {reverse}");
+        }
+    }
+}
+
+#[test]
 fn a_first_event_does_not_stand_in_for_a_last_one_that_does_not_match() {
     let folder = TestFolder::new();
     let text = event(1, "RequestReceived", 0)
@@ -320,4 +344,37 @@ fn a_compressed_file_that_is_cut_off_counts_up_to_there() {
     let (found, summary) = ids(scan(&[path]));
     assert!(found.len() > 100 && found == expected(0..found.len()));
     assert!(summary.faults[0].to_string().contains("audit.log.gz: "), "{:?}", summary.faults);
+}
+
+#[test]
+fn frames_are_read_by_themselves() {
+    let text = complete(0..12_000, 900);
+    let folder = TestFolder::new();
+    // Frames that end within lines, and frames that do not.
+    for (name, size) in [("a.log.zst", 1 << 20), ("b.log.zst", 70_001)] {
+        let path = folder.write(name, seekable(text.as_bytes(), size));
+        for threads in [1, 3] {
+            for reverse in [false, true] {
+                let scan = Scan { threads, reverse, ..scan(std::slice::from_ref(&path)) };
+                let (mut found, summary) = ids(scan);
+                if reverse {
+                    found.reverse();
+                }
+                assert!(found == expected(0..12_000), "{name} {threads} {reverse}");
+                assert!(summary.skipped.is_empty() && summary.faults.is_empty(), "{summary:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_damaged_frame_does_not_hide_the_others() {
+    let text = complete(0..12_000, 900);
+    let folder = TestFolder::new();
+    let mut bytes = seekable(text.as_bytes(), 1 << 20);
+    bytes[2000..2100].fill(0);
+    let path = folder.write("a.log.zst", &bytes);
+    let (found, summary) = ids(scan(&[path]));
+    assert!(found.len() > 5000 && found.last().unwrap().starts_with("11999"));
+    assert!(summary.faults[0].to_string().contains("a.log.zst: "), "{:?}", summary.faults);
 }

@@ -18,7 +18,7 @@ use super::{Chain, SealConfig, checkpoint_path, seal_path};
 use crate::LogMetrics;
 use crate::backups::{Backups, LogClock};
 use crate::clock::Clock;
-use crate::config::Rotation;
+use crate::config::{Compress, Rotation};
 use crate::disk::faults::{self, Fault};
 use crate::file::LogFile;
 use crate::output::Output;
@@ -126,7 +126,11 @@ impl History {
             max_size_mib: 1,
             max_backups: [0, 0, 1, 3][random.below(4)],
             max_age_days: [0, 0, 0, 1][random.below(4)],
-            compress: random.one_in(2),
+            compress: match random.one_in(2) {
+                true if random.one_in(2) => Compress::Zstd,
+                true => Compress::Gzip,
+                false => Compress::No,
+            },
         };
         let (accepted, log) = (Vec::new(), vec![format!("{rotation:?}")]);
         History { folder, random, rotation, process: None, accepted, started: false, log }

@@ -36,6 +36,8 @@ pub enum Kind {
     FileRemoved,
     /// A log has no seal.
     NoSeal,
+    /// An index file was changed.
+    Index,
     /// A record of the seal was changed, removed, inserted or moved.
     Seal,
     /// The chain is not the one that a head is of.
@@ -156,6 +158,9 @@ fn once(files: &[PathBuf], expected: Expected<'_>) -> io::Result<Report> {
     }
     for (log, age) in found.unsealed {
         walk.unsealed(&log, age)?;
+    }
+    for pair in &found.pairs {
+        walk.index(pair)?;
     }
     for (path, found) in checkpoints {
         walk.checkpoint(&path, found);

@@ -1,13 +1,16 @@
 //! Along the chain, from its first record to its last.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::collections::HashMap;
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
+
+use aws_lc_rs::digest::{Context, SHA256};
 
 use super::compare::{Comparison, Difference};
 use super::files::{Age, Pair, of};
 use super::{Finding, Kind, Report};
-use crate::seal::digest::hex;
+use crate::seal::digest::{finish, hex};
 use crate::seal::key::PublicKey;
 use crate::seal::lines;
 use crate::seal::record::{Head, Late, Record, Signed};
@@ -24,6 +27,8 @@ pub(super) struct Walk<'a> {
     number: Option<u64>,
     /// The last record says that the process ended in order.
     stopped: bool,
+    /// SHA-256 of index files, in hex, by their names.
+    indexes: HashMap<String, String>,
 }
 
 /// One file on the way.
@@ -52,6 +57,7 @@ impl<'a> Walk<'a> {
             first_block: 0,
             number: None,
             stopped: false,
+            indexes: HashMap::new(),
         }
     }
 
@@ -111,6 +117,9 @@ impl<'a> Walk<'a> {
                 continue;
             }
             let record = &signed.record;
+            for index in &record.indexes {
+                self.indexes.insert(index.file.clone(), index.sha256.clone());
+            }
             if pair.log.is_none() {
                 missing = (missing.0 + record.lines, record.block);
                 place.next_line = record.end_line();
@@ -129,6 +138,32 @@ impl<'a> Walk<'a> {
             return Ok(());
         }
         self.end_of_file(&place, comparison, last);
+        Ok(())
+    }
+
+    /// The index file of a log, if there is one and it was sealed. To be called when the chain is at its
+    /// end: the digest is in a later record.
+    pub(super) fn index(&mut self, pair: &Pair) -> io::Result<()> {
+        let Some(log) = &pair.log else { return Ok(()) };
+        let path = audit_query::index::path(log);
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let Some(sealed) = self.indexes.get(&*name) else { return Ok(()) };
+        let mut file = match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            result => result.map_err(|error| of(&path, &error))?,
+        };
+        let mut context = Context::new(&SHA256);
+        let mut buffer = vec![0; 256 << 10];
+        loop {
+            match file.read(&mut buffer).map_err(|error| of(&path, &error))? {
+                0 => break,
+                length => context.update(&buffer[..length]),
+            }
+        }
+        if hex(&finish(context)) != *sealed {
+            let what = "the index file is not the one that was sealed: it was changed";
+            self.find(Kind::Index, &path, None, what);
+        }
         Ok(())
     }
 

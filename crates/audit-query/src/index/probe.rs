@@ -1,0 +1,100 @@
+//! What is known of a row group without reading its rows: whether it can be left out.
+
+use parquet::basic::Encoding;
+use parquet::bloom_filter::Sbbf;
+use parquet::column::page::Page;
+use parquet::file::metadata::ColumnChunkMetaData;
+use parquet::file::statistics::Statistics;
+
+use super::read::Sidecar;
+use super::schema::{Column, leaf};
+
+/// Statistics, Bloom filters, and dictionaries of one row group.
+pub(crate) struct Probe<'a> {
+    sidecar: &'a Sidecar,
+    group: usize,
+}
+
+impl<'a> Probe<'a> {
+    pub(super) fn new(sidecar: &'a Sidecar, group: usize) -> Probe<'a> {
+        Probe { sidecar, group }
+    }
+
+    fn column(&self, column: Column) -> &ColumnChunkMetaData {
+        self.sidecar.metadata.row_group(self.group).column(leaf(column))
+    }
+
+    /// Whether all rows say all there is to know.
+    pub(crate) fn is_exact(&self) -> bool {
+        match self.column(Column::Exact).statistics() {
+            Some(Statistics::Boolean(flags)) => flags.min_opt() == Some(&true),
+            _ => false,
+        }
+    }
+
+    /// The earliest and the latest time of the events. `None`: that is not known.
+    pub(crate) fn times(&self) -> Option<(i64, i64)> {
+        let Some(Statistics::Int64(times)) = self.column(Column::StageTime).statistics() else {
+            return None;
+        };
+        // An event without a time of its own has the time of its request.
+        (times.null_count_opt() == Some(0)).then_some(())?;
+        Some((*times.min_opt()?, *times.max_opt()?))
+    }
+
+    /// Whether an event may have a code between these.
+    pub(crate) fn has_code(&self, from: i64, to: i64) -> bool {
+        let Some(Statistics::Int32(codes)) = self.column(Column::Code).statistics() else {
+            return true;
+        };
+        match (codes.min_opt(), codes.max_opt()) {
+            (Some(min), Some(max)) => i64::from(*min) <= to && i64::from(*max) >= from,
+            _ => codes.null_count_opt() != Some(self.sidecar.rows(self.group) as u64),
+        }
+    }
+
+    /// Whether the Bloom filter of a column lets one of these values be in it.
+    pub(crate) fn may_have(
+        &self,
+        column: Column,
+        mut values: impl Iterator<Item = Vec<u8>>,
+    ) -> bool {
+        match Sbbf::read_from_column_chunk(self.column(column), &*self.sidecar.file) {
+            Ok(Some(filter)) => values.any(|value| filter.check(&value[..])),
+            _ => true,
+        }
+    }
+
+    /// Whether one of a column's values (in a map, its keys; in a list, its items) may match.
+    pub(crate) fn any(&self, column: Column, mut matches: impl FnMut(&[u8]) -> bool) -> bool {
+        let chunk = self.column(column);
+        let rows = self.sidecar.rows(self.group) as u64;
+        if let Some(Statistics::ByteArray(values)) = chunk.statistics()
+            && values.null_count_opt() == Some(rows)
+            && chunk.num_values() as u64 == rows
+        {
+            return false;
+        }
+        let is_dictionary = chunk.page_encoding_stats_mask().is_some_and(|mask| {
+            mask.is_only(Encoding::RLE_DICTIONARY) || mask.is_only(Encoding::PLAIN_DICTIONARY)
+        });
+        if !is_dictionary || chunk.dictionary_page_offset().is_none() {
+            return true;
+        }
+        let page = self.sidecar.pages(self.group, leaf(column));
+        let page = page.and_then(|mut pages| pages.get_next_page());
+        let Ok(Some(Page::DictionaryPage { buf, .. })) = page else { return true };
+        let mut rest = &buf[..];
+        while let Some((length, tail)) = rest.split_first_chunk::<4>() {
+            let Some((value, tail)) = tail.split_at_checked(u32::from_le_bytes(*length) as usize)
+            else {
+                return true;
+            };
+            if matches(value) {
+                return true;
+            }
+            rest = tail;
+        }
+        false
+    }
+}

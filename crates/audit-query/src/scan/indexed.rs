@@ -1,0 +1,328 @@
+//! Goes through the events of a row group of an index, and reads those from the log that it has to.
+
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::sync::PoisonError;
+
+use hashbrown::HashMap;
+
+use super::frames::FrameReader;
+use super::piece::{self, Found, Rules, Unfinished};
+use super::source::Source;
+use super::{Stages, Visitor};
+use crate::event::Event;
+use crate::index::{Column, Columns, Sidecar, parse_uuid};
+
+/// Where more events than this share of a group have to be read from the log, or more bytes than this,
+/// it is read as a whole.
+const SHARE: usize = 8;
+const LARGEST: u64 = 4 << 20;
+
+/// What became of a row group.
+pub(super) enum Outcome {
+    /// All is found that there is.
+    Done,
+    /// This part of the log has to be read instead.
+    Read(Range<u64>),
+}
+
+/// What is to be done for a row, in the order of rows.
+enum Step {
+    /// Read the event from the log, and decide by it.
+    Read { offset: u64, length: u64, audit_id: Option<[u8; 16]> },
+    /// A request ended, which does not match.
+    Ended(u64, i64),
+}
+
+/// Columns that tell what event of its request an event is.
+fn stage_columns(rules: &Rules<'_>) -> Columns {
+    match rules.stages {
+        Stages::Last if rules.reverse => {
+            Columns::of(&[Column::Stage, Column::AuditId, Column::Received, Column::StageTime])
+        }
+        Stages::Last => Columns::of(&[Column::Stage, Column::AuditId, Column::Received]),
+        Stages::Only(_) => Columns::of(&[Column::Stage]),
+        Stages::All => Columns::default(),
+    }
+}
+
+/// Whether no event of the group is wanted. Its end of a request may be: see [`remove_ended`].
+pub(super) fn is_left_out(rules: &Rules<'_>, index: &Sidecar, source: usize, group: usize) -> bool {
+    let is_last = *rules.stages == Stages::Last && rules.depends_on_stage;
+    if is_last && rules.reverse || rules.filter.may_match(&index.probe(group)) {
+        return false;
+    }
+    if is_last {
+        let mut left_out = rules.left_out.lock().unwrap_or_else(PoisonError::into_inner);
+        left_out.push((source, group));
+    }
+    true
+}
+
+/// Goes through a row group. Nothing is found in it if the log has to be read instead.
+pub(super) fn group<V: Visitor>(
+    rules: &Rules<'_>,
+    source: &Source,
+    index: &Sidecar,
+    group: usize,
+    visitor: &mut V,
+    found: &mut Found,
+) -> io::Result<Outcome> {
+    if is_left_out(rules, index, found.source, group) {
+        return Ok(Outcome::Done);
+    }
+    let outcome = match rules.columns {
+        Some(columns) if !rules.filter.has_condition() => {
+            by_columns(rules, source, index, group, columns, visitor, found)
+        }
+        _ => by_log(rules, source, index, group, visitor, found),
+    };
+    outcome.or_else(|problem| {
+        let path = source.path.display();
+        match problem {
+            Problem::Log(error) => return Err(error),
+            Problem::Index(error) => rules.note(format!(
+                "{path}: the index file cannot be read, the log is read instead: {error}; log index \
+                 writes it again"
+            )),
+            Problem::Differs(offset) => rules.note(format!(
+                "{path}: the index file does not match the log at byte {offset}, which is read instead; \
+                 log index writes it again"
+            )),
+        }
+        *found = Found::new(found.source);
+        Ok(Outcome::Read(index.range(group)))
+    })
+}
+
+enum Problem {
+    /// The log cannot be read.
+    Log(io::Error),
+    /// The index cannot be read.
+    Index(parquet::errors::ParquetError),
+    /// The event at this offset of the log is another than the index has.
+    Differs(u64),
+}
+
+impl From<parquet::errors::ParquetError> for Problem {
+    fn from(error: parquet::errors::ParquetError) -> Problem {
+        Problem::Index(error)
+    }
+}
+
+/// Visits the rows themselves.
+fn by_columns<V: Visitor>(
+    rules: &Rules<'_>,
+    source: &Source,
+    index: &Sidecar,
+    group: usize,
+    columns: Columns,
+    visitor: &mut V,
+    found: &mut Found,
+) -> Result<Outcome, Problem> {
+    let columns = columns.and(rules.filter.columns()).and(stage_columns(rules));
+    let mut batch = index.batch(group, columns)?;
+    let mut log = None;
+    loop {
+        let rows = batch.next()?;
+        if rows == 0 {
+            return Ok(Outcome::Done);
+        }
+        for row in 0..rows {
+            let (offset, length, exact) = batch.place(row);
+            if exact {
+                piece::consider(rules, source, &batch.event(row), offset, visitor, found);
+                continue;
+            }
+            let log = match &mut log {
+                Some(log) => log,
+                None => log.insert(LogReader::new(source).map_err(Problem::Log)?),
+            };
+            log.read(offset, length).map_err(Problem::Log)?;
+            let event = log.event().ok_or(Problem::Differs(offset))?;
+            piece::consider(rules, source, &event, offset, visitor, found);
+        }
+    }
+}
+
+/// Reads the events that may match from the log.
+fn by_log<V: Visitor>(
+    rules: &Rules<'_>,
+    source: &Source,
+    index: &Sidecar,
+    group: usize,
+    visitor: &mut V,
+    found: &mut Found,
+) -> Result<Outcome, Problem> {
+    let columns =
+        rules.filter.columns().and(stage_columns(rules)).and(Columns::of(&[Column::AuditId]));
+    let mut batch = index.batch(group, columns)?;
+    let mut steps = Vec::new();
+    let (mut reads, mut bytes) = (0, 0);
+    let most = index.rows(group) / SHARE;
+    let is_last = *rules.stages == Stages::Last && rules.depends_on_stage;
+    loop {
+        let rows = batch.next()?;
+        if rows == 0 {
+            break;
+        }
+        for row in 0..rows {
+            let (offset, length, exact) = batch.place(row);
+            let event = batch.event(row);
+            if !exact || rules.filter.columns_match(&event) {
+                reads += 1;
+                bytes += length;
+                steps.push(Step::Read {
+                    offset,
+                    length,
+                    audit_id: parse_uuid(event.audit_id.escaped()),
+                });
+            } else if is_last && !event.is_unfinished() {
+                let received = if rules.reverse { event.received_time() } else { None };
+                steps.push(Step::Ended(rules.key(&event), received.unwrap_or(i64::MAX)));
+            }
+        }
+        if reads > most.max(100) || reads > 1 && bytes > LARGEST {
+            return Ok(Outcome::Read(index.range(group)));
+        }
+    }
+    if reads == 0 && !is_last {
+        return Ok(Outcome::Done);
+    }
+    let mut log = LogReader::new(source).map_err(Problem::Log)?;
+    for step in steps {
+        match step {
+            Step::Ended(key, received) => found.end(key, received),
+            Step::Read { offset, length, audit_id } => {
+                log.read(offset, length).map_err(Problem::Log)?;
+                let event = log.event().ok_or(Problem::Differs(offset))?;
+                if parse_uuid(event.audit_id.escaped()) != audit_id {
+                    return Err(Problem::Differs(offset));
+                }
+                piece::consider(rules, source, &event, offset, visitor, found);
+            }
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+/// Reads single events of a log.
+struct LogReader<'a> {
+    source: &'a Source,
+    frames: Option<FrameReader<'a>>,
+    text: Vec<u8>,
+}
+
+impl<'a> LogReader<'a> {
+    fn new(source: &'a Source) -> io::Result<LogReader<'a>> {
+        let frames = match (source.file(), &source.frames) {
+            (Some(file), Some(frames)) => Some(FrameReader::new(file, frames)?),
+            _ => None,
+        };
+        Ok(LogReader { source, frames, text: Vec::new() })
+    }
+
+    fn read(&mut self, offset: u64, length: u64) -> io::Result<()> {
+        self.text.resize(length as usize, 0);
+        let mut filled = 0;
+        while filled < self.text.len() {
+            let free = &mut self.text[filled..];
+            let at = offset + filled as u64;
+            let count = match (&mut self.frames, self.source.file()) {
+                (Some(frames), _) => frames.read_at(free, at)?,
+                (None, Some(file)) => file.read_at(free, at)?,
+                (None, None) => 0,
+            };
+            if count == 0 {
+                self.text.truncate(filled);
+                break;
+            }
+            filled += count;
+        }
+        Ok(())
+    }
+
+    fn event(&self) -> Option<Event<'_>> {
+        Event::parse(&self.text)
+    }
+}
+
+/// Whether an input that can only be read from its start has to be read.
+pub(super) fn may_have(rules: &Rules<'_>, index: &Sidecar, source: usize) -> io::Result<bool> {
+    let columns = rules.filter.columns().and(Columns::of(&[Column::AuditId]));
+    for group in 0..index.groups() {
+        if is_left_out(rules, index, source, group) {
+            continue;
+        }
+        let find = || {
+            let mut batch = index.batch(group, columns)?;
+            loop {
+                let rows = batch.next()?;
+                let matches = |row| {
+                    let (_, _, exact) = batch.place(row);
+                    !exact || rules.filter.columns_match(&batch.event(row))
+                };
+                if rows == 0 || (0..rows).any(matches) {
+                    return Ok::<_, parquet::errors::ParquetError>(rows > 0);
+                }
+            }
+        };
+        if !matches!(find(), Ok(false)) {
+            return Ok(true);
+        }
+        if *rules.stages == Stages::Last && rules.depends_on_stage {
+            let mut left_out = rules.left_out.lock().unwrap_or_else(PoisonError::into_inner);
+            left_out.push((source, group));
+        }
+    }
+    Ok(false)
+}
+
+/// Removes the requests that ended in row groups that were left out.
+pub(super) fn remove_ended(
+    rules: &Rules<'_>,
+    sources: &[Source],
+    unfinished: &mut HashMap<u64, (usize, Unfinished)>,
+) {
+    let mut left_out = rules.left_out.lock().unwrap_or_else(PoisonError::into_inner);
+    left_out.sort_unstable();
+    let columns = Columns::of(&[Column::Stage, Column::AuditId, Column::Received]);
+    for (source, group) in left_out.drain(..) {
+        let Some(index) = &sources[source].index else { continue };
+        let ids: Vec<Vec<u8>> = unfinished
+            .values()
+            .filter(|(its, _)| *its <= source)
+            .filter_map(|(_, event)| Some(event.event()?.audit_id.bytes().into_owned()))
+            .filter_map(|id| Some(parse_uuid(&id)?.to_vec()))
+            .collect();
+        if ids.is_empty() || !index.probe(group).may_have(Column::AuditId, ids.into_iter()) {
+            continue;
+        }
+        let mut remove = || {
+            let mut batch = index.batch(group, columns)?;
+            loop {
+                let rows = batch.next()?;
+                if rows == 0 {
+                    return Ok::<_, parquet::errors::ParquetError>(());
+                }
+                for row in 0..rows {
+                    let event = batch.event(row);
+                    let key = rules.key(&event);
+                    let place = (source, batch.place(row).0);
+                    let is_before =
+                        |(its, event): &(usize, Unfinished)| (*its, event.offset) < place;
+                    if !event.is_unfinished() && unfinished.get(&key).is_some_and(is_before) {
+                        unfinished.remove(&key);
+                    }
+                }
+            }
+        };
+        if let Err(error) = remove() {
+            rules.note(format!(
+                "{}: the index file cannot be read: {error}; log index writes it again",
+                sources[source].path.display()
+            ));
+        }
+    }
+}
