@@ -9,6 +9,7 @@ mod logging;
 mod output;
 mod policy;
 pub mod process;
+mod seals;
 mod serve;
 mod signals;
 
