@@ -2,10 +2,11 @@
 
 use std::process::ExitCode;
 
-use clap::ValueEnum;
+use clap::{Subcommand, ValueEnum};
 
 use super::{Colour, CommandError, InputArgs};
 use crate::filter::FilterArgs;
+use crate::input::InputError;
 use crate::output::Field;
 use crate::proof::Seals;
 use crate::report::kinds;
@@ -157,7 +158,10 @@ impl ReportArgs {
     }
 
     fn execute(&self, seals: &dyn Seals) -> Result<bool, CommandError> {
-        let Some(report) = &self.report else { return self.summary.summary(seals) };
+        let Some(report) = &self.report else {
+            let result = self.summary.summary(seals);
+            return result.map_err(|error| self.perhaps_a_name(error));
+        };
         match report {
             Report::Summary(options) => options.summary(seals),
             Report::Top { by, options } => {
@@ -196,6 +200,27 @@ impl ReportArgs {
             Report::History { object, diff, options } => options.history(object, *diff),
             Report::RbacFor { options } => options.rbac_for(),
             Report::Agents { new_since, options } => options.agents(new_since.as_ref()),
+        }
+    }
+}
+
+impl ReportArgs {
+    /// A path that does not exist may be meant as the name of a report.
+    fn perhaps_a_name(&self, error: CommandError) -> CommandError {
+        let is_word =
+            |text: &str| text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+        match (&error, &self.summary.input.paths[..]) {
+            (CommandError::Input(InputError::NotFound { path, .. }), [first, ..])
+                if first.as_os_str() == path.as_str() && is_word(path) =>
+            {
+                let command = Report::augment_subcommands(clap::Command::new("report"));
+                let names: Vec<_> = command.get_subcommands().map(|one| one.get_name()).collect();
+                CommandError::Usage(format!(
+                    "{path}: neither a log nor a report; reports are {}",
+                    names.join(", ")
+                ))
+            }
+            _ => error,
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::input;
 use crate::output::Field;
 use crate::proof::Seals;
 use crate::report::gaps::Gaps;
-use crate::report::group::{GroupBy, Groups, Sort, values};
+use crate::report::group::{GroupBy, Groups, Sort, threads, values};
 use crate::report::history::{self, History, Target};
 use crate::report::html::{Page, short_time};
 use crate::report::kinds::{self, Kind, Measure};
@@ -50,16 +50,16 @@ impl ReportOptions {
         Ok((visitors, report_summary(summary)))
     }
 
-    fn grouping(kind: &Kind) -> impl Fn() -> GroupBy + Sync + use<> {
+    fn grouping(&self, kind: &Kind) -> impl Fn() -> GroupBy + Sync + use<> {
         let fields: Arc<[Field]> = kind.fields.clone().into();
         let times = kind.measures.iter().any(|one| matches!(one, Measure::First | Measure::Last))
             || kind.sort == Sort::First;
-        let keep = kind.keep;
-        move || GroupBy::new(fields.clone(), keep, times)
+        let (keep, threads) = (kind.keep, threads(self.input.threads));
+        move || GroupBy::new(fields.clone(), keep, times, threads)
     }
 
     fn group(&self, kind: &Kind) -> Result<(Groups, Result<(), CommandError>), CommandError> {
-        let (visitors, end) = self.run(self.scan()?, Self::grouping(kind))?;
+        let (visitors, end) = self.run(self.scan()?, self.grouping(kind))?;
         let mut groups = GroupBy::merge(visitors);
         groups.sort(kind.sort);
         warn_of_others(&groups);
@@ -278,7 +278,8 @@ impl ReportOptions {
                 out.finish()?;
             }
             Format::Json | Format::Csv => {
-                let (names, rows) = rbac_for::rows(&permissions);
+                let (names, mut rows) = rbac_for::rows(&permissions);
+                rows.truncate(self.limit.unwrap_or(usize::MAX));
                 self.print("", &names, &rows)?;
             }
         }
@@ -291,7 +292,7 @@ impl ReportOptions {
         let whole = scan.filter.is_only_time() && matches!(scan.stages, Stages::Last | Stages::All);
         let progress = Arc::new(Progress::default());
         let bar = ProgressBar::start(&progress, true);
-        let groups = Self::grouping(&kinds::summary());
+        let groups = self.grouping(&kinds::summary());
         let (visitors, scanned) =
             scan.run(&progress, || Overview::new(groups()), |_| ControlFlow::Continue(()))?;
         drop(bar);

@@ -20,6 +20,8 @@ const HEIGHT: f64 = 190.0;
 const LEFT: f64 = 52.0;
 const BOTTOM: f64 = 22.0;
 const TOP: f64 = 10.0;
+/// Times below it, at most.
+const TICKS: i64 = 8;
 
 /// A page: heading, facts, and sections.
 #[derive(Debug, Default)]
@@ -227,17 +229,23 @@ impl Page {
                 HEIGHT - BOTTOM - split
             );
         }
-        let end = start + width * bars.len() as i64;
-        for quarter in 0..=4 {
-            let at = start + (end - start) / 4 * quarter;
-            let anchor = ["start", "middle", "middle", "middle", "end"][quarter as usize];
+        let span = width * bars.len() as i64;
+        let step = tick_step(span);
+        let mut at = (start + step - 1).div_euclid(step) * step;
+        while at <= start + span {
+            let anchor = match (x(at) - LEFT, WIDTH - x(at)) {
+                (..20.0, _) => "start",
+                (_, ..20.0) => "end",
+                _ => "middle",
+            };
             let _ = write!(
                 self.body,
                 "<text class=tick x={:.1} y={} text-anchor={anchor}>{}</text>",
                 x(at),
                 HEIGHT - 6.0,
-                tick(at, end - start)
+                tick(at, step)
             );
+            at += step;
         }
         self.body.push_str("</svg><p class=legend><span class=\"key good\"></span> succeeded ");
         self.body.push_str("<span class=\"key bad\"></span> failed (code 400 and above)");
@@ -435,12 +443,26 @@ fn nice(most: u64) -> u64 {
     }
 }
 
-fn tick(micros: i64, span: i64) -> String {
+/// A round time, of which there are a few in `span`, in microseconds.
+fn tick_step(span: i64) -> i64 {
+    const STEPS: [i64; 17] = [
+        1, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400, 172_800,
+        604_800,
+    ];
+    let fits = |step: &i64| span / (step * 1_000_000) <= TICKS;
+    let step = STEPS.into_iter().find(fits).unwrap_or_else(|| {
+        // Whole weeks.
+        (span / 1_000_000 / TICKS / 604_800 + 1) * 604_800
+    });
+    step * 1_000_000
+}
+
+fn tick(micros: i64, step: i64) -> String {
     let text = time(micros).unwrap_or_default();
-    let range = match span / 1_000_000 {
-        ..600 => 11..19,
-        ..86_400 => 11..16,
-        ..604_800 => 5..16,
+    let range = match step / 1_000_000 {
+        ..60 => 11..19,
+        ..43_200 => 11..16,
+        ..86_400 => 5..16,
         _ => 0..10,
     };
     text.get(range).unwrap_or_default().replace('T', " ")
@@ -488,6 +510,12 @@ mod tests {
         assert_eq!((bytes(999), bytes(1_500_000)), ("999 B".to_owned(), "1.5 MB".to_owned()));
         for (most, expected) in [(1, 4), (5, 8), (13, 16), (20, 20), (29, 40), (1001, 1200)] {
             assert_eq!(nice(most), expected, "{most}");
+        }
+        const DAY: i64 = 86_400_000_000;
+        for (span, step) in
+            [(DAY / 24, 600), (DAY, 10_800), (30 * DAY, 604_800), (900 * DAY, 17 * 604_800)]
+        {
+            assert_eq!(tick_step(span), step * 1_000_000, "{span}");
         }
     }
 }

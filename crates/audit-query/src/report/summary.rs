@@ -241,9 +241,10 @@ impl Summary {
         let _ = writeln!(out, "Period    {first} to {last}");
         let _ = writeln!(
             out,
-            "Events    {count} ({:.1} MB) in {} files",
-            bytes as f64 / 1e6,
-            self.files
+            "Events    {count} ({}) in {} file{}",
+            super::html::bytes(bytes),
+            self.files,
+            if self.files == 1 { "" } else { "s" }
         );
         let _ = writeln!(out, "Users     {}", self.users.len());
         let share = if count > 0 { failed as f64 / count as f64 * 100.0 } else { 0.0 };
