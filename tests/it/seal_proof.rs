@@ -119,6 +119,20 @@ async fn every_event_of_a_sealed_log_is_proved() {
     let (code, text, _) = sealed.prove(&["--limit", "1"]);
     assert!(code == 0 && text.contains("VERIFIED") && text.contains("signature of "), "{text}");
     assert!(text.contains("1 events: 1 verified") && text.contains("head="), "{text}");
+    // Renamed by logrotate, the log belongs to its seal by its content.
+    let renamed = sealed.dir.path("logs/audit.log.1");
+    std::fs::rename(sealed.log(), &renamed).unwrap();
+    let key = sealed.dir.path("key.pem.pub");
+    let (code, text, errors) = run(&[
+        "query",
+        "--proof",
+        "--public-key",
+        key.to_str().unwrap(),
+        "--limit",
+        "2",
+        renamed.to_str().unwrap(),
+    ]);
+    assert!(code == 0 && text.contains("2 events: 2 verified"), "{text}{errors}");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 //!
 //! `cargo bench -p audit-query` makes a log of 1 GB and measures this crate on it, plain, gzip, and
 //! zstd. With `-- --peers` it also measures those peers that are there: `rg` and `jq` in the PATH, and
-//! `duckdb` and `chdb` of the Python in AUDIT_QUERY_PYTHON (see README.md beside this file). Each
+//! `duckdb` and `chdb`, which it installs from PyPI (see README.md beside this file). Each
 //! number is the best of three runs; a peer's start-up, measured on an empty log, is subtracted.
 
 mod generate;

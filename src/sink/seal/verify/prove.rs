@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::changes;
 use super::files::{self, Age, Files, of};
-use super::seals::Seals;
+use super::seals::{Seals, with_numbered};
 use crate::sink::seal::digest::{Sha256, finish, hex, short};
 use crate::sink::seal::key::PublicKey;
 use crate::sink::seal::lines::{self, Line, Lines};
@@ -165,7 +165,8 @@ impl Prover {
             let is_good = proof
                 .as_ref()
                 .is_ok_and(|proof| matches!(proof.verdict, Verdict::Verified | Verdict::Late(_)));
-            if is_good || attempt == ATTEMPTS || opened.names == changes::names(&[log.to_owned()]) {
+            if is_good || attempt == ATTEMPTS || opened.names == changes::names(&with_numbered(log))
+            {
                 return proof;
             }
             self.logs.remove(log);
@@ -181,8 +182,9 @@ impl Prover {
 
 impl Log {
     fn open(log: &Path, trusted: &[PublicKey]) -> io::Result<Log> {
-        let names = changes::names(&[log.to_owned()]);
-        let files = files::find(&[log.to_owned()])?;
+        let paths = with_numbered(log);
+        let names = changes::names(&paths);
+        let files = files::find(&paths)?;
         if !files.sealed {
             return Err(io::Error::other(format!(
                 "{}: there is no seal beside the log: was it written with --audit-log-seal?",

@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::files::{Files, of};
@@ -182,6 +183,34 @@ impl Seals {
     }
 }
 
+/// A log and the files that logrotate has made of it (`audit.log.1`, `audit.log.2.gz`), which only their
+/// content shows to belong to a seal.
+pub(super) fn with_numbered(log: &Path) -> Vec<PathBuf> {
+    let folder = match log.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    let name = log.file_name().unwrap_or_default().as_bytes();
+    let is_numbered = |other: &[u8]| {
+        let rest = other.strip_prefix(name).and_then(|rest| rest.strip_prefix(b"."));
+        let number = rest.map(|rest| {
+            let rest = rest.strip_suffix(b".gz").unwrap_or(rest);
+            rest.strip_suffix(b".zst").unwrap_or(rest)
+        });
+        number.is_some_and(|number| !number.is_empty() && number.iter().all(u8::is_ascii_digit))
+    };
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let numbered = entries.filter(|entry| is_numbered(entry.file_name().as_bytes()));
+    let mut all: Vec<PathBuf> =
+        numbered.map(|entry| log.with_file_name(entry.file_name())).collect();
+    all.sort();
+    // The log itself may be away; if there is nothing else, that is an error for others to report.
+    if all.is_empty() || super::files::named(log).is_ok() {
+        all.insert(0, log.to_owned());
+    }
+    all
+}
+
 /// One thing that the seals say of a log's record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gap {
@@ -209,7 +238,7 @@ pub struct Outline {
 /// # Errors
 /// A file cannot be read.
 pub fn outline(log: &Path) -> io::Result<Option<Outline>> {
-    let files = super::files::find(&[log.to_owned()])?;
+    let files = super::files::find(&with_numbered(log))?;
     if !files.sealed {
         return Ok(None);
     }
