@@ -117,7 +117,7 @@ impl<'a> Cursor<'a> {
     #[inline(always)]
     fn status(&mut self, event: &mut Event<'a>) -> Option<()> {
         let mut first = true;
-        if self.member(br#","metadata":{}"#, &mut first) {}
+        self.member(br#","metadata":{}"#, &mut first);
         if self.member(br#","status":""#, &mut first) {
             self.string()?;
         }

@@ -461,8 +461,8 @@ fn tick(micros: i64, step: i64) -> String {
     let text = time(micros).unwrap_or_default();
     let range = match step / 1_000_000 {
         ..60 => 11..19,
-        ..43_200 => 11..16,
-        ..86_400 => 5..16,
+        60..43_200 => 11..16,
+        43_200..86_400 => 5..16,
         _ => 0..10,
     };
     text.get(range).unwrap_or_default().replace('T', " ")
