@@ -11,6 +11,7 @@ use anyhow::Context;
 use audit_query::cli::{Command, ExportArgs, FollowArgs, IndexArgs, QueryArgs, ReportArgs};
 
 use super::output;
+use super::seals::LogSeals;
 use audit_log::seal::verify::{self, Expected, Report};
 use audit_log::seal::{Head, PublicKey, SealKey};
 
@@ -27,6 +28,8 @@ Examples:
     kube-audit-proxy log query --human --resource pods/exec --reverse --limit 20 audit.log
   Everything about one request, with bodies:
     kube-audit-proxy log query --audit-id ID --stage all -o yaml audit.log
+  The sealed blocks that prove who read a Secret:
+    kube-audit-proxy log query --resource secrets --name db --proof --public-key seal.pub audit.log
   Deployments scaled above ten replicas:
     kube-audit-proxy log query --resource deployments/scale --where 'requestObject.spec.replicas > 10' audit.log";
 
@@ -34,6 +37,7 @@ const REPORT_EXAMPLES: &str = "\
 Examples:
   kube-audit-proxy log report audit.log
   kube-audit-proxy log report secrets -n prod --since -7d audit.log
+  kube-audit-proxy log report -o html audit.log > report.html
   kube-audit-proxy log report top --by user,verb,resource,code -o json audit.log
   kube-audit-proxy log report latency --by verb audit.log
   kube-audit-proxy log report agents --new-since yesterday audit.log";
@@ -121,8 +125,8 @@ pub fn run(args: LogArgs) -> ExitCode {
 /// Runs a command of `log`.
 pub(super) fn execute(command: LogCommand) -> ExitCode {
     let result = match command {
-        LogCommand::Query(args) => return args.run(),
-        LogCommand::Report(args) => return args.run(),
+        LogCommand::Query(args) => return args.run(&LogSeals),
+        LogCommand::Report(args) => return args.run(&LogSeals),
         LogCommand::Follow(args) => return args.run(),
         LogCommand::Index(args) => return args.run(),
         LogCommand::Export(args) => return args.run(),

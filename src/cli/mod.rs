@@ -10,6 +10,7 @@ mod logging;
 mod output;
 mod policy;
 pub mod process;
+mod seals;
 mod serve;
 mod signals;
 

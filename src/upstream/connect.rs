@@ -86,7 +86,8 @@ impl Connector {
                 let tcp = GatedIo::new(tcp, sequence.clone());
                 return Ok((Stream::new(Transport::Plain(tcp), &self.metrics), false));
             };
-            let error = match handshake(tls, tcp, purpose, share(deadline, addresses.count())).await {
+            let error = match handshake(tls, tcp, purpose, share(deadline, addresses.count())).await
+            {
                 Ok(stream) => {
                     addresses.succeeded(address);
                     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");

@@ -59,8 +59,7 @@ impl Cleaner {
         let stop = Arc::new(AtomicBool::new(false));
         let own_stop = stop.clone();
         let not_indexed = BTreeSet::new();
-        let mut backups =
-            Backups { names, rotation, clock, kept, stop: own_stop, not_indexed };
+        let mut backups = Backups { names, rotation, clock, kept, stop: own_stop, not_indexed };
         let thread = std::thread::Builder::new()
             .name("audit-cleanup".to_owned())
             .spawn(move || backups.run(&rounds))?;
@@ -263,7 +262,9 @@ impl Backups {
         {
             log = Some(compressed);
         }
-        let Some(log) = log.filter(|_| self.rotation.index && !self.stopped()) else { return Ok(()) };
+        let Some(log) = log.filter(|_| self.rotation.index && !self.stopped()) else {
+            return Ok(());
+        };
         if self.not_indexed.contains(&backup.name) || audit_query::index::is_current(&log).is_ok() {
             return Ok(());
         }

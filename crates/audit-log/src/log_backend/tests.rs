@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
 use super::*;
-use crate::config::{Rotation, Throttle};
+use crate::config::{Compress, Rotation, Throttle};
 use crate::file::tests::limited;
 use crate::metrics::Plugin;
 use crate::test_folder::TestFolder;

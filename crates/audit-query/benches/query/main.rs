@@ -2,7 +2,7 @@
 //!
 //! `cargo bench -p audit-query` makes a log of 1 GB and measures this crate on it, plain, gzip, and
 //! zstd. With `-- --peers` it also measures those peers that are there: `rg` and `jq` in the PATH, and
-//! `duckdb` and `chdb` of the Python in AUDIT_QUERY_PYTHON (see README.md beside this file). Each
+//! `duckdb` and `chdb`, which it installs from PyPI (see README.md beside this file). Each
 //! number is the best of three runs; a peer's start-up, measured on an empty log, is subtracted.
 //! With `-- --rotated GB` it measures rotated logs of so many GB with and without index files instead.
 
@@ -16,8 +16,8 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use audit_query::event::Event;
-use audit_query::index::Columns;
 use audit_query::filter::{Filter, FilterArgs};
+use audit_query::index::Columns;
 use audit_query::scan::{Place, Progress, Records, Scan, Stages, Visitor};
 use audit_query::{input, output::Field};
 use hashbrown::HashMap;

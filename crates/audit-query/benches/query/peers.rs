@@ -43,6 +43,28 @@ fn print(name: &str, question: &str, empty: Option<f64>, whole: Option<f64>) {
     }
 }
 
+/// The Python in AUDIT_QUERY_PYTHON, or one in a virtual environment in the folder, into which duckdb and
+/// chdb are installed from PyPI.
+fn python(folder: &Path) -> String {
+    if let Ok(python) = std::env::var("AUDIT_QUERY_PYTHON") {
+        return python;
+    }
+    let venv = folder.join("peers");
+    let python = venv.join("bin/python").display().to_string();
+    let run = |program: &str, arguments: &[&str]| {
+        let status = Command::new(program).args(arguments).stdout(Stdio::null()).status();
+        status.is_ok_and(|status| status.success())
+    };
+    let has_both = || run(&python, &["-c", "import duckdb, chdb"]);
+    let made = has_both()
+        || run("python3", &["-m", "venv", &venv.display().to_string()])
+            && run(&python, &["-m", "pip", "install", "--quiet", "duckdb", "chdb"]);
+    if !made {
+        println!("duckdb and chdb cannot be installed into {}", venv.display());
+    }
+    python
+}
+
 /// Measures all that are there.
 pub(crate) fn run(folder: &Path, log: &Path) {
     let empty = folder.join("empty.log");
@@ -69,7 +91,7 @@ pub(crate) fn run(folder: &Path, log: &Path) {
         let jq = |path: &str| measure("jq", &["-r", filter, path]);
         print("jq", question, jq(&empty), jq(&log));
     }
-    let python = std::env::var("AUDIT_QUERY_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let python = python(folder);
     for (index, question) in ["a", "b", "c"].into_iter().enumerate() {
         for (name, columns) in
             [("duckdb schema", format!(",columns={SCHEMA}")), ("duckdb auto", String::new())]

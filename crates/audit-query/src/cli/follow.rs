@@ -54,6 +54,7 @@ impl Command for FollowArgs {
         }
         let fields = query::fields(self.output, &self.columns)?;
         let mut print = Print::new(self, fields, self.input.stages()?);
+        print.header()?;
         // The past only if it was asked for.
         let mut followers = Vec::new();
         for path in paths {
@@ -104,6 +105,18 @@ impl Print {
             out,
             left: args.limit.unwrap_or(u64::MAX),
         }
+    }
+
+    /// Names of columns, as `query` prints them; a table has them with its first row.
+    fn header(&mut self) -> io::Result<()> {
+        let separator = match self.format {
+            Format::Csv => ",",
+            Format::Tsv => "\t",
+            _ => return Ok(()),
+        };
+        let names: Vec<_> = self.fields.iter().map(Field::name).collect();
+        writeln!(self.out, "{}", names.join(separator))?;
+        self.out.flush()
     }
 
     fn is_done(&self) -> bool {

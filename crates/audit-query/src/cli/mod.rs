@@ -7,8 +7,10 @@ mod follow;
 mod index;
 mod pager;
 mod progress;
+mod proof;
 mod query;
 mod report;
+mod run_report;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
@@ -44,6 +46,12 @@ pub enum CommandError {
     /// Flags that are not valid, or not together.
     #[error("{0}")]
     Usage(String),
+    /// A seal cannot be read.
+    #[error("cannot prove events: {0}")]
+    Proof(io::Error),
+    /// Events or seals are not what they were.
+    #[error("{0}")]
+    Tampered(String),
     /// Output cannot be written.
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
@@ -59,17 +67,22 @@ pub trait Command {
 
     /// Runs to the end and prints errors.
     fn run(&self) -> ExitCode {
-        match self.execute() {
-            Ok(true) => ExitCode::SUCCESS,
-            Ok(false) => ExitCode::from(1),
-            // Whoever reads the output has seen enough.
-            Err(CommandError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
-                ExitCode::SUCCESS
-            }
-            Err(error) => {
-                eprintln!("error: {error}");
-                ExitCode::from(2)
-            }
+        exit_code(self.execute())
+    }
+}
+
+/// Prints the error, if it is one.
+fn exit_code(result: Result<bool, CommandError>) -> ExitCode {
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        // Whoever reads the output has seen enough.
+        Err(CommandError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(2)
         }
     }
 }
@@ -162,7 +175,7 @@ impl Colour {
 
 /// Prints what a scan could not read. Returns the first fault, if a file could not be read to its end.
 pub(crate) fn report_summary(summary: Summary) -> Result<(), CommandError> {
-    for Skipped { path, lines, first } in &summary.skipped {
+    for Skipped { path, lines, first, .. } in &summary.skipped {
         let lines = match lines {
             1 => "1 line is not an audit event".to_owned(),
             lines => format!("{lines} lines are not audit events"),

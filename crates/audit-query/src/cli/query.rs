@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::ValueEnum;
@@ -9,13 +10,14 @@ use jiff::ZonedDateTime;
 
 use super::pager::Output;
 use super::progress::ProgressBar;
-use super::{Colour, Command, CommandError, InputArgs, report_summary};
+use super::{Colour, CommandError, InputArgs, report_summary};
 use crate::event::Event;
 use crate::filter::{Filter, FilterArgs};
 use crate::input;
 use crate::output::Field;
 use crate::output::format::{push_compact, push_csv, push_tsv, push_yaml};
 use crate::output::table::{Style, Table, cell};
+use crate::proof::Seals;
 use crate::scan::{Place, Progress, Records, Scan, Visitor};
 
 /// How events are printed.
@@ -62,6 +64,13 @@ pub struct QueryArgs {
     /// Print only how many events match
     #[arg(long, conflicts_with_all = ["output", "columns", "reverse"])]
     pub count: bool,
+    /// With each event, print the sealed block that proves it; exit with 2 if an event is not what was
+    /// sealed
+    #[arg(long, requires = "public_key", conflicts_with = "count")]
+    pub proof: bool,
+    /// Public keys (PEM) that the log may be sealed with, for --proof
+    #[arg(long, value_name = "FILE", requires = "proof")]
+    pub public_key: Vec<std::path::PathBuf>,
     /// When to colour
     #[arg(long, alias = "colour", value_enum, default_value_t, value_name = "WHEN")]
     pub color: Colour,
@@ -178,12 +187,17 @@ pub(super) fn push_cells(
     }
 }
 
+/// The cells that [`push_cells`] appended, for a terminal.
+pub(super) fn cells(record: &[u8]) -> Vec<String> {
+    raw_cells(record).into_iter().map(cell).collect()
+}
+
 /// The cells that [`push_cells`] appended.
-pub(super) fn cells(mut record: &[u8]) -> Vec<String> {
+pub(super) fn raw_cells(mut record: &[u8]) -> Vec<&[u8]> {
     let mut cells = Vec::new();
     while let Some((length, rest)) = record.split_first_chunk::<4>() {
         let (text, rest) = rest.split_at((u32::from_le_bytes(*length) as usize).min(rest.len()));
-        cells.push(cell(text));
+        cells.push(text);
         record = rest;
     }
     cells
@@ -228,7 +242,12 @@ impl Visitor for Count {
 }
 
 impl QueryArgs {
-    fn scan(&self) -> Result<Scan, CommandError> {
+    /// Runs to the end and prints errors.
+    pub fn run(&self, seals: &dyn Seals) -> ExitCode {
+        super::exit_code(if self.proof { self.prove(seals) } else { self.execute() })
+    }
+
+    pub(super) fn scan(&self) -> Result<Scan, CommandError> {
         Ok(Scan {
             filter: Filter::new(&self.filter, &ZonedDateTime::now())?,
             inputs: input::resolve(&self.input.paths()?)?,
@@ -253,7 +272,7 @@ impl QueryArgs {
     }
 }
 
-impl Command for QueryArgs {
+impl QueryArgs {
     fn execute(&self) -> Result<bool, CommandError> {
         let fields = fields(self.output, &self.columns)?;
         if self.count {

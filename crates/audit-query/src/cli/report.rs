@@ -1,27 +1,15 @@
 //! `report`: what happened, counted.
 
-use std::io::{self, IsTerminal, Write};
-use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::process::ExitCode;
 
-use clap::ValueEnum;
-use hashbrown::HashMap;
-use jiff::ZonedDateTime;
+use clap::{Subcommand, ValueEnum};
 
-use super::pager::Output;
-use super::progress::ProgressBar;
-use super::{Colour, Command, CommandError, InputArgs, report_summary};
-use crate::filter::{Filter, FilterArgs, when};
-use crate::input;
+use super::{Colour, CommandError, InputArgs};
+use crate::filter::FilterArgs;
+use crate::input::InputError;
 use crate::output::Field;
-use crate::report::group::{GroupBy, Groups, values};
-use crate::report::history::{self, History, Target};
-use crate::report::kinds::{self, Kind, Measure};
-use crate::report::latency::{Latencies, PERCENTILES};
-use crate::report::rbac_for::{self, Permissions};
-use crate::report::render::{self, Cell, time};
-use crate::report::summary::Summary;
-use crate::scan::{Progress, Scan, Visitor};
+use crate::proof::Seals;
+use crate::report::kinds;
 
 /// How a report is printed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -33,6 +21,8 @@ pub(crate) enum Format {
     Json,
     /// Comma-separated values with a header (RFC 4180)
     Csv,
+    /// One HTML file with charts, for a browser or for print
+    Html,
 }
 
 /// What all reports take.
@@ -40,22 +30,22 @@ pub(crate) enum Format {
 pub(crate) struct ReportOptions {
     /// Which events.
     #[command(flatten)]
-    filter: FilterArgs,
+    pub(super) filter: FilterArgs,
     /// Where from.
     #[command(flatten)]
-    input: InputArgs,
+    pub(super) input: InputArgs,
     /// How the report is printed
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
-    output: Format,
+    pub(super) output: Format,
     /// Print at most this many rows
     #[arg(long, value_name = "N")]
-    limit: Option<usize>,
+    pub(super) limit: Option<usize>,
     /// When to colour
     #[arg(long, alias = "colour", value_enum, default_value_t, value_name = "WHEN")]
-    color: Colour,
+    pub(super) color: Colour,
     /// Do not start a pager on a terminal
     #[arg(long)]
-    no_pager: bool,
+    pub(super) no_pager: bool,
 }
 
 /// Arguments of `report`.
@@ -112,6 +102,10 @@ enum Report {
         #[command(flatten)]
         options: ReportOptions,
     },
+    /// Requests for deprecated APIs, where kube-apiserver's annotations say so
+    Deprecated(ReportOptions),
+    /// What Pod Security enforced, warned about, or exempted, by kube-apiserver's annotations
+    Psa(ReportOptions),
     /// What takes the space in the log
     Volume {
         /// Fields to count by, such as date, user, verb, resource
@@ -154,25 +148,76 @@ enum Report {
     },
 }
 
-impl Command for ReportArgs {
-    fn execute(&self) -> Result<bool, CommandError> {
-        let Some(report) = &self.report else { return self.summary.summary() };
+impl ReportArgs {
+    /// Runs to the end and prints errors.
+    pub fn run(&self, seals: &dyn Seals) -> ExitCode {
+        super::exit_code(self.execute(seals))
+    }
+
+    fn execute(&self, seals: &dyn Seals) -> Result<bool, CommandError> {
+        let Some(report) = &self.report else {
+            let result = self.summary.summary(seals);
+            return result.map_err(|error| self.perhaps_a_name(error));
+        };
         match report {
-            Report::Summary(options) => options.summary(),
-            Report::Top { by, options } => options.groups(&kinds::top(fields(by)?)),
-            Report::Users(options) => options.groups(&kinds::users()),
-            Report::Failed(options) => options.groups(&kinds::failed()),
-            Report::Secrets(options) => options.groups(&kinds::secrets()),
-            Report::Exec(options) => options.groups(&kinds::exec()),
-            Report::Anonymous(options) => options.groups(&kinds::anonymous()),
-            Report::Rbac(options) => options.groups(&kinds::rbac()),
-            Report::Impersonation(options) => options.groups(&kinds::impersonation()),
-            Report::Tokens(options) => options.groups(&kinds::tokens()),
+            Report::Summary(options) => options.summary(seals),
+            Report::Top { by, options } => {
+                options.groups("Requests by group", &kinds::top(fields(by)?))
+            }
+            Report::Users(options) => options.groups("Users", &kinds::users()),
+            Report::Failed(options) => options.groups("Failed requests", &kinds::failed()),
+            Report::Secrets(options) => options.groups("Access to Secrets", &kinds::secrets()),
+            Report::Exec(options) => {
+                options.groups("Commands in pods, and connections to them", &kinds::exec())
+            }
+            Report::Anonymous(options) => options.groups("Anonymous requests", &kinds::anonymous()),
+            Report::Rbac(options) => {
+                options.groups("Changes of roles and bindings", &kinds::rbac())
+            }
+            Report::Impersonation(options) => {
+                options.groups("Impersonation", &kinds::impersonation())
+            }
+            Report::Tokens(options) => {
+                options.groups("Tokens requested and reviewed", &kinds::tokens())
+            }
+            Report::Deprecated(options) => options.annotated(
+                "Requests for deprecated APIs",
+                &kinds::deprecated(),
+                "k8s.io/deprecated",
+            ),
+            Report::Psa(options) => options.annotated(
+                "Pod Security",
+                &kinds::pod_security(),
+                "pod-security.kubernetes.io/*",
+            ),
             Report::Latency { by, options } => options.latency(field(by)?),
-            Report::Volume { by, options } => options.groups(&kinds::volume(fields(by)?)),
+            Report::Volume { by, options } => {
+                options.groups("Volume of the log", &kinds::volume(fields(by)?))
+            }
             Report::History { object, diff, options } => options.history(object, *diff),
             Report::RbacFor { options } => options.rbac_for(),
             Report::Agents { new_since, options } => options.agents(new_since.as_ref()),
+        }
+    }
+}
+
+impl ReportArgs {
+    /// A path that does not exist may be meant as the name of a report.
+    fn perhaps_a_name(&self, error: CommandError) -> CommandError {
+        let is_word =
+            |text: &str| text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+        match (&error, &self.summary.input.paths[..]) {
+            (CommandError::Input(InputError::NotFound { path, .. }), [first, ..])
+                if first.as_os_str() == path.as_str() && is_word(path) =>
+            {
+                let command = Report::augment_subcommands(clap::Command::new("report"));
+                let names: Vec<_> = command.get_subcommands().map(|one| one.get_name()).collect();
+                CommandError::Usage(format!(
+                    "{path}: neither a log nor a report; reports are {}",
+                    names.join(", ")
+                ))
+            }
+            _ => error,
         }
     }
 }
@@ -183,222 +228,4 @@ fn field(name: &String) -> Result<Field, CommandError> {
 
 fn fields(names: &[String]) -> Result<Vec<Field>, CommandError> {
     names.iter().map(field).collect()
-}
-
-impl ReportOptions {
-    fn scan(&self) -> Result<Scan, CommandError> {
-        Ok(Scan {
-            filter: Filter::new(&self.filter, &ZonedDateTime::now())?,
-            inputs: input::resolve(&self.input.paths()?)?,
-            stages: self.input.stages()?,
-            reverse: false,
-            threads: self.input.threads,
-            index: !self.input.no_index,
-        })
-    }
-
-    fn run<V: Visitor>(
-        &self,
-        scan: Scan,
-        make: impl Fn() -> V + Sync,
-    ) -> Result<Vec<V>, CommandError> {
-        let progress = Arc::new(Progress::default());
-        let bar = ProgressBar::start(&progress, true);
-        let (visitors, summary) = scan.run(&progress, make, |_| ControlFlow::Continue(()))?;
-        drop(bar);
-        report_summary(summary)?;
-        Ok(visitors)
-    }
-
-    fn group(&self, scan: Scan, kind: &Kind) -> Result<Groups, CommandError> {
-        let fields: Arc<[Field]> = kind.fields.clone().into();
-        let times = kind.measures.iter().any(|one| matches!(one, Measure::First | Measure::Last))
-            || kind.sort == crate::report::group::Sort::First;
-        let make = || GroupBy::new(fields.clone(), kind.keep, times);
-        let mut groups = GroupBy::merge(self.run(scan, make)?);
-        groups.sort(kind.sort);
-        if groups.other.count > 0 {
-            eprintln!(
-                "warning: there are more groups than fit into memory: {} of {} events are in none \
-                 of the rows; filter, or count by fewer fields",
-                groups.other.count,
-                groups.other.count + groups.rows.iter().map(|row| row.measures.count).sum::<u64>()
-            );
-        }
-        Ok(groups)
-    }
-
-    fn groups(&self, kind: &Kind) -> Result<bool, CommandError> {
-        let groups = self.group(self.scan()?, kind)?;
-        self.print_groups(kind, groups)
-    }
-
-    fn print_groups(&self, kind: &Kind, groups: Groups) -> Result<bool, CommandError> {
-        let mut names: Vec<String> = kind.fields.iter().map(Field::name).collect();
-        names.extend(kind.measures.iter().map(|measure| measure.name().to_owned()));
-        let rows = groups.rows.into_iter().take(self.limit.unwrap_or(usize::MAX)).map(|row| {
-            let values = row.values.into_iter().zip(&kind.fields);
-            let mut cells: Vec<_> = values
-                .map(|(value, field)| match value {
-                    Some(number) if field.is_number() => Cell::Number(number),
-                    value => Cell::text(value),
-                })
-                .collect();
-            cells.extend(kind.measures.iter().map(|measure| match measure {
-                Measure::Count => Cell::number(row.measures.count),
-                Measure::Failed => Cell::number(row.measures.failed),
-                Measure::Bytes => Cell::number(row.measures.bytes),
-                Measure::First => Cell::text(time(row.measures.first)),
-                Measure::Last => Cell::text(time(row.measures.last)),
-            }));
-            cells
-        });
-        self.print(&names, &rows.collect::<Vec<_>>())
-    }
-
-    fn print(&self, names: &[String], rows: &[Vec<Cell>]) -> Result<bool, CommandError> {
-        let colour = self.color.on(io::stdout().is_terminal());
-        let mut out = Output::open(!self.no_pager);
-        match self.output {
-            Format::Json => render::json(names, rows, &mut out)?,
-            Format::Csv => render::csv(names, rows, &mut out)?,
-            Format::Table if rows.is_empty() => {}
-            Format::Table => render::table(names, rows, colour, &mut out)?,
-        }
-        out.finish()?;
-        Ok(!rows.is_empty())
-    }
-
-    fn latency(&self, by: Field) -> Result<bool, CommandError> {
-        let visitors = self.run(self.scan()?, || Latencies::new(by.clone()))?;
-        let (rows, rounded) = Latencies::merge(visitors);
-        if rounded {
-            eprintln!("note: durations are rounded down by up to 0.2 %, to save memory");
-        }
-        let mut names = vec![by.name(), "count".to_owned()];
-        names.extend(PERCENTILES.iter().map(|(name, _)| (*name).to_owned()));
-        let rows = rows.into_iter().take(self.limit.unwrap_or(usize::MAX)).map(|row| {
-            let mut cells = vec![Cell::Text(row.value), Cell::number(row.count)];
-            let millis = |micros: u64| format!("{}.{:03}", micros / 1000, micros % 1000);
-            cells.extend(row.percentiles.iter().map(|micros| Cell::Number(millis(*micros))));
-            cells
-        });
-        self.print(&names, &rows.collect::<Vec<_>>())
-    }
-
-    fn agents(&self, new_since: Option<&String>) -> Result<bool, CommandError> {
-        let since = |text: &String| {
-            when::parse(text, &ZonedDateTime::now()).ok_or_else(|| {
-                CommandError::Usage(format!(
-                    "--new-since={text}: not a time; accepted are the forms of --since"
-                ))
-            })
-        };
-        let since = new_since.map(since).transpose()?;
-        let kind = kinds::agents();
-        let mut groups = self.group(self.scan()?, &kind)?;
-        groups.rows.retain(|row| since.is_none_or(|since| row.measures.first >= since));
-        self.print_groups(&kind, groups)
-    }
-
-    fn history(&self, object: &str, diff: bool) -> Result<bool, CommandError> {
-        let target = Target::parse(object).ok_or_else(|| {
-            CommandError::Usage(format!(
-                "{object}: not an object; write KIND/NAME, such as deployment/web"
-            ))
-        })?;
-        if diff && self.output != Format::Table {
-            return Err(CommandError::Usage("--diff is for -o table".to_owned()));
-        }
-        let colour = self.color.on(io::stdout().is_terminal());
-        let progress = Arc::new(Progress::default());
-        let bar = ProgressBar::start(&progress, false);
-        let limit = self.limit.unwrap_or(usize::MAX);
-        let mut rows = Vec::new();
-        let mut before: HashMap<String, Vec<String>> = HashMap::new();
-        let make = || History { target: target.clone(), bodies: diff };
-        let (_, summary) = self.scan()?.run(&progress, make, |record| {
-            let mut values = values(record);
-            let body = values.pop().flatten();
-            let mut shown = None;
-            if let Some(lines) = body.as_deref().and_then(history::lines) {
-                // Objects of the same name in several namespaces each have a past of their own.
-                let key = format!("{:?} {:?}", values[3], values[4]);
-                let old = before.entry(key).or_default();
-                shown = Some(history::diff(old, &lines, colour));
-                *old = lines;
-            }
-            rows.push((values, shown));
-            if rows.len() >= limit { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })?;
-        drop(bar);
-        report_summary(summary)?;
-        let names: Vec<_> = history::FIELDS.iter().map(Field::name).collect();
-        let cells = |values: &[Option<String>]| {
-            let fields = values.iter().zip(&history::FIELDS);
-            fields
-                .map(|(value, field)| match value {
-                    Some(number) if field.is_number() => Cell::Number(number.clone()),
-                    value => Cell::text(value.clone()),
-                })
-                .collect::<Vec<_>>()
-        };
-        if !diff {
-            return self
-                .print(&names, &rows.iter().map(|(values, _)| cells(values)).collect::<Vec<_>>());
-        }
-        let mut out = Output::open(!self.no_pager);
-        for (values, shown) in &rows {
-            render::table(&names, &[cells(values)], colour, &mut out)?;
-            match shown {
-                Some(shown) if shown.is_empty() => writeln!(out, "  (no difference)")?,
-                Some(shown) => out.write_all(shown.as_bytes())?,
-                None => writeln!(out, "  (no object in the log)")?,
-            }
-        }
-        out.finish()?;
-        Ok(!rows.is_empty())
-    }
-
-    fn rbac_for(&self) -> Result<bool, CommandError> {
-        let [user] = &self.filter.user[..] else {
-            return Err(CommandError::Usage("rbac-for needs one user: --user NAME".to_owned()));
-        };
-        if user.contains('*') || user.starts_with('!') {
-            return Err(CommandError::Usage(format!(
-                "--user={user}: rbac-for takes the name of one user"
-            )));
-        }
-        let (permissions, truncated) =
-            Permissions::merge(self.run(self.scan()?, Permissions::default)?);
-        if truncated {
-            eprintln!(
-                "warning: the user needed more permissions than are listed; limit --since or -n"
-            );
-        }
-        let mut out = Output::open(!self.no_pager);
-        out.write_all(rbac_for::yaml(user, &permissions).as_bytes())?;
-        out.finish()?;
-        Ok(!permissions.is_empty())
-    }
-
-    fn summary(&self) -> Result<bool, CommandError> {
-        let scan = self.scan()?;
-        let files = scan.inputs.len();
-        let groups = self.group(scan, &kinds::summary())?;
-        let summary = Summary::new(&groups, files);
-        let mut out = Output::open(!self.no_pager);
-        match self.output {
-            Format::Table => out.write_all(summary.text().as_bytes())?,
-            Format::Json => writeln!(out, "{:#}", summary.json())?,
-            Format::Csv => {
-                out.finish()?;
-                return Err(CommandError::Usage(
-                    "a summary has no CSV form; use report top --by user,verb,code".to_owned(),
-                ));
-            }
-        }
-        out.finish()?;
-        Ok(summary.count() > 0)
-    }
 }

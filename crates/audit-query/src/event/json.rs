@@ -77,6 +77,30 @@ pub(crate) fn container_end(bytes: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
+/// The index behind the list of strings whose bracket is at `at`, without white space between them;
+/// `None` if it is another list.
+#[inline(always)]
+pub(crate) fn list_end(bytes: &[u8], at: usize) -> Option<usize> {
+    if bytes.get(at) != Some(&b'[') {
+        return None;
+    }
+    let mut at = at + 1;
+    if bytes.get(at) == Some(&b']') {
+        return Some(at + 1);
+    }
+    loop {
+        if bytes.get(at) != Some(&b'"') {
+            return None;
+        }
+        at = string_end(bytes, at + 1)? + 1;
+        match bytes.get(at)? {
+            b',' => at += 1,
+            b']' => return Some(at + 1),
+            _ => return None,
+        }
+    }
+}
+
 /// One value as it stands in the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Value<'a> {

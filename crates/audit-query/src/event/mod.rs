@@ -5,6 +5,7 @@
 //! that no filter looks into, among them the bodies, are stepped over 64 bytes at a time.
 
 mod bits;
+mod fast;
 pub(crate) mod json;
 mod text;
 pub(crate) mod time;
@@ -277,8 +278,19 @@ fn is_json(line: &[u8]) -> bool {
 }
 
 /// Parses one line, with or without its newline.
+#[inline]
 pub(crate) fn parse(line: &[u8]) -> Line<'_> {
     let line = line.trim_ascii_end();
+    let mut event = Event::default();
+    match fast::parse(line, &mut event) {
+        Some(()) if !has_control_characters(line) => Line::Event(event),
+        _ => parse_any(line),
+    }
+}
+
+/// Parses one line, without its newline, in whatever order its members are.
+#[inline(never)]
+fn parse_any(line: &[u8]) -> Line<'_> {
     let start = skip_space(line, 0);
     if line.get(start) == Some(&b'[') {
         return match json::container_end(line, start) {

@@ -196,3 +196,51 @@ proptest! {
         let _ = Event::parse(&bytes);
     }
 }
+
+/// Lines as kube-apiserver writes them, with most members.
+const CANONICAL: [&str; 3] = [
+    r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Request","auditID":"1-2","stage":"ResponseComplete","requestURI":"/api/v1/namespaces/a/secrets/b?x=\u0026","verb":"get","user":{"username":"al\"ice","uid":"7","groups":["dev","]","\"]"],"extra":{"k":["v"]}},"impersonatedUser":{"username":"bob"},"sourceIPs":["10.0.0.1","::1"],"userAgent":"kubectl/v1 (linux)","objectRef":{"resource":"secrets","namespace":"a","name":"b","uid":"u","apiGroup":"g","apiVersion":"v1","resourceVersion":"9","subresource":"s"},"responseStatus":{"metadata":{},"status":"Failure","message":"no {","reason":"Forbidden","details":{"name":"b"},"code":403},"requestObject":{"a":[{"verb":"x"}]},"responseObject":{"s":"}"},"requestReceivedTimestamp":"2026-11-23T05:08:42.711967Z","stageTimestamp":"2026-11-23T05:08:43.711967Z","annotations":{"a/b":"c","d":"e"}}"#,
+    r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Metadata","auditID":"3","stage":"RequestReceived","requestURI":"/healthz","verb":"get","user":{"groups":[]},"requestReceivedTimestamp":"2026-11-23T05:08:42.711967Z","stageTimestamp":"2026-11-23T05:08:42.711967Z"}"#,
+    r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Metadata","auditID":"4","stage":"Panic","requestURI":"/","verb":"list","user":{},"authenticationMetadata":{"impersonationConstraint":"c"},"userAgent":"","responseStatus":{},"requestReceivedTimestamp":"","stageTimestamp":"","annotations":{}}"#,
+];
+
+#[test]
+fn the_usual_order_is_read_at_once() {
+    for line in CANONICAL {
+        assert_eq!(fast::parse(line.as_bytes(), &mut Event::default()), Some(()), "{line}");
+        check(line);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(20_000))]
+    #[test]
+    fn both_parsers_agree_on_lines_that_deviate(
+        which in 0..CANONICAL.len(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), 0..7_u8, any::<prop::sample::Index>()), 0..4),
+    ) {
+        let mut line = CANONICAL[which].as_bytes().to_vec();
+        for (at, change, other) in changes {
+            if line.is_empty() {
+                break;
+            }
+            let at = at.index(line.len());
+            match change {
+                0 => drop(line.remove(at)),
+                1 => line.insert(at, b'"'),
+                2 => line[at] = b"{}[],:\"\\x1 \x01\xff"[other.index(13)],
+                3 => line.truncate(at.max(1)),
+                4 => {
+                    // A part of the line once more, somewhere: members twice, or within others.
+                    let from = other.index(line.len());
+                    let part = line[from..line.len().min(from + at % 60)].to_vec();
+                    line.splice(at..at, part);
+                }
+                5 => drop(line.splice(at..at, *b",\"verb\":\"delete\"")),
+                _ => drop(line.splice(at..at, *b"{\"name\":\"x\"}")),
+            }
+        }
+        let found = format!("{:?}", parse(&line));
+        prop_assert_eq!(found, format!("{:?}", parse_any(line.trim_ascii_end())));
+    }
+}

@@ -14,7 +14,8 @@ use cel::objects::Key;
 use cel::{Context, Env, Value};
 use serde_json::Value as Json;
 
-use crate::event::Event;
+use crate::event::json::{self, members};
+use crate::event::{Event, Text};
 
 /// Members of an event, in the order of its encoding.
 const MEMBERS: [&str; 19] = [
@@ -48,6 +49,10 @@ const PARSER_STACK: usize = 64 << 20;
 pub(crate) struct Condition {
     expression: Arc<IdedExpr>,
     env: Arc<Env>,
+    /// The members that the expression may refer to.
+    members: Vec<&'static str>,
+    /// It may refer to the whole event.
+    whole: bool,
 }
 
 impl fmt::Debug for Condition {
@@ -79,40 +84,68 @@ impl Condition {
             thread.join().unwrap_or_else(|_| Err("it cannot be parsed".to_owned()))
         });
         let expression = Arc::new(parsed?);
-        let condition = Condition { expression, env };
+        // A name that is in the text, if only as a part of another, may be referred to.
+        let members = MEMBERS.into_iter().filter(|member| source.contains(member)).collect();
+        let condition = Condition { expression, env, members, whole: source.contains("event") };
         condition.check()?;
         Ok(condition)
     }
 
-    /// Finds misspelled names: an event without any member has all variables.
+    /// Finds misspelled names, and expressions that are no conditions: an event without any member has
+    /// all variables.
     fn check(&self) -> Result<(), String> {
-        match self.evaluate(&Json::Null) {
+        let mut context = Context::with_env(self.env.clone());
+        for member in MEMBERS {
+            context.add_variable_from_value(member, Value::Null);
+        }
+        context.add_variable_from_value("event", value(&Json::Object(Default::default())));
+        match Value::resolve(&self.expression, &context) {
             Err(cel::ExecutionError::UndeclaredReference(name)) => Err(format!(
                 "undeclared reference to {name:?}; an event has {}",
                 MEMBERS.join(", ")
             )),
-            _ => Ok(()),
+            Ok(Value::Bool(_) | Value::Null) | Err(_) => Ok(()),
+            Ok(other) => Err(format!(
+                "the value is a {}, not true or false, so no event can match",
+                other.type_of()
+            )),
         }
     }
 
     /// Whether the expression is true for the event.
     pub(crate) fn matches(&self, event: &Event<'_>) -> bool {
-        let text = String::from_utf8_lossy(event.raw);
-        let Ok(json) = serde_json::from_str::<Json>(&text) else { return false };
-        let evaluate = AssertUnwindSafe(|| self.evaluate(&json));
-        matches!(catch_unwind(evaluate), Ok(Ok(Value::Bool(true))))
+        let evaluate =
+            AssertUnwindSafe(|| Value::resolve(&self.expression, &self.context(event)?).ok());
+        matches!(catch_unwind(evaluate), Ok(Some(Value::Bool(true))))
     }
 
-    fn evaluate(&self, event: &Json) -> Result<Value, cel::ExecutionError> {
+    /// The variables that the expression may refer to; others, such as bodies, are not parsed.
+    fn context(&self, event: &Event<'_>) -> Option<Context<'static, 'static>> {
         let mut context = Context::with_env(self.env.clone());
-        for member in MEMBERS {
-            context.add_variable_from_value(member, event.get(member).map_or(Value::Null, value));
+        for member in &self.members {
+            context.add_variable_from_value(*member, Value::Null);
         }
-        let whole =
-            if event.is_object() { value(event) } else { value(&Json::Object(Default::default())) };
-        context.add_variable_from_value("event", whole);
-        Value::resolve(&self.expression, &context)
+        if self.whole {
+            context.add_variable_from_value("event", value(&parse(event.raw)?));
+        }
+        if self.members.is_empty() {
+            return Some(context);
+        }
+        members(event.raw, json::skip_space(event.raw, 0), |key, at| {
+            let (_, end) = json::value(event.raw, at)?;
+            let key = Text::new(key);
+            if let Some(member) = self.members.iter().find(|member| key.is(member.as_bytes())) {
+                let parsed = value(&parse(&event.raw[at..end])?);
+                context.add_variable_from_value(*member, parsed);
+            }
+            Some(end)
+        })?;
+        Some(context)
     }
+}
+
+fn parse(text: &[u8]) -> Option<Json> {
+    serde_json::from_str(&String::from_utf8_lossy(text)).ok()
 }
 
 fn value(json: &Json) -> Value {
@@ -163,6 +196,8 @@ mod tests {
         assert!(error.starts_with("line 1, column"), "{error}");
         let error = Condition::compile("vreb == \"get\"").unwrap_err();
         assert!(error.contains("undeclared reference to \"vreb\"; an event has kind, "), "{error}");
+        let error = Condition::compile("1 + 1").unwrap_err();
+        assert!(error.contains("not true or false"), "{error}");
         let deep = format!("{}1{}", "(".repeat(4000), ")".repeat(4000));
         let _ = Condition::compile(&deep);
     }

@@ -149,6 +149,32 @@ impl Filter {
         })
     }
 
+    /// Whether every event within the times is wanted.
+    pub(crate) fn is_only_time(&self) -> bool {
+        let sets = [
+            &self.user,
+            &self.group,
+            &self.service_account,
+            &self.impersonated,
+            &self.verb,
+            &self.namespace,
+            &self.name,
+            &self.uri,
+            &self.audit_id,
+            &self.user_agent,
+            &self.level,
+            &self.field_manager,
+        ];
+        sets.iter().all(|set| set.is_empty())
+            && !(self.anonymous || self.human || self.failed || self.forbidden)
+            && self.resource.is_empty()
+            && self.code.is_empty()
+            && self.source_ip.is_empty()
+            && self.annotation.is_empty()
+            && self.min_latency.is_none()
+            && self.condition.is_empty()
+    }
+
     /// The time from which events are wanted, in microseconds since 1970.
     pub fn since(&self) -> Option<i64> {
         self.since

@@ -3,8 +3,10 @@
 pub(crate) mod names;
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -96,6 +98,15 @@ pub fn resolve(paths: &[PathBuf]) -> Result<Vec<Input>, InputError> {
         .ok_or_else(|| InputError::Empty(path.display().to_string()))?;
     }
     Ok(inputs.list)
+}
+
+/// The log that a file was rotated from; the file itself, if it was not.
+pub(crate) fn log_of(path: &Path) -> PathBuf {
+    let name = LogName::parse(path.file_name().unwrap_or_default());
+    match name.stamp {
+        Stamp::Live if !name.compressed => path.to_owned(),
+        _ => path.with_file_name(OsStr::from_bytes(&name.base)),
+    }
 }
 
 fn not_found(path: &Path) -> InputError {

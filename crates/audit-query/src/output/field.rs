@@ -41,6 +41,8 @@ pub enum Field {
     Resource,
     /// API group.
     ApiGroup,
+    /// API version, without the group.
+    ApiVersion,
     /// Subresource.
     Subresource,
     /// Namespace.
@@ -74,7 +76,7 @@ pub enum Field {
 }
 
 /// Names, in the order in which help lists them.
-const NAMES: [(&str, Field); 31] = [
+const NAMES: [(&str, Field); 32] = [
     ("time", Field::Time),
     ("received", Field::Received),
     ("level", Field::Level),
@@ -92,6 +94,7 @@ const NAMES: [(&str, Field); 31] = [
     ("object", Field::Object),
     ("resource", Field::Resource),
     ("api-group", Field::ApiGroup),
+    ("api-version", Field::ApiVersion),
     ("subresource", Field::Subresource),
     ("namespace", Field::Namespace),
     ("name", Field::Name),
@@ -160,6 +163,7 @@ impl Field {
             Field::UserAgent => text(event.user_agent, out),
             Field::Resource => text(event.object.resource, out),
             Field::ApiGroup => text(event.object.api_group, out),
+            Field::ApiVersion => text(event.object.api_version, out),
             Field::Subresource => text(event.object.subresource, out),
             Field::Namespace => text(event.object.namespace, out),
             Field::Name => text(event.object.name, out),
@@ -231,6 +235,7 @@ impl Field {
             }
             Field::Resource => &[Column::Resource],
             Field::ApiGroup => &[Column::ApiGroup],
+            Field::ApiVersion => &[Column::ApiVersion],
             Field::Subresource => &[Column::Subresource],
             Field::Namespace => &[Column::Namespace],
             Field::Name => &[Column::Name],

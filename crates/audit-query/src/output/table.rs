@@ -24,8 +24,15 @@ pub(crate) struct Table {
     styles: Vec<Style>,
     right: Vec<bool>,
     colour: bool,
-    waiting: Vec<Vec<String>>,
+    waiting: Vec<Row>,
     widths: Option<Vec<usize>>,
+}
+
+#[derive(Debug)]
+enum Row {
+    Cells(Vec<String>),
+    /// Text across all columns.
+    Note(String),
 }
 
 impl Table {
@@ -36,7 +43,7 @@ impl Table {
         right: Vec<bool>,
         colour: bool,
     ) -> Table {
-        Table { styles, right, colour, waiting: vec![header], widths: None }
+        Table { styles, right, colour, waiting: vec![Row::Cells(header)], widths: None }
     }
 
     /// Adds a row.
@@ -44,15 +51,27 @@ impl Table {
         if self.widths.is_some() {
             return self.write(&cells, false, out);
         }
-        self.waiting.push(cells);
+        self.waiting.push(Row::Cells(cells));
         if self.waiting.len() > SAMPLE { self.flush(out) } else { Ok(()) }
+    }
+
+    /// Adds a line of text below the last row.
+    pub(crate) fn note(&mut self, text: String, out: &mut dyn Write) -> io::Result<()> {
+        if self.widths.is_some() {
+            return writeln!(out, "{text}");
+        }
+        self.waiting.push(Row::Note(text));
+        Ok(())
     }
 
     /// Writes what waits for the widths to be known.
     pub(crate) fn flush(&mut self, out: &mut dyn Write) -> io::Result<()> {
         if self.widths.is_none() {
             let width = |column: usize| {
-                let cells = self.waiting.iter().filter_map(|row| row.get(column));
+                let cells = self.waiting.iter().filter_map(|row| match row {
+                    Row::Cells(cells) => cells.get(column),
+                    Row::Note(_) => None,
+                });
                 cells.map(|cell| cell.chars().count()).filter(|width| *width <= WIDEST).max()
             };
             self.widths = Some(
@@ -60,7 +79,10 @@ impl Table {
             );
         }
         for (index, row) in std::mem::take(&mut self.waiting).into_iter().enumerate() {
-            self.write(&row, index == 0, out)?;
+            match row {
+                Row::Cells(cells) => self.write(&cells, index == 0, out)?,
+                Row::Note(text) => writeln!(out, "{text}")?,
+            }
         }
         Ok(())
     }

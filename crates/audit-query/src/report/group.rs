@@ -7,8 +7,9 @@ use crate::index::{Column, Columns};
 use crate::output::Field;
 use crate::scan::{Place, Records, Visitor};
 
-/// Bytes that the groups of one thread may take. Events of further groups are counted together.
-const LARGEST: usize = 8 << 20;
+/// Bytes that the groups of all threads may take, and as many again when they are added up. Events of
+/// further groups are counted together.
+const LARGEST: usize = 12 << 20;
 /// What a group takes beside its key.
 const OVERHEAD: usize = 96;
 
@@ -75,6 +76,7 @@ impl GroupBy {
         fields: std::sync::Arc<[Field]>,
         keep: fn(&Event<'_>) -> bool,
         times: bool,
+        threads: usize,
     ) -> GroupBy {
         GroupBy {
             fields,
@@ -82,7 +84,7 @@ impl GroupBy {
             times,
             groups: HashMap::new(),
             size: 0,
-            largest: LARGEST,
+            largest: LARGEST / (threads + 1),
             other: Measures::default(),
             key: Vec::new(),
         }
@@ -103,8 +105,7 @@ impl GroupBy {
     pub(crate) fn merge(all: Vec<GroupBy>) -> Groups {
         let mut all = all.into_iter();
         let Some(mut whole) = all.next() else { return Groups::default() };
-        // Each thread's groups were bounded already.
-        whole.largest = 2 * LARGEST;
+        whole.largest = LARGEST;
         for part in all {
             whole.other.add(part.other);
             for (key, measures) in part.groups {
@@ -183,6 +184,14 @@ pub(crate) fn values(mut key: &[u8]) -> Vec<Option<String>> {
     values
 }
 
+/// How many threads a scan has, see [`crate::scan::Scan::threads`].
+pub(crate) fn threads(wanted: usize) -> usize {
+    match wanted {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        wanted => wanted,
+    }
+}
+
 /// In which order groups are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sort {
@@ -205,5 +214,29 @@ impl Groups {
             };
             order.then_with(|| a.values.cmp(&b.values))
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_are_bounded_and_no_event_is_lost() {
+        let fields: std::sync::Arc<[Field]> = [Field::AuditId].into();
+        let make = || GroupBy::new(fields.clone(), |_| true, false, 2);
+        let mut parts = [make(), make(), make()];
+        let mut records = Records::default();
+        let place = Place { path: std::path::Path::new("a"), offset: 0 };
+        for id in 0..300_000 {
+            let line = format!(r#"{{"auditID":"{id}"}}"#);
+            let event = Event::parse(line.as_bytes()).unwrap();
+            parts[id % 3].visit(&event, place, &mut records);
+        }
+        assert!(parts.iter().all(|part| part.size <= LARGEST / 3));
+        let groups = GroupBy::merge(parts.into());
+        assert!(groups.rows.len() > 50_000 && groups.rows.len() * OVERHEAD <= LARGEST);
+        let counted: u64 = groups.rows.iter().map(|row| row.measures.count).sum();
+        assert_eq!(counted + groups.other.count, 300_000);
     }
 }

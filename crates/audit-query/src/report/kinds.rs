@@ -143,6 +143,43 @@ pub(crate) fn tokens() -> Kind {
     Kind { fields, keep, measures: SEEN, sort: Sort::Count }
 }
 
+/// Who still uses APIs that will be removed, by annotations of kube-apiserver.
+pub(crate) fn deprecated() -> Kind {
+    let fields = vec![
+        Field::Annotation("k8s.io/removed-release".to_owned()),
+        Field::ApiGroup,
+        Field::ApiVersion,
+        Field::Resource,
+        Field::Verb,
+        Field::User,
+        Field::UserAgent,
+    ];
+    let keep = |event: &Event<'_>| event.annotation(b"k8s.io/deprecated").is(b"true");
+    Kind { fields, keep, measures: SEEN, sort: Sort::Count }
+}
+
+/// What Pod Security found, by annotations of kube-apiserver.
+pub(crate) fn pod_security() -> Kind {
+    let annotation = |name: &str| Field::Annotation(format!("pod-security.kubernetes.io/{name}"));
+    let fields = vec![
+        Field::Namespace,
+        Field::Object,
+        Field::User,
+        annotation("enforce-policy"),
+        annotation("audit-violations"),
+        annotation("exempt"),
+        annotation("error"),
+        Field::Code,
+    ];
+    let keep = |event: &Event<'_>| {
+        let mut found = false;
+        event
+            .annotations(|key, _| found |= key.bytes().starts_with(b"pod-security.kubernetes.io/"));
+        found
+    };
+    Kind { fields, keep, measures: SEEN, sort: Sort::Count }
+}
+
 /// What takes the room in the log.
 pub(crate) fn volume(by: Vec<Field>) -> Kind {
     let fields = match by.is_empty() {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
+use super::render::Cell;
 use crate::event::{Event, Text};
 use crate::index::{Column, Columns};
 use crate::scan::{Place, Records, Visitor};
@@ -92,6 +93,17 @@ impl Permissions {
         let truncated = all.iter().any(|one| one.truncated);
         (all.into_iter().flat_map(|one| one.set).collect(), truncated)
     }
+}
+
+/// The permissions as rows.
+pub(crate) fn rows(permissions: &BTreeSet<Permission>) -> ([String; 5], Vec<Vec<Cell>>) {
+    let names = ["namespace", "api-group", "resource", "name", "verb"].map(str::to_owned);
+    let cell = |text: &String| Cell::text((!text.is_empty()).then(|| text.clone()));
+    let row = |one: &Permission| {
+        let Permission { namespace, group, resource, name, verb, .. } = one;
+        [namespace, group, resource, name, verb].map(cell).to_vec()
+    };
+    (names, permissions.iter().map(row).collect())
 }
 
 /// A rule: what of one resource, by which verbs.

@@ -27,7 +27,7 @@ pub(super) struct Merge<'a, V, D> {
     pub(super) unfinished_size: usize,
     pub(super) ended: HashMap<u64, i64>,
     pub(super) next_prune: usize,
-    pub(super) skipped: BTreeMap<usize, (u64, u64)>,
+    pub(super) skipped: BTreeMap<usize, (u64, u64, bool)>,
     pub(super) summary: Summary,
 }
 
@@ -49,10 +49,11 @@ impl<'a, V: Visitor, D: FnMut(&[u8]) -> ControlFlow<()>> Merge<'a, V, D> {
 
     pub(super) fn accept(&mut self, found: Found) -> ControlFlow<()> {
         if found.skipped > 0 {
-            let (lines, first) =
-                self.skipped.entry(found.source).or_insert((0, found.first_skipped));
+            let (lines, first, torn) =
+                self.skipped.entry(found.source).or_insert((0, found.first_skipped, false));
             *lines += found.skipped;
             *first = found.first_skipped.min(*first);
+            *torn |= found.torn;
         }
         match self.reverse {
             true => self.accept_reverse(found),
@@ -163,10 +164,11 @@ impl<'a, V: Visitor, D: FnMut(&[u8]) -> ControlFlow<()>> Merge<'a, V, D> {
         summary.skipped = self
             .skipped
             .into_iter()
-            .map(|(source, (lines, first))| Skipped {
+            .map(|(source, (lines, first, torn))| Skipped {
                 path: self.sources[source].path.clone(),
                 lines,
                 first,
+                torn,
             })
             .collect();
         (self.visitor, summary)

@@ -121,6 +121,8 @@ pub struct Skipped {
     pub lines: u64,
     /// Where the first begins, in bytes, decompressed.
     pub first: u64,
+    /// The last of them is the end of the file, without a newline.
+    pub torn: bool,
 }
 
 /// Why a log could not be read.

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use hashbrown::{DefaultHashBuilder, HashMap};
 use memchr::{memchr, memrchr};
 
-use super::source::Source;
+use super::source::{Format, Source};
 use super::{Place, Records, Stages, Visitor};
 use crate::event::json::{self, Value};
 use crate::event::{self, Event, Line};
@@ -52,6 +52,8 @@ pub(super) struct Found {
     pub(super) ended: Vec<(u64, i64)>,
     pub(super) skipped: u64,
     pub(super) first_skipped: u64,
+    /// The last line that was skipped lacks its newline.
+    pub(super) torn: bool,
     /// When the first of the events was written, about.
     pub(super) time: Option<i64>,
 }
@@ -175,19 +177,20 @@ pub(super) fn one<V: Visitor>(
                 }
             });
             if faulty || read.is_none() {
-                skip(found, offset);
+                skip(found, source, line, offset);
             }
         }
         Line::Other if line.trim_ascii().is_empty() => {}
-        Line::Other => skip(found, offset),
+        Line::Other => skip(found, source, line, offset),
     }
 }
 
-fn skip(found: &mut Found, offset: u64) {
+fn skip(found: &mut Found, source: &Source, line: &[u8], offset: u64) {
     if found.skipped == 0 {
         found.first_skipped = offset;
     }
     found.skipped += 1;
+    found.torn = source.format != Format::Document && !line.ends_with(b"\n");
 }
 
 /// A request ended: what came of it before does not count, here and in pieces before.

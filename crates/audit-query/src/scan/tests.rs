@@ -333,7 +333,7 @@ fn what_is_no_event_is_skipped_and_told() {
     let (found, summary) = ids(scan(&[path.clone(), empty]));
     assert_eq!(found, ["1/ResponseComplete", "2/ResponseComplete"]);
     let first = good.len() as u64 + 1;
-    assert_eq!(summary.skipped, [Skipped { path, lines: 5, first }]);
+    assert_eq!(summary.skipped, [Skipped { path, lines: 5, first, torn: true }]);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //!
 //! `SEAL_CASES=100000` explores more; `SEAL_CASE=4711` that one alone.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
@@ -84,6 +85,7 @@ impl Process {
             clock: log_clock,
             kept: log.kept(),
             stop: Arc::default(),
+            not_indexed: BTreeSet::new(),
         };
         Ok(Process { log, chain, backups })
     }
@@ -131,6 +133,7 @@ impl History {
                 true => Compress::Gzip,
                 false => Compress::No,
             },
+            index: false,
         };
         let (accepted, log) = (Vec::new(), vec![format!("{rotation:?}")]);
         History { folder, random, rotation, process: None, accepted, started: false, log }

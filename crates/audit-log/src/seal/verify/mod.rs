@@ -8,6 +8,8 @@ mod changes;
 mod checkpoint;
 mod compare;
 mod files;
+mod prove;
+mod seals;
 mod walk;
 
 use std::fmt;
@@ -15,6 +17,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+pub use self::prove::{Block, Proof, Prover, Verdict};
+pub use self::seals::{Gap, Outline, outline};
 use self::walk::Walk;
 use super::key::PublicKey;
 use super::record::Head;
