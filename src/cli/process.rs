@@ -9,7 +9,7 @@ use anyhow::Context;
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -17,6 +17,7 @@ use super::backends;
 use crate::audit::body::Budget;
 use crate::audit::record::{AuditSink, Backend, Encoding, Format, Recorder};
 use crate::audit::recording::BodySettings;
+use crate::audit::summary::Summaries;
 use crate::authn::{
     Anonymous, AuthenticationConfigFile, Authenticator, ClientCa, ClientCaError, JwtAuthenticators,
     JwtSettings, RequestHeader, ServiceAccounts, TokenCache, TokenFile, TokenReview, Tokens,
@@ -61,6 +62,7 @@ pub struct Process {
     shutdown_timeout: Duration,
     force_reload: watch::Sender<()>,
     workers: Arc<Workers>,
+    summaries: Arc<Mutex<Summaries>>,
 }
 
 impl Process {
@@ -108,6 +110,7 @@ impl Process {
         let (admin_shutdown, admin_running) = Shutdown::new();
         let shutdown = Arc::new(shutdown);
         backends::look_after(&proxy.recorder, &metrics.backends);
+        let summaries = spawn_summaries(proxy.recorder.clone());
         serve_admin(admin_listener, &proxy, &shutdown, metrics.clone(), admin_running);
         let workers = Arc::new(Workers::start().context("threads for clients")?);
         let max_connections = limits::max_connections(config.serving.max_connections);
@@ -129,6 +132,7 @@ impl Process {
             shutdown_timeout,
             force_reload,
             workers,
+            summaries,
         })
     }
 
@@ -200,6 +204,14 @@ impl Process {
                 "bodies are still being converted, the events of their requests may be missing"
             );
         }
+        // What rate limits have suppressed until now.
+        let summaries = async {
+            let mut summaries = self.summaries.lock().await;
+            summaries.write(&self.proxy.recorder, true).await;
+        };
+        if tokio::time::timeout_at(timetable.backends, summaries).await.is_err() {
+            tracing::error!("events about what rate limits have suppressed may be missing");
+        }
         let give_up = CancellationToken::new();
         let sinks = self.proxy.recorder.sinks().iter();
         let sinks = sinks.map(|sink| sink.backend.shutdown(&give_up));
@@ -230,6 +242,20 @@ impl Process {
         self.shutdown.all_ended().await;
         self.proxy.upgraded_ended().await;
     }
+}
+
+/// Writes what rate limits of policy extensions have suppressed, when their windows end.
+fn spawn_summaries(recorder: Arc<Recorder>) -> Arc<Mutex<Summaries>> {
+    let summaries = Arc::new(Mutex::new(Summaries::default()));
+    let shared = Arc::downgrade(&summaries);
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(POLL_INTERVAL).await;
+            let Some(summaries) = shared.upgrade() else { return };
+            summaries.lock().await.write(&recorder, false).await;
+        }
+    });
+    summaries
 }
 
 /// The API server, by flags and a kubeconfig, which is followed.
@@ -322,6 +348,7 @@ fn recorder(
         sinks.push(AuditSink { name: sink.name, backend, policy, bodies, encoding });
     }
     let recorder = Recorder::new(sinks, follow.metrics.audit.clone(), audit.node_name);
+    let recorder = recorder.annotating_rule(audit.annotates_rule);
     Ok(recorder.with_ambiguous_bodies(audit.ambiguous_bodies))
 }
 
@@ -539,5 +566,8 @@ fn serve_admin(
             }
         }),
     ]);
-    tokio::spawn(admin::serve(listener, Arc::new(Admin::new(metrics, checks)), running));
+    let policies: Vec<_> = proxy.recorder.policies().cloned().collect();
+    metrics.expose_rules(policies.clone());
+    let admin = Admin::new(metrics, checks).with_policies(policies);
+    tokio::spawn(admin::serve(listener, Arc::new(admin), running));
 }
