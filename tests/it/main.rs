@@ -32,6 +32,8 @@ mod metrics;
 mod oidc;
 mod output;
 mod own_access;
+mod policy;
+mod policy_live;
 mod proxy_protocol;
 mod recorded_truth;
 mod replay;
