@@ -384,6 +384,16 @@ fn tests_of_a_policy_fail_with_a_diff() {
 }
 
 #[test]
+fn the_policies_in_config_are_valid() {
+    for name in ["policy-minimal.yaml", "policy-recommended.yaml", "policy-extension.yaml"] {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name);
+        let output = policy(&["check", &file.display().to_string()], "");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success() && stderr.is_empty(), "{name}: {stderr}");
+    }
+}
+
+#[test]
 fn the_recommended_policy_passes_its_tests() {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/policy-recommended-test.yaml");
     let output = policy(&["test", &tests.display().to_string()], "");

@@ -78,7 +78,7 @@ impl Search<'_> {
     /// Whether the rules in `earlier` match everything that the rule matches.
     fn is_covered(&mut self, earlier: &Bits) -> bool {
         let mut found = false;
-        self.combine(earlier, &mut |_, _| {
+        self.combine(earlier, &mut |_| {
             found = true;
             true
         });
@@ -88,8 +88,8 @@ impl Search<'_> {
     /// A request that matches the rule and none of `earlier`.
     fn find(&mut self, earlier: &Bits) -> Option<Box<Witness>> {
         let (policy, rule, mut doubts, mut found) = (self.policy, self.rule, false, None);
-        self.combine(earlier, &mut |candidates, chosen| {
-            match Witness::new(candidates, chosen, policy, rule) {
+        self.combine(earlier, &mut |chosen| {
+            match Witness::new(chosen, policy, rule) {
                 Some(witness) => found = Some(Box::new(witness)),
                 None => doubts = true,
             }
@@ -101,7 +101,7 @@ impl Search<'_> {
 
     /// Calls `each` with combinations of which no rule in `earlier` matches all values, until it
     /// returns `true`.
-    fn combine(&mut self, earlier: &Bits, each: &mut dyn FnMut(&Candidates, Chosen<'_>) -> bool) {
+    fn combine(&mut self, earlier: &Bits, each: &mut dyn FnMut(Chosen<'_>) -> bool) {
         let all = self.candidates;
         for user in &all.users {
             let by_user = earlier.and(&user.rules);
@@ -121,7 +121,7 @@ impl Search<'_> {
                         }
                         let target = Target::Resource(&namespace.value, &resource.value);
                         let chosen = Chosen { user: &user.value, verb: &verb.value, target };
-                        if each(all, chosen) {
+                        if each(chosen) {
                             return;
                         }
                     }
@@ -138,7 +138,7 @@ impl Search<'_> {
                         continue;
                     }
                     let target = Target::Path(&path.value);
-                    if each(all, Chosen { user: &user.value, verb: &verb.value, target }) {
+                    if each(Chosen { user: &user.value, verb: &verb.value, target }) {
                         return;
                     }
                 }

@@ -5,7 +5,7 @@ use std::fmt;
 use http::Method;
 use http::uri::PathAndQuery;
 
-use super::candidates::{Candidates, Resource};
+use super::candidates::Resource;
 use super::{Chosen, Target};
 use crate::UserInfo;
 use crate::policy::matcher::Policy;
@@ -25,7 +25,6 @@ pub struct Witness {
 impl Witness {
     /// The request with these values, if it reaches the rule.
     pub(super) fn new(
-        _: &Candidates,
         chosen: Chosen<'_>,
         policy: &Policy,
         rule: usize,
