@@ -332,16 +332,11 @@ impl Recorder {
     }
 
     /// Writes an event that is about no single request to all sinks with the policy of this number.
-    pub(super) fn write_summary(
-        &self,
-        policy: usize,
-        encode: impl Fn(Encoding) -> Vec<u8>,
-    ) -> Option<Ack> {
+    pub(super) fn write_summary(&self, policy: usize, encode: impl Fn(Encoding) -> Vec<u8>) {
         let (_, takers) = self.policies[policy];
-        let mut awaited = None;
-        self.store(takers, &Each::one(Decided::NONE), encode, &mut awaited);
+        let mut unawaited = None;
+        self.store(takers, &Each::one(Decided::NONE), encode, &mut unawaited);
         self.count_event();
-        awaited
     }
 
     /// Counts the bytes of an event for the rule that decided. A policy that was loaded since has counts

@@ -1,13 +1,14 @@
 //! Events that say how many events a rate limit has suppressed.
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::event::{Event, UserAgent};
 use super::id::audit_id;
-use super::record::{Format, Recorder};
+use super::record::{Encoding, Format, Recorder};
 use super::timestamp::Timestamp;
 use crate::authn::{User, UserInfo};
-use crate::policy::extension::Suppressed;
+use crate::policy::extension::{Extension, Suppressed};
 use crate::policy::{Level, Stage};
 
 /// Annotation of a summary: how many events.
@@ -19,21 +20,20 @@ const SUPPRESSED_BY: &str = "kube-audit-proxy/suppressed-by";
 #[derive(Debug, Default)]
 pub struct Summaries {
     /// By policy, the extension that was active at the last look.
-    known: Vec<Option<std::sync::Arc<crate::policy::extension::Extension>>>,
+    known: Vec<Option<Arc<Extension>>>,
 }
 
 impl Summaries {
     /// Writes an event for each user, verb and rate limit whose window has ended; with `all`, also for
-    /// windows that have not. Returns when the backends have the events.
-    pub async fn write(&mut self, recorder: &Recorder, all: bool) {
+    /// windows that have not. Nothing waits for these events; a backend counts those that it loses.
+    pub fn write(&mut self, recorder: &Recorder, all: bool) {
         let policies: Vec<_> = recorder.policies().cloned().collect();
         self.known.resize(policies.len(), None);
         for (number, handle) in policies.iter().enumerate() {
             let extension = handle.current().extension.clone();
             let before = std::mem::replace(&mut self.known[number], extension.clone());
-            let is_same = |old: &std::sync::Arc<_>| {
-                extension.as_ref().is_some_and(|new| std::sync::Arc::ptr_eq(old, new))
-            };
+            let is_same =
+                |old: &Arc<_>| extension.as_ref().is_some_and(|new| Arc::ptr_eq(old, new));
             // One that was replaced suppresses no more.
             let replaced = before.filter(|old| !is_same(old)).map(|old| (old, true));
             for (extension, all) in replaced.into_iter().chain(extension.clone().map(|e| (e, all)))
@@ -42,13 +42,8 @@ impl Summaries {
                     let name = extension.rules().nth(rule).map_or("", |(name, _)| name).to_owned();
                     let file = handle.path().file_name().unwrap_or_default().to_string_lossy();
                     let rule = format!("{name} {file}:{}", extension.position(rule));
-                    let written = recorder.write_summary(number, |encoding| {
-                        encode(&suppressed, &rule, encoding.format)
-                    });
-                    if let Some(written) = written {
-                        // A loss is counted by the backend.
-                        let _ = written.await;
-                    }
+                    let encode = |encoding: Encoding| encode(&suppressed, &rule, encoding.format);
+                    recorder.write_summary(number, encode);
                 }
             }
         }

@@ -2,14 +2,14 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -205,13 +205,7 @@ impl Process {
             );
         }
         // What rate limits have suppressed until now.
-        let summaries = async {
-            let mut summaries = self.summaries.lock().await;
-            summaries.write(&self.proxy.recorder, true).await;
-        };
-        if tokio::time::timeout_at(timetable.backends, summaries).await.is_err() {
-            tracing::error!("events about what rate limits have suppressed may be missing");
-        }
+        lock(&self.summaries).write(&self.proxy.recorder, true);
         let give_up = CancellationToken::new();
         let sinks = self.proxy.recorder.sinks().iter();
         let sinks = sinks.map(|sink| sink.backend.shutdown(&give_up));
@@ -252,10 +246,14 @@ fn spawn_summaries(recorder: Arc<Recorder>) -> Arc<Mutex<Summaries>> {
         loop {
             tokio::time::sleep(POLL_INTERVAL).await;
             let Some(summaries) = shared.upgrade() else { return };
-            summaries.lock().await.write(&recorder, false).await;
+            lock(&summaries).write(&recorder, false);
         }
     });
     summaries
+}
+
+fn lock(summaries: &Mutex<Summaries>) -> MutexGuard<'_, Summaries> {
+    summaries.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The API server, by flags and a kubeconfig, which is followed.

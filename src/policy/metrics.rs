@@ -131,7 +131,9 @@ impl RuleCollector {
                     let labels =
                         [("backend", &backend[..]), ("rule", counts.rule), ("level", counts.level)];
                     let value = value(&counts, number);
-                    metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+                    metric
+                        .encode_family(&labels)?
+                        .encode_counter::<NoLabelSet, _, u64>(&value, None)?;
                 }
                 Ok(())
             })?;
@@ -165,7 +167,9 @@ impl Collector for RuleCollector {
                 for (number, backend) in handle.backends().iter().enumerate() {
                     let labels = [("backend", &backend[..]), ("rule", name), ("action", action)];
                     let value = policy.usage.dropped(rule, number);
-                    dropped.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+                    dropped
+                        .encode_family(&labels)?
+                        .encode_counter::<NoLabelSet, _, u64>(&value, None)?;
                 }
             }
         }

@@ -24,11 +24,7 @@ pub struct Witness {
 
 impl Witness {
     /// The request with these values, if it reaches the rule.
-    pub(super) fn new(
-        chosen: Chosen<'_>,
-        policy: &Policy,
-        rule: usize,
-    ) -> Option<Witness> {
+    pub(super) fn new(chosen: Chosen<'_>, policy: &Policy, rule: usize) -> Option<Witness> {
         let user = UserInfo {
             username: chosen.user.name.clone(),
             groups: chosen.user.group.iter().cloned().collect(),
