@@ -26,6 +26,5 @@ pub mod sink;
 mod test_dir;
 pub mod upstream;
 pub mod webhook;
-pub mod workbench;
 
 pub use k8s_audit::status;

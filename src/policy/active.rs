@@ -5,10 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::extension::Extension;
-use super::load::Loaded;
-use super::matcher::Policy;
-use super::spec::PolicySpec;
 use super::usage::Usage;
+use super::{Loaded, Policy, PolicyRule, PolicySpec};
 
 /// A policy with what is known about it while it is active.
 #[derive(Debug)]
@@ -37,7 +35,7 @@ impl ActivePolicy {
         let extension_rules = extension.as_ref().map_or(0, |extension| extension.rules().len());
         let usage = Usage::new(policy.rule_count(), extension_rules, backends);
         let file = file.file_name().unwrap_or_default().to_string_lossy();
-        let annotation = |(index, rule): (usize, &super::PolicyRule)| match rule.at {
+        let annotation = |(index, rule): (usize, &PolicyRule)| match rule.at {
             Some(at) => format!("{index} {file}:{at}").into(),
             None => index.to_string().into(),
         };

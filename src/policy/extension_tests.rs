@@ -1,10 +1,10 @@
 use http::Method;
 use http::uri::PathAndQuery;
 
+use k8s_audit::{RequestInfo, UserInfo};
+
 use super::*;
-use crate::authn::UserInfo;
 use crate::policy::Authenticated;
-use crate::request::RequestInfo;
 
 const POLICY: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Metadata}]\n";
 

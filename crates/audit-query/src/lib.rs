@@ -10,6 +10,7 @@ pub mod filter;
 mod follow;
 pub mod input;
 pub mod output;
+pub mod policy;
 mod report;
 pub mod scan;
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::events;
 use super::flags::RequestFlags;
 use crate::cli::output;
 use crate::policy::{Attributes, Loaded, Stage};
-use crate::workbench::event::EventRequest;
+use audit_query::policy::event::EventRequest;
 
 /// How a result is printed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]

@@ -1,6 +1,6 @@
 //! A request described by flags.
 
-use crate::workbench::request::RequestSpec;
+use super::request::RequestSpec;
 
 /// Flags that describe a request.
 #[derive(Debug, Clone, Default, clap::Args)]

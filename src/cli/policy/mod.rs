@@ -1,10 +1,12 @@
 //! `kube-audit-proxy policy`: checks policies, and shows what they do with requests.
 
+mod cases;
 mod check;
 mod events;
 mod explain;
 mod flags;
 mod replay;
+mod request;
 mod suggest;
 mod table;
 mod test;
@@ -13,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::output;
-use crate::policy::{LoadError, Loaded, extension};
+use crate::policy::{InvalidPolicy, LoadError, Loaded, extension};
 
 const EXPLAIN_EXAMPLES: &str = "\
 Examples:
@@ -94,11 +96,11 @@ fn finish(result: anyhow::Result<bool>) -> ExitCode {
 fn load(file: &Path) -> anyhow::Result<Loaded> {
     let loaded = match extension::load_with_extension(file) {
         Ok((loaded, _)) => loaded,
-        Err(LoadError::Invalid { problems, warnings }) => {
+        Err(LoadError::Invalid(InvalidPolicy { errors, warnings })) => {
             for warning in warnings {
                 output::complain(format_args!("warning: {warning}"));
             }
-            for problem in &problems {
+            for problem in &errors {
                 output::complain(format_args!("{problem}"));
             }
             anyhow::bail!("{} is not a valid policy", file.display());

@@ -15,7 +15,7 @@ use super::explain::Format;
 use super::table::{Table, bytes, count, printable};
 use crate::cli::output;
 use crate::policy::{Decision, Level, Loaded, Reach, Stage, reach};
-use crate::workbench::replay::{Change, Policies, RuleTally, Sample, Tally, Top};
+use audit_query::policy::replay::{Change, Policies, RuleTally, Sample, Tally, Top};
 
 /// Users and resources that are shown of each rule.
 const TOP: usize = 3;

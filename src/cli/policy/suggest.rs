@@ -11,7 +11,7 @@ use audit_query::scan::{Progress, Scan, Stages};
 use super::replay::{Logs, report};
 use super::table::bytes;
 use crate::cli::output;
-use crate::workbench::suggest::{Frequencies, Suggestion};
+use audit_query::policy::suggest::{Frequencies, Suggestion};
 
 /// Arguments of `policy suggest`.
 #[derive(Debug, clap::Args)]

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+use super::cases::{Difference, Located, PolicyTest};
 use super::table::printable;
 use crate::policy::{Explanation, Loaded};
-use crate::workbench::cases::{Difference, Located, PolicyTest};
 
 /// Arguments of `policy test`.
 #[derive(Debug, clap::Args)]

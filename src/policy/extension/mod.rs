@@ -16,12 +16,11 @@ use std::time::Duration;
 use self::limit::Limiter;
 pub use self::limit::Suppressed;
 pub use self::parse::parse;
-use super::attributes::Attributes;
-use super::load::{self, LoadError, Loaded};
-use super::matcher::Policy;
-use super::spec::{PolicyRule, PolicySpec};
-use super::{Level, Position, Stage};
-use crate::document::Problem;
+use super::load::{self, LoadError};
+use super::{
+    Attributes, Diagnostic, InvalidPolicy, Level, Loaded, Policy, PolicyRule, PolicySpec, Position,
+    Stage, parse as parse_policy,
+};
 
 /// The `apiVersion` of extensions.
 pub const API_VERSION: &str = "audit.kube-audit-proxy.io/v1alpha1";
@@ -104,32 +103,32 @@ pub fn parse_with_extension(
     text: &[u8],
     source: &str,
 ) -> Result<(Loaded, Option<Extension>), LoadError> {
-    let mut loaded = load::parse(text, source)?;
+    let mut loaded = parse_policy(text, source)?;
     match parse(text, source) {
         Ok(None) => Ok((loaded, None)),
         Ok(Some(extension)) => {
             loaded.warnings.extend(warning(&loaded.spec, source));
             Ok((loaded, Some(extension)))
         }
-        Err(problems) => Err(LoadError::Invalid { problems, warnings: loaded.warnings }),
+        Err(errors) => Err(InvalidPolicy { errors, warnings: loaded.warnings }.into()),
     }
 }
 
 /// An extension decides at the end of a request, so it is useless where an event was written before.
-fn warning(spec: &PolicySpec, source: &str) -> Option<Problem> {
+fn warning(spec: &PolicySpec, source: &str) -> Option<Diagnostic> {
     let begins = |rule: &&PolicyRule| {
         let omitted = spec.omit_stages.union(rule.omit_stages);
         rule.level > Level::None && !omitted.contains(Stage::RequestReceived)
     };
     let at = spec.rules.iter().find(begins)?.at;
-    Some(Problem {
+    Some(Diagnostic {
         source: source.to_owned(),
         at,
         message:
             "the PolicyExtension has no effect on requests that this rule matches, because their \
                   RequestReceived event is written before the response is known"
                 .to_owned(),
-        remedy: Some("add RequestReceived to omitStages".to_owned()),
+        help: Some("add RequestReceived to omitStages".to_owned()),
     })
 }
 

@@ -9,9 +9,7 @@ use super::limit::Limiter;
 use super::{
     API_VERSION, Action, Codes, Extension, ExtensionRule, KIND, READS, SUCCESSFUL, UPDATES,
 };
-use crate::document::Problem;
-use crate::policy::spec::{GroupResources, PolicyRule, PolicySpec};
-use crate::policy::{Level, Position};
+use crate::policy::{Diagnostic, GroupResources, Level, PolicyRule, PolicySpec, Position};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -82,7 +80,7 @@ enum Code {
 ///
 /// # Errors
 /// There is one and it is not valid, or there are several.
-pub fn parse(text: &[u8], source: &str) -> Result<Option<Extension>, Vec<Problem>> {
+pub fn parse(text: &[u8], source: &str) -> Result<Option<Extension>, Vec<Diagnostic>> {
     let Ok(text) = std::str::from_utf8(text) else { return Ok(None) };
     let mut found = None;
     for document in later_documents(text) {
@@ -94,8 +92,8 @@ pub fn parse(text: &[u8], source: &str) -> Result<Option<Extension>, Vec<Problem
         let start =
             Position { line: 1 + document.chars().take_while(|c| *c == '\n').count(), column: 1 };
         let problem = |at: Position, message: String, remedy: &str| {
-            let remedy = Some(remedy.to_owned()).filter(|text| !text.is_empty());
-            vec![Problem { source: source.to_owned(), at: Some(at), message, remedy }]
+            let help = Some(remedy.to_owned()).filter(|text| !text.is_empty());
+            vec![Diagnostic { source: source.to_owned(), at: Some(at), message, help }]
         };
         if version != API_VERSION || kind.as_deref() != Some(KIND) {
             let kind = kind.unwrap_or_default();

@@ -7,8 +7,8 @@ use proptest::prelude::*;
 
 use super::spec::{GroupResources, PolicyRule};
 use super::{Level, Stage};
-use crate::UserInfo;
 use crate::RequestInfo;
+use crate::UserInfo;
 
 fn some(words: &'static [&'static str]) -> impl Strategy<Value = Vec<String>> {
     vec(proptest::sample::select(words).prop_map(str::to_owned), 0..3)

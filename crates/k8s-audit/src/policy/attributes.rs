@@ -1,7 +1,7 @@
 //! What a policy looks at in a request.
 
-use crate::UserInfo;
 use crate::RequestInfo;
+use crate::UserInfo;
 
 /// The attributes of a request that rules compare, as kube-apiserver resolves them from the method,
 /// the URL, and the credentials before the body is read.

@@ -7,9 +7,9 @@ use http::uri::PathAndQuery;
 
 use super::candidates::Resource;
 use super::{Chosen, Target};
+use crate::RequestInfo;
 use crate::UserInfo;
 use crate::policy::matcher::Policy;
-use crate::RequestInfo;
 
 /// A request that reaches a rule.
 #[derive(Debug, Clone)]

@@ -10,14 +10,14 @@ use super::request::{RequestError, RequestSpec};
 use crate::policy::{Explanation, Level, Loaded, Stage};
 
 /// The `apiVersion` of test files.
-pub const API_VERSION: &str = "audit.kube-audit-proxy.io/v1alpha1";
+pub(super) const API_VERSION: &str = "audit.kube-audit-proxy.io/v1alpha1";
 /// Their `kind`.
-pub const KIND: &str = "PolicyTest";
+pub(super) const KIND: &str = "PolicyTest";
 
 /// A file of test cases.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct PolicyTest {
+pub(super) struct PolicyTest {
     api_version: Spanned<String>,
     kind: Spanned<String>,
     /// The policy under test, relative to this file.
@@ -29,32 +29,32 @@ pub struct PolicyTest {
 /// One case.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Case {
+pub(super) struct Case {
     /// What is tested.
-    pub name: String,
+    pub(super) name: String,
     /// The request.
-    pub request: RequestSpec,
+    pub(super) request: RequestSpec,
     /// What is expected.
-    pub expect: Expected,
+    pub(super) expect: Expected,
 }
 
 /// The expected decision; what is not named may be anything.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct Expected {
+pub(super) struct Expected {
     /// The level.
-    pub level: String,
+    pub(super) level: String,
     /// The rule, counted from 0.
-    pub rule: Option<u32>,
+    pub(super) rule: Option<u32>,
     /// The omitted stages, in any order.
-    pub omit_stages: Option<Vec<String>>,
+    pub(super) omit_stages: Option<Vec<String>>,
     /// Whether `managedFields` are left out.
-    pub omit_managed_fields: Option<bool>,
+    pub(super) omit_managed_fields: Option<bool>,
 }
 
 /// Why a test file cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum TestFileError {
+pub(super) enum TestFileError {
     /// It cannot be read.
     #[error("{path}: {source}", path = path.display())]
     Read {
@@ -75,22 +75,22 @@ pub enum TestFileError {
 
 /// A case that can be run, and where it is.
 #[derive(Debug)]
-pub struct Located {
+pub(super) struct Located {
     /// `FILE:LINE:COLUMN`
-    pub position: String,
+    pub(super) position: String,
     /// The case.
-    pub case: Case,
+    pub(super) case: Case,
 }
 
 /// A difference between what is expected and what is decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Difference {
+pub(super) struct Difference {
     /// `level`, `rule`, `omitStages`, or `omitManagedFields`.
-    pub field: &'static str,
+    pub(super) field: &'static str,
     /// The expected value.
-    pub expected: String,
+    pub(super) expected: String,
     /// The value that the policy decides.
-    pub actual: String,
+    pub(super) actual: String,
 }
 
 impl PolicyTest {
@@ -98,7 +98,7 @@ impl PolicyTest {
     ///
     /// # Errors
     /// It cannot be read, or is not a valid test file.
-    pub fn load(path: &Path) -> Result<(PathBuf, Vec<Located>), TestFileError> {
+    pub(super) fn load(path: &Path) -> Result<(PathBuf, Vec<Located>), TestFileError> {
         let read = |source| TestFileError::Read { path: path.to_owned(), source };
         let text = std::fs::read_to_string(path).map_err(read)?;
         let invalid = |problem: String| TestFileError::Invalid { path: path.to_owned(), problem };
@@ -162,7 +162,10 @@ impl Case {
     ///
     /// # Errors
     /// The description is not one of a request.
-    pub fn run(&self, loaded: &Loaded) -> Result<(Vec<Difference>, Explanation), RequestError> {
+    pub(super) fn run(
+        &self,
+        loaded: &Loaded,
+    ) -> Result<(Vec<Difference>, Explanation), RequestError> {
         let request = self.request.resolve()?;
         let explanation = loaded.policy.explain(&loaded.spec, &request);
         let decision = explanation.decision;

@@ -9,14 +9,14 @@ pub mod volume;
 
 use std::sync::Arc;
 
-use audit_query::event::Event;
-use audit_query::scan::{Place, Records, Visitor};
+use crate::event::Event;
+use crate::scan::{Place, Records, Visitor};
 
 pub use self::changes::{Change, Changes, Sample};
 pub use self::top::Top;
 use self::volume::{BodySizes, Sizes, Volume};
 use super::event::EventRequest;
-use crate::policy::{Attributes, Decision, Policy};
+use k8s_audit::policy::{Attributes, Decision, Level, Policy};
 
 /// The policies that a log is evaluated under.
 #[derive(Debug)]
@@ -150,7 +150,7 @@ impl Visitor for Tally {
 fn differs(one: Decision, other: Decision) -> bool {
     (one.level, one.omit_stages, one.omit_managed_fields)
         != (other.level, other.omit_stages, other.omit_managed_fields)
-        && (one.level, other.level) != (crate::policy::Level::None, crate::policy::Level::None)
+        && (one.level, other.level) != (Level::None, Level::None)
 }
 
 /// Writes what is asked for: `get pods`, `patch deployments.apps/scale`, `get /healthz`.

@@ -7,12 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use audit_query::event::Event;
-use audit_query::scan::{Place, Records, Visitor};
+use crate::event::Event;
+use crate::scan::{Place, Records, Visitor};
 use hashbrown::HashMap;
 
 use super::event::EventRequest;
-use crate::policy::Attributes;
+use k8s_audit::policy::Attributes;
 
 /// Users of the control plane.
 const COMPONENTS: [&str; 5] = [
@@ -467,5 +467,4 @@ fn comment(out: &mut String, text: &str) {
 }
 
 #[cfg(test)]
-#[path = "suggest_tests.rs"]
 mod tests;

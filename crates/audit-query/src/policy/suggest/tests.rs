@@ -1,9 +1,9 @@
 use std::path::Path;
 
 use super::*;
-use crate::policy::{Level, parse};
+use k8s_audit::policy::{Level, parse};
 
-#[path = "../../benches/setup/cluster_day.rs"]
+#[path = "../../../benches/policy/cluster_day.rs"]
 mod cluster_day;
 
 fn suggest(lines: &[String], min_share: f64) -> Suggestion {

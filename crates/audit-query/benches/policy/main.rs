@@ -1,11 +1,8 @@
-//! Replays and condenses an hour of a cluster of 100 nodes: `cargo bench --bench workbench`.
+//! Replays and condenses an hour of a cluster of 100 nodes: `cargo bench -p audit-query --bench policy`.
 //!
 //! `-- SECONDS FILE` only writes that many seconds of its audit log to a file, 86400 for a day.
 
-#[path = "../setup/cluster_day.rs"]
 mod cluster_day;
-#[path = "../setup/rules.rs"]
-mod rules;
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -16,13 +13,13 @@ use std::time::Instant;
 
 use audit_query::filter::Filter;
 use audit_query::input::Input;
+use audit_query::policy::replay::{Policies, Tally};
+use audit_query::policy::suggest::Frequencies;
 use audit_query::scan::{Progress, Scan, Stages, Visitor};
-use kube_audit_proxy::policy::parse;
-use kube_audit_proxy::workbench::replay::{Policies, Tally};
-use kube_audit_proxy::workbench::suggest::Frequencies;
+use k8s_audit::policy::{Policy, parse};
 
 const NODES: usize = 100;
-const RECOMMENDED: &str = include_str!("../../config/policy-recommended.yaml");
+const RECOMMENDED: &str = include_str!("../../../../config/policy-recommended.yaml");
 
 fn main() {
     let arguments: Vec<String> =
@@ -41,7 +38,7 @@ fn main() {
     for rules in [1, 12, 200] {
         let policy = match rules {
             12 => parse(RECOMMENDED.as_bytes(), "recommended").expect("a policy").policy,
-            rules => rules::policy_of(rules),
+            rules => of_rules(rules),
         };
         let policies = Arc::new(Policies { policy, against: None });
         let start = Instant::now();
@@ -63,6 +60,19 @@ fn main() {
         100.0 * bytes.1 as f64 / bytes.0 as f64
     );
     let _ = std::fs::remove_file(path);
+}
+
+/// Most rules are about resources that no request is for.
+fn of_rules(rules: usize) -> Policy {
+    let mut text = String::from("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n");
+    for number in 1..rules {
+        text.push_str(&format!(
+            "- {{level: Request, verbs: [get, list, patch], users: ['system:user-{number}'], \
+             resources: [{{group: g{number}.io, resources: [kinds{number}, '*/status']}}]}}\n"
+        ));
+    }
+    text.push_str("- level: Metadata\n");
+    parse(text.as_bytes(), "bench").expect("the policy is valid").policy
 }
 
 fn write(path: &Path, seconds: usize) -> u64 {

@@ -4,10 +4,10 @@ use std::path::Path;
 use serde_json::Value as Json;
 
 use super::*;
-use crate::policy::parse;
+use k8s_audit::policy::parse;
 
 fn policy(name: &str) -> Policy {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/policies").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/corpus/policies").join(name);
     parse(&std::fs::read(path).unwrap(), name).unwrap().policy
 }
 
@@ -15,7 +15,8 @@ fn policy(name: &str) -> Policy {
 fn recorded() -> Vec<String> {
     let mut last = Vec::new();
     for file in ["all-requestresponse.jsonl", "mixed.jsonl", "all-metadata.jsonl"] {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/exchanges").join(file);
+        let path =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/corpus/exchanges").join(file);
         for line in std::fs::read_to_string(path).unwrap().lines() {
             let exchange: Json = serde_json::from_str(line).unwrap();
             let event = exchange["events"].as_array().unwrap().last();
@@ -67,8 +68,8 @@ fn counts_and_bytes_are_those_of_a_recount() {
 /// What was recorded under a policy is what it is said to write.
 #[test]
 fn the_volume_of_a_log_under_its_own_policy_is_its_size() {
-    let path =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/exchanges/all-metadata.jsonl");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/corpus/exchanges/all-metadata.jsonl");
     let (mut lines, mut bytes) = (Vec::new(), 0);
     for line in std::fs::read_to_string(path).unwrap().lines() {
         let exchange: Json = serde_json::from_str(line).unwrap();

@@ -1,12 +1,12 @@
 //! What is recorded of requests under one policy and not under another.
 
-use audit_query::event::Event;
-use audit_query::scan::Place;
+use crate::event::Event;
+use crate::scan::Place;
 use hashbrown::HashMap;
 
 use super::top::Top;
 use super::volume::{Sizes, Volume};
-use crate::policy::Decision;
+use k8s_audit::policy::Decision;
 
 /// Samples of each group.
 const SAMPLES: usize = 3;

@@ -10,27 +10,27 @@ use crate::request::RequestInfo;
 /// A description of a request.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RequestSpec {
+pub(super) struct RequestSpec {
     /// The authenticated user. Without user and groups, authentication has failed.
-    pub user: Option<String>,
+    pub(super) user: Option<String>,
     /// The user's groups.
     #[serde(default)]
-    pub groups: Vec<String>,
+    pub(super) groups: Vec<String>,
     /// The verb; the HTTP method in lower case for a path. `get` by default.
-    pub verb: Option<String>,
+    pub(super) verb: Option<String>,
     /// `RESOURCE[.GROUP][/SUBRESOURCE]`
-    pub resource: Option<String>,
+    pub(super) resource: Option<String>,
     /// Namespace.
-    pub namespace: Option<String>,
+    pub(super) namespace: Option<String>,
     /// Name of the object.
-    pub name: Option<String>,
+    pub(super) name: Option<String>,
     /// Path and query, instead of a resource.
-    pub url: Option<String>,
+    pub(super) url: Option<String>,
 }
 
 /// Why a description is not one of a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RequestError {
+pub(super) enum RequestError {
     /// Neither a resource nor a URL.
     #[error("the request has neither a resource nor a url")]
     NoTarget,
@@ -53,7 +53,7 @@ pub enum RequestError {
 
 /// A request that was described.
 #[derive(Debug)]
-pub struct SpecifiedRequest {
+pub(super) struct SpecifiedRequest {
     user: Option<String>,
     groups: Vec<String>,
     verb: String,
@@ -71,7 +71,7 @@ impl RequestSpec {
     ///
     /// # Errors
     /// It does not describe a request.
-    pub fn resolve(&self) -> Result<SpecifiedRequest, RequestError> {
+    pub(super) fn resolve(&self) -> Result<SpecifiedRequest, RequestError> {
         let verb = self.verb.as_deref().unwrap_or("get");
         let has_object = self.namespace.is_some() || self.name.is_some();
         let (verb, target) = match (&self.resource, &self.url) {

@@ -5,11 +5,11 @@
 //! and resource, else with [`REQUEST_BODY`], [`RESPONSE_BODY`] and [`LIST_BODY`]. `RequestReceived` and
 //! `ResponseStarted` events are counted with the size of the last event, as far as they have its members.
 
-use audit_query::event::Event;
+use crate::event::Event;
 use hashbrown::HashMap;
 
-use crate::policy::{Attributes, Decision, Level, Stage};
-use crate::workbench::event::EventRequest;
+use crate::policy::event::EventRequest;
+use k8s_audit::policy::{Attributes, Decision, Level, Stage};
 
 /// Bytes of a request body if the log has none for the verb and resource.
 pub const REQUEST_BODY: u64 = 2_000;

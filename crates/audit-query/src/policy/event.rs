@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 
-use audit_query::event::{Event, User};
+use crate::event::{Event, User};
 use http::Method;
 use http::uri::PathAndQuery;
 
-use crate::policy::Attributes;
-use crate::request::RequestInfo;
+use k8s_audit::RequestInfo;
+use k8s_audit::policy::Attributes;
 
 /// The request of an event, with the attributes that it had when the policy was evaluated.
 ///
