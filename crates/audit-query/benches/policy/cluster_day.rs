@@ -35,7 +35,7 @@ const KCM: &str = "system:kube-controller-manager";
 const SCHEDULER: &str = "system:kube-scheduler";
 
 /// Calls `each` with the lines of so many seconds; 86,400 are a day.
-pub fn events(nodes: usize, seconds: usize, mut each: impl FnMut(&str)) {
+pub(super) fn events(nodes: usize, seconds: usize, mut each: impl FnMut(&str)) {
     let mut line = String::new();
     let mut number = 0;
     let mut emit = |second: usize, request: &Request<'_>, line: &mut String| {

@@ -169,6 +169,12 @@ impl Visitor for Frequencies {
             resource.push(b'/');
             resource.extend_from_slice(request.subresource());
         }
+        // Others are not those of a Kubernetes API, and need not be ones that a policy can name.
+        let is_plain =
+            |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-./".contains(byte);
+        if !resource.iter().chain(request.group()).all(is_plain) {
+            return;
+        }
         let user = request.user();
         let component = COMPONENTS.iter().position(|name| Some(name.as_bytes()) == user);
         if let Some(component) = component {

@@ -63,7 +63,7 @@ pub(super) fn any_request() -> impl Strategy<Value = (Option<UserInfo>, RequestI
     let methods = ["GET", "POST", "HEAD", "OPTIONS", "DELETE", "PUT", "PATCH", "PURGE"];
     let request = (
         proptest::sample::select(methods.to_vec()),
-        "(/api/v1|/apis/apps/v1|/apis/x/v1|/apis|/a)?(/watch|/proxy)?(/namespaces/(n|a|z|))?(/(pods|x|\\*|))?(/(a|log|z|))?(/(log|\\*|x|z))?/?(\\?watch=1|\\?fieldSelector=metadata.name%3Da)?",
+        "(/api/v1|/apis/apps/v1|/apis/x/v1|/apis|/a)?(/watch|/proxy)?(/namespaces/(n|a|z|))?(/(pods|x|\\*|))?(/(a|log|z|))?(/(log|\\*|x|z))?/?(\\?watch=1|\\?fieldSelector=metadata\\.name%3Da)?",
         proptest::option::of(("[uvw]?", vec("[ghi]", 0..3))),
     );
     request.prop_map(|(method, target, user)| {

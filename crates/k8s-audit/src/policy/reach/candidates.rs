@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::bits::Bits;
 use super::distinct;
+use super::witness::is_path;
 use crate::policy::matcher::{Policy, Rule, Scope};
 use crate::policy::spec::{GroupResources, PolicyRule, PolicySpec};
 
@@ -139,7 +140,7 @@ impl Candidates {
             }
         }
         if !objects {
-            for path in all_paths(written, earlier) {
+            for path in all_paths(written, earlier).into_iter().filter(|path| is_path(path)) {
                 let rules = matched(&|rule| match &rule.scope {
                     Scope::Everything => true,
                     Scope::Objects { .. } => false,

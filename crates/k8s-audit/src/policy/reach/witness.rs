@@ -66,6 +66,16 @@ impl fmt::Display for Witness {
     }
 }
 
+/// Whether a request with this path can be one that is not for a resource.
+pub(super) fn is_path(path: &str) -> bool {
+    let info = |target: String| {
+        let target = PathAndQuery::try_from(target).ok()?;
+        Some(RequestInfo::new(&Method::GET, &target))
+    };
+    let is_resolved = matches!(info(encoded(path, b"/")), Some(Ok(info)) if !info.is_resource());
+    is_resolved || matches!(info(path.to_owned()), Some(Err(_)))
+}
+
 /// The method and the URLs that mean this, the usual one first.
 fn resource_url(
     verb: &str,
