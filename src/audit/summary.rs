@@ -79,7 +79,9 @@ fn encode(suppressed: &Suppressed, rule: &str, format: Format) -> Vec<u8> {
     let mut line = Vec::new();
     match format {
         Format::Json => event.push_json(&mut line),
-        Format::Legacy => event.push_legacy(&mut line),
+        Format::Legacy => {
+            event.push_legacy(&super::legacy::local_time(event.request_received), &mut line);
+        }
     }
     line
 }

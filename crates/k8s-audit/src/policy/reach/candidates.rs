@@ -155,8 +155,7 @@ impl Candidates {
             namespaces: distinct(namespaces, String::is_empty),
             resources: distinct(resources, resource_class),
             path_verbs: distinct(path_verbs, |_| ()),
-            // Not all of them need be paths of non-resource requests.
-            paths: distinct(paths, |path| path.path.clone()),
+            paths: distinct(paths, |_| ()),
         })
     }
 }

@@ -173,18 +173,38 @@ fn can_be(verb: &str, namespace: &str, resource: &Resource) -> bool {
     // `/namespaces/x/status` is the status of a namespace.
     let is_part_of_namespace =
         !namespace.is_empty() && matches!(&resource[..], "status" | "finalize");
-    let is_trimmed = resource.is_empty() && name.is_empty() && subresource.is_empty();
+    let has_name_in_path = !name.is_empty() && verb != "list";
+    // Slashes at the end do not count.
+    let is_trimmed = resource.is_empty() && !has_name_in_path && subresource.is_empty();
     of_verb && !is_part_of_namespace && !is_trimmed
 }
 
-/// Leaves one value of those that the same earlier rules match, and that are alike to [`can_be`].
+/// Of values that are alike to [`can_be`], leaves those that the fewest earlier rules match: if one of
+/// the others reaches the rule, one of these does, too.
 fn distinct<T, K: Eq + std::hash::Hash>(
     values: Vec<Valued<T>>,
     class: impl Fn(&T) -> K,
 ) -> Vec<Valued<T>> {
-    let mut seen = std::collections::HashSet::new();
+    let mut by_class = std::collections::HashMap::<K, Vec<Bits>>::new();
+    for Valued { value, rules } in &values {
+        let least = by_class.entry(class(value)).or_default();
+        if !least.iter().any(|known| known.is_subset(rules)) {
+            least.retain(|known| !rules.is_subset(known));
+            least.push(rules.clone());
+        }
+    }
     let mut values = values;
-    values.retain(|valued| seen.insert((valued.rules.clone(), class(&valued.value))));
+    // The first value of each set stays.
+    values.retain(|Valued { value, rules }| {
+        let Some(least) = by_class.get_mut(&class(value)) else { return false };
+        match least.iter().position(|known| known == rules) {
+            Some(at) => {
+                least.swap_remove(at);
+                true
+            }
+            None => false,
+        }
+    });
     values
 }
 

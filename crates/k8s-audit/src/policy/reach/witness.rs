@@ -87,7 +87,9 @@ fn resource_url(
     let selector = format!("fieldSelector={}", encoded(&format!("metadata.name={name}"), b""));
     let (method, query) = match verb {
         "list" if is_selected => ("GET", format!("?{selector}")),
-        "watch" if is_selected => ("GET", format!("?watch=true&{selector}")),
+        "watch" if is_selected && !resource.is_empty() => {
+            ("GET", format!("?watch=true&{selector}"))
+        }
         "get" | "list" => ("GET", String::new()),
         "watch" if name.is_empty() => ("GET", "?watch=true".to_owned()),
         "create" => ("POST", String::new()),
@@ -97,7 +99,7 @@ fn resource_url(
         "" => ("OPTIONS", String::new()),
         _ => ("GET", String::new()),
     };
-    let in_query = verb == "list" || verb == "watch" && is_selected;
+    let in_query = verb == "list" || verb == "watch" && is_selected && !resource.is_empty();
     let in_path = if in_query { "" } else { &name[..] };
     let root = match group.is_empty() {
         true => "/api/v1".to_owned(),
