@@ -23,7 +23,7 @@ use self::process::ProcessCollector;
 use crate::audit::metrics::AuditMetrics;
 use crate::authn::AuthenticationMetrics;
 use crate::file_watch::ReloadMetrics;
-use crate::policy::{PolicyFamilies, PolicyMetrics};
+use crate::policy::{PolicyFamilies, PolicyHandle, PolicyMetrics};
 use crate::upstream::UpstreamMetrics;
 use crate::upstream::access::Access;
 use audit_log::webhook::{WebhookFamilies, WebhookMetrics};
@@ -106,6 +106,11 @@ impl Metrics {
     /// Returns the metrics of the policy of a backend.
     pub fn policy(&self, backend: &BackendMetrics) -> PolicyMetrics {
         self.policies.policy(backend.name())
+    }
+
+    /// Exposes the counts of the rules of these policies.
+    pub fn expose_rules(&self, policies: Vec<PolicyHandle>) {
+        self.policies.expose_rules(policies);
     }
 
     /// Returns the metrics of the log backend that `backend` belongs to.

@@ -38,8 +38,8 @@ const COLLECTION: &str = "https://kubernetes/api/v1/namespaces/shop/configmaps";
 const BODY: Bytes = Bytes::from_static(&[b'x'; 1300]);
 
 /// What the client sends, and how much is recorded.
-#[derive(Clone, Copy)]
-struct Case {
+#[derive(Clone)]
+#[derive(Clone)]
     name: &'static str,
     level: &'static str,
     /// Whether it is a POST of an object of 1.3 KB.

@@ -16,6 +16,7 @@ pub mod record;
 mod recorder;
 pub mod recording;
 pub mod response;
+pub mod summary;
 mod view;
 
 pub use k8s_audit::{event, go as go_quote, json, timestamp};

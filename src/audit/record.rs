@@ -2,6 +2,7 @@
 
 mod ambiguous;
 mod end;
+mod extension;
 mod name;
 mod request_body;
 
@@ -20,6 +21,7 @@ pub use super::created::CreatedTap;
 use super::decode;
 use super::event::{Event, ObjectMetadata, ObjectRef, UserAgent};
 use super::object::MediaType;
+use super::recorder::Decided;
 pub use super::recorder::{AmbiguousBodies, AuditSink, Encoding, Format, MAX_SINKS, Recorder};
 use super::recording::{self, RequestBodyKind, RequestTap};
 use super::response::Said;
@@ -75,6 +77,12 @@ pub struct Record {
     user: Option<Arc<User>>,
     /// What the sinks are shown of it.
     views: Each<View>,
+    /// By policy, what decided that.
+    decided: Each<Decided>,
+    /// Whether one of the policies has an extension.
+    is_extended: bool,
+    /// The version of the object in the response, if an extension asks for it.
+    response_version: Option<String>,
     long_running: bool,
     impersonated: Option<Impersonated>,
     metadata: Option<ObjectMetadata>,
@@ -117,12 +125,16 @@ impl Record {
         user: Option<Arc<User>>,
     ) -> Box<Record> {
         let long_running = facts.info.is_long_running();
-        let views = recorder.views(user.as_deref().map(|user| &**user), &facts.info);
+        let (views, decided, is_extended) =
+            recorder.views(user.as_deref().map(|user| &**user), &facts.info);
         let mut record = Box::new(Record {
             recorder,
             facts,
             user,
             views,
+            decided,
+            is_extended,
+            response_version: None,
             long_running,
             impersonated: None,
             metadata: None,
@@ -248,7 +260,8 @@ impl Record {
 
     /// What is to capture the answer's body, if it is recorded.
     pub fn capture_response(&self, code: u16, headers: &HeaderMap) -> Option<ResponseCaptures> {
-        let recorded = self.level() == Level::RequestResponse
+        let compares = self.compares_versions();
+        let recorded = (self.level() == Level::RequestResponse || compares)
             && headers.contains_key(http::header::CONTENT_TYPE)
             && recording::records_response(&self.facts.info, code);
         let media_type = MediaType::of(headers);
@@ -262,7 +275,9 @@ impl Record {
             plan.redact = redacted_paths(&self.recorder, view, &self.facts.info);
             Capture::new(plan, &settings.budget, self.account())
         };
-        let is_shown = |view: &View| view.level == Level::RequestResponse;
+        let is_shown = |view: &View| {
+            view.level == Level::RequestResponse || compares && view.level > Level::None
+        };
         Some(ResponseCaptures(self.views.map(|view| is_shown(view).then(|| capture(view)))))
     }
 
@@ -272,10 +287,22 @@ impl Record {
     }
 
     fn read_response(&mut self, captures: ResponseCaptures, all: bool) {
+        let mut unrecorded = None;
         for (view, capture) in self.views.iter_mut().zip(captures.0.into_iter()) {
             // Of an answer that nobody waited for there may be nothing, which is no object.
-            if let Some(capture) = capture.filter(|capture| all || !capture.is_empty()) {
-                view.response_captured(capture.finish(all), &self.recorder.metrics.bodies);
+            let Some(capture) = capture.filter(|capture| all || !capture.is_empty()) else {
+                continue;
+            };
+            let recorded = capture.finish(all);
+            match view.level == Level::RequestResponse {
+                true => view.response_captured(recorded, &self.recorder.metrics.bodies),
+                false => unrecorded = Some(recorded.json),
+            }
+        }
+        if self.is_extended {
+            let objects = self.views.iter_mut().filter_map(|view| view.response_object.as_ref());
+            if let Some(object) = unrecorded.or_else(|| objects.cloned().next()) {
+                self.response_versioned(&object);
             }
         }
     }
@@ -403,7 +430,7 @@ impl Record {
             let takers = view.takers(stage);
             is_taken |= !takers.is_empty();
             let encode = |encoding| self.encode_within(view, stage, at, encoding);
-            commit = self.recorder.store(takers, encode, &self.sequence, commit);
+            commit = self.recorder.store(takers, &self.decided, encode, &self.sequence, commit);
         }
         if is_taken {
             self.recorder.count_event();

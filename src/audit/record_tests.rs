@@ -30,17 +30,8 @@ fn begin(path: &'static str, level: Level, omit: &[Stage]) -> (Box<Record>, Even
 /// A sink with a policy of one rule.
 fn sink(level: Level, omit: &[Stage]) -> (AuditSink, Events) {
     let (sender, receiver) = unbounded_channel();
-    let rule = PolicyRule {
-        level,
-        users: Vec::new(),
-        user_groups: Vec::new(),
-        verbs: Vec::new(),
-        resources: Vec::new(),
-        namespaces: Vec::new(),
-        non_resource_urls: Vec::new(),
-        omit_stages: omit.iter().copied().collect(),
-        omit_managed_fields: None,
-    };
+    let omit_stages = omit.iter().copied().collect();
+    let rule = PolicyRule { omit_stages, ..PolicyRule::new(level) };
     let spec = PolicySpec { rules: vec![rule], ..PolicySpec::default() };
     let sink = AuditSink {
         name: "test".into(),

@@ -9,7 +9,7 @@ use super::backend::Backend;
 use super::converter::Converter;
 use super::metrics::AuditMetrics;
 use super::recording::BodySettings;
-use super::view::{Each, View};
+use super::view::{Each, View, annotate};
 use crate::authn::UserInfo;
 use crate::policy::{Decision, Level, PolicyHandle};
 use crate::request::RequestInfo;
@@ -57,6 +57,23 @@ pub struct AuditSink {
     pub encoding: Encoding,
 }
 
+/// Annotation of all events with `--audit-annotate-rule`.
+const RULE: &str = "kube-audit-proxy/policy-rule";
+
+/// What decided about a request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Decided {
+    /// The rule; `None` if none matched.
+    pub(super) rule: Option<u32>,
+    /// Of the policy.
+    pub(super) generation: u64,
+}
+
+impl Decided {
+    /// No policy has this generation.
+    const NONE: Decided = Decided { rule: None, generation: 0 };
+}
+
 /// Some of the sinks, by their place in the list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct SinkSet(u32);
@@ -86,11 +103,11 @@ impl SinkSet {
         SinkSet(self.0 | other.0)
     }
 
-    fn without(self, other: SinkSet) -> SinkSet {
+    pub(super) fn without(self, other: SinkSet) -> SinkSet {
         SinkSet(self.0 & !other.0)
     }
 
-    fn iter(mut self) -> impl Iterator<Item = usize> {
+    pub(super) fn iter(mut self) -> impl Iterator<Item = usize> {
         std::iter::from_fn(move || {
             let first = self.first()?;
             self.0 &= self.0 - 1;
@@ -104,6 +121,9 @@ pub struct Recorder {
     sinks: Box<[AuditSink]>,
     /// Each policy once, with the sinks whose policy it is.
     policies: Box<[(PolicyHandle, SinkSet)]>,
+    /// For each sink, the number of its policy, and its own number in the policy's counts.
+    policy_of: Box<[(usize, usize)]>,
+    annotates_rule: bool,
     /// For each sink, those whose events are encoded as its own are.
     encoded_alike: Box<[SinkSet]>,
     strict: SinkSet,
@@ -150,10 +170,17 @@ impl Recorder {
             alike
         };
         let encoded_alike = sinks.iter().map(alike).collect();
+        let policy_of = sinks.iter().map(|sink: &AuditSink| {
+            let policy = policies.iter().position(|(policy, _)| policy.is_same(&sink.policy));
+            (policy.unwrap_or_default(), sink.policy.backend(&sink.name))
+        });
+        let policy_of = policy_of.collect();
         let (sinks, policies) = (sinks.into(), policies.into());
         Recorder {
             sinks,
             policies,
+            policy_of,
+            annotates_rule: false,
             encoded_alike,
             strict,
             converter: Arc::new(Converter::new()),
@@ -161,6 +188,16 @@ impl Recorder {
             metrics,
             node_name,
         }
+    }
+
+    /// Notes in each event which rule of the policy decided about it.
+    pub fn annotating_rule(self, annotates_rule: bool) -> Recorder {
+        Recorder { annotates_rule, ..self }
+    }
+
+    /// The policies, each once.
+    pub fn policies(&self) -> impl Iterator<Item = &PolicyHandle> {
+        self.policies.iter().map(|(policy, _)| policy)
     }
 
     /// Sets what happens to requests whose body is ambiguous. `None`, the default, refuses them if a
@@ -209,33 +246,57 @@ impl Recorder {
         &self.sinks[view.sink].bodies
     }
 
-    /// What each sink is shown of a request, by its policy.
-    pub(super) fn views(&self, user: Option<&UserInfo>, info: &RequestInfo) -> Each<View> {
+    /// What each sink is shown of a request, by its policy; and by policy, what decided that.
+    pub(super) fn views(
+        &self,
+        user: Option<&UserInfo>,
+        info: &RequestInfo,
+    ) -> (Each<View>, Each<Decided>, bool) {
         let mut views: Option<Each<View>> = None;
-        for (policy, sinks) in &self.policies {
-            let decision = policy.borrow().evaluate(user, info);
+        let mut all_decided: Option<Each<Decided>> = None;
+        let mut is_extended = false;
+        for (number, (policy, sinks)) in self.policies.iter().enumerate() {
+            let policy = policy.borrow();
+            let decision = policy.evaluate(user, info);
+            policy.usage.count_request(decision.rule);
+            let decided = Decided { rule: decision.rule, generation: policy.generation };
+            match &mut all_decided {
+                None => all_decided = Some(Each::one(decided)),
+                Some(all) => all.push(decided),
+            }
+            let has_extension = policy.extension.is_some();
+            is_extended |= has_extension;
             for sink in sinks.iter() {
-                let views = match &mut views {
-                    None => views.insert(Each::one(View::new(sink, &decision))),
-                    Some(views) => {
-                        if !views.iter().any(|view| self.is_shown_as(view, sink, &decision)) {
-                            views.push(View::new(sink, &decision));
-                        }
-                        views
+                let shown = |view: &View| self.is_shown_as(view, sink, number, &decision);
+                let is_there = views.as_ref().is_some_and(|views| views.iter().any(shown));
+                if !is_there {
+                    let mut view = View::new(sink, number, &decision);
+                    view.is_of_one_policy = has_extension || self.annotates_rule;
+                    if self.annotates_rule {
+                        let rule = policy.annotation(decision.rule).to_owned();
+                        annotate(&mut view.annotations, RULE, rule);
                     }
-                };
-                let view = views.iter_mut().find(|view| self.is_shown_as(view, sink, &decision));
+                    match &mut views {
+                        None => views = Some(Each::one(view)),
+                        Some(views) => views.push(view),
+                    }
+                }
+                let mut views = views.iter_mut().flat_map(Each::iter_mut);
+                let view = views.find(|view| self.is_shown_as(view, sink, number, &decision));
                 view.expect("there is one by now").show(sink, &decision);
             }
         }
-        views.expect("there is a sink")
+        let views = views.expect("there is a sink");
+        (views, all_decided.expect("it has a policy"), is_extended)
     }
 
     /// Whether `view` is what the sink is to see.
-    fn is_shown_as(&self, view: &View, sink: usize, decision: &Decision) -> bool {
+    fn is_shown_as(&self, view: &View, sink: usize, policy: usize, decision: &Decision) -> bool {
         let (of_view, of_sink) = (self.bodies(view), &self.sinks[sink].bodies);
         view.sink == sink
-            || view.level == decision.level
+            || (view.policy == policy || !view.is_of_one_policy)
+                && (view.policy == policy || self.sinks[sink].policy.borrow().extension.is_none())
+                && view.level == decision.level
                 && if view.level <= Level::Metadata {
                     // Redaction is in the URL, too.
                     of_view.redaction.is_some() == of_sink.redaction.is_some()
@@ -250,6 +311,7 @@ impl Recorder {
     pub(super) fn store(
         &self,
         takers: SinkSet,
+        decided: &Each<Decided>,
         encode: impl Fn(Encoding) -> Vec<u8>,
         sequence: &CommitSequence,
         before: Commit,
@@ -260,6 +322,7 @@ impl Recorder {
             let alike = rest.and(self.encoded_alike[first]);
             rest = rest.without(alike);
             let line = encode(self.sinks[first].encoding);
+            alike.iter().for_each(|sink| self.count_bytes(sink, decided, line.len()));
             let submit = |sink: usize, line| self.sinks[sink].backend.submit(line, sequence);
             if alike.is_one() {
                 commit = commit.and(submit(first, Line::Own(line)));
@@ -269,6 +332,31 @@ impl Recorder {
             commit = alike.iter().fold(commit, |all, sink| all.and(submit(sink, line.clone())));
         }
         commit
+    }
+
+    /// The number of a sink in the counts of its policy.
+    pub(super) fn number(&self, sink: usize) -> usize {
+        self.policy_of[sink].1
+    }
+
+    /// Writes an event that is about no single request to all sinks with the policy of this number.
+    pub(super) fn write_summary(&self, policy: usize, encode: impl Fn(Encoding) -> Vec<u8>) {
+        let (_, takers) = self.policies[policy];
+        let (decided, sequence) = (Each::one(Decided::NONE), CommitSequence::detached());
+        // Nothing waits for it.
+        drop(self.store(takers, &decided, encode, &sequence, Commit::DONE));
+        self.count_event();
+    }
+
+    /// Counts the bytes of an event for the rule that decided. A policy that was loaded since has counts
+    /// of its own.
+    fn count_bytes(&self, sink: usize, decided: &Each<Decided>, bytes: usize) {
+        let (policy, number) = self.policy_of[sink];
+        let Some(decided) = decided.iter().nth(policy) else { return };
+        let policy = self.policies[policy].0.borrow();
+        if policy.generation == decided.generation {
+            policy.usage.count_bytes(decided.rule, number, bytes);
+        }
     }
 
     /// Counts an event, which one or more sinks have got. One that is alone counts for itself.

@@ -12,7 +12,7 @@ use crate::policy::{Decision, Level, Stage};
 use crate::status::Status;
 
 /// One or more of something, where one is the usual case and costs no allocation.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Each<T> {
     first: T,
     others: Vec<T>,
@@ -65,6 +65,10 @@ pub(super) struct View {
     pub(super) omit_managed_fields: bool,
     /// The first of its sinks, whose settings for bodies hold for all of them.
     pub(super) sink: usize,
+    /// The number of the policy by which it is shown.
+    pub(super) policy: usize,
+    /// Only sinks with this policy have it.
+    pub(super) is_of_one_policy: bool,
     /// By stage, the sinks that get its event.
     takers: [SinkSet; Stage::ALL.len()],
     pub(super) request: Option<Request>,
@@ -111,11 +115,13 @@ const RESPONSE_OBJECT: BodyAnnotations = BodyAnnotations {
 
 impl View {
     /// The view of a sink whose policy says `decision`; not yet one that it takes events of.
-    pub(super) fn new(sink: usize, decision: &Decision) -> View {
+    pub(super) fn new(sink: usize, policy: usize, decision: &Decision) -> View {
         View {
             level: decision.level,
             omit_managed_fields: decision.omit_managed_fields,
             sink,
+            policy,
+            is_of_one_policy: false,
             takers: Default::default(),
             request: None,
             request_object: None,
@@ -130,6 +136,8 @@ impl View {
             level: Level::None,
             omit_managed_fields: false,
             sink: 0,
+            policy: 0,
+            is_of_one_policy: false,
             takers: Default::default(),
             request: None,
             request_object: None,
@@ -148,6 +156,27 @@ impl View {
                 self.takers[stage as usize].insert(sink);
             }
         }
+    }
+
+    /// Keeps the last event from all sinks that have not got an earlier one of the request. Returns them.
+    pub(super) fn withhold(&mut self, long_running: bool) -> SinkSet {
+        let withheld = self.without_earlier(long_running);
+        let last = &mut self.takers[Stage::ResponseComplete as usize];
+        *last = last.without(withheld);
+        withheld
+    }
+
+    /// Whether there are such sinks.
+    pub(super) fn can_withhold(&self, long_running: bool) -> bool {
+        !self.without_earlier(long_running).is_empty()
+    }
+
+    /// The sinks that get the last event and no other.
+    fn without_earlier(&self, long_running: bool) -> SinkSet {
+        let received = self.takers(Stage::RequestReceived);
+        let started = self.takers(Stage::ResponseStarted);
+        let begun = if long_running { received.or(started) } else { received };
+        self.takers(Stage::ResponseComplete).without(begun)
     }
 
     /// The sinks that get the event of this stage.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -17,6 +17,7 @@ use super::backends;
 use crate::audit::body::Budget;
 use crate::audit::record::{AuditSink, Backend, Encoding, Format, Recorder};
 use crate::audit::recording::BodySettings;
+use crate::audit::summary::Summaries;
 use crate::authn::{
     Anonymous, AuthenticationConfigFile, Authenticator, ClientCa, ClientCaError, JwtAuthenticators,
     JwtSettings, RequestHeader, ServiceAccounts, TokenCache, TokenFile, TokenReview, Tokens,
@@ -65,6 +66,7 @@ pub struct Process {
     shutdown_timeout: Duration,
     force_reload: watch::Sender<()>,
     workers: Arc<Workers>,
+    summaries: Arc<Mutex<Summaries>>,
 }
 
 impl Process {
@@ -110,6 +112,7 @@ impl Process {
         let (admin_shutdown, admin_running) = Shutdown::new();
         let shutdown = Arc::new(shutdown);
         backends::look_after(&proxy.recorder, &metrics.backends);
+        let summaries = spawn_summaries(proxy.recorder.clone());
         serve_admin(admin_listener, &proxy, &shutdown, metrics.clone(), admin_running);
         let sequence = |thread, runtime| proxy.recorder.commit_sequence(thread, runtime);
         let workers = Arc::new(Workers::start(sequence).context("threads for clients")?);
@@ -132,6 +135,7 @@ impl Process {
             shutdown_timeout,
             force_reload,
             workers,
+            summaries,
         })
     }
 
@@ -203,6 +207,8 @@ impl Process {
                 "bodies are still being converted, the events of their requests may be missing"
             );
         }
+        // What rate limits have suppressed until now.
+        lock(&self.summaries).write(&self.proxy.recorder, true);
         let give_up = CancellationToken::new();
         let sinks = self.proxy.recorder.sinks().iter();
         let sinks = sinks.map(|sink| sink.backend.shutdown(&give_up));
@@ -233,6 +239,24 @@ impl Process {
         self.shutdown.all_ended().await;
         self.proxy.upgraded_ended().await;
     }
+}
+
+/// Writes what rate limits of policy extensions have suppressed, when their windows end.
+fn spawn_summaries(recorder: Arc<Recorder>) -> Arc<Mutex<Summaries>> {
+    let summaries = Arc::new(Mutex::new(Summaries::default()));
+    let shared = Arc::downgrade(&summaries);
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(POLL_INTERVAL).await;
+            let Some(summaries) = shared.upgrade() else { return };
+            lock(&summaries).write(&recorder, false);
+        }
+    });
+    summaries
+}
+
+fn lock(summaries: &Mutex<Summaries>) -> MutexGuard<'_, Summaries> {
+    summaries.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The API server, by flags and a kubeconfig, which is followed.
@@ -325,6 +349,7 @@ fn recorder(
         sinks.push(AuditSink { name: sink.name, backend, policy, bodies, encoding });
     }
     let recorder = Recorder::new(sinks, follow.metrics.audit.clone(), audit.node_name);
+    let recorder = recorder.annotating_rule(audit.annotates_rule);
     Ok(recorder.with_ambiguous_bodies(audit.ambiguous_bodies))
 }
 
@@ -558,5 +583,8 @@ fn serve_admin(
             }
         }),
     ]);
-    tokio::spawn(admin::serve(listener, Arc::new(Admin::new(metrics, checks)), running));
+    let policies: Vec<_> = proxy.recorder.policies().cloned().collect();
+    metrics.expose_rules(policies.clone());
+    let admin = Admin::new(metrics, checks).with_policies(policies);
+    tokio::spawn(admin::serve(listener, Arc::new(admin), running));
 }

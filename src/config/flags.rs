@@ -270,6 +270,20 @@ pub struct ServeFlags {
     /// Name of this proxy or its node, noted in each event as the annotation kube-audit-proxy/node
     #[arg(long, value_name = "NAME", help_heading = POLICY)]
     pub audit_node_name: Option<String>,
+    /// Note the policy rule that matched in each event, as the annotation
+    /// kube-audit-proxy/policy-rule: its index, and where it is in the policy file
+    #[arg(
+        long,
+        value_name = "BOOL",
+        default_value = "false",
+        default_missing_value = "true",
+        num_args = 0..=1,
+        require_equals = true,
+        value_parser = parse_bool,
+        action = ArgAction::Set,
+        help_heading = POLICY
+    )]
+    pub audit_annotate_rule: bool,
     /// Values to redact besides those of Secrets and tokens, as GROUP/RESOURCE:PATH,
     /// comma-separated, such as core/configmaps:data.password; none redacts nothing, as
     /// kube-apiserver

@@ -168,6 +168,8 @@ pub struct Audit {
     pub ambiguous_bodies: Option<AmbiguousBodies>,
     /// `--audit-node-name`
     pub node_name: Option<String>,
+    /// Whether events say which rule of the policy matched.
+    pub annotates_rule: bool,
 }
 
 /// The running of the process.
@@ -342,7 +344,13 @@ fn audit(flags: &ServeFlags) -> Result<Audit, ConfigError> {
         flags::AmbiguousBodies::Record => AmbiguousBodies::Record,
         flags::AmbiguousBodies::Reject => AmbiguousBodies::Reject,
     });
-    Ok(Audit { sinks: sink_list::sinks(flags)?, total_body_bytes, ambiguous_bodies, node_name })
+    Ok(Audit {
+        sinks: sink_list::sinks(flags)?,
+        total_body_bytes,
+        ambiguous_bodies,
+        node_name,
+        annotates_rule: flags.audit_annotate_rule,
+    })
 }
 
 fn fail<T>(message: &str) -> Result<T, ConfigError> {

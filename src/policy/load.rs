@@ -31,8 +31,13 @@ pub enum LoadError {
 /// # Errors
 /// Returns a [`LoadError`]. Displayed, it has one problem per line.
 pub fn load(path: &Path) -> Result<Loaded, LoadError> {
-    let text = bytes(path, document::read_any)?;
+    let text = read_once(path)?;
     Ok(parse(&text, &path.display().to_string())?)
+}
+
+/// Reads the bytes of a policy file or a pipe.
+pub(super) fn read_once(path: &Path) -> Result<Vec<u8>, LoadError> {
+    bytes(path, document::read_any)
 }
 
 /// Reads the bytes of a policy file.

@@ -4,16 +4,17 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use super::active::ActivePolicy;
+use super::extension::{Extension, parse_with_extension};
 use super::load::{self, LoadError};
 use super::metrics::PolicyMetrics;
-use super::{Diagnostic, Loaded, Policy, parse};
+use super::{Changed, Diagnostic, Difference, Loaded, Policy, PolicySpec, records_nothing};
 use crate::file_watch::FileWatcher;
 use crate::file_watch::{ReloadMetrics, Reloaded};
 
@@ -30,26 +31,61 @@ pub struct PolicyHandle(Arc<InForce>);
 
 #[derive(Debug)]
 struct InForce {
-    policy: ArcSwap<Policy>,
-    generation: AtomicU64,
+    policy: ArcSwap<ActivePolicy>,
+    path: PathBuf,
+    /// The names of the backends that record by it.
+    backends: Vec<String>,
 }
 
 impl PolicyHandle {
-    /// Puts the first policy in force: generation 1.
+    /// Activates a policy that does not come from a file: generation 1.
     pub fn new(policy: Policy) -> PolicyHandle {
-        let policy = ArcSwap::from_pointee(policy);
-        PolicyHandle(Arc::new(InForce { policy, generation: AtomicU64::new(1) }))
+        let loaded = Loaded { policy, spec: PolicySpec::default(), warnings: Vec::new() };
+        PolicyHandle::of_file(PathBuf::new(), (loaded, None), Vec::new())
     }
 
-    /// The policy in force now, to be kept for as long as needed.
-    pub fn current(&self) -> Arc<Policy> {
+    fn of_file(
+        path: PathBuf,
+        (loaded, extension): (Loaded, Option<Arc<Extension>>),
+        backends: Vec<String>,
+    ) -> PolicyHandle {
+        let policy = ActivePolicy::new(loaded, extension, &path, backends.len(), 1);
+        let policy = ArcSwap::from_pointee(policy);
+        PolicyHandle(Arc::new(InForce { policy, path, backends }))
+    }
+
+    /// The same policy, of which so many backends make use.
+    fn for_backends(&self, backends: Vec<String>) -> PolicyHandle {
+        let current = self.current();
+        let (spec, extension) = (current.spec.clone(), current.extension.clone());
+        let loaded = Loaded { policy: Policy::new(&spec), spec, warnings: Vec::new() };
+        PolicyHandle::of_file(self.0.path.clone(), (loaded, extension), backends)
+    }
+
+    /// The active policy, to be kept for as long as needed.
+    pub fn current(&self) -> Arc<ActivePolicy> {
         self.0.policy.load_full()
     }
 
-    /// The policy in force now, for one evaluation: without counting references, and not to be
-    /// held across an `await`.
-    pub fn borrow(&self) -> Guard<Arc<Policy>> {
+    /// The active policy, for one evaluation: without counting references, and not to be held across
+    /// an `await`.
+    pub fn borrow(&self) -> Guard<Arc<ActivePolicy>> {
         self.0.policy.load()
+    }
+
+    /// The policy's file.
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// The names of the backends that record by it, by their number in [`Usage`](super::Usage).
+    pub fn backends(&self) -> &[String] {
+        &self.0.backends
+    }
+
+    /// The number of a backend in [`Usage`](super::Usage).
+    pub fn backend(&self, name: &str) -> usize {
+        self.0.backends.iter().position(|known| known == name).unwrap_or_default()
     }
 
     /// Whether both are of one file.
@@ -59,13 +95,18 @@ impl PolicyHandle {
 
     /// How many policies have been in force since the start, this one included.
     pub fn generation(&self) -> u64 {
-        self.0.generation.load(Ordering::Relaxed)
+        self.borrow().generation
     }
 
-    /// Puts another policy in force, from the next evaluation on; gives its generation.
-    pub fn replace(&self, policy: Policy) -> u64 {
+    /// Activates another policy, from the next evaluation on, and returns its generation. There is one
+    /// caller at a time: the task that follows the file.
+    pub fn replace(&self, loaded: Loaded, extension: Option<Extension>) -> u64 {
+        let generation = self.generation() + 1;
+        let backends = self.0.backends.len();
+        let extension = extension.map(Arc::new);
+        let policy = ActivePolicy::new(loaded, extension, &self.0.path, backends, generation);
         self.0.policy.store(Arc::new(policy));
-        self.0.generation.fetch_add(1, Ordering::Relaxed) + 1
+        generation
     }
 }
 
@@ -103,11 +144,18 @@ impl PolicyFile {
     pub fn open(path: &Path) -> Result<(PolicyFile, Vec<Diagnostic>), LoadError> {
         let files = FileWatcher::new(vec![path.to_owned()]);
         let in_force = load::read(path)?;
-        let Loaded { policy, warnings } = parse(&in_force, &path.display().to_string())?;
+        let source = path.display().to_string();
+        let (mut loaded, extension) = parse_with_extension(&in_force, &source)?;
+        let warnings = std::mem::take(&mut loaded.warnings);
+        warn_of_nothing(path, &loaded);
         let file = PolicyFile {
             path: path.to_owned(),
             files,
-            handle: PolicyHandle::new(policy),
+            handle: PolicyHandle::of_file(
+                path.to_owned(),
+                (loaded, extension.map(Arc::new)),
+                Vec::new(),
+            ),
             sinks: Vec::new(),
             in_force,
             refused: None,
@@ -120,7 +168,9 @@ impl PolicyFile {
     /// Says to whose metrics it belongs.
     #[must_use]
     pub fn of_sinks(self, sinks: Vec<PolicyMetrics>) -> PolicyFile {
-        let file = PolicyFile { sinks, ..self };
+        let names = sinks.iter().map(|sink| sink.backend.clone()).collect();
+        let handle = self.handle.for_backends(names);
+        let file = PolicyFile { sinks, handle, ..self };
         file.tell_generation(file.handle.generation());
         file
     }
@@ -192,12 +242,16 @@ impl PolicyFile {
             }
             return true;
         }
-        match parse(&content, &source) {
-            Ok(Loaded { policy, warnings }) => {
-                let (rules, rules_before) =
-                    (policy.rule_count(), self.handle.borrow().rule_count());
+        match parse_with_extension(&content, &source) {
+            Ok((mut loaded, extension)) => {
                 let changed = content != self.in_force;
-                let generation = self.handle.replace(policy);
+                let warnings = std::mem::take(&mut loaded.warnings);
+                warn_of_nothing(&self.path, &loaded);
+                let before = self.handle.current();
+                let difference = Difference::between(&before.spec, &loaded.spec);
+                let (rules, rules_before) = (loaded.spec.rules.len(), before.spec.rules.len());
+                drop(before);
+                let generation = self.handle.replace(loaded, extension);
                 (self.in_force, self.refused) = (content, None);
                 metrics.reloaded(Reloaded::Policy, true);
                 self.tell_generation(generation);
@@ -210,6 +264,10 @@ impl PolicyFile {
                     rules,
                     rules_before,
                     changed,
+                    rules_added = list(&difference.added),
+                    rules_removed = list(&difference.removed),
+                    rules_changed = list(&difference.changed),
+                    settings_changed = difference.settings,
                     "audit policy reloaded"
                 );
             }
@@ -255,6 +313,29 @@ impl PolicyFile {
             );
         }
         self.refused = Some(refused);
+    }
+}
+
+/// Rules that a log line names.
+const LISTED: usize = 20;
+
+/// `0 None at 4:3, 2 Metadata -> None at 9:3`
+fn list(rules: &[Changed]) -> String {
+    let shown = rules.iter().take(LISTED).map(ToString::to_string);
+    let mut text = shown.collect::<Vec<_>>().join(", ");
+    if rules.len() > LISTED {
+        text.push_str(&format!(", and {} more", rules.len() - LISTED));
+    }
+    text
+}
+
+fn warn_of_nothing(path: &Path, loaded: &Loaded) {
+    if records_nothing(&loaded.spec, &loaded.policy) {
+        tracing::warn!(
+            file = %path.display(),
+            "no request is recorded under this audit policy: every rule that a request can reach has \
+             level None or omits all stages"
+        );
     }
 }
 

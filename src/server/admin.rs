@@ -2,7 +2,8 @@
 //!
 //! `/healthz`, `/livez` and `/readyz` answer as kube-apiserver's do: `ok`, or with `?verbose` a line
 //! for each check; 500 and the lines where a check fails. `/metrics` is Prometheus text, or
-//! OpenMetrics for clients that prefer it.
+//! OpenMetrics for clients that prefer it. `/policy` is the active audit policies with counts, as
+//! text, or as JSON with `?output=json` or where the client accepts it.
 
 use std::convert::Infallible;
 use std::fmt::Write;
@@ -24,8 +25,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::listener::accept;
+use super::policy_page;
 use super::shutdown::{Phase, Running};
 use crate::metrics::{Exposition, Metrics};
+use crate::policy::PolicyHandle;
 
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -70,12 +73,19 @@ impl Check {
 pub struct Admin {
     metrics: Arc<Metrics>,
     checks: Vec<Check>,
+    policies: Vec<PolicyHandle>,
 }
 
 impl Admin {
     /// Tells of `metrics` and `checks`, the latter in the order given.
     pub fn new(metrics: Arc<Metrics>, checks: Vec<Check>) -> Admin {
-        Admin { metrics, checks }
+        Admin { metrics, checks, policies: Vec::new() }
+    }
+
+    /// Shows these policies, too.
+    #[must_use]
+    pub fn with_policies(self, policies: Vec<PolicyHandle>) -> Admin {
+        Admin { policies, ..self }
     }
 
     async fn answer(
@@ -87,7 +97,7 @@ impl Admin {
         let checks: &[Check] = match uri.path() {
             "/readyz" => &self.checks,
             // A restart mends none of what is checked.
-            "/healthz" | "/livez" | "/metrics" => &[],
+            "/healthz" | "/livez" | "/metrics" | "/policy" => &[],
             _ => return plain(StatusCode::NOT_FOUND, "404 page not found\n".to_owned()),
         };
         if !matches!(*method, Method::GET | Method::HEAD) {
@@ -98,6 +108,9 @@ impl Admin {
         }
         if uri.path() == "/metrics" {
             return self.metrics(headers);
+        }
+        if uri.path() == "/policy" {
+            return self.policy_page(uri.query(), headers.get(ACCEPT));
         }
         health(&uri.path()[1..], checks, is_verbose(uri.query())).await
     }
@@ -117,6 +130,33 @@ impl Admin {
         response
     }
 }
+
+impl Admin {
+    fn policy_page(
+        &self,
+        query: Option<&str>,
+        accept: Option<&HeaderValue>,
+    ) -> Response<Full<Bytes>> {
+        if !wants_json(query, accept) {
+            return plain(StatusCode::OK, policy_page::text(&self.policies));
+        }
+        let mut response = plain(StatusCode::OK, policy_page::json(&self.policies));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
+        response
+    }
+}
+
+/// Whether JSON is wanted: by the query, or else by the first media range accepted.
+fn wants_json(query: Option<&str>, accept: Option<&HeaderValue>) -> bool {
+    let mut pairs = query.unwrap_or_default().split('&');
+    if let Some(output) = pairs.find_map(|pair| pair.strip_prefix("output=")) {
+        return output == "json";
+    }
+    let accept = accept.and_then(|accept| accept.to_str().ok());
+    accept.is_some_and(|accept| accept.trim_start().starts_with(JSON))
+}
+
+const JSON: &str = "application/json";
 
 /// kube-apiserver's answer of the endpoint `name`.
 async fn health(name: &str, checks: &[Check], verbose: bool) -> Response<Full<Bytes>> {

@@ -14,6 +14,7 @@ mod http2;
 pub mod limits;
 mod linger;
 pub mod listener;
+mod policy_page;
 pub mod proxy_protocol;
 pub mod reload;
 pub mod self_signed;

@@ -38,6 +38,8 @@ mod oidc;
 mod output;
 mod own_access;
 mod plugins;
+mod policy;
+mod policy_live;
 mod proxy_protocol;
 mod recorded_truth;
 mod replay;

@@ -19,7 +19,8 @@ use crate::support::upstream::{FakeUpstream, Protocols, json};
 use crate::support::{TempDir, http1, wait_for};
 use crate::webhook::{Taken, receiver_of, taker};
 
-const POLICY: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Request}]\n";
+const POLICY: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Request}]\n---\n\
+    apiVersion: audit.kube-audit-proxy.io/v1alpha1\nkind: PolicyExtension\nrules: [{action: Keep}]\n";
 const AUTHENTICATION: &str =
     "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthenticationConfiguration\n";
 const REVIEWS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";

@@ -12,6 +12,7 @@ mod follow;
 pub mod index;
 pub mod input;
 pub mod output;
+pub mod policy;
 pub mod proof;
 mod report;
 pub mod scan;

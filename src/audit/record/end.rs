@@ -22,6 +22,9 @@ impl Record {
         let stage = self.settle();
         // Now that it is known how it ended: what a client that is gone has sent may have been done.
         self.digest();
+        if stage == Stage::ResponseComplete {
+            self.apply_extensions();
+        }
         let now = Timestamp::now();
         let commit = self.emit(stage, now);
         self.count_end(now);
@@ -87,6 +90,9 @@ impl Record {
             facts: self.facts.clone(),
             user: self.user.clone(),
             views: std::mem::replace(&mut self.views, Each::one(none)),
+            decided: self.decided.clone(),
+            is_extended: self.is_extended,
+            response_version: self.response_version.take(),
             long_running: self.long_running,
             impersonated: self.impersonated.take(),
             metadata: self.metadata.take(),

@@ -156,6 +156,15 @@ impl<'a> Event<'a> {
         self.annotations
     }
 
+    /// Like [`Event::parse`], but an event need not have an audit ID or a stage: for events written by
+    /// hand. Returns `None` if it is another object, or no object.
+    pub fn parse_partial(line: &'a [u8]) -> Option<Event<'a>> {
+        match read(line) {
+            Some(Parsed { event, kind, items: None }) if is_event(kind) => Some(event),
+            _ => None,
+        }
+    }
+
     /// When the stage was reached, in microseconds since 1970; when the request arrived, if the event
     /// does not say.
     #[inline]
@@ -240,6 +249,11 @@ impl<'a> User<'a> {
         self.groups
     }
 
+    /// Whether the event lists groups of the user.
+    pub fn has_groups(&self) -> bool {
+        self.groups.is_some()
+    }
+
     /// The JSON object of the user's extra values.
     pub fn extra(&self) -> Option<&'a [u8]> {
         self.extra
@@ -277,6 +291,32 @@ fn is_json(line: &[u8]) -> bool {
     serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok()
 }
 
+/// An object, as far as it may be an event or a list of events.
+struct Parsed<'a> {
+    event: Event<'a>,
+    kind: Text<'a>,
+    items: Option<&'a [u8]>,
+}
+
+fn is_event(kind: Text<'_>) -> bool {
+    !kind.is_present() || kind.is(b"Event")
+}
+
+/// Reads an object; `None` if the line is not one.
+#[inline(always)]
+fn read(line: &[u8]) -> Option<Parsed<'_>> {
+    let line = line.trim_ascii_end();
+    let start = skip_space(line, 0);
+    let mut event = Event { raw: line, ..Event::default() };
+    let (mut kind, mut items) = (Text::default(), None);
+    let end =
+        members(line, start, |key, at| top_level(line, &mut event, &mut kind, &mut items, key, at));
+    if end != Some(line.len()) || has_control_characters(line) && !is_json(line) {
+        return None;
+    }
+    Some(Parsed { event, kind, items })
+}
+
 /// Parses one line, with or without its newline.
 #[inline]
 pub(crate) fn parse(line: &[u8]) -> Line<'_> {
@@ -298,16 +338,10 @@ fn parse_any(line: &[u8]) -> Line<'_> {
             _ => Line::Other,
         };
     }
-    let mut event = Event { raw: line, ..Event::default() };
-    let (mut kind, mut items) = (Text::default(), None);
-    let end =
-        members(line, start, |key, at| top_level(line, &mut event, &mut kind, &mut items, key, at));
-    if end != Some(line.len()) || has_control_characters(line) && !is_json(line) {
-        return Line::Other;
-    }
+    let Some(Parsed { event, kind, items }) = read(line) else { return Line::Other };
     match items {
         Some(items) if kind.is(b"EventList") || !kind.is_present() => Line::List(items),
-        _ if kind.is_present() && !kind.is(b"Event") => Line::Other,
+        _ if !is_event(kind) => Line::Other,
         _ if event.audit_id.is_present() || event.stage.is_present() => Line::Event(event),
         _ => Line::Other,
     }

@@ -15,6 +15,8 @@ use crate::document::tree::SyntaxError;
 pub struct Loaded {
     /// Ready to be asked.
     pub policy: Policy,
+    /// The policy as it was written.
+    pub spec: PolicySpec,
     /// What was ignored in it: unknown members, and all but the last of duplicate keys.
     pub warnings: Vec<Diagnostic>,
 }
@@ -35,7 +37,7 @@ pub struct InvalidPolicy {
 /// Returns [`InvalidPolicy`] with all errors found, at most 100.
 pub fn parse(text: &[u8], source: &str) -> Result<Loaded, InvalidPolicy> {
     let (spec, warnings) = parse_spec(text, source)?;
-    Ok(Loaded { policy: Policy::new(&spec), warnings })
+    Ok(Loaded { policy: Policy::new(&spec), spec, warnings })
 }
 
 /// As [`parse`], but the policy is as it was written.

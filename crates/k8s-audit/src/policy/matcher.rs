@@ -4,7 +4,9 @@
 //! first say which rules can match at all, so that long policies cost no more than short ones;
 //! only those are then compared in full. Nothing is allocated on the way.
 
+use super::attributes::{Attributes, Authenticated};
 use super::index::{Index, Keys};
+use super::mismatch::Mismatch;
 use super::spec::{GroupResources, PolicyRule, PolicySpec};
 use super::{Decision, Level};
 use crate::request::RequestInfo;
@@ -39,13 +41,18 @@ impl Policy {
                 let about_objects = !rule.namespaces.is_empty() || !rule.resources.is_empty();
                 if about_objects { Keys::Only(Vec::new()) } else { Keys::Any }
             })),
-            rules: rules.iter().map(|rule| Rule::new(rule, spec)).collect(),
+            rules: rules.iter().zip(0..).map(|(rule, at)| Rule::new(at, rule, spec)).collect(),
             otherwise: Decision {
                 level: Level::None,
                 omit_stages: spec.omit_stages,
                 omit_managed_fields: spec.omit_managed_fields,
+                rule: None,
             },
         }
+    }
+
+    pub(super) fn rules(&self) -> &[Rule] {
+        &self.rules
     }
 
     /// How many rules it has.
@@ -57,27 +64,46 @@ impl Policy {
     /// nothing. `user` is who was authenticated (not who is impersonated), none where
     /// authentication failed.
     pub fn evaluate(&self, user: Option<&UserInfo>, info: &RequestInfo) -> Decision {
+        self.decide(&Authenticated { user, info })
+    }
+
+    /// Like [`Policy::evaluate`], for anything that has the attributes of a request, such as an event.
+    pub fn decide(&self, request: &impl Attributes) -> Decision {
+        let matches = |rule: &&Rule| rule.mismatch(request).is_none();
         let rule = if self.rules.len() < WORTH_AN_INDEX {
-            self.rules.iter().find(|rule| rule.matches(user, info))
+            self.rules.iter().find(matches)
         } else {
-            self.candidates(user, info).find(|rule| rule.matches(user, info))
+            self.candidates(request).find(matches)
         };
         rule.map_or(self.otherwise, |rule| rule.decision)
     }
 
+    /// The first condition of a rule that the request does not meet; `None` if the rule matches. This
+    /// is the function by which [`Policy::decide`] decides.
+    ///
+    /// # Panics
+    /// There is no rule of this index.
+    pub fn mismatch(&self, rule: usize, request: &impl Attributes) -> Option<Mismatch> {
+        self.rules[rule].mismatch(request)
+    }
+
+    /// The decision of a rule, and with `None` that for requests which no rule matches.
+    ///
+    /// # Panics
+    /// There is no rule of this index.
+    pub fn decision_of(&self, rule: Option<usize>) -> Decision {
+        rule.map_or(self.otherwise, |rule| self.rules[rule].decision)
+    }
+
     /// The rules that the indexes do not exclude, in order.
-    fn candidates(
-        &self,
-        user: Option<&UserInfo>,
-        info: &RequestInfo,
-    ) -> impl Iterator<Item = &Rule> {
-        let users = match user {
-            Some(user) => self.by_user.of(user.username.as_bytes()),
+    fn candidates(&self, request: &impl Attributes) -> impl Iterator<Item = &Rule> {
+        let users = match request.user() {
+            Some(user) => self.by_user.of(user),
             None => self.by_user.of_other(),
         };
-        let verbs = self.by_verb.of(info.verb().as_bytes());
-        let (resources, namespaces) = if info.is_resource() {
-            (self.by_resource.of(info.resource()), self.by_namespace.of(info.namespace()))
+        let verbs = self.by_verb.of(request.verb());
+        let (resources, namespaces) = if request.is_resource() {
+            (self.by_resource.of(request.resource()), self.by_namespace.of(request.namespace()))
         } else {
             (self.non_resource.of_other(), self.non_resource.of_other())
         };
@@ -137,23 +163,23 @@ fn resource_keys(rule: &PolicyRule) -> Keys<'_> {
 }
 
 #[derive(Debug)]
-struct Rule {
-    users: Names,
-    user_groups: Names,
-    verbs: Names,
-    scope: Scope,
+pub(super) struct Rule {
+    pub(super) users: Names,
+    pub(super) user_groups: Names,
+    pub(super) verbs: Names,
+    pub(super) scope: Scope,
     decision: Decision,
 }
 
 #[derive(Debug)]
-enum Scope {
+pub(super) enum Scope {
     Everything,
     Objects { namespaces: Names, resources: Box<[ResourceEntry]> },
     Paths(Box<[PathPattern]>),
 }
 
 impl Rule {
-    fn new(rule: &PolicyRule, policy: &PolicySpec) -> Rule {
+    fn new(index: u32, rule: &PolicyRule, policy: &PolicySpec) -> Rule {
         let scope = if !rule.namespaces.is_empty() || !rule.resources.is_empty() {
             Scope::Objects {
                 namespaces: Names::new(&rule.namespaces),
@@ -173,39 +199,61 @@ impl Rule {
                 level: rule.level,
                 omit_stages: policy.omit_stages.union(rule.omit_stages),
                 omit_managed_fields: rule.omit_managed_fields.unwrap_or(policy.omit_managed_fields),
+                rule: Some(index),
             },
         }
     }
 
-    fn matches(&self, user: Option<&UserInfo>, info: &RequestInfo) -> bool {
-        self.verbs.admit(info.verb().as_bytes())
-            && self.matches_user(user)
-            && match &self.scope {
-                Scope::Everything => true,
-                Scope::Objects { namespaces, resources } => {
-                    info.is_resource()
-                        && namespaces.admit(info.namespace())
-                        && (resources.is_empty() || resources.iter().any(|r| r.matches(info)))
-                }
-                Scope::Paths(patterns) => {
-                    !info.is_resource() && patterns.iter().any(|p| p.matches(info.path()))
-                }
+    /// The first condition that the request does not meet, the cheapest to compare first.
+    #[inline]
+    fn mismatch(&self, request: &impl Attributes) -> Option<Mismatch> {
+        if !self.verbs.admit(request.verb()) {
+            return Some(Mismatch::Verb);
+        }
+        if let Some(mismatch) = self.mismatch_of_user(request) {
+            return Some(mismatch);
+        }
+        match &self.scope {
+            Scope::Everything => None,
+            Scope::Objects { .. } if !request.is_resource() => Some(Mismatch::NotResource),
+            Scope::Objects { namespaces, .. } if !namespaces.admit(request.namespace()) => {
+                Some(Mismatch::Namespace)
             }
+            Scope::Objects { resources, .. } => mismatch_of_resource(resources, request),
+            Scope::Paths(_) if request.is_resource() => Some(Mismatch::IsResource),
+            Scope::Paths(patterns) if patterns.iter().any(|p| p.matches(request.path())) => None,
+            Scope::Paths(_) => Some(Mismatch::Path),
+        }
     }
 
-    fn matches_user(&self, user: Option<&UserInfo>) -> bool {
-        let Some(user) = user else {
-            return self.users.is_empty() && self.user_groups.is_empty();
-        };
-        self.users.admit(user.username.as_bytes())
-            && (self.user_groups.is_empty()
-                || user.groups.iter().any(|group| self.user_groups.admit(group.as_bytes())))
+    #[inline]
+    fn mismatch_of_user(&self, request: &impl Attributes) -> Option<Mismatch> {
+        if self.users.is_empty() && self.user_groups.is_empty() {
+            return None;
+        }
+        let Some(user) = request.user() else { return Some(Mismatch::Unauthenticated) };
+        if !self.users.admit(user) {
+            return Some(Mismatch::User);
+        }
+        let is_member =
+            self.user_groups.is_empty() || request.any_group(|group| self.user_groups.admit(group));
+        (!is_member).then_some(Mismatch::UserGroup)
     }
+}
+
+/// Of several entries, the condition in which the closest one fails.
+#[inline]
+fn mismatch_of_resource(entries: &[ResourceEntry], request: &impl Attributes) -> Option<Mismatch> {
+    let mut closest = None;
+    for entry in entries {
+        closest = closest.max(Some(entry.mismatch(request)?));
+    }
+    closest
 }
 
 /// A set of names, sorted.
 #[derive(Debug)]
-struct Names(Box<[Box<[u8]>]>);
+pub(super) struct Names(Box<[Box<[u8]>]>);
 
 impl Names {
     fn new(names: &[String]) -> Names {
@@ -215,26 +263,26 @@ impl Names {
         Names(names.into())
     }
 
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Whether `name` is in the set; the empty set does not restrict.
-    fn admit(&self, name: &[u8]) -> bool {
+    pub(super) fn admit(&self, name: &[u8]) -> bool {
         self.is_empty() || self.0.binary_search_by(|known| (**known).cmp(name)).is_ok()
     }
 }
 
 #[derive(Debug)]
-struct ResourceEntry {
+pub(super) struct ResourceEntry {
     /// None is every group.
-    group: Option<Box<[u8]>>,
-    resources: Box<[ResourcePattern]>,
-    names: Names,
+    pub(super) group: Option<Box<[u8]>>,
+    pub(super) resources: Box<[ResourcePattern]>,
+    pub(super) names: Names,
 }
 
 impl ResourceEntry {
-    fn new(entry: &GroupResources) -> ResourceEntry {
+    pub(super) fn new(entry: &GroupResources) -> ResourceEntry {
         ResourceEntry {
             group: (entry.group != "*").then(|| entry.group.as_bytes().into()),
             resources: entry.resources.iter().map(|r| ResourcePattern::new(r)).collect(),
@@ -242,20 +290,26 @@ impl ResourceEntry {
         }
     }
 
-    fn matches(&self, info: &RequestInfo) -> bool {
-        if self.group.as_ref().is_some_and(|group| **group != *info.group()) {
-            return false;
+    #[inline]
+    fn mismatch(&self, request: &impl Attributes) -> Option<Mismatch> {
+        if self.group.as_ref().is_some_and(|group| **group != *request.group()) {
+            return Some(Mismatch::ApiGroup);
         }
-        self.resources.is_empty()
-            || self.names.admit(info.name())
-                && self.resources.iter().any(|r| r.matches(info.resource(), info.subresource()))
+        if self.resources.is_empty() {
+            return None;
+        }
+        let (resource, subresource) = (request.resource(), request.subresource());
+        if !self.resources.iter().any(|r| r.matches(resource, subresource)) {
+            return Some(Mismatch::Resource);
+        }
+        (!self.names.admit(request.name())).then_some(Mismatch::ResourceName)
     }
 }
 
 /// `pods`, `pods/log`, `*`, `pods/*` or `*/scale`, and whatever else stands there: kube-apiserver
 /// does not check it. Nonsense may be two of these at once, hence no enum.
 #[derive(Debug)]
-struct ResourcePattern {
+pub(super) struct ResourcePattern {
     text: Box<[u8]>,
     /// What follows `*/`.
     of_any_resource: Option<Box<[u8]>>,
@@ -273,7 +327,7 @@ impl ResourcePattern {
         }
     }
 
-    fn matches(&self, resource: &[u8], subresource: &[u8]) -> bool {
+    pub(super) fn matches(&self, resource: &[u8], subresource: &[u8]) -> bool {
         &*self.text == b"*"
             || is_joined(&self.text, resource, subresource)
             || (!subresource.is_empty() && self.of_any_resource.as_deref() == Some(subresource))
@@ -291,7 +345,7 @@ fn is_joined(text: &[u8], resource: &[u8], subresource: &[u8]) -> bool {
 }
 
 #[derive(Debug)]
-enum PathPattern {
+pub(super) enum PathPattern {
     Exact(Box<[u8]>),
     Prefix(Box<[u8]>),
 }
@@ -305,7 +359,7 @@ impl PathPattern {
         }
     }
 
-    fn matches(&self, path: &[u8]) -> bool {
+    pub(super) fn matches(&self, path: &[u8]) -> bool {
         match self {
             PathPattern::Exact(text) => **text == *path,
             PathPattern::Prefix(prefix) => path.starts_with(prefix),

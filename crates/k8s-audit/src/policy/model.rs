@@ -34,8 +34,8 @@ impl Level {
     }
 }
 
-/// A moment in a request's life at which an event can be written (audit.k8s.io/v1 `Stage`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// A moment in a request's life at which an event can be written (audit.k8s.io/v1 `Stage`); in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stage {
     /// After authentication, before anything else.
     RequestReceived,
@@ -106,4 +106,6 @@ pub struct Decision {
     pub omit_stages: StageSet,
     /// Whether `metadata.managedFields` is left out of recorded bodies.
     pub omit_managed_fields: bool,
+    /// The rule that decided, counted from 0; `None` if no rule matches.
+    pub rule: Option<u32>,
 }

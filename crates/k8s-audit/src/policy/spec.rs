@@ -1,6 +1,6 @@
 //! A valid policy as it was written, before it is compiled for matching.
 
-use super::{Level, StageSet};
+use super::{Level, Position, StageSet};
 
 /// audit.k8s.io/v1 `Policy`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -34,6 +34,26 @@ pub struct PolicyRule {
     pub omit_stages: StageSet,
     /// Overrides the policy's.
     pub omit_managed_fields: Option<bool>,
+    /// Where it is in the file; `None` if it does not come from one.
+    pub at: Option<Position>,
+}
+
+impl PolicyRule {
+    /// A rule of this level that matches every request.
+    pub fn new(level: Level) -> PolicyRule {
+        PolicyRule {
+            level,
+            users: Vec::new(),
+            user_groups: Vec::new(),
+            verbs: Vec::new(),
+            resources: Vec::new(),
+            namespaces: Vec::new(),
+            non_resource_urls: Vec::new(),
+            omit_stages: StageSet::default(),
+            omit_managed_fields: None,
+            at: None,
+        }
+    }
 }
 
 /// audit.k8s.io/v1 `GroupResources`.

@@ -40,6 +40,7 @@ fn rule(node: &Node, path: &str, errors: &mut Diagnostics) -> PolicyRule {
         non_resource_urls: strings(node, "nonResourceURLs"),
         omit_stages: stages(node, path, errors),
         omit_managed_fields: flag(node),
+        at: Some(node.at),
     };
     check_urls(node, &rule, path, errors);
     rule

@@ -6,6 +6,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::policy::arbitrary::any_rule;
 use crate::policy::{Stage, StageSet, parse_spec};
 
 fn info(method: &str, uri: &str) -> RequestInfo {
@@ -236,8 +237,10 @@ fn naive(policy: &PolicySpec, user: Option<&UserInfo>, info: &RequestInfo) -> De
         }
         true
     };
-    let rule = policy.rules.iter().find(|rule| matches(rule));
+    let index = policy.rules.iter().position(matches);
+    let rule = index.map(|index| &policy.rules[index]);
     Decision {
+        rule: index.map(|index| index as u32),
         level: rule.map_or(Level::None, |rule| rule.level),
         omit_stages: rule
             .map_or(policy.omit_stages, |rule| rule.omit_stages.union(policy.omit_stages)),
@@ -264,52 +267,6 @@ fn naive_resource(entry: &GroupResources, info: &RequestInfo) -> bool {
                         && pattern.strip_prefix("*/") == Some(&subresource[..]))
                     || pattern.strip_suffix("/*") == Some(&resource[..])
             })
-}
-
-fn some(words: &'static [&'static str]) -> impl Strategy<Value = Vec<String>> {
-    vec(proptest::sample::select(words).prop_map(str::to_owned), 0..3)
-}
-
-fn any_rule() -> impl Strategy<Value = PolicyRule> {
-    let entry = (
-        proptest::sample::select(&["", "apps", "*"][..]),
-        some(&["pods", "*", "pods/*", "*/log", "pods/log", "*/*", "x/", "/*", "", "a/b/c", "*x"]),
-        some(&["", "a", "log"]),
-    );
-    let entry = entry.prop_map(|(group, resources, resource_names)| GroupResources {
-        group: group.to_owned(),
-        resources,
-        resource_names,
-    });
-    let words = (
-        some(&["u", "v", ""]),
-        some(&["g", "h"]),
-        some(&["get", "list", "", "*", "create", "head"]),
-        some(&["", "n", "a"]),
-        some(&["/", "*", "/a*", "/api*", "/apis/apps/v1", "/a**"]),
-    );
-    (
-        proptest::sample::select(&Level::ALL[..]),
-        words,
-        vec(entry, 0..3),
-        proptest::option::of(proptest::sample::select(&Stage::ALL[..])),
-        any::<Option<bool>>(),
-    )
-        .prop_map(
-            |(level, (users, user_groups, verbs, namespaces, urls), resources, stage, omit)| {
-                PolicyRule {
-                    level,
-                    users,
-                    user_groups,
-                    verbs,
-                    resources,
-                    namespaces,
-                    non_resource_urls: urls,
-                    omit_stages: stage.into_iter().collect(),
-                    omit_managed_fields: omit,
-                }
-            },
-        )
 }
 
 proptest! {

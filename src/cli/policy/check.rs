@@ -1,36 +1,17 @@
-//! `kube-audit-proxy policy`: what the server would say of a policy file, without a server.
+//! `policy check`: what the server would report about a policy file, without a server.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::output;
-use crate::policy::{self, InvalidPolicy, LoadError};
+use crate::cli::output;
+use crate::policy::{InvalidPolicy, LoadError, extension};
 
-/// Arguments of `policy`.
-#[derive(Debug, clap::Args)]
-pub struct PolicyArgs {
-    #[command(subcommand)]
-    command: PolicyCommand,
-}
-
-#[derive(Debug, clap::Subcommand)]
-enum PolicyCommand {
-    /// Checks policy files as kube-apiserver would at its start; fails if one is refused
-    Check {
-        /// Audit policies (audit.k8s.io/v1, kind Policy), YAML or JSON
-        #[arg(value_name = "FILE", required = true)]
-        files: Vec<PathBuf>,
-    },
-}
-
-/// Runs the subcommand. Verdicts go to standard output, problems and warnings to standard error,
-/// one a line.
-pub fn run(args: PolicyArgs) -> ExitCode {
-    let PolicyCommand::Check { files } = args.command;
+/// Checks all files.
+pub(super) fn run(files: &[PathBuf]) -> ExitCode {
     let mut code = ExitCode::SUCCESS;
     for file in files {
-        let (warnings, problems) = match policy::load(&file) {
-            Ok(loaded) => {
+        let (warnings, problems) = match extension::load_with_extension(file) {
+            Ok((loaded, _)) => {
                 let rules = loaded.policy.rule_count();
                 let plural = if rules == 1 { "" } else { "s" };
                 let verdict = format_args!("{}: ok, {rules} rule{plural}", file.display());
@@ -60,6 +41,7 @@ pub fn run(args: PolicyArgs) -> ExitCode {
 mod tests {
     use clap::Parser;
 
+    use super::super::PolicyArgs;
     use super::*;
     use crate::test_dir::TestDir;
 
@@ -77,8 +59,10 @@ mod tests {
         let bad = dir.write("bad.yaml", header);
         let check = |files: &[&PathBuf]| {
             let files = files.iter().map(|file| file.as_os_str());
-            run(Cli::parse_from(["policy", "check"].map(AsRef::as_ref).into_iter().chain(files))
-                .policy)
+            super::super::run(
+                Cli::parse_from(["policy", "check"].map(AsRef::as_ref).into_iter().chain(files))
+                    .policy,
+            )
         };
         assert_eq!(check(&[&good]), ExitCode::SUCCESS);
         assert_eq!(check(&[&bad, &good]), ExitCode::FAILURE);

@@ -1,0 +1,476 @@
+//! Rules for frequent reads of system components.
+//!
+//! Requests are counted by the conditions that a rule could have: a group or a user, a verb, and a
+//! resource. A count with a protected request in it (see [`protection`]) gives no rule, so a policy made
+//! of these rules loses none of the protected requests of the log.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+
+use crate::event::Event;
+use crate::scan::{Place, Records, Visitor};
+use hashbrown::HashMap;
+
+use super::event::EventRequest;
+use k8s_audit::policy::Attributes;
+
+/// Users of the control plane.
+const COMPONENTS: [&str; 5] = [
+    "system:apiserver",
+    "system:kube-controller-manager",
+    "system:kube-scheduler",
+    "system:kube-proxy",
+    "system:cloud-controller-manager",
+];
+/// Groups of system components.
+const GROUPS: [(&str, &str); 2] = [
+    ("system:nodes", "nodes"),
+    ("system:serviceaccounts:kube-system", "service accounts in kube-system"),
+];
+/// Health checks and versions, whoever asks.
+const PROBES: [&str; 4] = ["/healthz", "/livez", "/readyz", "/version"];
+/// Actors: groups, then components, then probes.
+const PROBING: u8 = (GROUPS.len() + COMPONENTS.len()) as u8;
+
+/// Conditions that are counted; a log with more is not of a usual cluster.
+const MOST: usize = 8192;
+
+/// Why requests are never left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Protection {
+    /// By somebody who is not a system component.
+    Person,
+    /// It changes something.
+    Write,
+    /// Secrets, tokens, ConfigMaps.
+    Secret,
+    /// Roles, bindings, certificates, and admission.
+    AccessControl,
+    /// Into a pod, or through the API server.
+    Connection,
+    /// As another user.
+    Impersonation,
+    /// The response's code is 400 or higher, or unknown.
+    Failed,
+}
+
+/// Why the request is protected; `None` if it is not. The response's code counts, although a policy does
+/// not see it.
+pub fn protection(event: &Event<'_>, request: &impl Attributes) -> Option<Protection> {
+    if event.impersonated_user.is_some() {
+        return Some(Protection::Impersonation);
+    }
+    if !event.status.code.is_some_and(|code| (100..400).contains(&code)) {
+        return Some(Protection::Failed);
+    }
+    if !request.is_resource() {
+        let is_probe = request.verb() == b"get" && probe(request.path()).is_some();
+        return (!is_probe).then_some(Protection::Person);
+    }
+    match (request.group(), request.resource(), request.subresource()) {
+        (_, _, b"exec" | b"attach" | b"portforward" | b"proxy" | b"log") => {
+            return Some(Protection::Connection);
+        }
+        (b"", b"secrets" | b"configmaps", _)
+        | (_, _, b"token")
+        | (b"authentication.k8s.io", ..) => {
+            return Some(Protection::Secret);
+        }
+        (
+            b"rbac.authorization.k8s.io"
+            | b"authorization.k8s.io"
+            | b"certificates.k8s.io"
+            | b"admissionregistration.k8s.io",
+            ..,
+        ) => return Some(Protection::AccessControl),
+        _ => {}
+    }
+    if !matches!(request.verb(), b"get" | b"list" | b"watch") {
+        return Some(Protection::Write);
+    }
+    let user = request.user().unwrap_or_default();
+    let is_component = COMPONENTS.iter().any(|name| name.as_bytes() == user)
+        || user.starts_with(b"system:node:")
+        || user.starts_with(b"system:serviceaccount:kube-system:");
+    (!is_component).then_some(Protection::Person)
+}
+
+fn probe(path: &[u8]) -> Option<&'static str> {
+    let of = |probe: &&str| {
+        let rest = path.strip_prefix(probe.as_bytes());
+        rest.is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+    };
+    PROBES.into_iter().find(of)
+}
+
+/// What a rule could match.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Conditions {
+    actor: u8,
+    verb: Vec<u8>,
+    group: Vec<u8>,
+    /// With the subresource, or the path.
+    resource: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Count {
+    requests: u64,
+    bytes: u64,
+    protected: u64,
+    /// Of the protected ones.
+    failed: u64,
+}
+
+impl Count {
+    fn add(&mut self, other: Count) {
+        self.requests += other.requests;
+        self.bytes += other.bytes;
+        self.protected += other.protected;
+        self.failed += other.failed;
+    }
+}
+
+/// Counts of one thread.
+#[derive(Debug, Default)]
+pub struct Frequencies {
+    counts: HashMap<Conditions, Count>,
+    total: Count,
+    period: Option<(i64, i64)>,
+    /// There are more conditions than are counted.
+    overflowed: bool,
+}
+
+impl Visitor for Frequencies {
+    fn visit(&mut self, event: &Event<'_>, _: Place<'_>, _: &mut Records) {
+        let Ok(request) = EventRequest::new(event) else { return };
+        if let Some(time) = event.time() {
+            let (first, last) = self.period.unwrap_or((time, time));
+            self.period = Some((first.min(time), last.max(time)));
+        }
+        let bodies = [event.request_object, event.response_object];
+        let bodies: usize = bodies.into_iter().flatten().map(<[u8]>::len).sum();
+        let protection = protection(event, &request);
+        let count = Count {
+            requests: 1,
+            bytes: (event.raw.len() + 1 - bodies) as u64,
+            protected: protection.is_some().into(),
+            failed: (protection == Some(Protection::Failed)).into(),
+        };
+        self.total.add(count);
+        if !request.is_resource() {
+            if let Some(probe) = probe(request.path()) {
+                self.count(PROBING, &request, probe.as_bytes(), count);
+            }
+            return;
+        }
+        let mut resource = request.resource().to_vec();
+        if !request.subresource().is_empty() {
+            resource.push(b'/');
+            resource.extend_from_slice(request.subresource());
+        }
+        // Others are not those of a Kubernetes API, and need not be ones that a policy can name.
+        let is_plain =
+            |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-./".contains(byte);
+        if !resource.iter().chain(request.group()).all(is_plain) {
+            return;
+        }
+        let user = request.user();
+        let component = COMPONENTS.iter().position(|name| Some(name.as_bytes()) == user);
+        if let Some(component) = component {
+            self.count((GROUPS.len() + component) as u8, &request, &resource, count);
+        }
+        for (index, (name, _)) in GROUPS.iter().enumerate() {
+            if request.any_group(|group| group == name.as_bytes()) {
+                self.count(index as u8, &request, &resource, count);
+            }
+        }
+    }
+}
+
+/// A policy that was put together, and what it saves.
+#[derive(Debug)]
+pub struct Suggestion {
+    /// The policy file.
+    pub yaml: String,
+    /// Rules that leave requests out.
+    pub rules: usize,
+    /// Requests in the log, and how many of them are left out.
+    pub requests: (u64, u64),
+    /// Bytes in the log at level Metadata, and how many of them are left out.
+    pub bytes: (u64, u64),
+}
+
+impl Frequencies {
+    fn count(&mut self, actor: u8, request: &impl Attributes, resource: &[u8], count: Count) {
+        let conditions = Conditions {
+            actor,
+            verb: request.verb().to_vec(),
+            group: request.group().to_vec(),
+            resource: resource.to_vec(),
+        };
+        self.add_count(conditions, count);
+    }
+
+    fn add_count(&mut self, conditions: Conditions, count: Count) {
+        if self.counts.len() >= MOST && !self.counts.contains_key(&conditions) {
+            self.overflowed = true;
+            return;
+        }
+        self.counts.entry(conditions).or_default().add(count);
+    }
+
+    /// Adds the counts of another thread.
+    pub fn add(&mut self, other: Frequencies) {
+        for (conditions, count) in other.counts {
+            self.add_count(conditions, count);
+        }
+        self.total.add(other.total);
+        self.overflowed |= other.overflowed;
+        self.period = match (self.period, other.period) {
+            (Some(one), Some(other)) => Some((one.0.min(other.0), one.1.max(other.1))),
+            (one, other) => one.or(other),
+        };
+    }
+
+    /// Whether nothing was counted.
+    pub fn is_empty(&self) -> bool {
+        self.total.requests == 0
+    }
+
+    /// Puts rules together that each save at least this share of the bytes.
+    pub fn suggest(&self, min_share: f64) -> Suggestion {
+        let least = self.total.bytes as f64 * min_share;
+        let (mut rules, mut kept) = (Vec::new(), Vec::new());
+        // Resources by actor that are read with the same verbs.
+        let mut by_actor = BTreeMap::<u8, BTreeMap<(&[u8], &[u8]), Reads>>::new();
+        if !self.overflowed {
+            let counts: BTreeMap<&Conditions, &Count> = self.counts.iter().collect();
+            for (conditions, count) in counts {
+                let is_read = matches!(&conditions.verb[..], b"get" | b"list" | b"watch");
+                if count.protected == 0 && is_read {
+                    let of_actor = by_actor.entry(conditions.actor).or_default();
+                    let reads =
+                        of_actor.entry((&conditions.group, &conditions.resource)).or_default();
+                    reads.verbs.insert(text(&conditions.verb));
+                    reads.count.add(*count);
+                } else if count.bytes as f64 >= least {
+                    kept.push((conditions, *count));
+                }
+            }
+        }
+        for (actor, reads) in by_actor {
+            let mut by_verbs = BTreeMap::<BTreeSet<String>, Vec<(&[u8], &[u8])>>::new();
+            let mut counts = HashMap::<BTreeSet<String>, Count>::new();
+            for ((group, resource), Reads { verbs, count }) in reads {
+                // Rare ones are not worth the evidence.
+                if (count.bytes as f64) < least / 4.0 {
+                    continue;
+                }
+                counts.entry(verbs.clone()).or_default().add(count);
+                by_verbs.entry(verbs).or_default().push((group, resource));
+            }
+            for (verbs, resources) in by_verbs {
+                let count = counts[&verbs];
+                if count.bytes as f64 >= least {
+                    rules.push(Rule { actor, verbs, resources, count });
+                }
+            }
+        }
+        rules.sort_by_key(|rule| std::cmp::Reverse(rule.count.bytes));
+        kept.sort_by_key(|(_, count)| std::cmp::Reverse(count.bytes));
+        let yaml = self.yaml(&rules, &kept);
+        // A service account can be in both groups; then this counts it twice, but not beyond the whole.
+        let sum = |of: fn(&Count) -> u64, whole: u64| {
+            rules.iter().map(|rule| of(&rule.count)).sum::<u64>().min(whole)
+        };
+        Suggestion {
+            yaml,
+            rules: rules.len(),
+            requests: (self.total.requests, sum(|count| count.requests, self.total.requests)),
+            bytes: (self.total.bytes, sum(|count| count.bytes, self.total.bytes)),
+        }
+    }
+
+    fn yaml(&self, rules: &[Rule<'_>], kept: &[(&Conditions, Count)]) -> String {
+        let days = self.period.map(|(first, last)| (last - first) as f64 / 86_400e6);
+        let days = days.filter(|days| *days > 1e-5);
+        let saving = |count: &Count| {
+            let share = 100.0 * count.bytes as f64 / self.total.bytes.max(1) as f64;
+            let requests = 100.0 * count.requests as f64 / self.total.requests.max(1) as f64;
+            let daily = days.map(|days| {
+                let (requests, bytes) = (count.requests as f64 / days, count.bytes as f64 / days);
+                format!(", {requests:.0} requests and {:.1} MB a day", bytes / 1e6)
+            });
+            format!(
+                "{share:.1} % of the bytes, {requests:.1} % of the requests{}",
+                daily.unwrap_or_default()
+            )
+        };
+        let mut out = String::from(HEADER);
+        if self.overflowed {
+            out.push_str(
+                "# The log has too many different resources, so no rules are proposed. Is it the log of \
+                 one cluster?\n",
+            );
+        }
+        out.push_str(PREAMBLE);
+        for rule in rules {
+            let reads = rule.resources.iter().map(|(group, resource)| name(group, resource));
+            let reads = reads.collect::<Vec<_>>().join(", ");
+            let verbs = rule.verbs.iter().cloned().collect::<Vec<_>>().join(", ");
+            comment(&mut out, &format!("Saves {}.", saving(&rule.count)));
+            match rule.actor {
+                PROBING => comment(
+                    &mut out,
+                    "Gives up: who checks health and reads the version, and when. None of these \
+                     requests failed in the log.",
+                ),
+                actor => comment(
+                    &mut out,
+                    &format!(
+                        "Gives up: which of the {} does {verbs} on {reads}, when, and from where; also \
+                         if stolen credentials are used for that. None of these requests failed in the \
+                         log.",
+                        described(actor)
+                    ),
+                ),
+            }
+            out.push_str("  - level: None\n");
+            rule.push_conditions(&mut out, &verbs);
+        }
+        comment(&mut out, "Everything else: who, what, when, and from where, without bodies.");
+        out.push_str("  - level: Metadata\n");
+        if !kept.is_empty() {
+            out.push_str("\n# Frequent, and not left out:\n");
+        }
+        for (conditions, count) in kept.iter().take(20) {
+            let why = match count.failed {
+                0 if !matches!(&conditions.verb[..], b"get" | b"list" | b"watch") => {
+                    "these are writes".to_owned()
+                }
+                0 => "protected requests are among them".to_owned(),
+                failed => format!("{failed} of them failed"),
+            };
+            let what = name(&conditions.group, &conditions.resource);
+            let _ = writeln!(
+                out,
+                "#   {} by {}: {}; {why}",
+                one_line(&format!("{} {what}", text(&conditions.verb))),
+                described(conditions.actor),
+                saving(count)
+            );
+        }
+        out
+    }
+}
+
+const HEADER: &str = "\
+# Proposed by \"kube-audit-proxy policy suggest\" from the requests of a log.
+#
+# The first rule that matches a request decides. Rules with level None leave out frequent reads of
+# system components. They are proposed only for conditions under which the log has no write, no request
+# by a person, no request for Secrets, ConfigMaps, tokens, RBAC, certificates or admission, no exec,
+# attach, port-forward, proxy or log, no impersonation, and no failed request.
+#
+# A policy does not see response codes: a request that matches a rule with level None is not recorded,
+# even if it fails. To keep failures, use a PolicyExtension of kube-audit-proxy.
+";
+
+const PREAMBLE: &str = "\
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages:
+  - RequestReceived
+rules:
+";
+
+#[derive(Debug, Default)]
+struct Reads {
+    verbs: BTreeSet<String>,
+    count: Count,
+}
+
+struct Rule<'c> {
+    actor: u8,
+    verbs: BTreeSet<String>,
+    resources: Vec<(&'c [u8], &'c [u8])>,
+    count: Count,
+}
+
+impl Rule<'_> {
+    fn push_conditions(&self, out: &mut String, verbs: &str) {
+        let actor = usize::from(self.actor);
+        if actor < GROUPS.len() {
+            let _ = writeln!(out, "    userGroups: [{}]", GROUPS[actor].0);
+        } else if self.actor < PROBING {
+            let _ = writeln!(out, "    users: [{}]", COMPONENTS[actor - GROUPS.len()]);
+        }
+        let _ = writeln!(out, "    verbs: [{verbs}]");
+        if self.actor == PROBING {
+            out.push_str("    nonResourceURLs:\n");
+            for (_, path) in &self.resources {
+                let path = text(path);
+                let _ = writeln!(out, "      - {path}");
+                let _ = writeln!(out, "      - {path}/*");
+            }
+            return;
+        }
+        let mut by_group = BTreeMap::<&[u8], Vec<String>>::new();
+        for (group, resource) in &self.resources {
+            by_group.entry(group).or_default().push(quoted(&text(resource)));
+        }
+        out.push_str("    resources:\n");
+        for (group, resources) in by_group {
+            let _ = writeln!(out, "      - group: {}", quoted(&text(group)));
+            let _ = writeln!(out, "        resources: [{}]", resources.join(", "));
+        }
+    }
+}
+
+fn described(actor: u8) -> String {
+    match usize::from(actor) {
+        _ if actor == PROBING => "anyone".to_owned(),
+        group if group < GROUPS.len() => GROUPS[group].1.to_owned(),
+        component => format!("user {}", COMPONENTS[component - GROUPS.len()]),
+    }
+}
+
+fn name(group: &[u8], resource: &[u8]) -> String {
+    let (resource, group) = (text(resource), text(group));
+    if group.is_empty() { resource } else { format!("{group}/{resource}") }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A YAML string: JSON is one.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// The text without line breaks and other control characters: names in a log are chosen by clients.
+fn one_line(text: &str) -> String {
+    text.chars().map(|char| if char.is_control() { '\u{fffd}' } else { char }).collect()
+}
+
+/// Appends a comment, wrapped.
+fn comment(out: &mut String, text: &str) {
+    let mut line = String::new();
+    out.push('\n');
+    for word in one_line(text).split(' ') {
+        if !line.is_empty() && line.len() + word.len() > 92 {
+            let _ = writeln!(out, "  # {line}");
+            line.clear();
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    let _ = writeln!(out, "  # {line}");
+}
+
+#[cfg(test)]
+mod tests;

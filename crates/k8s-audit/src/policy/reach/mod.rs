@@ -1,0 +1,212 @@
+//! Which rules a request can reach, given the rules before them.
+//!
+//! A rule can be reached if some request matches it and no earlier rule. The conditions of rules compare
+//! a value with constants, so all values that no rule names are alike: it is enough to try the
+//! constants, and one value beside them, in each dimension (user and group, verb, namespace, resource and
+//! name, or path). Values are put together only where one request can have them: a `get` has a name, a
+//! `deletecollection` has none. If that leaves no request, the rule is proved to be unreachable. If there
+//! is one, it is turned into a method, a URL and a user, and evaluated by the matcher, before it counts.
+
+mod bits;
+mod candidates;
+mod witness;
+
+use self::bits::Bits;
+use self::candidates::{Candidates, Path, Resource, Valued};
+pub use self::witness::Witness;
+use super::matcher::Policy;
+use super::spec::PolicySpec;
+
+/// Whether a request can reach a rule.
+#[derive(Debug, Clone)]
+pub enum Reach {
+    /// This request does.
+    By(Box<Witness>),
+    /// None can.
+    Never {
+        /// Earlier rules that match all requests which the rule matches, none of them superfluous. Empty
+        /// if the rule matches no request even without other rules.
+        covered_by: Vec<usize>,
+    },
+    /// The policy is too large to try all combinations.
+    Unknown,
+}
+
+/// Combinations that are tried for one rule.
+const BUDGET: usize = 4_000_000;
+
+/// Determines for each rule whether a request can reach it. `policy` is `spec` compiled.
+pub fn reach(spec: &PolicySpec, policy: &Policy) -> Vec<Reach> {
+    (0..spec.rules.len()).map(|rule| reach_of(spec, policy, rule)).collect()
+}
+
+pub(super) fn reach_of(spec: &PolicySpec, policy: &Policy, rule: usize) -> Reach {
+    let Some(candidates) = Candidates::new(spec, policy, rule) else { return Reach::Unknown };
+    let mut search =
+        Search { policy, rule, candidates: &candidates, budget: BUDGET, doubts: false };
+    if let Some(witness) = search.find(&Bits::first(rule)) {
+        return Reach::By(witness);
+    }
+    if search.budget == 0 || search.doubts {
+        return Reach::Unknown;
+    }
+    let mut covered_by: Vec<usize> = (0..rule).collect();
+    // A later rule is kept rather than an earlier one only if the earlier one is superfluous.
+    for earlier in (0..rule).rev() {
+        let without: Vec<usize> = covered_by.iter().copied().filter(|i| *i != earlier).collect();
+        let covers = |search: &mut Search<'_>| {
+            search.budget = BUDGET / 16;
+            search.is_covered(&without.iter().copied().collect())
+        };
+        if covers(&mut search) {
+            covered_by = without;
+        }
+    }
+    Reach::Never { covered_by }
+}
+
+struct Search<'s> {
+    policy: &'s Policy,
+    rule: usize,
+    candidates: &'s Candidates,
+    budget: usize,
+    /// A combination was found that could not be turned into a request.
+    doubts: bool,
+}
+
+impl Search<'_> {
+    /// Whether the rules in `earlier` match everything that the rule matches.
+    fn is_covered(&mut self, earlier: &Bits) -> bool {
+        let mut found = false;
+        self.combine(earlier, &mut |_| {
+            found = true;
+            true
+        });
+        !found && self.budget > 0
+    }
+
+    /// A request that matches the rule and none of `earlier`.
+    fn find(&mut self, earlier: &Bits) -> Option<Box<Witness>> {
+        let (policy, rule, mut doubts, mut found) = (self.policy, self.rule, false, None);
+        self.combine(earlier, &mut |chosen| {
+            match Witness::new(chosen, policy, rule) {
+                Some(witness) => found = Some(Box::new(witness)),
+                None => doubts = true,
+            }
+            found.is_some()
+        });
+        self.doubts |= doubts;
+        found
+    }
+
+    /// Calls `each` with combinations of which no rule in `earlier` matches all values, until it
+    /// returns `true`.
+    fn combine(&mut self, earlier: &Bits, each: &mut dyn FnMut(Chosen<'_>) -> bool) {
+        let all = self.candidates;
+        for user in &all.users {
+            let by_user = earlier.and(&user.rules);
+            for verb in &all.resource_verbs {
+                let by_verb = by_user.and(&verb.rules);
+                for namespace in &all.namespaces {
+                    let by_namespace = by_verb.and(&namespace.rules);
+                    for resource in &all.resources {
+                        if self.budget == 0 {
+                            return;
+                        }
+                        self.budget -= 1;
+                        if by_namespace.meets(&resource.rules)
+                            || !can_be(&verb.value, &namespace.value, &resource.value)
+                        {
+                            continue;
+                        }
+                        let target = Target::Resource(&namespace.value, &resource.value);
+                        let chosen = Chosen { user: &user.value, verb: &verb.value, target };
+                        if each(chosen) {
+                            return;
+                        }
+                    }
+                }
+            }
+            for verb in &all.path_verbs {
+                let by_verb = by_user.and(&verb.rules);
+                for path in &all.paths {
+                    if self.budget == 0 {
+                        return;
+                    }
+                    self.budget -= 1;
+                    if by_verb.meets(&path.rules) {
+                        continue;
+                    }
+                    let target = Target::Path(&path.value);
+                    if each(Chosen { user: &user.value, verb: &verb.value, target }) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// One value in each dimension.
+struct Chosen<'c> {
+    user: &'c candidates::User,
+    verb: &'c String,
+    target: Target<'c>,
+}
+
+enum Target<'c> {
+    Resource(&'c String, &'c Resource),
+    Path(&'c Path),
+}
+
+/// Whether a request can have this verb, namespace, and resource: how kube-apiserver resolves URLs.
+fn can_be(verb: &str, namespace: &str, resource: &Resource) -> bool {
+    let Resource { resource, subresource, name, .. } = resource;
+    let of_verb = match verb {
+        "get" | "delete" => !name.is_empty(),
+        "deletecollection" => name.is_empty(),
+        // The name comes from a field selector.
+        "list" => name.is_empty() || !matches!(&name[..], "." | "..") && !name.contains('%'),
+        "proxy" => subresource.is_empty(),
+        _ => true,
+    };
+    // `/namespaces/x/status` is the status of a namespace.
+    let is_part_of_namespace =
+        !namespace.is_empty() && matches!(&resource[..], "status" | "finalize");
+    let has_name_in_path = !name.is_empty() && verb != "list";
+    // Slashes at the end do not count.
+    let is_trimmed = resource.is_empty() && !has_name_in_path && subresource.is_empty();
+    of_verb && !is_part_of_namespace && !is_trimmed
+}
+
+/// Of values that are alike to [`can_be`], leaves those that the fewest earlier rules match: if one of
+/// the others reaches the rule, one of these does, too.
+fn distinct<T, K: Eq + std::hash::Hash>(
+    values: Vec<Valued<T>>,
+    class: impl Fn(&T) -> K,
+) -> Vec<Valued<T>> {
+    let mut by_class = std::collections::HashMap::<K, Vec<Bits>>::new();
+    for Valued { value, rules } in &values {
+        let least = by_class.entry(class(value)).or_default();
+        if !least.iter().any(|known| known.is_subset(rules)) {
+            least.retain(|known| !rules.is_subset(known));
+            least.push(rules.clone());
+        }
+    }
+    let mut values = values;
+    // The first value of each set stays.
+    values.retain(|Valued { value, rules }| {
+        let Some(least) = by_class.get_mut(&class(value)) else { return false };
+        match least.iter().position(|known| known == rules) {
+            Some(at) => {
+                least.swap_remove(at);
+                true
+            }
+            None => false,
+        }
+    });
+    values
+}
+
+#[cfg(test)]
+mod tests;
