@@ -30,8 +30,8 @@ use self::frames::FrameWriter;
 use super::config::{Compress, Rotation};
 use super::disk;
 use super::open_file::copy_owner_and_mode;
-use super::seal::IndexDigest;
 use super::rotate::{BackupNames, GZ, INDEX, RETIRED, SEAL, ZST, with_suffix, without_suffix};
+use super::seal::IndexDigest;
 
 /// The cleanup of one log file's backups. Ends with its last round cut short when it is dropped:
 /// the next start does what is left.
@@ -58,8 +58,7 @@ impl Cleaner {
         let stop = Arc::new(AtomicBool::new(false));
         let own_stop = stop.clone();
         let not_indexed = BTreeSet::new();
-        let mut backups =
-            Backups { names, rotation, clock, kept, stop: own_stop, not_indexed };
+        let mut backups = Backups { names, rotation, clock, kept, stop: own_stop, not_indexed };
         let thread = std::thread::Builder::new()
             .name("audit-cleanup".to_owned())
             .spawn(move || backups.run(&rounds))?;
@@ -262,7 +261,9 @@ impl Backups {
         {
             log = Some(compressed);
         }
-        let Some(log) = log.filter(|_| self.rotation.index && !self.stopped()) else { return Ok(()) };
+        let Some(log) = log.filter(|_| self.rotation.index && !self.stopped()) else {
+            return Ok(());
+        };
         if self.not_indexed.contains(&backup.name) || audit_query::index::is_current(&log).is_ok() {
             return Ok(());
         }

@@ -206,7 +206,8 @@ fn what_is_not_sealed_yet_is_neither_deleted_nor_compressed_nor_is_the_newest_de
     let folder = TestFolder::new();
     let names = ["1", "2", "3"].map(|day| format!("audit-2026-11-0{day}T00-00-00.000.log"));
     create(&folder, &names.each_ref().map(|name| name.as_str()));
-    let rotation = Rotation { max_backups: 1, max_age_days: 1, compress: Compress::Gzip, ..Rotation::NEVER };
+    let rotation =
+        Rotation { max_backups: 1, max_age_days: 1, compress: Compress::Gzip, ..Rotation::NEVER };
     let mut backups = backups(&folder, rotation);
     let kept = backups.kept.clone();
     kept.rotate(&folder.join(&names[1]), true);

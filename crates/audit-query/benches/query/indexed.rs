@@ -84,10 +84,14 @@ fn one(folder: &Path, case: &Case, index: bool) -> u64 {
     let mut found = 0;
     if case.by.is_empty() {
         // Events are printed as they stand in the log.
-        scan.run(&Progress::default(), || Print, |_| {
-            found += 1;
-            ControlFlow::Continue(())
-        })
+        scan.run(
+            &Progress::default(),
+            || Print,
+            |_| {
+                found += 1;
+                ControlFlow::Continue(())
+            },
+        )
         .expect("the logs can be read");
         return found;
     }

@@ -16,8 +16,8 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use audit_query::event::Event;
-use audit_query::index::Columns;
 use audit_query::filter::{Filter, FilterArgs};
+use audit_query::index::Columns;
 use audit_query::scan::{Place, Progress, Records, Scan, Stages, Visitor};
 use audit_query::{input, output::Field};
 use hashbrown::HashMap;

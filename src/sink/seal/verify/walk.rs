@@ -1,7 +1,7 @@
 //! Along the chain, from its first record to its last.
 
-use std::fs::File;
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
