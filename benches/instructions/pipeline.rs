@@ -39,7 +39,7 @@ const BODY: Bytes = Bytes::from_static(&[b'x'; 1300]);
 
 /// What the client sends, and how much is recorded.
 #[derive(Clone)]
-#[derive(Clone)]
+struct Case {
     name: &'static str,
     level: &'static str,
     /// Whether it is a POST of an object of 1.3 KB.

@@ -49,7 +49,8 @@ fn defaults_are_kube_apiservers() {
     assert_eq!(config.audit.sinks[0].policy_file, PathBuf::from("policy.yaml"));
     assert_eq!(log(&config).0.path, LogPath::File("audit.log".into()));
     assert_eq!(log(&config).0.mode, Mode::Blocking);
-    assert_eq!(log(&config).0.rotation, Rotation::default());
+    // But for the index, which kube-apiserver does not have.
+    assert_eq!(log(&config).0.rotation, Rotation { index: true, ..Rotation::default() });
     assert_eq!(log(&config).0.sync, SyncMode::Off);
     assert_eq!(log(&config).1, Format::Json);
     assert_eq!(config.operation.admin_addr, "127.0.0.1:8081".parse().unwrap());

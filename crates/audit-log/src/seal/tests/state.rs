@@ -292,7 +292,9 @@ impl History {
                 fs::metadata(seal_path(&log)).ok()?;
                 fs::remove_file(&log).unwrap();
                 // Its compressed twin, after a crash.
-                let _ = fs::remove_file(log.with_extension("log.gz"));
+                for twin in ["log.gz", "log.zst"] {
+                    let _ = fs::remove_file(log.with_extension(twin));
+                }
             }
             4 => {
                 let seal = seal_path(&log);
@@ -344,7 +346,7 @@ fn says(report: &Report) -> String {
 fn logs(folder: &Path) -> Vec<PathBuf> {
     let mut all = with_ending(folder, ".log");
     all.retain(|path| !path.ends_with("audit.log"));
-    for path in with_ending(folder, ".log.gz") {
+    for path in [".log.gz", ".log.zst"].iter().flat_map(|ending| with_ending(folder, ending)) {
         if !all.contains(&path.with_extension("")) {
             all.push(path);
         }
@@ -363,17 +365,25 @@ fn seals(folder: &Path) -> Vec<PathBuf> {
 
 fn read(path: &Path) -> Vec<u8> {
     let bytes = fs::read(path).unwrap();
-    if path.extension().unwrap() != "gz" {
-        return bytes;
+    match path.extension().unwrap().to_str() {
+        Some("gz") => {
+            let mut plain = Vec::new();
+            let mut decoder = flate2::read::GzDecoder::new(&*bytes);
+            std::io::Read::read_to_end(&mut decoder, &mut plain).unwrap();
+            plain
+        }
+        Some("zst") => zstd::decode_all(&*bytes).unwrap(),
+        _ => bytes,
     }
-    let mut plain = Vec::new();
-    std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&*bytes), &mut plain).unwrap();
-    plain
 }
 
 fn write(path: &Path, bytes: &[u8]) {
-    let packed = path.extension().unwrap() == "gz";
-    fs::write(path, if packed { gzip(bytes) } else { bytes.to_vec() }).unwrap();
+    let packed = match path.extension().unwrap().to_str() {
+        Some("gz") => gzip(bytes),
+        Some("zst") => zstd::encode_all(bytes, 1).unwrap(),
+        _ => bytes.to_vec(),
+    };
+    fs::write(path, packed).unwrap();
 }
 
 /// Returns how many steps it has.
