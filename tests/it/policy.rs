@@ -190,7 +190,7 @@ fn a_name_that_comes_from_the_body_does_not_count() {
     let dir = TempDir::new();
     let text = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- level: Request\n  resources: \
                 [{group: '', resources: [pods, namespaces], resourceNames: [a]}]\n- level: Metadata\n  \
-                namespaces: [n]\n";
+                namespaces: ['n']\n";
     let file = dir.write("policy.yaml", text).display().to_string();
     let event = |uri: &str, resource: &str| {
         json!({
