@@ -146,17 +146,17 @@ impl Collector for RuleCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let requests = (
             "kube_audit_proxy_policy_rule_requests",
-            "Requests that the rule of the active audit policy matched since the policy was loaded",
+            "Requests that the rule of the active audit policy matched since the policy was loaded.",
         );
         self.encode_rules(&mut encoder, requests, |counts, _| counts.requests)?;
         let bytes = (
             "kube_audit_proxy_policy_rule_bytes",
-            "Bytes of audit events by the rule of the active audit policy since the policy was loaded",
+            "Bytes of audit events by the rule of the active audit policy since the policy was loaded.",
         );
         self.encode_rules(&mut encoder, bytes, |counts, backend| (counts.bytes)(backend))?;
         let mut dropped = encoder.encode_descriptor(
             "kube_audit_proxy_policy_dropped_events",
-            "Audit events that the rule of the PolicyExtension left out since it was loaded",
+            "Audit events that the rule of the PolicyExtension left out since it was loaded.",
             None,
             MetricType::Counter,
         )?;
