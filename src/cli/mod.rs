@@ -40,7 +40,7 @@ enum Command {
     Demo(demo::DemoFlags),
     /// Search, summarize, follow, and verify audit logs
     Log(log::LogArgs),
-    /// Looks at audit policies
+    /// Check audit policies, and show what they do with requests
     Policy(policy::PolicyArgs),
     /// Print a kubeconfig with which clients use the proxy, or merge it into theirs
     Kubeconfig(kubeconfig::KubeconfigArgs),

@@ -190,18 +190,18 @@ fn a_name_that_comes_from_the_body_does_not_count() {
     let dir = TempDir::new();
     let text = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- level: Request\n  resources: \
                 [{group: '', resources: [pods, namespaces], resourceNames: [a]}]\n- level: Metadata\n  \
-                namespaces: ['n']\n";
+                namespaces: [m]\n";
     let file = dir.write("policy.yaml", text).display().to_string();
     let event = |uri: &str, resource: &str| {
         json!({
             "verb": "create", "requestURI": uri, "user": {"username": "u"},
-            "objectRef": {"resource": resource, "namespace": "n", "name": "a", "apiVersion": "v1"},
+            "objectRef": {"resource": resource, "namespace": "m", "name": "a", "apiVersion": "v1"},
         })
     };
     let events = [
-        event("/api/v1/namespaces/n/pods", "pods"),
+        event("/api/v1/namespaces/m/pods", "pods"),
         event("/api/v1/namespaces", "namespaces"),
-        event("/api/v1/namespaces/n/pods/a/binding", "pods"),
+        event("/api/v1/namespaces/m/pods/a/binding", "pods"),
     ];
     let lines: String = events.iter().map(|event| format!("{event}\n")).collect();
     let explained = objects(&succeeds(&["explain", &file, "--event=-", "-o=json"], &lines));
@@ -308,7 +308,7 @@ fn replay_shows_what_a_change_loses_and_which_rules_are_useless() {
     let text = succeeds(&arguments, "");
     for expected in [
         format!("lost: Metadata ({old}:4:3) -> None ({new}:4:3)"),
-        format!("Rules that can never match:\n  rule 3 ({new}:9:3): rule 2 before it match all"),
+        format!("Rules that can never match:\n  rule 3 ({new}:9:3): rule 2 before it matches all"),
         format!("Rules that match no request in the log:\n  rule 1 ({new}:6:3)"),
     ] {
         assert!(text.contains(&expected), "{expected}\n{text}");

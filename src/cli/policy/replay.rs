@@ -392,9 +392,12 @@ impl Report {
                     .push(format!("{}: no request meets all of its conditions", name(rule))),
                 Some(earlier) => {
                     let rules: Vec<String> = earlier.iter().map(usize::to_string).collect();
-                    let plural = if rules.len() == 1 { "rule" } else { "rules" };
+                    let (plural, matches) = match rules.len() {
+                        1 => ("rule", "matches"),
+                        _ => ("rules", "match"),
+                    };
                     unreachable.push(format!(
-                        "{}: {plural} {} before it match all that it matches",
+                        "{}: {plural} {} before it {matches} all that it matches",
                         name(rule),
                         rules.join(", ")
                     ));

@@ -319,26 +319,26 @@ impl Frequencies {
             let reads = rule.resources.iter().map(|(group, resource)| name(group, resource));
             let reads = reads.collect::<Vec<_>>().join(", ");
             let verbs = rule.verbs.iter().cloned().collect::<Vec<_>>().join(", ");
+            out.push('\n');
             comment(&mut out, &format!("Saves {}.", saving(&rule.count)));
-            match rule.actor {
-                PROBING => comment(
-                    &mut out,
-                    "Gives up: who checks health and reads the version, and when. None of these \
-                     requests failed in the log.",
+            let evidence = match rule.actor {
+                PROBING => {
+                    "who checks health or reads the version, when, and from where".to_owned()
+                }
+                actor => format!(
+                    "when {} read {reads} ({verbs}), and from where, also if that is somebody who has \
+                     stolen their credentials",
+                    described(actor)
                 ),
-                actor => comment(
-                    &mut out,
-                    &format!(
-                        "Gives up: which of the {} does {verbs} on {reads}, when, and from where; also \
-                         if stolen credentials are used for that. None of these requests failed in the \
-                         log.",
-                        described(actor)
-                    ),
-                ),
-            }
+            };
+            comment(
+                &mut out,
+                &format!("Gives up: {evidence}. None of these requests failed in the log."),
+            );
             out.push_str("  - level: None\n");
             rule.push_conditions(&mut out, &verbs);
         }
+        out.push('\n');
         comment(&mut out, "Everything else: who, what, when, and from where, without bodies.");
         out.push_str("  - level: Metadata\n");
         if !kept.is_empty() {
@@ -458,7 +458,6 @@ fn one_line(text: &str) -> String {
 /// Appends a comment, wrapped.
 fn comment(out: &mut String, text: &str) {
     let mut line = String::new();
-    out.push('\n');
     for word in one_line(text).split(' ') {
         if !line.is_empty() && line.len() + word.len() > 92 {
             let _ = writeln!(out, "  # {line}");
