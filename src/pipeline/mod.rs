@@ -252,12 +252,7 @@ async fn forward(
     caller: Authenticated,
     upgrade: Option<upgrade::Asked>,
 ) -> Response<ResponseBody> {
-    let query = parts.uri.query();
-    let is_head = parts.method == Method::HEAD;
-    let pretty = record
-        .facts()
-        .accept
-        .is_some_and(|accepted| accepted.pretty || wants_pretty(query, &parts.headers));
+    let (parts, (is_head, pretty)) = response_form(parts, &record);
     let mut request = match outgoing(proxy, connection, parts, body, &mut record, &caller).await {
         Ok(request) => request,
         Err(status) => return refuse(record, *status).await,
@@ -292,6 +287,17 @@ async fn forward(
         }
         Err(error) => unreachable_upstream(record, &error).await,
     }
+}
+
+/// Whether the client expects no body, and whether it wants a readable one. `parts` are handed through:
+/// borrowed by the caller, they would stay in its future until the response.
+fn response_form(parts: Parts, record: &Record) -> (Parts, (bool, bool)) {
+    let is_head = parts.method == Method::HEAD;
+    let pretty = record
+        .facts()
+        .accept
+        .is_some_and(|accepted| accepted.pretty || wants_pretty(parts.uri.query(), &parts.headers));
+    (parts, (is_head, pretty))
 }
 
 /// A 401 is either about the client, or about the proxy's own credentials.

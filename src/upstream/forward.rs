@@ -157,24 +157,17 @@ impl Upstream {
                 }
                 Lease::Http1(connection) => send_http1(connection, request, &body).await,
             };
-            // Boxed, since an answer that is kept while the credential is renewed would make each request's
-            // future larger.
-            let sent = match unless_rejected(sent, renewable.is_some()) {
-                Ok(sent) => sent,
-                Err(mut response) => {
-                    if let Some(rejected) = &mut renewable {
+            match sent {
+                Ok(mut response) => {
+                    if response.status() == StatusCode::UNAUTHORIZED
+                        && let Some(rejected) = &mut renewable
+                    {
                         let can_repeat = !last && body.can_repeat();
                         let renewing = self.renew(rejected, &mut head, &mut response, can_repeat);
                         if Box::pin(renewing).await {
                             continue;
                         }
                     }
-                    body.settle();
-                    return Ok(*response);
-                }
-            };
-            match sent {
-                Ok(response) => {
                     body.settle();
                     return Ok(response);
                 }
@@ -215,19 +208,6 @@ impl Upstream {
             self.metrics().errors.inc();
         }
         error
-    }
-}
-
-/// A response that is returned or an error; `Err` is a 401 after which a renewable credential is renewed.
-fn unless_rejected(
-    sent: Result<Response<UpstreamBody>, Failed>,
-    is_renewable: bool,
-) -> Result<Result<Response<UpstreamBody>, Failed>, Box<Response<UpstreamBody>>> {
-    match sent {
-        Ok(response) if is_renewable && response.status() == StatusCode::UNAUTHORIZED => {
-            Err(Box::new(response))
-        }
-        sent => Ok(sent),
     }
 }
 
