@@ -300,8 +300,8 @@ impl Record {
             }
         }
         if self.is_extended {
-            let objects = self.views.iter_mut().filter_map(|view| view.response_object.as_ref());
-            if let Some(object) = unrecorded.or_else(|| objects.cloned().next()) {
+            let shown = self.views.iter_mut().find_map(|view| view.response_object.clone());
+            if let Some(object) = unrecorded.or(shown) {
                 self.response_versioned(&object);
             }
         }

@@ -294,8 +294,8 @@ impl Recorder {
     fn is_shown_as(&self, view: &View, sink: usize, policy: usize, decision: &Decision) -> bool {
         let (of_view, of_sink) = (self.bodies(view), &self.sinks[sink].bodies);
         view.sink == sink
-            || (view.policy == policy || !view.is_of_one_policy)
-                && (view.policy == policy || self.sinks[sink].policy.borrow().extension.is_none())
+            || (view.policy == policy
+                || !view.is_of_one_policy && self.sinks[sink].policy.borrow().extension.is_none())
                 && view.level == decision.level
                 && if view.level <= Level::Metadata {
                     // Redaction is in the URL, too.

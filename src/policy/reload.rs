@@ -275,7 +275,7 @@ impl PolicyFile {
                 self.again = true;
                 return false;
             }
-            Err(error) => self.refuse(Refused::Content(content), &error.into(), forced, metrics),
+            Err(error) => self.refuse(Refused::Content(content), &error, forced, metrics),
         }
         true
     }

@@ -12,8 +12,10 @@ const MOST: usize = 10_000;
 pub(super) struct Limiter {
     events: u64,
     window: Duration,
-    windows: Mutex<HashMap<(Box<[u8]>, Box<[u8]>), Window>>,
+    windows: Mutex<HashMap<UserAndVerb, Window>>,
 }
+
+type UserAndVerb = (Box<[u8]>, Box<[u8]>);
 
 #[derive(Debug)]
 struct Window {

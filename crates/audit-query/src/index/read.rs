@@ -207,6 +207,7 @@ struct Loaded {
     index: Vec<u32>,
 }
 
+#[allow(clippy::large_enum_variant, reason = "there is one for each column that is read")]
 enum Data {
     /// With the text of each value, 27 bytes.
     Time(ColumnReaderImpl<Int64Type>, Vec<i64>, Vec<u8>),

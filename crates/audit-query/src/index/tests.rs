@@ -95,13 +95,13 @@ fn request(index: usize, out: &mut String) {
     let name =
         if index % 250 == 249 { "needle".to_owned() } else { format!("n-{}", mixed(index, 9)) };
     let mut stages = Vec::new();
-    if index % 3 == 0 {
+    if index.is_multiple_of(3) {
         stages.push("RequestReceived");
     }
     if verb == "watch" {
         stages.push("ResponseStarted");
     }
-    if verb != "watch" || index % 2 == 0 {
+    if verb != "watch" || index.is_multiple_of(2) {
         stages.push("ResponseComplete");
     }
     let received = if index % 89 == 1 { "2026-11-23T05:08:42Z".to_owned() } else { time(0) };

@@ -254,7 +254,8 @@ impl<W: Write + Send> Table<W> {
 
     /// Writes the rows if they are many.
     pub(crate) fn make_room(&mut self) -> Result<(), IndexError> {
-        if self.rows.len() >= GROUP || self.rows.len() % 256 == 0 && self.rows.size() >= GROUP_SIZE
+        if self.rows.len() >= GROUP
+            || self.rows.len().is_multiple_of(256) && self.rows.size() >= GROUP_SIZE
         {
             self.rows.flush(&mut self.writer)?;
         }

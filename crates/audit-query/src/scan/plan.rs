@@ -34,13 +34,17 @@ pub(super) enum Part {
     Group(usize),
 }
 
-/// Returns the inputs and their pieces, in the order in which events are wanted, and notes for the user.
+/// The inputs and their pieces, in the order in which events are wanted, and notes for the user.
+pub(super) type Plan = (Vec<Source>, Vec<Piece>, Vec<String>);
+
+/// Plans how a log is read.
+///
 /// `columns`: those of an index that are enough for what is done with events.
 pub(super) fn plan(
     scan: &mut Scan,
     columns: Option<Columns>,
     progress: &Progress,
-) -> Result<(Vec<Source>, Vec<Piece>, Vec<String>), ScanError> {
+) -> Result<Plan, ScanError> {
     let mut sources = Vec::new();
     let mut pieces = Vec::new();
     let mut notes = Notes::default();
