@@ -45,11 +45,11 @@ pub(super) fn events(nodes: usize, seconds: usize, mut each: impl FnMut(&str)) {
         each(line);
     };
     for second in 0..seconds {
-        for node in (0..nodes).filter(|node| (second + node) % 10 == 0) {
+        for node in (0..nodes).filter(|node| (second + node).is_multiple_of(10)) {
             of_node(node, second, &mut |request| emit(second, request, &mut line));
         }
         of_control_plane(second, &mut |request| emit(second, request, &mut line));
-        if second % 7 == 0 {
+        if second.is_multiple_of(7) {
             of_people(second / 7, &mut |request| emit(second, request, &mut line));
         }
     }
@@ -71,7 +71,7 @@ fn of_node(node: usize, second: usize, emit: &mut dyn FnMut(&Request<'_>)) {
     emit(&Request { resource: "nodes", name: &name, ..request });
     let pod = format!("web-{:04x}", turn % 4096);
     emit(&Request { resource: "pods", namespace: "prod", name: &pod, ..request });
-    if turn % 6 == 0 {
+    if turn.is_multiple_of(6) {
         for resource in ["pods", "services", "nodes"] {
             emit(&Request { verb: "watch", resource, ..request });
         }
@@ -96,7 +96,7 @@ fn of_node(node: usize, second: usize, emit: &mut dyn FnMut(&Request<'_>)) {
             ..request
         });
     }
-    if turn % 30 == 0 {
+    if turn.is_multiple_of(30) {
         emit(&Request { verb: "patch", resource: "nodes/status", name: &name, ..request });
         emit(&Request {
             verb: "create",
@@ -106,7 +106,7 @@ fn of_node(node: usize, second: usize, emit: &mut dyn FnMut(&Request<'_>)) {
             ..request
         });
         // Nodes that are not ready yet ask for these in vain.
-        let code = if turn % 90 == 0 { 404 } else { 200 };
+        let code = if turn.is_multiple_of(90) { 404 } else { 200 };
         emit(&Request {
             group: "storage.k8s.io",
             resource: "csinodes",
@@ -130,7 +130,7 @@ fn of_control_plane(second: usize, emit: &mut dyn FnMut(&Request<'_>)) {
         };
         emit(&lease);
         emit(&Request { verb: "update", ..lease });
-        if second % 20 == 0 {
+        if second.is_multiple_of(20) {
             for resource in ["pods", "nodes", "services", "persistentvolumeclaims"] {
                 emit(&Request { user, verb: "watch", resource, ..GET });
             }
@@ -156,7 +156,7 @@ fn of_control_plane(second: usize, emit: &mut dyn FnMut(&Request<'_>)) {
         let user = format!("system:serviceaccount:kube-system:{add_on}");
         let request = Request { user: &user, groups: &ADD_ON_GROUPS, ..GET };
         emit(&Request { verb: "list", resource: "endpoints", ..request });
-        if second % 10 == 0 {
+        if second.is_multiple_of(10) {
             emit(&Request {
                 verb: "watch",
                 group: "discovery.k8s.io",
@@ -165,7 +165,7 @@ fn of_control_plane(second: usize, emit: &mut dyn FnMut(&Request<'_>)) {
             });
         }
     }
-    if second % 3 == 0 {
+    if second.is_multiple_of(3) {
         emit(&Request {
             user: "system:apiserver",
             verb: "update",
@@ -181,7 +181,7 @@ fn of_people(turn: usize, emit: &mut dyn FnMut(&Request<'_>)) {
     let user = ["alice@example.com", "bob@example.com", "carol@example.com"][turn % 3];
     let groups = ["dev", "system:authenticated"];
     let request = Request { user, groups: &groups, namespace: "prod", name: "web", ..GET };
-    let code = if turn % 11 == 0 { 403 } else { 200 };
+    let code = if turn.is_multiple_of(11) { 403 } else { 200 };
     emit(&match turn % 8 {
         0 => Request { verb: "list", resource: "pods", name: "", ..request },
         1 => Request { verb: "patch", group: "apps", resource: "deployments", code, ..request },
@@ -204,7 +204,7 @@ fn of_people(turn: usize, emit: &mut dyn FnMut(&Request<'_>)) {
         6 => Request { verb: "list", resource: "nodes", namespace: "", name: "", ..request },
         _ => Request { resource: "/version", namespace: "", name: "", ..request },
     });
-    if turn % 5 == 0 {
+    if turn.is_multiple_of(5) {
         emit(&Request {
             user: "system:serviceaccount:ci:deployer",
             groups: &[

@@ -93,6 +93,7 @@ fn scan<V: Visitor>(path: &Path, make: impl Fn() -> V + Sync) -> Vec<V> {
         stages: Stages::Last,
         reverse: false,
         threads: 1,
+        index: false,
     };
     scan.run(&Progress::default(), make, |_| ControlFlow::Continue(())).expect("a log").0
 }

@@ -117,12 +117,12 @@ fn bodies_that_are_not_in_the_log_are_estimated() {
     let base = metadata.len() as u64 + 1 + ("RequestResponse".len() - "Metadata".len()) as u64;
     let members = (",\"requestObject\":".len() + ",\"responseObject\":".len()) as u64;
     let guess = base + members + volume::REQUEST_BODY + volume::RESPONSE_BODY;
-    assert_eq!(size(&[metadata.clone()]), (guess, true));
+    assert_eq!(size(std::slice::from_ref(&metadata)), (guess, true));
     // With a like request in the log, its bodies are the estimate.
     let known =
         event("update", "RequestResponse", ",\"requestObject\":{},\"responseObject\":{\"a\":1}");
     let exact = known.len() as u64 + 1;
-    assert_eq!(size(&[known.clone()]), (exact, false));
+    assert_eq!(size(std::slice::from_ref(&known)), (exact, false));
     assert_eq!(size(&[metadata, known]), (exact + base + members + 2 + 7, true));
     // There is no body to miss.
     assert!(!size(&[event("watch", "Metadata", "")]).1);

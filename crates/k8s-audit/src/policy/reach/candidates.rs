@@ -151,7 +151,7 @@ impl Candidates {
         }
         Some(Candidates {
             users: distinct(users, |_| ()),
-            resource_verbs: distinct(resource_verbs, verb_class),
+            resource_verbs: distinct(resource_verbs, |verb| verb_class(verb)),
             namespaces: distinct(namespaces, String::is_empty),
             resources: distinct(resources, resource_class),
             path_verbs: distinct(path_verbs, |_| ()),
@@ -161,8 +161,8 @@ impl Candidates {
 }
 
 /// Which of [`super::can_be`]'s rules hold for the verb.
-fn verb_class(verb: &String) -> u8 {
-    match &verb[..] {
+fn verb_class(verb: &str) -> u8 {
+    match verb {
         "get" | "delete" => 0,
         "deletecollection" => 1,
         "list" => 2,
