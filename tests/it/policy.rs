@@ -372,7 +372,7 @@ fn tests_of_a_policy_fail_with_a_diff() {
         ),
         ("{url: /healthz}", "{user: x}", "tests.yaml:5:3: request: the request has neither"),
         ("kind: PolicyTest", "kind: Policy", "tests.yaml:2:7: kind \"Policy\": write"),
-        ("rule: 1", "rules: 1", "tests.yaml:7:"),
+        ("rule: 1", "rules: 1", "tests.yaml:7:25: unknown field `rules`"),
         ("scaling <web> is", "health checks are not", "another case has it"),
         ("policy: policy.yaml", "policy: other.yaml", "other.yaml"),
     ] {

@@ -104,7 +104,12 @@ impl PolicyTest {
         let invalid = |problem: String| TestFileError::Invalid { path: path.to_owned(), problem };
         let test: PolicyTest = serde_yaml::from_str(&text).map_err(|error| {
             let message = error.to_string();
-            let first = message.lines().next().unwrap_or_default().to_owned();
+            let first = message.lines().next().unwrap_or_default();
+            // The place is in front already.
+            let first = first
+                .split_once(": line ")
+                .and_then(|(_, rest)| rest.split_once(": "))
+                .map_or(first, |(_, message)| message);
             let at = error.location().map(|at| format!("{}:{}: ", at.line(), at.column()));
             invalid(format!("{}{first}", at.unwrap_or_else(|| " ".to_owned())))
         })?;

@@ -3,12 +3,13 @@
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::anyhow;
 use clap::ValueEnum;
 use serde::Serialize;
 
 use super::events;
 use super::flags::RequestFlags;
+use super::request::RequestError;
 use crate::cli::output;
 use crate::policy::{Attributes, Loaded, Stage};
 use audit_query::policy::event::EventRequest;
@@ -64,11 +65,11 @@ impl ExplainArgs {
         let loaded = super::load(&self.policy)?;
         let mut out = BufWriter::new(io::stdout().lock());
         let Some(path) = &self.event else {
-            self.explain(
-                &loaded,
-                &self.request.spec().resolve().context("use --resource or --url, or --event")?,
-                &mut out,
-            )?;
+            let request = self.request.spec().resolve().map_err(|error| match error {
+                RequestError::NoTarget => anyhow!("use --resource or --url, or --event: {error}"),
+                error => error.into(),
+            })?;
+            self.explain(&loaded, &request, &mut out)?;
             out.flush()?;
             return Ok(true);
         };

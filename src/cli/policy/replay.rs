@@ -85,7 +85,7 @@ impl Logs {
 pub(super) fn report(summary: &Summary) -> bool {
     for skipped in &summary.skipped {
         output::complain(format_args!(
-            "warning: {}: {} lines are not audit events and are not counted; the first is at byte {}",
+            "warning: {}: lines that are not audit events and are not counted: {}; the first is at byte {}",
             skipped.path.display(),
             skipped.lines,
             skipped.first

@@ -108,7 +108,13 @@ pub fn parse(text: &[u8], source: &str) -> Result<Option<Extension>, Vec<Diagnos
         let document: Document = serde_yaml::from_str(&document).map_err(|error| {
             let at = error.location().map_or(start, |at| position(&at));
             let message = error.to_string();
-            problem(at, message.lines().next().unwrap_or_default().to_owned(), "")
+            let first = message.lines().next().unwrap_or_default();
+            // The place is in front already.
+            let first = first
+                .split_once(": line ")
+                .and_then(|(_, rest)| rest.split_once(": "))
+                .map_or(first, |(_, message)| message);
+            problem(at, first.to_owned(), "")
         })?;
         found = Some(build(document).map_err(|(at, message)| problem(at, message, ""))?);
     }
