@@ -17,7 +17,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-pub use self::prove::{Block, Proof, Prover, Verdict};
+pub use self::prove::Prover;
 pub use self::seals::{Gap, Outline, outline};
 use self::walk::Walk;
 use super::key::PublicKey;

@@ -9,6 +9,8 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use audit_query::proof::{self, Block, Proof, Verdict};
+
 use super::changes;
 use super::files::{self, Age, Files, of};
 use super::seals::{Seals, with_numbered};
@@ -19,59 +21,6 @@ use crate::seal::record::{Late, Record, Signed, block_hash};
 
 /// A log that is rotated meanwhile is looked at again, so many times at most.
 const ATTEMPTS: usize = 8;
-
-/// Whether a line is what was sealed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// The line is in a signed block of the chain, unchanged.
-    Verified,
-    /// As [`Verdict::Verified`], but the block was sealed later than the line was written.
-    Late(String),
-    /// No block has the line (yet). That is no sign of tampering.
-    Unsealed(String),
-    /// A sign of tampering.
-    Failed(String),
-}
-
-/// The block that a line is in.
-#[derive(Debug, Clone)]
-pub struct Block {
-    /// Its number in the chain.
-    pub number: u64,
-    /// The chain.
-    pub chain: String,
-    /// The first and the last line, from 1.
-    pub lines: (u64, u64),
-    /// The bytes of the log file, uncompressed: the first, and the one after the last.
-    pub bytes: (u64, u64),
-    /// SHA-256 of the digests of its lines, as sealed, in hex.
-    pub sha256: String,
-    /// SHA-256 of the record, in hex: what the next block names as `prev`.
-    pub record: String,
-    /// When it was closed, RFC 3339.
-    pub time: String,
-    /// The seal file that has the record, and the number of its line, from 1.
-    pub seal: (PathBuf, u64),
-    /// The key that the record names.
-    pub key: String,
-    /// Whether the record has the signature of a trusted key.
-    pub signature: bool,
-}
-
-/// What is known of one line.
-#[derive(Debug, Clone)]
-pub struct Proof {
-    /// Whether it is what was sealed.
-    pub verdict: Verdict,
-    /// The number of the line in its file, from 1, if it is in a block.
-    pub line: Option<u64>,
-    /// SHA-256 of the line with its newline, in hex.
-    pub sha256: String,
-    /// The block, if one covers the place of the line.
-    pub block: Option<Block>,
-    /// The chain's last block, as BLOCK:SHA256.
-    pub head: Option<String>,
-}
 
 /// Proves lines of any number of logs.
 #[derive(Debug)]
@@ -138,19 +87,10 @@ impl Prover {
     pub fn new(trusted: Vec<PublicKey>) -> Prover {
         Prover { trusted, logs: HashMap::new() }
     }
+}
 
-    /// Proves the line (without its newline) that begins at byte `offset` of `file`, uncompressed.
-    /// `log`: the log that the file is, or was rotated from.
-    ///
-    /// # Errors
-    /// A file cannot be read, or the log has no seal.
-    pub fn prove(
-        &mut self,
-        log: &Path,
-        file: &Path,
-        offset: u64,
-        line: &[u8],
-    ) -> io::Result<Proof> {
+impl proof::Prover for Prover {
+    fn prove(&mut self, log: &Path, file: &Path, offset: u64, line: &[u8]) -> io::Result<Proof> {
         let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
         context.update(line);
         context.update(b"\n");
@@ -174,8 +114,7 @@ impl Prover {
         }
     }
 
-    /// What is wrong with the chains of the logs that lines were proved of.
-    pub fn problems(&self) -> Vec<String> {
+    fn problems(&self) -> Vec<String> {
         self.logs.values().flat_map(|log| log.seals.problems.clone()).collect()
     }
 }
