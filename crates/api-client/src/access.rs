@@ -265,8 +265,8 @@ impl OwnAccess {
 
     /// The API server responded 401 to a forwarded request. Returns whether that is about the
     /// proxy's own credentials. If it `may_be_relayed`, a server behind the API server may have
-    /// responded (an aggregated API, a kubelet, a proxied service), and a request of the proxy's
-    /// own finds out.
+    /// responded (an aggregated API, a kubelet, a proxied service); the proxy then sends the API
+    /// server a request of its own to find out.
     pub async fn are_credentials_rejected(
         &self,
         may_be_relayed: bool,

@@ -76,7 +76,7 @@ pub enum RequestErrorKind {
         /// The cause.
         reason: &'static str,
     },
-    /// There is no credential to send. Nothing was sent.
+    /// The proxy has no valid credential, so the request was not sent.
     #[error(transparent)]
     Credential(#[from] NoCredential),
 }

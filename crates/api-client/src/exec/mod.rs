@@ -109,7 +109,7 @@ pub struct OwnCredential {
     pub generation: Option<u64>,
 }
 
-/// There is no valid credential.
+/// The plugin has returned no credential that is still valid.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the credential plugin returned no valid credential: {0}")]
 pub struct NoCredential(Arc<str>);
