@@ -19,7 +19,7 @@
 //! | put back an older seal file | the next file's `prev`; for the last file the checkpoint, see below |
 //! | delete the seal of the last file, or all seals | the checkpoint |
 //! | sign records with a key of their own | `--public-key` |
-//! | change an index file | its SHA-256 in the chain |
+//! | change an index file | its SHA-256 in the chain, unless it is what the log gives |
 //!
 //! # What needs the head
 //!

@@ -37,7 +37,7 @@ pub(crate) use self::rows::parse_uuid;
 pub(crate) use self::schema::Column;
 pub use self::schema::Columns;
 pub(crate) use self::write::Table;
-pub use self::write::{Written, write};
+pub use self::write::{Written, expected_digest, write};
 
 /// What the name of an index file ends in, after the name of the log before compression.
 pub const SUFFIX: &str = ".parquet";

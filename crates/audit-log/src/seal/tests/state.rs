@@ -133,7 +133,7 @@ impl History {
                 true => Compress::Gzip,
                 false => Compress::No,
             },
-            index: false,
+            index: random.one_in(2),
         };
         let (accepted, log) = (Vec::new(), vec![format!("{rotation:?}")]);
         History { folder, random, rotation, process: None, accepted, started: false, log }
