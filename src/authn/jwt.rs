@@ -1,9 +1,13 @@
 //! JSON Web Tokens in compact form (RFC 7515, 7519), and the keys that they are verified by.
+//!
+//! Signatures are verified by `jsonwebtoken`, except those of ES512, which it lacks. Headers and claims are
+//! read here, because go-jose, the library of kube-apiserver, refuses and accepts other ones than that crate:
+//! duplicate members, the types of `kid`, `x5c` and `jwk`, and `crit`.
 
-use aws_lc_rs::rsa::PublicKeyComponents;
-use aws_lc_rs::signature::{self, RsaParameters, UnparsedPublicKey, VerificationAlgorithm};
+use aws_lc_rs::signature::{ECDSA_P521_SHA512_FIXED, UnparsedPublicKey};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::DecodingKey;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
@@ -19,7 +23,8 @@ pub struct Jwt<'t> {
     /// The claims, which should be JSON.
     pub claims: Vec<u8>,
     signed: &'t [u8],
-    signature: Vec<u8>,
+    /// In base64, which is valid.
+    signature: &'t str,
 }
 
 /// Signature algorithms that kube-apiserver takes. There is no `none` among them, and no
@@ -60,6 +65,21 @@ impl Algorithm {
         Algorithm::ES512,
     ];
 
+    /// `None` for ES512, which the library lacks.
+    fn in_library(self) -> Option<jsonwebtoken::Algorithm> {
+        Some(match self {
+            Algorithm::RS256 => jsonwebtoken::Algorithm::RS256,
+            Algorithm::RS384 => jsonwebtoken::Algorithm::RS384,
+            Algorithm::RS512 => jsonwebtoken::Algorithm::RS512,
+            Algorithm::PS256 => jsonwebtoken::Algorithm::PS256,
+            Algorithm::PS384 => jsonwebtoken::Algorithm::PS384,
+            Algorithm::PS512 => jsonwebtoken::Algorithm::PS512,
+            Algorithm::ES256 => jsonwebtoken::Algorithm::ES256,
+            Algorithm::ES384 => jsonwebtoken::Algorithm::ES384,
+            Algorithm::ES512 => return None,
+        })
+    }
+
     /// By the name that tokens and flags have for it.
     pub fn from_name(name: &str) -> Option<Algorithm> {
         Algorithm::deserialize(serde::de::value::StrDeserializer::<serde::de::value::Error>::new(
@@ -98,13 +118,9 @@ impl<'t> Jwt<'t> {
         let (header, claims) = (&signed[..middle], &signed[middle + 1..]);
         let decode = |part: &[u8]| URL_SAFE_NO_PAD.decode(part).ok();
         let (algorithm, key_id) = parse_header(&decode(header)?)?;
-        Some(Jwt {
-            algorithm,
-            key_id,
-            claims: decode(claims)?,
-            signed,
-            signature: decode(signature)?,
-        })
+        decode(signature)?;
+        let signature = str::from_utf8(signature).ok()?;
+        Some(Jwt { algorithm, key_id, claims: decode(claims)?, signed, signature })
     }
 
     /// The claim `iss`; empty if it is missing.
@@ -117,7 +133,7 @@ impl<'t> Jwt<'t> {
 
     /// Whether the signature is `key`'s.
     pub fn is_signed_by(&self, key: &PublicKey) -> bool {
-        key.verify(self.algorithm, self.signed, &self.signature)
+        key.verify(self.algorithm, self.signed, self.signature)
     }
 }
 
@@ -155,37 +171,26 @@ impl PublicKey {
             .then(|| PublicKey::Ec(point.to_vec()))
     }
 
-    fn verify(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
-        match self {
-            PublicKey::Rsa { n, e } => rsa_parameters(algorithm).is_some_and(|parameters| {
-                PublicKeyComponents { n, e }.verify(parameters, message, signature).is_ok()
-            }),
-            PublicKey::Ec(point) => ec_algorithm(algorithm, point.len()).is_some_and(|algorithm| {
-                UnparsedPublicKey::new(algorithm, point).verify(message, signature).is_ok()
-            }),
-        }
-    }
-}
-
-fn rsa_parameters(algorithm: Algorithm) -> Option<&'static RsaParameters> {
-    Some(match algorithm {
-        Algorithm::RS256 => &signature::RSA_PKCS1_2048_8192_SHA256,
-        Algorithm::RS384 => &signature::RSA_PKCS1_2048_8192_SHA384,
-        Algorithm::RS512 => &signature::RSA_PKCS1_2048_8192_SHA512,
-        Algorithm::PS256 => &signature::RSA_PSS_2048_8192_SHA256,
-        Algorithm::PS384 => &signature::RSA_PSS_2048_8192_SHA384,
-        Algorithm::PS512 => &signature::RSA_PSS_2048_8192_SHA512,
-        Algorithm::ES256 | Algorithm::ES384 | Algorithm::ES512 => return None,
-    })
-}
-
-/// The length of the point tells its curve.
-fn ec_algorithm(algorithm: Algorithm, point: usize) -> Option<&'static dyn VerificationAlgorithm> {
-    match (algorithm, point) {
-        (Algorithm::ES256, 65) => Some(&signature::ECDSA_P256_SHA256_FIXED),
-        (Algorithm::ES384, 97) => Some(&signature::ECDSA_P384_SHA384_FIXED),
-        (Algorithm::ES512, 133) => Some(&signature::ECDSA_P521_SHA512_FIXED),
-        _ => None,
+    /// `signature` is in base64.
+    fn verify(&self, algorithm: Algorithm, message: &[u8], signature: &str) -> bool {
+        let key = match self {
+            PublicKey::Rsa { n, e } => DecodingKey::from_rsa_raw_components(n, e),
+            PublicKey::Ec(point) => match (algorithm, point.len()) {
+                // The length of the point tells its curve.
+                (Algorithm::ES256, 65) | (Algorithm::ES384, 97) => DecodingKey::from_ec_der(point),
+                (Algorithm::ES512, 133) => {
+                    let key = UnparsedPublicKey::new(&ECDSA_P521_SHA512_FIXED, point);
+                    let signature = URL_SAFE_NO_PAD.decode(signature);
+                    return signature
+                        .is_ok_and(|signature| key.verify(message, &signature).is_ok());
+                }
+                _ => return false,
+            },
+        };
+        // It refuses keys of another family than the algorithm's.
+        algorithm.in_library().is_some_and(|algorithm| {
+            jsonwebtoken::crypto::verify(signature, message, &key, algorithm).unwrap_or(false)
+        })
     }
 }
 
