@@ -8,13 +8,15 @@ use tracing_subscriber::EnvFilter;
 use crate::config::LogFormat;
 
 /// The crates of this project, which log at `--log-level`.
-const OWN_CRATES: [&str; 7] = [
+const OWN_CRATES: [&str; 9] = [
     "api_client",
     "audit_log",
     "audit_query",
     "k8s_audit",
     "kube_audit_proxy",
+    "kube_authn",
     "pki",
+    "test_support",
     "watched_files",
 ];
 

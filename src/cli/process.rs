@@ -41,8 +41,8 @@ use crate::server::{admin, limits, listener, reload, self_signed, tls};
 use crate::upstream::access::Access;
 use crate::upstream::identity::Identity;
 use crate::upstream::{
-    ConfigError, KubeconfigFile, ReloadTarget, Upstream, UpstreamSource, WebhookEndpoint,
-    webhook_config,
+    ConfigError, KubeconfigFile, ReloadTarget, Upstream, UpstreamConfig, UpstreamSource,
+    WebhookEndpoint,
 };
 use api_client::ApiClient;
 use audit_log::LogBackend;
@@ -356,9 +356,9 @@ fn recorder(
 /// A client of the webhook endpoint that a kubeconfig describes, which is followed.
 fn webhook_client(path: &Path, follow: &Follow) -> Result<WebhookEndpoint, ConfigError> {
     // Its connections are not those to the API server.
-    let client = ApiClient::new(webhook_config(path)?, "the audit webhook")?;
+    let client = ApiClient::new(UpstreamConfig::of_webhook(path)?, "the audit webhook")?;
     let owned = path.to_owned();
-    let resolve = move || webhook_config(&owned);
+    let resolve = move || UpstreamConfig::of_webhook(&owned);
     let paths = [path.to_owned()];
     let file = KubeconfigFile::new(Reloaded::AuditWebhookConfig, &paths, Box::new(resolve));
     follow.spawn_kubeconfig(file, &client);
@@ -509,7 +509,7 @@ fn tokens(
     if let Some((webhook, path)) = review.as_deref().and_then(TokenReview::webhook) {
         let owned = path.to_owned();
         let paths = [owned.clone()];
-        let resolve = move || webhook_config(&owned);
+        let resolve = move || UpstreamConfig::of_webhook(&owned);
         let file = KubeconfigFile::new(Reloaded::TokenWebhookConfig, &paths, Box::new(resolve));
         follow.spawn_kubeconfig(file, webhook);
     }

@@ -1,8 +1,8 @@
 use super::*;
-use crate::test_dir::TestDir;
+use test_support::TempDir;
 
 fn parsed(yaml: &str, arguments: &[&str]) -> Result<ServeFlags, String> {
-    let dir = TestDir::new();
+    let dir = TempDir::new();
     let path = dir.write("config.yaml", yaml);
     let mut all = vec![OsString::from("--config"), path.clone().into()];
     all.extend(arguments.iter().map(OsString::from));

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::kubeconfig_flags::KubeconfigFlags;
@@ -193,7 +194,14 @@ pub struct ServeFlags {
     #[arg(value_parser = parse_duration, allow_hyphen_values = true)]
     pub authentication_token_webhook_cache_ttl: Duration,
     /// Version of authentication.k8s.io that the webhook is spoken to in
-    #[arg(long, value_name = "VERSION", default_value = "v1beta1", help_heading = AUTHENTICATION)]
+    #[arg(
+        long,
+        value_name = "VERSION",
+        default_value = "v1beta1",
+        value_parser = PossibleValuesParser::new(WebhookVersion::NAMES)
+            .try_map(|text| text.parse::<WebhookVersion>()),
+        help_heading = AUTHENTICATION
+    )]
     pub authentication_token_webhook_version: WebhookVersion,
     /// Whether requests without credentials are let through as system:anonymous; true if not given
     #[arg(

@@ -56,11 +56,11 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
-    use crate::test_dir::TestDir;
+    use test_support::TempDir;
 
     #[test]
     fn spellings_of_one_file_are_the_same_and_others_are_not() {
-        let dir = TestDir::new();
+        let dir = TempDir::new();
         let path = |name: &str| dir.path().join(name);
         fs::create_dir(path("a")).unwrap();
         symlink(path("a"), path("link")).unwrap();

@@ -4,11 +4,11 @@ use std::time::Duration;
 use super::super::{BackendSettings, Config, file};
 use super::*;
 use crate::audit::record::Format;
-use crate::test_dir::TestDir;
 use audit_log::{Compress, LogPath, Mode, SyncMode};
+use test_support::TempDir;
 
 fn config(yaml: &str, arguments: &[&str]) -> Result<Config, String> {
-    let dir = TestDir::new();
+    let dir = TempDir::new();
     let path = dir.write("config.yaml", yaml);
     let mut all = vec![OsString::from("--config"), path.clone().into()];
     all.extend(arguments.iter().map(OsString::from));

@@ -5,6 +5,7 @@ use http::request::Parts;
 use http::{Response, StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use k8s_audit::request::requested_protocol;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, copy_buf, split};
 
 use super::{LongRunning, ResponseBody, unrecorded};
@@ -26,7 +27,7 @@ pub fn asked(parts: &mut Parts) -> Option<Asked> {
     if parts.version != Version::HTTP_11 {
         return None;
     }
-    let protocol = headers::upgrade(&parts.headers)?.clone();
+    let protocol = requested_protocol(&parts.headers)?.clone();
     if !is_known(&protocol) {
         return None;
     }

@@ -1,6 +1,6 @@
 //! What a client may bring in its headers, and what goes no farther than this proxy.
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName};
 
 use super::query::{self, Plus};
 use crate::status::Status;
@@ -166,16 +166,6 @@ fn is_protected(name: &str) -> bool {
         )
 }
 
-/// The protocol that an HTTP/1.1 request asks to switch to.
-pub fn upgrade(headers: &HeaderMap) -> Option<&HeaderValue> {
-    let asked = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|b| *b == b','))
-        .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"upgrade"));
-    headers.get(header::UPGRADE).filter(|protocol| asked && !protocol.is_empty())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -277,14 +267,5 @@ mod tests {
         ]);
         rest.sort();
         assert_eq!(rest, ["audit-id", "authorization", "impersonate-user"]);
-    }
-
-    #[test]
-    fn an_upgrade_needs_both_headers() {
-        let asked = |lines: &[(&str, &str)]| upgrade(&headers(lines)).is_some();
-        assert!(asked(&[("Connection", "keep-alive, Upgrade"), ("Upgrade", "SPDY/3.1")]));
-        assert!(!asked(&[("Upgrade", "websocket")]));
-        assert!(!asked(&[("Connection", "upgrade")]));
-        assert!(!asked(&[("Connection", "close"), ("Upgrade", "websocket")]));
     }
 }

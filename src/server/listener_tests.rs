@@ -16,7 +16,7 @@ use super::super::test_support::{
 };
 use super::super::tls::{MinVersion, TlsOptions, cipher_suites, server_config};
 use super::*;
-use crate::test_dir::TestDir;
+use test_support::TempDir;
 
 struct Server {
     addr: SocketAddr,
@@ -25,7 +25,7 @@ struct Server {
     shutdown: Shutdown,
     serving: Arc<ServingCertificate>,
     listening: JoinHandle<()>,
-    dir: TestDir,
+    dir: TempDir,
 }
 
 impl Server {
@@ -39,7 +39,7 @@ impl Server {
     }
 
     async fn with(options: TlsOptions) -> Server {
-        let dir = TestDir::new();
+        let dir = TempDir::new();
         let pair = certificate("server");
         let crt = dir.write("tls.crt", &pair.certificate);
         let key = dir.write("tls.key", &pair.key);

@@ -78,11 +78,11 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
-    use crate::test_dir::TestDir;
+    use test_support::TempDir;
 
     #[test]
     fn an_untouched_file_is_unchanged() {
-        let dir = TestDir::new();
+        let dir = TempDir::new();
         let mut watcher = FileWatcher::new(vec![dir.write("a", "1"), dir.path().join("absent")]);
         assert!(!watcher.changed());
         assert!(!watcher.changed());
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn writing_in_place_replacing_removing_and_creating_are_changes() {
-        let dir = TestDir::new();
+        let dir = TempDir::new();
         let path = dir.write("a", "1");
         let mut watcher = FileWatcher::new(vec![dir.write("other", "x"), path.clone()]);
         dir.write("a", "22");
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn a_replacement_as_long_and_as_old_is_a_change() {
-        let dir = TestDir::new();
+        let dir = TempDir::new();
         let (old, new) = (dir.write("old", "1"), dir.write("new", "2"));
         let time = fs::metadata(&old).unwrap().modified().unwrap();
         fs::File::options().write(true).open(&new).unwrap().set_modified(time).unwrap();
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_swapped_symbolic_link_on_the_way_is_a_change() {
-        let dir = TestDir::new();
+        let dir = TempDir::new();
         dir.write("v1/policy.yaml", "1");
         dir.write("v2/policy.yaml", "1");
         symlink("v1", dir.path().join("..data")).unwrap();

@@ -71,11 +71,11 @@ mod tests {
     use rustix::fs::{CWD, FileType, Mode, mknodat};
 
     use super::*;
-    use crate::test_dir::TestDir;
+    use test_support::TempDir;
 
     #[test]
     fn a_pipe_without_a_writer_is_refused_at_once() {
-        let dir = TestDir::new();
+        let dir = TempDir::new();
         let pipe = dir.path().join("pipe");
         mknodat(CWD, &pipe, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
         let error = read(&pipe).unwrap_err();

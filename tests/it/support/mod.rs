@@ -17,7 +17,6 @@ pub mod pki;
 pub mod proxy;
 pub mod tally;
 pub mod upstream;
-mod x509_v1;
 
 /// How long anything may take before a test gives up; generous, because a busy machine is not a bug.
 pub const DEADLINE: Duration = Duration::from_secs(20);

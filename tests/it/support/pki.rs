@@ -11,8 +11,6 @@ use rcgen::{
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::SingleCertAndKey;
 
-use super::x509_v1;
-
 /// An authority.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
@@ -48,7 +46,7 @@ impl Identity {
 
     /// The same as X.509 version 1, signed by `signer`.
     pub fn into_v1(mut self, signer: &Authority) -> Identity {
-        self.chain[0] = x509_v1::as_v1(&self.chain[0], signer.issuer.key());
+        self.chain[0] = test_support::as_v1(&self.chain[0], signer.issuer.key());
         self
     }
 }
