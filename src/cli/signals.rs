@@ -152,7 +152,7 @@ impl Watch {
 fn end(reason: &'static str) -> ! {
     let (told, wait) = std_mpsc::channel();
     let _ = thread::Builder::new().spawn(move || {
-        tracing::error!("{reason}; events that were not stored yet are lost");
+        tracing::error!("{reason}; events that are not written yet are lost");
         let _ = told.send(());
     });
     let _ = wait.recv_timeout(LAST_WORDS);

@@ -203,8 +203,8 @@ impl PolicyFile {
         if is_in_motion && !self.is_in_motion {
             tracing::warn!(
                 file = %self.path.display(),
-                "the audit policy file does not come to rest; it is loaded as it is, at latest every \
-                 2 s; rename a complete file over it instead of writing it in place so often"
+                "the audit policy file changes continuously; its current content is loaded every 2 s; \
+                 rename a complete file over it instead of writing it in place"
             );
         }
         self.is_in_motion = is_in_motion;
@@ -238,7 +238,7 @@ impl PolicyFile {
         };
         if content == self.in_force && !forced {
             if self.refused.take().is_some() {
-                tracing::info!(file = source, "the audit policy in force is back in its file");
+                tracing::info!(file = source, "the audit policy file has the active policy again");
             }
             return true;
         }
@@ -300,7 +300,7 @@ impl PolicyFile {
         if let Refused::Unreadable(_) = refused {
             tracing::warn!(
                 generation,
-                "audit policy not reloaded, the last good one stays: {error}"
+                "audit policy not reloaded, the current one stays active: {error}"
             );
         } else {
             let problems = error.to_string();
@@ -308,7 +308,7 @@ impl PolicyFile {
             tracing::error!(
                 generation,
                 problems = count,
-                "audit policy not reloaded, the last good one stays; {}",
+                "audit policy not reloaded, the current one stays active: {}",
                 problems.replace('\n', " | ")
             );
         }
@@ -333,8 +333,8 @@ fn warn_of_nothing(path: &Path, loaded: &Loaded) {
     if records_nothing(&loaded.spec, &loaded.policy) {
         tracing::warn!(
             file = %path.display(),
-            "no request is recorded under this audit policy: every rule that a request can reach has \
-             level None or omits all stages"
+            "this audit policy records nothing: every rule that a request can match has level None or \
+             omits all stages"
         );
     }
 }

@@ -171,7 +171,7 @@ async fn certificates_for_another_name_and_unverified_ones() {
         let proxy = builder.start().await;
         assert_eq!(get(&proxy).await, expected, "{more:?}");
         let is_warned =
-            proxy.process.stderr().contains("the certificate of the API server is not verified");
+            proxy.process.stderr().contains("TLS certificate verification is disabled for the API server");
         assert_eq!(is_warned, more.contains("insecure"), "{more:?}");
     }
 }

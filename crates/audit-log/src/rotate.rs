@@ -113,8 +113,8 @@ impl BackupNamer {
             && ahead.as_millis() as i128 > FUTURE
         {
             tracing::warn!(
-                "the name of the newest rotated audit log in {} is {} s in the future: the clock is or \
-                 was wrong; names continue after it",
+                "the newest rotated audit log in {} is named {} s in the future: the clock is or was \
+                 wrong; names continue after it",
                 names.folder.display(),
                 ahead.as_secs()
             );

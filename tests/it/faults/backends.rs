@@ -292,7 +292,7 @@ async fn a_spool_on_a_disk_that_is_full_waits_for_room() {
         wait_for("the full disk", noticed).await;
         more(50).await;
         disk.empty();
-        wait_for("room", || said().contains("works again").then_some(())).await;
+        wait_for("room", || said().contains("is healthy again").then_some(())).await;
         more(20).await;
     };
     scene.under_load(&proxy, fault).await;

@@ -196,7 +196,7 @@ async fn what_is_mounted_over_the_log_hides_it_and_costs_nothing() {
         }
         scene.does_not_care().await;
         scene.proxy.process.logs("anew: Read-only file system").await;
-        scene.proxy.process.logs("events still go to the file that was there").await;
+        scene.proxy.process.logs("events are still written to the previous file").await;
         drop(cover);
         scene.ends("read-only file system mounted over it", &[]).await;
     })
