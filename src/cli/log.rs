@@ -60,9 +60,9 @@ pub struct LogArgs {
 pub(super) enum LogCommand {
     /// Print the events that match
     ///
-    /// Reads logs of kube-apiserver and kube-audit-proxy, plain, gzip, or zstd, with the files rotated
-    /// from them. Prints one line per request, its last event, oldest first. Exits with 0 if an event
-    /// matches, 1 if none does, and 2 after an error.
+    /// Reads logs of kube-apiserver and kube-audit-proxy, plain, gzip, or zstd, with the files
+    /// rotated from them. Prints one line per request, its last event, oldest first. Exits with 0
+    /// if an event matches, 1 if none does, and 2 after an error.
     #[command(after_long_help = QUERY_EXAMPLES)]
     Query(Box<QueryArgs>),
     /// Summarize users, failures, Secrets, exec, RBAC, latency, ...
@@ -72,14 +72,14 @@ pub(super) enum LogCommand {
     Report(Box<ReportArgs>),
     /// Print events as they are written, across rotation
     ///
-    /// Starts at the end of the log, or at the time of --since. Prints a request when it has completed;
-    /// --stage=all prints each of its events.
+    /// Starts at the end of the log, or at the time of --since. Prints a request when it has
+    /// completed; --stage=all prints each of its events.
     Follow(Box<FollowArgs>),
     /// Write index files for rotated logs, which make queries and reports faster
     ///
-    /// An index file, audit-TIME.log.parquet, is about 3 % of its log, and is used as long as the log does
-    /// not change. The proxy writes them at rotation. Exits with 0 on success, 1 if --check finds an index
-    /// file that cannot be used, and 2 after an error.
+    /// An index file, audit-TIME.log.parquet, is about 3 % of its log, and is used as long as the
+    /// log does not change. The proxy writes them at rotation. Exits with 0 on success, 1 if
+    /// --check finds an index file that cannot be used, and 2 after an error.
     Index(IndexArgs),
     /// Write events as Parquet, CSV, or NDJSON for DuckDB, ClickHouse, Trino, or Spark
     ///
@@ -93,15 +93,15 @@ pub(super) enum LogCommand {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
-    /// Verify that sealed audit logs were not changed. Exits with 0 if they were not, 1 if a line or file
-    /// was changed or a seal is missing, and 2 if that cannot be determined
+    /// Verify that sealed audit logs were not changed. Exits with 0 if they were not, 1 if a line
+    /// or file was changed or a seal is missing, and 2 if that cannot be determined
     Verify {
         /// Public keys (PEM) of the seals
         #[arg(long, value_name = "FILE", required_unless_present = "trust_embedded_key")]
         #[arg(conflicts_with = "trust_embedded_key")]
         public_key: Vec<PathBuf>,
-        /// Trust the key that the seal itself contains. Detects accidents, not attackers: whoever replaces
-        /// the seal chooses that key
+        /// Trust the key that the seal itself contains. Detects accidents, not attackers: whoever
+        /// replaces the seal chooses that key
         #[arg(long)]
         trust_embedded_key: bool,
         /// Block that the chain must contain, as BLOCK:SHA256 from the proxy's own log (head=...)

@@ -22,8 +22,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::ServeFlags;
 
-/// Reverse proxy in front of kube-apiserver that writes Kubernetes audit events. It applies an audit
-/// policy, which can be changed while it runs, and records requests like kube-apiserver does.
+/// Reverse proxy in front of kube-apiserver that writes Kubernetes audit events. It applies an
+/// audit policy, which can be changed while it runs, and records requests like kube-apiserver does.
 #[derive(Debug, Parser)]
 #[command(name = "kube-audit-proxy", version, max_term_width = 100)]
 struct Cli {

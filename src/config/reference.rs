@@ -120,12 +120,10 @@ fn sink_keys() -> String {
     }
     let mut out = String::new();
     for key in keys {
-        let marks: Vec<_> = of_types
-            .iter()
-            .map(|(_, known)| if known.contains(key) { "x" } else { "" })
-            .collect();
-        let flags: Vec<_> = of_types.iter().filter(|(_, known)| known.contains(key));
-        let mut flags: Vec<_> = flags.map(|(kind, _)| format!("`--{}`", kind.flag(key))).collect();
+        let marks: Vec<_> =
+            of_types.iter().map(|(_, known)| if known.contains(key) { "x" } else { "" }).collect();
+        let takers = of_types.iter().filter(|(_, known)| known.contains(key));
+        let mut flags: Vec<_> = takers.map(|(kind, _)| format!("`--{}`", kind.flag(key))).collect();
         flags.dedup();
         let meaning = match key.as_str() {
             "name" => "name of the backend in metrics, logs and health checks".to_owned(),

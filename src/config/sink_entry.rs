@@ -2,8 +2,8 @@
 //!
 //! Its keys are the flags for one log or one webhook without what the type says already:
 //! `batch-max-size` is `--audit-log-batch-max-size` in an entry of type `file`, and
-//! `--audit-webhook-batch-max-size` in one of type `webhook`. So whatever can be said by flags can be
-//! said here, and is checked in the same way.
+//! `--audit-webhook-batch-max-size` in one of type `webhook`. So whatever can be said by flags can
+//! be said here, and is checked in the same way.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -21,7 +21,8 @@ use crate::file_watch::{ReloadMetrics, Reloaded};
 /// Steps of a tenth of the interval for which a file that is being written is waited for. With the
 /// interval itself, a file that never rests is read at latest every one and a half intervals.
 const SETTLE_STEPS: u32 = 5;
-/// How often a file that does not rest is read until it is valid, and the wait between two attempts.
+/// How often a file that does not rest is read until it is valid, and the wait between two
+/// attempts.
 const MOTION_ATTEMPTS: u32 = 5;
 const MOTION_PAUSE: Duration = Duration::from_millis(7);
 
@@ -67,8 +68,8 @@ impl PolicyHandle {
         self.0.policy.load_full()
     }
 
-    /// The active policy, for one evaluation: without counting references, and not to be held across
-    /// an `await`.
+    /// The active policy, for one evaluation: without counting references, and not to be held
+    /// across an `await`.
     pub fn borrow(&self) -> Guard<Arc<ActivePolicy>> {
         self.0.policy.load()
     }
@@ -98,8 +99,8 @@ impl PolicyHandle {
         self.borrow().generation
     }
 
-    /// Activates another policy, from the next evaluation on, and returns its generation. There is one
-    /// caller at a time: the task that follows the file.
+    /// Activates another policy, from the next evaluation on, and returns its generation. There is
+    /// one caller at a time: the task that follows the file.
     pub fn replace(&self, loaded: Loaded, extension: Option<Extension>) -> u64 {
         let generation = self.generation() + 1;
         let backends = self.0.backends.len();
@@ -386,8 +387,8 @@ impl Followed {
         }
     }
 
-    /// Runs `look` on a thread that may block: a file system that hangs holds up this file only. Returns
-    /// `None` if it panicked, which has been logged.
+    /// Runs `look` on a thread that may block: a file system that hangs holds up this file only.
+    /// Returns `None` if it panicked, which has been logged.
     async fn beside<T: Send + 'static>(
         &mut self,
         look: impl FnOnce(&mut PolicyFile) -> T + Send + 'static,

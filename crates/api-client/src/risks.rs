@@ -15,6 +15,9 @@ pub fn warn(config: &ClientConfig, name: &str) {
     } else if server.host != "localhost"
         && !server.host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
     {
-        tracing::warn!(upstream, "the connection to {name} is not encrypted; data and credentials are sent in plain text");
+        tracing::warn!(
+            upstream,
+            "the connection to {name} is not encrypted; data and credentials are sent in plain text"
+        );
     }
 }

@@ -56,9 +56,9 @@ enum PolicyCommand {
     Explain(Box<explain::ExplainArgs>),
     /// Evaluate the requests of an audit log: how often rules match, and how much they record
     ///
-    /// Each request counts once, by its last event. Daily figures are extrapolated from the period of
-    /// the log. A policy cannot be evaluated for requests that are not in the log: record all requests
-    /// at level Metadata first.
+    /// Each request counts once, by its last event. Daily figures are extrapolated from the period
+    /// of the log. A policy cannot be evaluated for requests that are not in the log: record all
+    /// requests at level Metadata first.
     #[command(after_long_help = REPLAY_EXAMPLES)]
     Replay(Box<replay::ReplayArgs>),
     /// Propose rules for the most frequent reads of system components in an audit log
@@ -70,8 +70,8 @@ enum PolicyCommand {
     Test(test::TestArgs),
 }
 
-/// Runs the subcommand. Results go to standard output, problems and warnings to standard error, one a
-/// line.
+/// Runs the subcommand. Results go to standard output, problems and warnings to standard error, one
+/// a line.
 pub fn run(args: PolicyArgs) -> ExitCode {
     match args.command {
         PolicyCommand::Check { files } => check::run(&files),

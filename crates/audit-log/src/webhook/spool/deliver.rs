@@ -152,7 +152,9 @@ impl Draining {
                 Verdict::Unavailable => {}
             }
             if attempt == 0 {
-                tracing::warn!("the webhook endpoint does not accept events, they wait in the spool: {failure}");
+                tracing::warn!(
+                    "the webhook endpoint does not accept events, they wait in the spool: {failure}"
+                );
             }
             if !self.spool.wait(self.sender.delay(attempt, retry_after)).await {
                 return Sent::Stopped;
