@@ -56,7 +56,8 @@ impl Process {
         self.wait("listen", START_DEADLINE, || TcpStream::connect(address).ok())
     }
 
-    /// Waits until `done` gives something; an error if the process ends before, or has no more time.
+    /// Waits until `done` gives something; an error if the process ends before, or has no more
+    /// time.
     pub fn wait<T>(
         &mut self,
         what: &str,

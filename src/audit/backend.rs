@@ -100,8 +100,8 @@ impl Backend {
         }
     }
 
-    /// Stores what waits, until `give_up` is cancelled. Returns when all events are stored, or counted
-    /// as lost and logged.
+    /// Stores what waits, until `give_up` is cancelled. Returns when all events are stored, or
+    /// counted as lost and logged.
     pub async fn shutdown(&self, give_up: &CancellationToken) {
         match self {
             Backend::Log(log) => log.shutdown_until(give_up).await,

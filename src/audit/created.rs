@@ -22,7 +22,8 @@ pub struct Created {
 }
 
 impl Created {
-    /// Whether the name looks as if the API server had generated it: the prefix and five characters.
+    /// Whether the name looks as if the API server had generated it: the prefix and five
+    /// characters.
     pub(super) fn is_generated(&self) -> bool {
         const RANDOM: usize = 5;
         const LONGEST: usize = 63;

@@ -48,8 +48,8 @@ pub enum RequestBodyKind {
 }
 
 /// What kube-apiserver says, with a 400, of an object that it did not get as far as to record: it
-/// could not be decoded, or the query or an impersonation header was wrong. All else that it refuses
-/// so, it has read.
+/// could not be decoded, or the query or an impersonation header was wrong. All else that it
+/// refuses so, it has read.
 const REFUSED_UNREAD: [&str; 8] = [
     "the object provided is unrecognized",
     "cannot be handled as a",

@@ -14,8 +14,8 @@ use crate::status::Status;
 pub struct Said {
     /// The Status.
     pub status: Status,
-    /// Whether kube-apiserver has more of it than the code in its events: it has not if it could not
-    /// satisfy the client's `Accept`.
+    /// Whether kube-apiserver has more of it than the code in its events: it has not if it could
+    /// not satisfy the client's `Accept`.
     pub recorded: bool,
 }
 
@@ -123,8 +123,8 @@ impl StatusTap {
     }
 }
 
-/// Whether the client gets indented JSON from kube-apiserver: by the `pretty` parameter, or by a user
-/// agent that people type with.
+/// Whether the client gets indented JSON from kube-apiserver: by the `pretty` parameter, or by a
+/// user agent that people type with.
 pub fn wants_pretty(query: Option<&str>, headers: &HeaderMap) -> bool {
     let asked = query.and_then(|query| query::first(query, "pretty"));
     if let Some(value) = asked.filter(|value| !value.is_empty()) {

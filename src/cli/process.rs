@@ -186,11 +186,11 @@ impl Process {
             () = tokio::time::sleep_until(timetable.requests) => {
                 tracing::warn!(
                     timeout = ?self.shutdown_timeout,
-                    "requests are still under way and --shutdown-timeout ends soon, they are dropped"
+                    "requests in flight are aborted because --shutdown-timeout is almost over"
                 );
             }
             () = &mut at_once => {
-                tracing::warn!("ending at once, requests under way are dropped");
+                tracing::warn!("shutting down immediately, requests in flight are aborted");
                 is_hurried = true;
                 timetable = timetable.hurried(Instant::now(), AT_ONCE);
             }
@@ -199,7 +199,7 @@ impl Process {
         // Their records are closed as they are dropped; then nothing comes to the backends any more.
         let left = timetable.backends.saturating_duration_since(Instant::now());
         if tokio::time::timeout(ENDING.min(left / 2), self.all_ended()).await.is_err() {
-            tracing::error!("requests did not end, their last events may be missing");
+            tracing::error!("requests did not end in time, their last events may be missing");
         }
         drop(self.workers);
         if tokio::time::timeout(ENDING, self.proxy.recorder.converted()).await.is_err() {
@@ -232,7 +232,7 @@ impl Process {
         self.proxy.recorder.sinks().iter().for_each(|sink| sink.backend.flush_losses());
         self.admin_shutdown.end();
         let _ = tokio::time::timeout(ADMIN_ENDING, self.admin_shutdown.all_ended()).await;
-        tracing::info!("ended");
+        tracing::info!("shutdown complete");
     }
 
     async fn all_ended(&self) {

@@ -1,9 +1,9 @@
 //! Signals, and the certainty that a process that was told to end does end.
 //!
-//! Signals are received by a thread of their own, so that neither a file that hangs at start nor a busy
-//! or blocked runtime can hold them up. The same thread ends the process if an orderly shutdown does not
-//! finish in time: after the first SIGTERM or SIGINT when `--shutdown-timeout` is over, after the second
-//! within [`SECOND`], with the third immediately.
+//! Signals are received by a thread of their own, so that neither a file that hangs at start nor a
+//! busy or blocked runtime can hold them up. The same thread ends the process if an orderly
+//! shutdown does not finish in time: after the first SIGTERM or SIGINT when `--shutdown-timeout` is
+//! over, after the second within [`SECOND`], with the third immediately.
 
 use std::io;
 use std::sync::Arc;
@@ -40,8 +40,8 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    /// Receives signals from now on, instead of the system's default. After the first that asks for the
-    /// end, the process ends within `limit` at the latest.
+    /// Receives signals from now on, instead of the system's default. After the first that asks for
+    /// the end, the process ends within `limit` at the latest.
     ///
     /// # Errors
     /// The system's, which has no threads or descriptors left.
@@ -152,7 +152,7 @@ impl Watch {
 fn end(reason: &'static str) -> ! {
     let (told, wait) = std_mpsc::channel();
     let _ = thread::Builder::new().spawn(move || {
-        tracing::error!("{reason}; events that were not stored yet are lost");
+        tracing::error!("{reason}; events that are not written yet are lost");
         let _ = told.send(());
     });
     let _ = wait.recv_timeout(LAST_WORDS);

@@ -8,6 +8,8 @@ mod bodies;
 pub mod file;
 pub mod flags;
 mod kubeconfig_flags;
+#[cfg(test)]
+mod reference;
 mod same_file;
 mod sink_entry;
 mod sink_list;

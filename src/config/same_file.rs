@@ -8,8 +8,8 @@ use std::path::{Component, Path, PathBuf};
 /// Symbolic links that are followed to a file that does not exist.
 const LINKS: usize = 40;
 
-/// Compares device and inode, or, of files that do not exist yet, those of the nearest directory that
-/// does and the names below it.
+/// Compares device and inode, or, of files that do not exist yet, those of the nearest directory
+/// that does and the names below it.
 pub(super) fn is_same(one: &Path, other: &Path) -> bool {
     one == other || identity(one).is_some_and(|identity| Some(identity) == self::identity(other))
 }

@@ -2,8 +2,8 @@
 //!
 //! Its keys are the flags for one log or one webhook without what the type says already:
 //! `batch-max-size` is `--audit-log-batch-max-size` in an entry of type `file`, and
-//! `--audit-webhook-batch-max-size` in one of type `webhook`. So whatever can be said by flags can be
-//! said here, and is checked in the same way.
+//! `--audit-webhook-batch-max-size` in one of type `webhook`. So whatever can be said by flags can
+//! be said here, and is checked in the same way.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -46,7 +46,7 @@ const OF_FILES: [&str; 8] =
     ["path", "maxsize", "maxage", "maxbackup", "compress", "index", "sync", "sync-interval"];
 
 impl SinkType {
-    const ALL: [(SinkType, &'static str); 3] =
+    pub(super) const ALL: [(SinkType, &'static str); 3] =
         [(SinkType::File, "file"), (SinkType::Stdout, "stdout"), (SinkType::Webhook, "webhook")];
 
     fn as_str(self) -> &'static str {
@@ -62,13 +62,13 @@ impl SinkType {
         }
     }
 
-    fn flag(self, key: &str) -> String {
+    pub(super) fn flag(self, key: &str) -> String {
         let prefix = if COMMON.contains(&key) { "audit-" } else { self.prefix() };
         format!("{prefix}{key}")
     }
 
     /// All keys that it takes.
-    fn keys(self) -> Vec<String> {
+    pub(super) fn keys(self) -> Vec<String> {
         let command = command();
         let flags = command.get_arguments().filter_map(clap::Arg::get_long);
         let own = flags.filter_map(|flag| flag.strip_prefix(self.prefix()));

@@ -139,7 +139,7 @@ impl AccessReviews {
         let review = serde_json::to_vec(&Review::of(asked)).expect("strings and maps of strings");
         let request = ApiRequest::post(PATH, review.into());
         let response = self.upstream.api().request(&request).await.map_err(|error| {
-            tracing::warn!(%error, "cannot ask whether impersonation is allowed");
+            tracing::warn!(%error, "SubjectAccessReview failed");
             Refusal::unavailable("the API server cannot be asked whether impersonation is allowed")
         })?;
         let (code, answer) = (response.status(), response.into_body());
@@ -160,7 +160,7 @@ impl AccessReviews {
         }
         self.upstream.access().granted(Access::SubjectAccessReview);
         let answer: Answer = serde_json::from_slice(&answer).map_err(|error| {
-            tracing::warn!(%error, "unreadable SubjectAccessReview");
+            tracing::warn!(%error, "cannot decode the SubjectAccessReview response");
             Refusal::unavailable("the API server's answer about impersonation is unreadable")
         })?;
         answer.status.judge(rules, asked)

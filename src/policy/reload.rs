@@ -21,7 +21,8 @@ use crate::file_watch::{ReloadMetrics, Reloaded};
 /// Steps of a tenth of the interval for which a file that is being written is waited for. With the
 /// interval itself, a file that never rests is read at latest every one and a half intervals.
 const SETTLE_STEPS: u32 = 5;
-/// How often a file that does not rest is read until it is valid, and the wait between two attempts.
+/// How often a file that does not rest is read until it is valid, and the wait between two
+/// attempts.
 const MOTION_ATTEMPTS: u32 = 5;
 const MOTION_PAUSE: Duration = Duration::from_millis(7);
 
@@ -67,8 +68,8 @@ impl PolicyHandle {
         self.0.policy.load_full()
     }
 
-    /// The active policy, for one evaluation: without counting references, and not to be held across
-    /// an `await`.
+    /// The active policy, for one evaluation: without counting references, and not to be held
+    /// across an `await`.
     pub fn borrow(&self) -> Guard<Arc<ActivePolicy>> {
         self.0.policy.load()
     }
@@ -98,8 +99,8 @@ impl PolicyHandle {
         self.borrow().generation
     }
 
-    /// Activates another policy, from the next evaluation on, and returns its generation. There is one
-    /// caller at a time: the task that follows the file.
+    /// Activates another policy, from the next evaluation on, and returns its generation. There is
+    /// one caller at a time: the task that follows the file.
     pub fn replace(&self, loaded: Loaded, extension: Option<Extension>) -> u64 {
         let generation = self.generation() + 1;
         let backends = self.0.backends.len();
@@ -203,8 +204,8 @@ impl PolicyFile {
         if is_in_motion && !self.is_in_motion {
             tracing::warn!(
                 file = %self.path.display(),
-                "the audit policy file does not come to rest; it is loaded as it is, at latest every \
-                 2 s; rename a complete file over it instead of writing it in place so often"
+                "the audit policy file changes continuously; its current content is loaded every 2 s; \
+                 rename a complete file over it instead of writing it in place"
             );
         }
         self.is_in_motion = is_in_motion;
@@ -238,7 +239,7 @@ impl PolicyFile {
         };
         if content == self.in_force && !forced {
             if self.refused.take().is_some() {
-                tracing::info!(file = source, "the audit policy in force is back in its file");
+                tracing::info!(file = source, "the audit policy file has the active policy again");
             }
             return true;
         }
@@ -300,7 +301,7 @@ impl PolicyFile {
         if let Refused::Unreadable(_) = refused {
             tracing::warn!(
                 generation,
-                "audit policy not reloaded, the last good one stays: {error}"
+                "audit policy not reloaded, the current one stays active: {error}"
             );
         } else {
             let problems = error.to_string();
@@ -308,7 +309,7 @@ impl PolicyFile {
             tracing::error!(
                 generation,
                 problems = count,
-                "audit policy not reloaded, the last good one stays; {}",
+                "audit policy not reloaded, the current one stays active: {}",
                 problems.replace('\n', " | ")
             );
         }
@@ -333,8 +334,8 @@ fn warn_of_nothing(path: &Path, loaded: &Loaded) {
     if records_nothing(&loaded.spec, &loaded.policy) {
         tracing::warn!(
             file = %path.display(),
-            "no request is recorded under this audit policy: every rule that a request can reach has \
-             level None or omits all stages"
+            "this audit policy records nothing: every rule that a request can match has level None or \
+             omits all stages"
         );
     }
 }
@@ -386,8 +387,8 @@ impl Followed {
         }
     }
 
-    /// Runs `look` on a thread that may block: a file system that hangs holds up this file only. Returns
-    /// `None` if it panicked, which has been logged.
+    /// Runs `look` on a thread that may block: a file system that hangs holds up this file only.
+    /// Returns `None` if it panicked, which has been logged.
     async fn beside<T: Send + 'static>(
         &mut self,
         look: impl FnOnce(&mut PolicyFile) -> T + Send + 'static,

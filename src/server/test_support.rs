@@ -119,7 +119,8 @@ impl ServerCertVerifier for AnyServer {
     }
 }
 
-/// Answers version, path, and whether the client has a certificate; a path of `/slow` waits for [`TestHandler::release`].
+/// Answers version, path, and whether the client has a certificate; a path of `/slow` waits for
+/// [`TestHandler::release`].
 #[derive(Clone)]
 pub(crate) struct TestHandler {
     release: Arc<Semaphore>,

@@ -274,7 +274,7 @@ async fn groups_are_fetched_where_a_token_says_so() {
     // As with kube-apiserver: the keys of another issuer are fetched when a token first needs them.
     let first = get(&proxy, Some(&token(0, "/groups", "secret")), TARGET, "first").await;
     assert_eq!(first, 503);
-    let found = "keys of the OIDC issuer";
+    let found = "fetched the keys of the OIDC issuer";
     wait_for("the other issuer's keys", || {
         (proxy.process.stderr().matches(found).count() > 1).then_some(())
     })
@@ -446,7 +446,7 @@ async fn the_sample_starts() {
         .start()
         .await;
     wait_for("the word of it", || {
-        proxy.process.stderr().contains("authentication configuration in force").then_some(())
+        proxy.process.stderr().contains("authentication configuration loaded").then_some(())
     })
     .await;
     assert_eq!(get(&proxy, None, "/livez", "livez").await, 200);

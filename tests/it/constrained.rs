@@ -345,8 +345,8 @@ async fn what_was_allowed_is_not_asked_again() {
     assert_eq!(asked(unclear, &jane).await, (200, 1));
     assert_eq!(asked(unclear, &jane).await, (200, 1), "what is not understood is not remembered");
 
-    // Neither are refusals. How many of the other questions that are under way still arrive when one
-    // is refused is left to chance.
+    // Neither are refusals. How many of the other questions that are under way still arrive when
+    // one is refused is left to chance.
     let with_group = ["Impersonate-User: jane", "Impersonate-Group: g"];
     for _ in 0..2 {
         call(&proxy, "all-groups", ("GET", ONE), &with_group).await;

@@ -1,4 +1,5 @@
-//! Headers that a client may not bring: whatever it sends, the API server sees the stamped identity.
+//! Headers that a client may not bring: whatever it sends, the API server sees the stamped
+//! identity.
 
 use crate::support::client::{self, Short};
 use crate::support::http1::{self, Answer, Connection};

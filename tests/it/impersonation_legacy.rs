@@ -1,5 +1,5 @@
-//! Impersonation by the verb `impersonate`: case by case, what is asked, answered, sent and recorded;
-//! and how the API server is told who really called.
+//! Impersonation by the verb `impersonate`: case by case, what is asked, answered, sent and
+//! recorded; and how the API server is told who really called.
 
 use serde_json::{Value, json};
 

@@ -170,8 +170,10 @@ async fn certificates_for_another_name_and_unverified_ones() {
         let builder = Builder::new(upstream.addr).identity("impersonate").kubeconfig(&text);
         let proxy = builder.start().await;
         assert_eq!(get(&proxy).await, expected, "{more:?}");
-        let is_warned =
-            proxy.process.stderr().contains("the certificate of the API server is not verified");
+        let is_warned = proxy
+            .process
+            .stderr()
+            .contains("TLS certificate verification is disabled for the API server");
         assert_eq!(is_warned, more.contains("insecure"), "{more:?}");
     }
 }

@@ -1,8 +1,9 @@
-//! Hostile bodies beside a real kube-apiserver: what the proxy records of each is what kube-apiserver
-//! records, or has an annotation that says why not.
+//! Hostile bodies beside a real kube-apiserver: what the proxy records of each is what
+//! kube-apiserver records, or has an annotation that says why not.
 //!
-//! Needs `KUBEBUILDER_ASSETS`, the folder with `etcd` and `kube-apiserver`. `LIVE_BODIES` sets the number
-//! of bodies, `LIVE_SEED` which ones; `LIVE_BODIES_OUT` names a file for the rows that differ.
+//! Needs `KUBEBUILDER_ASSETS`, the folder with `etcd` and `kube-apiserver`. `LIVE_BODIES` sets the
+//! number of bodies, `LIVE_SEED` which ones; `LIVE_BODIES_OUT` names a file for the rows that
+//! differ.
 
 mod cbor;
 mod compare;

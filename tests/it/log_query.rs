@@ -10,8 +10,8 @@ use serde_json::{Value as Json, json};
 
 use crate::support::proxy::BINARY;
 
-/// A log with its rotated files: the recorded events of a real kube-apiserver, and lines that try to
-/// mislead a reader.
+/// A log with its rotated files: the recorded events of a real kube-apiserver, and lines that try
+/// to mislead a reader.
 struct Log {
     folder: PathBuf,
     /// The lines that are events, in order.

@@ -1,4 +1,5 @@
-//! The end of the process: within `--shutdown-timeout`, whatever hangs, and nothing lost in silence.
+//! The end of the process: within `--shutdown-timeout`, whatever hangs, and nothing lost in
+//! silence.
 
 use std::path::Path;
 use std::process::Command;
@@ -238,7 +239,8 @@ async fn a_start_that_hangs_is_ended_by_a_signal() {
     // It waits two seconds for a reader.
     let log = Builder::new(addr).flag(&format!("--audit-log-path={}", pipe.display()));
     let mut starting = log.spawn();
-    // The signals are received before anything is opened, and the file of the spool's lock is not there.
+    // The signals are received before anything is opened, and the file of the spool's lock is not
+    // there.
     tokio::time::sleep(Duration::from_millis(300)).await;
     let started = Instant::now();
     starting.signal("TERM");

@@ -171,7 +171,10 @@ impl Known {
     fn grant(&self, access: Access) {
         let mut state = self.lock();
         if state.denied[access as usize].take().is_some() {
-            tracing::info!(access = access_name(access), "the proxy's own access is granted again");
+            tracing::info!(
+                access = access_name(access),
+                "the proxy's own access to the API server is granted again"
+            );
         }
         self.is_denied.store(state.denied.iter().any(Option::is_some), Ordering::Relaxed);
     }

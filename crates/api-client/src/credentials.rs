@@ -120,12 +120,12 @@ impl HeaderCredentials {
         let failed_before = self.failing.swap(token.is_err(), Ordering::Relaxed);
         match token {
             Ok(header) if header != **self.header.load() => {
-                tracing::info!(file = %field, "upstream token changed");
+                tracing::info!(file = %field, "upstream token reloaded");
                 self.header.store(header.into());
             }
             Ok(_) => {}
             Err(error) if !failed_before => {
-                tracing::warn!(%error, "keeping the last upstream token");
+                tracing::warn!(%error, "upstream token not reloaded, the current one stays active");
             }
             Err(_) => {}
         }

@@ -93,7 +93,7 @@ impl ClientTls {
         let failed_before = self.failing.swap(fresh.is_err(), Ordering::Relaxed);
         match fresh {
             Ok(Some(current)) => {
-                tracing::info!("upstream certificates changed");
+                tracing::info!("upstream certificates reloaded");
                 self.current.store(Arc::new(current));
                 self.generation.fetch_add(1, Ordering::Release);
                 true
@@ -102,7 +102,7 @@ impl ClientTls {
             Err(error) => {
                 // Mostly a certificate whose key is still to be written.
                 if !failed_before {
-                    tracing::warn!(%error, "keeping the last upstream certificates");
+                    tracing::warn!(%error, "upstream certificates not reloaded, the current ones stay active");
                 }
                 false
             }

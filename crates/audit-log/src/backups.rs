@@ -1,4 +1,5 @@
-//! Deletes, compresses, and indexes rotated files, in a thread of its own that gives way to all others.
+//! Deletes, compresses, and indexes rotated files, in a thread of its own that gives way to all
+//! others.
 //!
 //! Nothing is touched that is not sealed to its end ([`Kept`]): a file that is deleted before its
 //! last block is sealed would be missed, and one that is compressed under the eyes of recovery not
@@ -339,9 +340,9 @@ impl Backups {
         Ok((backups.into_iter().map(|((time, _), backup)| (time, backup)).collect(), newest))
     }
 
-    /// Replaces the file by a compressed one of the same mode, owner and time, if that is wanted, and
-    /// returns that. A crash leaves the plain file, both, or the compressed one, but never half of it
-    /// under its name.
+    /// Replaces the file by a compressed one of the same mode, owner and time, if that is wanted,
+    /// and returns that. A crash leaves the plain file, both, or the compressed one, but never half
+    /// of it under its name.
     pub(super) fn compress(&self, plain: &Path) -> io::Result<Option<PathBuf>> {
         let (suffix, other) = match self.rotation.compress {
             Compress::No => return Ok(None),

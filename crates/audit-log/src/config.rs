@@ -109,7 +109,8 @@ pub enum Compress {
 }
 
 impl Default for Rotation {
-    /// kube-apiserver's defaults since 1.36: 100 MiB, 366 days, 100 files, not compressed; and no index.
+    /// kube-apiserver's defaults since 1.36: 100 MiB, 366 days, 100 files, not compressed; and no
+    /// index.
     fn default() -> Rotation {
         Rotation {
             max_size_mib: 100,

@@ -11,7 +11,7 @@ use super::seal::KeyError;
 pub enum LogError {
     /// A folder above the log file could not be made.
     #[error(
-        "cannot create the folder {} of the audit log: {source}; create it and let this user \
+        "cannot create the directory {} of the audit log: {source}; create it and let this user \
          write there, or name another file with --audit-log-path",
         path.display()
     )]
@@ -111,7 +111,7 @@ fn remedy(path: &Path) -> &'static str {
              permission to open it"
         }
         false => {
-            "let this user write that file and its folder, or name another file with \
+            "let this user write that file and its directory, or name another file with \
              --audit-log-path"
         }
     }
@@ -137,7 +137,7 @@ pub enum WriteError {
         source: Arc<io::Error>,
     },
     /// The webhook did not take it.
-    #[error("the webhook did not take the events: {0}")]
+    #[error("the webhook endpoint did not accept the events: {0}")]
     Webhook(Arc<str>),
     /// It came after the sink was shut down.
     #[error("audit backend shut down")]

@@ -242,11 +242,11 @@ impl LogFile {
         let copied = copy(&mut self.open);
         match copied {
             Ok(bytes) => tracing::warn!(
-                "the audit log {} was deleted; the last {bytes} bytes are in the new one",
+                "the audit log {} was deleted; its last {bytes} bytes were copied to the new file",
                 self.path.display()
             ),
             Err(error) => tracing::error!(
-                "the audit log {} was deleted; up to {} bytes are lost, for they cannot be \
+                "the audit log {} was deleted; up to {} bytes are lost, because they cannot be \
                  copied: {error}",
                 self.path.display(),
                 deleted.size - deleted.seen
@@ -323,7 +323,7 @@ impl Output for LogFile {
     fn reopen(&mut self) -> io::Result<()> {
         match create_folder(&self.path).and_then(|()| OpenFile::open(&self.path)) {
             Ok(new) => {
-                tracing::info!("the audit log {} was opened anew", self.path.display());
+                tracing::info!("reopened the audit log {}", self.path.display());
                 let old = self.replace(new);
                 self.rescue(&old);
                 self.seal_opened(&old);
@@ -340,8 +340,8 @@ impl Output for LogFile {
                 if !self.complained {
                     self.complained = true;
                     tracing::error!(
-                        "cannot open the audit log {} anew: {error}; events still go to the file \
-                         that was there",
+                        "cannot reopen the audit log {}: {error}; events are still written to the \
+                         previous file",
                         self.path.display()
                     );
                 }

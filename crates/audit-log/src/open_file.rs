@@ -161,14 +161,14 @@ pub(super) fn mend(path: &Path, open: &mut OpenFile) {
     };
     match set_aside() {
         Ok(()) => tracing::warn!(
-            "the audit log {} did not end with a whole event; the last {} bytes are in {} now",
+            "the audit log {} ended with a partial line; its {} bytes were moved to {}",
             path.display(),
             open.size - end,
             aside.display()
         ),
         Err(error) => tracing::error!(
-            "the audit log {} does not end with a whole event, and its last {} bytes cannot be \
-             set aside in {}: {error}; they are ended as a line",
+            "the audit log {} ends with a partial line of {} bytes, which cannot be moved to {}: \
+             {error}; it is terminated as a line",
             path.display(),
             open.size - end,
             aside.display()

@@ -21,8 +21,8 @@ use super::metrics::LogMetrics;
 const STAMP: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]-[minute]-[second].[subsecond digits:3]");
 
-/// What follows the name of a backup: compressed files, its index, its seal, and a seal that is being
-/// deleted.
+/// What follows the name of a backup: compressed files, its index, its seal, and a seal that is
+/// being deleted.
 pub(super) const GZ: &str = ".gz";
 pub(super) const ZST: &str = ".zst";
 pub(super) const INDEX: &str = audit_query::index::SUFFIX;
@@ -113,8 +113,8 @@ impl BackupNamer {
             && ahead.as_millis() as i128 > FUTURE
         {
             tracing::warn!(
-                "the name of the newest rotated audit log in {} is {} s in the future: the clock is or \
-                 was wrong; names continue after it",
+                "the newest rotated audit log in {} is named {} s in the future: the clock is or was \
+                 wrong; names continue after it",
                 names.folder.display(),
                 ahead.as_secs()
             );

@@ -37,7 +37,8 @@ fn id(metadata: &Metadata) -> (u64, u64) {
 }
 
 impl Follower {
-    /// Follows the log at `path`, which need not exist yet. `past`: from its oldest rotated file on.
+    /// Follows the log at `path`, which need not exist yet. `past`: from its oldest rotated file
+    /// on.
     ///
     /// # Errors
     /// The folder cannot be read.

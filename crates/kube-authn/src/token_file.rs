@@ -68,7 +68,7 @@ impl TokenFile {
                 return Err(wrong(format!("{} columns, but 3 are needed", cells.len())));
             }
             if cells[0].is_empty() {
-                tracing::warn!(file = %path.display(), line, "skipping a line without a token");
+                tracing::warn!(file = %path.display(), line, "skipped a line without a token");
                 continue;
             }
             let groups = match cells.len() {
@@ -79,7 +79,7 @@ impl TokenFile {
                 UserInfo { username: cell(1)?, uid: cell(2)?, groups, ..UserInfo::default() };
             let user = Arc::new(user.into_authenticated().into());
             if users.insert(ids.id(cells[0]), user).is_some() {
-                tracing::warn!(file = %path.display(), line, "this token stands in an earlier line too; this one counts");
+                tracing::warn!(file = %path.display(), line, "the token is also in an earlier line; this line overrides it");
             }
         }
         Ok(TokenFile { users })

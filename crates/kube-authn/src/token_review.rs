@@ -237,7 +237,7 @@ impl TokenReview {
                 continue;
             }
             let answer = answered.map_err(|error| {
-                tracing::warn!(%error, tried, "cannot ask the API server whose a token is");
+                tracing::warn!(%error, tried, "TokenReview failed");
                 Unavailable
             })?;
             return match answer.status() {
@@ -250,7 +250,7 @@ impl TokenReview {
                         Some(denial) => self.denied(denial),
                         None => tracing::warn!(
                             code = code.as_u16(),
-                            "the server did not process a TokenReview"
+                            "the server did not process the TokenReview"
                         ),
                     }
                     Err(Unavailable)
@@ -320,7 +320,7 @@ impl TokenReview {
             Ok(reviewed) => reviewed.status,
             Err(error) => {
                 // The text may quote the answer, and that may repeat the token.
-                tracing::warn!(category = ?error.classify(), "unreadable TokenReview");
+                tracing::warn!(category = ?error.classify(), "cannot decode the TokenReview response");
                 return Err(Unavailable);
             }
         };

@@ -70,7 +70,11 @@ impl KeySource for ApiServer {
 
     fn log_changed(&self, published: &Published) {
         let (issuer, count) = (&published.issuer, published.keys.len());
-        tracing::info!(issuer, count, "keys of the API server's ServiceAccount tokens");
+        tracing::info!(
+            issuer,
+            count,
+            "fetched the keys of ServiceAccount tokens from the API server"
+        );
     }
 
     fn log_failed(&self, error: &FetchError) {

@@ -15,8 +15,8 @@ pub struct Verified {
     pub annotations: Vec<(&'static str, String)>,
 }
 
-/// Converts a `NumericDate` (RFC 7519, seconds since 1970), truncated to seconds. Returns `None` for
-/// times beyond the range of [`SystemTime`].
+/// Converts a `NumericDate` (RFC 7519, seconds since 1970), truncated to seconds. Returns `None`
+/// for times beyond the range of [`SystemTime`].
 pub(super) fn numeric_date(seconds: f64) -> Option<SystemTime> {
     if seconds < 0.0 {
         return Some(UNIX_EPOCH);

@@ -201,7 +201,8 @@ fn labels(name: &str) -> Option<Vec<&str>> {
     labels.iter().all(is_label).then_some(labels)
 }
 
-/// Whether the host with these labels is `base` or below it; if `base` begins with a dot, only below.
+/// Whether the host with these labels is `base` or below it; if `base` begins with a dot, only
+/// below.
 fn is_within(host: &[&str], base: &str, may: bool) -> bool {
     let (base, below_only) = match base.strip_prefix('.') {
         Some(base) => (base, true),

@@ -2,8 +2,9 @@
 //!
 //! Unlike webpki, Go accepts a CA certificate as an end entity (`openssl req -x509` makes them), a
 //! trusted certificate itself, and critical certificate policies, policy constraints and
-//! inhibitAnyPolicy. Like Go, and unlike webpki, this refuses authorities that are expired, that are no
-//! CA, or whose key usage does not include signing certificates, also where they are trusted.
+//! inhibitAnyPolicy. Like Go, and unlike webpki, this refuses authorities that are expired, that
+//! are no CA, or whose key usage does not include signing certificates, also where they are
+//! trusted.
 
 use super::certificate::{Certificate, display_name};
 use super::error::{Reason, VerifyError, time};
@@ -205,7 +206,8 @@ impl Search<'_> {
         Err(VerifyError::new(child, reason))
     }
 
-    /// Checks what does not depend on who signed it. `below` are the certificates of the chain so far.
+    /// Checks what does not depend on who signed it. `below` are the certificates of the chain so
+    /// far.
     fn check_role(
         &mut self,
         certificate: &Certificate<'_>,

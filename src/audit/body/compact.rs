@@ -86,8 +86,8 @@ pub struct Compacted {
     pub original_bytes: u64,
     /// Their SHA-256, if it was asked for.
     pub original_sha256: Option<[u8; 32]>,
-    /// Whether the text may have something that not every reader takes: `false` if it certainly has not,
-    /// as long as it is UTF-8.
+    /// Whether the text may have something that not every reader takes: `false` if it certainly has
+    /// not, as long as it is UTF-8.
     pub odd: bool,
 }
 

@@ -10,13 +10,14 @@ use crate::policy::Level;
 const OBJECT_NAME: &str = "kube-audit-proxy/object-name";
 
 impl Record {
-    /// Returns what is to look for the name of a created object in the answer; `None` where the URL or
-    /// nothing has the name.
+    /// Returns what is to look for the name of a created object in the answer; `None` where the URL
+    /// or nothing has the name.
     pub fn created_tap(&self, code: u16, headers: &HeaderMap) -> Option<CreatedTap> {
         if self.creates(code) { CreatedTap::new(headers) } else { None }
     }
 
-    /// Whether an answer with this code says that an object was created whose name is not in the URL.
+    /// Whether an answer with this code says that an object was created whose name is not in the
+    /// URL.
     fn creates(&self, code: u16) -> bool {
         let info = &self.facts.info;
         (200..300).contains(&code)

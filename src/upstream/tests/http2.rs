@@ -200,7 +200,8 @@ async fn waiters_share_one_connection_and_one_failure() {
     assert!(asking.join_all().await.iter().all(|ok| *ok));
     assert_eq!(accepted.load(Ordering::SeqCst), 1);
 
-    // Accepts and sends nothing. The first waiter connects for all, and repeats a lost handshake once.
+    // Accepts and sends nothing. The first waiter connects for all, and repeats a lost handshake
+    // once.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://{}", listener.local_addr().unwrap());
     let (upstream, _) = client(config(&url, &Listener::new(&[]).await.ca));

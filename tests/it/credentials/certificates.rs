@@ -29,7 +29,8 @@ fn uid(value: &str) -> impl FnOnce(&mut CertificateParams) {
     }
 }
 
-/// All of them; `strict` does not take version 1, `lenient` does, and `plain` knows no front proxies.
+/// All of them; `strict` does not take version 1, `lenient` does, and `plain` knows no front
+/// proxies.
 pub async fn rows(
     table: &mut Table,
     strict: &Proxy,

@@ -146,7 +146,7 @@ fn oidc(builder: Builder, issuer: SocketAddr) -> Builder {
 }
 
 async fn keys_known(proxy: &Proxy) {
-    let line = "keys of the OIDC issuer";
+    let line = "fetched the keys of the OIDC issuer";
     wait_for(line, || proxy.process.stderr().contains(line).then_some(())).await;
 }
 

@@ -120,8 +120,9 @@ impl Table {
     }
 }
 
-/// A user in one line: name, `uid=`, groups in brackets (`+` for `system:authenticated`), and extras
-/// (`~` for `authentication.kubernetes.io/`, and `X509SHA256=own` for the certificate shown).
+/// A user in one line: name, `uid=`, groups in brackets (`+` for `system:authenticated`), and
+/// extras (`~` for `authentication.kubernetes.io/`, and `X509SHA256=own` for the certificate
+/// shown).
 fn user(user: &Value, fingerprint: &str) -> String {
     let mut text = user["username"].as_str().unwrap_or("?").to_owned();
     if let Some(uid) = user["uid"].as_str() {

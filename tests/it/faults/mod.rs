@@ -1,5 +1,6 @@
-//! What breaks under a log: its disk, its rights, its folder, the reader behind it; and that it heals
-//! without a restart. Each is tried in each mode, and each test prints a line for what it counted.
+//! What breaks under a log: its disk, its rights, its folder, the reader behind it; and that it
+//! heals without a restart. Each is tried in each mode, and each test prints a line for what it
+//! counted.
 //!
 //! A clock that is set back is `a_clock_that_is_set_back_does_not_change_the_order` of
 //! `audit_log::rotate`.
@@ -103,8 +104,8 @@ impl Scene {
         client::admin(self.proxy.admin, "/readyz?verbose").await.unwrap()
     }
 
-    /// Sends requests until it is known that the log fails, and that this is the reason. From then on
-    /// a strict proxy refuses all, and others pass all.
+    /// Sends requests until it is known that the log fails, and that this is the reason. From then
+    /// on a strict proxy refuses all, and others pass all.
     async fn fails_for(&mut self, reason: &str) {
         let started = Instant::now();
         let mut number = 0;
@@ -170,8 +171,8 @@ impl Scene {
         assert_eq!(self.refused, refused, "{}", self.mode);
     }
 
-    /// Ends it, and reckons up: each event is in one of the files, or was counted as lost. `others`:
-    /// files that have been the log, besides the first and the one that is it now.
+    /// Ends it, and reckons up: each event is in one of the files, or was counted as lost.
+    /// `others`: files that have been the log, besides the first and the one that is it now.
     async fn ends(mut self, what: &str, others: &[PathBuf]) -> Proxy {
         let handed = self.proxy.metric("apiserver_audit_event_total").await as usize;
         let mode = self.mode;

@@ -24,7 +24,7 @@ async fn a_folder_that_is_removed_is_made_anew_and_nothing_is_lost() {
         scene.does_not_care().await;
         let (folder, log) = (dir.path("logs"), scene.log.clone());
         assert_eq!(folder.metadata().unwrap().mode() & 0o777, 0o700);
-        scene.proxy.process.logs("was opened anew").await;
+        scene.proxy.process.logs("reopened the audit log").await;
         rescued(&log);
         scene.ends("folder removed", &[]).await;
     })

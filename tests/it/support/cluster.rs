@@ -38,8 +38,8 @@ impl Cluster {
         std::env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from)
     }
 
-    /// Starts both with the certificates of the corpus, and waits until they are ready. No controllers
-    /// run: nothing happens but what the test does.
+    /// Starts both with the certificates of the corpus, and waits until they are ready. No
+    /// controllers run: nothing happens but what the test does.
     pub async fn start(assets: &Path, policy: &Path) -> Cluster {
         Cluster::start_with(assets, policy, &[]).await
     }

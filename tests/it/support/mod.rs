@@ -18,7 +18,8 @@ pub mod proxy;
 pub mod tally;
 pub mod upstream;
 
-/// How long anything may take before a test gives up; generous, because a busy machine is not a bug.
+/// How long anything may take before a test gives up; generous, because a busy machine is not a
+/// bug.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Asks `probe` again and again until it has an answer.

@@ -308,7 +308,7 @@ impl ExecCredentials {
                 tracing::warn!(
                     plugin = %command,
                     ?retry_in,
-                    "the credential plugin failed{}: {}",
+                    "credential plugin failed{}: {}",
                     if is_valid { ", its last credential is used until it expires" } else { "" },
                     reason
                 );

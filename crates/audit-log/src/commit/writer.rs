@@ -230,7 +230,7 @@ impl Writer {
         }
         let mut held = self.hold();
         if let Err(error) = self.guarded(&mut *held.output, |output| output.sync()) {
-            tracing::error!("{error}; the last events may not be on the disk");
+            tracing::error!("{error}; the last events may not be on disk");
         }
         drop(held);
         self.seal(true);
@@ -256,7 +256,7 @@ impl Writer {
             let mut held = self.hold();
             held.output.still_unsynced(unsynced);
             let error = self.error(error);
-            tracing::error!("{error}; events of the last interval may not be on the disk");
+            tracing::error!("{error}; the events of the last interval may not be on disk");
             self.outcome(&mut held, Err(error));
         }
     }

@@ -1,4 +1,5 @@
-//! The audit events of a cluster with level Metadata: nodes, control plane, add-ons, people, CI, failures.
+//! The audit events of a cluster with level Metadata: nodes, control plane, add-ons, people, CI,
+//! failures.
 //!
 //! The same arguments give the same events.
 

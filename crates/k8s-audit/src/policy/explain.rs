@@ -27,8 +27,8 @@ pub struct NotMatched {
 }
 
 impl Policy {
-    /// Decides like [`Policy::decide`], and gives the reasons. `spec` is what this policy was compiled
-    /// from.
+    /// Decides like [`Policy::decide`], and gives the reasons. `spec` is what this policy was
+    /// compiled from.
     pub fn explain(&self, spec: &PolicySpec, request: &impl Attributes) -> Explanation {
         let decision = self.decide(request);
         let before = decision.rule.map_or(spec.rules.len(), |rule| rule as usize);

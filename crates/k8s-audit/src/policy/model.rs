@@ -34,7 +34,8 @@ impl Level {
     }
 }
 
-/// A moment in a request's life at which an event can be written (audit.k8s.io/v1 `Stage`); in order.
+/// A moment in a request's life at which an event can be written (audit.k8s.io/v1 `Stage`); in
+/// order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stage {
     /// After authentication, before anything else.

@@ -221,8 +221,8 @@ impl RequestInfo {
         !self.verb_in_path && matches!(self.verb(), "list" | "watch" | "deletecollection")
     }
 
-    /// Returns whether kube-apiserver treats the request as long-running: it has a `ResponseStarted`
-    /// event and no deadline.
+    /// Returns whether kube-apiserver treats the request as long-running: it has a
+    /// `ResponseStarted` event and no deadline.
     pub fn is_long_running(&self) -> bool {
         matches!(self.verb(), "watch" | "proxy")
             || if self.is_resource {

@@ -142,7 +142,7 @@ impl JwtAuthenticator {
         let mapped = self.settings.user(&claims).inspect_err(|error| {
             if let OidcError::Reserved(username) = error {
                 self.metrics.reserved_names.inc();
-                tracing::warn!(issuer, username, "a token is refused: {error}");
+                tracing::warn!(issuer, username, "token rejected: {error}");
             }
         })?;
         let Mapped { user, reserved_groups } = mapped;

@@ -174,7 +174,11 @@ impl KeySource for Source {
     type Error = KeysError;
 
     fn log_changed(&self, keys: &Vec<NamedWebKey>) {
-        tracing::info!(issuer = self.url, count = keys.len(), "keys of the OIDC issuer");
+        tracing::info!(
+            issuer = self.url,
+            count = keys.len(),
+            "fetched the keys of the OIDC issuer"
+        );
     }
 
     fn log_failed(&self, error: &KeysError) {

@@ -107,7 +107,7 @@ impl AuthenticationConfigFile {
         for warning in warnings {
             tracing::warn!("--authentication-config: {warning}");
         }
-        tracing::info!(file = %self.path.display(), ?issuers, "authentication configuration in force");
+        tracing::info!(file = %self.path.display(), ?issuers, "authentication configuration loaded");
         Ok(())
     }
 }

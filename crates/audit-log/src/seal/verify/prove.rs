@@ -1,7 +1,7 @@
 //! Proves single lines: the block that a line is in, its signature, and the way to the chain's end.
 //!
-//! [`super::verify`] reads whole logs. This reads all seals once, but of the logs only the blocks that
-//! lines are asked for.
+//! [`super::verify`] reads whole logs. This reads all seals once, but of the logs only the blocks
+//! that lines are asked for.
 
 use std::collections::HashMap;
 use std::fs::{self, File};

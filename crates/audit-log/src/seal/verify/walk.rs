@@ -141,8 +141,8 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// The index file of a log, if there is one and it was sealed. To be called when the chain is at its
-    /// end: the digest is in a later record.
+    /// The index file of a log, if there is one and it was sealed. To be called when the chain is
+    /// at its end: the digest is in a later record.
     pub(super) fn index(&mut self, pair: &Pair) -> io::Result<()> {
         let Some(log) = &pair.log else { return Ok(()) };
         let path = audit_query::index::path(log);

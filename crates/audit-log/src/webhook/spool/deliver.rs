@@ -94,7 +94,7 @@ impl Draining {
             }
             Content::NotRegular(error) => self.lost.add(events, &format!("{path}: {error}")),
             Content::Foreign => tracing::warn!(
-                "{path} has the name of a batch and is not a list of events; it is ignored"
+                "ignored {path}: it has the name of a batch, but is not a list of events"
             ),
         }
         self.spool.forget(&batch);
@@ -152,7 +152,9 @@ impl Draining {
                 Verdict::Unavailable => {}
             }
             if attempt == 0 {
-                tracing::warn!("the webhook does not accept events, they wait: {failure}");
+                tracing::warn!(
+                    "the webhook endpoint does not accept events, they wait in the spool: {failure}"
+                );
             }
             if !self.spool.wait(self.sender.delay(attempt, retry_after)).await {
                 return Sent::Stopped;
@@ -204,8 +206,8 @@ impl Draining {
         });
         let Some(file) = file else {
             tracing::error!(
-                "a batch of {events} events was refused and is deleted: {reason}; *.rejected files \
-                 already take half of --audit-webhook-spool-max-size, move them away"
+                "deleted a batch of {events} events that was rejected: {reason}; *.rejected files already \
+                 use half of --audit-webhook-spool-max-size, move them away"
             );
             return self.remove(batch).await;
         };
@@ -226,10 +228,10 @@ impl Draining {
             .await;
         match moved? {
             Ok(()) => {
-                tracing::error!("{events} events are set aside in {}: {reason}", path.display());
+                tracing::error!("moved {events} rejected events to {}: {reason}", path.display());
             }
             Err(error) => {
-                tracing::error!("cannot set {events} events aside: {reason}; {error}");
+                tracing::error!("cannot set aside {events} rejected events: {reason}; {error}");
                 self.spool.release_rejected(bytes);
             }
         }

@@ -93,7 +93,7 @@ impl Directory {
                 found.push(Found { name, kind, bytes: stat.st_size.max(0) as u64 });
             } else {
                 tracing::warn!(
-                    "{} has the name of a batch and is not a regular file; it is ignored",
+                    "ignored {}: it has the name of a batch, but is not a regular file",
                     self.path_of(text).display()
                 );
             }

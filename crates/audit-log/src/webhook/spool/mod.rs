@@ -271,13 +271,13 @@ impl Spool {
             format!("cannot {what} the webhook's spool {}: {error}", self.config.dir.display());
         let mut state = self.lock();
         if state.failing[access as usize].replace(reason.clone()).is_none() {
-            tracing::error!("{reason}; trying again, no event is lost by this");
+            tracing::error!("{reason}; retrying, no event is lost");
         }
     }
 
     fn succeeded(&self, access: Access) {
         if self.lock().failing[access as usize].take().is_some() {
-            tracing::info!("the webhook's spool {} works again", self.config.dir.display());
+            tracing::info!("the webhook's spool {} is healthy again", self.config.dir.display());
         }
     }
 
