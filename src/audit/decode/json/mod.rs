@@ -7,6 +7,7 @@ mod scalar;
 mod survey;
 mod tape;
 mod typed;
+mod words;
 
 use std::borrow::Cow;
 
