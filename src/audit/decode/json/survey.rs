@@ -123,7 +123,7 @@ impl<'b> Survey<'b> {
             }
             match *text.get(at)? {
                 b'"' => {
-                    let (end, escaped) = self.string(at + 1)?;
+                    let (end, escaped) = string(text, at + 1, !self.hints.binary_anywhere)?;
                     if !matches!(place, Place::Elsewhere | Place::CreationTimestamp) {
                         self.string_value(place, &text[at + 1..end], escaped)?;
                     }
@@ -256,35 +256,6 @@ impl<'b> Survey<'b> {
         (!escaped).then_some(())
     }
 
-    /// Passes over the string whose first character is at `at`. Returns the index of its closing
-    /// quote, and whether it has escapes.
-    #[inline]
-    fn string(&self, at: usize) -> Option<(usize, bool)> {
-        let mut end = string_end(self.text, at);
-        let mut escaped = false;
-        while *self.text.get(end)? != b'"' {
-            escaped = true;
-            end = string_end(self.text, self.escape(end)?);
-        }
-        Some((end, escaped))
-    }
-
-    /// Passes over the escape at `at`.
-    fn escape(&self, at: usize) -> Option<usize> {
-        match self.text.get(at..)? {
-            [b'\\', b'u', digits @ ..] => {
-                let digits: &[u8; 4] = digits.first_chunk()?;
-                let is_surrogate =
-                    matches!(digits[0], b'd' | b'D') && !matches!(digits[1], b'0'..=b'7');
-                let is_plain = !is_surrogate && digits.iter().all(u8::is_ascii_hexdigit);
-                is_plain.then_some(at + 6)
-            }
-            [b'\\', b'n' | b'r', ..] if self.hints.binary_anywhere => None,
-            [b'\\', b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => Some(at + 2),
-            _ => None,
-        }
-    }
-
     /// Leaves a container for the one that it is in. `None`: it has the same key twice.
     fn close(&mut self, level: &Level) -> Option<Level> {
         let keys = &mut self.keys[level.keys..];
@@ -297,6 +268,36 @@ impl<'b> Survey<'b> {
         self.keys.truncate(level.keys);
         self.outer.pop()
     }
+}
+
+/// Passes over the string whose first character is at `at`. Returns the index of its closing quote,
+/// and whether it has escapes. `line_breaks`: whether those of line breaks are as good as others.
+// Not inlined, so that its loop has all registers.
+#[inline(never)]
+fn string(text: &[u8], at: usize, line_breaks: bool) -> Option<(usize, bool)> {
+    let mut end = string_end(text, at);
+    let mut escaped = false;
+    loop {
+        match text.get(end..end + 2) {
+            Some([b'"', _]) => return Some((end, escaped)),
+            Some([b'\\', b'"' | b'\\' | b'/' | b'b' | b'f' | b't']) => {}
+            Some([b'\\', b'n' | b'r']) if line_breaks => {}
+            Some([b'\\', b'u']) => end += unicode_escape(&text[end + 2..])?,
+            // The text may end with it.
+            _ => return (text.get(end) == Some(&b'"')).then_some((end, escaped)),
+        }
+        escaped = true;
+        end = string_end(text, end + 2);
+    }
+}
+
+/// The length of the digits at the start of `text`; `None` if they are none, or stand for half a
+/// surrogate pair.
+fn unicode_escape(text: &[u8]) -> Option<usize> {
+    let digits: &[u8; 4] = text.first_chunk()?;
+    let is_surrogate = matches!(digits[0], b'd' | b'D') && !matches!(digits[1], b'0'..=b'7');
+    let is_plain = !is_surrogate && digits.iter().all(u8::is_ascii_hexdigit);
+    is_plain.then_some(digits.len())
 }
 
 /// The index of the first character at or after `at` that is not white space.

@@ -179,21 +179,22 @@ mod surveyed {
     /// Members of Kubernetes' types in another case.
     const VARIANTS: [&str; 5] = ["Kind", "NAME", "metaData", "\u{212a}ind", "host\u{17f}"];
 
+    const USUAL: [&str; 7] =
+        ["kind", "metadata", "name", "uid", "labels", "app.kubernetes.io/name", "caf\u{e9}"];
+    const SCALARS: [&str; 9] =
+        ["1", "-0", "1e3", "null", "true", "\"x\"", "\"a\\nb\"", "\"\\ud800\"", "\"\u{e9}\""];
+
     fn key() -> impl Strategy<Value = String> {
-        let usual =
-            ["kind", "metadata", "name", "uid", "labels", "app.kubernetes.io/name", "caf\u{e9}"];
         prop_oneof![
-            6 => select(&usual[..]).prop_map(str::to_owned),
+            6 => select(&USUAL[..]).prop_map(str::to_owned),
             12 => "[a-c]{1,4}|setting-0[0-9]\\.properties|same-start-of-two-words-[xy]",
             1 => select(&VARIANTS[..]).prop_map(str::to_owned),
         ]
     }
 
     fn value() -> impl Strategy<Value = String> {
-        let scalars =
-            ["1", "-0", "1e3", "null", "true", "\"x\"", "\"a\\nb\"", "\"\\ud800\"", "\"\u{e9}\""];
         let space = || select(vec!["", "", "", " ", "\n\t"]);
-        select(&scalars[..]).prop_map(str::to_owned).prop_recursive(4, 60, 8, move |inner| {
+        select(&SCALARS[..]).prop_map(str::to_owned).prop_recursive(4, 60, 8, move |inner| {
             let member =
                 (key(), space(), inner.clone(), space()).prop_map(|(key, before, value, after)| {
                     format!("\"{key}\"{before}:{before}{value}{after}")
@@ -222,6 +223,10 @@ mod surveyed {
             prop_assert_eq!(Some(metadata), object::metadata(text.as_bytes()), "{}", &text);
             prop_assert!(VARIANTS.iter().all(|key| !text.contains(&format!("\"{key}\""))), "{}", text);
         }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
 
         /// What is usual passes.
         #[test]

@@ -8,8 +8,7 @@ const CASE: u64 = 0x2020_2020_2020_2020;
 
 /// Returns the index of the first quote, backslash or control character at or after `at`; the length of
 /// `text` if there is none.
-// Not inlined, so that its loop has all registers.
-#[inline(never)]
+#[inline]
 pub(super) fn string_end(text: &[u8], at: usize) -> usize {
     let mut rest = text.get(at..).unwrap_or_default();
     let found = loop {
@@ -27,6 +26,7 @@ pub(super) fn string_end(text: &[u8], at: usize) -> usize {
 
 /// Reads the key whose first character is at `start`. Returns what [`string_end`] returns, and what
 /// [`folded`] returns for the key up to there.
+// Not inlined, so that its loop has all registers.
 #[inline(never)]
 pub(super) fn key(text: &[u8], start: usize) -> (usize, u64) {
     let mut rest = text.get(start..).unwrap_or_default();
