@@ -16,7 +16,7 @@ use http::{HeaderMap, HeaderValue};
 
 pub use super::backend::Backend;
 use super::body::{self, Account, Capture};
-use super::created::Created;
+use super::created::Answered;
 pub use super::created::CreatedTap;
 use super::decode;
 use super::event::{Event, ObjectMetadata, ObjectRef, UserAgent};
@@ -93,7 +93,7 @@ pub struct Record {
     /// The answer's body, until it is converted; and whether all of it came.
     response: Option<(ResponseCaptures, bool)>,
     /// The object that was created, by the answer.
-    created: Option<Created>,
+    created: Option<Answered>,
     /// Whether there is a body that is an object.
     has_object: bool,
     /// Whether the body was too long to be kept, so that its name is not known.
