@@ -209,7 +209,7 @@ fn others(
                 client = client.ready().await.expect("an open connection");
                 send(&mut client, object.clone()).await.expect("an answer");
             }
-            answer.send(()).expect("somebody waits");
+            answer.send(()).expect("the receiver waits");
         }
     });
 }

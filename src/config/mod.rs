@@ -1,4 +1,4 @@
-//! What `serve` is told, checked and in the form in which it is used.
+//! The validated configuration of `serve`.
 //!
 //! [`flags`] are the texts; [`file`] brings in the file of `--config`; [`Config`] is the result.
 //! Making one opens no file but that, so everything in it can be tested as a table.
@@ -95,7 +95,7 @@ pub struct Authentication {
     pub token_auth_file: Option<PathBuf>,
     /// `--service-account-*`
     pub service_accounts: Option<ServiceAccountAuthentication>,
-    /// The issuers whose tokens are believed.
+    /// The issuers of trusted tokens.
     pub issuers: Issuers,
     /// `--authentication-token-review`, `--authentication-token-webhook-*`
     pub token_review: Option<TokenReviewSettings>,
@@ -118,7 +118,7 @@ pub struct RequestHeaderAuthentication {
     pub names: RequestHeaderNames,
 }
 
-/// The issuers of JSON Web Tokens that are believed.
+/// The trusted issuers of JSON Web Tokens.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Issuers {
     /// None.
@@ -308,7 +308,7 @@ fn upstream(flags: &ServeFlags) -> Result<Upstream, ConfigError> {
     if flags.constrained_impersonation != Constrained::Auto && identity != Identity::Impersonate {
         return fail(
             "--constrained-impersonation needs --upstream-identity=impersonate; otherwise it is \
-             the API server that judges impersonation, by its own feature gate",
+             the API server that authorizes impersonation, by its own feature gate",
         );
     }
     Ok(Upstream {

@@ -104,7 +104,7 @@ fn wrong_entries_are_told_with_place_and_remedy() {
         ),
         (
             format!("{FILE}- {{name: a, type: stdout, policy-file: p}}\n"),
-            "config.yaml:3:3: sinks[1]: name: there is a sink \"a\" already; name it anew",
+            "config.yaml:3:3: sinks[1]: name: there is a sink \"a\" already; choose another name",
         ),
         (
             format!("{FILE}- {{name: b, type: file, path: a.log, policy-file: p}}\n"),

@@ -130,7 +130,8 @@ fn listed(entries: &[SinkEntry]) -> Result<Vec<SinkSettings>, ConfigError> {
         }
         if let Some(same) = all.iter().find(|known| known.name == sink.name) {
             let name = &same.name;
-            return Err(wrong(&format!("--name: there is a sink {name:?} already; name it anew")));
+            let message = format!("--name: there is a sink {name:?} already; choose another name");
+            return Err(wrong(&message));
         }
         if let Some(message) = all.iter().find_map(|known| clash(known, &sink)) {
             return Err(wrong(&message));

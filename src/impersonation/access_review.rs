@@ -1,5 +1,4 @@
-//! One question of whether somebody may do something, put to the API server as a
-//! SubjectAccessReview.
+//! Authorizes one action of a user with a SubjectAccessReview against the API server.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +17,7 @@ const PATH: &str = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
 const EMPTY_REVIEW: &[u8] =
     br#"{"apiVersion":"authorization.k8s.io/v1","kind":"SubjectAccessReview","spec":{}}"#;
 
-/// Why a request is not done as somebody else.
+/// Why an impersonation is refused.
 #[derive(Debug)]
 pub enum Refusal {
     /// The caller may not: the API server's 403.
@@ -47,7 +46,7 @@ impl Refusal {
     }
 }
 
-/// Asks the API server, with the proxy's own credentials. Nothing is remembered here.
+/// Sends SubjectAccessReviews with the proxy's own credentials. Nothing is cached here.
 pub(super) struct AccessReviews {
     upstream: Upstream,
 }

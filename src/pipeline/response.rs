@@ -230,8 +230,8 @@ impl Relayed {
         }
     }
 
-    /// The API server did not bring its answer to the end: neither does the client's, nobody takes
-    /// a part for the whole.
+    /// The API server aborted the response, so the client's is aborted, too: a partial response must
+    /// not look complete.
     fn broken_off(&mut self, error: ConnectionError) -> BodyError {
         if let Some(mut record) = self.record.take() {
             record.response_incomplete();

@@ -77,7 +77,7 @@ pub(super) async fn serve<H: Handler>(
     };
     // Shared by its streams, so that it tells whether there are any.
     let running = Arc::new(running);
-    let pings = http2.ping_pong().expect("nobody has taken it before");
+    let pings = http2.ping_pong().expect("it is taken only here");
     // Another task, as this one runs at every request, and timers and waiting are not free.
     let mut watching = spawn(watch(pings, writes.heard(), Running::clone(&running)));
     let mut last_stream = None;

@@ -29,8 +29,8 @@ use audit_log::CommitSequence;
 
 /// How often one request is tried, if every time the API server says that it did not process it.
 const MAX_ATTEMPTS: u8 = 4;
-/// How many connections may turn out to be closed before anything of it is written. A server that
-/// leaves leaves all of them, and each is only found out by its next request.
+/// How many connections may turn out to be closed before anything of the request is written. A server
+/// that shuts down closes all of them, and each is only detected by its next request.
 const MAX_CLOSED: u8 = 64;
 /// Waited before a request is tried a third time; doubled for the fourth.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);

@@ -61,7 +61,7 @@ pub(super) struct Pool {
     pub(super) connector: Connector,
     http2: ArcSwap<Vec<Arc<Http2Connection>>>,
     http1: Arc<Http1Idle>,
-    /// The last connection spoke HTTP/1.1, so many are needed and nobody waits for another's.
+    /// The last connection used HTTP/1.1, so each request needs its own connection.
     speaks_http1: AtomicBool,
     /// Held by the one who opens a connection while others wait for it.
     opening: Mutex<Option<Failure>>,

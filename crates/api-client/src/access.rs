@@ -138,7 +138,7 @@ impl Probe {
     }
 }
 
-/// The access that a server denies, as far as the proxy has found out.
+/// The access that a server is known to deny.
 #[derive(Default)]
 struct Known {
     /// Whether there is any; looked at before the lock is taken.
@@ -269,7 +269,7 @@ impl OwnAccess {
     /// The API server responded 401 to a forwarded request. Returns whether that is about the
     /// proxy's own credentials. If it `may_be_relayed`, a server behind the API server may have
     /// responded (an aggregated API, a kubelet, a proxied service); the proxy then sends the API
-    /// server a request of its own to find out.
+    /// server a request of its own to determine that.
     pub async fn are_credentials_rejected(
         &self,
         may_be_relayed: bool,

@@ -1,8 +1,8 @@
 //! TCP connections to a host that may have several addresses (RFC 8305, "Happy Eyeballs").
 //!
 //! All control-plane and data-plane connections are opened here: to the API server, webhooks, and
-//! OIDC issuers. The address that answered is remembered for the whole process, so that a dead
-//! first address delays one connection and not one on each thread.
+//! OIDC issuers. The address that accepted a connection is cached for the whole process, so that a
+//! dead first address delays one connection and not one on each thread.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;

@@ -243,7 +243,7 @@ impl Backups {
                 self.log_deletion(&backup, too_many);
                 backup.delete()
             } else if !is_log(&backup) {
-                // An index whose log somebody else has deleted.
+                // An index whose log was deleted by another process.
                 backup.index.map_or(Ok(()), |index| disk::remove_if_there(&index))
             } else if self.kept.may_compress(&backup.name) {
                 self.improve(backup)

@@ -36,7 +36,7 @@ pub enum LogError {
         .0.display()
     )]
     NotAFile(PathBuf),
-    /// The log cannot be sealed, for there is no file to read again.
+    /// The log cannot be sealed, because it is not a regular file.
     #[error(
         "{what} cannot be sealed; give a regular file with --audit-log-path, or leave out \
          --audit-log-seal"

@@ -29,7 +29,7 @@ pub(super) trait Output: Send {
         Ok(false)
     }
 
-    /// Opens the place anew.
+    /// Reopens the output.
     fn reopen(&mut self) -> io::Result<()> {
         Ok(())
     }
@@ -97,7 +97,7 @@ pub(super) struct Written {
     pub(super) error: Option<io::Error>,
 }
 
-/// Standard output: a terminal, a pipe, or a file that is somebody else's to care for.
+/// Standard output: a terminal, a pipe, or a file that another process manages.
 #[derive(Debug)]
 pub(super) struct Stdout {
     file: File,
@@ -169,8 +169,8 @@ pub(super) fn append(output: &mut impl Write, lines: &[Line], torn: bool) -> App
 
 /// Writes all slices, unless there is an error; says how many bytes are written.
 fn write_all(output: &mut impl Write, mut slices: &mut [IoSlice<'_>]) -> (u64, Option<io::Error>) {
-    // A pipe that is full although writes to it do not block: somebody who shares our standard
-    // output has set it so. Its reader gets a second before that is an error.
+    // A pipe that is full although writes to it do not block: a process that shares our standard
+    // output has set it to non-blocking. Its reader gets one second before that is an error.
     const PAUSE: Duration = Duration::from_millis(1);
     const PAUSES: u32 = 1000;
     let mut pauses = 0;

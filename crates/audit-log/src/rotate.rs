@@ -156,7 +156,7 @@ pub(super) struct BackupNames {
 impl BackupNames {
     pub(super) fn of(path: &Path) -> BackupNames {
         let name = path.file_name().unwrap_or_default().as_bytes();
-        // From the last dot, be it the first byte: not what `Path::extension` says.
+        // From the last dot, even if it is the first byte, unlike `Path::extension`.
         let dot = name.iter().rposition(|byte| *byte == b'.').unwrap_or(name.len());
         let mut prefix = OsStr::from_bytes(&name[..dot]).to_owned();
         prefix.push("-");

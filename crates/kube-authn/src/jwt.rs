@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::jose_json::{AllMembers, Members};
 use super::jwk;
 
-/// A token taken apart. Nothing in it is to be believed before [`Jwt::is_signed_by`].
+/// A decoded token. Nothing in it is trustworthy before [`Jwt::is_signed_by`] returns `true`.
 pub struct Jwt<'t> {
     /// The algorithm of the signature.
     pub algorithm: Algorithm,

@@ -126,7 +126,7 @@ async fn a_broken_upload_and_a_dropped_answer_cancel_the_stream() {
         let stream = raw.request_head().await;
         broken.send(()).unwrap();
         assert_eq!(raw.reach(RST_STREAM).await, (stream, CANCEL.to_vec()));
-        // The upload would go on for ever, but for the answer that nobody wants.
+        // The upload would never end, except for the response, which is not needed.
         let stream = raw.request_head().await;
         raw.send(HEADERS, END_HEADERS, stream, &[OK]).await;
         assert_eq!(raw.reach(RST_STREAM).await, (stream, CANCEL.to_vec()));

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use super::super::config::{Mode, Throttle};
 use super::strategy::CommitStrategy;
 
-/// Where nobody waits and there is no throttle, the writer rests so long after each write: to be
-/// woken for each event would cost several times what the event's write costs.
+/// If no request waits and there is no throttle, the writer pauses for this long after each write:
+/// waking it for each event would cost several times as much as the event's write.
 const REST: Duration = Duration::from_millis(1);
 
 /// What to do with the lines that wait.
@@ -21,7 +21,7 @@ const REST: Duration = Duration::from_millis(1);
 pub(super) enum Step {
     /// Write the first so many.
     Take(usize),
-    /// Sleep until this time, or until there are so many lines. None: for ever.
+    /// Sleep until this time, or until there are this many lines. `None`: indefinitely.
     Wait { until: Option<Instant>, wake_at: Option<usize> },
 }
 

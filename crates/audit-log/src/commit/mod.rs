@@ -81,7 +81,7 @@
 //! The events of the write are counted and logged, its commits resolve according to [`WhenFailed`],
 //! and sockets go on: a gate waits for a commit, not for success. The writer thread then examines
 //! the file twice a second and tries to reserve space in it, so that a log that can be written
-//! again is found out without an event. Where only a write can tell, one request is let through to
+//! again is detected without an event. If only a write can show it, one request is let through to
 //! try (`CommitLog::is_writable`).
 //!
 //! # Concurrency

@@ -46,7 +46,7 @@ const SLOW_IN_A_ROW: u32 = 3;
 pub enum BackendState {
     /// It did, or there was none.
     Ok,
-    /// It did not, or the log file is gone and cannot be made anew; with the reason.
+    /// It did not, or the log file is gone and cannot be recreated; with the reason.
     Failing(String),
 }
 
@@ -306,7 +306,7 @@ impl Writer {
         if self.sync == SyncMode::Always
             && let Err(error) = self.guarded(output, |output| output.sync())
         {
-            // They may be in the file, but nobody may rely on it.
+            // They may be in the file, but that is not guaranteed.
             let written = outcomes.iter_mut().filter(|(_, result)| result.is_ok());
             written.for_each(|(_, result)| *result = Err(error.clone()));
         }
@@ -334,8 +334,8 @@ impl Writer {
     fn check(&self, held: &mut Held) {
         match self.guarded(&mut *held.output, |output| output.check()) {
             Ok(false) if held.failed.is_none() => {}
-            // It is where it was, which is not all that a write needs. Somebody must try: requests
-            // that are refused as long as the log fails do not.
+            // The file is at its path, which a write needs, but not only that. One request must try:
+            // requests that are refused while the log fails do not.
             Ok(false) if self.failed_just_now(held) => {}
             Ok(false) => match self.guarded(&mut *held.output, |output| output.probe()) {
                 Ok(true) => {
@@ -359,7 +359,7 @@ impl Writer {
         held.failed.is_some_and(|at| at.elapsed() < CHECK_INTERVAL)
     }
 
-    /// Publishes a change of state; costs nothing while all is well.
+    /// Publishes a change of state; costs nothing while the log is healthy.
     fn outcome(&self, held: &mut Held, result: Result<(), WriteError>) {
         if held.failed.is_none() && result.is_ok() {
             return;

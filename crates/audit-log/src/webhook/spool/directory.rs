@@ -156,7 +156,7 @@ impl Directory {
     /// Gives a file another name, which must be free.
     pub(super) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         match renameat_with(&self.handle, from, &self.handle, to, RenameFlags::NOREPLACE) {
-            // The file system does not know the flag. Nobody else makes files here.
+            // The file system does not support the flag. No other process creates files here.
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
                 match statat(&self.handle, to, AtFlags::SYMLINK_NOFOLLOW) {
                     Err(Errno::NOENT) => renameat(&self.handle, from, &self.handle, to)?,
