@@ -422,7 +422,7 @@ fn authenticator(
     })
 }
 
-/// What an authentication configuration decides, be it a file or flags.
+/// The result of an authentication configuration, from a file or from flags.
 struct Configured {
     /// The issuers, if there may be any.
     oidc: Option<Arc<JwtAuthenticators>>,

@@ -117,7 +117,9 @@ impl RulesInForce {
 }
 
 fn unreachable() -> Refusal {
-    Refusal::unavailable("the API server's version, which determines how impersonation is authorized, is not available")
+    Refusal::unavailable(
+        "the API server's version, which determines how impersonation is authorized, is not available",
+    )
 }
 
 /// The default of the version in `/version`'s answer.

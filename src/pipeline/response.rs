@@ -298,7 +298,7 @@ impl Relayed {
             let status = self.tap.as_ref().and_then(StatusTap::finish);
             let is_status = status.as_ref().is_some_and(|said| said.recorded);
             record.answered(self.code, status);
-            // Of errors only a Status is recorded, as by the API server.
+            // For errors only a Status is recorded, like in kube-apiserver.
             let capture = self.capture.take().filter(|_| self.code < 400 || is_status);
             if let Some(capture) = capture {
                 record.response_captured(capture, all);

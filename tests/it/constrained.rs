@@ -343,7 +343,11 @@ async fn what_was_allowed_is_not_asked_again() {
     assert_eq!(asked("/api/v1/pods?labelSelector=a%3Dc", &jane).await, (200, 1));
     let unclear = "/api/v1/pods?fieldSelector=a";
     assert_eq!(asked(unclear, &jane).await, (200, 1));
-    assert_eq!(asked(unclear, &jane).await, (200, 1), "a response that cannot be decoded is not cached");
+    assert_eq!(
+        asked(unclear, &jane).await,
+        (200, 1),
+        "a response that cannot be decoded is not cached"
+    );
 
     // Neither are refusals. How many of the other questions that are under way still arrive when
     // one is refused is left to chance.

@@ -24,7 +24,7 @@ use crate::index::Sidecar;
 
 /// What is found is handed over when it is this long, and at the end of a piece.
 const BATCH: usize = 64 << 10;
-/// What is kept of a compressed file that is read in reverse order; the rest is read again.
+/// How much of a compressed file is kept when it is read in reverse order; the rest is read twice.
 const KEPT: usize = 8 << 20;
 /// How much of the first line of a frame is looked at.
 const FIRST_LINE: usize = 64 << 10;

@@ -44,7 +44,7 @@ use self::value::Value;
 
 use super::UserInfo;
 
-/// Bytes that an expression may have: more than any that somebody could read.
+/// Maximum length of an expression in bytes.
 const MAX_LENGTH: usize = 8 << 10;
 /// Enough for the parser to get through as many brackets, and to find that they are too many.
 const PARSER_STACK: usize = 256 << 20;

@@ -299,5 +299,8 @@ fn certificates_of_version_1_can_be_revoked() {
     }
     std::fs::write(&lists, revocation_list(&ca(None, "root"), &[])).unwrap();
     trusted.reload().unwrap();
-    assert!(user(&trusted, numbered(2)).is_err(), "a list of another key reinstates no certificate");
+    assert!(
+        user(&trusted, numbered(2)).is_err(),
+        "a list of another key reinstates no certificate"
+    );
 }
