@@ -89,7 +89,8 @@ fn name(path: &Path) -> String {
     path.strip_prefix(root()).unwrap().display().to_string()
 }
 
-/// Replaces everything but comments and, if asked for, string literals with blanks; lines stay lines.
+/// Replaces everything but comments and, if asked for, string literals with blanks; lines stay
+/// lines.
 fn prose(source: &str, with_strings: bool) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;

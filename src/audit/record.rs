@@ -158,8 +158,8 @@ impl Record {
         record
     }
 
-    /// Notes on which connection the request came, whose share of the memory for bodies it uses, and in
-    /// whose worker's sequence its events are committed.
+    /// Notes on which connection the request came, whose share of the memory for bodies it uses,
+    /// and in whose worker's sequence its events are committed.
     pub fn on_connection(&mut self, number: u64, sequence: &CommitSequence) {
         self.connection = number;
         self.sequence = sequence.clone();
@@ -289,8 +289,8 @@ impl Record {
     fn read_response(&mut self, captures: ResponseCaptures, all: bool) {
         let mut unrecorded = None;
         for (view, capture) in self.views.iter_mut().zip(captures.0.into_iter()) {
-            // If the client did not wait for the response, the capture may be empty, which is not an
-            // object.
+            // If the client did not wait for the response, the capture may be empty, which is not
+            // an object.
             let Some(capture) = capture.filter(|capture| all || !capture.is_empty()) else {
                 continue;
             };

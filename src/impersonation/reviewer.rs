@@ -11,7 +11,8 @@ use crate::authn::UserInfo;
 use crate::status::Status;
 use crate::upstream::Upstream;
 
-/// Authorizes impersonation with SubjectAccessReviews, and caches what was allowed for a short time.
+/// Authorizes impersonation with SubjectAccessReviews, and caches what was allowed for a short
+/// time.
 pub struct Reviewer {
     reviews: AccessReviews,
     rules: RulesInForce,

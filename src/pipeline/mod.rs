@@ -289,8 +289,8 @@ async fn forward(
     }
 }
 
-/// Whether the client expects no body, and whether it wants a readable one. `parts` are handed through:
-/// borrowed by the caller, they would stay in its future until the response.
+/// Whether the client expects no body, and whether it wants a readable one. `parts` are handed
+/// through: borrowed by the caller, they would stay in its future until the response.
 fn response_form(parts: Parts, record: &Record) -> (Parts, (bool, bool)) {
     let is_head = parts.method == Method::HEAD;
     let pretty = record

@@ -1,5 +1,5 @@
-//! Answers of the proxy's own: refusals, and the end of their records. Boxed, since they are rare and
-//! requests are copied when they become tasks.
+//! Answers of the proxy's own: refusals, and the end of their records. Boxed, since they are rare
+//! and requests are copied when they become tasks.
 
 use std::time::{Duration, SystemTime};
 

@@ -210,8 +210,8 @@ impl PolicyFile {
         self.is_in_motion = is_in_motion;
     }
 
-    /// Reads the file if it is due, and activates its policy if it is valid. With `lenient`, returns
-    /// `false` and changes nothing if it is invalid, or was written meanwhile.
+    /// Reads the file if it is due, and activates its policy if it is valid. With `lenient`,
+    /// returns `false` and changes nothing if it is invalid, or was written meanwhile.
     fn look(
         &mut self,
         changed: bool,

@@ -1,7 +1,7 @@
 //! One HTTP/2 connection of a client, and each of its streams in a task.
 //!
-//! With `h2` itself: a stream's task is the request's own, small, and nothing is copied into it but a
-//! pointer; and answers of several streams leave together.
+//! With `h2` itself: a stream's task is the request's own, small, and nothing is copied into it but
+//! a pointer; and answers of several streams leave together.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;

@@ -83,9 +83,9 @@ pub fn server_config(
 
 /// Verifies only that the client has the key of the certificate it shows.
 ///
-/// Chain, validity and usage of the certificate are verified when a request is authenticated, so that
-/// an unknown CA results in a 401 and an audit event instead of a failed handshake, and a changed
-/// `--client-ca-file` applies to open connections.
+/// Chain, validity and usage of the certificate are verified when a request is authenticated, so
+/// that an unknown CA results in a 401 and an audit event instead of a failed handshake, and a
+/// changed `--client-ca-file` applies to open connections.
 #[derive(Debug)]
 struct PossessionVerifier {
     algorithms: WebPkiSupportedAlgorithms,

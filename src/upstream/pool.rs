@@ -1,8 +1,9 @@
-//! The connections to the API server: in HTTP/2 one for each worker, and more where its streams are used
-//! up; in HTTP/1.1 one per request in progress.
+//! The connections to the API server: in HTTP/2 one for each worker, and more where its streams are
+//! used up; in HTTP/1.1 one per request in progress.
 //!
-//! No worker uses another's connections: no other thread has to be woken, the requests of one worker are
-//! written together, and a connection waits for the events of its own worker only ([`CommitSequence`]).
+//! No worker uses another's connections: no other thread has to be woken, the requests of one
+//! worker are written together, and a connection waits for the events of its own worker only
+//! ([`CommitSequence`]).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

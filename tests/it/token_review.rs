@@ -1,5 +1,5 @@
-//! Tokens that only the API server can verify: which TokenReviews are sent, what is cached, and what
-//! happens if they fail or are too many.
+//! Tokens that only the API server can verify: which TokenReviews are sent, what is cached, and
+//! what happens if they fail or are too many.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -225,8 +225,8 @@ impl LogFile {
         }
     }
 
-    /// Copies what was written to a deleted file since it was last seen at its path: no other process
-    /// can have read that.
+    /// Copies what was written to a deleted file since it was last seen at its path: no other
+    /// process can have read that.
     fn rescue(&mut self, deleted: &OpenFile) {
         if !deleted.regular || !deleted.unlinked() || deleted.size <= deleted.seen {
             return;

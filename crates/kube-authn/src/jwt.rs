@@ -1,8 +1,8 @@
 //! JSON Web Tokens in compact form (RFC 7515, 7519), and the keys that they are verified by.
 //!
-//! Signatures are verified by `jsonwebtoken`, except those of ES512, which it lacks. Headers and claims are
-//! read here, because go-jose, the library of kube-apiserver, refuses and accepts other ones than that crate:
-//! duplicate members, the types of `kid`, `x5c` and `jwk`, and `crit`.
+//! Signatures are verified by `jsonwebtoken`, except those of ES512, which it lacks. Headers and
+//! claims are read here, because go-jose, the library of kube-apiserver, refuses and accepts other
+//! ones than that crate: duplicate members, the types of `kid`, `x5c` and `jwk`, and `crit`.
 
 use aws_lc_rs::signature::{ECDSA_P521_SHA512_FIXED, UnparsedPublicKey};
 use base64::Engine;

@@ -200,8 +200,8 @@ impl Authenticator {
     }
 }
 
-/// Returns the failed authentication methods in the words of kube-apiserver's audit events. They are
-/// recorded only if the 401 cannot be encoded as the client accepts it.
+/// Returns the failed authentication methods in the words of kube-apiserver's audit events. They
+/// are recorded only if the 401 cannot be encoded as the client accepts it.
 pub fn attempted(headers: &HeaderMap, query: Option<&str>, certificate: bool) -> String {
     let authorization = headers.get(header::AUTHORIZATION).map_or(&[][..], |v| v.as_bytes());
     let mut parts = authorization.split(|b| *b == b' ');

@@ -334,8 +334,8 @@ impl Writer {
     fn check(&self, held: &mut Held) {
         match self.guarded(&mut *held.output, |output| output.check()) {
             Ok(false) if held.failed.is_none() => {}
-            // The file is at its path, which a write needs, but not only that. One request must try:
-            // requests that are refused while the log fails do not.
+            // The file is at its path, which a write needs, but not only that. One request must
+            // try: requests that are refused while the log fails do not.
             Ok(false) if self.failed_just_now(held) => {}
             Ok(false) => match self.guarded(&mut *held.output, |output| output.probe()) {
                 Ok(true) => {

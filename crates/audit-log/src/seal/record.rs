@@ -20,7 +20,8 @@ const VERSION: u32 = 1;
 /// What the last member begins with.
 const SIGNATURE: &str = ",\"sig\":\"";
 
-/// Why lines were sealed later than they were written, so that their original content is not proved.
+/// Why lines were sealed later than they were written, so that their original content is not
+/// proved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Late {

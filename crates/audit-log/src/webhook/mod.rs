@@ -294,9 +294,9 @@ impl WebhookBackend {
     }
 }
 
-/// Sends a list that already counts as lost until the endpoint responds: while requests are refused,
-/// or clients are sent elsewhere, nothing else would detect the recovery. The event may therefore
-/// still arrive.
+/// Sends a list that already counts as lost until the endpoint responds: while requests are
+/// refused, or clients are sent elsewhere, nothing else would detect the recovery. The event may
+/// therefore still arrive.
 async fn probe(sender: Arc<Sender>, list: Vec<u8>, probing: Arc<AtomicBool>) {
     let (body, health) = (sender.body(&list), sender.health());
     // Repeatedly, because it may fail again right after this attempt has seen it healthy.

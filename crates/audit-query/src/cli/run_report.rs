@@ -38,7 +38,8 @@ impl ReportOptions {
         })
     }
 
-    /// Goes through the log. What could not be read to its end is an error once the rest was printed.
+    /// Goes through the log. What could not be read to its end is an error once the rest was
+    /// printed.
     fn run<V: Visitor>(
         &self,
         scan: Scan,

@@ -226,8 +226,8 @@ impl<V: Visitor> Worker<'_, V> {
         result
     }
 
-    /// Whether a line begins with a frame. It usually does, and the frame before need not be decoded
-    /// to know it: what remains of a line that began before is not an event.
+    /// Whether a line begins with a frame. It usually does, and the frame before need not be
+    /// decoded to know it: what remains of a line that began before is not an event.
     fn is_start(&self, start: u64, reader: &mut FrameReader<'_>) -> io::Result<bool> {
         let mut text = vec![0; FIRST_LINE];
         let length = reader.read_at(&mut text, start)?;
@@ -240,8 +240,8 @@ impl<V: Visitor> Worker<'_, V> {
         Ok(before == *b"\n")
     }
 
-    /// Reads an input from its start, and calls `each` with what was found, after each part of it and
-    /// at the end.
+    /// Reads an input from its start, and calls `each` with what was found, after each part of it
+    /// and at the end.
     fn stream(
         &mut self,
         source: &Source,

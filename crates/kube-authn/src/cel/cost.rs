@@ -1,5 +1,5 @@
-//! Limits the cost of an evaluation. Claims are untrusted input: an expression that is fast for most
-//! of them must not be slow, or exhaust memory, for claims that an attacker has prepared.
+//! Limits the cost of an evaluation. Claims are untrusted input: an expression that is fast for
+//! most of them must not be slow, or exhaust memory, for claims that an attacker has prepared.
 //!
 //! Loops and whatever makes values that grow are charged: by the element, by the byte.
 

@@ -1,9 +1,9 @@
 //! Expressions of the Common Expression Language (CEL) in an `AuthenticationConfiguration`.
 //!
-//! The crate `cel` parses them and evaluates literals, variables, logic and loops. Types are checked
-//! when the file is loaded (`check`), operators and functions evaluate as cel-go does (`bridge`,
-//! `functions`), and an evaluation costs no more than it may (`cost`). docs/authentication.md says
-//! what differs from kube-apiserver.
+//! The crate `cel` parses them and evaluates literals, variables, logic and loops. Types are
+//! checked when the file is loaded (`check`), operators and functions evaluate as cel-go does
+//! (`bridge`, `functions`), and an evaluation costs no more than it may (`cost`).
+//! docs/authentication.md says what differs from kube-apiserver.
 //!
 //! | file | what it does |
 //! |---|---|

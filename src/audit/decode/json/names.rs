@@ -1,4 +1,5 @@
-//! The names of all members of Kubernetes' own types, to tell a name in another case from a new one.
+//! The names of all members of Kubernetes' own types, to tell a name in another case from a new
+//! one.
 
 use std::sync::LazyLock;
 
@@ -16,8 +17,8 @@ struct Names {
 }
 
 /// Whether a key equals the name of a member only if the case of letters is ignored. Go's
-/// `encoding/json`, and so many a reader of the audit log, ignores it; kube-apiserver's decoder does
-/// not, and drops the member. Also returns `true` for a few other keys.
+/// `encoding/json`, and so many a reader of the audit log, ignores it; kube-apiserver's decoder
+/// does not, and drops the member. Also returns `true` for a few other keys.
 pub(super) fn is_variant(key: &[u8], print: Print) -> bool {
     !NAMES.exact_has(print) && (has(&NAMES.folded, print.folded) || has_folding_letter(key))
 }

@@ -257,7 +257,8 @@ impl History {
         }
     }
 
-    /// An attacker without the key changes something: returns what, if there was anything to change.
+    /// An attacker without the key changes something: returns what, if there was anything to
+    /// change.
     fn tamper(&mut self) -> Option<String> {
         let folder = self.folder.path().to_owned();
         let logs: Vec<PathBuf> =

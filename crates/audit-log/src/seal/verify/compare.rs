@@ -133,7 +133,8 @@ impl Comparison {
         }
     }
 
-    /// Determines what happened to the lines that wait, if they continue as they were sealed, or `now`.
+    /// Determines what happened to the lines that wait, if they continue as they were sealed, or
+    /// `now`.
     fn settle(&mut self, now: bool) {
         let ahead = if now { AHEAD } else { self.sealed.len() / 2 + ATTEMPT };
         self.read_to(self.sealed.len() + ahead);

@@ -164,11 +164,11 @@ impl<'a> Walk<'a> {
         if found == *sealed {
             return Ok(());
         }
-        // After a crash a new index file may be there whose digest was not sealed yet, and anybody may
-        // make one anew. It accuses nobody if it is what the sealed lines give.
+        // After a crash there can be a new index file whose digest was not sealed yet, and
+        // `log index` can regenerate one. It is accepted if it is what the sealed lines result in.
         match audit_query::index::expected_digest(log) {
             Ok(expected) if expected == found => {
-                self.warn(&path, None, "the index file was made anew after one was sealed");
+                self.warn(&path, None, "the index file was regenerated after one was sealed");
             }
             _ => {
                 let what = "the index file is neither the one that was sealed, nor what the log gives: it \

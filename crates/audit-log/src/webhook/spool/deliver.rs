@@ -238,8 +238,8 @@ impl Draining {
         Some(())
     }
 
-    /// Repeats an operation on the disk while it fails: indefinitely, or for a limited time. `None`:
-    /// the process shuts down.
+    /// Repeats an operation on the disk while it fails: indefinitely, or for a limited time.
+    /// `None`: the process shuts down.
     async fn insist(
         &self,
         limit: Option<Duration>,
