@@ -26,7 +26,7 @@ const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 /// The proxy's own user where its certificate is a front proxy's, which names no user.
 const OWN_NAME: HeaderValue = HeaderValue::from_static("kube-audit-proxy");
 
-/// What the proxy does with its own credentials.
+/// A use of the proxy's own credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// Forwards requests.

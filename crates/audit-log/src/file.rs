@@ -25,7 +25,7 @@ use super::rotate::{BackupNamer, BackupNames, Rotator};
 use super::seal::{Block, Chain, LogSeal, SealConfig, SealKey, recover};
 use crate::LogMetrics;
 
-/// What must be free on the disk before a log that could not be written is one again, in bytes.
+/// The free disk space, in bytes, at which a log that could not be written is healthy again.
 const ROOM: u64 = 64 << 10;
 
 /// A log file and its rotation.
@@ -46,13 +46,13 @@ pub(super) struct LogFile {
     gone: Option<io::Error>,
     /// That the file was moved and no other can be made has been logged.
     pub(super) complained: bool,
-    /// What was written is not known to be on the disk.
+    /// Whether written bytes may not be on disk.
     dirty: bool,
     /// Files that were replaced before they were synced, and whether the folder is to be.
     older: Unsynced,
     /// They are synced now and then, and so kept open until then.
     synced: bool,
-    /// What the seal needs to know of each line.
+    /// The line digests for the seal.
     pub(super) seal: Option<LogSeal>,
 }
 

@@ -21,7 +21,7 @@ use super::metrics::LogMetrics;
 const STAMP: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]-[minute]-[second].[subsecond digits:3]");
 
-/// What follows the name of a backup: compressed files, its index, its seal, and a seal that is
+/// The suffixes of a backup: compressed files, its index, its seal, and a seal that is
 /// being deleted.
 pub(super) const GZ: &str = ".gz";
 pub(super) const ZST: &str = ".zst";
@@ -94,7 +94,7 @@ impl Rotator {
     }
 }
 
-/// Chooses names for rotated files, whose order is that of the events, whatever the clock does.
+/// Chooses names for rotated files, which sort in the order of the events even if the clock jumps.
 #[derive(Debug)]
 pub(super) struct BackupNamer {
     names: BackupNames,

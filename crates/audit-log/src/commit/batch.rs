@@ -16,7 +16,7 @@ use super::strategy::CommitStrategy;
 /// waking it for each event would cost several times as much as the event's write.
 const REST: Duration = Duration::from_millis(1);
 
-/// What to do with the lines that wait.
+/// What to do with the waiting lines.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// Write the first so many.
@@ -28,9 +28,10 @@ pub(super) enum Step {
 /// Decides when a batch is complete.
 #[derive(Debug)]
 pub(super) enum Batcher {
-    /// Requests wait for their events: what there is makes a batch.
+    /// Requests wait for their events: a batch is what is in the queue.
     Immediate,
-    /// Others write as a rule: what there is makes a batch, but only when the thread is called.
+    /// Usually the requests write: a batch is what is in the queue, but only when the thread is
+    /// woken.
     OnCall,
     /// Nothing waits for events.
     Batch {
@@ -129,7 +130,7 @@ impl Bucket {
         Bucket { throttle, tokens: f64::from(throttle.burst), filled: now }
     }
 
-    /// Takes a token, or says when there will be one; None: after the end of time.
+    /// Takes a token, or returns when there will be one; `None`: never.
     pub(crate) fn take(&mut self, now: Instant) -> Result<(), Option<Instant>> {
         let qps = f64::from(self.throttle.qps);
         let gained = now.saturating_duration_since(self.filled).as_secs_f64() * qps;

@@ -35,8 +35,8 @@
 //!
 //! A log is in one of four states; the strategy holds in the first.
 //!
-//! - *Healthy*: whoever the strategy says writes. Ends when one write takes 100 ms, three in a row
-//!   take 5 ms each, a write fails, or a reopen is asked for.
+//! - *Healthy*: the strategy determines the writer. Ends when one write takes 100 ms, three in a
+//!   row take 5 ms each, a write fails, or a reopen is asked for.
 //! - *Taken over*: the writer thread writes, and requests wait for their own events. Ends when for
 //!   two checks (0.5 s each) no write was slow or failed.
 //! - *Failing*: like taken over; `/readyz` and metrics report it. Ends when a write or a probe of

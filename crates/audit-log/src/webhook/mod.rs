@@ -175,8 +175,8 @@ impl WebhookBackend {
         self.health.state()
     }
 
-    /// Whether the endpoint accepts events: like [`Self::state`], but asks where requests wait for
-    /// it.
+    /// Returns whether the endpoint accepts events: like [`Self::state`], but probes it if requests
+    /// wait for it.
     ///
     /// # Errors
     /// What is wrong.

@@ -53,7 +53,7 @@ impl Directory {
         let handle = File::from(openat(rustix::fs::CWD, path, flags, Mode::empty())?);
         let _lock = lock(&handle)?;
         for name in TEMPORARY {
-            // What a crash left of a batch that was never accepted.
+            // A batch that was never accepted, left by a crash.
             let _ = unlinkat(&handle, name, AtFlags::empty());
         }
         Ok(Directory { path: path.to_owned(), handle, _lock })
@@ -62,7 +62,7 @@ impl Directory {
     /// Whether this directory, and not another or none, is at its path.
     ///
     /// # Errors
-    /// Returns the system's error, other than that there is none.
+    /// Returns the error of the operating system, unless the file does not exist.
     pub(super) fn is_at_path(&self) -> io::Result<bool> {
         let own = self.handle.metadata()?;
         match fs::metadata(&self.path) {
