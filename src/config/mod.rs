@@ -267,7 +267,7 @@ fn cipher_suite(name: &str) -> Result<SupportedCipherSuite, ConfigError> {
         || {
             let known: Vec<String> = tls::cipher_suites().map(|(name, _)| name).collect();
             ConfigError(format!(
-                "--tls-cipher-suites: {name:?} is not offered; those that are: {}",
+                "--tls-cipher-suites: {name:?} is not supported; supported are: {}",
                 known.join(", ")
             ))
         },
@@ -337,7 +337,7 @@ fn audit(flags: &ServeFlags) -> Result<Audit, ConfigError> {
     };
     if node_name.as_ref().is_some_and(|name| !is_name(name)) {
         return fail(
-            "--audit-node-name is no name: give 1 to 253 characters without blanks, such as the \
+            "--audit-node-name is invalid: use 1 to 253 characters without blanks, such as the \
              node's; is $(NODE_NAME) set?",
         );
     }
