@@ -34,7 +34,7 @@ pub enum SinkType {
     File,
     /// Standard output.
     Stdout,
-    /// A receiver over HTTP.
+    /// A webhook endpoint.
     Webhook,
 }
 

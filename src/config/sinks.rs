@@ -100,7 +100,7 @@ pub(super) fn webhook(flags: &ServeFlags) -> Result<Option<(PathBuf, WebhookConf
         Some(_) if !is_batch => {
             return fail(
                 "--audit-webhook-spool-dir needs --audit-webhook-mode=batch: in the others a \
-                 request waits for the receiver itself",
+                 request waits for the endpoint itself",
             );
         }
         Some(dir) => {

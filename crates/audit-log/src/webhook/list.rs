@@ -1,4 +1,4 @@
-//! `EventList`, the body of a request to the receiver.
+//! `EventList`, the body of a request to the endpoint.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
