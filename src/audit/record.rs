@@ -368,7 +368,7 @@ impl Record {
 
     /// The API server broke off its answer.
     pub fn response_incomplete(&mut self) {
-        let why = "the API server closed the connection before the end of its answer";
+        let why = "the API server closed the connection before the end of the response";
         self.annotate(INCOMPLETE, why);
     }
 

@@ -139,7 +139,7 @@ impl AccessReviews {
         let request = ApiRequest::post(PATH, review.into());
         let response = self.upstream.api().request(&request).await.map_err(|error| {
             tracing::warn!(%error, "SubjectAccessReview failed");
-            Refusal::unavailable("the API server cannot be asked whether impersonation is allowed")
+            Refusal::unavailable("the SubjectAccessReview that authorizes impersonation failed")
         })?;
         let (code, answer) = (response.status(), response.into_body());
         if let Some(denial) = Denial::of(code) {
@@ -160,7 +160,9 @@ impl AccessReviews {
         self.upstream.access().granted(Access::SubjectAccessReview);
         let answer: Answer = serde_json::from_slice(&answer).map_err(|error| {
             tracing::warn!(%error, "cannot decode the SubjectAccessReview response");
-            Refusal::unavailable("the API server's answer about impersonation is unreadable")
+            Refusal::unavailable(
+                "the API server's response to the SubjectAccessReview cannot be decoded",
+            )
         })?;
         answer.status.judge(rules, asked)
     }

@@ -438,7 +438,7 @@ async fn impersonate(
     {
         let key = extra.key();
         let message = format!(
-            "impersonating the extra {key:?} is not allowed: this proxy says by it who really called"
+            "impersonating the extra {key:?} is not allowed: this proxy sets it to the original user"
         );
         return Err(Box::new(Status::forbidden(message, None)));
     }

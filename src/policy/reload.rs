@@ -1,6 +1,6 @@
 //! Following the policy file while the proxy runs.
 //!
-//! A file that cannot be read or is no valid policy changes nothing: the last good policy stays.
+//! A file that cannot be read or is invalid is rejected; the current policy stays active.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -327,7 +327,7 @@ async fn send_http2(
     } else if unsent || leaving || is_refused(&error) {
         SendError::NotProcessed { source: Arc::new(error.into()) }
     } else if connection.is_silent() {
-        let waiting_for = "the API server to answer a PING";
+        let waiting_for = "the API server to respond to a PING";
         SendError::Timeout { waiting_for, sent: true }
     } else if is_unreadable(&error) {
         SendError::Unreadable { source: Arc::new(error.into()) }

@@ -95,7 +95,7 @@ impl Http2Connection {
         let upstream = Arc::clone(&connector.target.name);
         tokio::spawn(async move {
             if KEEP_ALIVE.is_silent(pings, &heard).await {
-                tracing::debug!(%upstream, "upstream connection given up: no answer to a PING");
+                tracing::debug!(%upstream, "upstream connection closed: no response to a PING");
                 shared.silent.store(true, Ordering::Release);
                 shared.closed.store(true, Ordering::Release);
                 driver.abort();

@@ -231,7 +231,7 @@ fn all_failed(addresses: &[SocketAddr], error: Option<(SocketAddr, io::Error)>) 
 
 fn timed_out(addresses: &[SocketAddr], error: Option<(SocketAddr, io::Error)>) -> io::Error {
     let text = match (addresses, error) {
-        ([address], _) => format!("{address} does not answer"),
+        ([address], _) => format!("{address} does not respond"),
         (all, None) => format!("none of {} addresses answers", all.len()),
         (all, Some((address, error))) => {
             format!("none of {} addresses answers; {address}: {error}", all.len())

@@ -162,7 +162,7 @@ impl TokenReview {
     pub async fn user(self: &Arc<Self>, id: TokenId, token: &[u8], source: Source) -> Answer {
         let Ok(token) = std::str::from_utf8(token) else { return Ok(None) };
         if token.len() > LONGEST {
-            tracing::debug!(bytes = token.len(), "a token is too long to be asked about");
+            tracing::debug!(bytes = token.len(), "token too long for a TokenReview");
             return Ok(None);
         }
         if self.cache.is_nobodys(&id) {
@@ -233,7 +233,7 @@ impl TokenReview {
             if let Some(pause) = again(&answered, tried)
                 && tried < TRIES
             {
-                tracing::debug!(tried, "asking again whose a token is");
+                tracing::debug!(tried, "retrying the TokenReview");
                 tokio::time::sleep(pause).await;
                 continue;
             }
@@ -311,7 +311,7 @@ impl TokenReview {
     }
 
     fn refuse(&self, reason: NoTurn) -> Unavailable {
-        tracing::debug!(%reason, "a token is not asked about");
+        tracing::debug!(%reason, "no TokenReview for a token");
         self.cache.metrics().reviews_throttled.inc();
         Unavailable
     }

@@ -54,7 +54,7 @@ pub(crate) enum NoTurn {
     #[error("too many unknown tokens at a time")]
     Full,
     /// It did not come in time.
-    #[error("an unknown token waited too long to be asked about")]
+    #[error("an unknown token waited too long for its TokenReview")]
     Late,
 }
 

@@ -146,7 +146,7 @@ async fn a_part_is_not_taken_for_the_whole() {
     for (how, said) in [
         ("too little", "stream error detected: "),
         ("too much", "stream error detected: "),
-        ("reset", "the API server ended the stream before its answer"),
+        ("reset", "the API server ended the stream before its response"),
         ("closed", "peer closed connection"),
     ] {
         let (upstream, server) = with_server(move |mut raw| async move {
