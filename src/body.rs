@@ -156,7 +156,7 @@ impl Body for RequestBody {
                     *tap = None;
                     return Poll::Ready(Some(Err(BodyTimeout.into())));
                 };
-                // A trailer is a header that nobody has looked at; Kubernetes has none in requests.
+                // Trailers are not validated like headers; Kubernetes has none in requests.
                 if matches!(&frame, Some(Ok(frame)) if frame.is_trailers()) {
                     frame = None;
                 }

@@ -128,7 +128,7 @@ pub fn pause() -> Result<()> {
     Ok(())
 }
 
-/// A port of loopback that nobody has at the moment.
+/// A free port on loopback.
 pub fn free_port() -> Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }

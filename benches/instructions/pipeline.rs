@@ -1,6 +1,6 @@
-//! Whole requests: HTTP/2 from the client, HTTP/2 over TLS on loopback to the API server. Client and
-//! API server are on a thread of their own, which is not counted. Between client and proxy is no
-//! TLS and no kernel. One request at a time.
+//! Whole requests: HTTP/2 from the client, HTTP/2 over TLS on loopback to the API server. Client
+//! and API server are on a thread of their own, which is not counted. Between client and proxy is
+//! no TLS and no kernel. One request at a time.
 
 use std::fmt::Write;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -194,7 +194,8 @@ fn server_tls() -> (TlsAcceptor, String) {
     (TlsAcceptor::from(Arc::new(config)), made.cert.pem())
 }
 
-/// The client and the API server. Sends as many requests as asked, one after the other, and says so.
+/// The client and the API server. Sends as many requests as asked, one after the other, and says
+/// so.
 fn others(
     listener: std::net::TcpListener,
     tls: TlsAcceptor,
@@ -221,7 +222,7 @@ fn others(
                 client = client.ready().await.expect("an open connection");
                 send(&mut client, object.clone()).await.expect("an answer");
             }
-            answer.send(()).expect("somebody waits");
+            answer.send(()).expect("the receiver waits");
         }
     });
 }

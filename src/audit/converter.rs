@@ -68,7 +68,7 @@ impl Converter {
     ) -> oneshot::Receiver<T> {
         let (sender, receiver) = oneshot::channel();
         let job: Job = Box::new(move || {
-            // Nobody may wait for it any more; then dropping the result ends what is in it.
+            // If no request waits for the result any more, dropping it ends the record in it.
             drop(sender.send(convert()));
         });
         if let Err(job) = self.0.submit(user, job) {

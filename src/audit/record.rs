@@ -69,8 +69,8 @@ pub struct RequestFacts {
     pub accept: Option<Accepted>,
 }
 
-/// One request's record. It ends exactly once: by [`Record::complete`], or when it is dropped,
-/// be it because the client went away or because the handler panicked.
+/// The record of one request. It ends exactly once: by [`Record::complete`], or when it is dropped,
+/// because the client disconnected or the handler panicked.
 pub struct Record {
     recorder: Arc<Recorder>,
     facts: RequestFacts,
@@ -158,8 +158,8 @@ impl Record {
         record
     }
 
-    /// Notes on which connection the request came, whose share of the memory for bodies it uses, and in
-    /// whose worker's sequence its events are committed.
+    /// Notes on which connection the request came, whose share of the memory for bodies it uses,
+    /// and in whose worker's sequence its events are committed.
     pub fn on_connection(&mut self, number: u64, sequence: &CommitSequence) {
         self.connection = number;
         self.sequence = sequence.clone();
@@ -210,7 +210,7 @@ impl Record {
         self.recorder.is_writable(to_come, takers(Stage::RequestReceived)).await
     }
 
-    /// The proxy has found that the request may be done as somebody else.
+    /// The impersonation was authorized.
     pub fn impersonation_granted(&mut self, granted: Granted) {
         let Granted { user, constraint } = granted;
         self.impersonated = Some(Impersonated { user, constraint, judged_upstream: false });
@@ -289,7 +289,8 @@ impl Record {
     fn read_response(&mut self, captures: ResponseCaptures, all: bool) {
         let mut unrecorded = None;
         for (view, capture) in self.views.iter_mut().zip(captures.0.into_iter()) {
-            // Of an answer that nobody waited for there may be nothing, which is no object.
+            // If the client did not wait for the response, the capture may be empty, which is not
+            // an object.
             let Some(capture) = capture.filter(|capture| all || !capture.is_empty()) else {
                 continue;
             };
@@ -367,7 +368,7 @@ impl Record {
 
     /// The API server broke off its answer.
     pub fn response_incomplete(&mut self) {
-        let why = "the API server closed the connection before the end of its answer";
+        let why = "the API server closed the connection before the end of the response";
         self.annotate(INCOMPLETE, why);
     }
 

@@ -1,4 +1,4 @@
-//! What all records share: the sinks, what each of them is to have, and how they are told apart.
+//! What all records share: the sinks, and which events and bodies each of them receives.
 
 use std::sync::Arc;
 use std::thread::ThreadId;

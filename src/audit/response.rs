@@ -69,7 +69,7 @@ impl StatusTap {
             self.seen = Vec::new();
             return;
         }
-        // Most answers are told from a Status by their first bytes, without copying them.
+        // The first bytes of most responses show that they are not a Status; nothing is copied.
         if self.seen.is_empty() && self.state == State::Undecided {
             self.state = self.judge(data);
             if self.state == State::Other {

@@ -282,7 +282,7 @@ impl View {
     }
 }
 
-/// The part of an event that can be left out if it is too long, and what then tells of it.
+/// The part of an event that is removed if the event is too long, and the annotation for it.
 pub(super) struct Shown<'v> {
     pub(super) request: Option<&'v [u8]>,
     pub(super) response: Option<&'v [u8]>,

@@ -182,8 +182,7 @@ mod tests {
 
     /// kubectl through the proxy: every request is an event.
     async fn kubectl_is_audited(identity: UpstreamIdentity) {
-        if Command::new("kubectl").args(["version", "--client"]).output().is_err() {
-            eprintln!("skipped: no kubectl");
+        if !test_support::has_kubectl() {
             return;
         }
         let (demo, process, mut events) = start(&flags(identity)).await.unwrap();

@@ -171,10 +171,10 @@ impl Process {
         self.shutdown(at_once).await;
     }
 
-    /// Shuts down within `--shutdown-timeout`: accepts nothing new, lets requests under way finish, then
-    /// has backends deliver what waits. What does not finish in its share of the time
-    /// ([`Timetable`]) is dropped; events that are not delivered are counted and logged by backend. With
-    /// `at_once` all of it is cut short.
+    /// Shuts down within `--shutdown-timeout`: accepts nothing new, lets requests under way finish,
+    /// then has backends deliver what waits. What does not finish in its share of the time
+    /// ([`Timetable`]) is dropped; events that are not delivered are counted and logged by backend.
+    /// With `at_once` all of it is cut short.
     pub async fn shutdown(self, at_once: impl Future<Output = ()>) {
         let mut timetable = Timetable::new(Instant::now(), self.shutdown_timeout);
         let mut at_once = std::pin::pin!(at_once);
@@ -196,7 +196,8 @@ impl Process {
             }
         }
         self.shutdown.end();
-        // Their records are closed as they are dropped; then nothing comes to the backends any more.
+        // Their records are closed as they are dropped; then nothing comes to the backends any
+        // more.
         let left = timetable.backends.saturating_duration_since(Instant::now());
         if tokio::time::timeout(ENDING.min(left / 2), self.all_ended()).await.is_err() {
             tracing::error!("requests did not end in time, their last events may be missing");
@@ -422,7 +423,7 @@ fn authenticator(
     })
 }
 
-/// What an authentication configuration decides, be it a file or flags.
+/// The result of an authentication configuration, from a file or from flags.
 struct Configured {
     /// The issuers, if there may be any.
     oidc: Option<Arc<JwtAuthenticators>>,

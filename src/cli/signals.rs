@@ -1,4 +1,4 @@
-//! Signals, and the certainty that a process that was told to end does end.
+//! Receives signals, and guarantees that the process ends after SIGTERM.
 //!
 //! Signals are received by a thread of their own, so that neither a file that hangs at start nor a
 //! busy or blocked runtime can hold them up. The same thread ends the process if an orderly
@@ -21,7 +21,7 @@ use tokio::time::Instant;
 const SECOND: Duration = Duration::from_secs(1);
 /// How long it may live after a first one if it does not serve yet: it has nothing to finish.
 const STARTING: Duration = Duration::from_millis(500);
-/// For the last words: standard error may be a pipe that nobody reads.
+/// Time for the last log line: standard error may be a pipe without a reader.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// What a signal asks for.
@@ -142,7 +142,7 @@ impl Watch {
                     (last, until) => until.or(last),
                 };
             }
-            // Nobody listens where the end has come already.
+            // The receiver is gone if the process is already ending.
             let _ = self.ask.send(asked);
         }
     }

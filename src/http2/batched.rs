@@ -48,7 +48,7 @@ pub(crate) fn batched<S>(stream: S) -> (Batched<S>, Writes<S>) {
     (batched, Writes { collected, heard })
 }
 
-/// Both ends are in one task, so nobody ever waits for this.
+/// Both ends are in one task, so this lock is never contended.
 fn lock<S>(collected: &Mutex<Collected<S>>) -> MutexGuard<'_, Collected<S>> {
     collected.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -80,7 +80,7 @@ impl RulesInForce {
         let last = by_version.known;
         match last {
             Some((rules, until)) if until > Instant::now() => return Ok(rules),
-            // Who waited for an answer in vain need not wait for the next.
+            // Requests that waited for a failed attempt need not wait for the next one.
             None if by_version.failed.is_some_and(|at| at > began) => return Err(unreachable()),
             _ => {}
         }
@@ -117,7 +117,9 @@ impl RulesInForce {
 }
 
 fn unreachable() -> Refusal {
-    Refusal::unavailable("the API server cannot be asked how it judges impersonation")
+    Refusal::unavailable(
+        "the API server's version, which determines how impersonation is authorized, is not available",
+    )
 }
 
 /// The default of the version in `/version`'s answer.

@@ -56,7 +56,7 @@ async fn whole(mut body: ClientBody, memory: &mut Reservation) -> Result<Bytes, 
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        // A trailer is a header that nobody has looked at; Kubernetes has none in requests.
+        // Trailers are not validated like headers; Kubernetes has none in requests.
         let Ok(data) = frame.map_err(NotHeld::BrokenOff)?.into_data() else { break };
         let length = first.len() + all.len() + data.len();
         if length > MAX_BODY {

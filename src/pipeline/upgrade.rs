@@ -35,8 +35,8 @@ pub fn asked(parts: &mut Parts) -> Option<Asked> {
     Some(Asked { protocol, client })
 }
 
-/// What Kubernetes upgrades to. Others are not passed on, as RFC 9110 (7.8) lets any server do: one
-/// such as `h2c` would carry requests that nobody sees.
+/// The protocols that Kubernetes upgrades to. Others are not forwarded, which RFC 9110 (7.8)
+/// allows: one such as `h2c` would carry requests without events.
 fn is_known(protocol: &HeaderValue) -> bool {
     let protocol = protocol.as_bytes().trim_ascii();
     protocol.eq_ignore_ascii_case(b"websocket") || protocol.eq_ignore_ascii_case(b"SPDY/3.1")

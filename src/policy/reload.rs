@@ -1,6 +1,6 @@
 //! Following the policy file while the proxy runs.
 //!
-//! A file that cannot be read or is no valid policy changes nothing: the last good policy stays.
+//! A file that cannot be read or is invalid is rejected; the current policy stays active.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ const SETTLE_STEPS: u32 = 5;
 const MOTION_ATTEMPTS: u32 = 5;
 const MOTION_PAUSE: Duration = Duration::from_millis(7);
 
-/// The policy in force; clones share it.
+/// The active policy; clones share it.
 #[derive(Debug, Clone)]
 pub struct PolicyHandle(Arc<InForce>);
 
@@ -94,7 +94,7 @@ impl PolicyHandle {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// How many policies have been in force since the start, this one included.
+    /// The number of policies that were active since the start, this one included.
     pub fn generation(&self) -> u64 {
         self.borrow().generation
     }
@@ -119,13 +119,12 @@ pub struct PolicyFile {
     handle: PolicyHandle,
     /// Those of the sinks that it is the policy of.
     sinks: Vec<PolicyMetrics>,
-    /// What the policy in force was read from.
+    /// The content that the active policy was read from.
     in_force: Vec<u8>,
-    /// What is known to be wrong with the file now, so that it is told once.
+    /// The current errors of the file, so that they are logged once.
     refused: Option<Refused>,
-    /// The file is read again at the next poll, whether or not it seems to have changed: what was
-    /// wrong may have been half of a file, and a second change can hide behind the first one's
-    /// time stamp.
+    /// Whether to read the file at the next poll even if it seems unchanged: an invalid file may
+    /// have been half written, and a second change can have the same timestamp as the first one.
     again: bool,
     /// It was still being written when it was last read.
     is_in_motion: bool,
@@ -182,14 +181,14 @@ impl PolicyFile {
         }
     }
 
-    /// The policy in force, now and after each reload.
+    /// Returns a handle to the active policy, which follows reloads.
     pub fn handle(&self) -> PolicyHandle {
         self.handle.clone()
     }
 
-    /// Follows the file for ever: looks at it each `interval` (usually
-    /// [`POLL_INTERVAL`](crate::file_watch::POLL_INTERVAL)), and reads it at once when `forced`
-    /// gets a value (SIGHUP).
+    /// Watches the file indefinitely: polls it every `interval` (usually
+    /// [`POLL_INTERVAL`](crate::file_watch::POLL_INTERVAL)), and reads it immediately when
+    /// `forced` receives a value (SIGHUP).
     pub async fn watch(
         self,
         metrics: Arc<ReloadMetrics>,
@@ -211,8 +210,8 @@ impl PolicyFile {
         self.is_in_motion = is_in_motion;
     }
 
-    /// Reads the file if it is due, and puts what is in it in force if that is a valid policy. With
-    /// `lenient`, returns `false` and changes nothing if it is not, or if it was written meanwhile.
+    /// Reads the file if it is due, and activates its policy if it is valid. With `lenient`,
+    /// returns `false` and changes nothing if it is invalid, or was written meanwhile.
     fn look(
         &mut self,
         changed: bool,

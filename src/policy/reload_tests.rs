@@ -29,7 +29,8 @@ impl Followed {
         self.file.look(changed, forced, false, &self.metrics);
     }
 
-    /// Rules and generation in force, then reloads that succeeded and that failed.
+    /// Rules and generation of the active policy, then the numbers of successful and failed
+    /// reloads.
     fn state(&self) -> (usize, u64, u64, u64) {
         let handle = self.file.handle();
         let reloads = |succeeded| self.metrics.count(Reloaded::Policy, succeeded);

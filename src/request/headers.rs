@@ -1,4 +1,4 @@
-//! What a client may bring in its headers, and what goes no farther than this proxy.
+//! Headers that clients may send, and headers that are not forwarded.
 
 use http::header::{self, HeaderMap, HeaderName};
 
@@ -37,10 +37,10 @@ pub struct Found {
     remote: bool,
 }
 
-/// Refuses headers that could be taken for an identity by someone farther on.
+/// Rejects headers that a server behind the proxy could treat as identity headers.
 ///
-/// `X_Remote_User` is such a one: servers that fold `_` into `-` would believe it. So are
-/// percent-encoded spellings, and `Impersonate-*` headers that Kubernetes does not know.
+/// `X_Remote_User` is one of them: servers that fold `_` into `-` would trust it. So are
+/// percent-encoded spellings, and `Impersonate-*` headers that Kubernetes does not define.
 fn look(headers: &HeaderMap) -> Result<Found, Box<Status>> {
     let mut found = Found::default();
     for name in headers.keys() {
@@ -97,7 +97,7 @@ fn is_lookalike(name: &str) -> bool {
 /// say who is calling or what is asked. `Expect` goes too: this proxy answers it.
 ///
 /// # Errors
-/// The 400 to answer with, if a header could be taken for an identity by someone farther on.
+/// The 400 to respond with, if a header could be treated as an identity header.
 pub fn strip(headers: &mut HeaderMap) -> Result<Found, Box<Status>> {
     let found = look(headers)?;
     if found.connection {

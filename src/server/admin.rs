@@ -69,7 +69,7 @@ impl Check {
     }
 }
 
-/// What the admin port tells of.
+/// What the admin port serves.
 pub struct Admin {
     metrics: Arc<Metrics>,
     checks: Vec<Check>,
@@ -77,7 +77,7 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Tells of `metrics` and `checks`, the latter in the order given.
+    /// Serves `metrics` and `checks`, the latter in the given order.
     pub fn new(metrics: Arc<Metrics>, checks: Vec<Check>) -> Admin {
         Admin { metrics, checks, policies: Vec::new() }
     }

@@ -1,4 +1,4 @@
-//! The serving certificate: read from files, and read again when they change.
+//! The serving certificate, which is reloaded when its files change.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -15,8 +15,8 @@ use tokio::net::TcpStream;
 const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 /// Bytes of the longest header of version 1, with its end of line.
 const MAX_V1: usize = 107;
-/// Bytes of the address and extensions of version 2. Load balancers send some hundred; more than 4
-/// KiB is refused, as by nginx.
+/// Maximum size of the address and extensions of version 2. Load balancers send about 100 bytes;
+/// more than 4 KiB is rejected, like in nginx.
 const MAX_V2: usize = 4096;
 /// `PP2_TYPE_CRC32C`
 const CRC32C: u8 = 0x03;

@@ -1,4 +1,4 @@
-//! Following files: what was read from them is read again when they change.
+//! Watches files and reloads them when they change.
 
 use std::fmt::Display;
 use std::sync::Arc;

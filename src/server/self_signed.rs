@@ -101,8 +101,8 @@ fn host_name() -> Option<String> {
     crate::request::label_selector::is_dns_subdomain(&name).then_some(name)
 }
 
-/// Writes aside and renames, so that nobody ever reads half a file, nor a key before its mode is
-/// set.
+/// Writes a temporary file and renames it, so that no other process reads a partial file, or a key
+/// before its mode is set.
 fn write(dir: &Path, path: &Path, content: &str, mode: u32) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
     let aside = path.with_extension(format!("tmp{}", std::process::id()));

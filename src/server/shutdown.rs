@@ -107,7 +107,7 @@ impl Shutdown {
     }
 
     fn advance(&self, to: Phase) {
-        // There may be nobody left to tell, which `send` would call an error.
+        // `send` would return an error if there is no receiver left.
         self.phase.send_if_modified(|phase| {
             let later = to > *phase;
             *phase = to.max(*phase);

@@ -26,7 +26,7 @@ struct Worker {
     sequence: CommitSequence,
     /// Connections.
     open: Arc<AtomicUsize>,
-    /// Ends the thread when it is dropped. Nobody waits for that: a thread may be stuck in a write.
+    /// Ends the thread when it is dropped, without waiting: a thread may be blocked in a write.
     _end: oneshot::Sender<()>,
 }
 

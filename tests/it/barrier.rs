@@ -1,5 +1,5 @@
-//! In `blocking` many requests share one write of the log; still nobody hears of a request before
-//! its event is in the file.
+//! In `blocking`, concurrent requests share one write of the log; still neither the API server nor
+//! the client receives a byte of a request before its event is in the file.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

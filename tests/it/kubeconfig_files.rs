@@ -92,7 +92,7 @@ async fn the_kubeconfig_of_the_home_directory_is_the_default() {
         format!("{}: contexts: has no \"other\"; choose with --context one of c", file.display());
     assert!(log.contains(&wanted), "{log}");
 
-    // Flags alone do not bring in what nobody asked for.
+    // Flags alone do not load a kubeconfig that was not given.
     let server = format!("--upstream-server=https://{}", upstream.addr);
     let ca = format!("--upstream-ca-file={}", corpus::pki("ca.crt").display());
     let proxy = builder().flag(&server).flag(&ca).start().await;

@@ -48,7 +48,7 @@ async fn hostile_bodies_are_recorded_as_by_kube_apiserver() {
         );
     };
     let policy = TempDir::new();
-    // Nobody makes the service account that Pods want.
+    // No controller creates the service account that Pods need.
     let flags = [
         "--feature-gates=CBORServingAndStorage=true",
         "--disable-admission-plugins=ServiceAccount",

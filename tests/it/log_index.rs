@@ -96,7 +96,7 @@ async fn rotated_logs_are_indexed_sealed_and_answer_as_without() {
         .into_iter()
         .find(|index| sealed.contains(index.file_name().unwrap().to_str().unwrap()))
         .expect("the digest of an index file in the seal");
-    // Somebody decompresses the log and makes its index file anew. That accuses nobody.
+    // The log is decompressed and its index file regenerated. That is not tampering.
     let plain = index.with_extension("");
     let compressed = plain.with_extension("log.zst");
     let text = zstd::decode_all(std::fs::File::open(&compressed).unwrap()).unwrap();
@@ -108,8 +108,8 @@ async fn rotated_logs_are_indexed_sealed_and_answer_as_without() {
     assert_ne!(std::fs::read(&index).unwrap(), before, "the index file is a new one");
     let (code, text, errors) = verify();
     assert_eq!(code, 0, "{text}{errors}");
-    assert!((text + &errors).contains("was made anew after one was sealed"));
-    // Somebody changes it.
+    assert!((text + &errors).contains("was regenerated after one was sealed"));
+    // The index file is changed.
     let mut bytes = std::fs::read(&index).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;

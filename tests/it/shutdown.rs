@@ -145,7 +145,7 @@ async fn a_reader_that_is_stuck_delays_the_end_by_the_timeout_and_what_waits_is_
         assert!(started.elapsed() < Duration::from_secs(20), "it is not noticed");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    // Nobody waits for it.
+    // No request waits for it.
     let (code, text) = client::admin(proxy.admin, "/readyz?verbose").await.unwrap();
     assert!(code == 200 && text.contains("[-]audit-log failed: "), "{text}");
     stops_within(&mut proxy, Duration::from_secs(2)).await;

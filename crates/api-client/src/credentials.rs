@@ -1,4 +1,4 @@
-//! The `Authorization` header of requests that the proxy makes itself.
+//! The `Authorization` header of the proxy's own requests.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use crate::error::ConfigError;
 use crate::exec::{ExecCredentials, NoCredential, OwnCredential};
 
-/// The source of the `Authorization` header of requests that the proxy makes itself.
+/// The source of the `Authorization` header of the proxy's own requests.
 #[derive(Debug, Clone)]
 pub enum Credentials {
     /// A token or password, possibly in a file.

@@ -1,4 +1,4 @@
-//! What the sink is told: where the log is, who waits for it, when it is rotated.
+//! The configuration of a log backend: path, mode, sync and rotation.
 
 use std::fmt;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! What becomes of the log file's seal when somebody else moves, deletes or cuts the file.
+//! Handles the seal when another process moves, deletes or truncates the log file.
 
 use std::io::{self, Seek, SeekFrom};
 
@@ -38,7 +38,7 @@ impl LogFile {
         self.seal_error(result);
     }
 
-    /// Somebody has cut the file to so many bytes.
+    /// Another process has truncated the file to this many bytes.
     pub(super) fn was_cut(&mut self, bytes: u64) {
         let Some(seal) = &mut self.seal else { return };
         let mut left = Vec::new();

@@ -131,7 +131,8 @@ impl OpenFile {
     }
 }
 
-/// Gives `file` (whose metadata are `new`) the owner and mode of `old`, as far as we may.
+/// Sets the owner and mode of `file` (with the metadata `new`) to those of `old`, as far as
+/// permitted.
 pub(super) fn copy_owner_and_mode(old: &Metadata, new: &Metadata, file: &File) {
     if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
         let _ = fchown(file, Some(old.uid()), Some(old.gid()));

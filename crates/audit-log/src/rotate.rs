@@ -21,7 +21,7 @@ use super::metrics::LogMetrics;
 const STAMP: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]-[minute]-[second].[subsecond digits:3]");
 
-/// What follows the name of a backup: compressed files, its index, its seal, and a seal that is
+/// The suffixes of a backup: compressed files, its index, its seal, and a seal that is
 /// being deleted.
 pub(super) const GZ: &str = ".gz";
 pub(super) const ZST: &str = ".zst";
@@ -94,7 +94,7 @@ impl Rotator {
     }
 }
 
-/// Chooses names for rotated files, whose order is that of the events, whatever the clock does.
+/// Chooses names for rotated files, which sort in the order of the events even if the clock jumps.
 #[derive(Debug)]
 pub(super) struct BackupNamer {
     names: BackupNames,
@@ -156,7 +156,7 @@ pub(super) struct BackupNames {
 impl BackupNames {
     pub(super) fn of(path: &Path) -> BackupNames {
         let name = path.file_name().unwrap_or_default().as_bytes();
-        // From the last dot, be it the first byte: not what `Path::extension` says.
+        // From the last dot, even if it is the first byte, unlike `Path::extension`.
         let dot = name.iter().rposition(|byte| *byte == b'.').unwrap_or(name.len());
         let mut prefix = OsStr::from_bytes(&name[..dot]).to_owned();
         prefix.push("-");

@@ -164,7 +164,7 @@ fn line_start(file: &mut File, mut end: u64) -> io::Result<u64> {
 /// Reads what has come since, and calls `each` with each whole line; the rest stays in `buffer`.
 fn read(open: &mut Open, buffer: &mut Vec<u8>, each: &mut impl FnMut(&[u8])) -> io::Result<bool> {
     if open.file.metadata()?.len() < open.position {
-        // Truncated, and written anew.
+        // Truncated, and rewritten.
         open.position = 0;
         buffer.clear();
     }

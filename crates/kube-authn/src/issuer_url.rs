@@ -22,11 +22,7 @@ pub fn problems(url: &str) -> Vec<&'static str> {
     let can_be_asked =
         || rest.parse::<Uri>().is_ok_and(|uri| uri.host().is_some_and(|host| !host.is_empty()));
     // kube-apiserver accepts some more, such as https:///x, and then never reaches them.
-    if problems.is_empty() && !can_be_asked() {
-        vec!["not a URL that can be asked"]
-    } else {
-        problems
-    }
+    if problems.is_empty() && !can_be_asked() { vec!["not a URL of a server"] } else { problems }
 }
 
 /// Whether each `%` is followed by two hexadecimal digits.
@@ -79,10 +75,10 @@ mod tests {
             ("https://a:b/", "invalid port after host"),
             ("https://a:1:2/", "invalid port after host"),
             ("https://[::1]x/", "invalid port after host"),
-            ("https://", "not a URL that can be asked"),
-            ("https:///x", "not a URL that can be asked"),
-            ("https://a.io/<x>", "not a URL that can be asked"),
-            ("https://a b/", "not a URL that can be asked"),
+            ("https://", "not a URL of a server"),
+            ("https:///x", "not a URL of a server"),
+            ("https://a.io/<x>", "not a URL of a server"),
+            ("https://a b/", "not a URL of a server"),
         ] {
             assert!(problems(bad).contains(&expected), "{bad}: {:?}", problems(bad));
         }

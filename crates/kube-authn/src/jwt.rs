@@ -1,8 +1,8 @@
 //! JSON Web Tokens in compact form (RFC 7515, 7519), and the keys that they are verified by.
 //!
-//! Signatures are verified by `jsonwebtoken`, except those of ES512, which it lacks. Headers and claims are
-//! read here, because go-jose, the library of kube-apiserver, refuses and accepts other ones than that crate:
-//! duplicate members, the types of `kid`, `x5c` and `jwk`, and `crit`.
+//! Signatures are verified by `jsonwebtoken`, except those of ES512, which it lacks. Headers and
+//! claims are read here, because go-jose, the library of kube-apiserver, refuses and accepts other
+//! ones than that crate: duplicate members, the types of `kid`, `x5c` and `jwk`, and `crit`.
 
 use aws_lc_rs::signature::{ECDSA_P521_SHA512_FIXED, UnparsedPublicKey};
 use base64::Engine;
@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::jose_json::{AllMembers, Members};
 use super::jwk;
 
-/// A token taken apart. Nothing in it is to be believed before [`Jwt::is_signed_by`].
+/// A decoded token. Nothing in it is trustworthy before [`Jwt::is_signed_by`] returns `true`.
 pub struct Jwt<'t> {
     /// The algorithm of the signature.
     pub algorithm: Algorithm,

@@ -60,7 +60,7 @@ pub use x509::{CertificateError, ClientCa, ClientCaError, ClientCertificates};
 use api_client::access::Denial;
 use k8s_audit::request::query;
 
-/// The methods of authentication in force, asked in kube-apiserver's order.
+/// The configured authentication methods, tried in kube-apiserver's order.
 ///
 /// Each method says whose request it is, or has no opinion, or has found bad credentials. The
 /// first user found counts, even if an earlier method found bad credentials; without one, bad
@@ -114,12 +114,12 @@ pub enum Method {
     Anonymous,
 }
 
-/// Why nobody is known to have sent a request.
+/// Why a request has no user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthenticationError {
-    /// The credentials are bad, or there are none and some are needed: 401.
+    /// The credentials are invalid, or there are none and anonymous requests are not allowed: 401.
     Unauthorized,
-    /// Whether they are good cannot be found out now: 503.
+    /// The credentials cannot be verified at the moment: 503.
     Unavailable,
 }
 
@@ -200,8 +200,8 @@ impl Authenticator {
     }
 }
 
-/// What was tried in vain, in the words of kube-apiserver's audit events. It shows only where the
-/// 401 cannot be encoded as the client wants it.
+/// Returns the failed authentication methods in the words of kube-apiserver's audit events. They
+/// are recorded only if the 401 cannot be encoded as the client accepts it.
 pub fn attempted(headers: &HeaderMap, query: Option<&str>, certificate: bool) -> String {
     let authorization = headers.get(header::AUTHORIZATION).map_or(&[][..], |v| v.as_bytes());
     let mut parts = authorization.split(|b| *b == b' ');

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::{CertificateError, ClientCa, ClientCertificates, User, UserInfo};
 use k8s_audit::request::query::{self, Plus};
 
-/// The front proxies that are believed.
+/// The trusted front proxies.
 pub struct RequestHeader {
     ca: Arc<ClientCa>,
     /// Empty for any.
@@ -30,7 +30,7 @@ pub struct RequestHeaderNames {
     pub extra_prefix: Vec<HeaderName>,
 }
 
-/// Why what a front proxy says is not believed. For the log.
+/// Why the identity headers of a front proxy are not trusted. For the log.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestHeaderError {
     /// It has no certificate of a front proxy.
@@ -45,7 +45,7 @@ pub enum RequestHeaderError {
 }
 
 impl RequestHeader {
-    /// Believes proxies with a certificate of `ca` and one of `allowed_names` (none: any name).
+    /// Trusts proxies with a certificate of `ca` and one of `allowed_names` (none: any name).
     pub fn new(
         ca: Arc<ClientCa>,
         allowed_names: Vec<String>,
@@ -54,7 +54,7 @@ impl RequestHeader {
         RequestHeader { ca, allowed_names, names }
     }
 
-    /// Whom the proxy speaks for; `None` if it names nobody.
+    /// Returns the user that the headers of the proxy name, if any.
     ///
     /// # Errors
     /// Where it is no front proxy.

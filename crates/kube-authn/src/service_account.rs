@@ -109,7 +109,8 @@ struct Kubernetes {
     serviceaccount: Reference,
     pod: Option<Reference>,
     node: Option<Reference>,
-    /// When the kubelet should have renewed it; it is valid for longer, but somebody does not.
+    /// When the kubelet should have renewed the token. It is valid for longer, for clients that do
+    /// not reload it.
     warnafter: Option<f64>,
 }
 
@@ -152,7 +153,7 @@ impl ServiceAccounts {
     /// Reads the keys again.
     ///
     /// # Errors
-    /// The first file that cannot be used; the former keys stay in force then.
+    /// Returns the first file that cannot be used; the current keys stay active.
     pub fn reload(&self) -> Result<(), KeyFileError> {
         self.keys.store(read(&self.files)?.into());
         Ok(())
@@ -195,7 +196,7 @@ impl ServiceAccounts {
         Ok(Some(Verified { user: bound_user(public, kubernetes)?, expires, annotations }))
     }
 
-    /// Whether tokens of `issuer` are for us to judge.
+    /// Returns whether this authenticator is responsible for tokens of `issuer`.
     fn is_ours(
         &self,
         issuer: &str,
@@ -279,7 +280,7 @@ fn claims<'t, T: Deserialize<'t>>(token: &'t Jwt<'_>) -> Result<T, ServiceAccoun
         .map_err(|error| ServiceAccountError::Claims(error.to_string()))
 }
 
-/// Judges the times by kube-apiserver's rules; says from when on the token is expired.
+/// Validates the times like kube-apiserver does; returns when the token expires.
 fn check_time(public: &Public, now: SystemTime) -> Result<Option<SystemTime>, ServiceAccountError> {
     let latest = now + LEEWAY;
     if public.nbf.and_then(numeric_date).is_some_and(|nbf| latest < nbf) {

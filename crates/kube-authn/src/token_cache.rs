@@ -1,4 +1,4 @@
-//! What is remembered of bearer tokens: whose they are, or that they are nobody's.
+//! Caches the users of valid bearer tokens, and which tokens are invalid.
 //!
 //! Tokens themselves are not kept. They, and those of `--token-auth-file`, are looked up by an HMAC
 //! under a key that this process made at random, so that the timing of lookups does not give one
@@ -15,9 +15,9 @@ use aws_lc_rs::{constant_time, hmac};
 use super::User;
 use crate::AuthenticationMetrics;
 
-/// Tokens of users that are remembered at most; many more than have users at a time.
+/// Maximum number of cached valid tokens; many more than a cluster has users at a time.
 const USERS: usize = 16_384;
-/// Tokens of nobody that are remembered at most, about 5 MiB of them.
+/// Maximum number of cached invalid tokens, about 5 MiB.
 const NOBODYS: usize = 65_536;
 /// Parts of a table that are locked by themselves.
 const SHARDS: usize = 16;
@@ -53,12 +53,12 @@ impl PartialEq for TokenId {
     }
 }
 
-/// Between two times that everything is forgotten. What was found out in one is not remembered in
-/// the next.
+/// The period between two times that the cache is cleared. A result that was determined in one
+/// generation is not cached in the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Generation(u64);
 
-/// Remembers tokens for a while. Those of nobody never displace those of users.
+/// Caches tokens for a limited time. Invalid tokens never evict valid ones.
 pub struct TokenCache {
     key: hmac::Key,
     metrics: Arc<AuthenticationMetrics>,
@@ -68,7 +68,7 @@ pub struct TokenCache {
 }
 
 impl TokenCache {
-    /// An empty one, with a key that nobody else has.
+    /// Creates an empty cache with a random key.
     pub fn with_random_key(metrics: Arc<AuthenticationMetrics>) -> TokenCache {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())
             .expect("the system has random numbers");
@@ -86,7 +86,7 @@ impl TokenCache {
         Generation(self.generation.load(Ordering::SeqCst))
     }
 
-    /// What `token` is remembered by.
+    /// Returns the key of `token` in the cache.
     pub fn id(&self, token: &[u8]) -> TokenId {
         let tag = hmac::sign(&self.key, token);
         TokenId(tag.as_ref().try_into().expect("HMAC-SHA256 has 32 bytes"))
@@ -111,7 +111,7 @@ impl TokenCache {
         &self.metrics
     }
 
-    /// Whether it is known to be nobody's.
+    /// Returns whether the token is known to be invalid.
     pub fn is_nobodys(&self, id: &TokenId) -> bool {
         self.nobodys.get(id, Instant::now()).is_some()
     }
@@ -121,14 +121,14 @@ impl TokenCache {
         self.users.insert(id, user, Instant::now(), time, || self.generation() == since);
     }
 
-    /// Remembers a token that is nobody's, unless that was found out by what no longer counts.
+    /// Caches that a token is invalid, unless the result is of an earlier generation.
     pub fn remember_nobodys(&self, since: Generation, id: TokenId, time: Duration) {
         self.nobodys.insert(id, (), Instant::now(), time, || self.generation() == since);
     }
 
     /// Forgets everything, because other keys or issuers count now.
     pub fn clear(&self) {
-        // First: who remembers something afterwards sees it, and what was remembered before goes.
+        // First, so that results of the earlier generation are either cleared or not inserted.
         self.generation.fetch_add(1, Ordering::SeqCst);
         self.users.clear();
         self.nobodys.clear();
@@ -219,7 +219,7 @@ mod tests {
         assert_eq!(table.get(&id, now + TIME - Duration::from_nanos(1)), Some(1));
         assert_eq!(table.get(&id, now + TIME), None);
         table.insert(id, 2, now, Duration::ZERO, || true);
-        assert_eq!(table.get(&id, now), Some(1), "nothing is remembered for no time");
+        assert_eq!(table.get(&id, now), Some(1), "an entry with a lifetime of zero is not cached");
         table.clear();
         assert_eq!(table.get(&id, now), None);
     }

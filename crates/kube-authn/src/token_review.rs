@@ -1,8 +1,8 @@
 //! Tokens that only the API server knows: it is asked whose they are, by TokenReview.
 //!
-//! A question about one token is asked once, however many requests wait for the answer. Questions
-//! under way are limited, and so are those that wait, each address's for itself: a flood of unknown
-//! tokens takes bounded memory here, a bounded share of the API server, and nobody else's turn.
+//! Concurrent requests with the same token share one TokenReview. The number of TokenReviews in
+//! flight is limited, and so is the number that wait, for each address: a flood of unknown tokens
+//! uses bounded memory and a bounded share of the API server, and does not delay other addresses.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
@@ -47,7 +47,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a question may wait for its turn.
 const TURN: Duration = Duration::from_secs(5);
-/// Who the proxy is where its certificate is a front proxy's, which is nobody's by itself.
+/// The proxy's own user name if it authenticates as a front proxy, whose certificate alone is not a
+/// user.
 const OWN_NAME: HeaderValue = HeaderValue::from_static("kube-audit-proxy");
 
 /// Asks the API server whose tokens are.
@@ -66,9 +67,9 @@ pub struct TokenReview {
 pub struct TokenReviewSettings {
     /// Audiences that a token must be for one of; none for whatever the API server takes.
     pub audiences: Vec<String>,
-    /// How long a user's token is remembered, at most until it expires.
+    /// How long a valid token is cached, at most until it expires.
     pub authenticated_ttl: Duration,
-    /// How long a token that is nobody's is remembered.
+    /// How long an invalid token is cached.
     pub unauthenticated_ttl: Duration,
     /// Whether to name the proxy in `X-Remote-User`, because its certificate is a front proxy's.
     pub as_front_proxy: bool,
@@ -80,7 +81,7 @@ pub struct TokenReviewSettings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unavailable;
 
-/// Whose a token is; `None` for nobody's.
+/// The user of a token; `None` if it is invalid.
 type Answer = Result<Option<Arc<User>>, Unavailable>;
 
 #[derive(Serialize)]
@@ -154,14 +155,14 @@ impl TokenReview {
         Some((&self.client, &webhook.file))
     }
 
-    /// Whose `token` is, which came from `source`; `None` for nobody's.
+    /// Returns the user of `token`, which was received from `source`; `None` if it is invalid.
     ///
     /// # Errors
     /// If the API server cannot be asked, or has been asked too much.
     pub async fn user(self: &Arc<Self>, id: TokenId, token: &[u8], source: Source) -> Answer {
         let Ok(token) = std::str::from_utf8(token) else { return Ok(None) };
         if token.len() > LONGEST {
-            tracing::debug!(bytes = token.len(), "a token is too long to be asked about");
+            tracing::debug!(bytes = token.len(), "token too long for a TokenReview");
             return Ok(None);
         }
         if self.cache.is_nobodys(&id) {
@@ -232,7 +233,7 @@ impl TokenReview {
             if let Some(pause) = again(&answered, tried)
                 && tried < TRIES
             {
-                tracing::debug!(tried, "asking again whose a token is");
+                tracing::debug!(tried, "retrying the TokenReview");
                 tokio::time::sleep(pause).await;
                 continue;
             }
@@ -310,7 +311,7 @@ impl TokenReview {
     }
 
     fn refuse(&self, reason: NoTurn) -> Unavailable {
-        tracing::debug!(%reason, "a token is not asked about");
+        tracing::debug!(%reason, "no TokenReview for a token");
         self.cache.metrics().reviews_throttled.inc();
         Unavailable
     }

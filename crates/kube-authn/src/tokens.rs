@@ -12,8 +12,7 @@ use super::turns::Source;
 use super::verified::Verified;
 use super::{AuthenticationError, TokenFile};
 
-/// How long a token that was verified here is not verified again, as by kube-apiserver. Failures
-/// are not remembered.
+/// How long a locally verified token is cached, like in kube-apiserver. Failures are not cached.
 const VERIFIED: Duration = Duration::from_secs(10);
 
 /// The methods that know bearer tokens.
@@ -26,7 +25,7 @@ pub struct Tokens {
     pub oidc: Option<Arc<JwtAuthenticators>>,
     /// `--authentication-token-review`, `--authentication-token-webhook-config-file`
     pub review: Option<Arc<TokenReview>>,
-    /// What is remembered of tokens; those of `file` only need its [`TokenCache::id`].
+    /// The cache of tokens; those of `file` only need its [`TokenCache::id`].
     pub cache: Arc<TokenCache>,
 }
 
@@ -34,7 +33,7 @@ impl Tokens {
     /// Whose token this is, which came from `source`.
     ///
     /// # Errors
-    /// That it is nobody's or that this cannot be found out, after the reason went to the log.
+    /// Returns that the token is invalid, or that this cannot be determined; the reason is logged.
     pub async fn user(
         &self,
         token: &[u8],

@@ -1,9 +1,8 @@
 //! Turns to ask the API server about tokens, dealt out fairly.
 //!
-//! Whoever sends a flood of unknown tokens must not keep others from having theirs asked about. So
-//! the addresses that requests come from take turns, none of them may have all questions under way,
-//! and one that has mostly asked in vain is made to wait. Tokens that were good before stand in a
-//! queue of their own.
+//! A flood of unknown tokens from one address must not delay the tokens of others. Therefore the
+//! source addresses take turns, none of them can use all TokenReviews in flight, and an address
+//! with many invalid tokens is rate-limited. Tokens that were valid before have a separate queue.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -18,10 +17,10 @@ pub(crate) const UNDER_WAY: usize = 64;
 const OF_ONE_SOURCE: usize = 48;
 /// Questions that wait; what comes on top displaces one of the source that has most.
 const WAITING: usize = 2048;
-/// How often a source may ask in vain at first, and then each second.
+/// The failure budget of a source: initially, and per second afterwards.
 const IN_VAIN: f64 = 1000.0;
 const IN_VAIN_A_SECOND: f64 = 100.0;
-/// Sources of which it is remembered how often they asked in vain.
+/// Maximum number of sources with a failure count.
 const REMEMBERED: usize = 16_384;
 
 /// On whose behalf something is asked.
@@ -29,7 +28,7 @@ const REMEMBERED: usize = 16_384;
 pub enum Source {
     /// Requests from this address; of IPv6, from its /64, which one machine can have for itself.
     Address(IpAddr),
-    /// A token that was somebody's when it was asked about before, wherever it comes from.
+    /// A token that was valid before, from any source.
     KnownToken,
 }
 
@@ -48,14 +47,14 @@ impl From<IpAddr> for Source {
 /// No turn can be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NoTurn {
-    /// The source has asked too much in vain.
-    #[error("too many tokens from this address were nobody's")]
+    /// The failure budget of the source is exhausted.
+    #[error("too many invalid tokens from this address")]
     InVain,
     /// Too much waits already.
     #[error("too many unknown tokens at a time")]
     Full,
     /// It did not come in time.
-    #[error("an unknown token waited too long to be asked about")]
+    #[error("an unknown token waited too long for its TokenReview")]
     Late,
 }
 
@@ -82,7 +81,7 @@ struct Queue {
     waiting: VecDeque<oneshot::Sender<Turn>>,
 }
 
-/// How often a source may still ask in vain, and since when that is so.
+/// The remaining failure budget of a source, and when it was computed.
 #[derive(Clone, Copy)]
 struct InVain {
     left: f64,
@@ -115,7 +114,7 @@ impl Turns {
         Ok(Waiting(turn))
     }
 
-    /// The answer was that a token is nobody's.
+    /// The TokenReview returned that a token is invalid.
     pub(crate) fn asked_in_vain(&self, source: Source) {
         let now = Instant::now();
         let mut all = self.in_vain();
@@ -211,7 +210,7 @@ impl Queues {
                         queue.under_way += 1;
                         self.under_way += 1;
                     }
-                    // Nobody waits for it any more. Not to be given back: it was never taken.
+                    // No request waits for it any more, so the permit was never taken.
                     Err(mut turn) => turn.turns = None,
                 }
             }

@@ -55,7 +55,7 @@ pub fn token(headers: &HeaderMap) -> Result<Option<Zeroizing<Vec<u8>>>, Protocol
     }
 }
 
-/// Takes token entries out of the sub-protocols, so that they go no farther.
+/// Removes token entries from the sub-protocols, so that they are not forwarded.
 pub fn remove_token(headers: &mut HeaderMap) {
     if !protocols(headers).any(|protocol| protocol.starts_with(PREFIX)) {
         return;

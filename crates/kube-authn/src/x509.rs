@@ -1,9 +1,9 @@
 //! Client certificates: whether they are good, and whose they are.
 //!
-//! The TLS handshake proves only that the client holds the key. Chain, validity and usage are
-//! judged here for each request, so that a bad certificate yields a 401 and an audit event, and a
-//! changed CA file reaches connections that are already open. The verdict is kept with the
-//! connection for a minute at most.
+//! The TLS handshake only proves that the client has the key. Chain, validity and usage are
+//! verified here for each request, so that an invalid certificate results in a 401 and an audit
+//! event, and a changed CA file applies to open connections. The result is cached with the
+//! connection for at most one minute.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,8 +30,8 @@ const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
 /// How long a verdict is kept.
 const KEPT: Duration = Duration::from_secs(60);
 
-/// The certificate authorities whose client certificates are believed (`--client-ca-file`), or
-/// those of front proxies (`--requestheader-client-ca-file`).
+/// The trusted CAs of client certificates (`--client-ca-file`), or of front proxies
+/// (`--requestheader-client-ca-file`).
 pub struct ClientCa {
     path: PathBuf,
     /// `--client-crl-file`
@@ -86,7 +86,7 @@ pub enum ClientCaError {
     },
 }
 
-/// Why a client certificate is refused. For the log; clients are told `Unauthorized` only.
+/// Why a client certificate is rejected. For the log; clients only receive `Unauthorized`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateError {
     /// Chain, validity time or usage.
@@ -116,16 +116,16 @@ impl ClientCa {
         })
     }
 
-    /// Believes users' certificates of X.509 version 1, too, as kube-apiserver does.
+    /// Also accepts users' certificates of X.509 version 1, like kube-apiserver does.
     #[must_use]
     pub fn allowing_x509_v1(self, allow: bool) -> ClientCa {
         ClientCa { allow_v1: allow, ..self }
     }
 
-    /// Reads the files again; connections that are open are judged by the new content.
+    /// Reloads the files; the new content also applies to open connections.
     ///
     /// # Errors
-    /// See [`ClientCaError`]; the former content stays in force.
+    /// See [`ClientCaError`]; the current content stays active.
     pub fn reload(&self) -> Result<(), ClientCaError> {
         let generation = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
         let current = Anchors::read(generation, &self.path, self.crl_path.as_deref())?;
@@ -207,7 +207,7 @@ impl ClientCertificates {
     /// Whose the certificate is; `None` if its subject has no common name.
     ///
     /// # Errors
-    /// Where the certificate is not to be believed.
+    /// If the certificate is not trusted.
     pub fn user(&self, ca: &ClientCa) -> Result<Option<Arc<User>>, CertificateError> {
         self.judged(&self.user, ca, |leaf, parsed| {
             Ok(user_of(leaf, parsed)?.map(|user| Arc::new(user.into())))
@@ -217,12 +217,12 @@ impl ClientCertificates {
     /// The common name of the front proxy whose certificate this is; empty if it has none.
     ///
     /// # Errors
-    /// Where the certificate is not to be believed.
+    /// If the certificate is not trusted.
     pub fn proxy(&self, ca: &ClientCa) -> Result<Arc<str>, CertificateError> {
         self.judged(&self.proxy, ca, |_, parsed| Ok(common_name(parsed).unwrap_or("").into()))
     }
 
-    /// What `read` finds in the certificate if it can be believed, kept in `verdict` for a while.
+    /// Returns what `read` finds in the certificate if it is trusted; cached in `verdict`.
     fn judged<T: Clone>(
         &self,
         verdict: &ArcSwapOption<Verdict<T>>,

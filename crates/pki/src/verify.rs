@@ -19,7 +19,7 @@ const MAX_SIGNATURES: u32 = 100;
 /// Names that are compared with constraints for one chain; as in Go.
 const MAX_COMPARISONS: u32 = 250_000;
 
-/// What a certificate is used for (extended key usage).
+/// The use of a certificate (extended key usage).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Usage {
     /// Servers.
@@ -48,13 +48,13 @@ impl Usage {
     }
 }
 
-/// How chains are verified.
+/// The settings of chain verification.
 pub struct Verification<'a> {
     /// The trusted CAs.
     pub roots: &'a Roots,
     /// Lists of revoked certificates.
     pub revoked: &'a [RevocationList],
-    /// What the end entity is used for.
+    /// The use of the end-entity certificate.
     pub usage: Usage,
     /// Accepts an end entity of X.509 version 1, signed by a CA among the roots itself.
     pub allow_v1: bool,
@@ -231,7 +231,7 @@ impl Search<'_> {
         }
         if let Some(constraints) = &certificate.extensions.name_constraints {
             if below[0].version == 1 {
-                // It has no names that could be compared.
+                // It has no names to compare.
                 let (below, name) = (display_name(below[0].subject), "without extensions".into());
                 return wrong(Reason::NameConstraint { below, name });
             }

@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How often files are looked at.
+/// The interval at which files are polled.
 pub const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Watches a few files for change.
@@ -21,7 +21,7 @@ pub struct FileWatcher {
     files: Vec<(PathBuf, Option<Stamp>)>,
 }
 
-/// What tells one state of a file from another. The change time is in it because programs can set
+/// Identifies a state of a file. The change time is included because programs can set
 /// the modification time back, and the inode because a file can be replaced by one just as old.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {

@@ -1,5 +1,5 @@
-//! Configuration files: read without blocking on pipes ([`config_file`], [`regular_file`]), and watched
-//! for changes ([`file_watch`]).
+//! Configuration files: read without blocking on pipes ([`config_file`], [`regular_file`]), and
+//! watched for changes ([`file_watch`]).
 
 pub mod config_file;
 pub mod file_watch;

@@ -47,7 +47,7 @@ pub struct Account {
 }
 
 impl Account {
-    /// Returns the name by which users are told apart.
+    /// Returns the name that distinguishes users.
     pub fn user_name(&self) -> &str {
         self.user.as_deref().map_or("", |user| &user.username)
     }

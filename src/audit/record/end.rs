@@ -73,7 +73,7 @@ impl Record {
         self.recorder.sinks().iter().any(|sink| sink.backend.is_awaited())
     }
 
-    /// Ends the record when nobody waits for its last event any more.
+    /// Ends the record when no request waits for its last event any more.
     pub fn abandon(mut self: Box<Self>) {
         self.settle();
         match self.is_heavy() {
@@ -117,7 +117,7 @@ impl Drop for Record {
         if self.ended {
             return;
         }
-        // Nobody is left to wait for the event; the sink writes it all the same.
+        // No request waits for the event any more; the sink still writes it.
         self.settle();
         match self.is_heavy() {
             true => drop(self.take().digested()),

@@ -132,7 +132,7 @@ fn merge(
         .with_context(|| target.display().to_string())?;
     if edited.is_rewritten {
         output::complain(format_args!(
-            "warning: {}: its YAML cannot be edited in place; it was written anew, without comments",
+            "warning: {}: its YAML cannot be edited in place; the file was rewritten without comments",
             target.display()
         ));
     }

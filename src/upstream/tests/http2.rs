@@ -181,8 +181,8 @@ fn each_thread_has_connections_of_its_own() {
                 let _ = done.send(());
             });
         });
-        main.block_on(end).expect("the other thread is well");
-        other.join().expect("the other thread is well");
+        main.block_on(end).expect("the other thread has not panicked");
+        other.join().expect("the other thread has not panicked");
         assert_eq!(accepted.load(Ordering::SeqCst), 2);
         main.block_on(ask(&upstream));
         assert_eq!(accepted.load(Ordering::SeqCst), 2);

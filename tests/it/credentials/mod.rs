@@ -35,7 +35,7 @@ impl Keys {
         *self.set.lock().unwrap() = keys;
     }
 
-    /// From now on nobody gets an answer.
+    /// From now on no request gets a response.
     fn stall(&self) {
         self.stalled.store(true, Ordering::SeqCst);
     }

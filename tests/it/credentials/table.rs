@@ -14,7 +14,7 @@ const EXTRA: &str = "authentication.kubernetes.io/";
 /// Who shows a certificate.
 #[derive(Clone, Copy)]
 pub enum Shown<'a> {
-    /// Nobody.
+    /// Unauthenticated.
     None,
     /// One of the corpus.
     Corpus(&'a str),
@@ -68,7 +68,7 @@ impl Table {
                 let of = event.value.get("user").cloned().unwrap_or_default();
                 match status {
                     200 => user(&of, &fingerprint(shown)),
-                    // Who was refused is nobody, in the event too.
+                    // A rejected client has no user, in the event too.
                     _ if of == serde_json::json!({}) => status.to_string(),
                     _ => format!("{status}, but as {of}"),
                 }

@@ -156,10 +156,10 @@ impl Scene {
         self.proxy.process.logs("is written again").await;
         let refused = self.refused;
         self.send("after", EACH).await;
-        assert_eq!(self.refused, refused, "{}: all is well again", self.mode);
+        assert_eq!(self.refused, refused, "{}: healthy again", self.mode);
     }
 
-    /// All is well although something was done to the log: no request is refused, no event lost.
+    /// The log was changed without consequences: no request is refused, and no event is lost.
     async fn does_not_care(&mut self) {
         let refused = self.refused;
         self.send("meanwhile", EACH).await;
@@ -192,7 +192,7 @@ impl Scene {
         let (events, lost) = (found.len(), handed - found.len());
         Tally { requests, events, refused, lost }.print(&format!("{what}, {mode}"));
         let said = self.proxy.process.stderr();
-        assert_eq!(lost, told_lost(&said), "{what}, {mode}: what is not there was told to be lost");
+        assert_eq!(lost, told_lost(&said), "{what}, {mode}: missing events were logged as lost");
         self.proxy
     }
 }

@@ -40,7 +40,7 @@ async fn a_folder_whose_place_is_taken_costs_what_the_mode_says_until_it_is_free
         scene.fails_for("File exists").await;
         std::fs::remove_file(dir.path("logs")).unwrap();
         scene.heals().await;
-        // What was written while nobody knew is not gone with the file.
+        // Events that were written before the deletion was detected are not lost.
         let new: HashSet<_> = events_in(&File::open(&scene.log).unwrap()).into_iter().collect();
         let old = events_in(&scene.first);
         let mut unnoticed = old.into_iter().filter(|(id, _)| !id.starts_with("before"));

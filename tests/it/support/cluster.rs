@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::{TempDir, corpus, http1};
 
-/// Where somebody may find out why it does not start.
+/// Where the reason is if it does not start.
 const STARTING: Duration = Duration::from_secs(120);
 
 /// An API server that writes an audit log; killed when dropped.

@@ -52,7 +52,7 @@ impl Identity {
 }
 
 impl Authority {
-    /// One that nobody is above.
+    /// A root CA.
     pub fn root(name: &str) -> Authority {
         Authority::new(None, name)
     }
@@ -62,7 +62,7 @@ impl Authority {
         Authority::new(Some(self), name)
     }
 
-    /// One that nobody is above, with whatever `change` gives it.
+    /// A root CA with the changes that `change` makes.
     pub fn root_with(name: &str, change: impl FnOnce(&mut CertificateParams)) -> Authority {
         Authority::make(None, name, change)
     }
@@ -166,7 +166,7 @@ pub fn critical_policies(params: &mut CertificateParams) {
     }
 }
 
-/// A certificate that nobody but itself signed.
+/// A self-signed certificate.
 pub fn self_signed(name: &str) -> Identity {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();

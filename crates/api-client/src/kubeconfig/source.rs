@@ -26,7 +26,8 @@ pub enum KubeconfigSource {
 }
 
 impl ClientConfig {
-    /// Returns the settings of a webhook's endpoint: the current context of a kubeconfig of its own.
+    /// Returns the settings of a webhook's endpoint: the current context of a kubeconfig of its
+    /// own.
     ///
     /// # Errors
     /// What is missing or invalid, with file, field and remedy.

@@ -368,7 +368,7 @@ fn begins_alike(
             continue;
         }
         let Some(digest) = first.record.short_digests().and_then(|all| all.first().copied()) else {
-            // Lines that were not sealed: nobody knows what they were.
+            // Lines that were not sealed: their original content is unknown.
             return Ok(true);
         };
         return Ok(first_line()?.is_some_and(|line| super::digest::short(&line.hash) == digest));

@@ -113,9 +113,9 @@ pub(crate) fn mend(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns its last record that ends with a newline: one without is what a crash has left, and will
-/// be cut off. What is no record, because somebody has written to the file, is passed over: `log
-/// verify` reports it.
+/// Returns its last record that ends with a newline: one without was left by a crash, and will be
+/// removed. Lines that are not records, because another process has written to the file, are
+/// skipped: `log verify` reports them.
 pub(crate) fn last_record(path: &Path) -> io::Result<Option<Signed>> {
     let mut file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

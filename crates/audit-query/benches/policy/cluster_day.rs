@@ -106,7 +106,7 @@ fn of_node(node: usize, second: usize, emit: &mut dyn FnMut(&Request<'_>)) {
             name: "web",
             ..request
         });
-        // Nodes that are not ready yet ask for these in vain.
+        // Nodes that are not ready yet request these without success.
         let code = if turn.is_multiple_of(90) { 404 } else { 200 };
         emit(&Request {
             group: "storage.k8s.io",

@@ -133,7 +133,7 @@ impl Command for ExportArgs {
             },
         )?;
         drop(bar);
-        // Files appear only if all is well.
+        // Files appear only if the export succeeds.
         let faulty = !summary.faults.is_empty();
         report_summary(summary)?;
         result.map_err(|error| CommandError::Usage(error.to_string()))?;

@@ -245,7 +245,7 @@ impl Writer {
         self.finished.sort_by(|a, b| a.path.cmp(&b.path));
         let mut files = Vec::new();
         for Finished { hidden, path, events } in &self.finished {
-            // A link fails if the name is taken, also by somebody who was quicker.
+            // A link fails if the name is taken, also by a concurrent process.
             let named = match self.overwrite {
                 true => fs::rename(hidden, path),
                 false => fs::hard_link(hidden, path).and_then(|()| fs::remove_file(hidden)),

@@ -39,7 +39,7 @@ const MEMBERS: [&str; 19] = [
     "stageTimestamp",
     "annotations",
 ];
-/// More than any expression that somebody could read.
+/// Longer than any readable expression.
 const LONGEST: usize = 8 << 10;
 /// The parser recurses.
 const PARSER_STACK: usize = 64 << 20;

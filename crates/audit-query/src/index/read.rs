@@ -136,8 +136,8 @@ impl Sidecar {
         self.description.groups.len()
     }
 
-    /// The part of the log that a row group is about: from the line of its first event, or the start,
-    /// to that of the next group.
+    /// The part of the log that a row group is about: from the line of its first event, or the
+    /// start, to that of the next group.
     pub(crate) fn range(&self, group: usize) -> Range<u64> {
         let starts = &self.description.groups;
         let start = if group == 0 { 0 } else { starts[group].start };
@@ -429,7 +429,8 @@ impl Batch {
         Ok(self.rows)
     }
 
-    /// Where the event of a row begins, how long it is, and whether the row is all there is to know.
+    /// Where the event of a row begins, how long it is, and whether the row is all there is to
+    /// know.
     pub(crate) fn place(&self, row: usize) -> (u64, u64, bool) {
         let (mut offset, mut length, mut exact) = (0, 0, true);
         for loaded in &self.columns {

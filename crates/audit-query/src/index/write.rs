@@ -72,12 +72,12 @@ pub struct Written {
     pub sha256: String,
 }
 
-/// Writes the index file of a closed log file, with its owner and mode, in one step. `stop` is asked now
-/// and then.
+/// Writes the index file of a closed log file, with its owner and mode, in one step. `stop` is
+/// asked now and then.
 ///
 /// # Errors
-/// The log cannot be read or is not one event a line; the index file cannot be written. Then there is
-/// none, or the one that was there.
+/// The log cannot be read or is not one event a line; the index file cannot be written. Then there
+/// is none, or the one that was there.
 pub fn write(log: &Path, stop: &dyn Fn() -> bool) -> Result<Written, IndexError> {
     let path = super::path(log);
     let mut temporary = path.clone().into_os_string();
@@ -125,11 +125,12 @@ fn write_to(
     })
 }
 
-/// The SHA-256, in hexadecimal digits, that the index file of a log has if this program wrote it from
-/// the log as it is now. The state of the log (size, times) is taken from the index file that is there.
+/// The SHA-256, in hexadecimal digits, that the index file of a log has if this program wrote it
+/// from the log as it is now. The state of the log (size, times) is taken from the index file that
+/// is there.
 ///
-/// An index file with another digest tells something that the log does not, or was written by another
-/// version of the program.
+/// An index file with another digest tells something that the log does not, or was written by
+/// another version of the program.
 ///
 /// # Errors
 /// The log or its index file cannot be read, or the log is not one event a line.

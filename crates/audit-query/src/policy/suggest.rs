@@ -38,7 +38,7 @@ const MOST: usize = 8192;
 /// Why requests are never left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Protection {
-    /// By somebody who is not a system component.
+    /// By a user that is not a system component.
     Person,
     /// It changes something.
     Write,
@@ -327,8 +327,8 @@ impl Frequencies {
                     "who checks health or reads the version, when, and from where".to_owned()
                 }
                 actor => format!(
-                    "when {} read {reads} ({verbs}), and from where, also if that is somebody who has \
-                     stolen their credentials",
+                    "when {} read {reads} ({verbs}), and from where, including anyone who uses stolen \
+                     credentials of theirs",
                     described(actor)
                 ),
             };

@@ -98,7 +98,7 @@ impl Source {
         }
     }
 
-    /// Whether the input can be read again from its start.
+    /// Returns whether the input can be read a second time from its start.
     pub(super) fn is_file(&self) -> bool {
         self.size > 0
     }

@@ -1,4 +1,4 @@
-//! What differs between two policies.
+//! Compares two policies.
 
 use std::fmt;
 

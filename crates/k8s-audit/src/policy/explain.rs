@@ -6,7 +6,7 @@ use super::matcher::Policy;
 use super::mismatch::Mismatch;
 use super::spec::PolicySpec;
 
-/// What a policy decides about a request, and why no earlier rule does.
+/// The decision of a policy about a request, and why earlier rules do not match.
 #[derive(Debug)]
 pub struct Explanation {
     /// The decision, with the index of the rule.

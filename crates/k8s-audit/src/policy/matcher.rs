@@ -12,7 +12,7 @@ use super::{Decision, Level};
 use crate::request::RequestInfo;
 use crate::user::UserInfo;
 
-/// An audit policy, ready to be asked.
+/// An audit policy that can be evaluated.
 #[derive(Debug)]
 pub struct Policy {
     rules: Box<[Rule]>,
@@ -55,7 +55,7 @@ impl Policy {
         &self.rules
     }
 
-    /// How many rules it has.
+    /// Returns the number of rules.
     pub fn rule_count(&self) -> usize {
         self.rules.len()
     }
@@ -312,9 +312,9 @@ impl ResourceEntry {
 #[derive(Debug)]
 pub(super) struct ResourcePattern {
     text: Box<[u8]>,
-    /// What follows `*/`.
+    /// The text after `*/`.
     of_any_resource: Option<Box<[u8]>>,
-    /// What precedes `/*`.
+    /// The text before `/*`.
     any_subresource_of: Option<Box<[u8]>>,
 }
 

@@ -12,7 +12,7 @@ use super::field_selector::name_demanded;
 use super::label_selector;
 use super::query::{self, Plus};
 
-/// What a request asks for, in the terms of audit policies, audit events and authorization.
+/// The attributes of a request: verb, API group, resource, namespace and name.
 #[derive(Debug, Clone)]
 pub struct RequestInfo {
     path: DecodedPath,

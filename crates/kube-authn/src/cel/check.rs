@@ -1,5 +1,5 @@
-//! Finds when a file is loaded what the interpreter would find only when somebody calls: names and
-//! functions that there are not, and types that do not fit, as cel-go's checker does.
+//! Reports undefined names and functions, and mismatched types, when a file is loaded instead of
+//! when an expression is evaluated, like cel-go's checker.
 
 use std::collections::HashMap;
 

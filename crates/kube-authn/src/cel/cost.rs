@@ -1,5 +1,5 @@
-//! What an evaluation may cost. Claims come from outside; an expression that is quick on most of
-//! them must not be slow, or fill the memory, on those that somebody made for it.
+//! Limits the cost of an evaluation. Claims are untrusted input: an expression that is fast for
+//! most of them must not be slow, or exhaust memory, for claims that an attacker has prepared.
 //!
 //! Loops and whatever makes values that grow are charged: by the element, by the byte.
 

@@ -1,9 +1,9 @@
 //! Expressions of the Common Expression Language (CEL) in an `AuthenticationConfiguration`.
 //!
-//! The crate `cel` parses them and evaluates literals, variables, logic and loops. Types are checked
-//! when the file is loaded (`check`), operators and functions evaluate as cel-go does (`bridge`,
-//! `functions`), and an evaluation costs no more than it may (`cost`). docs/authentication.md says
-//! what differs from kube-apiserver.
+//! The crate `cel` parses them and evaluates literals, variables, logic and loops. Types are
+//! checked when the file is loaded (`check`), operators and functions evaluate as cel-go does
+//! (`bridge`, `functions`), and an evaluation costs no more than it may (`cost`).
+//! docs/authentication.md says what differs from kube-apiserver.
 //!
 //! | file | what it does |
 //! |---|---|
@@ -44,7 +44,7 @@ use self::value::Value;
 
 use super::UserInfo;
 
-/// Bytes that an expression may have: more than any that somebody could read.
+/// Maximum length of an expression in bytes.
 const MAX_LENGTH: usize = 8 << 10;
 /// Enough for the parser to get through as many brackets, and to find that they are too many.
 const PARSER_STACK: usize = 256 << 20;

@@ -21,7 +21,7 @@ pub(super) fn type_named(name: &str) -> Option<Type> {
     })
 }
 
-/// Functions of kube-apiserver that are missing here are told from those that nobody has.
+/// Distinguishes functions of kube-apiserver that are not supported here from undefined ones.
 pub(super) fn about(name: &str) -> &'static str {
     const MISSING: &[&str] = &[
         "format",

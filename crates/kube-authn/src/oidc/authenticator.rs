@@ -18,7 +18,7 @@ use crate::verified::Verified;
 /// How far `nbf` may lie ahead, as with kube-apiserver. `exp` has no leeway.
 const NOT_BEFORE_LEEWAY: Duration = Duration::from_secs(60);
 
-/// An issuer that is believed, and how its claims make users.
+/// A trusted issuer, and how its claims are mapped to users.
 pub(super) struct JwtAuthenticator {
     issuer: Arc<Issuer>,
     settings: JwtSettings,
@@ -65,7 +65,7 @@ pub enum OidcError {
          let the prefix or a literal of the expression begin so"
     )]
     Reserved(String),
-    /// A group is one that nobody may be in.
+    /// The token has a group that no user may have.
     #[error("oidc: group {0:?} is not for authenticated users")]
     Unauthenticated(&'static str),
     /// An expression has no result that can be used.

@@ -49,7 +49,7 @@ pub(super) enum FetchError {
         url: Uri,
     },
     /// The answer did not end in time.
-    #[error("{url}: no answer within 10 s")]
+    #[error("{url}: no response within 10 s")]
     Late {
         /// What was asked for.
         url: Uri,

@@ -56,7 +56,7 @@ pub enum IssuerError {
         "certificateAuthority: {0}; it takes PEM blocks that begin with -----BEGIN CERTIFICATE-----"
     )]
     Pem(String),
-    /// There are no CAs to believe.
+    /// There are no CAs to trust.
     #[error(
         "this system has no CA certificates to verify the issuer by; give --oidc-ca-file or certificateAuthority"
     )]

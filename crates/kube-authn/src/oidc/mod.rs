@@ -34,7 +34,7 @@ pub use issuer::IssuerError;
 pub use settings::{CaSource, ClaimRule, IssuerSettings, JwtSettings, NameMapping};
 pub(crate) use settings::{ExtraMapping, Rule, UidMapping};
 
-/// The issuers that are believed; they can be replaced while requests come.
+/// The trusted issuers; they can be replaced while requests are processed.
 pub struct JwtAuthenticators {
     current: ArcSwap<Vec<Arc<JwtAuthenticator>>>,
     metrics: Arc<AuthenticationMetrics>,
@@ -54,9 +54,8 @@ impl JwtAuthenticators {
         Ok(authenticators)
     }
 
-    /// Believes these issuers from now on, and no others. Those that were believed before keep
-    /// their keys, if they are found in the same way as before. What was remembered of tokens is
-    /// the caller's to forget, afterwards.
+    /// Replaces the trusted issuers. Issuers whose keys are fetched in the same way as before keep
+    /// their keys. The caller must clear the token cache afterwards.
     ///
     /// # Errors
     /// The first issuer that could never be asked; then nothing has changed.

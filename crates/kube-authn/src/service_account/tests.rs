@@ -246,7 +246,7 @@ fn changed_key_files_are_read_again_and_bad_ones_change_nothing() {
     assert_ne!(accounts.keys.load_full(), before);
 }
 
-/// Tokens that a real kube-apiserver accepted, judged at the time of their events.
+/// Tokens that a real kube-apiserver accepted, verified at the time of their events.
 #[test]
 fn recorded_tokens_give_the_recorded_users() {
     let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/corpus");

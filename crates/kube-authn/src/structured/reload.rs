@@ -12,7 +12,7 @@ use crate::anonymous::Anonymous;
 use crate::oidc::{IssuerError, JwtAuthenticators};
 use crate::token_cache::TokenCache;
 
-/// A file that is in force.
+/// The active file.
 pub struct AuthenticationConfigFile {
     path: PathBuf,
     disallowed_issuers: Vec<String>,
@@ -23,7 +23,7 @@ pub struct AuthenticationConfigFile {
     cache: Arc<TokenCache>,
 }
 
-/// Why the file is not in force.
+/// Why the file cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigFileError {
     /// It is no valid configuration. One problem a line.
@@ -46,8 +46,8 @@ pub enum ConfigFileError {
 }
 
 impl AuthenticationConfigFile {
-    /// Puts the file at `path` in force. What is remembered of tokens in `cache` is forgotten when
-    /// it changes. Must be called within a tokio runtime.
+    /// Loads the file at `path`. When it changes, the tokens in `cache` are dropped. Must be called
+    /// within a tokio runtime.
     ///
     /// # Errors
     /// See [`ConfigFileError`].
@@ -102,7 +102,7 @@ impl AuthenticationConfigFile {
             .replace(jwt)
             .map_err(|source| ConfigFileError::Issuer { path: self.path.clone(), source })?;
         self.anonymous.store(Arc::new(anonymous));
-        // Last: what is remembered from now on is of the new issuers.
+        // Last, so that tokens that are cached from now on are verified by the new issuers.
         self.cache.clear();
         for warning in warnings {
             tracing::warn!("--authentication-config: {warning}");

@@ -112,7 +112,7 @@ pub(super) fn build(
         let egress = issuer.child("egressSelectorType");
         if matches!(egress.text(), "controlplane" | "cluster") {
             let message = format!("{}: has no effect, there are no egress selectors", egress.path);
-            egress.add(message, "issuers are asked directly", warnings);
+            egress.add(message, "issuers are contacted directly", warnings);
         }
     }
     let anonymous = root.child("anonymous");
@@ -213,7 +213,12 @@ fn issuer_settings(
     let egress = field.child("egressSelectorType");
     if !matches!(egress.text(), "" | "controlplane" | "cluster") {
         let message = "egress selector must be either controlplane or cluster";
-        egress.invalid(egress.text(), message, "remove it: issuers are asked directly", problems);
+        egress.invalid(
+            egress.text(),
+            message,
+            "remove it: issuers are contacted directly",
+            problems,
+        );
     }
     IssuerSettings {
         url: url_text.to_owned(),

@@ -160,7 +160,7 @@ fn a_changed_ca_file_reaches_open_connections() {
     assert!(certificates.user(&trusted).is_err());
     std::fs::write(&file, "nothing").unwrap();
     assert!(matches!(trusted.reload(), Err(ClientCaError::Empty { .. })));
-    assert!(certificates.user(&trusted).is_err(), "the last good file stays in force");
+    assert!(certificates.user(&trusted).is_err(), "the last valid file stays active");
     std::fs::write(&file, format!("{}{}", second.pem, first.pem)).unwrap();
     trusted.reload().unwrap();
     assert!(certificates.user(&trusted).is_ok());
@@ -299,5 +299,8 @@ fn certificates_of_version_1_can_be_revoked() {
     }
     std::fs::write(&lists, revocation_list(&ca(None, "root"), &[])).unwrap();
     trusted.reload().unwrap();
-    assert!(user(&trusted, numbered(2)).is_err(), "a list of another key reinstates nobody");
+    assert!(
+        user(&trusted, numbered(2)).is_err(),
+        "a list of another key reinstates no certificate"
+    );
 }

@@ -1,6 +1,7 @@
 //! One quick pass over a JSON object that checks whether every decoder reads it alike.
 //!
-//! Nearly all bodies are such, and are recorded as they are. For the others there is [`super::tape`].
+//! Nearly all bodies are such, and are recorded as they are. For the others there is
+//! [`super::tape`].
 
 use super::names::{Names, names};
 use super::words::{self, string_end};

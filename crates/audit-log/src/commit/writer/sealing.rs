@@ -59,7 +59,7 @@ impl Writer {
             Ok(()) => {
                 if held.seal_failed.take().is_some() {
                     tracing::info!("the seal of the audit log {} is written again", self.name);
-                    // The next check finds out whether the log is, too.
+                    // The next check determines whether the log is healthy, too.
                     held.failed = Some(Instant::now());
                 }
             }

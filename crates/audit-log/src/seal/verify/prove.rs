@@ -317,7 +317,7 @@ impl Index {
                 rows.push(Row { bytes: (record.offset, record.end_offset()), at: start, number });
             }
         }
-        // A chain has them in order; what somebody has put in need not be.
+        // A chain has them in order; inserted records need not be.
         rows.sort_by_key(|row| row.bytes.0);
         Ok(Index { pair, rows })
     }

@@ -51,9 +51,9 @@ struct Draining {
     lost: Arc<DroppedEvents>,
 }
 
-/// What a batch file turned out to hold.
+/// The content of a batch file.
 enum Content {
-    /// What was written.
+    /// The batch as it was written.
     Intact(Vec<u8>),
     /// Something else than what was written.
     Corrupt(Vec<u8>),
@@ -101,7 +101,8 @@ impl Draining {
         Some(())
     }
 
-    /// Reads a batch; tries again until the disk has an answer, or the process shuts down.
+    /// Reads a batch; retries until the read succeeds or fails permanently, or the process shuts
+    /// down.
     async fn read(&self, batch: &Batch) -> Option<Content> {
         let mut backoff = RETRY;
         loop {
@@ -198,7 +199,7 @@ impl Draining {
         let bytes = refused.len() as u64;
         let file = self.spool.reserve_rejected(bytes).then(|| {
             let aside = match whole {
-                // Under its own checksum, which tells how it differs.
+                // Under its actual checksum, which shows the difference.
                 true => batch.name.clone(),
                 false => BatchName::new(batch.name.number, events, &refused),
             };
@@ -238,8 +239,8 @@ impl Draining {
         Some(())
     }
 
-    /// Does something with the disk, again while it fails: for ever, or for so long. `None`: the
-    /// process shuts down.
+    /// Repeats an operation on the disk while it fails: indefinitely, or for a limited time.
+    /// `None`: the process shuts down.
     async fn insist(
         &self,
         limit: Option<Duration>,
@@ -308,7 +309,7 @@ impl Spool {
         })
     }
 
-    /// Makes room for a batch that is set aside; `false` if there is none.
+    /// Reserves space for a batch that is set aside; `false` if there is not enough.
     fn reserve_rejected(&self, bytes: u64) -> bool {
         let mut state = self.lock();
         let fits = state.rejected_bytes + bytes <= self.config.max_size / 2;

@@ -71,7 +71,7 @@ struct Batch {
     directory: Arc<Directory>,
 }
 
-/// What is done with the disk.
+/// An operation on the disk.
 #[derive(Debug, Clone, Copy)]
 enum Access {
     Read,
@@ -229,7 +229,7 @@ impl Spool {
         }
     }
 
-    /// The oldest batch, once there is one. None: closed, and there is none.
+    /// Waits for the oldest batch. `None`: the spool is closed and empty.
     async fn oldest(&self) -> Option<Batch> {
         loop {
             let closed = self.closed.is_cancelled();

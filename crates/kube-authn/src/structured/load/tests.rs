@@ -152,7 +152,7 @@ fn issuers_are_judged_as_by_kube_apiserver() {
         ),
         (issuer("url: 'https://a?b=c', audiences: [k]"), "URL must not contain a query"),
         (issuer("url: 'https://a#b', audiences: [k]"), "URL must not contain a fragment"),
-        (issuer("url: 'https:///x', audiences: [k]"), "not a URL that can be asked"),
+        (issuer("url: 'https:///x', audiences: [k]"), "not a URL of a server"),
         (
             issuer("url: 'https://kubernetes.default.svc', audiences: [k]"),
             "jwt[0].issuer.url: Invalid value: \"https://kubernetes.default.svc\": URL must not overlap with disallowed issuers: [https://kubernetes.default.svc]",
