@@ -384,7 +384,7 @@ async fn the_rules_are_those_of_the_api_servers_version() {
         let (answer, _) = call(&proxy, "admin", ("GET", ONE), &["Impersonate-Group: g"]).await;
         assert_eq!(answer.head.status, 400);
         if version.is_empty() {
-            let says_how = || proxy.process.stderr().contains("=true or false").then_some(());
+            let says_how = || proxy.process.stderr().contains("to true or false").then_some(());
             wait_for("a hint at what to do", says_how).await;
         }
         (constraint(&event).to_owned(), message(&answer), proxy.process.stderr())

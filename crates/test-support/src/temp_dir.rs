@@ -7,8 +7,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// An empty directory of its own.
 pub struct TempDir(PathBuf);
 
+impl Default for TempDir {
+    fn default() -> TempDir {
+        TempDir::new()
+    }
+}
+
 impl TempDir {
-    /// Makes the directory.
+    /// Creates the directory.
     pub fn new() -> TempDir {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
