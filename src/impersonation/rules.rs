@@ -109,7 +109,9 @@ impl RulesInForce {
         if rules.is_none() {
             tracing::warn!(
                 code = code.as_u16(),
-                "the API server does not report its version, which determines how impersonation is authorized; allow the proxy's user to get /version, or set --constrained-impersonation to true or false"
+                "the API server does not report its version, which determines how impersonation is \
+                 authorized; allow the proxy's user to get /version, or set \
+                 --constrained-impersonation to true or false"
             );
         }
         Ok(rules)
@@ -118,7 +120,8 @@ impl RulesInForce {
 
 fn unreachable() -> Refusal {
     Refusal::unavailable(
-        "the API server's version, which determines how impersonation is authorized, is not available",
+        "the API server's version, which determines how impersonation is authorized, is not \
+         available",
     )
 }
 

@@ -402,7 +402,7 @@ async fn the_rules_are_those_of_the_api_servers_version() {
         let (constraint, message, stderr) = of_admin(version, flag).await;
         let expected = if is_new { ("impersonate:user-info", new) } else { ("", old) };
         assert_eq!((constraint.as_str(), message.as_str()), expected, "{version:?} {flag}");
-        let warns = stderr.contains("--constrained-impersonation=true or false");
+        let warns = stderr.contains("--constrained-impersonation to true or false");
         assert_eq!(warns, version.is_empty(), "{version:?} {flag}: {stderr}");
     }
 }
