@@ -91,9 +91,10 @@ impl Process {
             authenticator(&config.authentication, &upstream, as_front_proxy, &follow)?;
         let certificate = serving_certificate(&config.serving, &follow)?;
         let tls = tls::server_config(&config.serving.tls, certificate).context("TLS")?;
-        let listener = listener::bind(config.serving.addr).await.context("--secure-port")?;
-        let admin_listener =
-            listener::bind(config.operation.admin_addr).await.context("--admin-bind-address")?;
+        let share_port = config.serving.share_port;
+        let listener = listener::bind(config.serving.addr, share_port).context("--secure-port")?;
+        let admin_listener = listener::bind(config.operation.admin_addr, share_port)
+            .context("--admin-bind-address")?;
         let (addr, admin_addr) = (listener.local_addr()?, admin_listener.local_addr()?);
 
         let recorder = recorder(config.audit, policies, observer, &follow)?;

@@ -10,6 +10,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::kubeconfig_flags::KubeconfigFlags;
+use super::listener_flags::ListenerFlags;
 use super::sink_entry::SinkEntry;
 use crate::authn::WebhookVersion;
 use crate::request::duration;
@@ -58,6 +59,9 @@ pub struct ServeFlags {
     /// used as the client's; connections from other addresses must not
     #[arg(long, value_name = "CIDRS", value_delimiter = ',', help_heading = SERVING)]
     pub proxy_protocol: Vec<Cidr>,
+    /// Socket options and HTTP/2.
+    #[command(flatten)]
+    pub listener: ListenerFlags,
 
     /// CAs of client certificates, PEM: the common name is the user, organizations are the groups;
     /// reloaded when it changes
@@ -575,7 +579,7 @@ pub struct ServeFlags {
     pub log_format: LogFormat,
 }
 
-const SERVING: &str = "Serving";
+pub(super) const SERVING: &str = "Serving";
 const AUTHENTICATION: &str = "Authentication";
 pub(super) const UPSTREAM: &str = "Upstream";
 const POLICY: &str = "Audit policy";
@@ -667,7 +671,7 @@ pub enum LogFormat {
 }
 
 /// As Go's `strconv.ParseBool`, which kube-apiserver's flags go through.
-fn parse_bool(text: &str) -> Result<bool, String> {
+pub(super) fn parse_bool(text: &str) -> Result<bool, String> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),

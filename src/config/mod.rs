@@ -8,6 +8,7 @@ mod bodies;
 pub mod file;
 pub mod flags;
 mod kubeconfig_flags;
+mod listener_flags;
 #[cfg(test)]
 mod reference;
 mod same_file;
@@ -64,6 +65,10 @@ pub struct Serving {
     pub max_connections: u64,
     /// `--proxy-protocol`
     pub proxy_protocol: Vec<Cidr>,
+    /// `--permit-port-sharing`
+    pub share_port: bool,
+    /// `--http2-max-streams-per-connection`
+    pub http2_max_streams: u32,
 }
 
 /// Where the serving certificate comes from.
@@ -247,6 +252,8 @@ fn serving(flags: &ServeFlags) -> Result<Serving, ConfigError> {
         certificate,
         max_connections: flags.max_connections,
         proxy_protocol: flags.proxy_protocol.clone(),
+        share_port: flags.listener.permit_port_sharing,
+        http2_max_streams: flags.listener.http2_max_streams_per_connection,
         tls: TlsOptions {
             min_version: match flags.tls_min_version {
                 TlsMinVersion::Tls12 => MinVersion::Tls12,
