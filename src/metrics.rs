@@ -23,6 +23,7 @@ use self::process::ProcessCollector;
 use crate::audit::metrics::AuditMetrics;
 use crate::authn::AuthenticationMetrics;
 use crate::file_watch::ReloadMetrics;
+use crate::filters::FilterMetrics;
 use crate::policy::{PolicyFamilies, PolicyHandle, PolicyMetrics};
 use crate::upstream::UpstreamMetrics;
 use crate::upstream::access::Access;
@@ -41,6 +42,8 @@ pub struct Metrics {
     pub upstream: Arc<UpstreamMetrics>,
     /// Authentication.
     pub authentication: Arc<AuthenticationMetrics>,
+    /// Request filters.
+    pub filters: Arc<FilterMetrics>,
     /// Reloads of files.
     pub reloads: Arc<ReloadMetrics>,
     /// All backends, in the order in which [`Metrics::new`] got their names.
@@ -73,6 +76,7 @@ impl Metrics {
             server: Arc::default(),
             upstream: Arc::new(upstream),
             authentication: Arc::new(AuthenticationMetrics::new(denied)),
+            filters: Arc::default(),
             reloads: Arc::default(),
             backends,
             policies: PolicyFamilies::default(),
@@ -88,6 +92,7 @@ impl Metrics {
         metrics.server.register(registry);
         metrics.upstream.register(registry);
         metrics.authentication.register(registry);
+        metrics.filters.register(registry);
         metrics.reloads.register(registry);
         let build = vec![
             ("version", env!("CARGO_PKG_VERSION")),

@@ -29,6 +29,7 @@ use crate::config::{
 };
 use crate::file_watch::Reloaded;
 use crate::file_watch::{FileWatcher, POLL_INTERVAL};
+use crate::filters::Filters;
 use crate::impersonation::Reviewer;
 use crate::metrics::Metrics;
 use crate::pipeline::Proxy;
@@ -98,6 +99,8 @@ impl Process {
         let (addr, admin_addr) = (listener.local_addr()?, admin_listener.local_addr()?);
 
         let recorder = recorder(config.audit, policies, observer, &follow)?;
+        let filters = Filters::new(config.filters, metrics.filters.clone());
+        filters.watch_deadlines();
         let proxy = Arc::new(Proxy {
             authenticator,
             recorder: Arc::new(recorder),
@@ -106,6 +109,7 @@ impl Process {
             original_user_extra: config.upstream.original_user_extra,
             reviewer: Reviewer::new(upstream.clone(), config.upstream.constrained_impersonation),
             upstream,
+            filters,
             long_running: Default::default(),
         });
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args, ValueEnum};
 
+use super::filter_flags::FilterFlags;
 use super::kubeconfig_flags::KubeconfigFlags;
 use super::listener_flags::ListenerFlags;
 use super::sink_entry::SinkEntry;
@@ -259,6 +260,10 @@ pub struct ServeFlags {
     /// impersonation
     #[arg(long, value_name = "VALUE", default_value = "auto", help_heading = UPSTREAM)]
     pub constrained_impersonation: Constrained,
+
+    /// Limits, timeouts, CORS and the like.
+    #[command(flatten)]
+    pub filters: FilterFlags,
 
     /// Audit policy (audit.k8s.io/v1 Policy); reloaded when it changes
     #[arg(long, value_name = "FILE", help_heading = POLICY)]

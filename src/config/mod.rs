@@ -6,6 +6,8 @@
 mod authentication;
 mod bodies;
 pub mod file;
+mod filter_flags;
+mod filters;
 pub mod flags;
 mod kubeconfig_flags;
 mod listener_flags;
@@ -31,6 +33,7 @@ pub use self::sink_entry::{SinkEntry, SinkType};
 pub use self::sink_list::{BackendSettings, SinkSettings};
 use crate::audit::record::AmbiguousBodies;
 use crate::authn::{JwtSettings, RequestHeaderNames, TokenReviewSettings};
+use crate::filters::FilterSettings;
 use crate::impersonation::{ConstrainedImpersonation, Rules};
 use crate::request::source::{Cidr, TrustedProxies};
 use crate::server::tls::{self, MinVersion, TlsOptions};
@@ -46,6 +49,8 @@ pub struct Config {
     pub authentication: Authentication,
     /// The API server.
     pub upstream: Upstream,
+    /// The request filters.
+    pub filters: FilterSettings,
     /// What is recorded, and where.
     pub audit: Audit,
     /// The running of the process.
@@ -67,8 +72,6 @@ pub struct Serving {
     pub proxy_protocol: Vec<Cidr>,
     /// `--permit-port-sharing`
     pub share_port: bool,
-    /// `--http2-max-streams-per-connection`
-    pub http2_max_streams: u32,
 }
 
 /// Where the serving certificate comes from.
@@ -217,6 +220,7 @@ impl Config {
             serving: serving(&flags)?,
             authentication: authentication::authentication(&flags)?,
             upstream: upstream(&flags)?,
+            filters: filters::filters(&flags)?,
             operation: Operation {
                 admin_addr: flags.admin_bind_address,
                 shutdown_delay: flags.shutdown_delay_duration,
@@ -253,7 +257,6 @@ fn serving(flags: &ServeFlags) -> Result<Serving, ConfigError> {
         max_connections: flags.max_connections,
         proxy_protocol: flags.proxy_protocol.clone(),
         share_port: flags.listener.permit_port_sharing,
-        http2_max_streams: flags.listener.http2_max_streams_per_connection,
         tls: TlsOptions {
             min_version: match flags.tls_min_version {
                 TlsMinVersion::Tls12 => MinVersion::Tls12,
