@@ -302,22 +302,21 @@ async fn forward(
     caller: Authenticated,
     upgrade: Option<upgrade::Asked>,
 ) -> Response<ResponseBody> {
-    let is_safe = parts.method.is_safe();
-    let (parts, (is_head, pretty)) = response_form(parts, &record);
+    let (parts, (is_head, pretty), is_safe) = response_form(parts, &record);
     let by = deadline.as_ref();
     let request = {
         let making = outgoing(proxy, connection, parts, body, &mut record, &caller, by);
         race(by, std::pin::pin!(making)).await
     };
-    let mut request = match request {
-        Ok(Ok(request)) => request,
-        Ok(Err(Refused::Status(status))) => return refuse(record, *status).await,
-        Ok(Err(Refused::TooManyRequests)) => return too_many_requests(record).await,
-        Err(Expired) => return expired(proxy, record, false).await,
+    // One await for all refusals: a request that is there in several of them would not share its
+    // memory with what comes later.
+    let request = match request.unwrap_or_else(|expired| Err(expired.into())) {
+        Ok(request) => request,
+        Err(refused) => return refused.respond(proxy, record).await,
     };
     let sent = match &upgrade {
         Some(asked) => {
-            asked.set_headers(request.headers_mut());
+            let request = asked.requested_in(request);
             let mut sending = Box::pin(proxy.upstream.upgrade(request, &connection.sequence));
             race(by, sending.as_mut()).await
         }
@@ -363,6 +362,28 @@ enum Refused {
     Status(Box<Status>),
     /// Too many are in flight.
     TooManyRequests,
+    /// Its deadline has passed.
+    Expired,
+}
+
+impl Refused {
+    fn respond(
+        self,
+        proxy: &Proxy,
+        record: Box<Record>,
+    ) -> BoxFuture<'static, Response<ResponseBody>> {
+        match self {
+            Refused::Status(status) => refuse(record, *status),
+            Refused::TooManyRequests => too_many_requests(record),
+            Refused::Expired => expired(proxy, record, false),
+        }
+    }
+}
+
+impl From<Expired> for Refused {
+    fn from(_: Expired) -> Refused {
+        Refused::Expired
+    }
 }
 
 impl From<Box<Status>> for Refused {
@@ -394,15 +415,17 @@ fn ends(proxy: &Proxy, record: &Record, deadline: Option<Deadline>) -> Ends {
     Ends { process: proxy.long_running.ending.clone(), watch_timeout, deadline }
 }
 
-/// Whether the client expects no body, and whether it wants a readable one. `parts` are handed
-/// through: borrowed by the caller, they would stay in its future until the response.
-fn response_form(parts: Parts, record: &Record) -> (Parts, (bool, bool)) {
+/// Whether the client expects no body, whether it wants a readable one, and whether the method is
+/// safe. `parts` are handed through: borrowed by the caller, they would stay in its future until
+/// the response.
+fn response_form(parts: Parts, record: &Record) -> (Parts, (bool, bool), bool) {
+    let is_safe = parts.method.is_safe();
     let is_head = parts.method == Method::HEAD;
     let pretty = record
         .facts()
         .accept
         .is_some_and(|accepted| accepted.pretty || wants_pretty(parts.uri.query(), &parts.headers));
-    (parts, (is_head, pretty))
+    (parts, (is_head, pretty), is_safe)
 }
 
 /// A 401 is either about the client, or about the proxy's own credentials.
