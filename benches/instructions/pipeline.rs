@@ -150,6 +150,7 @@ fn runtime() -> Runtime {
 fn proxy(upstream: SocketAddr, ca: &str, level: &str, log: Option<Backend>) -> Arc<Proxy> {
     let config = UpstreamConfig {
         server: Endpoint::parse(&format!("https://{upstream}"), "bench").expect("a URL"),
+        more_servers: Vec::new(),
         trust: Trust::Ca(Pem::Data { field: "bench".into(), bytes: ca.into() }),
         tls_server_name: None,
         client_certificate: None,
@@ -178,6 +179,7 @@ fn proxy(upstream: SocketAddr, ca: &str, level: &str, log: Option<Backend>) -> A
         reviewer: Reviewer::new(upstream.clone(), ConstrainedImpersonation::Auto),
         upstream,
         filters: filters(),
+        authorization: None,
         long_running: Default::default(),
     })
 }

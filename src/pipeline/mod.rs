@@ -41,6 +41,7 @@ use crate::audit::timestamp::Timestamp;
 use crate::authn::{
     self, Authenticated, AuthenticationError, Authenticator, ClientCertificates, User,
 };
+use crate::authorization::AuthorizationReviews;
 use crate::body::{ClientBody, RequestBody};
 use crate::filters::cors::{self, OutsideCors};
 use crate::filters::deadline::race;
@@ -77,6 +78,8 @@ pub struct Proxy {
     pub original_user_extra: Option<OriginalUserExtra>,
     /// Whether callers may impersonate, for [`Identity::Impersonate`].
     pub reviewer: Reviewer,
+    /// Determines why the API server allows requests, for annotations.
+    pub authorization: Option<AuthorizationReviews>,
     /// The API server.
     pub upstream: Upstream,
     /// Limits, timeouts, CORS and the like.
@@ -314,6 +317,10 @@ async fn forward(
         Ok(request) => request,
         Err(refused) => return refused.respond(proxy, record).await,
     };
+    let review = proxy.authorization.as_ref().and_then(|reviews| {
+        let (facts, user) = (record.facts(), record.effective_user()?);
+        Some(reviews.start(user, &facts.info, facts.target.query()))
+    });
     let sent = match &upgrade {
         Some(asked) => {
             let request = asked.requested_in(request);
@@ -329,6 +336,12 @@ async fn forward(
         Ok(sent) => sent,
         Err(Expired) => return expired(proxy, record, !is_safe).await,
     };
+    if let (Some(mut review), Ok(answer)) = (review, &sent)
+        && answer.status() != StatusCode::UNAUTHORIZED
+    {
+        Box::pin(review.wait()).await;
+        record.reviewed(review);
+    }
     match sent {
         Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => match upgrade {
             Some(asked) => {

@@ -4,6 +4,7 @@
 
 mod authentication_config;
 mod authn;
+mod authorization;
 mod backends;
 mod barrier;
 mod bodies;
@@ -46,11 +47,13 @@ mod recorded_truth;
 mod replay;
 mod replay_bodies;
 mod replay_impersonation;
+mod restart;
 mod rotation;
 mod seal;
 mod seal_faults;
 mod seal_proof;
 mod self_test;
+mod several_servers;
 mod shutdown;
 mod sinks;
 mod streaming;
