@@ -111,7 +111,8 @@ async fn a_response_in_progress_is_broken_off() {
         assert!(why.contains("timed out"), "{why:?}");
     }
     // The stream to the API server is reset.
-    for sender in kept.lock().unwrap().drain(..) {
+    let senders = std::mem::take(&mut *kept.lock().unwrap());
+    for sender in senders {
         in_time("the end upstream", sender.closed()).await;
     }
     let timeouts = "kube_audit_proxy_request_timeouts_total{response=\"started\"}";
