@@ -18,8 +18,8 @@ static NAMES: LazyLock<Names> = LazyLock::new(Names::new);
 pub(super) struct Names {
     exact: Box<[u64]>,
     folded: Box<[u64]>,
-    /// A bit for each name, which excludes most other keys without a lookup in the tables, which are
-    /// large.
+    /// A bit for each name, which excludes most other keys without a lookup in the tables, which
+    /// are large.
     bits: Box<[u64]>,
 }
 
