@@ -8,13 +8,14 @@ use tracing_subscriber::EnvFilter;
 use crate::config::LogFormat;
 
 /// The crates of this project, which log at `--log-level`.
-const OWN_CRATES: [&str; 7] = [
+const OWN_CRATES: [&str; 8] = [
     "api_client",
     "audit_log",
     "audit_query",
     "k8s_audit",
     "kube_audit_proxy",
     "pki",
+    "session_recording",
     "watched_files",
 ];
 
