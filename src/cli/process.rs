@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::backends;
+use super::{backends, sessions};
 use crate::audit::body::Budget;
 use crate::audit::record::{AuditSink, Backend, Encoding, Format, Recorder};
 use crate::audit::recording::BodySettings;
@@ -96,6 +96,7 @@ impl Process {
             listener::bind(config.operation.admin_addr).await.context("--admin-bind-address")?;
         let (addr, admin_addr) = (listener.local_addr()?, admin_listener.local_addr()?);
 
+        let sessions = sessions::recorder(config.sessions, &follow)?;
         let recorder = recorder(config.audit, policies, observer, &follow)?;
         let proxy = Arc::new(Proxy {
             authenticator,
@@ -106,6 +107,7 @@ impl Process {
             reviewer: Reviewer::new(upstream.clone(), config.upstream.constrained_impersonation),
             upstream,
             long_running: Default::default(),
+            sessions,
         });
 
         let (shutdown, running) = Shutdown::new();
@@ -366,8 +368,8 @@ fn webhook_client(path: &Path, follow: &Follow) -> Result<WebhookEndpoint, Confi
 }
 
 /// What is needed to follow files.
-struct Follow {
-    metrics: Arc<Metrics>,
+pub(super) struct Follow {
+    pub(super) metrics: Arc<Metrics>,
     forced: watch::Receiver<()>,
 }
 
@@ -377,7 +379,7 @@ impl Follow {
         tokio::spawn(file.follow(target.clone(), metrics, forced, POLL_INTERVAL));
     }
 
-    fn spawn<E: std::fmt::Display + Send + 'static>(
+    pub(super) fn spawn<E: std::fmt::Display + Send + 'static>(
         &self,
         what: Reloaded,
         watcher: FileWatcher,

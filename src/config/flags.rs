@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::kubeconfig_flags::KubeconfigFlags;
+use super::session_flags::SessionFlags;
 use super::sink_entry::SinkEntry;
 use crate::authn::WebhookVersion;
 use crate::request::duration;
@@ -541,6 +542,10 @@ pub struct ServeFlags {
     #[arg(allow_negative_numbers = true)]
     pub audit_log_truncate_max_batch_size: i64,
 
+    /// Recordings of sessions.
+    #[command(flatten)]
+    pub sessions: SessionFlags,
+
     /// Address for /healthz, /livez, /readyz and /metrics, in plain HTTP and without authentication
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8081", help_heading = OPERATION)]
     pub admin_bind_address: SocketAddr,
@@ -655,7 +660,7 @@ pub enum LogFormat {
 }
 
 /// As Go's `strconv.ParseBool`, which kube-apiserver's flags go through.
-fn parse_bool(text: &str) -> Result<bool, String> {
+pub(super) fn parse_bool(text: &str) -> Result<bool, String> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),

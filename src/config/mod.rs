@@ -9,6 +9,7 @@ pub mod file;
 pub mod flags;
 mod kubeconfig_flags;
 mod same_file;
+mod session_flags;
 mod sink_entry;
 mod sink_list;
 mod sinks;
@@ -24,6 +25,7 @@ use self::flags::Constrained;
 pub use self::flags::{LogFormat, ServeFlags};
 use self::flags::{TlsMinVersion, UpstreamIdentity};
 use self::kubeconfig_flags::KubeconfigFlags;
+pub use self::session_flags::SessionRecording;
 pub use self::sink_entry::{SinkEntry, SinkType};
 pub use self::sink_list::{BackendSettings, SinkSettings};
 use crate::audit::record::AmbiguousBodies;
@@ -45,6 +47,8 @@ pub struct Config {
     pub upstream: Upstream,
     /// What is recorded, and where.
     pub audit: Audit,
+    /// Recordings of sessions.
+    pub sessions: Option<SessionRecording>,
     /// The running of the process.
     pub operation: Operation,
 }
@@ -210,6 +214,7 @@ impl Config {
             serving: serving(&flags)?,
             authentication: authentication::authentication(&flags)?,
             upstream: upstream(&flags)?,
+            sessions: SessionRecording::new(&flags.sessions)?,
             operation: Operation {
                 admin_addr: flags.admin_bind_address,
                 shutdown_delay: flags.shutdown_delay_duration,

@@ -5,8 +5,10 @@
 
 mod credentials;
 mod hold;
+mod recorded;
 mod refusal;
 mod response;
+mod session;
 mod upgrade;
 
 use std::net::SocketAddr;
@@ -74,6 +76,8 @@ pub struct Proxy {
     pub upstream: Upstream,
     /// Long-running requests, and how to end them.
     pub long_running: LongRunning,
+    /// Records what happens in sessions.
+    pub sessions: Option<Arc<session_recording::Recorder>>,
 }
 
 /// Long-running requests, as far as the end of the process must know of them.
@@ -250,16 +254,24 @@ async fn forward(
     body: ClientBody,
     mut record: Box<Record>,
     caller: Authenticated,
-    upgrade: Option<upgrade::Asked>,
+    mut upgrade: Option<upgrade::Asked>,
 ) -> Response<ResponseBody> {
     let (parts, (is_head, pretty)) = response_form(parts, &record);
     let mut request = match outgoing(proxy, connection, parts, body, &mut record, &caller).await {
         Ok(request) => request,
         Err(status) => return refuse(record, *status).await,
     };
-    let sent = match &upgrade {
+    let sent = match &mut upgrade {
         Some(asked) => {
             asked.set_headers(request.headers_mut());
+            if let Some(recorder) = &proxy.sessions {
+                let headers = request.headers();
+                let begun = session::begin(recorder, &mut record, &caller.user, headers);
+                match Box::pin(begun).await {
+                    Ok(session) => asked.session = session,
+                    Err(status) => return refuse(record, *status).await,
+                }
+            }
             Box::pin(proxy.upstream.upgrade(request, &connection.sequence)).await
         }
         None => proxy.upstream.forward(request, &connection.sequence).await,
@@ -267,6 +279,14 @@ async fn forward(
     match sent {
         Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => match upgrade {
             Some(asked) => {
+                if let Err(why) = asked.negotiated(answer.headers())
+                    && let Some(recorder) = &proxy.sessions
+                {
+                    let status = session::refused(recorder, &mut record, &why);
+                    let mut response = refuse(record, *status).await;
+                    close_after(&mut response, true);
+                    return response;
+                }
                 connection.upgraded.store(true, Ordering::Relaxed);
                 Box::pin(upgrade::switch(&proxy.long_running, asked, answer, record)).await
             }

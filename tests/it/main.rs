@@ -50,6 +50,7 @@ mod seal;
 mod seal_faults;
 mod seal_proof;
 mod self_test;
+mod session_recording;
 mod shutdown;
 mod sinks;
 mod streaming;

@@ -8,7 +8,7 @@ use crate::{Codec, Unreadable};
 
 /// Splits messages into channels.
 #[derive(Debug)]
-pub(crate) struct ChannelReader {
+pub struct ChannelReader {
     codec: Codec,
     /// By RFC 6455, a channel is named at the start of each message.
     message: Lane,
@@ -26,15 +26,18 @@ struct Lane {
 }
 
 impl ChannelReader {
-    /// `reads_frames`: whether the receiver may take continuation frames for messages, like
+    /// Creates a reader. `reads_frames`: whether the receiver may take continuation frames for messages, like
     /// kube-apiserver does.
-    pub(crate) fn new(codec: Codec, reads_frames: bool) -> ChannelReader {
+    pub fn new(codec: Codec, reads_frames: bool) -> ChannelReader {
         ChannelReader { codec, message: Lane::default(), frame: None, reads_frames }
     }
 
     /// Gives the channel and the payload in `part` to `on`; the third argument is `true` if only a
     /// receiver that takes frames for messages reads it like this.
-    pub(crate) fn push(
+    ///
+    /// # Errors
+    /// If base64 is invalid, or `on` fails.
+    pub fn push(
         &mut self,
         part: Part<'_>,
         on: &mut impl FnMut(u8, &[u8], bool) -> Result<(), Unreadable>,

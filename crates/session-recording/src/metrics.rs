@@ -42,7 +42,7 @@ pub struct RecordingMetrics {
     pub started: Counter,
     /// Bytes written to recordings.
     pub bytes: Counter,
-    /// Sessions refused or ended because they could not be recorded.
+    /// Sessions refused because they could not be recorded.
     pub refused: Counter,
     /// Recordings salvaged at start.
     pub salvaged: Counter,
@@ -94,7 +94,7 @@ impl RecordingMetrics {
         );
         registry.register(
             "kube_audit_proxy_session_recordings_refused",
-            "Sessions refused or ended because they could not be recorded",
+            "Sessions refused because they could not be recorded",
             self.refused.clone(),
         );
         registry.register(

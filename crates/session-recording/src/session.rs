@@ -216,6 +216,10 @@ impl Session {
     }
 
     fn send(&self, batch: Batch) {
+        // The writer hangs, and the recording has failed.
+        if self.shared.queued.load(Ordering::Acquire) > 4 * MAX_QUEUED {
+            return;
+        }
         self.shared.queued.fetch_add(batch.cost(), Ordering::AcqRel);
         // If the writer is gone, `ready` notices.
         let _ = self.sender.send(Message::Batch(self.id, batch));

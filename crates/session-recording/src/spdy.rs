@@ -60,6 +60,8 @@ pub enum SpdyEvent<'a> {
     Ended {
         /// Its number.
         id: u32,
+        /// What it is for.
+        stream: StreamType,
         /// Whether in both directions, at once.
         is_reset: bool,
     },
@@ -216,8 +218,9 @@ impl SpdyReader {
                     on(SpdyEvent::Data { id, stream: streams.stream(id), bytes: part })?;
                 }
                 if ended && is_last {
+                    let stream = streams.stream(id);
                     streams.ended(id, false);
-                    on(SpdyEvent::Ended { id, is_reset: false })?;
+                    on(SpdyEvent::Ended { id, stream, is_reset: false })?;
                 }
             }
             Frame::Control { kind, flags, payload, .. } => {
@@ -250,8 +253,9 @@ impl SpdyReader {
         match kind {
             PING => return on(SpdyEvent::Ping(number)),
             RST_STREAM => {
+                let stream = streams.stream(id);
                 streams.ended(id, true);
-                return on(SpdyEvent::Ended { id, is_reset: true });
+                return on(SpdyEvent::Ended { id, stream, is_reset: true });
             }
             SYN_STREAM => {
                 let block = payload.get(10..).ok_or(short)?;
@@ -264,8 +268,9 @@ impl SpdyReader {
             _ => drop(self.headers.push(&payload[4..])?),
         }
         if flags & FIN != 0 {
+            let stream = streams.stream(id);
             streams.ended(id, false);
-            on(SpdyEvent::Ended { id, is_reset: false })?;
+            on(SpdyEvent::Ended { id, stream, is_reset: false })?;
         }
         Ok(())
     }

@@ -53,7 +53,7 @@ fn what_the_writer_writes_is_read() {
     let events = read(&mut reader, &mut streams, &bytes);
     assert_eq!(events.len(), 5, "{events:?}");
     assert_eq!(events[2], "Data { id: 3, stream: Stdout, bytes: [104, 105] }");
-    assert_eq!(events[3..], ["Ended { id: 3, is_reset: false }", "Ping(7)"]);
+    assert_eq!(events[3..], ["Ended { id: 3, stream: Stdout, is_reset: false }", "Ping(7)"]);
     assert_eq!(streams.id_of(StreamType::Error), Some(1));
 }
 

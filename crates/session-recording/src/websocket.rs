@@ -11,25 +11,27 @@ const CONTINUATION: u8 = 0;
 const CLOSE: u8 = 8;
 const PING: u8 = 9;
 const PONG: u8 = 10;
+/// Pings that wait for a reply.
+const MAX_PINGS: usize = 16;
 /// Two bytes, a length of 8 bytes, and a masking key.
 const MAX_HEADER: usize = 14;
 
 /// A piece of a message, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Part<'a> {
+pub struct Part<'a> {
     /// Whether a message starts with this piece.
-    pub(crate) starts_message: bool,
+    pub starts_message: bool,
     /// Whether a frame starts with this piece.
-    pub(crate) starts_frame: bool,
+    pub starts_frame: bool,
     /// Whether the message ends with this piece.
-    pub(crate) ends_message: bool,
+    pub ends_message: bool,
     /// The payload, unmasked and decompressed.
-    pub(crate) bytes: &'a [u8],
+    pub bytes: &'a [u8],
 }
 
 /// Reads one direction of a WebSocket connection.
 #[derive(Debug, Default)]
-pub(crate) struct WebSocketReader {
+pub struct WebSocketReader {
     header: Vec<u8>,
     frame: Option<Frame>,
     /// A message has begun and not ended.
@@ -38,6 +40,9 @@ pub(crate) struct WebSocketReader {
     starts: Starts,
     closed: bool,
     scratch: Vec<u8>,
+    collects_pings: bool,
+    ping: Vec<u8>,
+    pings: Vec<Vec<u8>>,
 }
 
 /// What the next piece starts.
@@ -53,6 +58,7 @@ struct Frame {
     mask: Option<[u8; 4]>,
     position: usize,
     is_data: bool,
+    is_ping: bool,
     is_final: bool,
     starts_message: bool,
     starts_frame: bool,
@@ -67,7 +73,8 @@ struct MessageInflate {
 }
 
 impl WebSocketReader {
-    pub(crate) fn new(deflate: Option<Deflate>) -> WebSocketReader {
+    /// Creates a reader for a connection on which this compression was agreed on.
+    pub fn new(deflate: Option<Deflate>) -> WebSocketReader {
         let inflate = deflate.map(|settings| MessageInflate {
             settings,
             inflate: RawInflate::new(),
@@ -76,19 +83,33 @@ impl WebSocketReader {
         WebSocketReader { inflate, ..WebSocketReader::default() }
     }
 
+    /// Collects the payloads of Ping frames, for a reader that replies to them.
+    pub fn collecting_pings(mut self) -> WebSocketReader {
+        self.collects_pings = true;
+        self
+    }
+
+    /// Returns the payloads of the Ping frames since the last call.
+    pub fn take_pings(&mut self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.pings)
+    }
+
     /// Returns whether the next byte starts a message, so that a frame could be inserted here.
-    pub(crate) fn is_between_messages(&self) -> bool {
+    pub fn is_between_messages(&self) -> bool {
         self.closed || (self.frame.is_none() && self.header.is_empty() && !self.in_message)
     }
 
     /// Returns whether a Close frame has been read. What follows it is no message any more.
-    pub(crate) fn is_closed(&self) -> bool {
+    pub fn is_closed(&self) -> bool {
         self.closed
     }
 
     /// Reads bytes and gives the pieces of messages in them to `on`. Returns the number of bytes
     /// read up to the last end of a message or control frame, if there is one.
-    pub(crate) fn push(
+    ///
+    /// # Errors
+    /// If compressed data is invalid, or `on` fails.
+    pub fn push(
         &mut self,
         mut bytes: &[u8],
         on: &mut impl FnMut(Part<'_>) -> Result<(), Unreadable>,
@@ -105,8 +126,11 @@ impl WebSocketReader {
             bytes = rest;
             frame.remaining -= take as u64;
             let ended = frame.remaining == 0;
+            let collects = self.collects_pings && frame.is_ping;
             if frame.is_data && (take > 0 || ended) {
                 self.payload(payload, ended, on)?;
+            } else if collects {
+                self.ping(payload, ended);
             }
             if ended {
                 self.frame = None;
@@ -116,6 +140,19 @@ impl WebSocketReader {
             }
         }
         Ok(boundary)
+    }
+
+    fn ping(&mut self, payload: &[u8], ended: bool) {
+        let Some(Frame { mask, position, .. }) = &mut self.frame else { return };
+        let at = self.ping.len();
+        self.ping.extend_from_slice(payload);
+        unmask(&mut self.ping[at..], mask.unwrap_or_default(), *position);
+        *position = (*position + payload.len()) % 4;
+        // RFC 6455 allows no longer ones.
+        self.ping.truncate(125);
+        if ended && self.pings.len() < MAX_PINGS {
+            self.pings.push(std::mem::take(&mut self.ping));
+        }
     }
 
     fn push_header<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Unreadable> {
@@ -166,6 +203,7 @@ impl WebSocketReader {
             mask,
             position: 0,
             is_data,
+            is_ping: opcode == PING,
             is_final,
             starts_message,
             starts_frame: true,

@@ -7,6 +7,7 @@
 mod backends;
 mod disk;
 mod moved;
+mod recordings;
 mod slow;
 
 use std::collections::HashSet;
