@@ -23,6 +23,7 @@ mod kubeconfig;
 mod kubeconfig_command;
 mod kubeconfig_files;
 mod kubectl;
+mod kubectl_sessions;
 mod lifecycle;
 mod limits;
 mod live;

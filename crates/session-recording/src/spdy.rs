@@ -383,6 +383,8 @@ impl SpdyWriter {
             block.extend_from_slice(text.as_bytes());
         }
         encode_stored(&block, payload);
+        // Go's reader gives a block out when the next one begins: this one is empty.
+        encode_stored(b"", payload);
     }
 }
 

@@ -18,7 +18,12 @@ const LINES: [&str; 5] = [
 ];
 const EXEC: &str = "/api/v1/namespaces/a/pods/p/exec?command=sh&tty=true";
 
-/// Sends a line of output for everything that it gets.
+/// A message of 8 KiB, which fits in no page that a file has left.
+fn output() -> Vec<u8> {
+    [&[0x82, 0x7e, 0x20, 0x01, 1], &[b'x'; 8192][..]].concat()
+}
+
+/// Sends output for everything that it gets.
 async fn upstream() -> FakeUpstream {
     FakeUpstream::start(Protocols::Http2, |mut request| async move {
         let response = http::Response::builder().status(101).header("connection", "Upgrade");
@@ -28,7 +33,7 @@ async fn upstream() -> FakeUpstream {
             let mut upgraded = TokioIo::new(upgraded);
             let mut bytes = [0; 100];
             while upgraded.read(&mut bytes).await.is_ok_and(|read| read > 0) {
-                upgraded.write_all(b"\x82\x04\x01ok\n").await.unwrap();
+                upgraded.write_all(&output()).await.unwrap();
             }
         });
         Ok(response.body(empty())?)
@@ -64,13 +69,13 @@ async fn strict_ends_sessions_on_a_full_disk_and_refuses_new_ones() {
     disk.fill();
     for connection in [&mut ended, &mut lasting] {
         connection.send(&key).await.unwrap();
-        connection.exactly(6).await.unwrap();
+        connection.exactly(output().len()).await.unwrap();
     }
     let farewell = in_time("the end of the session", ended.read_to_end()).await.unwrap();
     let farewell = String::from_utf8_lossy(&farewell);
     assert!(farewell.contains("session ended: the recording cannot be written"), "{farewell}");
     lasting.send(&key).await.unwrap();
-    assert_eq!(lasting.exactly(6).await.unwrap(), b"\x82\x04\x01ok\n");
+    assert_eq!(lasting.exactly(output().len()).await.unwrap(), output());
 
     assert_eq!(exec(strict.addr).await.1, 500);
     assert_eq!(exec(lenient.addr).await.1, 101);
