@@ -4,12 +4,10 @@
 //! order: each uses only those below it.
 
 pub mod audit;
-pub mod authn;
 pub mod body;
 pub mod cli;
 pub mod config;
 pub mod demo;
-pub mod document;
 pub mod file_watch;
 mod http2;
 pub mod impersonation;
@@ -18,8 +16,6 @@ pub mod pipeline;
 pub mod policy;
 pub mod request;
 pub mod server;
-#[cfg(test)]
-mod test_dir;
 pub mod upstream;
 
 pub use ::pki;
@@ -27,4 +23,5 @@ pub(crate) use api_client::log_limit;
 pub use audit_log as sink;
 pub use audit_log::webhook;
 pub use k8s_audit::status;
+pub use kube_authn as authn;
 pub(crate) use watched_files::regular_file;

@@ -1,9 +1,9 @@
 //! All metrics of the process in one registry, which the admin port exposes.
 //!
-//! Each module owns the metrics of its concern: a struct with the handles that it counts with, and a
-//! function that registers them. Names that kube-apiserver has are kept (`apiserver_audit_*`); the
-//! rest begins with `kube_audit_proxy_`. Requests are counted with plain atomics: handles of labelled
-//! metrics are looked up once at start.
+//! Each module owns the metrics of its concern: a struct with the handles that it counts with, and
+//! a function that registers them. Names that kube-apiserver has are kept (`apiserver_audit_*`);
+//! the rest begins with `kube_audit_proxy_`. Requests are counted with plain atomics: handles of
+//! labelled metrics are looked up once at start.
 
 mod connections;
 mod exposition;

@@ -17,7 +17,7 @@ use session_recording::Outcome;
 
 pub use super::backend::Backend;
 use super::body::{self, Account, Capture};
-use super::created::Created;
+use super::created::Answered;
 pub use super::created::CreatedTap;
 use super::decode;
 use super::event::{Event, ObjectMetadata, ObjectRef, UserAgent};
@@ -82,8 +82,8 @@ pub struct RequestFacts {
     pub accept: Option<Accepted>,
 }
 
-/// One request's record. It ends exactly once: by [`Record::complete`], or when it is dropped,
-/// be it because the client went away or because the handler panicked.
+/// The record of one request. It ends exactly once: by [`Record::complete`], or when it is dropped,
+/// because the client disconnected or the handler panicked.
 pub struct Record {
     recorder: Arc<Recorder>,
     facts: RequestFacts,
@@ -106,7 +106,7 @@ pub struct Record {
     /// The answer's body, until it is converted; and whether all of it came.
     response: Option<(ResponseCaptures, bool)>,
     /// The object that was created, by the answer.
-    created: Option<Created>,
+    created: Option<Answered>,
     /// Whether there is a body that is an object.
     has_object: bool,
     /// Whether the body was too long to be kept, so that its name is not known.
@@ -171,8 +171,8 @@ impl Record {
         record
     }
 
-    /// Notes on which connection the request came, whose share of the memory for bodies it uses, and in
-    /// whose worker's sequence its events are committed.
+    /// Notes on which connection the request came, whose share of the memory for bodies it uses,
+    /// and in whose worker's sequence its events are committed.
     pub fn on_connection(&mut self, number: u64, sequence: &CommitSequence) {
         self.connection = number;
         self.sequence = sequence.clone();
@@ -223,7 +223,7 @@ impl Record {
         self.recorder.is_writable(to_come, takers(Stage::RequestReceived)).await
     }
 
-    /// The proxy has found that the request may be done as somebody else.
+    /// The impersonation was authorized.
     pub fn impersonation_granted(&mut self, granted: Granted) {
         let Granted { user, constraint } = granted;
         self.impersonated = Some(Impersonated { user, constraint, judged_upstream: false });
@@ -302,7 +302,8 @@ impl Record {
     fn read_response(&mut self, captures: ResponseCaptures, all: bool) {
         let mut unrecorded = None;
         for (view, capture) in self.views.iter_mut().zip(captures.0.into_iter()) {
-            // Of an answer that nobody waited for there may be nothing, which is no object.
+            // If the client did not wait for the response, the capture may be empty, which is not
+            // an object.
             let Some(capture) = capture.filter(|capture| all || !capture.is_empty()) else {
                 continue;
             };
@@ -380,7 +381,7 @@ impl Record {
 
     /// The API server broke off its answer.
     pub fn response_incomplete(&mut self) {
-        let why = "the API server closed the connection before the end of its answer";
+        let why = "the API server closed the connection before the end of the response";
         self.annotate(INCOMPLETE, why);
     }
 

@@ -41,8 +41,8 @@ use crate::server::{admin, limits, listener, reload, self_signed, tls};
 use crate::upstream::access::Access;
 use crate::upstream::identity::Identity;
 use crate::upstream::{
-    ConfigError, KubeconfigFile, ReloadTarget, Upstream, UpstreamSource, WebhookEndpoint,
-    webhook_config,
+    ConfigError, KubeconfigFile, ReloadTarget, Upstream, UpstreamConfig, UpstreamSource,
+    WebhookEndpoint,
 };
 use api_client::ApiClient;
 use audit_log::LogBackend;
@@ -173,10 +173,10 @@ impl Process {
         self.shutdown(at_once).await;
     }
 
-    /// Shuts down within `--shutdown-timeout`: accepts nothing new, lets requests under way finish, then
-    /// has backends deliver what waits. What does not finish in its share of the time
-    /// ([`Timetable`]) is dropped; events that are not delivered are counted and logged by backend. With
-    /// `at_once` all of it is cut short.
+    /// Shuts down within `--shutdown-timeout`: accepts nothing new, lets requests under way finish,
+    /// then has backends deliver what waits. What does not finish in its share of the time
+    /// ([`Timetable`]) is dropped; events that are not delivered are counted and logged by backend.
+    /// With `at_once` all of it is cut short.
     pub async fn shutdown(self, at_once: impl Future<Output = ()>) {
         let mut timetable = Timetable::new(Instant::now(), self.shutdown_timeout);
         let mut at_once = std::pin::pin!(at_once);
@@ -188,20 +188,21 @@ impl Process {
             () = tokio::time::sleep_until(timetable.requests) => {
                 tracing::warn!(
                     timeout = ?self.shutdown_timeout,
-                    "requests are still under way and --shutdown-timeout ends soon, they are dropped"
+                    "requests in flight are aborted because --shutdown-timeout is almost over"
                 );
             }
             () = &mut at_once => {
-                tracing::warn!("ending at once, requests under way are dropped");
+                tracing::warn!("shutting down immediately, requests in flight are aborted");
                 is_hurried = true;
                 timetable = timetable.hurried(Instant::now(), AT_ONCE);
             }
         }
         self.shutdown.end();
-        // Their records are closed as they are dropped; then nothing comes to the backends any more.
+        // Their records are closed as they are dropped; then nothing comes to the backends any
+        // more.
         let left = timetable.backends.saturating_duration_since(Instant::now());
         if tokio::time::timeout(ENDING.min(left / 2), self.all_ended()).await.is_err() {
-            tracing::error!("requests did not end, their last events may be missing");
+            tracing::error!("requests did not end in time, their last events may be missing");
         }
         drop(self.workers);
         if tokio::time::timeout(ENDING, self.proxy.recorder.converted()).await.is_err() {
@@ -234,7 +235,7 @@ impl Process {
         self.proxy.recorder.sinks().iter().for_each(|sink| sink.backend.flush_losses());
         self.admin_shutdown.end();
         let _ = tokio::time::timeout(ADMIN_ENDING, self.admin_shutdown.all_ended()).await;
-        tracing::info!("ended");
+        tracing::info!("shutdown complete");
     }
 
     async fn all_ended(&self) {
@@ -358,9 +359,9 @@ fn recorder(
 /// A client of the webhook endpoint that a kubeconfig describes, which is followed.
 fn webhook_client(path: &Path, follow: &Follow) -> Result<WebhookEndpoint, ConfigError> {
     // Its connections are not those to the API server.
-    let client = ApiClient::new(webhook_config(path)?, "the audit webhook")?;
+    let client = ApiClient::new(UpstreamConfig::of_webhook(path)?, "the audit webhook")?;
     let owned = path.to_owned();
-    let resolve = move || webhook_config(&owned);
+    let resolve = move || UpstreamConfig::of_webhook(&owned);
     let paths = [path.to_owned()];
     let file = KubeconfigFile::new(Reloaded::AuditWebhookConfig, &paths, Box::new(resolve));
     follow.spawn_kubeconfig(file, &client);
@@ -424,7 +425,7 @@ fn authenticator(
     })
 }
 
-/// What an authentication configuration decides, be it a file or flags.
+/// The result of an authentication configuration, from a file or from flags.
 struct Configured {
     /// The issuers, if there may be any.
     oidc: Option<Arc<JwtAuthenticators>>,
@@ -511,7 +512,7 @@ fn tokens(
     if let Some((webhook, path)) = review.as_deref().and_then(TokenReview::webhook) {
         let owned = path.to_owned();
         let paths = [owned.clone()];
-        let resolve = move || webhook_config(&owned);
+        let resolve = move || UpstreamConfig::of_webhook(&owned);
         let file = KubeconfigFile::new(Reloaded::TokenWebhookConfig, &paths, Box::new(resolve));
         follow.spawn_kubeconfig(file, webhook);
     }

@@ -9,7 +9,6 @@ use session_recording::rules::Rules;
 
 use super::process::Follow;
 use crate::config::SessionRecording;
-use crate::document;
 use crate::file_watch::{FileWatcher, Reloaded};
 
 /// Starts the recorder, if sessions are recorded.
@@ -48,6 +47,7 @@ fn load(path: &Path) -> Result<Rules, String> {
     let wrong = |error: &dyn std::fmt::Display| {
         format!("--session-recording-rules: {}: {error}", path.display())
     };
-    let bytes = document::read(path, "file of rules").map_err(|error| wrong(&error))?;
+    let bytes =
+        watched_files::config_file::read(path, "file of rules").map_err(|error| wrong(&error))?;
     Rules::parse(&String::from_utf8_lossy(&bytes)).map_err(|error| wrong(&error))
 }

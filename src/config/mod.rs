@@ -1,4 +1,4 @@
-//! What `serve` is told, checked and in the form in which it is used.
+//! The validated configuration of `serve`.
 //!
 //! [`flags`] are the texts; [`file`] brings in the file of `--config`; [`Config`] is the result.
 //! Making one opens no file but that, so everything in it can be tested as a table.
@@ -8,6 +8,8 @@ mod bodies;
 pub mod file;
 pub mod flags;
 mod kubeconfig_flags;
+#[cfg(test)]
+mod reference;
 mod same_file;
 mod session_flags;
 mod sink_entry;
@@ -97,7 +99,7 @@ pub struct Authentication {
     pub token_auth_file: Option<PathBuf>,
     /// `--service-account-*`
     pub service_accounts: Option<ServiceAccountAuthentication>,
-    /// The issuers whose tokens are believed.
+    /// The issuers of trusted tokens.
     pub issuers: Issuers,
     /// `--authentication-token-review`, `--authentication-token-webhook-*`
     pub token_review: Option<TokenReviewSettings>,
@@ -120,7 +122,7 @@ pub struct RequestHeaderAuthentication {
     pub names: RequestHeaderNames,
 }
 
-/// The issuers of JSON Web Tokens that are believed.
+/// The trusted issuers of JSON Web Tokens.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Issuers {
     /// None.
@@ -270,7 +272,7 @@ fn cipher_suite(name: &str) -> Result<SupportedCipherSuite, ConfigError> {
         || {
             let known: Vec<String> = tls::cipher_suites().map(|(name, _)| name).collect();
             ConfigError(format!(
-                "--tls-cipher-suites: {name:?} is not offered; those that are: {}",
+                "--tls-cipher-suites: {name:?} is not supported; supported are: {}",
                 known.join(", ")
             ))
         },
@@ -311,7 +313,7 @@ fn upstream(flags: &ServeFlags) -> Result<Upstream, ConfigError> {
     if flags.constrained_impersonation != Constrained::Auto && identity != Identity::Impersonate {
         return fail(
             "--constrained-impersonation needs --upstream-identity=impersonate; otherwise it is \
-             the API server that judges impersonation, by its own feature gate",
+             the API server that authorizes impersonation, by its own feature gate",
         );
     }
     Ok(Upstream {
@@ -340,7 +342,7 @@ fn audit(flags: &ServeFlags) -> Result<Audit, ConfigError> {
     };
     if node_name.as_ref().is_some_and(|name| !is_name(name)) {
         return fail(
-            "--audit-node-name is no name: give 1 to 253 characters without blanks, such as the \
+            "--audit-node-name is invalid: use 1 to 253 characters without blanks, such as the \
              node's; is $(NODE_NAME) set?",
         );
     }

@@ -120,7 +120,7 @@ impl Demo {
         &self.folder
     }
 
-    /// The audit policy in force. May be edited while the demo runs.
+    /// The file of the audit policy; can be edited while the demo runs.
     pub fn policy(&self) -> &Path {
         &self.policy
     }
@@ -241,7 +241,7 @@ fn make_folder(folder: &Path, temporary: bool) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    // A temporary folder must be new: nobody else may have put files there.
+    // A temporary directory must be new, so that it has no files of other users.
     builder.recursive(!temporary).create(folder)?;
     builder.recursive(true).create(folder.join("pki"))
 }

@@ -1,5 +1,4 @@
-//! One question of whether somebody may do something, put to the API server as a
-//! SubjectAccessReview.
+//! Authorizes one action of a user with a SubjectAccessReview against the API server.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +17,7 @@ const PATH: &str = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
 const EMPTY_REVIEW: &[u8] =
     br#"{"apiVersion":"authorization.k8s.io/v1","kind":"SubjectAccessReview","spec":{}}"#;
 
-/// Why a request is not done as somebody else.
+/// Why an impersonation is refused.
 #[derive(Debug)]
 pub enum Refusal {
     /// The caller may not: the API server's 403.
@@ -47,7 +46,7 @@ impl Refusal {
     }
 }
 
-/// Asks the API server, with the proxy's own credentials. Nothing is remembered here.
+/// Sends SubjectAccessReviews with the proxy's own credentials. Nothing is cached here.
 pub(super) struct AccessReviews {
     upstream: Upstream,
 }
@@ -139,8 +138,8 @@ impl AccessReviews {
         let review = serde_json::to_vec(&Review::of(asked)).expect("strings and maps of strings");
         let request = ApiRequest::post(PATH, review.into());
         let response = self.upstream.api().request(&request).await.map_err(|error| {
-            tracing::warn!(%error, "cannot ask whether impersonation is allowed");
-            Refusal::unavailable("the API server cannot be asked whether impersonation is allowed")
+            tracing::warn!(%error, "SubjectAccessReview failed");
+            Refusal::unavailable("the SubjectAccessReview that authorizes impersonation failed")
         })?;
         let (code, answer) = (response.status(), response.into_body());
         if let Some(denial) = Denial::of(code) {
@@ -160,8 +159,10 @@ impl AccessReviews {
         }
         self.upstream.access().granted(Access::SubjectAccessReview);
         let answer: Answer = serde_json::from_slice(&answer).map_err(|error| {
-            tracing::warn!(%error, "unreadable SubjectAccessReview");
-            Refusal::unavailable("the API server's answer about impersonation is unreadable")
+            tracing::warn!(%error, "cannot decode the SubjectAccessReview response");
+            Refusal::unavailable(
+                "the API server's response to the SubjectAccessReview cannot be decoded",
+            )
         })?;
         answer.status.judge(rules, asked)
     }

@@ -38,7 +38,7 @@ pub enum WantedError {
     #[error("an impersonation header is not valid UTF-8")]
     NotUtf8,
     /// A UID, group or extra without a user name.
-    #[error("impersonation of somebody without a user name")]
+    #[error("impersonation without a user name")]
     NoUserName(Box<UserInfo>),
 }
 

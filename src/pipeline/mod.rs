@@ -64,11 +64,11 @@ pub struct Proxy {
     pub authenticator: Authenticator,
     /// How much to record, and where events go.
     pub recorder: Arc<Recorder>,
-    /// Whose `X-Forwarded-For` is believed.
+    /// The networks from which `X-Forwarded-For` is trusted.
     pub trusted_proxies: TrustedProxies,
     /// How the API server learns who is calling.
     pub identity: Identity,
-    /// How the API server is told who really called, for [`Identity::Impersonate`].
+    /// The extra that names the client to the API server, for [`Identity::Impersonate`].
     pub original_user_extra: Option<OriginalUserExtra>,
     /// Whether callers may impersonate, for [`Identity::Impersonate`].
     pub reviewer: Reviewer,
@@ -309,8 +309,8 @@ async fn forward(
     }
 }
 
-/// Whether the client expects no body, and whether it wants a readable one. `parts` are handed through:
-/// borrowed by the caller, they would stay in its future until the response.
+/// Whether the client expects no body, and whether it wants a readable one. `parts` are handed
+/// through: borrowed by the caller, they would stay in its future until the response.
 fn response_form(parts: Parts, record: &Record) -> (Parts, (bool, bool)) {
     let is_head = parts.method == Method::HEAD;
     let pretty = record
@@ -431,8 +431,8 @@ async fn outgoing(
     Ok(request)
 }
 
-/// Has the client's impersonation judged, where that is for this proxy to do; says whom the
-/// request is done as then.
+/// Authorizes the client's impersonation if this proxy is responsible for that; returns the
+/// impersonated user.
 async fn impersonate(
     proxy: &Proxy,
     sequence: &CommitSequence,
@@ -458,7 +458,7 @@ async fn impersonate(
     {
         let key = extra.key();
         let message = format!(
-            "impersonating the extra {key:?} is not allowed: this proxy says by it who really called"
+            "impersonating the extra {key:?} is not allowed: this proxy sets it to the original user"
         );
         return Err(Box::new(Status::forbidden(message, None)));
     }
@@ -480,8 +480,8 @@ async fn impersonate(
     Ok(Some(user))
 }
 
-/// What the one event of a request of nobody has of `status`: where kube-apiserver could not satisfy
-/// the client's `Accept`, a `reason` instead.
+/// The status in the only event of an unauthenticated request. If kube-apiserver could not satisfy
+/// the client's `Accept`, it has a `reason` instead.
 fn shown(facts: &RequestFacts, status: &Status, reason: impl FnOnce() -> String) -> Status {
     match facts.accept {
         Some(_) => status.clone(),

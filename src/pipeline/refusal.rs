@@ -1,5 +1,5 @@
-//! Answers of the proxy's own: refusals, and the end of their records. Boxed, since they are rare and
-//! requests are copied when they become tasks.
+//! Answers of the proxy's own: refusals, and the end of their records. Boxed, since they are rare
+//! and requests are copied when they become tasks.
 
 use std::time::{Duration, SystemTime};
 
@@ -20,7 +20,7 @@ use crate::upstream::access::{Access, Denial};
 /// When a client may send a request again whose outcome is unknown.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Answers `status` to a request of nobody, with `shown` in its one event.
+/// Responds with `status` to an unauthenticated request, whose only event has `shown`.
 pub(super) fn refuse_unauthenticated(
     record: Box<Record>,
     status: &Status,

@@ -33,9 +33,9 @@ enum Source {
     Relayed(Box<Relayed>),
 }
 
-/// A body that passes from the API server to the client, frame by frame. The record ends with it; the
-/// last frame is passed on only when the record's last event is committed, or, where the socket waits for
-/// that, accepted.
+/// A body that passes from the API server to the client, frame by frame. The record ends with it;
+/// the last frame is passed on only when the record's last event is committed, or, where the socket
+/// waits for that, accepted.
 struct Relayed {
     body: UpstreamBody,
     /// Frames that were read before the answer began, and how reading them failed.
@@ -61,8 +61,8 @@ struct Relayed {
 
 type Digesting = Pin<Box<dyn Future<Output = Option<Box<Record>>> + Send>>;
 
-/// Makes the API server's answer the client's. `is_head`: the request's method is HEAD; `pretty`: the
-/// client asked for indented JSON.
+/// Makes the API server's answer the client's. `is_head`: the request's method is HEAD; `pretty`:
+/// the client asked for indented JSON.
 pub async fn relay(
     answer: Response<UpstreamBody>,
     mut record: Box<Record>,
@@ -230,8 +230,8 @@ impl Relayed {
         }
     }
 
-    /// The API server did not bring its answer to the end: neither does the client's, nobody takes
-    /// a part for the whole.
+    /// The API server aborted the response, so the client's is aborted, too: a partial response
+    /// must not look complete.
     fn broken_off(&mut self, error: ConnectionError) -> BodyError {
         if let Some(mut record) = self.record.take() {
             record.response_incomplete();
@@ -298,7 +298,7 @@ impl Relayed {
             let status = self.tap.as_ref().and_then(StatusTap::finish);
             let is_status = status.as_ref().is_some_and(|said| said.recorded);
             record.answered(self.code, status);
-            // Of errors only a Status is recorded, as by the API server.
+            // For errors only a Status is recorded, like in kube-apiserver.
             let capture = self.capture.take().filter(|_| self.code < 400 || is_status);
             if let Some(capture) = capture {
                 record.response_captured(capture, all);

@@ -5,6 +5,7 @@ use http::request::Parts;
 use http::{Response, StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use k8s_audit::request::requested_protocol;
 use session_recording::Session;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, copy_buf, split};
 
@@ -29,7 +30,7 @@ pub fn asked(parts: &mut Parts) -> Option<Asked> {
     if parts.version != Version::HTTP_11 {
         return None;
     }
-    let protocol = headers::upgrade(&parts.headers)?.clone();
+    let protocol = requested_protocol(&parts.headers)?.clone();
     if !is_known(&protocol) {
         return None;
     }
@@ -37,8 +38,8 @@ pub fn asked(parts: &mut Parts) -> Option<Asked> {
     Some(Asked { protocol, client, session: None })
 }
 
-/// What Kubernetes upgrades to. Others are not passed on, as RFC 9110 (7.8) lets any server do: one
-/// such as `h2c` would carry requests that nobody sees.
+/// The protocols that Kubernetes upgrades to. Others are not forwarded, which RFC 9110 (7.8)
+/// allows: one such as `h2c` would carry requests without events.
 fn is_known(protocol: &HeaderValue) -> bool {
     let protocol = protocol.as_bytes().trim_ascii();
     protocol.eq_ignore_ascii_case(b"websocket") || protocol.eq_ignore_ascii_case(b"SPDY/3.1")

@@ -23,8 +23,8 @@ pub const MAX_HEADER_BYTES: u32 = (1 << 20) + (4 << 10);
 /// Requests that the HTTP library refused are logged once in this time.
 static REFUSALS: LogLimit = LogLimit::new(Duration::from_secs(10));
 
-/// After the process has begun to drain, a connection without a request has this time to end by itself: a
-/// client that is idle, or that never completes a request, must not hold up the shutdown.
+/// After the process has begun to drain, a connection without a request has this time to end by
+/// itself: a client that is idle, or that never completes a request, must not hold up the shutdown.
 pub(super) const DRAIN_GRACE: Duration = Duration::from_secs(1);
 
 /// The protocol that ALPN chose.

@@ -1,7 +1,7 @@
 //! One HTTP/2 connection of a client, and each of its streams in a task.
 //!
-//! With `h2` itself: a stream's task is the request's own, small, and nothing is copied into it but a
-//! pointer; and answers of several streams leave together.
+//! With `h2` itself: a stream's task is the request's own, small, and nothing is copied into it but
+//! a pointer; and answers of several streams leave together.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -77,7 +77,7 @@ pub(super) async fn serve<H: Handler>(
     };
     // Shared by its streams, so that it tells whether there are any.
     let running = Arc::new(running);
-    let pings = http2.ping_pong().expect("nobody has taken it before");
+    let pings = http2.ping_pong().expect("it is taken only here");
     // Another task, as this one runs at every request, and timers and waiting are not free.
     let mut watching = spawn(watch(pings, writes.heard(), Running::clone(&running)));
     let mut last_stream = None;

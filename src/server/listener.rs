@@ -44,8 +44,8 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// At most `max_connections` at a time. Those from the networks of `proxy_protocol` must begin with
-    /// a PROXY header.
+    /// At most `max_connections` at a time. Those from the networks of `proxy_protocol` must begin
+    /// with a PROXY header.
     pub fn new(max_connections: u64, proxy_protocol: Vec<Cidr>) -> Clients {
         let invalid_headers = Mutex::new(Reports::new());
         Clients { max_connections, proxy_protocol, invalid_headers }
@@ -78,8 +78,8 @@ impl Clients {
     }
 }
 
-/// Accepts connections on `listener` until the process drains, and has workers serve them. Nothing is
-/// written to a client before its worker's commit sequence allows it.
+/// Accepts connections on `listener` until the process drains, and has workers serve them. Nothing
+/// is written to a client before its worker's commit sequence allows it.
 pub async fn serve<H: Handler>(
     listener: TcpListener,
     clients: Clients,
@@ -145,8 +145,8 @@ pub async fn serve<H: Handler>(
     }
 }
 
-/// Closes a connection by a reset: clients take it for a server that is not there, and try again, or
-/// another one. A response would cost the TLS handshake that there is no room for.
+/// Closes a connection by a reset: clients take it for a server that is not there, and try again,
+/// or another one. A response would cost the TLS handshake that there is no room for.
 fn refuse(tcp: &TcpStream) {
     let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
 }

@@ -18,9 +18,9 @@ pub enum Phase {
     Ending,
 }
 
-/// How the time of `--shutdown-timeout` is divided: first requests finish, then backends deliver what
-/// waits, at last what is not delivered is counted and logged. A step that needs less leaves its time to
-/// the next.
+/// How the time of `--shutdown-timeout` is divided: first requests finish, then backends deliver
+/// what waits, at last what is not delivered is counted and logged. A step that needs less leaves
+/// its time to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timetable {
     /// Until when requests may finish.
@@ -32,9 +32,9 @@ pub struct Timetable {
 }
 
 impl Timetable {
-    /// Divides `timeout`, from `now` on: backends have a quarter for themselves, at most 3 s; counting has
-    /// a tenth, at most 500 ms. However short it is, backends have 400 ms in all, to write what a healthy
-    /// disk takes in that time.
+    /// Divides `timeout`, from `now` on: backends have a quarter for themselves, at most 3 s;
+    /// counting has a tenth, at most 500 ms. However short it is, backends have 400 ms in all, to
+    /// write what a healthy disk takes in that time.
     pub fn new(now: Instant, timeout: Duration) -> Timetable {
         const DELIVERY: Duration = Duration::from_secs(3);
         const COUNTING: Duration = Duration::from_millis(500);
@@ -107,7 +107,7 @@ impl Shutdown {
     }
 
     fn advance(&self, to: Phase) {
-        // There may be nobody left to tell, which `send` would call an error.
+        // `send` would return an error if there is no receiver left.
         self.phase.send_if_modified(|phase| {
             let later = to > *phase;
             *phase = to.max(*phase);

@@ -94,15 +94,6 @@ impl UpstreamSource {
     }
 }
 
-/// Returns the settings of a webhook's endpoint: the current context of a kubeconfig of its own.
-///
-/// # Errors
-/// What is missing or invalid, with file, field and remedy.
-pub fn webhook_config(path: &Path) -> Result<UpstreamConfig, ConfigError> {
-    let source = KubeconfigSource::find(Some(("the webhook's kubeconfig", path)));
-    source.load()?.client_config(Selection::current(Peer::Webhook))?.checked()
-}
-
 fn bare(flags: &UpstreamFlags) -> Result<UpstreamConfig, ConfigError> {
     let server = flags.server.as_deref().ok_or_else(|| {
         ConfigError::field("--upstream-server", "give the API server's URL, or --kubeconfig")

@@ -44,8 +44,8 @@ pub(super) enum Purpose {
 }
 
 impl Connector {
-    /// Opens a connection whose bytes wait for the events of `sequence`. Returns it and whether it speaks
-    /// HTTP/2.
+    /// Opens a connection whose bytes wait for the events of `sequence`. Returns it and whether it
+    /// speaks HTTP/2.
     pub(super) async fn connect(
         &self,
         purpose: Purpose,

@@ -29,8 +29,8 @@ use audit_log::CommitSequence;
 
 /// How often one request is tried, if every time the API server says that it did not process it.
 const MAX_ATTEMPTS: u8 = 4;
-/// How many connections may turn out to be closed before anything of it is written. A server that
-/// leaves leaves all of them, and each is only found out by its next request.
+/// How many connections may turn out to be closed before anything of the request is written. A
+/// server that shuts down closes all of them, and each is only detected by its next request.
 const MAX_CLOSED: u8 = 64;
 /// Waited before a request is tried a third time; doubled for the fourth.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
@@ -44,9 +44,9 @@ const SWEEP_TICKS: u32 = 30;
 pub struct Upstream(Arc<Shared>);
 
 impl Upstream {
-    /// Prepares connections to the API server, without connecting yet. Must be called within a tokio
-    /// runtime, where a task looks after changed files and unused connections until the last clone is
-    /// dropped.
+    /// Prepares connections to the API server, without connecting yet. Must be called within a
+    /// tokio runtime, where a task looks after changed files and unused connections until the last
+    /// clone is dropped.
     ///
     /// # Errors
     /// Certificates and keys that cannot be used, with file and field.
@@ -97,8 +97,8 @@ impl Upstream {
     }
 
     /// Forwards a client's request and returns the response when its head has come. It is sent on a
-    /// connection of the worker that serves the client, which has this sequence: no byte leaves before
-    /// the events are committed that were accepted in it earlier.
+    /// connection of the worker that serves the client, which has this sequence: no byte leaves
+    /// before the events are committed that were accepted in it earlier.
     ///
     /// Path and query go out as they are. The headers must be ready to be sent, without hop-by-hop
     /// ones; `Host` is set here and nothing else is added. `CONNECT` must have been refused before.
@@ -254,7 +254,8 @@ impl Default for Head {
 }
 
 impl Head {
-    /// The request as `h2` or hyper takes it: HTTP/2 names the authority in the URI, HTTP/1.1 in `Host`.
+    /// The request as `h2` or hyper takes it: HTTP/2 names the authority in the URI, HTTP/1.1 in
+    /// `Host`.
     pub(super) fn request(mut self, http2: bool, body: Outgoing, pool: &Pool) -> Request<Outgoing> {
         let endpoint = &pool.connector.target.endpoint;
         let mut uri = http::uri::Parts::default();
@@ -326,7 +327,7 @@ async fn send_http2(
     } else if unsent || leaving || is_refused(&error) {
         SendError::NotProcessed { source: Arc::new(error.into()) }
     } else if connection.is_silent() {
-        let waiting_for = "the API server to answer a PING";
+        let waiting_for = "the API server to respond to a PING";
         SendError::Timeout { waiting_for, sent: true }
     } else if is_unreadable(&error) {
         SendError::Unreadable { source: Arc::new(error.into()) }

@@ -87,8 +87,8 @@ pub(super) async fn open(
 }
 
 impl Http1Idle {
-    /// A connection that can take a request with this sequence now. One whose last request is still being
-    /// sent, though its response has come, stays where it is.
+    /// A connection that can take a request with this sequence now. One whose last request is still
+    /// being sent, though its response has come, stays where it is.
     pub(super) fn take(self: &Arc<Self>, sequence: &CommitSequence) -> Option<Http1Lease> {
         let mut waiting = self.lock();
         let is_ready = |w: &Waiting| w.owner.takes(sequence) && w.sender.is_ready();

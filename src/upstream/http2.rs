@@ -22,7 +22,7 @@ use crate::http2::{Batched, KeepAlive, Writes, batched};
 const STREAM_WINDOW: u32 = 128 << 10;
 /// Streams on one connection, even where the server allows more (kube-apiserver: 100 or 250).
 const MAX_STREAMS: usize = 250;
-/// Twice what all streams together can fill, so that answers nobody reads never stop the others.
+/// Twice what all streams together can fill, so that unread responses never block the others.
 const CONNECTION_WINDOW: u32 = 2 * MAX_STREAMS as u32 * STREAM_WINDOW;
 const MAX_FRAME: u32 = 256 << 10;
 /// Bytes of a response's headers: 1 MiB, and the slack that Go allows.
@@ -72,7 +72,7 @@ impl Http2Connection {
             sent: false,
         }))?;
 
-        let pings = connection.ping_pong().expect("nobody has taken it before");
+        let pings = connection.ping_pong().expect("it is taken only here");
         let state = Arc::new(State::default());
         state.update_limit(connection.max_concurrent_send_streams());
         let shared = Arc::clone(&state);
@@ -95,7 +95,7 @@ impl Http2Connection {
         let upstream = Arc::clone(&connector.target.name);
         tokio::spawn(async move {
             if KEEP_ALIVE.is_silent(pings, &heard).await {
-                tracing::debug!(%upstream, "upstream connection given up: no answer to a PING");
+                tracing::debug!(%upstream, "upstream connection closed: no response to a PING");
                 shared.silent.store(true, Ordering::Release);
                 shared.closed.store(true, Ordering::Release);
                 driver.abort();

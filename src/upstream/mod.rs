@@ -29,7 +29,7 @@ mod webhook;
 mod tests;
 
 pub use api_client::{ClientConfig as UpstreamConfig, ConfigError, access, credentials, endpoint};
-pub use config::{UpstreamFlags, UpstreamSource, webhook_config};
+pub use config::{UpstreamFlags, UpstreamSource};
 pub use error::{ConnectionError, SendError};
 pub use forward::Upstream;
 pub use metrics::UpstreamMetrics;

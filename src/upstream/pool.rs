@@ -1,8 +1,9 @@
-//! The connections to the API server: in HTTP/2 one for each worker, and more where its streams are used
-//! up; in HTTP/1.1 one per request in progress.
+//! The connections to the API server: in HTTP/2 one for each worker, and more where its streams are
+//! used up; in HTTP/1.1 one per request in progress.
 //!
-//! No worker uses another's connections: no other thread has to be woken, the requests of one worker are
-//! written together, and a connection waits for the events of its own worker only ([`CommitSequence`]).
+//! No worker uses another's connections: no other thread has to be woken, the requests of one
+//! worker are written together, and a connection waits for the events of its own worker only
+//! ([`CommitSequence`]).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -61,7 +62,7 @@ pub(super) struct Pool {
     pub(super) connector: Connector,
     http2: ArcSwap<Vec<Arc<Http2Connection>>>,
     http1: Arc<Http1Idle>,
-    /// The last connection spoke HTTP/1.1, so many are needed and nobody waits for another's.
+    /// The last connection used HTTP/1.1, so each request needs its own connection.
     speaks_http1: AtomicBool,
     /// Held by the one who opens a connection while others wait for it.
     opening: Mutex<Option<Failure>>,

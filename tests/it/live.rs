@@ -1,7 +1,8 @@
 //! Beside a real kube-apiserver: its audit log and the proxy's, of the same requests, line by line.
 //!
-//! Needs `KUBEBUILDER_ASSETS`, the folder with `etcd` and `kube-apiserver`; without it nothing is run.
-//! `LIVE_REQUESTS` says how many requests are made up besides those of the corpus, `LIVE_SEED` which.
+//! Needs `KUBEBUILDER_ASSETS`, the folder with `etcd` and `kube-apiserver`; without it nothing is
+//! run. `LIVE_REQUESTS` says how many requests are made up besides those of the corpus, `LIVE_SEED`
+//! which.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -344,7 +345,8 @@ fn forgive_hop(report: &mut Report, asked: &Asked, theirs: &mut Members, ours: &
     }
 }
 
-/// In which way an impersonation was allowed only the API server knows, and so the groups of a node.
+/// In which way an impersonation was allowed only the API server knows, and so the groups of a
+/// node.
 fn forgive_node(report: &mut Report, theirs: &mut Members, ours: &Members) {
     let (Some(kubes), Some(proxys)) =
         (theirs.get("impersonatedUser"), ours.get("impersonatedUser"))

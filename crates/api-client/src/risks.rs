@@ -10,11 +10,14 @@ pub fn warn(config: &ClientConfig, name: &str) {
     let upstream = server.authority.as_str();
     if server.is_https() {
         if matches!(trust, Trust::Insecure) {
-            tracing::warn!(upstream, "the certificate of {name} is not verified");
+            tracing::warn!(upstream, "TLS certificate verification is disabled for {name}");
         }
     } else if server.host != "localhost"
         && !server.host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
     {
-        tracing::warn!(upstream, "data and credentials are sent to {name} in plain text");
+        tracing::warn!(
+            upstream,
+            "the connection to {name} is not encrypted; data and credentials are sent in plain text"
+        );
     }
 }

@@ -19,7 +19,7 @@ use pki::{self, KeyError, Roots, ServerVerifier, certified_key};
 pub struct ClientTls {
     trust: Trust,
     client_certificate: Option<ClientCertificate>,
-    /// What the API server's certificate has to be for.
+    /// The name that the server's certificate must be valid for.
     pub server_name: ServerName<'static>,
     current: ArcSwap<Current>,
     /// Counts the changes of the settings.
@@ -93,16 +93,16 @@ impl ClientTls {
         let failed_before = self.failing.swap(fresh.is_err(), Ordering::Relaxed);
         match fresh {
             Ok(Some(current)) => {
-                tracing::info!("upstream certificates changed");
+                tracing::info!("upstream certificates reloaded");
                 self.current.store(Arc::new(current));
                 self.generation.fetch_add(1, Ordering::Release);
                 true
             }
             Ok(None) => false,
             Err(error) => {
-                // Mostly a certificate whose key is still to be written.
+                // Usually a new certificate whose key has not been written yet.
                 if !failed_before {
-                    tracing::warn!(%error, "keeping the last upstream certificates");
+                    tracing::warn!(%error, "upstream certificates not reloaded, the current ones stay active");
                 }
                 false
             }

@@ -123,7 +123,7 @@ impl Status {
         Status::failure(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message)
     }
 
-    /// Returns a 429 that asks the client to retry after some seconds.
+    /// Returns a 429 with `retryAfterSeconds`.
     pub fn too_many_requests(message: impl Into<String>, retry_after_seconds: i32) -> Status {
         let details = Details { retry_after_seconds, ..Details::default() };
         let status = Status::failure(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message);

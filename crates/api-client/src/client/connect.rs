@@ -35,7 +35,7 @@ type Opened<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
 #[derive(Clone)]
 pub(super) struct Connector {
     pub(super) target: Arc<Target>,
-    /// Where connections live, whichever thread asks for them.
+    /// The runtime of the connections, whichever thread requests them.
     pub(super) runtime: Handle,
 }
 

@@ -15,12 +15,12 @@ use crate::exec::NoCredential;
 pub struct RequestError {
     /// Host and port of the server.
     pub peer: Arc<str>,
-    /// What failed.
+    /// The failed step.
     #[source]
     pub kind: RequestErrorKind,
 }
 
-/// What failed.
+/// The step that failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RequestErrorKind {
     /// No connection could be opened. Nothing was sent.

@@ -173,8 +173,8 @@ impl ApiClient {
         Ok(client)
     }
 
-    /// Creates a client of a server whose files somebody else follows ([`Target::refresh`]). Must
-    /// be called within a tokio runtime.
+    /// Creates a client of a server whose files the caller reloads ([`Target::refresh`]). Must be
+    /// called within a tokio runtime.
     pub fn over(target: Arc<Target>, peer: &'static str) -> ApiClient {
         ApiClient::create(target, "/".into(), peer)
     }

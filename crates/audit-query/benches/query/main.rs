@@ -1,10 +1,11 @@
 //! How fast logs are searched and summarized, beside DuckDB, chDB, jq, and ripgrep, in CPU time.
 //!
 //! `cargo bench -p audit-query` makes a log of 1 GB and measures this crate on it, plain, gzip, and
-//! zstd. With `-- --peers` it also measures those peers that are there: `rg` and `jq` in the PATH, and
-//! `duckdb` and `chdb`, which it installs from PyPI (see README.md beside this file). Each
+//! zstd. With `-- --peers` it also measures those peers that are there: `rg` and `jq` in the PATH,
+//! and `duckdb` and `chdb`, which it installs from PyPI (see README.md beside this file). Each
 //! number is the best of three runs; a peer's start-up, measured on an empty log, is subtracted.
-//! With `-- --rotated GB` it measures rotated logs of so many GB with and without index files instead.
+//! With `-- --rotated GB` it measures rotated logs of so many GB with and without index files
+//! instead.
 
 mod generate;
 mod indexed;

@@ -43,8 +43,8 @@ fn print(name: &str, question: &str, empty: Option<f64>, whole: Option<f64>) {
     }
 }
 
-/// The Python in AUDIT_QUERY_PYTHON, or one in a virtual environment in the folder, into which duckdb and
-/// chdb are installed from PyPI.
+/// The Python in AUDIT_QUERY_PYTHON, or one in a virtual environment in the folder, into which
+/// duckdb and chdb are installed from PyPI.
 fn python(folder: &Path) -> String {
     if let Ok(python) = std::env::var("AUDIT_QUERY_PYTHON") {
         return python;

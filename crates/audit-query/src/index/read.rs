@@ -87,6 +87,18 @@ pub(crate) struct Sidecar {
 impl Sidecar {
     /// Opens the index file of a log file.
     pub(crate) fn open(log: &Path, log_file: &File) -> std::result::Result<Sidecar, IndexError> {
+        let sidecar = Sidecar::any(log)?;
+        sidecar.description.log.check(log_file)?;
+        Ok(sidecar)
+    }
+
+    /// What the index file of a log says of it, true or not.
+    pub(super) fn describe(log: &Path) -> std::result::Result<Description, IndexError> {
+        Sidecar::any(log).map(|sidecar| sidecar.description)
+    }
+
+    /// Opens the index file of a log file, whatever state of the log it is of.
+    fn any(log: &Path) -> std::result::Result<Sidecar, IndexError> {
         let file = match File::open(path(log)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(IndexError::Missing);
@@ -110,7 +122,6 @@ impl Sidecar {
         if *metadata.file_metadata().schema() != *schema(&Column::INDEX)? {
             return Err(invalid("other columns"));
         }
-        description.log.check(log_file)?;
         let starts = &description.groups;
         if starts.len() != metadata.num_row_groups()
             || !starts.is_sorted_by_key(|group| group.start)
@@ -125,8 +136,8 @@ impl Sidecar {
         self.description.groups.len()
     }
 
-    /// The part of the log that a row group is about: from the line of its first event, or the start,
-    /// to that of the next group.
+    /// The part of the log that a row group is about: from the line of its first event, or the
+    /// start, to that of the next group.
     pub(crate) fn range(&self, group: usize) -> Range<u64> {
         let starts = &self.description.groups;
         let start = if group == 0 { 0 } else { starts[group].start };
@@ -418,7 +429,8 @@ impl Batch {
         Ok(self.rows)
     }
 
-    /// Where the event of a row begins, how long it is, and whether the row is all there is to know.
+    /// Where the event of a row begins, how long it is, and whether the row is all there is to
+    /// know.
     pub(crate) fn place(&self, row: usize) -> (u64, u64, bool) {
         let (mut offset, mut length, mut exact) = (0, 0, true);
         for loaded in &self.columns {

@@ -7,8 +7,8 @@ use crate::index::{Column, Columns};
 use crate::output::Field;
 use crate::scan::{Place, Records, Visitor};
 
-/// Bytes that the groups of all threads may take, and as many again when they are added up. Events of
-/// further groups are counted together.
+/// Bytes that the groups of all threads may take, and as many again when they are added up. Events
+/// of further groups are counted together.
 const LARGEST: usize = 12 << 20;
 /// What a group takes beside its key.
 const OVERHEAD: usize = 96;
