@@ -41,8 +41,8 @@ struct Annotations {
     sha256: String,
 }
 
-/// Compares the recordings that the events of these logs name with those in `dir`, or else beside the
-/// logs: in their directories, and in the directories therein.
+/// Compares the recordings that the events of these logs name with those in `dir`, or else beside
+/// the logs: in their directories, and in the directories therein.
 ///
 /// # Errors
 /// If a log cannot be read.

@@ -256,7 +256,7 @@ fn play(which: &Which, speed: f64, idle_limit: Option<f64>) -> anyhow::Result<()
         let Item::Output { at, bytes, .. } = item else { continue };
         last = at;
         let pause = pause.min(idle_limit.unwrap_or(f64::MAX)) / speed;
-        // Nobody waits for longer than a year.
+        // At most a year, which a Duration can hold.
         std::thread::sleep(Duration::from_secs_f64(pause.min(3.0e7)));
         match needs_returns {
             true => {

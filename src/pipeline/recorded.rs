@@ -9,8 +9,8 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader
 
 use super::upgrade::BUFFER;
 
-/// How long the end of a message is waited for, after which a session can be ended with a message of
-/// its own.
+/// How long the end of a message is waited for, after which a session can be ended with a message
+/// of its own.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Passes bytes both ways like `upgrade::pass`, and records them. Ends the session if it must be

@@ -1,5 +1,5 @@
-//! `kubectl exec`, `attach`, `cp` and `port-forward` in the demo, over WebSocket and SPDY: what they
-//! print is what was recorded.
+//! `kubectl exec`, `attach`, `cp` and `port-forward` in the demo, over WebSocket and SPDY: what
+//! they print is what was recorded.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -102,7 +102,8 @@ async fn sessions(websocket: &'static str) {
     assert_eq!(content(&paths[3]).0, attach.stdout);
 
     let (there, back) = (demo.dir.path("there"), demo.dir.path("back"));
-    let blob: Vec<u8> = (0..100_000_u32).map(|number| (number * number >> 7) as u8).collect();
+    let blob: Vec<u8> =
+        (0..100_000_u32).map(|number| (number.wrapping_mul(number) >> 7) as u8).collect();
     std::fs::write(&there, &blob).unwrap();
     let copied = demo.run(&["cp", there.to_str().unwrap(), "hello-0:/tmp/blob"], b"").await;
     assert!(copied.status.success(), "{copied:?}");

@@ -1,5 +1,5 @@
-//! Recordings of sessions: every protocol, with and without a terminal, and what the audit event says
-//! of them.
+//! Recordings of sessions: every protocol, with and without a terminal, and what the audit event
+//! says of them.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -135,7 +135,8 @@ fn websocket(protocol: &str) -> String {
     )
 }
 
-/// Agrees to every upgrade like an API server does, reads `expected` bytes, sends `answer`, and ends.
+/// Agrees to every upgrade like an API server does, reads `expected` bytes, sends `answer`, and
+/// ends.
 async fn answering(mut request: Request<Incoming>, expected: usize, answer: Vec<u8>) -> Answered {
     let mut response = Response::builder().status(101).header("connection", "Upgrade");
     for name in [

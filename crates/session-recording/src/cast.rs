@@ -1,8 +1,8 @@
 //! Writes asciicast v2: a header, and one line per event.
 //!
-//! The first line is the header with the usual members and `kubeAuditProxy`, a [`Description`]. Each
-//! further line is `[seconds, code, data]`. Codes of the format: `o` (output), `i` (input), `r`
-//! (size, as `80x24`), `m` (a remark). Codes that are only read here, and skipped by players:
+//! The first line is the header with the usual members and `kubeAuditProxy`, a [`Description`].
+//! Each further line is `[seconds, code, data]`. Codes of the format: `o` (output), `i` (input),
+//! `r` (size, as `80x24`), `m` (a remark). Codes that are only read here, and skipped by players:
 //!
 //! | code | data |
 //! |---|---|

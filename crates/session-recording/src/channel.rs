@@ -1,4 +1,5 @@
-//! The channel protocols of Kubernetes: each WebSocket message starts with the number of its channel.
+//! The channel protocols of Kubernetes: each WebSocket message starts with the number of its
+//! channel.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -26,8 +27,8 @@ struct Lane {
 }
 
 impl ChannelReader {
-    /// Creates a reader. `reads_frames`: whether the receiver may take continuation frames for messages, like
-    /// kube-apiserver does.
+    /// Creates a reader. `reads_frames`: whether the receiver may take continuation frames for
+    /// messages, like kube-apiserver does.
     pub fn new(codec: Codec, reads_frames: bool) -> ChannelReader {
         ChannelReader { codec, message: Lane::default(), frame: None, reads_frames }
     }

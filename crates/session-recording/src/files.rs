@@ -28,7 +28,7 @@ pub(crate) struct Created {
     pub(crate) name: String,
 }
 
-/// Creates a recording that nobody but the owner can read, under a name of its own.
+/// Creates a recording that only its owner can read, under a name of its own.
 pub(crate) fn create(
     dir: &Path,
     start: Timestamp,
@@ -98,8 +98,8 @@ pub fn recordings(dir: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Finishes the recordings that a process left behind when it ended abruptly. Returns how many there
-/// were.
+/// Finishes the recordings that a process left behind when it ended abruptly. Returns how many
+/// there were.
 pub(crate) fn salvage_all(dir: &Path) -> io::Result<usize> {
     let mut salvaged = 0;
     for entry in fs::read_dir(dir)? {

@@ -7,7 +7,8 @@
 //! | module | contents |
 //! |---|---|
 //! | [`protocol`] | what a client and the API server have agreed on, and whether it can be read |
-//! | [`websocket`], [`channel`] | WebSocket frames and the channel protocols of Kubernetes in them |
+//! | [`websocket`], [`channel`] | WebSocket frames and the channel protocols of Kubernetes in them
+//! |
 //! | [`spdy`] | SPDY/3.1 frames |
 //! | [`decoder`] | both directions of a connection as one sequence of [`SessionEvent`]s |
 //! | [`cast`] | writes asciicast v2 |

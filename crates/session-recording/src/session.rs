@@ -165,8 +165,8 @@ impl Session {
         }
     }
 
-    /// Records bytes that are about to be passed on. Returns the number of bytes up to the last place
-    /// at which a session can be ended by [`Session::farewell`], if there is one.
+    /// Records bytes that are about to be passed on. Returns the number of bytes up to the last
+    /// place at which a session can be ended by [`Session::farewell`], if there is one.
     ///
     /// # Errors
     /// If they cannot be recorded, and must be; then they must not be passed on.

@@ -1,8 +1,8 @@
 //! WebSocket frames (RFC 6455) and messages, with permessage-deflate (RFC 7692).
 //!
 //! Where receivers differ, the reader accepts what the most lenient one accepts: kube-apiserver
-//! (golang.org/x/net/websocket) treats frames with reserved opcodes as data, and ignores the reserved
-//! bits and non-minimal lengths.
+//! (golang.org/x/net/websocket) treats frames with reserved opcodes as data, and ignores the
+//! reserved bits and non-minimal lengths.
 
 use crate::inflate::RawInflate;
 use crate::{Deflate, Unreadable};

@@ -28,10 +28,10 @@ const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 const RETENTION_INTERVAL: Duration = Duration::from_secs(30);
 /// Longest report of how a session ended.
 const MAX_STATUS: usize = 64 << 10;
-/// Ports that are remembered of a port-forward.
+/// Most ports in the summary of a port-forward.
 const MAX_PORTS: usize = 1000;
 
-/// What writers are told.
+/// A message to a writer.
 pub(crate) enum Message {
     Begin(u64, Box<Create>),
     Batch(u64, Batch),
