@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod file_watch;
+pub mod filters;
 mod http2;
 pub mod impersonation;
 pub mod metrics;

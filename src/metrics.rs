@@ -24,6 +24,7 @@ use self::process::ProcessCollector;
 use crate::audit::metrics::AuditMetrics;
 use crate::authn::AuthenticationMetrics;
 use crate::file_watch::ReloadMetrics;
+use crate::filters::FilterMetrics;
 use crate::policy::{PolicyFamilies, PolicyHandle, PolicyMetrics};
 use crate::upstream::UpstreamMetrics;
 use crate::upstream::access::Access;
@@ -42,6 +43,8 @@ pub struct Metrics {
     pub upstream: Arc<UpstreamMetrics>,
     /// Authentication.
     pub authentication: Arc<AuthenticationMetrics>,
+    /// Request filters.
+    pub filters: Arc<FilterMetrics>,
     /// Reloads of files.
     pub reloads: Arc<ReloadMetrics>,
     /// Recordings of sessions.
@@ -76,6 +79,7 @@ impl Metrics {
             server: Arc::default(),
             upstream: Arc::new(upstream),
             authentication: Arc::new(AuthenticationMetrics::new(denied)),
+            filters: Arc::default(),
             reloads: Arc::default(),
             sessions: Arc::default(),
             backends,
@@ -92,6 +96,7 @@ impl Metrics {
         metrics.server.register(registry);
         metrics.upstream.register(registry);
         metrics.authentication.register(registry);
+        metrics.filters.register(registry);
         metrics.reloads.register(registry);
         metrics.sessions.register(registry);
         let build = vec![

@@ -5,6 +5,7 @@
 use std::fmt::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use audit_log::{LogBackend, LogConfig, LogPath, Mode, Rotation, SyncMode};
@@ -12,6 +13,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, header};
 use kube_audit_proxy::audit::record::{Backend, Format, Recorder};
 use kube_audit_proxy::authn::{Anonymous, Authenticator, UserInfo};
+use kube_audit_proxy::filters::{FilterSettings, Filters};
 use kube_audit_proxy::impersonation::{ConstrainedImpersonation, Reviewer};
 use kube_audit_proxy::pipeline::{Connection, Proxy};
 use kube_audit_proxy::request::source::TrustedProxies;
@@ -175,8 +177,18 @@ fn proxy(upstream: SocketAddr, ca: &str, level: &str, log: Option<Backend>) -> A
         original_user_extra: None,
         reviewer: Reviewer::new(upstream.clone(), ConstrainedImpersonation::Auto),
         upstream,
+        filters: filters(),
         long_running: Default::default(),
     })
+}
+
+/// With the deadline that requests have by default.
+fn filters() -> Filters {
+    let request_timeout = Duration::from_secs(60);
+    let settings = FilterSettings { request_timeout, ..FilterSettings::default() };
+    let filters = Filters::new(settings, Arc::default());
+    filters.watch_deadlines();
+    filters
 }
 
 /// The API server's side of TLS, and the certificate that it is known by.

@@ -379,9 +379,8 @@ impl Record {
         self.emit(Stage::ResponseStarted, Timestamp::now())
     }
 
-    /// The API server broke off its answer.
-    pub fn response_incomplete(&mut self) {
-        let why = "the API server closed the connection before the end of the response";
+    /// The response broke off, for this reason.
+    pub fn response_incomplete(&mut self, why: &str) {
         self.annotate(INCOMPLETE, why);
     }
 

@@ -29,6 +29,7 @@ use crate::config::{
 };
 use crate::file_watch::Reloaded;
 use crate::file_watch::{FileWatcher, POLL_INTERVAL};
+use crate::filters::Filters;
 use crate::impersonation::Reviewer;
 use crate::metrics::Metrics;
 use crate::pipeline::Proxy;
@@ -91,13 +92,16 @@ impl Process {
             authenticator(&config.authentication, &upstream, as_front_proxy, &follow)?;
         let certificate = serving_certificate(&config.serving, &follow)?;
         let tls = tls::server_config(&config.serving.tls, certificate).context("TLS")?;
-        let listener = listener::bind(config.serving.addr).await.context("--secure-port")?;
-        let admin_listener =
-            listener::bind(config.operation.admin_addr).await.context("--admin-bind-address")?;
+        let share_port = config.serving.share_port;
+        let listener = listener::bind(config.serving.addr, share_port).context("--secure-port")?;
+        let admin_listener = listener::bind(config.operation.admin_addr, share_port)
+            .context("--admin-bind-address")?;
         let (addr, admin_addr) = (listener.local_addr()?, admin_listener.local_addr()?);
 
         let sessions = sessions::recorder(config.sessions, &follow)?;
         let recorder = recorder(config.audit, policies, observer, &follow)?;
+        let filters = Filters::new(config.filters, metrics.filters.clone());
+        filters.watch_deadlines();
         let proxy = Arc::new(Proxy {
             authenticator,
             recorder: Arc::new(recorder),
@@ -106,6 +110,7 @@ impl Process {
             original_user_extra: config.upstream.original_user_extra,
             reviewer: Reviewer::new(upstream.clone(), config.upstream.constrained_impersonation),
             upstream,
+            filters,
             long_running: Default::default(),
             sessions,
         });

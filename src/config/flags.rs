@@ -9,7 +9,9 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args, ValueEnum};
 
+use super::filter_flags::FilterFlags;
 use super::kubeconfig_flags::KubeconfigFlags;
+use super::listener_flags::ListenerFlags;
 use super::session_flags::SessionFlags;
 use super::sink_entry::SinkEntry;
 use crate::authn::WebhookVersion;
@@ -59,6 +61,9 @@ pub struct ServeFlags {
     /// used as the client's; connections from other addresses must not
     #[arg(long, value_name = "CIDRS", value_delimiter = ',', help_heading = SERVING)]
     pub proxy_protocol: Vec<Cidr>,
+    /// Socket options and HTTP/2.
+    #[command(flatten)]
+    pub listener: ListenerFlags,
 
     /// CAs of client certificates, PEM: the common name is the user, organizations are the groups;
     /// reloaded when it changes
@@ -256,6 +261,10 @@ pub struct ServeFlags {
     /// impersonation
     #[arg(long, value_name = "VALUE", default_value = "auto", help_heading = UPSTREAM)]
     pub constrained_impersonation: Constrained,
+
+    /// Limits, timeouts, CORS and the like.
+    #[command(flatten)]
+    pub filters: FilterFlags,
 
     /// Audit policy (audit.k8s.io/v1 Policy); reloaded when it changes
     #[arg(long, value_name = "FILE", help_heading = POLICY)]
@@ -580,7 +589,7 @@ pub struct ServeFlags {
     pub log_format: LogFormat,
 }
 
-const SERVING: &str = "Serving";
+pub(super) const SERVING: &str = "Serving";
 const AUTHENTICATION: &str = "Authentication";
 pub(super) const UPSTREAM: &str = "Upstream";
 const POLICY: &str = "Audit policy";

@@ -6,8 +6,11 @@
 mod authentication;
 mod bodies;
 pub mod file;
+mod filter_flags;
+mod filters;
 pub mod flags;
 mod kubeconfig_flags;
+mod listener_flags;
 #[cfg(test)]
 mod reference;
 mod same_file;
@@ -32,6 +35,7 @@ pub use self::sink_entry::{SinkEntry, SinkType};
 pub use self::sink_list::{BackendSettings, SinkSettings};
 use crate::audit::record::AmbiguousBodies;
 use crate::authn::{JwtSettings, RequestHeaderNames, TokenReviewSettings};
+use crate::filters::FilterSettings;
 use crate::impersonation::{ConstrainedImpersonation, Rules};
 use crate::request::source::{Cidr, TrustedProxies};
 use crate::server::tls::{self, MinVersion, TlsOptions};
@@ -47,6 +51,8 @@ pub struct Config {
     pub authentication: Authentication,
     /// The API server.
     pub upstream: Upstream,
+    /// The request filters.
+    pub filters: FilterSettings,
     /// What is recorded, and where.
     pub audit: Audit,
     /// Recordings of sessions.
@@ -68,6 +74,8 @@ pub struct Serving {
     pub max_connections: u64,
     /// `--proxy-protocol`
     pub proxy_protocol: Vec<Cidr>,
+    /// `--permit-port-sharing`
+    pub share_port: bool,
 }
 
 /// Where the serving certificate comes from.
@@ -217,6 +225,7 @@ impl Config {
             authentication: authentication::authentication(&flags)?,
             upstream: upstream(&flags)?,
             sessions: SessionRecording::new(&flags.sessions)?,
+            filters: filters::filters(&flags)?,
             operation: Operation {
                 admin_addr: flags.admin_bind_address,
                 shutdown_delay: flags.shutdown_delay_duration,
@@ -252,6 +261,7 @@ fn serving(flags: &ServeFlags) -> Result<Serving, ConfigError> {
         certificate,
         max_connections: flags.max_connections,
         proxy_protocol: flags.proxy_protocol.clone(),
+        share_port: flags.listener.permit_port_sharing,
         tls: TlsOptions {
             min_version: match flags.tls_min_version {
                 TlsMinVersion::Tls12 => MinVersion::Tls12,

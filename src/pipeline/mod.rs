@@ -17,7 +17,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use api_client::exec::OwnCredential;
+use bytes::Bytes;
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -29,8 +31,9 @@ pub use response::ResponseBody;
 
 use refusal::{
     access_denied, panicked, refuse, refuse_unauthenticated, refuse_unavailable, refuse_unresolved,
-    rejected, unreachable_upstream, unrecorded,
+    rejected, timed_out, too_many_requests, unreachable_upstream, unrecorded,
 };
+use response::Ends;
 
 use crate::audit::event::UserAgent;
 use crate::audit::id::audit_id;
@@ -41,6 +44,10 @@ use crate::authn::{
     self, Authenticated, AuthenticationError, Authenticator, ClientCertificates, User,
 };
 use crate::body::{ClientBody, RequestBody};
+use crate::filters::cors::{self, OutsideCors};
+use crate::filters::deadline::race;
+use crate::filters::in_flight::TooManyRequests;
+use crate::filters::{Deadline, Expired, Filters, requested_timeout};
 use crate::impersonation::{
     self, Refusal, RequestAttributes, Reviewer, Rules, Wanted, WantedError,
 };
@@ -48,7 +55,7 @@ use crate::request::accept;
 use crate::request::headers::{self, AUDIT_ID};
 use crate::request::source::{Peer, TrustedProxies};
 use crate::request::uri::origin_form;
-use crate::request::{InfoError, RequestInfo, duration, query};
+use crate::request::{InfoError, RequestInfo};
 use crate::status::Status;
 use crate::upstream::access::{Access, Denial};
 use crate::upstream::identity::{Identity, OriginalUserExtra};
@@ -74,6 +81,8 @@ pub struct Proxy {
     pub reviewer: Reviewer,
     /// The API server.
     pub upstream: Upstream,
+    /// Limits, timeouts, CORS and the like.
+    pub filters: Filters,
     /// Long-running requests, and how to end them.
     pub long_running: LongRunning,
     /// Records what happens in sessions.
@@ -158,6 +167,7 @@ async fn answer(
     request: Request<ClientBody>,
 ) -> Response<ResponseBody> {
     let received = Timestamp::now();
+    let started = proxy.filters.now();
     let (mut parts, body) = request.into_parts();
     let target = match parts.uri.path_and_query() {
         Some(target) if parts.method != Method::CONNECT => origin_form(target),
@@ -166,6 +176,11 @@ async fn answer(
     let (info, unresolved) = match RequestInfo::new(&parts.method, &target) {
         Ok(info) => (info, None),
         Err(error) => (RequestInfo::unresolved(&parts.method, &target), Some(error)),
+    };
+    let is_resolved = unresolved.is_none();
+    let origin = match proxy.filters.cors() {
+        Some(cors) if is_resolved => cors.allowed(&parts.headers),
+        _ => None,
     };
     let facts = RequestFacts {
         received,
@@ -177,19 +192,45 @@ async fn answer(
         target,
     };
     let id = facts.audit_id.clone();
-    let mut response = match admit(proxy, connection, &parts, facts, unresolved).await {
+    let requested = requested_timeout(&facts.info, facts.target.query());
+    let (timeout, invalid_timeout) = match requested {
+        Ok(timeout) => (timeout, None),
+        Err(error) => (None, Some(error)),
+    };
+    let is_preflight = origin.is_some() && cors::is_preflight(&parts.method);
+    let refused = Unadmitted { unresolved, invalid_timeout, is_preflight };
+    let mut response = match admit(proxy, connection, &parts, facts, refused).await {
         Ok((record, caller)) => {
             // Before the request is taken apart: this takes its upgrade from it.
             let upgrade = upgrade::asked(&mut parts);
-            forward(proxy, connection, parts, body, record, caller, upgrade).await
+            let is_long_running = record.is_long_running();
+            let deadline =
+                proxy.filters.deadline(connection.number, started, is_long_running, timeout);
+            forward(proxy, connection, deadline, (parts, body), record, caller, upgrade).await
         }
         Err(refused) => refused,
     };
     // Answers of an upgraded connection come from elsewhere and carry no ID of ours.
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(AUDIT_ID_ANSWER, id);
+        if let Some(origin) = origin
+            && response.extensions().get::<OutsideCors>().is_none()
+        {
+            origin.set_headers(response.headers_mut());
+        }
+        if let Some(hsts) = proxy.filters.hsts().filter(|_| is_resolved) {
+            let name = header::STRICT_TRANSPORT_SECURITY;
+            response.headers_mut().entry(name).or_insert_with(|| hsts.clone());
+        }
     }
     response
+}
+
+/// Why a request is not forwarded, as far as its head shows.
+struct Unadmitted {
+    unresolved: Option<InfoError>,
+    invalid_timeout: Option<String>,
+    is_preflight: bool,
 }
 
 /// Everything up to the first event: who it is, how much is recorded, and whether that works.
@@ -198,7 +239,7 @@ async fn admit(
     connection: &Connection,
     parts: &Parts,
     facts: RequestFacts,
-    unresolved: Option<InfoError>,
+    unadmitted: Unadmitted,
 ) -> Result<(Box<Record>, Authenticated), Response<ResponseBody>> {
     let begin = |facts: RequestFacts, user: Option<&Authenticated>| {
         let user = user.map(|caller| caller.user.clone());
@@ -206,9 +247,18 @@ async fn admit(
         record.on_connection(connection.number, &connection.sequence);
         record
     };
-    if let Some(status) = bad_timeout(&facts) {
+    let Unadmitted { unresolved, invalid_timeout, is_preflight } = unadmitted;
+    if let Some(message) = invalid_timeout {
+        let status = Status::bad_request(message);
         let shown = shown(&facts, &status, || status.message.clone());
-        return Err(refuse_unauthenticated(begin(facts, None), &status, shown).await);
+        let mut refused = refuse_unauthenticated(begin(facts, None), &status, shown).await;
+        refused.extensions_mut().insert(OutsideCors);
+        return Err(refused);
+    }
+    if is_preflight {
+        // kube-apiserver answers it before authentication, and without an event.
+        proxy.filters.metrics.preflights.inc();
+        return Err(cors::preflight().map(|()| ResponseBody::known(Bytes::new())));
     }
     let certificates = connection.certificates.as_ref();
     let peer = connection.peer.ip();
@@ -250,16 +300,24 @@ async fn admit(
 async fn forward(
     proxy: &Proxy,
     connection: &Connection,
-    parts: Parts,
-    body: ClientBody,
+    deadline: Option<Deadline>,
+    (parts, body): (Parts, ClientBody),
     mut record: Box<Record>,
     caller: Authenticated,
     mut upgrade: Option<upgrade::Asked>,
 ) -> Response<ResponseBody> {
+    let is_safe = parts.method.is_safe();
     let (parts, (is_head, pretty)) = response_form(parts, &record);
-    let mut request = match outgoing(proxy, connection, parts, body, &mut record, &caller).await {
-        Ok(request) => request,
-        Err(status) => return refuse(record, *status).await,
+    let by = deadline.as_ref();
+    let request = {
+        let making = outgoing(proxy, connection, parts, body, &mut record, &caller, by);
+        race(by, std::pin::pin!(making)).await
+    };
+    let mut request = match request {
+        Ok(Ok(request)) => request,
+        Ok(Err(Refused::Status(status))) => return refuse(record, *status).await,
+        Ok(Err(Refused::TooManyRequests)) => return too_many_requests(record).await,
+        Err(Expired) => return expired(proxy, record, false).await,
     };
     let sent = match &mut upgrade {
         Some(asked) => {
@@ -272,9 +330,17 @@ async fn forward(
                     Err(status) => return refuse(record, *status).await,
                 }
             }
-            Box::pin(proxy.upstream.upgrade(request, &connection.sequence)).await
+            let mut sending = Box::pin(proxy.upstream.upgrade(request, &connection.sequence));
+            race(by, sending.as_mut()).await
         }
-        None => proxy.upstream.forward(request, &connection.sequence).await,
+        None => {
+            let sending = proxy.upstream.forward(request, &connection.sequence);
+            race(by, std::pin::pin!(sending)).await
+        }
+    };
+    let sent = match sent {
+        Ok(sent) => sent,
+        Err(Expired) => return expired(proxy, record, !is_safe).await,
     };
     match sent {
         Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => match upgrade {
@@ -297,16 +363,55 @@ async fn forward(
         },
         Ok(answer) if answer.status() == StatusCode::UNAUTHORIZED => {
             let was_upgrade = upgrade.is_some();
-            Box::pin(unauthorized(proxy, answer, record, (is_head, pretty), was_upgrade)).await
+            let ends = ends(proxy, &record, deadline);
+            Box::pin(unauthorized(proxy, answer, record, (is_head, pretty), ends, was_upgrade))
+                .await
         }
         Ok(answer) => {
-            let ending = proxy.long_running.ending.clone();
-            let mut response = response::relay(answer, record, (is_head, pretty), ending).await;
+            let ends = ends(proxy, &record, deadline);
+            let mut response = response::relay(answer, record, (is_head, pretty), ends).await;
             close_after(&mut response, upgrade.is_some());
             response
         }
         Err(error) => unreachable_upstream(record, &error).await,
     }
+}
+
+/// Why a request is not sent to the API server.
+enum Refused {
+    /// This is the response.
+    Status(Box<Status>),
+    /// Too many are in flight.
+    TooManyRequests,
+}
+
+impl From<Box<Status>> for Refused {
+    fn from(status: Box<Status>) -> Refused {
+        Refused::Status(status)
+    }
+}
+
+impl From<TooManyRequests> for Refused {
+    fn from(_: TooManyRequests) -> Refused {
+        Refused::TooManyRequests
+    }
+}
+
+/// Responds to a request whose deadline has passed before its response has started.
+fn expired(
+    proxy: &Proxy,
+    record: Box<Record>,
+    outcome_unknown: bool,
+) -> BoxFuture<'static, Response<ResponseBody>> {
+    proxy.filters.metrics.timeouts.inc();
+    timed_out(record, outcome_unknown)
+}
+
+/// What ends the response to a request.
+fn ends(proxy: &Proxy, record: &Record, deadline: Option<Deadline>) -> Ends {
+    let RequestFacts { info, target, .. } = record.facts();
+    let watch_timeout = proxy.filters.watch_timeout(info, target.query());
+    Ends { process: proxy.long_running.ending.clone(), watch_timeout, deadline }
 }
 
 /// Whether the client expects no body, and whether it wants a readable one. `parts` are handed
@@ -326,6 +431,7 @@ async fn unauthorized(
     answer: Response<UpstreamBody>,
     record: Box<Record>,
     (is_head, pretty): (bool, bool),
+    ends: Ends,
     was_upgrade: bool,
 ) -> Response<ResponseBody> {
     if answer.extensions().get::<CredentialRenewed>().is_some() {
@@ -335,8 +441,7 @@ async fn unauthorized(
     if credentials::are_rejected(proxy, record.facts()).await {
         return access_denied(record, Access::Forward, Denial::Unauthorized).await;
     }
-    let ending = proxy.long_running.ending.clone();
-    let mut response = response::relay(answer, record, (is_head, pretty), ending).await;
+    let mut response = response::relay(answer, record, (is_head, pretty), ends).await;
     close_after(&mut response, was_upgrade);
     response
 }
@@ -362,7 +467,8 @@ async fn outgoing(
     body: ClientBody,
     record: &mut Record,
     caller: &Authenticated,
-) -> Result<Request<RequestBody>, Box<Status>> {
+    deadline: Option<&Deadline>,
+) -> Result<Request<RequestBody>, Refused> {
     let Parts { method, mut headers, .. } = parts;
     let found = headers::strip(&mut headers)?;
     let done_as = if found.impersonation {
@@ -389,11 +495,15 @@ async fn outgoing(
             authn::Method::Token | authn::Method::Anonymous => "",
         };
         if !message.is_empty() {
-            return Err(Box::new(Status::forbidden(message, None)));
+            return Err(Box::new(Status::forbidden(message, None)).into());
         }
     }
     let done_as = done_as.map(User::from);
     let user = done_as.as_ref().unwrap_or(&caller.user);
+    if let (Some(limits), Some(deadline)) = (proxy.filters.limits(), deadline) {
+        let permit = Box::pin(limits.acquire(record.facts().info.verb(), user)).await?;
+        deadline.hold(permit);
+    }
     let OwnCredential { header: own, generation } = match proxy.upstream.credential() {
         Some(own) => own,
         None if proxy.identity == Identity::PassThrough => OwnCredential::default(),
@@ -487,18 +597,6 @@ fn shown(facts: &RequestFacts, status: &Status, reason: impl FnOnce() -> String)
         Some(_) => status.clone(),
         None => Status { message: reason(), ..Status::of_code(status.code) },
     }
-}
-
-/// kube-apiserver refuses a malformed `?timeout=` before it authenticates.
-fn bad_timeout(facts: &RequestFacts) -> Option<Status> {
-    let query = facts.target.query()?;
-    if facts.info.is_long_running() {
-        return None;
-    }
-    let timeout = query::first(query, "timeout").filter(|text| !text.is_empty())?;
-    let error = duration::check(&String::from_utf8_lossy(&timeout)).err()?;
-    let message = format!("invalid timeout specified in the request URL - {error}");
-    Some(Status::bad_request(message))
 }
 
 #[cfg(test)]

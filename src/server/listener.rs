@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustls::ServerConfig;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -22,6 +22,9 @@ use crate::metrics::ConnectionMetrics;
 use crate::pipeline::Connection;
 use crate::request::source::Cidr;
 use audit_log::{CommitSequence, GatedIo};
+
+/// Connections that the kernel keeps until they are accepted; `net.core.somaxconn` may allow fewer.
+const BACKLOG: u32 = 1024;
 
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -244,12 +247,24 @@ fn is_http(first: &[u8]) -> bool {
         .contains(&first)
 }
 
-/// Listens on `addr`.
+/// Listens on `addr`. With `share_port`, other sockets of the same user that are bound likewise may
+/// listen on the same port; the kernel distributes new connections among them.
 ///
 /// # Errors
 /// The operating system's, with the address.
-pub async fn bind(addr: SocketAddr) -> Result<TcpListener, BindError> {
-    TcpListener::bind(addr).await.map_err(|source| BindError { addr, source })
+pub fn bind(addr: SocketAddr, share_port: bool) -> Result<TcpListener, BindError> {
+    let listen = || -> io::Result<TcpListener> {
+        let socket = match addr {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        // Like Go's net.Listen: a restart does not wait for connections in TIME_WAIT.
+        socket.set_reuseaddr(true)?;
+        socket.set_reuseport(share_port)?;
+        socket.bind(addr)?;
+        socket.listen(BACKLOG)
+    };
+    listen().map_err(|source| BindError { addr, source })
 }
 
 /// An address cannot be listened on.

@@ -45,7 +45,7 @@ impl Server {
         let key = dir.write("tls.key", &pair.key);
         let serving = Arc::new(ServingCertificate::load(&crt, &key).unwrap());
         let tls = server_config(&options, serving.clone()).unwrap();
-        let tcp = bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+        let tcp = bind(SocketAddr::from(([127, 0, 0, 1], 0)), false).unwrap();
         let addr = tcp.local_addr().unwrap();
         let (shutdown, running) = Shutdown::new();
         let (handler, metrics) = (TestHandler::new(), Arc::new(ConnectionMetrics::default()));
@@ -254,4 +254,20 @@ async fn ending_drops_what_is_under_way() {
     assert!(server.handler.is_idle());
     assert!(slow1.await.unwrap().is_err());
     assert!(slow2.await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn a_port_is_shared_only_among_those_that_permit_it() {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let first = bind(any, true).unwrap();
+    let addr = first.local_addr().unwrap();
+    let refused = bind(addr, false).unwrap_err();
+    assert_eq!(refused.source.kind(), io::ErrorKind::AddrInUse, "{refused}");
+    let second = bind(addr, true).unwrap();
+
+    // Once the first listener is closed, the second one gets all connections.
+    drop(first);
+    let (client, accepted) =
+        tokio::join!(tokio::net::TcpStream::connect(addr), super::accept(&second));
+    assert_eq!(client.unwrap().local_addr().unwrap(), accepted.1);
 }

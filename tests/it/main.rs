@@ -13,6 +13,7 @@ mod crash;
 mod credentials;
 mod decisions;
 mod faults;
+mod filters;
 mod forwarding;
 mod headers;
 mod hot_reload;

@@ -179,7 +179,10 @@ impl Status {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
-        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        if self.code == 403 {
+            // kube-apiserver sets it in `responsewriters.Forbidden` and in plain text only.
+            headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        }
         let seconds = self.details.as_ref().map_or(0, |details| details.retry_after_seconds);
         if seconds > 0 {
             headers.insert(header::RETRY_AFTER, seconds.into());

@@ -39,7 +39,7 @@ pub use k8s_audit::user::{
 };
 
 pub use anonymous::Anonymous;
-pub use cel::{CompileError, Expression};
+pub use cel::{CompileError, Expression, compile_regexp};
 pub use jwt::Algorithm;
 pub use key_file::KeyFileError;
 pub use metrics::AuthenticationMetrics;

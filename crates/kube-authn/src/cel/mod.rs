@@ -40,6 +40,7 @@ use ::cel::common::ast::IdedExpr;
 use ::cel::{Context, Env, ExecutionError};
 use serde_json::{Map, Value as Json};
 
+pub use self::re2::compile as compile_regexp;
 use self::value::Value;
 
 use super::UserInfo;

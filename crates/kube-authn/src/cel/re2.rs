@@ -22,7 +22,7 @@ const MAX_DEPTH: usize = 200;
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn compile(pattern: &str) -> Result<Regex, String> {
+pub fn compile(pattern: &str) -> Result<Regex, String> {
     let translated = translate(pattern)
         .map_err(|problem| format!("{pattern:?} is not a regular expression: {problem}"))?;
     // Bytes are matched so that `\B` can be about ASCII; empty matches still end where characters
