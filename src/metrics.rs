@@ -16,6 +16,7 @@ use prometheus_client::encoding::{prometheus_text, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
+use session_recording::RecordingMetrics;
 
 pub use self::connections::ConnectionMetrics;
 pub use self::exposition::Exposition;
@@ -49,6 +50,8 @@ pub struct Metrics {
     pub filters: Arc<FilterMetrics>,
     /// Reloads of files.
     pub reloads: Arc<ReloadMetrics>,
+    /// Recordings of sessions.
+    pub sessions: Arc<RecordingMetrics>,
     /// All backends, in the order in which [`Metrics::new`] got their names.
     pub backends: Vec<Arc<BackendMetrics>>,
     policies: PolicyFamilies,
@@ -82,6 +85,7 @@ impl Metrics {
             authorization: Arc::default(),
             filters: Arc::default(),
             reloads: Arc::default(),
+            sessions: Arc::default(),
             backends,
             policies: PolicyFamilies::default(),
             logs: LogFamilies::default(),
@@ -99,6 +103,7 @@ impl Metrics {
         metrics.authorization.register(registry);
         metrics.filters.register(registry);
         metrics.reloads.register(registry);
+        metrics.sessions.register(registry);
         let build = vec![
             ("version", env!("CARGO_PKG_VERSION")),
             ("os", std::env::consts::OS),

@@ -180,6 +180,7 @@ fn proxy(upstream: SocketAddr, ca: &str, level: &str, log: Option<Backend>) -> A
         upstream,
         filters: filters(),
         authorization: None,
+        sessions: None,
         long_running: Default::default(),
     })
 }

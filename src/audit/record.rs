@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue};
+use session_recording::Outcome;
 
 pub use super::backend::Backend;
 use super::body::{self, Account, Capture};
@@ -48,6 +49,18 @@ const AMBIGUOUS: &str = "kube-audit-proxy/request-ambiguous";
 const OUTCOME_UNKNOWN: &str = "kube-audit-proxy/outcome-unknown";
 /// Annotation of a request that failed because the API server denied the proxy's own access.
 const ACCESS_DENIED: &str = "kube-audit-proxy/upstream-access-denied";
+/// Annotation of a session: the file of its recording.
+const SESSION_RECORDING: &str = "kube-audit-proxy/session-recording";
+/// Annotation of a session: SHA-256 of the recording.
+const SESSION_SHA256: &str = "kube-audit-proxy/session-sha256";
+/// Annotation of a session: bytes from the client.
+const SESSION_BYTES_IN: &str = "kube-audit-proxy/session-bytes-in";
+/// Annotation of a session: bytes to the client.
+const SESSION_BYTES_OUT: &str = "kube-audit-proxy/session-bytes-out";
+/// Annotation of a session: the exit code of the command.
+const SESSION_EXIT_CODE: &str = "kube-audit-proxy/session-exit-code";
+/// Annotation of a session that is not recorded, or only in part: why.
+const SESSION_ERROR: &str = "kube-audit-proxy/session-recording-error";
 /// Annotation of all events with `--audit-node-name`.
 const NODE: &str = "kube-audit-proxy/node";
 
@@ -406,6 +419,36 @@ impl Record {
     /// The client gets an error because the API server denied the proxy's own access.
     pub fn access_denied(&mut self, why: &str) {
         self.annotate(ACCESS_DENIED, why);
+    }
+
+    /// Returns the user that the request is made as, if that is another one.
+    pub fn impersonated_user(&self) -> Option<&UserInfo> {
+        self.impersonated.as_ref().map(|impersonated| &impersonated.user)
+    }
+
+    /// The session is recorded in `file`.
+    pub fn session_begun(&mut self, file: &str) {
+        self.annotate(SESSION_RECORDING, file);
+    }
+
+    /// The session cannot be recorded.
+    pub fn session_unrecorded(&mut self, why: &str) {
+        self.annotate(SESSION_ERROR, why);
+    }
+
+    /// The session has ended.
+    pub fn session_ended(&mut self, outcome: &Outcome) {
+        if let Some(sha256) = &outcome.sha256 {
+            self.annotate(SESSION_SHA256, sha256);
+        }
+        self.annotate(SESSION_BYTES_IN, &outcome.bytes_in.to_string());
+        self.annotate(SESSION_BYTES_OUT, &outcome.bytes_out.to_string());
+        if let Some(code) = outcome.exit_code {
+            self.annotate(SESSION_EXIT_CODE, &code.to_string());
+        }
+        if let Some(error) = &outcome.error {
+            self.annotate(SESSION_ERROR, error);
+        }
     }
 
     /// Ends the record with `ResponseComplete`.

@@ -98,16 +98,21 @@ fn introduction(demo: &Demo, process: &Process) -> String {
         "kube-audit-proxy on https://{proxy}, in front of an in-memory Kubernetes API.\n\
          \n  audit policy  {policy}  (edit it while the demo runs)\
          \n  audit log     {log}\
+         \n  recordings    {sessions}\
          \n  metrics       http://{admin}/metrics\n\
          \nRun in another terminal:\n\
          \n  export KUBECONFIG={kubeconfig}\
          \n  kubectl create configmap hello --from-literal=to=world\
          \n  kubectl get configmaps --as viewer\
-         \n  kube-audit-proxy log query --verb create --resource configmaps {log}\n\
+         \n  kube-audit-proxy log query --verb create --resource configmaps {log}\
+         \n  kubectl exec -it {pod} -- sh\
+         \n  kube-audit-proxy session list {sessions}\n\
          \nAudit events, until Ctrl-C:\n\n",
         proxy = process.addr(),
         policy = demo.policy().display(),
         log = demo.audit_log().display(),
+        sessions = demo.sessions().display(),
+        pod = "hello-0",
         admin = process.admin_addr(),
         kubeconfig = demo.kubeconfig().display(),
     )

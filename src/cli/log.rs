@@ -11,6 +11,7 @@ use anyhow::Context;
 use audit_query::cli::{Command, ExportArgs, FollowArgs, IndexArgs, QueryArgs, ReportArgs};
 
 use super::output;
+use super::recordings::{self, Checked};
 use super::seals::LogSeals;
 use audit_log::seal::verify::{self, Expected, Report};
 use audit_log::seal::{Head, PublicKey, SealKey};
@@ -111,6 +112,10 @@ pub(super) enum LogCommand {
         /// (--audit-log-seal-checkpoint-file)
         #[arg(long, value_name = "FILE")]
         checkpoint_file: Vec<PathBuf>,
+        /// Directory of the session recordings that events of the logs name
+        /// [default: recordings beside the logs, and in directories beside them]
+        #[arg(long, value_name = "DIR")]
+        session_recording_dir: Option<PathBuf>,
         /// Log files, compressed or not; the files rotated from them are included
         #[arg(value_name = "FILE", required = true)]
         files: Vec<PathBuf>,
@@ -131,8 +136,16 @@ pub(super) fn execute(command: LogCommand) -> ExitCode {
         LogCommand::Index(args) => return args.run(),
         LogCommand::Export(args) => return args.run(),
         LogCommand::Keygen { file } => keygen(&file).map(|()| ExitCode::SUCCESS),
-        LogCommand::Verify { public_key, head, checkpoint_file, files, .. } => {
-            verify(&public_key, &head, &checkpoint_file, &files)
+        LogCommand::Verify {
+            public_key,
+            head,
+            checkpoint_file,
+            files,
+            session_recording_dir,
+            ..
+        } => {
+            let recordings = session_recording_dir.as_deref();
+            verify(&public_key, &head, &checkpoint_file, &files, recordings)
         }
     };
     result.unwrap_or_else(|error| output::failed(&error, 2))
@@ -167,6 +180,7 @@ fn verify(
     heads: &[Head],
     checkpoints: &[PathBuf],
     files: &[PathBuf],
+    recordings: Option<&Path>,
 ) -> anyhow::Result<ExitCode> {
     let mut trusted = Vec::new();
     for path in keys {
@@ -174,7 +188,29 @@ fn verify(
     }
     let report = verify::verify(files, Expected { keys: &trusted, heads, checkpoints })?;
     print(&report, !trusted.is_empty(), &mut io::stdout().lock())?;
-    Ok(if report.is_intact() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    let checked = recordings::check(files, recordings)?;
+    print_recordings(&checked, &mut io::stdout().lock())?;
+    let is_intact = report.is_intact() && checked.changed.is_empty();
+    Ok(if is_intact { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn print_recordings(checked: &Checked, out: &mut impl Write) -> io::Result<()> {
+    let Checked { changed, intact, missing } = checked;
+    if changed.is_empty() && *intact == 0 && *missing == 0 {
+        return Ok(());
+    }
+    for finding in changed.iter().take(PRINTED) {
+        writeln!(out, "{finding}")?;
+    }
+    let verdict = if changed.is_empty() { "intact" } else { "NOT INTACT" };
+    write!(out, "session recordings {verdict}: {intact} as recorded, {} changed", changed.len())?;
+    match missing {
+        0 => writeln!(out),
+        _ => writeln!(
+            out,
+            ", {missing} not found (deleted by retention, or elsewhere: --session-recording-dir)"
+        ),
+    }
 }
 
 fn print(report: &Report, trusted: bool, out: &mut impl Write) -> io::Result<()> {

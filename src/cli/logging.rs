@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 use crate::config::LogFormat;
 
 /// The crates of this project, which log at `--log-level`.
-const OWN_CRATES: [&str; 9] = [
+const OWN_CRATES: [&str; 10] = [
     "api_client",
     "audit_log",
     "audit_query",
@@ -16,6 +16,7 @@ const OWN_CRATES: [&str; 9] = [
     "kube_audit_proxy",
     "kube_authn",
     "pki",
+    "session_recording",
     "test_support",
     "watched_files",
 ];

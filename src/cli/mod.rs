@@ -10,8 +10,11 @@ mod logging;
 mod output;
 mod policy;
 pub mod process;
+mod recordings;
 mod seals;
 mod serve;
+mod session;
+mod sessions;
 mod signals;
 
 use std::ffi::OsString;
@@ -40,6 +43,8 @@ enum Command {
     Demo(demo::DemoFlags),
     /// Search, summarize, follow, and verify audit logs
     Log(log::LogArgs),
+    /// List, show, and replay recordings of exec and attach sessions
+    Session(session::SessionArgs),
     /// Check audit policies, and show what they record
     Policy(policy::PolicyArgs),
     /// Print a kubeconfig for clients of the proxy, or merge it into an existing one
@@ -94,6 +99,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         Command::Serve(_) => serve::run(arguments_of(&arguments, "serve")),
         Command::Demo(flags) => demo::run(&flags),
         Command::Log(args) => return log::run(args),
+        Command::Session(args) => return session::run(args),
         Command::Policy(args) => return policy::run(args),
         Command::Kubeconfig(args) => kubeconfig::run(&args),
         Command::Completion(args) => completion::script(&args, &mut Cli::command()),

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::backends;
+use super::{backends, sessions};
 use crate::audit::body::Budget;
 use crate::audit::record::{AuditSink, Backend, Encoding, Format, Recorder};
 use crate::audit::recording::BodySettings;
@@ -108,6 +108,7 @@ impl Process {
             let metrics = metrics.authorization.clone();
             AuthorizationReviews::new(upstream.clone(), settings, metrics)
         });
+        let sessions = sessions::recorder(config.sessions, &follow)?;
         let recorder = recorder(config.audit, policies, observer, &follow)?;
         let filters = Filters::new(config.filters, metrics.filters.clone());
         filters.watch_deadlines();
@@ -122,6 +123,7 @@ impl Process {
             upstream,
             filters,
             long_running: Default::default(),
+            sessions,
         });
 
         let (shutdown, running) = Shutdown::new();
@@ -396,8 +398,8 @@ fn webhook_client(path: &Path, follow: &Follow) -> Result<WebhookEndpoint, Confi
 }
 
 /// What is needed to follow files.
-struct Follow {
-    metrics: Arc<Metrics>,
+pub(super) struct Follow {
+    pub(super) metrics: Arc<Metrics>,
     forced: watch::Receiver<()>,
 }
 
@@ -407,7 +409,7 @@ impl Follow {
         tokio::spawn(file.follow(target.clone(), metrics, forced, POLL_INTERVAL));
     }
 
-    fn spawn<E: std::fmt::Display + Send + 'static>(
+    pub(super) fn spawn<E: std::fmt::Display + Send + 'static>(
         &self,
         what: Reloaded,
         watcher: FileWatcher,

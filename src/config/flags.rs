@@ -12,6 +12,7 @@ use clap::{ArgAction, Args, ValueEnum};
 use super::filter_flags::FilterFlags;
 use super::kubeconfig_flags::KubeconfigFlags;
 use super::listener_flags::ListenerFlags;
+use super::session_flags::SessionFlags;
 use super::sink_entry::SinkEntry;
 use crate::authn::WebhookVersion;
 use crate::request::duration;
@@ -588,6 +589,10 @@ pub struct ServeFlags {
     #[arg(long, value_name = "BYTES", default_value_t = 10_485_760, help_heading = LOG)]
     #[arg(allow_negative_numbers = true)]
     pub audit_log_truncate_max_batch_size: i64,
+
+    /// Recordings of sessions.
+    #[command(flatten)]
+    pub sessions: SessionFlags,
 
     /// Address for /healthz, /livez, /readyz, /metrics and /policy, over plain HTTP without
     /// authentication

@@ -14,6 +14,7 @@ mod listener_flags;
 #[cfg(test)]
 mod reference;
 mod same_file;
+mod session_flags;
 mod sink_entry;
 mod sink_list;
 mod sinks;
@@ -29,6 +30,7 @@ use self::flags::Constrained;
 pub use self::flags::{LogFormat, ServeFlags};
 use self::flags::{TlsMinVersion, UpstreamIdentity};
 use self::kubeconfig_flags::KubeconfigFlags;
+pub use self::session_flags::SessionRecording;
 pub use self::sink_entry::{SinkEntry, SinkType};
 pub use self::sink_list::{BackendSettings, SinkSettings};
 use crate::audit::record::AmbiguousBodies;
@@ -54,6 +56,8 @@ pub struct Config {
     pub filters: FilterSettings,
     /// What is recorded, and where.
     pub audit: Audit,
+    /// Recordings of sessions.
+    pub sessions: Option<SessionRecording>,
     /// The running of the process.
     pub operation: Operation,
 }
@@ -223,6 +227,7 @@ impl Config {
             serving: serving(&flags)?,
             authentication: authentication::authentication(&flags)?,
             upstream: upstream(&flags)?,
+            sessions: SessionRecording::new(&flags.sessions)?,
             filters: filters::filters(&flags)?,
             operation: Operation {
                 admin_addr: flags.admin_bind_address,

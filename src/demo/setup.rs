@@ -130,6 +130,11 @@ impl Demo {
         self.folder.join("audit.log")
     }
 
+    /// The directory of the recordings that the proxy writes.
+    pub fn sessions(&self) -> PathBuf {
+        self.folder.join("sessions")
+    }
+
     /// The kubeconfig; see [`Demo::write_kubeconfig`].
     pub fn kubeconfig(&self) -> PathBuf {
         self.folder.join("kubeconfig")
@@ -161,6 +166,7 @@ impl Demo {
             ("upstream-identity", identity.to_owned()),
             ("audit-policy-file", self.policy.display().to_string()),
             ("audit-log-path", self.audit_log().display().to_string()),
+            ("session-recording-dir", self.sessions().display().to_string()),
             ("admin-bind-address", "127.0.0.1:0".to_owned()),
         ];
         let flags = flags.map(|(name, value)| format!("--{name}={value}"));

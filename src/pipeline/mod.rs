@@ -5,8 +5,10 @@
 
 mod credentials;
 mod hold;
+mod recorded;
 mod refusal;
 mod response;
+mod session;
 mod upgrade;
 
 use std::net::SocketAddr;
@@ -86,6 +88,8 @@ pub struct Proxy {
     pub filters: Filters,
     /// Long-running requests, and how to end them.
     pub long_running: LongRunning,
+    /// Records what happens in sessions.
+    pub sessions: Option<Arc<session_recording::Recorder>>,
 }
 
 /// Long-running requests, as far as the end of the process must know of them.
@@ -303,7 +307,7 @@ async fn forward(
     (parts, body): (Parts, ClientBody),
     mut record: Box<Record>,
     caller: Authenticated,
-    upgrade: Option<upgrade::Asked>,
+    mut upgrade: Option<upgrade::Asked>,
 ) -> Response<ResponseBody> {
     let (parts, (is_head, pretty), is_safe) = response_form(parts, &record);
     let by = deadline.as_ref();
@@ -321,9 +325,17 @@ async fn forward(
         let (facts, user) = (record.facts(), record.effective_user()?);
         Some(reviews.start(user, &facts.info, facts.target.query()))
     });
-    let sent = match &upgrade {
+    let sent = match &mut upgrade {
         Some(asked) => {
             let request = asked.requested_in(request);
+            if let Some(recorder) = &proxy.sessions {
+                let headers = request.headers();
+                let begun = session::begin(recorder, &mut record, &caller.user, headers);
+                match Box::pin(begun).await {
+                    Ok(session) => asked.session = session,
+                    Err(status) => return refuse(record, *status).await,
+                }
+            }
             let mut sending = Box::pin(proxy.upstream.upgrade(request, &connection.sequence));
             race(by, sending.as_mut()).await
         }
@@ -345,6 +357,14 @@ async fn forward(
     match sent {
         Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => match upgrade {
             Some(asked) => {
+                if let Err(why) = asked.negotiated(answer.headers())
+                    && let Some(recorder) = &proxy.sessions
+                {
+                    let status = session::refused(recorder, &mut record, &why);
+                    let mut response = refuse(record, *status).await;
+                    close_after(&mut response, true);
+                    return response;
+                }
                 connection.upgraded.store(true, Ordering::Relaxed);
                 Box::pin(upgrade::switch(&proxy.long_running, asked, answer, record)).await
             }

@@ -8,6 +8,7 @@
 mod backends;
 mod disk;
 mod moved;
+mod recordings;
 mod slow;
 
 use std::collections::HashSet;
