@@ -122,7 +122,7 @@ impl Filter {
             && (self.source_ip.wanted.is_empty()
                 || probe.any(Column::SourceIps, |address| {
                     let address = String::from_utf8_lossy(address);
-                    self.source_ip.wanted.iter().any(|block| block.contains(&address))
+                    self.source_ip.wanted.iter().any(|network| super::contains(network, &address))
                 }))
     }
 }

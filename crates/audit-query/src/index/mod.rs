@@ -19,10 +19,13 @@
 mod check;
 mod identity;
 mod json;
+mod pages;
 mod probe;
 mod read;
 mod rows;
 mod schema;
+mod sidecar;
+mod values;
 mod write;
 
 use std::io;
@@ -31,11 +34,12 @@ use std::path::{Path, PathBuf};
 pub use self::check::verify;
 pub(crate) use self::json::event as json;
 pub(crate) use self::probe::Probe;
-pub(crate) use self::read::Sidecar;
 use self::rows::Rows;
 pub(crate) use self::rows::parse_uuid;
 pub(crate) use self::schema::Column;
 pub use self::schema::Columns;
+pub(crate) use self::sidecar::Sidecar;
+pub(crate) use self::values::{Times, Tuples, Values};
 pub(crate) use self::write::Table;
 pub use self::write::{Written, write};
 

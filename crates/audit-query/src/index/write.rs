@@ -30,7 +30,7 @@ const GROUP_SIZE: usize = 24 << 20;
 /// The key of the metadata in the Parquet file.
 pub(crate) const KEY: &str = "kube-audit-proxy.index";
 /// The version of the format.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// What an index file says of its log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

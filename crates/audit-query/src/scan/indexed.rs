@@ -3,12 +3,10 @@
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::sync::PoisonError;
 
-use hashbrown::HashMap;
-
+use super::counted;
 use super::frames::FrameReader;
-use super::piece::{self, Found, Rules, Unfinished};
+use super::piece::{self, Found, Rules};
 use super::source::Source;
 use super::{Stages, Visitor};
 use crate::event::Event;
@@ -36,7 +34,7 @@ enum Step {
 }
 
 /// Columns that tell what event of its request an event is.
-fn stage_columns(rules: &Rules<'_>) -> Columns {
+pub(super) fn stage_columns(rules: &Rules<'_>) -> Columns {
     match rules.stages {
         Stages::Last if rules.reverse => {
             Columns::of(&[Column::Stage, Column::AuditId, Column::Received, Column::StageTime])
@@ -47,15 +45,14 @@ fn stage_columns(rules: &Rules<'_>) -> Columns {
     }
 }
 
-/// Whether no event of the group is wanted. Its end of a request may be: see [`remove_ended`].
+/// Whether no event of the group is wanted. Its end of a request may be: see [`super::ended`].
 pub(super) fn is_left_out(rules: &Rules<'_>, index: &Sidecar, source: usize, group: usize) -> bool {
     let is_last = *rules.stages == Stages::Last && rules.depends_on_stage;
     if is_last && rules.reverse || rules.filter.may_match(&index.probe(group)) {
         return false;
     }
     if is_last {
-        let mut left_out = rules.left_out.lock().unwrap_or_else(PoisonError::into_inner);
-        left_out.push((source, group));
+        rules.leave_out(source, index, group);
     }
     true
 }
@@ -72,9 +69,14 @@ pub(super) fn group<V: Visitor>(
     if is_left_out(rules, index, found.source, group) {
         return Ok(Outcome::Done);
     }
+    let place = Group { rules, source, index, group };
     let outcome = match rules.columns {
         Some(columns) if !rules.filter.has_condition() => {
-            by_columns(rules, source, index, group, columns, visitor, found)
+            match counted::group(&place, columns, visitor, found) {
+                Ok(Some(outcome)) => Ok(outcome),
+                Ok(None) => by_columns(rules, source, index, group, columns, visitor, found),
+                Err(problem) => Err(problem),
+            }
         }
         _ => by_log(rules, source, index, group, visitor, found),
     };
@@ -96,7 +98,15 @@ pub(super) fn group<V: Visitor>(
     })
 }
 
-enum Problem {
+/// A row group.
+pub(super) struct Group<'a> {
+    pub(super) rules: &'a Rules<'a>,
+    pub(super) source: &'a Source,
+    pub(super) index: &'a Sidecar,
+    pub(super) group: usize,
+}
+
+pub(super) enum Problem {
     /// The log cannot be read.
     Log(io::Error),
     /// The index cannot be read.
@@ -208,14 +218,14 @@ fn by_log<V: Visitor>(
 }
 
 /// Reads single events of a log.
-struct LogReader<'a> {
+pub(super) struct LogReader<'a> {
     source: &'a Source,
     frames: Option<FrameReader<'a>>,
     text: Vec<u8>,
 }
 
 impl<'a> LogReader<'a> {
-    fn new(source: &'a Source) -> io::Result<LogReader<'a>> {
+    pub(super) fn new(source: &'a Source) -> io::Result<LogReader<'a>> {
         let frames = match (source.file(), &source.frames) {
             (Some(file), Some(frames)) => Some(FrameReader::new(file, frames)?),
             _ => None,
@@ -223,7 +233,7 @@ impl<'a> LogReader<'a> {
         Ok(LogReader { source, frames, text: Vec::new() })
     }
 
-    fn read(&mut self, offset: u64, length: u64) -> io::Result<()> {
+    pub(super) fn read(&mut self, offset: u64, length: u64) -> io::Result<()> {
         self.text.resize(length as usize, 0);
         let mut filled = 0;
         while filled < self.text.len() {
@@ -243,7 +253,7 @@ impl<'a> LogReader<'a> {
         Ok(())
     }
 
-    fn event(&self) -> Option<Event<'_>> {
+    pub(super) fn event(&self) -> Option<Event<'_>> {
         Event::parse(&self.text)
     }
 }
@@ -272,57 +282,8 @@ pub(super) fn may_have(rules: &Rules<'_>, index: &Sidecar, source: usize) -> io:
             return Ok(true);
         }
         if *rules.stages == Stages::Last && rules.depends_on_stage {
-            let mut left_out = rules.left_out.lock().unwrap_or_else(PoisonError::into_inner);
-            left_out.push((source, group));
+            rules.leave_out(source, index, group);
         }
     }
     Ok(false)
-}
-
-/// Removes the requests that ended in row groups that were left out.
-pub(super) fn remove_ended(
-    rules: &Rules<'_>,
-    sources: &[Source],
-    unfinished: &mut HashMap<u64, (usize, Unfinished)>,
-) {
-    let mut left_out = rules.left_out.lock().unwrap_or_else(PoisonError::into_inner);
-    left_out.sort_unstable();
-    let columns = Columns::of(&[Column::Stage, Column::AuditId, Column::Received]);
-    for (source, group) in left_out.drain(..) {
-        let Some(index) = &sources[source].index else { continue };
-        let ids: Vec<Vec<u8>> = unfinished
-            .values()
-            .filter(|(its, _)| *its <= source)
-            .filter_map(|(_, event)| Some(event.event()?.audit_id.bytes().into_owned()))
-            .filter_map(|id| Some(parse_uuid(&id)?.to_vec()))
-            .collect();
-        if ids.is_empty() || !index.probe(group).may_have(Column::AuditId, ids.into_iter()) {
-            continue;
-        }
-        let mut remove = || {
-            let mut batch = index.batch(group, columns)?;
-            loop {
-                let rows = batch.next()?;
-                if rows == 0 {
-                    return Ok::<_, parquet::errors::ParquetError>(());
-                }
-                for row in 0..rows {
-                    let event = batch.event(row);
-                    let key = rules.key(&event);
-                    let place = (source, batch.place(row).0);
-                    let is_before =
-                        |(its, event): &(usize, Unfinished)| (*its, event.offset) < place;
-                    if !event.is_unfinished() && unfinished.get(&key).is_some_and(is_before) {
-                        unfinished.remove(&key);
-                    }
-                }
-            }
-        };
-        if let Err(error) = remove() {
-            rules.note(format!(
-                "{}: the index file cannot be read: {error}; log index writes it again",
-                sources[source].path.display()
-            ));
-        }
-    }
 }
