@@ -183,7 +183,7 @@ impl<'a> Event<'a> {
         if self.stage.is(b"RequestReceived") {
             return None;
         }
-        Some(time::micros(self.stage_time)? - time::micros(self.received)?)
+        time::between(self.received, self.stage_time)
     }
 
     /// Whether a later event of the same request may follow.

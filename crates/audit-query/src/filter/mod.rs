@@ -20,7 +20,7 @@ use self::condition::Condition;
 pub(crate) use self::needle::Needle;
 use self::pattern::{Pattern, Set};
 use self::resource::ResourcePattern;
-use crate::event::{Event, User};
+use crate::event::{Event, Text, User};
 
 /// A filter, parsed. The default matches every event.
 #[derive(Debug, Clone, Default)]
@@ -194,7 +194,12 @@ impl Filter {
         self.matches_values(event) && self.matches_time(|| event.time(), || event.latency())
     }
 
-    /// Whether an event matches, whatever its times are and expressions return.
+    /// Whether an audit ID matches.
+    pub(crate) fn matches_audit_id(&self, id: Text<'_>) -> bool {
+        self.audit_id.is_empty() || self.audit_id.matches(|one| one.matches(id))
+    }
+
+    /// Whether an event matches, whatever its audit ID and times are and expressions return.
     pub(crate) fn matches_values(&self, event: &Event<'_>) -> bool {
         let set = |set: &Set<Pattern>, text| set.is_empty() || set.matches(|one| one.matches(text));
         set(&self.verb, event.verb)
@@ -204,7 +209,6 @@ impl Filter {
             && set(&self.name, event.object.name)
             && self.matches_user(event)
             && set(&self.uri, event.request_uri)
-            && set(&self.audit_id, event.audit_id)
             && set(&self.user_agent, event.user_agent)
             && set(&self.level, event.level)
             && self.matches_address(event)

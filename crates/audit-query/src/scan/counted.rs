@@ -1,5 +1,7 @@
 //! Counts the rows of a row group by their values, for visitors that need no more.
 
+use std::io;
+
 use parquet::errors::ParquetError;
 
 use super::indexed::{Group, LogReader, Outcome, Problem, stage_columns};
@@ -8,7 +10,7 @@ use super::selection::{self, Selection};
 use super::{Counting, Numbers, Place, Stages, Times, Visitor};
 use crate::event::time::push_canonical;
 use crate::event::{Event, Text};
-use crate::index::{self, Column, Columns, Tuples, Values};
+use crate::index::{self, Column, Columns, Tuples, Uuids, Values};
 
 const HOUR: i64 = 3_600_000_000;
 
@@ -23,7 +25,7 @@ pub(super) fn group<V: Visitor>(
     let Group { rules, source, index, group } = *place;
     let Some(counting) = visitor.counting().filter(|_| !rules.reverse) else { return Ok(None) };
     let chosen_by = rules.filter.columns().and(counting.chosen_by).and(stage_columns(rules));
-    if columns.and(rules.filter.columns()).has(Column::AuditId) {
+    if columns.has(Column::AuditId) {
         return Ok(None);
     }
     let Some(mut values) = index.values(group, chosen_by)? else { return Ok(None) };
@@ -40,6 +42,7 @@ pub(super) fn group<V: Visitor>(
         return Ok(None);
     }
     let numbers = NumberColumns::read(place, columns, counting)?;
+    let special = Special::prepare(place, &selection)?;
     note_ends(place, found);
     let rows = &selection.rows;
     let tuples = match counting.times {
@@ -65,7 +68,9 @@ pub(super) fn group<V: Visitor>(
             visitor.count(class, numbers.get(*row));
         }
     }
-    special(place, &values, &selection, visitor, found)?;
+    if let Some(special) = special {
+        special.visit(place, &values, visitor, found).map_err(Problem::Log)?;
+    }
     Ok(Some(Outcome::Done))
 }
 
@@ -77,46 +82,76 @@ fn note_ends(place: &Group<'_>, found: &Found) {
 }
 
 /// Rows that are not only counted: those after which others are expected, and those that are read from
-/// the log.
-fn special<V: Visitor>(
-    place: &Group<'_>,
-    values: &Values<'_>,
-    selection: &Selection,
-    visitor: &mut V,
-    found: &mut Found,
-) -> Result<(), Problem> {
-    let Group { rules, source, index, group } = *place;
-    let mut rows: Vec<(u32, bool)> = selection.unfinished.iter().map(|row| (*row, true)).collect();
-    rows.extend(selection.inexact.iter().map(|row| (*row, false)));
-    if rows.is_empty() {
-        return Ok(());
-    }
-    rows.sort_unstable();
-    let lengths = index.lengths(group)?;
-    let offsets = index.offsets(group, &lengths)?;
-    let unknown = || ParquetError::General("audit IDs are encoded in an unknown way".to_owned());
-    let uuids = index.uuids(group)?.ok_or_else(unknown)?;
-    let reached = index.times(group, Column::StageTime)?;
-    let received = index.times(group, Column::Received)?;
-    let mut log = LogReader::new(source).map_err(Problem::Log)?;
-    for (row, is_exact) in rows {
-        let (offset, length) = (offsets[row as usize], u64::from(lengths[row as usize]));
-        if is_exact {
-            let id = uuids.text(row);
-            let times = (canonical(reached.get(row)), canonical(received.get(row)));
-            let mut event = with_times(values.event(row), &times.0, &times.1);
-            if !id.is_empty() {
-                event.audit_id = Text::new(&id);
-            }
-            event.set_length(length);
-            found.unfinished.insert(rules.key(&event), Unfinished::new(&event, offset));
-            continue;
+/// the log. All is read once before anything is counted, because the group cannot be read again in another
+/// way then.
+struct Special {
+    /// With whether the row has all that there is to know.
+    rows: Vec<(u32, bool)>,
+    lengths: Vec<u32>,
+    offsets: Vec<u64>,
+    uuids: Uuids,
+    reached: index::Times,
+    received: index::Times,
+}
+
+impl Special {
+    fn prepare(place: &Group<'_>, selection: &Selection) -> Result<Option<Special>, Problem> {
+        let Group { source, index, group, .. } = *place;
+        let mut rows: Vec<(u32, bool)> =
+            selection.unfinished.iter().map(|row| (*row, true)).collect();
+        rows.extend(selection.inexact.iter().map(|row| (*row, false)));
+        if rows.is_empty() {
+            return Ok(None);
         }
-        log.read(offset, length).map_err(Problem::Log)?;
-        let event = log.event().ok_or(Problem::Differs(offset))?;
-        piece::consider(rules, source, &event, offset, visitor, found);
+        rows.sort_unstable();
+        let lengths = index.lengths(group)?;
+        let offsets = index.offsets(group, &lengths)?;
+        let unknown =
+            || ParquetError::General("audit IDs are encoded in an unknown way".to_owned());
+        let uuids = index.uuids(group)?.ok_or_else(unknown)?;
+        let reached = index.times(group, Column::StageTime)?;
+        let received = index.times(group, Column::Received)?;
+        let mut log = LogReader::new(source).map_err(Problem::Log)?;
+        for row in &selection.inexact {
+            let (offset, length) = (offsets[*row as usize], lengths[*row as usize]);
+            log.read(offset, u64::from(length)).map_err(Problem::Log)?;
+            log.event().ok_or(Problem::Differs(offset))?;
+        }
+        Ok(Some(Special { rows, lengths, offsets, uuids, reached, received }))
     }
-    Ok(())
+
+    fn visit<V: Visitor>(
+        &self,
+        place: &Group<'_>,
+        values: &Values<'_>,
+        visitor: &mut V,
+        found: &mut Found,
+    ) -> io::Result<()> {
+        let Group { rules, source, .. } = *place;
+        let mut log = LogReader::new(source)?;
+        for (row, is_exact) in &self.rows {
+            let offset = self.offsets[*row as usize];
+            let length = u64::from(self.lengths[*row as usize]);
+            if *is_exact {
+                let id = self.uuids.text(*row);
+                let reached = canonical(self.reached.get(*row));
+                let received = canonical(self.received.get(*row));
+                let mut event = with_times(values.event(*row), &reached, &received);
+                if !id.is_empty() {
+                    event.audit_id = Text::new(&id);
+                }
+                event.set_length(length);
+                found.unfinished.insert(rules.key(&event), Unfinished::new(&event, offset));
+                continue;
+            }
+            log.read(offset, length)?;
+            let event = log.event().ok_or_else(|| {
+                io::Error::other(format!("the event at byte {offset} was changed meanwhile"))
+            })?;
+            piece::consider(rules, source, &event, offset, visitor, found);
+        }
+        Ok(())
+    }
 }
 
 fn canonical(micros: Option<i64>) -> Vec<u8> {

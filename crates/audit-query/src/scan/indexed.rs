@@ -4,9 +4,12 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
+use parquet::errors::ParquetError;
+
 use super::counted;
 use super::frames::FrameReader;
 use super::piece::{self, Found, Rules};
+use super::selection::{self, Selection};
 use super::source::Source;
 use super::{Stages, Visitor};
 use crate::event::Event;
@@ -31,6 +34,16 @@ enum Step {
     Read { offset: u64, length: u64, audit_id: Option<[u8; 16]> },
     /// A request ended, which does not match.
     Ended(u64, i64),
+}
+
+impl Step {
+    /// Bytes of the log to read.
+    fn length(&self) -> u64 {
+        match self {
+            Step::Read { length, .. } => *length,
+            Step::Ended(..) => 0,
+        }
+    }
 }
 
 /// Columns that tell what event of its request an event is.
@@ -78,7 +91,7 @@ pub(super) fn group<V: Visitor>(
                 Err(problem) => Err(problem),
             }
         }
-        _ => by_log(rules, source, index, group, visitor, found),
+        _ => by_log(&place, visitor, found),
     };
     outcome.or_else(|problem| {
         let path = source.path.display();
@@ -110,13 +123,13 @@ pub(super) enum Problem {
     /// The log cannot be read.
     Log(io::Error),
     /// The index cannot be read.
-    Index(parquet::errors::ParquetError),
+    Index(ParquetError),
     /// The event at this offset of the log is another than the index has.
     Differs(u64),
 }
 
-impl From<parquet::errors::ParquetError> for Problem {
-    fn from(error: parquet::errors::ParquetError) -> Problem {
+impl From<ParquetError> for Problem {
+    fn from(error: ParquetError) -> Problem {
         Problem::Index(error)
     }
 }
@@ -158,46 +171,21 @@ fn by_columns<V: Visitor>(
 
 /// Reads the events that may match from the log.
 fn by_log<V: Visitor>(
-    rules: &Rules<'_>,
-    source: &Source,
-    index: &Sidecar,
-    group: usize,
+    place: &Group<'_>,
     visitor: &mut V,
     found: &mut Found,
 ) -> Result<Outcome, Problem> {
-    let columns =
-        rules.filter.columns().and(stage_columns(rules)).and(Columns::of(&[Column::AuditId]));
-    let mut batch = index.batch(group, columns)?;
-    let mut steps = Vec::new();
-    let (mut reads, mut bytes) = (0, 0);
-    let most = index.rows(group) / SHARE;
-    let is_last = *rules.stages == Stages::Last && rules.depends_on_stage;
-    loop {
-        let rows = batch.next()?;
-        if rows == 0 {
-            break;
-        }
-        for row in 0..rows {
-            let (offset, length, exact) = batch.place(row);
-            let event = batch.event(row);
-            if !exact || rules.filter.columns_match(&event) {
-                reads += 1;
-                bytes += length;
-                steps.push(Step::Read {
-                    offset,
-                    length,
-                    audit_id: parse_uuid(event.audit_id.escaped()),
-                });
-            } else if is_last && !event.is_unfinished() {
-                let received = if rules.reverse { event.received_time() } else { None };
-                steps.push(Step::Ended(rules.key(&event), received.unwrap_or(i64::MAX)));
-            }
-        }
-        if reads > most.max(100) || reads > 1 && bytes > LARGEST {
-            return Ok(Outcome::Read(index.range(group)));
-        }
+    let Group { rules, source, index, group } = *place;
+    let steps = match selected(place, found)? {
+        Some(steps) => steps,
+        None => each_row(place)?,
+    };
+    let reads = steps.iter().filter(|step| matches!(step, Step::Read { .. })).count();
+    let bytes: u64 = steps.iter().map(Step::length).sum();
+    if reads > (index.rows(group) / SHARE).max(100) || reads > 1 && bytes > LARGEST {
+        return Ok(Outcome::Read(index.range(group)));
     }
-    if reads == 0 && !is_last {
+    if steps.is_empty() {
         return Ok(Outcome::Done);
     }
     let mut log = LogReader::new(source).map_err(Problem::Log)?;
@@ -215,6 +203,67 @@ fn by_log<V: Visitor>(
         }
     }
     Ok(Outcome::Done)
+}
+
+/// The events to read, found by the different values of the columns. Returns `None` if each row has to be
+/// looked at.
+fn selected(place: &Group<'_>, found: &Found) -> Result<Option<Vec<Step>>, ParquetError> {
+    let Group { rules, index, group, .. } = *place;
+    let columns = rules.filter.columns();
+    if rules.reverse {
+        return Ok(None);
+    }
+    let columns = columns.and(stage_columns(rules));
+    let Some(values) = index.values(group, columns)? else { return Ok(None) };
+    let Some(Selection { mut rows, unfinished, inexact }) =
+        selection::select(place, &values, columns, |_| true)?
+    else {
+        return Ok(None);
+    };
+    rows.extend(unfinished);
+    rows.extend(inexact);
+    rows.sort_unstable();
+    let mut steps = Vec::with_capacity(rows.len());
+    if !rows.is_empty() {
+        let Some(ids) = index.uuids(group)? else { return Ok(None) };
+        let lengths = index.lengths(group)?;
+        let offsets = index.offsets(group, &lengths)?;
+        steps.extend(rows.into_iter().map(|row| {
+            let (offset, length) = (offsets[row as usize], u64::from(lengths[row as usize]));
+            Step::Read { offset, length, audit_id: ids.get(row) }
+        }));
+    }
+    if *rules.stages == Stages::Last && rules.depends_on_stage {
+        rules.leave_out(found.source, index, group);
+    }
+    Ok(Some(steps))
+}
+
+/// What is to be done for each row.
+fn each_row(place: &Group<'_>) -> Result<Vec<Step>, ParquetError> {
+    let Group { rules, index, group, .. } = *place;
+    let columns =
+        rules.filter.columns().and(stage_columns(rules)).and(Columns::of(&[Column::AuditId]));
+    let mut batch = index.batch(group, columns)?;
+    let mut steps = Vec::new();
+    let is_last = *rules.stages == Stages::Last && rules.depends_on_stage;
+    loop {
+        let rows = batch.next()?;
+        if rows == 0 {
+            return Ok(steps);
+        }
+        for row in 0..rows {
+            let (offset, length, exact) = batch.place(row);
+            let event = batch.event(row);
+            if !exact || rules.filter.columns_match(&event) {
+                let audit_id = parse_uuid(event.audit_id.escaped());
+                steps.push(Step::Read { offset, length, audit_id });
+            } else if is_last && !event.is_unfinished() {
+                let received = if rules.reverse { event.received_time() } else { None };
+                steps.push(Step::Ended(rules.key(&event), received.unwrap_or(i64::MAX)));
+            }
+        }
+    }
 }
 
 /// Reads single events of a log.
@@ -274,7 +323,7 @@ pub(super) fn may_have(rules: &Rules<'_>, index: &Sidecar, source: usize) -> io:
                     !exact || rules.filter.columns_match(&batch.event(row))
                 };
                 if rows == 0 || (0..rows).any(matches) {
-                    return Ok::<_, parquet::errors::ParquetError>(rows > 0);
+                    return Ok::<_, ParquetError>(rows > 0);
                 }
             }
         };

@@ -5,7 +5,7 @@ use parquet::errors::Result;
 
 use super::Stages;
 use super::indexed::Group;
-use crate::event::Event;
+use crate::event::{Event, Text};
 use crate::index::{Column, Columns, Tuples, Values};
 
 /// The rows of a group that match.
@@ -67,6 +67,22 @@ pub(super) fn select(
             Some((index.times(group, Column::StageTime)?, index.times(group, Column::Received)?))
         }
     };
+    let ids = match rules.filter.columns().has(Column::AuditId) {
+        false => None,
+        true => match index.uuids(group)? {
+            Some(uuids) => Some((uuids, rules.filter.audit_ids())),
+            None => return Ok(None),
+        },
+    };
+    let has_id = |row: u32| match &ids {
+        None => true,
+        Some((uuids, Some(wanted))) => uuids.get(row).is_some_and(|id| wanted.contains(&id)),
+        Some((uuids, None)) => {
+            let text = uuids.text(row);
+            let text = if text.is_empty() { Text::default() } else { Text::new(&text) };
+            rules.filter.matches_audit_id(text)
+        }
+    };
     for (row, tuple) in rows.iter().zip(&tuples.of) {
         let verdict = verdicts[*tuple as usize];
         let in_time = || {
@@ -76,7 +92,7 @@ pub(super) fn select(
                 rules.filter.matches_time(|| reached.or(received), latency)
             })
         };
-        if verdict.wanted && in_time() {
+        if verdict.wanted && has_id(*row) && in_time() {
             match verdict.unfinished {
                 true => selection.unfinished.push(*row),
                 false => selection.rows.push(*row),
