@@ -33,6 +33,7 @@ mod live_bodies;
 mod log_follow;
 mod log_index;
 mod log_query;
+mod log_recount;
 mod log_report;
 mod lost_connections;
 mod many_headers;

@@ -5,7 +5,7 @@ use hashbrown::HashMap;
 use crate::event::Event;
 use crate::index::Columns;
 use crate::output::Field;
-use crate::scan::{Place, Records, Visitor};
+use crate::scan::{Counting, Numbers, Place, Records, Times, Visitor};
 
 /// Different durations that one thread keeps, of all groups; then durations are rounded down to ten
 /// binary digits, 0.1 %.
@@ -16,7 +16,9 @@ const DIGITS: u32 = 10;
 #[derive(Debug)]
 pub(crate) struct Latencies {
     by: Field,
-    groups: HashMap<Vec<u8>, HashMap<u64, u64>>,
+    /// The group of each value, by its number.
+    groups: HashMap<Vec<u8>, u32>,
+    durations: Vec<HashMap<u64, u64>>,
     distinct: usize,
     rounded: bool,
     key: Vec<u8>,
@@ -37,16 +39,32 @@ pub(crate) const PERCENTILES: [(&str, f64); 5] =
 
 impl Latencies {
     pub(crate) fn new(by: Field) -> Latencies {
-        let (groups, key) = (HashMap::new(), Vec::new());
-        Latencies { by, groups, distinct: 0, rounded: false, key }
+        Latencies {
+            by,
+            groups: HashMap::new(),
+            durations: Vec::new(),
+            distinct: 0,
+            rounded: false,
+            key: Vec::new(),
+        }
     }
 
-    fn add(&mut self, key: &[u8], micros: u64, count: u64) {
+    /// The number of the group of a value.
+    #[inline]
+    fn group(&mut self, key: &[u8]) -> u32 {
+        if let Some(group) = self.groups.get(key) {
+            return *group;
+        }
+        let group = self.durations.len() as u32;
+        self.groups.insert(key.to_vec(), group);
+        self.durations.push(HashMap::new());
+        group
+    }
+
+    #[inline]
+    fn add(&mut self, group: u32, micros: u64, count: u64) {
         let micros = if self.rounded { round(micros) } else { micros };
-        let group = match self.groups.get_mut(key) {
-            Some(group) => group,
-            None => self.groups.entry(key.to_vec()).or_default(),
-        };
+        let group = &mut self.durations[group as usize];
         let before = group.len();
         *group.entry(micros).or_default() += count;
         self.distinct += group.len() - before;
@@ -58,12 +76,21 @@ impl Latencies {
     fn round(&mut self) {
         self.rounded = true;
         self.distinct = 0;
-        for group in self.groups.values_mut() {
+        for group in &mut self.durations {
             for (micros, count) in std::mem::take(group) {
                 *group.entry(round(micros)).or_default() += count;
             }
             self.distinct += group.len();
         }
+    }
+
+    fn set_key(&mut self, event: &Event<'_>, place: Place<'_>) -> u32 {
+        let mut key = std::mem::take(&mut self.key);
+        key.clear();
+        self.by.push(event, place, &mut key);
+        let group = self.group(&key);
+        self.key = key;
+        group
     }
 
     /// Adds up what all threads have counted, the most requests first. Also tells whether durations
@@ -75,15 +102,29 @@ impl Latencies {
             if part.rounded && !whole.rounded {
                 whole.round();
             }
-            for (key, group) in part.groups {
+            for (key, group) in &part.groups {
+                let group = &part.durations[*group as usize];
+                if group.is_empty() {
+                    continue;
+                }
+                let whole_group = whole.group(key);
                 for (micros, count) in group {
-                    whole.add(&key, micros, count);
+                    whole.add(whole_group, *micros, *count);
                 }
             }
         }
         let rounded = whole.rounded;
-        let mut rows: Vec<_> =
-            whole.groups.into_iter().map(|(key, group)| row(&key, group)).collect();
+        let durations = &mut whole.durations;
+        let of = |group: u32| std::mem::take(&mut durations[group as usize]);
+        let mut rows: Vec<_> = whole
+            .groups
+            .iter()
+            .map({
+                let mut of = of;
+                move |(key, group)| row(key, of(*group))
+            })
+            .filter(|row| row.count > 0)
+            .collect();
         rows.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.value.cmp(&b.value)));
         (rows, rounded)
     }
@@ -120,11 +161,30 @@ impl Visitor for Latencies {
         let Some(micros) = event.latency().and_then(|micros| u64::try_from(micros).ok()) else {
             return;
         };
-        let mut key = std::mem::take(&mut self.key);
-        key.clear();
-        self.by.push(event, place, &mut key);
-        self.add(&key, micros, 1);
-        self.key = key;
+        let group = self.set_key(event, place);
+        self.add(group, micros, 1);
+    }
+
+    fn counting(&self) -> Option<Counting> {
+        let times = match self.by {
+            Field::Time | Field::Received | Field::Latency => Times::Exact,
+            Field::Date | Field::Hour => Times::Hour,
+            _ => Times::None,
+        };
+        Some(Counting { times, received: true, ..Counting::default() })
+    }
+
+    fn class(&mut self, event: &Event<'_>, place: Place<'_>) -> Option<u32> {
+        (!event.stage.is(b"RequestReceived")).then(|| self.set_key(event, place))
+    }
+
+    #[inline]
+    fn count(&mut self, class: u32, numbers: Numbers) {
+        if let (Some(reached), Some(received)) = (numbers.stage_time, numbers.received)
+            && let Ok(micros) = u64::try_from(reached - received)
+        {
+            self.add(class, micros, 1);
+        }
     }
 }
 
@@ -136,9 +196,11 @@ mod tests {
     fn percentiles_are_of_the_nearest_rank() {
         let mut latencies = Latencies::new(Field::Verb);
         for micros in 1..=200 {
-            latencies.add(b"get", micros, 1);
+            let group = latencies.group(b"get");
+            latencies.add(group, micros, 1);
         }
-        latencies.add(b"list", 7, 1);
+        let group = latencies.group(b"list");
+        latencies.add(group, 7, 1);
         let (rows, rounded) = Latencies::merge(vec![latencies]);
         assert!(!rounded);
         assert_eq!(rows[0].percentiles, [100, 180, 190, 198, 200]);
@@ -150,7 +212,8 @@ mod tests {
         let mut latencies = Latencies::new(Field::Verb);
         let largest = EXACT as u64 + 1000;
         for micros in 1..=largest {
-            latencies.add(b"get", micros, 1);
+            let group = latencies.group(b"get");
+            latencies.add(group, micros, 1);
         }
         assert!(latencies.distinct < 10_000);
         let (rows, rounded) = Latencies::merge(vec![latencies]);
