@@ -270,7 +270,8 @@ impl<W: Write + Send> Table<W> {
 }
 
 fn properties(columns: &[Column]) -> WriterProperties {
-    let level = |level| ZstdLevel::try_new(level).map_or(Compression::UNCOMPRESSED, Compression::ZSTD);
+    let level =
+        |level| ZstdLevel::try_new(level).map_or(Compression::UNCOMPRESSED, Compression::ZSTD);
     let mut properties = WriterProperties::builder()
         .set_writer_version(WriterVersion::PARQUET_1_0)
         .set_created_by("kube-audit-proxy".to_owned())
