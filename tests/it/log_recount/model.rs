@@ -158,7 +158,19 @@ pub(super) fn field(event: &Event, name: &str) -> Json {
             json["annotations"].get(key).filter(|value| value.is_string()).cloned()
         }
     };
-    found.unwrap_or_default()
+    found.map(shortened).unwrap_or_default()
+}
+
+/// A report identifies long values by their digest.
+fn shortened(value: Json) -> Json {
+    let text = match value {
+        Json::String(text) if text.len() > 1024 => text,
+        other => return other,
+    };
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
+    let digest: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let start = text.char_indices().map(|(at, _)| at).take_while(|at| *at <= 256).last().unwrap();
+    json!(format!("{}\u{2026} ({} bytes, SHA-256 {digest})", &text[..start], text.len()))
 }
 
 /// What the body of a request for a role or a binding grants.

@@ -148,7 +148,8 @@ impl ReportOptions {
     }
 
     pub(super) fn latency(&self, by: Field) -> Result<bool, CommandError> {
-        let (visitors, end) = self.run(self.scan()?, || Latencies::new(by.clone()))?;
+        let threads = threads(self.input.threads);
+        let (visitors, end) = self.run(self.scan()?, || Latencies::new(by.clone(), threads))?;
         let (rows, rounded) = Latencies::merge(visitors);
         if rounded {
             eprintln!("note: durations are rounded down by up to 0.2 %, to save memory");

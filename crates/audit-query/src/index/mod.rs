@@ -32,6 +32,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use self::check::verify;
+pub(crate) use self::identity::hex;
 pub(crate) use self::json::event as json;
 pub(crate) use self::probe::Probe;
 use self::rows::Rows;

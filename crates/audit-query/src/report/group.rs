@@ -1,9 +1,10 @@
 //! Counts events by the values of some of their fields.
 
+use aws_lc_rs::digest::{SHA256, digest};
 use hashbrown::HashMap;
 
 use crate::event::Event;
-use crate::index::{Column, Columns};
+use crate::index::{Column, Columns, hex};
 use crate::output::Field;
 use crate::report::kinds::Keep;
 use crate::scan::{Counting, Numbers, Place, Records, Times, Visitor};
@@ -13,6 +14,12 @@ use crate::scan::{Counting, Numbers, Place, Records, Times, Visitor};
 const LARGEST: usize = 12 << 20;
 /// What a group takes beside its key.
 const OVERHEAD: usize = 96;
+
+/// Longer values are shown by their start and their digest, so that a few of them cannot take the room of
+/// all other groups.
+const LONGEST_VALUE: usize = 1024;
+/// What is shown of the start of such a value.
+const START: usize = 256;
 
 /// What is known of the events of one group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,7 +169,12 @@ impl GroupBy {
             key.extend_from_slice(&[0; 4]);
             let length = match field.push(event, place, key) {
                 // One more, as none is not the same as empty.
-                true => (key.len() - start - 4) as u32 + 1,
+                true => {
+                    if key.len() - start - 4 > LONGEST_VALUE {
+                        shorten(key, start + 4);
+                    }
+                    (key.len() - start - 4) as u32 + 1
+                }
                 false => {
                     key.truncate(start + 4);
                     0
@@ -255,6 +267,19 @@ impl Visitor for GroupBy {
     }
 }
 
+/// Replaces the value that begins at `from` by its start and its digest.
+#[cold]
+fn shorten(key: &mut Vec<u8>, from: usize) {
+    let value = &key[from..];
+    let digest = hex(digest(&SHA256, value).as_ref());
+    let rest = format!("\u{2026} ({} bytes, SHA-256 {digest})", value.len());
+    // Not within a character.
+    let is_inner = |at: &usize| key[*at] & 0xc0 == 0x80;
+    let end = (from..=from + START).rev().find(|at| !is_inner(at)).unwrap_or(from);
+    key.truncate(end);
+    key.extend_from_slice(rest.as_bytes());
+}
+
 /// The values in a key: each after its length and one more, 0 for none.
 pub(crate) fn values(mut key: &[u8]) -> Vec<Option<String>> {
     let mut values = Vec::new();
@@ -303,6 +328,28 @@ impl Groups {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_values_do_not_take_the_room_of_others() {
+        let fields: std::sync::Arc<[Field]> = [Field::UserAgent].into();
+        let mut groups = GroupBy::new(fields, Keep::ALL, Measured::default(), 1);
+        let place = Place { path: std::path::Path::new("a"), offset: 0 };
+        for (index, char) in ["x", "y", "\u{e9}", "\u{1f600}"].into_iter().enumerate() {
+            for last in ["1", "2"] {
+                let agent = "-".repeat(index) + &char.repeat(3 << 20) + last;
+                let line = format!(r#"{{"auditID":"1","userAgent":"{agent}"}}"#);
+                let event = Event::parse(line.as_bytes()).unwrap();
+                groups.visit(&event, place, &mut Records::default());
+            }
+        }
+        let groups = GroupBy::merge(vec![groups]);
+        assert_eq!((groups.rows.len(), groups.other.count), (8, 0));
+        for row in groups.rows {
+            let value = row.values[0].as_deref().unwrap();
+            assert!(value.len() < 400 && !value.contains('\u{fffd}'), "{value}");
+            assert!(value.contains("\u{2026} (") && value.contains(" bytes, SHA-256 "), "{value}");
+        }
+    }
 
     #[test]
     fn groups_are_bounded_and_no_event_is_lost() {
