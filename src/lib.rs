@@ -4,6 +4,7 @@
 //! order: each uses only those below it.
 
 pub mod audit;
+pub mod authorization;
 pub mod body;
 pub mod cli;
 pub mod config;

@@ -23,6 +23,7 @@ pub use self::exposition::Exposition;
 use self::process::ProcessCollector;
 use crate::audit::metrics::AuditMetrics;
 use crate::authn::AuthenticationMetrics;
+use crate::authorization::AuthorizationMetrics;
 use crate::file_watch::ReloadMetrics;
 use crate::filters::FilterMetrics;
 use crate::policy::{PolicyFamilies, PolicyHandle, PolicyMetrics};
@@ -43,6 +44,8 @@ pub struct Metrics {
     pub upstream: Arc<UpstreamMetrics>,
     /// Authentication.
     pub authentication: Arc<AuthenticationMetrics>,
+    /// Authorization annotations.
+    pub authorization: Arc<AuthorizationMetrics>,
     /// Request filters.
     pub filters: Arc<FilterMetrics>,
     /// Reloads of files.
@@ -79,6 +82,7 @@ impl Metrics {
             server: Arc::default(),
             upstream: Arc::new(upstream),
             authentication: Arc::new(AuthenticationMetrics::new(denied)),
+            authorization: Arc::default(),
             filters: Arc::default(),
             reloads: Arc::default(),
             sessions: Arc::default(),
@@ -96,6 +100,7 @@ impl Metrics {
         metrics.server.register(registry);
         metrics.upstream.register(registry);
         metrics.authentication.register(registry);
+        metrics.authorization.register(registry);
         metrics.filters.register(registry);
         metrics.reloads.register(registry);
         metrics.sessions.register(registry);

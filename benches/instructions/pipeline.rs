@@ -150,11 +150,13 @@ fn runtime() -> Runtime {
 fn proxy(upstream: SocketAddr, ca: &str, level: &str, log: Option<Backend>) -> Arc<Proxy> {
     let config = UpstreamConfig {
         server: Endpoint::parse(&format!("https://{upstream}"), "bench").expect("a URL"),
+        more_servers: Vec::new(),
         trust: Trust::Ca(Pem::Data { field: "bench".into(), bytes: ca.into() }),
         tls_server_name: None,
         client_certificate: None,
         credentials: Some(Credentials::token("own", "bench").expect("a token")),
         proxy: None,
+        is_front_proxy: false,
     };
     let upstream = Upstream::new(config, Arc::default()).expect("a good configuration");
     let rules = policy(&format!("rules: [{{level: {level}}}]"));
@@ -178,6 +180,8 @@ fn proxy(upstream: SocketAddr, ca: &str, level: &str, log: Option<Backend>) -> A
         reviewer: Reviewer::new(upstream.clone(), ConstrainedImpersonation::Auto),
         upstream,
         filters: filters(),
+        authorization: None,
+        sessions: None,
         long_running: Default::default(),
     })
 }

@@ -30,6 +30,7 @@ use super::timestamp::Timestamp;
 pub use super::view::ResponseCaptures;
 use super::view::{Each, Request, Shown, View, annotate};
 use crate::authn::{User, UserInfo};
+use crate::authorization::Review;
 use crate::body::Tap;
 use crate::impersonation::{self, Granted};
 use crate::policy::{Level, Stage};
@@ -98,6 +99,8 @@ pub struct Record {
     response_version: Option<String>,
     long_running: bool,
     impersonated: Option<Impersonated>,
+    /// Why the API server allows the request, until its response is known.
+    authorization: Option<Box<Review>>,
     metadata: Option<ObjectMetadata>,
     /// The number of the client's connection.
     connection: u64,
@@ -150,6 +153,7 @@ impl Record {
             response_version: None,
             long_running,
             impersonated: None,
+            authorization: None,
             metadata: None,
             connection: 0,
             sequence: CommitSequence::detached(),
@@ -363,6 +367,28 @@ impl Record {
             self.impersonated = None;
         }
         (self.status, self.hidden) = (Some(status), hidden);
+        self.annotate_authorization();
+    }
+
+    /// Adds what the review returned, now that the response is known.
+    fn annotate_authorization(&mut self) {
+        let Some(review) = self.authorization.take() else { return };
+        let Some(status) = self.hidden.as_ref().or(self.status.as_ref()) else { return };
+        let caller = self.user.as_deref().map(|user| &**user);
+        for (key, value) in review.annotations(status, caller) {
+            self.annotate(key, &value);
+        }
+    }
+
+    /// The API server has responded: the review says why it allowed the request.
+    pub fn reviewed(&mut self, review: Box<Review>) {
+        self.authorization = Some(review);
+    }
+
+    /// The user that the request is made as.
+    pub fn effective_user(&self) -> Option<&UserInfo> {
+        let user = self.user.as_deref().map(|user| &**user);
+        self.impersonated.as_ref().map(|impersonated| &impersonated.user).or(user)
     }
 
     /// The code of the answer; 0 before there is one.

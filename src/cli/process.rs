@@ -23,6 +23,7 @@ use crate::authn::{
     JwtSettings, RequestHeader, ServiceAccounts, TokenCache, TokenFile, TokenReview, Tokens,
     UserInfo, issuers_or_usual, upstream_keys,
 };
+use crate::authorization::AuthorizationReviews;
 use crate::config::{
     Audit, Authentication, BackendSettings, Bodies, CertificateSource, Config, Issuers, Serving,
     SinkSettings,
@@ -49,6 +50,9 @@ use api_client::ApiClient;
 use audit_log::LogBackend;
 use audit_log::webhook::WebhookBackend;
 
+/// How long requests on open connections are still accepted after the last connection was, while
+/// another process listens on the same port.
+const CLOSING: Duration = Duration::from_millis(500);
 /// For tasks to notice that they were dropped, and for records to be closed.
 const ENDING: Duration = Duration::from_secs(2);
 /// For the responses of the admin port.
@@ -65,6 +69,8 @@ pub struct Process {
     admin_shutdown: Shutdown,
     shutdown_delay: Duration,
     shutdown_timeout: Duration,
+    /// Whether another process may listen on the same port.
+    shares_port: bool,
     force_reload: watch::Sender<()>,
     workers: Arc<Workers>,
     summaries: Arc<Mutex<Summaries>>,
@@ -86,8 +92,8 @@ impl Process {
         let follow = Follow { metrics: metrics.clone(), forced };
 
         let policies = policies(&config.audit.sinks, &follow)?;
-        let upstream = upstream(&config.upstream, &follow)?;
         let as_front_proxy = config.upstream.identity == Identity::RequestHeader;
+        let upstream = upstream(&config.upstream, &follow)?;
         let authenticator =
             authenticator(&config.authentication, &upstream, as_front_proxy, &follow)?;
         let certificate = serving_certificate(&config.serving, &follow)?;
@@ -98,6 +104,10 @@ impl Process {
             .context("--admin-bind-address")?;
         let (addr, admin_addr) = (listener.local_addr()?, admin_listener.local_addr()?);
 
+        let authorization = config.audit.authorization.map(|settings| {
+            let metrics = metrics.authorization.clone();
+            AuthorizationReviews::new(upstream.clone(), settings, metrics)
+        });
         let sessions = sessions::recorder(config.sessions, &follow)?;
         let recorder = recorder(config.audit, policies, observer, &follow)?;
         let filters = Filters::new(config.filters, metrics.filters.clone());
@@ -109,6 +119,7 @@ impl Process {
             identity: config.upstream.identity,
             original_user_extra: config.upstream.original_user_extra,
             reviewer: Reviewer::new(upstream.clone(), config.upstream.constrained_impersonation),
+            authorization,
             upstream,
             filters,
             long_running: Default::default(),
@@ -140,6 +151,7 @@ impl Process {
             admin_shutdown,
             shutdown_delay,
             shutdown_timeout,
+            shares_port: share_port,
             force_reload,
             workers,
             summaries,
@@ -186,6 +198,18 @@ impl Process {
         let mut timetable = Timetable::new(Instant::now(), self.shutdown_timeout);
         let mut at_once = std::pin::pin!(at_once);
         let mut is_hurried = false;
+        if self.shares_port {
+            // New connections go to the other process, and those accepted last get a response.
+            self.shutdown.close();
+            let closing = CLOSING.min(self.shutdown_timeout / 10);
+            tokio::select! {
+                () = tokio::time::sleep(closing) => {}
+                () = &mut at_once => {
+                    is_hurried = true;
+                    timetable = timetable.hurried(Instant::now(), AT_ONCE);
+                }
+            }
+        }
         self.shutdown.drain();
         self.proxy.end_long_running();
         tokio::select! {
@@ -196,7 +220,7 @@ impl Process {
                     "requests in flight are aborted because --shutdown-timeout is almost over"
                 );
             }
-            () = &mut at_once => {
+            () = &mut at_once, if !is_hurried => {
                 tracing::warn!("shutting down immediately, requests in flight are aborted");
                 is_hurried = true;
                 timetable = timetable.hurried(Instant::now(), AT_ONCE);
@@ -274,7 +298,11 @@ fn upstream(settings: &crate::config::Upstream, follow: &Follow) -> anyhow::Resu
     let source = UpstreamSource::find(kubeconfig, context, &settings.flags)?;
     let kubeconfigs = source.kubeconfigs().to_vec();
     let resolve = move || {
-        source.resolve(settings.context.as_deref(), &settings.flags, settings.plugin_timeout)
+        let flags = &settings.flags;
+        let mut config =
+            source.resolve(settings.context.as_deref(), flags, settings.plugin_timeout)?;
+        config.is_front_proxy = settings.identity == Identity::RequestHeader;
+        Ok(config)
     };
     let first = resolve.clone();
     let file = KubeconfigFile::new(Reloaded::Kubeconfig, &kubeconfigs, Box::new(resolve));
@@ -565,12 +593,17 @@ fn serve_admin(
     running: Running,
 ) {
     let (upstream, phase) = (proxy.upstream.clone(), shutdown.clone());
+    let endpoints = upstream.clone();
     let access = proxy.clone();
     let mut checks = backends::checks(&proxy.recorder);
     checks.extend([
         Check::new("upstream", move || {
             let upstream = upstream.clone();
             async move { upstream.check().await.map_err(|error| error.to_string()) }
+        }),
+        Check::informational("upstream-endpoints", "other addresses are healthy", move || {
+            let healthy = endpoints.all_healthy();
+            async move { healthy }
         }),
         Check::new("upstream-access", move || {
             let review = access.authenticator.token_review_denial();
@@ -584,7 +617,7 @@ fn serve_admin(
             async move {
                 match phase {
                     Phase::Serving => Ok(()),
-                    Phase::Leaving | Phase::Draining | Phase::Ending => {
+                    Phase::Leaving | Phase::Closing | Phase::Draining | Phase::Ending => {
                         Err("process is shutting down".to_owned())
                     }
                 }

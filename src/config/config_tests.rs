@@ -239,7 +239,7 @@ fn there_is_no_serving_without_recording() {
     let [policy, log] = REQUIRED;
     let cases = [
         (log, "--audit-policy-file is missing", "config/policy-recommended.yaml"),
-        (policy, "--audit-log-path is missing", "give a file, or - for standard output"),
+        (policy, "--audit-log-path is missing", "a file, or to - for standard output"),
     ];
     for (given, start, remedy) in cases {
         let flags = file::parse(&[OsString::from(given)]).unwrap().unwrap();

@@ -230,9 +230,11 @@ pub struct ServeFlags {
     /// pod. With --upstream-server and without --kubeconfig, none of them is used
     #[command(flatten)]
     pub kubeconfig: KubeconfigFlags,
-    /// URL of the API server
+    /// URL of the API server; repeat the flag for several API servers of the same cluster. A
+    /// request goes to the healthy one with the fewest requests in flight, also if one name has
+    /// several addresses
     #[arg(long, value_name = "URL", help_heading = UPSTREAM)]
-    pub upstream_server: Option<String>,
+    pub upstream_server: Vec<String>,
     /// CAs of the API server's certificate, PEM
     #[arg(long, value_name = "FILE", help_heading = UPSTREAM)]
     pub upstream_ca_file: Option<PathBuf>,
@@ -303,6 +305,31 @@ pub struct ServeFlags {
         help_heading = POLICY
     )]
     pub audit_annotate_rule: bool,
+    /// Add the annotations authorization.k8s.io/decision and authorization.k8s.io/reason to events,
+    /// like kube-apiserver does. A SubjectAccessReview runs beside each request, so the proxy's
+    /// user needs the verb create on subjectaccessreviews.authorization.k8s.io
+    #[arg(
+        long,
+        value_name = "BOOL",
+        default_value = "false",
+        default_missing_value = "true",
+        num_args = 0..=1,
+        require_equals = true,
+        value_parser = parse_bool,
+        action = ArgAction::Set,
+        help_heading = POLICY
+    )]
+    pub audit_authorization_annotations: bool,
+    /// How long the SubjectAccessReview may delay a request and its event; after that, the event
+    /// has no authorization annotations
+    #[arg(long, value_name = "TIME", default_value = "500ms", help_heading = POLICY)]
+    #[arg(value_parser = parse_duration, allow_hyphen_values = true)]
+    pub audit_authorization_timeout: Duration,
+    /// How long the reason of an allowed request is reused for the same user and attributes; 0s
+    /// disables the cache
+    #[arg(long, value_name = "TIME", default_value = "10s", help_heading = POLICY)]
+    #[arg(value_parser = parse_duration, allow_hyphen_values = true)]
+    pub audit_authorization_cache_ttl: Duration,
     /// Values to redact in addition to those of Secrets and tokens, as GROUP/RESOURCE:PATH,
     /// comma-separated, such as core/configmaps:data.password. none disables redaction, like in
     /// kube-apiserver

@@ -35,6 +35,7 @@ pub use self::sink_entry::{SinkEntry, SinkType};
 pub use self::sink_list::{BackendSettings, SinkSettings};
 use crate::audit::record::AmbiguousBodies;
 use crate::authn::{JwtSettings, RequestHeaderNames, TokenReviewSettings};
+use crate::authorization::AuthorizationSettings;
 use crate::filters::FilterSettings;
 use crate::impersonation::{ConstrainedImpersonation, Rules};
 use crate::request::source::{Cidr, TrustedProxies};
@@ -184,6 +185,8 @@ pub struct Audit {
     pub node_name: Option<String>,
     /// Whether events say which rule of the policy matched.
     pub annotates_rule: bool,
+    /// `--audit-authorization-*`; `None` without authorization annotations.
+    pub authorization: Option<AuthorizationSettings>,
 }
 
 /// The running of the process.
@@ -291,7 +294,7 @@ fn cipher_suite(name: &str) -> Result<SupportedCipherSuite, ConfigError> {
 
 fn upstream(flags: &ServeFlags) -> Result<Upstream, ConfigError> {
     let KubeconfigFlags { kubeconfig, context, credential_plugin_timeout } = &flags.kubeconfig;
-    if context.is_some() && kubeconfig.is_none() && flags.upstream_server.is_some() {
+    if context.is_some() && kubeconfig.is_none() && !flags.upstream_server.is_empty() {
         return fail(
             "--context needs a kubeconfig, and --upstream-server without --kubeconfig uses none; \
              give --kubeconfig, or leave out one of the two",
@@ -331,7 +334,7 @@ fn upstream(flags: &ServeFlags) -> Result<Upstream, ConfigError> {
         context: context.clone(),
         plugin_timeout: *credential_plugin_timeout,
         flags: UpstreamFlags {
-            server: flags.upstream_server.clone(),
+            servers: flags.upstream_server.clone(),
             ca_file: flags.upstream_ca_file.clone(),
             client_cert_file: flags.upstream_client_cert_file.clone(),
             client_key_file: flags.upstream_client_key_file.clone(),
@@ -367,7 +370,28 @@ fn audit(flags: &ServeFlags) -> Result<Audit, ConfigError> {
         ambiguous_bodies,
         node_name,
         annotates_rule: flags.audit_annotate_rule,
+        authorization: authorization(flags)?,
     })
+}
+
+fn authorization(flags: &ServeFlags) -> Result<Option<AuthorizationSettings>, ConfigError> {
+    if !flags.audit_authorization_annotations {
+        return Ok(None);
+    }
+    if flags.upstream_identity == UpstreamIdentity::PassThrough {
+        return fail(
+            "--audit-authorization-annotations needs credentials of the proxy's own, which \
+             --upstream-identity=pass-through does not use; choose another --upstream-identity",
+        );
+    }
+    if flags.audit_authorization_timeout.is_zero() {
+        return fail("--audit-authorization-timeout must be longer than 0s, for example 500ms");
+    }
+    Ok(Some(AuthorizationSettings {
+        timeout: flags.audit_authorization_timeout,
+        cache_ttl: flags.audit_authorization_cache_ttl,
+        as_front_proxy: flags.upstream_identity == UpstreamIdentity::RequestHeader,
+    }))
 }
 
 fn fail<T>(message: &str) -> Result<T, ConfigError> {

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use api_client::ApiRequest;
-use http::{HeaderMap, StatusCode};
+use api_client::{ApiRequest, RequestError};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use k8s_audit::authorizer::{Attributes, Object, Resource};
 use serde::{Deserialize, Serialize};
 
@@ -121,6 +122,23 @@ struct AnswerStatus {
     evaluation_error: String,
 }
 
+/// Creates a SubjectAccessReview with the proxy's own credentials, and returns the response.
+///
+/// # Errors
+/// If there is no response.
+pub(crate) async fn review_access(
+    upstream: &Upstream,
+    as_front_proxy: bool,
+    asked: &Attributes<'_>,
+) -> Result<Response<Bytes>, RequestError> {
+    let review = serde_json::to_vec(&Review::of(asked)).expect("strings and maps of strings");
+    let mut request = ApiRequest::post(PATH, review.into());
+    if as_front_proxy {
+        request.headers.insert("x-remote-user", HeaderValue::from_static("kube-audit-proxy"));
+    }
+    upstream.api().request(&request).await
+}
+
 impl AccessReviews {
     pub(super) fn new(upstream: Upstream) -> AccessReviews {
         AccessReviews { upstream }
@@ -135,9 +153,7 @@ impl AccessReviews {
     /// # Errors
     /// See [`Refusal`].
     pub(super) async fn ask(&self, rules: Rules, asked: &Attributes<'_>) -> Result<(), Refusal> {
-        let review = serde_json::to_vec(&Review::of(asked)).expect("strings and maps of strings");
-        let request = ApiRequest::post(PATH, review.into());
-        let response = self.upstream.api().request(&request).await.map_err(|error| {
+        let response = review_access(&self.upstream, false, asked).await.map_err(|error| {
             tracing::warn!(%error, "SubjectAccessReview failed");
             Refusal::unavailable("the SubjectAccessReview that authorizes impersonation failed")
         })?;

@@ -18,7 +18,7 @@ const CAPACITY: usize = 10_000;
 const CALLERS: usize = 10_000;
 
 /// Stands for what was asked. Of one size, however much that was.
-pub(super) type Key = [u8; 32];
+pub(crate) type Key = [u8; 32];
 
 /// A key for all that a judgement depends on; without `request`, for the part that is the same for
 /// all requests.
@@ -33,6 +33,14 @@ pub(super) fn key(
     hash.user(asker);
     hash.user(wanted);
     hash.texts(&request.map(RequestAttributes::parts).unwrap_or_default());
+    hash.key()
+}
+
+/// Returns a key for all that the authorization of a request by `user` depends on.
+pub(crate) fn key_of_request(user: &UserInfo, request: &RequestAttributes) -> Key {
+    let mut hash = Hash(Context::new(&SHA256));
+    hash.user(user);
+    hash.texts(&request.parts());
     hash.key()
 }
 

@@ -43,6 +43,7 @@ use crate::audit::timestamp::Timestamp;
 use crate::authn::{
     self, Authenticated, AuthenticationError, Authenticator, ClientCertificates, User,
 };
+use crate::authorization::AuthorizationReviews;
 use crate::body::{ClientBody, RequestBody};
 use crate::filters::cors::{self, OutsideCors};
 use crate::filters::deadline::race;
@@ -79,6 +80,8 @@ pub struct Proxy {
     pub original_user_extra: Option<OriginalUserExtra>,
     /// Whether callers may impersonate, for [`Identity::Impersonate`].
     pub reviewer: Reviewer,
+    /// Determines why the API server allows requests, for annotations.
+    pub authorization: Option<AuthorizationReviews>,
     /// The API server.
     pub upstream: Upstream,
     /// Limits, timeouts, CORS and the like.
@@ -306,22 +309,25 @@ async fn forward(
     caller: Authenticated,
     mut upgrade: Option<upgrade::Asked>,
 ) -> Response<ResponseBody> {
-    let is_safe = parts.method.is_safe();
-    let (parts, (is_head, pretty)) = response_form(parts, &record);
+    let (parts, (is_head, pretty), is_safe) = response_form(parts, &record);
     let by = deadline.as_ref();
     let request = {
         let making = outgoing(proxy, connection, parts, body, &mut record, &caller, by);
         race(by, std::pin::pin!(making)).await
     };
-    let mut request = match request {
-        Ok(Ok(request)) => request,
-        Ok(Err(Refused::Status(status))) => return refuse(record, *status).await,
-        Ok(Err(Refused::TooManyRequests)) => return too_many_requests(record).await,
-        Err(Expired) => return expired(proxy, record, false).await,
+    // One await for all refusals: a request that is there in several of them would not share its
+    // memory with what comes later.
+    let request = match request.unwrap_or_else(|expired| Err(expired.into())) {
+        Ok(request) => request,
+        Err(refused) => return refused.respond(proxy, record).await,
     };
+    let review = proxy.authorization.as_ref().and_then(|reviews| {
+        let (facts, user) = (record.facts(), record.effective_user()?);
+        Some(reviews.start(user, &facts.info, facts.target.query()))
+    });
     let sent = match &mut upgrade {
         Some(asked) => {
-            asked.set_headers(request.headers_mut());
+            let request = asked.requested_in(request);
             if let Some(recorder) = &proxy.sessions {
                 let headers = request.headers();
                 let begun = session::begin(recorder, &mut record, &caller.user, headers);
@@ -342,6 +348,12 @@ async fn forward(
         Ok(sent) => sent,
         Err(Expired) => return expired(proxy, record, !is_safe).await,
     };
+    if let (Some(mut review), Ok(answer)) = (review, &sent)
+        && answer.status() != StatusCode::UNAUTHORIZED
+    {
+        Box::pin(review.wait()).await;
+        record.reviewed(review);
+    }
     match sent {
         Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => match upgrade {
             Some(asked) => {
@@ -383,6 +395,28 @@ enum Refused {
     Status(Box<Status>),
     /// Too many are in flight.
     TooManyRequests,
+    /// Its deadline has passed.
+    Expired,
+}
+
+impl Refused {
+    fn respond(
+        self,
+        proxy: &Proxy,
+        record: Box<Record>,
+    ) -> BoxFuture<'static, Response<ResponseBody>> {
+        match self {
+            Refused::Status(status) => refuse(record, *status),
+            Refused::TooManyRequests => too_many_requests(record),
+            Refused::Expired => expired(proxy, record, false),
+        }
+    }
+}
+
+impl From<Expired> for Refused {
+    fn from(_: Expired) -> Refused {
+        Refused::Expired
+    }
 }
 
 impl From<Box<Status>> for Refused {
@@ -414,15 +448,17 @@ fn ends(proxy: &Proxy, record: &Record, deadline: Option<Deadline>) -> Ends {
     Ends { process: proxy.long_running.ending.clone(), watch_timeout, deadline }
 }
 
-/// Whether the client expects no body, and whether it wants a readable one. `parts` are handed
-/// through: borrowed by the caller, they would stay in its future until the response.
-fn response_form(parts: Parts, record: &Record) -> (Parts, (bool, bool)) {
+/// Whether the client expects no body, whether it wants a readable one, and whether the method is
+/// safe. `parts` are handed through: borrowed by the caller, they would stay in its future until
+/// the response.
+fn response_form(parts: Parts, record: &Record) -> (Parts, (bool, bool), bool) {
+    let is_safe = parts.method.is_safe();
     let is_head = parts.method == Method::HEAD;
     let pretty = record
         .facts()
         .accept
         .is_some_and(|accepted| accepted.pretty || wants_pretty(parts.uri.query(), &parts.headers));
-    (parts, (is_head, pretty))
+    (parts, (is_head, pretty), is_safe)
 }
 
 /// A 401 is either about the client, or about the proxy's own credentials.

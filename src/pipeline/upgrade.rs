@@ -2,7 +2,7 @@
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
-use http::{Response, StatusCode, Version};
+use http::{Request, Response, StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use k8s_audit::request::requested_protocol;
@@ -46,10 +46,12 @@ fn is_known(protocol: &HeaderValue) -> bool {
 }
 
 impl Asked {
-    /// Puts the wish into the request to the API server.
-    pub fn set_headers(&self, headers: &mut HeaderMap) {
+    /// Adds the upgrade to the request to the API server.
+    pub fn requested_in<B>(&self, mut request: Request<B>) -> Request<B> {
+        let headers = request.headers_mut();
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(header::UPGRADE, self.protocol.clone());
+        request
     }
 
     /// Looks at the protocol that the API server has chosen.

@@ -1,11 +1,11 @@
 //! Where a request comes from: the client's addresses, as kube-apiserver collects them.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::str::FromStr;
 
 use bytes::Bytes;
 use http::header::Entry;
 use http::{HeaderMap, HeaderName, HeaderValue};
+pub use k8s_audit::network::Cidr;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
@@ -94,49 +94,6 @@ impl Peer {
         let text = Bytes::from_owner(address.to_string());
         let header = HeaderValue::from_maybe_shared(text).expect("an address is a header value");
         Peer { address, header }
-    }
-}
-
-/// A network in CIDR notation; a bare address is a network of one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cidr {
-    address: IpAddr,
-    prefix: u32,
-}
-
-impl Cidr {
-    /// Whether `address` is in the network.
-    pub fn contains(&self, address: IpAddr) -> bool {
-        match (self.address, address.to_canonical()) {
-            (IpAddr::V4(network), IpAddr::V4(address)) => {
-                let shift = 32 - self.prefix;
-                (network.to_bits() ^ address.to_bits()).checked_shr(shift).unwrap_or(0) == 0
-            }
-            (IpAddr::V6(network), IpAddr::V6(address)) => {
-                let shift = 128 - self.prefix;
-                (network.to_bits() ^ address.to_bits()).checked_shr(shift).unwrap_or(0) == 0
-            }
-            _ => false,
-        }
-    }
-}
-
-impl FromStr for Cidr {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Cidr, String> {
-        let wrong = || format!("{text:?} is no network: write ADDRESS/PREFIX, as in 10.0.0.0/8");
-        let (address, prefix) = match text.split_once('/') {
-            Some((address, prefix)) => (address, Some(prefix)),
-            None => (text, None),
-        };
-        let address: IpAddr = address.parse().map_err(|_| wrong())?;
-        let longest = if address.is_ipv4() { 32 } else { 128 };
-        let prefix = match prefix {
-            Some(prefix) => prefix.parse().ok().filter(|p| *p <= longest).ok_or_else(wrong)?,
-            None => longest,
-        };
-        Ok(Cidr { address, prefix })
     }
 }
 

@@ -75,7 +75,8 @@ pub(super) async fn serve<H: Handler>(
         tokio::time::timeout(PREFACE_DEADLINE, handshake(io, &writes, handler.http2_max_streams()));
     let mut http2 = tokio::select! {
         shaken = shaken => shaken.map_err(|_| HttpError::Silent)??,
-        () = running.reached(Phase::Draining) => return Ok(()),
+        // A client that has just connected may have sent its first request.
+        () = running.drained_for(DRAIN_GRACE) => return Ok(()),
     };
     // Shared by its streams, so that it tells whether there are any.
     let running = Arc::new(running);

@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::http::{Handler, HttpError, Protocol, serve_connection};
+use super::http::{DRAIN_GRACE, Handler, HttpError, Protocol, serve_connection};
 use super::limits::Reports;
 use super::linger::Lingering;
 use super::proxy_protocol::{self, HeaderError};
@@ -95,11 +95,8 @@ pub async fn serve<H: Handler>(
     let acceptor = TlsAcceptor::from(tls);
     let clients = Arc::new(clients);
     let mut refusals = Reports::new();
-    loop {
-        let (tcp, peer) = tokio::select! {
-            accepted = accept(&listener) => accepted,
-            () = running.reached(Phase::Draining) => return,
-        };
+    let mut source = Source::Open(listener);
+    while let Some((tcp, peer)) = source.next(&mut running).await {
         let open = metrics.client_connections.get();
         if u64::try_from(open).is_ok_and(|open| open >= clients.max_connections) {
             metrics.connections_refused.inc();
@@ -145,6 +142,50 @@ pub async fn serve<H: Handler>(
                 tracing::debug!(%peer, %error, "connection ended");
             }
         });
+    }
+}
+
+/// Where connections come from.
+enum Source {
+    Open(TcpListener),
+    /// Those that wait are accepted: closing the listener would reset them.
+    Closing(std::net::TcpListener),
+    Closed,
+}
+
+impl Source {
+    /// The next connection and its client's address; `None` when the process is closing and no
+    /// connection waits.
+    async fn next(&mut self, running: &mut Running) -> Option<(TcpStream, SocketAddr)> {
+        if let Source::Open(listener) = self {
+            tokio::select! {
+                accepted = accept(listener) => return Some(accepted),
+                () = running.reached(Phase::Closing) => {}
+            }
+        }
+        *self = match std::mem::replace(self, Source::Closed) {
+            Source::Open(listener) => listener.into_std().map_or(Source::Closed, Source::Closing),
+            closing => closing,
+        };
+        match self {
+            Source::Closing(listener) => accept_waiting(listener),
+            Source::Open(_) | Source::Closed => None,
+        }
+    }
+}
+
+/// The next of the connections that wait already, and its client's address.
+fn accept_waiting(listener: &std::net::TcpListener) -> Option<(TcpStream, SocketAddr)> {
+    loop {
+        match listener.accept() {
+            Ok((tcp, peer)) => {
+                let canonical = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+                let tcp = tcp.set_nonblocking(true).and_then(|()| TcpStream::from_std(tcp));
+                return Some((tcp.ok()?, canonical));
+            }
+            Err(error) if of_one_connection(&error) => {}
+            Err(_) => return None,
+        }
     }
 }
 
@@ -213,7 +254,8 @@ async fn connection<H: Handler>(
     });
     let tls = tokio::select! {
         tls = handshake => tls.map_err(|_| ConnectionError::Handshake(io::ErrorKind::TimedOut.into()))??,
-        () = running.reached(Phase::Draining) => return Ok(()),
+        // A client that has just connected is about to send its first request.
+        () = running.drained_for(DRAIN_GRACE) => return Ok(()),
     };
     let (_, session) = tls.get_ref();
     let protocol = match session.alpn_protocol() {

@@ -12,6 +12,9 @@ pub enum Phase {
     Serving,
     /// They still are, but the process is not ready any more (`--shutdown-delay-duration`).
     Leaving,
+    /// No connections are accepted any more, but requests on those that there are. Only if another
+    /// process listens on the same port.
+    Closing,
     /// Nothing new is accepted; what is under way may finish.
     Draining,
     /// What is still under way is dropped.
@@ -86,6 +89,11 @@ impl Shutdown {
         self.advance(Phase::Leaving);
     }
 
+    /// Stops accepting connections.
+    pub fn close(&self) {
+        self.advance(Phase::Closing);
+    }
+
     /// Stops accepting; what is under way may finish.
     pub fn drain(&self) {
         self.advance(Phase::Draining);
@@ -126,6 +134,12 @@ impl Running {
     pub async fn reached(&mut self, phase: Phase) {
         // Fails where the deciding side is gone, which means the end too.
         let _ = self.phase.wait_for(|now| *now >= phase).await;
+    }
+
+    /// Waits until the process has been draining for `grace`, or ends.
+    pub async fn drained_for(&mut self, grace: Duration) {
+        self.reached(Phase::Draining).await;
+        let _ = tokio::time::timeout(grace, self.reached(Phase::Ending)).await;
     }
 }
 

@@ -4,11 +4,13 @@
 //! again where that is safe), `upgrade`, `pool`, `http2` and `http1` (one connection each),
 //! `connect` and `tls`. HTTP/2 is spoken with the `h2` crate itself, HTTP/1.1 with hyper.
 
+mod balance;
 pub mod config;
 mod connect;
 mod current;
 pub mod error;
 mod forward;
+mod forward_balanced;
 mod http1;
 mod http1_many_headers;
 mod http2;

@@ -94,6 +94,11 @@ impl Pool {
         if lost.is_none() { self.existing(None, sequence) } else { None }
     }
 
+    /// Whether the last connection spoke HTTP/1.1, so that each request needs one of its own.
+    pub(super) fn speaks_http1(&self) -> bool {
+        self.speaks_http1.load(Ordering::Relaxed)
+    }
+
     /// A place for one request. A few atomics, except where a connection has to be opened.
     pub(super) async fn lease(&self, sequence: &CommitSequence) -> Result<Lease, SendError> {
         match self.existing(None, sequence) {
@@ -135,11 +140,13 @@ impl Pool {
     }
 
     /// Reloads certificates. If one has changed, open connections take no more requests: the API
-    /// server verifies a client certificate's expiry at every request.
-    pub(super) fn refresh_tls(&self) {
-        if self.connector.target.tls.as_ref().is_some_and(|tls| tls.refresh()) {
+    /// server verifies a client certificate's expiry at every request. Returns whether one has.
+    pub(super) fn refresh_tls(&self) -> bool {
+        let changed = self.connector.target.tls.as_ref().is_some_and(|tls| tls.refresh());
+        if changed {
             self.retire_all();
         }
+        changed
     }
 
     /// No more requests on any connection that is open now.
@@ -179,7 +186,7 @@ impl Pool {
             return Some(Lease::Http2(stream));
         }
         if newer_than.is_none() && self.speaks_http1.load(Ordering::Relaxed) {
-            return self.http1.take(sequence).map(Lease::Http1);
+            return self.http1.take(&self.connector, sequence).map(Lease::Http1);
         }
         None
     }

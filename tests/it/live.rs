@@ -29,6 +29,11 @@ async fn both_logs_agree_if_the_proxy_impersonates() {
     beside("impersonate").await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_logs_agree_on_authorization() {
+    beside_with("impersonate", true).await;
+}
+
 /// A request, and what the client got.
 struct Asked {
     /// Its audit ID, too.
@@ -42,6 +47,10 @@ struct Asked {
 }
 
 async fn beside(identity: &'static str) {
+    beside_with(identity, false).await;
+}
+
+async fn beside_with(identity: &'static str, annotates: bool) {
     let Some(assets) = Cluster::assets() else {
         return println!(
             "not run: KUBEBUILDER_ASSETS names no folder with etcd and kube-apiserver"
@@ -63,6 +72,14 @@ async fn beside(identity: &'static str) {
         "request-header" => builder.front_proxies(),
         _ => builder,
     };
+    let builder = match annotates {
+        // Nothing is left out because the machine is busy, and a role of earlier is not reported.
+        true => builder
+            .flag("--audit-authorization-annotations")
+            .flag("--audit-authorization-timeout=20s")
+            .flag("--audit-authorization-cache-ttl=0s"),
+        false => builder,
+    };
     let mut proxy = builder.start().await;
     let mut all = Vec::new();
     for (number, exchange) in requests().into_iter().enumerate() {
@@ -81,6 +98,13 @@ async fn beside(identity: &'static str) {
             exchange.user.as_deref().unwrap_or("nobody")
         );
         all.push(Asked { id, what, wire, body, status, in_yaml });
+    }
+    if annotates {
+        for reason in ["timeout", "throttled", "error", "contradiction"] {
+            let missing = "kube_audit_proxy_authorization_annotations_missing_total";
+            let missing = proxy.metric(&format!("{missing}{{reason=\"{reason}\"}}")).await;
+            assert_eq!(missing, 0, "{reason}");
+        }
     }
     assert!(proxy.stop().await.success());
     cluster.stop().await;

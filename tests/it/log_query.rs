@@ -59,7 +59,7 @@ static LOG: LazyLock<Log> = LazyLock::new(|| {
 });
 
 /// Lines that are hard to read; some are not events.
-fn misleading(recorded: &[String]) -> Vec<Vec<u8>> {
+pub(crate) fn misleading(recorded: &[String]) -> Vec<Vec<u8>> {
     let mut lines: Vec<Vec<u8>> = Vec::new();
     for line in recorded.iter().step_by(40) {
         let event: Json = serde_json::from_str(line).unwrap();

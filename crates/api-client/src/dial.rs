@@ -75,6 +75,12 @@ impl Addresses {
         Ok(Addresses { host, port, list, are_several })
     }
 
+    /// Exactly this address.
+    pub fn fixed(address: SocketAddr) -> Addresses {
+        let (host, list) = (Box::default(), vec![address]);
+        Addresses { host, port: address.port(), list, are_several: false }
+    }
+
     /// The number of addresses that have not been ruled out.
     pub fn count(&self) -> usize {
         self.list.len()
@@ -137,7 +143,11 @@ pub async fn dial(host: &str, port: u16, timeout: Duration) -> io::Result<TcpStr
     }
 }
 
-async fn lookup(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+/// Returns all addresses of `host`.
+///
+/// # Errors
+/// The resolver's error.
+pub async fn lookup(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     #[cfg(any(test, feature = "testing"))]
     if let Some(addresses) = overrides::of(host) {
         return Ok(addresses);

@@ -42,11 +42,13 @@ fn from_service_account(
     };
     Ok(ClientConfig {
         server: Endpoint::parse(&url, "KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT")?,
+        more_servers: Vec::new(),
         trust: Trust::Ca(Pem::file(field, folder.join("ca.crt"))),
         tls_server_name: None,
         client_certificate: None,
         credentials: Some(Credentials::token_file(&folder.join("token"), field)?),
         proxy: None,
+        is_front_proxy: false,
     })
 }
 

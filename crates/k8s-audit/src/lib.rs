@@ -14,6 +14,7 @@
 //! | [`event`] | [`Event`] and its encodings |
 //! | [`status`] | [`Status`] (`metav1.Status`) |
 //! | [`timestamp`] | [`Timestamp`](timestamp::Timestamp): Kubernetes' `MicroTime` |
+//! | [`network`] | networks in CIDR notation |
 //! | [`json`], [`go`] | JSON and quoted text like Go's standard library writes them |
 //!
 //! The crate performs no I/O: callers read files and clocks.
@@ -23,6 +24,7 @@ pub mod document;
 pub mod event;
 pub mod go;
 pub mod json;
+pub mod network;
 pub mod policy;
 pub mod request;
 pub mod status;

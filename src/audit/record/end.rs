@@ -43,6 +43,7 @@ impl Record {
             _ => {}
         }
         self.last = Some(stage);
+        self.annotate_authorization();
         stage
     }
 
@@ -96,6 +97,7 @@ impl Record {
             response_version: self.response_version.take(),
             long_running: self.long_running,
             impersonated: self.impersonated.take(),
+            authorization: self.authorization.take(),
             metadata: self.metadata.take(),
             connection: self.connection,
             sequence: self.sequence.clone(),

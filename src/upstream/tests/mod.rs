@@ -7,6 +7,7 @@ mod http2_streams;
 mod lost_connections;
 mod own_requests;
 mod raw_http2;
+mod several;
 mod upgrades;
 
 use std::convert::Infallible;
@@ -93,11 +94,13 @@ fn config(url: &str, ca: &str) -> UpstreamConfig {
     let bytes = ca.as_bytes().to_vec();
     UpstreamConfig {
         server: Endpoint::parse(url, "url").unwrap(),
+        more_servers: Vec::new(),
         trust: Trust::Ca(Pem::Data { field: "ca".to_owned(), bytes }),
         tls_server_name: None,
         client_certificate: None,
         credentials: None,
         proxy: None,
+        is_front_proxy: false,
     }
 }
 

@@ -43,8 +43,8 @@ impl Recorded {
         serde_json::from_str(FILE).unwrap()
     }
 
-    /// Sends the request on a connection of its own.
-    pub async fn send(&self, addr: SocketAddr) -> Answer {
+    /// Sends the request on a connection of its own, which may break.
+    pub async fn try_send(&self, addr: SocketAddr) -> std::io::Result<Answer> {
         let mut headers = vec![format!("Audit-ID: {}", self.id)];
         headers.extend(self.user.iter().map(|token| format!("Authorization: Bearer {token}")));
         headers.extend(self.origin.iter().map(|origin| format!("Origin: {origin}")));
@@ -58,7 +58,12 @@ impl Recorded {
         }
         let headers: Vec<_> = headers.iter().map(String::as_str).collect();
         let request = http1::request(&self.method, &self.target, &headers, body.as_bytes());
-        in_time(&self.name, http1::exchange(addr, None, &request)).await.unwrap()
+        in_time(&self.name, http1::exchange(addr, None, &request)).await
+    }
+
+    /// Sends the request on a connection of its own.
+    pub async fn send(&self, addr: SocketAddr) -> Answer {
+        self.try_send(addr).await.unwrap()
     }
 
     /// Waits until the request is in the log.

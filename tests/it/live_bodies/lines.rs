@@ -43,8 +43,8 @@ fn insert(ends: &mut Ends, event: Value) {
     }
 }
 
-/// The line as the proxy writes such: U+FFFD for half a surrogate pair, and strings for numbers that
-/// `float64` does not have.
+/// The line as the proxy writes such: U+FFFD for half a surrogate pair, and strings for numbers
+/// that `float64` does not have.
 fn readable(line: &str) -> String {
     let bytes = line.as_bytes();
     let (mut out, mut at) = (Vec::with_capacity(bytes.len()), 0);

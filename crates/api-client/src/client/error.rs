@@ -122,6 +122,11 @@ impl RequestError {
         }
     }
 
+    /// Returns whether no connection could be opened, so that nothing was sent.
+    pub(super) fn is_connect(&self) -> bool {
+        matches!(self.kind, RequestErrorKind::Connect { .. } | RequestErrorKind::Tls { .. })
+    }
+
     /// Returns whether a connection broke, unlike one that could not be opened or was too slow.
     pub fn is_reset(&self) -> bool {
         match &self.kind {

@@ -1,144 +1,94 @@
 //! How fast logs are searched and summarized, beside DuckDB, chDB, jq, and ripgrep, in CPU time.
 //!
-//! `cargo bench -p audit-query` makes a log of 1 GB and measures this crate on it, plain, gzip, and
-//! zstd. With `-- --peers` it also measures those peers that are there: `rg` and `jq` in the PATH,
-//! and `duckdb` and `chdb`, which it installs from PyPI (see README.md beside this file). Each
-//! number is the best of three runs; a peer's start-up, measured on an empty log, is subtracted.
-//! With `-- --rotated GB` it measures rotated logs of so many GB with and without index files
-//! instead.
+//! `cargo bench -p audit-query --bench query` generates a log of 1 GB and measures the commands of this
+//! crate on it, plain, gzip, and zstd. Each measurement is a process of its own, like those of the other
+//! programs: the best of three runs, less the start-up, which is the same command on a log of one event.
+//!
+//! - `-- --peers` also measures the peers and prints ratios, see README.md beside this file.
+//! - `-- --rotated GB [--file MB]` measures rotated logs of so many GB with and without index files.
+//! - `-- log query|report|index ...` runs that command, so that a profiler can look at it alone.
 
 mod generate;
-mod indexed;
+mod measure;
 mod peers;
+mod rotated;
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
-use audit_query::event::Event;
-use audit_query::filter::{Filter, FilterArgs};
-use audit_query::index::Columns;
-use audit_query::scan::{Place, Progress, Records, Scan, Stages, Visitor};
-use audit_query::{input, output::Field};
-use hashbrown::HashMap;
+use audit_query::cli::{Command as _, IndexArgs, QueryArgs, ReportArgs};
+use audit_query::proof::{Outline, Prover, Seals};
+use clap::Parser;
 
-/// Counts events, and those of each group if there are fields to group by.
-struct Count {
-    events: u64,
-    by: &'static [Field],
-    groups: HashMap<Vec<u8>, u64>,
-    key: Vec<u8>,
+use crate::measure::{Measured, own, table};
+
+/// The commands of this crate, as the proxy's binary has them.
+#[derive(Debug, Parser)]
+enum Log {
+    Query(Box<QueryArgs>),
+    Report(Box<ReportArgs>),
+    Index(IndexArgs),
 }
 
-impl Visitor for Count {
-    fn columns(&self) -> Option<Columns> {
-        // None of the fields it is used with needs the whole event.
-        self.by.iter().try_fold(Columns::default(), |all, field| Some(all.and(field.columns()?)))
+/// Logs without seals.
+struct Unsealed;
+
+impl Seals for Unsealed {
+    fn prover(&self, _: &[PathBuf]) -> Result<Box<dyn Prover>, String> {
+        Err("there are no seals".to_owned())
     }
 
-    fn visit(&mut self, event: &Event<'_>, place: Place<'_>, _: &mut Records) {
-        self.events += 1;
-        if self.by.is_empty() {
-            return;
-        }
-        self.key.clear();
-        for field in self.by {
-            field.push(event, place, &mut self.key);
-            self.key.push(0);
-        }
-        match self.groups.get_mut(&self.key) {
-            Some(count) => *count += 1,
-            None => {
-                self.groups.insert(self.key.clone(), 1);
-            }
-        }
+    fn outline(&self, _: &Path) -> io::Result<Option<Outline>> {
+        Ok(None)
     }
 }
 
-/// Delivers events as they stand in the log.
-struct Print;
-
-impl Visitor for Print {
-    fn visit(&mut self, event: &Event<'_>, _: Place<'_>, records: &mut Records) {
-        records.push(|out| out.extend_from_slice(event.raw));
-    }
-}
-
+/// A question, and the command that answers it.
+#[derive(Debug, Clone, Copy)]
 struct Case {
     name: &'static str,
-    args: FilterArgs,
-    by: &'static [Field],
+    question: &'static str,
+    command: &'static [&'static str],
 }
 
-impl Case {
-    fn count(&self) -> Count {
-        Count { events: 0, by: self.by, groups: HashMap::new(), key: Vec::new() }
-    }
-}
-
-fn cases() -> Vec<Case> {
-    let text = |value: &str| vec![value.to_owned()];
-    const GROUPS: &[Field] = &[Field::User, Field::Verb, Field::Resource, Field::Code];
-    vec![
-        Case {
-            name: "a: who deleted one Secret",
-            args: FilterArgs {
-                verb: text("delete"),
-                resource: text("secrets"),
-                name: text("stripe-signing-key"),
-                ..FilterArgs::default()
-            },
-            by: &[],
-        },
-        Case {
-            name: "b: one user's failures in an hour",
-            args: FilterArgs {
-                user: text("alice@example.com"),
-                failed: true,
-                since: Some("2026-11-01T00:10:00Z".to_owned()),
-                until: Some("2026-11-01T01:10:00Z".to_owned()),
-                ..FilterArgs::default()
-            },
-            by: &[],
-        },
-        Case {
-            name: "c: count by user, verb, resource, code",
-            args: FilterArgs::default(),
-            by: GROUPS,
-        },
-    ]
-}
-
-fn run(path: &Path, case: &Case, threads: usize) -> (f64, u64) {
-    let mut best = (f64::MAX, 0);
-    for _ in 0..3 {
-        let scan = Scan {
-            inputs: input::resolve(&[path.to_owned()]).expect("the log was made before"),
-            filter: Filter::new(&case.args, &jiff::ZonedDateTime::now())
-                .expect("filters are valid"),
-            stages: Stages::Last,
-            reverse: false,
-            threads,
-            index: true,
-        };
-        let before = cpu_seconds();
-        let (counts, _) = scan
-            .run(&Progress::default(), || case.count(), |_| ControlFlow::Continue(()))
-            .expect("the log can be read");
-        let seconds = cpu_seconds() - before;
-        best = (best.0.min(seconds), counts.iter().map(|count| count.events).sum());
-    }
-    best
-}
-
-/// CPU time of this process and of its children that have ended.
-fn cpu_seconds() -> f64 {
-    let stat = fs::read_to_string("/proc/self/stat").expect("there is /proc");
-    let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    // utime, stime, cutime, cstime, in hundredths of a second.
-    fields[11..15].iter().filter_map(|field| field.parse::<f64>().ok()).sum::<f64>() / 100.0
-}
+/// The questions that all programs are asked.
+const CASES: [Case; 4] = [
+    Case {
+        name: "a",
+        question: "who deleted one Secret",
+        command: &[
+            "query",
+            "-ojson",
+            "--verb=delete",
+            "--resource=secrets",
+            "--name=stripe-signing-key",
+        ],
+    },
+    Case {
+        name: "b",
+        question: "one user's failures in an hour",
+        command: &[
+            "query",
+            "-ojson",
+            "--user=alice@example.com",
+            "--failed",
+            "--since=2026-11-01T00:10:00Z",
+            "--until=2026-11-01T01:10:00Z",
+        ],
+    },
+    Case {
+        name: "c",
+        question: "count by user, verb, resource, code",
+        command: &["report", "top", "--by=user,verb,resource,code", "-ojson"],
+    },
+    Case {
+        name: "d",
+        question: "latency percentiles by verb",
+        command: &["report", "latency", "--by=verb", "-ojson"],
+    },
+];
 
 /// Makes the log and its compressed copies, unless they are there.
 fn logs(folder: &Path) -> io::Result<[PathBuf; 3]> {
@@ -160,28 +110,83 @@ fn logs(folder: &Path) -> io::Result<[PathBuf; 3]> {
     Ok([plain, gzip, zstd])
 }
 
-fn main() {
+/// A log of the first event alone, to measure start-up.
+fn one_event(folder: &Path, log: &Path) -> io::Result<PathBuf> {
+    use std::io::BufRead;
+    let mut line = Vec::new();
+    io::BufReader::new(File::open(log)?).read_until(b'\n', &mut line)?;
+    let path = folder.join("empty.log");
+    fs::write(&path, line)?;
+    Ok(path)
+}
+
+/// The value of a flag of this benchmark.
+fn value(flag: &str) -> Option<u64> {
+    let mut arguments = std::env::args().skip_while(|argument| argument != flag).skip(1);
+    arguments.next().map(|value| value.parse().expect("the flag takes a number"))
+}
+
+fn main() -> ExitCode {
+    if std::env::args().nth(1).is_some_and(|argument| argument == "log") {
+        return match Log::parse_from(std::env::args().skip(1)) {
+            Log::Query(args) => args.run(&Unsealed),
+            Log::Report(args) => args.run(&Unsealed),
+            Log::Index(args) => args.run(),
+        };
+    }
     let folder = std::env::temp_dir().join("audit-query-bench");
-    let mut arguments = std::env::args().skip_while(|argument| argument != "--rotated").skip(1);
-    if let Some(gigabytes) = arguments.next() {
-        let size: u64 = gigabytes.parse().expect("--rotated takes a number of GB");
-        return indexed::run(&folder, size * 1_000_000_000);
+    if let Some(gigabytes) = value("--rotated") {
+        rotated::run(&folder, gigabytes * 1_000_000_000, value("--file").unwrap_or(100) << 20);
+        return ExitCode::SUCCESS;
     }
     let logs = logs(&folder).expect("logs can be made in the temporary folder");
-    let size = fs::metadata(&logs[0]).expect("it was made").len() as f64;
-    println!("{:.2} GB of events; CPU seconds, and GB of events a CPU second", size / 1e9);
-    for path in &logs {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        for case in cases() {
-            let (seconds, events) = run(path, &case, 1);
-            println!(
-                "{name:14} {:40} {seconds:6.2} {:6.2}  {events} events",
-                case.name,
-                size / 1e9 / seconds
-            );
+    let empty = one_event(&folder, &logs[0]).expect("the folder is there");
+    let size = fs::metadata(&logs[0]).expect("it was made").len() as f64 / 1e9;
+    println!("{size:.2} GB of events, no index files; one thread unless stated");
+    let mut rows = Vec::new();
+    for log in &logs {
+        let name = log.file_name().unwrap_or_default().to_string_lossy();
+        for case in &CASES {
+            let start = own(case, &empty, 1);
+            let measured = own(case, log, 1).less(start);
+            rows.push(row(&name, case, measured, size, start));
         }
     }
-    if std::env::args().any(|argument| argument == "--peers") {
-        peers::run(&folder, &logs[0]);
+    for threads in [1, 2, 4] {
+        for case in &CASES {
+            let start = own(case, &empty, threads);
+            let measured = own(case, &logs[0], threads).less(start);
+            rows.push(row(&format!("{threads} thread(s)"), case, measured, size, start));
+        }
     }
+    table(
+        &[
+            "log",
+            "question",
+            "CPU s",
+            "wall s",
+            "GB per CPU s",
+            "GB per s",
+            "MB peak",
+            "start-up s",
+        ],
+        &rows,
+    );
+    if std::env::args().any(|argument| argument == "--peers") {
+        peers::run(&folder, &logs[0], &empty);
+    }
+    ExitCode::SUCCESS
+}
+
+fn row(log: &str, case: &Case, measured: Measured, size: f64, start: Measured) -> Vec<String> {
+    vec![
+        log.to_owned(),
+        format!("{}: {}", case.name, case.question),
+        format!("{:.2}", measured.cpu),
+        format!("{:.2}", measured.wall),
+        format!("{:.1}", size / measured.cpu),
+        format!("{:.1}", size / measured.wall),
+        format!("{:.0}", measured.peak),
+        format!("{:.2}", start.cpu),
+    ]
 }

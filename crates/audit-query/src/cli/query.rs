@@ -13,12 +13,13 @@ use super::progress::ProgressBar;
 use super::{Colour, CommandError, InputArgs, report_summary};
 use crate::event::Event;
 use crate::filter::{Filter, FilterArgs};
+use crate::index::Columns;
 use crate::input;
 use crate::output::Field;
 use crate::output::format::{push_compact, push_csv, push_tsv, push_yaml};
 use crate::output::table::{Style, Table, cell};
 use crate::proof::Seals;
-use crate::scan::{Place, Progress, Records, Scan, Visitor};
+use crate::scan::{Counting, Numbers, Place, Progress, Records, Scan, Visitor};
 
 /// How events are printed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -238,6 +239,22 @@ struct Count(u64);
 
 impl Visitor for Count {
     fn visit(&mut self, _: &Event<'_>, _: Place<'_>, _: &mut Records) {
+        self.0 += 1;
+    }
+
+    fn columns(&self) -> Option<Columns> {
+        Some(Columns::default())
+    }
+
+    fn counting(&self) -> Option<Counting> {
+        Some(Counting::default())
+    }
+
+    fn class(&mut self, _: &Event<'_>, _: Place<'_>) -> Option<u32> {
+        Some(0)
+    }
+
+    fn count(&mut self, _: u32, _: Numbers) {
         self.0 += 1;
     }
 }

@@ -16,7 +16,7 @@ use crate::input;
 use crate::output::Field;
 use crate::proof::Seals;
 use crate::report::gaps::Gaps;
-use crate::report::group::{GroupBy, Groups, Sort, threads, values};
+use crate::report::group::{GroupBy, Groups, Measured, Sort, threads, values};
 use crate::report::history::{self, History, Target};
 use crate::report::html::{Page, short_time};
 use crate::report::kinds::{self, Kind, Measure};
@@ -56,8 +56,11 @@ impl ReportOptions {
         let fields: Arc<[Field]> = kind.fields.clone().into();
         let times = kind.measures.iter().any(|one| matches!(one, Measure::First | Measure::Last))
             || kind.sort == Sort::First;
+        let measures = |measure| kind.measures.contains(&measure);
+        let measured =
+            Measured { times, failed: measures(Measure::Failed), bytes: measures(Measure::Bytes) };
         let (keep, threads) = (kind.keep, threads(self.input.threads));
-        move || GroupBy::new(fields.clone(), keep, times, threads)
+        move || GroupBy::new(fields.clone(), keep, measured, threads)
     }
 
     fn group(&self, kind: &Kind) -> Result<(Groups, Result<(), CommandError>), CommandError> {
@@ -145,7 +148,8 @@ impl ReportOptions {
     }
 
     pub(super) fn latency(&self, by: Field) -> Result<bool, CommandError> {
-        let (visitors, end) = self.run(self.scan()?, || Latencies::new(by.clone()))?;
+        let threads = threads(self.input.threads);
+        let (visitors, end) = self.run(self.scan()?, || Latencies::new(by.clone(), threads))?;
         let (rows, rounded) = Latencies::merge(visitors);
         if rounded {
             eprintln!("note: durations are rounded down by up to 0.2 %, to save memory");

@@ -20,6 +20,20 @@ pub(super) fn quote_or_backslash(bytes: &[u8; 16]) -> u32 {
     (vector.simd_eq(u8x16::splat(b'"')) | vector.simd_eq(u8x16::splat(b'\\'))).to_bitmask()
 }
 
+/// Bit `i` is set where byte `i` of a block is a control character.
+#[inline(always)]
+pub(super) fn controls(block: &[u8; 64]) -> u64 {
+    let (parts, _) = block.as_chunks::<16>();
+    let found =
+        |index: usize| (u8x16::new(parts[index]) & u8x16::splat(0xe0)).simd_eq(u8x16::splat(0));
+    let found = [found(0), found(1), found(2), found(3)];
+    // Most blocks have none.
+    if (found[0] | found[1] | found[2] | found[3]).to_bitmask() & 0xffff == 0 {
+        return 0;
+    }
+    found.iter().rev().fold(0, |bits, one| bits << 16 | u64::from(one.to_bitmask() & 0xffff))
+}
+
 #[inline(always)]
 pub(super) fn masks(block: &[u8; 64]) -> Masks {
     let mut masks = Masks::default();
@@ -96,6 +110,16 @@ mod tests {
                 *byte = char as u32 as u8;
             }
             prop_assert_eq!(masks(&block), portable(&block));
+        }
+
+        #[test]
+        fn controls_are_those_of_single_bytes(bytes in prop::array::uniform32(0..64_u8), more: u8) {
+            let mut block = [more | 0x20; 64];
+            block[16..48].copy_from_slice(&bytes);
+            let found = controls(&block);
+            for (index, byte) in block.iter().enumerate() {
+                prop_assert_eq!(found >> index & 1 == 1, *byte < 0x20);
+            }
         }
 
         #[test]

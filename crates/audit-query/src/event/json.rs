@@ -11,6 +11,32 @@ pub(crate) fn skip_space(bytes: &[u8], mut at: usize) -> usize {
     at
 }
 
+/// The index behind the newline that ends the line at `at`, or the length; and whether the line has no
+/// other control character. Both are found at once, as each costs as much as reading the line.
+#[inline]
+pub(crate) fn line_end(bytes: &[u8], mut at: usize) -> (usize, bool) {
+    let mut is_clean = true;
+    while let Some(block) = bytes.get(at..).and_then(<[u8]>::first_chunk::<64>) {
+        let mut controls = bits::controls(block);
+        while controls != 0 {
+            let bit = controls.trailing_zeros() as usize;
+            if block[bit] == b'\n' {
+                return (at + bit + 1, is_clean);
+            }
+            is_clean = false;
+            controls &= controls - 1;
+        }
+        at += 64;
+    }
+    for (offset, byte) in bytes[at.min(bytes.len())..].iter().enumerate() {
+        match byte {
+            b'\n' => return (at + offset + 1, is_clean),
+            byte => is_clean &= *byte >= b' ',
+        }
+    }
+    (bytes.len(), is_clean)
+}
+
 /// The index of the quote that closes the string whose first character is at `at`.
 #[inline(always)]
 pub(crate) fn string_end(bytes: &[u8], mut at: usize) -> Option<usize> {

@@ -183,7 +183,7 @@ impl<'a> Event<'a> {
         if self.stage.is(b"RequestReceived") {
             return None;
         }
-        Some(time::micros(self.stage_time)? - time::micros(self.received)?)
+        time::between(self.received, self.stage_time)
     }
 
     /// Whether a later event of the same request may follow.
@@ -321,10 +321,21 @@ fn read(line: &[u8]) -> Option<Parsed<'_>> {
 #[inline]
 pub(crate) fn parse(line: &[u8]) -> Line<'_> {
     let line = line.trim_ascii_end();
+    parse_checked(line, || !has_control_characters(line))
+}
+
+/// Parses one line that is known to have no control character but its newline, if it has one.
+#[inline]
+pub(crate) fn parse_clean(line: &[u8]) -> Line<'_> {
+    parse_checked(line.strip_suffix(b"\n").unwrap_or(line), || true)
+}
+
+#[inline(always)]
+fn parse_checked(line: &[u8], is_clean: impl FnOnce() -> bool) -> Line<'_> {
     let mut event = Event::default();
     match fast::parse(line, &mut event) {
-        Some(()) if !has_control_characters(line) => Line::Event(event),
-        _ => parse_any(line),
+        Some(()) if is_clean() => Line::Event(event),
+        _ => parse_any(line.trim_ascii_end()),
     }
 }
 

@@ -84,11 +84,50 @@ fn canonical(text: &[u8; 27]) -> Option<i64> {
     let micros = number(20, 26);
     valid &= text[4] == b'-' && text[7] == b'-' && text[10] == b'T' && text[13] == b':';
     valid &= text[16] == b':' && text[19] == b'.' && text[26] == b'Z';
-    valid &= (1..=12).contains(&month) && (1..=28).contains(&day);
+    valid &= (1..=12).contains(&month) && (1..=days_of(year, month)).contains(&day);
+    // Leap seconds are the library's.
     valid &= hour < 24 && minute < 60 && second < 60;
-    // The last days of a month and leap seconds are the library's.
     let days = valid.then(|| days(year, month, day))?;
     Some((((days * 24 + hour) * 60 + minute) * 60 + second) * 1_000_000 + micros)
+}
+
+fn days_of(year: i64, month: i64) -> i64 {
+    let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    match month {
+        2 => 28 + i64::from(is_leap),
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    }
+}
+
+/// Microseconds from one timestamp to another. Of two in the same minute, only one is parsed as a whole.
+#[inline]
+pub(crate) fn between<'a>(from: Text<'a>, to: Text<'a>) -> Option<i64> {
+    let start = micros(from)?;
+    let text = |text: Text<'a>| <&'a [u8; 27]>::try_from(text.escaped()).ok();
+    if let Some((from, to)) = text(from).zip(text(to))
+        && from[..MINUTE] == to[..MINUTE]
+        && let (Some(from), Some(to)) = (in_minute(from), in_minute(to))
+    {
+        return Some(to - from);
+    }
+    Some(micros(to)? - start)
+}
+
+/// Length of `2026-11-23T05:08:`.
+const MINUTE: usize = 17;
+
+/// The microseconds since the full minute.
+#[inline(always)]
+fn in_minute(text: &[u8; 27]) -> Option<i64> {
+    let mut valid = text[19] == b'.' && text[26] == b'Z' && text[MINUTE] < b'6';
+    let mut number = 0;
+    for at in [17, 18, 20, 21, 22, 23, 24, 25] {
+        let digit = text[at].wrapping_sub(b'0');
+        valid &= digit < 10;
+        number = number * 10 + i64::from(digit);
+    }
+    valid.then_some(number)
 }
 
 /// Days from 1970 to a date of the Gregorian calendar.
@@ -113,6 +152,45 @@ mod tests {
             let text = format!("{:.6}", Timestamp::from_microsecond(micros).unwrap());
             prop_assert_eq!(super::micros(Text::new(text.as_bytes())), Some(micros));
             prop_assert_eq!(canonical_micros(Text::new(text.as_bytes())), Some(micros));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn differences_are_those_of_times(
+            from in 1_795_410_522_000_000_i64..1_795_410_722_000_000,
+            to in 1_795_410_522_000_000_i64..1_795_410_722_000_000,
+            at in 0..27_usize,
+            byte: u8,
+            change: bool,
+        ) {
+            let text = |micros| {
+                let mut text = Vec::new();
+                push_canonical(micros, &mut text);
+                text
+            };
+            let (from, mut to) = (text(from), text(to));
+            if change {
+                to[at] = byte;
+            }
+            let (from, to) = (Text::new(&from), Text::new(&to));
+            let expected = micros(from).zip(micros(to)).map(|(from, to)| to - from);
+            prop_assert_eq!(between(from, to), expected);
+            prop_assert_eq!(between(to, from), expected.map(|difference| -difference));
+        }
+    }
+
+    #[test]
+    fn the_last_days_of_months_are_known() {
+        for year in [1900, 2000, 2023, 2024] {
+            for month in 1..=12 {
+                for day in 28..=32 {
+                    let text = format!("{year}-{month:02}-{day:02}T00:00:00.000000Z");
+                    let expected: Option<Timestamp> = text.parse().ok();
+                    let found = canonical(text.as_bytes().try_into().unwrap());
+                    assert_eq!(found, expected.map(|time| time.as_microsecond()), "{text}");
+                }
+            }
         }
     }
 

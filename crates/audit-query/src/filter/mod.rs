@@ -1,6 +1,5 @@
 //! Which events are wanted.
 
-mod address;
 mod args;
 mod code;
 mod condition;
@@ -10,17 +9,18 @@ mod resource;
 mod rows;
 pub(crate) mod when;
 
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use jiff::ZonedDateTime;
+use k8s_audit::network::Cidr;
 
-use self::address::Block;
 pub use self::args::FilterArgs;
 use self::condition::Condition;
 pub(crate) use self::needle::Needle;
 use self::pattern::{Pattern, Set};
 use self::resource::ResourcePattern;
-use crate::event::{Event, User};
+use crate::event::{Event, Text, User};
 
 /// A filter, parsed. The default matches every event.
 #[derive(Debug, Clone, Default)]
@@ -42,7 +42,7 @@ pub struct Filter {
     failed: bool,
     forbidden: bool,
     audit_id: Set<Pattern>,
-    source_ip: Set<Block>,
+    source_ip: Set<Cidr>,
     user_agent: Set<Pattern>,
     level: Set<Pattern>,
     field_manager: Set<Pattern>,
@@ -128,7 +128,7 @@ impl Filter {
             forbidden: args.forbidden,
             audit_id: Set::patterns(&args.audit_id),
             source_ip: Set::parse(&args.source_ip, |value| {
-                Block::parse(value).ok_or_else(|| {
+                value.parse().map_err(|_| {
                     error(
                         "source-ip",
                         value,
@@ -176,6 +176,11 @@ impl Filter {
             && self.condition.is_empty()
     }
 
+    /// Whether there are filters by time.
+    pub(crate) fn has_time(&self) -> bool {
+        self.since.is_some() || self.until.is_some() || self.min_latency.is_some()
+    }
+
     /// The time from which events are wanted, in microseconds since 1970.
     pub fn since(&self) -> Option<i64> {
         self.since
@@ -187,6 +192,16 @@ impl Filter {
     }
 
     fn matches_members(&self, event: &Event<'_>) -> bool {
+        self.matches_values(event) && self.matches_time(|| event.time(), || event.latency())
+    }
+
+    /// Whether an audit ID matches.
+    pub(crate) fn matches_audit_id(&self, id: Text<'_>) -> bool {
+        self.audit_id.is_empty() || self.audit_id.matches(|one| one.matches(id))
+    }
+
+    /// Whether an event matches, whatever its audit ID and times are and expressions return.
+    pub(crate) fn matches_values(&self, event: &Event<'_>) -> bool {
         let set = |set: &Set<Pattern>, text| set.is_empty() || set.matches(|one| one.matches(text));
         set(&self.verb, event.verb)
             && self.matches_code(event)
@@ -195,10 +210,8 @@ impl Filter {
             && set(&self.name, event.object.name)
             && self.matches_user(event)
             && set(&self.uri, event.request_uri)
-            && set(&self.audit_id, event.audit_id)
             && set(&self.user_agent, event.user_agent)
             && set(&self.level, event.level)
-            && self.matches_time(event)
             && self.matches_address(event)
             && self.matches_field_manager(event)
             && self.matches_annotation(event)
@@ -229,23 +242,28 @@ impl Filter {
                 }))
     }
 
-    fn matches_time(&self, event: &Event<'_>) -> bool {
+    /// Whether times match.
+    pub(crate) fn matches_time(
+        &self,
+        time: impl FnOnce() -> Option<i64>,
+        latency: impl FnOnce() -> Option<i64>,
+    ) -> bool {
         if self.since.is_some() || self.until.is_some() {
-            let Some(time) = event.time() else { return false };
+            let Some(time) = time() else { return false };
             if self.since.is_some_and(|since| time < since)
                 || self.until.is_some_and(|until| time >= until)
             {
                 return false;
             }
         }
-        self.min_latency.is_none_or(|least| event.latency().is_some_and(|latency| latency >= least))
+        self.min_latency.is_none_or(|least| latency().is_some_and(|latency| latency >= least))
     }
 
     fn matches_address(&self, event: &Event<'_>) -> bool {
         self.source_ip.is_empty()
-            || self.source_ip.matches(|block| {
+            || self.source_ip.matches(|network| {
                 let mut found = false;
-                event.source_ips(|address| found |= block.contains(&address.decode()));
+                event.source_ips(|address| found |= contains(network, &address.decode()));
                 found
             })
     }
@@ -309,6 +327,11 @@ impl Filter {
 
 fn error(flag: &'static str, value: &str, problem: &str) -> FilterError {
     FilterError { flag, value: value.to_owned(), problem: problem.to_owned() }
+}
+
+/// Whether a network contains an address of an event.
+fn contains(network: &Cidr, address: &str) -> bool {
+    address.parse::<IpAddr>().is_ok_and(|address| network.contains(address))
 }
 
 fn has_group(user: &User<'_>, pattern: &Pattern) -> bool {

@@ -38,6 +38,13 @@ impl Filter {
         .fold(Columns::default(), |all, (_, columns)| all.and(Columns::of(columns)))
     }
 
+    /// The audit IDs of which a row must have one, where none has a star. Other texts than UUIDs are none of
+    /// them.
+    pub(crate) fn audit_ids(&self) -> Option<Vec<[u8; 16]>> {
+        let ids = exact(&self.audit_id).filter(|_| self.audit_id.unwanted.is_empty())?;
+        Some(ids.into_iter().filter_map(parse_uuid).collect())
+    }
+
     /// Whether there are expressions, which need the whole event.
     pub(crate) fn has_condition(&self) -> bool {
         !self.condition.is_empty()
@@ -122,7 +129,7 @@ impl Filter {
             && (self.source_ip.wanted.is_empty()
                 || probe.any(Column::SourceIps, |address| {
                     let address = String::from_utf8_lossy(address);
-                    self.source_ip.wanted.iter().any(|block| block.contains(&address))
+                    self.source_ip.wanted.iter().any(|network| super::contains(network, &address))
                 }))
     }
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::IndexError;
 
 /// How much of the start and the end of a log file is compared.
-const BLOCK: u64 = 16 << 10;
+const BLOCK: u64 = 4 << 10;
 
 /// A log file as it is on disk, compressed or not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

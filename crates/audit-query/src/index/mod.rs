@@ -6,7 +6,7 @@
 //! # When it is used
 //!
 //! Only if it is of exactly this log file: size, modification time, and SHA-256 of the first and
-//! the last 16 KiB are in its metadata. A row whose event cannot be told from its columns (an audit
+//! the last 4 KiB are in its metadata. A row whose event cannot be told from its columns (an audit
 //! ID that is not a UUID, a timestamp of another form, bytes that are not UTF-8) is marked as not
 //! `exact`, and the event is read from the log. So is every event that is printed, and every one
 //! whose bodies or other members are asked for.
@@ -19,23 +19,28 @@
 mod check;
 mod identity;
 mod json;
+mod pages;
 mod probe;
 mod read;
 mod rows;
 mod schema;
+mod sidecar;
+mod values;
 mod write;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 pub use self::check::verify;
+pub(crate) use self::identity::hex;
 pub(crate) use self::json::event as json;
 pub(crate) use self::probe::Probe;
-pub(crate) use self::read::Sidecar;
 use self::rows::Rows;
 pub(crate) use self::rows::parse_uuid;
 pub(crate) use self::schema::Column;
 pub use self::schema::Columns;
+pub(crate) use self::sidecar::Sidecar;
+pub(crate) use self::values::{Times, Tuples, Uuids, Values};
 pub(crate) use self::write::Table;
 pub use self::write::{Written, expected_digest, write};
 

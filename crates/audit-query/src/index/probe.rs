@@ -6,8 +6,8 @@ use parquet::column::page::Page;
 use parquet::file::metadata::ColumnChunkMetaData;
 use parquet::file::statistics::Statistics;
 
-use super::read::Sidecar;
 use super::schema::{Column, leaf};
+use super::sidecar::Sidecar;
 
 /// Statistics, Bloom filters, and dictionaries of one row group.
 pub(crate) struct Probe<'a> {
@@ -40,6 +40,14 @@ impl<'a> Probe<'a> {
         // An event without a time of its own has the time of its request.
         (times.null_count_opt() == Some(0)).then_some(())?;
         Some((*times.min_opt()?, *times.max_opt()?))
+    }
+
+    /// When the first and the last of the requests were received. `None`: that is not known.
+    pub(crate) fn received(&self) -> Option<(i64, i64)> {
+        match self.column(Column::Received).statistics() {
+            Some(Statistics::Int64(times)) => Some((*times.min_opt()?, *times.max_opt()?)),
+            _ => None,
+        }
     }
 
     /// Whether an event may have a code between these.
@@ -81,8 +89,7 @@ impl<'a> Probe<'a> {
         if !is_dictionary || chunk.dictionary_page_offset().is_none() {
             return true;
         }
-        let page = self.sidecar.pages(self.group, leaf(column));
-        let page = page.and_then(|mut pages| pages.get_next_page());
+        let page = self.sidecar.first_page(self.group, leaf(column));
         let Ok(Some(Page::DictionaryPage { buf, .. })) = page else { return true };
         let mut rest = &buf[..];
         while let Some((length, tail)) = rest.split_first_chunk::<4>() {

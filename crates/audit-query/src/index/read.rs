@@ -1,211 +1,32 @@
-//! Reads index files.
+//! Reads rows of index files as events.
 
-use std::fs::File;
-use std::io::{self, BufReader, Read};
-use std::ops::Range;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
-use std::sync::Arc;
-
-use bytes::Bytes;
-use parquet::column::page::PageReader;
 use parquet::column::reader::ColumnReaderImpl;
 use parquet::data_type::{
     BoolType, ByteArray, ByteArrayType, DataType, FixedLenByteArray, FixedLenByteArrayType,
     Int32Type, Int64Type,
 };
 use parquet::errors::{ParquetError, Result};
-use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
-use parquet::file::reader::{ChunkReader, Length};
-use parquet::file::serialized_reader::SerializedPageReader;
 
-use super::probe::Probe;
-use super::schema::{Column, Columns, Kind, leaf, schema};
-use super::write::{Description, KEY, VERSION};
-use super::{IndexError, path};
+use super::schema::{Column, Columns, Kind, leaf};
+use super::sidecar::Sidecar;
 use crate::event::time::push_canonical;
-use crate::event::{Event, Lists, Object, Status, Text, User};
+use crate::event::{Event, Lists, Text, User};
 use crate::output::format::push_json;
 
 /// Rows that are read at a time: their columns fit the second-level cache.
 const BATCH: usize = if cfg!(test) { 256 } else { 4096 };
 
-/// A file that threads share: each read has an offset of its own.
-#[derive(Debug)]
-pub(crate) struct Positioned {
-    file: File,
-    size: u64,
-}
-
-impl Length for Positioned {
-    fn len(&self) -> u64 {
-        self.size
-    }
-}
-
-impl ChunkReader for Positioned {
-    type T = BufReader<Cursor>;
-
-    fn get_read(&self, start: u64) -> Result<Self::T> {
-        let file = self.file.try_clone()?;
-        Ok(BufReader::with_capacity(4096, Cursor { file, at: start }))
-    }
-
-    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes> {
-        if start.saturating_add(length as u64) > self.size {
-            return Err(ParquetError::EOF("the file is too short".to_owned()));
-        }
-        let mut bytes = vec![0; length];
-        self.file.read_exact_at(&mut bytes, start)?;
-        Ok(bytes.into())
-    }
-}
-
-/// Reads on from an offset.
-#[derive(Debug)]
-pub(crate) struct Cursor {
-    file: File,
-    at: u64,
-}
-
-impl Read for Cursor {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = self.file.read_at(buffer, self.at)?;
-        self.at += length as u64;
-        Ok(length)
-    }
-}
-
-/// An index file that is of the log beside it.
-#[derive(Debug)]
-pub(crate) struct Sidecar {
-    pub(super) file: Arc<Positioned>,
-    pub(super) metadata: ParquetMetaData,
-    pub(crate) description: Description,
-}
-
-impl Sidecar {
-    /// Opens the index file of a log file.
-    pub(crate) fn open(log: &Path, log_file: &File) -> std::result::Result<Sidecar, IndexError> {
-        let sidecar = Sidecar::any(log)?;
-        sidecar.description.log.check(log_file)?;
-        Ok(sidecar)
-    }
-
-    /// What the index file of a log says of it, true or not.
-    pub(super) fn describe(log: &Path) -> std::result::Result<Description, IndexError> {
-        Sidecar::any(log).map(|sidecar| sidecar.description)
-    }
-
-    /// Opens the index file of a log file, whatever state of the log it is of.
-    fn any(log: &Path) -> std::result::Result<Sidecar, IndexError> {
-        let file = match File::open(path(log)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(IndexError::Missing);
-            }
-            result => result?,
-        };
-        let size = file.metadata()?.len();
-        let file = Arc::new(Positioned { file, size });
-        let metadata = ParquetMetaDataReader::new().parse_and_finish(&*file)?;
-        let invalid = |problem: &str| IndexError::Invalid(problem.to_owned());
-        let values = metadata.file_metadata().key_value_metadata();
-        let value = values.into_iter().flatten().find(|value| value.key == KEY);
-        let value = value
-            .and_then(|value| value.value.as_ref())
-            .ok_or_else(|| invalid("no description"))?;
-        let description: Description =
-            serde_json::from_str(value).map_err(|error| invalid(&error.to_string()))?;
-        if description.version != VERSION {
-            return Err(invalid("another version"));
-        }
-        if *metadata.file_metadata().schema() != *schema(&Column::INDEX)? {
-            return Err(invalid("other columns"));
-        }
-        let starts = &description.groups;
-        if starts.len() != metadata.num_row_groups()
-            || !starts.is_sorted_by_key(|group| group.start)
-            || starts.last().is_some_and(|last| last.start >= description.text)
-        {
-            return Err(invalid("row groups are not in order"));
-        }
-        Ok(Sidecar { file, metadata, description })
-    }
-
-    pub(crate) fn groups(&self) -> usize {
-        self.description.groups.len()
-    }
-
-    /// The part of the log that a row group is about: from the line of its first event, or the
-    /// start, to that of the next group.
-    pub(crate) fn range(&self, group: usize) -> Range<u64> {
-        let starts = &self.description.groups;
-        let start = if group == 0 { 0 } else { starts[group].start };
-        start..starts.get(group + 1).map_or(self.description.text, |next| next.start)
-    }
-
-    pub(crate) fn rows(&self, group: usize) -> usize {
-        self.metadata.row_group(group).num_rows() as usize
-    }
-
-    /// Whether all rows of a group have all that there is to know.
-    pub(crate) fn is_exact(&self, group: usize) -> bool {
-        self.probe(group).is_exact()
-    }
-
-    pub(crate) fn probe(&self, group: usize) -> Probe<'_> {
-        Probe::new(self, group)
-    }
-
-    /// Reads some columns of a row group.
-    pub(crate) fn batch(&self, group: usize, columns: Columns) -> Result<Batch> {
-        let exact = self.is_exact(group);
-        let wanted = |column: &Column| match column {
-            Column::Offset | Column::Length => true,
-            Column::Exact => !exact,
-            column => columns.has(*column),
-        };
-        let open = |column: Column| {
-            let leaf = leaf(column);
-            Ok(Loaded {
-                column,
-                data: Data::open(self, group, leaf, column.kind())?,
-                index: Vec::new(),
-            })
-        };
-        let columns =
-            Column::INDEX.into_iter().filter(wanted).map(open).collect::<Result<Vec<_>>>()?;
-        Ok(Batch {
-            columns,
-            left: self.rows(group),
-            rows: 0,
-            levels: Vec::new(),
-            repetition: Vec::new(),
-            backslashes: self.description.backslashes,
-        })
-    }
-
-    pub(super) fn pages(&self, group: usize, leaf: usize) -> Result<Box<dyn PageReader>> {
-        let group = self.metadata.row_group(group);
-        let rows = group.num_rows() as usize;
-        let pages = SerializedPageReader::new(self.file.clone(), group.column(leaf), rows, None)?;
-        Ok(Box::new(pages))
-    }
-
-    fn reader<T: DataType>(&self, group: usize, leaf: usize) -> Result<ColumnReaderImpl<T>> {
-        let column = self.metadata.row_group(group).column(leaf).column_descr_ptr();
-        Ok(ColumnReaderImpl::new(column, self.pages(group, leaf)?))
-    }
-}
-
 /// No value.
-const NULL: u32 = u32::MAX;
+const NULL: u32 = super::pages::NULL;
 
 /// Some rows of some columns.
 pub(crate) struct Batch {
     columns: Vec<Loaded>,
     left: usize,
     rows: usize,
+    /// Where the events begin, and how long they are.
+    offsets: Vec<u64>,
+    lengths: Vec<u32>,
     levels: Vec<i16>,
     repetition: Vec<i16>,
     backslashes: bool,
@@ -234,10 +55,10 @@ enum Data {
 }
 
 /// Lists or maps, written as JSON.
-#[derive(Default)]
-struct Json {
-    text: Vec<u8>,
-    ends: Vec<usize>,
+#[derive(Debug, Default)]
+pub(super) struct Json {
+    pub(super) text: Vec<u8>,
+    pub(super) ends: Vec<usize>,
 }
 
 impl Data {
@@ -261,7 +82,7 @@ impl Data {
 }
 
 /// Reads `rows` rows of an optional column.
-fn optional<T: DataType>(
+pub(super) fn optional<T: DataType>(
     reader: &mut ColumnReaderImpl<T>,
     rows: usize,
     levels: &mut Vec<i16>,
@@ -288,7 +109,7 @@ fn optional<T: DataType>(
     Ok(())
 }
 
-fn required<T: DataType>(
+pub(super) fn required<T: DataType>(
     reader: &mut ColumnReaderImpl<T>,
     rows: usize,
     values: &mut Vec<T::T>,
@@ -296,6 +117,17 @@ fn required<T: DataType>(
     values.clear();
     let (read, _, _) = reader.read_records(rows, None, None, values)?;
     check(read, rows)
+}
+
+/// Where events begin. One without an offset follows the one before, with a newline between; `end` is
+/// where the first begins then.
+pub(super) fn offsets(values: &[i64], index: &[u32], lengths: &[u32], mut end: u64) -> Vec<u64> {
+    let offset = |(at, length): (&u32, &u32)| {
+        let start = values.get(*at as usize).map_or(end, |offset| *offset as u64);
+        end = start + u64::from(*length) + 1;
+        start
+    };
+    index.iter().zip(lengths).map(offset).collect()
 }
 
 fn check(read: usize, expected: usize) -> Result<()> {
@@ -326,7 +158,7 @@ impl Loaded {
             }
             Data::Text(reader, values) => optional(reader, rows, levels, index, values)?,
             Data::Code(reader, values) => optional(reader, rows, levels, index, values)?,
-            Data::Offset(reader, values) => required(reader, rows, values)?,
+            Data::Offset(reader, values) => optional(reader, rows, levels, index, values)?,
             Data::Length(reader, values) => required(reader, rows, values)?,
             Data::Flag(reader, values) => required(reader, rows, values)?,
             Data::List(reader, json) => {
@@ -405,7 +237,7 @@ impl Json {
         }
     }
 
-    fn get(&self, at: u32) -> Option<&[u8]> {
+    pub(super) fn get(&self, at: u32) -> Option<&[u8]> {
         let at = at as usize;
         let end = *self.ends.get(at)?;
         self.text.get(at.checked_sub(1).map_or(0, |before| self.ends[before])..end)
@@ -413,6 +245,32 @@ impl Json {
 }
 
 impl Batch {
+    /// Opens the columns of a row group.
+    pub(super) fn open(sidecar: &Sidecar, group: usize, columns: Columns) -> Result<Batch> {
+        let exact = sidecar.is_exact(group);
+        let wanted = |column: &Column| match column {
+            Column::Offset | Column::Length => true,
+            Column::Exact => !exact,
+            column => columns.has(*column),
+        };
+        let open = |column: Column| {
+            let data = Data::open(sidecar, group, leaf(column), column.kind())?;
+            Ok(Loaded { column, data, index: Vec::new() })
+        };
+        let columns =
+            Column::INDEX.into_iter().filter(wanted).map(open).collect::<Result<Vec<_>>>()?;
+        Ok(Batch {
+            columns,
+            left: sidecar.rows(group),
+            rows: 0,
+            offsets: Vec::new(),
+            lengths: Vec::new(),
+            levels: Vec::new(),
+            repetition: Vec::new(),
+            backslashes: sidecar.description.backslashes,
+        })
+    }
+
     /// Reads the next rows. Returns how many; 0 at the end.
     pub(crate) fn next(&mut self) -> Result<usize> {
         self.rows = self.left.min(BATCH);
@@ -426,52 +284,57 @@ impl Batch {
                 values.iter_mut().for_each(escape);
             }
         }
+        self.set_places();
         Ok(self.rows)
     }
 
-    /// Where the event of a row begins, how long it is, and whether the row is all there is to
-    /// know.
-    pub(crate) fn place(&self, row: usize) -> (u64, u64, bool) {
-        let (mut offset, mut length, mut exact) = (0, 0, true);
+    fn set_places(&mut self) {
+        let end = match (self.offsets.last(), self.lengths.last()) {
+            (Some(offset), Some(length)) => offset + u64::from(*length) + 1,
+            _ => 0,
+        };
+        self.lengths.clear();
         for loaded in &self.columns {
-            match &loaded.data {
-                Data::Offset(_, values) => offset = values[row] as u64,
-                Data::Length(_, values) => length = values[row] as u64,
-                Data::Flag(_, values) => exact = values[row],
-                _ => {}
+            if let Data::Length(_, values) = &loaded.data {
+                self.lengths.extend(values.iter().map(|length| *length as u32));
             }
         }
-        (offset, length, exact)
+        for loaded in &self.columns {
+            if let Data::Offset(_, values) = &loaded.data {
+                self.offsets = offsets(values, &loaded.index, &self.lengths, end);
+            }
+        }
+    }
+
+    /// Where the event of a row begins, how long it is, and whether the row is all there is to know.
+    pub(crate) fn place(&self, row: usize) -> (u64, u64, bool) {
+        let exact = self.columns.iter().all(|loaded| match &loaded.data {
+            Data::Flag(_, values) => values[row],
+            _ => true,
+        });
+        (self.offsets[row], u64::from(self.lengths[row]), exact)
     }
 
     /// The event of a row, as far as columns were read.
     pub(crate) fn event(&self, row: usize) -> Event<'_> {
         let mut event = Event::default();
-        let (mut user, mut object, mut status) =
-            (User::default(), Object::default(), Status::default());
         let mut lists = Lists::default();
+        event.set_length(u64::from(self.lengths.get(row).copied().unwrap_or_default()));
         for loaded in &self.columns {
             let at = match loaded.data {
-                Data::Offset(..) | Data::Flag(..) => continue,
-                Data::Length(..) => NULL,
+                Data::Offset(..) | Data::Length(..) | Data::Flag(..) => continue,
                 _ => loaded.index[row],
             };
+            if at == NULL {
+                continue;
+            }
             let text = match &loaded.data {
-                Data::Length(_, values) => {
-                    event.set_length(values[row] as u64);
-                    continue;
-                }
-                _ if at == NULL => continue,
                 Data::Code(_, values) => {
-                    status.code = values.get(at as usize).map(|code| i64::from(*code));
+                    event.status.code = values.get(at as usize).map(|code| i64::from(*code));
                     continue;
                 }
                 Data::List(_, json) | Data::Map(_, _, json) => {
-                    match loaded.column {
-                        Column::Groups => lists.groups = json.get(at),
-                        Column::SourceIps => lists.source_ips = json.get(at),
-                        _ => lists.annotations = json.get(at),
-                    }
+                    set_list(&mut lists, loaded.column, json.get(at));
                     continue;
                 }
                 Data::Time(_, _, text) => part(text, at, 27),
@@ -479,32 +342,42 @@ impl Batch {
                 Data::Text(_, values) => values.get(at as usize).map_or(&[][..], ByteArray::data),
                 _ => continue,
             };
-            let text = Text::new(text);
-            match loaded.column {
-                Column::StageTime => event.stage_time = text,
-                Column::Received => event.received = text,
-                Column::AuditId => event.audit_id = text,
-                Column::Level => event.level = text,
-                Column::Stage => event.stage = text,
-                Column::Verb => event.verb = text,
-                Column::User => user.name = text,
-                Column::Impersonated => {
-                    event.impersonated_user = Some(User::named(text));
-                }
-                Column::UserAgent => event.user_agent = text,
-                Column::ApiGroup => object.api_group = text,
-                Column::ApiVersion => object.api_version = text,
-                Column::Resource => object.resource = text,
-                Column::Subresource => object.subresource = text,
-                Column::Namespace => object.namespace = text,
-                Column::Name => object.name = text,
-                Column::Uri => event.request_uri = text,
-                Column::Reason => status.reason = text,
-                _ => {}
-            }
+            set_text(&mut event, loaded.column, Text::new(text));
         }
-        (event.user, event.object, event.status) = (user, object, status);
         event.with_lists(lists)
+    }
+}
+
+/// Sets the member of an event that a column of texts is made from.
+pub(super) fn set_text<'a>(event: &mut Event<'a>, column: Column, text: Text<'a>) {
+    match column {
+        Column::StageTime => event.stage_time = text,
+        Column::Received => event.received = text,
+        Column::AuditId => event.audit_id = text,
+        Column::Level => event.level = text,
+        Column::Stage => event.stage = text,
+        Column::Verb => event.verb = text,
+        Column::User => event.user.name = text,
+        Column::Impersonated => event.impersonated_user = Some(User::named(text)),
+        Column::UserAgent => event.user_agent = text,
+        Column::ApiGroup => event.object.api_group = text,
+        Column::ApiVersion => event.object.api_version = text,
+        Column::Resource => event.object.resource = text,
+        Column::Subresource => event.object.subresource = text,
+        Column::Namespace => event.object.namespace = text,
+        Column::Name => event.object.name = text,
+        Column::Uri => event.request_uri = text,
+        Column::Reason => event.status.reason = text,
+        _ => {}
+    }
+}
+
+/// Sets the member of an event that a column of lists or maps is made from.
+pub(super) fn set_list<'a>(lists: &mut Lists<'a>, column: Column, json: Option<&'a [u8]>) {
+    match column {
+        Column::Groups => lists.groups = json,
+        Column::SourceIps => lists.source_ips = json,
+        _ => lists.annotations = json,
     }
 }
 
@@ -513,21 +386,26 @@ fn part(text: &[u8], at: u32, length: usize) -> &[u8] {
     text.get(start..start + length).unwrap_or_default()
 }
 
-/// As it would stand in JSON, as far as [`Text`] tells it apart.
-fn escape(value: &mut ByteArray) {
-    if memchr::memchr(b'\\', value.data()).is_some() {
-        let mut escaped = Vec::with_capacity(value.data().len() + 8);
-        for byte in value.data() {
-            if *byte == b'\\' {
-                escaped.push(b'\\');
-            }
-            escaped.push(*byte);
+/// A value as it would stand in JSON, as far as [`Text`] distinguishes it, if that is another one.
+pub(super) fn escaped(value: &[u8]) -> Option<Vec<u8>> {
+    memchr::memchr(b'\\', value)?;
+    let mut escaped = Vec::with_capacity(value.len() + 8);
+    for byte in value {
+        if *byte == b'\\' {
+            escaped.push(b'\\');
         }
+        escaped.push(*byte);
+    }
+    Some(escaped)
+}
+
+fn escape(value: &mut ByteArray) {
+    if let Some(escaped) = escaped(value.data()) {
         *value = escaped.into();
     }
 }
 
-fn push_uuid(uuid: &[u8], out: &mut Vec<u8>) {
+pub(super) fn push_uuid(uuid: &[u8], out: &mut Vec<u8>) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = [b'-'; 36];
     let mut at = 0;

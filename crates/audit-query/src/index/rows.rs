@@ -75,7 +75,8 @@ enum Data {
     Time(Vec<Option<i64>>),
     Uuid(Vec<u8>, Vec<i16>),
     Code(Vec<Option<i32>>),
-    Offset(Vec<i64>),
+    /// With the end of the last event.
+    Offset(Vec<Option<i64>>, u64),
     Length(Vec<i32>),
     Flag(Vec<bool>),
     /// The values, and which each row has. Lists and maps are values as the JSON that they are in
@@ -98,7 +99,7 @@ impl Rows {
             Kind::Time => Data::Time(Vec::new()),
             Kind::Uuid => Data::Uuid(Vec::new(), Vec::new()),
             Kind::Code => Data::Code(Vec::new()),
-            Kind::Offset => Data::Offset(Vec::new()),
+            Kind::Offset => Data::Offset(Vec::new(), u64::MAX),
             Kind::Length => Data::Length(Vec::new()),
             Kind::Flag => Data::Flag(Vec::new()),
             Kind::Text | Kind::Json | Kind::List | Kind::Map => {
@@ -151,7 +152,12 @@ impl Rows {
                     exact &= code.is_none() || small.is_some();
                     codes.push(small);
                 }
-                Data::Offset(offsets) => offsets.push(offset as i64),
+                Data::Offset(offsets, end) => {
+                    // Most events follow each other, with a newline between.
+                    let follows = end.checked_add(1) == Some(offset);
+                    offsets.push((!follows).then_some(offset as i64));
+                    *end = offset + event.raw.len() as u64;
+                }
                 Data::Length(lengths) => {
                     lengths.push(i32::try_from(event.raw.len()).unwrap_or(i32::MAX));
                 }
@@ -317,8 +323,9 @@ fn single(data: Data, mut column: SerializedColumnWriter<'_>) -> Result<()> {
             let (values, levels) = levels(codes);
             column.typed::<Int32Type>().write_batch(&values, Some(&levels), None)?;
         }
-        Data::Offset(values) => {
-            column.typed::<Int64Type>().write_batch(&values, None, None)?;
+        Data::Offset(offsets, _) => {
+            let (values, levels) = levels(offsets);
+            column.typed::<Int64Type>().write_batch(&values, Some(&levels), None)?;
         }
         Data::Length(values) => {
             column.typed::<Int32Type>().write_batch(&values, None, None)?;

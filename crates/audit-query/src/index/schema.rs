@@ -32,7 +32,8 @@ pub(crate) enum Column {
     Uri,
     Reason,
     Annotations,
-    /// Where the event begins in the log, decompressed, and how long it is, without its newline.
+    /// Where the event begins in the log, decompressed; null if right after the line of the row before it
+    /// in the same row group. And how long it is, without its newline.
     Offset,
     Length,
     /// Whether the row has all that the event's members say which have columns.
@@ -55,8 +56,8 @@ pub(crate) enum Kind {
     Code,
     List,
     Map,
-    /// Required numbers.
     Offset,
+    /// Required.
     Length,
     Flag,
 }
@@ -214,7 +215,7 @@ impl Column {
             Kind::Text => primitive(Physical::BYTE_ARRAY, optional, Some(LogicalType::String), -1),
             Kind::Json => primitive(Physical::BYTE_ARRAY, optional, Some(LogicalType::Json), -1),
             Kind::Code => primitive(Physical::INT32, optional, None, -1),
-            Kind::Offset => primitive(Physical::INT64, required, None, -1),
+            Kind::Offset => primitive(Physical::INT64, optional, None, -1),
             Kind::Length => primitive(Physical::INT32, required, None, -1),
             Kind::Flag => primitive(Physical::BOOLEAN, required, None, -1),
             Kind::List => {

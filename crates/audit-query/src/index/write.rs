@@ -30,7 +30,7 @@ const GROUP_SIZE: usize = 24 << 20;
 /// The key of the metadata in the Parquet file.
 pub(crate) const KEY: &str = "kube-audit-proxy.index";
 /// The version of the format.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// What an index file says of its log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -296,11 +296,12 @@ impl<W: Write + Send> Table<W> {
 }
 
 fn properties(columns: &[Column]) -> WriterProperties {
-    let compression = ZstdLevel::try_new(3).map_or(Compression::UNCOMPRESSED, Compression::ZSTD);
+    let level =
+        |level| ZstdLevel::try_new(level).map_or(Compression::UNCOMPRESSED, Compression::ZSTD);
     let mut properties = WriterProperties::builder()
         .set_writer_version(WriterVersion::PARQUET_1_0)
         .set_created_by("kube-audit-proxy".to_owned())
-        .set_compression(compression)
+        .set_compression(level(3))
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_statistics_truncate_length(Some(64))
         .set_offset_index_disabled(true)
@@ -318,18 +319,21 @@ fn properties(columns: &[Column]) -> WriterProperties {
             Kind::Uuid | Kind::Json => {
                 properties = properties.set_column_dictionary_enabled(path(*column), false);
             }
-            Kind::Length => {
-                properties = properties.set_column_dictionary_enabled(path(*column), false);
-            }
             _ => {}
         }
     }
     if columns.contains(&Column::Offset) {
-        for column in [Column::AuditId, Column::Name] {
+        // Audit IDs are quickly compared, so that a smaller filter with more errors is enough.
+        for (column, rate) in [(Column::AuditId, 0.35), (Column::Name, 0.05)] {
             properties = properties
                 .set_column_bloom_filter_enabled(path(column), true)
-                .set_column_bloom_filter_fpp(path(column), 0.05)
+                .set_column_bloom_filter_fpp(path(column), rate)
                 .set_column_bloom_filter_max_ndv(path(column), GROUP as u64);
+        }
+        // The columns with the most text; further levels cost more than they save.
+        let addresses = ["source_ips", "list", "element"].map(str::to_owned).to_vec();
+        for column in [path(Column::Uri), ColumnPath::new(addresses)] {
+            properties = properties.set_column_compression(column, level(6));
         }
     }
     properties.build()

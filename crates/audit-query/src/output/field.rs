@@ -252,8 +252,15 @@ impl Field {
 }
 
 fn number(number: Option<i64>, out: &mut Vec<u8>) -> bool {
-    if let Some(number) = number {
-        out.extend_from_slice(number.to_string().as_bytes());
+    match number {
+        // All status codes.
+        Some(number @ 100..=999) => {
+            out.extend(
+                [number / 100, number / 10 % 10, number % 10].map(|digit| b'0' + digit as u8),
+            );
+        }
+        Some(number) => out.extend_from_slice(number.to_string().as_bytes()),
+        None => {}
     }
     number.is_some()
 }

@@ -1,17 +1,25 @@
 //! Counts events by the values of some of their fields.
 
+use aws_lc_rs::digest::{SHA256, digest};
 use hashbrown::HashMap;
 
 use crate::event::Event;
-use crate::index::{Column, Columns};
+use crate::index::{Column, Columns, hex};
 use crate::output::Field;
-use crate::scan::{Place, Records, Visitor};
+use crate::report::kinds::Keep;
+use crate::scan::{Counting, Numbers, Place, Records, Times, Visitor};
 
 /// Bytes that the groups of all threads may take, and as many again when they are added up. Events
 /// of further groups are counted together.
 const LARGEST: usize = 12 << 20;
 /// What a group takes beside its key.
 const OVERHEAD: usize = 96;
+
+/// Longer values are shown by their start and their digest, so that a few of them cannot take the room of
+/// all other groups.
+const LONGEST_VALUE: usize = 1024;
+/// What is shown of the start of such a value.
+const START: usize = 256;
 
 /// What is known of the events of one group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,16 +54,31 @@ impl Measures {
 #[derive(Debug)]
 pub(crate) struct GroupBy {
     fields: std::sync::Arc<[Field]>,
-    keep: fn(&Event<'_>) -> bool,
-    /// First and last times are wanted.
-    times: bool,
-    groups: HashMap<Box<[u8]>, Measures>,
+    keep: Keep,
+    measured: Measured,
+    /// The group of each key, by its number.
+    groups: HashMap<Box<[u8]>, u32>,
+    measures: Vec<Measures>,
     size: usize,
     largest: usize,
     /// Events of groups that there was no room for.
     other: Measures,
     key: Vec<u8>,
 }
+
+/// What is measured beside the number of events.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Measured {
+    /// First and last times.
+    pub(crate) times: bool,
+    /// Events that failed.
+    pub(crate) failed: bool,
+    /// Bytes in the log.
+    pub(crate) bytes: bool,
+}
+
+/// The number of the group that stands for all groups without room.
+const OTHER: u32 = u32::MAX >> 2;
 
 /// A group: its values (`None` where events have none), and what is known of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,15 +97,16 @@ pub(crate) struct Groups {
 impl GroupBy {
     pub(crate) fn new(
         fields: std::sync::Arc<[Field]>,
-        keep: fn(&Event<'_>) -> bool,
-        times: bool,
+        keep: Keep,
+        measured: Measured,
         threads: usize,
     ) -> GroupBy {
         GroupBy {
             fields,
             keep,
-            times,
+            measured,
             groups: HashMap::new(),
+            measures: Vec::new(),
             size: 0,
             largest: LARGEST / (threads + 1),
             other: Measures::default(),
@@ -90,15 +114,25 @@ impl GroupBy {
         }
     }
 
-    fn add(&mut self, key: &[u8], measures: Measures) {
-        if let Some(group) = self.groups.get_mut(key) {
-            group.add(measures);
-        } else if self.size + key.len() + OVERHEAD > self.largest {
-            self.other.add(measures);
-        } else {
-            self.size += key.len() + OVERHEAD;
-            self.groups.insert(key.into(), measures);
+    /// The number of the group of a key; [`OTHER`] if there is no room for it.
+    #[inline]
+    fn group(&mut self, key: &[u8]) -> u32 {
+        if let Some(group) = self.groups.get(key) {
+            return *group;
         }
+        if self.size + key.len() + OVERHEAD > self.largest {
+            return OTHER;
+        }
+        self.size += key.len() + OVERHEAD;
+        let group = self.measures.len() as u32;
+        self.groups.insert(key.into(), group);
+        self.measures.push(Measures::default());
+        group
+    }
+
+    #[inline]
+    fn add(&mut self, group: u32, measures: Measures) {
+        self.measures.get_mut(group as usize).unwrap_or(&mut self.other).add(measures);
     }
 
     /// Adds up what all threads have counted.
@@ -108,50 +142,39 @@ impl GroupBy {
         whole.largest = LARGEST;
         for part in all {
             whole.other.add(part.other);
-            for (key, measures) in part.groups {
-                whole.add(&key, measures);
+            for (key, group) in part.groups {
+                let measures = part.measures[group as usize];
+                // A class may have had no rows.
+                if measures.count > 0 {
+                    let group = whole.group(&key);
+                    whole.add(group, measures);
+                }
             }
         }
-        let rows = whole
-            .groups
-            .into_iter()
-            .map(|(key, measures)| Row { values: values(&key), measures })
-            .collect();
-        Groups { rows, other: whole.other }
-    }
-}
-
-impl Visitor for GroupBy {
-    fn columns(&self) -> Option<Columns> {
-        // What the reports of `kinds` choose events by, codes for failures, and times.
-        const KEPT: &[Column] = &[
-            Column::Code,
-            Column::User,
-            Column::Impersonated,
-            Column::Verb,
-            Column::Resource,
-            Column::ApiGroup,
-            Column::Subresource,
-        ];
-        let times: &[Column] =
-            if self.times { &[Column::StageTime, Column::Received] } else { &[] };
-        let fields = self.fields.iter().map(Field::columns);
-        let first = Some(Columns::of(KEPT).and(Columns::of(times)));
-        fields.fold(first, |all, columns| Some(all?.and(columns?)))
+        let measures = whole.measures;
+        let row = |(key, group): (Box<[u8]>, u32)| {
+            let measures = measures[group as usize];
+            (measures.count > 0).then(|| Row { values: values(&key), measures })
+        };
+        Groups { rows: whole.groups.into_iter().filter_map(row).collect(), other: whole.other }
     }
 
-    fn visit(&mut self, event: &Event<'_>, place: Place<'_>, _: &mut Records) {
-        if !(self.keep)(event) {
-            return;
-        }
-        let mut key = std::mem::take(&mut self.key);
+    /// Writes the key of an event to `self.key`.
+    #[inline]
+    fn set_key(&mut self, event: &Event<'_>, place: Place<'_>) {
+        let key = &mut self.key;
         key.clear();
         for field in self.fields.iter() {
             let start = key.len();
             key.extend_from_slice(&[0; 4]);
-            let length = match field.push(event, place, &mut key) {
+            let length = match field.push(event, place, key) {
                 // One more, as none is not the same as empty.
-                true => (key.len() - start - 4) as u32 + 1,
+                true => {
+                    if key.len() - start - 4 > LONGEST_VALUE {
+                        shorten(key, start + 4);
+                    }
+                    (key.len() - start - 4) as u32 + 1
+                }
                 false => {
                     key.truncate(start + 4);
                     0
@@ -159,17 +182,102 @@ impl Visitor for GroupBy {
             };
             key[start..start + 4].copy_from_slice(&length.to_le_bytes());
         }
-        let time = if self.times { event.time() } else { None };
-        let measures = Measures {
+    }
+
+    /// Whether the events of a class failed.
+    pub(crate) fn has_failed(class: u32) -> bool {
+        class & 1 == 1
+    }
+
+    fn is_failed(event: &Event<'_>) -> bool {
+        event.status.code.is_some_and(|code| code >= 400)
+    }
+
+    #[inline]
+    fn measures(&self, failed: bool, bytes: u64, time: Option<i64>) -> Measures {
+        Measures {
             count: 1,
-            failed: u64::from(event.status.code.is_some_and(|code| code >= 400)),
-            bytes: event.length() + 1,
+            failed: u64::from(failed),
+            bytes,
             first: time.unwrap_or(i64::MAX),
             last: time.unwrap_or(i64::MIN),
-        };
-        self.add(&key, measures);
-        self.key = key;
+        }
     }
+}
+
+impl Visitor for GroupBy {
+    fn columns(&self) -> Option<Columns> {
+        let Measured { times, failed, bytes } = self.measured;
+        let measured: [(bool, &[Column]); 3] = [
+            (times, &[Column::StageTime, Column::Received]),
+            (failed, &[Column::Code]),
+            (bytes, &[Column::Length]),
+        ];
+        let measured = measured
+            .iter()
+            .filter(|(is_measured, _)| *is_measured)
+            .fold(Columns::of(self.keep.by), |all, (_, columns)| all.and(Columns::of(columns)));
+        let fields = self.fields.iter().map(Field::columns);
+        fields.fold(Some(measured), |all, columns| Some(all?.and(columns?)))
+    }
+
+    fn visit(&mut self, event: &Event<'_>, place: Place<'_>, _: &mut Records) {
+        if !(self.keep.matches)(event) {
+            return;
+        }
+        self.set_key(event, place);
+        let key = std::mem::take(&mut self.key);
+        let group = self.group(&key);
+        self.key = key;
+        let time = if self.measured.times { event.time() } else { None };
+        let measures = self.measures(GroupBy::is_failed(event), event.length() + 1, time);
+        self.add(group, measures);
+    }
+
+    fn counting(&self) -> Option<Counting> {
+        let times = self.fields.iter().map(|field| match field {
+            Field::Time | Field::Received | Field::Latency => Times::Exact,
+            Field::Date | Field::Hour => Times::Hour,
+            _ => Times::None,
+        });
+        Some(Counting {
+            chosen_by: Columns::of(self.keep.by),
+            times: times.max().unwrap_or_default(),
+            received: false,
+        })
+    }
+
+    fn chooses(&self, event: &Event<'_>) -> bool {
+        (self.keep.matches)(event)
+    }
+
+    fn class(&mut self, event: &Event<'_>, place: Place<'_>) -> Option<u32> {
+        self.set_key(event, place);
+        let key = std::mem::take(&mut self.key);
+        let group = self.group(&key);
+        self.key = key;
+        Some(group << 1 | u32::from(GroupBy::is_failed(event)))
+    }
+
+    #[inline]
+    fn count(&mut self, class: u32, numbers: Numbers) {
+        let measures =
+            self.measures(GroupBy::has_failed(class), numbers.length + 1, numbers.time());
+        self.add(class >> 1, measures);
+    }
+}
+
+/// Replaces the value that begins at `from` by its start and its digest.
+#[cold]
+fn shorten(key: &mut Vec<u8>, from: usize) {
+    let value = &key[from..];
+    let digest = hex(digest(&SHA256, value).as_ref());
+    let rest = format!("\u{2026} ({} bytes, SHA-256 {digest})", value.len());
+    // Not within a character.
+    let is_inner = |at: &usize| key[*at] & 0xc0 == 0x80;
+    let end = (from..=from + START).rev().find(|at| !is_inner(at)).unwrap_or(from);
+    key.truncate(end);
+    key.extend_from_slice(rest.as_bytes());
 }
 
 /// The values in a key: each after its length and one more, 0 for none.
@@ -222,9 +330,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn long_values_do_not_take_the_room_of_others() {
+        let fields: std::sync::Arc<[Field]> = [Field::UserAgent].into();
+        let mut groups = GroupBy::new(fields, Keep::ALL, Measured::default(), 1);
+        let place = Place { path: std::path::Path::new("a"), offset: 0 };
+        for (index, char) in ["x", "y", "\u{e9}", "\u{1f600}"].into_iter().enumerate() {
+            for last in ["1", "2"] {
+                let agent = "-".repeat(index) + &char.repeat(3 << 20) + last;
+                let line = format!(r#"{{"auditID":"1","userAgent":"{agent}"}}"#);
+                let event = Event::parse(line.as_bytes()).unwrap();
+                groups.visit(&event, place, &mut Records::default());
+            }
+        }
+        let groups = GroupBy::merge(vec![groups]);
+        assert_eq!((groups.rows.len(), groups.other.count), (8, 0));
+        for row in groups.rows {
+            let value = row.values[0].as_deref().unwrap();
+            assert!(value.len() < 400 && !value.contains('\u{fffd}'), "{value}");
+            assert!(value.contains("\u{2026} (") && value.contains(" bytes, SHA-256 "), "{value}");
+        }
+    }
+
+    #[test]
     fn groups_are_bounded_and_no_event_is_lost() {
         let fields: std::sync::Arc<[Field]> = [Field::AuditId].into();
-        let make = || GroupBy::new(fields.clone(), |_| true, false, 2);
+        let make = || GroupBy::new(fields.clone(), Keep::ALL, Measured::default(), 2);
         let mut parts = [make(), make(), make()];
         let mut records = Records::default();
         let place = Place { path: std::path::Path::new("a"), offset: 0 };

@@ -2,6 +2,7 @@
 
 use super::group::Sort;
 use crate::event::Event;
+use crate::index::Column;
 use crate::output::Field;
 
 /// A number or time beside the fields of a group.
@@ -26,11 +27,24 @@ impl Measure {
     }
 }
 
+/// Which events a report counts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Keep {
+    pub(crate) matches: fn(&Event<'_>) -> bool,
+    /// The columns of an index that tell.
+    pub(crate) by: &'static [Column],
+}
+
+impl Keep {
+    /// All events.
+    pub(crate) const ALL: Keep = Keep { matches: |_| true, by: &[] };
+}
+
 /// A report.
 #[derive(Debug, Clone)]
 pub(crate) struct Kind {
     pub(crate) fields: Vec<Field>,
-    pub(crate) keep: fn(&Event<'_>) -> bool,
+    pub(crate) keep: Keep,
     pub(crate) measures: &'static [Measure],
     pub(crate) sort: Sort,
 }
@@ -40,13 +54,13 @@ const SEEN: &[Measure] = &[Measure::Count, Measure::Failed, Measure::First, Meas
 
 /// `top --by`
 pub(crate) fn top(fields: Vec<Field>) -> Kind {
-    Kind { fields, keep: |_| true, measures: COUNT, sort: Sort::Count }
+    Kind { fields, keep: Keep::ALL, measures: COUNT, sort: Sort::Count }
 }
 
 /// Who was active, and how much of it failed.
 pub(crate) fn users() -> Kind {
     let fields = vec![Field::User];
-    Kind { fields, keep: |_| true, measures: SEEN, sort: Sort::Count }
+    Kind { fields, keep: Keep::ALL, measures: SEEN, sort: Sort::Count }
 }
 
 /// Failed requests, and why they failed.
@@ -54,16 +68,18 @@ pub(crate) fn failed() -> Kind {
     let fields =
         vec![Field::User, Field::Verb, Field::Object, Field::Namespace, Field::Code, Field::Reason];
     let measures = &[Measure::Count, Measure::First, Measure::Last];
-    let keep = |event: &Event<'_>| event.status.code.is_some_and(|code| code >= 400);
+    let matches = |event: &Event<'_>| event.status.code.is_some_and(|code| code >= 400);
+    let keep = Keep { matches, by: &[Column::Code] };
     Kind { fields, keep, measures, sort: Sort::Count }
 }
 
 /// Who touched which Secret; lists and watches read all of a namespace, or of the cluster.
 pub(crate) fn secrets() -> Kind {
     let fields = vec![Field::Who, Field::Verb, Field::Namespace, Field::Name];
-    let keep = |event: &Event<'_>| {
+    let matches = |event: &Event<'_>| {
         event.object.resource.is(b"secrets") && !event.object.api_group.is_some()
     };
+    let keep = Keep { matches, by: &[Column::Resource, Column::ApiGroup] };
     Kind { fields, keep, measures: SEEN, sort: Sort::Count }
 }
 
@@ -78,7 +94,7 @@ pub(crate) fn exec() -> Kind {
         Field::Code,
         Field::SourceIp,
     ];
-    let keep = |event: &Event<'_>| {
+    let matches = |event: &Event<'_>| {
         let object = &event.object;
         ["exec", "attach", "portforward", "ephemeralcontainers", "proxy"]
             .iter()
@@ -88,14 +104,16 @@ pub(crate) fn exec() -> Kind {
                 .any(|resource| object.resource.is(resource.as_bytes()))
     };
     let measures = &[Measure::Count, Measure::First, Measure::Last];
+    let keep = Keep { matches, by: &[Column::Resource, Column::Subresource] };
     Kind { fields, keep, measures, sort: Sort::First }
 }
 
 /// What was requested without authentication.
 pub(crate) fn anonymous() -> Kind {
     let fields = vec![Field::Verb, Field::Path, Field::Code, Field::SourceIp, Field::UserAgent];
-    let keep = |event: &Event<'_>| event.user.name.is(b"system:anonymous");
+    let matches = |event: &Event<'_>| event.user.name.is(b"system:anonymous");
     let measures = &[Measure::Count, Measure::First, Measure::Last];
+    let keep = Keep { matches, by: &[Column::User] };
     Kind { fields, keep, measures, sort: Sort::Count }
 }
 
@@ -111,16 +129,18 @@ pub(crate) fn rbac() -> Kind {
         Field::Grants,
         Field::Code,
     ];
-    let keep = |event: &Event<'_>| {
+    let matches = |event: &Event<'_>| {
         event.object.api_group.is(b"rbac.authorization.k8s.io") && is_write(event)
     };
+    let keep = Keep { matches, by: &[Column::ApiGroup, Column::Verb] };
     Kind { fields, keep, measures: &[], sort: Sort::First }
 }
 
 /// Who acted as whom.
 pub(crate) fn impersonation() -> Kind {
     let fields = vec![Field::User, Field::Impersonated, Field::Verb, Field::Object];
-    let keep = |event: &Event<'_>| event.impersonated_user.is_some();
+    let matches = |event: &Event<'_>| event.impersonated_user.is_some();
+    let keep = Keep { matches, by: &[Column::Impersonated] };
     Kind { fields, keep, measures: SEEN, sort: Sort::Count }
 }
 
@@ -134,12 +154,13 @@ pub(crate) fn tokens() -> Kind {
         Field::Name,
         Field::SourceIp,
     ];
-    let keep = |event: &Event<'_>| {
+    let matches = |event: &Event<'_>| {
         let object = &event.object;
         object.resource.is(b"serviceaccounts") && object.subresource.is(b"token")
             || object.resource.is(b"tokenreviews")
             || object.resource.is(b"tokenrequests")
     };
+    let keep = Keep { matches, by: &[Column::Resource, Column::Subresource] };
     Kind { fields, keep, measures: SEEN, sort: Sort::Count }
 }
 
@@ -154,7 +175,8 @@ pub(crate) fn deprecated() -> Kind {
         Field::User,
         Field::UserAgent,
     ];
-    let keep = |event: &Event<'_>| event.annotation(b"k8s.io/deprecated").is(b"true");
+    let matches = |event: &Event<'_>| event.annotation(b"k8s.io/deprecated").is(b"true");
+    let keep = Keep { matches, by: &[Column::Annotations] };
     Kind { fields, keep, measures: SEEN, sort: Sort::Count }
 }
 
@@ -171,12 +193,13 @@ pub(crate) fn pod_security() -> Kind {
         annotation("error"),
         Field::Code,
     ];
-    let keep = |event: &Event<'_>| {
+    let matches = |event: &Event<'_>| {
         let mut found = false;
         event
             .annotations(|key, _| found |= key.bytes().starts_with(b"pod-security.kubernetes.io/"));
         found
     };
+    let keep = Keep { matches, by: &[Column::Annotations] };
     Kind { fields, keep, measures: SEEN, sort: Sort::Count }
 }
 
@@ -187,20 +210,21 @@ pub(crate) fn volume(by: Vec<Field>) -> Kind {
         false => by,
     };
     let measures = &[Measure::Count, Measure::Bytes];
-    Kind { fields, keep: |_| true, measures, sort: Sort::Bytes }
+    Kind { fields, keep: Keep::ALL, measures, sort: Sort::Bytes }
 }
 
 /// User agents, by when they were first seen.
 pub(crate) fn agents() -> Kind {
     let fields = vec![Field::UserAgent, Field::User];
-    Kind { fields, keep: |_| true, measures: SEEN, sort: Sort::First }
+    Kind { fields, keep: Keep::ALL, measures: SEEN, sort: Sort::First }
 }
 
 /// What a summary is made of.
 pub(crate) fn summary() -> Kind {
     let fields = vec![Field::User, Field::Verb, Field::Code];
-    let measures = &[Measure::Count, Measure::Bytes, Measure::First, Measure::Last];
-    Kind { fields, keep: |_| true, measures, sort: Sort::Count }
+    let measures =
+        &[Measure::Count, Measure::Failed, Measure::Bytes, Measure::First, Measure::Last];
+    Kind { fields, keep: Keep::ALL, measures, sort: Sort::Count }
 }
 
 /// Whether the request changes something, by its verb.

@@ -5,21 +5,72 @@ use hashbrown::HashMap;
 use crate::event::Event;
 use crate::index::Columns;
 use crate::output::Field;
-use crate::scan::{Place, Records, Visitor};
+use crate::scan::{Counting, Numbers, Place, Records, Times, Visitor};
 
-/// Different durations that one thread keeps, of all groups; then durations are rounded down to ten
-/// binary digits, 0.1 %.
-const EXACT: usize = 300_000;
+/// Different durations that all threads together keep, of all groups; then durations are rounded down to
+/// ten binary digits, 0.1 %.
+const EXACT: usize = 900_000;
 const DIGITS: u32 = 10;
+/// Shorter durations, in microseconds, are counted in a table; it takes 128 KiB.
+const TABLE: usize = 1 << 15;
+/// A group with more different durations has a table, as long as there are not too many tables.
+const MANY: usize = 1024;
+const TABLES: usize = 32;
 
 /// Durations by a field; the visitor of one thread.
 #[derive(Debug)]
 pub(crate) struct Latencies {
     by: Field,
-    groups: HashMap<Vec<u8>, HashMap<u64, u64>>,
+    /// The group of each value, by its number.
+    groups: HashMap<Vec<u8>, u32>,
+    durations: Vec<Durations>,
+    tables: usize,
     distinct: usize,
+    most: usize,
     rounded: bool,
     key: Vec<u8>,
+}
+
+/// How often each duration occurs.
+#[derive(Debug, Default)]
+struct Durations {
+    /// Short durations; empty or [`TABLE`] long.
+    table: Vec<u32>,
+    /// The others.
+    map: HashMap<u64, u64>,
+}
+
+impl Durations {
+    /// Returns whether the duration is a new one.
+    #[inline]
+    fn add(&mut self, micros: u64, count: u64) -> bool {
+        if let Some(known) = self.table.get_mut(usize::try_from(micros).unwrap_or(usize::MAX))
+            && let Some(sum) = u32::try_from(count).ok().and_then(|count| known.checked_add(count))
+        {
+            return std::mem::replace(known, sum) == 0;
+        }
+        let known = self.map.entry(micros).or_default();
+        *known += count;
+        *known == count
+    }
+
+    fn make_table(&mut self) {
+        self.table = vec![0; TABLE];
+        for (micros, count) in std::mem::take(&mut self.map) {
+            self.add(micros, count);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.iter().next().is_none()
+    }
+
+    /// Durations and their counts. One may occur twice, if it is very frequent.
+    fn iter(&self) -> impl Iterator<Item = (u64, u64)> {
+        let table = self.table.iter().enumerate().filter(|(_, count)| **count > 0);
+        let table = table.map(|(micros, count)| (micros as u64, u64::from(*count)));
+        table.chain(self.map.iter().map(|(micros, count)| (*micros, *count)))
+    }
 }
 
 /// One group, in microseconds.
@@ -36,34 +87,66 @@ pub(crate) const PERCENTILES: [(&str, f64); 5] =
     [("p50", 0.5), ("p90", 0.9), ("p95", 0.95), ("p99", 0.99), ("max", 1.0)];
 
 impl Latencies {
-    pub(crate) fn new(by: Field) -> Latencies {
-        let (groups, key) = (HashMap::new(), Vec::new());
-        Latencies { by, groups, distinct: 0, rounded: false, key }
+    pub(crate) fn new(by: Field, threads: usize) -> Latencies {
+        Latencies {
+            by,
+            groups: HashMap::new(),
+            durations: Vec::new(),
+            tables: 0,
+            distinct: 0,
+            most: EXACT / (threads + 1),
+            rounded: false,
+            key: Vec::new(),
+        }
     }
 
-    fn add(&mut self, key: &[u8], micros: u64, count: u64) {
+    /// The number of the group of a value.
+    #[inline]
+    fn group(&mut self, key: &[u8]) -> u32 {
+        if let Some(group) = self.groups.get(key) {
+            return *group;
+        }
+        let group = self.durations.len() as u32;
+        self.groups.insert(key.to_vec(), group);
+        self.durations.push(Durations::default());
+        group
+    }
+
+    #[inline]
+    fn add(&mut self, group: u32, micros: u64, count: u64) {
         let micros = if self.rounded { round(micros) } else { micros };
-        let group = match self.groups.get_mut(key) {
-            Some(group) => group,
-            None => self.groups.entry(key.to_vec()).or_default(),
-        };
-        let before = group.len();
-        *group.entry(micros).or_default() += count;
-        self.distinct += group.len() - before;
-        if self.distinct > EXACT && !self.rounded {
-            self.round();
+        let group = &mut self.durations[group as usize];
+        if group.add(micros, count) {
+            self.distinct += 1;
+            if group.table.is_empty() && group.map.len() > MANY && self.tables < TABLES {
+                self.tables += 1;
+                group.make_table();
+            }
+            if self.distinct > self.most && !self.rounded {
+                self.round();
+            }
         }
     }
 
     fn round(&mut self) {
         self.rounded = true;
         self.distinct = 0;
-        for group in self.groups.values_mut() {
-            for (micros, count) in std::mem::take(group) {
-                *group.entry(round(micros)).or_default() += count;
+        for group in &mut self.durations {
+            let exact = std::mem::take(group);
+            group.table = vec![0; exact.table.len()];
+            for (micros, count) in exact.iter() {
+                self.distinct += usize::from(group.add(round(micros), count));
             }
-            self.distinct += group.len();
         }
+    }
+
+    fn set_key(&mut self, event: &Event<'_>, place: Place<'_>) -> u32 {
+        let mut key = std::mem::take(&mut self.key);
+        key.clear();
+        self.by.push(event, place, &mut key);
+        let group = self.group(&key);
+        self.key = key;
+        group
     }
 
     /// Adds up what all threads have counted, the most requests first. Also tells whether durations
@@ -71,26 +154,33 @@ impl Latencies {
     pub(crate) fn merge(all: Vec<Latencies>) -> (Vec<LatencyRow>, bool) {
         let mut all = all.into_iter();
         let Some(mut whole) = all.next() else { return (Vec::new(), false) };
+        whole.most = EXACT;
         for part in all {
             if part.rounded && !whole.rounded {
                 whole.round();
             }
-            for (key, group) in part.groups {
-                for (micros, count) in group {
-                    whole.add(&key, micros, count);
+            for (key, group) in &part.groups {
+                let group = &part.durations[*group as usize];
+                if group.is_empty() {
+                    continue;
+                }
+                let whole_group = whole.group(key);
+                for (micros, count) in group.iter() {
+                    whole.add(whole_group, micros, count);
                 }
             }
         }
         let rounded = whole.rounded;
-        let mut rows: Vec<_> =
-            whole.groups.into_iter().map(|(key, group)| row(&key, group)).collect();
+        let rows =
+            whole.groups.iter().map(|(key, group)| row(key, &whole.durations[*group as usize]));
+        let mut rows: Vec<_> = rows.filter(|row| row.count > 0).collect();
         rows.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.value.cmp(&b.value)));
         (rows, rounded)
     }
 }
 
-fn row(key: &[u8], group: HashMap<u64, u64>) -> LatencyRow {
-    let mut counts: Vec<_> = group.into_iter().collect();
+fn row(key: &[u8], group: &Durations) -> LatencyRow {
+    let mut counts: Vec<_> = group.iter().collect();
     counts.sort_unstable();
     let count: u64 = counts.iter().map(|(_, count)| count).sum();
     let percentile = |share: f64| {
@@ -120,11 +210,30 @@ impl Visitor for Latencies {
         let Some(micros) = event.latency().and_then(|micros| u64::try_from(micros).ok()) else {
             return;
         };
-        let mut key = std::mem::take(&mut self.key);
-        key.clear();
-        self.by.push(event, place, &mut key);
-        self.add(&key, micros, 1);
-        self.key = key;
+        let group = self.set_key(event, place);
+        self.add(group, micros, 1);
+    }
+
+    fn counting(&self) -> Option<Counting> {
+        let times = match self.by {
+            Field::Time | Field::Received | Field::Latency => Times::Exact,
+            Field::Date | Field::Hour => Times::Hour,
+            _ => Times::None,
+        };
+        Some(Counting { times, received: true, ..Counting::default() })
+    }
+
+    fn class(&mut self, event: &Event<'_>, place: Place<'_>) -> Option<u32> {
+        (!event.stage.is(b"RequestReceived")).then(|| self.set_key(event, place))
+    }
+
+    #[inline]
+    fn count(&mut self, class: u32, numbers: Numbers) {
+        if let (Some(reached), Some(received)) = (numbers.stage_time, numbers.received)
+            && let Ok(micros) = u64::try_from(reached - received)
+        {
+            self.add(class, micros, 1);
+        }
     }
 }
 
@@ -134,11 +243,13 @@ mod tests {
 
     #[test]
     fn percentiles_are_of_the_nearest_rank() {
-        let mut latencies = Latencies::new(Field::Verb);
+        let mut latencies = Latencies::new(Field::Verb, 1);
         for micros in 1..=200 {
-            latencies.add(b"get", micros, 1);
+            let group = latencies.group(b"get");
+            latencies.add(group, micros, 1);
         }
-        latencies.add(b"list", 7, 1);
+        let group = latencies.group(b"list");
+        latencies.add(group, 7, 1);
         let (rows, rounded) = Latencies::merge(vec![latencies]);
         assert!(!rounded);
         assert_eq!(rows[0].percentiles, [100, 180, 190, 198, 200]);
@@ -146,11 +257,23 @@ mod tests {
     }
 
     #[test]
+    fn frequent_durations_are_counted_on() {
+        let mut durations = Durations::default();
+        assert!(durations.add(7, 1) && !durations.add(7, 1));
+        durations.make_table();
+        assert!(!durations.add(7, u64::from(u32::MAX)));
+        assert_eq!(durations.iter().map(|(_, count)| count).sum::<u64>(), u64::from(u32::MAX) + 2);
+        assert!(durations.add(TABLE as u64, 1) && durations.add(u64::MAX, 1));
+        assert_eq!(durations.iter().count(), 4);
+    }
+
+    #[test]
     fn many_durations_are_rounded_to_a_thousandth() {
-        let mut latencies = Latencies::new(Field::Verb);
-        let largest = EXACT as u64 + 1000;
+        let mut latencies = Latencies::new(Field::Verb, 1);
+        let largest = EXACT as u64 / 2 + 1000;
         for micros in 1..=largest {
-            latencies.add(b"get", micros, 1);
+            let group = latencies.group(b"get");
+            latencies.add(group, micros, 1);
         }
         assert!(latencies.distinct < 10_000);
         let (rows, rounded) = Latencies::merge(vec![latencies]);

@@ -10,4 +10,5 @@ pub(crate) mod latency;
 pub(crate) mod rbac_for;
 pub(crate) mod render;
 pub(crate) mod summary;
+mod time_chart;
 pub(crate) mod timeline;

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use super::render::Cell;
 use crate::event::{Event, Text};
 use crate::index::{Column, Columns};
-use crate::scan::{Place, Records, Visitor};
+use crate::scan::{Counting, Place, Records, Visitor};
 
 /// Different permissions of one thread; more than any role should have.
 const LARGEST: usize = 50_000;
@@ -44,6 +44,16 @@ impl Visitor for Permissions {
             Column::Name,
             Column::Uri,
         ]))
+    }
+
+    fn counting(&self) -> Option<Counting> {
+        Some(Counting::default())
+    }
+
+    fn class(&mut self, event: &Event<'_>, place: Place<'_>) -> Option<u32> {
+        // Events with the same values need the same permission, however many they are.
+        self.visit(event, place, &mut Records::default());
+        None
     }
 
     fn visit(&mut self, event: &Event<'_>, _: Place<'_>, _: &mut Records) {

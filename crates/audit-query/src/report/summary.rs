@@ -15,7 +15,7 @@ use super::timeline::{Hole, Timeline};
 use crate::event::Event;
 use crate::index::{Column, Columns};
 use crate::output::format::printable;
-use crate::scan::{Place, Records, Visitor};
+use crate::scan::{Counting, Numbers, Place, Records, Visitor};
 
 /// Headings of the lists.
 const TITLES: [&str; 4] =
@@ -62,6 +62,24 @@ impl Visitor for Overview {
             self.timeline.add(time, event.status.code.is_some_and(|code| code >= 400));
         }
         self.unfinished += u64::from(event.is_unfinished());
+    }
+
+    fn counting(&self) -> Option<Counting> {
+        self.groups.counting()
+    }
+
+    fn class(&mut self, event: &Event<'_>, place: Place<'_>) -> Option<u32> {
+        let class = self.groups.class(event, place)?;
+        Some(class << 1 | u32::from(event.is_unfinished()))
+    }
+
+    fn count(&mut self, class: u32, numbers: Numbers) {
+        let (class, unfinished) = (class >> 1, class & 1);
+        self.groups.count(class, numbers);
+        if let Some(time) = numbers.time() {
+            self.timeline.add(time, GroupBy::has_failed(class));
+        }
+        self.unfinished += u64::from(unfinished);
     }
 }
 

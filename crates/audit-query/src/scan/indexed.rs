@@ -3,12 +3,13 @@
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::sync::PoisonError;
 
-use hashbrown::HashMap;
+use parquet::errors::ParquetError;
 
+use super::counted;
 use super::frames::FrameReader;
-use super::piece::{self, Found, Rules, Unfinished};
+use super::piece::{self, Found, Rules};
+use super::selection::{self, Selection};
 use super::source::Source;
 use super::{Stages, Visitor};
 use crate::event::Event;
@@ -35,8 +36,18 @@ enum Step {
     Ended(u64, i64),
 }
 
+impl Step {
+    /// Bytes of the log to read.
+    fn length(&self) -> u64 {
+        match self {
+            Step::Read { length, .. } => *length,
+            Step::Ended(..) => 0,
+        }
+    }
+}
+
 /// Columns that tell what event of its request an event is.
-fn stage_columns(rules: &Rules<'_>) -> Columns {
+pub(super) fn stage_columns(rules: &Rules<'_>) -> Columns {
     match rules.stages {
         Stages::Last if rules.reverse => {
             Columns::of(&[Column::Stage, Column::AuditId, Column::Received, Column::StageTime])
@@ -47,15 +58,14 @@ fn stage_columns(rules: &Rules<'_>) -> Columns {
     }
 }
 
-/// Whether no event of the group is wanted. Its end of a request may be: see [`remove_ended`].
+/// Whether no event of the group is wanted. Its end of a request may be: see [`super::ended`].
 pub(super) fn is_left_out(rules: &Rules<'_>, index: &Sidecar, source: usize, group: usize) -> bool {
     let is_last = *rules.stages == Stages::Last && rules.depends_on_stage;
     if is_last && rules.reverse || rules.filter.may_match(&index.probe(group)) {
         return false;
     }
     if is_last {
-        let mut left_out = rules.left_out.lock().unwrap_or_else(PoisonError::into_inner);
-        left_out.push((source, group));
+        rules.leave_out(source, index, group);
     }
     true
 }
@@ -72,11 +82,16 @@ pub(super) fn group<V: Visitor>(
     if is_left_out(rules, index, found.source, group) {
         return Ok(Outcome::Done);
     }
+    let place = Group { rules, source, index, group };
     let outcome = match rules.columns {
         Some(columns) if !rules.filter.has_condition() => {
-            by_columns(rules, source, index, group, columns, visitor, found)
+            match counted::group(&place, columns, visitor, found) {
+                Ok(Some(outcome)) => Ok(outcome),
+                Ok(None) => by_columns(rules, source, index, group, columns, visitor, found),
+                Err(problem) => Err(problem),
+            }
         }
-        _ => by_log(rules, source, index, group, visitor, found),
+        _ => by_log(&place, visitor, found),
     };
     outcome.or_else(|problem| {
         let path = source.path.display();
@@ -96,17 +111,25 @@ pub(super) fn group<V: Visitor>(
     })
 }
 
-enum Problem {
+/// A row group.
+pub(super) struct Group<'a> {
+    pub(super) rules: &'a Rules<'a>,
+    pub(super) source: &'a Source,
+    pub(super) index: &'a Sidecar,
+    pub(super) group: usize,
+}
+
+pub(super) enum Problem {
     /// The log cannot be read.
     Log(io::Error),
     /// The index cannot be read.
-    Index(parquet::errors::ParquetError),
+    Index(ParquetError),
     /// The event at this offset of the log is another than the index has.
     Differs(u64),
 }
 
-impl From<parquet::errors::ParquetError> for Problem {
-    fn from(error: parquet::errors::ParquetError) -> Problem {
+impl From<ParquetError> for Problem {
+    fn from(error: ParquetError) -> Problem {
         Problem::Index(error)
     }
 }
@@ -148,46 +171,21 @@ fn by_columns<V: Visitor>(
 
 /// Reads the events that may match from the log.
 fn by_log<V: Visitor>(
-    rules: &Rules<'_>,
-    source: &Source,
-    index: &Sidecar,
-    group: usize,
+    place: &Group<'_>,
     visitor: &mut V,
     found: &mut Found,
 ) -> Result<Outcome, Problem> {
-    let columns =
-        rules.filter.columns().and(stage_columns(rules)).and(Columns::of(&[Column::AuditId]));
-    let mut batch = index.batch(group, columns)?;
-    let mut steps = Vec::new();
-    let (mut reads, mut bytes) = (0, 0);
-    let most = index.rows(group) / SHARE;
-    let is_last = *rules.stages == Stages::Last && rules.depends_on_stage;
-    loop {
-        let rows = batch.next()?;
-        if rows == 0 {
-            break;
-        }
-        for row in 0..rows {
-            let (offset, length, exact) = batch.place(row);
-            let event = batch.event(row);
-            if !exact || rules.filter.columns_match(&event) {
-                reads += 1;
-                bytes += length;
-                steps.push(Step::Read {
-                    offset,
-                    length,
-                    audit_id: parse_uuid(event.audit_id.escaped()),
-                });
-            } else if is_last && !event.is_unfinished() {
-                let received = if rules.reverse { event.received_time() } else { None };
-                steps.push(Step::Ended(rules.key(&event), received.unwrap_or(i64::MAX)));
-            }
-        }
-        if reads > most.max(100) || reads > 1 && bytes > LARGEST {
-            return Ok(Outcome::Read(index.range(group)));
-        }
+    let Group { rules, source, index, group } = *place;
+    let steps = match selected(place, found)? {
+        Some(steps) => steps,
+        None => each_row(place)?,
+    };
+    let reads = steps.iter().filter(|step| matches!(step, Step::Read { .. })).count();
+    let bytes: u64 = steps.iter().map(Step::length).sum();
+    if reads > (index.rows(group) / SHARE).max(100) || reads > 1 && bytes > LARGEST {
+        return Ok(Outcome::Read(index.range(group)));
     }
-    if reads == 0 && !is_last {
+    if steps.is_empty() {
         return Ok(Outcome::Done);
     }
     let mut log = LogReader::new(source).map_err(Problem::Log)?;
@@ -207,15 +205,76 @@ fn by_log<V: Visitor>(
     Ok(Outcome::Done)
 }
 
+/// The events to read, found by the different values of the columns. Returns `None` if each row has to be
+/// looked at.
+fn selected(place: &Group<'_>, found: &Found) -> Result<Option<Vec<Step>>, ParquetError> {
+    let Group { rules, index, group, .. } = *place;
+    let columns = rules.filter.columns();
+    if rules.reverse {
+        return Ok(None);
+    }
+    let columns = columns.and(stage_columns(rules));
+    let Some(values) = index.values(group, columns)? else { return Ok(None) };
+    let Some(Selection { mut rows, unfinished, inexact }) =
+        selection::select(place, &values, columns, |_| true)?
+    else {
+        return Ok(None);
+    };
+    rows.extend(unfinished);
+    rows.extend(inexact);
+    rows.sort_unstable();
+    let mut steps = Vec::with_capacity(rows.len());
+    if !rows.is_empty() {
+        let Some(ids) = index.uuids(group)? else { return Ok(None) };
+        let lengths = index.lengths(group)?;
+        let offsets = index.offsets(group, &lengths)?;
+        steps.extend(rows.into_iter().map(|row| {
+            let (offset, length) = (offsets[row as usize], u64::from(lengths[row as usize]));
+            Step::Read { offset, length, audit_id: ids.get(row) }
+        }));
+    }
+    if *rules.stages == Stages::Last && rules.depends_on_stage {
+        rules.leave_out(found.source, index, group);
+    }
+    Ok(Some(steps))
+}
+
+/// What is to be done for each row.
+fn each_row(place: &Group<'_>) -> Result<Vec<Step>, ParquetError> {
+    let Group { rules, index, group, .. } = *place;
+    let columns =
+        rules.filter.columns().and(stage_columns(rules)).and(Columns::of(&[Column::AuditId]));
+    let mut batch = index.batch(group, columns)?;
+    let mut steps = Vec::new();
+    let is_last = *rules.stages == Stages::Last && rules.depends_on_stage;
+    loop {
+        let rows = batch.next()?;
+        if rows == 0 {
+            return Ok(steps);
+        }
+        for row in 0..rows {
+            let (offset, length, exact) = batch.place(row);
+            let event = batch.event(row);
+            if !exact || rules.filter.columns_match(&event) {
+                let audit_id = parse_uuid(event.audit_id.escaped());
+                steps.push(Step::Read { offset, length, audit_id });
+            } else if is_last && !event.is_unfinished() {
+                let received = if rules.reverse { event.received_time() } else { None };
+                steps.push(Step::Ended(rules.key(&event), received.unwrap_or(i64::MAX)));
+            }
+        }
+    }
+}
+
 /// Reads single events of a log.
-struct LogReader<'a> {
+pub(super) struct LogReader<'a> {
     source: &'a Source,
     frames: Option<FrameReader<'a>>,
     text: Vec<u8>,
 }
 
 impl<'a> LogReader<'a> {
-    fn new(source: &'a Source) -> io::Result<LogReader<'a>> {
+    pub(super) fn new(source: &'a Source) -> io::Result<LogReader<'a>> {
         let frames = match (source.file(), &source.frames) {
             (Some(file), Some(frames)) => Some(FrameReader::new(file, frames)?),
             _ => None,
@@ -223,7 +282,7 @@ impl<'a> LogReader<'a> {
         Ok(LogReader { source, frames, text: Vec::new() })
     }
 
-    fn read(&mut self, offset: u64, length: u64) -> io::Result<()> {
+    pub(super) fn read(&mut self, offset: u64, length: u64) -> io::Result<()> {
         self.text.resize(length as usize, 0);
         let mut filled = 0;
         while filled < self.text.len() {
@@ -243,7 +302,7 @@ impl<'a> LogReader<'a> {
         Ok(())
     }
 
-    fn event(&self) -> Option<Event<'_>> {
+    pub(super) fn event(&self) -> Option<Event<'_>> {
         Event::parse(&self.text)
     }
 }
@@ -264,7 +323,7 @@ pub(super) fn may_have(rules: &Rules<'_>, index: &Sidecar, source: usize) -> io:
                     !exact || rules.filter.columns_match(&batch.event(row))
                 };
                 if rows == 0 || (0..rows).any(matches) {
-                    return Ok::<_, parquet::errors::ParquetError>(rows > 0);
+                    return Ok::<_, ParquetError>(rows > 0);
                 }
             }
         };
@@ -272,57 +331,8 @@ pub(super) fn may_have(rules: &Rules<'_>, index: &Sidecar, source: usize) -> io:
             return Ok(true);
         }
         if *rules.stages == Stages::Last && rules.depends_on_stage {
-            let mut left_out = rules.left_out.lock().unwrap_or_else(PoisonError::into_inner);
-            left_out.push((source, group));
+            rules.leave_out(source, index, group);
         }
     }
     Ok(false)
-}
-
-/// Removes the requests that ended in row groups that were left out.
-pub(super) fn remove_ended(
-    rules: &Rules<'_>,
-    sources: &[Source],
-    unfinished: &mut HashMap<u64, (usize, Unfinished)>,
-) {
-    let mut left_out = rules.left_out.lock().unwrap_or_else(PoisonError::into_inner);
-    left_out.sort_unstable();
-    let columns = Columns::of(&[Column::Stage, Column::AuditId, Column::Received]);
-    for (source, group) in left_out.drain(..) {
-        let Some(index) = &sources[source].index else { continue };
-        let ids: Vec<Vec<u8>> = unfinished
-            .values()
-            .filter(|(its, _)| *its <= source)
-            .filter_map(|(_, event)| Some(event.event()?.audit_id.bytes().into_owned()))
-            .filter_map(|id| Some(parse_uuid(&id)?.to_vec()))
-            .collect();
-        if ids.is_empty() || !index.probe(group).may_have(Column::AuditId, ids.into_iter()) {
-            continue;
-        }
-        let mut remove = || {
-            let mut batch = index.batch(group, columns)?;
-            loop {
-                let rows = batch.next()?;
-                if rows == 0 {
-                    return Ok::<_, parquet::errors::ParquetError>(());
-                }
-                for row in 0..rows {
-                    let event = batch.event(row);
-                    let key = rules.key(&event);
-                    let place = (source, batch.place(row).0);
-                    let is_before =
-                        |(its, event): &(usize, Unfinished)| (*its, event.offset) < place;
-                    if !event.is_unfinished() && unfinished.get(&key).is_some_and(is_before) {
-                        unfinished.remove(&key);
-                    }
-                }
-            }
-        };
-        if let Err(error) = remove() {
-            rules.note(format!(
-                "{}: the index file cannot be read: {error}; log index writes it again",
-                sources[source].path.display()
-            ));
-        }
-    }
 }

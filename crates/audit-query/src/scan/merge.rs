@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 
 use super::piece::{self, Found, Rules, Unfinished};
 use super::source::Source;
-use super::{Skipped, Summary, Visitor, indexed};
+use super::{Skipped, Summary, Visitor, ended};
 
 /// Bytes of events that may wait for the end of their requests.
 const UNFINISHED: usize = 16 << 20;
@@ -147,8 +147,8 @@ impl<'a, V: Visitor, D: FnMut(&[u8]) -> ControlFlow<()>> Merge<'a, V, D> {
 
     /// After the last piece, unless the caller wants no more.
     pub(super) fn finish(&mut self, rules: &Rules<'_>) -> ControlFlow<()> {
-        if rules.depends_on_stage && !self.reverse && !self.unfinished.is_empty() {
-            indexed::remove_ended(rules, self.sources, &mut self.unfinished);
+        if !self.reverse && !self.unfinished.is_empty() {
+            ended::remove(rules, self.sources, &mut self.unfinished);
         }
         let mut rest: Vec<_> = self.unfinished.drain().map(|(_, event)| event).collect();
         rest.sort_by_key(|(source, event)| (*source, event.offset));

@@ -6,6 +6,8 @@
 //! limited size, and the requests that have begun and not ended (see [`Stages`]).
 
 pub(crate) mod chunks;
+mod counted;
+mod ended;
 pub(crate) mod frames;
 mod indexed;
 mod merge;
@@ -13,6 +15,7 @@ mod piece;
 mod plan;
 mod queue;
 mod run;
+mod selection;
 pub(crate) mod source;
 
 use std::ops::ControlFlow;
@@ -63,6 +66,68 @@ pub trait Visitor: Send {
     /// The columns of an index that are enough to visit an event. `None`: it is read from the log.
     fn columns(&self) -> Option<Columns> {
         None
+    }
+
+    /// How the visitor counts rows of an index by their values, without visiting each. `None`: it visits
+    /// each event.
+    fn counting(&self) -> Option<Counting> {
+        None
+    }
+
+    /// Whether an event is one that the visitor counts; the event has the columns of
+    /// [`Counting::chosen_by`] only.
+    fn chooses(&self, _: &Event<'_>) -> bool {
+        true
+    }
+
+    /// The class by which the visitor counts all rows with the values of this event. `None`: it does not
+    /// count them. The event has no times, unless [`Counting::times`] wants them.
+    fn class(&mut self, _: &Event<'_>, _: Place<'_>) -> Option<u32> {
+        None
+    }
+
+    /// Counts a row of a class.
+    fn count(&mut self, _: u32, _: Numbers) {}
+}
+
+/// How a visitor counts rows of an index.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Counting {
+    /// The columns that [`Visitor::chooses`] looks at.
+    pub(crate) chosen_by: Columns,
+    pub(crate) times: Times,
+    /// [`Numbers::received`] is wanted although there is a [`Numbers::stage_time`].
+    pub(crate) received: bool,
+}
+
+/// What a class depends on of the times of its events.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Times {
+    /// Nothing.
+    #[default]
+    None,
+    /// The hour of the event.
+    Hour,
+    /// The exact times of the event and of its request.
+    Exact,
+}
+
+/// The numbers of a row of an index, as far as its columns were wanted.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Numbers {
+    /// When the stage was reached, in microseconds since 1970.
+    pub(crate) stage_time: Option<i64>,
+    /// When the request arrived.
+    pub(crate) received: Option<i64>,
+    /// Length of the event in the log, without its newline.
+    pub(crate) length: u64,
+}
+
+impl Numbers {
+    /// As [`Event::time`].
+    #[inline]
+    pub(crate) fn time(&self) -> Option<i64> {
+        self.stage_time.or(self.received)
     }
 }
 

@@ -11,7 +11,7 @@ use super::{Place, Records, Stages, Visitor};
 use crate::event::json::{self, Value};
 use crate::event::{self, Event, Line};
 use crate::filter::{Filter, Needle};
-use crate::index::{self, Columns};
+use crate::index::{self, Columns, Sidecar};
 
 /// What all threads share.
 pub(super) struct Rules<'a> {
@@ -24,8 +24,8 @@ pub(super) struct Rules<'a> {
     pub(super) reverse: bool,
     /// The columns that are enough for visitors; `None`: events are read from the log.
     pub(super) columns: Option<Columns>,
-    /// Row groups that no event of can match, by source.
-    pub(super) left_out: Mutex<Vec<(usize, usize)>>,
+    /// Row groups whose ends of requests were not noted.
+    pub(super) left_out: Mutex<Vec<LeftOut>>,
     /// Index files that turned out not to match their logs, and why.
     pub(super) notes: Mutex<Vec<String>>,
 }
@@ -36,9 +36,28 @@ impl Rules<'_> {
         self.hasher.hash_one((event.audit_id.bytes(), event.received.bytes()))
     }
 
+    /// Notes that a row group may have ends of requests that were not looked at.
+    pub(super) fn leave_out(&self, source: usize, index: &Sidecar, group: usize) {
+        let start = index.range(group).start;
+        let received = index.probe(group).received();
+        let left_out = LeftOut { source, group, start, received };
+        self.left_out.lock().unwrap_or_else(PoisonError::into_inner).push(left_out);
+    }
+
     pub(super) fn note(&self, note: String) {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner).push(note);
     }
+}
+
+/// A row group whose ends of requests were not noted, because there may be no beginning for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct LeftOut {
+    pub(super) source: usize,
+    pub(super) group: usize,
+    /// Where it begins in the log.
+    pub(super) start: u64,
+    /// When the first and the last of its requests were received, in microseconds since 1970.
+    pub(super) received: Option<(i64, i64)>,
 }
 
 /// What was found in a piece, or a part of it.
@@ -69,7 +88,7 @@ pub(super) struct Unfinished {
 }
 
 impl Unfinished {
-    fn new(event: &Event<'_>, offset: u64) -> Unfinished {
+    pub(super) fn new(event: &Event<'_>, offset: u64) -> Unfinished {
         match event.is_from_index() {
             true => {
                 let length = Some(event.length());
@@ -128,8 +147,13 @@ pub(super) fn lines<V: Visitor>(
         None => {
             let mut at = 0;
             while at < region.len() {
-                let end = memchr(b'\n', &region[at..]).map_or(region.len(), |end| at + end + 1);
-                each(&region[at..end], at);
+                let (end, is_clean) = json::line_end(region, at);
+                let (line, offset) = (&region[at..end], offset + at as u64);
+                let parsed = match is_clean {
+                    true => event::parse_clean(line),
+                    false => event::parse(line),
+                };
+                parsed_line(rules, source, line, parsed, offset, visitor, found);
                 at = end;
             }
         }
@@ -156,7 +180,19 @@ pub(super) fn one<V: Visitor>(
     visitor: &mut V,
     found: &mut Found,
 ) {
-    match event::parse(line) {
+    parsed_line(rules, source, line, event::parse(line), offset, visitor, found);
+}
+
+fn parsed_line<V: Visitor>(
+    rules: &Rules<'_>,
+    source: &Source,
+    line: &[u8],
+    parsed: Line<'_>,
+    offset: u64,
+    visitor: &mut V,
+    found: &mut Found,
+) {
+    match parsed {
         Line::Event(event) => consider(rules, source, &event, offset, visitor, found),
         Line::List(items) => {
             let mut events = 0;

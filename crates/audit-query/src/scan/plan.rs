@@ -8,13 +8,18 @@ use rustix::process::{Resource, Rlimit};
 
 use super::source::{Format, Source};
 use super::{Progress, Scan, ScanError};
-use crate::index::{Columns, IndexError, Sidecar};
+use crate::filter::Filter;
+use crate::index::{self, Columns, IndexError, Sidecar};
 use crate::input::names::{LogName, Stamp};
 
 /// Large enough that handing it out costs nothing, small enough that little is read beyond a limit.
 const SEGMENT: u64 = 4 << 20;
 /// So many files may be more than a process may open by default.
 const MANY: usize = 200;
+/// The index files of more logs than this are opened by the threads that use them, and not kept.
+const OPENED: usize = 16;
+/// But not those of larger logs, which several threads share.
+const SHARED: u64 = 256 << 20;
 
 /// What one thread does at a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +37,8 @@ pub(super) enum Part {
     Range(Range<u64>),
     /// The events of a row group of its index.
     Group(usize),
+    /// All row groups of its index, which is not open yet.
+    Indexed,
 }
 
 /// The inputs and their pieces, in the order in which events are wanted, and notes for the user.
@@ -58,37 +65,30 @@ pub(super) fn plan(
         let _ = rustix::process::setrlimit(Resource::Nofile, raised);
     }
     let index = scan.index && (columns.is_some() || scan.filter.columns() != Columns::default());
+    let opens = scan.inputs.len() <= OPENED;
     for input in std::mem::take(&mut scan.inputs) {
         let mut source = Source::plan(input)?;
         progress.total.fetch_add(source.size, Ordering::Relaxed);
         let number = sources.len();
-        if index && source.size > 0 && source.format != Format::Document {
+        let may_have_index = index && source.size > 0 && source.format != Format::Document;
+        let mut push = |part| pieces.push(Piece { source: number, part });
+        if may_have_index && !opens && source.size <= SHARED && notes.exists(&source) {
+            push(Part::Indexed);
+            sources.push(source);
+            continue;
+        }
+        if may_have_index && (opens || source.size > SHARED) {
             source.index = notes.open(&source);
         }
-        let mut push = |part| pieces.push(Piece { source: number, part });
         match (&source.index, source.format) {
-            // What is compressed as a whole cannot be read from in between.
-            (Some(index), Format::Stream)
-                if columns.is_none()
-                    || scan.filter.has_condition()
-                    || !(0..index.groups()).all(|group| index.is_exact(group)) =>
-            {
+            (Some(index), _) if is_read_whole(&source, index, columns, &scan.filter) => {
                 push(Part::Whole);
             }
             (Some(index), _) => (0..index.groups()).for_each(|group| push(Part::Group(group))),
-            (None, Format::Lines) => {
-                let mut start = 0;
-                while start < source.size {
-                    let end = source.size.min(start + SEGMENT);
-                    push(Part::Range(start..end));
-                    start = end;
-                }
-            }
-            (None, Format::Frames) => {
-                let frames = source.frames.iter().flat_map(|frames| frames.pieces(SEGMENT));
-                frames.for_each(|range| push(Part::Range(range)));
-            }
-            (None, Format::Stream | Format::Document) => push(Part::Whole),
+            (None, _) => match segments(&source) {
+                Some(segments) => segments.into_iter().for_each(|range| push(Part::Range(range))),
+                None => push(Part::Whole),
+            },
         }
         sources.push(source);
     }
@@ -96,6 +96,52 @@ pub(super) fn plan(
         pieces.reverse();
     }
     Ok((sources, pieces, notes.finish()))
+}
+
+/// The parts of a text that threads share; `None` if it can only be read from its start.
+pub(super) fn segments(source: &Source) -> Option<Vec<Range<u64>>> {
+    match (source.format, &source.frames) {
+        (Format::Lines, _) => {
+            let starts = (0..source.size).step_by(SEGMENT as usize);
+            Some(starts.map(|start| start..source.size.min(start + SEGMENT)).collect())
+        }
+        (Format::Frames, Some(frames)) => Some(frames.pieces(SEGMENT)),
+        _ => None,
+    }
+}
+
+/// Whether a log that an index has matches in is read from its start: what is compressed as a whole
+/// cannot be read from in between.
+pub(super) fn is_read_whole(
+    source: &Source,
+    index: &Sidecar,
+    columns: Option<Columns>,
+    filter: &Filter,
+) -> bool {
+    source.format == Format::Stream
+        && (columns.is_none()
+            || filter.has_condition()
+            || !(0..index.groups()).all(|group| index.is_exact(group)))
+}
+
+/// Opens the index file of a log. Returns what there is to say if it cannot be used.
+pub(super) fn open_index(source: &Source) -> Result<Sidecar, Option<String>> {
+    let Some(file) = source.file() else { return Err(None) };
+    match Sidecar::open(&source.path, file) {
+        // Without events, it tells nothing of the lines that are not.
+        Ok(index) if index.groups() == 0 && index.description.skipped > 0 => Err(None),
+        Ok(index) => Ok(index),
+        // A log that is written to outgrows an index.
+        Err(IndexError::Missing | IndexError::Stale(_)) if is_live(&source.path) => Err(None),
+        Err(error) => Err(Some(format!(
+            "{}: the index file is not used: {error}; log index writes it again",
+            source.path.display()
+        ))),
+    }
+}
+
+fn is_live(path: &Path) -> bool {
+    LogName::parse(path.file_name().unwrap_or_default()).stamp == Stamp::Live
 }
 
 /// Collects what there is to say about index files.
@@ -107,25 +153,27 @@ struct Notes {
 }
 
 impl Notes {
-    fn open(&mut self, source: &Source) -> Option<Sidecar> {
-        let file = source.file()?;
-        let is_live =
-            |path: &Path| LogName::parse(path.file_name().unwrap_or_default()).stamp == Stamp::Live;
-        match Sidecar::open(&source.path, file) {
-            // Without events, it tells nothing of the lines that are not.
-            Ok(index) if index.groups() == 0 && index.description.skipped > 0 => {}
-            Ok(index) => {
-                self.used += 1;
-                return Some(index);
-            }
-            // A log that is written to outgrows an index.
-            Err(IndexError::Missing | IndexError::Stale(_)) if is_live(&source.path) => {}
-            Err(IndexError::Missing) => self.missing.push(source.path.clone()),
-            Err(error) => self.notes.push(format!(
-                "{}: the index file is not used: {error}; log index writes it again",
-                source.path.display()
-            )),
+    /// Whether a log has an index file, which may be of another state.
+    fn exists(&mut self, source: &Source) -> bool {
+        if index::path(&source.path).exists() {
+            self.used += 1;
+            return true;
         }
+        if !is_live(&source.path) {
+            self.missing.push(source.path.clone());
+        }
+        false
+    }
+
+    fn open(&mut self, source: &Source) -> Option<Sidecar> {
+        if !self.exists(source) {
+            return None;
+        }
+        match open_index(source) {
+            Ok(index) => return Some(index),
+            Err(note) => self.notes.extend(note),
+        }
+        self.used -= 1;
         None
     }
 

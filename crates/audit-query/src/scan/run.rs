@@ -113,12 +113,72 @@ impl<V: Visitor> Worker<'_, V> {
             (Part::Group(group), Some(index)) => {
                 self.group(source, piece.source, index, *group, taken)
             }
-            (Part::Whole, Some(index)) if !indexed::may_have(self.rules, index, piece.source)? => {
-                self.progress.done.fetch_add(source.size, Ordering::Relaxed);
-                Ok(())
+            (Part::Indexed, _) => self.indexed(source, piece.source, taken),
+            (Part::Whole, Some(index)) => self.whole(source, piece.source, index, taken),
+            _ => self.from_start(source, piece.source, taken),
+        }
+    }
+
+    /// Goes through a log by its index, if that can be used.
+    fn indexed(&mut self, source: &Source, number: usize, taken: &Taken<'_>) -> io::Result<()> {
+        let rules = self.rules;
+        let index = match plan::open_index(source) {
+            Ok(index) => index,
+            Err(note) => {
+                note.into_iter().for_each(|note| rules.note(note));
+                return self.unindexed(source, number, taken);
             }
-            _ if self.rules.reverse => self.stream_reverse(source, piece.source, taken),
-            _ => self.stream_forward(source, piece.source, taken),
+        };
+        if plan::is_read_whole(source, &index, rules.columns, rules.filter) {
+            return self.whole(source, number, &index, taken);
+        }
+        let groups = index.groups();
+        for group in 0..groups {
+            let group = if rules.reverse { groups - 1 - group } else { group };
+            self.group(source, number, &index, group, taken)?;
+            if self.progress.stopped() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes through a log part by part.
+    fn unindexed(&mut self, source: &Source, number: usize, taken: &Taken<'_>) -> io::Result<()> {
+        let Some(mut segments) = plan::segments(source) else {
+            return self.from_start(source, number, taken);
+        };
+        if self.rules.reverse {
+            segments.reverse();
+        }
+        for segment in segments {
+            self.text(source, number, &segment, taken)?;
+            if self.progress.stopped() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads an input from its start, unless its index has no match.
+    fn whole(
+        &mut self,
+        source: &Source,
+        number: usize,
+        index: &Sidecar,
+        taken: &Taken<'_>,
+    ) -> io::Result<()> {
+        if indexed::may_have(self.rules, index, number)? {
+            return self.from_start(source, number, taken);
+        }
+        self.progress.done.fetch_add(source.size, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn from_start(&mut self, source: &Source, number: usize, taken: &Taken<'_>) -> io::Result<()> {
+        match self.rules.reverse {
+            true => self.stream_reverse(source, number, taken),
+            false => self.stream_forward(source, number, taken),
         }
     }
 

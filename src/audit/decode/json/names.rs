@@ -1,4 +1,5 @@
-//! The names of all members of Kubernetes' own types, to tell a name in another case from a new one.
+//! The names of all members of Kubernetes' own types, to tell a name in another case from a new
+//! one.
 
 use std::sync::LazyLock;
 
@@ -17,8 +18,8 @@ static NAMES: LazyLock<Names> = LazyLock::new(Names::new);
 pub(super) struct Names {
     exact: Box<[u64]>,
     folded: Box<[u64]>,
-    /// A bit for each name: most keys of users' own are told from names by it, without a look at the
-    /// tables, which are large.
+    /// A bit for each name, which excludes most other keys without a lookup in the tables, which
+    /// are large.
     bits: Box<[u64]>,
 }
 

@@ -6,8 +6,8 @@ const HIGHS: u64 = 0x8080_8080_8080_8080;
 /// The bit in which the cases of an ASCII letter differ, in each byte.
 const CASE: u64 = 0x2020_2020_2020_2020;
 
-/// Returns the index of the first quote, backslash or control character at or after `at`; the length of
-/// `text` if there is none.
+/// Returns the index of the first quote, backslash or control character at or after `at`; the
+/// length of `text` if there is none.
 #[inline]
 pub(super) fn string_end(text: &[u8], at: usize) -> usize {
     let mut rest = text.get(at..).unwrap_or_default();
@@ -47,8 +47,8 @@ pub(super) fn key(text: &[u8], start: usize) -> (usize, u64) {
     (start + length, finish(print, last & low_bytes(place(found)) | CASE, length))
 }
 
-/// Returns a fingerprint of a key: equal for equal keys and for keys that differ in the case of their
-/// letters, and hardly ever for others.
+/// Returns a fingerprint of a key: equal for equal keys and for keys that differ in the case of
+/// their letters, and hardly ever for others.
 pub(super) fn folded(key: &[u8]) -> u64 {
     fingerprint(key, CASE)
 }
@@ -76,8 +76,8 @@ fn finish(print: u64, last: u64, length: usize) -> u64 {
     (mix(print, last) ^ length as u64).wrapping_mul(FACTOR)
 }
 
-/// The last bytes, fewer than eight, and zeros after them, which are control characters: one of those is
-/// found in any case.
+/// The last bytes, fewer than eight, and zeros after them, which are control characters: one of
+/// those is found in any case.
 #[cold]
 #[inline(never)]
 fn last_word(rest: &[u8]) -> u64 {

@@ -1,0 +1,144 @@
+//! Requests that began in one part of a log and ended in a row group whose ends were not noted.
+
+use std::sync::PoisonError;
+
+use hashbrown::{HashMap, HashSet};
+use parquet::errors::ParquetError;
+
+use super::piece::{LeftOut, Rules, Unfinished};
+use super::source::Source;
+use crate::event::time::canonical_micros;
+use crate::index::{Column, Columns, IndexError, Sidecar, parse_uuid};
+
+/// What identifies a request in an index: its audit ID, and when it was received.
+type Request = (Option<[u8; 16]>, Option<i64>);
+
+/// A request that has not ended: where its event is, and its key in the map of those.
+#[derive(Debug, Clone, Copy)]
+struct Open {
+    place: (usize, u64),
+    key: u64,
+}
+
+/// Removes the requests that ended in such row groups.
+pub(super) fn remove(
+    rules: &Rules<'_>,
+    sources: &[Source],
+    unfinished: &mut HashMap<u64, (usize, Unfinished)>,
+) {
+    let mut left_out = rules.left_out.lock().unwrap_or_else(PoisonError::into_inner);
+    left_out.sort_unstable();
+    let mut open: HashMap<Request, Open> = unfinished
+        .iter()
+        .filter_map(|(key, (source, event))| {
+            let open = Open { place: (*source, event.offset), key: *key };
+            Some((request(event)?, open))
+        })
+        .collect();
+    for group in left_out.drain(..) {
+        if open.is_empty() {
+            break;
+        }
+        match ended(&group, sources, &open) {
+            Ok(requests) => {
+                for request in requests {
+                    if let Some(open) = open.remove(&request) {
+                        unfinished.remove(&open.key);
+                    }
+                }
+            }
+            Err(error) => rules.note(format!(
+                "{}: the index file cannot be read: {error}; log index writes it again",
+                sources[group.source].path.display()
+            )),
+        }
+    }
+}
+
+/// `None`: rows of an index do not end this request, because they could not represent it.
+fn request(unfinished: &Unfinished) -> Option<Request> {
+    let event = unfinished.event()?;
+    let id = event.audit_id.is_present().then(|| parse_uuid(&event.audit_id.bytes()));
+    let received = event.received.is_present().then(|| canonical_micros(event.received));
+    Some((flatten(id)?, flatten(received)?))
+}
+
+/// `None` if there is a value that could not be parsed.
+fn flatten<T>(value: Option<Option<T>>) -> Option<Option<T>> {
+    match value {
+        Some(None) => None,
+        Some(value) => Some(value),
+        None => Some(None),
+    }
+}
+
+/// The requests that began before a row group and ended in it.
+fn ended(
+    group: &LeftOut,
+    sources: &[Source],
+    open: &HashMap<Request, Open>,
+) -> Result<Vec<Request>, IndexError> {
+    let began_before = |request: &Request, open: &Open| {
+        let in_range = match (group.received, request.1) {
+            (Some((first, last)), Some(received)) => (first..=last).contains(&received),
+            _ => true,
+        };
+        in_range && open.place < (group.source, group.start)
+    };
+    let candidates: Vec<Request> = open
+        .iter()
+        .filter(|(request, open)| began_before(request, open))
+        .map(|(request, _)| *request)
+        .collect();
+    if candidates.is_empty() {
+        return Ok(Vec::new());
+    }
+    let source = &sources[group.source];
+    let opened;
+    let index = match (&source.index, source.file()) {
+        (Some(index), _) => index,
+        (None, Some(file)) => {
+            opened = Sidecar::open(&source.path, file)?;
+            &opened
+        }
+        (None, None) => return Ok(Vec::new()),
+    };
+    let ids = candidates.iter().map(|(id, _)| *id);
+    let may_have = || {
+        let mut ids = ids.clone().flatten().map(|id| id.to_vec());
+        index.probe(group.group).may_have(Column::AuditId, &mut ids)
+    };
+    if ids.clone().all(|id| id.is_some()) && !may_have() {
+        return Ok(Vec::new());
+    }
+    find(index, group.group, &candidates.into_iter().collect()).map_err(IndexError::from)
+}
+
+/// Those of the requests that end in a row group.
+fn find(
+    index: &Sidecar,
+    group: usize,
+    candidates: &HashSet<Request>,
+) -> Result<Vec<Request>, ParquetError> {
+    let received = index.times(group, Column::Received)?;
+    let times: HashSet<Option<i64>> = candidates.iter().map(|(_, received)| *received).collect();
+    let rows = 0..index.rows(group) as u32;
+    let rows: Vec<u32> = rows.filter(|row| times.contains(&received.get(*row))).collect();
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    let unknown = || ParquetError::General("a column is encoded in an unknown way".to_owned());
+    let uuids = index.uuids(group)?.ok_or_else(unknown)?;
+    let stages = index.values(group, Columns::of(&[Column::Stage]))?.ok_or_else(unknown)?;
+    let exact = index.exact(group)?;
+    let is_end = |row: &u32| {
+        exact.as_ref().is_none_or(|exact| exact[*row as usize])
+            && !stages.event(*row).is_unfinished()
+    };
+    Ok(rows
+        .into_iter()
+        .filter(is_end)
+        .map(|row| (uuids.get(row), received.get(row)))
+        .filter(|request| candidates.contains(request))
+        .collect())
+}
