@@ -1,4 +1,4 @@
-# The image has the program, its C library, and nothing else; it runs as a user without rights.
+# The image contains only the program and its C library, and runs as a non-root user.
 #
 #   docker build -t kube-audit-proxy .
 #   docker run --rm kube-audit-proxy serve --help

@@ -1,8 +1,8 @@
 //! What it costs a request to have its events written: CPU time of the whole process per event, the
 //! writer thread included, beyond that of the same work without a log.
 //!
-//! Run with `cargo bench --bench sink`, or `cargo bench --bench sink -- always` for that alone. Linux
-//! only: CPU time is read from `/proc`.
+//! Run with `cargo bench --bench sink`, or `cargo bench --bench sink -- always` for that alone.
+//! Linux only: CPU time is read from `/proc`.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -16,8 +16,8 @@ use tokio::runtime::Handle;
 /// Of a usual event of level Metadata.
 const LINE: usize = 900;
 const EVENTS: usize = 200_000;
-/// Where each may wait for the disk; with many tasks sixteen times as many, so that a round takes some
-/// seconds and is sealed more than once.
+/// Where each may wait for the disk; with many tasks sixteen times as many, so that a round takes
+/// some seconds and is sealed more than once.
 const SYNCED_EVENTS: usize = 4_000;
 /// Turns of a loop between two events, some microseconds.
 const WORK: u32 = 10_000;
@@ -96,7 +96,8 @@ async fn measure(sink: LogBackend, tasks: usize, events: usize) -> (f64, f64) {
                         let mut line = vec![b'x'; LINE];
                         line.push(b'\n');
                         sink.submit(line, &sequence).await.expect("a disk with room");
-                        // In `blocking` it is not the submitter that waits, but what writes needs a turn.
+                        // In `blocking` it is not the submitter that waits, but what writes needs a
+                        // turn.
                         tokio::task::yield_now().await;
                     }
                 })

@@ -87,8 +87,8 @@ impl Body for ClientBody {
     }
 }
 
-/// A recorded body has to be complete after this time, as long as kube-apiserver lets any request take
-/// (`--request-timeout`): until then it occupies memory that others may need.
+/// A recorded body has to be complete after this time, as long as kube-apiserver lets any request
+/// take (`--request-timeout`): until then it occupies memory that others may need.
 pub const BODY_DEADLINE: Duration = Duration::from_secs(60);
 
 /// The client did not complete its body in time.
@@ -102,8 +102,8 @@ pub trait Tap: Send {
     fn data(&mut self, data: &Bytes);
     /// The body has ended, with all its bytes seen.
     fn end(&mut self);
-    /// Called while more of the body is awaited. Ready when it has taken too long; the body is broken
-    /// off then.
+    /// Called while more of the body is awaited. Ready when it has taken too long; the body is
+    /// broken off then.
     fn poll_deadline(&mut self, context: &mut Context<'_>) -> Poll<()>;
 }
 
@@ -156,7 +156,7 @@ impl Body for RequestBody {
                     *tap = None;
                     return Poll::Ready(Some(Err(BodyTimeout.into())));
                 };
-                // A trailer is a header that nobody has looked at; Kubernetes has none in requests.
+                // Trailers are not validated like headers; Kubernetes has none in requests.
                 if matches!(&frame, Some(Ok(frame)) if frame.is_trailers()) {
                     frame = None;
                 }

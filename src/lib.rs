@@ -4,13 +4,13 @@
 //! order: each uses only those below it.
 
 pub mod audit;
-pub mod authn;
+pub mod authorization;
 pub mod body;
 pub mod cli;
 pub mod config;
 pub mod demo;
-pub mod document;
 pub mod file_watch;
+pub mod filters;
 mod http2;
 pub mod impersonation;
 pub mod metrics;
@@ -18,8 +18,6 @@ pub mod pipeline;
 pub mod policy;
 pub mod request;
 pub mod server;
-#[cfg(test)]
-mod test_dir;
 pub mod upstream;
 
 pub use ::pki;
@@ -27,4 +25,5 @@ pub(crate) use api_client::log_limit;
 pub use audit_log as sink;
 pub use audit_log::webhook;
 pub use k8s_audit::status;
+pub use kube_authn as authn;
 pub(crate) use watched_files::regular_file;

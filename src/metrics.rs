@@ -1,9 +1,9 @@
 //! All metrics of the process in one registry, which the admin port exposes.
 //!
-//! Each module owns the metrics of its concern: a struct with the handles that it counts with, and a
-//! function that registers them. Names that kube-apiserver has are kept (`apiserver_audit_*`); the
-//! rest begins with `kube_audit_proxy_`. Requests are counted with plain atomics: handles of labelled
-//! metrics are looked up once at start.
+//! Each module owns the metrics of its concern: a struct with the handles that it counts with, and
+//! a function that registers them. Names that kube-apiserver has are kept (`apiserver_audit_*`);
+//! the rest begins with `kube_audit_proxy_`. Requests are counted with plain atomics: handles of
+//! labelled metrics are looked up once at start.
 
 mod connections;
 mod exposition;
@@ -16,13 +16,16 @@ use prometheus_client::encoding::{prometheus_text, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
+use session_recording::RecordingMetrics;
 
 pub use self::connections::ConnectionMetrics;
 pub use self::exposition::Exposition;
 use self::process::ProcessCollector;
 use crate::audit::metrics::AuditMetrics;
 use crate::authn::AuthenticationMetrics;
+use crate::authorization::AuthorizationMetrics;
 use crate::file_watch::ReloadMetrics;
+use crate::filters::FilterMetrics;
 use crate::policy::{PolicyFamilies, PolicyHandle, PolicyMetrics};
 use crate::upstream::UpstreamMetrics;
 use crate::upstream::access::Access;
@@ -41,8 +44,14 @@ pub struct Metrics {
     pub upstream: Arc<UpstreamMetrics>,
     /// Authentication.
     pub authentication: Arc<AuthenticationMetrics>,
+    /// Authorization annotations.
+    pub authorization: Arc<AuthorizationMetrics>,
+    /// Request filters.
+    pub filters: Arc<FilterMetrics>,
     /// Reloads of files.
     pub reloads: Arc<ReloadMetrics>,
+    /// Recordings of sessions.
+    pub sessions: Arc<RecordingMetrics>,
     /// All backends, in the order in which [`Metrics::new`] got their names.
     pub backends: Vec<Arc<BackendMetrics>>,
     policies: PolicyFamilies,
@@ -73,7 +82,10 @@ impl Metrics {
             server: Arc::default(),
             upstream: Arc::new(upstream),
             authentication: Arc::new(AuthenticationMetrics::new(denied)),
+            authorization: Arc::default(),
+            filters: Arc::default(),
             reloads: Arc::default(),
+            sessions: Arc::default(),
             backends,
             policies: PolicyFamilies::default(),
             logs: LogFamilies::default(),
@@ -88,7 +100,10 @@ impl Metrics {
         metrics.server.register(registry);
         metrics.upstream.register(registry);
         metrics.authentication.register(registry);
+        metrics.authorization.register(registry);
+        metrics.filters.register(registry);
         metrics.reloads.register(registry);
+        metrics.sessions.register(registry);
         let build = vec![
             ("version", env!("CARGO_PKG_VERSION")),
             ("os", std::env::consts::OS),

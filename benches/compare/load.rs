@@ -142,7 +142,8 @@ impl Span {
         let mut before = Moment::now(server)?;
         let mut after = None;
         if load.counted == Counted::Middle {
-            // A row has a time of 16 digits, a status of 3, a duration of about 4, and 3 separators.
+            // A row has a time of 16 digits, a status of 3, a duration of about 4, and 3
+            // separators.
             let size = |share: f64| (load.requests as f64 * 26.0 * share) as u64;
             let reached = |share: f64| {
                 let length = std::fs::metadata(rows).map_or(0, |file| file.len());

@@ -154,7 +154,8 @@ fn parts_of_proxies(bench: &mut Bench, direct: &Server) -> Result<Vec<Chart>> {
     Ok(charts)
 }
 
-/// All proxies, nginx first, the one with two events a request last; their ids are printed for profilers.
+/// All proxies, nginx first, the one with two events a request last; their ids are printed for
+/// profilers.
 fn proxies(bench: &Bench) -> Result<Vec<Server>> {
     let (work, upstream) = (&bench.work, bench.upstream);
     let mut all = vec![

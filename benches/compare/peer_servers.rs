@@ -20,8 +20,8 @@ pub fn upstream(workspace: &Workspace) -> Result<Server> {
     nginx(workspace, "direct", "", &answers)
 }
 
-/// nginx before `upstream`: HTTP/1.1 there, since it can do no other. `more` are further directives of
-/// its location.
+/// nginx before `upstream`: HTTP/1.1 there, since it can do no other. `more` are further directives
+/// of its location.
 pub fn nginx_proxy(
     workspace: &Workspace,
     upstream: SocketAddr,

@@ -56,7 +56,8 @@ impl Process {
         self.wait("listen", START_DEADLINE, || TcpStream::connect(address).ok())
     }
 
-    /// Waits until `done` gives something; an error if the process ends before, or has no more time.
+    /// Waits until `done` gives something; an error if the process ends before, or has no more
+    /// time.
     pub fn wait<T>(
         &mut self,
         what: &str,
@@ -127,7 +128,7 @@ pub fn pause() -> Result<()> {
     Ok(())
 }
 
-/// A port of loopback that nobody has at the moment.
+/// A free port on loopback.
 pub fn free_port() -> Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }

@@ -13,7 +13,8 @@ use serde_json::json;
 use crate::process::{Process, free_port, pause};
 use crate::workspace::Workspace;
 
-/// Processes or threads of nginx and of HAProxy; kube-audit-proxy has one thread for each processor.
+/// Processes or threads of nginx and of HAProxy; kube-audit-proxy has one thread for each
+/// processor.
 pub const WORKERS: usize = 2;
 
 const LOG_DEADLINE: Duration = Duration::from_secs(20);
@@ -127,7 +128,8 @@ impl Own {
         Ok(Server::new(&self.name, address, process, Some(EventLog { path: log, events })))
     }
 
-    /// The last rule matches everything; those before it match other users, verbs, places and paths.
+    /// The last rule matches everything; those before it match other users, verbs, places and
+    /// paths.
     fn policy(&self) -> String {
         let omitted = if self.received { "" } else { "omitStages: [RequestReceived]\n" };
         let head = format!("apiVersion: audit.k8s.io/v1\nkind: Policy\n{omitted}rules:\n");

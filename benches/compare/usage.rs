@@ -41,8 +41,8 @@ impl Usage {
         }
     }
 
-    /// CPU time in user mode and in the kernel, microseconds. Ticks say how the sum divides; their own
-    /// sum is too coarse.
+    /// CPU time in user mode and in the kernel, microseconds. Ticks say how the sum divides; their
+    /// own sum is too coarse.
     pub fn micros(self) -> (f64, f64) {
         let ticks = self.user + self.system;
         let sum = match self.nanos {
@@ -68,8 +68,8 @@ impl Usage {
     }
 }
 
-/// Bytes of memory that are resident. What processes share (program, libraries) is counted once, as the
-/// largest of them has it.
+/// Bytes of memory that are resident. What processes share (program, libraries) is counted once, as
+/// the largest of them has it.
 pub fn resident(ids: &[u32]) -> u64 {
     let status =
         |id: u32, name: &str| status_field(Path::new(&format!("/proc/{id}/status")), name) * 1024;

@@ -175,7 +175,7 @@ fn client_tls(work: &Workspace) -> Result<TlsConnector> {
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
-/// Answers every request with one event, and then nothing for ever.
+/// Responds to every request with one event, and then nothing more.
 async fn upstream(work: &Workspace) -> Result<SocketAddr> {
     let (certificate, key) = work.server();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

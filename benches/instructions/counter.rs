@@ -26,7 +26,7 @@ impl Counter<'_> {
         self.many(name, |times| (0..times).for_each(|_| work()));
     }
 
-    /// Counts what `work` does as often as it is told.
+    /// Counts what `work` does in the given number of rounds.
     pub fn many(&self, name: &str, mut work: impl FnMut(u32)) {
         if !self.wants(name) {
             return;
@@ -39,7 +39,7 @@ impl Counter<'_> {
     }
 }
 
-/// The function that callgrind is told to count.
+/// The function that callgrind counts.
 #[inline(never)]
 fn counted(work: &mut dyn FnMut(u32), times: u32) {
     work(black_box(times));

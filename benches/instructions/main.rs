@@ -1,9 +1,9 @@
 //! How many instructions and allocations the parts of a request cost: figures that show a
 //! regression on a noisy machine, too.
 //!
-//! `cargo bench --bench instructions`, or `-- policy` for the cases of that name alone; `-- --quick`
-//! does each a few times only. It runs itself under valgrind's callgrind, which must be installed.
-//! Instructions of the kernel are not counted.
+//! `cargo bench --bench instructions`, or `-- policy` for the cases of that name alone;
+//! `-- --quick` does each a few times only. It runs itself under valgrind's callgrind, which must
+//! be installed. Instructions of the kernel are not counted.
 
 mod callgrind;
 mod cases;

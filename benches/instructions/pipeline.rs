@@ -1,17 +1,19 @@
-//! Whole requests: HTTP/2 from the client, HTTP/2 over TLS on loopback to the API server. Client and
-//! API server are on a thread of their own, which is not counted. Between client and proxy is no
-//! TLS and no kernel. One request at a time.
+//! Whole requests: HTTP/2 from the client, HTTP/2 over TLS on loopback to the API server. Client
+//! and API server are on a thread of their own, which is not counted. Between client and proxy is
+//! no TLS and no kernel. One request at a time.
 
 use std::fmt::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use audit_log::{LogBackend, LogConfig, LogPath, Mode, Rotation, SyncMode};
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, header};
+use http::{HeaderValue, Method, Request, Response, header};
 use kube_audit_proxy::audit::record::{Backend, Format, Recorder};
 use kube_audit_proxy::authn::{Anonymous, Authenticator, UserInfo};
+use kube_audit_proxy::filters::{FilterSettings, Filters};
 use kube_audit_proxy::impersonation::{ConstrainedImpersonation, Reviewer};
 use kube_audit_proxy::pipeline::{Connection, Proxy};
 use kube_audit_proxy::request::source::TrustedProxies;
@@ -35,6 +37,7 @@ use crate::counter::Counter;
 use crate::sinks::{policy, sink};
 
 const COLLECTION: &str = "https://kubernetes/api/v1/namespaces/shop/configmaps";
+/// What the API server answers a GET.
 const BODY: Bytes = Bytes::from_static(&[b'x'; 1300]);
 
 /// What the client sends, and how much is recorded.
@@ -82,9 +85,20 @@ pub fn run(counter: &Counter<'_>) {
 
 /// An object of the usual size: a ConfigMap as kubectl sends it.
 fn object() -> Bytes {
-    let mut text = String::from(
+    config_map(
         r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"web","namespace":"shop","labels":{"app.kubernetes.io/name":"web","tier":"front"},"annotations":{"note":"made for a benchmark"}},"data":{"#,
-    );
+    )
+}
+
+/// The same as the API server answers.
+fn created() -> Bytes {
+    config_map(
+        r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"web","namespace":"shop","uid":"a2d2b6a5-8d6f-4d0e-9f8e-5a3f0f6ad6c1","resourceVersion":"7","creationTimestamp":"2026-01-01T00:00:00Z"},"data":{"#,
+    )
+}
+
+fn config_map(start: &str) -> Bytes {
+    let mut text = String::from(start);
     for line in 0..18 {
         let _ = write!(
             text,
@@ -136,6 +150,7 @@ fn runtime() -> Runtime {
 fn proxy(upstream: SocketAddr, ca: &str, level: &str, log: Option<Backend>) -> Arc<Proxy> {
     let config = UpstreamConfig {
         server: Endpoint::parse(&format!("https://{upstream}"), "bench").expect("a URL"),
+        more_servers: Vec::new(),
         trust: Trust::Ca(Pem::Data { field: "bench".into(), bytes: ca.into() }),
         tls_server_name: None,
         client_certificate: None,
@@ -163,8 +178,20 @@ fn proxy(upstream: SocketAddr, ca: &str, level: &str, log: Option<Backend>) -> A
         original_user_extra: None,
         reviewer: Reviewer::new(upstream.clone(), ConstrainedImpersonation::Auto),
         upstream,
+        filters: filters(),
+        authorization: None,
+        sessions: None,
         long_running: Default::default(),
     })
+}
+
+/// With the deadline that requests have by default.
+fn filters() -> Filters {
+    let request_timeout = Duration::from_secs(60);
+    let settings = FilterSettings { request_timeout, ..FilterSettings::default() };
+    let filters = Filters::new(settings, Arc::default());
+    filters.watch_deadlines();
+    filters
 }
 
 /// The API server's side of TLS, and the certificate that it is known by.
@@ -182,7 +209,8 @@ fn server_tls() -> (TlsAcceptor, String) {
     (TlsAcceptor::from(Arc::new(config)), made.cert.pem())
 }
 
-/// The client and the API server. Sends as many requests as asked, one after the other, and says so.
+/// The client and the API server. Sends as many requests as asked, one after the other, and says
+/// so.
 fn others(
     listener: std::net::TcpListener,
     tls: TlsAcceptor,
@@ -209,7 +237,7 @@ fn others(
                 client = client.ready().await.expect("an open connection");
                 send(&mut client, object.clone()).await.expect("an answer");
             }
-            answer.send(()).expect("somebody waits");
+            answer.send(()).expect("the receiver waits");
         }
     });
 }
@@ -255,14 +283,15 @@ async fn api_server(stream: TlsStream<TcpStream>) -> Result<(), h2::Error> {
 async fn respond(
     (request, mut respond): (Request<h2::RecvStream>, h2::server::SendResponse<Bytes>),
 ) -> Result<(), h2::Error> {
+    let body = if request.method() == Method::POST { created() } else { BODY };
     let mut sent = request.into_body();
     while let Some(data) = sent.data().await {
         sent.flow_control().release_capacity(data?.len())?;
     }
     let response = Response::builder()
         .header(header::CONTENT_TYPE, "application/json")
-        .header(header::CONTENT_LENGTH, BODY.len())
+        .header(header::CONTENT_LENGTH, body.len())
         .body(())
         .expect("a response");
-    respond.send_response(response, false)?.send_data(BODY, true)
+    respond.send_response(response, false)?.send_data(body, true)
 }

@@ -1,5 +1,5 @@
-//! Any bytes as the JSON of an object, a patch or options: no panic, and what comes out is valid JSON
-//! that is decoded to itself.
+//! Any bytes as the JSON of an object, a patch or options: no panic, and what comes out is valid
+//! JSON that is decoded to itself.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! Any bytes as the protobuf of an object, in an envelope and as one: no panic, and valid JSON comes
-//! out.
+//! Any bytes as the protobuf of an object, in an envelope and as one: no panic, and valid JSON
+//! comes out.
 
 #![no_main]
 

@@ -1,4 +1,5 @@
-//! Any bytes as they are, and as the message of a kind: no panic, valid JSON, about within the limit.
+//! Any bytes as they are, and as the message of a kind: no panic, valid JSON, about within the
+//! limit.
 //!
 //! The first byte says which kind, the second the limit.
 

@@ -1,4 +1,4 @@
-//! A place where events go, be it a log or a webhook.
+//! A backend that receives audit events: a log or a webhook.
 
 use tokio_util::sync::CancellationToken;
 
@@ -63,7 +63,7 @@ impl Backend {
         }
     }
 
-    /// Like [`Self::state`], but finds out where requests wait for the backend.
+    /// Like [`Self::state`], but probes the backend if requests wait for it.
     ///
     /// # Errors
     /// What is wrong.
@@ -100,8 +100,8 @@ impl Backend {
         }
     }
 
-    /// Stores what waits, until `give_up` is cancelled. Returns when all events are stored, or counted
-    /// as lost and logged.
+    /// Stores what waits, until `give_up` is cancelled. Returns when all events are stored, or
+    /// counted as lost and logged.
     pub async fn shutdown(&self, give_up: &CancellationToken) {
         match self {
             Backend::Log(log) => log.shutdown_until(give_up).await,

@@ -1,9 +1,9 @@
 //! Threads that convert large bodies, so that no worker thread, and with it no other client, waits
 //! for that.
 //!
-//! Each user has a queue and at most one conversion under way at a time; users take turns. So whoever
-//! sends many or hostile bodies waits for himself only. The threads have a low priority, are few, and are
-//! started when the first large body comes.
+//! Each user has a queue and at most one conversion under way at a time; users take turns. So
+//! whoever sends many or hostile bodies waits for himself only. The threads have a low priority,
+//! are few, and are started when the first large body comes.
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -47,8 +47,8 @@ struct Queue {
 type Job = Box<dyn FnOnce() + Send>;
 
 impl Converter {
-    /// Starts no thread yet. There will be half as many as processors, but at least two, so that two
-    /// users can convert at the same time.
+    /// Starts no thread yet. There will be half as many as processors, but at least two, so that
+    /// two users can convert at the same time.
     pub(super) fn new() -> Converter {
         let processors = thread::available_parallelism().map_or(1, usize::from);
         Converter(Arc::new(Shared {
@@ -59,8 +59,8 @@ impl Converter {
         }))
     }
 
-    /// Has `convert` run in the queue of `user`. What it returns comes through the receiver, which fails
-    /// if it panics.
+    /// Has `convert` run in the queue of `user`. What it returns comes through the receiver, which
+    /// fails if it panics.
     pub(super) fn run<T: Send + 'static>(
         &self,
         user: &str,
@@ -68,7 +68,7 @@ impl Converter {
     ) -> oneshot::Receiver<T> {
         let (sender, receiver) = oneshot::channel();
         let job: Job = Box::new(move || {
-            // Nobody may wait for it any more; then dropping the result ends what is in it.
+            // If no request waits for the result any more, dropping it ends the record in it.
             drop(sender.send(convert()));
         });
         if let Err(job) = self.0.submit(user, job) {

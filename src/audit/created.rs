@@ -22,7 +22,8 @@ pub struct Created {
 }
 
 impl Created {
-    /// Whether the name looks as if the API server had generated it: the prefix and five characters.
+    /// Whether the name looks as if the API server had generated it: the prefix and five
+    /// characters.
     pub(super) fn is_generated(&self) -> bool {
         const RANDOM: usize = 5;
         const LONGEST: usize = 63;
@@ -37,12 +38,21 @@ impl Created {
     }
 }
 
+/// What a response says of the object that was created.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Answered {
+    /// It has the object.
+    Object(Created),
+    /// It is longer than what is kept of it, and in a format in which the name can come late.
+    TooLong,
+}
+
 /// Reads the beginning of a response until the name is known.
 pub struct CreatedTap(Reading);
 
 enum Reading {
     Goes(Decoder<Finder>),
-    Ended(Option<Created>),
+    Ended(Option<Answered>),
 }
 
 /// So much of a response in YAML, CBOR or protobuf is kept to find the name in.
@@ -50,7 +60,7 @@ const KEPT: usize = 256 << 10;
 
 struct Finder {
     format: Format,
-    found: Option<Created>,
+    found: Option<Answered>,
 }
 
 enum Format {
@@ -91,16 +101,18 @@ impl CreatedTap {
         }
     }
 
-    /// Returns what was found.
-    pub fn finish(self) -> Option<Created> {
+    /// Returns what was found; `None` if the response has no object.
+    pub fn finish(self) -> Option<Answered> {
         match self.0 {
-            Reading::Ended(created) => created,
+            Reading::Ended(answered) => answered,
             Reading::Goes(mut decoder) => {
                 // It may hold back its last bytes; how it ends does not matter.
                 let _ = decoder.end();
                 let Finder { format, found } = decoder.target();
                 match format {
-                    Format::Whole(media_type, bytes) => converted(*media_type, bytes),
+                    Format::Whole(media_type, bytes) => {
+                        converted(*media_type, bytes).map(Answered::Object)
+                    }
                     Format::Json(_) | Format::Protobuf(_) => found.take(),
                 }
             }
@@ -113,6 +125,8 @@ enum Look {
     Found(Created),
     /// It is no object, or cannot be read.
     Nothing,
+    /// So much of it is not kept.
+    TooLong,
     More,
 }
 
@@ -128,7 +142,7 @@ impl Write for Finder {
                 },
                 Some(scanner) => scanner.look(piece),
             },
-            Format::Whole(_, bytes) if bytes.len() + piece.len() > KEPT => Look::Nothing,
+            Format::Whole(_, bytes) if bytes.len() + piece.len() > KEPT => Look::TooLong,
             Format::Whole(_, bytes) => {
                 bytes.extend_from_slice(piece);
                 Look::More
@@ -136,7 +150,7 @@ impl Write for Finder {
             Format::Protobuf(message) => {
                 message.extend_from_slice(piece);
                 match protobuf::look(message) {
-                    Look::More if message.len() > KEPT => Look::Nothing,
+                    Look::More if message.len() > KEPT => Look::TooLong,
                     look => look,
                 }
             }
@@ -144,8 +158,12 @@ impl Write for Finder {
         match look {
             Look::More => Ok(piece.len()),
             Look::Nothing => enough(),
+            Look::TooLong => {
+                self.found = Some(Answered::TooLong);
+                enough()
+            }
             Look::Found(created) => {
-                self.found = Some(created);
+                self.found = Some(Answered::Object(created));
                 enough()
             }
         }
@@ -166,7 +184,7 @@ fn converted(media_type: MediaType, bytes: &[u8]) -> Option<Created> {
     let json = decode::to_json(media_type, bytes, KEPT * 8).ok()?.json;
     match json::Scanner::default().look(&json) {
         Look::Found(created) => Some(created),
-        Look::Nothing | Look::More => None,
+        Look::Nothing | Look::TooLong | Look::More => None,
     }
 }
 

@@ -13,8 +13,8 @@ use crate::status::{Details, Status};
 /// `None` if that is uncertain.
 ///
 /// The API server's `Content-Length` is that of the Status it would have sent to a GET, so a
-/// reconstructed Status counts only if it has that length in the response's encoding. A 405 has only
-/// one Status, so that it needs no such check where the encoding is not JSON.
+/// reconstructed Status counts only if it has that length in the response's encoding. A 405 has
+/// only one Status, so that it needs no such check where the encoding is not JSON.
 pub(super) fn status(
     code: u16,
     response: &HeaderMap,

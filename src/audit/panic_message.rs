@@ -8,7 +8,7 @@ thread_local! {
     static LAST: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// Makes panics remembered, and logged, from now on. Repeated calls do nothing.
+/// Installs a panic hook that stores and logs the message. Repeated calls do nothing.
 pub fn install() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {

@@ -13,10 +13,11 @@ use std::time::Duration;
 
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue};
+use session_recording::Outcome;
 
 pub use super::backend::Backend;
 use super::body::{self, Account, Capture};
-use super::created::Created;
+use super::created::Answered;
 pub use super::created::CreatedTap;
 use super::decode;
 use super::event::{Event, ObjectMetadata, ObjectRef, UserAgent};
@@ -29,6 +30,7 @@ use super::timestamp::Timestamp;
 pub use super::view::ResponseCaptures;
 use super::view::{Each, Request, Shown, View, annotate};
 use crate::authn::{User, UserInfo};
+use crate::authorization::Review;
 use crate::body::Tap;
 use crate::impersonation::{self, Granted};
 use crate::policy::{Level, Stage};
@@ -47,6 +49,18 @@ const AMBIGUOUS: &str = "kube-audit-proxy/request-ambiguous";
 const OUTCOME_UNKNOWN: &str = "kube-audit-proxy/outcome-unknown";
 /// Annotation of a request that failed because the API server denied the proxy's own access.
 const ACCESS_DENIED: &str = "kube-audit-proxy/upstream-access-denied";
+/// Annotation of a session: the file of its recording.
+const SESSION_RECORDING: &str = "kube-audit-proxy/session-recording";
+/// Annotation of a session: SHA-256 of the recording.
+const SESSION_SHA256: &str = "kube-audit-proxy/session-sha256";
+/// Annotation of a session: bytes from the client.
+const SESSION_BYTES_IN: &str = "kube-audit-proxy/session-bytes-in";
+/// Annotation of a session: bytes to the client.
+const SESSION_BYTES_OUT: &str = "kube-audit-proxy/session-bytes-out";
+/// Annotation of a session: the exit code of the command.
+const SESSION_EXIT_CODE: &str = "kube-audit-proxy/session-exit-code";
+/// Annotation of a session that is not recorded, or only in part: why.
+const SESSION_ERROR: &str = "kube-audit-proxy/session-recording-error";
 /// Annotation of all events with `--audit-node-name`.
 const NODE: &str = "kube-audit-proxy/node";
 
@@ -69,8 +83,8 @@ pub struct RequestFacts {
     pub accept: Option<Accepted>,
 }
 
-/// One request's record. It ends exactly once: by [`Record::complete`], or when it is dropped,
-/// be it because the client went away or because the handler panicked.
+/// The record of one request. It ends exactly once: by [`Record::complete`], or when it is dropped,
+/// because the client disconnected or the handler panicked.
 pub struct Record {
     recorder: Arc<Recorder>,
     facts: RequestFacts,
@@ -85,6 +99,8 @@ pub struct Record {
     response_version: Option<String>,
     long_running: bool,
     impersonated: Option<Impersonated>,
+    /// Why the API server allows the request, until its response is known.
+    authorization: Option<Box<Review>>,
     metadata: Option<ObjectMetadata>,
     /// The number of the client's connection.
     connection: u64,
@@ -93,7 +109,7 @@ pub struct Record {
     /// The answer's body, until it is converted; and whether all of it came.
     response: Option<(ResponseCaptures, bool)>,
     /// The object that was created, by the answer.
-    created: Option<Created>,
+    created: Option<Answered>,
     /// Whether there is a body that is an object.
     has_object: bool,
     /// Whether the body was too long to be kept, so that its name is not known.
@@ -137,6 +153,7 @@ impl Record {
             response_version: None,
             long_running,
             impersonated: None,
+            authorization: None,
             metadata: None,
             connection: 0,
             sequence: CommitSequence::detached(),
@@ -158,8 +175,8 @@ impl Record {
         record
     }
 
-    /// Notes on which connection the request came, whose share of the memory for bodies it uses, and in
-    /// whose worker's sequence its events are committed.
+    /// Notes on which connection the request came, whose share of the memory for bodies it uses,
+    /// and in whose worker's sequence its events are committed.
     pub fn on_connection(&mut self, number: u64, sequence: &CommitSequence) {
         self.connection = number;
         self.sequence = sequence.clone();
@@ -210,7 +227,7 @@ impl Record {
         self.recorder.is_writable(to_come, takers(Stage::RequestReceived)).await
     }
 
-    /// The proxy has found that the request may be done as somebody else.
+    /// The impersonation was authorized.
     pub fn impersonation_granted(&mut self, granted: Granted) {
         let Granted { user, constraint } = granted;
         self.impersonated = Some(Impersonated { user, constraint, judged_upstream: false });
@@ -289,7 +306,8 @@ impl Record {
     fn read_response(&mut self, captures: ResponseCaptures, all: bool) {
         let mut unrecorded = None;
         for (view, capture) in self.views.iter_mut().zip(captures.0.into_iter()) {
-            // Of an answer that nobody waited for there may be nothing, which is no object.
+            // If the client did not wait for the response, the capture may be empty, which is not
+            // an object.
             let Some(capture) = capture.filter(|capture| all || !capture.is_empty()) else {
                 continue;
             };
@@ -349,6 +367,28 @@ impl Record {
             self.impersonated = None;
         }
         (self.status, self.hidden) = (Some(status), hidden);
+        self.annotate_authorization();
+    }
+
+    /// Adds what the review returned, now that the response is known.
+    fn annotate_authorization(&mut self) {
+        let Some(review) = self.authorization.take() else { return };
+        let Some(status) = self.hidden.as_ref().or(self.status.as_ref()) else { return };
+        let caller = self.user.as_deref().map(|user| &**user);
+        for (key, value) in review.annotations(status, caller) {
+            self.annotate(key, &value);
+        }
+    }
+
+    /// The API server has responded: the review says why it allowed the request.
+    pub fn reviewed(&mut self, review: Box<Review>) {
+        self.authorization = Some(review);
+    }
+
+    /// The user that the request is made as.
+    pub fn effective_user(&self) -> Option<&UserInfo> {
+        let user = self.user.as_deref().map(|user| &**user);
+        self.impersonated.as_ref().map(|impersonated| &impersonated.user).or(user)
     }
 
     /// The code of the answer; 0 before there is one.
@@ -365,9 +405,8 @@ impl Record {
         self.emit(Stage::ResponseStarted, Timestamp::now())
     }
 
-    /// The API server broke off its answer.
-    pub fn response_incomplete(&mut self) {
-        let why = "the API server closed the connection before the end of its answer";
+    /// The response broke off, for this reason.
+    pub fn response_incomplete(&mut self, why: &str) {
         self.annotate(INCOMPLETE, why);
     }
 
@@ -380,6 +419,36 @@ impl Record {
     /// The client gets an error because the API server denied the proxy's own access.
     pub fn access_denied(&mut self, why: &str) {
         self.annotate(ACCESS_DENIED, why);
+    }
+
+    /// Returns the user that the request is made as, if that is another one.
+    pub fn impersonated_user(&self) -> Option<&UserInfo> {
+        self.impersonated.as_ref().map(|impersonated| &impersonated.user)
+    }
+
+    /// The session is recorded in `file`.
+    pub fn session_begun(&mut self, file: &str) {
+        self.annotate(SESSION_RECORDING, file);
+    }
+
+    /// The session cannot be recorded.
+    pub fn session_unrecorded(&mut self, why: &str) {
+        self.annotate(SESSION_ERROR, why);
+    }
+
+    /// The session has ended.
+    pub fn session_ended(&mut self, outcome: &Outcome) {
+        if let Some(sha256) = &outcome.sha256 {
+            self.annotate(SESSION_SHA256, sha256);
+        }
+        self.annotate(SESSION_BYTES_IN, &outcome.bytes_in.to_string());
+        self.annotate(SESSION_BYTES_OUT, &outcome.bytes_out.to_string());
+        if let Some(code) = outcome.exit_code {
+            self.annotate(SESSION_EXIT_CODE, &code.to_string());
+        }
+        if let Some(error) = &outcome.error {
+            self.annotate(SESSION_ERROR, error);
+        }
     }
 
     /// Ends the record with `ResponseComplete`.

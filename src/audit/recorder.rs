@@ -1,4 +1,4 @@
-//! What all records share: the sinks, what each of them is to have, and how they are told apart.
+//! What all records share: the sinks, and which events and bodies each of them receives.
 
 use std::sync::Arc;
 use std::thread::ThreadId;
@@ -200,8 +200,8 @@ impl Recorder {
         self.policies.iter().map(|(policy, _)| policy)
     }
 
-    /// Sets what happens to requests whose body is ambiguous. `None`, the default, refuses them if a
-    /// sink is strict.
+    /// Sets what happens to requests whose body is ambiguous. `None`, the default, refuses them if
+    /// a sink is strict.
     pub fn with_ambiguous_bodies(self, ambiguous: Option<AmbiguousBodies>) -> Recorder {
         Recorder { ambiguous, ..self }
     }
@@ -219,8 +219,8 @@ impl Recorder {
         &self.converter
     }
 
-    /// Returns when no large body is being converted: the last events of its requests have been handed
-    /// to the sinks.
+    /// Returns when no large body is being converted: the last events of its requests have been
+    /// handed to the sinks.
     pub async fn converted(&self) {
         self.converter.finished().await;
     }
@@ -306,8 +306,8 @@ impl Recorder {
                 }
     }
 
-    /// Submits an event to its takers, encoded once for all that have it alike. Returns a commit that
-    /// waits for `before` and for all of them.
+    /// Submits an event to its takers, encoded once for all that have it alike. Returns a commit
+    /// that waits for `before` and for all of them.
     pub(super) fn store(
         &self,
         takers: SinkSet,
@@ -348,8 +348,8 @@ impl Recorder {
         self.count_event();
     }
 
-    /// Counts the bytes of an event for the rule that decided. A policy that was loaded since has counts
-    /// of its own.
+    /// Counts the bytes of an event for the rule that decided. A policy that was loaded since has
+    /// counts of its own.
     fn count_bytes(&self, sink: usize, decided: &Each<Decided>, bytes: usize) {
         let (policy, number) = self.policy_of[sink];
         let Some(decided) = decided.iter().nth(policy) else { return };
@@ -367,7 +367,8 @@ impl Recorder {
     }
 
     /// Whether the strict ones of `to_come`, the sinks that are to get events of a request, could
-    /// store them now; those of `known` have just shown it. Waits for a webhook that is being tried.
+    /// store them now; those of `known` have just shown it. Waits for a webhook that is being
+    /// tried.
     pub(super) async fn is_writable(&self, to_come: SinkSet, known: SinkSet) -> bool {
         for sink in to_come.and(self.strict).without(known).iter() {
             if !self.sinks[sink].backend.is_writable().await {

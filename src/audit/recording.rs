@@ -48,8 +48,8 @@ pub enum RequestBodyKind {
 }
 
 /// What kube-apiserver says, with a 400, of an object that it did not get as far as to record: it
-/// could not be decoded, or the query or an impersonation header was wrong. All else that it refuses
-/// so, it has read.
+/// could not be decoded, or the query or an impersonation header was wrong. All else that it
+/// refuses so, it has read.
 const REFUSED_UNREAD: [&str; 8] = [
     "the object provided is unrecognized",
     "cannot be handled as a",
@@ -88,7 +88,8 @@ impl RequestBodyKind {
                 }
                 // kube-apiserver loses the event of a malformed patch; here it is.
                 RequestBodyKind::Patch => !message.is_empty(),
-                RequestBodyKind::DeleteOptions => false,
+                // What the storage refuses, it refuses after the options have been read.
+                RequestBodyKind::DeleteOptions => message.starts_with("Name parameter invalid: "),
             },
             // Authorization refuses with "… cannot …"; admission in its own words.
             403 => !message.is_empty() && !message.contains("\" cannot "),
@@ -258,6 +259,15 @@ mod tests {
         let behind = "you requested PartialObjectMetadata, but the requested object is a list";
         assert!(!RequestBodyKind::DeleteOptions.was_read(&answer(before)));
         assert!(RequestBodyKind::DeleteOptions.was_read(&answer(behind)));
+    }
+
+    #[test]
+    fn the_storage_refuses_names_after_the_options_have_been_read() {
+        let answer = |message: &str| Status { message: message.into(), ..Status::of_code(400) };
+        let by_storage = r#"Name parameter invalid: ".": may not be '.'"#;
+        assert!(RequestBodyKind::DeleteOptions.was_read(&answer(by_storage)));
+        let unread = "json: cannot unmarshal array into Go value of type v1.DeleteOptions";
+        assert!(!RequestBodyKind::DeleteOptions.was_read(&answer(unread)));
     }
 
     #[test]

@@ -14,8 +14,8 @@ use crate::status::Status;
 pub struct Said {
     /// The Status.
     pub status: Status,
-    /// Whether kube-apiserver has more of it than the code in its events: it has not if it could not
-    /// satisfy the client's `Accept`.
+    /// Whether kube-apiserver has more of it than the code in its events: it has not if it could
+    /// not satisfy the client's `Accept`.
     pub recorded: bool,
 }
 
@@ -69,7 +69,7 @@ impl StatusTap {
             self.seen = Vec::new();
             return;
         }
-        // Most answers are told from a Status by their first bytes, without copying them.
+        // The first bytes of most responses show that they are not a Status; nothing is copied.
         if self.seen.is_empty() && self.state == State::Undecided {
             self.state = self.judge(data);
             if self.state == State::Other {
@@ -123,8 +123,8 @@ impl StatusTap {
     }
 }
 
-/// Whether the client gets indented JSON from kube-apiserver: by the `pretty` parameter, or by a user
-/// agent that people type with.
+/// Whether the client gets indented JSON from kube-apiserver: by the `pretty` parameter, or by a
+/// user agent that people type with.
 pub fn wants_pretty(query: Option<&str>, headers: &HeaderMap) -> bool {
     let asked = query.and_then(|query| query::first(query, "pretty"));
     if let Some(value) = asked.filter(|value| !value.is_empty()) {

@@ -24,8 +24,9 @@ pub struct Summaries {
 }
 
 impl Summaries {
-    /// Writes an event for each user, verb and rate limit whose window has ended; with `all`, also for
-    /// windows that have not. Nothing waits for these events; a backend counts those that it loses.
+    /// Writes an event for each user, verb and rate limit whose window has ended; with `all`, also
+    /// for windows that have not. Nothing waits for these events; a backend counts those that it
+    /// loses.
     pub fn write(&mut self, recorder: &Recorder, all: bool) {
         let policies: Vec<_> = recorder.policies().cloned().collect();
         self.known.resize(policies.len(), None);

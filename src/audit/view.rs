@@ -158,7 +158,8 @@ impl View {
         }
     }
 
-    /// Keeps the last event from all sinks that have not got an earlier one of the request. Returns them.
+    /// Keeps the last event from all sinks that have not got an earlier one of the request. Returns
+    /// them.
     pub(super) fn withhold(&mut self, long_running: bool) -> SinkSet {
         let withheld = self.without_earlier(long_running);
         let last = &mut self.takers[Stage::ResponseComplete as usize];
@@ -184,7 +185,8 @@ impl View {
         self.takers[stage as usize]
     }
 
-    /// Takes the captured body of the request, if kube-apiserver read it before it gave this response.
+    /// Takes the captured body of the request, if kube-apiserver read it before it gave this
+    /// response.
     pub(super) fn take_request(&mut self, answer: &Status) -> Option<TakenRequest> {
         let Request { kind, captured, .. } = self.request.as_ref()?;
         if !kind.was_read(answer) {
@@ -280,7 +282,7 @@ impl View {
     }
 }
 
-/// The part of an event that can be left out if it is too long, and what then tells of it.
+/// The part of an event that is removed if the event is too long, and the annotation for it.
 pub(super) struct Shown<'v> {
     pub(super) request: Option<&'v [u8]>,
     pub(super) response: Option<&'v [u8]>,

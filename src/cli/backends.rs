@@ -30,8 +30,8 @@ pub(super) fn checks(recorder: &Arc<Recorder>) -> Vec<Check> {
     recorder.sinks().iter().enumerate().map(of_sink).collect()
 }
 
-/// Keeps the metric of each backend's health, and logs losses that were held back, until the recorder is
-/// gone.
+/// Keeps the metric of each backend's health, and logs losses that were held back, until the
+/// recorder is gone.
 pub(super) fn look_after(recorder: &Arc<Recorder>, metrics: &[Arc<BackendMetrics>]) {
     let (recorder, metrics) = (Arc::downgrade(recorder), metrics.to_vec());
     tokio::spawn(async move {

@@ -23,7 +23,7 @@ pub struct CompletionArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: kube-audit-proxy man /usr/local/share/man/man1")]
 pub struct ManArgs {
-    /// The folder; must exist
+    /// The directory; must exist
     #[arg(value_name = "FOLDER")]
     folder: PathBuf,
 }
@@ -34,7 +34,7 @@ pub(super) fn script(args: &CompletionArgs, command: &mut clap::Command) -> Resu
     Ok(())
 }
 
-/// Writes one page a command.
+/// Writes one page per command.
 pub(super) fn man_pages(args: &ManArgs, command: clap::Command) -> Result<(), Failure> {
     clap_mangen::generate_to(command, &args.folder)
         .with_context(|| format!("cannot write man pages to {}", args.folder.display()))?;

@@ -1,4 +1,4 @@
-//! `kube-audit-proxy demo`: the proxy before an API in memory, and its events as they happen.
+//! `kube-audit-proxy demo`: the proxy in front of an in-memory API, and its events as they happen.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -16,25 +16,25 @@ use crate::server::limits;
 /// Flags of `demo`.
 #[derive(Debug, clap::Args)]
 pub struct DemoFlags {
-    /// Port of the proxy on the loopback address; 0 picks a free one
+    /// Port of the proxy on the loopback address; 0 selects a free port
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     port: u16,
-    /// Folder for certificates, kubeconfig, policy and audit log, kept at the end
-    /// [default: a temporary folder, removed at the end]
+    /// Directory for certificates, kubeconfig, policy and audit log, kept after the demo
+    /// [default: a temporary directory, removed at the end]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// Audit policy; may be edited while the demo runs [default: a recommended one]
+    /// Audit policy; can be edited while the demo runs [default: the recommended one]
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
-    /// How the API is told who the user is
-    #[arg(long, value_name = "HOW", value_enum, default_value = "request-header")]
+    /// How the API server identifies the user
+    #[arg(long, value_name = "MODE", value_enum, default_value = "request-header")]
     upstream_identity: UpstreamIdentity,
-    /// Show RequestReceived events, too, where the policy has them
+    /// Also show RequestReceived events, if the policy has them
     #[arg(long)]
     all_stages: bool,
 }
 
-/// Runs the demo until a signal ends it.
+/// Runs the demo until it receives a signal.
 pub fn run(flags: &DemoFlags) -> Result<(), Failure> {
     logging::init(tracing::Level::WARN, LogFormat::Text);
     limits::prepare()?;
@@ -95,19 +95,24 @@ fn show(style: Style, event: &[u8]) -> io::Result<()> {
 
 fn introduction(demo: &Demo, process: &Process) -> String {
     format!(
-        "kube-audit-proxy on https://{proxy}, before a Kubernetes API in memory.\n\
-         \n  audit policy  {policy}  (edit it: it is read again)\
+        "kube-audit-proxy on https://{proxy}, in front of an in-memory Kubernetes API.\n\
+         \n  audit policy  {policy}  (edit it while the demo runs)\
          \n  audit log     {log}\
+         \n  recordings    {sessions}\
          \n  metrics       http://{admin}/metrics\n\
-         \nTry in another terminal:\n\
+         \nRun in another terminal:\n\
          \n  export KUBECONFIG={kubeconfig}\
          \n  kubectl create configmap hello --from-literal=to=world\
          \n  kubectl get configmaps --as viewer\
-         \n  kube-audit-proxy log query --verb create --resource configmaps {log}\n\
+         \n  kube-audit-proxy log query --verb create --resource configmaps {log}\
+         \n  kubectl exec -it {pod} -- sh\
+         \n  kube-audit-proxy session list {sessions}\n\
          \nAudit events, until Ctrl-C:\n\n",
         proxy = process.addr(),
         policy = demo.policy().display(),
         log = demo.audit_log().display(),
+        sessions = demo.sessions().display(),
+        pod = "hello-0",
         admin = process.admin_addr(),
         kubeconfig = demo.kubeconfig().display(),
     )
@@ -182,8 +187,7 @@ mod tests {
 
     /// kubectl through the proxy: every request is an event.
     async fn kubectl_is_audited(identity: UpstreamIdentity) {
-        if Command::new("kubectl").args(["version", "--client"]).output().is_err() {
-            eprintln!("skipped: no kubectl");
+        if !test_support::has_kubectl() {
             return;
         }
         let (demo, process, mut events) = start(&flags(identity)).await.unwrap();

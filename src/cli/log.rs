@@ -1,5 +1,5 @@
-//! `kube-audit-proxy log`: searches and summarizes audit logs, makes keys for sealing them, and verifies
-//! seals. The same commands are `kubectl audit`.
+//! `kube-audit-proxy log`: searches and summarizes audit logs, creates keys for seals, and verifies
+//! seals. The same commands are available as `kubectl audit`.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -11,11 +11,12 @@ use anyhow::Context;
 use audit_query::cli::{Command, ExportArgs, FollowArgs, IndexArgs, QueryArgs, ReportArgs};
 
 use super::output;
+use super::recordings::{self, Checked};
 use super::seals::LogSeals;
 use audit_log::seal::verify::{self, Expected, Report};
 use audit_log::seal::{Head, PublicKey, SealKey};
 
-/// Findings that are printed; a log that was replaced has as many as lines.
+/// Maximum number of findings that are printed; a replaced log has one per line.
 const PRINTED: usize = 200;
 
 const QUERY_EXAMPLES: &str = "\
@@ -60,58 +61,62 @@ pub struct LogArgs {
 pub(super) enum LogCommand {
     /// Print the events that match
     ///
-    /// Reads logs of kube-apiserver and kube-audit-proxy, plain, gzip, or zstd, with the files rotated
-    /// from them. Prints one line a request, its last event, oldest first. The exit code is 0 if
-    /// something was found, 1 if nothing was, and 2 after an error.
+    /// Reads logs of kube-apiserver and kube-audit-proxy, plain, gzip, or zstd, with the files
+    /// rotated from them. Prints one line per request, its last event, oldest first. Exits with 0
+    /// if an event matches, 1 if none does, and 2 after an error.
     #[command(after_long_help = QUERY_EXAMPLES)]
     Query(Box<QueryArgs>),
-    /// Summarize what happened: users, failures, Secrets, exec, RBAC, latency, ...
+    /// Summarize users, failures, Secrets, exec, RBAC, latency, ...
     ///
-    /// Without the name of a report, prints a summary. Counts one event a request, its last.
+    /// Without the name of a report, prints a summary. Counts one event per request, its last.
     #[command(after_long_help = REPORT_EXAMPLES)]
     Report(Box<ReportArgs>),
     /// Print events as they are written, across rotation
     ///
-    /// Starts at the end of the log; with --since, at that time. Prints a request when it has ended;
-    /// --stage=all prints each of its events.
+    /// Starts at the end of the log, or at the time of --since. Prints a request when it has
+    /// completed; --stage=all prints each of its events.
     Follow(Box<FollowArgs>),
-    /// Write index files beside closed logs, which make queries and reports quicker
+    /// Write index files for rotated logs, which make queries and reports faster
     ///
-    /// An index file, audit-TIME.log.parquet, is about 3 % of its log, and is used as long as the log is
-    /// not changed. The proxy writes them at rotation. The exit code is 0 if all is well, 1 if --check
-    /// finds an index file that cannot be used, and 2 after an error.
+    /// An index file, audit-TIME.log.parquet, is about 3 % of its log, and is used as long as the
+    /// log does not change. The proxy writes them at rotation. Exits with 0 on success, 1 if
+    /// --check finds an index file that cannot be used, and 2 after an error.
     Index(IndexArgs),
     /// Write events as Parquet, CSV, or NDJSON for DuckDB, ClickHouse, Trino, or Spark
     ///
-    /// Files get their names when all of them are complete; none is replaced unless --overwrite is
-    /// given. The exit code is 0 if something was exported, 1 if nothing was, and 2 after an error.
+    /// Files get their names when all of them are complete. Existing files are replaced only with
+    /// --overwrite. Exits with 0 if an event was exported, 1 if none was, and 2 after an error.
     #[command(after_long_help = EXPORT_EXAMPLES)]
     Export(Box<ExportArgs>),
-    /// Makes an Ed25519 key for --audit-log-seal-key-file, and FILE.pub for log verify
+    /// Create an Ed25519 key for --audit-log-seal-key-file, and FILE.pub for log verify
     Keygen {
-        /// Where the private key goes; must not exist
+        /// File for the private key; must not exist
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
-    /// Verifies that sealed audit logs are as they were written. Exit code: 0 if they are, 1 if
-    /// something was changed or a seal is missing, 2 if that cannot be determined
+    /// Verify that sealed audit logs were not changed. Exits with 0 if they were not, 1 if a line
+    /// or file was changed or a seal is missing, and 2 if that cannot be determined
     Verify {
-        /// Public keys (PEM) that seals may be signed by
+        /// Public keys (PEM) of the seals
         #[arg(long, value_name = "FILE", required_unless_present = "trust_embedded_key")]
         #[arg(conflicts_with = "trust_embedded_key")]
         public_key: Vec<PathBuf>,
-        /// Trust the key that the seal itself names. Detects accidents, not attackers: whoever replaces
-        /// the seal chooses that key
+        /// Trust the key that the seal itself contains. Detects accidents, not attackers: whoever
+        /// replaces the seal chooses that key
         #[arg(long)]
         trust_embedded_key: bool,
-        /// A block that the chain must contain, as BLOCK:SHA256 from the proxy's own log (head=...)
+        /// Block that the chain must contain, as BLOCK:SHA256 from the proxy's own log (head=...)
         #[arg(long, value_name = "HEAD")]
         head: Vec<Head>,
-        /// Checkpoint that the chain must go as far as, if it is not beside the log
+        /// Checkpoint that the chain must reach, if it is not next to the log
         /// (--audit-log-seal-checkpoint-file)
         #[arg(long, value_name = "FILE")]
         checkpoint_file: Vec<PathBuf>,
-        /// Log files, compressed or not; each brings the files rotated from it that are beside it
+        /// Directory of the session recordings that events of the logs name
+        /// [default: recordings beside the logs, and in directories beside them]
+        #[arg(long, value_name = "DIR")]
+        session_recording_dir: Option<PathBuf>,
+        /// Log files, compressed or not; the files rotated from them are included
         #[arg(value_name = "FILE", required = true)]
         files: Vec<PathBuf>,
     },
@@ -131,8 +136,16 @@ pub(super) fn execute(command: LogCommand) -> ExitCode {
         LogCommand::Index(args) => return args.run(),
         LogCommand::Export(args) => return args.run(),
         LogCommand::Keygen { file } => keygen(&file).map(|()| ExitCode::SUCCESS),
-        LogCommand::Verify { public_key, head, checkpoint_file, files, .. } => {
-            verify(&public_key, &head, &checkpoint_file, &files)
+        LogCommand::Verify {
+            public_key,
+            head,
+            checkpoint_file,
+            files,
+            session_recording_dir,
+            ..
+        } => {
+            let recordings = session_recording_dir.as_deref();
+            verify(&public_key, &head, &checkpoint_file, &files, recordings)
         }
     };
     result.unwrap_or_else(|error| output::failed(&error, 2))
@@ -167,6 +180,7 @@ fn verify(
     heads: &[Head],
     checkpoints: &[PathBuf],
     files: &[PathBuf],
+    recordings: Option<&Path>,
 ) -> anyhow::Result<ExitCode> {
     let mut trusted = Vec::new();
     for path in keys {
@@ -174,7 +188,29 @@ fn verify(
     }
     let report = verify::verify(files, Expected { keys: &trusted, heads, checkpoints })?;
     print(&report, !trusted.is_empty(), &mut io::stdout().lock())?;
-    Ok(if report.is_intact() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    let checked = recordings::check(files, recordings)?;
+    print_recordings(&checked, &mut io::stdout().lock())?;
+    let is_intact = report.is_intact() && checked.changed.is_empty();
+    Ok(if is_intact { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn print_recordings(checked: &Checked, out: &mut impl Write) -> io::Result<()> {
+    let Checked { changed, intact, missing } = checked;
+    if changed.is_empty() && *intact == 0 && *missing == 0 {
+        return Ok(());
+    }
+    for finding in changed.iter().take(PRINTED) {
+        writeln!(out, "{finding}")?;
+    }
+    let verdict = if changed.is_empty() { "intact" } else { "NOT INTACT" };
+    write!(out, "session recordings {verdict}: {intact} as recorded, {} changed", changed.len())?;
+    match missing {
+        0 => writeln!(out),
+        _ => writeln!(
+            out,
+            ", {missing} not found (deleted by retention, or elsewhere: --session-recording-dir)"
+        ),
+    }
 }
 
 fn print(report: &Report, trusted: bool, out: &mut impl Write) -> io::Result<()> {

@@ -8,13 +8,16 @@ use tracing_subscriber::EnvFilter;
 use crate::config::LogFormat;
 
 /// The crates of this project, which log at `--log-level`.
-const OWN_CRATES: [&str; 7] = [
+const OWN_CRATES: [&str; 10] = [
     "api_client",
     "audit_log",
     "audit_query",
     "k8s_audit",
     "kube_audit_proxy",
+    "kube_authn",
     "pki",
+    "session_recording",
+    "test_support",
     "watched_files",
 ];
 

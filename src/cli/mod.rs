@@ -10,8 +10,11 @@ mod logging;
 mod output;
 mod policy;
 pub mod process;
+mod recordings;
 mod seals;
 mod serve;
+mod session;
+mod sessions;
 mod signals;
 
 use std::ffi::OsString;
@@ -22,8 +25,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::ServeFlags;
 
-/// Records what Kubernetes clients do: a reverse proxy in front of kube-apiserver that writes the
-/// audit events that kube-apiserver would, by a policy that can be changed while it runs.
+/// Reverse proxy in front of kube-apiserver that writes Kubernetes audit events. It applies an
+/// audit policy, which can be changed while it runs, and records requests like kube-apiserver does.
 #[derive(Debug, Parser)]
 #[command(name = "kube-audit-proxy", version, max_term_width = 100)]
 struct Cli {
@@ -33,20 +36,22 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Runs the proxy
+    /// Run the proxy
     // Boxed, as it is many times the size of the others.
     Serve(Box<ServeFlags>),
-    /// Shows what it does: the proxy before an API in memory, events as they happen
+    /// Try it: the proxy in front of an in-memory API, with its audit events as they happen
     Demo(demo::DemoFlags),
     /// Search, summarize, follow, and verify audit logs
     Log(log::LogArgs),
-    /// Check audit policies, and show what they do with requests
+    /// List, show, and replay recordings of exec and attach sessions
+    Session(session::SessionArgs),
+    /// Check audit policies, and show what they record
     Policy(policy::PolicyArgs),
-    /// Print a kubeconfig with which clients use the proxy, or merge it into theirs
+    /// Print a kubeconfig for clients of the proxy, or merge it into an existing one
     Kubeconfig(kubeconfig::KubeconfigArgs),
-    /// Print a script that completes commands and flags in a shell
+    /// Print a shell completion script
     Completion(completion::CompletionArgs),
-    /// Write man pages of all commands to a folder
+    /// Write manual pages of all commands to a directory
     Man(completion::ManArgs),
 }
 
@@ -61,12 +66,12 @@ struct PluginCli {
     command: log::LogCommand,
 }
 
-/// How a command ended, other than well.
+/// Why a command failed.
 #[derive(Debug)]
 enum Failure {
-    /// It was asked for something that it does not do.
+    /// The arguments are invalid.
     Usage(String),
-    /// It could not do what it was asked for.
+    /// The command could not be completed.
     Failed(anyhow::Error),
 }
 
@@ -76,7 +81,7 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
     }
 }
 
-/// Runs the command that `arguments` (the first is the program's name) ask for, to its end.
+/// Runs the command in `arguments`, whose first element is the program's name, to completion.
 pub fn run(arguments: Vec<OsString>) -> ExitCode {
     let program = arguments.first().map(Path::new).and_then(Path::file_stem);
     if program.is_some_and(|name| name == PLUGIN) {
@@ -87,13 +92,14 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
     }
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
-        // Also that help or the version was asked for, with code 0.
+        // Requests for help or the version are errors with exit code 0.
         Err(error) => return tell(error),
     };
     let result = match cli.command {
         Command::Serve(_) => serve::run(arguments_of(&arguments, "serve")),
         Command::Demo(flags) => demo::run(&flags),
         Command::Log(args) => return log::run(args),
+        Command::Session(args) => return session::run(args),
         Command::Policy(args) => return policy::run(args),
         Command::Kubeconfig(args) => kubeconfig::run(&args),
         Command::Completion(args) => completion::script(&args, &mut Cli::command()),
@@ -111,14 +117,14 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
     }
 }
 
-/// The arguments behind the subcommand.
+/// Returns the arguments after the subcommand.
 fn arguments_of<'a>(arguments: &'a [OsString], command: &str) -> &'a [OsString] {
     let at = arguments.iter().position(|argument| argument == command);
     &arguments[at.map_or(arguments.len(), |at| at + 1)..]
 }
 
 fn tell(error: clap::Error) -> ExitCode {
-    // Where not even that can be written, there is nobody to tell.
+    // If standard error cannot be written, the error cannot be reported.
     let _ = error.print();
     ExitCode::from(error.exit_code() as u8)
 }

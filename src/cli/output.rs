@@ -28,8 +28,8 @@ pub(super) fn is_reader_gone(error: &anyhow::Error) -> bool {
     causes.any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// Ends a command that failed: quietly if the reader of its output has gone, else with the error and
-/// `code`.
+/// Ends a command that failed: quietly if the reader of its output has gone, else with the error
+/// and `code`.
 pub(super) fn failed(error: &anyhow::Error, code: u8) -> ExitCode {
     if is_reader_gone(error) {
         return ExitCode::from(SIGPIPE);

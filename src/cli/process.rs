@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::backends;
+use super::{backends, sessions};
 use crate::audit::body::Budget;
 use crate::audit::record::{AuditSink, Backend, Encoding, Format, Recorder};
 use crate::audit::recording::BodySettings;
@@ -23,12 +23,14 @@ use crate::authn::{
     JwtSettings, RequestHeader, ServiceAccounts, TokenCache, TokenFile, TokenReview, Tokens,
     UserInfo, issuers_or_usual, upstream_keys,
 };
+use crate::authorization::AuthorizationReviews;
 use crate::config::{
     Audit, Authentication, BackendSettings, Bodies, CertificateSource, Config, Issuers, Serving,
     SinkSettings,
 };
 use crate::file_watch::Reloaded;
 use crate::file_watch::{FileWatcher, POLL_INTERVAL};
+use crate::filters::Filters;
 use crate::impersonation::Reviewer;
 use crate::metrics::Metrics;
 use crate::pipeline::Proxy;
@@ -41,13 +43,16 @@ use crate::server::{admin, limits, listener, reload, self_signed, tls};
 use crate::upstream::access::Access;
 use crate::upstream::identity::Identity;
 use crate::upstream::{
-    ConfigError, KubeconfigFile, ReloadTarget, Upstream, UpstreamSource, WebhookEndpoint,
-    webhook_config,
+    ConfigError, KubeconfigFile, ReloadTarget, Upstream, UpstreamConfig, UpstreamSource,
+    WebhookEndpoint,
 };
 use api_client::ApiClient;
 use audit_log::LogBackend;
 use audit_log::webhook::WebhookBackend;
 
+/// How long requests on open connections are still accepted after the last connection was, while
+/// another process listens on the same port.
+const CLOSING: Duration = Duration::from_millis(500);
 /// For tasks to notice that they were dropped, and for records to be closed.
 const ENDING: Duration = Duration::from_secs(2);
 /// For the responses of the admin port.
@@ -64,6 +69,8 @@ pub struct Process {
     admin_shutdown: Shutdown,
     shutdown_delay: Duration,
     shutdown_timeout: Duration,
+    /// Whether another process may listen on the same port.
+    shares_port: bool,
     force_reload: watch::Sender<()>,
     workers: Arc<Workers>,
     summaries: Arc<Mutex<Summaries>>,
@@ -85,18 +92,26 @@ impl Process {
         let follow = Follow { metrics: metrics.clone(), forced };
 
         let policies = policies(&config.audit.sinks, &follow)?;
-        let upstream = upstream(&config.upstream, &follow)?;
         let as_front_proxy = config.upstream.identity == Identity::RequestHeader;
+        let upstream = upstream(&config.upstream, &follow)?.checked_as_front_proxy(as_front_proxy);
         let authenticator =
             authenticator(&config.authentication, &upstream, as_front_proxy, &follow)?;
         let certificate = serving_certificate(&config.serving, &follow)?;
         let tls = tls::server_config(&config.serving.tls, certificate).context("TLS")?;
-        let listener = listener::bind(config.serving.addr).await.context("--secure-port")?;
-        let admin_listener =
-            listener::bind(config.operation.admin_addr).await.context("--admin-bind-address")?;
+        let share_port = config.serving.share_port;
+        let listener = listener::bind(config.serving.addr, share_port).context("--secure-port")?;
+        let admin_listener = listener::bind(config.operation.admin_addr, share_port)
+            .context("--admin-bind-address")?;
         let (addr, admin_addr) = (listener.local_addr()?, admin_listener.local_addr()?);
 
+        let authorization = config.audit.authorization.map(|settings| {
+            let metrics = metrics.authorization.clone();
+            AuthorizationReviews::new(upstream.clone(), settings, metrics)
+        });
+        let sessions = sessions::recorder(config.sessions, &follow)?;
         let recorder = recorder(config.audit, policies, observer, &follow)?;
+        let filters = Filters::new(config.filters, metrics.filters.clone());
+        filters.watch_deadlines();
         let proxy = Arc::new(Proxy {
             authenticator,
             recorder: Arc::new(recorder),
@@ -104,8 +119,11 @@ impl Process {
             identity: config.upstream.identity,
             original_user_extra: config.upstream.original_user_extra,
             reviewer: Reviewer::new(upstream.clone(), config.upstream.constrained_impersonation),
+            authorization,
             upstream,
+            filters,
             long_running: Default::default(),
+            sessions,
         });
 
         let (shutdown, running) = Shutdown::new();
@@ -133,6 +151,7 @@ impl Process {
             admin_shutdown,
             shutdown_delay,
             shutdown_timeout,
+            shares_port: share_port,
             force_reload,
             workers,
             summaries,
@@ -171,14 +190,26 @@ impl Process {
         self.shutdown(at_once).await;
     }
 
-    /// Shuts down within `--shutdown-timeout`: accepts nothing new, lets requests under way finish, then
-    /// has backends deliver what waits. What does not finish in its share of the time
-    /// ([`Timetable`]) is dropped; events that are not delivered are counted and logged by backend. With
-    /// `at_once` all of it is cut short.
+    /// Shuts down within `--shutdown-timeout`: accepts nothing new, lets requests under way finish,
+    /// then has backends deliver what waits. What does not finish in its share of the time
+    /// ([`Timetable`]) is dropped; events that are not delivered are counted and logged by backend.
+    /// With `at_once` all of it is cut short.
     pub async fn shutdown(self, at_once: impl Future<Output = ()>) {
         let mut timetable = Timetable::new(Instant::now(), self.shutdown_timeout);
         let mut at_once = std::pin::pin!(at_once);
         let mut is_hurried = false;
+        if self.shares_port {
+            // New connections go to the other process, and those accepted last get a response.
+            self.shutdown.close();
+            let closing = CLOSING.min(self.shutdown_timeout / 10);
+            tokio::select! {
+                () = tokio::time::sleep(closing) => {}
+                () = &mut at_once => {
+                    is_hurried = true;
+                    timetable = timetable.hurried(Instant::now(), AT_ONCE);
+                }
+            }
+        }
         self.shutdown.drain();
         self.proxy.end_long_running();
         tokio::select! {
@@ -186,20 +217,21 @@ impl Process {
             () = tokio::time::sleep_until(timetable.requests) => {
                 tracing::warn!(
                     timeout = ?self.shutdown_timeout,
-                    "requests are still under way and --shutdown-timeout ends soon, they are dropped"
+                    "requests in flight are aborted because --shutdown-timeout is almost over"
                 );
             }
-            () = &mut at_once => {
-                tracing::warn!("ending at once, requests under way are dropped");
+            () = &mut at_once, if !is_hurried => {
+                tracing::warn!("shutting down immediately, requests in flight are aborted");
                 is_hurried = true;
                 timetable = timetable.hurried(Instant::now(), AT_ONCE);
             }
         }
         self.shutdown.end();
-        // Their records are closed as they are dropped; then nothing comes to the backends any more.
+        // Their records are closed as they are dropped; then nothing comes to the backends any
+        // more.
         let left = timetable.backends.saturating_duration_since(Instant::now());
         if tokio::time::timeout(ENDING.min(left / 2), self.all_ended()).await.is_err() {
-            tracing::error!("requests did not end, their last events may be missing");
+            tracing::error!("requests did not end in time, their last events may be missing");
         }
         drop(self.workers);
         if tokio::time::timeout(ENDING, self.proxy.recorder.converted()).await.is_err() {
@@ -232,7 +264,7 @@ impl Process {
         self.proxy.recorder.sinks().iter().for_each(|sink| sink.backend.flush_losses());
         self.admin_shutdown.end();
         let _ = tokio::time::timeout(ADMIN_ENDING, self.admin_shutdown.all_ended()).await;
-        tracing::info!("ended");
+        tracing::info!("shutdown complete");
     }
 
     async fn all_ended(&self) {
@@ -356,9 +388,9 @@ fn recorder(
 /// A client of the webhook endpoint that a kubeconfig describes, which is followed.
 fn webhook_client(path: &Path, follow: &Follow) -> Result<WebhookEndpoint, ConfigError> {
     // Its connections are not those to the API server.
-    let client = ApiClient::new(webhook_config(path)?, "the audit webhook")?;
+    let client = ApiClient::new(UpstreamConfig::of_webhook(path)?, "the audit webhook")?;
     let owned = path.to_owned();
-    let resolve = move || webhook_config(&owned);
+    let resolve = move || UpstreamConfig::of_webhook(&owned);
     let paths = [path.to_owned()];
     let file = KubeconfigFile::new(Reloaded::AuditWebhookConfig, &paths, Box::new(resolve));
     follow.spawn_kubeconfig(file, &client);
@@ -366,8 +398,8 @@ fn webhook_client(path: &Path, follow: &Follow) -> Result<WebhookEndpoint, Confi
 }
 
 /// What is needed to follow files.
-struct Follow {
-    metrics: Arc<Metrics>,
+pub(super) struct Follow {
+    pub(super) metrics: Arc<Metrics>,
     forced: watch::Receiver<()>,
 }
 
@@ -377,7 +409,7 @@ impl Follow {
         tokio::spawn(file.follow(target.clone(), metrics, forced, POLL_INTERVAL));
     }
 
-    fn spawn<E: std::fmt::Display + Send + 'static>(
+    pub(super) fn spawn<E: std::fmt::Display + Send + 'static>(
         &self,
         what: Reloaded,
         watcher: FileWatcher,
@@ -422,7 +454,7 @@ fn authenticator(
     })
 }
 
-/// What an authentication configuration decides, be it a file or flags.
+/// The result of an authentication configuration, from a file or from flags.
 struct Configured {
     /// The issuers, if there may be any.
     oidc: Option<Arc<JwtAuthenticators>>,
@@ -509,7 +541,7 @@ fn tokens(
     if let Some((webhook, path)) = review.as_deref().and_then(TokenReview::webhook) {
         let owned = path.to_owned();
         let paths = [owned.clone()];
-        let resolve = move || webhook_config(&owned);
+        let resolve = move || UpstreamConfig::of_webhook(&owned);
         let file = KubeconfigFile::new(Reloaded::TokenWebhookConfig, &paths, Box::new(resolve));
         follow.spawn_kubeconfig(file, webhook);
     }
@@ -557,12 +589,17 @@ fn serve_admin(
     running: Running,
 ) {
     let (upstream, phase) = (proxy.upstream.clone(), shutdown.clone());
+    let endpoints = upstream.clone();
     let access = proxy.clone();
     let mut checks = backends::checks(&proxy.recorder);
     checks.extend([
         Check::new("upstream", move || {
             let upstream = upstream.clone();
             async move { upstream.check().await.map_err(|error| error.to_string()) }
+        }),
+        Check::informational("upstream-endpoints", "other addresses are healthy", move || {
+            let healthy = endpoints.all_healthy();
+            async move { healthy }
         }),
         Check::new("upstream-access", move || {
             let review = access.authenticator.token_review_denial();
@@ -576,7 +613,7 @@ fn serve_admin(
             async move {
                 match phase {
                     Phase::Serving => Ok(()),
-                    Phase::Leaving | Phase::Draining | Phase::Ending => {
+                    Phase::Leaving | Phase::Closing | Phase::Draining | Phase::Ending => {
                         Err("process is shutting down".to_owned())
                     }
                 }

@@ -1,9 +1,9 @@
-//! Signals, and the certainty that a process that was told to end does end.
+//! Receives signals, and guarantees that the process ends after SIGTERM.
 //!
-//! Signals are received by a thread of their own, so that neither a file that hangs at start nor a busy
-//! or blocked runtime can hold them up. The same thread ends the process if an orderly shutdown does not
-//! finish in time: after the first SIGTERM or SIGINT when `--shutdown-timeout` is over, after the second
-//! within [`SECOND`], with the third immediately.
+//! Signals are received by a thread of their own, so that neither a file that hangs at start nor a
+//! busy or blocked runtime can hold them up. The same thread ends the process if an orderly
+//! shutdown does not finish in time: after the first SIGTERM or SIGINT when `--shutdown-timeout` is
+//! over, after the second within [`SECOND`], with the third immediately.
 
 use std::io;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use tokio::time::Instant;
 const SECOND: Duration = Duration::from_secs(1);
 /// How long it may live after a first one if it does not serve yet: it has nothing to finish.
 const STARTING: Duration = Duration::from_millis(500);
-/// For the last words: standard error may be a pipe that nobody reads.
+/// Time for the last log line: standard error may be a pipe without a reader.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// What a signal asks for.
@@ -40,8 +40,8 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    /// Receives signals from now on, instead of the system's default. After the first that asks for the
-    /// end, the process ends within `limit` at the latest.
+    /// Receives signals from now on, instead of the system's default. After the first that asks for
+    /// the end, the process ends within `limit` at the latest.
     ///
     /// # Errors
     /// The system's, which has no threads or descriptors left.
@@ -142,7 +142,7 @@ impl Watch {
                     (last, until) => until.or(last),
                 };
             }
-            // Nobody listens where the end has come already.
+            // The receiver is gone if the process is already ending.
             let _ = self.ask.send(asked);
         }
     }
@@ -152,7 +152,7 @@ impl Watch {
 fn end(reason: &'static str) -> ! {
     let (told, wait) = std_mpsc::channel();
     let _ = thread::Builder::new().spawn(move || {
-        tracing::error!("{reason}; events that were not stored yet are lost");
+        tracing::error!("{reason}; events that are not written yet are lost");
         let _ = told.send(());
     });
     let _ = wait.recv_timeout(LAST_WORDS);

@@ -29,15 +29,15 @@ pub(super) fn authentication(flags: &ServeFlags) -> Result<Authentication, Confi
         && flags.upstream_identity != UpstreamIdentity::PassThrough;
     if nobody {
         return fail(
-            "--anonymous-auth=false without another way to authenticate would refuse everybody; \
+            "--anonymous-auth=false without another way to authenticate would refuse every request; \
              give --client-ca-file, --token-auth-file or another flag of that kind",
         );
     }
     if flags.client_crl_file.is_some() && flags.client_ca_file.is_none() {
-        return fail("--client-crl-file needs --client-ca-file, the authorities that revoke");
+        return fail("--client-crl-file needs --client-ca-file, the CAs that revoke");
     }
     if flags.client_ca_allow_x509_v1 && flags.client_ca_file.is_none() {
-        return fail("--client-ca-allow-x509-v1 needs --client-ca-file, the authorities that sign");
+        return fail("--client-ca-allow-x509-v1 needs --client-ca-file, the CAs that sign");
     }
     let audiences = match flags.api_audiences.is_empty() {
         true => &flags.service_account_issuer,
@@ -276,7 +276,7 @@ fn required_claim(pair: &str) -> Result<(String, String), ConfigError> {
 fn signing_algorithm(name: &str) -> Result<Algorithm, ConfigError> {
     Algorithm::from_name(name).ok_or_else(|| {
         ConfigError(format!(
-            "--oidc-signing-algs: {name:?} is not taken; those that are: RS256, RS384, RS512, \
+            "--oidc-signing-algs: {name:?} is not supported; supported are: RS256, RS384, RS512, \
              ES256, ES384, ES512, PS256, PS384, PS512"
         ))
     })

@@ -22,7 +22,7 @@ pub(super) fn bodies(flags: &ServeFlags) -> Result<Bodies, ConfigError> {
     let redaction = match rules.as_slice() {
         ["none"] => None,
         rules if rules.contains(&"none") => {
-            return fail("--audit-redact: none goes with no other rule; leave it or them out");
+            return fail("--audit-redact: none cannot be combined with other rules");
         }
         rules => {
             let redaction = Redaction::new(rules.iter().copied())

@@ -161,8 +161,8 @@ fn the_webhook_has_kube_apiservers_defaults_and_needs_no_log() {
 fn what_makes_no_sense_is_refused_with_a_remedy() {
     let cases: [(&[&str], &str); 29] = [
         (&["--audit-log-seal"], "--audit-log-seal needs --audit-log-seal-key-file"),
-        (&["--audit-log-seal-key-file=k"], "is of no use without --audit-log-seal"),
-        (&["--audit-log-seal-checkpoint-file=c"], "is of no use without --audit-log-seal"),
+        (&["--audit-log-seal-key-file=k"], "has no effect without --audit-log-seal"),
+        (&["--audit-log-seal-checkpoint-file=c"], "has no effect without --audit-log-seal"),
         (
             &["--audit-log-path=-", "--audit-log-seal", "--audit-log-seal-key-file=k"],
             "standard output cannot be sealed",
@@ -213,7 +213,7 @@ fn what_makes_no_sense_is_refused_with_a_remedy() {
             "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
         ),
         (&["--tls-min-version=VersionTLS10"], "[possible values: VersionTLS12, VersionTLS13]"),
-        (&["--anonymous-auth=false"], "would refuse everybody; give --client-ca-file"),
+        (&["--anonymous-auth=false"], "would refuse every request; give --client-ca-file"),
         (&["--anonymous-auth=maybe"], "neither true nor false"),
         (&["--client-crl-file=crl"], "--client-crl-file needs --client-ca-file"),
         (&["--context=c", "--upstream-server=https://a"], "--context needs a kubeconfig"),
@@ -239,7 +239,7 @@ fn there_is_no_serving_without_recording() {
     let [policy, log] = REQUIRED;
     let cases = [
         (log, "--audit-policy-file is missing", "config/policy-recommended.yaml"),
-        (policy, "--audit-log-path is missing", "give a file, or - for standard output"),
+        (policy, "--audit-log-path is missing", "a file, or to - for standard output"),
     ];
     for (given, start, remedy) in cases {
         let flags = file::parse(&[OsString::from(given)]).unwrap().unwrap();
@@ -392,11 +392,11 @@ fn oidc_flags_are_kube_apiservers() {
         assert!(error.contains("give the iss claim of the tokens"), "{url}: {error}");
     }
     for (flag, expected) in [
-        ("--oidc-signing-algs=none", "\"none\" is not taken"),
-        ("--oidc-signing-algs=RS256,HS256", "\"HS256\" is not taken"),
+        ("--oidc-signing-algs=none", "\"none\" is not supported"),
+        ("--oidc-signing-algs=RS256,HS256", "\"HS256\" is not supported"),
         ("--oidc-required-claim=hd", "not of the form claim=value"),
         ("--oidc-required-claim==x", "not of the form claim=value"),
-        ("--oidc-signing-algs=RS256,", "\"\" is not taken"),
+        ("--oidc-signing-algs=RS256,", "\"\" is not supported"),
         ("--oidc-username-claim=", "--oidc-username-claim is empty"),
     ] {
         assert!(oidc(&[flag]).unwrap_err().contains(expected), "{flag}");
@@ -444,7 +444,7 @@ fn the_flags_are_one_log_and_one_webhook_with_one_policy() {
     assert_eq!(audit.node_name.as_deref(), Some("cp-1"));
     for name in ["", "a b"] {
         let error = config(&[&format!("--audit-node-name={name}")]).unwrap_err();
-        assert!(error.starts_with("--audit-node-name is no name"), "{error}");
+        assert!(error.starts_with("--audit-node-name is invalid"), "{error}");
     }
 }
 

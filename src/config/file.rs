@@ -80,8 +80,8 @@ pub fn parse(arguments: &[OsString]) -> Result<Result<ServeFlags, FileError>, cl
         && let Some(flag) = given.into_iter().find(|flag| is_of_sinks(flag))
     {
         let message = format!(
-            "sinks and --{flag} both say where events go; say it in an entry of sinks instead of \
-             by the flag, or leave sinks out"
+            "sinks and --{flag} exclude each other; move the flag into an entry of sinks, or \
+             remove sinks"
         );
         return Ok(Err(entry_error(path, *at, message)));
     }
@@ -128,7 +128,7 @@ fn arguments_of(path: &Path) -> Result<Arguments, FileError> {
         }
         let wrong = |(at, message)| entry_error(path, at, message);
         let texts = value.value.texts(value.referenced).map_err(|at| {
-            wrong((at, format!("{} takes a value or a list of values, and no map", key.value)))
+            wrong((at, format!("{} must be a value or a list of values, not a map", key.value)))
         })?;
         for (text, at) in texts {
             let argument = OsString::from(format!("--{}={text}", key.value));
@@ -142,8 +142,8 @@ fn arguments_of(path: &Path) -> Result<Arguments, FileError> {
     match (of_sinks, &arguments.sinks) {
         (Some((key, at)), Some(_)) => {
             let message = format!(
-                "{key} and sinks both say where events go; move it into the entries of sinks, or \
-                 leave sinks out"
+                "{key} and sinks exclude each other; move it into the entries of sinks, or remove \
+                 sinks"
             );
             Err(entry_error(path, at, message))
         }

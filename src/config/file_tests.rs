@@ -1,8 +1,8 @@
 use super::*;
-use crate::test_dir::TestDir;
+use test_support::TempDir;
 
 fn parsed(yaml: &str, arguments: &[&str]) -> Result<ServeFlags, String> {
-    let dir = TestDir::new();
+    let dir = TempDir::new();
     let path = dir.write("config.yaml", yaml);
     let mut all = vec![OsString::from("--config"), path.clone().into()];
     all.extend(arguments.iter().map(OsString::from));
@@ -78,7 +78,7 @@ fn errors_name_line_column_and_remedy() {
         ("kubeconfig:\n", "config.yaml: "),
         (
             "kubeconfig: {a: b}\n",
-            "config.yaml:1:13: kubeconfig takes a value or a list of values, and no map",
+            "config.yaml:1:13: kubeconfig must be a value or a list of values, not a map",
         ),
         ("- secure-port\n", "config.yaml: "),
         ("secure-port: 1\nsecure-port: 2\n", "config.yaml: "),

@@ -1,4 +1,4 @@
-//! What `serve` is told, checked and in the form in which it is used.
+//! The validated configuration of `serve`.
 //!
 //! [`flags`] are the texts; [`file`] brings in the file of `--config`; [`Config`] is the result.
 //! Making one opens no file but that, so everything in it can be tested as a table.
@@ -6,9 +6,15 @@
 mod authentication;
 mod bodies;
 pub mod file;
+mod filter_flags;
+mod filters;
 pub mod flags;
 mod kubeconfig_flags;
+mod listener_flags;
+#[cfg(test)]
+mod reference;
 mod same_file;
+mod session_flags;
 mod sink_entry;
 mod sink_list;
 mod sinks;
@@ -24,10 +30,13 @@ use self::flags::Constrained;
 pub use self::flags::{LogFormat, ServeFlags};
 use self::flags::{TlsMinVersion, UpstreamIdentity};
 use self::kubeconfig_flags::KubeconfigFlags;
+pub use self::session_flags::SessionRecording;
 pub use self::sink_entry::{SinkEntry, SinkType};
 pub use self::sink_list::{BackendSettings, SinkSettings};
 use crate::audit::record::AmbiguousBodies;
 use crate::authn::{JwtSettings, RequestHeaderNames, TokenReviewSettings};
+use crate::authorization::AuthorizationSettings;
+use crate::filters::FilterSettings;
 use crate::impersonation::{ConstrainedImpersonation, Rules};
 use crate::request::source::{Cidr, TrustedProxies};
 use crate::server::tls::{self, MinVersion, TlsOptions};
@@ -43,8 +52,12 @@ pub struct Config {
     pub authentication: Authentication,
     /// The API server.
     pub upstream: Upstream,
+    /// The request filters.
+    pub filters: FilterSettings,
     /// What is recorded, and where.
     pub audit: Audit,
+    /// Recordings of sessions.
+    pub sessions: Option<SessionRecording>,
     /// The running of the process.
     pub operation: Operation,
 }
@@ -62,6 +75,8 @@ pub struct Serving {
     pub max_connections: u64,
     /// `--proxy-protocol`
     pub proxy_protocol: Vec<Cidr>,
+    /// `--permit-port-sharing`
+    pub share_port: bool,
 }
 
 /// Where the serving certificate comes from.
@@ -93,7 +108,7 @@ pub struct Authentication {
     pub token_auth_file: Option<PathBuf>,
     /// `--service-account-*`
     pub service_accounts: Option<ServiceAccountAuthentication>,
-    /// The issuers whose tokens are believed.
+    /// The issuers of trusted tokens.
     pub issuers: Issuers,
     /// `--authentication-token-review`, `--authentication-token-webhook-*`
     pub token_review: Option<TokenReviewSettings>,
@@ -116,7 +131,7 @@ pub struct RequestHeaderAuthentication {
     pub names: RequestHeaderNames,
 }
 
-/// The issuers of JSON Web Tokens that are believed.
+/// The trusted issuers of JSON Web Tokens.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Issuers {
     /// None.
@@ -170,6 +185,8 @@ pub struct Audit {
     pub node_name: Option<String>,
     /// Whether events say which rule of the policy matched.
     pub annotates_rule: bool,
+    /// `--audit-authorization-*`; `None` without authorization annotations.
+    pub authorization: Option<AuthorizationSettings>,
 }
 
 /// The running of the process.
@@ -210,6 +227,8 @@ impl Config {
             serving: serving(&flags)?,
             authentication: authentication::authentication(&flags)?,
             upstream: upstream(&flags)?,
+            sessions: SessionRecording::new(&flags.sessions)?,
+            filters: filters::filters(&flags)?,
             operation: Operation {
                 admin_addr: flags.admin_bind_address,
                 shutdown_delay: flags.shutdown_delay_duration,
@@ -245,6 +264,7 @@ fn serving(flags: &ServeFlags) -> Result<Serving, ConfigError> {
         certificate,
         max_connections: flags.max_connections,
         proxy_protocol: flags.proxy_protocol.clone(),
+        share_port: flags.listener.permit_port_sharing,
         tls: TlsOptions {
             min_version: match flags.tls_min_version {
                 TlsMinVersion::Tls12 => MinVersion::Tls12,
@@ -265,7 +285,7 @@ fn cipher_suite(name: &str) -> Result<SupportedCipherSuite, ConfigError> {
         || {
             let known: Vec<String> = tls::cipher_suites().map(|(name, _)| name).collect();
             ConfigError(format!(
-                "--tls-cipher-suites: {name:?} is not offered; those that are: {}",
+                "--tls-cipher-suites: {name:?} is not supported; supported are: {}",
                 known.join(", ")
             ))
         },
@@ -274,7 +294,7 @@ fn cipher_suite(name: &str) -> Result<SupportedCipherSuite, ConfigError> {
 
 fn upstream(flags: &ServeFlags) -> Result<Upstream, ConfigError> {
     let KubeconfigFlags { kubeconfig, context, credential_plugin_timeout } = &flags.kubeconfig;
-    if context.is_some() && kubeconfig.is_none() && flags.upstream_server.is_some() {
+    if context.is_some() && kubeconfig.is_none() && !flags.upstream_server.is_empty() {
         return fail(
             "--context needs a kubeconfig, and --upstream-server without --kubeconfig uses none; \
              give --kubeconfig, or leave out one of the two",
@@ -306,7 +326,7 @@ fn upstream(flags: &ServeFlags) -> Result<Upstream, ConfigError> {
     if flags.constrained_impersonation != Constrained::Auto && identity != Identity::Impersonate {
         return fail(
             "--constrained-impersonation needs --upstream-identity=impersonate; otherwise it is \
-             the API server that judges impersonation, by its own feature gate",
+             the API server that authorizes impersonation, by its own feature gate",
         );
     }
     Ok(Upstream {
@@ -314,7 +334,7 @@ fn upstream(flags: &ServeFlags) -> Result<Upstream, ConfigError> {
         context: context.clone(),
         plugin_timeout: *credential_plugin_timeout,
         flags: UpstreamFlags {
-            server: flags.upstream_server.clone(),
+            servers: flags.upstream_server.clone(),
             ca_file: flags.upstream_ca_file.clone(),
             client_cert_file: flags.upstream_client_cert_file.clone(),
             client_key_file: flags.upstream_client_key_file.clone(),
@@ -335,7 +355,7 @@ fn audit(flags: &ServeFlags) -> Result<Audit, ConfigError> {
     };
     if node_name.as_ref().is_some_and(|name| !is_name(name)) {
         return fail(
-            "--audit-node-name is no name: give 1 to 253 characters without blanks, such as the \
+            "--audit-node-name is invalid: use 1 to 253 characters without blanks, such as the \
              node's; is $(NODE_NAME) set?",
         );
     }
@@ -350,7 +370,28 @@ fn audit(flags: &ServeFlags) -> Result<Audit, ConfigError> {
         ambiguous_bodies,
         node_name,
         annotates_rule: flags.audit_annotate_rule,
+        authorization: authorization(flags)?,
     })
+}
+
+fn authorization(flags: &ServeFlags) -> Result<Option<AuthorizationSettings>, ConfigError> {
+    if !flags.audit_authorization_annotations {
+        return Ok(None);
+    }
+    if flags.upstream_identity == UpstreamIdentity::PassThrough {
+        return fail(
+            "--audit-authorization-annotations needs credentials of the proxy's own, which \
+             --upstream-identity=pass-through does not use; choose another --upstream-identity",
+        );
+    }
+    if flags.audit_authorization_timeout.is_zero() {
+        return fail("--audit-authorization-timeout must be longer than 0s, for example 500ms");
+    }
+    Ok(Some(AuthorizationSettings {
+        timeout: flags.audit_authorization_timeout,
+        cache_ttl: flags.audit_authorization_cache_ttl,
+        as_front_proxy: flags.upstream_identity == UpstreamIdentity::RequestHeader,
+    }))
 }
 
 fn fail<T>(message: &str) -> Result<T, ConfigError> {

@@ -8,8 +8,8 @@ use std::path::{Component, Path, PathBuf};
 /// Symbolic links that are followed to a file that does not exist.
 const LINKS: usize = 40;
 
-/// Compares device and inode, or, of files that do not exist yet, those of the nearest directory that
-/// does and the names below it.
+/// Compares device and inode, or, of files that do not exist yet, those of the nearest directory
+/// that does and the names below it.
 pub(super) fn is_same(one: &Path, other: &Path) -> bool {
     one == other || identity(one).is_some_and(|identity| Some(identity) == self::identity(other))
 }
@@ -56,11 +56,11 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
-    use crate::test_dir::TestDir;
+    use test_support::TempDir;
 
     #[test]
     fn spellings_of_one_file_are_the_same_and_others_are_not() {
-        let dir = TestDir::new();
+        let dir = TempDir::new();
         let path = |name: &str| dir.path().join(name);
         fs::create_dir(path("a")).unwrap();
         symlink(path("a"), path("link")).unwrap();

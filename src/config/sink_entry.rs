@@ -2,8 +2,8 @@
 //!
 //! Its keys are the flags for one log or one webhook without what the type says already:
 //! `batch-max-size` is `--audit-log-batch-max-size` in an entry of type `file`, and
-//! `--audit-webhook-batch-max-size` in one of type `webhook`. So whatever can be said by flags can be
-//! said here, and is checked in the same way.
+//! `--audit-webhook-batch-max-size` in one of type `webhook`. So whatever can be said by flags can
+//! be said here, and is checked in the same way.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -34,7 +34,7 @@ pub enum SinkType {
     File,
     /// Standard output.
     Stdout,
-    /// A receiver over HTTP.
+    /// A webhook endpoint.
     Webhook,
 }
 
@@ -46,7 +46,7 @@ const OF_FILES: [&str; 8] =
     ["path", "maxsize", "maxage", "maxbackup", "compress", "index", "sync", "sync-interval"];
 
 impl SinkType {
-    const ALL: [(SinkType, &'static str); 3] =
+    pub(super) const ALL: [(SinkType, &'static str); 3] =
         [(SinkType::File, "file"), (SinkType::Stdout, "stdout"), (SinkType::Webhook, "webhook")];
 
     fn as_str(self) -> &'static str {
@@ -62,13 +62,13 @@ impl SinkType {
         }
     }
 
-    fn flag(self, key: &str) -> String {
+    pub(super) fn flag(self, key: &str) -> String {
         let prefix = if COMMON.contains(&key) { "audit-" } else { self.prefix() };
         format!("{prefix}{key}")
     }
 
     /// All keys that it takes.
-    fn keys(self) -> Vec<String> {
+    pub(super) fn keys(self) -> Vec<String> {
         let command = command();
         let flags = command.get_arguments().filter_map(clap::Arg::get_long);
         let own = flags.filter_map(|flag| flag.strip_prefix(self.prefix()));
@@ -135,7 +135,7 @@ pub(super) fn parse(file: &Path, list: Value, at: Location) -> Result<Vec<SinkEn
         return wrong("sinks is a list; write `- name: …` for each sink");
     };
     if entries.is_empty() {
-        return wrong("sinks is empty: nothing would be recorded; add one, or leave sinks out");
+        return wrong("sinks is empty: nothing would be recorded; add one, or remove sinks");
     }
     let entries = entries.into_iter().enumerate();
     entries.map(|(index, entry)| one(file, index, entry)).collect()
@@ -145,14 +145,16 @@ fn one(file: &Path, index: usize, entry: Spanned<Value>) -> Result<SinkEntry, Fi
     let at = entry.referenced;
     let wrong = |at, message: String| error(file, at, format!("sinks[{index}]: {message}"));
     let Value::Map(Entries(members)) = entry.value else {
-        let message = "an entry is a map with name, type, policy-file and more";
+        let message = "an entry must be a map with name, type, policy-file and other keys";
         return Err(wrong(at, message.to_owned()));
     };
     let text = |wanted: &str, remedy: &str| match members.iter().find(|(k, _)| k.value == wanted) {
         Some((_, Spanned { value: Value::One(text), referenced, .. })) => {
             Ok((text.clone(), *referenced))
         }
-        Some((_, value)) => Err(wrong(value.referenced, format!("{wanted} is a text: {remedy}"))),
+        Some((_, value)) => {
+            Err(wrong(value.referenced, format!("{wanted} must be a string: {remedy}")))
+        }
         None => Err(wrong(at, format!("{wanted} is missing: {remedy}"))),
     };
     let (kind, kind_at) = text("type", "write file, stdout or webhook")?;
@@ -160,9 +162,9 @@ fn one(file: &Path, index: usize, entry: Spanned<Value>) -> Result<SinkEntry, Fi
     let (kind, _) = known.ok_or_else(|| {
         wrong(kind_at, format!("there is no type {kind:?}; write file, stdout or webhook"))
     })?;
-    let (name, name_at) = text("name", "metrics and health checks tell sinks apart by it")?;
+    let (name, name_at) = text("name", "it identifies the sink in metrics and health checks")?;
     if !is_label(&name) {
-        let message = "is no name for a sink; give up to 63 of a-z, 0-9 and -, such as siem";
+        let message = "is not a valid sink name; use up to 63 of a-z, 0-9 and -, such as siem";
         return Err(wrong(name_at, format!("{name:?} {message}")));
     }
     let mut place = Place { file: file.to_owned(), index, at: position(at), values: Vec::new() };
@@ -181,7 +183,9 @@ fn one(file: &Path, index: usize, entry: Spanned<Value>) -> Result<SinkEntry, Fi
         };
         place.values.push((flag.clone(), position(value.referenced)));
         let texts = value.value.texts(value.referenced);
-        let texts = texts.map_err(|at| wrong(at, format!("{} has no such values", key.value)))?;
+        let texts = texts.map_err(|at| {
+            wrong(at, format!("{} must be a value or a list of values", key.value))
+        })?;
         for (text, at) in texts {
             let argument = OsString::from(format!("--{flag}={text}"));
             check(&flag, key.referenced, at, &argument)
@@ -191,7 +195,7 @@ fn one(file: &Path, index: usize, entry: Spanned<Value>) -> Result<SinkEntry, Fi
     }
     let place_of = place.clone();
     if !place.values.iter().any(|(flag, _)| flag == "audit-policy-file") {
-        let message = "policy-file is missing: it says what is recorded here";
+        let message = "policy-file is missing: it selects what is recorded";
         return Err(wrong(at, message.to_owned()));
     }
     let matches = command().try_get_matches_from(arguments);

@@ -4,11 +4,11 @@ use std::time::Duration;
 use super::super::{BackendSettings, Config, file};
 use super::*;
 use crate::audit::record::Format;
-use crate::test_dir::TestDir;
 use audit_log::{Compress, LogPath, Mode, SyncMode};
+use test_support::TempDir;
 
 fn config(yaml: &str, arguments: &[&str]) -> Result<Config, String> {
-    let dir = TestDir::new();
+    let dir = TempDir::new();
     let path = dir.write("config.yaml", yaml);
     let mut all = vec![OsString::from("--config"), path.clone().into()];
     all.extend(arguments.iter().map(OsString::from));
@@ -51,7 +51,10 @@ fn wrong_entries_are_told_with_place_and_remedy() {
     let cases = [
         ("sinks: here\n".to_owned(), "config.yaml:1:8: sinks is a list; write `- name: …`"),
         ("sinks: []\n".into(), "config.yaml:1:8: sinks is empty: nothing would be recorded"),
-        ("sinks: [a]\n".into(), "config.yaml:1:9: sinks[0]: an entry is a map with name, type"),
+        (
+            "sinks: [a]\n".into(),
+            "config.yaml:1:9: sinks[0]: an entry must be a map with name, type",
+        ),
         (one(""), "config.yaml:2:3: sinks[0]: type is missing: write file, stdout or webhook"),
         (
             one("  type: kafka\n"),
@@ -88,7 +91,7 @@ fn wrong_entries_are_told_with_place_and_remedy() {
         ),
         (
             one("  type: file\n  path: {a: b}\n"),
-            "config.yaml:5:9: sinks[0]: path has no such values",
+            "config.yaml:5:9: sinks[0]: path must be a value or a list of values",
         ),
         (
             one("  type: file\n  path: x\n  redact: [\"core/configmaps\"]\n"),
@@ -96,15 +99,15 @@ fn wrong_entries_are_told_with_place_and_remedy() {
         ),
         (
             "sinks:\n- {name: A_b, type: stdout, policy-file: p}\n".into(),
-            "config.yaml:2:10: sinks[0]: \"A_b\" is no name for a sink; give up to 63",
+            "config.yaml:2:10: sinks[0]: \"A_b\" is not a valid sink name; use up to 63",
         ),
         (
             "sinks:\n- {name: a, type: stdout}\n".into(),
-            "config.yaml:2:3: sinks[0]: policy-file is missing: it says what is recorded here",
+            "config.yaml:2:3: sinks[0]: policy-file is missing: it selects what is recorded",
         ),
         (
             format!("{FILE}- {{name: a, type: stdout, policy-file: p}}\n"),
-            "config.yaml:3:3: sinks[1]: name: there is a sink \"a\" already; name it anew",
+            "config.yaml:3:3: sinks[1]: name: there is a sink \"a\" already; choose another name",
         ),
         (
             format!("{FILE}- {{name: b, type: file, path: a.log, policy-file: p}}\n"),
@@ -112,7 +115,7 @@ fn wrong_entries_are_told_with_place_and_remedy() {
         ),
         (
             format!("audit-log-path: a\n{FILE}"),
-            "config.yaml:1:1: audit-log-path and sinks both say where events go; move it into",
+            "config.yaml:1:1: audit-log-path and sinks exclude each other; move it into",
         ),
     ];
     for (yaml, expected) in cases {
@@ -123,7 +126,7 @@ fn wrong_entries_are_told_with_place_and_remedy() {
     for flag in ["--audit-policy-file=p", "--audit-webhook-mode=batch", "--audit-redact=none"] {
         let error = config(FILE, &[flag]).unwrap_err();
         let name = flag.split('=').next().unwrap();
-        let expected = format!("config.yaml:1:1: sinks and {name} both say where events go; say");
+        let expected = format!("config.yaml:1:1: sinks and {name} exclude each other; move");
         assert!(error.starts_with(&expected), "{error}");
     }
     assert!(config(FILE, &["--audit-node-name=n", "--audit-total-body-bytes=1"]).is_ok());

@@ -85,8 +85,8 @@ impl SinkSettings {
     ) -> Result<SinkSettings, ConfigError> {
         let Some(policy_file) = flags.audit_policy_file.clone() else {
             return fail(
-                "--audit-policy-file is missing: it says what is recorded; \
-                 config/policy-recommended.yaml is a good one to begin with",
+                "--audit-policy-file is missing: it selects what is recorded; \
+                 start with config/policy-recommended.yaml",
             );
         };
         let (name, bodies) = (name.to_owned(), bodies::bodies(flags)?);
@@ -112,9 +112,8 @@ pub(super) fn sinks(flags: &ServeFlags) -> Result<Vec<SinkSettings>, ConfigError
     }
     if all.is_empty() {
         return fail(
-            "--audit-log-path is missing: it says where events are written; give a file, or \
-             - for standard output, or a receiver with --audit-webhook-config-file, or sinks in \
-             the file of --config",
+            "--audit-log-path is missing: set it to a file, or to - for standard output, or set \
+             --audit-webhook-config-file, or configure sinks in the file of --config",
         );
     }
     Ok(all)
@@ -126,11 +125,12 @@ fn listed(entries: &[SinkEntry]) -> Result<Vec<SinkSettings>, ConfigError> {
         let wrong = |message: &str| ConfigError(entry.place.says(message));
         let mut sink = one(entry).map_err(|ConfigError(message)| wrong(&message))?;
         if all.len() == MAX_SINKS {
-            return Err(wrong(&format!("there can be {MAX_SINKS} sinks at most; take some out")));
+            return Err(wrong(&format!("at most {MAX_SINKS} sinks are supported; remove some")));
         }
         if let Some(same) = all.iter().find(|known| known.name == sink.name) {
             let name = &same.name;
-            return Err(wrong(&format!("--name: there is a sink {name:?} already; name it anew")));
+            let message = format!("--name: there is a sink {name:?} already; choose another name");
+            return Err(wrong(&message));
         }
         if let Some(message) = all.iter().find_map(|known| clash(known, &sink)) {
             return Err(wrong(&message));
@@ -160,7 +160,7 @@ fn one(entry: &SinkEntry) -> Result<SinkSettings, ConfigError> {
             None => {
                 return fail(
                     "--audit-webhook-config-file is missing; give a kubeconfig whose cluster is \
-                     the receiver",
+                     the endpoint",
                 );
             }
             Some(webhook) => SinkSettings::of_webhook(flags, webhook)?,

@@ -52,10 +52,12 @@ pub(super) fn log(flags: &ServeFlags) -> Result<Option<LogConfig>, ConfigError> 
 fn seal(flags: &ServeFlags) -> Result<Option<SealConfig>, ConfigError> {
     match (flags.audit_log_seal, flags.audit_log_seal_key_file.clone()) {
         (false, None) if flags.audit_log_seal_checkpoint_file.is_some() => {
-            fail("--audit-log-seal-checkpoint-file is of no use without --audit-log-seal")
+            fail("--audit-log-seal-checkpoint-file has no effect without --audit-log-seal")
         }
         (false, None) => Ok(None),
-        (false, Some(_)) => fail("--audit-log-seal-key-file is of no use without --audit-log-seal"),
+        (false, Some(_)) => {
+            fail("--audit-log-seal-key-file has no effect without --audit-log-seal")
+        }
         (true, None) => fail(
             "--audit-log-seal needs --audit-log-seal-key-file; `kube-audit-proxy log keygen FILE` \
              makes one",
@@ -98,7 +100,7 @@ pub(super) fn webhook(flags: &ServeFlags) -> Result<Option<(PathBuf, WebhookConf
         Some(_) if !is_batch => {
             return fail(
                 "--audit-webhook-spool-dir needs --audit-webhook-mode=batch: in the others a \
-                 request waits for the receiver itself",
+                 request waits for the endpoint itself",
             );
         }
         Some(dir) => {

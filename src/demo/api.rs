@@ -17,6 +17,7 @@ use super::rules::{
 };
 use super::seed;
 use super::selector::Selector;
+use super::session::Files;
 use super::store::{Key, Store};
 use super::watch::Watch;
 use crate::authn::UserInfo;
@@ -28,6 +29,7 @@ pub struct Api {
     /// Says that there is a new version.
     changed: watch::Sender<u64>,
     tokens: Arc<Mutex<BTreeMap<String, UserInfo>>>,
+    files: Files,
 }
 
 /// How to write.
@@ -67,9 +69,15 @@ impl Api {
             store: Arc::new(Mutex::new(Store::new())),
             changed: watch::channel(0).0,
             tokens: Arc::default(),
+            files: Files::default(),
         };
         seed::plant(&api);
         api
+    }
+
+    /// Returns the files of pods.
+    pub fn files(&self) -> Files {
+        self.files.clone()
     }
 
     /// From now on this bearer token stands for this user.

@@ -1,12 +1,13 @@
 //! One request to the demo API: who, what, may they, and the answer.
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE};
+use http::header::{ACCEPT, CONTENT_TYPE, UPGRADE};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use serde_json::Value;
+use session_recording::Activity;
 
 use super::api::Api;
 use super::authorize::{self, Question};
@@ -14,6 +15,7 @@ use super::discovery;
 use super::error::ApiError;
 use super::identity::{self, Peer};
 use super::resource;
+use super::session::{self, Target};
 use crate::authn::UserInfo;
 use crate::request::RequestInfo;
 
@@ -82,6 +84,17 @@ async fn answer(
     };
     authorize::check(&user, &question)?;
 
+    if resource == "pods"
+        && group.is_empty()
+        && let Some(activity) = Activity::of_subresource(info.subresource())
+        && head.headers.contains_key(UPGRADE)
+    {
+        let kind = api.kind("", "v1", "pods").ok_or_else(ApiError::no_such_resource)?;
+        api.get(&kind, &namespace, &name)?;
+        let query = target.query().unwrap_or("").to_owned();
+        let target = Target { activity, pod: format!("{namespace}/{name}"), query };
+        return session::upgrade(Request::from_parts(head, body), target, api.files());
+    }
     if !info.is_resource() {
         return non_resource(api, &path, &head.headers);
     }

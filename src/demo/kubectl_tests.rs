@@ -1,4 +1,4 @@
-//! The real kubectl against the API, over TLS. Skipped where there is no kubectl.
+//! The real kubectl against the API, over TLS. Skipped if there is no kubectl.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
@@ -46,8 +46,7 @@ impl Kubectl {
 
 /// Runs `test` with a kubectl that talks to a demo API.
 async fn with_kubectl(test: fn(&Kubectl)) {
-    if Command::new("kubectl").args(["version", "--client"]).output().is_err() {
-        eprintln!("skipped: no kubectl");
+    if !test_support::has_kubectl() {
         return;
     }
     let demo = Demo::start(None, None, UpstreamIdentity::RequestHeader).await.unwrap();

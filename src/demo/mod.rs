@@ -1,7 +1,7 @@
 //! A small Kubernetes API that lives in memory, for `kube-audit-proxy demo` and for tests.
 //!
 //! It serves discovery, the usual built-in kinds and custom ones, reads, writes, patches, watches,
-//! tables and logs: enough for kubectl. It trusts a front proxy's `X-Remote-*` headers and honours
+//! tables, logs and sessions with a toy shell: enough for kubectl. It trusts a front proxy's `X-Remote-*` headers and honours
 //! impersonation, so that the audit proxy can stand before it in either way. Nothing is validated
 //! but names, and nothing runs: pods are `Running` the moment they are created.
 //!
@@ -28,6 +28,7 @@ mod scale;
 mod seed;
 mod selector;
 mod serve;
+mod session;
 mod setup;
 mod store;
 mod streams;

@@ -1,7 +1,7 @@
 //! Objects in Protocol Buffers, in which kubectl creates built-in kinds, as JSON.
 //!
-//! Unset and empty look alike in Kubernetes' encoding, so empty texts, zeros and falses are left out,
-//! but for `replicas`, where 0 means something.
+//! Unset and empty look alike in Kubernetes' encoding, so empty texts, zeros and falses are left
+//! out, but for `replicas`, where 0 means something.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;

@@ -43,9 +43,7 @@ pub fn answer(api: &Api, version: &str, asked: &Question<'_>, call: &Call) -> An
         "" => at.object(asked.verb, call),
         name if !at.kind.has(name) => Err(ApiError::no_such_resource()),
         "log" => streams::log(api, &at.kind, namespace, at.name, call),
-        "attach" | "exec" | "portforward" => {
-            Err(ApiError::bad_request("not supported by the demo API"))
-        }
+        "attach" | "exec" | "portforward" => Err(ApiError::bad_request("Upgrade request required")),
         subresource => at.part(asked.verb, subresource, call),
     }
 }

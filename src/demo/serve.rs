@@ -68,7 +68,7 @@ async fn connection(acceptor: TlsAcceptor, stream: TcpStream, api: Api) {
         builder.timer(TokioTimer::new()).serve_connection(stream, service).await
     } else {
         let mut builder = hyper::server::conn::http1::Builder::new();
-        builder.timer(TokioTimer::new()).serve_connection(stream, service).await
+        builder.timer(TokioTimer::new()).serve_connection(stream, service).with_upgrades().await
     };
     if let Err(error) = served {
         tracing::debug!(%error, "demo API: connection ended");

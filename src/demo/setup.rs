@@ -120,7 +120,7 @@ impl Demo {
         &self.folder
     }
 
-    /// The audit policy in force. May be edited while the demo runs.
+    /// The file of the audit policy; can be edited while the demo runs.
     pub fn policy(&self) -> &Path {
         &self.policy
     }
@@ -128,6 +128,11 @@ impl Demo {
     /// The audit log that the proxy writes.
     pub fn audit_log(&self) -> PathBuf {
         self.folder.join("audit.log")
+    }
+
+    /// The directory of the recordings that the proxy writes.
+    pub fn sessions(&self) -> PathBuf {
+        self.folder.join("sessions")
     }
 
     /// The kubeconfig; see [`Demo::write_kubeconfig`].
@@ -161,6 +166,7 @@ impl Demo {
             ("upstream-identity", identity.to_owned()),
             ("audit-policy-file", self.policy.display().to_string()),
             ("audit-log-path", self.audit_log().display().to_string()),
+            ("session-recording-dir", self.sessions().display().to_string()),
             ("admin-bind-address", "127.0.0.1:0".to_owned()),
         ];
         let flags = flags.map(|(name, value)| format!("--{name}={value}"));
@@ -235,7 +241,7 @@ fn make_folder(folder: &Path, temporary: bool) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    // A temporary folder must be new: nobody else may have put files there.
+    // A temporary directory must be new, so that it has no files of other users.
     builder.recursive(!temporary).create(folder)?;
     builder.recursive(true).create(folder.join("pki"))
 }

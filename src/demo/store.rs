@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::kinds::{self, BUILT_IN, Kind};
 use super::object;
 
-/// Changes remembered for watches that start in the past.
+/// Number of changes kept for watches that start in the past.
 const HISTORY: usize = 10_000;
 
 /// Where an object is.

@@ -32,8 +32,8 @@ pub enum Event {
     Deleted(Arc<Value>),
     /// All changes up to this version have been told.
     Bookmark(u64),
-    /// The watch fell behind what is remembered; it ends here. The version asked for, and the
-    /// oldest one there is.
+    /// The watch is older than the changes that are kept; it ends here. The requested and the
+    /// oldest available version.
     Expired(u64, u64),
 }
 

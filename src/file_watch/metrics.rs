@@ -26,10 +26,12 @@ pub enum Reloaded {
     AuditWebhookConfig,
     /// `--authentication-token-webhook-config-file`
     TokenWebhookConfig,
+    /// `--session-recording-rules`
+    SessionRecordingRules,
 }
 
 impl Reloaded {
-    const ALL: [Reloaded; 9] = [
+    const ALL: [Reloaded; 10] = [
         Reloaded::Policy,
         Reloaded::ServingCertificate,
         Reloaded::ClientCa,
@@ -39,6 +41,7 @@ impl Reloaded {
         Reloaded::Kubeconfig,
         Reloaded::AuditWebhookConfig,
         Reloaded::TokenWebhookConfig,
+        Reloaded::SessionRecordingRules,
     ];
 
     fn as_str(self) -> &'static str {
@@ -52,6 +55,7 @@ impl Reloaded {
             Reloaded::Kubeconfig => "kubeconfig",
             Reloaded::AuditWebhookConfig => "audit_webhook_config",
             Reloaded::TokenWebhookConfig => "token_webhook_config",
+            Reloaded::SessionRecordingRules => "session_recording_rules",
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Frames of several streams in one TLS record and one system call.
 //!
-//! `h2` flushes after each DATA frame of 256 bytes and more. So what it writes is collected here, its
-//! flushes are passed over, and whoever drives the connection sends all of it when `h2` has nothing
-//! more to say ([`Writes::send`]).
+//! `h2` flushes after each DATA frame of 256 bytes and more. So what it writes is collected here,
+//! its flushes are passed over, and whoever drives the connection sends all of it when `h2` has
+//! nothing more to say ([`Writes::send`]).
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -48,7 +48,7 @@ pub(crate) fn batched<S>(stream: S) -> (Batched<S>, Writes<S>) {
     (batched, Writes { collected, heard })
 }
 
-/// Both ends are in one task, so nobody ever waits for this.
+/// Both ends are in one task, so this lock is never contended.
 fn lock<S>(collected: &Mutex<Collected<S>>) -> MutexGuard<'_, Collected<S>> {
     collected.lock().unwrap_or_else(PoisonError::into_inner)
 }

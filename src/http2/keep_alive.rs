@@ -1,4 +1,4 @@
-//! Finds out that a peer is gone whose connection says nothing of it.
+//! Detects a peer that is gone although the connection was not closed.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -20,7 +20,8 @@ pub(crate) struct ReceiveBody {
 }
 
 impl ReceiveBody {
-    /// What follows `headers`. `none`: by its status or method, there is no body, whatever they say.
+    /// What follows `headers`. `none`: by its status or method, there is no body, whatever they
+    /// say.
     pub(crate) fn new(stream: RecvStream, headers: &HeaderMap, none: bool) -> ReceiveBody {
         let ended = stream.is_end_stream();
         // h2 has checked that it is a number, and counts along.

@@ -1,9 +1,9 @@
 //! The body of a client's request, and what remains of it when the response comes first.
 //!
 //! A response can come before the request's body has been read: a 401 to a large object. `h2` then
-//! resets the stream as soon as nobody reads it (RFC 9113, section 8.1), and clients such as curl
-//! 7.88 report an error instead of the response that they have already received. So the rest is
-//! read for a while.
+//! resets the stream as soon as it is not read any more (RFC 9113, section 8.1), and clients such
+//! as curl 7.88 report an error instead of the response that they have already received. So the
+//! rest is read for a while.
 
 use std::pin::Pin;
 use std::sync::Arc;

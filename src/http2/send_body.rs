@@ -22,8 +22,8 @@ pub(crate) struct SendBody<B> {
 }
 
 impl<B> SendBody<B> {
-    /// Sends `body` on `stream`; its first `eager` bytes without waiting for room at the peer, as most
-    /// bodies are shorter. If it breaks off, the stream is reset for this reason.
+    /// Sends `body` on `stream`; its first `eager` bytes without waiting for room at the peer, as
+    /// most bodies are shorter. If it breaks off, the stream is reset for this reason.
     pub(crate) fn new(
         body: B,
         stream: SendStream<Bytes>,

@@ -1,10 +1,10 @@
-//! One question of whether somebody may do something, put to the API server as a
-//! SubjectAccessReview.
+//! Authorizes one action of a user with a SubjectAccessReview against the API server.
 
 use std::collections::BTreeMap;
 
-use api_client::ApiRequest;
-use http::{HeaderMap, StatusCode};
+use api_client::{ApiRequest, RequestError};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use k8s_audit::authorizer::{Attributes, Object, Resource};
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +18,7 @@ const PATH: &str = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
 const EMPTY_REVIEW: &[u8] =
     br#"{"apiVersion":"authorization.k8s.io/v1","kind":"SubjectAccessReview","spec":{}}"#;
 
-/// Why a request is not done as somebody else.
+/// Why an impersonation is refused.
 #[derive(Debug)]
 pub enum Refusal {
     /// The caller may not: the API server's 403.
@@ -47,7 +47,7 @@ impl Refusal {
     }
 }
 
-/// Asks the API server, with the proxy's own credentials. Nothing is remembered here.
+/// Sends SubjectAccessReviews with the proxy's own credentials. Nothing is cached here.
 pub(super) struct AccessReviews {
     upstream: Upstream,
 }
@@ -122,6 +122,23 @@ struct AnswerStatus {
     evaluation_error: String,
 }
 
+/// Creates a SubjectAccessReview with the proxy's own credentials, and returns the response.
+///
+/// # Errors
+/// If there is no response.
+pub(crate) async fn review_access(
+    upstream: &Upstream,
+    as_front_proxy: bool,
+    asked: &Attributes<'_>,
+) -> Result<Response<Bytes>, RequestError> {
+    let review = serde_json::to_vec(&Review::of(asked)).expect("strings and maps of strings");
+    let mut request = ApiRequest::post(PATH, review.into());
+    if as_front_proxy {
+        request.headers.insert("x-remote-user", HeaderValue::from_static("kube-audit-proxy"));
+    }
+    upstream.api().request(&request).await
+}
+
 impl AccessReviews {
     pub(super) fn new(upstream: Upstream) -> AccessReviews {
         AccessReviews { upstream }
@@ -136,11 +153,9 @@ impl AccessReviews {
     /// # Errors
     /// See [`Refusal`].
     pub(super) async fn ask(&self, rules: Rules, asked: &Attributes<'_>) -> Result<(), Refusal> {
-        let review = serde_json::to_vec(&Review::of(asked)).expect("strings and maps of strings");
-        let request = ApiRequest::post(PATH, review.into());
-        let response = self.upstream.api().request(&request).await.map_err(|error| {
-            tracing::warn!(%error, "cannot ask whether impersonation is allowed");
-            Refusal::unavailable("the API server cannot be asked whether impersonation is allowed")
+        let response = review_access(&self.upstream, false, asked).await.map_err(|error| {
+            tracing::warn!(%error, "SubjectAccessReview failed");
+            Refusal::unavailable("the SubjectAccessReview that authorizes impersonation failed")
         })?;
         let (code, answer) = (response.status(), response.into_body());
         if let Some(denial) = Denial::of(code) {
@@ -160,8 +175,10 @@ impl AccessReviews {
         }
         self.upstream.access().granted(Access::SubjectAccessReview);
         let answer: Answer = serde_json::from_slice(&answer).map_err(|error| {
-            tracing::warn!(%error, "unreadable SubjectAccessReview");
-            Refusal::unavailable("the API server's answer about impersonation is unreadable")
+            tracing::warn!(%error, "cannot decode the SubjectAccessReview response");
+            Refusal::unavailable(
+                "the API server's response to the SubjectAccessReview cannot be decoded",
+            )
         })?;
         answer.status.judge(rules, asked)
     }

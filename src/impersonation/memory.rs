@@ -1,4 +1,4 @@
-//! What is remembered of earlier impersonations.
+//! Caches allowed impersonations.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
@@ -10,15 +10,15 @@ use k8s_audit::authorizer::RequestAttributes;
 use super::mode::Mode;
 use crate::authn::UserInfo;
 
-/// How long a permission is remembered, as by kube-apiserver; refusals never are.
+/// How long an allowed impersonation is cached, like in kube-apiserver; denials never are.
 const REMEMBERED: Duration = Duration::from_secs(10);
-/// How many permissions are remembered; each takes about 100 bytes.
+/// Maximum number of cached permissions; each takes about 100 bytes.
 const CAPACITY: usize = 10_000;
-/// Of how many callers it is remembered what mode they use, as by kube-apiserver.
+/// Maximum number of callers whose last mode is cached, like in kube-apiserver.
 const CALLERS: usize = 10_000;
 
 /// Stands for what was asked. Of one size, however much that was.
-pub(super) type Key = [u8; 32];
+pub(crate) type Key = [u8; 32];
 
 /// A key for all that a judgement depends on; without `request`, for the part that is the same for
 /// all requests.
@@ -33,6 +33,14 @@ pub(super) fn key(
     hash.user(asker);
     hash.user(wanted);
     hash.texts(&request.map(RequestAttributes::parts).unwrap_or_default());
+    hash.key()
+}
+
+/// Returns a key for all that the authorization of a request by `user` depends on.
+pub(crate) fn key_of_request(user: &UserInfo, request: &RequestAttributes) -> Key {
+    let mut hash = Hash(Context::new(&SHA256));
+    hash.user(user);
+    hash.texts(&request.parts());
     hash.key()
 }
 

@@ -16,6 +16,8 @@ pub use k8s_audit::authorizer::RequestAttributes;
 pub use k8s_audit::request::extra_key;
 
 pub use access_review::Refusal;
+pub(crate) use access_review::review_access;
+pub(crate) use memory::{Key, key_of_request};
 pub use reviewer::{Granted, Reviewer};
 pub use rules::{ConstrainedImpersonation, Rules};
 
@@ -38,7 +40,7 @@ pub enum WantedError {
     #[error("an impersonation header is not valid UTF-8")]
     NotUtf8,
     /// A UID, group or extra without a user name.
-    #[error("impersonation of somebody without a user name")]
+    #[error("impersonation without a user name")]
     NoUserName(Box<UserInfo>),
 }
 

@@ -11,7 +11,8 @@ use crate::authn::UserInfo;
 use crate::status::Status;
 use crate::upstream::Upstream;
 
-/// Judges impersonation by asking the API server, and remembers briefly what it allowed.
+/// Authorizes impersonation with SubjectAccessReviews, and caches what was allowed for a short
+/// time.
 pub struct Reviewer {
     reviews: AccessReviews,
     rules: RulesInForce,
@@ -43,10 +44,10 @@ impl Reviewer {
         }
     }
 
-    /// How impersonation is judged now.
+    /// Returns the rules by which impersonation is currently authorized.
     ///
     /// # Errors
-    /// If that cannot be found out.
+    /// If they cannot be determined.
     pub async fn rules(&self) -> Result<Rules, Refusal> {
         self.rules.now().await
     }

@@ -80,7 +80,7 @@ impl RulesInForce {
         let last = by_version.known;
         match last {
             Some((rules, until)) if until > Instant::now() => return Ok(rules),
-            // Who waited for an answer in vain need not wait for the next.
+            // Requests that waited for a failed attempt need not wait for the next one.
             None if by_version.failed.is_some_and(|at| at > began) => return Err(unreachable()),
             _ => {}
         }
@@ -101,7 +101,7 @@ impl RulesInForce {
     async fn ask(&self) -> Result<Option<Rules>, Refusal> {
         let request = ApiRequest::get(VERSION);
         let response = self.upstream.api().request(&request).await.map_err(|error| {
-            tracing::warn!(%error, "cannot ask for the API server's version");
+            tracing::warn!(%error, "cannot get the version of the API server");
             unreachable()
         })?;
         let (code, answer) = (response.status(), response.into_body());
@@ -109,7 +109,9 @@ impl RulesInForce {
         if rules.is_none() {
             tracing::warn!(
                 code = code.as_u16(),
-                "the API server does not tell its version, on which it depends how impersonation is judged; allow this proxy's user to get /version, or say so by --constrained-impersonation=true or false"
+                "the API server does not report its version, which determines how impersonation is \
+                 authorized; allow the proxy's user to get /version, or set \
+                 --constrained-impersonation to true or false"
             );
         }
         Ok(rules)
@@ -117,7 +119,10 @@ impl RulesInForce {
 }
 
 fn unreachable() -> Refusal {
-    Refusal::unavailable("the API server cannot be asked how it judges impersonation")
+    Refusal::unavailable(
+        "the API server's version, which determines how impersonation is authorized, is not \
+         available",
+    )
 }
 
 /// The default of the version in `/version`'s answer.

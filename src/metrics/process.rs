@@ -1,5 +1,5 @@
-//! Metrics of the process itself, read from `/proc` at each scrape. Where there is none, there are no
-//! such metrics.
+//! Metrics of the process itself, read from `/proc` at each scrape. Where there is none, there are
+//! no such metrics.
 
 use std::fmt;
 use std::fs;
@@ -93,7 +93,8 @@ struct Stat {
     resident_pages: u64,
 }
 
-/// Parses `/proc/self/stat`, see proc_pid_stat(5). The second field, the name, may contain anything.
+/// Parses `/proc/self/stat`, see proc_pid_stat(5). The second field, the name, may contain
+/// anything.
 fn parse_stat(text: &str) -> Option<Stat> {
     let (_, rest) = text.rsplit_once(')')?;
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();

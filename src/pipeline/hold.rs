@@ -9,8 +9,8 @@ use crate::audit::record::Record;
 use crate::body::{BODY_DEADLINE, BodyError, ClientBody, RequestBody, Tap};
 use crate::status::Status;
 
-/// kube-apiserver's limit (`--max-resource-write-bytes`). A longer body is not held but refused, as it
-/// is there.
+/// kube-apiserver's limit (`--max-resource-write-bytes`). A longer body is not held but refused, as
+/// it is there.
 const MAX_BODY: usize = 3 << 20;
 
 /// Why a body is not there as a whole.
@@ -20,13 +20,13 @@ enum NotHeld {
     BrokenOff(BodyError),
 }
 
-/// Reads the whole body of a request, has it decoded, and returns it if its meaning is not ambiguous.
-/// Nothing has been forwarded then.
+/// Reads the whole body of a request, has it decoded, and returns it if its meaning is not
+/// ambiguous. Nothing has been forwarded then.
 ///
 /// # Errors
-/// The Status to answer with: 400 for an ambiguous body, 413 for one that is longer than kube-apiserver
-/// takes, 429 if the client's share of the memory for bodies is taken, 504 if it is not complete in
-/// time.
+/// The Status to answer with: 400 for an ambiguous body, 413 for one that is longer than
+/// kube-apiserver takes, 429 if the client's share of the memory for bodies is taken, 504 if it is
+/// not complete in time.
 pub(super) async fn hold(
     record: &mut Record,
     headers: &HeaderMap,
@@ -56,7 +56,7 @@ async fn whole(mut body: ClientBody, memory: &mut Reservation) -> Result<Bytes, 
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        // A trailer is a header that nobody has looked at; Kubernetes has none in requests.
+        // Trailers are not validated like headers; Kubernetes has none in requests.
         let Ok(data) = frame.map_err(NotHeld::BrokenOff)?.into_data() else { break };
         let length = first.len() + all.len() + data.len();
         if length > MAX_BODY {

@@ -5,8 +5,10 @@
 
 mod credentials;
 mod hold;
+mod recorded;
 mod refusal;
 mod response;
+mod session;
 mod upgrade;
 
 use std::net::SocketAddr;
@@ -15,7 +17,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use api_client::exec::OwnCredential;
+use bytes::Bytes;
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -27,8 +31,9 @@ pub use response::ResponseBody;
 
 use refusal::{
     access_denied, panicked, refuse, refuse_unauthenticated, refuse_unavailable, refuse_unresolved,
-    rejected, unreachable_upstream, unrecorded,
+    rejected, timed_out, too_many_requests, unreachable_upstream, unrecorded,
 };
+use response::Ends;
 
 use crate::audit::event::UserAgent;
 use crate::audit::id::audit_id;
@@ -38,7 +43,12 @@ use crate::audit::timestamp::Timestamp;
 use crate::authn::{
     self, Authenticated, AuthenticationError, Authenticator, ClientCertificates, User,
 };
+use crate::authorization::AuthorizationReviews;
 use crate::body::{ClientBody, RequestBody};
+use crate::filters::cors::{self, OutsideCors};
+use crate::filters::deadline::race;
+use crate::filters::in_flight::TooManyRequests;
+use crate::filters::{Deadline, Expired, Filters, requested_timeout};
 use crate::impersonation::{
     self, Refusal, RequestAttributes, Reviewer, Rules, Wanted, WantedError,
 };
@@ -46,7 +56,7 @@ use crate::request::accept;
 use crate::request::headers::{self, AUDIT_ID};
 use crate::request::source::{Peer, TrustedProxies};
 use crate::request::uri::origin_form;
-use crate::request::{InfoError, RequestInfo, duration, query};
+use crate::request::{InfoError, RequestInfo};
 use crate::status::Status;
 use crate::upstream::access::{Access, Denial};
 use crate::upstream::identity::{Identity, OriginalUserExtra};
@@ -62,18 +72,24 @@ pub struct Proxy {
     pub authenticator: Authenticator,
     /// How much to record, and where events go.
     pub recorder: Arc<Recorder>,
-    /// Whose `X-Forwarded-For` is believed.
+    /// The networks from which `X-Forwarded-For` is trusted.
     pub trusted_proxies: TrustedProxies,
     /// How the API server learns who is calling.
     pub identity: Identity,
-    /// How the API server is told who really called, for [`Identity::Impersonate`].
+    /// The extra that names the client to the API server, for [`Identity::Impersonate`].
     pub original_user_extra: Option<OriginalUserExtra>,
     /// Whether callers may impersonate, for [`Identity::Impersonate`].
     pub reviewer: Reviewer,
+    /// Determines why the API server allows requests, for annotations.
+    pub authorization: Option<AuthorizationReviews>,
     /// The API server.
     pub upstream: Upstream,
+    /// Limits, timeouts, CORS and the like.
+    pub filters: Filters,
     /// Long-running requests, and how to end them.
     pub long_running: LongRunning,
+    /// Records what happens in sessions.
+    pub sessions: Option<Arc<session_recording::Recorder>>,
 }
 
 /// Long-running requests, as far as the end of the process must know of them.
@@ -154,6 +170,7 @@ async fn answer(
     request: Request<ClientBody>,
 ) -> Response<ResponseBody> {
     let received = Timestamp::now();
+    let started = proxy.filters.now();
     let (mut parts, body) = request.into_parts();
     let target = match parts.uri.path_and_query() {
         Some(target) if parts.method != Method::CONNECT => origin_form(target),
@@ -162,6 +179,11 @@ async fn answer(
     let (info, unresolved) = match RequestInfo::new(&parts.method, &target) {
         Ok(info) => (info, None),
         Err(error) => (RequestInfo::unresolved(&parts.method, &target), Some(error)),
+    };
+    let is_resolved = unresolved.is_none();
+    let origin = match proxy.filters.cors() {
+        Some(cors) if is_resolved => cors.allowed(&parts.headers),
+        _ => None,
     };
     let facts = RequestFacts {
         received,
@@ -173,19 +195,45 @@ async fn answer(
         target,
     };
     let id = facts.audit_id.clone();
-    let mut response = match admit(proxy, connection, &parts, facts, unresolved).await {
+    let requested = requested_timeout(&facts.info, facts.target.query());
+    let (timeout, invalid_timeout) = match requested {
+        Ok(timeout) => (timeout, None),
+        Err(error) => (None, Some(error)),
+    };
+    let is_preflight = origin.is_some() && cors::is_preflight(&parts.method);
+    let refused = Unadmitted { unresolved, invalid_timeout, is_preflight };
+    let mut response = match admit(proxy, connection, &parts, facts, refused).await {
         Ok((record, caller)) => {
             // Before the request is taken apart: this takes its upgrade from it.
             let upgrade = upgrade::asked(&mut parts);
-            forward(proxy, connection, parts, body, record, caller, upgrade).await
+            let is_long_running = record.is_long_running();
+            let deadline =
+                proxy.filters.deadline(connection.number, started, is_long_running, timeout);
+            forward(proxy, connection, deadline, (parts, body), record, caller, upgrade).await
         }
         Err(refused) => refused,
     };
     // Answers of an upgraded connection come from elsewhere and carry no ID of ours.
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(AUDIT_ID_ANSWER, id);
+        if let Some(origin) = origin
+            && response.extensions().get::<OutsideCors>().is_none()
+        {
+            origin.set_headers(response.headers_mut());
+        }
+        if let Some(hsts) = proxy.filters.hsts().filter(|_| is_resolved) {
+            let name = header::STRICT_TRANSPORT_SECURITY;
+            response.headers_mut().entry(name).or_insert_with(|| hsts.clone());
+        }
     }
     response
+}
+
+/// Why a request is not forwarded, as far as its head shows.
+struct Unadmitted {
+    unresolved: Option<InfoError>,
+    invalid_timeout: Option<String>,
+    is_preflight: bool,
 }
 
 /// Everything up to the first event: who it is, how much is recorded, and whether that works.
@@ -194,7 +242,7 @@ async fn admit(
     connection: &Connection,
     parts: &Parts,
     facts: RequestFacts,
-    unresolved: Option<InfoError>,
+    unadmitted: Unadmitted,
 ) -> Result<(Box<Record>, Authenticated), Response<ResponseBody>> {
     let begin = |facts: RequestFacts, user: Option<&Authenticated>| {
         let user = user.map(|caller| caller.user.clone());
@@ -202,9 +250,18 @@ async fn admit(
         record.on_connection(connection.number, &connection.sequence);
         record
     };
-    if let Some(status) = bad_timeout(&facts) {
+    let Unadmitted { unresolved, invalid_timeout, is_preflight } = unadmitted;
+    if let Some(message) = invalid_timeout {
+        let status = Status::bad_request(message);
         let shown = shown(&facts, &status, || status.message.clone());
-        return Err(refuse_unauthenticated(begin(facts, None), &status, shown).await);
+        let mut refused = refuse_unauthenticated(begin(facts, None), &status, shown).await;
+        refused.extensions_mut().insert(OutsideCors);
+        return Err(refused);
+    }
+    if is_preflight {
+        // kube-apiserver answers it before authentication, and without an event.
+        proxy.filters.metrics.preflights.inc();
+        return Err(cors::preflight().map(|()| ResponseBody::known(Bytes::new())));
     }
     let certificates = connection.certificates.as_ref();
     let peer = connection.peer.ip();
@@ -246,27 +303,68 @@ async fn admit(
 async fn forward(
     proxy: &Proxy,
     connection: &Connection,
-    parts: Parts,
-    body: ClientBody,
+    deadline: Option<Deadline>,
+    (parts, body): (Parts, ClientBody),
     mut record: Box<Record>,
     caller: Authenticated,
-    upgrade: Option<upgrade::Asked>,
+    mut upgrade: Option<upgrade::Asked>,
 ) -> Response<ResponseBody> {
-    let (parts, (is_head, pretty)) = response_form(parts, &record);
-    let mut request = match outgoing(proxy, connection, parts, body, &mut record, &caller).await {
+    let (parts, (is_head, pretty), is_safe) = response_form(parts, &record);
+    let by = deadline.as_ref();
+    let request = {
+        let making = outgoing(proxy, connection, parts, body, &mut record, &caller, by);
+        race(by, std::pin::pin!(making)).await
+    };
+    // One await for all refusals: a request that is there in several of them would not share its
+    // memory with what comes later.
+    let request = match request.unwrap_or_else(|expired| Err(expired.into())) {
         Ok(request) => request,
-        Err(status) => return refuse(record, *status).await,
+        Err(refused) => return refused.respond(proxy, record).await,
     };
-    let sent = match &upgrade {
+    let review = proxy.authorization.as_ref().and_then(|reviews| {
+        let (facts, user) = (record.facts(), record.effective_user()?);
+        Some(reviews.start(user, &facts.info, facts.target.query()))
+    });
+    let sent = match &mut upgrade {
         Some(asked) => {
-            asked.set_headers(request.headers_mut());
-            Box::pin(proxy.upstream.upgrade(request, &connection.sequence)).await
+            let request = asked.requested_in(request);
+            if let Some(recorder) = &proxy.sessions {
+                let headers = request.headers();
+                let begun = session::begin(recorder, &mut record, &caller.user, headers);
+                match Box::pin(begun).await {
+                    Ok(session) => asked.session = session,
+                    Err(status) => return refuse(record, *status).await,
+                }
+            }
+            let mut sending = Box::pin(proxy.upstream.upgrade(request, &connection.sequence));
+            race(by, sending.as_mut()).await
         }
-        None => proxy.upstream.forward(request, &connection.sequence).await,
+        None => {
+            let sending = proxy.upstream.forward(request, &connection.sequence);
+            race(by, std::pin::pin!(sending)).await
+        }
     };
+    let sent = match sent {
+        Ok(sent) => sent,
+        Err(Expired) => return expired(proxy, record, !is_safe).await,
+    };
+    if let (Some(mut review), Ok(answer)) = (review, &sent)
+        && answer.status() != StatusCode::UNAUTHORIZED
+    {
+        Box::pin(review.wait()).await;
+        record.reviewed(review);
+    }
     match sent {
         Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => match upgrade {
             Some(asked) => {
+                if let Err(why) = asked.negotiated(answer.headers())
+                    && let Some(recorder) = &proxy.sessions
+                {
+                    let status = session::refused(recorder, &mut record, &why);
+                    let mut response = refuse(record, *status).await;
+                    close_after(&mut response, true);
+                    return response;
+                }
                 connection.upgraded.store(true, Ordering::Relaxed);
                 Box::pin(upgrade::switch(&proxy.long_running, asked, answer, record)).await
             }
@@ -277,11 +375,13 @@ async fn forward(
         },
         Ok(answer) if answer.status() == StatusCode::UNAUTHORIZED => {
             let was_upgrade = upgrade.is_some();
-            Box::pin(unauthorized(proxy, answer, record, (is_head, pretty), was_upgrade)).await
+            let ends = ends(proxy, &record, deadline);
+            Box::pin(unauthorized(proxy, answer, record, (is_head, pretty), ends, was_upgrade))
+                .await
         }
         Ok(answer) => {
-            let ending = proxy.long_running.ending.clone();
-            let mut response = response::relay(answer, record, (is_head, pretty), ending).await;
+            let ends = ends(proxy, &record, deadline);
+            let mut response = response::relay(answer, record, (is_head, pretty), ends).await;
             close_after(&mut response, upgrade.is_some());
             response
         }
@@ -289,15 +389,76 @@ async fn forward(
     }
 }
 
-/// Whether the client expects no body, and whether it wants a readable one. `parts` are handed through:
-/// borrowed by the caller, they would stay in its future until the response.
-fn response_form(parts: Parts, record: &Record) -> (Parts, (bool, bool)) {
+/// Why a request is not sent to the API server.
+enum Refused {
+    /// This is the response.
+    Status(Box<Status>),
+    /// Too many are in flight.
+    TooManyRequests,
+    /// Its deadline has passed.
+    Expired,
+}
+
+impl Refused {
+    fn respond(
+        self,
+        proxy: &Proxy,
+        record: Box<Record>,
+    ) -> BoxFuture<'static, Response<ResponseBody>> {
+        match self {
+            Refused::Status(status) => refuse(record, *status),
+            Refused::TooManyRequests => too_many_requests(record),
+            Refused::Expired => expired(proxy, record, false),
+        }
+    }
+}
+
+impl From<Expired> for Refused {
+    fn from(_: Expired) -> Refused {
+        Refused::Expired
+    }
+}
+
+impl From<Box<Status>> for Refused {
+    fn from(status: Box<Status>) -> Refused {
+        Refused::Status(status)
+    }
+}
+
+impl From<TooManyRequests> for Refused {
+    fn from(_: TooManyRequests) -> Refused {
+        Refused::TooManyRequests
+    }
+}
+
+/// Responds to a request whose deadline has passed before its response has started.
+fn expired(
+    proxy: &Proxy,
+    record: Box<Record>,
+    outcome_unknown: bool,
+) -> BoxFuture<'static, Response<ResponseBody>> {
+    proxy.filters.metrics.timeouts.inc();
+    timed_out(record, outcome_unknown)
+}
+
+/// What ends the response to a request.
+fn ends(proxy: &Proxy, record: &Record, deadline: Option<Deadline>) -> Ends {
+    let RequestFacts { info, target, .. } = record.facts();
+    let watch_timeout = proxy.filters.watch_timeout(info, target.query());
+    Ends { process: proxy.long_running.ending.clone(), watch_timeout, deadline }
+}
+
+/// Whether the client expects no body, whether it wants a readable one, and whether the method is
+/// safe. `parts` are handed through: borrowed by the caller, they would stay in its future until
+/// the response.
+fn response_form(parts: Parts, record: &Record) -> (Parts, (bool, bool), bool) {
+    let is_safe = parts.method.is_safe();
     let is_head = parts.method == Method::HEAD;
     let pretty = record
         .facts()
         .accept
         .is_some_and(|accepted| accepted.pretty || wants_pretty(parts.uri.query(), &parts.headers));
-    (parts, (is_head, pretty))
+    (parts, (is_head, pretty), is_safe)
 }
 
 /// A 401 is either about the client, or about the proxy's own credentials.
@@ -306,6 +467,7 @@ async fn unauthorized(
     answer: Response<UpstreamBody>,
     record: Box<Record>,
     (is_head, pretty): (bool, bool),
+    ends: Ends,
     was_upgrade: bool,
 ) -> Response<ResponseBody> {
     if answer.extensions().get::<CredentialRenewed>().is_some() {
@@ -315,8 +477,7 @@ async fn unauthorized(
     if credentials::are_rejected(proxy, record.facts()).await {
         return access_denied(record, Access::Forward, Denial::Unauthorized).await;
     }
-    let ending = proxy.long_running.ending.clone();
-    let mut response = response::relay(answer, record, (is_head, pretty), ending).await;
+    let mut response = response::relay(answer, record, (is_head, pretty), ends).await;
     close_after(&mut response, was_upgrade);
     response
 }
@@ -342,7 +503,8 @@ async fn outgoing(
     body: ClientBody,
     record: &mut Record,
     caller: &Authenticated,
-) -> Result<Request<RequestBody>, Box<Status>> {
+    deadline: Option<&Deadline>,
+) -> Result<Request<RequestBody>, Refused> {
     let Parts { method, mut headers, .. } = parts;
     let found = headers::strip(&mut headers)?;
     let done_as = if found.impersonation {
@@ -369,11 +531,15 @@ async fn outgoing(
             authn::Method::Token | authn::Method::Anonymous => "",
         };
         if !message.is_empty() {
-            return Err(Box::new(Status::forbidden(message, None)));
+            return Err(Box::new(Status::forbidden(message, None)).into());
         }
     }
     let done_as = done_as.map(User::from);
     let user = done_as.as_ref().unwrap_or(&caller.user);
+    if let (Some(limits), Some(deadline)) = (proxy.filters.limits(), deadline) {
+        let permit = Box::pin(limits.acquire(record.facts().info.verb(), user)).await?;
+        deadline.hold(permit);
+    }
     let OwnCredential { header: own, generation } = match proxy.upstream.credential() {
         Some(own) => own,
         None if proxy.identity == Identity::PassThrough => OwnCredential::default(),
@@ -411,8 +577,8 @@ async fn outgoing(
     Ok(request)
 }
 
-/// Has the client's impersonation judged, where that is for this proxy to do; says whom the
-/// request is done as then.
+/// Authorizes the client's impersonation if this proxy is responsible for that; returns the
+/// impersonated user.
 async fn impersonate(
     proxy: &Proxy,
     sequence: &CommitSequence,
@@ -438,7 +604,7 @@ async fn impersonate(
     {
         let key = extra.key();
         let message = format!(
-            "impersonating the extra {key:?} is not allowed: this proxy says by it who really called"
+            "impersonating the extra {key:?} is not allowed: this proxy sets it to the original user"
         );
         return Err(Box::new(Status::forbidden(message, None)));
     }
@@ -460,25 +626,13 @@ async fn impersonate(
     Ok(Some(user))
 }
 
-/// What the one event of a request of nobody has of `status`: where kube-apiserver could not satisfy
-/// the client's `Accept`, a `reason` instead.
+/// The status in the only event of an unauthenticated request. If kube-apiserver could not satisfy
+/// the client's `Accept`, it has a `reason` instead.
 fn shown(facts: &RequestFacts, status: &Status, reason: impl FnOnce() -> String) -> Status {
     match facts.accept {
         Some(_) => status.clone(),
         None => Status { message: reason(), ..Status::of_code(status.code) },
     }
-}
-
-/// kube-apiserver refuses a malformed `?timeout=` before it authenticates.
-fn bad_timeout(facts: &RequestFacts) -> Option<Status> {
-    let query = facts.target.query()?;
-    if facts.info.is_long_running() {
-        return None;
-    }
-    let timeout = query::first(query, "timeout").filter(|text| !text.is_empty())?;
-    let error = duration::check(&String::from_utf8_lossy(&timeout)).err()?;
-    let message = format!("invalid timeout specified in the request URL - {error}");
-    Some(Status::bad_request(message))
 }
 
 #[cfg(test)]

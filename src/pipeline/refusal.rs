@@ -1,5 +1,5 @@
-//! Answers of the proxy's own: refusals, and the end of their records. Boxed, since they are rare and
-//! requests are copied when they become tasks.
+//! Answers of the proxy's own: refusals, and the end of their records. Boxed, since they are rare
+//! and requests are copied when they become tasks.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,15 +12,19 @@ use k8s_audit::go::quote;
 
 use super::ResponseBody;
 use crate::audit::record::Record;
+use crate::filters::cors::OutsideCors;
 use crate::request::InfoError;
 use crate::status::Status;
 use crate::upstream::SendError;
 use crate::upstream::access::{Access, Denial};
 
+const PLAIN_TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache, private");
+
 /// When a client may send a request again whose outcome is unknown.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Answers `status` to a request of nobody, with `shown` in its one event.
+/// Responds with `status` to an unauthenticated request, whose only event has `shown`.
 pub(super) fn refuse_unauthenticated(
     record: Box<Record>,
     status: &Status,
@@ -69,8 +73,10 @@ pub(super) fn refuse_unresolved(
     mut record: Box<Record>,
     error: InfoError,
 ) -> BoxFuture<'static, Response<ResponseBody>> {
-    let uri = quote(record.facts().target.as_str().as_bytes());
-    let text = format!("Internal Server Error: {uri}: failed to create RequestInfo: {error}\n");
+    let target = record.facts().target.as_str();
+    let uri = quote(target.as_bytes());
+    let text =
+        format!("Internal Server Error: {uri}: failed to create RequestInfo: {error}, {target}\n");
     record.answered(500, None);
     finish(record, plain_text(StatusCode::INTERNAL_SERVER_ERROR, text))
 }
@@ -135,6 +141,47 @@ fn outcome_unknown(
     finish(record, response)
 }
 
+/// Responds 504 to a request that exceeded its deadline, in the form of kube-apiserver: a Status
+/// without kind and version, as plain text and without CORS headers. The event has the Status of
+/// its handler, which says the same in other words. With `outcome_unknown`, the API server may have
+/// processed it.
+pub(super) fn timed_out(
+    mut record: Box<Record>,
+    outcome_unknown: bool,
+) -> BoxFuture<'static, Response<ResponseBody>> {
+    if outcome_unknown {
+        record.outcome_unknown(
+            "the API server had not responded when the request timed out; the request may have been processed",
+        );
+    }
+    let mut text = Vec::from(b"{\"metadata\":{}");
+    Status::timeout("request did not complete within the allotted timeout").push_members(&mut text);
+    text.extend_from_slice(b"}\n");
+    let mut response = Response::new(ResponseBody::known(Bytes::from(text)));
+    *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
+    response.extensions_mut().insert(OutsideCors);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, PLAIN_TEXT);
+    headers.insert(header::CACHE_CONTROL, NO_CACHE);
+    let message = "request did not complete within requested timeout - context deadline exceeded";
+    record.answered_here(Status::timeout(message));
+    finish(record, response)
+}
+
+/// Responds 429 because too many requests are in flight. Like kube-apiserver's, the event has only
+/// the code.
+pub(super) fn too_many_requests(
+    mut record: Box<Record>,
+) -> BoxFuture<'static, Response<ResponseBody>> {
+    let text = "Too many requests, please try again later.\n".to_owned();
+    let mut response = plain_text(StatusCode::TOO_MANY_REQUESTS, text);
+    let headers = response.headers_mut();
+    headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    headers.insert(header::CACHE_CONTROL, NO_CACHE);
+    record.answered(StatusCode::TOO_MANY_REQUESTS.as_u16(), None);
+    finish(record, response)
+}
+
 /// The API server denied the proxy's own access.
 pub(super) fn access_denied(
     mut record: Box<Record>,
@@ -183,7 +230,7 @@ pub(super) fn plain_text(code: StatusCode, text: String) -> Response<ResponseBod
     let mut response = Response::new(ResponseBody::known(Bytes::from(text)));
     *response.status_mut() = code;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::CONTENT_TYPE, PLAIN_TEXT);
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }

@@ -10,12 +10,13 @@ use bytes::Bytes;
 use http::Response;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::CancellationToken;
 
 use super::{panicked, unrecorded};
 use crate::audit::record::{CreatedTap, Record, ResponseCaptures};
 use crate::audit::response::StatusTap;
 use crate::body::BodyError;
+use crate::filters::{Deadline, Expired};
 use crate::request::headers;
 use crate::upstream::{ConnectionError, UpstreamBody};
 use audit_log::Commit;
@@ -33,9 +34,9 @@ enum Source {
     Relayed(Box<Relayed>),
 }
 
-/// A body that passes from the API server to the client, frame by frame. The record ends with it; the
-/// last frame is passed on only when the record's last event is committed, or, where the socket waits for
-/// that, accepted.
+/// A body that passes from the API server to the client, frame by frame. The record ends with it;
+/// the last frame is passed on only when the record's last event is committed, or, where the socket
+/// waits for that, accepted.
 struct Relayed {
     body: UpstreamBody,
     /// Frames that were read before the answer began, and how reading them failed.
@@ -54,20 +55,44 @@ struct Relayed {
     committing: Option<Commit>,
     /// The last frame, until then.
     held: Option<Frame<Bytes>>,
-    /// Set for long-running requests, which end when the process does.
-    ending: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    /// Set for long-running requests, which end when the process does, or when it is time.
+    ending: Option<Ending>,
+    /// Of requests that are not long-running.
+    deadline: Option<Deadline>,
     ended: bool,
 }
 
+type Ending = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Digesting = Pin<Box<dyn Future<Output = Option<Box<Record>>> + Send>>;
 
-/// Makes the API server's answer the client's. `is_head`: the request's method is HEAD; `pretty`: the
-/// client asked for indented JSON.
+/// What ends a response before its body does.
+pub struct Ends {
+    /// The end of the process, for long-running requests.
+    pub process: CancellationToken,
+    /// How long a watch may last, if the proxy limits that.
+    pub watch_timeout: Option<Duration>,
+    /// The deadline, for other requests.
+    pub deadline: Option<Deadline>,
+}
+
+impl Ends {
+    fn long_running(process: CancellationToken, watch_timeout: Option<Duration>) -> Ending {
+        match watch_timeout {
+            None => Box::pin(process.cancelled_owned()),
+            Some(timeout) => Box::pin(async move {
+                let _ = tokio::time::timeout(timeout, process.cancelled_owned()).await;
+            }),
+        }
+    }
+}
+
+/// Makes the API server's answer the client's. `is_head`: the request's method is HEAD; `pretty`:
+/// the client asked for indented JSON.
 pub async fn relay(
     answer: Response<UpstreamBody>,
     mut record: Box<Record>,
     (is_head, pretty): (bool, bool),
-    ending: CancellationToken,
+    ends: Ends,
 ) -> Response<ResponseBody> {
     let (mut parts, mut body) = answer.into_parts();
     headers::strip_answer(&mut parts.headers);
@@ -123,7 +148,8 @@ pub async fn relay(
         }
         ResponseBody(Source::Known(None))
     } else {
-        let ending = record.is_long_running().then(|| Box::pin(ending.cancelled_owned()));
+        let Ends { process, watch_timeout, deadline } = ends;
+        let ending = record.is_long_running().then(|| Ends::long_running(process, watch_timeout));
         let remaining = if ahead.is_empty() { body.size_hint().exact() } else { None };
         ResponseBody(Source::Relayed(Box::new(Relayed {
             body,
@@ -139,6 +165,7 @@ pub async fn relay(
             committing: None,
             held: None,
             ending,
+            deadline,
             ended: false,
         })))
     };
@@ -223,23 +250,42 @@ impl Relayed {
         {
             return self.end(None, context);
         }
-        match ready!(Pin::new(&mut self.body).poll_frame(context)) {
-            Some(Ok(frame)) => self.pass(frame, context),
-            None => self.end(None, context),
-            Some(Err(error)) => Poll::Ready(Some(Err(self.broken_off(error)))),
+        match Pin::new(&mut self.body).poll_frame(context) {
+            Poll::Ready(Some(Ok(frame))) => self.pass(frame, context),
+            Poll::Ready(None) => self.end(None, context),
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(self.broken_off(error)))),
+            Poll::Pending => {
+                let Some(deadline) = &self.deadline else { return Poll::Pending };
+                let expired = ready!(deadline.poll_expired(context));
+                Poll::Ready(Some(Err(self.timed_out(expired))))
+            }
         }
     }
 
-    /// The API server did not bring its answer to the end: neither does the client's, nobody takes
-    /// a part for the whole.
+    /// The deadline has passed. Like in kube-apiserver, the response is aborted, and its event
+    /// has the code that was sent.
+    fn timed_out(&mut self, expired: Expired) -> BodyError {
+        if let Some(deadline) = self.deadline.take() {
+            deadline.metrics().timeouts_in_response.inc();
+        }
+        self.break_off("the response was not complete when the request timed out");
+        expired.into()
+    }
+
+    /// The API server aborted the response, so the client's is aborted, too: a partial response
+    /// must not look complete.
     fn broken_off(&mut self, error: ConnectionError) -> BodyError {
+        self.break_off("the API server closed the connection before the end of the response");
+        error.into()
+    }
+
+    fn break_off(&mut self, why: &str) {
         if let Some(mut record) = self.record.take() {
-            record.response_incomplete();
+            record.response_incomplete(why);
             self.answered(&mut record, false);
             record.abandon();
         }
         self.ended = true;
-        error.into()
     }
 
     /// Passes a frame on; the last one when the record's last event is committed.
@@ -270,6 +316,10 @@ impl Relayed {
         if last && self.record.is_some() {
             return self.end(Some(frame), context);
         }
+        // A body that never has to be waited for has a deadline, too.
+        if self.deadline.as_ref().is_some_and(Deadline::is_expired) {
+            return Poll::Ready(Some(Err(self.timed_out(Expired))));
+        }
         Poll::Ready(Some(Ok(frame)))
     }
 
@@ -298,7 +348,7 @@ impl Relayed {
             let status = self.tap.as_ref().and_then(StatusTap::finish);
             let is_status = status.as_ref().is_some_and(|said| said.recorded);
             record.answered(self.code, status);
-            // Of errors only a Status is recorded, as by the API server.
+            // For errors only a Status is recorded, like in kube-apiserver.
             let capture = self.capture.take().filter(|_| self.code < 400 || is_status);
             if let Some(capture) = capture {
                 record.response_captured(capture, all);

@@ -2,23 +2,27 @@
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
-use http::{Response, StatusCode, Version};
+use http::{Request, Response, StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use k8s_audit::request::requested_protocol;
+use session_recording::Session;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, copy_buf, split};
 
-use super::{LongRunning, ResponseBody, unrecorded};
+use super::{LongRunning, ResponseBody, recorded, session, unrecorded};
 use crate::audit::record::Record;
 use crate::request::headers;
 use crate::upstream::UpstreamBody;
 
 /// Bytes in flight in each direction.
-const BUFFER: usize = 32 << 10;
+pub(super) const BUFFER: usize = 32 << 10;
 
 /// A client's wish to switch protocols.
 pub struct Asked {
     protocol: HeaderValue,
     client: OnUpgrade,
+    /// Set if what happens in the connection is recorded.
+    pub(super) session: Option<Session>,
 }
 
 /// The request's wish to switch protocols, if it has one.
@@ -26,26 +30,39 @@ pub fn asked(parts: &mut Parts) -> Option<Asked> {
     if parts.version != Version::HTTP_11 {
         return None;
     }
-    let protocol = headers::upgrade(&parts.headers)?.clone();
+    let protocol = requested_protocol(&parts.headers)?.clone();
     if !is_known(&protocol) {
         return None;
     }
     let client = parts.extensions.remove::<OnUpgrade>()?;
-    Some(Asked { protocol, client })
+    Some(Asked { protocol, client, session: None })
 }
 
-/// What Kubernetes upgrades to. Others are not passed on, as RFC 9110 (7.8) lets any server do: one
-/// such as `h2c` would carry requests that nobody sees.
+/// The protocols that Kubernetes upgrades to. Others are not forwarded, which RFC 9110 (7.8)
+/// allows: one such as `h2c` would carry requests without events.
 fn is_known(protocol: &HeaderValue) -> bool {
     let protocol = protocol.as_bytes().trim_ascii();
     protocol.eq_ignore_ascii_case(b"websocket") || protocol.eq_ignore_ascii_case(b"SPDY/3.1")
 }
 
 impl Asked {
-    /// Puts the wish into the request to the API server.
-    pub fn set_headers(&self, headers: &mut HeaderMap) {
+    /// Adds the upgrade to the request to the API server.
+    pub fn requested_in<B>(&self, mut request: Request<B>) -> Request<B> {
+        let headers = request.headers_mut();
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(header::UPGRADE, self.protocol.clone());
+        request
+    }
+
+    /// Looks at the protocol that the API server has chosen.
+    ///
+    /// # Errors
+    /// Why the session cannot be recorded, if it must be.
+    pub(super) fn negotiated(&self, answer: &HeaderMap) -> Result<(), String> {
+        match &self.session {
+            Some(recording) => session::negotiated(recording, &self.protocol, answer),
+            None => Ok(()),
+        }
     }
 }
 
@@ -56,6 +73,10 @@ pub async fn switch(
     answer: Response<UpstreamBody>,
     mut record: Box<Record>,
 ) -> Response<ResponseBody> {
+    let recording = asked.session;
+    if let Some(recording) = &recording {
+        record.session_begun(recording.file());
+    }
     record.answered(StatusCode::SWITCHING_PROTOCOLS.as_u16(), None);
     if record.response_started().await.is_err() {
         // The record ends as it is dropped, and so does the connection to the API server.
@@ -75,13 +96,22 @@ pub async fn switch(
     long_running.upgraded.spawn(async move {
         let passing = async {
             match tokio::try_join!(asked.client, upstream) {
-                Ok((client, upstream)) => pass(TokioIo::new(client), TokioIo::new(upstream)).await,
+                Ok((client, upstream)) => {
+                    let (client, upstream) = (TokioIo::new(client), TokioIo::new(upstream));
+                    match &recording {
+                        None => pass(client, upstream).await,
+                        Some(recording) => recorded::pass(client, upstream, recording).await,
+                    }
+                }
                 Err(error) => tracing::debug!(%error, "an upgrade came to nothing"),
             }
         };
         tokio::select! {
             () = passing => {}
             () = ending.cancelled() => {}
+        }
+        if let Some(recording) = recording {
+            record.session_ended(&recording.finish().await);
         }
         // The connections have ended: there is nothing left to refuse.
         let _ = record.complete().await;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use k8s_audit::policy::{InvalidPolicy, Loaded, parse};
 
-use crate::document;
+use watched_files::config_file;
 
 /// Why there is no policy.
 #[derive(Debug, thiserror::Error)]
@@ -37,12 +37,12 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
 
 /// Reads the bytes of a policy file or a pipe.
 pub(super) fn read_once(path: &Path) -> Result<Vec<u8>, LoadError> {
-    bytes(path, document::read_any)
+    bytes(path, config_file::read_any)
 }
 
 /// Reads the bytes of a policy file.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
-    bytes(path, document::read)
+    bytes(path, config_file::read)
 }
 
 fn bytes(
@@ -58,11 +58,11 @@ fn bytes(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_dir::TestDir;
+    use test_support::TempDir;
 
     #[test]
     fn files_that_cannot_be_read_are_named() {
-        let dir = TestDir::new();
+        let dir = TempDir::new();
         let missing = dir.path().join("missing.yaml");
         let error = load(&missing).unwrap_err().to_string();
         assert!(error.starts_with(&format!("{}: failed to read", missing.display())), "{error}");

@@ -33,7 +33,7 @@ impl PolicyFamilies {
         );
         registry.register(
             "kube_audit_proxy_policy_reload_failures",
-            "Rejected versions of the backend's audit policy file; the last good policy stayed active",
+            "Rejected versions of the backend's audit policy file; the current policy stayed active",
             self.reload_failures.clone(),
         );
         registry.register_collector(Box::new(self.rules.clone()));

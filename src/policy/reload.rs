@@ -1,6 +1,6 @@
 //! Following the policy file while the proxy runs.
 //!
-//! A file that cannot be read or is no valid policy changes nothing: the last good policy stays.
+//! A file that cannot be read or is invalid is rejected; the current policy stays active.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,11 +21,12 @@ use crate::file_watch::{ReloadMetrics, Reloaded};
 /// Steps of a tenth of the interval for which a file that is being written is waited for. With the
 /// interval itself, a file that never rests is read at latest every one and a half intervals.
 const SETTLE_STEPS: u32 = 5;
-/// How often a file that does not rest is read until it is valid, and the wait between two attempts.
+/// How often a file that does not rest is read until it is valid, and the wait between two
+/// attempts.
 const MOTION_ATTEMPTS: u32 = 5;
 const MOTION_PAUSE: Duration = Duration::from_millis(7);
 
-/// The policy in force; clones share it.
+/// The active policy; clones share it.
 #[derive(Debug, Clone)]
 pub struct PolicyHandle(Arc<InForce>);
 
@@ -67,8 +68,8 @@ impl PolicyHandle {
         self.0.policy.load_full()
     }
 
-    /// The active policy, for one evaluation: without counting references, and not to be held across
-    /// an `await`.
+    /// The active policy, for one evaluation: without counting references, and not to be held
+    /// across an `await`.
     pub fn borrow(&self) -> Guard<Arc<ActivePolicy>> {
         self.0.policy.load()
     }
@@ -93,13 +94,13 @@ impl PolicyHandle {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// How many policies have been in force since the start, this one included.
+    /// The number of policies that were active since the start, this one included.
     pub fn generation(&self) -> u64 {
         self.borrow().generation
     }
 
-    /// Activates another policy, from the next evaluation on, and returns its generation. There is one
-    /// caller at a time: the task that follows the file.
+    /// Activates another policy, from the next evaluation on, and returns its generation. There is
+    /// one caller at a time: the task that follows the file.
     pub fn replace(&self, loaded: Loaded, extension: Option<Extension>) -> u64 {
         let generation = self.generation() + 1;
         let backends = self.0.backends.len();
@@ -118,13 +119,12 @@ pub struct PolicyFile {
     handle: PolicyHandle,
     /// Those of the sinks that it is the policy of.
     sinks: Vec<PolicyMetrics>,
-    /// What the policy in force was read from.
+    /// The content that the active policy was read from.
     in_force: Vec<u8>,
-    /// What is known to be wrong with the file now, so that it is told once.
+    /// The current errors of the file, so that they are logged once.
     refused: Option<Refused>,
-    /// The file is read again at the next poll, whether or not it seems to have changed: what was
-    /// wrong may have been half of a file, and a second change can hide behind the first one's
-    /// time stamp.
+    /// Whether to read the file at the next poll even if it seems unchanged: an invalid file may
+    /// have been half written, and a second change can have the same timestamp as the first one.
     again: bool,
     /// It was still being written when it was last read.
     is_in_motion: bool,
@@ -181,14 +181,14 @@ impl PolicyFile {
         }
     }
 
-    /// The policy in force, now and after each reload.
+    /// Returns a handle to the active policy, which follows reloads.
     pub fn handle(&self) -> PolicyHandle {
         self.handle.clone()
     }
 
-    /// Follows the file for ever: looks at it each `interval` (usually
-    /// [`POLL_INTERVAL`](crate::file_watch::POLL_INTERVAL)), and reads it at once when `forced`
-    /// gets a value (SIGHUP).
+    /// Watches the file indefinitely: polls it every `interval` (usually
+    /// [`POLL_INTERVAL`](crate::file_watch::POLL_INTERVAL)), and reads it immediately when
+    /// `forced` receives a value (SIGHUP).
     pub async fn watch(
         self,
         metrics: Arc<ReloadMetrics>,
@@ -203,15 +203,15 @@ impl PolicyFile {
         if is_in_motion && !self.is_in_motion {
             tracing::warn!(
                 file = %self.path.display(),
-                "the audit policy file does not come to rest; it is loaded as it is, at latest every \
-                 2 s; rename a complete file over it instead of writing it in place so often"
+                "the audit policy file changes continuously; its current content is loaded every 2 s; \
+                 rename a complete file over it instead of writing it in place"
             );
         }
         self.is_in_motion = is_in_motion;
     }
 
-    /// Reads the file if it is due, and puts what is in it in force if that is a valid policy. With
-    /// `lenient`, returns `false` and changes nothing if it is not, or if it was written meanwhile.
+    /// Reads the file if it is due, and activates its policy if it is valid. With `lenient`,
+    /// returns `false` and changes nothing if it is invalid, or was written meanwhile.
     fn look(
         &mut self,
         changed: bool,
@@ -238,7 +238,7 @@ impl PolicyFile {
         };
         if content == self.in_force && !forced {
             if self.refused.take().is_some() {
-                tracing::info!(file = source, "the audit policy in force is back in its file");
+                tracing::info!(file = source, "the audit policy file has the active policy again");
             }
             return true;
         }
@@ -300,7 +300,7 @@ impl PolicyFile {
         if let Refused::Unreadable(_) = refused {
             tracing::warn!(
                 generation,
-                "audit policy not reloaded, the last good one stays: {error}"
+                "audit policy not reloaded, the current one stays active: {error}"
             );
         } else {
             let problems = error.to_string();
@@ -308,7 +308,7 @@ impl PolicyFile {
             tracing::error!(
                 generation,
                 problems = count,
-                "audit policy not reloaded, the last good one stays; {}",
+                "audit policy not reloaded, the current one stays active: {}",
                 problems.replace('\n', " | ")
             );
         }
@@ -333,8 +333,8 @@ fn warn_of_nothing(path: &Path, loaded: &Loaded) {
     if records_nothing(&loaded.spec, &loaded.policy) {
         tracing::warn!(
             file = %path.display(),
-            "no request is recorded under this audit policy: every rule that a request can reach has \
-             level None or omits all stages"
+            "this audit policy records nothing: every rule that a request can match has level None or \
+             omits all stages"
         );
     }
 }
@@ -386,8 +386,8 @@ impl Followed {
         }
     }
 
-    /// Runs `look` on a thread that may block: a file system that hangs holds up this file only. Returns
-    /// `None` if it panicked, which has been logged.
+    /// Runs `look` on a thread that may block: a file system that hangs holds up this file only.
+    /// Returns `None` if it panicked, which has been logged.
     async fn beside<T: Send + 'static>(
         &mut self,
         look: impl FnOnce(&mut PolicyFile) -> T + Send + 'static,

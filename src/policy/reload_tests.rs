@@ -2,7 +2,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use super::*;
-use crate::test_dir::TestDir;
+use test_support::TempDir;
 
 fn policy(rules: usize) -> String {
     let rules = "- level: Metadata\n".repeat(rules);
@@ -10,7 +10,7 @@ fn policy(rules: usize) -> String {
 }
 
 struct Followed {
-    dir: TestDir,
+    dir: TempDir,
     path: PathBuf,
     file: PolicyFile,
     metrics: ReloadMetrics,
@@ -18,7 +18,7 @@ struct Followed {
 
 impl Followed {
     fn new() -> Followed {
-        let dir = TestDir::new();
+        let dir = TempDir::new();
         let path = dir.write("policy.yaml", &policy(1));
         let (file, _) = PolicyFile::open(&path).unwrap();
         Followed { dir, path, file, metrics: ReloadMetrics::default() }
@@ -29,7 +29,8 @@ impl Followed {
         self.file.look(changed, forced, false, &self.metrics);
     }
 
-    /// Rules and generation in force, then reloads that succeeded and that failed.
+    /// Rules and generation of the active policy, then the numbers of successful and failed
+    /// reloads.
     fn state(&self) -> (usize, u64, u64, u64) {
         let handle = self.file.handle();
         let reloads = |succeeded| self.metrics.count(Reloaded::Policy, succeeded);
@@ -58,7 +59,7 @@ fn a_new_policy_is_in_force_after_the_next_poll_however_it_got_there() {
 
 #[test]
 fn a_config_map_s_links_are_followed() {
-    let dir = TestDir::new();
+    let dir = TempDir::new();
     dir.write("..1/policy.yaml", &policy(1));
     dir.write("..2/policy.yaml", &policy(2));
     symlink("..1", dir.path().join("..data")).unwrap();
@@ -157,7 +158,7 @@ async fn until(condition: impl Fn() -> bool) {
 
 #[tokio::test]
 async fn a_file_that_never_rests_is_loaded_all_the_same() {
-    let dir = TestDir::new();
+    let dir = TempDir::new();
     let path = dir.write("policy.yaml", &policy(1));
     let (file, _) = PolicyFile::open(&path).unwrap();
     let handle = file.handle();
@@ -179,7 +180,7 @@ async fn a_file_that_never_rests_is_loaded_all_the_same() {
 
 #[tokio::test]
 async fn watching_polls_and_can_be_forced() {
-    let dir = TestDir::new();
+    let dir = TempDir::new();
     let path = dir.write("policy.yaml", &policy(1));
     let metrics = Arc::new(ReloadMetrics::default());
     let sink = PolicyMetrics::default();

@@ -2,7 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counts of all rules of one policy, by backend. They begin at zero with each policy that is loaded.
+/// Counts of all rules of one policy, by backend. They begin at zero with each policy that is
+/// loaded.
 #[derive(Debug)]
 pub struct Usage {
     /// By rule, the last one for requests that no rule matches; for each rule one of each backend.
@@ -22,8 +23,8 @@ struct Counts {
 }
 
 impl Usage {
-    /// Zeros for a policy with so many rules, and so many of its extension, by which so many backends
-    /// record.
+    /// Zeros for a policy with so many rules, and so many of its extension, by which so many
+    /// backends record.
     pub fn new(rules: usize, extension_rules: usize, backends: usize) -> Usage {
         let backends = backends.max(1);
         Usage {

@@ -1,6 +1,6 @@
-//! What a client may bring in its headers, and what goes no farther than this proxy.
+//! Headers that clients may send, and headers that are not forwarded.
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName};
 
 use super::query::{self, Plus};
 use crate::status::Status;
@@ -37,10 +37,10 @@ pub struct Found {
     remote: bool,
 }
 
-/// Refuses headers that could be taken for an identity by someone farther on.
+/// Rejects headers that a server behind the proxy could treat as identity headers.
 ///
-/// `X_Remote_User` is such a one: servers that fold `_` into `-` would believe it. So are
-/// percent-encoded spellings, and `Impersonate-*` headers that Kubernetes does not know.
+/// `X_Remote_User` is one of them: servers that fold `_` into `-` would trust it. So are
+/// percent-encoded spellings, and `Impersonate-*` headers that Kubernetes does not define.
 fn look(headers: &HeaderMap) -> Result<Found, Box<Status>> {
     let mut found = Found::default();
     for name in headers.keys() {
@@ -97,7 +97,7 @@ fn is_lookalike(name: &str) -> bool {
 /// say who is calling or what is asked. `Expect` goes too: this proxy answers it.
 ///
 /// # Errors
-/// The 400 to answer with, if a header could be taken for an identity by someone farther on.
+/// The 400 to respond with, if a header could be treated as an identity header.
 pub fn strip(headers: &mut HeaderMap) -> Result<Found, Box<Status>> {
     let found = look(headers)?;
     if found.connection {
@@ -164,16 +164,6 @@ fn is_protected(name: &str) -> bool {
             name,
             "authorization" | "audit-id" | "host" | "accept" | "user-agent" | "x-real-ip"
         )
-}
-
-/// The protocol that an HTTP/1.1 request asks to switch to.
-pub fn upgrade(headers: &HeaderMap) -> Option<&HeaderValue> {
-    let asked = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|b| *b == b','))
-        .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"upgrade"));
-    headers.get(header::UPGRADE).filter(|protocol| asked && !protocol.is_empty())
 }
 
 #[cfg(test)]
@@ -277,14 +267,5 @@ mod tests {
         ]);
         rest.sort();
         assert_eq!(rest, ["audit-id", "authorization", "impersonate-user"]);
-    }
-
-    #[test]
-    fn an_upgrade_needs_both_headers() {
-        let asked = |lines: &[(&str, &str)]| upgrade(&headers(lines)).is_some();
-        assert!(asked(&[("Connection", "keep-alive, Upgrade"), ("Upgrade", "SPDY/3.1")]));
-        assert!(!asked(&[("Upgrade", "websocket")]));
-        assert!(!asked(&[("Connection", "upgrade")]));
-        assert!(!asked(&[("Connection", "close"), ("Upgrade", "websocket")]));
     }
 }

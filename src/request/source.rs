@@ -10,7 +10,7 @@ pub use k8s_audit::network::Cidr;
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
-/// The proxies in front of us whose `X-Forwarded-For` is believed.
+/// The networks from which `X-Forwarded-For` is trusted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum TrustedProxies {
     /// Everyone, as kube-apiserver does.

@@ -1,7 +1,7 @@
 //! The admin port: health and metrics, over plain HTTP and on loopback by default.
 //!
-//! `/healthz`, `/livez` and `/readyz` answer as kube-apiserver's do: `ok`, or with `?verbose` a line
-//! for each check; 500 and the lines where a check fails. `/metrics` is Prometheus text, or
+//! `/healthz`, `/livez` and `/readyz` answer as kube-apiserver's do: `ok`, or with `?verbose` a
+//! line for each check; 500 and the lines where a check fails. `/metrics` is Prometheus text, or
 //! OpenMetrics for clients that prefer it. `/policy` is the active audit policies with counts, as
 //! text, or as JSON with `?output=json` or where the client accepts it.
 
@@ -69,7 +69,7 @@ impl Check {
     }
 }
 
-/// What the admin port tells of.
+/// What the admin port serves.
 pub struct Admin {
     metrics: Arc<Metrics>,
     checks: Vec<Check>,
@@ -77,7 +77,7 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Tells of `metrics` and `checks`, the latter in the order given.
+    /// Serves `metrics` and `checks`, the latter in the given order.
     pub fn new(metrics: Arc<Metrics>, checks: Vec<Check>) -> Admin {
         Admin { metrics, checks, policies: Vec::new() }
     }

@@ -1,4 +1,4 @@
-//! The serving certificate: read from files, and read again when they change.
+//! The serving certificate, which is reloaded when its files change.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -132,11 +132,11 @@ fn read_pair(certificate: &Path, key: &Path) -> Result<CertifiedKey, Certificate
 mod tests {
     use super::*;
     use crate::server::test_support::{certificate, leaf_of};
-    use crate::test_dir::TestDir;
+    use test_support::TempDir;
 
     #[test]
     fn a_bad_new_pair_keeps_the_old_one() {
-        let dir = TestDir::new();
+        let dir = TempDir::new();
         let (old, new) = (certificate("old"), certificate("new"));
         let crt = dir.write("tls.crt", &old.certificate);
         let key = dir.write("tls.key", &old.key);
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn errors_name_the_file_and_nothing_of_the_key() {
-        let dir = TestDir::new();
+        let dir = TempDir::new();
         let pair = certificate("a");
         let crt = dir.write("tls.crt", &pair.certificate);
         let key = dir.write("tls.key", &pair.key);

@@ -23,8 +23,8 @@ pub const MAX_HEADER_BYTES: u32 = (1 << 20) + (4 << 10);
 /// Requests that the HTTP library refused are logged once in this time.
 static REFUSALS: LogLimit = LogLimit::new(Duration::from_secs(10));
 
-/// After the process has begun to drain, a connection without a request has this time to end by itself: a
-/// client that is idle, or that never completes a request, must not hold up the shutdown.
+/// After the process has begun to drain, a connection without a request has this time to end by
+/// itself: a client that is idle, or that never completes a request, must not hold up the shutdown.
 pub(super) const DRAIN_GRACE: Duration = Duration::from_secs(1);
 
 /// The protocol that ALPN chose.
@@ -50,6 +50,16 @@ pub trait Handler: Clone + Unpin + Send + Sync + 'static {
 
     /// The HTTP library refused a request of `connection`, which [`Handler::handle`] does not see.
     fn refused(&self, _connection: &Connection, _reason: RefusedRequest) {}
+
+    /// Whether a client on HTTP/2 that has sent a request has to open a new connection.
+    fn goaway(&self) -> bool {
+        false
+    }
+
+    /// How many streams an HTTP/2 connection may have at a time; 0 is the default.
+    fn http2_max_streams(&self) -> u32 {
+        0
+    }
 }
 
 impl Handler for Arc<Proxy> {
@@ -61,6 +71,14 @@ impl Handler for Arc<Proxy> {
         request: Request<ClientBody>,
     ) -> impl Future<Output = Response<ResponseBody>> + Send + 'static {
         pipeline::handle(self, connection, request)
+    }
+
+    fn goaway(&self) -> bool {
+        self.filters.goaway()
+    }
+
+    fn http2_max_streams(&self) -> u32 {
+        self.filters.http2_max_streams()
     }
 
     fn refused(&self, connection: &Connection, reason: RefusedRequest) {

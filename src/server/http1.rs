@@ -2,7 +2,8 @@
 //!
 //! hyper keeps 100 header lines on the stack. A higher limit makes it allocate and fill a table of
 //! that size for every request (4,096 lines: 47,000 instructions). So a connection has the default
-//! limit until a request exceeds it; that request, and the later ones, are parsed with a high limit.
+//! limit until a request exceeds it; that request, and the later ones, are parsed with a high
+//! limit.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -76,8 +77,8 @@ pub(super) async fn serve<H: Handler>(
         };
         let ended = match ended {
             Some(ended) => ended,
-            // An idle connection has been closed by that, and one with a request closes after it. But
-            // hyper waits for the rest of a first request's head.
+            // An idle connection has been closed by that, and one with a request closes after it.
+            // But hyper waits for the rest of a first request's head.
             None => tokio::select! {
                 ended = &mut serving => ended,
                 () = never_used(&requested) => return Ok(()),

@@ -1,7 +1,7 @@
 //! One HTTP/2 connection of a client, and each of its streams in a task.
 //!
-//! With `h2` itself: a stream's task is the request's own, small, and nothing is copied into it but a
-//! pointer; and answers of several streams leave together.
+//! With `h2` itself: a stream's task is the request's own, small, and nothing is copied into it but
+//! a pointer; and answers of several streams leave together.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -14,7 +14,7 @@ use bytes::Bytes;
 use h2::server::{Builder, Connection as Http2Connection, SendResponse};
 use h2::{PingPong, Reason};
 use http::header::{CONTENT_LENGTH, DATE};
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Method, Request, Response};
 use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::task::AbortOnDropHandle;
@@ -32,7 +32,8 @@ use crate::pipeline::Connection;
 // holds 99 % of all request bodies, and the connection's window fits all streams at once.
 const MAX_CONCURRENT_STREAMS: u32 = 100;
 const STREAM_WINDOW: u32 = 256 << 10;
-const CONNECTION_WINDOW: u32 = STREAM_WINDOW * MAX_CONCURRENT_STREAMS;
+/// The largest window of HTTP/2.
+const MAX_WINDOW: u32 = (1 << 31) - 1;
 
 /// Bytes of an answer that wait for a slow client, at most about that many for each stream.
 const SEND_BUFFER: usize = 32 << 10;
@@ -70,14 +71,16 @@ pub(super) async fn serve<H: Handler>(
     mut running: Running,
 ) -> Result<(), HttpError> {
     let (io, writes) = batched(io);
-    let shaken = tokio::time::timeout(PREFACE_DEADLINE, handshake(io, &writes));
+    let shaken =
+        tokio::time::timeout(PREFACE_DEADLINE, handshake(io, &writes, handler.http2_max_streams()));
     let mut http2 = tokio::select! {
         shaken = shaken => shaken.map_err(|_| HttpError::Silent)??,
-        () = running.reached(Phase::Draining) => return Ok(()),
+        // A client that has just connected may have sent its first request.
+        () = running.drained_for(DRAIN_GRACE) => return Ok(()),
     };
     // Shared by its streams, so that it tells whether there are any.
     let running = Arc::new(running);
-    let pings = http2.ping_pong().expect("nobody has taken it before");
+    let pings = http2.ping_pong().expect("it is taken only here");
     // Another task, as this one runs at every request, and timers and waiting are not free.
     let mut watching = spawn(watch(pings, writes.heard(), Running::clone(&running)));
     let mut last_stream = None;
@@ -119,13 +122,18 @@ pub(super) async fn serve<H: Handler>(
             if number > expected {
                 handler.refused(&connection, RefusedRequest::Http2Stream);
             }
+            if handler.goaway() {
+                // Streams in flight go on, and so does this one; the client opens no more.
+                http2.graceful_shutdown();
+            }
             let (head, stream) = request.into_parts();
+            let is_head = head.method == Method::HEAD;
             let body = ReceiveBody::new(stream, &head.headers, false);
             let (body, responding) = RequestStream::new(body);
             let request = Request::from_parts(head, ClientBody::http2(body));
             // Freed when there is an answer: that may be a watch, which lasts.
             let answer = Box::pin(handler.clone().handle(connection.clone(), request));
-            tokio::spawn(serve_stream(answer, reply, responding, running.clone()));
+            tokio::spawn(serve_stream(answer, is_head, reply, responding, running.clone()));
         }
     })
     .await
@@ -138,11 +146,13 @@ fn spawn(task: impl Future<Output = Told> + Send + 'static) -> AbortOnDropHandle
 async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
     io: Batched<S>,
     writes: &Writes<S>,
+    max_streams: u32,
 ) -> Result<Http2Connection<Batched<S>, Bytes>, h2::Error> {
+    let streams = if max_streams == 0 { MAX_CONCURRENT_STREAMS } else { max_streams };
     let mut handshake = Builder::new()
-        .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
+        .max_concurrent_streams(streams)
         .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_connection_window_size(STREAM_WINDOW.saturating_mul(streams).min(MAX_WINDOW))
         .max_frame_size(STREAM_WINDOW)
         .max_send_buffer_size(SEND_BUFFER)
         .max_header_list_size(MAX_HEADER_BYTES)
@@ -180,6 +190,7 @@ async fn idle(mut running: Running) -> Told {
 /// Sends the answer of one request, unless the client gives it up.
 async fn serve_stream<B: Body<Data = Bytes> + Unpin>(
     mut answer: Pin<Box<impl Future<Output = Response<B>>>>,
+    is_head: bool,
     mut reply: SendResponse<Bytes>,
     _responding: Option<Responding>,
     _running: Arc<Running>,
@@ -191,12 +202,21 @@ async fn serve_stream<B: Body<Data = Bytes> + Unpin>(
     .await;
     drop(answer);
     let Some(response) = answered else { return };
-    let (mut head, body) = response.into_parts();
+    let (mut head, mut body) = response.into_parts();
     // The API server's answers have both.
     head.headers.entry(DATE).or_insert_with(now);
-    let ended = body.is_end_stream();
+    let mut ended = body.is_end_stream();
     if let Some(length) = body.size_hint().exact().filter(|_| !ended) {
         head.headers.entry(CONTENT_LENGTH).or_insert_with(|| length.into());
+    }
+    if is_head && !ended {
+        // RFC 9110, section 9.3.2: the headers are those of a GET, and there is no content.
+        while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+            if frame.is_err() {
+                return reply.send_reset(Reason::INTERNAL_ERROR);
+            }
+        }
+        ended = true;
     }
     match reply.send_response(Response::from_parts(head, ()), ended) {
         Ok(_) if ended => {}

@@ -13,7 +13,7 @@ use super::super::shutdown::Shutdown;
 use super::*;
 use audit_log::CommitSequence;
 
-/// Answers with what the path says; `/wait` for ever, until it is dropped.
+/// Responds with what the path selects; `/wait` never responds.
 #[derive(Clone)]
 struct Answers {
     waiting: Arc<Semaphore>,

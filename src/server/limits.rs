@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors of the process without clients: runtimes, listeners, logs, connections to the API server.
+/// Descriptors of the process without clients: runtimes, listeners, logs, connections to the API
+/// server.
 const OWN_DESCRIPTORS: u64 = 64;
 /// And those of a worker: its event queue, its connection to the API server.
 const WORKER_DESCRIPTORS: u64 = 8;
@@ -49,8 +50,8 @@ pub enum LimitError {
     },
 }
 
-/// Raises the soft limit of open files to the hard one, and checks that as many descriptors and threads
-/// can be had as a start needs. Libraries would panic later.
+/// Raises the soft limit of open files to the hard one, and checks that as many descriptors and
+/// threads can be had as a start needs. Libraries would panic later.
 ///
 /// # Errors
 /// There are too few.
@@ -113,9 +114,9 @@ fn check_threads(needed: usize) -> Result<(), LimitError> {
     failed.map_or(Ok(()), Err)
 }
 
-/// How many client connections may be open: `wanted`, or fewer where descriptors do not suffice. One
-/// in four descriptors is kept for upgraded connections, which take two, and for the proxy itself, so
-/// that logs can be rotated and the API server reached.
+/// How many client connections may be open: `wanted`, or fewer where descriptors do not suffice.
+/// One in four descriptors is kept for upgraded connections, which take two, and for the proxy
+/// itself, so that logs can be rotated and the API server reached.
 pub fn max_connections(wanted: u64) -> u64 {
     let Some(descriptors) = getrlimit(Resource::Nofile).current else { return wanted };
     let possible = (descriptors.saturating_sub(OWN_DESCRIPTORS) / 4 * 3).max(1);

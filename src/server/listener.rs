@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use rustls::ServerConfig;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::http::{Handler, HttpError, Protocol, serve_connection};
+use super::http::{DRAIN_GRACE, Handler, HttpError, Protocol, serve_connection};
 use super::limits::Reports;
 use super::linger::Lingering;
 use super::proxy_protocol::{self, HeaderError};
@@ -22,6 +22,9 @@ use crate::metrics::ConnectionMetrics;
 use crate::pipeline::Connection;
 use crate::request::source::Cidr;
 use audit_log::{CommitSequence, GatedIo};
+
+/// Connections that the kernel keeps until they are accepted; `net.core.somaxconn` may allow fewer.
+const BACKLOG: u32 = 1024;
 
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -44,8 +47,8 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// At most `max_connections` at a time. Those from the networks of `proxy_protocol` must begin with
-    /// a PROXY header.
+    /// At most `max_connections` at a time. Those from the networks of `proxy_protocol` must begin
+    /// with a PROXY header.
     pub fn new(max_connections: u64, proxy_protocol: Vec<Cidr>) -> Clients {
         let invalid_headers = Mutex::new(Reports::new());
         Clients { max_connections, proxy_protocol, invalid_headers }
@@ -78,8 +81,8 @@ impl Clients {
     }
 }
 
-/// Accepts connections on `listener` until the process drains, and has workers serve them. Nothing is
-/// written to a client before its worker's commit sequence allows it.
+/// Accepts connections on `listener` until the process drains, and has workers serve them. Nothing
+/// is written to a client before its worker's commit sequence allows it.
 pub async fn serve<H: Handler>(
     listener: TcpListener,
     clients: Clients,
@@ -92,11 +95,8 @@ pub async fn serve<H: Handler>(
     let acceptor = TlsAcceptor::from(tls);
     let clients = Arc::new(clients);
     let mut refusals = Reports::new();
-    loop {
-        let (tcp, peer) = tokio::select! {
-            accepted = accept(&listener) => accepted,
-            () = running.reached(Phase::Draining) => return,
-        };
+    let mut source = Source::Open(listener);
+    while let Some((tcp, peer)) = source.next(&mut running).await {
         let open = metrics.client_connections.get();
         if u64::try_from(open).is_ok_and(|open| open >= clients.max_connections) {
             metrics.connections_refused.inc();
@@ -145,8 +145,52 @@ pub async fn serve<H: Handler>(
     }
 }
 
-/// Closes a connection by a reset: clients take it for a server that is not there, and try again, or
-/// another one. A response would cost the TLS handshake that there is no room for.
+/// Where connections come from.
+enum Source {
+    Open(TcpListener),
+    /// Those that wait are accepted: closing the listener would reset them.
+    Closing(std::net::TcpListener),
+    Closed,
+}
+
+impl Source {
+    /// The next connection and its client's address; `None` when the process is closing and no
+    /// connection waits.
+    async fn next(&mut self, running: &mut Running) -> Option<(TcpStream, SocketAddr)> {
+        if let Source::Open(listener) = self {
+            tokio::select! {
+                accepted = accept(listener) => return Some(accepted),
+                () = running.reached(Phase::Closing) => {}
+            }
+        }
+        *self = match std::mem::replace(self, Source::Closed) {
+            Source::Open(listener) => listener.into_std().map_or(Source::Closed, Source::Closing),
+            closing => closing,
+        };
+        match self {
+            Source::Closing(listener) => accept_waiting(listener),
+            Source::Open(_) | Source::Closed => None,
+        }
+    }
+}
+
+/// The next of the connections that wait already, and its client's address.
+fn accept_waiting(listener: &std::net::TcpListener) -> Option<(TcpStream, SocketAddr)> {
+    loop {
+        match listener.accept() {
+            Ok((tcp, peer)) => {
+                let canonical = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+                let tcp = tcp.set_nonblocking(true).and_then(|()| TcpStream::from_std(tcp));
+                return Some((tcp.ok()?, canonical));
+            }
+            Err(error) if of_one_connection(&error) => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+/// Closes a connection by a reset: clients take it for a server that is not there, and try again,
+/// or another one. A response would cost the TLS handshake that there is no room for.
 fn refuse(tcp: &TcpStream) {
     let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
 }
@@ -210,7 +254,8 @@ async fn connection<H: Handler>(
     });
     let tls = tokio::select! {
         tls = handshake => tls.map_err(|_| ConnectionError::Handshake(io::ErrorKind::TimedOut.into()))??,
-        () = running.reached(Phase::Draining) => return Ok(()),
+        // A client that has just connected is about to send its first request.
+        () = running.drained_for(DRAIN_GRACE) => return Ok(()),
     };
     let (_, session) = tls.get_ref();
     let protocol = match session.alpn_protocol() {
@@ -244,12 +289,24 @@ fn is_http(first: &[u8]) -> bool {
         .contains(&first)
 }
 
-/// Listens on `addr`.
+/// Listens on `addr`. With `share_port`, other sockets of the same user that are bound likewise may
+/// listen on the same port; the kernel distributes new connections among them.
 ///
 /// # Errors
 /// The operating system's, with the address.
-pub async fn bind(addr: SocketAddr) -> Result<TcpListener, BindError> {
-    TcpListener::bind(addr).await.map_err(|source| BindError { addr, source })
+pub fn bind(addr: SocketAddr, share_port: bool) -> Result<TcpListener, BindError> {
+    let listen = || -> io::Result<TcpListener> {
+        let socket = match addr {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        // Like Go's net.Listen: a restart does not wait for connections in TIME_WAIT.
+        socket.set_reuseaddr(true)?;
+        socket.set_reuseport(share_port)?;
+        socket.bind(addr)?;
+        socket.listen(BACKLOG)
+    };
+    listen().map_err(|source| BindError { addr, source })
 }
 
 /// An address cannot be listened on.

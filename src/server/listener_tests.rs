@@ -16,7 +16,7 @@ use super::super::test_support::{
 };
 use super::super::tls::{MinVersion, TlsOptions, cipher_suites, server_config};
 use super::*;
-use crate::test_dir::TestDir;
+use test_support::TempDir;
 
 struct Server {
     addr: SocketAddr,
@@ -25,7 +25,7 @@ struct Server {
     shutdown: Shutdown,
     serving: Arc<ServingCertificate>,
     listening: JoinHandle<()>,
-    dir: TestDir,
+    dir: TempDir,
 }
 
 impl Server {
@@ -39,13 +39,13 @@ impl Server {
     }
 
     async fn with(options: TlsOptions) -> Server {
-        let dir = TestDir::new();
+        let dir = TempDir::new();
         let pair = certificate("server");
         let crt = dir.write("tls.crt", &pair.certificate);
         let key = dir.write("tls.key", &pair.key);
         let serving = Arc::new(ServingCertificate::load(&crt, &key).unwrap());
         let tls = server_config(&options, serving.clone()).unwrap();
-        let tcp = bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+        let tcp = bind(SocketAddr::from(([127, 0, 0, 1], 0)), false).unwrap();
         let addr = tcp.local_addr().unwrap();
         let (shutdown, running) = Shutdown::new();
         let (handler, metrics) = (TestHandler::new(), Arc::new(ConnectionMetrics::default()));
@@ -111,7 +111,7 @@ async fn alpn_chooses_the_protocol() {
 #[tokio::test]
 async fn any_client_certificate_is_taken_and_none_is_needed() {
     let server = Server::start().await;
-    let (unknown, old) = (certificate("nobody knows me"), certificate_v1());
+    let (unknown, old) = (certificate("an unknown CA"), certificate_v1());
     for tls12 in [false, true] {
         for pair in [&unknown, &old] {
             let mut with = server.http1(Some(pair), tls12).await;
@@ -129,7 +129,7 @@ async fn a_certificate_without_its_key_is_refused() {
         Pair { certificate: certificate("victim").certificate, key: certificate("thief").key };
     for tls12 in [false, true] {
         let config = client_config(&["http/1.1"], Some(&stolen), tls12);
-        // In TLS 1.3 the client is done before the server has judged.
+        // In TLS 1.3 the client's handshake is complete before the server has verified it.
         if let Ok(mut tls) = connect(server.addr, config).await {
             assert!(!tls12);
             assert!(tls.read(&mut [0; 1]).await.is_err());
@@ -254,4 +254,20 @@ async fn ending_drops_what_is_under_way() {
     assert!(server.handler.is_idle());
     assert!(slow1.await.unwrap().is_err());
     assert!(slow2.await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn a_port_is_shared_only_among_those_that_permit_it() {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let first = bind(any, true).unwrap();
+    let addr = first.local_addr().unwrap();
+    let refused = bind(addr, false).unwrap_err();
+    assert_eq!(refused.source.kind(), io::ErrorKind::AddrInUse, "{refused}");
+    let second = bind(addr, true).unwrap();
+
+    // Once the first listener is closed, the second one gets all connections.
+    drop(first);
+    let (client, accepted) =
+        tokio::join!(tokio::net::TcpStream::connect(addr), super::accept(&second));
+    assert_eq!(client.unwrap().local_addr().unwrap(), accepted.1);
 }

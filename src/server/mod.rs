@@ -3,7 +3,8 @@
 //! [`listener`] accepts connections and gives each to one of the [`workers`], where TLS ([`tls`],
 //! [`certificates`]) is ended and [`http`] speaks the protocol that ALPN chose and calls a
 //! [`http::Handler`] for each request; [`linger`] closes it. All of them stop in the phases of
-//! [`shutdown`]. [`admin`] is a second, plain listener with the health of the process and its metrics.
+//! [`shutdown`]. [`admin`] is a second, plain listener with the health of the process and its
+//! metrics.
 
 pub mod admin;
 pub mod certificates;

@@ -1,9 +1,9 @@
-//! The PROXY protocol, versions 1 and 2: a load balancer that passes TLS through says in a header before
-//! it where the client really is (`--proxy-protocol`).
+//! The PROXY protocol, versions 1 and 2: a load balancer that passes TLS through says in a header
+//! before it where the client really is (`--proxy-protocol`).
 //!
-//! The header is only read from the networks of the flag, and there it is required. It is read on the
-//! connection's own task, within the time of the TLS handshake, and no byte after it is touched. See
-//! <https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt>.
+//! The header is only read from the networks of the flag, and there it is required. It is read on
+//! the connection's own task, within the time of the TLS handshake, and no byte after it is
+//! touched. See <https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt>.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -15,8 +15,8 @@ use tokio::net::TcpStream;
 const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 /// Bytes of the longest header of version 1, with its end of line.
 const MAX_V1: usize = 107;
-/// Bytes of the address and extensions of version 2. Load balancers send some hundred; more than 4 KiB
-/// is refused, as by nginx.
+/// Maximum size of the address and extensions of version 2. Load balancers send about 100 bytes;
+/// more than 4 KiB is rejected, like in nginx.
 const MAX_V2: usize = 4096;
 /// `PP2_TYPE_CRC32C`
 const CRC32C: u8 = 0x03;
@@ -41,8 +41,8 @@ pub enum HeaderError {
     Invalid(&'static str),
 }
 
-/// Reads the header that the connection must begin with. Returns the client's address; `None` where the
-/// connection is the load balancer's own (health checks), or has no address of TCP over IP.
+/// Reads the header that the connection must begin with. Returns the client's address; `None` where
+/// the connection is the load balancer's own (health checks), or has no address of TCP over IP.
 ///
 /// # Errors
 /// See [`HeaderError`].

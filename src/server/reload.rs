@@ -1,4 +1,4 @@
-//! Following files: what was read from them is read again when they change.
+//! Watches files and reloads them when they change.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -57,11 +57,11 @@ mod tests {
     use super::*;
     use crate::server::certificates::ServingCertificate;
     use crate::server::test_support::{certificate, leaf_of};
-    use crate::test_dir::TestDir;
+    use test_support::TempDir;
 
     #[tokio::test]
     async fn changed_files_are_read_and_so_are_unchanged_ones_by_force() {
-        let dir = TestDir::new();
+        let dir = TempDir::new();
         let (old, new) = (certificate("old"), certificate("new"));
         let crt = dir.write("tls.crt", &old.certificate);
         let key = dir.write("tls.key", &old.key);

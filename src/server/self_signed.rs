@@ -101,8 +101,8 @@ fn host_name() -> Option<String> {
     crate::request::label_selector::is_dns_subdomain(&name).then_some(name)
 }
 
-/// Writes aside and renames, so that nobody ever reads half a file, nor a key before its mode is
-/// set.
+/// Writes a temporary file and renames it, so that no other process reads a partial file, or a key
+/// before its mode is set.
 fn write(dir: &Path, path: &Path, content: &str, mode: u32) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
     let aside = path.with_extension(format!("tmp{}", std::process::id()));
@@ -124,11 +124,11 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::test_dir::TestDir;
+    use test_support::TempDir;
 
     #[test]
     fn made_once_and_only_the_owner_reads_the_key() {
-        let dir = TestDir::new();
+        let dir = TempDir::new();
         let certs = dir.path().join("deeper/certs");
         let bind = IpAddr::from([192, 0, 2, 7]);
         let (certificate, key) = ensure(&certs, bind).unwrap();
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_broken_pair_is_replaced() {
-        let dir = TestDir::new();
+        let dir = TempDir::new();
         let bind = IpAddr::from([0, 0, 0, 0]);
         let (certificate, key) = ensure(dir.path(), bind).unwrap();
         fs::write(&key, "").unwrap();
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn an_unwritable_directory_is_an_error_with_a_remedy() {
-        let dir = TestDir::new();
+        let dir = TempDir::new();
         let file = dir.write("file", "");
         let error = ensure(&file, IpAddr::from([0, 0, 0, 0])).unwrap_err().to_string();
         assert!(error.contains("--cert-dir"), "{error}");

@@ -12,15 +12,18 @@ pub enum Phase {
     Serving,
     /// They still are, but the process is not ready any more (`--shutdown-delay-duration`).
     Leaving,
+    /// No connections are accepted any more, but requests on those that there are. Only if another
+    /// process listens on the same port.
+    Closing,
     /// Nothing new is accepted; what is under way may finish.
     Draining,
     /// What is still under way is dropped.
     Ending,
 }
 
-/// How the time of `--shutdown-timeout` is divided: first requests finish, then backends deliver what
-/// waits, at last what is not delivered is counted and logged. A step that needs less leaves its time to
-/// the next.
+/// How the time of `--shutdown-timeout` is divided: first requests finish, then backends deliver
+/// what waits, at last what is not delivered is counted and logged. A step that needs less leaves
+/// its time to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timetable {
     /// Until when requests may finish.
@@ -32,9 +35,9 @@ pub struct Timetable {
 }
 
 impl Timetable {
-    /// Divides `timeout`, from `now` on: backends have a quarter for themselves, at most 3 s; counting has
-    /// a tenth, at most 500 ms. However short it is, backends have 400 ms in all, to write what a healthy
-    /// disk takes in that time.
+    /// Divides `timeout`, from `now` on: backends have a quarter for themselves, at most 3 s;
+    /// counting has a tenth, at most 500 ms. However short it is, backends have 400 ms in all, to
+    /// write what a healthy disk takes in that time.
     pub fn new(now: Instant, timeout: Duration) -> Timetable {
         const DELIVERY: Duration = Duration::from_secs(3);
         const COUNTING: Duration = Duration::from_millis(500);
@@ -86,6 +89,11 @@ impl Shutdown {
         self.advance(Phase::Leaving);
     }
 
+    /// Stops accepting connections.
+    pub fn close(&self) {
+        self.advance(Phase::Closing);
+    }
+
     /// Stops accepting; what is under way may finish.
     pub fn drain(&self) {
         self.advance(Phase::Draining);
@@ -107,7 +115,7 @@ impl Shutdown {
     }
 
     fn advance(&self, to: Phase) {
-        // There may be nobody left to tell, which `send` would call an error.
+        // `send` would return an error if there is no receiver left.
         self.phase.send_if_modified(|phase| {
             let later = to > *phase;
             *phase = to.max(*phase);
@@ -126,6 +134,12 @@ impl Running {
     pub async fn reached(&mut self, phase: Phase) {
         // Fails where the deciding side is gone, which means the end too.
         let _ = self.phase.wait_for(|now| *now >= phase).await;
+    }
+
+    /// Waits until the process has been draining for `grace`, or ends.
+    pub async fn drained_for(&mut self, grace: Duration) {
+        self.reached(Phase::Draining).await;
+        let _ = tokio::time::timeout(grace, self.reached(Phase::Ending)).await;
     }
 }
 

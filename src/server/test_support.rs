@@ -46,7 +46,7 @@ pub(crate) fn leaf_of(pem: &str) -> CertificateDer<'static> {
     CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()
 }
 
-/// A client's side: offers `alpn`, shows `pair`, believes any server.
+/// The client's configuration: offers `alpn`, presents `pair`, trusts any server.
 pub(crate) fn client_config(alpn: &[&str], pair: Option<&Pair>, tls12: bool) -> ClientConfig {
     let versions: &[_] =
         if tls12 { &[&rustls::version::TLS12] } else { &[&rustls::version::TLS13] };
@@ -119,7 +119,8 @@ impl ServerCertVerifier for AnyServer {
     }
 }
 
-/// Answers version, path, and whether the client has a certificate; a path of `/slow` waits for [`TestHandler::release`].
+/// Answers version, path, and whether the client has a certificate; a path of `/slow` waits for
+/// [`TestHandler::release`].
 #[derive(Clone)]
 pub(crate) struct TestHandler {
     release: Arc<Semaphore>,

@@ -22,7 +22,7 @@ pub struct TlsOptions {
     /// `--tls-cipher-suites`; `None` means all that this build knows. As in Go, the list restricts
     /// TLS 1.2 only: the suites of TLS 1.3 are always on.
     pub cipher_suites: Option<Vec<SupportedCipherSuite>>,
-    /// Whether clients are asked for a certificate: there is a `--client-ca-file` to judge it by.
+    /// Whether to request a client certificate: there is a `--client-ca-file` to verify it with.
     pub request_client_certificates: bool,
 }
 
@@ -83,9 +83,9 @@ pub fn server_config(
 
 /// Verifies only that the client has the key of the certificate it shows.
 ///
-/// Who signed the certificate, and until when and for what it is valid, is judged when a request is
-/// authenticated: so an unknown CA gets a 401 and an audit event instead of a broken handshake, and
-/// a changed `--client-ca-file` reaches connections that are open already.
+/// Chain, validity and usage of the certificate are verified when a request is authenticated, so
+/// that an unknown CA results in a 401 and an audit event instead of a failed handshake, and a
+/// changed `--client-ca-file` applies to open connections.
 #[derive(Debug)]
 struct PossessionVerifier {
     algorithms: WebPkiSupportedAlgorithms,

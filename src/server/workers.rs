@@ -1,9 +1,9 @@
 //! Threads that serve clients, each with a scheduler of its own.
 //!
-//! A connection stays on the thread that it was given to, with its requests and the connection to the
-//! API server that they use. Nothing is handed from thread to thread, no other thread has to be
-//! woken, and what requests of one moment have to say to the API server, to their clients and to the
-//! audit log leaves together. The price: a thread that is busy does not get help.
+//! A connection stays on the thread that it was given to, with its requests and the connection to
+//! the API server that they use. Nothing is handed from thread to thread, no other thread has to be
+//! woken, and what requests of one moment have to say to the API server, to their clients and to
+//! the audit log leaves together. The price: a thread that is busy does not get help.
 
 use std::future::Future;
 use std::io;
@@ -26,13 +26,13 @@ struct Worker {
     sequence: CommitSequence,
     /// Connections.
     open: Arc<AtomicUsize>,
-    /// Ends the thread when it is dropped. Nobody waits for that: a thread may be stuck in a write.
+    /// Ends the thread when it is dropped, without waiting: a thread may be blocked in a write.
     _end: oneshot::Sender<()>,
 }
 
 impl Workers {
-    /// One thread for each processor that the process may use. `sequence` makes the commit sequence of a
-    /// thread, given its runtime.
+    /// One thread for each processor that the process may use. `sequence` makes the commit sequence
+    /// of a thread, given its runtime.
     ///
     /// # Errors
     /// The operating system's, which has no more threads.
@@ -47,8 +47,8 @@ impl Workers {
         Workers::default()
     }
 
-    /// Runs what `serve` makes on the thread that has the fewest connections. It is called there, in
-    /// the thread's runtime, with the thread's commit sequence.
+    /// Runs what `serve` makes on the thread that has the fewest connections. It is called there,
+    /// in the thread's runtime, with the thread's commit sequence.
     pub fn spawn<F: Future<Output = ()> + Send + 'static>(
         &self,
         serve: impl FnOnce(CommitSequence) -> F + Send + 'static,

@@ -13,7 +13,7 @@ use super::{ConfigError, UpstreamConfig};
 #[derive(Debug, Clone, Default)]
 pub struct UpstreamFlags {
     /// `--upstream-server`
-    pub server: Option<String>,
+    pub servers: Vec<String>,
     /// `--upstream-ca-file`
     pub ca_file: Option<PathBuf>,
     /// `--upstream-client-cert-file`
@@ -49,7 +49,7 @@ impl UpstreamSource {
         context: Option<&str>,
         flags: &UpstreamFlags,
     ) -> Result<UpstreamSource, ConfigError> {
-        if kubeconfig.is_none() && flags.server.is_some() {
+        if kubeconfig.is_none() && !flags.servers.is_empty() {
             return Ok(UpstreamSource::Flags);
         }
         let source = KubeconfigSource::find(kubeconfig.map(|path| ("--kubeconfig", path)));
@@ -94,17 +94,8 @@ impl UpstreamSource {
     }
 }
 
-/// Returns the settings of a webhook's endpoint: the current context of a kubeconfig of its own.
-///
-/// # Errors
-/// What is missing or invalid, with file, field and remedy.
-pub fn webhook_config(path: &Path) -> Result<UpstreamConfig, ConfigError> {
-    let source = KubeconfigSource::find(Some(("the webhook's kubeconfig", path)));
-    source.load()?.client_config(Selection::current(Peer::Webhook))?.checked()
-}
-
 fn bare(flags: &UpstreamFlags) -> Result<UpstreamConfig, ConfigError> {
-    let server = flags.server.as_deref().ok_or_else(|| {
+    let server = flags.servers.first().ok_or_else(|| {
         ConfigError::field("--upstream-server", "give the API server's URL, or --kubeconfig")
     })?;
     Ok(UpstreamConfig::new(Endpoint::parse(server, "--upstream-server")?))
@@ -115,8 +106,10 @@ fn with_flags(
     mut config: UpstreamConfig,
     flags: &UpstreamFlags,
 ) -> Result<UpstreamConfig, ConfigError> {
-    if let Some(server) = &flags.server {
-        config.server = Endpoint::parse(server, "--upstream-server")?;
+    if let Some((server, more)) = flags.servers.split_first() {
+        let parse = |url: &String| Endpoint::parse(url, "--upstream-server");
+        config.server = parse(server)?;
+        config.more_servers = more.iter().map(parse).collect::<Result<_, _>>()?;
     }
     if let Some(path) = &flags.ca_file {
         config.trust = Trust::Ca(Pem::file("--upstream-ca-file", path));
@@ -152,7 +145,7 @@ mod tests {
     use super::*;
 
     fn flags(server: &str) -> UpstreamFlags {
-        UpstreamFlags { server: Some(server.to_owned()), ..UpstreamFlags::default() }
+        UpstreamFlags { servers: vec![server.to_owned()], ..UpstreamFlags::default() }
     }
 
     fn resolve(flags: &UpstreamFlags) -> Result<UpstreamConfig, String> {

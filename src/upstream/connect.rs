@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use api_client::Target;
 use api_client::dial::Addresses;
+use api_client::endpoint_set::{InFlight, Member};
 use api_client::tls::ClientTls;
 use api_client::tunnel::{ProxyUrl, Tunnel};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -32,6 +33,8 @@ pub(super) struct Connector {
     /// The API server: address, certificates, proxy.
     pub(super) target: Arc<Target>,
     pub(super) metrics: Arc<UpstreamMetrics>,
+    /// The address to connect to, if the API server has several.
+    pub(super) member: Option<Arc<Member>>,
 }
 
 /// What a connection is for.
@@ -44,8 +47,8 @@ pub(super) enum Purpose {
 }
 
 impl Connector {
-    /// Opens a connection whose bytes wait for the events of `sequence`. Returns it and whether it speaks
-    /// HTTP/2.
+    /// Opens a connection whose bytes wait for the events of `sequence`. Returns it and whether it
+    /// speaks HTTP/2.
     pub(super) async fn connect(
         &self,
         purpose: Purpose,
@@ -56,7 +59,7 @@ impl Connector {
         match tokio::time::timeout_at(deadline, connecting).await {
             Ok(connected) => connected,
             Err(_) => Err(SendError::Connect {
-                upstream: Arc::clone(&self.target.name),
+                upstream: self.name(),
                 source: Arc::new(io::Error::new(
                     io::ErrorKind::TimedOut,
                     format!("no connection within {} s", CONNECT_TIMEOUT.as_secs()),
@@ -75,8 +78,10 @@ impl Connector {
             return self.connect_through(proxy, purpose, sequence).await;
         }
         let (host, port) = (self.target.endpoint.host.as_str(), self.target.endpoint.port);
-        let mut addresses =
-            Addresses::resolve(host, port).await.map_err(|e| self.connect_error(e))?;
+        let mut addresses = match self.member.as_ref().and_then(|member| member.address()) {
+            Some(address) => Addresses::fixed(address),
+            None => Addresses::resolve(host, port).await.map_err(|e| self.connect_error(e))?,
+        };
         let mut may_repeat = true;
         loop {
             let connected = addresses.connect(deadline).await;
@@ -84,7 +89,7 @@ impl Connector {
             let Some(tls) = &self.target.tls else {
                 addresses.succeeded(address);
                 let tcp = GatedIo::new(tcp, sequence.clone());
-                return Ok((Stream::new(Transport::Plain(tcp), &self.metrics), false));
+                return Ok((self.stream(Transport::Plain(tcp), purpose), false));
             };
             let error = match handshake(tls, tcp, purpose, share(deadline, addresses.count())).await
             {
@@ -92,7 +97,7 @@ impl Connector {
                     addresses.succeeded(address);
                     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                     let tls = Box::new(GatedIo::new(stream, sequence.clone()));
-                    return Ok((Stream::new(Transport::Tls(tls), &self.metrics), http2));
+                    return Ok((self.stream(Transport::Tls(tls), purpose), http2));
                 }
                 Err(error) => error,
             };
@@ -102,7 +107,7 @@ impl Connector {
             } else if may_repeat && is_lost(&error) {
                 may_repeat = false;
             } else {
-                let (upstream, source) = (Arc::clone(&self.target.name), Arc::new(error));
+                let (upstream, source) = (self.name(), Arc::new(error));
                 return Err(SendError::Tls { upstream, source });
             }
             tracing::debug!(%address, %error, "repeating a TLS handshake that was lost");
@@ -119,24 +124,41 @@ impl Connector {
         let (host, port) = (self.target.endpoint.host.as_str(), self.target.endpoint.port);
         let tunnel = proxy.connect(host, port, self.target.tls.as_ref(), CONNECT_TIMEOUT).await;
         let tunnel = tunnel.map_err(|error| self.connect_error(error))?;
-        let Some(tls) = &self.target.tls else { return Ok((self.tunnel(tunnel, sequence), false)) };
+        let Some(tls) = &self.target.tls else {
+            return Ok((self.tunnel(tunnel, purpose, sequence), false));
+        };
         let connecting =
             TlsConnector::from(config(tls, purpose)).connect(tls.server_name.clone(), tunnel);
-        let stream = connecting.await.map_err(|error| SendError::Tls {
-            upstream: Arc::clone(&self.target.name),
-            source: Arc::new(error),
-        })?;
+        let stream = connecting
+            .await
+            .map_err(|error| SendError::Tls { upstream: self.name(), source: Arc::new(error) })?;
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        Ok((self.tunnel(Box::new(stream), sequence), http2))
+        Ok((self.tunnel(Box::new(stream), purpose, sequence), http2))
     }
 
-    fn tunnel(&self, tunnel: Tunnel, sequence: &CommitSequence) -> Stream {
+    fn tunnel(&self, tunnel: Tunnel, purpose: Purpose, sequence: &CommitSequence) -> Stream {
         let gated = GatedIo::new(tunnel, sequence.clone());
-        Stream::new(Transport::Tunnel(gated), &self.metrics)
+        self.stream(Transport::Tunnel(gated), purpose)
+    }
+
+    fn stream(&self, transport: Transport, purpose: Purpose) -> Stream {
+        let member = self.member.as_ref().filter(|_| purpose == Purpose::Upgrade);
+        let in_flight = member.map(Member::start_request);
+        let mut stream = Stream::new(transport, &self.metrics);
+        stream.in_flight = in_flight;
+        stream
+    }
+
+    /// The address, or host and port of the server, for error messages.
+    fn name(&self) -> Arc<str> {
+        match &self.member {
+            Some(member) => Arc::clone(member.name()),
+            None => Arc::clone(&self.target.name),
+        }
     }
 
     fn connect_error(&self, error: io::Error) -> SendError {
-        SendError::Connect { upstream: Arc::clone(&self.target.name), source: Arc::new(error) }
+        SendError::Connect { upstream: self.name(), source: Arc::new(error) }
     }
 }
 
@@ -178,6 +200,8 @@ fn is_lost(error: &io::Error) -> bool {
 pub(super) struct Stream {
     transport: Transport,
     metrics: Arc<UpstreamMetrics>,
+    /// Counts an upgraded connection as a request of its address.
+    in_flight: Option<InFlight>,
 }
 
 pub(super) enum Transport {
@@ -189,13 +213,14 @@ pub(super) enum Transport {
 impl Stream {
     pub(super) fn new(transport: Transport, metrics: &Arc<UpstreamMetrics>) -> Stream {
         metrics.connections.inc();
-        Stream { transport, metrics: Arc::clone(metrics) }
+        Stream { transport, metrics: Arc::clone(metrics), in_flight: None }
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
         self.metrics.connections.dec();
+        drop(self.in_flight.take());
     }
 }
 

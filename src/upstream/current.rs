@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use api_client::access::OwnAccess;
 use api_client::exec::{NoCredential, OwnCredential};
-use api_client::{ApiClient, Target, risks};
+use api_client::{ApiClient, EndpointSet, Target, risks};
 use arc_swap::ArcSwap;
 
+use super::balance::Balancer;
 use super::connect::Connector;
 use super::forward::Upstream;
 use super::metrics::UpstreamMetrics;
@@ -24,6 +25,8 @@ pub(super) struct Shared {
     /// reload.
     first: Arc<Inner>,
     is_replaced: AtomicBool,
+    /// Whether the proxy's certificate is a front proxy's.
+    as_front_proxy: AtomicBool,
     current: ArcSwap<Inner>,
     /// The client of the proxy's own requests, which follows the settings.
     pub(super) api: ApiClient,
@@ -33,7 +36,10 @@ pub(super) struct Shared {
 
 /// One state of the settings, and the connections made with them.
 pub(super) struct Inner {
+    /// The connections to an API server with one address.
     pub(super) pool: Arc<Pool>,
+    /// Those to an API server with several.
+    pub(super) balancer: Arc<Balancer>,
 }
 
 /// The settings that a request begins with, and keeps until its end.
@@ -59,9 +65,10 @@ impl Shared {
         metrics: Arc<UpstreamMetrics>,
     ) -> Result<Shared, ConfigError> {
         let first = Arc::new(Inner::new(config, metrics)?);
-        let api = ApiClient::over(Arc::clone(first.target()), API_SERVER);
+        let api = ApiClient::over_endpoints(Arc::clone(first.endpoints()), API_SERVER);
         let (current, access) = (ArcSwap::new(Arc::clone(&first)), OwnAccess::new(api.clone()));
-        Ok(Shared { first, is_replaced: AtomicBool::new(false), current, api, access })
+        let (is_replaced, as_front_proxy) = Default::default();
+        Ok(Shared { first, is_replaced, as_front_proxy, current, api, access })
     }
 
     /// The metrics of the connections, which a reload keeps.
@@ -82,29 +89,44 @@ impl Shared {
         self.is_replaced.load(Ordering::Acquire).then(|| self.current.load_full())
     }
 
+    /// The settings that `later` means.
+    pub(super) fn inner<'a>(&'a self, later: &'a Option<Arc<Inner>>) -> &'a Inner {
+        later.as_deref().unwrap_or(&self.first)
+    }
+
     /// The pool of the settings that `later` means.
     pub(super) fn pool<'a>(&'a self, later: &'a Option<Arc<Inner>>) -> &'a Pool {
-        &later.as_deref().unwrap_or(&self.first).pool
+        &self.inner(later).pool
     }
 }
 
 impl Inner {
     fn new(config: UpstreamConfig, metrics: Arc<UpstreamMetrics>) -> Result<Inner, ConfigError> {
         risks::warn(&config, API_SERVER);
-        let target = Arc::new(Target::new(config)?);
-        let connector = Connector { target: Arc::clone(&target), metrics };
+        let endpoints = EndpointSet::new(config)?;
+        metrics.watch(&endpoints);
+        let target = Arc::clone(endpoints.target());
+        let balancer = Arc::new(Balancer::new(endpoints, Arc::clone(&metrics)));
+        let connector = Connector { target: Arc::clone(&target), metrics, member: None };
         let pool = Arc::new(Pool::new(connector));
         if let Some(plugin) = target.plugin() {
-            let pool = Arc::downgrade(&pool);
-            plugin.observe(move || match pool.upgrade() {
-                Some(pool) => {
-                    pool.refresh_tls();
+            let weak = (Arc::downgrade(&pool), Arc::downgrade(&balancer));
+            plugin.observe(move || match (weak.0.upgrade(), weak.1.upgrade()) {
+                (Some(pool), Some(balancer)) => {
+                    if pool.refresh_tls() {
+                        balancer.retire_all();
+                    }
                     true
                 }
-                None => false,
+                _ => false,
             });
         }
-        Ok(Inner { pool })
+        Ok(Inner { pool, balancer })
+    }
+
+    /// The addresses of the API server.
+    pub(super) fn endpoints(&self) -> &Arc<EndpointSet> {
+        self.balancer.endpoints()
     }
 
     /// The API server.
@@ -128,11 +150,30 @@ impl Upstream {
         let metrics = Arc::clone(&now.pool.connector.metrics);
         let new = Arc::new(Inner::new(config, metrics)?);
         let shared = self.shared();
-        shared.api.replace_target(Arc::clone(new.target()));
+        new.endpoints().check_as_front_proxy(shared.as_front_proxy.load(Ordering::Relaxed));
+        shared.api.replace_endpoints(Arc::clone(new.endpoints()));
         let old = shared.current.swap(new);
         shared.is_replaced.store(true, Ordering::Release);
         old.pool.retire_all();
+        old.balancer.retire_all();
+        old.endpoints().close();
         Ok(())
+    }
+
+    /// Makes health checks name a user, for a front proxy's certificate, which names none.
+    #[must_use]
+    pub fn checked_as_front_proxy(self, yes: bool) -> Upstream {
+        self.shared().as_front_proxy.store(yes, Ordering::Relaxed);
+        self.now().endpoints().check_as_front_proxy(yes);
+        self
+    }
+
+    /// Describes the addresses that are not healthy; `Ok` if all are, or there is only one.
+    ///
+    /// # Errors
+    /// The addresses and what is wrong with each.
+    pub fn all_healthy(&self) -> Result<(), String> {
+        self.now().endpoints().all_healthy()
     }
 
     /// Returns the proxy's own credential for a request that starts now; `None` if it has to be

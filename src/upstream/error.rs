@@ -114,7 +114,7 @@ pub enum ConnectionError {
     #[error("{0}")]
     Http2(#[from] h2::Error),
     /// A stream was closed without an error, but before the answer's end.
-    #[error("the API server ended the stream before its answer")]
+    #[error("the API server ended the stream before its response")]
     Unfinished,
     /// Nothing came from the API server any more, not even the answer to a PING.
     #[error("the API server answered no PING")]

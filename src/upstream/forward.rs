@@ -28,12 +28,12 @@ use crate::body::RequestBody;
 use audit_log::CommitSequence;
 
 /// How often one request is tried, if every time the API server says that it did not process it.
-const MAX_ATTEMPTS: u8 = 4;
-/// How many connections may turn out to be closed before anything of it is written. A server that
-/// leaves leaves all of them, and each is only found out by its next request.
-const MAX_CLOSED: u8 = 64;
+pub(super) const MAX_ATTEMPTS: u8 = 4;
+/// How many connections may turn out to be closed before anything of the request is written. A
+/// server that shuts down closes all of them, and each is only detected by its next request.
+pub(super) const MAX_CLOSED: u8 = 64;
 /// Waited before a request is tried a third time; doubled for the fourth.
-const RETRY_PAUSE: Duration = Duration::from_millis(10);
+pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(10);
 /// Between two looks at the files of token and certificates.
 const TICK: Duration = Duration::from_secs(1);
 /// Every how many of them unused connections are closed.
@@ -44,9 +44,9 @@ const SWEEP_TICKS: u32 = 30;
 pub struct Upstream(Arc<Shared>);
 
 impl Upstream {
-    /// Prepares connections to the API server, without connecting yet. Must be called within a tokio
-    /// runtime, where a task looks after changed files and unused connections until the last clone is
-    /// dropped.
+    /// Prepares connections to the API server, without connecting yet. Must be called within a
+    /// tokio runtime, where a task looks after changed files and unused connections until the last
+    /// clone is dropped.
     ///
     /// # Errors
     /// Certificates and keys that cannot be used, with file and field.
@@ -80,7 +80,7 @@ impl Upstream {
 
     /// Host and port of the API server, as written in the configuration.
     pub fn authority(&self) -> Arc<str> {
-        Arc::clone(&self.now().target().name)
+        self.now().endpoints().name()
     }
 
     /// The metrics of its connections.
@@ -93,12 +93,17 @@ impl Upstream {
     /// # Errors
     /// Why not.
     pub async fn check(&self) -> Result<(), SendError> {
-        self.now().pool.check().await
+        let later = self.0.later();
+        let inner = self.0.inner(&later);
+        match inner.endpoints().is_balanced() {
+            true => inner.balancer.check().await,
+            false => inner.pool.check().await,
+        }
     }
 
     /// Forwards a client's request and returns the response when its head has come. It is sent on a
-    /// connection of the worker that serves the client, which has this sequence: no byte leaves before
-    /// the events are committed that were accepted in it earlier.
+    /// connection of the worker that serves the client, which has this sequence: no byte leaves
+    /// before the events are committed that were accepted in it earlier.
     ///
     /// Path and query go out as they are. The headers must be ready to be sent, without hop-by-hop
     /// ones; `Host` is set here and nothing else is added. `CONNECT` must have been refused before.
@@ -127,6 +132,10 @@ impl Upstream {
     ) -> Result<Response<UpstreamBody>, SendError> {
         // No reference to the pool beside it: that would make each request's future larger.
         let later = self.0.later();
+        if self.0.inner(&later).endpoints().is_balanced() {
+            // Too large to be a part of every request's future.
+            return Box::pin(self.forward_balanced(later, request, is_safe, sequence)).await;
+        }
         let mut renewable = Renewable::of(&request);
         let (mut head, body) = self.0.pool(&later).outgoing(request);
         let body = BodySource::new(body);
@@ -225,16 +234,8 @@ impl std::fmt::Debug for Upstream {
 impl Pool {
     /// Takes `request` apart; its target gets the prefix that the API server's URL may have.
     pub(super) fn outgoing(&self, request: Request<RequestBody>) -> (Head, RequestBody) {
-        let (parts, body) = request.into_parts();
-        let target = parts.uri.into_parts().path_and_query;
-        let target = target.unwrap_or_else(|| PathAndQuery::from_static("/"));
-        let prefix = &self.connector.target.endpoint.path_prefix;
-        let target = match prefix.is_empty() || !target.as_str().starts_with('/') {
-            true => target,
-            false => PathAndQuery::from_maybe_shared(Bytes::from(format!("{prefix}{target}")))
-                .expect("a path after a path is a path"),
-        };
-        (Head { method: parts.method, target, headers: parts.headers }, body)
+        let (head, body) = Head::of(request);
+        (head.with_prefix(self), body)
     }
 }
 
@@ -254,7 +255,27 @@ impl Default for Head {
 }
 
 impl Head {
-    /// The request as `h2` or hyper takes it: HTTP/2 names the authority in the URI, HTTP/1.1 in `Host`.
+    /// Takes `request` apart.
+    pub(super) fn of(request: Request<RequestBody>) -> (Head, RequestBody) {
+        let (parts, body) = request.into_parts();
+        let target = parts.uri.into_parts().path_and_query;
+        let target = target.unwrap_or_else(|| PathAndQuery::from_static("/"));
+        (Head { method: parts.method, target, headers: parts.headers }, body)
+    }
+
+    /// The same with the prefix of the server's URL, if it has one.
+    pub(super) fn with_prefix(mut self, pool: &Pool) -> Head {
+        let prefix = &pool.connector.target.endpoint.path_prefix;
+        if !prefix.is_empty() && self.target.as_str().starts_with('/') {
+            let target = Bytes::from(format!("{prefix}{}", self.target));
+            self.target =
+                PathAndQuery::from_maybe_shared(target).expect("a path after a path is a path");
+        }
+        self
+    }
+
+    /// The request as `h2` or hyper takes it: HTTP/2 names the authority in the URI, HTTP/1.1 in
+    /// `Host`.
     pub(super) fn request(mut self, http2: bool, body: Outgoing, pool: &Pool) -> Request<Outgoing> {
         let endpoint = &pool.connector.target.endpoint;
         let mut uri = http::uri::Parts::default();
@@ -276,12 +297,12 @@ impl Head {
 }
 
 /// Why a request got no answer on one connection.
-struct Failed {
-    error: SendError,
+pub(super) struct Failed {
+    pub(super) error: SendError,
     /// The connection was closed before a byte of the request was written.
-    unsent: bool,
+    pub(super) unsent: bool,
     /// The connection broke, or went silent, and no response came.
-    is_lost: bool,
+    pub(super) is_lost: bool,
 }
 
 /// A place for a request; on a new connection if one was `lost` under it. A connection that is lost
@@ -305,7 +326,7 @@ async fn lease(
     }
 }
 
-async fn send_http2(
+pub(super) async fn send_http2(
     pool: &Pool,
     stream: Http2Lease,
     request: Request<Outgoing>,
@@ -326,7 +347,7 @@ async fn send_http2(
     } else if unsent || leaving || is_refused(&error) {
         SendError::NotProcessed { source: Arc::new(error.into()) }
     } else if connection.is_silent() {
-        let waiting_for = "the API server to answer a PING";
+        let waiting_for = "the API server to respond to a PING";
         SendError::Timeout { waiting_for, sent: true }
     } else if is_unreadable(&error) {
         SendError::Unreadable { source: Arc::new(error.into()) }
@@ -336,7 +357,7 @@ async fn send_http2(
     Err(Failed { error, unsent, is_lost })
 }
 
-async fn send_http1(
+pub(super) async fn send_http1(
     mut connection: Http1Lease,
     request: Request<Outgoing>,
     body: &BodySource,
@@ -419,6 +440,7 @@ impl Inner {
         self.refresh();
         if tick.is_multiple_of(SWEEP_TICKS) {
             self.pool.sweep();
+            self.balancer.sweep();
         }
     }
 
@@ -426,6 +448,7 @@ impl Inner {
     pub(super) fn refresh(&self) {
         if self.target().refresh() {
             self.pool.retire_all();
+            self.balancer.retire_all();
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use api_client::endpoint_set::{InFlight, Member};
 use hyper::client::conn::http1::{Builder, Parts, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
@@ -50,6 +51,8 @@ pub(super) struct Http1Lease {
     owner: Owner,
     idle: Arc<Http1Idle>,
     generation: u64,
+    /// Counts the request, if the API server has several addresses.
+    in_flight: Option<InFlight>,
 }
 
 /// Speaks HTTP/1.1 on `stream`.
@@ -83,19 +86,25 @@ pub(super) async fn open(
             Err(error) => tracing::debug!(%upstream, %error, "upstream connection ended"),
         }
     });
-    Ok(Http1Lease { sender, remains, owner, idle: Arc::clone(idle), generation })
+    let in_flight = connector.member.as_ref().map(Member::start_request);
+    Ok(Http1Lease { sender, remains, owner, idle: Arc::clone(idle), generation, in_flight })
 }
 
 impl Http1Idle {
-    /// A connection that can take a request with this sequence now. One whose last request is still being
-    /// sent, though its response has come, stays where it is.
-    pub(super) fn take(self: &Arc<Self>, sequence: &CommitSequence) -> Option<Http1Lease> {
+    /// A connection that can take a request with this sequence now. One whose last request is still
+    /// being sent, though its response has come, stays where it is.
+    pub(super) fn take(
+        self: &Arc<Self>,
+        connector: &Connector,
+        sequence: &CommitSequence,
+    ) -> Option<Http1Lease> {
         let mut waiting = self.lock();
         let is_ready = |w: &Waiting| w.owner.takes(sequence) && w.sender.is_ready();
         let ready = waiting.iter().rposition(is_ready)?;
         let Waiting { sender, remains, owner, .. } = waiting.remove(ready);
         let (idle, generation) = (Arc::clone(self), self.generation());
-        Some(Http1Lease { sender, remains, owner, idle, generation })
+        let in_flight = connector.member.as_ref().map(Member::start_request);
+        Some(Http1Lease { sender, remains, owner, idle, generation, in_flight })
     }
 
     /// Drops those that are closed or have waited too long.
@@ -141,7 +150,8 @@ impl Http1Lease {
         }
         let mut waiting = self.idle.lock();
         if waiting.len() < MAX_IDLE && self.generation == self.idle.generation() {
-            let Http1Lease { sender, remains, owner, .. } = self;
+            let Http1Lease { sender, remains, owner, in_flight, .. } = self;
+            drop(in_flight);
             waiting.push(Waiting { sender, remains, owner, since: Instant::now() });
         }
     }

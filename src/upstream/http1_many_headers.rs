@@ -1,9 +1,10 @@
 //! HTTP/1.1 responses with more than 100 header lines.
 //!
 //! hyper keeps 100 lines on the stack. A higher limit makes it allocate and fill a table of that
-//! size for every response (4,096 lines: 47,000 instructions), so pooled connections have the default.
-//! A response that exceeds it is parsed a second time, from the bytes that the first parser left, by
-//! a connection with a high limit. The API server does not notice: nothing is sent again.
+//! size for every response (4,096 lines: 47,000 instructions), so pooled connections have the
+//! default. A response that exceeds it is parsed a second time, from the bytes that the first
+//! parser left, by a connection with a high limit. The API server does not notice: nothing is sent
+//! again.
 
 use std::io;
 use std::pin::Pin;

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use api_client::endpoint_set::{InFlight, Member};
 use bytes::Bytes;
 use h2::client::{Builder, Connection, SendRequest};
 
@@ -22,7 +23,7 @@ use crate::http2::{Batched, KeepAlive, Writes, batched};
 const STREAM_WINDOW: u32 = 128 << 10;
 /// Streams on one connection, even where the server allows more (kube-apiserver: 100 or 250).
 const MAX_STREAMS: usize = 250;
-/// Twice what all streams together can fill, so that answers nobody reads never stop the others.
+/// Twice what all streams together can fill, so that unread responses never block the others.
 const CONNECTION_WINDOW: u32 = 2 * MAX_STREAMS as u32 * STREAM_WINDOW;
 const MAX_FRAME: u32 = 256 << 10;
 /// Bytes of a response's headers: 1 MiB, and the slack that Go allows.
@@ -32,6 +33,9 @@ const SEND_BUFFER: usize = 1 << 20;
 /// client-go's values (`ReadIdleTimeout`, `PingTimeout`).
 const KEEP_ALIVE: KeepAlive =
     KeepAlive { interval: Duration::from_secs(30), timeout: Duration::from_secs(15) };
+/// The same where other addresses are healthy, so that clients need not wait so long.
+const MEMBER_KEEP_ALIVE: KeepAlive =
+    KeepAlive { interval: Duration::from_secs(5), timeout: Duration::from_secs(10) };
 /// h2's stream limit before the server has said its own; no server says this one.
 const UNKNOWN_LIMIT: usize = usize::MAX / 2;
 
@@ -40,6 +44,8 @@ pub(super) struct Http2Connection {
     sender: SendRequest<Bytes>,
     state: Arc<State>,
     owner: Owner,
+    /// The address that it leads to, if the API server has several.
+    member: Option<Arc<Member>>,
     opened: Instant,
     /// Sweeps of the pool that found it unused, in a row.
     idle_sweeps: AtomicU32,
@@ -55,7 +61,11 @@ struct State {
 }
 
 /// The right to one stream, for as long as its answer lasts.
-pub(super) struct Http2Lease(Arc<Http2Connection>);
+pub(super) struct Http2Lease {
+    connection: Arc<Http2Connection>,
+    /// Counts the request, if the API server has several addresses.
+    _in_flight: Option<InFlight>,
+}
 
 impl Http2Connection {
     /// Speaks HTTP/2 on `stream`; returns when the server's settings have come.
@@ -72,7 +82,7 @@ impl Http2Connection {
             sent: false,
         }))?;
 
-        let pings = connection.ping_pong().expect("nobody has taken it before");
+        let pings = connection.ping_pong().expect("it is taken only here");
         let state = Arc::new(State::default());
         state.update_limit(connection.max_concurrent_send_streams());
         let shared = Arc::clone(&state);
@@ -93,16 +103,18 @@ impl Http2Connection {
         // A task of its own, as the one above runs at every request, and timers are not free.
         let shared = Arc::clone(&state);
         let upstream = Arc::clone(&connector.target.name);
+        let member = connector.member.clone();
+        let keep_alive = if member.is_some() { MEMBER_KEEP_ALIVE } else { KEEP_ALIVE };
         tokio::spawn(async move {
-            if KEEP_ALIVE.is_silent(pings, &heard).await {
-                tracing::debug!(%upstream, "upstream connection given up: no answer to a PING");
+            if keep_alive.is_silent(pings, &heard).await {
+                tracing::debug!(%upstream, "upstream connection closed: no response to a PING");
                 shared.silent.store(true, Ordering::Release);
                 shared.closed.store(true, Ordering::Release);
                 driver.abort();
             }
         });
         let (opened, idle_sweeps) = (Instant::now(), AtomicU32::new(0));
-        Ok(Arc::new(Http2Connection { sender, state, owner, opened, idle_sweeps }))
+        Ok(Arc::new(Http2Connection { sender, state, owner, member, opened, idle_sweeps }))
     }
 
     /// A stream, if one is free.
@@ -114,7 +126,10 @@ impl Http2Connection {
                 (streams < limit).then_some(streams + 1)
             })
             .ok()
-            .map(|_| Http2Lease(Arc::clone(self)))
+            .map(|_| Http2Lease {
+                connection: Arc::clone(self),
+                _in_flight: self.member.as_ref().map(Member::start_request),
+            })
     }
 
     /// Whose requests it takes.
@@ -166,23 +181,23 @@ impl Http2Connection {
 
 impl Http2Lease {
     pub(super) fn sender(&self) -> SendRequest<Bytes> {
-        self.0.sender.clone()
+        self.connection.sender.clone()
     }
 
     pub(super) fn connection(&self) -> &Arc<Http2Connection> {
-        &self.0
+        &self.connection
     }
 
     /// The same stream counted once more, for a part of it that may outlast this one.
     pub(super) fn again(&self) -> Http2Lease {
-        self.0.state.streams.fetch_add(1, Ordering::AcqRel);
-        Http2Lease(Arc::clone(&self.0))
+        self.connection.state.streams.fetch_add(1, Ordering::AcqRel);
+        Http2Lease { connection: Arc::clone(&self.connection), _in_flight: None }
     }
 }
 
 impl Drop for Http2Lease {
     fn drop(&mut self) {
-        self.0.state.streams.fetch_sub(1, Ordering::AcqRel);
+        self.connection.state.streams.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

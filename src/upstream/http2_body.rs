@@ -16,7 +16,8 @@ use crate::http2::ReceiveBody;
 /// An answer's body. What is not read of it stops its stream, and no other.
 pub(super) struct Http2Body {
     body: ReceiveBody,
-    /// The rest of the request's body. Goes on after the answer's end, but not if that is broken off.
+    /// The rest of the request's body. Goes on after the answer's end, but not if that is broken
+    /// off.
     upload: Option<AbortOnDropHandle<()>>,
     /// The place on the connection, until the end. Dropped after the stream.
     lease: Option<Http2Lease>,

@@ -20,8 +20,8 @@ const REMOTE_EXTRA_PREFIX: &str = "x-remote-extra-";
 /// How the API server learns who is calling (`--upstream-identity`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Identity {
-    /// `X-Remote-*`, believed because of the proxy's front-proxy client certificate. The API
-    /// server authorises the client's own impersonation headers.
+    /// `X-Remote-*`, trusted because of the proxy's front-proxy client certificate. The API
+    /// server authorizes the client's own impersonation headers.
     RequestHeader,
     /// `Impersonate-*`, with the proxy's own credentials. The proxy has the client's impersonation
     /// authorised, and sends only the user that results.

@@ -4,11 +4,13 @@
 //! again where that is safe), `upgrade`, `pool`, `http2` and `http1` (one connection each),
 //! `connect` and `tls`. HTTP/2 is spoken with the `h2` crate itself, HTTP/1.1 with hyper.
 
+mod balance;
 pub mod config;
 mod connect;
 mod current;
 pub mod error;
 mod forward;
+mod forward_balanced;
 mod http1;
 mod http1_many_headers;
 mod http2;
@@ -29,7 +31,7 @@ mod webhook;
 mod tests;
 
 pub use api_client::{ClientConfig as UpstreamConfig, ConfigError, access, credentials, endpoint};
-pub use config::{UpstreamFlags, UpstreamSource, webhook_config};
+pub use config::{UpstreamFlags, UpstreamSource};
 pub use error::{ConnectionError, SendError};
 pub use forward::Upstream;
 pub use metrics::UpstreamMetrics;

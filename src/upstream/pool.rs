@@ -1,8 +1,9 @@
-//! The connections to the API server: in HTTP/2 one for each worker, and more where its streams are used
-//! up; in HTTP/1.1 one per request in progress.
+//! The connections to the API server: in HTTP/2 one for each worker, and more where its streams are
+//! used up; in HTTP/1.1 one per request in progress.
 //!
-//! No worker uses another's connections: no other thread has to be woken, the requests of one worker are
-//! written together, and a connection waits for the events of its own worker only ([`CommitSequence`]).
+//! No worker uses another's connections: no other thread has to be woken, the requests of one
+//! worker are written together, and a connection waits for the events of its own worker only
+//! ([`CommitSequence`]).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -61,7 +62,7 @@ pub(super) struct Pool {
     pub(super) connector: Connector,
     http2: ArcSwap<Vec<Arc<Http2Connection>>>,
     http1: Arc<Http1Idle>,
-    /// The last connection spoke HTTP/1.1, so many are needed and nobody waits for another's.
+    /// The last connection used HTTP/1.1, so each request needs its own connection.
     speaks_http1: AtomicBool,
     /// Held by the one who opens a connection while others wait for it.
     opening: Mutex<Option<Failure>>,
@@ -91,6 +92,11 @@ impl Pool {
         sequence: &CommitSequence,
     ) -> Option<Lease> {
         if lost.is_none() { self.existing(None, sequence) } else { None }
+    }
+
+    /// Whether the last connection spoke HTTP/1.1, so that each request needs one of its own.
+    pub(super) fn speaks_http1(&self) -> bool {
+        self.speaks_http1.load(Ordering::Relaxed)
     }
 
     /// A place for one request. A few atomics, except where a connection has to be opened.
@@ -134,11 +140,13 @@ impl Pool {
     }
 
     /// Reloads certificates. If one has changed, open connections take no more requests: the API
-    /// server verifies a client certificate's expiry at every request.
-    pub(super) fn refresh_tls(&self) {
-        if self.connector.target.tls.as_ref().is_some_and(|tls| tls.refresh()) {
+    /// server verifies a client certificate's expiry at every request. Returns whether one has.
+    pub(super) fn refresh_tls(&self) -> bool {
+        let changed = self.connector.target.tls.as_ref().is_some_and(|tls| tls.refresh());
+        if changed {
             self.retire_all();
         }
+        changed
     }
 
     /// No more requests on any connection that is open now.
@@ -178,7 +186,7 @@ impl Pool {
             return Some(Lease::Http2(stream));
         }
         if newer_than.is_none() && self.speaks_http1.load(Ordering::Relaxed) {
-            return self.http1.take(sequence).map(Lease::Http1);
+            return self.http1.take(&self.connector, sequence).map(Lease::Http1);
         }
         None
     }

@@ -1,7 +1,7 @@
 //! Bytes read from a socket before they are asked for.
 //!
-//! rustls reads 4 KiB at a time, and the answers to requests of one moment come together: a system call
-//! for each 4 KiB of them would be most of what reading costs.
+//! rustls reads 4 KiB at a time, and the answers to requests of one moment come together: a system
+//! call for each 4 KiB of them would be most of what reading costs.
 
 use std::cell::Cell;
 use std::io;

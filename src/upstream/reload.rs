@@ -149,7 +149,7 @@ impl KubeconfigFile {
         metrics.reloaded(self.what, false);
         tracing::error!(
             file = self.name(),
-            "kubeconfig not reloaded, the last good one stays active: {}",
+            "kubeconfig not reloaded, the current one stays active: {}",
             reason.replace('\n', " | ")
         );
         self.rejected = Some(reason);

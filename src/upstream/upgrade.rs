@@ -1,14 +1,19 @@
 //! Requests that want to leave HTTP: SPDY and WebSocket.
 
 use std::sync::Arc;
+use std::time::Instant;
 
+use api_client::endpoint_set::Failure;
 use http::{Request, Response, StatusCode};
 use hyper::client::conn::http1::Builder;
 use hyper_util::rt::TokioIo;
 
-use super::connect::Purpose;
+use super::balance::first_of;
+use super::connect::{Purpose, Stream};
+use super::current::Inner;
 use super::error::SendError;
-use super::forward::{Upstream, judge_http1};
+use super::forward::{Head, MAX_ATTEMPTS, Upstream, judge_http1};
+use super::forward_balanced::{PATIENCE, PATIENCE_PAUSE};
 use super::http1::MAX_HEADER_BYTES;
 use super::http1_many_headers::MAX_HEADER_LINES;
 use super::pool::Pool;
@@ -40,6 +45,9 @@ impl Upstream {
         sequence: &CommitSequence,
     ) -> Result<Response<UpstreamBody>, SendError> {
         let later = self.shared().later();
+        if self.shared().inner(&later).endpoints().is_balanced() {
+            return self.upgrade_balanced(later, request, sequence).await;
+        }
         let mut renewable = Renewable::of(&request);
         let (mut head, body) = self.shared().pool(&later).outgoing(request);
         let body = BodySource::new(body);
@@ -71,6 +79,70 @@ impl Upstream {
     }
 }
 
+impl Upstream {
+    /// Like [`Upstream::try_upgrade`], with the connection to one of several addresses.
+    async fn upgrade_balanced(
+        &self,
+        later: Option<Arc<Inner>>,
+        request: Request<RequestBody>,
+        sequence: &CommitSequence,
+    ) -> Result<Response<UpstreamBody>, SendError> {
+        let balancer = &self.shared().inner(&later).balancer;
+        let mut renewable = Renewable::of(&request);
+        let (mut head, body) = Head::of(request);
+        let body = BodySource::new(body);
+        let began = Instant::now();
+        let mut avoid = Vec::new();
+        loop {
+            let order = balancer.in_order(&avoid);
+            let connected = first_of(&order, |backend| async move {
+                backend.pool.connector.connect(Purpose::Upgrade, sequence).await
+            });
+            let (backend, (stream, _)) = match Box::pin(connected).await {
+                Ok(connected) => connected,
+                Err(error) if error.retry_safe() && began.elapsed() < PATIENCE => {
+                    balancer.endpoints().came_up(PATIENCE_PAUSE).await;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let outgoing = body.attempt().ok_or(SendError::BodyFromClient)?;
+            let request = head.clone().with_prefix(&backend.pool);
+            let request = request.request(false, outgoing, &backend.pool);
+            let awaiting = backend.member.await_response();
+            match upgrade_on(stream, request, &body).await {
+                Ok(mut response) => {
+                    awaiting.answered();
+                    if response.status() == StatusCode::UNAUTHORIZED
+                        && let Some(rejected) = &mut renewable
+                    {
+                        let can_repeat = body.can_repeat();
+                        let renewing = self.renew(rejected, &mut head, &mut response, can_repeat);
+                        if Box::pin(renewing).await {
+                            continue;
+                        }
+                    }
+                    body.settle();
+                    return Ok(response);
+                }
+                // A command may run already, so only what was not sent is sent again.
+                Err(SendError::NotProcessed { .. })
+                    if avoid.len() < MAX_ATTEMPTS.into() && body.can_repeat() =>
+                {
+                    backend.member.failed(Failure::ConnectionLost);
+                    avoid.push(Arc::clone(&backend.member));
+                }
+                Err(error) => {
+                    if error.is_reset() {
+                        backend.member.failed(Failure::ConnectionLost);
+                    }
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
 async fn upgrade_once(
     pool: &Pool,
     request: Request<Outgoing>,
@@ -79,6 +151,14 @@ async fn upgrade_once(
 ) -> Result<Response<UpstreamBody>, SendError> {
     // Rare, and too large to be a part of every request's future.
     let (stream, _) = Box::pin(pool.connector.connect(Purpose::Upgrade, sequence)).await?;
+    upgrade_on(stream, request, body).await
+}
+
+async fn upgrade_on(
+    stream: Stream,
+    request: Request<Outgoing>,
+    body: &BodySource,
+) -> Result<Response<UpstreamBody>, SendError> {
     let (mut sender, connection) = Builder::new()
         .max_headers(MAX_HEADER_LINES)
         .max_buf_size(MAX_HEADER_BYTES)

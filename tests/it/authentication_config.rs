@@ -235,7 +235,7 @@ async fn several_issuers_make_users_by_claims_and_expressions() {
     for (index, (what, token, expected)) in cases.iter().enumerate() {
         assert_eq!(who(&proxy, token, &format!("case-{index}")).await, *expected, "{what}");
     }
-    assert_eq!(stranger.server.seen().len(), 0, "whom nobody knows is not asked");
+    assert_eq!(stranger.server.seen().len(), 0, "an unknown issuer receives no request");
     // Groups that are Kubernetes' own come from no expression that does not say so.
     let masters = jobs.token(changed(&job, json!({"roles": ["system:masters", "a"]})));
     let (code, user) = who(&proxy, &masters, "masters").await;
@@ -274,7 +274,7 @@ async fn groups_are_fetched_where_a_token_says_so() {
     // As with kube-apiserver: the keys of another issuer are fetched when a token first needs them.
     let first = get(&proxy, Some(&token(0, "/groups", "secret")), TARGET, "first").await;
     assert_eq!(first, 503);
-    let found = "keys of the OIDC issuer";
+    let found = "fetched the keys of the OIDC issuer";
     wait_for("the other issuer's keys", || {
         (proxy.process.stderr().matches(found).count() > 1).then_some(())
     })
@@ -321,7 +321,7 @@ async fn the_file_is_followed_and_a_bad_one_changes_nothing() {
     assert_eq!(get(&proxy, Some(&joe), TARGET, "joe-1").await, 401);
     assert_eq!(get(&proxy, None, TARGET, "anonymous-1").await, 200);
 
-    // Issuers, and anonymous access, change with the file. What was remembered is forgotten.
+    // Issuers, and anonymous access, change with the file. Cached tokens are dropped.
     let known = one.server.seen().len();
     let both = json!({"jwt": [entry(&one), entry(&other)], "anonymous": {"enabled": false}});
     let write = |text: String| {
@@ -343,7 +343,7 @@ async fn the_file_is_followed_and_a_bad_one_changes_nothing() {
     let said = proxy.process.logs("what was loaded before stays").await;
     assert!(said.contains("jwt[1].issuer.url: Invalid value: \"http://x\": URL scheme"), "{said}");
 
-    // An issuer that is gone authenticates nobody from then on.
+    // A removed issuer no longer authenticates tokens.
     write(file(json!({"jwt": [entry(&other)]})));
     reloads(&proxy, "success", 2).await;
     assert_eq!(get(&proxy, Some(&jane), TARGET, "jane-4").await, 401);
@@ -360,7 +360,7 @@ fn who_is(name: &str) -> (u16, Value) {
     (200, json!({"username": name, "groups": ["system:authenticated"], "extra": extra}))
 }
 
-/// Waits until the file was read again this often, by kube-apiserver's own metric.
+/// Waits until the file was reloaded this often, by kube-apiserver's own metric.
 async fn reloads(proxy: &Proxy, status: &str, count: u32) {
     let name = "apiserver_authentication_config_controller_automatic_reload";
     let line = format!("{name}s_total{{status=\"{status}\"}} {count}\n");
@@ -446,7 +446,7 @@ async fn the_sample_starts() {
         .start()
         .await;
     wait_for("the word of it", || {
-        proxy.process.stderr().contains("authentication configuration in force").then_some(())
+        proxy.process.stderr().contains("authentication configuration loaded").then_some(())
     })
     .await;
     assert_eq!(get(&proxy, None, "/livez", "livez").await, 200);

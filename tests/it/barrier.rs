@@ -1,5 +1,5 @@
-//! In `blocking` many requests share one write of the log; still nobody hears of a request before its
-//! event is in the file.
+//! In `blocking`, concurrent requests share one write of the log; still neither the API server nor
+//! the client receives a byte of a request before its event is in the file.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -138,8 +138,8 @@ async fn nobody_hears_of_a_request_before_all_logs() {
     all_hear_of_what_is_recorded(Protocols::Http2, &["one.log", "two.log"]).await;
 }
 
-/// Allows a user to be impersonated if the log has the `RequestReceived` of the request, whose ID is the
-/// name of the user.
+/// Allows a user to be impersonated if the log has the `RequestReceived` of the request, whose ID
+/// is the name of the user.
 async fn review(request: Request<Incoming>, logs: &[PathBuf]) -> Answered {
     match request.uri().path() {
         "/apis/authorization.k8s.io/v1/subjectaccessreviews" => {}

@@ -1,4 +1,5 @@
-//! Certificates of real PKIs, which kubectl and kube-apiserver accept: in each role that they can have.
+//! Certificates of real PKIs, which kubectl and kube-apiserver accept: in each role that they can
+//! have.
 
 use rcgen::{DnType, ExtendedKeyUsagePurpose};
 use rustls::pki_types::CertificateDer;

@@ -1,4 +1,4 @@
-//! Impersonation for certain requests only (KEP-5284), judged by the proxy.
+//! Constrained impersonation (KEP-5284), authorized by the proxy.
 
 use serde_json::{Value, json};
 
@@ -287,7 +287,7 @@ async fn the_group_of_masters_is_never_within_bounds() {
         message(&answer),
         r#"groups.authentication.k8s.io "system:masters" is forbidden: User "all-groups" cannot impersonate:user-info resource "groups" in API group "authentication.k8s.io" at the cluster scope: impersonating the system:masters group is not allowed"#
     );
-    // Who may everything may that as well, by the old verb; and is remembered for it.
+    // A user with all permissions may do that as well, by the old verb, and is cached for it.
     let jane = ["Impersonate-User: jane"];
     let (_, event) = call(&proxy, "admin", ("GET", ONE), &jane).await;
     assert_eq!(constraint(&event), "impersonate:user-info");
@@ -312,14 +312,14 @@ async fn the_mode_that_a_caller_used_last_is_tried_first() {
     let (_, event) = call(&proxy, "classic", ("GET", ONE), &["Impersonate-User: carl"]).await;
     assert_eq!((event.code(), constraint(&event)), (200, ""));
     assert_eq!(server.take_asked(), ["yes impersonate users /carl"]);
-    // Where it is refused, its refusal is what the caller is told.
+    // If it is denied, the client receives its denial.
     let lines = ["Impersonate-User: carl", "Impersonate-Uid: 7"];
     let (answer, _) = call(&proxy, "classic", ("GET", ONE), &lines).await;
     assert_eq!(
         message(&answer),
         r#"uids.authentication.k8s.io "7" is forbidden: User "classic" cannot impersonate resource "uids" in API group "authentication.k8s.io" at the cluster scope"#
     );
-    // Somebody who never succeeded is told of the first mode.
+    // A client that never succeeded receives the denial of the first mode.
     let (answer, _) = call(&proxy, "stranger", ("GET", ONE), &lines).await;
     assert!(message(&answer).contains("cannot impersonate-on:user-info:get"), "{answer:?}");
 }
@@ -343,10 +343,14 @@ async fn what_was_allowed_is_not_asked_again() {
     assert_eq!(asked("/api/v1/pods?labelSelector=a%3Dc", &jane).await, (200, 1));
     let unclear = "/api/v1/pods?fieldSelector=a";
     assert_eq!(asked(unclear, &jane).await, (200, 1));
-    assert_eq!(asked(unclear, &jane).await, (200, 1), "what is not understood is not remembered");
+    assert_eq!(
+        asked(unclear, &jane).await,
+        (200, 1),
+        "a response that cannot be decoded is not cached"
+    );
 
-    // Neither are refusals. How many of the other questions that are under way still arrive when one
-    // is refused is left to chance.
+    // Neither are refusals. How many of the other questions that are under way still arrive when
+    // one is refused is left to chance.
     let with_group = ["Impersonate-User: jane", "Impersonate-Group: g"];
     for _ in 0..2 {
         call(&proxy, "all-groups", ("GET", ONE), &with_group).await;
@@ -380,7 +384,7 @@ async fn the_rules_are_those_of_the_api_servers_version() {
         let (answer, _) = call(&proxy, "admin", ("GET", ONE), &["Impersonate-Group: g"]).await;
         assert_eq!(answer.head.status, 400);
         if version.is_empty() {
-            let says_how = || proxy.process.stderr().contains("=true or false").then_some(());
+            let says_how = || proxy.process.stderr().contains("to true or false").then_some(());
             wait_for("a hint at what to do", says_how).await;
         }
         (constraint(&event).to_owned(), message(&answer), proxy.process.stderr())
@@ -398,7 +402,7 @@ async fn the_rules_are_those_of_the_api_servers_version() {
         let (constraint, message, stderr) = of_admin(version, flag).await;
         let expected = if is_new { ("impersonate:user-info", new) } else { ("", old) };
         assert_eq!((constraint.as_str(), message.as_str()), expected, "{version:?} {flag}");
-        let warns = stderr.contains("--constrained-impersonation=true or false");
+        let warns = stderr.contains("--constrained-impersonation to true or false");
         assert_eq!(warns, version.is_empty(), "{version:?} {flag}: {stderr}");
     }
 }

@@ -1,4 +1,5 @@
-//! Headers that a client may not bring: whatever it sends, the API server sees the stamped identity.
+//! Headers that a client may not bring: whatever it sends, the API server sees the stamped
+//! identity.
 
 use crate::support::client::{self, Short};
 use crate::support::http1::{self, Answer, Connection};
@@ -50,7 +51,7 @@ fn arrived(upstream: &FakeUpstream) -> Vec<Seen> {
     seen
 }
 
-/// Every header that says who is asking, or might be read so by somebody, sorted.
+/// Every header that names an identity, or that a server could treat as one, sorted.
 fn identity(seen: &Seen) -> Vec<(String, String)> {
     let mut headers = seen.headers.clone();
     headers.retain(|(name, _)| {
@@ -144,7 +145,7 @@ fn judge(
             }
             let nominated = seen.all("connection").join(",").to_ascii_lowercase();
             if nominated.contains("x-remote") || nominated.contains("impersonate") {
-                return Err(format!("the API server is told to drop {nominated:?}"));
+                return Err(format!("the API server receives Connection: {nominated:?}"));
             }
             let leaked = attack.removed.iter().find(|name| !seen.all(name).is_empty());
             match leaked {
@@ -261,7 +262,7 @@ async fn the_proxy_shows_its_own_certificate() {
 const SOURCES: [(&str, &[&str], &str); 4] = [
     ("", &["203.0.113.7", "198.51.100.2", "127.0.0.1"], "203.0.113.7, 198.51.100.2, 127.0.0.1"),
     ("10.0.0.0/8", &["127.0.0.1"], "127.0.0.1"),
-    // The nearest proxy is believed; what that heard from a stranger is not.
+    // The nearest proxy is trusted; what it received from an unknown address is not.
     ("127.0.0.0/8", &["198.51.100.2", "127.0.0.1"], "203.0.113.7, 198.51.100.2, 127.0.0.1"),
     (
         "127.0.0.0/8,198.51.100.0/24",

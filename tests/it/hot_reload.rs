@@ -90,7 +90,8 @@ fn change(proxy: &Proxy, flip: usize) {
     }
 }
 
-/// As the kubelet updates a ConfigMap: the file is a link through `..data`, and that one is swapped.
+/// As the kubelet updates a ConfigMap: the file is a link through `..data`, and that one is
+/// swapped.
 fn swap(dir: &Path, policy: &Path, flip: usize, text: &str) {
     let version = format!("..version-{flip}");
     std::fs::create_dir(dir.join(&version)).unwrap();

@@ -1,4 +1,4 @@
-//! Who the API server is told it is, for callers of all kinds.
+//! The identity that the API server receives, for clients of all kinds.
 
 use crate::support::http1;
 use crate::support::proxy::Builder;
@@ -46,7 +46,7 @@ async fn nobody_is_refused_where_anonymous_requests_are() {
     assert!(upstream.seen().is_empty());
 }
 
-/// Certificates of other authorities, that of the front proxy too, are nobody's here.
+/// Certificates of other CAs, including the front proxy's, are not users here.
 #[tokio::test]
 async fn a_certificate_of_another_authority_is_refused() {
     let upstream = ok_upstream().await;

@@ -1,4 +1,4 @@
-//! Acting as somebody else, where the proxy asks the API server whether that is allowed.
+//! Impersonation that the proxy authorizes with SubjectAccessReviews.
 
 use http::Request;
 use http_body_util::BodyExt;
@@ -17,8 +17,8 @@ const VERSION: &str = "/version";
 
 type Asked = Arc<Mutex<Vec<Value>>>;
 
-/// An API server that lets everyone impersonate users, groups and so on, but nobody whose name
-/// begins with `system:` or `forbidden`.
+/// An API server that lets everyone impersonate users, groups and so on, except names that begin
+/// with `system:` or `forbidden`.
 async fn reviewing() -> (FakeUpstream, Asked) {
     let asked = Asked::default();
     let log = Arc::clone(&asked);
@@ -153,13 +153,13 @@ async fn a_remembered_answer_is_for_one_caller_and_one_name() {
     as_other(&proxy, "one", &["Impersonate-User: bob"]).await;
     let first = asked.lock().unwrap().len();
     as_other(&proxy, "two", &["Impersonate-User: bob"]).await;
-    assert_eq!(asked.lock().unwrap().len(), first, "an allowed answer is remembered");
+    assert_eq!(asked.lock().unwrap().len(), first, "an allowed impersonation is cached");
     as_other(&proxy, "three", &["Impersonate-User: carl"]).await;
     let other = asked.lock().unwrap().len();
     assert!(other > first);
     let lines = ["Impersonate-User: bob"];
     http1::get(proxy.addr, Some("bob"), TARGET, &lines).await.unwrap();
-    assert!(asked.lock().unwrap().len() > other, "another caller is asked for anew");
+    assert!(asked.lock().unwrap().len() > other, "another client is authorized separately");
 }
 
 /// In request-header mode the API server decides; what it refuses was no impersonation.

@@ -1,5 +1,5 @@
-//! Impersonation by the verb `impersonate`: case by case, what is asked, answered, sent and recorded;
-//! and how the API server is told who really called.
+//! Impersonation by the verb `impersonate`: case by case, what is asked, answered, sent and
+//! recorded; and the extra that names the client to the API server.
 
 use serde_json::{Value, json};
 
@@ -34,7 +34,7 @@ enum Expected {
     Caller,
     /// This code, and this in the message.
     Refused(u16, &'static str),
-    /// Somebody else.
+    /// Another user.
     User(Value),
 }
 
@@ -165,7 +165,7 @@ async fn call(proxy: &Proxy, caller: &str, headers: &[&str]) -> (Answer, Event) 
 }
 
 /// By both of kube-apiserver's implementations; where the newer one asks by the constrained modes
-/// first, nobody here may anything by those but `carol`.
+/// first, only `carol` has permissions for those here.
 #[tokio::test]
 async fn case_by_case() {
     for version in ["1.35", "1.36"] {

@@ -92,7 +92,7 @@ async fn the_kubeconfig_of_the_home_directory_is_the_default() {
         format!("{}: contexts: has no \"other\"; choose with --context one of c", file.display());
     assert!(log.contains(&wanted), "{log}");
 
-    // Flags alone do not bring in what nobody asked for.
+    // Flags alone do not load a kubeconfig that was not given.
     let server = format!("--upstream-server=https://{}", upstream.addr);
     let ca = format!("--upstream-ca-file={}", corpus::pki("ca.crt").display());
     let proxy = builder().flag(&server).flag(&ca).start().await;
@@ -170,8 +170,10 @@ async fn certificates_for_another_name_and_unverified_ones() {
         let builder = Builder::new(upstream.addr).identity("impersonate").kubeconfig(&text);
         let proxy = builder.start().await;
         assert_eq!(get(&proxy).await, expected, "{more:?}");
-        let is_warned =
-            proxy.process.stderr().contains("the certificate of the API server is not verified");
+        let is_warned = proxy
+            .process
+            .stderr()
+            .contains("TLS certificate verification is disabled for the API server");
         assert_eq!(is_warned, more.contains("insecure"), "{more:?}");
     }
 }

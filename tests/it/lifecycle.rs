@@ -230,12 +230,12 @@ async fn a_deleted_log_is_made_anew_within_a_second() {
     let start = std::time::Instant::now();
     let mut number = 0;
     while !proxy.log.exists() {
-        assert!(start.elapsed() < Duration::from_secs(3), "not made anew");
+        assert!(start.elapsed() < Duration::from_secs(3), "not recreated");
         get(&proxy, &format!("between-{number}")).await;
         number += 1;
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    println!("made anew after {:?}", start.elapsed());
+    println!("recreated after {:?}", start.elapsed());
     get(&proxy, "after").await;
     let events = proxy.audit_log().wait_end("after").await;
     assert_eq!(events.len(), 2);

@@ -1,7 +1,8 @@
 //! Beside a real kube-apiserver: its audit log and the proxy's, of the same requests, line by line.
 //!
-//! Needs `KUBEBUILDER_ASSETS`, the folder with `etcd` and `kube-apiserver`; without it nothing is run.
-//! `LIVE_REQUESTS` says how many requests are made up besides those of the corpus, `LIVE_SEED` which.
+//! Needs `KUBEBUILDER_ASSETS`, the folder with `etcd` and `kube-apiserver`; without it nothing is
+//! run. `LIVE_REQUESTS` says how many requests are made up besides those of the corpus, `LIVE_SEED`
+//! which.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -28,6 +29,11 @@ async fn both_logs_agree_if_the_proxy_impersonates() {
     beside("impersonate").await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_logs_agree_on_authorization() {
+    beside_with("impersonate", true).await;
+}
+
 /// A request, and what the client got.
 struct Asked {
     /// Its audit ID, too.
@@ -41,6 +47,10 @@ struct Asked {
 }
 
 async fn beside(identity: &'static str) {
+    beside_with(identity, false).await;
+}
+
+async fn beside_with(identity: &'static str, annotates: bool) {
     let Some(assets) = Cluster::assets() else {
         return println!(
             "not run: KUBEBUILDER_ASSETS names no folder with etcd and kube-apiserver"
@@ -62,6 +72,14 @@ async fn beside(identity: &'static str) {
         "request-header" => builder.front_proxies(),
         _ => builder,
     };
+    let builder = match annotates {
+        // Nothing is left out because the machine is busy, and a role of earlier is not reported.
+        true => builder
+            .flag("--audit-authorization-annotations")
+            .flag("--audit-authorization-timeout=20s")
+            .flag("--audit-authorization-cache-ttl=0s"),
+        false => builder,
+    };
     let mut proxy = builder.start().await;
     let mut all = Vec::new();
     for (number, exchange) in requests().into_iter().enumerate() {
@@ -80,6 +98,13 @@ async fn beside(identity: &'static str) {
             exchange.user.as_deref().unwrap_or("nobody")
         );
         all.push(Asked { id, what, wire, body, status, in_yaml });
+    }
+    if annotates {
+        for reason in ["timeout", "throttled", "error", "contradiction"] {
+            let missing = "kube_audit_proxy_authorization_annotations_missing_total";
+            let missing = proxy.metric(&format!("{missing}{{reason=\"{reason}\"}}")).await;
+            assert_eq!(missing, 0, "{reason}");
+        }
     }
     assert!(proxy.stop().await.success());
     cluster.stop().await;
@@ -344,7 +369,8 @@ fn forgive_hop(report: &mut Report, asked: &Asked, theirs: &mut Members, ours: &
     }
 }
 
-/// In which way an impersonation was allowed only the API server knows, and so the groups of a node.
+/// In which way an impersonation was allowed only the API server knows, and so the groups of a
+/// node.
 fn forgive_node(report: &mut Report, theirs: &mut Members, ours: &Members) {
     let (Some(kubes), Some(proxys)) =
         (theirs.get("impersonatedUser"), ours.get("impersonatedUser"))

@@ -1,23 +1,25 @@
-//! Hostile bodies beside a real kube-apiserver: what the proxy records of each is what kube-apiserver
-//! records, or has an annotation that says why not.
+//! Hostile bodies beside a real kube-apiserver: what the proxy records of each is what
+//! kube-apiserver records, or has an annotation that says why not.
 //!
-//! Needs `KUBEBUILDER_ASSETS`, the folder with `etcd` and `kube-apiserver`. `LIVE_BODIES` sets the number
-//! of bodies, `LIVE_SEED` which ones; `LIVE_BODIES_OUT` names a file for the rows that differ.
+//! Needs `KUBEBUILDER_ASSETS`, the folder with `etcd` and `kube-apiserver`. `LIVE_BODIES` sets the
+//! number of bodies, `LIVE_SEED` which ones; `LIVE_BODIES_OUT` names a file for the rows that
+//! differ.
 
 mod cbor;
 mod compare;
 mod generate;
 mod json;
+mod lines;
 mod protobuf;
 mod yaml;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::Path;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -26,6 +28,7 @@ use crate::support::http1::{self, Connection};
 use crate::support::proxy::Builder;
 use crate::support::{TempDir, in_time};
 use generate::{Case, Random};
+use lines::Ends;
 
 const POLICY: &str =
     "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- level: RequestResponse\n";
@@ -45,7 +48,7 @@ async fn hostile_bodies_are_recorded_as_by_kube_apiserver() {
         );
     };
     let policy = TempDir::new();
-    // Nobody makes the service account that Pods want.
+    // No controller creates the service account that Pods need.
     let flags = [
         "--feature-gates=CBORServingAndStorage=true",
         "--disable-admission-plugins=ServiceAccount",
@@ -75,7 +78,7 @@ async fn hostile_bodies_are_recorded_as_by_kube_apiserver() {
     clients.join_all().await;
     assert!(proxy.stop().await.success());
     cluster.stop().await;
-    report(&cases, &ends(&cluster.log), &ends(&proxy.log));
+    report(&cases, &lines::ends(&cluster.log), &lines::ends(&proxy.log).events);
 }
 
 /// Sends these cases on one connection.
@@ -138,16 +141,7 @@ async fn post(addr: SocketAddr, path: &str, object: &Value) -> bool {
     http1::exchange(addr, Some("admin"), &request).await.unwrap().head.status == 201
 }
 
-/// The last event of each request, by audit ID.
-fn ends(log: &Path) -> HashMap<String, Value> {
-    // kube-apiserver leaves bytes that are not UTF-8 in patches.
-    let text = String::from_utf8_lossy(&std::fs::read(log).unwrap()).into_owned();
-    let events = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let ends = events.filter(|event| event["stage"] == "ResponseComplete");
-    ends.map(|event| (event["auditID"].as_str().unwrap_or_default().to_owned(), event)).collect()
-}
-
-fn report(cases: &[Case], kube: &HashMap<String, Value>, proxy: &HashMap<String, Value>) {
+fn report(cases: &[Case], kube: &Ends, proxy: &HashMap<String, Value>) {
     let (mut counts, mut silent) = (BTreeMap::<String, usize>::new(), Vec::new());
     let mut out = std::env::var("LIVE_BODIES_OUT")
         .ok()
@@ -156,9 +150,28 @@ fn report(cases: &[Case], kube: &HashMap<String, Value>, proxy: &HashMap<String,
     for (index, case) in cases.iter().enumerate() {
         let id = format!("body-{index}");
         let ours = proxy.get(&id);
-        let Some(theirs) = kube.get(&id) else {
-            let kind = if ours.is_some() { "kube-apiserver lost the event" } else { "not sent" };
-            *counts.entry(kind.to_owned()).or_default() += 1;
+        let Some(theirs) = kube.events.get(&id) else {
+            let (kind, line) = match (ours, kube.unreadable.get(&id)) {
+                (None, _) => ("not sent".to_owned(), ""),
+                (_, Some((why, line))) => {
+                    (format!("kube-apiserver's line cannot be read: {why}"), line.as_str())
+                }
+                (Some(ours), None) => {
+                    // Encoding the event of a patch that is no JSON fails there.
+                    let is_json = serde_json::from_slice::<IgnoredAny>(&case.body).is_ok();
+                    if is_json || ours["verb"] != "patch" {
+                        silent.push(format!("{case:?}\n  kube-apiserver has no event"));
+                    }
+                    let (verb, code) = (&ours["verb"], &ours["responseStatus"]["code"]);
+                    (format!("kube-apiserver lost the event: {verb} {code}"), "")
+                }
+            };
+            if let Some(out) = &mut out {
+                let row =
+                    json!({"kind": kind, "case": format!("{case:?}"), "kube": line, "proxy": ours});
+                writeln!(out, "{row}").unwrap();
+            }
+            *counts.entry(kind).or_default() += 1;
             continue;
         };
         let ours = ours.unwrap_or_else(|| panic!("the proxy has no event of {case:?}"));

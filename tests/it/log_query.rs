@@ -10,8 +10,8 @@ use serde_json::{Value as Json, json};
 
 use crate::support::proxy::BINARY;
 
-/// A log with its rotated files: the recorded events of a real kube-apiserver, and lines that try to
-/// mislead a reader.
+/// A log with its rotated files: the recorded events of a real kube-apiserver, and lines that try
+/// to mislead a reader.
 struct Log {
     folder: PathBuf,
     /// The lines that are events, in order.
@@ -414,7 +414,7 @@ fn events_come_from_standard_input_and_a_closed_pipe_is_no_error() {
         .unwrap();
     drop(child.stdout.take());
     let mut pipe = child.stdin.take().unwrap();
-    // The reader ends when nobody reads what it writes.
+    // The command ends when its output is closed.
     let _ = pipe.write_all(input.as_bytes());
     drop(pipe);
     let output = child.wait_with_output().unwrap();

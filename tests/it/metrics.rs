@@ -28,12 +28,12 @@ const REVIEWS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 /// A proxy with every feature that has metrics, after requests of several kinds.
 struct Busy {
     proxy: Proxy,
-    _servers: [FakeUpstream; 2],
+    _servers: [FakeUpstream; 3],
     _dir: TempDir,
 }
 
 async fn busy() -> Busy {
-    let upstream = FakeUpstream::start(Protocols::Http2, |request| async move {
+    let respond = |request: http::Request<hyper::body::Incoming>| async move {
         if request.uri().path() != REVIEWS {
             return json(200, "{}");
         }
@@ -45,8 +45,9 @@ async fn busy() -> Busy {
             false => json!({"authenticated": false}),
         };
         json(201, json!({"kind": "TokenReview", "status": status}).to_string())
-    })
-    .await;
+    };
+    let upstream = FakeUpstream::start(Protocols::Http2, respond).await;
+    let second = FakeUpstream::start(Protocols::Http2, respond).await;
     let taken = Taken::default();
     let endpoint = FakeUpstream::start(Protocols::Http1, taker(&taken)).await;
     let dir = TempDir::new();
@@ -67,6 +68,7 @@ async fn busy() -> Busy {
         .sinks(&sinks)
         .flag(&format!("--authentication-config={}", authentication.display()))
         .flag("--authentication-token-review")
+        .flag(&format!("--upstream-server=https://{}", second.addr))
         .start()
         .await;
 
@@ -97,7 +99,7 @@ async fn busy() -> Busy {
         taken.lock().unwrap().iter().any(|list| list["kind"] == "EventList").then_some(())
     })
     .await;
-    Busy { proxy, _servers: [upstream, endpoint], _dir: dir }
+    Busy { proxy, _servers: [upstream, second, endpoint], _dir: dir }
 }
 
 /// Scrapes with the header `Accept: ACCEPT`; gives the content type and the text.

@@ -201,7 +201,7 @@ async fn the_start_does_not_need_the_issuer() {
     assert_eq!(get(&proxy, "carol-token", "carol").await, 200);
     let _up = issuer(&addr.to_string(), keys).await;
     wait_for("the issuer's keys", || {
-        proxy.process.stderr().contains("INFO kube_audit_proxy::authn::oidc::issuer").then_some(())
+        proxy.process.stderr().contains("INFO kube_authn::oidc::issuer").then_some(())
     })
     .await;
     assert_eq!(get(&proxy, &token, "up").await, 200);

@@ -50,7 +50,8 @@ fn objects(lines: &str) -> Vec<Json> {
 }
 
 /// For each request of the corpus, the event that kube-apiserver wrote of it under a policy that
-/// records all; explained under each policy, it must have the level that kube-apiserver decided then.
+/// records all; explained under each policy, it must have the level that kube-apiserver decided
+/// then.
 #[test]
 fn the_decision_corpus_is_explained_as_kube_apiserver_decided() {
     let recorded: HashMap<String, String> = corpus::exchanges("all-metadata.jsonl")

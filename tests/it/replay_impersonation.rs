@@ -1,5 +1,5 @@
-//! The recorded impersonations once more, in `impersonate` mode, where it is the proxy that judges:
-//! its events against kube-apiserver's own, the way in which each was allowed included.
+//! The recorded impersonations in `impersonate` mode, where the proxy authorizes them: its events
+//! are compared with kube-apiserver's own, including the mode that allowed each.
 
 use std::sync::Arc;
 

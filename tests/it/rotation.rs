@@ -79,7 +79,8 @@ struct Line<'a> {
     stage: &'a str,
 }
 
-/// Reads all files in order; gives the number of events, after each was found once and in its order.
+/// Reads all files in order; gives the number of events, after each was found once and in its
+/// order.
 fn each_once_in_order(files: &[PathBuf], requests: usize) -> usize {
     // How many stages of each have been seen.
     let mut seen = vec![0_u8; requests];

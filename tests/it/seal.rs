@@ -1,5 +1,5 @@
-//! A sealed audit log: what `log verify` says of it after rotations, restarts, a `kill -9`, a disk that
-//! fails, and somebody who tampers with it.
+//! A sealed audit log: what `log verify` reports after rotations, restarts, a `kill -9`, a failing
+//! disk, and tampering.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,9 +1,9 @@
-//! A sealed, strict, rotated and compressed log through `kill -9` at many moments, a deleted seal, a
-//! second proxy, and rotated files of the future: nobody is accused without reason, and whoever
-//! tampers is found.
+//! A sealed, strict, rotated and compressed log through `kill -9` at many moments, a deleted seal,
+//! a second proxy, and rotated files of the future: tampering is reported if and only if it
+//! happened.
 //!
-//! `CRASH_ROUNDS=50` is a longer run. The clock is stepped by the unit tests of `sink::seal`, and by hand with
-//! faketime.
+//! `CRASH_ROUNDS=50` is a longer run. The clock is stepped by the unit tests of `sink::seal`, and
+//! by hand with faketime.
 
 use std::collections::HashSet;
 use std::fs::File;

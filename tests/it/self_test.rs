@@ -43,7 +43,8 @@ async fn stopping_the_fake_breaks_its_connections() {
     in_time("the end of the connection", connection.head()).await.unwrap_err();
 }
 
-/// hyper, of which the program is made too, takes every recorded request; the fake answers as recorded.
+/// hyper, of which the program is made too, takes every recorded request; the fake answers as
+/// recorded.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn recorded_requests_and_answers_survive_the_harness() {
     let exchanges = corpus::exchanges("all-requestresponse.jsonl");

@@ -1,4 +1,5 @@
-//! The end of the process: within `--shutdown-timeout`, whatever hangs, and nothing lost in silence.
+//! The end of the process: within `--shutdown-timeout`, whatever hangs, and nothing lost in
+//! silence.
 
 use std::path::Path;
 use std::process::Command;
@@ -144,7 +145,7 @@ async fn a_reader_that_is_stuck_delays_the_end_by_the_timeout_and_what_waits_is_
         assert!(started.elapsed() < Duration::from_secs(20), "it is not noticed");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    // Nobody waits for it.
+    // No request waits for it.
     let (code, text) = client::admin(proxy.admin, "/readyz?verbose").await.unwrap();
     assert!(code == 200 && text.contains("[-]audit-log failed: "), "{text}");
     stops_within(&mut proxy, Duration::from_secs(2)).await;
@@ -238,7 +239,8 @@ async fn a_start_that_hangs_is_ended_by_a_signal() {
     // It waits two seconds for a reader.
     let log = Builder::new(addr).flag(&format!("--audit-log-path={}", pipe.display()));
     let mut starting = log.spawn();
-    // The signals are received before anything is opened, and the file of the spool's lock is not there.
+    // The signals are received before anything is opened, and the file of the spool's lock is not
+    // there.
     tokio::time::sleep(Duration::from_millis(300)).await;
     let started = Instant::now();
     starting.signal("TERM");

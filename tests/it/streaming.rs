@@ -253,7 +253,7 @@ async fn an_answer_before_the_end_of_the_body_reaches_the_client() {
         let body = vec![b' '; 4 << 20];
         let request = http1::request("POST", "/api/v1/namespaces", &[], &body);
         let answer = in_time("sending it all, and the answer", async {
-            // A client that is told of a broken connection here never looks for an answer.
+            // A client that gets a broken connection here never reads a response.
             connection.send(&request).await?;
             connection.answer("POST").await
         })

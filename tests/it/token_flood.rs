@@ -1,5 +1,5 @@
-//! A flood of different tokens that are nobody's, from one address: what it costs here and at the
-//! API server, and what others notice.
+//! A flood of different invalid tokens from one address: its cost for the proxy and the API server,
+//! and its effect on other clients.
 //!
 //! `KAP_FLOOD_SECONDS=20 KAP_FLOOD_RATE=10000` make it a measurement, with `KAP_BINARY` naming a
 //! release binary.

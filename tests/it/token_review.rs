@@ -1,5 +1,5 @@
-//! Tokens that only the API server knows: what is asked, what is remembered, and what happens when
-//! it cannot be asked or is asked too much.
+//! Tokens that only the API server can verify: which TokenReviews are sent, what is cached, and
+//! what happens if they fail or are too many.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -148,7 +148,7 @@ async fn an_api_server_that_cannot_be_asked_is_no_refusal() {
     assert_eq!(get(&proxy, "tom", "forbidden").await, 503);
     let says_why = || proxy.process.stderr().contains("system:auth-delegator").then_some(());
     wait_for("a hint at the right that is missing", says_why).await;
-    assert_eq!(reviews(&forbidding), 1, "failures are not remembered, and asked once");
+    assert_eq!(reviews(&forbidding), 1, "failures are not cached, and sent once");
 }
 
 /// What is to be asked again is, as kube-apiserver does it; what stands is not.

@@ -193,8 +193,8 @@ async fn an_upgrade_needs_an_identity_as_any_request() {
     assert!(upstream.seen().is_empty());
 }
 
-/// A tunnel of HTTP/2 would let the client write every header of its requests itself, on a connection
-/// that the API server believes.
+/// A tunnel of HTTP/2 would let the client write every header of its requests itself, on a
+/// connection that the API server trusts.
 #[tokio::test]
 async fn no_tunnel_of_another_http_is_opened() {
     for protocol in ["h2c", "H2C", "HTTP/2.0", "http/1.1", "websocket, h2c", "TLS/1.2"] {

@@ -64,7 +64,7 @@ fn fetches(upstream: &FakeUpstream) -> usize {
 }
 
 async fn known(proxy: &Proxy) {
-    let line = "keys of the API server's ServiceAccount tokens";
+    let line = "fetched the keys of ServiceAccount tokens from the API server";
     wait_for(line, || proxy.process.stderr().contains(line).then_some(())).await;
 }
 

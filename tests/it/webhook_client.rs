@@ -48,7 +48,7 @@ async fn http2_is_spoken_where_it_is_offered() {
     assert!(receiver.seen().iter().all(|seen| seen.version == http::Version::HTTP_2));
 }
 
-/// Certificates are read again every ten seconds.
+/// Certificates are reloaded every ten seconds.
 #[tokio::test]
 async fn a_client_certificate_that_is_replaced_is_presented() {
     let (upstream, taken, dir) = (upstream().await, Taken::default(), TempDir::new());
@@ -88,7 +88,7 @@ async fn a_client_certificate_that_is_replaced_is_presented() {
 /// What a proxy in between has seen of each connection, up to where bytes are only passed on.
 pub type Heard = Arc<Mutex<Vec<Vec<u8>>>>;
 
-/// A proxy for `CONNECT`, if it is told so in TLS, that wants a password.
+/// A proxy for `CONNECT`, optionally over TLS, that requires a password.
 pub async fn connect_proxy(tls: bool) -> (SocketAddr, Heard) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (addr, heard) = (listener.local_addr().unwrap(), Heard::default());
@@ -361,7 +361,7 @@ async fn the_losses_of_a_burst_are_logged_completely_while_it_runs() {
     assert_eq!(proxy.metric(WEBHOOK).await, 100);
     let healthy = "kube_audit_proxy_backend_healthy{backend=\"webhook\"}";
     assert_eq!(proxy.metric(healthy).await, 0);
-    // Nobody waits for it: it is a condition, and the proxy stays in service.
+    // No request waits for it: it is a condition, and the proxy stays ready.
     let (code, text) = client::admin(proxy.admin, "/readyz?verbose").await.unwrap();
     let line = "[-]audit-webhook failed: the webhook does not accept events: it responded 500";
     assert!(code == 200 && text.contains(line) && text.contains("(ignored: batch mode"), "{text}");

@@ -18,7 +18,7 @@ const WEBHOOK: &str = "apiserver_audit_error_total{plugin=\"webhook\"}";
 const HEALTHY: &str = "kube_audit_proxy_webhook_healthy{backend=\"webhook\"}";
 /// Requests in flight at a time.
 const STREAMS: usize = 8;
-/// Nobody waits for a webhook in batch mode, whose own time limit is 30 s.
+/// No request waits for a webhook in batch mode, whose own time limit is 30 s.
 const DELAYED: Duration = Duration::from_secs(5);
 
 async fn upstream() -> FakeUpstream {
@@ -104,7 +104,7 @@ async fn a_receiver_that_comes_back_gets_everything_out_of_the_spool() {
     drop(receiver);
 }
 
-/// The most resident memory that is seen until it is told to stop.
+/// The maximum of the resident memory until it is stopped.
 fn watch_memory(proxy: &Proxy) -> (Arc<AtomicBool>, std::thread::JoinHandle<u64>) {
     let stop = Arc::new(AtomicBool::new(false));
     let (stopped, id) = (Arc::clone(&stop), proxy.process.id());
@@ -171,7 +171,7 @@ async fn a_receiver_that_is_slow_costs_no_memory_and_delays_nobody() {
         before >> 10,
         most >> 10
     );
-    assert_eq!(events + lost, 2 * requests, "what did not arrive was told to be lost");
+    assert_eq!(events + lost, 2 * requests, "events that did not arrive were logged as lost");
     let grown = most.saturating_sub(before);
     assert!(grown < WAITING + (4 << 20), "grown by {grown} bytes");
     assert_eq!(audit_log::lines(&proxy.log).len(), 2 * requests, "the log has them all");

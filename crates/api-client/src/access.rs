@@ -26,7 +26,7 @@ const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 /// The proxy's own user where its certificate is a front proxy's, which names no user.
 const OWN_NAME: HeaderValue = HeaderValue::from_static("kube-audit-proxy");
 
-/// What the proxy does with its own credentials.
+/// A use of the proxy's own credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// Forwards requests.
@@ -138,7 +138,7 @@ impl Probe {
     }
 }
 
-/// The access that a server denies, as far as the proxy has found out.
+/// The access that a server is known to deny.
 #[derive(Default)]
 struct Known {
     /// Whether there is any; looked at before the lock is taken.
@@ -171,7 +171,10 @@ impl Known {
     fn grant(&self, access: Access) {
         let mut state = self.lock();
         if state.denied[access as usize].take().is_some() {
-            tracing::info!(access = access_name(access), "the proxy's own access is granted again");
+            tracing::info!(
+                access = access_name(access),
+                "the proxy's own access to the API server is granted again"
+            );
         }
         self.is_denied.store(state.denied.iter().any(Option::is_some), Ordering::Relaxed);
     }
@@ -266,7 +269,7 @@ impl OwnAccess {
     /// The API server responded 401 to a forwarded request. Returns whether that is about the
     /// proxy's own credentials. If it `may_be_relayed`, a server behind the API server may have
     /// responded (an aggregated API, a kubelet, a proxied service); the proxy then sends the API
-    /// server a request of its own to find out.
+    /// server a request of its own to determine that.
     pub async fn are_credentials_rejected(
         &self,
         may_be_relayed: bool,

@@ -16,6 +16,8 @@ use crate::tunnel::ProxyUrl;
 pub struct ClientConfig {
     /// The address.
     pub server: Endpoint,
+    /// Further addresses that serve the same, with the same CAs and credentials.
+    pub more_servers: Vec<Endpoint>,
     /// How the server's certificate is verified; ignored for `http`.
     pub trust: Trust,
     /// The name in the server's certificate if it is not the host of the address.
@@ -138,6 +140,7 @@ impl ClientConfig {
     pub fn new(server: Endpoint) -> ClientConfig {
         ClientConfig {
             server,
+            more_servers: Vec::new(),
             trust: Trust::Unset,
             tls_server_name: None,
             client_certificate: None,
@@ -152,23 +155,30 @@ impl ClientConfig {
     /// # Errors
     /// The flag or field, and the remedy.
     pub fn checked(self) -> Result<ClientConfig, ConfigError> {
-        if !self.server.is_https() {
+        let Some(server) = self.servers().find(|server| server.is_https()) else {
             return Ok(self);
-        }
+        };
         if matches!(self.trust, Trust::Unset) {
             return Err(ConfigError::field(
                 "--upstream-ca-file",
                 format!(
                     "no CA is known for https://{}; name its file with --upstream-ca-file, or in \
                      the kubeconfig with certificate-authority or certificate-authority-data",
-                    self.server.authority
+                    server.authority
                 ),
             ));
         }
         if self.tls_server_name.is_none() {
-            parse_server_name(&self.server.host, "the server's URL")?;
+            for server in self.servers().filter(|server| server.is_https()) {
+                parse_server_name(&server.host, "the server's URL")?;
+            }
         }
         Ok(self)
+    }
+
+    /// All addresses.
+    pub fn servers(&self) -> impl Iterator<Item = &Endpoint> {
+        [&self.server].into_iter().chain(&self.more_servers)
     }
 
     /// The credential plugin, if there is one.

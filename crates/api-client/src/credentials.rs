@@ -1,4 +1,4 @@
-//! The `Authorization` header of requests that the proxy makes itself.
+//! The `Authorization` header of the proxy's own requests.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use crate::error::ConfigError;
 use crate::exec::{ExecCredentials, NoCredential, OwnCredential};
 
-/// The source of the `Authorization` header of requests that the proxy makes itself.
+/// The source of the `Authorization` header of the proxy's own requests.
 #[derive(Debug, Clone)]
 pub enum Credentials {
     /// A token or password, possibly in a file.
@@ -120,12 +120,12 @@ impl HeaderCredentials {
         let failed_before = self.failing.swap(token.is_err(), Ordering::Relaxed);
         match token {
             Ok(header) if header != **self.header.load() => {
-                tracing::info!(file = %field, "upstream token changed");
+                tracing::info!(file = %field, "upstream token reloaded");
                 self.header.store(header.into());
             }
             Ok(_) => {}
             Err(error) if !failed_before => {
-                tracing::warn!(%error, "keeping the last upstream token");
+                tracing::warn!(%error, "upstream token not reloaded, the current one stays active");
             }
             Err(_) => {}
         }

@@ -1,8 +1,8 @@
 //! TCP connections to a host that may have several addresses (RFC 8305, "Happy Eyeballs").
 //!
 //! All control-plane and data-plane connections are opened here: to the API server, webhooks, and
-//! OIDC issuers. The address that answered is remembered for the whole process, so that a dead
-//! first address delays one connection and not one on each thread.
+//! OIDC issuers. The address that accepted a connection is cached for the whole process, so that a
+//! dead first address delays one connection and not one on each thread.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -21,8 +21,8 @@ use tokio::time::Instant;
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// The shortest such delay, for hosts with so many addresses that the deadline has to be divided.
 const MIN_ATTEMPT_DELAY: Duration = Duration::from_millis(20);
-/// How long the address that answered is tried first. After that, the resolver's order applies
-/// again, so that traffic returns to a preferred address that has recovered.
+/// How long the address that accepted a connection is tried first. After that, the resolver's order
+/// applies again, so that traffic returns to a preferred address that has recovered.
 const WINNER_TTL: Duration = Duration::from_secs(60);
 
 /// An idle connection is probed after this time, and then at this interval.
@@ -33,7 +33,7 @@ const KEEPALIVE_PROBES: u32 = 3;
 /// client-go waits for a dead HTTP/2 connection: 30 s until the PING, 15 s for its response.
 const USER_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// The last address that answered, by host and port.
+/// The last address that accepted a connection, by host and port.
 static WINNERS: LazyLock<Mutex<Winners>> = LazyLock::new(Mutex::default);
 
 type Winners = HashMap<(Box<str>, u16), Winner>;
@@ -54,8 +54,8 @@ pub struct Addresses {
 }
 
 impl Addresses {
-    /// Resolves `host`. The address that answered last comes first, the others alternate between
-    /// IPv6 and IPv4.
+    /// Resolves `host`. The address that last accepted a connection comes first, the others
+    /// alternate between IPv6 and IPv4.
     ///
     /// # Errors
     /// The resolver's error, or `NotFound` if the host has no address.
@@ -75,12 +75,18 @@ impl Addresses {
         Ok(Addresses { host, port, list, are_several })
     }
 
+    /// Exactly this address.
+    pub fn fixed(address: SocketAddr) -> Addresses {
+        let (host, list) = (Box::default(), vec![address]);
+        Addresses { host, port: address.port(), list, are_several: false }
+    }
+
     /// The number of addresses that have not been ruled out.
     pub fn count(&self) -> usize {
         self.list.len()
     }
 
-    /// Connects to the first address that answers.
+    /// Connects to the first address that accepts a connection.
     ///
     /// # Errors
     /// If all addresses fail: the error of the one that was tried first. `TimedOut` at the
@@ -137,7 +143,11 @@ pub async fn dial(host: &str, port: u16, timeout: Duration) -> io::Result<TcpStr
     }
 }
 
-async fn lookup(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+/// Returns all addresses of `host`.
+///
+/// # Errors
+/// The resolver's error.
+pub async fn lookup(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     #[cfg(any(test, feature = "testing"))]
     if let Some(addresses) = overrides::of(host) {
         return Ok(addresses);
@@ -231,7 +241,7 @@ fn all_failed(addresses: &[SocketAddr], error: Option<(SocketAddr, io::Error)>) 
 
 fn timed_out(addresses: &[SocketAddr], error: Option<(SocketAddr, io::Error)>) -> io::Error {
     let text = match (addresses, error) {
-        ([address], _) => format!("{address} does not answer"),
+        ([address], _) => format!("{address} does not respond"),
         (all, None) => format!("none of {} addresses answers", all.len()),
         (all, Some((address, error))) => {
             format!("none of {} addresses answers; {address}: {error}", all.len())

@@ -42,6 +42,7 @@ fn from_service_account(
     };
     Ok(ClientConfig {
         server: Endpoint::parse(&url, "KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT")?,
+        more_servers: Vec::new(),
         trust: Trust::Ca(Pem::file(field, folder.join("ca.crt"))),
         tls_server_name: None,
         client_certificate: None,

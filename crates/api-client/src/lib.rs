@@ -9,6 +9,7 @@
 //! | [`exec`] | credential plugins (`users[].user.exec`) |
 //! | [`tls`] | TLS settings that reload |
 //! | [`target`] | one server with everything that connections to it need |
+//! | [`endpoint_set`] | the addresses of an API server, and which are healthy |
 //! | [`client`] | the HTTP client of control-plane calls |
 //! | [`access`] | whether a server accepts the proxy's credentials |
 //! | [`backoff`], [`token_bucket`], [`log_limit`] | delays between retries, rate limits |
@@ -24,6 +25,7 @@ pub mod credentials;
 pub mod dial;
 pub mod dial_service;
 pub mod endpoint;
+pub mod endpoint_set;
 pub mod error;
 pub mod exec;
 mod in_cluster;
@@ -39,5 +41,6 @@ pub use client::{ApiClient, ApiRequest, RequestError, RequestErrorKind};
 pub use config::{ClientCertificate, ClientConfig, Pem, Trust, parse_server_name};
 pub use credentials::Credentials;
 pub use endpoint::Endpoint;
+pub use endpoint_set::EndpointSet;
 pub use error::ConfigError;
 pub use target::Target;

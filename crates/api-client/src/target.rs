@@ -21,31 +21,60 @@ pub struct Target {
     /// The source of the `Authorization` header.
     pub credentials: Option<Credentials>,
     /// The proxy through which the server is reached.
-    pub proxy: Option<ProxyUrl>,
+    pub proxy: Option<Arc<ProxyUrl>>,
     /// Host and port, for error messages.
     pub name: Arc<str>,
 }
 
 impl Target {
-    /// Reads the certificates. A credential plugin is not started yet ([`Target::start`]).
+    /// Reads the certificates. A credential plugin is not started yet ([`Target::start`]). Further
+    /// servers of `config` are ignored ([`Target::all`]).
     ///
     /// # Errors
     /// Certificates and keys that cannot be used, with file and field.
-    pub fn new(config: ClientConfig) -> Result<Target, ConfigError> {
-        let ClientConfig { server, trust, tls_server_name, client_certificate, credentials, proxy } =
-            config;
-        let tls = match server.is_https() {
-            true => {
-                let name = match tls_server_name {
-                    Some(name) => name,
-                    None => parse_server_name(&server.host, "the server's URL")?,
-                };
-                Some(ClientTls::new(trust, client_certificate, name)?)
-            }
-            false => None,
-        };
-        let name = server.authority.as_str().into();
-        Ok(Target { endpoint: server, tls, credentials, proxy, name })
+    pub fn new(mut config: ClientConfig) -> Result<Target, ConfigError> {
+        config.more_servers.clear();
+        let mut targets = Target::all(config)?;
+        Ok(targets.swap_remove(0))
+    }
+
+    /// Reads the certificates, and returns all servers of `config`. They share certificates,
+    /// credentials and proxy, so refreshing one ([`Target::refresh`]) refreshes all.
+    ///
+    /// # Errors
+    /// Certificates and keys that cannot be used, with file and field.
+    pub fn all(config: ClientConfig) -> Result<Vec<Target>, ConfigError> {
+        let ClientConfig {
+            server,
+            more_servers,
+            trust,
+            tls_server_name,
+            client_certificate,
+            credentials,
+            proxy,
+        } = config;
+        let proxy = proxy.map(Arc::new);
+        let (mut trusted, mut shared) = (Some((trust, client_certificate)), None::<ClientTls>);
+        let mut targets = Vec::with_capacity(1 + more_servers.len());
+        for server in [server].into_iter().chain(more_servers) {
+            let tls = match server.is_https() {
+                true => {
+                    let name = match &tls_server_name {
+                        Some(name) => name.clone(),
+                        None => parse_server_name(&server.host, "the server's URL")?,
+                    };
+                    if let Some((trust, certificate)) = trusted.take() {
+                        shared = Some(ClientTls::new(trust, certificate, name.clone())?);
+                    }
+                    shared.as_ref().map(|tls| tls.for_server(name))
+                }
+                false => None,
+            };
+            let (credentials, proxy) = (credentials.clone(), proxy.clone());
+            let name = server.authority.as_str().into();
+            targets.push(Target { endpoint: server, tls, credentials, proxy, name });
+        }
+        Ok(targets)
     }
 
     /// Starts the credential plugin, if there is one. Must be called within a tokio runtime.

@@ -15,12 +15,19 @@ use crate::config::{ClientCertificate, Pem, Trust};
 use crate::error::ConfigError;
 use pki::{self, KeyError, Roots, ServerVerifier, certified_key};
 
-/// The TLS settings in use, and where they came from.
+/// The TLS settings for one server.
+#[derive(Debug)]
 pub struct ClientTls {
+    /// What the server's certificate has to be for.
+    pub server_name: ServerName<'static>,
+    /// Shared with servers that have the same CAs and client certificate.
+    settings: Arc<Settings>,
+}
+
+/// The TLS settings in use, and where they came from.
+struct Settings {
     trust: Trust,
     client_certificate: Option<ClientCertificate>,
-    /// What the API server's certificate has to be for.
-    pub server_name: ServerName<'static>,
     current: ArcSwap<Current>,
     /// Counts the changes of the settings.
     generation: AtomicU64,
@@ -41,9 +48,9 @@ struct Inputs {
     certificate: Option<(Vec<u8>, Vec<u8>)>,
 }
 
-impl std::fmt::Debug for ClientTls {
+impl std::fmt::Debug for Settings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ClientTls").field("trust", &self.trust).finish_non_exhaustive()
+        f.debug_struct("Settings").field("trust", &self.trust).finish_non_exhaustive()
     }
 }
 
@@ -56,33 +63,44 @@ impl ClientTls {
     ) -> Result<ClientTls, ConfigError> {
         let inputs = Inputs::read(&trust, client_certificate.as_ref())?;
         let current = Current::new(&trust, client_certificate.as_ref(), inputs)?;
-        Ok(ClientTls {
+        let settings = Arc::new(Settings {
             trust,
             client_certificate,
-            server_name,
             current: ArcSwap::from_pointee(current),
             generation: AtomicU64::new(0),
             failing: AtomicBool::new(false),
-        })
+        });
+        Ok(ClientTls { server_name, settings })
+    }
+
+    /// Returns the same settings for a server with another name. They reload together.
+    pub fn for_server(&self, server_name: ServerName<'static>) -> ClientTls {
+        ClientTls { server_name, settings: Arc::clone(&self.settings) }
     }
 
     /// For pooled connections: HTTP/2, else HTTP/1.1.
     pub fn pooled(&self) -> Arc<ClientConfig> {
-        Arc::clone(&self.current.load().pooled)
+        Arc::clone(&self.settings.current.load().pooled)
     }
 
     /// For connections that are to be upgraded: HTTP/1.1 only.
     pub fn upgrades(&self) -> Arc<ClientConfig> {
-        Arc::clone(&self.current.load().upgrades)
+        Arc::clone(&self.settings.current.load().upgrades)
     }
 
     /// Returns a number that changes whenever the settings do.
     pub fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
+        self.settings.generation.load(Ordering::Acquire)
     }
 
     /// Reads the files again. Whether anything changed, so that older connections should go.
     pub fn refresh(&self) -> bool {
+        self.settings.refresh()
+    }
+}
+
+impl Settings {
+    fn refresh(&self) -> bool {
         let certificate = self.client_certificate.as_ref();
         let fresh = Inputs::read(&self.trust, certificate).and_then(|inputs| {
             if inputs == self.current.load().inputs {
@@ -93,16 +111,16 @@ impl ClientTls {
         let failed_before = self.failing.swap(fresh.is_err(), Ordering::Relaxed);
         match fresh {
             Ok(Some(current)) => {
-                tracing::info!("upstream certificates changed");
+                tracing::info!("upstream certificates reloaded");
                 self.current.store(Arc::new(current));
                 self.generation.fetch_add(1, Ordering::Release);
                 true
             }
             Ok(None) => false,
             Err(error) => {
-                // Mostly a certificate whose key is still to be written.
+                // Usually a new certificate whose key has not been written yet.
                 if !failed_before {
-                    tracing::warn!(%error, "keeping the last upstream certificates");
+                    tracing::warn!(%error, "upstream certificates not reloaded, the current ones stay active");
                 }
                 false
             }

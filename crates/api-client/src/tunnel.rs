@@ -27,7 +27,7 @@ const RESPONSE: usize = 16 << 10;
 /// A connection, possibly in TLS, possibly through another one.
 pub type Tunnel = Box<dyn Connected>;
 
-/// What is read and written like a socket.
+/// A stream that is used like a socket.
 pub trait Connected: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Connected for T {}

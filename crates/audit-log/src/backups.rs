@@ -1,4 +1,5 @@
-//! Deletes, compresses, and indexes rotated files, in a thread of its own that gives way to all others.
+//! Deletes, compresses, and indexes rotated files, in a thread of its own that gives way to all
+//! others.
 //!
 //! Nothing is touched that is not sealed to its end ([`Kept`]): a file that is deleted before its
 //! last block is sealed would be missed, and one that is compressed under the eyes of recovery not
@@ -45,7 +46,7 @@ pub(super) struct Cleaner {
 }
 
 impl Cleaner {
-    /// Starts the thread, which makes a first round. None: there is nothing to do, ever.
+    /// Starts the thread, which runs a first round. `None`: there is never anything to do.
     pub(super) fn start(
         names: BackupNames,
         rotation: Rotation,
@@ -158,7 +159,7 @@ impl Kept {
     }
 }
 
-/// What the thread knows.
+/// The state of the thread.
 #[derive(Debug)]
 pub(super) struct Backups {
     pub(super) names: BackupNames,
@@ -177,7 +178,7 @@ struct Backup {
     name: PathBuf,
     plain: Option<PathBuf>,
     compressed: Vec<PathBuf>,
-    /// Goes with them, and is made again from them.
+    /// Deleted with the log, and regenerated from it.
     index: Option<PathBuf>,
     /// Is deleted with them. One alone is that of a file that was rotated by another program.
     seal: Option<PathBuf>,
@@ -207,7 +208,7 @@ impl Backups {
         let mut result = Ok(());
         let mut left = Vec::new();
         for (time, backup) in backups {
-            // What a crash has left of a deletion.
+            // An unfinished deletion, left by a crash.
             if backup.retired.is_some() {
                 result = result.and(backup.delete());
             } else {
@@ -242,7 +243,7 @@ impl Backups {
                 self.log_deletion(&backup, too_many);
                 backup.delete()
             } else if !is_log(&backup) {
-                // An index whose log somebody else has deleted.
+                // An index whose log was deleted by another process.
                 backup.index.map_or(Ok(()), |index| disk::remove_if_there(&index))
             } else if self.kept.may_compress(&backup.name) {
                 self.improve(backup)
@@ -254,7 +255,7 @@ impl Backups {
         result
     }
 
-    /// Compresses and indexes a file, as far as that is wanted and not done.
+    /// Compresses and indexes a file, as far as configured and not done yet.
     fn improve(&mut self, backup: Backup) -> io::Result<()> {
         let mut log = backup.plain.or(backup.compressed.into_iter().next());
         if let Some(plain) = log.as_ref().filter(|log| **log == backup.name)
@@ -316,7 +317,7 @@ impl Backups {
             }
             let suffix = String::from_utf8_lossy(suffix).into_owned();
             if [".gz.tmp", ".zst.tmp", ".parquet.tmp"].contains(&&*suffix) {
-                // Left behind by a crash. Only this thread makes such files, one at a time.
+                // Left by a crash. Only this thread creates such files, one at a time.
                 disk::remove(&entry.path())?;
             }
             if !["", GZ, ZST, INDEX, SEAL, RETIRED].contains(&&*suffix) {
@@ -339,9 +340,9 @@ impl Backups {
         Ok((backups.into_iter().map(|((time, _), backup)| (time, backup)).collect(), newest))
     }
 
-    /// Replaces the file by a compressed one of the same mode, owner and time, if that is wanted, and
-    /// returns that. A crash leaves the plain file, both, or the compressed one, but never half of it
-    /// under its name.
+    /// Replaces the file by a compressed one of the same mode, owner and time, if that is wanted,
+    /// and returns that. A crash leaves the plain file, both, or the compressed one, but never half
+    /// of it under its name.
     pub(super) fn compress(&self, plain: &Path) -> io::Result<Option<PathBuf>> {
         let (suffix, other) = match self.rotation.compress {
             Compress::No => return Ok(None),
@@ -427,7 +428,7 @@ impl Backup {
     }
 }
 
-/// What compresses a file.
+/// A compressor of files.
 enum Encoder {
     Gzip(GzEncoder<BufWriter<File>>),
     Zstd(FrameWriter<File>),
@@ -460,7 +461,7 @@ impl Encoder {
 }
 
 fn modified(entry: &fs::DirEntry) -> Option<SystemTime> {
-    // Of the file, if it is a symbolic link.
+    // That of the target, if it is a symbolic link.
     fs::metadata(entry.path()).ok()?.modified().ok()
 }
 

@@ -1,4 +1,4 @@
-//! The time of day, which names rotated files and tells their age.
+//! The time of day, which determines the names of rotated files and their age.
 
 use std::fmt;
 use std::sync::Arc;

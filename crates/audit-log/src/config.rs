@@ -1,4 +1,4 @@
-//! What the sink is told: where the log is, who waits for it, when it is rotated.
+//! The configuration of a log backend: path, mode, sync and rotation.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -109,7 +109,8 @@ pub enum Compress {
 }
 
 impl Default for Rotation {
-    /// kube-apiserver's defaults since 1.36: 100 MiB, 366 days, 100 files, not compressed; and no index.
+    /// kube-apiserver's defaults since 1.36: 100 MiB, 366 days, 100 files, not compressed; and no
+    /// index.
     fn default() -> Rotation {
         Rotation {
             max_size_mib: 100,

@@ -1,4 +1,4 @@
-//! What can go wrong with a sink: when it is opened, and when it writes.
+//! Errors of a backend when it is opened and when it writes.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,14 +11,14 @@ use super::seal::KeyError;
 pub enum LogError {
     /// A folder above the log file could not be made.
     #[error(
-        "cannot create the folder {} of the audit log: {source}; create it and let this user \
+        "cannot create the directory {} of the audit log: {source}; create it and let this user \
          write there, or name another file with --audit-log-path",
         path.display()
     )]
     Folder {
         /// The folder.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// The log file could not be opened or made.
@@ -26,7 +26,7 @@ pub enum LogError {
     File {
         /// The log file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// The log path cannot be that of a file.
@@ -36,13 +36,13 @@ pub enum LogError {
         .0.display()
     )]
     NotAFile(PathBuf),
-    /// The log cannot be sealed, for there is no file to read again.
+    /// The log cannot be sealed, because it is not a regular file.
     #[error(
         "{what} cannot be sealed; give a regular file with --audit-log-path, or leave out \
          --audit-log-seal"
     )]
     NotSealable {
-        /// What it is.
+        /// The kind of output.
         what: String,
     },
     /// The key of the seal cannot be used.
@@ -57,7 +57,7 @@ pub enum LogError {
     Seal {
         /// The log file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// Another process, or another backend of this one, writes the log.
@@ -111,7 +111,7 @@ fn remedy(path: &Path) -> &'static str {
              permission to open it"
         }
         false => {
-            "let this user write that file and its folder, or name another file with \
+            "let this user write that file and its directory, or name another file with \
              --audit-log-path"
         }
     }
@@ -125,7 +125,7 @@ pub enum WriteError {
     Io {
         /// The log file, or `standard output`.
         log: Arc<str>,
-        /// What the system said.
+        /// The error of the operating system.
         source: Arc<io::Error>,
     },
     /// The seal of the log cannot be written.
@@ -133,11 +133,11 @@ pub enum WriteError {
     Seal {
         /// The log file.
         log: Arc<str>,
-        /// What the system said.
+        /// The error of the operating system.
         source: Arc<io::Error>,
     },
     /// The webhook did not take it.
-    #[error("the webhook did not take the events: {0}")]
+    #[error("the webhook endpoint did not accept the events: {0}")]
     Webhook(Arc<str>),
     /// It came after the sink was shut down.
     #[error("audit backend shut down")]

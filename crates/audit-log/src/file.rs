@@ -25,7 +25,7 @@ use super::rotate::{BackupNamer, BackupNames, Rotator};
 use super::seal::{Block, Chain, LogSeal, SealConfig, SealKey, recover};
 use crate::LogMetrics;
 
-/// What must be free on the disk before a log that could not be written is one again, in bytes.
+/// The free disk space, in bytes, at which a log that could not be written is healthy again.
 const ROOM: u64 = 64 << 10;
 
 /// A log file and its rotation.
@@ -46,13 +46,13 @@ pub(super) struct LogFile {
     gone: Option<io::Error>,
     /// That the file was moved and no other can be made has been logged.
     pub(super) complained: bool,
-    /// What was written is not known to be on the disk.
+    /// Whether written bytes may not be on disk.
     dirty: bool,
     /// Files that were replaced before they were synced, and whether the folder is to be.
     older: Unsynced,
     /// They are synced now and then, and so kept open until then.
     synced: bool,
-    /// What the seal needs to know of each line.
+    /// The line digests for the seal.
     pub(super) seal: Option<LogSeal>,
 }
 
@@ -69,7 +69,7 @@ impl LogFile {
     }
 
     /// Opens the file, and creates it and the directories above it if they are missing.
-    /// `exclusively`: nobody else may write it, so it is locked first.
+    /// `exclusively`: this must be the only writer, so the file is locked first.
     pub(super) fn open_as(
         path: &Path,
         rotation: Rotation,
@@ -201,8 +201,8 @@ impl LogFile {
         lines.len()
     }
 
-    /// Makes room for the first line, if the file really has none: see what is at the path now
-    /// before it is moved away, for it may be somebody else's, or have been cut.
+    /// Rotates the file before its first line, if it has one: examines the file at the path before
+    /// moving it away, since it may belong to another process, or have been truncated.
     fn make_room(&mut self, lines: &[Line]) {
         if self.check().is_ok() && self.fitting(lines) == 0 {
             self.rotate();
@@ -212,7 +212,7 @@ impl LogFile {
     /// After a failed write: cuts off `tail`, the part of a line that was written, if the file does
     /// end with it. If it stays, the next write ends it with a newline.
     fn cut(&mut self, tail: &[u8]) {
-        // Not by what we think its size is: somebody may just have cut it, or written to it.
+        // Not by its last known size: another process may have truncated it, or written to it.
         let size = self.open.file.metadata().map_or(0, |metadata| metadata.len());
         let Some(start) = size.checked_sub(tail.len() as u64) else {
             return;
@@ -225,8 +225,8 @@ impl LogFile {
         }
     }
 
-    /// Copies what was written to a deleted file since it was last seen at its path: nobody can
-    /// have read that.
+    /// Copies what was written to a deleted file since it was last seen at its path: no other
+    /// process can have read that.
     fn rescue(&mut self, deleted: &OpenFile) {
         if !deleted.regular || !deleted.unlinked() || deleted.size <= deleted.seen {
             return;
@@ -242,11 +242,11 @@ impl LogFile {
         let copied = copy(&mut self.open);
         match copied {
             Ok(bytes) => tracing::warn!(
-                "the audit log {} was deleted; the last {bytes} bytes are in the new one",
+                "the audit log {} was deleted; its last {bytes} bytes were copied to the new file",
                 self.path.display()
             ),
             Err(error) => tracing::error!(
-                "the audit log {} was deleted; up to {} bytes are lost, for they cannot be \
+                "the audit log {} was deleted; up to {} bytes are lost, because they cannot be \
                  copied: {error}",
                 self.path.display(),
                 deleted.size - deleted.seen
@@ -301,7 +301,7 @@ impl Output for LogFile {
     fn check(&mut self) -> io::Result<bool> {
         match fs::metadata(&self.path) {
             Ok(metadata) if self.open.is(&metadata) => {
-                // Somebody may have cut it (logrotate's copytruncate).
+                // Another process may have truncated it (logrotate's copytruncate).
                 if metadata.len() < self.open.size {
                     self.was_cut(metadata.len());
                 }
@@ -323,7 +323,7 @@ impl Output for LogFile {
     fn reopen(&mut self) -> io::Result<()> {
         match create_folder(&self.path).and_then(|()| OpenFile::open(&self.path)) {
             Ok(new) => {
-                tracing::info!("the audit log {} was opened anew", self.path.display());
+                tracing::info!("reopened the audit log {}", self.path.display());
                 let old = self.replace(new);
                 self.rescue(&old);
                 self.seal_opened(&old);
@@ -340,8 +340,8 @@ impl Output for LogFile {
                 if !self.complained {
                     self.complained = true;
                     tracing::error!(
-                        "cannot open the audit log {} anew: {error}; events still go to the file \
-                         that was there",
+                        "cannot reopen the audit log {}: {error}; events are still written to the \
+                         previous file",
                         self.path.display()
                     );
                 }

@@ -1,4 +1,4 @@
-//! What becomes of the log file's seal when somebody else moves, deletes or cuts the file.
+//! Handles the seal when another process moves, deletes or truncates the log file.
 
 use std::io::{self, Seek, SeekFrom};
 
@@ -38,7 +38,7 @@ impl LogFile {
         self.seal_error(result);
     }
 
-    /// Somebody has cut the file to so many bytes.
+    /// Another process has truncated the file to this many bytes.
     pub(super) fn was_cut(&mut self, bytes: u64) {
         let Some(seal) = &mut self.seal else { return };
         let mut left = Vec::new();
@@ -52,14 +52,14 @@ impl LogFile {
                 }
                 if seal.cut(&left, self.open.file.clone(), &name) {
                     tracing::info!(
-                        "the audit log {} was cut by somebody else, as by logrotate's copytruncate",
+                        "the audit log {} was truncated by another process, such as logrotate with copytruncate",
                         self.path.display()
                     );
                     return Ok(());
                 }
             }
             tracing::error!(
-                "somebody has removed {} bytes of the audit log {}",
+                "{} bytes of the audit log {} were removed by another process",
                 self.open.size - bytes,
                 self.path.display()
             );
@@ -71,8 +71,8 @@ impl LogFile {
     fn seal_error(&self, result: io::Result<()>) {
         if let Err(error) = result {
             tracing::error!(
-                "the audit log {} was changed by somebody else, and cannot be sealed as it is now: \
-                 {error}",
+                "the audit log {} was changed by another process and cannot be sealed in its current \
+                 state: {error}",
                 self.path.display()
             );
         }

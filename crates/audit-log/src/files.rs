@@ -1,4 +1,4 @@
-//! What the log file and the webhook's spool do with files alike.
+//! File operations of both the log file and the webhook's spool.
 
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, Metadata, TryLockError};

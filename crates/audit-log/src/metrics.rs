@@ -198,7 +198,7 @@ impl LogFamilies {
 /// The metrics of one log backend.
 #[derive(Debug, Default)]
 pub struct LogMetrics {
-    /// What it has in common with other backends.
+    /// The metrics that all backends have.
     pub backend: Arc<BackendMetrics>,
     queue_length: Gauge,
     /// Rotations of the log file.

@@ -131,7 +131,8 @@ impl OpenFile {
     }
 }
 
-/// Gives `file` (whose metadata are `new`) the owner and mode of `old`, as far as we may.
+/// Sets the owner and mode of `file` (with the metadata `new`) to those of `old`, as far as
+/// permitted.
 pub(super) fn copy_owner_and_mode(old: &Metadata, new: &Metadata, file: &File) {
     if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
         let _ = fchown(file, Some(old.uid()), Some(old.gid()));
@@ -161,14 +162,14 @@ pub(super) fn mend(path: &Path, open: &mut OpenFile) {
     };
     match set_aside() {
         Ok(()) => tracing::warn!(
-            "the audit log {} did not end with a whole event; the last {} bytes are in {} now",
+            "the audit log {} ended with a partial line; its {} bytes were moved to {}",
             path.display(),
             open.size - end,
             aside.display()
         ),
         Err(error) => tracing::error!(
-            "the audit log {} does not end with a whole event, and its last {} bytes cannot be \
-             set aside in {}: {error}; they are ended as a line",
+            "the audit log {} ends with a partial line of {} bytes, which cannot be moved to {}: \
+             {error}; it is terminated as a line",
             path.display(),
             open.size - end,
             aside.display()

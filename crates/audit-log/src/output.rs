@@ -1,4 +1,4 @@
-//! What the writer writes to.
+//! The output of the writer: a file or standard output.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -29,12 +29,12 @@ pub(super) trait Output: Send {
         Ok(false)
     }
 
-    /// Opens the place anew.
+    /// Reopens the output.
     fn reopen(&mut self) -> io::Result<()> {
         Ok(())
     }
 
-    /// What was written, made or renamed since this was last asked, and may not be on the disk.
+    /// Returns what was written, created or renamed since the last call, and may not be on disk.
     fn unsynced(&mut self) -> Unsynced {
         Unsynced::default()
     }
@@ -53,10 +53,11 @@ pub(super) trait Output: Send {
         VecDeque::new()
     }
 
-    /// What came of sealing them: those that are still not, and why.
+    /// The result of sealing them: the blocks that are still not sealed, and why.
     fn sealed(&mut self, _unsealed: VecDeque<Block>, _failed: Option<String>) {}
 
-    /// After a failed write: would one succeed now? `false`: only a write could tell.
+    /// Returns whether a write is expected to succeed after a failed one; `false` if only a write
+    /// can show it.
     fn probe(&mut self) -> io::Result<bool> {
         Ok(false)
     }
@@ -97,7 +98,7 @@ pub(super) struct Written {
     pub(super) error: Option<io::Error>,
 }
 
-/// Standard output: a terminal, a pipe, or a file that is somebody else's to care for.
+/// Standard output: a terminal, a pipe, or a file that another process manages.
 #[derive(Debug)]
 pub(super) struct Stdout {
     file: File,
@@ -120,7 +121,7 @@ impl Output for Stdout {
     }
 }
 
-/// What [`append`] did.
+/// The result of [`append`].
 #[derive(Debug)]
 pub(super) struct Appended {
     /// So many lines are in.
@@ -167,10 +168,10 @@ pub(super) fn append(output: &mut impl Write, lines: &[Line], torn: bool) -> App
     appended
 }
 
-/// Writes all slices, unless there is an error; says how many bytes are written.
+/// Writes all slices, unless there is an error; returns the number of written bytes.
 fn write_all(output: &mut impl Write, mut slices: &mut [IoSlice<'_>]) -> (u64, Option<io::Error>) {
-    // A pipe that is full although writes to it do not block: somebody who shares our standard
-    // output has set it so. Its reader gets a second before that is an error.
+    // A pipe that is full although writes to it do not block: a process that shares our standard
+    // output has set it to non-blocking. Its reader gets one second before that is an error.
     const PAUSE: Duration = Duration::from_millis(1);
     const PAUSES: u32 = 1000;
     let mut pauses = 0;

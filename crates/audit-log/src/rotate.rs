@@ -21,8 +21,8 @@ use super::metrics::LogMetrics;
 const STAMP: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]-[minute]-[second].[subsecond digits:3]");
 
-/// What follows the name of a backup: compressed files, its index, its seal, and a seal that is being
-/// deleted.
+/// The suffixes of a backup: compressed files, its index, its seal, and a seal that is
+/// being deleted.
 pub(super) const GZ: &str = ".gz";
 pub(super) const ZST: &str = ".zst";
 pub(super) const INDEX: &str = audit_query::index::SUFFIX;
@@ -94,7 +94,7 @@ impl Rotator {
     }
 }
 
-/// Chooses names for rotated files, whose order is that of the events, whatever the clock does.
+/// Chooses names for rotated files, which sort in the order of the events even if the clock jumps.
 #[derive(Debug)]
 pub(super) struct BackupNamer {
     names: BackupNames,
@@ -113,8 +113,8 @@ impl BackupNamer {
             && ahead.as_millis() as i128 > FUTURE
         {
             tracing::warn!(
-                "the name of the newest rotated audit log in {} is {} s in the future: the clock is or \
-                 was wrong; names continue after it",
+                "the newest rotated audit log in {} is named {} s in the future: the clock is or was \
+                 wrong; names continue after it",
                 names.folder.display(),
                 ahead.as_secs()
             );
@@ -156,7 +156,7 @@ pub(super) struct BackupNames {
 impl BackupNames {
     pub(super) fn of(path: &Path) -> BackupNames {
         let name = path.file_name().unwrap_or_default().as_bytes();
-        // From the last dot, be it the first byte: not what `Path::extension` says.
+        // From the last dot, even if it is the first byte, unlike `Path::extension`.
         let dot = name.iter().rposition(|byte| *byte == b'.').unwrap_or(name.len());
         let mut prefix = OsStr::from_bytes(&name[..dot]).to_owned();
         prefix.push("-");

@@ -37,7 +37,8 @@ fn id(metadata: &Metadata) -> (u64, u64) {
 }
 
 impl Follower {
-    /// Follows the log at `path`, which need not exist yet. `past`: from its oldest rotated file on.
+    /// Follows the log at `path`, which need not exist yet. `past`: from its oldest rotated file
+    /// on.
     ///
     /// # Errors
     /// The folder cannot be read.
@@ -163,7 +164,7 @@ fn line_start(file: &mut File, mut end: u64) -> io::Result<u64> {
 /// Reads what has come since, and calls `each` with each whole line; the rest stays in `buffer`.
 fn read(open: &mut Open, buffer: &mut Vec<u8>, each: &mut impl FnMut(&[u8])) -> io::Result<bool> {
     if open.file.metadata()?.len() < open.position {
-        // Truncated, and written anew.
+        // Truncated, and rewritten.
         open.position = 0;
         buffer.clear();
     }

@@ -47,8 +47,8 @@ pub struct Resource<'a> {
 }
 
 impl Attributes<'_> {
-    /// Returns kube-apiserver's 403 (`responsewriters.ForbiddenStatusError`). `reason` is that of the
-    /// authorizer and may be empty.
+    /// Returns kube-apiserver's 403 (`responsewriters.ForbiddenStatusError`). `reason` is that of
+    /// the authorizer and may be empty.
     pub fn forbidden(&self, reason: &str) -> Status {
         let about = match self.object {
             Object::Path(path) => format!("path {}", quote(path.as_bytes())),

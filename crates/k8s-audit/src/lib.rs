@@ -1,7 +1,7 @@
 //! Kubernetes audit policies and audit events.
 //!
-//! The types that everything about auditing has in common: who made a request ([`UserInfo`]), what
-//! it asks for ([`RequestInfo`]), how much of it is recorded ([`Policy`]), and the record itself
+//! The types that all parts of auditing share: the user ([`UserInfo`]), the attributes of a request
+//! ([`RequestInfo`]), the policy that selects the audit level ([`Policy`]), and the event
 //! ([`Event`]). Names, results, error messages and encodings are those of kube-apiserver.
 //!
 //! | module | contents |

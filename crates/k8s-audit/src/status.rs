@@ -123,7 +123,7 @@ impl Status {
         Status::failure(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message)
     }
 
-    /// Returns a 429 that asks the client to retry after some seconds.
+    /// Returns a 429 with `retryAfterSeconds`.
     pub fn too_many_requests(message: impl Into<String>, retry_after_seconds: i32) -> Status {
         let details = Details { retry_after_seconds, ..Details::default() };
         let status = Status::failure(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message);
@@ -179,7 +179,10 @@ impl Status {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
-        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        if self.code == 403 {
+            // kube-apiserver sets it in `responsewriters.Forbidden` and in plain text only.
+            headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        }
         let seconds = self.details.as_ref().map_or(0, |details| details.retry_after_seconds);
         if seconds > 0 {
             headers.insert(header::RETRY_AFTER, seconds.into());

@@ -69,7 +69,8 @@ impl User {
         self.json.get_or_init(|| make(&self.info).into())
     }
 
-    /// Returns the headers that carry the user's identity. The first call computes them with `make`.
+    /// Returns the headers that carry the user's identity. The first call computes them with
+    /// `make`.
     ///
     /// There are two caches, for two kinds of headers; `way` is 0 or 1.
     pub fn headers(

@@ -13,7 +13,7 @@ use super::names::GeneralName;
 pub struct Certificate<'a> {
     /// The whole certificate.
     pub(super) der: &'a [u8],
-    /// What the issuer signed.
+    /// The bytes that the issuer signed.
     pub(super) signed: &'a [u8],
     /// The content of the signature's `AlgorithmIdentifier`.
     pub(super) algorithm: &'a [u8],
@@ -37,7 +37,7 @@ pub struct Certificate<'a> {
 pub(super) struct Extensions<'a> {
     pub(super) basic_constraints: Option<BasicConstraints>,
     pub(super) key_usage: Option<KeyUsage>,
-    /// Object identifiers; `None` where there is no such extension.
+    /// Object identifiers; `None` without the extension.
     pub(super) extended_key_usage: Option<Vec<&'a [u8]>>,
     pub(super) names: Option<Vec<GeneralName<'a>>>,
     pub(super) name_constraints: Option<NameConstraints<'a>>,
@@ -140,7 +140,7 @@ impl<'a> Certificate<'a> {
         })
     }
 
-    /// Whether it may sign others, as far as basic constraints tell.
+    /// Returns whether basic constraints allow it to sign certificates.
     pub(super) fn is_ca(&self) -> bool {
         self.extensions.basic_constraints.is_some_and(|constraints| constraints.ca)
     }
@@ -222,7 +222,7 @@ impl<'a> Extensions<'a> {
             extension::SUBJECT_KEY_ID | extension::AUTHORITY_KEY_ID => {
                 return Ok(!critical);
             }
-            // Where revocation lists are; nothing to verify by.
+            // The location of revocation lists, which is not needed for verification.
             extension::CRL_DISTRIBUTION_POINTS => drop(der::only_sequence(value)?),
             extension::KEY_USAGE => self.key_usage = Some(key_usage(value)?),
             extension::BASIC_CONSTRAINTS => {

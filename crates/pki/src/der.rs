@@ -1,7 +1,7 @@
 //! A strict reader of DER, as far as certificates need it.
 //!
-//! Anything that DER does not allow (indefinite or overlong lengths, trailing bytes) is an error, so
-//! that two readers of one certificate cannot see different things in it.
+//! Anything that DER does not allow (indefinite or overlong lengths, trailing bytes) is an error,
+//! so that two readers of one certificate cannot see different things in it.
 
 /// The bytes are not DER, or not of the expected type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,7 +14,7 @@ pub struct VerifyError {
     reason: Reason,
 }
 
-/// What is wrong with a certificate.
+/// Why a certificate is rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Reason {
     /// It is not DER, or contradicts itself.
@@ -57,10 +57,10 @@ pub enum Reason {
     UnknownIssuer {
         /// Its issuer.
         issuer: String,
-        /// What the CAs are read from.
+        /// The source of the CAs.
         roots: Arc<str>,
     },
-    /// It names an issuer whose key did not sign it.
+    /// The key of the named issuer did not sign it.
     #[error(
         "is not signed by the key of {issuer:?}, which it names as its issuer; if that CA was \
          renewed with a new key, use its present certificate"
@@ -83,7 +83,7 @@ pub enum Reason {
     /// There are more certificates below it than it allows.
     #[error("allows {allowed} CA certificates below it (pathlen), and there are more")]
     PathLength {
-        /// How many it allows.
+        /// The allowed number.
         allowed: u32,
     },
     /// It is not for this use.
@@ -155,13 +155,13 @@ impl VerifyError {
         VerifyError { certificate: "of the peer".to_owned(), reason: Reason::Malformed }
     }
 
-    /// What is wrong.
+    /// The reason.
     pub fn reason(&self) -> &Reason {
         &self.reason
     }
 }
 
-/// What messages call a certificate: its subject, or where that is empty, its names or number.
+/// The name of a certificate in messages: its subject, or if that is empty, its names or number.
 fn name(certificate: &Certificate<'_>) -> String {
     let subject = display_name(certificate.subject);
     if !subject.is_empty() {

@@ -57,7 +57,7 @@ pub fn certified_key(
     let leaf = chain.first().ok_or(KeyError::Certificate)?;
     match is_key_of(leaf, key.public_key().as_ref()) {
         Ok(Some(false)) => Err(KeyError::Mismatch),
-        // What cannot be compared shows in the first handshake.
+        // Keys that cannot be compared fail in the first handshake.
         Ok(Some(true) | None) => Ok(CertifiedKey::new(chain, Arc::clone(&key))),
         Err(_) => Err(KeyError::Certificate),
     }

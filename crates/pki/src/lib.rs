@@ -1,10 +1,10 @@
 //! X.509 certificates, verified as Go's crypto/x509 does, and so kubectl and kube-apiserver.
 //!
-//! [`Roots`] are the trusted CAs. Client certificates are verified when a request is authenticated, those of
-//! servers by [`ServerVerifier`], both through `verify`. Below it: `certificate` (parsing), `names` and
-//! `name_constraints`, `policies`, `revocation`, and `signature`, which asks webpki. webpki itself does
-//! not verify the chains, as it refuses certificates that are common in enterprise PKIs: CA
-//! certificates as end entities, and critical certificate policies.
+//! [`Roots`] are the trusted CAs. Client certificates are verified when a request is authenticated,
+//! those of servers by [`ServerVerifier`], both through `verify`. Below it: `certificate`
+//! (parsing), `names` and `name_constraints`, `policies`, `revocation`, and `signature`, which asks
+//! webpki. webpki itself does not verify the chains, as it refuses certificates that are common in
+//! enterprise PKIs: CA certificates as end entities, and critical certificate policies.
 
 mod certificate;
 mod der;

@@ -58,7 +58,7 @@ impl<'a> NameConstraints<'a> {
     }
 
     fn check_name(&self, name: &GeneralName<'_>, budget: &mut u32) -> Result<(), Violation> {
-        // As in Go, also where there is no constraint of its kind.
+        // Like in Go, even if there is no constraint of its kind.
         if !is_readable(name) {
             return Err(Violation::Unreadable(describe(name)));
         }
@@ -185,12 +185,13 @@ fn matches(name: &GeneralName<'_>, base: &GeneralName<'_>, may: bool) -> Result<
         }
         // A prefix of whole relative distinguished names.
         (GeneralName::Directory(name), GeneralName::Directory(base)) => Ok(name.starts_with(base)),
-        // Of a kind that cannot be compared: so it is neither permitted nor safe from exclusion.
+        // Names of this kind cannot be compared, so it is not permitted, and may be excluded.
         _ => Ok(may),
     }
 }
 
-/// The labels of a host name, the last first; `None` if it is none. None at all for an empty text.
+/// Returns the labels of a host name, the last one first; `None` if it is invalid. An empty text
+/// has no labels.
 fn labels(name: &str) -> Option<Vec<&str>> {
     if name.is_empty() {
         return Some(Vec::new());
@@ -201,7 +202,8 @@ fn labels(name: &str) -> Option<Vec<&str>> {
     labels.iter().all(is_label).then_some(labels)
 }
 
-/// Whether the host with these labels is `base` or below it; if `base` begins with a dot, only below.
+/// Whether the host with these labels is `base` or below it; if `base` begins with a dot, only
+/// below.
 fn is_within(host: &[&str], base: &str, may: bool) -> bool {
     let (base, below_only) = match base.strip_prefix('.') {
         Some(base) => (base, true),

@@ -73,7 +73,7 @@ pub(super) fn is_for(certificate: &Certificate<'_>, server: &ServerName<'_>) -> 
     }
 }
 
-/// Whether `host` is `pattern`, whose first label may be `*` for any one label.
+/// Returns whether `host` matches `pattern`, whose first label can be `*` for any single label.
 fn matches_host(pattern: &str, host: &str) -> bool {
     let host = host.strip_suffix('.').unwrap_or(host);
     if pattern.is_empty() || host.is_empty() {

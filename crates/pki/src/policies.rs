@@ -9,8 +9,8 @@ use super::certificate::Certificate;
 /// `anyPolicy`, 2.5.29.32.0
 const ANY: &[u8] = &[0x55, 0x1d, 0x20, 0x00];
 
-/// A valid policy at the present depth. Only these are needed: without qualifiers or a set of
-/// policies wanted by the user, nobody asks by which path one is valid.
+/// A valid policy at the current depth. Only these are needed: without qualifiers or a set of
+/// policies that the user requires, the path by which a policy is valid does not matter.
 struct Node<'a> {
     policy: &'a [u8],
     /// The policies of the next certificate that continue this one.

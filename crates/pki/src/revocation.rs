@@ -39,8 +39,8 @@ impl RevocationList {
     }
 }
 
-/// Checks `certificate`, which `issuer` signed. An outdated list still says what was revoked, and an
-/// authority without a list revokes nothing.
+/// Checks `certificate`, which `issuer` signed. An outdated list still says what was revoked, and
+/// an authority without a list revokes nothing.
 ///
 /// # Errors
 /// It was revoked, or the only lists in the name of `issuer` are not signed by it.

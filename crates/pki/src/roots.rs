@@ -44,7 +44,7 @@ impl Roots {
         Ok(())
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no roots.
     pub fn is_empty(&self) -> bool {
         self.certificates.is_empty()
     }

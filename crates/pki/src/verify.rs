@@ -2,8 +2,9 @@
 //!
 //! Unlike webpki, Go accepts a CA certificate as an end entity (`openssl req -x509` makes them), a
 //! trusted certificate itself, and critical certificate policies, policy constraints and
-//! inhibitAnyPolicy. Like Go, and unlike webpki, this refuses authorities that are expired, that are no
-//! CA, or whose key usage does not include signing certificates, also where they are trusted.
+//! inhibitAnyPolicy. Like Go, and unlike webpki, this refuses authorities that are expired, that
+//! are no CA, or whose key usage does not include signing certificates, also where they are
+//! trusted.
 
 use super::certificate::{Certificate, display_name};
 use super::error::{Reason, VerifyError, time};
@@ -18,7 +19,7 @@ const MAX_SIGNATURES: u32 = 100;
 /// Names that are compared with constraints for one chain; as in Go.
 const MAX_COMPARISONS: u32 = 250_000;
 
-/// What a certificate is used for (extended key usage).
+/// The use of a certificate (extended key usage).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Usage {
     /// Servers.
@@ -47,13 +48,13 @@ impl Usage {
     }
 }
 
-/// How chains are verified.
+/// The settings of chain verification.
 pub struct Verification<'a> {
     /// The trusted CAs.
     pub roots: &'a Roots,
     /// Lists of revoked certificates.
     pub revoked: &'a [RevocationList],
-    /// What the end entity is used for.
+    /// The use of the end-entity certificate.
     pub usage: Usage,
     /// Accepts an end entity of X.509 version 1, signed by a CA among the roots itself.
     pub allow_v1: bool,
@@ -205,7 +206,8 @@ impl Search<'_> {
         Err(VerifyError::new(child, reason))
     }
 
-    /// Checks what does not depend on who signed it. `below` are the certificates of the chain so far.
+    /// Checks what does not depend on who signed it. `below` are the certificates of the chain so
+    /// far.
     fn check_role(
         &mut self,
         certificate: &Certificate<'_>,
@@ -229,7 +231,7 @@ impl Search<'_> {
         }
         if let Some(constraints) = &certificate.extensions.name_constraints {
             if below[0].version == 1 {
-                // It has no names that could be compared.
+                // It has no names to compare.
                 let (below, name) = (display_name(below[0].subject), "without extensions".into());
                 return wrong(Reason::NameConstraint { below, name });
             }

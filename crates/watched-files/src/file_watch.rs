@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How often files are looked at.
+/// The interval at which files are polled.
 pub const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Watches a few files for change.
@@ -21,7 +21,7 @@ pub struct FileWatcher {
     files: Vec<(PathBuf, Option<Stamp>)>,
 }
 
-/// What tells one state of a file from another. The change time is in it because programs can set
+/// Identifies a state of a file. The change time is included because programs can set
 /// the modification time back, and the inode because a file can be replaced by one just as old.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
@@ -78,11 +78,11 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
-    use crate::test_dir::TestDir;
+    use test_support::TempDir;
 
     #[test]
     fn an_untouched_file_is_unchanged() {
-        let dir = TestDir::new();
+        let dir = TempDir::new();
         let mut watcher = FileWatcher::new(vec![dir.write("a", "1"), dir.path().join("absent")]);
         assert!(!watcher.changed());
         assert!(!watcher.changed());
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn writing_in_place_replacing_removing_and_creating_are_changes() {
-        let dir = TestDir::new();
+        let dir = TempDir::new();
         let path = dir.write("a", "1");
         let mut watcher = FileWatcher::new(vec![dir.write("other", "x"), path.clone()]);
         dir.write("a", "22");
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn a_replacement_as_long_and_as_old_is_a_change() {
-        let dir = TestDir::new();
+        let dir = TempDir::new();
         let (old, new) = (dir.write("old", "1"), dir.write("new", "2"));
         let time = fs::metadata(&old).unwrap().modified().unwrap();
         fs::File::options().write(true).open(&new).unwrap().set_modified(time).unwrap();
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_swapped_symbolic_link_on_the_way_is_a_change() {
-        let dir = TestDir::new();
+        let dir = TempDir::new();
         dir.write("v1/policy.yaml", "1");
         dir.write("v2/policy.yaml", "1");
         symlink("v1", dir.path().join("..data")).unwrap();

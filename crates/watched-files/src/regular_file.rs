@@ -1,8 +1,8 @@
 //! Reads configuration files without blocking on anything that is not a regular file.
 //!
-//! `open(2)` on a named pipe blocks until the other end is opened, possibly forever. Every file that
-//! the proxy reads at start or reloads later is therefore opened with `O_NONBLOCK`, and refused if it
-//! is a pipe, a socket or a directory.
+//! `open(2)` on a named pipe blocks until the other end is opened, possibly forever. Every file
+//! that the proxy reads at start or reloads later is therefore opened with `O_NONBLOCK`, and
+//! refused if it is a pipe, a socket or a directory.
 
 use std::fs::{File, FileType, OpenOptions};
 use std::io::{self, Read};
@@ -17,8 +17,8 @@ const MAX_SIZE: u64 = 64 << 20;
 /// Opens a file for reading.
 ///
 /// # Errors
-/// Returns the system's error, or [`io::ErrorKind::InvalidInput`] if `path` names a pipe, a socket or
-/// a directory.
+/// Returns the system's error, or [`io::ErrorKind::InvalidInput`] if `path` names a pipe, a socket
+/// or a directory.
 pub fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     let file = options.read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)?;
@@ -71,11 +71,11 @@ mod tests {
     use rustix::fs::{CWD, FileType, Mode, mknodat};
 
     use super::*;
-    use crate::test_dir::TestDir;
+    use test_support::TempDir;
 
     #[test]
     fn a_pipe_without_a_writer_is_refused_at_once() {
-        let dir = TestDir::new();
+        let dir = TempDir::new();
         let pipe = dir.path().join("pipe");
         mknodat(CWD, &pipe, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
         let error = read(&pipe).unwrap_err();

@@ -1,22 +1,24 @@
 //! The memory that all bodies together may occupy while they are recorded
 //! (`--audit-total-body-bytes`), and how it is shared.
 //!
-//! Every body may occupy [`RESERVED`] bytes, whatever others occupy, so that small bodies and the names in
-//! them are always recorded. That part is not counted. What is above it is shared in the way of a
-//! dynamic threshold: a user may occupy as much as is free for everyone, and one connection of that user as
-//! much as the user could still take. Whoever is alone thus gets up to half of the memory (a single
-//! connection a third), and leaves the other half to the next user, however many requests there are.
+//! Every body may occupy [`RESERVED`] bytes, whatever others occupy, so that small bodies and the
+//! names in them are always recorded. That part is not counted. What is above it is shared in the
+//! way of a dynamic threshold: a user may occupy as much as is free for everyone, and one
+//! connection of that user as much as the user could still take. Whoever is alone thus gets up to
+//! half of the memory (a single connection a third), and leaves the other half to the next user,
+//! however many requests there are.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::authn::User;
 
-/// Above the reserved minimum, memory is taken in steps of this many bytes, so that small pieces do not
-/// contend for the lock.
+/// Above the reserved minimum, memory is taken in steps of this many bytes, so that small pieces do
+/// not contend for the lock.
 const STEP: usize = 32 << 10;
 
-/// A body may occupy so many bytes without asking. It is in memory twice, so this is a body of 64 KiB.
+/// A body may occupy so many bytes without asking. It is in memory twice, so this is a body of 64
+/// KiB.
 pub const RESERVED: usize = 128 << 10;
 
 /// A limit on the memory of all bodies.
@@ -26,7 +28,8 @@ pub struct Budget {
     taken: Mutex<Taken>,
 }
 
-/// What is taken beyond the reserved minimum. Users and connections that have taken nothing are absent.
+/// What is taken beyond the reserved minimum. Users and connections that have taken nothing are
+/// absent.
 #[derive(Debug, Default)]
 struct Taken {
     bytes: usize,
@@ -44,7 +47,7 @@ pub struct Account {
 }
 
 impl Account {
-    /// Returns the name by which users are told apart.
+    /// Returns the name that distinguishes users.
     pub fn user_name(&self) -> &str {
         self.user.as_deref().map_or("", |user| &user.username)
     }
@@ -118,8 +121,8 @@ impl Taken {
 }
 
 impl Reservation {
-    /// Extends this reservation to at least `bytes`. Returns whether the budget allows it; if not, the
-    /// reservation stays as it is.
+    /// Extends this reservation to at least `bytes`. Returns whether the budget allows it; if not,
+    /// the reservation stays as it is.
     pub fn hold(&mut self, bytes: usize) -> bool {
         if bytes <= RESERVED.max(self.held) {
             return true;

@@ -246,8 +246,8 @@ impl Capture {
         }
     }
 
-    /// Makes a text readable for every program that reads the log. Returns what the event has to say
-    /// about that.
+    /// Makes a text readable for every program that reads the log. Returns what the event has to
+    /// say about that.
     fn readable(&self, text: Text, odd: bool) -> (Text, Option<String>) {
         if !odd && std::str::from_utf8(&text.json).is_ok() {
             return (text, None);

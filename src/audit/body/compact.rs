@@ -26,8 +26,8 @@ const MAX_RAW_NAME: usize = 6 * MAX_NAME;
 pub struct Options {
     /// The most bytes that the recorded text may have; `None` for no limit.
     pub limit: Option<usize>,
-    /// Whether to compute the SHA-256 of the body as it arrives. What has been passed cannot be
-    /// read again, so this has to be known from the start.
+    /// Whether to compute the SHA-256 of the body as it arrives. The body is read only once, so
+    /// this must be known from the start.
     pub digest: bool,
     /// Leave out `managedFields` where kube-apiserver's `omitManagedFields` does.
     pub omit_managed_fields: bool,
@@ -37,9 +37,9 @@ pub struct Options {
 
 /// Turns the bytes of one JSON value, in pieces cut anywhere, into what an audit event holds of it.
 ///
-/// The text comes out as from Go's `json.Compact` with HTML escaping: insignificant whitespace
-/// goes, `<`, `>`, `&`, U+2028 and U+2029 are escaped, and every other byte stays, be it in
-/// duplicate keys, in the spelling of numbers, or no UTF-8.
+/// The output is that of Go's `json.Compact` with HTML escaping: insignificant whitespace is
+/// removed, `<`, `>`, `&`, U+2028 and U+2029 are escaped, and every other byte is kept, including
+/// duplicate keys, the spelling of numbers, and bytes that are not UTF-8.
 ///
 /// It keeps the text so far and twelve bytes for each open object or array, never a tree.
 pub struct Compactor {
@@ -86,8 +86,8 @@ pub struct Compacted {
     pub original_bytes: u64,
     /// Their SHA-256, if it was asked for.
     pub original_sha256: Option<[u8; 32]>,
-    /// Whether the text may have something that not every reader takes: `false` if it certainly has not,
-    /// as long as it is UTF-8.
+    /// Whether the text may have something that not every reader takes: `false` if it certainly has
+    /// not, as long as it is UTF-8.
     pub odd: bool,
 }
 

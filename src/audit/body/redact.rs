@@ -32,8 +32,8 @@ const BUILT_IN: [&str; 5] = [
 ///
 /// In a JSON patch, which names places in a form of its own, every operation's `value` is redacted;
 /// of a body that is but a string, all. Names of members match in either case: a misspelt
-/// `stringdata` is no less secret. `null` stays. A body that is no JSON is for the caller to redact,
-/// with [`redacted_whole`](super::redacted_whole).
+/// `stringdata` is no less secret. `null` stays. A body that is no JSON is for the caller to
+/// redact, with [`redacted_whole`](super::redacted_whole).
 #[derive(Debug)]
 pub struct Redaction {
     resources: Vec<Resource>,

@@ -1,17 +1,17 @@
-//! The last pass over the JSON of a body: what is valid to Go, but not to every program that reads an
-//! audit log.
+//! The last pass over the JSON of a body: what is valid to Go, but not to every program that reads
+//! an audit log.
 //!
-//! Go's scanner accepts bytes in strings that are not UTF-8, halves of surrogate pairs, numbers of any
-//! size and 10,000 levels of nesting. Readers of the log differ: serde_json (Vector) stops at 128 levels, jq
-//! 1.6 at 256, Python at about 1,000, and Go does not read `1e999` into a float64.
+//! Go's scanner accepts bytes in strings that are not UTF-8, halves of surrogate pairs, numbers of
+//! any size and 10,000 levels of nesting. Readers of the log differ: serde_json (Vector) stops at
+//! 128 levels, jq 1.6 at 256, Python at about 1,000, and Go does not read `1e999` into a float64.
 
 use aws_lc_rs::digest;
 
 use super::redacted::hex;
 use super::scan::plain_ascii_end;
 
-/// How many objects and arrays may be nested in a body. In the event there are one more around it, and
-/// three in a webhook's batch.
+/// How many objects and arrays may be nested in a body. In the event there are one more around it,
+/// and three in a webhook's batch.
 pub(super) const MAX_DEPTH: usize = 120;
 
 /// A JSON text that every reader takes.
@@ -26,8 +26,8 @@ pub(super) struct Tidied {
 /// - Each byte that is not UTF-8, and each half of a surrogate pair, becomes U+FFFD, as in
 ///   kube-apiserver.
 /// - A number beyond the range of a float64 becomes a string.
-/// - An object or array that is nested more than [`MAX_DEPTH`] levels deep is replaced by a string with
-///   its size and SHA-256.
+/// - An object or array that is nested more than [`MAX_DEPTH`] levels deep is replaced by a string
+///   with its size and SHA-256.
 pub(super) fn tidy(json: &[u8]) -> Tidied {
     let mut out = Vec::with_capacity(json.len() + 64);
     let (mut depth, mut at, mut omitted) = (0, 0, false);
@@ -156,8 +156,8 @@ fn push_tidy_string(out: &mut Vec<u8>, json: &[u8], at: usize) -> usize {
     }
 }
 
-/// The length of the escape at the start of `text`, both halves of a surrogate pair included; `Err` for
-/// one half alone.
+/// The length of the escape at the start of `text`, both halves of a surrogate pair included; `Err`
+/// for one half alone.
 fn escape_length(text: &[u8]) -> Result<usize, usize> {
     let unit = |text: &[u8]| {
         let digits = text.strip_prefix(b"\\u")?.first_chunk::<4>()?;

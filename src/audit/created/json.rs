@@ -47,6 +47,12 @@ impl Scanner {
                 continue;
             }
             at += 1;
+            if self.depth == 0 && byte != b'{' {
+                match byte.is_ascii_whitespace() {
+                    true => continue,
+                    false => return Look::Nothing,
+                }
+            }
             match byte {
                 b'"' => {
                     self.in_string = true;

@@ -2,9 +2,9 @@
 
 use super::{Created, Look, is_object};
 
-/// Looks for the name at the beginning of a message in kube-apiserver's envelope. gogo/protobuf writes
-/// fields in the order of their numbers: the type first, then the object, in it first its metadata, and in
-/// that the name and the prefix.
+/// Looks for the name at the beginning of a message in kube-apiserver's envelope. gogo/protobuf
+/// writes fields in the order of their numbers: the type first, then the object, in it first its
+/// metadata, and in that the name and the prefix.
 pub(super) fn look(message: &[u8]) -> Look {
     match find(message) {
         Ok(Some(created)) => Look::Found(created),

@@ -4,7 +4,7 @@ use http::header;
 
 use super::*;
 
-fn tapped(media_type: &str, encoding: &str, body: &[u8], piece: usize) -> Option<Created> {
+fn answered(media_type: &str, encoding: &str, body: &[u8], piece: usize) -> Option<Answered> {
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, media_type.parse().unwrap());
     if !encoding.is_empty() {
@@ -13,6 +13,13 @@ fn tapped(media_type: &str, encoding: &str, body: &[u8], piece: usize) -> Option
     let mut tap = CreatedTap::new(&headers)?;
     body.chunks(piece).for_each(|piece| tap.data(piece));
     tap.finish()
+}
+
+fn tapped(media_type: &str, encoding: &str, body: &[u8], piece: usize) -> Option<Created> {
+    match answered(media_type, encoding, body, piece)? {
+        Answered::Object(created) => Some(created),
+        Answered::TooLong => panic!("it is short"),
+    }
 }
 
 /// The same however it is cut.
@@ -58,6 +65,10 @@ fn names_are_read_from_json_of_all_shapes() {
         ),
         (r#"{"kind":"Status","apiVersion":"v1","metadata":{},"details":{"name":"x"}}"#, None),
         (r#"{"kind":"Table","metadata":{"name":"x"}}"#, None),
+        (r#"[{"kind":"Pod","metadata":{"name":"x"}}]"#, None),
+        (r#"x{"kind":"Pod","metadata":{"name":"x"}}"#, None),
+        (r#""{"kind":"Pod","metadata":{"name":"x"}}"#, None),
+        ("\n {\"kind\":\"Pod\",\"metadata\":{\"name\":\"x\"}}", names("x", "")),
         (r#"{"kind":"PodList","metadata":{"name":"x"}}"#, None),
         (r#"{"metadata":{"name":"x"}}"#, None),
         (r#"["metadata",{"name":"x"}]"#, None),

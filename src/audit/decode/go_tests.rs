@@ -11,8 +11,8 @@ use super::{Ambiguities, Ambiguity, cbor, protobuf, yaml};
 /// Members that the table has, but not yet the Kubernetes that the corpus is made with.
 const NEWER: [&[u8]; 2] = [b"\"evictionResponders\"", b"\"volumeHealth\""];
 
-/// Decodes every input of a corpus, and compares the result with Go's. `decode` returns the JSON and
-/// what is ambiguous in the input.
+/// Decodes every input of a corpus, and compares the result with Go's. `decode` returns the JSON
+/// and what is ambiguous in the input.
 fn compare(name: &str, decode: impl Fn(&[u8]) -> Result<(Vec<u8>, Ambiguities), String>) {
     let default = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/decoders");
     let folder = std::env::var("DECODER_CORPUS").unwrap_or_else(|_| default.to_owned());

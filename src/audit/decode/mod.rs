@@ -106,7 +106,8 @@ pub fn decode<'b>(request: &Request<'_>, body: &'b [u8]) -> Result<Decoded<'b>, 
     }
 }
 
-/// An apply patch that is not YAML can be JSON still, which kube-apiserver records when it rejects it.
+/// An apply patch that is not YAML can be JSON still, which kube-apiserver records when it rejects
+/// it.
 fn rejected_patch<'b>(
     request: &Request<'_>,
     body: &'b [u8],

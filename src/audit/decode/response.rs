@@ -15,8 +15,8 @@ pub(in crate::audit) struct Converted {
 }
 
 /// Converts an object in YAML, CBOR or protobuf to JSON of at most about `limit` bytes, by the
-/// decoders that request bodies go through. Keys are sorted, but for those of protobuf, which are in
-/// the order of Go's structs.
+/// decoders that request bodies go through. Keys are sorted, but for those of protobuf, which are
+/// in the order of Go's structs.
 ///
 /// # Errors
 /// The bytes are not an object in this format; the reason never quotes them.

@@ -11,8 +11,8 @@ pub enum RefusedRequest {
     HeadersTooLarge,
     /// A client violated HTTP/2, and its connection was closed.
     Http2Connection,
-    /// A stream was reset or answered with 431 (headers that exceed 1 MiB) by the HTTP/2 library, or the
-    /// client left out its number.
+    /// A stream was reset or answered with 431 (headers that exceed 1 MiB) by the HTTP/2 library,
+    /// or the client left out its number.
     Http2Stream,
 }
 

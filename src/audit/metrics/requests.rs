@@ -158,8 +158,8 @@ impl EncodeMetric for RequestCounts {
     }
 }
 
-/// A histogram like [`prometheus_client::metrics::histogram::Histogram`], without its lock, for which
-/// all threads would wait.
+/// A histogram like [`prometheus_client::metrics::histogram::Histogram`], without its lock, for
+/// which all threads would wait.
 #[derive(Debug, Clone, Default)]
 struct Durations(Arc<Buckets>);
 

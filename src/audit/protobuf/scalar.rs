@@ -5,8 +5,8 @@ use std::io::Write;
 use super::Value;
 use super::transcode::{Error, bytes, fields};
 
-/// `metav1.Time`: RFC 3339 in UTC to the second; `null` for Go's zero time, which is no bytes. Returns
-/// whether Go's times reach that far.
+/// `metav1.Time`: RFC 3339 in UTC to the second; `null` for Go's zero time, which is no bytes.
+/// Returns whether Go's times reach that far.
 pub(super) fn push_time(out: &mut Vec<u8>, message: &[u8]) -> Result<bool, Error> {
     push_timestamp(out, message, false)
 }

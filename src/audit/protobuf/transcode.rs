@@ -421,9 +421,9 @@ impl<'a> Writer<'a, '_> {
         Ok(())
     }
 
-    /// The key and the value of an entry of a map, which has `length` bytes of `tail`. The generated
-    /// code does not look at their wire types, and finds their ends only beyond the message around
-    /// the entry.
+    /// The key and the value of an entry of a map, which has `length` bytes of `tail`. The
+    /// generated code does not look at their wire types, and finds their ends only beyond the
+    /// message around the entry.
     fn map_entry(
         &mut self,
         of: Type,

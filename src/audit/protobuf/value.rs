@@ -1,5 +1,5 @@
-//! The JSON of one value: a scalar, a nested message, or one of Kubernetes' types with a JSON of its
-//! own.
+//! The JSON of one value: a scalar, a nested message, or one of Kubernetes' types with a JSON of
+//! its own.
 
 use super::table::{self, Type};
 use super::transcode::{Error, Writer, bytes, fields};

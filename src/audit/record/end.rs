@@ -20,7 +20,8 @@ impl Record {
 
     pub(super) fn end(&mut self) -> Commit {
         let stage = self.settle();
-        // Now that it is known how it ended: what a client that is gone has sent may have been done.
+        // Now that it is known how it ended: what a client that is gone has sent may have been
+        // done.
         self.digest();
         if stage == Stage::ResponseComplete {
             self.apply_extensions();
@@ -42,11 +43,12 @@ impl Record {
             _ => {}
         }
         self.last = Some(stage);
+        self.annotate_authorization();
         stage
     }
 
-    /// Whether what is left to do before the record can end takes longer than a worker thread should be
-    /// held up for. To be called when the answer is known.
+    /// Whether what is left to do before the record can end takes longer than a worker thread
+    /// should be held up for. To be called when the answer is known.
     pub fn is_heavy(&mut self) -> bool {
         let status = self.hidden.as_ref().or(self.status.as_ref());
         let request =
@@ -54,8 +56,8 @@ impl Record {
         request || self.response.as_mut().is_some_and(|(captures, _)| captures.is_heavy())
     }
 
-    /// Does what [`Record::is_heavy`] speaks of on another thread. If the future is dropped, the record
-    /// ends there. `None`: that panicked, and the record has ended.
+    /// Does what [`Record::is_heavy`] speaks of on another thread. If the future is dropped, the
+    /// record ends there. `None`: that panicked, and the record has ended.
     pub fn digested(self: Box<Self>) -> impl Future<Output = Option<Box<Record>>> + Send + use<> {
         let (recorder, user) = (self.recorder.clone(), self.user.clone());
         let user = user.as_ref().map_or("", |user| &user.username);
@@ -72,7 +74,7 @@ impl Record {
         self.recorder.sinks().iter().any(|sink| sink.backend.is_awaited())
     }
 
-    /// Ends the record when nobody waits for its last event any more.
+    /// Ends the record when no request waits for its last event any more.
     pub fn abandon(mut self: Box<Self>) {
         self.settle();
         match self.is_heavy() {
@@ -95,6 +97,7 @@ impl Record {
             response_version: self.response_version.take(),
             long_running: self.long_running,
             impersonated: self.impersonated.take(),
+            authorization: self.authorization.take(),
             metadata: self.metadata.take(),
             connection: self.connection,
             sequence: self.sequence.clone(),
@@ -116,7 +119,7 @@ impl Drop for Record {
         if self.ended {
             return;
         }
-        // Nobody is left to wait for the event; the sink writes it all the same.
+        // No request waits for the event any more; the sink still writes it.
         self.settle();
         match self.is_heavy() {
             true => drop(self.take().digested()),

@@ -42,8 +42,8 @@ impl Record {
         self.response_version = version.ok().map(|object| object.metadata.resource_version);
     }
 
-    /// Withholds the last event from backends whose policy has an extension that leaves it out. Other
-    /// backends, and backends that have another event of the request, get it.
+    /// Withholds the last event from backends whose policy has an extension that leaves it out.
+    /// Other backends, and backends that have another event of the request, get it.
     pub(super) fn apply_extensions(&mut self) {
         if !self.is_extended {
             return;

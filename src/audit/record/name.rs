@@ -3,20 +3,23 @@
 use http::HeaderMap;
 
 use super::Record;
-use crate::audit::created::{Created, CreatedTap};
+use crate::audit::created::{Answered, CreatedTap};
 use crate::policy::Level;
 
 /// Annotation about `objectRef.name`, where it is not simply what the request says.
 const OBJECT_NAME: &str = "kube-audit-proxy/object-name";
+/// Annotation about what else `objectRef` may lack.
+const OBJECT_REF: &str = "kube-audit-proxy/object-ref";
 
 impl Record {
-    /// Returns what is to look for the name of a created object in the answer; `None` where the URL or
-    /// nothing has the name.
+    /// Returns what is to look for the name of a created object in the answer; `None` where the URL
+    /// or nothing has the name.
     pub fn created_tap(&self, code: u16, headers: &HeaderMap) -> Option<CreatedTap> {
         if self.creates(code) { CreatedTap::new(headers) } else { None }
     }
 
-    /// Whether an answer with this code says that an object was created whose name is not in the URL.
+    /// Whether an answer with this code says that an object was created whose name is not in the
+    /// URL.
     fn creates(&self, code: u16) -> bool {
         let info = &self.facts.info;
         (200..300).contains(&code)
@@ -27,8 +30,8 @@ impl Record {
     }
 
     /// The answer has been looked through for the name of the created object.
-    pub fn created(&mut self, created: Option<Created>) {
-        self.created = created;
+    pub fn created(&mut self, answered: Option<Answered>) {
+        self.created = answered;
     }
 
     /// Compares the name in the request's body with that of the object which the API server says it
@@ -37,13 +40,25 @@ impl Record {
         if !self.creates(self.code()) {
             let info = &self.facts.info;
             let is_unnamed = info.verb() == "create" && info.name().is_empty();
-            if self.in_part && self.metadata.is_none() && is_unnamed {
+            if self.in_part && self.has_object && self.metadata.is_none() {
                 let unknown = "unknown: the request body is longer than what is kept of it";
-                self.annotate(OBJECT_NAME, unknown);
+                match is_unnamed {
+                    true => self.annotate(OBJECT_NAME, unknown),
+                    false => {
+                        self.annotate(OBJECT_REF, &format!("uid and resourceVersion {unknown}"))
+                    }
+                }
             }
             return;
         }
-        let created = self.created.take();
+        let created = match self.created.take() {
+            Some(Answered::TooLong) if self.metadata.is_some() => {
+                let unchecked = "not checked: the response is longer than what is kept of it";
+                return self.annotate(OBJECT_NAME, unchecked);
+            }
+            Some(Answered::Object(created)) => Some(created),
+            Some(Answered::TooLong) | None => None,
+        };
         let (read, created) = match (&self.metadata, created) {
             (None, None) if self.has_object => {
                 let unknown =

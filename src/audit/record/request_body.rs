@@ -117,14 +117,14 @@ impl Record {
             // There are none.
             return;
         }
-        let decoded = match self.held.take() {
+        let mut decoded = match self.held.take() {
             Some(held) => held.of(&body),
             None => decode_body(&self.facts.info, how, &body),
         };
-        if let Ok(decoded) = &decoded
+        if let Ok(decoded) = &mut decoded
             && self.metadata.is_none()
         {
-            self.metadata.clone_from(&decoded.metadata);
+            self.metadata = decoded.metadata.take();
         }
         for (index, capture) in std::iter::once((index, capture)).chain(others) {
             if let Some(view) = self.views.iter_mut().nth(index) {

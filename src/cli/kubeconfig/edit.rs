@@ -2,7 +2,7 @@
 //!
 //! The lists are found by their lines, which works for block style, what kubectl and people write.
 //! The result is parsed again and must be the old document with the new entries and nothing else;
-//! otherwise the document is written anew from its values.
+//! otherwise the document is rewritten from its values.
 
 use serde_json::Value;
 

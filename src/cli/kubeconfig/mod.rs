@@ -34,31 +34,31 @@ Exit codes: 0 success, 1 a file cannot be read, used or written, 2 wrong usage";
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct KubeconfigArgs {
-    /// Kubeconfig to take the credentials from; if not given, those of kubectl: the files of
-    /// $KUBECONFIG, or ~/.kube/config
+    /// Kubeconfig with the credentials; by default kubectl's: the files of $KUBECONFIG, or
+    /// ~/.kube/config
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
-    /// Context to take the user and namespace of; the current context if not given
+    /// Context with the user and the namespace; the current context by default
     #[arg(long, value_name = "NAME")]
     context: Option<String>,
     /// URL of the proxy, such as https://proxy.example:7443
     #[arg(long, value_name = "URL")]
     server: String,
     /// CA of the proxy's serving certificate, PEM (--tls-cert-file, or kube-audit-proxy.crt in
-    /// --cert-dir if it is self-signed); if not given, clients use the CAs of their system
+    /// --cert-dir if it is self-signed); by default, clients use the CAs of their system
     #[arg(long, value_name = "FILE")]
     certificate_authority: Option<PathBuf>,
     /// Name in the proxy's serving certificate, if it is not the host of the URL
     #[arg(long, value_name = "NAME")]
     tls_server_name: Option<String>,
-    /// Name of the new context and cluster; CONTEXT-audit if not given
+    /// Name of the new context and cluster; CONTEXT-audit by default
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
     /// Copy certificates and keys into the kubeconfig instead of naming their files
     #[arg(long)]
     embed_certs: bool,
-    /// Add the context to this kubeconfig instead of printing a new one; to that of --from if no
-    /// FILE is given. The rest of the file stays as it is
+    /// Add the context to this kubeconfig instead of printing a new one; without FILE, to that of
+    /// --from. The rest of the file does not change
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
     merge: Option<Option<PathBuf>>,
     /// With --merge: make the new context the current one
@@ -132,7 +132,7 @@ fn merge(
         .with_context(|| target.display().to_string())?;
     if edited.is_rewritten {
         output::complain(format_args!(
-            "warning: {}: its YAML cannot be edited in place; it was written anew, without comments",
+            "warning: {}: its YAML cannot be edited in place; the file was rewritten without comments",
             target.display()
         ));
     }

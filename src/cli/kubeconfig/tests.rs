@@ -4,7 +4,7 @@ use super::edit::{self, Edited};
 use super::emit;
 use super::entries::{Entries, Request, parse};
 use super::*;
-use crate::test_dir::TestDir;
+use test_support::TempDir;
 
 const FROM: &str = "\
 apiVersion: v1
@@ -44,7 +44,7 @@ fn request() -> Request {
     }
 }
 
-fn entries(dir: &TestDir, text: &str, request: &Request) -> anyhow::Result<Entries> {
+fn entries(dir: &TempDir, text: &str, request: &Request) -> anyhow::Result<Entries> {
     let path = dir.write("config", text);
     let source = KubeconfigSource::find(Some(("--from", &path)));
     let selection = Selection::current(Peer::ApiServer);
@@ -57,7 +57,7 @@ fn merged(text: &str, entries: &Entries, use_context: bool) -> Edited {
 
 #[test]
 fn credentials_are_kept_and_the_way_to_the_api_server_is_not() {
-    let dir = TestDir::new();
+    let dir = TempDir::new();
     let ca = dir.write("ca.crt", "-----BEGIN CERTIFICATE-----\n");
     let request = Request { certificate_authority: Some(ca.clone()), ..request() };
     let document = entries(&dir, FROM, &request).unwrap().document();
@@ -84,7 +84,7 @@ fn credentials_are_kept_and_the_way_to_the_api_server_is_not() {
 
 #[test]
 fn files_are_made_absolute_or_embedded() {
-    let dir = TestDir::new();
+    let dir = TempDir::new();
     dir.write("me.crt", "CERT");
     dir.write("keys/me.key", "KEY");
     let text = FROM.replace("user: me,", "user: files,");
@@ -118,7 +118,7 @@ fn files_are_made_absolute_or_embedded() {
 
 #[test]
 fn merging_keeps_everything_else_and_is_idempotent() {
-    let dir = TestDir::new();
+    let dir = TempDir::new();
     let mut entries = entries(&dir, FROM, &request()).unwrap();
     entries.use_existing_user();
     let first = merged(FROM, &entries, false);
@@ -140,7 +140,7 @@ fn merging_keeps_everything_else_and_is_idempotent() {
 
 #[test]
 fn all_styles_of_yaml_can_be_merged_into() {
-    let dir = TestDir::new();
+    let dir = TempDir::new();
     let entries = entries(&dir, FROM, &request()).unwrap();
     for (text, is_rewritten) in [
         ("", false),
@@ -200,7 +200,7 @@ fn strings_are_quoted_where_yaml_would_read_something_else() {
 #[test]
 fn files_are_replaced_atomically_and_locked() {
     use std::os::unix::fs::{PermissionsExt, symlink};
-    let dir = TestDir::new();
+    let dir = TempDir::new();
     let real = dir.write("real", "old");
     let link = dir.path().join("config");
     symlink("real", &link).unwrap();

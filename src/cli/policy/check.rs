@@ -43,7 +43,7 @@ mod tests {
 
     use super::super::PolicyArgs;
     use super::*;
-    use crate::test_dir::TestDir;
+    use test_support::TempDir;
 
     #[derive(Parser)]
     struct Cli {
@@ -53,7 +53,7 @@ mod tests {
 
     #[test]
     fn one_refused_file_among_several_fails_the_check() {
-        let dir = TestDir::new();
+        let dir = TempDir::new();
         let header = "apiVersion: audit.k8s.io/v1\nkind: Policy\n";
         let good = dir.write("good.yaml", &format!("{header}rules: [{{level: None}}]\nnope: 1\n"));
         let bad = dir.write("bad.yaml", header);

@@ -17,10 +17,10 @@ use audit_query::policy::event::EventRequest;
 /// How a result is printed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
-    /// For people
+    /// Human-readable text
     #[default]
     Text,
-    /// For programs
+    /// JSON
     Json,
 }
 
@@ -34,10 +34,10 @@ pub(super) struct ExplainArgs {
     request: RequestFlags,
     /// Explain recorded events instead; - is standard input
     ///
-    /// One event a line, as in an audit log, or an EventList; plain, gzip, or zstd.
+    /// One event per line, like in an audit log, or an EventList; plain, gzip, or zstd.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["user", "group", "verb", "resource", "namespace", "name", "url"])]
     event: Option<PathBuf>,
-    /// How the result is printed; json prints one object a request
+    /// Output format; json prints one object per request
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
     output: Format,
 }

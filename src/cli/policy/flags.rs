@@ -5,16 +5,16 @@ use super::request::RequestSpec;
 /// Flags that describe a request.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(super) struct RequestFlags {
-    /// The authenticated user; without --user and --group, authentication has failed
+    /// The authenticated user; without --user and --group, the request is unauthenticated
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
-    /// A group of the user; repeat the flag for others
+    /// A group of the user; may be repeated
     ///
-    /// The user has these groups and no others. kube-apiserver adds system:authenticated to users that
-    /// were authenticated, and system:unauthenticated to system:anonymous.
+    /// The user has exactly these groups. kube-apiserver adds system:authenticated to authenticated
+    /// users, and system:unauthenticated to system:anonymous.
     #[arg(long, value_name = "GROUP")]
     group: Vec<String>,
-    /// The verb, such as get (the default), list, or create; for --url, the HTTP method in lower case
+    /// The verb, such as get (the default), list, or create; for --url, the lower-case HTTP method
     #[arg(long, value_name = "VERB")]
     verb: Option<String>,
     /// The resource, such as pods, deployments.apps, or deployments.apps/scale

@@ -45,33 +45,33 @@ pub struct PolicyArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum PolicyCommand {
-    /// Check policy files like kube-apiserver does at its start; fails if one is invalid
+    /// Validate policy files like kube-apiserver does at startup; fails if one is invalid
     Check {
         /// Audit policies (audit.k8s.io/v1, kind Policy), YAML or JSON
         #[arg(value_name = "FILE", required = true)]
         files: Vec<PathBuf>,
     },
-    /// Show which rule matches a request, and why the rules before it do not
+    /// Show which rule matches a request, and why the rules before it do not match
     #[command(after_long_help = EXPLAIN_EXAMPLES)]
     Explain(Box<explain::ExplainArgs>),
-    /// Evaluate the requests of an audit log: how often rules match, and how much they write
+    /// Evaluate the requests of an audit log: how often rules match, and how much they record
     ///
-    /// Each request counts once, by its last event. Daily figures are scaled from the period of the
-    /// log. A policy cannot be evaluated for requests that the log does not have: record a log at
-    /// level Metadata for all requests first.
+    /// Each request counts once, by its last event. Daily figures are extrapolated from the period
+    /// of the log. A policy cannot be evaluated for requests that are not in the log: record all
+    /// requests at level Metadata first.
     #[command(after_long_help = REPLAY_EXAMPLES)]
     Replay(Box<replay::ReplayArgs>),
     /// Propose rules for the most frequent reads of system components in an audit log
     ///
-    /// Prints a policy that records everything else at level Metadata. Each rule has a comment that
-    /// says what it saves and which evidence it gives up.
+    /// Prints a policy that records everything else at level Metadata. A comment at each
+    /// rule states what it saves and which evidence is lost.
     Suggest(suggest::SuggestArgs),
-    /// Run test cases for a policy; fails if the policy decides otherwise than expected
+    /// Run test cases for a policy; fails if a result differs from the expected one
     Test(test::TestArgs),
 }
 
-/// Runs the subcommand. Results go to standard output, problems and warnings to standard error, one a
-/// line.
+/// Runs the subcommand. Results go to standard output, problems and warnings to standard error, one
+/// a line.
 pub fn run(args: PolicyArgs) -> ExitCode {
     match args.command {
         PolicyCommand::Check { files } => check::run(&files),

@@ -28,12 +28,12 @@ pub(super) struct ReplayArgs {
     policy: PathBuf,
     #[command(flatten)]
     input: Logs,
-    /// Compare with this policy: what is gained and what is lost
+    /// Compare with this policy: which requests gain or lose events
     #[arg(long, value_name = "OLD")]
     against: Option<PathBuf>,
     #[command(flatten)]
     filter: FilterArgs,
-    /// How the result is printed
+    /// Output format
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
     output: Format,
 }
@@ -41,10 +41,10 @@ pub(super) struct ReplayArgs {
 /// Logs to read.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Logs {
-    /// Log files, folders, or - for standard input; a log brings the files rotated from it
+    /// Log files, directories, or - for standard input; the files rotated from a log are included
     #[arg(value_name = "LOG", required = true)]
     pub(super) paths: Vec<PathBuf>,
-    /// Threads that read and evaluate; 0 is one for each processor
+    /// Number of threads; 0 is one per CPU
     #[arg(long, value_name = "N", default_value_t = 0, hide_short_help = true)]
     pub(super) threads: usize,
 }

@@ -1,4 +1,4 @@
-//! A request that somebody describes, on the command line or in a test.
+//! The description of a request on the command line or in a test case.
 
 use http::Method;
 use http::uri::PathAndQuery;

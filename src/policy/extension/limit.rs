@@ -115,7 +115,7 @@ mod tests {
         assert!(!admitted("a", "get", 20) && !admitted("a", "get", 59));
         assert!(admitted("a", "list", 20) && admitted("b", "get", 20));
         assert_eq!(limiter.take_suppressed_at(false, start + Duration::from_secs(59)), []);
-        // Until the window has been reported, it does not begin anew.
+        // A new window does not begin until the previous one has been reported.
         assert!(!admitted("a", "get", 61));
         let taken = limiter.take_suppressed_at(false, start + Duration::from_secs(61));
         let taken: Vec<_> = taken.iter().map(|s| (&s.user[..], &s.verb[..], s.events)).collect();

@@ -1,10 +1,11 @@
 //! What a `PolicyExtension` leaves out of what a policy records.
 //!
 //! An audit policy is evaluated before a request is sent on, so it cannot see the response. A
-//! `PolicyExtension`, a second document in the policy's file, decides about the last event of a request,
-//! `ResponseComplete`, when the response is known. It never changes what the policy means: it can only
-//! leave events out, every one of which is counted, and only of requests that have no other event yet.
-//! Writes and failed requests are left out only if a rule names their verbs and codes.
+//! `PolicyExtension`, a second document in the policy's file, decides about the last event of a
+//! request, `ResponseComplete`, when the response is known. It never changes what the policy means:
+//! it can only leave events out, every one of which is counted, and only of requests that have no
+//! other event yet. Writes and failed requests are left out only if a rule names their verbs and
+//! codes.
 
 mod limit;
 mod parse;
@@ -114,7 +115,8 @@ pub fn parse_with_extension(
     }
 }
 
-/// An extension decides at the end of a request, so it is useless where an event was written before.
+/// An extension decides at the end of a request, so it is useless where an event was written
+/// before.
 fn warning(spec: &PolicySpec, source: &str) -> Option<Diagnostic> {
     let begins = |rule: &&PolicyRule| {
         let omitted = spec.omit_stages.union(rule.omit_stages);

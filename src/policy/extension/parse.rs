@@ -121,8 +121,8 @@ pub fn parse(text: &[u8], source: &str) -> Result<Option<Extension>, Vec<Diagnos
     Ok(found)
 }
 
-/// The documents after the first, each after as many line breaks as precede it. A line that begins with
-/// `---` begins a document whatever is around it.
+/// The documents after the first, each after as many line breaks as precede it. A line that begins
+/// with `---` begins a document whatever is around it.
 fn later_documents(text: &str) -> Vec<String> {
     let mut documents: Vec<String> = Vec::new();
     let (mut is_begun, mut current) = (false, None::<String>);

@@ -181,8 +181,8 @@ fn each_thread_has_connections_of_its_own() {
                 let _ = done.send(());
             });
         });
-        main.block_on(end).expect("the other thread is well");
-        other.join().expect("the other thread is well");
+        main.block_on(end).expect("the other thread has not panicked");
+        other.join().expect("the other thread has not panicked");
         assert_eq!(accepted.load(Ordering::SeqCst), 2);
         main.block_on(ask(&upstream));
         assert_eq!(accepted.load(Ordering::SeqCst), 2);
@@ -200,7 +200,8 @@ async fn waiters_share_one_connection_and_one_failure() {
     assert!(asking.join_all().await.iter().all(|ok| *ok));
     assert_eq!(accepted.load(Ordering::SeqCst), 1);
 
-    // Accepts and sends nothing. The first waiter connects for all, and repeats a lost handshake once.
+    // Accepts and sends nothing. The first waiter connects for all, and repeats a lost handshake
+    // once.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://{}", listener.local_addr().unwrap());
     let (upstream, _) = client(config(&url, &Listener::new(&[]).await.ca));

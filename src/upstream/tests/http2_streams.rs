@@ -126,7 +126,7 @@ async fn a_broken_upload_and_a_dropped_answer_cancel_the_stream() {
         let stream = raw.request_head().await;
         broken.send(()).unwrap();
         assert_eq!(raw.reach(RST_STREAM).await, (stream, CANCEL.to_vec()));
-        // The upload would go on for ever, but for the answer that nobody wants.
+        // The upload would never end, except for the response, which is not needed.
         let stream = raw.request_head().await;
         raw.send(HEADERS, END_HEADERS, stream, &[OK]).await;
         assert_eq!(raw.reach(RST_STREAM).await, (stream, CANCEL.to_vec()));
@@ -146,7 +146,7 @@ async fn a_part_is_not_taken_for_the_whole() {
     for (how, said) in [
         ("too little", "stream error detected: "),
         ("too much", "stream error detected: "),
-        ("reset", "the API server ended the stream before its answer"),
+        ("reset", "the API server ended the stream before its response"),
         ("closed", "peer closed connection"),
     ] {
         let (upstream, server) = with_server(move |mut raw| async move {

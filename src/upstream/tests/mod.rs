@@ -7,6 +7,7 @@ mod http2_streams;
 mod lost_connections;
 mod own_requests;
 mod raw_http2;
+mod several;
 mod upgrades;
 
 use std::convert::Infallible;
@@ -93,6 +94,7 @@ fn config(url: &str, ca: &str) -> UpstreamConfig {
     let bytes = ca.as_bytes().to_vec();
     UpstreamConfig {
         server: Endpoint::parse(url, "url").unwrap(),
+        more_servers: Vec::new(),
         trust: Trust::Ca(Pem::Data { field: "ca".to_owned(), bytes }),
         tls_server_name: None,
         client_certificate: None,
@@ -179,7 +181,7 @@ fn full(text: impl Into<Bytes>) -> Response<TestBody> {
     Response::new(Full::new(text.into()).boxed_unsync())
 }
 
-/// An answer whose body goes on for ever, as fast as it is read.
+/// A response with an infinite body, as fast as it is read.
 fn endless() -> Response<TestBody> {
     let chunk = Bytes::from(vec![b'x'; 16 << 10]);
     let stream = futures_util::stream::repeat_with(move || Ok(Frame::data(chunk.clone())));

@@ -92,6 +92,21 @@ impl Raw {
         self.send(DATA, END_STREAM, stream, body).await;
     }
 
+    /// The head of a 200 whose body does not end.
+    pub(super) async fn begin(&mut self, stream: u32) {
+        self.send(HEADERS, END_HEADERS, stream, &[0x88]).await;
+    }
+
+    /// Refuses a stream.
+    pub(super) async fn refuse(&mut self, stream: u32) {
+        self.send(RST_STREAM, 0, stream, &REFUSED_STREAM).await;
+    }
+
+    /// Says that the streams after `last` will not be processed.
+    pub(super) async fn leave(&mut self, last: u32) {
+        self.go_away(last, NO_ERROR).await;
+    }
+
     async fn go_away(&mut self, last: u32, reason: [u8; 4]) {
         let mut payload = last.to_be_bytes().to_vec();
         payload.extend(reason);

@@ -29,7 +29,8 @@ fn uid(value: &str) -> impl FnOnce(&mut CertificateParams) {
     }
 }
 
-/// All of them; `strict` does not take version 1, `lenient` does, and `plain` knows no front proxies.
+/// All of them; `strict` does not take version 1, `lenient` does, and `plain` knows no front
+/// proxies.
 pub async fn rows(
     table: &mut Table,
     strict: &Proxy,
@@ -116,14 +117,14 @@ pub async fn rows(
         let name = ("certificate", *what);
         table.row(strict, name, Shown::Made(identity), &[], expected).await;
     }
-    // Nobody by the certificate; where front proxies are believed, a bad one of theirs besides.
+    // No user by the certificate; if front proxies are trusted, also an invalid one of theirs.
     let anonymous = "system:anonymous [system:unauthenticated]";
     for (what, identity) in
         [("no CN", root.client(|_| {})), ("empty CN", root.client(named("", Some("ops"))))]
     {
         let shown = Shown::Made(&identity);
         table.row(plain, ("certificate", what), shown, &[], anonymous).await;
-        let what = format!("{what}, where front proxies are believed");
+        let what = format!("{what}, with trusted front proxies");
         table.row(strict, ("certificate", &what), shown, &[], "401").await;
     }
     let v1 = |change: &dyn Fn(&mut CertificateParams)| with("old-timer", change).into_v1(root);

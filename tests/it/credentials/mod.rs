@@ -35,7 +35,7 @@ impl Keys {
         *self.set.lock().unwrap() = keys;
     }
 
-    /// From now on nobody gets an answer.
+    /// From now on no request gets a response.
     fn stall(&self) {
         self.stalled.store(true, Ordering::SeqCst);
     }
@@ -146,7 +146,7 @@ fn oidc(builder: Builder, issuer: SocketAddr) -> Builder {
 }
 
 async fn keys_known(proxy: &Proxy) {
-    let line = "keys of the OIDC issuer";
+    let line = "fetched the keys of the OIDC issuer";
     wait_for(line, || proxy.process.stderr().contains(line).then_some(())).await;
 }
 

@@ -14,7 +14,7 @@ const EXTRA: &str = "authentication.kubernetes.io/";
 /// Who shows a certificate.
 #[derive(Clone, Copy)]
 pub enum Shown<'a> {
-    /// Nobody.
+    /// Unauthenticated.
     None,
     /// One of the corpus.
     Corpus(&'a str),
@@ -68,7 +68,7 @@ impl Table {
                 let of = event.value.get("user").cloned().unwrap_or_default();
                 match status {
                     200 => user(&of, &fingerprint(shown)),
-                    // Who was refused is nobody, in the event too.
+                    // A rejected client has no user, in the event too.
                     _ if of == serde_json::json!({}) => status.to_string(),
                     _ => format!("{status}, but as {of}"),
                 }
@@ -120,8 +120,9 @@ impl Table {
     }
 }
 
-/// A user in one line: name, `uid=`, groups in brackets (`+` for `system:authenticated`), and extras
-/// (`~` for `authentication.kubernetes.io/`, and `X509SHA256=own` for the certificate shown).
+/// A user in one line: name, `uid=`, groups in brackets (`+` for `system:authenticated`), and
+/// extras (`~` for `authentication.kubernetes.io/`, and `X509SHA256=own` for the certificate
+/// shown).
 fn user(user: &Value, fingerprint: &str) -> String {
     let mut text = user["username"].as_str().unwrap_or("?").to_owned();
     if let Some(uid) = user["uid"].as_str() {

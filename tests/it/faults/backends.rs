@@ -1,5 +1,5 @@
-//! Several backends at once under load, through faults: what each of them promises is kept, whatever
-//! happens to the others.
+//! Several backends at once under load, through faults: what each of them promises is kept,
+//! whatever happens to the others.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -145,8 +145,8 @@ fn told(proxy: &Proxy, sink: &str) -> usize {
     counts.sum()
 }
 
-/// Everything is answered for: by the strict log alone, by the webhook and its spool, by what standard
-/// output got and what was logged as lost.
+/// Everything is answered for: by the strict log alone, by the webhook and its spool, by what
+/// standard output got and what was logged as lost.
 fn check(scene: &Scene, proxy: &Proxy, taken: &Taken) {
     scene.check_log();
     let answered = scene.answered.lock().unwrap().clone();
@@ -184,7 +184,8 @@ async fn a_disk_and_an_endpoint_that_fail_under_load_lose_nothing_of_the_others(
     let _receiver = scene
         .under_load(&proxy, async {
             more(50).await;
-            // The endpoint is gone, then the spool's directory is replaced by a file, then by nothing.
+            // The endpoint is gone, then the spool's directory is replaced by a file, then by
+            // nothing.
             receiver.stop().await;
             more(50).await;
             let aside = spool.with_extension("aside");
@@ -224,8 +225,8 @@ async fn an_endpoint_that_hangs_to_the_end_costs_nothing_that_is_not_counted() {
     check(&scene, &proxy, &taken);
 }
 
-/// What was in memory is gone with the process; what was accepted by the strict log and what was in the
-/// spool is not.
+/// What was in memory is gone with the process; what was accepted by the strict log and what was in
+/// the spool is not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kill_nine_under_load_takes_nothing_from_the_strict_log_and_the_spool() {
     let taken = Taken::default();
@@ -292,7 +293,7 @@ async fn a_spool_on_a_disk_that_is_full_waits_for_room() {
         wait_for("the full disk", noticed).await;
         more(50).await;
         disk.empty();
-        wait_for("room", || said().contains("works again").then_some(())).await;
+        wait_for("room", || said().contains("is healthy again").then_some(())).await;
         more(20).await;
     };
     scene.under_load(&proxy, fault).await;

@@ -174,7 +174,7 @@ async fn a_file_system_that_becomes_read_only_is_left_for_one_that_is_not() {
         scene.first.sync_all().unwrap();
         assert!(run("mount", &["-o", "remount,abort", disk.path()]));
         scene.fails_for("Read-only file system").await;
-        // Somebody mounts another disk there.
+        // Another disk is mounted there.
         assert!(run("umount", &["-l", disk.path()]));
         assert!(run("mount", &["-t", "tmpfs", "none", disk.path()]));
         scene.heals().await;
@@ -195,8 +195,8 @@ async fn what_is_mounted_over_the_log_hides_it_and_costs_nothing() {
             return eprintln!("not run: this user may not mount");
         }
         scene.does_not_care().await;
-        scene.proxy.process.logs("anew: Read-only file system").await;
-        scene.proxy.process.logs("events still go to the file that was there").await;
+        scene.proxy.process.logs(": Read-only file system").await;
+        scene.proxy.process.logs("events are still written to the previous file").await;
         drop(cover);
         scene.ends("read-only file system mounted over it", &[]).await;
     })
@@ -222,8 +222,8 @@ async fn a_log_that_may_no_longer_be_written_is_one_again_when_it_may() {
     .await;
 }
 
-/// The record of the start cannot be written. That is no reason to stay down, but no line is accepted
-/// before it is on the disk: after another crash it would look inserted.
+/// The record of the start cannot be written. That is no reason to stay down, but no line is
+/// accepted before it is on the disk: after another crash it would look inserted.
 #[tokio::test]
 async fn a_sealed_proxy_starts_on_a_full_disk_and_refuses_until_there_is_room() {
     let dir = TempDir::new();

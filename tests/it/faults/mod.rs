@@ -1,5 +1,6 @@
-//! What breaks under a log: its disk, its rights, its folder, the reader behind it; and that it heals
-//! without a restart. Each is tried in each mode, and each test prints a line for what it counted.
+//! What breaks under a log: its disk, its rights, its folder, the reader behind it; and that it
+//! heals without a restart. Each is tried in each mode, and each test prints a line for what it
+//! counted.
 //!
 //! A clock that is set back is `a_clock_that_is_set_back_does_not_change_the_order` of
 //! `audit_log::rotate`.
@@ -7,6 +8,7 @@
 mod backends;
 mod disk;
 mod moved;
+mod recordings;
 mod slow;
 
 use std::collections::HashSet;
@@ -103,8 +105,8 @@ impl Scene {
         client::admin(self.proxy.admin, "/readyz?verbose").await.unwrap()
     }
 
-    /// Sends requests until it is known that the log fails, and that this is the reason. From then on
-    /// a strict proxy refuses all, and others pass all.
+    /// Sends requests until it is known that the log fails, and that this is the reason. From then
+    /// on a strict proxy refuses all, and others pass all.
     async fn fails_for(&mut self, reason: &str) {
         let started = Instant::now();
         let mut number = 0;
@@ -155,10 +157,10 @@ impl Scene {
         self.proxy.process.logs("is written again").await;
         let refused = self.refused;
         self.send("after", EACH).await;
-        assert_eq!(self.refused, refused, "{}: all is well again", self.mode);
+        assert_eq!(self.refused, refused, "{}: healthy again", self.mode);
     }
 
-    /// All is well although something was done to the log: no request is refused, no event lost.
+    /// The log was changed without consequences: no request is refused, and no event is lost.
     async fn does_not_care(&mut self) {
         let refused = self.refused;
         self.send("meanwhile", EACH).await;
@@ -170,8 +172,8 @@ impl Scene {
         assert_eq!(self.refused, refused, "{}", self.mode);
     }
 
-    /// Ends it, and reckons up: each event is in one of the files, or was counted as lost. `others`:
-    /// files that have been the log, besides the first and the one that is it now.
+    /// Ends it, and reckons up: each event is in one of the files, or was counted as lost.
+    /// `others`: files that have been the log, besides the first and the one that is it now.
     async fn ends(mut self, what: &str, others: &[PathBuf]) -> Proxy {
         let handed = self.proxy.metric("apiserver_audit_event_total").await as usize;
         let mode = self.mode;
@@ -191,7 +193,7 @@ impl Scene {
         let (events, lost) = (found.len(), handed - found.len());
         Tally { requests, events, refused, lost }.print(&format!("{what}, {mode}"));
         let said = self.proxy.process.stderr();
-        assert_eq!(lost, told_lost(&said), "{what}, {mode}: what is not there was told to be lost");
+        assert_eq!(lost, told_lost(&said), "{what}, {mode}: missing events were logged as lost");
         self.proxy
     }
 }

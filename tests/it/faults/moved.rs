@@ -24,7 +24,7 @@ async fn a_folder_that_is_removed_is_made_anew_and_nothing_is_lost() {
         scene.does_not_care().await;
         let (folder, log) = (dir.path("logs"), scene.log.clone());
         assert_eq!(folder.metadata().unwrap().mode() & 0o777, 0o700);
-        scene.proxy.process.logs("was opened anew").await;
+        scene.proxy.process.logs("reopened the audit log").await;
         rescued(&log);
         scene.ends("folder removed", &[]).await;
     })
@@ -40,7 +40,7 @@ async fn a_folder_whose_place_is_taken_costs_what_the_mode_says_until_it_is_free
         scene.fails_for("File exists").await;
         std::fs::remove_file(dir.path("logs")).unwrap();
         scene.heals().await;
-        // What was written while nobody knew is not gone with the file.
+        // Events that were written before the deletion was detected are not lost.
         let new: HashSet<_> = events_in(&File::open(&scene.log).unwrap()).into_iter().collect();
         let old = events_in(&scene.first);
         let mut unnoticed = old.into_iter().filter(|(id, _)| !id.starts_with("before"));

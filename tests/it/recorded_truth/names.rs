@@ -125,3 +125,45 @@ async fn the_name_in_a_body_that_is_too_long_is_taken_from_the_response_or_unkno
         }
     }
 }
+
+/// The name is in the URL, but other members of `objectRef` are not.
+#[tokio::test]
+async fn an_update_that_is_too_long_is_said_to_lack_a_part_of_its_reference() {
+    const UPDATED: &[u8] =
+        br#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"c","uid":"u"}}"#;
+    let filler = "x".repeat(5000);
+    let body = format!(r#"{{"data":{{"a":"{filler}"}},"metadata":{{"name":"c","uid":"u"}}}}"#);
+    let upstream = answering(200, "application/json", UPDATED).await;
+    for policy in [METADATA, REQUEST_RESPONSE] {
+        let builder = Builder::new(upstream.addr).policy(policy);
+        let proxy = builder.flag("--audit-max-request-body-bytes=1024").start().await;
+        let target = format!("{CONFIG_MAPS}/c");
+        let request = http1::request("PUT", &target, &[JSON, "Audit-ID: id"], body.as_bytes());
+        in_time("an answer", http1::exchange(proxy.addr, Some("admin"), &request)).await.unwrap();
+        let events = proxy.audit_log().wait_end("id").await;
+        assert_eq!(events[1].text("/objectRef/name"), "c");
+        assert_eq!(
+            events[1].text("/annotations/kube-audit-proxy~1object-ref"),
+            "uid and resourceVersion unknown: the request body is longer than what is kept of it"
+        );
+    }
+}
+
+/// In YAML and CBOR `metadata` comes after `data`.
+#[tokio::test]
+async fn a_response_that_is_too_long_to_check_the_name_is_annotated() {
+    let lines: String = (0..6000).map(|line| format!("  k{line}: {:050}\n", line)).collect();
+    let created =
+        format!("apiVersion: v1\ndata:\n{lines}kind: ConfigMap\nmetadata:\n  name: other\n");
+    let upstream = answering(201, "application/yaml", created.into_bytes().leak()).await;
+    let proxy = Builder::new(upstream.addr).policy(METADATA).start().await;
+    let body = br#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"asked"}}"#;
+    let request = http1::request("POST", CONFIG_MAPS, &[JSON, "Audit-ID: id"], body);
+    in_time("an answer", http1::exchange(proxy.addr, Some("admin"), &request)).await.unwrap();
+    let events = proxy.audit_log().wait_end("id").await;
+    assert_eq!(events[1].text("/objectRef/name"), "asked");
+    assert_eq!(
+        events[1].text("/annotations/kube-audit-proxy~1object-name"),
+        "not checked: the response is longer than what is kept of it"
+    );
+}

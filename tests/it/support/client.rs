@@ -48,7 +48,7 @@ pub async fn tls_as(addr: SocketAddr, identity: &Identity) -> Result<TlsStream<T
     connector.connect(ServerName::try_from("localhost").unwrap(), stream).await
 }
 
-/// The certificate that a server shows, be it trusted or not.
+/// The certificate that a server presents, whether it is trusted or not.
 pub async fn shown_by(addr: SocketAddr) -> rustls::pki_types::CertificateDer<'static> {
     let mut config = new_config(None, vec![b"http/1.1".to_vec()]);
     config.dangerous().set_certificate_verifier(Arc::new(AnyServer));

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::{TempDir, corpus, http1};
 
-/// Where somebody may find out why it does not start.
+/// Where the reason is if it does not start.
 const STARTING: Duration = Duration::from_secs(120);
 
 /// An API server that writes an audit log; killed when dropped.
@@ -38,8 +38,8 @@ impl Cluster {
         std::env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from)
     }
 
-    /// Starts both with the certificates of the corpus, and waits until they are ready. No controllers
-    /// run: nothing happens but what the test does.
+    /// Starts both with the certificates of the corpus, and waits until they are ready. No
+    /// controllers run: nothing happens but what the test does.
     pub async fn start(assets: &Path, policy: &Path) -> Cluster {
         Cluster::start_with(assets, policy, &[]).await
     }

@@ -145,7 +145,7 @@ pub struct Sent<'a> {
     pub answer_in_yaml: bool,
     /// The policy leaves `managedFields` out.
     pub managed_fields_omitted: bool,
-    /// It was the proxy that judged the impersonation, so it knows how that was allowed.
+    /// The proxy authorized the impersonation, so the event has the mode that allowed it.
     pub judged_by_proxy: bool,
 }
 

@@ -64,8 +64,8 @@ pub fn exchanges(file: &str) -> Vec<Exchange> {
     lines(&path("exchanges").join(file))
 }
 
-/// All of `decisions.jsonl`. It lacks the headers in which front proxies name the user; they are those
-/// of the exchange of the same name.
+/// All of `decisions.jsonl`. It lacks the headers in which front proxies name the user; they are
+/// those of the exchange of the same name.
 pub fn verdicts() -> Vec<Verdict> {
     let mut verdicts: Vec<Verdict> = lines(&path("decisions.jsonl"));
     let exchanges = exchanges("all-metadata.jsonl");

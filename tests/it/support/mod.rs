@@ -17,9 +17,9 @@ pub mod pki;
 pub mod proxy;
 pub mod tally;
 pub mod upstream;
-mod x509_v1;
 
-/// How long anything may take before a test gives up; generous, because a busy machine is not a bug.
+/// How long anything may take before a test gives up; generous, because a busy machine is not a
+/// bug.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Asks `probe` again and again until it has an answer.
@@ -32,7 +32,7 @@ pub async fn wait_for<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T 
         if let Some(answer) = probe() {
             return answer;
         }
-        assert!(start.elapsed() < DEADLINE, "waited {DEADLINE:?} in vain for {what}");
+        assert!(start.elapsed() < DEADLINE, "waited {DEADLINE:?} without success for {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -44,7 +44,7 @@ pub async fn wait_for<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T 
 pub async fn in_time<F: Future>(what: &str, future: F) -> F::Output {
     match tokio::time::timeout(DEADLINE, future).await {
         Ok(output) => output,
-        Err(_) => panic!("waited {DEADLINE:?} in vain for {what}"),
+        Err(_) => panic!("waited {DEADLINE:?} without success for {what}"),
     }
 }
 

@@ -11,8 +11,6 @@ use rcgen::{
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::SingleCertAndKey;
 
-use super::x509_v1;
-
 /// An authority.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
@@ -48,13 +46,13 @@ impl Identity {
 
     /// The same as X.509 version 1, signed by `signer`.
     pub fn into_v1(mut self, signer: &Authority) -> Identity {
-        self.chain[0] = x509_v1::as_v1(&self.chain[0], signer.issuer.key());
+        self.chain[0] = test_support::as_v1(&self.chain[0], signer.issuer.key());
         self
     }
 }
 
 impl Authority {
-    /// One that nobody is above.
+    /// A root CA.
     pub fn root(name: &str) -> Authority {
         Authority::new(None, name)
     }
@@ -64,7 +62,7 @@ impl Authority {
         Authority::new(Some(self), name)
     }
 
-    /// One that nobody is above, with whatever `change` gives it.
+    /// A root CA with the changes that `change` makes.
     pub fn root_with(name: &str, change: impl FnOnce(&mut CertificateParams)) -> Authority {
         Authority::make(None, name, change)
     }
@@ -168,7 +166,7 @@ pub fn critical_policies(params: &mut CertificateParams) {
     }
 }
 
-/// A certificate that nobody but itself signed.
+/// A self-signed certificate.
 pub fn self_signed(name: &str) -> Identity {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();

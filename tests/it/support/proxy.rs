@@ -26,6 +26,7 @@ pub struct Builder {
     has_sinks: bool,
     /// Whether a kubeconfig says where the API server is.
     has_kubeconfig: bool,
+    port: u16,
     flags: Vec<String>,
     environment: Vec<(String, String)>,
 }
@@ -38,13 +39,30 @@ impl Builder {
         let (flags, environment) = (Vec::new(), Vec::new());
         let identity = "request-header";
         let (has_sinks, has_kubeconfig) = (false, false);
-        Self { dir, upstream, identity, policy, has_sinks, has_kubeconfig, flags, environment }
+        let port = 0;
+        Self {
+            dir,
+            upstream,
+            identity,
+            policy,
+            has_sinks,
+            has_kubeconfig,
+            port,
+            flags,
+            environment,
+        }
     }
 
     /// With `--upstream-identity`.
     pub fn identity(mut self, identity: &'static str) -> Self {
         self.identity = identity;
         self
+    }
+
+    /// Listening on this port, which other processes may listen on, too.
+    pub fn shared_port(mut self, port: u16) -> Self {
+        self.port = port;
+        self.flag("--permit-port-sharing")
     }
 
     /// With this policy file.
@@ -127,7 +145,7 @@ impl Builder {
         let mut all = vec![
             "serve".to_owned(),
             "--bind-address=127.0.0.1".to_owned(),
-            "--secure-port=0".to_owned(),
+            format!("--secure-port={}", self.port),
             "--admin-bind-address=127.0.0.1:0".to_owned(),
             "--log-format=text".to_owned(),
             format!("--tls-cert-file={}", pki("proxy.crt")),

@@ -9,8 +9,8 @@ pub struct Tally {
     pub requests: usize,
     /// Events in the log, or at the receiver.
     pub events: usize,
-    /// Requests that were answered with 500 because they could not be recorded, or whose answer broke
-    /// off for that.
+    /// Requests that were answered with 500 because they could not be recorded, or whose answer
+    /// broke off for that.
     pub refused: usize,
     /// Events that were lost, by the proxy's own metric.
     pub lost: usize,

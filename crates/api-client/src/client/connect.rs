@@ -3,6 +3,7 @@
 
 use std::error::Error;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -35,7 +36,9 @@ type Opened<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
 #[derive(Clone)]
 pub(super) struct Connector {
     pub(super) target: Arc<Target>,
-    /// Where connections live, whichever thread asks for them.
+    /// The only address that is used.
+    pub(super) address: Option<SocketAddr>,
+    /// The runtime of the connections, whichever thread requests them.
     pub(super) runtime: Handle,
 }
 
@@ -49,17 +52,18 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, url: Uri) -> Self::Future {
-        let opening = self.runtime.spawn(open(Arc::clone(&self.target), url));
+        let opening = self.runtime.spawn(open(Arc::clone(&self.target), self.address, url));
         Box::pin(async move { opening.await? })
     }
 }
 
 async fn open(
     target: Arc<Target>,
+    address: Option<SocketAddr>,
     url: Uri,
 ) -> Result<MaybeHttpsStream<TokioIo<Stream>>, BoxError> {
     let deadline = Instant::now() + CONNECT_TIMEOUT;
-    match tokio::time::timeout_at(deadline, open_by(deadline, target, url)).await {
+    match tokio::time::timeout_at(deadline, open_by(deadline, target, address, url)).await {
         Ok(opened) => opened,
         Err(_) => Err(timed_out()),
     }
@@ -73,6 +77,7 @@ fn timed_out() -> BoxError {
 async fn open_by(
     deadline: Instant,
     target: Arc<Target>,
+    address: Option<SocketAddr>,
     url: Uri,
 ) -> Result<MaybeHttpsStream<TokioIo<Stream>>, BoxError> {
     if target.proxy.is_some() {
@@ -81,7 +86,10 @@ async fn open_by(
     }
     let (host, port) = host_and_port(&url);
     let addresses = Arc::new(Mutex::new(Candidates {
-        addresses: Some(Addresses::resolve(&host, port).await?),
+        addresses: Some(match address {
+            Some(address) => Addresses::fixed(address),
+            None => Addresses::resolve(&host, port).await?,
+        }),
         connected: None,
     }));
     loop {
@@ -141,7 +149,7 @@ fn is_lost(error: &BoxError) -> bool {
 /// The addresses that are left, and the last one that accepted a connection.
 struct Candidates {
     addresses: Option<Addresses>,
-    connected: Option<std::net::SocketAddr>,
+    connected: Option<SocketAddr>,
 }
 
 fn lock(candidates: &Mutex<Candidates>) -> std::sync::MutexGuard<'_, Candidates> {

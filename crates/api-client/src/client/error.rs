@@ -15,12 +15,12 @@ use crate::exec::NoCredential;
 pub struct RequestError {
     /// Host and port of the server.
     pub peer: Arc<str>,
-    /// What failed.
+    /// The failed step.
     #[source]
     pub kind: RequestErrorKind,
 }
 
-/// What failed.
+/// The step that failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RequestErrorKind {
     /// No connection could be opened. Nothing was sent.
@@ -120,6 +120,11 @@ impl RequestError {
             RequestErrorKind::Interrupted { is_connection_lost, .. } => *is_connection_lost,
             _ => self.is_reset(),
         }
+    }
+
+    /// Returns whether no connection could be opened, so that nothing was sent.
+    pub(super) fn is_connect(&self) -> bool {
+        matches!(self.kind, RequestErrorKind::Connect { .. } | RequestErrorKind::Tls { .. })
     }
 
     /// Returns whether a connection broke, unlike one that could not be opened or was too slow.

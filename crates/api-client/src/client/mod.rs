@@ -3,14 +3,15 @@
 //! [`ApiClient`] is one server. Connections are opened and driven on the runtime on which the
 //! client was created, whichever thread sends a request.
 
+mod balanced;
 mod connect;
 mod error;
+mod http_pool;
 
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -21,15 +22,16 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioTimer;
 use tokio::runtime::Handle;
 use tokio::time::MissedTickBehavior;
 use tower_service::Service;
 
+pub(crate) use self::balanced::{MemberClient, ProbeError};
 use self::connect::Connector;
 pub use self::error::{RequestError, RequestErrorKind};
+use self::http_pool::HttpPool;
 use crate::config::ClientConfig;
+use crate::endpoint_set::EndpointSet;
 use crate::error::ConfigError;
 use crate::risks;
 use crate::target::Target;
@@ -39,10 +41,6 @@ pub const MAX_RESPONSE: usize = 1 << 20;
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// Between two looks at token and certificate files.
 const TICK: Duration = Duration::from_secs(1);
-/// Like client-go: a PING after so long without a frame, and the wait for its acknowledgement.
-const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(15));
-/// Connections without a request are closed after this time.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// A client of one server. Cheap to clone.
 #[derive(Clone)]
@@ -60,12 +58,10 @@ struct Active {
     target: Arc<Target>,
     /// The path of a webhook's URL, which is the target of its requests.
     path: Arc<str>,
-    /// The connections, and the state of the TLS settings that they were made with.
-    http: ArcSwap<Http>,
-    tls_generation: AtomicU64,
+    http: HttpPool,
+    /// The addresses of the API server; `None` for other servers.
+    endpoints: Option<Arc<EndpointSet>>,
 }
-
-type Http = Client<Connector, Full<Bytes>>;
 
 /// A request that may be sent twice: the response to the first attempt may have been lost.
 #[derive(Debug, Clone)]
@@ -111,52 +107,25 @@ impl WeakApiClient {
     }
 }
 
-/// Runs a client's connections on one runtime.
-#[derive(Clone)]
-struct Executor(Handle);
-
-impl<F> hyper::rt::Executor<F> for Executor
-where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
-{
-    fn execute(&self, future: F) {
-        self.0.spawn(future);
-    }
-}
-
 impl Active {
     fn new(target: Arc<Target>, path: Arc<str>, runtime: &Handle) -> Active {
         target.start();
-        let generation = tls_generation(&target);
-        let http = ArcSwap::from_pointee(new_http(Arc::clone(&target), runtime));
-        Active { target, path, http, tls_generation: AtomicU64::new(generation) }
+        let http = HttpPool::new(Arc::clone(&target), None, runtime);
+        Active { target, path, http, endpoints: None }
     }
 
-    /// The client. After certificates have changed it is a new one without connections.
-    fn http(&self, runtime: &Handle) -> Arc<Http> {
-        let generation = tls_generation(&self.target);
-        if self.tls_generation.swap(generation, Ordering::AcqRel) != generation {
-            self.http.store(Arc::new(new_http(Arc::clone(&self.target), runtime)));
+    fn of_endpoints(endpoints: Arc<EndpointSet>, runtime: &Handle) -> Active {
+        let active = Active::new(Arc::clone(endpoints.target()), "/".into(), runtime);
+        Active { endpoints: Some(endpoints), ..active }
+    }
+
+    /// Host and port of the server.
+    fn name(&self) -> Arc<str> {
+        match &self.endpoints {
+            Some(endpoints) => endpoints.name(),
+            None => Arc::clone(&self.target.name),
         }
-        self.http.load_full()
     }
-}
-
-fn tls_generation(target: &Target) -> u64 {
-    target.tls.as_ref().map_or(0, |tls| tls.generation())
-}
-
-fn new_http(target: Arc<Target>, runtime: &Handle) -> Http {
-    let (interval, timeout) = KEEP_ALIVE;
-    Client::builder(Executor(runtime.clone()))
-        .timer(TokioTimer::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(IDLE_TIMEOUT)
-        .http2_keep_alive_interval(interval)
-        .http2_keep_alive_timeout(timeout)
-        .http2_keep_alive_while_idle(true)
-        .build(Connector { target, runtime: runtime.clone() })
 }
 
 impl ApiClient {
@@ -173,10 +142,18 @@ impl ApiClient {
         Ok(client)
     }
 
-    /// Creates a client of a server whose files somebody else follows ([`Target::refresh`]). Must
-    /// be called within a tokio runtime.
+    /// Creates a client of a server whose files the caller reloads ([`Target::refresh`]). Must be
+    /// called within a tokio runtime.
     pub fn over(target: Arc<Target>, peer: &'static str) -> ApiClient {
         ApiClient::create(target, "/".into(), peer)
+    }
+
+    /// Creates a client of an API server that may have several addresses. The caller follows its
+    /// files. Must be called within a tokio runtime.
+    pub fn over_endpoints(endpoints: Arc<EndpointSet>, peer: &'static str) -> ApiClient {
+        let runtime = Handle::current();
+        let active = ArcSwap::from_pointee(Active::of_endpoints(endpoints, &runtime));
+        ApiClient(Arc::new(Shared { peer, runtime, active }))
     }
 
     fn create(target: Arc<Target>, path: Arc<str>, peer: &'static str) -> ApiClient {
@@ -200,9 +177,9 @@ impl ApiClient {
         Ok(())
     }
 
-    /// Replaces the server of [`ApiClient::over`].
-    pub fn replace_target(&self, target: Arc<Target>) {
-        self.0.active.store(Arc::new(Active::new(target, "/".into(), &self.0.runtime)));
+    /// Replaces the API server of [`ApiClient::over_endpoints`].
+    pub fn replace_endpoints(&self, endpoints: Arc<EndpointSet>) {
+        self.0.active.store(Arc::new(Active::of_endpoints(endpoints, &self.0.runtime)));
     }
 
     /// The server.
@@ -212,7 +189,7 @@ impl ApiClient {
 
     /// Host and port of the server.
     pub fn authority(&self) -> Arc<str> {
-        Arc::clone(&self.0.active.load().target.name)
+        self.0.active.load().name()
     }
 
     /// The path of a webhook's URL, `/` if it has none.
@@ -237,7 +214,7 @@ impl ApiClient {
         let target = self.target();
         let peer = Arc::clone(&target.name);
         let url = url(&target, "/")?;
-        let mut connector = Connector { target, runtime: self.0.runtime.clone() };
+        let mut connector = Connector { target, address: None, runtime: self.0.runtime.clone() };
         match connector.call(url).await {
             Ok(_) => Ok(()),
             Err(error) => Err(RequestError::connect(&peer, &*error)),
@@ -252,38 +229,48 @@ impl ApiClient {
     /// # Errors
     /// If there is no response.
     pub async fn send(&self, request: Request<Bytes>) -> Result<Response<Incoming>, RequestError> {
-        self.send_by(request, true).await
+        self.send_by(request, true, false).await
     }
 
     async fn send_by(
         &self,
         request: Request<Bytes>,
         may_renew: bool,
+        may_repeat: bool,
     ) -> Result<Response<Incoming>, RequestError> {
         let active = self.0.active.load_full();
         let peer = &active.target.name;
         let of_credential = |error| RequestError::new(peer, RequestErrorKind::Credential(error));
         let (parts, body) = request.into_parts();
-        let url = match parts.uri.scheme() {
-            // A server whose certificate the same CAs may have signed.
-            Some(_) => parts.uri.clone(),
-            None => {
-                let path = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
-                url(&active.target, path)?
-            }
-        };
-        let build = |header: Option<HeaderValue>| {
+        let build = |header: Option<HeaderValue>, target: &Target| {
+            let url = match parts.uri.scheme() {
+                // A server whose certificate the same CAs may have signed.
+                Some(_) => parts.uri.clone(),
+                None => {
+                    let path = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+                    url(target, path)?
+                }
+            };
             let mut request = Request::new(Full::new(body.clone()));
             request.method_mut().clone_from(&parts.method);
             request.headers_mut().clone_from(&parts.headers);
-            request.uri_mut().clone_from(&url);
+            *request.uri_mut() = url;
             if let Some(header) = header {
                 request.headers_mut().insert(AUTHORIZATION, header);
             }
-            request
+            Ok(request)
+        };
+        let endpoints = active.endpoints.as_ref().filter(|endpoints| endpoints.is_balanced());
+        let endpoints = endpoints.filter(|_| parts.uri.scheme().is_none());
+        let send = async |header: Option<HeaderValue>| match endpoints {
+            Some(endpoints) => {
+                let build = |target: &Target| build(header.clone(), target);
+                balanced::send(endpoints, &build, may_repeat).await
+            }
+            None => self.send_once(&active, build(header, &active.target)?).await,
         };
         let own = active.target.valid_credential().await.map_err(of_credential)?;
-        let response = self.send_once(&active, build(own.header)).await?;
+        let response = send(own.header).await?;
         let (Some(generation), Some(plugin)) = (own.generation, active.target.plugin()) else {
             return Ok(response);
         };
@@ -291,7 +278,7 @@ impl ApiClient {
             return Ok(response);
         }
         match plugin.renewed(generation).await {
-            Ok(own) => self.send_once(&active, build(own.header)).await,
+            Ok(own) => send(own.header).await,
             Err(_) => Ok(response),
         }
     }
@@ -302,7 +289,7 @@ impl ApiClient {
         request: Request<Full<Bytes>>,
     ) -> Result<Response<Incoming>, RequestError> {
         let peer = &active.target.name;
-        active.http(&self.0.runtime).request(request).await.map_err(|error| {
+        active.http.client(&self.0.runtime).request(request).await.map_err(|error| {
             match error.is_connect() {
                 true => RequestError::connect(peer, &error),
                 false => RequestError::interrupted(peer, &error),
@@ -362,7 +349,7 @@ impl ApiClient {
         sent.headers_mut().clone_from(&request.headers);
         *sent.uri_mut() =
             Uri::try_from(request.path).map_err(|_| not_a_path(request.path, peer))?;
-        let (head, body) = self.send_by(sent, may_renew).await?.into_parts();
+        let (head, body) = self.send_by(sent, may_renew, true).await?.into_parts();
         let body =
             Limited::new(body, MAX_RESPONSE).collect().await.map_err(|error| match error
                 .downcast::<hyper::Error>(

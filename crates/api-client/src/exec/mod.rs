@@ -128,7 +128,7 @@ struct Failure {
     retry_at: Instant,
 }
 
-/// What requests want of the task.
+/// Requests to the task.
 struct Demand {
     /// The generation that was last rejected.
     rejected: u64,
@@ -252,8 +252,8 @@ impl ExecCredentials {
                 let state = state.borrow_and_update();
                 (state.runs > runs, state.failure.clone())
             };
-            // What was returned for this request is used even if it is already expired: it is for
-            // the server to decide, whose clock may be another.
+            // A credential that was returned for this request is used even if it is already
+            // expired: the server decides, since its clock may differ.
             if let Some(issued) = &*self.current.load()
                 && issued.generation > generation
                 && (is_new_run || issued.is_valid())
@@ -308,7 +308,7 @@ impl ExecCredentials {
                 tracing::warn!(
                     plugin = %command,
                     ?retry_in,
-                    "the credential plugin failed{}: {}",
+                    "credential plugin failed{}: {}",
                     if is_valid { ", its last credential is used until it expires" } else { "" },
                     reason
                 );

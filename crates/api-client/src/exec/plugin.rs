@@ -19,7 +19,7 @@ pub struct ExecPlugin {
     pub args: Vec<String>,
     /// Variables that are added to the environment of this process.
     pub env: Vec<(String, String)>,
-    /// The version of `client.authentication.k8s.io` that it speaks.
+    /// Its version of `client.authentication.k8s.io`.
     pub api_version: ApiVersion,
     /// How to install the program.
     pub install_hint: Option<String>,

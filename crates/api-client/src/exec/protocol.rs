@@ -1,4 +1,4 @@
-//! `ExecCredential`: what a credential plugin is told and what it returns.
+//! `ExecCredential`: the input and output of a credential plugin.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::plugin::{ApiVersion, ExecPlugin};
 use crate::credentials::bearer;
 
-/// What a plugin is told in `KUBERNETES_EXEC_INFO`.
+/// The content of `KUBERNETES_EXEC_INFO`.
 ///
 /// client-go writes the members in this order.
 #[derive(Serialize)]

@@ -107,7 +107,7 @@ fn finish(mut child: Child, deadline: Instant) -> Finished {
     if !matches!(status, Ok(Some(_))) {
         kill(&child);
         let _ = child.wait();
-        // What it printed before it was killed; its pipes are closed now.
+        // Its output before it was killed; its pipes are closed now.
         while let Ok(output) = receiver.recv_timeout(Duration::from_millis(100)) {
             keep(output);
         }

@@ -122,7 +122,7 @@ async fn many_requests_share_one_run() {
     let own = credentials.valid().await.unwrap();
     assert_eq!((own.generation, script.runs()), (Some(1), 1));
     credentials.check().unwrap();
-    // A rejected credential is renewed once, whoever finds out.
+    // A rejected credential is renewed once, however many requests report it.
     let renewed = futures_util::future::join_all((0..20).map(|_| credentials.renewed(1))).await;
     assert!(renewed.iter().all(|own| own.as_ref().unwrap().generation == Some(2)));
     assert_eq!(script.runs(), 2);

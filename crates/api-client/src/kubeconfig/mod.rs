@@ -41,7 +41,7 @@ struct Entry<T> {
     value: T,
 }
 
-/// What to take from a kubeconfig.
+/// Which parts of a kubeconfig to use.
 #[derive(Debug, Clone, Copy)]
 pub struct Selection<'a> {
     /// The context; the current one if `None`.

@@ -3,7 +3,8 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use super::Kubeconfig;
+use super::{Kubeconfig, Peer, Selection};
+use crate::config::ClientConfig;
 use crate::error::ConfigError;
 
 /// Where the kubeconfig comes from.
@@ -22,6 +23,18 @@ pub enum KubeconfigSource {
     Home(PathBuf),
     /// There is no home directory.
     None,
+}
+
+impl ClientConfig {
+    /// Returns the settings of a webhook's endpoint: the current context of a kubeconfig of its
+    /// own.
+    ///
+    /// # Errors
+    /// What is missing or invalid, with file, field and remedy.
+    pub fn of_webhook(path: &Path) -> Result<ClientConfig, ConfigError> {
+        let source = KubeconfigSource::find(Some(("the webhook's kubeconfig", path)));
+        source.load()?.client_config(Selection::current(Peer::Webhook))?.checked()
+    }
 }
 
 impl KubeconfigSource {

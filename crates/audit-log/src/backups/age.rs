@@ -56,7 +56,7 @@ impl LogClock {
                     tracing::warn!(
                         "the clock is {} days ahead of the newest audit log file: {spared} rotated \
                          files that are older than --audit-log-maxage={max_age_days} days by the clock \
-                         are kept, since they are not by the times of the files; check the clock",
+                         are kept, because they are newer by the times of the files; check the clock",
                         ahead.as_secs() / DAY.as_secs()
                     );
                 }

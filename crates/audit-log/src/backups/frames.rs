@@ -1,4 +1,5 @@
-//! Compression by zstd in independent frames, so that a line can be read without what comes before it.
+//! Compression by zstd in independent frames, so that a line can be read without what comes before
+//! it.
 //!
 //! Each frame holds up to 1 MiB of whole lines (a longer line takes frames of its own) and has a
 //! checksum. A seek table in the [zstd seekable format][format] follows in a skippable frame, which

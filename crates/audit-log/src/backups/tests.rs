@@ -184,7 +184,7 @@ fn a_seal_goes_with_its_log_and_counts_for_nothing() {
             "audit-2026-11-01T00-00-00.000.log.seal",
             "audit-2026-11-02T00-00-00.000.log.gz",
             "audit-2026-11-02T00-00-00.000.log.seal",
-            // Of a file that somebody else has moved.
+            // Of a file that another process has moved.
             "audit-2026-11-03T00-00-00.000.log.seal",
             "audit.log.seal",
         ],
@@ -245,7 +245,7 @@ fn a_clock_far_ahead_deletes_nothing_that_is_young_by_the_files() {
         let rotation = Rotation { max_age_days: 7, ..Rotation::NEVER };
         let mut backups = backups_at(&folder, rotation, today + ahead * day);
         if ahead > 0 {
-            // What is written now has the wrong time, too, and is not believed either.
+            // Files that are written now have the wrong time as well, which is not trusted either.
             create_at(&folder, &["audit.log"], today + ahead * day);
         }
         backups.clean().unwrap();

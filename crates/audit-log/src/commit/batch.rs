@@ -12,25 +12,26 @@ use std::time::{Duration, Instant};
 use super::super::config::{Mode, Throttle};
 use super::strategy::CommitStrategy;
 
-/// Where nobody waits and there is no throttle, the writer rests so long after each write: to be
-/// woken for each event would cost several times what the event's write costs.
+/// If no request waits and there is no throttle, the writer pauses for this long after each write:
+/// waking it for each event would cost several times as much as the event's write.
 const REST: Duration = Duration::from_millis(1);
 
-/// What to do with the lines that wait.
+/// What to do with the waiting lines.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// Write the first so many.
     Take(usize),
-    /// Sleep until this time, or until there are so many lines. None: for ever.
+    /// Sleep until this time, or until there are this many lines. `None`: indefinitely.
     Wait { until: Option<Instant>, wake_at: Option<usize> },
 }
 
 /// Decides when a batch is complete.
 #[derive(Debug)]
 pub(super) enum Batcher {
-    /// Requests wait for their events: what there is makes a batch.
+    /// Requests wait for their events: a batch is what is in the queue.
     Immediate,
-    /// Others write as a rule: what there is makes a batch, but only when the thread is called.
+    /// Usually the requests write: a batch is what is in the queue, but only when the thread is
+    /// woken.
     OnCall,
     /// Nothing waits for events.
     Batch {
@@ -129,7 +130,7 @@ impl Bucket {
         Bucket { throttle, tokens: f64::from(throttle.burst), filled: now }
     }
 
-    /// Takes a token, or says when there will be one; None: after the end of time.
+    /// Takes a token, or returns when there will be one; `None`: never.
     pub(crate) fn take(&mut self, now: Instant) -> Result<(), Option<Instant>> {
         let qps = f64::from(self.throttle.qps);
         let gained = now.saturating_duration_since(self.filled).as_secs_f64() * qps;

@@ -35,8 +35,8 @@
 //!
 //! A log is in one of four states; the strategy holds in the first.
 //!
-//! - *Healthy*: whoever the strategy says writes. Ends when one write takes 100 ms, three in a row
-//!   take 5 ms each, a write fails, or a reopen is asked for.
+//! - *Healthy*: the strategy determines the writer. Ends when one write takes 100 ms, three in a
+//!   row take 5 ms each, a write fails, or a reopen is asked for.
 //! - *Taken over*: the writer thread writes, and requests wait for their own events. Ends when for
 //!   two checks (0.5 s each) no write was slow or failed.
 //! - *Failing*: like taken over; `/readyz` and metrics report it. Ends when a write or a probe of
@@ -81,7 +81,7 @@
 //! The events of the write are counted and logged, its commits resolve according to [`WhenFailed`],
 //! and sockets go on: a gate waits for a commit, not for success. The writer thread then examines
 //! the file twice a second and tries to reserve space in it, so that a log that can be written
-//! again is found out without an event. Where only a write can tell, one request is let through to
+//! again is detected without an event. If only a write can show it, one request is let through to
 //! try (`CommitLog::is_writable`).
 //!
 //! # Concurrency

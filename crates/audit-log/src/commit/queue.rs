@@ -13,7 +13,7 @@ use super::sequence::{Accepted, Progress, Sequence};
 use super::strategy::WhenFull;
 use crate::LogMetrics;
 
-/// Who waits for an event.
+/// What waits for an event.
 pub(super) enum Waiter {
     /// The request that has its [`Commit`](super::Commit).
     Request(CommitSender),
@@ -59,7 +59,7 @@ pub(super) enum Wake {
     Always,
 }
 
-/// What the writer does next.
+/// The next step of the writer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Task {
     /// Write so many lines.
@@ -77,7 +77,7 @@ pub(super) struct Queue {
     waiting: Mutex<Waiting>,
     wake: Condvar,
     when_full: WhenFull,
-    /// Of the deferred events.
+    /// The deferred events.
     progress: Arc<Progress>,
     metrics: Arc<LogMetrics>,
 }
@@ -91,7 +91,7 @@ struct Waiting {
     reopen: bool,
     /// The writer thread is to take what waits, though others write as a rule.
     called: bool,
-    /// The sequences whose worker has a task that is going to write what they accepted.
+    /// The sequences whose worker has a task that will write their events.
     flushes: Vec<u64>,
     /// The writer thread sleeps until there are so many events. `None`: it is awake, or waits for a
     /// time.

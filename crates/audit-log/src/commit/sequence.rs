@@ -171,7 +171,7 @@ pub(crate) struct Progress {
     waiting: Mutex<Waiting>,
 }
 
-/// Who waits for the end of the current write, or of the next.
+/// The wakers for the end of the current write, or of the next.
 #[derive(Default)]
 struct Waiting {
     gates: Vec<WaitingGate>,

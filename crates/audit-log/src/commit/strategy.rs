@@ -2,7 +2,7 @@
 
 use super::super::config::{Mode, SyncMode};
 
-/// Who writes an event, and what waits for that.
+/// Which thread writes an event, and what waits for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommitStrategy {
     /// The event waits in the queue, and the writer thread writes it. In `batch` nothing waits for
@@ -36,7 +36,7 @@ impl CommitStrategy {
     }
 }
 
-/// What happens to an event that finds the queue full.
+/// What happens to a new event if the queue is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WhenFull {
     /// The event is dropped, counted under `apiserver_audit_error_total{plugin="buffered"}`, and

@@ -1,4 +1,4 @@
-//! Writing the log, by whoever the strategy says, one at a time.
+//! Writes the log, from one thread at a time, which the strategy determines.
 //!
 //! Whoever holds the output takes all events that wait, writes them together, and only then
 //! resolves their commits. While one write is in progress the next group gathers, so that the
@@ -46,7 +46,7 @@ const SLOW_IN_A_ROW: u32 = 3;
 pub enum BackendState {
     /// It did, or there was none.
     Ok,
-    /// It did not, or the log file is gone and cannot be made anew; with the reason.
+    /// It did not, or the log file is gone and cannot be recreated; with the reason.
     Failing(String),
 }
 
@@ -54,10 +54,10 @@ pub enum BackendState {
 pub(super) struct Writer {
     queue: Arc<Queue>,
     held: Mutex<Held>,
-    /// Writes are slow or fail: the thread writes, whatever the strategy says.
+    /// Writes are slow or fail: the thread writes, with any strategy.
     slow: AtomicBool,
     sync: SyncMode,
-    /// What errors call the log.
+    /// The name of the log in errors.
     name: Arc<str>,
     losses: DroppedEvents,
     /// DroppedEvents at the queue, if it can be full; told here where it is quiet.
@@ -65,14 +65,14 @@ pub(super) struct Writer {
     state: Mutex<BackendState>,
     /// The output's calls, which may not return.
     calls: Calls,
-    /// The log fails, and only a write can tell whether it still does: one may be tried.
+    /// The log is failing, and only a write can show whether it still does: one is allowed to try.
     trial: AtomicBool,
     /// Where the log is sealed.
     sealing: Option<Sealing>,
     metrics: Arc<LogMetrics>,
 }
 
-/// What whoever writes has for itself.
+/// The state of the current writer.
 struct Held {
     output: Box<dyn Output>,
     group: Group,
@@ -116,7 +116,7 @@ impl Writer {
         }
     }
 
-    /// Whether the thread writes, whatever the strategy says, because writes are slow or fail.
+    /// Returns whether the thread writes, with any strategy, because writes are slow or fail.
     pub(super) fn is_slow(&self) -> bool {
         self.slow.load(Ordering::Relaxed)
     }
@@ -230,7 +230,7 @@ impl Writer {
         }
         let mut held = self.hold();
         if let Err(error) = self.guarded(&mut *held.output, |output| output.sync()) {
-            tracing::error!("{error}; the last events may not be on the disk");
+            tracing::error!("{error}; the last events may not be on disk");
         }
         drop(held);
         self.seal(true);
@@ -256,7 +256,7 @@ impl Writer {
             let mut held = self.hold();
             held.output.still_unsynced(unsynced);
             let error = self.error(error);
-            tracing::error!("{error}; events of the last interval may not be on the disk");
+            tracing::error!("{error}; the events of the last interval may not be on disk");
             self.outcome(&mut held, Err(error));
         }
     }
@@ -265,7 +265,7 @@ impl Writer {
         self.held.lock().expect("outputs are guarded from panics")
     }
 
-    /// Writes up to `count` lines and answers. Gives the last line's result.
+    /// Writes up to `count` lines and resolves their commits. Returns the result of the last line.
     fn write(&self, held: &mut Held, count: usize) -> Result<(), WriteError> {
         self.queue.take(count, &mut held.group);
         if held.group.lines.is_empty() {
@@ -306,7 +306,7 @@ impl Writer {
         if self.sync == SyncMode::Always
             && let Err(error) = self.guarded(output, |output| output.sync())
         {
-            // They may be in the file, but nobody may rely on it.
+            // They may be in the file, but that is not guaranteed.
             let written = outcomes.iter_mut().filter(|(_, result)| result.is_ok());
             written.for_each(|(_, result)| *result = Err(error.clone()));
         }
@@ -334,8 +334,8 @@ impl Writer {
     fn check(&self, held: &mut Held) {
         match self.guarded(&mut *held.output, |output| output.check()) {
             Ok(false) if held.failed.is_none() => {}
-            // It is where it was, which is not all that a write needs. Somebody must try: requests
-            // that are refused as long as the log fails do not.
+            // The file is at its path, which a write needs, but not only that. One request must
+            // try: requests that are refused while the log fails do not.
             Ok(false) if self.failed_just_now(held) => {}
             Ok(false) => match self.guarded(&mut *held.output, |output| output.probe()) {
                 Ok(true) => {
@@ -359,7 +359,7 @@ impl Writer {
         held.failed.is_some_and(|at| at.elapsed() < CHECK_INTERVAL)
     }
 
-    /// Publishes a change of state; costs nothing while all is well.
+    /// Publishes a change of state; costs nothing while the log is healthy.
     fn outcome(&self, held: &mut Held, result: Result<(), WriteError>) {
         if held.failed.is_none() && result.is_ok() {
             return;

@@ -365,19 +365,19 @@ fn a_line_torn_by_a_failed_write_is_cut_off() {
     put(&mut log, "two\n");
     assert_eq!(folder.read("audit.log"), "one\ntwo\n");
 
-    // Somebody cuts the file meanwhile.
+    // Another process truncates the file meanwhile.
     File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
     tear(&mut log);
     log.cut(b"half a li");
     put(&mut log, "three\n");
     assert_eq!(folder.read("audit.log"), "three\n");
 
-    // Somebody writes to it: nothing of theirs is cut off.
+    // Another process writes to it: nothing of that is removed.
     tear(&mut log);
-    (&*log.open.file).write_all(b"somebody else's").unwrap();
+    (&*log.open.file).write_all(b"another writer's").unwrap();
     log.cut(b"half a li");
     put(&mut log, "four\n");
-    assert_eq!(folder.read("audit.log"), "three\nhalf a lisomebody else's\nfour\n");
+    assert_eq!(folder.read("audit.log"), "three\nhalf a lianother writer's\nfour\n");
 }
 
 #[test]

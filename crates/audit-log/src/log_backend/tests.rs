@@ -50,7 +50,7 @@ async fn a_deleted_file_is_made_anew_though_nothing_is_written() {
     let path = folder.join("audit.log");
     let sink = LogBackend::open(config(&path, batch(10, 1, None)), Arc::default()).unwrap();
     fs::remove_file(&path).unwrap();
-    eventually("the file is made anew", || path.exists()).await;
+    eventually("the file is recreated", || path.exists()).await;
     sink.shutdown().await;
 }
 
@@ -200,5 +200,5 @@ fn batch_settings_must_be_positive() {
         let error = LogBackend::open(config(&folder.join("audit.log"), mode), Arc::default());
         assert!(error.unwrap_err().to_string().starts_with(flag), "{flag}");
     }
-    assert!(folder.names().is_empty(), "nothing is made before all is well");
+    assert!(folder.names().is_empty(), "nothing is created before all checks succeed");
 }

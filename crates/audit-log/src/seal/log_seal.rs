@@ -193,8 +193,8 @@ impl LogSeal {
         std::mem::take(&mut self.closed)
     }
 
-    /// Blocks that could not be sealed, and why; or none, and all is well. Returns the rotated
-    /// files that are not sealed to their end.
+    /// Reports the blocks that could not be sealed, and why, or that there are none. Returns the
+    /// rotated files that are not sealed to their end.
     pub(crate) fn outcome(
         &mut self,
         mut unsealed: VecDeque<Block>,
@@ -277,7 +277,7 @@ impl LogSeal {
         self.file = Arc::new(SealedFile { number, log, seal });
     }
 
-    /// Takes over lines that somebody else has written.
+    /// Takes over lines that another process has written.
     pub(crate) fn adopt(&mut self, lines: &mut Lines<impl Read>, late: Late) -> io::Result<()> {
         self.close(None);
         self.adopt_some(lines, late, false, usize::MAX).map(|_| ())
@@ -321,9 +321,9 @@ impl LogSeal {
         Ok(true)
     }
 
-    /// Somebody has cut the file, which now has these lines. True: that is what was written to it
-    /// since the cut, and nothing else, as logrotate's copytruncate leaves it; then a next file
-    /// begins with them. False: somebody has removed lines.
+    /// Another process has truncated the file, which now has these lines. Returns `true` if these
+    /// are exactly the lines that were written since, as after logrotate's copytruncate; a next
+    /// file then begins with them. Returns `false` if lines were removed.
     pub(crate) fn cut(&mut self, left: &[Line], log: Arc<File>, renamed: &Path) -> bool {
         let Some(before) = self.open.len().checked_sub(left.len()) else { return false };
         if self.skipped > 0 || self.open[before..].iter().ne(left) {

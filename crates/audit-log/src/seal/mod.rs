@@ -1,60 +1,59 @@
-//! Tamper evidence for the audit log: beside each log file a seal file, a chain of signed records.
+//! Tamper evidence for the audit log: next to each log file a seal file, a chain of signed records.
 //!
-//! # What it is for
+//! # Threat model
 //!
-//! Somebody who can write to the log's folder **afterwards**, without the private key, cannot
-//! change what the log says without `kube-audit-proxy log verify` saying which line of which file
-//! it was:
+//! An attacker who can write to the log's directory **afterwards**, without the private key, cannot
+//! change the log without `kube-audit-proxy log verify` reporting the line and the file:
 //!
 //! | what they do | what shows it |
 //! |---|---|
 //! | change, remove, insert, reorder, copy lines | each block has a digest of each of its lines, in order |
-//! | make another line of the same short digest | the block's SHA-256 is over whole digests of all lines |
-//! | cut the log's end off | the seal has digests of lines that are gone |
-//! | delete a rotated file | its seal still tells what was in it |
+//! | create another line with the same short digest | the block's SHA-256 is over whole digests of all lines |
+//! | truncate the log | the seal has digests of lines that are missing |
+//! | delete a rotated file | its seal still has the digests of its lines |
 //! | delete a rotated file and its seal | the block numbers and `prev` of the next file do not follow |
 //! | swap two rotated files, with or without their seals | content against digests; file numbers against names |
-//! | replace a compressed file | digests are over what was compressed |
+//! | replace a compressed file | digests are over the uncompressed content |
 //! | edit the seal file | the signature; `prev` of the next record |
-//! | put back an older seal file | the next file's `prev`; for the last file the checkpoint, see below |
+//! | restore an older seal file | the next file's `prev`; for the last file the checkpoint, see below |
 //! | delete the seal of the last file, or all seals | the checkpoint |
 //! | sign records with a key of their own | `--public-key` |
-//! | change an index file | its SHA-256 in the chain |
+//! | change an index file | its SHA-256 in the chain, unless it is what the log gives |
 //!
-//! # What needs the head
+//! # What only the head of the chain shows
 //!
-//! The chain has no end that cannot be cut: removing the last lines **together with** their records
-//! (or all files, or going back to yesterday's copy of the whole folder) leaves a shorter chain
-//! that is whole. Therefore the head of the chain, a block number and the SHA-256 of its record, is
-//! put into the process's own log, once a minute by default, which is to be sent to another
-//! machine. `log verify --head` then demands that the chain contains that very block.
+//! The end of a chain can be removed: deleting the last lines **together with** their records (or
+//! all files, or restoring yesterday's copy of the whole directory) leaves a shorter chain that is
+//! intact. Therefore the head of the chain, a block number and the SHA-256 of its record, is
+//! written to the process's own log, once a minute by default, which should be sent to another
+//! machine. `log verify --head` then requires that the chain contains that block.
 //!
-//! Somebody **with the key** (root on the machine while it runs, who can read it from memory) can
-//! write another past, and sign it. Only a head that has left the machine before shows that: it is
-//! of a record that the new chain does not contain. What happened after the last such head is in
-//! their hands.
+//! An attacker **with the key** (root on the machine while it runs, who can read it from memory)
+//! can rewrite the past and sign it. Only a head that has left the machine before shows that: it is
+//! of a record that the new chain does not contain. Changes after the last such head cannot be
+//! detected.
 //!
-//! # What is not sealed yet
+//! # Lines that are not sealed yet
 //!
 //! A block is closed once a second, or when it is full. Lines written after that are not sealed if
 //! the process is killed: the next start seals them as it finds them, in blocks that are marked
-//! `crash`, and `log verify` says how many they are. Whoever can crash the process can change what
-//! was written in the last second before. After an orderly end nothing is left unsealed, the last
-//! record says so (`stopped`), and lines that come after it were inserted.
+//! `crash`, and `log verify` reports their number. An attacker who can crash the process can change
+//! the lines of the last second before the crash. After a graceful shutdown no line is unsealed,
+//! the last record is marked `stopped`, and later lines were inserted.
 //!
-//! A record is written only when its lines are on the disk, so that a machine that fails never
-//! leaves a seal that claims more than the log has. That costs an `fdatasync` a second, beside the
-//! writes.
+//! A record is written only when its lines are on disk, so that a crash of the machine never leaves
+//! a seal that covers more than the log has. That costs one `fdatasync` per second, in parallel
+//! with the writes.
 //!
-//! # What is missing
+//! # Missing seals
 //!
-//! A chain does not know its own end, and a log without a seal does not know that it had one. So
-//! beside the log, or where `--audit-log-seal-checkpoint-file` says, there is a checkpoint: chain,
-//! number and SHA-256 of the last record, signed. A chain that ends before it, or is not there, was
-//! tampered with: `log verify` reports it, and the proxy reports it at the start, sets the metric
-//! `kube_audit_proxy_log_seal_broken`, continues after the checkpoint, so that the gap stays
-//! visible, and marks the lines that it finds as `lost`. Whoever can delete the checkpoint, too, is
-//! found only by a head that has left the machine.
+//! A chain does not contain its own end, and a log without a seal does not show that it had one.
+//! Therefore a checkpoint is stored next to the log, or at `--audit-log-seal-checkpoint-file`:
+//! chain, number and SHA-256 of the last record, signed. A chain that ends before it, or is
+//! missing, was tampered with: `log verify` reports it, and the proxy reports it at startup, sets
+//! the metric `kube_audit_proxy_log_seal_broken`, continues after the checkpoint, so that the gap
+//! stays visible, and marks the lines that it finds as `lost`. Deleting the checkpoint as well is
+//! only detected by a head that has left the machine.
 //!
 //! # Files
 //!
@@ -122,8 +121,8 @@
 //! # What it costs
 //!
 //! Eight bytes for each line, 11 in base64, and some 460 for each block: 1.2 % of a log with lines
-//! of 900 bytes. Eight bytes are enough, as they only tell *where* something was changed; *that* it
-//! was is told by the whole SHA-256. SHA-256 of the line is computed where it is written.
+//! of 900 bytes. Eight bytes are enough, as they only show *where* something was changed; the whole
+//! SHA-256 shows *that* it was. The SHA-256 of a line is computed where it is written.
 
 mod chain;
 mod checkpoint;

@@ -20,8 +20,8 @@ const VERSION: u32 = 1;
 /// What the last member begins with.
 const SIGNATURE: &str = ",\"sig\":\"";
 
-/// Why lines were sealed later than when they were written, so that nobody knows what they were
-/// then.
+/// Why lines were sealed later than they were written, so that their original content is not
+/// proved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Late {
@@ -29,14 +29,14 @@ pub enum Late {
     Began,
     /// The process had ended before they could be sealed.
     Crash,
-    /// They came after an orderly end: somebody inserted them.
+    /// They were written after a graceful shutdown: they were inserted.
     Stopped,
-    /// They were in a file that somebody else had put in the log's place.
+    /// They were in a file that another process had put in place of the log.
     Opened,
     /// They are not sealed: so many were written while the seal could not be.
     Skipped,
-    /// Their seal was missing at the start although there had been one, or ended before the
-    /// checkpoint: somebody removed it, and may have changed them.
+    /// Their seal was missing at startup although there had been one, or ended before the
+    /// checkpoint: it was removed, and the lines may have been changed.
     Lost,
 }
 

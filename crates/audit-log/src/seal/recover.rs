@@ -72,7 +72,7 @@ pub(crate) fn recover(
     let lost = lost(found.last(), checkpoint.as_ref());
     if let Some(what) = &lost {
         tracing::error!(
-            "the seal of the audit log {} is missing or incomplete: {what}. It was removed or replaced, \
+            "the seal of the audit log {} is missing or incomplete: {what}; it was removed or replaced, \
              and the log may have been changed; `log verify` reports this from now on",
             path.display()
         );
@@ -126,10 +126,10 @@ pub(crate) fn recover(
             if size < offset {
                 metrics.seal.broken.set(1);
                 tracing::error!(
-                    "the audit log {} is {} bytes shorter than what was sealed of it; `log verify` \
-                     tells which lines are missing",
-                    path.display(),
-                    offset - size
+                    "{} bytes of the audit log {} that were sealed are missing; `log verify` \
+                     lists the missing lines",
+                    offset - size,
+                    path.display()
                 );
             }
             recovery.file(part, &mut Lines::new(from(log, offset.min(size))?))?;
@@ -318,7 +318,7 @@ impl Recovery {
                 return Err(error);
             }
             tracing::error!(
-                "cannot write the audit log's seal: {error}; no event is written until it can be"
+                "cannot write the audit log's seal: {error}; no event is written until it can be written"
             );
             self.failed = Some(error.to_string());
         }
@@ -368,7 +368,7 @@ fn begins_alike(
             continue;
         }
         let Some(digest) = first.record.short_digests().and_then(|all| all.first().copied()) else {
-            // Lines that were not sealed: nobody knows what they were.
+            // Lines that were not sealed: their original content is unknown.
             return Ok(true);
         };
         return Ok(first_line()?.is_some_and(|line| super::digest::short(&line.hash) == digest));

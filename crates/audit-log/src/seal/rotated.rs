@@ -59,7 +59,7 @@ pub(super) fn rotated(names: &BackupNames) -> io::Result<Vec<Rotated>> {
     let mut found: Vec<Rotated> = found.into_values().collect();
     for file in found.iter_mut().filter(|file| file.retired) {
         if file.has_seal {
-            // Somebody has put both there; the one that is in place counts.
+            // Another process has put both there; the one that is in place counts.
             file.retired = false;
         } else {
             file.seal = with_suffix(&file.plain, RETIRED);

@@ -46,7 +46,7 @@ impl SealFile {
                 return Ok(false);
             }
             tracing::error!(
-                "the audit log's seal {} was removed or replaced by somebody else",
+                "the audit log's seal {} was removed or replaced by another process",
                 self.path.display()
             );
         }
@@ -103,7 +103,7 @@ pub(crate) fn mend(path: &Path) -> io::Result<()> {
     let end = tail.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
     if end < tail.len() && (end > 0 || start == 0) {
         tracing::warn!(
-            "the audit log's seal {} did not end with a whole record; its last {} bytes are cut off",
+            "the audit log's seal {} ended with a partial record; its last {} bytes were removed",
             path.display(),
             tail.len() - end
         );
@@ -113,9 +113,9 @@ pub(crate) fn mend(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns its last record that ends with a newline: one without is what a crash has left, and will
-/// be cut off. What is no record, because somebody has written to the file, is passed over: `log
-/// verify` reports it.
+/// Returns its last record that ends with a newline: one without was left by a crash, and will be
+/// removed. Lines that are not records, because another process has written to the file, are
+/// skipped: `log verify` reports them.
 pub(crate) fn last_record(path: &Path) -> io::Result<Option<Signed>> {
     let mut file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

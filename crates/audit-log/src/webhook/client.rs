@@ -1,4 +1,4 @@
-//! What the webhook needs of an HTTP client.
+//! The HTTP client that webhooks need.
 
 use std::fmt;
 use std::sync::Arc;

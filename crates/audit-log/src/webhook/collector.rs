@@ -12,8 +12,8 @@ use super::sender::{Ending, GAVE_UP, Sender};
 use super::spool::{self, Spool};
 use crate::{Bucket, DroppedEvents, Line, Throttle};
 
-/// Batches that may be under way, retries included, where there is no spool. kube-apiserver knows
-/// no limit, and grows.
+/// Maximum number of batches in flight without a spool, retries included. kube-apiserver has no
+/// limit, and its memory grows.
 const IN_FLIGHT: usize = 16;
 
 /// Makes batches of events.

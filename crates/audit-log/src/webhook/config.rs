@@ -26,7 +26,7 @@ pub struct WebhookConfig {
 pub struct SpoolConfig {
     /// `--audit-webhook-spool-dir`; made with mode 0700 if it is missing.
     pub dir: PathBuf,
-    /// `--audit-webhook-spool-max-size`, in bytes. What would be more is lost, the newest first.
+    /// `--audit-webhook-spool-max-size`, in bytes. Events beyond it are lost, the newest first.
     pub max_size: u64,
 }
 
@@ -42,7 +42,7 @@ pub enum WebhookError {
     Spool {
         /// The folder, or a file in it.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// The spool's directory belongs to another process or backend.

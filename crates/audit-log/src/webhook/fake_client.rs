@@ -1,4 +1,4 @@
-//! A client for tests that responds as it is told.
+//! A client for tests whose responses the test selects.
 
 use std::collections::VecDeque;
 use std::io::Read;
@@ -75,7 +75,7 @@ impl FakeClient {
     }
 }
 
-/// An event that is told apart by its number, and padded.
+/// An event that is identified by its number, and padded.
 pub(super) fn event(id: u64, padding: usize) -> Line {
     format!("{{\"id\":{id},\"x\":\"{}\"}}\n", "x".repeat(padding)).into_bytes().into()
 }

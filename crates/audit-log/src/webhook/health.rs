@@ -1,4 +1,4 @@
-//! Whether the endpoint accepts events, as far as its responses tell.
+//! Tracks whether the endpoint accepts events.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -16,7 +16,7 @@ pub(super) const AWAITED: Duration = Duration::from_millis(1500);
 /// The same for an endpoint that nothing waits for, which may take its time.
 pub(super) const UNAWAITED: Duration = Duration::from_secs(10);
 
-/// What is known of the endpoint.
+/// The known state of the endpoint.
 #[derive(Debug)]
 pub(super) struct Health {
     condition: watch::Sender<Condition>,
@@ -64,7 +64,7 @@ impl Health {
         attempt.await
     }
 
-    /// It has responded, possibly that it does not want this list.
+    /// It has responded, possibly by rejecting this list.
     pub(super) fn is_well(&self) {
         if *self.condition.borrow() != Condition::Healthy {
             self.metrics.healthy.set(1);
@@ -128,7 +128,7 @@ impl Health {
         if self.state() == BackendState::Ok
             && let Some(since) = since
         {
-            // One that ends tells; if none does, it hangs.
+            // An attempt that ends shows the state; if none ends, the endpoint hangs.
             let _ = tokio::time::timeout_at(since + self.hangs, ended.changed()).await;
         }
         match self.state() {

@@ -1,4 +1,4 @@
-//! `EventList`, the body of a request to the receiver.
+//! `EventList`, the body of a request to the endpoint.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -8,7 +8,7 @@ use crate::Line;
 const HEAD: &[u8] =
     b"{\"kind\":\"EventList\",\"apiVersion\":\"audit.k8s.io/v1\",\"metadata\":{},\"items\":[";
 
-/// What each line of the log begins with, and an item of a list does not.
+/// The prefix of each line of the log, which items of a list do not have.
 const ITEM: &[u8] = b"\"kind\":\"Event\",\"apiVersion\":\"audit.k8s.io/v1\",";
 
 /// The list of these lines of JSON, with the newline that kube-apiserver ends it with.

@@ -85,7 +85,7 @@ impl WebhookFamilies {
 /// The metrics of one webhook backend.
 #[derive(Debug, Default)]
 pub struct WebhookMetrics {
-    /// What it has in common with other backends.
+    /// The metrics that all backends have.
     pub backend: Arc<BackendMetrics>,
     /// 1 while the endpoint accepts events.
     pub healthy: Gauge,

@@ -18,7 +18,7 @@
 //!   wait in the queue. In the blocking modes the request waits, up to five attempts of 30 s each.
 //! - Endpoint failing in a blocking mode: the event is counted under `plugin="webhook"`;
 //!   [`WhenFailed`](crate::WhenFailed) says whether the request fails. The list is sent again until
-//!   the endpoint accepts it, which is how its recovery is found out.
+//!   the endpoint accepts it, which is how its recovery is detected.
 
 mod client;
 mod collector;
@@ -72,7 +72,7 @@ pub struct WebhookBackend {
 
 #[derive(Debug)]
 enum Route {
-    /// Nobody waits.
+    /// No request waits.
     Queue {
         /// None: shut down.
         events: std::sync::Mutex<Option<mpsc::Sender<Line>>>,
@@ -175,8 +175,8 @@ impl WebhookBackend {
         self.health.state()
     }
 
-    /// Whether the endpoint accepts events: like [`Self::state`], but asks where requests wait for
-    /// it.
+    /// Returns whether the endpoint accepts events: like [`Self::state`], but probes it if requests
+    /// wait for it.
     ///
     /// # Errors
     /// What is wrong.
@@ -294,12 +294,12 @@ impl WebhookBackend {
     }
 }
 
-/// Sends a list, given up already, until the endpoint responds: where requests are refused, or
-/// clients sent elsewhere, as long as it does not, nothing else would find out. So that event may
-/// arrive after all.
+/// Sends a list that already counts as lost until the endpoint responds: while requests are
+/// refused, or clients are sent elsewhere, nothing else would detect the recovery. The event may
+/// therefore still arrive.
 async fn probe(sender: Arc<Sender>, list: Vec<u8>, probing: Arc<AtomicBool>) {
     let (body, health) = (sender.body(&list), sender.health());
-    // Again, because it may fail anew while this one has just seen it healthy.
+    // Repeatedly, because it may fail again right after this attempt has seen it healthy.
     while health.is_given_up() && !probing.swap(true, Ordering::SeqCst) {
         while health.is_given_up() {
             tokio::time::sleep(sender.delay(0, None)).await;

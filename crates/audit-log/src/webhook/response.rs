@@ -1,4 +1,4 @@
-//! What a response of the endpoint means, other than that it has the events.
+//! Interprets responses of the endpoint that do not accept the events.
 
 use std::time::{Duration, SystemTime};
 
@@ -32,7 +32,7 @@ fn without_secrets(location: &str) -> String {
     format!("{}{}", host.unwrap_or_default(), uri.path())
 }
 
-/// How long the endpoint wants to be left alone: seconds, or until a date.
+/// `Retry-After` of the endpoint: seconds, or a date.
 pub(super) fn retry_after(
     status: StatusCode,
     headers: &HeaderMap,

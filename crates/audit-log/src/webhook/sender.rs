@@ -30,7 +30,7 @@ const FACTOR: f64 = 1.5;
 const LAST_DELAY: Duration = Duration::from_millis(500);
 /// Why events are lost at the end of a shutdown.
 pub(super) const GAVE_UP: &str = "the shutdown ended before the webhook accepted them";
-/// The longest delay between two attempts, whatever the endpoint asks for.
+/// The maximum delay between two attempts, even if `Retry-After` is longer.
 const LONGEST: Duration = Duration::from_secs(300);
 
 /// Sends lists to one endpoint.

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use super::list;
 use super::sender::Failure;
 
-/// What became of a list.
+/// The outcome of a list.
 #[derive(Debug)]
 pub(super) enum Sent {
     /// The endpoint accepted it.
@@ -20,7 +20,7 @@ pub(super) enum Sent {
     Stopped,
 }
 
-/// What became of a list and its parts.
+/// The outcomes of a list and its parts.
 #[derive(Debug)]
 pub(super) enum Delivered {
     /// The endpoint accepted all of it.
@@ -56,7 +56,7 @@ pub(super) async fn deliver<F: Future<Output = Sent>>(
         Some(items) if items.len() > 1 => items,
         _ => return whole(first),
     };
-    // What comes first is sent first.
+    // The first half is sent first.
     let mut parts: Vec<Range<usize>> = Vec::new();
     halve(0..items.len(), &mut parts);
     let mut refused: Vec<&RawValue> = Vec::new();

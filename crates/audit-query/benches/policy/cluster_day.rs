@@ -1,4 +1,5 @@
-//! The audit events of a cluster with level Metadata: nodes, control plane, add-ons, people, CI, failures.
+//! The audit events of a cluster with level Metadata: nodes, control plane, add-ons, people, CI,
+//! failures.
 //!
 //! The same arguments give the same events.
 
@@ -105,7 +106,7 @@ fn of_node(node: usize, second: usize, emit: &mut dyn FnMut(&Request<'_>)) {
             name: "web",
             ..request
         });
-        // Nodes that are not ready yet ask for these in vain.
+        // Nodes that are not ready yet request these without success.
         let code = if turn.is_multiple_of(90) { 404 } else { 200 };
         emit(&Request {
             group: "storage.k8s.io",

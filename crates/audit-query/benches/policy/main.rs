@@ -1,4 +1,5 @@
-//! Replays and condenses an hour of a cluster of 100 nodes: `cargo bench -p audit-query --bench policy`.
+//! Replays and condenses an hour of a cluster of 100 nodes:
+//! `cargo bench -p audit-query --bench policy`.
 //!
 //! `-- SECONDS FILE` only writes that many seconds of its audit log to a file, 86400 for a day.
 

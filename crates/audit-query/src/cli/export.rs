@@ -23,8 +23,8 @@ pub struct ExportArgs {
     pub filter: FilterArgs,
     /// Log files, folders, or - for standard input, and last the folder to write to
     ///
-    /// Without a log, the environment variable KUBE_AUDIT_LOG is used, or standard input if it is not a
-    /// terminal.
+    /// Without a log, the environment variable KUBE_AUDIT_LOG is used, or standard input if it is
+    /// not a terminal.
     #[arg(value_name = "PATH", required = true)]
     pub paths: Vec<PathBuf>,
     /// Which events of a request: last (one event a request), all, or the names of stages
@@ -39,7 +39,8 @@ pub struct ExportArgs {
     /// What is written
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     pub format: Format,
-    /// Folders by cluster, date, and hour (UTC), in this order: cluster=NAME/date=2026-11-23/hour=04
+    /// Folders by cluster, date, and hour (UTC), in this order:
+    /// cluster=NAME/date=2026-11-23/hour=04
     ///
     /// The default is cluster,date,hour with --cluster, else date,hour. none is no folders.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "PARTS")]
@@ -132,7 +133,7 @@ impl Command for ExportArgs {
             },
         )?;
         drop(bar);
-        // Files appear only if all is well.
+        // Files appear only if the export succeeds.
         let faulty = !summary.faults.is_empty();
         report_summary(summary)?;
         result.map_err(|error| CommandError::Usage(error.to_string()))?;

@@ -15,8 +15,8 @@ use crate::input::{self, rotated};
 pub struct IndexArgs {
     /// Log files or folders; a log brings the files rotated from it
     ///
-    /// Without a path, the environment variable KUBE_AUDIT_LOG is used. A log that is rotated, and so
-    /// still written to, is left out.
+    /// Without a path, the environment variable KUBE_AUDIT_LOG is used. A log that is rotated, and
+    /// so still written to, is left out.
     #[arg(value_name = "PATH")]
     pub paths: Vec<PathBuf>,
     /// Compare existing index files with their logs, event by event, and write nothing

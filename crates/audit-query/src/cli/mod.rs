@@ -92,8 +92,8 @@ fn exit_code(result: Result<bool, CommandError>) -> ExitCode {
 pub struct InputArgs {
     /// Log files, folders, or - for standard input; a log brings the files rotated from it
     ///
-    /// Without a path, the environment variable KUBE_AUDIT_LOG is used, or standard input if it is not
-    /// a terminal.
+    /// Without a path, the environment variable KUBE_AUDIT_LOG is used, or standard input if it is
+    /// not a terminal.
     #[arg(value_name = "PATH")]
     pub paths: Vec<PathBuf>,
     /// Which events of a request: last (one event a request), all, or the names of stages
@@ -173,7 +173,8 @@ impl Colour {
     }
 }
 
-/// Prints what a scan could not read. Returns the first fault, if a file could not be read to its end.
+/// Prints what a scan could not read. Returns the first fault, if a file could not be read to its
+/// end.
 pub(crate) fn report_summary(summary: Summary) -> Result<(), CommandError> {
     for Skipped { path, lines, first, .. } in &summary.skipped {
         let lines = match lines {

@@ -11,8 +11,8 @@ pub(crate) enum Output {
 }
 
 impl Output {
-    /// A pager if standard output is a terminal and `wanted`: the command in KUBE_AUDIT_PAGER or PAGER,
-    /// or `less`. An empty one, or `cat`, is none.
+    /// A pager if standard output is a terminal and `wanted`: the command in KUBE_AUDIT_PAGER or
+    /// PAGER, or `less`. An empty one, or `cat`, is none.
     pub(crate) fn open(wanted: bool) -> Output {
         let direct = || Output::Direct(BufWriter::with_capacity(64 << 10, io::stdout()));
         if !wanted || !io::stdout().is_terminal() {

@@ -53,7 +53,8 @@ pub struct QueryArgs {
     /// How events are printed
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
     pub output: Format,
-    /// Columns of table, csv, and tsv: time,user,verb,resource,namespace,name,code,annotations.KEY, ...
+    /// Columns of table, csv, and tsv: time,user,verb,resource,namespace,name,code,annotations.KEY,
+    /// ...
     #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
     pub columns: Vec<String>,
     /// Stop after this many events
@@ -65,8 +66,8 @@ pub struct QueryArgs {
     /// Print only how many events match
     #[arg(long, conflicts_with_all = ["output", "columns", "reverse"])]
     pub count: bool,
-    /// With each event, print the sealed block that proves it; exit with 2 if an event is not what was
-    /// sealed
+    /// With each event, print the sealed block that proves it; exit with 2 if an event is not what
+    /// was sealed
     #[arg(long, requires = "public_key", conflicts_with = "count")]
     pub proof: bool,
     /// Public keys (PEM) that the log may be sealed with, for --proof

@@ -38,7 +38,8 @@ impl ReportOptions {
         })
     }
 
-    /// Goes through the log. What could not be read to its end is an error once the rest was printed.
+    /// Goes through the log. What could not be read to its end is an error once the rest was
+    /// printed.
     fn run<V: Visitor>(
         &self,
         scan: Scan,
@@ -86,8 +87,8 @@ impl ReportOptions {
         let (groups, end) = self.group(kind)?;
         if groups.rows.is_empty() {
             eprintln!(
-                "note: no event has the annotation {name}; kube-apiserver adds it to its own audit log, \
-                 and a log that was written elsewhere, such as by kube-audit-proxy, does not tell"
+                "note: no event has the annotation {name}, which kube-apiserver adds only to its own \
+                 audit log; logs of other programs, such as kube-audit-proxy, do not have it"
             );
         }
         let found = self.print_groups(title, kind, groups)?;

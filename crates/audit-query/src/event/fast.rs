@@ -1,8 +1,9 @@
 //! Events in the order in which kube-apiserver and kube-audit-proxy write their members.
 //!
 //! Go and this proxy write each member at most once, in one order, and without white space. Such a
-//! line is read by comparing the keys that are expected, without looking for the ends of keys. A line
-//! that deviates in anything is left to the parser that accepts all JSON, so both agree on every line.
+//! line is read by comparing the keys that are expected, without looking for the ends of keys. A
+//! line that deviates in anything is left to the parser that accepts all JSON, so both agree on
+//! every line.
 
 use super::json::{container_end, list_end, string_end};
 use super::{Event, Text, User};

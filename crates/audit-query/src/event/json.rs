@@ -201,9 +201,9 @@ fn is_number(text: &[u8]) -> bool {
     rest.is_empty()
 }
 
-/// Calls `member` with the key (between its quotes, still escaped) and the start of the value of each
-/// member of the object whose brace is at `at`; it returns the index behind the value. Returns the
-/// index behind the object, or `None` if it is none.
+/// Calls `member` with the key (between its quotes, still escaped) and the start of the value of
+/// each member of the object whose brace is at `at`; it returns the index behind the value. Returns
+/// the index behind the object, or `None` if it is none.
 #[inline(always)]
 pub(crate) fn members<'a>(
     bytes: &'a [u8],

@@ -15,8 +15,8 @@ use std::borrow::Cow;
 use self::json::{Value, members, skip_space};
 pub use self::text::Text;
 
-/// An `audit.k8s.io` event. Members that the line does not have, or that are of another type than the
-/// API says, are empty.
+/// An `audit.k8s.io` event. Members that the line does not have, or that are of another type than
+/// the API says, are empty.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Event<'a> {
     /// The whole event as it stands in the log, without the newline.
@@ -156,8 +156,8 @@ impl<'a> Event<'a> {
         self.annotations
     }
 
-    /// Like [`Event::parse`], but an event need not have an audit ID or a stage: for events written by
-    /// hand. Returns `None` if it is another object, or no object.
+    /// Like [`Event::parse`], but an event need not have an audit ID or a stage: for events written
+    /// by hand. Returns `None` if it is another object, or no object.
     pub fn parse_partial(line: &'a [u8]) -> Option<Event<'a>> {
         match read(line) {
             Some(Parsed { event, kind, items: None }) if is_event(kind) => Some(event),
@@ -165,8 +165,8 @@ impl<'a> Event<'a> {
         }
     }
 
-    /// When the stage was reached, in microseconds since 1970; when the request arrived, if the event
-    /// does not say.
+    /// When the stage was reached, in microseconds since 1970; when the request arrived, if the
+    /// event does not say.
     #[inline]
     pub fn time(&self) -> Option<i64> {
         time::micros(self.stage_time).or_else(|| time::micros(self.received))
@@ -177,8 +177,8 @@ impl<'a> Event<'a> {
         time::micros(self.received)
     }
 
-    /// Microseconds from the request's arrival to this stage. `None` for `RequestReceived`, and where
-    /// a timestamp is missing.
+    /// Microseconds from the request's arrival to this stage. `None` for `RequestReceived`, and
+    /// where a timestamp is missing.
     pub fn latency(&self) -> Option<i64> {
         if self.stage.is(b"RequestReceived") {
             return None;

@@ -29,7 +29,8 @@ impl<'a> Text<'a> {
         self.0.unwrap_or_default()
     }
 
-    /// The decoded bytes. They are UTF-8 unless the writer of the log put other bytes into a string.
+    /// The decoded bytes. They are UTF-8 unless the writer of the log put other bytes into a
+    /// string.
     #[inline]
     pub fn bytes(self) -> Cow<'a, [u8]> {
         let escaped = self.escaped();

@@ -27,8 +27,8 @@ pub(crate) fn canonical_micros(text: Text<'_>) -> Option<i64> {
     (again == escaped).then_some(micros)
 }
 
-/// Appends a time as kube-apiserver writes it: 27 bytes, in UTC, with microseconds. Times before year 0
-/// or after 9999 are no times of an event.
+/// Appends a time as kube-apiserver writes it: 27 bytes, in UTC, with microseconds. Times before
+/// year 0 or after 9999 are no times of an event.
 pub(crate) fn push_canonical(micros: i64, out: &mut Vec<u8>) {
     let (seconds, fraction) = (micros.div_euclid(1_000_000), micros.rem_euclid(1_000_000));
     let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));

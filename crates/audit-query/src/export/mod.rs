@@ -1,8 +1,8 @@
-//! Writes events into folders by cluster, date, and hour, in the layout of Hive that DuckDB, ClickHouse,
-//! Trino, and Spark read: `cluster=prod/date=2026-11-23/hour=04/events-0.parquet`.
+//! Writes events into folders by cluster, date, and hour, in the layout of Hive that DuckDB,
+//! ClickHouse, Trino, and Spark read: `cluster=prod/date=2026-11-23/hour=04/events-0.parquet`.
 //!
-//! Files are written under hidden names, which those programs do not read, and get their own names when
-//! all of them are complete. A file that is there is not replaced, unless that is asked for.
+//! Files are written under hidden names, which those programs do not read, and get their own names
+//! when all of them are complete. A file that is there is not replaced, unless that is asked for.
 
 mod text;
 
@@ -15,7 +15,8 @@ use clap::ValueEnum;
 use crate::event::Event;
 use crate::index::{Column, IndexError, Table};
 
-/// Partitions that are written to at once. A later event of another opens that again, as another file.
+/// Partitions that are written to at once. A later event of another opens that again, as another
+/// file.
 const OPEN: usize = 3;
 /// The value of a partition that an event has none for, as Hive spells it.
 const NONE: &str = "__HIVE_DEFAULT_PARTITION__";
@@ -228,8 +229,8 @@ impl Writer {
         if time == i64::MIN {
             return (i64::MIN, i64::MIN + 1);
         }
-        // An hour of any day is a partition of its own only as part of a date; by hours alone, each of
-        // a day's is another file.
+        // An hour of any day is a partition of its own only as part of a date; by hours alone, each
+        // of a day's is another file.
         let length = if has(Part::Hour) { HOUR } else { 24 * HOUR };
         let from = time.div_euclid(length) * length;
         (from, from + length)
@@ -244,7 +245,7 @@ impl Writer {
         self.finished.sort_by(|a, b| a.path.cmp(&b.path));
         let mut files = Vec::new();
         for Finished { hidden, path, events } in &self.finished {
-            // A link fails if the name is taken, also by somebody who was quicker.
+            // A link fails if the name is taken, also by a concurrent process.
             let named = match self.overwrite {
                 true => fs::rename(hidden, path),
                 false => fs::hard_link(hidden, path).and_then(|()| fs::remove_file(hidden)),

@@ -31,7 +31,8 @@ pub struct FilterArgs {
     /// Kubernetes verb, such as delete
     #[arg(long, value_name = "VERB")]
     pub verb: Vec<String>,
-    /// Resource, such as secrets, deployments.apps, or pods/exec; pods/ is pods without subresources
+    /// Resource, such as secrets, deployments.apps, or pods/exec; pods/ is pods without
+    /// subresources
     #[arg(long, value_name = "RESOURCE[.GROUP][/SUBRESOURCE]")]
     pub resource: Vec<String>,
     /// Namespace of the object

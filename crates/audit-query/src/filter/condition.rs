@@ -1,8 +1,8 @@
 //! `--where`: an expression of the Common Expression Language (CEL) over the whole event.
 //!
-//! Each member of the event is a variable, as in `verb == "get"`; those that the event does not have
-//! are null. `event` is the event itself, for `has(event.objectRef)`. An expression that fails on an
-//! event, such as `responseStatus.code > 400` on one without a status, does not match it.
+//! Each member of the event is a variable, as in `verb == "get"`; those that the event does not
+//! have are null. `event` is the event itself, for `has(event.objectRef)`. An expression that fails
+//! on an event, such as `responseStatus.code > 400` on one without a status, does not match it.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -39,7 +39,7 @@ const MEMBERS: [&str; 19] = [
     "stageTimestamp",
     "annotations",
 ];
-/// More than any expression that somebody could read.
+/// Longer than any readable expression.
 const LONGEST: usize = 8 << 10;
 /// The parser recurses.
 const PARSER_STACK: usize = 64 << 20;
@@ -91,8 +91,8 @@ impl Condition {
         Ok(condition)
     }
 
-    /// Finds misspelled names, and expressions that are no conditions: an event without any member has
-    /// all variables.
+    /// Finds misspelled names, and expressions that are no conditions: an event without any member
+    /// has all variables.
     fn check(&self) -> Result<(), String> {
         let mut context = Context::with_env(self.env.clone());
         for member in MEMBERS {

@@ -61,7 +61,8 @@ pub struct FilterError {
 }
 
 impl Filter {
-    /// Parses the flags; times are relative to `now`, and in its time zone unless they name another.
+    /// Parses the flags; times are relative to `now`, and in its time zone unless they name
+    /// another.
     ///
     /// # Errors
     /// A value is not of the form that its flag takes.

@@ -2,8 +2,9 @@
 //!
 //! JSON may write each character of a string as an escape, so a line may contain a value without
 //! containing its bytes. Needles consist of ASCII characters for which the only other spelling is
-//! `\u00XX`; a line with such an escape of one of them is therefore looked at as well. Go's encoder,
-//! and so kube-apiserver, writes none: it escapes control characters, `<`, `>`, and `&` in this way.
+//! `\u00XX`; a line with such an escape of one of them is therefore looked at as well. Go's
+//! encoder, and so kube-apiserver, writes none: it escapes control characters, `<`, `>`, and `&` in
+//! this way.
 
 use memchr::memmem::Finder;
 

@@ -50,8 +50,8 @@ fn glob(parts: &[Vec<u8>], mut bytes: &[u8]) -> bool {
     bytes.ends_with(last)
 }
 
-/// All values of one flag. The value matches if it is one of those wanted, if there are any, and none
-/// of those that are not.
+/// All values of one flag. The value matches if it is one of those wanted, if there are any, and
+/// none of those that are not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Set<P> {
     pub(crate) wanted: Vec<P>,

@@ -3,8 +3,8 @@
 use jiff::civil::{DateTime, Time};
 use jiff::{SignedDuration, Timestamp, ZonedDateTime};
 
-/// Parses a point in time in microseconds since 1970. Dates and times without an offset are those of
-/// the time zone of `now`.
+/// Parses a point in time in microseconds since 1970. Dates and times without an offset are those
+/// of the time zone of `now`.
 pub(crate) fn parse(text: &str, now: &ZonedDateTime) -> Option<i64> {
     let text = text.trim();
     if let Ok(timestamp) = text.parse::<Timestamp>() {

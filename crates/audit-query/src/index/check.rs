@@ -10,7 +10,8 @@ use crate::event::{self, Event, Text};
 use crate::input::Input;
 use crate::scan::{Progress, ScanError, chunks, source};
 
-/// Reads a log file and its index file to their ends and compares them. Returns how many events they have.
+/// Reads a log file and its index file to their ends and compares them. Returns how many events
+/// they have.
 ///
 /// # Errors
 /// There is no index file, it is of another state of the log, or one event is another.

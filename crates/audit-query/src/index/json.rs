@@ -1,4 +1,4 @@
-//! An event written anew from what an index has of it, for a request whose end may still follow.
+//! Reconstructs an event from its index row, for a request whose end may still follow.
 
 use crate::event::{Event, Text};
 use crate::output::format::push_json;

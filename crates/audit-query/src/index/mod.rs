@@ -1,20 +1,20 @@
 //! Index files: a Parquet file beside each closed log file, `audit-TIME.log.parquet`.
 //!
-//! It has a row for each event, with what most filters and reports ask for, and where the event is in
-//! the log. Bodies are not in it. DuckDB, ClickHouse, and other programs read it, too.
+//! It has a row for each event, with what most filters and reports ask for, and where the event is
+//! in the log. Bodies are not in it. DuckDB, ClickHouse, and other programs read it, too.
 //!
 //! # When it is used
 //!
-//! Only if it is of exactly this log file: size, modification time, and SHA-256 of the first and the
-//! last 4 KiB are in its metadata. A row whose event cannot be told from its columns (an audit ID that
-//! is not a UUID, a timestamp of another form, bytes that are not UTF-8) is marked as not `exact`, and
-//! the event is read from the log. So is every event that is printed, and every one whose bodies
-//! or other members are asked for.
+//! Only if it is of exactly this log file: size, modification time, and SHA-256 of the first and
+//! the last 4 KiB are in its metadata. A row whose event cannot be told from its columns (an audit
+//! ID that is not a UUID, a timestamp of another form, bytes that are not UTF-8) is marked as not
+//! `exact`, and the event is read from the log. So is every event that is printed, and every one
+//! whose bodies or other members are asked for.
 //!
 //! # What it costs
 //!
-//! About 3 % of the log on disk. Row groups of 65,536 events have statistics, a Bloom filter of audit
-//! IDs and one of names, and dictionaries, by which a search leaves most of them out.
+//! About 3 % of the log on disk. Row groups of 65,536 events have statistics, a Bloom filter of
+//! audit IDs and one of names, and dictionaries, by which a search leaves most of them out.
 
 mod check;
 mod identity;
@@ -42,7 +42,7 @@ pub use self::schema::Columns;
 pub(crate) use self::sidecar::Sidecar;
 pub(crate) use self::values::{Times, Tuples, Uuids, Values};
 pub(crate) use self::write::Table;
-pub use self::write::{Written, write};
+pub use self::write::{Written, expected_digest, write};
 
 /// What the name of an index file ends in, after the name of the log before compression.
 pub const SUFFIX: &str = ".parquet";

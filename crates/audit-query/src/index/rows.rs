@@ -79,8 +79,8 @@ enum Data {
     Offset(Vec<Option<i64>>, u64),
     Length(Vec<i32>),
     Flag(Vec<bool>),
-    /// The values, and which each row has. Lists and maps are values as the JSON that they are in the
-    /// log.
+    /// The values, and which each row has. Lists and maps are values as the JSON that they are in
+    /// the log.
     Values(Values, Vec<u32>),
 }
 

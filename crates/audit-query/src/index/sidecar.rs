@@ -107,6 +107,18 @@ pub(crate) struct Sidecar {
 impl Sidecar {
     /// Opens the index file of a log file.
     pub(crate) fn open(log: &Path, log_file: &File) -> std::result::Result<Sidecar, IndexError> {
+        let sidecar = Sidecar::any(log)?;
+        sidecar.description.log.check(log_file)?;
+        Ok(sidecar)
+    }
+
+    /// What the index file of a log says of it, true or not.
+    pub(super) fn describe(log: &Path) -> std::result::Result<Description, IndexError> {
+        Sidecar::any(log).map(|sidecar| sidecar.description)
+    }
+
+    /// Opens the index file of a log file, whatever state of the log it is of.
+    fn any(log: &Path) -> std::result::Result<Sidecar, IndexError> {
         let file = match File::open(path(log)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(IndexError::Missing);
@@ -130,7 +142,6 @@ impl Sidecar {
         if SCHEMA.as_deref() != Some(metadata.file_metadata().schema()) {
             return Err(invalid("other columns"));
         }
-        description.log.check(log_file)?;
         let starts = &description.groups;
         if starts.len() != metadata.num_row_groups()
             || !starts.is_sorted_by_key(|group| group.start)

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::identity::{Identity, hex};
 use super::schema::{Column, Kind, schema};
-use super::{IndexError, Rows};
+use super::{IndexError, Rows, Sidecar};
 use crate::event::json::{self, Value};
 use crate::event::{self, Event, Line};
 use crate::input::Input;
@@ -72,12 +72,12 @@ pub struct Written {
     pub sha256: String,
 }
 
-/// Writes the index file of a closed log file, with its owner and mode, in one step. `stop` is asked now
-/// and then.
+/// Writes the index file of a closed log file, with its owner and mode, in one step. `stop` is
+/// asked now and then.
 ///
 /// # Errors
-/// The log cannot be read or is not one event a line; the index file cannot be written. Then there is
-/// none, or the one that was there.
+/// The log cannot be read or is not one event a line; the index file cannot be written. Then there
+/// is none, or the one that was there.
 pub fn write(log: &Path, stop: &dyn Fn() -> bool) -> Result<Written, IndexError> {
     let path = super::path(log);
     let mut temporary = path.clone().into_os_string();
@@ -110,6 +110,44 @@ fn write_to(
     std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, metadata.mode() & 0o666);
     to.set_permissions(permissions)?;
 
+    let (hashed, description) = build(log, file, identity, BufWriter::new(to), stop)?;
+    // What was written to meanwhile is not closed.
+    description.log.check(&File::open(log)?)?;
+    let to = hashed.out.into_inner().map_err(|error| error.into_error())?;
+    to.sync_all()?;
+    fs::rename(temporary, path)?;
+    Ok(Written {
+        path: path.to_owned(),
+        size: hashed.size,
+        events: description.events,
+        text: description.text,
+        sha256: hex(hashed.context.finish().as_ref()),
+    })
+}
+
+/// The SHA-256, in hexadecimal digits, that the index file of a log has if this program wrote it
+/// from the log as it is now. The state of the log (size, times) is taken from the index file that
+/// is there.
+///
+/// An index file with another digest tells something that the log does not, or was written by
+/// another version of the program.
+///
+/// # Errors
+/// The log or its index file cannot be read, or the log is not one event a line.
+pub fn expected_digest(log: &Path) -> Result<String, IndexError> {
+    let identity = Sidecar::describe(log)?.log;
+    let (hashed, _) = build(log, File::open(log)?, identity, io::sink(), &|| false)?;
+    Ok(hex(hashed.context.finish().as_ref()))
+}
+
+/// Writes the rows of a log, and what the index file says of it.
+fn build<W: Write + Send>(
+    log: &Path,
+    file: File,
+    identity: Identity,
+    out: W,
+    stop: &dyn Fn() -> bool,
+) -> Result<(Hashed<W>, Description), IndexError> {
     let input = Input { path: log.to_owned(), file: Some(file) };
     let source = source::Source::plan(input).map_err(|error| match error {
         crate::scan::ScanError::Io { error, .. } => IndexError::Io(error),
@@ -117,7 +155,7 @@ fn write_to(
     if source.format == source::Format::Document {
         return Err(IndexError::NotLines);
     }
-    let out = Hashed { out: BufWriter::new(to), context: Context::new(&SHA256), size: 0 };
+    let out = Hashed { out, context: Context::new(&SHA256), size: 0 };
     let mut table = Table::new(out, &Column::INDEX)?;
     let mut description = Description {
         version: VERSION,
@@ -148,8 +186,6 @@ fn write_to(
         ControlFlow::Continue(())
     })?;
     result?;
-    // What was written to meanwhile is not closed.
-    description.log.check(&File::open(log)?)?;
     description.backslashes = table.finish_rows()?;
     if let Some(last) = description.groups.last_mut() {
         // What came after the last event.
@@ -160,21 +196,11 @@ fn write_to(
     }
     let value = serde_json::to_string(&description).map_err(io::Error::from)?;
     table.writer.append_key_value_metadata(KeyValue::new(KEY.to_owned(), value));
-    let Hashed { out, context, size } = table.writer.into_inner()?;
-    let to = out.into_inner().map_err(|error| error.into_error())?;
-    to.sync_all()?;
-    fs::rename(temporary, path)?;
-    Ok(Written {
-        path: path.to_owned(),
-        size,
-        events: description.events,
-        text: description.text,
-        sha256: hex(context.finish().as_ref()),
-    })
+    Ok((table.writer.into_inner()?, description))
 }
 
-fn add(
-    table: &mut Table<Hashed>,
+fn add<W: Write + Send>(
+    table: &mut Table<W>,
     description: &mut Description,
     line: &[u8],
     offset: u64,
@@ -314,13 +340,13 @@ fn properties(columns: &[Column]) -> WriterProperties {
 }
 
 /// Counts and hashes what is written.
-struct Hashed {
-    out: BufWriter<File>,
+struct Hashed<W> {
+    out: W,
     context: Context,
     size: u64,
 }
 
-impl Write for Hashed {
+impl<W: Write> Write for Hashed<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let length = self.out.write(bytes)?;
         self.context.update(&bytes[..length]);

@@ -64,9 +64,9 @@ impl Input {
     }
 }
 
-/// Returns the files to read for `paths`, in the order of time within each log: for a log, the files
-/// rotated from it and then itself; for a folder, all logs in it; `-` is standard input. A file that
-/// several paths stand for is read once.
+/// Returns the files to read for `paths`, in the order of time within each log: for a log, the
+/// files rotated from it and then itself; for a folder, all logs in it; `-` is standard input. A
+/// file that several paths stand for is read once.
 ///
 /// # Errors
 /// A path does not exist or cannot be listed.

@@ -1,5 +1,5 @@
-//! Names of rotated logs, plain or compressed: `audit-2026-11-23T04-42-40.000.log`, as kube-apiserver
-//! and kube-audit-proxy write them, and `audit.log.1`, as logrotate does.
+//! Names of rotated logs, plain or compressed: `audit-2026-11-23T04-42-40.000.log`, as
+//! kube-apiserver and kube-audit-proxy write them, and `audit.log.1`, as logrotate does.
 
 use std::cmp::Reverse;
 use std::ffi::OsStr;

@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use crate::event::Text;
 use crate::event::json::{self, Value};
 
-/// Text for a terminal: control characters, which could move the cursor or hide what was written, and
-/// characters that change the direction of text are shown as escapes.
+/// Text for a terminal: control characters, which could move the cursor or hide what was written,
+/// and characters that change the direction of text are shown as escapes.
 pub(crate) fn printable(bytes: &[u8]) -> Cow<'_, str> {
     let text = String::from_utf8_lossy(bytes);
     let is_harmful = |char: char| {

@@ -11,9 +11,9 @@ use k8s_audit::policy::Attributes;
 
 /// The request of an event, with the attributes that it had when the policy was evaluated.
 ///
-/// The event's `objectRef` is not always these: kube-apiserver adds a namespace and a name from the body
-/// if the URL has none. So creates, writes whose URL has no namespace, and events without `objectRef` are
-/// resolved from `requestURI`.
+/// The event's `objectRef` is not always these: kube-apiserver adds a namespace and a name from the
+/// body if the URL has none. So creates, writes whose URL has no namespace, and events without
+/// `objectRef` are resolved from `requestURI`.
 #[derive(Debug)]
 pub struct EventRequest<'e> {
     user: Option<Cow<'e, [u8]>>,
@@ -64,8 +64,8 @@ impl<'e> EventRequest<'e> {
         let target = match has_object && !may_be_completed(event, &verb) {
             true => object(event),
             false => match url(event, &verb) {
-                // What kube-apiserver found in the URL is in objectRef; a URL that leads elsewhere was
-                // resolved by other rules.
+                // What kube-apiserver found in the URL is in objectRef; a URL that leads elsewhere
+                // was resolved by other rules.
                 Target::Url(info) if has_object && !event.object.resource.is(info.resource()) => {
                     object(event)
                 }

@@ -1,8 +1,8 @@
 //! Rules for frequent reads of system components.
 //!
 //! Requests are counted by the conditions that a rule could have: a group or a user, a verb, and a
-//! resource. A count with a protected request in it (see [`protection`]) gives no rule, so a policy made
-//! of these rules loses none of the protected requests of the log.
+//! resource. A count with a protected request in it (see [`protection`]) gives no rule, so a policy
+//! made of these rules loses none of the protected requests of the log.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -38,7 +38,7 @@ const MOST: usize = 8192;
 /// Why requests are never left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Protection {
-    /// By somebody who is not a system component.
+    /// By a user that is not a system component.
     Person,
     /// It changes something.
     Write,
@@ -54,8 +54,8 @@ pub enum Protection {
     Failed,
 }
 
-/// Why the request is protected; `None` if it is not. The response's code counts, although a policy does
-/// not see it.
+/// Why the request is protected; `None` if it is not. The response's code counts, although a policy
+/// does not see it.
 pub fn protection(event: &Event<'_>, request: &impl Attributes) -> Option<Protection> {
     if event.impersonated_user.is_some() {
         return Some(Protection::Impersonation);
@@ -280,7 +280,8 @@ impl Frequencies {
         rules.sort_by_key(|rule| std::cmp::Reverse(rule.count.bytes));
         kept.sort_by_key(|(_, count)| std::cmp::Reverse(count.bytes));
         let yaml = self.yaml(&rules, &kept);
-        // A service account can be in both groups; then this counts it twice, but not beyond the whole.
+        // A service account can be in both groups; then this counts it twice, but not beyond the
+        // whole.
         let sum = |of: fn(&Count) -> u64, whole: u64| {
             rules.iter().map(|rule| of(&rule.count)).sum::<u64>().min(whole)
         };
@@ -326,8 +327,8 @@ impl Frequencies {
                     "who checks health or reads the version, when, and from where".to_owned()
                 }
                 actor => format!(
-                    "when {} read {reads} ({verbs}), and from where, also if that is somebody who has \
-                     stolen their credentials",
+                    "when {} read {reads} ({verbs}), and from where, including anyone who uses stolen \
+                     credentials of theirs",
                     described(actor)
                 ),
             };

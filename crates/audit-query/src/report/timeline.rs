@@ -116,8 +116,8 @@ impl Timeline {
         all
     }
 
-    /// At most `most` bars of equal width: when the first begins, how wide they are (microseconds), and
-    /// events and failures of each.
+    /// At most `most` bars of equal width: when the first begins, how wide they are (microseconds),
+    /// and events and failures of each.
     pub(crate) fn bars(&self, most: usize) -> (i64, i64, Vec<(u64, u64)>) {
         let all = self.sorted();
         let (Some(first), Some(last)) = (all.first(), all.last()) else {

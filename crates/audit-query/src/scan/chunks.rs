@@ -72,9 +72,9 @@ impl Buffer {
     }
 }
 
-/// Calls `each` with the lines of a text that begin within `range`, many at a time, and the offset of
-/// the first. The last line of the text may lack its newline. `is_start`: a line begins where the range
-/// does.
+/// Calls `each` with the lines of a text that begin within `range`, many at a time, and the offset
+/// of the first. The last line of the text may lack its newline. `is_start`: a line begins where
+/// the range does.
 pub(super) fn of_range(
     mut read_at: impl FnMut(&mut [u8], u64) -> io::Result<usize>,
     range: Range<u64>,
@@ -166,8 +166,8 @@ pub(crate) fn of_stream(
     }
 }
 
-/// Calls `each` with each JSON value of a stream in which values may span lines, and its offset. Text
-/// between values that is not JSON is passed on up to the end of its line.
+/// Calls `each` with each JSON value of a stream in which values may span lines, and its offset.
+/// Text between values that is not JSON is passed on up to the end of its line.
 pub(super) fn of_document(
     mut stream: impl Read,
     buffer: &mut Buffer,

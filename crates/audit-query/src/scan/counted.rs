@@ -82,7 +82,7 @@ fn note_ends(place: &Group<'_>, found: &Found) {
 }
 
 /// Rows that are not only counted: those after which others are expected, and those that are read from
-/// the log. All is read once before anything is counted, because the group cannot be read again in another
+/// the log. All is read once before anything is counted, because the group cannot be read once more in another
 /// way then.
 struct Special {
     /// With whether the row has all that there is to know.

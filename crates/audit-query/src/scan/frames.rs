@@ -1,4 +1,5 @@
-//! Random access to a zstd file by its seek table (zstd seekable format): frames are decoded one by one.
+//! Random access to a zstd file by its seek table (zstd seekable format): frames are decoded one by
+//! one.
 
 use std::fs::File;
 use std::io;
@@ -23,8 +24,8 @@ pub(crate) struct Frames {
 }
 
 impl Frames {
-    /// Reads the seek table of a file of `size` bytes. `None`: it has none that fits the file, and has
-    /// to be read from its start.
+    /// Reads the seek table of a file of `size` bytes. `None`: it has none that fits the file, and
+    /// has to be read from its start.
     pub(crate) fn read(file: &File, size: u64) -> io::Result<Option<Frames>> {
         let Some(footer_at) = size.checked_sub(FOOTER_SIZE) else { return Ok(None) };
         let mut footer = [0; FOOTER_SIZE as usize];

@@ -15,8 +15,8 @@ use super::{Stages, Visitor};
 use crate::event::Event;
 use crate::index::{Column, Columns, Sidecar, parse_uuid};
 
-/// Where more events than this share of a group have to be read from the log, or more bytes than this,
-/// it is read as a whole.
+/// Where more events than this share of a group have to be read from the log, or more bytes than
+/// this, it is read as a whole.
 const SHARE: usize = 8;
 const LARGEST: u64 = 4 << 20;
 

@@ -11,8 +11,8 @@ use super::{Skipped, Summary, Visitor, ended};
 
 /// Bytes of events that may wait for the end of their requests.
 const UNFINISHED: usize = 16 << 20;
-/// In reverse order, how many ended requests are remembered before those are forgotten whose beginning
-/// must have been passed.
+/// In reverse order, how many completed requests are kept before those are dropped whose first
+/// event must have been passed.
 const ENDED: usize = 1 << 20;
 /// Microseconds by which events may be out of order.
 const SLACK: i64 = 60_000_000;

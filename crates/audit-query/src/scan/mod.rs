@@ -1,10 +1,9 @@
 //! Goes through logs and hands over the events that a filter wants.
 //!
 //! Plain files, and zstd files with a seek table, are cut into segments that threads share; other
-//! compressed files are read by one thread each.
-//! What a thread finds in a piece goes to the caller in the order of the log (or the reverse). Memory
-//! is bounded: a buffer a thread, a queue of limited size, and the requests that have begun and not
-//! ended (see [`Stages`]).
+//! compressed files are read by one thread each. What a thread finds in a piece goes to the caller
+//! in the order of the log (or the reverse). Memory is bounded: a buffer a thread, a queue of
+//! limited size, and the requests that have begun and not ended (see [`Stages`]).
 
 pub(crate) mod chunks;
 mod counted;
@@ -60,8 +59,8 @@ pub struct Scan {
 
 /// Receives the events of one thread.
 pub trait Visitor: Send {
-    /// Called for each event wanted, in the order of the log within one piece of it. What is pushed to
-    /// `records` is delivered in the order of the whole log.
+    /// Called for each event wanted, in the order of the log within one piece of it. What is pushed
+    /// to `records` is delivered in the order of the whole log.
     fn visit(&mut self, event: &Event<'_>, place: Place<'_>, records: &mut Records);
 
     /// The columns of an index that are enough to visit an event. `None`: it is read from the log.
@@ -225,8 +224,8 @@ impl Progress {
 }
 
 impl Scan {
-    /// Goes through the log with one visitor a thread, made by `make`. `deliver` gets the records in
-    /// order, until it breaks. Returns all visitors, for what they have counted to be added up.
+    /// Goes through the log with one visitor a thread, made by `make`. `deliver` gets the records
+    /// in order, until it breaks. Returns all visitors, for what they have counted to be added up.
     ///
     /// # Errors
     /// A file cannot be opened. Faults found while reading are in the summary; what was read before

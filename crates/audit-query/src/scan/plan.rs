@@ -55,7 +55,8 @@ pub(super) fn plan(
     let mut sources = Vec::new();
     let mut pieces = Vec::new();
     let mut notes = Notes::default();
-    // Where nothing is chosen by columns, and all events are read from the log, an index is of no use.
+    // Where nothing is chosen by columns, and all events are read from the log, an index is of no
+    // use.
     if scan.inputs.len() > MANY {
         // A log and its index are open each.
         let limit = rustix::process::getrlimit(Resource::Nofile);

@@ -24,7 +24,7 @@ use crate::index::Sidecar;
 
 /// What is found is handed over when it is this long, and at the end of a piece.
 const BATCH: usize = 64 << 10;
-/// What is kept of a compressed file that is read in reverse order; the rest is read again.
+/// How much of a compressed file is kept when it is read in reverse order; the rest is read twice.
 const KEPT: usize = 8 << 20;
 /// How much of the first line of a frame is looked at.
 const FIRST_LINE: usize = 64 << 10;
@@ -286,8 +286,8 @@ impl<V: Visitor> Worker<'_, V> {
         result
     }
 
-    /// Whether a line begins with a frame. It usually does, and the frame before need not be decoded
-    /// to know it: what remains of a line that began before is not an event.
+    /// Whether a line begins with a frame. It usually does, and the frame before need not be
+    /// decoded to know it: what remains of a line that began before is not an event.
     fn is_start(&self, start: u64, reader: &mut FrameReader<'_>) -> io::Result<bool> {
         let mut text = vec![0; FIRST_LINE];
         let length = reader.read_at(&mut text, start)?;
@@ -300,8 +300,8 @@ impl<V: Visitor> Worker<'_, V> {
         Ok(before == *b"\n")
     }
 
-    /// Reads an input from its start, and calls `each` with what was found, after each part of it and
-    /// at the end.
+    /// Reads an input from its start, and calls `each` with what was found, after each part of it
+    /// and at the end.
     fn stream(
         &mut self,
         source: &Source,

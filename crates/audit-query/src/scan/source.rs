@@ -15,8 +15,8 @@ use crate::input::Input;
 
 /// Bytes that tell the format.
 const PEEK: usize = 4096;
-/// The largest window of a zstd frame, as a power of two: 64 MiB would not fit into the memory that a
-/// query may take.
+/// The largest window of a zstd frame, as a power of two: 64 MiB would not fit into the memory that
+/// a query may take.
 const MAX_WINDOW: u32 = 25;
 
 /// How an input is to be read.
@@ -98,7 +98,7 @@ impl Source {
         }
     }
 
-    /// Whether the input can be read again from its start.
+    /// Returns whether the input can be read a second time from its start.
     pub(super) fn is_file(&self) -> bool {
         self.size > 0
     }

@@ -15,11 +15,11 @@ pub struct Diagnostic {
     pub at: Option<Position>,
     /// The message, in kube-apiserver's words where it has any.
     pub message: String,
-    /// How to fix it.
+    /// The remedy.
     pub help: Help,
 }
 
-/// How to fix an error, if known.
+/// The remedy for an error, if known.
 pub type Help = Option<String>;
 
 impl fmt::Display for Diagnostic {
@@ -70,7 +70,7 @@ impl Diagnostics {
         }
     }
 
-    /// Returns whether there are none.
+    /// Returns whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.found.is_empty()
     }

@@ -142,7 +142,7 @@ impl Reader<'_> {
         }
     }
 
-    /// What follows a backslash. Half a surrogate pair is U+FFFD.
+    /// Parses the escape after a backslash. An unpaired surrogate is U+FFFD.
     fn escaped(&mut self) -> Result<char, SyntaxError> {
         let character = match self.peek() {
             Some(b'"') => '"',
@@ -250,7 +250,7 @@ impl Reader<'_> {
         self.text.get(self.next).copied()
     }
 
-    /// Where the next byte stands.
+    /// Returns the position of the next byte.
     fn position(&mut self) -> Position {
         let since = &self.text[self.counted..self.next];
         self.characters += since.iter().filter(|b| **b & 0xc0 != 0x80).count();

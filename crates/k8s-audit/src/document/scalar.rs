@@ -36,8 +36,8 @@ pub enum Scalar {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TagMismatch;
 
-/// Resolves a scalar. `implicit` says that it is not quoted; the resolved `tag` is empty if none was
-/// written. With a tag of its own, `!` among them, the text stays as it is.
+/// Resolves a scalar. `implicit` says that it is not quoted; the resolved `tag` is empty if none
+/// was written. With a tag of its own, `!` among them, the text stays as it is.
 ///
 /// # Errors
 /// The text is not what its tag requires.

@@ -1,4 +1,5 @@
-//! The characters of a YAML file: UTF-8, or UTF-16 with a byte order mark, and no control characters.
+//! The characters of a YAML file: UTF-8, or UTF-16 with a byte order mark, and no control
+//! characters.
 
 use std::borrow::Cow;
 

@@ -26,18 +26,18 @@ impl fmt::Display for Position {
 /// Why a text is not a document, and where.
 #[derive(Debug)]
 pub struct SyntaxError {
-    /// Where parsing stopped.
+    /// The position of the error.
     pub at: Position,
     /// The error, in kube-apiserver's words where it has any.
     pub message: String,
-    /// What to write instead, if known.
+    /// A suggestion, if known.
     pub help: Option<String>,
 }
 
 /// A value with its position.
 #[derive(Debug, Clone)]
 pub struct Node {
-    /// Where the value starts.
+    /// The position of the value.
     pub at: Position,
     /// The value.
     pub value: Value,
@@ -78,7 +78,7 @@ pub enum Number {
 pub struct Entry {
     /// The key.
     pub key: Rc<str>,
-    /// Where the key starts.
+    /// The position of the key.
     pub key_at: Position,
     /// The value.
     pub node: Node,

@@ -16,7 +16,7 @@ const MAX_DEPTH: usize = 500;
 /// Members that merge keys may copy.
 const MAX_MERGED: usize = 1_000_000;
 
-/// How often a text is tried again without the tabs that stopped the parser.
+/// Maximum number of attempts to parse a text without the tabs that stopped the parser.
 const MAX_TRIES: usize = 1000;
 
 /// Reads the first document of `text`.
@@ -80,7 +80,7 @@ fn try_parse(text: &str) -> Result<Document, Stopped> {
     Ok(Document { root, duplicates: builder.duplicates })
 }
 
-/// The text with spaces instead of the tabs that begin this line; none if there are none.
+/// Returns the text with spaces instead of the leading tabs of this line, if it has any.
 fn without_tabs(text: &str, number: usize) -> Option<String> {
     let start: usize = text.split_inclusive('\n').take(number - 1).map(str::len).sum();
     let indentation = text[start..].bytes().take_while(|b| matches!(b, b' ' | b'\t')).count();
@@ -114,7 +114,7 @@ struct Built {
     is_alias: bool,
     /// Nodes in it, each as often as aliases lead to it.
     weight: u64,
-    /// How many of these are there through aliases.
+    /// The number of values that are reached through aliases.
     aliased: u64,
     depth: usize,
 }
@@ -360,7 +360,8 @@ fn key_of(key: &Built) -> Result<Key, SyntaxError> {
     Ok(Key::Name(name, key.node.at))
 }
 
-/// What `<<` merges, in the order in which it is set: of a list, earlier maps win.
+/// Returns the maps that `<<` merges, in the order in which they are set: earlier maps of a list
+/// override later ones.
 fn maps_to_merge(value: &Built) -> Result<Vec<Rc<[Entry]>>, SyntaxError> {
     let unfit = || {
         let message = "yaml: map merge requires map or sequence of maps as the value";

@@ -1,4 +1,4 @@
-//! What a policy looks at in a request.
+//! The attributes of a request that a policy evaluates.
 
 use crate::RequestInfo;
 use crate::UserInfo;
@@ -32,9 +32,9 @@ pub trait Attributes {
 /// A request with its user, the [`Attributes`] of the proxy's own requests.
 #[derive(Debug, Clone, Copy)]
 pub struct Authenticated<'a> {
-    /// Who was authenticated.
+    /// The authenticated user.
     pub user: Option<&'a UserInfo>,
-    /// What the method and the URL say.
+    /// The attributes of method and URL.
     pub info: &'a RequestInfo,
 }
 

@@ -1,4 +1,4 @@
-//! What differs between two policies.
+//! Compares two policies.
 
 use std::fmt;
 
@@ -77,8 +77,8 @@ impl Difference {
         difference
     }
 
-    /// Between two rules that both have, rules at the same place are changed, and the rest are removed
-    /// or added.
+    /// Between two rules that both have, rules at the same place are changed, and the rest are
+    /// removed or added.
     fn gap(
         &mut self,
         (old, removed): (&PolicySpec, std::ops::Range<usize>),
@@ -131,8 +131,8 @@ fn common(old: &[PolicyRule], new: &[PolicyRule]) -> Vec<(usize, usize)> {
     pairs
 }
 
-/// Whether no request is recorded under the policy: each rule that can be reached has level `None` or
-/// omits all stages.
+/// Whether no request is recorded under the policy: each rule that can be reached has level `None`
+/// or omits all stages.
 pub fn records_nothing(spec: &PolicySpec, policy: &super::Policy) -> bool {
     let all: StageSet = super::Stage::ALL.into_iter().collect();
     let omits_all = |rule: &PolicyRule| spec.omit_stages.union(rule.omit_stages) == all;

@@ -6,7 +6,7 @@ use super::matcher::Policy;
 use super::mismatch::Mismatch;
 use super::spec::PolicySpec;
 
-/// What a policy decides about a request, and why no earlier rule does.
+/// The decision of a policy about a request, and why earlier rules do not match.
 #[derive(Debug)]
 pub struct Explanation {
     /// The decision, with the index of the rule.
@@ -27,8 +27,8 @@ pub struct NotMatched {
 }
 
 impl Policy {
-    /// Decides like [`Policy::decide`], and gives the reasons. `spec` is what this policy was compiled
-    /// from.
+    /// Decides like [`Policy::decide`], and gives the reasons. `spec` is what this policy was
+    /// compiled from.
     pub fn explain(&self, spec: &PolicySpec, request: &impl Attributes) -> Explanation {
         let decision = self.decide(request);
         let before = decision.rule.map_or(spec.rules.len(), |rule| rule as usize);

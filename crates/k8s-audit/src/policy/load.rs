@@ -13,11 +13,11 @@ use crate::document::tree::SyntaxError;
 /// A policy that was accepted.
 #[derive(Debug)]
 pub struct Loaded {
-    /// Ready to be asked.
+    /// The policy.
     pub policy: Policy,
     /// The policy as it was written.
     pub spec: PolicySpec,
-    /// What was ignored in it: unknown members, and all but the last of duplicate keys.
+    /// Ignored members: unknown ones, and all but the last of duplicate keys.
     pub warnings: Vec<Diagnostic>,
 }
 
@@ -27,7 +27,7 @@ pub struct Loaded {
 pub struct InvalidPolicy {
     /// All errors, in the order of the file.
     pub errors: Vec<Diagnostic>,
-    /// What would have been ignored had the policy been valid.
+    /// The members that would be ignored if the policy were valid.
     pub warnings: Vec<Diagnostic>,
 }
 

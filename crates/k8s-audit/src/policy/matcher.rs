@@ -1,8 +1,8 @@
 //! Which rule applies to a request.
 //!
-//! kube-apiserver tries each rule in order. Here four small indexes (by user, verb, resource and namespace)
-//! first say which rules can match at all, so that long policies cost no more than short ones;
-//! only those are then compared in full. Nothing is allocated on the way.
+//! kube-apiserver tries each rule in order. Here four small indexes (by user, verb, resource and
+//! namespace) first say which rules can match at all, so that long policies cost no more than short
+//! ones; only those are then compared in full. Nothing is allocated on the way.
 
 use super::attributes::{Attributes, Authenticated};
 use super::index::{Index, Keys};
@@ -12,7 +12,7 @@ use super::{Decision, Level};
 use crate::request::RequestInfo;
 use crate::user::UserInfo;
 
-/// An audit policy, ready to be asked.
+/// An audit policy that can be evaluated.
 #[derive(Debug)]
 pub struct Policy {
     rules: Box<[Rule]>,
@@ -55,7 +55,7 @@ impl Policy {
         &self.rules
     }
 
-    /// How many rules it has.
+    /// Returns the number of rules.
     pub fn rule_count(&self) -> usize {
         self.rules.len()
     }
@@ -67,7 +67,8 @@ impl Policy {
         self.decide(&Authenticated { user, info })
     }
 
-    /// Like [`Policy::evaluate`], for anything that has the attributes of a request, such as an event.
+    /// Like [`Policy::evaluate`], for anything that has the attributes of a request, such as an
+    /// event.
     pub fn decide(&self, request: &impl Attributes) -> Decision {
         let matches = |rule: &&Rule| rule.mismatch(request).is_none();
         let rule = if self.rules.len() < WORTH_AN_INDEX {
@@ -78,8 +79,8 @@ impl Policy {
         rule.map_or(self.otherwise, |rule| rule.decision)
     }
 
-    /// The first condition of a rule that the request does not meet; `None` if the rule matches. This
-    /// is the function by which [`Policy::decide`] decides.
+    /// The first condition of a rule that the request does not meet; `None` if the rule matches.
+    /// This is the function by which [`Policy::decide`] decides.
     ///
     /// # Panics
     /// There is no rule of this index.
@@ -311,9 +312,9 @@ impl ResourceEntry {
 #[derive(Debug)]
 pub(super) struct ResourcePattern {
     text: Box<[u8]>,
-    /// What follows `*/`.
+    /// The text after `*/`.
     of_any_resource: Option<Box<[u8]>>,
-    /// What precedes `/*`.
+    /// The text before `/*`.
     any_subresource_of: Option<Box<[u8]>>,
 }
 

@@ -1,6 +1,6 @@
 //! The audit policy as Kubernetes names it: levels, stages, and what a request's evaluation yields.
 
-/// How much of a request is recorded; ordered, `None` lowest (audit.k8s.io/v1 `Level`).
+/// The audit level of a request, in increasing order from `None` (audit.k8s.io/v1 `Level`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Level {
     /// Nothing is recorded.
@@ -34,7 +34,8 @@ impl Level {
     }
 }
 
-/// A moment in a request's life at which an event can be written (audit.k8s.io/v1 `Stage`); in order.
+/// A moment in a request's life at which an event can be written (audit.k8s.io/v1 `Stage`); in
+/// order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stage {
     /// After authentication, before anything else.
@@ -97,7 +98,7 @@ impl FromIterator<Stage> for StageSet {
     }
 }
 
-/// What the policy says of one request.
+/// The decision of a policy about one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decision {
     /// How much is recorded.

@@ -16,7 +16,7 @@ pub struct PolicySpec {
 /// audit.k8s.io/v1 `PolicyRule`. Empty lists do not restrict.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyRule {
-    /// How much is recorded of a request that matches.
+    /// The audit level of requests that match.
     pub level: Level,
     /// User names.
     pub users: Vec<String>,

@@ -1,4 +1,4 @@
-//! From a document whose types are right to a policy whose values are right.
+//! Validates the values of a policy whose types are correct.
 
 use super::spec::{GroupResources, PolicyRule, PolicySpec};
 use super::{Level, Stage, StageSet};

@@ -13,8 +13,8 @@ pub struct Accepted {
 const SERVED: [(&str, bool); 3] =
     [("json", true), ("yaml", false), ("vnd.kubernetes.protobuf", true)];
 
-/// Negotiates like kube-apiserver (`NegotiateMediaTypeOptions` with the restrictions for a `Status`,
-/// on what goautoneg parses).
+/// Negotiates like kube-apiserver (`NegotiateMediaTypeOptions` with the restrictions for a
+/// `Status`, on what goautoneg parses).
 ///
 /// Returns `None` if the client accepts none of the encodings. kube-apiserver then still sends an
 /// error, as indented JSON, but omits it from the audit event.

@@ -12,7 +12,7 @@ use super::field_selector::name_demanded;
 use super::label_selector;
 use super::query::{self, Plus};
 
-/// What a request asks for, in the terms of audit policies, audit events and authorization.
+/// The attributes of a request: verb, API group, resource, namespace and name.
 #[derive(Debug, Clone)]
 pub struct RequestInfo {
     path: DecodedPath,
@@ -221,8 +221,8 @@ impl RequestInfo {
         !self.verb_in_path && matches!(self.verb(), "list" | "watch" | "deletecollection")
     }
 
-    /// Returns whether kube-apiserver treats the request as long-running: it has a `ResponseStarted`
-    /// event and no deadline.
+    /// Returns whether kube-apiserver treats the request as long-running: it has a
+    /// `ResponseStarted` event and no deadline.
     pub fn is_long_running(&self) -> bool {
         matches!(self.verb(), "watch" | "proxy")
             || if self.is_resource {

@@ -7,6 +7,8 @@ pub mod field_selector;
 pub mod info;
 pub mod label_selector;
 pub mod query;
+mod upgrade;
 pub mod uri;
 
 pub use info::{InfoError, RequestInfo};
+pub use upgrade::requested_protocol;

@@ -35,8 +35,8 @@ pub fn request_uri(target: &PathAndQuery) -> Cow<'_, str> {
     Cow::Owned(text)
 }
 
-/// Returns the target in the form in which it is forwarded and recorded: a path and query that begin
-/// with `/`, or `*` (RFC 9112, 3.2).
+/// Returns the target in the form in which it is forwarded and recorded: a path and query that
+/// begin with `/`, or `*` (RFC 9112, 3.2).
 ///
 /// The HTTP library writes a missing `/` only when it sends the request, so that `https://host?q`
 /// would be forwarded as `/?q` and recorded as `?q`.

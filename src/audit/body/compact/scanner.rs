@@ -6,7 +6,7 @@ use crate::audit::body::scan::plain_end;
 /// A number with no more characters than this and without an exponent is in the range of a float64.
 const MAX_DIGITS: usize = 300;
 
-/// The index of what is wrong, and what it is; else usually the index up to which all is well.
+/// The index and the kind of an error; otherwise usually the index up to which the text is valid.
 type Scan<T> = Result<T, (usize, Problem)>;
 
 /// What is expected, or what the last byte was in.

@@ -1,9 +1,9 @@
 //! CBOR as kube-apiserver decodes it: `fxamacker/cbor` with the options of
 //! `k8s.io/apimachinery/pkg/runtime/serializer/cbor`.
 //!
-//! Those options make it a language of its own, which no general CBOR crate reads: duplicate keys, NaN,
-//! infinities, bignums and integers beyond 64 bits are errors; byte strings are text, encoded as
-//! base64 or base16 where tags 21 to 23 say so; indefinite lengths are accepted; other tags are
+//! Those options make it a language of its own, which no general CBOR crate reads: duplicate keys,
+//! NaN, infinities, bignums and integers beyond 64 bits are errors; byte strings are text, encoded
+//! as base64 or base16 where tags 21 to 23 say so; indefinite lengths are accepted; other tags are
 //! dropped. The result is JSON with sorted keys. Nothing recurses, so depth costs no stack.
 
 mod head;

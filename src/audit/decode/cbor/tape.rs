@@ -162,8 +162,8 @@ impl<'b> Tape<'b> {
             (23, _) => *encoding = Encoding::Base16,
             _ => {}
         }
-        // Whether others change anything depends on the type that the item is decoded into: keys, say,
-        // are encoded in a map, but not in a struct.
+        // Whether others change anything depends on the type that the item is decoded into: keys,
+        // say, are encoded in a map, but not in a struct.
         let is_plain = match number {
             SELF_DESCRIBED => true,
             22 => matches!(content, Head::Bytes(_)) && !is_key,

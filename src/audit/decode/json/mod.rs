@@ -7,6 +7,7 @@ mod scalar;
 mod survey;
 mod tape;
 mod typed;
+mod words;
 
 use std::borrow::Cow;
 
@@ -127,7 +128,8 @@ pub(in crate::audit) fn ambiguities(text: &[u8]) -> Option<Ambiguities> {
     Some(tape.ambiguities)
 }
 
-/// Writes a custom resource: it has no schema, but kube-apiserver reads its `metadata` into a struct.
+/// Writes a custom resource: it has no schema, but kube-apiserver reads its `metadata` into a
+/// struct.
 fn write_custom(tape: &mut Tape<'_>, out: &mut Vec<u8>) -> Result<(), &'static str> {
     let start = out.len();
     let metadata = |(key, value): &(Node, Node)| {

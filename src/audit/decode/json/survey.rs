@@ -1,9 +1,10 @@
 //! One quick pass over a JSON object that checks whether every decoder reads it alike.
 //!
-//! Nearly all bodies are such, and are recorded as they are. For the others there is [`super::tape`].
+//! Nearly all bodies are such, and are recorded as they are. For the others there is
+//! [`super::tape`].
 
-use super::names;
-use crate::audit::body::scan::plain_end;
+use super::names::{Names, names};
+use super::words::{self, string_end};
 use crate::audit::event::ObjectMetadata;
 
 /// As deep as Go's scanner lets containers be in each other.
@@ -12,8 +13,8 @@ pub(super) const MAX_DEPTH: usize = 10_000;
 /// Numbers of more characters, and those with an exponent, may be rounded when they are decoded.
 const MAX_NUMBER: usize = 15;
 
-/// So many keys are compared one by one; more are sorted.
-const FEW_KEYS: usize = 16;
+/// So many keys are compared as they come; more are sorted.
+const FEW_KEYS: usize = 32;
 
 /// What else is odd in the bodies of a resource.
 #[derive(Debug, Clone, Copy, Default)]
@@ -42,17 +43,33 @@ enum Place {
     CreationTimestamp,
 }
 
+/// What a value is in.
+#[derive(Clone, Copy, PartialEq)]
+enum Container {
+    /// It is all of the text.
+    None,
+    Object,
+    Array,
+}
+
 struct Level {
-    is_object: bool,
+    container: Container,
+    /// Whether it is the `metadata` of the object.
+    is_metadata: bool,
     /// Where its keys begin.
     keys: usize,
+    /// A bit for each of its keys: only those whose bit is set already can be there twice.
+    seen: u64,
 }
 
 struct Survey<'b> {
     text: &'b [u8],
-    at: usize,
+    is_ascii: bool,
     hints: Hints,
-    levels: Vec<Level>,
+    /// The names that keys must not be variants of.
+    names: Option<&'static Names>,
+    /// What the current container is in, from the outside.
+    outer: Vec<Level>,
     /// The fingerprints of the keys of all open objects.
     keys: Vec<u64>,
     metadata: [&'b [u8]; 4],
@@ -63,12 +80,16 @@ struct Survey<'b> {
 /// Returns the identity of the object that is all of `text`; `None` if it has to be looked at
 /// closely: it is not valid JSON, or has something that decoders may read differently.
 pub(super) fn survey(text: &[u8], hints: Hints) -> Option<ObjectMetadata> {
-    let text = str::from_utf8(text).ok()?.as_bytes();
+    let is_ascii = text.is_ascii();
+    if !is_ascii {
+        str::from_utf8(text).ok()?;
+    }
     let mut survey = Survey {
         text,
-        at: 0,
+        is_ascii,
         hints,
-        levels: Vec::with_capacity(16),
+        names: hints.object.then(names),
+        outer: Vec::with_capacity(8),
         keys: Vec::with_capacity(64),
         metadata: [b""; 4],
         has_kind: false,
@@ -78,7 +99,8 @@ pub(super) fn survey(text: &[u8], hints: Hints) -> Option<ObjectMetadata> {
     if hints.object && !(survey.has_kind && survey.has_version) {
         return None;
     }
-    let string = |at: usize| String::from_utf8_lossy(survey.metadata[at]).into_owned();
+    // The text is UTF-8, and so is what is between two of its quotes.
+    let string = |at: usize| str::from_utf8(survey.metadata[at]).unwrap_or_default().to_owned();
     Some(ObjectMetadata {
         name: string(0),
         namespace: string(1),
@@ -89,224 +111,222 @@ pub(super) fn survey(text: &[u8], hints: Hints) -> Option<ObjectMetadata> {
 
 impl<'b> Survey<'b> {
     fn run(&mut self) -> Option<()> {
-        let mut place = Place::Elsewhere;
+        let text = self.text;
+        let mut level = Level { container: Container::None, is_metadata: false, keys: 0, seen: 0 };
+        let mut at = space(text, 0);
+        if self.hints.object && text.get(at) != Some(&b'{') {
+            return None;
+        }
         loop {
-            self.space();
-            // A value.
-            let byte = *self.text.get(self.at)?;
-            if self.levels.is_empty() && self.hints.object && byte != b'{' {
-                return None;
+            let mut place = Place::Elsewhere;
+            if level.container == Container::Object {
+                (at, place) = self.key(at, &mut level)?;
             }
-            match byte {
-                b'{' => {
-                    let is_plain = matches!(place, Place::Elsewhere | Place::Metadata);
-                    if !is_plain || self.levels.len() == MAX_DEPTH {
-                        return None;
+            match *text.get(at)? {
+                b'"' => {
+                    let (end, escaped) = string(text, at + 1, !self.hints.binary_anywhere)?;
+                    if !matches!(place, Place::Elsewhere | Place::CreationTimestamp) {
+                        self.string_value(place, &text[at + 1..end], escaped)?;
                     }
-                    self.at += 1;
-                    self.levels.push(Level { is_object: true, keys: self.keys.len() });
-                    self.space();
-                    if self.text.get(self.at) != Some(&b'}') {
-                        let within_metadata = place == Place::Metadata;
-                        place = self.key(within_metadata)?;
+                    at = end + 1;
+                    // As it is in compact JSON.
+                    if text.get(at..at + 2) == Some(b",\"") && level.container == Container::Object
+                    {
+                        at += 1;
                         continue;
                     }
-                    self.close();
                 }
-                b'[' => {
-                    if place != Place::Elsewhere || self.levels.len() == MAX_DEPTH {
+                open @ (b'{' | b'[') => {
+                    let is_metadata = place == Place::Metadata;
+                    let is_plain = place == Place::Elsewhere || is_metadata && open == b'{';
+                    if !is_plain || self.outer.len() == MAX_DEPTH {
                         return None;
                     }
-                    self.at += 1;
-                    self.levels.push(Level { is_object: false, keys: self.keys.len() });
-                    self.space();
-                    if self.text.get(self.at) != Some(&b']') {
+                    let container = if open == b'{' { Container::Object } else { Container::Array };
+                    let keys = self.keys.len();
+                    let inner = Level { container, is_metadata, keys, seen: 0 };
+                    self.outer.push(std::mem::replace(&mut level, inner));
+                    at = space(text, at + 1);
+                    let close = if open == b'{' { b'}' } else { b']' };
+                    if text.get(at) != Some(&close) {
                         continue;
                     }
-                    self.close();
                 }
-                b'"' => self.string_value(place)?,
                 b'n' if place == Place::CreationTimestamp
                     || (place == Place::Elsewhere && !self.hints.nulls) =>
                 {
-                    self.literal(b"null")?;
+                    at += literal(&text[at..], b"null")?;
                 }
-                b't' if place == Place::Elsewhere => self.literal(b"true")?,
-                b'f' if place == Place::Elsewhere => self.literal(b"false")?,
-                b'-' | b'0'..=b'9' if place == Place::Elsewhere => self.number()?,
+                b't' if place == Place::Elsewhere => at += literal(&text[at..], b"true")?,
+                b'f' if place == Place::Elsewhere => at += literal(&text[at..], b"false")?,
+                b'-' | b'0'..=b'9' if place == Place::Elsewhere => at += number(&text[at..])?,
                 _ => return None,
             }
             // After a value.
             loop {
-                self.space();
-                let Some(level) = self.levels.last() else {
-                    return (self.at == self.text.len()).then_some(());
-                };
-                match (self.text.get(self.at)?, level.is_object) {
-                    (b',', true) => {
-                        self.at += 1;
-                        self.space();
-                        // Only the members of `metadata` are looked at, and they come one after
-                        // the other; `key` knows by the level whether it is still in them.
-                        let within_metadata = self.levels.len() == 2 && self.in_metadata();
-                        place = self.key(within_metadata)?;
+                at = space(text, at);
+                if level.container == Container::None {
+                    return (at == text.len()).then_some(());
+                }
+                match (text.get(at)?, level.container) {
+                    (b',', _) => {
+                        at = space(text, at + 1);
                         break;
                     }
-                    (b',', false) => {
-                        self.at += 1;
-                        place = Place::Elsewhere;
-                        break;
+                    (b'}', Container::Object) | (b']', Container::Array) => {
+                        at += 1;
+                        level = self.close(&level)?;
                     }
-                    (b'}', true) | (b']', false) => self.close(),
                     _ => return None,
                 }
             }
         }
     }
 
-    /// Whether the key before this level, at the top, was `metadata`.
-    fn in_metadata(&self) -> bool {
-        let start = self.levels[1].keys;
-        start > 0 && self.keys[start - 1] == fingerprint(b"metadata").folded
-    }
-
-    /// Reads a key with its colon, and returns where its value is.
-    fn key(&mut self, within_metadata: bool) -> Option<Place> {
-        if self.text.get(self.at) != Some(&b'"') {
+    /// Reads the key at `at` with its colon. Returns the index of its value, and where that is.
+    #[inline]
+    fn key(&mut self, at: usize, level: &mut Level) -> Option<(usize, Place)> {
+        let text = self.text;
+        if text.get(at) != Some(&b'"') {
             return None;
         }
-        let start = self.at + 1;
-        self.at = start;
-        if self.string()? {
+        let start = at + 1;
+        let (end, folded) = words::key(text, start);
+        if text.get(end) != Some(&b'"') {
             return None;
         }
-        let key = &self.text[start..self.at - 1];
-        let first = self.levels.last().map_or(0, |level| level.keys);
-        let print = fingerprint(key);
-        let others = &self.keys[first..];
-        if others.len() < FEW_KEYS && others.contains(&print.folded)
-            || self.hints.object && names::is_variant(key, print)
+        let key = &text[start..end];
+        let bit = 1 << (folded >> 58);
+        if level.seen & bit != 0 {
+            let others = &self.keys[level.keys..];
+            if others.len() < FEW_KEYS && others.contains(&folded) {
+                return None;
+            }
+        }
+        level.seen |= bit;
+        if let Some(names) = self.names
+            && names.has_variant(key, folded, self.is_ascii || key.is_ascii())
         {
             return None;
         }
-        self.keys.push(print.folded);
-        self.space();
-        if self.text.get(self.at) != Some(&b':') {
-            return None;
-        }
-        self.at += 1;
-        match self.levels.len() {
+        self.keys.push(folded);
+        let at = match text.get(end + 1..end + 3) {
+            Some([b':', next]) if *next > b' ' => end + 2,
+            _ => {
+                let colon = space(text, end + 1);
+                if text.get(colon) != Some(&b':') {
+                    return None;
+                }
+                space(text, colon + 1)
+            }
+        };
+        let place = match self.outer.len() {
             1 => match key {
-                b"kind" => Some(Place::Kind),
-                b"apiVersion" => Some(Place::ApiVersion),
-                b"metadata" => Some(Place::Metadata),
-                _ if self.hints.binary == Some(key) => None,
-                _ => Some(Place::Elsewhere),
+                b"kind" => Place::Kind,
+                b"apiVersion" => Place::ApiVersion,
+                b"metadata" => Place::Metadata,
+                _ if self.hints.binary == Some(key) => return None,
+                _ => Place::Elsewhere,
             },
-            2 if within_metadata => Some(match key {
+            2 if level.is_metadata => match key {
                 b"name" => Place::Name,
                 b"namespace" => Place::Namespace,
                 b"uid" => Place::Uid,
                 b"resourceVersion" => Place::ResourceVersion,
                 b"creationTimestamp" => Place::CreationTimestamp,
                 _ => Place::Elsewhere,
-            }),
-            _ if key == b"creationTimestamp" => Some(Place::CreationTimestamp),
-            _ => Some(Place::Elsewhere),
-        }
+            },
+            _ if key == b"creationTimestamp" => Place::CreationTimestamp,
+            _ => Place::Elsewhere,
+        };
+        Some((at, place))
     }
 
-    fn string_value(&mut self, place: Place) -> Option<()> {
-        let start = self.at + 1;
-        self.at = start;
-        let escaped = self.string()?;
-        let text = &self.text[start..self.at - 1];
-        let slot = match place {
-            Place::Elsewhere | Place::CreationTimestamp => return Some(()),
+    /// Takes note of a string that says what object it is.
+    fn string_value(&mut self, place: Place, text: &'b [u8], escaped: bool) -> Option<()> {
+        match place {
             Place::Metadata => return None,
-            Place::Kind => {
-                self.has_kind = !text.is_empty();
-                return (!escaped).then_some(());
-            }
-            Place::ApiVersion => {
-                self.has_version = !text.is_empty();
-                return (!escaped).then_some(());
-            }
-            Place::Name => 0,
-            Place::Namespace => 1,
-            Place::Uid => 2,
-            Place::ResourceVersion => 3,
-        };
-        self.metadata[slot] = text;
+            Place::Elsewhere | Place::CreationTimestamp => {}
+            Place::Kind => self.has_kind = !text.is_empty(),
+            Place::ApiVersion => self.has_version = !text.is_empty(),
+            Place::Name => self.metadata[0] = text,
+            Place::Namespace => self.metadata[1] = text,
+            Place::Uid => self.metadata[2] = text,
+            Place::ResourceVersion => self.metadata[3] = text,
+        }
         (!escaped).then_some(())
     }
 
-    /// Passes over a string and its closing quote. Returns whether it has escapes.
-    fn string(&mut self) -> Option<bool> {
-        let mut escaped = false;
-        loop {
-            self.at = plain_end(self.text, self.at);
-            match *self.text.get(self.at)? {
-                b'"' => {
-                    self.at += 1;
-                    return Some(escaped);
-                }
-                b'\\' => {
-                    escaped = true;
-                    match *self.text.get(self.at + 1)? {
-                        b'u' => {
-                            let digits = self.text.get(self.at + 2..self.at + 6)?;
-                            let is_surrogate = matches!(digits[0], b'd' | b'D')
-                                && !matches!(digits[1], b'0'..=b'7');
-                            if is_surrogate || !digits.iter().all(u8::is_ascii_hexdigit) {
-                                return None;
-                            }
-                            self.at += 6;
-                        }
-                        b'n' | b'r' if self.hints.binary_anywhere => return None,
-                        b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => self.at += 2,
-                        _ => return None,
-                    }
-                }
-                0..=0x1f => return None,
-                _ => self.at += 1,
-            }
-        }
-    }
-
-    fn literal(&mut self, literal: &[u8]) -> Option<()> {
-        self.text[self.at..].starts_with(literal).then(|| self.at += literal.len())
-    }
-
-    fn number(&mut self) -> Option<()> {
-        let length = number_length(&self.text[self.at..])?;
-        let number = &self.text[self.at..self.at + length];
-        let has_exponent = number.iter().any(|byte| byte | 32 == b'e');
-        self.at += length;
-        // Go reads -0 as the integer 0, others as a float.
-        (length <= MAX_NUMBER && !has_exponent && number != b"-0").then_some(())
-    }
-
-    #[inline]
-    fn space(&mut self) {
-        while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.text.get(self.at) {
-            self.at += 1;
-        }
-    }
-
-    fn close(&mut self) {
-        self.at += 1;
-        let Some(level) = self.levels.pop() else { return };
+    /// Leaves a container for the one that it is in. `None`: it has the same key twice.
+    fn close(&mut self, level: &Level) -> Option<Level> {
         let keys = &mut self.keys[level.keys..];
         if keys.len() > FEW_KEYS {
             keys.sort_unstable();
             if keys.windows(2).any(|pair| pair[0] == pair[1]) {
-                // Nothing can follow this, so that the pass fails.
-                self.at = usize::MAX / 2;
+                return None;
             }
         }
         self.keys.truncate(level.keys);
+        self.outer.pop()
     }
+}
+
+/// Passes over the string whose first character is at `at`. Returns the index of its closing quote,
+/// and whether it has escapes. `line_breaks`: whether those of line breaks are as good as others.
+// Not inlined, so that its loop has all registers.
+#[inline(never)]
+fn string(text: &[u8], at: usize, line_breaks: bool) -> Option<(usize, bool)> {
+    let mut end = string_end(text, at);
+    let mut escaped = false;
+    loop {
+        match text.get(end..end + 2) {
+            Some([b'"', _]) => return Some((end, escaped)),
+            Some([b'\\', b'"' | b'\\' | b'/' | b'b' | b'f' | b't']) => {}
+            Some([b'\\', b'n' | b'r']) if line_breaks => {}
+            Some([b'\\', b'u']) => end += unicode_escape(&text[end + 2..])?,
+            // The text may end with it.
+            _ => return (text.get(end) == Some(&b'"')).then_some((end, escaped)),
+        }
+        escaped = true;
+        end = string_end(text, end + 2);
+    }
+}
+
+/// The length of the digits at the start of `text`; `None` if they are none, or stand for half a
+/// surrogate pair.
+fn unicode_escape(text: &[u8]) -> Option<usize> {
+    let digits: &[u8; 4] = text.first_chunk()?;
+    let is_surrogate = matches!(digits[0], b'd' | b'D') && !matches!(digits[1], b'0'..=b'7');
+    let is_plain = !is_surrogate && digits.iter().all(u8::is_ascii_hexdigit);
+    is_plain.then_some(digits.len())
+}
+
+/// The index of the first character at or after `at` that is not white space.
+#[inline]
+fn space(text: &[u8], at: usize) -> usize {
+    match text.get(at) {
+        Some(byte) if *byte <= b' ' => more_space(text, at),
+        _ => at,
+    }
+}
+
+#[inline(never)]
+fn more_space(text: &[u8], at: usize) -> usize {
+    let is_space = |byte: &&u8| matches!(byte, b' ' | b'\n' | b'\r' | b'\t');
+    at + text[at..].iter().take_while(is_space).count()
+}
+
+fn literal(text: &[u8], literal: &[u8]) -> Option<usize> {
+    text.starts_with(literal).then_some(literal.len())
+}
+
+/// The length of a number that every decoder reads alike.
+fn number(text: &[u8]) -> Option<usize> {
+    let length = number_length(text)?;
+    let number = &text[..length];
+    let has_exponent = number.iter().any(|byte| byte | 32 == b'e');
+    // Go reads -0 as the integer 0, others as a float.
+    (length <= MAX_NUMBER && !has_exponent && number != b"-0").then_some(length)
 }
 
 /// The length of the number at the start of `text`, which follows Go's grammar; `None` if there is
@@ -336,31 +356,6 @@ pub(super) fn number_length(text: &[u8]) -> Option<usize> {
         at += exponent;
     }
     Some(at)
-}
-
-/// Two numbers for a key.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Print {
-    /// Equal for equal keys, and hardly ever for others.
-    pub(super) exact: u64,
-    /// Equal also for keys that differ in the case of their letters.
-    pub(super) folded: u64,
-}
-
-pub(super) fn fingerprint(key: &[u8]) -> Print {
-    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
-    // The bit in which the cases of an ASCII letter differ.
-    const CASE: u64 = 0x2020_2020_2020_2020;
-    let mix = |print: u64, word: u64| (print ^ word).wrapping_mul(FACTOR).rotate_left(29);
-    let (mut exact, mut folded) = (key.len() as u64, key.len() as u64);
-    let mut chunks = key.chunks_exact(8);
-    for chunk in &mut chunks {
-        let word = chunk.try_into().map_or(0, u64::from_le_bytes);
-        (exact, folded) = (mix(exact, word), mix(folded, word | CASE));
-    }
-    let word = chunks.remainder().iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
-    let last = |print: u64, word: u64| (print ^ word).wrapping_mul(FACTOR);
-    Print { exact: last(exact, word), folded: last(folded, word | CASE) }
 }
 
 #[cfg(test)]

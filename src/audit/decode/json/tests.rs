@@ -164,3 +164,80 @@ fn patches_are_recorded_as_they_are() {
     assert_eq!(&*decoded.json, "[{\"x\":\"\u{fffd}\"}]".as_bytes());
     assert!(patch(b"{").is_err());
 }
+
+mod surveyed {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
+    use super::super::survey::{Hints, survey};
+    use super::super::{plain, tape};
+    use crate::audit::object;
+
+    const OBJECT: Hints =
+        Hints { object: true, nulls: false, binary: None, binary_anywhere: false };
+    /// Members of Kubernetes' types in another case.
+    const VARIANTS: [&str; 5] = ["Kind", "NAME", "metaData", "\u{212a}ind", "host\u{17f}"];
+
+    const USUAL: [&str; 7] =
+        ["kind", "metadata", "name", "uid", "labels", "app.kubernetes.io/name", "caf\u{e9}"];
+    const SCALARS: [&str; 9] =
+        ["1", "-0", "1e3", "null", "true", "\"x\"", "\"a\\nb\"", "\"\\ud800\"", "\"\u{e9}\""];
+
+    fn key() -> impl Strategy<Value = String> {
+        prop_oneof![
+            6 => select(&USUAL[..]).prop_map(str::to_owned),
+            12 => "[a-c]{1,4}|setting-0[0-9]\\.properties|same-start-of-two-words-[xy]",
+            1 => select(&VARIANTS[..]).prop_map(str::to_owned),
+        ]
+    }
+
+    fn value() -> impl Strategy<Value = String> {
+        let space = || select(vec!["", "", "", " ", "\n\t"]);
+        select(&SCALARS[..]).prop_map(str::to_owned).prop_recursive(4, 60, 8, move |inner| {
+            let member =
+                (key(), space(), inner.clone(), space()).prop_map(|(key, before, value, after)| {
+                    format!("\"{key}\"{before}:{before}{value}{after}")
+                });
+            prop_oneof![
+                1 => vec(inner, 0..4).prop_map(|elements| format!("[{}]", elements.join(","))),
+                4 => (space(), vec(member, 0..8)).prop_map(|(before, members)| {
+                    format!("{{{before}{}}}", members.join(&format!(",{before}")))
+                }),
+            ]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        /// What passes has one meaning by the slow way, too, and the same identity.
+        #[test]
+        fn what_passes_has_one_meaning(members in vec((key(), value()), 0..8)) {
+            let members: String = members.iter().map(|(key, value)| format!(",\"{key}\":{value}")).collect();
+            let text = format!("{{\"kind\":\"Pod\",\"apiVersion\":\"v1\"{members}}}");
+            let Some(metadata) = survey(text.as_bytes(), OBJECT) else { return Ok(()) };
+            let mut tape = tape::parse(text.as_bytes()).unwrap();
+            plain::write(&mut tape, 0, plain::Style::Decoded, &mut Vec::new()).unwrap();
+            prop_assert!(tape.ambiguities.is_empty(), "{}", text);
+            prop_assert_eq!(Some(metadata), object::metadata(text.as_bytes()), "{}", &text);
+            prop_assert!(VARIANTS.iter().all(|key| !text.contains(&format!("\"{key}\""))), "{}", text);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// What is usual passes.
+        #[test]
+        fn usual_objects_pass(settings in proptest::collection::btree_set("[a-z][a-z0-9.-]{0,30}/[a-z]", 0..80)) {
+            let members: Vec<_> = settings.iter().map(|key| format!("\"{key}\":\"v\"")).collect();
+            let text = format!(
+                "{{\"kind\":\"ConfigMap\",\"apiVersion\":\"v1\",\"metadata\":{{\"name\":\"a\"}},\"data\":{{{}}}}}",
+                members.join(",")
+            );
+            let metadata = survey(text.as_bytes(), OBJECT);
+            prop_assert_eq!(metadata.map(|metadata| metadata.name), Some("a".to_owned()));
+        }
+    }
+}

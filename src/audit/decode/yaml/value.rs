@@ -308,7 +308,8 @@ impl Values<'_> {
         if place.set_by == step {
             self.ambiguities.insert(Ambiguity::DuplicateKeys);
         } else if place.set_by.number < step.number && place.set_by.group != step.group {
-            // It was there before this was merged. What is merged earlier is there to be set anew.
+            // It was there before this was merged. Values that were merged earlier can be
+            // overridden.
             self.ambiguities.insert(Ambiguity::MergeKeyOverride);
         }
         place.set_by = step;

@@ -59,7 +59,7 @@ impl Writer {
             Ok(()) => {
                 if held.seal_failed.take().is_some() {
                     tracing::info!("the seal of the audit log {} is written again", self.name);
-                    // The next check finds out whether the log is, too.
+                    // The next check determines whether the log is healthy, too.
                     held.failed = Some(Instant::now());
                 }
             }
@@ -68,7 +68,7 @@ impl Writer {
                 let source = Arc::new(source);
                 let error = WriteError::Seal { log: self.name.clone(), source };
                 if held.seal_failed.is_none() {
-                    tracing::error!("{error}; lines wait for it in memory");
+                    tracing::error!("{error}; lines wait in memory to be sealed");
                 }
                 held.seal_failed = Some(error.clone());
                 self.outcome(&mut held, Err(error));

@@ -19,7 +19,7 @@ pub(super) enum Act {
     Panic,
 }
 
-/// Shows each call and waits until it is told what to do.
+/// Announces each call and waits for the result that the test gives it.
 struct Fake {
     calls: Sender<Vec<String>>,
     acts: Receiver<Act>,

@@ -323,7 +323,7 @@ fn a_seal_that_cannot_be_written_is_made_up_for() {
     let mut log = SealedLog::open(&folder);
     log.write(5);
     log.seal(false);
-    // A folder in its place: nobody can write that, root included.
+    // A directory in its place: no user can write that, not even root.
     let seal = folder.join("audit.log.seal");
     fs::rename(&seal, folder.join("aside")).unwrap();
     fs::create_dir(&seal).unwrap();

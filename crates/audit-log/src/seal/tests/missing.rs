@@ -119,7 +119,7 @@ fn rotations_before_the_first_record_leave_no_file_unsealed_be_it_compressed() {
         drop(log);
         let rotated = with_ending(folder.path(), ".log");
         assert!(rotated.len() > 3);
-        // As somebody's own script may do it.
+        // Like a retention script would do it.
         let second = &rotated[1];
         if packed == "gz" {
             compress(second);

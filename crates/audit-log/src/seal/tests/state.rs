@@ -133,7 +133,7 @@ impl History {
                 true => Compress::Gzip,
                 false => Compress::No,
             },
-            index: false,
+            index: random.one_in(2),
         };
         let (accepted, log) = (Vec::new(), vec![format!("{rotation:?}")]);
         History { folder, random, rotation, process: None, accepted, started: false, log }
@@ -257,7 +257,8 @@ impl History {
         }
     }
 
-    /// Somebody without the key changes something: returns what, if there was something to change.
+    /// An attacker without the key changes something: returns what, if there was anything to
+    /// change.
     fn tamper(&mut self) -> Option<String> {
         let folder = self.folder.path().to_owned();
         let logs: Vec<PathBuf> =
@@ -402,7 +403,7 @@ fn explore(case: u64) -> u64 {
     history.start(Fault::None);
     history.write();
     history.process.take().unwrap().seal(true);
-    // Retention may delete what was changed, and a checkpoint is written anew.
+    // Retention may delete what was changed, and a checkpoint is rewritten.
     if !what.starts_with("way 8") {
         let report = check(history.folder.path(), &[]);
         assert!(!report.is_intact(), "is not noticed after a start: {what}\n{}", says(&report));

@@ -9,7 +9,7 @@ use super::verify::{Finding, Kind, Report};
 use super::{Head, seal_path};
 use crate::test_folder::TestFolder;
 
-/// How often somebody tampers.
+/// Number of manipulations.
 const ATTEMPTS: u64 = 1_000;
 
 /// Numbers that are the same each time.

@@ -18,7 +18,7 @@ const ATTEMPT: usize = 128;
 /// ... until so many follow each other as they should.
 const RUN: usize = 32;
 
-/// Differences that are told one by one; any more are only counted.
+/// Differences that are reported one by one; further ones are only counted.
 const DIFFERENCES: usize = 1 << 16;
 
 /// What is different in a file. Lines count from 1.
@@ -133,7 +133,8 @@ impl Comparison {
         }
     }
 
-    /// Finds out what became of the lines that wait, if they go on as they were sealed, or `now`.
+    /// Determines what happened to the lines that wait, if they continue as they were sealed, or
+    /// `now`.
     fn settle(&mut self, now: bool) {
         let ahead = if now { AHEAD } else { self.sealed.len() / 2 + ATTEMPT };
         self.read_to(self.sealed.len() + ahead);

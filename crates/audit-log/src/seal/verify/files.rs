@@ -160,7 +160,7 @@ fn candidate(
     let mut beginning = Vec::new();
     if let Some(log) = &log {
         let mut lines = lines::open(log).map_err(|error| of(log, &error))?;
-        // What cannot be decompressed is told of later.
+        // A file that cannot be decompressed is reported later.
         while let Ok(Some(line)) = lines.next() {
             beginning.push(short(&line.hash));
             if beginning.len() == BEGINNING {
@@ -228,7 +228,7 @@ fn assign(all: &[Candidate], findings: &mut Vec<Finding>) -> Vec<Option<usize>> 
         };
         belongs[seal] = Some(log);
         free[log] = false;
-        // A log that has another name, and no seal of that name, was rotated by somebody else.
+        // A log that has another name, and no seal of that name, was rotated by another process.
         if all[log].seal.is_some() || all[seal].log.is_some() {
             let (place, should) = (all[log].log.clone(), all[seal].seal.as_ref());
             let what = format!(

@@ -1,7 +1,7 @@
 //! Proves single lines: the block that a line is in, its signature, and the way to the chain's end.
 //!
-//! [`super::verify`] reads whole logs. This reads all seals once, but of the logs only the blocks that
-//! lines are asked for.
+//! [`super::verify`] reads whole logs. This reads all seals once, but of the logs only the blocks
+//! that lines are asked for.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -317,7 +317,7 @@ impl Index {
                 rows.push(Row { bytes: (record.offset, record.end_offset()), at: start, number });
             }
         }
-        // A chain has them in order; what somebody has put in need not be.
+        // A chain has them in order; inserted records need not be.
         rows.sort_by_key(|row| row.bytes.0);
         Ok(Index { pair, rows })
     }

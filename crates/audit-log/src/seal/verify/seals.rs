@@ -49,8 +49,8 @@ pub(super) struct SealedFile {
 }
 
 impl Seals {
-    /// Reads all seals of a log. With `trusted` keys, the last record and the checkpoint must be signed
-    /// by one of them; the records before it follow from that by their SHA-256.
+    /// Reads all seals of a log. With `trusted` keys, the last record and the checkpoint must be
+    /// signed by one of them; the records before it follow from that by their SHA-256.
     pub(super) fn read(log: &Path, files: &Files, trusted: &[PublicKey]) -> io::Result<Seals> {
         let mut seals = Seals::default();
         let mut last = None;
@@ -183,8 +183,8 @@ impl Seals {
     }
 }
 
-/// A log and the files that logrotate has made of it (`audit.log.1`, `audit.log.2.gz`), which only their
-/// content shows to belong to a seal.
+/// A log and the files that logrotate has made of it (`audit.log.1`, `audit.log.2.gz`), which only
+/// their content shows to belong to a seal.
 pub(super) fn with_numbered(log: &Path) -> Vec<PathBuf> {
     let folder = match log.parent() {
         Some(parent) if parent != Path::new("") => parent,

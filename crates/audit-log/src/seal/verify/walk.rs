@@ -141,8 +141,8 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// The index file of a log, if there is one and it was sealed. To be called when the chain is at its
-    /// end: the digest is in a later record.
+    /// The index file of a log, if there is one and it was sealed. To be called when the chain is
+    /// at its end: the digest is in a later record.
     pub(super) fn index(&mut self, pair: &Pair) -> io::Result<()> {
         let Some(log) = &pair.log else { return Ok(()) };
         let path = audit_query::index::path(log);
@@ -160,9 +160,21 @@ impl<'a> Walk<'a> {
                 length => context.update(&buffer[..length]),
             }
         }
-        if hex(&finish(context)) != *sealed {
-            let what = "the index file is not the one that was sealed: it was changed";
-            self.find(Kind::Index, &path, None, what);
+        let found = hex(&finish(context));
+        if found == *sealed {
+            return Ok(());
+        }
+        // After a crash there can be a new index file whose digest was not sealed yet, and
+        // `log index` can regenerate one. It is accepted if it is what the sealed lines result in.
+        match audit_query::index::expected_digest(log) {
+            Ok(expected) if expected == found => {
+                self.warn(&path, None, "the index file was regenerated after one was sealed");
+            }
+            _ => {
+                let what = "the index file is neither the one that was sealed, nor what the log gives: it \
+                            was changed; see `log index --check`";
+                self.find(Kind::Index, &path, None, what);
+            }
         }
         Ok(())
     }
@@ -202,7 +214,7 @@ impl<'a> Walk<'a> {
         self.report
     }
 
-    /// Whether the record can be believed, and is next in the chain or after it.
+    /// Returns whether the record is authentic, and is next in the chain or after it.
     fn follows(&mut self, signed: &Signed, place: &mut Place<'_>, number: u64) -> bool {
         let (record, row) = (&signed.record, Some(place.row));
         let block = record.block;
@@ -273,7 +285,7 @@ impl<'a> Walk<'a> {
             *seen = true;
             if head.hash != signed.hash {
                 let what = format!(
-                    "block {block} is not the one that --head is of: the log was written anew, or \
+                    "block {block} is not the block of --head: the log was rewritten, or \
                      sealed again from an earlier state"
                 );
                 self.report.findings.push(Finding::of(Kind::Head, place.seal, row, what));
@@ -335,8 +347,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Where the lines begin that this record's go on from, for the same reason: they are told of
-    /// as one, and what was told of those before is taken back.
+    /// Where the lines begin that this record's lines continue, for the same reason: they are
+    /// reported together, and the previous report is withdrawn.
     fn late_from(&mut self, record: &Record, late: Late, place: &mut Place<'_>) -> u64 {
         let is_warning = !matches!(late, Late::Stopped | Late::Lost);
         let before =

@@ -51,9 +51,9 @@ struct Draining {
     lost: Arc<DroppedEvents>,
 }
 
-/// What a batch file turned out to hold.
+/// The content of a batch file.
 enum Content {
-    /// What was written.
+    /// The batch as it was written.
     Intact(Vec<u8>),
     /// Something else than what was written.
     Corrupt(Vec<u8>),
@@ -94,14 +94,15 @@ impl Draining {
             }
             Content::NotRegular(error) => self.lost.add(events, &format!("{path}: {error}")),
             Content::Foreign => tracing::warn!(
-                "{path} has the name of a batch and is not a list of events; it is ignored"
+                "ignored {path}: it has the name of a batch, but is not a list of events"
             ),
         }
         self.spool.forget(&batch);
         Some(())
     }
 
-    /// Reads a batch; tries again until the disk has an answer, or the process shuts down.
+    /// Reads a batch; retries until the read succeeds or fails permanently, or the process shuts
+    /// down.
     async fn read(&self, batch: &Batch) -> Option<Content> {
         let mut backoff = RETRY;
         loop {
@@ -152,7 +153,9 @@ impl Draining {
                 Verdict::Unavailable => {}
             }
             if attempt == 0 {
-                tracing::warn!("the webhook does not accept events, they wait: {failure}");
+                tracing::warn!(
+                    "the webhook endpoint does not accept events, they wait in the spool: {failure}"
+                );
             }
             if !self.spool.wait(self.sender.delay(attempt, retry_after)).await {
                 return Sent::Stopped;
@@ -196,7 +199,7 @@ impl Draining {
         let bytes = refused.len() as u64;
         let file = self.spool.reserve_rejected(bytes).then(|| {
             let aside = match whole {
-                // Under its own checksum, which tells how it differs.
+                // Under its actual checksum, which shows the difference.
                 true => batch.name.clone(),
                 false => BatchName::new(batch.name.number, events, &refused),
             };
@@ -204,8 +207,8 @@ impl Draining {
         });
         let Some(file) = file else {
             tracing::error!(
-                "a batch of {events} events was refused and is deleted: {reason}; *.rejected files \
-                 already take half of --audit-webhook-spool-max-size, move them away"
+                "deleted a batch of {events} events that was rejected: {reason}; *.rejected files already \
+                 use half of --audit-webhook-spool-max-size, move them away"
             );
             return self.remove(batch).await;
         };
@@ -226,18 +229,18 @@ impl Draining {
             .await;
         match moved? {
             Ok(()) => {
-                tracing::error!("{events} events are set aside in {}: {reason}", path.display());
+                tracing::error!("moved {events} rejected events to {}: {reason}", path.display());
             }
             Err(error) => {
-                tracing::error!("cannot set {events} events aside: {reason}; {error}");
+                tracing::error!("cannot set aside {events} rejected events: {reason}; {error}");
                 self.spool.release_rejected(bytes);
             }
         }
         Some(())
     }
 
-    /// Does something with the disk, again while it fails: for ever, or for so long. `None`: the
-    /// process shuts down.
+    /// Repeats an operation on the disk while it fails: indefinitely, or for a limited time.
+    /// `None`: the process shuts down.
     async fn insist(
         &self,
         limit: Option<Duration>,
@@ -306,7 +309,7 @@ impl Spool {
         })
     }
 
-    /// Makes room for a batch that is set aside; `false` if there is none.
+    /// Reserves space for a batch that is set aside; `false` if there is not enough.
     fn reserve_rejected(&self, bytes: u64) -> bool {
         let mut state = self.lock();
         let fits = state.rejected_bytes + bytes <= self.config.max_size / 2;

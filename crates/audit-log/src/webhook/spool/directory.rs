@@ -53,7 +53,7 @@ impl Directory {
         let handle = File::from(openat(rustix::fs::CWD, path, flags, Mode::empty())?);
         let _lock = lock(&handle)?;
         for name in TEMPORARY {
-            // What a crash left of a batch that was never accepted.
+            // A batch that was never accepted, left by a crash.
             let _ = unlinkat(&handle, name, AtFlags::empty());
         }
         Ok(Directory { path: path.to_owned(), handle, _lock })
@@ -62,7 +62,7 @@ impl Directory {
     /// Whether this directory, and not another or none, is at its path.
     ///
     /// # Errors
-    /// Returns the system's error, other than that there is none.
+    /// Returns the error of the operating system, unless the file does not exist.
     pub(super) fn is_at_path(&self) -> io::Result<bool> {
         let own = self.handle.metadata()?;
         match fs::metadata(&self.path) {
@@ -93,7 +93,7 @@ impl Directory {
                 found.push(Found { name, kind, bytes: stat.st_size.max(0) as u64 });
             } else {
                 tracing::warn!(
-                    "{} has the name of a batch and is not a regular file; it is ignored",
+                    "ignored {}: it has the name of a batch, but is not a regular file",
                     self.path_of(text).display()
                 );
             }
@@ -156,7 +156,7 @@ impl Directory {
     /// Gives a file another name, which must be free.
     pub(super) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         match renameat_with(&self.handle, from, &self.handle, to, RenameFlags::NOREPLACE) {
-            // The file system does not know the flag. Nobody else makes files here.
+            // The file system does not support the flag. No other process creates files here.
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
                 match statat(&self.handle, to, AtFlags::SYMLINK_NOFOLLOW) {
                     Err(Errno::NOENT) => renameat(&self.handle, from, &self.handle, to)?,

@@ -71,7 +71,7 @@ struct Batch {
     directory: Arc<Directory>,
 }
 
-/// What is done with the disk.
+/// An operation on the disk.
 #[derive(Debug, Clone, Copy)]
 enum Access {
     Read,
@@ -229,7 +229,7 @@ impl Spool {
         }
     }
 
-    /// The oldest batch, once there is one. None: closed, and there is none.
+    /// Waits for the oldest batch. `None`: the spool is closed and empty.
     async fn oldest(&self) -> Option<Batch> {
         loop {
             let closed = self.closed.is_cancelled();
@@ -271,13 +271,13 @@ impl Spool {
             format!("cannot {what} the webhook's spool {}: {error}", self.config.dir.display());
         let mut state = self.lock();
         if state.failing[access as usize].replace(reason.clone()).is_none() {
-            tracing::error!("{reason}; trying again, no event is lost by this");
+            tracing::error!("{reason}; retrying, no event is lost");
         }
     }
 
     fn succeeded(&self, access: Access) {
         if self.lock().failing[access as usize].take().is_some() {
-            tracing::info!("the webhook's spool {} works again", self.config.dir.display());
+            tracing::info!("the webhook's spool {} is healthy again", self.config.dir.display());
         }
     }
 

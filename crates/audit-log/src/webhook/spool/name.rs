@@ -12,7 +12,7 @@ const DIGITS: usize = 20;
 /// Hexadecimal digits of a checksum.
 const CHECKSUM: usize = 32;
 
-/// What the name of a batch file says.
+/// The name of a batch file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct BatchName {
     pub(super) number: u64,
@@ -21,7 +21,7 @@ pub(super) struct BatchName {
     checksum: Option<String>,
 }
 
-/// What a batch file is there for.
+/// The kind of a batch file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// To be sent.

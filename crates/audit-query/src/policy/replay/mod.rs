@@ -1,7 +1,7 @@
 //! What a policy would do with the requests of a log.
 //!
-//! A [`Tally`] counts the requests of one thread; [`Tally::add`] joins those of all threads. What a rule
-//! would write is computed from the sizes of the recorded events, see [`volume`].
+//! A [`Tally`] counts the requests of one thread; [`Tally::add`] joins those of all threads. What a
+//! rule would write is computed from the sizes of the recorded events, see [`volume`].
 
 mod changes;
 mod top;

@@ -1,9 +1,10 @@
 //! How much is written for a request under a decision.
 //!
-//! The event's own size counts, without bodies that the level leaves out. A body that the level records
-//! and the log does not have is estimated: with the average of those that the log has for the same verb
-//! and resource, else with [`REQUEST_BODY`], [`RESPONSE_BODY`] and [`LIST_BODY`]. `RequestReceived` and
-//! `ResponseStarted` events are counted with the size of the last event, as far as they have its members.
+//! The event's own size counts, without bodies that the level leaves out. A body that the level
+//! records and the log does not have is estimated: with the average of those that the log has for
+//! the same verb and resource, else with [`REQUEST_BODY`], [`RESPONSE_BODY`] and [`LIST_BODY`].
+//! `RequestReceived` and `ResponseStarted` events are counted with the size of the last event, as
+//! far as they have its members.
 
 use crate::event::Event;
 use hashbrown::HashMap;

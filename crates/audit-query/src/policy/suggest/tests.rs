@@ -19,7 +19,7 @@ fn place() -> Place<'static> {
     Place { path: Path::new("audit.log"), offset: 0 }
 }
 
-/// Written anew, from the JSON: what must not be lost.
+/// An independent implementation, on JSON: which requests must stay recorded.
 fn is_protected(event: &serde_json::Value) -> bool {
     let text = |pointer: &str| event.pointer(pointer).and_then(|v| v.as_str()).unwrap_or("");
     let user = text("/user/username");

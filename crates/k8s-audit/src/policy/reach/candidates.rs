@@ -38,7 +38,7 @@ pub(super) struct User {
     pub(super) group: Option<String>,
 }
 
-/// What a request is about.
+/// The target of a request.
 pub(super) struct Resource {
     pub(super) group: String,
     pub(super) resource: String,
@@ -228,7 +228,7 @@ fn is_method(verb: &str) -> bool {
         && http::Method::from_bytes(verb.to_ascii_uppercase().as_bytes()).is_ok()
 }
 
-/// What the rule and the rules before it name in `resources`.
+/// The `resources` of the rule and of the rules before it.
 struct Named {
     groups: BTreeSet<String>,
     resources: BTreeSet<String>,

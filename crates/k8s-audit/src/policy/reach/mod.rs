@@ -1,11 +1,12 @@
 //! Which rules a request can reach, given the rules before them.
 //!
-//! A rule can be reached if some request matches it and no earlier rule. The conditions of rules compare
-//! a value with constants, so all values that no rule names are alike: it is enough to try the
-//! constants, and one value beside them, in each dimension (user and group, verb, namespace, resource and
-//! name, or path). Values are put together only where one request can have them: a `get` has a name, a
-//! `deletecollection` has none. If that leaves no request, the rule is proved to be unreachable. If there
-//! is one, it is turned into a method, a URL and a user, and evaluated by the matcher, before it counts.
+//! A rule can be reached if some request matches it and no earlier rule. The conditions of rules
+//! compare a value with constants, so all values that no rule names are alike: it is enough to try
+//! the constants, and one value beside them, in each dimension (user and group, verb, namespace,
+//! resource and name, or path). Values are put together only where one request can have them: a
+//! `get` has a name, a `deletecollection` has none. If that leaves no request, the rule is proved
+//! to be unreachable. If there is one, it is turned into a method, a URL and a user, and evaluated
+//! by the matcher, before it counts.
 
 mod bits;
 mod candidates;
@@ -24,8 +25,8 @@ pub enum Reach {
     By(Box<Witness>),
     /// None can.
     Never {
-        /// Earlier rules that match all requests which the rule matches, none of them superfluous. Empty
-        /// if the rule matches no request even without other rules.
+        /// Earlier rules that match all requests which the rule matches, none of them superfluous.
+        /// Empty if the rule matches no request even without other rules.
         covered_by: Vec<usize>,
     },
     /// The policy is too large to try all combinations.
@@ -179,8 +180,8 @@ fn can_be(verb: &str, namespace: &str, resource: &Resource) -> bool {
     of_verb && !is_part_of_namespace && !is_trimmed
 }
 
-/// Of values that are alike to [`can_be`], leaves those that the fewest earlier rules match: if one of
-/// the others reaches the rule, one of these does, too.
+/// Of values that are alike to [`can_be`], leaves those that the fewest earlier rules match: if one
+/// of the others reaches the rule, one of these does, too.
 fn distinct<T, K: Eq + std::hash::Hash>(
     values: Vec<Valued<T>>,
     class: impl Fn(&T) -> K,

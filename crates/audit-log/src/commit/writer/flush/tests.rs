@@ -51,7 +51,7 @@ async fn events_of_one_turn_are_one_write_and_sockets_wait_for_it() {
     let mut worker = Worker::new(&rig.log);
     assert!(!worker.is_shut().await);
     for text in ["a", "b", "c"] {
-        assert!(!pending(&mut worker.submit(&rig, text)), "nobody waits but the sockets");
+        assert!(!pending(&mut worker.submit(&rig, text)), "only the sockets wait");
     }
     assert_eq!(rig.metrics.queue_length(), 3);
     assert!(worker.is_shut().await);
@@ -89,7 +89,7 @@ async fn a_line_that_cannot_be_written_is_counted_before_the_socket_goes_on() {
         rig.act(act);
         worker.pass().await;
         assert_eq!((rig.call(), rig.lost()), (vec!["lost".to_owned()], (1, 0)));
-        // Until it is well again requests wait, and others do not wait for theirs.
+        // Until it is healthy again requests wait, and others do not wait for theirs.
         let mut commit = worker.submit(&rig, "next");
         assert!(pending(&mut commit) && !worker.is_shut().await);
         rig.act(Act::Write);

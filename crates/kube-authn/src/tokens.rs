@@ -1,0 +1,125 @@
+//! Bearer tokens: the methods that know them, asked in kube-apiserver's order.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::jwt::Jwt;
+use super::oidc::JwtAuthenticators;
+use super::service_account::{ServiceAccountError, ServiceAccounts};
+use super::token_cache::{TokenCache, TokenId, TokenUser};
+use super::token_review::{TokenReview, Unavailable};
+use super::turns::Source;
+use super::verified::Verified;
+use super::{AuthenticationError, TokenFile};
+
+/// How long a locally verified token is cached, like in kube-apiserver. Failures are not cached.
+const VERIFIED: Duration = Duration::from_secs(10);
+
+/// The methods that know bearer tokens.
+pub struct Tokens {
+    /// `--token-auth-file`
+    pub file: Option<TokenFile>,
+    /// `--service-account-key-file`, `--service-account-keys-from-upstream`
+    pub service_accounts: Option<Arc<ServiceAccounts>>,
+    /// `--oidc-*` or `--authentication-config`
+    pub oidc: Option<Arc<JwtAuthenticators>>,
+    /// `--authentication-token-review`, `--authentication-token-webhook-config-file`
+    pub review: Option<Arc<TokenReview>>,
+    /// The cache of tokens; those of `file` only need its [`TokenCache::id`].
+    pub cache: Arc<TokenCache>,
+}
+
+impl Tokens {
+    /// Whose token this is, which came from `source`.
+    ///
+    /// # Errors
+    /// Returns that the token is invalid, or that this cannot be determined; the reason is logged.
+    pub async fn user(
+        &self,
+        token: &[u8],
+        source: Source,
+    ) -> Result<TokenUser, AuthenticationError> {
+        let has_issuers = self.oidc.as_ref().is_some_and(|issuers| !issuers.is_empty());
+        let is_verified = self.service_accounts.is_some() || has_issuers || self.review.is_some();
+        if self.file.is_none() && !is_verified {
+            tracing::debug!("invalid bearer token");
+            return Err(AuthenticationError::Unauthorized);
+        }
+        let id = self.cache.id(token);
+        if let Some(user) = self.file.as_ref().and_then(|file| file.user(&id)) {
+            return Ok(user.clone().into());
+        }
+        if !is_verified {
+            tracing::debug!("invalid bearer token");
+            return Err(AuthenticationError::Unauthorized);
+        }
+        if let Some(user) = self.cache.user(&id) {
+            return Ok(user);
+        }
+        // Boxed, since it is rare and large, and requests are copied when they become tasks.
+        Box::pin(self.find_out(id, token, source)).await
+    }
+
+    /// Verifies a token, or asks whose it is.
+    async fn find_out(
+        &self,
+        id: TokenId,
+        token: &[u8],
+        source: Source,
+    ) -> Result<TokenUser, AuthenticationError> {
+        let (now, since) = (SystemTime::now(), self.cache.generation());
+        let verified = match Jwt::parse(token) {
+            Some(jwt) => self.verify(&jwt, now).await,
+            None => Ok(None),
+        };
+        if let Ok(Some(Verified { user, expires, annotations })) = verified {
+            let annotations = (!annotations.is_empty()).then(|| annotations.into());
+            let user = TokenUser { user: Arc::new(user.into()), annotations };
+            let left = expires.map_or(VERIFIED, |end| end.duration_since(now).unwrap_or_default());
+            self.cache.remember_user(since, id, user.clone(), left.min(VERIFIED));
+            return Ok(user);
+        }
+        let answer = match &self.review {
+            Some(review) => review.user(id, token, source).await,
+            None => verified.map(|_| None),
+        };
+        match answer {
+            Ok(Some(user)) => Ok(user.into()),
+            Ok(None) => {
+                tracing::debug!("invalid bearer token");
+                Err(AuthenticationError::Unauthorized)
+            }
+            Err(Unavailable) => Err(AuthenticationError::Unavailable),
+        }
+    }
+
+    /// Asks the methods that verify tokens by keys; `None` if none of them takes it.
+    async fn verify(
+        &self,
+        token: &Jwt<'_>,
+        now: SystemTime,
+    ) -> Result<Option<Verified>, Unavailable> {
+        let mut unavailable = false;
+        if let Some(accounts) = &self.service_accounts {
+            match accounts.verify(token, now).await {
+                Ok(Some(verified)) => return Ok(Some(verified)),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::debug!(%error, "bad service account token");
+                    unavailable |= error == ServiceAccountError::NotReady;
+                }
+            }
+        }
+        if let Some(oidc) = &self.oidc {
+            match oidc.verify(token, now).await {
+                Ok(Some(verified)) => return Ok(Some(verified)),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::debug!(%error, "bad OIDC token");
+                    unavailable |= error.is_temporary();
+                }
+            }
+        }
+        if unavailable { Err(Unavailable) } else { Ok(None) }
+    }
+}

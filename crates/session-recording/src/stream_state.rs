@@ -1,0 +1,126 @@
+//! What the writer keeps of each stream: its size, its hash, and whether it is text.
+
+use aws_lc_rs::digest::{Context, SHA256};
+
+use crate::cast::StreamSummary;
+
+/// Bytes from which it is decided whether a stream is text.
+const SAMPLE: u64 = 8 << 10;
+/// With fewer bytes than this, a stream counts as text.
+const MIN_SAMPLE: u64 = 32;
+
+/// The state of a stream.
+pub(crate) struct StreamState {
+    bytes: u64,
+    hash: Option<Context>,
+    sampled: u64,
+    not_text: u64,
+    pub(crate) is_binary: bool,
+    recorded: u64,
+}
+
+impl StreamState {
+    pub(crate) fn new() -> StreamState {
+        StreamState {
+            bytes: 0,
+            hash: Some(Context::new(&SHA256)),
+            sampled: 0,
+            not_text: 0,
+            is_binary: false,
+            recorded: 0,
+        }
+    }
+
+    /// Counts and hashes bytes. Returns `true` if the stream turns out to be binary with them.
+    pub(crate) fn count(&mut self, bytes: &[u8], may_be_binary: bool) -> bool {
+        self.bytes += bytes.len() as u64;
+        if let Some(hash) = &mut self.hash {
+            hash.update(bytes);
+        }
+        if !may_be_binary || self.is_binary || self.sampled >= SAMPLE {
+            return false;
+        }
+        let sample = &bytes[..bytes.len().min((SAMPLE - self.sampled) as usize)];
+        self.sampled += sample.len() as u64;
+        self.not_text += not_text(sample);
+        self.is_binary = self.sampled >= MIN_SAMPLE && self.not_text * 10 >= self.sampled;
+        self.is_binary
+    }
+
+    /// Notes that so many bytes of content are in the recording.
+    pub(crate) fn recorded(&mut self, bytes: usize) {
+        self.recorded += bytes as u64;
+    }
+
+    /// Returns what is known of the stream; `None` if nothing came. `hashes`: whether its hash may
+    /// be recorded even if its content is not.
+    pub(crate) fn summary(&mut self, hashes: bool) -> Option<StreamSummary> {
+        let hash = self.hash.take()?;
+        if self.bytes == 0 {
+            return None;
+        }
+        let recorded = match self.recorded {
+            0 => "none",
+            recorded if recorded == self.bytes => "all",
+            _ => "part",
+        };
+        let may_hash = hashes || recorded != "none";
+        Some(StreamSummary {
+            bytes: self.bytes,
+            sha256: may_hash.then(|| hex(hash.finish().as_ref())),
+            recorded: recorded.to_owned(),
+        })
+    }
+}
+
+/// Counts bytes that no text has: control characters, and what is not UTF-8.
+fn not_text(bytes: &[u8]) -> u64 {
+    let is_control = |byte: &&u8| matches!(byte, 0..=6 | 0x0e..=0x1a | 0x1c..=0x1f | 0x7f);
+    let controls = bytes.iter().filter(is_control).count();
+    let chunks = bytes.utf8_chunks();
+    let invalid: usize = chunks.map(|chunk| chunk.invalid().len()).sum();
+    (controls + invalid) as u64
+}
+
+/// Returns bytes in hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        // Writing to a String does not fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_binary(chunks: &[&[u8]]) -> bool {
+        let mut state = StreamState::new();
+        for chunk in chunks {
+            state.count(chunk, true);
+        }
+        state.is_binary
+    }
+
+    #[test]
+    fn archives_are_binary_and_text_is_not() {
+        let mut tar = vec![0; 512];
+        tar[..8].copy_from_slice(b"file.txt");
+        assert!(is_binary(&[&tar]));
+        let random: Vec<u8> = (0..256_u32).map(|i| (i * 167 + 13) as u8).collect();
+        assert!(is_binary(&[&random]));
+        assert!(!is_binary(&["Grüße aus Köln, mit \u{1b}[1mFarbe\u{1b}[0m\r\n"
+            .repeat(9)
+            .as_bytes()]));
+        assert!(!is_binary(&[b"caf\xe9 au lait, in Latin-1, and more than 32 bytes of it"]));
+    }
+
+    #[test]
+    fn a_few_bytes_do_not_turn_the_recording_off() {
+        let text = "a text of some length, at least longer than the bytes before it. ".repeat(3);
+        assert!(!is_binary(&[&[0; 8], text.as_bytes()]));
+    }
+}

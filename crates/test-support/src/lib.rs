@@ -1,0 +1,11 @@
+//! What the unit tests of several crates share. A development dependency only.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic, too")]
+
+mod kubectl;
+mod temp_dir;
+mod x509_v1;
+
+pub use kubectl::has_kubectl;
+pub use temp_dir::TempDir;
+pub use x509_v1::as_v1;

@@ -1,0 +1,139 @@
+//! The flags of `serve` about recordings of sessions.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, ValueEnum};
+use session_recording::files::Retention;
+use session_recording::{Content, Mode, Settings};
+
+use super::flags::parse_bool;
+use super::{ConfigError, fail};
+
+const SESSIONS: &str = "Session recording";
+const MIB: u64 = 1 << 20;
+const DAY: u64 = 24 * 3600;
+
+/// Flags of `serve` about recordings of sessions.
+#[derive(Debug, Clone, Args)]
+pub struct SessionFlags {
+    /// Record exec, attach, and port-forward sessions in this directory, one asciicast file each; the
+    /// audit event of a session names its file. See `kube-audit-proxy session`
+    #[arg(long, value_name = "DIR", help_heading = SESSIONS)]
+    pub session_recording_dir: Option<PathBuf>,
+    /// Whether a session goes on that cannot be recorded
+    #[arg(long, value_name = "MODE", default_value = "best-effort", help_heading = SESSIONS)]
+    pub session_recording_mode: SessionMode,
+    /// Record what is typed, too, not only what is shown. Passwords are part of it
+    #[arg(
+        long,
+        value_name = "BOOL",
+        default_value = "false",
+        default_missing_value = "true",
+        num_args = 0..=1,
+        require_equals = true,
+        value_parser = parse_bool,
+        action = ArgAction::Set,
+        help_heading = SESSIONS
+    )]
+    pub session_recording_input: bool,
+    /// Which streams are recorded with their content
+    #[arg(long, value_name = "WHICH", default_value = "auto", help_heading = SESSIONS)]
+    pub session_recording_content: SessionContent,
+    /// YAML file of rules that choose the sessions to record, by user, group, namespace, pod, and
+    /// command; reloaded when it changes. All sessions are recorded if not given
+    #[arg(long, value_name = "FILE", help_heading = SESSIONS)]
+    pub session_recording_rules: Option<PathBuf>,
+    /// Size of a recording in MiB, before compression, at which its content ends; in strict mode the
+    /// session ends with it. 0: unlimited
+    #[arg(long, value_name = "MIB", default_value_t = 256, help_heading = SESSIONS)]
+    pub session_recording_max_size: u64,
+    /// Compress recordings with zstd
+    #[arg(
+        long,
+        value_name = "BOOL",
+        default_value = "false",
+        default_missing_value = "true",
+        num_args = 0..=1,
+        require_equals = true,
+        value_parser = parse_bool,
+        action = ArgAction::Set,
+        help_heading = SESSIONS
+    )]
+    pub session_recording_compress: bool,
+    /// Delete recordings older than this number of days. 0: never
+    #[arg(long, value_name = "DAYS", default_value_t = 0, help_heading = SESSIONS)]
+    pub session_recording_max_age: u64,
+    /// Delete the oldest recordings if all together have more MiB than this. 0: never
+    #[arg(long, value_name = "MIB", default_value_t = 0, help_heading = SESSIONS)]
+    pub session_recording_max_total_size: u64,
+}
+
+/// `--session-recording-mode`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SessionMode {
+    /// It goes on; the failure is logged, counted, and in its audit event
+    BestEffort,
+    /// It is refused with 500, or ended with a message
+    Strict,
+}
+
+/// `--session-recording-content`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SessionContent {
+    /// Terminals, and streams that are text; of others, such as those of kubectl cp, size and SHA-256
+    Auto,
+    /// All streams
+    All,
+}
+
+/// Recordings of sessions.
+#[derive(Debug, Clone)]
+pub struct SessionRecording {
+    /// Directory, mode, content, sizes.
+    pub settings: Settings,
+    /// `--session-recording-rules`
+    pub rules_file: Option<PathBuf>,
+}
+
+impl SessionRecording {
+    /// Checks `flags`; `None` if nothing is recorded.
+    pub(super) fn new(flags: &SessionFlags) -> Result<Option<SessionRecording>, ConfigError> {
+        let Some(dir) = flags.session_recording_dir.clone() else {
+            if flags.session_recording_mode == SessionMode::Strict {
+                return fail(
+                    "--session-recording-mode=strict needs --session-recording-dir, the directory \
+                     of the recordings",
+                );
+            }
+            if flags.session_recording_rules.is_some() {
+                return fail(
+                    "--session-recording-rules needs --session-recording-dir, the directory of the \
+                     recordings",
+                );
+            }
+            return Ok(None);
+        };
+        let bytes = |mib: u64| (mib > 0).then(|| mib.saturating_mul(MIB));
+        let days = flags.session_recording_max_age;
+        let settings = Settings {
+            dir,
+            input: flags.session_recording_input,
+            content: match flags.session_recording_content {
+                SessionContent::Auto => Content::Auto,
+                SessionContent::All => Content::All,
+            },
+            mode: match flags.session_recording_mode {
+                SessionMode::BestEffort => Mode::BestEffort,
+                SessionMode::Strict => Mode::Strict,
+            },
+            max_size: bytes(flags.session_recording_max_size),
+            retention: Retention {
+                max_age: (days > 0).then(|| Duration::from_secs(days.saturating_mul(DAY))),
+                max_total_bytes: bytes(flags.session_recording_max_total_size),
+            },
+            compress: flags.session_recording_compress,
+        };
+        Ok(Some(SessionRecording { settings, rules_file: flags.session_recording_rules.clone() }))
+    }
+}

@@ -1,0 +1,569 @@
+//! Recordings of sessions: every protocol, with and without a terminal, and what the audit event
+//! says of them.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use flate2::{Compress, Compression, FlushCompress};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use session_recording::channel::encode_message;
+use session_recording::read::{Item, Recording, summary};
+use session_recording::spdy::{SpdyWriter, encode_data};
+use session_recording::websocket::encode_frame;
+use session_recording::{Codec, Stream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::support::audit_log::Event;
+use crate::support::http1::{self, Connection, Head};
+use crate::support::proxy::{BINARY, Builder, Proxy};
+use crate::support::upstream::{Answered, FakeUpstream, Protocols, empty};
+use crate::support::{in_time, wait_for};
+
+const TTY: &str = "/api/v1/namespaces/team-a/pods/p1/exec?command=sh&command=-l&container=c1&stdin=true&tty=true&stdout=true";
+const PLAIN: &str =
+    "/api/v1/namespaces/team-a/pods/p1/exec?command=sh&stdin=true&stdout=true&stderr=true";
+const EXITED: &[u8] = br#"{"metadata":{},"status":"Failure","reason":"NonZeroExitCode","details":{"causes":[{"reason":"ExitCode","message":"7"}]}}"#;
+const MASK: Option<[u8; 4]> = Some([7, 1, 9, 3]);
+
+/// How a session is carried.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Carrier {
+    WebSocket(&'static str, Codec),
+    /// With permessage-deflate, in fragments.
+    Deflate,
+    Spdy,
+}
+
+const CARRIERS: [Carrier; 7] = [
+    Carrier::WebSocket("v5.channel.k8s.io", Codec::Raw),
+    Carrier::WebSocket("v4.channel.k8s.io", Codec::Raw),
+    Carrier::WebSocket("channel.k8s.io", Codec::Raw),
+    Carrier::WebSocket("base64.channel.k8s.io", Codec::Base64),
+    Carrier::WebSocket("v4.base64.channel.k8s.io", Codec::Base64),
+    Carrier::Deflate,
+    Carrier::Spdy,
+];
+
+impl Carrier {
+    /// The request's headers.
+    fn request(self) -> Vec<String> {
+        let text = match self {
+            Carrier::WebSocket(name, _) => websocket(name),
+            Carrier::Deflate => format!(
+                "{}\nSec-WebSocket-Extensions: permessage-deflate; client_max_window_bits",
+                websocket("v5.channel.k8s.io")
+            ),
+            Carrier::Spdy => "Connection: Upgrade\nUpgrade: SPDY/3.1\n\
+                X-Stream-Protocol-Version: v4.channel.k8s.io\nContent-Length: 0"
+                .to_owned(),
+        };
+        text.lines().map(|line| line.trim().to_owned()).collect()
+    }
+
+    /// What the server sends: these streams, and then an exit code of 7.
+    fn server(self, output: &[(Stream, &[u8])]) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut deflate = Compress::new(Compression::default(), false);
+        let mut writer = SpdyWriter::default();
+        if self == Carrier::Spdy {
+            [1, 3, 5, 7, 9].iter().for_each(|id| writer.syn_reply(*id, &mut out));
+        }
+        let status = std::iter::once((3, EXITED));
+        let channel = |stream: &Stream| if *stream == Stream::Stderr { 2 } else { 1 };
+        for (channel, bytes) in output.iter().map(|(s, b)| (channel(s), *b)).chain(status) {
+            match self {
+                Carrier::WebSocket(_, codec) => encode_message(codec, channel, bytes, &mut out),
+                Carrier::Deflate => {
+                    let message = [&[channel], bytes].concat();
+                    let mut packed = Vec::with_capacity(message.len() * 2 + 100);
+                    deflate.compress_vec(&message, &mut packed, FlushCompress::Sync).unwrap();
+                    packed.truncate(packed.len() - 4);
+                    let (first, second) = packed.split_at(packed.len() / 2);
+                    let at = out.len();
+                    encode_frame(2, first, None, &mut out);
+                    out[at] = 0x42;
+                    encode_frame(9, b"", None, &mut out);
+                    encode_frame(0, second, None, &mut out);
+                }
+                Carrier::Spdy => {
+                    // Opened below: error 1, stdin 3, stdout 5, stderr 7, resize 9.
+                    let id = [0, 5, 7, 1][usize::from(channel)];
+                    encode_data(id, bytes, channel == 3, &mut out);
+                }
+            }
+        }
+        out
+    }
+
+    /// What the client sends: its terminal's size, and something typed.
+    fn client(self, typed: &[u8]) -> Vec<u8> {
+        let (mut out, size) = (Vec::new(), br#"{"Width":132,"Height":43}"#);
+        match self {
+            Carrier::WebSocket(_, Codec::Base64) => {
+                let mut plain = Vec::new();
+                encode_message(Codec::Base64, 4, size, &mut plain);
+                encode_frame(1, &plain[2..], MASK, &mut out);
+                plain.clear();
+                encode_message(Codec::Base64, 0, typed, &mut plain);
+                encode_frame(1, &plain[2..], MASK, &mut out);
+            }
+            Carrier::WebSocket(..) | Carrier::Deflate => {
+                encode_frame(2, &[&[4], &size[..]].concat(), MASK, &mut out);
+                encode_frame(2, &[&[0], typed].concat(), MASK, &mut out);
+            }
+            Carrier::Spdy => {
+                let mut writer = SpdyWriter::default();
+                let streams =
+                    [(1, "error"), (3, "stdin"), (5, "stdout"), (7, "stderr"), (9, "resize")];
+                for (id, name) in streams {
+                    writer.syn_stream(id, &[("streamtype", name)], &mut out);
+                }
+                encode_data(9, size, false, &mut out);
+                encode_data(3, typed, false, &mut out);
+            }
+        }
+        out
+    }
+}
+
+fn websocket(protocol: &str) -> String {
+    format!(
+        "Connection: Upgrade\nUpgrade: websocket\nSec-WebSocket-Version: 13\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\nSec-WebSocket-Protocol: {protocol}"
+    )
+}
+
+/// Agrees to every upgrade like an API server does, reads `expected` bytes, sends `answer`, and
+/// ends.
+async fn answering(mut request: Request<Incoming>, expected: usize, answer: Vec<u8>) -> Answered {
+    let mut response = Response::builder().status(101).header("connection", "Upgrade");
+    for name in [
+        "upgrade",
+        "sec-websocket-protocol",
+        "x-stream-protocol-version",
+        "sec-websocket-extensions",
+    ] {
+        if let Some(value) = request.headers().get(name) {
+            let value = value.to_str()?.replace("; client_max_window_bits", "");
+            response = response.header(name, value);
+        }
+    }
+    tokio::spawn(async move {
+        let upgraded = hyper::upgrade::on(&mut request).await.unwrap();
+        let (mut reader, mut writer) = tokio::io::split(TokioIo::new(upgraded));
+        let mut bytes = vec![0; expected];
+        if reader.read_exact(&mut bytes).await.is_err() {
+            return;
+        }
+        let _ = writer.write_all(&answer).await;
+        let _ = writer.shutdown().await;
+        let _ = reader.read_to_end(&mut bytes).await;
+    });
+    Ok(response.body(empty())?)
+}
+
+async fn open(
+    addr: std::net::SocketAddr,
+    id: &str,
+    target: &str,
+    carrier: Carrier,
+) -> (Connection, Head) {
+    let mut connection = Connection::open(addr, Some("admin")).await.unwrap();
+    let mut lines = carrier.request();
+    lines.push(format!("Audit-ID: {id}"));
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let method = if carrier == Carrier::Spdy { "POST" } else { "GET" };
+    connection.send(&http1::request(method, target, &lines, b"")).await.unwrap();
+    let head = in_time("the response to the upgrade", connection.head()).await.unwrap();
+    (connection, head)
+}
+
+/// Runs one session to its end; gives what the client received.
+async fn session(
+    proxy: &Proxy,
+    id: &str,
+    target: &str,
+    carrier: Carrier,
+    client: &[u8],
+) -> Vec<u8> {
+    let (mut connection, head) = open(proxy.addr, id, target, carrier).await;
+    assert_eq!(head.status, 101, "{carrier:?}: {head:?}");
+    connection.send(client).await.unwrap();
+    in_time("the end of the session", connection.read_to_end()).await.unwrap()
+}
+
+fn recording_proxy(upstream: &FakeUpstream, flags: &[&str]) -> Builder {
+    let builder = Builder::new(upstream.addr);
+    let dir = builder.dir().path("sessions").display().to_string();
+    let builder = builder.flag(&format!("--session-recording-dir={dir}"));
+    flags.iter().fold(builder, |builder, flag| builder.flag(flag))
+}
+
+fn annotation<'a>(event: &'a Event, name: &str) -> &'a str {
+    event
+        .at(&format!("/annotations/kube-audit-proxy~1{name}"))
+        .and_then(|v| v.as_str())
+        .unwrap_or("")
+}
+
+fn file(proxy: &Proxy, event: &Event) -> PathBuf {
+    proxy.dir.path("sessions").join(annotation(event, "session-recording"))
+}
+
+#[derive(Debug, Default, PartialEq)]
+struct Content {
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+    stdin: Vec<u8>,
+    sizes: Vec<(u16, u16)>,
+}
+
+fn content(path: &Path) -> Content {
+    let mut recording = Recording::open(path).unwrap();
+    let mut content = Content::default();
+    while let Some(item) = recording.next_item().unwrap() {
+        match item {
+            Item::Output { stream: Stream::Stderr, bytes, .. } => content.stderr.extend(bytes),
+            Item::Output { bytes, .. } => content.stdout.extend(bytes),
+            Item::Input { bytes, .. } => content.stdin.extend(bytes),
+            Item::Resize { columns, rows, .. } => content.sizes.push((columns, rows)),
+            _ => {}
+        }
+    }
+    content
+}
+
+fn sha256(path: &Path) -> String {
+    let digest =
+        aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &std::fs::read(path).unwrap());
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Every carrier, with and without a terminal, with and without input, plain and compressed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_are_recorded_whatever_carries_them() {
+    const TYPED: &[u8] = b"echo \xe2\x82\xac\r";
+    const SHOWN: &[u8] = b"\x1b[1m$\x1b[0m echo \xe2\x82\xac\r\n\xe2\x82\xac\xff\r\n";
+    for carrier in CARRIERS {
+        let (tty, plain) = (
+            carrier.server(&[(Stream::Stdout, &SHOWN[..11]), (Stream::Stdout, &SHOWN[11..])]),
+            carrier.server(&[(Stream::Stdout, b"out\n"), (Stream::Stderr, b"err\n")]),
+        );
+        let client = carrier.client(TYPED);
+        let (answers, expected) = ((tty.clone(), plain.clone()), client.len());
+        let upstream = FakeUpstream::start(Protocols::Http2, move |request| {
+            let is_tty = request.uri().query().is_some_and(|query| query.contains("tty"));
+            let answer = if is_tty { answers.0.clone() } else { answers.1.clone() };
+            answering(request, expected, answer)
+        })
+        .await;
+        let flags = ["--session-recording-mode=strict", "--session-recording-input"];
+        let with_input = recording_proxy(&upstream, &flags).start();
+        let packed = recording_proxy(&upstream, &["--session-recording-compress"]).start();
+        let (with_input, packed) = tokio::join!(with_input, packed);
+        assert_eq!(session(&with_input, "tty", TTY, carrier, &client).await, tty, "{carrier:?}");
+        assert_eq!(session(&packed, "plain", PLAIN, carrier, &client).await, plain, "{carrier:?}");
+
+        let end = with_input.audit_log().wait_end("tty").await.pop().unwrap();
+        let path = file(&with_input, &end);
+        let seen = content(&path);
+        assert_eq!(seen.stdout, SHOWN, "{carrier:?}");
+        assert_eq!(seen.stdin, TYPED, "{carrier:?}");
+        assert_eq!((seen.stderr.as_slice(), seen.sizes.as_slice()), (&b""[..], &[(132, 43)][..]));
+        assert_eq!(annotation(&end, "session-sha256"), sha256(&path));
+        assert_eq!(annotation(&end, "session-bytes-in"), TYPED.len().to_string());
+        assert_eq!(annotation(&end, "session-bytes-out"), SHOWN.len().to_string());
+        assert_eq!(annotation(&end, "session-exit-code"), "7");
+        assert_eq!(annotation(&end, "session-recording-error"), "");
+        let description = Recording::open(&path).unwrap().header.description;
+        assert_eq!(description.audit_id, "tty");
+        assert_eq!(description.user.username, "kubernetes-admin");
+        assert_eq!((description.pod.as_str(), description.container.as_str()), ("p1", "c1"));
+        assert_eq!((description.command, description.tty), (vec!["sh".into(), "-l".into()], true));
+
+        let end = packed.audit_log().wait_end("plain").await.pop().unwrap();
+        let path = file(&packed, &end);
+        assert!(path.extension().is_some_and(|extension| extension == "zst"));
+        let seen = content(&path);
+        assert_eq!(
+            (seen.stdout.as_slice(), seen.stderr.as_slice()),
+            (&b"out\n"[..], &b"err\n"[..])
+        );
+        assert_eq!(seen.stdin, b"", "input is not recorded unless that is asked for");
+        assert_eq!(annotation(&end, "session-sha256"), sha256(&path));
+        let summary = summary(&path).unwrap().unwrap();
+        assert_eq!((summary.exit_code, summary.bytes_in), (Some(7), TYPED.len() as u64));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn archives_are_recorded_by_size_and_hash_unless_all_content_is() {
+    let mut tar = vec![0; 10_240];
+    tar[..9].copy_from_slice(b"etc/shado");
+    let carrier = CARRIERS[0];
+    let answer = carrier.server(&[(Stream::Stdout, &tar)]);
+    let upstream = FakeUpstream::start(Protocols::Http2, {
+        move |request| answering(request, 0, answer.clone())
+    })
+    .await;
+    let sparse = recording_proxy(&upstream, &[]).start().await;
+    session(&sparse, "cp", PLAIN, carrier, b"").await;
+    let end = sparse.audit_log().wait_end("cp").await.pop().unwrap();
+    let path = file(&sparse, &end);
+    assert!(http1::find(&std::fs::read(&path).unwrap(), b"shado").is_none());
+    let stdout = summary(&path).unwrap().unwrap().stdout.unwrap();
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &tar);
+    let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(
+        (stdout.bytes, stdout.sha256, stdout.recorded.as_str()),
+        (10_240, Some(hex), "none")
+    );
+
+    let all = recording_proxy(&upstream, &["--session-recording-content=all"]).start().await;
+    session(&all, "cp", PLAIN, carrier, b"").await;
+    let end = all.audit_log().wait_end("cp").await.pop().unwrap();
+    let output =
+        Command::new(BINARY).args(["session", "show", "--raw"]).arg(file(&all, &end)).output();
+    assert_eq!(output.unwrap().stdout, tar);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rules_choose_sessions_and_are_reloaded() {
+    let upstream =
+        FakeUpstream::start(Protocols::Http2, |request| answering(request, 0, Vec::new())).await;
+    let builder = recording_proxy(&upstream, &[]);
+    let rules = builder.dir().write("rules.yaml", "rules: [{record: false, pods: ['p*']}]");
+    let flag = format!("--session-recording-rules={}", rules.display());
+    let proxy = builder.flag(&flag).start().await;
+    session(&proxy, "first", TTY, CARRIERS[0], b"").await;
+    let end = proxy.audit_log().wait_end("first").await.pop().unwrap();
+    assert_eq!(annotation(&end, "session-recording"), "");
+    std::fs::write(&rules, "rules: [{record: false, pods: ['q*']}]").unwrap();
+    proxy.process.logs("reloaded what=SessionRecordingRules").await;
+    session(&proxy, "second", TTY, CARRIERS[0], b"").await;
+    let end = proxy.audit_log().wait_end("second").await.pop().unwrap();
+    assert_ne!(annotation(&end, "session-recording"), "");
+}
+
+/// A recording that must be made is made, or there is no session.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strict_refuses_what_cannot_be_recorded() {
+    let upstream =
+        FakeUpstream::start(Protocols::Http2, |request| answering(request, 0, Vec::new())).await;
+    let proxy = recording_proxy(&upstream, &["--session-recording-mode=strict"]).start().await;
+    let unknown = Carrier::WebSocket("mqtt", Codec::Raw);
+    let (_, head) = open(proxy.addr, "mqtt", TTY, unknown).await;
+    assert_eq!(head.status, 500);
+    assert!(upstream.seen().is_empty(), "the API server was asked");
+    let end = proxy.audit_log().wait_end("mqtt").await.pop().unwrap();
+    assert_eq!(end.code(), 500);
+    let why = annotation(&end, "session-recording-error");
+    assert!(why.contains("subprotocol \"mqtt\""), "{why}");
+
+    // The fake agrees to any extension.
+    let mut connection = Connection::open(proxy.addr, Some("admin")).await.unwrap();
+    let mut lines = CARRIERS[0].request();
+    lines.extend(["Sec-WebSocket-Extensions: x-mux".into(), "Audit-ID: mux".into()]);
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    connection.send(&http1::request("GET", TTY, &lines, b"")).await.unwrap();
+    assert_eq!(connection.head().await.unwrap().status, 500);
+    let end = proxy.audit_log().wait_end("mux").await.pop().unwrap();
+    assert_eq!((end.code(), annotation(&end, "session-recording")), (500, ""));
+
+    std::fs::remove_dir_all(proxy.dir.path("sessions")).unwrap();
+    let (_, head) = open(proxy.addr, "gone", TTY, CARRIERS[0]).await;
+    assert_eq!(head.status, 500);
+    assert_eq!(proxy.metric("kube_audit_proxy_session_recordings_refused_total").await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn best_effort_goes_on_and_says_so() {
+    let answer = b"\x82\x03\x01hi".to_vec();
+    let expected = answer.clone();
+    let upstream = FakeUpstream::start(Protocols::Http2, {
+        move |request| answering(request, 0, answer.clone())
+    })
+    .await;
+    let proxy = recording_proxy(&upstream, &[]).start().await;
+    let unknown = Carrier::WebSocket("mqtt", Codec::Raw);
+    assert_eq!(session(&proxy, "mqtt", TTY, unknown, b"").await, expected);
+    let end = proxy.audit_log().wait_end("mqtt").await.pop().unwrap();
+    assert!(annotation(&end, "session-recording-error").contains("mqtt"));
+    assert_ne!(annotation(&end, "session-sha256"), "");
+    std::fs::remove_dir_all(proxy.dir.path("sessions")).unwrap();
+    assert_eq!(session(&proxy, "gone", TTY, CARRIERS[0], b"").await, expected);
+    let end = proxy.audit_log().wait_end("gone").await.pop().unwrap();
+    assert!(annotation(&end, "session-recording-error").contains("cannot be written"));
+}
+
+/// What the API server refuses is no session.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_session_leaves_no_recording() {
+    let upstream = FakeUpstream::start(Protocols::Http2, |_| async {
+        crate::support::upstream::json(403, "{}")
+    })
+    .await;
+    let proxy = recording_proxy(&upstream, &[]).start().await;
+    let (_, head) = open(proxy.addr, "no", TTY, CARRIERS[0]).await;
+    assert_eq!(head.status, 403);
+    let dir = proxy.dir.path("sessions");
+    wait_for("the recording to go", || {
+        (std::fs::read_dir(&dir).unwrap().count() == 0).then_some(())
+    })
+    .await;
+}
+
+/// Content ends at the maximum size; in strict mode, the session does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strict_ends_a_session_that_is_too_large_with_a_message() {
+    let carrier = CARRIERS[0];
+    let lines = "a line of output, again and again\r\n".repeat(4_000);
+    let mut answer = Vec::new();
+    for chunk in lines.as_bytes().chunks(1_000) {
+        encode_message(Codec::Raw, 1, chunk, &mut answer);
+    }
+    let upstream = FakeUpstream::start(Protocols::Http2, move |mut request| {
+        let answer = answer.clone();
+        async move {
+            let response = Response::builder().status(101).header("connection", "Upgrade");
+            let response = response.header("upgrade", "websocket");
+            tokio::spawn(async move {
+                let upgraded = hyper::upgrade::on(&mut request).await.unwrap();
+                let mut upgraded = TokioIo::new(upgraded);
+                // It goes on until the connection is closed.
+                while upgraded.write_all(&answer).await.is_ok() {}
+            });
+            Ok(response.body(empty())?)
+        }
+    })
+    .await;
+    let flags = ["--session-recording-mode=strict", "--session-recording-max-size=1"];
+    let proxy = recording_proxy(&upstream, &flags).start().await;
+    let received = session(&proxy, "large", TTY, carrier, b"").await;
+    let farewell = &received[received.len() - 400..];
+    let text = String::from_utf8_lossy(farewell);
+    assert!(text.contains("kube-audit-proxy: session ended: the recording has reached"), "{text}");
+    let end = proxy.audit_log().wait_end("large").await.pop().unwrap();
+    assert!(annotation(&end, "session-recording-error").contains("maximum size"));
+    let path = file(&proxy, &end);
+    assert!(content(&path).stdout.len() > 900_000);
+    assert_eq!(annotation(&end, "session-sha256"), sha256(&path));
+}
+
+/// `kill -9` during 20 sessions: everything older than a second is in the salvaged recordings.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn recordings_are_salvaged_after_a_crash() {
+    const SESSIONS: usize = 20;
+    let upstream = FakeUpstream::start(Protocols::Http2, |mut request| async move {
+        let response = Response::builder().status(101).header("connection", "Upgrade");
+        let response = response.header("upgrade", "websocket");
+        tokio::spawn(async move {
+            let upgraded = hyper::upgrade::on(&mut request).await.unwrap();
+            let mut upgraded = TokioIo::new(upgraded);
+            upgraded.write_all(b"\x82\x07\x01before").await.unwrap();
+            let _ = upgraded.read_to_end(&mut Vec::new()).await;
+        });
+        Ok(response.body(empty())?)
+    })
+    .await;
+    for flag in ["--session-recording-compress=false", "--session-recording-compress=true"] {
+        let builder = recording_proxy(&upstream, &[flag]);
+        let dir = builder.dir().path("sessions");
+        let mut proxy = builder.start().await;
+        let mut connections = Vec::new();
+        for number in 0..SESSIONS {
+            let id = format!("crash-{number}");
+            let (mut connection, head) = open(proxy.addr, &id, TTY, CARRIERS[0]).await;
+            assert_eq!(head.status, 101);
+            connection.exactly(9).await.unwrap();
+            connections.push(connection);
+        }
+        // All of them are flushed once a second.
+        let flushed = || {
+            let files = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path());
+            let outputs = files.filter(|path| {
+                let Ok(mut recording) = Recording::open(path) else { return false };
+                matches!(recording.next_item(), Ok(Some(Item::Output { .. })))
+            });
+            (outputs.count() == SESSIONS).then_some(())
+        };
+        wait_for("the recordings to be flushed", flushed).await;
+        proxy.process.signal("KILL");
+        proxy.process.wait().await;
+        let again = Builder::new(upstream.addr)
+            .flag(&format!("--session-recording-dir={}", dir.display()))
+            .start()
+            .await;
+        assert_eq!(again.metric("kube_audit_proxy_session_recordings_salvaged_total").await, 20);
+        let files: Vec<_> = std::fs::read_dir(&dir).unwrap().map(|e| e.unwrap().path()).collect();
+        assert_eq!(files.len(), SESSIONS);
+        for path in files {
+            assert_eq!(content(&path).stdout, b"before", "{}", path.display());
+            assert!(summary(&path).unwrap().unwrap().salvaged);
+        }
+    }
+}
+
+/// A recording that was changed is found by the log that names it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn log_verify_finds_a_changed_recording() {
+    let answer = CARRIERS[0].server(&[(Stream::Stdout, b"rm -rf /\r\n")]);
+    let upstream = FakeUpstream::start(Protocols::Http2, {
+        move |request| answering(request, 0, answer.clone())
+    })
+    .await;
+    let builder = recording_proxy(&upstream, &["--audit-log-seal"]);
+    let key = builder.dir().path("seal.key");
+    assert!(Command::new(BINARY).args(["log", "keygen"]).arg(&key).status().unwrap().success());
+    let flag = format!("--audit-log-seal-key-file={}", key.display());
+    let mut proxy = builder.flag(&flag).start().await;
+    session(&proxy, "sealed", TTY, CARRIERS[0], b"").await;
+    let end = proxy.audit_log().wait_end("sealed").await.pop().unwrap();
+    assert!(proxy.stop().await.success());
+    let verify = || {
+        let output = Command::new(BINARY)
+            .args(["log", "verify", "--public-key"])
+            .arg(key.with_extension("key.pub"))
+            .arg(&proxy.log)
+            .output()
+            .unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (code, text) = verify();
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("session recordings intact: 1 as recorded"), "{text}");
+    let path = file(&proxy, &end);
+    let recording = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, recording.replace("rm -rf", "ls -al")).unwrap();
+    let (code, text) = verify();
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("its SHA-256 differs from that in event sealed"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn recordings_are_listed_shown_and_played() {
+    let shown: &[u8] = b"$ ls\r\nold\rnew\r\n\x1b[31mred\x1b[0m\r\n";
+    let answer = CARRIERS[0].server(&[(Stream::Stdout, shown)]);
+    let upstream = FakeUpstream::start(Protocols::Http2, {
+        move |request| answering(request, 0, answer.clone())
+    })
+    .await;
+    let proxy = recording_proxy(&upstream, &[]).start().await;
+    session(&proxy, "shown", TTY, CARRIERS[0], b"").await;
+    proxy.audit_log().wait_end("shown").await;
+    let dir = proxy.dir.path("sessions").display().to_string();
+    let run = |arguments: &[&str]| {
+        let output = Command::new(BINARY).arg("session").args(arguments).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        output.stdout
+    };
+    let list = String::from_utf8(run(&["list", &dir])).unwrap();
+    assert!(list.contains("kubernetes-admin") && list.contains("team-a/p1"), "{list}");
+    assert!(list.contains("sh -l") && list.contains("  7  "), "{list}");
+    let text = run(&["show", "--dir", &dir, "shown"]);
+    assert_eq!(String::from_utf8(text).unwrap(), "$ ls\nnew\nred\n");
+    assert_eq!(run(&["show", "--raw", "--dir", &dir, "shown"]), shown);
+    assert_eq!(run(&["play", "--speed=100", "--idle-limit=0.1", "--dir", &dir, "shown"]), shown);
+}
