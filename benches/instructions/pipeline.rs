@@ -156,6 +156,7 @@ fn proxy(upstream: SocketAddr, ca: &str, level: &str, log: Option<Backend>) -> A
         client_certificate: None,
         credentials: Some(Credentials::token("own", "bench").expect("a token")),
         proxy: None,
+        is_front_proxy: false,
     };
     let upstream = Upstream::new(config, Arc::default()).expect("a good configuration");
     let rules = policy(&format!("rules: [{{level: {level}}}]"));

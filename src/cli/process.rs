@@ -93,7 +93,7 @@ impl Process {
 
         let policies = policies(&config.audit.sinks, &follow)?;
         let as_front_proxy = config.upstream.identity == Identity::RequestHeader;
-        let upstream = upstream(&config.upstream, &follow)?.checked_as_front_proxy(as_front_proxy);
+        let upstream = upstream(&config.upstream, &follow)?;
         let authenticator =
             authenticator(&config.authentication, &upstream, as_front_proxy, &follow)?;
         let certificate = serving_certificate(&config.serving, &follow)?;
@@ -298,7 +298,11 @@ fn upstream(settings: &crate::config::Upstream, follow: &Follow) -> anyhow::Resu
     let source = UpstreamSource::find(kubeconfig, context, &settings.flags)?;
     let kubeconfigs = source.kubeconfigs().to_vec();
     let resolve = move || {
-        source.resolve(settings.context.as_deref(), &settings.flags, settings.plugin_timeout)
+        let flags = &settings.flags;
+        let mut config =
+            source.resolve(settings.context.as_deref(), flags, settings.plugin_timeout)?;
+        config.is_front_proxy = settings.identity == Identity::RequestHeader;
+        Ok(config)
     };
     let first = resolve.clone();
     let file = KubeconfigFile::new(Reloaded::Kubeconfig, &kubeconfigs, Box::new(resolve));

@@ -17,8 +17,8 @@ const DAY: u64 = 24 * 3600;
 /// Flags of `serve` about recordings of sessions.
 #[derive(Debug, Clone, Args)]
 pub struct SessionFlags {
-    /// Record exec, attach, and port-forward sessions in this directory, one asciicast file each; the
-    /// audit event of a session names its file. See `kube-audit-proxy session`
+    /// Record exec, attach, and port-forward sessions in this directory, one asciicast file each;
+    /// the audit event of a session names its file. See `kube-audit-proxy session`
     #[arg(long, value_name = "DIR", help_heading = SESSIONS)]
     pub session_recording_dir: Option<PathBuf>,
     /// Whether a session goes on that cannot be recorded
@@ -44,8 +44,8 @@ pub struct SessionFlags {
     /// command; reloaded when it changes. All sessions are recorded if not given
     #[arg(long, value_name = "FILE", help_heading = SESSIONS)]
     pub session_recording_rules: Option<PathBuf>,
-    /// Size of a recording in MiB, before compression, at which its content ends; in strict mode the
-    /// session ends with it. 0: unlimited
+    /// Size of a recording in MiB, before compression, at which its content ends; in strict mode
+    /// the session ends with it. 0: unlimited
     #[arg(long, value_name = "MIB", default_value_t = 256, help_heading = SESSIONS)]
     pub session_recording_max_size: u64,
     /// Compress recordings with zstd
@@ -81,7 +81,8 @@ pub enum SessionMode {
 /// `--session-recording-content`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum SessionContent {
-    /// Terminals, and streams that are text; of others, such as those of kubectl cp, size and SHA-256
+    /// Terminals, and streams that are text; of others, such as those of kubectl cp, size and
+    /// SHA-256
     Auto,
     /// All streams
     All,

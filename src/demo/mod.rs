@@ -1,9 +1,10 @@
 //! A small Kubernetes API that lives in memory, for `kube-audit-proxy demo` and for tests.
 //!
 //! It serves discovery, the usual built-in kinds and custom ones, reads, writes, patches, watches,
-//! tables, logs and sessions with a toy shell: enough for kubectl. It trusts a front proxy's `X-Remote-*` headers and honours
-//! impersonation, so that the audit proxy can stand before it in either way. Nothing is validated
-//! but names, and nothing runs: pods are `Running` the moment they are created.
+//! tables, logs and sessions with a toy shell: enough for kubectl. It trusts a front proxy's
+//! `X-Remote-*` headers and honours impersonation, so that the audit proxy can stand before it in
+//! either way. Nothing is validated but names, and nothing runs: pods are `Running` the moment they
+//! are created.
 //!
 //! [`Api`] holds the objects, [`serve()`] answers requests, [`pki::Pki`] makes certificates,
 //! [`Demo`] is the whole set-up in a folder, [`line`](mod@line) shows audit events to people.

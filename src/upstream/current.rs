@@ -25,8 +25,6 @@ pub(super) struct Shared {
     /// reload.
     first: Arc<Inner>,
     is_replaced: AtomicBool,
-    /// Whether the proxy's certificate is a front proxy's.
-    as_front_proxy: AtomicBool,
     current: ArcSwap<Inner>,
     /// The client of the proxy's own requests, which follows the settings.
     pub(super) api: ApiClient,
@@ -67,8 +65,8 @@ impl Shared {
         let first = Arc::new(Inner::new(config, metrics)?);
         let api = ApiClient::over_endpoints(Arc::clone(first.endpoints()), API_SERVER);
         let (current, access) = (ArcSwap::new(Arc::clone(&first)), OwnAccess::new(api.clone()));
-        let (is_replaced, as_front_proxy) = Default::default();
-        Ok(Shared { first, is_replaced, as_front_proxy, current, api, access })
+        let is_replaced = AtomicBool::new(false);
+        Ok(Shared { first, is_replaced, current, api, access })
     }
 
     /// The metrics of the connections, which a reload keeps.
@@ -150,7 +148,6 @@ impl Upstream {
         let metrics = Arc::clone(&now.pool.connector.metrics);
         let new = Arc::new(Inner::new(config, metrics)?);
         let shared = self.shared();
-        new.endpoints().check_as_front_proxy(shared.as_front_proxy.load(Ordering::Relaxed));
         shared.api.replace_endpoints(Arc::clone(new.endpoints()));
         let old = shared.current.swap(new);
         shared.is_replaced.store(true, Ordering::Release);
@@ -158,14 +155,6 @@ impl Upstream {
         old.balancer.retire_all();
         old.endpoints().close();
         Ok(())
-    }
-
-    /// Makes health checks name a user, for a front proxy's certificate, which names none.
-    #[must_use]
-    pub fn checked_as_front_proxy(self, yes: bool) -> Upstream {
-        self.shared().as_front_proxy.store(yes, Ordering::Relaxed);
-        self.now().endpoints().check_as_front_proxy(yes);
-        self
     }
 
     /// Describes the addresses that are not healthy; `Ok` if all are, or there is only one.

@@ -28,6 +28,9 @@ pub struct ClientConfig {
     pub credentials: Option<Credentials>,
     /// The proxy through which the server is reached.
     pub proxy: Option<ProxyUrl>,
+    /// Whether the client certificate is a front proxy's, which names no user: health checks then
+    /// name one.
+    pub is_front_proxy: bool,
 }
 
 /// How a server's certificate is verified.
@@ -146,6 +149,7 @@ impl ClientConfig {
             client_certificate: None,
             credentials: None,
             proxy: None,
+            is_front_proxy: false,
         }
     }
 

@@ -48,6 +48,7 @@ fn from_service_account(
         client_certificate: None,
         credentials: Some(Credentials::token_file(&folder.join("token"), field)?),
         proxy: None,
+        is_front_proxy: false,
     })
 }
 

@@ -52,6 +52,7 @@ impl Target {
             client_certificate,
             credentials,
             proxy,
+            is_front_proxy: _,
         } = config;
         let proxy = proxy.map(Arc::new);
         let (mut trusted, mut shared) = (Some((trust, client_certificate)), None::<ClientTls>);

@@ -22,7 +22,7 @@ fn syn_stream(id: u32, block: &[u8]) -> Vec<u8> {
 
 #[test]
 fn headers_compressed_by_zlib_are_read_across_frames() {
-    // `streamtype: stdin`, and then `port: 8080, requestid: 0, streamtype: data`, which refers to it.
+    // `streamtype: stdin`, and then `port: 8080, requestid: 0, streamtype: data`.
     let first = b"\x78\xf9\xe3\xc6\xa7\xc2\x02\xa6\x23\x46\x70\x3a\x2b\x29\x4a\x4d\xcc\x85\x16\x25\
                   \xac\xc5\x25\xc0\x3c\x01\x00\x00\x00\xff\xff";
     let second =

@@ -147,6 +147,11 @@ async fn serve(
                 Arrived::Forwarded { id, bytes } => {
                     forward.received(id, &bytes, &mut wire, &mut out)
                 }
+                // kubectl closes a connection only when its stream of errors has ended, too.
+                Arrived::ErrorsEnded(id) if is_forwarding => {
+                    wire.forwarded(id, b"", true, &mut out);
+                }
+                Arrived::ErrorsEnded(_) => {}
                 Arrived::ForwardEnded(id) => forward.ended(id, &mut wire, &mut out),
             }
         }

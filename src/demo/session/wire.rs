@@ -20,8 +20,13 @@ pub(super) enum Arrived {
     Input(Vec<u8>),
     InputEnded,
     Resized(u16, u16),
-    Forwarded { id: u32, bytes: Vec<u8> },
+    Forwarded {
+        id: u32,
+        bytes: Vec<u8>,
+    },
     ForwardEnded(u32),
+    /// The client sends no errors, which it never does.
+    ErrorsEnded(u32),
 }
 
 /// The frames of a session.
@@ -200,6 +205,7 @@ impl SpdyWire {
                 SpdyEvent::Ended { id, stream, .. } => match stream {
                     StreamType::Stdin => arrived.push(Arrived::InputEnded),
                     StreamType::Data => arrived.push(Arrived::ForwardEnded(id)),
+                    StreamType::Error => arrived.push(Arrived::ErrorsEnded(id)),
                     _ => {}
                 },
             }

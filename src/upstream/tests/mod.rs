@@ -100,6 +100,7 @@ fn config(url: &str, ca: &str) -> UpstreamConfig {
         client_certificate: None,
         credentials: None,
         proxy: None,
+        is_front_proxy: false,
     }
 }
 

@@ -31,7 +31,7 @@ pub(super) async fn watch(set: Weak<EndpointSet>, member: Arc<Member>) {
         if member.is_removed() {
             return;
         }
-        let as_front_proxy = alive.as_front_proxy.load(std::sync::atomic::Ordering::Relaxed);
+        let as_front_proxy = alive.is_front_proxy;
         drop(alive);
         let (health, reason) = check(&member, as_front_proxy, timeout).await;
         let Some(alive) = set.upgrade() else { return };

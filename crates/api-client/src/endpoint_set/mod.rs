@@ -43,7 +43,7 @@ pub struct EndpointSet {
     is_balanced: AtomicBool,
     is_closed: AtomicBool,
     /// Whether health checks name a user, which a front proxy's certificate does not.
-    as_front_proxy: AtomicBool,
+    is_front_proxy: bool,
     next: AtomicUsize,
     came_up: Notify,
     runtime: Handle,
@@ -57,6 +57,7 @@ impl EndpointSet {
     /// # Errors
     /// Certificates and keys that cannot be used, with file and field.
     pub fn new(config: ClientConfig) -> Result<Arc<EndpointSet>, ConfigError> {
+        let is_front_proxy = config.is_front_proxy;
         let targets: Vec<_> = Target::all(config)?.into_iter().map(Arc::new).collect();
         let set = Arc::new(EndpointSet {
             targets,
@@ -64,7 +65,7 @@ impl EndpointSet {
             replacing: Mutex::new(()),
             is_balanced: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
-            as_front_proxy: AtomicBool::new(false),
+            is_front_proxy,
             next: AtomicUsize::new(0),
             came_up: Notify::new(),
             runtime: Handle::current(),
@@ -75,11 +76,6 @@ impl EndpointSet {
             tokio::spawn(resolve_names(Arc::downgrade(&set)));
         }
         Ok(set)
-    }
-
-    /// Makes health checks name a user, for a front proxy's certificate, which names none.
-    pub fn check_as_front_proxy(&self, yes: bool) {
-        self.as_front_proxy.store(yes, Ordering::Relaxed);
     }
 
     /// Ends health checks and the resolution of names: another set has replaced this one.
