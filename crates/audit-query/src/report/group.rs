@@ -15,8 +15,8 @@ const LARGEST: usize = 12 << 20;
 /// What a group takes beside its key.
 const OVERHEAD: usize = 96;
 
-/// Longer values are shown by their start and their digest, so that a few of them cannot take the room of
-/// all other groups.
+/// Longer values are shown by their start and their digest, so that a few of them do not take the
+/// memory of all other groups.
 const LONGEST_VALUE: usize = 1024;
 /// What is shown of the start of such a value.
 const START: usize = 256;

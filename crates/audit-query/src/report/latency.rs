@@ -7,8 +7,8 @@ use crate::index::Columns;
 use crate::output::Field;
 use crate::scan::{Counting, Numbers, Place, Records, Times, Visitor};
 
-/// Different durations that all threads together keep, of all groups; then durations are rounded down to
-/// ten binary digits, 0.1 %.
+/// Different durations that all threads together keep, of all groups; then durations are rounded
+/// down to ten binary digits, 0.1 %.
 const EXACT: usize = 900_000;
 const DIGITS: u32 = 10;
 /// Shorter durations, in microseconds, are counted in a table; it takes 128 KiB.
