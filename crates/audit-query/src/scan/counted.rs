@@ -82,8 +82,8 @@ fn note_ends(place: &Group<'_>, found: &Found) {
 }
 
 /// Rows that are not only counted: those after which others are expected, and those that are read
-/// from the log. All is read once before anything is counted, because the group cannot be read
-/// again in another way then.
+/// from the log. All of it is read before anything is counted, because after a failure the whole
+/// group is read from the log.
 struct Special {
     /// With whether the row has all that there is to know.
     rows: Vec<(u32, bool)>,
