@@ -326,7 +326,7 @@ async fn forward(
     (parts, body): (Parts, ClientBody),
     mut record: Box<Record>,
     caller: Authenticated,
-    mut upgrade: Option<upgrade::Asked>,
+    mut upgrade: Option<Box<upgrade::Asked>>,
 ) -> Response<ResponseBody> {
     let (parts, (is_head, pretty), is_safe) = response_form(parts, &record);
     let by = deadline.as_ref();
@@ -379,7 +379,7 @@ async fn forward(
                     return response;
                 }
                 connection.upgraded.store(true, Ordering::Relaxed);
-                Box::pin(upgrade::switch(&proxy.long_running, asked, answer, record)).await
+                Box::pin(upgrade::switch(&proxy.long_running, *asked, answer, record)).await
             }
             None => {
                 let message = "the API server switched protocols unasked";
