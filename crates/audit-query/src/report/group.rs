@@ -240,8 +240,8 @@ impl Visitor for GroupBy {
             .iter()
             .filter(|(is_measured, _)| *is_measured)
             .fold(Columns::of(self.keep.by), |all, (_, columns)| all.and(Columns::of(columns)));
-        let fields = self.fields.iter().map(Field::columns);
-        fields.fold(Some(measured), |all, columns| Some(all?.and(columns?)))
+        let mut fields = self.fields.iter().map(Field::columns);
+        fields.try_fold(measured, |all, columns| Some(all.and(columns?)))
     }
 
     fn visit(&mut self, event: &Event<'_>, place: Place<'_>, _: &mut Records) {
