@@ -1,6 +1,8 @@
 //! Checks of everything that people read: comment width, phrases that the style of CONTRIBUTING.md
 //! rules out, links between documents, and messages that documents quote.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic, too")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

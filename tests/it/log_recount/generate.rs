@@ -129,11 +129,11 @@ fn request(random: &mut Random, index: usize, verb: &str) -> Json {
     }
     let mut annotations =
         json!({"authorization.k8s.io/decision": if code == 403 { "forbid" } else { "allow" }});
-    if index % 7 == 0 {
+    if index.is_multiple_of(7) {
         annotations["k8s.io/deprecated"] = json!(random.of(&["true", "false"]));
         annotations["k8s.io/removed-release"] = json!("1.40");
     }
-    if resource == "pods" && index % 3 == 0 {
+    if resource == "pods" && index.is_multiple_of(3) {
         annotations["pod-security.kubernetes.io/enforce-policy"] = json!("restricted:latest");
         annotations["pod-security.kubernetes.io/exempt"] = json!(random.of(&["user", "namespace"]));
     }
