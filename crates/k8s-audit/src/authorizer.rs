@@ -65,16 +65,22 @@ impl Attributes<'_> {
         if !about.group.is_empty() {
             what = format!("{what}.{}", about.group);
         }
+        let is_unnamed = what.is_empty();
         if !about.name.is_empty() {
             what = format!("{what} {}", quote(about.name.as_bytes()));
         }
+        // A path like `/api/v1//namespaces` has no resource.
+        let message = match is_unnamed {
+            true => format!("forbidden: {inner}"),
+            false => format!("{what} is forbidden: {inner}"),
+        };
         let details = Details {
             name: about.name.into(),
             group: about.group.into(),
             kind: about.resource.into(),
             ..Details::default()
         };
-        Status::forbidden(format!("{what} is forbidden: {inner}"), Some(Box::new(details)))
+        Status::forbidden(message, Some(Box::new(details)))
     }
 }
 
@@ -250,6 +256,13 @@ mod tests {
                 .message,
             r#"forbidden: User "o&lt;p&gt;s" cannot impersonate-on:user-info:get path "/healthz": no"#
         );
+        let unnamed = Resource { subresource: "a", name: "namespaces", ..Resource::default() };
+        let status = refusal("get", Object::Resource(unnamed));
+        assert_eq!(
+            status.message,
+            r#"forbidden: User "o&lt;p&gt;s" cannot get resource "/a" in API group "" at the cluster scope: no"#
+        );
+        assert_eq!(status.details.unwrap().name, "namespaces");
         let pods = of(&Method::POST, "/api/v1/namespaces/a/pods");
         assert_eq!(
             refusal("impersonate-on:user-info:create", pods.object()).message,

@@ -192,8 +192,8 @@ impl Filter {
     }
 
     fn matches_members(&self, event: &Event<'_>) -> bool {
-        self.matches_values(event)
-            && self.matches_audit_id(event.audit_id)
+        self.matches_audit_id(event.audit_id)
+            && self.matches_values(event)
             && self.matches_time(|| event.time(), || event.latency())
     }
 
