@@ -287,6 +287,78 @@ fn events_are_counted_by_any_fields() {
 }
 
 #[test]
+fn filtered_queries_are_recounted() {
+    let last = model::last(&LOG.events);
+    let id = last.iter().rev().map(|event| event.text("/auditID")).find(|id| id.len() == 36);
+    let id = id.unwrap();
+    let text = |event: &Event, pointer: &str, value: &str| event.text(pointer) == value;
+    type Matches<'a> = &'a dyn Fn(&Event) -> bool;
+    let cases: [(&[&str], Matches<'_>); 9] = [
+        (&["--audit-id", &id], &|event| event.text("/auditID") == id),
+        (&["--audit-id", "client-*"], &|event| event.text("/auditID").starts_with("client-")),
+        (&["--audit-id", "!client-*", "--code", "500"], &|event| {
+            event.code() == 500 && !event.text("/auditID").starts_with("client-")
+        }),
+        (&["--name", "n-7"], &|event| text(event, "/objectRef/name", "n-7")),
+        (&["--name", "n-7", "--failed"], &|event| {
+            text(event, "/objectRef/name", "n-7") && event.code() >= 400
+        }),
+        (&["--user", "CORP\\carol \"x\"", "--verb", "delete"], &|event| {
+            text(event, "/user/username", "CORP\\carol \"x\"") && text(event, "/verb", "delete")
+        }),
+        (&["--min-latency", "1s", "--verb", "!watch"], &|event| {
+            event.latency().is_some_and(|latency| latency >= 1_000_000)
+                && !text(event, "/verb", "watch")
+        }),
+        (&["--where", "responseStatus.code == 409", "--resource", "secrets"], &|event| {
+            event.code() == 409 && text(event, "/objectRef/resource", "secrets")
+        }),
+        (&["--source-ip", "10.0.0.8/29", "--group", "dev"], &|event| {
+            let list = |pointer: &str| {
+                let list = event.json.pointer(pointer).and_then(Json::as_array).cloned();
+                list.unwrap_or_default()
+            };
+            let is_inside = |address: &Json| {
+                let last = address.as_str().and_then(|text| text.strip_prefix("10.0.0."));
+                let last = last.and_then(|last| last.parse::<u8>().ok());
+                last.is_some_and(|last| (8..16).contains(&last))
+            };
+            list("/sourceIPs").iter().any(is_inside)
+                && list("/user/groups").iter().any(|group| group == "dev")
+        }),
+    ];
+    for (filter, matches) in cases {
+        let mut expected: Vec<String> = last
+            .iter()
+            .filter(|event| matches(event))
+            .map(|event| event.text("/auditID"))
+            .collect();
+        expected.sort_unstable();
+        assert!(!expected.is_empty(), "{filter:?}");
+        for extra in
+            [&[][..], &["--no-index"], &["--reverse"], &["--count"], &["--count", "--no-index"]]
+        {
+            let is_count = extra.contains(&"--count");
+            let output = if is_count { &[][..] } else { &["-o", "id"] };
+            let output = Command::new(BINARY)
+                .args(["log", "query"])
+                .args([filter, extra, output].concat())
+                .arg(LOG.folder.join("audit.log"))
+                .output()
+                .unwrap();
+            let found = String::from_utf8(output.stdout).unwrap();
+            if is_count {
+                assert_eq!(found, format!("{}\n", expected.len()), "{filter:?} {extra:?}");
+                continue;
+            }
+            let mut found: Vec<&str> = found.lines().collect();
+            found.sort_unstable();
+            assert_eq!(found, expected, "{filter:?} {extra:?}");
+        }
+    }
+}
+
+#[test]
 fn percentiles_are_recounted() {
     for by in ["verb", "user"] {
         let mut all: BTreeMap<String, Vec<i64>> = BTreeMap::new();
