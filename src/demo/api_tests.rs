@@ -316,5 +316,5 @@ async fn media_types_and_shapes() {
     assert_eq!(answer["message"], "the server could not find the requested resource");
     let exec = "/api/v1/namespaces/default/pods/hello-0/exec?command=sh";
     let (code, answer) = server.ask(Some(&admin), Request::post(exec), "").await;
-    assert_eq!((code, &answer["message"]), (400, &json!("not supported by the demo API")));
+    assert_eq!((code, &answer["message"]), (400, &json!("Upgrade request required")));
 }

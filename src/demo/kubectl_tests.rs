@@ -217,8 +217,10 @@ async fn namespaces_pods_logs_and_listings() {
         let pods = kubectl.ok(&["get", "pods", "-n", "team"], "");
         assert!(pods.contains("1/1     Running"), "{pods}");
         assert_eq!(kubectl.ok(&["logs", "p", "-n", "team", "--tail=1"], ""), "p: ready\n");
-        let exec = kubectl.fails(&["exec", "p", "-n", "team", "--", "true"], "");
-        assert!(exec.contains("not supported by the demo API"), "{exec}");
+        let echo = kubectl.ok(&["exec", "p", "-n", "team", "--", "echo", "hello"], "");
+        assert_eq!(echo, "hello\n");
+        let exit = kubectl.fails(&["exec", "p", "-n", "team", "--", "sh", "-c", "exit 3"], "");
+        assert!(exit.contains("exit code 3"), "{exit}");
         kubectl.ok(&["describe", "pod", "p", "-n", "team"], "");
         kubectl.ok(&["expose", "pod", "hello-0", "--port=80"], "");
         kubectl.ok(&["create", "deployment", "d", "--image=nginx"], "");

@@ -60,7 +60,7 @@ use crate::request::{InfoError, RequestInfo};
 use crate::status::Status;
 use crate::upstream::access::{Access, Denial};
 use crate::upstream::identity::{Identity, OriginalUserExtra};
-use crate::upstream::{CredentialRenewed, Upstream, UpstreamBody};
+use crate::upstream::{CredentialRenewed, SendError, Upstream, UpstreamBody};
 use audit_log::CommitSequence;
 
 /// The header under which kube-apiserver returns the audit ID.
@@ -299,6 +299,25 @@ async fn admit(
     }
 }
 
+/// Sends a request for an upgrade, after the recording of its session has started.
+///
+/// # Errors
+/// The response, if the session must be recorded and cannot be.
+async fn open_upgrade(
+    proxy: &Proxy,
+    connection: &Connection,
+    asked: &mut upgrade::Asked,
+    request: Request<RequestBody>,
+    record: &mut Record,
+    user: &User,
+) -> Result<Result<Response<UpstreamBody>, SendError>, Box<Status>> {
+    let request = asked.requested_in(request);
+    if let Some(recorder) = &proxy.sessions {
+        asked.session = session::begin(recorder, record, user, request.headers()).await?;
+    }
+    Ok(proxy.upstream.upgrade(request, &connection.sequence).await)
+}
+
 /// Everything from the decision to send the request on.
 async fn forward(
     proxy: &Proxy,
@@ -307,7 +326,7 @@ async fn forward(
     (parts, body): (Parts, ClientBody),
     mut record: Box<Record>,
     caller: Authenticated,
-    mut upgrade: Option<upgrade::Asked>,
+    mut upgrade: Option<Box<upgrade::Asked>>,
 ) -> Response<ResponseBody> {
     let (parts, (is_head, pretty), is_safe) = response_form(parts, &record);
     let by = deadline.as_ref();
@@ -327,25 +346,19 @@ async fn forward(
     });
     let sent = match &mut upgrade {
         Some(asked) => {
-            let request = asked.requested_in(request);
-            if let Some(recorder) = &proxy.sessions {
-                let headers = request.headers();
-                let begun = session::begin(recorder, &mut record, &caller.user, headers);
-                match Box::pin(begun).await {
-                    Ok(session) => asked.session = session,
-                    Err(status) => return refuse(record, *status).await,
-                }
-            }
-            let mut sending = Box::pin(proxy.upstream.upgrade(request, &connection.sequence));
-            race(by, sending.as_mut()).await
+            let user = &caller.user;
+            let mut opening =
+                Box::pin(open_upgrade(proxy, connection, asked, request, &mut record, user));
+            race(by, opening.as_mut()).await
         }
         None => {
             let sending = proxy.upstream.forward(request, &connection.sequence);
-            race(by, std::pin::pin!(sending)).await
+            race(by, std::pin::pin!(sending)).await.map(Ok)
         }
     };
     let sent = match sent {
-        Ok(sent) => sent,
+        Ok(Ok(sent)) => sent,
+        Ok(Err(status)) => return refuse(record, *status).await,
         Err(Expired) => return expired(proxy, record, !is_safe).await,
     };
     if let (Some(mut review), Ok(answer)) = (review, &sent)
@@ -366,7 +379,7 @@ async fn forward(
                     return response;
                 }
                 connection.upgraded.store(true, Ordering::Relaxed);
-                Box::pin(upgrade::switch(&proxy.long_running, asked, answer, record)).await
+                Box::pin(upgrade::switch(&proxy.long_running, *asked, answer, record)).await
             }
             None => {
                 let message = "the API server switched protocols unasked";

@@ -25,8 +25,8 @@ pub struct Asked {
     pub(super) session: Option<Session>,
 }
 
-/// The request's wish to switch protocols, if it has one.
-pub fn asked(parts: &mut Parts) -> Option<Asked> {
+/// The request's wish to switch protocols, if it has one. Boxed, because few requests have one.
+pub fn asked(parts: &mut Parts) -> Option<Box<Asked>> {
     if parts.version != Version::HTTP_11 {
         return None;
     }
@@ -35,7 +35,7 @@ pub fn asked(parts: &mut Parts) -> Option<Asked> {
         return None;
     }
     let client = parts.extensions.remove::<OnUpgrade>()?;
-    Some(Asked { protocol, client, session: None })
+    Some(Box::new(Asked { protocol, client, session: None }))
 }
 
 /// The protocols that Kubernetes upgrades to. Others are not forwarded, which RFC 9110 (7.8)

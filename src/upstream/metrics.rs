@@ -96,7 +96,8 @@ impl Collector for EndpointCollector {
         let endpoints = endpoints.filter(|endpoints| endpoints.is_balanced());
         let members = endpoints.map(|endpoints| Arc::clone(&endpoints.members()));
         let members = members.as_deref().map_or(&[][..], Vec::as_slice);
-        let gauges: [(_, _, fn(&Member) -> i64); 2] = [
+        type Gauge = (&'static str, &'static str, fn(&Member) -> i64);
+        let gauges: [Gauge; 2] = [
             (
                 "kube_audit_proxy_upstream_endpoint_healthy",
                 "Whether requests are sent to this address of the API server (1) or it is down or not ready (0).",

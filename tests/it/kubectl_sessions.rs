@@ -2,7 +2,7 @@
 //! they print is what was recorded.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use session_recording::read::{Item, Recording, summary};
@@ -67,7 +67,7 @@ impl Demo {
 }
 
 /// What a recording says was sent to standard output and error.
-fn content(path: &PathBuf) -> (Vec<u8>, Vec<u8>) {
+fn content(path: &Path) -> (Vec<u8>, Vec<u8>) {
     let mut recording = Recording::open(path).unwrap();
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     while let Some(item) = recording.next_item().unwrap() {

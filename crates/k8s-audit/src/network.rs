@@ -16,7 +16,8 @@ pub struct Cidr {
 pub struct InvalidCidr(String);
 
 impl Cidr {
-    /// Returns whether `address` is in the network. An IPv4 address mapped to IPv6 is an IPv4 address.
+    /// Returns whether `address` is in the network. An IPv4 address mapped to IPv6 is an IPv4
+    /// address.
     pub fn contains(&self, address: IpAddr) -> bool {
         let equal_bits = match (self.address, address.to_canonical()) {
             (IpAddr::V4(network), IpAddr::V4(address)) => {

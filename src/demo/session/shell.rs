@@ -411,8 +411,8 @@ mod tests {
     #[test]
     fn a_terminal_echoes_what_is_typed() {
         let (stdout, _, code) =
-            run("command=sh&stdin=true&tty=true", b"ech\x7fcho 'hi  you'\rexit 5\r");
-        assert_eq!(stdout, "/ # ech\u{8} \u{8}cho 'hi  you'\r\nhi  you\r\n/ # exit 5\r\n");
+            run("command=sh&stdin=true&tty=true", b"ecx\x7fho 'hi  you'\rexit 5\r");
+        assert_eq!(stdout, "/ # ecx\u{8} \u{8}ho 'hi  you'\r\nhi  you\r\n/ # exit 5\r\n");
         assert_eq!(code, Some(5));
     }
 }

@@ -31,7 +31,7 @@ pub(super) enum Arrived {
 
 /// The frames of a session.
 pub(super) enum Wire {
-    Channels { socket: WebSocketReader, channels: ChannelReader, codec: Codec },
+    Channels { socket: Box<WebSocketReader>, channels: Box<ChannelReader>, codec: Codec },
     Spdy(Box<SpdyWire>),
 }
 
@@ -75,8 +75,8 @@ impl Wire {
         };
         match protocol {
             Protocol::Channels { codec, .. } => Wire::Channels {
-                socket: socket(),
-                channels: ChannelReader::new(codec, false),
+                socket: Box::new(socket()),
+                channels: Box::new(ChannelReader::new(codec, false)),
                 codec,
             },
             Protocol::Spdy => spdy(None),

@@ -1,5 +1,5 @@
-//! Every report against a recount with serde_json: on recorded events, on lines that try to mislead a
-//! reader, and on a generated log; plain, gzip, and zstd, with index files and without.
+//! Every report against a recount with serde_json: on recorded events, on lines that try to mislead
+//! a parser, and on a generated log; plain, gzip, and zstd, with index files and without.
 
 mod generate;
 mod model;

@@ -1,11 +1,13 @@
 //! How fast logs are searched and summarized, beside DuckDB, chDB, jq, and ripgrep, in CPU time.
 //!
-//! `cargo bench -p audit-query --bench query` generates a log of 1 GB and measures the commands of this
-//! crate on it, plain, gzip, and zstd. Each measurement is a process of its own, like those of the other
-//! programs: the best of three runs, less the start-up, which is the same command on a log of one event.
+//! `cargo bench -p audit-query --bench query` generates a log of 1 GB and measures the commands of
+//! this crate on it, plain, gzip, and zstd. Each measurement is a process of its own, like those of
+//! the other programs: the best of three runs, less the start-up, which is the same command on a
+//! log of one event.
 //!
 //! - `-- --peers` also measures the peers and prints ratios, see README.md beside this file.
-//! - `-- --rotated GB [--file MB]` measures rotated logs of so many GB with and without index files.
+//! - `-- --rotated GB [--file MB]` measures rotated logs of so many GB with and without index
+//!   files.
 //! - `-- log query|report|index ...` runs that command, so that a profiler can look at it alone.
 
 mod generate;

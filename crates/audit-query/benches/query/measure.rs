@@ -39,8 +39,8 @@ fn children_cpu() -> f64 {
     fields[13..15].iter().filter_map(|field| field.parse::<f64>().ok()).sum::<f64>() / 100.0
 }
 
-/// Peak resident memory of a process that runs, in MB. `VmHWM` of a process that has not replaced its
-/// image yet is that of this one, so that only what is read later counts.
+/// Peak resident memory of a process that runs, in MB. `VmHWM` of a process that has not replaced
+/// its image yet is that of this one, so that only what is read later counts.
 fn peak(process: u32) -> Option<f64> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

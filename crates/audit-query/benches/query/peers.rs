@@ -33,8 +33,8 @@ const JQ: [&str; 4] = [
     "[.verb,.requestReceivedTimestamp,.stageTimestamp]|@csv",
 ];
 
-/// The Python in AUDIT_QUERY_PYTHON, or one in a virtual environment in the folder, into which duckdb and
-/// chdb are installed from PyPI.
+/// The Python in AUDIT_QUERY_PYTHON, or one in a virtual environment in the folder, into which
+/// duckdb and chdb are installed from PyPI.
 fn python(folder: &Path) -> PathBuf {
     if let Some(python) = std::env::var_os("AUDIT_QUERY_PYTHON") {
         return python.into();
@@ -102,7 +102,8 @@ impl Rows<'_> {
     }
 }
 
-/// Measures all that are there, and this crate again in between, so that both meet the same machine.
+/// Measures all that are there, and this crate again in between, so that both meet the same
+/// machine.
 pub(crate) fn run(folder: &Path, log: &Path, empty: &Path) {
     let python = python(folder);
     versions(&python);

@@ -11,8 +11,8 @@ pub(crate) fn skip_space(bytes: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// The index behind the newline that ends the line at `at`, or the length; and whether the line has no
-/// other control character. Both are found at once, as each costs as much as reading the line.
+/// The index behind the newline that ends the line at `at`, or the length; and whether the line has
+/// no other control character. Both are found at once, as each costs as much as reading the line.
 #[inline]
 pub(crate) fn line_end(bytes: &[u8], mut at: usize) -> (usize, bool) {
     let mut is_clean = true;

@@ -100,7 +100,8 @@ fn days_of(year: i64, month: i64) -> i64 {
     }
 }
 
-/// Microseconds from one timestamp to another. Of two in the same minute, only one is parsed as a whole.
+/// Microseconds from one timestamp to another. Of two in the same minute, only one is parsed as a
+/// whole.
 #[inline]
 pub(crate) fn between<'a>(from: Text<'a>, to: Text<'a>) -> Option<i64> {
     let start = micros(from)?;

@@ -192,7 +192,9 @@ impl Filter {
     }
 
     fn matches_members(&self, event: &Event<'_>) -> bool {
-        self.matches_values(event) && self.matches_time(|| event.time(), || event.latency())
+        self.matches_audit_id(event.audit_id)
+            && self.matches_values(event)
+            && self.matches_time(|| event.time(), || event.latency())
     }
 
     /// Whether an audit ID matches.

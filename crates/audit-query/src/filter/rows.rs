@@ -38,8 +38,8 @@ impl Filter {
         .fold(Columns::default(), |all, (_, columns)| all.and(Columns::of(columns)))
     }
 
-    /// The audit IDs of which a row must have one, where none has a star. Other texts than UUIDs are none of
-    /// them.
+    /// The audit IDs of which a row must have one, where none has a star. Other texts than UUIDs
+    /// are none of them.
     pub(crate) fn audit_ids(&self) -> Option<Vec<[u8; 16]>> {
         let ids = exact(&self.audit_id).filter(|_| self.audit_id.unwanted.is_empty())?;
         Some(ids.into_iter().filter_map(parse_uuid).collect())

@@ -1,7 +1,8 @@
 //! Decodes pages of an index file to dictionary indexes, without making a value for each row.
 //!
-//! A report counts rows by the values of some columns. Each column has few different values in a row
-//! group and stores them once; comparing their indexes costs a fraction of comparing the values.
+//! A report counts rows by the values of some columns. Each column has few different values in a
+//! row group and stores them once; comparing their indexes costs a fraction of comparing the
+//! values.
 
 use std::ops::Range;
 
@@ -20,8 +21,8 @@ pub(super) struct Chunk {
     pub(super) dictionary: Bytes,
     /// For each entry that has a value, its index in the dictionary.
     pub(super) indexes: Vec<u32>,
-    /// For each entry, how much of its path is defined, and whether it continues a list. Empty: every
-    /// entry has a value, no entry continues a list.
+    /// For each entry, how much of its path is defined, and whether it continues a list. Empty:
+    /// every entry has a value, no entry continues a list.
     pub(super) definition: Vec<u32>,
     pub(super) repetition: Vec<u32>,
     /// Number of entries.
@@ -46,8 +47,8 @@ fn split_levels(bytes: &[u8]) -> Result<(&[u8], &[u8])> {
 }
 
 impl Chunk {
-    /// Reads a chunk whose data pages are of version 1. Returns `None` if a page is not encoded with a
-    /// dictionary.
+    /// Reads a chunk whose data pages are of version 1. Returns `None` if a page is not encoded
+    /// with a dictionary.
     pub(super) fn read(mut pages: Box<dyn PageReader>, levels: Levels) -> Result<Option<Chunk>> {
         let mut chunk = Chunk::default();
         while let Some(page) = pages.get_next_page()? {
@@ -136,8 +137,8 @@ impl Chunk {
         self.definition.into_iter().map(row).collect()
     }
 
-    /// For each row of a column of lists, the range of its values in `indexes`; `None` where the row has
-    /// no list. `highest` is the definition level of a value.
+    /// For each row of a column of lists, the range of its values in `indexes`; `None` where the
+    /// row has no list. `highest` is the definition level of a value.
     pub(super) fn lists(&self, highest: u32) -> Vec<Option<Range<usize>>> {
         let mut lists: Vec<Option<Range<usize>>> = Vec::new();
         let mut at = 0;
@@ -156,8 +157,8 @@ impl Chunk {
     }
 }
 
-/// Decodes `count` numbers of `width` bits from runs of equal numbers and of packed numbers. Returns
-/// `None` if there are fewer.
+/// Decodes `count` numbers of `width` bits from runs of equal numbers and of packed numbers.
+/// Returns `None` if there are fewer.
 fn runs_of(mut bytes: &[u8], width: u32, count: usize, out: &mut Vec<u32>) -> Option<()> {
     if width > 32 {
         return None;

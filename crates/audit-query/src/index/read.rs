@@ -119,8 +119,8 @@ pub(super) fn required<T: DataType>(
     check(read, rows)
 }
 
-/// Where events begin. One without an offset follows the one before, with a newline between; `end` is
-/// where the first begins then.
+/// Returns the offsets of events. An event without an offset follows the one before it, with a
+/// newline between; `end` is the offset of the first event if it has none.
 pub(super) fn offsets(values: &[i64], index: &[u32], lengths: &[u32], mut end: u64) -> Vec<u64> {
     let offset = |(at, length): (&u32, &u32)| {
         let start = values.get(*at as usize).map_or(end, |offset| *offset as u64);
@@ -306,7 +306,8 @@ impl Batch {
         }
     }
 
-    /// Where the event of a row begins, how long it is, and whether the row is all there is to know.
+    /// Where the event of a row begins, how long it is, and whether the row is all there is to
+    /// know.
     pub(crate) fn place(&self, row: usize) -> (u64, u64, bool) {
         let exact = self.columns.iter().all(|loaded| match &loaded.data {
             Data::Flag(_, values) => values[row],

@@ -32,8 +32,8 @@ pub(crate) enum Column {
     Uri,
     Reason,
     Annotations,
-    /// Where the event begins in the log, decompressed; null if right after the line of the row before it
-    /// in the same row group. And how long it is, without its newline.
+    /// Where the event begins in the log, decompressed; null if right after the line of the row
+    /// before it in the same row group. And how long it is, without its newline.
     Offset,
     Length,
     /// Whether the row has all that the event's members say which have columns.

@@ -156,8 +156,8 @@ impl Sidecar {
         self.description.groups.len()
     }
 
-    /// The part of the log that a row group is about: from the line of its first event, or the start,
-    /// to that of the next group.
+    /// The part of the log that a row group is about: from the line of its first event, or the
+    /// start, to that of the next group.
     pub(crate) fn range(&self, group: usize) -> Range<u64> {
         let starts = &self.description.groups;
         let start = if group == 0 { 0 } else { starts[group].start };

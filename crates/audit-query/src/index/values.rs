@@ -89,8 +89,8 @@ impl Uuids {
 }
 
 impl Sidecar {
-    /// Reads columns of a row group, but for times, audit IDs, and places. Returns `None` if one of them
-    /// is stored in another way than by a dictionary.
+    /// Reads columns of a row group, but for times, audit IDs, and places. Returns `None` if one of
+    /// them is stored in another way than by a dictionary.
     pub(crate) fn values(&self, group: usize, columns: Columns) -> Result<Option<Values<'_>>> {
         let mut values = Values { sidecar: self, group, columns: Vec::new() };
         Ok(values.load(columns)?.then_some(values))
@@ -131,7 +131,8 @@ impl Sidecar {
         Ok(Some(values))
     }
 
-    /// Reads the audit IDs. Returns `None` if they are stored in another way than one after another.
+    /// Reads the audit IDs. Returns `None` if they are stored in another way than one after
+    /// another.
     pub(crate) fn uuids(&self, group: usize) -> Result<Option<Uuids>> {
         let pages = self.pages(group, leaf(Column::AuditId))?;
         let found = Chunk::read_fixed(pages, 16)?;

@@ -1,7 +1,10 @@
 //! Counts events by the values of some of their fields.
 
+use std::hash::BuildHasher;
+use std::ops::Range;
+
 use aws_lc_rs::digest::{SHA256, digest};
-use hashbrown::HashMap;
+use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::event::Event;
 use crate::index::{Column, Columns, hex};
@@ -15,8 +18,8 @@ const LARGEST: usize = 12 << 20;
 /// What a group takes beside its key.
 const OVERHEAD: usize = 96;
 
-/// Longer values are shown by their start and their digest, so that a few of them cannot take the room of
-/// all other groups.
+/// Longer values are shown by their start and their digest, so that a few of them do not take the
+/// memory of all other groups.
 const LONGEST_VALUE: usize = 1024;
 /// What is shown of the start of such a value.
 const START: usize = 256;
@@ -56,14 +59,25 @@ pub(crate) struct GroupBy {
     fields: std::sync::Arc<[Field]>,
     keep: Keep,
     measured: Measured,
-    /// The group of each key, by its number.
-    groups: HashMap<Box<[u8]>, u32>,
-    measures: Vec<Measures>,
+    /// The numbers of groups, by their keys.
+    table: HashTable<u32>,
+    hasher: DefaultHashBuilder,
+    groups: Vec<Group>,
+    /// The keys of all groups, one after another: they are looked up for each event, and so have to
+    /// stay in the cache.
+    keys: Vec<u8>,
     size: usize,
     largest: usize,
     /// Events of groups that there was no room for.
     other: Measures,
     key: Vec<u8>,
+}
+
+/// A group of one thread.
+#[derive(Debug)]
+struct Group {
+    key: Range<usize>,
+    measures: Measures,
 }
 
 /// What is measured beside the number of events.
@@ -105,8 +119,10 @@ impl GroupBy {
             fields,
             keep,
             measured,
-            groups: HashMap::new(),
-            measures: Vec::new(),
+            table: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+            groups: Vec::new(),
+            keys: Vec::new(),
             size: 0,
             largest: LARGEST / (threads + 1),
             other: Measures::default(),
@@ -117,22 +133,28 @@ impl GroupBy {
     /// The number of the group of a key; [`OTHER`] if there is no room for it.
     #[inline]
     fn group(&mut self, key: &[u8]) -> u32 {
-        if let Some(group) = self.groups.get(key) {
+        let (groups, keys, hasher) = (&self.groups, &self.keys, &self.hasher);
+        let of = |group: u32| &keys[groups[group as usize].key.clone()];
+        let hash = hasher.hash_one(key);
+        if let Some(group) = self.table.find(hash, |group| of(*group) == key) {
             return *group;
         }
         if self.size + key.len() + OVERHEAD > self.largest {
             return OTHER;
         }
         self.size += key.len() + OVERHEAD;
-        let group = self.measures.len() as u32;
-        self.groups.insert(key.into(), group);
-        self.measures.push(Measures::default());
+        let group = self.groups.len() as u32;
+        self.table.insert_unique(hash, group, |group| hasher.hash_one(of(*group)));
+        let start = self.keys.len();
+        self.keys.extend_from_slice(key);
+        self.groups.push(Group { key: start..self.keys.len(), measures: Measures::default() });
         group
     }
 
     #[inline]
     fn add(&mut self, group: u32, measures: Measures) {
-        self.measures.get_mut(group as usize).unwrap_or(&mut self.other).add(measures);
+        let group = self.groups.get_mut(group as usize).map(|group| &mut group.measures);
+        group.unwrap_or(&mut self.other).add(measures);
     }
 
     /// Adds up what all threads have counted.
@@ -142,21 +164,16 @@ impl GroupBy {
         whole.largest = LARGEST;
         for part in all {
             whole.other.add(part.other);
-            for (key, group) in part.groups {
-                let measures = part.measures[group as usize];
-                // A class may have had no rows.
-                if measures.count > 0 {
-                    let group = whole.group(&key);
-                    whole.add(group, measures);
-                }
+            // A class may have had no rows.
+            for Group { key, measures } in part.groups.into_iter().filter(Group::is_counted) {
+                let group = whole.group(&part.keys[key]);
+                whole.add(group, measures);
             }
         }
-        let measures = whole.measures;
-        let row = |(key, group): (Box<[u8]>, u32)| {
-            let measures = measures[group as usize];
-            (measures.count > 0).then(|| Row { values: values(&key), measures })
-        };
-        Groups { rows: whole.groups.into_iter().filter_map(row).collect(), other: whole.other }
+        let keys = whole.keys;
+        let row = |Group { key, measures }| Row { values: values(&keys[key]), measures };
+        let rows = whole.groups.into_iter().filter(Group::is_counted).map(row).collect();
+        Groups { rows, other: whole.other }
     }
 
     /// Writes the key of an event to `self.key`.
@@ -205,6 +222,12 @@ impl GroupBy {
     }
 }
 
+impl Group {
+    fn is_counted(&self) -> bool {
+        self.measures.count > 0
+    }
+}
+
 impl Visitor for GroupBy {
     fn columns(&self) -> Option<Columns> {
         let Measured { times, failed, bytes } = self.measured;
@@ -217,8 +240,8 @@ impl Visitor for GroupBy {
             .iter()
             .filter(|(is_measured, _)| *is_measured)
             .fold(Columns::of(self.keep.by), |all, (_, columns)| all.and(Columns::of(columns)));
-        let fields = self.fields.iter().map(Field::columns);
-        fields.fold(Some(measured), |all, columns| Some(all?.and(columns?)))
+        let mut fields = self.fields.iter().map(Field::columns);
+        fields.try_fold(measured, |all, columns| Some(all.and(columns?)))
     }
 
     fn visit(&mut self, event: &Event<'_>, place: Place<'_>, _: &mut Records) {

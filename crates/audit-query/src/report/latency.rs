@@ -7,8 +7,8 @@ use crate::index::Columns;
 use crate::output::Field;
 use crate::scan::{Counting, Numbers, Place, Records, Times, Visitor};
 
-/// Different durations that all threads together keep, of all groups; then durations are rounded down to
-/// ten binary digits, 0.1 %.
+/// Different durations that all threads together keep, of all groups; then durations are rounded
+/// down to ten binary digits, 0.1 %.
 const EXACT: usize = 900_000;
 const DIGITS: u32 = 10;
 /// Shorter durations, in microseconds, are counted in a table; it takes 128 KiB.
@@ -261,7 +261,7 @@ mod tests {
         let mut durations = Durations::default();
         assert!(durations.add(7, 1) && !durations.add(7, 1));
         durations.make_table();
-        assert!(!durations.add(7, u64::from(u32::MAX)));
+        assert!(durations.add(7, u64::from(u32::MAX)), "an entry of the map is needed, too");
         assert_eq!(durations.iter().map(|(_, count)| count).sum::<u64>(), u64::from(u32::MAX) + 2);
         assert!(durations.add(TABLE as u64, 1) && durations.add(u64::MAX, 1));
         assert_eq!(durations.iter().count(), 4);

@@ -14,8 +14,8 @@ use crate::index::{self, Column, Columns, Tuples, Uuids, Values};
 
 const HOUR: i64 = 3_600_000_000;
 
-/// Goes through a row group. Returns `None`, and has counted nothing, if its rows have to be visited one
-/// by one.
+/// Goes through a row group. Returns `None`, and has counted nothing, if its rows have to be
+/// visited one by one.
 pub(super) fn group<V: Visitor>(
     place: &Group<'_>,
     columns: Columns,
@@ -81,9 +81,9 @@ fn note_ends(place: &Group<'_>, found: &Found) {
     }
 }
 
-/// Rows that are not only counted: those after which others are expected, and those that are read from
-/// the log. All is read once before anything is counted, because the group cannot be read again in another
-/// way then.
+/// Rows that are not only counted: those after which others are expected, and those that are read
+/// from the log. All of it is read before anything is counted, because after a failure the whole
+/// group is read from the log.
 struct Special {
     /// With whether the row has all that there is to know.
     rows: Vec<(u32, bool)>,

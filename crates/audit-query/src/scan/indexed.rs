@@ -205,8 +205,8 @@ fn by_log<V: Visitor>(
     Ok(Outcome::Done)
 }
 
-/// The events to read, found by the different values of the columns. Returns `None` if each row has to be
-/// looked at.
+/// The events to read, found by the different values of the columns. Returns `None` if each row has
+/// to be looked at.
 fn selected(place: &Group<'_>, found: &Found) -> Result<Option<Vec<Step>>, ParquetError> {
     let Group { rules, index, group, .. } = *place;
     let columns = rules.filter.columns();

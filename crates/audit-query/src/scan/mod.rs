@@ -68,8 +68,8 @@ pub trait Visitor: Send {
         None
     }
 
-    /// How the visitor counts rows of an index by their values, without visiting each. `None`: it visits
-    /// each event.
+    /// How the visitor counts rows of an index by their values, without visiting each. `None`: it
+    /// visits each event.
     fn counting(&self) -> Option<Counting> {
         None
     }
@@ -80,8 +80,8 @@ pub trait Visitor: Send {
         true
     }
 
-    /// The class by which the visitor counts all rows with the values of this event. `None`: it does not
-    /// count them. The event has no times, unless [`Counting::times`] wants them.
+    /// The class by which the visitor counts all rows with the values of this event. `None`: it
+    /// does not count them. The event has no times, unless [`Counting::times`] wants them.
     fn class(&mut self, _: &Event<'_>, _: Place<'_>) -> Option<u32> {
         None
     }

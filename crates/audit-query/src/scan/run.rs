@@ -115,7 +115,7 @@ impl<V: Visitor> Worker<'_, V> {
             }
             (Part::Indexed, _) => self.indexed(source, piece.source, taken),
             (Part::Whole, Some(index)) => self.whole(source, piece.source, index, taken),
-            _ => self.from_start(source, piece.source, taken),
+            _ => self.scan_whole(source, piece.source, taken),
         }
     }
 
@@ -146,7 +146,7 @@ impl<V: Visitor> Worker<'_, V> {
     /// Goes through a log part by part.
     fn unindexed(&mut self, source: &Source, number: usize, taken: &Taken<'_>) -> io::Result<()> {
         let Some(mut segments) = plan::segments(source) else {
-            return self.from_start(source, number, taken);
+            return self.scan_whole(source, number, taken);
         };
         if self.rules.reverse {
             segments.reverse();
@@ -169,13 +169,13 @@ impl<V: Visitor> Worker<'_, V> {
         taken: &Taken<'_>,
     ) -> io::Result<()> {
         if indexed::may_have(self.rules, index, number)? {
-            return self.from_start(source, number, taken);
+            return self.scan_whole(source, number, taken);
         }
         self.progress.done.fetch_add(source.size, Ordering::Relaxed);
         Ok(())
     }
 
-    fn from_start(&mut self, source: &Source, number: usize, taken: &Taken<'_>) -> io::Result<()> {
+    fn scan_whole(&mut self, source: &Source, number: usize, taken: &Taken<'_>) -> io::Result<()> {
         match self.rules.reverse {
             true => self.stream_reverse(source, number, taken),
             false => self.stream_forward(source, number, taken),
