@@ -10,7 +10,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use api_client::endpoint_set::{Failure, Member};
+use api_client::endpoint_set::{Failure, Health, Member};
 use audit_log::CommitSequence;
 use http::{Request, Response, StatusCode};
 
@@ -30,6 +30,9 @@ use crate::body::RequestBody;
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 /// Between two attempts meanwhile.
 pub(super) const PATIENCE_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often a request at an address that is down looks for another one.
+const CHECK_AGAIN: Duration = Duration::from_millis(200);
 
 /// The result of one attempt.
 enum Sent {
@@ -157,6 +160,17 @@ async fn send(
     loop {
         let mut went_down = pin!(member.went_down());
         went_down.as_mut().enable();
+        // Since it was chosen, it may have gone down, or another address may have come up.
+        let is_down = member.health() == Health::Down;
+        if is_down && may_move(body) {
+            return Sent::Abandoned;
+        }
+        let check_again = async {
+            match is_down {
+                true => tokio::time::sleep(CHECK_AGAIN).await,
+                false => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             sent = &mut sending => return match sent {
@@ -166,11 +180,8 @@ async fn send(
                 }
                 Err(failed) => Sent::Failed(failed),
             },
-            () = went_down => {
-                if may_move(body) {
-                    return Sent::Abandoned;
-                }
-            }
+            () = went_down => {}
+            () = check_again => {}
         }
     }
 }

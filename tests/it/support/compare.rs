@@ -215,6 +215,23 @@ fn forgive_annotations(report: &mut Report, recorded: &mut Members, written: &mu
     let ours = parse(written.get("annotations"));
     let Some(text) = recorded.get("annotations") else { return };
     let mut pairs = object_members(text);
+    // If several bindings allow a request, an evaluation names any of them.
+    let theirs = parse(Some(text));
+    let by_binding = |annotations: &BTreeMap<String, String>| {
+        let reason = annotations.get("authorization.k8s.io/reason");
+        reason.is_some_and(|reason| reason.starts_with("RBAC: allowed by ClusterRoleBinding "))
+    };
+    let reason = |annotations: &BTreeMap<String, String>| {
+        annotations.get("authorization.k8s.io/reason").cloned()
+    };
+    if by_binding(&theirs) && by_binding(&ours) && reason(&theirs) != reason(&ours) {
+        report.forgive("another binding that allows the same");
+        pairs.retain(|(key, _)| key != "authorization.k8s.io/reason");
+        let mut written_pairs = object_members(written.get("annotations").unwrap_or_default());
+        written_pairs.retain(|(key, _)| key != "authorization.k8s.io/reason");
+        let rest = Members(written_pairs);
+        written.set("annotations", Some(rest.text()).filter(|_| !rest.0.is_empty()));
+    }
     pairs.retain(|(key, _)| match is_known_only_upstream(key) {
         Some(kind) if !ours.contains_key(key) => {
             report.forgive(&format!("annotation {kind}, known only to the API server"));
