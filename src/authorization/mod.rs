@@ -195,5 +195,4 @@ fn is_before_authorization(status: &Status) -> bool {
 }
 
 #[cfg(test)]
-#[path = "tests.rs"]
 mod tests;

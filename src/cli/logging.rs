@@ -8,10 +8,11 @@ use tracing_subscriber::EnvFilter;
 use crate::config::LogFormat;
 
 /// The crates of this project, which log at `--log-level`.
-const OWN_CRATES: [&str; 10] = [
+const OWN_CRATES: [&str; 11] = [
     "api_client",
     "audit_log",
     "audit_query",
+    "audit_stream",
     "k8s_audit",
     "kube_audit_proxy",
     "kube_authn",

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args, ValueEnum};
 
+use super::boolean_flag::{BooleanFlag, parse_bool};
 use super::filter_flags::FilterFlags;
 use super::kubeconfig_flags::KubeconfigFlags;
 use super::listener_flags::ListenerFlags;
@@ -75,17 +76,7 @@ pub struct ServeFlags {
     pub client_crl_file: Option<PathBuf>,
     /// Accept client certificates of X.509 version 1, which have no usages and no extensions, like
     /// kube-apiserver does; only if a CA of --client-ca-file itself signed them
-    #[arg(
-        long,
-        value_name = "BOOL",
-        default_value = "false",
-        default_missing_value = "true",
-        num_args = 0..=1,
-        require_equals = true,
-        value_parser = parse_bool,
-        action = ArgAction::Set,
-        help_heading = AUTHENTICATION
-    )]
+    #[arg(long, default_value = "false", boolean(), help_heading = AUTHENTICATION)]
     pub client_ca_allow_x509_v1: bool,
     /// CAs of front proxies, PEM; identity headers of a client with such a certificate are trusted.
     /// Reloaded when it changes
@@ -118,17 +109,7 @@ pub struct ServeFlags {
     pub service_account_key_file: Vec<PathBuf>,
     /// Fetch the keys of ServiceAccount tokens from the API server (/openid/v1/jwks), and the
     /// issuer if --service-account-issuer is not set
-    #[arg(
-        long,
-        value_name = "BOOL",
-        default_value = "false",
-        default_missing_value = "true",
-        num_args = 0..=1,
-        require_equals = true,
-        value_parser = parse_bool,
-        action = ArgAction::Set,
-        help_heading = AUTHENTICATION
-    )]
+    #[arg(long, default_value = "false", boolean(), help_heading = AUTHENTICATION)]
     pub service_account_keys_from_upstream: bool,
     /// Issuer of ServiceAccount tokens; may be repeated
     #[arg(long, value_name = "URL", help_heading = AUTHENTICATION)]
@@ -170,17 +151,7 @@ pub struct ServeFlags {
     #[arg(long, value_name = "FILE", help_heading = AUTHENTICATION)]
     pub oidc_ca_file: Option<PathBuf>,
     /// Authenticate unrecognized bearer tokens with a TokenReview against the API server
-    #[arg(
-        long,
-        value_name = "BOOL",
-        default_value = "false",
-        default_missing_value = "true",
-        num_args = 0..=1,
-        require_equals = true,
-        value_parser = parse_bool,
-        action = ArgAction::Set,
-        help_heading = AUTHENTICATION
-    )]
+    #[arg(long, default_value = "false", boolean(), help_heading = AUTHENTICATION)]
     pub authentication_token_review: bool,
     /// How long to cache the user of a valid token, at most until the token expires; 0s disables
     /// the cache
@@ -209,16 +180,7 @@ pub struct ServeFlags {
     )]
     pub authentication_token_webhook_version: WebhookVersion,
     /// Treat requests without credentials as system:anonymous; true by default
-    #[arg(
-        long,
-        value_name = "BOOL",
-        default_missing_value = "true",
-        num_args = 0..=1,
-        require_equals = true,
-        value_parser = parse_bool,
-        action = ArgAction::Set,
-        help_heading = AUTHENTICATION
-    )]
+    #[arg(long, boolean(), help_heading = AUTHENTICATION)]
     pub anonymous_auth: Option<bool>,
     /// Networks from which X-Forwarded-For is trusted, comma-separated; all by default, like in
     /// kube-apiserver
@@ -293,32 +255,12 @@ pub struct ServeFlags {
     pub audit_node_name: Option<String>,
     /// Add the index and position of the policy rule that matched to each event, as the annotation
     /// kube-audit-proxy/policy-rule
-    #[arg(
-        long,
-        value_name = "BOOL",
-        default_value = "false",
-        default_missing_value = "true",
-        num_args = 0..=1,
-        require_equals = true,
-        value_parser = parse_bool,
-        action = ArgAction::Set,
-        help_heading = POLICY
-    )]
+    #[arg(long, default_value = "false", boolean(), help_heading = POLICY)]
     pub audit_annotate_rule: bool,
     /// Add the annotations authorization.k8s.io/decision and authorization.k8s.io/reason to events,
     /// like kube-apiserver does. A SubjectAccessReview runs beside each request, so the proxy's
     /// user needs the verb create on subjectaccessreviews.authorization.k8s.io
-    #[arg(
-        long,
-        value_name = "BOOL",
-        default_value = "false",
-        default_missing_value = "true",
-        num_args = 0..=1,
-        require_equals = true,
-        value_parser = parse_bool,
-        action = ArgAction::Set,
-        help_heading = POLICY
-    )]
+    #[arg(long, default_value = "false", boolean(), help_heading = POLICY)]
     pub audit_authorization_annotations: bool,
     /// How long the SubjectAccessReview may delay a request and its event; after that, the event
     /// has no authorization annotations
@@ -379,17 +321,7 @@ pub struct ServeFlags {
     pub audit_log_compress: Compress,
     /// Write an index file for each rotated file (audit-TIME.log.parquet, about 3 % of its size),
     /// with which log query and log report need not read the log
-    #[arg(
-        long,
-        value_name = "BOOL",
-        default_value = "true",
-        default_missing_value = "true",
-        num_args = 0..=1,
-        require_equals = true,
-        value_parser = parse_bool,
-        action = ArgAction::Set,
-        help_heading = LOG
-    )]
+    #[arg(long, default_value = "true", boolean(), help_heading = LOG)]
     pub audit_log_index: bool,
     /// Whether requests wait until their events are written
     #[arg(long, value_name = "MODE", default_value = "blocking", help_heading = LOG)]
@@ -403,17 +335,7 @@ pub struct ServeFlags {
     pub audit_log_sync_interval: Duration,
     /// Seal the log: write a chain of signed digests to *.seal files next to it, with which
     /// `kube-audit-proxy log verify` detects later changes
-    #[arg(
-        long,
-        value_name = "BOOL",
-        default_value = "false",
-        default_missing_value = "true",
-        num_args = 0..=1,
-        require_equals = true,
-        value_parser = parse_bool,
-        action = ArgAction::Set,
-        help_heading = LOG
-    )]
+    #[arg(long, default_value = "false", boolean(), help_heading = LOG)]
     pub audit_log_seal: bool,
     /// Ed25519 private key (PKCS#8 PEM) that signs the seal; `kube-audit-proxy log keygen` creates
     /// one. Users who can write to the log should not be able to read it
@@ -441,17 +363,7 @@ pub struct ServeFlags {
     #[arg(value_parser = parse_duration, allow_hyphen_values = true)]
     pub audit_log_batch_max_wait: Duration,
     /// Limit the rate of batches to --audit-log-batch-throttle-qps
-    #[arg(
-        long,
-        value_name = "BOOL",
-        default_value = "false",
-        default_missing_value = "true",
-        num_args = 0..=1,
-        require_equals = true,
-        value_parser = parse_bool,
-        action = ArgAction::Set,
-        help_heading = LOG
-    )]
+    #[arg(long, default_value = "false", boolean(), help_heading = LOG)]
     pub audit_log_batch_throttle_enable: bool,
     /// Average number of batches per second
     #[arg(long, value_name = "QPS", default_value_t = 0.0, help_heading = LOG)]
@@ -495,17 +407,7 @@ pub struct ServeFlags {
     #[arg(value_parser = parse_duration, allow_hyphen_values = true)]
     pub audit_webhook_batch_max_wait: Duration,
     /// Limit the rate of batches to --audit-webhook-batch-throttle-qps
-    #[arg(
-        long,
-        value_name = "BOOL",
-        default_value = "true",
-        default_missing_value = "true",
-        num_args = 0..=1,
-        require_equals = true,
-        value_parser = parse_bool,
-        action = ArgAction::Set,
-        help_heading = WEBHOOK
-    )]
+    #[arg(long, default_value = "true", boolean(), help_heading = WEBHOOK)]
     pub audit_webhook_batch_throttle_enable: bool,
     /// Average number of batches per second
     #[arg(long, value_name = "QPS", default_value_t = 10.0, help_heading = WEBHOOK)]
@@ -517,17 +419,7 @@ pub struct ServeFlags {
     pub audit_webhook_batch_throttle_burst: i64,
     /// Remove bodies from events that are too large, the larger body first; events that are still
     /// too large are not sent
-    #[arg(
-        long,
-        value_name = "BOOL",
-        default_value = "false",
-        default_missing_value = "true",
-        num_args = 0..=1,
-        require_equals = true,
-        value_parser = parse_bool,
-        action = ArgAction::Set,
-        help_heading = WEBHOOK
-    )]
+    #[arg(long, default_value = "false", boolean(), help_heading = WEBHOOK)]
     pub audit_webhook_truncate_enabled: bool,
     /// Maximum size of a batch in bytes; has no effect, like in kube-apiserver
     #[arg(long, value_name = "BYTES", default_value_t = 10_485_760, help_heading = WEBHOOK)]
@@ -538,17 +430,7 @@ pub struct ServeFlags {
     #[arg(allow_negative_numbers = true)]
     pub audit_webhook_truncate_max_event_size: i64,
     /// Compress batches with gzip
-    #[arg(
-        long,
-        value_name = "BOOL",
-        default_value = "false",
-        default_missing_value = "true",
-        num_args = 0..=1,
-        require_equals = true,
-        value_parser = parse_bool,
-        action = ArgAction::Set,
-        help_heading = WEBHOOK
-    )]
+    #[arg(long, default_value = "false", boolean(), help_heading = WEBHOOK)]
     pub audit_webhook_compress: bool,
     /// Directory where batches wait on disk until the webhook endpoint has accepted them, in batch
     /// mode
@@ -568,17 +450,7 @@ pub struct ServeFlags {
     #[arg(skip)]
     pub sinks: Vec<SinkEntry>,
     /// Remove bodies from events that are too large, the larger body first
-    #[arg(
-        long,
-        value_name = "BOOL",
-        default_value = "false",
-        default_missing_value = "true",
-        num_args = 0..=1,
-        require_equals = true,
-        value_parser = parse_bool,
-        action = ArgAction::Set,
-        help_heading = LOG
-    )]
+    #[arg(long, default_value = "false", boolean(), help_heading = LOG)]
     pub audit_log_truncate_enabled: bool,
     /// Maximum size of an event in bytes, with --audit-log-truncate-enabled
     #[arg(long, value_name = "BYTES", default_value_t = 102_400, help_heading = LOG)]
@@ -705,15 +577,6 @@ pub enum LogFormat {
     Text,
     /// One JSON object per line
     Json,
-}
-
-/// As Go's `strconv.ParseBool`, which kube-apiserver's flags go through.
-pub(super) fn parse_bool(text: &str) -> Result<bool, String> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => Err("neither true nor false".to_owned()),
-    }
 }
 
 fn parse_compress(text: &str) -> Result<Compress, String> {

@@ -1,8 +1,9 @@
 //! The flags of `serve` for its listening sockets and HTTP/2.
 
-use clap::{ArgAction, Args};
+use clap::Args;
 
-use super::flags::{SERVING, parse_bool};
+use super::boolean_flag::BooleanFlag;
+use super::flags::SERVING;
 
 /// Flags of `serve` for its listening sockets and HTTP/2.
 #[derive(Debug, Clone, Args)]
@@ -10,32 +11,12 @@ pub struct ListenerFlags {
     /// Set SO_REUSEADDR on the listening sockets, so that binding does not wait for connections in
     /// the TIME_WAIT state. On Linux this is always set, as it is by kube-apiserver; the flag is
     /// accepted for compatibility
-    #[arg(
-        long,
-        value_name = "BOOL",
-        default_value = "false",
-        default_missing_value = "true",
-        num_args = 0..=1,
-        require_equals = true,
-        value_parser = parse_bool,
-        action = ArgAction::Set,
-        help_heading = SERVING
-    )]
+    #[arg(long, default_value = "false", boolean(), help_heading = SERVING)]
     pub permit_address_sharing: bool,
     /// Set SO_REUSEPORT on the listening sockets (--secure-port and --admin-bind-address), which
     /// allows more than one process to listen on the same address and port, for example during a
     /// restart
-    #[arg(
-        long,
-        value_name = "BOOL",
-        default_value = "false",
-        default_missing_value = "true",
-        num_args = 0..=1,
-        require_equals = true,
-        value_parser = parse_bool,
-        action = ArgAction::Set,
-        help_heading = SERVING
-    )]
+    #[arg(long, default_value = "false", boolean(), help_heading = SERVING)]
     pub permit_port_sharing: bool,
     /// Concurrent streams allowed on each HTTP/2 connection of a client; 0 uses kube-apiserver's
     /// default, 100

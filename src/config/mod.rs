@@ -5,6 +5,7 @@
 
 mod authentication;
 mod bodies;
+mod boolean_flag;
 pub mod file;
 mod filter_flags;
 mod filters;

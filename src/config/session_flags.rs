@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, ValueEnum};
+use clap::{Args, ValueEnum};
 use session_recording::files::Retention;
 use session_recording::{Content, Mode, Settings};
 
-use super::flags::parse_bool;
+use super::boolean_flag::BooleanFlag;
 use super::{ConfigError, fail};
 
 const SESSIONS: &str = "Session recording";
@@ -25,17 +25,7 @@ pub struct SessionFlags {
     #[arg(long, value_name = "MODE", default_value = "best-effort", help_heading = SESSIONS)]
     pub session_recording_mode: SessionMode,
     /// Record what is typed, too, not only what is shown. Passwords are part of it
-    #[arg(
-        long,
-        value_name = "BOOL",
-        default_value = "false",
-        default_missing_value = "true",
-        num_args = 0..=1,
-        require_equals = true,
-        value_parser = parse_bool,
-        action = ArgAction::Set,
-        help_heading = SESSIONS
-    )]
+    #[arg(long, default_value = "false", boolean(), help_heading = SESSIONS)]
     pub session_recording_input: bool,
     /// Which streams are recorded with their content
     #[arg(long, value_name = "WHICH", default_value = "auto", help_heading = SESSIONS)]
@@ -49,17 +39,7 @@ pub struct SessionFlags {
     #[arg(long, value_name = "MIB", default_value_t = 256, help_heading = SESSIONS)]
     pub session_recording_max_size: u64,
     /// Compress recordings with zstd
-    #[arg(
-        long,
-        value_name = "BOOL",
-        default_value = "false",
-        default_missing_value = "true",
-        num_args = 0..=1,
-        require_equals = true,
-        value_parser = parse_bool,
-        action = ArgAction::Set,
-        help_heading = SESSIONS
-    )]
+    #[arg(long, default_value = "false", boolean(), help_heading = SESSIONS)]
     pub session_recording_compress: bool,
     /// Delete recordings older than this number of days. 0: never
     #[arg(long, value_name = "DAYS", default_value_t = 0, help_heading = SESSIONS)]

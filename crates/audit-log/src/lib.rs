@@ -16,6 +16,7 @@ mod backups;
 mod clock;
 pub mod commit;
 mod config;
+mod destination;
 mod disk;
 mod dropped_events;
 mod error;
@@ -39,6 +40,7 @@ pub use self::commit::{
     BackendState, Commit, CommitSequence, CommitStrategy, GatedIo, WhenFailed, WhenFull,
 };
 pub use self::config::{Compress, LogConfig, LogPath, Mode, Rotation, SyncMode, Throttle};
+pub use self::destination::{Batch, DeliveryError, Destination};
 pub use self::error::{LogError, WriteError};
 pub use self::line::Line;
 pub use self::log_backend::LogBackend;

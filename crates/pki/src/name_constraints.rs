@@ -58,7 +58,7 @@ impl<'a> NameConstraints<'a> {
     }
 
     fn check_name(&self, name: &GeneralName<'_>, budget: &mut u32) -> Result<(), Violation> {
-        // Like in Go, even if there is no constraint of its kind.
+        // Go rejects an unreadable name even if no constraint applies to names of its kind.
         if !is_readable(name) {
             return Err(Violation::Unreadable(describe(name)));
         }

@@ -292,5 +292,4 @@ impl Resize {
 }
 
 #[cfg(test)]
-#[path = "decoder_tests.rs"]
 mod tests;

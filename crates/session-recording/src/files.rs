@@ -219,5 +219,4 @@ pub(crate) fn retain(dir: &Path, retention: Retention, now: SystemTime) -> io::R
 }
 
 #[cfg(test)]
-#[path = "files_tests.rs"]
 mod tests;

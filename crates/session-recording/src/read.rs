@@ -181,7 +181,7 @@ impl Recording {
     /// Opens a recording, plain or compressed, finished or not.
     ///
     /// # Errors
-    /// If it cannot be read, or is no recording.
+    /// If it cannot be read, or is not a recording.
     pub fn open(path: &Path) -> io::Result<Recording> {
         let mut reader = BufReader::with_capacity(64 << 10, File::open(path)?);
         let is_compressed = reader.fill_buf()?.starts_with(&ZSTD);
@@ -190,7 +190,7 @@ impl Recording {
         let invalid = |message: String| io::Error::new(io::ErrorKind::InvalidData, message);
         let first = lines.next_line()?.ok_or_else(|| invalid("the file is empty".to_owned()))?;
         let header: CastHeader = serde_json::from_slice(&first)
-            .map_err(|error| invalid(format!("line 1 is no asciicast header: {error}")))?;
+            .map_err(|error| invalid(format!("line 1 is not an asciicast header: {error}")))?;
         if header.version != 2 {
             return Err(invalid(format!("asciicast version {} is not supported", header.version)));
         }

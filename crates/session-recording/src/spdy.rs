@@ -414,5 +414,4 @@ fn adler32(bytes: &[u8]) -> u32 {
 const DICTIONARY: &[u8] = include_bytes!("spdy_dictionary.bin");
 
 #[cfg(test)]
-#[path = "spdy_tests.rs"]
 mod tests;

@@ -318,8 +318,12 @@ impl Shell {
                 self.print(stream, &format!("{rows} {columns}\n"));
             }
             "seq" => {
-                let last = first.parse().unwrap_or(0).min(MAX_SEQ);
-                let text: String = (1..=last).map(|number: u64| format!("{number}\n")).collect();
+                let (from, to) = match arguments.get(1) {
+                    Some(second) => (first.parse().unwrap_or(1), second.parse().unwrap_or(0)),
+                    None => (1, first.parse().unwrap_or(0)),
+                };
+                let to = u64::min(to, MAX_SEQ);
+                let text: String = (from..=to).map(|number: u64| format!("{number}\n")).collect();
                 self.print(stream, &text);
             }
             "exit" => self.exit = Some(first.parse().unwrap_or(0) & 0xff),
@@ -402,6 +406,10 @@ mod tests {
         let script = "command=sh&command=-c&command=echo+out;echo+err+%3E%262;exit+3";
         assert_eq!(run(script, b""), (own("out\n"), own("err\n"), Some(3)));
         assert_eq!(run("command=cat&stdin=true", b"x\ny"), (own("x\ny"), own(""), Some(0)));
+        assert_eq!(
+            run("command=seq&command=2&command=4", b""),
+            (own("2\n3\n4\n"), own(""), Some(0))
+        );
         let (_, stderr, code) = run("command=nope", b"");
         assert_eq!((stderr.as_str(), code), ("sh: nope: not found\n", Some(127)));
         let piped = run("command=sh&stdin=true", b"hostname\nfalse\necho $?\nexit 4\n");

@@ -18,8 +18,8 @@ use super::{HttpPool, RequestError, RequestErrorKind, url};
 use crate::endpoint_set::{EndpointSet, Failure, Member};
 use crate::target::Target;
 
-/// A request that may be sent twice is sent to the next member, too, if there is no response after
-/// this time.
+/// The time after which a request that has no response is also sent to the next member, if it can
+/// safely be sent twice.
 const NEXT_AFTER: Duration = Duration::from_millis(300);
 
 /// The connections to one member.

@@ -17,7 +17,7 @@ const SPKI: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// It cannot be read.
-    #[error("{}: cannot read the key file: {source}", path.display())]
+    #[error("{}: cannot read the key file: {source}; `kube-audit-proxy log keygen` creates one", path.display())]
     Read {
         /// The file.
         path: PathBuf,

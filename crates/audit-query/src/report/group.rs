@@ -130,7 +130,8 @@ impl GroupBy {
         }
     }
 
-    /// The number of the group of a key; [`OTHER`] if there is no room for it.
+    /// Returns the number of the group with this key, or [`OTHER`] if the limit of groups is
+    /// reached.
     #[inline]
     fn group(&mut self, key: &[u8]) -> u32 {
         let (groups, keys, hasher) = (&self.groups, &self.keys, &self.hasher);

@@ -214,7 +214,8 @@ impl NumberColumns {
         }
     }
 
-    /// A number for each row's hour, 0 where there is no time. Only those of `rows` are set.
+    /// Numbers the hours in which the events occurred: rows of the same hour have the same number,
+    /// and rows without a time have 0. Only the elements of `rows` are set.
     fn hours(&self, rows: &[u32], count: usize) -> Vec<u32> {
         let mut hours = vec![0; count];
         let mut known: Vec<i64> = Vec::new();

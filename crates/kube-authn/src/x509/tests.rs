@@ -1,7 +1,6 @@
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CustomExtension,
-    DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    RevokedCertParams, SerialNumber,
+    BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SerialNumber,
 };
 
 use super::*;
@@ -168,21 +167,7 @@ fn a_changed_ca_file_reaches_open_connections() {
 
 /// A list of `ca` with these serial numbers; its next update was due long ago.
 fn revocation_list(ca: &Ca, serials: &[u64]) -> String {
-    let revoked = |serial: &u64| RevokedCertParams {
-        serial_number: SerialNumber::from(*serial),
-        revocation_time: rcgen::date_time_ymd(2020, 1, 1),
-        reason_code: None,
-        invalidity_date: None,
-    };
-    let params = CertificateRevocationListParams {
-        this_update: rcgen::date_time_ymd(2020, 1, 1),
-        next_update: rcgen::date_time_ymd(2020, 2, 1),
-        crl_number: SerialNumber::from(1_u64),
-        issuing_distribution_point: None,
-        revoked_certs: serials.iter().map(revoked).collect(),
-        key_identifier_method: rcgen::KeyIdMethod::Sha256,
-    };
-    params.signed_by(&ca.issuer).unwrap().pem().unwrap()
+    test_support::revocation_list(&ca.issuer, serials, rcgen::date_time_ymd(2020, 2, 1))
 }
 
 #[test]
