@@ -26,7 +26,7 @@ use crate::authn::{
 use crate::authorization::AuthorizationReviews;
 use crate::config::{
     Audit, Authentication, BackendSettings, Bodies, CertificateSource, Config, Issuers, Serving,
-    SinkSettings,
+    Setting, SinkSettings,
 };
 use crate::file_watch::Reloaded;
 use crate::file_watch::{FileWatcher, POLL_INTERVAL};
@@ -322,8 +322,9 @@ fn policies(sinks: &[SinkSettings], follow: &Follow) -> anyhow::Result<Vec<Polic
         if open.iter().any(|(known, _)| *known == path) {
             continue;
         }
-        let (file, warnings) =
-            PolicyFile::open(path).map_err(|error| anyhow::Error::msg(sink.says(error)))?;
+        let (file, warnings) = PolicyFile::open(path).map_err(|error| {
+            anyhow::Error::msg(sink.error(Setting::common("policy-file"), error))
+        })?;
         for warning in warnings {
             tracing::warn!("audit policy: {warning}");
         }
@@ -359,7 +360,9 @@ fn recorder(
         let (format, backend) = match &sink.backend {
             BackendSettings::Log { config, format } => {
                 let log = LogBackend::open(config.clone(), follow.metrics.log(metrics));
-                let mut log = log.map_err(|error| anyhow::Error::msg(sink.says(error)))?;
+                let mut log = log.map_err(|error| {
+                    anyhow::Error::msg(sink.error_of(Setting::log(error.setting()), error))
+                })?;
                 if let Some(observer) = observer.take() {
                     log = log.with_observer(observer);
                 }
@@ -367,15 +370,16 @@ fn recorder(
             }
             BackendSettings::Webhook { file, config } => {
                 let client = webhook_client(file, follow).map_err(|error| {
-                    let error = format!("--audit-webhook-config-file: {error}");
-                    anyhow::Error::msg(sink.says(error))
+                    anyhow::Error::msg(sink.error_of(Setting::webhook("config-file"), error))
                 })?;
                 let webhook = WebhookBackend::start(
                     config.clone(),
                     Arc::new(client),
                     follow.metrics.webhook(metrics),
                 );
-                let webhook = webhook.map_err(|error| anyhow::Error::msg(sink.says(error)))?;
+                let webhook = webhook.map_err(|error| {
+                    anyhow::Error::msg(sink.error_of(Setting::webhook(error.setting()), error))
+                })?;
                 (Format::Json, Backend::Webhook(Box::new(webhook)))
             }
         };
