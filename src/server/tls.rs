@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use clap::ValueEnum;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -26,12 +27,14 @@ pub struct TlsOptions {
     pub request_client_certificates: bool,
 }
 
-/// The lowest version of TLS that is spoken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The minimum version of TLS (`--tls-min-version`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum MinVersion {
-    /// `VersionTLS12`
+    /// TLS 1.2
+    #[value(name = "VersionTLS12")]
     Tls12,
-    /// `VersionTLS13`
+    /// TLS 1.3
+    #[value(name = "VersionTLS13")]
     Tls13,
 }
 
