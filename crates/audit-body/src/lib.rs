@@ -13,8 +13,8 @@
 //! Two more parts read responses: [`StatusTap`] finds a `Status`, and [`CreatedTap`] the name of a
 //! created object.
 //!
-//! The crate performs no I/O and never waits. Threads that convert long bodies are up to the caller;
-//! [`heavy_from`] returns from which length on they are worthwhile.
+//! The crate performs no I/O and never waits. Callers convert bodies that are longer than
+//! [`heavy_from`] returns on threads of their own.
 
 mod budget;
 mod capture;
