@@ -190,5 +190,4 @@ fn fault(key: &str, values: &[String]) -> Option<String> {
 }
 
 #[cfg(test)]
-#[path = "checks_tests.rs"]
 mod tests;

@@ -170,5 +170,4 @@ pub fn was_refused(status: &Status, caller: &UserInfo) -> bool {
 }
 
 #[cfg(test)]
-#[path = "impersonation_tests.rs"]
 mod tests;

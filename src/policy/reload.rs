@@ -404,5 +404,4 @@ impl Followed {
 }
 
 #[cfg(test)]
-#[path = "reload_tests.rs"]
 mod tests;

@@ -1,6 +1,7 @@
 //! Requests that are refused since the meaning of their body is ambiguous.
 
-use super::{AMBIGUOUS, Record};
+use super::Record;
+use super::annotations::AMBIGUOUS;
 use crate::audit::body::Reservation;
 use crate::audit::decode::Ambiguities;
 

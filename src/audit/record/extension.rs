@@ -1,5 +1,6 @@
 //! What a policy's extension leaves out, now that the response is known.
 
+use crate::audit::view::annotate;
 use serde::Deserialize;
 
 use super::{Level, Record};
@@ -76,9 +77,9 @@ impl Record {
                 Verdict::Keep => {}
                 Verdict::Sampled(rate) => {
                     let rate = rate.to_owned();
-                    super::annotate(&mut view.annotations, SAMPLED, rate.clone());
+                    annotate(&mut view.annotations, SAMPLED, rate.clone());
                     for view in views {
-                        super::annotate(&mut view.annotations, SAMPLED, rate.clone());
+                        annotate(&mut view.annotations, SAMPLED, rate.clone());
                     }
                 }
                 Verdict::Drop(rule) => {

@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use http::HeaderMap;
 
-use super::{AMBIGUOUS, Record};
+use super::Record;
+use super::annotations::AMBIGUOUS;
 use crate::audit::body;
 use crate::audit::decode::{self, Ambiguities, DecodeError, Decoded, Format};
 use crate::audit::event::ObjectMetadata;

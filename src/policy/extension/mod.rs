@@ -228,5 +228,4 @@ impl Extension {
 }
 
 #[cfg(test)]
-#[path = "../extension_tests.rs"]
 mod tests;
