@@ -9,7 +9,8 @@ use k8s_audit::request::requested_protocol;
 use session_recording::Session;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, copy_buf, split};
 
-use super::{LongRunning, ResponseBody, recorded, session, unrecorded};
+use super::refusal::unrecorded;
+use super::{LongRunning, ResponseBody, recorded, session};
 use crate::audit::record::Record;
 use crate::request::headers;
 use crate::upstream::UpstreamBody;
