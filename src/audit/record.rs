@@ -1,4 +1,4 @@
-//! The record of one request: its events, from the first to exactly one last.
+//! The record of one request: all its events, with exactly one last event.
 
 mod ambiguous;
 mod annotations;
@@ -41,14 +41,14 @@ use annotations::NODE;
 use audit_log::{Commit, CommitSequence};
 use request_body::Held;
 
-/// What is known of a request from its head and its connection.
+/// The properties of a request that its head and its connection determine.
 #[derive(Clone)]
 pub struct RequestFacts {
-    /// When its head was complete.
+    /// When the head was complete.
     pub received: Timestamp,
     /// `Audit-ID`
     pub audit_id: HeaderValue,
-    /// Path and query as they came.
+    /// Path and query as they were received.
     pub target: PathAndQuery,
     /// Verb and object.
     pub info: RequestInfo,
@@ -56,7 +56,7 @@ pub struct RequestFacts {
     pub source_ips: Vec<IpAddr>,
     /// `User-Agent`
     pub user_agent: UserAgent,
-    /// What the client accepts as an answer, if kube-apiserver has it.
+    /// The negotiated response format, if kube-apiserver supports it.
     pub accept: Option<Accepted>,
 }
 
@@ -66,52 +66,52 @@ pub struct Record {
     recorder: Arc<Recorder>,
     facts: RequestFacts,
     user: Option<Arc<User>>,
-    /// What the sinks are shown of it.
+    /// The parts of the request that each group of sinks records.
     views: Each<View>,
-    /// By policy, what decided that.
+    /// The decision of each policy.
     decided: Each<Decided>,
     /// Whether one of the policies has an extension.
     is_extended: bool,
-    /// The version of the object in the response, if an extension asks for it.
+    /// The version of the object in the response, if an extension needs it.
     response_version: Option<String>,
     long_running: bool,
     impersonated: Option<Impersonated>,
-    /// Why the API server allows the request, until its response is known.
+    /// The review that shows why the API server allows the request, until the response is known.
     authorization: Option<Box<Review>>,
     metadata: Option<ObjectMetadata>,
     /// The number of the client's connection.
     connection: u64,
-    /// Of the worker that serves the connection.
+    /// The commit sequence of the worker that serves the connection.
     sequence: CommitSequence,
-    /// The answer's body, until it is converted; and whether all of it came.
+    /// The response's body until it is converted, and whether it is complete.
     response: Option<(ResponseCaptures, bool)>,
-    /// The object that was created, by the answer.
+    /// The created object, by the response.
     created: Option<Answered>,
-    /// Whether there is a body that is an object.
+    /// Whether the request's body is an object.
     has_object: bool,
-    /// Whether the body was too long to be kept, so that its name is not known.
+    /// Whether the body was too long to be kept, so that its name is unknown.
     in_part: bool,
-    /// The body as it was decoded before it was forwarded.
+    /// The result of decoding the body before it was forwarded.
     held: Option<Held>,
-    /// The last stage, if it is known before the record ends.
+    /// The last stage, if it is decided before the record ends.
     last: Option<Stage>,
-    /// The outcome, once it is known.
+    /// The outcome, when known.
     status: Option<Status>,
-    /// The Status of which kube-apiserver shows nothing but the code.
+    /// The Status of which kube-apiserver records only the code.
     hidden: Option<Status>,
     ended: bool,
 }
 
 struct Impersonated {
     user: UserInfo,
-    /// The verb by which it was allowed, if that was a constrained one.
+    /// The verb that allowed it, if that was a constrained one.
     constraint: Option<&'static str>,
-    /// Whether it is the API server that allows it, whose answer is to be looked at.
+    /// Whether the API server authorizes it, so that its response shows the result.
     judged_upstream: bool,
 }
 
 impl Record {
-    /// Begins the record of a request by `user`, with what the policies say of it now.
+    /// Begins the record of a request by `user`, with the current decisions of the policies.
     pub fn begin(
         recorder: Arc<Recorder>,
         facts: RequestFacts,
@@ -152,8 +152,8 @@ impl Record {
         record
     }
 
-    /// Notes on which connection the request came, whose share of the memory for bodies it uses,
-    /// and in whose worker's sequence its events are committed.
+    /// Sets the connection of the request, whose share of the memory for bodies it uses, and the
+    /// commit sequence of its worker, in which its events are committed.
     pub fn on_connection(&mut self, number: u64, sequence: &CommitSequence) {
         self.connection = number;
         self.sequence = sequence.clone();
@@ -163,17 +163,17 @@ impl Record {
         Account { user: self.user.clone(), connection: self.connection }
     }
 
-    /// The highest level that any sink's policy asks for.
+    /// Returns the highest level that any policy requires.
     fn level(&self) -> Level {
         self.views.iter().map(|view| view.level).max().unwrap_or(Level::None)
     }
 
-    /// What is known of the request.
+    /// Returns the properties of the request.
     pub fn facts(&self) -> &RequestFacts {
         &self.facts
     }
 
-    /// Whether it is a watch, an upgrade or the like.
+    /// Returns whether the request is long-running, such as a watch or an upgrade.
     pub fn is_long_running(&self) -> bool {
         self.long_running
     }
@@ -183,8 +183,8 @@ impl Record {
         self.emit(Stage::RequestReceived, self.facts.received)
     }
 
-    /// Whether the record can be written, as far as is known: in `blocking-strict`, a sink that has
-    /// got no `RequestReceived`, which would tell, but is to get other events, must be well.
+    /// Returns whether the record is expected to be writable. In `blocking-strict`, the result of
+    /// `RequestReceived` shows this; sinks that receive only other events must be healthy.
     pub async fn is_writable(&self) -> bool {
         if !self.recorder.is_strict() {
             return true;
@@ -197,19 +197,20 @@ impl Record {
         self.recorder.is_writable(to_come, takers(Stage::RequestReceived)).await
     }
 
-    /// The impersonation was authorized.
+    /// Records that the impersonation was authorized.
     pub fn impersonation_granted(&mut self, granted: Granted) {
         let Granted { user, constraint } = granted;
         self.impersonated = Some(Impersonated { user, constraint, judged_upstream: false });
     }
 
-    /// The API server is asked to do the request as `user`; whether it does shows in its answer.
+    /// Records that the API server was asked to impersonate `user`; its response shows whether it
+    /// did.
     pub fn impersonation_asked(&mut self, user: UserInfo) {
         self.impersonated = Some(Impersonated { user, constraint: None, judged_upstream: true });
     }
 
-    /// What is to look at the request's body in passing, if any of it is recorded. Its object's
-    /// name is, at every level.
+    /// Returns a tap that captures the request's body, if any of it is recorded. The name of its
+    /// object is recorded at every level.
     pub fn tap_request(&mut self, headers: &HeaderMap) -> Option<Box<dyn Tap>> {
         let level = self.level();
         let kind = RequestBodyKind::of(&self.facts.info).filter(|_| level > Level::None)?;
@@ -251,12 +252,12 @@ impl Record {
         self.impersonated.as_ref().map(|impersonated| &impersonated.user).or(user)
     }
 
-    /// The code of the answer; 0 before there is one.
+    /// Returns the code of the response; 0 before there is one.
     pub fn code(&self) -> u16 {
         self.status.as_ref().map_or(0, |status| status.code)
     }
 
-    /// Submits `ResponseStarted`, if the request is one that has it.
+    /// Submits `ResponseStarted`, if the request is long-running.
     pub fn response_started(&mut self) -> Commit {
         if !self.long_running {
             return Commit::DONE;
@@ -265,7 +266,7 @@ impl Record {
         self.emit(Stage::ResponseStarted, Timestamp::now())
     }
 
-    /// Returns the user that the request is made as, if that is another one.
+    /// Returns the impersonated user, if there is one.
     pub fn impersonated_user(&self) -> Option<&UserInfo> {
         self.impersonated.as_ref().map(|impersonated| &impersonated.user)
     }
@@ -275,8 +276,8 @@ impl Record {
         self.end()
     }
 
-    /// Ends the record of a request that was refused before anybody was known to have sent it:
-    /// one event, `ResponseStarted`.
+    /// Ends the record of a request that was refused before it was authenticated: one event,
+    /// `ResponseStarted`.
     pub fn refused_unauthenticated(mut self: Box<Self>, status: Status) -> Commit {
         self.refused(Said { status, recorded: true });
         let now = Timestamp::now();
@@ -285,7 +286,7 @@ impl Record {
         commit
     }
 
-    /// Ends the record without a further event: its first one could not be stored.
+    /// Ends the record without another event, because the first one could not be stored.
     pub fn rejected(mut self: Box<Self>, code: u16) {
         self.answered(code, None);
         self.recorder.metrics.requests_rejected.inc();

@@ -1,5 +1,5 @@
-//! Which bodies are recorded of which requests: exactly those of which kube-apiserver records
-//! `requestObject` and `responseObject`.
+//! Decides which bodies are recorded: exactly those that kube-apiserver records in `requestObject`
+//! and `responseObject`.
 
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -16,18 +16,18 @@ use crate::status::Status;
 /// How bodies are recorded, for all requests.
 #[derive(Debug, Clone)]
 pub struct BodySettings {
-    /// The most bytes recorded of a request's body.
+    /// Maximum number of recorded bytes of a request's body.
     pub max_request: usize,
-    /// The most bytes recorded of an answer's body.
+    /// Maximum number of recorded bytes of a response's body.
     pub max_response: usize,
     /// The memory for all bodies that are being captured.
     pub budget: Arc<Budget>,
-    /// What is redacted; `None`: nothing, as kube-apiserver does.
+    /// What is redacted; `None` for nothing, like in kube-apiserver.
     pub redaction: Option<Arc<Redaction>>,
 }
 
 impl BodySettings {
-    /// Whether by `other` the same would be recorded of every body.
+    /// Returns whether `other` records the same of every body.
     pub fn records_as(&self, other: &BodySettings) -> bool {
         let redaction = |settings: &BodySettings| settings.redaction.as_ref().map(Arc::as_ptr);
         self.max_request == other.max_request
@@ -36,7 +36,7 @@ impl BodySettings {
     }
 }
 
-/// What a request's body is to kube-apiserver.
+/// The kind of a request's body in kube-apiserver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestBodyKind {
     /// The object to create or to update to.
@@ -47,9 +47,9 @@ pub enum RequestBodyKind {
     DeleteOptions,
 }
 
-/// What kube-apiserver says, with a 400, of an object that it did not get as far as to record: it
-/// could not be decoded, or the query or an impersonation header was wrong. All else that it
-/// refuses so, it has read.
+/// The messages of kube-apiserver's 400 responses to requests whose object it did not record: it
+/// could not be decoded, or the query or an impersonation header was invalid. All other objects
+/// that it refuses with 400 have been read.
 const REFUSED_UNREAD: [&str; 8] = [
     "the object provided is unrecognized",
     "cannot be handled as a",
@@ -62,7 +62,7 @@ const REFUSED_UNREAD: [&str; 8] = [
 ];
 
 impl RequestBodyKind {
-    /// What the body of such a request is; `None` where kube-apiserver records none.
+    /// Returns the kind of body of such a request; `None` if kube-apiserver records none.
     pub fn of(info: &RequestInfo) -> Option<RequestBodyKind> {
         let connects =
             matches!(info.subresource(), b"exec" | b"attach" | b"portforward" | b"proxy");
@@ -77,7 +77,7 @@ impl RequestBodyKind {
         }
     }
 
-    /// Whether kube-apiserver got as far as reading the body before it gave this answer.
+    /// Returns whether kube-apiserver had read the body before it sent this response.
     pub fn was_read(self, answer: &Status) -> bool {
         let message = answer.message.as_str();
         match answer.code {
@@ -86,12 +86,12 @@ impl RequestBodyKind {
                 RequestBodyKind::Object => {
                     !message.is_empty() && !REFUSED_UNREAD.iter().any(|text| message.contains(text))
                 }
-                // kube-apiserver loses the event of a malformed patch; here it is.
+                // kube-apiserver loses the event of a malformed patch; the proxy records it.
                 RequestBodyKind::Patch => !message.is_empty(),
-                // What the storage refuses, it refuses after the options have been read.
+                // The storage refuses requests after the options have been read.
                 RequestBodyKind::DeleteOptions => message.starts_with("Name parameter invalid: "),
             },
-            // Authorization refuses with "… cannot …"; admission in its own words.
+            // Authorization refuses with "… cannot …"; admission with other messages.
             403 => !message.is_empty() && !message.contains("\" cannot "),
             404 => {
                 !message.is_empty() && !message.contains("could not find the requested resource")
@@ -101,7 +101,7 @@ impl RequestBodyKind {
                     answer.details.as_ref().is_some_and(|d| d.kind.ends_with("Options"));
                 !of_options || self == RequestBodyKind::DeleteOptions
             }
-            // Of those of negotiation only the ones that come when the work has been done.
+            // Negotiation errors count only if the request was processed before.
             406 => message.starts_with("you requested ") || message.starts_with("no "),
             409 | 429 | 500 | 503 | 504 => !message.is_empty(),
             _ => false,
@@ -109,7 +109,8 @@ impl RequestBodyKind {
     }
 }
 
-/// Whether an answer's body is recorded; one of 400 or more only if it is a Status.
+/// Returns whether a response's body is recorded; with a code of 400 or more only if it is a
+/// Status.
 pub fn records_response(info: &RequestInfo, code: u16) -> bool {
     if code >= 400 {
         return true;
@@ -131,19 +132,19 @@ fn is_discovery(path: &[u8]) -> bool {
     segments.count() <= most
 }
 
-/// Looks at a request's body in passing.
+/// Captures a request's body while it is forwarded.
 pub struct RequestTap {
     capture: Option<Capture>,
     deadline: Deadline,
     captured: CapturedRequest,
 }
 
-/// Where a [`RequestTap`] leaves the body when it has ended.
+/// The result of a [`RequestTap`] after the end of the body.
 #[derive(Clone, Default)]
 pub struct CapturedRequest(Arc<Mutex<Option<Capture>>>);
 
 impl RequestTap {
-    /// A tap that captures by `plan`, and where its result will be.
+    /// Creates a tap that captures by `plan`, and the place of its result.
     pub fn new(
         plan: Plan,
         budget: &Arc<Budget>,
@@ -157,12 +158,12 @@ impl RequestTap {
 }
 
 impl CapturedRequest {
-    /// The body, if it has ended and was not taken before.
+    /// Takes the body, if it has ended and was not taken before.
     pub fn take(&self) -> Option<Capture> {
         self.0.lock().ok()?.take()
     }
 
-    /// Whether it is there, and converting it takes long.
+    /// Returns whether the body has ended and is slow to convert.
     pub(super) fn is_heavy(&self) -> bool {
         self.0.lock().is_ok_and(|mut capture| capture.as_mut().is_some_and(Capture::is_heavy))
     }
@@ -186,7 +187,7 @@ impl Tap for RequestTap {
     }
 }
 
-/// For views that differ in what they show of the body.
+/// For views that record the body differently.
 impl Tap for Vec<RequestTap> {
     fn data(&mut self, data: &Bytes) {
         self.iter_mut().for_each(|tap| tap.data(data));
@@ -208,7 +209,7 @@ pub fn request_plan(headers: &HeaderMap, limit: usize) -> Plan {
     Plan { encoding, keep_whole: true, ..plan(headers, MediaType::of(headers), limit) }
 }
 
-/// The plan for a body with these headers, as far as they tell.
+/// Returns the plan for a body with these headers.
 pub fn plan(headers: &HeaderMap, media_type: MediaType, limit: usize) -> Plan {
     let length = headers
         .get(http::header::CONTENT_LENGTH)

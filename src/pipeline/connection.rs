@@ -7,21 +7,21 @@ use crate::authn::ClientCertificates;
 use crate::request::source::Peer;
 use audit_log::CommitSequence;
 
-/// What is known of the client's connection; shared by its requests.
+/// A client's connection, shared by its requests.
 pub struct Connection {
-    /// Tells connections apart.
+    /// Identifies the connection.
     pub(super) number: u64,
     pub(super) peer: SocketAddr,
     pub(super) forwarded_for: Peer,
-    /// Of the worker that serves the connection.
+    /// The commit sequence of the worker that serves the connection.
     pub(super) sequence: CommitSequence,
     pub(crate) certificates: Option<ClientCertificates>,
     pub(super) upgraded: AtomicBool,
 }
 
 impl Connection {
-    /// A connection from `peer`, which presented these certificates, its own first, served by the
-    /// worker that has this sequence.
+    /// Creates the state of a connection from `peer`, which presented these certificates (its own
+    /// first) and is served by the worker with this sequence.
     pub fn new(
         peer: SocketAddr,
         certificates: Vec<rustls_pki_types::CertificateDer<'static>>,
@@ -35,12 +35,12 @@ impl Connection {
         Connection { number, peer, forwarded_for, sequence, certificates, upgraded }
     }
 
-    /// Whether it has become another protocol's.
+    /// Returns whether the connection has switched to another protocol.
     pub fn is_upgraded(&self) -> bool {
         self.upgraded.load(Ordering::Relaxed)
     }
 
-    /// The client's address.
+    /// Returns the client's address.
     pub fn peer(&self) -> SocketAddr {
         self.peer
     }

@@ -26,7 +26,7 @@ use crate::upstream::{CredentialRenewed, SendError, UpstreamBody};
 /// Sends a request for an upgrade, after the recording of its session has started.
 ///
 /// # Errors
-/// The response, if the session must be recorded and cannot be.
+/// Returns the response to send if the session must be recorded and cannot be.
 async fn open_upgrade(
     proxy: &Proxy,
     connection: &Connection,
@@ -42,7 +42,7 @@ async fn open_upgrade(
     Ok(proxy.upstream.upgrade(request, &connection.sequence).await)
 }
 
-/// Everything from the decision to send the request on.
+/// Forwards an admitted request and starts its response.
 pub(super) async fn forward(
     proxy: &Proxy,
     connection: &Connection,
@@ -58,8 +58,8 @@ pub(super) async fn forward(
         let making = outgoing(proxy, connection, parts, body, &mut record, &caller, by);
         race(by, std::pin::pin!(making)).await
     };
-    // One await for all refusals: a request that is there in several of them would not share its
-    // memory with what comes later.
+    // One await for all refusals: a value that is live in several of them would not share its
+    // memory with later ones.
     let request = match request.unwrap_or_else(|expired| Err(expired.into())) {
         Ok(request) => request,
         Err(refused) => return refused.respond(proxy, record).await,
@@ -126,13 +126,13 @@ pub(super) async fn forward(
     }
 }
 
-/// Why a request is not sent to the API server.
+/// Why a request is not forwarded.
 pub(super) enum Refused {
-    /// This is the response.
+    /// The response to send.
     Status(Box<Status>),
-    /// Too many are in flight.
+    /// Too many requests are in flight.
     TooManyRequests,
-    /// Its deadline has passed.
+    /// The request's deadline has passed.
     Expired,
 }
 
@@ -178,16 +178,16 @@ fn expired(
     timed_out(record, outcome_unknown)
 }
 
-/// What ends the response to a request.
+/// Returns what may end the response before its body does.
 fn ends(proxy: &Proxy, record: &Record, deadline: Option<Deadline>) -> Ends {
     let RequestFacts { info, target, .. } = record.facts();
     let watch_timeout = proxy.filters.watch_timeout(info, target.query());
     Ends { process: proxy.long_running.ending.clone(), watch_timeout, deadline }
 }
 
-/// Whether the client expects no body, whether it wants a readable one, and whether the method is
-/// safe. `parts` are handed through: borrowed by the caller, they would stay in its future until
-/// the response.
+/// Returns whether the client expects no body, whether it wants indented JSON, and whether the
+/// method is safe. `parts` are passed by value and returned: if the caller lent them, they would
+/// stay in its future until the response.
 fn response_form(parts: Parts, record: &Record) -> (Parts, (bool, bool), bool) {
     let is_safe = parts.method.is_safe();
     let is_head = parts.method == Method::HEAD;
@@ -198,7 +198,8 @@ fn response_form(parts: Parts, record: &Record) -> (Parts, (bool, bool), bool) {
     (parts, (is_head, pretty), is_safe)
 }
 
-/// A 401 is either about the client, or about the proxy's own credentials.
+/// Handles a 401 of the API server, which concerns either the client or the proxy's own
+/// credentials.
 async fn unauthorized(
     proxy: &Proxy,
     answer: Response<UpstreamBody>,
@@ -219,8 +220,8 @@ async fn unauthorized(
     response
 }
 
-/// Closes the client's connection after the response if an upgrade was requested: what the client
-/// sends next may belong to the other protocol.
+/// Closes the client's connection after the response if an upgrade was requested: the next bytes of
+/// the client may belong to the other protocol.
 fn close_after(response: &mut Response<ResponseBody>, was_upgrade: bool) {
     if was_upgrade {
         let close = HeaderValue::from_static("close");

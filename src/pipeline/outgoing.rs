@@ -21,11 +21,11 @@ use crate::upstream::access::Access;
 use crate::upstream::identity::Identity;
 use audit_log::CommitSequence;
 
-/// The request as the API server gets it: what the client may not bring taken off, who it is put
-/// on. The raw target stays.
+/// Builds the request for the API server: removes headers that clients may not set, and adds the
+/// identity. The target is sent as it was received.
 ///
 /// # Errors
-/// The answer to give instead.
+/// Returns why the request is not forwarded.
 pub(super) async fn outgoing(
     proxy: &Proxy,
     connection: &Connection,
@@ -138,7 +138,7 @@ async fn impersonate(
         );
         return Err(Box::new(Status::forbidden(message, None)));
     }
-    // The API server is not asked about a request whose event is not committed.
+    // Requests whose event is not committed cause no SubjectAccessReview.
     sequence.committed().await;
     let facts = record.facts();
     let request = RequestAttributes::new(&facts.info, facts.target.query());

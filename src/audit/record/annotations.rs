@@ -1,15 +1,16 @@
-//! The annotations of the proxy's own, with the prefix `kube-audit-proxy/`.
+//! The annotations with the prefix `kube-audit-proxy/`.
 
 use session_recording::Outcome;
 
 use super::Record;
 use crate::audit::view::annotate;
 
-/// Annotation of an answer that the API server did not bring to its end.
+/// Annotation of a response that the API server did not complete.
 pub(super) const INCOMPLETE: &str = "kube-audit-proxy/response-incomplete";
-/// Annotation of a request whose body does not mean the same to every decoder: why.
+/// Annotation of a request whose body has different meanings for different decoders: the reason.
 pub(super) const AMBIGUOUS: &str = "kube-audit-proxy/request-ambiguous";
-/// Annotation of a request whose processing is unknown: the event's code is the proxy's own.
+/// Annotation of a request that may have been processed, although the code in the event is the
+/// proxy's own.
 pub(super) const OUTCOME_UNKNOWN: &str = "kube-audit-proxy/outcome-unknown";
 /// Annotation of a request that failed because the API server denied the proxy's own access.
 pub(super) const ACCESS_DENIED: &str = "kube-audit-proxy/upstream-access-denied";
@@ -23,46 +24,46 @@ pub(super) const SESSION_BYTES_IN: &str = "kube-audit-proxy/session-bytes-in";
 pub(super) const SESSION_BYTES_OUT: &str = "kube-audit-proxy/session-bytes-out";
 /// Annotation of a session: the exit code of the command.
 pub(super) const SESSION_EXIT_CODE: &str = "kube-audit-proxy/session-exit-code";
-/// Annotation of a session that is not recorded, or only in part: why.
+/// Annotation of a session that is not recorded, or only in part: the reason.
 pub(super) const SESSION_ERROR: &str = "kube-audit-proxy/session-recording-error";
 /// Annotation of all events with `--audit-node-name`.
 pub(super) const NODE: &str = "kube-audit-proxy/node";
 
 impl Record {
-    /// Notes what authentication found, in all events; to be called before the first.
+    /// Adds the annotations of the authenticator to all events; must be called before the first.
     pub fn annotate_all(&mut self, annotations: &[(&'static str, String)]) {
         for (key, value) in annotations {
             self.annotate(key, value);
         }
     }
 
-    /// The response broke off, for this reason.
+    /// Records why the response is incomplete.
     pub fn response_incomplete(&mut self, why: &str) {
         self.annotate(INCOMPLETE, why);
     }
 
-    /// The API server may have processed the request, although the client gets an error of the
-    /// proxy's own.
+    /// Records that the API server may have processed the request, although the proxy itself
+    /// responds with an error.
     pub fn outcome_unknown(&mut self, why: &str) {
         self.annotate(OUTCOME_UNKNOWN, why);
     }
 
-    /// The client gets an error because the API server denied the proxy's own access.
+    /// Records that the proxy responds with an error because the API server denied its own access.
     pub fn access_denied(&mut self, why: &str) {
         self.annotate(ACCESS_DENIED, why);
     }
 
-    /// The session is recorded in `file`.
+    /// Records that the session is recorded in `file`.
     pub fn session_begun(&mut self, file: &str) {
         self.annotate(SESSION_RECORDING, file);
     }
 
-    /// The session cannot be recorded.
+    /// Records why the session cannot be recorded.
     pub fn session_unrecorded(&mut self, why: &str) {
         self.annotate(SESSION_ERROR, why);
     }
 
-    /// The session has ended.
+    /// Records the outcome of the session.
     pub fn session_ended(&mut self, outcome: &Outcome) {
         if let Some(sha256) = &outcome.sha256 {
             self.annotate(SESSION_SHA256, sha256);

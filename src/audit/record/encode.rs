@@ -26,8 +26,8 @@ impl Record {
         commit
     }
 
-    /// The event in at most `max_event` bytes, if leaving out its bodies, the larger one first, can
-    /// do that.
+    /// Encodes the event in at most `max_event` bytes, by leaving out its bodies if necessary, the
+    /// larger one first.
     pub(super) fn encode_within(
         &self,
         view: &View,

@@ -18,7 +18,7 @@ use crate::policy::Level;
 use crate::status::Status;
 
 impl Record {
-    /// What is to capture the answer's body, if it is recorded.
+    /// Returns captures of the response's body, if it is recorded.
     pub fn capture_response(&self, code: u16, headers: &HeaderMap) -> Option<ResponseCaptures> {
         let compares = self.compares_versions();
         let recorded = (self.level() == Level::RequestResponse || compares)
@@ -41,7 +41,7 @@ impl Record {
         Some(ResponseCaptures(self.views.map(|view| is_shown(view).then(|| capture(view)))))
     }
 
-    /// The answer's body has been captured; `all` of it, or a part.
+    /// Stores the captured body of the response; `all` of it, or a part.
     pub fn response_captured(&mut self, captures: ResponseCaptures, all: bool) {
         self.response = Some((captures, all));
     }
@@ -68,14 +68,15 @@ impl Record {
         }
     }
 
-    /// The proxy itself answers with `status`, which is shown as kube-apiserver would show it.
+    /// Records that the proxy itself responds with `status`, in the form of kube-apiserver's
+    /// events.
     pub fn answered_here(&mut self, status: Status) {
         let recorded = self.facts.accept.is_some();
         self.refused(Said { status, recorded });
     }
 
-    /// Records the Status that the API server sent no body for, since the method is HEAD. Returns
-    /// `false` if it is not certain which one that was; then nothing is recorded.
+    /// Records the Status of a response to HEAD, which has no body. Returns `false` if it is
+    /// uncertain which Status that was; then nothing is recorded.
     pub fn answered_to_head(&mut self, code: u16, answer: &HeaderMap, pretty: bool) -> bool {
         let user = self.user.as_deref().map(|user| &**user);
         let other = self.impersonated.as_ref().map(|impersonated| &impersonated.user);
@@ -96,7 +97,7 @@ impl Record {
         self.answered(said.status.code, Some(said));
     }
 
-    /// The answer's code, with what its Status says, if it has one.
+    /// Records the code of the response and its Status, if it has one.
     pub fn answered(&mut self, code: u16, said: Option<Said>) {
         let (status, hidden) = match said {
             Some(Said { status, recorded: true }) => (Status { code, ..status }, None),
@@ -113,7 +114,7 @@ impl Record {
         self.annotate_authorization();
     }
 
-    /// Adds what the review returned, now that the response is known.
+    /// Adds the annotations of the authorization review when the response is known.
     pub(super) fn annotate_authorization(&mut self) {
         let Some(review) = self.authorization.take() else { return };
         let Some(status) = self.hidden.as_ref().or(self.status.as_ref()) else { return };
@@ -123,7 +124,7 @@ impl Record {
         }
     }
 
-    /// The API server has responded: the review says why it allowed the request.
+    /// Stores the review of why the API server allowed the request.
     pub fn reviewed(&mut self, review: Box<Review>) {
         self.authorization = Some(review);
     }
