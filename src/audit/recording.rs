@@ -1,5 +1,5 @@
-//! Which bodies are recorded of which requests: exactly those of which kube-apiserver records
-//! `requestObject` and `responseObject`.
+//! Decides which bodies are recorded: exactly those that kube-apiserver records in `requestObject`
+//! and `responseObject`.
 
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -7,27 +7,25 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::HeaderMap;
 
-use super::body::{Account, Budget, Capture, Encoding, Plan, Redaction};
-use super::object::MediaType;
 use crate::body::{Deadline, Tap};
 use crate::request::RequestInfo;
-use crate::status::Status;
+use audit_body::{Account, Budget, Capture, Encoding, MediaType, Plan, Redaction};
 
 /// How bodies are recorded, for all requests.
 #[derive(Debug, Clone)]
 pub struct BodySettings {
-    /// The most bytes recorded of a request's body.
+    /// Maximum number of recorded bytes of a request's body.
     pub max_request: usize,
-    /// The most bytes recorded of an answer's body.
+    /// Maximum number of recorded bytes of a response's body.
     pub max_response: usize,
     /// The memory for all bodies that are being captured.
     pub budget: Arc<Budget>,
-    /// What is redacted; `None`: nothing, as kube-apiserver does.
+    /// What is redacted; `None` for nothing, like in kube-apiserver.
     pub redaction: Option<Arc<Redaction>>,
 }
 
 impl BodySettings {
-    /// Whether by `other` the same would be recorded of every body.
+    /// Returns whether `other` records the same of every body.
     pub fn records_as(&self, other: &BodySettings) -> bool {
         let redaction = |settings: &BodySettings| settings.redaction.as_ref().map(Arc::as_ptr);
         self.max_request == other.max_request
@@ -36,80 +34,8 @@ impl BodySettings {
     }
 }
 
-/// What a request's body is to kube-apiserver.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RequestBodyKind {
-    /// The object to create or to update to.
-    Object,
-    /// A patch, of any kind.
-    Patch,
-    /// `DeleteOptions`
-    DeleteOptions,
-}
-
-/// What kube-apiserver says, with a 400, of an object that it did not get as far as to record: it
-/// could not be decoded, or the query or an impersonation header was wrong. All else that it
-/// refuses so, it has read.
-const REFUSED_UNREAD: [&str; 8] = [
-    "the object provided is unrecognized",
-    "cannot be handled as a",
-    "strict decoding error",
-    "the API version in the data",
-    "Object 'Kind' is missing in ",
-    "Object 'apiVersion' is missing in ",
-    "strconv.",
-    " without impersonating a user",
-];
-
-impl RequestBodyKind {
-    /// What the body of such a request is; `None` where kube-apiserver records none.
-    pub fn of(info: &RequestInfo) -> Option<RequestBodyKind> {
-        let connects =
-            matches!(info.subresource(), b"exec" | b"attach" | b"portforward" | b"proxy");
-        if !info.is_resource() || connects {
-            return None;
-        }
-        match info.verb() {
-            "create" | "update" => Some(RequestBodyKind::Object),
-            "patch" => Some(RequestBodyKind::Patch),
-            "delete" | "deletecollection" => Some(RequestBodyKind::DeleteOptions),
-            _ => None,
-        }
-    }
-
-    /// Whether kube-apiserver got as far as reading the body before it gave this answer.
-    pub fn was_read(self, answer: &Status) -> bool {
-        let message = answer.message.as_str();
-        match answer.code {
-            200..=399 => true,
-            400 => match self {
-                RequestBodyKind::Object => {
-                    !message.is_empty() && !REFUSED_UNREAD.iter().any(|text| message.contains(text))
-                }
-                // kube-apiserver loses the event of a malformed patch; here it is.
-                RequestBodyKind::Patch => !message.is_empty(),
-                // What the storage refuses, it refuses after the options have been read.
-                RequestBodyKind::DeleteOptions => message.starts_with("Name parameter invalid: "),
-            },
-            // Authorization refuses with "… cannot …"; admission in its own words.
-            403 => !message.is_empty() && !message.contains("\" cannot "),
-            404 => {
-                !message.is_empty() && !message.contains("could not find the requested resource")
-            }
-            422 => {
-                let of_options =
-                    answer.details.as_ref().is_some_and(|d| d.kind.ends_with("Options"));
-                !of_options || self == RequestBodyKind::DeleteOptions
-            }
-            // Of those of negotiation only the ones that come when the work has been done.
-            406 => message.starts_with("you requested ") || message.starts_with("no "),
-            409 | 429 | 500 | 503 | 504 => !message.is_empty(),
-            _ => false,
-        }
-    }
-}
-
-/// Whether an answer's body is recorded; one of 400 or more only if it is a Status.
+/// Returns whether a response's body is recorded; with a code of 400 or more only if it is a
+/// Status.
 pub fn records_response(info: &RequestInfo, code: u16) -> bool {
     if code >= 400 {
         return true;
@@ -131,19 +57,19 @@ fn is_discovery(path: &[u8]) -> bool {
     segments.count() <= most
 }
 
-/// Looks at a request's body in passing.
+/// Captures a request's body while it is forwarded.
 pub struct RequestTap {
     capture: Option<Capture>,
     deadline: Deadline,
     captured: CapturedRequest,
 }
 
-/// Where a [`RequestTap`] leaves the body when it has ended.
+/// The result of a [`RequestTap`] after the end of the body.
 #[derive(Clone, Default)]
 pub struct CapturedRequest(Arc<Mutex<Option<Capture>>>);
 
 impl RequestTap {
-    /// A tap that captures by `plan`, and where its result will be.
+    /// Creates a tap that captures by `plan`, and the place of its result.
     pub fn new(
         plan: Plan,
         budget: &Arc<Budget>,
@@ -157,12 +83,12 @@ impl RequestTap {
 }
 
 impl CapturedRequest {
-    /// The body, if it has ended and was not taken before.
+    /// Takes the body, if it has ended and was not taken before.
     pub fn take(&self) -> Option<Capture> {
         self.0.lock().ok()?.take()
     }
 
-    /// Whether it is there, and converting it takes long.
+    /// Returns whether the body has ended and is slow to convert.
     pub(super) fn is_heavy(&self) -> bool {
         self.0.lock().is_ok_and(|mut capture| capture.as_mut().is_some_and(Capture::is_heavy))
     }
@@ -186,7 +112,7 @@ impl Tap for RequestTap {
     }
 }
 
-/// For views that differ in what they show of the body.
+/// For views that record the body differently.
 impl Tap for Vec<RequestTap> {
     fn data(&mut self, data: &Bytes) {
         self.iter_mut().for_each(|tap| tap.data(data));
@@ -208,7 +134,7 @@ pub fn request_plan(headers: &HeaderMap, limit: usize) -> Plan {
     Plan { encoding, keep_whole: true, ..plan(headers, MediaType::of(headers), limit) }
 }
 
-/// The plan for a body with these headers, as far as they tell.
+/// Returns the plan for a body with these headers.
 pub fn plan(headers: &HeaderMap, media_type: MediaType, limit: usize) -> Plan {
     let length = headers
         .get(http::header::CONTENT_LENGTH)
@@ -250,39 +176,5 @@ mod tests {
         assert!(!recorded("/api/v1/namespaces/a/pods/x/log", 200));
         assert!(!recorded("/api/v1/namespaces/a/pods/x/proxy", 200));
         assert!(!recorded("/api", 304));
-    }
-
-    #[test]
-    fn what_cannot_be_answered_as_asked_can_have_been_done() {
-        let answer = |message: &str| Status { message: message.into(), ..Status::of_code(406) };
-        let before = "only the following media types are accepted: application/json";
-        let behind = "you requested PartialObjectMetadata, but the requested object is a list";
-        assert!(!RequestBodyKind::DeleteOptions.was_read(&answer(before)));
-        assert!(RequestBodyKind::DeleteOptions.was_read(&answer(behind)));
-    }
-
-    #[test]
-    fn the_storage_refuses_names_after_the_options_have_been_read() {
-        let answer = |message: &str| Status { message: message.into(), ..Status::of_code(400) };
-        let by_storage = r#"Name parameter invalid: ".": may not be '.'"#;
-        assert!(RequestBodyKind::DeleteOptions.was_read(&answer(by_storage)));
-        let unread = "json: cannot unmarshal array into Go value of type v1.DeleteOptions";
-        assert!(!RequestBodyKind::DeleteOptions.was_read(&answer(unread)));
-    }
-
-    #[test]
-    fn requests_that_have_an_object() {
-        use RequestBodyKind::{DeleteOptions, Object, Patch};
-        let pod = "/api/v1/namespaces/a/pods/x";
-        assert_eq!(RequestBodyKind::of(&info(Method::PUT, pod)), Some(Object));
-        assert_eq!(RequestBodyKind::of(&info(Method::PATCH, pod)), Some(Patch));
-        assert_eq!(
-            RequestBodyKind::of(&info(Method::DELETE, "/api/v1/nodes")),
-            Some(DeleteOptions)
-        );
-        assert_eq!(RequestBodyKind::of(&info(Method::GET, pod)), None);
-        let exec = "/api/v1/namespaces/a/pods/x/exec";
-        assert_eq!(RequestBodyKind::of(&info(Method::POST, exec)), None);
-        assert_eq!(RequestBodyKind::of(&info(Method::POST, "/version")), None);
     }
 }

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use audit_body::Redaction;
 use clap::Args;
 use serde::Deserialize;
 
 use super::parse::default_flags;
 use super::setting::{Setting, SettingError, Syntax};
-use crate::audit::body::Redaction;
 use crate::audit::record::AmbiguousBodies;
 
 const HEADING: &str = "Bodies in the audit log";

@@ -1,8 +1,13 @@
 use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use super::*;
 use crate::audit::record::Format;
-use crate::authn::{ClaimRule, NameMapping};
+use crate::authn::{ClaimRule, NameMapping, TokenReviewSettings};
+use crate::request::source::TrustedProxies;
+use crate::server::tls::MinVersion;
+use crate::upstream::identity::Identity;
 use audit_log::webhook::WebhookConfig;
 use audit_log::{Compress, LogConfig, LogPath, Mode, Rotation, SyncMode, Throttle};
 

@@ -162,11 +162,10 @@ fn check(
     if name == "config" {
         return Err((key, "a configuration file cannot name another".to_owned()));
     }
-    let mut command = command();
-    let Err(error) = command.try_get_matches_from_mut([argument]) else {
+    let Err(error) = command().try_get_matches_from([argument]) else {
         return Ok(());
     };
-    let is_known = command.get_arguments().any(|flag| flag.get_long() == Some(name));
+    let is_known = command().get_arguments().any(|flag| flag.get_long() == Some(name));
     if is_known && error.kind() != ErrorKind::UnknownArgument {
         return Err((at, format!("{name}: {}", describe(&error))));
     }
