@@ -24,6 +24,8 @@ struct Lane {
     channel: Option<u8>,
     base64: Vec<u8>,
     decoded: Vec<u8>,
+    /// The base64 has ended: with padding, or because it is invalid.
+    has_ended: bool,
 }
 
 impl ChannelReader {
@@ -51,28 +53,35 @@ impl ChannelReader {
         }
         let codec = self.codec;
         let main = self.message.push(codec, part.bytes, part.ends_message);
-        let result = match main {
-            Some((channel, bytes)) => on(channel, bytes?, false),
-            None => Ok(()),
-        };
-        // What is invalid in this reading was not meant like this.
+        let mut is_readable = true;
+        if let Some((channel, bytes, is_valid)) = main {
+            on(channel, bytes, false)?;
+            is_readable = is_valid;
+        }
+        // Base64 that is invalid in this reading is no reason to give up: kube-apiserver ignores
+        // such a message.
         if let Some(lane) = &mut self.frame
-            && let Some((channel, Ok(bytes))) = lane.push(codec, part.bytes, part.ends_message)
+            && let Some((channel, bytes, _)) = lane.push(codec, part.bytes, part.ends_message)
             && self.message.channel != Some(channel)
         {
             on(channel, bytes, true)?;
         }
-        result
+        match is_readable {
+            true => Ok(()),
+            false => Err(Unreadable("base64 of a channel is invalid")),
+        }
     }
 }
 
 impl Lane {
+    /// Returns the channel, the payload, and whether it is valid: if not, the payload ends where
+    /// the base64 becomes invalid.
     fn push<'a>(
         &'a mut self,
         codec: Codec,
         mut bytes: &'a [u8],
         ends: bool,
-    ) -> Option<(u8, Result<&'a [u8], Unreadable>)> {
+    ) -> Option<(u8, &'a [u8], bool)> {
         let channel = match self.channel {
             Some(channel) => channel,
             None => {
@@ -86,21 +95,46 @@ impl Lane {
             }
         };
         Some(match codec {
-            Codec::Raw => (channel, Ok(bytes)),
-            Codec::Base64 => (channel, self.decode(bytes, ends)),
+            Codec::Raw => (channel, bytes, true),
+            Codec::Base64 => {
+                let is_valid = self.decode(bytes, ends);
+                (channel, &self.decoded, is_valid)
+            }
         })
     }
 
-    /// Decodes what can be decoded; like Go's decoder, skips line breaks.
-    fn decode(&mut self, bytes: &[u8], ends: bool) -> Result<&[u8], Unreadable> {
-        self.base64.extend(bytes.iter().filter(|byte| !matches!(byte, b'\r' | b'\n')));
-        let whole = if ends { self.base64.len() } else { self.base64.len() / 4 * 4 };
+    /// Decodes the complete groups of four characters; like Go's decoder, skips line breaks. The
+    /// result is the same however the bytes are divided. Returns whether they are valid.
+    fn decode(&mut self, bytes: &[u8], ends: bool) -> bool {
         self.decoded.clear();
-        STANDARD
-            .decode_vec(&self.base64[..whole], &mut self.decoded)
-            .map_err(|_| Unreadable("base64 of a channel is invalid"))?;
-        self.base64.drain(..whole);
-        Ok(&self.decoded)
+        self.base64.extend(bytes.iter().filter(|byte| !matches!(byte, b'\r' | b'\n')));
+        if self.has_ended {
+            let is_valid = self.base64.is_empty();
+            self.base64.clear();
+            return is_valid;
+        }
+        let whole = self.base64.len() / 4 * 4;
+        let mut is_valid = STANDARD.decode_vec(&self.base64[..whole], &mut self.decoded).is_ok();
+        if is_valid {
+            self.has_ended = self.base64[..whole].ends_with(b"=");
+            self.base64.drain(..whole);
+            is_valid = self.base64.is_empty() || !(ends || self.has_ended);
+        } else {
+            self.decoded.clear();
+            for group in self.base64.chunks_exact(4) {
+                let mut bytes = [0; 3];
+                let Ok(length) = STANDARD.decode_slice(group, &mut bytes) else { break };
+                self.decoded.extend_from_slice(&bytes[..length]);
+                if group.ends_with(b"=") {
+                    break;
+                }
+            }
+        }
+        if !is_valid {
+            self.base64.clear();
+            self.has_ended = true;
+        }
+        is_valid
     }
 }
 

@@ -187,28 +187,72 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_it_panic(
-        client in prop::collection::vec(any::<u8>(), 0..400), cuts in cuts(), which in 0_u8..4,
+    fn any_bytes_are_read_without_a_panic_and_however_they_are_cut(
+        client in prop::collection::vec(
+            prop_oneof![any::<u8>(), prop::sample::select(&b"\x00\x01\x02\x04\x810A="[..])], 0..400,
+        ),
+        cuts in cuts(),
+        which in 0_u8..5,
     ) {
         let of = Deflate { resets_context: false };
         let protocol = match which {
             0 => raw(),
             1 => Protocol::Channels { codec: Codec::Base64, deflate: Some((of, of)) },
-            2 => Protocol::Spdy,
+            2 => Protocol::Channels { codec: Codec::Base64, deflate: None },
+            3 => Protocol::Spdy,
             _ => Protocol::SpdyInWebSocket { deflate: None },
         };
-        let mut decoder = Decoder::new(Activity::Exec, protocol);
-        let mut rest = &client[..];
-        for cut in cuts.iter().cycle().take_while(|_| true) {
-            if rest.is_empty() {
-                break;
+        let read = |cuts: &[usize]| {
+            let mut decoder = Decoder::new(Activity::Exec, protocol);
+            let (mut seen, mut rest) = (Seen::default(), &client[..]);
+            for cut in cuts.iter().cycle() {
+                if rest.is_empty() {
+                    break;
+                }
+                let (chunk, after) = rest.split_at(cut % rest.len() + 1);
+                rest = after;
+                decoder.push(Direction::FromClient, chunk, &mut |event| seen.add(event)).ok()?;
+                let _ = decoder.farewell("over", false);
             }
-            let (chunk, after) = rest.split_at(cut % rest.len() + 1);
-            rest = after;
-            if decoder.push(Direction::FromClient, chunk, &mut |_| {}).is_err() {
-                break;
+            Some(seen)
+        };
+        let whole = read(&[client.len().saturating_sub(1)]);
+        if let (Some(whole), Some(cut)) = (whole, read(&cuts)) {
+            prop_assert_eq!(whole, cut);
+        }
+    }
+}
+
+/// The reading of kube-apiserver, which takes frames for messages, may find invalid base64.
+#[test]
+fn invalid_base64_in_a_frame_is_read_however_it_is_cut() {
+    for (frame, expected) in [
+        (&b"0bHMK"[..], &b"ls\n"[..]),
+        (b"0bHMK?", b"ls\n"),
+        (b"0bHMK????", b"ls\n"),
+        (b"0bHM=bHMK", b"ls"),
+        (b"0bH\r\nMKb", b"ls\n"),
+    ] {
+        let mut client = Vec::new();
+        encode_frame(1, b"4AAAA", MASK, &mut client);
+        client[0] &= 0x7f;
+        encode_frame(0, frame, MASK, &mut client);
+        // The message does not end with this frame.
+        let at = client.len() - frame.len() - 6;
+        client[at] &= 0x7f;
+        let protocol = Protocol::Channels { codec: Codec::Base64, deflate: None };
+        for size in 1..client.len() {
+            let mut decoder = Decoder::new(Activity::Exec, protocol);
+            let mut seen = Seen::default();
+            for chunk in client.chunks(size) {
+                let pushed =
+                    decoder.push(Direction::FromClient, chunk, &mut |event| seen.add(event));
+                if pushed.is_err() {
+                    break;
+                }
             }
-            let _ = decoder.farewell("over", false);
+            let frame = String::from_utf8_lossy(frame);
+            assert_eq!(seen.stdin, expected, "{frame:?} in pieces of {size} bytes");
         }
     }
 }
