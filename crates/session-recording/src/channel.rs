@@ -39,7 +39,7 @@ impl ChannelReader {
     /// receiver that takes frames for messages reads it like this.
     ///
     /// # Errors
-    /// If base64 is invalid, or `on` fails.
+    /// If `on` fails.
     pub fn push(
         &mut self,
         part: Part<'_>,
@@ -52,36 +52,23 @@ impl ChannelReader {
             self.frame = Some(Lane::default());
         }
         let codec = self.codec;
-        let main = self.message.push(codec, part.bytes, part.ends_message);
-        let mut is_readable = true;
-        if let Some((channel, bytes, is_valid)) = main {
+        let main = self.message.push(codec, part.bytes);
+        if let Some((channel, bytes)) = main {
             on(channel, bytes, false)?;
-            is_readable = is_valid;
         }
-        // Base64 that is invalid in this reading is no reason to give up: kube-apiserver ignores
-        // such a message.
         if let Some(lane) = &mut self.frame
-            && let Some((channel, bytes, _)) = lane.push(codec, part.bytes, part.ends_message)
+            && let Some((channel, bytes)) = lane.push(codec, part.bytes)
             && self.message.channel != Some(channel)
         {
             on(channel, bytes, true)?;
         }
-        match is_readable {
-            true => Ok(()),
-            false => Err(Unreadable("base64 of a channel is invalid")),
-        }
+        Ok(())
     }
 }
 
 impl Lane {
-    /// Returns the channel, the payload, and whether it is valid: if not, the payload ends where
-    /// the base64 becomes invalid.
-    fn push<'a>(
-        &'a mut self,
-        codec: Codec,
-        mut bytes: &'a [u8],
-        ends: bool,
-    ) -> Option<(u8, &'a [u8], bool)> {
+    /// Returns the channel and the payload.
+    fn push<'a>(&'a mut self, codec: Codec, mut bytes: &'a [u8]) -> Option<(u8, &'a [u8])> {
         let channel = match self.channel {
             Some(channel) => channel,
             None => {
@@ -95,31 +82,31 @@ impl Lane {
             }
         };
         Some(match codec {
-            Codec::Raw => (channel, bytes, true),
+            Codec::Raw => (channel, bytes),
             Codec::Base64 => {
-                let is_valid = self.decode(bytes, ends);
-                (channel, &self.decoded, is_valid)
+                self.decode(bytes);
+                (channel, &self.decoded)
             }
         })
     }
 
-    /// Decodes the complete groups of four characters; like Go's decoder, skips line breaks. The
-    /// result is the same however the bytes are divided. Returns whether they are valid.
-    fn decode(&mut self, bytes: &[u8], ends: bool) -> bool {
+    /// Decodes complete groups of four characters up to the first invalid one; like Go's decoder,
+    /// skips line breaks. The result does not depend on how the bytes are divided.
+    ///
+    /// kube-apiserver ignores a message with invalid base64 and reads the next one, so this is no
+    /// error: a client could end its recording with it. What precedes the invalid group is given
+    /// although the process does not receive it.
+    fn decode(&mut self, bytes: &[u8]) {
         self.decoded.clear();
-        self.base64.extend(bytes.iter().filter(|byte| !matches!(byte, b'\r' | b'\n')));
         if self.has_ended {
-            let is_valid = self.base64.is_empty();
-            self.base64.clear();
-            return is_valid;
+            return;
         }
+        self.base64.extend(bytes.iter().filter(|byte| !matches!(byte, b'\r' | b'\n')));
         let whole = self.base64.len() / 4 * 4;
-        let mut is_valid = STANDARD.decode_vec(&self.base64[..whole], &mut self.decoded).is_ok();
-        if is_valid {
+        if STANDARD.decode_vec(&self.base64[..whole], &mut self.decoded).is_ok() {
             self.has_ended = self.base64[..whole].ends_with(b"=");
-            self.base64.drain(..whole);
-            is_valid = self.base64.is_empty() || !(ends || self.has_ended);
         } else {
+            self.has_ended = true;
             self.decoded.clear();
             for group in self.base64.chunks_exact(4) {
                 let mut bytes = [0; 3];
@@ -130,11 +117,7 @@ impl Lane {
                 }
             }
         }
-        if !is_valid {
-            self.base64.clear();
-            self.has_ended = true;
-        }
-        is_valid
+        self.base64.drain(..whole);
     }
 }
 
