@@ -246,7 +246,7 @@ impl Record {
         Some(Box::new(others))
     }
 
-    /// The user that the request is made as.
+    /// Returns the user that the request is made as.
     pub fn effective_user(&self) -> Option<&UserInfo> {
         let user = self.user.as_deref().map(|user| &**user);
         self.impersonated.as_ref().map(|impersonated| &impersonated.user).or(user)

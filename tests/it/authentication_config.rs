@@ -60,7 +60,7 @@ impl Issuer {
         self.server.addr
     }
 
-    /// A token of `jane`; `changes` replace claims.
+    /// Returns a token of `jane`; `changes` replace claims.
     fn token(&self, changes: Value) -> String {
         let mut claims = json!({
             "iss": format!("https://{}", self.addr()), "aud": "kubernetes", "sub": "jane",
@@ -72,7 +72,7 @@ impl Issuer {
         self.key.token(&json!({"alg": "ES256", "kid": "k"}), &claims)
     }
 
-    /// Its entry of `jwt`, with more members of `issuer` and with other members.
+    /// Returns its entry of `jwt`, with more members of `issuer` and with other members.
     fn entry(&self, issuer: Value, rest: Value) -> Value {
         let mut entry = json!({
             "issuer": {
@@ -101,7 +101,7 @@ fn file(members: Value) -> String {
     file.to_string()
 }
 
-/// A proxy with this file.
+/// Returns a proxy with this file.
 async fn proxy(upstream: &FakeUpstream, members: Value) -> Proxy {
     builder(upstream, &file(members)).start().await
 }
@@ -123,7 +123,7 @@ async fn get(proxy: &Proxy, token: Option<&str>, target: &str, id: &str) -> u16 
     http1::get(proxy.addr, None, target, &lines).await.unwrap().head.status
 }
 
-/// The code, and who it was according to the event.
+/// Returns the code, and who it was according to the event.
 async fn who(proxy: &Proxy, token: &str, id: &str) -> (u16, Value) {
     let code = get(proxy, Some(token), TARGET, id).await;
     (code, user_of(proxy, id).await)

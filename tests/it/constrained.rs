@@ -10,14 +10,14 @@ use crate::support::wait_for;
 
 const ONE: &str = "/api/v1/namespaces/team-a/configmaps/one";
 
-/// A proxy that takes callers' names from a front proxy, so that tests can call as anybody.
+/// Returns a proxy that takes callers' names from a front proxy, so that tests can call as anybody.
 async fn proxy(server: &AccessServer, constrained: &str) -> Proxy {
     let flag = format!("--constrained-impersonation={constrained}");
     let builder = Builder::new(server.upstream.addr).identity("impersonate").front_proxies();
     builder.flag(&flag).start().await
 }
 
-/// Sends a request as `caller` with these headers; gives the answer and the last event.
+/// Sends a request as `caller` with these headers; gives the response and the last event.
 async fn call(
     proxy: &Proxy,
     caller: &str,
@@ -209,7 +209,7 @@ async fn a_pod_may_become_the_node_that_it_runs_on() {
     ]});
     assert!(asked.iter().all(|asked| asked.spec["extra"] == keys), "{asked:?}");
 
-    // The same account on another node: the answer is known, and the user is the other node.
+    // The same account on another node: the response is known, and the user is the other node.
     let lines = [&pod_on("node2"), pod, "Impersonate-User: system:node:node2"];
     let (_, event) = call(&proxy, AGENT, ("GET", ONE), &lines).await;
     assert_eq!(constraint(&event), "impersonate:associated-node");

@@ -43,7 +43,7 @@ async fn killed_under_load(mut proxy: Proxy, round: usize, answers: usize) -> Ve
     }
     let enough = || (answered.lock().unwrap().len() >= answers).then_some(());
     wait_for("answers", enough).await;
-    // Not always just after an answer.
+    // Not always just after a response.
     tokio::time::sleep(Duration::from_micros(round as u64 * 791 % 5_000)).await;
     proxy.process.signal("KILL");
     proxy.process.wait().await;
@@ -51,7 +51,7 @@ async fn killed_under_load(mut proxy: Proxy, round: usize, answers: usize) -> Ve
     std::mem::take(&mut *answered.lock().unwrap())
 }
 
-/// The stages of each request in the log, whose every line must be an event.
+/// Returns the stages of each request in the log, whose every line must be an event.
 fn stages(log: &Path) -> HashMap<String, Vec<String>> {
     let mut stages: HashMap<String, Vec<String>> = HashMap::new();
     for line in audit_log::lines(log) {

@@ -64,7 +64,7 @@ fn identity(seen: &Seen) -> Vec<(String, String)> {
     headers
 }
 
-/// A name as the most careless reader would take it.
+/// Returns a name as the most careless reader would take it.
 fn decoded(name: &str) -> String {
     let mut text = name.to_ascii_lowercase().replace('_', "-");
     for (code, plain) in [("%2d", "-"), ("%5f", "-"), ("%2e", "."), ("%52", "r"), ("%20", "")] {
@@ -104,7 +104,7 @@ fn check_baseline(mode: &Mode, seen: &Seen) {
     }
 }
 
-/// Sends an attack; `None` where the connection was closed without an answer.
+/// Sends an attack; `None` where the connection was closed without a response.
 async fn send(proxy: &Proxy, mode: &Mode, attack: &Attack) -> Option<Answer> {
     let mut connection = Connection::open(proxy.addr, mode.certificate).await.unwrap();
     let token = match mode.token {

@@ -17,8 +17,8 @@ const VERSION: &str = "/version";
 
 type Asked = Arc<Mutex<Vec<Value>>>;
 
-/// An API server that lets everyone impersonate users, groups and so on, except names that begin
-/// with `system:` or `forbidden`.
+/// Returns an API server that lets everyone impersonate users, groups and so on, except names that
+/// begin with `system:` or `forbidden`.
 async fn reviewing() -> (FakeUpstream, Asked) {
     let asked = Asked::default();
     let log = Arc::clone(&asked);

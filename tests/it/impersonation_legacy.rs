@@ -135,7 +135,7 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-/// All that a request may say of whom it is done as.
+/// Returns all that a request may say of whom it is done as.
 fn stamped(seen: &Seen) -> Value {
     let first = |name| seen.all(name).first().map(ToString::to_string);
     let mut extra = serde_json::Map::new();

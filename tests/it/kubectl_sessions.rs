@@ -56,7 +56,7 @@ impl Demo {
         .unwrap()
     }
 
-    /// The recordings that are finished, once there are so many.
+    /// Returns the recordings that are finished, once there are so many.
     async fn recordings(&self, count: usize) -> Vec<PathBuf> {
         wait_for("the recordings", || {
             let found = files::recordings(&self.dir.path("sessions")).unwrap_or_default();

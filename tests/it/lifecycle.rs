@@ -19,7 +19,7 @@ async fn ok_upstream() -> FakeUpstream {
     FakeUpstream::start(Protocols::Http2, |_| async { json(200, "{}") }).await
 }
 
-/// An upstream that begins an answer and never ends it.
+/// Returns an upstream that begins a response and never ends it.
 async fn endless_upstream(protocols: Protocols) -> FakeUpstream {
     FakeUpstream::start(protocols, |_| async {
         let (sender, body) = streamed();

@@ -20,7 +20,7 @@ async fn ask(proxy: &Proxy, method: &str, id: &str) -> Answer {
     in_time("an answer", answer).await.unwrap()
 }
 
-/// The last event of a request, which has the status code of its response.
+/// Returns the last event of a request, which has the status code of its response.
 async fn last_event(proxy: &Proxy, id: &str, answer: &Answer) -> crate::support::audit_log::Event {
     let event = proxy.audit_log().wait_end(id).await.pop().unwrap();
     assert_eq!(event.code(), u64::from(answer.head.status));

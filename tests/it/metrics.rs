@@ -117,7 +117,7 @@ async fn scrape(proxy: &Proxy, accept: &str) -> (String, String) {
     (content_type.unwrap().to_owned(), text.to_owned())
 }
 
-/// All metrics in both formats, which have the same families and series.
+/// Returns all metrics in both formats, which have the same families and series.
 async fn families(proxy: &Proxy) -> Vec<Family> {
     let (content_type, text) = scrape(proxy, "*/*").await;
     assert_eq!(content_type, "text/plain; version=0.0.4; charset=utf-8");
@@ -173,7 +173,7 @@ async fn both_formats_are_well_formed_and_documented() {
     assert!(busy.proxy.stop().await.success());
 }
 
-/// The first columns of a family's row in docs/metrics.md.
+/// Returns the first columns of a family's row in docs/metrics.md.
 fn described(family: &Family) -> String {
     let labels: Vec<_> = family.labels.iter().map(|label| format!("`{label}`")).collect();
     format!("| `{}` | {} | {} |", family.exposed_name(), family.kind, labels.join(", "))
@@ -183,7 +183,7 @@ fn root(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// The rows of the tables in docs/metrics.md, without the last column.
+/// Returns the rows of the tables in docs/metrics.md, without the last column.
 fn documented() -> BTreeSet<String> {
     let text = std::fs::read_to_string(root("docs/metrics.md")).unwrap();
     let mut documented = BTreeSet::new();

@@ -14,7 +14,7 @@ const KEYS: &str = "/realm/keys";
 
 type Keys = Arc<Mutex<Vec<Value>>>;
 
-/// An issuer at `addr` with these keys. Its URL is not that of its port's root.
+/// Returns an issuer at `addr` with these keys. Its URL is not that of its port's root.
 async fn issuer(addr: &str, keys: Keys) -> FakeUpstream {
     FakeUpstream::start_on(addr.parse().unwrap(), Protocols::Http1, move |request| {
         let keys = Arc::clone(&keys);

@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use crate::support::proxy::{BINARY, METADATA};
 use crate::support::{TempDir, corpus};
 
-/// A pipe without a reader.
+/// Returns a pipe without a reader.
 fn closed_pipe() -> Stdio {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);

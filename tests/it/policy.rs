@@ -243,7 +243,7 @@ fn wrong_input_is_named_with_its_remedy() {
     }
 }
 
-/// All recorded events under a policy that records everything.
+/// Returns all recorded events under a policy that records everything.
 fn recorded_log(dir: &TempDir) -> String {
     let events = corpus::exchanges("all-requestresponse.jsonl").into_iter();
     let lines: String =

@@ -56,7 +56,7 @@ pub enum Denial {
 }
 
 impl Denial {
-    /// The denial that this status code means.
+    /// Returns the denial that this status code means.
     pub fn of(code: StatusCode) -> Option<Denial> {
         match code {
             StatusCode::UNAUTHORIZED => Some(Denial::Unauthorized),
@@ -254,7 +254,7 @@ impl OwnAccess {
     /// credential, or denied access.
     ///
     /// # Errors
-    /// The reason, for `/readyz`.
+    /// Returns the reason, for `/readyz`.
     pub fn check(&self) -> Result<(), String> {
         if let Some(plugin) = self.client.target().plugin() {
             plugin.check().map_err(|error| error.to_string())?;

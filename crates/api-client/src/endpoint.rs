@@ -69,7 +69,7 @@ impl Endpoint {
         Ok(Endpoint { host: host.to_owned(), scheme, authority, host_header, port, path_prefix })
     }
 
-    /// Whether connections are in TLS.
+    /// Returns whether connections are in TLS.
     pub fn is_https(&self) -> bool {
         self.scheme == Scheme::HTTPS
     }

@@ -193,7 +193,7 @@ impl Current {
     }
 }
 
-/// The CAs that this system trusts; `None` where there are none.
+/// Returns the CAs that this system trusts; `None` where there are none.
 pub fn system_roots() -> Option<Roots> {
     let mut roots = Roots::new("the CA certificates of this system");
     for certificate in rustls_native_certs::load_native_certs().certs {

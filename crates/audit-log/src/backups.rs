@@ -128,7 +128,7 @@ impl Kept {
         }
     }
 
-    /// The index files that were written since the last call.
+    /// Returns the index files that were written since the last call.
     pub(super) fn take_indexes(&self) -> Vec<IndexDigest> {
         let mut files = self.files.lock().expect("nothing panics that holds it");
         files.indexes.as_mut().map(std::mem::take).unwrap_or_default()
@@ -142,8 +142,8 @@ impl Kept {
         files.unsealed.len() < before
     }
 
-    /// Whether a backup may be deleted, which the backup `next` comes after. One that the next is
-    /// not sealed after may have the newest record of the chain, which must not get lost.
+    /// Returns whether a backup may be deleted, which the backup `next` comes after. One that the
+    /// next is not sealed after may have the newest record of the chain, which must not get lost.
     fn may_delete(&self, backup: &Path, next: Option<&Path>) -> bool {
         let files = self.files.lock().expect("nothing panics that holds it");
         let is_next_sealed = match next {
@@ -298,8 +298,8 @@ impl Backups {
         }
     }
 
-    /// All backups by the time in their name, the oldest first, a plain file and its compressed
-    /// twin as one; and the newest modification time of all log files.
+    /// Returns all backups by the time in their name, the oldest first, a plain file and its
+    /// compressed twin as one; and the newest modification time of all log files.
     fn list(&self) -> io::Result<(Listed, Option<SystemTime>)> {
         let mut backups: BTreeMap<(SystemTime, OsString), Backup> = BTreeMap::new();
         let mut newest = None;

@@ -79,7 +79,7 @@ pub(super) mod faults {
         TORN.set(false);
     }
 
-    /// Whether the "process" has been killed.
+    /// Returns whether the "process" has been killed.
     pub(crate) fn is_dead() -> bool {
         NEXT.get() == Fault::Dead
     }

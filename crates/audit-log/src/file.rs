@@ -179,7 +179,7 @@ impl LogFile {
         old
     }
 
-    /// How many of the lines go into this file: none if it must be rotated first.
+    /// Returns how many of the lines go into this file: none if it must be rotated first.
     fn fitting(&self, lines: &[Line]) -> usize {
         let Some(limit) = self.rotator.as_ref().and_then(Rotator::limit) else {
             return lines.len();

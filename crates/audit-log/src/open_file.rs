@@ -111,12 +111,12 @@ impl OpenFile {
         (!whole && !unknown).then_some(start + end as u64)
     }
 
-    /// Whether these are the metadata of this file.
+    /// Returns whether these are the metadata of this file.
     pub(super) fn is(&self, metadata: &Metadata) -> bool {
         FileId::of(metadata) == self.id
     }
 
-    /// Whether it has no name any more.
+    /// Returns whether it has no name any more.
     pub(super) fn unlinked(&self) -> bool {
         self.file.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
     }

@@ -17,8 +17,8 @@ pub(super) trait Output: Send {
     /// Writes some of the lines, in order, and at least tries the first.
     fn write(&mut self, lines: &[Line]) -> Written;
 
-    /// Whether a write mostly takes but microseconds, so that threads which have better to do may
-    /// write.
+    /// Returns whether a write mostly takes but microseconds, so that threads which have better to
+    /// do may write.
     fn is_quick(&self) -> bool {
         false
     }
@@ -82,7 +82,7 @@ impl Unsynced {
         }
     }
 
-    /// Whether there is nothing to do.
+    /// Returns whether there is nothing to do.
     pub(super) fn is_empty(&self) -> bool {
         self.files.is_empty() && self.folder.is_none()
     }
@@ -106,7 +106,7 @@ pub(super) struct Stdout {
 }
 
 impl Stdout {
-    /// A handle without Rust's own buffer.
+    /// Returns a handle without Rust's own buffer.
     pub(super) fn open() -> Result<Stdout, LogError> {
         let descriptor = io::stdout().as_fd().try_clone_to_owned().map_err(LogError::Stdout)?;
         Ok(Stdout { file: File::from(descriptor), torn: false })

@@ -12,7 +12,7 @@ pub enum Anonymous {
 }
 
 impl Anonymous {
-    /// Whether a request to `path` may be.
+    /// Returns whether a request to `path` may be.
     pub fn allows(&self, path: &[u8]) -> bool {
         match self {
             Anonymous::Nowhere => false,

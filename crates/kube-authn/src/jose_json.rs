@@ -26,13 +26,13 @@ impl Members {
         members.into_iter().map(read).collect::<Result<_, _>>().map(Members)
     }
 
-    /// A member; `None` if it is missing or null.
+    /// Returns a member; `None` if it is missing or null.
     pub(super) fn get(&self, name: &str) -> Option<&Value> {
         let found = self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value);
         found.filter(|value| !value.is_null())
     }
 
-    /// A text; empty if it is missing or null.
+    /// Returns a text; empty if it is missing or null.
     ///
     /// # Errors
     /// It is something else.
@@ -40,7 +40,7 @@ impl Members {
         self.get(name).map_or(Ok(""), |value| value.as_str().ok_or(WrongType(name)))
     }
 
-    /// A list of texts; `None` if it is missing or null.
+    /// Returns a list of texts; `None` if it is missing or null.
     ///
     /// # Errors
     /// It is something else.

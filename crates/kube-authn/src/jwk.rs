@@ -132,7 +132,7 @@ fn decode(engine: &GeneralPurpose, text: &str) -> Result<Vec<u8>, JwkError> {
     engine.decode(text).map_err(|_| JwkError::Key("a key has a member that is not base64"))
 }
 
-/// The point of an elliptic-curve key, uncompressed.
+/// Returns the point of an elliptic-curve key, uncompressed.
 fn point(curve: &str, x: Option<&[u8]>, y: Option<&[u8]>) -> Result<Vec<u8>, JwkError> {
     let (Some(x), Some(y)) = (x, y) else { return Err(JwkError::Key("an EC key lacks x or y")) };
     let (length, algorithm) = match curve {
@@ -189,7 +189,7 @@ fn check_certificates(members: &Members, public: Option<&PublicKey>) -> Result<(
     Ok(())
 }
 
-/// The certificates in `x5c`, each of which can be parsed.
+/// Returns the certificates in `x5c`, each of which can be parsed.
 ///
 /// # Errors
 /// One of them cannot.
@@ -219,7 +219,7 @@ fn from_hex(digits: &[u8]) -> Option<Vec<u8>> {
     digits.chunks(2).map(|pair| Some(digit(pair[0])? << 4 | digit(*pair.get(1)?)?)).collect()
 }
 
-/// Whether a member `jwk` of a JWS header is a public key, or null.
+/// Returns whether a member `jwk` of a JWS header is a public key, or null.
 pub(super) fn is_public_key(value: &Value) -> bool {
     parse_key(value.to_string().as_bytes()).is_ok_and(|key| key.is_public)
 }

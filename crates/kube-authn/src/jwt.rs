@@ -123,7 +123,7 @@ impl<'t> Jwt<'t> {
         Some(Jwt { algorithm, key_id, claims: decode(claims)?, signed, signature })
     }
 
-    /// The claim `iss`; empty if it is missing.
+    /// Returns the claim `iss`; empty if it is missing.
     pub fn issuer(&self) -> String {
         let claims = serde_json::from_slice::<AllMembers<'_>>(&self.claims);
         let AllMembers(members) = claims.unwrap_or(AllMembers(Vec::new()));
@@ -131,7 +131,7 @@ impl<'t> Jwt<'t> {
         issuer.and_then(|(_, raw)| serde_json::from_str(raw.get()).ok()).unwrap_or_default()
     }
 
-    /// Whether the signature is `key`'s.
+    /// Returns whether the signature is `key`'s.
     pub fn is_signed_by(&self, key: &PublicKey) -> bool {
         key.verify(self.algorithm, self.signed, self.signature)
     }
@@ -155,7 +155,7 @@ pub enum PublicKey {
 const RSA_BYTES: std::ops::RangeInclusive<usize> = 2048 / 8..=8192 / 8;
 
 impl PublicKey {
-    /// An RSA key of 2048 to 8192 bits; `None` for others.
+    /// Returns an RSA key of 2048 to 8192 bits; `None` for others.
     pub fn rsa(n: &[u8], e: &[u8]) -> Option<PublicKey> {
         let trimmed = |number: &[u8]| {
             let zeros = number.iter().take_while(|byte| **byte == 0).count();
@@ -165,7 +165,8 @@ impl PublicKey {
         (RSA_BYTES.contains(&n.len()) && !e.is_empty()).then_some(PublicKey::Rsa { n, e })
     }
 
-    /// An elliptic-curve key from an uncompressed point; `None` for curves that are not used.
+    /// Returns an elliptic-curve key from an uncompressed point; `None` for curves that are not
+    /// used.
     pub fn ec(point: &[u8]) -> Option<PublicKey> {
         (point.first() == Some(&4) && matches!(point.len(), 65 | 97 | 133))
             .then(|| PublicKey::Ec(point.to_vec()))
@@ -194,10 +195,10 @@ impl PublicKey {
     }
 }
 
-/// A claim that is a text or a list of texts, such as `aud`. For serde.
+/// Returns a claim that is a text or a list of texts, such as `aud`. For serde.
 ///
 /// # Errors
-/// Where it is neither.
+/// Returns an error if it is neither.
 pub(crate) fn one_or_many<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<String>, D::Error> {

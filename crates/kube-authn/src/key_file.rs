@@ -83,7 +83,7 @@ pub(crate) fn load(path: &Path) -> Result<Vec<NamedKey>, KeyFileError> {
     Ok(keys)
 }
 
-/// The DER of a block's public key (SubjectPublicKeyInfo).
+/// Returns the DER of a block's public key (SubjectPublicKeyInfo).
 fn public_der(kind: SectionKind, der: Vec<u8>) -> Option<Vec<u8>> {
     let rsa = |pair: RsaKeyPair| -> Option<Vec<u8>> {
         let key: PublicKeyX509Der<'_> = pair.public_key().as_der().ok()?;

@@ -56,7 +56,7 @@ impl<S: KeySource> RemoteKeySet<S> {
         set
     }
 
-    /// A set whose keys are never fetched.
+    /// Returns a set whose keys are never fetched.
     #[cfg(test)]
     pub fn fixed(source: S, keys: S::Keys) -> Arc<RemoteKeySet<S>> {
         let allowance = Mutex::new(TokenBucket::new(0, INTERVAL));
@@ -68,7 +68,7 @@ impl<S: KeySource> RemoteKeySet<S> {
         &self.source
     }
 
-    /// The keys that were fetched last; `None` before the first were.
+    /// Returns the keys that were fetched last; `None` before the first were.
     pub fn keys(&self) -> Option<Arc<S::Keys>> {
         self.keys.load_full()
     }

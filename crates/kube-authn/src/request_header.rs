@@ -57,7 +57,7 @@ impl RequestHeader {
     /// Returns the user that the headers of the proxy name, if any.
     ///
     /// # Errors
-    /// Where it is no front proxy.
+    /// Returns an error if it is no front proxy.
     pub fn user(
         &self,
         certificates: &ClientCertificates,
@@ -111,7 +111,7 @@ impl RequestHeaderNames {
     }
 }
 
-/// The first line of the first header that is not empty.
+/// Returns the first line of the first header that is not empty.
 fn first(headers: &HeaderMap, names: &[HeaderName]) -> Result<String, RequestHeaderError> {
     let found = names.iter().find_map(|name| {
         headers.get(name).filter(|value| !value.is_empty()).map(|value| (name, value))
@@ -124,7 +124,7 @@ fn text(name: &HeaderName, value: &HeaderValue) -> Result<String, RequestHeaderE
         .map_err(|_| RequestHeaderError::Encoding(name.clone()))
 }
 
-/// An extra's key percent-decoded, or as it is where that cannot be.
+/// Returns an extra's key percent-decoded, or as it is where that cannot be.
 fn decoded(key: &str) -> String {
     query::decode(key, Plus::IsPlus)
         .and_then(|key| String::from_utf8(key.into_owned()).ok())

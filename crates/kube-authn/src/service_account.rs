@@ -21,8 +21,8 @@ use super::verified::{Verified, numeric_date};
 const USUAL_ISSUERS: [&str; 2] =
     ["https://kubernetes.default.svc", "https://kubernetes.default.svc.cluster.local"];
 
-/// The issuers of ServiceAccount tokens, which no other issuer can be: those that are configured,
-/// or else the usual ones.
+/// Returns the issuers of ServiceAccount tokens, which no other issuer can be: those that are
+/// configured, or else the usual ones.
 pub fn issuers_or_usual(configured: &[String]) -> Vec<String> {
     match configured {
         [] => USUAL_ISSUERS.map(str::to_owned).to_vec(),

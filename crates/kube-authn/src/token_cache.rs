@@ -92,7 +92,7 @@ impl TokenCache {
         TokenId(tag.as_ref().try_into().expect("HMAC-SHA256 has 32 bytes"))
     }
 
-    /// The user whose token it is, if that is known and still counts.
+    /// Returns the user whose token it is, if that is known and still counts.
     pub fn user(&self, id: &TokenId) -> Option<TokenUser> {
         let user = self.users.get(id, Instant::now());
         let metrics = &self.metrics;
@@ -100,8 +100,8 @@ impl TokenCache {
         user
     }
 
-    /// Whether it is, or was when last asked about, a user's: as long as there is room to remember
-    /// that.
+    /// Returns whether it is, or was when last asked about, a user's: as long as there is room to
+    /// remember that.
     pub fn was_users(&self, id: &TokenId) -> bool {
         self.users.shard(id).contains_key(id)
     }

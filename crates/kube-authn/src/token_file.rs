@@ -48,7 +48,7 @@ impl TokenFile {
     /// `ids` makes what tokens are looked up by.
     ///
     /// # Errors
-    /// Where the file cannot be read, or a line has fewer than three columns.
+    /// Returns an error if the file cannot be read, or a line has fewer than three columns.
     pub fn load(path: &Path, ids: &TokenCache) -> Result<TokenFile, TokenFileError> {
         let text = watched_files::regular_file::read(path)
             .map_err(|source| TokenFileError::Read { path: path.into(), source })?;
@@ -111,7 +111,7 @@ impl<'t> Lines<'t> {
         }
     }
 
-    /// The next line's number, from 1, and its cells.
+    /// Returns the next line's number, from 1, and its cells.
     fn next(&mut self) -> Option<(u64, Vec<&[u8]>)> {
         let line = self.reader.line();
         let (mut bytes, mut count) = (0, 0);

@@ -36,12 +36,12 @@ const EMPTY_REVIEW_V1BETA1: &[u8] =
 /// Bytes of a token that is asked about; real ones are shorter. With the bound on questions that
 /// wait, what a flood can make the proxy hold.
 const LONGEST: usize = 16 << 10;
-/// How often one question is asked, if it gets no answer or is to be asked later.
+/// How often one question is asked, if it gets no response or is to be asked later.
 const TRIES: u32 = 5;
 /// Between the first try and the second; half as long again each time, and up to a fifth more.
 const BACKOFF: ExponentialBackoff =
     ExponentialBackoff::new(Duration::from_millis(500), 1.5, LONGEST_PAUSE);
-/// The longest wait that an answer can ask for; clients wait, too.
+/// The longest wait that a response can ask for; clients wait, too.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// How long the API server may take to answer one.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -129,7 +129,7 @@ impl TokenReview {
     /// runtime.
     ///
     /// # Errors
-    /// Where the webhook's kubeconfig cannot be used.
+    /// Returns an error if the webhook's kubeconfig cannot be used.
     pub fn new(
         client: &ApiClient,
         access: &OwnAccess,
@@ -148,8 +148,8 @@ impl TokenReview {
         Ok(TokenReview { client, access, api_version, settings, cache, asking, turns })
     }
 
-    /// The webhook endpoint, and the kubeconfig that describes it; `None` where the API server is
-    /// asked.
+    /// Returns the webhook endpoint, and the kubeconfig that describes it; `None` where the API
+    /// server is asked.
     pub fn webhook(&self) -> Option<(&ApiClient, &std::path::Path)> {
         let webhook = self.settings.webhook.as_ref()?;
         Some((&self.client, &webhook.file))
@@ -175,7 +175,7 @@ impl TokenReview {
             match asking.get(&id) {
                 Some(answer) => answer.clone(),
                 None => {
-                    // An answer may have come since the cache was looked at.
+                    // A response may have come since the cache was looked at.
                     if let Some(TokenUser { user, .. }) = self.cache.user(&id) {
                         return Ok(Some(user));
                     }
@@ -191,7 +191,7 @@ impl TokenReview {
         answer.await
     }
 
-    /// A question under way; it is asked to the end, even if all who wait for it go away.
+    /// A TokenReview in flight; it is sent to the end, even if all who wait for it go away.
     fn question(
         self: Arc<Self>,
         id: TokenId,
@@ -280,7 +280,7 @@ impl TokenReview {
         own_name(self.settings.as_front_proxy && self.settings.webhook.is_none())
     }
 
-    /// The question, in memory that is overwritten when it has been sent.
+    /// Returns the question, in memory that is overwritten when it has been sent.
     fn body(&self, token: &str) -> Bytes {
         let question = Question {
             api_version: self.api_version,
@@ -295,7 +295,7 @@ impl TokenReview {
         Bytes::from_owner(text)
     }
 
-    /// The target of requests.
+    /// Returns the target of requests.
     fn path(&self) -> Arc<str> {
         match self.settings.webhook {
             Some(_) => self.client.path(),
@@ -320,7 +320,7 @@ impl TokenReview {
         let status = match serde_json::from_slice::<Reviewed>(body) {
             Ok(reviewed) => reviewed.status,
             Err(error) => {
-                // The text may quote the answer, and that may repeat the token.
+                // The text may quote the response, and that may repeat the token.
                 tracing::warn!(category = ?error.classify(), "cannot decode the TokenReview response");
                 return Err(Unavailable);
             }
@@ -341,14 +341,15 @@ impl TokenReview {
     }
 }
 
-/// The headers that say who the proxy is in requests of its own, where its certificate does not.
+/// Returns the headers that say who the proxy is in requests of its own, where its certificate does
+/// not.
 pub(super) fn own_name(as_front_proxy: bool) -> HeaderMap {
     let name = HeaderName::from_static("x-remote-user");
     HeaderMap::from_iter(as_front_proxy.then_some((name, OWN_NAME)))
 }
 
-/// How long to wait before the question is asked again, after so many tries; `None` if there is an
-/// answer that stands, or it would be of no use (kube's `DefaultShouldRetry`).
+/// How long to wait before the question is asked again, after so many tries; `None` if there is a
+/// response that stands, or it would be of no use (kube's `DefaultShouldRetry`).
 fn again(answered: &Result<Response<Bytes>, RequestError>, tried: u32) -> Option<Duration> {
     let asked = match answered {
         Err(error) => error.is_reset().then_some(Duration::ZERO)?,
@@ -396,7 +397,7 @@ impl Drop for Asked<'_> {
     }
 }
 
-/// The user that an answer names; otherwise why not.
+/// Returns the user that a response names; otherwise why not.
 fn user_of(status: ReviewedStatus, audiences: &[String]) -> Result<UserInfo, String> {
     let ReviewedStatus { authenticated, user, audiences: answered, error } = status;
     if !authenticated {
@@ -417,8 +418,8 @@ fn user_of(status: ReviewedStatus, audiences: &[String]) -> Result<UserInfo, Str
     Ok(user.into_authenticated())
 }
 
-/// Whether an answer to a question about `asked` audiences lets the token be used. Who does not
-/// know of audiences answers none, and means the `implicit` ones.
+/// Returns whether a response to a question about `asked` audiences lets the token be used. Who
+/// does not know of audiences answers none, and means the `implicit` ones.
 fn is_for_us(asked: &[String], answered: &[String], implicit: &[String]) -> bool {
     let answered = if answered.is_empty() { implicit } else { answered };
     asked.is_empty() || answered.iter().any(|audience| asked.contains(audience))

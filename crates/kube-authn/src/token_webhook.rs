@@ -54,7 +54,7 @@ impl TokenWebhook {
     /// within a tokio runtime.
     ///
     /// # Errors
-    /// Where the kubeconfig cannot be used.
+    /// Returns an error if the kubeconfig cannot be used.
     pub fn connect(&self) -> Result<ApiClient, ConfigError> {
         ApiClient::new(ClientConfig::of_webhook(&self.file)?, "the token webhook")
     }

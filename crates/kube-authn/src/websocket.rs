@@ -24,7 +24,7 @@ pub enum ProtocolError {
     Alone,
 }
 
-/// The token among the sub-protocols of a WebSocket handshake; `None` where there is none.
+/// Returns the token among the sub-protocols of a WebSocket handshake; `None` where there is none.
 ///
 /// # Errors
 /// See [`ProtocolError`].

@@ -155,7 +155,7 @@ impl VerifyError {
         VerifyError { certificate: "of the peer".to_owned(), reason: Reason::Malformed }
     }
 
-    /// The reason.
+    /// Returns the reason.
     pub fn reason(&self) -> &Reason {
         &self.reason
     }

@@ -32,7 +32,7 @@ pub enum KeyError {
     Certificate,
 }
 
-/// Whether a PEM text has an encrypted private key, in PKCS#8 or in OpenSSL's older form.
+/// Returns whether a PEM text has an encrypted private key, in PKCS#8 or in OpenSSL's older form.
 pub fn is_encrypted_key(pem: &[u8]) -> bool {
     let has = |needle: &[u8]| memchr::memmem::find(pem, needle).is_some();
     has(b"-----BEGIN ENCRYPTED PRIVATE KEY-----") || has(b"Proc-Type: 4,ENCRYPTED")
@@ -63,7 +63,7 @@ pub fn certified_key(
     }
 }
 
-/// The errors of the PEM reader quote lines of the file, which here is a key.
+/// Returns an error without the PEM reader's text: its errors quote lines of the file, which here is a key.
 fn without_content(error: pem::Error) -> pem::Error {
     match error {
         pem::Error::IllegalSectionStart { .. } => {

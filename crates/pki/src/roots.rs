@@ -59,7 +59,7 @@ impl Roots {
         indices.iter().filter_map(|index| Certificate::parse(&self.certificates[*index]).ok())
     }
 
-    /// Whether exactly this certificate is among them.
+    /// Returns whether exactly this certificate is among them.
     pub(super) fn contains(&self, certificate: &Certificate<'_>) -> bool {
         self.named(certificate.subject).any(|root| root.der == certificate.der)
     }

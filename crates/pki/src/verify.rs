@@ -144,10 +144,10 @@ impl Search<'_> {
         Ok(false)
     }
 
-    /// Whether `candidate` signed the last of `chain` and may stand above it.
+    /// Returns whether `candidate` signed the last of `chain` and may stand above it.
     ///
     /// # Errors
-    /// The search takes too long.
+    /// Returns an error if the search takes too long.
     fn can_follow(
         &mut self,
         chain: &[&Certificate<'_>],
@@ -185,7 +185,7 @@ impl Search<'_> {
         }
     }
 
-    /// Whether `parent` signed `child`, and may sign certificates.
+    /// Returns whether `parent` signed `child`, and may sign certificates.
     fn check_signature(
         &self,
         child: &Certificate<'_>,
@@ -284,7 +284,7 @@ impl Search<'_> {
     }
 }
 
-/// Whether a server's certificate is for the name that was connected to.
+/// Returns whether a server's certificate is for the name that was connected to.
 ///
 /// # Errors
 /// It is not; with the names that it is for.

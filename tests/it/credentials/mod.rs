@@ -63,7 +63,7 @@ async fn issuer(keys: Arc<Keys>) -> FakeUpstream {
     .await
 }
 
-/// An API server that knows some tokens, which say what it answers.
+/// Returns an API server that knows some tokens, which say what it answers.
 async fn api_server() -> FakeUpstream {
     let broken = Arc::new(AtomicUsize::new(0));
     FakeUpstream::start(Protocols::Http2, move |request| {

@@ -142,7 +142,7 @@ fn user(user: &Value, fingerprint: &str) -> String {
     text
 }
 
-/// The SHA-256 of the certificate shown, in hexadecimal.
+/// Returns the SHA-256 of the certificate shown, in hexadecimal.
 fn fingerprint(shown: Shown<'_>) -> String {
     use rustls::pki_types::{CertificateDer, pem::PemObject};
     let der = match shown {

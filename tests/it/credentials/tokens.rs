@@ -39,7 +39,7 @@ fn by_public_key(claims: &Value, id: &str) -> String {
     format!("{text}.{}", URL_SAFE_NO_PAD.encode(aws_lc_rs::hmac::sign(&key, text.as_bytes())))
 }
 
-/// The signature of one over the claims of another.
+/// Returns the signature of one over the claims of another.
 fn grafted(token: &str, claims: &Value) -> String {
     let (rest, signature) = token.rsplit_once('.').unwrap();
     let (header, _) = rest.split_once('.').unwrap();

@@ -117,7 +117,7 @@ impl Scene {
     }
 }
 
-/// The IDs of the events in what the endpoint accepted, and in the spool.
+/// Returns the IDs of the events in what the endpoint accepted, and in the spool.
 fn delivered(taken: &Taken, spool: &Path) -> HashMap<String, usize> {
     let mut lists = taken.lock().unwrap().clone();
     for entry in std::fs::read_dir(spool).into_iter().flatten() {
@@ -135,7 +135,7 @@ fn delivered(taken: &Taken, spool: &Path) -> HashMap<String, usize> {
     count
 }
 
-/// The events that a backend has logged as lost.
+/// Returns the events that a backend has logged as lost.
 fn told(proxy: &Proxy, sink: &str) -> usize {
     let said = proxy.process.stderr();
     let of_sink = said.lines().filter(|line| line.contains(&format!("sink=\"{sink}\"")));

@@ -26,7 +26,7 @@ fn run(program: &str, arguments: &[&str]) -> bool {
 pub(super) struct Disk(pub(super) PathBuf);
 
 impl Disk {
-    /// A small one in memory; None where this user may not mount.
+    /// Returns a small one in memory; None where this user may not mount.
     pub(super) fn small(dir: &TempDir) -> Option<Disk> {
         let path = dir.path("disk");
         std::fs::create_dir_all(&path).unwrap();
@@ -131,7 +131,7 @@ async fn a_full_disk_stops_a_strict_proxy_whose_policy_omits_the_first_event() {
         .await;
     assert_eq!(get(&proxy, "before").await, Some(200));
     disk.fill();
-    // The last block of the file may have room for some more. Then an answer breaks off.
+    // The last block of the file may have room for some more. Then a response breaks off.
     let mut passed = 0;
     while get(&proxy, &format!("last-{passed}")).await == Some(200) {
         passed += 1;

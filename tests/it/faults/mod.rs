@@ -40,7 +40,7 @@ async fn upstream() -> FakeUpstream {
     FakeUpstream::start(Protocols::Http2, |_| async { json(200, "{\"items\":[]}") }).await
 }
 
-/// The status of a GET; None where the answer broke off.
+/// Returns the status of a GET; None where the response broke off.
 async fn get(proxy: &Proxy, id: &str) -> Option<u16> {
     let line = format!("Audit-ID: {id}");
     let answer = http1::get(proxy.addr, Some("alice"), "/api/v1/pods", &[&line]).await;
@@ -198,7 +198,7 @@ impl Scene {
     }
 }
 
-/// How many events the proxy's own log says are lost.
+/// Returns how many events the proxy's own log says are lost.
 fn told_lost(said: &str) -> usize {
     let counts = said.lines().filter_map(|line| {
         let (_, rest) = line.split_once("Error in audit plugin 'log' affecting ")?;

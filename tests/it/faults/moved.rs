@@ -8,7 +8,7 @@ use std::path::Path;
 use super::{Scene, events_in, in_each_mode};
 use crate::support::{TempDir, wait_for};
 
-/// A folder with a log in a folder of its own.
+/// Returns a folder with a log in a folder of its own.
 async fn scene(mode: &'static str) -> (TempDir, Scene) {
     let dir = TempDir::new();
     let scene = Scene::start(&dir.path("logs/audit.log"), mode, &[]).await;

@@ -14,7 +14,7 @@ use crate::support::{in_time, wait_for};
 const CURRENT: &str = "kube_audit_proxy_max_in_flight_current{request_kind=\"readOnly\"}";
 const WAITING: &str = "kube_audit_proxy_max_in_flight_waiting{request_kind=\"readOnly\"}";
 
-/// An API server that responds to a request only when the test lets it.
+/// Returns an API server that responds to a request only when the test lets it.
 async fn held() -> (FakeUpstream, Arc<Semaphore>) {
     let gate = Arc::new(Semaphore::new(0));
     let handler_gate = Arc::clone(&gate);

@@ -27,7 +27,7 @@ pub struct Attack {
 }
 
 impl Attack {
-    /// Whether it makes sense in a mode.
+    /// Returns whether it makes sense in a mode.
     pub fn applies_to(&self, identity: &str) -> bool {
         self.mode.is_none_or(|mode| mode == identity)
     }

@@ -78,7 +78,7 @@ pub(super) fn last(events: &[Event]) -> Vec<&Event> {
     kept.into_iter().map(|index| &events[index]).collect()
 }
 
-/// The value of a field in a report; null if the event has none.
+/// Returns the value of a field in a report; null if the event has none.
 pub(super) fn field(event: &Event, name: &str) -> Json {
     let json = &event.json;
     let text = |pointer: &str| json.pointer(pointer).filter(|value| value.is_string()).cloned();

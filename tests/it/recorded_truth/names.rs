@@ -11,7 +11,7 @@ use crate::support::{in_time, wait_for};
 const CONFIG_MAPS: &str = "/api/v1/namespaces/a/configmaps";
 const JSON: &str = "Content-Type: application/json";
 
-/// An API server that gives this answer to all.
+/// Returns an API server that gives this response to all.
 async fn answering(code: u16, media_type: &'static str, body: &'static [u8]) -> FakeUpstream {
     FakeUpstream::start(Protocols::Http2, move |request| async move {
         http_body_util::BodyExt::collect(request.into_body()).await?;

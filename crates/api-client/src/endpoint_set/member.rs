@@ -105,29 +105,29 @@ impl Member {
         }
     }
 
-    /// The server that it is an address of.
+    /// Returns the server that it is an address of.
     pub fn target(&self) -> &Arc<Target> {
         &self.target
     }
 
-    /// The address; `None` if it is found at each connection.
+    /// Returns the address; `None` if it is found at each connection.
     pub fn address(&self) -> Option<SocketAddr> {
         self.address
     }
 
-    /// The address as text, or host and port of the server.
+    /// Returns the address as text, or host and port of the server.
     pub fn name(&self) -> &Arc<str> {
         &self.name
     }
 
-    /// The result of the last health check, or what has happened since.
+    /// Returns the result of the last health check, or what has happened since.
     pub fn health(&self) -> Health {
         const ALL: [Health; 5] =
             [Health::Unknown, Health::Healthy, Health::Suspect, Health::NotReady, Health::Down];
         ALL[usize::from(self.health.load(Ordering::Acquire))]
     }
 
-    /// Whether requests should be sent to it while others are healthy, too.
+    /// Returns whether requests should be sent to it while others are healthy, too.
     pub fn is_usable(&self) -> bool {
         self.health() <= Health::Healthy
     }
@@ -142,7 +142,7 @@ impl Member {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// The number of failures of this kind.
+    /// Returns the number of failures of this kind.
     pub fn failures(&self, failure: Failure) -> u64 {
         self.failures[failure as usize].load(Ordering::Relaxed)
     }

@@ -67,7 +67,7 @@ impl LogClock {
     }
 }
 
-/// The newest modification time of the log and its backups.
+/// Returns the newest modification time of the log and its backups.
 fn newest(path: &Path) -> Option<SystemTime> {
     let names = BackupNames::of(path);
     let entries = std::fs::read_dir(&names.folder).ok()?;

@@ -71,7 +71,7 @@ impl Batcher {
         }
     }
 
-    /// Whether the writer thread leaves events to others until it is called.
+    /// Returns whether the writer thread leaves events to others until it is called.
     pub(super) fn is_on_call(&self) -> bool {
         matches!(self, Batcher::OnCall)
     }
@@ -125,7 +125,7 @@ pub(crate) struct Bucket {
 }
 
 impl Bucket {
-    /// A full one.
+    /// Returns a full one.
     pub(crate) fn new(throttle: Throttle, now: Instant) -> Bucket {
         Bucket { throttle, tokens: f64::from(throttle.burst), filled: now }
     }

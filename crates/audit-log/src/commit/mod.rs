@@ -148,7 +148,7 @@ impl CommitLog {
     /// Starts the threads that write to `output`, which messages call `name`.
     ///
     /// # Errors
-    /// The system refused a thread.
+    /// Returns an error if the system refuses to start a thread.
     pub(super) fn start(
         output: Box<dyn Output>,
         name: &str,

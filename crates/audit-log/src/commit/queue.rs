@@ -248,7 +248,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Whether there are events that no task has been announced for.
+    /// Returns whether there are events that no task has been announced for.
     pub(super) fn is_left(&self) -> bool {
         let waiting = self.lock();
         waiting.flushes.is_empty() && !waiting.group.lines.is_empty()

@@ -39,8 +39,8 @@ pub(super) struct Accepted {
 }
 
 impl CommitSequence {
-    /// The sequence of the worker `thread`, whose tasks run on `runtime`, for all logs that it
-    /// writes to.
+    /// Returns the sequence of the worker `thread`, whose tasks run on `runtime`, for all logs that
+    /// it writes to.
     pub fn of_worker<'a>(
         thread: ThreadId,
         runtime: Handle,
@@ -61,12 +61,12 @@ impl CommitSequence {
         CommitSequence(Some(Arc::new(Sequence { number, thread, runtime, logs })))
     }
 
-    /// A sequence that belongs to no worker.
+    /// Returns a sequence that belongs to no worker.
     pub fn detached() -> CommitSequence {
         CommitSequence::default()
     }
 
-    /// Whether this is the same sequence, and not one of another worker.
+    /// Returns whether this is the same sequence, and not one of another worker.
     pub fn is_same(&self, other: &CommitSequence) -> bool {
         match (&self.0, &other.0) {
             (Some(one), Some(other)) => Arc::ptr_eq(one, other),
@@ -74,7 +74,7 @@ impl CommitSequence {
         }
     }
 
-    /// Whether this belongs to no worker.
+    /// Returns whether this belongs to no worker.
     pub fn is_detached(&self) -> bool {
         self.0.is_none()
     }
@@ -88,7 +88,7 @@ impl CommitSequence {
         }
     }
 
-    /// The sequence of this thread, as a worker would have it, for these logs.
+    /// Returns the sequence of this thread, as a worker would have it, for these logs.
     #[cfg(test)]
     pub(super) fn here(logs: impl IntoIterator<Item = Arc<Progress>>) -> CommitSequence {
         static IDLE: std::sync::OnceLock<tokio::runtime::Runtime> = std::sync::OnceLock::new();
@@ -112,8 +112,8 @@ impl CommitSequence {
         self.0.as_ref().map_or(&[], |sequence| &sequence.logs)
     }
 
-    /// The worker's sequence, with its events of this log. `None` if its sockets do not wait for
-    /// the log.
+    /// Returns the worker's sequence, with its events of this log. `None` if its sockets do not
+    /// wait for the log.
     pub(super) fn of(&self, progress: &Arc<Progress>) -> Option<(&Sequence, &Accepted)> {
         let sequence = self.0.as_ref()?;
         let of_log = |accepted: &&Accepted| Arc::ptr_eq(&accepted.progress, progress);
@@ -148,7 +148,7 @@ impl Accepted {
         self.last.store(event, Ordering::Release);
     }
 
-    /// The last event that was accepted.
+    /// Returns the last event that was accepted.
     pub(super) fn last(&self) -> u64 {
         self.last.load(Ordering::Acquire)
     }

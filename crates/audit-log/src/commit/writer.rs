@@ -121,7 +121,7 @@ impl Writer {
         self.slow.load(Ordering::Relaxed)
     }
 
-    /// Whether the last write went well, and the one under way does not hang.
+    /// Returns whether the last write went well, and the one under way does not hang.
     pub(super) fn state(&self) -> BackendState {
         self.state_at(Instant::now())
     }
@@ -136,8 +136,8 @@ impl Writer {
         self.state.lock().expect("nothing panics while it holds the state").clone()
     }
 
-    /// Whether an event could be written now, as far as is known without writing one. Of a log that
-    /// cannot be asked, and that failed, it is said to one caller now and then.
+    /// Returns whether an event could be written now, as far as is known without writing one. Of a
+    /// log that cannot be asked, and that failed, it is said to one caller now and then.
     pub(super) fn is_writable(&self) -> bool {
         self.state() == BackendState::Ok || self.trial.swap(false, Ordering::Relaxed)
     }
@@ -401,7 +401,7 @@ impl Writer {
 }
 
 impl Held {
-    /// Whether the thread should write from now on, after a write that began at `started`.
+    /// Returns whether the thread should write from now on, after a write that began at `started`.
     fn is_slow(&mut self, started: Instant) -> bool {
         let took = started.elapsed();
         self.slow_in_a_row = if took < SLOW { 0 } else { self.slow_in_a_row + 1 };

@@ -6,7 +6,7 @@ use crate::test_folder::TestFolder;
 use std::fs::File;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-/// A log file that is rotated at so many bytes instead of MiB.
+/// Returns a log file that is rotated at so many bytes instead of MiB.
 pub(crate) fn limited(path: &Path, bytes: u64, clock: Clock, metrics: Arc<LogMetrics>) -> LogFile {
     let rotation = Rotation { max_size_mib: 1, ..Rotation::NEVER };
     let mut log = LogFile::open(path, rotation, clock, metrics).unwrap();
@@ -14,7 +14,7 @@ pub(crate) fn limited(path: &Path, bytes: u64, clock: Clock, metrics: Arc<LogMet
     log
 }
 
-/// The same, locked as a sealed log is.
+/// Returns the same, locked as a sealed log is.
 pub(crate) fn exclusive(path: &Path, bytes: u64, metrics: Arc<LogMetrics>) -> LogFile {
     let rotation = Rotation { max_size_mib: 1, ..Rotation::NEVER };
     let mut log = LogFile::open_as(path, rotation, Clock::system(), metrics, true).unwrap();
@@ -30,7 +30,7 @@ fn frozen() -> Clock {
     Clock::fixed(UNIX_EPOCH + Duration::from_secs(1_795_408_960))
 }
 
-/// A line of so many bytes.
+/// Returns a line of so many bytes.
 fn line(length: usize) -> Line {
     let mut line = vec![b'x'; length - 1];
     line.push(b'\n');

@@ -64,7 +64,7 @@ impl Checkpoint {
         }
     }
 
-    /// The block that the chain continues after.
+    /// Returns the block that the chain continues after.
     pub(crate) fn head(&self) -> Option<Head> {
         Some(Head { block: self.block, hash: parse_hex(&self.sha256)? })
     }

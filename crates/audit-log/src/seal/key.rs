@@ -55,7 +55,7 @@ pub enum KeyError {
 pub struct PublicKey([u8; 32]);
 
 impl PublicKey {
-    /// All public keys of a PEM file.
+    /// Returns all public keys of a PEM file.
     ///
     /// # Errors
     /// The file cannot be read, or has none.
@@ -79,7 +79,7 @@ impl PublicKey {
         pem("PUBLIC KEY", &[&SPKI[..], &self.0].concat())
     }
 
-    /// Whether `signature` is this key's of `message`.
+    /// Returns whether `signature` is this key's of `message`.
     pub(crate) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         UnparsedPublicKey::new(&ED25519, self.0).verify(message, signature).is_ok()
     }
@@ -98,7 +98,7 @@ pub struct SealKey {
 }
 
 impl SealKey {
-    /// The private key of a PEM file.
+    /// Returns the private key of a PEM file.
     ///
     /// # Errors
     /// The file cannot be read, or has none.
@@ -115,7 +115,7 @@ impl SealKey {
             .ok_or_else(|| KeyError::NotPrivate(path.to_owned()))
     }
 
-    /// A new one.
+    /// Returns a new one.
     ///
     /// # Errors
     /// The system has no random numbers.
@@ -132,7 +132,7 @@ impl SealKey {
         Ok(pem("PRIVATE KEY", der.as_ref()))
     }
 
-    /// The public half.
+    /// Returns the public half.
     pub fn public(&self) -> PublicKey {
         self.public
     }

@@ -44,7 +44,7 @@ impl<R: Read> Lines<R> {
         Lines { reader: BufReader::with_capacity(BUFFER, reader) }
     }
 
-    /// The next one. None: there are no more.
+    /// Returns the next one. None: there are no more.
     pub(crate) fn next(&mut self) -> io::Result<Option<Line>> {
         let mut context = Context::new(&SHA256);
         let (mut bytes, mut whole) = (0, false);

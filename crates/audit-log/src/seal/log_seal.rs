@@ -160,7 +160,7 @@ impl LogSeal {
         self.fragment = fragment.to_vec();
     }
 
-    /// Whether the open block must be closed.
+    /// Returns whether the open block must be closed.
     pub(crate) fn is_full(&self) -> bool {
         self.open.len() >= LINES || self.open_bytes >= BYTES
     }
@@ -179,7 +179,7 @@ impl LogSeal {
         }
     }
 
-    /// All that is to be sealed. `stopped`: nothing will come after it.
+    /// Returns all that is to be sealed. `stopped`: nothing will come after it.
     pub(crate) fn take(&mut self, stopped: bool) -> VecDeque<Block> {
         self.close(None);
         // A part of a line that no newline has ended is not sealed: then it is no orderly end.
@@ -366,7 +366,7 @@ impl LogSeal {
         self.closed.push_back(block);
     }
 
-    /// The last bytes of the file.
+    /// Returns the last bytes of the file.
     fn last(&self, bytes: u64) -> io::Result<Vec<u8>> {
         use std::os::unix::fs::FileExt;
         let size = self.file.log.metadata()?.len();

@@ -120,7 +120,7 @@ impl<'a> SignedLine<'a> {
         serde_json::from_str(&format!("{}}}", self.signed)).ok()
     }
 
-    /// The key of this text, if the line has its signature.
+    /// Returns the key of this text, if the line has its signature.
     pub(crate) fn signer(&self, key: &str) -> Option<PublicKey> {
         let signature = STANDARD.decode(self.signature).ok()?;
         PublicKey::parse(key).filter(|key| key.verifies(self.signed.as_bytes(), &signature))
@@ -185,7 +185,7 @@ impl Record {
         self.digests = STANDARD.encode(short);
     }
 
-    /// The digests of the lines. None: there are not as many as lines.
+    /// Returns the digests of the lines. None: there are not as many as lines.
     pub(crate) fn short_digests(&self) -> Option<Vec<Short>> {
         let bytes = STANDARD.decode(&self.digests).ok()?;
         let (digests, []) = bytes.as_chunks() else { return None };
@@ -193,7 +193,7 @@ impl Record {
         (digests.len() as u64 == expected).then(|| digests.to_vec())
     }
 
-    /// The number of the line after its last.
+    /// Returns the number of the line after its last.
     pub(crate) fn end_line(&self) -> u64 {
         self.line.saturating_add(self.lines)
     }

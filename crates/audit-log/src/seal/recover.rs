@@ -277,7 +277,7 @@ impl Recovery {
         }
     }
 
-    /// A rotated file that may not be sealed to its end.
+    /// Returns a rotated file that may not be sealed to its end.
     fn rotated(
         &mut self,
         file: &Rotated,
@@ -326,7 +326,7 @@ impl Recovery {
         Ok(())
     }
 
-    /// The record of the start, and what the writer needs.
+    /// Returns the record of the start, and what the writer needs.
     fn end(mut self, late: Option<Late>) -> io::Result<(Chain, LogSeal)> {
         self.seal().start(late);
         self.flush()?;
@@ -356,7 +356,8 @@ fn unreadable(log: &Path, error: &io::Error) {
     );
 }
 
-/// Whether the log begins with the line that the seal begins with; also if the seal has no line.
+/// Returns whether the log begins with the line that the seal begins with; also if the seal has no
+/// line.
 fn begins_alike(
     seal: &Path,
     first_line: impl FnOnce() -> io::Result<Option<Line>>,

@@ -341,7 +341,7 @@ fn scalar_node(
     Ok(Built { node, is_merge_key, is_alias: false, weight: 1, aliased: 0, depth: 0 })
 }
 
-/// The member name that a key stands for in JSON.
+/// Returns the member name that a key stands for in JSON.
 fn key_of(key: &Built) -> Result<Key, SyntaxError> {
     if key.is_merge_key {
         return Ok(Key::Merge);

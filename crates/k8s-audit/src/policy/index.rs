@@ -44,7 +44,7 @@ impl Index {
         Index { listed, other }
     }
 
-    /// The rules that can match `key`.
+    /// Returns the rules that can match `key`.
     pub(super) fn of(&self, key: &[u8]) -> &[u64] {
         if self.listed.is_empty() {
             return &self.other;
@@ -52,7 +52,7 @@ impl Index {
         self.listed.get(key).unwrap_or(&self.other)
     }
 
-    /// The rules that can match a key that none of them lists, or no key.
+    /// Returns the rules that can match a key that none of them lists, or no key.
     pub(super) fn of_other(&self) -> &[u64] {
         &self.other
     }

@@ -39,7 +39,7 @@ pub struct PolicyRule {
 }
 
 impl PolicyRule {
-    /// A rule of this level that matches every request.
+    /// Returns a rule of this level that matches every request.
     pub fn new(level: Level) -> PolicyRule {
         PolicyRule {
             level,

@@ -64,7 +64,7 @@ impl Val for Passed {
 
 impl StaticVal for Passed {}
 
-/// A value for the interpreter.
+/// Returns a value for the interpreter.
 pub(super) fn to_interpreter(value: Value) -> Box<dyn Val> {
     match value {
         Value::Null => Box::new(CelNull),
@@ -81,7 +81,7 @@ pub(super) fn to_interpreter(value: Value) -> Box<dyn Val> {
     }
 }
 
-/// A value of the interpreter.
+/// Returns a value of the interpreter.
 ///
 /// # Errors
 /// It would cost too much, or is of a type that expressions cannot make.
@@ -142,7 +142,7 @@ fn map_key(key: &CelMapKey<'_>) -> Result<Key, String> {
     })
 }
 
-/// A literal.
+/// Returns a literal.
 pub(super) fn of_literal(literal: &LiteralValue) -> Value {
     match literal {
         LiteralValue::Boolean(value) => Value::Bool(*value.inner()),
@@ -317,7 +317,7 @@ impl Rewriter<'_> {
     }
 }
 
-/// Whether the interpreter evaluates a call itself.
+/// Returns whether the interpreter evaluates a call itself.
 fn is_logic(name: &str) -> bool {
     matches!(
         name,

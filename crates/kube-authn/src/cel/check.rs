@@ -145,7 +145,7 @@ impl<'e> Checker<'e> {
         }
     }
 
-    /// The type that all elements have in common.
+    /// Returns the type that all elements have in common.
     fn join(&mut self, elements: Vec<(u64, Type)>) -> Found {
         let mut joined: Option<Type> = None;
         for (id, found) in &elements {
@@ -167,7 +167,8 @@ impl<'e> Checker<'e> {
         Problem { id, message: format!("expected type '{expected}' but found '{found}'") }
     }
 
-    /// All elements of a list, and all keys and values of a map, must be of the very same type.
+    /// Checks that all elements of a list, and all keys and values of a map, be of the very same
+    /// type.
     fn check_literals(&self) -> Result<(), Problem> {
         for elements in &self.literals {
             let Some(((_, first), rest)) = elements.split_first() else { continue };
@@ -286,7 +287,7 @@ impl<'e> Checker<'e> {
         self.resolve(expr, call, name, true, all)
     }
 
-    /// The result of the overload that takes these arguments.
+    /// Returns the result of the overload that takes these arguments.
     fn resolve(
         &mut self,
         expr: &IdedExpr,
@@ -351,8 +352,8 @@ impl<'e> Checker<'e> {
         }
     }
 
-    /// The operators that the interpreter evaluates. `None` for others, `Some(Ok(None))` if they do
-    /// not take these arguments.
+    /// Returns the operators that the interpreter evaluates. `None` for others, `Some(Ok(None))` if
+    /// they do not take these arguments.
     fn logic(
         &mut self,
         call: &CallExpr,
@@ -420,7 +421,7 @@ impl<'e> Checker<'e> {
         }
     }
 
-    /// The value of an expression that has no variables and calls only conversions.
+    /// Returns the value of an expression that has no variables and calls only conversions.
     fn constant(&self, expr: &IdedExpr) -> Option<Value> {
         match &expr.expr {
             Expr::Literal(literal) => Some(bridge::of_literal(literal)),

@@ -22,7 +22,7 @@ pub(super) fn begin() {
     LEFT.set(LIMIT);
 }
 
-/// Whether the evaluation has cost more than it may.
+/// Returns whether the evaluation has cost more than it may.
 pub(super) fn is_spent() -> bool {
     LEFT.get() == 0
 }

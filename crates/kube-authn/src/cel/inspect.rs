@@ -2,7 +2,7 @@
 
 use ::cel::common::ast::{EntryExpr, Expr, IdedExpr, LiteralValue, operators as op};
 
-/// Whether `variable.field` is somewhere in it, also as `variable.?field` or in `has()`.
+/// Returns whether `variable.field` is somewhere in it, also as `variable.?field` or in `has()`.
 pub(super) fn selects(expr: &IdedExpr, variable: &str, field: &str) -> bool {
     let is_variable = |e: &IdedExpr| matches!(&e.expr, Expr::Ident(name) if name == variable);
     let is_field = |e: &IdedExpr| matches!(&e.expr, Expr::Literal(LiteralValue::String(text)) if text.inner() == field);
@@ -16,7 +16,7 @@ pub(super) fn selects(expr: &IdedExpr, variable: &str, field: &str) -> bool {
     found || children(expr).into_iter().any(|child| selects(child, variable, field))
 }
 
-/// The literal texts that a text, or the texts of a list, can begin with.
+/// Returns the literal texts that a text, or the texts of a list, can begin with.
 pub(super) fn beginnings(expr: &IdedExpr) -> Vec<String> {
     let of_all = |parts: &[IdedExpr]| parts.iter().flat_map(beginnings).collect();
     match &expr.expr {

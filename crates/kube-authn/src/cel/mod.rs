@@ -134,12 +134,12 @@ pub enum EvaluationError {
 pub struct Input(Context<'static, 'static>);
 
 impl Input {
-    /// The claims of a token.
+    /// Returns the claims of a token.
     pub fn claims(claims: &Map<String, Json>) -> Input {
         Input::new(Variable::Claims, value::claims(claims))
     }
 
-    /// A user that was made of claims.
+    /// Returns a user that was made of claims.
     pub fn user(user: &UserInfo) -> Input {
         Input::new(Variable::User, value::user(user))
     }
@@ -155,7 +155,7 @@ impl Expression {
     /// Takes an expression about `variable`.
     ///
     /// # Errors
-    /// What is wrong with it, and where.
+    /// Returns what is wrong with it, and where.
     pub fn compile(source: &str, variable: Variable) -> Result<Expression, CompileError> {
         if source.len() > MAX_LENGTH {
             return Err(CompileError::TooLong);
@@ -177,27 +177,27 @@ impl Expression {
         &self.0.source
     }
 
-    /// Whether its type says that it gives true or false.
+    /// Returns whether its type says that it gives true or false.
     pub fn is_bool(&self) -> bool {
         self.0.is_bool
     }
 
-    /// Whether `claims.email` is in it.
+    /// Returns whether `claims.email` is in it.
     pub fn reads_email(&self) -> bool {
         self.0.reads_email
     }
 
-    /// Whether `claims.email_verified` is in it.
+    /// Returns whether `claims.email_verified` is in it.
     pub fn reads_email_verified(&self) -> bool {
         self.0.reads_email_verified
     }
 
-    /// The literal texts that what it gives may begin with, as in `"oidc:" + claims.sub`.
+    /// Returns the literal texts that what it gives may begin with, as in `"oidc:" + claims.sub`.
     pub fn beginnings(&self) -> &[String] {
         &self.0.beginnings
     }
 
-    /// The text that it gives.
+    /// Returns the text that it gives.
     ///
     /// # Errors
     /// See [`EvaluationError`].
@@ -217,7 +217,7 @@ impl Expression {
         result.texts().ok_or(EvaluationError::Type("a string or a list of strings"))
     }
 
-    /// Whether it gives true.
+    /// Returns whether it gives true.
     ///
     /// # Errors
     /// See [`EvaluationError`].

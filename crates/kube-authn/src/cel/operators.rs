@@ -17,7 +17,7 @@ pub(super) fn no_overload(name: &str, args: &[Value]) -> Failure {
     format!("no such overload: {name}({})", types.join(", "))
 }
 
-/// Whether two values are equal.
+/// Returns whether two values are equal.
 ///
 /// # Errors
 /// `claims` and `user` can only be compared with themselves.
@@ -79,7 +79,7 @@ fn numbers(one: &Value, other: &Value) -> Option<Option<Ordering>> {
     })
 }
 
-/// A number as a double, as cel-go compares it with one.
+/// Returns a number as a double, as cel-go compares it with one.
 fn double(value: &Value) -> Option<f64> {
     match value {
         Value::Int(number) => Some(*number as f64),
@@ -238,7 +238,7 @@ pub(super) fn is_in(args: &[Value]) -> Outcome {
     }
 }
 
-/// Whether an element of the list equals `element`.
+/// Returns whether an element of the list equals `element`.
 pub(super) fn contains(list: &List, element: &Value) -> bool {
     list.items.iter().any(|item| equal(item, element) == Ok(true))
 }

@@ -21,7 +21,7 @@ const MAX_DEPTH: usize = 200;
 /// Compiles a regular expression.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Returns what is wrong with it.
 pub fn compile(pattern: &str) -> Result<Regex, String> {
     let translated = translate(pattern)
         .map_err(|problem| format!("{pattern:?} is not a regular expression: {problem}"))?;
@@ -41,7 +41,7 @@ pub fn compile(pattern: &str) -> Result<Regex, String> {
         })
 }
 
-/// An expression in the syntax of this crate's engine.
+/// Returns an expression in the syntax of this crate's engine.
 fn translate(pattern: &str) -> Result<String, String> {
     let mut parser = Parser { rest: pattern, out: String::new(), groups: Vec::new() };
     parser.run()?;

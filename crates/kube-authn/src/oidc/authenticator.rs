@@ -82,7 +82,7 @@ pub enum OidcError {
 }
 
 impl OidcError {
-    /// Whether the same token could be good later.
+    /// Returns whether the same token could be good later.
     pub fn is_temporary(&self) -> bool {
         matches!(self, OidcError::NotReady | OidcError::Unavailable)
     }
@@ -120,7 +120,7 @@ impl JwtAuthenticator {
         &self.issuer
     }
 
-    /// Whether the claim `iss` names this issuer.
+    /// Returns whether the claim `iss` names this issuer.
     pub(super) fn is_of(&self, issuer: &str) -> bool {
         // Google's tokens may leave out the scheme.
         let issuer =
@@ -155,8 +155,8 @@ impl JwtAuthenticator {
     }
 }
 
-/// The claims of a token that `issuer` has signed and that may be used with `settings`, and when it
-/// expires.
+/// Returns the claims of a token that `issuer` has signed and that may be used with `settings`, and
+/// when it expires.
 pub(super) async fn verify_claims(
     token: &Jwt<'_>,
     issuer: &Issuer,

@@ -26,7 +26,7 @@ pub(super) enum FetchError {
     /// Only https is asked.
     #[error("{0}: no https URL")]
     Url(String),
-    /// No connection, or no answer on it.
+    /// No connection, or no response on it.
     #[error("{url}: {reason}")]
     Request {
         /// What was asked for.
@@ -42,13 +42,13 @@ pub(super) enum FetchError {
         /// The code.
         code: u16,
     },
-    /// The answer did not end well.
+    /// The response did not end well.
     #[error("{url}: longer than 1 MiB, or broken off")]
     Body {
         /// What was asked for.
         url: Uri,
     },
-    /// The answer did not end in time.
+    /// The response did not end in time.
     #[error("{url}: no response within 10 s")]
     Late {
         /// What was asked for.
@@ -135,10 +135,10 @@ fn file_roots(path: &Path) -> Result<Roots, IssuerError> {
     roots_of(&pem, &path.display().to_string()).map_err(unusable)
 }
 
-/// The CAs in a PEM text.
+/// Returns the CAs in a PEM text.
 ///
 /// # Errors
-/// Why there are none.
+/// Returns why there are none.
 pub(crate) fn pem_roots(pem: &str) -> Result<Roots, String> {
     roots_of(pem.as_bytes(), "certificateAuthority")
 }

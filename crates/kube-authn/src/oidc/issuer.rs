@@ -141,7 +141,7 @@ impl Issuer {
         &self.0.source().fetcher
     }
 
-    /// The issuer's URL, as configured.
+    /// Returns the issuer's URL, as configured.
     pub(super) fn url(&self) -> &str {
         &self.0.source().url
     }

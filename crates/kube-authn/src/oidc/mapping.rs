@@ -25,7 +25,7 @@ pub(super) struct Mapped {
 }
 
 impl JwtSettings {
-    /// The user that these claims are of.
+    /// Returns the user that these claims are of.
     pub(super) fn user(&self, claims: &Map<String, Value>) -> Result<Mapped, OidcError> {
         let input = self.uses_expressions().then(|| Input::claims(claims));
         let claims = Claims { claims, input };
@@ -146,9 +146,9 @@ impl JwtSettings {
 }
 
 impl NameMapping {
-    /// Whether a name is one of Kubernetes' own, and was not configured to be: by a prefix that
-    /// begins with `system:`, or by a literal in the expression, such as
-    /// `'system:node:' + claims.host`.
+    /// Returns whether a name is one of Kubernetes' own, and was not configured to be: by a prefix
+    /// that begins with `system:`, or by a literal in the expression, such as `'system:node:' +
+    /// claims.host`.
     fn is_reserved(&self, name: &str) -> bool {
         let configured =
             |beginning: &str| beginning.starts_with(RESERVED) && name.starts_with(beginning);

@@ -25,7 +25,7 @@ fn accounts(signers: &[&Signer], audiences: &[&str]) -> ServiceAccounts {
     }
 }
 
-/// The claims of a usual token with `changes` made; null takes a claim away.
+/// Returns the claims of a usual token with `changes` made; null takes a claim away.
 fn bound(changes: Value) -> Value {
     let mut claims = json!({
         "aud": [ISSUER], "iss": ISSUER, "sub": "system:serviceaccount:prod:app", "jti": "0f",

@@ -247,7 +247,7 @@ fn compile(
     }
 }
 
-/// An expression that gives true or false, as far as can be known now.
+/// Returns an expression that gives true or false, as far as can be known now.
 fn compile_rule(
     field: &Field<'_>,
     variable: Variable,

@@ -73,7 +73,7 @@ impl AuthenticationConfigFile {
         Ok(file)
     }
 
-    /// The issuers, now and after each reload.
+    /// Returns the issuers, now and after each reload.
     pub fn authenticators(&self) -> Arc<JwtAuthenticators> {
         self.authenticators.clone()
     }

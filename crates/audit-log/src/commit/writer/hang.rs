@@ -35,12 +35,12 @@ impl Calls {
         self.lines.store(lines, Ordering::Relaxed);
     }
 
-    /// The lines that a call is writing now.
+    /// Returns the lines that a call is writing now.
     pub(super) fn lines(&self) -> usize {
         self.lines.load(Ordering::Relaxed)
     }
 
-    /// Whether a call has not returned.
+    /// Returns whether a call has not returned.
     pub(super) fn is_called(&self) -> bool {
         self.since.load(Ordering::Relaxed) > 0
     }

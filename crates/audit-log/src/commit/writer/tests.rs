@@ -87,7 +87,7 @@ impl Rig {
         submit(&self.log, text)
     }
 
-    /// The writer's next call, which it then hangs in.
+    /// Returns the writer's next call, which it then hangs in.
     pub(super) fn call(&self) -> Vec<String> {
         self.calls.recv_timeout(Duration::from_secs(30)).expect("the writer writes")
     }

@@ -13,7 +13,7 @@ fn verdict(text: &str) -> Result<AuthenticationConfiguration, String> {
     parse(text.as_bytes(), "a.yaml", &accounts).map_err(|error| error.to_string())
 }
 
-/// An issuer that is good but for `issuer`, members of it, and `rest`, members beside it.
+/// Returns an issuer that is good but for `issuer`, members of it, and `rest`, members beside it.
 fn with(issuer: &str, rest: &str) -> String {
     let mappings = "claimMappings: {username: {claim: sub, prefix: ''}}";
     let rest = if rest.contains("claimMappings") {
