@@ -250,7 +250,7 @@ fn timed_out(addresses: &[SocketAddr], error: Option<(SocketAddr, io::Error)>) -
     io::Error::new(io::ErrorKind::TimedOut, text)
 }
 
-/// Has the kernel close the connection when the peer is gone. Not worth failing for.
+/// Makes the kernel close the connection when the peer is unreachable. Failures are ignored.
 fn keep_alive(tcp: &TcpStream) {
     let keepalive = TcpKeepalive::new()
         .with_time(KEEPALIVE_TIME)

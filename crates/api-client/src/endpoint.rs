@@ -5,7 +5,7 @@ use http::{HeaderValue, Uri};
 
 use crate::error::ConfigError;
 
-/// Where the API server is, from a URL like `https://10.0.0.1:6443`.
+/// The address of the API server, from a URL such as `https://10.0.0.1:6443`.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
     /// `https`, or `http` for an upstream in plain text.

@@ -1,4 +1,4 @@
-//! When the log file is rotated, and what the rotated file is called.
+//! Decides when the log file is rotated, and names the rotated file.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -193,7 +193,7 @@ impl BackupNames {
         }
     }
 
-    /// Returns the time of the newest backup by name, or of what is left of it.
+    /// Returns the time of the newest backup by name, or of its remains.
     fn newest(&self) -> Option<SystemTime> {
         let entries = fs::read_dir(&self.folder).ok()?;
         let named = |entry: io::Result<fs::DirEntry>| {
@@ -218,7 +218,7 @@ impl BackupNames {
     }
 }
 
-/// A file's name without what was appended to it.
+/// Returns a file's name without the suffix.
 pub(super) fn without_suffix(name: &OsStr, suffix: &str) -> OsString {
     let bytes = name.as_bytes();
     OsStr::from_bytes(&bytes[..bytes.len().saturating_sub(suffix.len())]).to_owned()

@@ -7,7 +7,7 @@ pub enum Anonymous {
     Nowhere,
     /// All.
     Everywhere,
-    /// Those to one of these paths, which have to be equal to the request's, decoded one.
+    /// Requests to one of these decoded paths, which must match exactly.
     Paths(Vec<String>),
 }
 

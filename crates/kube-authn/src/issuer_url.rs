@@ -1,4 +1,4 @@
-//! URLs of issuers: those that kube-apiserver accepts and that can be asked.
+//! Validates the URLs of issuers.
 
 use http::Uri;
 

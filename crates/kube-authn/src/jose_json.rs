@@ -16,7 +16,7 @@ impl Members {
     /// Reads an object.
     ///
     /// # Errors
-    /// It is none, or has a name twice, here or further inside.
+    /// Returns an error if it is not an object, or has a duplicate name at any depth.
     pub(super) fn parse(text: &[u8]) -> Result<Members, serde_json::Error> {
         serde_json::from_slice::<Unique>(text)?;
         let AllMembers(members) = serde_json::from_slice(text)?;
@@ -35,7 +35,7 @@ impl Members {
     /// Returns a text; empty if it is missing or null.
     ///
     /// # Errors
-    /// It is something else.
+    /// Returns an error if it is not a text.
     pub(super) fn text(&self, name: &'static str) -> Result<&str, WrongType> {
         self.get(name).map_or(Ok(""), |value| value.as_str().ok_or(WrongType(name)))
     }
@@ -43,7 +43,7 @@ impl Members {
     /// Returns a list of texts; `None` if it is missing or null.
     ///
     /// # Errors
-    /// It is something else.
+    /// Returns an error if it is not a list of texts.
     pub(super) fn texts(&self, name: &'static str) -> Result<Option<Vec<&str>>, WrongType> {
         let Some(value) = self.get(name) else { return Ok(None) };
         let texts = value.as_array().ok_or(WrongType(name))?.iter().map(|item| match item {

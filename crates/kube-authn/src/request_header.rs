@@ -17,7 +17,7 @@ pub struct RequestHeader {
     names: RequestHeaderNames,
 }
 
-/// The headers in which front proxies say who is calling, in the order in which they count.
+/// The headers in which front proxies name the user, in order of precedence.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RequestHeaderNames {
     /// `--requestheader-username-headers`
@@ -33,10 +33,10 @@ pub struct RequestHeaderNames {
 /// Why the identity headers of a front proxy are not trusted. For the log.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestHeaderError {
-    /// It has no certificate of a front proxy.
+    /// The client has no certificate of a front proxy.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
-    /// It is none of `--requestheader-allowed-names`.
+    /// The name is not in `--requestheader-allowed-names`.
     #[error("x509: subject with cn={0:?} is not in the allowed list")]
     Name(Arc<str>),
     /// User names and the rest are text.
@@ -70,7 +70,7 @@ impl RequestHeader {
         Ok(self.names.user(headers)?.map(|user| Arc::new(user.into_authenticated().into())))
     }
 
-    /// Removes all headers that a front proxy could say something in.
+    /// Removes all headers that a front proxy could use.
     pub fn remove_headers(&self, headers: &mut HeaderMap) {
         let names = &self.names;
         for name in names.username.iter().chain(&names.uid).chain(&names.group) {
@@ -105,7 +105,7 @@ impl RequestHeaderNames {
         Ok(Some(UserInfo { username, uid: first(headers, &self.uid)?, groups, extra }))
     }
 
-    /// What stands behind the prefix, if the header has one.
+    /// Returns the part of the name after the prefix, if the header has the prefix.
     fn extra_key<'a>(&self, name: &'a HeaderName) -> Option<&'a str> {
         self.extra_prefix.iter().find_map(|prefix| name.as_str().strip_prefix(prefix.as_str()))
     }

@@ -22,10 +22,10 @@ const NOBODYS: usize = 65_536;
 /// Parts of a table that are locked by themselves.
 const SHARDS: usize = 16;
 
-/// Whose a token is, and what is to be noted of it in events.
+/// The user of a token, and the annotations for events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenUser {
-    /// Whose.
+    /// The user.
     pub user: Arc<User>,
     /// Annotations of its events, sorted by key; mostly none.
     pub annotations: Option<Arc<[(&'static str, String)]>>,
@@ -106,7 +106,7 @@ impl TokenCache {
         self.users.shard(id).contains_key(id)
     }
 
-    /// What became of tokens.
+    /// Returns the metrics of token authentication.
     pub fn metrics(&self) -> &AuthenticationMetrics {
         &self.metrics
     }

@@ -19,7 +19,7 @@ pub struct TokenFile {
 /// Why a token file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenFileError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("{path}: cannot read the token file: {source}", path = path.display())]
     Read {
         /// The file.
@@ -34,7 +34,7 @@ pub enum TokenFileError {
         path: PathBuf,
         /// The line, from 1.
         line: u64,
-        /// What is wrong with it.
+        /// The fault.
         problem: String,
     },
 }
@@ -85,7 +85,7 @@ impl TokenFile {
         Ok(TokenFile { users })
     }
 
-    /// Whose token this is.
+    /// Returns the user of this token.
     pub fn user(&self, id: &TokenId) -> Option<&Arc<User>> {
         self.users.get(id)
     }
@@ -105,7 +105,7 @@ impl<'t> Lines<'t> {
         Lines {
             rest: text,
             reader: Reader::new(),
-            // No line has more than the text.
+            // No line is longer than the text.
             cells: Zeroizing::new(vec![0; text.len()]),
             ends: vec![0; most_cells],
         }

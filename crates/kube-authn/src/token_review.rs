@@ -1,4 +1,4 @@
-//! Tokens that only the API server knows: it is asked whose they are, by TokenReview.
+//! Authenticates tokens that only the API server can verify, with TokenReviews.
 //!
 //! Concurrent requests with the same token share one TokenReview. The number of TokenReviews in
 //! flight is limited, and so is the number that wait, for each address: a flood of unknown tokens
@@ -36,16 +36,17 @@ const EMPTY_REVIEW_V1BETA1: &[u8] =
 /// Bytes of a token that is asked about; real ones are shorter. With the bound on questions that
 /// wait, what a flood can make the proxy hold.
 const LONGEST: usize = 16 << 10;
-/// How often one question is asked, if it gets no response or is to be asked later.
+/// Number of attempts at one TokenReview if there is no response, or the server asks to retry.
 const TRIES: u32 = 5;
-/// Between the first try and the second; half as long again each time, and up to a fifth more.
+/// Delay between the first and the second attempt; each further one is half as long again, with a
+/// jitter of up to a fifth.
 const BACKOFF: ExponentialBackoff =
     ExponentialBackoff::new(Duration::from_millis(500), 1.5, LONGEST_PAUSE);
 /// The longest wait that a response can ask for; clients wait, too.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// How long the API server may take to answer one.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a question may wait for its turn.
+/// Maximum time that a TokenReview waits for its permit.
 const TURN: Duration = Duration::from_secs(5);
 /// The proxy's own user name if it authenticates as a front proxy, whose certificate alone is not a
 /// user.
@@ -62,7 +63,7 @@ pub struct TokenReview {
     turns: Arc<Turns>,
 }
 
-/// How the API server is asked.
+/// The settings of TokenReviews.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenReviewSettings {
     /// Audiences that a token must be for one of; none for whatever the API server takes.
@@ -73,11 +74,11 @@ pub struct TokenReviewSettings {
     pub unauthenticated_ttl: Duration,
     /// Whether to name the proxy in `X-Remote-User`, because its certificate is a front proxy's.
     pub as_front_proxy: bool,
-    /// Who is asked instead of the API server.
+    /// The webhook that receives the TokenReviews instead of the API server.
     pub webhook: Option<TokenWebhook>,
 }
 
-/// The API server could not be asked.
+/// The API server could not be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unavailable;
 
@@ -158,7 +159,7 @@ impl TokenReview {
     /// Returns the user of `token`, which was received from `source`; `None` if it is invalid.
     ///
     /// # Errors
-    /// If the API server cannot be asked, or has been asked too much.
+    /// Returns an error if the API server cannot be reached, or too many TokenReviews are waiting.
     pub async fn user(self: &Arc<Self>, id: TokenId, token: &[u8], source: Source) -> Answer {
         let Ok(token) = std::str::from_utf8(token) else { return Ok(None) };
         if token.len() > LONGEST {
@@ -168,14 +169,14 @@ impl TokenReview {
         if self.cache.is_nobodys(&id) {
             return Ok(None);
         }
-        // Whoever was let in before does not stand behind a flood from the same address.
+        // Tokens that were valid before do not wait behind a flood from the same address.
         let source = if self.cache.was_users(&id) { Source::KnownToken } else { source };
         let answer = {
             let mut asking = self.asking.lock().expect("nothing panics while holding the lock");
             match asking.get(&id) {
                 Some(answer) => answer.clone(),
                 None => {
-                    // A response may have come since the cache was looked at.
+                    // Another request may have filled the cache since the lookup.
                     if let Some(TokenUser { user, .. }) = self.cache.user(&id) {
                         return Ok(Some(user));
                     }
@@ -191,7 +192,7 @@ impl TokenReview {
         answer.await
     }
 
-    /// A TokenReview in flight; it is sent to the end, even if all who wait for it go away.
+    /// Sends a TokenReview. It is completed even if all requests that wait for it are dropped.
     fn question(
         self: Arc<Self>,
         id: TokenId,
@@ -280,7 +281,7 @@ impl TokenReview {
         own_name(self.settings.as_front_proxy && self.settings.webhook.is_none())
     }
 
-    /// Returns the question, in memory that is overwritten when it has been sent.
+    /// Returns the body of the TokenReview, in memory that is overwritten after it was sent.
     fn body(&self, token: &str) -> Bytes {
         let question = Question {
             api_version: self.api_version,
@@ -368,7 +369,7 @@ fn again(answered: &Result<Response<Bytes>, RequestError>, tried: u32) -> Option
     Some(BACKOFF.delay(tried.saturating_sub(1)).max(asked).min(LONGEST_PAUSE))
 }
 
-/// One more as long as it lives.
+/// Increments a gauge until dropped.
 struct Counted<'a>(&'a Gauge);
 
 impl Counted<'_> {
@@ -384,7 +385,7 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// Ends a question, also where it panics.
+/// Ends a TokenReview when dropped, including by a panic.
 struct Asked<'a> {
     review: &'a TokenReview,
     id: TokenId,
@@ -425,7 +426,7 @@ fn is_for_us(asked: &[String], answered: &[String], implicit: &[String]) -> bool
     asked.is_empty() || answered.iter().any(|audience| asked.contains(audience))
 }
 
-/// How long a token that the API server takes is still valid, if it says so itself.
+/// Returns for how long an accepted token is still valid, if it has an expiry.
 fn time_left(token: &str) -> Duration {
     #[derive(Deserialize)]
     struct Expiry {

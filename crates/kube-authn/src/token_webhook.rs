@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use api_client::{ApiClient, ClientConfig, ConfigError};
 
-/// Who is asked, and how.
+/// A token webhook and its protocol version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenWebhook {
     /// `--authentication-token-webhook-config-file`: a kubeconfig whose cluster it is.

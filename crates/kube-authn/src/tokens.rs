@@ -1,4 +1,4 @@
-//! Bearer tokens: the methods that know them, asked in kube-apiserver's order.
+//! Bearer tokens: tries the authenticators in kube-apiserver's order.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -30,7 +30,7 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// Whose token this is, which came from `source`.
+    /// Authenticates this token, which came from `source`.
     ///
     /// # Errors
     /// Returns that the token is invalid, or that this cannot be determined; the reason is logged.
@@ -60,7 +60,7 @@ impl Tokens {
         Box::pin(self.find_out(id, token, source)).await
     }
 
-    /// Verifies a token, or asks whose it is.
+    /// Verifies a token, or sends a TokenReview for it.
     async fn find_out(
         &self,
         id: TokenId,

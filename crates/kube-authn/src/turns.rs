@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-/// Questions under way, all in all.
+/// Maximum number of TokenReviews in flight.
 pub(crate) const UNDER_WAY: usize = 64;
-/// Questions of one source under way; the rest is for others.
+/// Maximum number of TokenReviews in flight for one source; the rest is reserved for others.
 const OF_ONE_SOURCE: usize = 48;
 /// Questions that wait; what comes on top displaces one of the source that has most.
 const WAITING: usize = 2048;
@@ -23,7 +23,7 @@ const IN_VAIN_A_SECOND: f64 = 100.0;
 /// Maximum number of sources with a failure count.
 const REMEMBERED: usize = 16_384;
 
-/// On whose behalf something is asked.
+/// The source of a TokenReview.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Source {
     /// Requests from this address; of IPv6, from its /64, which one machine can have for itself.
@@ -44,7 +44,7 @@ impl From<IpAddr> for Source {
     }
 }
 
-/// No turn can be had.
+/// Why there is no permit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NoTurn {
     /// The failure budget of the source is exhausted.
@@ -53,7 +53,7 @@ pub(crate) enum NoTurn {
     /// Too much waits already.
     #[error("too many unknown tokens at a time")]
     Full,
-    /// It did not come in time.
+    /// There was no permit in time.
     #[error("an unknown token waited too long for its TokenReview")]
     Late,
 }
@@ -71,7 +71,7 @@ struct Queues {
     waiting: usize,
     /// Sources that wait, the next one first.
     order: VecDeque<Source>,
-    /// Sources that wait or have questions under way.
+    /// Sources that wait or have TokenReviews in flight.
     sources: HashMap<Source, Queue>,
 }
 
@@ -91,7 +91,7 @@ struct InVain {
 /// A place in line.
 pub(crate) struct Waiting(oneshot::Receiver<Turn>);
 
-/// The right to ask one question; given back when dropped.
+/// The permit for one TokenReview; returned when dropped.
 pub(crate) struct Turn {
     /// `None` once it is given back.
     turns: Option<Arc<Turns>>,
@@ -121,7 +121,7 @@ impl Turns {
         if all.len() >= REMEMBERED && !all.contains_key(&source) {
             all.retain(|_, in_vain| in_vain.at(now).left < IN_VAIN);
             if all.len() >= REMEMBERED {
-                // A flood from everywhere; the bound on questions under way still holds.
+                // A flood from everywhere; the limit of TokenReviews in flight still applies.
                 all.clear();
             }
         }
@@ -172,7 +172,7 @@ impl Queues {
             let ours = self.sources.get(&source).map_or(0, waiting);
             let longest = self.sources.iter_mut().max_by_key(|(_, queue)| waiting(queue));
             match longest {
-                // Its newest goes, whose request learns so by the sender that is dropped.
+                // The newest waiter is dropped; its request notices that by the dropped sender.
                 Some((_, longest)) if waiting(longest) > ours + 1 => {
                     longest.waiting.pop_back();
                     self.waiting -= 1;
@@ -189,9 +189,9 @@ impl Queues {
         Ok(())
     }
 
-    /// Gives the turns that are free to those that wait.
+    /// Assigns free permits to waiters.
     fn deal(&mut self, turns: &Arc<Turns>) {
-        // As many as wait; those at their limit come to the end of the line.
+        // As many as wait; sources at their limit move to the end of the queue.
         let mut passed_over = 0;
         while self.under_way < UNDER_WAY && passed_over < self.order.len() {
             let Some(source) = self.order.pop_front() else { return };
@@ -238,7 +238,7 @@ impl Drop for Turn {
             queue.under_way -= 1;
         }
         queues.deal(&turns);
-        // Only if it is not in line: what is in line is forgotten as its last one goes.
+        // Only if it is not queued: a queued source is removed with its last waiter.
         queues.forget_idle(self.source);
     }
 }
@@ -258,7 +258,7 @@ mod tests {
         turns.enqueue(source)?.get(Duration::from_secs(60)).await
     }
 
-    /// As many turns as can be had at once.
+    /// Takes as many permits as are available immediately.
     fn at_once(turns: &Arc<Turns>, source: Source, count: usize) -> Vec<Turn> {
         let turn = |_| wait(turns, source).now_or_never()?.ok();
         (0..count).filter_map(turn).collect()
@@ -303,7 +303,7 @@ mod tests {
                 drop(turn);
             });
         }
-        // One turn is free, so that one follows the other.
+        // One permit is free, so that one waiter follows the other.
         let mut held = held.into_iter().flatten();
         drop(held.next());
         waiting.join_all().await;

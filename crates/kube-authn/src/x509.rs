@@ -45,14 +45,14 @@ pub struct ClientCa {
 struct Anchors {
     generation: u64,
     roots: Roots,
-    /// What was revoked.
+    /// The certificate revocation lists.
     crls: Vec<RevocationList>,
 }
 
 /// Why a CA file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientCaError {
-    /// It cannot be read, or is no PEM.
+    /// The file cannot be read, or is not PEM.
     #[error("{path}: cannot read the client CA file: {source}", path = path.display())]
     Read {
         /// The file.

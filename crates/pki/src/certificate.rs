@@ -84,10 +84,10 @@ mod extension {
 }
 
 impl<'a> Certificate<'a> {
-    /// Takes a certificate apart.
+    /// Parses a certificate.
     ///
     /// # Errors
-    /// It is not DER, of an unknown version, or contradicts itself.
+    /// Returns an error if it is not DER, of an unknown version, or contradicts itself.
     pub fn parse(der: &'a [u8]) -> Result<Certificate<'a>, Malformed> {
         let mut outer = der::only_sequence(der)?;
         let signed = outer.expect_whole(tag::SEQUENCE)?;

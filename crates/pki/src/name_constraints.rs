@@ -19,9 +19,9 @@ pub(super) struct NameConstraints<'a> {
 /// Why a name is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Violation {
-    /// It is not permitted, or it is excluded.
+    /// The name is not permitted, or it is excluded.
     Name(String),
-    /// It cannot be compared.
+    /// The name cannot be compared.
     Unreadable(String),
     /// There is too much to compare.
     Exhausted,
@@ -289,7 +289,7 @@ mod tests {
             ("example.com", true),
             ("a.evil.example.com", false),
             ("*.evil.example.com", false),
-            // It would be valid for evil.example.com.
+            // Otherwise it would be valid for evil.example.com.
             ("*.example.com", false),
             ("*.other.com", true),
         ] {

@@ -39,7 +39,7 @@ use crate::target::Target;
 /// The largest response that [`ApiClient::request`] accepts, in bytes.
 pub const MAX_RESPONSE: usize = 1 << 20;
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-/// Between two looks at token and certificate files.
+/// Interval of checks for changed token and certificate files.
 const TICK: Duration = Duration::from_secs(1);
 
 /// A client of one server. Cheap to clone.

@@ -17,11 +17,11 @@ use crate::target::Target;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Health {
-    /// It was not checked yet.
+    /// Not checked yet.
     Unknown,
     /// `/readyz` returned a status below 500.
     Healthy,
-    /// A connection failed, and the check that decides is under way.
+    /// A connection failed, and a check is in progress.
     Suspect,
     /// `/readyz` returned a status of 500 or more: it is starting or shutting down.
     NotReady,
@@ -57,7 +57,7 @@ pub struct Member {
     address: Option<SocketAddr>,
     name: Arc<str>,
     health: AtomicU8,
-    /// What the last check found wrong.
+    /// The fault that the last check found.
     reason: Mutex<String>,
     in_flight: AtomicUsize,
     /// Requests without the head of a response.
@@ -174,12 +174,12 @@ impl Member {
         }
     }
 
-    /// Has the health checked at once: the server says that it is leaving.
+    /// Checks the health immediately, because the server announced its shutdown.
     pub fn check(&self) {
         self.check_now.notify_one();
     }
 
-    /// Describes what is wrong with it, if anything is.
+    /// Describes the fault, if there is one.
     pub fn fault(&self) -> Option<String> {
         let state = match self.health() {
             Health::Unknown => "has not been checked yet",

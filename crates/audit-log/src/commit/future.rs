@@ -59,8 +59,8 @@ impl Commit {
 }
 
 impl WhenFailed {
-    /// The only place that decides whether a request fails because its event could not be
-    /// written.
+    /// Applies the outcome of a write to the request. This is the only place that decides whether a
+    /// request fails because its event could not be written.
     fn apply(self, outcome: Result<(), WriteError>) -> Result<(), WriteError> {
         match self {
             WhenFailed::Refuse => outcome,

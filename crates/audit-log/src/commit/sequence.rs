@@ -88,7 +88,7 @@ impl CommitSequence {
         }
     }
 
-    /// Returns the sequence of this thread, as a worker would have it, for these logs.
+    /// Returns the sequence of this thread for these logs, like that of a worker.
     #[cfg(test)]
     pub(super) fn here(logs: impl IntoIterator<Item = Arc<Progress>>) -> CommitSequence {
         static IDLE: std::sync::OnceLock<tokio::runtime::Runtime> = std::sync::OnceLock::new();
@@ -122,12 +122,12 @@ impl CommitSequence {
 }
 
 impl Sequence {
-    /// Tells sequences apart, also from those that are gone.
+    /// Returns a number that identifies the sequence, also among dropped ones.
     pub(super) fn number(&self) -> u64 {
         self.number
     }
 
-    /// Where the worker's tasks run.
+    /// Returns the runtime of the worker's tasks.
     pub(super) fn runtime(&self) -> &Handle {
         &self.runtime
     }
@@ -142,7 +142,8 @@ impl fmt::Debug for Sequence {
 }
 
 impl Accepted {
-    /// One more event is in the queue. For whoever holds the queue, so that numbers only grow.
+    /// Counts one more queued event. Must be called by the holder of the queue, so that numbers
+    /// only grow.
     pub(super) fn accept(&self) {
         let event = self.progress.accepted.fetch_add(1, Ordering::Relaxed) + 1;
         self.last.store(event, Ordering::Release);
@@ -184,7 +185,7 @@ struct WaitingGate {
     sequence: CommitSequence,
 }
 
-/// Where a gate waits: the round, and its place in it.
+/// The position for which a gate waits: the round, and the place in it.
 #[derive(Clone, Copy)]
 pub(super) struct Place {
     round: u64,
@@ -192,7 +193,7 @@ pub(super) struct Place {
 }
 
 impl Progress {
-    /// So many more events are committed. For whoever holds the output.
+    /// Counts this many more committed events. Must be called by the holder of the output.
     pub(super) fn commit(&self, events: u64) {
         if events == 0 {
             return;

@@ -10,13 +10,13 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rustls_pki_types::pem::{PemObject, SectionKind};
 
-/// What stands before the 32 bytes of a public Ed25519 key in its DER (RFC 8410).
+/// The bytes before the 32 bytes of a public Ed25519 key in its DER (RFC 8410).
 const SPKI: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
-/// Why a key cannot be used. Says nothing of what is in the file.
+/// Why a key cannot be used. Contains nothing of the file.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("{}: cannot read the key file: {source}; `kube-audit-proxy log keygen` creates one", path.display())]
     Read {
         /// The file.
@@ -45,7 +45,7 @@ pub enum KeyError {
         .0.display()
     )]
     NotPublic(PathBuf),
-    /// No key could be made.
+    /// The key could not be generated.
     #[error("the system gives no random numbers for a key")]
     Generate,
 }

@@ -1,4 +1,5 @@
-//! Where the chain continues at the start, and what was written and not sealed before.
+//! Determines where the chain continues at the start, and seals lines that were written but not
+//! sealed.
 //!
 //! See the state machine in the [module documentation](super). All of it is sealed here, before the
 //! first new line is accepted, and ends with the record of the start; a crash within it leaves
@@ -22,7 +23,7 @@ use crate::LogMetrics;
 use crate::disk;
 use crate::rotate::BackupNamer;
 
-/// So many blocks of lines that were found are sealed together.
+/// Number of blocks of found lines that are sealed together.
 const TOGETHER: usize = 64;
 
 /// Continues the chain: seals what was left unsealed, and the record of the start.

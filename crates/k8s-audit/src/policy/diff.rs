@@ -23,11 +23,11 @@ pub struct Difference {
 pub struct Changed {
     /// Counted from 0.
     pub rule: usize,
-    /// Its level.
+    /// The level of the rule.
     pub level: Level,
     /// The level of the rule in whose place it is.
     pub before: Option<Level>,
-    /// Where it is in its file.
+    /// The position in its file.
     pub at: Option<Position>,
 }
 

@@ -25,7 +25,7 @@ pub struct Policy {
     otherwise: Decision,
 }
 
-/// So few rules are compared sooner than looked up.
+/// Policies with fewer rules are evaluated faster without an index.
 const WORTH_AN_INDEX: usize = 16;
 
 impl Policy {

@@ -17,14 +17,14 @@ use super::{Variable, bridge, re2};
 /// How deep expressions may be nested; evaluation takes stack for each level.
 const MAX_DEPTH: usize = 32;
 
-/// What is wrong, and with which part of the expression.
+/// A fault, and the part of the expression that has it.
 #[derive(Debug)]
 pub(super) struct Problem {
     pub(super) id: u64,
     pub(super) message: String,
 }
 
-/// What is known about an expression that has no problem.
+/// The result of checking a valid expression.
 #[derive(Debug)]
 pub(super) struct Checked {
     pub(super) found: Type,
@@ -167,7 +167,7 @@ impl<'e> Checker<'e> {
         Problem { id, message: format!("expected type '{expected}' but found '{found}'") }
     }
 
-    /// Checks that all elements of a list, and all keys and values of a map, be of the very same
+    /// Checks that all elements of a list, and all keys and values of a map, have exactly the same
     /// type.
     fn check_literals(&self) -> Result<(), Problem> {
         for elements in &self.literals {
@@ -341,7 +341,7 @@ impl<'e> Checker<'e> {
         Ok(result)
     }
 
-    /// Nothing has lists, maps, types or `null` as its index.
+    /// Lists, maps, types and `null` cannot be an index.
     fn check_index(&self, call: &CallExpr, args: &[Type]) -> Result<(), Problem> {
         let (Some(index), Some(found)) = (call.args.get(1), args.get(1)) else { return Ok(()) };
         match self.substitutions.resolve(found) {
@@ -413,7 +413,7 @@ impl<'e> Checker<'e> {
         Ok(())
     }
 
-    /// What the conversion of something constant returns, or why it fails.
+    /// Returns the result of converting a constant, or why it fails.
     fn conversion(&self, name: &str, args: &[IdedExpr]) -> Option<Outcome> {
         match args {
             [arg] => Some(functions::conversion(name)?(&[self.constant(arg)?])),
@@ -432,7 +432,7 @@ impl<'e> Checker<'e> {
                 let items = list.elements.iter().map(|element| self.constant(element));
                 items.collect::<Option<Vec<_>>>().map(Value::list)
             }
-            // Its entries do not matter: no conversion takes a map.
+            // The entries do not matter: no conversion accepts a map.
             Expr::Map(map) => map.entries.iter().try_fold(Value::empty_map(), |map, entry| {
                 let EntryExpr::MapEntry(entry) = &entry.expr else { return None };
                 self.constant(&entry.key).and(self.constant(&entry.value)).map(|_| map)

@@ -159,7 +159,7 @@ pub(super) fn is_none(args: &[Value]) -> Outcome {
     Ok(Value::Bool(matches!(args, [Value::Optional(None)])))
 }
 
-/// What `orValue` returns if it does not use its argument.
+/// Returns the value of an optional for `orValue`, if there is one.
 pub(super) fn inner(args: &[Value]) -> Outcome {
     match args {
         [Value::Optional(Some(inner))] => Ok(inner.as_ref().clone()),

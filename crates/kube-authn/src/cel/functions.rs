@@ -159,7 +159,7 @@ static FUNCTIONS: &[Function] = &[
 
 const NUMBERS: &str = "(double,double):double (int,int):int (uint,uint):uint";
 
-/// What is called under other names than expressions know.
+/// Functions that are called under internal names.
 const INTERNAL: &[(&str, Run)] = &[
     ("has", operators::has),
     ("type name", conversions::type_named),
@@ -173,7 +173,7 @@ pub(super) const SUM_OF_UINT: &str = "sum of uint";
 /// `sum` of a list whose elements are known to be `double`.
 pub(super) const SUM_OF_DOUBLE: &str = "sum of double";
 
-/// One way to call a function.
+/// One signature of a function.
 #[derive(Debug)]
 pub(super) struct Overload {
     pub(super) is_member: bool,
@@ -198,7 +198,7 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
     FUNCTIONS.iter().map(|f| f.name)
 }
 
-/// What evaluates a function.
+/// An implementation of a function.
 pub(super) struct Evaluator {
     pub(super) run: Run,
     /// Whether its cost does not depend on the size of its arguments.
@@ -216,7 +216,7 @@ static NUMBERS_OF_NAMES: LazyLock<HashMap<&'static str, usize>> = LazyLock::new(
     names.enumerate().map(|(number, name)| (name, number)).collect()
 });
 
-/// Returns the number of a function, which stands for it in rewritten expressions.
+/// Returns the number of a function, which identifies it in rewritten expressions.
 pub(super) fn number(name: &str) -> Option<usize> {
     NUMBERS_OF_NAMES.get(name).copied()
 }

@@ -1,4 +1,4 @@
-//! What an expression reads, and what its result can begin with.
+//! Determines which variables an expression reads, and the texts with which its result can begin.
 
 use ::cel::common::ast::{EntryExpr, Expr, IdedExpr, LiteralValue, operators as op};
 
@@ -22,10 +22,10 @@ pub(super) fn beginnings(expr: &IdedExpr) -> Vec<String> {
     match &expr.expr {
         Expr::Literal(LiteralValue::String(text)) => vec![text.inner().to_owned()],
         Expr::List(list) => of_all(&list.elements),
-        // Of `a ? b : c`, what b and c begin with.
+        // For `a ? b : c`, the beginnings of b and c.
         Expr::Call(call) if call.func_name == op::CONDITIONAL => of_all(&call.args[1..]),
         Expr::Call(call) if call.func_name == op::ADD => match call.args.as_slice() {
-            // Lists are put together; of texts the first counts.
+            // Lists are concatenated; for texts only the first operand counts.
             [one, other] if !matches!(one.expr, Expr::Literal(_)) => {
                 let is_list = matches!(other.expr, Expr::List(_) | Expr::Comprehension(_));
                 let rest = if is_list { beginnings(other) } else { Vec::new() };

@@ -57,7 +57,7 @@ fn sum_from(zero: Value, args: &[Value]) -> Outcome {
     list.items.iter().try_fold(zero, |sum, item| add(&[sum, item.clone()]))
 }
 
-/// Returns the sum of a list whose first element tells its type.
+/// Returns the sum of a list; the first element determines the type.
 pub(super) fn sum(args: &[Value]) -> Outcome {
     let [Value::List(list)] = args else { return Err(no_overload("sum", args)) };
     match list.items.first() {

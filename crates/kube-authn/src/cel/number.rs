@@ -25,7 +25,7 @@ pub(super) fn format(number: f64) -> String {
 /// Returns a double as `strconv.ParseFloat` reads it, in decimal; `inf`, `infinity` and `nan` in
 /// any case.
 ///
-/// `None` for what is no number, too large, or hexadecimal.
+/// Returns `None` if the text is not a number, too large, or hexadecimal.
 pub(super) fn parse_double(text: &str) -> Option<f64> {
     let (sign, digits) = match text.strip_prefix('-') {
         Some(rest) => (-1.0, rest),

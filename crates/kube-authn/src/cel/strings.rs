@@ -179,7 +179,7 @@ pub(super) fn split(args: &[Value]) -> Outcome {
     if !separator.is_empty() {
         return Ok(Value::strings(text.splitn(limit, &**separator)));
     }
-    // Between all characters, as Go does.
+    // Split between all characters, like Go.
     let mut parts = Vec::new();
     let mut rest: &str = text;
     while let Some(character) = rest.chars().next() {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// What an expression evaluates to, as far as is known without claims.
+/// The type of an expression, as far as it is known without claims.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Type {
     /// A value whose type is known only at evaluation, as with `dyn(claims.groups)`.
@@ -65,7 +65,7 @@ impl Type {
     }
 }
 
-/// What is known about type parameters so far.
+/// The types of type parameters that are known so far.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Substitutions {
     found: Vec<Option<Type>>,

@@ -45,7 +45,7 @@ pub(super) struct Map {
     pub(super) origin: Origin,
 }
 
-/// Where a list or map comes from.
+/// The origin of a list or map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
     /// An expression, or a claim that a macro iterated over.
@@ -86,7 +86,7 @@ impl Value {
         Value::Map(Map { entries: Arc::default(), origin: Origin::Expression })
     }
 
-    /// What `split` and `findAll` return.
+    /// Returns the list that `split` and `findAll` return.
     pub(super) fn strings<T: AsRef<str>>(items: impl Iterator<Item = T>) -> Value {
         let items = items.map(Value::text).collect();
         Value::List(List { items: Arc::new(items), origin: Origin::Strings })
@@ -256,7 +256,7 @@ fn unescape(name: &Arc<str>) -> Option<Arc<str>> {
     unescape_strictly(name).filter(|unescaped| unescaped != name)
 }
 
-/// As [`unescape`], but a name without escapes stands for itself.
+/// Like [`unescape`], but a name without escapes is returned unchanged.
 fn unescape_strictly(name: &Arc<str>) -> Option<Arc<str>> {
     const RESERVED: [&str; 21] = [
         "true",

@@ -13,10 +13,10 @@ use crate::cel::{EvaluationError, Input};
 const RESERVED: &str = "system:";
 /// The group of users that are not authenticated.
 const UNAUTHENTICATED: &str = "system:unauthenticated";
-/// Where it is noted which token a request was made with.
+/// The `extra` key for the ID of the token that a request was made with.
 const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
 
-/// A user, and what became of the groups that the claims say it has.
+/// A user, and the result of resolving the groups that the claims name.
 #[derive(Debug)]
 pub(super) struct Mapped {
     pub(super) user: UserInfo,
@@ -98,11 +98,12 @@ impl JwtSettings {
                 format!("{prefix}{value}")
             }
         };
-        // kube-apiserver lets such a user in; nothing could be granted to it, or found in the log.
+        // kube-apiserver accepts such a user; it could not be granted anything, or be found in the
+        // log.
         if username.is_empty() {
             return Err(OidcError::NoName);
         }
-        // An issuer names people; what the cluster calls its own parts is not for it to say.
+        // An issuer names people, and must not use the names of cluster components.
         if self.username.is_reserved(&username) {
             return Err(OidcError::Reserved(username));
         }
@@ -169,7 +170,7 @@ fn failed(rule: &Rule) -> OidcError {
 
 struct Claims<'c> {
     claims: &'c Map<String, Value>,
-    /// The same for expressions, if there are any.
+    /// The variables for expressions, if there are any.
     input: Option<Input>,
 }
 
@@ -184,7 +185,7 @@ impl Claims<'_> {
         }
     }
 
-    /// Of a claim that is a text or a list of texts; none if it is missing.
+    /// Returns the texts of a claim that is a text or a list of texts; none if it is missing.
     fn texts(&self, name: &str) -> Result<Vec<&str>, OidcError> {
         let wrong =
             || OidcError::Claim(name.to_owned(), "is neither a string nor a list of strings");

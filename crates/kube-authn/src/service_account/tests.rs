@@ -7,7 +7,7 @@ use crate::jwt::tests::Signer;
 use test_support::TempDir;
 
 const ISSUER: &str = "https://kubernetes.default.svc";
-/// When the tokens of these tests are used.
+/// The current time in these tests.
 const NOW: u64 = 1_700_001_000;
 
 fn at(seconds: u64) -> SystemTime {

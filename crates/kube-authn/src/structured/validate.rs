@@ -21,7 +21,7 @@ const MAX_ISSUERS: usize = 64;
 pub(super) struct Field<'n> {
     pub(super) path: String,
     pub(super) node: Option<&'n Node>,
-    /// What it stands in, if it is not there.
+    /// The enclosing node, if the node itself is missing.
     around: &'n Node,
 }
 

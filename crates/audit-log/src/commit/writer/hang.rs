@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 /// A call that has not returned for so long will hardly do.
 const HANGS: Duration = Duration::from_secs(5);
 
-/// When the output was called, as long as it has not returned.
+/// The time at which the output was called, until it returns.
 pub(super) struct Calls {
     epoch: Instant,
     /// Milliseconds since then, and one; 0: it has returned.

@@ -389,7 +389,7 @@ fn mappings_and_rules_are_judged_as_by_kube_apiserver() {
 }
 
 proptest! {
-    /// Nothing that stands in the file makes reading it panic.
+    /// No file makes the reader panic.
     #[test]
     fn no_file_breaks_the_reader(text in "[a-zA-Z0-9:\\[\\]{}'\", \n#&*!-]{0,200}", cut in 0..2000_usize) {
         let _ = verdict(&format!("{HEAD}{text}"));
