@@ -8,7 +8,6 @@ pub mod authorization;
 pub mod body;
 pub mod cli;
 pub mod config;
-pub mod demo;
 pub mod file_watch;
 pub mod filters;
 mod http2;

@@ -1,9 +1,9 @@
 //! Reconstructs the Status of an error response to HEAD. kube-apiserver records it, but does not
 //! send it.
 
+use audit_body::MediaType;
 use http::{HeaderMap, header};
 
-use super::object::MediaType;
 use crate::authn::UserInfo;
 use crate::impersonation::RequestAttributes;
 use crate::request::RequestInfo;

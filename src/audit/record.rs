@@ -13,19 +13,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use audit_body::{Account, Answered, RequestBodyKind, Said, decode};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue};
 
 pub use super::backend::Backend;
-use super::body::{self, Account};
-use super::created::Answered;
-pub use super::created::CreatedTap;
-use super::decode;
 use super::event::{ObjectMetadata, UserAgent};
 use super::recorder::Decided;
 pub use super::recorder::{AmbiguousBodies, AuditSink, Encoding, Format, MAX_SINKS, Recorder};
-use super::recording::{self, RequestBodyKind, RequestTap};
-use super::response::Said;
+use super::recording::{self, RequestTap};
 use super::timestamp::Timestamp;
 pub use super::view::ResponseCaptures;
 use super::view::{Each, Request, View};
@@ -312,7 +308,7 @@ fn redacted_paths(
     recorder: &Recorder,
     view: &View,
     info: &RequestInfo,
-) -> Option<Arc<body::CompiledPaths>> {
+) -> Option<Arc<audit_body::CompiledPaths>> {
     let redaction = recorder.bodies(view).redaction.as_ref()?;
     redaction.for_request(info.group(), info.resource(), info.subresource()).cloned()
 }

@@ -8,11 +8,13 @@ use tracing_subscriber::EnvFilter;
 use crate::config::LogFormat;
 
 /// The crates of this project, which log at `--log-level`.
-const OWN_CRATES: [&str; 11] = [
+const OWN_CRATES: [&str; 13] = [
     "api_client",
+    "audit_body",
     "audit_log",
     "audit_query",
     "audit_stream",
+    "demo_api",
     "k8s_audit",
     "kube_audit_proxy",
     "kube_authn",

@@ -13,7 +13,6 @@ use super::refusal::{access_denied, refuse, timed_out, too_many_requests, unreac
 use super::response::{self, Ends, ResponseBody};
 use super::{credentials, session, upgrade};
 use crate::audit::record::{Record, RequestFacts};
-use crate::audit::response::wants_pretty;
 use crate::authn::{Authenticated, User};
 use crate::body::{ClientBody, RequestBody};
 use crate::filters::deadline::race;
@@ -22,6 +21,7 @@ use crate::filters::{Deadline, Expired};
 use crate::status::Status;
 use crate::upstream::access::{Access, Denial};
 use crate::upstream::{CredentialRenewed, SendError, UpstreamBody};
+use audit_body::wants_pretty;
 
 /// Sends a request for an upgrade, after the recording of its session has started.
 ///

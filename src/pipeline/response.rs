@@ -13,12 +13,13 @@ use http_body_util::BodyExt;
 use tokio_util::sync::CancellationToken;
 
 use super::refusal::{panicked, unrecorded};
-use crate::audit::record::{CreatedTap, Record, ResponseCaptures};
-use crate::audit::response::StatusTap;
+use crate::audit::record::{Record, ResponseCaptures};
 use crate::body::BodyError;
 use crate::filters::{Deadline, Expired};
 use crate::request::headers;
 use crate::upstream::{ConnectionError, UpstreamBody};
+use audit_body::CreatedTap;
+use audit_body::StatusTap;
 use audit_log::Commit;
 
 /// Maximum time to read ahead in the error response to a long-running request before it is relayed.

@@ -24,7 +24,9 @@ mod impersonation_legacy;
 mod kubeconfig;
 mod kubeconfig_command;
 mod kubeconfig_files;
+#[cfg(feature = "demo")]
 mod kubectl;
+#[cfg(feature = "demo")]
 mod kubectl_sessions;
 mod lifecycle;
 mod limits;

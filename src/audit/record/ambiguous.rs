@@ -2,8 +2,8 @@
 
 use super::Record;
 use super::annotations::AMBIGUOUS;
-use crate::audit::body::Reservation;
-use crate::audit::decode::Ambiguities;
+use audit_body::Reservation;
+use audit_body::decode::Ambiguities;
 
 impl Record {
     /// Returns whether a recorded body must be buffered until it is complete and decoded, because

@@ -4,9 +4,9 @@ use std::borrow::Cow;
 
 use super::{Encoding, Format, Record};
 use crate::audit::event::{Event, ObjectRef};
+use crate::audit::legacy;
 use crate::audit::timestamp::Timestamp;
 use crate::audit::view::{Shown, View};
-use crate::audit::{body, legacy};
 use crate::policy::Stage;
 use crate::request::uri::request_uri;
 use audit_log::Commit;
@@ -58,7 +58,7 @@ impl Record {
         let received = stage == Stage::RequestReceived;
         let mut uri = request_uri(&self.facts.target);
         if self.recorder.bodies(view).redaction.is_some()
-            && let Cow::Owned(redacted) = body::redact_query(&uri)
+            && let Cow::Owned(redacted) = audit_body::redact_query(&uri)
         {
             uri = Cow::Owned(redacted);
         }

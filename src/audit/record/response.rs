@@ -5,17 +5,17 @@ use std::sync::Arc;
 use http::HeaderMap;
 
 use super::{Record, redacted_paths};
-use crate::audit::body::Capture;
 use crate::audit::head;
-use crate::audit::object::MediaType;
 use crate::audit::recording;
-use crate::audit::response::Said;
 use crate::audit::view::{ResponseCaptures, View};
 use crate::authn::User;
 use crate::authorization::Review;
 use crate::impersonation;
 use crate::policy::Level;
 use crate::status::Status;
+use audit_body::Capture;
+use audit_body::MediaType;
+use audit_body::Said;
 
 impl Record {
     /// Returns captures of the response's body, if it is recorded.

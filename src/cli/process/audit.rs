@@ -6,7 +6,6 @@ use std::sync::Arc;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::follow::Follow;
-use crate::audit::body::Budget;
 use crate::audit::record::{AuditSink, Backend, Encoding, Format, Recorder};
 use crate::audit::recording::BodySettings;
 use crate::config::{Audit, BackendSettings, Bodies, SinkSettings};
@@ -14,6 +13,7 @@ use crate::file_watch::{POLL_INTERVAL, Reloaded};
 use crate::policy::{PolicyFile, PolicyHandle};
 use crate::upstream::{ConfigError, KubeconfigFile, UpstreamConfig, WebhookEndpoint};
 use api_client::ApiClient;
+use audit_body::Budget;
 use audit_log::LogBackend;
 use audit_log::webhook::WebhookBackend;
 

@@ -88,7 +88,7 @@ fn parse_checked(line: &[u8], is_clean: impl FnOnce() -> bool) -> Line<'_> {
 
 /// Parses one line, without its newline, in whatever order its members are.
 #[inline(never)]
-fn parse_any(line: &[u8]) -> Line<'_> {
+pub(super) fn parse_any(line: &[u8]) -> Line<'_> {
     let start = skip_space(line, 0);
     if line.get(start) == Some(&b'[') {
         return match json::container_end(line, start) {
