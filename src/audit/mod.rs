@@ -1,4 +1,4 @@
-//! Audit events: what they hold, how they are encoded, and the record of one request.
+//! Audit events: their contents, their encoding, and the record of one request.
 
 mod backend;
 mod converter;

@@ -1,4 +1,4 @@
-//! What the last panic of a thread said, for the `Panic` event of the request it ended.
+//! The message of a thread's last panic, for the `Panic` event of the request that it ended.
 
 use std::cell::RefCell;
 use std::panic::PanicHookInfo;
@@ -21,7 +21,7 @@ pub fn install() {
     });
 }
 
-/// The message of this thread's last panic; empty if there was none.
+/// Returns the message of this thread's last panic; empty if there was none.
 pub fn last() -> String {
     LAST.with_borrow(String::clone)
 }

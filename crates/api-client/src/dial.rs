@@ -293,5 +293,4 @@ pub mod overrides {
 }
 
 #[cfg(test)]
-#[path = "dial_tests.rs"]
 mod tests;

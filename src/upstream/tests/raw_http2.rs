@@ -1,4 +1,5 @@
-//! What a hyper server cannot be made to do: refuse streams, leave with a chosen last stream.
+//! Server behavior that hyper does not offer: refusing streams, and leaving with a chosen last
+//! stream.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::server::TlsStream;

@@ -198,7 +198,7 @@ async fn plain_http_is_told_so_and_other_nonsense_is_counted() {
     let mut plain = TcpStream::connect(server.addr).await.unwrap();
     plain.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
     let mut answer = Vec::new();
-    // The unread request makes the kernel reset the connection, after the answer.
+    // The unread request makes the kernel reset the connection after the response.
     let _ = plain.read_to_end(&mut answer).await;
     assert_eq!(answer, PLAIN_HTTP);
     let mut nonsense = TcpStream::connect(server.addr).await.unwrap();

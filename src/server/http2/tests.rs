@@ -154,7 +154,7 @@ async fn answers_say_their_length_and_when_they_were_made() {
 #[tokio::test]
 async fn long_bodies_pass_both_ways_whatever_the_windows_are() {
     let mut served = served().await;
-    // More than the stream's window, and than what an answer may hand over at once.
+    // More than the stream's window, and more than is handed to h2 immediately.
     let long = "0123456789abcdef".repeat(STREAM_WINDOW as usize / 8);
     let request =
         Request::builder().method(Method::POST).uri("https://localhost/echo").body(()).unwrap();
@@ -181,7 +181,7 @@ async fn a_request_that_the_client_gives_up_is_dropped() {
     drop(asked);
     served.answers.dropped.acquire().await.unwrap().forget();
     assert_eq!(text(served.ask("/still-here").await.unwrap().into_body()).await, "/still-here");
-    // And all that there are, when the client goes.
+    // All streams of a connection end when the client disconnects.
     let asked = [served.ask("/wait"), served.ask("/wait")];
     served.answers.waiting.acquire_many(2).await.unwrap().forget();
     served.driver.abort();
@@ -191,7 +191,7 @@ async fn a_request_that_the_client_gives_up_is_dropped() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_says_nothing_is_not_waited_for() {
-    // Neither at the beginning nor later, when it does not answer PINGs any more.
+    // Both before the first response to a PING and after it.
     for is_known in [false, true] {
         let (near, far) = tokio::io::duplex(1 << 20);
         let (_shutdown, running) = Shutdown::new();
@@ -203,7 +203,7 @@ async fn a_client_that_says_nothing_is_not_waited_for() {
         let serving = tokio::spawn(serve(far, connection, Answers::new(), running));
         let begun = tokio::time::Instant::now();
         let _client = match is_known {
-            // Whose driver does not run.
+            // The driver of this connection does not run.
             true => Ok(h2::client::handshake::<_>(near).await.unwrap()),
             false => Err(near),
         };
@@ -234,7 +234,7 @@ async fn when_the_process_drains_what_is_under_way_goes_on_and_at_its_end_nothin
     let mut waiting = pin!(served.ask("/wait"));
     served.answers.waiting.acquire().await.unwrap().forget();
     served.shutdown.drain();
-    // A GOAWAY comes, and no request is taken any more.
+    // A GOAWAY arrives, and no new request is accepted.
     while served.client.clone().ready().await.is_ok() {
         tokio::task::yield_now().await;
     }
@@ -259,12 +259,12 @@ async fn an_early_response_does_not_reset_what_is_still_sent() {
     let mut served = served().await;
     let (mut stream, response) = early(&mut served).await;
     assert_eq!(text(response.await.unwrap().into_body()).await, "early");
-    // More than the stream's window: it is only sent if the server makes room.
+    // More than the stream's window: all of it is sent only if the server extends the window.
     for _ in 0..2 * STREAM_WINDOW as usize / 10_000 {
         stream.send_data(Bytes::from(vec![b'x'; 10_000]), false).unwrap();
     }
     stream.send_data(Bytes::new(), true).unwrap();
-    // The stream ends with what the client has sent, and without a reset, however long it takes.
+    // The stream ends with what the client has sent, without a reset, however long that takes.
     tokio::time::sleep(Duration::from_secs(5)).await;
     let reset = poll_fn(|context| Poll::Ready(stream.poll_reset(context))).await;
     assert!(reset.is_pending(), "{reset:?}");

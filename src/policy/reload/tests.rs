@@ -97,7 +97,7 @@ fn a_bad_file_is_read_again_even_if_it_seems_untouched() {
     it.poll(false);
     it.poll(false);
     it.dir.write("policy.yaml", &policy(2));
-    // As though the change had been hidden by a coarse time stamp.
+    // Simulates a change that a coarse time stamp hides.
     assert!(it.file.files.changed());
     it.file.look(false, false, false, &it.metrics);
     assert_eq!(it.state(), (2, 2, 1, 1));
@@ -170,7 +170,7 @@ async fn a_file_that_never_rests_is_loaded_all_the_same() {
     let mut rules = 1;
     while handle.generation() < 4 {
         rules += 1;
-        // Of another length each time, so that each is a change whatever the clock's resolution.
+        // Different lengths, so that each write is a change whatever the clock's resolution is.
         dir.write("policy.yaml", &policy(2 + rules % 50));
         sleep(Duration::from_millis(3)).await;
         assert!(started.elapsed() < Duration::from_secs(20), "never loaded");
