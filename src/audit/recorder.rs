@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::thread::ThreadId;
 
+use clap::ValueEnum;
+use serde::Deserialize;
 use tokio::runtime::Handle;
 
 use super::backend::Backend;
@@ -15,22 +17,22 @@ use audit_log::{Commit, CommitSequence, Line};
 use k8s_audit::request::RequestInfo;
 use kube_authn::UserInfo;
 
-/// How events are written (`--audit-log-format`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The format of events (`--audit-log-format`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Format {
-    /// One JSON object a line.
+    /// One JSON object per line
     Json,
-    /// kube-apiserver's older text line.
+    /// One line of key="value" pairs, without bodies
     Legacy,
 }
 
-/// What happens to a request whose body means different things to different decoders
-/// (`--audit-ambiguous-bodies`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What happens to a request whose body decoders read differently (`--audit-ambiguous-bodies`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum AmbiguousBodies {
-    /// The request is forwarded, and its event has an annotation.
+    /// Forward it; an annotation of the event names what is ambiguous
     Record,
-    /// The request is refused with 400 before anything of it is forwarded.
+    /// Reject it with 400 before it is forwarded; the event has the body as it was received
     Reject,
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::flags::parse_duration;
+use super::parse::parse_duration;
 
 const FILTERS: &str = "Request filters";
 

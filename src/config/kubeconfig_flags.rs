@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::flags::{UPSTREAM, parse_duration};
+use super::flags::UPSTREAM;
+use super::parse::parse_duration;
 
 /// Flags of `serve` about kubeconfigs and credential plugins.
 #[derive(Debug, Clone, Args)]

@@ -4,6 +4,7 @@
 //! Making one opens no file but that, so everything in it can be tested as a table.
 
 mod authentication;
+mod batch;
 mod bodies;
 mod boolean_flag;
 pub mod file;
@@ -12,13 +13,17 @@ mod filters;
 pub mod flags;
 mod kubeconfig_flags;
 mod listener_flags;
+mod log;
+mod parse;
+mod policy;
 #[cfg(test)]
 mod reference;
 mod same_file;
 mod session_flags;
-mod sink_entry;
-mod sink_list;
+mod setting;
 mod sinks;
+mod tree;
+mod webhook;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -28,12 +33,13 @@ use rustls::SupportedCipherSuite;
 
 pub use self::bodies::Bodies;
 use self::flags::Constrained;
+use self::flags::TlsMinVersion;
 pub use self::flags::{LogFormat, ServeFlags};
-use self::flags::{TlsMinVersion, UpstreamIdentity};
 use self::kubeconfig_flags::KubeconfigFlags;
 pub use self::session_flags::SessionRecording;
-pub use self::sink_entry::{SinkEntry, SinkType};
-pub use self::sink_list::{BackendSettings, SinkSettings};
+pub use self::setting::Setting;
+use self::setting::SettingError;
+pub use self::sinks::{BackendSettings, SinkEntry, SinkSettings, SinkType};
 use crate::audit::record::AmbiguousBodies;
 use crate::authorization::AuthorizationSettings;
 use crate::filters::FilterSettings;
@@ -304,11 +310,7 @@ fn upstream(flags: &ServeFlags) -> Result<Upstream, ConfigError> {
     if credential_plugin_timeout.is_zero() {
         return fail("--credential-plugin-timeout must be longer than 0s, for example 30s");
     }
-    let identity = match flags.upstream_identity {
-        UpstreamIdentity::RequestHeader => Identity::RequestHeader,
-        UpstreamIdentity::Impersonate => Identity::Impersonate,
-        UpstreamIdentity::PassThrough => Identity::PassThrough,
-    };
+    let identity = flags.upstream_identity;
     let original_user_extra = flags.upstream_original_user_extra.as_deref().map(str::parse);
     let original_user_extra = original_user_extra
         .transpose()
@@ -349,50 +351,20 @@ fn upstream(flags: &ServeFlags) -> Result<Upstream, ConfigError> {
 }
 
 fn audit(flags: &ServeFlags) -> Result<Audit, ConfigError> {
-    let node_name = flags.audit_node_name.clone();
-    let is_name = |name: &String| {
-        let printable = |c: char| c.is_ascii_graphic();
-        !name.is_empty() && name.len() <= 253 && name.chars().all(printable)
-    };
-    if node_name.as_ref().is_some_and(|name| !is_name(name)) {
-        return fail(
-            "--audit-node-name is invalid: use 1 to 253 characters without blanks, such as the \
-             node's; is $(NODE_NAME) set?",
-        );
-    }
-    let total_body_bytes = flags.audit_total_body_bytes;
-    let ambiguous_bodies = flags.audit_ambiguous_bodies.map(|action| match action {
-        flags::AmbiguousBodies::Record => AmbiguousBodies::Record,
-        flags::AmbiguousBodies::Reject => AmbiguousBodies::Reject,
-    });
     Ok(Audit {
-        sinks: sink_list::sinks(flags)?,
-        total_body_bytes,
-        ambiguous_bodies,
-        node_name,
-        annotates_rule: flags.audit_annotate_rule,
-        authorization: authorization(flags)?,
+        sinks: sinks::sinks(flags)?,
+        total_body_bytes: flags.bodies.audit_total_body_bytes,
+        ambiguous_bodies: flags.bodies.audit_ambiguous_bodies,
+        node_name: flags.annotations.node_name()?,
+        annotates_rule: flags.annotations.audit_annotate_rule,
+        authorization: flags.annotations.authorization(flags.upstream_identity)?,
     })
 }
 
-fn authorization(flags: &ServeFlags) -> Result<Option<AuthorizationSettings>, ConfigError> {
-    if !flags.audit_authorization_annotations {
-        return Ok(None);
+impl From<SettingError> for ConfigError {
+    fn from(error: SettingError) -> ConfigError {
+        ConfigError(error.message)
     }
-    if flags.upstream_identity == UpstreamIdentity::PassThrough {
-        return fail(
-            "--audit-authorization-annotations needs credentials of the proxy's own, which \
-             --upstream-identity=pass-through does not use; choose another --upstream-identity",
-        );
-    }
-    if flags.audit_authorization_timeout.is_zero() {
-        return fail("--audit-authorization-timeout must be longer than 0s, for example 500ms");
-    }
-    Ok(Some(AuthorizationSettings {
-        timeout: flags.audit_authorization_timeout,
-        cache_ttl: flags.audit_authorization_cache_ttl,
-        as_front_proxy: flags.upstream_identity == UpstreamIdentity::RequestHeader,
-    }))
 }
 
 fn fail<T>(message: &str) -> Result<T, ConfigError> {

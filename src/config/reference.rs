@@ -7,7 +7,7 @@ use std::path::Path;
 use clap::Arg;
 
 use super::file::command;
-use super::sink_entry::SinkType;
+use super::sinks::SinkType;
 
 const HEADER: &str = "\
 # Configuration reference
@@ -112,20 +112,23 @@ fn row(arg: &Arg) -> String {
 /// The rows of the keys of `sinks`.
 fn sink_keys() -> String {
     let of_types: Vec<_> = SinkType::ALL.iter().map(|(kind, _)| (*kind, kind.keys())).collect();
-    let mut keys: Vec<&String> = Vec::new();
+    let mut keys: Vec<&'static str> = Vec::new();
     for key in of_types.iter().flat_map(|(_, keys)| keys) {
-        if !keys.contains(&key) {
+        if !keys.contains(key) {
             keys.push(key);
         }
     }
     let mut out = String::new();
     for key in keys {
         let marks: Vec<_> =
-            of_types.iter().map(|(_, known)| if known.contains(key) { "x" } else { "" }).collect();
-        let takers = of_types.iter().filter(|(_, known)| known.contains(key));
-        let mut flags: Vec<_> = takers.map(|(kind, _)| format!("`--{}`", kind.flag(key))).collect();
+            of_types.iter().map(|(_, known)| if known.contains(&key) { "x" } else { "" }).collect();
+        let takers = of_types.iter().filter(|(_, known)| known.contains(&key));
+        let mut flags: Vec<_> = takers
+            .filter_map(|(kind, _)| kind.flag(key))
+            .map(|flag| format!("`--{flag}`"))
+            .collect();
         flags.dedup();
-        let meaning = match key.as_str() {
+        let meaning = match key {
             "name" => "name of the backend in metrics, logs and health checks".to_owned(),
             "type" => "`file`, `stdout` or `webhook`".to_owned(),
             _ => flags.join(", "),

@@ -11,7 +11,7 @@ use watched_files::config_file;
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The path is empty.
-    #[error("file path not specified; name the policy file with --audit-policy-file")]
+    #[error("file path not specified; name the policy file")]
     NoPath,
     /// The file could not be read.
     #[error("{}: failed to read file path: {error}", path.display())]

@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use clap::ValueEnum;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use k8s_audit::request::extra_key::domain_prefixed_path;
 use k8s_audit::user::{IdentityHeaders, User, UserInfo};
@@ -17,16 +18,16 @@ const REMOTE_UID: HeaderName = HeaderName::from_static("x-remote-uid");
 const REMOTE_GROUP: HeaderName = HeaderName::from_static("x-remote-group");
 const REMOTE_EXTRA_PREFIX: &str = "x-remote-extra-";
 
-/// How the identity is passed to the API server (`--upstream-identity`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How the API server identifies the user (`--upstream-identity`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Identity {
-    /// `X-Remote-*`, trusted because of the proxy's front-proxy client certificate. The API
-    /// server authorizes the client's own impersonation headers.
+    /// By X-Remote-* headers; the API server trusts the proxy's front-proxy client certificate
+    // The API server authorizes the client's own impersonation headers.
     RequestHeader,
-    /// `Impersonate-*`, with the proxy's own credentials. The proxy authorizes the client's
-    /// impersonation and sends only the resulting user.
+    /// By Impersonate-* headers; the proxy's own credentials must be allowed to impersonate
+    // The proxy authorizes the client's impersonation, and sends only the resulting user.
     Impersonate,
-    /// The client's own bearer token.
+    /// By the client's own bearer token, which is forwarded
     PassThrough,
 }
 

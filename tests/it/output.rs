@@ -81,5 +81,10 @@ fn an_output_that_cannot_be_opened_by_name_suggests_the_dash() {
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("/dev/stdout") && said.contains("give --audit-log-path=-"), "{said}");
+    assert!(
+        said.contains("/dev/stdout")
+            && said.contains("--audit-log-path: ")
+            && said.contains("give - (in sinks, type: stdout)"),
+        "{said}"
+    );
 }

@@ -161,13 +161,13 @@ fn validate(mode: &Mode) -> Result<(), LogError> {
         return Ok(());
     };
     let checks = [
-        (*buffer_size > 0, "--audit-log-batch-buffer-size"),
-        (*max_size > 0, "--audit-log-batch-max-size"),
-        (throttle.is_none_or(|throttle| throttle.qps > 0.0), "--audit-log-batch-throttle-qps"),
-        (throttle.is_none_or(|throttle| throttle.burst > 0), "--audit-log-batch-throttle-burst"),
+        (*buffer_size > 0, "batch-buffer-size"),
+        (*max_size > 0, "batch-max-size"),
+        (throttle.is_none_or(|throttle| throttle.qps > 0.0), "batch-throttle-qps"),
+        (throttle.is_none_or(|throttle| throttle.burst > 0), "batch-throttle-burst"),
     ];
     match checks.into_iter().find(|(valid, _)| !valid) {
-        Some((_, flag)) => Err(LogError::NotPositive { flag }),
+        Some((_, setting)) => Err(LogError::NotPositive { setting }),
         None => Ok(()),
     }
 }

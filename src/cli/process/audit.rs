@@ -8,7 +8,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::follow::Follow;
 use crate::audit::record::{AuditSink, Backend, Encoding, Format, Recorder};
 use crate::audit::recording::BodySettings;
-use crate::config::{Audit, BackendSettings, Bodies, SinkSettings};
+use crate::config::{Audit, BackendSettings, Bodies, Setting, SinkSettings};
 use crate::file_watch::{POLL_INTERVAL, Reloaded};
 use crate::policy::{PolicyFile, PolicyHandle};
 use crate::upstream::{ConfigError, KubeconfigFile, UpstreamConfig, WebhookEndpoint};
@@ -28,8 +28,9 @@ pub(super) fn policies(
         if open.iter().any(|(known, _)| *known == path) {
             continue;
         }
-        let (file, warnings) =
-            PolicyFile::open(path).map_err(|error| anyhow::Error::msg(sink.says(error)))?;
+        let (file, warnings) = PolicyFile::open(path).map_err(|error| {
+            anyhow::Error::msg(sink.error(Setting::common("policy-file"), error))
+        })?;
         for warning in warnings {
             tracing::warn!("audit policy: {warning}");
         }
@@ -65,7 +66,9 @@ pub(super) fn recorder(
         let (format, backend) = match &sink.backend {
             BackendSettings::Log { config, format } => {
                 let log = LogBackend::open(config.clone(), follow.metrics.log(metrics));
-                let mut log = log.map_err(|error| anyhow::Error::msg(sink.says(error)))?;
+                let mut log = log.map_err(|error| {
+                    anyhow::Error::msg(sink.error_of(Setting::log(error.setting()), error))
+                })?;
                 if let Some(observer) = observer.take() {
                     log = log.with_observer(observer);
                 }
@@ -73,15 +76,16 @@ pub(super) fn recorder(
             }
             BackendSettings::Webhook { file, config } => {
                 let client = webhook_client(file, follow).map_err(|error| {
-                    let error = format!("--audit-webhook-config-file: {error}");
-                    anyhow::Error::msg(sink.says(error))
+                    anyhow::Error::msg(sink.error_of(Setting::webhook("config-file"), error))
                 })?;
                 let webhook = WebhookBackend::start(
                     config.clone(),
                     Arc::new(client),
                     follow.metrics.webhook(metrics),
                 );
-                let webhook = webhook.map_err(|error| anyhow::Error::msg(sink.says(error)))?;
+                let webhook = webhook.map_err(|error| {
+                    anyhow::Error::msg(sink.error_of(Setting::webhook(error.setting()), error))
+                })?;
                 (Format::Json, Backend::Webhook(Box::new(webhook)))
             }
         };

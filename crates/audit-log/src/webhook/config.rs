@@ -35,8 +35,7 @@ pub struct SpoolConfig {
 pub enum WebhookError {
     /// The spool's folder cannot be used.
     #[error(
-        "--audit-webhook-spool-dir: cannot use {}: {source}; let this user write there, or name \
-         another folder",
+        "cannot use {}: {source}; let this user write there, or choose another directory",
         path.display()
     )]
     Spool {
@@ -46,12 +45,24 @@ pub enum WebhookError {
         source: io::Error,
     },
     /// The spool's directory belongs to another process or backend.
-    #[error("--audit-webhook-spool-dir: {} is in use: {source}; give each proxy and each backend \
-             its own directory", path.display())]
+    #[error(
+        "{} is in use: {source}; give each proxy and each backend its own directory",
+        path.display()
+    )]
     SpoolInUse {
         /// The directory.
         path: PathBuf,
         /// How that is known.
         source: io::Error,
     },
+}
+
+impl WebhookError {
+    /// Returns the setting to change: `spool-dir` for the flag `--audit-webhook-spool-dir` or the
+    /// key `spool-dir`.
+    pub fn setting(&self) -> &'static str {
+        match self {
+            WebhookError::Spool { .. } | WebhookError::SpoolInUse { .. } => "spool-dir",
+        }
+    }
 }

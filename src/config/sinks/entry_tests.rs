@@ -1,8 +1,8 @@
+use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
-use super::super::{BackendSettings, Config, file};
-use super::*;
+use super::super::super::{BackendSettings, Config, file};
 use crate::audit::record::Format;
 use audit_log::{Compress, LogPath, Mode, SyncMode};
 use test_support::TempDir;
@@ -19,7 +19,7 @@ fn config(yaml: &str, arguments: &[&str]) -> Result<Config, String> {
 
 #[test]
 fn the_sample_is_three_sinks() {
-    let yaml = include_str!("../../config/sinks.yaml");
+    let yaml = include_str!("../../../config/sinks.yaml");
     let audit = config(yaml, &[]).unwrap().audit;
     assert_eq!(audit.node_name, None);
     let names: Vec<&str> = audit.sinks.iter().map(|sink| sink.name.as_str()).collect();
@@ -70,7 +70,7 @@ fn wrong_entries_are_told_with_place_and_remedy() {
         ),
         (
             one("  type: webhook\n  config-file: w\n  mode: eager\n"),
-            "config.yaml:6:9: sinks[0]: invalid value 'eager' for 'mode <MODE>' [possible values: batch",
+            "config.yaml:6:9: sinks[0]: mode: \"eager\" is not supported; write batch, blocking or blocking-strict",
         ),
         (
             one("  type: webhook\n  config-file: w\n  batch-buffer-size: -3\n"),
@@ -91,7 +91,7 @@ fn wrong_entries_are_told_with_place_and_remedy() {
         ),
         (
             one("  type: file\n  path: {a: b}\n"),
-            "config.yaml:5:9: sinks[0]: path must be a value or a list of values",
+            "config.yaml:5:9: sinks[0]: path: write a value, not a map",
         ),
         (
             one("  type: file\n  path: x\n  redact: [\"core/configmaps\"]\n"),
