@@ -8,7 +8,7 @@ use audit_body::Redaction;
 
 /// How bodies are recorded.
 #[derive(Debug, Clone)]
-pub struct Bodies {
+pub(crate) struct Bodies {
     /// `--audit-max-request-body-bytes`
     pub max_request: usize,
     /// `--audit-max-body-bytes`

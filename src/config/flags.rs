@@ -28,7 +28,7 @@ Example:
 /// Flags of `serve`.
 #[derive(Debug, Clone, Args)]
 #[command(args_override_self = true, after_help = EXAMPLE)]
-pub struct ServeFlags {
+pub(crate) struct ServeFlags {
     /// Address to listen on for clients
     #[arg(long, value_name = "IP", default_value = "0.0.0.0", help_heading = SERVING)]
     pub bind_address: IpAddr,
@@ -499,7 +499,7 @@ const OPERATION: &str = "Operation";
 
 /// `--tls-min-version`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum TlsMinVersion {
+pub(crate) enum TlsMinVersion {
     /// TLS 1.2
     #[value(name = "VersionTLS12")]
     Tls12,
@@ -510,7 +510,7 @@ pub enum TlsMinVersion {
 
 /// `--upstream-identity`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum UpstreamIdentity {
+pub(crate) enum UpstreamIdentity {
     /// By X-Remote-* headers; the API server trusts the proxy's front-proxy client certificate
     RequestHeader,
     /// By Impersonate-* headers; the proxy's own credentials must be allowed to impersonate
@@ -521,7 +521,7 @@ pub enum UpstreamIdentity {
 
 /// `--constrained-impersonation`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Constrained {
+pub(crate) enum Constrained {
     /// Depends on the API server's version: enabled from 1.36 on
     Auto,
     /// Enabled; what it does not allow, the verb impersonate can allow
@@ -532,7 +532,7 @@ pub enum Constrained {
 
 /// `--audit-log-format`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum AuditLogFormat {
+pub(crate) enum AuditLogFormat {
     /// One JSON object per line
     Json,
     /// One line of key="value" pairs, without bodies
@@ -541,7 +541,7 @@ pub enum AuditLogFormat {
 
 /// `--audit-log-mode`, `--audit-webhook-mode`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum AuditLogMode {
+pub(crate) enum AuditLogMode {
     /// Requests do not wait; when the buffer is full, events are lost and counted
     Batch,
     /// Requests wait; if a write fails, they proceed, and the loss is counted
@@ -552,7 +552,7 @@ pub enum AuditLogMode {
 
 /// `--audit-ambiguous-bodies`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum AmbiguousBodies {
+pub(crate) enum AmbiguousBodies {
     /// Forward it; an annotation of the event names what is ambiguous
     Record,
     /// Reject it with 400 before it is forwarded; the event has the body as it was received
@@ -561,7 +561,7 @@ pub enum AmbiguousBodies {
 
 /// `--audit-log-sync`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum AuditLogSync {
+pub(crate) enum AuditLogSync {
     /// When the operating system decides, like in kube-apiserver
     Off,
     /// At most --audit-log-sync-interval after they are written
@@ -572,7 +572,7 @@ pub enum AuditLogSync {
 
 /// `--log-format`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// Human-readable lines
     Text,
     /// One JSON object per line

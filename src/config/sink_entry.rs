@@ -16,7 +16,7 @@ use super::flags::ServeFlags;
 
 /// One sink, as it is written.
 #[derive(Debug, Clone)]
-pub struct SinkEntry {
+pub(crate) struct SinkEntry {
     /// `name`
     pub name: String,
     /// `type`
@@ -29,7 +29,7 @@ pub struct SinkEntry {
 
 /// `type`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SinkType {
+pub(crate) enum SinkType {
     /// A log file.
     File,
     /// Standard output.
@@ -86,7 +86,7 @@ pub(super) fn is_of_sinks(flag: &str) -> bool {
 
 /// Where an entry and its values are.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub(crate) struct Place {
     file: PathBuf,
     index: usize,
     at: (u64, u64),
@@ -97,7 +97,7 @@ pub struct Place {
 impl Place {
     /// What is wrong with the entry, in its own words: `message` begins with the flag that it is
     /// about, if it is about one.
-    pub fn says(&self, message: &str) -> String {
+    pub(crate) fn says(&self, message: &str) -> String {
         let is_name = |c: char| c.is_ascii_alphanumeric() || c == '-';
         let flag = message.strip_prefix("--").map(|rest| rest.split(|c| !is_name(c)).next());
         let value = |flag| self.values.iter().find(|(known, _)| Some(known.as_str()) == flag);

@@ -14,7 +14,7 @@ use audit_log::{LogConfig, LogPath};
 
 /// One place where events go.
 #[derive(Debug, Clone)]
-pub struct SinkSettings {
+pub(crate) struct SinkSettings {
     /// What metrics and health call it; `log` or `webhook` where it is of the flags.
     pub name: String,
     /// What says how much is recorded there.
@@ -31,7 +31,7 @@ pub struct SinkSettings {
 
 /// A log or a webhook.
 #[derive(Debug, Clone)]
-pub enum BackendSettings {
+pub(crate) enum BackendSettings {
     /// A file or standard output.
     Log {
         /// Where, and how it is written.
@@ -50,7 +50,7 @@ pub enum BackendSettings {
 
 impl SinkSettings {
     /// An error of this sink, in the words of where it is configured.
-    pub fn says(&self, error: impl Display) -> String {
+    pub(crate) fn says(&self, error: impl Display) -> String {
         let error = error.to_string();
         match &self.place {
             Some(place) => place.says(&error),
