@@ -41,8 +41,8 @@ pub(super) fn asked(parts: &mut Parts) -> Option<Box<Asked>> {
     Some(Box::new(Asked { protocol, client, session: None }))
 }
 
-/// The protocols that Kubernetes upgrades to. Others are not forwarded, which RFC 9110 (7.8)
-/// allows: one such as `h2c` would carry requests without events.
+/// Returns whether Kubernetes upgrades to this protocol. Others are not forwarded, which RFC 9110
+/// (7.8) allows: one such as `h2c` would carry requests without events.
 fn is_known(protocol: &HeaderValue) -> bool {
     let protocol = protocol.as_bytes().trim_ascii();
     protocol.eq_ignore_ascii_case(b"websocket") || protocol.eq_ignore_ascii_case(b"SPDY/3.1")

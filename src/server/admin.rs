@@ -49,7 +49,10 @@ pub(crate) type Checked = Pin<Box<dyn Future<Output = Result<(), String>> + Send
 impl Check {
     /// Creates a check that `/readyz` shows as `name`. Its error is visible to all clients of the
     /// port.
-    pub(crate) fn new<F>(name: impl Into<String>, check: impl Fn() -> F + Send + Sync + 'static) -> Check
+    pub(crate) fn new<F>(
+        name: impl Into<String>,
+        check: impl Fn() -> F + Send + Sync + 'static,
+    ) -> Check
     where
         F: Future<Output = Result<(), String>> + Send + 'static,
     {

@@ -73,7 +73,10 @@ impl ServingCertificate {
     /// # Errors
     /// Returns an error if a file cannot be read, is not such PEM, or if the key does not belong to
     /// the certificate.
-    pub(crate) fn load(certificate: &Path, key: &Path) -> Result<ServingCertificate, CertificateError> {
+    pub(crate) fn load(
+        certificate: &Path,
+        key: &Path,
+    ) -> Result<ServingCertificate, CertificateError> {
         Ok(ServingCertificate {
             certificate: certificate.to_owned(),
             key: key.to_owned(),

@@ -36,7 +36,9 @@ impl Workers {
     ///
     /// # Errors
     /// Returns the error of the operating system if it allows no more threads.
-    pub(crate) fn start(sequence: impl Fn(ThreadId, Handle) -> CommitSequence) -> io::Result<Workers> {
+    pub(crate) fn start(
+        sequence: impl Fn(ThreadId, Handle) -> CommitSequence,
+    ) -> io::Result<Workers> {
         let count = thread::available_parallelism().map_or(1, usize::from);
         let start = |number| Worker::start(number, &sequence);
         (0..count).map(start).collect::<io::Result<_>>().map(Workers)
