@@ -2,6 +2,8 @@
 //!
 //! Run with `cargo bench --bench event`.
 
+#![allow(unreachable_pub, reason = "a program has no public interface")]
+
 #[path = "setup/sample.rs"]
 mod sample;
 #[path = "setup/sinks.rs"]

@@ -3,6 +3,8 @@
 //! Prints nanoseconds an operation; each number is the best of several rounds, over a mix of
 //! requests of which most are matched by late rules or by none.
 
+#![allow(unreachable_pub, reason = "a program has no public interface")]
+
 #[path = "setup/rules.rs"]
 mod rules;
 #[path = "setup/user.rs"]

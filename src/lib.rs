@@ -2,17 +2,20 @@
 //!
 //! Start reading at [`pipeline`], which handles one request. ARCHITECTURE.md lists the modules in
 //! order: each uses only those below it.
+//!
+//! The crate is a program. Only what its tests, benchmarks and fuzz targets need is public; other
+//! programs use the libraries under `crates/`.
 
 pub mod audit;
-pub mod authorization;
-pub mod body;
+mod authorization;
+mod body;
 pub mod cli;
-pub mod config;
-pub mod file_watch;
+mod config;
+mod file_watch;
 pub mod filters;
 mod http2;
 pub mod impersonation;
-pub mod metrics;
+mod metrics;
 pub mod pipeline;
 pub mod policy;
 pub mod request;

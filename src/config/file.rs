@@ -20,7 +20,7 @@ use super::tree::Entries;
 
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum FileError {
+pub(crate) enum FileError {
     /// It cannot be read.
     #[error("--config: {path}: {source}", path = path.display())]
     Read {
@@ -57,7 +57,7 @@ pub enum FileError {
 /// # Errors
 /// Inside, what is wrong with the file; outside, what clap says of the arguments, which may be
 /// that help is asked for.
-pub fn parse(arguments: &[OsString]) -> Result<Result<ServeFlags, FileError>, clap::Error> {
+pub(crate) fn parse(arguments: &[OsString]) -> Result<Result<ServeFlags, FileError>, clap::Error> {
     let matches = command().try_get_matches_from(arguments)?;
     let flags = ServeFlags::from_arg_matches(&matches)?;
     let Some(path) = &flags.config else {

@@ -32,7 +32,7 @@ Example:
 /// Flags of `serve`.
 #[derive(Debug, Clone, Args)]
 #[command(args_override_self = true, after_help = EXAMPLE)]
-pub struct ServeFlags {
+pub(crate) struct ServeFlags {
     /// Address to listen on for clients
     #[arg(long, value_name = "IP", default_value = "0.0.0.0", help_heading = SERVING)]
     pub bind_address: IpAddr,
@@ -298,7 +298,7 @@ const OPERATION: &str = "Operation";
 
 /// `--tls-min-version`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum TlsMinVersion {
+pub(crate) enum TlsMinVersion {
     /// TLS 1.2
     #[value(name = "VersionTLS12")]
     Tls12,
@@ -309,7 +309,7 @@ pub enum TlsMinVersion {
 
 /// `--constrained-impersonation`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Constrained {
+pub(crate) enum Constrained {
     /// Depends on the API server's version: enabled from 1.36 on
     Auto,
     /// Enabled; what it does not allow, the verb impersonate can allow
@@ -320,7 +320,7 @@ pub enum Constrained {
 
 /// `--log-format`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// Human-readable lines
     Text,
     /// One JSON object per line

@@ -7,10 +7,10 @@ mod authentication;
 mod batch;
 mod bodies;
 mod boolean_flag;
-pub mod file;
+pub(crate) mod file;
 mod filter_flags;
 mod filters;
-pub mod flags;
+pub(crate) mod flags;
 mod kubeconfig_flags;
 mod listener_flags;
 mod log;
@@ -31,15 +31,15 @@ use std::time::Duration;
 
 use rustls::SupportedCipherSuite;
 
-pub use self::bodies::Bodies;
+pub(crate) use self::bodies::Bodies;
 use self::flags::Constrained;
 use self::flags::TlsMinVersion;
-pub use self::flags::{LogFormat, ServeFlags};
+pub(crate) use self::flags::{LogFormat, ServeFlags};
 use self::kubeconfig_flags::KubeconfigFlags;
-pub use self::session_flags::SessionRecording;
-pub use self::setting::Setting;
+pub(crate) use self::session_flags::SessionRecording;
+pub(crate) use self::setting::Setting;
 use self::setting::SettingError;
-pub use self::sinks::{BackendSettings, SinkEntry, SinkSettings, SinkType};
+pub(crate) use self::sinks::{BackendSettings, SinkSettings};
 use crate::audit::record::AmbiguousBodies;
 use crate::authorization::AuthorizationSettings;
 use crate::filters::FilterSettings;
@@ -52,7 +52,7 @@ use kube_authn::{JwtSettings, RequestHeaderNames, TokenReviewSettings};
 
 /// Everything that `serve` needs to know.
 #[derive(Debug, Clone)]
-pub struct Config {
+pub(crate) struct Config {
     /// Where and how clients are listened to.
     pub serving: Serving,
     /// How clients prove who they are.
@@ -71,7 +71,7 @@ pub struct Config {
 
 /// Where and how clients are listened to.
 #[derive(Debug, Clone)]
-pub struct Serving {
+pub(crate) struct Serving {
     /// `--bind-address` and `--secure-port`
     pub addr: SocketAddr,
     /// The certificate shown to clients.
@@ -88,7 +88,7 @@ pub struct Serving {
 
 /// Where the serving certificate comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CertificateSource {
+pub(crate) enum CertificateSource {
     /// `--tls-cert-file` and `--tls-private-key-file`
     Files {
         /// The chain.
@@ -102,7 +102,7 @@ pub enum CertificateSource {
 
 /// How clients prove who they are.
 #[derive(Debug, Clone)]
-pub struct Authentication {
+pub(crate) struct Authentication {
     /// `--client-ca-file`
     pub client_ca_file: Option<PathBuf>,
     /// `--client-crl-file`
@@ -129,7 +129,7 @@ pub struct Authentication {
 
 /// Whom front proxies may speak for, and how.
 #[derive(Debug, Clone)]
-pub struct RequestHeaderAuthentication {
+pub(crate) struct RequestHeaderAuthentication {
     /// `--requestheader-client-ca-file`
     pub client_ca_file: PathBuf,
     /// `--requestheader-allowed-names`; empty for any
@@ -140,7 +140,7 @@ pub struct RequestHeaderAuthentication {
 
 /// The trusted issuers of JSON Web Tokens.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Issuers {
+pub(crate) enum Issuers {
     /// None.
     None,
     /// The one of `--oidc-*`.
@@ -151,7 +151,7 @@ pub enum Issuers {
 
 /// How ServiceAccount tokens are verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServiceAccountAuthentication {
+pub(crate) struct ServiceAccountAuthentication {
     /// `--service-account-key-file`
     pub key_files: Vec<PathBuf>,
     /// `--service-account-keys-from-upstream`
@@ -162,7 +162,7 @@ pub struct ServiceAccountAuthentication {
 
 /// The API server.
 #[derive(Debug, Clone)]
-pub struct Upstream {
+pub(crate) struct Upstream {
     /// `--kubeconfig`
     pub kubeconfig: Option<PathBuf>,
     /// `--context`
@@ -181,7 +181,7 @@ pub struct Upstream {
 
 /// What is recorded, and where.
 #[derive(Debug, Clone)]
-pub struct Audit {
+pub(crate) struct Audit {
     /// Where; one or more, each with a policy.
     pub sinks: Vec<SinkSettings>,
     /// `--audit-total-body-bytes`
@@ -198,7 +198,7 @@ pub struct Audit {
 
 /// The running of the process.
 #[derive(Debug, Clone)]
-pub struct Operation {
+pub(crate) struct Operation {
     /// `--admin-bind-address`
     pub admin_addr: SocketAddr,
     /// `--shutdown-delay-duration`
@@ -214,11 +214,11 @@ pub struct Operation {
 /// Flags that do not make sense, each alone or together. Begins with the flag, ends with a remedy.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{0}")]
-pub struct ConfigError(String);
+pub(crate) struct ConfigError(String);
 
 impl Operation {
     /// How long the process may take to end after SIGTERM, all in all.
-    pub fn shutdown_limit(&self) -> Duration {
+    pub(crate) fn shutdown_limit(&self) -> Duration {
         self.shutdown_delay.saturating_add(self.shutdown_timeout)
     }
 }
@@ -228,7 +228,7 @@ impl Config {
     ///
     /// # Errors
     /// The first thing that is wrong.
-    pub fn new(flags: ServeFlags) -> Result<Config, ConfigError> {
+    pub(crate) fn new(flags: ServeFlags) -> Result<Config, ConfigError> {
         Ok(Config {
             audit: audit(&flags)?,
             serving: serving(&flags)?,

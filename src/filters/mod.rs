@@ -5,10 +5,10 @@
 //! default, costs two short critical sections on a lock that other worker threads hardly ever hold
 //! ([`deadline`]).
 
-pub mod cors;
-pub mod deadline;
-pub mod hsts;
-pub mod in_flight;
+pub(crate) mod cors;
+pub(crate) mod deadline;
+pub(crate) mod hsts;
+pub(crate) mod in_flight;
 mod metrics;
 mod random;
 

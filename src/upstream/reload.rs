@@ -15,7 +15,7 @@ use crate::file_watch::{ReloadMetrics, Reloaded};
 use watched_files::regular_file;
 
 /// Resolves the settings from a kubeconfig, and flags if there are any.
-pub type Resolve = Box<dyn Fn() -> Result<UpstreamConfig, ConfigError> + Send>;
+pub(super) type Resolve = Box<dyn Fn() -> Result<UpstreamConfig, ConfigError> + Send>;
 
 /// An object whose settings come from a kubeconfig.
 pub trait ReloadTarget: Clone + Send + 'static {
