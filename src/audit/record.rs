@@ -103,7 +103,7 @@ struct Impersonated {
     /// The verb that allowed it, if that was a constrained one.
     constraint: Option<&'static str>,
     /// Whether the API server authorizes it, so that its response shows the result.
-    judged_upstream: bool,
+    authorized_upstream: bool,
 }
 
 impl Record {
@@ -196,13 +196,14 @@ impl Record {
     /// Records that the impersonation was authorized.
     pub fn impersonation_granted(&mut self, granted: Granted) {
         let Granted { user, constraint } = granted;
-        self.impersonated = Some(Impersonated { user, constraint, judged_upstream: false });
+        self.impersonated = Some(Impersonated { user, constraint, authorized_upstream: false });
     }
 
     /// Records that the API server was asked to impersonate `user`; its response shows whether it
     /// did.
     pub fn impersonation_asked(&mut self, user: UserInfo) {
-        self.impersonated = Some(Impersonated { user, constraint: None, judged_upstream: true });
+        self.impersonated =
+            Some(Impersonated { user, constraint: None, authorized_upstream: true });
     }
 
     /// Returns a tap that captures the request's body, if any of it is recorded. The name of its

@@ -117,7 +117,7 @@ impl Process {
         let (shutdown, running) = Shutdown::new();
         let (admin_shutdown, admin_running) = Shutdown::new();
         let shutdown = Arc::new(shutdown);
-        backends::look_after(&proxy.recorder, &metrics.backends);
+        backends::spawn_monitor(&proxy.recorder, &metrics.backends);
         let summaries = spawn_summaries(proxy.recorder.clone());
         admin::serve(admin_listener, &proxy, &shutdown, metrics.clone(), admin_running);
         let sequence = |thread, runtime| proxy.recorder.commit_sequence(thread, runtime);

@@ -48,7 +48,7 @@ use crate::request::{InfoError, RequestInfo};
 use crate::status::Status;
 
 /// The header under which kube-apiserver returns the audit ID.
-const AUDIT_ID_ANSWER: HeaderName = AUDIT_ID;
+const AUDIT_ID_RESPONSE: HeaderName = AUDIT_ID;
 
 /// Responds to one request.
 pub async fn handle(
@@ -114,7 +114,7 @@ async fn answer(
     };
     // A 101 is the API server's response and has no audit ID of the proxy.
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        response.headers_mut().insert(AUDIT_ID_ANSWER, id);
+        response.headers_mut().insert(AUDIT_ID_RESPONSE, id);
         if let Some(origin) = origin
             && response.extensions().get::<OutsideCors>().is_none()
         {

@@ -116,16 +116,16 @@ async fn impersonate(
     record: &mut Record,
     caller: &Authenticated,
 ) -> Result<Option<authn::UserInfo>, Box<Status>> {
-    let judges = proxy.identity == Identity::Impersonate;
+    let authorizes = proxy.identity == Identity::Impersonate;
     let wanted = match asked {
         Ok(None) => return Ok(None),
         Ok(Some(wanted)) => wanted,
         Err(error) => {
-            let rules = if judges { proxy.reviewer.rules().await? } else { Rules::Constrained };
+            let rules = if authorizes { proxy.reviewer.rules().await? } else { Rules::Constrained };
             return Err(Box::new(error.status(rules)));
         }
     };
-    if !judges {
+    if !authorizes {
         record.impersonation_asked(wanted.into_user());
         return Ok(None);
     }

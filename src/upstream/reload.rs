@@ -127,7 +127,7 @@ impl KubeconfigFile {
             }
             return;
         }
-        // The file is read again below; if it changes meanwhile, the next check finds it different
+        // The file is reloaded below; if it changes meanwhile, the next check finds it different
         // from `active`.
         match (self.resolve)().and_then(|config| target.replace(config)) {
             Ok(()) => {

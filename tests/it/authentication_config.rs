@@ -236,7 +236,7 @@ async fn several_issuers_make_users_by_claims_and_expressions() {
         assert_eq!(who(&proxy, token, &format!("case-{index}")).await, *expected, "{what}");
     }
     assert_eq!(stranger.server.seen().len(), 0, "an unknown issuer receives no request");
-    // Groups that are Kubernetes' own come from no expression that does not say so.
+    // Expressions yield groups of Kubernetes itself only if they contain them literally.
     let masters = jobs.token(changed(&job, json!({"roles": ["system:masters", "a"]})));
     let (code, user) = who(&proxy, &masters, "masters").await;
     assert_eq!((code, &user["groups"]), (200, &json!(["a", "system:authenticated"])));
@@ -271,7 +271,7 @@ async fn groups_are_fetched_where_a_token_says_so() {
         }))
     };
     *slot.lock().unwrap() = groups.token(json!({"groups": ["dev", "ops"]}));
-    // As with kube-apiserver: the keys of another issuer are fetched when a token first needs them.
+    // Like in kube-apiserver, the keys of another issuer are fetched when a token first needs them.
     let first = get(&proxy, Some(&token(0, "/groups", "secret")), TARGET, "first").await;
     assert_eq!(first, 503);
     let found = "fetched the keys of the OIDC issuer";
@@ -335,7 +335,8 @@ async fn the_file_is_followed_and_a_bad_one_changes_nothing() {
     assert_eq!(get(&proxy, None, TARGET, "anonymous-2").await, 401);
     assert_eq!(one.server.seen().len(), known, "keys that are known are not fetched again");
 
-    // A bad one: the former stays, and it is said what is wrong and where.
+    // An invalid file: the previous one stays active, and the error names the fault and its
+    // position.
     write(file(json!({"jwt": [entry(&one), {"issuer": {"url": "http://x"}}]})));
     reloads(&proxy, "failure", 1).await;
     assert_eq!(get(&proxy, Some(&joe), TARGET, "joe-3").await, 200);
@@ -451,7 +452,7 @@ async fn the_sample_starts() {
     .await;
     assert_eq!(get(&proxy, None, "/livez", "livez").await, 200);
     assert_eq!(get(&proxy, None, "/version", "version").await, 401);
-    // Its issuers do not exist.
+    // The issuers do not exist.
     let signer = Signer::ec();
     let claims = json!({
         "iss": "https://login.example.com", "aud": "kubernetes", "exp": now() + 600,

@@ -29,7 +29,7 @@ fn has(logs: &[PathBuf], id: &str, stage: &str) -> bool {
     logs.iter().all(|log| audit_log::lines(log).iter().any(is_it))
 }
 
-/// Says in each response whether the request was recorded when it came.
+/// Reports in each response whether the request was recorded when it arrived.
 async fn upstream(protocols: Protocols, logs: &[PathBuf]) -> FakeUpstream {
     let logs: Arc<[PathBuf]> = logs.into();
     FakeUpstream::start(protocols, move |request: Request<Incoming>| {

@@ -33,7 +33,7 @@ async fn echo() -> FakeUpstream {
     .await
 }
 
-/// Returns an API server that gives everyone this response.
+/// Returns an API server that always sends this response.
 async fn answering(headers: &'static [(&'static str, &'static str)], body: Bytes) -> FakeUpstream {
     FakeUpstream::start(Protocols::Http2, move |_| {
         let body = body.clone();

@@ -58,7 +58,7 @@ async fn rotated_logs_are_indexed_sealed_and_answer_as_without() {
     assert!(proxy.stop().await.success());
     let logs = with_suffix(&folder, ".log.zst");
     assert!(logs.len() >= 2, "{logs:?}");
-    // What the proxy had no time for.
+    // The index files that the proxy had no time to write.
     let log = log.to_str().unwrap();
     let (code, text, errors) = run(&["index", log]);
     assert_eq!(code, 0, "{text}{errors}");

@@ -57,7 +57,7 @@ async fn a_read_is_sent_again_and_a_write_is_not() {
         let event = last_event(&proxy, method, &answer).await;
         assert!(event.text(UNKNOWN).contains("may have been processed"), "{}", event.line);
         assert_eq!(upstream.take_seen().len(), 1, "{method}");
-        // So that the next one breaks again.
+        // The next request breaks the connection again.
         assert_eq!(ask(&proxy, method, "between").await.head.status, 200);
         upstream.take_seen();
     }

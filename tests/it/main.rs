@@ -1,4 +1,4 @@
-//! What the program does, seen from outside: the real binary, real TLS, one file a behaviour.
+//! Tests of the real binary over real TLS; each file tests one behavior.
 
 #![allow(clippy::unwrap_used, reason = "tests may panic, their helpers too")]
 

@@ -102,7 +102,7 @@ async fn busy() -> Busy {
     Busy { proxy, _servers: [upstream, second, endpoint], _dir: dir }
 }
 
-/// Scrapes with the header `Accept: ACCEPT`; gives the content type and the text.
+/// Scrapes with the header `Accept: ACCEPT`; returns the content type and the text.
 async fn scrape(proxy: &Proxy, accept: &str) -> (String, String) {
     let mut stream = TcpStream::connect(proxy.admin).await.unwrap();
     let request = format!(
@@ -225,7 +225,7 @@ fn documents_name_only_metrics_that_exist() {
     assert!(named > 40, "{named}");
 }
 
-/// What promtool reports about names that Kubernetes chose.
+/// Warnings of promtool about names that Kubernetes chose.
 const OF_KUBERNETES: [&str; 1] = [
     "authentication_token_cache_active_fetch_count non-histogram and non-summary metrics should not \
      have \"_count\" suffix",

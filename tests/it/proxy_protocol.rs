@@ -1,4 +1,4 @@
-//! Load balancers that pass TLS through and say by a PROXY header who is behind them.
+//! Load balancers that forward TLS connections, and send the client's address in a PROXY header.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -61,7 +61,7 @@ async fn replay(file: &str, protocols: Protocols) -> Report {
     let upstream = recorded_upstream(&exchanges, protocols).await;
     let policy = corpus::path("policies").join(&exchanges[0].policy);
     let is_legacy = file == "legacy";
-    // What is redacted is not what kube-apiserver recorded.
+    // Redacted fields differ from kube-apiserver's record.
     let builder = Builder::new(upstream.addr).policy_file(policy).front_proxies();
     let mut builder = builder.service_accounts().flag("--audit-redact=none");
     if is_legacy {
@@ -90,7 +90,7 @@ async fn replay(file: &str, protocols: Protocols) -> Report {
     report
 }
 
-/// Answers each request with what was recorded for its audit ID.
+/// Responds to each request with the response recorded for its audit ID.
 pub async fn recorded_upstream(exchanges: &[Exchange], protocols: Protocols) -> FakeUpstream {
     // Long answers were recorded in one file only; a request of the same name had the same answer.
     let mut bodies = HashMap::new();

@@ -4,6 +4,7 @@
 mod anonymous;
 mod bearer;
 mod cel;
+mod fair_queue;
 pub mod issuer_url;
 mod jose_json;
 mod jwk;
@@ -20,7 +21,6 @@ mod token_file;
 mod token_review;
 mod token_webhook;
 mod tokens;
-mod turns;
 mod upstream_keys;
 mod verified;
 pub mod websocket;

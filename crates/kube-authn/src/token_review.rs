@@ -20,10 +20,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::fair_queue::{FairQueue, Rejected, Source, Waiting};
 use super::jwt::Jwt;
 use super::token_cache::{Generation, TokenCache, TokenId, TokenUser};
 use super::token_webhook::{TokenWebhook, WebhookVersion};
-use super::turns::{NoTurn, Source, Turns, Waiting};
 use super::verified::numeric_date;
 use super::{User, UserInfo};
 
@@ -59,8 +59,8 @@ pub struct TokenReview {
     api_version: &'static str,
     settings: TokenReviewSettings,
     cache: Arc<TokenCache>,
-    asking: Mutex<HashMap<TokenId, Shared<BoxFuture<'static, Answer>>>>,
-    turns: Arc<Turns>,
+    pending: Mutex<HashMap<TokenId, Shared<BoxFuture<'static, Answer>>>>,
+    queue: Arc<FairQueue>,
 }
 
 /// The settings of TokenReviews.
@@ -145,8 +145,8 @@ impl TokenReview {
             None => (client.clone(), access.clone(), WebhookVersion::V1),
         };
         let api_version = version.api_version();
-        let (asking, turns) = (Mutex::default(), Arc::default());
-        Ok(TokenReview { client, access, api_version, settings, cache, asking, turns })
+        let (pending, queue) = (Mutex::default(), Arc::default());
+        Ok(TokenReview { client, access, api_version, settings, cache, pending, queue })
     }
 
     /// Returns the webhook endpoint, and the kubeconfig that describes it; `None` where the API
@@ -172,18 +172,19 @@ impl TokenReview {
         // Tokens that were valid before do not wait behind a flood from the same address.
         let source = if self.cache.was_users(&id) { Source::KnownToken } else { source };
         let answer = {
-            let mut asking = self.asking.lock().expect("nothing panics while holding the lock");
-            match asking.get(&id) {
+            let mut pending = self.pending.lock().expect("nothing panics while holding the lock");
+            match pending.get(&id) {
                 Some(answer) => answer.clone(),
                 None => {
                     // Another request may have filled the cache since the lookup.
                     if let Some(TokenUser { user, .. }) = self.cache.user(&id) {
                         return Ok(Some(user));
                     }
-                    let turn = self.turns.enqueue(source).map_err(|reason| self.refuse(reason))?;
+                    let permit =
+                        self.queue.enqueue(source).map_err(|reason| self.refuse(reason))?;
                     let token = Zeroizing::new(token.to_owned());
-                    let answer = self.clone().question(id, token, source, turn);
-                    asking.insert(id, answer.clone());
+                    let answer = self.clone().start_review(id, token, source, permit);
+                    pending.insert(id, answer.clone());
                     answer
                 }
             }
@@ -193,21 +194,21 @@ impl TokenReview {
     }
 
     /// Sends a TokenReview. It is completed even if all requests that wait for it are dropped.
-    fn question(
+    fn start_review(
         self: Arc<Self>,
         id: TokenId,
         token: Zeroizing<String>,
         source: Source,
-        turn: Waiting,
+        permit: Waiting,
     ) -> Shared<BoxFuture<'static, Answer>> {
         let task = tokio::spawn(async move {
-            let asked = Asked { review: &self, id };
+            let asked = PendingReview { review: &self, id };
             let metrics = self.cache.metrics();
             let in_flight = Counted::new(&metrics.in_flight);
-            let answer = self.ask(&id, &token, turn).await;
+            let answer = self.ask(&id, &token, permit).await;
             match &answer {
                 Ok(Some(_)) => {}
-                Ok(None) => self.turns.asked_in_vain(source),
+                Ok(None) => self.queue.count_failure(source),
                 Err(Unavailable) => {}
             }
             let counter = if answer.is_ok() { &metrics.fetched } else { &metrics.fetch_errors };
@@ -220,8 +221,8 @@ impl TokenReview {
 
     /// Asks as often as kube-apiserver would. The turn is kept meanwhile: who is asked to come
     /// later does not come with more.
-    async fn ask(&self, id: &TokenId, token: &str, turn: Waiting) -> Answer {
-        let _turn = turn.get(TURN).await.map_err(|reason| self.refuse(reason))?;
+    async fn ask(&self, id: &TokenId, token: &str, permit: Waiting) -> Answer {
+        let _turn = permit.get(TURN).await.map_err(|reason| self.refuse(reason))?;
         let since = self.cache.generation();
         let question = self.body(token);
         let mut tried = 0;
@@ -311,7 +312,7 @@ impl TokenReview {
         request
     }
 
-    fn refuse(&self, reason: NoTurn) -> Unavailable {
+    fn refuse(&self, reason: Rejected) -> Unavailable {
         tracing::debug!(%reason, "no TokenReview for a token");
         self.cache.metrics().reviews_throttled.inc();
         Unavailable
@@ -386,15 +387,16 @@ impl Drop for Counted<'_> {
 }
 
 /// Ends a TokenReview when dropped, including by a panic.
-struct Asked<'a> {
+struct PendingReview<'a> {
     review: &'a TokenReview,
     id: TokenId,
 }
 
-impl Drop for Asked<'_> {
+impl Drop for PendingReview<'_> {
     fn drop(&mut self) {
-        let mut asking = self.review.asking.lock().expect("nothing panics while holding the lock");
-        asking.remove(&self.id);
+        let mut pending =
+            self.review.pending.lock().expect("nothing panics while holding the lock");
+        pending.remove(&self.id);
     }
 }
 

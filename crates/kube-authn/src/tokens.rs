@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::fair_queue::Source;
 use super::jwt::Jwt;
 use super::oidc::JwtAuthenticators;
 use super::service_account::{ServiceAccountError, ServiceAccounts};
 use super::token_cache::{TokenCache, TokenId, TokenUser};
 use super::token_review::{TokenReview, Unavailable};
-use super::turns::Source;
 use super::verified::Verified;
 use super::{AuthenticationError, TokenFile};
 
@@ -57,11 +57,11 @@ impl Tokens {
             return Ok(user);
         }
         // Boxed, since it is rare and large, and requests are copied when they become tasks.
-        Box::pin(self.find_out(id, token, source)).await
+        Box::pin(self.authenticate_uncached(id, token, source)).await
     }
 
     /// Verifies a token, or sends a TokenReview for it.
-    async fn find_out(
+    async fn authenticate_uncached(
         &self,
         id: TokenId,
         token: &[u8],

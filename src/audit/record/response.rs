@@ -104,10 +104,10 @@ impl Record {
             Some(Said { status, .. }) => (Status::of_code(code), Some(status)),
             None => (Status::of_code(code), None),
         };
-        let told = hidden.as_ref().unwrap_or(&status);
-        let refused = |user: &Arc<User>| impersonation::was_refused(told, user);
-        let judged = self.impersonated.as_ref().is_some_and(|i| i.judged_upstream);
-        if judged && self.user.as_ref().is_some_and(refused) {
+        let effective = hidden.as_ref().unwrap_or(&status);
+        let refused = |user: &Arc<User>| impersonation::was_refused(effective, user);
+        let authorized_upstream = self.impersonated.as_ref().is_some_and(|i| i.authorized_upstream);
+        if authorized_upstream && self.user.as_ref().is_some_and(refused) {
             self.impersonated = None;
         }
         (self.status, self.hidden) = (Some(status), hidden);

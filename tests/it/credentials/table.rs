@@ -11,14 +11,14 @@ use crate::support::{client, corpus, http1, pki};
 const TARGET: &str = "/api/v1/namespaces/team-a/configmaps/one";
 const EXTRA: &str = "authentication.kubernetes.io/";
 
-/// Who shows a certificate.
+/// The certificate that a client presents.
 #[derive(Clone, Copy)]
 pub enum Shown<'a> {
     /// Unauthenticated.
     None,
-    /// One of the corpus.
+    /// A certificate of the corpus.
     Corpus(&'a str),
-    /// One that was made.
+    /// A generated certificate.
     Made(&'a pki::Identity),
 }
 

@@ -1,4 +1,4 @@
-//! Rows of tokens that are signed, and of those that only the API server knows.
+//! Rows for signed tokens, and for tokens that only the API server can verify.
 
 use std::net::SocketAddr;
 
@@ -236,7 +236,7 @@ pub async fn oidc_down(table: &mut Table, proxy: &Proxy, issuer: SocketAddr) {
     table.token(proxy, ("oidc", "another's token meanwhile"), &other, "401").await;
 }
 
-/// Tokens that the API server is asked about.
+/// Tokens that are verified by TokenReviews.
 pub async fn reviewed(table: &mut Table, proxy: &Proxy) {
     for (what, token, expected) in [
         ("user in full", "review-jane", "jane uid=42 [dev,+] k=v,w"),

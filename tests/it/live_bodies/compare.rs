@@ -1,4 +1,4 @@
-//! Two events of one request: what differs beyond what is documented.
+//! Compares two events of one request: finds differences that are not documented.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -32,7 +32,7 @@ pub(super) fn events(kube: &Value, proxy: &Value) -> Vec<String> {
     }
     let (theirs, ours) = (&kube["requestObject"], &proxy["requestObject"]);
     let is_pod = kube["objectRef"]["resource"] == "pods";
-    // A patch is recorded as it is.
+    // A patch is recorded unchanged.
     let ours = if kube["verb"] == "patch" { ours.clone() } else { with_string_data(ours) };
     objects("", theirs, &ours, is_pod, &mut differences);
     differences

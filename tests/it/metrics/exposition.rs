@@ -28,14 +28,14 @@ impl Sample {
 
 #[derive(Debug)]
 pub struct Family {
-    /// As in `# TYPE`.
+    /// The name in `# TYPE`.
     pub name: String,
-    /// In the words of the Prometheus format, which has no `info`.
+    /// The type in the Prometheus format, which has no `info`.
     pub kind: String,
     /// The labels that all of its samples have, without `le`; in their order.
     pub labels: Vec<String>,
     pub samples: Vec<Sample>,
-    /// What the names of its samples end with, besides the family's name.
+    /// The suffix of its samples' names after the family's name.
     suffix: &'static str,
 }
 

@@ -1,4 +1,4 @@
-//! One client neither blinds the record of others nor holds them up.
+//! One client can neither prevent the recording of others nor delay them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

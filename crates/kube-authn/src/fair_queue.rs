@@ -1,4 +1,4 @@
-//! Turns to ask the API server about tokens, dealt out fairly.
+//! Queues TokenReviews fairly by source.
 //!
 //! A flood of unknown tokens from one address must not delay the tokens of others. Therefore the
 //! source addresses take turns, none of them can use all TokenReviews in flight, and an address
@@ -12,21 +12,21 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// Maximum number of TokenReviews in flight.
-pub(crate) const UNDER_WAY: usize = 64;
+pub(crate) const MAX_IN_FLIGHT: usize = 64;
 /// Maximum number of TokenReviews in flight for one source; the rest is reserved for others.
-const OF_ONE_SOURCE: usize = 48;
-/// Questions that wait; what comes on top displaces one of the source that has most.
-const WAITING: usize = 2048;
+const MAX_PER_SOURCE: usize = 48;
+/// Maximum number of waiting TokenReviews; another one replaces one of the source with the most.
+const MAX_WAITING: usize = 2048;
 /// The failure budget of a source: initially, and per second afterwards.
-const IN_VAIN: f64 = 1000.0;
-const IN_VAIN_A_SECOND: f64 = 100.0;
+const FAILURE_BUDGET: f64 = 1000.0;
+const FAILURES_PER_SECOND: f64 = 100.0;
 /// Maximum number of sources with a failure count.
-const REMEMBERED: usize = 16_384;
+const MAX_BUDGETS: usize = 16_384;
 
 /// The source of a TokenReview.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Source {
-    /// Requests from this address; of IPv6, from its /64, which one machine can have for itself.
+    /// Requests from this address; for IPv6, from its /64, which a single machine may own.
     Address(IpAddr),
     /// A token that was valid before, from any source.
     KnownToken,
@@ -46,11 +46,11 @@ impl From<IpAddr> for Source {
 
 /// Why there is no permit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum NoTurn {
+pub(crate) enum Rejected {
     /// The failure budget of the source is exhausted.
     #[error("too many invalid tokens from this address")]
-    InVain,
-    /// Too much waits already.
+    FailureBudget,
+    /// Too many TokenReviews are waiting.
     #[error("too many unknown tokens at a time")]
     Full,
     /// There was no permit in time.
@@ -58,16 +58,16 @@ pub(crate) enum NoTurn {
     Late,
 }
 
-/// Deals out turns.
+/// Issues permits for TokenReviews, in turns among the sources.
 #[derive(Default)]
-pub(crate) struct Turns {
+pub(crate) struct FairQueue {
     queues: Mutex<Queues>,
-    in_vain: Mutex<HashMap<Source, InVain>>,
+    budgets: Mutex<HashMap<Source, FailureBudget>>,
 }
 
 #[derive(Default)]
 struct Queues {
-    under_way: usize,
+    in_flight: usize,
     waiting: usize,
     /// Sources that wait, the next one first.
     order: VecDeque<Source>,
@@ -77,97 +77,101 @@ struct Queues {
 
 #[derive(Default)]
 struct Queue {
-    under_way: usize,
-    waiting: VecDeque<oneshot::Sender<Turn>>,
+    in_flight: usize,
+    waiting: VecDeque<oneshot::Sender<Permit>>,
 }
 
 /// The remaining failure budget of a source, and when it was computed.
 #[derive(Clone, Copy)]
-struct InVain {
+struct FailureBudget {
     left: f64,
     since: Instant,
 }
 
-/// A place in line.
-pub(crate) struct Waiting(oneshot::Receiver<Turn>);
+/// A place in the queue.
+pub(crate) struct Waiting(oneshot::Receiver<Permit>);
 
 /// The permit for one TokenReview; returned when dropped.
-pub(crate) struct Turn {
-    /// `None` once it is given back.
-    turns: Option<Arc<Turns>>,
+pub(crate) struct Permit {
+    /// `None` after the permit was returned.
+    queue: Option<Arc<FairQueue>>,
     source: Source,
 }
 
-impl Turns {
-    /// Stands in line for a turn.
+impl FairQueue {
+    /// Enqueues a request for a permit.
     ///
     /// # Errors
-    /// See [`NoTurn`].
-    pub(crate) fn enqueue(self: &Arc<Self>, source: Source) -> Result<Waiting, NoTurn> {
-        if self.has_asked_in_vain(source, Instant::now()) {
-            return Err(NoTurn::InVain);
+    /// See [`Rejected`].
+    pub(crate) fn enqueue(self: &Arc<Self>, source: Source) -> Result<Waiting, Rejected> {
+        if self.is_budget_exhausted(source, Instant::now()) {
+            return Err(Rejected::FailureBudget);
         }
-        let (sender, turn) = oneshot::channel();
+        let (sender, permit) = oneshot::channel();
         let mut queues = self.queues();
         queues.enqueue(source, sender)?;
-        queues.deal(self);
-        Ok(Waiting(turn))
+        queues.assign(self);
+        Ok(Waiting(permit))
     }
 
-    /// The TokenReview returned that a token is invalid.
-    pub(crate) fn asked_in_vain(&self, source: Source) {
+    /// Counts an invalid token against the failure budget of its source.
+    pub(crate) fn count_failure(&self, source: Source) {
         let now = Instant::now();
-        let mut all = self.in_vain();
-        if all.len() >= REMEMBERED && !all.contains_key(&source) {
-            all.retain(|_, in_vain| in_vain.at(now).left < IN_VAIN);
-            if all.len() >= REMEMBERED {
+        let mut all = self.budgets();
+        if all.len() >= MAX_BUDGETS && !all.contains_key(&source) {
+            all.retain(|_, budget| budget.at(now).left < FAILURE_BUDGET);
+            if all.len() >= MAX_BUDGETS {
                 // A flood from everywhere; the limit of TokenReviews in flight still applies.
                 all.clear();
             }
         }
-        let in_vain = all.entry(source).or_insert(InVain { left: IN_VAIN, since: now });
-        *in_vain = in_vain.at(now);
-        in_vain.left -= 1.0;
+        let budget =
+            all.entry(source).or_insert(FailureBudget { left: FAILURE_BUDGET, since: now });
+        *budget = budget.at(now);
+        budget.left -= 1.0;
     }
 
-    fn has_asked_in_vain(&self, source: Source, now: Instant) -> bool {
+    fn is_budget_exhausted(&self, source: Source, now: Instant) -> bool {
         source != Source::KnownToken
-            && self.in_vain().get(&source).is_some_and(|in_vain| in_vain.at(now).left < 1.0)
+            && self.budgets().get(&source).is_some_and(|budget| budget.at(now).left < 1.0)
     }
 
     fn queues(&self) -> MutexGuard<'_, Queues> {
         self.queues.lock().expect("nothing panics while holding the lock")
     }
 
-    fn in_vain(&self) -> MutexGuard<'_, HashMap<Source, InVain>> {
-        self.in_vain.lock().expect("nothing panics while holding the lock")
+    fn budgets(&self) -> MutexGuard<'_, HashMap<Source, FailureBudget>> {
+        self.budgets.lock().expect("nothing panics while holding the lock")
     }
 }
 
 impl Waiting {
-    /// Waits at most `patience` for the turn.
+    /// Waits at most `patience` for the permit.
     ///
     /// # Errors
-    /// See [`NoTurn`].
-    pub(crate) async fn get(self, patience: Duration) -> Result<Turn, NoTurn> {
+    /// See [`Rejected`].
+    pub(crate) async fn get(self, patience: Duration) -> Result<Permit, Rejected> {
         match tokio::time::timeout(patience, self.0).await {
-            Ok(Ok(turn)) => Ok(turn),
-            Ok(Err(_)) => Err(NoTurn::Full),
-            Err(_) => Err(NoTurn::Late),
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) => Err(Rejected::Full),
+            Err(_) => Err(Rejected::Late),
         }
     }
 }
 
-impl InVain {
-    fn at(self, now: Instant) -> InVain {
+impl FailureBudget {
+    fn at(self, now: Instant) -> FailureBudget {
         let passed = now.saturating_duration_since(self.since).as_secs_f64();
-        InVain { left: (self.left + passed * IN_VAIN_A_SECOND).min(IN_VAIN), since: now }
+        FailureBudget {
+            left: (self.left + passed * FAILURES_PER_SECOND).min(FAILURE_BUDGET),
+            since: now,
+        }
     }
 }
 
 impl Queues {
-    fn enqueue(&mut self, source: Source, sender: oneshot::Sender<Turn>) -> Result<(), NoTurn> {
-        if self.waiting >= WAITING {
+    fn enqueue(&mut self, source: Source, sender: oneshot::Sender<Permit>) -> Result<(), Rejected> {
+        if self.waiting >= MAX_WAITING {
             let waiting = |queue: &Queue| queue.waiting.len();
             let ours = self.sources.get(&source).map_or(0, waiting);
             let longest = self.sources.iter_mut().max_by_key(|(_, queue)| waiting(queue));
@@ -177,7 +181,7 @@ impl Queues {
                     longest.waiting.pop_back();
                     self.waiting -= 1;
                 }
-                _ => return Err(NoTurn::Full),
+                _ => return Err(Rejected::Full),
             }
         }
         let queue = self.sources.entry(source).or_default();
@@ -190,13 +194,13 @@ impl Queues {
     }
 
     /// Assigns free permits to waiters.
-    fn deal(&mut self, turns: &Arc<Turns>) {
+    fn assign(&mut self, fair: &Arc<FairQueue>) {
         // As many as wait; sources at their limit move to the end of the queue.
         let mut passed_over = 0;
-        while self.under_way < UNDER_WAY && passed_over < self.order.len() {
+        while self.in_flight < MAX_IN_FLIGHT && passed_over < self.order.len() {
             let Some(source) = self.order.pop_front() else { return };
             let queue = self.sources.get_mut(&source).expect("whoever is in line has a queue");
-            if queue.under_way >= OF_ONE_SOURCE {
+            if queue.in_flight >= MAX_PER_SOURCE {
                 self.order.push_back(source);
                 passed_over += 1;
                 continue;
@@ -204,42 +208,42 @@ impl Queues {
             passed_over = 0;
             if let Some(sender) = queue.waiting.pop_front() {
                 self.waiting -= 1;
-                let turn = Turn { turns: Some(turns.clone()), source };
-                match sender.send(turn) {
+                let permit = Permit { queue: Some(fair.clone()), source };
+                match sender.send(permit) {
                     Ok(()) => {
-                        queue.under_way += 1;
-                        self.under_way += 1;
+                        queue.in_flight += 1;
+                        self.in_flight += 1;
                     }
                     // No request waits for it any more, so the permit was never taken.
-                    Err(mut turn) => turn.turns = None,
+                    Err(mut permit) => permit.queue = None,
                 }
             }
             match queue.waiting.is_empty() {
                 false => self.order.push_back(source),
-                true => self.forget_idle(source),
+                true => self.remove_idle(source),
             }
         }
     }
 
-    fn forget_idle(&mut self, source: Source) {
-        let is_idle = |queue: &Queue| queue.under_way == 0 && queue.waiting.is_empty();
+    fn remove_idle(&mut self, source: Source) {
+        let is_idle = |queue: &Queue| queue.in_flight == 0 && queue.waiting.is_empty();
         if self.sources.get(&source).is_some_and(is_idle) {
             self.sources.remove(&source);
         }
     }
 }
 
-impl Drop for Turn {
+impl Drop for Permit {
     fn drop(&mut self) {
-        let Some(turns) = self.turns.take() else { return };
-        let mut queues = turns.queues();
-        queues.under_way -= 1;
+        let Some(queue) = self.queue.take() else { return };
+        let mut queues = queue.queues();
+        queues.in_flight -= 1;
         if let Some(queue) = queues.sources.get_mut(&self.source) {
-            queue.under_way -= 1;
+            queue.in_flight -= 1;
         }
-        queues.deal(&turns);
+        queues.assign(&queue);
         // Only if it is not queued: a queued source is removed with its last waiter.
-        queues.forget_idle(self.source);
+        queues.remove_idle(self.source);
     }
 }
 
@@ -253,15 +257,15 @@ mod tests {
         IpAddr::from([10, 0, 0, last]).into()
     }
 
-    /// Waits for a turn.
-    async fn wait(turns: &Arc<Turns>, source: Source) -> Result<Turn, NoTurn> {
-        turns.enqueue(source)?.get(Duration::from_secs(60)).await
+    /// Waits for a permit.
+    async fn wait(queue: &Arc<FairQueue>, source: Source) -> Result<Permit, Rejected> {
+        queue.enqueue(source)?.get(Duration::from_secs(60)).await
     }
 
     /// Takes as many permits as are available immediately.
-    fn at_once(turns: &Arc<Turns>, source: Source, count: usize) -> Vec<Turn> {
-        let turn = |_| wait(turns, source).now_or_never()?.ok();
-        (0..count).filter_map(turn).collect()
+    fn at_once(queue: &Arc<FairQueue>, source: Source, count: usize) -> Vec<Permit> {
+        let permit = |_| wait(queue, source).now_or_never()?.ok();
+        (0..count).filter_map(permit).collect()
     }
 
     #[test]
@@ -275,32 +279,32 @@ mod tests {
 
     #[tokio::test]
     async fn no_source_has_all_turns_and_they_come_back() {
-        let turns = Arc::new(Turns::default());
-        let mut held = at_once(&turns, source(1), 100);
-        assert_eq!(held.len(), OF_ONE_SOURCE);
-        let others = at_once(&turns, source(2), 100);
-        assert_eq!(others.len(), UNDER_WAY - OF_ONE_SOURCE);
-        assert!(at_once(&turns, source(3), 1).is_empty());
+        let queue = Arc::new(FairQueue::default());
+        let mut held = at_once(&queue, source(1), 100);
+        assert_eq!(held.len(), MAX_PER_SOURCE);
+        let others = at_once(&queue, source(2), 100);
+        assert_eq!(others.len(), MAX_IN_FLIGHT - MAX_PER_SOURCE);
+        assert!(at_once(&queue, source(3), 1).is_empty());
         held.pop();
-        assert_eq!(at_once(&turns, source(3), 1).len(), 1);
+        assert_eq!(at_once(&queue, source(3), 1).len(), 1);
         drop((held, others));
-        let queues = turns.queues();
-        assert_eq!((queues.under_way, queues.waiting, queues.sources.len()), (0, 0, 0));
+        let queues = queue.queues();
+        assert_eq!((queues.in_flight, queues.waiting, queues.sources.len()), (0, 0, 0));
     }
 
     #[tokio::test]
     async fn those_that_wait_take_turns() {
-        let turns = Arc::new(Turns::default());
-        let held = [at_once(&turns, source(1), 40), at_once(&turns, source(2), 40)];
+        let queue = Arc::new(FairQueue::default());
+        let held = [at_once(&queue, source(1), 40), at_once(&queue, source(2), 40)];
         let order = Arc::new(Mutex::new(Vec::new()));
         let mut waiting = tokio::task::JoinSet::new();
         let sources = std::iter::repeat_n(source(9), 100).chain([source(3), Source::KnownToken]);
         for source in sources {
-            let (place, order) = (turns.enqueue(source).unwrap(), order.clone());
+            let (place, order) = (queue.enqueue(source).unwrap(), order.clone());
             waiting.spawn(async move {
-                let turn = place.get(Duration::from_secs(60)).await.unwrap();
+                let permit = place.get(Duration::from_secs(60)).await.unwrap();
                 order.lock().unwrap().push(source);
-                drop(turn);
+                drop(permit);
             });
         }
         // One permit is free, so that one waiter follows the other.
@@ -318,43 +322,43 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_queue_makes_room_for_others() {
-        let turns = Arc::new(Turns::default());
-        let held = [at_once(&turns, source(1), 40), at_once(&turns, source(2), 40)];
+        let queue = Arc::new(FairQueue::default());
+        let held = [at_once(&queue, source(1), 40), at_once(&queue, source(2), 40)];
         let mut waiting: Vec<Waiting> =
-            (0..WAITING - 16).map(|_| turns.enqueue(source(9)).unwrap()).collect();
+            (0..MAX_WAITING - 16).map(|_| queue.enqueue(source(9)).unwrap()).collect();
         // Those that were not had at once went away, and still have their places.
-        assert_eq!(turns.enqueue(source(9)).map(drop), Err(NoTurn::Full));
-        let other = turns.enqueue(source(3)).unwrap();
+        assert_eq!(queue.enqueue(source(9)).map(drop), Err(Rejected::Full));
+        let other = queue.enqueue(source(3)).unwrap();
         let displaced = waiting.pop().unwrap().get(Duration::from_secs(60)).await;
-        assert_eq!(displaced.map(drop), Err(NoTurn::Full));
+        assert_eq!(displaced.map(drop), Err(Rejected::Full));
         drop((waiting, held));
         assert!(other.get(Duration::from_secs(60)).await.is_ok(), "who went away is passed over");
-        assert_eq!(turns.queues().sources.len(), 0);
+        assert_eq!(queue.queues().sources.len(), 0);
     }
 
     #[tokio::test]
     async fn patience_ends() {
-        let turns = Arc::new(Turns::default());
-        let _held = at_once(&turns, source(1), 100);
-        let late = turns.enqueue(source(1)).unwrap().get(Duration::from_millis(1)).await;
-        assert_eq!(late.map(drop), Err(NoTurn::Late));
+        let queue = Arc::new(FairQueue::default());
+        let _held = at_once(&queue, source(1), 100);
+        let late = queue.enqueue(source(1)).unwrap().get(Duration::from_millis(1)).await;
+        assert_eq!(late.map(drop), Err(Rejected::Late));
     }
 
     #[test]
     fn who_asks_in_vain_waits_but_known_tokens_do_not() {
-        let turns = Arc::new(Turns::default());
-        for _ in 0..IN_VAIN as usize + 200 {
-            turns.asked_in_vain(source(1));
-            turns.asked_in_vain(Source::KnownToken);
+        let queue = Arc::new(FairQueue::default());
+        for _ in 0..FAILURE_BUDGET as usize + 200 {
+            queue.count_failure(source(1));
+            queue.count_failure(Source::KnownToken);
         }
         let now = Instant::now();
-        assert!(turns.has_asked_in_vain(source(1), now));
-        assert!(!turns.has_asked_in_vain(source(2), now));
-        assert!(!turns.has_asked_in_vain(Source::KnownToken, now));
-        assert!(!turns.has_asked_in_vain(source(1), now + Duration::from_secs(3)));
-        for number in 0..2 * REMEMBERED as u32 {
-            turns.asked_in_vain(IpAddr::from(number.to_be_bytes()).into());
+        assert!(queue.is_budget_exhausted(source(1), now));
+        assert!(!queue.is_budget_exhausted(source(2), now));
+        assert!(!queue.is_budget_exhausted(Source::KnownToken, now));
+        assert!(!queue.is_budget_exhausted(source(1), now + Duration::from_secs(3)));
+        for number in 0..2 * MAX_BUDGETS as u32 {
+            queue.count_failure(IpAddr::from(number.to_be_bytes()).into());
         }
-        assert!(turns.in_vain().len() <= REMEMBERED);
+        assert!(queue.budgets().len() <= MAX_BUDGETS);
     }
 }
