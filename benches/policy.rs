@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use http::Method;
 use http::uri::PathAndQuery;
-use kube_audit_proxy::request::RequestInfo;
+use k8s_audit::request::RequestInfo;
 
 use crate::rules::policy_of;
 use crate::user::user;

@@ -18,11 +18,3 @@ pub mod policy;
 pub mod request;
 pub mod server;
 pub mod upstream;
-
-pub use ::pki;
-pub(crate) use api_client::log_limit;
-pub use audit_log as sink;
-pub use audit_log::webhook;
-pub use k8s_audit::status;
-pub use kube_authn as authn;
-pub(crate) use watched_files::regular_file;

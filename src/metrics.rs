@@ -22,7 +22,6 @@ pub use self::connections::ConnectionMetrics;
 pub use self::exposition::Exposition;
 use self::process::ProcessCollector;
 use crate::audit::metrics::AuditMetrics;
-use crate::authn::AuthenticationMetrics;
 use crate::authorization::AuthorizationMetrics;
 use crate::file_watch::ReloadMetrics;
 use crate::filters::FilterMetrics;
@@ -31,6 +30,7 @@ use crate::upstream::UpstreamMetrics;
 use crate::upstream::access::Access;
 use audit_log::webhook::{WebhookFamilies, WebhookMetrics};
 use audit_log::{BackendFamilies, BackendMetrics, LogFamilies, LogMetrics};
+use kube_authn::AuthenticationMetrics;
 
 /// All metrics of the process.
 #[derive(Debug)]

@@ -12,5 +12,3 @@ mod recorder;
 pub mod recording;
 pub mod summary;
 mod view;
-
-pub use k8s_audit::{event, go as go_quote, json, timestamp};

@@ -18,23 +18,23 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue};
 
 pub use super::backend::Backend;
-use super::event::{ObjectMetadata, UserAgent};
 use super::recorder::Decided;
 pub use super::recorder::{AmbiguousBodies, AuditSink, Encoding, Format, MAX_SINKS, Recorder};
 use super::recording::{self, RequestTap};
-use super::timestamp::Timestamp;
 pub use super::view::ResponseCaptures;
 use super::view::{Each, Request, View};
-use crate::authn::{User, UserInfo};
 use crate::authorization::Review;
 use crate::body::Tap;
 use crate::impersonation::Granted;
 use crate::policy::{Level, Stage};
-use crate::request::RequestInfo;
-use crate::request::accept::Accepted;
-use crate::status::Status;
 use annotations::NODE;
 use audit_log::{Commit, CommitSequence};
+use k8s_audit::event::{ObjectMetadata, UserAgent};
+use k8s_audit::request::RequestInfo;
+use k8s_audit::request::accept::Accepted;
+use k8s_audit::status::Status;
+use k8s_audit::timestamp::Timestamp;
+use kube_authn::{User, UserInfo};
 use request_body::Held;
 
 /// The properties of a request that its head and its connection determine.

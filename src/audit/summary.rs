@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::event::{Event, UserAgent};
 use super::id::audit_id;
 use super::record::{Encoding, Format, Recorder};
-use super::timestamp::Timestamp;
-use crate::authn::{User, UserInfo};
 use crate::policy::extension::{Extension, Suppressed};
 use crate::policy::{Level, Stage};
+use k8s_audit::event::{Event, UserAgent};
+use k8s_audit::timestamp::Timestamp;
+use kube_authn::{User, UserInfo};
 
 /// Annotation of a summary: the number of events.
 const SUPPRESSED: &str = "kube-audit-proxy/suppressed-events";

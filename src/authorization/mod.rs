@@ -25,10 +25,10 @@ use self::cache::{Cache, Lookup};
 use self::decision::Decision;
 pub use self::metrics::Missing;
 use crate::impersonation::{self, key_of_request, review_access};
-use crate::request::RequestInfo;
-use crate::status::Status;
 use crate::upstream::Upstream;
 use k8s_audit::UserInfo;
+use k8s_audit::request::RequestInfo;
+use k8s_audit::status::Status;
 
 /// `authorization.k8s.io/decision`
 const DECISION: &str = "authorization.k8s.io/decision";

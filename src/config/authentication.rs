@@ -9,11 +9,11 @@ use super::{
     Authentication, ConfigError, Issuers, RequestHeaderAuthentication,
     ServiceAccountAuthentication, fail,
 };
-use crate::authn::{
+use crate::request::source::TrustedProxies;
+use kube_authn::{
     Algorithm, CaSource, ClaimRule, IssuerSettings, JwtSettings, NameMapping, RequestHeaderNames,
     TokenReviewSettings, TokenWebhook, issuer_url, issuers_or_usual,
 };
-use crate::request::source::TrustedProxies;
 
 pub(super) fn authentication(flags: &ServeFlags) -> Result<Authentication, ConfigError> {
     let nobody = flags.client_ca_file.is_none()

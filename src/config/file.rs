@@ -110,7 +110,7 @@ struct Arguments {
 }
 
 fn arguments_of(path: &Path) -> Result<Arguments, FileError> {
-    let text = crate::regular_file::read_to_string(path)
+    let text = watched_files::regular_file::read_to_string(path)
         .map_err(|source| FileError::Read { path: path.to_owned(), source })?;
     let entries = match serde_yaml::from_str::<Option<Entries>>(&text) {
         Ok(entries) => entries.unwrap_or_default(),

@@ -15,10 +15,10 @@ use super::kubeconfig_flags::KubeconfigFlags;
 use super::listener_flags::ListenerFlags;
 use super::session_flags::SessionFlags;
 use super::sink_entry::SinkEntry;
-use crate::authn::WebhookVersion;
-use crate::request::duration;
 use crate::request::source::Cidr;
-use crate::sink::Compress;
+use audit_log::Compress;
+use k8s_audit::request::duration;
+use kube_authn::WebhookVersion;
 
 const EXAMPLE: &str = "\
 Example:

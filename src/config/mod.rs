@@ -35,7 +35,6 @@ pub use self::session_flags::SessionRecording;
 pub use self::sink_entry::{SinkEntry, SinkType};
 pub use self::sink_list::{BackendSettings, SinkSettings};
 use crate::audit::record::AmbiguousBodies;
-use crate::authn::{JwtSettings, RequestHeaderNames, TokenReviewSettings};
 use crate::authorization::AuthorizationSettings;
 use crate::filters::FilterSettings;
 use crate::impersonation::{ConstrainedImpersonation, Rules};
@@ -43,6 +42,7 @@ use crate::request::source::{Cidr, TrustedProxies};
 use crate::server::tls::{self, MinVersion, TlsOptions};
 use crate::upstream::UpstreamFlags;
 use crate::upstream::identity::{Identity, OriginalUserExtra};
+use kube_authn::{JwtSettings, RequestHeaderNames, TokenReviewSettings};
 
 /// Everything that `serve` needs to know.
 #[derive(Debug, Clone)]

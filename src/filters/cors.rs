@@ -7,7 +7,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use regex_automata::meta::Regex;
 
-use crate::authn::compile_regexp;
+use kube_authn::compile_regexp;
 
 /// The constant headers, as kube-apiserver sets them.
 const HEADERS: [(HeaderName, HeaderValue); 4] = [

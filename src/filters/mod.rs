@@ -26,7 +26,7 @@ pub use self::in_flight::InFlightLimits;
 pub use self::metrics::FilterMetrics;
 
 use self::deadline::Deadlines;
-use crate::request::{RequestInfo, duration, query};
+use k8s_audit::request::{RequestInfo, duration, query};
 
 /// The filters as configured.
 #[derive(Debug, Clone, Default)]

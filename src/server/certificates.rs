@@ -12,7 +12,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::{self, PemObject};
 
 use crate::file_watch::FileWatcher;
-use crate::pki::{KeyError, certified_key};
+use pki::{KeyError, certified_key};
 
 /// Why a certificate cannot be served. Messages contain nothing of a key.
 #[derive(Debug, thiserror::Error)]
@@ -110,7 +110,7 @@ impl ResolvesServerCert for ServingCertificate {
 
 fn read_pair(certificate: &Path, key: &Path) -> Result<CertifiedKey, CertificateError> {
     let read = |path: &Path| {
-        crate::regular_file::read(path)
+        watched_files::regular_file::read(path)
             .map_err(|source| CertificateError::Read { path: path.into(), source })
     };
     let not_pem =

@@ -99,7 +99,7 @@ fn generate(bind: IpAddr) -> Result<(String, String), rcgen::Error> {
 /// Returns the kernel's name of this host, if a certificate can contain it.
 fn host_name() -> Option<String> {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").ok()?.trim().to_ascii_lowercase();
-    crate::request::label_selector::is_dns_subdomain(&name).then_some(name)
+    k8s_audit::request::label_selector::is_dns_subdomain(&name).then_some(name)
 }
 
 /// Writes a temporary file and renames it, so that no other process reads a partial file, or a key

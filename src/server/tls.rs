@@ -12,8 +12,6 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, UnixTime};
 
-use crate::pki;
-
 /// The TLS options for client connections.
 #[derive(Debug, Clone)]
 pub struct TlsOptions {

@@ -12,7 +12,7 @@ use tokio::time::MissedTickBehavior;
 use super::forward::Upstream;
 use super::{ConfigError, UpstreamConfig};
 use crate::file_watch::{ReloadMetrics, Reloaded};
-use crate::regular_file;
+use watched_files::regular_file;
 
 /// Resolves the settings from a kubeconfig, and flags if there are any.
 pub type Resolve = Box<dyn Fn() -> Result<UpstreamConfig, ConfigError> + Send>;

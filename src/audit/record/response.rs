@@ -8,14 +8,14 @@ use super::{Record, redacted_paths};
 use crate::audit::head;
 use crate::audit::recording;
 use crate::audit::view::{ResponseCaptures, View};
-use crate::authn::User;
 use crate::authorization::Review;
 use crate::impersonation;
 use crate::policy::Level;
-use crate::status::Status;
 use audit_body::Capture;
 use audit_body::MediaType;
 use audit_body::Said;
+use k8s_audit::status::Status;
+use kube_authn::User;
 
 impl Record {
     /// Returns captures of the response's body, if it is recorded.
