@@ -4,10 +4,10 @@
 use audit_body::MediaType;
 use http::{HeaderMap, header};
 
-use crate::authn::UserInfo;
 use crate::impersonation::RequestAttributes;
-use crate::request::RequestInfo;
-use crate::status::{Details, Status};
+use k8s_audit::request::RequestInfo;
+use k8s_audit::status::{Details, Status};
+use kube_authn::UserInfo;
 
 /// Returns the Status that kube-apiserver records for a HEAD request with this response; `None` if
 /// that is uncertain.

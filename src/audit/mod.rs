@@ -5,12 +5,10 @@ mod converter;
 mod head;
 pub mod id;
 mod legacy;
-pub mod metrics;
-pub mod panic_message;
+pub(crate) mod metrics;
+pub(crate) mod panic_message;
 pub mod record;
 mod recorder;
 pub mod recording;
-pub mod summary;
+pub(crate) mod summary;
 mod view;
-
-pub use k8s_audit::{event, go as go_quote, json, timestamp};

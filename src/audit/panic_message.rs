@@ -9,7 +9,7 @@ thread_local! {
 }
 
 /// Installs a panic hook that stores and logs the message. Repeated calls do nothing.
-pub fn install() {
+pub(crate) fn install() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
         std::panic::set_hook(Box::new(|info| {
@@ -22,7 +22,7 @@ pub fn install() {
 }
 
 /// Returns the message of this thread's last panic; empty if there was none.
-pub fn last() -> String {
+pub(crate) fn last() -> String {
     LAST.with_borrow(String::clone)
 }
 

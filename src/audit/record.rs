@@ -18,23 +18,23 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue};
 
 pub use super::backend::Backend;
-use super::event::{ObjectMetadata, UserAgent};
 use super::recorder::Decided;
 pub use super::recorder::{AmbiguousBodies, AuditSink, Encoding, Format, MAX_SINKS, Recorder};
 use super::recording::{self, RequestTap};
-use super::timestamp::Timestamp;
 pub use super::view::ResponseCaptures;
 use super::view::{Each, Request, View};
-use crate::authn::{User, UserInfo};
 use crate::authorization::Review;
 use crate::body::Tap;
 use crate::impersonation::Granted;
 use crate::policy::{Level, Stage};
-use crate::request::RequestInfo;
-use crate::request::accept::Accepted;
-use crate::status::Status;
 use annotations::NODE;
 use audit_log::{Commit, CommitSequence};
+use k8s_audit::event::{ObjectMetadata, UserAgent};
+use k8s_audit::request::RequestInfo;
+use k8s_audit::request::accept::Accepted;
+use k8s_audit::status::Status;
+use k8s_audit::timestamp::Timestamp;
+use kube_authn::{User, UserInfo};
 use request_body::Held;
 
 /// The properties of a request that its head and its connection determine.
@@ -103,7 +103,7 @@ struct Impersonated {
     /// The verb that allowed it, if that was a constrained one.
     constraint: Option<&'static str>,
     /// Whether the API server authorizes it, so that its response shows the result.
-    judged_upstream: bool,
+    authorized_upstream: bool,
 }
 
 impl Record {
@@ -196,13 +196,14 @@ impl Record {
     /// Records that the impersonation was authorized.
     pub fn impersonation_granted(&mut self, granted: Granted) {
         let Granted { user, constraint } = granted;
-        self.impersonated = Some(Impersonated { user, constraint, judged_upstream: false });
+        self.impersonated = Some(Impersonated { user, constraint, authorized_upstream: false });
     }
 
     /// Records that the API server was asked to impersonate `user`; its response shows whether it
     /// did.
     pub fn impersonation_asked(&mut self, user: UserInfo) {
-        self.impersonated = Some(Impersonated { user, constraint: None, judged_upstream: true });
+        self.impersonated =
+            Some(Impersonated { user, constraint: None, authorized_upstream: true });
     }
 
     /// Returns a tap that captures the request's body, if any of it is recorded. The name of its
@@ -242,7 +243,7 @@ impl Record {
         Some(Box::new(others))
     }
 
-    /// The user that the request is made as.
+    /// Returns the user that the request is made as.
     pub fn effective_user(&self) -> Option<&UserInfo> {
         let user = self.user.as_deref().map(|user| &**user);
         self.impersonated.as_ref().map(|impersonated| &impersonated.user).or(user)

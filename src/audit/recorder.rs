@@ -12,10 +12,10 @@ use super::converter::Converter;
 use super::metrics::AuditMetrics;
 use super::recording::BodySettings;
 use super::view::{Each, View, annotate};
-use crate::authn::UserInfo;
 use crate::policy::{Decision, Level, PolicyHandle};
-use crate::request::RequestInfo;
 use audit_log::{Commit, CommitSequence, Line};
+use k8s_audit::request::RequestInfo;
+use kube_authn::UserInfo;
 
 /// The format of events (`--audit-log-format`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use crate::body::{Deadline, Tap};
-use crate::request::RequestInfo;
 use audit_body::{Account, Budget, Capture, Encoding, MediaType, Plan, Redaction};
+use k8s_audit::request::RequestInfo;
 
 /// How bodies are recorded, for all requests.
 #[derive(Debug, Clone)]

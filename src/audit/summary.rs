@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::event::{Event, UserAgent};
 use super::id::audit_id;
 use super::record::{Encoding, Format, Recorder};
-use super::timestamp::Timestamp;
-use crate::authn::{User, UserInfo};
 use crate::policy::extension::{Extension, Suppressed};
 use crate::policy::{Level, Stage};
+use k8s_audit::event::{Event, UserAgent};
+use k8s_audit::timestamp::Timestamp;
+use kube_authn::{User, UserInfo};
 
 /// Annotation of a summary: the number of events.
 const SUPPRESSED: &str = "kube-audit-proxy/suppressed-events";
@@ -18,7 +18,7 @@ const SUPPRESSED_BY: &str = "kube-audit-proxy/suppressed-by";
 
 /// Writes summaries of the suppressed events of time windows.
 #[derive(Debug, Default)]
-pub struct Summaries {
+pub(crate) struct Summaries {
     /// For each policy, the extension that was active at the last call.
     known: Vec<Option<Arc<Extension>>>,
 }
@@ -27,7 +27,7 @@ impl Summaries {
     /// Writes an event for each user, verb and rate limit whose window has ended; with `all`, also
     /// for windows that have not. Nothing waits for these events; a backend counts those that it
     /// loses.
-    pub fn write(&mut self, recorder: &Recorder, all: bool) {
+    pub(crate) fn write(&mut self, recorder: &Recorder, all: bool) {
         let policies: Vec<_> = recorder.policies().cloned().collect();
         self.known.resize(policies.len(), None);
         for (number, handle) in policies.iter().enumerate() {

@@ -10,7 +10,7 @@ use super::metrics::BodyMetrics;
 use super::recorder::SinkSet;
 use super::recording::CapturedRequest;
 use crate::policy::{Decision, Level, Stage};
-use crate::status::Status;
+use k8s_audit::status::Status;
 
 /// One or more values; the usual single value needs no allocation.
 #[derive(Debug, Clone)]

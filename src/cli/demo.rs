@@ -17,7 +17,7 @@ use crate::server::limits;
 
 /// Flags of `demo`.
 #[derive(Debug, clap::Args)]
-pub struct DemoFlags {
+pub(super) struct DemoFlags {
     /// Port of the proxy on the loopback address; 0 selects a free port
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     port: u16,
@@ -37,7 +37,7 @@ pub struct DemoFlags {
 }
 
 /// Runs the demo until it receives a signal.
-pub fn run(flags: &DemoFlags) -> Result<(), Failure> {
+pub(super) fn run(flags: &DemoFlags) -> Result<(), Failure> {
     logging::init(tracing::Level::WARN, LogFormat::Text);
     limits::prepare()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

@@ -25,7 +25,7 @@ const OWN_CRATES: [&str; 13] = [
 ];
 
 /// Sets the process's log up. Later calls change nothing.
-pub fn init(level: Level, format: LogFormat) {
+pub(super) fn init(level: Level, format: LogFormat) {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(directives(level)))
         .with_ansi(std::io::stderr().is_terminal())

@@ -10,7 +10,7 @@ mod log;
 mod logging;
 mod output;
 mod policy;
-pub mod process;
+pub(crate) mod process;
 mod recordings;
 mod seals;
 mod serve;

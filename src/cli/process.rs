@@ -45,7 +45,7 @@ const ADMIN_ENDING: Duration = Duration::from_millis(50);
 pub(super) const AT_ONCE: Duration = Duration::from_millis(800);
 
 /// A proxy that serves.
-pub struct Process {
+pub(crate) struct Process {
     addr: SocketAddr,
     admin_addr: SocketAddr,
     proxy: Arc<Proxy>,
@@ -66,7 +66,7 @@ impl Process {
     ///
     /// # Errors
     /// Whatever stands in the way, with the file or address and mostly the remedy.
-    pub async fn start(
+    pub(crate) async fn start(
         config: Config,
         observer: Option<UnboundedSender<Vec<u8>>>,
     ) -> anyhow::Result<Process> {
@@ -117,7 +117,7 @@ impl Process {
         let (shutdown, running) = Shutdown::new();
         let (admin_shutdown, admin_running) = Shutdown::new();
         let shutdown = Arc::new(shutdown);
-        backends::look_after(&proxy.recorder, &metrics.backends);
+        backends::spawn_monitor(&proxy.recorder, &metrics.backends);
         let summaries = spawn_summaries(proxy.recorder.clone());
         admin::serve(admin_listener, &proxy, &shutdown, metrics.clone(), admin_running);
         let sequence = |thread, runtime| proxy.recorder.commit_sequence(thread, runtime);
@@ -147,17 +147,17 @@ impl Process {
     }
 
     /// Where clients are listened to.
-    pub fn addr(&self) -> SocketAddr {
+    pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
     }
 
     /// Where health and metrics are.
-    pub fn admin_addr(&self) -> SocketAddr {
+    pub(crate) fn admin_addr(&self) -> SocketAddr {
         self.admin_addr
     }
 
     /// Reads all files that are followed again, and opens the log file again.
-    pub fn reload(&self) {
+    pub(crate) fn reload(&self) {
         tracing::info!("reloading all files");
         self.force_reload.send_replace(());
         self.proxy.recorder.sinks().iter().for_each(|sink| sink.backend.reopen());
@@ -165,7 +165,7 @@ impl Process {
 
     /// Waits out `--shutdown-delay-duration`, not ready but still accepting, then ends by
     /// [`Process::shutdown`]. With `at_once` both are cut short.
-    pub async fn leave(self, at_once: impl Future<Output = ()>) {
+    pub(crate) async fn leave(self, at_once: impl Future<Output = ()>) {
         self.shutdown.leave();
         let mut at_once = std::pin::pin!(at_once);
         if !self.shutdown_delay.is_zero() {
@@ -182,7 +182,7 @@ impl Process {
     /// then has backends deliver what waits. What does not finish in its share of the time
     /// ([`Timetable`]) is dropped; events that are not delivered are counted and logged by backend.
     /// With `at_once` all of it is cut short.
-    pub async fn shutdown(self, at_once: impl Future<Output = ()>) {
+    pub(crate) async fn shutdown(self, at_once: impl Future<Output = ()>) {
         let mut timetable = Timetable::new(Instant::now(), self.shutdown_timeout);
         let mut at_once = std::pin::pin!(at_once);
         let mut is_hurried = false;

@@ -22,7 +22,7 @@ Examples:
 /// Arguments of `session`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct SessionArgs {
+pub(super) struct SessionArgs {
     #[command(subcommand)]
     command: SessionCommand,
 }
@@ -82,7 +82,7 @@ enum ListFormat {
 }
 
 /// Runs the subcommand.
-pub fn run(args: SessionArgs) -> ExitCode {
+pub(super) fn run(args: SessionArgs) -> ExitCode {
     let result = match args.command {
         SessionCommand::List { output, dir } => list(&dir, output),
         SessionCommand::Show { raw, input, which } => show(&which, raw, input),

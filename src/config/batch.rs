@@ -11,7 +11,7 @@ use super::setting::{Setting, SettingError, Syntax};
 /// `--audit-log-mode`, `--audit-webhook-mode`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum WriteMode {
+pub(crate) enum WriteMode {
     /// Requests do not wait; when the buffer is full, events are lost and counted
     Batch,
     /// Requests wait; if a write fails, they proceed, and the loss is counted
@@ -22,7 +22,7 @@ pub enum WriteMode {
 
 /// `--audit-log-version`, `--audit-webhook-version`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
-pub enum EventVersion {
+pub(crate) enum EventVersion {
     #[value(name = "audit.k8s.io/v1")]
     #[serde(rename = "audit.k8s.io/v1")]
     // A doc comment would be in --help.

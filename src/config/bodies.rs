@@ -16,7 +16,7 @@ const HEADING: &str = "Bodies in the audit log";
 #[derive(Debug, Clone, Args, Deserialize)]
 #[command(next_help_heading = HEADING)]
 #[serde(rename_all = "kebab-case", default)]
-pub struct BodySizeFlags {
+pub(crate) struct BodySizeFlags {
     /// Maximum size of a recorded response body; a longer one is truncated, and the event is
     /// annotated
     #[arg(id = "audit-max-body-bytes", long, value_name = "BYTES", default_value_t = 1_572_864)]
@@ -36,7 +36,7 @@ impl Default for BodySizeFlags {
 /// Flags for bodies that concern the process, not a single backend.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = HEADING)]
-pub struct BodyFlags {
+pub(crate) struct BodyFlags {
     /// Memory for all bodies that are being recorded, beyond 64 KiB for each. Users share it
     /// fairly; bodies that exceed a share are truncated
     #[arg(long, value_name = "BYTES", default_value_t = 134_217_728)]
@@ -52,7 +52,7 @@ pub struct BodyFlags {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args, Deserialize)]
 #[command(next_help_heading = HEADING)]
 #[serde(rename_all = "kebab-case", default)]
-pub struct RedactionFlags {
+pub(crate) struct RedactionFlags {
     /// Values to redact in addition to those of Secrets and tokens, as GROUP/RESOURCE:PATH,
     /// comma-separated, such as core/configmaps:data.password. none disables redaction, like in
     /// kube-apiserver
@@ -62,7 +62,7 @@ pub struct RedactionFlags {
 
 /// How bodies are recorded.
 #[derive(Debug, Clone)]
-pub struct Bodies {
+pub(crate) struct Bodies {
     /// `--audit-max-request-body-bytes`
     pub max_request: usize,
     /// `--audit-max-body-bytes`

@@ -20,7 +20,7 @@ use super::tree::Entries;
 
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum FileError {
+pub(crate) enum FileError {
     /// It cannot be read.
     #[error("--config: {path}: {source}", path = path.display())]
     Read {
@@ -57,7 +57,7 @@ pub enum FileError {
 /// # Errors
 /// The inner one is about the file. The outer one is clap's about the arguments, which may be a
 /// request for help.
-pub fn parse(arguments: &[OsString]) -> Result<Result<ServeFlags, FileError>, clap::Error> {
+pub(crate) fn parse(arguments: &[OsString]) -> Result<Result<ServeFlags, FileError>, clap::Error> {
     let matches = command().try_get_matches_from(arguments)?;
     let flags = ServeFlags::from_arg_matches(&matches)?;
     let Some(path) = &flags.config else {
@@ -104,7 +104,7 @@ struct Arguments {
 }
 
 fn arguments_of(path: &Path) -> Result<Arguments, FileError> {
-    let text = crate::regular_file::read_to_string(path)
+    let text = watched_files::regular_file::read_to_string(path)
         .map_err(|source| FileError::Read { path: path.to_owned(), source })?;
     let entries = match serde_yaml::from_str::<Option<Entries>>(&text) {
         Ok(entries) => entries.unwrap_or_default(),

@@ -14,7 +14,7 @@ const MAX_GOAWAY_CHANCE: f64 = 0.02;
 /// Flags of the request filters.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Request filters")]
-pub struct FilterFlags {
+pub(crate) struct FilterFlags {
     /// Maximum number of non-mutating requests in flight; more get a 429. 0 is no limit, the
     /// default: the API server has limits of its own, with queues and priorities (APF). When the
     /// limit is reached, it is shared equally among the users

@@ -27,7 +27,7 @@ Example:
 /// Flags of `serve`.
 #[derive(Debug, Clone, Args)]
 #[command(args_override_self = true, after_help = EXAMPLE)]
-pub struct ServeFlags {
+pub(crate) struct ServeFlags {
     /// Listening sockets, TLS and HTTP/2.
     #[command(flatten)]
     pub serving: ServingFlags,

@@ -18,7 +18,7 @@ use crate::audit::record::Format;
 #[derive(Debug, Clone, Args, Deserialize)]
 #[command(next_help_heading = "Audit log")]
 #[serde(rename_all = "kebab-case", default)]
-pub struct LogFlags {
+pub(crate) struct LogFlags {
     /// File for audit events, or - for standard output
     #[arg(id = "audit-log-path", long, value_name = "FILE")]
     pub path: Option<PathBuf>,
@@ -146,7 +146,7 @@ impl Default for LogFlags {
 /// `--audit-log-sync`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum AuditLogSync {
+pub(crate) enum AuditLogSync {
     /// When the operating system decides, like in kube-apiserver
     Off,
     /// At most --audit-log-sync-interval after they are written

@@ -7,9 +7,9 @@ mod authentication;
 mod batch;
 mod bodies;
 mod boolean_flag;
-pub mod file;
+pub(crate) mod file;
 mod filters;
-pub mod flags;
+pub(crate) mod flags;
 mod log;
 mod operation;
 mod parse;
@@ -25,25 +25,23 @@ mod tree;
 mod upstream;
 mod webhook;
 
-pub use self::authentication::{
-    Authentication, Issuers, RequestHeaderAuthentication, ServiceAccountAuthentication,
-};
-pub use self::bodies::Bodies;
-pub use self::flags::ServeFlags;
-pub use self::operation::{LogFormat, Operation};
-pub use self::serving::{CertificateSource, Serving};
-pub use self::session_flags::SessionRecording;
-pub use self::setting::Setting;
+pub(crate) use self::authentication::{Authentication, Issuers};
+pub(crate) use self::bodies::Bodies;
+pub(crate) use self::flags::ServeFlags;
+pub(crate) use self::operation::{LogFormat, Operation};
+pub(crate) use self::serving::{CertificateSource, Serving};
+pub(crate) use self::session_flags::SessionRecording;
+pub(crate) use self::setting::Setting;
 use self::setting::SettingError;
-pub use self::sinks::{BackendSettings, SinkEntry, SinkSettings, SinkType};
-pub use self::upstream::Upstream;
+pub(crate) use self::sinks::{BackendSettings, SinkSettings};
+pub(crate) use self::upstream::Upstream;
 use crate::audit::record::AmbiguousBodies;
 use crate::authorization::AuthorizationSettings;
 use crate::filters::FilterSettings;
 
 /// Everything that `serve` needs to know.
 #[derive(Debug, Clone)]
-pub struct Config {
+pub(crate) struct Config {
     /// Where and how clients are listened to.
     pub serving: Serving,
     /// How clients prove who they are.
@@ -62,7 +60,7 @@ pub struct Config {
 
 /// What is recorded, and where.
 #[derive(Debug, Clone)]
-pub struct Audit {
+pub(crate) struct Audit {
     /// Where; one or more, each with a policy.
     pub sinks: Vec<SinkSettings>,
     /// `--audit-total-body-bytes`
@@ -81,14 +79,14 @@ pub struct Audit {
 /// remedy.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{0}")]
-pub struct ConfigError(String);
+pub(crate) struct ConfigError(String);
 
 impl Config {
     /// Validates `flags`.
     ///
     /// # Errors
     /// The first flag or key that is invalid.
-    pub fn new(flags: ServeFlags) -> Result<Config, ConfigError> {
+    pub(crate) fn new(flags: ServeFlags) -> Result<Config, ConfigError> {
         let identity = flags.upstream.upstream_identity;
         let http2_max_streams = flags.serving.http2_max_streams_per_connection;
         Ok(Config {

@@ -12,7 +12,7 @@ pub(super) const HEADING: &str = "Operation";
 /// Flags of the running of the process.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = HEADING)]
-pub struct OperationFlags {
+pub(crate) struct OperationFlags {
     /// Address for /healthz, /livez, /readyz, /metrics and /policy, over plain HTTP without
     /// authentication
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8081")]
@@ -37,7 +37,7 @@ pub struct OperationFlags {
 
 /// `--log-format`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// Human-readable lines
     Text,
     /// One JSON object per line
@@ -46,7 +46,7 @@ pub enum LogFormat {
 
 /// The running of the process.
 #[derive(Debug, Clone)]
-pub struct Operation {
+pub(crate) struct Operation {
     /// `--admin-bind-address`
     pub admin_addr: SocketAddr,
     /// `--shutdown-delay-duration`
@@ -61,7 +61,7 @@ pub struct Operation {
 
 impl Operation {
     /// How long the process may take to end after SIGTERM, all in all.
-    pub fn shutdown_limit(&self) -> Duration {
+    pub(crate) fn shutdown_limit(&self) -> Duration {
         self.shutdown_delay.saturating_add(self.shutdown_timeout)
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, Command};
 use serde::{Deserialize, Deserializer};
 
-use crate::request::duration;
+use k8s_audit::request::duration;
 
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     let nanoseconds = duration::parse(text)

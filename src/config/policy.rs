@@ -20,7 +20,7 @@ const HEADING: &str = "Audit policy";
 #[derive(Debug, Clone, Default, Args, Deserialize)]
 #[command(next_help_heading = HEADING)]
 #[serde(rename_all = "kebab-case", default)]
-pub struct PolicyFlags {
+pub(crate) struct PolicyFlags {
     /// Audit policy (audit.k8s.io/v1 Policy); reloaded when it changes
     #[arg(id = "audit-policy-file", long, value_name = "FILE")]
     pub policy_file: Option<PathBuf>,
@@ -46,7 +46,7 @@ impl PolicyFlags {
 /// Flags for annotations of events.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = HEADING)]
-pub struct AnnotationFlags {
+pub(crate) struct AnnotationFlags {
     /// Name of this proxy or its node, added to each event as the annotation kube-audit-proxy/node
     #[arg(long, value_name = "NAME")]
     pub audit_node_name: Option<String>,

@@ -7,7 +7,7 @@ use std::path::Path;
 use clap::Arg;
 
 use super::file::command;
-use super::sinks::SinkType;
+use super::sinks::entry::SinkType;
 
 const HEADER: &str = "\
 # Configuration reference

@@ -14,7 +14,7 @@ use crate::server::tls::{self, MinVersion, TlsOptions};
 /// Flags of the listening sockets, TLS and HTTP/2.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Serving")]
-pub struct ServingFlags {
+pub(crate) struct ServingFlags {
     /// Address to listen on for clients
     #[arg(long, value_name = "IP", default_value = "0.0.0.0")]
     pub bind_address: IpAddr,
@@ -66,7 +66,7 @@ pub struct ServingFlags {
 
 /// Where and how clients are listened to.
 #[derive(Debug, Clone)]
-pub struct Serving {
+pub(crate) struct Serving {
     /// `--bind-address` and `--secure-port`
     pub addr: SocketAddr,
     /// The certificate shown to clients.
@@ -83,7 +83,7 @@ pub struct Serving {
 
 /// Where the serving certificate comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CertificateSource {
+pub(crate) enum CertificateSource {
     /// `--tls-cert-file` and `--tls-private-key-file`
     Files {
         /// The chain.

@@ -16,7 +16,7 @@ const DAY: u64 = 24 * 3600;
 
 /// Flags of `serve` about recordings of sessions.
 #[derive(Debug, Clone, Args)]
-pub struct SessionFlags {
+pub(crate) struct SessionFlags {
     /// Record exec, attach, and port-forward sessions in this directory, one asciicast file each;
     /// the audit event of a session names its file. See `kube-audit-proxy session`
     #[arg(long, value_name = "DIR", help_heading = SESSIONS)]
@@ -51,7 +51,7 @@ pub struct SessionFlags {
 
 /// `--session-recording-mode`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum SessionMode {
+pub(crate) enum SessionMode {
     /// It goes on; the failure is logged, counted, and in its audit event
     BestEffort,
     /// It is refused with 500, or ended with a message
@@ -60,7 +60,7 @@ pub enum SessionMode {
 
 /// `--session-recording-content`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum SessionContent {
+pub(crate) enum SessionContent {
     /// Terminals, and streams that are text; of others, such as those of kubectl cp, size and
     /// SHA-256
     Auto,
@@ -70,7 +70,7 @@ pub enum SessionContent {
 
 /// Recordings of sessions.
 #[derive(Debug, Clone)]
-pub struct SessionRecording {
+pub(crate) struct SessionRecording {
     /// Directory, mode, content, sizes.
     pub settings: Settings,
     /// `--session-recording-rules`

@@ -4,24 +4,24 @@ use std::fmt::{self, Display};
 
 /// A setting of a backend: the flag `--audit-log-path`, or the key `path` of a `sinks` entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Setting {
+pub(crate) struct Setting {
     prefix: &'static str,
     key: &'static str,
 }
 
 impl Setting {
     /// A setting that every type of backend has.
-    pub const fn common(key: &'static str) -> Setting {
+    pub(crate) const fn common(key: &'static str) -> Setting {
         Setting { prefix: "audit-", key }
     }
 
     /// A setting of the log backend.
-    pub const fn log(key: &'static str) -> Setting {
+    pub(crate) const fn log(key: &'static str) -> Setting {
         Setting { prefix: "audit-log-", key }
     }
 
     /// A setting of the webhook backend.
-    pub const fn webhook(key: &'static str) -> Setting {
+    pub(crate) const fn webhook(key: &'static str) -> Setting {
         Setting { prefix: "audit-webhook-", key }
     }
 
@@ -43,7 +43,7 @@ impl Setting {
 
 /// How the user has written the settings of a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Syntax {
+pub(super) enum Syntax {
     /// As flags, such as `--audit-log-mode=batch`.
     Flags,
     /// As keys of a `sinks` entry, such as `mode: batch`.

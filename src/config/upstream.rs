@@ -14,7 +14,7 @@ use crate::upstream::identity::{Identity, OriginalUserExtra};
 /// Flags of the connection to the API server.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Upstream")]
-pub struct ApiServerFlags {
+pub(crate) struct ApiServerFlags {
     /// Kubeconfig with the API server's address and the proxy's own credentials. By default, in
     /// kubectl's order: the files of $KUBECONFIG, ~/.kube/config, the ServiceAccount of the proxy's
     /// pod. With --upstream-server and without --kubeconfig, none of them is used
@@ -64,7 +64,7 @@ pub struct ApiServerFlags {
 
 /// `--constrained-impersonation`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Constrained {
+pub(crate) enum Constrained {
     /// Depends on the API server's version: enabled from 1.36 on
     Auto,
     /// Enabled; what it does not allow, the verb impersonate can allow
@@ -75,7 +75,7 @@ pub enum Constrained {
 
 /// The API server.
 #[derive(Debug, Clone)]
-pub struct Upstream {
+pub(crate) struct Upstream {
     /// `--kubeconfig`
     pub kubeconfig: Option<PathBuf>,
     /// `--context`

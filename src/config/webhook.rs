@@ -17,7 +17,7 @@ use super::setting::{Setting, SettingError, Syntax};
 #[derive(Debug, Clone, Args, Deserialize)]
 #[command(next_help_heading = "Audit webhook")]
 #[serde(rename_all = "kebab-case", default)]
-pub struct WebhookFlags {
+pub(crate) struct WebhookFlags {
     /// Kubeconfig of a webhook endpoint that receives audit events
     #[arg(id = "audit-webhook-config-file", long, value_name = "FILE")]
     pub config_file: Option<PathBuf>,

@@ -9,9 +9,9 @@ use k8s_audit::authorizer::{Attributes, Object, Resource};
 use serde::{Deserialize, Serialize};
 
 use super::Rules;
-use crate::status::Status;
 use crate::upstream::access::{Access, Denial, Probe};
 use crate::upstream::{Upstream, UpstreamMetrics};
+use k8s_audit::status::Status;
 
 const PATH: &str = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
 /// An empty review, to probe whether the proxy may create reviews.
@@ -244,7 +244,7 @@ impl<'a> ResourceAttributes<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::authn::UserInfo;
+    use kube_authn::UserInfo;
 
     #[test]
     fn an_error_beside_a_yes_counts_for_the_old_rules_only() {

@@ -7,8 +7,8 @@ use k8s_audit::request::extra_key::domain_prefixed_path;
 use super::access_review::{AccessReviews, Refusal};
 use super::mode::{Mode, node};
 use super::{Rules, service_account};
-use crate::authn::UserInfo;
-use crate::status::Status;
+use k8s_audit::status::Status;
+use kube_authn::UserInfo;
 
 const AUTHENTICATION: &str = "authentication.k8s.io";
 const VERSION: &str = "v1";

@@ -8,7 +8,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use k8s_audit::authorizer::RequestAttributes;
 
 use super::mode::Mode;
-use crate::authn::UserInfo;
+use kube_authn::UserInfo;
 
 /// How long an allowed impersonation is cached, like in kube-apiserver; denials never are.
 const REMEMBERED: Duration = Duration::from_secs(10);

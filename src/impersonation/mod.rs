@@ -21,13 +21,13 @@ pub(crate) use memory::{Key, key_of_request};
 pub use reviewer::{Granted, Reviewer};
 pub use rules::{ConstrainedImpersonation, Rules};
 
-use crate::authn::{ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED, UserInfo};
 use crate::request::headers::{
     IMPERSONATE_EXTRA_PREFIX, IMPERSONATE_GROUP, IMPERSONATE_UID, IMPERSONATE_USER,
 };
-use crate::request::label_selector::{is_dns_label, is_dns_subdomain};
-use crate::request::query::{self, Plus};
-use crate::status::Status;
+use k8s_audit::request::label_selector::{is_dns_label, is_dns_subdomain};
+use k8s_audit::request::query::{self, Plus};
+use k8s_audit::status::Status;
+use kube_authn::{ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED, UserInfo};
 
 /// The user that a client's headers ask to impersonate.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use super::service_account;
-use crate::authn::UserInfo;
-use crate::request::label_selector::is_dns_subdomain;
+use k8s_audit::request::label_selector::is_dns_subdomain;
+use kube_authn::UserInfo;
 
 /// Key of a ServiceAccount token's `extra`: the node that its pod runs on.
 const NODE_NAME: &str = "authentication.kubernetes.io/node-name";

@@ -7,9 +7,9 @@ use super::memory::{Allowed, LastModes, key};
 use super::mode::Mode;
 use super::rules::{ConstrainedImpersonation, Rules, RulesInForce};
 use super::{Wanted, checks};
-use crate::authn::UserInfo;
-use crate::status::Status;
 use crate::upstream::Upstream;
+use k8s_audit::status::Status;
+use kube_authn::UserInfo;
 
 /// Authorizes impersonation with SubjectAccessReviews, and caches what was allowed for a short
 /// time.

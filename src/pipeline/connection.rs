@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::authn::ClientCertificates;
 use crate::request::source::Peer;
 use audit_log::CommitSequence;
+use kube_authn::ClientCertificates;
 
 /// A client's connection, shared by its requests.
 pub struct Connection {

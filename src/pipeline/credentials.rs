@@ -5,11 +5,11 @@ use http::Request;
 
 use super::Proxy;
 use crate::audit::record::{Record, RequestFacts};
-use crate::request::RequestInfo;
-use crate::status::Status;
 use crate::upstream::Renewable;
 use crate::upstream::access::Access;
 use crate::upstream::identity::Identity;
+use k8s_audit::request::RequestInfo;
+use k8s_audit::status::Status;
 
 const NO_CREDENTIAL: &str = "the proxy has no valid credential for the API server: its credential plugin failed; the administrator of kube-audit-proxy finds the reason in its log and at /readyz";
 

@@ -13,15 +13,15 @@ use super::refusal::{access_denied, refuse, timed_out, too_many_requests, unreac
 use super::response::{self, Ends, ResponseBody};
 use super::{credentials, session, upgrade};
 use crate::audit::record::{Record, RequestFacts};
-use crate::authn::{Authenticated, User};
 use crate::body::{ClientBody, RequestBody};
 use crate::filters::deadline::race;
 use crate::filters::in_flight::TooManyRequests;
 use crate::filters::{Deadline, Expired};
-use crate::status::Status;
 use crate::upstream::access::{Access, Denial};
 use crate::upstream::{CredentialRenewed, SendError, UpstreamBody};
 use audit_body::wants_pretty;
+use k8s_audit::status::Status;
+use kube_authn::{Authenticated, User};
 
 /// Sends a request for an upgrade, after the recording of its session has started.
 ///

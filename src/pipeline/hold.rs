@@ -6,8 +6,8 @@ use http_body_util::BodyExt;
 
 use crate::audit::record::Record;
 use crate::body::{BODY_DEADLINE, BodyError, ClientBody, RequestBody, Tap};
-use crate::status::Status;
 use audit_body::Reservation;
+use k8s_audit::status::Status;
 
 /// kube-apiserver's limit (`--max-resource-write-bytes`). Longer bodies are refused without
 /// buffering the rest.

@@ -33,22 +33,22 @@ use refusal::{
     panicked, refuse, refuse_unauthenticated, refuse_unavailable, refuse_unresolved, rejected,
 };
 
-use crate::audit::event::UserAgent;
 use crate::audit::id::audit_id;
 use crate::audit::record::{Record, RequestFacts};
-use crate::audit::timestamp::Timestamp;
-use crate::authn::{self, Authenticated, AuthenticationError};
 use crate::body::ClientBody;
 use crate::filters::cors::{self, OutsideCors};
 use crate::filters::requested_timeout;
-use crate::request::accept;
 use crate::request::headers::AUDIT_ID;
-use crate::request::uri::origin_form;
-use crate::request::{InfoError, RequestInfo};
-use crate::status::Status;
+use k8s_audit::event::UserAgent;
+use k8s_audit::request::accept;
+use k8s_audit::request::uri::origin_form;
+use k8s_audit::request::{InfoError, RequestInfo};
+use k8s_audit::status::Status;
+use k8s_audit::timestamp::Timestamp;
+use kube_authn::{Authenticated, AuthenticationError};
 
 /// The header under which kube-apiserver returns the audit ID.
-const AUDIT_ID_ANSWER: HeaderName = AUDIT_ID;
+const AUDIT_ID_RESPONSE: HeaderName = AUDIT_ID;
 
 /// Responds to one request.
 pub async fn handle(
@@ -114,7 +114,7 @@ async fn answer(
     };
     // A 101 is the API server's response and has no audit ID of the proxy.
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        response.headers_mut().insert(AUDIT_ID_ANSWER, id);
+        response.headers_mut().insert(AUDIT_ID_RESPONSE, id);
         if let Some(origin) = origin
             && response.extensions().get::<OutsideCors>().is_none()
         {
@@ -175,7 +175,7 @@ async fn admit(
         Err(AuthenticationError::Unauthorized) => {
             let status = Status::unauthorized();
             let shown = shown(&facts, &status, || {
-                authn::attempted(&parts.headers, facts.target.query(), certificates.is_some())
+                kube_authn::attempted(&parts.headers, facts.target.query(), certificates.is_some())
             });
             return Err(refuse_unauthenticated(begin(facts, None), &status, shown).await);
         }

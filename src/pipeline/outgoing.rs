@@ -11,15 +11,15 @@ use super::forward::Refused;
 use super::proxy::Proxy;
 use super::{credentials, hold};
 use crate::audit::record::Record;
-use crate::authn::{self, Authenticated, User};
 use crate::body::{ClientBody, RequestBody};
 use crate::filters::Deadline;
 use crate::impersonation::{self, Refusal, RequestAttributes, Rules, Wanted, WantedError};
 use crate::request::headers::{self, AUDIT_ID};
-use crate::status::Status;
 use crate::upstream::access::Access;
 use crate::upstream::identity::Identity;
 use audit_log::CommitSequence;
+use k8s_audit::status::Status;
+use kube_authn::{Authenticated, User};
 
 /// Builds the request for the API server: removes headers that clients may not set, and adds the
 /// identity. The target is sent as it was received.
@@ -46,19 +46,19 @@ pub(super) async fn outgoing(
 
     proxy.authenticator.remove_front_proxy_headers(&mut headers);
     if found.websocket_protocol && proxy.identity != Identity::PassThrough {
-        authn::websocket::remove_token(&mut headers);
+        kube_authn::websocket::remove_token(&mut headers);
     }
     proxy.trusted_proxies.forward(&mut headers, &connection.forwarded_for);
     headers.insert(AUDIT_ID, record.facts().audit_id.clone());
     if proxy.identity == Identity::PassThrough {
         let message = match caller.method {
-            authn::Method::Certificate => {
+            kube_authn::Method::Certificate => {
                 "this proxy passes bearer tokens on, and cannot pass on a client certificate; present a token, and no certificate"
             }
-            authn::Method::FrontProxy => {
+            kube_authn::Method::FrontProxy => {
                 "this proxy passes bearer tokens on, and cannot pass on what a front proxy says of the user; have the token passed on, and no front-proxy certificate presented"
             }
-            authn::Method::Token | authn::Method::Anonymous => "",
+            kube_authn::Method::Token | kube_authn::Method::Anonymous => "",
         };
         if !message.is_empty() {
             return Err(Box::new(Status::forbidden(message, None)).into());
@@ -115,17 +115,17 @@ async fn impersonate(
     asked: Result<Option<Wanted>, WantedError>,
     record: &mut Record,
     caller: &Authenticated,
-) -> Result<Option<authn::UserInfo>, Box<Status>> {
-    let judges = proxy.identity == Identity::Impersonate;
+) -> Result<Option<kube_authn::UserInfo>, Box<Status>> {
+    let authorizes = proxy.identity == Identity::Impersonate;
     let wanted = match asked {
         Ok(None) => return Ok(None),
         Ok(Some(wanted)) => wanted,
         Err(error) => {
-            let rules = if judges { proxy.reviewer.rules().await? } else { Rules::Constrained };
+            let rules = if authorizes { proxy.reviewer.rules().await? } else { Rules::Constrained };
             return Err(Box::new(error.status(rules)));
         }
     };
-    if !judges {
+    if !authorizes {
         record.impersonation_asked(wanted.into_user());
         return Ok(None);
     }

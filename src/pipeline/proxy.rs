@@ -6,13 +6,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::audit::record::Recorder;
-use crate::authn::Authenticator;
 use crate::authorization::AuthorizationReviews;
 use crate::filters::Filters;
 use crate::impersonation::Reviewer;
 use crate::request::source::TrustedProxies;
 use crate::upstream::Upstream;
 use crate::upstream::identity::{Identity, OriginalUserExtra};
+use kube_authn::Authenticator;
 
 /// All that requests share.
 pub struct Proxy {

@@ -13,10 +13,10 @@ use k8s_audit::go::quote;
 use super::ResponseBody;
 use crate::audit::record::Record;
 use crate::filters::cors::OutsideCors;
-use crate::request::InfoError;
-use crate::status::Status;
 use crate::upstream::SendError;
 use crate::upstream::access::{Access, Denial};
+use k8s_audit::request::InfoError;
+use k8s_audit::status::Status;
 
 const PLAIN_TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache, private");

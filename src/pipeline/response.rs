@@ -67,7 +67,7 @@ type Ending = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Digesting = Pin<Box<dyn Future<Output = Option<Box<Record>>> + Send>>;
 
 /// Causes for ending a response before its body is complete.
-pub struct Ends {
+pub(super) struct Ends {
     /// Cancelled at shutdown; used for long-running requests.
     pub process: CancellationToken,
     /// Maximum duration of a watch, if the proxy limits it.
@@ -89,7 +89,7 @@ impl Ends {
 
 /// Turns the API server's response into the client's. `is_head` means that the method is HEAD;
 /// `pretty` that the client requested indented JSON.
-pub async fn relay(
+pub(super) async fn relay(
     answer: Response<UpstreamBody>,
     mut record: Box<Record>,
     (is_head, pretty): (bool, bool),

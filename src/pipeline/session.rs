@@ -5,11 +5,11 @@ use http::header::{HeaderValue, UPGRADE};
 use session_recording::{Activity, Description, Mode, RecordedUser, Recorder, Session, protocol};
 
 use crate::audit::record::Record;
-use crate::audit::timestamp::Timestamp;
-use crate::authn::{User, UserInfo};
-use crate::request::RequestInfo;
-use crate::request::query::{self, Plus};
-use crate::status::Status;
+use k8s_audit::request::RequestInfo;
+use k8s_audit::request::query::{self, Plus};
+use k8s_audit::status::Status;
+use k8s_audit::timestamp::Timestamp;
+use kube_authn::{User, UserInfo};
 
 /// Starts the recording of a session if the request opens one and the rules select it.
 ///

@@ -20,7 +20,7 @@ use crate::upstream::UpstreamBody;
 pub(super) const BUFFER: usize = 32 << 10;
 
 /// A client's request to switch protocols.
-pub struct Asked {
+pub(super) struct Asked {
     protocol: HeaderValue,
     client: OnUpgrade,
     /// Set if the session in the connection is recorded.
@@ -29,7 +29,7 @@ pub struct Asked {
 
 /// Takes the request for an upgrade from the head, if it has one. Boxed, because few requests have
 /// one.
-pub fn asked(parts: &mut Parts) -> Option<Box<Asked>> {
+pub(super) fn asked(parts: &mut Parts) -> Option<Box<Asked>> {
     if parts.version != Version::HTTP_11 {
         return None;
     }
@@ -41,8 +41,8 @@ pub fn asked(parts: &mut Parts) -> Option<Box<Asked>> {
     Some(Box::new(Asked { protocol, client, session: None }))
 }
 
-/// The protocols that Kubernetes upgrades to. Others are not forwarded, which RFC 9110 (7.8)
-/// allows: one such as `h2c` would carry requests without events.
+/// Returns whether Kubernetes upgrades to this protocol. Others are not forwarded, which RFC 9110
+/// (7.8) allows: one such as `h2c` would carry requests without events.
 fn is_known(protocol: &HeaderValue) -> bool {
     let protocol = protocol.as_bytes().trim_ascii();
     protocol.eq_ignore_ascii_case(b"websocket") || protocol.eq_ignore_ascii_case(b"SPDY/3.1")
@@ -50,7 +50,7 @@ fn is_known(protocol: &HeaderValue) -> bool {
 
 impl Asked {
     /// Adds the upgrade headers to the request for the API server.
-    pub fn requested_in<B>(&self, mut request: Request<B>) -> Request<B> {
+    pub(super) fn requested_in<B>(&self, mut request: Request<B>) -> Request<B> {
         let headers = request.headers_mut();
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(header::UPGRADE, self.protocol.clone());
@@ -70,7 +70,7 @@ impl Asked {
 }
 
 /// Relays the API server's 101, and then bytes in both directions until one side ends.
-pub async fn switch(
+pub(super) async fn switch(
     long_running: &LongRunning,
     asked: Asked,
     answer: Response<UpstreamBody>,

@@ -36,7 +36,7 @@ const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A health check of `/readyz`: while it fails, no requests should be sent to this process.
-pub struct Check {
+pub(crate) struct Check {
     name: String,
     /// Why a failure is only informational; `None` if it makes the process unready.
     informational: Option<&'static str>,
@@ -44,12 +44,15 @@ pub struct Check {
 }
 
 /// The future result of a check.
-pub type Checked = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
+pub(crate) type Checked = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 
 impl Check {
     /// Creates a check that `/readyz` shows as `name`. Its error is visible to all clients of the
     /// port.
-    pub fn new<F>(name: impl Into<String>, check: impl Fn() -> F + Send + Sync + 'static) -> Check
+    pub(crate) fn new<F>(
+        name: impl Into<String>,
+        check: impl Fn() -> F + Send + Sync + 'static,
+    ) -> Check
     where
         F: Future<Output = Result<(), String>> + Send + 'static,
     {
@@ -59,7 +62,7 @@ impl Check {
 
     /// Creates a check that is shown but may fail: `/readyz` then still responds 200. `reason`
     /// states why.
-    pub fn informational<F>(
+    pub(crate) fn informational<F>(
         name: impl Into<String>,
         reason: &'static str,
         check: impl Fn() -> F + Send + Sync + 'static,
@@ -72,7 +75,7 @@ impl Check {
 }
 
 /// The contents of the admin port.
-pub struct Admin {
+pub(crate) struct Admin {
     metrics: Arc<Metrics>,
     checks: Vec<Check>,
     policies: Vec<PolicyHandle>,
@@ -80,13 +83,13 @@ pub struct Admin {
 
 impl Admin {
     /// Serves `metrics` and `checks`, the latter in the given order.
-    pub fn new(metrics: Arc<Metrics>, checks: Vec<Check>) -> Admin {
+    pub(crate) fn new(metrics: Arc<Metrics>, checks: Vec<Check>) -> Admin {
         Admin { metrics, checks, policies: Vec::new() }
     }
 
     /// Also serves these policies.
     #[must_use]
-    pub fn with_policies(self, policies: Vec<PolicyHandle>) -> Admin {
+    pub(crate) fn with_policies(self, policies: Vec<PolicyHandle>) -> Admin {
         Admin { policies, ..self }
     }
 
@@ -208,7 +211,7 @@ fn is_verbose(query: Option<&str>) -> bool {
 
 /// Serves the admin port on `listener` until the process ends: while it drains, the port still
 /// responds and reports that.
-pub async fn serve(listener: TcpListener, admin: Arc<Admin>, mut ended: Running) {
+pub(crate) async fn serve(listener: TcpListener, admin: Arc<Admin>, mut ended: Running) {
     loop {
         let tcp = tokio::select! {
             (tcp, _) = accept(&listener) => tcp,

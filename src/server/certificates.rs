@@ -12,11 +12,11 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::{self, PemObject};
 
 use crate::file_watch::FileWatcher;
-use crate::pki::{KeyError, certified_key};
+use pki::{KeyError, certified_key};
 
 /// Why a certificate cannot be served. Messages contain nothing of a key.
 #[derive(Debug, thiserror::Error)]
-pub enum CertificateError {
+pub(crate) enum CertificateError {
     /// A file cannot be read.
     #[error("{path}: {source}", path = path.display())]
     Read {
@@ -60,7 +60,7 @@ pub enum CertificateError {
 
 /// The certificate for new connections. Open connections keep the one that they started with.
 #[derive(Debug)]
-pub struct ServingCertificate {
+pub(crate) struct ServingCertificate {
     certificate: PathBuf,
     key: PathBuf,
     current: ArcSwap<CertifiedKey>,
@@ -73,7 +73,10 @@ impl ServingCertificate {
     /// # Errors
     /// Returns an error if a file cannot be read, is not such PEM, or if the key does not belong to
     /// the certificate.
-    pub fn load(certificate: &Path, key: &Path) -> Result<ServingCertificate, CertificateError> {
+    pub(crate) fn load(
+        certificate: &Path,
+        key: &Path,
+    ) -> Result<ServingCertificate, CertificateError> {
         Ok(ServingCertificate {
             certificate: certificate.to_owned(),
             key: key.to_owned(),
@@ -85,19 +88,19 @@ impl ServingCertificate {
     ///
     /// # Errors
     /// Like [`ServingCertificate::load`]; the current certificate stays active.
-    pub fn reload(&self) -> Result<(), CertificateError> {
+    pub(crate) fn reload(&self) -> Result<(), CertificateError> {
         self.current.store(Arc::new(read_pair(&self.certificate, &self.key)?));
         Ok(())
     }
 
     /// Returns the server's own certificate, without its intermediates.
-    pub fn leaf(&self) -> CertificateDer<'static> {
+    pub(crate) fn leaf(&self) -> CertificateDer<'static> {
         self.current.load().cert[0].clone()
     }
 
     /// Returns a watcher of these files. Create it before loading them, so that no change is
     /// missed.
-    pub fn watcher(certificate: &Path, key: &Path) -> FileWatcher {
+    pub(crate) fn watcher(certificate: &Path, key: &Path) -> FileWatcher {
         FileWatcher::new(vec![certificate.to_owned(), key.to_owned()])
     }
 }
@@ -110,7 +113,7 @@ impl ResolvesServerCert for ServingCertificate {
 
 fn read_pair(certificate: &Path, key: &Path) -> Result<CertifiedKey, CertificateError> {
     let read = |path: &Path| {
-        crate::regular_file::read(path)
+        watched_files::regular_file::read(path)
             .map_err(|source| CertificateError::Read { path: path.into(), source })
     };
     let not_pem =

@@ -13,8 +13,8 @@ use super::shutdown::Running;
 use super::{http1, http2};
 use crate::audit::metrics::RefusedRequest;
 use crate::body::{BodyError, ClientBody};
-use crate::log_limit::LogLimit;
 use crate::pipeline::{self, Connection, Proxy, ResponseBody};
+use api_client::log_limit::LogLimit;
 
 /// Maximum size of a request's head, like in kube-apiserver: Go's `MaxHeaderBytes`, and the 4 KiB
 /// that Go reads beyond it.

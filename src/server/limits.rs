@@ -21,7 +21,7 @@ const REPORT: Duration = Duration::from_secs(10);
 
 /// The operating system allows the process too few resources.
 #[derive(Debug, thiserror::Error)]
-pub enum LimitError {
+pub(crate) enum LimitError {
     /// Too few descriptors.
     #[error(
         "too few open files are allowed: {needed} are needed to start, and opening one more failed \
@@ -56,7 +56,7 @@ pub enum LimitError {
 ///
 /// # Errors
 /// Returns an error if there are too few.
-pub fn prepare() -> Result<(), LimitError> {
+pub(crate) fn prepare() -> Result<(), LimitError> {
     raise_file_limit();
     let workers = thread::available_parallelism().map_or(1, usize::from);
     check_descriptors(OWN_DESCRIPTORS + WORKER_DESCRIPTORS * workers as u64)?;
@@ -118,7 +118,7 @@ fn check_threads(needed: usize) -> Result<(), LimitError> {
 /// Returns how many client connections may be open: `wanted`, or fewer if descriptors do not
 /// suffice. One in four descriptors is reserved for upgraded connections, which take two, and for
 /// the proxy itself, so that logs can be rotated and the API server reached.
-pub fn max_connections(wanted: u64) -> u64 {
+pub(crate) fn max_connections(wanted: u64) -> u64 {
     let Some(descriptors) = getrlimit(Resource::Nofile).current else { return wanted };
     let possible = (descriptors.saturating_sub(OWN_DESCRIPTORS) / 4 * 3).max(1);
     if possible < wanted {

@@ -41,7 +41,7 @@ const PLAIN_HTTP: &[u8] =
     b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
 
 /// Limits the number of connections, and selects those that start with a PROXY header.
-pub struct Clients {
+pub(crate) struct Clients {
     max_connections: u64,
     proxy_protocol: Vec<Cidr>,
     invalid_headers: Mutex<Reports>,
@@ -50,7 +50,7 @@ pub struct Clients {
 impl Clients {
     /// Accepts at most `max_connections` concurrently. Connections from the networks of
     /// `proxy_protocol` must start with a PROXY header.
-    pub fn new(max_connections: u64, proxy_protocol: Vec<Cidr>) -> Clients {
+    pub(crate) fn new(max_connections: u64, proxy_protocol: Vec<Cidr>) -> Clients {
         let invalid_headers = Mutex::new(Reports::new());
         Clients { max_connections, proxy_protocol, invalid_headers }
     }
@@ -84,7 +84,7 @@ impl Clients {
 
 /// Accepts connections on `listener` until the process drains, and assigns them to workers. Nothing
 /// is written to a client before the commit sequence of its worker allows it.
-pub async fn serve<H: Handler>(
+pub(crate) async fn serve<H: Handler>(
     listener: TcpListener,
     clients: Clients,
     workers: Arc<Workers>,
@@ -198,7 +198,7 @@ fn refuse(tcp: &TcpStream) {
 
 /// Returns the next connection and its client's address. Never fails: errors of single connections
 /// are skipped; while file descriptors or memory are exhausted, it waits, longer each time.
-pub async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+pub(crate) async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     let mut backoff = ACCEPT_BACKOFF;
     loop {
         match listener.accept().await {
@@ -297,7 +297,7 @@ fn is_http(first: &[u8]) -> bool {
 ///
 /// # Errors
 /// Returns the error of the operating system, with the address.
-pub fn bind(addr: SocketAddr, share_port: bool) -> Result<TcpListener, BindError> {
+pub(crate) fn bind(addr: SocketAddr, share_port: bool) -> Result<TcpListener, BindError> {
     let listen = || -> io::Result<TcpListener> {
         let socket = match addr {
             SocketAddr::V4(_) => TcpSocket::new_v4()?,
@@ -315,7 +315,7 @@ pub fn bind(addr: SocketAddr, share_port: bool) -> Result<TcpListener, BindError
 /// The proxy cannot listen on an address.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {addr}: {source}")]
-pub struct BindError {
+pub(crate) struct BindError {
     addr: SocketAddr,
     source: io::Error,
 }

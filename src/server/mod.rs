@@ -6,22 +6,22 @@
 //! in the phases of [`shutdown`]. [`admin`] is a second listener, without TLS, with the health of
 //! the process and its metrics.
 
-pub mod admin;
-pub mod certificates;
+pub(crate) mod admin;
+pub(crate) mod certificates;
 pub mod http;
 mod http1;
 mod http1_io;
 mod http2;
-pub mod limits;
+pub(crate) mod limits;
 mod linger;
-pub mod listener;
+pub(crate) mod listener;
 mod policy_page;
 pub mod proxy_protocol;
-pub mod reload;
-pub mod self_signed;
+pub(crate) mod reload;
+pub(crate) mod self_signed;
 pub mod shutdown;
-pub mod tls;
-pub mod workers;
+pub(crate) mod tls;
+pub(crate) mod workers;
 
 #[cfg(test)]
 mod test_support;

@@ -12,7 +12,7 @@ use crate::file_watch::{ReloadMetrics, Reloaded};
 /// Calls `reload` whenever the files of `watcher` change, and on each `force`; counts and logs the
 /// result as that of `what`. A failed `reload` must leave everything as it was. Ends when the
 /// sender of `force` is dropped.
-pub async fn follow<E: Display + Send + 'static>(
+pub(crate) async fn follow<E: Display + Send + 'static>(
     what: Reloaded,
     watcher: FileWatcher,
     mut force: watch::Receiver<()>,

@@ -22,7 +22,7 @@ const MARGIN: Duration = Duration::days(30);
 
 /// Why there is no self-signed certificate.
 #[derive(Debug, thiserror::Error)]
-pub enum SelfSignedError {
+pub(crate) enum SelfSignedError {
     /// The files cannot be written.
     #[error(
         "cannot keep a self-signed certificate in {dir}: {source} (name a writable directory by \
@@ -46,7 +46,7 @@ pub enum SelfSignedError {
 ///
 /// # Errors
 /// Returns an error if the files cannot be written.
-pub fn ensure(dir: &Path, bind: IpAddr) -> Result<(PathBuf, PathBuf), SelfSignedError> {
+pub(crate) fn ensure(dir: &Path, bind: IpAddr) -> Result<(PathBuf, PathBuf), SelfSignedError> {
     let (certificate, key) = (dir.join(CERTIFICATE), dir.join(KEY));
     if !reusable(&certificate, &key) {
         let (certificate_pem, key_pem) = generate(bind)?;
@@ -99,7 +99,7 @@ fn generate(bind: IpAddr) -> Result<(String, String), rcgen::Error> {
 /// Returns the kernel's name of this host, if a certificate can contain it.
 fn host_name() -> Option<String> {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").ok()?.trim().to_ascii_lowercase();
-    crate::request::label_selector::is_dns_subdomain(&name).then_some(name)
+    k8s_audit::request::label_selector::is_dns_subdomain(&name).then_some(name)
 }
 
 /// Writes a temporary file and renames it, so that no other process reads a partial file, or a key

@@ -13,11 +13,9 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, UnixTime};
 
-use crate::pki;
-
 /// The TLS options for client connections.
 #[derive(Debug, Clone)]
-pub struct TlsOptions {
+pub(crate) struct TlsOptions {
     /// `--tls-min-version`
     pub min_version: MinVersion,
     /// `--tls-cipher-suites`; `None` enables all of this build. Like in Go, the list restricts TLS
@@ -29,7 +27,7 @@ pub struct TlsOptions {
 
 /// The minimum version of TLS (`--tls-min-version`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum MinVersion {
+pub(crate) enum MinVersion {
     /// TLS 1.2
     #[value(name = "VersionTLS12")]
     Tls12,
@@ -50,7 +48,7 @@ impl MinVersion {
 }
 
 /// Returns the cipher suites of this build with their IANA names, preferred ones first.
-pub fn cipher_suites() -> impl Iterator<Item = (String, SupportedCipherSuite)> {
+pub(crate) fn cipher_suites() -> impl Iterator<Item = (String, SupportedCipherSuite)> {
     aws_lc_rs::ALL_CIPHER_SUITES.iter().map(|suite| {
         let name = suite.suite().as_str().unwrap_or_default();
         // rustls writes TLS13_AES_…, IANA and Go write TLS_AES_….
@@ -62,7 +60,7 @@ pub fn cipher_suites() -> impl Iterator<Item = (String, SupportedCipherSuite)> {
 ///
 /// # Errors
 /// Returns an error if no cipher suite is left for the enabled versions.
-pub fn server_config(
+pub(crate) fn server_config(
     options: &TlsOptions,
     certificate: Arc<dyn ResolvesServerCert>,
 ) -> Result<Arc<ServerConfig>, Error> {

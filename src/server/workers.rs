@@ -18,7 +18,7 @@ use audit_log::CommitSequence;
 
 /// The threads. Dropping this ends them, together with the connections that they serve.
 #[derive(Default)]
-pub struct Workers(Vec<Worker>);
+pub(crate) struct Workers(Vec<Worker>);
 
 struct Worker {
     handle: Handle,
@@ -36,20 +36,23 @@ impl Workers {
     ///
     /// # Errors
     /// Returns the error of the operating system if it allows no more threads.
-    pub fn start(sequence: impl Fn(ThreadId, Handle) -> CommitSequence) -> io::Result<Workers> {
+    pub(crate) fn start(
+        sequence: impl Fn(ThreadId, Handle) -> CommitSequence,
+    ) -> io::Result<Workers> {
         let count = thread::available_parallelism().map_or(1, usize::from);
         let start = |number| Worker::start(number, &sequence);
         (0..count).map(start).collect::<io::Result<_>>().map(Workers)
     }
 
     /// Starts no threads: connections are served by the thread that accepts them.
-    pub fn none() -> Workers {
+    #[cfg(test)]
+    pub(crate) fn none() -> Workers {
         Workers::default()
     }
 
     /// Runs the future that `serve` creates on the thread with the fewest connections. `serve` is
     /// called in that thread's runtime, with that thread's commit sequence.
-    pub fn spawn<F: Future<Output = ()> + Send + 'static>(
+    pub(crate) fn spawn<F: Future<Output = ()> + Send + 'static>(
         &self,
         serve: impl FnOnce(CommitSequence) -> F + Send + 'static,
     ) {

@@ -98,7 +98,7 @@ impl Balancer {
         order.iter().filter_map(|member| pool(member).cloned()).collect()
     }
 
-    /// Whether another address than `member` is healthy.
+    /// Returns whether another address than `member` is healthy.
     pub(super) fn has_other(&self, member: &Arc<Member>) -> bool {
         let members = self.endpoints.members();
         members.iter().any(|other| other.is_usable() && !Arc::ptr_eq(other, member))
@@ -136,7 +136,7 @@ impl Balancer {
         .await
     }
 
-    /// Whether the API server can be reached.
+    /// Returns whether the API server can be reached.
     pub(super) async fn check(&self) -> Result<(), SendError> {
         if self.endpoints.members().iter().any(|member| member.health() == Health::Healthy) {
             return Ok(());

@@ -121,12 +121,12 @@ impl Inner {
         Ok(Inner { pool, balancer })
     }
 
-    /// The addresses of the API server.
+    /// Returns the addresses of the API server.
     pub(super) fn endpoints(&self) -> &Arc<EndpointSet> {
         self.balancer.endpoints()
     }
 
-    /// The API server.
+    /// Returns the API server.
     pub(super) fn target(&self) -> &Arc<Target> {
         &self.pool.connector.target
     }

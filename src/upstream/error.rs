@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::pki::describe_tls_error;
+use pki::describe_tls_error;
 
 /// A request that got no response.
 ///

@@ -56,7 +56,7 @@ impl Upstream {
         metrics: Arc<UpstreamMetrics>,
     ) -> Result<Upstream, ConfigError> {
         let shared = Arc::new(Shared::new(config, metrics)?);
-        tokio::spawn(look_after(Arc::downgrade(&shared)));
+        tokio::spawn(maintain(Arc::downgrade(&shared)));
         Ok(Upstream(shared))
     }
 
@@ -391,13 +391,13 @@ async fn explain_http1(
         }
     }
     let is_lost = !unsent && !body.failed() && !error.is_parse();
-    Err(Failed { error: judge_http1(error, unsent, body), unsent, is_lost })
+    Err(Failed { error: classify_http1(error, unsent, body), unsent, is_lost })
 }
 
 /// Returns the error for a failure of hyper: its cause, and whether the API server may have
 /// received the request. `unsent` means that hyper returned the request, so that no byte of it was
 /// written.
-pub(super) fn judge_http1(error: hyper::Error, unsent: bool, body: &BodySource) -> SendError {
+pub(super) fn classify_http1(error: hyper::Error, unsent: bool, body: &BodySource) -> SendError {
     let is_unreadable = error.is_parse();
     let source = Arc::new(error.into());
     match unsent {
@@ -426,7 +426,7 @@ fn is_refused(error: &h2::Error) -> bool {
 }
 
 /// Reloads changed files and closes unused connections until the upstream is dropped.
-async fn look_after(shared: Weak<Shared>) {
+async fn maintain(shared: Weak<Shared>) {
     let mut interval = tokio::time::interval(TICK);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut tick: u32 = 0;

@@ -11,7 +11,7 @@ use crate::request::headers::{
     IMPERSONATE_EXTRA_PREFIX, IMPERSONATE_GROUP, IMPERSONATE_PREFIX, IMPERSONATE_UID,
     IMPERSONATE_USER, REMOTE_PREFIX, remove_prefixed,
 };
-use crate::request::uri::push_escaped;
+use k8s_audit::request::uri::push_escaped;
 
 const REMOTE_USER: HeaderName = HeaderName::from_static("x-remote-user");
 const REMOTE_UID: HeaderName = HeaderName::from_static("x-remote-uid");

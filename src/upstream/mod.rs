@@ -9,7 +9,7 @@ mod balance;
 pub mod config;
 mod connect;
 mod current;
-pub mod error;
+pub(crate) mod error;
 mod forward;
 mod forward_balanced;
 mod http1;

@@ -12,10 +12,10 @@ use tokio::time::MissedTickBehavior;
 use super::forward::Upstream;
 use super::{ConfigError, UpstreamConfig};
 use crate::file_watch::{ReloadMetrics, Reloaded};
-use crate::regular_file;
+use watched_files::regular_file;
 
 /// Resolves the settings from a kubeconfig, and flags if there are any.
-pub type Resolve = Box<dyn Fn() -> Result<UpstreamConfig, ConfigError> + Send>;
+pub(super) type Resolve = Box<dyn Fn() -> Result<UpstreamConfig, ConfigError> + Send>;
 
 /// An object whose settings come from a kubeconfig.
 pub trait ReloadTarget: Clone + Send + 'static {
@@ -127,7 +127,7 @@ impl KubeconfigFile {
             }
             return;
         }
-        // The file is read again below; if it changes meanwhile, the next check finds it different
+        // The file is reloaded below; if it changes meanwhile, the next check finds it different
         // from `active`.
         match (self.resolve)().and_then(|config| target.replace(config)) {
             Ok(()) => {

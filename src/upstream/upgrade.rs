@@ -12,7 +12,7 @@ use super::balance::first_of;
 use super::connect::{Purpose, Stream};
 use super::current::Inner;
 use super::error::SendError;
-use super::forward::{Head, MAX_ATTEMPTS, Upstream, judge_http1};
+use super::forward::{Head, MAX_ATTEMPTS, Upstream, classify_http1};
 use super::forward_balanced::{PATIENCE, PATIENCE_PAUSE};
 use super::http1::MAX_HEADER_BYTES;
 use super::http1_many_headers::MAX_HEADER_LINES;
@@ -176,7 +176,7 @@ async fn upgrade_on(
     sender.try_send_request(request).await.map(|r| r.map(|b| UpstreamBody::http1(b, None))).map_err(
         |mut error| {
             let unsent = error.take_message().is_some();
-            judge_http1(error.into_error(), unsent, body)
+            classify_http1(error.into_error(), unsent, body)
         },
     )
 }

@@ -56,7 +56,7 @@ impl Demo {
         .unwrap()
     }
 
-    /// The recordings that are finished, once there are so many.
+    /// Returns the completed recordings once there are this many.
     async fn recordings(&self, count: usize) -> Vec<PathBuf> {
         wait_for("the recordings", || {
             let found = files::recordings(&self.dir.path("sessions")).unwrap_or_default();
@@ -66,7 +66,7 @@ impl Demo {
     }
 }
 
-/// What a recording says was sent to standard output and error.
+/// Returns the recorded bytes of standard output and standard error.
 fn content(path: &Path) -> (Vec<u8>, Vec<u8>) {
     let mut recording = Recording::open(path).unwrap();
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());

@@ -1,5 +1,6 @@
-//! What the program does, seen from outside: the real binary, real TLS, one file a behaviour.
+//! Tests of the real binary over real TLS; each file tests one behavior.
 
+#![allow(unreachable_pub, reason = "a program has no public interface")]
 #![allow(clippy::unwrap_used, reason = "tests may panic, their helpers too")]
 
 mod authentication_config;

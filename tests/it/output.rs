@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use crate::support::proxy::{BINARY, METADATA};
 use crate::support::{TempDir, corpus};
 
-/// A pipe without a reader.
+/// Returns a pipe without a reader.
 fn closed_pipe() -> Stdio {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -67,7 +67,7 @@ fn an_output_that_cannot_be_opened_by_name_suggests_the_dash() {
     let dir = TempDir::new();
     let policy = dir.write("policy.yaml", METADATA);
     let pki = |name: &str| corpus::pki(name).display().to_string();
-    // Whoever may not open it gets another error, and the same advice.
+    // A user who may not open it gets another error with the same advice.
     let (_other, socket) = UnixStream::pair().unwrap();
     let output = Command::new("timeout")
         .args(["20", BINARY, "serve", "--secure-port=0", "--admin-bind-address=127.0.0.1:0"])

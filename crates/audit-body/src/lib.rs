@@ -8,7 +8,8 @@
 //!    decoders do, and finds constructs whose meaning depends on the decoder.
 //! 3. [`Compactor`] validates and compacts JSON in one pass, removes `managedFields`, redacts the
 //!    paths of a [`Redaction`], and truncates what is too long.
-//! 4. A body that is not JSON becomes a JSON string, or its length and digest where it may contain secrets.
+//! 4. A body that is not JSON becomes a JSON string, or its length and digest where it may contain
+//!    secrets.
 //!
 //! Two more parts read responses: [`StatusTap`] finds a `Status`, and [`CreatedTap`] the name of a
 //! created object.

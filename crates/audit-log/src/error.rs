@@ -148,7 +148,7 @@ pub enum WriteError {
     /// The webhook did not take it.
     #[error("the webhook endpoint did not accept the events: {0}")]
     Webhook(Arc<str>),
-    /// It came after the sink was shut down.
+    /// The event was submitted after the shutdown.
     #[error("audit backend shut down")]
     ShutDown,
     /// The writer failed in a way that is a bug of ours.

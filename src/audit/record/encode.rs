@@ -3,13 +3,13 @@
 use std::borrow::Cow;
 
 use super::{Encoding, Format, Record};
-use crate::audit::event::{Event, ObjectRef};
 use crate::audit::legacy;
-use crate::audit::timestamp::Timestamp;
 use crate::audit::view::{Shown, View};
 use crate::policy::Stage;
-use crate::request::uri::request_uri;
 use audit_log::Commit;
+use k8s_audit::event::{Event, ObjectRef};
+use k8s_audit::request::uri::request_uri;
+use k8s_audit::timestamp::Timestamp;
 
 impl Record {
     pub(super) fn emit(&self, stage: Stage, at: Timestamp) -> Commit {

@@ -2,11 +2,11 @@
 
 use super::Record;
 use crate::audit::panic_message;
-use crate::audit::timestamp::Timestamp;
 use crate::audit::view::{Each, View};
 use crate::policy::Stage;
-use crate::status::Status;
 use audit_log::Commit;
+use k8s_audit::status::Status;
+use k8s_audit::timestamp::Timestamp;
 
 impl Record {
     /// Converts the bodies, and compares the names in the request and the response.

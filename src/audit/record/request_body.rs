@@ -7,12 +7,12 @@ use http::HeaderMap;
 
 use super::Record;
 use super::annotations::AMBIGUOUS;
-use crate::audit::event::ObjectMetadata;
 use crate::audit::view::TakenRequest;
-use crate::request::RequestInfo;
 use audit_body::MediaType;
 use audit_body::RequestBodyKind;
 use audit_body::decode::{self, Ambiguities, DecodeError, Decoded, Format};
+use k8s_audit::event::ObjectMetadata;
+use k8s_audit::request::RequestInfo;
 
 /// The result of decoding a body before it was forwarded.
 pub(super) struct Held(Result<HeldBody, DecodeError>);

@@ -8,14 +8,14 @@ use super::{Record, redacted_paths};
 use crate::audit::head;
 use crate::audit::recording;
 use crate::audit::view::{ResponseCaptures, View};
-use crate::authn::User;
 use crate::authorization::Review;
 use crate::impersonation;
 use crate::policy::Level;
-use crate::status::Status;
 use audit_body::Capture;
 use audit_body::MediaType;
 use audit_body::Said;
+use k8s_audit::status::Status;
+use kube_authn::User;
 
 impl Record {
     /// Returns captures of the response's body, if it is recorded.
@@ -104,10 +104,10 @@ impl Record {
             Some(Said { status, .. }) => (Status::of_code(code), Some(status)),
             None => (Status::of_code(code), None),
         };
-        let told = hidden.as_ref().unwrap_or(&status);
-        let refused = |user: &Arc<User>| impersonation::was_refused(told, user);
-        let judged = self.impersonated.as_ref().is_some_and(|i| i.judged_upstream);
-        if judged && self.user.as_ref().is_some_and(refused) {
+        let effective = hidden.as_ref().unwrap_or(&status);
+        let refused = |user: &Arc<User>| impersonation::was_refused(effective, user);
+        let authorized_upstream = self.impersonated.as_ref().is_some_and(|i| i.authorized_upstream);
+        if authorized_upstream && self.user.as_ref().is_some_and(refused) {
             self.impersonated = None;
         }
         (self.status, self.hidden) = (Some(status), hidden);

@@ -27,7 +27,7 @@ fn begin(path: &'static str, level: Level, omit: &[Stage]) -> (Box<Record>, Even
     (record(Arc::new(recorder), path), events)
 }
 
-/// A sink with a policy of one rule.
+/// Returns a sink with a policy of one rule.
 fn sink(level: Level, omit: &[Stage]) -> (AuditSink, Events) {
     let (sender, receiver) = unbounded_channel();
     let omit_stages = omit.iter().copied().collect();

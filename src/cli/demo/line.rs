@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 /// How events are shown.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Style {
+pub(super) struct Style {
     /// With ANSI colours.
     pub colour: bool,
     /// `RequestReceived` too.
@@ -67,7 +67,7 @@ const RESET: &str = "\x1b[0m";
 
 impl Style {
     /// For standard output: colours on a terminal, unless `NO_COLOR` is set to anything.
-    pub fn for_stdout(all_stages: bool) -> Style {
+    pub(super) fn for_stdout(all_stages: bool) -> Style {
         let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let terminal = std::io::IsTerminal::is_terminal(&std::io::stdout());
         Style { colour: terminal && !plain, all_stages }
@@ -75,7 +75,7 @@ impl Style {
 
     /// The line for one event, given as its line of the audit log; none for stages that are not
     /// shown and for what is no event.
-    pub fn line(self, event: &[u8]) -> Option<String> {
+    pub(super) fn line(self, event: &[u8]) -> Option<String> {
         let event: Event = serde_json::from_slice(event).ok()?;
         let stage = match event.stage.as_str() {
             "ResponseComplete" => "",

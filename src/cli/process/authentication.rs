@@ -7,14 +7,14 @@ use anyhow::Context;
 use arc_swap::ArcSwap;
 
 use super::follow::Follow;
-use crate::authn::{
+use crate::config::{Authentication, Issuers};
+use crate::file_watch::{FileWatcher, Reloaded};
+use crate::upstream::{KubeconfigFile, Upstream, UpstreamConfig};
+use kube_authn::{
     Anonymous, AuthenticationConfigFile, Authenticator, ClientCa, ClientCaError, JwtAuthenticators,
     JwtSettings, RequestHeader, ServiceAccounts, TokenCache, TokenFile, TokenReview, Tokens,
     UserInfo, issuers_or_usual, upstream_keys,
 };
-use crate::config::{Authentication, Issuers};
-use crate::file_watch::{FileWatcher, Reloaded};
-use crate::upstream::{KubeconfigFile, Upstream, UpstreamConfig};
 
 pub(super) fn authenticator(
     settings: &Authentication,

@@ -10,23 +10,23 @@ use std::path::PathBuf;
 use clap::Args;
 
 use self::oidc::OidcFlags;
-pub use self::request_header::RequestHeaderAuthentication;
+pub(crate) use self::request_header::RequestHeaderAuthentication;
 use self::request_header::RequestHeaderFlags;
-pub use self::service_account::ServiceAccountAuthentication;
+pub(crate) use self::service_account::ServiceAccountAuthentication;
 use self::service_account::ServiceAccountFlags;
 use self::token_review::TokenReviewFlags;
 use super::boolean_flag::BooleanFlag;
 use super::{ConfigError, fail};
-use crate::authn::{JwtSettings, TokenReviewSettings};
 use crate::request::source::{Cidr, TrustedProxies};
 use crate::upstream::identity::Identity;
+use kube_authn::{JwtSettings, TokenReviewSettings};
 
 const HEADING: &str = "Authentication";
 
 /// Flags of the authentication of clients.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = HEADING)]
-pub struct AuthenticationFlags {
+pub(crate) struct AuthenticationFlags {
     /// CAs of client certificates, PEM: the common name is the user, organizations are the groups;
     /// reloaded when it changes
     #[arg(long, value_name = "FILE")]
@@ -72,7 +72,7 @@ pub struct AuthenticationFlags {
 
 /// How clients prove who they are.
 #[derive(Debug, Clone)]
-pub struct Authentication {
+pub(crate) struct Authentication {
     /// `--client-ca-file`
     pub client_ca_file: Option<PathBuf>,
     /// `--client-crl-file`
@@ -99,7 +99,7 @@ pub struct Authentication {
 
 /// The trusted issuers of JSON Web Tokens.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Issuers {
+pub(crate) enum Issuers {
     /// None.
     None,
     /// The one of `--oidc-*`.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::super::{ConfigError, fail};
-use crate::authn::{
+use kube_authn::{
     Algorithm, CaSource, ClaimRule, IssuerSettings, JwtSettings, NameMapping, issuer_url,
     issuers_or_usual,
 };
@@ -14,7 +14,7 @@ use crate::authn::{
 /// Flags of the OpenID Connect issuer.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = super::HEADING)]
-pub struct OidcFlags {
+pub(crate) struct OidcFlags {
     /// URL of the OpenID Connect issuer (https), from which its keys are fetched
     #[arg(long, value_name = "URL")]
     pub oidc_issuer_url: Option<String>,

@@ -6,12 +6,12 @@ use clap::Args;
 use http::HeaderName;
 
 use super::super::{ConfigError, fail};
-use crate::authn::RequestHeaderNames;
+use kube_authn::RequestHeaderNames;
 
 /// Flags of front proxies.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = super::HEADING)]
-pub struct RequestHeaderFlags {
+pub(crate) struct RequestHeaderFlags {
     /// CAs of front proxies, PEM; identity headers of a client with such a certificate are trusted.
     /// Reloaded when it changes
     #[arg(long, value_name = "FILE")]
@@ -38,7 +38,7 @@ pub struct RequestHeaderFlags {
 
 /// Whom front proxies may speak for, and how.
 #[derive(Debug, Clone)]
-pub struct RequestHeaderAuthentication {
+pub(crate) struct RequestHeaderAuthentication {
     /// `--requestheader-client-ca-file`
     pub client_ca_file: PathBuf,
     /// `--requestheader-allowed-names`; empty for any

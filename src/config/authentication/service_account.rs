@@ -10,7 +10,7 @@ use super::super::{ConfigError, fail};
 /// Flags of ServiceAccount tokens.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = super::HEADING)]
-pub struct ServiceAccountFlags {
+pub(crate) struct ServiceAccountFlags {
     /// Keys that verify ServiceAccount tokens, PEM; may be repeated. Reloaded when they change.
     /// Whether the account or pod still exists is not checked
     #[arg(long, value_name = "FILE")]
@@ -26,7 +26,7 @@ pub struct ServiceAccountFlags {
 
 /// How ServiceAccount tokens are verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServiceAccountAuthentication {
+pub(crate) struct ServiceAccountAuthentication {
     /// `--service-account-key-file`
     pub key_files: Vec<PathBuf>,
     /// `--service-account-keys-from-upstream`

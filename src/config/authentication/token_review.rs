@@ -9,13 +9,13 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use super::super::boolean_flag::BooleanFlag;
 use super::super::parse::parse_duration;
 use super::super::{ConfigError, fail};
-use crate::authn::{TokenReviewSettings, TokenWebhook, WebhookVersion};
 use crate::upstream::identity::Identity;
+use kube_authn::{TokenReviewSettings, TokenWebhook, WebhookVersion};
 
 /// Flags of TokenReviews and the token webhook.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = super::HEADING)]
-pub struct TokenReviewFlags {
+pub(crate) struct TokenReviewFlags {
     /// Authenticate unrecognized bearer tokens with a TokenReview against the API server
     #[arg(long, default_value = "false", boolean())]
     pub authentication_token_review: bool,

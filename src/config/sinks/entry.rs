@@ -22,7 +22,7 @@ use super::keys::{KeyError, Keys};
 
 /// One entry, whose values are parsed but not yet validated.
 #[derive(Debug, Clone)]
-pub struct SinkEntry {
+pub(crate) struct SinkEntry {
     /// `name`
     pub name: String,
     /// The keys of its type.
@@ -39,7 +39,7 @@ pub struct SinkEntry {
 
 /// `type`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SinkType {
+pub(crate) enum SinkType {
     /// A log file.
     File,
     /// Standard output.
@@ -50,7 +50,7 @@ pub enum SinkType {
 
 /// The keys of a type of backend.
 #[derive(Debug, Clone)]
-pub enum BackendKeys {
+pub(crate) enum BackendKeys {
     /// `type: file`
     File(Box<LogFlags>),
     /// `type: stdout`
@@ -121,7 +121,7 @@ impl SinkType {
 
 /// The location of an entry and its values.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub(crate) struct Place {
     file: PathBuf,
     index: usize,
     at: Location,

@@ -7,13 +7,13 @@ pub(super) mod keys;
 use std::fmt::Display;
 use std::path::PathBuf;
 
+pub(super) use self::entry::SinkEntry;
 use self::entry::{BackendKeys, Place};
-pub use self::entry::{SinkEntry, SinkType};
 use super::bodies::Bodies;
 use super::flags::ServeFlags;
 use super::log::LogFlags;
 use super::same_file::is_same;
-pub use super::setting::Setting;
+pub(super) use super::setting::Setting;
 use super::setting::{SettingError, Syntax};
 use super::{ConfigError, fail};
 use crate::audit::record::{Format, MAX_SINKS};
@@ -22,7 +22,7 @@ use audit_log::{LogConfig, LogPath};
 
 /// One place where events go.
 #[derive(Debug, Clone)]
-pub struct SinkSettings {
+pub(crate) struct SinkSettings {
     /// What metrics and health call it; `log` or `webhook` where it is of the flags.
     pub name: String,
     /// What says how much is recorded there.
@@ -39,7 +39,7 @@ pub struct SinkSettings {
 
 /// A log or a webhook.
 #[derive(Debug, Clone)]
-pub enum BackendSettings {
+pub(crate) enum BackendSettings {
     /// A file or standard output.
     Log {
         /// Where, and how it is written.
@@ -58,7 +58,7 @@ pub enum BackendSettings {
 
 impl SinkSettings {
     /// Returns an error about a setting of this backend, with its location if it is in a file.
-    pub fn error(&self, setting: Setting, error: impl Display) -> String {
+    pub(crate) fn error(&self, setting: Setting, error: impl Display) -> String {
         match &self.place {
             Some(place) => place.error(setting.key(), error),
             None => error.to_string(),
@@ -66,7 +66,7 @@ impl SinkSettings {
     }
 
     /// Returns an error about a setting of this backend, with the name of the setting.
-    pub fn error_of(&self, setting: Setting, error: impl Display) -> String {
+    pub(crate) fn error_of(&self, setting: Setting, error: impl Display) -> String {
         let syntax = if self.place.is_some() { Syntax::Keys } else { Syntax::Flags };
         self.error(setting, format!("{}: {error}", syntax.name(setting)))
     }

@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use self::limit::Limiter;
-pub use self::limit::Suppressed;
-pub use self::parse::parse;
+pub(crate) use self::limit::Suppressed;
+pub(crate) use self::parse::parse;
 use super::load::{self, LoadError};
 use super::{
     Attributes, Diagnostic, InvalidPolicy, Level, Loaded, Policy, PolicyRule, PolicySpec, Position,
@@ -24,9 +24,9 @@ use super::{
 };
 
 /// The `apiVersion` of extensions.
-pub const API_VERSION: &str = "audit.kube-audit-proxy.io/v1alpha1";
+pub(crate) const API_VERSION: &str = "audit.kube-audit-proxy.io/v1alpha1";
 /// Their `kind`.
-pub const KIND: &str = "PolicyExtension";
+pub(crate) const KIND: &str = "PolicyExtension";
 
 /// A `PolicyExtension`.
 #[derive(Debug)]
@@ -91,7 +91,7 @@ pub struct Outcome {
 ///
 /// # Errors
 /// Returns an error if either of them is invalid, or the file cannot be read.
-pub fn load_with_extension(path: &Path) -> Result<(Loaded, Option<Extension>), LoadError> {
+pub(crate) fn load_with_extension(path: &Path) -> Result<(Loaded, Option<Extension>), LoadError> {
     let text = load::read_once(path)?;
     parse_with_extension(&text, &path.display().to_string())
 }
@@ -100,7 +100,7 @@ pub fn load_with_extension(path: &Path) -> Result<(Loaded, Option<Extension>), L
 ///
 /// # Errors
 /// Returns an error if either of them is invalid.
-pub fn parse_with_extension(
+pub(crate) fn parse_with_extension(
     text: &[u8],
     source: &str,
 ) -> Result<(Loaded, Option<Extension>), LoadError> {

@@ -80,7 +80,7 @@ enum Code {
 ///
 /// # Errors
 /// Returns the faults of an invalid extension, or an error if there are several.
-pub fn parse(text: &[u8], source: &str) -> Result<Option<Extension>, Vec<Diagnostic>> {
+pub(crate) fn parse(text: &[u8], source: &str) -> Result<Option<Extension>, Vec<Diagnostic>> {
     let Ok(text) = std::str::from_utf8(text) else { return Ok(None) };
     let mut found = None;
     for document in later_documents(text) {

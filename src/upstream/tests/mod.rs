@@ -183,7 +183,7 @@ fn full(text: impl Into<Bytes>) -> Response<TestBody> {
     Response::new(Full::new(text.into()).boxed_unsync())
 }
 
-/// A response with an infinite body, as fast as it is read.
+/// Returns a response with an infinite body, as fast as it is read.
 fn endless() -> Response<TestBody> {
     let chunk = Bytes::from(vec![b'x'; 16 << 10]);
     let stream = futures_util::stream::repeat_with(move || Ok(Frame::data(chunk.clone())));

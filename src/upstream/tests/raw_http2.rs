@@ -72,7 +72,7 @@ impl Raw {
         }
     }
 
-    /// The stream of the next request, whose body may go on.
+    /// Returns the stream of the next request, whose body may go on.
     pub(super) async fn request_head(&mut self) -> u32 {
         self.reach(HEADERS).await.0
     }

@@ -75,7 +75,7 @@ pub static LOG: LazyLock<Log> = LazyLock::new(|| {
     Log { folder, events }
 });
 
-/// What a report prints as JSON.
+/// Returns the JSON output of a report.
 pub fn report(arguments: &[&str]) -> Json {
     let output = Command::new(BINARY)
         .args(["log", "report"])

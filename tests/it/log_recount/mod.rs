@@ -347,7 +347,7 @@ fn differences_lead_from_one_object_to_the_next() {
     });
     for (row, event) in rows["rows"].as_array().unwrap().iter().zip(objects) {
         assert_eq!(row["time"], event.text("/stageTimestamp"));
-        // What failed changed nothing.
+        // A failed request changed nothing.
         if event.code() >= 400 {
             assert_eq!(row["diff"], Json::Null);
             continue;
@@ -364,7 +364,7 @@ fn differences_lead_from_one_object_to_the_next() {
                 .map(str::trim)
                 .collect()
         };
-        // What was added is in the new object and as often not in the old one, and the reverse.
+        // Added lines occur in the new object, removed lines in the old one.
         let count =
             |all: &[String], line: &str| all.iter().filter(|one| one.trim() == line).count();
         for line in lines('+') {

@@ -29,7 +29,7 @@ pub const CARRIERS: [Carrier; 7] = [
 ];
 
 impl Carrier {
-    /// The request's headers.
+    /// Returns the request's headers.
     pub fn request(self) -> Vec<String> {
         let text = match self {
             Carrier::WebSocket(name, _) => websocket(name),

@@ -99,12 +99,12 @@ impl Health {
         known.is_ok_and(|condition| *condition == Condition::Healthy)
     }
 
-    /// Whether all attempts to deliver the last list have failed.
+    /// Returns whether all attempts to deliver the last list have failed.
     pub(super) fn is_given_up(&self) -> bool {
         matches!(*self.condition.borrow(), Condition::Failing(_))
     }
 
-    /// Whether it accepted the last list, and does not hang now.
+    /// Returns whether it accepted the last list, and does not hang now.
     pub(super) fn state(&self) -> BackendState {
         match &*self.condition.borrow() {
             Condition::InDoubt(reason) | Condition::Failing(reason) => {
@@ -121,7 +121,7 @@ impl Health {
     /// hangs.
     ///
     /// # Errors
-    /// What is wrong.
+    /// Returns what is wrong.
     pub(super) async fn check(&self) -> Result<(), String> {
         let mut ended = self.ended.subscribe();
         let since = self.waiting().since;

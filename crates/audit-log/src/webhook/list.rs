@@ -11,7 +11,7 @@ const HEAD: &[u8] =
 /// The prefix of each line of the log, which items of a list do not have.
 const ITEM: &[u8] = b"\"kind\":\"Event\",\"apiVersion\":\"audit.k8s.io/v1\",";
 
-/// The list of these lines of JSON, with the newline that kube-apiserver ends it with.
+/// Returns the list of these lines of JSON, with the newline that kube-apiserver ends it with.
 pub(super) fn encode(lines: &[Line]) -> Vec<u8> {
     let length: usize = lines.iter().map(|line| line.len() + 1).sum();
     let mut list = Vec::with_capacity(HEAD.len() + length + 4);
@@ -33,7 +33,7 @@ pub(super) fn encode(lines: &[Line]) -> Vec<u8> {
     list
 }
 
-/// The list of these items, as [`items`] returns them.
+/// Returns the list of these items, as [`items`] returns them.
 pub(super) fn of_items(items: &[&RawValue]) -> Vec<u8> {
     let length: usize = items.iter().map(|item| item.get().len() + 1).sum();
     let mut list = Vec::with_capacity(HEAD.len() + length + 4);
@@ -48,7 +48,7 @@ pub(super) fn of_items(items: &[&RawValue]) -> Vec<u8> {
     list
 }
 
-/// The items of a list, or `None` if it is not one.
+/// Returns the items of a list, or `None` if it is not one.
 pub(super) fn items(list: &[u8]) -> Option<Vec<&RawValue>> {
     #[derive(Deserialize)]
     struct List<'a> {
@@ -58,7 +58,7 @@ pub(super) fn items(list: &[u8]) -> Option<Vec<&RawValue>> {
     serde_json::from_slice::<List<'_>>(list).ok().map(|list| list.items)
 }
 
-/// Whether `content` begins and ends like a list.
+/// Returns whether `content` begins and ends like a list.
 pub(super) fn is_list(content: &[u8]) -> bool {
     content.starts_with(HEAD) && content.ends_with(b"]}\n")
 }

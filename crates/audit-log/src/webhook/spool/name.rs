@@ -31,7 +31,7 @@ pub(super) enum Kind {
 }
 
 impl BatchName {
-    /// The name of a batch with this content.
+    /// Returns the name of a batch with this content.
     pub(super) fn new(number: u64, events: u64, content: &[u8]) -> BatchName {
         BatchName { number, events, checksum: Some(checksum(content)) }
     }
@@ -56,7 +56,7 @@ impl BatchName {
         (valid && parsed.file_name(kind) == name).then_some((parsed, kind))
     }
 
-    /// The file name of a batch.
+    /// Returns the file name of a batch.
     pub(super) fn file_name(&self, kind: Kind) -> String {
         let BatchName { number, events, checksum } = self;
         let extension = match kind {
@@ -69,7 +69,7 @@ impl BatchName {
         }
     }
 
-    /// Whether `content` is what was written. `None`: the name has no checksum.
+    /// Returns whether `content` is what was written. `None`: the name has no checksum.
     pub(super) fn matches(&self, content: &[u8]) -> Option<bool> {
         self.checksum.as_ref().map(|expected| *expected == checksum(content))
     }
