@@ -8,7 +8,7 @@ use std::fmt::Display;
 use std::path::PathBuf;
 
 use self::entry::{BackendKeys, Place};
-pub(super) use self::entry::{SinkEntry, SinkType};
+pub(super) use self::entry::SinkEntry;
 use super::bodies::Bodies;
 use super::flags::ServeFlags;
 use super::log::LogFlags;
