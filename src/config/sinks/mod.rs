@@ -7,8 +7,10 @@ pub(super) mod keys;
 use std::fmt::Display;
 use std::path::PathBuf;
 
-use self::entry::{BackendKeys, Place};
 pub(super) use self::entry::SinkEntry;
+#[cfg(test)]
+pub(super) use self::entry::SinkType;
+use self::entry::{BackendKeys, Place};
 use super::bodies::Bodies;
 use super::flags::ServeFlags;
 use super::log::LogFlags;
