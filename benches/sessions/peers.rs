@@ -29,7 +29,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 /// What the client sends.
-pub const TOKEN: &str = "c29tZS1jbGllbnQtb2YtdGhlLWNvbXBhcmlzb24";
+pub(crate) const TOKEN: &str = "c29tZS1jbGllbnQtb2YtdGhlLWNvbXBhcmlzb24";
 /// Bytes of a message: what a kubelet reads from a container at a time.
 const MESSAGE: usize = 32 << 10;
 /// Bytes that the API server sends again and again, about.
@@ -37,7 +37,7 @@ const BLOCK: usize = 1 << 20;
 
 /// What a session prints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// Lines of a log, without a terminal
     Log,
     /// Short lines, without a terminal
@@ -63,7 +63,7 @@ impl fmt::Display for Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 5] =
+    pub(crate) const ALL: [Kind; 5] =
         [Kind::Log, Kind::Numbers, Kind::Terminal, Kind::Archive, Kind::Forward];
 
     fn target(self, size: usize) -> String {
@@ -78,7 +78,7 @@ impl Kind {
     }
 
     /// What is printed again and again.
-    pub fn content(self) -> Vec<u8> {
+    pub(crate) fn content(self) -> Vec<u8> {
         let mut content = Vec::with_capacity(BLOCK + 200);
         let mut number = 0_u64;
         while content.len() < BLOCK {
@@ -112,7 +112,7 @@ impl Kind {
 }
 
 /// Starts the API server.
-pub async fn upstream(server: &Issued) -> Result<SocketAddr> {
+pub(crate) async fn upstream(server: &Issued) -> Result<SocketAddr> {
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
@@ -203,11 +203,11 @@ async fn echo(stream: &mut Upgraded) -> io::Result<()> {
 }
 
 /// Opens sessions.
-pub struct Client(TlsConnector);
+pub(crate) struct Client(TlsConnector);
 
 impl Client {
     /// A client that trusts the CA.
-    pub fn new(ca: &Path) -> Result<Client> {
+    pub(crate) fn new(ca: &Path) -> Result<Client> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(ca)?)?;
         let config = ClientConfig::builder_with_provider(provider())
@@ -218,7 +218,12 @@ impl Client {
     }
 
     /// Receives a session of `size` bytes to its end. Returns how many there were.
-    pub async fn receive(&self, proxy: SocketAddr, kind: Kind, size: usize) -> Result<usize> {
+    pub(crate) async fn receive(
+        &self,
+        proxy: SocketAddr,
+        kind: Kind,
+        size: usize,
+    ) -> Result<usize> {
         let mut stream = self.open(proxy, &kind.target(size)).await?;
         let mut buffer = vec![0; 256 << 10];
         let mut received = 0;
@@ -233,7 +238,7 @@ impl Client {
     }
 
     /// Opens a session in which something is typed.
-    pub async fn terminal(&self, proxy: SocketAddr) -> Result<Terminal> {
+    pub(crate) async fn terminal(&self, proxy: SocketAddr) -> Result<Terminal> {
         let target =
             "/api/v1/namespaces/default/pods/p/exec?command=sh&stdin=true&stdout=true&tty=true";
         Ok(Terminal { stream: self.open(proxy, target).await?, typed: 0 })
@@ -262,14 +267,14 @@ impl Client {
 }
 
 /// A session in which something is typed.
-pub struct Terminal {
+pub(crate) struct Terminal {
     stream: TlsStream<TcpStream>,
     typed: u8,
 }
 
 impl Terminal {
     /// Types a character and waits for its echo.
-    pub async fn keystroke(&mut self) -> Result<Duration> {
+    pub(crate) async fn keystroke(&mut self) -> Result<Duration> {
         self.typed = b'a' + (self.typed.wrapping_add(1) % 26);
         let mut frame = Vec::new();
         encode_frame(2, &[0, self.typed], Some([1, 2, 3, 4]), &mut frame);
@@ -284,7 +289,7 @@ impl Terminal {
 }
 
 /// Whether `/readyz` says so.
-pub fn is_ready(admin: SocketAddr) -> bool {
+pub(crate) fn is_ready(admin: SocketAddr) -> bool {
     let ask = || -> io::Result<bool> {
         let mut stream = std::net::TcpStream::connect(admin)?;
         stream.set_read_timeout(Some(Duration::from_secs(2)))?;
