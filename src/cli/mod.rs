@@ -8,6 +8,7 @@ mod error;
 mod kubeconfig;
 mod log;
 mod logging;
+mod notify;
 mod output;
 mod policy;
 pub(crate) mod process;

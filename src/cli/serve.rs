@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 
+use super::notify::notify;
 use super::process::Process;
 use super::signals::{Asked, Signals};
 use super::{Failure, logging};
@@ -37,11 +38,17 @@ fn usage(error: &clap::Error) -> String {
 async fn serve(config: Config, mut signals: Signals) -> Result<(), Failure> {
     let process = Process::start(config, None).await?;
     signals.serves();
+    notify("READY=1");
     loop {
         match signals.next().await {
-            Asked::Reload => process.reload(),
+            Asked::Reload => {
+                notify("RELOADING=1");
+                process.reload();
+                notify("READY=1");
+            }
             Asked::End(name) => {
                 tracing::info!(signal = name, "shutting down");
+                notify("STOPPING=1");
                 break;
             }
         }

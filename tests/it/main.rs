@@ -41,6 +41,7 @@ mod log_report;
 mod lost_connections;
 mod many_headers;
 mod metrics;
+mod notify;
 mod oidc;
 mod output;
 mod own_access;

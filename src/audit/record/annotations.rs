@@ -24,6 +24,8 @@ pub(super) const SESSION_BYTES_IN: &str = "kube-audit-proxy/session-bytes-in";
 pub(super) const SESSION_BYTES_OUT: &str = "kube-audit-proxy/session-bytes-out";
 /// Annotation of a session: the exit code of the command.
 pub(super) const SESSION_EXIT_CODE: &str = "kube-audit-proxy/session-exit-code";
+/// Annotation of a session: streams whose content is not in the recording, or only in part.
+pub(super) const SESSION_OMITTED: &str = "kube-audit-proxy/session-omitted-streams";
 /// Annotation of a session that is not recorded, or only in part: the reason.
 pub(super) const SESSION_ERROR: &str = "kube-audit-proxy/session-recording-error";
 /// Annotation of all events with `--audit-node-name`.
@@ -72,6 +74,9 @@ impl Record {
         self.annotate(SESSION_BYTES_OUT, &outcome.bytes_out.to_string());
         if let Some(code) = outcome.exit_code {
             self.annotate(SESSION_EXIT_CODE, &code.to_string());
+        }
+        if !outcome.omitted.is_empty() {
+            self.annotate(SESSION_OMITTED, &outcome.omitted.join(","));
         }
         if let Some(error) = &outcome.error {
             self.annotate(SESSION_ERROR, error);
