@@ -75,8 +75,8 @@ pub(crate) struct Audit {
     pub authorization: Option<AuthorizationSettings>,
 }
 
-/// Invalid flags or keys. Begins with the flag, or the file and location of the key, and ends with a
-/// remedy.
+/// Invalid flags or keys. Begins with the flag, or the file and location of the key, and ends with
+/// a remedy.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{0}")]
 pub(crate) struct ConfigError(String);

@@ -60,8 +60,8 @@ impl OidcFlags {
             || !self.oidc_signing_algs.is_empty()
     }
 
-    /// Validates the flags. Like in kube-apiserver, they are an `AuthenticationConfiguration` with one
-    /// issuer.
+    /// Validates the flags. Like in kube-apiserver, they are an `AuthenticationConfiguration` with
+    /// one issuer.
     pub(super) fn validate(
         &self,
         service_account_issuers: &[String],
