@@ -373,7 +373,7 @@ fn recorder(
                 let webhook = WebhookBackend::start(
                     config.clone(),
                     Arc::new(client),
-                    follow.metrics.webhook(metrics),
+                    follow.metrics.delivery(metrics),
                 );
                 let webhook = webhook.map_err(|error| anyhow::Error::msg(sink.says(error)))?;
                 (Format::Json, Backend::Webhook(Box::new(webhook)))

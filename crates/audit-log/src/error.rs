@@ -139,6 +139,9 @@ pub enum WriteError {
     /// The webhook did not take it.
     #[error("the webhook endpoint did not accept the events: {0}")]
     Webhook(Arc<str>),
+    /// It could not be written to the spool of a stream backend.
+    #[error("{0}")]
+    Spool(Arc<str>),
     /// It came after the sink was shut down.
     #[error("audit backend shut down")]
     ShutDown,
