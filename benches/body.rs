@@ -6,7 +6,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
 
-use kube_audit_proxy::audit::body::{Compactor, CompiledPaths, Options, Redaction};
+use audit_body::{Compactor, CompiledPaths, Options, Redaction};
 
 /// How a body arrives: as a TLS record has it.
 const PIECE: usize = 16 << 10;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use audit_body::{Budget, Redaction};
 use audit_log::LogBackend;
-use kube_audit_proxy::audit::body::{Budget, Redaction};
 use kube_audit_proxy::audit::record::{AuditSink, Backend, Encoding, Format};
 use kube_audit_proxy::audit::recording::BodySettings;
 use kube_audit_proxy::policy::{self, PolicyHandle};

@@ -5,7 +5,7 @@
 
 #![no_main]
 
-use kube_audit_proxy::audit::body::{Compactor, Options, Problem, Text};
+use audit_body::{Compactor, Options, Problem, Text};
 use libfuzzer_sys::fuzz_target;
 use serde::de::IgnoredAny;
 use serde_json::Value;

@@ -3,8 +3,8 @@
 
 #![no_main]
 
-use kube_audit_proxy::audit::decode::{Format, Request, Resource, decode};
-use kube_audit_proxy::audit::recording::RequestBodyKind;
+use audit_body::RequestBodyKind;
+use audit_body::decode::{Format, Request, Resource, decode};
 use libfuzzer_sys::fuzz_target;
 use serde::de::IgnoredAny;
 

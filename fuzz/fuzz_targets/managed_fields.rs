@@ -4,7 +4,7 @@
 
 #![no_main]
 
-use kube_audit_proxy::audit::body::{Compactor, Options};
+use audit_body::{Compactor, Options};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 

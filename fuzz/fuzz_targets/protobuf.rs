@@ -5,7 +5,7 @@
 
 #![no_main]
 
-use kube_audit_proxy::audit::protobuf::transcode;
+use audit_body::protobuf::transcode;
 use libfuzzer_sys::fuzz_target;
 use serde::de::IgnoredAny;
 

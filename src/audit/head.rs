@@ -1,9 +1,9 @@
 //! The Status of an error response to HEAD. kube-apiserver records it, but its body is not on the
 //! wire, so it is reconstructed here.
 
+use audit_body::MediaType;
 use http::{HeaderMap, header};
 
-use super::object::MediaType;
 use crate::authn::UserInfo;
 use crate::impersonation::RequestAttributes;
 use crate::request::RequestInfo;

@@ -11,21 +11,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use audit_body::{Account, Answered, Capture, MediaType, RequestBodyKind, Said, decode};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue};
 use session_recording::Outcome;
 
 pub use super::backend::Backend;
-use super::body::{self, Account, Capture};
-use super::created::Answered;
-pub use super::created::CreatedTap;
-use super::decode;
 use super::event::{Event, ObjectMetadata, ObjectRef, UserAgent};
-use super::object::MediaType;
 use super::recorder::Decided;
 pub use super::recorder::{AmbiguousBodies, AuditSink, Encoding, Format, MAX_SINKS, Recorder};
-use super::recording::{self, RequestBodyKind, RequestTap};
-use super::response::Said;
+use super::recording::{self, RequestTap};
 use super::timestamp::Timestamp;
 pub use super::view::ResponseCaptures;
 use super::view::{Each, Request, Shown, View, annotate};
@@ -539,7 +534,7 @@ impl Record {
         let received = stage == Stage::RequestReceived;
         let mut uri = request_uri(&self.facts.target);
         if self.recorder.bodies(view).redaction.is_some()
-            && let Cow::Owned(redacted) = body::redact_query(&uri)
+            && let Cow::Owned(redacted) = audit_body::redact_query(&uri)
         {
             uri = Cow::Owned(redacted);
         }
@@ -580,7 +575,7 @@ fn redacted_paths(
     recorder: &Recorder,
     view: &View,
     info: &RequestInfo,
-) -> Option<Arc<body::CompiledPaths>> {
+) -> Option<Arc<audit_body::CompiledPaths>> {
     let redaction = recorder.bodies(view).redaction.as_ref()?;
     redaction.for_request(info.group(), info.resource(), info.subresource()).cloned()
 }

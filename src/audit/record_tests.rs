@@ -40,7 +40,7 @@ fn sink(level: Level, omit: &[Stage]) -> (AuditSink, Events) {
         bodies: BodySettings {
             max_request: 1 << 20,
             max_response: 1 << 20,
-            budget: body::Budget::new(1 << 24),
+            budget: audit_body::Budget::new(1 << 24),
             redaction: None,
         },
         encoding: Encoding { format: Format::Json, max_event: None },

@@ -3,11 +3,12 @@
 
 use std::borrow::Cow;
 
-use super::body::{self, Capture, Cut, Recorded};
-use super::decode::{self, DecodeError, Decoded};
+use audit_body::decode::{self, DecodeError, Decoded};
+use audit_body::{Capture, Cut, Recorded, RequestBodyKind};
+
 use super::metrics::BodyMetrics;
 use super::recorder::SinkSet;
-use super::recording::{CapturedRequest, RequestBodyKind};
+use super::recording::CapturedRequest;
 use crate::policy::{Decision, Level, Stage};
 use crate::status::Status;
 
@@ -217,7 +218,7 @@ impl View {
         if self.level >= Level::Request {
             let mut recorded = capture.finish_decoded(body, decoded);
             if kind == RequestBodyKind::DeleteOptions
-                && let Some(options) = body::delete_options(&recorded.json)
+                && let Some(options) = audit_body::delete_options(&recorded.json)
             {
                 recorded.json = options;
             }

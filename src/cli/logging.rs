@@ -8,8 +8,9 @@ use tracing_subscriber::EnvFilter;
 use crate::config::LogFormat;
 
 /// The crates of this project, which log at `--log-level`.
-const OWN_CRATES: [&str; 11] = [
+const OWN_CRATES: [&str; 12] = [
     "api_client",
+    "audit_body",
     "audit_log",
     "audit_query",
     "audit_stream",

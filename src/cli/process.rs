@@ -14,7 +14,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{backends, sessions};
-use crate::audit::body::Budget;
 use crate::audit::record::{AuditSink, Backend, Encoding, Format, Recorder};
 use crate::audit::recording::BodySettings;
 use crate::audit::summary::Summaries;
@@ -47,6 +46,7 @@ use crate::upstream::{
     WebhookEndpoint,
 };
 use api_client::ApiClient;
+use audit_body::Budget;
 use audit_log::LogBackend;
 use audit_log::webhook::WebhookBackend;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::flags::ServeFlags;
 use super::{ConfigError, fail};
-use crate::audit::body::Redaction;
+use audit_body::Redaction;
 
 /// How bodies are recorded.
 #[derive(Debug, Clone)]

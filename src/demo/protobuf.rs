@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::object;
-use crate::audit::protobuf::{self, Value as Field};
+use audit_body::protobuf::{self, Value as Field};
 
 /// Field number to name and type, by message.
 type Messages = BTreeMap<&'static str, BTreeMap<u64, (&'static str, &'static str)>>;

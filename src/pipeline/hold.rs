@@ -4,10 +4,10 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body_util::BodyExt;
 
-use crate::audit::body::Reservation;
 use crate::audit::record::Record;
 use crate::body::{BODY_DEADLINE, BodyError, ClientBody, RequestBody, Tap};
 use crate::status::Status;
+use audit_body::Reservation;
 
 /// kube-apiserver's limit (`--max-resource-write-bytes`). A longer body is not held but refused, as
 /// it is there.

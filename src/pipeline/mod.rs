@@ -38,7 +38,6 @@ use response::Ends;
 use crate::audit::event::UserAgent;
 use crate::audit::id::audit_id;
 use crate::audit::record::{Record, Recorder, RequestFacts};
-use crate::audit::response::wants_pretty;
 use crate::audit::timestamp::Timestamp;
 use crate::authn::{
     self, Authenticated, AuthenticationError, Authenticator, ClientCertificates, User,
@@ -61,6 +60,7 @@ use crate::status::Status;
 use crate::upstream::access::{Access, Denial};
 use crate::upstream::identity::{Identity, OriginalUserExtra};
 use crate::upstream::{CredentialRenewed, SendError, Upstream, UpstreamBody};
+use audit_body::wants_pretty;
 use audit_log::CommitSequence;
 
 /// The header under which kube-apiserver returns the audit ID.

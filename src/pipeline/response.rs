@@ -13,12 +13,13 @@ use http_body_util::BodyExt;
 use tokio_util::sync::CancellationToken;
 
 use super::{panicked, unrecorded};
-use crate::audit::record::{CreatedTap, Record, ResponseCaptures};
-use crate::audit::response::StatusTap;
+use crate::audit::record::{Record, ResponseCaptures};
 use crate::body::BodyError;
 use crate::filters::{Deadline, Expired};
 use crate::request::headers;
 use crate::upstream::{ConnectionError, UpstreamBody};
+use audit_body::CreatedTap;
+use audit_body::StatusTap;
 use audit_log::Commit;
 
 /// How long an error of a long-running request is read before it is passed on unread.

@@ -80,6 +80,9 @@ fn content(path: &Path) -> (Vec<u8>, Vec<u8>) {
 }
 
 async fn sessions(websocket: &'static str) {
+    if !test_support::has_kubectl() {
+        return;
+    }
     let demo = Demo::start(websocket).await;
     let script = "echo out; echo err >&2; exit 3";
     let exec = demo.run(&["exec", "hello-0", "--", "sh", "-c", script], b"").await;

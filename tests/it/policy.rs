@@ -141,8 +141,10 @@ fn a_request_is_described_by_flags() {
     assert_eq!((&none["level"], &none["rule"]), (&json!("None"), &json!(null)));
     assert_eq!(
         none["notMatched"][3]["because"],
-        "userGroups: the user has no groups; accepted are \"dev\""
+        "userGroups: the user is in \"system:authenticated\", and not in \"dev\""
     );
+    // Groups of one's own replace those that kube-apiserver adds.
+    assert_eq!(explain(&["--user=a", "--group=dev", "--resource=pods"])["rule"], 3);
     let url = explain(&["--url=/healthz/etcd"]);
     assert_eq!((&url["level"], &url["rule"]), (&json!("None"), &json!(1)));
     // A URL may also be that of a resource.

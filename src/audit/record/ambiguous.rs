@@ -1,8 +1,8 @@
 //! Requests that are refused since the meaning of their body is ambiguous.
 
 use super::{AMBIGUOUS, Record};
-use crate::audit::body::Reservation;
-use crate::audit::decode::Ambiguities;
+use audit_body::Reservation;
+use audit_body::decode::Ambiguities;
 
 impl Record {
     /// Whether a recorded body is to be held until it is complete and has been decoded, since it is

@@ -3,8 +3,8 @@
 use http::HeaderMap;
 
 use super::Record;
-use crate::audit::created::{Answered, CreatedTap};
 use crate::policy::Level;
+use audit_body::{Answered, CreatedTap};
 
 /// Annotation about `objectRef.name`, where it is not simply what the request says.
 const OBJECT_NAME: &str = "kube-audit-proxy/object-name";

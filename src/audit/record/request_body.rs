@@ -6,13 +6,12 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use super::{AMBIGUOUS, Record};
-use crate::audit::body;
-use crate::audit::decode::{self, Ambiguities, DecodeError, Decoded, Format};
 use crate::audit::event::ObjectMetadata;
-use crate::audit::object::MediaType;
-use crate::audit::recording::RequestBodyKind;
 use crate::audit::view::TakenRequest;
 use crate::request::RequestInfo;
+use audit_body::MediaType;
+use audit_body::RequestBodyKind;
+use audit_body::decode::{self, Ambiguities, DecodeError, Decoded, Format};
 
 /// What was made of a body before it was forwarded.
 pub(super) struct Held(Result<HeldBody, DecodeError>);
@@ -76,7 +75,7 @@ impl Record {
         let kind = RequestBodyKind::of(&self.facts.info).unwrap_or(RequestBodyKind::Object);
         let how = (kind, Format::of_request(headers, kind));
         let (info, body) = (self.facts.info.clone(), body.clone());
-        let heavy = body.len() > body::heavy_from(MediaType::of(headers));
+        let heavy = body.len() > audit_body::heavy_from(MediaType::of(headers));
         let decode = move || {
             let decoded = decode_body(&info, how, &body);
             (ambiguities(&decoded), Held::new(decoded, body.len()))

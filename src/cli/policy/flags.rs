@@ -8,10 +8,11 @@ pub(super) struct RequestFlags {
     /// The authenticated user; without --user and --group, the request is unauthenticated
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
-    /// A group of the user; may be repeated
+    /// A group of the user; may be repeated. The user has exactly these groups
     ///
-    /// The user has exactly these groups. kube-apiserver adds system:authenticated to authenticated
-    /// users, and system:unauthenticated to system:anonymous.
+    /// Without this flag, the user has the groups that kube-apiserver adds to every user:
+    /// system:authenticated (system:unauthenticated for system:anonymous), and for a ServiceAccount
+    /// system:serviceaccounts and system:serviceaccounts:NAMESPACE.
     #[arg(long, value_name = "GROUP")]
     group: Vec<String>,
     /// The verb, such as get (the default), list, or create; for --url, the lower-case HTTP method
@@ -36,7 +37,7 @@ impl RequestFlags {
     pub(super) fn spec(&self) -> RequestSpec {
         RequestSpec {
             user: self.user.clone(),
-            groups: self.group.clone(),
+            groups: (!self.group.is_empty()).then(|| self.group.clone()),
             verb: self.verb.clone(),
             resource: self.resource.clone(),
             namespace: self.namespace.clone(),

@@ -13,9 +13,9 @@ use crate::request::RequestInfo;
 pub(super) struct RequestSpec {
     /// The authenticated user. Without user and groups, authentication has failed.
     pub(super) user: Option<String>,
-    /// The user's groups.
-    #[serde(default)]
-    pub(super) groups: Vec<String>,
+    /// The user's groups; by default those that kube-apiserver adds to every user
+    /// ([`default_groups`]).
+    pub(super) groups: Option<Vec<String>>,
     /// The verb; the HTTP method in lower case for a path. `get` by default.
     pub(super) verb: Option<String>,
     /// `RESOURCE[.GROUP][/SUBRESOURCE]`
@@ -85,13 +85,14 @@ impl RequestSpec {
             (None, None) => return Err(RequestError::NoResource),
             (_, Some(_)) => return Err(RequestError::Both),
         };
-        let is_known = self.user.is_some() || !self.groups.is_empty();
-        Ok(SpecifiedRequest {
-            user: is_known.then(|| self.user.clone().unwrap_or_default()),
-            groups: self.groups.clone(),
-            verb,
-            target,
-        })
+        let (user, groups) = match (&self.user, &self.groups) {
+            (Some(user), None) => (Some(user.clone()), default_groups(user)),
+            (user, Some(groups)) if user.is_some() || !groups.is_empty() => {
+                (Some(user.clone().unwrap_or_default()), groups.clone())
+            }
+            (_, _) => (None, Vec::new()),
+        };
+        Ok(SpecifiedRequest { user, groups, verb, target })
     }
 
     fn object(&self, written: &str) -> Result<Target, RequestError> {
@@ -108,6 +109,22 @@ impl RequestSpec {
             name: self.name.clone().unwrap_or_default(),
         })
     }
+}
+
+/// Returns the groups that kube-apiserver adds to a user: `system:authenticated` or
+/// `system:unauthenticated`, and those of a ServiceAccount.
+fn default_groups(user: &str) -> Vec<String> {
+    if user == "system:anonymous" {
+        return vec!["system:unauthenticated".to_owned()];
+    }
+    let mut groups = Vec::new();
+    let account = user.strip_prefix("system:serviceaccount:").and_then(|name| name.split_once(':'));
+    if let Some((namespace, _)) = account {
+        groups.push("system:serviceaccounts".to_owned());
+        groups.push(format!("system:serviceaccounts:{namespace}"));
+    }
+    groups.push("system:authenticated".to_owned());
+    groups
 }
 
 fn resolve_url(verb: &str, url: &str) -> Result<RequestInfo, RequestError> {
@@ -163,5 +180,37 @@ impl Attributes for SpecifiedRequest {
             Target::Object { .. } => b"",
             Target::Url(info) => info.path(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_without_groups_has_those_that_kube_apiserver_adds() {
+        let resolved = |user: Option<&str>, groups: Option<&[&str]>| {
+            let groups = groups.map(|groups| groups.iter().map(|&group| group.into()).collect());
+            let spec = RequestSpec {
+                user: user.map(str::to_owned),
+                groups,
+                url: Some("/healthz".to_owned()),
+                ..RequestSpec::default()
+            };
+            let request = spec.resolve().unwrap();
+            (request.user.is_some(), request.groups)
+        };
+        let known =
+            |groups: &[&str]| (true, groups.iter().map(|&group| group.to_owned()).collect());
+        assert_eq!(resolved(Some("jane"), None), known(&["system:authenticated"]));
+        assert_eq!(
+            resolved(Some("system:serviceaccount:ci:runner"), None),
+            known(&["system:serviceaccounts", "system:serviceaccounts:ci", "system:authenticated"])
+        );
+        assert_eq!(resolved(Some("system:anonymous"), None), known(&["system:unauthenticated"]));
+        assert_eq!(resolved(Some("jane"), Some(&["dev"])), known(&["dev"]));
+        assert_eq!(resolved(Some("jane"), Some(&[])), known(&[]));
+        assert_eq!(resolved(None, Some(&["dev"])), known(&["dev"]));
+        assert_eq!(resolved(None, None), (false, Vec::new()));
     }
 }

@@ -1,0 +1,148 @@
+//! `Content-Encoding` undone, for the record only.
+
+use std::io::{self, Write};
+
+use flate2::write::{MultiGzDecoder, ZlibDecoder};
+use http::{HeaderMap, header};
+
+/// How a body is compressed on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// Not at all.
+    Identity,
+    /// `gzip`, what kube-apiserver uses for long answers.
+    Gzip,
+    /// `deflate`, in the zlib format.
+    Deflate,
+    /// `zstd`
+    Zstd,
+    /// One that cannot be undone here, or several.
+    Unknown,
+}
+
+impl Encoding {
+    /// From the headers that come with a body.
+    pub fn of(headers: &HeaderMap) -> Encoding {
+        let Some(value) = headers.get(header::CONTENT_ENCODING) else { return Encoding::Identity };
+        match value.as_bytes().trim_ascii().to_ascii_lowercase().as_slice() {
+            b"" | b"identity" => Encoding::Identity,
+            b"gzip" | b"x-gzip" => Encoding::Gzip,
+            b"deflate" => Encoding::Deflate,
+            b"zstd" => Encoding::Zstd,
+            _ => Encoding::Unknown,
+        }
+    }
+}
+
+/// Passes decompressed bytes to `W` as compressed ones arrive. `W` ends it by an error, which is
+/// how a bomb is stopped.
+pub(crate) enum Decoder<W: Write> {
+    /// As they come.
+    Identity(W),
+    /// From gzip.
+    Gzip(Box<MultiGzDecoder<W>>),
+    /// From zlib.
+    Deflate(Box<ZlibDecoder<W>>),
+    /// From zstd.
+    Zstd(Box<zstd::stream::write::Decoder<'static, W>>),
+}
+
+impl<W: Write> Decoder<W> {
+    /// A decoder for `encoding`; `None` for an unknown one.
+    pub(crate) fn new(encoding: Encoding, target: W) -> Option<Decoder<W>> {
+        Some(match encoding {
+            Encoding::Identity => Decoder::Identity(target),
+            Encoding::Gzip => Decoder::Gzip(Box::new(MultiGzDecoder::new(target))),
+            Encoding::Deflate => Decoder::Deflate(Box::new(ZlibDecoder::new(target))),
+            Encoding::Zstd => {
+                Decoder::Zstd(Box::new(zstd::stream::write::Decoder::new(target).ok()?))
+            }
+            Encoding::Unknown => return None,
+        })
+    }
+
+    /// The next bytes from the wire.
+    ///
+    /// # Errors
+    /// They are no such compression, or the target takes no more.
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Decoder::Identity(target) => target.write_all(bytes),
+            Decoder::Gzip(decoder) => decoder.write_all(bytes),
+            Decoder::Deflate(decoder) => decoder.write_all(bytes),
+            Decoder::Zstd(decoder) => decoder.write_all(bytes),
+        }
+    }
+
+    /// There are no more bytes.
+    ///
+    /// # Errors
+    /// As [`Decoder::push`], and where the end is missing.
+    pub(crate) fn end(&mut self) -> io::Result<()> {
+        match self {
+            Decoder::Identity(_) => Ok(()),
+            Decoder::Gzip(decoder) => decoder.try_finish(),
+            Decoder::Deflate(decoder) => decoder.try_finish(),
+            Decoder::Zstd(decoder) => decoder.flush(),
+        }
+    }
+
+    /// Where the bytes go.
+    pub(crate) fn target(&mut self) -> &mut W {
+        match self {
+            Decoder::Identity(target) => target,
+            Decoder::Gzip(decoder) => decoder.get_mut(),
+            Decoder::Deflate(decoder) => decoder.get_mut(),
+            Decoder::Zstd(decoder) => decoder.get_mut(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flate2::Compression;
+    use flate2::write::{GzEncoder, ZlibEncoder};
+
+    use super::*;
+
+    fn decoded(encoding: Encoding, bytes: &[u8]) -> io::Result<Vec<u8>> {
+        let mut decoder = Decoder::new(encoding, Vec::new()).unwrap();
+        for piece in bytes.chunks(3) {
+            decoder.push(piece)?;
+        }
+        decoder.end()?;
+        Ok(std::mem::take(decoder.target()))
+    }
+
+    #[test]
+    fn each_encoding_is_undone() {
+        let text = b"{\"kind\":\"Pod\"}".repeat(50);
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
+        gzip.write_all(&text).unwrap();
+        let gzip = gzip.finish().unwrap();
+        assert_eq!(decoded(Encoding::Gzip, &gzip).unwrap(), text);
+        let mut zlib = ZlibEncoder::new(Vec::new(), Compression::default());
+        zlib.write_all(&text).unwrap();
+        assert_eq!(decoded(Encoding::Deflate, &zlib.finish().unwrap()).unwrap(), text);
+        let zstd = zstd::encode_all(&text[..], 1).unwrap();
+        assert_eq!(decoded(Encoding::Zstd, &zstd).unwrap(), text);
+        assert_eq!(decoded(Encoding::Identity, &text).unwrap(), text);
+        for encoding in [Encoding::Gzip, Encoding::Deflate, Encoding::Zstd] {
+            assert!(decoded(encoding, b"no compression at all").is_err(), "{encoding:?}");
+        }
+        assert!(decoded(Encoding::Gzip, &gzip[..gzip.len() - 9]).is_err(), "cut off");
+    }
+
+    #[test]
+    fn the_header_names_the_encoding() {
+        let of = |value: &'static str| {
+            Encoding::of(&HeaderMap::from_iter([(
+                header::CONTENT_ENCODING,
+                value.parse().unwrap(),
+            )]))
+        };
+        assert_eq!(Encoding::of(&HeaderMap::new()), Encoding::Identity);
+        assert_eq!((of("GZIP"), of("zstd")), (Encoding::Gzip, Encoding::Zstd));
+        assert_eq!((of("br"), of("gzip, gzip")), (Encoding::Unknown, Encoding::Unknown));
+    }
+}

@@ -1,0 +1,552 @@
+//! A Kubernetes object in protobuf becomes the JSON that kube-apiserver logs for it: Go's struct
+//! order, its `omitempty`, embedded structs flattened, Kubernetes' own scalars.
+//!
+//! One pass over each message: its fields are noted on a stack shared by all levels, brought into
+//! the order of the table, and written.
+
+use std::ops::Range;
+
+use super::Value;
+use super::table::{self, Empty, Field, Shape, Type};
+use crate::decode::{Ambiguities, Ambiguity};
+use k8s_audit::json;
+
+/// Why a body has no JSON. The caller logs its bytes.
+#[derive(Debug, thiserror::Error, PartialEq)]
+pub enum Error {
+    /// Does not begin with `k8s\0`.
+    #[error("no Kubernetes protobuf envelope")]
+    NoEnvelope,
+    /// The table does not have the kind.
+    #[error("no protobuf description of kind {kind:?} in {api_version:?}")]
+    UnknownKind {
+        /// `apiVersion` of the envelope.
+        api_version: String,
+        /// `kind` of the envelope.
+        kind: String,
+    },
+    /// The bytes are no protobuf message of the kind.
+    #[error("malformed protobuf")]
+    Malformed,
+}
+
+/// What the JSON leaves out.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Transcoded {
+    /// Fields or elements were left out to stay within the limit.
+    pub truncated: bool,
+    /// The message has fields, or embeds kinds, that the table does not have: a newer Kubernetes.
+    /// Such fields are left out; such embedded objects stand there in base64.
+    pub unknown: bool,
+    /// What another decoder may read differently.
+    pub ambiguities: Ambiguities,
+}
+
+/// Nesting of messages, far above that of any real object, that bounds the stack.
+const MAX_DEPTH: usize = 200;
+
+/// Appends the JSON of `body`, an object in its `k8s\0` envelope, to `out`.
+///
+/// It has at most about `limit` bytes: a field or element that does not fit is left out as a whole,
+/// so that it stays valid JSON (names and brackets around them may go a little over). On errors
+/// `out` is as before. Takes memory of up to 16 times `limit` for hostile input.
+pub fn transcode(body: &[u8], out: &mut Vec<u8>, limit: usize) -> Result<Transcoded, Error> {
+    transcode_request(body, out, limit, None)
+}
+
+/// As [`transcode`], for the body of a request whose resource has this kind and `apiVersion`, which
+/// count where the envelope does not have them.
+///
+/// # Errors
+/// As [`transcode`].
+pub fn transcode_request(
+    body: &[u8],
+    out: &mut Vec<u8>,
+    limit: usize,
+    default: Option<(&[u8], &[u8])>,
+) -> Result<Transcoded, Error> {
+    let start = out.len();
+    let mut writer = Writer {
+        end: start.saturating_add(limit),
+        out,
+        most_entries: limit / 2 + 64,
+        entries: Vec::with_capacity(64),
+        depth: 0,
+        api_version: b"",
+        left_out: Transcoded::default(),
+    };
+    let written = writer.envelope(body, default);
+    let left_out = writer.left_out;
+    if written.is_err() {
+        out.truncate(start);
+    }
+    written.map(|()| left_out)
+}
+
+pub(super) struct Writer<'a, 'o> {
+    pub(super) out: &'o mut Vec<u8>,
+    /// Length of `out` not to go over.
+    pub(super) end: usize,
+    /// Every entry gives two bytes of JSON or more, but for those that are repeated by malice.
+    most_entries: usize,
+    /// Fields seen but not yet written, of the message at hand and of those around it.
+    entries: Vec<Entry<'a>>,
+    depth: usize,
+    /// `apiVersion` of the object at hand, which [`Type::Item`] repeats.
+    pub(super) api_version: &'a [u8],
+    pub(super) left_out: Transcoded,
+}
+
+struct Entry<'a> {
+    /// Index among the fields of the message.
+    field: u16,
+    value: Value<'a>,
+    /// The message from the value on.
+    tail: &'a [u8],
+}
+
+impl<'a> Writer<'a, '_> {
+    /// An object with its `kind` and `apiVersion`.
+    pub(super) fn envelope(
+        &mut self,
+        bytes: &'a [u8],
+        default: Option<(&'a [u8], &'a [u8])>,
+    ) -> Result<(), Error> {
+        let bytes = bytes.strip_prefix(b"k8s\0").ok_or(Error::NoEnvelope)?;
+        let (mut api_version, mut kind, mut object) = (None, None, None);
+        let mut types = 0;
+        for field in self.fields(bytes) {
+            match field? {
+                (1, type_meta) => {
+                    types += 1;
+                    for field in self.fields(self::bytes(type_meta)?) {
+                        let (place, value) = match field? {
+                            (1, value) => (&mut api_version, value),
+                            (2, value) => (&mut kind, value),
+                            _ => continue,
+                        };
+                        let repeats = place.replace(self::bytes(value)?).is_some();
+                        self.note_ambiguity(repeats && types == 1, Ambiguity::RepeatedField);
+                    }
+                }
+                (2, raw) => {
+                    let repeats = object.replace(self::bytes(raw)?).is_some();
+                    self.note_ambiguity(repeats, Ambiguity::RepeatedEnvelopeMember);
+                }
+                (3 | 4, value) => drop(self::bytes(value)?),
+                _ => {}
+            }
+        }
+        self.note_ambiguity(types > 1, Ambiguity::RepeatedEnvelopeMember);
+        let text = |given: Option<&'a [u8]>, default: Option<&'a [u8]>| {
+            given.filter(|text| !text.is_empty()).or(default).unwrap_or_default()
+        };
+        let kind = text(kind, default.map(|(kind, _)| kind));
+        let api_version = text(api_version, default.map(|(_, api_version)| api_version));
+        let object = object.unwrap_or_default();
+        let Some(message) = table::kind(api_version, kind) else {
+            let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+            return Err(Error::UnknownKind { api_version: text(api_version), kind: text(kind) });
+        };
+        self.out.push(b'{');
+        self.type_meta(kind, api_version);
+        let around = std::mem::replace(&mut self.api_version, api_version);
+        self.members(message, &[object], &mut false)?;
+        self.api_version = around;
+        self.out.push(b'}');
+        Ok(())
+    }
+
+    pub(super) fn type_meta(&mut self, kind: &[u8], api_version: &[u8]) {
+        self.out.extend_from_slice(b"\"kind\":");
+        json::push_string(self.out, kind);
+        // Lists of the core group's resources and versions have none.
+        if !api_version.is_empty() {
+            self.out.extend_from_slice(b",\"apiVersion\":");
+            json::push_string(self.out, api_version);
+        }
+    }
+
+    pub(super) fn object(
+        &mut self,
+        message: &'static [Field],
+        parts: &[&'a [u8]],
+    ) -> Result<(), Error> {
+        self.out.push(b'{');
+        self.members(message, parts, &mut true)?;
+        self.out.push(b'}');
+        Ok(())
+    }
+
+    /// The members of an object, from all messages that were decoded into it: as if they were one.
+    /// `first`: none is written yet.
+    pub(super) fn members(
+        &mut self,
+        message: &'static [Field],
+        parts: &[&'a [u8]],
+        first: &mut bool,
+    ) -> Result<(), Error> {
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return Err(Error::Malformed);
+        }
+        let start = self.entries.len();
+        self.note(message, parts)?;
+        let end = self.entries.len();
+        let mut at = start;
+        for (index, field) in message.iter().enumerate() {
+            let from = at;
+            while at < end && usize::from(self.entries[at].field) == index {
+                at += 1;
+            }
+            self.member(field, from..at, first)?;
+        }
+        self.entries.truncate(start);
+        self.depth -= 1;
+        Ok(())
+    }
+
+    /// Notes the fields of a message, in the order of the table; of a field several times, the
+    /// order on the wire.
+    fn note(&mut self, message: &'static [Field], parts: &[&'a [u8]]) -> Result<(), Error> {
+        let start = self.entries.len();
+        let mut sorted = true;
+        let mut last = 0;
+        for part in parts {
+            self.note_part(message, part, &mut last, &mut sorted)?;
+        }
+        if !sorted {
+            self.entries[start..].sort_by_key(|entry| entry.field);
+        }
+        Ok(())
+    }
+
+    fn note_part(
+        &mut self,
+        message: &'static [Field],
+        bytes: &'a [u8],
+        last: &mut usize,
+        sorted: &mut bool,
+    ) -> Result<(), Error> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            self.note_key(rest);
+            let (number, value) = super::field(&mut rest).ok_or(Error::Malformed)?;
+            // Mostly it is the last one again, or one soon after it.
+            let after = message.iter().skip(*last).position(|field| field.number == number);
+            let index = match after {
+                Some(after) => *last + after,
+                None => match message.iter().position(|field| field.number == number) {
+                    Some(index) => index,
+                    None => {
+                        self.left_out.unknown = true;
+                        continue;
+                    }
+                },
+            };
+            *sorted &= index >= *last;
+            *last = index;
+            if self.entries.len() >= self.most_entries {
+                self.left_out.truncated = true;
+                break;
+            }
+            let tail = &bytes[bytes.len() - rest.len() - value.bytes().len()..];
+            self.entries.push(Entry { field: index as u16, value, tail });
+        }
+        Ok(())
+    }
+
+    /// Notes what is odd in the key of the field at the start of `rest`.
+    fn note_key(&mut self, rest: &[u8]) {
+        // Those of one byte are not.
+        if rest.first().is_some_and(|byte| *byte >= 0x80 || byte & 7 == 3) {
+            let mut rest = rest;
+            let key = super::varint(&mut rest).unwrap_or_default();
+            self.note_ambiguity(key >> 3 > i32::MAX as u64, Ambiguity::WrappedFieldNumber);
+            self.note_ambiguity(key & 7 == 3, Ambiguity::Groups);
+        }
+    }
+
+    pub(super) fn note_ambiguity(&mut self, is: bool, ambiguity: Ambiguity) {
+        if is {
+            self.left_out.ambiguities.insert(ambiguity);
+        }
+    }
+
+    /// The fields of a message, what is odd in them noted.
+    fn fields(&mut self, message: &'a [u8]) -> Vec<Result<(u64, Value<'a>), Error>> {
+        let mut rest = message;
+        let mut all = Vec::new();
+        while !rest.is_empty() {
+            self.note_key(rest);
+            let field = super::field(&mut rest).ok_or(Error::Malformed);
+            let failed = field.is_err();
+            all.push(field);
+            if failed {
+                break;
+            }
+        }
+        all
+    }
+
+    /// One field with its name, unless it is to be left out.
+    fn member(
+        &mut self,
+        field: &'static Field,
+        entries: Range<usize>,
+        first: &mut bool,
+    ) -> Result<(), Error> {
+        let last = entries.clone().last().map(|index| self.entries[index].value);
+        let repeats = field.shape == Shape::One && entries.len() > 1;
+        self.note_ambiguity(repeats, Ambiguity::RepeatedField);
+        if let Type::Inline(message) = field.of {
+            let parts = self.parts(entries)?;
+            return self.members(table::message(message), &parts, first);
+        }
+        match (last, field.empty) {
+            (None, Empty::Pointer | Empty::Omit) => return Ok(()),
+            (Some(value), Empty::Omit) if field.shape == Shape::One && is_zero(field.of, value) => {
+                let all = &self.entries[entries];
+                let fits = all.iter().all(|entry| is_of_wire_type(field.of, entry.value));
+                let is_truncated = matches!(value, Value::Varint(number) if number != 0);
+                self.note_ambiguity(is_truncated, Ambiguity::TruncatedInteger);
+                return if fits { Ok(()) } else { Err(Error::Malformed) };
+            }
+            _ => {}
+        }
+        let (start, was_first) = (self.out.len(), *first);
+        if self.is_full() {
+            return Ok(());
+        }
+        if !std::mem::take(first) {
+            self.out.push(b',');
+        }
+        self.out.push(b'"');
+        self.out.extend_from_slice(field.name.as_bytes());
+        self.out.extend_from_slice(b"\":");
+        match (last, field.shape) {
+            (None, _) if field.empty == Empty::Null => self.out.extend_from_slice(b"null"),
+            (_, Shape::List) => self.list(field.of, entries)?,
+            (_, Shape::Map) => self.map(field.of, entries)?,
+            (value, Shape::One) => {
+                let fits = match (field.of, repeats) {
+                    (_, false) => self.value(field.of, value.unwrap_or(zero(field.of)))?,
+                    (Type::Message(message), true) => {
+                        let parts = self.parts(entries)?;
+                        self.object(table::message(message), &parts)?;
+                        true
+                    }
+                    (_, true) => self.repeated(field.of, entries)?,
+                };
+                if !fits {
+                    self.out.truncate(start);
+                    *first = was_first;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The messages of these entries.
+    fn parts(&self, entries: Range<usize>) -> Result<Vec<&'a [u8]>, Error> {
+        self.entries[entries].iter().map(|entry| bytes(entry.value)).collect()
+    }
+
+    /// A field that is not repeated and no message of the table, but is there several times.
+    fn repeated(&mut self, of: Type, entries: Range<usize>) -> Result<bool, Error> {
+        let start = self.out.len();
+        match of {
+            // Messages with a JSON of their own, into which all are decoded.
+            Type::IntOrString | Type::Quantity => {
+                let all = self.parts(entries)?.concat();
+                match of {
+                    Type::Quantity => super::value::push_quantity(self.out, &all)?,
+                    _ => super::scalar::push_int_or_string(self.out, &all)?,
+                }
+                Ok(true)
+            }
+            _ => {
+                let mut fits = true;
+                for index in entries {
+                    self.out.truncate(start);
+                    fits = self.value(of, self.entries[index].value)?;
+                }
+                Ok(fits)
+            }
+        }
+    }
+
+    fn list(&mut self, of: Type, entries: Range<usize>) -> Result<(), Error> {
+        self.out.push(b'[');
+        let mut first = true;
+        for index in entries {
+            match (of, self.entries[index].value) {
+                // Packed, as proto3 would have it.
+                (Type::Int | Type::Int32 | Type::Bool, Value::Bytes(mut packed)) => {
+                    while !packed.is_empty() {
+                        let number = super::varint(&mut packed).ok_or(Error::Malformed)?;
+                        self.element(b"", of, Value::Varint(number), &mut first)?;
+                    }
+                }
+                (_, value) => self.element(b"", of, value, &mut first)?,
+            }
+        }
+        self.out.push(b']');
+        Ok(())
+    }
+
+    fn map(&mut self, of: Type, entries: Range<usize>) -> Result<(), Error> {
+        let mut sorted = Vec::with_capacity(entries.len());
+        for index in entries {
+            let Entry { value, tail, .. } = self.entries[index];
+            let length = bytes(value)?.len();
+            sorted.push(self.map_entry(of, tail, length)?);
+        }
+        sorted.sort_by_key(|(key, _)| *key);
+        self.out.push(b'{');
+        let mut first = true;
+        for (index, (key, value)) in sorted.iter().enumerate() {
+            // Of a key that is there twice the last counts.
+            let is_last = sorted.get(index + 1).is_none_or(|(next, _)| next != key);
+            self.note_ambiguity(!is_last, Ambiguity::DuplicateKeys);
+            if is_last {
+                self.note_ambiguity(str::from_utf8(key).is_err(), Ambiguity::InvalidUtf8);
+                let mut name = Vec::with_capacity(key.len() + 3);
+                json::push_string(&mut name, key);
+                name.push(b':');
+                self.element(&name, of, *value, &mut first)?;
+            }
+        }
+        self.out.push(b'}');
+        Ok(())
+    }
+
+    /// The key and the value of an entry of a map, which has `length` bytes of `tail`. The
+    /// generated code does not look at their wire types, and finds their ends only beyond the
+    /// message around the entry.
+    fn map_entry(
+        &mut self,
+        of: Type,
+        tail: &'a [u8],
+        length: usize,
+    ) -> Result<(&'a [u8], Value<'a>), Error> {
+        let (mut key, mut value) = (&b""[..], zero(of));
+        let mut rest = tail;
+        let (mut keys, mut values) = (0, 0);
+        while tail.len() - rest.len() < length {
+            self.note_key(rest);
+            let mut after = rest;
+            let tag = super::varint(&mut after).ok_or(Error::Malformed)?;
+            match (tag >> 3) as i32 {
+                1 => {
+                    keys += 1;
+                    key = delimited(&mut after).ok_or(Error::Malformed)?;
+                }
+                2 => {
+                    values += 1;
+                    value = match of {
+                        Type::Bool | Type::Int | Type::Int32 => {
+                            Value::Varint(super::varint(&mut after).ok_or(Error::Malformed)?)
+                        }
+                        Type::Double => super::value(1, &mut after).ok_or(Error::Malformed)?,
+                        _ => Value::Bytes(delimited(&mut after).ok_or(Error::Malformed)?),
+                    };
+                }
+                _ => {
+                    super::value(tag, &mut after).ok_or(Error::Malformed)?;
+                    if tail.len() - after.len() > length {
+                        return Err(Error::Malformed);
+                    }
+                }
+            }
+            rest = after;
+        }
+        self.note_ambiguity(keys > 1 || values > 1, Ambiguity::RepeatedField);
+        Ok((key, value))
+    }
+
+    /// One element of a list or, with its name, of a map.
+    pub(super) fn element(
+        &mut self,
+        name: &[u8],
+        of: Type,
+        value: Value<'a>,
+        first: &mut bool,
+    ) -> Result<(), Error> {
+        let start = self.out.len();
+        if self.is_full() || name.len() > self.end - start {
+            self.left_out.truncated = true;
+            return Ok(());
+        }
+        if !*first {
+            self.out.push(b',');
+        }
+        self.out.extend_from_slice(name);
+        match self.value(of, value)? {
+            true => *first = false,
+            false => self.out.truncate(start),
+        }
+        Ok(())
+    }
+
+    fn is_full(&mut self) -> bool {
+        let full = self.out.len() >= self.end;
+        self.left_out.truncated |= full;
+        full
+    }
+}
+
+fn delimited<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let length = usize::try_from(super::varint(rest)?).ok()?;
+    super::take(rest, length)
+}
+
+/// As [`super::fields`], with an error where they end early.
+pub(super) fn fields(message: &[u8]) -> impl Iterator<Item = Result<(u64, Value<'_>), Error>> {
+    let mut rest = message;
+    std::iter::from_fn(move || match super::field(&mut rest) {
+        Some(field) => Some(Ok(field)),
+        None => (!std::mem::take(&mut rest).is_empty()).then_some(Err(Error::Malformed)),
+    })
+}
+
+pub(super) fn bytes(value: Value<'_>) -> Result<&[u8], Error> {
+    match value {
+        Value::Bytes(bytes) => Ok(bytes),
+        _ => Err(Error::Malformed),
+    }
+}
+
+/// What Go's `omitempty` takes for empty.
+fn is_zero(of: Type, value: Value<'_>) -> bool {
+    match value {
+        Value::Varint(number) if of == Type::Int32 => number as i32 == 0,
+        Value::Varint(number) => number == 0,
+        Value::Fixed64(bits) => f64::from_bits(bits) == 0.0,
+        Value::Fixed32(bits) => bits == 0,
+        Value::Bytes(bytes) => bytes.is_empty(),
+        Value::Group => false,
+    }
+}
+
+/// Whether a value of this type is on the wire like that.
+fn is_of_wire_type(of: Type, value: Value<'_>) -> bool {
+    match value {
+        Value::Varint(_) => matches!(of, Type::Bool | Type::Int | Type::Int32),
+        Value::Fixed64(_) => of == Type::Double,
+        Value::Bytes(_) => !matches!(of, Type::Bool | Type::Int | Type::Int32 | Type::Double),
+        Value::Fixed32(_) | Value::Group => false,
+    }
+}
+
+/// The zero value as it would be on the wire.
+fn zero(of: Type) -> Value<'static> {
+    match of {
+        Type::Bool | Type::Int | Type::Int32 => Value::Varint(0),
+        Type::Double => Value::Fixed64(0),
+        _ => Value::Bytes(b""),
+    }
+}
+
+#[cfg(test)]
+mod tests;
