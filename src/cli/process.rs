@@ -48,7 +48,9 @@ use crate::upstream::{
 use api_client::ApiClient;
 use audit_body::Budget;
 use audit_log::LogBackend;
+use audit_log::stream::StreamBackend;
 use audit_log::webhook::WebhookBackend;
+use audit_stream::s3::S3Destination;
 
 /// How long requests on open connections are still accepted after the last connection was, while
 /// another process listens on the same port.
@@ -377,6 +379,14 @@ fn recorder(
                 );
                 let webhook = webhook.map_err(|error| anyhow::Error::msg(sink.says(error)))?;
                 (Format::Json, Backend::Webhook(Box::new(webhook)))
+            }
+            BackendSettings::S3 { config, store } => {
+                let bucket = S3Destination::new((**store).clone());
+                let bucket = bucket.map_err(|error| anyhow::Error::msg(sink.says(error)))?;
+                let metrics = follow.metrics.delivery(metrics);
+                let stream = StreamBackend::start(config.clone(), Arc::new(bucket), metrics);
+                let stream = stream.map_err(|error| anyhow::Error::msg(sink.says(error)))?;
+                (Format::Json, Backend::Stream(Box::new(stream)))
             }
         };
         let Bodies { max_request, max_response, redaction } = sink.bodies;

@@ -13,7 +13,7 @@ const REQUIRED: [&str; 2] = ["--audit-policy-file=policy.yaml", "--audit-log-pat
 fn log(config: &Config) -> (&LogConfig, Format) {
     let found = config.audit.sinks.iter().find_map(|sink| match &sink.backend {
         BackendSettings::Log { config, format } => Some((config, *format)),
-        BackendSettings::Webhook { .. } => None,
+        _ => None,
     });
     found.unwrap()
 }
@@ -21,7 +21,7 @@ fn log(config: &Config) -> (&LogConfig, Format) {
 /// Its webhook, if it has one.
 fn webhook(audit: &Audit) -> Option<&WebhookConfig> {
     audit.sinks.iter().find_map(|sink| match &sink.backend {
-        BackendSettings::Log { .. } => None,
+        _ => None,
         BackendSettings::Webhook { config, .. } => Some(config),
     })
 }

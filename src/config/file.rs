@@ -185,7 +185,12 @@ pub(super) fn check(
 
 /// The flag that an unknown one is like.
 pub(super) fn nearest_flag(argument: &OsStr) -> Option<String> {
-    let error = command().try_get_matches_from([argument]).err()?;
+    nearest(command(), argument)
+}
+
+/// The argument of a command that an unknown one is like.
+pub(super) fn nearest(command: Command, argument: &OsStr) -> Option<String> {
+    let error = command.try_get_matches_from([argument]).err()?;
     match error.get(ContextKind::SuggestedArg) {
         Some(ContextValue::String(flag)) => Some(flag.trim_start_matches('-').to_owned()),
         _ => None,

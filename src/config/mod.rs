@@ -14,6 +14,7 @@ mod kubeconfig_flags;
 mod listener_flags;
 #[cfg(test)]
 mod reference;
+mod s3_sink;
 mod same_file;
 mod session_flags;
 mod sink_entry;

@@ -56,6 +56,17 @@ the flag in the table; `name`, `type` and `policy-file` are required, and so is 
 |---|---|---|---|---|
 ";
 
+const S3: &str = "
+## Sinks of type `s3`
+
+An entry of type `s3` ([Object storage](object-storage.md)) has `name`, `type`, `policy-file`, `redact`,
+`max-body-bytes` and `max-request-body-bytes` like the others, and these keys. `url` and `spool-dir` are
+required.
+
+| key | default | description |
+|---|---|---|
+";
+
 /// Renders the reference as Markdown.
 fn reference() -> String {
     let mut out = HEADER.to_owned();
@@ -76,6 +87,10 @@ fn reference() -> String {
     }
     out.push_str(FILE);
     out.push_str(&sink_keys());
+    out.push_str(S3);
+    SinkType::S3.command().get_arguments().for_each(|arg| {
+        out.push_str(&row(arg).replacen("`--", "`", 1));
+    });
     out
 }
 
@@ -111,7 +126,8 @@ fn row(arg: &Arg) -> String {
 
 /// The rows of the keys of `sinks`.
 fn sink_keys() -> String {
-    let of_types: Vec<_> = SinkType::ALL.iter().map(|(kind, _)| (*kind, kind.keys())).collect();
+    let of_flags = SinkType::ALL.iter().filter(|(kind, _)| *kind != SinkType::S3);
+    let of_types: Vec<_> = of_flags.map(|(kind, _)| (*kind, kind.keys())).collect();
     let mut keys: Vec<&String> = Vec::new();
     for key in of_types.iter().flat_map(|(_, keys)| keys) {
         if !keys.contains(&key) {
@@ -127,7 +143,7 @@ fn sink_keys() -> String {
         flags.dedup();
         let meaning = match key.as_str() {
             "name" => "name of the backend in metrics, logs and health checks".to_owned(),
-            "type" => "`file`, `stdout` or `webhook`".to_owned(),
+            "type" => "`file`, `stdout`, `webhook` or `s3`".to_owned(),
             _ => flags.join(", "),
         };
         let _ = writeln!(out, "| `{key}` | {} | {meaning} |", marks.join(" | "));

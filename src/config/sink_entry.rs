@@ -8,11 +8,12 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use clap::FromArgMatches;
+use clap::{Args, FromArgMatches};
 use serde_yaml::{Location, Spanned};
 
 use super::file::{Entries, FileError, Value, check, command};
 use super::flags::ServeFlags;
+use super::s3_sink::S3Keys;
 
 /// One sink, as it is written.
 #[derive(Debug, Clone)]
@@ -23,6 +24,8 @@ pub struct SinkEntry {
     pub kind: SinkType,
     /// What else it says, as if by flags.
     pub flags: Box<ServeFlags>,
+    /// The same of an entry of the type `s3`, whose keys are no flags.
+    pub s3: Option<Box<S3Keys>>,
     /// Where it says so.
     pub place: Place,
 }
@@ -36,6 +39,8 @@ pub enum SinkType {
     Stdout,
     /// A webhook endpoint.
     Webhook,
+    /// Object storage.
+    S3,
 }
 
 /// Keys of every type, which are flags with `audit-` before them.
@@ -46,8 +51,12 @@ const OF_FILES: [&str; 8] =
     ["path", "maxsize", "maxage", "maxbackup", "compress", "index", "sync", "sync-interval"];
 
 impl SinkType {
-    pub(super) const ALL: [(SinkType, &'static str); 3] =
-        [(SinkType::File, "file"), (SinkType::Stdout, "stdout"), (SinkType::Webhook, "webhook")];
+    pub(super) const ALL: [(SinkType, &'static str); 4] = [
+        (SinkType::File, "file"),
+        (SinkType::Stdout, "stdout"),
+        (SinkType::Webhook, "webhook"),
+        (SinkType::S3, "s3"),
+    ];
 
     fn as_str(self) -> &'static str {
         let named = SinkType::ALL.into_iter().find(|(kind, _)| *kind == self);
@@ -59,6 +68,7 @@ impl SinkType {
         match self {
             SinkType::File | SinkType::Stdout => "audit-log-",
             SinkType::Webhook => "audit-webhook-",
+            SinkType::S3 => "",
         }
     }
 
@@ -67,9 +77,17 @@ impl SinkType {
         format!("{prefix}{key}")
     }
 
+    /// The flags that its keys are, beside those of every type.
+    pub(super) fn command(self) -> clap::Command {
+        match self {
+            SinkType::S3 => S3Keys::augment_args(clap::Command::new("s3")).no_binary_name(true),
+            SinkType::File | SinkType::Stdout | SinkType::Webhook => command(),
+        }
+    }
+
     /// All keys that it takes.
     pub(super) fn keys(self) -> Vec<String> {
-        let command = command();
+        let command = self.command();
         let flags = command.get_arguments().filter_map(clap::Arg::get_long);
         let own = flags.filter_map(|flag| flag.strip_prefix(self.prefix()));
         let own = own.filter(|key| self != SinkType::Stdout || !OF_FILES.contains(key));
@@ -157,10 +175,10 @@ fn one(file: &Path, index: usize, entry: Spanned<Value>) -> Result<SinkEntry, Fi
         }
         None => Err(wrong(at, format!("{wanted} is missing: {remedy}"))),
     };
-    let (kind, kind_at) = text("type", "write file, stdout or webhook")?;
+    let (kind, kind_at) = text("type", "write file, stdout, webhook or s3")?;
     let known = SinkType::ALL.into_iter().find(|(_, name)| *name == kind);
     let (kind, _) = known.ok_or_else(|| {
-        wrong(kind_at, format!("there is no type {kind:?}; write file, stdout or webhook"))
+        wrong(kind_at, format!("there is no type {kind:?}; write file, stdout, webhook or s3"))
     })?;
     let (name, name_at) = text("name", "it identifies the sink in metrics and health checks")?;
     if !is_label(&name) {
@@ -169,7 +187,7 @@ fn one(file: &Path, index: usize, entry: Spanned<Value>) -> Result<SinkEntry, Fi
     }
     let mut place = Place { file: file.to_owned(), index, at: position(at), values: Vec::new() };
     let keys = kind.keys();
-    let mut arguments = Vec::new();
+    let (mut arguments, mut own) = (Vec::new(), Vec::new());
     if kind == SinkType::Stdout {
         arguments.push(OsString::from("--audit-log-path=-"));
     }
@@ -188,6 +206,12 @@ fn one(file: &Path, index: usize, entry: Spanned<Value>) -> Result<SinkEntry, Fi
         })?;
         for (text, at) in texts {
             let argument = OsString::from(format!("--{flag}={text}"));
+            if kind == SinkType::S3 && !COMMON.contains(&key.value.as_str()) {
+                own.push(argument.clone());
+                let parsed = kind.command().try_get_matches_from([argument]);
+                parsed.map_err(|error| wrong(at, as_keys(&one_line(&error))))?;
+                continue;
+            }
             check(&flag, key.referenced, at, &argument)
                 .map_err(|(at, message)| wrong(at, as_keys(&message)))?;
             arguments.push(argument);
@@ -201,13 +225,26 @@ fn one(file: &Path, index: usize, entry: Spanned<Value>) -> Result<SinkEntry, Fi
     let matches = command().try_get_matches_from(arguments);
     let flags = matches.and_then(|matches| ServeFlags::from_arg_matches(&matches));
     let flags = flags.map_err(|error| wrong(at, as_keys(&error.to_string())))?;
-    Ok(SinkEntry { name, kind, flags: Box::new(flags), place: place_of })
+    let s3 = (kind == SinkType::S3).then(|| {
+        let matches = kind.command().try_get_matches_from(own);
+        matches.and_then(|matches| S3Keys::from_arg_matches(&matches)).map(Box::new)
+    });
+    let s3 = s3.transpose().map_err(|error| wrong(at, as_keys(&one_line(&error))))?;
+    Ok(SinkEntry { name, kind, flags: Box::new(flags), s3, place: place_of })
+}
+
+/// What clap says of a value, in one line.
+fn one_line(error: &clap::Error) -> String {
+    let message = error.to_string();
+    let message = message.strip_prefix("error: ").unwrap_or(&message);
+    let message = message.split("\n\nFor more information").next().unwrap_or(message);
+    message.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn unknown(kind: SinkType, key: &str, keys: &[String]) -> String {
     let of = kind.as_str();
     let argument = OsString::from(format!("--{}=", kind.flag(key)));
-    let nearest = super::file::nearest_flag(&argument).and_then(|flag| {
+    let nearest = super::file::nearest(kind.command(), &argument).and_then(|flag| {
         let key = flag.strip_prefix(kind.prefix()).or_else(|| flag.strip_prefix("audit-"));
         key.map(str::to_owned).filter(|key| keys.contains(key))
     });

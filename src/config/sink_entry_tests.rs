@@ -55,7 +55,7 @@ fn wrong_entries_are_told_with_place_and_remedy() {
             "sinks: [a]\n".into(),
             "config.yaml:1:9: sinks[0]: an entry must be a map with name, type",
         ),
-        (one(""), "config.yaml:2:3: sinks[0]: type is missing: write file, stdout or webhook"),
+        (one(""), "config.yaml:2:3: sinks[0]: type is missing: write file, stdout, webhook or s3"),
         (
             one("  type: kafka\n"),
             "config.yaml:4:9: sinks[0]: there is no type \"kafka\"; write file",

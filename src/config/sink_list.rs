@@ -7,10 +7,12 @@ use std::path::PathBuf;
 use super::flags::{AuditLogFormat, ServeFlags};
 use super::same_file::is_same;
 use super::sink_entry::{Place, SinkEntry, SinkType};
-use super::{Bodies, ConfigError, bodies, fail, sinks};
+use super::{Bodies, ConfigError, bodies, fail, s3_sink, sinks};
 use crate::audit::record::{Format, MAX_SINKS};
+use audit_log::stream::StreamConfig;
 use audit_log::webhook::WebhookConfig;
 use audit_log::{LogConfig, LogPath};
+use audit_stream::s3::S3Settings;
 
 /// One place where events go.
 #[derive(Debug, Clone)]
@@ -45,6 +47,13 @@ pub enum BackendSettings {
         file: PathBuf,
         /// How events are sent.
         config: WebhookConfig,
+    },
+    /// Object storage.
+    S3 {
+        /// How events get there.
+        config: StreamConfig,
+        /// Where that is.
+        store: Box<S3Settings>,
     },
 }
 
@@ -165,6 +174,12 @@ fn one(entry: &SinkEntry) -> Result<SinkSettings, ConfigError> {
             }
             Some(webhook) => SinkSettings::of_webhook(flags, webhook)?,
         },
+        SinkType::S3 => {
+            let Some(keys) = &entry.s3 else { return fail("--url is missing") };
+            let (config, store) = s3_sink::settings(keys)?;
+            let backend = BackendSettings::S3 { config, store: Box::new(store) };
+            SinkSettings::new("s3", flags, backend, None)?
+        }
     };
     let (name, place) = (entry.name.clone(), Some(entry.place.clone()));
     Ok(SinkSettings { name, place, ..settings })
@@ -208,6 +223,14 @@ fn clash(one: &SinkSettings, other: &SinkSettings) -> Option<String> {
             Some(format!(
                 "--audit-webhook-spool-dir: {} is that of sink {name:?} already; give it another",
                 same.display()
+            ))
+        }
+        (BackendSettings::S3 { config: one, .. }, BackendSettings::S3 { config: other, .. })
+            if one.spool.dir == other.spool.dir =>
+        {
+            Some(format!(
+                "--spool-dir: {} is that of sink {name:?} already; give it another",
+                other.spool.dir.display()
             ))
         }
         _ => None,
