@@ -38,6 +38,7 @@ mod log_report;
 mod lost_connections;
 mod many_headers;
 mod metrics;
+mod object_storage;
 mod oidc;
 mod output;
 mod own_access;
