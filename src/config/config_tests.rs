@@ -21,8 +21,8 @@ fn log(config: &Config) -> (&LogConfig, Format) {
 /// Its webhook, if it has one.
 fn webhook(audit: &Audit) -> Option<&WebhookConfig> {
     audit.sinks.iter().find_map(|sink| match &sink.backend {
-        _ => None,
         BackendSettings::Webhook { config, .. } => Some(config),
+        _ => None,
     })
 }
 
