@@ -19,7 +19,7 @@ COPY src ./src
 COPY tools ./tools
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    cargo build --release --locked --bin kube-audit-proxy \
+    cargo build --release --locked --no-default-features --bin kube-audit-proxy \
     && cp target/release/kube-audit-proxy /kube-audit-proxy
 
 FROM gcr.io/distroless/cc-debian12:nonroot

@@ -2,6 +2,8 @@
 //!
 //! Run with `cargo bench --bench body`.
 
+#![allow(unreachable_pub, reason = "a program has no public interface")]
+
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;

@@ -2,6 +2,8 @@
 //!
 //! Run with `cargo bench --bench event`.
 
+#![allow(unreachable_pub, reason = "a program has no public interface")]
+
 #[path = "setup/sample.rs"]
 mod sample;
 #[path = "setup/sinks.rs"]
@@ -15,8 +17,8 @@ use std::time::Instant;
 
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method};
+use k8s_audit::request::RequestInfo;
 use kube_audit_proxy::audit::record::{Format, Recorder};
-use kube_audit_proxy::request::RequestInfo;
 use kube_audit_proxy::request::source::TrustedProxies;
 
 use crate::sample::Sample;

@@ -3,6 +3,8 @@
 //! Prints nanoseconds an operation; each number is the best of several rounds, over a mix of
 //! requests of which most are matched by late rules or by none.
 
+#![allow(unreachable_pub, reason = "a program has no public interface")]
+
 #[path = "setup/rules.rs"]
 mod rules;
 #[path = "setup/user.rs"]
@@ -13,7 +15,7 @@ use std::time::Instant;
 
 use http::Method;
 use http::uri::PathAndQuery;
-use kube_audit_proxy::request::RequestInfo;
+use k8s_audit::request::RequestInfo;
 
 use crate::rules::policy_of;
 use crate::user::user;

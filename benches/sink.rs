@@ -4,6 +4,8 @@
 //! Run with `cargo bench --bench sink`, or `cargo bench --bench sink -- always` for that alone.
 //! Linux only: CPU time is read from `/proc`.
 
+#![allow(unreachable_pub, reason = "a program has no public interface")]
+
 use std::hint::black_box;
 use std::path::Path;
 use std::sync::Arc;

@@ -13,7 +13,7 @@ use tokio::time::Sleep;
 use crate::http2::RequestStream;
 
 /// Errors of bodies in transit; what they are matters only to the log.
-pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A body on its way to the API server.
 pub enum RequestBody {
@@ -89,12 +89,12 @@ impl Body for ClientBody {
 
 /// A recorded body has to be complete after this time, as long as kube-apiserver lets any request
 /// take (`--request-timeout`): until then it occupies memory that others may need.
-pub const BODY_DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const BODY_DEADLINE: Duration = Duration::from_secs(60);
 
 /// The client did not complete its body in time.
 #[derive(Debug, thiserror::Error)]
 #[error("the request body was not complete after {BODY_DEADLINE:?}")]
-pub struct BodyTimeout;
+pub(crate) struct BodyTimeout;
 
 /// Looks at a body while it passes. Must never delay or change it.
 pub trait Tap: Send {
@@ -110,11 +110,11 @@ pub trait Tap: Send {
 /// The time until a body has to be complete. It runs from the first time that more of the body is
 /// awaited: most bodies are there at once.
 #[derive(Default)]
-pub struct Deadline(Option<Pin<Box<Sleep>>>);
+pub(crate) struct Deadline(Option<Pin<Box<Sleep>>>);
 
 impl Deadline {
     /// Ready when the time is over.
-    pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let timer = || Box::pin(tokio::time::sleep(BODY_DEADLINE));
         self.0.get_or_insert_with(timer).as_mut().poll(context)
     }

@@ -2,6 +2,6 @@
 
 mod metrics;
 
-pub use watched_files::file_watch::{FileWatcher, POLL_INTERVAL};
+pub(crate) use watched_files::file_watch::{FileWatcher, POLL_INTERVAL};
 
-pub use self::metrics::{ReloadMetrics, Reloaded};
+pub(crate) use self::metrics::{ReloadMetrics, Reloaded};

@@ -2,28 +2,22 @@
 //!
 //! Start reading at [`pipeline`], which handles one request. ARCHITECTURE.md lists the modules in
 //! order: each uses only those below it.
+//!
+//! The crate is a program. Only what its tests, benchmarks and fuzz targets need is public; other
+//! programs use the libraries under `crates/`.
 
 pub mod audit;
-pub mod authorization;
-pub mod body;
+mod authorization;
+mod body;
 pub mod cli;
-pub mod config;
-pub mod demo;
-pub mod file_watch;
+mod config;
+mod file_watch;
 pub mod filters;
 mod http2;
 pub mod impersonation;
-pub mod metrics;
+mod metrics;
 pub mod pipeline;
 pub mod policy;
 pub mod request;
 pub mod server;
 pub mod upstream;
-
-pub use ::pki;
-pub(crate) use api_client::log_limit;
-pub use audit_log as sink;
-pub use audit_log::webhook;
-pub use k8s_audit::status;
-pub use kube_authn as authn;
-pub(crate) use watched_files::regular_file;

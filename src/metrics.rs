@@ -18,11 +18,10 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use session_recording::RecordingMetrics;
 
-pub use self::connections::ConnectionMetrics;
-pub use self::exposition::Exposition;
+pub(crate) use self::connections::ConnectionMetrics;
+pub(crate) use self::exposition::Exposition;
 use self::process::ProcessCollector;
 use crate::audit::metrics::AuditMetrics;
-use crate::authn::AuthenticationMetrics;
 use crate::authorization::AuthorizationMetrics;
 use crate::file_watch::ReloadMetrics;
 use crate::filters::FilterMetrics;
@@ -32,10 +31,11 @@ use crate::upstream::access::Access;
 use audit_log::{
     BackendFamilies, BackendMetrics, DeliveryFamilies, DeliveryMetrics, LogFamilies, LogMetrics,
 };
+use kube_authn::AuthenticationMetrics;
 
 /// All metrics of the process.
 #[derive(Debug)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     registry: Registry,
     /// Audit events, requests and recorded bodies.
     pub audit: Arc<AuditMetrics>,
@@ -68,7 +68,7 @@ impl Default for Metrics {
 
 impl Metrics {
     /// Creates and registers the metrics of a process with audit backends of these names.
-    pub fn new<'a>(backends: impl IntoIterator<Item = &'a str>) -> Metrics {
+    pub(crate) fn new<'a>(backends: impl IntoIterator<Item = &'a str>) -> Metrics {
         let families = BackendFamilies::default();
         let backends: Vec<_> = backends.into_iter().map(|name| families.backend(name)).collect();
         let events = match backends.as_slice() {
@@ -120,22 +120,22 @@ impl Metrics {
     }
 
     /// Returns the metrics of the policy of a backend.
-    pub fn policy(&self, backend: &BackendMetrics) -> PolicyMetrics {
+    pub(crate) fn policy(&self, backend: &BackendMetrics) -> PolicyMetrics {
         self.policies.policy(backend.name())
     }
 
     /// Exposes the counts of the rules of these policies.
-    pub fn expose_rules(&self, policies: Vec<PolicyHandle>) {
+    pub(crate) fn expose_rules(&self, policies: Vec<PolicyHandle>) {
         self.policies.expose_rules(policies);
     }
 
     /// Returns the metrics of the log backend that `backend` belongs to.
-    pub fn log(&self, backend: Arc<BackendMetrics>) -> Arc<LogMetrics> {
+    pub(crate) fn log(&self, backend: Arc<BackendMetrics>) -> Arc<LogMetrics> {
         self.logs.log(backend)
     }
 
     /// Returns the metrics of the backend that sends events elsewhere, which `backend` belongs to.
-    pub fn delivery(&self, backend: Arc<BackendMetrics>) -> Arc<DeliveryMetrics> {
+    pub(crate) fn delivery(&self, backend: Arc<BackendMetrics>) -> Arc<DeliveryMetrics> {
         self.deliveries.delivery(backend)
     }
 
@@ -143,7 +143,7 @@ impl Metrics {
     ///
     /// # Errors
     /// If a metric cannot be encoded, which is a bug of its encoder.
-    pub fn render(&self, exposition: Exposition) -> Result<String, fmt::Error> {
+    pub(crate) fn render(&self, exposition: Exposition) -> Result<String, fmt::Error> {
         let mut rendered = String::with_capacity(16 << 10);
         match exposition {
             Exposition::PrometheusText => prometheus_text::encode(&mut rendered, &self.registry)?,

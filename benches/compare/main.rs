@@ -3,6 +3,8 @@
 //! `cargo bench --bench compare`; see README.md in this folder. Linux only: CPU time and memory are
 //! read from `/proc`.
 
+#![allow(unreachable_pub, reason = "a program has no public interface")]
+
 mod chart;
 mod comparison;
 mod load;

@@ -14,10 +14,10 @@ const START_DEADLINE: Duration = Duration::from_secs(20);
 const END_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Set when the user wants it to end.
-pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+pub(crate) static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// A process; it and its children end with this.
-pub struct Process {
+pub(crate) struct Process {
     name: String,
     child: Child,
     said: PathBuf,
@@ -25,7 +25,7 @@ pub struct Process {
 
 impl Process {
     /// Starts a program. What it says goes into files in `folder`.
-    pub fn start(name: &str, mut command: Command, folder: &Path) -> Result<Process> {
+    pub(crate) fn start(name: &str, mut command: Command, folder: &Path) -> Result<Process> {
         let file = name.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
         let said = folder.join(format!("{file}.err"));
         let create = |path: &Path| {
@@ -40,25 +40,25 @@ impl Process {
     }
 
     /// Its own id, then those of its children.
-    pub fn ids(&self) -> Vec<u32> {
+    pub(crate) fn ids(&self) -> Vec<u32> {
         family(self.child.id())
     }
 
     /// Waits until it has so many children.
-    pub fn wait_children(&mut self, count: usize) -> Result<()> {
+    pub(crate) fn wait_children(&mut self, count: usize) -> Result<()> {
         let id = self.child.id();
         let is_complete = || (family(id).len() == 1 + count).then_some(());
         self.wait("start its workers", START_DEADLINE, is_complete)
     }
 
     /// Waits until it listens at `address`.
-    pub fn wait_listening(&mut self, address: SocketAddr) -> Result<()> {
+    pub(crate) fn wait_listening(&mut self, address: SocketAddr) -> Result<()> {
         self.wait("listen", START_DEADLINE, || TcpStream::connect(address).ok())
     }
 
     /// Waits until `done` gives something; an error if the process ends before, or has no more
     /// time.
-    pub fn wait<T>(
+    pub(crate) fn wait<T>(
         &mut self,
         what: &str,
         limit: Duration,
@@ -76,7 +76,7 @@ impl Process {
     }
 
     /// Waits until it has ended by itself.
-    pub fn wait_end(&mut self, limit: Duration) -> Result<ExitStatus> {
+    pub(crate) fn wait_end(&mut self, limit: Duration) -> Result<ExitStatus> {
         let end = Instant::now() + limit;
         loop {
             if let Some(status) = self.child.try_wait()? {
@@ -88,12 +88,12 @@ impl Process {
     }
 
     /// Sends a signal.
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         send(self.child.id(), signal);
     }
 
     /// The last lines of its standard error.
-    pub fn said(&self) -> String {
+    pub(crate) fn said(&self) -> String {
         let text = std::fs::read(&self.said).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<&str> = text.lines().collect();
@@ -122,14 +122,14 @@ impl Drop for Process {
 }
 
 /// A moment's rest in a loop that waits; an error when the user wants it to end.
-pub fn pause() -> Result<()> {
+pub(crate) fn pause() -> Result<()> {
     ensure!(!INTERRUPTED.load(Ordering::Relaxed), "interrupted");
     std::thread::sleep(Duration::from_millis(1));
     Ok(())
 }
 
 /// A free port on loopback.
-pub fn free_port() -> Result<SocketAddr> {
+pub(crate) fn free_port() -> Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 

@@ -10,7 +10,7 @@ const MICROS_PER_TICK: f64 = 10_000.0;
 
 /// What some processes have used since they began, or between two moments.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Usage {
+pub(crate) struct Usage {
     /// CPU time in nanoseconds, as exactly as the scheduler knows it.
     nanos: u64,
     /// CPU time in user mode, ticks.
@@ -23,7 +23,7 @@ pub struct Usage {
 
 impl Usage {
     /// Of all these processes together, all threads included.
-    pub fn of(ids: &[u32]) -> Result<Usage> {
+    pub(crate) fn of(ids: &[u32]) -> Result<Usage> {
         let mut sum = Usage::default();
         for &id in ids {
             sum.add(id).with_context(|| format!("process {id} is gone"))?;
@@ -32,7 +32,7 @@ impl Usage {
     }
 
     /// What was used since `before`.
-    pub fn since(self, before: Usage) -> Usage {
+    pub(crate) fn since(self, before: Usage) -> Usage {
         Usage {
             nanos: self.nanos.saturating_sub(before.nanos),
             user: self.user.saturating_sub(before.user),
@@ -43,7 +43,7 @@ impl Usage {
 
     /// CPU time in user mode and in the kernel, microseconds. Ticks say how the sum divides; their
     /// own sum is too coarse.
-    pub fn micros(self) -> (f64, f64) {
+    pub(crate) fn micros(self) -> (f64, f64) {
         let ticks = self.user + self.system;
         let sum = match self.nanos {
             0 => ticks as f64 * MICROS_PER_TICK,
@@ -70,7 +70,7 @@ impl Usage {
 
 /// Bytes of memory that are resident. What processes share (program, libraries) is counted once, as
 /// the largest of them has it.
-pub fn resident(ids: &[u32]) -> u64 {
+pub(crate) fn resident(ids: &[u32]) -> u64 {
     let status =
         |id: u32, name: &str| status_field(Path::new(&format!("/proc/{id}/status")), name) * 1024;
     let own: u64 = ids.iter().map(|&id| status(id, "RssAnon:")).sum();

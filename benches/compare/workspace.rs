@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use kube_audit_proxy::demo::pki::{Issued, Pki, write_private};
+use demo_api::{Issued, Pki, write_private};
 use rustls::pki_types::PrivateKeyDer;
 use serde_json::json;
 

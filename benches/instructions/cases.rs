@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, header};
+use k8s_audit::request::RequestInfo;
 use kube_audit_proxy::audit::id::audit_id;
 use kube_audit_proxy::audit::record::{Format, Recorder};
-use kube_audit_proxy::authn::{TokenCache, TokenFile, Tokens, User};
-use kube_audit_proxy::request::RequestInfo;
 use kube_audit_proxy::request::headers::{self, AUDIT_ID};
 use kube_audit_proxy::request::source::{Peer, TrustedProxies};
 use kube_audit_proxy::upstream::identity::Identity;
+use kube_authn::{TokenCache, TokenFile, Tokens, User};
 
 use crate::counter::Counter;
 use crate::rules::policy_of;

@@ -5,6 +5,8 @@
 //! `-- --quick` does each a few times only. It runs itself under valgrind's callgrind, which must
 //! be installed. Instructions of the kernel are not counted.
 
+#![allow(unreachable_pub, reason = "a program has no public interface")]
+
 mod callgrind;
 mod cases;
 mod counter;

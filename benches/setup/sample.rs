@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method};
-use kube_audit_proxy::audit::event::{Event, ObjectRef, UserAgent};
+use k8s_audit::event::{Event, ObjectRef, UserAgent};
+use k8s_audit::request::RequestInfo;
+use k8s_audit::status::Status;
+use k8s_audit::timestamp::Timestamp;
 use kube_audit_proxy::audit::record::{Record, Recorder, RequestFacts};
-use kube_audit_proxy::audit::timestamp::Timestamp;
-use kube_audit_proxy::authn::User;
 use kube_audit_proxy::policy::{Level, Stage};
-use kube_audit_proxy::request::RequestInfo;
-use kube_audit_proxy::status::Status;
+use kube_authn::User;
 
 use crate::user::user;
 

@@ -1,6 +1,6 @@
 //! A user as tokens of ServiceAccounts make one.
 
-use kube_audit_proxy::authn::UserInfo;
+use kube_authn::UserInfo;
 
 pub fn user() -> UserInfo {
     UserInfo {

@@ -6,12 +6,12 @@ use audit_log::stream::StreamBackend;
 use audit_log::webhook::WebhookBackend;
 use audit_log::{BackendState, Commit, CommitSequence, Line, LogBackend};
 
-/// Takes events.
+/// Receives events.
 #[derive(Debug)]
 pub enum Backend {
     /// A file or standard output.
     Log(LogBackend),
-    /// A receiver over HTTP.
+    /// A webhook endpoint.
     Webhook(Box<WebhookBackend>),
     /// Another system, from a spool on disk.
     Stream(Box<StreamBackend>),
@@ -27,7 +27,7 @@ impl Backend {
         }
     }
 
-    /// Whether a request must be refused when its first event is not stored.
+    /// Returns whether a request must be refused if its first event is not stored.
     pub fn is_strict(&self) -> bool {
         match self {
             Backend::Log(log) => log.is_strict(),
@@ -36,7 +36,7 @@ impl Backend {
         }
     }
 
-    /// Whether requests wait for their events to be stored.
+    /// Returns whether requests wait for their events to be stored.
     pub fn is_awaited(&self) -> bool {
         match self {
             Backend::Log(log) => log.is_awaited(),
@@ -45,7 +45,7 @@ impl Backend {
         }
     }
 
-    /// The log, if it is one.
+    /// Returns the log, if the backend is one.
     pub(super) fn log(&self) -> Option<&LogBackend> {
         match self {
             Backend::Log(log) => Some(log),
@@ -53,7 +53,7 @@ impl Backend {
         }
     }
 
-    /// Whether an event could be stored now, as far as is known without one.
+    /// Returns whether an event could be stored now, without storing one.
     pub(super) async fn is_writable(&self) -> bool {
         match self {
             Backend::Log(log) => log.is_writable(),
@@ -62,7 +62,7 @@ impl Backend {
         }
     }
 
-    /// Whether it accepts events now.
+    /// Returns the health of the backend.
     pub fn state(&self) -> BackendState {
         match self {
             Backend::Log(log) => log.state(),
@@ -74,7 +74,7 @@ impl Backend {
     /// Like [`Self::state`], but probes the backend if requests wait for it.
     ///
     /// # Errors
-    /// What is wrong.
+    /// Returns the fault.
     pub async fn check(&self) -> Result<(), String> {
         match self {
             Backend::Log(log) => match log.state() {
@@ -86,7 +86,7 @@ impl Backend {
         }
     }
 
-    /// Logs losses that were held back; to be called about once a second.
+    /// Logs dropped events that have not been reported; must be called about once a second.
     pub fn tick(&self) {
         match self {
             Backend::Log(log) => log.tick(),
@@ -95,14 +95,14 @@ impl Backend {
         }
     }
 
-    /// Opens a log file again.
+    /// Reopens a log file.
     pub fn reopen(&self) {
         if let Backend::Log(log) = self {
             log.reopen();
         }
     }
 
-    /// Logs all losses that were held back, now.
+    /// Logs all dropped events that have not been reported.
     pub fn flush_losses(&self) {
         match self {
             Backend::Log(log) => log.flush_losses(),
@@ -111,8 +111,8 @@ impl Backend {
         }
     }
 
-    /// Stores what waits, until `give_up` is cancelled. Returns when all events are stored, or
-    /// counted as lost and logged.
+    /// Stores the queued events until `give_up` is cancelled. Returns when all events are stored,
+    /// or counted as lost and logged.
     pub async fn shutdown(&self, give_up: &CancellationToken) {
         match self {
             Backend::Log(log) => log.shutdown_until(give_up).await,

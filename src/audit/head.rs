@@ -1,20 +1,20 @@
-//! The Status of an error response to HEAD. kube-apiserver records it, but its body is not on the
-//! wire, so it is reconstructed here.
+//! Reconstructs the Status of an error response to HEAD. kube-apiserver records it, but does not
+//! send it.
 
 use audit_body::MediaType;
 use http::{HeaderMap, header};
 
-use crate::authn::UserInfo;
 use crate::impersonation::RequestAttributes;
-use crate::request::RequestInfo;
-use crate::status::{Details, Status};
+use k8s_audit::request::RequestInfo;
+use k8s_audit::status::{Details, Status};
+use kube_authn::UserInfo;
 
-/// Returns the Status that kube-apiserver has in its event for a HEAD request with this response;
-/// `None` if that is uncertain.
+/// Returns the Status that kube-apiserver records for a HEAD request with this response; `None` if
+/// that is uncertain.
 ///
 /// The API server's `Content-Length` is that of the Status it would have sent to a GET, so a
-/// reconstructed Status counts only if it has that length in the response's encoding. A 405 has
-/// only one Status, so that it needs no such check where the encoding is not JSON.
+/// reconstructed Status is used only if it has that length in the response's encoding. For a 405
+/// there is only one possible Status, so that it needs no such check if the encoding is not JSON.
 pub(super) fn status(
     code: u16,
     response: &HeaderMap,
@@ -41,11 +41,11 @@ pub(super) fn status(
         }
     });
     let first = found.next();
-    // Two of the same length are as good as none.
+    // Two Statuses with the same length are ambiguous.
     first.filter(|_| found.next().is_none())
 }
 
-/// The Statuses that kube-apiserver may have for such a response.
+/// Returns the Statuses that kube-apiserver may have recorded for such a response.
 fn candidates(
     code: u16,
     info: &RequestInfo,
@@ -63,7 +63,7 @@ fn candidates(
         404 => {
             let nowhere = "the server could not find the requested resource";
             let mut candidates = vec![Status::not_found(nowhere, Details::default())];
-            // Custom resources are served for HEAD, too.
+            // Custom resources support HEAD, too.
             candidates.extend((!info.name().is_empty()).then(|| no_such_object(info)));
             candidates
         }
@@ -80,7 +80,8 @@ fn no_such_object(info: &RequestInfo) -> Status {
     Status::not_found(message, Details { name, group, kind: resource, ..Details::default() })
 }
 
-/// Returns the length of compact JSON when Go's `json.MarshalIndent` indents it by two spaces.
+/// Returns the length of compact JSON after Go's `json.MarshalIndent` has indented it by two
+/// spaces.
 fn indented_length(json: &[u8]) -> usize {
     let (mut length, mut depth) = (0, 0);
     let (mut in_string, mut escaped) = (false, false);
@@ -133,7 +134,7 @@ mod tests {
         status(code, &response, is_pretty, &info, Some(&user), None)
     }
 
-    // What kube-apiserver 1.36 answered, and had in its own audit log.
+    // The response and the audit event of kube-apiserver 1.36.
     #[test]
     fn the_status_of_a_real_answer_is_found() {
         const POD: &str = "/api/v1/namespaces/default/pods/x";

@@ -1,4 +1,4 @@
-//! The audit ID: the client's own, or a fresh UUID.
+//! The audit ID: the client's own, or a random UUID.
 
 use std::cell::RefCell;
 
@@ -6,15 +6,15 @@ use bytes::Bytes;
 use http::HeaderValue;
 use zeroize::Zeroize;
 
-/// The `Audit-ID` of a request: the client's, verbatim, if it sent one that is not empty; else a
-/// random version-4 UUID.
+/// Returns the `Audit-ID` of a request: the client's, verbatim, if it sent one that is not empty;
+/// otherwise a random version-4 UUID.
 ///
-/// Marked as sensitive, though it is no secret: in HTTP/2 such a value stays out of the table of
-/// headers that may come again (RFC 7541, 7.1.3), which IDs would soon fill.
+/// The value is marked as sensitive, although it is not secret, so that HTTP/2 does not add it to
+/// the dynamic table (RFC 7541, 7.1.3), which IDs would soon fill.
 pub fn audit_id(given: Option<&HeaderValue>) -> HeaderValue {
     let mut id = match given {
         Some(given) if !given.is_empty() => given.clone(),
-        // Clones of bytes that are owned so are made without an allocation.
+        // Bytes with this owner are cloned without an allocation.
         _ => HeaderValue::from_maybe_shared(Bytes::from_owner(random_uuid()))
             .expect("hexadecimal digits and dashes"),
     };
@@ -44,10 +44,10 @@ thread_local! {
     static RANDOM: RefCell<Random> = const { RefCell::new(Random { bytes: [0; 512], rest: 0 }) };
 }
 
-/// Random bytes for IDs to come: the generator takes as long for 16 of them as for hundreds.
+/// A buffer of random bytes: the generator takes as long for 16 of them as for hundreds.
 struct Random {
     bytes: [u8; 512],
-    /// How many of them, from the first on, were not taken yet.
+    /// How many of them, from the first on, have not been used yet.
     rest: usize,
 }
 

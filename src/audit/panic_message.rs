@@ -1,4 +1,4 @@
-//! What the last panic of a thread said, for the `Panic` event of the request it ended.
+//! The message of a thread's last panic, for the `Panic` event of the request that it ended.
 
 use std::cell::RefCell;
 use std::panic::PanicHookInfo;
@@ -9,7 +9,7 @@ thread_local! {
 }
 
 /// Installs a panic hook that stores and logs the message. Repeated calls do nothing.
-pub fn install() {
+pub(crate) fn install() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
         std::panic::set_hook(Box::new(|info| {
@@ -21,8 +21,8 @@ pub fn install() {
     });
 }
 
-/// The message of this thread's last panic; empty if there was none.
-pub fn last() -> String {
+/// Returns the message of this thread's last panic; empty if there was none.
+pub(crate) fn last() -> String {
     LAST.with_borrow(String::clone)
 }
 

@@ -1,8 +1,10 @@
-//! What all records share: the sinks, and which events and bodies each of them receives.
+//! The state that all records share: the sinks, and which events and bodies each of them receives.
 
 use std::sync::Arc;
 use std::thread::ThreadId;
 
+use clap::ValueEnum;
+use serde::Deserialize;
 use tokio::runtime::Handle;
 
 use super::backend::Backend;
@@ -10,46 +12,46 @@ use super::converter::Converter;
 use super::metrics::AuditMetrics;
 use super::recording::BodySettings;
 use super::view::{Each, View, annotate};
-use crate::authn::UserInfo;
 use crate::policy::{Decision, Level, PolicyHandle};
-use crate::request::RequestInfo;
 use audit_log::{Commit, CommitSequence, Line};
+use k8s_audit::request::RequestInfo;
+use kube_authn::UserInfo;
 
-/// How events are written (`--audit-log-format`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The format of events (`--audit-log-format`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Format {
-    /// One JSON object a line.
+    /// One JSON object per line
     Json,
-    /// kube-apiserver's older text line.
+    /// One line of key="value" pairs, without bodies
     Legacy,
 }
 
-/// What happens to a request whose body means different things to different decoders
-/// (`--audit-ambiguous-bodies`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What happens to a request whose body decoders read differently (`--audit-ambiguous-bodies`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum AmbiguousBodies {
-    /// It is forwarded, and its event has an annotation.
+    /// Forward it; an annotation of the event names what is ambiguous
     Record,
-    /// It is refused with 400 before anything of it is forwarded.
+    /// Reject it with 400 before it is forwarded; the event has the body as it was received
     Reject,
 }
 
-/// How a sink has its events encoded.
+/// How the events of a sink are encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Encoding {
-    /// JSON, or the older text.
+    /// JSON, or the legacy text format.
     pub format: Format,
-    /// The longest event, if longer ones are to lose bodies.
+    /// Maximum length of an event; longer ones lose bodies.
     pub max_event: Option<usize>,
 }
 
-/// One place where events go, and what it is to have of each request.
+/// A destination of events, and the settings for what it receives.
 pub struct AuditSink {
-    /// What metrics, health and errors call it.
+    /// The name in metrics, health checks and errors.
     pub name: String,
-    /// Where they go.
+    /// The backend that stores the events.
     pub backend: Backend,
-    /// How much of which requests.
+    /// The policy that selects requests and levels.
     pub policy: PolicyHandle,
     /// How bodies are recorded.
     pub bodies: BodySettings,
@@ -60,21 +62,21 @@ pub struct AuditSink {
 /// Annotation of all events with `--audit-annotate-rule`.
 const RULE: &str = "kube-audit-proxy/policy-rule";
 
-/// What decided about a request.
+/// The decision of a policy about a request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Decided {
-    /// The rule; `None` if none matched.
+    /// The matching rule; `None` if none matched.
     pub(super) rule: Option<u32>,
-    /// Of the policy.
+    /// The generation of the policy.
     pub(super) generation: u64,
 }
 
 impl Decided {
-    /// No policy has this generation.
+    /// A decision of no policy: no policy has this generation.
     const NONE: Decided = Decided { rule: None, generation: 0 };
 }
 
-/// Some of the sinks, by their place in the list.
+/// A set of sinks, by their index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct SinkSet(u32);
 
@@ -116,37 +118,37 @@ impl SinkSet {
     }
 }
 
-/// What all records share.
+/// The state that all records share.
 pub struct Recorder {
     sinks: Box<[AuditSink]>,
-    /// Each policy once, with the sinks whose policy it is.
+    /// Each policy once, with the sinks that use it.
     policies: Box<[(PolicyHandle, SinkSet)]>,
-    /// For each sink, the number of its policy, and its own number in the policy's counts.
+    /// For each sink, the index of its policy, and its number in the policy's counts.
     policy_of: Box<[(usize, usize)]>,
     annotates_rule: bool,
-    /// For each sink, those whose events are encoded as its own are.
+    /// For each sink, the sinks whose events are encoded in the same way.
     encoded_alike: Box<[SinkSet]>,
     strict: SinkSet,
     converter: Arc<Converter>,
     ambiguous: Option<AmbiguousBodies>,
-    /// What is counted.
+    /// The metrics.
     pub metrics: Arc<AuditMetrics>,
-    /// `--audit-node-name`, which is noted in all events.
+    /// `--audit-node-name`, which is added to all events.
     pub node_name: Option<String>,
 }
 
-/// So many sinks there can be.
+/// Maximum number of sinks.
 pub const MAX_SINKS: usize = u32::BITS as usize;
 
 impl Recorder {
-    /// Records to `sinks`, of which there are 1 to [`MAX_SINKS`].
+    /// Creates a recorder for `sinks`, of which there must be 1 to [`MAX_SINKS`].
     pub fn new(
         mut sinks: Vec<AuditSink>,
         metrics: Arc<AuditMetrics>,
         node_name: Option<String>,
     ) -> Recorder {
         assert!((1..=MAX_SINKS).contains(&sinks.len()), "the configuration sees to it");
-        // Those that may take long to take an event come after those that do not.
+        // Sinks that may block come after those that do not.
         sinks.sort_by_key(|sink| sink.backend.is_awaited());
         let mut policies: Vec<(PolicyHandle, SinkSet)> = Vec::new();
         let mut strict = SinkSet::default();
@@ -190,12 +192,12 @@ impl Recorder {
         }
     }
 
-    /// Notes in each event which rule of the policy decided about it.
+    /// Sets whether events are annotated with the rule of the policy that decided about them.
     pub fn annotating_rule(self, annotates_rule: bool) -> Recorder {
         Recorder { annotates_rule, ..self }
     }
 
-    /// The policies, each once.
+    /// Returns the policies, each once.
     pub fn policies(&self) -> impl Iterator<Item = &PolicyHandle> {
         self.policies.iter().map(|(policy, _)| policy)
     }
@@ -206,7 +208,7 @@ impl Recorder {
         Recorder { ambiguous, ..self }
     }
 
-    /// Whether requests whose body is ambiguous are refused.
+    /// Returns whether requests with an ambiguous body are refused.
     pub(super) fn refuses_ambiguous(&self) -> bool {
         match self.ambiguous {
             Some(ambiguous) => ambiguous == AmbiguousBodies::Reject,
@@ -214,18 +216,18 @@ impl Recorder {
         }
     }
 
-    /// Where large bodies are converted.
+    /// Returns the converter of large bodies.
     pub(super) fn converter(&self) -> &Arc<Converter> {
         &self.converter
     }
 
-    /// Returns when no large body is being converted: the last events of its requests have been
-    /// handed to the sinks.
+    /// Returns when no large body is being converted: the last events of these requests have been
+    /// submitted.
     pub async fn converted(&self) {
         self.converter.finished().await;
     }
 
-    /// All sinks.
+    /// Returns all sinks.
     pub fn sinks(&self) -> &[AuditSink] {
         &self.sinks
     }
@@ -236,17 +238,18 @@ impl Recorder {
         CommitSequence::of_worker(thread, runtime, logs)
     }
 
-    /// Whether there is a sink without whose events nothing may pass.
+    /// Returns whether a sink is strict: without its events no request is forwarded.
     pub(super) fn is_strict(&self) -> bool {
         !self.strict.is_empty()
     }
 
-    /// How the bodies of a view are recorded.
+    /// Returns how the bodies of a view are recorded.
     pub(super) fn bodies(&self, view: &View) -> &BodySettings {
         &self.sinks[view.sink].bodies
     }
 
-    /// What each sink is shown of a request, by its policy; and by policy, what decided that.
+    /// Evaluates the policies for a request: returns the views of the sinks, and the decision of
+    /// each policy.
     pub(super) fn views(
         &self,
         user: Option<&UserInfo>,
@@ -290,7 +293,7 @@ impl Recorder {
         (views, all_decided.expect("it has a policy"), is_extended)
     }
 
-    /// Whether `view` is what the sink is to see.
+    /// Returns whether the sink's settings and decision result in `view`.
     fn is_shown_as(&self, view: &View, sink: usize, policy: usize, decision: &Decision) -> bool {
         let (of_view, of_sink) = (self.bodies(view), &self.sinks[sink].bodies);
         view.sink == sink
@@ -298,7 +301,7 @@ impl Recorder {
                 || !view.is_of_one_policy && self.sinks[sink].policy.borrow().extension.is_none())
                 && view.level == decision.level
                 && if view.level <= Level::Metadata {
-                    // Redaction is in the URL, too.
+                    // Redaction also applies to the URL.
                     of_view.redaction.is_some() == of_sink.redaction.is_some()
                 } else {
                     view.omit_managed_fields == decision.omit_managed_fields
@@ -306,8 +309,8 @@ impl Recorder {
                 }
     }
 
-    /// Submits an event to its takers, encoded once for all that have it alike. Returns a commit
-    /// that waits for `before` and for all of them.
+    /// Submits an event to its takers, encoded once for those with the same encoding. Returns a
+    /// commit that waits for `before` and for all of them.
     pub(super) fn store(
         &self,
         takers: SinkSet,
@@ -334,22 +337,22 @@ impl Recorder {
         commit
     }
 
-    /// The number of a sink in the counts of its policy.
+    /// Returns the number of a sink in the counts of its policy.
     pub(super) fn number(&self, sink: usize) -> usize {
         self.policy_of[sink].1
     }
 
-    /// Writes an event that is about no single request to all sinks with the policy of this number.
+    /// Writes an event that concerns no single request to all sinks with the policy of this index.
     pub(super) fn write_summary(&self, policy: usize, encode: impl Fn(Encoding) -> Vec<u8>) {
         let (_, takers) = self.policies[policy];
         let (decided, sequence) = (Each::one(Decided::NONE), CommitSequence::detached());
-        // Nothing waits for it.
+        // Nothing waits for the commit.
         drop(self.store(takers, &decided, encode, &sequence, Commit::DONE));
         self.count_event();
     }
 
-    /// Counts the bytes of an event for the rule that decided. A policy that was loaded since has
-    /// counts of its own.
+    /// Counts the bytes of an event for the rule that matched. A policy that was loaded since then
+    /// has its own counts.
     fn count_bytes(&self, sink: usize, decided: &Each<Decided>, bytes: usize) {
         let (policy, number) = self.policy_of[sink];
         let Some(decided) = decided.iter().nth(policy) else { return };
@@ -359,16 +362,16 @@ impl Recorder {
         }
     }
 
-    /// Counts an event, which one or more sinks have got. One that is alone counts for itself.
+    /// Counts an event that one or more sinks received. A single sink counts its events itself.
     pub(super) fn count_event(&self) {
         if self.sinks.len() > 1 {
             self.metrics.events.inc();
         }
     }
 
-    /// Whether the strict ones of `to_come`, the sinks that are to get events of a request, could
-    /// store them now; those of `known` have just shown it. Waits for a webhook that is being
-    /// tried.
+    /// Returns whether the strict sinks in `to_come`, which will receive events of a request, could
+    /// store them now; those in `known` have just stored one. Waits for a webhook that is being
+    /// probed.
     pub(super) async fn is_writable(&self, to_come: SinkSet, known: SinkSet) -> bool {
         for sink in to_come.and(self.strict).without(known).iter() {
             if !self.sinks[sink].backend.is_writable().await {
@@ -378,7 +381,7 @@ impl Recorder {
         true
     }
 
-    /// The takers of all views together.
+    /// Returns the takers of all views.
     pub(super) fn takers(views: &Each<View>, of: impl Fn(&View) -> SinkSet) -> SinkSet {
         views.iter().fold(SinkSet::default(), |all, view| all.or(of(view)))
     }

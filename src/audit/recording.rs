@@ -1,5 +1,5 @@
-//! Which bodies are recorded of which requests: exactly those of which kube-apiserver records
-//! `requestObject` and `responseObject`.
+//! Decides which bodies are recorded: exactly those that kube-apiserver records in `requestObject`
+//! and `responseObject`.
 
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -8,24 +8,24 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use crate::body::{Deadline, Tap};
-use crate::request::RequestInfo;
 use audit_body::{Account, Budget, Capture, Encoding, MediaType, Plan, Redaction};
+use k8s_audit::request::RequestInfo;
 
 /// How bodies are recorded, for all requests.
 #[derive(Debug, Clone)]
 pub struct BodySettings {
-    /// The most bytes recorded of a request's body.
+    /// Maximum number of recorded bytes of a request's body.
     pub max_request: usize,
-    /// The most bytes recorded of an answer's body.
+    /// Maximum number of recorded bytes of a response's body.
     pub max_response: usize,
     /// The memory for all bodies that are being captured.
     pub budget: Arc<Budget>,
-    /// What is redacted; `None`: nothing, as kube-apiserver does.
+    /// What is redacted; `None` for nothing, like in kube-apiserver.
     pub redaction: Option<Arc<Redaction>>,
 }
 
 impl BodySettings {
-    /// Whether by `other` the same would be recorded of every body.
+    /// Returns whether `other` records the same of every body.
     pub fn records_as(&self, other: &BodySettings) -> bool {
         let redaction = |settings: &BodySettings| settings.redaction.as_ref().map(Arc::as_ptr);
         self.max_request == other.max_request
@@ -34,7 +34,8 @@ impl BodySettings {
     }
 }
 
-/// Whether an answer's body is recorded; one of 400 or more only if it is a Status.
+/// Returns whether a response's body is recorded; with a code of 400 or more only if it is a
+/// Status.
 pub fn records_response(info: &RequestInfo, code: u16) -> bool {
     if code >= 400 {
         return true;
@@ -56,19 +57,19 @@ fn is_discovery(path: &[u8]) -> bool {
     segments.count() <= most
 }
 
-/// Looks at a request's body in passing.
+/// Captures a request's body while it is forwarded.
 pub struct RequestTap {
     capture: Option<Capture>,
     deadline: Deadline,
     captured: CapturedRequest,
 }
 
-/// Where a [`RequestTap`] leaves the body when it has ended.
+/// The result of a [`RequestTap`] after the end of the body.
 #[derive(Clone, Default)]
 pub struct CapturedRequest(Arc<Mutex<Option<Capture>>>);
 
 impl RequestTap {
-    /// A tap that captures by `plan`, and where its result will be.
+    /// Creates a tap that captures by `plan`, and the place of its result.
     pub fn new(
         plan: Plan,
         budget: &Arc<Budget>,
@@ -82,12 +83,12 @@ impl RequestTap {
 }
 
 impl CapturedRequest {
-    /// The body, if it has ended and was not taken before.
+    /// Takes the body, if it has ended and was not taken before.
     pub fn take(&self) -> Option<Capture> {
         self.0.lock().ok()?.take()
     }
 
-    /// Whether it is there, and converting it takes long.
+    /// Returns whether the body has ended and is slow to convert.
     pub(super) fn is_heavy(&self) -> bool {
         self.0.lock().is_ok_and(|mut capture| capture.as_mut().is_some_and(Capture::is_heavy))
     }
@@ -111,7 +112,7 @@ impl Tap for RequestTap {
     }
 }
 
-/// For views that differ in what they show of the body.
+/// For views that record the body differently.
 impl Tap for Vec<RequestTap> {
     fn data(&mut self, data: &Bytes) {
         self.iter_mut().for_each(|tap| tap.data(data));
@@ -133,7 +134,7 @@ pub fn request_plan(headers: &HeaderMap, limit: usize) -> Plan {
     Plan { encoding, keep_whole: true, ..plan(headers, MediaType::of(headers), limit) }
 }
 
-/// The plan for a body with these headers, as far as they tell.
+/// Returns the plan for a body with these headers.
 pub fn plan(headers: &HeaderMap, media_type: MediaType, limit: usize) -> Plan {
     let length = headers
         .get(http::header::CONTENT_LENGTH)

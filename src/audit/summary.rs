@@ -1,25 +1,25 @@
-//! Events that say how many events a rate limit has suppressed.
+//! Summary events with the number of events that a rate limit has suppressed.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::event::{Event, UserAgent};
 use super::id::audit_id;
 use super::record::{Encoding, Format, Recorder};
-use super::timestamp::Timestamp;
-use crate::authn::{User, UserInfo};
 use crate::policy::extension::{Extension, Suppressed};
 use crate::policy::{Level, Stage};
+use k8s_audit::event::{Event, UserAgent};
+use k8s_audit::timestamp::Timestamp;
+use kube_authn::{User, UserInfo};
 
-/// Annotation of a summary: how many events.
+/// Annotation of a summary: the number of events.
 const SUPPRESSED: &str = "kube-audit-proxy/suppressed-events";
-/// Annotation of a summary: the rule of the extension, and where it is.
+/// Annotation of a summary: the rule of the extension, and its position.
 const SUPPRESSED_BY: &str = "kube-audit-proxy/suppressed-by";
 
-/// Writes summaries of what was suppressed in time windows.
+/// Writes summaries of the suppressed events of time windows.
 #[derive(Debug, Default)]
-pub struct Summaries {
-    /// By policy, the extension that was active at the last look.
+pub(crate) struct Summaries {
+    /// For each policy, the extension that was active at the last call.
     known: Vec<Option<Arc<Extension>>>,
 }
 
@@ -27,7 +27,7 @@ impl Summaries {
     /// Writes an event for each user, verb and rate limit whose window has ended; with `all`, also
     /// for windows that have not. Nothing waits for these events; a backend counts those that it
     /// loses.
-    pub fn write(&mut self, recorder: &Recorder, all: bool) {
+    pub(crate) fn write(&mut self, recorder: &Recorder, all: bool) {
         let policies: Vec<_> = recorder.policies().cloned().collect();
         self.known.resize(policies.len(), None);
         for (number, handle) in policies.iter().enumerate() {
@@ -35,7 +35,7 @@ impl Summaries {
             let before = std::mem::replace(&mut self.known[number], extension.clone());
             let is_same =
                 |old: &Arc<_>| extension.as_ref().is_some_and(|new| Arc::ptr_eq(old, new));
-            // One that was replaced suppresses no more.
+            // An extension that was replaced suppresses no more events.
             let replaced = before.filter(|old| !is_same(old)).map(|old| (old, true));
             for (extension, all) in replaced.into_iter().chain(extension.clone().map(|e| (e, all)))
             {

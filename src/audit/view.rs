@@ -1,5 +1,5 @@
-//! What some sinks are shown of a request: those that agree on level and redaction share a view, so
-//! that a body is captured, and an event encoded, once for all of them.
+//! The parts of a request that a group of sinks records: sinks with the same level and redaction
+//! share a view, so that a body is captured, and an event encoded, once for all of them.
 
 use std::borrow::Cow;
 
@@ -10,9 +10,9 @@ use super::metrics::BodyMetrics;
 use super::recorder::SinkSet;
 use super::recording::CapturedRequest;
 use crate::policy::{Decision, Level, Stage};
-use crate::status::Status;
+use k8s_audit::status::Status;
 
-/// One or more of something, where one is the usual case and costs no allocation.
+/// One or more values; the usual single value needs no allocation.
 #[derive(Debug, Clone)]
 pub(super) struct Each<T> {
     first: T,
@@ -45,32 +45,32 @@ impl<T> Each<T> {
     }
 }
 
-/// An answer's body on its way into the record: for each view that shows it, a capture.
+/// The captures of a response's body: one for each view that records it.
 pub struct ResponseCaptures(pub(super) Each<Option<Capture>>);
 
 impl ResponseCaptures {
-    /// Whether converting them takes long.
+    /// Returns whether converting them takes long.
     pub(super) fn is_heavy(&mut self) -> bool {
         self.0.iter_mut().flatten().any(Capture::is_heavy)
     }
 
-    /// The next bytes.
+    /// Adds the next bytes.
     pub fn push(&mut self, bytes: &[u8]) {
         self.0.iter_mut().flatten().for_each(|capture| capture.push(bytes));
     }
 }
 
-/// What some sinks are shown.
+/// The parts of a request that a group of sinks records.
 pub(super) struct View {
     pub(super) level: Level,
     pub(super) omit_managed_fields: bool,
-    /// The first of its sinks, whose settings for bodies hold for all of them.
+    /// The first of its sinks; its settings for bodies apply to all of them.
     pub(super) sink: usize,
-    /// The number of the policy by which it is shown.
+    /// The index of the policy that selects the view.
     pub(super) policy: usize,
-    /// Only sinks with this policy have it.
+    /// Whether all its sinks use the same policy.
     pub(super) is_of_one_policy: bool,
-    /// By stage, the sinks that get its event.
+    /// For each stage, the sinks that receive its event.
     takers: [SinkSet; Stage::ALL.len()],
     pub(super) request: Option<Request>,
     pub(super) request_object: Option<Vec<u8>>,
@@ -81,17 +81,17 @@ pub(super) struct View {
 /// Key and value, sorted by key.
 pub(super) type Annotations = Vec<(&'static str, String)>;
 
-/// A request's body that is being captured.
+/// A request's body while it is captured.
 pub(super) struct Request {
     pub(super) kind: RequestBodyKind,
     pub(super) format: decode::Format,
     pub(super) captured: CapturedRequest,
 }
 
-/// A request's body on its way into the event.
+/// A request's body after it was captured.
 pub(super) struct TakenRequest {
     pub(super) capture: Capture,
-    /// All of it; `None` if only a part was kept.
+    /// The complete body; `None` if only a part was kept.
     pub(super) body: Option<Vec<u8>>,
 }
 
@@ -115,7 +115,7 @@ const RESPONSE_OBJECT: BodyAnnotations = BodyAnnotations {
 };
 
 impl View {
-    /// The view of a sink whose policy says `decision`; not yet one that it takes events of.
+    /// Creates the view of a sink whose policy has made `decision`, without events yet.
     pub(super) fn new(sink: usize, policy: usize, decision: &Decision) -> View {
         View {
             level: decision.level,
@@ -131,7 +131,7 @@ impl View {
         }
     }
 
-    /// A view of nothing that no sink has.
+    /// Creates an empty view of no sink.
     pub(super) fn none() -> View {
         View {
             level: Level::None,
@@ -147,7 +147,7 @@ impl View {
         }
     }
 
-    /// Shows it to one more sink, in the stages that its policy does not omit.
+    /// Adds a sink for the stages that its policy does not omit.
     pub(super) fn show(&mut self, sink: usize, decision: &Decision) {
         if decision.level == Level::None {
             return;
@@ -159,8 +159,8 @@ impl View {
         }
     }
 
-    /// Keeps the last event from all sinks that have not got an earlier one of the request. Returns
-    /// them.
+    /// Withholds the last event from all sinks that have received no other event of the request.
+    /// Returns these sinks.
     pub(super) fn withhold(&mut self, long_running: bool) -> SinkSet {
         let withheld = self.without_earlier(long_running);
         let last = &mut self.takers[Stage::ResponseComplete as usize];
@@ -168,12 +168,12 @@ impl View {
         withheld
     }
 
-    /// Whether there are such sinks.
+    /// Returns whether there are such sinks.
     pub(super) fn can_withhold(&self, long_running: bool) -> bool {
         !self.without_earlier(long_running).is_empty()
     }
 
-    /// The sinks that get the last event and no other.
+    /// Returns the sinks that receive the last event and no other.
     fn without_earlier(&self, long_running: bool) -> SinkSet {
         let received = self.takers(Stage::RequestReceived);
         let started = self.takers(Stage::ResponseStarted);
@@ -181,7 +181,7 @@ impl View {
         self.takers(Stage::ResponseComplete).without(begun)
     }
 
-    /// The sinks that get the event of this stage.
+    /// Returns the sinks that receive the event of this stage.
     pub(super) fn takers(&self, stage: Stage) -> SinkSet {
         self.takers[stage as usize]
     }
@@ -228,13 +228,13 @@ impl View {
         }
     }
 
-    /// Whether decoding the request's body would take long.
+    /// Returns whether decoding the request's body would take long.
     pub(super) fn is_heavy(&self, answer: &Status) -> bool {
         let to_come = self.request.as_ref().filter(|request| request.kind.was_read(answer));
         to_come.is_some_and(|request| request.captured.is_heavy())
     }
 
-    /// Takes the request's body as it came: the proxy has refused it for its meaning.
+    /// Takes the request's body as received: the proxy has refused it as ambiguous.
     pub(super) fn refuse_request(&mut self, metrics: &BodyMetrics) {
         let captured = self.request.take().and_then(|request| request.captured.take());
         if let Some(capture) = captured.filter(|_| self.level >= Level::Request) {
@@ -243,12 +243,12 @@ impl View {
         }
     }
 
-    /// The answer's body has been captured.
+    /// Records the captured body of the response.
     pub(super) fn response_captured(&mut self, recorded: Recorded, metrics: &BodyMetrics) {
         self.response_object = Some(self.annotated(recorded, &RESPONSE_OBJECT, metrics));
     }
 
-    /// The JSON of a body, after what else there is to say of it went into annotations.
+    /// Returns the JSON of a body, and adds annotations for what it lacks.
     fn annotated(
         &mut self,
         recorded: Recorded,
@@ -273,7 +273,7 @@ impl View {
         json
     }
 
-    /// All of it.
+    /// Returns the complete contents.
     pub(super) fn shown(&self) -> Shown<'_> {
         Shown {
             request: self.request_object.as_deref(),
@@ -283,7 +283,8 @@ impl View {
     }
 }
 
-/// The part of an event that is removed if the event is too long, and the annotation for it.
+/// The contents of an event that can be left out if the event is too long, and the annotation for
+/// it.
 pub(super) struct Shown<'v> {
     pub(super) request: Option<&'v [u8]>,
     pub(super) response: Option<&'v [u8]>,
@@ -291,7 +292,7 @@ pub(super) struct Shown<'v> {
 }
 
 impl Shown<'_> {
-    /// The bytes of both bodies.
+    /// Returns the bytes of both bodies.
     pub(super) fn bodies(&self) -> usize {
         let [request, response] = self.lengths();
         request + response
@@ -301,7 +302,8 @@ impl Shown<'_> {
         [self.request, self.response].map(|body| body.map_or(0, <[u8]>::len))
     }
 
-    /// Leaves out the larger body. `false`: there is none. kube-apiserver leaves out both at once.
+    /// Leaves out the larger body; returns `false` if there is none. kube-apiserver leaves out both
+    /// at once.
     pub(super) fn leave_out_larger(&mut self) -> bool {
         let [request, response] = self.lengths();
         let (bytes, names) = if request + response == 0 {
@@ -320,7 +322,7 @@ impl Shown<'_> {
     }
 }
 
-/// Adds an annotation, unless there is one of that key.
+/// Adds an annotation, unless there is one with that key.
 pub(super) fn annotate(annotations: &mut Annotations, key: &'static str, value: String) {
     let at = annotations.partition_point(|(known, _)| *known < key);
     if annotations.get(at).is_none_or(|(known, _)| *known != key) {

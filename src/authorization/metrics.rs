@@ -10,7 +10,7 @@ use prometheus_client::registry::Registry;
 
 /// Why an event has no annotations. The label `reason` has one value per variant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Missing {
+pub(crate) enum Missing {
     /// The review did not end in time.
     Timeout,
     /// Too many reviews were in flight.

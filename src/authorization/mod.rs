@@ -19,16 +19,16 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
-pub use self::metrics::AuthorizationMetrics;
+pub(crate) use self::metrics::AuthorizationMetrics;
 
 use self::cache::{Cache, Lookup};
 use self::decision::Decision;
-pub use self::metrics::Missing;
+pub(crate) use self::metrics::Missing;
 use crate::impersonation::{self, key_of_request, review_access};
-use crate::request::RequestInfo;
-use crate::status::Status;
 use crate::upstream::Upstream;
 use k8s_audit::UserInfo;
+use k8s_audit::request::RequestInfo;
+use k8s_audit::status::Status;
 
 /// `authorization.k8s.io/decision`
 const DECISION: &str = "authorization.k8s.io/decision";

@@ -32,7 +32,7 @@ pub(super) fn checks(recorder: &Arc<Recorder>) -> Vec<Check> {
 
 /// Keeps the metric of each backend's health, and logs losses that were held back, until the
 /// recorder is gone.
-pub(super) fn look_after(recorder: &Arc<Recorder>, metrics: &[Arc<BackendMetrics>]) {
+pub(super) fn spawn_monitor(recorder: &Arc<Recorder>, metrics: &[Arc<BackendMetrics>]) {
     let (recorder, metrics) = (Arc::downgrade(recorder), metrics.to_vec());
     tokio::spawn(async move {
         let mut interval = tokio::time::interval(INTERVAL);

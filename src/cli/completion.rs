@@ -13,7 +13,7 @@ use super::Failure;
 #[command(
     after_help = "Example: kube-audit-proxy completion bash > /etc/bash_completion.d/kube-audit-proxy"
 )]
-pub struct CompletionArgs {
+pub(super) struct CompletionArgs {
     /// The shell
     #[arg(value_enum)]
     shell: Shell,
@@ -22,7 +22,7 @@ pub struct CompletionArgs {
 /// Arguments of `man`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: kube-audit-proxy man /usr/local/share/man/man1")]
-pub struct ManArgs {
+pub(super) struct ManArgs {
     /// The directory; must exist
     #[arg(value_name = "FOLDER")]
     folder: PathBuf,

@@ -1,21 +1,23 @@
 //! `kube-audit-proxy demo`: the proxy in front of an in-memory API, and its events as they happen.
 
+mod line;
+
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+use demo_api::{Demo, UpstreamIdentity};
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 
+use self::line::Style;
 use super::process::Process;
 use super::{Failure, logging};
 use crate::config::{self, Config, LogFormat};
-use crate::demo::line::Style;
-use crate::demo::{Demo, UpstreamIdentity};
 use crate::server::limits;
 
 /// Flags of `demo`.
 #[derive(Debug, clap::Args)]
-pub struct DemoFlags {
+pub(super) struct DemoFlags {
     /// Port of the proxy on the loopback address; 0 selects a free port
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     port: u16,
@@ -35,7 +37,7 @@ pub struct DemoFlags {
 }
 
 /// Runs the demo until it receives a signal.
-pub fn run(flags: &DemoFlags) -> Result<(), Failure> {
+pub(super) fn run(flags: &DemoFlags) -> Result<(), Failure> {
     logging::init(tracing::Level::WARN, LogFormat::Text);
     limits::prepare()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -143,46 +145,14 @@ impl Signals {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
     use std::process::Command;
 
     use serde_json::Value;
 
     use super::*;
-    use crate::policy;
 
     fn flags(upstream_identity: UpstreamIdentity) -> DemoFlags {
         DemoFlags { port: 0, dir: None, policy: None, upstream_identity, all_stages: false }
-    }
-
-    #[test]
-    fn deployments_use_flags_that_there_are() {
-        for manifest in [
-            include_str!("../../deploy/static-pod.yaml"),
-            include_str!("../../deploy/sidecar.yaml"),
-        ] {
-            let flags =
-                manifest.lines().map(str::trim).filter_map(|line| line.strip_prefix("- --"));
-            let arguments: Vec<_> = flags.map(|flag| OsString::from(format!("--{flag}"))).collect();
-            assert!(arguments.len() > 10);
-            config::file::parse(&arguments).unwrap().unwrap();
-        }
-    }
-
-    #[test]
-    fn the_sample_settings_are_settings() {
-        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/config/settings.yaml");
-        let flags = config::file::parse(&[OsString::from(format!("--config={file}"))]);
-        flags.unwrap().unwrap();
-    }
-
-    #[test]
-    fn the_sample_policies_are_faultless() {
-        for name in ["policy-recommended.yaml", "policy-minimal.yaml"] {
-            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name);
-            let loaded = policy::load(&path).unwrap();
-            assert!(loaded.warnings.is_empty(), "{name}: {:?}", loaded.warnings);
-        }
     }
 
     /// kubectl through the proxy: every request is an event.

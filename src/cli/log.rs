@@ -51,7 +51,7 @@ Examples:
 
 /// Arguments of `log`.
 #[derive(Debug, clap::Args)]
-pub struct LogArgs {
+pub(super) struct LogArgs {
     #[command(subcommand)]
     command: LogCommand,
 }
@@ -123,7 +123,7 @@ pub(super) enum LogCommand {
 }
 
 /// Runs the subcommand.
-pub fn run(args: LogArgs) -> ExitCode {
+pub(super) fn run(args: LogArgs) -> ExitCode {
     execute(args.command)
 }
 

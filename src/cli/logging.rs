@@ -8,12 +8,13 @@ use tracing_subscriber::EnvFilter;
 use crate::config::LogFormat;
 
 /// The crates of this project, which log at `--log-level`.
-const OWN_CRATES: [&str; 12] = [
+const OWN_CRATES: [&str; 13] = [
     "api_client",
     "audit_body",
     "audit_log",
     "audit_query",
     "audit_stream",
+    "demo_api",
     "k8s_audit",
     "kube_audit_proxy",
     "kube_authn",
@@ -24,7 +25,7 @@ const OWN_CRATES: [&str; 12] = [
 ];
 
 /// Sets the process's log up. Later calls change nothing.
-pub fn init(level: Level, format: LogFormat) {
+pub(super) fn init(level: Level, format: LogFormat) {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(directives(level)))
         .with_ansi(std::io::stderr().is_terminal())

@@ -2,14 +2,16 @@
 
 mod backends;
 mod completion;
+#[cfg(feature = "demo")]
 mod demo;
 mod error;
 mod kubeconfig;
 mod log;
 mod logging;
+mod notify;
 mod output;
 mod policy;
-pub mod process;
+pub(crate) mod process;
 mod recordings;
 mod seals;
 mod serve;
@@ -40,6 +42,7 @@ enum Command {
     // Boxed, as it is many times the size of the others.
     Serve(Box<ServeFlags>),
     /// Try it: the proxy in front of an in-memory API, with its audit events as they happen
+    #[cfg(feature = "demo")]
     Demo(demo::DemoFlags),
     /// Search, summarize, follow, and verify audit logs
     Log(log::LogArgs),
@@ -97,6 +100,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
     };
     let result = match cli.command {
         Command::Serve(_) => serve::run(arguments_of(&arguments, "serve")),
+        #[cfg(feature = "demo")]
         Command::Demo(flags) => demo::run(&flags),
         Command::Log(args) => return log::run(args),
         Command::Session(args) => return session::run(args),
@@ -132,6 +136,7 @@ fn tell(error: clap::Error) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config;
 
     fn code(arguments: &[&str]) -> ExitCode {
         run(arguments.iter().map(OsString::from).collect())
@@ -173,6 +178,43 @@ mod tests {
         ];
         for (arguments, expected) in cases {
             assert_eq!(code(arguments), ExitCode::from(expected), "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn the_demo_exists_only_with_its_feature() {
+        let has_demo = Cli::command().find_subcommand("demo").is_some();
+        assert_eq!(has_demo, cfg!(feature = "demo"));
+        assert_eq!(Cli::command().render_help().to_string().contains("demo"), has_demo);
+    }
+
+    #[test]
+    fn deployments_use_flags_that_there_are() {
+        for manifest in [
+            include_str!("../../deploy/static-pod.yaml"),
+            include_str!("../../deploy/sidecar.yaml"),
+        ] {
+            let flags =
+                manifest.lines().map(str::trim).filter_map(|line| line.strip_prefix("- --"));
+            let arguments: Vec<_> = flags.map(|flag| OsString::from(format!("--{flag}"))).collect();
+            assert!(arguments.len() > 10);
+            config::file::parse(&arguments).unwrap().unwrap();
+        }
+    }
+
+    #[test]
+    fn the_sample_settings_are_settings() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/config/settings.yaml");
+        let flags = config::file::parse(&[OsString::from(format!("--config={file}"))]);
+        flags.unwrap().unwrap();
+    }
+
+    #[test]
+    fn the_sample_policies_are_faultless() {
+        for name in ["policy-recommended.yaml", "policy-minimal.yaml"] {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name);
+            let loaded = crate::policy::load(&path).unwrap();
+            assert!(loaded.warnings.is_empty(), "{name}: {:?}", loaded.warnings);
         }
     }
 }

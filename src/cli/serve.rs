@@ -2,19 +2,22 @@
 
 use std::ffi::OsString;
 
+use super::notify::notify;
 use super::process::Process;
 use super::signals::{Asked, Signals};
 use super::{Failure, logging};
+use crate::audit::panic_message;
 use crate::config::{self, Config};
 use crate::server::limits;
 
 /// Serves until a signal ends it. `arguments` are those behind `serve`.
-pub fn run(arguments: &[OsString]) -> Result<(), Failure> {
+pub(super) fn run(arguments: &[OsString]) -> Result<(), Failure> {
     let flags = config::file::parse(arguments)
         .map_err(|error| Failure::Usage(usage(&error)))?
         .map_err(|error| Failure::Usage(error.to_string()))?;
     let config = Config::new(flags).map_err(|error| Failure::Usage(error.to_string()))?;
     logging::init(config.operation.log_level, config.operation.log_format);
+    panic_message::install();
     // Without enough threads and descriptors the runtime would panic.
     limits::prepare()?;
     // Before anything starts, so that no signal finds the default: ending without a word.
@@ -35,11 +38,17 @@ fn usage(error: &clap::Error) -> String {
 async fn serve(config: Config, mut signals: Signals) -> Result<(), Failure> {
     let process = Process::start(config, None).await?;
     signals.serves();
+    notify("READY=1");
     loop {
         match signals.next().await {
-            Asked::Reload => process.reload(),
+            Asked::Reload => {
+                notify("RELOADING=1");
+                process.reload();
+                notify("READY=1");
+            }
             Asked::End(name) => {
                 tracing::info!(signal = name, "shutting down");
+                notify("STOPPING=1");
                 break;
             }
         }

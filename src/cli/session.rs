@@ -22,7 +22,7 @@ Examples:
 /// Arguments of `session`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct SessionArgs {
+pub(super) struct SessionArgs {
     #[command(subcommand)]
     command: SessionCommand,
 }
@@ -82,7 +82,7 @@ enum ListFormat {
 }
 
 /// Runs the subcommand.
-pub fn run(args: SessionArgs) -> ExitCode {
+pub(super) fn run(args: SessionArgs) -> ExitCode {
     let result = match args.command {
         SessionCommand::List { output, dir } => list(&dir, output),
         SessionCommand::Show { raw, input, which } => show(&which, raw, input),
@@ -164,10 +164,10 @@ fn list(dir: &Path, format: ListFormat) -> anyhow::Result<()> {
     Ok(())
 }
 
-const COLUMNS: [&str; 8] =
-    ["START", "USER", "ACTIVITY", "POD", "COMMAND", "DURATION", "EXIT", "FILE"];
+const COLUMNS: [&str; 9] =
+    ["START", "USER", "ACTIVITY", "POD", "COMMAND", "DURATION", "EXIT", "OMITTED", "FILE"];
 
-fn row(name: String, description: &Description, summary: Option<&Summary>) -> [String; 8] {
+fn row(name: String, description: &Description, summary: Option<&Summary>) -> [String; 9] {
     let user = match &description.impersonated_user {
         Some(other) => format!("{} as {}", description.user.username, other.username),
         None => description.user.username.clone(),
@@ -177,6 +177,9 @@ fn row(name: String, description: &Description, summary: Option<&Summary>) -> [S
         Some(summary) if summary.salvaged => "salvaged".to_owned(),
         Some(summary) => summary.exit_code.map_or("-".to_owned(), |code| code.to_string()),
     };
+    // Of these streams there is only a part of the content, or nothing.
+    let omitted = summary.map(|summary| summary.omitted(description.records_input));
+    let omitted = omitted.unwrap_or_default();
     let start = description.start.get(..19).unwrap_or(&description.start);
     let row = [
         format!("{}Z", start.trim_end_matches('Z')),
@@ -186,6 +189,7 @@ fn row(name: String, description: &Description, summary: Option<&Summary>) -> [S
         shorten(&description.command.join(" ")),
         summary.map_or("-".to_owned(), |summary| format!("{:.1}s", summary.duration)),
         exit,
+        if omitted.is_empty() { "-".to_owned() } else { omitted.join(",") },
         name,
     ];
     // Users choose much of it.
@@ -200,10 +204,10 @@ fn shorten(command: &str) -> String {
     }
 }
 
-fn table(rows: &[[String; 8]], out: &mut impl Write) -> io::Result<()> {
+fn table(rows: &[[String; 9]], out: &mut impl Write) -> io::Result<()> {
     let header = COLUMNS.map(str::to_owned);
     let all = || std::iter::once(&header).chain(rows);
-    let mut widths = [0; 8];
+    let mut widths = [0; 9];
     for row in all() {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());

@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 
 use http::HeaderName;
 
-use super::flags::{ServeFlags, UpstreamIdentity};
+use super::flags::ServeFlags;
 use super::{
     Authentication, ConfigError, Issuers, RequestHeaderAuthentication,
     ServiceAccountAuthentication, fail,
 };
-use crate::authn::{
+use crate::request::source::TrustedProxies;
+use crate::upstream::identity::Identity;
+use kube_authn::{
     Algorithm, CaSource, ClaimRule, IssuerSettings, JwtSettings, NameMapping, RequestHeaderNames,
     TokenReviewSettings, TokenWebhook, issuer_url, issuers_or_usual,
 };
-use crate::request::source::TrustedProxies;
 
 pub(super) fn authentication(flags: &ServeFlags) -> Result<Authentication, ConfigError> {
     let nobody = flags.client_ca_file.is_none()
@@ -26,7 +27,7 @@ pub(super) fn authentication(flags: &ServeFlags) -> Result<Authentication, Confi
         && !flags.authentication_token_review
         && flags.authentication_token_webhook_config_file.is_none()
         && flags.anonymous_auth == Some(false)
-        && flags.upstream_identity != UpstreamIdentity::PassThrough;
+        && flags.upstream_identity != Identity::PassThrough;
     if nobody {
         return fail(
             "--anonymous-auth=false without another way to authenticate would refuse every request; \
@@ -103,7 +104,7 @@ fn token_review(
         audiences: audiences.to_vec(),
         authenticated_ttl: flags.authentication_token_review_cache_authenticated_ttl,
         unauthenticated_ttl: flags.authentication_token_review_cache_unauthenticated_ttl,
-        as_front_proxy: flags.upstream_identity == UpstreamIdentity::RequestHeader,
+        as_front_proxy: flags.upstream_identity == Identity::RequestHeader,
         webhook: None,
     };
     match (flags.authentication_token_review, &flags.authentication_token_webhook_config_file) {

@@ -4,18 +4,23 @@ use clap::{Arg, ArgAction};
 
 /// Extends [`Arg`] for boolean flags.
 pub(super) trait BooleanFlag {
-    /// Accepts a value of Go's syntax, and none for `true`. Like in kube-apiserver, the value must
-    /// follow a `=`: otherwise `--flag false` would be ambiguous.
+    /// Accepts a value of Go's syntax, and none for `true`.
     fn boolean(self) -> Self;
+
+    /// Accepts a value, and none for `true`. Like in kube-apiserver, the value must follow a `=`:
+    /// otherwise `--flag false` would be ambiguous.
+    fn optional_value(self) -> Self;
 }
 
 impl BooleanFlag for Arg {
     fn boolean(self) -> Arg {
-        self.value_name("BOOL")
-            .default_missing_value("true")
+        self.value_name("BOOL").value_parser(parse_bool).optional_value()
+    }
+
+    fn optional_value(self) -> Arg {
+        self.default_missing_value("true")
             .num_args(0..=1)
             .require_equals(true)
-            .value_parser(parse_bool)
             .action(ArgAction::Set)
     }
 }

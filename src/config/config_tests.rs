@@ -2,9 +2,9 @@ use std::ffi::OsString;
 
 use super::*;
 use crate::audit::record::Format;
-use crate::authn::{ClaimRule, NameMapping};
 use audit_log::webhook::WebhookConfig;
 use audit_log::{Compress, LogConfig, LogPath, Mode, Rotation, SyncMode, Throttle};
+use kube_authn::{ClaimRule, NameMapping};
 
 /// Enough for everything else to be looked at.
 const REQUIRED: [&str; 2] = ["--audit-policy-file=policy.yaml", "--audit-log-path=audit.log"];
@@ -346,7 +346,7 @@ fn oidc_flags_are_kube_apiservers() {
     let plain = oidc(&[]).unwrap();
     assert_eq!(plain.username, by_claim("sub", "https://login.example/realm#"));
     assert_eq!((plain.groups, plain.audiences), (None, vec!["kubernetes".to_owned()]));
-    assert_eq!(plain.algorithms, [crate::authn::Algorithm::RS256]);
+    assert_eq!(plain.algorithms, [kube_authn::Algorithm::RS256]);
     let username = |more: &[&str]| oidc(more).unwrap().username;
     assert_eq!(username(&["--oidc-username-prefix=-"]), by_claim("sub", ""));
     assert_eq!(username(&["--oidc-username-claim=email"]), by_claim("email", ""));

@@ -1,27 +1,26 @@
 //! The file of `--config`: flags in YAML.
 //!
 //! A key is a flag without its dashes; a value is what would stand behind it, or a list of such.
-//! Besides, there is `sinks`, a list of maps: [`sink_entry`].
+//! Besides, there is `sinks`, a list of maps: [`entry`].
 //! The file has no parser of its own: each entry becomes an argument of the one that the command
 //! line has, so that both take the same values and refuse them in the same words.
 
 use std::ffi::{OsStr, OsString};
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Args, Command, FromArgMatches};
-use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_yaml::{Location, Spanned};
+use serde_yaml::Location;
 
 use super::flags::ServeFlags;
-use super::sink_entry::{self, SinkEntry, is_of_sinks};
+use super::sinks::SinkEntry;
+use super::sinks::entry::{self, is_of_sinks};
+use super::tree::Entries;
 
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum FileError {
+pub(crate) enum FileError {
     /// It cannot be read.
     #[error("--config: {path}: {source}", path = path.display())]
     Read {
@@ -58,7 +57,7 @@ pub enum FileError {
 /// # Errors
 /// Inside, what is wrong with the file; outside, what clap says of the arguments, which may be
 /// that help is asked for.
-pub fn parse(arguments: &[OsString]) -> Result<Result<ServeFlags, FileError>, clap::Error> {
+pub(crate) fn parse(arguments: &[OsString]) -> Result<Result<ServeFlags, FileError>, clap::Error> {
     let matches = command().try_get_matches_from(arguments)?;
     let flags = ServeFlags::from_arg_matches(&matches)?;
     let Some(path) = &flags.config else {
@@ -83,7 +82,7 @@ pub fn parse(arguments: &[OsString]) -> Result<Result<ServeFlags, FileError>, cl
             "sinks and --{flag} exclude each other; move the flag into an entry of sinks, or \
              remove sinks"
         );
-        return Ok(Err(entry_error(path, *at, message)));
+        return Ok(Err(FileError::entry(path, *at, message)));
     }
     let mut all: Vec<OsString> = from_file
         .into_iter()
@@ -110,7 +109,7 @@ struct Arguments {
 }
 
 fn arguments_of(path: &Path) -> Result<Arguments, FileError> {
-    let text = crate::regular_file::read_to_string(path)
+    let text = watched_files::regular_file::read_to_string(path)
         .map_err(|source| FileError::Read { path: path.to_owned(), source })?;
     let entries = match serde_yaml::from_str::<Option<Entries>>(&text) {
         Ok(entries) => entries.unwrap_or_default(),
@@ -122,11 +121,11 @@ fn arguments_of(path: &Path) -> Result<Arguments, FileError> {
     let mut of_sinks = None;
     for (key, value) in entries.0 {
         if key.value == "sinks" {
-            let sinks = sink_entry::parse(path, value.value, value.referenced)?;
+            let sinks = entry::parse(path, value.value, value.referenced)?;
             arguments.sinks = Some((sinks, key.referenced));
             continue;
         }
-        let wrong = |(at, message)| entry_error(path, at, message);
+        let wrong = |(at, message)| FileError::entry(path, at, message);
         let texts = value.value.texts(value.referenced).map_err(|at| {
             wrong((at, format!("{} must be a value or a list of values, not a map", key.value)))
         })?;
@@ -145,19 +144,21 @@ fn arguments_of(path: &Path) -> Result<Arguments, FileError> {
                 "{key} and sinks exclude each other; move it into the entries of sinks, or remove \
                  sinks"
             );
-            Err(entry_error(path, at, message))
+            Err(FileError::entry(path, at, message))
         }
         _ => Ok(arguments),
     }
 }
 
-fn entry_error(path: &Path, at: Location, message: String) -> FileError {
-    FileError::Entry { path: path.to_owned(), line: at.line(), column: at.column(), message }
+impl FileError {
+    pub(super) fn entry(path: &Path, at: Location, message: String) -> FileError {
+        FileError::Entry { path: path.to_owned(), line: at.line(), column: at.column(), message }
+    }
 }
 
 /// Whether `argument`, made of the flag `name` that is at `key` and a value at `at`, is one that
 /// `serve` takes.
-pub(super) fn check(
+fn check(
     name: &str,
     key: Location,
     at: Location,
@@ -184,121 +185,11 @@ pub(super) fn check(
 }
 
 /// The flag that an unknown one is like.
-pub(super) fn nearest_flag(argument: &OsStr) -> Option<String> {
-    nearest(command(), argument)
-}
-
-/// The argument of a command that an unknown one is like.
-pub(super) fn nearest(command: Command, argument: &OsStr) -> Option<String> {
-    let error = command.try_get_matches_from([argument]).err()?;
+fn nearest_flag(argument: &OsStr) -> Option<String> {
+    let error = command().try_get_matches_from([argument]).err()?;
     match error.get(ContextKind::SuggestedArg) {
         Some(ContextValue::String(flag)) => Some(flag.trim_start_matches('-').to_owned()),
         _ => None,
-    }
-}
-
-/// Keys and values, in order.
-#[derive(Default)]
-pub(super) struct Entries(pub(super) Vec<(Spanned<String>, Spanned<Value>)>);
-
-/// What a key can have.
-pub(super) enum Value {
-    One(String),
-    Many(Vec<Spanned<Value>>),
-    Map(Entries),
-}
-
-impl Value {
-    /// The single values, each with its place.
-    ///
-    /// # Errors
-    /// Where there is a map.
-    pub(super) fn texts(&self, at: Location) -> Result<Vec<(String, Location)>, Location> {
-        match self {
-            Value::One(text) => Ok(vec![(text.clone(), at)]),
-            Value::Map(_) => Err(at),
-            Value::Many(values) => {
-                let texts: Result<Vec<_>, _> =
-                    values.iter().map(|value| value.value.texts(value.referenced)).collect();
-                Ok(texts?.concat())
-            }
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Entries {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Entries, D::Error> {
-        struct Map;
-
-        impl<'de> Visitor<'de> for Map {
-            type Value = Entries;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a map from flags to values, such as `secure-port: 6443`")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
-                entries(&mut map)
-            }
-        }
-
-        deserializer.deserialize_map(Map)
-    }
-}
-
-fn entries<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Entries, A::Error> {
-    let mut entries = Vec::new();
-    while let Some(entry) = map.next_entry()? {
-        entries.push(entry);
-    }
-    Ok(Entries(entries))
-}
-
-impl<'de> Deserialize<'de> for Value {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
-        struct OneOrMany;
-
-        impl<'de> Visitor<'de> for OneOrMany {
-            type Value = Value;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a value or a list of values")
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<Value, E> {
-                Ok(Value::One(text.to_owned()))
-            }
-
-            fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-                Ok(Value::One(value.to_string()))
-            }
-
-            fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-                Ok(Value::One(value.to_string()))
-            }
-
-            fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-                Ok(Value::One(value.to_string()))
-            }
-
-            fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-                Ok(Value::One(value.to_string()))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
-                let mut values = Vec::new();
-                while let Some(value) = list.next_element()? {
-                    values.push(value);
-                }
-                Ok(Value::Many(values))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-                entries(&mut map).map(Value::Map)
-            }
-        }
-
-        deserializer.deserialize_any(OneOrMany)
     }
 }
 

@@ -32,9 +32,9 @@ tls-cipher-suites:
     assert_eq!(flags.secure_port, 1);
     assert_eq!(flags.bind_address.to_string(), "::1");
     assert_eq!(flags.anonymous_auth, Some(false));
-    assert_eq!(flags.audit_log_path.as_deref(), Some(Path::new("-")));
-    assert_eq!(flags.audit_log_maxage, 0);
-    assert_eq!(flags.audit_log_batch_throttle_qps, 1.5);
+    assert_eq!(flags.log.path.as_deref(), Some(Path::new("-")));
+    assert_eq!(flags.log.maxage, 0);
+    assert_eq!(flags.log.batch_throttle_qps, 1.5);
     assert_eq!(flags.shutdown_timeout.as_secs(), 90);
     assert_eq!(flags.trusted_proxies.len(), 2);
     assert_eq!(flags.tls_cipher_suites, ["D"]);

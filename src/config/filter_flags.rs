@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::flags::parse_duration;
+use super::parse::parse_duration;
 
 const FILTERS: &str = "Request filters";
 
 /// Flags of `serve` for the request filters.
 #[derive(Debug, Clone, Args)]
-pub struct FilterFlags {
+pub(crate) struct FilterFlags {
     /// Maximum number of non-mutating requests in flight; more get a 429. 0 is no limit, the
     /// default: the API server has limits of its own, with queues and priorities (APF). When the
     /// limit is reached, it is shared equally among the users

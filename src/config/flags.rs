@@ -7,18 +7,22 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{ArgAction, Args, ValueEnum};
+use clap::{Args, ValueEnum};
 
-use super::boolean_flag::{BooleanFlag, parse_bool};
+use super::bodies::{BodyFlags, BodySizeFlags, RedactionFlags};
+use super::boolean_flag::BooleanFlag;
 use super::filter_flags::FilterFlags;
 use super::kubeconfig_flags::KubeconfigFlags;
 use super::listener_flags::ListenerFlags;
+use super::log::LogFlags;
+use super::parse::parse_duration;
+use super::policy::{AnnotationFlags, PolicyFlags};
 use super::session_flags::SessionFlags;
-use super::sink_entry::SinkEntry;
-use crate::authn::WebhookVersion;
-use crate::request::duration;
+use super::sinks::SinkEntry;
+use super::webhook::WebhookFlags;
 use crate::request::source::Cidr;
-use crate::sink::Compress;
+use crate::upstream::identity::Identity;
+use kube_authn::WebhookVersion;
 
 const EXAMPLE: &str = "\
 Example:
@@ -28,7 +32,7 @@ Example:
 /// Flags of `serve`.
 #[derive(Debug, Clone, Args)]
 #[command(args_override_self = true, after_help = EXAMPLE)]
-pub struct ServeFlags {
+pub(crate) struct ServeFlags {
     /// Address to listen on for clients
     #[arg(long, value_name = "IP", default_value = "0.0.0.0", help_heading = SERVING)]
     pub bind_address: IpAddr,
@@ -214,7 +218,7 @@ pub struct ServeFlags {
     pub upstream_tls_server_name: Option<String>,
     /// How the API server identifies the user
     #[arg(long, value_name = "MODE", default_value = "impersonate", help_heading = UPSTREAM)]
-    pub upstream_identity: UpstreamIdentity,
+    pub upstream_identity: Identity,
     /// Extra key that names the client to the API server, such as example.com/called-by, so that
     /// the API server's own audit log has it; with --upstream-identity=impersonate. The proxy needs
     /// the verb impersonate on userextras/KEY
@@ -230,217 +234,28 @@ pub struct ServeFlags {
     #[command(flatten)]
     pub filters: FilterFlags,
 
-    /// Audit policy (audit.k8s.io/v1 Policy); reloaded when it changes
-    #[arg(long, value_name = "FILE", help_heading = POLICY)]
-    pub audit_policy_file: Option<PathBuf>,
+    /// The audit policy.
+    #[command(flatten)]
+    pub policy: PolicyFlags,
+    /// Sizes of bodies.
+    #[command(flatten)]
+    pub body_sizes: BodySizeFlags,
+    /// Memory for bodies, and ambiguous bodies.
+    #[command(flatten)]
+    pub bodies: BodyFlags,
+    /// Annotations of events.
+    #[command(flatten)]
+    pub annotations: AnnotationFlags,
+    /// Redaction.
+    #[command(flatten)]
+    pub redaction: RedactionFlags,
 
-    /// Maximum size of a recorded response body; a longer one is truncated, and the event is
-    /// annotated
-    #[arg(long, value_name = "BYTES", default_value_t = 1_572_864, help_heading = BODIES)]
-    pub audit_max_body_bytes: usize,
-    /// Maximum size of a recorded request body
-    #[arg(long, value_name = "BYTES", default_value_t = 3_145_728, help_heading = BODIES)]
-    pub audit_max_request_body_bytes: usize,
-    /// Memory for all bodies that are being recorded, beyond 64 KiB for each. Users share it
-    /// fairly; bodies that exceed a share are truncated
-    #[arg(long, value_name = "BYTES", default_value_t = 134_217_728, help_heading = BODIES)]
-    pub audit_total_body_bytes: usize,
-    /// What to do with a request body that decoders read differently (duplicate keys, YAML merge
-    /// keys that override, several documents, invalid UTF-8 and similar) [default: reject if the
-    /// mode of a sink is blocking-strict, else record]
-    #[arg(long, value_name = "ACTION", help_heading = BODIES)]
-    pub audit_ambiguous_bodies: Option<AmbiguousBodies>,
-    /// Name of this proxy or its node, added to each event as the annotation kube-audit-proxy/node
-    #[arg(long, value_name = "NAME", help_heading = POLICY)]
-    pub audit_node_name: Option<String>,
-    /// Add the index and position of the policy rule that matched to each event, as the annotation
-    /// kube-audit-proxy/policy-rule
-    #[arg(long, default_value = "false", boolean(), help_heading = POLICY)]
-    pub audit_annotate_rule: bool,
-    /// Add the annotations authorization.k8s.io/decision and authorization.k8s.io/reason to events,
-    /// like kube-apiserver does. A SubjectAccessReview runs beside each request, so the proxy's
-    /// user needs the verb create on subjectaccessreviews.authorization.k8s.io
-    #[arg(long, default_value = "false", boolean(), help_heading = POLICY)]
-    pub audit_authorization_annotations: bool,
-    /// How long the SubjectAccessReview may delay a request and its event; after that, the event
-    /// has no authorization annotations
-    #[arg(long, value_name = "TIME", default_value = "500ms", help_heading = POLICY)]
-    #[arg(value_parser = parse_duration, allow_hyphen_values = true)]
-    pub audit_authorization_timeout: Duration,
-    /// How long the reason of an allowed request is reused for the same user and attributes; 0s
-    /// disables the cache
-    #[arg(long, value_name = "TIME", default_value = "10s", help_heading = POLICY)]
-    #[arg(value_parser = parse_duration, allow_hyphen_values = true)]
-    pub audit_authorization_cache_ttl: Duration,
-    /// Values to redact in addition to those of Secrets and tokens, as GROUP/RESOURCE:PATH,
-    /// comma-separated, such as core/configmaps:data.password. none disables redaction, like in
-    /// kube-apiserver
-    #[arg(long, value_name = "RULES", value_delimiter = ',', help_heading = BODIES)]
-    pub audit_redact: Vec<String>,
-
-    /// File for audit events, or - for standard output
-    #[arg(long, value_name = "FILE", help_heading = LOG)]
-    pub audit_log_path: Option<PathBuf>,
-    /// Format of the events
-    #[arg(long, value_name = "FORMAT", default_value = "json", help_heading = LOG)]
-    pub audit_log_format: AuditLogFormat,
-    /// API version of the events
-    #[arg(
-        long,
-        value_name = "VERSION",
-        default_value = "audit.k8s.io/v1",
-        value_parser = ["audit.k8s.io/v1"],
-        help_heading = LOG
-    )]
-    pub audit_log_version: String,
-    /// Days to keep rotated files; 0 keeps them forever
-    #[arg(long, value_name = "DAYS", default_value_t = 366, help_heading = LOG)]
-    #[arg(allow_negative_numbers = true)]
-    pub audit_log_maxage: i64,
-    /// Number of rotated files to keep; 0 keeps all
-    #[arg(long, value_name = "COUNT", default_value_t = 100, help_heading = LOG)]
-    #[arg(allow_negative_numbers = true)]
-    pub audit_log_maxbackup: i64,
-    /// Size in MiB at which the file is rotated; 0 disables rotation
-    #[arg(long, value_name = "MIB", default_value_t = 100, help_heading = LOG)]
-    #[arg(allow_negative_numbers = true)]
-    pub audit_log_maxsize: i64,
-    /// Compress rotated files: gzip (the same as true), or zstd in frames of 1 MiB, which log query
-    /// can decompress one by one
-    #[arg(
-        long,
-        value_name = "false|true|gzip|zstd",
-        default_value = "false",
-        default_missing_value = "true",
-        num_args = 0..=1,
-        require_equals = true,
-        value_parser = parse_compress,
-        action = ArgAction::Set,
-        help_heading = LOG
-    )]
-    pub audit_log_compress: Compress,
-    /// Write an index file for each rotated file (audit-TIME.log.parquet, about 3 % of its size),
-    /// with which log query and log report need not read the log
-    #[arg(long, default_value = "true", boolean(), help_heading = LOG)]
-    pub audit_log_index: bool,
-    /// Whether requests wait until their events are written
-    #[arg(long, value_name = "MODE", default_value = "blocking", help_heading = LOG)]
-    pub audit_log_mode: AuditLogMode,
-    /// When events are synced to disk
-    #[arg(long, value_name = "MODE", default_value = "off", help_heading = LOG)]
-    pub audit_log_sync: AuditLogSync,
-    /// Maximum time between a write and its sync, with --audit-log-sync=interval
-    #[arg(long, value_name = "TIME", default_value = "1s", help_heading = LOG)]
-    #[arg(value_parser = parse_duration, allow_hyphen_values = true)]
-    pub audit_log_sync_interval: Duration,
-    /// Seal the log: write a chain of signed digests to *.seal files next to it, with which
-    /// `kube-audit-proxy log verify` detects later changes
-    #[arg(long, default_value = "false", boolean(), help_heading = LOG)]
-    pub audit_log_seal: bool,
-    /// Ed25519 private key (PKCS#8 PEM) that signs the seal; `kube-audit-proxy log keygen` creates
-    /// one. Users who can write to the log should not be able to read it
-    #[arg(long, value_name = "FILE", help_heading = LOG)]
-    pub audit_log_seal_key_file: Option<PathBuf>,
-    /// How often to log the head of the chain, for `log verify --head`
-    #[arg(long, value_name = "TIME", default_value = "1m", help_heading = LOG)]
-    #[arg(value_parser = parse_duration, allow_hyphen_values = true)]
-    pub audit_log_seal_head_interval: Duration,
-    /// Signed checkpoint of the seal, with which a deleted or older seal is detected;
-    /// audit.log.checkpoint next to the log by default. Users who can write to the log should not
-    /// be able to write to it
-    #[arg(long, value_name = "FILE", help_heading = LOG)]
-    pub audit_log_seal_checkpoint_file: Option<PathBuf>,
-    /// Number of events that can wait to be written, in batch mode
-    #[arg(long, value_name = "COUNT", default_value_t = 10_000, help_heading = LOG)]
-    #[arg(allow_negative_numbers = true)]
-    pub audit_log_batch_buffer_size: i64,
-    /// Maximum number of events in a batch, in batch mode
-    #[arg(long, value_name = "COUNT", default_value_t = 1, help_heading = LOG)]
-    #[arg(allow_negative_numbers = true)]
-    pub audit_log_batch_max_size: i64,
-    /// Maximum time to wait for a batch to fill, in batch mode
-    #[arg(long, value_name = "TIME", default_value = "0s", help_heading = LOG)]
-    #[arg(value_parser = parse_duration, allow_hyphen_values = true)]
-    pub audit_log_batch_max_wait: Duration,
-    /// Limit the rate of batches to --audit-log-batch-throttle-qps
-    #[arg(long, default_value = "false", boolean(), help_heading = LOG)]
-    pub audit_log_batch_throttle_enable: bool,
-    /// Average number of batches per second
-    #[arg(long, value_name = "QPS", default_value_t = 0.0, help_heading = LOG)]
-    #[arg(allow_negative_numbers = true)]
-    pub audit_log_batch_throttle_qps: f32,
-    /// Number of batches that may exceed the average rate at once
-    #[arg(long, value_name = "COUNT", default_value_t = 0, help_heading = LOG)]
-    #[arg(allow_negative_numbers = true)]
-    pub audit_log_batch_throttle_burst: i64,
-
-    /// Kubeconfig of a webhook endpoint that receives audit events
-    #[arg(long, value_name = "FILE", help_heading = WEBHOOK)]
-    pub audit_webhook_config_file: Option<PathBuf>,
-    /// Whether requests wait until the webhook endpoint has accepted their events
-    #[arg(long, value_name = "MODE", default_value = "batch", help_heading = WEBHOOK)]
-    pub audit_webhook_mode: AuditLogMode,
-    /// API version of the events
-    #[arg(
-        long,
-        value_name = "VERSION",
-        default_value = "audit.k8s.io/v1",
-        value_parser = ["audit.k8s.io/v1"],
-        help_heading = WEBHOOK
-    )]
-    pub audit_webhook_version: String,
-    /// Delay before the first retry; later delays are longer
-    #[arg(long, value_name = "TIME", default_value = "10s", help_heading = WEBHOOK)]
-    #[arg(alias = "audit-webhook-batch-initial-backoff")]
-    #[arg(value_parser = parse_duration, allow_hyphen_values = true)]
-    pub audit_webhook_initial_backoff: Duration,
-    /// Number of events that can wait to be sent, in batch mode
-    #[arg(long, value_name = "COUNT", default_value_t = 10_000, help_heading = WEBHOOK)]
-    #[arg(allow_negative_numbers = true)]
-    pub audit_webhook_batch_buffer_size: i64,
-    /// Maximum number of events in a batch, in batch mode
-    #[arg(long, value_name = "COUNT", default_value_t = 400, help_heading = WEBHOOK)]
-    #[arg(allow_negative_numbers = true)]
-    pub audit_webhook_batch_max_size: i64,
-    /// Maximum time to wait for a batch to fill, in batch mode
-    #[arg(long, value_name = "TIME", default_value = "30s", help_heading = WEBHOOK)]
-    #[arg(value_parser = parse_duration, allow_hyphen_values = true)]
-    pub audit_webhook_batch_max_wait: Duration,
-    /// Limit the rate of batches to --audit-webhook-batch-throttle-qps
-    #[arg(long, default_value = "true", boolean(), help_heading = WEBHOOK)]
-    pub audit_webhook_batch_throttle_enable: bool,
-    /// Average number of batches per second
-    #[arg(long, value_name = "QPS", default_value_t = 10.0, help_heading = WEBHOOK)]
-    #[arg(allow_negative_numbers = true)]
-    pub audit_webhook_batch_throttle_qps: f32,
-    /// Number of batches that may exceed the average rate at once
-    #[arg(long, value_name = "COUNT", default_value_t = 15, help_heading = WEBHOOK)]
-    #[arg(allow_negative_numbers = true)]
-    pub audit_webhook_batch_throttle_burst: i64,
-    /// Remove bodies from events that are too large, the larger body first; events that are still
-    /// too large are not sent
-    #[arg(long, default_value = "false", boolean(), help_heading = WEBHOOK)]
-    pub audit_webhook_truncate_enabled: bool,
-    /// Maximum size of a batch in bytes; has no effect, like in kube-apiserver
-    #[arg(long, value_name = "BYTES", default_value_t = 10_485_760, help_heading = WEBHOOK)]
-    #[arg(allow_negative_numbers = true)]
-    pub audit_webhook_truncate_max_batch_size: i64,
-    /// Maximum size of an event in bytes, with --audit-webhook-truncate-enabled
-    #[arg(long, value_name = "BYTES", default_value_t = 102_400, help_heading = WEBHOOK)]
-    #[arg(allow_negative_numbers = true)]
-    pub audit_webhook_truncate_max_event_size: i64,
-    /// Compress batches with gzip
-    #[arg(long, default_value = "false", boolean(), help_heading = WEBHOOK)]
-    pub audit_webhook_compress: bool,
-    /// Directory where batches wait on disk until the webhook endpoint has accepted them, in batch
-    /// mode
-    #[arg(long, value_name = "DIR", help_heading = WEBHOOK)]
-    pub audit_webhook_spool_dir: Option<PathBuf>,
-    /// Maximum size of the spool in MiB; events beyond it are lost and counted. Up to half of it
-    /// can be *.rejected files
-    #[arg(long, value_name = "MIB", default_value_t = 1024, help_heading = WEBHOOK)]
-    #[arg(allow_negative_numbers = true)]
-    pub audit_webhook_spool_max_size: i64,
+    /// The log backend.
+    #[command(flatten)]
+    pub log: LogFlags,
+    /// The webhook backend.
+    #[command(flatten)]
+    pub webhook: WebhookFlags,
 
     /// YAML file whose keys are the names of these flags without dashes; flags on the command line
     /// override it. Its list sinks replaces --audit-log-* and --audit-webhook-*
@@ -449,18 +264,6 @@ pub struct ServeFlags {
     /// `sinks` of that file.
     #[arg(skip)]
     pub sinks: Vec<SinkEntry>,
-    /// Remove bodies from events that are too large, the larger body first
-    #[arg(long, default_value = "false", boolean(), help_heading = LOG)]
-    pub audit_log_truncate_enabled: bool,
-    /// Maximum size of an event in bytes, with --audit-log-truncate-enabled
-    #[arg(long, value_name = "BYTES", default_value_t = 102_400, help_heading = LOG)]
-    #[arg(allow_negative_numbers = true)]
-    pub audit_log_truncate_max_event_size: i64,
-    /// Accepted for compatibility with kube-apiserver; has no effect, because events are written
-    /// one by one
-    #[arg(long, value_name = "BYTES", default_value_t = 10_485_760, help_heading = LOG)]
-    #[arg(allow_negative_numbers = true)]
-    pub audit_log_truncate_max_batch_size: i64,
 
     /// Recordings of sessions.
     #[command(flatten)]
@@ -491,15 +294,11 @@ pub struct ServeFlags {
 pub(super) const SERVING: &str = "Serving";
 const AUTHENTICATION: &str = "Authentication";
 pub(super) const UPSTREAM: &str = "Upstream";
-const POLICY: &str = "Audit policy";
-const BODIES: &str = "Bodies in the audit log";
-const LOG: &str = "Audit log";
-const WEBHOOK: &str = "Audit webhook";
 const OPERATION: &str = "Operation";
 
 /// `--tls-min-version`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum TlsMinVersion {
+pub(crate) enum TlsMinVersion {
     /// TLS 1.2
     #[value(name = "VersionTLS12")]
     Tls12,
@@ -508,20 +307,9 @@ pub enum TlsMinVersion {
     Tls13,
 }
 
-/// `--upstream-identity`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum UpstreamIdentity {
-    /// By X-Remote-* headers; the API server trusts the proxy's front-proxy client certificate
-    RequestHeader,
-    /// By Impersonate-* headers; the proxy's own credentials must be allowed to impersonate
-    Impersonate,
-    /// By the client's own bearer token, which is forwarded
-    PassThrough,
-}
-
 /// `--constrained-impersonation`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Constrained {
+pub(crate) enum Constrained {
     /// Depends on the API server's version: enabled from 1.36 on
     Auto,
     /// Enabled; what it does not allow, the verb impersonate can allow
@@ -530,73 +318,13 @@ pub enum Constrained {
     False,
 }
 
-/// `--audit-log-format`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum AuditLogFormat {
-    /// One JSON object per line
-    Json,
-    /// One line of key="value" pairs, without bodies
-    Legacy,
-}
-
-/// `--audit-log-mode`, `--audit-webhook-mode`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum AuditLogMode {
-    /// Requests do not wait; when the buffer is full, events are lost and counted
-    Batch,
-    /// Requests wait; if a write fails, they proceed, and the loss is counted
-    Blocking,
-    /// Requests wait; if a write fails, they are refused
-    BlockingStrict,
-}
-
-/// `--audit-ambiguous-bodies`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum AmbiguousBodies {
-    /// Forward it; an annotation of the event names what is ambiguous
-    Record,
-    /// Reject it with 400 before it is forwarded; the event has the body as it was received
-    Reject,
-}
-
-/// `--audit-log-sync`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum AuditLogSync {
-    /// When the operating system decides, like in kube-apiserver
-    Off,
-    /// At most --audit-log-sync-interval after they are written
-    Interval,
-    /// Before an event counts as written; concurrent events share one sync
-    Always,
-}
-
 /// `--log-format`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// Human-readable lines
     Text,
     /// One JSON object per line
     Json,
-}
-
-fn parse_compress(text: &str) -> Result<Compress, String> {
-    match text {
-        "gzip" => Ok(Compress::Gzip),
-        "zstd" => Ok(Compress::Zstd),
-        _ => match parse_bool(text) {
-            Ok(true) => Ok(Compress::Gzip),
-            Ok(false) => Ok(Compress::No),
-            Err(_) => Err("accepted are false, true, gzip, and zstd".to_owned()),
-        },
-    }
-}
-
-pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let nanoseconds = duration::parse(text)
-        .map_err(|error| format!("{error}; write it as 30s, 1m30s or 500ms"))?;
-    u64::try_from(nanoseconds)
-        .map(Duration::from_nanos)
-        .map_err(|_| "a time to wait cannot be negative".to_owned())
 }
 
 /// A level by name, or by the number that kube-apiserver's `-v` takes.

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::flags::{UPSTREAM, parse_duration};
+use super::flags::UPSTREAM;
+use super::parse::parse_duration;
 
 /// Flags of `serve` about kubeconfigs and credential plugins.
 #[derive(Debug, Clone, Args)]
-pub struct KubeconfigFlags {
+pub(crate) struct KubeconfigFlags {
     /// Kubeconfig with the API server's address and the proxy's own credentials. By default, in
     /// kubectl's order: the files of $KUBECONFIG, ~/.kube/config, the ServiceAccount of the proxy's
     /// pod. With --upstream-server and without --kubeconfig, none of them is used

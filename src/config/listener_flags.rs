@@ -7,7 +7,7 @@ use super::flags::SERVING;
 
 /// Flags of `serve` for its listening sockets and HTTP/2.
 #[derive(Debug, Clone, Args)]
-pub struct ListenerFlags {
+pub(crate) struct ListenerFlags {
     /// Set SO_REUSEADDR on the listening sockets, so that binding does not wait for connections in
     /// the TIME_WAIT state. On Linux this is always set, as it is by kube-apiserver; the flag is
     /// accepted for compatibility

@@ -4,22 +4,27 @@
 //! Making one opens no file but that, so everything in it can be tested as a table.
 
 mod authentication;
+mod batch;
 mod bodies;
 mod boolean_flag;
-pub mod file;
+pub(crate) mod file;
 mod filter_flags;
 mod filters;
-pub mod flags;
+pub(crate) mod flags;
 mod kubeconfig_flags;
 mod listener_flags;
+mod log;
+mod parse;
+mod policy;
 #[cfg(test)]
 mod reference;
-mod s3_sink;
+mod s3;
 mod same_file;
 mod session_flags;
-mod sink_entry;
-mod sink_list;
+mod setting;
 mod sinks;
+mod tree;
+mod webhook;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -27,16 +32,16 @@ use std::time::Duration;
 
 use rustls::SupportedCipherSuite;
 
-pub use self::bodies::Bodies;
+pub(crate) use self::bodies::Bodies;
 use self::flags::Constrained;
-pub use self::flags::{LogFormat, ServeFlags};
-use self::flags::{TlsMinVersion, UpstreamIdentity};
+use self::flags::TlsMinVersion;
+pub(crate) use self::flags::{LogFormat, ServeFlags};
 use self::kubeconfig_flags::KubeconfigFlags;
-pub use self::session_flags::SessionRecording;
-pub use self::sink_entry::{SinkEntry, SinkType};
-pub use self::sink_list::{BackendSettings, SinkSettings};
+pub(crate) use self::session_flags::SessionRecording;
+pub(crate) use self::setting::Setting;
+use self::setting::SettingError;
+pub(crate) use self::sinks::{BackendSettings, SinkSettings};
 use crate::audit::record::AmbiguousBodies;
-use crate::authn::{JwtSettings, RequestHeaderNames, TokenReviewSettings};
 use crate::authorization::AuthorizationSettings;
 use crate::filters::FilterSettings;
 use crate::impersonation::{ConstrainedImpersonation, Rules};
@@ -44,10 +49,11 @@ use crate::request::source::{Cidr, TrustedProxies};
 use crate::server::tls::{self, MinVersion, TlsOptions};
 use crate::upstream::UpstreamFlags;
 use crate::upstream::identity::{Identity, OriginalUserExtra};
+use kube_authn::{JwtSettings, RequestHeaderNames, TokenReviewSettings};
 
 /// Everything that `serve` needs to know.
 #[derive(Debug, Clone)]
-pub struct Config {
+pub(crate) struct Config {
     /// Where and how clients are listened to.
     pub serving: Serving,
     /// How clients prove who they are.
@@ -66,7 +72,7 @@ pub struct Config {
 
 /// Where and how clients are listened to.
 #[derive(Debug, Clone)]
-pub struct Serving {
+pub(crate) struct Serving {
     /// `--bind-address` and `--secure-port`
     pub addr: SocketAddr,
     /// The certificate shown to clients.
@@ -83,7 +89,7 @@ pub struct Serving {
 
 /// Where the serving certificate comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CertificateSource {
+pub(crate) enum CertificateSource {
     /// `--tls-cert-file` and `--tls-private-key-file`
     Files {
         /// The chain.
@@ -97,7 +103,7 @@ pub enum CertificateSource {
 
 /// How clients prove who they are.
 #[derive(Debug, Clone)]
-pub struct Authentication {
+pub(crate) struct Authentication {
     /// `--client-ca-file`
     pub client_ca_file: Option<PathBuf>,
     /// `--client-crl-file`
@@ -124,7 +130,7 @@ pub struct Authentication {
 
 /// Whom front proxies may speak for, and how.
 #[derive(Debug, Clone)]
-pub struct RequestHeaderAuthentication {
+pub(crate) struct RequestHeaderAuthentication {
     /// `--requestheader-client-ca-file`
     pub client_ca_file: PathBuf,
     /// `--requestheader-allowed-names`; empty for any
@@ -135,7 +141,7 @@ pub struct RequestHeaderAuthentication {
 
 /// The trusted issuers of JSON Web Tokens.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Issuers {
+pub(crate) enum Issuers {
     /// None.
     None,
     /// The one of `--oidc-*`.
@@ -146,7 +152,7 @@ pub enum Issuers {
 
 /// How ServiceAccount tokens are verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServiceAccountAuthentication {
+pub(crate) struct ServiceAccountAuthentication {
     /// `--service-account-key-file`
     pub key_files: Vec<PathBuf>,
     /// `--service-account-keys-from-upstream`
@@ -157,7 +163,7 @@ pub struct ServiceAccountAuthentication {
 
 /// The API server.
 #[derive(Debug, Clone)]
-pub struct Upstream {
+pub(crate) struct Upstream {
     /// `--kubeconfig`
     pub kubeconfig: Option<PathBuf>,
     /// `--context`
@@ -176,7 +182,7 @@ pub struct Upstream {
 
 /// What is recorded, and where.
 #[derive(Debug, Clone)]
-pub struct Audit {
+pub(crate) struct Audit {
     /// Where; one or more, each with a policy.
     pub sinks: Vec<SinkSettings>,
     /// `--audit-total-body-bytes`
@@ -193,7 +199,7 @@ pub struct Audit {
 
 /// The running of the process.
 #[derive(Debug, Clone)]
-pub struct Operation {
+pub(crate) struct Operation {
     /// `--admin-bind-address`
     pub admin_addr: SocketAddr,
     /// `--shutdown-delay-duration`
@@ -209,11 +215,11 @@ pub struct Operation {
 /// Flags that do not make sense, each alone or together. Begins with the flag, ends with a remedy.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{0}")]
-pub struct ConfigError(String);
+pub(crate) struct ConfigError(String);
 
 impl Operation {
     /// How long the process may take to end after SIGTERM, all in all.
-    pub fn shutdown_limit(&self) -> Duration {
+    pub(crate) fn shutdown_limit(&self) -> Duration {
         self.shutdown_delay.saturating_add(self.shutdown_timeout)
     }
 }
@@ -223,7 +229,7 @@ impl Config {
     ///
     /// # Errors
     /// The first thing that is wrong.
-    pub fn new(flags: ServeFlags) -> Result<Config, ConfigError> {
+    pub(crate) fn new(flags: ServeFlags) -> Result<Config, ConfigError> {
         Ok(Config {
             audit: audit(&flags)?,
             serving: serving(&flags)?,
@@ -305,11 +311,7 @@ fn upstream(flags: &ServeFlags) -> Result<Upstream, ConfigError> {
     if credential_plugin_timeout.is_zero() {
         return fail("--credential-plugin-timeout must be longer than 0s, for example 30s");
     }
-    let identity = match flags.upstream_identity {
-        UpstreamIdentity::RequestHeader => Identity::RequestHeader,
-        UpstreamIdentity::Impersonate => Identity::Impersonate,
-        UpstreamIdentity::PassThrough => Identity::PassThrough,
-    };
+    let identity = flags.upstream_identity;
     let original_user_extra = flags.upstream_original_user_extra.as_deref().map(str::parse);
     let original_user_extra = original_user_extra
         .transpose()
@@ -350,50 +352,20 @@ fn upstream(flags: &ServeFlags) -> Result<Upstream, ConfigError> {
 }
 
 fn audit(flags: &ServeFlags) -> Result<Audit, ConfigError> {
-    let node_name = flags.audit_node_name.clone();
-    let is_name = |name: &String| {
-        let printable = |c: char| c.is_ascii_graphic();
-        !name.is_empty() && name.len() <= 253 && name.chars().all(printable)
-    };
-    if node_name.as_ref().is_some_and(|name| !is_name(name)) {
-        return fail(
-            "--audit-node-name is invalid: use 1 to 253 characters without blanks, such as the \
-             node's; is $(NODE_NAME) set?",
-        );
-    }
-    let total_body_bytes = flags.audit_total_body_bytes;
-    let ambiguous_bodies = flags.audit_ambiguous_bodies.map(|action| match action {
-        flags::AmbiguousBodies::Record => AmbiguousBodies::Record,
-        flags::AmbiguousBodies::Reject => AmbiguousBodies::Reject,
-    });
     Ok(Audit {
-        sinks: sink_list::sinks(flags)?,
-        total_body_bytes,
-        ambiguous_bodies,
-        node_name,
-        annotates_rule: flags.audit_annotate_rule,
-        authorization: authorization(flags)?,
+        sinks: sinks::sinks(flags)?,
+        total_body_bytes: flags.bodies.audit_total_body_bytes,
+        ambiguous_bodies: flags.bodies.audit_ambiguous_bodies,
+        node_name: flags.annotations.node_name()?,
+        annotates_rule: flags.annotations.audit_annotate_rule,
+        authorization: flags.annotations.authorization(flags.upstream_identity)?,
     })
 }
 
-fn authorization(flags: &ServeFlags) -> Result<Option<AuthorizationSettings>, ConfigError> {
-    if !flags.audit_authorization_annotations {
-        return Ok(None);
+impl From<SettingError> for ConfigError {
+    fn from(error: SettingError) -> ConfigError {
+        ConfigError(error.message)
     }
-    if flags.upstream_identity == UpstreamIdentity::PassThrough {
-        return fail(
-            "--audit-authorization-annotations needs credentials of the proxy's own, which \
-             --upstream-identity=pass-through does not use; choose another --upstream-identity",
-        );
-    }
-    if flags.audit_authorization_timeout.is_zero() {
-        return fail("--audit-authorization-timeout must be longer than 0s, for example 500ms");
-    }
-    Ok(Some(AuthorizationSettings {
-        timeout: flags.audit_authorization_timeout,
-        cache_ttl: flags.audit_authorization_cache_ttl,
-        as_front_proxy: flags.upstream_identity == UpstreamIdentity::RequestHeader,
-    }))
 }
 
 fn fail<T>(message: &str) -> Result<T, ConfigError> {

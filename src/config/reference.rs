@@ -4,10 +4,11 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use clap::Arg;
+use clap::{Arg, Args, Command};
 
 use super::file::command;
-use super::sink_entry::SinkType;
+use super::s3::S3Keys;
+use super::sinks::SinkType;
 
 const HEADER: &str = "\
 # Configuration reference
@@ -88,9 +89,9 @@ fn reference() -> String {
     out.push_str(FILE);
     out.push_str(&sink_keys());
     out.push_str(S3);
-    SinkType::S3.command().get_arguments().for_each(|arg| {
+    for arg in S3Keys::augment_args(Command::new("s3")).get_arguments() {
         out.push_str(&row(arg).replacen("`--", "`", 1));
-    });
+    }
     out
 }
 
@@ -128,20 +129,23 @@ fn row(arg: &Arg) -> String {
 fn sink_keys() -> String {
     let of_flags = SinkType::ALL.iter().filter(|(kind, _)| *kind != SinkType::S3);
     let of_types: Vec<_> = of_flags.map(|(kind, _)| (*kind, kind.keys())).collect();
-    let mut keys: Vec<&String> = Vec::new();
+    let mut keys: Vec<&'static str> = Vec::new();
     for key in of_types.iter().flat_map(|(_, keys)| keys) {
-        if !keys.contains(&key) {
+        if !keys.contains(key) {
             keys.push(key);
         }
     }
     let mut out = String::new();
     for key in keys {
         let marks: Vec<_> =
-            of_types.iter().map(|(_, known)| if known.contains(key) { "x" } else { "" }).collect();
-        let takers = of_types.iter().filter(|(_, known)| known.contains(key));
-        let mut flags: Vec<_> = takers.map(|(kind, _)| format!("`--{}`", kind.flag(key))).collect();
+            of_types.iter().map(|(_, known)| if known.contains(&key) { "x" } else { "" }).collect();
+        let takers = of_types.iter().filter(|(_, known)| known.contains(&key));
+        let mut flags: Vec<_> = takers
+            .filter_map(|(kind, _)| kind.flag(key))
+            .map(|flag| format!("`--{flag}`"))
+            .collect();
         flags.dedup();
-        let meaning = match key.as_str() {
+        let meaning = match key {
             "name" => "name of the backend in metrics, logs and health checks".to_owned(),
             "type" => "`file`, `stdout`, `webhook` or `s3`".to_owned(),
             _ => flags.join(", "),

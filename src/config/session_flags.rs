@@ -16,7 +16,7 @@ const DAY: u64 = 24 * 3600;
 
 /// Flags of `serve` about recordings of sessions.
 #[derive(Debug, Clone, Args)]
-pub struct SessionFlags {
+pub(crate) struct SessionFlags {
     /// Record exec, attach, and port-forward sessions in this directory, one asciicast file each;
     /// the audit event of a session names its file. See `kube-audit-proxy session`
     #[arg(long, value_name = "DIR", help_heading = SESSIONS)]
@@ -27,9 +27,10 @@ pub struct SessionFlags {
     /// Record what is typed, too, not only what is shown. Passwords are part of it
     #[arg(long, default_value = "false", boolean(), help_heading = SESSIONS)]
     pub session_recording_input: bool,
-    /// Which streams are recorded with their content
-    #[arg(long, value_name = "WHICH", default_value = "auto", help_heading = SESSIONS)]
-    pub session_recording_content: SessionContent,
+    /// Which streams are recorded with their content. `auto` if not given; in strict mode always
+    /// `all`, because a client can send binary data in order not to be recorded
+    #[arg(long, value_name = "WHICH", help_heading = SESSIONS)]
+    pub session_recording_content: Option<SessionContent>,
     /// YAML file of rules that choose the sessions to record, by user, group, namespace, pod, and
     /// command; reloaded when it changes. All sessions are recorded if not given
     #[arg(long, value_name = "FILE", help_heading = SESSIONS)]
@@ -51,7 +52,7 @@ pub struct SessionFlags {
 
 /// `--session-recording-mode`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum SessionMode {
+pub(crate) enum SessionMode {
     /// It goes on; the failure is logged, counted, and in its audit event
     BestEffort,
     /// It is refused with 500, or ended with a message
@@ -60,7 +61,7 @@ pub enum SessionMode {
 
 /// `--session-recording-content`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum SessionContent {
+pub(crate) enum SessionContent {
     /// Terminals, and streams that are text; of others, such as those of kubectl cp, size and
     /// SHA-256
     Auto,
@@ -70,7 +71,7 @@ pub enum SessionContent {
 
 /// Recordings of sessions.
 #[derive(Debug, Clone)]
-pub struct SessionRecording {
+pub(crate) struct SessionRecording {
     /// Directory, mode, content, sizes.
     pub settings: Settings,
     /// `--session-recording-rules`
@@ -95,15 +96,23 @@ impl SessionRecording {
             }
             return Ok(None);
         };
+        let content = match (flags.session_recording_content, flags.session_recording_mode) {
+            (Some(SessionContent::Auto), SessionMode::Strict) => {
+                return fail(
+                    "--session-recording-content=auto does not go with \
+                     --session-recording-mode=strict, because a client can send binary data in \
+                     order not to be recorded; use --session-recording-content=all",
+                );
+            }
+            (Some(SessionContent::All), _) | (None, SessionMode::Strict) => Content::All,
+            (Some(SessionContent::Auto) | None, SessionMode::BestEffort) => Content::Auto,
+        };
         let bytes = |mib: u64| (mib > 0).then(|| mib.saturating_mul(MIB));
         let days = flags.session_recording_max_age;
         let settings = Settings {
             dir,
             input: flags.session_recording_input,
-            content: match flags.session_recording_content {
-                SessionContent::Auto => Content::Auto,
-                SessionContent::All => Content::All,
-            },
+            content,
             mode: match flags.session_recording_mode {
                 SessionMode::BestEffort => Mode::BestEffort,
                 SessionMode::Strict => Mode::Strict,
@@ -116,5 +125,34 @@ impl SessionRecording {
             compress: flags.session_recording_compress,
         };
         Ok(Some(SessionRecording { settings, rules_file: flags.session_recording_rules.clone() }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        flags: SessionFlags,
+    }
+
+    fn content(flags: &str) -> Result<Content, String> {
+        let arguments = ["serve", "--session-recording-dir=/sessions"];
+        let flags = Cli::parse_from(arguments.into_iter().chain(flags.split_whitespace())).flags;
+        let recording = SessionRecording::new(&flags).map_err(|error| error.to_string())?;
+        Ok(recording.expect("a directory is given").settings.content)
+    }
+
+    #[test]
+    fn strict_mode_records_all_content() {
+        assert_eq!(content(""), Ok(Content::Auto));
+        assert_eq!(content("--session-recording-content=all"), Ok(Content::All));
+        assert_eq!(content("--session-recording-mode=strict"), Ok(Content::All));
+        let error = content("--session-recording-mode=strict --session-recording-content=auto");
+        assert!(error.unwrap_err().contains("use --session-recording-content=all"));
     }
 }

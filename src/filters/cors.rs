@@ -7,7 +7,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use regex_automata::meta::Regex;
 
-use crate::authn::compile_regexp;
+use kube_authn::compile_regexp;
 
 /// The constant headers, as kube-apiserver sets them.
 const HEADERS: [(HeaderName, HeaderValue); 4] = [
@@ -95,16 +95,16 @@ impl AllowedOrigin {
 
 /// Marks responses of filters that come before CORS, which have no CORS headers.
 #[derive(Debug, Clone, Copy)]
-pub struct OutsideCors;
+pub(crate) struct OutsideCors;
 
 /// Returns whether a request of an allowed origin ends here, whatever else it has: kube-apiserver
 /// treats every `OPTIONS` request as a preflight.
-pub fn is_preflight(method: &Method) -> bool {
+pub(crate) fn is_preflight(method: &Method) -> bool {
     *method == Method::OPTIONS
 }
 
 /// Returns the response to a preflight, without the headers of [`AllowedOrigin::set_headers`].
-pub fn preflight() -> Response<()> {
+pub(crate) fn preflight() -> Response<()> {
     let mut response = Response::new(());
     *response.status_mut() = StatusCode::NO_CONTENT;
     let cache = HeaderValue::from_static("no-cache, private");

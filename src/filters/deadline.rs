@@ -224,7 +224,7 @@ impl Drop for Deadline {
 ///
 /// # Errors
 /// The deadline has passed.
-pub fn race<F: Future>(
+pub(crate) fn race<F: Future>(
     deadline: Option<&Deadline>,
     mut future: Pin<&mut F>,
 ) -> impl Future<Output = Result<F::Output, Expired>> {

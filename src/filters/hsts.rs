@@ -7,7 +7,7 @@ use http::HeaderValue;
 ///
 /// # Errors
 /// Returns which directive is not valid, and what is accepted.
-pub fn header(directives: &[String]) -> Result<Option<HeaderValue>, String> {
+pub(crate) fn header(directives: &[String]) -> Result<Option<HeaderValue>, String> {
     for directive in directives {
         let is_valid = match directive.as_str() {
             "includeSubDomains" | "preload" => true,

@@ -24,7 +24,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::metrics::{FilterMetrics, InFlightMetrics};
-use crate::authn::UserInfo;
+use kube_authn::UserInfo;
 
 /// The group that is never rejected.
 const MASTERS: &str = "system:masters";

@@ -4,7 +4,7 @@ use futures_util::FutureExt;
 
 use super::in_flight::{InFlightLimits, Permit, TooManyRequests};
 use super::metrics::FilterMetrics;
-use crate::authn::UserInfo;
+use kube_authn::UserInfo;
 
 fn user(name: &str) -> UserInfo {
     UserInfo { username: name.to_owned(), ..UserInfo::default() }

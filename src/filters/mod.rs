@@ -5,10 +5,10 @@
 //! default, costs two short critical sections on a lock that other worker threads hardly ever hold
 //! ([`deadline`]).
 
-pub mod cors;
-pub mod deadline;
-pub mod hsts;
-pub mod in_flight;
+pub(crate) mod cors;
+pub(crate) mod deadline;
+pub(crate) mod hsts;
+pub(crate) mod in_flight;
 mod metrics;
 mod random;
 
@@ -26,7 +26,7 @@ pub use self::in_flight::InFlightLimits;
 pub use self::metrics::FilterMetrics;
 
 use self::deadline::Deadlines;
-use crate::request::{RequestInfo, duration, query};
+use k8s_audit::request::{RequestInfo, duration, query};
 
 /// The filters as configured.
 #[derive(Debug, Clone, Default)]

@@ -9,21 +9,21 @@ use k8s_audit::authorizer::{Attributes, Object, Resource};
 use serde::{Deserialize, Serialize};
 
 use super::Rules;
-use crate::status::Status;
 use crate::upstream::access::{Access, Denial, Probe};
 use crate::upstream::{Upstream, UpstreamMetrics};
+use k8s_audit::status::Status;
 
 const PATH: &str = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
-/// Shows whether reviews may be created.
+/// An empty review, to probe whether the proxy may create reviews.
 const EMPTY_REVIEW: &[u8] =
     br#"{"apiVersion":"authorization.k8s.io/v1","kind":"SubjectAccessReview","spec":{}}"#;
 
 /// Why an impersonation is refused.
 #[derive(Debug)]
 pub enum Refusal {
-    /// The caller may not: the API server's 403.
+    /// The API server denied it with this 403.
     Forbidden(Status),
-    /// The API server could not be asked.
+    /// The API server could not be reached.
     Unavailable(Status),
     /// The API server denied the proxy's own access.
     Denied(Denial),
@@ -101,7 +101,7 @@ struct NonResourceAttributes<'a> {
     verb: &'a str,
 }
 
-/// As text; the API server takes it apart.
+/// As text; the API server parses it.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Selector<'a> {
@@ -148,7 +148,7 @@ impl AccessReviews {
         self.upstream.metrics()
     }
 
-    /// Whether what is `asked` is allowed.
+    /// Authorizes the action `asked`.
     ///
     /// # Errors
     /// See [`Refusal`].
@@ -188,7 +188,7 @@ impl AnswerStatus {
     fn judge(&self, rules: Rules, asked: &Attributes<'_>) -> Result<(), Refusal> {
         let (error, reason) = (self.evaluation_error.as_str(), self.reason.as_str());
         let (allowed, reason) = match rules {
-            // A yes counts, whatever else went wrong.
+            // An allowed review counts, whatever else failed.
             Rules::Constrained => {
                 let both = || format!("{error}: {reason}");
                 let one = if error.is_empty() { reason } else { error };
@@ -244,7 +244,7 @@ impl<'a> ResourceAttributes<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::authn::UserInfo;
+    use kube_authn::UserInfo;
 
     #[test]
     fn an_error_beside_a_yes_counts_for_the_old_rules_only() {

@@ -1,4 +1,4 @@
-//! Which parts of an identity are asked about, one by one, in kube-apiserver's order.
+//! The parts of an identity that are authorized one by one, in kube-apiserver's order.
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use k8s_audit::authorizer::{Attributes, Object, Resource};
@@ -7,27 +7,27 @@ use k8s_audit::request::extra_key::domain_prefixed_path;
 use super::access_review::{AccessReviews, Refusal};
 use super::mode::{Mode, node};
 use super::{Rules, service_account};
-use crate::authn::UserInfo;
-use crate::status::Status;
+use k8s_audit::status::Status;
+use kube_authn::UserInfo;
 
 const AUTHENTICATION: &str = "authentication.k8s.io";
 const VERSION: &str = "v1";
-/// From so many groups or extra values on, it is first asked about all there could be.
+/// From this number of groups or extra values on, authorization for all of them is tried first.
 const MANY: usize = 4;
-/// Questions about one identity that are under way at a time.
+/// Maximum number of concurrent reviews for one identity.
 const AT_A_TIME: usize = 8;
 
-/// What one part of an identity takes.
+/// The authorization that one part of an identity requires.
 pub(super) enum Check<'a> {
-    /// A yes.
+    /// One allowed review.
     One(Attributes<'a>),
-    /// A yes to all there could be, or else to each.
+    /// An allowed review of `all`, or else of each.
     Many { all: Attributes<'a>, each: Vec<Attributes<'a>> },
-    /// Nothing helps.
+    /// Always denied.
     Never(Status),
 }
 
-/// Asks all of `checks`, several at a time; the first in order that is refused counts.
+/// Authorizes all of `checks`, several concurrently; returns the first denial in their order.
 pub(super) async fn pass(
     reviews: &AccessReviews,
     rules: Rules,
@@ -55,7 +55,7 @@ impl Check<'_> {
     }
 }
 
-/// What `asker` is to be allowed, to be `wanted` by `mode`.
+/// Returns the checks that `asker` must pass to be `wanted` by `mode`.
 pub(super) fn of<'a>(
     mode: Mode,
     rules: Rules,
@@ -73,7 +73,7 @@ pub(super) fn of<'a>(
         Rules::LegacyOnly => user.into_iter().chain(groups).chain(extra).chain(uid).collect(),
         Rules::Constrained => user.into_iter().chain(uid).chain(groups).chain(extra).collect(),
     };
-    // What comes after a certain no need not be asked.
+    // Checks after a certain denial are not needed.
     let never = checks.iter().position(|check| matches!(check, Check::Never(_)));
     checks.truncate(never.map_or(checks.len(), |at| at + 1));
     checks
@@ -117,7 +117,7 @@ impl<'a> Ask<'a> {
             return Resource { resource: "serviceaccounts", namespace, name, ..self.base() };
         }
         match node(&wanted.username) {
-            // The answer is to hold for all nodes: see `Mode::asker`.
+            // The result must be valid for all nodes: see `Mode::asker`.
             Some(_) if self.mode == Mode::AssociatedNode => {
                 Resource { resource: "nodes", name: "*", ..self.base() }
             }
@@ -170,7 +170,7 @@ impl<'a> Ask<'a> {
     }
 }
 
-/// Why a constrained mode never grants this.
+/// Returns why a constrained mode never grants this extra.
 fn fault(key: &str, values: &[String]) -> Option<String> {
     if key.is_empty() {
         return Some("impersonating the empty string key in extra is not allowed".into());
@@ -190,5 +190,4 @@ fn fault(key: &str, values: &[String]) -> Option<String> {
 }
 
 #[cfg(test)]
-#[path = "checks_tests.rs"]
 mod tests;

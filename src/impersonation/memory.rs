@@ -8,7 +8,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use k8s_audit::authorizer::RequestAttributes;
 
 use super::mode::Mode;
-use crate::authn::UserInfo;
+use kube_authn::UserInfo;
 
 /// How long an allowed impersonation is cached, like in kube-apiserver; denials never are.
 const REMEMBERED: Duration = Duration::from_secs(10);
@@ -17,11 +17,11 @@ const CAPACITY: usize = 10_000;
 /// Maximum number of callers whose last mode is cached, like in kube-apiserver.
 const CALLERS: usize = 10_000;
 
-/// Stands for what was asked. Of one size, however much that was.
+/// The hash of an authorization's inputs. It has a fixed size.
 pub(crate) type Key = [u8; 32];
 
-/// A key for all that a judgement depends on; without `request`, for the part that is the same for
-/// all requests.
+/// Returns a key for everything that an authorization depends on; without `request`, for the part
+/// that all requests share.
 pub(super) fn key(
     mode: Mode,
     asker: &UserInfo,
@@ -36,7 +36,7 @@ pub(super) fn key(
     hash.key()
 }
 
-/// Returns a key for all that the authorization of a request by `user` depends on.
+/// Returns a key for everything that the authorization of a request by `user` depends on.
 pub(crate) fn key_of_request(user: &UserInfo, request: &RequestAttributes) -> Key {
     let mut hash = Hash(Context::new(&SHA256));
     hash.user(user);
@@ -44,7 +44,7 @@ pub(crate) fn key_of_request(user: &UserInfo, request: &RequestAttributes) -> Ke
     hash.key()
 }
 
-/// Each text goes in with its length, so that no two lists of texts are alike.
+/// Hashes texts together with their lengths, so that different lists have different hashes.
 struct Hash(Context);
 
 impl Hash {
@@ -74,18 +74,18 @@ impl Hash {
     }
 }
 
-/// What was allowed a short while ago.
+/// Recently allowed impersonations.
 #[derive(Default)]
 pub(super) struct Allowed(Mutex<HashMap<Key, Instant>>);
 
 impl Allowed {
-    /// Whether it was.
+    /// Returns whether the impersonation was allowed recently.
     pub(super) fn contains(&self, key: &Key) -> bool {
         let until = self.0.lock().expect("nothing panics while holding the lock").get(key).copied();
         until.is_some_and(|until| until > Instant::now())
     }
 
-    /// Remembers that it is, if there is room.
+    /// Stores an allowed impersonation, if the table is not full.
     pub(super) fn insert(&self, key: Key) {
         let now = Instant::now();
         let mut allowed = self.0.lock().expect("nothing panics while holding the lock");
@@ -98,20 +98,20 @@ impl Allowed {
     }
 }
 
-/// By what mode callers impersonated last. Those who did so longest ago are forgotten first.
+/// The mode that each caller used last. The least recently used entries are evicted first.
 #[derive(Default)]
 pub(super) struct LastModes(Mutex<Lru>);
 
 #[derive(Default)]
 struct Lru {
     modes: HashMap<Key, (Mode, u64)>,
-    /// Callers by when they were last heard of, in turns.
+    /// Callers in the order of their last use.
     turns: BTreeMap<u64, Key>,
     turn: u64,
 }
 
 impl LastModes {
-    /// The mode that `username` used last.
+    /// Returns the mode that `username` used last.
     pub(super) fn of(&self, username: &str) -> Option<Mode> {
         let mut lru = self.0.lock().expect("nothing panics while holding the lock");
         let key = caller(username);
@@ -120,7 +120,7 @@ impl LastModes {
         Some(mode)
     }
 
-    /// Remembers the mode that `username` used.
+    /// Stores the mode that `username` used.
     pub(super) fn set(&self, username: &str, mode: Mode) {
         let mut lru = self.0.lock().expect("nothing panics while holding the lock");
         lru.put(caller(username), mode);

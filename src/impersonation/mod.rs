@@ -1,4 +1,4 @@
-//! `Impersonate-*` headers: what a client wants to be, whether it may, and who it is then.
+//! `Impersonate-*` headers: parsing, authorization, and the resulting user.
 
 mod access_review;
 mod checks;
@@ -21,22 +21,22 @@ pub(crate) use memory::{Key, key_of_request};
 pub use reviewer::{Granted, Reviewer};
 pub use rules::{ConstrainedImpersonation, Rules};
 
-use crate::authn::{ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED, UserInfo};
 use crate::request::headers::{
     IMPERSONATE_EXTRA_PREFIX, IMPERSONATE_GROUP, IMPERSONATE_UID, IMPERSONATE_USER,
 };
-use crate::request::label_selector::{is_dns_label, is_dns_subdomain};
-use crate::request::query::{self, Plus};
-use crate::status::Status;
+use k8s_audit::request::label_selector::{is_dns_label, is_dns_subdomain};
+use k8s_audit::request::query::{self, Plus};
+use k8s_audit::status::Status;
+use kube_authn::{ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED, UserInfo};
 
-/// Who a client wants to be, as its headers say.
+/// The user that a client's headers ask to impersonate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted(UserInfo);
 
-/// Impersonation headers that say nothing of use.
+/// Why impersonation headers are invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WantedError {
-    /// They are no UTF-8.
+    /// They are not UTF-8.
     #[error("an impersonation header is not valid UTF-8")]
     NotUtf8,
     /// A UID, group or extra without a user name.
@@ -44,7 +44,7 @@ pub enum WantedError {
     NoUserName(Box<UserInfo>),
 }
 
-/// Reads the impersonation headers; `None` where there are none.
+/// Parses the impersonation headers; `None` if there are none.
 ///
 /// # Errors
 /// See [`WantedError`].
@@ -74,7 +74,7 @@ fn text(value: &HeaderValue) -> Result<String, WantedError> {
 }
 
 impl WantedError {
-    /// The 400 to answer with, in the words of the API server that has these rules.
+    /// Returns the 400 to respond with, in the words of an API server with these rules.
     pub fn status(&self, rules: Rules) -> Status {
         match (self, rules) {
             (WantedError::NotUtf8, _) => Status::bad_request(self.to_string()),
@@ -105,7 +105,7 @@ impl WantedError {
     }
 }
 
-/// The key behind `Impersonate-Extra-`: lower case, percent-decoded if that is possible.
+/// Returns the key after `Impersonate-Extra-`: lower case, percent-decoded if possible.
 fn extra_key(name: &str) -> String {
     // Header names are lower case already.
     query::decode(name, Plus::IsPlus)
@@ -114,13 +114,13 @@ fn extra_key(name: &str) -> String {
 }
 
 impl Wanted {
-    /// Exactly what the headers ask for.
+    /// Returns exactly what the headers ask for.
     pub fn as_asked(&self) -> &UserInfo {
         &self.0
     }
 
-    /// The user that impersonation yields, with the groups that Kubernetes adds; for a node in a
-    /// constrained mode they are others.
+    /// Returns the impersonated user, with the groups that Kubernetes adds; for a node in a
+    /// constrained mode, these are different.
     pub fn into_user(self) -> UserInfo {
         let mut user = self.0;
         if user.groups.is_empty()
@@ -134,7 +134,7 @@ impl Wanted {
         with_everyones_group(user)
     }
 
-    /// The user that the impersonation of a node yields in a constrained mode.
+    /// Returns the user that results from impersonating a node in a constrained mode.
     fn into_node(self) -> UserInfo {
         with_everyones_group(UserInfo { groups: vec!["system:nodes".into()], ..self.0 })
     }
@@ -149,14 +149,14 @@ fn with_everyones_group(mut user: UserInfo) -> UserInfo {
     user
 }
 
-/// Namespace and name, if `username` is a service account's.
+/// Returns namespace and name, if `username` is a ServiceAccount's.
 fn service_account(username: &str) -> Option<(&str, &str)> {
     let (namespace, name) = username.strip_prefix("system:serviceaccount:")?.split_once(':')?;
     (is_dns_label(namespace) && is_dns_subdomain(name)).then_some((namespace, name))
 }
 
-/// Whether an answer's Status says that the API server refused `caller` the impersonation, rather
-/// than the impersonated user the request itself.
+/// Returns whether the Status of a response means that the API server denied `caller` the
+/// impersonation, and not the request of the impersonated user.
 pub fn was_refused(status: &Status, caller: &UserInfo) -> bool {
     let quoted = go::quote(caller.username.as_bytes());
     let quoted = quoted.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
@@ -170,5 +170,4 @@ pub fn was_refused(status: &Status, caller: &UserInfo) -> bool {
 }
 
 #[cfg(test)]
-#[path = "impersonation_tests.rs"]
 mod tests;

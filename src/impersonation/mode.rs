@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 
 use super::service_account;
-use crate::authn::UserInfo;
-use crate::request::label_selector::is_dns_subdomain;
+use k8s_audit::request::label_selector::is_dns_subdomain;
+use kube_authn::UserInfo;
 
 /// Key of a ServiceAccount token's `extra`: the node that its pod runs on.
 const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
-/// What stands for the whole `extra` of a caller who is to be the node that it runs on.
+/// The key that stands for the whole `extra` of a caller that impersonates its own node.
 const NODE_KEYS: &str = "authentication.kubernetes.io/associated-node-keys";
 
 /// A way in which impersonation is allowed. All but the last are constrained: they allow it for
@@ -21,14 +21,14 @@ pub(super) enum Mode {
     ArbitraryNode,
     /// A ServiceAccount, by its name alone.
     ServiceAccount,
-    /// Whoever is neither node nor ServiceAccount, with UID, groups and extra.
+    /// A user that is neither node nor ServiceAccount, with UID, groups and extra.
     UserInfo,
     /// The verb `impersonate`, for all requests.
     Legacy,
 }
 
 impl Mode {
-    /// In the order in which they are tried.
+    /// All modes in the order in which they are tried.
     pub(super) const ALL: [Mode; 5] = [
         Mode::AssociatedNode,
         Mode::ArbitraryNode,
@@ -37,7 +37,7 @@ impl Mode {
         Mode::Legacy,
     ];
 
-    /// The verb by which identities are asked about.
+    /// Returns the verb for authorizing the identity.
     pub(super) fn verb(self) -> &'static str {
         match self {
             Mode::AssociatedNode => "impersonate:associated-node",
@@ -48,18 +48,18 @@ impl Mode {
         }
     }
 
-    /// What the event says of it (`impersonationConstraint`).
+    /// Returns the value of `impersonationConstraint` in the event.
     pub(super) fn constraint(self) -> Option<&'static str> {
         (self != Mode::Legacy).then(|| self.verb())
     }
 
-    /// The verb by which a request with `verb` is asked about.
+    /// Returns the verb for authorizing a request with `verb`.
     pub(super) fn verb_on(self, verb: &str) -> String {
         self.verb().replacen("impersonate:", "impersonate-on:", 1) + ":" + verb
     }
 
-    /// Whether it can make `caller` be `wanted`. This is itself part of the judgement: a pod is
-    /// associated with its own node only.
+    /// Returns whether the mode lets `caller` be `wanted`. This is part of the authorization: a pod
+    /// is associated with its own node only.
     pub(super) fn applies(self, caller: &UserInfo, wanted: &UserInfo) -> bool {
         let name_only =
             wanted.uid.is_empty() && wanted.groups.is_empty() && wanted.extra.is_empty();
@@ -77,8 +77,8 @@ impl Mode {
         }
     }
 
-    /// The caller as authorizers see it: for its own node all but the keys of its `extra` is
-    /// hidden, so that one answer holds for its pods on all nodes.
+    /// Returns the caller as authorizers see it: for its own node, all of its `extra` but the keys
+    /// is removed, so that one result applies to its pods on all nodes.
     pub(super) fn asker(self, caller: &UserInfo) -> Cow<'_, UserInfo> {
         if self != Mode::AssociatedNode {
             return Cow::Borrowed(caller);
@@ -88,7 +88,7 @@ impl Mode {
     }
 }
 
-/// The node's name, if `username` is a node's.
+/// Returns the node's name, if `username` is a node's.
 pub(super) fn node(username: &str) -> Option<&str> {
     username.strip_prefix("system:node:").filter(|name| is_dns_subdomain(name))
 }

@@ -1,4 +1,4 @@
-//! Whether a caller may impersonate: the modes, tried as kube-apiserver tries them.
+//! Authorizes impersonation: tries the modes in kube-apiserver's order.
 
 use k8s_audit::authorizer::{Attributes, RequestAttributes};
 
@@ -7,33 +7,33 @@ use super::memory::{Allowed, LastModes, key};
 use super::mode::Mode;
 use super::rules::{ConstrainedImpersonation, Rules, RulesInForce};
 use super::{Wanted, checks};
-use crate::authn::UserInfo;
-use crate::status::Status;
 use crate::upstream::Upstream;
+use k8s_audit::status::Status;
+use kube_authn::UserInfo;
 
 /// Authorizes impersonation with SubjectAccessReviews, and caches what was allowed for a short
 /// time.
 pub struct Reviewer {
     reviews: AccessReviews,
     rules: RulesInForce,
-    /// Whole requests that were allowed.
+    /// Allowed requests.
     requests: Allowed,
-    /// Identities that were allowed, whatever the request.
+    /// Allowed identities, for any request.
     identities: Allowed,
     last: LastModes,
 }
 
-/// An impersonation that is allowed.
+/// An allowed impersonation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Granted {
-    /// Who the request is done as.
+    /// The impersonated user.
     pub user: UserInfo,
     /// `impersonationConstraint` of the event; `None` where the verb `impersonate` allowed it.
     pub constraint: Option<&'static str>,
 }
 
 impl Reviewer {
-    /// Asks `upstream`, with the proxy's own credentials.
+    /// Creates a reviewer that sends reviews to `upstream` with the proxy's own credentials.
     pub fn new(upstream: Upstream, setting: ConstrainedImpersonation) -> Reviewer {
         Reviewer {
             reviews: AccessReviews::new(upstream.clone()),
@@ -52,11 +52,11 @@ impl Reviewer {
         self.rules.now().await
     }
 
-    /// Whether `caller` may do `request` as `wanted`, and who that is exactly.
+    /// Authorizes `caller` to do `request` as `wanted`, and returns the impersonated user.
     ///
     /// # Errors
-    /// See [`Refusal`]. Of several refusals it is the first: that of the mode that the caller used
-    /// last, or else of the first mode that can make the caller be `wanted`.
+    /// See [`Refusal`]. If several modes refuse, the first refusal is returned: that of the mode
+    /// that the caller used last, or else of the first mode that applies.
     pub async fn authorize(
         &self,
         caller: &UserInfo,
@@ -85,7 +85,7 @@ impl Reviewer {
                 Err(Refusal::Forbidden(status)) => {
                     refused.get_or_insert(status);
                 }
-                // Whether a later mode would do is as unknown.
+                // Whether a later mode would allow it cannot be determined either.
                 Err(unavailable) => return Err(unavailable),
             }
         }
@@ -103,7 +103,8 @@ impl Reviewer {
             return self.legacy(Rules::Constrained, caller, wanted).await;
         }
         let asker = mode.asker(caller);
-        // A pod's own node is the same question on all nodes; `Mode::applies` has made sure of it.
+        // A pod's own node has the same authorization on all nodes; `Mode::applies` has checked the
+        // name.
         let any_node = UserInfo { username: "system:node:*".into(), ..UserInfo::default() };
         let known_as = if mode == Mode::AssociatedNode { &any_node } else { wanted };
         let whole = key(mode, &asker, known_as, Some(request));
@@ -125,7 +126,7 @@ impl Reviewer {
         Ok(())
     }
 
-    /// kube-apiserver remembers nothing here. For it, a question is no request over the network.
+    /// kube-apiserver caches nothing here: its authorization is not a request over the network.
     async fn legacy(
         &self,
         rules: Rules,

@@ -1,4 +1,4 @@
-//! Which of kube-apiserver's two ways of judging impersonation is followed.
+//! Selects between kube-apiserver's two ways of authorizing impersonation.
 
 use std::time::{Duration, Instant};
 
@@ -11,14 +11,14 @@ use super::access_review::Refusal;
 use crate::upstream::Upstream;
 
 const VERSION: &str = "/version";
-/// How long the API server's version is taken for known; it changes when it is upgraded.
+/// How long the API server's version is cached; it changes with an upgrade.
 const KNOWN: Duration = Duration::from_secs(300);
-/// How long it is not asked for again after it was not told.
+/// Delay before the version is requested again after a failure.
 const UNKNOWN: Duration = Duration::from_secs(30);
 /// The first minor version whose feature gate ConstrainedImpersonation is on by default.
 const FIRST_CONSTRAINED: u32 = 36;
 
-/// A way of judging impersonation.
+/// A way of authorizing impersonation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rules {
     /// The verb `impersonate` decides, as up to Kubernetes 1.35.
@@ -31,13 +31,13 @@ pub enum Rules {
 /// `--constrained-impersonation`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConstrainedImpersonation {
-    /// As is the default of the API server's version.
+    /// The default of the API server's version.
     Auto,
-    /// So, whatever the version.
+    /// These rules, whatever the version.
     Always(Rules),
 }
 
-/// Knows the rules.
+/// Determines the active rules.
 pub(super) struct RulesInForce {
     setting: ConstrainedImpersonation,
     upstream: Upstream,
@@ -46,9 +46,9 @@ pub(super) struct RulesInForce {
 
 #[derive(Default)]
 struct ByVersion {
-    /// What the version says, and until when that holds.
+    /// The rules by the API server's version, and until when they are cached.
     known: Option<(Rules, Instant)>,
-    /// When the API server could not be asked last.
+    /// When the version could last not be determined.
     failed: Option<Instant>,
 }
 
@@ -63,24 +63,24 @@ impl RulesInForce {
         RulesInForce { setting, upstream, by_version: Mutex::default() }
     }
 
-    /// The rules now.
+    /// Returns the active rules.
     ///
-    /// Without knowing better they are the last that were known, or else the old ones, which allow
+    /// If the version is unknown, these are the last known ones, or else the old ones, which allow
     /// nothing that the others do not.
     ///
     /// # Errors
-    /// If the API server cannot be reached, and never was.
+    /// Returns an error if the API server cannot be reached, and never could.
     pub(super) async fn now(&self) -> Result<Rules, Refusal> {
         if let ConstrainedImpersonation::Always(rules) = self.setting {
             return Ok(rules);
         }
         let began = Instant::now();
-        // Held while asking, so that one asks for all.
+        // Held during the request, so that one task requests the version for all.
         let mut by_version = self.by_version.lock().await;
         let last = by_version.known;
         match last {
             Some((rules, until)) if until > Instant::now() => return Ok(rules),
-            // Requests that waited for a failed attempt need not wait for the next one.
+            // Requests that waited for a failed attempt do not wait for the next one.
             None if by_version.failed.is_some_and(|at| at > began) => return Err(unreachable()),
             _ => {}
         }
@@ -97,7 +97,7 @@ impl RulesInForce {
         Ok(rules)
     }
 
-    /// `None` if the API server does not tell.
+    /// Requests the version; `None` if the API server does not return it.
     async fn ask(&self) -> Result<Option<Rules>, Refusal> {
         let request = ApiRequest::get(VERSION);
         let response = self.upstream.api().request(&request).await.map_err(|error| {
@@ -125,7 +125,7 @@ fn unreachable() -> Refusal {
     )
 }
 
-/// The default of the version in `/version`'s answer.
+/// Returns the default of the version in the response of `/version`.
 fn by_version(answer: &[u8]) -> Option<Rules> {
     let version: Version = serde_json::from_slice(answer).ok()?;
     // Some distributions write `36+`.

@@ -6,7 +6,7 @@ use prometheus_client::registry::Registry;
 
 /// The metrics of client connections. None of them has labels.
 #[derive(Debug, Default)]
-pub struct ConnectionMetrics {
+pub(crate) struct ConnectionMetrics {
     /// Open connections.
     pub client_connections: Gauge,
     /// Connections refused because of `--max-connections`.
@@ -19,7 +19,7 @@ pub struct ConnectionMetrics {
 
 impl ConnectionMetrics {
     /// Registers the metrics in `registry`.
-    pub fn register(&self, registry: &mut Registry) {
+    pub(crate) fn register(&self, registry: &mut Registry) {
         registry.register(
             "kube_audit_proxy_client_connections",
             "Open connections from clients",

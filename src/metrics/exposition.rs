@@ -2,7 +2,7 @@
 
 /// A format of metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exposition {
+pub(crate) enum Exposition {
     /// The Prometheus text format 0.0.4, which every client understands.
     PrometheusText,
     /// OpenMetrics 1.0.0, only for clients that ask for it.
@@ -11,7 +11,7 @@ pub enum Exposition {
 
 impl Exposition {
     /// Returns the `Content-Type`.
-    pub const fn content_type(self) -> &'static str {
+    pub(crate) const fn content_type(self) -> &'static str {
         match self {
             Exposition::PrometheusText => {
                 prometheus_client::encoding::prometheus_text::CONTENT_TYPE
@@ -22,7 +22,7 @@ impl Exposition {
 
     /// Chooses the format that the values of the `Accept` headers prefer: of equal preference, the
     /// one named first. The text format is the default, even if `accept` excludes it.
-    pub fn preferred<'a>(accept: impl IntoIterator<Item = &'a str>) -> Exposition {
+    pub(crate) fn preferred<'a>(accept: impl IntoIterator<Item = &'a str>) -> Exposition {
         let mut preferred = (Exposition::PrometheusText, 0.0);
         for range in accept.into_iter().flat_map(|value| value.split(',')) {
             if let Some((exposition, quality)) = parse(range)

@@ -1,26 +1,26 @@
-//! The proxy's own credentials: put on a request, and rejected by the API server.
+//! The proxy's own credentials: waits for them, and detects that the API server rejects them.
 
 use api_client::exec::OwnCredential;
 use http::Request;
 
 use super::Proxy;
 use crate::audit::record::{Record, RequestFacts};
-use crate::request::RequestInfo;
-use crate::status::Status;
 use crate::upstream::Renewable;
 use crate::upstream::access::Access;
 use crate::upstream::identity::Identity;
+use k8s_audit::request::RequestInfo;
+use k8s_audit::status::Status;
 
 const NO_CREDENTIAL: &str = "the proxy has no valid credential for the API server: its credential plugin failed; the administrator of kube-audit-proxy finds the reason in its log and at /readyz";
 
-/// Subresources for which the API server passes on what a kubelet or a pod responds.
+/// Subresources for which the API server relays the response of a kubelet or a pod.
 const RELAYED: [&[u8]; 5] = [b"attach", b"exec", b"log", b"portforward", b"proxy"];
 
 /// Waits for the credential plugin and returns its credential.
 ///
 /// # Errors
-/// The response if the plugin fails. Its reason, which may describe the host, is logged and not
-/// sent to the client.
+/// Returns the response to send if the plugin fails. The cause may describe the host, so it is
+/// logged and not sent to the client.
 pub(super) async fn wait_for_own(
     proxy: &Proxy,
     record: &mut Record,
@@ -57,8 +57,8 @@ pub(super) async fn are_rejected(proxy: &Proxy, facts: &RequestFacts) -> bool {
     is_rejected
 }
 
-/// Returns whether another server than the API server may have responded: an aggregated API, whose
-/// group always has a dot, or what is behind a kubelet.
+/// Returns whether the response may come from a server behind the API server: an aggregated API,
+/// whose group always has a dot, or a kubelet, pod or service.
 fn may_be_relayed(info: &RequestInfo) -> bool {
     if info.is_resource() {
         return info.group().contains(&b'.')

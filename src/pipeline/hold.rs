@@ -1,4 +1,4 @@
-//! Request bodies that are held until they are complete, since an ambiguous one is refused.
+//! Buffers request bodies until they are complete, so that ambiguous ones can be refused.
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
@@ -6,27 +6,27 @@ use http_body_util::BodyExt;
 
 use crate::audit::record::Record;
 use crate::body::{BODY_DEADLINE, BodyError, ClientBody, RequestBody, Tap};
-use crate::status::Status;
 use audit_body::Reservation;
+use k8s_audit::status::Status;
 
-/// kube-apiserver's limit (`--max-resource-write-bytes`). A longer body is not held but refused, as
-/// it is there.
+/// kube-apiserver's limit (`--max-resource-write-bytes`). Longer bodies are refused without
+/// buffering the rest.
 const MAX_BODY: usize = 3 << 20;
 
-/// Why a body is not there as a whole.
+/// Why a body could not be buffered completely.
 enum NotHeld {
     TooLong,
     NoMemory,
     BrokenOff(BodyError),
 }
 
-/// Reads the whole body of a request, has it decoded, and returns it if its meaning is not
-/// ambiguous. Nothing has been forwarded then.
+/// Buffers and decodes the body of a request before anything is forwarded, and returns it if its
+/// meaning is unambiguous.
 ///
 /// # Errors
-/// The Status to answer with: 400 for an ambiguous body, 413 for one that is longer than
-/// kube-apiserver takes, 429 if the client's share of the memory for bodies is taken, 504 if it is
-/// not complete in time.
+/// Returns the Status to respond with: 400 if the body is ambiguous, 413 if it exceeds
+/// kube-apiserver's limit, 429 if the client's share of the memory for bodies is used up, 504 if
+/// the deadline passes before the body is complete.
 pub(super) async fn hold(
     record: &mut Record,
     headers: &HeaderMap,

@@ -1,4 +1,4 @@
-//! Upgraded connections that are recorded: bytes pass as in `upgrade`, and through the recording.
+//! Copies the bytes of recorded upgraded connections, like `upgrade`, and records them.
 
 use std::io;
 use std::time::Duration;
@@ -9,12 +9,12 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader
 
 use super::upgrade::BUFFER;
 
-/// How long the end of a message is waited for, after which a session can be ended with a message
-/// of its own.
+/// Maximum time to wait for the end of the message being sent, before the proxy's own message is
+/// sent and the session ends.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Passes bytes both ways like `upgrade::pass`, and records them. Ends the session if it must be
-/// recorded and cannot be.
+/// Copies bytes in both directions like `upgrade::pass`, and records them. Ends the session if it
+/// must be recorded and cannot be.
 pub(super) async fn pass(
     client: impl AsyncRead + AsyncWrite,
     upstream: impl AsyncRead + AsyncWrite,
@@ -30,7 +30,7 @@ pub(super) async fn pass(
                 break;
             }
             if session.push(Direction::FromClient, bytes).is_err() {
-                // The other direction tells the client, and ends.
+                // The other direction sends the message to the client and ends the session.
                 return std::future::pending().await;
             }
             upstream_writer.write_all(bytes).await?;
@@ -48,7 +48,7 @@ pub(super) async fn pass(
             Ok(Some(why)) => end(&mut reader, &mut client_writer, session, &why).await,
             Err(error) => Err(error),
         };
-        // However it ended: what was written must arrive.
+        // Flush what was written, even if reading failed.
         let ended = client_writer.shutdown().await;
         passed.and(ended)
     };
@@ -63,7 +63,7 @@ pub(super) async fn pass(
     }
 }
 
-/// Passes bytes to the client until the API server ends the connection, or the session must end.
+/// Copies bytes to the client until the API server closes the connection or the session must end.
 async fn pass_down(
     reader: &mut BufReader<impl AsyncRead + Unpin>,
     writer: &mut (impl AsyncWrite + Unpin),
@@ -90,7 +90,7 @@ async fn pass_down(
     }
 }
 
-/// Tells the client why the session ends, after the message that is being sent.
+/// Sends the reason for the end of the session to the client, after the message in progress.
 async fn end(
     reader: &mut BufReader<impl AsyncRead + Unpin>,
     writer: &mut (impl AsyncWrite + Unpin),

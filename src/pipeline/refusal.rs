@@ -1,5 +1,5 @@
-//! Answers of the proxy's own: refusals, and the end of their records. Boxed, since they are rare
-//! and requests are copied when they become tasks.
+//! Responses of the proxy itself: each refuses a request and ends its record. Their futures are
+//! boxed, since they are rare and requests are copied when they become tasks.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,18 +13,18 @@ use k8s_audit::go::quote;
 use super::ResponseBody;
 use crate::audit::record::Record;
 use crate::filters::cors::OutsideCors;
-use crate::request::InfoError;
-use crate::status::Status;
 use crate::upstream::SendError;
 use crate::upstream::access::{Access, Denial};
+use k8s_audit::request::InfoError;
+use k8s_audit::status::Status;
 
 const PLAIN_TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache, private");
 
-/// When a client may send a request again whose outcome is unknown.
+/// Delay after which a client may repeat a request whose outcome is unknown.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Responds with `status` to an unauthenticated request, whose only event has `shown`.
+/// Responds with `status` to an unauthenticated request, whose only event has the Status `shown`.
 pub(super) fn refuse_unauthenticated(
     record: Box<Record>,
     status: &Status,
@@ -58,7 +58,7 @@ pub(super) fn refuse_unavailable(
     refuse_unauthenticated(record, &status, status.clone())
 }
 
-/// Ends the record with a refusal of our own, and answers with it.
+/// Refuses the request with `status`, and ends its record.
 pub(super) fn refuse(
     mut record: Box<Record>,
     status: Status,
@@ -68,7 +68,8 @@ pub(super) fn refuse(
     finish(record, response)
 }
 
-/// kube-apiserver's plain text for URLs that it cannot resolve, whose events have only the code.
+/// Responds with kube-apiserver's plain text for URLs that it cannot resolve. The event has only
+/// the code.
 pub(super) fn refuse_unresolved(
     mut record: Box<Record>,
     error: InfoError,
@@ -81,14 +82,14 @@ pub(super) fn refuse_unresolved(
     finish(record, plain_text(StatusCode::INTERNAL_SERVER_ERROR, text))
 }
 
-/// The request's first event could not be stored, and must be (`blocking-strict`).
+/// Refuses a request whose first event could not be stored (`blocking-strict`).
 pub(super) fn rejected(record: Box<Record>) -> Response<ResponseBody> {
     let response = unrecorded(&record.facts().target);
     record.rejected(500);
     response
 }
 
-/// What kube-apiserver says to a request that it may not record.
+/// Returns kube-apiserver's response to a request that it cannot record.
 pub(super) fn unrecorded(target: &PathAndQuery) -> Response<ResponseBody> {
     let uri = quote(target.as_str().as_bytes());
     let text = format!("Internal Server Error: {uri}: failed to store audit event\n");
@@ -101,7 +102,7 @@ pub(super) fn unreachable_upstream(
     error: &SendError,
 ) -> BoxFuture<'static, Response<ResponseBody>> {
     if error.is_clients_fault() {
-        // The client broke off its body: it is gone, and so is its request.
+        // The client aborted the request body, so it does not wait for a response.
         return finish(record, known(&Status::client_gone()));
     }
     tracing::warn!(%error, "the API server did not respond");
@@ -142,9 +143,9 @@ fn outcome_unknown(
 }
 
 /// Responds 504 to a request that exceeded its deadline, in the form of kube-apiserver: a Status
-/// without kind and version, as plain text and without CORS headers. The event has the Status of
-/// its handler, which says the same in other words. With `outcome_unknown`, the API server may have
-/// processed it.
+/// without kind and version, as plain text and without CORS headers. The event has the differently
+/// worded Status of kube-apiserver's handler. With `outcome_unknown`, the API server may have
+/// processed the request.
 pub(super) fn timed_out(
     mut record: Box<Record>,
     outcome_unknown: bool,
@@ -168,7 +169,7 @@ pub(super) fn timed_out(
     finish(record, response)
 }
 
-/// Responds 429 because too many requests are in flight. Like kube-apiserver's, the event has only
+/// Responds 429 because too many requests are in flight. Like in kube-apiserver, the event has only
 /// the code.
 pub(super) fn too_many_requests(
     mut record: Box<Record>,
@@ -182,7 +183,7 @@ pub(super) fn too_many_requests(
     finish(record, response)
 }
 
-/// The API server denied the proxy's own access.
+/// Responds 503 because the API server denied the proxy's own access.
 pub(super) fn access_denied(
     mut record: Box<Record>,
     access: Access,
@@ -193,7 +194,7 @@ pub(super) fn access_denied(
     refuse(record, Status::service_unavailable(message))
 }
 
-/// Writes what is left of the record of an answer that is known in full; gives the answer.
+/// Completes the record of a request whose whole response is known, and returns the response.
 pub(super) fn finish(
     mut record: Box<Record>,
     response: Response<ResponseBody>,
@@ -204,7 +205,7 @@ pub(super) fn finish(
         if record.is_heavy() {
             match record.digested().await {
                 Some(digested) => record = digested,
-                // Its event is written; that it was no answer is said as of any panic.
+                // The `Panic` event has been written; the client gets the response to any panic.
                 None => return panicked(),
             }
         }
@@ -216,7 +217,7 @@ pub(super) fn finish(
     .boxed()
 }
 
-/// kube-apiserver's words for a request that made it panic.
+/// Returns kube-apiserver's response to a request whose handler panicked.
 pub(super) fn panicked() -> Response<ResponseBody> {
     let text = "This request caused apiserver to panic. Look in the logs for details.";
     plain_text(StatusCode::INTERNAL_SERVER_ERROR, format!("{text}\n"))

@@ -1,4 +1,4 @@
-//! Answers on their way to the client, and the end of the record with them.
+//! Relays responses to the client, and ends the record with them.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -12,7 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio_util::sync::CancellationToken;
 
-use super::{panicked, unrecorded};
+use super::refusal::{panicked, unrecorded};
 use crate::audit::record::{Record, ResponseCaptures};
 use crate::body::BodyError;
 use crate::filters::{Deadline, Expired};
@@ -22,28 +22,28 @@ use audit_body::CreatedTap;
 use audit_body::StatusTap;
 use audit_log::Commit;
 
-/// How long an error of a long-running request is read before it is passed on unread.
+/// Maximum time to read ahead in the error response to a long-running request before it is relayed.
 const READ_AHEAD: Duration = Duration::from_secs(1);
 
-/// The body of an answer.
+/// The body of a response.
 pub struct ResponseBody(Source);
 
 enum Source {
-    /// Its record has ended.
+    /// A complete body. Its record has ended.
     Known(Option<Bytes>),
-    /// From the API server.
+    /// A body that arrives from the API server.
     Relayed(Box<Relayed>),
 }
 
-/// A body that passes from the API server to the client, frame by frame. The record ends with it;
-/// the last frame is passed on only when the record's last event is committed, or, where the socket
-/// waits for that, accepted.
+/// A body that is relayed from the API server to the client frame by frame. The record ends with
+/// the body: the last frame is sent only when the record's last event is committed or, if the
+/// socket waits for that, accepted.
 struct Relayed {
     body: UpstreamBody,
-    /// Frames that were read before the answer began, and how reading them failed.
+    /// Frames that were read before the response started, and the error that ended reading.
     ahead: VecDeque<Frame<Bytes>>,
     broken: Option<ConnectionError>,
-    /// Bytes still to come, where the answer says how many.
+    /// Bytes still to come, if the response declares its length.
     remaining: Option<u64>,
     tap: Option<StatusTap>,
     capture: Option<ResponseCaptures>,
@@ -52,13 +52,13 @@ struct Relayed {
     record: Option<Box<Record>>,
     /// The record, while its bodies are converted on another thread.
     digesting: Option<Digesting>,
-    /// The record's last event, while it is not committed.
+    /// The commit of the record's last event, until it is done.
     committing: Option<Commit>,
-    /// The last frame, until then.
+    /// The last frame, held until the commit is done.
     held: Option<Frame<Bytes>>,
-    /// Set for long-running requests, which end when the process does, or when it is time.
+    /// Set for long-running requests, which end at shutdown or at their timeout.
     ending: Option<Ending>,
-    /// Of requests that are not long-running.
+    /// Set for requests that are not long-running.
     deadline: Option<Deadline>,
     ended: bool,
 }
@@ -66,13 +66,13 @@ struct Relayed {
 type Ending = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Digesting = Pin<Box<dyn Future<Output = Option<Box<Record>>> + Send>>;
 
-/// What ends a response before its body does.
-pub struct Ends {
-    /// The end of the process, for long-running requests.
+/// Causes for ending a response before its body is complete.
+pub(super) struct Ends {
+    /// Cancelled at shutdown; used for long-running requests.
     pub process: CancellationToken,
-    /// How long a watch may last, if the proxy limits that.
+    /// Maximum duration of a watch, if the proxy limits it.
     pub watch_timeout: Option<Duration>,
-    /// The deadline, for other requests.
+    /// The deadline of requests that are not long-running.
     pub deadline: Option<Deadline>,
 }
 
@@ -87,9 +87,9 @@ impl Ends {
     }
 }
 
-/// Makes the API server's answer the client's. `is_head`: the request's method is HEAD; `pretty`:
-/// the client asked for indented JSON.
-pub async fn relay(
+/// Turns the API server's response into the client's. `is_head` means that the method is HEAD;
+/// `pretty` that the client requested indented JSON.
+pub(super) async fn relay(
     answer: Response<UpstreamBody>,
     mut record: Box<Record>,
     (is_head, pretty): (bool, bool),
@@ -101,13 +101,13 @@ pub async fn relay(
     let mut tap = StatusTap::new(&parts.headers, pretty);
     let mut capture = record.capture_response(code, &parts.headers);
 
-    // Of a long-running request that failed, the Status belongs into `ResponseStarted` already.
+    // If a long-running request failed, `ResponseStarted` already has the Status.
     let mut ahead = VecDeque::new();
     let mut broken = None;
     if record.is_long_running() {
         let mut status = None;
         if let Some(tap) = tap.as_mut().filter(|_| code >= 400) {
-            // The API server writes a Status at once; whoever writes slowly writes something else.
+            // The API server sends a Status immediately, so a slow body is not a Status.
             let reading = read_ahead(&mut body, tap, &mut ahead);
             match Box::pin(tokio::time::timeout(READ_AHEAD, reading)).await {
                 Ok(Ok(())) => status = tap.finish(),
@@ -126,7 +126,7 @@ pub async fn relay(
             record.answered(code, status);
         }
         if record.response_started().await.is_err() {
-            // The record ends as it is dropped.
+            // Dropping the record ends it.
             return unrecorded(&record.facts().target);
         }
     }
@@ -189,7 +189,7 @@ async fn read_ahead(
 }
 
 impl ResponseBody {
-    /// A body that is there in full, and whose record has ended.
+    /// Returns a complete body whose record has ended.
     pub fn known(bytes: Bytes) -> ResponseBody {
         ResponseBody(Source::Known((!bytes.is_empty()).then_some(bytes)))
     }
@@ -263,8 +263,8 @@ impl Relayed {
         }
     }
 
-    /// The deadline has passed. Like in kube-apiserver, the response is aborted, and its event
-    /// has the code that was sent.
+    /// Aborts the response because the deadline has passed. Like in kube-apiserver, the event has
+    /// the code that was sent.
     fn timed_out(&mut self, expired: Expired) -> BodyError {
         if let Some(deadline) = self.deadline.take() {
             deadline.metrics().timeouts_in_response.inc();
@@ -273,8 +273,8 @@ impl Relayed {
         expired.into()
     }
 
-    /// The API server aborted the response, so the client's is aborted, too: a partial response
-    /// must not look complete.
+    /// Aborts the client's response because the API server aborted it: a partial response must not
+    /// look complete.
     fn broken_off(&mut self, error: ConnectionError) -> BodyError {
         self.break_off("the API server closed the connection before the end of the response");
         error.into()
@@ -289,7 +289,7 @@ impl Relayed {
         self.ended = true;
     }
 
-    /// Passes a frame on; the last one when the record's last event is committed.
+    /// Relays a frame. The last one is held until the record's last event is committed.
     fn pass(
         &mut self,
         frame: Frame<Bytes>,
@@ -309,15 +309,15 @@ impl Relayed {
                 *remaining = remaining.saturating_sub(data.len() as u64);
             }
         }
-        // A client on HTTP/1.1 has the whole answer when it has all declared bytes, and the body
-        // is not asked again.
+        // An HTTP/1.1 client has the whole response when it has all declared bytes, and the body is
+        // not polled again.
         let last = self.ahead.is_empty()
             && self.broken.is_none()
             && (self.body.is_end_stream() || self.remaining == Some(0));
         if last && self.record.is_some() {
             return self.end(Some(frame), context);
         }
-        // A body that never has to be waited for has a deadline, too.
+        // The deadline also applies to a body whose frames are always ready.
         if self.deadline.as_ref().is_some_and(Deadline::is_expired) {
             return Poll::Ready(Some(Err(self.timed_out(Expired))));
         }
@@ -329,7 +329,7 @@ impl Relayed {
         last: Option<Frame<Bytes>>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        // After all declared bytes there can be trailers still.
+        // Trailers may follow after all declared bytes.
         self.ended = last.is_none() || self.body.is_end_stream();
         self.held = last;
         if let Some(mut record) = self.record.take() {
@@ -343,7 +343,7 @@ impl Relayed {
         self.poll_committed(context)
     }
 
-    /// Tells the record what came.
+    /// Passes the captured body to the record.
     fn answered(&mut self, record: &mut Record, all: bool) {
         if !record.is_long_running() {
             let status = self.tap.as_ref().and_then(StatusTap::finish);
@@ -378,7 +378,7 @@ impl Relayed {
             let committed = ready!(Pin::new(commit).poll(context));
             self.committing = None;
             if let Err(error) = committed {
-                // The response is in progress already: all that is left is to break it off.
+                // The response is in progress, so it can only be aborted.
                 self.ended = true;
                 self.held = None;
                 return Poll::Ready(Some(Err(error.into())));
@@ -389,7 +389,7 @@ impl Relayed {
 }
 
 impl Drop for Relayed {
-    /// The client went away before the end.
+    /// Ends the record if the client disconnects before the end of the response.
     fn drop(&mut self) {
         if let Some(mut record) = self.record.take() {
             self.answered(&mut record, false);

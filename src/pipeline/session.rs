@@ -1,20 +1,20 @@
-//! Sessions in upgraded connections, as far as they are recorded.
+//! Starts and describes the recordings of sessions in upgraded connections.
 
 use http::HeaderMap;
 use http::header::{HeaderValue, UPGRADE};
 use session_recording::{Activity, Description, Mode, RecordedUser, Recorder, Session, protocol};
 
 use crate::audit::record::Record;
-use crate::audit::timestamp::Timestamp;
-use crate::authn::{User, UserInfo};
-use crate::request::RequestInfo;
-use crate::request::query::{self, Plus};
-use crate::status::Status;
+use k8s_audit::request::RequestInfo;
+use k8s_audit::request::query::{self, Plus};
+use k8s_audit::status::Status;
+use k8s_audit::timestamp::Timestamp;
+use kube_authn::{User, UserInfo};
 
-/// Starts the recording of a session if the request asks for one that is recorded.
+/// Starts the recording of a session if the request opens one and the rules select it.
 ///
 /// # Errors
-/// The response, if the session must be recorded and cannot be.
+/// Returns the response to send if the session must be recorded and cannot be.
 pub(super) async fn begin(
     recorder: &Recorder,
     record: &mut Record,
@@ -48,7 +48,7 @@ pub(super) async fn begin(
     }
 }
 
-/// Notes that a session is refused, and returns the response.
+/// Records that a session is refused, and returns the response.
 pub(super) fn refused(recorder: &Recorder, record: &mut Record, why: &str) -> Box<Status> {
     recorder.metrics().refused.inc();
     record.session_unrecorded(why);
@@ -58,10 +58,10 @@ pub(super) fn refused(recorder: &Recorder, record: &mut Record, why: &str) -> Bo
     Box::new(Status::internal_error(message))
 }
 
-/// Tells the recording which protocol was agreed on.
+/// Passes the negotiated protocol to the recording.
 ///
 /// # Errors
-/// Why it cannot be recorded, if it must be.
+/// Returns why the session cannot be recorded, if it must be.
 pub(super) fn negotiated(
     session: &Session,
     asked: &HeaderValue,
@@ -77,18 +77,18 @@ pub(super) fn negotiated(
     }
 }
 
-/// Where a session leads to.
+/// The container that a session is opened in.
 struct Target {
     activity: Activity,
     namespace: String,
     pod: String,
-    /// If the path names it.
+    /// Set if the path contains the name.
     container: Option<String>,
 }
 
 impl Target {
-    /// Returns the target of a request for a session: a subresource of a pod, or the kubelet's own
-    /// path of it, through `nodes/NAME/proxy`.
+    /// Returns the target of a request that opens a session: a subresource of a pod, or the
+    /// kubelet's path for it, through `nodes/NAME/proxy`.
     fn of(info: &RequestInfo) -> Option<Target> {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         if !info.is_resource() || !info.group().is_empty() {

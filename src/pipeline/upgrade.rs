@@ -1,4 +1,5 @@
-//! Requests that leave HTTP: `exec`, `attach` and `port-forward` over SPDY or WebSocket.
+//! Requests that switch from HTTP to another protocol: `exec`, `attach` and `port-forward` over
+//! SPDY or WebSocket.
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
@@ -9,24 +10,26 @@ use k8s_audit::request::requested_protocol;
 use session_recording::Session;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, copy_buf, split};
 
-use super::{LongRunning, ResponseBody, recorded, session, unrecorded};
+use super::refusal::unrecorded;
+use super::{LongRunning, ResponseBody, recorded, session};
 use crate::audit::record::Record;
 use crate::request::headers;
 use crate::upstream::UpstreamBody;
 
-/// Bytes in flight in each direction.
+/// Size of the buffer for each direction.
 pub(super) const BUFFER: usize = 32 << 10;
 
-/// A client's wish to switch protocols.
-pub struct Asked {
+/// A client's request to switch protocols.
+pub(super) struct Asked {
     protocol: HeaderValue,
     client: OnUpgrade,
-    /// Set if what happens in the connection is recorded.
+    /// Set if the session in the connection is recorded.
     pub(super) session: Option<Session>,
 }
 
-/// The request's wish to switch protocols, if it has one. Boxed, because few requests have one.
-pub fn asked(parts: &mut Parts) -> Option<Box<Asked>> {
+/// Takes the request for an upgrade from the head, if it has one. Boxed, because few requests have
+/// one.
+pub(super) fn asked(parts: &mut Parts) -> Option<Box<Asked>> {
     if parts.version != Version::HTTP_11 {
         return None;
     }
@@ -38,26 +41,26 @@ pub fn asked(parts: &mut Parts) -> Option<Box<Asked>> {
     Some(Box::new(Asked { protocol, client, session: None }))
 }
 
-/// The protocols that Kubernetes upgrades to. Others are not forwarded, which RFC 9110 (7.8)
-/// allows: one such as `h2c` would carry requests without events.
+/// Returns whether Kubernetes upgrades to this protocol. Others are not forwarded, which RFC 9110
+/// (7.8) allows: one such as `h2c` would carry requests without events.
 fn is_known(protocol: &HeaderValue) -> bool {
     let protocol = protocol.as_bytes().trim_ascii();
     protocol.eq_ignore_ascii_case(b"websocket") || protocol.eq_ignore_ascii_case(b"SPDY/3.1")
 }
 
 impl Asked {
-    /// Adds the upgrade to the request to the API server.
-    pub fn requested_in<B>(&self, mut request: Request<B>) -> Request<B> {
+    /// Adds the upgrade headers to the request for the API server.
+    pub(super) fn requested_in<B>(&self, mut request: Request<B>) -> Request<B> {
         let headers = request.headers_mut();
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(header::UPGRADE, self.protocol.clone());
         request
     }
 
-    /// Looks at the protocol that the API server has chosen.
+    /// Passes the protocol that the API server selected to the recording.
     ///
     /// # Errors
-    /// Why the session cannot be recorded, if it must be.
+    /// Returns why the session cannot be recorded, if it must be.
     pub(super) fn negotiated(&self, answer: &HeaderMap) -> Result<(), String> {
         match &self.session {
             Some(recording) => session::negotiated(recording, &self.protocol, answer),
@@ -66,8 +69,8 @@ impl Asked {
     }
 }
 
-/// Passes the API server's 101 on, and then bytes both ways until one side ends.
-pub async fn switch(
+/// Relays the API server's 101, and then bytes in both directions until one side ends.
+pub(super) async fn switch(
     long_running: &LongRunning,
     asked: Asked,
     answer: Response<UpstreamBody>,
@@ -79,7 +82,7 @@ pub async fn switch(
     }
     record.answered(StatusCode::SWITCHING_PROTOCOLS.as_u16(), None);
     if record.response_started().await.is_err() {
-        // The record ends as it is dropped, and so does the connection to the API server.
+        // Dropping the record ends it; the connection to the API server is closed, too.
         return unrecorded(&record.facts().target);
     }
 
@@ -113,14 +116,14 @@ pub async fn switch(
         if let Some(recording) = recording {
             record.session_ended(&recording.finish().await);
         }
-        // The connections have ended: there is nothing left to refuse.
+        // The connections have ended, so nothing can be refused any more.
         let _ = record.complete().await;
     });
     response
 }
 
-/// Passes bytes both ways until the API server has said its last, or a connection breaks. A
-/// client that has said its last can still be answered.
+/// Copies bytes in both directions until the API server closes its side, or a connection breaks. A
+/// client that has closed its sending side still receives the rest.
 async fn pass(client: impl AsyncRead + AsyncWrite, upstream: impl AsyncRead + AsyncWrite) {
     let (client_reader, mut client_writer) = split(client);
     let (upstream_reader, mut upstream_writer) = split(upstream);
@@ -132,12 +135,12 @@ async fn pass(client: impl AsyncRead + AsyncWrite, upstream: impl AsyncRead + As
     let down = async {
         let mut reader = BufReader::with_capacity(BUFFER, upstream_reader);
         let copied = copy_buf(&mut reader, &mut client_writer).await;
-        // However it ended: what was written must arrive.
+        // Flush what was written, even if reading failed.
         let ended = client_writer.shutdown().await;
         copied.map(drop).and(ended)
     };
     let mut down = std::pin::pin!(down);
-    // How it ends is no matter of the record, which says that it does.
+    // The record contains that the connection ended, and not how.
     tokio::select! {
         _ = &mut down => {}
         sent = up => {

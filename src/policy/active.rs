@@ -1,4 +1,4 @@
-//! The policy by which requests are recorded now.
+//! The policy that is currently evaluated.
 
 use std::ops::Deref;
 use std::path::Path;
@@ -8,11 +8,11 @@ use super::extension::Extension;
 use super::usage::Usage;
 use super::{Loaded, Policy, PolicyRule, PolicySpec};
 
-/// A policy with what is known about it while it is active.
+/// An active policy with its position in the history, its extension and its counts.
 #[derive(Debug)]
 pub struct ActivePolicy {
     policy: Policy,
-    /// As it was written; without rules if it does not come from a file.
+    /// The policy as written; without rules if it does not come from a file.
     pub spec: PolicySpec,
     /// 1 for the policy loaded at start.
     pub generation: u64,
@@ -20,7 +20,7 @@ pub struct ActivePolicy {
     pub extension: Option<Arc<Extension>>,
     /// Counts of its rules.
     pub usage: Usage,
-    /// By rule, what `--audit-annotate-rule` notes; the last one is for no rule.
+    /// For each rule, the annotation for `--audit-annotate-rule`; the last one is for no rule.
     annotations: Box<[Box<str>]>,
 }
 
@@ -44,7 +44,7 @@ impl ActivePolicy {
         ActivePolicy { policy, spec, generation, extension, usage, annotations }
     }
 
-    /// What names the rule in an event, such as `3 policy.yaml:12:3`.
+    /// Returns the name of the rule in an event, such as `3 policy.yaml:12:3`.
     pub fn annotation(&self, rule: Option<u32>) -> &str {
         let rule = rule.map(|rule| rule as usize).and_then(|rule| self.annotations.get(rule));
         rule.or(self.annotations.last()).map_or("", |text| text)

@@ -11,17 +11,17 @@ use watched_files::config_file;
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The path is empty.
-    #[error("file path not specified; name the policy file with --audit-policy-file")]
+    #[error("file path not specified; name the policy file")]
     NoPath,
     /// The file could not be read.
     #[error("{}: failed to read file path: {error}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// The system's error.
+        /// The error of the operating system.
         error: io::Error,
     },
-    /// The file holds no valid policy.
+    /// The file has no valid policy.
     #[error(transparent)]
     Invalid(#[from] InvalidPolicy),
 }
@@ -29,7 +29,7 @@ pub enum LoadError {
 /// Reads a policy file, or a pipe that a policy comes from.
 ///
 /// # Errors
-/// Returns a [`LoadError`]. Displayed, it has one problem per line.
+/// Returns a [`LoadError`]. Its display has one problem per line.
 pub fn load(path: &Path) -> Result<Loaded, LoadError> {
     let text = read_once(path)?;
     Ok(parse(&text, &path.display().to_string())?)

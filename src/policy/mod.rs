@@ -2,7 +2,7 @@
 //! evaluation are in [`k8s_audit::policy`].
 
 mod active;
-pub mod extension;
+pub(crate) mod extension;
 mod load;
 mod metrics;
 mod reload;

@@ -1,4 +1,4 @@
-//! Following the policy file while the proxy runs.
+//! Watches and reloads the policy file.
 //!
 //! A file that cannot be read or is invalid is rejected; the current policy stays active.
 
@@ -18,11 +18,11 @@ use super::{Changed, Diagnostic, Difference, Loaded, Policy, PolicySpec, records
 use crate::file_watch::FileWatcher;
 use crate::file_watch::{ReloadMetrics, Reloaded};
 
-/// Steps of a tenth of the interval for which a file that is being written is waited for. With the
-/// interval itself, a file that never rests is read at latest every one and a half intervals.
+/// Maximum number of steps, of a tenth of the interval each, to wait for a file that is being
+/// written. A file that changes constantly is thus read at least every one and a half intervals.
 const SETTLE_STEPS: u32 = 5;
-/// How often a file that does not rest is read until it is valid, and the wait between two
-/// attempts.
+/// Maximum number of attempts to read a valid policy from a file that is being written, and the
+/// wait between two attempts.
 const MOTION_ATTEMPTS: u32 = 5;
 const MOTION_PAUSE: Duration = Duration::from_millis(7);
 
@@ -34,12 +34,12 @@ pub struct PolicyHandle(Arc<InForce>);
 struct InForce {
     policy: ArcSwap<ActivePolicy>,
     path: PathBuf,
-    /// The names of the backends that record by it.
+    /// The names of the backends that use it.
     backends: Vec<String>,
 }
 
 impl PolicyHandle {
-    /// Activates a policy that does not come from a file: generation 1.
+    /// Creates a handle to a policy that does not come from a file: generation 1.
     pub fn new(policy: Policy) -> PolicyHandle {
         let loaded = Loaded { policy, spec: PolicySpec::default(), warnings: Vec::new() };
         PolicyHandle::of_file(PathBuf::new(), (loaded, None), Vec::new())
@@ -55,7 +55,7 @@ impl PolicyHandle {
         PolicyHandle(Arc::new(InForce { policy, path, backends }))
     }
 
-    /// The same policy, of which so many backends make use.
+    /// Returns a handle to the same policy with counts for these backends.
     fn for_backends(&self, backends: Vec<String>) -> PolicyHandle {
         let current = self.current();
         let (spec, extension) = (current.spec.clone(), current.extension.clone());
@@ -63,44 +63,44 @@ impl PolicyHandle {
         PolicyHandle::of_file(self.0.path.clone(), (loaded, extension), backends)
     }
 
-    /// The active policy, to be kept for as long as needed.
+    /// Returns the active policy, to be kept for as long as needed.
     pub fn current(&self) -> Arc<ActivePolicy> {
         self.0.policy.load_full()
     }
 
-    /// The active policy, for one evaluation: without counting references, and not to be held
+    /// Returns the active policy for one evaluation: without a reference count, and not to be held
     /// across an `await`.
     pub fn borrow(&self) -> Guard<Arc<ActivePolicy>> {
         self.0.policy.load()
     }
 
-    /// The policy's file.
+    /// Returns the path of the policy's file.
     pub fn path(&self) -> &Path {
         &self.0.path
     }
 
-    /// The names of the backends that record by it, by their number in [`Usage`](super::Usage).
+    /// Returns the names of the backends that use it, by their number in [`Usage`](super::Usage).
     pub fn backends(&self) -> &[String] {
         &self.0.backends
     }
 
-    /// The number of a backend in [`Usage`](super::Usage).
+    /// Returns the number of a backend in [`Usage`](super::Usage).
     pub fn backend(&self, name: &str) -> usize {
         self.0.backends.iter().position(|known| known == name).unwrap_or_default()
     }
 
-    /// Whether both are of one file.
+    /// Returns whether both handles are of the same file.
     pub fn is_same(&self, other: &PolicyHandle) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// The number of policies that were active since the start, this one included.
+    /// Returns the number of policies that were active since the start, including this one.
     pub fn generation(&self) -> u64 {
         self.borrow().generation
     }
 
-    /// Activates another policy, from the next evaluation on, and returns its generation. There is
-    /// one caller at a time: the task that follows the file.
+    /// Activates another policy, from the next evaluation on, and returns its generation. Only the
+    /// task that watches the file calls this.
     pub fn replace(&self, loaded: Loaded, extension: Option<Extension>) -> u64 {
         let generation = self.generation() + 1;
         let backends = self.0.backends.len();
@@ -111,13 +111,13 @@ impl PolicyHandle {
     }
 }
 
-/// A policy file that is followed.
+/// A policy file that is watched.
 #[derive(Debug)]
 pub struct PolicyFile {
     path: PathBuf,
     files: FileWatcher,
     handle: PolicyHandle,
-    /// Those of the sinks that it is the policy of.
+    /// The metrics of the backends that use the policy.
     sinks: Vec<PolicyMetrics>,
     /// The content that the active policy was read from.
     in_force: Vec<u8>,
@@ -126,7 +126,7 @@ pub struct PolicyFile {
     /// Whether to read the file at the next poll even if it seems unchanged: an invalid file may
     /// have been half written, and a second change can have the same timestamp as the first one.
     again: bool,
-    /// It was still being written when it was last read.
+    /// Whether the file was being written when it was last read.
     is_in_motion: bool,
 }
 
@@ -137,10 +137,10 @@ enum Refused {
 }
 
 impl PolicyFile {
-    /// Reads the policy at start. The second value is what was ignored in it.
+    /// Loads the policy at start. The second value has the warnings.
     ///
     /// # Errors
-    /// There is no valid policy in the file.
+    /// Returns an error if there is no valid policy in the file.
     pub fn open(path: &Path) -> Result<(PolicyFile, Vec<Diagnostic>), LoadError> {
         let files = FileWatcher::new(vec![path.to_owned()]);
         let in_force = load::read(path)?;
@@ -165,7 +165,7 @@ impl PolicyFile {
         Ok((file, warnings))
     }
 
-    /// Says to whose metrics it belongs.
+    /// Sets the metrics of the backends that use the policy.
     #[must_use]
     pub fn of_sinks(self, sinks: Vec<PolicyMetrics>) -> PolicyFile {
         let names = sinks.iter().map(|sink| sink.backend.clone()).collect();
@@ -198,7 +198,7 @@ impl PolicyFile {
         Followed(Some(self)).watch(metrics, forced, interval).await;
     }
 
-    /// Reports once that the file does not come to rest, until it does.
+    /// Reports once that the file changes constantly, until it no longer does.
     fn note_motion(&mut self, is_in_motion: bool) {
         if is_in_motion && !self.is_in_motion {
             tracing::warn!(
@@ -210,8 +210,8 @@ impl PolicyFile {
         self.is_in_motion = is_in_motion;
     }
 
-    /// Reads the file if it is due, and activates its policy if it is valid. With `lenient`,
-    /// returns `false` and changes nothing if it is invalid, or was written meanwhile.
+    /// Reads the file if necessary, and activates its policy if it is valid. With `lenient`,
+    /// returns `false` and changes nothing if it is invalid, or changed while it was read.
     fn look(
         &mut self,
         changed: bool,
@@ -280,7 +280,7 @@ impl PolicyFile {
         true
     }
 
-    /// Tells once what is wrong with the file; if it was asked for, again.
+    /// Logs the errors of the file once; repeats them if a reload was requested.
     fn refuse(
         &mut self,
         refused: Refused,
@@ -316,10 +316,10 @@ impl PolicyFile {
     }
 }
 
-/// Rules that a log line names.
+/// Maximum number of rules in a log line.
 const LISTED: usize = 20;
 
-/// `0 None at 4:3, 2 Metadata -> None at 9:3`
+/// Formats a list like `0 None at 4:3, 2 Metadata -> None at 9:3`.
 fn list(rules: &[Changed]) -> String {
     let shown = rules.iter().take(LISTED).map(ToString::to_string);
     let mut text = shown.collect::<Vec<_>>().join(", ");
@@ -339,7 +339,7 @@ fn warn_of_nothing(path: &Path, loaded: &Loaded) {
     }
 }
 
-/// A policy file that is followed; `None` while another thread looks at it.
+/// A policy file that is watched; `None` while another thread reads it.
 struct Followed(Option<PolicyFile>);
 
 impl Followed {
@@ -364,7 +364,7 @@ impl Followed {
                 if !settling {
                     break;
                 }
-                // Whoever writes in place is left the time to finish.
+                // Give a process that writes in place time to finish.
                 sleep(interval / 10).await;
                 let Some(changed) = self.beside(|file| file.files.changed()).await else { return };
                 settling = changed;
@@ -386,7 +386,7 @@ impl Followed {
         }
     }
 
-    /// Runs `look` on a thread that may block: a file system that hangs holds up this file only.
+    /// Runs `look` on a thread that may block: a file system that hangs blocks this file only.
     /// Returns `None` if it panicked, which has been logged.
     async fn beside<T: Send + 'static>(
         &mut self,
@@ -404,5 +404,4 @@ impl Followed {
 }
 
 #[cfg(test)]
-#[path = "reload_tests.rs"]
 mod tests;

@@ -1,30 +1,29 @@
-//! How often the rules of the active policy match, and how much is written for them.
+//! Counts how often the rules of the active policy match, and how much is written for them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counts of all rules of one policy, by backend. They begin at zero with each policy that is
+/// Counts of all rules of one policy, by backend. They start at zero with each policy that is
 /// loaded.
 #[derive(Debug)]
 pub struct Usage {
-    /// By rule, the last one for requests that no rule matches; for each rule one of each backend.
+    /// By rule, then by backend. The last rule stands for requests that no rule matches.
     counts: Box<[Counts]>,
     /// Events that were left out, by rule of the extension and backend.
     dropped: Box<[AtomicU64]>,
     backends: usize,
 }
 
-/// Beside each other in memory, the counts of two rules would slow each other down.
+/// Aligned to cache lines, so that counts of different rules do not slow each other down.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct Counts {
-    /// Only that of the first backend is used: all of them see the same requests.
+    /// Only the count of the first backend is used, since all of them have the same requests.
     requests: AtomicU64,
     bytes: AtomicU64,
 }
 
 impl Usage {
-    /// Zeros for a policy with so many rules, and so many of its extension, by which so many
-    /// backends record.
+    /// Creates counts of zero for this many rules, rules of the extension, and backends.
     pub fn new(rules: usize, extension_rules: usize, backends: usize) -> Usage {
         let backends = backends.max(1);
         Usage {
@@ -34,12 +33,12 @@ impl Usage {
         }
     }
 
-    /// Counts an event that a rule of the extension keeps from a backend.
+    /// Counts an event that a rule of the extension withholds from a backend.
     pub fn count_dropped(&self, rule: usize, backend: usize) {
         self.dropped[rule * self.backends + backend].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Events that a rule of the extension kept from a backend.
+    /// Returns the number of events that a rule of the extension withheld from a backend.
     pub fn dropped(&self, rule: usize, backend: usize) -> u64 {
         self.dropped[rule * self.backends + backend].load(Ordering::Relaxed)
     }
@@ -56,18 +55,18 @@ impl Usage {
         self.at(rule, 0).requests.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts an event that a backend gets.
+    /// Counts an event that a backend receives.
     #[inline]
     pub fn count_bytes(&self, rule: Option<u32>, backend: usize, bytes: usize) {
         self.at(rule, backend).bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Requests that the rule matched; with `None`, that no rule matched.
+    /// Returns the number of requests that the rule matched; with `None`, that no rule matched.
     pub fn requests(&self, rule: Option<u32>) -> u64 {
         self.at(rule, 0).requests.load(Ordering::Relaxed)
     }
 
-    /// Bytes of the events that the backend got.
+    /// Returns the number of bytes of the events that the backend received.
     pub fn bytes(&self, rule: Option<u32>, backend: usize) -> u64 {
         self.at(rule, backend).bytes.load(Ordering::Relaxed)
     }

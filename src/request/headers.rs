@@ -2,8 +2,8 @@
 
 use http::header::{self, HeaderMap, HeaderName};
 
-use super::query::{self, Plus};
-use crate::status::Status;
+use k8s_audit::request::query::{self, Plus};
+use k8s_audit::status::Status;
 
 /// `Audit-ID`
 pub const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");

@@ -3,5 +3,3 @@
 
 pub mod headers;
 pub mod source;
-
-pub use k8s_audit::request::*;

@@ -1,9 +1,9 @@
 //! The admin port: health and metrics, over plain HTTP and on loopback by default.
 //!
-//! `/healthz`, `/livez` and `/readyz` answer as kube-apiserver's do: `ok`, or with `?verbose` a
-//! line for each check; 500 and the lines where a check fails. `/metrics` is Prometheus text, or
-//! OpenMetrics for clients that prefer it. `/policy` is the active audit policies with counts, as
-//! text, or as JSON with `?output=json` or where the client accepts it.
+//! `/healthz`, `/livez` and `/readyz` respond like kube-apiserver's: `ok`, or with `?verbose` one
+//! line per check; 500 and these lines if a check fails. `/metrics` has the Prometheus text format,
+//! or OpenMetrics for clients that prefer it. `/policy` shows the active audit policies with
+//! counts, as text, or as JSON with `?output=json` or if the client accepts it.
 
 use std::convert::Infallible;
 use std::fmt::Write;
@@ -35,20 +35,24 @@ const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a check may take.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A part of the process without which no requests should be sent to it.
-pub struct Check {
+/// A health check of `/readyz`: while it fails, no requests should be sent to this process.
+pub(crate) struct Check {
     name: String,
-    /// Why it may fail without consequences; `None` if it may not.
+    /// Why a failure is only informational; `None` if it makes the process unready.
     informational: Option<&'static str>,
     check: Box<dyn Fn() -> Checked + Send + Sync>,
 }
 
-/// The result of a check, to come.
-pub type Checked = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
+/// The future result of a check.
+pub(crate) type Checked = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 
 impl Check {
-    /// A check that `/readyz` shows as `name`. Its error is shown to whoever asks.
-    pub fn new<F>(name: impl Into<String>, check: impl Fn() -> F + Send + Sync + 'static) -> Check
+    /// Creates a check that `/readyz` shows as `name`. Its error is visible to all clients of the
+    /// port.
+    pub(crate) fn new<F>(
+        name: impl Into<String>,
+        check: impl Fn() -> F + Send + Sync + 'static,
+    ) -> Check
     where
         F: Future<Output = Result<(), String>> + Send + 'static,
     {
@@ -56,8 +60,9 @@ impl Check {
         Check { name: name.into(), informational: None, check }
     }
 
-    /// A check that is shown, and may fail: `/readyz` then still responds 200. `reason` says why.
-    pub fn informational<F>(
+    /// Creates a check that is shown but may fail: `/readyz` then still responds 200. `reason`
+    /// states why.
+    pub(crate) fn informational<F>(
         name: impl Into<String>,
         reason: &'static str,
         check: impl Fn() -> F + Send + Sync + 'static,
@@ -69,8 +74,8 @@ impl Check {
     }
 }
 
-/// What the admin port serves.
-pub struct Admin {
+/// The contents of the admin port.
+pub(crate) struct Admin {
     metrics: Arc<Metrics>,
     checks: Vec<Check>,
     policies: Vec<PolicyHandle>,
@@ -78,13 +83,13 @@ pub struct Admin {
 
 impl Admin {
     /// Serves `metrics` and `checks`, the latter in the given order.
-    pub fn new(metrics: Arc<Metrics>, checks: Vec<Check>) -> Admin {
+    pub(crate) fn new(metrics: Arc<Metrics>, checks: Vec<Check>) -> Admin {
         Admin { metrics, checks, policies: Vec::new() }
     }
 
-    /// Shows these policies, too.
+    /// Also serves these policies.
     #[must_use]
-    pub fn with_policies(self, policies: Vec<PolicyHandle>) -> Admin {
+    pub(crate) fn with_policies(self, policies: Vec<PolicyHandle>) -> Admin {
         Admin { policies, ..self }
     }
 
@@ -96,7 +101,7 @@ impl Admin {
     ) -> Response<Full<Bytes>> {
         let checks: &[Check] = match uri.path() {
             "/readyz" => &self.checks,
-            // A restart mends none of what is checked.
+            // A restart would not fix what `/readyz` checks, so these endpoints run none.
             "/healthz" | "/livez" | "/metrics" | "/policy" => &[],
             _ => return plain(StatusCode::NOT_FOUND, "404 page not found\n".to_owned()),
         };
@@ -115,7 +120,7 @@ impl Admin {
         health(&uri.path()[1..], checks, is_verbose(uri.query())).await
     }
 
-    /// All metrics, in the format that the client prefers.
+    /// Returns all metrics, in the format that the client prefers.
     fn metrics(&self, headers: &HeaderMap) -> Response<Full<Bytes>> {
         let accept = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
         let exposition = Exposition::preferred(accept);
@@ -146,7 +151,7 @@ impl Admin {
     }
 }
 
-/// Whether JSON is wanted: by the query, or else by the first media range accepted.
+/// Returns whether the client asks for JSON: by the query, or by the first accepted media range.
 fn wants_json(query: Option<&str>, accept: Option<&HeaderValue>) -> bool {
     let mut pairs = query.unwrap_or_default().split('&');
     if let Some(output) = pairs.find_map(|pair| pair.strip_prefix("output=")) {
@@ -158,11 +163,11 @@ fn wants_json(query: Option<&str>, accept: Option<&HeaderValue>) -> bool {
 
 const JSON: &str = "application/json";
 
-/// kube-apiserver's answer of the endpoint `name`.
+/// Returns kube-apiserver's response for the health endpoint `name`.
 async fn health(name: &str, checks: &[Check], verbose: bool) -> Response<Full<Bytes>> {
     let mut lines = "[+]ping ok\n".to_owned();
     let mut failed = false;
-    // All at a time, so that one timeout bounds the response.
+    // Concurrently, so that one timeout bounds the response.
     let results = checks.iter().map(|check| async {
         let result = tokio::time::timeout(CHECK_TIMEOUT, (check.check)()).await;
         result.unwrap_or_else(|_| Err(format!("no result in {CHECK_TIMEOUT:?}")))
@@ -204,8 +209,9 @@ fn is_verbose(query: Option<&str>) -> bool {
         .is_some_and(|query| query.split('&').any(|pair| pair.split('=').next() == Some("verbose")))
 }
 
-/// Answers on `listener` until the process ends: while it drains, it still tells that it does.
-pub async fn serve(listener: TcpListener, admin: Arc<Admin>, mut ended: Running) {
+/// Serves the admin port on `listener` until the process ends: while it drains, the port still
+/// responds and reports that.
+pub(crate) async fn serve(listener: TcpListener, admin: Arc<Admin>, mut ended: Running) {
     loop {
         let tcp = tokio::select! {
             (tcp, _) = accept(&listener) => tcp,

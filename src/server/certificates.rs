@@ -12,38 +12,38 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::{self, PemObject};
 
 use crate::file_watch::FileWatcher;
-use crate::pki::{KeyError, certified_key};
+use pki::{KeyError, certified_key};
 
-/// Why a certificate cannot be served. No message shows anything of a key.
+/// Why a certificate cannot be served. Messages contain nothing of a key.
 #[derive(Debug, thiserror::Error)]
-pub enum CertificateError {
+pub(crate) enum CertificateError {
     /// A file cannot be read.
     #[error("{path}: {source}", path = path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the operating system says.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// A file is not the PEM that it should be.
+    /// A file is not valid PEM of the expected kind.
     #[error("{path}: no usable PEM {what}: {source}", path = path.display())]
     Pem {
         /// The file.
         path: PathBuf,
-        /// What should be in it.
+        /// The expected contents.
         what: &'static str,
-        /// What is wrong with it.
+        /// The fault.
         source: pem::Error,
     },
-    /// There is no usable key, or the certificate cannot be read.
+    /// No key is usable, or the certificate cannot be parsed.
     #[error("{path}: {reason}", path = path.display())]
     Unusable {
         /// The file with the fault.
         path: PathBuf,
-        /// What is wrong.
+        /// The fault.
         reason: KeyError,
     },
-    /// Certificate and key are no pair.
+    /// The private key does not belong to the certificate.
     #[error(
         "the private key in {key} does not belong to the first certificate in {certificate} (the \
          server's own certificate has to come first, its intermediates after it)",
@@ -58,21 +58,25 @@ pub enum CertificateError {
     },
 }
 
-/// The certificate that new connections are shown. Open connections keep what they began with.
+/// The certificate for new connections. Open connections keep the one that they started with.
 #[derive(Debug)]
-pub struct ServingCertificate {
+pub(crate) struct ServingCertificate {
     certificate: PathBuf,
     key: PathBuf,
     current: ArcSwap<CertifiedKey>,
 }
 
 impl ServingCertificate {
-    /// Reads a certificate chain (the server's own first) and its private key, both PEM; they may
-    /// be in one file.
+    /// Loads a certificate chain (the server's own first) and its private key, both PEM; one file
+    /// may contain both.
     ///
     /// # Errors
-    /// Where the files cannot be read, are no such PEM, or are no pair.
-    pub fn load(certificate: &Path, key: &Path) -> Result<ServingCertificate, CertificateError> {
+    /// Returns an error if a file cannot be read, is not such PEM, or if the key does not belong to
+    /// the certificate.
+    pub(crate) fn load(
+        certificate: &Path,
+        key: &Path,
+    ) -> Result<ServingCertificate, CertificateError> {
         Ok(ServingCertificate {
             certificate: certificate.to_owned(),
             key: key.to_owned(),
@@ -80,22 +84,23 @@ impl ServingCertificate {
         })
     }
 
-    /// Reads the files again.
+    /// Reloads the files.
     ///
     /// # Errors
-    /// As [`ServingCertificate::load`]; the certificate read last is kept.
-    pub fn reload(&self) -> Result<(), CertificateError> {
+    /// Like [`ServingCertificate::load`]; the current certificate stays active.
+    pub(crate) fn reload(&self) -> Result<(), CertificateError> {
         self.current.store(Arc::new(read_pair(&self.certificate, &self.key)?));
         Ok(())
     }
 
-    /// The server's own certificate, without its intermediates.
-    pub fn leaf(&self) -> CertificateDer<'static> {
+    /// Returns the server's own certificate, without its intermediates.
+    pub(crate) fn leaf(&self) -> CertificateDer<'static> {
         self.current.load().cert[0].clone()
     }
 
-    /// Watches the files of this certificate; make it before loading them.
-    pub fn watcher(certificate: &Path, key: &Path) -> FileWatcher {
+    /// Returns a watcher of these files. Create it before loading them, so that no change is
+    /// missed.
+    pub(crate) fn watcher(certificate: &Path, key: &Path) -> FileWatcher {
         FileWatcher::new(vec![certificate.to_owned(), key.to_owned()])
     }
 }
@@ -108,7 +113,7 @@ impl ResolvesServerCert for ServingCertificate {
 
 fn read_pair(certificate: &Path, key: &Path) -> Result<CertifiedKey, CertificateError> {
     let read = |path: &Path| {
-        crate::regular_file::read(path)
+        watched_files::regular_file::read(path)
             .map_err(|source| CertificateError::Read { path: path.into(), source })
     };
     let not_pem =

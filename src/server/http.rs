@@ -1,4 +1,4 @@
-//! One connection: HTTP/1.1 or HTTP/2, until it ends or the process does.
+//! Serves one client connection, HTTP/1.1 or HTTP/2, until it or the process ends.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -13,14 +13,14 @@ use super::shutdown::Running;
 use super::{http1, http2};
 use crate::audit::metrics::RefusedRequest;
 use crate::body::{BodyError, ClientBody};
-use crate::log_limit::LogLimit;
 use crate::pipeline::{self, Connection, Proxy, ResponseBody};
+use api_client::log_limit::LogLimit;
 
-/// Bytes of a request's head, like kube-apiserver: Go's `MaxHeaderBytes`, and the 4 KiB that Go
-/// reads beyond it.
+/// Maximum size of a request's head, like in kube-apiserver: Go's `MaxHeaderBytes`, and the 4 KiB
+/// that Go reads beyond it.
 pub const MAX_HEADER_BYTES: u32 = (1 << 20) + (4 << 10);
 
-/// Requests that the HTTP library refused are logged once in this time.
+/// Limits the log to one line in this time for requests that the HTTP library refused.
 static REFUSALS: LogLimit = LogLimit::new(Duration::from_secs(10));
 
 /// After the process has begun to drain, a connection without a request has this time to end by
@@ -30,33 +30,34 @@ pub(super) const DRAIN_GRACE: Duration = Duration::from_secs(1);
 /// The protocol that ALPN chose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
-    /// HTTP/1.1, also where the client offered no ALPN.
+    /// HTTP/1.1; also used if the client offered no ALPN.
     Http1,
     /// HTTP/2.
     Http2,
 }
 
-/// What answers requests.
+/// Handles the requests of client connections.
 pub trait Handler: Clone + Unpin + Send + Sync + 'static {
-    /// The body of an answer.
+    /// The body of a response.
     type Body: Body<Data = Bytes, Error: Into<BodyError>> + Send + Unpin + 'static;
 
-    /// Answers one request of `connection`.
+    /// Responds to one request of `connection`.
     fn handle(
         self,
         connection: Arc<Connection>,
         request: Request<ClientBody>,
     ) -> impl Future<Output = Response<Self::Body>> + Send + 'static;
 
-    /// The HTTP library refused a request of `connection`, which [`Handler::handle`] does not see.
+    /// Notifies of a request that the HTTP library refused, which [`Handler::handle`] does not
+    /// receive.
     fn refused(&self, _connection: &Connection, _reason: RefusedRequest) {}
 
-    /// Whether a client on HTTP/2 that has sent a request has to open a new connection.
+    /// Returns whether an HTTP/2 client that has sent a request must open a new connection.
     fn goaway(&self) -> bool {
         false
     }
 
-    /// How many streams an HTTP/2 connection may have at a time; 0 is the default.
+    /// Returns how many streams an HTTP/2 connection may have concurrently; 0 means the default.
     fn http2_max_streams(&self) -> u32 {
         0
     }
@@ -94,16 +95,16 @@ impl Handler for Arc<Proxy> {
     }
 }
 
-/// Why a connection ended otherwise than by being closed.
+/// Why a connection failed.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
-    /// What HTTP/1.1 says.
+    /// An error of HTTP/1.1.
     #[error(transparent)]
     Http1(#[from] hyper::Error),
-    /// What HTTP/2 says.
+    /// An error of HTTP/2.
     #[error(transparent)]
     Http2(#[from] h2::Error),
-    /// The client says nothing at all, or answers no PING.
+    /// The client sent nothing for too long, or did not respond to a PING.
     #[error("the client is silent")]
     Silent,
 }
@@ -112,7 +113,7 @@ pub enum HttpError {
 /// HTTP/2 clients get a GOAWAY, idle HTTP/1.1 connections are closed, requests under way finish.
 ///
 /// # Errors
-/// What went wrong on the wire; the caller can do no more than log it.
+/// Returns the protocol error; the caller can only log it.
 pub async fn serve_connection<H: Handler>(
     io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     protocol: Protocol,

@@ -1,4 +1,4 @@
-//! One HTTP/1.1 connection of a client, spoken by hyper.
+//! One HTTP/1.1 connection of a client, served with hyper.
 //!
 //! hyper keeps 100 header lines on the stack. A higher limit makes it allocate and fill a table of
 //! that size for every request (4,096 lines: 47,000 instructions). So a connection has the default
@@ -24,22 +24,23 @@ use crate::audit::metrics::RefusedRequest;
 use crate::body::ClientBody;
 use crate::pipeline::Connection;
 
-/// From the end of one HTTP/1.1 request to the end of the next one's head. hyper has one timer for
-/// the idle time and for the head, so this is kube-apiserver's idle timeout: a shorter one would
-/// close connections under clients that keep them as long as kube-apiserver lets them.
+/// Maximum time from the end of one HTTP/1.1 request to the end of the next one's head. hyper has
+/// one timer for the idle time and for the head, so this is kube-apiserver's idle timeout: a
+/// shorter one would close connections that clients of kube-apiserver expect to stay open.
 const NEXT_HEAD_DEADLINE: Duration = Duration::from_secs(90);
 
-/// Header lines of one request. `HeaderMap` holds 24,576 names at most; the proxy adds some.
+/// Maximum number of header lines of one request. `HeaderMap` holds 24,576 names at most; the proxy
+/// adds some.
 const MAX_HEADER_LINES: usize = 20_000;
 
-/// hyper's own limit.
+/// hyper's default limit.
 const DEFAULT_HEADER_LINES: usize = 100;
 
 /// Serves `connection` over `io` until the client ends it, or the process is in [`Phase::Ending`].
 /// While it drains, an idle connection is closed, and a request in progress finishes.
 ///
 /// # Errors
-/// What went wrong on the wire.
+/// Returns the protocol error.
 pub(super) async fn serve<H: Handler>(
     io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     connection: Arc<Connection>,
@@ -101,13 +102,13 @@ pub(super) async fn serve<H: Handler>(
         if let Some(reason) = io.refusal().and_then(RefusedRequest::of_code) {
             handler.refused(&connection, reason);
         }
-        // The client may be gone.
+        // The client may have disconnected.
         let _ = io.close().await;
         return Err(error);
     }
 }
 
-/// Waits until the connection has had its time to end, if it had no request by then.
+/// Waits until a connection that has had no request may be closed.
 async fn never_used(requested: &AtomicBool) {
     tokio::time::sleep(DRAIN_GRACE).await;
     if requested.load(Ordering::Relaxed) {

@@ -11,18 +11,18 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use crate::pipeline::Connection;
 
-/// hyper's own responses are shorter: a status line and at most three header lines.
+/// Maximum size of hyper's own responses: a status line and at most three header lines.
 const LONGEST_REFUSAL: usize = 200;
 
-/// A stream with bytes put back in front of it. hyper answers a head that it cannot parse by itself
-/// (400, 414, 431), and the service never learns about it. That response is held here, until it is
-/// decided whether the head is parsed once more, with a higher limit.
+/// A stream with bytes put back in front of it. If hyper cannot parse a head, it responds by itself
+/// (400, 414, 431), without calling the service. That response is held here until the caller
+/// decides whether to parse the head again with a higher limit.
 pub(super) struct Http1Io<S> {
     stream: S,
     connection: Arc<Connection>,
-    /// Read from the stream, and not parsed.
+    /// Bytes that were read from the stream and not parsed.
     ahead: Bytes,
-    /// A response that hyper made itself.
+    /// A response that hyper generated itself.
     held: Bytes,
 }
 
@@ -31,18 +31,18 @@ impl<S> Http1Io<S> {
         Http1Io { stream, connection, ahead: Bytes::new(), held: Bytes::new() }
     }
 
-    /// The status code of the response that is held.
+    /// Returns the status code of the response that is held.
     pub(super) fn refusal(&self) -> Option<u16> {
         std::str::from_utf8(self.held.get(9..12)?).ok()?.parse().ok()
     }
 
-    /// Forgets the response that is held, and puts `unparsed` back.
+    /// Discards the response that is held, and puts `unparsed` back.
     pub(super) fn rewind(&mut self, unparsed: Bytes) {
         self.held = Bytes::new();
         self.ahead = unparsed;
     }
 
-    /// Returns whether hyper wrote `bytes` without being told to.
+    /// Returns whether `bytes` are a response that hyper generated itself.
     fn is_refusal(&self, bytes: &[u8]) -> bool {
         let is_code = |code: &[u8]| matches!(code, b"400" | b"414" | b"431");
         bytes.len() <= LONGEST_REFUSAL
@@ -50,7 +50,7 @@ impl<S> Http1Io<S> {
             && bytes.get(9..12).is_some_and(is_code)
             && bytes.ends_with(b"\r\n\r\n")
             && !self.connection.is_upgraded()
-            // All other responses have one.
+            // All responses of the service have an audit ID.
             && memchr::memmem::find(bytes, b"\r\naudit-id: ").is_none()
     }
 }
@@ -64,7 +64,7 @@ impl<S: AsyncWrite + Unpin> Http1Io<S> {
         self.stream.shutdown().await
     }
 
-    /// Sends the response that is held: the connection goes on, so hyper did not make it.
+    /// Sends the response that is held: hyper did not generate it, since the connection continues.
     fn poll_release(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.held.is_empty() {
             let written = ready!(Pin::new(&mut self.stream).poll_write(context, &self.held))?;
@@ -140,7 +140,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Http1Io<S> {
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
-    /// While a response is held, [`Http1Io::close`] does this.
+    /// While a response is held, [`Http1Io::close`] shuts the stream down.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.held.is_empty() {
             true => Pin::new(&mut self.stream).poll_shutdown(context),

@@ -1,7 +1,7 @@
-//! One HTTP/2 connection of a client, and each of its streams in a task.
+//! One HTTP/2 connection of a client, with one task for each stream.
 //!
-//! With `h2` itself: a stream's task is the request's own, small, and nothing is copied into it but
-//! a pointer; and answers of several streams leave together.
+//! `h2` is used directly: a stream's task is the request's own future, which is small, since only a
+//! pointer is copied into it; and responses of several streams are written together.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -35,35 +35,35 @@ const STREAM_WINDOW: u32 = 256 << 10;
 /// The largest window of HTTP/2.
 const MAX_WINDOW: u32 = (1 << 31) - 1;
 
-/// Bytes of an answer that wait for a slow client, at most about that many for each stream.
+/// Maximum bytes of a response that wait for a slow client, per stream.
 const SEND_BUFFER: usize = 32 << 10;
-/// So much of an answer is handed over at once, whether the client has room for it or not.
+/// Bytes of a response that are handed to h2 immediately, even if the client's window is full.
 const EAGER: usize = 16 << 10;
 
-/// For the client's first bytes, as in Go's server.
+/// Deadline for the client's first bytes, like in Go's server.
 const PREFACE_DEADLINE: Duration = Duration::from_secs(10);
 
-/// As kube-apiserver has it.
+/// kube-apiserver's values.
 const KEEP_ALIVE: KeepAlive =
     KeepAlive { interval: Duration::from_secs(30), timeout: Duration::from_secs(15) };
 
-/// What the connection must know besides what comes in on it.
+/// Events that the connection reacts to, besides incoming frames.
 enum Told {
-    /// The process takes no new requests.
+    /// The process accepts no new requests.
     Draining,
-    /// It has drained for a while, and perhaps there is nothing under way.
+    /// The process has drained for a while; the connection may have no request in flight.
     Idle,
     /// The process ends.
     Ending,
-    /// The client answers no PING.
+    /// The client does not respond to PINGs.
     Silent,
 }
 
 /// Serves `connection` over `io` until the client ends it, or the process is in [`Phase::Ending`].
-/// When that drains, the client gets a GOAWAY, and what is under way finishes.
+/// When the process drains, the client gets a GOAWAY, and requests in flight finish.
 ///
 /// # Errors
-/// What went wrong on the wire.
+/// Returns the protocol error.
 pub(super) async fn serve<H: Handler>(
     io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     connection: Arc<Connection>,
@@ -78,10 +78,10 @@ pub(super) async fn serve<H: Handler>(
         // A client that has just connected may have sent its first request.
         () = running.drained_for(DRAIN_GRACE) => return Ok(()),
     };
-    // Shared by its streams, so that it tells whether there are any.
+    // Each stream has a clone, so that the count shows whether there are streams.
     let running = Arc::new(running);
     let pings = http2.ping_pong().expect("it is taken only here");
-    // Another task, as this one runs at every request, and timers and waiting are not free.
+    // A separate task, since this one runs at every request, and timers and waiting have a cost.
     let mut watching = spawn(watch(pings, writes.heard(), Running::clone(&running)));
     let mut last_stream = None;
     poll_fn(|context| {
@@ -93,7 +93,7 @@ pub(super) async fn serve<H: Handler>(
                         http2.graceful_shutdown();
                         watching = spawn(idle(Running::clone(&running)));
                     }
-                    // A client that does not respond to the GOAWAY.
+                    // The client does not respond to the GOAWAY.
                     Ok(Told::Idle) if Arc::strong_count(&running) == 1 && !writes.is_waiting() => {
                         return Poll::Ready(Ok(()));
                     }
@@ -116,14 +116,14 @@ pub(super) async fn serve<H: Handler>(
                     return Poll::Pending;
                 }
             };
-            // h2 says nothing of streams that it resets or answers by itself.
+            // h2 does not report streams that it resets or responds to itself.
             let number = reply.stream_id().as_u32();
             let expected = last_stream.replace(number).map_or(number, |last: u32| last + 2);
             if number > expected {
                 handler.refused(&connection, RefusedRequest::Http2Stream);
             }
             if handler.goaway() {
-                // Streams in flight go on, and so does this one; the client opens no more.
+                // Streams in flight continue, including this one; the client opens no more.
                 http2.graceful_shutdown();
             }
             let (head, stream) = request.into_parts();
@@ -131,7 +131,7 @@ pub(super) async fn serve<H: Handler>(
             let body = ReceiveBody::new(stream, &head.headers, false);
             let (body, responding) = RequestStream::new(body);
             let request = Request::from_parts(head, ClientBody::http2(body));
-            // Freed when there is an answer: that may be a watch, which lasts.
+            // Freed when the response starts, which may be that of a long watch.
             let answer = Box::pin(handler.clone().handle(connection.clone(), request));
             tokio::spawn(serve_stream(answer, is_head, reply, responding, running.clone()));
         }
@@ -165,11 +165,11 @@ async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
     .await
 }
 
-/// Waits until there is something to tell.
+/// Waits for the next event of [`Told`].
 async fn watch(pings: PingPong, heard: Arc<AtomicBool>, mut running: Running) -> Told {
     let silent = async {
         if !KEEP_ALIVE.is_silent(pings, &heard).await {
-            // The connection has ended, and who waits for this goes with it.
+            // The connection has ended, and the task that waits for this ends with it.
             std::future::pending().await
         }
     };
@@ -179,7 +179,7 @@ async fn watch(pings: PingPong, heard: Arc<AtomicBool>, mut running: Running) ->
     }
 }
 
-/// Waits until an unused connection has had time to end by itself.
+/// Waits until a connection without requests may be closed.
 async fn idle(mut running: Running) -> Told {
     tokio::select! {
         () = tokio::time::sleep(DRAIN_GRACE) => Told::Idle,
@@ -187,7 +187,7 @@ async fn idle(mut running: Running) -> Told {
     }
 }
 
-/// Sends the answer of one request, unless the client gives it up.
+/// Sends the response to one request, unless the client cancels it.
 async fn serve_stream<B: Body<Data = Bytes> + Unpin>(
     mut answer: Pin<Box<impl Future<Output = Response<B>>>>,
     is_head: bool,
@@ -203,7 +203,7 @@ async fn serve_stream<B: Body<Data = Bytes> + Unpin>(
     drop(answer);
     let Some(response) = answered else { return };
     let (mut head, mut body) = response.into_parts();
-    // The API server's answers have both.
+    // Responses of the API server have both.
     head.headers.entry(DATE).or_insert_with(now);
     let mut ended = body.is_end_stream();
     if let Some(length) = body.size_hint().exact().filter(|_| !ended) {
@@ -222,7 +222,7 @@ async fn serve_stream<B: Body<Data = Bytes> + Unpin>(
         Ok(_) if ended => {}
         Ok(stream) => SendBody::new(body, stream, EAGER, Reason::INTERNAL_ERROR).await,
         Err(error) => {
-            // The client has gone, or there is something in the head that HTTP/2 does not allow.
+            // The client has disconnected, or HTTP/2 does not allow a header.
             tracing::debug!(%error, "an answer was not sent");
             reply.send_reset(Reason::INTERNAL_ERROR);
         }
@@ -235,5 +235,4 @@ fn now() -> HeaderValue {
 }
 
 #[cfg(test)]
-#[path = "http2_tests.rs"]
 mod tests;

@@ -1,4 +1,5 @@
-//! What the system lets the process have: descriptors, threads, and so connections.
+//! Limits of the operating system on descriptors and threads, and the resulting number of
+//! connections.
 
 use std::fs::File;
 use std::io;
@@ -8,19 +9,19 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors of the process without clients: runtimes, listeners, logs, connections to the API
-/// server.
+/// Descriptors that the process needs without clients: runtimes, listeners, logs, connections to
+/// the API server.
 const OWN_DESCRIPTORS: u64 = 64;
-/// And those of a worker: its event queue, its connection to the API server.
+/// Descriptors of a worker: its event queue, its connection to the API server.
 const WORKER_DESCRIPTORS: u64 = 8;
 /// Threads besides the workers: runtime, log writers, blocking calls, signals.
 const OWN_THREADS: usize = 12;
-/// How often refused connections are reported.
+/// Minimum time between two reports of refused connections.
 const REPORT: Duration = Duration::from_secs(10);
 
-/// The system does not let the process have what it needs.
+/// The operating system allows the process too few resources.
 #[derive(Debug, thiserror::Error)]
-pub enum LimitError {
+pub(crate) enum LimitError {
     /// Too few descriptors.
     #[error(
         "too few open files are allowed: {needed} are needed to start, and opening one more failed \
@@ -29,9 +30,9 @@ pub enum LimitError {
     Descriptors {
         /// How many are needed.
         needed: u64,
-        /// How many there are.
+        /// How many are available.
         got: usize,
-        /// What the system says.
+        /// The error of the operating system.
         reason: io::Error,
     },
     /// Too few threads.
@@ -43,27 +44,27 @@ pub enum LimitError {
     Threads {
         /// How many are needed.
         needed: usize,
-        /// How many there are.
+        /// How many are available.
         got: usize,
-        /// What the system says.
+        /// The error of the operating system.
         reason: io::Error,
     },
 }
 
 /// Raises the soft limit of open files to the hard one, and checks that as many descriptors and
-/// threads can be had as a start needs. Libraries would panic later.
+/// threads are available as a start needs. Libraries would panic later.
 ///
 /// # Errors
-/// There are too few.
-pub fn prepare() -> Result<(), LimitError> {
+/// Returns an error if there are too few.
+pub(crate) fn prepare() -> Result<(), LimitError> {
     raise_file_limit();
     let workers = thread::available_parallelism().map_or(1, usize::from);
     check_descriptors(OWN_DESCRIPTORS + WORKER_DESCRIPTORS * workers as u64)?;
     check_threads(OWN_THREADS + workers)
 }
 
-/// Each client takes a file descriptor, and shells start processes with a soft limit of 1024. As
-/// Go does for its programs, the limit is raised to what the process may have.
+/// Raises the soft limit of open files to the hard one, like Go does for its programs. Each client
+/// takes a descriptor, and shells start processes with a soft limit of 1024.
 fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
@@ -79,14 +80,14 @@ fn check_descriptors(needed: u64) -> Result<(), LimitError> {
             Err(reason) if is_exhausted(&reason) => {
                 return Err(LimitError::Descriptors { needed, got: open.len(), reason });
             }
-            // There is no such device here, which says nothing about limits.
+            // The device does not exist here, which has nothing to do with limits.
             Err(_) => break,
         }
     }
     Ok(())
 }
 
-/// EMFILE and ENFILE.
+/// Returns whether the error is EMFILE or ENFILE.
 fn is_exhausted(error: &io::Error) -> bool {
     [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE]
         .iter()
@@ -98,7 +99,7 @@ fn check_threads(needed: usize) -> Result<(), LimitError> {
     let mut failed = None;
     for _ in 0..needed {
         let (end, ended) = mpsc::channel::<()>();
-        // Waits for the sender to go.
+        // Waits for the sender to be dropped.
         match thread::Builder::new().spawn(move || ended.recv().is_ok()) {
             Ok(thread) => running.push((end, thread)),
             Err(reason) => {
@@ -114,10 +115,10 @@ fn check_threads(needed: usize) -> Result<(), LimitError> {
     failed.map_or(Ok(()), Err)
 }
 
-/// How many client connections may be open: `wanted`, or fewer where descriptors do not suffice.
-/// One in four descriptors is kept for upgraded connections, which take two, and for the proxy
-/// itself, so that logs can be rotated and the API server reached.
-pub fn max_connections(wanted: u64) -> u64 {
+/// Returns how many client connections may be open: `wanted`, or fewer if descriptors do not
+/// suffice. One in four descriptors is reserved for upgraded connections, which take two, and for
+/// the proxy itself, so that logs can be rotated and the API server reached.
+pub(crate) fn max_connections(wanted: u64) -> u64 {
     let Some(descriptors) = getrlimit(Resource::Nofile).current else { return wanted };
     let possible = (descriptors.saturating_sub(OWN_DESCRIPTORS) / 4 * 3).max(1);
     if possible < wanted {
@@ -130,7 +131,7 @@ pub fn max_connections(wanted: u64) -> u64 {
     possible.min(wanted)
 }
 
-/// Reports events of which there may be many, once in ten seconds.
+/// Limits reports of frequent events to one in ten seconds.
 pub(super) struct Reports {
     last: Option<Instant>,
     since: u64,
@@ -141,7 +142,7 @@ impl Reports {
         Reports { last: None, since: 0 }
     }
 
-    /// Counts one. Returns how many there were since the last report, if one is due.
+    /// Counts an event. Returns the number of events since the last report, if one is due.
     pub(super) fn count(&mut self, now: Instant) -> Option<u64> {
         self.since += 1;
         if self.last.is_some_and(|last| now.saturating_duration_since(last) < REPORT) {

@@ -1,9 +1,9 @@
-//! Closing a connection so that the client still reads the last answer.
+//! Closes connections so that the client can still read the last response.
 //!
-//! An answer can come before the request's body has: a 403 to a large object. A socket that is
-//! closed with unread bytes resets the connection, and the client loses the answer it has not read
-//! yet. So the last bytes are read and thrown away for a while; Go's server, and so kube-apiserver,
-//! waits 500 ms there (`rstAvoidanceDelay`).
+//! A response can precede the end of the request's body, such as a 403 to a large object. Closing a
+//! socket with unread bytes resets the connection, and the client loses a response that it has not
+//! read yet. So the remaining bytes are read and discarded for a while; Go's server, and so
+//! kube-apiserver, waits 500 ms there (`rstAvoidanceDelay`).
 
 use std::future::Future;
 use std::io;
@@ -17,11 +17,11 @@ use tokio::time::Sleep;
 
 use crate::pipeline::Connection;
 
-/// How long the client may go on sending.
+/// Maximum time for which the client may continue to send.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// A connection that is read to its end, within limits, when it is shut down; except where it was
-/// upgraded, as the client may go on sending there.
+/// A connection that is read to its end, within limits, when it is shut down; unless it was
+/// upgraded, since the client may continue to send then.
 pub(super) struct Lingering<S> {
     stream: S,
     connection: Arc<Connection>,
@@ -30,7 +30,7 @@ pub(super) struct Lingering<S> {
 
 enum State {
     Open,
-    /// Nothing more is written; what is read is thrown away.
+    /// Nothing more is written; bytes that are read are discarded.
     Draining(Pin<Box<Sleep>>),
     Closed,
 }
@@ -42,7 +42,7 @@ impl<S> Lingering<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Lingering<S> {
-    /// Ready at the end of what the client sends.
+    /// Returns ready when the client has sent everything.
     fn poll_drain(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let mut scratch = [0; 8 << 10];
         loop {

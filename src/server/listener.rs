@@ -1,4 +1,4 @@
-//! Accepting connections and ending TLS, each in a task of its own.
+//! Accepts connections and terminates TLS, each in its own task.
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,38 +23,39 @@ use crate::pipeline::Connection;
 use crate::request::source::Cidr;
 use audit_log::{CommitSequence, GatedIo};
 
-/// Connections that the kernel keeps until they are accepted; `net.core.somaxconn` may allow fewer.
+/// Maximum number of connections that the kernel queues until they are accepted;
+/// `net.core.somaxconn` may allow fewer.
 const BACKLOG: u32 = 1024;
 
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Go's, for connections that HTTP does not watch over: upgraded ones, long answers.
+/// Go's value, for connections that HTTP does not monitor: upgraded ones, long responses.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(15);
 
-/// Waits between attempts to accept while the process has no file descriptors left.
+/// Delay between attempts to accept while the process has no file descriptors left.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(5);
 const ACCEPT_BACKOFF_MAX: Duration = Duration::from_secs(1);
 
-/// Go's answer, whole, to a client that speaks plain HTTP to a TLS port.
+/// Go's complete response to a client that uses plain HTTP on a TLS port.
 const PLAIN_HTTP: &[u8] =
     b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
 
-/// Which connections are accepted, and whose PROXY header is read.
-pub struct Clients {
+/// Limits the number of connections, and selects those that start with a PROXY header.
+pub(crate) struct Clients {
     max_connections: u64,
     proxy_protocol: Vec<Cidr>,
     invalid_headers: Mutex<Reports>,
 }
 
 impl Clients {
-    /// At most `max_connections` at a time. Those from the networks of `proxy_protocol` must begin
-    /// with a PROXY header.
-    pub fn new(max_connections: u64, proxy_protocol: Vec<Cidr>) -> Clients {
+    /// Accepts at most `max_connections` concurrently. Connections from the networks of
+    /// `proxy_protocol` must start with a PROXY header.
+    pub(crate) fn new(max_connections: u64, proxy_protocol: Vec<Cidr>) -> Clients {
         let invalid_headers = Mutex::new(Reports::new());
         Clients { max_connections, proxy_protocol, invalid_headers }
     }
 
-    /// Reads the PROXY header if `peer` is to send one. The address of the client.
+    /// Returns the client's address. Reads the PROXY header if `peer` must send one.
     async fn address(
         &self,
         tcp: &mut TcpStream,
@@ -81,9 +82,9 @@ impl Clients {
     }
 }
 
-/// Accepts connections on `listener` until the process drains, and has workers serve them. Nothing
-/// is written to a client before its worker's commit sequence allows it.
-pub async fn serve<H: Handler>(
+/// Accepts connections on `listener` until the process drains, and assigns them to workers. Nothing
+/// is written to a client before the commit sequence of its worker allows it.
+pub(crate) async fn serve<H: Handler>(
     listener: TcpListener,
     clients: Clients,
     workers: Arc<Workers>,
@@ -112,7 +113,7 @@ pub async fn serve<H: Handler>(
             refuse(&tcp);
             continue;
         }
-        // It belongs to this thread's runtime, and is going to be the worker's.
+        // The socket is registered with this thread's runtime and moves to the worker's.
         let tcp = match tcp.into_std() {
             Ok(tcp) => tcp,
             Err(error) => {
@@ -145,17 +146,17 @@ pub async fn serve<H: Handler>(
     }
 }
 
-/// Where connections come from.
+/// The source of connections.
 enum Source {
     Open(TcpListener),
-    /// Those that wait are accepted: closing the listener would reset them.
+    /// Only queued connections are accepted: closing the listener would reset them.
     Closing(std::net::TcpListener),
     Closed,
 }
 
 impl Source {
-    /// The next connection and its client's address; `None` when the process is closing and no
-    /// connection waits.
+    /// Returns the next connection and its client's address; `None` when the process is closing and
+    /// no connection is queued.
     async fn next(&mut self, running: &mut Running) -> Option<(TcpStream, SocketAddr)> {
         if let Source::Open(listener) = self {
             tokio::select! {
@@ -174,7 +175,7 @@ impl Source {
     }
 }
 
-/// The next of the connections that wait already, and its client's address.
+/// Returns the next queued connection and its client's address.
 fn accept_waiting(listener: &std::net::TcpListener) -> Option<(TcpStream, SocketAddr)> {
     loop {
         match listener.accept() {
@@ -189,20 +190,21 @@ fn accept_waiting(listener: &std::net::TcpListener) -> Option<(TcpStream, Socket
     }
 }
 
-/// Closes a connection by a reset: clients take it for a server that is not there, and try again,
-/// or another one. A response would cost the TLS handshake that there is no room for.
+/// Closes a connection with a reset: clients treat the server as unreachable and retry, or use
+/// another one. A response would need a TLS handshake, for which there are no resources.
 fn refuse(tcp: &TcpStream) {
     let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
 }
 
-/// The next connection and its client's address. Fails never: errors of one connection are passed
-/// over, and a lack of file descriptors or memory is waited out, slower each time.
-pub async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+/// Returns the next connection and its client's address. Never fails: errors of single connections
+/// are skipped; while file descriptors or memory are exhausted, it waits, longer each time.
+pub(crate) async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     let mut backoff = ACCEPT_BACKOFF;
     loop {
         match listener.accept().await {
             Ok((tcp, peer)) => {
-                // An IPv4 client of an IPv6 socket is ::ffff:192.0.2.1 here, 192.0.2.1 to others.
+                // An IPv4 client of an IPv6 socket has the address ::ffff:192.0.2.1 here, and
+                // 192.0.2.1 elsewhere.
                 return (tcp, SocketAddr::new(peer.ip().to_canonical(), peer.port()));
             }
             Err(error) if of_one_connection(&error) => {}
@@ -220,7 +222,7 @@ fn of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-/// Why a connection ended otherwise than by being closed.
+/// Why a connection failed.
 #[derive(Debug, thiserror::Error)]
 enum ConnectionError {
     #[error("TLS handshake: {0}")]
@@ -283,7 +285,8 @@ async fn handshake(
     acceptor.accept(tcp).await.map_err(ConnectionError::Handshake)
 }
 
-/// As Go's `tlsRecordHeaderLooksLikeHTTP`. A TLS record begins with a byte below 0x20.
+/// Returns whether the bytes look like HTTP, like Go's `tlsRecordHeaderLooksLikeHTTP`. A TLS record
+/// begins with a byte below 0x20.
 fn is_http(first: &[u8]) -> bool {
     [&b"GET /"[..], b"HEAD ", b"POST ", b"PUT /", b"OPTIO", b"PATCH", b"DELET", b"PRI *"]
         .contains(&first)
@@ -293,8 +296,8 @@ fn is_http(first: &[u8]) -> bool {
 /// listen on the same port; the kernel distributes new connections among them.
 ///
 /// # Errors
-/// The operating system's, with the address.
-pub fn bind(addr: SocketAddr, share_port: bool) -> Result<TcpListener, BindError> {
+/// Returns the error of the operating system, with the address.
+pub(crate) fn bind(addr: SocketAddr, share_port: bool) -> Result<TcpListener, BindError> {
     let listen = || -> io::Result<TcpListener> {
         let socket = match addr {
             SocketAddr::V4(_) => TcpSocket::new_v4()?,
@@ -309,10 +312,10 @@ pub fn bind(addr: SocketAddr, share_port: bool) -> Result<TcpListener, BindError
     listen().map_err(|source| BindError { addr, source })
 }
 
-/// An address cannot be listened on.
+/// The proxy cannot listen on an address.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {addr}: {source}")]
-pub struct BindError {
+pub(crate) struct BindError {
     addr: SocketAddr,
     source: io::Error,
 }
@@ -334,5 +337,4 @@ impl Drop for Open {
 }
 
 #[cfg(test)]
-#[path = "listener_tests.rs"]
 mod tests;

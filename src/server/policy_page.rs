@@ -19,7 +19,7 @@ struct Shown<'p> {
     generation: u64,
     backends: &'p [String],
     rules: Vec<Rule>,
-    /// Requests that no rule matches, of which nothing is recorded.
+    /// Requests that no rule matches; no events are written for them.
     unmatched: Counts,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     extension: Vec<ExtensionRule>,
@@ -143,15 +143,15 @@ fn show<'p>(handle: &'p PolicyHandle, policy: &ActivePolicy) -> Shown<'p> {
     Shown { file, generation, backends, rules, unmatched, extension }
 }
 
-/// The page as JSON.
+/// Returns the page as JSON.
 pub(super) fn json(policies: &[PolicyHandle]) -> String {
     let policies = policies.iter().map(|handle| show(handle, &handle.current()));
     let page = Page { policies: policies.collect() };
-    // Nothing in it can fail to be encoded.
+    // None of its fields can fail to be encoded.
     serde_json::to_string_pretty(&page).unwrap_or_default() + "\n"
 }
 
-/// The page as text.
+/// Returns the page as text.
 pub(super) fn text(policies: &[PolicyHandle]) -> String {
     let mut text = String::new();
     for (index, handle) in policies.iter().enumerate() {

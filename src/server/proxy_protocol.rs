@@ -1,9 +1,9 @@
-//! The PROXY protocol, versions 1 and 2: a load balancer that passes TLS through says in a header
-//! before it where the client really is (`--proxy-protocol`).
+//! The PROXY protocol, versions 1 and 2: a load balancer that does not terminate TLS sends a header
+//! before it with the client's address (`--proxy-protocol`).
 //!
-//! The header is only read from the networks of the flag, and there it is required. It is read on
-//! the connection's own task, within the time of the TLS handshake, and no byte after it is
-//! touched. See <https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt>.
+//! The header is only read from the networks of the flag, where it is required. It is read in the
+//! connection's own task, within the deadline of the TLS handshake, and no byte after it is
+//! consumed. See <https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt>.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -11,9 +11,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-/// What version 2 begins with.
+/// The first bytes of version 2.
 const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
-/// Bytes of the longest header of version 1, with its end of line.
+/// Maximum size of a header of version 1, including its end of line.
 const MAX_V1: usize = 107;
 /// Maximum size of the address and extensions of version 2. Load balancers send about 100 bytes;
 /// more than 4 KiB is rejected, like in nginx.
@@ -24,25 +24,26 @@ const CRC32C: u8 = 0x03;
 /// Why a connection has no valid PROXY header.
 #[derive(Debug, thiserror::Error)]
 pub enum HeaderError {
-    /// It cannot be read.
+    /// The header cannot be read.
     #[error("cannot read the PROXY header: {0}")]
     Read(#[from] io::Error),
-    /// There is none.
+    /// There is no header.
     #[error(
         "no PROXY header: let the load balancer send one (version 1 or 2), or leave its network out \
          of --proxy-protocol"
     )]
     Missing,
-    /// It is longer than any valid one.
+    /// The header is longer than any valid one.
     #[error("the PROXY header is longer than {0} bytes")]
     TooLong(usize),
-    /// It is not valid.
+    /// The header is invalid.
     #[error("the PROXY header is invalid: {0}")]
     Invalid(&'static str),
 }
 
-/// Reads the header that the connection must begin with. Returns the client's address; `None` where
-/// the connection is the load balancer's own (health checks), or has no address of TCP over IP.
+/// Reads the header at the start of the connection. Returns the client's address; `None` if the
+/// load balancer opened the connection for itself (health checks), or if the header has no address
+/// of TCP over IP.
 ///
 /// # Errors
 /// See [`HeaderError`].
@@ -75,7 +76,7 @@ async fn read_v2(tcp: &mut TcpStream) -> Result<Option<SocketAddr>, HeaderError>
 
 async fn read_v1(tcp: &mut TcpStream, start: &[u8]) -> Result<Option<SocketAddr>, HeaderError> {
     let mut header = start.to_vec();
-    // Its length is only known at its end, and what comes then is TLS's.
+    // The length is only known at the end of the line, and the next bytes belong to TLS.
     while header.last() != Some(&b'\n') {
         if header.len() >= MAX_V1 {
             return Err(HeaderError::TooLong(MAX_V1));
@@ -168,14 +169,14 @@ fn parse_v2(header: &[u8]) -> Result<Option<SocketAddr>, HeaderError> {
         return Err(invalid("its transport protocol is unknown"));
     }
     let addresses = match family {
-        // What follows an unspecified family is not defined.
+        // The contents after an unspecified family are undefined.
         0 => return Ok(None),
         1 => 12,
         2 => 36,
         3 => 216,
         _ => return Err(invalid("its address family is unknown")),
     };
-    // The addresses of a LOCAL header may be left out, and do not count.
+    // A LOCAL header may omit the addresses, and they are ignored.
     if is_local && rest.len() < addresses {
         return Ok(None);
     }
@@ -188,7 +189,7 @@ fn parse_v2(header: &[u8]) -> Result<Option<SocketAddr>, HeaderError> {
     Ok(source_of(addresses).map(|(address, port)| SocketAddr::new(address.to_canonical(), port)))
 }
 
-/// The source of an address block, of IPv4 or IPv6.
+/// Returns the source of an address block, of IPv4 or IPv6.
 fn source_of(addresses: &[u8]) -> Option<(IpAddr, u16)> {
     let port = |bytes: &[u8]| Some(u16::from_be_bytes(bytes.try_into().ok()?));
     match addresses.len() {
@@ -204,7 +205,8 @@ fn source_of(addresses: &[u8]) -> Option<(IpAddr, u16)> {
     }
 }
 
-/// Checks that the type-length-value extensions are whole, and the header's checksum if it has one.
+/// Checks that the type-length-value extensions are complete, and verifies the checksum if there is
+/// one.
 fn check_extensions(header: &[u8], extensions: &[u8]) -> Result<(), HeaderError> {
     let invalid = HeaderError::Invalid;
     let mut rest = extensions;
@@ -228,7 +230,7 @@ fn check_extensions(header: &[u8], extensions: &[u8]) -> Result<(), HeaderError>
     Ok(())
 }
 
-/// CRC-32C of `bytes`, those in `zeroed` counted as zero.
+/// Returns the CRC-32C of `bytes`, with those in `zeroed` counted as zero.
 fn crc32c(bytes: &[u8], zeroed: std::ops::Range<usize>) -> u32 {
     let crc = bytes.iter().enumerate().fold(u32::MAX, |crc, (at, byte)| {
         let byte = if zeroed.contains(&at) { 0 } else { *byte };
@@ -240,5 +242,4 @@ fn crc32c(bytes: &[u8], zeroed: std::ops::Range<usize>) -> u32 {
 }
 
 #[cfg(test)]
-#[path = "proxy_protocol_tests.rs"]
 mod tests;

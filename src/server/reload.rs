@@ -12,7 +12,7 @@ use crate::file_watch::{ReloadMetrics, Reloaded};
 /// Calls `reload` whenever the files of `watcher` change, and on each `force`; counts and logs the
 /// result as that of `what`. A failed `reload` must leave everything as it was. Ends when the
 /// sender of `force` is dropped.
-pub async fn follow<E: Display + Send + 'static>(
+pub(crate) async fn follow<E: Display + Send + 'static>(
     what: Reloaded,
     watcher: FileWatcher,
     mut force: watch::Receiver<()>,
@@ -30,14 +30,14 @@ pub async fn follow<E: Display + Send + 'static>(
                 Err(_) => return,
             },
         };
-        // A file system that hangs holds up this file only, and not the threads that accept
+        // A file system that hangs blocks this file only, and not the threads that accept
         // connections and serve `/livez`.
         let looked = tokio::task::spawn_blocking(move || {
             let due = watcher.changed() || forced;
             let result = due.then(&reload);
             ((watcher, reload), result)
         });
-        // A panic of it has been logged.
+        // The panic has been logged.
         let Ok((back, result)) = looked.await else { return };
         files = Some(back);
         let Some(result) = result else { continue };

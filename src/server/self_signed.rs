@@ -1,4 +1,5 @@
-//! The certificate made at start where none is given, as kube-apiserver's `--cert-dir`.
+//! The self-signed certificate that is generated at start if none is configured, like with
+//! kube-apiserver's `--cert-dir`.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -14,14 +15,14 @@ use super::certificates::{CertificateError, ServingCertificate};
 
 const CERTIFICATE: &str = "kube-audit-proxy.crt";
 const KEY: &str = "kube-audit-proxy.key";
-/// As kube-apiserver's.
+/// kube-apiserver's value.
 const VALIDITY: Duration = Duration::days(365);
-/// A certificate that ends sooner than this after the start is replaced.
+/// Certificates that expire within this time after the start are replaced.
 const MARGIN: Duration = Duration::days(30);
 
 /// Why there is no self-signed certificate.
 #[derive(Debug, thiserror::Error)]
-pub enum SelfSignedError {
+pub(crate) enum SelfSignedError {
     /// The files cannot be written.
     #[error(
         "cannot keep a self-signed certificate in {dir}: {source} (name a writable directory by \
@@ -31,21 +32,21 @@ pub enum SelfSignedError {
     Write {
         /// `--cert-dir`
         dir: PathBuf,
-        /// What the operating system says.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The certificate cannot be made.
+    /// The certificate cannot be generated.
     #[error("cannot make a self-signed certificate: {0}")]
     Generate(#[from] rcgen::Error),
 }
 
-/// The files of the self-signed certificate in `dir`: those that are there if they are a pair that
-/// is valid for 30 days to come, otherwise new ones for `localhost`, the host's name, the loopback
-/// addresses and `bind`.
+/// Returns the files of the self-signed certificate in `dir`: existing ones if they are a valid
+/// pair for at least 30 more days, otherwise new ones for `localhost`, the host's name, the
+/// loopback addresses and `bind`.
 ///
 /// # Errors
-/// Where the files cannot be written.
-pub fn ensure(dir: &Path, bind: IpAddr) -> Result<(PathBuf, PathBuf), SelfSignedError> {
+/// Returns an error if the files cannot be written.
+pub(crate) fn ensure(dir: &Path, bind: IpAddr) -> Result<(PathBuf, PathBuf), SelfSignedError> {
     let (certificate, key) = (dir.join(CERTIFICATE), dir.join(KEY));
     if !reusable(&certificate, &key) {
         let (certificate_pem, key_pem) = generate(bind)?;
@@ -85,7 +86,7 @@ fn generate(bind: IpAddr) -> Result<(String, String), rcgen::Error> {
     }
     let mut params = CertificateParams::new(names)?;
     let now = OffsetDateTime::now_utc();
-    // An hour for clocks that are behind.
+    // One hour, for clocks that are behind.
     params.not_before = now - Duration::HOUR;
     params.not_after = now + VALIDITY;
     params.distinguished_name.push(DnType::CommonName, "kube-audit-proxy");
@@ -95,10 +96,10 @@ fn generate(bind: IpAddr) -> Result<(String, String), rcgen::Error> {
     Ok((params.self_signed(&key)?.pem(), key.serialize_pem()))
 }
 
-/// The kernel's name of this host, if it can stand in a certificate.
+/// Returns the kernel's name of this host, if a certificate can contain it.
 fn host_name() -> Option<String> {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").ok()?.trim().to_ascii_lowercase();
-    crate::request::label_selector::is_dns_subdomain(&name).then_some(name)
+    k8s_audit::request::label_selector::is_dns_subdomain(&name).then_some(name)
 }
 
 /// Writes a temporary file and renames it, so that no other process reads a partial file, or a key

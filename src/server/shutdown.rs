@@ -1,48 +1,49 @@
-//! The phases of ending, and waiting for everything that is under way.
+//! The phases of a shutdown, and waiting for tasks in progress.
 
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// How far the process is on its way to the end.
+/// The phase of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// Connections and requests are accepted.
     Serving,
-    /// They still are, but the process is not ready any more (`--shutdown-delay-duration`).
+    /// Connections and requests are still accepted, but the process is not ready
+    /// (`--shutdown-delay-duration`).
     Leaving,
-    /// No connections are accepted any more, but requests on those that there are. Only if another
-    /// process listens on the same port.
+    /// No new connections are accepted, but requests on open ones are. Only used if another process
+    /// listens on the same port.
     Closing,
-    /// Nothing new is accepted; what is under way may finish.
+    /// Nothing new is accepted; requests in flight may finish.
     Draining,
-    /// What is still under way is dropped.
+    /// Requests that are still in flight are dropped.
     Ending,
 }
 
-/// How the time of `--shutdown-timeout` is divided: first requests finish, then backends deliver
-/// what waits, at last what is not delivered is counted and logged. A step that needs less leaves
-/// its time to the next.
+/// Divides the time of `--shutdown-timeout`: first requests finish, then backends deliver queued
+/// events, and finally undelivered events are counted and logged. A step that needs less time
+/// leaves the rest to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timetable {
     /// Until when requests may finish.
     pub requests: Instant,
-    /// Until when backends may deliver.
+    /// Until when backends may deliver events.
     pub backends: Instant,
-    /// When the process has ended.
+    /// When the process must have ended.
     pub end: Instant,
 }
 
 impl Timetable {
-    /// Divides `timeout`, from `now` on: backends have a quarter for themselves, at most 3 s;
-    /// counting has a tenth, at most 500 ms. However short it is, backends have 400 ms in all, to
-    /// write what a healthy disk takes in that time.
+    /// Divides `timeout`, starting at `now`: backends have a quarter of it for themselves, at most
+    /// 3 s; counting has a tenth, at most 500 ms. However short the timeout is, backends have at
+    /// least 400 ms in total, which is enough to write what a healthy disk accepts in that time.
     pub fn new(now: Instant, timeout: Duration) -> Timetable {
         const DELIVERY: Duration = Duration::from_secs(3);
         const COUNTING: Duration = Duration::from_millis(500);
         const LEAST: Duration = Duration::from_millis(400);
-        // Longer than any process lives, and no clock ends before.
+        // Longer than any process runs, and short enough for all clocks.
         let timeout = timeout.min(Duration::from_secs(1 << 32));
         let delivery = (timeout / 4).min(DELIVERY);
         let counting = (timeout / 10).min(COUNTING);
@@ -53,7 +54,8 @@ impl Timetable {
         }
     }
 
-    /// What is left of it if the process is to end at once: `grace` from `now` on.
+    /// Returns the rest of the timetable if the process must end immediately: `grace` from `now`
+    /// on.
     #[must_use]
     pub fn hurried(self, now: Instant, grace: Duration) -> Timetable {
         let short = Timetable::new(now, grace);
@@ -65,46 +67,46 @@ impl Timetable {
     }
 }
 
-/// The side that decides the phase.
+/// The sender: decides the phase.
 #[derive(Debug)]
 pub struct Shutdown {
     phase: watch::Sender<Phase>,
 }
 
-/// The side that obeys. Each task that must have ended before the process does holds one.
+/// The receiver: follows the phase. Each task that must end before the process holds a clone.
 #[derive(Debug, Clone)]
 pub struct Running {
     phase: watch::Receiver<Phase>,
 }
 
 impl Shutdown {
-    /// A process that serves.
+    /// Creates both sides, in the phase [`Phase::Serving`].
     pub fn new() -> (Shutdown, Running) {
         let (sender, receiver) = watch::channel(Phase::Serving);
         (Shutdown { phase: sender }, Running { phase: receiver })
     }
 
-    /// Goes on accepting, but is not ready.
+    /// Enters [`Phase::Leaving`]: continues to accept, but is not ready.
     pub fn leave(&self) {
         self.advance(Phase::Leaving);
     }
 
-    /// Stops accepting connections.
+    /// Enters [`Phase::Closing`]: accepts no new connections.
     pub fn close(&self) {
         self.advance(Phase::Closing);
     }
 
-    /// Stops accepting; what is under way may finish.
+    /// Enters [`Phase::Draining`]: accepts nothing new; requests in flight may finish.
     pub fn drain(&self) {
         self.advance(Phase::Draining);
     }
 
-    /// Drops what is still under way.
+    /// Enters [`Phase::Ending`]: drops the requests still in flight.
     pub fn end(&self) {
         self.advance(Phase::Ending);
     }
 
-    /// The phase now.
+    /// Returns the current phase.
     pub fn phase(&self) -> Phase {
         *self.phase.borrow()
     }
@@ -125,14 +127,14 @@ impl Shutdown {
 }
 
 impl Running {
-    /// The phase now.
+    /// Returns the current phase.
     pub fn phase(&self) -> Phase {
         *self.phase.borrow()
     }
 
     /// Waits until `phase` is reached.
     pub async fn reached(&mut self, phase: Phase) {
-        // Fails where the deciding side is gone, which means the end too.
+        // Fails if the sender has been dropped, which also means the end.
         let _ = self.phase.wait_for(|now| *now >= phase).await;
     }
 

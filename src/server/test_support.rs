@@ -1,4 +1,4 @@
-//! Certificates, a TLS client and a handler for the tests of this room.
+//! Certificates, a TLS client and a handler for the tests of the server.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,13 +21,13 @@ use super::http::Handler;
 use crate::body::ClientBody;
 use crate::pipeline::Connection;
 
-/// A self-signed pair, as PEM.
+/// A self-signed certificate and its key, as PEM.
 pub(crate) struct Pair {
     pub certificate: String,
     pub key: String,
 }
 
-/// A self-signed certificate for `localhost` whose common name is `name`.
+/// Creates a self-signed certificate for `localhost` whose common name is `name`.
 pub(crate) fn certificate(name: &str) -> Pair {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
@@ -35,18 +35,18 @@ pub(crate) fn certificate(name: &str) -> Pair {
     Pair { certificate: params.self_signed(&key).unwrap().pem(), key: key.serialize_pem() }
 }
 
-/// An X.509 v1 certificate with an RSA key. Made by `openssl x509 -req -signkey`.
+/// Returns an X.509 v1 certificate with an RSA key. Made by `openssl x509 -req -signkey`.
 pub(crate) fn certificate_v1() -> Pair {
     let pem = include_str!("testdata/x509-v1.pem").to_owned();
     Pair { certificate: pem.clone(), key: pem }
 }
 
-/// The first certificate of a PEM text.
+/// Returns the first certificate of a PEM text.
 pub(crate) fn leaf_of(pem: &str) -> CertificateDer<'static> {
     CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()
 }
 
-/// The client's configuration: offers `alpn`, presents `pair`, trusts any server.
+/// Returns a client configuration that offers `alpn`, presents `pair` and trusts any server.
 pub(crate) fn client_config(alpn: &[&str], pair: Option<&Pair>, tls12: bool) -> ClientConfig {
     let versions: &[_] =
         if tls12 { &[&rustls::version::TLS12] } else { &[&rustls::version::TLS13] };
@@ -59,7 +59,7 @@ pub(crate) fn client_config(alpn: &[&str], pair: Option<&Pair>, tls12: bool) -> 
         Some(pair) => {
             let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap();
             let key = aws_lc_rs::default_provider().key_provider.load_private_key(key).unwrap();
-            // Unlike `with_client_auth_cert`, this does not look at the certificate.
+            // Unlike `with_client_auth_cert`, this does not parse the certificate.
             let pair = CertifiedKey::new(vec![leaf_of(&pair.certificate)], key);
             builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(pair)))
         }
@@ -69,7 +69,7 @@ pub(crate) fn client_config(alpn: &[&str], pair: Option<&Pair>, tls12: bool) -> 
     config
 }
 
-/// Connects and shakes hands.
+/// Connects and completes the TLS handshake.
 pub(crate) async fn connect(
     addr: SocketAddr,
     config: ClientConfig,
@@ -119,8 +119,8 @@ impl ServerCertVerifier for AnyServer {
     }
 }
 
-/// Answers version, path, and whether the client has a certificate; a path of `/slow` waits for
-/// [`TestHandler::release`].
+/// Responds with the version, the path, and whether the client has a certificate. The path `/slow`
+/// waits for [`TestHandler::release`].
 #[derive(Clone)]
 pub(crate) struct TestHandler {
     release: Arc<Semaphore>,
@@ -132,17 +132,17 @@ impl TestHandler {
         TestHandler { release: Arc::new(Semaphore::new(0)), begun: Arc::new(Semaphore::new(0)) }
     }
 
-    /// Waits until a slow request has come.
+    /// Waits until a slow request has arrived.
     pub(crate) async fn slow_has_begun(&self) {
         self.begun.acquire().await.unwrap().forget();
     }
 
-    /// Answers one slow request.
+    /// Responds to one slow request.
     pub(crate) fn release(&self) {
         self.release.add_permits(1);
     }
 
-    /// Whether slow requests are neither under way nor going to be: all were answered or dropped.
+    /// Returns whether all slow requests were responded to or dropped, and no more can arrive.
     pub(crate) fn is_idle(&self) -> bool {
         // One for this handler, and one for the listener's while it lives.
         Arc::strong_count(&self.release) <= 2

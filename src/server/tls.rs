@@ -1,4 +1,4 @@
-//! TLS as kube-apiserver offers it: versions, cipher suites, ALPN, client certificates.
+//! TLS settings with kube-apiserver's options: versions, cipher suites, ALPN, client certificates.
 
 use std::sync::Arc;
 
@@ -12,23 +12,21 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, UnixTime};
 
-use crate::pki;
-
-/// How TLS is spoken with clients.
+/// The TLS options for client connections.
 #[derive(Debug, Clone)]
-pub struct TlsOptions {
+pub(crate) struct TlsOptions {
     /// `--tls-min-version`
     pub min_version: MinVersion,
-    /// `--tls-cipher-suites`; `None` means all that this build knows. As in Go, the list restricts
-    /// TLS 1.2 only: the suites of TLS 1.3 are always on.
+    /// `--tls-cipher-suites`; `None` enables all of this build. Like in Go, the list restricts TLS
+    /// 1.2 only: the suites of TLS 1.3 are always enabled.
     pub cipher_suites: Option<Vec<SupportedCipherSuite>>,
-    /// Whether to request a client certificate: there is a `--client-ca-file` to verify it with.
+    /// Whether to request a client certificate: `--client-ca-file` is set.
     pub request_client_certificates: bool,
 }
 
-/// The lowest version of TLS that is spoken.
+/// The minimum version of TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MinVersion {
+pub(crate) enum MinVersion {
     /// `VersionTLS12`
     Tls12,
     /// `VersionTLS13`
@@ -46,8 +44,8 @@ impl MinVersion {
     }
 }
 
-/// The cipher suites of this build with their IANA names, preferred ones first.
-pub fn cipher_suites() -> impl Iterator<Item = (String, SupportedCipherSuite)> {
+/// Returns the cipher suites of this build with their IANA names, preferred ones first.
+pub(crate) fn cipher_suites() -> impl Iterator<Item = (String, SupportedCipherSuite)> {
     aws_lc_rs::ALL_CIPHER_SUITES.iter().map(|suite| {
         let name = suite.suite().as_str().unwrap_or_default();
         // rustls writes TLS13_AES_…, IANA and Go write TLS_AES_….
@@ -55,11 +53,11 @@ pub fn cipher_suites() -> impl Iterator<Item = (String, SupportedCipherSuite)> {
     })
 }
 
-/// The settings of the TLS listener.
+/// Returns the settings of the TLS listener.
 ///
 /// # Errors
-/// Where no cipher suite is left for the versions asked for.
-pub fn server_config(
+/// Returns an error if no cipher suite is left for the enabled versions.
+pub(crate) fn server_config(
     options: &TlsOptions,
     certificate: Arc<dyn ResolvesServerCert>,
 ) -> Result<Arc<ServerConfig>, Error> {
@@ -81,7 +79,7 @@ pub fn server_config(
     Ok(Arc::new(config))
 }
 
-/// Verifies only that the client has the key of the certificate it shows.
+/// Verifies only that the client has the private key of the certificate that it presents.
 ///
 /// Chain, validity and usage of the certificate are verified when a request is authenticated, so
 /// that an unknown CA results in a 401 and an audit event instead of a failed handshake, and a
@@ -102,8 +100,8 @@ impl ClientCertVerifier for PossessionVerifier {
         false
     }
 
-    // Names of CAs would have to follow --client-ca-file, and would keep clients from showing the
-    // wrong certificate, which is to be answered and recorded as such.
+    // Names of CAs would have to follow --client-ca-file, and would keep clients from presenting
+    // the wrong certificate, which should result in a 401 and an event.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }

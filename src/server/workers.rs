@@ -1,9 +1,9 @@
-//! Threads that serve clients, each with a scheduler of its own.
+//! Threads that serve clients, each with its own scheduler.
 //!
-//! A connection stays on the thread that it was given to, with its requests and the connection to
-//! the API server that they use. Nothing is handed from thread to thread, no other thread has to be
-//! woken, and what requests of one moment have to say to the API server, to their clients and to
-//! the audit log leaves together. The price: a thread that is busy does not get help.
+//! A connection stays on the thread that it was assigned to, with its requests and the connection
+//! to the API server that they use. Nothing is passed between threads, no other thread has to be
+//! woken, and writes of concurrent requests to the API server, to their clients and to the audit
+//! log are coalesced. The disadvantage: other threads do not take over work from a busy one.
 
 use std::future::Future;
 use std::io;
@@ -16,40 +16,43 @@ use tokio::sync::oneshot;
 
 use audit_log::CommitSequence;
 
-/// The threads. They end when this is dropped, and with them what is still under way there.
+/// The threads. Dropping this ends them, together with the connections that they serve.
 #[derive(Default)]
-pub struct Workers(Vec<Worker>);
+pub(crate) struct Workers(Vec<Worker>);
 
 struct Worker {
     handle: Handle,
-    /// Handed to the connections.
+    /// The commit sequence of the worker's connections.
     sequence: CommitSequence,
-    /// Connections.
+    /// The number of open connections.
     open: Arc<AtomicUsize>,
     /// Ends the thread when it is dropped, without waiting: a thread may be blocked in a write.
     _end: oneshot::Sender<()>,
 }
 
 impl Workers {
-    /// One thread for each processor that the process may use. `sequence` makes the commit sequence
-    /// of a thread, given its runtime.
+    /// Starts one thread for each processor that the process may use. `sequence` creates the commit
+    /// sequence of a thread, given its runtime.
     ///
     /// # Errors
-    /// The operating system's, which has no more threads.
-    pub fn start(sequence: impl Fn(ThreadId, Handle) -> CommitSequence) -> io::Result<Workers> {
+    /// Returns the error of the operating system if it allows no more threads.
+    pub(crate) fn start(
+        sequence: impl Fn(ThreadId, Handle) -> CommitSequence,
+    ) -> io::Result<Workers> {
         let count = thread::available_parallelism().map_or(1, usize::from);
         let start = |number| Worker::start(number, &sequence);
         (0..count).map(start).collect::<io::Result<_>>().map(Workers)
     }
 
-    /// No threads of their own: connections are served where they are accepted.
-    pub fn none() -> Workers {
+    /// Starts no threads: connections are served by the thread that accepts them.
+    #[cfg(test)]
+    pub(crate) fn none() -> Workers {
         Workers::default()
     }
 
-    /// Runs what `serve` makes on the thread that has the fewest connections. It is called there,
-    /// in the thread's runtime, with the thread's commit sequence.
-    pub fn spawn<F: Future<Output = ()> + Send + 'static>(
+    /// Runs the future that `serve` creates on the thread with the fewest connections. `serve` is
+    /// called in that thread's runtime, with that thread's commit sequence.
+    pub(crate) fn spawn<F: Future<Output = ()> + Send + 'static>(
         &self,
         serve: impl FnOnce(CommitSequence) -> F + Send + 'static,
     ) {
@@ -74,7 +77,7 @@ impl Worker {
         let handle = runtime.handle().clone();
         let (end, ended) = oneshot::channel::<()>();
         let thread = thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-            // Nothing is ever sent: it waits for the sender to go.
+            // Nothing is ever sent; this waits for the sender to be dropped.
             let _ = runtime.block_on(ended);
             runtime.shutdown_background();
         })?;
@@ -83,7 +86,7 @@ impl Worker {
     }
 }
 
-/// Counts a connection until dropped.
+/// Counts a connection as open until dropped.
 struct Open(Arc<AtomicUsize>);
 
 impl Open {

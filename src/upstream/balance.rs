@@ -1,5 +1,5 @@
-//! Connections to an API server with several addresses: one pool for each, and the choice among
-//! them.
+//! Connections to an API server with several addresses: one pool for each address, and the
+//! selection among them.
 //!
 //! A request goes to the healthy address with the fewest requests in flight. It does not wait for a
 //! connection if its worker has one to another healthy address: the missing one is opened in the
@@ -21,14 +21,14 @@ use super::error::SendError;
 use super::metrics::UpstreamMetrics;
 use super::pool::{Lease, Owner, Pool};
 
-/// The delay before a connection to the next address is opened, too (RFC 8305, section 8).
+/// The delay before a connection to the next address is opened as well (RFC 8305, section 8).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// One address, and the connections to it.
 pub(super) struct Backend {
     pub(super) member: Arc<Member>,
     pub(super) pool: Pool,
-    /// Those whose connection is being opened in the background.
+    /// The workers for which a connection is being opened in the background.
     opening: Mutex<Vec<Owner>>,
 }
 
@@ -66,7 +66,7 @@ impl Balancer {
         &self.endpoints
     }
 
-    /// The pools of the members that there are now.
+    /// Returns the pools of the current members.
     fn backends(&self) -> Arc<Backends> {
         let known = self.backends.load();
         if Arc::ptr_eq(&known.members, &self.endpoints.members()) {
@@ -87,7 +87,8 @@ impl Balancer {
         backends
     }
 
-    /// The pools in the order in which a request should try them; those to `avoid` come last.
+    /// Returns the pools in the order in which a request should try them; those of members to
+    /// `avoid` come last.
     pub(super) fn in_order(&self, avoid: &[Arc<Member>]) -> Vec<Arc<Backend>> {
         let backends = self.backends();
         let mut order = self.endpoints.in_order();
@@ -97,14 +98,14 @@ impl Balancer {
         order.iter().filter_map(|member| pool(member).cloned()).collect()
     }
 
-    /// Whether another address than `member` is healthy.
+    /// Returns whether another address than `member` is healthy.
     pub(super) fn has_other(&self, member: &Arc<Member>) -> bool {
         let members = self.endpoints.members();
         members.iter().any(|other| other.is_usable() && !Arc::ptr_eq(other, member))
     }
 
-    /// A place for one request; if possible not at the members to `avoid`, and on a connection that
-    /// was opened after `lost`.
+    /// Leases a place for one request; if possible not on the members to `avoid`, and on a
+    /// connection that was opened after `lost`.
     pub(super) async fn lease(
         &self,
         avoid: &[Arc<Member>],
@@ -112,7 +113,7 @@ impl Balancer {
         sequence: &CommitSequence,
     ) -> Result<(Arc<Backend>, Lease), SendError> {
         let order = self.in_order(avoid);
-        // From the state that the best has, others are as good.
+        // Members with the same health as the best one are equally good.
         let best = order.first().map_or(Health::Unknown, |backend| backend.member.rank().0);
         let is_as_good = |backend: &&Arc<Backend>| {
             backend.member.rank().0 == best && !is_one_of(&backend.member, avoid)
@@ -135,7 +136,7 @@ impl Balancer {
         .await
     }
 
-    /// Whether the API server can be reached.
+    /// Returns whether the API server can be reached.
     pub(super) async fn check(&self) -> Result<(), SendError> {
         if self.endpoints.members().iter().any(|member| member.health() == Health::Healthy) {
             return Ok(());
@@ -147,12 +148,12 @@ impl Balancer {
         Ok(())
     }
 
-    /// No more requests on any connection that is open now.
+    /// Sends no more requests on connections that are open now.
     pub(super) fn retire_all(&self) {
         self.backends.load().list.iter().for_each(|backend| backend.pool.retire_all());
     }
 
-    /// Drops closed connections, and those that have long been unused.
+    /// Drops closed connections, and those that have been unused for long.
     pub(super) fn sweep(&self) {
         if self.endpoints.is_balanced() {
             self.backends().list.iter().for_each(|backend| backend.pool.sweep());
@@ -187,15 +188,15 @@ impl Backend {
         });
     }
 
-    /// No connection could be opened.
+    /// Records that no connection could be opened.
     fn not_connected(&self, error: &SendError) {
         tracing::debug!(endpoint = &**self.member.name(), %error, "cannot connect to the API server");
         self.member.failed(Failure::Connect);
     }
 }
 
-/// Returns what `open` returns first for one of `backends`: it is called for the first one, and for
-/// the next one when the previous call has failed or takes longer than the attempt delay.
+/// Returns the first result of `open` for one of `backends`. `open` is called for the first one,
+/// and for the next one when the previous call has failed or takes longer than the attempt delay.
 pub(super) async fn first_of<T, F>(
     backends: &[Arc<Backend>],
     open: impl Fn(Arc<Backend>) -> F,

@@ -39,8 +39,8 @@ pub enum UpstreamSource {
 
 impl UpstreamSource {
     /// Finds the source in kubectl's order: `--kubeconfig`, `$KUBECONFIG`, `~/.kube/config`, the
-    /// cluster that the proxy runs in. `--upstream-server` without `--kubeconfig` stands alone: no
-    /// kubeconfig is loaded that was not asked for.
+    /// cluster that the proxy runs in. With `--upstream-server` and without `--kubeconfig`, no
+    /// kubeconfig is loaded.
     ///
     /// # Errors
     /// If a kubeconfig cannot be loaded, or `context` is given and there is no kubeconfig.
@@ -63,7 +63,7 @@ impl UpstreamSource {
         Ok(UpstreamSource::InCluster)
     }
 
-    /// The kubeconfigs that are followed for changes.
+    /// Returns the kubeconfigs that are watched for changes.
     pub fn kubeconfigs(&self) -> &[PathBuf] {
         match self {
             UpstreamSource::Kubeconfig(source) => source.paths(),
@@ -75,7 +75,7 @@ impl UpstreamSource {
     /// for `plugin_timeout`.
     ///
     /// # Errors
-    /// What is missing or invalid, with the field and the remedy.
+    /// Returns what is missing or invalid, with the field and the remedy.
     pub fn resolve(
         &self,
         context: Option<&str>,
@@ -101,7 +101,7 @@ fn bare(flags: &UpstreamFlags) -> Result<UpstreamConfig, ConfigError> {
     Ok(UpstreamConfig::new(Endpoint::parse(server, "--upstream-server")?))
 }
 
-/// Replaces the settings that `flags` give.
+/// Replaces the settings for which there are `flags`.
 fn with_flags(
     mut config: UpstreamConfig,
     flags: &UpstreamFlags,

@@ -25,10 +25,10 @@ use super::metrics::UpstreamMetrics;
 use super::read_ahead::ReadAhead;
 use audit_log::{CommitSequence, GatedIo};
 
-/// For everything until the first request can be sent.
+/// Maximum time until the first request can be sent.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Makes connections.
+/// Opens connections.
 pub(super) struct Connector {
     /// The API server: address, certificates, proxy.
     pub(super) target: Arc<Target>,
@@ -37,18 +37,18 @@ pub(super) struct Connector {
     pub(super) member: Option<Arc<Member>>,
 }
 
-/// What a connection is for.
+/// The use of a connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// Requests, as many as it takes.
+    /// Any number of requests.
     Pool,
-    /// One upgrade.
+    /// A single upgrade.
     Upgrade,
 }
 
 impl Connector {
-    /// Opens a connection whose bytes wait for the events of `sequence`. Returns it and whether it
-    /// speaks HTTP/2.
+    /// Opens a connection that holds its bytes back until the events of `sequence` are committed.
+    /// Returns it and whether it uses HTTP/2.
     pub(super) async fn connect(
         &self,
         purpose: Purpose,
@@ -149,7 +149,7 @@ impl Connector {
         stream
     }
 
-    /// The address, or host and port of the server, for error messages.
+    /// Returns the address, or host and port of the server, for error messages.
     fn name(&self) -> Arc<str> {
         match &self.member {
             Some(member) => Arc::clone(member.name()),
@@ -169,7 +169,7 @@ fn config(tls: &ClientTls, purpose: Purpose) -> Arc<rustls::ClientConfig> {
     }
 }
 
-/// The deadline of one of `count` addresses.
+/// Returns the deadline of one of `count` addresses.
 fn share(deadline: Instant, count: usize) -> Instant {
     let now = Instant::now();
     let left = deadline.saturating_duration_since(now);
@@ -190,13 +190,13 @@ async fn handshake(
     }
 }
 
-/// Whether the network lost the connection, unlike a certificate that is not trusted.
+/// Returns whether the network lost the connection, unlike a certificate that is not trusted.
 fn is_lost(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
 }
 
-/// A connection's bytes. Counted in the metrics for as long as it lives, upgraded or not.
+/// The byte stream of a connection. It is counted as open until dropped, upgraded or not.
 pub(super) struct Stream {
     transport: Transport,
     metrics: Arc<UpstreamMetrics>,

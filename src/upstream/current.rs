@@ -19,28 +19,27 @@ use super::{ConfigError, UpstreamConfig};
 /// The name of the API server in warnings.
 const API_SERVER: &str = "the API server";
 
-/// What all clones of an [`Upstream`] share.
+/// The state that all clones of an [`Upstream`] share.
 pub(super) struct Shared {
-    /// The settings of the start. Requests use them without counting references until the first
-    /// reload.
+    /// The settings at start. Until the first reload, requests use them without a reference count.
     first: Arc<Inner>,
     is_replaced: AtomicBool,
     current: ArcSwap<Inner>,
-    /// The client of the proxy's own requests, which follows the settings.
+    /// The client for the proxy's own requests; it uses the current settings.
     pub(super) api: ApiClient,
     /// Whether the proxy's own credentials are accepted. A reload does not reset it.
     pub(super) access: OwnAccess,
 }
 
-/// One state of the settings, and the connections made with them.
+/// One version of the settings, and the connections made with them.
 pub(super) struct Inner {
     /// The connections to an API server with one address.
     pub(super) pool: Arc<Pool>,
-    /// Those to an API server with several.
+    /// The connections to an API server with several addresses.
     pub(super) balancer: Arc<Balancer>,
 }
 
-/// The settings that a request begins with, and keeps until its end.
+/// The settings that a request starts with and keeps until its end.
 pub(super) enum Now<'a> {
     First(&'a Inner),
     Later(Arc<Inner>),
@@ -69,7 +68,7 @@ impl Shared {
         Ok(Shared { first, is_replaced, current, api, access })
     }
 
-    /// The metrics of the connections, which a reload keeps.
+    /// Returns the metrics of the connections, which a reload keeps.
     pub(super) fn metrics(&self) -> &UpstreamMetrics {
         &self.first.pool.connector.metrics
     }
@@ -81,18 +80,18 @@ impl Shared {
         }
     }
 
-    /// The settings in use, if they are not those of the start. What a request holds on to: half
-    /// the size of [`Now`].
+    /// Returns the current settings if they are not those at start. Requests hold this instead of
+    /// [`Now`], since it has half the size.
     pub(super) fn later(&self) -> Option<Arc<Inner>> {
         self.is_replaced.load(Ordering::Acquire).then(|| self.current.load_full())
     }
 
-    /// The settings that `later` means.
+    /// Returns the settings that `later` stands for.
     pub(super) fn inner<'a>(&'a self, later: &'a Option<Arc<Inner>>) -> &'a Inner {
         later.as_deref().unwrap_or(&self.first)
     }
 
-    /// The pool of the settings that `later` means.
+    /// Returns the pool of the settings that `later` stands for.
     pub(super) fn pool<'a>(&'a self, later: &'a Option<Arc<Inner>>) -> &'a Pool {
         &self.inner(later).pool
     }
@@ -122,24 +121,24 @@ impl Inner {
         Ok(Inner { pool, balancer })
     }
 
-    /// The addresses of the API server.
+    /// Returns the addresses of the API server.
     pub(super) fn endpoints(&self) -> &Arc<EndpointSet> {
         self.balancer.endpoints()
     }
 
-    /// The API server.
+    /// Returns the API server.
     pub(super) fn target(&self) -> &Arc<Target> {
         &self.pool.connector.target
     }
 }
 
 impl Upstream {
-    /// Replaces address, certificates and credentials. New requests use the new ones; those under
-    /// way finish on the connections that they have.
+    /// Replaces address, certificates and credentials. New requests use the new ones; requests in
+    /// flight finish on their connections.
     ///
     /// # Errors
-    /// Certificates and keys that cannot be used, with file and field. The former settings stay
-    /// active.
+    /// Returns an error for certificates and keys that cannot be used, with file and field. The
+    /// former settings stay active.
     pub fn replace(&self, mut config: UpstreamConfig) -> Result<(), ConfigError> {
         let now = self.now();
         if let Some(plugin) = now.target().plugin() {
@@ -157,16 +156,16 @@ impl Upstream {
         Ok(())
     }
 
-    /// Describes the addresses that are not healthy; `Ok` if all are, or there is only one.
+    /// Checks that all addresses are healthy; always `Ok` if there is only one.
     ///
     /// # Errors
-    /// The addresses and what is wrong with each.
+    /// Describes the unhealthy addresses.
     pub fn all_healthy(&self) -> Result<(), String> {
         self.now().endpoints().all_healthy()
     }
 
-    /// Returns the proxy's own credential for a request that starts now; `None` if it has to be
-    /// waited for ([`Upstream::valid_credential`]).
+    /// Returns the proxy's own credential for a request that starts now; `None` if the caller must
+    /// wait for it ([`Upstream::valid_credential`]).
     pub fn credential(&self) -> Option<OwnCredential> {
         self.now().target().credential()
     }
@@ -180,7 +179,7 @@ impl Upstream {
         target.valid_credential().await
     }
 
-    /// Reads the token and the certificates again that the settings name.
+    /// Reloads the token and the certificates that the settings refer to.
     pub fn refresh(&self) {
         self.now().refresh();
     }

@@ -1,22 +1,22 @@
-//! What can go wrong on the way to the API server: whose fault, and whether to try again.
+//! Errors of requests to the API server: their cause, and whether the request may be repeated.
 
 use std::io;
 use std::sync::Arc;
 
-use crate::pki::describe_tls_error;
+use pki::describe_tls_error;
 
-/// A request that got no answer.
+/// A request that got no response.
 ///
-/// Cheap to clone, because requests that wait for one connection share its failure. Never shows a
-/// token or a header.
+/// Cheap to clone, because requests that wait for one connection share its failure. Never contains
+/// a token or a header.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum SendError {
-    /// No connection could be made. Nothing was sent.
+    /// No connection could be opened. Nothing was sent.
     #[error("cannot connect to {upstream}: {source}")]
     Connect {
         /// Host and port.
         upstream: Arc<str>,
-        /// Why.
+        /// The cause.
         source: Arc<io::Error>,
     },
     /// The TLS handshake failed: an unknown CA, a wrong name, a refused client certificate. Nothing
@@ -25,35 +25,36 @@ pub enum SendError {
     Tls {
         /// Host and port.
         upstream: Arc<str>,
-        /// Why.
+        /// The cause.
         source: Arc<io::Error>,
     },
-    /// The API server said, or it is certain, that it has not looked at the request.
+    /// The API server has certainly not processed the request: it responded so, or nothing was
+    /// sent.
     #[error("the API server did not take the request: {source}")]
     NotProcessed {
-        /// Why.
+        /// The cause.
         source: Arc<ConnectionError>,
     },
     /// The connection or the stream broke after the request may have been processed.
     #[error("the connection broke before the API server answered: {source}")]
     Interrupted {
-        /// Why.
+        /// The cause.
         source: Arc<ConnectionError>,
     },
-    /// A response came, but it is not one that HTTP allows or that this proxy can hold. The request
+    /// A response arrived that is not valid HTTP or exceeds the limits of this proxy. The request
     /// may have been processed.
     #[error("the API server's response cannot be parsed: {source}")]
     Unreadable {
-        /// What is wrong with it.
+        /// The fault of the response.
         source: Arc<ConnectionError>,
     },
-    /// The client did not send its body to the end.
+    /// The client did not send its body completely.
     #[error("the client's request body ended early")]
     BodyFromClient,
-    /// Time ran out.
+    /// A step took too long.
     #[error("timed out: {waiting_for}")]
     Timeout {
-        /// What did not happen in time.
+        /// The step that took too long.
         waiting_for: &'static str,
         /// Whether the request may have reached the API server.
         sent: bool,
@@ -61,8 +62,8 @@ pub enum SendError {
 }
 
 impl SendError {
-    /// Whether the API server certainly has not acted on the request, so that sending it again
-    /// cannot do anything twice.
+    /// Returns whether the API server has certainly not processed the request, so that repeating it
+    /// has no effect twice.
     pub fn retry_safe(&self) -> bool {
         match self {
             SendError::Connect { .. } | SendError::Tls { .. } | SendError::NotProcessed { .. } => {
@@ -85,7 +86,7 @@ impl SendError {
         )
     }
 
-    /// Whether a connection broke, as against one that could not be made or was too slow.
+    /// Returns whether a connection broke, unlike one that could not be opened or was too slow.
     pub fn is_reset(&self) -> bool {
         match self {
             SendError::NotProcessed { .. } | SendError::Interrupted { .. } => true,
@@ -98,25 +99,25 @@ impl SendError {
         }
     }
 
-    /// Whether it was the client that broke off, and not the API server.
+    /// Returns whether the client aborted the request, and not the API server.
     pub fn is_clients_fault(&self) -> bool {
         matches!(self, SendError::BodyFromClient)
     }
 }
 
-/// How a connection to the API server failed, or one stream of it.
+/// How a connection to the API server, or one of its streams, failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectionError {
-    /// In HTTP/1.1.
+    /// An error of HTTP/1.1.
     #[error("{0}")]
     Http1(#[from] hyper::Error),
-    /// In HTTP/2.
+    /// An error of HTTP/2.
     #[error("{0}")]
     Http2(#[from] h2::Error),
-    /// A stream was closed without an error, but before the answer's end.
+    /// A stream was closed without an error, but before the end of the response.
     #[error("the API server ended the stream before its response")]
     Unfinished,
-    /// Nothing came from the API server any more, not even the answer to a PING.
+    /// The API server sent nothing more, and did not respond to a PING.
     #[error("the API server answered no PING")]
     Silent,
 }

@@ -1,4 +1,4 @@
-//! Requests to the API server, and their answers.
+//! Forwards requests to the API server and returns its responses.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -27,16 +27,17 @@ use super::{ConfigError, UpstreamConfig};
 use crate::body::RequestBody;
 use audit_log::CommitSequence;
 
-/// How often one request is tried, if every time the API server says that it did not process it.
+/// Maximum number of attempts at a request while the API server reports that it did not process it.
 pub(super) const MAX_ATTEMPTS: u8 = 4;
-/// How many connections may turn out to be closed before anything of the request is written. A
-/// server that shuts down closes all of them, and each is only detected by its next request.
+/// Maximum number of connections that may turn out to be closed before anything of the request is
+/// written. A server that shuts down closes all of them, and each is only detected by its next
+/// request.
 pub(super) const MAX_CLOSED: u8 = 64;
-/// Waited before a request is tried a third time; doubled for the fourth.
+/// Delay before the third attempt at a request; doubled for the fourth.
 pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(10);
-/// Between two looks at the files of token and certificates.
+/// Interval of checks for changed token and certificate files.
 const TICK: Duration = Duration::from_secs(1);
-/// Every how many of them unused connections are closed.
+/// Number of such checks after which unused connections are closed.
 const SWEEP_TICKS: u32 = 30;
 
 /// The API server. Cheap to clone.
@@ -45,31 +46,31 @@ pub struct Upstream(Arc<Shared>);
 
 impl Upstream {
     /// Prepares connections to the API server, without connecting yet. Must be called within a
-    /// tokio runtime, where a task looks after changed files and unused connections until the last
-    /// clone is dropped.
+    /// tokio runtime, where a task reloads changed files and closes unused connections until the
+    /// last clone is dropped.
     ///
     /// # Errors
-    /// Certificates and keys that cannot be used, with file and field.
+    /// Returns an error for certificates and keys that cannot be used, with file and field.
     pub fn new(
         config: UpstreamConfig,
         metrics: Arc<UpstreamMetrics>,
     ) -> Result<Upstream, ConfigError> {
         let shared = Arc::new(Shared::new(config, metrics)?);
-        tokio::spawn(look_after(Arc::downgrade(&shared)));
+        tokio::spawn(maintain(Arc::downgrade(&shared)));
         Ok(Upstream(shared))
     }
 
-    /// The client of the proxy's own requests to the API server.
+    /// Returns the client for the proxy's own requests to the API server.
     pub fn api(&self) -> &ApiClient {
         &self.0.api
     }
 
-    /// Whether the API server accepts the proxy's own credentials.
+    /// Returns the state of the proxy's own access to the API server.
     pub fn access(&self) -> &OwnAccess {
         &self.0.access
     }
 
-    /// The settings and connections for a request that begins now.
+    /// Returns the settings and connections for a request that starts now.
     pub(super) fn now(&self) -> Now<'_> {
         self.0.now()
     }
@@ -78,20 +79,20 @@ impl Upstream {
         &self.0
     }
 
-    /// Host and port of the API server, as written in the configuration.
+    /// Returns the host and port of the API server, as written in the configuration.
     pub fn authority(&self) -> Arc<str> {
         self.now().endpoints().name()
     }
 
-    /// The metrics of its connections.
+    /// Returns the metrics of its connections.
     pub fn metrics(&self) -> &UpstreamMetrics {
         self.0.metrics()
     }
 
-    /// Whether a connection can be had. Opens one if there is none.
+    /// Checks that there is a connection; opens one if there is none.
     ///
     /// # Errors
-    /// Why not.
+    /// Returns why no connection can be opened.
     pub async fn check(&self) -> Result<(), SendError> {
         let later = self.0.later();
         let inner = self.0.inner(&later);
@@ -101,19 +102,19 @@ impl Upstream {
         }
     }
 
-    /// Forwards a client's request and returns the response when its head has come. It is sent on a
-    /// connection of the worker that serves the client, which has this sequence: no byte leaves
-    /// before the events are committed that were accepted in it earlier.
+    /// Forwards a client's request and returns the response when its head has arrived. The request
+    /// is sent on a connection of the worker that serves the client, which has this sequence: no
+    /// byte is sent before all events are committed that this sequence accepted earlier.
     ///
-    /// Path and query go out as they are. The headers must be ready to be sent, without hop-by-hop
-    /// ones; `Host` is set here and nothing else is added. `CONNECT` must have been refused before.
-    /// Redirects are answers like any other. Interim answers (1xx) are swallowed. There is no
-    /// limit of time: who does not want to wait drops the future, which resets the stream.
+    /// Path and query are sent unchanged. The headers must be ready to be sent, without hop-by-hop
+    /// ones; `Host` is set here and nothing else is added. The caller must have refused `CONNECT`.
+    /// Redirects are returned like other responses. Interim responses (1xx) are discarded. There is
+    /// no timeout: dropping the future resets the stream.
     ///
     /// # Errors
-    /// If there was no response. A request that certainly was not processed has then been sent
-    /// several times, and a `GET`, `HEAD` or `OPTIONS` whose connection broke twice, as long as its
-    /// body was still there.
+    /// Returns an error if there was no response. A request that was certainly not processed has
+    /// then been sent several times, and a `GET`, `HEAD` or `OPTIONS` whose connection broke twice,
+    /// as long as its body was still available.
     pub fn forward(
         &self,
         request: Request<RequestBody>,
@@ -123,14 +124,15 @@ impl Upstream {
         self.try_send(request, is_safe, sequence)
     }
 
-    /// `is_safe`: nothing is done twice if the request is processed twice.
+    /// Sends a request, repeatedly if necessary. `is_safe` means that processing the request twice
+    /// has no effect twice.
     async fn try_send(
         &self,
         request: Request<RequestBody>,
         is_safe: bool,
         sequence: &CommitSequence,
     ) -> Result<Response<UpstreamBody>, SendError> {
-        // No reference to the pool beside it: that would make each request's future larger.
+        // No reference to the pool in addition: that would make each request's future larger.
         let later = self.0.later();
         if self.0.inner(&later).endpoints().is_balanced() {
             // Too large to be a part of every request's future.
@@ -140,7 +142,8 @@ impl Upstream {
         let (mut head, body) = self.0.pool(&later).outgoing(request);
         let body = BodySource::new(body);
         let (mut attempt, mut closed): (u8, u8) = (1, 0);
-        // When the connection was lost under the request, or while it was being opened.
+        // When the connection was lost, either with the request in flight or while it was being
+        // opened.
         let mut lost: Option<Instant> = None;
         loop {
             // Rare, and too large to be a part of every request's future.
@@ -151,7 +154,7 @@ impl Upstream {
                     .map_err(|error| self.counted(error))?,
             };
             let Some(outgoing) = body.attempt() else {
-                // Only possible where the client broke off before anything was sent.
+                // Only possible if the client aborted its body before anything was sent.
                 return Err(self.counted(SendError::BodyFromClient));
             };
             let last = attempt == MAX_ATTEMPTS;
@@ -205,7 +208,7 @@ impl Upstream {
         }
     }
 
-    /// What is done at the `tick`th second.
+    /// Runs the periodic tasks of the second `tick`.
     #[cfg(test)]
     pub(super) fn look(&self, tick: u32) {
         self.now().look(tick);
@@ -220,7 +223,7 @@ impl Upstream {
     }
 }
 
-/// Whether nothing is done twice if a request with this method is processed twice.
+/// Returns whether processing a request with this method twice has no effect twice.
 fn is_safe(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
@@ -232,7 +235,8 @@ impl std::fmt::Debug for Upstream {
 }
 
 impl Pool {
-    /// Takes `request` apart; its target gets the prefix that the API server's URL may have.
+    /// Splits `request` into head and body; its target gets the path prefix of the API server's
+    /// URL.
     pub(super) fn outgoing(&self, request: Request<RequestBody>) -> (Head, RequestBody) {
         let (head, body) = Head::of(request);
         (head.with_prefix(self), body)
@@ -255,7 +259,7 @@ impl Default for Head {
 }
 
 impl Head {
-    /// Takes `request` apart.
+    /// Splits `request` into head and body.
     pub(super) fn of(request: Request<RequestBody>) -> (Head, RequestBody) {
         let (parts, body) = request.into_parts();
         let target = parts.uri.into_parts().path_and_query;
@@ -263,7 +267,7 @@ impl Head {
         (Head { method: parts.method, target, headers: parts.headers }, body)
     }
 
-    /// The same with the prefix of the server's URL, if it has one.
+    /// Adds the path prefix of the server's URL, if it has one.
     pub(super) fn with_prefix(mut self, pool: &Pool) -> Head {
         let prefix = &pool.connector.target.endpoint.path_prefix;
         if !prefix.is_empty() && self.target.as_str().starts_with('/') {
@@ -274,7 +278,7 @@ impl Head {
         self
     }
 
-    /// The request as `h2` or hyper takes it: HTTP/2 names the authority in the URI, HTTP/1.1 in
+    /// Returns the request for `h2` or hyper: HTTP/2 has the authority in the URI, HTTP/1.1 in
     /// `Host`.
     pub(super) fn request(mut self, http2: bool, body: Outgoing, pool: &Pool) -> Request<Outgoing> {
         let endpoint = &pool.connector.target.endpoint;
@@ -296,17 +300,17 @@ impl Head {
     }
 }
 
-/// Why a request got no answer on one connection.
+/// Why a request got no response on one connection.
 pub(super) struct Failed {
     pub(super) error: SendError,
     /// The connection was closed before a byte of the request was written.
     pub(super) unsent: bool,
-    /// The connection broke, or went silent, and no response came.
+    /// The connection broke or no longer responded, and there was no response.
     pub(super) is_lost: bool,
 }
 
-/// A place for a request; on a new connection if one was `lost` under it. A connection that is lost
-/// before it could take a request is replaced once.
+/// Leases a place for a request; on a new connection if one was `lost` with the request in flight.
+/// A connection that is lost before it could accept a request is replaced once.
 async fn lease(
     pool: &Pool,
     lost: &mut Option<Instant>,
@@ -369,7 +373,8 @@ pub(super) async fn send_http1(
     }
 }
 
-/// What it means that hyper has no response; or the response, if it has too many header lines.
+/// Returns the error for hyper's failure, or the response if it has too many header lines for
+/// hyper.
 async fn explain_http1(
     connection: Http1Lease,
     method: Method,
@@ -386,12 +391,13 @@ async fn explain_http1(
         }
     }
     let is_lost = !unsent && !body.failed() && !error.is_parse();
-    Err(Failed { error: judge_http1(error, unsent, body), unsent, is_lost })
+    Err(Failed { error: classify_http1(error, unsent, body), unsent, is_lost })
 }
 
-/// Whose fault it is, and whether the API server may have seen the request. `unsent`: hyper gave
-/// the request back, so not a byte of it was written.
-pub(super) fn judge_http1(error: hyper::Error, unsent: bool, body: &BodySource) -> SendError {
+/// Returns the error for a failure of hyper: its cause, and whether the API server may have
+/// received the request. `unsent` means that hyper returned the request, so that no byte of it was
+/// written.
+pub(super) fn classify_http1(error: hyper::Error, unsent: bool, body: &BodySource) -> SendError {
     let is_unreadable = error.is_parse();
     let source = Arc::new(error.into());
     match unsent {
@@ -402,24 +408,25 @@ pub(super) fn judge_http1(error: hyper::Error, unsent: bool, body: &BodySource) 
     }
 }
 
-/// Whether h2 gave up the stream because of what the API server sent on it.
+/// Returns whether h2 reset the stream because of the API server's response.
 fn is_unreadable(error: &h2::Error) -> bool {
     error.is_reset() && error.is_library()
 }
 
-/// h2 ends a stream with the server's GOAWAY only if its number is above the last one that the
-/// server will process (RFC 9113, 6.8); streams below go on, and end with an I/O error at worst.
+/// Returns whether the server's GOAWAY ended the stream. h2 does so only if the stream's number is
+/// above the last one that the server will process (RFC 9113, 6.8); streams below continue, and end
+/// with an I/O error at worst.
 fn is_go_away(error: &h2::Error) -> bool {
     error.is_go_away() && error.is_remote()
 }
 
-/// "No application processing" (RFC 9113, 8.7).
+/// Returns whether the stream was refused without application processing (RFC 9113, 8.7).
 fn is_refused(error: &h2::Error) -> bool {
     error.is_reset() && error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM)
 }
 
-/// Looks for changed files and unused connections until the upstream is gone.
-async fn look_after(shared: Weak<Shared>) {
+/// Reloads changed files and closes unused connections until the upstream is dropped.
+async fn maintain(shared: Weak<Shared>) {
     let mut interval = tokio::time::interval(TICK);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut tick: u32 = 0;
@@ -444,7 +451,7 @@ impl Inner {
         }
     }
 
-    /// Reads the files again that the settings name.
+    /// Reloads the files that the settings refer to.
     pub(super) fn refresh(&self) {
         if self.target().refresh() {
             self.pool.retire_all();

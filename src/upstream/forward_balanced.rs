@@ -1,10 +1,10 @@
 //! Requests to an API server with several addresses.
 //!
-//! A request is sent again, to another address, if it certainly was not processed: the connection
-//! could not be opened, was closed before anything was written, the stream was refused, or GOAWAY
-//! names an earlier stream as the last one. A `GET`, `HEAD` or `OPTIONS` is also sent again if the
-//! connection breaks, or the address goes down, before the response. Anything else fails like with
-//! one address.
+//! A request is sent again, to another address, if it was certainly not processed: the connection
+//! could not be opened or was closed before anything was written, the stream was refused, or a
+//! GOAWAY names an earlier stream as the last one. A `GET`, `HEAD` or `OPTIONS` is also sent again
+//! if the connection breaks, or the address goes down, before the response. Other requests fail
+//! like with one address.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -26,12 +26,12 @@ use super::request_body::{BodySource, Outgoing};
 use super::response_body::UpstreamBody;
 use crate::body::RequestBody;
 
-/// How long a request that was not processed waits for an address to become healthy while none is.
+/// Maximum time that a request that was not processed waits for an address to become healthy.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
-/// Between two attempts meanwhile.
+/// Delay between two attempts in that time.
 pub(super) const PATIENCE_PAUSE: Duration = Duration::from_millis(100);
 
-/// How often a request at an address that is down looks for another one.
+/// Interval at which a request to an address that is down checks for a better one.
 const CHECK_AGAIN: Duration = Duration::from_millis(200);
 
 /// The result of one attempt.
@@ -69,7 +69,7 @@ impl Upstream {
                 Err(error) => return Err(self.counted(error)),
             };
             let Some(outgoing) = body.attempt() else {
-                // Only possible where the client broke off before anything was sent.
+                // Only possible if the client aborted its body before anything was sent.
                 return Err(self.counted(SendError::BodyFromClient));
             };
             let http2 = matches!(lease, Lease::Http2(_));
@@ -123,7 +123,7 @@ impl Upstream {
             }
             if !not_processed {
                 repeats += 1;
-                // The connections to other addresses may have been lost with it.
+                // The connections to other addresses may have been lost, too.
                 lost = (repeats > 1).then(Instant::now);
                 continue;
             }
@@ -141,7 +141,7 @@ fn add(avoid: &mut Vec<Arc<Member>>, member: &Arc<Member>) {
     }
 }
 
-/// Sends `request`, and gives up waiting when the address goes down while the request `may_move`.
+/// Sends `request`, and stops waiting when the address goes down while the request `may_move`.
 async fn send(
     backend: &Backend,
     lease: Lease,
@@ -160,7 +160,7 @@ async fn send(
     loop {
         let mut went_down = pin!(member.went_down());
         went_down.as_mut().enable();
-        // Since it was chosen, it may have gone down, or another address may have come up.
+        // Since it was selected, the address may have gone down, or another one may have come up.
         let is_down = member.health() == Health::Down;
         if is_down && may_move(body) {
             return Sent::Abandoned;

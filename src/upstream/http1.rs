@@ -1,5 +1,5 @@
-//! HTTP/1.1 connections, for an API server that offers nothing else: one request at a time each,
-//! kept for the next one.
+//! HTTP/1.1 connections, for API servers that support nothing else: one request at a time on each,
+//! then kept for the next one.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,24 +17,24 @@ use super::pool::Owner;
 use super::request_body::Outgoing;
 use audit_log::CommitSequence;
 
-/// Connections that wait for a request are closed after this time.
+/// Connections without a request are closed after this time.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
-/// For the end of TLS when a connection is closed.
+/// Maximum time for closing TLS.
 const CLOSING: Duration = Duration::from_secs(1);
-/// Bytes of a response's head: 1 MiB, and the slack that Go allows.
+/// Maximum size of a response's head: 1 MiB, and the tolerance that Go adds.
 pub(super) const MAX_HEADER_BYTES: usize = (1 << 20) + (4 << 10);
-/// And no more than these wait.
+/// Maximum number of connections that wait for a request.
 const MAX_IDLE: usize = 100;
 
-/// Connections that wait for their next request, the last used at the end.
+/// Connections that wait for their next request; the last used one is at the end.
 #[derive(Default)]
 pub(super) struct Http1Idle {
     waiting: Mutex<Vec<Waiting>>,
-    /// Grows when all connections of before are to go; those in use then do not come back.
+    /// Incremented when all earlier connections must be closed; those in use are then not returned.
     generation: AtomicU64,
 }
 
-/// What is left of a connection whose response hyper could not parse.
+/// What remains of a connection after hyper failed to parse its response.
 pub(super) type Remains = Parts<TokioIo<Stream>>;
 
 struct Waiting {
@@ -44,7 +44,7 @@ struct Waiting {
     since: Instant,
 }
 
-/// A connection in use by one request.
+/// A connection that one request uses.
 pub(super) struct Http1Lease {
     pub(super) sender: SendRequest<Outgoing>,
     remains: oneshot::Receiver<Remains>,
@@ -55,7 +55,7 @@ pub(super) struct Http1Lease {
     in_flight: Option<InFlight>,
 }
 
-/// Speaks HTTP/1.1 on `stream`.
+/// Starts HTTP/1.1 on `stream`.
 pub(super) async fn open(
     connector: &Connector,
     idle: &Arc<Http1Idle>,
@@ -73,7 +73,7 @@ pub(super) async fn open(
     tokio::spawn(async move {
         match connection.without_shutdown().await {
             Ok(parts) => {
-                // A request waits for these bytes; if none does, the connection is closed.
+                // A waiting request may use these bytes; if none does, the connection is closed.
                 let unread = match parts.read_buf.is_empty() {
                     true => Err(parts),
                     false => give.send(parts),
@@ -91,8 +91,8 @@ pub(super) async fn open(
 }
 
 impl Http1Idle {
-    /// A connection that can take a request with this sequence now. One whose last request is still
-    /// being sent, though its response has come, stays where it is.
+    /// Takes a connection that can send a request with this sequence now. A connection whose last
+    /// request is still being sent, although its response has arrived, is left in place.
     pub(super) fn take(
         self: &Arc<Self>,
         connector: &Connector,
@@ -107,7 +107,7 @@ impl Http1Idle {
         Some(Http1Lease { sender, remains, owner, idle, generation, in_flight })
     }
 
-    /// Drops those that are closed or have waited too long.
+    /// Drops closed connections, and those that have waited too long.
     pub(super) fn sweep(&self) {
         let now = Instant::now();
         self.lock().retain(|waiting| {
@@ -115,20 +115,20 @@ impl Http1Idle {
         });
     }
 
-    /// Drops those that have not been used for `time`.
+    /// Drops connections that have not been used for `time`.
     pub(super) fn drop_unused_for(&self, time: Duration) {
         let now = Instant::now();
         self.lock().retain(|waiting| now.duration_since(waiting.since) < time);
     }
 
-    /// Drops all, those in use when their answer has ended.
+    /// Drops all connections, those in use when their response has ended.
     pub(super) fn clear(&self) {
         let mut waiting = self.lock();
         self.generation.fetch_add(1, Ordering::Relaxed);
         waiting.clear();
     }
 
-    /// Whether one is open.
+    /// Returns whether a connection is open.
     pub(super) fn has_open(&self) -> bool {
         self.lock().iter().any(|waiting| !waiting.sender.is_closed())
     }
@@ -143,7 +143,7 @@ impl Http1Idle {
 }
 
 impl Http1Lease {
-    /// The answer has ended: lets the connection wait for the next request.
+    /// Returns the connection to the pool after the end of a response.
     pub(super) fn give_back(self) {
         if self.sender.is_closed() {
             return;

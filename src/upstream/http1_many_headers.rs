@@ -2,9 +2,8 @@
 //!
 //! hyper keeps 100 lines on the stack. A higher limit makes it allocate and fill a table of that
 //! size for every response (4,096 lines: 47,000 instructions), so pooled connections have the
-//! default. A response that exceeds it is parsed a second time, from the bytes that the first
-//! parser left, by a connection with a high limit. The API server does not notice: nothing is sent
-//! again.
+//! default limit. A response that exceeds it is parsed a second time by a connection with a high
+//! limit, from the bytes that the first parser left. Nothing is sent to the API server again.
 
 use std::io;
 use std::pin::Pin;
@@ -20,12 +19,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::http1::{Http1Lease, MAX_HEADER_BYTES, Remains};
 use super::request_body::Outgoing;
 
-/// Header lines of one message. `HeaderMap` holds 24,576 names at most; the proxy adds some.
+/// Maximum number of header lines of one message. `HeaderMap` holds 24,576 names at most; the proxy
+/// adds some.
 pub(super) const MAX_HEADER_LINES: usize = 20_000;
 
 /// Parses the response to a request with this method again. The connection is closed after it.
-/// Returns `None` if its bytes are lost, and an error if it exceeds the high limit, too, or is
-/// malformed.
+/// Returns `None` if its bytes are lost, and an error if it is malformed or exceeds the high limit,
+/// too.
 pub(super) async fn parse(
     connection: Http1Lease,
     method: Method,
@@ -56,11 +56,11 @@ async fn parse_remains(
     sender.send_request(request).await
 }
 
-/// A stream that has been read in part, and whose peer already has the request.
+/// A partially read stream whose peer already has the request.
 struct Replay<S> {
     read: Bytes,
     stream: S,
-    /// hyper rejects bytes that come before its request was written.
+    /// Whether the request was written. hyper rejects bytes that arrive before that.
     asked: bool,
     reader: Option<Waker>,
 }

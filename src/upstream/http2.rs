@@ -1,7 +1,7 @@
 //! One HTTP/2 connection, and the count of its streams.
 //!
-//! h2 queues a request for which the server allows no stream until another one ends, which may
-//! be a watch's, hours later. So streams are counted here, and no more are asked for than allowed.
+//! If the server's stream limit is reached, h2 queues a request until another stream ends, which
+//! may be a watch and take hours. So streams are counted here, and no more are opened than allowed.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -19,35 +19,36 @@ use super::error::{ConnectionError, SendError};
 use super::pool::Owner;
 use crate::http2::{Batched, KeepAlive, Writes, batched};
 
-/// Unread bytes that one answer may have waiting here.
+/// Bytes of one response that may be received and unread.
 const STREAM_WINDOW: u32 = 128 << 10;
-/// Streams on one connection, even where the server allows more (kube-apiserver: 100 or 250).
+/// Maximum number of streams on one connection, even if the server allows more (kube-apiserver: 100
+/// or 250).
 const MAX_STREAMS: usize = 250;
-/// Twice what all streams together can fill, so that unread responses never block the others.
+/// Twice the sum of all streams' windows, so that unread responses never block the others.
 const CONNECTION_WINDOW: u32 = 2 * MAX_STREAMS as u32 * STREAM_WINDOW;
 const MAX_FRAME: u32 = 256 << 10;
-/// Bytes of a response's headers: 1 MiB, and the slack that Go allows.
+/// Maximum size of a response's headers: 1 MiB, and the tolerance that Go adds.
 const MAX_HEADER_LIST: u32 = (1 << 20) + (4 << 10);
 /// Bytes of one request's body that may wait to be written.
 const SEND_BUFFER: usize = 1 << 20;
 /// client-go's values (`ReadIdleTimeout`, `PingTimeout`).
 const KEEP_ALIVE: KeepAlive =
     KeepAlive { interval: Duration::from_secs(30), timeout: Duration::from_secs(15) };
-/// The same where other addresses are healthy, so that clients need not wait so long.
+/// Shorter intervals if other addresses are healthy, so that clients need not wait as long.
 const MEMBER_KEEP_ALIVE: KeepAlive =
     KeepAlive { interval: Duration::from_secs(5), timeout: Duration::from_secs(10) };
-/// h2's stream limit before the server has said its own; no server says this one.
+/// h2's stream limit before the server has sent its own; no server sends this value.
 const UNKNOWN_LIMIT: usize = usize::MAX / 2;
 
-/// A connection in the pool. When it is dropped, its connection ends with its last stream.
+/// A connection in the pool. After it is dropped, the connection closes with its last stream.
 pub(super) struct Http2Connection {
     sender: SendRequest<Bytes>,
     state: Arc<State>,
     owner: Owner,
-    /// The address that it leads to, if the API server has several.
+    /// The address of the connection, if the API server has several.
     member: Option<Arc<Member>>,
     opened: Instant,
-    /// Sweeps of the pool that found it unused, in a row.
+    /// Number of consecutive sweeps of the pool that found the connection unused.
     idle_sweeps: AtomicU32,
 }
 
@@ -56,11 +57,11 @@ struct State {
     streams: AtomicUsize,
     limit: AtomicUsize,
     closed: AtomicBool,
-    /// It was given up because the server answered no PING.
+    /// Whether the connection was abandoned because the server did not respond to a PING.
     silent: AtomicBool,
 }
 
-/// The right to one stream, for as long as its answer lasts.
+/// The right to one stream, until the end of its response.
 pub(super) struct Http2Lease {
     connection: Arc<Http2Connection>,
     /// Counts the request, if the API server has several addresses.
@@ -68,7 +69,7 @@ pub(super) struct Http2Lease {
 }
 
 impl Http2Connection {
-    /// Speaks HTTP/2 on `stream`; returns when the server's settings have come.
+    /// Starts HTTP/2 on `stream`; returns when the server's settings have arrived.
     pub(super) async fn open(
         connector: &Connector,
         stream: Stream,
@@ -100,7 +101,7 @@ impl Http2Connection {
                 tracing::debug!(%upstream, %error, "upstream connection ended");
             }
         });
-        // A task of its own, as the one above runs at every request, and timers are not free.
+        // A separate task, since the one above runs at every request, and timers have a cost.
         let shared = Arc::clone(&state);
         let upstream = Arc::clone(&connector.target.name);
         let member = connector.member.clone();
@@ -117,7 +118,7 @@ impl Http2Connection {
         Ok(Arc::new(Http2Connection { sender, state, owner, member, opened, idle_sweeps }))
     }
 
-    /// A stream, if one is free.
+    /// Leases a stream, if one is available.
     pub(super) fn lease(self: &Arc<Self>) -> Option<Http2Lease> {
         let limit = self.state.limit.load(Ordering::Relaxed);
         self.state
@@ -132,17 +133,17 @@ impl Http2Connection {
             })
     }
 
-    /// Whose requests it takes.
+    /// Returns the owner, whose requests the connection accepts.
     pub(super) fn owner(&self) -> &Owner {
         &self.owner
     }
 
-    /// When it was opened.
+    /// Returns when the connection was opened.
     pub(super) fn opened(&self) -> Instant {
         self.opened
     }
 
-    /// Streams in use.
+    /// Returns the number of streams in use.
     pub(super) fn streams(&self) -> usize {
         self.state.streams.load(Ordering::Relaxed)
     }
@@ -151,17 +152,17 @@ impl Http2Connection {
         self.state.closed.load(Ordering::Acquire)
     }
 
-    /// Whether it was given up because the server answered no PING.
+    /// Returns whether the connection was abandoned because the server did not respond to a PING.
     pub(super) fn is_silent(&self) -> bool {
         self.state.silent.load(Ordering::Acquire)
     }
 
-    /// No more streams here: the server is leaving.
+    /// Opens no more streams here: the server is shutting down.
     pub(super) fn close(&self) {
         self.state.closed.store(true, Ordering::Release);
     }
 
-    /// How many sweeps in a row, this one too, have found it unused.
+    /// Counts a sweep that found the connection unused. Returns the number of consecutive ones.
     pub(super) fn count_idle_sweep(&self) -> u32 {
         if self.streams() > 0 {
             self.idle_sweeps.store(0, Ordering::Relaxed);
@@ -170,7 +171,7 @@ impl Http2Connection {
         self.idle_sweeps.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// What `error`, of the connection or of a stream, means.
+    /// Returns the meaning of `error`, which the connection or a stream reported.
     pub(super) fn explain(&self, error: h2::Error) -> ConnectionError {
         match self.is_silent() {
             true => ConnectionError::Silent,
@@ -188,7 +189,7 @@ impl Http2Lease {
         &self.connection
     }
 
-    /// The same stream counted once more, for a part of it that may outlast this one.
+    /// Returns a second lease of the same stream, for a part that may outlast this one.
     pub(super) fn again(&self) -> Http2Lease {
         self.connection.state.streams.fetch_add(1, Ordering::AcqRel);
         Http2Lease { connection: Arc::clone(&self.connection), _in_flight: None }
@@ -207,7 +208,7 @@ impl State {
     }
 }
 
-/// Returns when the server's settings have come.
+/// Performs the handshake; returns when the server's settings have arrived.
 async fn handshake(
     stream: Batched<Stream>,
     writes: &Writes<Stream>,
@@ -223,7 +224,7 @@ async fn handshake(
         .max_send_buffer_size(SEND_BUFFER)
         .enable_push(false)
         .handshake(stream);
-    // Writes nothing but what is collected.
+    // Writes only what has been collected.
     let (sender, mut connection) = handshake.await.map_err(failed)?;
     let settled = poll_fn(|context| {
         if let Poll::Ready(ended) = Pin::new(&mut connection).poll(context) {

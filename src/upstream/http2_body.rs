@@ -1,4 +1,4 @@
-//! The body of an answer on an HTTP/2 stream.
+//! The body of a response on an HTTP/2 stream.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -13,18 +13,18 @@ use super::error::ConnectionError;
 use super::http2::Http2Lease;
 use crate::http2::ReceiveBody;
 
-/// An answer's body. What is not read of it stops its stream, and no other.
+/// The body of a response. Unread data blocks its own stream only.
 pub(super) struct Http2Body {
     body: ReceiveBody,
-    /// The rest of the request's body. Goes on after the answer's end, but not if that is broken
-    /// off.
+    /// The task that sends the rest of the request's body. It continues after the end of the
+    /// response, but is aborted if the response is dropped early.
     upload: Option<AbortOnDropHandle<()>>,
-    /// The place on the connection, until the end. Dropped after the stream.
+    /// The lease of the stream, until the end of the body. Dropped after the stream.
     lease: Option<Http2Lease>,
 }
 
 impl Http2Body {
-    /// Makes of what `h2` gives what the pool gives.
+    /// Converts a response of `h2` into one of the pool.
     pub(super) fn answer(
         answer: Response<RecvStream>,
         is_head: bool,
@@ -51,7 +51,7 @@ impl Http2Body {
 
     fn broken_off(&mut self, error: h2::Error) -> ConnectionError {
         let error = match &self.lease {
-            // "No error" follows a complete answer, whose end is found before it (RFC 9113, 8.1).
+            // NO_ERROR may follow a complete response, whose end is detected first (RFC 9113, 8.1).
             _ if error.reason() == Some(Reason::NO_ERROR) => ConnectionError::Unfinished,
             Some(lease) => lease.connection().explain(error),
             None => ConnectionError::Http2(error),

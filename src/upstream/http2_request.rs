@@ -1,5 +1,5 @@
-//! One request on an HTTP/2 connection. All of it happens in the task that asks: no channel, and
-//! no task of its own, except for a body that goes on after its answer has begun.
+//! One request on an HTTP/2 connection. It runs in the calling task: no channel and no separate
+//! task are needed, except for a body that continues after its response has started.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -15,16 +15,17 @@ use super::http2_body::Http2Body;
 use super::request_body::{KEPT, Outgoing};
 use crate::http2::SendBody;
 
-/// Why a request got no answer.
+/// Why a request got no response.
 pub(super) struct NoAnswer {
     pub(super) error: h2::Error,
-    /// Not a byte of it was written, because the connection takes no more requests.
+    /// No byte was written, because the connection accepts no more requests.
     pub(super) unsent: bool,
     pub(super) stream: Http2Lease,
 }
 
-/// Sends `request` on `stream`, and returns the answer when its head has come. The body goes on
-/// after that if need be. Dropping this, or the answer before its end, resets the stream.
+/// Sends `request` on `stream`, and returns the response when its head has arrived. If necessary,
+/// the body is sent on after that. Dropping this future, or the response before its end, resets the
+/// stream.
 pub(super) async fn send(
     stream: Http2Lease,
     request: Request<Outgoing>,
@@ -38,7 +39,7 @@ pub(super) async fn send(
     let (mut response, send_stream) = match sent {
         Ok(sent) => sent,
         Err(error) => {
-            // Ready is what it is unless it has failed, or has no stream IDs left.
+            // Always ready unless the connection has failed or has no stream IDs left.
             let ready = poll_fn(|context| sender.poll_ready(context)).await;
             return Err(NoAnswer { error, unsent: ready.is_err(), stream });
         }
@@ -46,7 +47,7 @@ pub(super) async fn send(
     drop(sender);
     let mut upload = match (without_body, body) {
         (true, _) => None,
-        // What is kept is in memory anyway.
+        // A kept body is in memory anyway.
         (false, body) => Some(SendBody::new(body, send_stream, KEPT, Reason::CANCEL)),
     };
     let answered = poll_fn(|context| {
@@ -73,9 +74,9 @@ pub(super) async fn send(
     }
 }
 
-/// Says how long the body is, if that is known and not said yet.
+/// Sets the content length of the body, if it is known and not set yet.
 fn announce_length(method: &Method, headers: &mut HeaderMap, body: &Outgoing) {
-    // For these no body and an empty one are the same (RFC 9110, 8.6).
+    // For these methods, no body and an empty one are equivalent (RFC 9110, 8.6).
     let needs_none = matches!(*method, Method::GET | Method::HEAD | Method::DELETE);
     if let Some(length) = body.size_hint().exact()
         && !(length == 0 && needs_none)

@@ -1,7 +1,8 @@
-//! How the API server learns who is calling.
+//! The identity that the API server receives with a request.
 
 use std::str::FromStr;
 
+use clap::ValueEnum;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use k8s_audit::request::extra_key::domain_prefixed_path;
 use k8s_audit::user::{IdentityHeaders, User, UserInfo};
@@ -10,23 +11,23 @@ use crate::request::headers::{
     IMPERSONATE_EXTRA_PREFIX, IMPERSONATE_GROUP, IMPERSONATE_PREFIX, IMPERSONATE_UID,
     IMPERSONATE_USER, REMOTE_PREFIX, remove_prefixed,
 };
-use crate::request::uri::push_escaped;
+use k8s_audit::request::uri::push_escaped;
 
 const REMOTE_USER: HeaderName = HeaderName::from_static("x-remote-user");
 const REMOTE_UID: HeaderName = HeaderName::from_static("x-remote-uid");
 const REMOTE_GROUP: HeaderName = HeaderName::from_static("x-remote-group");
 const REMOTE_EXTRA_PREFIX: &str = "x-remote-extra-";
 
-/// How the API server learns who is calling (`--upstream-identity`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How the API server identifies the user (`--upstream-identity`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Identity {
-    /// `X-Remote-*`, trusted because of the proxy's front-proxy client certificate. The API
-    /// server authorizes the client's own impersonation headers.
+    /// By X-Remote-* headers; the API server trusts the proxy's front-proxy client certificate
+    // The API server authorizes the client's own impersonation headers.
     RequestHeader,
-    /// `Impersonate-*`, with the proxy's own credentials. The proxy has the client's impersonation
-    /// authorised, and sends only the user that results.
+    /// By Impersonate-* headers; the proxy's own credentials must be allowed to impersonate
+    // The proxy authorizes the client's impersonation, and sends only the resulting user.
     Impersonate,
-    /// The client's own bearer token.
+    /// By the client's own bearer token, which is forwarded
     PassThrough,
 }
 
@@ -43,7 +44,7 @@ impl FromStr for Identity {
     }
 }
 
-/// The member of an impersonated user's `extra` that says who really called
+/// The key in an impersonated user's `extra` that holds the original user
 /// (`--upstream-original-user-extra`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OriginalUserExtra {
@@ -58,7 +59,7 @@ impl FromStr for OriginalUserExtra {
         domain_prefixed_path(key).map_err(|_| {
             format!("{key:?} is not a name with your domain before it; write it as example.com/called-by")
         })?;
-        // Upper case would not survive: header names have none.
+        // Header names are case-insensitive, so upper case would be lost.
         if key.bytes().any(|b| b.is_ascii_uppercase() || b == b'%') {
             return Err(format!("{key:?} has capital letters or %; write it without them"));
         }
@@ -74,15 +75,16 @@ impl FromStr for OriginalUserExtra {
 }
 
 impl OriginalUserExtra {
-    /// The key.
+    /// Returns the key.
     pub fn key(&self) -> &str {
         &self.key
     }
 
-    /// Says that `user` called, whatever `headers`, which [`Identity::stamp`] has made, say of it.
+    /// Sets the extra to the name of `user`, and replaces any value that `headers`, made by
+    /// [`Identity::stamp`], have for it.
     ///
     /// # Errors
-    /// As [`Identity::stamp`].
+    /// See [`Identity::stamp`].
     pub fn stamp(&self, headers: &mut HeaderMap, user: &UserInfo) -> Result<(), StampError> {
         let name = value(&user.username).ok_or(StampError("original user name"))?;
         headers.insert(&self.header, name);
@@ -90,18 +92,19 @@ impl OriginalUserExtra {
     }
 }
 
-/// An identity that cannot be written into headers; the request must not be sent.
+/// The identity cannot be represented in headers; the request must not be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the {0} cannot be sent in a header without changing it")]
 pub struct StampError(&'static str);
 
 impl Identity {
-    /// Replaces every identity in `headers` by that of `user`.
+    /// Replaces all identity headers in `headers` with those of `user`.
     ///
     /// `own` are the proxy's credentials, used by [`Identity::Impersonate`].
     ///
     /// # Errors
-    /// Where some part of the identity would not arrive as it is. `headers` are of no use then.
+    /// Returns an error if a part of the identity would not arrive unchanged. `headers` must then
+    /// be discarded.
     pub fn stamp(
         self,
         headers: &mut HeaderMap,
@@ -142,7 +145,7 @@ impl Identity {
     }
 }
 
-/// The headers that name a user.
+/// The names of the headers that identify a user.
 struct Names {
     user: HeaderName,
     uid: HeaderName,
@@ -172,14 +175,16 @@ impl Names {
     }
 }
 
-/// A header value that its receiver reads as exactly `text`: receivers trim blanks at both ends.
+/// Returns a header value that the recipient reads as exactly `text`, or `None`: recipients trim
+/// blanks at both ends.
 fn value(text: &str) -> Option<HeaderValue> {
     let trimmed = text.trim_matches([' ', '\t']);
     (trimmed.len() == text.len()).then(|| HeaderValue::from_bytes(text.as_bytes()).ok())?
 }
 
-/// The header name for an extra key: bytes that no header name can have, and `%`, become `%XX`.
-/// Receivers lower-case the name before they decode it, so capital letters are encoded too.
+/// Returns the header name for an extra key: `%`, and bytes that no header name can contain, become
+/// `%XX`. Recipients lower-case the name before they decode it, so capital letters are encoded,
+/// too.
 fn escaped_name(prefix: &str, key: &str) -> Option<HeaderName> {
     let mut name = String::with_capacity(prefix.len() + key.len() + 8);
     name.push_str(prefix);

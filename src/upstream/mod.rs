@@ -1,14 +1,15 @@
-//! The way to the API server: where it is ([`config`]), connections to it, requests on them.
+//! Requests to the API server: its address and settings ([`config`]), connections to it, and
+//! requests on them.
 //!
-//! [`Upstream`] is all that other rooms need. Below it, from the top: `forward` (a request, tried
-//! again where that is safe), `upgrade`, `pool`, `http2` and `http1` (one connection each),
-//! `connect` and `tls`. HTTP/2 is spoken with the `h2` crate itself, HTTP/1.1 with hyper.
+//! [`Upstream`] is the interface for other modules. Its parts, from the top: `forward` (a request,
+//! repeated if that is safe), `upgrade`, `pool`, `http2` and `http1` (one connection each),
+//! `connect` and `tls`. HTTP/2 uses the `h2` crate directly, HTTP/1.1 uses hyper.
 
 mod balance;
 pub mod config;
 mod connect;
 mod current;
-pub mod error;
+pub(crate) mod error;
 mod forward;
 mod forward_balanced;
 mod http1;

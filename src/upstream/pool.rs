@@ -1,8 +1,8 @@
-//! The connections to the API server: in HTTP/2 one for each worker, and more where its streams are
-//! used up; in HTTP/1.1 one per request in progress.
+//! The connections to the API server: with HTTP/2 one for each worker, and more if its streams are
+//! used up; with HTTP/1.1 one for each request in flight.
 //!
-//! No worker uses another's connections: no other thread has to be woken, the requests of one
-//! worker are written together, and a connection waits for the events of its own worker only
+//! Workers do not share connections: no other thread has to be woken, the requests of one worker
+//! are written together, and a connection waits only for the events of its own worker
 //! ([`CommitSequence`]).
 
 use std::sync::Arc;
@@ -19,24 +19,24 @@ use super::http1::{self, Http1Idle, Http1Lease};
 use super::http2::{Http2Connection, Http2Lease};
 use audit_log::CommitSequence;
 
-/// HTTP/1.1 connections that were idle for this long are dropped when another one was lost: a load
-/// balancer that forgets one idle connection has forgotten the others, too.
+/// After one HTTP/1.1 connection was lost, others that were idle for this long are dropped: a load
+/// balancer that has dropped one idle connection has probably dropped the others, too.
 const DISTRUSTED: Duration = Duration::from_secs(1);
-/// Sweeps after which an unused connection is closed, if it is not the only one.
+/// Number of sweeps after which an unused connection is closed, unless it is the only one.
 const IDLE_SWEEPS: u32 = 3;
 
-/// What a request holds of its connection until its answer has ended.
+/// What a request holds of its connection until its response has ended.
 pub(super) enum Lease {
     Http2(Http2Lease),
     Http1(Http1Lease),
 }
 
-/// Whose requests a connection takes.
+/// The owner of a connection, whose requests it accepts.
 #[derive(Clone)]
 pub(super) enum Owner {
-    /// Those that a worker forwards: its bytes wait for the events of this sequence.
+    /// Requests that a worker forwards: bytes wait for the events of this sequence.
     Worker(CommitSequence),
-    /// The proxy's own, made on one thread.
+    /// The proxy's own requests on one thread.
     Thread(ThreadId),
 }
 
@@ -48,7 +48,7 @@ impl Owner {
         }
     }
 
-    /// Whether a request with this sequence may use the connection.
+    /// Returns whether a request with this sequence may use the connection.
     pub(super) fn takes(&self, sequence: &CommitSequence) -> bool {
         match self {
             Owner::Worker(own) => own.is_same(sequence),
@@ -62,13 +62,13 @@ pub(super) struct Pool {
     pub(super) connector: Connector,
     http2: ArcSwap<Vec<Arc<Http2Connection>>>,
     http1: Arc<Http1Idle>,
-    /// The last connection used HTTP/1.1, so each request needs its own connection.
+    /// Whether the last connection used HTTP/1.1, so that each request needs its own connection.
     speaks_http1: AtomicBool,
-    /// Held by the one who opens a connection while others wait for it.
+    /// Held by the task that opens a connection while others wait for it.
     opening: Mutex<Option<Failure>>,
 }
 
-/// The last attempt's failure, which is also that of all who waited for it.
+/// The failure of the last attempt, which is returned to all requests that waited for it.
 struct Failure {
     at: Instant,
     error: SendError,
@@ -85,7 +85,7 @@ impl Pool {
         }
     }
 
-    /// A place on a connection that is open, unless one was `lost`: the others may be, too.
+    /// Leases a place on an open connection, unless one was `lost`: the others may be, too.
     pub(super) fn existing_unless(
         &self,
         lost: Option<Instant>,
@@ -94,12 +94,12 @@ impl Pool {
         if lost.is_none() { self.existing(None, sequence) } else { None }
     }
 
-    /// Whether the last connection spoke HTTP/1.1, so that each request needs one of its own.
+    /// Returns whether the last connection used HTTP/1.1, so that each request needs its own one.
     pub(super) fn speaks_http1(&self) -> bool {
         self.speaks_http1.load(Ordering::Relaxed)
     }
 
-    /// A place for one request. A few atomics, except where a connection has to be opened.
+    /// Leases a place for one request. Costs a few atomics, unless a connection has to be opened.
     pub(super) async fn lease(&self, sequence: &CommitSequence) -> Result<Lease, SendError> {
         match self.existing(None, sequence) {
             Some(lease) => Ok(lease),
@@ -108,8 +108,8 @@ impl Pool {
         }
     }
 
-    /// Returns a place on a connection that was opened after `lost`, when another one broke: the
-    /// older ones may have been lost with it.
+    /// Leases a place on a connection that was opened after `lost`, when another one broke: older
+    /// ones may have been lost, too.
     pub(super) async fn lease_newer(
         &self,
         lost: Instant,
@@ -122,7 +122,7 @@ impl Pool {
         }
     }
 
-    /// Whether a connection can be had; opens one if there is none.
+    /// Checks that there is a connection; opens one if there is none.
     pub(super) async fn check(&self) -> Result<(), SendError> {
         if self.http2.load().iter().any(|c| !c.is_closed()) || self.http1.has_open() {
             return Ok(());
@@ -133,14 +133,15 @@ impl Pool {
         Ok(())
     }
 
-    /// No more requests on `connection`.
+    /// Sends no more requests on `connection`.
     pub(super) fn retire(&self, connection: &Http2Connection) {
         connection.close();
         self.http2.rcu(|all| all.iter().filter(|c| !c.is_closed()).cloned().collect::<Vec<_>>());
     }
 
-    /// Reloads certificates. If one has changed, open connections take no more requests: the API
-    /// server verifies a client certificate's expiry at every request. Returns whether one has.
+    /// Reloads certificates. If one has changed, open connections accept no more requests, since
+    /// the API server verifies a client certificate's expiry at every request. Returns whether one
+    /// has changed.
     pub(super) fn refresh_tls(&self) -> bool {
         let changed = self.connector.target.tls.as_ref().is_some_and(|tls| tls.refresh());
         if changed {
@@ -149,7 +150,7 @@ impl Pool {
         changed
     }
 
-    /// No more requests on any connection that is open now.
+    /// Sends no more requests on connections that are open now.
     pub(super) fn retire_all(&self) {
         for connection in self.http2.swap(Arc::default()).iter() {
             connection.close();
@@ -157,7 +158,7 @@ impl Pool {
         self.http1.clear();
     }
 
-    /// Drops closed connections, and those that have long been unused.
+    /// Drops closed connections, and those that have been unused for long.
     pub(super) fn sweep(&self) {
         self.http1.sweep();
         let mut idle = Vec::new();
@@ -177,7 +178,7 @@ impl Pool {
         self.http2.rcu(|all| all.iter().filter(|c| !c.is_closed()).cloned().collect::<Vec<_>>());
     }
 
-    /// A place on a connection that is open, and newer than that if need be.
+    /// Leases a place on an open connection, which is newer than `newer_than` if given.
     fn existing(&self, newer_than: Option<Instant>, sequence: &CommitSequence) -> Option<Lease> {
         let all = self.http2.load();
         let own = all.iter().filter(|c| c.owner().takes(sequence) && !c.is_closed());
@@ -216,7 +217,7 @@ impl Pool {
         opened
     }
 
-    /// Opens a connection, and takes a place on it.
+    /// Opens a connection and leases a place on it.
     async fn connect(&self, sequence: &CommitSequence) -> Result<Lease, SendError> {
         let (stream, http2) = self.connector.connect(Purpose::Pool, sequence).await?;
         let owner = Owner::of(sequence);
@@ -243,6 +244,6 @@ fn least_used<'a>(
     connections: impl Iterator<Item = &'a Arc<Http2Connection>> + Clone,
 ) -> Option<Http2Lease> {
     let best = connections.clone().min_by_key(|connection| connection.streams())?;
-    // It can only be full by now if others were as quick; any will do then.
+    // The connection is full only if other requests were faster; then any other one is used.
     best.lease().or_else(|| connections.into_iter().find_map(Http2Connection::lease))
 }

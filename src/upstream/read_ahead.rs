@@ -1,7 +1,7 @@
-//! Bytes read from a socket before they are asked for.
+//! Reads more bytes from a socket than were requested.
 //!
-//! rustls reads 4 KiB at a time, and the answers to requests of one moment come together: a system
-//! call for each 4 KiB of them would be most of what reading costs.
+//! rustls reads 4 KiB at a time, and responses to concurrent requests arrive together: a system
+//! call for each 4 KiB would be most of the cost of reading.
 
 use std::cell::Cell;
 use std::io;
@@ -13,15 +13,16 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
-/// What is read at once; two TLS records.
+/// Maximum number of bytes per read; two TLS records.
 const AHEAD: usize = 32 << 10;
 
 thread_local! {
-    /// Where the next stream of this thread reads to. Streams that are read at once have their own.
+    /// The buffer for the next read on this thread. Streams that are read concurrently have their
+    /// own.
     static ROOM: Cell<BytesMut> = Cell::default();
 }
 
-/// A stream that reads as much as there is. It has no memory of its own while nothing comes.
+/// A stream that reads as much as is available. It has no buffer while nothing arrives.
 pub(super) struct ReadAhead<S> {
     stream: S,
     ahead: BytesMut,

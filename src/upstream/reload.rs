@@ -1,4 +1,4 @@
-//! Following a kubeconfig: credentials that kubeadm, k3s or Rancher renew inside it are used
+//! Reloads kubeconfigs, so that credentials that kubeadm, k3s or Rancher renew in them are used
 //! without a restart.
 
 use std::path::PathBuf;
@@ -12,23 +12,24 @@ use tokio::time::MissedTickBehavior;
 use super::forward::Upstream;
 use super::{ConfigError, UpstreamConfig};
 use crate::file_watch::{ReloadMetrics, Reloaded};
-use crate::regular_file;
+use watched_files::regular_file;
 
-/// Reads the settings that a kubeconfig, with flags where there are any, describes.
-pub type Resolve = Box<dyn Fn() -> Result<UpstreamConfig, ConfigError> + Send>;
+/// Resolves the settings from a kubeconfig, and flags if there are any.
+pub(super) type Resolve = Box<dyn Fn() -> Result<UpstreamConfig, ConfigError> + Send>;
 
-/// Has settings that a kubeconfig describes.
+/// An object whose settings come from a kubeconfig.
 pub trait ReloadTarget: Clone + Send + 'static {
     /// Replaces the settings.
     ///
     /// # Errors
-    /// Certificates and keys that cannot be used. The former settings stay active.
+    /// Returns an error for certificates and keys that cannot be used. The former settings stay
+    /// active.
     fn replace(&self, config: UpstreamConfig) -> Result<(), ConfigError>;
 
-    /// Rereads the files that the settings name.
+    /// Reloads the files that the settings refer to.
     fn refresh(&self);
 
-    /// Host and port of the server.
+    /// Returns the host and port of the server.
     fn authority(&self) -> Arc<str>;
 }
 
@@ -60,28 +61,28 @@ impl ReloadTarget for ApiClient {
     }
 }
 
-/// A kubeconfig that is followed, or several that are merged.
+/// A kubeconfig that is watched, or several that are merged.
 pub struct KubeconfigFile {
     what: Reloaded,
     paths: Vec<PathBuf>,
     resolve: Resolve,
-    /// The texts that the active settings were read from; `None` for files that do not exist.
+    /// The contents that the active settings were read from; `None` for files that do not exist.
     active: Vec<Option<Vec<u8>>>,
-    /// Why the file was last rejected; a lasting reason is logged once.
+    /// The reason of the last rejection; a lasting reason is logged once.
     rejected: Option<String>,
 }
 
 impl KubeconfigFile {
-    /// Takes the present texts of the files for those that the active settings are from, so create
-    /// it before reading them.
+    /// Remembers the current contents of the files as those of the active settings, so create it
+    /// before reading them.
     pub fn new(what: Reloaded, paths: &[PathBuf], resolve: Resolve) -> KubeconfigFile {
         let (paths, active) = (paths.to_vec(), texts(paths));
         KubeconfigFile { what, paths, resolve, active, rejected: None }
     }
 
-    /// Follows the file for `target` until the sender of `forced` is dropped: looks at it each
-    /// `interval`, and at once when `forced` gets a value (SIGHUP). The files that it names are
-    /// followed by the upstream itself; `forced` reads them again, too.
+    /// Watches the file for `target` until the sender of `forced` is dropped: checks it every
+    /// `interval`, and immediately when `forced` receives a value (SIGHUP). The upstream watches
+    /// the files that the kubeconfig refers to; `forced` reloads these as well.
     pub async fn follow(
         mut self,
         target: impl ReloadTarget,
@@ -112,8 +113,8 @@ impl KubeconfigFile {
         }
     }
 
-    /// Reads the file, and replaces the settings if it is another one. After a rejected file this
-    /// tries again each time, since a file that it names may be the one that changes.
+    /// Reads the file and replaces the settings if it has changed. After a rejection, every check
+    /// tries again, since a file that the kubeconfig refers to may have changed instead.
     fn look(&mut self, target: &impl ReloadTarget, metrics: &ReloadMetrics, is_forced: bool) {
         let texts = texts(&self.paths);
         if texts == self.active {
@@ -126,7 +127,8 @@ impl KubeconfigFile {
             }
             return;
         }
-        // Read once more below; if it is changing, the next look finds it different from `active`.
+        // The file is reloaded below; if it changes meanwhile, the next check finds it different
+        // from `active`.
         match (self.resolve)().and_then(|config| target.replace(config)) {
             Ok(()) => {
                 (self.active, self.rejected) = (texts, None);

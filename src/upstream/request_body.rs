@@ -1,5 +1,5 @@
-//! The request's body as it goes out: kept until the API server answers, as far as it is small, so
-//! that a request that was certainly not processed can be sent again.
+//! The body of the outgoing request. A small body is kept until the API server responds, so that a
+//! request that was certainly not processed can be sent again.
 
 use std::mem;
 use std::pin::Pin;
@@ -11,11 +11,11 @@ use http_body::{Body, Frame, SizeHint};
 
 use crate::body::{BodyError, RequestBody};
 
-/// How much of a streamed body is kept. Nearly all bodies that clients send are smaller; those
-/// that are not cannot be sent again.
+/// Maximum size of a streamed body that is kept. Nearly all bodies of clients are smaller; larger
+/// ones cannot be sent again.
 pub(super) const KEPT: usize = 64 << 10;
 
-/// Where the bodies of a request's attempts come from.
+/// The source of the bodies of all attempts at a request.
 pub(super) enum BodySource {
     Known(Option<Bytes>),
     Streamed(Arc<Mutex<Streamed>>),
@@ -30,10 +30,10 @@ pub(super) enum Outgoing {
 /// A client's body and what is kept of it.
 pub(super) struct Streamed {
     body: RequestBody,
-    /// All frames so far; `None` once they are too many, or no longer needed.
+    /// All frames so far; `None` if they are too large or no longer needed.
     kept: Option<Vec<Bytes>>,
     kept_bytes: usize,
-    /// Only this attempt may read on.
+    /// Only this attempt may read more frames from the client.
     attempt: u32,
     ended: bool,
     failed: bool,
@@ -43,7 +43,7 @@ impl BodySource {
     pub(super) fn new(body: RequestBody) -> BodySource {
         match body {
             RequestBody::Known(bytes) => BodySource::Known(bytes),
-            // A body without bytes needs no keeping.
+            // A body without bytes need not be kept.
             body if body.is_end_stream() => BodySource::Known(None),
             body => BodySource::Streamed(Arc::new(Mutex::new(Streamed {
                 body,
@@ -56,7 +56,7 @@ impl BodySource {
         }
     }
 
-    /// The body from its beginning, if all of what was read of it is still there.
+    /// Returns the body from its beginning, if everything that was read of it is still available.
     pub(super) fn attempt(&self) -> Option<Outgoing> {
         match self {
             BodySource::Known(bytes) => Some(Outgoing::Known(bytes.clone())),
@@ -73,7 +73,7 @@ impl BodySource {
         }
     }
 
-    /// Whether [`BodySource::attempt`] would have one more.
+    /// Returns whether [`BodySource::attempt`] would return a body.
     pub(super) fn can_repeat(&self) -> bool {
         match self {
             BodySource::Known(_) => true,
@@ -84,19 +84,19 @@ impl BodySource {
         }
     }
 
-    /// An answer has come: the body will not be needed again.
+    /// Drops the kept frames: there is a response, so the body is not needed again.
     pub(super) fn settle(self) {
         if let BodySource::Streamed(shared) = self {
             let mut streamed = lock(&shared);
-            // What an attempt has still to replay must stay; there is none once it was answered,
-            // except where the answer came before the body was read.
+            // Frames that an attempt has yet to replay must stay. There are none once it got a
+            // response, unless the response came before the body was read.
             if streamed.attempt == 1 {
                 streamed.kept = None;
             }
         }
     }
 
-    /// Whether it was the client that broke off.
+    /// Returns whether the client aborted the body.
     pub(super) fn failed(&self) -> bool {
         match self {
             BodySource::Known(_) => false,
@@ -118,7 +118,7 @@ impl Streamed {
         match &frame {
             Some(Ok(frame)) => match frame.data_ref() {
                 Some(data) => self.keep(data),
-                // Trailers are not kept, so neither is the rest.
+                // Trailers are not kept, so the rest is not kept either.
                 None => self.kept = None,
             },
             Some(Err(_)) => self.failed = true,
@@ -205,7 +205,7 @@ mod tests {
 
     use super::*;
 
-    /// A body in frames, which `RequestBody` can only have from a connection.
+    /// Returns a body in frames, which `RequestBody` can only have from a connection.
     fn streamed(frames: &[&'static str]) -> BodySource {
         BodySource::Streamed(Arc::new(Mutex::new(Streamed {
             body: RequestBody::EMPTY,
@@ -228,7 +228,7 @@ mod tests {
         assert_eq!(second.frame().await.unwrap().unwrap().into_data().unwrap(), "a");
         assert!(!second.is_end_stream());
         assert_eq!(second.size_hint().exact(), Some(1));
-        // An answer in the middle of it takes nothing away.
+        // A response in the middle of the body does not affect the rest.
         source.settle();
         assert_eq!(second.frame().await.unwrap().unwrap().into_data().unwrap(), "b");
         assert!(second.is_end_stream());

@@ -1,4 +1,4 @@
-//! The answer's body, which gives its place on the connection back when it ends.
+//! The body of a response, which returns its place on the connection when it ends.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -11,7 +11,7 @@ use super::error::ConnectionError;
 use super::http1::Http1Lease;
 use super::http2_body::Http2Body;
 
-/// The body of an answer from the API server. Dropping it early resets the stream, or closes an
+/// The body of a response from the API server. Dropping it early resets the stream, or closes an
 /// HTTP/1.1 connection.
 pub struct UpstreamBody(Kind);
 
@@ -21,7 +21,8 @@ enum Kind {
 }
 
 impl UpstreamBody {
-    /// `lease`: a connection that takes a further request after this.
+    /// Creates the body of an HTTP/1.1 response. `lease` is a connection that accepts another
+    /// request after it.
     pub(super) fn http1(incoming: Incoming, lease: Option<Http1Lease>) -> UpstreamBody {
         let mut lease = lease;
         if incoming.is_end_stream() {

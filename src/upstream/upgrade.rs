@@ -1,4 +1,4 @@
-//! Requests that want to leave HTTP: SPDY and WebSocket.
+//! Requests for SPDY and WebSocket upgrades.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,7 +12,7 @@ use super::balance::first_of;
 use super::connect::{Purpose, Stream};
 use super::current::Inner;
 use super::error::SendError;
-use super::forward::{Head, MAX_ATTEMPTS, Upstream, judge_http1};
+use super::forward::{Head, MAX_ATTEMPTS, Upstream, classify_http1};
 use super::forward_balanced::{PATIENCE, PATIENCE_PAUSE};
 use super::http1::MAX_HEADER_BYTES;
 use super::http1_many_headers::MAX_HEADER_LINES;
@@ -24,9 +24,9 @@ use crate::body::RequestBody;
 use audit_log::CommitSequence;
 
 impl Upstream {
-    /// Sends `request` with its `Connection: Upgrade` and `Upgrade` headers on an HTTP/1.1
-    /// connection of its own. On a 101, `hyper::upgrade::on(response)` gives the bytes. After any
-    /// other answer the connection is closed with the end of the body: what the client says next
+    /// Sends `request` with its `Connection: Upgrade` and `Upgrade` headers on a new HTTP/1.1
+    /// connection. After a 101, `hyper::upgrade::on(response)` returns the byte stream. After any
+    /// other response, the connection is closed at the end of the body: later bytes of the client
     /// must not reach the API server as a request.
     ///
     /// # Errors
@@ -69,7 +69,8 @@ impl Upstream {
                     body.settle();
                     return Ok(response);
                 }
-                // A command may run already, so only what was not sent is sent again.
+                // A command may be running already, so only a request of which nothing was sent is
+                // sent again.
                 Err(SendError::NotProcessed { .. }) if may_repeat && body.can_repeat() => {
                     may_repeat = false;
                 }
@@ -80,7 +81,7 @@ impl Upstream {
 }
 
 impl Upstream {
-    /// Like [`Upstream::try_upgrade`], with the connection to one of several addresses.
+    /// Like [`Upstream::try_upgrade`], with a connection to one of several addresses.
     async fn upgrade_balanced(
         &self,
         later: Option<Arc<Inner>>,
@@ -125,7 +126,8 @@ impl Upstream {
                     body.settle();
                     return Ok(response);
                 }
-                // A command may run already, so only what was not sent is sent again.
+                // A command may be running already, so only a request of which nothing was sent is
+                // sent again.
                 Err(SendError::NotProcessed { .. })
                     if avoid.len() < MAX_ATTEMPTS.into() && body.can_repeat() =>
                 {
@@ -170,11 +172,11 @@ async fn upgrade_on(
             tracing::debug!(%error, "upstream connection for an upgrade ended");
         }
     });
-    // The sender is dropped at the end, and with it the way to a second request.
+    // The sender is dropped at the end, so that no second request can be sent.
     sender.try_send_request(request).await.map(|r| r.map(|b| UpstreamBody::http1(b, None))).map_err(
         |mut error| {
             let unsent = error.take_message().is_some();
-            judge_http1(error.into_error(), unsent, body)
+            classify_http1(error.into_error(), unsent, body)
         },
     )
 }

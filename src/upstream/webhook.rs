@@ -13,7 +13,8 @@ use http::{Method, Request, Uri};
 use http_body::Body;
 use http_body_util::BodyExt;
 
-/// Bytes of a response that are read and discarded, and how long that may take.
+/// Maximum number of bytes of a response that are read and discarded, and the maximum time for
+/// that.
 const DISCARD: usize = 64 << 10;
 const DISCARD_TIME: Duration = Duration::from_millis(250);
 
@@ -65,8 +66,8 @@ fn client_error(error: RequestError) -> ClientError {
     ClientError(error.to_string())
 }
 
-/// Reads the rest of a response, so that the connection can be used again: not much, and not for
-/// long. Otherwise the connection is closed.
+/// Reads the rest of a response, so that the connection can be reused, within limits of size and
+/// time. If they are exceeded, the connection is closed.
 async fn discard(mut body: impl Body<Data = Bytes> + Unpin) {
     let mut left = DISCARD;
     let reading = async {

@@ -60,7 +60,7 @@ impl Issuer {
         self.server.addr
     }
 
-    /// A token of `jane`; `changes` replace claims.
+    /// Returns a token of `jane`; `changes` replace claims.
     fn token(&self, changes: Value) -> String {
         let mut claims = json!({
             "iss": format!("https://{}", self.addr()), "aud": "kubernetes", "sub": "jane",
@@ -72,7 +72,7 @@ impl Issuer {
         self.key.token(&json!({"alg": "ES256", "kid": "k"}), &claims)
     }
 
-    /// Its entry of `jwt`, with more members of `issuer` and with other members.
+    /// Returns its entry of `jwt`, with more members of `issuer` and with other members.
     fn entry(&self, issuer: Value, rest: Value) -> Value {
         let mut entry = json!({
             "issuer": {
@@ -101,7 +101,7 @@ fn file(members: Value) -> String {
     file.to_string()
 }
 
-/// A proxy with this file.
+/// Returns a proxy with this file.
 async fn proxy(upstream: &FakeUpstream, members: Value) -> Proxy {
     builder(upstream, &file(members)).start().await
 }
@@ -123,7 +123,7 @@ async fn get(proxy: &Proxy, token: Option<&str>, target: &str, id: &str) -> u16 
     http1::get(proxy.addr, None, target, &lines).await.unwrap().head.status
 }
 
-/// The code, and who it was according to the event.
+/// Returns the code, and who it was according to the event.
 async fn who(proxy: &Proxy, token: &str, id: &str) -> (u16, Value) {
     let code = get(proxy, Some(token), TARGET, id).await;
     (code, user_of(proxy, id).await)
@@ -236,7 +236,7 @@ async fn several_issuers_make_users_by_claims_and_expressions() {
         assert_eq!(who(&proxy, token, &format!("case-{index}")).await, *expected, "{what}");
     }
     assert_eq!(stranger.server.seen().len(), 0, "an unknown issuer receives no request");
-    // Groups that are Kubernetes' own come from no expression that does not say so.
+    // Expressions yield groups of Kubernetes itself only if they contain them literally.
     let masters = jobs.token(changed(&job, json!({"roles": ["system:masters", "a"]})));
     let (code, user) = who(&proxy, &masters, "masters").await;
     assert_eq!((code, &user["groups"]), (200, &json!(["a", "system:authenticated"])));
@@ -271,7 +271,7 @@ async fn groups_are_fetched_where_a_token_says_so() {
         }))
     };
     *slot.lock().unwrap() = groups.token(json!({"groups": ["dev", "ops"]}));
-    // As with kube-apiserver: the keys of another issuer are fetched when a token first needs them.
+    // Like in kube-apiserver, the keys of another issuer are fetched when a token first needs them.
     let first = get(&proxy, Some(&token(0, "/groups", "secret")), TARGET, "first").await;
     assert_eq!(first, 503);
     let found = "fetched the keys of the OIDC issuer";
@@ -335,7 +335,8 @@ async fn the_file_is_followed_and_a_bad_one_changes_nothing() {
     assert_eq!(get(&proxy, None, TARGET, "anonymous-2").await, 401);
     assert_eq!(one.server.seen().len(), known, "keys that are known are not fetched again");
 
-    // A bad one: the former stays, and it is said what is wrong and where.
+    // An invalid file: the previous one stays active, and the error names the fault and its
+    // position.
     write(file(json!({"jwt": [entry(&one), {"issuer": {"url": "http://x"}}]})));
     reloads(&proxy, "failure", 1).await;
     assert_eq!(get(&proxy, Some(&joe), TARGET, "joe-3").await, 200);
@@ -451,7 +452,7 @@ async fn the_sample_starts() {
     .await;
     assert_eq!(get(&proxy, None, "/livez", "livez").await, 200);
     assert_eq!(get(&proxy, None, "/version", "version").await, 401);
-    // Its issuers do not exist.
+    // The issuers do not exist.
     let signer = Signer::ec();
     let claims = json!({
         "iss": "https://login.example.com", "aud": "kubernetes", "exp": now() + 600,

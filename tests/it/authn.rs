@@ -1,4 +1,4 @@
-//! What events say of odd tokens, beside whose they are.
+//! The events of unusual tokens: users and annotations.
 
 use serde_json::{Value, json};
 

@@ -18,7 +18,7 @@ const PODS: &str = "/api/v1/namespaces/team-a/pods";
 const DECISION: &str = "/annotations/authorization.k8s.io~1decision";
 const REASON: &str = "/annotations/authorization.k8s.io~1reason";
 
-/// Allows what a review asks with a reason that repeats it, and counts the reviews.
+/// Allows every review with a reason that repeats its contents, and counts the reviews.
 struct Authorizer {
     upstream: FakeUpstream,
     reviews: Arc<AtomicUsize>,
@@ -147,7 +147,7 @@ async fn a_review_delays_a_request_only_for_its_time() {
     assert!(began.elapsed() >= Duration::from_millis(200), "{:?}", began.elapsed());
     assert_eq!((event.code(), event.at(DECISION), event.at(REASON)), (200, None, None));
     assert_eq!(missing(&proxy, "timeout").await, 1);
-    // The review under way is the one of the next request, too.
+    // The next request shares the review in flight.
     request(&proxy, "alice", PODS, "later", &[]).await;
     assert_eq!(authorizer.reviews.load(Ordering::SeqCst), 1);
     authorizer.hangs.store(false, Ordering::SeqCst);

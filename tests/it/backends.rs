@@ -14,7 +14,8 @@ async fn ok_upstream() -> FakeUpstream {
     FakeUpstream::start(Protocols::Http2, |_| async { json(200, "{}") }).await
 }
 
-/// So many requests over one connection, some at a time; their audit IDs are `load-NUMBER`.
+/// Sends this many requests over one connection, several concurrently; their audit IDs are
+/// `load-NUMBER`.
 async fn load(proxy: &Proxy, count: usize) {
     let sender = client::http2::<Short>(proxy.addr, Some("alice")).await.unwrap();
     let mut running = JoinSet::new();

@@ -22,14 +22,14 @@ const CLIENTS: usize = 8;
 const STREAMS: usize = 8;
 const REQUESTS: usize = 5;
 
-/// Whether all logs have the event now.
+/// Returns whether all logs have the event now.
 fn has(logs: &[PathBuf], id: &str, stage: &str) -> bool {
     let (id, stage) = (format!("\"auditID\":\"{id}\""), format!("\"stage\":\"{stage}\""));
     let is_it = |line: &String| line.contains(&id) && line.contains(&stage);
     logs.iter().all(|log| audit_log::lines(log).iter().any(is_it))
 }
 
-/// Says in each answer whether the request was recorded when it came.
+/// Reports in each response whether the request was recorded when it arrived.
 async fn upstream(protocols: Protocols, logs: &[PathBuf]) -> FakeUpstream {
     let logs: Arc<[PathBuf]> = logs.into();
     FakeUpstream::start(protocols, move |request: Request<Incoming>| {

@@ -24,7 +24,7 @@ const CONFIG_MAPS: &str = "/api/v1/namespaces/a/configmaps";
 const SECRETS: &str = "/api/v1/namespaces/a/secrets";
 const JSON: &str = "Content-Type: application/json";
 
-/// An API server that answers each request with the object it was sent.
+/// Returns an API server that answers each request with the object it was sent.
 async fn echo() -> FakeUpstream {
     FakeUpstream::start(Protocols::Http2, |request| async move {
         let body = request.into_body().collect().await?.to_bytes();
@@ -33,7 +33,7 @@ async fn echo() -> FakeUpstream {
     .await
 }
 
-/// An API server that gives everyone this answer.
+/// Returns an API server that always sends this response.
 async fn answering(headers: &'static [(&'static str, &'static str)], body: Bytes) -> FakeUpstream {
     FakeUpstream::start(Protocols::Http2, move |_| {
         let body = body.clone();
@@ -49,7 +49,7 @@ async fn answering(headers: &'static [(&'static str, &'static str)], body: Bytes
     .await
 }
 
-/// Sends a request; its answer's body, and its last event.
+/// Sends a request; its response's body, and its last event.
 async fn exchange(
     proxy: &Proxy,
     method: &str,

@@ -19,7 +19,7 @@ async fn ok_upstream() -> FakeUpstream {
     FakeUpstream::start(Protocols::Http2, |_| async { json(200, "{}") }).await
 }
 
-/// A server with this certificate.
+/// Returns a server with this certificate.
 async fn server(identity: &Identity) -> FakeUpstream {
     let addr = "127.0.0.1:0".parse().unwrap();
     let config = pki::server_config(identity);
@@ -30,7 +30,7 @@ async fn get(proxy: &Proxy, headers: &[&str]) -> u16 {
     http1::get(proxy.addr, Some("alice"), TARGET, headers).await.unwrap().head.status
 }
 
-/// A root with critical policies, and a certificate below it.
+/// Returns a root with critical policies, and a certificate below it.
 fn federal(hosts: &[&str], name: &str) -> (Authority, Identity) {
     let root = Authority::root_with("Federal Root", pki::critical_policies);
     let hosts =

@@ -10,14 +10,14 @@ use crate::support::wait_for;
 
 const ONE: &str = "/api/v1/namespaces/team-a/configmaps/one";
 
-/// A proxy that takes callers' names from a front proxy, so that tests can call as anybody.
+/// Returns a proxy that takes callers' names from a front proxy, so that tests can call as anybody.
 async fn proxy(server: &AccessServer, constrained: &str) -> Proxy {
     let flag = format!("--constrained-impersonation={constrained}");
     let builder = Builder::new(server.upstream.addr).identity("impersonate").front_proxies();
     builder.flag(&flag).start().await
 }
 
-/// Sends a request as `caller` with these headers; gives the answer and the last event.
+/// Sends a request as `caller` with these headers; returns the response and the last event.
 async fn call(
     proxy: &Proxy,
     caller: &str,
@@ -115,7 +115,7 @@ async fn both_the_request_and_the_identity_must_be_allowed() {
     assert_eq!(answer.head.status, 200);
     assert_eq!(constraint(&event), "impersonate:user-info");
     assert_eq!(groups(&event), ["system:authenticated"]);
-    // Where kube-apiserver has it: between the user and the addresses.
+    // In kube-apiserver's order: between the user and the addresses.
     let in_place = r#""impersonatedUser":{"username":"anyone","groups":["system:authenticated"]},"authenticationMetadata":{"impersonationConstraint":"impersonate:user-info"},"sourceIPs":"#;
     assert!(event.line.contains(in_place), "{}", event.line);
     let asked = server.take_questions();
@@ -209,14 +209,14 @@ async fn a_pod_may_become_the_node_that_it_runs_on() {
     ]});
     assert!(asked.iter().all(|asked| asked.spec["extra"] == keys), "{asked:?}");
 
-    // The same account on another node: the answer is known, and the user is the other node.
+    // The same account on another node: the result is cached, and the user is the other node.
     let lines = [&pod_on("node2"), pod, "Impersonate-User: system:node:node2"];
     let (_, event) = call(&proxy, AGENT, ("GET", ONE), &lines).await;
     assert_eq!(constraint(&event), "impersonate:associated-node");
     assert_eq!(event.text("/impersonatedUser/username"), "system:node:node2");
     assert_eq!(server.take_asked(), Vec::<String>::new());
 
-    // But not a node that it does not run on.
+    // A node that the account does not run on is denied.
     let lines = [&pod_on("node2"), pod, "Impersonate-User: system:node:node1"];
     let (answer, event) = call(&proxy, AGENT, ("GET", ONE), &lines).await;
     assert_eq!((answer.head.status, event.at("/impersonatedUser")), (403, None));
@@ -287,7 +287,7 @@ async fn the_group_of_masters_is_never_within_bounds() {
         message(&answer),
         r#"groups.authentication.k8s.io "system:masters" is forbidden: User "all-groups" cannot impersonate:user-info resource "groups" in API group "authentication.k8s.io" at the cluster scope: impersonating the system:masters group is not allowed"#
     );
-    // A user with all permissions may do that as well, by the old verb, and is cached for it.
+    // A user with all permissions is allowed by the old verb, and that is cached.
     let jane = ["Impersonate-User: jane"];
     let (_, event) = call(&proxy, "admin", ("GET", ONE), &jane).await;
     assert_eq!(constraint(&event), "impersonate:user-info");

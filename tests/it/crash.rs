@@ -15,12 +15,12 @@ use crate::support::{TempDir, audit_log, wait_for};
 
 const CLIENTS: usize = 8;
 
-/// 12, or as many as `CRASH_ROUNDS` says.
+/// Returns the number of rounds: 12, or the value of `CRASH_ROUNDS`.
 fn rounds() -> usize {
     std::env::var("CRASH_ROUNDS").map_or(12, |text| text.parse().unwrap())
 }
 
-/// Kills the proxy when so many requests were answered in full; gives their IDs.
+/// Kills the proxy when this many requests have a complete response; returns their IDs.
 async fn killed_under_load(mut proxy: Proxy, round: usize, answers: usize) -> Vec<String> {
     let answered = Arc::new(Mutex::new(Vec::new()));
     let mut clients = JoinSet::new();
@@ -43,7 +43,7 @@ async fn killed_under_load(mut proxy: Proxy, round: usize, answers: usize) -> Ve
     }
     let enough = || (answered.lock().unwrap().len() >= answers).then_some(());
     wait_for("answers", enough).await;
-    // Not always just after an answer.
+    // Vary the delay after the last response.
     tokio::time::sleep(Duration::from_micros(round as u64 * 791 % 5_000)).await;
     proxy.process.signal("KILL");
     proxy.process.wait().await;
@@ -51,7 +51,7 @@ async fn killed_under_load(mut proxy: Proxy, round: usize, answers: usize) -> Ve
     std::mem::take(&mut *answered.lock().unwrap())
 }
 
-/// The stages of each request in the log, whose every line must be an event.
+/// Returns the stages of each request in the log, whose every line must be an event.
 fn stages(log: &Path) -> HashMap<String, Vec<String>> {
     let mut stages: HashMap<String, Vec<String>> = HashMap::new();
     for line in audit_log::lines(log) {
@@ -77,13 +77,13 @@ async fn rounds_of(mode: &str, sync: &str) {
     };
     let (mut answered, mut forwarded) = (Vec::new(), HashSet::new());
     for round in 0..rounds() {
-        // Not random, so that it can be repeated, but never at the same moment.
+        // Different in each round, but reproducible.
         let answers = 1 + round * 37 % 50;
         answered.extend(killed_under_load(start().await, round, answers).await);
         let seen = upstream.take_seen();
         forwarded.extend(seen.iter().map(|seen| seen.all("audit-id")[0].to_owned()));
         if round % 2 == 1 {
-            // What an unlucky moment leaves.
+            // A partial line, as a crash may leave it.
             let mut torn = std::fs::read(&log).unwrap();
             torn.extend_from_slice(b"{\"kind\":\"Event\",\"apiVersion\":\"aud");
             std::fs::write(&log, torn).unwrap();
@@ -106,7 +106,7 @@ async fn nothing_passes_unrecorded_however_it_ends() {
     rounds_of("blocking-strict", "always").await;
 }
 
-/// Without a sync it is the system that keeps what was written: a process may die of it.
+/// Without a sync, the operating system keeps the written bytes if only the process dies.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_process_takes_nothing_that_was_written() {
     rounds_of("blocking", "off").await;

@@ -101,7 +101,7 @@ async fn send_all(verdicts: &Arc<Vec<Verdict>>, proxy: &Proxy) {
     sending.join_all().await;
 }
 
-/// Sends one request; gives the connection back unless the proxy closes it.
+/// Sends one request; returns the connection unless the proxy closes it.
 async fn send(mut connection: Connection, index: usize, verdict: &Verdict) -> Option<Connection> {
     let mut headers = corpus::with_valid_token(verdict.user.as_deref(), &verdict.headers);
     let mut add = |name: &str, value: String| headers.push((name.to_owned(), value));

@@ -104,7 +104,7 @@ async fn a_timeout_is_as_recorded() {
     assert!(proxy.stop().await.success());
 }
 
-/// What the API server has set itself is replaced where CORS is on, and kept where it is not.
+/// Headers set by the API server are replaced if CORS is enabled, and kept otherwise.
 #[tokio::test]
 async fn headers_of_the_api_server_and_of_filters_do_not_add_up() {
     let count = AtomicUsize::new(0);
@@ -150,7 +150,7 @@ async fn responses_to_head_have_no_body() {
     let mut sender = client::http2::<Short>(proxy.addr, None).await.unwrap();
     for (token, target, status, length) in [
         ("nope", LIST, 401, "129"),
-        // Not of a resource: the verb is "head", which is not one of those that only read.
+        // For non-resource requests, the verb is "head", which is not a read-only verb.
         ("carol-token", "/version", 429, "43"),
         ("carol-token", "/api/v1/nodes?timeout=x", 400, "190"),
     ] {

@@ -1,4 +1,4 @@
-//! Requests and answers of all kinds pass as they are.
+//! Requests and responses of all kinds are forwarded unchanged.
 
 use bytes::Bytes;
 use http::Response;

@@ -32,7 +32,7 @@ const MODES: [Mode; 3] = [
 
 async fn upstream(protocols: Protocols) -> FakeUpstream {
     FakeUpstream::start(protocols, |request| async move {
-        // The proxy's own questions in impersonate mode are answered: everything is allowed.
+        // Allow all reviews of the proxy in impersonate mode.
         match request.uri().path() {
             "/apis/authorization.k8s.io/v1/subjectaccessreviews" => {
                 json(201, r#"{"kind":"SubjectAccessReview","apiVersion":"authorization.k8s.io/v1","status":{"allowed":true}}"#)
@@ -44,7 +44,7 @@ async fn upstream(protocols: Protocols) -> FakeUpstream {
     .await
 }
 
-/// What reached the API server of the client's requests, the proxy's own questions left out.
+/// Returns the client's requests that reached the API server, without the proxy's own reviews.
 fn arrived(upstream: &FakeUpstream) -> Vec<Seen> {
     let mut seen = upstream.take_seen();
     seen.retain(|seen| !seen.target.contains("accessreviews") && seen.target != "/version");
@@ -64,7 +64,7 @@ fn identity(seen: &Seen) -> Vec<(String, String)> {
     headers
 }
 
-/// A name as the most careless reader would take it.
+/// Returns a name as the most careless reader would take it.
 fn decoded(name: &str) -> String {
     let mut text = name.to_ascii_lowercase().replace('_', "-");
     for (code, plain) in [("%2d", "-"), ("%5f", "-"), ("%2e", "."), ("%52", "r"), ("%20", "")] {
@@ -104,7 +104,7 @@ fn check_baseline(mode: &Mode, seen: &Seen) {
     }
 }
 
-/// Sends an attack; `None` where the connection was closed without an answer.
+/// Sends an attack; `None` where the connection was closed without a response.
 async fn send(proxy: &Proxy, mode: &Mode, attack: &Attack) -> Option<Answer> {
     let mut connection = Connection::open(proxy.addr, mode.certificate).await.unwrap();
     let token = match mode.token {
@@ -121,7 +121,7 @@ async fn send(proxy: &Proxy, mode: &Mode, attack: &Attack) -> Option<Answer> {
     answer
 }
 
-/// What happened, or what is wrong with it.
+/// Returns the outcome of an attack, or why it violates the expectation.
 fn judge(
     attack: &Attack,
     expected: &Seen,
@@ -312,7 +312,7 @@ async fn one_audit_id_goes_on_the_one_in_the_log() {
     assert_eq!(proxy.audit_log().wait_end("first").await.len(), 2);
 }
 
-/// What a client says cannot break out of its line in the log.
+/// A client's texts cannot break out of their line in the log.
 #[tokio::test]
 async fn hostile_text_stays_text() {
     let upstream = upstream(Protocols::Http2).await;

@@ -17,8 +17,8 @@ const VERSION: &str = "/version";
 
 type Asked = Arc<Mutex<Vec<Value>>>;
 
-/// An API server that lets everyone impersonate users, groups and so on, except names that begin
-/// with `system:` or `forbidden`.
+/// Returns an API server that lets everyone impersonate users, groups and so on, except names that
+/// begin with `system:` or `forbidden`.
 async fn reviewing() -> (FakeUpstream, Asked) {
     let asked = Asked::default();
     let log = Arc::clone(&asked);
@@ -44,7 +44,7 @@ async fn review(request: Request<Incoming>, log: &Asked) -> Answered {
     if name == "broken" {
         return json(500, "{}");
     }
-    // Only the classic way of impersonating is allowed here.
+    // Only the verb `impersonate` is allowed here.
     let is_classic = attributes["verb"] == "impersonate";
     let is_allowed = is_classic && !name.starts_with("system:") && !name.starts_with("forbidden");
     review["status"] =
@@ -162,7 +162,8 @@ async fn a_remembered_answer_is_for_one_caller_and_one_name() {
     assert!(asked.lock().unwrap().len() > other, "another client is authorized separately");
 }
 
-/// In request-header mode the API server decides; what it refuses was no impersonation.
+/// In request-header mode the API server authorizes; a denial means that there was no
+/// impersonation.
 #[tokio::test]
 async fn a_refusal_by_the_api_server_leaves_the_impersonated_user_out() {
     let refusal = r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"users \"bob\" is forbidden: User \"alice\" cannot impersonate resource \"users\" in API group \"\" at the cluster scope","reason":"Forbidden","details":{"name":"bob","kind":"users"},"code":403}"#;

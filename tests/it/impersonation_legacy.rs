@@ -11,7 +11,7 @@ use crate::support::upstream::Seen;
 
 const ONE: &str = "/api/v1/namespaces/team-a/configmaps/one";
 
-/// The same for all callers but those named here.
+/// The rights of all callers except those in this list.
 const RIGHTS: &[(&str, &str)] = &[
     ("alice", "impersonate users /..."),
     ("alice", "impersonate groups /some-group"),
@@ -135,7 +135,7 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-/// All that a request may say of whom it is done as.
+/// Returns all headers of a request that identify the user.
 fn stamped(seen: &Seen) -> Value {
     let first = |name| seen.all(name).first().map(ToString::to_string);
     let mut extra = serde_json::Map::new();

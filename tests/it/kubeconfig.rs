@@ -19,7 +19,7 @@ fn base64(file: &str) -> String {
     base64::engine::general_purpose::STANDARD.encode(std::fs::read(corpus::pki(file)).unwrap())
 }
 
-/// A kubeconfig for `server` with a client certificate of the corpus inside it.
+/// Returns a kubeconfig for `server` with a client certificate of the corpus inside it.
 fn kubeconfig(server: std::net::SocketAddr, user: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Config\ncurrent-context: c\n\
@@ -37,7 +37,7 @@ fn certificate(user: &str) -> Vec<u8> {
     CertificateDer::from_pem_file(corpus::pki(&format!("{user}.crt"))).unwrap().to_vec()
 }
 
-/// An API server whose watches send one event and then stay open.
+/// Returns an API server whose watches send one event and then stay open.
 async fn upstream(protocols: Protocols) -> FakeUpstream {
     FakeUpstream::start(protocols, |request| async move {
         if request.uri().query().is_none() {

@@ -24,6 +24,7 @@ async fn kubeconfig(arguments: &[&str], dir: &TempDir) -> (i32, String, String) 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(not(feature = "demo"), ignore = "needs the feature demo")]
 async fn kubectl_works_with_the_generated_kubeconfig() {
     if !test_support::has_kubectl() {
         return;

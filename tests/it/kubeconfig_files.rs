@@ -20,7 +20,7 @@ async fn get(proxy: &Proxy) -> u16 {
     answer.unwrap().head.status
 }
 
-/// A kubeconfig with `more` in its cluster.
+/// Returns a kubeconfig with `more` in its cluster.
 fn kubeconfig(server: &str, more: &str) -> String {
     let ca = match more.contains("insecure") {
         true => String::new(),

@@ -1,4 +1,4 @@
-//! `kubectl` against `kube-audit-proxy demo`: what it does is found in the audit log.
+//! Runs `kubectl` against `kube-audit-proxy demo`, and finds its requests in the audit log.
 
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -56,13 +56,13 @@ impl Demo {
         command
     }
 
-    /// Runs `kubectl` in a thread of its own, so that the test goes on turning.
+    /// Runs `kubectl` in a separate thread, so that the test's runtime continues.
     async fn output(&self, arguments: &[&str]) -> Output {
         let mut command = self.command(arguments);
         tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap()
     }
 
-    /// Runs `kubectl`, which must succeed; what it printed.
+    /// Runs `kubectl`, which must succeed; returns its output.
     async fn kubectl(&self, arguments: &[&str]) -> String {
         let output = self.output(arguments).await;
         let (out, err) = (text(&output.stdout), text(&output.stderr));
@@ -152,7 +152,7 @@ async fn kubectl_as_another_user_is_recorded() {
     assert_eq!(event.text("/impersonatedUser/username"), "viewer");
     assert_eq!(event.text("/impersonatedUser/groups/0"), "dev");
 
-    // Who may only read is refused by the API as that user.
+    // The API refuses the write to a user who may only read.
     let output = demo.output(&["delete", "configmap", "none", "--as=viewer"]).await;
     let said = text(&output.stderr);
     assert!(said.contains("User \"viewer\" cannot delete"), "{said}");

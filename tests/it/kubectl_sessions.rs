@@ -1,10 +1,15 @@
 //! `kubectl exec`, `attach`, `cp` and `port-forward` in the demo, over WebSocket and SPDY: what
 //! they print is what was recorded.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
 
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
 use session_recording::read::{Item, Recording, summary};
 use session_recording::{Stream, files};
 
@@ -56,7 +61,7 @@ impl Demo {
         .unwrap()
     }
 
-    /// The recordings that are finished, once there are so many.
+    /// Returns the completed recordings once there are this many.
     async fn recordings(&self, count: usize) -> Vec<PathBuf> {
         wait_for("the recordings", || {
             let found = files::recordings(&self.dir.path("sessions")).unwrap_or_default();
@@ -66,7 +71,7 @@ impl Demo {
     }
 }
 
-/// What a recording says was sent to standard output and error.
+/// Returns the recorded bytes of standard output and standard error.
 fn content(path: &Path) -> (Vec<u8>, Vec<u8>) {
     let mut recording = Recording::open(path).unwrap();
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
@@ -146,4 +151,113 @@ async fn sessions_over_websocket_work_and_are_recorded() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions_over_spdy_work_and_are_recorded() {
     sessions("false").await;
+}
+
+/// `kubectl` in a terminal, of which a test is the other side.
+struct Terminal {
+    kubectl: Child,
+    master: File,
+    shown: Arc<Mutex<Vec<u8>>>,
+    reader: std::thread::JoinHandle<()>,
+}
+
+impl Terminal {
+    fn start(mut command: Command, columns: u16, rows: u16) -> Terminal {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let name = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
+        tcsetwinsize(&master, size(columns, rows)).unwrap();
+        let slave = || File::options().read(true).write(true).open(&name).unwrap();
+        let kubectl = command.stdin(slave()).stdout(slave()).spawn().unwrap();
+        drop(command);
+        let master = File::from(master);
+        let shown = Arc::new(Mutex::new(Vec::new()));
+        let (mut input, output) = (master.try_clone().unwrap(), shown.clone());
+        let reader = std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            // It fails when the last one has closed the terminal.
+            while let Ok(read @ 1..) = input.read(&mut buffer) {
+                output.lock().unwrap().extend_from_slice(&buffer[..read]);
+            }
+        });
+        Terminal { kubectl, master, shown, reader }
+    }
+
+    async fn shows(&self, what: &str) {
+        wait_for(&format!("the terminal to show {what:?}"), || {
+            let shown = self.shown.lock().unwrap();
+            shown.windows(what.len()).any(|part| part == what.as_bytes()).then_some(())
+        })
+        .await;
+    }
+
+    fn types(&mut self, text: &str) {
+        self.master.write_all(text.as_bytes()).unwrap();
+    }
+
+    fn resize(&self, columns: u16, rows: u16) {
+        tcsetwinsize(&self.master, size(columns, rows)).unwrap();
+        kill_process(Pid::from_child(&self.kubectl), Signal::WINCH).unwrap();
+    }
+
+    /// Waits for its end. Returns the exit code, and everything that was shown.
+    async fn end(mut self) -> (Option<i32>, Vec<u8>) {
+        let code = wait_for("kubectl to end", || self.kubectl.try_wait().unwrap()).await.code();
+        self.reader.join().unwrap();
+        (code, std::mem::take(&mut self.shown.lock().unwrap()))
+    }
+}
+
+fn size(columns: u16, rows: u16) -> Winsize {
+    Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }
+}
+
+async fn terminals(websocket: &'static str) {
+    let demo = Demo::start(websocket).await;
+    let command = demo.command(&["exec", "-it", "hello-0", "--", "sh"]);
+    let mut terminal = Terminal::start(command, 100, 30);
+    terminal.shows("/ # ").await;
+    terminal.types("stty size\r");
+    terminal.shows("30 100\r\n/ # ").await;
+    terminal.types("echo größe \"a b\"\r");
+    terminal.shows("größe a b\r\n/ # ").await;
+    terminal.resize(132, 43);
+    // The size goes its own way, beside what is typed.
+    wait_for("the new size in the recording", || {
+        let open = std::fs::read_dir(demo.dir.path("sessions")).unwrap().flatten();
+        let mut open = open.map(|entry| std::fs::read(entry.path()).unwrap_or_default());
+        open.any(|text| text.windows(6).any(|part| part == b"132x43")).then_some(())
+    })
+    .await;
+    terminal.types("stty size\r");
+    terminal.shows("43 132\r\n/ # ").await;
+    terminal.types("exit 5\r");
+    let (code, shown) = terminal.end().await;
+    assert_eq!(code, Some(5));
+
+    let paths = demo.recordings(1).await;
+    let recorded = content(&paths[0]);
+    let text = String::from_utf8_lossy;
+    assert_eq!((text(&recorded.0), text(&recorded.1)), (text(&shown), text(b"")));
+    assert_eq!(summary(&paths[0]).unwrap().unwrap().exit_code, Some(5));
+    let mut recording = Recording::open(&paths[0]).unwrap();
+    assert!(recording.header.description.tty);
+    let mut sizes = Vec::new();
+    while let Some(item) = recording.next_item().unwrap() {
+        if let Item::Resize { columns, rows, .. } = item {
+            sizes.push((columns, rows));
+        }
+    }
+    assert_eq!((sizes.first(), sizes.last()), (Some(&(100, 30)), Some(&(132, 43))), "{sizes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn terminals_over_websocket_are_recorded_as_they_were_shown() {
+    terminals("true").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn terminals_over_spdy_are_recorded_as_they_were_shown() {
+    terminals("false").await;
 }

@@ -19,7 +19,7 @@ async fn ok_upstream() -> FakeUpstream {
     FakeUpstream::start(Protocols::Http2, |_| async { json(200, "{}") }).await
 }
 
-/// An upstream that begins an answer and never ends it.
+/// Returns an upstream that begins a response and never ends it.
 async fn endless_upstream(protocols: Protocols) -> FakeUpstream {
     FakeUpstream::start(protocols, |_| async {
         let (sender, body) = streamed();
@@ -154,7 +154,7 @@ async fn an_upstream_that_dies_mid_body_breaks_the_answer_and_ends_the_record() 
         let head = in_time("the head", connection.head()).await.unwrap();
         connection.chunk().await.unwrap();
         upstream.stop().await;
-        // A cut body must not look like a whole one.
+        // A partial body must not look complete.
         let rest = in_time("the end of the body", connection.body(&head, "GET")).await;
         assert!(rest.is_err(), "{protocols:?}: ended as if whole: {rest:?}");
         let events = one_end(&proxy, "cut").await;

@@ -1,4 +1,4 @@
-//! What the process does at its limits, and how it leaves.
+//! The behavior of the process at its resource limits.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};

@@ -41,7 +41,7 @@ struct Asked {
     what: String,
     wire: Vec<u8>,
     body: Vec<u8>,
-    /// None: the connection was closed without an answer.
+    /// None: the connection was closed without a response.
     status: Option<u16>,
     in_yaml: bool,
 }
@@ -152,7 +152,7 @@ impl Random {
         of[self.below(of.len())]
     }
 
-    /// The request with one or two things changed that decide what is recorded.
+    /// Returns the request with one or two things changed that decide what is recorded.
     fn changed(&mut self, mut exchange: Exchange) -> Exchange {
         exchange.name = format!("made of {}", exchange.name);
         for _ in 0..1 + self.below(2) {
@@ -232,7 +232,7 @@ fn set(exchange: &mut Exchange, name: &str, value: &str) {
     exchange.headers.push((name.to_owned(), value.to_owned()));
 }
 
-/// The request as it is sent under this audit ID, and its body.
+/// Returns the request as it is sent under this audit ID, and its body.
 fn wire(exchange: &Exchange, id: &str) -> (Vec<u8>, Vec<u8>) {
     let body = exchange.body.as_deref().map(corpus::decode).unwrap_or_default();
     let mut headers = corpus::with_valid_token(exchange.user.as_deref(), &exchange.headers);
@@ -241,7 +241,7 @@ fn wire(exchange: &Exchange, id: &str) -> (Vec<u8>, Vec<u8>) {
     (corpus::wire(&exchange.method, &exchange.uri, &headers, &body), body)
 }
 
-/// The lines of a log by audit ID.
+/// Returns the lines of a log by audit ID.
 fn by_id(log: &Path) -> HashMap<String, Vec<String>> {
     let mut all = HashMap::<String, Vec<String>>::new();
     for line in audit_log::lines(log) {

@@ -33,7 +33,7 @@ use lines::Ends;
 const POLICY: &str =
     "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- level: RequestResponse\n";
 
-/// So many requests are under way at a time.
+/// Number of concurrent requests.
 const CONNECTIONS: usize = 8;
 
 fn number(name: &str, default: u64) -> u64 {
@@ -48,7 +48,7 @@ async fn hostile_bodies_are_recorded_as_by_kube_apiserver() {
         );
     };
     let policy = TempDir::new();
-    // No controller creates the service account that Pods need.
+    // No controller creates the ServiceAccount that Pods need.
     let flags = [
         "--feature-gates=CBORServingAndStorage=true",
         "--disable-admission-plugins=ServiceAccount",

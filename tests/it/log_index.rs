@@ -58,7 +58,7 @@ async fn rotated_logs_are_indexed_sealed_and_answer_as_without() {
     assert!(proxy.stop().await.success());
     let logs = with_suffix(&folder, ".log.zst");
     assert!(logs.len() >= 2, "{logs:?}");
-    // What the proxy had no time for.
+    // The index files that the proxy had no time to write.
     let log = log.to_str().unwrap();
     let (code, text, errors) = run(&["index", log]);
     assert_eq!(code, 0, "{text}{errors}");
@@ -119,7 +119,7 @@ async fn rotated_logs_are_indexed_sealed_and_answer_as_without() {
     assert!(text.contains("the index file is neither the one that was sealed"), "{text}");
 }
 
-/// A log of 300 requests in three hours.
+/// Returns a log of 300 requests in three hours.
 fn log(dir: &TempDir) -> PathBuf {
     let mut text = String::new();
     for index in 0..300 {

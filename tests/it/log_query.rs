@@ -117,7 +117,7 @@ fn parse(line: &str) -> Option<Json> {
     (kind && event.get("auditID").is_some()).then_some(event)
 }
 
-/// The last event of each request, or all events, that match.
+/// Returns the last event of each request, or all events, that match.
 fn recount(all: bool, matches: impl Fn(&Json) -> bool) -> Vec<&'static String> {
     let mut requests: BTreeMap<(String, String), Vec<usize>> = BTreeMap::new();
     let events: Vec<Json> = LOG.lines.iter().filter_map(|line| parse(line)).collect();

@@ -20,7 +20,7 @@ async fn ask(proxy: &Proxy, method: &str, id: &str) -> Answer {
     in_time("an answer", answer).await.unwrap()
 }
 
-/// The last event of a request, which has the status code of its response.
+/// Returns the last event of a request, which has the status code of its response.
 async fn last_event(proxy: &Proxy, id: &str, answer: &Answer) -> crate::support::audit_log::Event {
     let event = proxy.audit_log().wait_end(id).await.pop().unwrap();
     assert_eq!(event.code(), u64::from(answer.head.status));
@@ -57,7 +57,7 @@ async fn a_read_is_sent_again_and_a_write_is_not() {
         let event = last_event(&proxy, method, &answer).await;
         assert!(event.text(UNKNOWN).contains("may have been processed"), "{}", event.line);
         assert_eq!(upstream.take_seen().len(), 1, "{method}");
-        // So that the next one breaks again.
+        // The next request breaks the connection again.
         assert_eq!(ask(&proxy, method, "between").await.head.status, 200);
         upstream.take_seen();
     }

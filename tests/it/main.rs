@@ -1,5 +1,6 @@
-//! What the program does, seen from outside: the real binary, real TLS, one file a behaviour.
+//! Tests of the real binary over real TLS; each file tests one behavior.
 
+#![allow(unreachable_pub, reason = "a program has no public interface")]
 #![allow(clippy::unwrap_used, reason = "tests may panic, their helpers too")]
 
 mod authentication_config;
@@ -24,7 +25,9 @@ mod impersonation_legacy;
 mod kubeconfig;
 mod kubeconfig_command;
 mod kubeconfig_files;
+#[cfg(feature = "demo")]
 mod kubectl;
+#[cfg(feature = "demo")]
 mod kubectl_sessions;
 mod lifecycle;
 mod limits;
@@ -38,6 +41,7 @@ mod log_report;
 mod lost_connections;
 mod many_headers;
 mod metrics;
+mod notify;
 mod object_storage;
 mod oidc;
 mod output;

@@ -62,7 +62,7 @@ async fn responses_with_many_header_lines_are_relayed_and_recorded_as_they_are()
             let events = proxy.audit_log().wait_end(&format!("warned-{count}")).await;
             assert!(events.iter().filter(|event| event.is_end()).all(|event| event.code() == 201));
         }
-        // One for each: nothing was sent again.
+        // One request for each: nothing was sent twice.
         assert_eq!(upstream.seen().len(), 6, "{protocols:?}");
     }
 }
@@ -82,7 +82,7 @@ async fn what_the_http_library_refuses_is_counted_and_logged_with_its_peer() {
     let refused = "kube_audit_proxy_refused_requests_total";
     for (code, reason, request) in requests {
         let mut connection = Connection::open(proxy.addr, Some("admin")).await.unwrap();
-        // The end of a request that is too large may not arrive any more.
+        // The end of a request that is too large may not be sent.
         let _ = connection.send(&request).await;
         let head = in_time("a refusal", connection.head()).await.unwrap();
         assert_eq!(head.status, code);

@@ -102,7 +102,7 @@ async fn busy() -> Busy {
     Busy { proxy, _servers: [upstream, second, endpoint], _dir: dir }
 }
 
-/// Scrapes with the header `Accept: ACCEPT`; gives the content type and the text.
+/// Scrapes with the header `Accept: ACCEPT`; returns the content type and the text.
 async fn scrape(proxy: &Proxy, accept: &str) -> (String, String) {
     let mut stream = TcpStream::connect(proxy.admin).await.unwrap();
     let request = format!(
@@ -117,7 +117,7 @@ async fn scrape(proxy: &Proxy, accept: &str) -> (String, String) {
     (content_type.unwrap().to_owned(), text.to_owned())
 }
 
-/// All metrics in both formats, which have the same families and series.
+/// Returns all metrics in both formats, which have the same families and series.
 async fn families(proxy: &Proxy) -> Vec<Family> {
     let (content_type, text) = scrape(proxy, "*/*").await;
     assert_eq!(content_type, "text/plain; version=0.0.4; charset=utf-8");
@@ -173,7 +173,7 @@ async fn both_formats_are_well_formed_and_documented() {
     assert!(busy.proxy.stop().await.success());
 }
 
-/// The first columns of a family's row in docs/metrics.md.
+/// Returns the first columns of a family's row in docs/metrics.md.
 fn described(family: &Family) -> String {
     let labels: Vec<_> = family.labels.iter().map(|label| format!("`{label}`")).collect();
     format!("| `{}` | {} | {} |", family.exposed_name(), family.kind, labels.join(", "))
@@ -183,7 +183,7 @@ fn root(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// The rows of the tables in docs/metrics.md, without the last column.
+/// Returns the rows of the tables in docs/metrics.md, without the last column.
 fn documented() -> BTreeSet<String> {
     let text = std::fs::read_to_string(root("docs/metrics.md")).unwrap();
     let mut documented = BTreeSet::new();
@@ -225,7 +225,7 @@ fn documents_name_only_metrics_that_exist() {
     assert!(named > 40, "{named}");
 }
 
-/// What promtool reports about names that Kubernetes chose.
+/// Warnings of promtool about names that Kubernetes chose.
 const OF_KUBERNETES: [&str; 1] = [
     "authentication_token_cache_active_fetch_count non-histogram and non-summary metrics should not \
      have \"_count\" suffix",

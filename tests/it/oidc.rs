@@ -14,7 +14,7 @@ const KEYS: &str = "/realm/keys";
 
 type Keys = Arc<Mutex<Vec<Value>>>;
 
-/// An issuer at `addr` with these keys. Its URL is not that of its port's root.
+/// Returns an issuer at `addr` with these keys. Its URL is not that of its port's root.
 async fn issuer(addr: &str, keys: Keys) -> FakeUpstream {
     FakeUpstream::start_on(addr.parse().unwrap(), Protocols::Http1, move |request| {
         let keys = Arc::clone(&keys);
@@ -95,7 +95,7 @@ async fn new_keys_are_fetched_when_tokens_name_them_but_not_for_each() {
         assert_eq!(get(&proxy, &by(&new, &kid), &kid).await, 401);
     }
     assert!(fetches(&issuer) <= before + 10, "a fetch for each unknown key would be a lever");
-    // An issuer that is gone changes nothing for the keys that are known.
+    // Known keys stay valid after the issuer has stopped.
     issuer.stop().await;
     let other = claims(upstream.addr, json!({"iss": plain["iss"], "sub": "tom"}));
     let token = new.token(&json!({"alg": "ES256", "kid": "new"}), &other);
@@ -116,7 +116,7 @@ async fn withdrawn_keys_are_refused_once_new_ones_are_used() {
     let proxy = proxy(&upstream, issuer.addr).await;
     let plain = claims(issuer.addr, json!({}));
     assert_eq!(get(&proxy, &by(0, "first", plain.clone()), "first-0").await, 200);
-    // One right after the other, as an issuer does that was broken into.
+    // Two rotations in a row, as after a compromised issuer.
     for index in [1, 2] {
         *keys.lock().unwrap() = vec![signers[index].web_key(&format!("k{index}"))];
         let id = format!("new-{index}");
@@ -124,7 +124,7 @@ async fn withdrawn_keys_are_refused_once_new_ones_are_used() {
         let id = format!("withdrawn-{index}");
         assert_eq!(get(&proxy, &by(index - 1, "withdrawn", plain.clone()), &id).await, 401);
     }
-    // The same name, another key.
+    // Another key with the same ID.
     *keys.lock().unwrap() = vec![signers[0].web_key("k2")];
     let renamed = signers[0].token(&json!({"alg": "ES256", "kid": "k2"}), &plain);
     assert_eq!(get(&proxy, &renamed, "renamed").await, 200);

@@ -32,7 +32,7 @@ fn runs(dir: &TempDir) -> usize {
     std::fs::read_to_string(dir.path("runs")).unwrap_or_default().lines().count()
 }
 
-/// A shell command that prints a credential; `status` is JSON in which `$…` is replaced.
+/// Returns a shell command that prints a credential; `status` is JSON in which `$…` is replaced.
 fn print(status: &str) -> String {
     format!(
         "cat <<END\n{{\"apiVersion\":\"client.authentication.k8s.io/v1\",\
@@ -40,7 +40,7 @@ fn print(status: &str) -> String {
     )
 }
 
-/// A kubeconfig whose user has the plugin beside it.
+/// Returns a kubeconfig whose user has the plugin in the same directory.
 fn kubeconfig(server: std::net::SocketAddr) -> String {
     format!(
         "current-context: c\ncontexts: [{{name: c, context: {{cluster: k, user: u}}}}]\n\
@@ -52,7 +52,7 @@ fn kubeconfig(server: std::net::SocketAddr) -> String {
     )
 }
 
-/// An API server that accepts requests whose `Authorization` satisfies `accepts`.
+/// Returns an API server that accepts requests whose `Authorization` satisfies `accepts`.
 async fn upstream(
     protocols: Protocols,
     accepts: impl Fn(&str) -> bool + Send + Sync + 'static,
@@ -77,7 +77,7 @@ async fn upstream(
     .await
 }
 
-/// An API server that accepts one token, which can be replaced.
+/// Returns an API server that accepts one token, which can be replaced.
 async fn revocable(protocols: Protocols) -> (FakeUpstream, Arc<Mutex<String>>) {
     let token = Arc::new(Mutex::new("one".to_owned()));
     let accepted = Arc::clone(&token);
@@ -182,7 +182,7 @@ async fn a_rejected_token_is_renewed_and_the_request_repeated() {
         assert_eq!(runs(&proxy.dir), 2);
         assert_eq!(proxy.audit_log().wait_end("repeated").await.pop().unwrap().code(), 200);
 
-        // The body of this one is gone when the 401 arrives.
+        // The body of this request has been sent when the 401 arrives.
         renew("three");
         let request = http1::request("POST", LIST, &[], &vec![b'x'; 200_000]);
         let answer = http1::exchange(proxy.addr, Some("alice"), &request).await.unwrap();
@@ -200,7 +200,7 @@ async fn a_rejected_token_is_renewed_and_the_request_repeated() {
         assert_eq!(answer.head.status, 200);
         assert_eq!(runs(&proxy.dir), 4);
 
-        // So do upgrades.
+        // Upgrades renew the credential, too.
         renew("five");
         let lines = ["Connection: Upgrade", "Upgrade: SPDY/3.1"];
         let target = "/api/v1/namespaces/team-a/pods/p/exec?command=ls";

@@ -243,7 +243,7 @@ fn wrong_input_is_named_with_its_remedy() {
     }
 }
 
-/// All recorded events under a policy that records everything.
+/// Returns all recorded events under a policy that records everything.
 fn recorded_log(dir: &TempDir) -> String {
     let events = corpus::exchanges("all-requestresponse.jsonl").into_iter();
     let lines: String =
@@ -258,7 +258,7 @@ fn replay_counts_what_explain_decides() {
     let file = corpus::path("policies").join("mixed.yaml").display().to_string();
     let replayed: Json =
         serde_json::from_str(&succeeds(&["replay", &file, &log, "-o=json"], "")).unwrap();
-    // Of each request the last event, as the log has no request twice.
+    // The last event of each request, as the log has no request twice.
     let mut last = HashMap::new();
     for line in std::fs::read_to_string(&log).unwrap().lines() {
         let event: Json = serde_json::from_str(line).unwrap();

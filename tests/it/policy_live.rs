@@ -21,7 +21,7 @@ rules:
   resources: [{group: '', resources: [pods]}]
 ";
 
-/// Answers with an object of version 7, and failures where the path asks for them.
+/// Responds with an object of version 7, and with failures if the path asks for them.
 async fn upstream() -> FakeUpstream {
     FakeUpstream::start(Protocols::Http2, |request| async move {
         let path = request.uri().path().to_owned();

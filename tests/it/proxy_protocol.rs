@@ -1,4 +1,4 @@
-//! Load balancers that pass TLS through and say by a PROXY header who is behind them.
+//! Load balancers that forward TLS connections, and send the client's address in a PROXY header.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -38,7 +38,7 @@ async fn ok_upstream() -> FakeUpstream {
     FakeUpstream::start(Protocols::Http2, |_| async { json(200, "{}") }).await
 }
 
-/// The `sourceIPs` of a request after `header`.
+/// Returns the `sourceIPs` of a request after `header`.
 async fn sources(proxy: &Proxy, header: &[u8], id: &str) -> serde_json::Value {
     let stream = client::tls_after(proxy.addr, header).await.unwrap();
     let mut connection = Connection::over(stream);
@@ -48,7 +48,7 @@ async fn sources(proxy: &Proxy, header: &[u8], id: &str) -> serde_json::Value {
     proxy.audit_log().wait_end(id).await[0].value["sourceIPs"].clone()
 }
 
-/// Sends bytes; the connection must be closed without an answer.
+/// Sends bytes; the connection must be closed without a response.
 async fn is_closed(addr: SocketAddr, bytes: &[u8]) {
     let mut stream = TcpStream::connect(addr).await.unwrap();
     stream.write_all(bytes).await.unwrap();

@@ -1,5 +1,5 @@
 //! The record says what was done: what was forwarded is what is recorded, and what kube-apiserver
-//! knows of an answer is in the event.
+//! knows of a response is in the event.
 
 mod cbor;
 mod fairness;

@@ -61,7 +61,7 @@ async fn replay(file: &str, protocols: Protocols) -> Report {
     let upstream = recorded_upstream(&exchanges, protocols).await;
     let policy = corpus::path("policies").join(&exchanges[0].policy);
     let is_legacy = file == "legacy";
-    // What is redacted is not what kube-apiserver recorded.
+    // Redacted fields differ from kube-apiserver's record.
     let builder = Builder::new(upstream.addr).policy_file(policy).front_proxies();
     let mut builder = builder.service_accounts().flag("--audit-redact=none");
     if is_legacy {
@@ -90,7 +90,7 @@ async fn replay(file: &str, protocols: Protocols) -> Report {
     report
 }
 
-/// Answers each request with what was recorded for its audit ID.
+/// Responds to each request with the response recorded for its audit ID.
 pub async fn recorded_upstream(exchanges: &[Exchange], protocols: Protocols) -> FakeUpstream {
     // Long answers were recorded in one file only; a request of the same name had the same answer.
     let mut bodies = HashMap::new();
@@ -163,7 +163,8 @@ async fn send_all(
     answers.into_iter().map(|(_, answer)| answer).collect()
 }
 
-/// The request as it was on the wire, but for the token of a ServiceAccount, which has expired.
+/// Returns the request as it was on the wire, but for the token of a ServiceAccount, which has
+/// expired.
 pub fn request(exchange: &Exchange) -> Vec<u8> {
     let body = exchange.body.as_deref().map(corpus::decode).unwrap_or_default();
     let headers = corpus::with_valid_token(exchange.user.as_deref(), &exchange.headers);
@@ -230,7 +231,7 @@ fn check_answer(report: &mut Report, exchange: &Exchange, answer: &std::io::Resu
     }
 }
 
-/// The same stages in the same order; more only where kube-apiserver is known to lose them.
+/// Returns the same stages in the same order; more only where kube-apiserver is known to lose them.
 fn check_stages(
     report: &mut Report,
     exchange: &Exchange,
@@ -296,7 +297,7 @@ fn compare_lines(report: &mut Report, exchange: &Exchange, written: &[String], i
     }
 }
 
-/// A legacy line without its time, and without its audit ID where that is the server's own.
+/// Returns a legacy line without its time, and without its audit ID where that is the server's own.
 fn masked(line: &str, own_id: bool) -> String {
     let line = line.split_once(' ').map_or("", |(_, rest)| rest);
     match (own_id, line.split_once("\" ")) {

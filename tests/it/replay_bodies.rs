@@ -80,7 +80,7 @@ fn differences(body: &Body, event: &Event) -> Vec<&'static str> {
     differences
 }
 
-/// The annotations of the proxy that mark an event.
+/// Returns the annotations of the proxy that mark an event.
 fn marks(event: &Event) -> String {
     let annotations = event.at("/annotations").and_then(Value::as_object);
     let own = |(key, value): (&String, &Value)| {

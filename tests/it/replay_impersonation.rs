@@ -75,10 +75,10 @@ async fn replay(report: &mut Report, exchanges: Vec<Exchange>) -> usize {
     lines.iter().filter(|line| line.contains("\"impersonationConstraint\"")).count()
 }
 
-/// The API server of the record, answering the proxy's questions as its authorizer must have: its
-/// administrator may everything, but not become a ServiceAccount in the mode of that name. The
-/// record does not say why; it shows in the second request, which was allowed by the old verb
-/// alone, and in all that follow, for which that mode was then tried first.
+/// Returns the API server of the record, answering the proxy's questions as its authorizer must
+/// have: its administrator may everything, but not become a ServiceAccount in the mode of that
+/// name. The record does not say why; it shows in the second request, which was allowed by the old
+/// verb alone, and in all that follow, for which that mode was then tried first.
 async fn recorded(exchanges: Arc<Vec<Exchange>>) -> FakeUpstream {
     FakeUpstream::start(Protocols::Http2, move |request| {
         let exchanges = Arc::clone(&exchanges);

@@ -48,7 +48,7 @@ async fn client(addr: SocketAddr, name: String, stop: watch::Receiver<bool>) -> 
     ids
 }
 
-/// Whether the server said by GOAWAY that it has not processed the request.
+/// Returns whether the server said by GOAWAY that it has not processed the request.
 fn is_go_away(error: &hyper::Error) -> bool {
     let source = std::error::Error::source(error).and_then(|e| e.downcast_ref::<h2::Error>());
     source.is_some_and(|error| error.is_go_away() && error.is_remote())

@@ -47,7 +47,8 @@ async fn load(proxy: &Proxy, count: usize) {
     running.join_all().await;
 }
 
-/// The rotated files in the order of their names, which is that of time, and the log itself.
+/// Returns the rotated files in the order of their names, which is that of time, and the log
+/// itself.
 fn files(log: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(log.parent().unwrap()).unwrap();
     let paths = entries.map(|entry| entry.unwrap().path());

@@ -81,7 +81,7 @@ async fn get(proxy: &Proxy, path: &str) -> Option<u16> {
     answer.ok().map(|answer| answer.head.status)
 }
 
-/// The last head in the proxy's own log.
+/// Returns the last head in the proxy's own log.
 fn head(proxy: &Proxy) -> Option<String> {
     let text = proxy.process.stderr();
     let (_, rest) = text.rsplit_once("head=")?;

@@ -128,7 +128,7 @@ async fn load(proxy: &Proxy, name: &str, enough: usize, kill: bool) -> Vec<Strin
     std::mem::take(&mut *answered.lock().unwrap())
 }
 
-/// The IDs of requests whose record is complete, in all files that are there.
+/// Returns the IDs of requests whose record is complete, in all files that are there.
 fn recorded(sealed: &Sealed) -> HashSet<String> {
     let mut ids = HashSet::new();
     for name in sealed.names() {

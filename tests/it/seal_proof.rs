@@ -69,7 +69,7 @@ impl Sealed {
         run(&[&["query", "--proof", "--public-key", key, log], more].concat())
     }
 
-    /// The proofs of all events.
+    /// Returns the proofs of all events.
     fn proofs(&self, more: &[&str]) -> (i32, Vec<Json>, String) {
         let (code, text, errors) = self.prove(&[&["-o", "json", "--stage", "all"], more].concat());
         let lines = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

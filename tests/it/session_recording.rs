@@ -1,20 +1,20 @@
 //! Recordings of sessions: every protocol, with and without a terminal, and what the audit event
 //! says of them.
 
+mod carrier;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use flate2::{Compress, Compression, FlushCompress};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use session_recording::channel::encode_message;
 use session_recording::read::{Item, Recording, summary};
-use session_recording::spdy::{SpdyWriter, encode_data};
-use session_recording::websocket::encode_frame;
 use session_recording::{Codec, Stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use self::carrier::{CARRIERS, Carrier};
 use crate::support::audit_log::Event;
 use crate::support::http1::{self, Connection, Head};
 use crate::support::proxy::{BINARY, Builder, Proxy};
@@ -24,117 +24,6 @@ use crate::support::{in_time, wait_for};
 const TTY: &str = "/api/v1/namespaces/team-a/pods/p1/exec?command=sh&command=-l&container=c1&stdin=true&tty=true&stdout=true";
 const PLAIN: &str =
     "/api/v1/namespaces/team-a/pods/p1/exec?command=sh&stdin=true&stdout=true&stderr=true";
-const EXITED: &[u8] = br#"{"metadata":{},"status":"Failure","reason":"NonZeroExitCode","details":{"causes":[{"reason":"ExitCode","message":"7"}]}}"#;
-const MASK: Option<[u8; 4]> = Some([7, 1, 9, 3]);
-
-/// How a session is carried.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Carrier {
-    WebSocket(&'static str, Codec),
-    /// With permessage-deflate, in fragments.
-    Deflate,
-    Spdy,
-}
-
-const CARRIERS: [Carrier; 7] = [
-    Carrier::WebSocket("v5.channel.k8s.io", Codec::Raw),
-    Carrier::WebSocket("v4.channel.k8s.io", Codec::Raw),
-    Carrier::WebSocket("channel.k8s.io", Codec::Raw),
-    Carrier::WebSocket("base64.channel.k8s.io", Codec::Base64),
-    Carrier::WebSocket("v4.base64.channel.k8s.io", Codec::Base64),
-    Carrier::Deflate,
-    Carrier::Spdy,
-];
-
-impl Carrier {
-    /// The request's headers.
-    fn request(self) -> Vec<String> {
-        let text = match self {
-            Carrier::WebSocket(name, _) => websocket(name),
-            Carrier::Deflate => format!(
-                "{}\nSec-WebSocket-Extensions: permessage-deflate; client_max_window_bits",
-                websocket("v5.channel.k8s.io")
-            ),
-            Carrier::Spdy => "Connection: Upgrade\nUpgrade: SPDY/3.1\n\
-                X-Stream-Protocol-Version: v4.channel.k8s.io\nContent-Length: 0"
-                .to_owned(),
-        };
-        text.lines().map(|line| line.trim().to_owned()).collect()
-    }
-
-    /// What the server sends: these streams, and then an exit code of 7.
-    fn server(self, output: &[(Stream, &[u8])]) -> Vec<u8> {
-        let mut out = Vec::new();
-        let mut deflate = Compress::new(Compression::default(), false);
-        let mut writer = SpdyWriter::default();
-        if self == Carrier::Spdy {
-            [1, 3, 5, 7, 9].iter().for_each(|id| writer.syn_reply(*id, &mut out));
-        }
-        let status = std::iter::once((3, EXITED));
-        let channel = |stream: &Stream| if *stream == Stream::Stderr { 2 } else { 1 };
-        for (channel, bytes) in output.iter().map(|(s, b)| (channel(s), *b)).chain(status) {
-            match self {
-                Carrier::WebSocket(_, codec) => encode_message(codec, channel, bytes, &mut out),
-                Carrier::Deflate => {
-                    let message = [&[channel], bytes].concat();
-                    let mut packed = Vec::with_capacity(message.len() * 2 + 100);
-                    deflate.compress_vec(&message, &mut packed, FlushCompress::Sync).unwrap();
-                    packed.truncate(packed.len() - 4);
-                    let (first, second) = packed.split_at(packed.len() / 2);
-                    let at = out.len();
-                    encode_frame(2, first, None, &mut out);
-                    out[at] = 0x42;
-                    encode_frame(9, b"", None, &mut out);
-                    encode_frame(0, second, None, &mut out);
-                }
-                Carrier::Spdy => {
-                    // Opened below: error 1, stdin 3, stdout 5, stderr 7, resize 9.
-                    let id = [0, 5, 7, 1][usize::from(channel)];
-                    encode_data(id, bytes, channel == 3, &mut out);
-                }
-            }
-        }
-        out
-    }
-
-    /// What the client sends: its terminal's size, and something typed.
-    fn client(self, typed: &[u8]) -> Vec<u8> {
-        let (mut out, size) = (Vec::new(), br#"{"Width":132,"Height":43}"#);
-        match self {
-            Carrier::WebSocket(_, Codec::Base64) => {
-                let mut plain = Vec::new();
-                encode_message(Codec::Base64, 4, size, &mut plain);
-                encode_frame(1, &plain[2..], MASK, &mut out);
-                plain.clear();
-                encode_message(Codec::Base64, 0, typed, &mut plain);
-                encode_frame(1, &plain[2..], MASK, &mut out);
-            }
-            Carrier::WebSocket(..) | Carrier::Deflate => {
-                encode_frame(2, &[&[4], &size[..]].concat(), MASK, &mut out);
-                encode_frame(2, &[&[0], typed].concat(), MASK, &mut out);
-            }
-            Carrier::Spdy => {
-                let mut writer = SpdyWriter::default();
-                let streams =
-                    [(1, "error"), (3, "stdin"), (5, "stdout"), (7, "stderr"), (9, "resize")];
-                for (id, name) in streams {
-                    writer.syn_stream(id, &[("streamtype", name)], &mut out);
-                }
-                encode_data(9, size, false, &mut out);
-                encode_data(3, typed, false, &mut out);
-            }
-        }
-        out
-    }
-}
-
-fn websocket(protocol: &str) -> String {
-    format!(
-        "Connection: Upgrade\nUpgrade: websocket\nSec-WebSocket-Version: 13\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\nSec-WebSocket-Protocol: {protocol}"
-    )
-}
-
 /// Agrees to every upgrade like an API server does, reads `expected` bytes, sends `answer`, and
 /// ends.
 async fn answering(mut request: Request<Incoming>, expected: usize, answer: Vec<u8>) -> Answered {
@@ -236,8 +125,11 @@ fn content(path: &Path) -> Content {
 }
 
 fn sha256(path: &Path) -> String {
-    let digest =
-        aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &std::fs::read(path).unwrap());
+    hex_sha256(&std::fs::read(path).unwrap())
+}
+
+fn hex_sha256(bytes: &[u8]) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
     digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -314,12 +206,11 @@ async fn archives_are_recorded_by_size_and_hash_unless_all_content_is() {
     let path = file(&sparse, &end);
     assert!(http1::find(&std::fs::read(&path).unwrap(), b"shado").is_none());
     let stdout = summary(&path).unwrap().unwrap().stdout.unwrap();
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &tar);
-    let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(
         (stdout.bytes, stdout.sha256, stdout.recorded.as_str()),
-        (10_240, Some(hex), "none")
+        (10_240, Some(hex_sha256(&tar)), "none")
     );
+    assert_eq!(annotation(&end, "session-omitted-streams"), "stdout");
 
     let all = recording_proxy(&upstream, &["--session-recording-content=all"]).start().await;
     session(&all, "cp", PLAIN, carrier, b"").await;
@@ -327,6 +218,73 @@ async fn archives_are_recorded_by_size_and_hash_unless_all_content_is() {
     let output =
         Command::new(BINARY).args(["session", "show", "--raw"]).arg(file(&all, &end)).output();
     assert_eq!(output.unwrap().stdout, tar);
+}
+
+/// What is not text hides only itself, and the record says so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn binary_data_switches_only_its_own_stream_off() {
+    let carrier = CARRIERS[0];
+    let (text, binary) = (b"some text, which is there before\n".as_slice(), [0; 1000].as_slice());
+    let client = carrier.client(binary);
+    let quiet = carrier.server(&[(Stream::Stdout, text)]);
+    let turning = carrier.server(&[
+        (Stream::Stdout, text),
+        (Stream::Stdout, binary),
+        (Stream::Stderr, text),
+        (Stream::Stdout, text),
+    ]);
+    let upstream = FakeUpstream::start(Protocols::Http2, {
+        let (turning, expected) = (turning.clone(), client.len());
+        move |request| {
+            let is_turning = request.uri().query().is_some_and(|query| query.contains("turn"));
+            let answer = if is_turning { turning.clone() } else { quiet.clone() };
+            answering(request, expected, answer)
+        }
+    })
+    .await;
+    let proxy = recording_proxy(&upstream, &["--session-recording-input"]).start().await;
+    session(&proxy, "input", PLAIN, carrier, &client).await;
+    let end = proxy.audit_log().wait_end("input").await.pop().unwrap();
+    assert_eq!(annotation(&end, "session-omitted-streams"), "stdin");
+    assert_eq!(content(&file(&proxy, &end)).stdout, text);
+
+    let turn = format!("{PLAIN}&turn");
+    session(&proxy, "output", &turn, carrier, &carrier.client(&[b'a'; 1000])).await;
+    let end = proxy.audit_log().wait_end("output").await.pop().unwrap();
+    assert_eq!(annotation(&end, "session-omitted-streams"), "stdout");
+    let path = file(&proxy, &end);
+    let seen = content(&path);
+    assert_eq!((seen.stdout.as_slice(), seen.stderr.as_slice()), (text, text));
+    assert_eq!(seen.stdin, [b'a'; 1000]);
+    let mut recording = Recording::open(&path).unwrap();
+    let mut remarks = Vec::new();
+    while let Some(item) = recording.next_item().unwrap() {
+        if let Item::Remark(_, remark) = item {
+            remarks.push(remark);
+        }
+    }
+    assert_eq!(
+        remarks,
+        ["stdout is not text: its size and SHA-256 are recorded, its content is not"]
+    );
+    let stdout = summary(&path).unwrap().unwrap().stdout.unwrap();
+    let all = [text, binary, text].concat();
+    assert_eq!((stdout.bytes, stdout.recorded.as_str()), (all.len() as u64, "part"));
+    assert_eq!(stdout.sha256, Some(hex_sha256(&all)));
+    let list = Command::new(BINARY).args(["session", "list"]).arg(path.parent().unwrap()).output();
+    let list = String::from_utf8(list.unwrap().stdout).unwrap();
+    let omitted: Vec<_> =
+        list.lines().map(|line| line.split_whitespace().rev().nth(1).unwrap()).collect();
+    assert_eq!(omitted, ["OMITTED", "stdin", "stdout"], "{list}");
+
+    let strict = recording_proxy(&upstream, &["--session-recording-mode=strict"]).start().await;
+    session(&strict, "strict", &turn, carrier, &client).await;
+    let end = strict.audit_log().wait_end("strict").await.pop().unwrap();
+    assert_eq!(annotation(&end, "session-omitted-streams"), "");
+    let path = file(&strict, &end);
+    let raw = Command::new(BINARY).args(["session", "show", "--raw"]).arg(path).output();
+    let raw = raw.unwrap().stdout;
+    assert!(raw.windows(binary.len()).any(|part| part == binary), "{raw:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -450,6 +408,31 @@ async fn strict_ends_a_session_that_is_too_large_with_a_message() {
     let path = file(&proxy, &end);
     assert!(content(&path).stdout.len() > 900_000);
     assert_eq!(annotation(&end, "session-sha256"), sha256(&path));
+}
+
+/// Of what is beyond the maximum size, the hash is recorded.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_is_too_large_goes_on_and_is_hashed() {
+    let lines = "a line of output, again and again\r\n".repeat(60_000).into_bytes();
+    let carrier = CARRIERS[0];
+    let chunks: Vec<_> = lines.chunks(20_000).map(|chunk| (Stream::Stdout, chunk)).collect();
+    let answer = carrier.server(&chunks);
+    let upstream = FakeUpstream::start(Protocols::Http2, {
+        let answer = answer.clone();
+        move |request| answering(request, 0, answer.clone())
+    })
+    .await;
+    let proxy = recording_proxy(&upstream, &["--session-recording-max-size=1"]).start().await;
+    assert!(session(&proxy, "large", TTY, carrier, b"").await == answer);
+    let end = proxy.audit_log().wait_end("large").await.pop().unwrap();
+    assert!(annotation(&end, "session-recording-error").contains("maximum size"));
+    assert_eq!(annotation(&end, "session-omitted-streams"), "stdout");
+    let path = file(&proxy, &end);
+    let recorded = content(&path).stdout;
+    assert!(recorded.len() > 900_000 && lines.starts_with(&recorded));
+    let stdout = summary(&path).unwrap().unwrap().stdout.unwrap();
+    assert_eq!((stdout.bytes, stdout.recorded.as_str()), (lines.len() as u64, "part"));
+    assert_eq!(stdout.rest_sha256, Some(hex_sha256(&lines[recorded.len()..])));
 }
 
 /// `kill -9` during 20 sessions: everything older than a second is in the salvaged recordings.

@@ -24,7 +24,7 @@ const UNKNOWN: &str = "/annotations/kube-audit-proxy~1outcome-unknown";
 /// What a dead server may delay a request by: a second, and the slowness of a busy machine.
 const DELAY: Duration = Duration::from_secs(3);
 
-/// An API server that does not respond while `hung`.
+/// Returns an API server that does not respond while `hung`.
 async fn server(addr: &str, hung: &watch::Sender<bool>) -> FakeUpstream {
     let hung = hung.subscribe();
     FakeUpstream::start_on(addr.parse().unwrap(), Protocols::Http2, move |request| {
@@ -62,7 +62,7 @@ fn builder(servers: &[SocketAddr]) -> Builder {
     more.fold(Builder::new(servers[0]), |builder, flag| builder.flag(&flag))
 }
 
-/// A port on which nothing listens.
+/// Returns a port on which nothing listens.
 async fn closed() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
 }

@@ -19,7 +19,7 @@ async fn upstream() -> FakeUpstream {
     FakeUpstream::start(Protocols::Http2, |_| async { json(200, "{}") }).await
 }
 
-/// An endpoint that reads requests and never responds.
+/// Returns an endpoint that reads requests and never responds.
 async fn hanging() -> FakeUpstream {
     FakeUpstream::start(Protocols::Http2, |_| std::future::pending()).await
 }
@@ -44,7 +44,7 @@ async fn stops_within(proxy: &mut Proxy, limit: Duration) -> Duration {
     took
 }
 
-/// The events that a backend has logged as lost.
+/// Returns the events that a backend has logged as lost.
 fn told(proxy: &Proxy, sink: &str) -> usize {
     let said = proxy.process.stderr();
     let lines = said.lines().filter(|line| line.contains(&format!("sink=\"{sink}\"")));

@@ -32,7 +32,7 @@ async fn echo() -> FakeUpstream {
     .await
 }
 
-/// A proxy whose folder has these files, too.
+/// Returns a proxy whose folder has these files, too.
 fn builder(upstream: &FakeUpstream, sinks: &str, files: &[(&str, &str)]) -> Builder {
     let builder = Builder::new(upstream.addr);
     for (name, text) in files {
@@ -41,7 +41,7 @@ fn builder(upstream: &FakeUpstream, sinks: &str, files: &[(&str, &str)]) -> Buil
     builder.sinks(sinks)
 }
 
-/// The status of a GET; None where the answer broke off.
+/// Returns the status of a GET; None where the response broke off.
 async fn get(proxy: &Proxy, id: &str) -> Option<u16> {
     let line = format!("Audit-ID: {id}");
     let answer = http1::get(proxy.addr, Some("alice"), "/api/v1/pods", &[&line]).await;
@@ -323,7 +323,7 @@ async fn a_strict_webhook_that_is_down_lets_nothing_pass_until_it_is_back() {
     let proxy = strict_webhook(&upstream, &receiver, "20ms").start().await;
     assert_eq!(get(&proxy, "before").await, Some(200));
     receiver.down.store(true, Ordering::Relaxed);
-    // Nothing tells before its only event, so it is forwarded; but its answer has no end.
+    // Nothing tells before its only event, so it is forwarded; but its response has no end.
     assert_ne!(get(&proxy, "unknown").await, Some(200));
     let forwarded = upstream.seen().len();
     assert_eq!(forwarded, 2);

@@ -20,7 +20,7 @@ const WATCH: &str = "/api/v1/namespaces/team-a/configmaps?watch=true";
 
 type FrameSender = tokio::sync::mpsc::Sender<Result<Frame<Bytes>, BoxError>>;
 
-/// An upstream whose one answer is sent by the test itself, frame by frame.
+/// Returns an upstream whose one answer is sent by the test itself, frame by frame.
 async fn driven(protocols: Protocols) -> (FakeUpstream, Arc<Mutex<Option<FrameSender>>>) {
     let slot = Arc::new(Mutex::new(None));
     let filled = Arc::clone(&slot);

@@ -37,7 +37,7 @@ struct Load {
     most: AtomicUsize,
 }
 
-/// Knows tokens that begin with `good`; takes 5 ms for an answer.
+/// Knows tokens that begin with `good`; takes 5 ms for a response.
 async fn api_server(load: Arc<Load>) -> FakeUpstream {
     FakeUpstream::start(Protocols::Http2, move |request| {
         let load = Arc::clone(&load);

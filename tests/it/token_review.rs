@@ -19,7 +19,7 @@ const TARGET: &str = "/api/v1/namespaces/team-a/configmaps/one";
 const REVIEWS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 
 /// Knows the tokens `jane`, `old` (refused with a reason) and `deploy` (other audiences); takes
-/// `time` for an answer.
+/// `time` for a response.
 async fn reviewing(time: Duration) -> FakeUpstream {
     FakeUpstream::start(Protocols::Http2, move |request| async move {
         if request.uri().path() != REVIEWS {

@@ -19,7 +19,7 @@ pub const SPOOL: &str = "kube_audit_proxy_spool_bytes{backend=\"webhook\"}";
 /// What the receiver has taken.
 pub type Taken = Arc<Mutex<Vec<Value>>>;
 
-/// The list in a request's body.
+/// Returns the list in a request's body.
 async fn list(request: Request<Incoming>) -> Option<Value> {
     let compressed = request.headers().contains_key("content-encoding");
     let body = request.into_body().collect().await.ok()?.to_bytes();
@@ -38,7 +38,7 @@ pub fn kubeconfig(dir: &TempDir, receiver: SocketAddr) -> String {
     format!("--audit-webhook-config-file={}", dir.write("webhook.conf", &text).display())
 }
 
-/// A kubeconfig of a receiver.
+/// Returns a kubeconfig of a receiver.
 pub fn receiver_of(receiver: SocketAddr) -> String {
     let pki = |name: &str| corpus::pki(name).display().to_string();
     format!(
@@ -57,7 +57,7 @@ async fn upstream() -> FakeUpstream {
     FakeUpstream::start(Protocols::Http2, |_| async { json(200, "{}") }).await
 }
 
-/// A receiver that takes everything.
+/// Returns a receiver that takes everything.
 pub fn taker(taken: &Taken) -> impl Fn(Request<Incoming>) -> TakerFuture + Send + Sync + 'static {
     let taken = Arc::clone(taken);
     move |request| {

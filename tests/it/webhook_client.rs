@@ -88,7 +88,7 @@ async fn a_client_certificate_that_is_replaced_is_presented() {
 /// What a proxy in between has seen of each connection, up to where bytes are only passed on.
 pub type Heard = Arc<Mutex<Vec<Vec<u8>>>>;
 
-/// A proxy for `CONNECT`, optionally over TLS, that requires a password.
+/// Returns a proxy for `CONNECT`, optionally over TLS, that requires a password.
 pub async fn connect_proxy(tls: bool) -> (SocketAddr, Heard) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (addr, heard) = (listener.local_addr().unwrap(), Heard::default());
@@ -138,7 +138,7 @@ async fn connected(
     let _ = copy_bidirectional(&mut stream, &mut target).await;
 }
 
-/// A SOCKS5 proxy without authentication.
+/// Returns a SOCKS5 proxy without authentication.
 pub async fn socks_proxy() -> (SocketAddr, Heard) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (addr, heard) = (listener.local_addr().unwrap(), Heard::default());

@@ -104,7 +104,7 @@ async fn a_receiver_that_comes_back_gets_everything_out_of_the_spool() {
     drop(receiver);
 }
 
-/// The maximum of the resident memory until it is stopped.
+/// Returns the maximum of the resident memory until it is stopped.
 fn watch_memory(proxy: &Proxy) -> (Arc<AtomicBool>, std::thread::JoinHandle<u64>) {
     let stop = Arc::new(AtomicBool::new(false));
     let (stopped, id) = (Arc::clone(&stop), proxy.process.id());

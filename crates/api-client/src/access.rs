@@ -14,13 +14,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use crate::client::{ApiClient, ApiRequest, WeakApiClient};
 use crate::log_limit::LogLimit;
 
-/// Between two probes while access is denied.
+/// Interval of probes while access is denied.
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 /// How long a probe may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the result of a probe that found the credentials accepted is used.
 const ACCEPTED_TTL: Duration = Duration::from_secs(2);
-/// Between two warnings about the same kind of access.
+/// Minimum time between two warnings about the same kind of access.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The proxy's own user where its certificate is a front proxy's, which names no user.
@@ -56,7 +56,7 @@ pub enum Denial {
 }
 
 impl Denial {
-    /// The denial that this status code means.
+    /// Returns the denial that this status code means.
     pub fn of(code: StatusCode) -> Option<Denial> {
         match code {
             StatusCode::UNAUTHORIZED => Some(Denial::Unauthorized),
@@ -215,7 +215,7 @@ fn warn(upstream: &str, access: Access, denial: Denial) {
     }
 }
 
-/// The access to one server, as far as it is known. Cheap to clone.
+/// The state of the access to one server. Cheap to clone.
 #[derive(Clone)]
 pub struct OwnAccess {
     client: ApiClient,
@@ -254,7 +254,7 @@ impl OwnAccess {
     /// credential, or denied access.
     ///
     /// # Errors
-    /// The reason, for `/readyz`.
+    /// Returns the reason, for `/readyz`.
     pub fn check(&self) -> Result<(), String> {
         if let Some(plugin) = self.client.target().plugin() {
             plugin.check().map_err(|error| error.to_string())?;

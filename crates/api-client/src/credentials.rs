@@ -38,7 +38,7 @@ impl std::fmt::Debug for HeaderCredentials {
 }
 
 impl Credentials {
-    /// A token that does not change.
+    /// Returns a token that does not change.
     ///
     /// # Errors
     /// If a header cannot have its characters; names `field`.
@@ -46,7 +46,7 @@ impl Credentials {
         Ok(Credentials::fixed(bearer(token, field)?, None))
     }
 
-    /// A token in a file that may change, like a projected ServiceAccount token.
+    /// Returns a token in a file that may change, like a projected ServiceAccount token.
     ///
     /// # Errors
     /// If the file has no usable token; names `field`.
@@ -59,7 +59,7 @@ impl Credentials {
         Ok(Credentials::fixed(bearer(&token, &field)?, Some(path.to_owned())))
     }
 
-    /// A user name and a password.
+    /// Returns a user name and a password.
     pub fn basic(username: &str, password: &str) -> Credentials {
         let pair = Zeroizing::new(format!("{username}:{password}"));
         let pair = Zeroizing::new(STANDARD.encode(pair.as_bytes()));
@@ -91,7 +91,7 @@ impl Credentials {
         }
     }
 
-    /// The current header, marked as sensitive.
+    /// Returns the current header, marked as sensitive.
     pub fn header(&self) -> Option<HeaderValue> {
         self.current()?.header
     }

@@ -58,7 +58,7 @@ impl Addresses {
     /// alternate between IPv6 and IPv4.
     ///
     /// # Errors
-    /// The resolver's error, or `NotFound` if the host has no address.
+    /// Returns the resolver's error, or `NotFound` if the host has no address.
     pub async fn resolve(host: &str, port: u16) -> io::Result<Addresses> {
         let mut list = interleaved(lookup(host, port).await?.into_iter());
         if list.is_empty() {
@@ -81,7 +81,7 @@ impl Addresses {
         Addresses { host, port: address.port(), list, are_several: false }
     }
 
-    /// The number of addresses that have not been ruled out.
+    /// Returns the number of addresses that have not been ruled out.
     pub fn count(&self) -> usize {
         self.list.len()
     }
@@ -146,7 +146,7 @@ pub async fn dial(host: &str, port: u16, timeout: Duration) -> io::Result<TcpStr
 /// Returns all addresses of `host`.
 ///
 /// # Errors
-/// The resolver's error.
+/// Returns the resolver's error.
 pub async fn lookup(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     #[cfg(any(test, feature = "testing"))]
     if let Some(addresses) = overrides::of(host) {
@@ -250,7 +250,7 @@ fn timed_out(addresses: &[SocketAddr], error: Option<(SocketAddr, io::Error)>) -
     io::Error::new(io::ErrorKind::TimedOut, text)
 }
 
-/// Has the kernel close the connection when the peer is gone. Not worth failing for.
+/// Makes the kernel close the connection when the peer is unreachable. Failures are ignored.
 fn keep_alive(tcp: &TcpStream) {
     let keepalive = TcpKeepalive::new()
         .with_time(KEEPALIVE_TIME)
@@ -280,7 +280,7 @@ pub mod overrides {
         HOSTS.lock().unwrap().push((host.to_owned(), addresses));
     }
 
-    /// The address of `host` that is tried first now.
+    /// Returns the address of `host` that is tried first now.
     pub async fn first(host: &str) -> SocketAddr {
         let port = of(host).unwrap()[0].port();
         Addresses::resolve(host, port).await.unwrap().list[0]
@@ -293,5 +293,4 @@ pub mod overrides {
 }
 
 #[cfg(test)]
-#[path = "dial_tests.rs"]
 mod tests;

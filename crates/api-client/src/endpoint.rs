@@ -5,7 +5,7 @@ use http::{HeaderValue, Uri};
 
 use crate::error::ConfigError;
 
-/// Where the API server is, from a URL like `https://10.0.0.1:6443`.
+/// The address of the API server, from a URL such as `https://10.0.0.1:6443`.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
     /// `https`, or `http` for an upstream in plain text.
@@ -69,7 +69,7 @@ impl Endpoint {
         Ok(Endpoint { host: host.to_owned(), scheme, authority, host_header, port, path_prefix })
     }
 
-    /// Whether connections are in TLS.
+    /// Returns whether connections are in TLS.
     pub fn is_https(&self) -> bool {
         self.scheme == Scheme::HTTPS
     }

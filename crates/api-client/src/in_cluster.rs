@@ -10,7 +10,8 @@ use crate::error::ConfigError;
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 impl ClientConfig {
-    /// The API server of the cluster that the proxy runs in, as client-go's `InClusterConfig`.
+    /// Returns the API server of the cluster that the proxy runs in, as client-go's
+    /// `InClusterConfig`.
     ///
     /// # Errors
     /// If this is no pod, or it has no service account token.

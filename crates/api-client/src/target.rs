@@ -31,7 +31,7 @@ impl Target {
     /// servers of `config` are ignored ([`Target::all`]).
     ///
     /// # Errors
-    /// Certificates and keys that cannot be used, with file and field.
+    /// Returns an error for certificates and keys that cannot be used, with file and field.
     pub fn new(mut config: ClientConfig) -> Result<Target, ConfigError> {
         config.more_servers.clear();
         let mut targets = Target::all(config)?;
@@ -42,7 +42,7 @@ impl Target {
     /// credentials and proxy, so refreshing one ([`Target::refresh`]) refreshes all.
     ///
     /// # Errors
-    /// Certificates and keys that cannot be used, with file and field.
+    /// Returns an error for certificates and keys that cannot be used, with file and field.
     pub fn all(config: ClientConfig) -> Result<Vec<Target>, ConfigError> {
         let ClientConfig {
             server,
@@ -85,7 +85,7 @@ impl Target {
         }
     }
 
-    /// The credential plugin, if there is one.
+    /// Returns the credential plugin, if there is one.
     pub fn plugin(&self) -> Option<&Arc<ExecCredentials>> {
         match &self.credentials {
             Some(Credentials::Exec(plugin)) => Some(plugin),

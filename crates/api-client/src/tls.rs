@@ -18,7 +18,7 @@ use pki::{self, KeyError, Roots, ServerVerifier, certified_key};
 /// The TLS settings for one server.
 #[derive(Debug)]
 pub struct ClientTls {
-    /// What the server's certificate has to be for.
+    /// The name that the server's certificate must be valid for.
     pub server_name: ServerName<'static>,
     /// Shared with servers that have the same CAs and client certificate.
     settings: Arc<Settings>,
@@ -78,12 +78,12 @@ impl ClientTls {
         ClientTls { server_name, settings: Arc::clone(&self.settings) }
     }
 
-    /// For pooled connections: HTTP/2, else HTTP/1.1.
+    /// Returns the settings for pooled connections: HTTP/2, else HTTP/1.1.
     pub fn pooled(&self) -> Arc<ClientConfig> {
         Arc::clone(&self.settings.current.load().pooled)
     }
 
-    /// For connections that are to be upgraded: HTTP/1.1 only.
+    /// Returns the settings for connections that will be upgraded: HTTP/1.1 only.
     pub fn upgrades(&self) -> Arc<ClientConfig> {
         Arc::clone(&self.settings.current.load().upgrades)
     }
@@ -193,7 +193,7 @@ impl Current {
     }
 }
 
-/// The CAs that this system trusts; `None` where there are none.
+/// Returns the CAs that this system trusts; `None` where there are none.
 pub fn system_roots() -> Option<Roots> {
     let mut roots = Roots::new("the CA certificates of this system");
     for certificate in rustls_native_certs::load_native_certs().certs {

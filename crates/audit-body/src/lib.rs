@@ -8,13 +8,14 @@
 //!    decoders do, and finds constructs whose meaning depends on the decoder.
 //! 3. [`Compactor`] validates and compacts JSON in one pass, removes `managedFields`, redacts the
 //!    paths of a [`Redaction`], and truncates what is too long.
-//! 4. A body that is not JSON becomes a JSON string, or its length and digest where it may contain secrets.
+//! 4. A body that is not JSON becomes a JSON string, or its length and digest where it may contain
+//!    secrets.
 //!
 //! Two more parts read responses: [`StatusTap`] finds a `Status`, and [`CreatedTap`] the name of a
 //! created object.
 //!
-//! The crate performs no I/O and never waits. Threads that convert long bodies are up to the caller;
-//! [`heavy_from`] returns from which length on they are worthwhile.
+//! The crate performs no I/O and never waits. Callers convert bodies that are longer than
+//! [`heavy_from`] returns on threads of their own.
 
 mod budget;
 mod capture;

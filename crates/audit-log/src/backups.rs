@@ -72,7 +72,7 @@ impl Cleaner {
     /// Asks for a round. Returns at once.
     pub(super) fn wake(&self) {
         if let Some(wake) = &self.wake {
-            // Full: one is asked for already.
+            // If the channel is full, a round has been requested already.
             let _ = wake.try_send(());
         }
     }
@@ -89,7 +89,7 @@ impl Drop for Cleaner {
     }
 }
 
-/// Backups that must stay as they are, by their names before compression.
+/// Backups that must not be changed, by their names before compression.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     files: Mutex<KeptFiles>,
@@ -99,7 +99,7 @@ pub(super) struct Kept {
 struct KeptFiles {
     /// The one that was rotated last: never deleted, only compressed.
     newest: Option<PathBuf>,
-    /// Those whose last blocks are not sealed yet: neither compressed nor deleted.
+    /// Files whose last blocks are not sealed yet: neither compressed nor deleted.
     unsealed: BTreeSet<PathBuf>,
     /// Index files whose digests are to be sealed, if anything is.
     indexes: Option<Vec<IndexDigest>>,
@@ -128,7 +128,7 @@ impl Kept {
         }
     }
 
-    /// The index files that were written since the last call.
+    /// Returns the index files that were written since the last call.
     pub(super) fn take_indexes(&self) -> Vec<IndexDigest> {
         let mut files = self.files.lock().expect("nothing panics that holds it");
         files.indexes.as_mut().map(std::mem::take).unwrap_or_default()
@@ -142,8 +142,8 @@ impl Kept {
         files.unsealed.len() < before
     }
 
-    /// Whether a backup may be deleted, which the backup `next` comes after. One that the next is
-    /// not sealed after may have the newest record of the chain, which must not get lost.
+    /// Returns whether a backup may be deleted, which the backup `next` comes after. One that the
+    /// next is not sealed after may have the newest record of the chain, which must not get lost.
     fn may_delete(&self, backup: &Path, next: Option<&Path>) -> bool {
         let files = self.files.lock().expect("nothing panics that holds it");
         let is_next_sealed = match next {
@@ -174,7 +174,7 @@ pub(super) struct Backups {
 /// The files of one backup: the plain one, the compressed one, or (after a crash) both.
 #[derive(Debug, Default)]
 struct Backup {
-    /// Its name before compression, whether there is such a file or not.
+    /// The name before compression, whether such a file exists or not.
     name: PathBuf,
     plain: Option<PathBuf>,
     compressed: Vec<PathBuf>,
@@ -202,7 +202,7 @@ impl Backups {
         }
     }
 
-    /// One round. After an error nothing is deleted any more; returns the first.
+    /// Runs one round. After an error nothing more is deleted; returns the first error.
     pub(super) fn clean(&mut self) -> io::Result<()> {
         let (backups, newest) = self.list()?;
         let mut result = Ok(());
@@ -237,7 +237,7 @@ impl Backups {
             let next = names.get(seen).map(PathBuf::as_path);
             let done = if (too_many || too_old) && self.kept.may_delete(&backup.name, next) {
                 if result.is_err() {
-                    // A newer file that is gone while an older one is there would be missed.
+                    // A deleted newer file would be reported as missing while an older one exists.
                     continue;
                 }
                 self.log_deletion(&backup, too_many);
@@ -298,8 +298,8 @@ impl Backups {
         }
     }
 
-    /// All backups by the time in their name, the oldest first, a plain file and its compressed
-    /// twin as one; and the newest modification time of all log files.
+    /// Returns all backups by the time in their name, the oldest first, a plain file and its
+    /// compressed twin as one; and the newest modification time of all log files.
     fn list(&self) -> io::Result<(Listed, Option<SystemTime>)> {
         let mut backups: BTreeMap<(SystemTime, OsString), Backup> = BTreeMap::new();
         let mut newest = None;
@@ -368,7 +368,7 @@ impl Backups {
         }
     }
 
-    /// `false`: we were told to stop.
+    /// Returns `false` if the shutdown interrupted it.
     fn compress_to(&self, plain: &Path, temporary: &Path) -> io::Result<bool> {
         let mut from = File::open(plain)?;
         disk::step()?;
@@ -461,7 +461,7 @@ impl Encoder {
 }
 
 fn modified(entry: &fs::DirEntry) -> Option<SystemTime> {
-    // That of the target, if it is a symbolic link.
+    // The modification time of the target, if it is a symbolic link.
     fs::metadata(entry.path()).ok()?.modified().ok()
 }
 

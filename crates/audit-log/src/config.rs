@@ -25,7 +25,7 @@ pub struct LogConfig {
 /// fails can take with it. The end of the process alone takes nothing that was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SyncMode {
-    /// When the system likes, as with kube-apiserver; and at the end of the process.
+    /// When the operating system decides, like kube-apiserver; and at the end of the process.
     Off,
     /// After this time at the latest.
     Interval(Duration),
@@ -33,7 +33,7 @@ pub enum SyncMode {
     Always,
 }
 
-/// Where the log is written.
+/// The destination of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogPath {
     /// `-`
@@ -54,13 +54,13 @@ impl fmt::Display for LogPath {
 /// Whether a request waits for its events to be written.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Mode {
-    /// It does not. When the queue is full, new events are lost, and counted.
+    /// Requests do not wait. When the queue is full, new events are dropped and counted.
     Batch {
         /// Events that may wait; at least 1.
         buffer_size: usize,
         /// A batch is complete with this many events; at least 1.
         max_size: usize,
-        /// Or when its first event has waited this long. Unused if `max_size` is 1.
+        /// Or when its first event has waited for this time. Unused if `max_size` is 1.
         max_wait: Duration,
         /// How many batches may be written in a second.
         throttle: Option<Throttle>,
@@ -68,7 +68,7 @@ pub enum Mode {
     /// It waits, and goes on if an event could not be written. Where writes are quick, the bytes
     /// that it sends wait instead ([`CommitStrategy::Deferred`](super::CommitStrategy::Deferred)).
     Blocking,
-    /// It waits, and is refused if its first event could not be written. That is up to the caller.
+    /// Requests wait, and the caller refuses them if their first event could not be written.
     BlockingStrict,
 }
 
@@ -81,7 +81,7 @@ pub struct Throttle {
     pub burst: u32,
 }
 
-/// When the log file is set aside for a new one, and how long those set aside are kept.
+/// When the log file is rotated, and how long rotated files are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rotation {
     /// The log file is rotated before it grows beyond this many MiB; 0: never, and the other
@@ -100,7 +100,7 @@ pub struct Rotation {
 /// `--audit-log-compress`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compress {
-    /// Rotated files stay as they are.
+    /// Rotated files are not compressed.
     No,
     /// With gzip, as `audit-TIME.log.gz`.
     Gzip,
@@ -123,7 +123,7 @@ impl Default for Rotation {
 }
 
 impl Rotation {
-    /// No rotation at all.
+    /// No rotation.
     pub const NEVER: Rotation = Rotation {
         max_size_mib: 0,
         max_age_days: 0,

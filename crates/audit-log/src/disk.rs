@@ -20,7 +20,7 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
     fs::remove_file(path)
 }
 
-/// Deletes a file, unless it is already gone.
+/// Deletes a file if it exists.
 pub(super) fn remove_if_there(path: &Path) -> io::Result<()> {
     match remove(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -58,9 +58,9 @@ pub(super) mod faults {
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub(crate) enum Fault {
         None,
-        /// After so many more steps, one fails.
+        /// One step fails after this many.
         Once(u32),
-        /// After so many more steps, all fail.
+        /// All steps fail after this many.
         Crash(u32),
         /// Like `Crash`, and the step that it comes at is an append that leaves a part.
         Torn(u32),
@@ -79,7 +79,7 @@ pub(super) mod faults {
         TORN.set(false);
     }
 
-    /// Whether the "process" has been killed.
+    /// Returns whether the "process" has been killed.
     pub(crate) fn is_dead() -> bool {
         NEXT.get() == Fault::Dead
     }

@@ -20,7 +20,7 @@ pub(crate) struct DroppedEvents {
 struct Pending {
     events: u64,
     error: String,
-    /// When the last line was logged.
+    /// When the last message was logged.
     reported: Option<Instant>,
 }
 
@@ -44,7 +44,7 @@ impl DroppedEvents {
         self.report(&mut pending, INTERVAL);
     }
 
-    /// Logs what is held back, now.
+    /// Logs all pending counts immediately.
     pub(crate) fn flush(&self) {
         let mut pending = self.pending.lock().expect("nothing panics while it holds the losses");
         self.report(&mut pending, Duration::ZERO);

@@ -12,7 +12,7 @@ pub enum LogError {
     /// A folder above the log file could not be made.
     #[error(
         "cannot create the directory {} of the audit log: {source}; create it and let this user \
-         write there, or name another file with --audit-log-path",
+         write there, or choose another path",
         path.display()
     )]
     Folder {
@@ -31,22 +31,18 @@ pub enum LogError {
     },
     /// The log path cannot be that of a file.
     #[error(
-        "the audit log {} is not a file; give --audit-log-path the full name of a file, or - \
-         for standard output",
+        "the audit log {} is not a file; give the full name of a file, or - for standard output",
         .0.display()
     )]
     NotAFile(PathBuf),
     /// The log cannot be sealed, because it is not a regular file.
-    #[error(
-        "{what} cannot be sealed; give a regular file with --audit-log-path, or leave out \
-         --audit-log-seal"
-    )]
+    #[error("{what} cannot be sealed; log to a regular file, or do not seal the log")]
     NotSealable {
         /// The kind of output.
         what: String,
     },
     /// The key of the seal cannot be used.
-    #[error("--audit-log-seal-key-file: {0}")]
+    #[error("{0}")]
     SealKey(#[from] KeyError),
     /// The seal file cannot be read or made.
     #[error(
@@ -63,7 +59,7 @@ pub enum LogError {
     /// Another process, or another backend of this one, writes the log.
     #[error(
         "the audit log {} is already written by another kube-audit-proxy or backend{owner}; a sealed \
-         log has one writer: stop the other, or name another file with --audit-log-path",
+         log has one writer: stop the other, or choose another path",
         path.display()
     )]
     Locked {
@@ -84,20 +80,36 @@ pub enum LogError {
         source: io::Error,
     },
     /// Standard output is closed.
-    #[error(
-        "cannot write the audit log to standard output: {0}; keep it open, or name a file with \
-         --audit-log-path"
-    )]
+    #[error("cannot write the audit log to standard output: {0}; keep it open, or log to a file")]
     Stdout(io::Error),
     /// A setting of batch mode is out of its range.
-    #[error("{flag} must be a positive number")]
+    #[error("must be a positive number")]
     NotPositive {
-        /// The flag.
-        flag: &'static str,
+        /// The setting, such as `batch-max-size`.
+        setting: &'static str,
     },
     /// The system refused a thread.
     #[error("cannot start the thread that writes the audit log: {0}; raise the limit of threads")]
     Thread(io::Error),
+}
+
+impl LogError {
+    /// Returns the setting to change: `path` for the flag `--audit-log-path` or the key `path`.
+    pub fn setting(&self) -> &'static str {
+        match self {
+            LogError::SealKey(_) => "seal-key-file",
+            LogError::NotSealable { .. } | LogError::Seal { .. } | LogError::LockFile { .. } => {
+                "seal"
+            }
+            LogError::NotPositive { setting } => setting,
+            LogError::Folder { .. }
+            | LogError::File { .. }
+            | LogError::NotAFile(_)
+            | LogError::Locked { .. }
+            | LogError::Stdout(_)
+            | LogError::Thread(_) => "path",
+        }
+    }
 }
 
 /// What to do if the file at `path` cannot be opened. The names of standard output are links that
@@ -107,13 +119,10 @@ fn remedy(path: &Path) -> &'static str {
         ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"].iter().any(|name| path == Path::new(name));
     match is_stdout {
         true => {
-            "for standard output give --audit-log-path=-, which uses it as it is and needs no \
-             permission to open it"
+            "for standard output give - (in sinks, type: stdout), which uses it as it is and needs \
+             no permission to open it"
         }
-        false => {
-            "let this user write that file and its directory, or name another file with \
-             --audit-log-path"
-        }
+        false => "let this user write that file and its directory, or choose another path",
     }
 }
 
@@ -139,10 +148,10 @@ pub enum WriteError {
     /// The webhook did not take it.
     #[error("the webhook endpoint did not accept the events: {0}")]
     Webhook(Arc<str>),
-    /// It could not be written to the spool of a stream backend.
+    /// The event could not be written to the spool of a stream backend.
     #[error("{0}")]
     Spool(Arc<str>),
-    /// It came after the sink was shut down.
+    /// The event was submitted after the shutdown.
     #[error("audit backend shut down")]
     ShutDown,
     /// The writer failed in a way that is a bug of ours.

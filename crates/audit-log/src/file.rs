@@ -36,7 +36,7 @@ pub(super) struct LogFile {
     /// None: never rotated.
     pub(super) rotator: Option<Rotator>,
     pub(super) namer: BackupNamer,
-    /// Until the cleaner takes it.
+    /// The clock, until the cleaner takes it.
     log_clock: Option<LogClock>,
     pub(super) kept: Arc<Kept>,
     /// Held as long as the log is open.
@@ -44,20 +44,20 @@ pub(super) struct LogFile {
     /// The open file was deleted and no other can be made: why. Nothing that is written now could
     /// ever be read.
     gone: Option<io::Error>,
-    /// That the file was moved and no other can be made has been logged.
+    /// Whether it was logged that the file was moved and cannot be recreated.
     pub(super) complained: bool,
     /// Whether written bytes may not be on disk.
     dirty: bool,
     /// Files that were replaced before they were synced, and whether the folder is to be.
     older: Unsynced,
-    /// They are synced now and then, and so kept open until then.
+    /// Whether the file is synced regularly, and so kept open until then.
     synced: bool,
     /// The line digests for the seal.
     pub(super) seal: Option<LogSeal>,
 }
 
 impl LogFile {
-    /// One that others may write, too.
+    /// Opens a log file that other processes may write, too.
     #[cfg(test)]
     pub(super) fn open(
         path: &Path,
@@ -113,7 +113,7 @@ impl LogFile {
         Ok(log)
     }
 
-    /// For a log that is synced at its end only.
+    /// Marks the log as synced at its end only.
     pub(super) fn never_synced(self) -> LogFile {
         LogFile { synced: false, ..self }
     }
@@ -165,7 +165,7 @@ impl LogFile {
         }
     }
 
-    /// Goes over to another file; gives the one before.
+    /// Switches to another file; returns the previous one.
     pub(super) fn replace(&mut self, new: OpenFile) -> OpenFile {
         if self.lock.is_some() && new.regular {
             // The lock file is what counts; this one is for hard links and bind mounts.
@@ -179,7 +179,7 @@ impl LogFile {
         old
     }
 
-    /// How many of the lines go into this file: none if it must be rotated first.
+    /// Returns how many of the lines go into this file: none if it must be rotated first.
     fn fitting(&self, lines: &[Line]) -> usize {
         let Some(limit) = self.rotator.as_ref().and_then(Rotator::limit) else {
             return lines.len();
@@ -379,7 +379,7 @@ impl Output for LogFile {
             if self.kept.unsealed(&unsealed)
                 && let Some(rotator) = &self.rotator
             {
-                // It may be compressed or deleted now.
+                // The cleaner may compress or delete it now.
                 rotator.clean();
             }
         }

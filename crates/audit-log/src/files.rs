@@ -7,7 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// A process that was killed may need a moment until its locks are gone.
+/// The locks of a killed process may need a moment to disappear.
 const TRIES: u32 = if cfg!(test) { 1 } else { 10 };
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -28,7 +28,7 @@ pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Tells files apart, whatever their paths are.
+/// Identifies a file, whatever its path is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FileId {
     device: u64,
@@ -44,7 +44,7 @@ impl FileId {
 /// The outcome of an attempt to lock a file or directory.
 #[derive(Debug)]
 pub(crate) enum Lock {
-    /// It is locked until the file is closed, which the end of the process does, too.
+    /// Locked until the file is closed, which the end of the process does, too.
     Held,
     /// Another process, or another backend of this one, has locked it.
     InUse,
@@ -52,7 +52,8 @@ pub(crate) enum Lock {
     Unsupported(io::Error),
 }
 
-/// Locks a file or directory (`flock(2)`) for as long as it is open, unless it is locked.
+/// Locks a file or directory (`flock(2)`) until it is closed, unless another process holds the
+/// lock.
 pub(crate) fn try_lock(file: &File) -> Lock {
     let mut tries = 0;
     loop {

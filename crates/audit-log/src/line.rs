@@ -1,4 +1,4 @@
-//! One encoded event, which several sinks may have.
+//! One encoded event, which several backends may share.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -7,9 +7,9 @@ use std::sync::Arc;
 /// are in memory once.
 #[derive(Debug, Clone)]
 pub enum Line {
-    /// Of one sink.
+    /// Owned by one backend.
     Own(Vec<u8>),
-    /// Of several.
+    /// Shared by several backends.
     Shared(Arc<Vec<u8>>),
 }
 

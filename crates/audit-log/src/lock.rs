@@ -76,7 +76,7 @@ fn acquire(log: &Path, path: &Path) -> Result<Option<File>, LogError> {
         .map_err(|source| LogError::LockFile { path: path.to_owned(), source })?;
     match try_lock(&file) {
         Lock::Held => {
-            // Only for the message of whoever comes second.
+            // Only for the error message of another process.
             let owner = format!("{}\n", std::process::id());
             let _ = file.set_len(0).and_then(|()| file.write_all(owner.as_bytes()));
             Ok(Some(file))

@@ -14,10 +14,10 @@ use super::line::Line;
 use super::metrics::LogMetrics;
 use super::output::{Output, Stdout};
 
-/// Takes encoded events. Clones share one log.
+/// Accepts encoded events. Clones share one log.
 #[derive(Debug, Clone)]
 pub struct LogBackend {
-    /// `None`: there is no log.
+    /// `None` if there is no log.
     log: Option<Arc<CommitLog>>,
     observer: Option<UnboundedSender<Vec<u8>>>,
 }
@@ -56,12 +56,12 @@ impl LogBackend {
         Ok(LogBackend::writing(log))
     }
 
-    /// No log: events are not even counted.
+    /// Creates a backend without a log: events are not even counted.
     pub fn discard() -> LogBackend {
         LogBackend { log: None, observer: None }
     }
 
-    /// No log, but an observer. Without a log, nothing is counted.
+    /// Creates a backend without a log that sends events to an observer. Nothing is counted.
     pub fn channel(observer: UnboundedSender<Vec<u8>>) -> LogBackend {
         LogBackend::discard().with_observer(observer)
     }
@@ -141,7 +141,7 @@ impl LogBackend {
         }
     }
 
-    /// Logs losses that were held back, which the writer does itself unless it hangs.
+    /// Logs dropped events that have not been reported. The writer does so itself unless it hangs.
     pub fn tick(&self) {
         if let Some(log) = &self.log {
             log.tick();
@@ -161,13 +161,13 @@ fn validate(mode: &Mode) -> Result<(), LogError> {
         return Ok(());
     };
     let checks = [
-        (*buffer_size > 0, "--audit-log-batch-buffer-size"),
-        (*max_size > 0, "--audit-log-batch-max-size"),
-        (throttle.is_none_or(|throttle| throttle.qps > 0.0), "--audit-log-batch-throttle-qps"),
-        (throttle.is_none_or(|throttle| throttle.burst > 0), "--audit-log-batch-throttle-burst"),
+        (*buffer_size > 0, "batch-buffer-size"),
+        (*max_size > 0, "batch-max-size"),
+        (throttle.is_none_or(|throttle| throttle.qps > 0.0), "batch-throttle-qps"),
+        (throttle.is_none_or(|throttle| throttle.burst > 0), "batch-throttle-burst"),
     ];
     match checks.into_iter().find(|(valid, _)| !valid) {
-        Some((_, flag)) => Err(LogError::NotPositive { flag }),
+        Some((_, setting)) => Err(LogError::NotPositive { setting }),
         None => Ok(()),
     }
 }

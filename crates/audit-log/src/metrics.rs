@@ -130,7 +130,7 @@ pub struct BackendMetrics {
     /// Events sent to the backend.
     pub events: Counter,
     errors: [Counter; Plugin::ALL.len()],
-    /// The same of all backends.
+    /// The errors of all backends.
     all_errors: [Counter; Plugin::ALL.len()],
     /// 1 while the backend accepts events.
     pub healthy: Gauge,

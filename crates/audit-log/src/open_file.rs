@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::disk;
 use super::files::{FileId, with_suffix};
 
-/// How much of the file's end is looked at when it is opened, in bytes.
+/// Maximum number of bytes at the file's end that are examined when it is opened.
 const TAIL: u64 = 4 << 20;
 
 /// The file as it was opened.
@@ -22,13 +22,13 @@ pub(super) struct OpenFile {
     pub(super) id: FileId,
     /// Neither a pipe nor a device: it can be cut, rotated, read.
     pub(super) regular: bool,
-    /// Its length, as far as we know.
+    /// The expected length of the file.
     pub(super) size: u64,
-    /// Its length when it was last seen at its path.
+    /// The length when the file was last seen at its path.
     pub(super) seen: u64,
-    /// It was not empty when it was opened, and we have not written to it yet.
+    /// Whether the file had content when it was opened, and has not been written to yet.
     pub(super) inherited: bool,
-    /// It ends within a line.
+    /// Whether the file ends with a partial line.
     pub(super) torn: bool,
 }
 
@@ -39,7 +39,7 @@ impl OpenFile {
         let options = |read| {
             let mut options = OpenOptions::new();
             options.read(read).append(true).create(true).mode(0o600);
-            // To open a pipe blocks otherwise, until there is a reader.
+            // Without this flag, opening a pipe blocks until there is a reader.
             options.custom_flags(OFlags::NONBLOCK.bits() as i32);
             options
         };
@@ -85,7 +85,7 @@ impl OpenFile {
         self.inherited = self.size > 0;
         let mut last = [b'\n'];
         if self.size > 0 && self.file.read_exact_at(&mut last, self.size - 1).is_err() {
-            // Not readable, and so not known; a torn line is no rule but a rare accident.
+            // Unreadable, and so unknown; a partial line is rare.
             last = [b'\n'];
         }
         self.torn = last != [b'\n'];
@@ -100,7 +100,7 @@ impl OpenFile {
         let start = self.size.saturating_sub(TAIL);
         let mut tail = vec![0; (self.size - start) as usize];
         self.file.read_exact_at(&mut tail, start).ok()?;
-        // No event has a zero byte in it.
+        // No event contains a zero byte.
         let zero = tail.iter().position(|byte| *byte == 0);
         let good = &tail[..zero.unwrap_or(tail.len())];
         let end = good.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
@@ -111,12 +111,12 @@ impl OpenFile {
         (!whole && !unknown).then_some(start + end as u64)
     }
 
-    /// Whether these are the metadata of this file.
+    /// Returns whether these are the metadata of this file.
     pub(super) fn is(&self, metadata: &Metadata) -> bool {
         FileId::of(metadata) == self.id
     }
 
-    /// Whether it has no name any more.
+    /// Returns whether it has no name any more.
     pub(super) fn unlinked(&self) -> bool {
         self.file.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
     }

@@ -12,13 +12,13 @@ use super::error::LogError;
 use super::line::Line;
 use super::seal::Block;
 
-/// Where lines end up.
+/// A destination of lines.
 pub(super) trait Output: Send {
     /// Writes some of the lines, in order, and at least tries the first.
     fn write(&mut self, lines: &[Line]) -> Written;
 
-    /// Whether a write mostly takes but microseconds, so that threads which have better to do may
-    /// write.
+    /// Returns whether a write mostly takes but microseconds, so that threads which have better to
+    /// do may write.
     fn is_quick(&self) -> bool {
         false
     }
@@ -39,7 +39,7 @@ pub(super) trait Output: Send {
         Unsynced::default()
     }
 
-    /// Gives back what could not be synced.
+    /// Returns files that could not be synced.
     fn still_unsynced(&mut self, _unsynced: Unsynced) {}
 
     /// Returns when all that was written is on the disk.
@@ -82,7 +82,7 @@ impl Unsynced {
         }
     }
 
-    /// Whether there is nothing to do.
+    /// Returns whether there is nothing to sync.
     pub(super) fn is_empty(&self) -> bool {
         self.files.is_empty() && self.folder.is_none()
     }
@@ -91,7 +91,7 @@ impl Unsynced {
 /// How far [`Output::write`] got.
 #[derive(Debug)]
 pub(super) struct Written {
-    /// So many lines are in, from the first.
+    /// Number of lines that were written completely, from the first.
     pub(super) whole: usize,
     /// The line after these is not, for this reason; those after it were not tried.
     /// None: at least one line is in.
@@ -106,7 +106,7 @@ pub(super) struct Stdout {
 }
 
 impl Stdout {
-    /// A handle without Rust's own buffer.
+    /// Returns a handle without Rust's own buffer.
     pub(super) fn open() -> Result<Stdout, LogError> {
         let descriptor = io::stdout().as_fd().try_clone_to_owned().map_err(LogError::Stdout)?;
         Ok(Stdout { file: File::from(descriptor), torn: false })
@@ -124,7 +124,7 @@ impl Output for Stdout {
 /// The result of [`append`].
 #[derive(Debug)]
 pub(super) struct Appended {
-    /// So many lines are in.
+    /// Number of lines that were written completely.
     pub(super) whole: usize,
     /// All bytes that were written.
     pub(super) bytes: u64,

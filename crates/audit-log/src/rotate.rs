@@ -1,4 +1,4 @@
-//! When the log file is rotated, and what the rotated file is called.
+//! Decides when the log file is rotated, and names the rotated file.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -68,7 +68,7 @@ impl Rotator {
         self.limit = bytes;
     }
 
-    /// The most bytes that a file has. None: rotation has just failed.
+    /// Returns the most bytes that a file has. None: rotation has just failed.
     pub(super) fn limit(&self) -> Option<u64> {
         let blocked = self.retry_at.is_some_and(|at| Instant::now() < at);
         (!blocked).then_some(self.limit)
@@ -122,7 +122,7 @@ impl BackupNamer {
         BackupNamer { names, clock, last }
     }
 
-    /// A free name, later than all before.
+    /// Returns a free name, later than all before.
     pub(super) fn next(&mut self) -> io::Result<PathBuf> {
         let now = millis(self.clock.now());
         let after = self.last.saturating_add(1);
@@ -168,7 +168,7 @@ impl BackupNames {
         }
     }
 
-    /// The backup of a time in milliseconds since 1970.
+    /// Returns the backup of a time in milliseconds since 1970.
     fn backup(&self, millis: i128) -> io::Result<PathBuf> {
         let stamp = OffsetDateTime::from_unix_timestamp_nanos(millis.saturating_mul(1_000_000))
             .map_err(io::Error::other)?
@@ -180,7 +180,7 @@ impl BackupNames {
         Ok(self.folder.join(name))
     }
 
-    /// The first free name of this time or later, with its time.
+    /// Returns the first free name of this time or later, with its time.
     fn free(&self, mut millis: i128) -> io::Result<(i128, PathBuf)> {
         loop {
             let backup = self.backup(millis)?;
@@ -193,7 +193,7 @@ impl BackupNames {
         }
     }
 
-    /// The time of the newest backup by name, or of what is left of it.
+    /// Returns the time of the newest backup by name, or of its remains.
     fn newest(&self) -> Option<SystemTime> {
         let entries = fs::read_dir(&self.folder).ok()?;
         let named = |entry: io::Result<fs::DirEntry>| {
@@ -206,8 +206,8 @@ impl BackupNames {
         entries.filter_map(named).max()
     }
 
-    /// The time in a backup's name, and what follows its extension (nothing, or `.gz`). None: not
-    /// the name of a backup.
+    /// Returns the time in a backup's name, and what follows its extension (nothing, or `.gz`).
+    /// None: not the name of a backup.
     pub(super) fn parse<'a>(&self, name: &'a OsStr) -> Option<(SystemTime, &'a [u8])> {
         let rest = name.as_bytes().strip_prefix(self.prefix.as_bytes())?;
         let (stamp, rest) = rest.split_at_checked("2026-11-23T04-42-40.000".len())?;
@@ -218,7 +218,7 @@ impl BackupNames {
     }
 }
 
-/// A file's name without what was appended to it.
+/// Returns a file's name without the suffix.
 pub(super) fn without_suffix(name: &OsStr, suffix: &str) -> OsString {
     let bytes = name.as_bytes();
     OsStr::from_bytes(&bytes[..bytes.len().saturating_sub(suffix.len())]).to_owned()

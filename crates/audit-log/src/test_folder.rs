@@ -40,7 +40,7 @@ impl TestFolder {
         self.0.join(name)
     }
 
-    /// The names in it, sorted.
+    /// Returns the names in it, sorted.
     pub(crate) fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(&self.0).unwrap();
         let mut names: Vec<_> =

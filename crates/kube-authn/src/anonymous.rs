@@ -7,12 +7,12 @@ pub enum Anonymous {
     Nowhere,
     /// All.
     Everywhere,
-    /// Those to one of these paths, which have to be equal to the request's, decoded one.
+    /// Requests to one of these decoded paths, which must match exactly.
     Paths(Vec<String>),
 }
 
 impl Anonymous {
-    /// Whether a request to `path` may be.
+    /// Returns whether a request to `path` may be.
     pub fn allows(&self, path: &[u8]) -> bool {
         match self {
             Anonymous::Nowhere => false,

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, header};
 
-/// The token of the first `Authorization` header, if its scheme is `Bearer` in any case
+/// Returns the token of the first `Authorization` header, if its scheme is `Bearer` in any case
 /// (kube-apiserver's `bearertoken` authenticator).
 pub(crate) fn token(headers: &HeaderMap) -> Option<&[u8]> {
     let value = headers.get(header::AUTHORIZATION)?.as_bytes().trim_ascii();

@@ -1,4 +1,4 @@
-//! URLs of issuers: those that kube-apiserver accepts and that can be asked.
+//! Validates the URLs of issuers.
 
 use http::Uri;
 
@@ -25,7 +25,7 @@ pub fn problems(url: &str) -> Vec<&'static str> {
     if problems.is_empty() && !can_be_asked() { vec!["not a URL of a server"] } else { problems }
 }
 
-/// Whether each `%` is followed by two hexadecimal digits.
+/// Returns whether each `%` is followed by two hexadecimal digits.
 fn are_escapes_valid(text: &str) -> bool {
     let is_digit = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_hexdigit);
     let bytes = text.as_bytes();
@@ -33,7 +33,7 @@ fn are_escapes_valid(text: &str) -> bool {
     escapes.all(|(at, _)| is_digit(bytes.get(at + 1)) && is_digit(bytes.get(at + 2)))
 }
 
-/// Whether what follows the host is nothing, or a colon and digits.
+/// Returns whether what follows the host is nothing, or a colon and digits.
 fn is_port_valid(authority: &str) -> bool {
     let after = match authority.rsplit_once(']') {
         Some((_, after)) => after,

@@ -16,7 +16,7 @@ impl Members {
     /// Reads an object.
     ///
     /// # Errors
-    /// It is none, or has a name twice, here or further inside.
+    /// Returns an error if it is not an object, or has a duplicate name at any depth.
     pub(super) fn parse(text: &[u8]) -> Result<Members, serde_json::Error> {
         serde_json::from_slice::<Unique>(text)?;
         let AllMembers(members) = serde_json::from_slice(text)?;
@@ -26,24 +26,24 @@ impl Members {
         members.into_iter().map(read).collect::<Result<_, _>>().map(Members)
     }
 
-    /// A member; `None` if it is missing or null.
+    /// Returns a member; `None` if it is missing or null.
     pub(super) fn get(&self, name: &str) -> Option<&Value> {
         let found = self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value);
         found.filter(|value| !value.is_null())
     }
 
-    /// A text; empty if it is missing or null.
+    /// Returns a text; empty if it is missing or null.
     ///
     /// # Errors
-    /// It is something else.
+    /// Returns an error if it is not a text.
     pub(super) fn text(&self, name: &'static str) -> Result<&str, WrongType> {
         self.get(name).map_or(Ok(""), |value| value.as_str().ok_or(WrongType(name)))
     }
 
-    /// A list of texts; `None` if it is missing or null.
+    /// Returns a list of texts; `None` if it is missing or null.
     ///
     /// # Errors
-    /// It is something else.
+    /// Returns an error if it is not a list of texts.
     pub(super) fn texts(&self, name: &'static str) -> Result<Option<Vec<&str>>, WrongType> {
         let Some(value) = self.get(name) else { return Ok(None) };
         let texts = value.as_array().ok_or(WrongType(name))?.iter().map(|item| match item {

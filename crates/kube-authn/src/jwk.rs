@@ -16,7 +16,7 @@ use x509_parser::public_key::PublicKey as CertifiedKey;
 use super::jose_json::{AllMembers, Members, WrongType};
 use super::jwt::PublicKey;
 
-/// As Go decodes: the bits that the last character has to spare do not matter.
+/// Like in Go, the unused bits of the last character are ignored.
 const LENIENT: GeneralPurposeConfig =
     GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true);
 const URL_SAFE: GeneralPurpose = GeneralPurpose::new(
@@ -36,13 +36,13 @@ pub(crate) struct NamedWebKey {
 /// Why a key or a set of keys is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum JwkError {
-    /// Its JSON.
+    /// The key is not valid JSON.
     #[error(transparent)]
     Json(#[from] serde_json::Error),
     /// A member of it.
     #[error(transparent)]
     Type(#[from] WrongType),
-    /// What it says.
+    /// A key in the set is invalid, for this reason.
     #[error("{0}")]
     Key(&'static str),
 }
@@ -77,7 +77,7 @@ pub(super) struct WebKey {
 /// Reads one key.
 ///
 /// # Errors
-/// It is invalid.
+/// Returns an error if the key is invalid.
 pub(super) fn parse_key(text: &[u8]) -> Result<WebKey, JwkError> {
     let members = Members::parse(text)?;
     for name in ["use", "alg"] {
@@ -96,7 +96,7 @@ pub(super) fn parse_key(text: &[u8]) -> Result<WebKey, JwkError> {
     let public = match (members.text("kty")?, members.text("crv")?) {
         ("EC", curve) => {
             let point = point(curve, number("x"), number("y"))?;
-            // As long as a coordinate.
+            // The private key must be as long as a coordinate.
             if number("d").is_some_and(|d| d.len() != point.len() / 2) {
                 return Err(JwkError::Key("d of an EC key has the wrong length"));
             }
@@ -104,7 +104,7 @@ pub(super) fn parse_key(text: &[u8]) -> Result<WebKey, JwkError> {
         }
         ("RSA", _) if is_private && !all(&["p", "q"]) => return Err(missing),
         ("RSA", _) => match (number("n"), number("e")) {
-            // Those that are too short or too long are valid, but not used.
+            // Keys that are too short or too long are valid, but not used.
             (Some(n), Some(e)) => PublicKey::rsa(n, e),
             _ => return Err(missing),
         },
@@ -132,7 +132,7 @@ fn decode(engine: &GeneralPurpose, text: &str) -> Result<Vec<u8>, JwkError> {
     engine.decode(text).map_err(|_| JwkError::Key("a key has a member that is not base64"))
 }
 
-/// The point of an elliptic-curve key, uncompressed.
+/// Returns the point of an elliptic-curve key, uncompressed.
 fn point(curve: &str, x: Option<&[u8]>, y: Option<&[u8]>) -> Result<Vec<u8>, JwkError> {
     let (Some(x), Some(y)) = (x, y) else { return Err(JwkError::Key("an EC key lacks x or y")) };
     let (length, algorithm) = match curve {
@@ -153,7 +153,7 @@ fn point(curve: &str, x: Option<&[u8]>, y: Option<&[u8]>) -> Result<Vec<u8>, Jwk
 
 /// Checks `x5c`, `x5t`, `x5t#S256` and `x5u`.
 fn check_certificates(members: &Members, public: Option<&PublicKey>) -> Result<(), JwkError> {
-    // For kube-apiserver it is an object, as the library decodes it.
+    // kube-apiserver's library decodes it as an object.
     if members.get("x5u").is_some_and(|url| !url.is_object()) {
         return Err(JwkError::Key("a key has an x5u, which is not supported"));
     }
@@ -162,7 +162,7 @@ fn check_certificates(members: &Members, public: Option<&PublicKey>) -> Result<(
     if let Some(leaf) = leaf {
         let matches = match (certified_key(leaf), public) {
             (Some(certified), Some(public)) => certified == *public,
-            // Nothing is verified by such a key.
+            // Such a key verifies nothing.
             (_, None) => members.text("kty")? != "oct",
             (None, Some(_)) => false,
         };
@@ -189,10 +189,10 @@ fn check_certificates(members: &Members, public: Option<&PublicKey>) -> Result<(
     Ok(())
 }
 
-/// The certificates in `x5c`, each of which can be parsed.
+/// Returns the certificates in `x5c`, each of which can be parsed.
 ///
 /// # Errors
-/// One of them cannot.
+/// Returns an error if one of them cannot be parsed.
 pub(super) fn certificates(members: &Members) -> Result<Vec<Vec<u8>>, JwkError> {
     let encoded = members.texts("x5c")?.unwrap_or_default();
     let decoded = encoded.into_iter().map(|text| {
@@ -219,7 +219,7 @@ fn from_hex(digits: &[u8]) -> Option<Vec<u8>> {
     digits.chunks(2).map(|pair| Some(digit(pair[0])? << 4 | digit(*pair.get(1)?)?)).collect()
 }
 
-/// Whether a member `jwk` of a JWS header is a public key, or null.
+/// Returns whether a member `jwk` of a JWS header is a public key, or null.
 pub(super) fn is_public_key(value: &Value) -> bool {
     parse_key(value.to_string().as_bytes()).is_ok_and(|key| key.is_public)
 }

@@ -18,12 +18,12 @@ use super::jwk;
 pub struct Jwt<'t> {
     /// The algorithm of the signature.
     pub algorithm: Algorithm,
-    /// `kid`, which key it is; empty if it does not say.
+    /// `kid`, the ID of the key; empty if missing.
     pub key_id: String,
     /// The claims, which should be JSON.
     pub claims: Vec<u8>,
     signed: &'t [u8],
-    /// In base64, which is valid.
+    /// The signature in valid base64.
     signature: &'t str,
 }
 
@@ -52,7 +52,7 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// All that kube-apiserver takes where it is not told which.
+    /// The algorithms that kube-apiserver accepts by default.
     pub const ALL: [Algorithm; 9] = [
         Algorithm::RS256,
         Algorithm::RS384,
@@ -80,7 +80,7 @@ impl Algorithm {
         })
     }
 
-    /// By the name that tokens and flags have for it.
+    /// Returns the algorithm with this name in tokens and flags.
     pub fn from_name(name: &str) -> Option<Algorithm> {
         Algorithm::deserialize(serde::de::value::StrDeserializer::<serde::de::value::Error>::new(
             name,
@@ -102,7 +102,7 @@ fn parse_header(text: &[u8]) -> Option<(Algorithm, String)> {
     if header.get("jwk").is_some_and(|key| !jwk::is_public_key(key)) {
         return None;
     }
-    // The only extension that is known, and then only as it is without it (RFC 7797).
+    // The only supported extension, and only with its default value (RFC 7797).
     let critical = header.texts("crit").ok()?.unwrap_or_default();
     let is_encoded = header.get("b64").is_none_or(|encoded| *encoded != Value::Bool(false));
     (is_encoded && critical.iter().all(|name| *name == "b64")).then_some((algorithm, key_id))
@@ -123,7 +123,7 @@ impl<'t> Jwt<'t> {
         Some(Jwt { algorithm, key_id, claims: decode(claims)?, signed, signature })
     }
 
-    /// The claim `iss`; empty if it is missing.
+    /// Returns the claim `iss`; empty if it is missing.
     pub fn issuer(&self) -> String {
         let claims = serde_json::from_slice::<AllMembers<'_>>(&self.claims);
         let AllMembers(members) = claims.unwrap_or(AllMembers(Vec::new()));
@@ -131,7 +131,7 @@ impl<'t> Jwt<'t> {
         issuer.and_then(|(_, raw)| serde_json::from_str(raw.get()).ok()).unwrap_or_default()
     }
 
-    /// Whether the signature is `key`'s.
+    /// Returns whether the signature is `key`'s.
     pub fn is_signed_by(&self, key: &PublicKey) -> bool {
         key.verify(self.algorithm, self.signed, self.signature)
     }
@@ -155,7 +155,7 @@ pub enum PublicKey {
 const RSA_BYTES: std::ops::RangeInclusive<usize> = 2048 / 8..=8192 / 8;
 
 impl PublicKey {
-    /// An RSA key of 2048 to 8192 bits; `None` for others.
+    /// Returns an RSA key of 2048 to 8192 bits; `None` for others.
     pub fn rsa(n: &[u8], e: &[u8]) -> Option<PublicKey> {
         let trimmed = |number: &[u8]| {
             let zeros = number.iter().take_while(|byte| **byte == 0).count();
@@ -165,7 +165,8 @@ impl PublicKey {
         (RSA_BYTES.contains(&n.len()) && !e.is_empty()).then_some(PublicKey::Rsa { n, e })
     }
 
-    /// An elliptic-curve key from an uncompressed point; `None` for curves that are not used.
+    /// Returns an elliptic-curve key from an uncompressed point; `None` for curves that are not
+    /// used.
     pub fn ec(point: &[u8]) -> Option<PublicKey> {
         (point.first() == Some(&4) && matches!(point.len(), 65 | 97 | 133))
             .then(|| PublicKey::Ec(point.to_vec()))
@@ -176,7 +177,7 @@ impl PublicKey {
         let key = match self {
             PublicKey::Rsa { n, e } => DecodingKey::from_rsa_raw_components(n, e),
             PublicKey::Ec(point) => match (algorithm, point.len()) {
-                // The length of the point tells its curve.
+                // The length of the point determines the curve.
                 (Algorithm::ES256, 65) | (Algorithm::ES384, 97) => DecodingKey::from_ec_der(point),
                 (Algorithm::ES512, 133) => {
                     let key = UnparsedPublicKey::new(&ECDSA_P521_SHA512_FIXED, point);
@@ -187,17 +188,17 @@ impl PublicKey {
                 _ => return false,
             },
         };
-        // It refuses keys of another family than the algorithm's.
+        // The library rejects keys of another family than the algorithm's.
         algorithm.in_library().is_some_and(|algorithm| {
             jsonwebtoken::crypto::verify(signature, message, &key, algorithm).unwrap_or(false)
         })
     }
 }
 
-/// A claim that is a text or a list of texts, such as `aud`. For serde.
+/// Returns a claim that is a text or a list of texts, such as `aud`. For serde.
 ///
 /// # Errors
-/// Where it is neither.
+/// Returns an error if it is neither.
 pub(crate) fn one_or_many<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<String>, D::Error> {

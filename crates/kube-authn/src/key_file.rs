@@ -18,7 +18,7 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 use super::jwt::PublicKey;
 use pki::is_encrypted_key;
 
-/// A key and the name that kube-apiserver gives it.
+/// A key and its key ID in kube-apiserver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamedKey {
     /// The SHA-256 of the public key's DER, in base64url.
@@ -27,10 +27,10 @@ pub struct NamedKey {
     pub key: PublicKey,
 }
 
-/// Why a key file cannot be used. Says nothing of what is in it.
+/// Why a key file cannot be used. Contains nothing of the file.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("{path}: cannot read the key file: {source}", path = path.display())]
     Read {
         /// The file.
@@ -38,7 +38,7 @@ pub enum KeyFileError {
         /// Why.
         source: std::io::Error,
     },
-    /// It is no PEM.
+    /// The file is not PEM.
     #[error("{path}: the key file is not PEM; its blocks begin like -----BEGIN PUBLIC KEY-----", path = path.display())]
     Pem {
         /// The file.
@@ -83,7 +83,7 @@ pub(crate) fn load(path: &Path) -> Result<Vec<NamedKey>, KeyFileError> {
     Ok(keys)
 }
 
-/// The DER of a block's public key (SubjectPublicKeyInfo).
+/// Returns the DER of a block's public key (SubjectPublicKeyInfo).
 fn public_der(kind: SectionKind, der: Vec<u8>) -> Option<Vec<u8>> {
     let rsa = |pair: RsaKeyPair| -> Option<Vec<u8>> {
         let key: PublicKeyX509Der<'_> = pair.public_key().as_der().ok()?;

@@ -4,6 +4,7 @@
 mod anonymous;
 mod bearer;
 mod cel;
+mod fair_queue;
 pub mod issuer_url;
 mod jose_json;
 mod jwk;
@@ -20,7 +21,6 @@ mod token_file;
 mod token_review;
 mod token_webhook;
 mod tokens;
-mod turns;
 mod upstream_keys;
 mod verified;
 pub mod websocket;
@@ -75,18 +75,18 @@ pub struct Authenticator {
     /// Where requests may be anonymous: `--anonymous-auth`, or what the file of
     /// `--authentication-config` says now.
     pub anonymous: Arc<ArcSwap<Anonymous>>,
-    /// Who they are of then.
+    /// The user of anonymous requests.
     pub anonymous_user: Arc<User>,
 }
 
-/// Who sent a request, and how that is known.
+/// The user who sent a request, and how the user was authenticated.
 #[derive(Debug, Clone)]
 pub struct Authenticated {
-    /// Who.
+    /// The user.
     pub user: Arc<User>,
     /// How.
     pub method: Method,
-    /// Annotations that events get for it, sorted by key; mostly none.
+    /// Annotations for the events of the request, sorted by key; usually none.
     pub annotations: Option<Arc<[(&'static str, String)]>>,
 }
 
@@ -110,14 +110,14 @@ pub enum Method {
     Certificate,
     /// A bearer token.
     Token,
-    /// No credentials.
+    /// Without credentials.
     Anonymous,
 }
 
 /// Why a request has no user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthenticationError {
-    /// The credentials are invalid, or there are none and anonymous requests are not allowed: 401.
+    /// 401: the credentials are invalid, or there are none and anonymous requests are not allowed.
     Unauthorized,
     /// The credentials cannot be verified at the moment: 503.
     Unavailable,
@@ -192,7 +192,7 @@ impl Authenticator {
 }
 
 impl Authenticator {
-    /// Takes the headers by which front proxies say who is calling off a request.
+    /// Removes the headers in which front proxies name the user.
     pub fn remove_front_proxy_headers(&self, headers: &mut HeaderMap) {
         if let Some(proxies) = &self.request_header {
             proxies.remove_headers(headers);

@@ -21,11 +21,11 @@ const FRESH: Duration = Duration::from_secs(600);
 /// A fetch that tokens cause is allowed again after this time.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Where keys are fetched from.
+/// A source from which keys are fetched.
 pub trait KeySource: Send + Sync + 'static {
     /// The keys.
     type Keys: PartialEq + Send + Sync + 'static;
-    /// Why there are none. For the log.
+    /// Why fetching failed, for the log.
     type Error: Display + Send;
 
     /// Fetches the keys.
@@ -42,7 +42,7 @@ pub trait KeySource: Send + Sync + 'static {
 pub struct RemoteKeySet<S: KeySource> {
     source: S,
     keys: ArcSwapOption<S::Keys>,
-    /// Fetches that tokens may still cause; locked while a fetch is under way.
+    /// Fetches that tokens may still cause; locked while a fetch is in progress.
     allowance: Mutex<TokenBucket>,
 }
 
@@ -56,19 +56,19 @@ impl<S: KeySource> RemoteKeySet<S> {
         set
     }
 
-    /// A set whose keys are never fetched.
+    /// Returns a set whose keys are never fetched.
     #[cfg(test)]
     pub fn fixed(source: S, keys: S::Keys) -> Arc<RemoteKeySet<S>> {
         let allowance = Mutex::new(TokenBucket::new(0, INTERVAL));
         Arc::new(RemoteKeySet { source, keys: ArcSwapOption::from_pointee(keys), allowance })
     }
 
-    /// Where the keys are fetched from.
+    /// Returns the source of the keys.
     pub fn source(&self) -> &S {
         &self.source
     }
 
-    /// The keys that were fetched last; `None` before the first were.
+    /// Returns the keys that were fetched last; `None` before the first were.
     pub fn keys(&self) -> Option<Arc<S::Keys>> {
         self.keys.load_full()
     }
@@ -121,7 +121,7 @@ mod tests {
 
     use super::*;
 
-    /// Publishes the number of the fetch, and fails as often as said before.
+    /// A source that publishes the number of the fetch, and fails a given number of times.
     #[derive(Default)]
     struct Counting {
         failures: u32,

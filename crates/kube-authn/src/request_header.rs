@@ -17,7 +17,7 @@ pub struct RequestHeader {
     names: RequestHeaderNames,
 }
 
-/// The headers in which front proxies say who is calling, in the order in which they count.
+/// The headers in which front proxies name the user, in order of precedence.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RequestHeaderNames {
     /// `--requestheader-username-headers`
@@ -33,10 +33,10 @@ pub struct RequestHeaderNames {
 /// Why the identity headers of a front proxy are not trusted. For the log.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestHeaderError {
-    /// It has no certificate of a front proxy.
+    /// The client has no certificate of a front proxy.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
-    /// It is none of `--requestheader-allowed-names`.
+    /// The name is not in `--requestheader-allowed-names`.
     #[error("x509: subject with cn={0:?} is not in the allowed list")]
     Name(Arc<str>),
     /// User names and the rest are text.
@@ -57,7 +57,7 @@ impl RequestHeader {
     /// Returns the user that the headers of the proxy name, if any.
     ///
     /// # Errors
-    /// Where it is no front proxy.
+    /// Returns an error if it is no front proxy.
     pub fn user(
         &self,
         certificates: &ClientCertificates,
@@ -70,7 +70,7 @@ impl RequestHeader {
         Ok(self.names.user(headers)?.map(|user| Arc::new(user.into_authenticated().into())))
     }
 
-    /// Removes all headers that a front proxy could say something in.
+    /// Removes all headers that a front proxy could use.
     pub fn remove_headers(&self, headers: &mut HeaderMap) {
         let names = &self.names;
         for name in names.username.iter().chain(&names.uid).chain(&names.group) {
@@ -105,13 +105,13 @@ impl RequestHeaderNames {
         Ok(Some(UserInfo { username, uid: first(headers, &self.uid)?, groups, extra }))
     }
 
-    /// What stands behind the prefix, if the header has one.
+    /// Returns the part of the name after the prefix, if the header has the prefix.
     fn extra_key<'a>(&self, name: &'a HeaderName) -> Option<&'a str> {
         self.extra_prefix.iter().find_map(|prefix| name.as_str().strip_prefix(prefix.as_str()))
     }
 }
 
-/// The first line of the first header that is not empty.
+/// Returns the first line of the first header that is not empty.
 fn first(headers: &HeaderMap, names: &[HeaderName]) -> Result<String, RequestHeaderError> {
     let found = names.iter().find_map(|name| {
         headers.get(name).filter(|value| !value.is_empty()).map(|value| (name, value))
@@ -124,7 +124,7 @@ fn text(name: &HeaderName, value: &HeaderValue) -> Result<String, RequestHeaderE
         .map_err(|_| RequestHeaderError::Encoding(name.clone()))
 }
 
-/// An extra's key percent-decoded, or as it is where that cannot be.
+/// Returns an extra's key percent-decoded, or as it is where that cannot be.
 fn decoded(key: &str) -> String {
     query::decode(key, Plus::IsPlus)
         .and_then(|key| String::from_utf8(key.into_owned()).ok())

@@ -21,8 +21,8 @@ use super::verified::{Verified, numeric_date};
 const USUAL_ISSUERS: [&str; 2] =
     ["https://kubernetes.default.svc", "https://kubernetes.default.svc.cluster.local"];
 
-/// The issuers of ServiceAccount tokens, which no other issuer can be: those that are configured,
-/// or else the usual ones.
+/// Returns the issuers of ServiceAccount tokens, which no other issuer can be: those that are
+/// configured, or else the usual ones.
 pub fn issuers_or_usual(configured: &[String]) -> Vec<String> {
     match configured {
         [] => USUAL_ISSUERS.map(str::to_owned).to_vec(),
@@ -44,9 +44,9 @@ pub struct ServiceAccounts {
     files: Vec<PathBuf>,
     keys: ArcSwap<Vec<NamedKey>>,
     upstream: Option<Arc<UpstreamKeys>>,
-    /// Empty for the one that the API server says it is.
+    /// Empty for the issuer that the API server publishes.
     issuers: Vec<String>,
-    /// Empty for the issuer that the API server says it is; without that, for any.
+    /// Empty for the issuer that the API server publishes, or for any if it publishes none.
     audiences: Vec<String>,
 }
 
@@ -56,19 +56,19 @@ pub enum ServiceAccountError {
     /// The API server's keys could not be fetched yet.
     #[error("the API server's keys of service account tokens are not known yet")]
     NotReady,
-    /// It names a key that is none of ours.
+    /// The token names an unknown key.
     #[error("invalid signature, no keys found")]
     UnknownKey,
-    /// No key of ours signed it.
+    /// No known key signed the token.
     #[error("invalid signature")]
     Signature,
-    /// Its claims cannot be read.
+    /// The claims cannot be parsed.
     #[error("service account token claims cannot be read: {0}")]
     Claims(String),
     /// A claim that every such token has is missing or wrong.
     #[error("{0}")]
     Claim(&'static str),
-    /// It is meant for others.
+    /// The token has other audiences.
     #[error("token audiences {0:?} is invalid for the target audiences {1:?}")]
     Audience(Vec<String>, Vec<String>),
     /// `exp`
@@ -296,7 +296,7 @@ fn check_time(public: &Public, now: SystemTime) -> Result<Option<SystemTime>, Se
     Ok(expires)
 }
 
-/// For how many seconds the token should no longer be in use; `None` if it may be.
+/// Returns for how many seconds the token should no longer be in use; `None` if it may be used.
 fn seconds_stale(claims: &Kubernetes, now: SystemTime) -> Option<u64> {
     let warn_after = claims.warnafter.filter(|seconds| *seconds != 0.0).and_then(numeric_date)?;
     if now <= warn_after {

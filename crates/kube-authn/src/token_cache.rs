@@ -22,10 +22,10 @@ const NOBODYS: usize = 65_536;
 /// Parts of a table that are locked by themselves.
 const SHARDS: usize = 16;
 
-/// Whose a token is, and what is to be noted of it in events.
+/// The user of a token, and the annotations for events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenUser {
-    /// Whose.
+    /// The user.
     pub user: Arc<User>,
     /// Annotations of its events, sorted by key; mostly none.
     pub annotations: Option<Arc<[(&'static str, String)]>>,
@@ -92,7 +92,7 @@ impl TokenCache {
         TokenId(tag.as_ref().try_into().expect("HMAC-SHA256 has 32 bytes"))
     }
 
-    /// The user whose token it is, if that is known and still counts.
+    /// Returns the user whose token it is, if that is known and still counts.
     pub fn user(&self, id: &TokenId) -> Option<TokenUser> {
         let user = self.users.get(id, Instant::now());
         let metrics = &self.metrics;
@@ -100,13 +100,13 @@ impl TokenCache {
         user
     }
 
-    /// Whether it is, or was when last asked about, a user's: as long as there is room to remember
-    /// that.
+    /// Returns whether it is, or was when last asked about, a user's: as long as there is room to
+    /// remember that.
     pub fn was_users(&self, id: &TokenId) -> bool {
         self.users.shard(id).contains_key(id)
     }
 
-    /// What became of tokens.
+    /// Returns the metrics of token authentication.
     pub fn metrics(&self) -> &AuthenticationMetrics {
         &self.metrics
     }

@@ -19,7 +19,7 @@ pub struct TokenFile {
 /// Why a token file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenFileError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("{path}: cannot read the token file: {source}", path = path.display())]
     Read {
         /// The file.
@@ -34,7 +34,7 @@ pub enum TokenFileError {
         path: PathBuf,
         /// The line, from 1.
         line: u64,
-        /// What is wrong with it.
+        /// The fault.
         problem: String,
     },
 }
@@ -48,7 +48,7 @@ impl TokenFile {
     /// `ids` makes what tokens are looked up by.
     ///
     /// # Errors
-    /// Where the file cannot be read, or a line has fewer than three columns.
+    /// Returns an error if the file cannot be read, or a line has fewer than three columns.
     pub fn load(path: &Path, ids: &TokenCache) -> Result<TokenFile, TokenFileError> {
         let text = watched_files::regular_file::read(path)
             .map_err(|source| TokenFileError::Read { path: path.into(), source })?;
@@ -85,7 +85,7 @@ impl TokenFile {
         Ok(TokenFile { users })
     }
 
-    /// Whose token this is.
+    /// Returns the user of this token.
     pub fn user(&self, id: &TokenId) -> Option<&Arc<User>> {
         self.users.get(id)
     }
@@ -105,13 +105,13 @@ impl<'t> Lines<'t> {
         Lines {
             rest: text,
             reader: Reader::new(),
-            // No line has more than the text.
+            // No line is longer than the text.
             cells: Zeroizing::new(vec![0; text.len()]),
             ends: vec![0; most_cells],
         }
     }
 
-    /// The next line's number, from 1, and its cells.
+    /// Returns the next line's number, from 1, and its cells.
     fn next(&mut self) -> Option<(u64, Vec<&[u8]>)> {
         let line = self.reader.line();
         let (mut bytes, mut count) = (0, 0);

@@ -1,4 +1,4 @@
-//! Tokens that only the API server knows: it is asked whose they are, by TokenReview.
+//! Authenticates tokens that only the API server can verify, with TokenReviews.
 //!
 //! Concurrent requests with the same token share one TokenReview. The number of TokenReviews in
 //! flight is limited, and so is the number that wait, for each address: a flood of unknown tokens
@@ -20,10 +20,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::fair_queue::{FairQueue, Rejected, Source, Waiting};
 use super::jwt::Jwt;
 use super::token_cache::{Generation, TokenCache, TokenId, TokenUser};
 use super::token_webhook::{TokenWebhook, WebhookVersion};
-use super::turns::{NoTurn, Source, Turns, Waiting};
 use super::verified::numeric_date;
 use super::{User, UserInfo};
 
@@ -36,16 +36,17 @@ const EMPTY_REVIEW_V1BETA1: &[u8] =
 /// Bytes of a token that is asked about; real ones are shorter. With the bound on questions that
 /// wait, what a flood can make the proxy hold.
 const LONGEST: usize = 16 << 10;
-/// How often one question is asked, if it gets no answer or is to be asked later.
+/// Number of attempts at one TokenReview if there is no response, or the server asks to retry.
 const TRIES: u32 = 5;
-/// Between the first try and the second; half as long again each time, and up to a fifth more.
+/// Delay between the first and the second attempt; each further one is half as long again, with a
+/// jitter of up to a fifth.
 const BACKOFF: ExponentialBackoff =
     ExponentialBackoff::new(Duration::from_millis(500), 1.5, LONGEST_PAUSE);
-/// The longest wait that an answer can ask for; clients wait, too.
+/// The longest wait that a response can ask for; clients wait, too.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// How long the API server may take to answer one.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a question may wait for its turn.
+/// Maximum time that a TokenReview waits for its permit.
 const TURN: Duration = Duration::from_secs(5);
 /// The proxy's own user name if it authenticates as a front proxy, whose certificate alone is not a
 /// user.
@@ -58,11 +59,11 @@ pub struct TokenReview {
     api_version: &'static str,
     settings: TokenReviewSettings,
     cache: Arc<TokenCache>,
-    asking: Mutex<HashMap<TokenId, Shared<BoxFuture<'static, Answer>>>>,
-    turns: Arc<Turns>,
+    pending: Mutex<HashMap<TokenId, Shared<BoxFuture<'static, Answer>>>>,
+    queue: Arc<FairQueue>,
 }
 
-/// How the API server is asked.
+/// The settings of TokenReviews.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenReviewSettings {
     /// Audiences that a token must be for one of; none for whatever the API server takes.
@@ -73,11 +74,11 @@ pub struct TokenReviewSettings {
     pub unauthenticated_ttl: Duration,
     /// Whether to name the proxy in `X-Remote-User`, because its certificate is a front proxy's.
     pub as_front_proxy: bool,
-    /// Who is asked instead of the API server.
+    /// The webhook that receives the TokenReviews instead of the API server.
     pub webhook: Option<TokenWebhook>,
 }
 
-/// The API server could not be asked.
+/// The API server could not be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unavailable;
 
@@ -129,7 +130,7 @@ impl TokenReview {
     /// runtime.
     ///
     /// # Errors
-    /// Where the webhook's kubeconfig cannot be used.
+    /// Returns an error if the webhook's kubeconfig cannot be used.
     pub fn new(
         client: &ApiClient,
         access: &OwnAccess,
@@ -144,12 +145,12 @@ impl TokenReview {
             None => (client.clone(), access.clone(), WebhookVersion::V1),
         };
         let api_version = version.api_version();
-        let (asking, turns) = (Mutex::default(), Arc::default());
-        Ok(TokenReview { client, access, api_version, settings, cache, asking, turns })
+        let (pending, queue) = (Mutex::default(), Arc::default());
+        Ok(TokenReview { client, access, api_version, settings, cache, pending, queue })
     }
 
-    /// The webhook endpoint, and the kubeconfig that describes it; `None` where the API server is
-    /// asked.
+    /// Returns the webhook endpoint, and the kubeconfig that describes it; `None` where the API
+    /// server is asked.
     pub fn webhook(&self) -> Option<(&ApiClient, &std::path::Path)> {
         let webhook = self.settings.webhook.as_ref()?;
         Some((&self.client, &webhook.file))
@@ -158,7 +159,7 @@ impl TokenReview {
     /// Returns the user of `token`, which was received from `source`; `None` if it is invalid.
     ///
     /// # Errors
-    /// If the API server cannot be asked, or has been asked too much.
+    /// Returns an error if the API server cannot be reached, or too many TokenReviews are waiting.
     pub async fn user(self: &Arc<Self>, id: TokenId, token: &[u8], source: Source) -> Answer {
         let Ok(token) = std::str::from_utf8(token) else { return Ok(None) };
         if token.len() > LONGEST {
@@ -168,21 +169,22 @@ impl TokenReview {
         if self.cache.is_nobodys(&id) {
             return Ok(None);
         }
-        // Whoever was let in before does not stand behind a flood from the same address.
+        // Tokens that were valid before do not wait behind a flood from the same address.
         let source = if self.cache.was_users(&id) { Source::KnownToken } else { source };
         let answer = {
-            let mut asking = self.asking.lock().expect("nothing panics while holding the lock");
-            match asking.get(&id) {
+            let mut pending = self.pending.lock().expect("nothing panics while holding the lock");
+            match pending.get(&id) {
                 Some(answer) => answer.clone(),
                 None => {
-                    // An answer may have come since the cache was looked at.
+                    // Another request may have filled the cache since the lookup.
                     if let Some(TokenUser { user, .. }) = self.cache.user(&id) {
                         return Ok(Some(user));
                     }
-                    let turn = self.turns.enqueue(source).map_err(|reason| self.refuse(reason))?;
+                    let permit =
+                        self.queue.enqueue(source).map_err(|reason| self.refuse(reason))?;
                     let token = Zeroizing::new(token.to_owned());
-                    let answer = self.clone().question(id, token, source, turn);
-                    asking.insert(id, answer.clone());
+                    let answer = self.clone().start_review(id, token, source, permit);
+                    pending.insert(id, answer.clone());
                     answer
                 }
             }
@@ -191,22 +193,22 @@ impl TokenReview {
         answer.await
     }
 
-    /// A question under way; it is asked to the end, even if all who wait for it go away.
-    fn question(
+    /// Sends a TokenReview. It is completed even if all requests that wait for it are dropped.
+    fn start_review(
         self: Arc<Self>,
         id: TokenId,
         token: Zeroizing<String>,
         source: Source,
-        turn: Waiting,
+        permit: Waiting,
     ) -> Shared<BoxFuture<'static, Answer>> {
         let task = tokio::spawn(async move {
-            let asked = Asked { review: &self, id };
+            let asked = PendingReview { review: &self, id };
             let metrics = self.cache.metrics();
             let in_flight = Counted::new(&metrics.in_flight);
-            let answer = self.ask(&id, &token, turn).await;
+            let answer = self.ask(&id, &token, permit).await;
             match &answer {
                 Ok(Some(_)) => {}
-                Ok(None) => self.turns.asked_in_vain(source),
+                Ok(None) => self.queue.count_failure(source),
                 Err(Unavailable) => {}
             }
             let counter = if answer.is_ok() { &metrics.fetched } else { &metrics.fetch_errors };
@@ -219,8 +221,8 @@ impl TokenReview {
 
     /// Asks as often as kube-apiserver would. The turn is kept meanwhile: who is asked to come
     /// later does not come with more.
-    async fn ask(&self, id: &TokenId, token: &str, turn: Waiting) -> Answer {
-        let _turn = turn.get(TURN).await.map_err(|reason| self.refuse(reason))?;
+    async fn ask(&self, id: &TokenId, token: &str, permit: Waiting) -> Answer {
+        let _turn = permit.get(TURN).await.map_err(|reason| self.refuse(reason))?;
         let since = self.cache.generation();
         let question = self.body(token);
         let mut tried = 0;
@@ -280,7 +282,7 @@ impl TokenReview {
         own_name(self.settings.as_front_proxy && self.settings.webhook.is_none())
     }
 
-    /// The question, in memory that is overwritten when it has been sent.
+    /// Returns the body of the TokenReview, in memory that is overwritten after it was sent.
     fn body(&self, token: &str) -> Bytes {
         let question = Question {
             api_version: self.api_version,
@@ -295,7 +297,7 @@ impl TokenReview {
         Bytes::from_owner(text)
     }
 
-    /// The target of requests.
+    /// Returns the target of requests.
     fn path(&self) -> Arc<str> {
         match self.settings.webhook {
             Some(_) => self.client.path(),
@@ -310,7 +312,7 @@ impl TokenReview {
         request
     }
 
-    fn refuse(&self, reason: NoTurn) -> Unavailable {
+    fn refuse(&self, reason: Rejected) -> Unavailable {
         tracing::debug!(%reason, "no TokenReview for a token");
         self.cache.metrics().reviews_throttled.inc();
         Unavailable
@@ -320,7 +322,7 @@ impl TokenReview {
         let status = match serde_json::from_slice::<Reviewed>(body) {
             Ok(reviewed) => reviewed.status,
             Err(error) => {
-                // The text may quote the answer, and that may repeat the token.
+                // The text may quote the response, and that may repeat the token.
                 tracing::warn!(category = ?error.classify(), "cannot decode the TokenReview response");
                 return Err(Unavailable);
             }
@@ -341,14 +343,15 @@ impl TokenReview {
     }
 }
 
-/// The headers that say who the proxy is in requests of its own, where its certificate does not.
+/// Returns the headers that say who the proxy is in requests of its own, where its certificate does
+/// not.
 pub(super) fn own_name(as_front_proxy: bool) -> HeaderMap {
     let name = HeaderName::from_static("x-remote-user");
     HeaderMap::from_iter(as_front_proxy.then_some((name, OWN_NAME)))
 }
 
-/// How long to wait before the question is asked again, after so many tries; `None` if there is an
-/// answer that stands, or it would be of no use (kube's `DefaultShouldRetry`).
+/// How long to wait before the question is asked again, after so many tries; `None` if there is a
+/// response that stands, or it would be of no use (kube's `DefaultShouldRetry`).
 fn again(answered: &Result<Response<Bytes>, RequestError>, tried: u32) -> Option<Duration> {
     let asked = match answered {
         Err(error) => error.is_reset().then_some(Duration::ZERO)?,
@@ -367,7 +370,7 @@ fn again(answered: &Result<Response<Bytes>, RequestError>, tried: u32) -> Option
     Some(BACKOFF.delay(tried.saturating_sub(1)).max(asked).min(LONGEST_PAUSE))
 }
 
-/// One more as long as it lives.
+/// Increments a gauge until dropped.
 struct Counted<'a>(&'a Gauge);
 
 impl Counted<'_> {
@@ -383,20 +386,21 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// Ends a question, also where it panics.
-struct Asked<'a> {
+/// Ends a TokenReview when dropped, including by a panic.
+struct PendingReview<'a> {
     review: &'a TokenReview,
     id: TokenId,
 }
 
-impl Drop for Asked<'_> {
+impl Drop for PendingReview<'_> {
     fn drop(&mut self) {
-        let mut asking = self.review.asking.lock().expect("nothing panics while holding the lock");
-        asking.remove(&self.id);
+        let mut pending =
+            self.review.pending.lock().expect("nothing panics while holding the lock");
+        pending.remove(&self.id);
     }
 }
 
-/// The user that an answer names; otherwise why not.
+/// Returns the user that a response names; otherwise why not.
 fn user_of(status: ReviewedStatus, audiences: &[String]) -> Result<UserInfo, String> {
     let ReviewedStatus { authenticated, user, audiences: answered, error } = status;
     if !authenticated {
@@ -417,14 +421,14 @@ fn user_of(status: ReviewedStatus, audiences: &[String]) -> Result<UserInfo, Str
     Ok(user.into_authenticated())
 }
 
-/// Whether an answer to a question about `asked` audiences lets the token be used. Who does not
-/// know of audiences answers none, and means the `implicit` ones.
+/// Returns whether a response to a question about `asked` audiences lets the token be used. Who
+/// does not know of audiences answers none, and means the `implicit` ones.
 fn is_for_us(asked: &[String], answered: &[String], implicit: &[String]) -> bool {
     let answered = if answered.is_empty() { implicit } else { answered };
     asked.is_empty() || answered.iter().any(|audience| asked.contains(audience))
 }
 
-/// How long a token that the API server takes is still valid, if it says so itself.
+/// Returns for how long an accepted token is still valid, if it has an expiry.
 fn time_left(token: &str) -> Duration {
     #[derive(Deserialize)]
     struct Expiry {

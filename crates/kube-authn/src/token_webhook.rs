@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use api_client::{ApiClient, ClientConfig, ConfigError};
 
-/// Who is asked, and how.
+/// A token webhook and its protocol version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenWebhook {
     /// `--authentication-token-webhook-config-file`: a kubeconfig whose cluster it is.
@@ -54,7 +54,7 @@ impl TokenWebhook {
     /// within a tokio runtime.
     ///
     /// # Errors
-    /// Where the kubeconfig cannot be used.
+    /// Returns an error if the kubeconfig cannot be used.
     pub fn connect(&self) -> Result<ApiClient, ConfigError> {
         ApiClient::new(ClientConfig::of_webhook(&self.file)?, "the token webhook")
     }

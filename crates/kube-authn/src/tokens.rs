@@ -1,14 +1,14 @@
-//! Bearer tokens: the methods that know them, asked in kube-apiserver's order.
+//! Bearer tokens: tries the authenticators in kube-apiserver's order.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::fair_queue::Source;
 use super::jwt::Jwt;
 use super::oidc::JwtAuthenticators;
 use super::service_account::{ServiceAccountError, ServiceAccounts};
 use super::token_cache::{TokenCache, TokenId, TokenUser};
 use super::token_review::{TokenReview, Unavailable};
-use super::turns::Source;
 use super::verified::Verified;
 use super::{AuthenticationError, TokenFile};
 
@@ -30,7 +30,7 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// Whose token this is, which came from `source`.
+    /// Authenticates this token, which came from `source`.
     ///
     /// # Errors
     /// Returns that the token is invalid, or that this cannot be determined; the reason is logged.
@@ -57,11 +57,11 @@ impl Tokens {
             return Ok(user);
         }
         // Boxed, since it is rare and large, and requests are copied when they become tasks.
-        Box::pin(self.find_out(id, token, source)).await
+        Box::pin(self.authenticate_uncached(id, token, source)).await
     }
 
-    /// Verifies a token, or asks whose it is.
-    async fn find_out(
+    /// Verifies a token, or sends a TokenReview for it.
+    async fn authenticate_uncached(
         &self,
         id: TokenId,
         token: &[u8],

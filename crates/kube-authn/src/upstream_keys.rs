@@ -12,9 +12,9 @@ use super::key_file::NamedKey;
 use super::remote_keys::{KeySource, RemoteKeySet};
 use super::token_review::own_name;
 
-/// What the API server says of itself as an issuer.
+/// The path of the API server's discovery document.
 const DISCOVERY: &str = "/.well-known/openid-configuration";
-/// Where kube-apiserver has its keys, whatever public address discovery gives for them.
+/// The path of kube-apiserver's keys, whatever public address its discovery document has.
 const KEYS: &str = "/openid/v1/jwks";
 /// Fetches that tokens of unknown keys may cause at once.
 const BURST: u32 = 1;
@@ -29,7 +29,7 @@ pub struct ApiServer {
     as_front_proxy: bool,
 }
 
-/// What the API server has published.
+/// The issuer and keys that the API server has published.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Published {
     /// The `iss` claim of the tokens that it issues.

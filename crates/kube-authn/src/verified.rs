@@ -1,4 +1,4 @@
-//! What verifying a token yields.
+//! The result of verifying a token.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

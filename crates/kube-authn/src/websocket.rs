@@ -13,18 +13,18 @@ const PREFIX: &[u8] = b"base64url.bearer.authorization.k8s.io.";
 /// A token entry that cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ProtocolError {
-    /// It is not base64url without padding, or not UTF-8.
+    /// The token is not base64url without padding, or not UTF-8.
     #[error("the token in Sec-WebSocket-Protocol cannot be decoded")]
     Encoding,
     /// There are two of them.
     #[error("multiple base64.bearer.authorization tokens specified")]
     Multiple,
-    /// A server has to choose another sub-protocol, and there is none.
+    /// The handshake has no other sub-protocol that the server could choose.
     #[error("missing additional subprotocol")]
     Alone,
 }
 
-/// The token among the sub-protocols of a WebSocket handshake; `None` where there is none.
+/// Returns the token among the sub-protocols of a WebSocket handshake; `None` where there is none.
 ///
 /// # Errors
 /// See [`ProtocolError`].

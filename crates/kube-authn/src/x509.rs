@@ -45,14 +45,14 @@ pub struct ClientCa {
 struct Anchors {
     generation: u64,
     roots: Roots,
-    /// What was revoked.
+    /// The certificate revocation lists.
     crls: Vec<RevocationList>,
 }
 
 /// Why a CA file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientCaError {
-    /// It cannot be read, or is no PEM.
+    /// The file cannot be read, or is not PEM.
     #[error("{path}: cannot read the client CA file: {source}", path = path.display())]
     Read {
         /// The file.
@@ -133,7 +133,7 @@ impl ClientCa {
         Ok(())
     }
 
-    /// The file.
+    /// Returns the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -161,7 +161,7 @@ fn read_crls(path: &Path) -> Result<Vec<RevocationList>, ClientCaError> {
     if crls.is_empty() { Err(wrong("there is none in it".to_owned())) } else { Ok(crls) }
 }
 
-/// All certificates of the file.
+/// Returns all certificates of the file.
 fn read(path: &Path) -> Result<Roots, ClientCaError> {
     let read = |source| ClientCaError::Read { path: path.into(), source };
     let mut roots = Roots::new(path.display().to_string());
@@ -214,7 +214,7 @@ impl ClientCertificates {
         })
     }
 
-    /// The common name of the front proxy whose certificate this is; empty if it has none.
+    /// Returns the common name of the front proxy whose certificate this is; empty if it has none.
     ///
     /// # Errors
     /// If the certificate is not trusted.
@@ -279,7 +279,7 @@ impl ClientCertificates {
     }
 }
 
-/// The last common name of the subject.
+/// Returns the last common name of the subject.
 fn common_name<'a>(certificate: &'a X509Certificate<'_>) -> Option<&'a str> {
     // Values in encodings that have no direct reading as text count as absent, as in Go.
     certificate.subject().iter_common_name().filter_map(|name| name.as_str().ok()).last()

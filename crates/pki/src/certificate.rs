@@ -84,10 +84,10 @@ mod extension {
 }
 
 impl<'a> Certificate<'a> {
-    /// Takes a certificate apart.
+    /// Parses a certificate.
     ///
     /// # Errors
-    /// It is not DER, of an unknown version, or contradicts itself.
+    /// Returns an error if it is not DER, of an unknown version, or contradicts itself.
     pub fn parse(der: &'a [u8]) -> Result<Certificate<'a>, Malformed> {
         let mut outer = der::only_sequence(der)?;
         let signed = outer.expect_whole(tag::SEQUENCE)?;
@@ -145,12 +145,12 @@ impl<'a> Certificate<'a> {
         self.extensions.basic_constraints.is_some_and(|constraints| constraints.ca)
     }
 
-    /// Whether subject and issuer are the same.
+    /// Returns whether subject and issuer are the same.
     pub(super) fn is_self_issued(&self) -> bool {
         self.issuer == self.subject
     }
 
-    /// Its DNS names and IP addresses, for messages.
+    /// Returns its DNS names and IP addresses, for messages.
     pub(super) fn server_names(&self) -> Vec<String> {
         let names = self.extensions.names.iter().flatten();
         names
@@ -171,7 +171,7 @@ pub(super) fn display_name(name: &[u8]) -> String {
     }
 }
 
-/// An address of 4 or 16 bytes.
+/// Returns an address of 4 or 16 bytes.
 pub(super) fn ip_address(bytes: &[u8]) -> Option<IpAddr> {
     match bytes.len() {
         4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),

@@ -47,13 +47,13 @@ impl<'a> Reader<'a> {
         if self.is_at_end() { Ok(()) } else { Err(Malformed) }
     }
 
-    /// The next value's tag and content.
+    /// Returns the next value's tag and content.
     pub(super) fn any(&mut self) -> Result<(u8, &'a [u8]), Malformed> {
         let (tag, _, content) = self.any_with_header()?;
         Ok((tag, content))
     }
 
-    /// The next value's tag, the whole value, and its content.
+    /// Returns the next value's tag, the whole value, and its content.
     pub(super) fn any_with_header(&mut self) -> Result<(u8, &'a [u8], &'a [u8]), Malformed> {
         let [tag, first, rest @ ..] = self.0 else { return Err(Malformed) };
         // Tag numbers above 30 do not occur in certificates.
@@ -83,7 +83,7 @@ impl<'a> Reader<'a> {
         Ok((*tag, whole, content))
     }
 
-    /// The content of the next value, which must have this tag.
+    /// Returns the content of the next value, which must have this tag.
     pub(super) fn expect(&mut self, tag: u8) -> Result<&'a [u8], Malformed> {
         match self.any()? {
             (found, content) if found == tag => Ok(content),
@@ -91,7 +91,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The whole next value, which must have this tag.
+    /// Returns the whole next value, which must have this tag.
     pub(super) fn expect_whole(&mut self, tag: u8) -> Result<&'a [u8], Malformed> {
         match self.any_with_header()? {
             (found, whole, _) if found == tag => Ok(whole),
@@ -99,7 +99,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The content of the next value if it has this tag.
+    /// Returns the content of the next value if it has this tag.
     pub(super) fn optional(&mut self, tag: u8) -> Result<Option<&'a [u8]>, Malformed> {
         match self.0.first() {
             Some(first) if *first == tag => self.expect(tag).map(Some),
@@ -107,7 +107,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A SEQUENCE, to be read in turn.
+    /// Returns a SEQUENCE, to be read in turn.
     pub(super) fn sequence(&mut self) -> Result<Reader<'a>, Malformed> {
         self.expect(tag::SEQUENCE).map(Reader)
     }
@@ -122,7 +122,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The only value in `der`, a SEQUENCE.
+/// Returns the only value in `der`, a SEQUENCE.
 pub(super) fn only_sequence(der: &[u8]) -> Result<Reader<'_>, Malformed> {
     let mut outer = Reader::new(der);
     let inner = outer.sequence()?;
@@ -130,7 +130,7 @@ pub(super) fn only_sequence(der: &[u8]) -> Result<Reader<'_>, Malformed> {
     Ok(inner)
 }
 
-/// The value of an INTEGER's content that is neither negative nor above [`u32::MAX`].
+/// Returns the value of an INTEGER's content that is neither negative nor above [`u32::MAX`].
 pub(super) fn small_integer(content: &[u8]) -> Result<u32, Malformed> {
     let content = match content {
         [] => return Err(Malformed),
@@ -146,7 +146,7 @@ pub(super) fn small_integer(content: &[u8]) -> Result<u32, Malformed> {
     Ok(content.iter().fold(0, |sum, byte| (sum << 8) | u32::from(*byte)))
 }
 
-/// The bits of a BIT STRING's content, which must be whole bytes.
+/// Returns the bits of a BIT STRING's content, which must be whole bytes.
 pub(super) fn whole_bytes(content: &[u8]) -> Result<&[u8], Malformed> {
     match content {
         [0, bytes @ ..] => Ok(bytes),
@@ -154,7 +154,7 @@ pub(super) fn whole_bytes(content: &[u8]) -> Result<&[u8], Malformed> {
     }
 }
 
-/// An OBJECT IDENTIFIER's content in dotted form, for messages.
+/// Returns an OBJECT IDENTIFIER's content in dotted form, for messages.
 pub(super) fn dotted(oid: &[u8]) -> String {
     let mut arcs: Vec<u64> = Vec::new();
     let mut arc: u64 = 0;

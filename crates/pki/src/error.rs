@@ -1,4 +1,4 @@
-//! Why a certificate is not trusted: which certificate, what is wrong, and what to do about it.
+//! Why a certificate is not trusted: the certificate, the fault, and the remedy.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ pub struct VerifyError {
 /// Why a certificate is rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Reason {
-    /// It is not DER, or contradicts itself.
+    /// The certificate is not DER, or contradicts itself.
     #[error("is malformed; it takes an X.509 version 3 certificate in DER, as RFC 5280 defines it")]
     Malformed,
     /// X.509 version 1, where that is not allowed.
@@ -26,7 +26,7 @@ pub enum Reason {
          clients see --client-ca-allow-x509-v1"
     )]
     Version1,
-    /// Its time has not come.
+    /// The certificate is not valid yet.
     #[error("is not valid before {not_before}, and it is {now}; check the clock of this machine")]
     NotYetValid {
         /// Seconds since 1970, as text.
@@ -34,7 +34,7 @@ pub enum Reason {
         /// The time of the verification.
         now: String,
     },
-    /// Its time is over.
+    /// The certificate has expired.
     #[error(
         "expired at {not_after}, and it is {now}; renew it, or check the clock of this machine"
     )]
@@ -49,13 +49,13 @@ pub enum Reason {
         "has the critical extension {0}, which is not supported; reissue it without, or not critical"
     )]
     CriticalExtension(String),
-    /// No trusted authority signed it.
+    /// No trusted authority signed the certificate.
     #[error(
         "was issued by {issuer:?}, which does not lead to a CA in {roots}; add that CA's certificate \
          there, and intermediate certificates to the chain that the peer presents"
     )]
     UnknownIssuer {
-        /// Its issuer.
+        /// The issuer of the certificate.
         issuer: String,
         /// The source of the CAs.
         roots: Arc<str>,
@@ -75,7 +75,7 @@ pub enum Reason {
          keys of 2048 to 8192 bits, ECDSA on P-256, P-384 or P-521, or Ed25519"
     )]
     SignatureAlgorithm,
-    /// It signed another, and may not.
+    /// The certificate signed another one, but is not a CA.
     #[error(
         "signed {0:?} but is not a CA: it needs basicConstraints CA:TRUE and keyUsage keyCertSign"
     )]
@@ -86,7 +86,7 @@ pub enum Reason {
         /// The allowed number.
         allowed: u32,
     },
-    /// It is not for this use.
+    /// The certificate does not permit this use.
     #[error("is not for {0}; reissue it with that extendedKeyUsage, or without any")]
     Usage(&'static str),
     /// A name below it violates its name constraints.
@@ -106,10 +106,10 @@ pub enum Reason {
          requires one (policyConstraints)"
     )]
     Policy,
-    /// It was revoked.
+    /// The certificate was revoked.
     #[error("was revoked by {issuer:?}")]
     Revoked {
-        /// Its issuer.
+        /// The issuer of the certificate.
         issuer: String,
     },
     /// A revocation list of its issuer's name is not signed by its issuer.
@@ -129,7 +129,7 @@ pub enum Reason {
     ServerName {
         /// The name that was connected to.
         wanted: String,
-        /// Those in the certificate.
+        /// The names in the certificate.
         names: String,
     },
     /// The server's certificate has no names at all.
@@ -155,7 +155,7 @@ impl VerifyError {
         VerifyError { certificate: "of the peer".to_owned(), reason: Reason::Malformed }
     }
 
-    /// The reason.
+    /// Returns the reason.
     pub fn reason(&self) -> &Reason {
         &self.reason
     }

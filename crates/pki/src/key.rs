@@ -12,7 +12,7 @@ use super::signature::is_key_of;
 /// A private key cannot be used with a certificate. No message shows anything of a key.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    /// It is encrypted.
+    /// The key is encrypted.
     #[error(
         "the private key is encrypted, and no passphrase can be given here; decrypt it with \
          `openssl pkey -in KEY -out NEW_KEY`, and let only the proxy's user read the new file"
@@ -21,10 +21,10 @@ pub enum KeyError {
     /// There is no private key.
     #[error("has no private key in PEM ({0}); it takes PKCS#8, PKCS#1 or SEC1")]
     Missing(pem::Error),
-    /// It is of a kind that cannot sign.
+    /// The kind of key cannot sign.
     #[error("the private key cannot be used: {0}")]
     Unusable(rustls::Error),
-    /// It belongs to another certificate.
+    /// The key belongs to another certificate.
     #[error("the private key does not belong to the first certificate of the chain")]
     Mismatch,
     /// The certificate cannot be read.
@@ -32,7 +32,7 @@ pub enum KeyError {
     Certificate,
 }
 
-/// Whether a PEM text has an encrypted private key, in PKCS#8 or in OpenSSL's older form.
+/// Returns whether a PEM text has an encrypted private key, in PKCS#8 or in OpenSSL's older form.
 pub fn is_encrypted_key(pem: &[u8]) -> bool {
     let has = |needle: &[u8]| memchr::memmem::find(pem, needle).is_some();
     has(b"-----BEGIN ENCRYPTED PRIVATE KEY-----") || has(b"Proc-Type: 4,ENCRYPTED")
@@ -63,7 +63,7 @@ pub fn certified_key(
     }
 }
 
-/// The errors of the PEM reader quote lines of the file, which here is a key.
+/// Removes quoted lines from an error of the PEM reader, because the file contains a key.
 fn without_content(error: pem::Error) -> pem::Error {
     match error {
         pem::Error::IllegalSectionStart { .. } => {

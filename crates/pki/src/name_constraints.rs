@@ -19,9 +19,9 @@ pub(super) struct NameConstraints<'a> {
 /// Why a name is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Violation {
-    /// It is not permitted, or it is excluded.
+    /// The name is not permitted, or it is excluded.
     Name(String),
-    /// It cannot be compared.
+    /// The name cannot be compared.
     Unreadable(String),
     /// There is too much to compare.
     Exhausted,
@@ -84,7 +84,7 @@ impl<'a> NameConstraints<'a> {
     }
 }
 
-/// Whether a name could be compared with a constraint of its kind.
+/// Returns whether a name could be compared with a constraint of its kind.
 fn is_readable(name: &GeneralName<'_>) -> bool {
     let is_host = |host: &str| labels(host).is_some_and(|labels| !labels.is_empty());
     match name {
@@ -134,7 +134,7 @@ fn subtrees(list: &[u8]) -> Result<Vec<GeneralName<'_>>, Malformed> {
     Ok(subtrees)
 }
 
-/// Whether `mask` is ones followed by zeros.
+/// Returns whether `mask` is ones followed by zeros.
 fn is_prefix_mask(mask: &[u8]) -> bool {
     let mut rest = mask.iter().skip_while(|byte| **byte == 0xff);
     rest.next().is_none_or(|byte| byte.leading_ones() + byte.trailing_zeros() >= 8)
@@ -149,7 +149,7 @@ fn same_kind(name: &GeneralName<'_>, base: &GeneralName<'_>) -> bool {
     }
 }
 
-/// Whether `name` is within `base`. If `may`, also whether a wildcard may be.
+/// Returns whether `name` is within `base`. If `may`, also whether a wildcard may be.
 fn matches(name: &GeneralName<'_>, base: &GeneralName<'_>, may: bool) -> Result<bool, Violation> {
     let unreadable = || Violation::Unreadable(describe(name));
     match (name, base) {
@@ -202,8 +202,8 @@ fn labels(name: &str) -> Option<Vec<&str>> {
     labels.iter().all(is_label).then_some(labels)
 }
 
-/// Whether the host with these labels is `base` or below it; if `base` begins with a dot, only
-/// below.
+/// Returns whether the host with these labels is `base` or below it; if `base` begins with a dot,
+/// only below.
 fn is_within(host: &[&str], base: &str, may: bool) -> bool {
     let (base, below_only) = match base.strip_prefix('.') {
         Some(base) => (base, true),
@@ -221,7 +221,7 @@ fn is_within(host: &[&str], base: &str, may: bool) -> bool {
     long_enough && same(host, &base)
 }
 
-/// The host of a URI, where that is a name.
+/// Returns the host of a URI, where that is a name.
 fn host_of(uri: &str) -> Option<&str> {
     let (_, rest) = uri.split_once("://")?;
     let authority = rest.split(['/', '?', '#']).next()?;
@@ -289,7 +289,7 @@ mod tests {
             ("example.com", true),
             ("a.evil.example.com", false),
             ("*.evil.example.com", false),
-            // It would be valid for evil.example.com.
+            // Otherwise it would be valid for evil.example.com.
             ("*.example.com", false),
             ("*.other.com", true),
         ] {

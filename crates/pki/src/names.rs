@@ -47,13 +47,13 @@ impl<'a> GeneralName<'a> {
         })
     }
 
-    /// Whether it is of a kind that names a host, an address, a mailbox or a resource.
+    /// Returns whether it is of a kind that names a host, an address, a mailbox or a resource.
     pub(super) fn names_an_endpoint(&self) -> bool {
         !matches!(self, GeneralName::Directory(_) | GeneralName::Other(_))
     }
 }
 
-/// Whether `certificate` is for `server`. The subject's common name does not count.
+/// Returns whether `certificate` is for `server`. The subject's common name does not count.
 pub(super) fn is_for(certificate: &Certificate<'_>, server: &ServerName<'_>) -> bool {
     let mut names = certificate.extensions.names.iter().flatten();
     match server {

@@ -17,7 +17,8 @@ struct Node<'a> {
     expected: Vec<&'a [u8]>,
 }
 
-/// Whether the policies along `chain` are valid: the end entity first, the trust anchor last.
+/// Returns whether the policies along `chain` are valid: the end entity first, the trust anchor
+/// last.
 pub(super) fn are_valid(chain: &[&Certificate<'_>]) -> bool {
     let Some((_, below_anchor)) = chain.split_last() else { return true };
     let length = u32::try_from(below_anchor.len()).unwrap_or(u32::MAX);
@@ -68,7 +69,7 @@ pub(super) fn are_valid(chain: &[&Certificate<'_>]) -> bool {
     explicit > 0 || valid.is_some()
 }
 
-/// The nodes of the next depth (RFC 9618, 6.1.3 (d)).
+/// Returns the nodes of the next depth (RFC 9618, 6.1.3 (d)).
 fn continued<'a>(parents: &[Node<'a>], policies: &[&'a [u8]], any_counts: bool) -> Vec<Node<'a>> {
     let expects = |policy: &[u8]| parents.iter().any(|parent| parent.expected.contains(&policy));
     let any_parent = parents.iter().any(|parent| parent.policy == ANY);

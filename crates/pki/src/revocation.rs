@@ -19,7 +19,7 @@ impl RevocationList {
     /// Reads a list.
     ///
     /// # Errors
-    /// It is not one, or of a kind that is not supported.
+    /// Returns an error if it is not a revocation list, or of an unsupported kind.
     pub fn parse(der: &CertificateRevocationListDer<'_>) -> Result<RevocationList, webpki::Error> {
         let list = CertRevocationList::from(OwnedCertRevocationList::from_der(der)?);
         Ok(RevocationList { list, der: der.to_vec() })
@@ -43,7 +43,7 @@ impl RevocationList {
 /// an authority without a list revokes nothing.
 ///
 /// # Errors
-/// It was revoked, or the only lists in the name of `issuer` are not signed by it.
+/// Returns an error if it was revoked, or if no list in the name of `issuer` is signed by it.
 pub(super) fn check(
     lists: &[RevocationList],
     certificate: &Certificate<'_>,

@@ -21,7 +21,7 @@ pub struct Roots {
 pub struct UnreadableCertificate;
 
 impl Roots {
-    /// No certificates yet. Messages call what they are read from `name`.
+    /// Creates an empty set. Messages refer to its source as `name`.
     pub fn new(name: impl Into<Arc<str>>) -> Roots {
         Roots { certificates: Vec::new(), by_subject: HashMap::new(), name: name.into() }
     }
@@ -53,13 +53,13 @@ impl Roots {
         &self.name
     }
 
-    /// Those with this subject (a whole `Name`).
+    /// Returns the roots with this subject (a whole `Name`).
     pub(super) fn named(&self, subject: &[u8]) -> impl Iterator<Item = Certificate<'_>> {
         let indices = self.by_subject.get(subject).map_or(&[][..], Vec::as_slice);
         indices.iter().filter_map(|index| Certificate::parse(&self.certificates[*index]).ok())
     }
 
-    /// Whether exactly this certificate is among them.
+    /// Returns whether exactly this certificate is among them.
     pub(super) fn contains(&self, certificate: &Certificate<'_>) -> bool {
         self.named(certificate.subject).any(|root| root.der == certificate.der)
     }

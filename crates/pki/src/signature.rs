@@ -42,7 +42,7 @@ pub(super) fn verify(
     verdict
 }
 
-/// The public key of a certificate of any version.
+/// Returns the public key of a certificate of any version.
 fn public_key(certificate: &CertificateDer<'_>) -> Result<SubjectPublicKeyInfoDer<'static>, Error> {
     match Certificate::parse(certificate) {
         Ok(parsed) => Ok(SubjectPublicKeyInfoDer::from(parsed.public_key).into_owned()),
@@ -50,7 +50,8 @@ fn public_key(certificate: &CertificateDer<'_>) -> Result<SubjectPublicKeyInfoDe
     }
 }
 
-/// Whether `certificate` is for the private key of `public`; `None` where that cannot be compared.
+/// Returns whether `certificate` is for the private key of `public`; `None` where that cannot be
+/// compared.
 pub(super) fn is_key_of(
     certificate: &CertificateDer<'_>,
     public: Option<&SubjectPublicKeyInfoDer<'_>>,

@@ -58,7 +58,7 @@ pub struct Verification<'a> {
     pub usage: Usage,
     /// Accepts an end entity of X.509 version 1, signed by a CA among the roots itself.
     pub allow_v1: bool,
-    /// In seconds since 1970.
+    /// Seconds since 1970.
     pub now: i64,
 }
 
@@ -83,7 +83,7 @@ impl Verification<'_> {
     /// Verifies `end_entity`, with the certificates that came with it.
     ///
     /// # Errors
-    /// No valid chain leads to a root.
+    /// Returns an error if no valid chain leads to a root.
     pub fn verify(
         &self,
         end_entity: &Certificate<'_>,
@@ -115,7 +115,7 @@ impl Verification<'_> {
 }
 
 impl Search<'_> {
-    /// Looks for a valid chain that begins with `chain`. Whether there is one.
+    /// Extends `chain` to a root; returns whether there is a valid chain.
     fn extend(&mut self, chain: &mut Vec<&Certificate<'_>>) -> Result<bool, VerifyError> {
         let last = *chain.last().expect("a chain has an end entity");
         for root in self.verification.roots.named(last.issuer) {
@@ -144,10 +144,10 @@ impl Search<'_> {
         Ok(false)
     }
 
-    /// Whether `candidate` signed the last of `chain` and may stand above it.
+    /// Returns whether `candidate` signed the last of `chain` and may stand above it.
     ///
     /// # Errors
-    /// The search takes too long.
+    /// Returns an error if the search takes too long.
     fn can_follow(
         &mut self,
         chain: &[&Certificate<'_>],
@@ -178,14 +178,14 @@ impl Search<'_> {
     }
 
     fn note(&mut self, error: VerifyError) {
-        // That another CA of the same name did not sign it explains less than anything else.
+        // A wrong signature by another CA of the same name explains the least.
         let is_weak = |error: &VerifyError| matches!(error.reason(), Reason::Signature { .. });
         if self.error.as_ref().is_none_or(|known| is_weak(known) && !is_weak(&error)) {
             self.error = Some(error);
         }
     }
 
-    /// Whether `parent` signed `child`, and may sign certificates.
+    /// Returns whether `parent` signed `child`, and may sign certificates.
     fn check_signature(
         &self,
         child: &Certificate<'_>,
@@ -231,7 +231,7 @@ impl Search<'_> {
         }
         if let Some(constraints) = &certificate.extensions.name_constraints {
             if below[0].version == 1 {
-                // It has no names to compare.
+                // The certificate has no names to compare.
                 let (below, name) = (display_name(below[0].subject), "without extensions".into());
                 return wrong(Reason::NameConstraint { below, name });
             }
@@ -284,10 +284,10 @@ impl Search<'_> {
     }
 }
 
-/// Whether a server's certificate is for the name that was connected to.
+/// Returns whether a server's certificate is for the name that was connected to.
 ///
 /// # Errors
-/// It is not; with the names that it is for.
+/// Returns an error with the names of the certificate if it is not valid for `name`.
 pub(super) fn check_server_name(
     certificate: &Certificate<'_>,
     server: &rustls_pki_types::ServerName<'_>,

@@ -19,6 +19,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use crate::Stream;
+use crate::escape::push_escaped;
 
 /// A user in a description.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,9 +78,12 @@ pub struct Description {
 pub struct StreamSummary {
     /// Size in bytes.
     pub bytes: u64,
-    /// SHA-256 of all of it, in hexadecimal.
+    /// SHA-256 of all of it, in hexadecimal, if its content is not recorded because it is not text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
+    /// SHA-256 of what follows the recorded part, if the recording became too large.
+    #[serde(default, rename = "restSha256", skip_serializing_if = "Option::is_none")]
+    pub rest_sha256: Option<String>,
     /// `all`, `part` or `none`: how much of the content is in the recording.
     pub recorded: String,
 }
@@ -122,6 +126,22 @@ pub struct Summary {
     pub salvaged: bool,
 }
 
+impl Summary {
+    /// Returns the streams whose content is not in the recording, or only in part. Input that is
+    /// not to be recorded (`records_input`) is none of them.
+    pub fn omitted(&self, records_input: bool) -> Vec<&'static str> {
+        let streams = [
+            (Stream::Stdin, self.stdin.as_ref().filter(|_| records_input)),
+            (Stream::Stdout, self.stdout.as_ref()),
+            (Stream::Stderr, self.stderr.as_ref()),
+        ];
+        let is_omitted =
+            |stream: &Option<&StreamSummary>| stream.is_some_and(|stream| stream.recorded != "all");
+        let omitted = streams.into_iter().filter(|(_, stream)| is_omitted(stream));
+        omitted.map(|(stream, _)| stream_name(stream)).collect()
+    }
+}
+
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Header<'a> {
@@ -138,6 +158,8 @@ struct Header<'a> {
 pub struct CastEncoder {
     /// Bytes of each stream that may be the start of a character.
     pending: [Vec<u8>; 3],
+    /// The stream of the line that is not ended yet.
+    open: Option<Stream>,
 }
 
 impl CastEncoder {
@@ -156,29 +178,63 @@ impl CastEncoder {
         out.push(b'\n');
     }
 
-    /// Appends data of a stream. A character is held back until all its bytes have come.
-    pub fn data(&mut self, at: Duration, stream: Stream, bytes: &[u8], out: &mut Vec<u8>) {
-        let pending = &mut self.pending[stream as usize];
-        let joined;
-        let bytes = if pending.is_empty() {
-            bytes
-        } else {
-            pending.extend_from_slice(bytes);
-            joined = std::mem::take(pending);
-            &joined
-        };
-        let (text, rest) = match std::str::from_utf8(bytes) {
-            Ok(text) => (text, &b""[..]),
-            Err(error) if error.error_len().is_none() => {
-                let (valid, rest) = bytes.split_at(error.valid_up_to());
-                (std::str::from_utf8(valid).unwrap_or_default(), rest)
+    /// Appends data of a stream. A character is held back until all its bytes have come. The line
+    /// may be continued by more data of the stream, until [`CastEncoder::end_line`].
+    pub fn data(&mut self, at: Duration, stream: Stream, mut bytes: &[u8], out: &mut Vec<u8>) {
+        if !self.pending[stream as usize].is_empty() {
+            let mut character = std::mem::take(&mut self.pending[stream as usize]);
+            while let Some((next, rest)) = bytes.split_first()
+                && is_incomplete(&character)
+            {
+                character.push(*next);
+                bytes = rest;
             }
-            Err(_) => return exact(at, stream, bytes, out),
+            match std::str::from_utf8(&character) {
+                Ok(_) => self.shown(at, stream, &character, out),
+                Err(_) if is_incomplete(&character) => {
+                    self.pending[stream as usize] = character;
+                    return;
+                }
+                Err(_) => {
+                    character.extend_from_slice(bytes);
+                    return self.text_or_exact(at, stream, &character, out);
+                }
+            }
+        }
+        self.text_or_exact(at, stream, bytes, out);
+    }
+
+    fn text_or_exact(&mut self, at: Duration, stream: Stream, bytes: &[u8], out: &mut Vec<u8>) {
+        let complete = match std::str::from_utf8(bytes) {
+            Ok(_) => bytes.len(),
+            Err(error) if error.error_len().is_none() => error.valid_up_to(),
+            Err(_) => return self.exact(at, stream, bytes, out),
         };
+        let (text, rest) = bytes.split_at(complete);
         if !text.is_empty() {
-            shown(at, stream, text, out);
+            self.shown(at, stream, text, out);
         }
         self.pending[stream as usize].extend_from_slice(rest);
+    }
+
+    /// Appends data of a stream that is not text.
+    pub fn binary(&mut self, at: Duration, stream: Stream, bytes: &[u8], out: &mut Vec<u8>) {
+        let mut data = format!("{} ", stream_name(stream));
+        STANDARD.encode_string(bytes, &mut data);
+        self.line(at, "B", &data, out);
+    }
+
+    /// Appends a line of any code.
+    pub fn line(&mut self, at: Duration, code: &str, data: &str, out: &mut Vec<u8>) {
+        self.end_line(out);
+        line(at, code, data, out);
+    }
+
+    /// Ends the line of the data, if there is one.
+    pub fn end_line(&mut self, out: &mut Vec<u8>) {
+        if self.open.take().is_some() {
+            out.extend_from_slice(b"\"]\n");
+        }
     }
 
     /// Appends what was held back.
@@ -186,28 +242,47 @@ impl CastEncoder {
         for stream in [Stream::Stdin, Stream::Stdout, Stream::Stderr] {
             let rest = std::mem::take(&mut self.pending[stream as usize]);
             if !rest.is_empty() {
-                exact(at, stream, &rest, out);
+                self.exact(at, stream, &rest, out);
             }
         }
+        self.end_line(out);
+    }
+
+    fn exact(&mut self, at: Duration, stream: Stream, bytes: &[u8], out: &mut Vec<u8>) {
+        self.line(at, "b", &STANDARD.encode(bytes), out);
+        self.shown(at, stream, String::from_utf8_lossy(bytes).as_bytes(), out);
+        self.end_line(out);
+    }
+
+    fn shown(&mut self, at: Duration, stream: Stream, text: &[u8], out: &mut Vec<u8>) {
+        if self.open != Some(stream) {
+            self.end_line(out);
+            if stream == Stream::Stderr {
+                line(at, "e", "stderr", out);
+            }
+            let code = if stream == Stream::Stdin { "i" } else { "o" };
+            begin_line(at, code, out);
+            self.open = Some(stream);
+        }
+        push_escaped(text, out);
     }
 }
 
-/// Appends data of a stream that is not text.
-pub fn binary(at: Duration, stream: Stream, bytes: &[u8], out: &mut Vec<u8>) {
-    let mut data = format!("{} ", stream_name(stream));
-    STANDARD.encode_string(bytes, &mut data);
-    line(at, "B", &data, out);
+/// Returns whether bytes are the start of a character whose end is missing.
+fn is_incomplete(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
 }
 
-/// Appends a line of any code.
-pub fn line(at: Duration, code: &str, data: &str, out: &mut Vec<u8>) {
-    out.push(b'[');
-    push_seconds(at, out);
-    out.extend_from_slice(b", ");
-    push_json(&code, out);
-    out.extend_from_slice(b", ");
-    push_json(&data, out);
-    out.extend_from_slice(b"]\n");
+fn line(at: Duration, code: &str, data: &str, out: &mut Vec<u8>) {
+    begin_line(at, code, out);
+    push_escaped(data.as_bytes(), out);
+    out.extend_from_slice(b"\"]\n");
+}
+
+fn begin_line(at: Duration, code: &str, out: &mut Vec<u8>) {
+    use std::io::Write;
+    // Writing to a Vec does not fail.
+    let _ = write!(out, "[{}.{:06}, \"{code}\", \"", at.as_secs(), at.subsec_micros());
 }
 
 /// Appends the summary.
@@ -226,29 +301,6 @@ pub fn stream_name(stream: Stream) -> &'static str {
     }
 }
 
-fn exact(at: Duration, stream: Stream, bytes: &[u8], out: &mut Vec<u8>) {
-    line(at, "b", &STANDARD.encode(bytes), out);
-    shown(at, stream, &String::from_utf8_lossy(bytes), out);
-}
-
-fn shown(at: Duration, stream: Stream, text: &str, out: &mut Vec<u8>) {
-    let code = match stream {
-        Stream::Stdin => "i",
-        Stream::Stdout => "o",
-        Stream::Stderr => {
-            line(at, "e", "stderr", out);
-            "o"
-        }
-    };
-    line(at, code, text, out);
-}
-
-fn push_seconds(at: Duration, out: &mut Vec<u8>) {
-    use std::io::Write;
-    // Writing to a Vec does not fail.
-    let _ = write!(out, "{}.{:06}", at.as_secs(), at.subsec_micros());
-}
-
 fn push_json(value: &impl Serialize, out: &mut Vec<u8>) {
     // Neither writing to a Vec nor these types fail.
     let _ = serde_json::to_writer(out, value);
@@ -264,8 +316,10 @@ mod tests {
     fn events_are_lines_of_three_elements() {
         let (mut encoder, mut out) = (CastEncoder::default(), Vec::new());
         encoder.data(AT, Stream::Stdout, b"a\"\x1b[1m\r\n", &mut out);
+        encoder.data(AT, Stream::Stdout, b"b", &mut out);
         encoder.data(AT, Stream::Stderr, b"no", &mut out);
-        let expected = "[1.250000, \"o\", \"a\\\"\\u001b[1m\\r\\n\"]\n\
+        encoder.end_line(&mut out);
+        let expected = "[1.250000, \"o\", \"a\\\"\\u001b[1m\\r\\nb\"]\n\
                         [1.250000, \"e\", \"stderr\"]\n[1.250000, \"o\", \"no\"]\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
@@ -277,6 +331,7 @@ mod tests {
         encoder.data(AT, Stream::Stdout, &euro[..1], &mut out);
         assert!(out.is_empty());
         encoder.data(AT, Stream::Stdout, &euro[1..], &mut out);
+        encoder.end_line(&mut out);
         assert_eq!(out, "[1.250000, \"o\", \"€\"]\n".as_bytes());
         out.clear();
         encoder.data(AT, Stream::Stdout, b"\xffx", &mut out);

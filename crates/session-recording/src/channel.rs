@@ -24,6 +24,8 @@ struct Lane {
     channel: Option<u8>,
     base64: Vec<u8>,
     decoded: Vec<u8>,
+    /// The base64 has ended: with padding, or because it is invalid.
+    has_ended: bool,
 }
 
 impl ChannelReader {
@@ -37,7 +39,7 @@ impl ChannelReader {
     /// receiver that takes frames for messages reads it like this.
     ///
     /// # Errors
-    /// If base64 is invalid, or `on` fails.
+    /// If `on` fails.
     pub fn push(
         &mut self,
         part: Part<'_>,
@@ -50,29 +52,23 @@ impl ChannelReader {
             self.frame = Some(Lane::default());
         }
         let codec = self.codec;
-        let main = self.message.push(codec, part.bytes, part.ends_message);
-        let result = match main {
-            Some((channel, bytes)) => on(channel, bytes?, false),
-            None => Ok(()),
-        };
-        // What is invalid in this reading was not meant like this.
+        let main = self.message.push(codec, part.bytes);
+        if let Some((channel, bytes)) = main {
+            on(channel, bytes, false)?;
+        }
         if let Some(lane) = &mut self.frame
-            && let Some((channel, Ok(bytes))) = lane.push(codec, part.bytes, part.ends_message)
+            && let Some((channel, bytes)) = lane.push(codec, part.bytes)
             && self.message.channel != Some(channel)
         {
             on(channel, bytes, true)?;
         }
-        result
+        Ok(())
     }
 }
 
 impl Lane {
-    fn push<'a>(
-        &'a mut self,
-        codec: Codec,
-        mut bytes: &'a [u8],
-        ends: bool,
-    ) -> Option<(u8, Result<&'a [u8], Unreadable>)> {
+    /// Returns the channel and the payload.
+    fn push<'a>(&'a mut self, codec: Codec, mut bytes: &'a [u8]) -> Option<(u8, &'a [u8])> {
         let channel = match self.channel {
             Some(channel) => channel,
             None => {
@@ -86,21 +82,42 @@ impl Lane {
             }
         };
         Some(match codec {
-            Codec::Raw => (channel, Ok(bytes)),
-            Codec::Base64 => (channel, self.decode(bytes, ends)),
+            Codec::Raw => (channel, bytes),
+            Codec::Base64 => {
+                self.decode(bytes);
+                (channel, &self.decoded)
+            }
         })
     }
 
-    /// Decodes what can be decoded; like Go's decoder, skips line breaks.
-    fn decode(&mut self, bytes: &[u8], ends: bool) -> Result<&[u8], Unreadable> {
-        self.base64.extend(bytes.iter().filter(|byte| !matches!(byte, b'\r' | b'\n')));
-        let whole = if ends { self.base64.len() } else { self.base64.len() / 4 * 4 };
+    /// Decodes complete groups of four characters up to the first invalid one; like Go's decoder,
+    /// skips line breaks. The result does not depend on how the bytes are divided.
+    ///
+    /// kube-apiserver ignores a message with invalid base64 and reads the next one, so this is no
+    /// error: a client could end its recording with it. What precedes the invalid group is given
+    /// although the process does not receive it.
+    fn decode(&mut self, bytes: &[u8]) {
         self.decoded.clear();
-        STANDARD
-            .decode_vec(&self.base64[..whole], &mut self.decoded)
-            .map_err(|_| Unreadable("base64 of a channel is invalid"))?;
+        if self.has_ended {
+            return;
+        }
+        self.base64.extend(bytes.iter().filter(|byte| !matches!(byte, b'\r' | b'\n')));
+        let whole = self.base64.len() / 4 * 4;
+        if STANDARD.decode_vec(&self.base64[..whole], &mut self.decoded).is_ok() {
+            self.has_ended = self.base64[..whole].ends_with(b"=");
+        } else {
+            self.has_ended = true;
+            self.decoded.clear();
+            for group in self.base64.chunks_exact(4) {
+                let mut bytes = [0; 3];
+                let Ok(length) = STANDARD.decode_slice(group, &mut bytes) else { break };
+                self.decoded.extend_from_slice(&bytes[..length]);
+                if group.ends_with(b"=") {
+                    break;
+                }
+            }
+        }
         self.base64.drain(..whole);
-        Ok(&self.decoded)
     }
 }
 

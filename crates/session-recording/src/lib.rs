@@ -20,6 +20,7 @@
 pub mod cast;
 pub mod channel;
 pub mod decoder;
+mod escape;
 pub mod files;
 mod inflate;
 mod metrics;
@@ -27,6 +28,7 @@ pub mod protocol;
 pub mod read;
 pub mod recorder;
 pub mod rules;
+mod script;
 pub mod session;
 pub mod spdy;
 mod stream_state;

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use crate::files::{self, Retention};
 use crate::metrics::FailureReason;
 use crate::rules::Rules;
+use crate::script::Script;
 use crate::session::Shared;
 use crate::writer::{Create, Message, Writer};
 use crate::{Activity, Description, RecordingMetrics, Session};
@@ -139,10 +140,11 @@ impl Recorder {
     async fn try_begin(&self, activity: Activity, description: Description) -> io::Result<Session> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let sender = self.writers[id as usize % self.writers.len()].clone();
-        let shared = Arc::new(Shared::default());
+        let script = Script::new(&self.settings, activity, description.tty);
+        let shared = Arc::new(Shared::new(script));
         let begin = Instant::now();
         let (reply, created) = oneshot::channel();
-        let create = Create { activity, description, shared: shared.clone(), reply };
+        let create = Create { description, shared: shared.clone(), reply };
         let ended = || io::Error::other("the thread that writes recordings has ended");
         sender.send(Message::Begin(id, Box::new(create))).map_err(|_| ended())?;
         let file = match tokio::time::timeout(MAX_WAIT, created).await {

@@ -8,11 +8,15 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot};
 
 use crate::metrics::FailureReason;
-use crate::writer::{Batch, Entry, Message};
-use crate::{Activity, Decoder, Direction, Mode, Protocol, SessionEvent};
+use crate::script::Script;
+use crate::writer::Message;
+use crate::{Activity, Decoder, Direction, Mode, Protocol};
 
-/// Bytes of a session that may wait for the writer.
-const MAX_QUEUED: usize = 1 << 20;
+/// Bytes of a recording for which the writer is woken. It takes fewer of them once a second.
+pub(crate) const BLOCK: usize = 256 << 10;
+/// Bytes of a recording that may wait for the writer.
+const MAX_WAITING: usize = 512 << 10;
+const TOO_LARGE: &str = "the recording has reached its maximum size";
 /// How long a session waits for the writer before its recording fails.
 const MAX_WAIT: Duration = Duration::from_secs(10);
 
@@ -24,15 +28,50 @@ pub(crate) struct Failure {
 }
 
 /// What the connection task and the writer share.
-#[derive(Debug, Default)]
 pub(crate) struct Shared {
-    pub(crate) queued: AtomicUsize,
-    pub(crate) drained: Notify,
+    state: Mutex<State>,
+    /// Bytes that wait for the writer.
+    waiting: AtomicUsize,
+    drained: Notify,
     failure: OnceLock<Failure>,
     failed: Notify,
 }
 
+struct State {
+    decoding: Decoding,
+    script: Script,
+    /// The writer has been woken for what waits.
+    is_announced: bool,
+}
+
+enum Decoding {
+    Readable(Box<Decoder>),
+    /// Only sizes are recorded.
+    Unreadable,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("failure", &self.failure).finish_non_exhaustive()
+    }
+}
+
 impl Shared {
+    pub(crate) fn new(script: Script) -> Shared {
+        let state = State { decoding: Decoding::Unreadable, script, is_announced: false };
+        Shared {
+            state: Mutex::new(state),
+            waiting: AtomicUsize::new(0),
+            drained: Notify::new(),
+            failure: OnceLock::new(),
+            failed: Notify::new(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Notes the first failure.
     pub(crate) fn fail(&self, reason: FailureReason, message: String) -> bool {
         let is_first = self.failure.set(Failure { reason, message }).is_ok();
@@ -44,14 +83,26 @@ impl Shared {
         self.failure.get()
     }
 
-    /// Notes that so many bytes have been taken from the queue.
-    pub(crate) fn taken(&self, bytes: usize) {
-        let before = self.queued.fetch_sub(bytes, Ordering::AcqRel);
-        if before > MAX_QUEUED / 2 && before - bytes <= MAX_QUEUED / 2 {
+    /// Changes the lines that wait for the writer.
+    pub(crate) fn with_script<T>(&self, change: impl FnOnce(&mut Script) -> T) -> T {
+        change(&mut self.state().script)
+    }
+
+    /// Takes the lines that wait. If there are many, `spare` takes their place.
+    pub(crate) fn take_lines(&self, spare: &mut Vec<u8>) -> Vec<u8> {
+        let mut state = self.state();
+        state.is_announced = false;
+        let is_much = state.script.lines.len() >= BLOCK;
+        let empty = if is_much { std::mem::take(spare) } else { Vec::new() };
+        let lines = state.script.take(empty);
+        let before = self.waiting.swap(0, Ordering::AcqRel);
+        drop(state);
+        if before > MAX_WAITING {
             // Both directions may wait.
             self.drained.notify_waiters();
             self.drained.notify_one();
         }
+        lines
     }
 }
 
@@ -68,6 +119,8 @@ pub struct Outcome {
     pub bytes_out: u64,
     /// The exit code of the command.
     pub exit_code: Option<i32>,
+    /// Streams whose content should be in the recording and is not, or only in part.
+    pub omitted: Vec<&'static str>,
     /// Why the recording is not complete.
     pub error: Option<String>,
 }
@@ -88,16 +141,8 @@ pub struct Session {
     begin: Instant,
     sender: Sender<Message>,
     shared: Arc<Shared>,
-    decoding: Mutex<Decoding>,
     is_upgraded: AtomicBool,
     is_ended: bool,
-}
-
-#[derive(Debug)]
-enum Decoding {
-    Readable(Box<Decoder>),
-    /// Only sizes are recorded.
-    Unreadable,
 }
 
 impl Session {
@@ -109,20 +154,8 @@ impl Session {
         sender: Sender<Message>,
         shared: Arc<Shared>,
     ) -> Session {
-        let decoding = Mutex::new(Decoding::Unreadable);
         let is_upgraded = AtomicBool::new(false);
-        Session {
-            id,
-            file,
-            mode,
-            activity,
-            begin,
-            sender,
-            shared,
-            decoding,
-            is_upgraded,
-            is_ended: false,
-        }
+        Session { id, file, mode, activity, begin, sender, shared, is_upgraded, is_ended: false }
     }
 
     /// Returns the name of the file, as it will be when the session has ended.
@@ -138,7 +171,7 @@ impl Session {
     /// Notes which protocol was agreed on.
     pub fn set_protocol(&self, protocol: Protocol) {
         let decoder = Box::new(Decoder::new(self.activity, protocol));
-        *self.decoding() = Decoding::Readable(decoder);
+        self.shared.state().decoding = Decoding::Readable(decoder);
         self.is_upgraded.store(true, Ordering::Relaxed);
     }
 
@@ -149,11 +182,11 @@ impl Session {
     pub fn set_unreadable(&self, why: &str) -> Result<(), MustEnd> {
         let message = format!("the session cannot be recorded: {why}");
         self.fail(FailureReason::Protocol, message.clone())?;
-        *self.decoding() = Decoding::Unreadable;
         self.is_upgraded.store(true, Ordering::Relaxed);
-        let mut batch = Batch::default();
-        batch.entries.push(Entry::Remark(message));
-        self.send(batch);
+        let at = self.begin.elapsed();
+        let mut state = self.shared.state();
+        state.decoding = Decoding::Unreadable;
+        state.script.remark(at, &message);
         Ok(())
     }
 
@@ -176,21 +209,43 @@ impl Session {
         {
             return Err(MustEnd(failure.message.clone()));
         }
-        let mut batch = Batch { at: self.begin.elapsed(), ..Batch::default() };
-        let mut decoding = self.decoding();
-        let pushed = match &mut *decoding {
-            Decoding::Readable(decoder) => {
-                batch.bytes.reserve(bytes.len());
-                decoder.push(direction, bytes, &mut |event| batch.add(direction, event))
-            }
+        let at = self.begin.elapsed();
+        let mut state = self.shared.state();
+        let State { decoding, script, is_announced } = &mut *state;
+        // The writer hangs, and the recording has failed.
+        let is_lost = script.lines.len() > 4 * MAX_WAITING;
+        let pushed = match decoding {
+            Decoding::Readable(decoder) => decoder.push(direction, bytes, &mut |event| {
+                if !is_lost {
+                    script.add(at, direction, event);
+                }
+            }),
             Decoding::Unreadable => {
-                batch.entries.push(Entry::Count(direction, bytes.len() as u64));
+                script.count(direction, bytes.len() as u64);
                 Ok(Some(bytes.len()))
             }
         };
-        drop(decoding);
-        if !batch.entries.is_empty() {
-            self.send(batch);
+        let is_too_large = script.end_line();
+        if is_too_large {
+            script.end_content(at, TOO_LARGE);
+        }
+        let waiting = script.lines.len();
+        self.shared.waiting.store(waiting, Ordering::Release);
+        let wakes = waiting >= BLOCK && !std::mem::replace(is_announced, true);
+        *is_announced &= waiting >= BLOCK;
+        drop(state);
+        if wakes {
+            // If the writer is gone, `ready` notices.
+            let _ = self.sender.send(Message::Lines(self.id));
+        }
+        if is_too_large {
+            self.shared.fail(FailureReason::Size, TOO_LARGE.to_owned());
+            if self.mode == Mode::BestEffort {
+                tracing::warn!(
+                    file = self.file,
+                    "a session recording has reached its maximum size"
+                );
+            }
         }
         match pushed {
             Ok(boundary) => Ok(boundary),
@@ -198,7 +253,7 @@ impl Session {
                 let unreadable = self.set_unreadable(why.0);
                 // Where the API server's messages end is not known any more.
                 if direction == Direction::FromServer {
-                    *self.decoding() = Decoding::Unreadable;
+                    self.shared.state().decoding = Decoding::Unreadable;
                 }
                 unreadable.map(|()| None)
             }
@@ -207,7 +262,7 @@ impl Session {
 
     /// Finds the end of a message in bytes from the API server, without recording them.
     pub fn find_end(&self, bytes: &[u8]) -> Option<usize> {
-        match &mut *self.decoding() {
+        match &mut self.shared.state().decoding {
             Decoding::Readable(decoder) => {
                 decoder.push(Direction::FromServer, bytes, &mut |_| {}).unwrap_or(None)
             }
@@ -215,23 +270,13 @@ impl Session {
         }
     }
 
-    fn send(&self, batch: Batch) {
-        // The writer hangs, and the recording has failed.
-        if self.shared.queued.load(Ordering::Acquire) > 4 * MAX_QUEUED {
-            return;
-        }
-        self.shared.queued.fetch_add(batch.cost(), Ordering::AcqRel);
-        // If the writer is gone, `ready` notices.
-        let _ = self.sender.send(Message::Batch(self.id, batch));
-    }
-
     /// Waits until the writer has caught up, which it mostly has. If it takes too long, the
     /// recording fails.
     pub async fn ready(&self) {
         let deadline = tokio::time::Instant::now() + MAX_WAIT;
-        while self.shared.queued.load(Ordering::Acquire) > MAX_QUEUED {
+        while self.shared.waiting.load(Ordering::Acquire) > MAX_WAITING {
             let drained = self.shared.drained.notified();
-            if self.shared.queued.load(Ordering::Acquire) <= MAX_QUEUED
+            if self.shared.waiting.load(Ordering::Acquire) <= MAX_WAITING
                 || self.shared.failure().is_some()
             {
                 return;
@@ -262,7 +307,7 @@ impl Session {
     /// `at_end`: they are sent at the place that [`Session::find_end`] returned.
     pub fn farewell(&self, why: &MustEnd, at_end: bool) -> Option<Vec<u8>> {
         let text = format!("kube-audit-proxy: session ended: {why}");
-        match &*self.decoding() {
+        match &self.shared.state().decoding {
             Decoding::Readable(decoder) => decoder.farewell(&text, at_end),
             Decoding::Unreadable => Some(Vec::new()),
         }
@@ -287,10 +332,6 @@ impl Session {
             Err(_) => failed("the disk is too slow: the recording could not be finished"),
         }
     }
-
-    fn decoding(&self) -> MutexGuard<'_, Decoding> {
-        self.decoding.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Drop for Session {
@@ -303,37 +344,5 @@ impl Drop for Session {
             true => Message::Finish(self.id, at, None),
             false => Message::Discard(self.id),
         });
-    }
-}
-
-impl Batch {
-    /// Adds an event; data of a stream is joined with what is before it.
-    fn add(&mut self, direction: Direction, event: SessionEvent<'_>) {
-        let entry = match event {
-            SessionEvent::Data(stream, bytes) => {
-                self.bytes.extend_from_slice(bytes);
-                if let Some(Entry::Data(last, length)) = self.entries.last_mut()
-                    && *last == stream
-                {
-                    *length += bytes.len();
-                    return;
-                }
-                Entry::Data(stream, bytes.len())
-            }
-            SessionEvent::Status(bytes) => {
-                self.bytes.extend_from_slice(bytes);
-                Entry::Status(bytes.len())
-            }
-            SessionEvent::Resize(columns, rows) => Entry::Resize(columns, rows),
-            SessionEvent::Port(port) => Entry::Port(port),
-            SessionEvent::Forwarded(bytes) => {
-                if let Some(Entry::Count(_, count)) = self.entries.last_mut() {
-                    *count += bytes;
-                    return;
-                }
-                Entry::Count(direction, bytes)
-            }
-        };
-        self.entries.push(entry);
     }
 }

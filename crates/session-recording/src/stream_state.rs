@@ -12,38 +12,58 @@ const MIN_SAMPLE: u64 = 32;
 /// The state of a stream.
 pub(crate) struct StreamState {
     bytes: u64,
+    recorded: u64,
+    /// Of what is not recorded, of which nothing else is known.
     hash: Option<Context>,
+    /// Bytes before those that are hashed.
+    unhashed: u64,
+    is_sampling: bool,
     sampled: u64,
     not_text: u64,
-    pub(crate) is_binary: bool,
-    recorded: u64,
+    is_binary: bool,
+    is_omitted: bool,
 }
 
 impl StreamState {
-    pub(crate) fn new() -> StreamState {
+    /// `may_be_binary`: whether it matters that it is text. `hashes`: whether its content is not
+    /// recorded if it is not text.
+    pub(crate) fn new(may_be_binary: bool, hashes: bool) -> StreamState {
         StreamState {
             bytes: 0,
-            hash: Some(Context::new(&SHA256)),
+            recorded: 0,
+            hash: (may_be_binary && hashes).then(|| Context::new(&SHA256)),
+            unhashed: 0,
+            is_sampling: may_be_binary,
             sampled: 0,
             not_text: 0,
             is_binary: false,
-            recorded: 0,
+            is_omitted: false,
         }
     }
 
-    /// Counts and hashes bytes. Returns `true` if the stream turns out to be binary with them.
-    pub(crate) fn count(&mut self, bytes: &[u8], may_be_binary: bool) -> bool {
+    /// Takes bytes into account. Returns `true` if the stream turns out to be binary with them.
+    pub(crate) fn count(&mut self, bytes: &[u8]) -> bool {
         self.bytes += bytes.len() as u64;
         if let Some(hash) = &mut self.hash {
             hash.update(bytes);
         }
-        if !may_be_binary || self.is_binary || self.sampled >= SAMPLE {
+        if !self.is_sampling {
             return false;
         }
         let sample = &bytes[..bytes.len().min((SAMPLE - self.sampled) as usize)];
         self.sampled += sample.len() as u64;
         self.not_text += not_text(sample);
         self.is_binary = self.sampled >= MIN_SAMPLE && self.not_text * 10 >= self.sampled;
+        self.is_sampling = !self.is_binary && self.sampled < SAMPLE;
+        if !self.is_sampling && !self.is_binary {
+            // The hash of the recording covers its content.
+            self.hash = None;
+        }
+        self.is_binary
+    }
+
+    /// Returns whether the stream is not text, if that matters.
+    pub(crate) fn is_binary(&self) -> bool {
         self.is_binary
     }
 
@@ -52,10 +72,18 @@ impl StreamState {
         self.recorded += bytes as u64;
     }
 
-    /// Returns what is known of the stream; `None` if nothing came. `hashes`: whether its hash may
-    /// be recorded even if its content is not.
-    pub(crate) fn summary(&mut self, hashes: bool) -> Option<StreamSummary> {
-        let hash = self.hash.take()?;
+    /// Notes that nothing of what follows is in the recording, only its hash.
+    pub(crate) fn omit_rest(&mut self) {
+        if !self.is_binary || self.hash.is_none() {
+            self.hash = Some(Context::new(&SHA256));
+            self.unhashed = self.bytes;
+            self.is_omitted = true;
+            self.is_sampling = false;
+        }
+    }
+
+    /// Returns what is known of the stream; `None` if nothing came.
+    pub(crate) fn summary(&mut self) -> Option<StreamSummary> {
         if self.bytes == 0 {
             return None;
         }
@@ -64,10 +92,13 @@ impl StreamState {
             recorded if recorded == self.bytes => "all",
             _ => "part",
         };
-        let may_hash = hashes || recorded != "none";
+        let is_hashed = self.is_binary || (self.is_omitted && self.bytes > self.unhashed);
+        let hash = self.hash.take().filter(|_| is_hashed).map(|hash| hex(hash.finish().as_ref()));
+        let (sha256, rest_sha256) = if self.unhashed == 0 { (hash, None) } else { (None, hash) };
         Some(StreamSummary {
             bytes: self.bytes,
-            sha256: may_hash.then(|| hex(hash.finish().as_ref())),
+            sha256,
+            rest_sha256,
             recorded: recorded.to_owned(),
         })
     }
@@ -98,11 +129,11 @@ mod tests {
     use super::*;
 
     fn is_binary(chunks: &[&[u8]]) -> bool {
-        let mut state = StreamState::new();
+        let mut state = StreamState::new(true, true);
         for chunk in chunks {
-            state.count(chunk, true);
+            state.count(chunk);
         }
-        state.is_binary
+        state.is_binary()
     }
 
     #[test]

@@ -9,9 +9,9 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
-pub use self::bodies::BodyMetrics;
-pub use self::refused::RefusedRequest;
-pub use self::requests::RequestMetrics;
+pub(crate) use self::bodies::BodyMetrics;
+pub(crate) use self::refused::RefusedRequest;
+pub(crate) use self::requests::RequestMetrics;
 use crate::policy::Level;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -26,7 +26,7 @@ impl RefusedRequest {
         (RefusedRequest::Http2Stream, "http2_stream"),
     ];
 
-    /// The reason for hyper's response with this status code.
+    /// Returns the reason for hyper's response with this status code.
     pub fn of_code(code: u16) -> Option<RefusedRequest> {
         match code {
             400 => Some(RefusedRequest::Malformed),
@@ -36,7 +36,7 @@ impl RefusedRequest {
         }
     }
 
-    /// The name in metrics.
+    /// Returns the name in metrics.
     pub fn as_str(self) -> &'static str {
         let named = RefusedRequest::ALL.into_iter().find(|(reason, _)| *reason == self);
         named.map_or("", |(_, name)| name)

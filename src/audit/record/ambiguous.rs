@@ -1,22 +1,24 @@
-//! Requests that are refused since the meaning of their body is ambiguous.
+//! Requests that are refused because the meaning of their body is ambiguous.
 
-use super::{AMBIGUOUS, Record};
+use super::Record;
+use super::annotations::AMBIGUOUS;
 use audit_body::Reservation;
 use audit_body::decode::Ambiguities;
 
 impl Record {
-    /// Whether a recorded body is to be held until it is complete and has been decoded, since it is
-    /// refused if its meaning is ambiguous.
+    /// Returns whether a recorded body must be buffered until it is complete and decoded, because
+    /// an ambiguous one is refused.
     pub fn refuses_ambiguous(&self) -> bool {
         self.recorder.refuses_ambiguous()
     }
 
-    /// Returns the memory that a held body may occupy, nothing yet.
+    /// Returns an empty reservation of memory for a buffered body.
     pub fn reservation(&self) -> Reservation {
         self.recorder.sinks()[0].bodies.budget.reservation(self.account())
     }
 
-    /// Refuses the request since its body is ambiguous: the body is recorded as it came.
+    /// Records that the request is refused because its body is ambiguous; the body is recorded as
+    /// received.
     pub fn refused_for(&mut self, ambiguities: Ambiguities) {
         for view in self.views.iter_mut() {
             view.refuse_request(&self.recorder.metrics.bodies);

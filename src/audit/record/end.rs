@@ -1,15 +1,15 @@
-//! The end of a record: what is left to do, where that is done, and the last event.
+//! The end of a record: conversion of bodies, on this or another thread, and the last event.
 
 use super::Record;
 use crate::audit::panic_message;
-use crate::audit::timestamp::Timestamp;
 use crate::audit::view::{Each, View};
 use crate::policy::Stage;
-use crate::status::Status;
 use audit_log::Commit;
+use k8s_audit::status::Status;
+use k8s_audit::timestamp::Timestamp;
 
 impl Record {
-    /// Converts the bodies, and compares what was asked for with what was done.
+    /// Converts the bodies, and compares the names in the request and the response.
     pub(super) fn digest(&mut self) {
         self.read_request();
         if let Some((captures, all)) = self.response.take() {
@@ -20,8 +20,8 @@ impl Record {
 
     pub(super) fn end(&mut self) -> Commit {
         let stage = self.settle();
-        // Now that it is known how it ended: what a client that is gone has sent may have been
-        // done.
+        // The outcome is known now. The API server may have processed what a disconnected client
+        // sent.
         self.digest();
         if stage == Stage::ResponseComplete {
             self.apply_extensions();
@@ -32,7 +32,7 @@ impl Record {
         commit
     }
 
-    /// Decides how it ended, if that is not decided yet.
+    /// Determines the last stage and the outcome, unless they are set.
     fn settle(&mut self) -> Stage {
         let is_panic = std::thread::panicking();
         let stage = if is_panic { Stage::Panic } else { Stage::ResponseComplete };
@@ -47,8 +47,8 @@ impl Record {
         stage
     }
 
-    /// Whether what is left to do before the record can end takes longer than a worker thread
-    /// should be held up for. To be called when the answer is known.
+    /// Returns whether ending the record takes longer than a worker thread should be blocked. Must
+    /// be called when the response is known.
     pub fn is_heavy(&mut self) -> bool {
         let status = self.hidden.as_ref().or(self.status.as_ref());
         let request =
@@ -56,8 +56,8 @@ impl Record {
         request || self.response.as_mut().is_some_and(|(captures, _)| captures.is_heavy())
     }
 
-    /// Does what [`Record::is_heavy`] speaks of on another thread. If the future is dropped, the
-    /// record ends there. `None`: that panicked, and the record has ended.
+    /// Converts the bodies on another thread, if [`Record::is_heavy`]. If the future is dropped,
+    /// the record ends there. Returns `None` if the conversion panicked, and the record has ended.
     pub fn digested(self: Box<Self>) -> impl Future<Output = Option<Box<Record>>> + Send + use<> {
         let (recorder, user) = (self.recorder.clone(), self.user.clone());
         let user = user.as_ref().map_or("", |user| &user.username);
@@ -69,12 +69,13 @@ impl Record {
         async move { digested.await.ok() }
     }
 
-    /// Whether responses wait for events at all.
+    /// Returns whether responses wait for events.
     pub fn is_awaited(&self) -> bool {
         self.recorder.sinks().iter().any(|sink| sink.backend.is_awaited())
     }
 
-    /// Ends the record when no request waits for its last event any more.
+    /// Ends the record after the client has disconnected, when no response waits for its last
+    /// event.
     pub fn abandon(mut self: Box<Self>) {
         self.settle();
         match self.is_heavy() {
@@ -83,7 +84,7 @@ impl Record {
         }
     }
 
-    /// Moves what is left of it into a record of its own.
+    /// Moves the remaining state into a separate record.
     fn take(&mut self) -> Box<Record> {
         self.ended = true;
         let none = View::none();

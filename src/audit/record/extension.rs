@@ -1,5 +1,6 @@
-//! What a policy's extension leaves out, now that the response is known.
+//! Applies the extensions of policies when the response is known.
 
+use crate::audit::view::annotate;
 use serde::Deserialize;
 
 use super::{Level, Record};
@@ -7,7 +8,7 @@ use crate::audit::recorder::Recorder;
 use crate::policy::Authenticated;
 use crate::policy::extension::{Outcome, Verdict};
 
-/// Annotation of an event that is one of a sample: the rate.
+/// Annotation of a sampled event: the rate.
 const SAMPLED: &str = "kube-audit-proxy/sampled";
 
 #[derive(Deserialize)]
@@ -23,7 +24,8 @@ struct Version {
 }
 
 impl Record {
-    /// Whether a response is captured to compare its object's version with that of the request.
+    /// Returns whether a response is captured to compare its object's version with that of the
+    /// request.
     pub(super) fn compares_versions(&self) -> bool {
         if !self.is_extended {
             return false;
@@ -36,7 +38,7 @@ impl Record {
         })
     }
 
-    /// Takes note of the version of the object in a response, as JSON.
+    /// Stores the version of the object in a response, as JSON.
     pub(super) fn response_versioned(&mut self, object: &[u8]) {
         let version = serde_json::from_slice::<Versioned>(object);
         self.response_version = version.ok().map(|object| object.metadata.resource_version);
@@ -57,7 +59,7 @@ impl Record {
         for (number, (handle, decided)) in recorder.policies().zip(self.decided.iter()).enumerate()
         {
             let policy = handle.borrow();
-            // A policy that was loaded since did not decide about the request.
+            // A policy that was loaded since then did not decide about the request.
             let Some(extension) =
                 policy.extension.as_ref().filter(|_| policy.generation == decided.generation)
             else {
@@ -76,9 +78,9 @@ impl Record {
                 Verdict::Keep => {}
                 Verdict::Sampled(rate) => {
                     let rate = rate.to_owned();
-                    super::annotate(&mut view.annotations, SAMPLED, rate.clone());
+                    annotate(&mut view.annotations, SAMPLED, rate.clone());
                     for view in views {
-                        super::annotate(&mut view.annotations, SAMPLED, rate.clone());
+                        annotate(&mut view.annotations, SAMPLED, rate.clone());
                     }
                 }
                 Verdict::Drop(rule) => {

@@ -6,20 +6,20 @@ use super::Record;
 use crate::policy::Level;
 use audit_body::{Answered, CreatedTap};
 
-/// Annotation about `objectRef.name`, where it is not simply what the request says.
+/// Annotation about `objectRef.name`, if it is not taken from the request.
 const OBJECT_NAME: &str = "kube-audit-proxy/object-name";
-/// Annotation about what else `objectRef` may lack.
+/// Annotation about other missing parts of `objectRef`.
 const OBJECT_REF: &str = "kube-audit-proxy/object-ref";
 
 impl Record {
-    /// Returns what is to look for the name of a created object in the answer; `None` where the URL
-    /// or nothing has the name.
+    /// Returns a tap that looks for the name of a created object in the response; `None` if the URL
+    /// has the name, or there is none.
     pub fn created_tap(&self, code: u16, headers: &HeaderMap) -> Option<CreatedTap> {
         if self.creates(code) { CreatedTap::new(headers) } else { None }
     }
 
-    /// Whether an answer with this code says that an object was created whose name is not in the
-    /// URL.
+    /// Returns whether a response with this code means that an object was created whose name is not
+    /// in the URL.
     fn creates(&self, code: u16) -> bool {
         let info = &self.facts.info;
         (200..300).contains(&code)
@@ -29,13 +29,13 @@ impl Record {
             && self.level() > Level::None
     }
 
-    /// The answer has been looked through for the name of the created object.
+    /// Records the created object that was found in the response.
     pub fn created(&mut self, answered: Option<Answered>) {
         self.created = answered;
     }
 
-    /// Compares the name in the request's body with that of the object which the API server says it
-    /// has created. The latter is the truth.
+    /// Compares the name in the request's body with that of the object that the API server created.
+    /// The latter is recorded.
     pub(super) fn check_name(&mut self) {
         if !self.creates(self.code()) {
             let info = &self.facts.info;

@@ -1,23 +1,24 @@
-//! The request's body: decoded once, for all events and before that for the decision to forward it.
+//! The request's body: decoded once, for all events and for the decision to forward it.
 
 use std::borrow::Cow;
 
 use bytes::Bytes;
 use http::HeaderMap;
 
-use super::{AMBIGUOUS, Record};
-use crate::audit::event::ObjectMetadata;
+use super::Record;
+use super::annotations::AMBIGUOUS;
 use crate::audit::view::TakenRequest;
-use crate::request::RequestInfo;
 use audit_body::MediaType;
 use audit_body::RequestBodyKind;
 use audit_body::decode::{self, Ambiguities, DecodeError, Decoded, Format};
+use k8s_audit::event::ObjectMetadata;
+use k8s_audit::request::RequestInfo;
 
-/// What was made of a body before it was forwarded.
+/// The result of decoding a body before it was forwarded.
 pub(super) struct Held(Result<HeldBody, DecodeError>);
 
 struct HeldBody {
-    /// `None`: the body itself.
+    /// `None` if the body is JSON itself.
     json: Option<Vec<u8>>,
     metadata: Option<ObjectMetadata>,
     ambiguities: Ambiguities,
@@ -25,7 +26,8 @@ struct HeldBody {
 }
 
 impl Held {
-    /// `None` if keeping it would take much more memory than the body, which is accounted for.
+    /// Returns `None` if keeping the result would take much more memory than the body, which is
+    /// accounted for.
     fn new(decoded: Result<Decoded<'_>, DecodeError>, length: usize) -> Option<Held> {
         let Decoded { json, metadata, ambiguities, note } = match decoded {
             Ok(decoded) => decoded,
@@ -63,14 +65,14 @@ fn decode_body<'b>(
 fn ambiguities(decoded: &Result<Decoded<'_>, DecodeError>) -> Ambiguities {
     match decoded {
         Ok(decoded) => decoded.ambiguities,
-        // kube-apiserver refuses it in its own words.
+        // kube-apiserver rejects it with its own message.
         Err(error) => error.ambiguities,
     }
 }
 
 impl Record {
-    /// Decodes a complete request body with these headers, and returns what makes its meaning
-    /// ambiguous. A long one is decoded on another thread.
+    /// Decodes a complete request body with these headers, and returns its ambiguities. A long body
+    /// is decoded on another thread.
     pub async fn ambiguities(&mut self, headers: &HeaderMap, body: &Bytes) -> Ambiguities {
         let kind = RequestBodyKind::of(&self.facts.info).unwrap_or(RequestBodyKind::Object);
         let how = (kind, Format::of_request(headers, kind));
@@ -91,7 +93,7 @@ impl Record {
         found
     }
 
-    /// Takes what is recorded of the request's body, decoded once for all views.
+    /// Records the request's body, decoded once for all views.
     pub(super) fn read_request(&mut self) {
         let Some(status) = self.hidden.as_ref().or(self.status.as_ref()) else { return };
         let metrics = &self.recorder.metrics.bodies;
@@ -113,7 +115,7 @@ impl Record {
         }
         let Some((index, how, capture, body)) = first else { return };
         if how.0 == RequestBodyKind::DeleteOptions && body.is_empty() {
-            // There are none.
+            // No view records it.
             return;
         }
         let mut decoded = match self.held.take() {

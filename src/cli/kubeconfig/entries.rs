@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use crate::regular_file;
+use watched_files::regular_file;
 
 /// What was asked for.
 pub(super) struct Request {

@@ -33,7 +33,7 @@ Exit codes: 0 success, 1 a file cannot be read, used or written, 2 wrong usage";
 /// Arguments of `kubeconfig`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-pub struct KubeconfigArgs {
+pub(super) struct KubeconfigArgs {
     /// Kubeconfig with the credentials; by default kubectl's: the files of $KUBECONFIG, or
     /// ~/.kube/config
     #[arg(long, value_name = "FILE")]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 
-use crate::regular_file;
+use watched_files::regular_file;
 
 /// kubectl's lock on a kubeconfig: a file beside it.
 pub(super) struct Lock(PathBuf);

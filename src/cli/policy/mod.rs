@@ -38,7 +38,7 @@ Examples:
 
 /// Arguments of `policy`.
 #[derive(Debug, clap::Args)]
-pub struct PolicyArgs {
+pub(super) struct PolicyArgs {
     #[command(subcommand)]
     command: PolicyCommand,
 }
@@ -72,7 +72,7 @@ enum PolicyCommand {
 
 /// Runs the subcommand. Results go to standard output, problems and warnings to standard error, one
 /// a line.
-pub fn run(args: PolicyArgs) -> ExitCode {
+pub(super) fn run(args: PolicyArgs) -> ExitCode {
     match args.command {
         PolicyCommand::Check { files } => check::run(&files),
         PolicyCommand::Explain(args) => finish(args.run()),

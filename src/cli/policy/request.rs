@@ -5,7 +5,7 @@ use http::uri::PathAndQuery;
 use serde::Deserialize;
 
 use crate::policy::Attributes;
-use crate::request::RequestInfo;
+use k8s_audit::request::RequestInfo;
 
 /// A description of a request.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-/// Users and verbs whose events are limited at a time. The events of others are written.
+/// Maximum number of user and verb pairs that are limited concurrently. The events of others are
+/// written.
 const MOST: usize = 10_000;
 
-/// At most so many events of a user and verb in a window of time.
+/// Limits the number of events of a user and verb in a time window.
 #[derive(Debug)]
 pub(super) struct Limiter {
     events: u64,
@@ -32,7 +33,7 @@ pub struct Suppressed {
     pub user: Vec<u8>,
     /// The verb.
     pub verb: Vec<u8>,
-    /// How many events.
+    /// The number of events.
     pub events: u64,
     /// When the window began.
     pub since: SystemTime,
@@ -47,7 +48,7 @@ impl Limiter {
         self.window
     }
 
-    /// Whether an event is written; if not, it is counted as suppressed.
+    /// Returns whether an event is written; if not, it is counted as suppressed.
     pub(super) fn admits(&self, user: &[u8], verb: &[u8]) -> bool {
         self.admits_at(user, verb, Instant::now())
     }

@@ -1,11 +1,11 @@
-//! What a `PolicyExtension` leaves out of what a policy records.
+//! `PolicyExtension`: leaves out events that a policy records.
 //!
-//! An audit policy is evaluated before a request is sent on, so it cannot see the response. A
-//! `PolicyExtension`, a second document in the policy's file, decides about the last event of a
-//! request, `ResponseComplete`, when the response is known. It never changes what the policy means:
-//! it can only leave events out, every one of which is counted, and only of requests that have no
-//! other event yet. Writes and failed requests are left out only if a rule names their verbs and
-//! codes.
+//! An audit policy is evaluated before a request is forwarded, so it cannot depend on the response.
+//! A `PolicyExtension`, a second document in the policy's file, decides about the last event of a
+//! request, `ResponseComplete`, when the response is known. It does not change the meaning of the
+//! policy: it can only leave out events, each of which is counted, and only those of requests that
+//! have no other event yet. Writes and failed requests are left out only if a rule names their
+//! verbs and codes.
 
 mod limit;
 mod parse;
@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use self::limit::Limiter;
-pub use self::limit::Suppressed;
-pub use self::parse::parse;
+pub(crate) use self::limit::Suppressed;
+pub(crate) use self::parse::parse;
 use super::load::{self, LoadError};
 use super::{
     Attributes, Diagnostic, InvalidPolicy, Level, Loaded, Policy, PolicyRule, PolicySpec, Position,
@@ -24,9 +24,9 @@ use super::{
 };
 
 /// The `apiVersion` of extensions.
-pub const API_VERSION: &str = "audit.kube-audit-proxy.io/v1alpha1";
+pub(crate) const API_VERSION: &str = "audit.kube-audit-proxy.io/v1alpha1";
 /// Their `kind`.
-pub const KIND: &str = "PolicyExtension";
+pub(crate) const KIND: &str = "PolicyExtension";
 
 /// A `PolicyExtension`.
 #[derive(Debug)]
@@ -56,29 +56,29 @@ struct ExtensionRule {
     action: Action,
 }
 
-/// Response codes, both ends included.
+/// A range of response codes, inclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Codes(u16, u16);
 
-/// Codes of rules that name none.
+/// Codes for rules without codes.
 const SUCCESSFUL: Codes = Codes(100, 399);
-/// Verbs of rules that name none.
+/// Verbs for rules without verbs.
 const READS: [&str; 4] = ["get", "list", "watch", "head"];
-/// Verbs of rules about updates that change nothing.
+/// Verbs for rules about updates without a change.
 const UPDATES: [&str; 2] = ["update", "patch"];
 
-/// What becomes of an event.
+/// The decision about an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict<'e> {
-    /// It is written.
+    /// The event is written.
     Keep,
-    /// It is written with this rate in an annotation: others like it are not.
+    /// The event is written with this rate in an annotation: similar ones are not.
     Sampled(&'e str),
-    /// It is left out by the rule of this index.
+    /// The event is left out by the rule with this index.
     Drop(usize),
 }
 
-/// The response, as far as rules look at it.
+/// The parts of the response that rules use.
 #[derive(Debug, Clone, Copy)]
 pub struct Outcome {
     /// The code; 0 if there was no response.
@@ -87,20 +87,20 @@ pub struct Outcome {
     pub unchanged: bool,
 }
 
-/// Reads a policy file with its extension, if it has one.
+/// Loads a policy file with its extension, if it has one.
 ///
 /// # Errors
-/// Either of them is not valid, or the file cannot be read.
-pub fn load_with_extension(path: &Path) -> Result<(Loaded, Option<Extension>), LoadError> {
+/// Returns an error if either of them is invalid, or the file cannot be read.
+pub(crate) fn load_with_extension(path: &Path) -> Result<(Loaded, Option<Extension>), LoadError> {
     let text = load::read_once(path)?;
     parse_with_extension(&text, &path.display().to_string())
 }
 
-/// Like [`load_with_extension`], from text. `source` names it in messages.
+/// Like [`load_with_extension`], from text. Messages refer to it as `source`.
 ///
 /// # Errors
-/// Either of them is not valid.
-pub fn parse_with_extension(
+/// Returns an error if either of them is invalid.
+pub(crate) fn parse_with_extension(
     text: &[u8],
     source: &str,
 ) -> Result<(Loaded, Option<Extension>), LoadError> {
@@ -115,8 +115,8 @@ pub fn parse_with_extension(
     }
 }
 
-/// An extension decides at the end of a request, so it is useless where an event was written
-/// before.
+/// Returns a warning if the policy writes events before the end of a request, where an extension
+/// has no effect.
 fn warning(spec: &PolicySpec, source: &str) -> Option<Diagnostic> {
     let begins = |rule: &&PolicyRule| {
         let omitted = spec.omit_stages.union(rule.omit_stages);
@@ -174,20 +174,20 @@ impl Extension {
             && self.conditions.mismatch(rule, request).is_none()
     }
 
-    /// Whether [`Outcome::unchanged`] matters for the request.
+    /// Returns whether [`Outcome::unchanged`] matters for the request.
     pub fn compares_versions(&self, request: &impl Attributes) -> bool {
         let mut rules = self.rules.iter().enumerate().filter(|(_, rule)| rule.unchanged);
         rules.any(|(rule, _)| self.conditions.mismatch(rule, request).is_none())
     }
 
-    /// A random number in [0, 1) that clients cannot predict.
+    /// Returns a random number in [0, 1) that clients cannot predict.
     fn draw(&self) -> f64 {
         use std::hash::BuildHasher;
         let number = self.random.hash_one(self.drawn.fetch_add(1, Ordering::Relaxed));
         (number >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// The names of the rules, and what they do: `drop`, `sample`, or `rate_limit`.
+    /// Returns the names of the rules and their actions: `drop`, `sample`, or `rate_limit`.
     pub fn rules(&self) -> impl ExactSizeIterator<Item = (&str, &'static str)> {
         self.rules.iter().map(|rule| {
             let action = match rule.action {
@@ -201,12 +201,13 @@ impl Extension {
         })
     }
 
-    /// Where a rule is in its file.
+    /// Returns the position of a rule in its file.
     pub fn position(&self, rule: usize) -> Position {
         self.rules[rule].at
     }
 
-    /// What rate limits have suppressed in windows that have ended; with `all`, in all windows.
+    /// Returns the counts of suppressed events of windows that have ended; with `all`, of all
+    /// windows.
     pub fn take_suppressed(&self, all: bool) -> Vec<(usize, Suppressed)> {
         let mut taken = Vec::new();
         for (rule, ExtensionRule { action, .. }) in self.rules.iter().enumerate() {
@@ -217,7 +218,7 @@ impl Extension {
         taken
     }
 
-    /// The shortest window of a rate limit.
+    /// Returns the shortest window of a rate limit.
     pub fn shortest_window(&self) -> Option<Duration> {
         let windows = self.rules.iter().filter_map(|rule| match &rule.action {
             Action::RateLimit(limiter) => Some(limiter.window()),
@@ -228,5 +229,4 @@ impl Extension {
 }
 
 #[cfg(test)]
-#[path = "../extension_tests.rs"]
 mod tests;

@@ -1,4 +1,4 @@
-//! From the second document of a policy file to an [`Extension`].
+//! Parses the second document of a policy file into an [`Extension`].
 
 use std::time::Duration;
 
@@ -67,7 +67,7 @@ struct Resources {
     resource_names: Vec<String>,
 }
 
-/// `404`, or `4xx`.
+/// A code such as `404`, or a class such as `4xx`.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Code {
@@ -75,12 +75,12 @@ enum Code {
     Text(String),
 }
 
-/// Reads the `PolicyExtension` in a policy file; `None` if there is none. Other documents after the
-/// policy are ignored, like in kube-apiserver.
+/// Parses the `PolicyExtension` in a policy file; `None` if there is none. Other documents after
+/// the policy are ignored, like in kube-apiserver.
 ///
 /// # Errors
-/// There is one and it is not valid, or there are several.
-pub fn parse(text: &[u8], source: &str) -> Result<Option<Extension>, Vec<Diagnostic>> {
+/// Returns the faults of an invalid extension, or an error if there are several.
+pub(crate) fn parse(text: &[u8], source: &str) -> Result<Option<Extension>, Vec<Diagnostic>> {
     let Ok(text) = std::str::from_utf8(text) else { return Ok(None) };
     let mut found = None;
     for document in later_documents(text) {
@@ -109,7 +109,7 @@ pub fn parse(text: &[u8], source: &str) -> Result<Option<Extension>, Vec<Diagnos
             let at = error.location().map_or(start, |at| position(&at));
             let message = error.to_string();
             let first = message.lines().next().unwrap_or_default();
-            // The place is in front already.
+            // The position is printed before the message already.
             let first = first
                 .split_once(": line ")
                 .and_then(|(_, rest)| rest.split_once(": "))
@@ -121,8 +121,8 @@ pub fn parse(text: &[u8], source: &str) -> Result<Option<Extension>, Vec<Diagnos
     Ok(found)
 }
 
-/// The documents after the first, each after as many line breaks as precede it. A line that begins
-/// with `---` begins a document whatever is around it.
+/// Returns the documents after the first, each preceded by as many line breaks as in the file, so
+/// that positions are right. A line that begins with `---` always begins a document.
 fn later_documents(text: &str) -> Vec<String> {
     let mut documents: Vec<String> = Vec::new();
     let (mut is_begun, mut current) = (false, None::<String>);
@@ -130,7 +130,7 @@ fn later_documents(text: &str) -> Vec<String> {
         let marker = line.strip_prefix("---");
         if marker.is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n'])) {
             documents.extend(current.take());
-            // The first marker begins the first document, unless something is before it.
+            // The first marker begins the first document, unless something precedes it.
             if is_begun {
                 current = Some("\n".repeat(number + 1));
             }
@@ -150,7 +150,7 @@ fn position(at: &Location) -> Position {
     Position { line: at.line() as usize, column: at.column() as usize }
 }
 
-/// Where, and what is wrong.
+/// The position and description of a fault.
 type Fault = (Position, String);
 
 fn build(document: Document) -> Result<Extension, Fault> {

@@ -5,7 +5,7 @@ use socket2::{Domain, Socket, Type};
 use super::*;
 use api_client::dial::overrides;
 
-/// An address with a full backlog: the kernel drops what comes, as a firewall does.
+/// An address with a full backlog: the kernel drops new connections, like a firewall.
 struct Dead {
     _listener: Socket,
     _waiting: Vec<Socket>,

@@ -40,8 +40,8 @@ async fn requests_at_once_have_connections_of_their_own() {
     drop((first, second));
 }
 
-/// A plain-text server that answers each request on a connection with the next of `answers`, and
-/// then closes it; returns what it was asked.
+/// Runs a plain-text server that responds to each request on a connection with the next of
+/// `answers`, and then closes it; returns the requests that it received.
 async fn scripted(
     answers: &'static [&'static str],
 ) -> (Upstream, Arc<UpstreamMetrics>, Arc<std::sync::Mutex<Vec<String>>>) {

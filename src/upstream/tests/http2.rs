@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 
 use super::*;
 
-/// So many streams are all on one connection.
+/// Number of streams that fit on one connection.
 const UNREAD: usize = 32;
 
 #[tokio::test]
@@ -87,7 +87,7 @@ async fn answers_that_nobody_reads_do_not_stall_the_others() {
     let mut unread = Vec::new();
     for _ in 0..UNREAD {
         let mut body = upstream.send(get("/endless")).await.unwrap().into_body();
-        // One frame each, so that all really flow, and then no more.
+        // Read one frame of each, so that all streams have started, and then no more.
         let frame = tokio::time::timeout(Duration::from_secs(10), body.frame()).await;
         frame.expect("stalled").unwrap().unwrap();
         unread.push(body);
@@ -130,7 +130,7 @@ async fn more_streams_than_one_connection_allows_open_another() {
         echo(request).await
     })
     .await;
-    // All at once, before the first connection is there.
+    // All requests start before the first connection is open.
     let start = Arc::new(Barrier::new(23));
     let mut asking = JoinSet::new();
     for _ in 0..23 {
@@ -148,7 +148,7 @@ async fn more_streams_than_one_connection_allows_open_another() {
     }
     assert_eq!(accepted.load(Ordering::SeqCst), 5);
     assert_eq!(metrics.errors.get(), 0);
-    // Ended watches make room, and unused connections go, all but one.
+    // Streams of ended watches are reused, and all unused connections but one are closed.
     drop(watches);
     for _ in 0..10 {
         text(upstream.send(get("/")).await.unwrap()).await;
@@ -200,8 +200,8 @@ async fn waiters_share_one_connection_and_one_failure() {
     assert!(asking.join_all().await.iter().all(|ok| *ok));
     assert_eq!(accepted.load(Ordering::SeqCst), 1);
 
-    // Accepts and sends nothing. The first waiter connects for all, and repeats a lost handshake
-    // once.
+    // Accepts connections and sends nothing. The first waiter connects for all, and repeats a
+    // failed handshake once.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://{}", listener.local_addr().unwrap());
     let (upstream, _) = client(config(&url, &Listener::new(&[]).await.ca));

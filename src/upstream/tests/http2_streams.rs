@@ -18,7 +18,7 @@ fn head_with_length(length: &str) -> Vec<u8> {
     head
 }
 
-/// A client, and what `serve` does at the other end.
+/// Returns a client, and what `serve` does at the other end.
 async fn with_server<F, R>(serve: F) -> (Upstream, tokio::task::JoinHandle<R::Output>)
 where
     F: FnOnce(Raw) -> R + Send + 'static,
@@ -38,7 +38,7 @@ async fn an_answer_dropped_early_is_cancelled() {
         raw.send(HEADERS, END_HEADERS, stream, &[OK]).await;
         assert_eq!(raw.reach(RST_STREAM).await, (stream, CANCEL.to_vec()));
         cancelled.send(()).unwrap();
-        // The same before the answer.
+        // The same before the response.
         let (stream, _) = raw.request().await;
         asked.send(()).unwrap();
         assert_eq!(raw.reach(RST_STREAM).await, (stream, CANCEL.to_vec()));

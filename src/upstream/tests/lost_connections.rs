@@ -5,8 +5,8 @@ use api_client::ApiRequest;
 use super::raw_http2::Raw;
 use super::*;
 
-/// A server that loses the first `lost` connections when a request has come on them, and responds
-/// on the others; and the number of requests so far.
+/// Returns a server that loses the first `lost` connections when a request has come on them, and
+/// responds on the others; and the number of requests so far.
 async fn losing(lost: usize) -> (Upstream, Arc<AtomicUsize>) {
     let listener = Listener::new(&["h2"]).await;
     let (upstream, _) = listener.client();

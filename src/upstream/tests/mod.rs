@@ -1,4 +1,5 @@
-//! The upstream against real sockets. Here are the servers; the tests are one file a theme.
+//! Tests of the upstream with real sockets. This file has the servers; the tests are grouped by
+//! subject.
 
 mod addresses;
 mod http1;
@@ -38,7 +39,7 @@ use crate::body::{ClientBody, RequestBody};
 use audit_log::CommitSequence;
 
 impl Upstream {
-    /// Forwards a request that waits for no event.
+    /// Forwards a request that does not wait for events.
     async fn send(
         &self,
         request: Request<RequestBody>,
@@ -49,7 +50,7 @@ impl Upstream {
 
 type TestBody = UnsyncBoxBody<Bytes, Infallible>;
 
-/// A listener on loopback with a certificate of its own.
+/// A listener on loopback with its own certificate.
 struct Listener {
     tcp: TcpListener,
     tls: TlsAcceptor,
@@ -159,7 +160,7 @@ where
     (upstream, metrics, accepted)
 }
 
-/// Says what it was asked.
+/// Responds with a description of the request.
 async fn echo(request: Request<Incoming>) -> Response<TestBody> {
     let (parts, body) = request.into_parts();
     let host = match parts.headers.get("host") {
@@ -182,7 +183,7 @@ fn full(text: impl Into<Bytes>) -> Response<TestBody> {
     Response::new(Full::new(text.into()).boxed_unsync())
 }
 
-/// A response with an infinite body, as fast as it is read.
+/// Returns a response with an infinite body, as fast as it is read.
 fn endless() -> Response<TestBody> {
     let chunk = Bytes::from(vec![b'x'; 16 << 10]);
     let stream = futures_util::stream::repeat_with(move || Ok(Frame::data(chunk.clone())));
@@ -211,8 +212,8 @@ async fn eventually(condition: impl Fn() -> bool) {
     tokio::time::timeout(Duration::from_secs(10), waiting).await.expect("it never became so");
 }
 
-/// A client's body as the server's side of hyper gives it. Sends `frames`, then ends, or, without
-/// `complete`, breaks off.
+/// Returns a client's body like the server side of hyper does. Sends `frames`, then ends, or, if
+/// not `complete`, aborts.
 async fn clients_body(frames: &[&'static str], complete: bool) -> RequestBody {
     let frames: Vec<Bytes> = frames.iter().map(|f| Bytes::from_static(f.as_bytes())).collect();
     let end = if complete { Ok(()) } else { Err(()) };
@@ -220,7 +221,7 @@ async fn clients_body(frames: &[&'static str], complete: bool) -> RequestBody {
     paced_body(frames, ended).await
 }
 
-/// As [`clients_body`]; it ends as `ended` does, or goes on as long as that does.
+/// Like [`clients_body`]; the body ends with the result of `ended`, once that is ready.
 async fn paced_body(
     frames: Vec<Bytes>,
     ended: impl Future<Output = Result<(), ()>> + Send + 'static,
@@ -257,7 +258,7 @@ async fn paced_body(
     RequestBody::Client { body: ClientBody::http1(take.await.unwrap()), tap: None }
 }
 
-/// Sees nothing.
+/// A tap that ignores the body.
 #[derive(Default)]
 struct Blind(crate::body::Deadline);
 

@@ -1,4 +1,5 @@
-//! What a hyper server cannot be made to do: refuse streams, leave with a chosen last stream.
+//! Server behavior that hyper does not offer: refusing streams, and leaving with a chosen last
+//! stream.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::server::TlsStream;
@@ -71,7 +72,7 @@ impl Raw {
         }
     }
 
-    /// The stream of the next request, whose body may go on.
+    /// Returns the stream of the next request, whose body may go on.
     pub(super) async fn request_head(&mut self) -> u32 {
         self.reach(HEADERS).await.0
     }

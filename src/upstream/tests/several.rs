@@ -3,7 +3,7 @@
 use super::raw_http2::Raw;
 use super::*;
 
-/// The API servers behind these listeners, which have certificates of their own.
+/// Returns the API servers behind these listeners, which have certificates of their own.
 fn balanced(listeners: &[&Listener]) -> (Upstream, Arc<UpstreamMetrics>) {
     let cas: String = listeners.iter().map(|listener| listener.ca.as_str()).collect();
     let url = |listener: &&Listener| format!("https://{}", listener.address());

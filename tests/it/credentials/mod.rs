@@ -23,7 +23,7 @@ use table::{Shown, Table};
 /// Issuer of ServiceAccount tokens, and the audience of all.
 const ISSUER: &str = "https://kubernetes.default.svc";
 
-/// What an OIDC issuer has for keys, and whether it answers.
+/// The keys that an OIDC issuer serves, and whether it responds.
 #[derive(Default)]
 struct Keys {
     set: Mutex<Vec<Value>>,
@@ -63,7 +63,7 @@ async fn issuer(keys: Arc<Keys>) -> FakeUpstream {
     .await
 }
 
-/// An API server that knows some tokens, which say what it answers.
+/// Returns an API server that knows some tokens, whose text selects the response.
 async fn api_server() -> FakeUpstream {
     let broken = Arc::new(AtomicUsize::new(0));
     FakeUpstream::start(Protocols::Http2, move |request| {

@@ -11,14 +11,14 @@ use crate::support::{client, corpus, http1, pki};
 const TARGET: &str = "/api/v1/namespaces/team-a/configmaps/one";
 const EXTRA: &str = "authentication.kubernetes.io/";
 
-/// Who shows a certificate.
+/// The certificate that a client presents.
 #[derive(Clone, Copy)]
 pub enum Shown<'a> {
     /// Unauthenticated.
     None,
-    /// One of the corpus.
+    /// A certificate of the corpus.
     Corpus(&'a str),
-    /// One that was made.
+    /// A generated certificate.
     Made(&'a pki::Identity),
 }
 
@@ -142,7 +142,7 @@ fn user(user: &Value, fingerprint: &str) -> String {
     text
 }
 
-/// The SHA-256 of the certificate shown, in hexadecimal.
+/// Returns the SHA-256 of the certificate shown, in hexadecimal.
 fn fingerprint(shown: Shown<'_>) -> String {
     use rustls::pki_types::{CertificateDer, pem::PemObject};
     let der = match shown {

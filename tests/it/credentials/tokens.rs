@@ -1,4 +1,4 @@
-//! Rows of tokens that are signed, and of those that only the API server knows.
+//! Rows for signed tokens, and for tokens that only the API server can verify.
 
 use std::net::SocketAddr;
 
@@ -39,7 +39,7 @@ fn by_public_key(claims: &Value, id: &str) -> String {
     format!("{text}.{}", URL_SAFE_NO_PAD.encode(aws_lc_rs::hmac::sign(&key, text.as_bytes())))
 }
 
-/// The signature of one over the claims of another.
+/// Returns the signature of one over the claims of another.
 fn grafted(token: &str, claims: &Value) -> String {
     let (rest, signature) = token.rsplit_once('.').unwrap();
     let (header, _) = rest.split_once('.').unwrap();
@@ -236,7 +236,7 @@ pub async fn oidc_down(table: &mut Table, proxy: &Proxy, issuer: SocketAddr) {
     table.token(proxy, ("oidc", "another's token meanwhile"), &other, "401").await;
 }
 
-/// Tokens that the API server is asked about.
+/// Tokens that are verified by TokenReviews.
 pub async fn reviewed(table: &mut Table, proxy: &Proxy) {
     for (what, token, expected) in [
         ("user in full", "review-jane", "jane uid=42 [dev,+] k=v,w"),

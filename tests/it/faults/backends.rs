@@ -19,7 +19,7 @@ use crate::webhook::{Taken, receiver_of, taker};
 
 const CLIENTS: usize = 4;
 
-/// Of the webhook: the ends of requests only.
+/// The policy of the webhook: only the last events of requests.
 const ENDS: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n\
     - {level: Metadata, verbs: [list]}\n- level: None\n";
 const ALL: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- level: Metadata\n";
@@ -30,7 +30,7 @@ struct Scene {
     /// Requests that were answered in full.
     answered: Arc<Mutex<Vec<String>>>,
     round: usize,
-    /// Where the spool is, if not beside the rest.
+    /// The directory of the spool, if it is not the default.
     spool: Option<PathBuf>,
 }
 
@@ -117,7 +117,7 @@ impl Scene {
     }
 }
 
-/// The IDs of the events in what the endpoint accepted, and in the spool.
+/// Returns the IDs of the events in what the endpoint accepted, and in the spool.
 fn delivered(taken: &Taken, spool: &Path) -> HashMap<String, usize> {
     let mut lists = taken.lock().unwrap().clone();
     for entry in std::fs::read_dir(spool).into_iter().flatten() {
@@ -135,7 +135,7 @@ fn delivered(taken: &Taken, spool: &Path) -> HashMap<String, usize> {
     count
 }
 
-/// The events that a backend has logged as lost.
+/// Returns the events that a backend has logged as lost.
 fn told(proxy: &Proxy, sink: &str) -> usize {
     let said = proxy.process.stderr();
     let of_sink = said.lines().filter(|line| line.contains(&format!("sink=\"{sink}\"")));
@@ -232,7 +232,7 @@ async fn kill_nine_under_load_takes_nothing_from_the_strict_log_and_the_spool() 
     let taken = Taken::default();
     let receiver = FakeUpstream::start(Protocols::Http1, taker(&taken)).await;
     let mut scene = Scene::new(receiver.addr).await;
-    // 5, or as many as `CRASH_ROUNDS` says.
+    // 5, or the value of `CRASH_ROUNDS`.
     let rounds = std::env::var("CRASH_ROUNDS").map_or(5, |text| text.parse().unwrap());
     for round in 0..rounds {
         let mut proxy = scene.builder().start().await;
@@ -285,7 +285,7 @@ async fn a_spool_on_a_disk_that_is_full_waits_for_room() {
     let said = || proxy.process.stderr();
     let fault = async {
         more(20).await;
-        // A file that was delivered gives its room back, and the next one may fit into it.
+        // A delivered file frees its space, and the next one may fit.
         let noticed = || {
             disk.fill();
             said().contains("No space left on device").then_some(())

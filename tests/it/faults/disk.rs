@@ -9,7 +9,7 @@ use super::{EACH, HEALTHY, LOST, REJECTED, Scene, events_in, get, in_each_mode, 
 use crate::support::proxy::{BINARY, Builder};
 use crate::support::{TempDir, client};
 
-/// Nothing at the begin of a request tells that the log fails.
+/// A policy that omits `RequestReceived`, so that no first event shows a failing log.
 const LATE: &str = "\
 apiVersion: audit.k8s.io/v1
 kind: Policy
@@ -17,16 +17,16 @@ omitStages: [RequestReceived]
 rules: [{level: Metadata}]
 ";
 
-/// Runs a command; whether it did what it was to do.
+/// Runs a command; returns whether it succeeded.
 fn run(program: &str, arguments: &[&str]) -> bool {
     Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success())
 }
 
-/// A file system of its own, unmounted at the end.
+/// A separate file system, which is unmounted on drop.
 pub(super) struct Disk(pub(super) PathBuf);
 
 impl Disk {
-    /// A small one in memory; None where this user may not mount.
+    /// Returns a small file system in memory; `None` if this user may not mount.
     pub(super) fn small(dir: &TempDir) -> Option<Disk> {
         let path = dir.path("disk");
         std::fs::create_dir_all(&path).unwrap();
@@ -34,7 +34,8 @@ impl Disk {
         run("mount", &["-t", "tmpfs", "-o", "size=256k", "none", disk.path()]).then_some(disk)
     }
 
-    /// One on a block device that can be made to fail; None where this machine has no loop devices.
+    /// Returns a file system on a block device that can be made to fail; `None` if this machine has
+    /// no loop devices.
     fn failing(dir: &TempDir) -> Option<Disk> {
         let (path, image) = (dir.path("disk"), dir.path("image"));
         std::fs::create_dir_all(&path).unwrap();
@@ -49,7 +50,7 @@ impl Disk {
         self.0.to_str().unwrap()
     }
 
-    /// Leaves no room at all, not even what was given back since the last call.
+    /// Fills the file system completely, including space freed since the last call.
     pub(super) fn fill(&self) {
         let path = self.0.join("ballast");
         let mut ballast = std::fs::File::options().create(true).append(true).open(path).unwrap();
@@ -114,7 +115,7 @@ async fn a_sealed_log_on_a_disk_that_was_full_is_intact() {
     .await;
 }
 
-/// What the first event cannot tell, since there is none: the last one fails, once.
+/// There is no first event to show the failure, so the last one fails, once.
 #[tokio::test]
 async fn a_full_disk_stops_a_strict_proxy_whose_policy_omits_the_first_event() {
     let dir = TempDir::new();
@@ -131,7 +132,7 @@ async fn a_full_disk_stops_a_strict_proxy_whose_policy_omits_the_first_event() {
         .await;
     assert_eq!(get(&proxy, "before").await, Some(200));
     disk.fill();
-    // The last block of the file may have room for some more. Then an answer breaks off.
+    // The last block of the file may have room for some more. Then a response breaks off.
     let mut passed = 0;
     while get(&proxy, &format!("last-{passed}")).await == Some(200) {
         passed += 1;
@@ -162,7 +163,7 @@ async fn a_full_disk_stops_a_strict_proxy_whose_policy_omits_the_first_event() {
     (0..passed).for_each(|number| assert_eq!(count(&format!("last-{number}")), 1));
 }
 
-/// As Linux does when a disk has failed: what is open can no longer be written, either.
+/// Like Linux after a disk failure: open files can no longer be written, either.
 #[tokio::test]
 async fn a_file_system_that_becomes_read_only_is_left_for_one_that_is_not() {
     in_each_mode(async |mode| {

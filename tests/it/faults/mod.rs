@@ -25,7 +25,7 @@ use crate::support::tally::Tally;
 use crate::support::upstream::{FakeUpstream, Protocols, json};
 use crate::support::{DEADLINE, client, wait_for};
 
-/// So many requests come before, while, and after something is broken.
+/// Number of requests before, during, and after a fault.
 const EACH: usize = 20;
 const LOST: &str = "apiserver_audit_error_total{plugin=\"log\"}";
 const REJECTED: &str = "apiserver_audit_requests_rejected_total";
@@ -40,7 +40,7 @@ async fn upstream() -> FakeUpstream {
     FakeUpstream::start(Protocols::Http2, |_| async { json(200, "{\"items\":[]}") }).await
 }
 
-/// The status of a GET; None where the answer broke off.
+/// Returns the status of a GET; None where the response broke off.
 async fn get(proxy: &Proxy, id: &str) -> Option<u16> {
     let line = format!("Audit-ID: {id}");
     let answer = http1::get(proxy.addr, Some("alice"), "/api/v1/pods", &[&line]).await;
@@ -56,7 +56,7 @@ struct Scene {
     /// The log as it was at the start: it can be read whatever becomes of its name.
     first: File,
     requests: usize,
-    /// Those that were answered in full, with 200.
+    /// Requests with a complete 200 response.
     passed: Vec<String>,
     refused: usize,
 }
@@ -88,7 +88,7 @@ impl Scene {
         self.mode == "blocking-strict"
     }
 
-    /// So many requests, with the IDs `name-NUMBER`.
+    /// Sends this many requests, with the IDs `name-NUMBER`.
     async fn send(&mut self, name: &str, count: usize) {
         for number in 0..count {
             let id = format!("{name}-{number}");
@@ -125,7 +125,7 @@ impl Scene {
         let (passed, refused) = (self.passed.len(), self.refused);
         let (seen, rejected) = (self.upstream.seen().len(), self.proxy.metric(REJECTED).await);
         self.send("meanwhile", EACH).await;
-        // More than one look at the disk has been taken by then.
+        // The disk has been checked more than once by then.
         tokio::time::sleep(Duration::from_millis(1_200)).await;
         // A log that no request waits for does not take the proxy out of service.
         let code = if self.mode == "batch" { 200 } else { 500 };
@@ -146,7 +146,7 @@ impl Scene {
         self.proxy.process.logs(reason).await;
     }
 
-    /// Waits until it is known that the log can be written again: no request has to tell.
+    /// Waits until the log is writable again, without a request that probes it.
     async fn heals(&mut self) {
         let started = Instant::now();
         while !self.readyz().await.1.contains("[+]audit-log ok") {
@@ -198,7 +198,7 @@ impl Scene {
     }
 }
 
-/// How many events the proxy's own log says are lost.
+/// Returns how many events the proxy's own log says are lost.
 fn told_lost(said: &str) -> usize {
     let counts = said.lines().filter_map(|line| {
         let (_, rest) = line.split_once("Error in audit plugin 'log' affecting ")?;

@@ -8,7 +8,7 @@ use std::path::Path;
 use super::{Scene, events_in, in_each_mode};
 use crate::support::{TempDir, wait_for};
 
-/// A folder with a log in a folder of its own.
+/// Returns a directory with a log in a subdirectory.
 async fn scene(mode: &'static str) -> (TempDir, Scene) {
     let dir = TempDir::new();
     let scene = Scene::start(&dir.path("logs/audit.log"), mode, &[]).await;
@@ -62,7 +62,7 @@ async fn a_file_that_is_deleted_is_made_anew_and_nothing_is_lost() {
     .await;
 }
 
-/// What was written before the removal was noticed is in the new file, too.
+/// Checks that the new file has the lines that were written before the removal was noticed.
 fn rescued(log: &Path) {
     let events = events_in(&File::open(log).unwrap());
     assert!(events.iter().any(|(id, _)| id == "meanwhile-0"), "{events:?}");
@@ -74,7 +74,7 @@ async fn logrotate_by_create_is_followed_within_a_second_and_without_a_signal() 
         let (dir, mut scene) = scene(mode).await;
         let rotated = dir.path("logs/audit.log.1");
         std::fs::rename(&scene.log, &rotated).unwrap();
-        // As `create 0640` does.
+        // Like logrotate's `create 0640`.
         let mut options = std::fs::OpenOptions::new();
         options.write(true).create_new(true).mode(0o640).open(&scene.log).unwrap();
         scene.does_not_care().await;

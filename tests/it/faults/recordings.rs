@@ -18,7 +18,7 @@ const LINES: [&str; 5] = [
 ];
 const EXEC: &str = "/api/v1/namespaces/a/pods/p/exec?command=sh&tty=true";
 
-/// A message of 8 KiB, which fits in no page that a file has left.
+/// Returns a message of 8 KiB, which fits in no page that a file has left.
 fn output() -> Vec<u8> {
     [&[0x82, 0x7e, 0x20, 0x01, 1], &[b'x'; 8192][..]].concat()
 }

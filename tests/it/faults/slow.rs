@@ -11,7 +11,7 @@ use crate::support::{TempDir, client};
 
 const REQUESTS: usize = 200;
 
-/// Sends requests to a proxy with a slow log, and gives how long they took.
+/// Sends requests to a proxy with a slow log, and returns how long they took.
 async fn slow(mode: &str) -> Duration {
     let upstream = upstream().await;
     let dir = TempDir::new();

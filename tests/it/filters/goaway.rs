@@ -25,7 +25,7 @@ fn get(target: &str) -> Request<()> {
     Request::get(format!("https://kubernetes{target}")).body(()).unwrap()
 }
 
-/// Sends requests until the connection takes no more; how many were answered.
+/// Sends requests until the connection accepts no more; returns how many had a response.
 async fn until_goaway(sender: Sender) -> usize {
     let (mut sender, mut count) = (sender, 0);
     loop {
@@ -72,7 +72,7 @@ async fn clients_are_told_to_reconnect_and_lose_nothing() {
     // The chance that 2,000 requests pass without one is 10^-18.
     let count = in_time("a GOAWAY", until_goaway(sender)).await;
     assert!(count < 2_000, "{count}");
-    // The watch goes on, and the connection ends in order after it.
+    // The watch continues, and the connection closes gracefully after it.
     watches.lock().unwrap().drain(..).for_each(drop);
     assert!(in_time("the watch's end", watch.data()).await.is_none_or(|data| data.is_ok()));
     drop(watch);

@@ -14,7 +14,7 @@ use crate::support::{in_time, wait_for};
 const CURRENT: &str = "kube_audit_proxy_max_in_flight_current{request_kind=\"readOnly\"}";
 const WAITING: &str = "kube_audit_proxy_max_in_flight_waiting{request_kind=\"readOnly\"}";
 
-/// An API server that responds to a request only when the test lets it.
+/// Returns an API server that responds to a request only when the test lets it.
 async fn held() -> (FakeUpstream, Arc<Semaphore>) {
     let gate = Arc::new(Semaphore::new(0));
     let handler_gate = Arc::clone(&gate);
@@ -54,12 +54,12 @@ async fn a_flood_of_one_user_does_not_keep_out_another() {
     wait_for("two requests upstream", || (upstream.seen().len() == 2).then_some(())).await;
     assert_eq!(proxy.metric(CURRENT).await, 2);
 
-    // Alone, alice has the whole limit, and no more than that.
+    // Without other users, alice has the whole limit and no more.
     assert_eq!(status(&mut send(&proxy, "alice", LIST).await).await, 429);
     // Members of system:masters are not limited.
     let mut admin = send(&proxy, "admin", LIST).await;
     wait_for("the admin's request", || (upstream.seen().len() == 3).then_some(())).await;
-    // Bob waits for his share, and gets the next slot although alice asks before it is free.
+    // Bob waits for his share, and gets the next slot although alice waits for it, too.
     let mut bob = send(&proxy, "bob", LIST).await;
     wait_until(&proxy, WAITING, 1).await;
     assert_eq!(status(&mut send(&proxy, "alice", LIST).await).await, 429);

@@ -43,7 +43,7 @@ impl Recorded {
         serde_json::from_str(FILE).unwrap()
     }
 
-    /// Sends the request on a connection of its own, which may break.
+    /// Sends the request on a new connection, which may break.
     pub async fn try_send(&self, addr: SocketAddr) -> std::io::Result<Answer> {
         let mut headers = vec![format!("Audit-ID: {}", self.id)];
         headers.extend(self.user.iter().map(|token| format!("Authorization: Bearer {token}")));
@@ -61,7 +61,7 @@ impl Recorded {
         in_time(&self.name, http1::exchange(addr, None, &request)).await
     }
 
-    /// Sends the request on a connection of its own.
+    /// Sends the request on a new connection.
     pub async fn send(&self, addr: SocketAddr) -> Answer {
         self.try_send(addr).await.unwrap()
     }

@@ -1,11 +1,11 @@
-//! The attacks: raw requests as they are put on the wire.
+//! The attacks: raw requests.
 
-/// What may become of an attack.
+/// The permitted outcome of an attack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It arrived, with the stamped identity and no other.
+    /// The request arrives with the stamped identity and no other.
     Stamped,
-    /// It never arrived, and the client got a 4xx or a closed connection.
+    /// The request never arrives, and the client gets a 4xx or a closed connection.
     Refused,
 }
 
@@ -18,7 +18,7 @@ pub struct Attack {
     pub expect: Option<Outcome>,
     /// Identity headers that arrive as well, being legitimate.
     pub adds: &'static [(&'static str, &'static str)],
-    /// Headers that may not arrive.
+    /// Headers that must not arrive.
     pub removed: &'static [&'static str],
     /// A second request may hide in it.
     pub is_smuggling: bool,
@@ -27,7 +27,7 @@ pub struct Attack {
 }
 
 impl Attack {
-    /// Whether it makes sense in a mode.
+    /// Returns whether it makes sense in a mode.
     pub fn applies_to(&self, identity: &str) -> bool {
         self.mode.is_none_or(|mode| mode == identity)
     }

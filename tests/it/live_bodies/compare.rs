@@ -1,10 +1,10 @@
-//! Two events of one request: what differs beyond what is documented.
+//! Compares two events of one request: finds differences that are not documented.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
 
-/// Whether kube-apiserver's defaulting sets the member where the client has none.
+/// Returns whether kube-apiserver's defaulting sets the member where the client has none.
 fn is_defaulted(key: &str, value: &Value) -> bool {
     let is_default = |(key, value): (&String, &Value)| is_empty(value) || is_defaulted(key, value);
     match value {
@@ -13,9 +13,9 @@ fn is_defaulted(key: &str, value: &Value) -> bool {
     }
 }
 
-/// Whether a name is a member's in another case, as the generator writes it. Members of no type are
-/// kept, since the API server may be newer than the proxy, but not such ones: many readers ignore
-/// the case.
+/// Returns whether a name is a member's in another case, as the generator writes it. Members of no
+/// type are kept, since the API server may be newer than the proxy, but not such ones: many readers
+/// ignore the case.
 fn is_variant(name: &str) -> bool {
     let is_upper = name.len() > 2 && name.chars().all(|c| c.is_ascii_uppercase());
     is_upper || name.contains(['\u{17f}', '\u{212a}'])
@@ -32,13 +32,13 @@ pub(super) fn events(kube: &Value, proxy: &Value) -> Vec<String> {
     }
     let (theirs, ours) = (&kube["requestObject"], &proxy["requestObject"]);
     let is_pod = kube["objectRef"]["resource"] == "pods";
-    // A patch is recorded as it is.
+    // A patch is recorded unchanged.
     let ours = if kube["verb"] == "patch" { ours.clone() } else { with_string_data(ours) };
     objects("", theirs, &ours, is_pod, &mut differences);
     differences
 }
 
-/// A Secret with `stringData` in its `data`, as kube-apiserver converts it.
+/// Returns a Secret with `stringData` in its `data`, as kube-apiserver converts it.
 fn with_string_data(object: &Value) -> Value {
     let mut object = object.clone();
     let Some(Value::Object(texts)) = object.get("stringData").cloned() else { return object };
@@ -107,7 +107,7 @@ fn objects(
     }
 }
 
-/// The annotations of the proxy about the request, in one line.
+/// Returns the annotations of the proxy about the request, in one line.
 pub(super) fn marks(event: &Value) -> String {
     let annotations = event["annotations"].as_object();
     let own = |(key, value): (&String, &Value)| {

@@ -36,7 +36,7 @@ impl Random {
         (self.0 >> 33) as usize % limit
     }
 
-    /// Whether it happens once in so many times.
+    /// Returns `true` with a probability of one in `times`.
     pub(super) fn once_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }

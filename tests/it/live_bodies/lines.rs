@@ -71,7 +71,7 @@ fn readable(line: &str) -> String {
     String::from_utf8(out).unwrap()
 }
 
-/// The end of an escape; a surrogate pair is one.
+/// Returns the end of an escape; a surrogate pair is one.
 fn escape_end(text: &[u8], at: usize) -> usize {
     let unit = |at| unit(text.get(at..at + 6)?);
     let length = match (unit(at), unit(at + 6)) {

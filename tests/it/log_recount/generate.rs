@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
-/// Numbers that look random, always the same ones.
+/// Reproducible pseudo-random numbers.
 struct Random(u64);
 
 impl Random {

@@ -19,7 +19,7 @@ impl Event {
         self.json.pointer(pointer).and_then(Json::as_str).unwrap_or_default().to_owned()
     }
 
-    /// 0 if there is none.
+    /// Returns the code of the response; 0 if there is none.
     pub(super) fn code(&self) -> i64 {
         self.json.pointer("/responseStatus/code").and_then(Json::as_i64).unwrap_or_default()
     }
@@ -29,7 +29,7 @@ impl Event {
         time("stageTimestamp").or(time("requestReceivedTimestamp")).unwrap_or_default()
     }
 
-    /// In microseconds.
+    /// Returns the latency in microseconds.
     pub(super) fn latency(&self) -> Option<i64> {
         let micros = |name: &str| {
             let time: jiff::Timestamp = self.json[name].as_str()?.parse().ok()?;
@@ -78,7 +78,7 @@ pub(super) fn last(events: &[Event]) -> Vec<&Event> {
     kept.into_iter().map(|index| &events[index]).collect()
 }
 
-/// The value of a field in a report; null if the event has none.
+/// Returns the value of a field in a report; null if the event has none.
 pub(super) fn field(event: &Event, name: &str) -> Json {
     let json = &event.json;
     let text = |pointer: &str| json.pointer(pointer).filter(|value| value.is_string()).cloned();
@@ -173,7 +173,7 @@ fn shortened(value: Json) -> Json {
     json!(format!("{}\u{2026} ({} bytes, SHA-256 {digest})", &text[..start], text.len()))
 }
 
-/// What the body of a request for a role or a binding grants.
+/// Returns the permissions that a role or a binding in the request body grants.
 fn grants(body: &Json) -> Option<String> {
     let mut parts = Vec::new();
     let words = |value: &Json| -> String {

@@ -16,7 +16,7 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// Its name, and its labels in alphabetical order.
+    /// Returns its name, and its labels in alphabetical order.
     pub fn series(&self) -> String {
         let labels: Vec<_> = self.labels.iter().map(|(k, v)| format!("{k}=\"{v}\"")).collect();
         match labels.as_slice() {
@@ -28,19 +28,19 @@ impl Sample {
 
 #[derive(Debug)]
 pub struct Family {
-    /// As in `# TYPE`.
+    /// The name in `# TYPE`.
     pub name: String,
-    /// In the words of the Prometheus format, which has no `info`.
+    /// The type in the Prometheus format, which has no `info`.
     pub kind: String,
     /// The labels that all of its samples have, without `le`; in their order.
     pub labels: Vec<String>,
     pub samples: Vec<Sample>,
-    /// What the names of its samples end with, besides the family's name.
+    /// The suffix of its samples' names after the family's name.
     suffix: &'static str,
 }
 
 impl Family {
-    /// Its name in the Prometheus format.
+    /// Returns its name in the Prometheus format.
     pub fn exposed_name(&self) -> String {
         format!("{}{}", self.name, self.suffix)
     }
@@ -51,7 +51,7 @@ type Lines<'a> = std::iter::Peekable<std::iter::Enumerate<std::str::Split<'a, ch
 /// Parses all of `text`.
 ///
 /// # Errors
-/// The number of the first line that violates the format, and how.
+/// Returns the number of the first line that violates the format, and how.
 pub fn parse(text: &str, format: Format) -> Result<Vec<Family>, String> {
     let text = text.strip_suffix('\n').ok_or("no line feed at the end")?;
     let text = match format {
@@ -139,7 +139,7 @@ fn sample(line: &str) -> Result<Sample, String> {
     Ok(Sample { name: name.to_owned(), labels, value })
 }
 
-/// The text up to a quotation mark, without escapes, and what follows.
+/// Returns the text up to a quotation mark, without escapes, and what follows.
 fn unquote(text: &str) -> Option<(String, &str)> {
     let mut value = String::new();
     let mut chars = text.char_indices();

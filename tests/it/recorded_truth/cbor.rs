@@ -28,7 +28,7 @@ async fn answering(code: u16, media_type: &'static str, body: &'static [u8]) -> 
     .await
 }
 
-/// The last event of one request.
+/// Returns the last event of one request.
 async fn event(
     upstream: &FakeUpstream,
     policy: &str,

@@ -1,4 +1,4 @@
-//! One client neither blinds the record of others nor holds them up.
+//! One client can neither prevent the recording of others nor delay them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -96,7 +96,7 @@ fn slow_yaml(lines: usize) -> Vec<u8> {
     body
 }
 
-/// Sends one body as alice; how long the answer takes.
+/// Sends one body as alice; how long the response takes.
 async fn post_slow(addr: SocketAddr, id: &str, body: &[u8]) -> Duration {
     let headers = [YAML, &format!("Audit-ID: {id}")];
     let request = http1::request("POST", CONFIG_MAPS, &headers, body);

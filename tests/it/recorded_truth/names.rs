@@ -11,7 +11,7 @@ use crate::support::{in_time, wait_for};
 const CONFIG_MAPS: &str = "/api/v1/namespaces/a/configmaps";
 const JSON: &str = "Content-Type: application/json";
 
-/// An API server that gives this answer to all.
+/// Returns an API server that always sends this response.
 async fn answering(code: u16, media_type: &'static str, body: &'static [u8]) -> FakeUpstream {
     FakeUpstream::start(Protocols::Http2, move |request| async move {
         http_body_util::BodyExt::collect(request.into_body()).await?;
@@ -49,7 +49,7 @@ async fn the_name_that_was_created_is_recorded() {
             "taken from the response: it could not be read from the request",
             0,
         ),
-        // As in kube-apiserver, a generated name is not in the event.
+        // Like in kube-apiserver, a generated name is not in the event.
         (201, GENERATED, generated, "", "", 0),
         (409, STATUS, named, "decoy", "", 0),
         (

@@ -84,8 +84,8 @@ impl AccessServer {
         std::mem::take(&mut *self.questions.lock().unwrap())
     }
 
-    /// The same, in order of the alphabet, with the answers; order of arrival has no meaning where
-    /// several are asked at once.
+    /// Returns the same, in order of the alphabet, with the responses; order of arrival has no
+    /// meaning where several are asked at once.
     pub fn take_asked(&self) -> Vec<String> {
         let questions = self.take_questions();
         let answered =
@@ -95,7 +95,7 @@ impl AccessServer {
         asked
     }
 
-    /// The requests of clients that have arrived.
+    /// Returns the requests of clients that have arrived.
     pub fn take_forwarded(&self) -> Vec<Seen> {
         let mut seen = self.upstream.take_seen();
         seen.retain(|seen| ![REVIEWS, VERSION].contains(&seen.target.as_str()));

@@ -23,12 +23,12 @@ impl Event {
         Self { line: line.to_owned(), value }
     }
 
-    /// A member of the event by JSON pointer.
+    /// Returns a member of the event by JSON pointer.
     pub fn at(&self, pointer: &str) -> Option<&Value> {
         self.value.pointer(pointer)
     }
 
-    /// A member of the event by JSON pointer; empty where it is missing or no string.
+    /// Returns a member of the event by JSON pointer; empty where it is missing or no string.
     pub fn text(&self, pointer: &str) -> &str {
         self.value.pointer(pointer).and_then(Value::as_str).unwrap_or("")
     }
@@ -43,7 +43,7 @@ impl Event {
         self.text("/level")
     }
 
-    /// The audit ID.
+    /// Returns the audit ID.
     pub fn audit_id(&self) -> &str {
         self.text("/auditID")
     }
@@ -53,7 +53,7 @@ impl Event {
         self.value.pointer("/responseStatus/code").and_then(Value::as_u64).unwrap_or(0)
     }
 
-    /// Whether the request's record ends with this event.
+    /// Returns whether the request's record ends with this event.
     pub fn is_end(&self) -> bool {
         matches!(self.stage(), "ResponseComplete" | "Panic")
     }
@@ -81,7 +81,7 @@ impl AuditLog {
         &self.events
     }
 
-    /// The events of one request so far.
+    /// Returns the events of one request so far.
     pub fn of(&mut self, audit_id: &str) -> Vec<Event> {
         self.events().iter().filter(|event| event.audit_id() == audit_id).cloned().collect()
     }

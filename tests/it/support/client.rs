@@ -48,7 +48,7 @@ pub async fn tls_as(addr: SocketAddr, identity: &Identity) -> Result<TlsStream<T
     connector.connect(ServerName::try_from("localhost").unwrap(), stream).await
 }
 
-/// The certificate that a server presents, whether it is trusted or not.
+/// Returns the certificate that a server presents, whether it is trusted or not.
 pub async fn shown_by(addr: SocketAddr) -> rustls::pki_types::CertificateDer<'static> {
     let mut config = new_config(None, vec![b"http/1.1".to_vec()]);
     config.dangerous().set_certificate_verifier(Arc::new(AnyServer));
@@ -122,7 +122,7 @@ pub async fn tls_from(from: IpAddr, addr: SocketAddr) -> Result<TlsStream<TcpStr
     connector.connect(ServerName::try_from("localhost").unwrap(), stream).await
 }
 
-/// An HTTP/2 connection; it lives until every handle is dropped.
+/// Returns an HTTP/2 connection; it lives until every handle is dropped.
 pub async fn http2<B>(addr: SocketAddr, certificate: Option<&str>) -> Result<SendRequest<B>>
 where
     B: Body + Unpin + Send + 'static,
@@ -142,7 +142,7 @@ where
     Ok(sender)
 }
 
-/// A GET over HTTP/2; the answer's head, with its body still to come.
+/// Returns a GET over HTTP/2; the response's head, with its body still to come.
 pub async fn h2_get<B>(
     sender: &mut SendRequest<B>,
     target: &str,
@@ -161,7 +161,7 @@ where
     sender.send_request(request.body(B::default()).unwrap()).await
 }
 
-/// The whole body of an answer.
+/// Returns the whole body of a response.
 pub async fn whole(response: Response<Incoming>) -> hyper::Result<Bytes> {
     Ok(response.into_body().collect().await?.to_bytes())
 }
@@ -169,7 +169,7 @@ pub async fn whole(response: Response<Incoming>) -> hyper::Result<Bytes> {
 /// The body of requests that have none, or a short one.
 pub type Short = Full<Bytes>;
 
-/// The settings of a client; kept, so that sessions are resumed as a real client does.
+/// Returns the settings of a client; kept, so that sessions are resumed as a real client does.
 fn config(certificate: Option<&str>, protocols: &[&[u8]]) -> Arc<ClientConfig> {
     type Known = Mutex<HashMap<(Option<String>, Vec<Vec<u8>>), Arc<ClientConfig>>>;
     static KNOWN: OnceLock<Known> = OnceLock::new();
@@ -199,7 +199,7 @@ fn new_config(certificate: Option<&str>, protocols: Vec<Vec<u8>>) -> ClientConfi
     config
 }
 
-/// A plain-HTTP GET of the admin port; the body.
+/// Returns a plain-HTTP GET of the admin port; the body.
 pub async fn admin(addr: SocketAddr, path: &str) -> Result<(u16, String)> {
     let stream = TcpStream::connect(addr).await?;
     let (mut sender, connection) =

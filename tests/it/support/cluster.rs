@@ -33,7 +33,8 @@ impl Drop for Running {
 }
 
 impl Cluster {
-    /// The folder with `etcd` and `kube-apiserver`, as `setup-envtest use -p path` prints it.
+    /// Returns the folder with `etcd` and `kube-apiserver`, as `setup-envtest use -p path` prints
+    /// it.
     pub fn assets() -> Option<PathBuf> {
         std::env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from)
     }

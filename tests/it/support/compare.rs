@@ -74,7 +74,7 @@ impl Members {
         Some(Self(members)).filter(|members| members.text() == line)
     }
 
-    /// A member's text.
+    /// Returns a member's text.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
@@ -91,7 +91,7 @@ impl Members {
         }
     }
 
-    /// The line.
+    /// Returns the line.
     pub fn text(&self) -> String {
         let member = |(key, value): &(String, String)| {
             format!("{}:{value}", serde_json::to_string(key).expect("a string is JSON"))
@@ -139,9 +139,9 @@ pub struct Sent<'a> {
     pub body: &'a [u8],
     /// The request named no audit ID, so the two differ.
     pub own_id: bool,
-    /// The answer's body was not recorded, so the proxy saw another.
+    /// The response's body was not recorded, so the proxy saw another.
     pub answer_unknown: bool,
-    /// The answer is YAML.
+    /// The response is YAML.
     pub answer_in_yaml: bool,
     /// The policy leaves `managedFields` out.
     pub managed_fields_omitted: bool,
@@ -284,8 +284,8 @@ fn forgive_bodies(
     }
 }
 
-/// Whether our object has each field that the client sent, with its value: it is the client's own
-/// JSON or YAML, or a part of what kube-apiserver made of a body in protobuf.
+/// Returns whether our object has each field that the client sent, with its value: it is the
+/// client's own JSON or YAML, or a part of what kube-apiserver made of a body in protobuf.
 fn is_all_that_was_sent(exchange: &Sent<'_>, theirs: &str, ours: &str) -> bool {
     let parse = |text: &[u8]| serde_json::from_slice::<Value>(text).ok();
     let (Some(theirs), Some(ours)) = (parse(theirs.as_bytes()), parse(ours.as_bytes())) else {
@@ -306,7 +306,7 @@ fn is_all_that_was_sent(exchange: &Sent<'_>, theirs: &str, ours: &str) -> bool {
     }
 }
 
-/// The value without members that Go's `omitempty` may leave out.
+/// Returns the value without members that Go's `omitempty` may leave out.
 fn without_zeros(value: Value) -> Value {
     match value {
         Value::Object(members) => {

@@ -7,12 +7,12 @@ use serde::Deserialize;
 
 use super::jwt::{Signer, now};
 
-/// A file of the corpus.
+/// Returns a file of the corpus.
 pub fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(name)
 }
 
-/// A certificate or key of the corpus, by its file name.
+/// Returns a certificate or key of the corpus, by its file name.
 pub fn pki(name: &str) -> PathBuf {
     path("pki").join(name)
 }
@@ -59,13 +59,13 @@ pub struct StageAtLevel {
     pub stage: String,
 }
 
-/// All exchanges of one file, in the order in which they were recorded.
+/// Returns all exchanges of one file, in the order in which they were recorded.
 pub fn exchanges(file: &str) -> Vec<Exchange> {
     lines(&path("exchanges").join(file))
 }
 
-/// All of `decisions.jsonl`. It lacks the headers in which front proxies name the user; they are
-/// those of the exchange of the same name.
+/// Returns all of `decisions.jsonl`. It lacks the headers in which front proxies name the user;
+/// they are those of the exchange of the same name.
 pub fn verdicts() -> Vec<Verdict> {
     let mut verdicts: Vec<Verdict> = lines(&path("decisions.jsonl"));
     let exchanges = exchanges("all-metadata.jsonl");
@@ -85,7 +85,8 @@ pub fn decode(base64: &str) -> Vec<u8> {
     base64::engine::general_purpose::STANDARD.decode(base64).unwrap()
 }
 
-/// The client certificate that goes with a `user` of the corpus: none for tokens and the anonymous.
+/// Returns the client certificate that goes with a `user` of the corpus: none for tokens and the
+/// anonymous.
 pub fn certificate(user: Option<&str>) -> Option<&str> {
     user.filter(|user| !user.starts_with("token:") && *user != "sa-token")
 }

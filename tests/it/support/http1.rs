@@ -15,7 +15,7 @@ pub struct Connection {
     buffer: Vec<u8>,
 }
 
-/// The head of an answer.
+/// The head of a response.
 #[derive(Debug, Clone)]
 pub struct Head {
     /// The status code.
@@ -24,7 +24,7 @@ pub struct Head {
     pub headers: Vec<(String, String)>,
 }
 
-/// A whole answer.
+/// A whole response.
 #[derive(Debug, Clone)]
 pub struct Answer {
     /// Its head.
@@ -40,7 +40,7 @@ impl Head {
         self.headers.iter().filter(same).map(|(_, value)| value.as_str()).collect()
     }
 
-    /// The first value of a header, empty where there is none.
+    /// Returns the first value of a header, empty where there is none.
     pub fn get(&self, name: &str) -> &str {
         self.all(name).first().copied().unwrap_or("")
     }
@@ -51,7 +51,7 @@ impl Head {
 }
 
 impl Answer {
-    /// The body as JSON.
+    /// Returns the body as JSON.
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|_| panic!("no JSON: {}", String::from_utf8_lossy(&self.body)))
@@ -80,7 +80,7 @@ impl Connection {
         self.stream.flush().await
     }
 
-    /// The next head, informational ones too.
+    /// Returns the next head, informational ones too.
     pub async fn head(&mut self) -> Result<Head> {
         let end = loop {
             if let Some(at) = find(&self.buffer, b"\r\n\r\n") {
@@ -92,7 +92,7 @@ impl Connection {
         parse_head(&String::from_utf8_lossy(&head))
     }
 
-    /// The next answer, informational ones left out.
+    /// Returns the next answer, informational ones left out.
     pub async fn answer(&mut self, method: &str) -> Result<Answer> {
         loop {
             let head = self.head().await?;
@@ -103,7 +103,7 @@ impl Connection {
         }
     }
 
-    /// The body that follows a head.
+    /// Returns the body that follows a head.
     pub async fn body(&mut self, head: &Head, method: &str) -> Result<Vec<u8>> {
         if method == "HEAD" || matches!(head.status, 101 | 204 | 304) {
             return Ok(Vec::new());
@@ -121,7 +121,7 @@ impl Connection {
         self.read_to_end().await
     }
 
-    /// The next chunk of a chunked body, `None` at its end.
+    /// Returns the next chunk of a chunked body, `None` at its end.
     pub async fn chunk(&mut self) -> Result<Option<Vec<u8>>> {
         let line = self.line().await?;
         let digits = line.split(';').next().unwrap_or("").trim();
@@ -144,7 +144,7 @@ impl Connection {
         Ok(std::mem::replace(&mut self.buffer, rest))
     }
 
-    /// All until the other side closes.
+    /// Returns all until the other side closes.
     pub async fn read_to_end(&mut self) -> Result<Vec<u8>> {
         loop {
             match self.fill().await {
@@ -157,7 +157,7 @@ impl Connection {
         }
     }
 
-    /// The bare stream, after an upgrade, and what had been read of it already.
+    /// Returns the bare stream, after an upgrade, and what had been read of it already.
     pub fn into_stream(self) -> (TlsStream<TcpStream>, Vec<u8>) {
         (self.stream, self.buffer)
     }
@@ -180,7 +180,7 @@ impl Connection {
     }
 }
 
-/// One request on a connection of its own, and its answer.
+/// One request on a connection of its own, and its response.
 pub async fn exchange(
     addr: SocketAddr,
     certificate: Option<&str>,
@@ -192,7 +192,7 @@ pub async fn exchange(
     connection.answer(&String::from_utf8_lossy(method)).await
 }
 
-/// A GET on a connection of its own; `headers` are whole lines.
+/// Returns a GET on a connection of its own; `headers` are whole lines.
 pub async fn get(
     addr: SocketAddr,
     certificate: Option<&str>,
@@ -202,7 +202,7 @@ pub async fn get(
     exchange(addr, certificate, &request("GET", target, headers, b"")).await
 }
 
-/// The bytes of a request with a `Host` and these header lines.
+/// Returns the bytes of a request with a `Host` and these header lines.
 pub fn request(method: &str, target: &str, headers: &[&str], body: &[u8]) -> Vec<u8> {
     let mut text = format!("{method} {target} HTTP/1.1\r\nHost: kubernetes\r\n");
     for line in headers {

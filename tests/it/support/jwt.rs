@@ -20,7 +20,7 @@ pub enum Signer {
 }
 
 impl Signer {
-    /// The ServiceAccount key of the corpus.
+    /// Returns the ServiceAccount key of the corpus.
     pub fn corpus() -> Self {
         let pem = std::fs::read(corpus::pki("sa.key")).unwrap();
         let (_, der) = <(SectionKind, Vec<u8>)>::from_pem_slice(&pem).unwrap();
@@ -28,12 +28,12 @@ impl Signer {
         Self::Rsa(Box::new(key.unwrap()))
     }
 
-    /// A new elliptic-curve key.
+    /// Returns a new elliptic-curve key.
     pub fn ec() -> Self {
         Self::Ec(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap())
     }
 
-    /// The public key as a JSON Web Key of this name.
+    /// Returns the public key as a JSON Web Key of this name.
     pub fn web_key(&self, id: &str) -> Value {
         let text = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
         match self {
@@ -52,7 +52,7 @@ impl Signer {
         }
     }
 
-    /// A compact token.
+    /// Returns a compact token.
     pub fn token(&self, header: &Value, claims: &Value) -> String {
         let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let text = format!("{}.{}", part(header), part(claims));
@@ -69,7 +69,7 @@ impl Signer {
     }
 }
 
-/// The seconds since 1970.
+/// Returns the seconds since 1970.
 pub fn now() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     now.unwrap().as_secs()

@@ -22,7 +22,7 @@ pub mod upstream;
 /// bug.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Asks `probe` again and again until it has an answer.
+/// Asks `probe` again and again until it has a response.
 ///
 /// # Panics
 /// When `DEADLINE` passes without one; `what` says what was awaited.
@@ -66,7 +66,7 @@ impl TempDir {
         }
     }
 
-    /// The folder, or a file in it.
+    /// Returns the folder, or a file in it.
     pub fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }

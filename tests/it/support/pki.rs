@@ -26,12 +26,12 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The private key.
+    /// Returns the private key.
     pub fn key(&self) -> PrivateKeyDer<'static> {
         PrivatePkcs8KeyDer::from(self.key.clone()).into()
     }
 
-    /// The private key in PEM.
+    /// Returns the private key in PEM.
     pub fn key_pem(&self) -> String {
         let base64 = base64::engine::general_purpose::STANDARD.encode(&self.key);
         format!("-----BEGIN PRIVATE KEY-----\n{base64}\n-----END PRIVATE KEY-----\n")
@@ -43,7 +43,7 @@ impl Identity {
         self
     }
 
-    /// The same as X.509 version 1, signed by `signer`.
+    /// Returns the same as X.509 version 1, signed by `signer`.
     pub fn into_v1(mut self, signer: &Authority) -> Identity {
         self.chain[0] = test_support::as_v1(&self.chain[0], signer.issuer.key());
         self
@@ -51,7 +51,7 @@ impl Identity {
 }
 
 impl Authority {
-    /// A root CA.
+    /// Returns a root CA.
     pub fn root(name: &str) -> Authority {
         Authority::new(None, name)
     }
@@ -61,7 +61,7 @@ impl Authority {
         Authority::new(Some(self), name)
     }
 
-    /// A root CA with the changes that `change` makes.
+    /// Returns a root CA with the changes that `change` makes.
     pub fn root_with(name: &str, change: impl FnOnce(&mut CertificateParams)) -> Authority {
         Authority::make(None, name, change)
     }
@@ -89,7 +89,7 @@ impl Authority {
         Authority { issuer: Issuer::new(params, key), der, pem }
     }
 
-    /// A client's certificate without a name; `change` gives it one, and whatever else.
+    /// Returns a client's certificate without a name; `change` gives it one, and whatever else.
     pub fn client(&self, change: impl FnOnce(&mut CertificateParams)) -> Identity {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
@@ -119,7 +119,7 @@ pub fn server_config(identity: &Identity) -> rustls::ServerConfig {
     config
 }
 
-/// A certificate in PEM.
+/// Returns a certificate in PEM.
 pub fn pem(certificate: &CertificateDer<'_>) -> String {
     let base64 = base64::engine::general_purpose::STANDARD.encode(certificate);
     format!("-----BEGIN CERTIFICATE-----\n{base64}\n-----END CERTIFICATE-----\n")
@@ -152,7 +152,7 @@ pub fn critical_policies(params: &mut CertificateParams) {
     }
 }
 
-/// A self-signed certificate.
+/// Returns a self-signed certificate.
 pub fn self_signed(name: &str) -> Identity {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();

@@ -125,7 +125,7 @@ impl Builder {
         self
     }
 
-    /// The folder of this proxy, for files that its flags name.
+    /// Returns the folder of this proxy, for files that its flags name.
     pub fn dir(&self) -> &TempDir {
         &self.dir
     }
@@ -135,7 +135,7 @@ impl Builder {
         Process::start_in(&self.arguments(), &self.environment)
     }
 
-    /// All arguments of `serve`.
+    /// Returns all arguments of `serve`.
     fn arguments(&self) -> Vec<String> {
         let client = match self.identity {
             "request-header" => "front-proxy-client",
@@ -205,12 +205,12 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// The audit log, from its beginning.
+    /// Returns the audit log, from its beginning.
     pub fn audit_log(&self) -> AuditLog {
         AuditLog::new(&self.log)
     }
 
-    /// The value of a series in `/metrics`, named with its labels.
+    /// Returns the value of a series in `/metrics`, named with its labels.
     ///
     /// # Panics
     /// When there is none of that name.
@@ -258,7 +258,7 @@ impl Process {
         Self { child, stderr, stdout }
     }
 
-    /// Its process id.
+    /// Returns its process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
@@ -294,7 +294,7 @@ impl Process {
         assert!(status.success(), "kill -{name} failed");
     }
 
-    /// Whether it has ended, and how.
+    /// Returns whether it has ended, and how.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
     }
@@ -316,7 +316,7 @@ impl Process {
         }
     }
 
-    /// The resident memory in bytes.
+    /// Returns the resident memory in bytes.
     pub fn resident(&self) -> u64 {
         resident(self.id())
     }
@@ -337,7 +337,7 @@ impl Process {
     }
 }
 
-/// The resident memory of a process in bytes.
+/// Returns the resident memory of a process in bytes.
 pub fn resident(id: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();

@@ -27,7 +27,7 @@ use super::corpus;
 
 /// Any error of a body or a handler; a handler's error breaks the connection or the stream.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
-/// The body of an answer.
+/// The body of a response.
 pub type AnswerBody = BoxBody<Bytes, BoxError>;
 /// What a handler gives.
 pub type Answered = Result<Response<AnswerBody>, BoxError>;
@@ -123,7 +123,7 @@ impl FakeUpstream {
         Self { addr, seen, raw, accepting }
     }
 
-    /// The heads of all requests so far.
+    /// Returns the heads of all requests so far.
     pub fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
@@ -133,7 +133,7 @@ impl FakeUpstream {
         std::mem::take(&mut *self.seen.lock().unwrap())
     }
 
-    /// The bytes of every HTTP/1.1 connection so far.
+    /// Returns the bytes of every HTTP/1.1 connection so far.
     pub fn raw(&self) -> Vec<Vec<u8>> {
         self.raw.lock().unwrap().iter().map(|bytes| bytes.lock().unwrap().clone()).collect()
     }
@@ -227,7 +227,7 @@ fn tls(protocols: Protocols) -> ServerConfig {
     config
 }
 
-/// A body of known length.
+/// Returns a body of known length.
 pub fn full(bytes: impl Into<Bytes>) -> AnswerBody {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed()
 }
@@ -237,7 +237,7 @@ pub fn empty() -> AnswerBody {
     Empty::new().map_err(|never| match never {}).boxed()
 }
 
-/// A body that is sent frame by frame as they come, and ends when the sender is dropped.
+/// Returns a body that is sent frame by frame as they come, and ends when the sender is dropped.
 pub fn streamed() -> (mpsc::Sender<Result<Frame<Bytes>, BoxError>>, AnswerBody) {
     let (sender, receiver) = mpsc::channel::<Result<Frame<Bytes>, BoxError>>(1);
     let frames = futures_util::stream::unfold(receiver, |mut receiver| async move {
@@ -259,7 +259,7 @@ impl futures_util::Stream for Boxed {
     }
 }
 
-/// An answer with a JSON body.
+/// Returns a response with a JSON body.
 pub fn json(status: u16, body: impl Into<Bytes>) -> Answered {
     let response = Response::builder().status(status).header("content-type", "application/json");
     Ok(response.body(full(body))?)

@@ -86,7 +86,7 @@ impl RequestError {
         RequestError { peer: Arc::clone(peer), kind }
     }
 
-    /// The error of a connection attempt.
+    /// Returns the error of a connection attempt.
     pub(super) fn connect(peer: &Arc<str>, error: &(dyn Error + 'static)) -> RequestError {
         let peer_name = Arc::clone(peer);
         let kind = match find::<rustls::Error>(error) {
@@ -105,7 +105,7 @@ impl RequestError {
         RequestError::new(peer, kind)
     }
 
-    /// The error of a request on an open connection.
+    /// Returns the error of a request on an open connection.
     pub(super) fn interrupted(peer: &Arc<str>, error: &(dyn Error + 'static)) -> RequestError {
         let (name, reason) = (Arc::clone(peer), innermost(error).into());
         let is_connection_lost = !find::<h2::Error>(error).is_some_and(h2::Error::is_reset);

@@ -57,7 +57,7 @@ impl HttpPool {
         HttpPool { target, address, http, tls_generation }
     }
 
-    /// The client. After certificates have changed it is a new one without connections.
+    /// Returns the client. After certificates have changed it is a new one without connections.
     pub(super) fn client(&self, runtime: &Handle) -> Arc<Http> {
         let generation = tls_generation(&self.target);
         if self.tls_generation.swap(generation, Ordering::AcqRel) != generation {

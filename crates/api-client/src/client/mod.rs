@@ -39,7 +39,7 @@ use crate::target::Target;
 /// The largest response that [`ApiClient::request`] accepts, in bytes.
 pub const MAX_RESPONSE: usize = 1 << 20;
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-/// Between two looks at token and certificate files.
+/// Interval of checks for changed token and certificate files.
 const TICK: Duration = Duration::from_secs(1);
 
 /// A client of one server. Cheap to clone.
@@ -83,14 +83,14 @@ impl<'a> ApiRequest<'a> {
     /// The time until the whole response must have arrived, unless another one is set.
     pub const TIMEOUT: Duration = Duration::from_secs(10);
 
-    /// A `GET` of JSON.
+    /// Returns a `GET` of JSON.
     pub fn get(path: &'a str) -> ApiRequest<'a> {
         let headers = HeaderMap::from_iter([(ACCEPT, JSON)]);
         let (method, body) = (Method::GET, Bytes::new());
         ApiRequest { method, path, headers, body, timeout: ApiRequest::TIMEOUT }
     }
 
-    /// A `POST` of JSON.
+    /// Returns a `POST` of JSON.
     pub fn post(path: &'a str, body: Bytes) -> ApiRequest<'a> {
         let headers = HeaderMap::from_iter([(ACCEPT, JSON), (CONTENT_TYPE, JSON)]);
         ApiRequest { method: Method::POST, path, headers, body, timeout: ApiRequest::TIMEOUT }
@@ -134,7 +134,7 @@ impl ApiClient {
     /// Warnings call the server `peer`. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// Certificates and keys that cannot be used, with file and field.
+    /// Returns an error for certificates and keys that cannot be used, with file and field.
     pub fn new(config: ClientConfig, peer: &'static str) -> Result<ApiClient, ConfigError> {
         let (target, path) = webhook_target(config, peer)?;
         let client = ApiClient::create(target, path, peer);
@@ -166,8 +166,8 @@ impl ApiClient {
     /// connections that they have.
     ///
     /// # Errors
-    /// Certificates and keys that cannot be used, with file and field. The former settings stay
-    /// active.
+    /// Returns an error for certificates and keys that cannot be used, with file and field. The
+    /// former settings stay active.
     pub fn replace(&self, mut config: ClientConfig) -> Result<(), ConfigError> {
         if let Some(plugin) = self.target().plugin() {
             config.adopt_plugin(plugin);
@@ -182,7 +182,7 @@ impl ApiClient {
         self.0.active.store(Arc::new(Active::of_endpoints(endpoints, &self.0.runtime)));
     }
 
-    /// The server.
+    /// Returns the server.
     pub fn target(&self) -> Arc<Target> {
         Arc::clone(&self.0.active.load().target)
     }
@@ -192,7 +192,7 @@ impl ApiClient {
         self.0.active.load().name()
     }
 
-    /// The path of a webhook's URL, `/` if it has none.
+    /// Returns the path of a webhook's URL, `/` if it has none.
     pub fn path(&self) -> Arc<str> {
         Arc::clone(&self.0.active.load().path)
     }
@@ -376,7 +376,7 @@ fn webhook_target(
     Ok((Arc::new(Target::new(config)?), path))
 }
 
-/// The URL of `path` on the server, with the prefix of the server's URL.
+/// Returns the URL of `path` on the server, with the prefix of the server's URL.
 fn url(target: &Target, path: &str) -> Result<Uri, RequestError> {
     let endpoint = &target.endpoint;
     let mut parts = http::uri::Parts::default();

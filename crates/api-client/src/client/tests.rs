@@ -9,7 +9,8 @@ use crate::config::ClientConfig;
 use crate::credentials::Credentials;
 use crate::endpoint::Endpoint;
 
-/// A server in plain text that breaks the first `broken` connections after the request's head.
+/// Returns a server in plain text that breaks the first `broken` connections after the request's
+/// head.
 async fn server(broken: usize, body: &'static [u8]) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/prefix", listener.local_addr().unwrap());

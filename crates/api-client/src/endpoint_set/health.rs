@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::{EndpointSet, Health, Member};
 use crate::client::ProbeError;
 
-/// Between two checks of a healthy member, and of one that is not.
+/// Intervals of checks of a healthy member, and of an unhealthy one.
 const INTERVAL: Duration = Duration::from_secs(2);
 const RECHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// The time that a check may take. Half a second if requests wait and no response comes: they move

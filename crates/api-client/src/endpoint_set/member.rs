@@ -17,11 +17,11 @@ use crate::target::Target;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Health {
-    /// It was not checked yet.
+    /// Not checked yet.
     Unknown,
     /// `/readyz` returned a status below 500.
     Healthy,
-    /// A connection failed, and the check that decides is under way.
+    /// A connection failed, and a check is in progress.
     Suspect,
     /// `/readyz` returned a status of 500 or more: it is starting or shutting down.
     NotReady,
@@ -57,7 +57,7 @@ pub struct Member {
     address: Option<SocketAddr>,
     name: Arc<str>,
     health: AtomicU8,
-    /// What the last check found wrong.
+    /// The fault that the last check found.
     reason: Mutex<String>,
     in_flight: AtomicUsize,
     /// Requests without the head of a response.
@@ -105,29 +105,29 @@ impl Member {
         }
     }
 
-    /// The server that it is an address of.
+    /// Returns the server that it is an address of.
     pub fn target(&self) -> &Arc<Target> {
         &self.target
     }
 
-    /// The address; `None` if it is found at each connection.
+    /// Returns the address; `None` if it is found at each connection.
     pub fn address(&self) -> Option<SocketAddr> {
         self.address
     }
 
-    /// The address as text, or host and port of the server.
+    /// Returns the address as text, or host and port of the server.
     pub fn name(&self) -> &Arc<str> {
         &self.name
     }
 
-    /// The result of the last health check, or what has happened since.
+    /// Returns the result of the last health check, or what has happened since.
     pub fn health(&self) -> Health {
         const ALL: [Health; 5] =
             [Health::Unknown, Health::Healthy, Health::Suspect, Health::NotReady, Health::Down];
         ALL[usize::from(self.health.load(Ordering::Acquire))]
     }
 
-    /// Whether requests should be sent to it while others are healthy, too.
+    /// Returns whether requests should be sent to it while others are healthy, too.
     pub fn is_usable(&self) -> bool {
         self.health() <= Health::Healthy
     }
@@ -142,7 +142,7 @@ impl Member {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// The number of failures of this kind.
+    /// Returns the number of failures of this kind.
     pub fn failures(&self, failure: Failure) -> u64 {
         self.failures[failure as usize].load(Ordering::Relaxed)
     }
@@ -174,12 +174,12 @@ impl Member {
         }
     }
 
-    /// Has the health checked at once: the server says that it is leaving.
+    /// Checks the health immediately, because the server announced its shutdown.
     pub fn check(&self) {
         self.check_now.notify_one();
     }
 
-    /// Describes what is wrong with it, if anything is.
+    /// Describes the fault, if there is one.
     pub fn fault(&self) -> Option<String> {
         let state = match self.health() {
             Health::Unknown => "has not been checked yet",

@@ -55,7 +55,7 @@ impl EndpointSet {
     /// requests live.
     ///
     /// # Errors
-    /// Certificates and keys that cannot be used, with file and field.
+    /// Returns an error for certificates and keys that cannot be used, with file and field.
     pub fn new(config: ClientConfig) -> Result<Arc<EndpointSet>, ConfigError> {
         let is_front_proxy = config.is_front_proxy;
         let targets: Vec<_> = Target::all(config)?.into_iter().map(Arc::new).collect();
@@ -85,7 +85,7 @@ impl EndpointSet {
         self.members().iter().for_each(|member| member.remove());
     }
 
-    /// The first configured server. Its credentials and certificates are those of all.
+    /// Returns the first configured server. Its credentials and certificates are those of all.
     pub fn target(&self) -> &Arc<Target> {
         &self.targets[0]
     }
@@ -98,18 +98,18 @@ impl EndpointSet {
         }
     }
 
-    /// Whether there are several members, or have been.
+    /// Returns whether there are several members, or have been.
     pub fn is_balanced(&self) -> bool {
         self.is_balanced.load(Ordering::Relaxed)
     }
 
-    /// The members.
+    /// Returns the members.
     pub fn members(&self) -> Guard<Arc<Vec<Arc<Member>>>> {
         self.members.load()
     }
 
-    /// The members in the order in which a request should try them: healthy ones first, then those
-    /// that may be, and among equals the one with the fewest requests in flight.
+    /// Returns the members in the order in which a request should try them: healthy ones first,
+    /// then those that may be, and among equals the one with the fewest requests in flight.
     pub fn in_order(&self) -> Vec<Arc<Member>> {
         let members = self.members();
         let mut order: Vec<_> = members.iter().cloned().collect();
@@ -137,7 +137,7 @@ impl EndpointSet {
         if faults.is_empty() { Ok(()) } else { Err(faults.join("; ")) }
     }
 
-    /// The members of a server before its name is resolved.
+    /// Returns the members of a server before its name is resolved.
     fn unresolved(&self, target: &Arc<Target>) -> Vec<Arc<Member>> {
         let address = match (&target.proxy, target.endpoint.host.parse::<IpAddr>()) {
             (None, Ok(ip)) => Some(SocketAddr::new(ip, target.endpoint.port)),
@@ -243,7 +243,7 @@ impl Drop for EndpointSet {
     }
 }
 
-/// Whether the server's host is a name that the proxy has to resolve.
+/// Returns whether the server's host is a name that the proxy has to resolve.
 fn is_name(target: &Target) -> bool {
     target.proxy.is_none() && target.endpoint.host.parse::<IpAddr>().is_err()
 }

@@ -183,12 +183,12 @@ impl ExecCredentials {
         Some((certificate.clone(), key.to_vec()))
     }
 
-    /// The plugin.
+    /// Returns the plugin.
     pub fn plugin(&self) -> &ExecPlugin {
         &self.plugin
     }
 
-    /// The field of the plugin, for error messages about its certificate.
+    /// Returns the field of the plugin, for error messages about its certificate.
     pub fn field(&self) -> &str {
         &self.plugin.field
     }
@@ -232,7 +232,7 @@ impl ExecCredentials {
     /// Reports why there is no valid credential.
     ///
     /// # Errors
-    /// The last failure of the plugin.
+    /// Returns the last failure of the plugin.
     pub fn check(&self) -> Result<(), NoCredential> {
         if self.current().is_some() {
             return Ok(());

@@ -18,7 +18,7 @@ use super::redact::redact;
 const MAX_OUTPUT: u64 = 1 << 20;
 /// Bytes of standard error that are kept.
 const MAX_MESSAGES: u64 = 8 << 10;
-/// Between two looks whether a plugin that closed its output has exited.
+/// Interval of checks whether a plugin that closed its output has exited.
 const EXIT_POLL: Duration = Duration::from_millis(2);
 
 /// The result of one run.

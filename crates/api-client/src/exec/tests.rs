@@ -46,7 +46,7 @@ impl Drop for Script {
     }
 }
 
-/// A shell command that prints a credential with this `status`.
+/// Returns a shell command that prints a credential with this `status`.
 fn print(status: &str) -> String {
     format!(
         "echo run >> runs; echo '{{\"apiVersion\":\"client.authentication.k8s.io/v1\",\

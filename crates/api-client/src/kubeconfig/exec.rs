@@ -135,7 +135,7 @@ fn cluster_info(config: &ClientConfig, cluster: &Cluster) -> Result<Value, Confi
     Ok(Value::Object(info))
 }
 
-/// The replacement of an `auth-provider`, which kubectl no longer supports either.
+/// Returns the replacement of an `auth-provider`, which kubectl no longer supports either.
 pub(super) fn replacement(provider: &str) -> String {
     let how = match provider {
         "gcp" => {

@@ -53,7 +53,7 @@ pub struct Selection<'a> {
 }
 
 impl Selection<'static> {
-    /// The current context for `peer`.
+    /// Returns the current context for `peer`.
     pub fn current(peer: Peer) -> Selection<'static> {
         Selection { context: None, peer, plugin_timeout: ExecPlugin::TIMEOUT }
     }
@@ -125,7 +125,7 @@ impl Kubeconfig {
     /// Returns the settings for the server of the selected context.
     ///
     /// # Errors
-    /// What is missing or invalid, with file, field and remedy.
+    /// Returns what is missing or invalid, with file, field and remedy.
     pub fn client_config(&self, selection: Selection<'_>) -> Result<ClientConfig, ConfigError> {
         let (context, cluster, user) = self.select(selection)?;
         let _ = context;
@@ -197,7 +197,7 @@ impl Kubeconfig {
         Ok((context, cluster, user))
     }
 
-    /// An error about all files together.
+    /// Returns an error about all files together.
     fn wrong(&self, name: &str, reason: &str) -> ConfigError {
         let files: Vec<String> = self.files.iter().map(|path| path.display().to_string()).collect();
         ConfigError::field(format!("{}: {name}", files.join(", ")), reason)
@@ -225,7 +225,7 @@ impl Place<'_> {
         ConfigError::field(self.member(name), reason)
     }
 
-    /// A path in the file; relative ones begin at its directory.
+    /// Returns a path in the file; relative ones begin at its directory.
     fn path(&self, path: &str) -> PathBuf {
         self.file.parent().unwrap_or(Path::new("")).join(path)
     }

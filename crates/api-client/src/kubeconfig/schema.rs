@@ -128,7 +128,7 @@ where
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// A value that is set and not empty; client-go makes no other difference.
+/// Returns a value that is set and not empty; client-go makes no other difference.
 pub(super) fn given(value: &Option<String>) -> Option<&str> {
     value.as_deref().filter(|value| !value.is_empty())
 }

@@ -30,7 +30,7 @@ impl ClientConfig {
     /// own.
     ///
     /// # Errors
-    /// What is missing or invalid, with file, field and remedy.
+    /// Returns what is missing or invalid, with file, field and remedy.
     pub fn of_webhook(path: &Path) -> Result<ClientConfig, ConfigError> {
         let source = KubeconfigSource::find(Some(("the webhook's kubeconfig", path)));
         source.load()?.client_config(Selection::current(Peer::Webhook))?.checked()
@@ -69,7 +69,7 @@ impl KubeconfigSource {
         }
     }
 
-    /// The files that are followed for changes.
+    /// Returns the files that are followed for changes.
     pub fn paths(&self) -> &[PathBuf] {
         match self {
             KubeconfigSource::File { path, .. } | KubeconfigSource::Home(path) => {
@@ -80,7 +80,7 @@ impl KubeconfigSource {
         }
     }
 
-    /// The name of the source in messages.
+    /// Returns the name of the source in messages.
     pub fn name(&self) -> &str {
         match self {
             KubeconfigSource::File { field, .. } => field,

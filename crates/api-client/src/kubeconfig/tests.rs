@@ -19,7 +19,7 @@ fn pem_pair(certificate: &ClientCertificate) -> (&Pem, &Pem) {
     }
 }
 
-/// A kubeconfig with one cluster and one user; each a YAML flow mapping.
+/// Returns a kubeconfig with one cluster and one user; each a YAML flow mapping.
 fn one(cluster: &str, user: &str) -> String {
     format!(
         "apiVersion: v1

@@ -24,7 +24,7 @@ pub(crate) struct LogClock {
 }
 
 impl LogClock {
-    /// For the log at `path`. To be called before anything is written to it.
+    /// Creates the limit for the log at `path`. Must be called before anything is written to it.
     pub(crate) fn new(path: &Path, clock: Clock) -> LogClock {
         let newest_at_start = newest(path);
         LogClock { clock, newest_at_start, started: Instant::now(), warned: false }
@@ -67,7 +67,7 @@ impl LogClock {
     }
 }
 
-/// The newest modification time of the log and its backups.
+/// Returns the newest modification time of the log and its backups.
 fn newest(path: &Path) -> Option<SystemTime> {
     let names = BackupNames::of(path);
     let entries = std::fs::read_dir(&names.folder).ok()?;

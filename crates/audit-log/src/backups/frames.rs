@@ -20,7 +20,7 @@ const LEVEL: i32 = 3;
 const SKIPPABLE: u32 = 0x184D_2A5E;
 const FOOTER: u32 = 0x8F92_EAB1;
 
-/// Compresses what is written to it.
+/// Compresses the bytes that are written to it.
 pub(super) struct FrameWriter<W> {
     out: W,
     compressor: Compressor<'static>,
@@ -36,7 +36,7 @@ impl<W: Write> FrameWriter<W> {
         Ok(FrameWriter { out, compressor, buffer: Vec::with_capacity(FRAME), table: Vec::new() })
     }
 
-    /// Writes the rest and the seek table. Returns what was written to, flushed.
+    /// Writes the rest and the seek table. Returns the inner writer, flushed.
     pub(super) fn finish(mut self) -> io::Result<W> {
         self.frame(self.buffer.len())?;
         let size = self.table.len() * 8 + 9;
@@ -48,7 +48,7 @@ impl<W: Write> FrameWriter<W> {
             table.extend_from_slice(&uncompressed.to_le_bytes());
         }
         table.extend_from_slice(&(self.table.len() as u32).to_le_bytes());
-        // No checksums in the table: the frames have their own.
+        // The table has no checksums: the frames have their own.
         table.push(0);
         table.extend_from_slice(&FOOTER.to_le_bytes());
         self.out.write_all(&table)?;

@@ -1,4 +1,4 @@
-//! When lines that wait are taken out of the queue.
+//! Decides when queued lines are written.
 //!
 //! As kube-apiserver's collector: a batch is complete with `max_size` events, or when `max_wait`
 //! has passed, or at shutdown; each batch needs a token. Three differences, none of which shows in
@@ -16,10 +16,10 @@ use super::strategy::CommitStrategy;
 /// waking it for each event would cost several times as much as the event's write.
 const REST: Duration = Duration::from_millis(1);
 
-/// What to do with the waiting lines.
+/// The next step of the writer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Write the first so many.
+    /// Write this many lines from the front of the queue.
     Take(usize),
     /// Sleep until this time, or until there are this many lines. `None`: indefinitely.
     Wait { until: Option<Instant>, wake_at: Option<usize> },
@@ -28,14 +28,14 @@ pub(super) enum Step {
 /// Decides when a batch is complete.
 #[derive(Debug)]
 pub(super) enum Batcher {
-    /// Requests wait for their events: a batch is what is in the queue.
+    /// Requests wait for their events: a batch is the whole queue.
     Immediate,
     /// Usually the requests write: a batch is what is in the queue, but only when the thread is
     /// woken.
     OnCall,
-    /// Nothing waits for events.
+    /// Nothing waits for the events.
     Batch {
-        /// A batch is complete with so many events.
+        /// A batch is complete with this many events.
         complete: usize,
         max_size: usize,
         max_wait: Duration,
@@ -46,9 +46,9 @@ pub(super) enum Batcher {
 /// How fast batches may follow each other.
 #[derive(Debug)]
 pub(super) enum Pace {
-    /// Not before a time, unless there are so many events.
+    /// Not before a time, unless there are this many events.
     Rest { until: Instant, crowd: usize },
-    /// As there are tokens.
+    /// When there are tokens.
     Throttle(Bucket),
 }
 
@@ -71,7 +71,7 @@ impl Batcher {
         }
     }
 
-    /// Whether the writer thread leaves events to others until it is called.
+    /// Returns whether the writer thread leaves events to others until it is called.
     pub(super) fn is_on_call(&self) -> bool {
         matches!(self, Batcher::OnCall)
     }
@@ -106,7 +106,7 @@ impl Batcher {
                 *until = now + REST;
                 Step::Take(length)
             }
-            // The shutdown's time is limited, and what it does not suffice for is lost.
+            // The time of the shutdown is limited; events that exceed it are lost.
             Pace::Throttle(_) if closing => Step::Take(length.min(*max_size)),
             Pace::Throttle(bucket) => match bucket.take(now) {
                 Ok(()) => Step::Take(length.min(*max_size)),
@@ -125,7 +125,7 @@ pub(crate) struct Bucket {
 }
 
 impl Bucket {
-    /// A full one.
+    /// Returns a full one.
     pub(crate) fn new(throttle: Throttle, now: Instant) -> Bucket {
         Bucket { throttle, tokens: f64::from(throttle.burst), filled: now }
     }

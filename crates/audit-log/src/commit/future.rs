@@ -37,12 +37,12 @@ impl Commit {
     /// There is nothing to wait for.
     pub const DONE: Commit = Commit(State::Done(Ok(())));
 
-    /// An outcome that is known already.
+    /// Returns an outcome that is known already.
     pub(crate) fn known(outcome: Result<(), WriteError>, when_failed: WhenFailed) -> Commit {
         Commit(State::Done(when_failed.apply(outcome)))
     }
 
-    /// An outcome that is going to be sent.
+    /// Returns an outcome that is going to be sent.
     pub(crate) fn waiting(when_failed: WhenFailed) -> (CommitSender, Commit) {
         let (sender, outcome) = oneshot::channel();
         (sender, Commit(State::Waiting { outcome, when_failed }))
@@ -59,7 +59,8 @@ impl Commit {
 }
 
 impl WhenFailed {
-    /// The only place that decides whether a request fails because its event could not be written.
+    /// Applies the outcome of a write to the request. This is the only place that decides whether a
+    /// request fails because its event could not be written.
     fn apply(self, outcome: Result<(), WriteError>) -> Result<(), WriteError> {
         match self {
             WhenFailed::Refuse => outcome,

@@ -1,4 +1,4 @@
-//! Where bytes wait for the events that were accepted before them.
+//! Holds bytes back until the events that were accepted before them are committed.
 
 use std::task::{Context, Poll, ready};
 
@@ -11,9 +11,9 @@ pub(crate) struct WriteGate {
     waiting: Option<Waiting>,
 }
 
-/// What a socket waits for.
+/// The position that a socket waits for.
 struct Waiting {
-    /// So many bytes were to be written when the wait began.
+    /// The number of bytes to be written when the wait began.
     bytes: usize,
     /// The log that is waited for, by its place in the sequence; those before it have committed.
     log: usize,

@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::gate::WriteGate;
 use super::sequence::CommitSequence;
 
-/// Slices of one write that are considered; hyper passes no more.
+/// Maximum number of slices considered in one write; hyper passes no more.
 const SLICES: usize = 64;
 
 /// Holds written bytes back until the events are committed that were accepted before them in the

@@ -149,7 +149,7 @@ impl CommitLog {
     /// Starts the threads that write to `output`, which messages call `name`.
     ///
     /// # Errors
-    /// The system refused a thread.
+    /// Returns an error if the system refuses to start a thread.
     pub(super) fn start(
         output: Box<dyn Output>,
         name: &str,
@@ -174,7 +174,7 @@ impl CommitLog {
             None => writer,
         });
         if is_sealed {
-            // It ends when the writer thread has sealed the last lines.
+            // Ends when the writer thread has sealed the last lines.
             let sealer = writer.clone();
             std::thread::Builder::new()
                 .name("audit-seal".to_owned())
@@ -246,7 +246,7 @@ impl CommitLog {
         Ok(commit)
     }
 
-    /// Leaves an event to a task of its worker, and lets the request go on.
+    /// Leaves an event to a task of its worker, and lets the request continue.
     fn defer(
         &self,
         line: Line,
@@ -283,7 +283,7 @@ impl CommitLog {
         }
     }
 
-    /// How far deferred events are committed, if there are any.
+    /// Returns how far deferred events are committed, if there are any.
     pub(super) fn progress(&self) -> Option<&Arc<Progress>> {
         (self.strategy == CommitStrategy::Deferred).then(|| self.queue.progress())
     }
@@ -324,7 +324,7 @@ impl CommitLog {
         let _ = self.ended.clone().changed().await;
         let thread = self.thread.lock().expect("nothing panics while it holds the thread").take();
         if let Some(thread) = thread {
-            // It has nothing left to do but to return; a panic of it has been logged.
+            // The thread only has to return; a panic of it has been logged.
             let _ = thread.join();
         }
     }
@@ -339,7 +339,8 @@ impl CommitLog {
         }
     }
 
-    /// Logs losses that were held back, which the writer thread does itself unless it hangs.
+    /// Logs dropped events that have not been reported. The writer thread does so itself unless it
+    /// hangs.
     pub(super) fn tick(&self) {
         self.refused.tick();
         self.writer.tick();
@@ -357,7 +358,7 @@ impl CommitLog {
 }
 
 impl Drop for CommitLog {
-    /// The writer thread ends when it has written what is there; nothing waits for it.
+    /// The writer thread ends when it has written the queue; nothing waits for it.
     fn drop(&mut self) {
         self.queue.close();
     }

@@ -13,7 +13,7 @@ use super::sequence::{Accepted, Progress, Sequence};
 use super::strategy::WhenFull;
 use crate::LogMetrics;
 
-/// What waits for an event.
+/// The party that waits for an event.
 pub(super) enum Waiter {
     /// The request that has its [`Commit`](super::Commit).
     Request(CommitSender),
@@ -53,16 +53,16 @@ pub(super) enum Rejected {
 /// Whether an event wakes the writer thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wake {
-    /// If it sleeps until there are so many events.
+    /// Only if it sleeps until there are this many events.
     ForBatch,
-    /// In any case: the thread has taken over from those who write otherwise.
+    /// Always: the thread has taken over from the requests that usually write.
     Always,
 }
 
 /// The next step of the writer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Task {
-    /// Write so many lines.
+    /// Write this many lines.
     Write(usize),
     /// Open the log file again.
     Reopen,
@@ -85,7 +85,7 @@ pub(super) struct Queue {
 #[derive(Default)]
 struct Waiting {
     group: Group,
-    /// When the first of the events came. Only kept where nothing waits for events.
+    /// When the first of the events was queued. Only stored if nothing waits for events.
     since: Option<Instant>,
     closed: bool,
     reopen: bool,
@@ -179,7 +179,7 @@ impl Queue {
         self.lock().flushes.retain(|other| *other != sequence);
     }
 
-    /// No announced task is waited for any longer.
+    /// Forgets announced tasks: no longer waits for them.
     pub(super) fn no_flushes(&self) {
         self.lock().flushes.clear();
     }
@@ -248,13 +248,13 @@ impl Queue {
         Ok(())
     }
 
-    /// Whether there are events that no task has been announced for.
+    /// Returns whether there are events for which no task has been announced.
     pub(super) fn is_left(&self) -> bool {
         let waiting = self.lock();
         waiting.flushes.is_empty() && !waiting.group.lines.is_empty()
     }
 
-    /// Has the writer thread write what is there, though others write as a rule.
+    /// Makes the writer thread write the queue, even if others usually write.
     pub(super) fn call(&self) {
         self.lock().called = true;
         self.wake.notify_one();
@@ -266,7 +266,7 @@ impl Queue {
         self.wake.notify_one();
     }
 
-    /// Takes no more lines. Those that are in the queue are still written.
+    /// Accepts no more lines. Queued ones are still written.
     pub(super) fn close(&self) {
         self.lock().closed = true;
         self.wake.notify_one();
@@ -280,7 +280,7 @@ impl Queue {
         drop(waiting);
         for waiter in group.waiters {
             match waiter {
-                // The request may be gone.
+                // The request may have been dropped.
                 Waiter::Request(commit) => drop(commit.send(Err(WriteError::ShutDown))),
                 // The process ends, and its sockets with it.
                 Waiter::Gates => {}

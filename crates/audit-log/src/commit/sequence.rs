@@ -39,8 +39,8 @@ pub(super) struct Accepted {
 }
 
 impl CommitSequence {
-    /// The sequence of the worker `thread`, whose tasks run on `runtime`, for all logs that it
-    /// writes to.
+    /// Returns the sequence of the worker `thread`, whose tasks run on `runtime`, for all logs that
+    /// it writes to.
     pub fn of_worker<'a>(
         thread: ThreadId,
         runtime: Handle,
@@ -61,12 +61,12 @@ impl CommitSequence {
         CommitSequence(Some(Arc::new(Sequence { number, thread, runtime, logs })))
     }
 
-    /// A sequence that belongs to no worker.
+    /// Returns a sequence that belongs to no worker.
     pub fn detached() -> CommitSequence {
         CommitSequence::default()
     }
 
-    /// Whether this is the same sequence, and not one of another worker.
+    /// Returns whether this is the same sequence, and not one of another worker.
     pub fn is_same(&self, other: &CommitSequence) -> bool {
         match (&self.0, &other.0) {
             (Some(one), Some(other)) => Arc::ptr_eq(one, other),
@@ -74,7 +74,7 @@ impl CommitSequence {
         }
     }
 
-    /// Whether this belongs to no worker.
+    /// Returns whether this belongs to no worker.
     pub fn is_detached(&self) -> bool {
         self.0.is_none()
     }
@@ -88,7 +88,7 @@ impl CommitSequence {
         }
     }
 
-    /// The sequence of this thread, as a worker would have it, for these logs.
+    /// Returns the sequence of this thread for these logs, like that of a worker.
     #[cfg(test)]
     pub(super) fn here(logs: impl IntoIterator<Item = Arc<Progress>>) -> CommitSequence {
         static IDLE: std::sync::OnceLock<tokio::runtime::Runtime> = std::sync::OnceLock::new();
@@ -112,8 +112,8 @@ impl CommitSequence {
         self.0.as_ref().map_or(&[], |sequence| &sequence.logs)
     }
 
-    /// The worker's sequence, with its events of this log. `None` if its sockets do not wait for
-    /// the log.
+    /// Returns the worker's sequence, with its events of this log. `None` if its sockets do not
+    /// wait for the log.
     pub(super) fn of(&self, progress: &Arc<Progress>) -> Option<(&Sequence, &Accepted)> {
         let sequence = self.0.as_ref()?;
         let of_log = |accepted: &&Accepted| Arc::ptr_eq(&accepted.progress, progress);
@@ -122,12 +122,12 @@ impl CommitSequence {
 }
 
 impl Sequence {
-    /// Tells sequences apart, also from those that are gone.
+    /// Returns a number that identifies the sequence, also among dropped ones.
     pub(super) fn number(&self) -> u64 {
         self.number
     }
 
-    /// Where the worker's tasks run.
+    /// Returns the runtime of the worker's tasks.
     pub(super) fn runtime(&self) -> &Handle {
         &self.runtime
     }
@@ -142,13 +142,14 @@ impl fmt::Debug for Sequence {
 }
 
 impl Accepted {
-    /// One more event is in the queue. For whoever holds the queue, so that numbers only grow.
+    /// Counts one more queued event. Must be called by the holder of the queue, so that numbers
+    /// only grow.
     pub(super) fn accept(&self) {
         let event = self.progress.accepted.fetch_add(1, Ordering::Relaxed) + 1;
         self.last.store(event, Ordering::Release);
     }
 
-    /// The last event that was accepted.
+    /// Returns the last event that was accepted.
     pub(super) fn last(&self) -> u64 {
         self.last.load(Ordering::Acquire)
     }
@@ -184,7 +185,7 @@ struct WaitingGate {
     sequence: CommitSequence,
 }
 
-/// Where a gate waits: the round, and its place in it.
+/// The position for which a gate waits: the round, and the place in it.
 #[derive(Clone, Copy)]
 pub(super) struct Place {
     round: u64,
@@ -192,7 +193,7 @@ pub(super) struct Place {
 }
 
 impl Progress {
-    /// So many more events are committed. For whoever holds the output.
+    /// Counts this many more committed events. Must be called by the holder of the output.
     pub(super) fn commit(&self, events: u64) {
         if events == 0 {
             return;

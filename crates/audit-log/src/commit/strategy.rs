@@ -2,7 +2,7 @@
 
 use super::super::config::{Mode, SyncMode};
 
-/// Which thread writes an event, and what waits for it.
+/// Which thread writes an event, and whether the request waits for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommitStrategy {
     /// The event waits in the queue, and the writer thread writes it. In `batch` nothing waits for
@@ -54,7 +54,7 @@ pub enum WhenFull {
 /// under `apiserver_audit_error_total{plugin="log"}` and logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WhenFailed {
-    /// The request goes on. For `batch` and `blocking`.
+    /// The request continues. For `batch` and `blocking`.
     Continue,
     /// The request is refused, or its response breaks off. For `blocking-strict`.
     Refuse,

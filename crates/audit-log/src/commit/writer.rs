@@ -44,13 +44,13 @@ const SLOW_IN_A_ROW: u32 = 3;
 /// Whether the last write went well.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BackendState {
-    /// It did, or there was none.
+    /// The last write succeeded, or there was none.
     Ok,
-    /// It did not, or the log file is gone and cannot be recreated; with the reason.
+    /// The last write failed, or the log file is missing and cannot be recreated; with the reason.
     Failing(String),
 }
 
-/// The output of a sink, and what is known of it.
+/// The output of a backend, and its state.
 pub(super) struct Writer {
     queue: Arc<Queue>,
     held: Mutex<Held>,
@@ -60,14 +60,14 @@ pub(super) struct Writer {
     /// The name of the log in errors.
     name: Arc<str>,
     losses: DroppedEvents,
-    /// DroppedEvents at the queue, if it can be full; told here where it is quiet.
+    /// Events that were dropped at the queue, if it can be full; reported when the writer is idle.
     refused: Arc<DroppedEvents>,
     state: Mutex<BackendState>,
-    /// The output's calls, which may not return.
+    /// Calls of the output, which may hang.
     calls: Calls,
     /// The log is failing, and only a write can show whether it still does: one is allowed to try.
     trial: AtomicBool,
-    /// Where the log is sealed.
+    /// The seal, if the log is sealed.
     sealing: Option<Sealing>,
     metrics: Arc<LogMetrics>,
 }
@@ -78,7 +78,7 @@ struct Held {
     group: Group,
     /// Writes by submitters that were slow, in a row until now.
     slow_in_a_row: u32,
-    /// When a write or a check failed last; None once one has succeeded.
+    /// When a write or a check last failed; `None` after a success.
     failed: Option<Instant>,
     /// The seal cannot be written.
     seal_failed: Option<WriteError>,
@@ -121,7 +121,7 @@ impl Writer {
         self.slow.load(Ordering::Relaxed)
     }
 
-    /// Whether the last write went well, and the one under way does not hang.
+    /// Returns whether the last write succeeded, and no write hangs.
     pub(super) fn state(&self) -> BackendState {
         self.state_at(Instant::now())
     }
@@ -136,8 +136,8 @@ impl Writer {
         self.state.lock().expect("nothing panics while it holds the state").clone()
     }
 
-    /// Whether an event could be written now, as far as is known without writing one. Of a log that
-    /// cannot be asked, and that failed, it is said to one caller now and then.
+    /// Returns whether an event could be written now, as far as is known without writing one. Of a
+    /// log that cannot be asked, and that failed, it is said to one caller now and then.
     pub(super) fn is_writable(&self) -> bool {
         self.state() == BackendState::Ok || self.trial.swap(false, Ordering::Relaxed)
     }
@@ -148,7 +148,7 @@ impl Writer {
         self.queue.reopen();
     }
 
-    /// Logs losses that were held back, and notices a write that hangs.
+    /// Logs dropped events that have not been reported, and detects a write that hangs.
     pub(super) fn tick(&self) {
         self.losses.tick();
         if self.calls.hung(Instant::now()).is_some() {
@@ -156,7 +156,7 @@ impl Writer {
         }
     }
 
-    /// Counts what is not written as lost, and logs it: the writer does not end in time.
+    /// Counts unwritten events as lost, and logs it, because the writer does not end in time.
     pub(super) fn abandon(&self) {
         let reason = match self.calls.is_called() {
             true => format!("{} did not accept them before the shutdown ended", self.name),
@@ -212,7 +212,7 @@ impl Writer {
                 Task::Check => {}
                 Task::Write(count) => {
                     if self.write(&mut self.hold(), count).is_err() {
-                        // Perhaps the file is no longer what it was.
+                        // The file may have been replaced.
                         next_check = now;
                     }
                 }
@@ -224,7 +224,7 @@ impl Writer {
                 Task::Stop => break,
             }
             if batcher.is_on_call() && self.queue.is_left() {
-                // It came while this thread held the output.
+                // The event was queued while this thread held the output.
                 self.queue.call();
             }
         }
@@ -246,7 +246,7 @@ impl Writer {
         }
     }
 
-    /// Syncs what was written so far, while others may write.
+    /// Syncs the written bytes, while others may write.
     fn sync_beside(&self) {
         let unsynced = self.hold().output.unsynced();
         if unsynced.is_empty() {
@@ -306,7 +306,7 @@ impl Writer {
         if self.sync == SyncMode::Always
             && let Err(error) = self.guarded(output, |output| output.sync())
         {
-            // They may be in the file, but that is not guaranteed.
+            // The lines may be in the file, but that is not guaranteed.
             let written = outcomes.iter_mut().filter(|(_, result)| result.is_ok());
             written.for_each(|(_, result)| *result = Err(error.clone()));
         }
@@ -320,7 +320,7 @@ impl Writer {
         for (count, result) in outcomes {
             for waiter in waiters.drain(..count.min(waiters.len())) {
                 match waiter {
-                    // The request may be gone.
+                    // The request may have been dropped.
                     Waiter::Request(commit) => drop(commit.send(result.clone())),
                     Waiter::Gates => deferred += 1,
                 }
@@ -401,7 +401,7 @@ impl Writer {
 }
 
 impl Held {
-    /// Whether the thread should write from now on, after a write that began at `started`.
+    /// Returns whether the thread should write from now on, after a write that began at `started`.
     fn is_slow(&mut self, started: Instant) -> bool {
         let took = started.elapsed();
         self.slow_in_a_row = if took < SLOW { 0 } else { self.slow_in_a_row + 1 };

@@ -107,12 +107,12 @@ impl Health {
         known.is_ok_and(|condition| *condition == Condition::Healthy)
     }
 
-    /// Whether all attempts to deliver the last list have failed.
+    /// Returns whether all attempts to deliver the last list have failed.
     pub(crate) fn is_given_up(&self) -> bool {
         matches!(*self.condition.borrow(), Condition::Failing(_))
     }
 
-    /// Whether it accepted the last list, and does not hang now.
+    /// Returns whether it accepted the last list, and does not hang now.
     pub(crate) fn state(&self) -> BackendState {
         match &*self.condition.borrow() {
             Condition::InDoubt(reason) | Condition::Failing(reason) => {
@@ -129,7 +129,7 @@ impl Health {
     /// hangs.
     ///
     /// # Errors
-    /// What is wrong.
+    /// Returns what is wrong.
     pub(crate) async fn check(&self) -> Result<(), String> {
         let mut ended = self.ended.subscribe();
         let since = self.waiting().since;

@@ -2,7 +2,7 @@ use std::collections::VecDeque;
 
 use super::*;
 
-/// Takes at most `chunk` bytes a call, and gives the scripted errors first.
+/// Accepts at most `chunk` bytes per call, after returning the scripted errors.
 #[derive(Default)]
 struct Fake {
     bytes: Vec<u8>,

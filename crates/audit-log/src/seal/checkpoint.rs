@@ -39,14 +39,14 @@ pub(crate) struct Checkpoint {
     pub key: String,
 }
 
-/// What is at the path of a checkpoint.
+/// The contents of a checkpoint file.
 #[derive(Debug)]
 pub(crate) enum Found {
     /// There is none.
     Nothing,
-    /// It has no content: a machine that failed can leave that.
+    /// Empty: a crashed machine can leave that.
     Empty,
-    /// It is not what was signed.
+    /// The signature is invalid.
     Invalid,
     /// A checkpoint, and the key that it is signed by.
     Checkpoint(Checkpoint, PublicKey),
@@ -64,7 +64,7 @@ impl Checkpoint {
         }
     }
 
-    /// The block that the chain continues after.
+    /// Returns the block that the chain continues after.
     pub(crate) fn head(&self) -> Option<Head> {
         Some(Head { block: self.block, hash: parse_hex(&self.sha256)? })
     }
@@ -110,7 +110,7 @@ impl Checkpoint {
     }
 }
 
-/// Where the checkpoint of a log is if nothing else is configured: `audit.log.checkpoint`.
+/// Returns the default path of a log's checkpoint: `audit.log.checkpoint`.
 pub fn checkpoint_path(log: &Path) -> PathBuf {
     with_suffix(&super::plain_path(log), ".checkpoint")
 }

@@ -7,7 +7,7 @@ use aws_lc_rs::digest::{Context, SHA256, digest};
 /// SHA-256 of something.
 pub(crate) type Sha256 = [u8; 32];
 
-/// The first bytes of a line's SHA-256, which tell lines apart.
+/// The first bytes of a line's SHA-256, which identify the line.
 pub(crate) type Short = [u8; 8];
 
 /// SHA-256 of `bytes`.
@@ -20,13 +20,13 @@ pub(crate) fn finish(context: Context) -> Sha256 {
     whole(context.finish())
 }
 
-/// What a record has of a line's SHA-256.
+/// Returns the part of a line's SHA-256 that a record has.
 pub(crate) fn short(hash: &Sha256) -> Short {
     let (short, _) = hash.split_first_chunk().expect("32 bytes begin with 8");
     *short
 }
 
-/// In hex, as `sha256sum` prints it.
+/// Returns the digest in hex, like `sha256sum`.
 pub(crate) fn hex(hash: &Sha256) -> String {
     hash.iter().fold(String::with_capacity(64), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");

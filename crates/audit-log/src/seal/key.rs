@@ -10,13 +10,13 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rustls_pki_types::pem::{PemObject, SectionKind};
 
-/// What stands before the 32 bytes of a public Ed25519 key in its DER (RFC 8410).
+/// The bytes before the 32 bytes of a public Ed25519 key in its DER (RFC 8410).
 const SPKI: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
-/// Why a key cannot be used. Says nothing of what is in the file.
+/// Why a key cannot be used. Contains nothing of the file.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("{}: cannot read the key file: {source}; `kube-audit-proxy log keygen` creates one", path.display())]
     Read {
         /// The file.
@@ -45,7 +45,7 @@ pub enum KeyError {
         .0.display()
     )]
     NotPublic(PathBuf),
-    /// No key could be made.
+    /// The key could not be generated.
     #[error("the system gives no random numbers for a key")]
     Generate,
 }
@@ -55,7 +55,7 @@ pub enum KeyError {
 pub struct PublicKey([u8; 32]);
 
 impl PublicKey {
-    /// All public keys of a PEM file.
+    /// Returns all public keys of a PEM file.
     ///
     /// # Errors
     /// The file cannot be read, or has none.
@@ -79,7 +79,7 @@ impl PublicKey {
         pem("PUBLIC KEY", &[&SPKI[..], &self.0].concat())
     }
 
-    /// Whether `signature` is this key's of `message`.
+    /// Returns whether `signature` is this key's of `message`.
     pub(crate) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         UnparsedPublicKey::new(&ED25519, self.0).verify(message, signature).is_ok()
     }
@@ -98,7 +98,7 @@ pub struct SealKey {
 }
 
 impl SealKey {
-    /// The private key of a PEM file.
+    /// Returns the private key of a PEM file.
     ///
     /// # Errors
     /// The file cannot be read, or has none.
@@ -115,7 +115,7 @@ impl SealKey {
             .ok_or_else(|| KeyError::NotPrivate(path.to_owned()))
     }
 
-    /// A new one.
+    /// Returns a new one.
     ///
     /// # Errors
     /// The system has no random numbers.
@@ -132,7 +132,7 @@ impl SealKey {
         Ok(pem("PRIVATE KEY", der.as_ref()))
     }
 
-    /// The public half.
+    /// Returns the public half.
     pub fn public(&self) -> PublicKey {
         self.public
     }

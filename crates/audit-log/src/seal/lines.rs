@@ -19,7 +19,7 @@ pub(crate) struct Line {
     pub hash: Sha256,
     /// Bytes, with its newline.
     pub bytes: u64,
-    /// It ends with a newline. If not, it is the last.
+    /// Whether the line ends with a newline. If not, it is the last.
     pub whole: bool,
 }
 
@@ -28,7 +28,7 @@ pub(crate) struct Lines<R> {
     reader: BufReader<R>,
 }
 
-/// Opens a log file, which is compressed if its name says so.
+/// Opens a log file; the name shows whether it is compressed.
 pub(crate) fn open(path: &Path) -> io::Result<Lines<Box<dyn Read>>> {
     let file = File::open(path)?;
     let reader: Box<dyn Read> = match path.extension() {
@@ -44,7 +44,7 @@ impl<R: Read> Lines<R> {
         Lines { reader: BufReader::with_capacity(BUFFER, reader) }
     }
 
-    /// The next one. None: there are no more.
+    /// Returns the next line, or `None` after the last.
     pub(crate) fn next(&mut self) -> io::Result<Option<Line>> {
         let mut context = Context::new(&SHA256);
         let (mut bytes, mut whole) = (0, false);

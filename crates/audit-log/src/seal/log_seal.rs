@@ -1,4 +1,4 @@
-//! What the log file knows of its seal: digests of lines that were written and are not sealed yet.
+//! The digests of lines that were written and are not sealed yet.
 //!
 //! All of it happens while the log is held, so it only computes; files are [`super::chain`]'s to
 //! write.
@@ -29,7 +29,7 @@ const WAITING: usize = 1 << 20;
 /// A log file of the chain.
 #[derive(Debug)]
 pub(crate) struct SealedFile {
-    /// Its number in the chain.
+    /// The number in the chain.
     pub number: u64,
     pub log: Arc<File>,
     pub seal: Arc<Mutex<SealFile>>,
@@ -48,11 +48,11 @@ pub(crate) struct Block {
     pub file: Arc<SealedFile>,
     /// The first line's number in its file, from 1.
     pub line: u64,
-    /// Where it begins, in bytes.
+    /// The offset of the first line in bytes.
     pub offset: u64,
     pub lines: u64,
     pub bytes: u64,
-    /// Of each line; none if they are [`Late::Skipped`].
+    /// The digest of each line; none for [`Late::Skipped`].
     pub hashes: Vec<Sha256>,
     pub time: SystemTime,
     pub late: Option<Late>,
@@ -65,9 +65,9 @@ pub(crate) struct Block {
 #[derive(Debug)]
 pub(crate) struct LogSeal {
     file: Arc<SealedFile>,
-    /// Where the seal of the file that is written to now is.
+    /// The path of the seal of the current log file.
     path: PathBuf,
-    /// Where the open block begins.
+    /// The first line of the open block.
     line: u64,
     offset: u64,
     open: Vec<Line>,
@@ -77,7 +77,7 @@ pub(crate) struct LogSeal {
     closed: VecDeque<Block>,
     /// The hashes in `closed`.
     waiting: usize,
-    /// [`WAITING`], or what a test says.
+    /// [`WAITING`], or the value of a test.
     limit: usize,
     /// The file's end, which is no whole line.
     fragment: Vec<u8>,
@@ -87,7 +87,7 @@ pub(crate) struct LogSeal {
     /// The record of the start is not written yet. Until it is, no line may be: after an orderly
     /// end, and then a crash, it would look like one that was inserted.
     unstarted: bool,
-    /// Where the seal of the current file has been renamed to, for a rotation that is under way.
+    /// The path to which the seal of the current file has been renamed, during a rotation.
     rotating: Option<PathBuf>,
     /// Rotated files, by number, that are not known to be sealed to their end.
     pending: Vec<(u64, PathBuf)>,
@@ -160,12 +160,12 @@ impl LogSeal {
         self.fragment = fragment.to_vec();
     }
 
-    /// Whether the open block must be closed.
+    /// Returns whether the open block must be closed.
     pub(crate) fn is_full(&self) -> bool {
         self.open.len() >= LINES || self.open_bytes >= BYTES
     }
 
-    /// Closes the open block, if there is anything in it.
+    /// Closes the open block, unless it is empty.
     pub(crate) fn close(&mut self, late: Option<Late>) {
         if !self.open.is_empty() {
             let hashes = self.open.iter().map(|line| line.hash).collect();
@@ -179,7 +179,7 @@ impl LogSeal {
         }
     }
 
-    /// All that is to be sealed. `stopped`: nothing will come after it.
+    /// Returns all that is to be sealed. `stopped`: nothing will come after it.
     pub(crate) fn take(&mut self, stopped: bool) -> VecDeque<Block> {
         self.close(None);
         // A part of a line that no newline has ended is not sealed: then it is no orderly end.
@@ -244,10 +244,10 @@ impl LogSeal {
         }
     }
 
-    /// What follows goes into a new file, whose seal is created with its first block.
+    /// Starts a new file, whose seal is created with its first block.
     pub(crate) fn begin_file(&mut self, log: Arc<File>) {
         if !self.fragment.is_empty() {
-            // The end of the file before, which stays as it is.
+            // The end of the previous file, which stays as it is.
             let fragment = std::mem::take(&mut self.fragment);
             self.add(sha256(&fragment), fragment.len() as u64);
         }
@@ -270,14 +270,14 @@ impl LogSeal {
         self.begin_file(log);
     }
 
-    /// The same file, opened again.
+    /// Continues with the same file after it was reopened.
     pub(crate) fn same_file(&mut self, log: Arc<File>) {
         self.close(None);
         let (number, seal) = (self.file.number, self.file.seal.clone());
         self.file = Arc::new(SealedFile { number, log, seal });
     }
 
-    /// Takes over lines that another process has written.
+    /// Adds lines that another process has written.
     pub(crate) fn adopt(&mut self, lines: &mut Lines<impl Read>, late: Late) -> io::Result<()> {
         self.close(None);
         self.adopt_some(lines, late, false, usize::MAX).map(|_| ())
@@ -366,7 +366,7 @@ impl LogSeal {
         self.closed.push_back(block);
     }
 
-    /// The last bytes of the file.
+    /// Returns the last bytes of the file.
     fn last(&self, bytes: u64) -> io::Result<Vec<u8>> {
         use std::os::unix::fs::FileExt;
         let size = self.file.log.metadata()?.len();

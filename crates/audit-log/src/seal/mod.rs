@@ -163,14 +163,14 @@ pub struct SealConfig {
     pub head_interval: Duration,
 }
 
-/// The seal file of a log file, whether that is compressed or not: `audit.log.seal`.
+/// Returns the seal file of a log file, whether that is compressed or not: `audit.log.seal`.
 pub fn seal_path(log: &Path) -> PathBuf {
     let mut name = plain_path(log).into_os_string();
     name.push(".seal");
     PathBuf::from(name)
 }
 
-/// The name that a log file had before it was compressed.
+/// Returns the name that a log file had before it was compressed.
 pub(crate) fn plain_path(log: &Path) -> PathBuf {
     let compressed =
         log.extension().is_some_and(|extension| extension == "gz" || extension == "zst");

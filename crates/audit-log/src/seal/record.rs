@@ -17,7 +17,7 @@ use super::key::{PublicKey, SealKey};
 /// The version of the format.
 const VERSION: u32 = 1;
 
-/// What the last member begins with.
+/// The beginning of the last member.
 const SIGNATURE: &str = ",\"sig\":\"";
 
 /// Why lines were sealed later than they were written, so that their original content is not
@@ -25,22 +25,22 @@ const SIGNATURE: &str = ",\"sig\":\"";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Late {
-    /// They were there when the chain began.
+    /// The lines existed when the chain began.
     Began,
     /// The process had ended before they could be sealed.
     Crash,
-    /// They were written after a graceful shutdown: they were inserted.
+    /// The lines were inserted after a graceful shutdown.
     Stopped,
-    /// They were in a file that another process had put in place of the log.
+    /// The lines were in a file with which another process had replaced the log.
     Opened,
-    /// They are not sealed: so many were written while the seal could not be.
+    /// This many lines were written while the seal could not be, and are not sealed.
     Skipped,
     /// Their seal was missing at startup although there had been one, or ended before the
     /// checkpoint: it was removed, and the lines may have been changed.
     Lost,
 }
 
-/// What a record says.
+/// The contents of a record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Record {
@@ -54,7 +54,7 @@ pub(crate) struct Record {
     pub file: u64,
     /// The number of the first line in its file, from 1.
     pub line: u64,
-    /// Where it begins, in bytes.
+    /// The offset of the first line in bytes.
     pub offset: u64,
     /// How many lines.
     pub lines: u64,
@@ -81,13 +81,13 @@ pub(crate) struct Record {
     pub key: String,
 }
 
-/// An index file beside a rotated log.
+/// The digest of an index file beside a rotated log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct IndexDigest {
-    /// Its name, in the folder of the log.
+    /// The name of the file, in the directory of the log.
     pub file: String,
-    /// Its SHA-256, in hex.
+    /// The SHA-256 of the file, in hex.
     pub sha256: String,
 }
 
@@ -120,7 +120,7 @@ impl<'a> SignedLine<'a> {
         serde_json::from_str(&format!("{}}}", self.signed)).ok()
     }
 
-    /// The key of this text, if the line has its signature.
+    /// Returns the key of this text, if the line has its signature.
     pub(crate) fn signer(&self, key: &str) -> Option<PublicKey> {
         let signature = STANDARD.decode(self.signature).ok()?;
         PublicKey::parse(key).filter(|key| key.verifies(self.signed.as_bytes(), &signature))
@@ -149,7 +149,7 @@ impl Signed {
         Some(Signed { record, hash: sha256(line), signer })
     }
 
-    /// What a chain that goes on after it goes on from.
+    /// Returns the head after which a chain continues.
     pub(crate) fn head(&self) -> Head {
         Head { block: self.record.block, hash: self.hash }
     }
@@ -185,7 +185,7 @@ impl Record {
         self.digests = STANDARD.encode(short);
     }
 
-    /// The digests of the lines. None: there are not as many as lines.
+    /// Returns the digests of the lines, or `None` if their number is not that of the lines.
     pub(crate) fn short_digests(&self) -> Option<Vec<Short>> {
         let bytes = STANDARD.decode(&self.digests).ok()?;
         let (digests, []) = bytes.as_chunks() else { return None };
@@ -193,12 +193,12 @@ impl Record {
         (digests.len() as u64 == expected).then(|| digests.to_vec())
     }
 
-    /// The number of the line after its last.
+    /// Returns the number of the line after its last.
     pub(crate) fn end_line(&self) -> u64 {
         self.line.saturating_add(self.lines)
     }
 
-    /// Where the line after its last begins.
+    /// Returns the offset of the line after the last.
     pub(crate) fn end_offset(&self) -> u64 {
         self.offset.saturating_add(self.bytes)
     }

@@ -1,4 +1,5 @@
-//! Where the chain continues at the start, and what was written and not sealed before.
+//! Determines where the chain continues at the start, and seals lines that were written but not
+//! sealed.
 //!
 //! See the state machine in the [module documentation](super). All of it is sealed here, before the
 //! first new line is accepted, and ends with the record of the start; a crash within it leaves
@@ -22,7 +23,7 @@ use crate::LogMetrics;
 use crate::disk;
 use crate::rotate::BackupNamer;
 
-/// So many blocks of lines that were found are sealed together.
+/// Number of blocks of found lines that are sealed together.
 const TOGETHER: usize = 64;
 
 /// Continues the chain: seals what was left unsealed, and the record of the start.
@@ -277,7 +278,7 @@ impl Recovery {
         }
     }
 
-    /// A rotated file that may not be sealed to its end.
+    /// Returns a rotated file that may not be sealed to its end.
     fn rotated(
         &mut self,
         file: &Rotated,
@@ -326,7 +327,7 @@ impl Recovery {
         Ok(())
     }
 
-    /// The record of the start, and what the writer needs.
+    /// Returns the record of the start, and what the writer needs.
     fn end(mut self, late: Option<Late>) -> io::Result<(Chain, LogSeal)> {
         self.seal().start(late);
         self.flush()?;
@@ -356,7 +357,8 @@ fn unreadable(log: &Path, error: &io::Error) {
     );
 }
 
-/// Whether the log begins with the line that the seal begins with; also if the seal has no line.
+/// Returns whether the log begins with the line that the seal begins with; also if the seal has no
+/// line.
 fn begins_alike(
     seal: &Path,
     first_line: impl FnOnce() -> io::Result<Option<Line>>,

@@ -24,7 +24,7 @@ pub(super) struct Rotated {
     pub time: SystemTime,
 }
 
-/// The oldest first.
+/// Returns the oldest first.
 pub(super) fn rotated(names: &BackupNames) -> io::Result<Vec<Rotated>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(&names.folder)? {

@@ -92,7 +92,7 @@ impl StreamMode {
 pub enum StreamError {
     /// The spool's directory cannot be used.
     #[error(
-        "--spool-dir: cannot use {}: {source}; let this user write there, or name another directory",
+        "cannot use {}: {source}; let this user write there, or name another directory",
         path.display()
     )]
     Spool {
@@ -102,7 +102,7 @@ pub enum StreamError {
         source: io::Error,
     },
     /// The spool's directory belongs to another process or backend.
-    #[error("--spool-dir: {} is in use: {source}; give each proxy and each backend its own \
+    #[error("{} is in use: {source}; give each proxy and each backend its own \
              directory", path.display())]
     SpoolInUse {
         /// The directory.
@@ -110,6 +110,15 @@ pub enum StreamError {
         /// How that is known.
         source: io::Error,
     },
+}
+
+impl StreamError {
+    /// Returns the key to change.
+    pub fn setting(&self) -> &'static str {
+        match self {
+            StreamError::Spool { .. } | StreamError::SpoolInUse { .. } => "spool-dir",
+        }
+    }
 }
 
 /// Takes encoded events.

@@ -339,8 +339,9 @@ async fn a_spool_has_one_owner() {
     let _first = rig(config(dir.path()), FakeDestination::default());
     let second =
         StreamBackend::start(config(dir.path()), Arc::<FakeDestination>::default(), Arc::default());
-    let error = second.unwrap_err().to_string();
-    assert!(error.starts_with("--spool-dir: ") && error.contains(" is in use: "), "{error}");
+    let error = second.unwrap_err();
+    assert_eq!(error.setting(), "spool-dir");
+    assert!(error.to_string().contains(" is in use: "), "{error}");
 }
 
 #[tokio::test]

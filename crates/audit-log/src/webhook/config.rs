@@ -27,8 +27,7 @@ pub struct WebhookConfig {
 pub enum WebhookError {
     /// The spool's folder cannot be used.
     #[error(
-        "--audit-webhook-spool-dir: cannot use {}: {source}; let this user write there, or name \
-         another folder",
+        "cannot use {}: {source}; let this user write there, or choose another directory",
         path.display()
     )]
     Spool {
@@ -38,8 +37,10 @@ pub enum WebhookError {
         source: io::Error,
     },
     /// The spool's directory belongs to another process or backend.
-    #[error("--audit-webhook-spool-dir: {} is in use: {source}; give each proxy and each backend \
-             its own directory", path.display())]
+    #[error(
+        "{} is in use: {source}; give each proxy and each backend its own directory",
+        path.display()
+    )]
     SpoolInUse {
         /// The directory.
         path: PathBuf,
@@ -49,11 +50,19 @@ pub enum WebhookError {
 }
 
 impl WebhookError {
-    /// The error of a spool whose directory cannot be opened.
+    /// Returns the error of a spool whose directory cannot be opened.
     pub(crate) fn spool(path: PathBuf, source: io::Error) -> WebhookError {
         match source.kind() {
             io::ErrorKind::ResourceBusy => WebhookError::SpoolInUse { path, source },
             _ => WebhookError::Spool { path, source },
+        }
+    }
+
+    /// Returns the setting to change: `spool-dir` for the flag `--audit-webhook-spool-dir` or the
+    /// key `spool-dir`.
+    pub fn setting(&self) -> &'static str {
+        match self {
+            WebhookError::Spool { .. } | WebhookError::SpoolInUse { .. } => "spool-dir",
         }
     }
 }

@@ -50,7 +50,7 @@ impl FakeClient {
         self.released.notify_waiters();
     }
 
-    /// The bodies of all requests, decompressed.
+    /// Returns the bodies of all requests, decompressed.
     pub(super) fn bodies(&self) -> Vec<Vec<u8>> {
         let requests = self.requests.lock().unwrap();
         let body = |(_, request): &(Instant, PostRequest)| match request.is_gzip {
@@ -64,7 +64,7 @@ impl FakeClient {
         requests.iter().map(body).collect()
     }
 
-    /// The events of each request, by their `id`.
+    /// Returns the events of each request, by their `id`.
     pub(super) fn ids(&self) -> Vec<Vec<u64>> {
         self.bodies().iter().map(|list| ids(list)).collect()
     }
@@ -75,7 +75,7 @@ impl FakeClient {
     }
 }
 
-/// An event that is identified by its number, and padded.
+/// Returns an event that is identified by its number, and padded.
 pub(super) fn event(id: u64, padding: usize) -> Line {
     format!("{{\"id\":{id},\"x\":\"{}\"}}\n", "x".repeat(padding)).into_bytes().into()
 }

@@ -16,7 +16,7 @@ const HEAD: &[u8] =
 /// The prefix of each line of the log, which items of a list do not have.
 const ITEM: &[u8] = b"\"kind\":\"Event\",\"apiVersion\":\"audit.k8s.io/v1\",";
 
-/// The list of these lines of JSON, with the newline that kube-apiserver ends it with.
+/// Returns the list of these lines of JSON, with the newline that kube-apiserver ends it with.
 pub(crate) fn encode(lines: &[Line]) -> Vec<u8> {
     let length: usize = lines.iter().map(|line| line.len() + 1).sum();
     let mut list = Vec::with_capacity(HEAD.len() + length + 4);
@@ -38,7 +38,7 @@ pub(crate) fn encode(lines: &[Line]) -> Vec<u8> {
     list
 }
 
-/// The list of these items, as [`items`] returns them.
+/// Returns the list of these items, as [`items`] returns them.
 fn of_items(items: &[&[u8]]) -> Vec<u8> {
     let length: usize = items.iter().map(|item| item.len() + 1).sum();
     let mut list = Vec::with_capacity(HEAD.len() + length + 4);
@@ -53,7 +53,7 @@ fn of_items(items: &[&[u8]]) -> Vec<u8> {
     list
 }
 
-/// The items of a list, or `None` if it is not one.
+/// Returns the items of a list, or `None` if it is not one.
 pub(crate) fn items(list: &[u8]) -> Option<Vec<&[u8]>> {
     #[derive(Deserialize)]
     struct List<'a> {
@@ -64,7 +64,7 @@ pub(crate) fn items(list: &[u8]) -> Option<Vec<&[u8]>> {
     Some(list.items.into_iter().map(|item| item.get().as_bytes()).collect())
 }
 
-/// Whether `content` begins and ends like a list.
+/// Returns whether `content` begins and ends like a list.
 fn is_list(content: &[u8]) -> bool {
     content.starts_with(HEAD) && content.ends_with(b"]}\n")
 }

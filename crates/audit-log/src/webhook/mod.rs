@@ -149,7 +149,7 @@ impl WebhookBackend {
         })
     }
 
-    /// The longest event that is sent, if events are truncated.
+    /// Returns the longest event that is sent, if events are truncated.
     pub fn max_event_size(&self) -> Option<usize> {
         self.max_event_size
     }
@@ -171,7 +171,7 @@ impl WebhookBackend {
         self.health.takes_events().await
     }
 
-    /// Whether the endpoint accepted the last events, and the spool can be used.
+    /// Returns whether the endpoint accepted the last events, and the spool can be used.
     pub fn state(&self) -> BackendState {
         if let Route::Queue { spool: Some(spool), .. } = &self.route
             && let failing @ BackendState::Failing(_) = spool.state()
@@ -185,7 +185,7 @@ impl WebhookBackend {
     /// wait for it.
     ///
     /// # Errors
-    /// What is wrong.
+    /// Returns what is wrong.
     pub async fn check(&self) -> Result<(), String> {
         match &self.route {
             Route::Direct { sender, .. } => {

@@ -92,7 +92,7 @@ impl Sender {
         Sender { client, backoff, longest_delay, compress, metrics, health, ending }
     }
 
-    /// Whether the endpoint accepts events, as far as its responses show.
+    /// Returns whether the endpoint accepts events, as far as its responses show.
     pub(super) fn health(&self) -> Arc<Health> {
         self.health.clone()
     }
@@ -100,7 +100,7 @@ impl Sender {
     /// Opens a connection unless one is open.
     ///
     /// # Errors
-    /// Why there is none.
+    /// Returns why there is none.
     pub(super) async fn connect(&self) -> Result<(), String> {
         self.client.connect().await.map_err(|error| error.to_string())
     }

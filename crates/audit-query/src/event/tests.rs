@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
+use super::parse::parse_any;
 use super::*;
 
 fn check(line: &str) {

@@ -36,7 +36,7 @@ impl Connector {
     pub(super) fn new(ca_file: Option<&std::path::Path>) -> Result<Connector, ConfigError> {
         let trust = match ca_file {
             Some(path) => {
-                Trust::Ca(Pem::File { field: "--ca-file".to_owned(), path: path.to_owned() })
+                Trust::Ca(Pem::File { field: "CA certificates".to_owned(), path: path.to_owned() })
             }
             None => Trust::System,
         };

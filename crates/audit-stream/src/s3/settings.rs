@@ -59,9 +59,9 @@ pub enum Encryption {
     Kms(Option<String>),
 }
 
-/// A setting cannot be used. The message begins with the name of the setting.
+/// A setting cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("--{field}: {reason}")]
+#[error("{reason}")]
 pub struct SettingsError {
     field: &'static str,
     reason: String,
@@ -70,6 +70,11 @@ pub struct SettingsError {
 impl SettingsError {
     fn new(field: &'static str, reason: impl std::fmt::Display) -> SettingsError {
         SettingsError { field, reason: reason.to_string() }
+    }
+
+    /// Returns the key to change.
+    pub fn setting(&self) -> &'static str {
+        self.field
     }
 }
 

@@ -220,16 +220,17 @@ fn settings_that_cannot_be_used_are_reported_with_their_remedy() {
     let wrong = |change: &dyn Fn(&mut S3Settings)| {
         let mut settings = settings(Format::Parquet);
         change(&mut settings);
-        S3Destination::new(settings).unwrap_err().to_string()
+        let error = S3Destination::new(settings).unwrap_err();
+        format!("{}: {error}", error.setting())
     };
     let error = wrong(&|settings| settings.url = "https://user:secret@audit/logs".to_owned());
-    assert!(error.starts_with("--url: ") && error.contains("write s3://bucket/prefix"), "{error}");
+    assert!(error.starts_with("url: ") && error.contains("write s3://bucket/prefix"), "{error}");
     assert!(!error.contains("secret"), "{error}");
-    assert!(wrong(&|settings| settings.url = "s3://".to_owned()).starts_with("--url: "));
+    assert!(wrong(&|settings| settings.url = "s3://".to_owned()).starts_with("url: "));
     let error = wrong(&|settings| settings.cluster = "a/b".to_owned());
-    assert!(error.starts_with("--cluster: \"a/b\" is not a name; use letters"), "{error}");
+    assert!(error.starts_with("cluster: \"a/b\" is not a name; use letters"), "{error}");
     let error = wrong(&|settings| settings.endpoint = Some("http://minio:9000".to_owned()));
-    assert!(error.starts_with("--endpoint: ") && error.contains("allow-http: true"), "{error}");
+    assert!(error.starts_with("endpoint: ") && error.contains("allow-http: true"), "{error}");
     let error = wrong(&|settings| settings.ca_file = Some("/missing/ca.pem".into()));
-    assert!(error.starts_with("--ca-file: ") && error.contains("/missing/ca.pem"), "{error}");
+    assert!(error.starts_with("ca-file: ") && error.contains("/missing/ca.pem"), "{error}");
 }

@@ -107,7 +107,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Whether a comma follows, and not `end`.
+    /// Returns whether a comma follows, and not `end`.
     fn goes_on(&mut self, end: u8, context: &str) -> Result<bool, SyntaxError> {
         self.skip_space();
         let more = match self.peek() {

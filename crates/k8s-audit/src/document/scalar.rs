@@ -70,7 +70,7 @@ fn binary(text: &[u8]) -> Result<Scalar, TagMismatch> {
     GO_BASE64.decode(text).map(Scalar::Binary).map_err(|_| TagMismatch)
 }
 
-/// The value of a plain scalar without a tag.
+/// Returns the value of a plain scalar without a tag.
 fn of_plain(text: &str) -> Scalar {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Scalar::Null,

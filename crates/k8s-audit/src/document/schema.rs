@@ -177,7 +177,7 @@ impl Type {
     }
 }
 
-/// Whether Go's JSON encoder writes the number without a fraction or an exponent.
+/// Returns whether Go's JSON encoder writes the number without a fraction or an exponent.
 fn is_integer(number: Number) -> bool {
     match number {
         Number::Integer(_) => true,

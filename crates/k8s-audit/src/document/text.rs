@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use super::tree::{Position, SyntaxError};
 
-/// The text of the file, without a byte order mark.
+/// Returns the text of the file, without a byte order mark.
 pub(super) fn decode(bytes: &[u8]) -> Result<Cow<'_, str>, SyntaxError> {
     let text = match bytes {
         [0xff, 0xfe, rest @ ..] => Cow::Owned(utf16(rest, u16::from_le_bytes)?),

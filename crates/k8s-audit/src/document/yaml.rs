@@ -106,7 +106,7 @@ fn syntax_error(text: &str, error: &granit_parser::ScanError) -> SyntaxError {
     SyntaxError { at, message: format!("yaml: line {}: {}", at.line, error.info()), help }
 }
 
-/// A node, and what it costs to follow its aliases.
+/// A node, and the cost of resolving its aliases.
 #[derive(Debug, Clone)]
 struct Built {
     node: Node,
@@ -172,7 +172,7 @@ impl<'t> Builder<'t> {
         self.open.last().is_some_and(|around| around.in_flow)
     }
 
-    /// Takes one event; gives the root once it is complete.
+    /// Adds one event; returns the root when it is complete.
     fn event(&mut self, event: Event<'_>, span: &Span) -> Result<Option<Built>, SyntaxError> {
         let at = Position { line: span.start.line(), column: span.start.col() + 1 };
         match event {
@@ -341,7 +341,7 @@ fn scalar_node(
     Ok(Built { node, is_merge_key, is_alias: false, weight: 1, aliased: 0, depth: 0 })
 }
 
-/// The member name that a key stands for in JSON.
+/// Returns the member name that a key stands for in JSON.
 fn key_of(key: &Built) -> Result<Key, SyntaxError> {
     if key.is_merge_key {
         return Ok(Key::Merge);

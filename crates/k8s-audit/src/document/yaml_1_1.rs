@@ -36,7 +36,7 @@ impl<'t> Strictness<'t> {
         Ok(())
     }
 
-    /// An unquoted scalar.
+    /// Returns an unquoted scalar.
     pub(super) fn check_plain(&self, text: &str, in_flow: bool, at: Position) -> Checked {
         if in_flow && (text.contains('?') || text.starts_with(':')) {
             let message = "did not find expected ',' or ']'";

@@ -42,8 +42,8 @@ fn end(text: &[u8], mut at: usize, also: u64) -> usize {
     at
 }
 
-/// A word whose lowest set bit is in the first special byte of `word`. Bytes above that one may
-/// be marked wrongly, since a subtraction borrows from them.
+/// Returns a word whose lowest set bit is in the first special byte of `word`. Bytes above that one
+/// may be marked wrongly, since a subtraction borrows from them.
 #[inline]
 const fn special(word: u64) -> u64 {
     let control = word.wrapping_sub(0x20 * ONES) & !word;

@@ -14,7 +14,7 @@ fn some(words: &'static [&'static str]) -> impl Strategy<Value = Vec<String>> {
     vec(proptest::sample::select(words).prop_map(str::to_owned), 0..3)
 }
 
-/// A rule out of few words, nonsense among them.
+/// Returns a rule out of few words, nonsense among them.
 pub(super) fn any_rule() -> impl Strategy<Value = PolicyRule> {
     let entry = (
         proptest::sample::select(&["", "apps", "*"][..]),
@@ -58,7 +58,7 @@ pub(super) fn any_rule() -> impl Strategy<Value = PolicyRule> {
         )
 }
 
-/// A request that such rules may match.
+/// Returns a request that such rules may match.
 pub(super) fn any_request() -> impl Strategy<Value = (Option<UserInfo>, RequestInfo)> {
     let methods = ["GET", "POST", "HEAD", "OPTIONS", "DELETE", "PUT", "PATCH", "PURGE"];
     let request = (

@@ -6,14 +6,14 @@ use crate::UserInfo;
 /// The attributes of a request that rules compare, as kube-apiserver resolves them from the method,
 /// the URL, and the credentials before the body is read.
 pub trait Attributes {
-    /// The name of the authenticated user (not of an impersonated one); `None` if authentication
-    /// failed.
+    /// Returns the name of the authenticated user (not of an impersonated one); `None` if
+    /// authentication failed.
     fn user(&self) -> Option<&[u8]>;
-    /// Whether `matches` returns `true` for one of the user's groups.
+    /// Returns whether `matches` returns `true` for one of the user's groups.
     fn any_group(&self, matches: impl FnMut(&[u8]) -> bool) -> bool;
-    /// The verb; for non-resource requests the method in lower case.
+    /// Returns the verb; for non-resource requests the method in lower case.
     fn verb(&self) -> &[u8];
-    /// Whether the URL names an API resource.
+    /// Returns whether the URL names an API resource.
     fn is_resource(&self) -> bool;
     /// Namespace; empty for cluster-scoped objects and for requests over all namespaces.
     fn namespace(&self) -> &[u8];
@@ -25,7 +25,7 @@ pub trait Attributes {
     fn subresource(&self) -> &[u8];
     /// Object name; empty for collections and for most creates.
     fn name(&self) -> &[u8];
-    /// The decoded path without the query.
+    /// Returns the decoded path without the query.
     fn path(&self) -> &[u8];
 }
 

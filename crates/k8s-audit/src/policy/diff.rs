@@ -23,11 +23,11 @@ pub struct Difference {
 pub struct Changed {
     /// Counted from 0.
     pub rule: usize,
-    /// Its level.
+    /// The level of the rule.
     pub level: Level,
     /// The level of the rule in whose place it is.
     pub before: Option<Level>,
-    /// Where it is in its file.
+    /// The position in its file.
     pub at: Option<Position>,
 }
 
@@ -96,13 +96,13 @@ impl Difference {
         self.added.extend(added.skip(both).map(|rule| named(new, rule, None)));
     }
 
-    /// Whether both record the same.
+    /// Returns whether both record the same.
     pub fn is_empty(&self) -> bool {
         *self == Difference::default()
     }
 }
 
-/// The longest common subsequence, as pairs of indexes.
+/// Returns the longest common subsequence, as pairs of indexes.
 fn common(old: &[PolicyRule], new: &[PolicyRule]) -> Vec<(usize, usize)> {
     if old.len().saturating_mul(new.len()) > MOST {
         return Vec::new();
@@ -131,8 +131,8 @@ fn common(old: &[PolicyRule], new: &[PolicyRule]) -> Vec<(usize, usize)> {
     pairs
 }
 
-/// Whether no request is recorded under the policy: each rule that can be reached has level `None`
-/// or omits all stages.
+/// Returns whether no request is recorded under the policy: each rule that can be reached has level
+/// `None` or omits all stages.
 pub fn records_nothing(spec: &PolicySpec, policy: &super::Policy) -> bool {
     let all: StageSet = super::Stage::ALL.into_iter().collect();
     let omits_all = |rule: &PolicyRule| spec.omit_stages.union(rule.omit_stages) == all;

@@ -22,7 +22,7 @@ pub struct NotMatched {
     pub rule: usize,
     /// The first condition that the request does not meet.
     pub mismatch: Mismatch,
-    /// The same in a sentence.
+    /// The reason as a sentence.
     pub because: String,
 }
 

@@ -2,22 +2,22 @@
 
 use std::collections::HashMap;
 
-/// For which keys a rule can match.
+/// The keys for which a rule can match.
 pub(super) enum Keys<'r> {
-    /// For all.
+    /// All keys.
     Any,
-    /// Only for these.
+    /// Only these keys.
     Only(Vec<&'r [u8]>),
 }
 
-/// One bit a rule, the first rule lowest. All sets of one policy are equally long.
+/// One bit for each rule, the first rule lowest. All sets of a policy have the same length.
 type Bits = Box<[u64]>;
 
 /// An index of rules.
 #[derive(Debug)]
 pub(super) struct Index {
     listed: HashMap<Box<[u8]>, Bits>,
-    /// For keys that no rule lists.
+    /// The rules for keys that no rule lists.
     other: Bits,
 }
 
@@ -44,7 +44,7 @@ impl Index {
         Index { listed, other }
     }
 
-    /// The rules that can match `key`.
+    /// Returns the rules that can match `key`.
     pub(super) fn of(&self, key: &[u8]) -> &[u64] {
         if self.listed.is_empty() {
             return &self.other;
@@ -52,7 +52,7 @@ impl Index {
         self.listed.get(key).unwrap_or(&self.other)
     }
 
-    /// The rules that can match a key that none of them lists, or no key.
+    /// Returns the rules that can match a key that none of them lists, or no key.
     pub(super) fn of_other(&self) -> &[u64] {
         &self.other
     }

@@ -43,7 +43,7 @@ pub fn parse(text: &[u8], source: &str) -> Result<Loaded, InvalidPolicy> {
 /// As [`parse`], but the policy is as it was written.
 ///
 /// # Errors
-/// As [`parse`].
+/// See [`parse`].
 pub fn parse_spec(
     text: &[u8],
     source: &str,

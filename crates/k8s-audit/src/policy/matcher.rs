@@ -25,7 +25,7 @@ pub struct Policy {
     otherwise: Decision,
 }
 
-/// So few rules are compared sooner than looked up.
+/// Policies with fewer rules are evaluated faster without an index.
 const WORTH_AN_INDEX: usize = 16;
 
 impl Policy {
@@ -79,8 +79,8 @@ impl Policy {
         rule.map_or(self.otherwise, |rule| rule.decision)
     }
 
-    /// The first condition of a rule that the request does not meet; `None` if the rule matches.
-    /// This is the function by which [`Policy::decide`] decides.
+    /// Returns the first condition of a rule that the request does not meet; `None` if the rule
+    /// matches. This is the function by which [`Policy::decide`] decides.
     ///
     /// # Panics
     /// There is no rule of this index.
@@ -88,7 +88,7 @@ impl Policy {
         self.rules[rule].mismatch(request)
     }
 
-    /// The decision of a rule, and with `None` that for requests which no rule matches.
+    /// Returns the decision of a rule, and with `None` that for requests which no rule matches.
     ///
     /// # Panics
     /// There is no rule of this index.
@@ -96,7 +96,7 @@ impl Policy {
         rule.map_or(self.otherwise, |rule| self.rules[rule].decision)
     }
 
-    /// The rules that the indexes do not exclude, in order.
+    /// Returns the rules that the indexes do not exclude, in order.
     fn candidates(&self, request: &impl Attributes) -> impl Iterator<Item = &Rule> {
         let users = match request.user() {
             Some(user) => self.by_user.of(user),
@@ -141,7 +141,7 @@ fn listed(names: &[String]) -> Keys<'_> {
     }
 }
 
-/// The resources that a rule can match, among requests for objects.
+/// Returns the resources that a rule can match, among requests for objects.
 fn resource_keys(rule: &PolicyRule) -> Keys<'_> {
     if rule.resources.is_empty() {
         let of_paths = rule.namespaces.is_empty() && !rule.non_resource_urls.is_empty();
@@ -205,7 +205,7 @@ impl Rule {
         }
     }
 
-    /// The first condition that the request does not meet, the cheapest to compare first.
+    /// Returns the first condition that the request does not meet, the cheapest to compare first.
     #[inline]
     fn mismatch(&self, request: &impl Attributes) -> Option<Mismatch> {
         if !self.verbs.admit(request.verb()) {
@@ -268,7 +268,7 @@ impl Names {
         self.0.is_empty()
     }
 
-    /// Whether `name` is in the set; the empty set does not restrict.
+    /// Returns whether `name` is in the set; the empty set does not restrict.
     pub(super) fn admit(&self, name: &[u8]) -> bool {
         self.is_empty() || self.0.binary_search_by(|known| (**known).cmp(name)).is_ok()
     }
@@ -336,7 +336,7 @@ impl ResourcePattern {
     }
 }
 
-/// Whether `text` is `resource`, or `resource/subresource` where there is one.
+/// Returns whether `text` is `resource`, or `resource/subresource` where there is one.
 fn is_joined(text: &[u8], resource: &[u8], subresource: &[u8]) -> bool {
     match text.strip_prefix(resource) {
         Some(rest) if subresource.is_empty() => rest.is_empty(),

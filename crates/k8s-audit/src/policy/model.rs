@@ -18,7 +18,7 @@ impl Level {
     pub const ALL: [Level; 4] =
         [Level::None, Level::Metadata, Level::Request, Level::RequestResponse];
 
-    /// The name as it stands in policies and events.
+    /// Returns the name as it stands in policies and events.
     pub const fn as_str(self) -> &'static str {
         match self {
             Level::None => "None",
@@ -28,7 +28,7 @@ impl Level {
         }
     }
 
-    /// The level of that exact name (case-sensitive, as in kube-apiserver).
+    /// Returns the level of that exact name (case-sensitive, as in kube-apiserver).
     pub fn from_name(name: &str) -> Option<Level> {
         Level::ALL.into_iter().find(|l| l.as_str() == name)
     }
@@ -53,7 +53,7 @@ impl Stage {
     pub const ALL: [Stage; 4] =
         [Stage::RequestReceived, Stage::ResponseStarted, Stage::ResponseComplete, Stage::Panic];
 
-    /// The name as it stands in policies and events.
+    /// Returns the name as it stands in policies and events.
     pub const fn as_str(self) -> &'static str {
         match self {
             Stage::RequestReceived => "RequestReceived",
@@ -63,7 +63,7 @@ impl Stage {
         }
     }
 
-    /// The stage of that exact name (case-sensitive, as in kube-apiserver).
+    /// Returns the stage of that exact name (case-sensitive, as in kube-apiserver).
     pub fn from_name(name: &str) -> Option<Stage> {
         Stage::ALL.into_iter().find(|s| s.as_str() == name)
     }
@@ -74,7 +74,7 @@ impl Stage {
 pub struct StageSet(u8);
 
 impl StageSet {
-    /// The set with `stage` added.
+    /// Returns the set with `stage` added.
     #[must_use]
     pub const fn with(self, stage: Stage) -> StageSet {
         StageSet(self.0 | 1 << stage as u8)
@@ -86,7 +86,7 @@ impl StageSet {
         StageSet(self.0 | other.0)
     }
 
-    /// Whether `stage` is in the set.
+    /// Returns whether `stage` is in the set.
     pub const fn contains(self, stage: Stage) -> bool {
         self.0 & (1 << stage as u8) != 0
     }

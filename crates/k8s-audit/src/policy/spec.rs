@@ -5,7 +5,7 @@ use super::{Level, Position, StageSet};
 /// audit.k8s.io/v1 `Policy`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PolicySpec {
-    /// In order; the first that matches decides.
+    /// The rules in order; the first that matches decides.
     pub rules: Vec<PolicyRule>,
     /// Stages never recorded, whatever the rule.
     pub omit_stages: StageSet,
@@ -28,18 +28,18 @@ pub struct PolicyRule {
     pub resources: Vec<GroupResources>,
     /// Namespaces; the empty one is that of cluster-scoped objects and of requests over all.
     pub namespaces: Vec<String>,
-    /// Paths of requests that are about no object; a `*` at the end stands for any rest.
+    /// Paths of non-resource requests; a `*` at the end matches any rest.
     pub non_resource_urls: Vec<String>,
     /// Stages not recorded, besides the policy's.
     pub omit_stages: StageSet,
     /// Overrides the policy's.
     pub omit_managed_fields: Option<bool>,
-    /// Where it is in the file; `None` if it does not come from one.
+    /// The position in its file; `None` if it does not come from one.
     pub at: Option<Position>,
 }
 
 impl PolicyRule {
-    /// A rule of this level that matches every request.
+    /// Returns a rule of this level that matches every request.
     pub fn new(level: Level) -> PolicyRule {
         PolicyRule {
             level,

@@ -186,7 +186,7 @@ fn elements<'n>(parent: &'n Node, name: &str) -> &'n [Node] {
     parent.member(name).map(Node::elements).unwrap_or_default()
 }
 
-/// The texts of a list; null is the empty text, as for Go.
+/// Returns the texts of a list; null is the empty text, as for Go.
 fn strings(parent: &Node, name: &str) -> Vec<String> {
     elements(parent, name).iter().map(|node| node.text().to_owned()).collect()
 }

@@ -29,7 +29,7 @@ pub(super) enum Version {
     Internal,
 }
 
-/// The version of a document that is a policy.
+/// Returns the version of a document that is a policy.
 pub(super) fn of(root: &Node, errors: &mut Diagnostics) -> Option<Version> {
     match root.value {
         Value::Null => return Some(Version::Internal),

@@ -1,4 +1,4 @@
-//! Between the interpreter and this module's operators and functions.
+//! Connects the interpreter with this module's operators and functions.
 //!
 //! The interpreter evaluates literals, variables, `&&`, `||`, `?:` and loops. Everything else is
 //! rewritten into calls of functions of this module, which follow cel-go where the interpreter
@@ -64,7 +64,7 @@ impl Val for Passed {
 
 impl StaticVal for Passed {}
 
-/// A value for the interpreter.
+/// Returns a value for the interpreter.
 pub(super) fn to_interpreter(value: Value) -> Box<dyn Val> {
     match value {
         Value::Null => Box::new(CelNull),
@@ -81,7 +81,7 @@ pub(super) fn to_interpreter(value: Value) -> Box<dyn Val> {
     }
 }
 
-/// A value of the interpreter.
+/// Returns a value of the interpreter.
 ///
 /// # Errors
 /// It would cost too much, or is of a type that expressions cannot make.
@@ -142,7 +142,7 @@ fn map_key(key: &CelMapKey<'_>) -> Result<Key, String> {
     })
 }
 
-/// A literal.
+/// Returns a literal.
 pub(super) fn of_literal(literal: &LiteralValue) -> Value {
     match literal {
         LiteralValue::Boolean(value) => Value::Bool(*value.inner()),
@@ -210,7 +210,7 @@ fn range<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionE
     Ok(CowVal::owned(CelList::from(items)))
 }
 
-/// Returns a key as the interpreter wants it.
+/// Returns a key in the interpreter's representation.
 fn key<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
     let [value] = args.as_slice() else { return Err(failed("no key".to_owned())) };
     Ok(CowVal::Owned(match from_interpreter(value.as_ref()).map_err(failed)? {
@@ -227,7 +227,7 @@ pub(super) fn rewrite(expr: &mut IdedExpr, checked: &Checked) {
 
 struct Rewriter<'c> {
     checked: &'c Checked,
-    /// The variables of the macros around what is rewritten.
+    /// The variables of the enclosing macros.
     bound: Vec<String>,
 }
 
@@ -291,7 +291,8 @@ impl Rewriter<'_> {
     fn call(&mut self, id: u64, call: CallExpr) -> Expr {
         let CallExpr { func_name, target, mut args } = call;
         args.iter_mut().for_each(|arg| self.rewrite(arg));
-        // What the interpreter evaluates itself: logic, and what macros append their results by.
+        // The interpreter itself evaluates logic, and the operator with which macros append
+        // results.
         let appends = func_name == op::ADD
             && matches!(args.first(), Some(IdedExpr { expr: Expr::Ident(name), .. }) if name.starts_with(MARK));
         if appends || is_logic(&func_name) {
@@ -317,7 +318,7 @@ impl Rewriter<'_> {
     }
 }
 
-/// Whether the interpreter evaluates a call itself.
+/// Returns whether the interpreter evaluates a call itself.
 fn is_logic(name: &str) -> bool {
     matches!(
         name,

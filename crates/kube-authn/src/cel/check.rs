@@ -17,14 +17,14 @@ use super::{Variable, bridge, re2};
 /// How deep expressions may be nested; evaluation takes stack for each level.
 const MAX_DEPTH: usize = 32;
 
-/// What is wrong, and with which part of the expression.
+/// A fault, and the part of the expression that has it.
 #[derive(Debug)]
 pub(super) struct Problem {
     pub(super) id: u64,
     pub(super) message: String,
 }
 
-/// What is known about an expression that has no problem.
+/// The result of checking a valid expression.
 #[derive(Debug)]
 pub(super) struct Checked {
     pub(super) found: Type,
@@ -145,7 +145,7 @@ impl<'e> Checker<'e> {
         }
     }
 
-    /// The type that all elements have in common.
+    /// Returns the type that all elements have in common.
     fn join(&mut self, elements: Vec<(u64, Type)>) -> Found {
         let mut joined: Option<Type> = None;
         for (id, found) in &elements {
@@ -167,7 +167,8 @@ impl<'e> Checker<'e> {
         Problem { id, message: format!("expected type '{expected}' but found '{found}'") }
     }
 
-    /// All elements of a list, and all keys and values of a map, must be of the very same type.
+    /// Checks that all elements of a list, and all keys and values of a map, have exactly the same
+    /// type.
     fn check_literals(&self) -> Result<(), Problem> {
         for elements in &self.literals {
             let Some(((_, first), rest)) = elements.split_first() else { continue };
@@ -286,7 +287,7 @@ impl<'e> Checker<'e> {
         self.resolve(expr, call, name, true, all)
     }
 
-    /// The result of the overload that takes these arguments.
+    /// Returns the result of the overload that takes these arguments.
     fn resolve(
         &mut self,
         expr: &IdedExpr,
@@ -340,7 +341,7 @@ impl<'e> Checker<'e> {
         Ok(result)
     }
 
-    /// Nothing has lists, maps, types or `null` as its index.
+    /// Lists, maps, types and `null` cannot be an index.
     fn check_index(&self, call: &CallExpr, args: &[Type]) -> Result<(), Problem> {
         let (Some(index), Some(found)) = (call.args.get(1), args.get(1)) else { return Ok(()) };
         match self.substitutions.resolve(found) {
@@ -351,8 +352,8 @@ impl<'e> Checker<'e> {
         }
     }
 
-    /// The operators that the interpreter evaluates. `None` for others, `Some(Ok(None))` if they do
-    /// not take these arguments.
+    /// Returns the operators that the interpreter evaluates. `None` for others, `Some(Ok(None))` if
+    /// they do not take these arguments.
     fn logic(
         &mut self,
         call: &CallExpr,
@@ -412,7 +413,7 @@ impl<'e> Checker<'e> {
         Ok(())
     }
 
-    /// What the conversion of something constant returns, or why it fails.
+    /// Returns the result of converting a constant, or why it fails.
     fn conversion(&self, name: &str, args: &[IdedExpr]) -> Option<Outcome> {
         match args {
             [arg] => Some(functions::conversion(name)?(&[self.constant(arg)?])),
@@ -420,7 +421,7 @@ impl<'e> Checker<'e> {
         }
     }
 
-    /// The value of an expression that has no variables and calls only conversions.
+    /// Returns the value of an expression that has no variables and calls only conversions.
     fn constant(&self, expr: &IdedExpr) -> Option<Value> {
         match &expr.expr {
             Expr::Literal(literal) => Some(bridge::of_literal(literal)),
@@ -431,7 +432,7 @@ impl<'e> Checker<'e> {
                 let items = list.elements.iter().map(|element| self.constant(element));
                 items.collect::<Option<Vec<_>>>().map(Value::list)
             }
-            // Its entries do not matter: no conversion takes a map.
+            // The entries do not matter: no conversion accepts a map.
             Expr::Map(map) => map.entries.iter().try_fold(Value::empty_map(), |map, entry| {
                 let EntryExpr::MapEntry(entry) = &entry.expr else { return None };
                 self.constant(&entry.key).and(self.constant(&entry.value)).map(|_| map)

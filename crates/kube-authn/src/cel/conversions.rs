@@ -28,7 +28,7 @@ pub(super) fn type_of(args: &[Value]) -> Outcome {
     }
 }
 
-/// A type by its name, as in `type(claims.n) == double`.
+/// Returns a type by its name, as in `type(claims.n) == double`.
 pub(super) fn type_named(args: &[Value]) -> Outcome {
     match args {
         [Value::String(name)] => Ok(Value::Type(name.clone())),
@@ -154,12 +154,12 @@ pub(super) fn has_value(args: &[Value]) -> Outcome {
     }
 }
 
-/// Whether `or` and `orValue` use their argument. What is no optional counts as a value.
+/// Returns whether `or` and `orValue` use their argument. What is no optional counts as a value.
 pub(super) fn is_none(args: &[Value]) -> Outcome {
     Ok(Value::Bool(matches!(args, [Value::Optional(None)])))
 }
 
-/// What `orValue` returns if it does not use its argument.
+/// Returns the value of an optional for `orValue`, if there is one.
 pub(super) fn inner(args: &[Value]) -> Outcome {
     match args {
         [Value::Optional(Some(inner))] => Ok(inner.as_ref().clone()),

@@ -13,7 +13,7 @@ const LIMIT: u64 = 4_000_000;
 const ELEMENT: u64 = 16;
 
 thread_local! {
-    /// What the evaluation under way on this thread may still cost.
+    /// The remaining cost limit of the evaluation in progress on this thread.
     static LEFT: Cell<u64> = const { Cell::new(0) };
 }
 
@@ -22,17 +22,17 @@ pub(super) fn begin() {
     LEFT.set(LIMIT);
 }
 
-/// Whether the evaluation has cost more than it may.
+/// Returns whether the evaluation has cost more than it may.
 pub(super) fn is_spent() -> bool {
     LEFT.get() == 0
 }
 
-/// Charges for so many bytes of text.
+/// Charges for this many bytes of text.
 pub(super) fn charge_bytes(bytes: usize) -> Result<(), Failure> {
     charge(bytes as u64)
 }
 
-/// Charges for so many elements.
+/// Charges for this many elements.
 pub(super) fn charge_elements(elements: usize) -> Result<(), Failure> {
     charge((elements as u64).saturating_mul(ELEMENT))
 }

@@ -159,7 +159,7 @@ static FUNCTIONS: &[Function] = &[
 
 const NUMBERS: &str = "(double,double):double (int,int):int (uint,uint):uint";
 
-/// What is called under other names than expressions know.
+/// Functions that are called under internal names.
 const INTERNAL: &[(&str, Run)] = &[
     ("has", operators::has),
     ("type name", conversions::type_named),
@@ -173,7 +173,7 @@ pub(super) const SUM_OF_UINT: &str = "sum of uint";
 /// `sum` of a list whose elements are known to be `double`.
 pub(super) const SUM_OF_DOUBLE: &str = "sum of double";
 
-/// One way to call a function.
+/// One signature of a function.
 #[derive(Debug)]
 pub(super) struct Overload {
     pub(super) is_member: bool,
@@ -187,18 +187,18 @@ static OVERLOADS: LazyLock<HashMap<&'static str, Vec<Overload>>> = LazyLock::new
     FUNCTIONS.iter().map(parsed).collect()
 });
 
-/// The overloads of a function or operator; `None` if there is no such function.
+/// Returns the overloads of a function or operator; `None` if there is no such function.
 pub(super) fn overloads(name: &str) -> Option<&'static [Overload]> {
     OVERLOADS.get(name).map(Vec::as_slice)
 }
 
-/// The names of all functions and operators.
+/// Returns the names of all functions and operators.
 #[cfg(test)]
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
     FUNCTIONS.iter().map(|f| f.name)
 }
 
-/// What evaluates a function.
+/// An implementation of a function.
 pub(super) struct Evaluator {
     pub(super) run: Run,
     /// Whether its cost does not depend on the size of its arguments.
@@ -216,7 +216,7 @@ static NUMBERS_OF_NAMES: LazyLock<HashMap<&'static str, usize>> = LazyLock::new(
     names.enumerate().map(|(number, name)| (name, number)).collect()
 });
 
-/// The number of a function, which stands for it in rewritten expressions.
+/// Returns the number of a function, which identifies it in rewritten expressions.
 pub(super) fn number(name: &str) -> Option<usize> {
     NUMBERS_OF_NAMES.get(name).copied()
 }
@@ -225,7 +225,7 @@ pub(super) fn by_number(number: usize) -> Option<&'static Evaluator> {
     EVALUATORS.get(number)
 }
 
-/// Whether its cost does not depend on the size of its arguments.
+/// Returns whether its cost does not depend on the size of its arguments.
 fn is_constant_time(name: &str) -> bool {
     matches!(
         name,
@@ -247,7 +247,7 @@ fn is_constant_time(name: &str) -> bool {
     )
 }
 
-/// The conversions that are evaluated when an expression is compiled, if they can be.
+/// Returns the conversions that are evaluated when an expression is compiled, if they can be.
 pub(super) fn conversion(name: &str) -> Option<Run> {
     Some(match name {
         "bool" => conversions::to_bool,
@@ -274,7 +274,7 @@ fn parse_overload(text: &str) -> Overload {
     Overload { is_member, parameters: types, result: parse_type(result).0 }
 }
 
-/// The type that `text` begins with, and what follows it.
+/// Returns the type that `text` begins with, and what follows it.
 fn parse_type(text: &str) -> (Type, &str) {
     let end = text.find(['<', '>', ',']).unwrap_or(text.len());
     let (name, rest) = text.split_at(end);

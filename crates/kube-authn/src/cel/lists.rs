@@ -18,7 +18,7 @@ fn has_order(value: &Value) -> bool {
     )
 }
 
-/// The list of a function that takes nothing else, if its elements have an order.
+/// Returns the list of a function that takes nothing else, if its elements have an order.
 fn ordered<'v>(name: &str, args: &'v [Value]) -> Result<&'v List, String> {
     match args {
         [Value::List(list)] if list.items.iter().all(has_order) => Ok(list),
@@ -42,7 +42,7 @@ pub(super) fn max(args: &[Value]) -> Outcome {
     extreme("max", args, Ordering::Less)
 }
 
-/// The element for which no other element compares as `worse`.
+/// Returns the element for which no other element compares as `worse`.
 fn extreme(name: &str, args: &[Value], worse: Ordering) -> Outcome {
     let list = ordered(name, args)?;
     let mut items = list.items.iter();
@@ -57,7 +57,7 @@ fn sum_from(zero: Value, args: &[Value]) -> Outcome {
     list.items.iter().try_fold(zero, |sum, item| add(&[sum, item.clone()]))
 }
 
-/// The sum of a list whose first element tells its type.
+/// Returns the sum of a list; the first element determines the type.
 pub(super) fn sum(args: &[Value]) -> Outcome {
     let [Value::List(list)] = args else { return Err(no_overload("sum", args)) };
     match list.items.first() {
@@ -169,7 +169,7 @@ pub(super) fn last(args: &[Value]) -> Outcome {
     }
 }
 
-/// The values that the optionals in a list have.
+/// Returns the values that the optionals in a list have.
 pub(super) fn unwrap(args: &[Value]) -> Outcome {
     let [Value::List(list)] = args else { return Err(no_overload("optional.unwrap", args)) };
     let mut values = Vec::new();
@@ -184,7 +184,7 @@ pub(super) fn unwrap(args: &[Value]) -> Outcome {
     Ok(Value::list(values))
 }
 
-/// The integers from 0 up to, but without, a number.
+/// Returns the integers from 0 up to, but without, a number.
 pub(super) fn range(args: &[Value]) -> Outcome {
     let [Value::Int(end)] = args else { return Err(no_overload("lists.range", args)) };
     cost::charge_elements(usize::try_from(*end).unwrap_or(0))?;

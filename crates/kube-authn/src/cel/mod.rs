@@ -57,13 +57,13 @@ const DEEP_STACK: usize = 16 << 20;
 
 static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
     let mut env = Env::stdlib();
-    // As cel-go has it, the last one counts.
+    // Like in cel-go, the last one counts.
     env.set_error_on_duplicate_map_keys(false);
     bridge::register(&mut env).expect("each function is registered once");
     Arc::new(env)
 });
 
-/// What an expression is about.
+/// The variables of an expression.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Variable {
     /// `claims`, a map from names to anything.
@@ -98,7 +98,7 @@ struct Compiled {
 /// Why an expression is none. In the words of kube-apiserver, as far as it has any.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CompileError {
-    /// It is too long.
+    /// The expression is too long.
     #[error("it is longer than {MAX_LENGTH} bytes")]
     TooLong,
     /// Syntax, an unknown name, or types that do not fit.
@@ -108,7 +108,7 @@ pub enum CompileError {
         line: usize,
         /// In characters, from 1.
         column: usize,
-        /// What is wrong.
+        /// The fault.
         message: String,
     },
 }
@@ -116,30 +116,30 @@ pub enum CompileError {
 /// Why an expression has no result. For the log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EvaluationError {
-    /// The interpreter says so: a claim is missing, for example.
+    /// The evaluation failed, for example because a claim is missing.
     #[error("{0}")]
     Failed(String),
-    /// It would cost more than it may.
+    /// The evaluation would exceed the cost limit.
     #[error("operation cancelled: actual cost limit exceeded")]
     TooCostly,
     /// The interpreter broke.
     #[error("the interpreter panicked")]
     Panicked,
-    /// It has a result, but one of a type that is not wanted.
+    /// The result has a type that is not accepted.
     #[error("expression must return {0}")]
     Type(&'static str),
 }
 
-/// What expressions are evaluated on.
+/// The values of the variables of expressions.
 pub struct Input(Context<'static, 'static>);
 
 impl Input {
-    /// The claims of a token.
+    /// Returns the claims of a token.
     pub fn claims(claims: &Map<String, Json>) -> Input {
         Input::new(Variable::Claims, value::claims(claims))
     }
 
-    /// A user that was made of claims.
+    /// Returns a user that was made of claims.
     pub fn user(user: &UserInfo) -> Input {
         Input::new(Variable::User, value::user(user))
     }
@@ -152,10 +152,10 @@ impl Input {
 }
 
 impl Expression {
-    /// Takes an expression about `variable`.
+    /// Parses and checks an expression with the variables of `variable`.
     ///
     /// # Errors
-    /// What is wrong with it, and where.
+    /// Returns what is wrong with it, and where.
     pub fn compile(source: &str, variable: Variable) -> Result<Expression, CompileError> {
         if source.len() > MAX_LENGTH {
             return Err(CompileError::TooLong);
@@ -172,32 +172,32 @@ impl Expression {
         Ok(Expression(Arc::new(compiled)))
     }
 
-    /// As it was written.
+    /// Returns the source text.
     pub fn source(&self) -> &str {
         &self.0.source
     }
 
-    /// Whether its type says that it gives true or false.
+    /// Returns whether the type of the result is a boolean.
     pub fn is_bool(&self) -> bool {
         self.0.is_bool
     }
 
-    /// Whether `claims.email` is in it.
+    /// Returns whether `claims.email` is in it.
     pub fn reads_email(&self) -> bool {
         self.0.reads_email
     }
 
-    /// Whether `claims.email_verified` is in it.
+    /// Returns whether `claims.email_verified` is in it.
     pub fn reads_email_verified(&self) -> bool {
         self.0.reads_email_verified
     }
 
-    /// The literal texts that what it gives may begin with, as in `"oidc:" + claims.sub`.
+    /// Returns the literal texts with which the result may begin, as in `"oidc:" + claims.sub`.
     pub fn beginnings(&self) -> &[String] {
         &self.0.beginnings
     }
 
-    /// The text that it gives.
+    /// Evaluates the expression to a text.
     ///
     /// # Errors
     /// See [`EvaluationError`].
@@ -208,7 +208,8 @@ impl Expression {
         }
     }
 
-    /// The texts that it gives, empty ones left out: of a text, a list of texts, or null.
+    /// Evaluates the expression to a list of texts, from a text, a list of texts, or null; without
+    /// empty ones.
     ///
     /// # Errors
     /// See [`EvaluationError`].
@@ -217,7 +218,7 @@ impl Expression {
         result.texts().ok_or(EvaluationError::Type("a string or a list of strings"))
     }
 
-    /// Whether it gives true.
+    /// Evaluates the expression to a boolean.
     ///
     /// # Errors
     /// See [`EvaluationError`].
@@ -256,7 +257,7 @@ impl Expression {
     }
 }
 
-/// What went wrong, without the values that it went wrong with: they may be anything, and long.
+/// Describes an error without the values that caused it, which may be secret and long.
 fn about(error: ExecutionError) -> String {
     match error {
         ExecutionError::FunctionError { message, .. } => message,
@@ -278,7 +279,7 @@ impl PartialEq for Expression {
 }
 
 fn compile(source: &str, variable: Variable) -> Result<Compiled, CompileError> {
-    // The parser knows this macro, kube-apiserver does not; nothing remains of it once parsed.
+    // The parser supports this macro, unlike kube-apiserver; parsing leaves no trace of it.
     if let Some(offset) = source.find("existsOne") {
         let message = "undeclared reference to 'existsOne' (in container ''); write exists_one";
         return Err(at(position(source, source[..offset].chars().count()), message));

@@ -3,7 +3,7 @@
 
 use super::types::Type;
 
-/// The type that a name stands for.
+/// Returns the type with this name.
 pub(super) fn type_named(name: &str) -> Option<Type> {
     Some(match name {
         "bool" => Type::Bool,

@@ -22,9 +22,10 @@ pub(super) fn format(number: f64) -> String {
     format!("{mantissa}e{sign}{:02}", exponent.unsigned_abs())
 }
 
-/// A double as `strconv.ParseFloat` reads it, in decimal; `inf`, `infinity` and `nan` in any case.
+/// Returns a double as `strconv.ParseFloat` reads it, in decimal; `inf`, `infinity` and `nan` in
+/// any case.
 ///
-/// `None` for what is no number, too large, or hexadecimal.
+/// Returns `None` if the text is not a number, too large, or hexadecimal.
 pub(super) fn parse_double(text: &str) -> Option<f64> {
     let (sign, digits) = match text.strip_prefix('-') {
         Some(rest) => (-1.0, rest),
@@ -46,7 +47,7 @@ pub(super) fn parse_double(text: &str) -> Option<f64> {
     parsed.is_finite().then_some(sign * parsed)
 }
 
-/// A whole number as `strconv.ParseInt` reads it in base 10.
+/// Returns a whole number as `strconv.ParseInt` reads it in base 10.
 pub(super) fn parse_int(text: &str) -> Option<i64> {
     text.parse().ok()
 }
@@ -56,7 +57,7 @@ pub(super) fn parse_uint(text: &str) -> Option<u64> {
     if text.starts_with('+') { None } else { text.parse().ok() }
 }
 
-/// A truth as `strconv.ParseBool` reads it.
+/// Returns a truth as `strconv.ParseBool` reads it.
 pub(super) fn parse_bool(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),

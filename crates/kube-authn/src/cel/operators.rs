@@ -6,10 +6,10 @@ use std::sync::Arc;
 use super::cost;
 use super::value::{Key, List, Map, Origin, Value};
 
-/// What an operator or function returns, or why it has no result.
+/// The result of an operator or function, or why it has none.
 pub(super) type Outcome = Result<Value, Failure>;
 
-/// Why there is no result. It names types, never values: those may be secret, and long.
+/// Why there is no result. Names types and never values, which may be secret and long.
 pub(super) type Failure = String;
 
 pub(super) fn no_overload(name: &str, args: &[Value]) -> Failure {
@@ -17,7 +17,7 @@ pub(super) fn no_overload(name: &str, args: &[Value]) -> Failure {
     format!("no such overload: {name}({})", types.join(", "))
 }
 
-/// Whether two values are equal.
+/// Returns whether two values are equal.
 ///
 /// # Errors
 /// `claims` and `user` can only be compared with themselves.
@@ -79,7 +79,7 @@ fn numbers(one: &Value, other: &Value) -> Option<Option<Ordering>> {
     })
 }
 
-/// A number as a double, as cel-go compares it with one.
+/// Returns a number as a double, as cel-go compares it with one.
 fn double(value: &Value) -> Option<f64> {
     match value {
         Value::Int(number) => Some(*number as f64),
@@ -168,7 +168,7 @@ fn joined(one: &List, other: &List) -> List {
         return other.clone();
     }
     if other.items.is_empty() {
-        // A list of a claim loses here what it was, as in kube-apiserver.
+        // Like in kube-apiserver, a list from a claim loses its origin here.
         let origin = match one.origin {
             Origin::Claim => Origin::Expression,
             origin => origin,
@@ -238,12 +238,12 @@ pub(super) fn is_in(args: &[Value]) -> Outcome {
     }
 }
 
-/// Whether an element of the list equals `element`.
+/// Returns whether an element of the list equals `element`.
 pub(super) fn contains(list: &List, element: &Value) -> bool {
     list.items.iter().any(|item| equal(item, element) == Ok(true))
 }
 
-/// What is at `key`; `Ok(None)` if nothing is.
+/// Returns the value at `key`; `Ok(None)` if there is none.
 fn lookup(of: &Value, key: &Value) -> Result<Option<Value>, Failure> {
     match of {
         Value::Object(object) => match key {
@@ -303,7 +303,8 @@ pub(super) fn has(args: &[Value]) -> Outcome {
     }
 }
 
-/// What a macro iterates over: the elements of a list, the keys of a map, the values of `claims`.
+/// Returns the elements over which a macro iterates: of a list, the keys of a map, or the values of
+/// `claims`.
 pub(super) fn range(value: &Value) -> Result<Vec<Value>, Failure> {
     match value {
         Value::List(list) => Ok(list.items.as_ref().clone()),

@@ -21,7 +21,7 @@ const MAX_DEPTH: usize = 200;
 /// Compiles a regular expression.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Returns what is wrong with it.
 pub fn compile(pattern: &str) -> Result<Regex, String> {
     let translated = translate(pattern)
         .map_err(|problem| format!("{pattern:?} is not a regular expression: {problem}"))?;
@@ -41,7 +41,7 @@ pub fn compile(pattern: &str) -> Result<Regex, String> {
         })
 }
 
-/// An expression in the syntax of this crate's engine.
+/// Returns an expression in the syntax of this crate's engine.
 fn translate(pattern: &str) -> Result<String, String> {
     let mut parser = Parser { rest: pattern, out: String::new(), groups: Vec::new() };
     parser.run()?;
@@ -51,7 +51,8 @@ fn translate(pattern: &str) -> Result<String, String> {
 /// A group that is open, or the whole expression.
 #[derive(Default)]
 struct Group {
-    /// The product of nested counts in what was just read; `None` if there is nothing to repeat.
+    /// The product of the nested counts in the last expression; `None` if there is nothing to
+    /// repeat.
     last: Option<u32>,
     /// The largest such product in the group.
     largest: u32,
@@ -235,7 +236,7 @@ impl<'p> Parser<'p> {
         }
     }
 
-    /// What begins with a backslash, outside of classes.
+    /// Parses an escape outside of classes.
     fn escape(&mut self) -> Result<(), String> {
         let after = &self.rest[1..];
         let simple = match after.chars().next() {

@@ -24,7 +24,7 @@ const SCRIPTS: &str = "Adlam Ahom Arabic Armenian Avestan Balinese Bamum Batak B
 pub(super) const CLASSES: &str =
     "alnum alpha ascii blank cntrl digit graph lower print punct space upper word xdigit";
 
-/// A character as a literal, also within classes.
+/// Returns a character as a literal, also within classes.
 pub(super) fn escaped(character: char) -> String {
     match character {
         c if c.is_ascii_alphanumeric() || c == '_' || !c.is_ascii() => c.to_string(),
@@ -56,7 +56,7 @@ pub(super) fn count(text: &str) -> Option<(usize, u32, Option<u32>)> {
     Some((length(rest), min, Some(max)))
 }
 
-/// A class such as `\d` or `\p{Greek}` at the beginning, and its length.
+/// Returns a class such as `\d` or `\p{Greek}` at the beginning, and its length.
 pub(super) fn class_escape(text: &str) -> Result<Option<(String, usize)>, String> {
     let Some(after) = text.strip_prefix('\\') else { return Ok(None) };
     let ascii = match after.chars().next() {
@@ -115,7 +115,7 @@ fn property(text: &str) -> Result<(String, usize), String> {
     Ok((format!("[{caret}{set}]"), length))
 }
 
-/// A name without spaces, hyphens and underscores, only its first letter in upper case.
+/// Returns a name without spaces, hyphens and underscores, only its first letter in upper case.
 fn canonical(name: &str) -> String {
     let mut canonical = String::new();
     for character in name.chars().filter(|c| !matches!(c, '_' | '-' | ' ')) {
@@ -132,7 +132,7 @@ pub(super) fn contains_word(words: &str, word: &str) -> bool {
     words.split_whitespace().any(|known| known == word)
 }
 
-/// A single character at the beginning, which may be escaped, and its length.
+/// Returns a single character at the beginning, which may be escaped, and its length.
 pub(super) fn character(text: &str) -> Result<(char, usize), String> {
     let mut characters = text.chars();
     let first = characters.next().ok_or("missing closing ]")?;

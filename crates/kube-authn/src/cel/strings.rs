@@ -13,7 +13,7 @@ fn out_of_range(index: i64) -> String {
     format!("index out of range: {index}")
 }
 
-/// The byte at which the character of this index begins, or the end.
+/// Returns the byte at which the character of this index begins, or the end.
 fn offset(text: &str, index: i64) -> Result<usize, String> {
     let out_of_range = || out_of_range(index);
     let index = usize::try_from(index).map_err(|_| out_of_range())?;
@@ -146,7 +146,7 @@ pub(super) fn trim(args: &[Value]) -> Outcome {
     }
 }
 
-/// A limit for which a negative number means none.
+/// Returns a limit for which a negative number means none.
 fn limit(limit: i64) -> usize {
     usize::try_from(limit).unwrap_or(usize::MAX)
 }
@@ -179,7 +179,7 @@ pub(super) fn split(args: &[Value]) -> Outcome {
     if !separator.is_empty() {
         return Ok(Value::strings(text.splitn(limit, &**separator)));
     }
-    // Between all characters, as Go does.
+    // Split between all characters, like Go.
     let mut parts = Vec::new();
     let mut rest: &str = text;
     while let Some(character) = rest.chars().next() {
@@ -210,7 +210,7 @@ pub(super) fn substring(args: &[Value]) -> Outcome {
     Ok(Value::text(&text[start..end]))
 }
 
-/// A string with quotes around it, and with what Go's and CEL's literals escape, escaped.
+/// Returns a string with quotes around it, and with what Go's and CEL's literals escape, escaped.
 pub(super) fn quote(args: &[Value]) -> Outcome {
     let [Value::String(text)] = args else { return Err(no_overload("strings.quote", args)) };
     let mut quoted = String::with_capacity(text.len() + 2);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// What an expression evaluates to, as far as is known without claims.
+/// The type of an expression, as far as it is known without claims.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Type {
     /// A value whose type is known only at evaluation, as with `dyn(claims.groups)`.
@@ -52,7 +52,7 @@ impl Type {
         }
     }
 
-    /// The same type with each parameter replaced by what `replace` returns for it.
+    /// Returns the same type with each parameter replaced by what `replace` returns for it.
     pub(super) fn replace(&self, replace: &mut impl FnMut(u32) -> Type) -> Type {
         match self {
             Type::Param(id) => replace(*id),
@@ -65,14 +65,14 @@ impl Type {
     }
 }
 
-/// What is known about type parameters so far.
+/// The types of type parameters that are known so far.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Substitutions {
     found: Vec<Option<Type>>,
 }
 
 impl Substitutions {
-    /// A type parameter that nothing is known about.
+    /// Returns a type parameter that nothing is known about.
     pub(super) fn fresh(&mut self) -> Type {
         self.found.push(None);
         Type::Param(u32::try_from(self.found.len() - 1).unwrap_or(u32::MAX))
@@ -101,8 +101,8 @@ impl Substitutions {
         of.replace(&mut |id| self.get(id).map_or(Type::Dyn, |found| self.resolve_to_dyn(found)))
     }
 
-    /// Whether each of `found` is assignable to its counterpart in `wanted`. Keeps what this says
-    /// about parameters only if all are.
+    /// Returns whether each of `found` is assignable to its counterpart in `wanted`. Keeps what
+    /// this says about parameters only if all are.
     pub(super) fn assign_all(&mut self, found: &[Type], wanted: &[Type]) -> bool {
         let mut tried = self.clone();
         let fits = found.len() == wanted.len()
@@ -113,7 +113,7 @@ impl Substitutions {
         fits
     }
 
-    /// Whether `found` is assignable to `wanted`.
+    /// Returns whether `found` is assignable to `wanted`.
     pub(super) fn assign(&mut self, found: &Type, wanted: &Type) -> bool {
         self.assign_all(std::slice::from_ref(found), std::slice::from_ref(wanted))
     }
@@ -145,7 +145,8 @@ impl Substitutions {
         }
     }
 
-    /// Whether `found` can stand for the parameter `id`, and whether something was known about it.
+    /// Returns whether `found` can stand for the parameter `id`, and whether something was known
+    /// about it.
     fn substitute(&mut self, found: &Type, id: u32) -> (bool, bool) {
         if *found == Type::Param(id) {
             return (true, true);
@@ -170,7 +171,7 @@ impl Substitutions {
         (false, false)
     }
 
-    /// Whether the parameter `id` does not occur within `within`.
+    /// Returns whether the parameter `id` does not occur within `within`.
     fn is_free_of(&self, id: u32, within: &Type) -> bool {
         match within {
             Type::Param(other) if *other == id => false,
@@ -180,7 +181,7 @@ impl Substitutions {
     }
 }
 
-/// The more general of two types that unify.
+/// Returns the more general of two types that unify.
 pub(super) fn most_general(one: Type, other: Type) -> Type {
     if is_equal_or_less_specific(&one, &other) { one } else { other }
 }

@@ -45,7 +45,7 @@ pub(super) struct Map {
     pub(super) origin: Origin,
 }
 
-/// Where a list or map comes from.
+/// The origin of a list or map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
     /// An expression, or a claim that a macro iterated over.
@@ -86,7 +86,7 @@ impl Value {
         Value::Map(Map { entries: Arc::default(), origin: Origin::Expression })
     }
 
-    /// What `split` and `findAll` return.
+    /// Returns the list that `split` and `findAll` return.
     pub(super) fn strings<T: AsRef<str>>(items: impl Iterator<Item = T>) -> Value {
         let items = items.map(Value::text).collect();
         Value::List(List { items: Arc::new(items), origin: Origin::Strings })
@@ -96,7 +96,7 @@ impl Value {
         Value::Optional(Some(Arc::new(inner)))
     }
 
-    /// The name of its type.
+    /// Returns the name of its type.
     pub(super) fn type_name(&self) -> &'static str {
         match self {
             Value::Null => "null_type",
@@ -125,7 +125,7 @@ impl Value {
         self
     }
 
-    /// The texts of a text or a list of texts. Empty ones are left out; `null` has none.
+    /// Returns the texts of a text or a list of texts. Empty ones are left out; `null` has none.
     ///
     /// `None` if it is something else.
     pub(super) fn texts(&self) -> Option<Vec<String>> {
@@ -142,8 +142,8 @@ impl Value {
         Some(texts)
     }
 
-    /// The text that an element of a list stands for. For kube-apiserver a type stands for its
-    /// name, and an optional for the value in it.
+    /// Returns the text that an element of a list stands for. For kube-apiserver a type stands for
+    /// its name, and an optional for the value in it.
     fn native_text(&self) -> Option<String> {
         match self {
             Value::String(text) | Value::Type(text) => Some(text.to_string()),
@@ -152,7 +152,7 @@ impl Value {
         }
     }
 
-    /// Whether it is its type's zero value. Lists and maps of claims never are.
+    /// Returns whether it is its type's zero value. Lists and maps of claims never are.
     pub(super) fn is_zero(&self) -> bool {
         match self {
             Value::Null => true,
@@ -179,20 +179,20 @@ impl Value {
 }
 
 impl List {
-    /// The element at `index`, as `list[index]` returns it.
+    /// Returns the element at `index`, as `list[index]` returns it.
     pub(super) fn get(&self, index: usize) -> Option<Value> {
         let item = self.items.get(index)?.clone();
         Some(if self.origin == Origin::Claim { item.in_claim() } else { item })
     }
 
-    /// All elements, as `list[index]` returns them.
+    /// Returns all elements, as `list[index]` returns them.
     pub(super) fn indexed(&self) -> impl DoubleEndedIterator<Item = Value> {
         (0..self.items.len()).filter_map(|index| self.get(index))
     }
 }
 
 impl Map {
-    /// The value of a key, as `map[key]` returns it.
+    /// Returns the value of a key, as `map[key]` returns it.
     pub(super) fn find(&self, key: &Value) -> Option<Value> {
         if self.origin != Origin::Claim {
             return self.entries.get(&self.key(key)?).cloned();
@@ -202,12 +202,12 @@ impl Map {
         self.entries.get(&Key::String(name)).cloned().map(Value::in_claim)
     }
 
-    /// Whether a key is there. Names are not unescaped here.
+    /// Returns whether a key is there. Names are not unescaped here.
     pub(super) fn contains(&self, key: &Value) -> bool {
         self.key(key).is_some()
     }
 
-    /// The key of the map that equals `key`, also if it is a number of another type.
+    /// Returns the key of the map that equals `key`, also if it is a number of another type.
     fn key(&self, key: &Value) -> Option<Key> {
         let candidates = match key {
             Value::Bool(value) => vec![Key::Bool(*value)],
@@ -232,7 +232,7 @@ impl Map {
 }
 
 impl Object {
-    /// A member by its name, which may be escaped.
+    /// Returns a member by its name, which may be escaped.
     pub(super) fn find(&self, name: &Arc<str>) -> Option<Value> {
         let unescaped = unescape_strictly(name)?;
         self.members.get(&unescaped).cloned().map(Value::in_claim)
@@ -250,12 +250,13 @@ impl Key {
     }
 }
 
-/// The name that an escaped one stands for; `None` if nothing in it is escaped, or wrongly so.
+/// Returns the name that an escaped one stands for; `None` if nothing in it is escaped, or wrongly
+/// so.
 fn unescape(name: &Arc<str>) -> Option<Arc<str>> {
     unescape_strictly(name).filter(|unescaped| unescaped != name)
 }
 
-/// As [`unescape`], but a name without escapes stands for itself.
+/// Like [`unescape`], but a name without escapes is returned unchanged.
 fn unescape_strictly(name: &Arc<str>) -> Option<Arc<str>> {
     const RESERVED: [&str; 21] = [
         "true",
@@ -302,7 +303,7 @@ fn unescape_strictly(name: &Arc<str>) -> Option<Arc<str>> {
     Some(unescaped.into())
 }
 
-/// The first `__contents__`, in which `contents` has no underscore, and where it begins.
+/// Returns the first `__contents__`, in which `contents` has no underscore, and where it begins.
 fn next_escape(text: &str) -> Option<(usize, &str)> {
     let mut from = 0;
     while let Some(found) = text[from..].find("__") {
@@ -318,7 +319,7 @@ fn next_escape(text: &str) -> Option<(usize, &str)> {
     None
 }
 
-/// The variable `claims`.
+/// Returns the variable `claims`.
 pub(super) fn claims(claims: &JsonMap<String, Json>) -> Value {
     let members = claims.iter().map(|(name, value)| (Arc::from(name.as_str()), of_json(value)));
     Value::Object(Arc::new(Object { type_name: "kubernetes.claims", members: members.collect() }))
@@ -341,7 +342,7 @@ fn of_json(json: &Json) -> Value {
     }
 }
 
-/// The variable `user`. All members are there, empty ones too.
+/// Returns the variable `user`. All members are there, empty ones too.
 pub(super) fn user(user: &UserInfo) -> Value {
     let texts = |texts: &[String]| Value::list(texts.iter().map(Value::text).collect());
     let extra = user

@@ -24,7 +24,7 @@ fn changed(mut key: Value, name: &str, value: Value) -> Value {
     key
 }
 
-/// The names of the keys that can be used.
+/// Returns the names of the keys that can be used.
 fn set(text: &str) -> Result<Vec<String>, String> {
     let keys = parse_set(text.as_bytes()).map_err(|error| error.to_string())?;
     Ok(keys.into_iter().map(|key| key.id).collect())
@@ -37,7 +37,7 @@ fn set_of(key: &Value) -> Result<Vec<String>, String> {
 #[test]
 fn keys_that_can_be_used_are_returned() {
     assert_eq!(set_of(&ec()).unwrap(), ["a", ""]);
-    // Whatever it says that it is for: kube-apiserver does not ask.
+    // Like in kube-apiserver, the declared use of the key is ignored.
     let for_encryption = changed(changed(rsa(), "use", json!("enc")), "kid", json!("b"));
     assert_eq!(set_of(&for_encryption).unwrap(), ["a", "b"]);
     assert_eq!(set("{\"keys\": []}").unwrap(), [""; 0]);

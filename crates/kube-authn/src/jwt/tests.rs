@@ -44,7 +44,7 @@ impl Signer {
         self.token_of(&header.to_string(), &claims.to_string())
     }
 
-    /// A token of any texts.
+    /// Returns a token of any texts.
     pub(crate) fn token_of(&self, header: &str, claims: &str) -> String {
         let [signed, payload] = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part));
         let signed = format!("{signed}.{payload}");

@@ -1,4 +1,5 @@
-//! One issuer: whether a token is its, is for us, and is valid, and whose it is.
+//! Authenticates tokens of one issuer: verifies signature, audience and validity, and maps the
+//! claims to a user.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -35,16 +36,16 @@ pub enum OidcError {
     /// Something that the token refers to could not be fetched.
     #[error("oidc: a distributed claim could not be fetched")]
     Unavailable,
-    /// Not the issuer's signature.
+    /// The issuer did not sign the token.
     #[error("oidc: failed to verify signature")]
     Signature,
     /// An algorithm that is not taken.
     #[error("oidc: signing algorithm {0:?} is not among those that are taken")]
     Algorithm(Algorithm),
-    /// Its claims cannot be read.
+    /// The claims cannot be parsed.
     #[error("oidc: claims cannot be read: {0}")]
     Claims(String),
-    /// It is for others.
+    /// The token has other audiences.
     #[error("oidc: expected audience in {0:?}")]
     Audience(Vec<String>),
     /// `exp`
@@ -53,7 +54,7 @@ pub enum OidcError {
     /// `nbf`
     #[error("oidc: current time before the nbf (not before) time")]
     NotValidYet,
-    /// A claim is missing or is not what it must be.
+    /// A claim is missing or has an invalid value.
     #[error("oidc: claim {0:?} {1}")]
     Claim(String, &'static str),
     /// The user name is empty.
@@ -71,18 +72,18 @@ pub enum OidcError {
     /// An expression has no result that can be used.
     #[error("oidc: error evaluating {0} expression: {1}")]
     Expression(&'static str, EvaluationError),
-    /// A rule says no.
+    /// A validation rule rejects the token.
     #[error("oidc: validation expression '{expression}' failed: {message}")]
     Rule {
         /// The rule.
         expression: String,
-        /// What is configured to be said.
+        /// The configured message.
         message: String,
     },
 }
 
 impl OidcError {
-    /// Whether the same token could be good later.
+    /// Returns whether the same token could be good later.
     pub fn is_temporary(&self) -> bool {
         matches!(self, OidcError::NotReady | OidcError::Unavailable)
     }
@@ -120,7 +121,7 @@ impl JwtAuthenticator {
         &self.issuer
     }
 
-    /// Whether the claim `iss` names this issuer.
+    /// Returns whether the claim `iss` names this issuer.
     pub(super) fn is_of(&self, issuer: &str) -> bool {
         // Google's tokens may leave out the scheme.
         let issuer =
@@ -128,7 +129,7 @@ impl JwtAuthenticator {
         self.issuer.url() == issuer
     }
 
-    /// Whose `token`, which says that it is of this issuer, is at the time `now`.
+    /// Authenticates `token`, which claims to be of this issuer, at the time `now`.
     pub(super) async fn verify(
         &self,
         token: &Jwt<'_>,
@@ -155,8 +156,8 @@ impl JwtAuthenticator {
     }
 }
 
-/// The claims of a token that `issuer` has signed and that may be used with `settings`, and when it
-/// expires.
+/// Returns the claims of a token that `issuer` has signed and that may be used with `settings`, and
+/// when it expires.
 pub(super) async fn verify_claims(
     token: &Jwt<'_>,
     issuer: &Issuer,

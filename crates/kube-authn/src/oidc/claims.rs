@@ -88,7 +88,7 @@ impl Registered {
     }
 }
 
-/// A text or a list of texts; for Go `null` is an empty text.
+/// Returns a text or a list of texts; for Go `null` is an empty text.
 fn audiences(raw: &RawValue) -> Result<Vec<String>, Error> {
     if raw.get().starts_with('[') {
         let list: Vec<Option<String>> = serde_json::from_str(raw.get())?;
@@ -98,7 +98,7 @@ fn audiences(raw: &RawValue) -> Result<Vec<String>, Error> {
     Ok(vec![text.unwrap_or_default()])
 }
 
-/// A time, in seconds since 1970. A number in quotes is one, too.
+/// Returns a time, in seconds since 1970. A number in quotes is one, too.
 fn seconds(raw: &RawValue) -> Result<i64, Error> {
     let text: String = match raw.get().starts_with('"') {
         true => serde_json::from_str(raw.get())?,
@@ -122,7 +122,7 @@ fn seconds(raw: &RawValue) -> Result<i64, Error> {
     }
 }
 
-/// The claims that have to be fetched, and the names of their sources.
+/// Returns the claims that have to be fetched, and the names of their sources.
 ///
 /// # Errors
 /// It is something else, or a source has no name.
@@ -135,7 +135,7 @@ pub(super) fn claim_names(value: &Value) -> Result<HashMap<String, String>, Erro
     named.collect()
 }
 
-/// The sources, by their names.
+/// Returns the sources, by their names.
 ///
 /// # Errors
 /// It is something else.

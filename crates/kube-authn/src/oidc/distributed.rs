@@ -1,8 +1,8 @@
 //! Distributed claims (OpenID Connect Core 1.0, 5.6.2): a token may say where the groups are
 //! instead of what they are, since they would not fit into it.
 //!
-//! As with kube-apiserver this is for the claim of `claimMappings.groups` only, the answer must be
-//! a token itself, for the same audiences, and its issuer's keys are found by discovery.
+//! As with kube-apiserver this is for the claim of `claimMappings.groups` only, the response must
+//! be a token itself, for the same audiences, and its issuer's keys are found by discovery.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -71,7 +71,7 @@ impl Distributed {
         Ok(Some(source).filter(|source| !source.endpoint.is_empty()))
     }
 
-    /// The claim in the token that was fetched.
+    /// Returns the claim in the token that was fetched.
     async fn fetched(
         &self,
         answer: &Bytes,

@@ -1,4 +1,4 @@
-//! What issuers have to say, over HTTPS: within bounds of time and size, and no redirects.
+//! Fetches documents of issuers over HTTPS, with limits of time and size, and without redirects.
 
 use std::path::Path;
 
@@ -23,35 +23,35 @@ pub(super) struct Fetcher {
 /// Why something could not be fetched. For the log.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FetchError {
-    /// Only https is asked.
+    /// The URL is not https.
     #[error("{0}: no https URL")]
     Url(String),
-    /// No connection, or no answer on it.
+    /// No connection, or no response on it.
     #[error("{url}: {reason}")]
     Request {
-        /// What was asked for.
+        /// The requested URL.
         url: Uri,
         /// Why.
         reason: String,
     },
-    /// Not 200.
+    /// The status code is not 200.
     #[error("{url}: answered {code}")]
     Code {
-        /// What was asked for.
+        /// The requested URL.
         url: Uri,
         /// The code.
         code: u16,
     },
-    /// The answer did not end well.
+    /// The response did not end well.
     #[error("{url}: longer than 1 MiB, or broken off")]
     Body {
-        /// What was asked for.
+        /// The requested URL.
         url: Uri,
     },
-    /// The answer did not end in time.
+    /// The response did not end in time.
     #[error("{url}: no response within 10 s")]
     Late {
-        /// What was asked for.
+        /// The requested URL.
         url: Uri,
     },
 }
@@ -61,7 +61,7 @@ impl Fetcher {
     /// called within a tokio runtime.
     ///
     /// # Errors
-    /// If there is no CA, or it cannot be read.
+    /// Returns an error if there is no CA, or it cannot be parsed.
     pub(super) fn new(ca: &CaSource, url: &str) -> Result<Fetcher, IssuerError> {
         let trust = match ca {
             CaSource::System => {
@@ -135,10 +135,10 @@ fn file_roots(path: &Path) -> Result<Roots, IssuerError> {
     roots_of(&pem, &path.display().to_string()).map_err(unusable)
 }
 
-/// The CAs in a PEM text.
+/// Returns the CAs in a PEM text.
 ///
 /// # Errors
-/// Why there are none.
+/// Returns why there are none.
 pub(crate) fn pem_roots(pem: &str) -> Result<Roots, String> {
     roots_of(pem.as_bytes(), "certificateAuthority")
 }

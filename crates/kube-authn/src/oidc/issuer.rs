@@ -29,21 +29,21 @@ pub(super) struct Source {
     fetcher: Arc<Fetcher>,
 }
 
-/// What became of a token's signature.
+/// The result of verifying a token's signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Signature {
-    /// It is the issuer's.
+    /// The issuer signed the token.
     Good,
-    /// It is not.
+    /// The issuer did not sign the token.
     Bad,
     /// The issuer's keys are not known yet.
     KeysUnknown,
 }
 
-/// Why an issuer cannot be asked at all.
+/// Why an issuer's configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum IssuerError {
-    /// Its CA file cannot be used.
+    /// The CA file cannot be used.
     #[error("{path}: {reason}; it takes PEM blocks that begin with -----BEGIN CERTIFICATE-----", path = path.display())]
     CaFile {
         /// The file.
@@ -51,7 +51,7 @@ pub enum IssuerError {
         /// Why.
         reason: String,
     },
-    /// Its `certificateAuthority` cannot be used.
+    /// `certificateAuthority` cannot be used.
     #[error(
         "certificateAuthority: {0}; it takes PEM blocks that begin with -----BEGIN CERTIFICATE-----"
     )]
@@ -78,7 +78,7 @@ pub(super) enum KeysError {
     NoKeys,
 }
 
-/// What an issuer says of itself.
+/// The discovery document of an issuer.
 struct Discovery {
     issuer: String,
     jwks_uri: String,
@@ -122,7 +122,7 @@ impl Issuer {
         Ok(Issuer::start(settings.url.clone(), settings.discovery_url.clone(), fetcher))
     }
 
-    /// As [`Issuer::new`], by connections that there are already.
+    /// Like [`Issuer::new`], with an existing fetcher.
     pub(super) fn start(
         url: String,
         discovery_url: Option<String>,
@@ -136,12 +136,12 @@ impl Issuer {
         Arc::new(Issuer(RemoteKeySet::start(source, BURST)))
     }
 
-    /// How it is asked.
+    /// Returns the fetcher for the issuer's documents.
     pub(super) fn fetcher(&self) -> &Arc<Fetcher> {
         &self.0.source().fetcher
     }
 
-    /// The issuer's URL, as configured.
+    /// Returns the issuer's URL, as configured.
     pub(super) fn url(&self) -> &str {
         &self.0.source().url
     }
@@ -200,7 +200,7 @@ impl KeySource for Source {
 
 #[cfg(test)]
 impl Issuer {
-    /// One whose keys are known, and that is never asked for others.
+    /// Creates an issuer with fixed keys, which are never fetched.
     pub(super) fn with_keys(url: &str, keys: &[(&str, PublicKey)]) -> Arc<Issuer> {
         let named =
             |(id, key): &(&str, PublicKey)| NamedWebKey { id: (*id).to_owned(), key: key.clone() };

@@ -13,10 +13,10 @@ use crate::cel::{EvaluationError, Input};
 const RESERVED: &str = "system:";
 /// The group of users that are not authenticated.
 const UNAUTHENTICATED: &str = "system:unauthenticated";
-/// Where it is noted which token a request was made with.
+/// The `extra` key for the ID of the token that a request was made with.
 const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
 
-/// A user, and what became of the groups that the claims say it has.
+/// A user, and the result of resolving the groups that the claims name.
 #[derive(Debug)]
 pub(super) struct Mapped {
     pub(super) user: UserInfo,
@@ -25,7 +25,7 @@ pub(super) struct Mapped {
 }
 
 impl JwtSettings {
-    /// The user that these claims are of.
+    /// Returns the user that these claims are of.
     pub(super) fn user(&self, claims: &Map<String, Value>) -> Result<Mapped, OidcError> {
         let input = self.uses_expressions().then(|| Input::claims(claims));
         let claims = Claims { claims, input };
@@ -98,11 +98,12 @@ impl JwtSettings {
                 format!("{prefix}{value}")
             }
         };
-        // kube-apiserver lets such a user in; nothing could be granted to it, or found in the log.
+        // kube-apiserver accepts such a user; it could not be granted anything, or be found in the
+        // log.
         if username.is_empty() {
             return Err(OidcError::NoName);
         }
-        // An issuer names people; what the cluster calls its own parts is not for it to say.
+        // An issuer names people, and must not use the names of cluster components.
         if self.username.is_reserved(&username) {
             return Err(OidcError::Reserved(username));
         }
@@ -146,9 +147,9 @@ impl JwtSettings {
 }
 
 impl NameMapping {
-    /// Whether a name is one of Kubernetes' own, and was not configured to be: by a prefix that
-    /// begins with `system:`, or by a literal in the expression, such as
-    /// `'system:node:' + claims.host`.
+    /// Returns whether a name is one of Kubernetes' own, and was not configured to be: by a prefix
+    /// that begins with `system:`, or by a literal in the expression, such as `'system:node:' +
+    /// claims.host`.
     fn is_reserved(&self, name: &str) -> bool {
         let configured =
             |beginning: &str| beginning.starts_with(RESERVED) && name.starts_with(beginning);
@@ -169,7 +170,7 @@ fn failed(rule: &Rule) -> OidcError {
 
 struct Claims<'c> {
     claims: &'c Map<String, Value>,
-    /// The same for expressions, if there are any.
+    /// The variables for expressions, if there are any.
     input: Option<Input>,
 }
 
@@ -184,7 +185,7 @@ impl Claims<'_> {
         }
     }
 
-    /// Of a claim that is a text or a list of texts; none if it is missing.
+    /// Returns the texts of a claim that is a text or a list of texts; none if it is missing.
     fn texts(&self, name: &str) -> Result<Vec<&str>, OidcError> {
         let wrong =
             || OidcError::Claim(name.to_owned(), "is neither a string nor a list of strings");

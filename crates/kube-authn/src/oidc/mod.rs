@@ -44,7 +44,7 @@ impl JwtAuthenticators {
     /// Begins to fetch the keys of all issuers. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// The first issuer that could never be asked.
+    /// Returns the first issuer whose configuration cannot be used.
     pub fn new(
         settings: Vec<JwtSettings>,
         metrics: Arc<AuthenticationMetrics>,
@@ -58,7 +58,7 @@ impl JwtAuthenticators {
     /// their keys. The caller must clear the token cache afterwards.
     ///
     /// # Errors
-    /// The first issuer that could never be asked; then nothing has changed.
+    /// Returns the first issuer whose configuration cannot be used; then nothing has changed.
     pub fn replace(&self, settings: Vec<JwtSettings>) -> Result<(), IssuerError> {
         let before = self.current.load();
         let new = |settings: JwtSettings| {
@@ -71,7 +71,7 @@ impl JwtAuthenticators {
         Ok(())
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no issuers.
     pub fn is_empty(&self) -> bool {
         self.current.load().is_empty()
     }

@@ -29,7 +29,7 @@ pub struct JwtSettings {
     pub user_rules: Vec<Rule>,
 }
 
-/// Where an issuer's keys are.
+/// The location of an issuer's keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IssuerSettings {
     /// `url`: the claim `iss` of its tokens.
@@ -43,11 +43,11 @@ pub struct IssuerSettings {
 /// By which CAs an issuer's certificate is verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CaSource {
-    /// Those of the system.
+    /// The CAs of the system.
     System,
-    /// Those in this file.
+    /// The CAs in this file.
     File(PathBuf),
-    /// Those in this PEM text.
+    /// The CAs in this PEM text.
     Pem(String),
 }
 
@@ -56,9 +56,9 @@ pub enum CaSource {
 pub enum NameMapping {
     /// From a claim.
     Claim {
-        /// Its name.
+        /// The name of the claim.
         claim: String,
-        /// Put before what it says; may be empty.
+        /// The prefix of the claim's value; may be empty.
         prefix: String,
     },
     /// By CEL.
@@ -83,7 +83,7 @@ pub struct ExtraMapping {
     pub value: Expression,
 }
 
-/// What must be true of claims.
+/// A condition on claims.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ClaimRule {
     /// A claim has exactly this value, a text.
@@ -97,7 +97,7 @@ pub enum ClaimRule {
     Rule(Rule),
 }
 
-/// What must be true.
+/// A condition.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rule {
     /// `expression`

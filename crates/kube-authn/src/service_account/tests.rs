@@ -7,7 +7,7 @@ use crate::jwt::tests::Signer;
 use test_support::TempDir;
 
 const ISSUER: &str = "https://kubernetes.default.svc";
-/// When the tokens of these tests are used.
+/// The current time in these tests.
 const NOW: u64 = 1_700_001_000;
 
 fn at(seconds: u64) -> SystemTime {
@@ -25,7 +25,7 @@ fn accounts(signers: &[&Signer], audiences: &[&str]) -> ServiceAccounts {
     }
 }
 
-/// The claims of a usual token with `changes` made; null takes a claim away.
+/// Returns the claims of a usual token with `changes` made; null takes a claim away.
 fn bound(changes: Value) -> Value {
     let mut claims = json!({
         "aud": [ISSUER], "iss": ISSUER, "sub": "system:serviceaccount:prod:app", "jti": "0f",

@@ -19,18 +19,18 @@ const GROUP: &str = "apiserver.config.k8s.io/";
 const VERSIONS: [&str; 3] = ["v1", "v1beta1", "v1alpha1"];
 const KIND: &str = "AuthenticationConfiguration";
 
-/// What the file says.
+/// The contents of the file.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct AuthenticationConfiguration {
     /// `jwt`
     pub jwt: Vec<JwtSettings>,
     /// `anonymous`, if it is there.
     pub anonymous: Option<Anonymous>,
-    /// What has no effect here.
+    /// Settings without an effect in this proxy.
     pub warnings: Vec<Diagnostic>,
 }
 
-/// Why there is no configuration.
+/// Why the configuration cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The file could not be read.
@@ -38,7 +38,7 @@ pub enum LoadError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         error: io::Error,
     },
     /// The file holds no valid configuration.

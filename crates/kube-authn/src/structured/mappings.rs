@@ -14,7 +14,7 @@ const KEEP_ONE: &str = "remove one of the two";
 
 /// `claimMappings`
 pub(super) struct Mappings {
-    /// Missing only where there is a problem.
+    /// Missing only if the mapping is invalid.
     pub(super) username: Option<NameMapping>,
     pub(super) groups: Option<NameMapping>,
     pub(super) uid: Option<UidMapping>,
@@ -204,7 +204,7 @@ pub(super) fn claim_rules(field: &Field<'_>, problems: &mut Diagnostics) -> Vec<
             (name, _) => rule.invalid(name, NOT_BOTH, KEEP_ONE, problems),
         }
     }
-    // As kube-apiserver: first all that are about one claim.
+    // Like kube-apiserver: first all rules about one claim.
     required.extend(rules);
     required
 }
@@ -247,7 +247,7 @@ fn compile(
     }
 }
 
-/// An expression that gives true or false, as far as can be known now.
+/// Compiles an expression that must result in a boolean, as far as its type is known.
 fn compile_rule(
     field: &Field<'_>,
     variable: Variable,

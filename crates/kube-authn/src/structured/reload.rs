@@ -26,16 +26,16 @@ pub struct AuthenticationConfigFile {
 /// Why the file cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigFileError {
-    /// It is no valid configuration. One problem a line.
+    /// The configuration is invalid. The message has one problem per line.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// It says what a flag says, too.
+    /// The file and a flag both set anonymous authentication.
     #[error("{path}: --anonymous-auth cannot be given where the file has \"anonymous\"; remove the flag or the member", path = path.display())]
     AnonymousTwice {
         /// The file.
         path: PathBuf,
     },
-    /// One of its issuers could never be asked.
+    /// The configuration of an issuer cannot be used.
     #[error("{path}: {source}", path = path.display())]
     Issuer {
         /// The file.
@@ -73,12 +73,12 @@ impl AuthenticationConfigFile {
         Ok(file)
     }
 
-    /// The issuers, now and after each reload.
+    /// Returns the issuers, now and after each reload.
     pub fn authenticators(&self) -> Arc<JwtAuthenticators> {
         self.authenticators.clone()
     }
 
-    /// Where requests may be anonymous, now and after each reload.
+    /// Returns the rules for anonymous requests, which follow reloads.
     pub fn anonymous(&self) -> Arc<ArcSwap<Anonymous>> {
         self.anonymous.clone()
     }

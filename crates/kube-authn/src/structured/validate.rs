@@ -21,7 +21,7 @@ const MAX_ISSUERS: usize = 64;
 pub(super) struct Field<'n> {
     pub(super) path: String,
     pub(super) node: Option<&'n Node>,
-    /// What it stands in, if it is not there.
+    /// The enclosing node, if the node itself is missing.
     around: &'n Node,
 }
 
@@ -48,7 +48,7 @@ impl<'n> Field<'n> {
         self.node.map(Node::text).unwrap_or_default()
     }
 
-    /// Whether it is there, even if it is empty.
+    /// Returns whether it is there, even if it is empty.
     pub(super) fn is_there(&self) -> bool {
         self.node.is_some_and(|node| !matches!(node.value, Value::Null))
     }
@@ -81,7 +81,8 @@ impl<'n> Field<'n> {
     }
 }
 
-/// The settings that a document of the right types says; they are good if there are no problems.
+/// Returns the settings that a document of the right types says; they are good if there are no
+/// problems.
 pub(super) fn build(
     root: &Node,
     disallowed_issuers: &[String],

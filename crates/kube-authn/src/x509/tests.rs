@@ -165,7 +165,7 @@ fn a_changed_ca_file_reaches_open_connections() {
     assert!(certificates.user(&trusted).is_ok());
 }
 
-/// A list of `ca` with these serial numbers; its next update was due long ago.
+/// Returns a list of `ca` with these serial numbers; its next update was due long ago.
 fn revocation_list(ca: &Ca, serials: &[u64]) -> String {
     test_support::revocation_list(&ca.issuer, serials, rcgen::date_time_ymd(2020, 2, 1))
 }
@@ -216,7 +216,7 @@ fn revoked_certificates_are_refused_also_on_open_connections() {
     );
 }
 
-/// A certificate of version 1 that `signer` signed; otherwise as `full`.
+/// Returns a certificate of version 1 that `signer` signed; otherwise as `full`.
 fn v1(full: &CertificateDer<'_>, signer: &Ca) -> CertificateDer<'static> {
     test_support::as_v1(full, signer.issuer.key())
 }

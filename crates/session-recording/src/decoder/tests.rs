@@ -187,28 +187,69 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_it_panic(
-        client in prop::collection::vec(any::<u8>(), 0..400), cuts in cuts(), which in 0_u8..4,
+    fn any_bytes_are_read_without_a_panic_and_however_they_are_cut(
+        client in prop::collection::vec(
+            prop_oneof![any::<u8>(), prop::sample::select(&b"\x00\x01\x02\x04\x810A="[..])], 0..400,
+        ),
+        cuts in cuts(),
+        which in 0_u8..5,
     ) {
         let of = Deflate { resets_context: false };
         let protocol = match which {
             0 => raw(),
             1 => Protocol::Channels { codec: Codec::Base64, deflate: Some((of, of)) },
-            2 => Protocol::Spdy,
+            2 => Protocol::Channels { codec: Codec::Base64, deflate: None },
+            3 => Protocol::Spdy,
             _ => Protocol::SpdyInWebSocket { deflate: None },
         };
-        let mut decoder = Decoder::new(Activity::Exec, protocol);
-        let mut rest = &client[..];
-        for cut in cuts.iter().cycle().take_while(|_| true) {
-            if rest.is_empty() {
-                break;
+        let read = |cuts: &[usize]| {
+            let mut decoder = Decoder::new(Activity::Exec, protocol);
+            let (mut seen, mut rest) = (Seen::default(), &client[..]);
+            for cut in cuts.iter().cycle() {
+                if rest.is_empty() {
+                    break;
+                }
+                let (chunk, after) = rest.split_at(cut % rest.len() + 1);
+                rest = after;
+                decoder.push(Direction::FromClient, chunk, &mut |event| seen.add(event)).ok()?;
+                let _ = decoder.farewell("over", false);
             }
-            let (chunk, after) = rest.split_at(cut % rest.len() + 1);
-            rest = after;
-            if decoder.push(Direction::FromClient, chunk, &mut |_| {}).is_err() {
-                break;
+            Some(seen)
+        };
+        let whole = read(&[client.len().saturating_sub(1)]);
+        if let (Some(whole), Some(cut)) = (whole, read(&cuts)) {
+            prop_assert_eq!(whole, cut);
+        }
+    }
+}
+
+/// kube-apiserver ignores a message with invalid base64 and reads on, so the recording goes on.
+#[test]
+fn invalid_base64_ends_no_recording_and_is_read_however_it_is_cut() {
+    for (payload, expected) in [
+        (&b"0bHMK"[..], &b"ls\nps\n"[..]),
+        (b"0bHMK?", b"ls\nps\n"),
+        (b"0bHMK????", b"ls\nps\n"),
+        (b"0bHM=bHMK", b"lsps\n"),
+        (b"0bH\r\nMKb", b"ls\nps\n"),
+        (b"0?", b"ps\n"),
+    ] {
+        // A message of its own, and a frame that only kube-apiserver takes for a message.
+        for is_message in [true, false] {
+            let mut client = Vec::new();
+            if !is_message {
+                encode_frame(1, b"4AAAA", MASK, &mut client);
+                client[0] &= 0x7f;
             }
-            let _ = decoder.farewell("over", false);
+            encode_frame(u8::from(is_message), payload, MASK, &mut client);
+            encode_frame(1, b"0cHMK", MASK, &mut client);
+            let protocol = Protocol::Channels { codec: Codec::Base64, deflate: None };
+            for size in 1..=client.len() {
+                let cuts = vec![size - 1; client.len()];
+                let seen = decode((Activity::Exec, protocol), &client, b"", &cuts);
+                let payload = String::from_utf8_lossy(payload);
+                assert_eq!(seen.stdin, expected, "{payload:?} in pieces of {size} bytes");
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ use prometheus_client::metrics::counter::Counter;
 use crate::files::Created;
 use crate::stream_state::hex;
 
-/// Bytes that are collected before they are written.
+/// Compressed bytes that are collected before they are written.
 const BUFFER: usize = 64 << 10;
 /// Small, quick, and in little memory.
 const LEVEL: i32 = 1;
@@ -23,9 +23,7 @@ pub(super) struct RecordingFile {
     path: PathBuf,
     name: String,
     begin: Instant,
-    buffer: Buffer,
-    /// Bytes given to it.
-    size: u64,
+    encoder: Option<zstd::stream::write::Encoder<'static, Vec<u8>>>,
     /// Bytes in the file, which are complete lines or frames.
     written: u64,
     hash: Context,
@@ -35,16 +33,11 @@ pub(super) struct RecordingFile {
     is_dirty: bool,
 }
 
-enum Buffer {
-    Plain(Vec<u8>),
-    Zstd(zstd::stream::write::Encoder<'static, Vec<u8>>),
-}
-
 impl RecordingFile {
     pub(super) fn new(created: Created, compress: bool, bytes: Counter) -> io::Result<Self> {
-        let buffer = match compress {
-            true => Buffer::Zstd(zstd::stream::write::Encoder::new(Vec::new(), LEVEL)?),
-            false => Buffer::Plain(Vec::new()),
+        let encoder = match compress {
+            true => Some(zstd::stream::write::Encoder::new(Vec::new(), LEVEL)?),
+            false => None,
         };
         let Created { file, partial, path, name } = created;
         Ok(RecordingFile {
@@ -53,8 +46,7 @@ impl RecordingFile {
             path,
             name,
             begin: Instant::now(),
-            buffer,
-            size: 0,
+            encoder,
             written: 0,
             hash: Context::new(&SHA256),
             bytes,
@@ -67,11 +59,6 @@ impl RecordingFile {
         &self.name
     }
 
-    /// Returns the number of bytes before compression.
-    pub(super) fn size(&self) -> u64 {
-        self.size
-    }
-
     pub(super) fn elapsed(&self) -> Duration {
         self.begin.elapsed()
     }
@@ -81,19 +68,13 @@ impl RecordingFile {
         if self.is_broken {
             return Ok(());
         }
-        self.size += lines.len() as u64;
+        let Some(encoder) = &mut self.encoder else { return self.write_out(lines) };
         self.is_dirty = true;
-        let collected = match &mut self.buffer {
-            Buffer::Plain(buffer) => {
-                buffer.extend_from_slice(lines);
-                buffer.len()
-            }
-            Buffer::Zstd(encoder) => {
-                encoder.write_all(lines)?;
-                encoder.get_ref().len()
-            }
-        };
-        if collected >= BUFFER { self.write_out() } else { Ok(()) }
+        encoder.write_all(lines)?;
+        match encoder.get_ref().len() >= BUFFER {
+            true => self.write_compressed(),
+            false => Ok(()),
+        }
     }
 
     /// Writes everything to the file.
@@ -101,28 +82,31 @@ impl RecordingFile {
         if self.is_broken || !std::mem::take(&mut self.is_dirty) {
             return Ok(());
         }
-        if let Buffer::Zstd(encoder) = &mut self.buffer {
+        if let Some(encoder) = &mut self.encoder {
             encoder.flush()?;
         }
-        self.write_out()
+        self.write_compressed()
     }
 
-    fn write_out(&mut self) -> io::Result<()> {
-        let collected = match &mut self.buffer {
-            Buffer::Plain(buffer) => buffer,
-            Buffer::Zstd(encoder) => encoder.get_mut(),
-        };
-        let written = self.file.write_all(collected);
+    fn write_compressed(&mut self) -> io::Result<()> {
+        let Some(encoder) = &mut self.encoder else { return Ok(()) };
+        let mut collected = std::mem::take(encoder.get_mut());
+        let written = self.write_out(&collected);
+        if let Some(encoder) = self.encoder.as_mut().filter(|_| collected.capacity() <= 4 * BUFFER)
+        {
+            collected.clear();
+            *encoder.get_mut() = collected;
+        }
+        written
+    }
+
+    fn write_out(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let written = self.file.write_all(bytes);
         if written.is_ok() {
-            self.hash.update(collected);
-            self.written += collected.len() as u64;
-            self.bytes.inc_by(collected.len() as u64);
-        }
-        collected.clear();
-        if collected.capacity() > 4 * BUFFER {
-            collected.shrink_to(BUFFER);
-        }
-        if written.is_err() {
+            self.hash.update(bytes);
+            self.written += bytes.len() as u64;
+            self.bytes.inc_by(bytes.len() as u64);
+        } else {
             self.is_broken = true;
             // No line is left in part.
             let _ = self.file.set_len(self.written);
@@ -139,10 +123,10 @@ impl RecordingFile {
 
     fn end(&mut self) -> io::Result<String> {
         if !self.is_broken {
-            if let Buffer::Zstd(encoder) = &mut self.buffer {
+            if let Some(encoder) = &mut self.encoder {
                 encoder.do_finish()?;
             }
-            let _ = self.write_out();
+            let _ = self.write_compressed();
         }
         // What was written before the disk was full is a recording, too.
         self.file.sync_data()?;

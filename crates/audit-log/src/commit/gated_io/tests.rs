@@ -3,7 +3,7 @@ use std::sync::Arc;
 use super::*;
 use crate::commit::Progress;
 
-/// Keeps what is written.
+/// Records the bytes that are written.
 #[derive(Default)]
 struct Wire {
     bytes: Vec<u8>,

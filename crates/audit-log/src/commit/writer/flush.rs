@@ -1,4 +1,4 @@
-//! One write for all events that are accepted on a worker thread in one turn of its scheduler.
+//! Writes all events that a worker thread accepts in one turn of its scheduler together.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,7 +23,7 @@ impl Writer {
             return;
         }
         let Some(mut held) = self.soon() else {
-            // Whoever has the output looks at the queue after releasing it.
+            // The holder of the output checks the queue after releasing it.
             self.look_after_others(false);
             return;
         };

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 /// A call that has not returned for so long will hardly do.
 const HANGS: Duration = Duration::from_secs(5);
 
-/// When the output was called, as long as it has not returned.
+/// The time at which the output was called, until it returns.
 pub(super) struct Calls {
     epoch: Instant,
     /// Milliseconds since then, and one; 0: it has returned.
@@ -35,12 +35,12 @@ impl Calls {
         self.lines.store(lines, Ordering::Relaxed);
     }
 
-    /// The lines that a call is writing now.
+    /// Returns the lines that a call is writing now.
     pub(super) fn lines(&self) -> usize {
         self.lines.load(Ordering::Relaxed)
     }
 
-    /// Whether a call has not returned.
+    /// Returns whether a call has not returned.
     pub(super) fn is_called(&self) -> bool {
         self.since.load(Ordering::Relaxed) > 0
     }

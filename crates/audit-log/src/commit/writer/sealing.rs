@@ -1,4 +1,4 @@
-//! Sealing what the writer writes: once a second, beside it.
+//! Seals the written lines once a second, concurrently with writes.
 
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ pub(super) struct Sealing {
 }
 
 impl Writer {
-    /// Seals what is written.
+    /// Sets the chain that seals the log.
     pub(in crate::commit) fn sealing(self, chain: Chain) -> Writer {
         let chain = Mutex::new(chain);
         let sealing = Sealing { chain, ended: Mutex::new(false), end: Condvar::new() };
@@ -42,7 +42,7 @@ impl Writer {
         }
     }
 
-    /// Seals what was written so far, while others may write.
+    /// Seals the lines written so far, while others may write.
     pub(super) fn seal(&self, stopped: bool) {
         let Some(sealing) = &self.sealing else { return };
         let mut chain = sealing.chain.lock().expect("nothing panics that holds it");

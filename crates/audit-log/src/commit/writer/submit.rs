@@ -12,7 +12,7 @@ use crate::line::Line;
 /// sleep and be woken takes longer.
 const TRIES: usize = 200;
 
-/// A request that writes for others hands over to the thread after so many groups.
+/// A request that writes for others leaves the queue to the thread after this many groups.
 const GROUPS: usize = 4;
 
 impl Writer {

@@ -11,10 +11,10 @@ use crate::commit::{Commit, CommitLog, CommitSequence};
 use crate::output::Written;
 use crate::{Line, LogMetrics, Mode, Plugin, Throttle};
 
-/// What the fake output does with a call.
+/// The behavior of the fake output for one call.
 pub(super) enum Act {
     Write,
-    /// Writes so many lines and fails at the next.
+    /// Writes this many lines and fails at the next.
     FailAfter(usize),
     Panic,
 }
@@ -87,7 +87,7 @@ impl Rig {
         submit(&self.log, text)
     }
 
-    /// The writer's next call, which it then hangs in.
+    /// Returns the writer's next call, which then hangs.
     pub(super) fn call(&self) -> Vec<String> {
         self.calls.recv_timeout(Duration::from_secs(30)).expect("the writer writes")
     }
@@ -217,7 +217,7 @@ fn who_has_the_output_writes_what_others_submit() {
         let log = rig.log.clone();
         scope.spawn(move || drop(submit(&log, "first")));
         assert_eq!(rig.call(), ["first"]);
-        // The first is still in its write, and these do not wait for it.
+        // The first write is in progress, and these requests do not wait for it.
         let mut others = [rig.submit("a"), rig.submit("b")];
         assert!(others.iter_mut().all(pending));
         rig.act(Act::Write);
@@ -245,7 +245,7 @@ async fn after_a_very_slow_write_or_some_slow_ones_the_thread_writes() {
                 slow.join().unwrap();
             });
         }
-        // The write hangs, the submitter does not.
+        // The write hangs, and the submitting thread does not.
         let mut commit = rig.submit("next");
         assert_eq!(rig.call(), ["next"]);
         assert!(pending(&mut commit));

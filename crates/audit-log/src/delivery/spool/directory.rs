@@ -62,7 +62,7 @@ impl Directory {
         Ok(Directory { path: path.to_owned(), extension, handle, _lock })
     }
 
-    /// Whether this directory, and not another or none, is at its path.
+    /// Returns whether this directory, and not another or none, is at its path.
     ///
     /// # Errors
     /// Returns the error of the operating system, unless the file does not exist.
@@ -75,13 +75,13 @@ impl Directory {
         }
     }
 
-    /// The path of a file in it, for messages.
+    /// Returns the path of a file in it, for messages.
     pub(crate) fn path_of(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
-    /// The batches in it, the oldest first. Warns once about each entry that has the name of a
-    /// batch and is not a regular file.
+    /// Returns the batches in it, the oldest first. Warns once about each entry that has the name
+    /// of a batch and is not a regular file.
     pub(crate) fn batches(&self) -> io::Result<Vec<Found>> {
         let mut found = Vec::new();
         for entry in Dir::read_from(&self.handle)? {

@@ -241,7 +241,7 @@ impl Spool {
         self.closed.cancel();
     }
 
-    /// Whether the disk can be written and read.
+    /// Returns whether the disk can be written and read.
     pub(crate) fn state(&self) -> BackendState {
         match self.lock().failing.iter().flatten().next() {
             Some(reason) => BackendState::Failing(reason.clone()),

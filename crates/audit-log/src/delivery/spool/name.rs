@@ -12,7 +12,7 @@ const DIGITS: usize = 20;
 /// Hexadecimal digits of a checksum.
 const CHECKSUM: usize = 32;
 
-/// The name of a batch file.
+/// Returns the name of a batch file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BatchName {
     pub(crate) number: u64,
@@ -32,7 +32,7 @@ pub(crate) enum Kind {
 }
 
 impl BatchName {
-    /// The name of a batch with this content.
+    /// Returns the name of a batch with this content.
     pub(crate) fn new(
         extension: &'static str,
         number: u64,
@@ -42,7 +42,7 @@ impl BatchName {
         BatchName::hashed(extension, number, events, &sha256(content))
     }
 
-    /// The name of a batch whose content has this SHA-256.
+    /// Returns the name of a batch whose content has this SHA-256.
     pub(crate) fn hashed(
         extension: &'static str,
         number: u64,
@@ -73,7 +73,7 @@ impl BatchName {
         (valid && parsed.file_name(kind) == name).then_some((parsed, kind))
     }
 
-    /// The file name of a batch.
+    /// Returns the file name of a batch.
     pub(crate) fn file_name(&self, kind: Kind) -> String {
         let BatchName { number, events, checksum, extension } = self;
         let extension = match kind {
@@ -86,12 +86,13 @@ impl BatchName {
         }
     }
 
-    /// Whether `content` is what was written. `None`: the name has no checksum.
+    /// Returns whether `content` is what was written. `None`: the name has no checksum.
     pub(crate) fn matches(&self, content: &[u8]) -> Option<bool> {
         self.matches_hash(&sha256(content))
     }
 
-    /// Whether content with this SHA-256 is what was written. `None`: the name has no checksum.
+    /// Returns whether content with this SHA-256 is what was written. `None`: the name has no
+    /// checksum.
     pub(crate) fn matches_hash(&self, hash: &Sha256) -> Option<bool> {
         self.checksum.as_ref().map(|expected| *expected == checksum(hash))
     }

@@ -12,7 +12,7 @@ use crate::config::Rotation;
 use crate::file::LogFile;
 use crate::test_folder::TestFolder;
 
-/// A sealed log of four lines, after an orderly end.
+/// Returns a sealed log of four lines, after an orderly end.
 fn stopped() -> TestFolder {
     let folder = TestFolder::new();
     let mut log = SealedLog::open(&folder);

@@ -73,7 +73,7 @@ impl SealedLog {
     }
 }
 
-/// The public key of the folder.
+/// Returns the public key of the folder.
 pub(crate) fn public_key(folder: &Path) -> PublicKey {
     SealKey::load(&folder.join("key.pem")).unwrap().public()
 }

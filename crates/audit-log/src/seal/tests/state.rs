@@ -223,7 +223,7 @@ impl History {
         assert!(report.is_intact(), "accused without reason:\n{}", says(&report));
     }
 
-    /// All lines of all files, in the order of the names.
+    /// Returns all lines of all files, in the order of the names.
     fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for path in logs(self.folder.path()) {
@@ -343,7 +343,7 @@ fn says(report: &Report) -> String {
     all.map(|finding| format!("{:?} {finding}\n", finding.kind)).collect()
 }
 
-/// The log files, the oldest first; of a plain file and its compressed twin the plain one.
+/// Returns the log files, the oldest first; of a plain file and its compressed twin the plain one.
 fn logs(folder: &Path) -> Vec<PathBuf> {
     let mut all = with_ending(folder, ".log");
     all.retain(|path| !path.ends_with("audit.log"));
@@ -357,7 +357,7 @@ fn logs(folder: &Path) -> Vec<PathBuf> {
     all
 }
 
-/// The seals, the newest first.
+/// Returns the seals, the newest first.
 fn seals(folder: &Path) -> Vec<PathBuf> {
     let mut all = with_ending(folder, ".seal");
     all.reverse();

@@ -24,8 +24,8 @@ pub(super) fn align(sealed: &[Short], found: &[Short]) -> Vec<(usize, usize)> {
     pairs
 }
 
-/// All pairs of equal digests, by the first index and then by the second from the end: so no two of
-/// a line are in a part whose second index rises. Of copies, the first few.
+/// Returns all pairs of equal digests, by the first index and then by the second from the end: so
+/// no two of a line are in a part whose second index rises. Of copies, the first few.
 fn candidates(sealed: &[Short], found: &[Short]) -> Vec<(usize, usize)> {
     let mut places: HashMap<Short, Vec<usize>> = HashMap::new();
     for (index, digest) in found.iter().enumerate() {
@@ -41,7 +41,7 @@ fn candidates(sealed: &[Short], found: &[Short]) -> Vec<(usize, usize)> {
     sealed.iter().enumerate().flat_map(pairs).collect()
 }
 
-/// The longest part of the pairs whose second index rises, too.
+/// Returns the longest part of the pairs whose second index rises, too.
 fn rising(pairs: &[(usize, usize)]) -> Vec<(usize, usize)> {
     // For each length, the pair with which the best part of that length ends; and who came before.
     let mut ends: Vec<usize> = Vec::new();

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use super::files::named;
 use crate::seal::seal_path;
 
-/// The files by name and inode. It changes with each rotation, compression and deletion, and not
-/// while the log is only written to.
+/// Returns the files by name and inode. It changes with each rotation, compression and deletion,
+/// and not while the log is only written to.
 pub(super) fn names(files: &[PathBuf]) -> Vec<(PathBuf, Option<u64>)> {
     let inode = |path: &PathBuf| fs::metadata(path).ok().map(|metadata| metadata.ino());
     let mut names = Vec::new();

@@ -7,7 +7,7 @@ use super::walk::Walk;
 use super::{Kind, files};
 use crate::seal::checkpoint::{Checkpoint, Found, checkpoint_path};
 
-/// The checkpoints at these paths and beside these logs.
+/// Returns the checkpoints at these paths and beside these logs.
 ///
 /// # Errors
 /// One cannot be read, or one that was asked for is not there.

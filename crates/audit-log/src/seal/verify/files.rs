@@ -120,7 +120,8 @@ pub(super) fn find(files: &[PathBuf]) -> io::Result<Files> {
 /// seal.
 pub(super) type Named = (PathBuf, Option<PathBuf>, Option<SystemTime>, PathBuf);
 
-/// The file by its name before it was compressed, what there is of it, and those rotated from it.
+/// Returns the file by its name before it was compressed, what there is of it, and those rotated
+/// from it.
 pub(super) fn named(file: &Path) -> io::Result<Vec<Named>> {
     let is_seal = file.extension().is_some_and(|extension| extension == "seal");
     let plain = if is_seal { file.with_extension("") } else { plain_path(file) };

@@ -106,7 +106,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether there is no sign of tampering.
+    /// Returns whether there is no sign of tampering.
     pub fn is_intact(&self) -> bool {
         self.findings.is_empty()
     }

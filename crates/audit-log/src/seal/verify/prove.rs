@@ -212,14 +212,14 @@ impl Log {
         Ok(Proof { verdict, line, sha256: hex(hash), block: Some(block), head })
     }
 
-    /// The seal that belongs to a log file.
+    /// Returns the seal that belongs to a log file.
     fn pair_of(&self, file: &Path) -> io::Result<Option<usize>> {
         let is_it = |path: &Option<PathBuf>| path.as_ref().is_some_and(|path| same(path, file));
         fs::metadata(file).map_err(|error| of(file, &error))?;
         Ok(self.files.pairs.iter().position(|pair| is_it(&pair.log)))
     }
 
-    /// The record whose lines include this place of the log file.
+    /// Returns the record whose lines include this place of the log file.
     fn row(&mut self, pair: usize, offset: u64) -> io::Result<Option<Row>> {
         let index = match self.index.take().filter(|index| index.pair == pair) {
             Some(index) => index,

@@ -183,8 +183,8 @@ impl Seals {
     }
 }
 
-/// A log and the files that logrotate has made of it (`audit.log.1`, `audit.log.2.gz`), which only
-/// their content shows to belong to a seal.
+/// Returns a log and the files that logrotate has made of it (`audit.log.1`, `audit.log.2.gz`),
+/// which only their content shows to belong to a seal.
 pub(super) fn with_numbered(log: &Path) -> Vec<PathBuf> {
     let folder = match log.parent() {
         Some(parent) if parent != Path::new("") => parent,

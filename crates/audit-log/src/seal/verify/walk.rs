@@ -61,7 +61,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// A log that no seal belongs to. To be called when the chain is at its end.
+    /// Returns a log that no seal belongs to. To be called when the chain is at its end.
     pub(super) fn unsealed(&mut self, log: &Path, age: Age) -> io::Result<()> {
         let empty = std::fs::metadata(log).map_err(|error| of(log, &error))?.len() == 0;
         match age {
@@ -141,8 +141,8 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// The index file of a log, if there is one and it was sealed. To be called when the chain is
-    /// at its end: the digest is in a later record.
+    /// Returns the index file of a log, if there is one and it was sealed. To be called when the
+    /// chain is at its end: the digest is in a later record.
     pub(super) fn index(&mut self, pair: &Pair) -> io::Result<()> {
         let Some(log) = &pair.log else { return Ok(()) };
         let path = audit_query::index::path(log);
@@ -179,7 +179,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// The report, when all files are done.
+    /// Returns the report, when all files are done.
     pub(super) fn end(mut self) -> Report {
         let last = self.last.map(|(head, _)| head);
         self.report.head = last;
@@ -376,12 +376,12 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Whether seals may be signed by this key.
+    /// Returns whether seals may be signed by this key.
     pub(super) fn is_trusted(&self, key: &PublicKey) -> bool {
         self.trusted.is_empty() || self.trusted.contains(key)
     }
 
-    /// The chain and its last block, if there is any.
+    /// Returns the chain and its last block, if there is any.
     pub(super) fn chain_end(&self) -> Option<(&str, Head)> {
         Some((self.chain.as_deref()?, self.last?.0))
     }

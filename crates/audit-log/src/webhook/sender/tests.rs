@@ -37,7 +37,7 @@ impl Rig {
         sent.map_err(|(events, failure)| (events, failure.to_string()))
     }
 
-    /// The delays between the attempts.
+    /// Returns the delays between the attempts.
     fn delays(&self) -> Vec<Duration> {
         self.client.times().windows(2).map(|pair| pair[1] - pair[0]).collect()
     }

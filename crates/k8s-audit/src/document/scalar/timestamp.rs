@@ -72,7 +72,7 @@ fn literal(rest: &mut &[u8], byte: u8) -> Option<()> {
     Some(())
 }
 
-/// A number of at least and at most so many digits.
+/// Returns a number of at least and at most so many digits.
 fn digits(rest: &mut &[u8], least: usize, most: usize) -> Option<u32> {
     let length = rest.iter().take(most).take_while(|byte| byte.is_ascii_digit()).count();
     if length < least {

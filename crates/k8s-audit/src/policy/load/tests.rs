@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::policy::{Level, Stage, StageSet};
 
-/// The errors and the warnings, as text.
+/// Returns the errors and the warnings, as text.
 fn outcome(text: &str) -> (Option<String>, String) {
     match parse_spec(text.as_bytes(), "policy.yaml") {
         Ok((_, warnings)) => (None, lines(&warnings)),
@@ -11,7 +11,7 @@ fn outcome(text: &str) -> (Option<String>, String) {
     }
 }
 
-/// A policy of one rule with these members, of which the first is not indented.
+/// Returns a policy of one rule with these members, of which the first is not indented.
 fn with_rule(members: &str) -> String {
     format!("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- level: Metadata\n  {members}\n")
 }

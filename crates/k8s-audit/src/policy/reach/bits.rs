@@ -5,7 +5,7 @@
 pub(super) struct Bits(Vec<u64>);
 
 impl Bits {
-    /// The first `count` rules.
+    /// Returns the first `count` rules.
     pub(super) fn first(count: usize) -> Bits {
         (0..count).collect()
     }
@@ -14,13 +14,13 @@ impl Bits {
         Bits(self.0.iter().zip(&other.0).map(|(one, other)| one & other).collect())
     }
 
-    /// Whether all rules of this set are in `other`.
+    /// Returns whether all rules of this set are in `other`.
     pub(super) fn is_subset(&self, other: &Bits) -> bool {
         let others = other.0.iter().copied().chain(std::iter::repeat(0));
         self.0.iter().zip(others).all(|(one, other)| one & !other == 0)
     }
 
-    /// Whether a rule is in both.
+    /// Returns whether a rule is in both.
     pub(super) fn meets(&self, other: &Bits) -> bool {
         self.0.iter().zip(&other.0).any(|(one, other)| one & other != 0)
     }

@@ -62,7 +62,7 @@ pub(super) struct Candidates {
 }
 
 impl Candidates {
-    /// The values with which a request can match the rule. `None` if there are too many.
+    /// Returns the values with which a request can match the rule. `None` if there are too many.
     pub(super) fn new(spec: &PolicySpec, policy: &Policy, rule: usize) -> Option<Candidates> {
         let (earlier, written) = (&spec.rules[..rule], &spec.rules[rule]);
         let compiled = &policy.rules()[..rule];
@@ -190,7 +190,7 @@ fn admits(entry: &crate::policy::matcher::ResourceEntry, request: &Resource) -> 
                     .any(|p| p.matches(resource.as_bytes(), subresource.as_bytes())))
 }
 
-/// The rule's own values; if it has none, one that no earlier rule has, then theirs.
+/// Returns the rule's own values; if it has none, one that no earlier rule has, then theirs.
 fn own_or_any<'r>(
     own: &[String],
     earlier: &'r [PolicyRule],
@@ -205,7 +205,7 @@ fn own_or_any<'r>(
     std::iter::once(unlike(fresh, &known)).chain(known.iter().cloned()).collect()
 }
 
-/// A value that is not in `known`.
+/// Returns a value that is not in `known`.
 fn unlike(fresh: &str, known: &BTreeSet<String>) -> String {
     let mut value = fresh.to_owned();
     while known.contains(&value) {
@@ -263,7 +263,7 @@ impl Named {
     }
 }
 
-/// A value that none names, those that some rule names, and the empty one.
+/// Returns a value that none names, those that some rule names, and the empty one.
 fn any_of(named: &BTreeSet<String>, fresh: &str, with_empty: bool) -> Vec<String> {
     let mut values = vec![unlike(fresh, named)];
     values.extend(with_empty.then(String::new));

@@ -76,7 +76,7 @@ struct Search<'s> {
 }
 
 impl Search<'_> {
-    /// Whether the rules in `earlier` match everything that the rule matches.
+    /// Returns whether the rules in `earlier` match everything that the rule matches.
     fn is_covered(&mut self, earlier: &Bits) -> bool {
         let mut found = false;
         self.combine(earlier, &mut |_| {
@@ -86,7 +86,7 @@ impl Search<'_> {
         !found && self.budget > 0
     }
 
-    /// A request that matches the rule and none of `earlier`.
+    /// Returns a request that matches the rule and none of `earlier`.
     fn find(&mut self, earlier: &Bits) -> Option<Box<Witness>> {
         let (policy, rule, mut doubts, mut found) = (self.policy, self.rule, false, None);
         self.combine(earlier, &mut |chosen| {
@@ -160,7 +160,8 @@ enum Target<'c> {
     Path(&'c Path),
 }
 
-/// Whether a request can have this verb, namespace, and resource: how kube-apiserver resolves URLs.
+/// Returns whether a request can have this verb, namespace, and resource: how kube-apiserver
+/// resolves URLs.
 fn can_be(verb: &str, namespace: &str, resource: &Resource) -> bool {
     let Resource { resource, subresource, name, .. } = resource;
     let of_verb = match verb {

@@ -19,7 +19,7 @@ fn reach_of_rules(rules: &[&str]) -> Vec<String> {
     described.collect()
 }
 
-/// Whether the last of the rules is proved to be covered by exactly these.
+/// Returns whether the last of the rules is proved to be covered by exactly these.
 fn covered(rules: &[&str]) -> Option<String> {
     reach_of_rules(rules).pop().filter(|text| text.starts_with('['))
 }
@@ -125,7 +125,7 @@ fn witnesses_are_methods_and_urls() {
     );
 }
 
-/// A rule with few conditions, so that several rules cover another one together.
+/// Returns a rule with few conditions, so that several rules cover another one together.
 fn plain_rule() -> impl Strategy<Value = PolicyRule> {
     any_rule().prop_map(|rule| {
         let PolicyRule { level, verbs, namespaces, .. } = rule;

@@ -23,7 +23,7 @@ pub struct Witness {
 }
 
 impl Witness {
-    /// The request with these values, if it reaches the rule.
+    /// Returns the request with these values, if it reaches the rule.
     pub(super) fn new(chosen: Chosen<'_>, policy: &Policy, rule: usize) -> Option<Witness> {
         let user = UserInfo {
             username: chosen.user.name.clone(),
@@ -49,7 +49,7 @@ impl Witness {
         targets.into_iter().filter_map(witness).find(reaches)
     }
 
-    /// The request as a policy sees it.
+    /// Returns the request as a policy sees it.
     pub fn info(&self) -> RequestInfo {
         RequestInfo::new(&self.method, &self.target)
             .unwrap_or_else(|_| RequestInfo::unresolved(&self.method, &self.target))
@@ -66,7 +66,7 @@ impl fmt::Display for Witness {
     }
 }
 
-/// Whether a request with this path can be one that is not for a resource.
+/// Returns whether a request with this path can be one that is not for a resource.
 pub(super) fn is_path(path: &str) -> bool {
     let info = |target: String| {
         let target = PathAndQuery::try_from(target).ok()?;
@@ -76,7 +76,7 @@ pub(super) fn is_path(path: &str) -> bool {
     is_resolved || matches!(info(path.to_owned()), Some(Err(_)))
 }
 
-/// The method and the URLs that mean this, the usual one first.
+/// Returns the method and the URLs that mean this, the usual one first.
 fn resource_url(
     verb: &str,
     namespace: &str,

@@ -79,7 +79,7 @@ impl Row {
         self.row[name].as_str().unwrap_or_default()
     }
 
-    /// The user that kube-apiserver authenticates; `None` if it refuses.
+    /// Returns the user that kube-apiserver authenticates; `None` if it refuses.
     fn expected(&self) -> Option<Value> {
         let kube = self.row["kube"].as_array()?;
         match kube[0].as_u64()? {
@@ -117,7 +117,7 @@ fn alt() -> Value {
     })
 }
 
-/// The settings of a configuration that differs from a plain one by `changes`.
+/// Returns the settings of a configuration that differs from a plain one by `changes`.
 fn settings(changes: &Value) -> JwtSettings {
     let mut jwt = json!({
         "issuer": {"url": ISSUER, "audiences": ["lab"]},
@@ -145,7 +145,7 @@ fn configuration(document: &Value) -> Result<Vec<JwtSettings>, String> {
     parsed.map(|parsed| parsed.jwt).map_err(|error| error.to_string())
 }
 
-/// The user of a token, if it is accepted and can be forwarded.
+/// Returns the user of a token, if it is accepted and can be forwarded.
 async fn user(
     settings: JwtSettings,
     keys: &[(&str, PublicKey)],
@@ -218,8 +218,8 @@ impl Keys {
         user(settings(&json!({})), &keys, &token).await.map(as_recorded)
     }
 
-    /// A set of that name, and what the corpus calls `r1 RS256 kid=0`: a token and its key's name,
-    /// none, or another.
+    /// Returns a set of that name, and what the corpus calls `r1 RS256 kid=0`: a token and its
+    /// key's name, none, or another.
     async fn web_keys(&self, row: &Row) -> Result<Value, String> {
         let (set, token) = row.get("case").split_once(": ").unwrap();
         let [signer, algorithm, kid] = token.splitn(3, ' ').collect::<Vec<_>>()[..] else {

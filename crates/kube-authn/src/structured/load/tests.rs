@@ -13,7 +13,7 @@ fn verdict(text: &str) -> Result<AuthenticationConfiguration, String> {
     parse(text.as_bytes(), "a.yaml", &accounts).map_err(|error| error.to_string())
 }
 
-/// An issuer that is good but for `issuer`, members of it, and `rest`, members beside it.
+/// Returns an issuer that is good but for `issuer`, members of it, and `rest`, members beside it.
 fn with(issuer: &str, rest: &str) -> String {
     let mappings = "claimMappings: {username: {claim: sub, prefix: ''}}";
     let rest = if rest.contains("claimMappings") {
@@ -389,7 +389,7 @@ fn mappings_and_rules_are_judged_as_by_kube_apiserver() {
 }
 
 proptest! {
-    /// Nothing that stands in the file makes reading it panic.
+    /// No file makes the reader panic.
     #[test]
     fn no_file_breaks_the_reader(text in "[a-zA-Z0-9:\\[\\]{}'\", \n#&*!-]{0,200}", cut in 0..2000_usize) {
         let _ = verdict(&format!("{HEAD}{text}"));

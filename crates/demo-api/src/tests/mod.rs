@@ -1,0 +1,4 @@
+//! Tests of the whole API: its objects, HTTP, and kubectl.
+
+mod api;
+mod kubectl;

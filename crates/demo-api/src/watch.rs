@@ -1,0 +1,116 @@
+//! Watches: what is there, then what changes.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::api::Api;
+use super::selector::Selector;
+use super::store::Change;
+
+/// A running watch.
+pub(crate) struct Watch {
+    api: Api,
+    changed: watch::Receiver<u64>,
+    resource: String,
+    namespace: String,
+    selector: Selector,
+    pending: VecDeque<Event>,
+    cursor: u64,
+}
+
+/// One event of a watch.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Event {
+    /// An object is there, or came to be selected.
+    Added(Arc<Value>),
+    /// A selected object changed.
+    Modified(Arc<Value>),
+    /// An object is gone, or no longer selected.
+    Deleted(Arc<Value>),
+    /// All changes up to this version have been told.
+    Bookmark(u64),
+    /// The watch is older than the changes that are kept; it ends here. The requested and the
+    /// oldest available version.
+    Expired(u64, u64),
+}
+
+impl Event {
+    /// `ADDED` and so on.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Event::Added(_) => "ADDED",
+            Event::Modified(_) => "MODIFIED",
+            Event::Deleted(_) => "DELETED",
+            Event::Bookmark(_) => "BOOKMARK",
+            Event::Expired(..) => "ERROR",
+        }
+    }
+}
+
+impl Watch {
+    pub(super) fn new(
+        api: Api,
+        changed: watch::Receiver<u64>,
+        resource: String,
+        namespace: String,
+        selector: Selector,
+        present: Vec<Arc<Value>>,
+        cursor: u64,
+    ) -> Watch {
+        let pending = present.into_iter().map(Event::Added).collect();
+        Watch { api, changed, resource, namespace, selector, pending, cursor }
+    }
+
+    /// Adds the end-of-list bookmark of a streaming list.
+    pub(crate) fn push_bookmark(&mut self) {
+        self.pending.push_back(Event::Bookmark(self.cursor));
+    }
+
+    /// The next event; waits for it. Cancelling loses nothing.
+    pub(crate) async fn next(&mut self) -> Event {
+        loop {
+            if let Some(event) = self.pending.pop_front() {
+                return event;
+            }
+            self.changed.mark_unchanged();
+            self.read();
+            if self.pending.is_empty() && self.changed.changed().await.is_err() {
+                // The API holds the sender, and this watch the API.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    fn read(&mut self) {
+        let store = self.api.locked();
+        match store.since(self.cursor) {
+            Ok(changes) => {
+                for change in changes {
+                    let here = change.key.resource == self.resource
+                        && (self.namespace.is_empty() || change.key.namespace == self.namespace);
+                    if here {
+                        self.pending.extend(seen_through(&self.selector, change));
+                    }
+                }
+                self.cursor = store.version();
+            }
+            Err(oldest) => self.pending.push_back(Event::Expired(self.cursor, oldest)),
+        }
+    }
+}
+
+/// What a change is to a watch that sees only selected objects.
+fn seen_through(selector: &Selector, change: &Change) -> Option<Event> {
+    let before = change.old.as_ref().is_some_and(|old| selector.matches(old));
+    let after = !change.deleted && selector.matches(&change.new);
+    let new = change.new.clone();
+    match (before, after) {
+        (false, true) => Some(Event::Added(new)),
+        (true, true) => Some(Event::Modified(new)),
+        (true, false) => Some(Event::Deleted(new)),
+        (false, false) => None,
+    }
+}
