@@ -28,8 +28,9 @@ use crate::filters::FilterMetrics;
 use crate::policy::{PolicyFamilies, PolicyHandle, PolicyMetrics};
 use crate::upstream::UpstreamMetrics;
 use crate::upstream::access::Access;
-use audit_log::webhook::{WebhookFamilies, WebhookMetrics};
-use audit_log::{BackendFamilies, BackendMetrics, LogFamilies, LogMetrics};
+use audit_log::{
+    BackendFamilies, BackendMetrics, DeliveryFamilies, DeliveryMetrics, LogFamilies, LogMetrics,
+};
 use kube_authn::AuthenticationMetrics;
 
 /// All metrics of the process.
@@ -56,7 +57,7 @@ pub(crate) struct Metrics {
     pub backends: Vec<Arc<BackendMetrics>>,
     policies: PolicyFamilies,
     logs: LogFamilies,
-    webhooks: WebhookFamilies,
+    deliveries: DeliveryFamilies,
 }
 
 impl Default for Metrics {
@@ -89,13 +90,13 @@ impl Metrics {
             backends,
             policies: PolicyFamilies::default(),
             logs: LogFamilies::default(),
-            webhooks: WebhookFamilies::default(),
+            deliveries: DeliveryFamilies::default(),
         };
         let registry = &mut metrics.registry;
         metrics.audit.register(registry);
         families.register(registry);
         metrics.logs.register(registry);
-        metrics.webhooks.register(registry);
+        metrics.deliveries.register(registry);
         metrics.policies.register(registry);
         metrics.server.register(registry);
         metrics.upstream.register(registry);
@@ -133,9 +134,9 @@ impl Metrics {
         self.logs.log(backend)
     }
 
-    /// Returns the metrics of the webhook backend that `backend` belongs to.
-    pub(crate) fn webhook(&self, backend: Arc<BackendMetrics>) -> Arc<WebhookMetrics> {
-        self.webhooks.webhook(backend)
+    /// Returns the metrics of the backend that sends events elsewhere, which `backend` belongs to.
+    pub(crate) fn delivery(&self, backend: Arc<BackendMetrics>) -> Arc<DeliveryMetrics> {
+        self.deliveries.delivery(backend)
     }
 
     /// Renders all metrics.

@@ -1,7 +1,8 @@
-//! A backend that receives audit events: a log or a webhook.
+//! A backend that receives audit events: a log, a webhook or a stream.
 
 use tokio_util::sync::CancellationToken;
 
+use audit_log::stream::StreamBackend;
 use audit_log::webhook::WebhookBackend;
 use audit_log::{BackendState, Commit, CommitSequence, Line, LogBackend};
 
@@ -12,6 +13,8 @@ pub enum Backend {
     Log(LogBackend),
     /// A webhook endpoint.
     Webhook(Box<WebhookBackend>),
+    /// Another system, from a spool on disk.
+    Stream(Box<StreamBackend>),
 }
 
 impl Backend {
@@ -20,6 +23,7 @@ impl Backend {
         match self {
             Backend::Log(log) => log.submit(line, sequence),
             Backend::Webhook(webhook) => webhook.submit(line),
+            Backend::Stream(stream) => stream.submit(line),
         }
     }
 
@@ -28,6 +32,7 @@ impl Backend {
         match self {
             Backend::Log(log) => log.is_strict(),
             Backend::Webhook(webhook) => webhook.is_strict(),
+            Backend::Stream(stream) => stream.is_strict(),
         }
     }
 
@@ -36,6 +41,7 @@ impl Backend {
         match self {
             Backend::Log(log) => log.is_awaited(),
             Backend::Webhook(webhook) => webhook.is_awaited(),
+            Backend::Stream(stream) => stream.is_awaited(),
         }
     }
 
@@ -43,7 +49,7 @@ impl Backend {
     pub(super) fn log(&self) -> Option<&LogBackend> {
         match self {
             Backend::Log(log) => Some(log),
-            Backend::Webhook(_) => None,
+            Backend::Webhook(_) | Backend::Stream(_) => None,
         }
     }
 
@@ -52,6 +58,7 @@ impl Backend {
         match self {
             Backend::Log(log) => log.is_writable(),
             Backend::Webhook(webhook) => webhook.is_writable().await,
+            Backend::Stream(stream) => stream.is_writable(),
         }
     }
 
@@ -60,6 +67,7 @@ impl Backend {
         match self {
             Backend::Log(log) => log.state(),
             Backend::Webhook(webhook) => webhook.state(),
+            Backend::Stream(stream) => stream.state(),
         }
     }
 
@@ -74,6 +82,7 @@ impl Backend {
                 BackendState::Failing(reason) => Err(reason),
             },
             Backend::Webhook(webhook) => webhook.check().await,
+            Backend::Stream(stream) => stream.check(),
         }
     }
 
@@ -82,6 +91,7 @@ impl Backend {
         match self {
             Backend::Log(log) => log.tick(),
             Backend::Webhook(webhook) => webhook.tick(),
+            Backend::Stream(stream) => stream.tick(),
         }
     }
 
@@ -97,6 +107,7 @@ impl Backend {
         match self {
             Backend::Log(log) => log.flush_losses(),
             Backend::Webhook(webhook) => webhook.flush_losses(),
+            Backend::Stream(stream) => stream.flush_losses(),
         }
     }
 
@@ -106,6 +117,7 @@ impl Backend {
         match self {
             Backend::Log(log) => log.shutdown_until(give_up).await,
             Backend::Webhook(webhook) => webhook.shutdown(give_up).await,
+            Backend::Stream(stream) => stream.shutdown(give_up).await,
         }
     }
 }

@@ -18,7 +18,7 @@ const REQUIRED: [&str; 2] = ["--audit-policy-file=policy.yaml", "--audit-log-pat
 fn log(config: &Config) -> (&LogConfig, Format) {
     let found = config.audit.sinks.iter().find_map(|sink| match &sink.backend {
         BackendSettings::Log { config, format } => Some((config, *format)),
-        BackendSettings::Webhook { .. } => None,
+        _ => None,
     });
     found.unwrap()
 }
@@ -26,8 +26,8 @@ fn log(config: &Config) -> (&LogConfig, Format) {
 /// Its webhook, if it has one.
 fn webhook(audit: &Audit) -> Option<&WebhookConfig> {
     audit.sinks.iter().find_map(|sink| match &sink.backend {
-        BackendSettings::Log { .. } => None,
         BackendSettings::Webhook { config, .. } => Some(config),
+        _ => None,
     })
 }
 

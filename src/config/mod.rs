@@ -16,6 +16,7 @@ mod parse;
 mod policy;
 #[cfg(test)]
 mod reference;
+mod s3;
 mod same_file;
 mod serving;
 mod session_flags;

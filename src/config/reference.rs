@@ -4,9 +4,10 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use clap::Arg;
+use clap::{Arg, Args, Command};
 
 use super::file::command;
+use super::s3::S3Keys;
 use super::sinks::entry::SinkType;
 
 const HEADER: &str = "\
@@ -56,6 +57,17 @@ the flag in the table; `name`, `type` and `policy-file` are required, and so is 
 |---|---|---|---|---|
 ";
 
+const S3: &str = "
+## Sinks of type `s3`
+
+An entry of type `s3` ([Object storage](object-storage.md)) has `name`, `type`, `policy-file`, `redact`,
+`max-body-bytes` and `max-request-body-bytes` like the others, and these keys. `url` and `spool-dir` are
+required.
+
+| key | default | description |
+|---|---|---|
+";
+
 /// Renders the reference as Markdown.
 fn reference() -> String {
     let mut out = HEADER.to_owned();
@@ -76,6 +88,10 @@ fn reference() -> String {
     }
     out.push_str(FILE);
     out.push_str(&sink_keys());
+    out.push_str(S3);
+    for arg in S3Keys::augment_args(Command::new("s3")).get_arguments() {
+        out.push_str(&row(arg).replacen("`--", "`", 1));
+    }
     out
 }
 
@@ -111,7 +127,8 @@ fn row(arg: &Arg) -> String {
 
 /// The rows of the keys of `sinks`.
 fn sink_keys() -> String {
-    let of_types: Vec<_> = SinkType::ALL.iter().map(|(kind, _)| (*kind, kind.keys())).collect();
+    let of_flags = SinkType::ALL.iter().filter(|(kind, _)| *kind != SinkType::S3);
+    let of_types: Vec<_> = of_flags.map(|(kind, _)| (*kind, kind.keys())).collect();
     let mut keys: Vec<&'static str> = Vec::new();
     for key in of_types.iter().flat_map(|(_, keys)| keys) {
         if !keys.contains(key) {
@@ -130,7 +147,7 @@ fn sink_keys() -> String {
         flags.dedup();
         let meaning = match key {
             "name" => "name of the backend in metrics, logs and health checks".to_owned(),
-            "type" => "`file`, `stdout` or `webhook`".to_owned(),
+            "type" => "`file`, `stdout`, `webhook` or `s3`".to_owned(),
             _ => flags.join(", "),
         };
         let _ = writeln!(out, "| `{key}` | {} | {meaning} |", marks.join(" | "));

@@ -25,6 +25,11 @@ impl Setting {
         Setting { prefix: "audit-webhook-", key }
     }
 
+    /// A setting that is a key of `sinks` entries only.
+    pub(crate) const fn key_only(key: &'static str) -> Setting {
+        Setting { prefix: "", key }
+    }
+
     pub(super) fn key(self) -> &'static str {
         self.key
     }

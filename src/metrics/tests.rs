@@ -21,7 +21,7 @@ fn each_series_is_rendered() {
     let (log, siem) = (metrics.backends[0].clone(), metrics.backends[1].clone());
     log.events_lost(Plugin::Log, 2);
     siem.events_lost(Plugin::Log, 1);
-    metrics.webhook(siem.clone()).spool_bytes.set(7);
+    metrics.delivery(siem.clone()).spool_bytes.set(7);
     // One event for both.
     for events in [&metrics.audit.events, &log.events, &siem.events] {
         events.inc();
@@ -38,8 +38,8 @@ fn each_series_is_rendered() {
             "apiserver_audit_error_total{plugin=\"webhook\"} 0",
             "kube_audit_proxy_backend_errors_total{backend=\"siem\",plugin=\"log\"} 1",
             "kube_audit_proxy_backend_events_total{backend=\"log\"} 1",
-            "kube_audit_proxy_webhook_spool_bytes{backend=\"siem\"} 7",
-            "kube_audit_proxy_webhook_healthy{backend=\"siem\"} 1",
+            "kube_audit_proxy_spool_bytes{backend=\"siem\"} 7",
+            "kube_audit_proxy_delivery_healthy{backend=\"siem\"} 1",
             "kube_audit_proxy_requests_total{verb=\"get\",code=\"200\"} 2",
             "kube_audit_proxy_requests_total{verb=\"other\",code=\"405\"} 1",
             "kube_audit_proxy_request_duration_seconds_bucket{le=\"0.0025\"} 0",
@@ -52,7 +52,10 @@ fn each_series_is_rendered() {
             "apiserver_audit_event_total 1",
         ],
     );
-    assert!(!text.contains("webhook_spool_bytes{backend=\"log\"}"), "a log has no spool:\n{text}");
+    assert!(
+        !text.contains("kube_audit_proxy_spool_bytes{backend=\"log\"}"),
+        "a log has no spool:\n{text}"
+    );
 }
 
 #[test]

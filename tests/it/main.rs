@@ -42,6 +42,7 @@ mod lost_connections;
 mod many_headers;
 mod metrics;
 mod notify;
+mod object_storage;
 mod oidc;
 mod output;
 mod own_access;

@@ -332,14 +332,14 @@ async fn a_strict_webhook_that_is_down_lets_nothing_pass_until_it_is_back() {
     }
     assert_eq!(upstream.seen().len(), forwarded);
     assert_eq!(proxy.metric("apiserver_audit_requests_rejected_total").await, 10);
-    assert_eq!(proxy.metric("kube_audit_proxy_webhook_healthy{backend=\"siem\"}").await, 0);
+    assert_eq!(proxy.metric("kube_audit_proxy_delivery_healthy{backend=\"siem\"}").await, 0);
     let (code, ready) = client::admin(proxy.admin, "/readyz").await.unwrap();
     assert_eq!(code, 500);
     let expected = "audit-siem failed: the webhook does not accept events: it responded 503";
     assert!(ready.contains(expected), "{ready}");
 
     receiver.down.store(false, Ordering::Relaxed);
-    metric_is(&proxy, "kube_audit_proxy_webhook_healthy{backend=\"siem\"}", |n| n == 1).await;
+    metric_is(&proxy, "kube_audit_proxy_delivery_healthy{backend=\"siem\"}", |n| n == 1).await;
     assert_eq!(get(&proxy, "after").await, Some(200));
     assert_eq!(client::admin(proxy.admin, "/readyz").await.unwrap(), (200, "ok".into()));
     for id in ["before", "unknown", "after"] {
@@ -362,7 +362,7 @@ async fn while_a_strict_webhook_is_in_doubt_requests_wait_and_are_not_forwarded(
         wait_for("an attempt", move || (server.seen().len() >= times).then_some(()))
     };
     let first = ask("first");
-    metric_is(&proxy, "kube_audit_proxy_webhook_healthy{backend=\"siem\"}", |n| n == 0).await;
+    metric_is(&proxy, "kube_audit_proxy_delivery_healthy{backend=\"siem\"}", |n| n == 0).await;
     let second = ask("second");
     let mut log = AuditLog::new(Path::new(&proxy.dir.path("audit.log")));
     log.wait("second", 1).await;

@@ -14,7 +14,7 @@ use crate::support::proxy::{Builder, Proxy};
 use crate::support::upstream::{FakeUpstream, Protocols, json};
 use crate::support::{TempDir, audit_log, corpus, http1, wait_for};
 
-pub const SPOOL: &str = "kube_audit_proxy_webhook_spool_bytes{backend=\"webhook\"}";
+pub const SPOOL: &str = "kube_audit_proxy_spool_bytes{backend=\"webhook\"}";
 
 /// What the receiver has taken.
 pub type Taken = Arc<Mutex<Vec<Value>>>;

@@ -240,7 +240,7 @@ async fn a_response_without_end_is_not_read() {
         assert!(grown < 32 << 20, "grown by {grown}");
         assert!(sent.load(Ordering::Relaxed) < 64 << 20, "{sent:?}");
         assert!(proxy.stop().await.success());
-        let events = "kube_audit_proxy_webhook_events_total";
+        let events = "kube_audit_proxy_delivery_events_total";
         assert!(!proxy.process.stderr().contains("Error in audit plugin"), "{events}");
     }
 }

@@ -15,7 +15,7 @@ use crate::webhook::{SPOOL, Taken, arrived, kubeconfig, taker};
 
 const BUFFERED: &str = "apiserver_audit_error_total{plugin=\"buffered\"}";
 const WEBHOOK: &str = "apiserver_audit_error_total{plugin=\"webhook\"}";
-const HEALTHY: &str = "kube_audit_proxy_webhook_healthy{backend=\"webhook\"}";
+const HEALTHY: &str = "kube_audit_proxy_delivery_healthy{backend=\"webhook\"}";
 /// Requests in flight at a time.
 const STREAMS: usize = 8;
 /// No request waits for a webhook in batch mode, whose own time limit is 30 s.
@@ -80,7 +80,7 @@ async fn a_receiver_that_comes_back_gets_everything_out_of_the_spool() {
     assert!(longest < DELAYED, "{longest:?}");
     until(&proxy, HEALTHY, 0).await;
     // More attempts have failed than a batch gets that has no spool.
-    let failures = "kube_audit_proxy_webhook_failures_total{backend=\"webhook\"}";
+    let failures = "kube_audit_proxy_delivery_failures_total{backend=\"webhook\"}";
     while proxy.metric(failures).await < 6 {
         assert!(down.elapsed() < DEADLINE, "it is not tried again");
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -15,9 +15,9 @@ use crate::webhook::{SPOOL, Taken, arrived, kubeconfig, taker};
 
 const LOST: &str = "apiserver_audit_error_total{plugin=\"webhook\"}";
 const BUFFERED: &str = "apiserver_audit_error_total{plugin=\"buffered\"}";
-const REJECTED_EVENTS: &str = "kube_audit_proxy_webhook_rejected_events_total{backend=\"webhook\"}";
-const REJECTED_FILES: &str = "kube_audit_proxy_webhook_rejected_files{backend=\"webhook\"}";
-const REJECTED_BYTES: &str = "kube_audit_proxy_webhook_rejected_bytes{backend=\"webhook\"}";
+const REJECTED_EVENTS: &str = "kube_audit_proxy_spool_rejected_events_total{backend=\"webhook\"}";
+const REJECTED_FILES: &str = "kube_audit_proxy_spool_rejected_files{backend=\"webhook\"}";
+const REJECTED_BYTES: &str = "kube_audit_proxy_spool_rejected_bytes{backend=\"webhook\"}";
 
 async fn upstream() -> FakeUpstream {
     FakeUpstream::start(Protocols::Http2, |_| async { json(200, "{}") }).await

@@ -1,6 +1,8 @@
 //! Where the spool sends its batches.
 
 use std::fmt;
+use std::fs::File;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,6 +24,21 @@ pub trait Destination: Send + Sync + fmt::Debug {
     /// The destination has not accepted it.
     fn deliver(&self, batch: Batch) -> BoxFuture<'_, Result<(), DeliveryError>>;
 
+    /// Returns whether batches are sent from their files by [`Self::deliver_file`], for
+    /// destinations whose batches are too large to be in memory.
+    fn takes_files(&self) -> bool {
+        false
+    }
+
+    /// Like [`Self::deliver`], for a destination that takes files. [`DeliveryError::TooLarge`] is
+    /// like [`DeliveryError::Rejected`] here: files are not sent in halves.
+    ///
+    /// # Errors
+    /// The destination has not accepted it.
+    fn deliver_file(&self, _: BatchFile) -> BoxFuture<'_, Result<(), DeliveryError>> {
+        Box::pin(async { Err(DeliveryError::Rejected("only takes batches in memory".to_owned())) })
+    }
+
     /// Returns whether the destination can be reached, for `/readyz`.
     ///
     /// # Errors
@@ -37,6 +54,19 @@ pub struct Batch {
     /// The events in the order in which they were recorded, each a line of JSON that ends with a
     /// newline.
     pub lines: Bytes,
+    /// The number of events.
+    pub events: u64,
+}
+
+/// A batch of events in its file.
+#[derive(Debug, Clone)]
+pub struct BatchFile {
+    /// Its number in the spool, like [`Batch::number`].
+    pub number: u64,
+    /// The file with the events, like [`Batch::lines`]. It is shared, so read it at offsets.
+    pub file: Arc<File>,
+    /// Its length in bytes.
+    pub bytes: u64,
     /// The number of events.
     pub events: u64,
 }

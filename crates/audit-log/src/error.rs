@@ -148,6 +148,9 @@ pub enum WriteError {
     /// The webhook did not take it.
     #[error("the webhook endpoint did not accept the events: {0}")]
     Webhook(Arc<str>),
+    /// The event could not be written to the spool of a stream backend.
+    #[error("{0}")]
+    Spool(Arc<str>),
     /// The event was submitted after the shutdown.
     #[error("audit backend shut down")]
     ShutDown,

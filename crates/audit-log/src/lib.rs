@@ -1,7 +1,9 @@
-//! Audit backends of kube-audit-proxy: encoded events are written to a log, or sent to a webhook.
+//! Audit backends of kube-audit-proxy: encoded events are written to a log, or sent to a webhook or
+//! another [`Destination`].
 //!
 //! A backend takes each event as one line ([`LogBackend::submit`],
-//! [`WebhookBackend::submit`](webhook::WebhookBackend::submit)) and returns a [`Commit`], which
+//! [`WebhookBackend::submit`](webhook::WebhookBackend::submit),
+//! [`StreamBackend::submit`](stream::StreamBackend::submit)) and returns a [`Commit`], which
 //! resolves when the request may go on. The module `commit` documents the way from an accepted
 //! event to the disk: the strategies, their invariants, and what happens when a log is full, slow,
 //! or failing. The other modules are the log file: opening it, rotating it, keeping rotated files,
@@ -16,6 +18,7 @@ mod backups;
 mod clock;
 pub mod commit;
 mod config;
+mod delivery;
 mod destination;
 mod disk;
 mod dropped_events;
@@ -32,6 +35,7 @@ mod open_file;
 mod output;
 mod rotate;
 pub mod seal;
+pub mod stream;
 #[cfg(test)]
 mod test_folder;
 pub mod webhook;
@@ -40,7 +44,8 @@ pub use self::commit::{
     BackendState, Commit, CommitSequence, CommitStrategy, GatedIo, WhenFailed, WhenFull,
 };
 pub use self::config::{Compress, LogConfig, LogPath, Mode, Rotation, SyncMode, Throttle};
-pub use self::destination::{Batch, DeliveryError, Destination};
+pub use self::delivery::{DeliveryFamilies, DeliveryMetrics, SpoolConfig};
+pub use self::destination::{Batch, BatchFile, DeliveryError, Destination};
 pub use self::error::{LogError, WriteError};
 pub use self::line::Line;
 pub use self::log_backend::LogBackend;

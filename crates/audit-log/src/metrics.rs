@@ -22,18 +22,22 @@ pub enum Plugin {
     Truncate,
     /// The webhook did not accept the event.
     Webhook,
+    /// The spool of a stream backend was full or failed, or its destination rejected the event.
+    Stream,
 }
 
 impl Plugin {
-    const ALL: [Plugin; 4] = [Plugin::Buffered, Plugin::Log, Plugin::Truncate, Plugin::Webhook];
+    const ALL: [Plugin; 5] =
+        [Plugin::Buffered, Plugin::Log, Plugin::Truncate, Plugin::Webhook, Plugin::Stream];
 
-    /// Returns kube-apiserver's name.
+    /// Returns kube-apiserver's name, or `stream`.
     pub fn as_str(self) -> &'static str {
         match self {
             Plugin::Buffered => "buffered",
             Plugin::Log => "log",
             Plugin::Truncate => "truncate",
             Plugin::Webhook => "webhook",
+            Plugin::Stream => "stream",
         }
     }
 }

@@ -3,3 +3,6 @@
 //!
 //! Each implements [`audit_log::Destination`]. The spool of `audit-log` keeps the events on disk
 //! until the destination has accepted them.
+
+#[cfg(feature = "s3")]
+pub mod s3;

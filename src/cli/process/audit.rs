@@ -15,7 +15,9 @@ use crate::upstream::{ConfigError, KubeconfigFile, UpstreamConfig, WebhookEndpoi
 use api_client::ApiClient;
 use audit_body::Budget;
 use audit_log::LogBackend;
+use audit_log::stream::StreamBackend;
 use audit_log::webhook::WebhookBackend;
+use audit_stream::s3::S3Destination;
 
 /// Opens each policy file once and follows it; gives the policy of each sink.
 pub(super) fn policies(
@@ -81,12 +83,23 @@ pub(super) fn recorder(
                 let webhook = WebhookBackend::start(
                     config.clone(),
                     Arc::new(client),
-                    follow.metrics.webhook(metrics),
+                    follow.metrics.delivery(metrics),
                 );
                 let webhook = webhook.map_err(|error| {
                     anyhow::Error::msg(sink.error_of(Setting::webhook(error.setting()), error))
                 })?;
                 (Format::Json, Backend::Webhook(Box::new(webhook)))
+            }
+            BackendSettings::S3 { config, store } => {
+                let bucket = S3Destination::new((**store).clone()).map_err(|error| {
+                    anyhow::Error::msg(sink.error_of(Setting::key_only(error.setting()), error))
+                })?;
+                let metrics = follow.metrics.delivery(metrics);
+                let stream = StreamBackend::start(config.clone(), Arc::new(bucket), metrics);
+                let stream = stream.map_err(|error| {
+                    anyhow::Error::msg(sink.error_of(Setting::key_only(error.setting()), error))
+                })?;
+                (Format::Json, Backend::Stream(Box::new(stream)))
             }
         };
         let Bodies { max_request, max_response, redaction } = sink.bodies;

@@ -14,6 +14,7 @@ use super::super::bodies::{BodySizeFlags, RedactionFlags};
 use super::super::file::FileError;
 use super::super::log::LogFlags;
 use super::super::policy::PolicyFlags;
+use super::super::s3::S3Keys;
 #[cfg(test)]
 use super::super::setting::Setting;
 use super::super::tree::Value;
@@ -46,6 +47,8 @@ pub(crate) enum SinkType {
     Stdout,
     /// A webhook endpoint.
     Webhook,
+    /// Object storage.
+    S3,
 }
 
 /// The keys of a type of backend.
@@ -57,6 +60,8 @@ pub(crate) enum BackendKeys {
     Stdout(Box<LogFlags>),
     /// `type: webhook`
     Webhook(Box<WebhookFlags>),
+    /// `type: s3`
+    S3(Box<S3Keys>),
 }
 
 /// Keys that do not apply to standard output.
@@ -72,6 +77,7 @@ impl BackendKeys {
                 BackendKeys::Stdout(Box::new(log))
             }
             SinkType::Webhook => BackendKeys::Webhook(Box::new(keys.read(&[])?)),
+            SinkType::S3 => BackendKeys::S3(Box::new(keys.read(&[])?)),
         })
     }
 }
@@ -94,8 +100,12 @@ pub(in crate::config) fn is_of_sinks(flag: &str) -> bool {
 }
 
 impl SinkType {
-    pub(in crate::config) const ALL: [(SinkType, &'static str); 3] =
-        [(SinkType::File, "file"), (SinkType::Stdout, "stdout"), (SinkType::Webhook, "webhook")];
+    pub(in crate::config) const ALL: [(SinkType, &'static str); 4] = [
+        (SinkType::File, "file"),
+        (SinkType::Stdout, "stdout"),
+        (SinkType::Webhook, "webhook"),
+        (SinkType::S3, "s3"),
+    ];
 
     /// Returns the keys of entries of this type, in the order of the documentation.
     #[cfg(test)]
@@ -114,6 +124,7 @@ impl SinkType {
             (key, _) if COMMON.contains(&key) => Setting::common(key),
             (key, SinkType::File | SinkType::Stdout) => Setting::log(key),
             (key, SinkType::Webhook) => Setting::webhook(key),
+            (_, SinkType::S3) => return None,
         };
         Some(setting.flag())
     }
@@ -186,7 +197,7 @@ fn parse_entry(file: &Path, index: usize, entry: Spanned<Value>) -> Result<SinkE
 /// Reads `name` and `type`.
 fn head(keys: &mut Keys) -> Result<(String, (SinkType, &'static str)), KeyError> {
     let Head { name, r#type } = keys.read(&[])?;
-    let types = "write file, stdout or webhook";
+    let types = "write file, stdout, webhook or s3";
     let Some(kind) = r#type else {
         return Err(KeyError::new(None, format!("type is missing: {types}")));
     };

@@ -55,7 +55,7 @@ fn wrong_entries_are_told_with_place_and_remedy() {
             "sinks: [a]\n".into(),
             "config.yaml:1:9: sinks[0]: an entry must be a map with name, type",
         ),
-        (one(""), "config.yaml:2:3: sinks[0]: type is missing: write file, stdout or webhook"),
+        (one(""), "config.yaml:2:3: sinks[0]: type is missing: write file, stdout, webhook or s3"),
         (
             one("  type: kafka\n"),
             "config.yaml:4:9: sinks[0]: there is no type \"kafka\"; write file",
@@ -142,4 +142,48 @@ fn equal_redactions_are_one() {
         |index: usize| audit.sinks[index].bodies.redaction.as_ref().map(std::sync::Arc::as_ptr);
     assert!(of(0).is_some() && of(0) == of(1));
     assert_eq!((of(2), of(3)), (None, None));
+}
+
+#[test]
+fn an_entry_of_object_storage_has_its_own_keys() {
+    let entry = |keys: &str| {
+        format!("sinks:\n- name: a\n  type: s3\n  policy-file: p\n  spool-dir: spool\n{keys}")
+    };
+    let good =
+        entry("  url: s3://audit/logs\n  segment-max-size: 8\n  allow-http: true\n  node: n\n");
+    let audit = config(&good, &[]).unwrap().audit;
+    let BackendSettings::S3 { config: stream, store } = &audit.sinks[0].backend else {
+        panic!("{audit:?}")
+    };
+    assert_eq!((stream.segment_max_size, stream.spool.max_size), (8 << 20, 4 << 30));
+    assert_eq!(stream.segment_max_age, Duration::from_secs(300));
+    assert_eq!((&*store.url, &*store.node, store.allow_http), ("s3://audit/logs", "n", true));
+    let cases = [
+        ("", "config.yaml:2:3: sinks[0]: url is missing; write s3://bucket/prefix"),
+        (
+            "  url: s3://a\n  segment-max-size: 0\n",
+            "config.yaml:7:21: sinks[0]: segment-max-size: 0 is not a size in MiB; give 1 to 1024",
+        ),
+        (
+            "  url: s3://a\n  segmnt-max-size: 1\n",
+            "config.yaml:7:3: sinks[0]: a sink of type s3 has no \"segmnt-max-size\"; did you mean \
+             \"segment-max-size\"?",
+        ),
+        (
+            "  url: s3://a\n  format: orc\n",
+            "config.yaml:7:11: sinks[0]: format: \"orc\" is not supported; write parquet or ndjson",
+        ),
+        (
+            "  url: s3://a\n  sse-kms-key-id: k\n",
+            "config.yaml:7:19: sinks[0]: sse-kms-key-id needs server-side-encryption: aws:kms",
+        ),
+        (
+            "  url: s3://a\n  secret-access-key: k\n",
+            "config.yaml:7:3: sinks[0]: a sink of type s3 has no \"secret-access-key\"",
+        ),
+    ];
+    for (keys, expected) in cases {
+        let error = config(&entry(keys), &[]).unwrap_err();
+        assert!(error.starts_with(expected), "{error}\nis not\n{expected}");
+    }
 }

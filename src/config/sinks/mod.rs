@@ -5,7 +5,7 @@ pub(super) mod entry;
 pub(super) mod keys;
 
 use std::fmt::Display;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub(super) use self::entry::SinkEntry;
 use self::entry::{BackendKeys, Place};
@@ -17,8 +17,10 @@ pub(super) use super::setting::Setting;
 use super::setting::{SettingError, Syntax};
 use super::{ConfigError, fail};
 use crate::audit::record::{Format, MAX_SINKS};
+use audit_log::stream::StreamConfig;
 use audit_log::webhook::WebhookConfig;
 use audit_log::{LogConfig, LogPath};
+use audit_stream::s3::S3Settings;
 
 /// One place where events go.
 #[derive(Debug, Clone)]
@@ -37,7 +39,7 @@ pub(crate) struct SinkSettings {
     place: Option<Place>,
 }
 
-/// A log or a webhook.
+/// Where a sink sends events, and how.
 #[derive(Debug, Clone)]
 pub(crate) enum BackendSettings {
     /// A file or standard output.
@@ -53,6 +55,13 @@ pub(crate) enum BackendSettings {
         file: PathBuf,
         /// How events are sent.
         config: WebhookConfig,
+    },
+    /// Object storage.
+    S3 {
+        /// How events get there.
+        config: StreamConfig,
+        /// Where that is.
+        store: Box<S3Settings>,
     },
 }
 
@@ -196,6 +205,11 @@ fn of_entry(entry: &SinkEntry) -> Result<SinkSettings, SettingError> {
             }
             Some(webhook) => recorded.with_webhook(&entry.name, webhook),
         },
+        BackendKeys::S3(keys) => {
+            let (config, store) = keys.validate()?;
+            let backend = BackendSettings::S3 { config, store: Box::new(store) };
+            recorded.with_backend(&entry.name, backend, None)
+        }
     };
     Ok(SinkSettings { place: Some(entry.place.clone()), ..settings })
 }
@@ -228,16 +242,20 @@ fn conflict(one: &SinkSettings, other: &SinkSettings) -> Option<(&'static str, S
                 format!("{} is that of sink {name:?} already; give it another", same.display());
             Some(("seal-checkpoint-file", message))
         }
-        (
-            BackendSettings::Webhook { config: one, .. },
-            BackendSettings::Webhook { config: other, .. },
-        ) => {
-            let dir = |webhook: &WebhookConfig| webhook.spool.as_ref().map(|s| s.dir.clone());
-            let same = dir(one).filter(|same| dir(other).as_ref() == Some(same))?;
+        (one, other) => {
+            let same = spool_dir(one).filter(|same| spool_dir(other) == Some(same))?;
             let message =
                 format!("{} is that of sink {name:?} already; give it another", same.display());
             Some(("spool-dir", message))
         }
-        _ => None,
+    }
+}
+
+/// Returns `spool-dir`.
+fn spool_dir(backend: &BackendSettings) -> Option<&Path> {
+    match backend {
+        BackendSettings::Log { .. } => None,
+        BackendSettings::Webhook { config, .. } => Some(&config.spool.as_ref()?.dir),
+        BackendSettings::S3 { config, .. } => Some(&config.spool.dir),
     }
 }

@@ -198,7 +198,7 @@ async fn a_disk_and_an_endpoint_that_fail_under_load_lose_nothing_of_the_others(
         })
         .await;
     let mut waited = Duration::ZERO;
-    while proxy.metric("kube_audit_proxy_webhook_spool_bytes{backend=\"siem\"}").await > 0 {
+    while proxy.metric("kube_audit_proxy_spool_bytes{backend=\"siem\"}").await > 0 {
         assert!(waited < crate::support::DEADLINE, "the spool does not become empty");
         tokio::time::sleep(Duration::from_millis(20)).await;
         waited += Duration::from_millis(20);
@@ -253,7 +253,7 @@ async fn kill_nine_under_load_takes_nothing_from_the_strict_log_and_the_spool() 
     let mut last = scene.builder().start().await;
     let second = scene.builder().run_to_end().await;
     assert!(second.0 == Some(1) && second.1.contains("is in use"), "{}", second.1);
-    while last.metric("kube_audit_proxy_webhook_spool_bytes{backend=\"siem\"}").await > 0 {
+    while last.metric("kube_audit_proxy_spool_bytes{backend=\"siem\"}").await > 0 {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(last.stop().await.success());

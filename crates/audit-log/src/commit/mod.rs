@@ -112,6 +112,7 @@ pub(crate) use self::batch::Bucket;
 pub(super) use self::sequence::Progress;
 
 pub use self::future::Commit;
+pub(crate) use self::future::CommitSender;
 pub use self::gated_io::GatedIo;
 pub use self::sequence::CommitSequence;
 pub use self::strategy::{CommitStrategy, WhenFailed, WhenFull};

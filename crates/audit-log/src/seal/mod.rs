@@ -146,7 +146,7 @@ pub use self::metrics::{SealFamilies, SealMetrics};
 pub use self::record::{Head, Late};
 
 pub(crate) use self::chain::Chain;
-pub(crate) use self::digest::{hex, sha256};
+pub(crate) use self::digest::{Sha256, finish, hex, sha256};
 pub(crate) use self::lines::Lines;
 pub(crate) use self::log_seal::{Block, LogSeal};
 pub(crate) use self::record::IndexDigest;

@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use super::list;
 use super::sender::{Ending, GAVE_UP, Sender};
-use super::spool::{self, Spool};
+use crate::delivery::spool::{self, Spool};
 use crate::{Bucket, DroppedEvents, Line, Throttle};
 
 /// Maximum number of batches in flight without a spool, retries included. kube-apiserver has no

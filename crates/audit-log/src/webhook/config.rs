@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::Mode;
+use crate::delivery::SpoolConfig;
 
 /// Settings of a webhook backend, other than the endpoint; the `--audit-webhook-*` flags.
 #[derive(Debug, Clone)]
@@ -19,15 +20,6 @@ pub struct WebhookConfig {
     pub compress: bool,
     /// `--audit-webhook-spool-dir`
     pub spool: Option<SpoolConfig>,
-}
-
-/// Where events wait while the endpoint does not accept them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SpoolConfig {
-    /// `--audit-webhook-spool-dir`; made with mode 0700 if it is missing.
-    pub dir: PathBuf,
-    /// `--audit-webhook-spool-max-size`, in bytes. Events beyond it are lost, the newest first.
-    pub max_size: u64,
 }
 
 /// The webhook cannot be used; a reason not to start.
@@ -58,6 +50,14 @@ pub enum WebhookError {
 }
 
 impl WebhookError {
+    /// Returns the error of a spool whose directory cannot be opened.
+    pub(crate) fn spool(path: PathBuf, source: io::Error) -> WebhookError {
+        match source.kind() {
+            io::ErrorKind::ResourceBusy => WebhookError::SpoolInUse { path, source },
+            _ => WebhookError::Spool { path, source },
+        }
+    }
+
     /// Returns the setting to change: `spool-dir` for the flag `--audit-webhook-spool-dir` or the
     /// key `spool-dir`.
     pub fn setting(&self) -> &'static str {

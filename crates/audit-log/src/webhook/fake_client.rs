@@ -81,8 +81,8 @@ pub(super) fn event(id: u64, padding: usize) -> Line {
 }
 
 pub(super) fn ids(list: &[u8]) -> Vec<u64> {
-    let id = |item: &&serde_json::value::RawValue| {
-        serde_json::from_str::<serde_json::Value>(item.get()).unwrap()["id"].as_u64().unwrap()
+    let id = |item: &&[u8]| {
+        serde_json::from_slice::<serde_json::Value>(item).unwrap()["id"].as_u64().unwrap()
     };
     list::items(list).unwrap().iter().map(id).collect()
 }

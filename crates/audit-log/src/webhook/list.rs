@@ -4,6 +4,11 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::Line;
+use crate::delivery::Format;
+
+/// How batches are stored in the spool.
+pub(crate) const FORMAT: Format =
+    Format { extension: "json", items, join: of_items, is_valid: is_list };
 
 const HEAD: &[u8] =
     b"{\"kind\":\"EventList\",\"apiVersion\":\"audit.k8s.io/v1\",\"metadata\":{},\"items\":[";
@@ -12,7 +17,7 @@ const HEAD: &[u8] =
 const ITEM: &[u8] = b"\"kind\":\"Event\",\"apiVersion\":\"audit.k8s.io/v1\",";
 
 /// Returns the list of these lines of JSON, with the newline that kube-apiserver ends it with.
-pub(super) fn encode(lines: &[Line]) -> Vec<u8> {
+pub(crate) fn encode(lines: &[Line]) -> Vec<u8> {
     let length: usize = lines.iter().map(|line| line.len() + 1).sum();
     let mut list = Vec::with_capacity(HEAD.len() + length + 4);
     list.extend_from_slice(HEAD);
@@ -34,32 +39,33 @@ pub(super) fn encode(lines: &[Line]) -> Vec<u8> {
 }
 
 /// Returns the list of these items, as [`items`] returns them.
-pub(super) fn of_items(items: &[&RawValue]) -> Vec<u8> {
-    let length: usize = items.iter().map(|item| item.get().len() + 1).sum();
+fn of_items(items: &[&[u8]]) -> Vec<u8> {
+    let length: usize = items.iter().map(|item| item.len() + 1).sum();
     let mut list = Vec::with_capacity(HEAD.len() + length + 4);
     list.extend_from_slice(HEAD);
     for (index, item) in items.iter().enumerate() {
         if index > 0 {
             list.push(b',');
         }
-        list.extend_from_slice(item.get().as_bytes());
+        list.extend_from_slice(item);
     }
     list.extend_from_slice(b"]}\n");
     list
 }
 
 /// Returns the items of a list, or `None` if it is not one.
-pub(super) fn items(list: &[u8]) -> Option<Vec<&RawValue>> {
+pub(crate) fn items(list: &[u8]) -> Option<Vec<&[u8]>> {
     #[derive(Deserialize)]
     struct List<'a> {
         #[serde(borrow)]
         items: Vec<&'a RawValue>,
     }
-    serde_json::from_slice::<List<'_>>(list).ok().map(|list| list.items)
+    let list: List<'_> = serde_json::from_slice(list).ok()?;
+    Some(list.items.into_iter().map(|item| item.get().as_bytes()).collect())
 }
 
 /// Returns whether `content` begins and ends like a list.
-pub(super) fn is_list(content: &[u8]) -> bool {
+fn is_list(content: &[u8]) -> bool {
     content.starts_with(HEAD) && content.ends_with(b"]}\n")
 }
 
@@ -75,7 +81,7 @@ mod tests {
         assert!(is_list(&list));
         let parts = items(&list).unwrap();
         assert_eq!((parts.len(), of_items(&parts)), (2, list.clone()));
-        assert_eq!(items(&of_items(&parts[1..])).unwrap()[0].get(), "{\"b\": \"]}\"}");
+        assert_eq!(items(&of_items(&parts[1..])).unwrap()[0], b"{\"b\": \"]}\"}");
         assert!(items(b"nothing").is_none() && !is_list(b"nothing"));
     }
 

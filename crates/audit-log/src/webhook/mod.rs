@@ -25,13 +25,9 @@ mod collector;
 mod config;
 #[cfg(test)]
 mod fake_client;
-mod health;
-mod list;
-mod metrics;
+pub(crate) mod list;
 mod response;
 mod sender;
-mod split;
-mod spool;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -44,15 +40,21 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use self::client::{ClientError, PostRequest, PostResponse, WebhookClient};
-pub use self::config::{SpoolConfig, WebhookConfig, WebhookError};
-pub use self::metrics::{WebhookFamilies, WebhookMetrics};
+pub use self::config::{WebhookConfig, WebhookError};
+pub use crate::delivery::SpoolConfig;
 
 use self::collector::{Collector, Outlet};
-use self::health::Health;
 use self::sender::{Ending, Sender};
-use self::spool::Spool;
+use crate::delivery::spool::{About, Spool};
+use crate::delivery::{DeliveryMetrics, Health};
 use crate::{BackendState, Commit, DroppedEvents, Line, Mode, Plugin, WhenFailed, WriteError};
 
+/// What is particular to the spool of a webhook.
+pub(crate) const SPOOL: About = About {
+    name: "the webhook's spool",
+    size_flag: "--audit-webhook-spool-max-size",
+    format: &list::FORMAT,
+};
 /// Time to count what is lost, once the shutdown gives up.
 const COUNTING: Duration = Duration::from_millis(200);
 
@@ -64,7 +66,7 @@ pub struct WebhookBackend {
     max_event_size: Option<usize>,
     too_large: DroppedEvents,
     lost: Arc<DroppedEvents>,
-    metrics: Arc<WebhookMetrics>,
+    metrics: Arc<DeliveryMetrics>,
     health: Arc<Health>,
     ending: Ending,
     route: Route,
@@ -99,7 +101,7 @@ impl WebhookBackend {
     pub fn start(
         config: WebhookConfig,
         client: Arc<dyn WebhookClient>,
-        metrics: Arc<WebhookMetrics>,
+        metrics: Arc<DeliveryMetrics>,
     ) -> Result<WebhookBackend, WebhookError> {
         let ending = Ending::default();
         let sender = Arc::new(Sender::new(&config, client, metrics.clone(), ending.clone()));
@@ -113,7 +115,11 @@ impl WebhookBackend {
             }
             Mode::Batch { buffer_size, max_size, max_wait, throttle } => {
                 let spool = match &config.spool {
-                    Some(spool) => Some(Arc::new(Spool::open(spool, metrics.clone())?)),
+                    Some(spool) => {
+                        let opened = Spool::open(spool, &SPOOL, metrics.clone());
+                        let wrong = |error| WebhookError::spool(spool.dir.clone(), error);
+                        Some(Arc::new(opened.map_err(wrong)?))
+                    }
                     None => None,
                 };
                 let outlet = Outlet::new(spool.clone(), &sender, &lost);

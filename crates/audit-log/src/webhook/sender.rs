@@ -1,6 +1,7 @@
 //! One request to the webhook endpoint, and the attempts after it if it fails.
 
 use std::fmt;
+use std::fs::File;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -8,16 +9,18 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use futures_util::future::BoxFuture;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::client::{PostRequest, PostResponse, WebhookClient};
 use super::config::WebhookConfig;
-use super::health::{self, Health};
-use super::metrics::WebhookMetrics;
-use super::response;
-use super::split::{Delivered, Sent, deliver};
+use super::{list, response};
 use crate::Mode;
+use crate::delivery::{
+    AWAITED, Attempt, Courier, Delivered, DeliveryMetrics, Failure, Health, Sent, UNAWAITED,
+    Verdict, deliver,
+};
 use api_client::backoff::ExponentialBackoff;
 
 /// How often a list is sent at most, like in kube-apiserver.
@@ -28,6 +31,8 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const FACTOR: f64 = 1.5;
 /// The delay between two attempts while the process shuts down.
 const LAST_DELAY: Duration = Duration::from_millis(500);
+/// After shutdown has begun, one attempt from the spool may take this long, and all together.
+const LAST_ATTEMPTS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3));
 /// Why events are lost at the end of a shutdown.
 pub(super) const GAVE_UP: &str = "the shutdown ended before the webhook accepted them";
 /// The maximum delay between two attempts, even if `Retry-After` is longer.
@@ -39,7 +44,7 @@ pub(super) struct Sender {
     backoff: ExponentialBackoff,
     longest_delay: Duration,
     compress: bool,
-    metrics: Arc<WebhookMetrics>,
+    metrics: Arc<DeliveryMetrics>,
     health: Arc<Health>,
     ending: Ending,
 }
@@ -48,43 +53,6 @@ impl fmt::Debug for Sender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sender").field("endpoint", &self.client.authority()).finish_non_exhaustive()
     }
-}
-
-/// Why the endpoint has not accepted a list.
-#[derive(Debug, Clone)]
-pub(super) struct Failure(pub(super) Arc<str>);
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// The outcome of one attempt.
-#[derive(Debug)]
-pub(super) enum Attempt {
-    /// The endpoint accepted the list.
-    Taken,
-    /// The endpoint did not accept it.
-    Failed {
-        /// Why.
-        failure: Failure,
-        /// After which time it may be sent again (`Retry-After`).
-        retry_after: Option<Duration>,
-        /// Whether it may be accepted then.
-        verdict: Verdict,
-    },
-}
-
-/// What a failed attempt means for the list that was sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// Nothing: there was no response, or the endpoint has a problem of its own.
-    Unavailable,
-    /// The endpoint will never accept it.
-    Invalid,
-    /// The endpoint accepts shorter ones.
-    TooLarge,
 }
 
 /// The steps of a shutdown.
@@ -110,17 +78,17 @@ impl Sender {
     pub(super) fn new(
         config: &WebhookConfig,
         client: Arc<dyn WebhookClient>,
-        metrics: Arc<WebhookMetrics>,
+        metrics: Arc<DeliveryMetrics>,
         ending: Ending,
     ) -> Sender {
         let WebhookConfig { initial_backoff, compress, .. } = *config;
         let longest_delay = LONGEST.max(initial_backoff);
         let backoff = ExponentialBackoff::new(initial_backoff, FACTOR, longest_delay);
         let hangs = match config.mode {
-            Mode::Blocking | Mode::BlockingStrict => health::AWAITED,
-            Mode::Batch { .. } => health::UNAWAITED,
+            Mode::Blocking | Mode::BlockingStrict => AWAITED,
+            Mode::Batch { .. } => UNAWAITED,
         };
-        let health = Arc::new(Health::new(hangs, metrics.clone()));
+        let health = Arc::new(Health::new("the webhook", hangs, metrics.clone()));
         Sender { client, backoff, longest_delay, compress, metrics, health, ending }
     }
 
@@ -142,7 +110,7 @@ impl Sender {
     /// # Errors
     /// The number of events that were not delivered, and why.
     pub(super) async fn send(&self, list: &[u8], count: u64) -> Result<(), (u64, Failure)> {
-        match deliver(list, count, |list, count| self.send_part(list, count)).await {
+        match deliver(&list::FORMAT, list, count, |list, count| self.send_part(list, count)).await {
             Delivered::All => Ok(()),
             Delivered::Refused { events, failure, .. } => Err((events, failure)),
             Delivered::Stopped => Err((count, Failure(GAVE_UP.into()))),
@@ -207,7 +175,7 @@ impl Sender {
     fn judge(&self, attempt: &Attempt, count: u64) {
         match attempt {
             Attempt::Taken => {
-                self.metrics.events.inc_by(count);
+                self.metrics.delivered(count);
                 self.health.is_well();
             }
             Attempt::Failed { failure, verdict, .. } => {
@@ -253,6 +221,32 @@ impl Sender {
     /// for `retry_after`.
     pub(super) fn delay(&self, attempt: u32, retry_after: Option<Duration>) -> Duration {
         self.backoff.delay(attempt).max(retry_after.unwrap_or_default()).min(self.longest_delay)
+    }
+}
+
+impl Courier for Sender {
+    fn destination(&self) -> String {
+        "the webhook endpoint".to_owned()
+    }
+
+    fn encode(&self, content: Vec<u8>) -> Bytes {
+        self.body(&content)
+    }
+
+    fn attempt(&self, _: u64, encoded: Bytes, events: u64) -> BoxFuture<'_, Attempt> {
+        Box::pin(self.attempt(encoded, events))
+    }
+
+    fn attempt_file(&self, _: u64, _: Arc<File>, _: u64, _: u64) -> BoxFuture<'_, Attempt> {
+        unreachable!("lists are sent from memory")
+    }
+
+    fn delay(&self, attempt: u32, retry_after: Option<Duration>) -> Duration {
+        self.delay(attempt, retry_after)
+    }
+
+    fn last_attempts(&self) -> (Duration, Duration) {
+        LAST_ATTEMPTS
     }
 }
 

@@ -4,14 +4,14 @@ use super::*;
 struct Rig {
     webhook: WebhookBackend,
     client: Arc<FakeClient>,
-    metrics: Arc<WebhookMetrics>,
+    metrics: Arc<DeliveryMetrics>,
 }
 
 fn rig(mode: Mode, replies: &[Reply]) -> Rig {
     let initial_backoff = Duration::from_secs(1);
     let (max_event_size, compress, spool) = (Some(100), false, None);
     let config = WebhookConfig { mode, initial_backoff, max_event_size, compress, spool };
-    let (client, metrics) = (FakeClient::new(replies), Arc::new(WebhookMetrics::default()));
+    let (client, metrics) = (FakeClient::new(replies), Arc::new(DeliveryMetrics::default()));
     let webhook = WebhookBackend::start(config, client.clone(), metrics.clone()).unwrap();
     Rig { webhook, client, metrics }
 }

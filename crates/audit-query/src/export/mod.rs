@@ -4,7 +4,10 @@
 //! Files are written under hidden names, which those programs do not read, and get their own names
 //! when all of them are complete. A file that is there is not replaced, unless that is asked for.
 
+mod archive;
 mod text;
+
+pub use self::archive::{ArchiveWriter, Hour};
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter};

@@ -168,6 +168,7 @@ impl Rows {
                         Kind::Json => {
                             let json = match column {
                                 Column::RequestObject => event.request_object,
+                                Column::Event => Some(event.raw),
                                 _ => event.response_object,
                             };
                             json.map_or(NULL, |json| {

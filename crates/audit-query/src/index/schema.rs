@@ -44,6 +44,8 @@ pub(crate) enum Column {
     Message,
     RequestObject,
     ResponseObject,
+    /// The whole event as it stands in the log.
+    Event,
 }
 
 /// How the values of a column are stored.
@@ -151,6 +153,7 @@ impl Column {
             Column::Message => "message",
             Column::RequestObject => "request_object",
             Column::ResponseObject => "response_object",
+            Column::Event => "event",
         }
     }
 
@@ -164,7 +167,7 @@ impl Column {
             Column::Offset => Kind::Offset,
             Column::Length => Kind::Length,
             Column::Exact => Kind::Flag,
-            Column::RequestObject | Column::ResponseObject => Kind::Json,
+            Column::RequestObject | Column::ResponseObject | Column::Event => Kind::Json,
             _ => Kind::Text,
         }
     }
@@ -213,6 +216,10 @@ impl Column {
                 primitive(Physical::FIXED_LEN_BYTE_ARRAY, optional, Some(LogicalType::Uuid), 16)
             }
             Kind::Text => primitive(Physical::BYTE_ARRAY, optional, Some(LogicalType::String), -1),
+            // Bytes that are proved by seals must not be formatted anew.
+            Kind::Json if self == Column::Event => {
+                primitive(Physical::BYTE_ARRAY, optional, Some(LogicalType::String), -1)
+            }
             Kind::Json => primitive(Physical::BYTE_ARRAY, optional, Some(LogicalType::Json), -1),
             Kind::Code => primitive(Physical::INT32, optional, None, -1),
             Kind::Offset => primitive(Physical::INT64, optional, None, -1),

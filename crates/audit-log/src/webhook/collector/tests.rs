@@ -1,5 +1,5 @@
 use super::*;
-use crate::webhook::WebhookMetrics;
+use crate::webhook::DeliveryMetrics;
 use crate::webhook::config::WebhookConfig;
 use crate::webhook::fake_client::{FakeClient, Reply, event};
 use crate::{Mode, Plugin};
@@ -11,13 +11,13 @@ struct Rig {
     /// `None`: closed.
     events: Option<mpsc::Sender<Line>>,
     client: Arc<FakeClient>,
-    metrics: Arc<WebhookMetrics>,
+    metrics: Arc<DeliveryMetrics>,
     ending: Ending,
     running: JoinHandle<()>,
 }
 
 fn rig_with(replies: &[Reply], throttle: Option<Throttle>) -> Rig {
-    let (client, metrics) = (FakeClient::new(replies), Arc::new(WebhookMetrics::default()));
+    let (client, metrics) = (FakeClient::new(replies), Arc::new(DeliveryMetrics::default()));
     let (mode, initial_backoff) = (Mode::Blocking, Duration::from_secs(1));
     let (compress, max_event_size, spool) = (false, None, None);
     let config = WebhookConfig { mode, initial_backoff, max_event_size, compress, spool };

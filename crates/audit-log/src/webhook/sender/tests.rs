@@ -9,7 +9,7 @@ const INITIAL: Duration = Duration::from_secs(10);
 struct Rig {
     sender: Arc<Sender>,
     client: Arc<FakeClient>,
-    metrics: Arc<WebhookMetrics>,
+    metrics: Arc<DeliveryMetrics>,
     ending: Ending,
 }
 
@@ -17,7 +17,7 @@ fn rig_with(replies: &[Reply], compress: bool) -> Rig {
     let (mode, initial_backoff) = (Mode::Blocking, INITIAL);
     let config =
         WebhookConfig { mode, initial_backoff, max_event_size: None, compress, spool: None };
-    let (client, metrics) = (FakeClient::new(replies), Arc::new(WebhookMetrics::default()));
+    let (client, metrics) = (FakeClient::new(replies), Arc::new(DeliveryMetrics::default()));
     let ending = Ending::default();
     let sender = Sender::new(&config, client.clone(), metrics.clone(), ending.clone());
     Rig { sender: Arc::new(sender), client, metrics, ending }

@@ -1,7 +1,8 @@
-//! Batches on the disk until the endpoint has accepted them.
+//! Batches on the disk until the destination has accepted them.
 //!
 //! One file per batch ([`name`]), written under another name first and then renamed, so that each
-//! file is complete. The oldest batch is sent until it is accepted, then deleted: each event
+//! file is complete. A batch is written at once, or as a segment that grows event by event
+//! ([`segment`]). The oldest batch is sent until it is accepted, then deleted: each event
 //! arrives at least once, and in order. Only one process may use a directory ([`directory`]).
 //!
 //! # When the disk fails
@@ -10,14 +11,15 @@
 //! only counted as lost if its file is gone. A directory that vanishes is created again.
 //!
 //! # Batches set aside
-//! A batch whose content does not match its checksum, and events that the endpoint refuses for
+//! A batch whose content does not match its checksum, and events that the destination refuses for
 //! good, are kept as `*.rejected` and counted as lost. They take at most half of
-//! `--audit-webhook-spool-max-size`; beyond that they are deleted instead. An existing `*.rejected`
+//! the spool's maximum size; beyond that they are deleted instead. An existing `*.rejected`
 //! file is never overwritten or deleted.
 
 mod deliver;
 mod directory;
 mod name;
+mod segment;
 
 use std::collections::VecDeque;
 use std::io;
@@ -29,26 +31,40 @@ use tokio_util::sync::CancellationToken;
 
 use self::directory::{Directory, Found};
 use self::name::{BatchName, Kind};
-use super::config::{SpoolConfig, WebhookError};
-use super::metrics::WebhookMetrics;
+use super::attempt::Format;
+use super::config::SpoolConfig;
+use super::metrics::DeliveryMetrics;
 use crate::BackendState;
 use api_client::backoff::ExponentialBackoff;
 
-pub(super) use self::deliver::drain;
+pub(crate) use self::deliver::drain;
+pub(crate) use self::segment::Segment;
 
 /// The delays after failed operations on the disk.
 const RETRY: ExponentialBackoff =
     ExponentialBackoff::new(Duration::from_millis(50), 2.0, Duration::from_secs(1));
 
+/// What is particular to the spools of one kind of backend.
+#[derive(Debug)]
+pub(crate) struct About {
+    /// What messages call it: `the webhook's spool`.
+    pub(crate) name: &'static str,
+    /// The setting of its maximum size.
+    pub(crate) size_flag: &'static str,
+    /// How events are stored.
+    pub(crate) format: &'static Format,
+}
+
 /// The directory and what is in it.
 #[derive(Debug)]
-pub(super) struct Spool {
+pub(crate) struct Spool {
     config: SpoolConfig,
+    about: &'static About,
     directory: Mutex<Arc<Directory>>,
     state: Mutex<State>,
     changed: Notify,
     closed: CancellationToken,
-    metrics: Arc<WebhookMetrics>,
+    metrics: Arc<DeliveryMetrics>,
 }
 
 #[derive(Debug, Default)]
@@ -59,6 +75,8 @@ struct State {
     rejected_files: u64,
     rejected_bytes: u64,
     next: u64,
+    /// Events of a segment did not fit.
+    is_full: bool,
     /// Why the disk cannot be used now: reading, writing.
     failing: [Option<String>; 2],
 }
@@ -80,37 +98,33 @@ enum Access {
 
 /// A batch is not in the spool.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum SpoolError {
+pub(crate) enum SpoolError {
     /// There is no room for it.
-    #[error("the webhook's spool is full; raise --audit-webhook-spool-max-size")]
-    Full,
+    #[error("{} is full; raise {}", .0.name, .0.size_flag)]
+    Full(&'static About),
     /// The system refused it.
-    #[error("cannot write to the webhook's spool: {0}")]
-    Io(#[from] io::Error),
+    #[error("cannot write to {about}: {source}", about = .0.name, source = .1)]
+    Io(&'static About, io::Error),
 }
 
 impl Spool {
     /// Opens the directory, creates it if it is missing, and finds the batches that are in it.
-    pub(super) fn open(
+    pub(crate) fn open(
         config: &SpoolConfig,
-        metrics: Arc<WebhookMetrics>,
-    ) -> Result<Spool, WebhookError> {
-        let wrong = |source: io::Error| match source.kind() {
-            io::ErrorKind::ResourceBusy => {
-                WebhookError::SpoolInUse { path: config.dir.clone(), source }
-            }
-            _ => WebhookError::Spool { path: config.dir.clone(), source },
-        };
-        let directory = Arc::new(Directory::open(&config.dir).map_err(wrong)?);
+        about: &'static About,
+        metrics: Arc<DeliveryMetrics>,
+    ) -> io::Result<Spool> {
+        let directory = Arc::new(Directory::open(&config.dir, about.format.extension)?);
         let spool = Spool {
             config: config.clone(),
+            about,
             directory: Mutex::new(directory.clone()),
             state: Mutex::default(),
             changed: Notify::new(),
             closed: CancellationToken::new(),
             metrics,
         };
-        spool.adopt(&directory).map_err(wrong)?;
+        spool.adopt(&directory)?;
         Ok(spool)
     }
 
@@ -144,14 +158,15 @@ impl Spool {
     fn directory(&self) -> io::Result<Arc<Directory>> {
         let mut current = self.directory.lock().expect("nothing panics while it holds this");
         if !current.is_at_path()? {
-            let new = Arc::new(Directory::open(&self.config.dir)?);
+            let new = Arc::new(Directory::open(&self.config.dir, self.about.format.extension)?);
             // Those that were set aside are counted again where they are.
             let mut state = self.lock();
             (state.rejected_files, state.rejected_bytes) = (0, 0);
             drop(state);
             self.adopt(&new)?;
             tracing::warn!(
-                "the webhook's spool directory {} was deleted or moved; it was created again",
+                "{}: the directory {} was deleted or moved; it was created again",
+                self.about.name,
                 self.config.dir.display()
             );
             *current = new;
@@ -161,7 +176,7 @@ impl Spool {
 
     /// Appends a list of `events` events behind all others, on the disk. Tries again until it is
     /// there, the spool is full, or `give_up` is cancelled.
-    pub(super) async fn push(
+    pub(crate) async fn push(
         self: &Arc<Self>,
         list: Vec<u8>,
         events: u64,
@@ -174,8 +189,8 @@ impl Spool {
             let write = tokio::task::spawn_blocking(move || spool.write(&list, events));
             let written = tokio::select! {
                 biased;
-                written = write => written.unwrap_or_else(|e| Err(io::Error::other(e).into())),
-                () = give_up.cancelled() => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+                written = write => written.unwrap_or_else(|e| Err(self.io(io::Error::other(e)))),
+                () = give_up.cancelled() => Err(self.io(io::ErrorKind::TimedOut.into())),
             };
             match written {
                 Ok(()) => {
@@ -183,11 +198,11 @@ impl Spool {
                     self.changed.notify_one();
                     return Ok(());
                 }
-                Err(SpoolError::Io(error)) if !give_up.is_cancelled() => {
+                Err(SpoolError::Io(_, error)) if !give_up.is_cancelled() => {
                     self.failed(Access::Write, &error);
                     tokio::select! {
                         () = tokio::time::sleep(backoff.next_delay()) => {}
-                        () = give_up.cancelled() => return Err(error.into()),
+                        () = give_up.cancelled() => return Err(self.io(error)),
                     }
                 }
                 Err(error) => return Err(error),
@@ -196,18 +211,19 @@ impl Spool {
     }
 
     fn write(&self, list: &[u8], events: u64) -> Result<(), SpoolError> {
-        let directory = self.directory()?;
+        let directory = self.directory().map_err(|error| self.io(error))?;
         let bytes = list.len() as u64;
         let number = {
             let mut state = self.lock();
             if state.bytes + state.rejected_bytes + bytes > self.config.max_size {
-                return Err(SpoolError::Full);
+                return Err(SpoolError::Full(self.about));
             }
             state.next += 1;
             state.next - 1
         };
-        let name = BatchName::new(number, events, list);
-        directory.write(Kind::Pending, &name.file_name(Kind::Pending), list)?;
+        let name = BatchName::new(self.about.format.extension, number, events, list);
+        let written = directory.write(Kind::Pending, &name.file_name(Kind::Pending), list);
+        written.map_err(|error| self.io(error))?;
         let mut state = self.lock();
         state.bytes += bytes;
         state.batches.push_back(Batch { name, bytes, directory });
@@ -215,14 +231,18 @@ impl Spool {
         Ok(())
     }
 
-    /// Accepts no more batches; what is left is for the next start, unless the endpoint takes it
+    fn io(&self, error: io::Error) -> SpoolError {
+        SpoolError::Io(self.about, error)
+    }
+
+    /// Accepts no more batches; what is left is for the next start, unless the destination takes it
     /// now.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         self.closed.cancel();
     }
 
     /// Returns whether the disk can be written and read.
-    pub(super) fn state(&self) -> BackendState {
+    pub(crate) fn state(&self) -> BackendState {
         match self.lock().failing.iter().flatten().next() {
             Some(reason) => BackendState::Failing(reason.clone()),
             None => BackendState::Ok,
@@ -252,6 +272,7 @@ impl Spool {
         if let Some(at) = state.batches.iter().position(|known| known.name == batch.name) {
             state.batches.remove(at);
             state.bytes = state.bytes.saturating_sub(batch.bytes);
+            state.is_full = false;
         }
         self.publish(&state);
     }
@@ -268,7 +289,7 @@ impl Spool {
             Access::Write => "write to",
         };
         let reason =
-            format!("cannot {what} the webhook's spool {}: {error}", self.config.dir.display());
+            format!("cannot {what} {} {}: {error}", self.about.name, self.config.dir.display());
         let mut state = self.lock();
         if state.failing[access as usize].replace(reason.clone()).is_none() {
             tracing::error!("{reason}; retrying, no event is lost");
@@ -277,7 +298,7 @@ impl Spool {
 
     fn succeeded(&self, access: Access) {
         if self.lock().failing[access as usize].take().is_some() {
-            tracing::info!("the webhook's spool {} is healthy again", self.config.dir.display());
+            tracing::info!("{} {} is healthy again", self.about.name, self.config.dir.display());
         }
     }
 

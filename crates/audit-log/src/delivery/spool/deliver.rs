@@ -1,37 +1,30 @@
 //! Sending what is in the spool.
 
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Access, Batch, BatchName, Kind, RETRY, Spool};
+use super::{Access, Batch, BatchName, Kind, RETRY, Spool, segment};
+use futures_util::future::BoxFuture;
+
 use crate::DroppedEvents;
-use crate::webhook::list;
-use crate::webhook::sender::{Attempt, Sender, Verdict};
-use crate::webhook::split::{Delivered, Sent, deliver};
+use crate::delivery::{Attempt, Courier, Delivered, Sent, Verdict, deliver};
 
-/// A batch that the endpoint calls invalid is set aside after this many such responses.
+/// A batch that the destination calls invalid is set aside after this many such responses.
 const REFUSALS: u32 = 5;
-
-/// After shutdown has begun, one attempt may take this long, and all together.
-const LAST_ATTEMPT: Duration = Duration::from_secs(1);
-const LAST_ATTEMPTS: Duration = Duration::from_secs(3);
 
 /// How long the removal of a delivered batch is tried.
 const REMOVAL: Duration = Duration::from_secs(10);
 
-/// Sends what is in the spool, in order, until it is closed and empty, or closed and the endpoint
-/// does not accept any more.
-pub(in crate::webhook) async fn drain(
-    spool: Arc<Spool>,
-    sender: Arc<Sender>,
-    lost: Arc<DroppedEvents>,
-) {
+/// Sends what is in the spool, in order, until it is closed and empty, or closed and the
+/// destination does not accept any more.
+pub(crate) async fn drain(spool: Arc<Spool>, courier: Arc<dyn Courier>, lost: Arc<DroppedEvents>) {
     let late = async {
         spool.closed.cancelled().await;
-        tokio::time::sleep(LAST_ATTEMPTS).await;
+        tokio::time::sleep(courier.last_attempts().1).await;
     };
-    let draining = Draining { spool: spool.clone(), sender, lost };
+    let draining = Draining { spool: spool.clone(), courier: courier.clone(), lost };
     let draining = async {
         while let Some(batch) = draining.spool.oldest().await {
             if draining.batch(batch).await.is_none() {
@@ -47,7 +40,7 @@ pub(in crate::webhook) async fn drain(
 
 struct Draining {
     spool: Arc<Spool>,
-    sender: Arc<Sender>,
+    courier: Arc<dyn Courier>,
     lost: Arc<DroppedEvents>,
 }
 
@@ -55,8 +48,10 @@ struct Draining {
 enum Content {
     /// The batch as it was written.
     Intact(Vec<u8>),
+    /// The same, to be sent from its file.
+    File(Arc<File>),
     /// Something else than what was written.
-    Corrupt(Vec<u8>),
+    Corrupt,
     /// Not a list of events, under a name of earlier versions, which have no checksum.
     Foreign,
     /// The file is not there any more.
@@ -73,23 +68,28 @@ impl Draining {
         let (path, events) = (path.display(), batch.name.events);
         match self.read(&batch).await? {
             Content::Intact(list) => {
-                let sent = deliver(&list, events, |list, events| self.send(list, events)).await;
-                match sent {
-                    Delivered::All => self.remove(&batch).await?,
-                    Delivered::Stopped => return None,
-                    Delivered::Refused { list: refused, events, failure } => {
-                        self.lost.add(events, &failure);
-                        let refused = refused.unwrap_or(list);
-                        self.set_aside(&batch, refused, events, &failure.to_string()).await?;
-                    }
-                }
+                let number = batch.name.number;
+                let send = |list, events| self.send(number, list, events);
+                let sent = deliver(self.spool.about.format, &list, events, send).await;
+                self.settle(&batch, sent).await?;
             }
-            Content::Corrupt(content) => {
+            Content::File(file) => {
+                let sent = match self.send_file(&batch, file).await {
+                    Sent::Taken => Delivered::All,
+                    Sent::Stopped => Delivered::Stopped,
+                    Sent::TooLarge(failure) | Sent::Refused(failure) => {
+                        Delivered::Refused { list: None, events, failure }
+                    }
+                };
+                self.settle(&batch, sent).await?;
+            }
+            Content::Corrupt => {
                 self.lost.add(events, &format!("{path} is corrupt: its checksum is not right"));
-                self.set_aside(&batch, content, events, "its checksum is not right").await?;
+                self.set_aside(&batch, None, events, "its checksum is not right").await?;
             }
             Content::Gone => {
-                let reason = format!("{path} was deleted before the endpoint accepted it");
+                let reason =
+                    format!("{path} was deleted before {} accepted it", self.courier.destination());
                 self.lost.add(events, &reason);
             }
             Content::NotRegular(error) => self.lost.add(events, &format!("{path}: {error}")),
@@ -101,13 +101,30 @@ impl Draining {
         Some(())
     }
 
+    /// Removes or keeps a batch that was sent. Returns `None` if it stays in the spool because the
+    /// process shuts down.
+    async fn settle(&self, batch: &Batch, sent: Delivered) -> Option<()> {
+        match sent {
+            Delivered::All => self.remove(batch).await,
+            Delivered::Stopped => None,
+            Delivered::Refused { list: refused, events, failure } => {
+                self.lost.add(events, &failure);
+                self.set_aside(batch, refused, events, &failure.to_string()).await
+            }
+        }
+    }
+
     /// Reads a batch; retries until the read succeeds or fails permanently, or the process shuts
     /// down.
     async fn read(&self, batch: &Batch) -> Option<Content> {
         let mut backoff = RETRY;
         loop {
             let (spool, batch) = (self.spool.clone(), batch.clone());
-            let reading = tokio::task::spawn_blocking(move || spool.read(&batch));
+            let as_file = self.courier.sends_files();
+            let reading = tokio::task::spawn_blocking(move || match as_file {
+                true => spool.open_checked(&batch),
+                false => spool.read(&batch),
+            });
             let read = tokio::select! {
                 read = reading => read.unwrap_or_else(|error| Err(io::Error::other(error))),
                 // A disk that does not respond must not hold up the shutdown.
@@ -126,14 +143,25 @@ impl Draining {
         }
     }
 
-    /// Sends one list until the endpoint accepts it or refuses it for good.
-    async fn send(&self, list: Vec<u8>, events: u64) -> Sent {
-        let body = self.sender.body(&list);
+    /// Sends one batch until the destination accepts it or refuses it for good.
+    async fn send(&self, number: u64, list: Vec<u8>, events: u64) -> Sent {
+        let encoded = self.courier.encode(list);
+        self.insist_sending(|| self.courier.attempt(number, encoded.clone(), events)).await
+    }
+
+    /// The same from its file.
+    async fn send_file(&self, batch: &Batch, file: Arc<File>) -> Sent {
+        let Batch { name, bytes, .. } = batch;
+        let send = || self.courier.attempt_file(name.number, file.clone(), *bytes, name.events);
+        self.insist_sending(send).await
+    }
+
+    async fn insist_sending<'a>(&self, send: impl Fn() -> BoxFuture<'a, Attempt>) -> Sent {
         let (mut attempt, mut refusals) = (0, 0);
         loop {
             let sent = tokio::select! {
                 biased;
-                sent = self.sender.attempt(body.clone(), events) => sent,
+                sent = send() => sent,
                 () = self.hangs() => return Sent::Stopped,
             };
             let (failure, retry_after, verdict) = match sent {
@@ -154,10 +182,11 @@ impl Draining {
             }
             if attempt == 0 {
                 tracing::warn!(
-                    "the webhook endpoint does not accept events, they wait in the spool: {failure}"
+                    "{} does not accept events, they wait in the spool: {failure}",
+                    self.courier.destination()
                 );
             }
-            if !self.spool.wait(self.sender.delay(attempt, retry_after)).await {
+            if !self.spool.wait(self.courier.delay(attempt, retry_after)).await {
                 return Sent::Stopped;
             }
             attempt += 1;
@@ -167,7 +196,7 @@ impl Draining {
     /// Waits until shutdown has begun and this has been waited for long enough.
     async fn hangs(&self) {
         self.spool.closed.cancelled().await;
-        tokio::time::sleep(LAST_ATTEMPT).await;
+        tokio::time::sleep(self.courier.last_attempts().0).await;
     }
 
     /// Removes a batch that was delivered.
@@ -185,44 +214,48 @@ impl Draining {
         Some(())
     }
 
-    /// Keeps what was refused in place of the batch, if there is room for it.
+    /// Keeps what was refused in place of the batch, if there is room for it. `refused` is `None`
+    /// for the whole batch.
     async fn set_aside(
         &self,
         batch: &Batch,
-        refused: Vec<u8>,
+        refused: Option<Vec<u8>>,
         events: u64,
         reason: &str,
     ) -> Option<()> {
         self.spool.metrics.rejected_events.inc_by(events);
         let name = batch.name.file_name(Kind::Pending);
-        let whole = events == batch.name.events;
-        let bytes = refused.len() as u64;
+        let bytes = refused.as_ref().map_or(batch.bytes, |refused| refused.len() as u64);
         let file = self.spool.reserve_rejected(bytes).then(|| {
-            let aside = match whole {
+            let aside = match &refused {
                 // Under its actual checksum, which shows the difference.
-                true => batch.name.clone(),
-                false => BatchName::new(batch.name.number, events, &refused),
+                None => batch.name.clone(),
+                Some(refused) => {
+                    let extension = self.spool.about.format.extension;
+                    BatchName::new(extension, batch.name.number, events, refused)
+                }
             };
             aside.file_name(Kind::Rejected)
         });
         let Some(file) = file else {
             tracing::error!(
                 "deleted a batch of {events} events that was rejected: {reason}; *.rejected files already \
-                 use half of --audit-webhook-spool-max-size, move them away"
+                 use half of {}, move them away",
+                self.spool.about.size_flag
             );
             return self.remove(batch).await;
         };
         let path = batch.directory.path_of(&file);
         let directory = batch.directory.clone();
         let moved = self
-            .insist(None, move || match whole {
-                true => match directory.rename(&name, &file) {
+            .insist(None, move || match &refused {
+                None => match directory.rename(&name, &file) {
                     // Renamed by an attempt whose sync then failed.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
                     renamed => renamed,
                 },
-                false => {
-                    directory.write(Kind::Rejected, &file, &refused)?;
+                Some(refused) => {
+                    directory.write(Kind::Rejected, &file, refused)?;
                     directory.remove(&name)
                 }
             })
@@ -303,10 +336,35 @@ impl Spool {
         };
         Ok(match batch.name.matches(&content) {
             Some(true) => Content::Intact(content),
-            Some(false) => Content::Corrupt(content),
-            None if list::is_list(&content) => Content::Intact(content),
+            Some(false) => Content::Corrupt,
+            None if (self.about.format.is_valid)(&content) => Content::Intact(content),
             None => Content::Foreign,
         })
+    }
+
+    /// Opens the file of a batch, after comparing its content with its checksum.
+    fn open_checked(&self, batch: &Batch) -> io::Result<Content> {
+        let name = batch.name.file_name(Kind::Pending);
+        let file = match batch.directory.open_file(&name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                match self.directory()?.open_file(&name) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        return Ok(Content::Gone);
+                    }
+                    file => file?,
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                return Ok(Content::NotRegular(error));
+            }
+            file => file?,
+        };
+        let scan = segment::scan(&file)?;
+        let is_whole = scan.bytes == batch.bytes && scan.torn == 0;
+        match batch.name.matches_hash(&scan.hash()) {
+            Some(true) if is_whole => Ok(Content::File(Arc::new(file))),
+            _ => Ok(Content::Corrupt),
+        }
     }
 
     /// Reserves space for a batch that is set aside; `false` if there is not enough.

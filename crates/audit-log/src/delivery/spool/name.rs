@@ -1,29 +1,30 @@
 //! Names of batch files.
 //!
-//! `<number>.<checksum>-<events>.json`: the number has 20 digits and gives the order, `events` is
+//! `<number>.<checksum>-<events>.json`, or another extension than `json` ([`Format`](crate::delivery::Format)): the number has 20 digits and gives the order, `events` is
 //! the number of events in the batch, and the checksum is the first half of the content's SHA-256
 //! in hex. Files of earlier versions have no checksum. A batch that was set aside ends in
 //! `.rejected`.
 
-use crate::seal::{hex, sha256};
+use crate::seal::{Sha256, hex, sha256};
 
 /// Decimal digits of a batch's number.
 const DIGITS: usize = 20;
 /// Hexadecimal digits of a checksum.
 const CHECKSUM: usize = 32;
 
-/// The name of a batch file.
+/// Returns the name of a batch file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct BatchName {
-    pub(super) number: u64,
-    pub(super) events: u64,
+pub(crate) struct BatchName {
+    pub(crate) number: u64,
+    pub(crate) events: u64,
     /// `None` in files of earlier versions.
     checksum: Option<String>,
+    extension: &'static str,
 }
 
 /// The kind of a batch file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// To be sent.
     Pending,
     /// Set aside: the endpoint refused it, or it is corrupt.
@@ -32,13 +33,29 @@ pub(super) enum Kind {
 
 impl BatchName {
     /// Returns the name of a batch with this content.
-    pub(super) fn new(number: u64, events: u64, content: &[u8]) -> BatchName {
-        BatchName { number, events, checksum: Some(checksum(content)) }
+    pub(crate) fn new(
+        extension: &'static str,
+        number: u64,
+        events: u64,
+        content: &[u8],
+    ) -> BatchName {
+        BatchName::hashed(extension, number, events, &sha256(content))
+    }
+
+    /// Returns the name of a batch whose content has this SHA-256.
+    pub(crate) fn hashed(
+        extension: &'static str,
+        number: u64,
+        events: u64,
+        hash: &Sha256,
+    ) -> BatchName {
+        BatchName { number, events, checksum: Some(checksum(hash)), extension }
     }
 
     /// Parses a file name. Returns `None` for any name that [`BatchName::file_name`] cannot return.
-    pub(super) fn parse(name: &str) -> Option<(BatchName, Kind)> {
-        let (stem, kind) = match name.strip_suffix(".json") {
+    pub(crate) fn parse(extension: &'static str, name: &str) -> Option<(BatchName, Kind)> {
+        let pending = name.strip_suffix(extension).and_then(|name| name.strip_suffix('.'));
+        let (stem, kind) = match pending {
             Some(stem) => (stem, Kind::Pending),
             None => (name.strip_suffix(".rejected")?, Kind::Rejected),
         };
@@ -47,8 +64,8 @@ impl BatchName {
             Some((number, checksum)) => (number, Some(checksum.to_owned())),
             None => (head, None),
         };
-        let parsed =
-            BatchName { number: number.parse().ok()?, events: events.parse().ok()?, checksum };
+        let (order, events) = (number.parse().ok()?, events.parse().ok()?);
+        let parsed = BatchName { number: order, events, checksum, extension };
         let is_checksum = |text: &String| {
             text.len() == CHECKSUM && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
         };
@@ -57,10 +74,10 @@ impl BatchName {
     }
 
     /// Returns the file name of a batch.
-    pub(super) fn file_name(&self, kind: Kind) -> String {
-        let BatchName { number, events, checksum } = self;
+    pub(crate) fn file_name(&self, kind: Kind) -> String {
+        let BatchName { number, events, checksum, extension } = self;
         let extension = match kind {
-            Kind::Pending => "json",
+            Kind::Pending => *extension,
             Kind::Rejected => "rejected",
         };
         match checksum {
@@ -70,13 +87,19 @@ impl BatchName {
     }
 
     /// Returns whether `content` is what was written. `None`: the name has no checksum.
-    pub(super) fn matches(&self, content: &[u8]) -> Option<bool> {
-        self.checksum.as_ref().map(|expected| *expected == checksum(content))
+    pub(crate) fn matches(&self, content: &[u8]) -> Option<bool> {
+        self.matches_hash(&sha256(content))
+    }
+
+    /// Returns whether content with this SHA-256 is what was written. `None`: the name has no
+    /// checksum.
+    pub(crate) fn matches_hash(&self, hash: &Sha256) -> Option<bool> {
+        self.checksum.as_ref().map(|expected| *expected == checksum(hash))
     }
 }
 
-fn checksum(content: &[u8]) -> String {
-    let mut checksum = hex(&sha256(content));
+fn checksum(hash: &Sha256) -> String {
+    let mut checksum = hex(hash);
     checksum.truncate(CHECKSUM);
     checksum
 }
@@ -87,15 +110,15 @@ mod tests {
 
     #[test]
     fn names_are_parsed_strictly() {
-        let name = BatchName::new(7, 3, b"content");
+        let name = BatchName::new("json", 7, 3, b"content");
         let text = name.file_name(Kind::Pending);
-        assert_eq!(BatchName::parse(&text), Some((name.clone(), Kind::Pending)));
+        assert_eq!(BatchName::parse("json", &text), Some((name.clone(), Kind::Pending)));
         let aside = name.file_name(Kind::Rejected);
-        assert_eq!(BatchName::parse(&aside), Some((name.clone(), Kind::Rejected)));
+        assert_eq!(BatchName::parse("json", &aside), Some((name.clone(), Kind::Rejected)));
         assert_eq!(name.matches(b"content"), Some(true));
         assert_eq!(name.matches(b"cpntent"), Some(false));
 
-        let (old, _) = BatchName::parse("00000000000000000007-3.json").unwrap();
+        let (old, _) = BatchName::parse("json", "00000000000000000007-3.json").unwrap();
         assert_eq!((old.number, old.events, old.matches(b"")), (7, 3, None));
         for foreign in [
             "7-3.json",
@@ -107,7 +130,7 @@ mod tests {
             "00000000000000000007-3.tmp",
             "readme.json",
         ] {
-            assert_eq!(BatchName::parse(foreign), None, "{foreign}");
+            assert_eq!(BatchName::parse("json", foreign), None, "{foreign}");
         }
     }
 }

@@ -1,15 +1,12 @@
-//! Sending a list in halves where the endpoint finds it too large (413).
+//! Sending a batch in halves if the destination rejects it as too large.
 
 use std::ops::Range;
 
-use serde_json::value::RawValue;
-
-use super::list;
-use super::sender::Failure;
+use super::attempt::{Failure, Format};
 
 /// The outcome of a list.
 #[derive(Debug)]
-pub(super) enum Sent {
+pub(crate) enum Sent {
     /// The endpoint accepted it.
     Taken,
     /// The endpoint finds it too large.
@@ -22,7 +19,7 @@ pub(super) enum Sent {
 
 /// The outcomes of a list and its parts.
 #[derive(Debug)]
-pub(super) enum Delivered {
+pub(crate) enum Delivered {
     /// The endpoint accepted all of it.
     All,
     /// It did not accept these events.
@@ -38,9 +35,10 @@ pub(super) enum Delivered {
     Stopped,
 }
 
-/// Sends a list of `events` events with `send`; halves what is too large until it is accepted, or
+/// Sends a batch of `events` events with `send`; halves what is too large until it is accepted, or
 /// is a single event. The order of the events stays.
-pub(super) async fn deliver<F: Future<Output = Sent>>(
+pub(crate) async fn deliver<F: Future<Output = Sent>>(
+    format: &Format,
     list: &[u8],
     events: u64,
     mut send: impl FnMut(Vec<u8>, u64) -> F,
@@ -52,17 +50,17 @@ pub(super) async fn deliver<F: Future<Output = Sent>>(
         Sent::Refused(failure) => return whole(failure),
         Sent::TooLarge(failure) => failure,
     };
-    let items = match list::items(list) {
+    let items = match (format.items)(list) {
         Some(items) if items.len() > 1 => items,
         _ => return whole(first),
     };
     // The first half is sent first.
     let mut parts: Vec<Range<usize>> = Vec::new();
     halve(0..items.len(), &mut parts);
-    let mut refused: Vec<&RawValue> = Vec::new();
+    let mut refused: Vec<&[u8]> = Vec::new();
     let mut last = first;
     while let Some(part) = parts.pop() {
-        let content = list::of_items(&items[part.clone()]);
+        let content = (format.join)(&items[part.clone()]);
         match send(content, part.len() as u64).await {
             Sent::Taken => {}
             Sent::Stopped => return Delivered::Stopped,
@@ -77,7 +75,7 @@ pub(super) async fn deliver<F: Future<Output = Sent>>(
         0 => Delivered::All,
         count if count == items.len() => whole(last),
         count => Delivered::Refused {
-            list: Some(list::of_items(&refused)),
+            list: Some((format.join)(&refused)),
             events: count as u64,
             failure: last,
         },
@@ -96,6 +94,7 @@ mod tests {
 
     use super::*;
     use crate::Line;
+    use crate::webhook::list;
 
     fn list(sizes: &[usize]) -> Vec<u8> {
         let line = |(number, size): (usize, &usize)| -> Line {
@@ -105,8 +104,8 @@ mod tests {
     }
 
     fn ids(list: &[u8]) -> Vec<u64> {
-        let id = |item: &RawValue| {
-            serde_json::from_str::<serde_json::Value>(item.get()).unwrap()["id"].as_u64().unwrap()
+        let id = |item: &[u8]| {
+            serde_json::from_slice::<serde_json::Value>(item).unwrap()["id"].as_u64().unwrap()
         };
         list::items(list).unwrap().into_iter().map(id).collect()
     }
@@ -115,7 +114,7 @@ mod tests {
     async fn through(list: &[u8], limit: usize) -> (Delivered, Vec<u64>) {
         let accepted = Mutex::new(Vec::new());
         let events = ids(list).len() as u64;
-        let delivered = deliver(list, events, async |list: Vec<u8>, count: u64| {
+        let delivered = deliver(&list::FORMAT, list, events, async |list: Vec<u8>, count: u64| {
             let ids = ids(&list);
             assert_eq!(ids.len() as u64, count);
             if list.len() > limit {

@@ -3,10 +3,13 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 use crate::test_folder::TestFolder;
+use crate::webhook::WebhookError;
 
 fn open(dir: &Path, max_size: u64) -> Result<Arc<Spool>, WebhookError> {
     let config = SpoolConfig { dir: dir.to_owned(), max_size };
-    Spool::open(&config, Arc::default()).map(Arc::new)
+    let about = &crate::webhook::SPOOL;
+    let opened = Spool::open(&config, about, Arc::default()).map(Arc::new);
+    opened.map_err(|error| WebhookError::spool(dir.to_owned(), error))
 }
 
 async fn push(spool: &Arc<Spool>, content: &str, events: u64) -> Result<(), SpoolError> {
@@ -27,7 +30,7 @@ async fn what_is_there_comes_first_and_what_is_too_much_is_refused() {
     let path = dir.path().join("spool");
     let spool = open(&path, 10).unwrap();
     push(&spool, "first", 2).await.unwrap();
-    assert!(matches!(push(&spool, "second", 1).await, Err(SpoolError::Full)));
+    assert!(matches!(push(&spool, "second", 1).await, Err(SpoolError::Full(_))));
     push(&spool, "third", 3).await.unwrap();
     drop(spool);
 
@@ -124,5 +127,5 @@ async fn a_write_that_fails_is_tried_again_and_given_up_at_the_end() {
         tokio::task::yield_now().await;
     }
     give_up.cancel();
-    assert!(matches!(pushing.await.unwrap(), Err(SpoolError::Io(_))));
+    assert!(matches!(pushing.await.unwrap(), Err(SpoolError::Io(..))));
 }

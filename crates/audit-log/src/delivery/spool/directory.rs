@@ -15,6 +15,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::name::{BatchName, Kind};
+use super::segment::parse_open;
 use crate::{FileId, Lock, create_private_dir, try_lock};
 use watched_files::regular_file::unusable;
 
@@ -25,8 +26,9 @@ const TEMPORARY: [&str; 2] = ["new.tmp", "rejected.tmp"];
 
 /// An open spool directory that belongs to this process alone.
 #[derive(Debug)]
-pub(super) struct Directory {
+pub(crate) struct Directory {
     path: PathBuf,
+    extension: &'static str,
     handle: File,
     /// Holds the lock where `handle` cannot.
     _lock: Option<File>,
@@ -34,19 +36,20 @@ pub(super) struct Directory {
 
 /// A batch file that was found.
 #[derive(Debug)]
-pub(super) struct Found {
-    pub(super) name: BatchName,
-    pub(super) kind: Kind,
-    pub(super) bytes: u64,
+pub(crate) struct Found {
+    pub(crate) name: BatchName,
+    pub(crate) kind: Kind,
+    pub(crate) bytes: u64,
 }
 
 impl Directory {
-    /// Opens and locks the directory, after creating it with mode 0700 if it is missing.
+    /// Opens and locks the directory, after creating it with mode 0700 if it is missing. Its
+    /// batches have the extension `extension`.
     ///
     /// # Errors
     /// Returns the system's error, or [`io::ErrorKind::ResourceBusy`] if another process, or
     /// another backend of this one, has it locked.
-    pub(super) fn open(path: &Path) -> io::Result<Directory> {
+    pub(crate) fn open(path: &Path, extension: &'static str) -> io::Result<Directory> {
         create_private_dir(path)?;
         // Not `File::open`, which would block on a named pipe.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -56,14 +59,14 @@ impl Directory {
             // A batch that was never accepted, left by a crash.
             let _ = unlinkat(&handle, name, AtFlags::empty());
         }
-        Ok(Directory { path: path.to_owned(), handle, _lock })
+        Ok(Directory { path: path.to_owned(), extension, handle, _lock })
     }
 
     /// Returns whether this directory, and not another or none, is at its path.
     ///
     /// # Errors
     /// Returns the error of the operating system, unless the file does not exist.
-    pub(super) fn is_at_path(&self) -> io::Result<bool> {
+    pub(crate) fn is_at_path(&self) -> io::Result<bool> {
         let own = self.handle.metadata()?;
         match fs::metadata(&self.path) {
             Ok(now) => Ok(FileId::of(&now) == FileId::of(&own)),
@@ -73,18 +76,18 @@ impl Directory {
     }
 
     /// Returns the path of a file in it, for messages.
-    pub(super) fn path_of(&self, name: &str) -> PathBuf {
+    pub(crate) fn path_of(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
     /// Returns the batches in it, the oldest first. Warns once about each entry that has the name
     /// of a batch and is not a regular file.
-    pub(super) fn batches(&self) -> io::Result<Vec<Found>> {
+    pub(crate) fn batches(&self) -> io::Result<Vec<Found>> {
         let mut found = Vec::new();
         for entry in Dir::read_from(&self.handle)? {
             let entry = entry?;
             let Ok(text) = entry.file_name().to_str() else { continue };
-            let Some((name, kind)) = BatchName::parse(text) else { continue };
+            let Some((name, kind)) = BatchName::parse(self.extension, text) else { continue };
             let stat = match statat(&self.handle, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
                 Err(Errno::NOENT) => continue,
                 stat => stat?,
@@ -106,27 +109,59 @@ impl Directory {
     ///
     /// # Errors
     /// Returns the system's error, or [`io::ErrorKind::InvalidInput`] if it is not a regular file.
-    pub(super) fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+    pub(crate) fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        let mut content = Vec::new();
+        self.open_file(name)?.read_to_end(&mut content)?;
+        Ok(content)
+    }
+
+    /// Opens a file for reading.
+    ///
+    /// # Errors
+    /// Returns the system's error, or [`io::ErrorKind::InvalidInput`] if it is not a regular file.
+    pub(crate) fn open_file(&self, name: &str) -> io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut file = match openat(&self.handle, name, flags, Mode::empty()) {
+        let file = match openat(&self.handle, name, flags, Mode::empty()) {
             Err(Errno::LOOP) => return Err(not_regular("a symbolic link")),
             file => File::from(file?),
         };
         if let Some(kind) = unusable(file.metadata()?.file_type()) {
             return Err(not_regular(kind));
         }
-        let mut content = Vec::new();
-        file.read_to_end(&mut content)?;
-        Ok(content)
+        Ok(file)
+    }
+
+    /// Creates an empty file to append to.
+    pub(crate) fn create(&self, name: &str) -> io::Result<File> {
+        let flags =
+            OFlags::RDWR | OFlags::APPEND | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+        Ok(File::from(openat(&self.handle, name, flags, Mode::RUSR | Mode::WUSR)?))
+    }
+
+    /// Opens a file to append to.
+    pub(crate) fn open_to_write(&self, name: &str) -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(File::from(openat(&self.handle, name, flags, Mode::empty())?))
+    }
+
+    /// The numbers of the segments that are open, the oldest first.
+    pub(crate) fn open_segments(&self) -> io::Result<Vec<u64>> {
+        let mut found = Vec::new();
+        for entry in Dir::read_from(&self.handle)? {
+            let entry = entry?;
+            found.extend(entry.file_name().to_str().ok().and_then(parse_open));
+        }
+        found.sort_unstable();
+        Ok(found)
     }
 
     /// Reads a file by its path, for when the open directory is of no use any more.
-    pub(super) fn read_by_path(&self, name: &str) -> io::Result<Vec<u8>> {
+    pub(crate) fn read_by_path(&self, name: &str) -> io::Result<Vec<u8>> {
         watched_files::regular_file::read(&self.path_of(name))
     }
 
     /// Writes a file so that it is either complete and on the disk, or not there.
-    pub(super) fn write(&self, kind: Kind, name: &str, content: &[u8]) -> io::Result<()> {
+    pub(crate) fn write(&self, kind: Kind, name: &str, content: &[u8]) -> io::Result<()> {
         let temporary = match kind {
             Kind::Pending => TEMPORARY[0],
             Kind::Rejected => TEMPORARY[1],
@@ -154,7 +189,7 @@ impl Directory {
     }
 
     /// Gives a file another name, which must be free.
-    pub(super) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+    pub(crate) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         match renameat_with(&self.handle, from, &self.handle, to, RenameFlags::NOREPLACE) {
             // The file system does not support the flag. No other process creates files here.
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
@@ -170,7 +205,7 @@ impl Directory {
     }
 
     /// Removes a file; one that is gone already is not an error.
-    pub(super) fn remove(&self, name: &str) -> io::Result<()> {
+    pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
         match unlinkat(&self.handle, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(error.into()),
@@ -218,20 +253,20 @@ mod tests {
     fn a_directory_has_one_owner_however_its_path_is_spelled() {
         let dir = TestFolder::new();
         let path = dir.path().join("spool");
-        let first = Directory::open(&path).unwrap();
+        let first = Directory::open(&path, "json").unwrap();
         std::os::unix::fs::symlink(&path, dir.path().join("link")).unwrap();
         for same in ["spool", "link", "spool/../spool"] {
-            let error = Directory::open(&dir.path().join(same)).unwrap_err();
+            let error = Directory::open(&dir.path().join(same), "json").unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::ResourceBusy, "{same}: {error}");
         }
         drop(first);
-        Directory::open(&path).unwrap();
+        Directory::open(&path, "json").unwrap();
     }
 
     #[test]
     fn files_are_written_whole_and_never_overwritten() {
         let dir = TestFolder::new();
-        let directory = Directory::open(dir.path()).unwrap();
+        let directory = Directory::open(dir.path(), "json").unwrap();
         directory.write(Kind::Pending, "a", b"one").unwrap();
         directory.write(Kind::Rejected, "b", b"two").unwrap();
         let error = directory.rename("a", "b").unwrap_err();

@@ -1,4 +1,4 @@
-//! Tracks whether the endpoint accepts events.
+//! Tracks whether the destination accepts events.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -7,25 +7,27 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::metrics::DeliveryMetrics;
 use crate::BackendState;
-use crate::webhook::WebhookMetrics;
 
 /// An endpoint that requests wait for, and that has not responded for so long, is not healthy. Less
 /// than a check of `/readyz` may take.
-pub(super) const AWAITED: Duration = Duration::from_millis(1500);
+pub(crate) const AWAITED: Duration = Duration::from_millis(1500);
 /// The same for an endpoint that nothing waits for, which may take its time.
-pub(super) const UNAWAITED: Duration = Duration::from_secs(10);
+pub(crate) const UNAWAITED: Duration = Duration::from_secs(10);
 
 /// The known state of the endpoint.
 #[derive(Debug)]
-pub(super) struct Health {
+pub(crate) struct Health {
     condition: watch::Sender<Condition>,
     waiting: Mutex<Waiting>,
     /// After how long without a response it is not healthy.
     hangs: Duration,
     /// The number of attempts that have ended.
     ended: watch::Sender<u64>,
-    metrics: Arc<WebhookMetrics>,
+    /// `the webhook`
+    name: &'static str,
+    metrics: Arc<DeliveryMetrics>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,34 +49,40 @@ struct Waiting {
 }
 
 impl Health {
-    pub(super) fn new(hangs: Duration, metrics: Arc<WebhookMetrics>) -> Health {
+    /// `name` is that of the destination, for messages: `the webhook`.
+    pub(crate) fn new(
+        name: &'static str,
+        hangs: Duration,
+        metrics: Arc<DeliveryMetrics>,
+    ) -> Health {
         Health {
             condition: watch::Sender::new(Condition::Healthy),
             waiting: Mutex::default(),
             hangs,
             ended: watch::Sender::new(0),
+            name,
             metrics,
         }
     }
 
     /// Makes an attempt that may hang.
-    pub(super) async fn watched<T>(&self, attempt: impl Future<Output = T>) -> T {
+    pub(crate) async fn watched<T>(&self, attempt: impl Future<Output = T>) -> T {
         // Dropped with the attempt where that is given up.
         let _attempt = UnderWay::new(self);
         attempt.await
     }
 
     /// It has responded, possibly by rejecting this list.
-    pub(super) fn is_well(&self) {
+    pub(crate) fn is_well(&self) {
         if *self.condition.borrow() != Condition::Healthy {
             self.metrics.healthy.set(1);
             self.condition.send_replace(Condition::Healthy);
-            tracing::info!(sink = self.metrics.backend.name(), "the webhook responds again");
+            tracing::info!(sink = self.metrics.backend.name(), "{} responds again", self.name);
         }
     }
 
     /// An attempt has failed.
-    pub(super) fn doubt(&self, reason: &Arc<str>) {
+    pub(crate) fn doubt(&self, reason: &Arc<str>) {
         self.metrics.healthy.set(0);
         self.condition.send_if_modified(|condition| {
             let was_healthy = *condition == Condition::Healthy;
@@ -86,32 +94,32 @@ impl Health {
     }
 
     /// All attempts have failed.
-    pub(super) fn fails(&self, reason: &Arc<str>) {
+    pub(crate) fn fails(&self, reason: &Arc<str>) {
         self.metrics.healthy.set(0);
         self.condition.send_replace(Condition::Failing(reason.clone()));
     }
 
     /// Returns whether it accepts events. While that is in doubt, waits for the outcome of the
     /// attempts that are under way, as an event would.
-    pub(super) async fn takes_events(&self) -> bool {
+    pub(crate) async fn takes_events(&self) -> bool {
         let mut condition = self.condition.subscribe();
         let known = condition.wait_for(|now| !matches!(now, Condition::InDoubt(_))).await;
         known.is_ok_and(|condition| *condition == Condition::Healthy)
     }
 
     /// Returns whether all attempts to deliver the last list have failed.
-    pub(super) fn is_given_up(&self) -> bool {
+    pub(crate) fn is_given_up(&self) -> bool {
         matches!(*self.condition.borrow(), Condition::Failing(_))
     }
 
     /// Returns whether it accepted the last list, and does not hang now.
-    pub(super) fn state(&self) -> BackendState {
+    pub(crate) fn state(&self) -> BackendState {
         match &*self.condition.borrow() {
             Condition::InDoubt(reason) | Condition::Failing(reason) => {
-                BackendState::Failing(format!("the webhook does not accept events: {reason}"))
+                BackendState::Failing(format!("{} does not accept events: {reason}", self.name))
             }
             Condition::Healthy => match self.hanging() {
-                Some(time) => BackendState::Failing(silent(time)),
+                Some(time) => BackendState::Failing(silent(self.name, time)),
                 None => BackendState::Ok,
             },
         }
@@ -122,7 +130,7 @@ impl Health {
     ///
     /// # Errors
     /// Returns what is wrong.
-    pub(super) async fn check(&self) -> Result<(), String> {
+    pub(crate) async fn check(&self) -> Result<(), String> {
         let mut ended = self.ended.subscribe();
         let since = self.waiting().since;
         if self.state() == BackendState::Ok
@@ -147,8 +155,8 @@ impl Health {
     }
 }
 
-fn silent(time: Duration) -> String {
-    format!("the webhook has not responded for {:.1} s", time.as_secs_f64())
+fn silent(name: &str, time: Duration) -> String {
+    format!("{name} has not responded for {:.1} s", time.as_secs_f64())
 }
 
 /// An attempt without a response yet.
@@ -177,9 +185,9 @@ impl Drop for UnderWay<'_> {
 mod tests {
     use super::*;
 
-    fn health() -> (Arc<Health>, Arc<WebhookMetrics>) {
-        let metrics = Arc::new(WebhookMetrics::default());
-        (Arc::new(Health::new(AWAITED, metrics.clone())), metrics)
+    fn health() -> (Arc<Health>, Arc<DeliveryMetrics>) {
+        let metrics = Arc::new(DeliveryMetrics::default());
+        (Arc::new(Health::new("the webhook", AWAITED, metrics.clone())), metrics)
     }
 
     #[tokio::test]

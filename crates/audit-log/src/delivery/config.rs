@@ -1,0 +1,12 @@
+//! The settings of a spool.
+
+use std::path::PathBuf;
+
+/// Where events wait while the destination does not accept them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpoolConfig {
+    /// The directory, which is created with mode 0700 if it is missing.
+    pub dir: PathBuf,
+    /// The limit of its size in bytes. Events beyond it are lost, the newest first.
+    pub max_size: u64,
+}

@@ -1,0 +1,306 @@
+//! The backend `s3` against a real server, SeaweedFS (`tests/servers/install.sh`): `kill -9` of the
+//! proxy and of the server.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::task::JoinSet;
+
+use crate::support::client::{self, Short};
+use crate::support::proxy::{Builder, Proxy};
+use crate::support::upstream::{FakeUpstream, Protocols, json};
+use crate::support::{TempDir, audit_log};
+
+const KEY: &str = "kube-audit-proxy";
+const SECRET: &str = "a-secret-of-the-test";
+const CLIENTS: usize = 8;
+/// Each has two events.
+const REQUESTS: usize = 10_000;
+/// Longer than other tests: the server may need a while to start after it was killed.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The program of SeaweedFS, if it is installed.
+fn weed() -> Option<PathBuf> {
+    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+    let servers = std::env::var_os("KAP_TEST_SERVERS").map(PathBuf::from);
+    let weed = servers.unwrap_or_else(|| home.join(".cache/kube-audit-proxy/servers")).join("weed");
+    if !weed.exists() {
+        println!("skipped: SeaweedFS is not installed; run bash tests/servers/install.sh weed");
+        return None;
+    }
+    Some(weed)
+}
+
+/// A server whose data survive it.
+struct Server {
+    program: PathBuf,
+    dir: PathBuf,
+    ports: [u16; 4],
+    child: Child,
+}
+
+/// Ports that are free now, and whose ports for gRPC are, too.
+fn ports() -> [u16; 4] {
+    let mut found = [0; 4];
+    let mut held = Vec::new();
+    for port in &mut found {
+        *port = loop {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let free = listener.local_addr().unwrap().port();
+            if let Some(grpc) = free.checked_add(10_000)
+                && let Ok(other) = std::net::TcpListener::bind(("127.0.0.1", grpc))
+            {
+                held.extend([listener, other]);
+                break free;
+            }
+        };
+    }
+    found
+}
+
+impl Server {
+    fn start(program: PathBuf, dir: &Path) -> Server {
+        let ports = ports();
+        let child = Server::spawn(&program, dir, ports);
+        Server { program, dir: dir.to_owned(), ports, child }
+    }
+
+    fn spawn(program: &Path, dir: &Path, [master, volume, filer, s3]: [u16; 4]) -> Child {
+        std::fs::create_dir_all(dir).unwrap();
+        let log = std::fs::File::create(dir.join("weed.log")).unwrap();
+        Command::new(program)
+            .arg("server")
+            .arg(format!("-dir={}", dir.display()))
+            .args(["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3", "-volume.max=8"])
+            .arg("-master.volumeSizeLimitMB=64")
+            .arg(format!("-master.port={master}"))
+            .arg(format!("-volume.port={volume}"))
+            .arg(format!("-filer.port={filer}"))
+            .arg(format!("-s3.port={s3}"))
+            .env("AWS_ACCESS_KEY_ID", KEY)
+            .env("AWS_SECRET_ACCESS_KEY", SECRET)
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap()
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    fn restart(&mut self) {
+        self.child = Server::spawn(&self.program, &self.dir, self.ports);
+    }
+
+    fn shell(&self, command: &str) -> String {
+        let [master, .., filer, _] = self.ports;
+        let mut shell = Command::new(&self.program)
+            .arg("shell")
+            .arg(format!("-master=127.0.0.1:{master}"))
+            .arg(format!("-filer=127.0.0.1:{filer}"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        std::io::Write::write_all(&mut shell.stdin.take().unwrap(), command.as_bytes()).unwrap();
+        let output = shell.wait_with_output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Creates the bucket as soon as the server can.
+    async fn create_bucket(&self) {
+        let started = Instant::now();
+        while !self.shell("s3.bucket.list\n").contains("audit") {
+            assert!(started.elapsed() < PATIENCE, "the server does not start");
+            self.shell("s3.bucket.create -name audit\n");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.ports[3])
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Gets a path of the server's file store, which needs no signature.
+async fn fetch(server: &Server, path: &str) -> (u16, Bytes) {
+    let filer = ("127.0.0.1", server.ports[2]);
+    let stream = tokio::net::TcpStream::connect(filer).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let request = http::Request::get(path)
+        .header("host", "filer")
+        .header("accept", "application/json")
+        .body(Empty::<Bytes>::new())
+        .unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    let status = response.status().as_u16();
+    (status, response.into_body().collect().await.unwrap().to_bytes())
+}
+
+/// All objects below a directory.
+async fn objects(server: &Server, root: &str) -> Vec<(String, Bytes)> {
+    let (mut found, mut open) = (Vec::new(), vec![root.to_owned()]);
+    while let Some(dir) = open.pop() {
+        let (status, list) = fetch(server, &format!("{dir}/?limit=100000")).await;
+        if status == 404 {
+            continue;
+        }
+        let list: Value = serde_json::from_slice(&list).unwrap();
+        for entry in list["Entries"].as_array().into_iter().flatten() {
+            let path = entry["FullPath"].as_str().unwrap().to_owned();
+            if path.ends_with(".json.zst") {
+                let (status, object) = fetch(server, &path).await;
+                assert_eq!(status, 200, "{path}");
+                found.push((path, object));
+            } else {
+                open.push(path);
+            }
+        }
+    }
+    found
+}
+
+/// How often each event is in the bucket, by audit ID and stage.
+async fn stored(server: &Server) -> HashMap<(String, String), u32> {
+    let mut events = HashMap::new();
+    for (path, object) in objects(server, "/buckets/audit/logs").await {
+        assert!(path.contains("/logs/cluster=prod/date=20") && path.contains("/hour="), "{path}");
+        let text = String::from_utf8(zstd::decode_all(&object[..]).unwrap()).unwrap();
+        for line in text.lines() {
+            *events.entry(key(line)).or_default() += 1;
+        }
+    }
+    events
+}
+
+fn key(line: &str) -> (String, String) {
+    let event: Value = serde_json::from_str(line).unwrap();
+    let text = |key: &str| event[key].as_str().unwrap().to_owned();
+    (text("auditID"), text("stage"))
+}
+
+/// Sends requests until as many were answered, or the proxy is gone. Returns the number answered.
+async fn load(proxy: &Proxy, round: &str, requests: usize, kill_at: Option<usize>) -> Vec<String> {
+    let answered = Arc::new(Mutex::new(Vec::new()));
+    let mut clients = JoinSet::new();
+    for client in 0..CLIENTS {
+        let (addr, answered, round) = (proxy.addr, Arc::clone(&answered), round.to_owned());
+        clients.spawn(async move {
+            let Ok(mut sender) = client::http2::<Short>(addr, Some("alice")).await else { return };
+            for number in 0..requests / CLIENTS {
+                let id = format!("{round}-{client}-{number}");
+                let headers = [("audit-id", id.as_str())];
+                let answer = client::h2_get(&mut sender, "/api/v1/pods", &headers).await;
+                let Ok(answer) = answer else { return };
+                if client::whole(answer).await.is_err() {
+                    return;
+                }
+                answered.lock().unwrap().push(id);
+            }
+        });
+    }
+    if let Some(enough) = kill_at {
+        while answered.lock().unwrap().len() < enough {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        proxy.process.signal("KILL");
+    }
+    clients.join_all().await;
+    std::mem::take(&mut *answered.lock().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_when_proxy_and_server_are_killed() {
+    let Some(weed) = weed() else { return };
+    let dir = TempDir::new();
+    let mut server = Server::start(weed, &dir.path("seaweed"));
+    server.create_bucket().await;
+    let upstream =
+        FakeUpstream::start(Protocols::Http2, |_| async { json(200, "{\"items\":[]}") }).await;
+    let (log, spool) = (dir.path("audit.log"), dir.path("spool"));
+    let policy = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Metadata}]\n";
+    let start = || {
+        let builder = Builder::new(upstream.addr)
+            .env("AWS_ACCESS_KEY_ID", KEY)
+            .env("AWS_SECRET_ACCESS_KEY", SECRET)
+            .env("AWS_REGION", "us-east-1");
+        builder.dir().write("all.yaml", policy);
+        let policy = builder.dir().path("all.yaml");
+        let (policy, endpoint) = (policy.display(), server.endpoint());
+        let sinks = format!(
+            "\
+             - {{name: file, type: file, policy-file: {policy}, path: {}, mode: blocking}}\n\
+             - name: bucket\n  type: s3\n  policy-file: {policy}\n  url: s3://audit/logs\n  \
+               endpoint: {endpoint}\n  allow-http: true\n  cluster: prod\n  node: proxy-0\n  \
+               format: ndjson\n  mode: blocking\n  segment-max-size: 1\n  segment-max-age: 1s\n  \
+               spool-dir: {}\n",
+            log.display(),
+            spool.display()
+        );
+        builder.sinks(&sinks)
+    };
+    let first = start();
+    let second = start();
+    let third = start();
+    let mut proxy = first.start().await;
+    let mut answered = load(&proxy, "a", REQUESTS / 2, Some(REQUESTS / 4)).await;
+    proxy.process.wait().await;
+    drop(proxy);
+
+    server.kill();
+    let proxy = second.start().await;
+    answered.extend(load(&proxy, "b", REQUESTS / 2, None).await);
+    let healthy = "kube_audit_proxy_delivery_healthy{backend=\"bucket\"}";
+    let started = Instant::now();
+    while proxy.metric(healthy).await == 1 {
+        assert!(started.elapsed() < PATIENCE, "the server is down");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let mut proxy = proxy;
+    proxy.process.signal("KILL");
+    proxy.process.wait().await;
+    drop(proxy);
+
+    server.restart();
+    server.create_bucket().await;
+    let mut proxy = third.start().await;
+    answered.extend(load(&proxy, "c", REQUESTS / 4, None).await);
+    let started = Instant::now();
+    while proxy.metric("kube_audit_proxy_spool_bytes{backend=\"bucket\"}").await > 0 {
+        assert!(started.elapsed() < PATIENCE, "{}", proxy.process.stderr());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(proxy.stop().await.success());
+
+    let stored = stored(&server).await;
+    let logged: HashSet<_> = audit_log::lines(&log).iter().map(|line| key(line)).collect();
+    assert!(answered.len() >= REQUESTS, "{}", answered.len());
+    for id in &answered {
+        for stage in ["RequestReceived", "ResponseComplete"] {
+            let event = (id.clone(), stage.to_owned());
+            assert!(stored.contains_key(&event) && logged.contains(&event), "{event:?} is missing");
+        }
+    }
+    let repeated = stored.values().filter(|count| **count > 1).count();
+    println!("{} events, {repeated} of them more than once", stored.len());
+}
