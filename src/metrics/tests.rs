@@ -52,7 +52,10 @@ fn each_series_is_rendered() {
             "apiserver_audit_event_total 1",
         ],
     );
-    assert!(!text.contains("webhook_spool_bytes{backend=\"log\"}"), "a log has no spool:\n{text}");
+    assert!(
+        !text.contains("kube_audit_proxy_spool_bytes{backend=\"log\"}"),
+        "a log has no spool:\n{text}"
+    );
 }
 
 #[test]
