@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
+use audit_body::Redaction;
 use clap::Args;
 use serde::Deserialize;
 
 use super::parse::default_flags;
 use super::setting::{Setting, SettingError, Syntax};
 use crate::audit::record::AmbiguousBodies;
-use audit_body::Redaction;
 
 const HEADING: &str = "Bodies in the audit log";
 

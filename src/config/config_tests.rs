@@ -1,10 +1,15 @@
 use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use super::*;
 use crate::audit::record::Format;
+use crate::request::source::TrustedProxies;
+use crate::server::tls::MinVersion;
+use crate::upstream::identity::Identity;
 use audit_log::webhook::WebhookConfig;
 use audit_log::{Compress, LogConfig, LogPath, Mode, Rotation, SyncMode, Throttle};
-use kube_authn::{ClaimRule, NameMapping};
+use kube_authn::{ClaimRule, NameMapping, TokenReviewSettings};
 
 /// Enough for everything else to be looked at.
 const REQUIRED: [&str; 2] = ["--audit-policy-file=policy.yaml", "--audit-log-path=audit.log"];

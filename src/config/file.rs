@@ -1,19 +1,19 @@
-//! The file of `--config`: flags in YAML.
+//! The file of `--config`: flags in YAML, and the list [`sinks`](super::sinks).
 //!
-//! A key is a flag without its dashes; a value is what would stand behind it, or a list of such.
-//! Besides, there is `sinks`, a list of maps: [`entry`].
-//! The file has no parser of its own: each entry becomes an argument of the one that the command
-//! line has, so that both take the same values and refuse them in the same words.
+//! A key is a flag without its dashes; a value is the flag's, or a list of them. Each pair becomes
+//! an argument of the command line, so both accept the same values.
 
+use std::error::Error as _;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
-use clap::{Args, Command, FromArgMatches};
+use clap::{Arg, Args, Command, FromArgMatches};
 use serde_yaml::Location;
 
 use super::flags::ServeFlags;
+use super::parse::alternatives;
 use super::sinks::SinkEntry;
 use super::sinks::entry::{self, is_of_sinks};
 use super::tree::Entries;
@@ -51,32 +51,30 @@ pub(crate) enum FileError {
     },
 }
 
-/// The flags that `arguments` (those behind `serve`) and the file that they name by `--config`
-/// give; where both give the same one, the file's value is not used.
+/// Returns the flags in `arguments` (without `serve`) and in the file that `--config` names. A flag
+/// in `arguments` replaces the file's value.
 ///
 /// # Errors
-/// Inside, what is wrong with the file; outside, what clap says of the arguments, which may be
-/// that help is asked for.
+/// The inner one is about the file. The outer one is clap's about the arguments, which may be a
+/// request for help.
 pub(crate) fn parse(arguments: &[OsString]) -> Result<Result<ServeFlags, FileError>, clap::Error> {
     let matches = command().try_get_matches_from(arguments)?;
     let flags = ServeFlags::from_arg_matches(&matches)?;
     let Some(path) = &flags.config else {
         return Ok(Ok(flags));
     };
-    let is_given = |key: &str| {
-        command().get_arguments().any(|flag| {
-            flag.get_long() == Some(key)
-                && matches.value_source(flag.get_id().as_str()) == Some(ValueSource::CommandLine)
-        })
+    let command_line = |flag: &&Arg| {
+        matches.value_source(flag.get_id().as_str()) == Some(ValueSource::CommandLine)
     };
+    let known = command();
+    let given = known.get_arguments().filter(command_line).filter_map(Arg::get_long);
+    let given: Vec<&str> = given.collect();
     let Arguments { flags: from_file, sinks } = match arguments_of(path) {
         Ok(arguments) => arguments,
         Err(error) => return Ok(Err(error)),
     };
-    let given = command();
-    let given = given.get_arguments().filter_map(clap::Arg::get_long).filter(|key| is_given(key));
     if let Some((_, at)) = &sinks
-        && let Some(flag) = given.into_iter().find(|flag| is_of_sinks(flag))
+        && let Some(flag) = given.iter().find(|flag| is_of_sinks(flag))
     {
         let message = format!(
             "sinks and --{flag} exclude each other; move the flag into an entry of sinks, or \
@@ -84,12 +82,9 @@ pub(crate) fn parse(arguments: &[OsString]) -> Result<Result<ServeFlags, FileErr
         );
         return Ok(Err(FileError::entry(path, *at, message)));
     }
-    let mut all: Vec<OsString> = from_file
-        .into_iter()
-        .filter(|(key, _)| !is_given(key))
-        .map(|(_, argument)| argument)
-        .collect();
-    all.extend(arguments.iter().cloned());
+    let from_file = from_file.into_iter().filter(|(key, _)| !given.contains(&key.as_str()));
+    let from_file = from_file.map(|(_, argument)| argument);
+    let all: Vec<OsString> = from_file.chain(arguments.iter().cloned()).collect();
     let matches = command().try_get_matches_from(all)?;
     let flags = ServeFlags::from_arg_matches(&matches)?;
     Ok(Ok(ServeFlags { sinks: sinks.map(|(sinks, _)| sinks).unwrap_or_default(), ..flags }))
@@ -156,8 +151,8 @@ impl FileError {
     }
 }
 
-/// Whether `argument`, made of the flag `name` that is at `key` and a value at `at`, is one that
-/// `serve` takes.
+/// Checks that `serve` accepts `argument`, which is made of a key `name` at `key` and a value at
+/// `at`.
 fn check(
     name: &str,
     key: Location,
@@ -167,29 +162,34 @@ fn check(
     if name == "config" {
         return Err((key, "a configuration file cannot name another".to_owned()));
     }
-    let known = command().get_arguments().any(|flag| flag.get_long() == Some(name));
     let Err(error) = command().try_get_matches_from([argument]) else {
         return Ok(());
     };
-    if !known || error.kind() == ErrorKind::UnknownArgument {
-        let nearest = match nearest_flag(argument) {
-            Some(flag) => format!("did you mean {flag:?}?"),
-            None => "keys are the flags of serve without their dashes".to_owned(),
-        };
-        return Err((key, format!("there is no {name:?}; {nearest}")));
+    let is_known = command().get_arguments().any(|flag| flag.get_long() == Some(name));
+    if is_known && error.kind() != ErrorKind::UnknownArgument {
+        return Err((at, format!("{name}: {}", describe(&error))));
     }
-    let message = error.to_string();
-    let message = message.strip_prefix("error: ").unwrap_or(&message);
-    let message = message.split("\n\nFor more information").next().unwrap_or(message);
-    Err((at, message.split_whitespace().collect::<Vec<_>>().join(" ")))
+    let nearest = match error.get(ContextKind::SuggestedArg) {
+        Some(ContextValue::String(flag)) => {
+            format!("did you mean {:?}?", flag.trim_start_matches('-'))
+        }
+        _ => "keys are the flags of serve without their dashes".to_owned(),
+    };
+    Err((key, format!("there is no {name:?}; {nearest}")))
 }
 
-/// The flag that an unknown one is like.
-fn nearest_flag(argument: &OsStr) -> Option<String> {
-    let error = command().try_get_matches_from([argument]).err()?;
-    match error.get(ContextKind::SuggestedArg) {
-        Some(ContextValue::String(flag)) => Some(flag.trim_start_matches('-').to_owned()),
-        _ => None,
+/// Describes why clap rejects a value.
+fn describe(error: &clap::Error) -> String {
+    let value = match error.get(ContextKind::InvalidValue) {
+        Some(ContextValue::String(value)) => value.as_str(),
+        _ => "",
+    };
+    match (error.get(ContextKind::ValidValue), error.source()) {
+        (Some(ContextValue::Strings(valid)), _) if !valid.is_empty() => {
+            format!("{value:?} is not supported; write {}", alternatives(valid))
+        }
+        (_, Some(source)) => format!("{value:?} is invalid: {source}"),
+        _ => format!("{value:?} is invalid"),
     }
 }
 

@@ -29,23 +29,26 @@ tls-cipher-suites:
 - B,C
 ";
     let flags = parsed(yaml, &["--secure-port=1", "--tls-cipher-suites", "D"]).unwrap();
-    assert_eq!(flags.secure_port, 1);
-    assert_eq!(flags.bind_address.to_string(), "::1");
-    assert_eq!(flags.anonymous_auth, Some(false));
+    assert_eq!(flags.serving.secure_port, 1);
+    assert_eq!(flags.serving.bind_address.to_string(), "::1");
+    assert_eq!(flags.authentication.anonymous_auth, Some(false));
     assert_eq!(flags.log.path.as_deref(), Some(Path::new("-")));
     assert_eq!(flags.log.maxage, 0);
     assert_eq!(flags.log.batch_throttle_qps, 1.5);
-    assert_eq!(flags.shutdown_timeout.as_secs(), 90);
-    assert_eq!(flags.trusted_proxies.len(), 2);
-    assert_eq!(flags.tls_cipher_suites, ["D"]);
-    assert_eq!(parsed(yaml, &[]).unwrap().tls_cipher_suites, ["A", "B", "C"]);
-    assert_eq!(parsed(yaml, &["--anonymous-auth"]).unwrap().anonymous_auth, Some(true));
+    assert_eq!(flags.operation.shutdown_timeout.as_secs(), 90);
+    assert_eq!(flags.authentication.trusted_proxies.len(), 2);
+    assert_eq!(flags.serving.tls_cipher_suites, ["D"]);
+    assert_eq!(parsed(yaml, &[]).unwrap().serving.tls_cipher_suites, ["A", "B", "C"]);
+    assert_eq!(
+        parsed(yaml, &["--anonymous-auth"]).unwrap().authentication.anonymous_auth,
+        Some(true)
+    );
 }
 
 #[test]
 fn an_empty_file_says_nothing() {
     for yaml in ["", "# only words\n", "{}\n"] {
-        assert_eq!(parsed(yaml, &[]).unwrap().secure_port, 6443, "{yaml:?}");
+        assert_eq!(parsed(yaml, &[]).unwrap().serving.secure_port, 6443, "{yaml:?}");
     }
 }
 
@@ -64,17 +67,20 @@ fn errors_name_line_column_and_remedy() {
         ("config: other.yaml\n", "config.yaml:1:1: a configuration file cannot name another"),
         (
             "secure-port: 70000\n",
-            "config.yaml:1:14: invalid value '70000' for '--secure-port <PORT>': 70000 is not in",
+            "config.yaml:1:14: secure-port: \"70000\" is invalid: 70000 is not in",
         ),
         (
             "\naudit-log-mode: eager\n",
-            "config.yaml:2:17: invalid value 'eager' for '--audit-log-mode <MODE>' [possible values:",
+            "config.yaml:2:17: audit-log-mode: \"eager\" is not supported; write batch, blocking or blocking-strict",
         ),
         (
             "trusted-proxies:\n  - 10.0.0.0/8\n  - nonsense\n",
-            "config.yaml:3:5: invalid value 'nonsense' for '--trusted-proxies <CIDRS>'",
+            "config.yaml:3:5: trusted-proxies: \"nonsense\" is invalid: ",
         ),
-        ("shutdown-timeout: 30\n", "config.yaml:1:19: invalid value '30' for '--shutdown-timeout"),
+        (
+            "shutdown-timeout: 30\n",
+            "config.yaml:1:19: shutdown-timeout: \"30\" is invalid: time: missing unit",
+        ),
         ("kubeconfig:\n", "config.yaml: "),
         (
             "kubeconfig: {a: b}\n",

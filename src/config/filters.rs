@@ -1,16 +1,64 @@
-//! Checks the flags of the request filters.
+//! The request filters: flags, with kube-apiserver's names and meanings, and their validation.
 
 use std::time::Duration;
 
+use clap::Args;
+
 use super::ConfigError;
-use super::flags::ServeFlags;
+use super::parse::parse_duration;
 use crate::filters::{Cors, FilterSettings, hsts};
 
 /// The greatest `--goaway-chance`: one request in 50.
 const MAX_GOAWAY_CHANCE: f64 = 0.02;
 
-pub(super) fn filters(flags: &ServeFlags) -> Result<FilterSettings, ConfigError> {
-    let filters = &flags.filters;
+/// Flags of the request filters.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Request filters")]
+pub(crate) struct FilterFlags {
+    /// Maximum number of non-mutating requests in flight; more get a 429. 0 is no limit, the
+    /// default: the API server has limits of its own, with queues and priorities (APF). When the
+    /// limit is reached, it is shared equally among the users
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    #[arg(value_parser = clap::value_parser!(u32), allow_negative_numbers = true)]
+    pub max_requests_inflight: u32,
+    /// Maximum number of mutating requests in flight; more get a 429. 0 is no limit, see
+    /// --max-requests-inflight
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    #[arg(value_parser = clap::value_parser!(u32), allow_negative_numbers = true)]
+    pub max_mutating_requests_inflight: u32,
+    /// How long a request may take before it gets a 504; ?timeout= can only shorten it. Watches,
+    /// logs, exec and other long-running requests are exempt. 0s is no limit
+    #[arg(long, value_name = "TIME", default_value = "1m0s")]
+    #[arg(value_parser = parse_duration, allow_hyphen_values = true)]
+    pub request_timeout: Duration,
+    /// Minimum number of seconds that the proxy keeps a watch open that has no timeoutSeconds; it
+    /// ends the watch at a random time between this and twice as much. 0 leaves this to the API
+    /// server, which has the same flag
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    #[arg(value_parser = clap::value_parser!(u32), allow_negative_numbers = true)]
+    pub min_request_timeout: u32,
+    /// Allowed origins for CORS, comma-separated regular expressions, for example
+    /// '//example\.com(:|$)'. Each must pin to the start and the end of the host: with '^' or '//',
+    /// and with '$' or ':'. CORS is off if not given
+    #[arg(long, value_name = "REGEXPS", value_delimiter = ',')]
+    pub cors_allowed_origins: Vec<String>,
+    /// Fraction of requests over HTTP/2 after which the client has to open a new connection
+    /// (GOAWAY), so that a load balancer can choose another proxy; requests in flight are not
+    /// affected. From 0 (off) to 0.02; 0.001 is a good start
+    #[arg(long, value_name = "FRACTION", default_value_t = 0.0)]
+    #[arg(allow_negative_numbers = true)]
+    pub goaway_chance: f64,
+    /// Directives of the header Strict-Transport-Security in responses, comma-separated, for
+    /// example 'max-age=31536000,includeSubDomains,preload'. No header if not given
+    #[arg(long, value_name = "DIRECTIVES", value_delimiter = ',')]
+    pub strict_transport_security_directives: Vec<String>,
+}
+
+/// Validates the flags.
+pub(super) fn filters(
+    filters: &FilterFlags,
+    http2_max_streams: u32,
+) -> Result<FilterSettings, ConfigError> {
     let chance = filters.goaway_chance;
     if !(0.0..=MAX_GOAWAY_CHANCE).contains(&chance) {
         return Err(ConfigError(format!(
@@ -31,7 +79,7 @@ pub(super) fn filters(flags: &ServeFlags) -> Result<FilterSettings, ConfigError>
         cors,
         hsts,
         goaway_chance: chance,
-        http2_max_streams: flags.listener.http2_max_streams_per_connection,
+        http2_max_streams,
     })
 }
 
@@ -47,13 +95,15 @@ fn list(values: &[String]) -> &[String] {
 mod tests {
     use clap::FromArgMatches;
 
+    use super::super::ServeFlags;
     use super::super::file::command;
     use super::*;
 
     fn checked(flags: &[&str]) -> Result<FilterSettings, String> {
         let matches = command().try_get_matches_from(flags).map_err(|error| error.to_string())?;
         let flags = ServeFlags::from_arg_matches(&matches).unwrap();
-        filters(&flags).map_err(|error| error.to_string())
+        let streams = flags.serving.http2_max_streams_per_connection;
+        filters(&flags.filters, streams).map_err(|error| error.to_string())
     }
 
     #[test]

@@ -29,6 +29,16 @@ pub(super) fn from_text<'de, D: Deserializer<'de>, T>(
     parse(&text).map_err(|error| serde::de::Error::custom(format!("{text:?} is invalid: {error}")))
 }
 
+/// Lists accepted values: `a, b or c`.
+pub(super) fn alternatives(values: &[impl AsRef<str>]) -> String {
+    let values: Vec<&str> = values.iter().map(AsRef::as_ref).collect();
+    match values.as_slice() {
+        [] => String::new(),
+        [one] => (*one).to_owned(),
+        [first @ .., last] => format!("{} or {last}", first.join(", ")),
+    }
+}
+
 /// Returns the values that flags have if none is given.
 pub(super) fn default_flags<T: Args>() -> T {
     let command = T::augment_args(Command::new("defaults").no_binary_name(true));

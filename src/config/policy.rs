@@ -31,15 +31,13 @@ impl PolicyFlags {
     /// is there to record must not.
     pub(super) fn validate(&self, syntax: Syntax) -> Result<PathBuf, SettingError> {
         let setting = Setting::common("policy-file");
-        let missing = match &self.policy_file {
-            Some(file) if file.as_os_str().is_empty() => "is empty",
+        let problem = match &self.policy_file {
+            Some(file) if file.as_os_str().is_empty() => "is empty: it selects what is recorded",
             Some(file) => return Ok(file.clone()),
-            None => "is missing",
+            None => "is missing: it selects what is recorded",
         };
-        Err(setting.error(format!(
-            "{} {missing}: it selects what is recorded; start with config/policy-recommended.yaml",
-            syntax.name(setting)
-        )))
+        let name = syntax.name(setting);
+        Err(setting.error(format!("{name} {problem}; start with config/policy-recommended.yaml")))
     }
 }
 

@@ -8,7 +8,7 @@ use clap::{Arg, Args, Command};
 
 use super::file::command;
 use super::s3::S3Keys;
-use super::sinks::SinkType;
+use super::sinks::entry::SinkType;
 
 const HEADER: &str = "\
 # Configuration reference

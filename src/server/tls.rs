@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use clap::ValueEnum;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -24,12 +25,14 @@ pub(crate) struct TlsOptions {
     pub request_client_certificates: bool,
 }
 
-/// The minimum version of TLS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The minimum version of TLS (`--tls-min-version`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum MinVersion {
-    /// `VersionTLS12`
+    /// TLS 1.2
+    #[value(name = "VersionTLS12")]
     Tls12,
-    /// `VersionTLS13`
+    /// TLS 1.3
+    #[value(name = "VersionTLS13")]
     Tls13,
 }
 

@@ -399,7 +399,7 @@ async fn a_start_that_fails_says_which_sink_and_where() {
     for (sink, expected) in [
         (
             "{name: a, type: file, path: DIR/, policy-file: DIR/policy.yaml}",
-            "config.yaml:2:31: sinks[0]: path: ",
+            "config.yaml:2:31: sinks[0]: path: the audit log",
         ),
         ("{name: a, type: file, path: DIR/x.log, policy-file: DIR/none.yaml}", "/none.yaml"),
         (

@@ -204,7 +204,7 @@ impl Recorded {
     }
 
     fn failed(&mut self, error: &io::Error) {
-        // What follows would be encoded for nothing.
+        // Nothing that follows can be written, so it is not encoded.
         self.shared.with_script(Script::stop);
         let message = format!("the recording cannot be written: {error}");
         if self.shared.fail(FailureReason::Io, message) {

@@ -12,6 +12,7 @@ use serde::forward_to_deserialize_any;
 use serde_yaml::{Location, Spanned};
 
 use super::super::boolean_flag::parse_bool;
+use super::super::parse::alternatives;
 use super::super::tree::{Entries, Value};
 
 /// The least similarity of a key that is suggested for an unknown one.
@@ -98,11 +99,7 @@ impl de::Error for KeyError {
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> KeyError {
-        let accepted = match expected {
-            [] => String::new(),
-            [one] => (*one).to_owned(),
-            [first @ .., last] => format!("{} or {last}", first.join(", ")),
-        };
+        let accepted = alternatives(expected);
         de::Error::custom(format!("{variant:?} is not supported; write {accepted}"))
     }
 

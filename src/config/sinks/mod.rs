@@ -8,8 +8,6 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 pub(super) use self::entry::SinkEntry;
-#[cfg(test)]
-pub(super) use self::entry::SinkType;
 use self::entry::{BackendKeys, Place};
 use super::bodies::Bodies;
 use super::flags::ServeFlags;

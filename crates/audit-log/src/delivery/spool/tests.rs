@@ -68,9 +68,10 @@ async fn a_pause_ends_when_the_spool_is_closed() {
 async fn a_spool_has_one_owner() {
     let dir = TestFolder::new();
     let _first = open(dir.path(), 10).unwrap();
-    let error = open(&dir.path().join("."), 10).unwrap_err().to_string();
+    let error = open(&dir.path().join("."), 10).unwrap_err();
+    assert_eq!(error.setting(), "spool-dir");
+    let error = error.to_string();
     assert!(error.contains(" is in use: another process, or another backend"), "{error}");
-    assert!(error.starts_with("--audit-webhook-spool-dir: "), "{error}");
 }
 
 #[tokio::test]
