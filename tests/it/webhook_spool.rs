@@ -138,7 +138,7 @@ async fn a_directory_that_vanishes_is_created_again_and_what_was_in_it_is_counte
     assert_eq!(arrived.iter().sum::<usize>() + lost, 4 * EACH, "{arrived:?}");
     assert!(lost > 0);
     assert!(proxy.stop().await.success());
-    proxy.process.logs("was deleted before the endpoint accepted it").await;
+    proxy.process.logs("was deleted before the webhook endpoint accepted it").await;
     proxy.process.logs("was deleted or moved; it was created again").await;
 }
 

@@ -149,15 +149,16 @@ fn an_entry_of_object_storage_has_its_own_keys() {
     let entry = |keys: &str| {
         format!("sinks:\n- name: a\n  type: s3\n  policy-file: p\n  spool-dir: spool\n{keys}")
     };
-    let good =
-        entry("  url: s3://audit/logs\n  segment-max-size: 8\n  allow-http: true\n  node: n\n");
+    let good = entry(
+        "  url: s3://audit/logs\n  segment-max-size: 8\n  allow-http: true\n  node: node-1\n",
+    );
     let audit = config(&good, &[]).unwrap().audit;
     let BackendSettings::S3 { config: stream, store } = &audit.sinks[0].backend else {
         panic!("{audit:?}")
     };
     assert_eq!((stream.segment_max_size, stream.spool.max_size), (8 << 20, 4 << 30));
     assert_eq!(stream.segment_max_age, Duration::from_secs(300));
-    assert_eq!((&*store.url, &*store.node, store.allow_http), ("s3://audit/logs", "n", true));
+    assert_eq!((&*store.url, &*store.node, store.allow_http), ("s3://audit/logs", "node-1", true));
     let cases = [
         ("", "config.yaml:2:3: sinks[0]: url is missing; write s3://bucket/prefix"),
         (

@@ -18,7 +18,7 @@ const BACKOFF: ExponentialBackoff =
 /// The longest delay that a destination may ask for.
 const LONGEST_ASKED: Duration = Duration::from_secs(300);
 /// After shutdown has begun, one attempt may take this long, and all together: a large segment
-/// should not be sent in vain. `--shutdown-timeout` is usually shorter.
+/// should not be sent without success. `--shutdown-timeout` is usually shorter.
 const LAST_ATTEMPTS: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(120));
 
 pub(super) struct StreamCourier {

@@ -18,7 +18,7 @@ enum Reply {
     Hang,
 }
 
-/// Accepts batches, or does what it is told with the next ones.
+/// Accepts batches, except for the next ones if a test has set another reply.
 #[derive(Debug, Default)]
 struct FakeDestination {
     replies: SyncMutex<VecDeque<Reply>>,

@@ -216,7 +216,7 @@ impl Column {
                 primitive(Physical::FIXED_LEN_BYTE_ARRAY, optional, Some(LogicalType::Uuid), 16)
             }
             Kind::Text => primitive(Physical::BYTE_ARRAY, optional, Some(LogicalType::String), -1),
-            // Bytes that are proved by seals must not be formatted anew.
+            // Bytes that are proved by seals must not be formatted again.
             Kind::Json if self == Column::Event => {
                 primitive(Physical::BYTE_ARRAY, optional, Some(LogicalType::String), -1)
             }

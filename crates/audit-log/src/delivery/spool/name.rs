@@ -1,6 +1,7 @@
 //! Names of batch files.
 //!
-//! `<number>.<checksum>-<events>.json`, or another extension than `json` ([`Format`](crate::delivery::Format)): the number has 20 digits and gives the order, `events` is
+//! `<number>.<checksum>-<events>.json`, or another extension than `json`
+//! ([`Format`](crate::delivery::Format)): the number has 20 digits and gives the order, `events` is
 //! the number of events in the batch, and the checksum is the first half of the content's SHA-256
 //! in hex. Files of earlier versions have no checksum. A batch that was set aside ends in
 //! `.rejected`.
