@@ -31,19 +31,6 @@ pub enum Identity {
     PassThrough,
 }
 
-impl FromStr for Identity {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Identity, String> {
-        match text {
-            "request-header" => Ok(Identity::RequestHeader),
-            "impersonate" => Ok(Identity::Impersonate),
-            "pass-through" => Ok(Identity::PassThrough),
-            _ => Err(format!("{text:?} is none of request-header, impersonate and pass-through")),
-        }
-    }
-}
-
 /// The key in an impersonated user's `extra` that holds the original user
 /// (`--upstream-original-user-extra`).
 #[derive(Debug, Clone, PartialEq, Eq)]
