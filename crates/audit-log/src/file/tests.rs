@@ -6,7 +6,7 @@ use crate::test_folder::TestFolder;
 use std::fs::File;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-/// Returns a log file that is rotated at this many bytes.
+/// Returns a log file that is rotated at this size in bytes.
 pub(crate) fn limited(path: &Path, bytes: u64, clock: Clock, metrics: Arc<LogMetrics>) -> LogFile {
     let rotation = Rotation { max_size_mib: 1, ..Rotation::NEVER };
     let mut log = LogFile::open(path, rotation, clock, metrics).unwrap();
@@ -14,7 +14,7 @@ pub(crate) fn limited(path: &Path, bytes: u64, clock: Clock, metrics: Arc<LogMet
     log
 }
 
-/// Returns the same, locked as a sealed log is.
+/// Returns the same, but locked like a sealed log.
 pub(crate) fn exclusive(path: &Path, bytes: u64, metrics: Arc<LogMetrics>) -> LogFile {
     let rotation = Rotation { max_size_mib: 1, ..Rotation::NEVER };
     let mut log = LogFile::open_as(path, rotation, Clock::system(), metrics, true).unwrap();
@@ -30,7 +30,7 @@ fn frozen() -> Clock {
     Clock::fixed(UNIX_EPOCH + Duration::from_secs(1_795_408_960))
 }
 
-/// Returns a line of this many bytes.
+/// Returns a line of this length in bytes.
 fn line(length: usize) -> Line {
     let mut line = vec![b'x'; length - 1];
     line.push(b'\n');
@@ -106,7 +106,8 @@ fn errors_name_the_path_and_the_remedy() {
 
 #[test]
 fn the_first_write_rotates_at_the_limit_and_later_ones_above_it() {
-    // Bytes that are there, written first, written next; sizes of all files, oldest first.
+    // Initial size, size of the first write, size of the next write; sizes of all files, the oldest
+    // first.
     for (old, first, next, expected) in [
         (0, 100, 100, vec![200]),
         (900, 99, 1, vec![1000]),
@@ -311,7 +312,7 @@ fn a_line_torn_by_a_crash_is_completed_or_set_aside() {
         ("{}\n{\"kind\":\"Event\"}", "{}\n{\"kind\":\"Event\"}\n", None),
         ("{}\n{\"kind\":\"Ev", "{}\n", Some("{\"kind\":\"Ev\n")),
         ("{\"kind\":\"Ev", "", Some("{\"kind\":\"Ev\n")),
-        // The last blocks of the file did not reach the disk.
+        // The last blocks of the file were not written before a crash.
         ("{}\n{\"a\0\0\0", "{}\n", Some("{\"a\0\0\0\n")),
         ("{}\n\0\0\n{}\n", "{}\n", Some("\0\0\n{}\n\n")),
         ("{}\nwhole\n", "{}\nwhole\n", None),
@@ -375,7 +376,7 @@ fn a_line_torn_by_a_failed_write_is_cut_off() {
     put(&mut log, "three\n");
     assert_eq!(folder.read("audit.log"), "three\n");
 
-    // Another process writes to it: nothing of that is removed.
+    // Another process has written to it: nothing is removed.
     tear(&mut log);
     (&*log.open.file).write_all(b"another writer's").unwrap();
     log.cut(b"half a li");

@@ -20,7 +20,8 @@ fn batch(buffer_size: usize, max_size: usize, throttle: Option<Throttle>) -> Mod
     Mode::Batch { buffer_size, max_size, max_wait: Duration::ZERO, throttle }
 }
 
-/// Waits for what must come within the writer's interval; much longer where the machine is busy.
+/// Waits for something that must happen within the writer's interval; the time limit is much
+/// longer, for busy machines.
 async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let started = Instant::now();
     while !holds() {
@@ -116,7 +117,7 @@ async fn under_load_nothing_is_lost_and_each_submitters_order_kept() {
     sink.shutdown().await;
 
     let mut next = [0; THREADS];
-    // By name the current file comes last: "-" is before ".".
+    // By name the current file comes last, because `-` sorts before `.`.
     for name in folder.names() {
         let text = folder.read(&name);
         assert!(text.len() <= 8000, "{name} has {} bytes", text.len());

@@ -7,7 +7,7 @@ use super::*;
 struct Fake {
     bytes: Vec<u8>,
     chunk: usize,
-    /// Bytes it has room for.
+    /// Number of bytes until the output is full.
     room: Option<usize>,
     errors: VecDeque<ErrorKind>,
     calls: usize,
@@ -71,7 +71,7 @@ fn short_writes_are_continued() {
 
 #[test]
 fn an_error_tells_how_many_lines_are_whole() {
-    // Room, whole lines, their bytes.
+    // Capacity, number of complete lines, their length.
     for (room, whole, whole_bytes) in
         [(0, 0, 0), (3, 0, 0), (4, 1, 4), (9, 1, 4), (10, 2, 10), (15, 2, 10)]
     {

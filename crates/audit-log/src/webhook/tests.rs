@@ -21,7 +21,7 @@ fn batch(buffer_size: usize) -> Mode {
 }
 
 impl Rig {
-    /// Events lost: not sent, too many, too large.
+    /// Returns the numbers of lost events by reason: not sent, queue full, too large.
     fn lost(&self) -> [u64; 3] {
         [Plugin::Webhook, Plugin::Buffered, Plugin::Truncate]
             .map(|plugin| self.metrics.backend.lost(plugin))

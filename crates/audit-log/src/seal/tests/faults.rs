@@ -1,4 +1,4 @@
-//! What becomes of the seal when files are rotated, moved, cut, and when the process or the disk
+//! Tests of the seal when files are rotated, moved, or truncated, and when the process or the disk
 //! fails.
 
 use std::fs;
@@ -37,7 +37,7 @@ fn a_chain_goes_on_over_rotations_and_restarts() {
     intact(&report, 125);
     assert!(report.warnings.is_empty(), "{}", warnings(&report));
     assert!(report.files > rotated as u64);
-    // Any of the files alone, too, with a note of what comes before.
+    // Each file can be verified alone, with a note about the missing records before it.
     let second = with_ending(folder.path(), ".log").remove(1);
     let report = verify_by(&[second], &[public_key(folder.path())]).unwrap();
     assert!(report.is_intact() && report.files == 1);
@@ -61,7 +61,7 @@ fn files_that_somebody_compressed_by_zstd_are_read_too() {
     let report = check(folder.path(), &[]);
     intact(&report, 150);
     assert!(report.warnings.is_empty(), "{}", warnings(&report));
-    // What was in it counts, not that it is there.
+    // An existing checkpoint counts only if its content is valid.
     bytes[5] ^= 1;
     zstd(&bytes);
     assert!(!check(folder.path(), &[]).is_intact());
@@ -179,7 +179,7 @@ fn only_the_head_tells_of_an_end_cut_off_with_its_seal() {
     let report = check(folder.path(), &[head]);
     assert_eq!(report.findings[0].kind, Kind::Head);
     assert!(report.findings[0].what.contains("its end was cut off"));
-    // Nor does it help to write on from there.
+    // Writing more lines does not hide the truncation.
     let mut log = SealedLog::open(&folder);
     log.write(4);
     log.stop();
@@ -195,7 +195,7 @@ fn another_key_is_nobodys() {
     let files = [folder.join("audit.log")];
     let report = verify_by(&files, &[other]).unwrap();
     assert!(report.findings[0].what.contains("is not a --public-key"));
-    // After a change of keys both are given.
+    // After a change of keys, both are given.
     let before = public_key(folder.path());
     fs::remove_file(folder.join("key.pem")).unwrap();
     let mut log = SealedLog::open(&folder);
@@ -222,9 +222,9 @@ fn logrotate_by_renaming_is_no_tampering() {
     let files = [folder.join("audit.log"), moved.clone()];
     let report = verify_by(&files, &[public_key(folder.path())]).unwrap();
     intact(&report, 11);
-    // The file that was moved is missed where it is not given.
+    // The moved file is reported as missing if it is not given.
     assert_eq!(check(folder.path(), &[]).findings[0].kind, Kind::FileRemoved);
-    // While the proxy does not run.
+    // The log is moved while the proxy is stopped.
     fs::rename(&moved, folder.join("audit.log.2")).unwrap();
     fs::rename(folder.join("audit.log"), &moved).unwrap();
     let mut log = SealedLog::open(&folder);
@@ -308,7 +308,8 @@ fn a_record_torn_by_a_crash_is_cut_off_at_the_start() {
     drop(log);
     let seal = folder.join("audit.log.seal");
     let mut bytes = fs::read(&seal).unwrap();
-    // A next record, which was not on the disk when the machine failed.
+    // The beginning of another record, which was not completely on the disk when the machine
+    // crashed.
     bytes.extend_from_within(..bytes.len() / 3);
     assert!(!bytes.ends_with(b"\n"));
     fs::write(&seal, bytes).unwrap();
@@ -323,7 +324,7 @@ fn a_seal_that_cannot_be_written_is_made_up_for() {
     let mut log = SealedLog::open(&folder);
     log.write(5);
     log.seal(false);
-    // A directory in its place: no user can write that, not even root.
+    // A directory in place of the seal: not even root can write it.
     let seal = folder.join("audit.log.seal");
     fs::rename(&seal, folder.join("aside")).unwrap();
     fs::create_dir(&seal).unwrap();

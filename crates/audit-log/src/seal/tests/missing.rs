@@ -1,5 +1,5 @@
-//! What the start makes of what is missing: a seal, a checkpoint, records that a crash has
-//! prevented, the lock.
+//! Tests of a start with missing files: a seal, a checkpoint, records that a crash has prevented,
+//! the lock.
 
 use std::fs;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::config::Rotation;
 use crate::file::LogFile;
 use crate::test_folder::TestFolder;
 
-/// Returns a sealed log of four lines, after an orderly end.
+/// Returns a sealed log of four lines after a graceful shutdown.
 fn stopped() -> TestFolder {
     let folder = TestFolder::new();
     let mut log = SealedLog::open(&folder);
@@ -119,7 +119,7 @@ fn rotations_before_the_first_record_leave_no_file_unsealed_be_it_compressed() {
         drop(log);
         let rotated = with_ending(folder.path(), ".log");
         assert!(rotated.len() > 3);
-        // Like a retention script would do it.
+        // Deleted like by a retention script.
         let second = &rotated[1];
         if packed == "gz" {
             compress(second);
@@ -153,7 +153,7 @@ fn a_second_proxy_is_refused_before_it_changes_anything() {
     let folder = TestFolder::new();
     let mut log = SealedLog::open(&folder);
     log.write(2);
-    // A line that is being written, which another start would set aside.
+    // A line that is being written: a second process would move it to another file.
     let path = folder.join("audit.log");
     let mut text = fs::read(&path).unwrap();
     text.extend_from_slice(b"{\"half\":");

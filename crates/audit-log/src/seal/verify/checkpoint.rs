@@ -1,4 +1,4 @@
-//! Whether the chain goes as far as its checkpoint.
+//! Verifies that the chain contains the record of its checkpoint.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,10 +7,10 @@ use super::walk::Walk;
 use super::{Kind, files};
 use crate::seal::checkpoint::{Checkpoint, Found, checkpoint_path};
 
-/// Returns the checkpoints at these paths and beside these logs.
+/// Reads the checkpoints at the paths `given` and those of `logs`.
 ///
 /// # Errors
-/// One cannot be read, or one that was asked for is not there.
+/// Returns an error if one cannot be read, or one of `given` does not exist.
 pub(super) fn read(logs: &[PathBuf], given: &[PathBuf]) -> io::Result<Vec<(PathBuf, Found)>> {
     let mut all = Vec::new();
     for path in given {
@@ -33,7 +33,7 @@ pub(super) fn read(logs: &[PathBuf], given: &[PathBuf]) -> io::Result<Vec<(PathB
 }
 
 impl Walk<'_> {
-    /// To be called when the chain is at its end.
+    /// Verifies a checkpoint. Must be called after the whole chain was read.
     pub(super) fn checkpoint(&mut self, path: &Path, found: Found) {
         let (checkpoint, signer) = match found {
             Found::Nothing => return,
