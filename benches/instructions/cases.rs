@@ -8,7 +8,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, header};
 use k8s_audit::request::RequestInfo;
 use kube_audit_proxy::audit::id::audit_id;
-use kube_audit_proxy::audit::record::{Format, Recorder};
+use kube_audit_proxy::audit::record::{AuditPipeline, Format};
 use kube_audit_proxy::request::headers::{self, AUDIT_ID};
 use kube_audit_proxy::request::source::{Peer, TrustedProxies};
 use kube_audit_proxy::upstream::identity::Identity;
@@ -64,7 +64,7 @@ fn encoding(counter: &Counter<'_>) {
         event.push_json(black_box(&mut line));
     });
     let sinks = vec![sink(&policy("rules: [{level: Metadata}]"), Format::Json)];
-    let recorder = Arc::new(Recorder::new(sinks, Arc::default(), None));
+    let recorder = Arc::new(AuditPipeline::new(sinks, Arc::default(), None));
     counter.each("record of two events", || sample.record(black_box(&recorder)));
 }
 

@@ -163,7 +163,7 @@ fn the_webhook_has_kube_apiservers_defaults_and_needs_no_log() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused_with_a_remedy() {
+fn invalid_combinations_are_rejected_with_a_remedy() {
     let cases: [(&[&str], &str); 29] = [
         (&["--audit-log-seal"], "--audit-log-seal needs --audit-log-seal-key-file"),
         (&["--audit-log-seal-key-file=k"], "has no effect without --audit-log-seal"),
@@ -309,7 +309,7 @@ fn service_account_keys_and_issuers_go_together() {
 }
 
 #[test]
-fn token_reviews_are_off_unless_asked_for() {
+fn token_reviews_are_off_by_default() {
     assert!(config(&[]).unwrap().authentication.token_review.is_none());
     let on = "--authentication-token-review";
     let review = config(&[on, "--anonymous-auth=false"]).unwrap().authentication.token_review;

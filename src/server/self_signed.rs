@@ -128,7 +128,7 @@ mod tests {
     use test_support::TempDir;
 
     #[test]
-    fn made_once_and_only_the_owner_reads_the_key() {
+    fn the_key_is_created_once_and_readable_by_its_owner_only() {
         let dir = TempDir::new();
         let certs = dir.path().join("deeper/certs");
         let bind = IpAddr::from([192, 0, 2, 7]);

@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_given_says_what_to_give() {
+    fn missing_settings_are_reported_with_a_remedy() {
         let error = resolve(&UpstreamFlags::default()).unwrap_err();
         assert!(error.contains("--kubeconfig"), "{error}");
     }

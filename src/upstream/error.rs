@@ -119,5 +119,5 @@ pub enum ConnectionError {
     Unfinished,
     /// The API server sent nothing more, and did not respond to a PING.
     #[error("the API server answered no PING")]
-    Silent,
+    KeepAliveTimeout,
 }

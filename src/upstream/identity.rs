@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn who_called_is_said_once_and_by_the_proxy() {
+    fn the_original_user_is_sent_once_and_by_the_proxy() {
         let called_by: OriginalUserExtra = "acme.io/called_by".parse().unwrap();
         let forged = vec!["root".to_owned(), "x".to_owned()];
         let user = UserInfo { extra: [("acme.io/called_by".into(), forged)].into(), ..info() };

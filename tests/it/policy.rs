@@ -189,7 +189,7 @@ fn events_are_explained_in_order_and_bad_ones_are_named() {
 }
 
 #[test]
-fn a_name_that_comes_from_the_body_does_not_count() {
+fn a_name_from_the_body_does_not_count() {
     let dir = TempDir::new();
     let text = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- level: Request\n  resources: \
                 [{group: '', resources: [pods, namespaces], resourceNames: [a]}]\n- level: Metadata\n  \

@@ -267,7 +267,7 @@ async fn a_list_that_is_too_large_is_halved_and_only_what_is_too_large_alone_is_
 }
 
 #[tokio::test]
-async fn what_is_set_aside_takes_half_of_the_spool_and_is_never_overwritten() {
+async fn rejected_batches_take_half_of_the_spool_and_are_never_overwritten() {
     let (upstream, dir) = (upstream().await, TempDir::new());
     let receiver = FakeUpstream::start(Protocols::Http1, |_| async { json(413, "") }).await;
     let spool = dir.path("spool");

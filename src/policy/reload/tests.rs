@@ -40,7 +40,7 @@ impl Followed {
 }
 
 #[test]
-fn a_new_policy_is_in_force_after_the_next_poll_however_it_got_there() {
+fn a_new_policy_is_active_after_the_next_poll_however_the_file_was_replaced() {
     let mut it = Followed::new();
     let handle = it.file.handle();
     it.poll(false);
@@ -90,7 +90,7 @@ fn a_bad_file_keeps_the_last_good_policy_and_counts_once() {
 }
 
 #[test]
-fn a_bad_file_is_read_again_even_if_it_seems_untouched() {
+fn an_invalid_file_is_reloaded_even_if_it_seems_unchanged() {
     let mut it = Followed::new();
     it.dir.write("policy.yaml", "rules: [");
     it.poll(false);
@@ -104,7 +104,7 @@ fn a_bad_file_is_read_again_even_if_it_seems_untouched() {
 }
 
 #[test]
-fn going_back_to_the_policy_in_force_is_no_reload() {
+fn restoring_the_active_policy_is_not_a_reload() {
     let mut it = Followed::new();
     it.dir.write("policy.yaml", "rules: [");
     it.poll(false);
@@ -127,7 +127,7 @@ fn a_missing_file_keeps_the_policy_until_it_is_back() {
 }
 
 #[test]
-fn a_file_in_motion_is_only_taken_if_it_is_whole() {
+fn a_changing_file_is_only_loaded_if_it_is_complete() {
     let mut it = Followed::new();
     it.dir.write("policy.yaml", "rules: [");
     assert!(it.file.files.changed());

@@ -90,7 +90,7 @@ fn folded_base64_is_read() {
 }
 
 #[test]
-fn insecure_is_taken_at_its_word() {
+fn insecure_skips_verification() {
     let text = one("{server: 'https://a', insecure-skip-tls-verify: true}", "{}");
     assert!(matches!(read(&text, None).unwrap().trust, Trust::Insecure));
 }

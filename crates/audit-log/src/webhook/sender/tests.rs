@@ -152,7 +152,7 @@ async fn a_shutdown_shortens_delays_and_ends_attempts() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_cannot_be_reached_is_told_by_its_error() {
+async fn an_unreachable_endpoint_is_reported_by_its_error() {
     assert_eq!(
         rig(&[Reply::Unreachable]).sender.connect().await.unwrap_err(),
         "connection refused"

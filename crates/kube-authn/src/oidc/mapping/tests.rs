@@ -34,8 +34,7 @@ fn rule(source: &str, variable: Variable) -> Rule {
     Rule { expression, message: "no".into() }
 }
 
-/// What becomes of a token with these changes to its claims; its user, as
-/// `name [uid] groups extra`.
+/// Returns the user of a token with these changes to its claims, as `name [uid] groups extra`.
 fn verdict(settings: &JwtSettings, changes: Value) -> Result<String, OidcError> {
     let mut claims = json!({"iss": ISSUER, "aud": "kubernetes", "sub": "jane"});
     for (key, value) in changes.as_object().unwrap() {
@@ -180,7 +179,7 @@ fn expressions_make_users() {
 }
 
 #[test]
-fn names_of_kubernetes_are_taken_only_where_they_are_configured() {
+fn reserved_names_are_accepted_only_if_configured() {
     let named = |username: NameMapping| JwtSettings { username, groups: None, ..settings() };
     let grouped = |groups: NameMapping| JwtSettings { groups: Some(groups), ..settings() };
     let by_cel = |source| NameMapping::Expression(cel(source));
@@ -201,7 +200,7 @@ fn names_of_kubernetes_are_taken_only_where_they_are_configured() {
             named(by_cel("'system:oidc:' + claims.sub")),
             Ok(format!("system:oidc:system:admin {all}")),
         ),
-        // Only what begins as it is written.
+        // Only names that begin with the literal.
         (
             named(by_cel("claims.sub == 'x' ? 'system:node:x' : claims.sub")),
             reserved("system:admin"),
