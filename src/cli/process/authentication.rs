@@ -86,11 +86,12 @@ fn configured(
             .context("--authentication-config")?;
             let (oidc, anonymous) = (Some(file.authenticators()), file.anonymous());
             let metrics = follow.metrics.authentication.clone();
-            follow.spawn(Reloaded::AuthenticationConfig, watcher, move || {
-                let reloaded = file.reload();
-                metrics.config_reloaded(reloaded.is_ok());
-                reloaded
-            });
+            follow.spawn_counting(
+                Reloaded::AuthenticationConfig,
+                watcher,
+                move || file.reload(),
+                move |succeeded| metrics.config_reloaded(succeeded),
+            );
             Ok(Configured { oidc, anonymous })
         }
     }

@@ -155,7 +155,7 @@ async fn more_streams_than_one_connection_allows_open_another() {
     }
     assert_eq!(accepted.load(Ordering::SeqCst), 5);
     for _ in 0..3 {
-        upstream.look(30);
+        upstream.sweep();
     }
     eventually(|| metrics.connections.get() == 1).await;
     text(upstream.send(get("/")).await.unwrap()).await;

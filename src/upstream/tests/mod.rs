@@ -368,12 +368,18 @@ async fn changed_certificates_make_new_connections() {
         (upstream, metrics, accepted)
     };
     text(upstream.send(get("/")).await.unwrap()).await;
-    upstream.look(10);
+    upstream.refresh();
     text(upstream.send(get("/")).await.unwrap()).await;
     assert_eq!(accepted.load(Ordering::SeqCst), 1);
     let with_another = std::fs::read_to_string(&path).unwrap() + &Listener::new(&[]).await.ca;
     std::fs::write(&path, with_another).unwrap();
-    upstream.look(10);
+    upstream.refresh();
+    let reloaded = async {
+        while accepted.load(Ordering::SeqCst) == 1 {
+            text(upstream.send(get("/")).await.unwrap()).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), reloaded).await.unwrap();
     text(upstream.send(get("/")).await.unwrap()).await;
     assert_eq!(accepted.load(Ordering::SeqCst), 2);
     std::fs::remove_file(&path).unwrap();
