@@ -12,7 +12,7 @@ use kube_audit_proxy::audit::record::{AuditPipeline, Format};
 use kube_audit_proxy::request::headers::{self, AUDIT_ID};
 use kube_audit_proxy::request::source::{Peer, TrustedProxies};
 use kube_audit_proxy::upstream::identity::Identity;
-use kube_authn::{TokenCache, TokenFile, Tokens, User};
+use kube_authn::{TokenCache, TokenFile, UnionTokenAuthenticator, User};
 
 use crate::counter::Counter;
 use crate::rules::policy_of;
@@ -83,7 +83,7 @@ fn tokens(counter: &Counter<'_>) {
 }
 
 /// The tokens of a file, which has [`TOKEN`] for the usual user.
-pub fn file_tokens() -> Tokens {
+pub fn file_tokens() -> UnionTokenAuthenticator {
     let name = format!("tokens-{}.csv", std::process::id());
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let user = user();
@@ -93,7 +93,13 @@ pub fn file_tokens() -> Tokens {
     let cache = Arc::new(TokenCache::with_random_key(Arc::default()));
     let file = TokenFile::load(&path, &cache).expect("a token file");
     let _ = std::fs::remove_file(&path);
-    Tokens { file: Some(file), service_accounts: None, oidc: None, review: None, cache }
+    UnionTokenAuthenticator {
+        file: Some(file),
+        service_accounts: None,
+        oidc: None,
+        review: None,
+        cache,
+    }
 }
 
 /// The headers of kubectl.

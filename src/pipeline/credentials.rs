@@ -26,7 +26,7 @@ pub(super) async fn wait_for_own(
     record: &mut AuditContext,
 ) -> Result<OwnCredential, Box<Status>> {
     proxy.upstream.valid_credential().await.map_err(|error| {
-        tracing::debug!(%error, "a request is not sent without a credential");
+        tracing::debug!(%error, "request not sent: the proxy has no valid credential");
         record.access_denied(NO_CREDENTIAL);
         Box::new(Status::service_unavailable(NO_CREDENTIAL))
     })

@@ -106,7 +106,7 @@ pub(super) async fn forward(
                 Box::pin(upgrade::switch(&proxy.long_running, *requested, answer, record)).await
             }
             None => {
-                let message = "the API server switched protocols unasked";
+                let message = "the API server switched protocols without a request to do so";
                 refuse(record, Status::service_unavailable(message)).await
             }
         },
@@ -209,7 +209,7 @@ async fn unauthorized(
     was_upgrade: bool,
 ) -> Response<ResponseBody> {
     if answer.extensions().get::<CredentialRenewed>().is_some() {
-        let message = "the proxy's own credential expired while this request was under way; the API server did not process it, send it again";
+        let message = "the proxy's own credential expired while this request was in flight; the API server did not process it, retry it";
         return refuse(record, Status::service_unavailable(message)).await;
     }
     if credentials::are_rejected(proxy, record.facts()).await {

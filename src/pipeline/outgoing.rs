@@ -55,10 +55,10 @@ pub(super) async fn outgoing(
     if proxy.identity == Identity::PassThrough {
         let message = match caller.method {
             kube_authn::Method::Certificate => {
-                "this proxy passes bearer tokens on, and cannot pass on a client certificate; present a token, and no certificate"
+                "this proxy forwards bearer tokens and cannot forward a client certificate; authenticate with a token, without a client certificate"
             }
             kube_authn::Method::FrontProxy => {
-                "this proxy passes bearer tokens on, and cannot pass on what a front proxy says of the user; have the token passed on, and no front-proxy certificate presented"
+                "this proxy forwards bearer tokens and cannot forward the user that a front proxy names; let the front proxy forward the token, without its client certificate"
             }
             kube_authn::Method::Token | kube_authn::Method::Anonymous => "",
         };
@@ -86,7 +86,7 @@ pub(super) async fn outgoing(
         None => Ok(()),
     });
     stamped.map_err(|error| {
-        tracing::warn!(%error, "a request was not sent because its user cannot be named upstream");
+        tracing::warn!(%error, "request not sent: its user does not fit into headers");
         Box::new(Status::bad_request(format!("the request was not sent: {error}")))
     })?;
 

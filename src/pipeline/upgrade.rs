@@ -106,7 +106,7 @@ pub(super) async fn switch(
                         Some(recording) => recorded::pass(client, upstream, recording).await,
                     }
                 }
-                Err(error) => tracing::debug!(%error, "an upgrade came to nothing"),
+                Err(error) => tracing::debug!(%error, "the upgrade failed"),
             }
         };
         tokio::select! {

@@ -89,7 +89,7 @@ impl Handler for Arc<Proxy> {
                 peer = %connection.peer(),
                 reason = reason.as_str(),
                 suppressed,
-                "refused a request that cannot be parsed; it has no audit event"
+                "rejected a request that cannot be parsed; it has no audit event"
             );
         }
     }

@@ -234,7 +234,7 @@ async fn serve_stream<B: Body<Data = Bytes> + Unpin>(
         Ok(stream) => SendBody::new(body, stream, EAGER, Reason::INTERNAL_ERROR).await,
         Err(error) => {
             // The client has disconnected, or HTTP/2 does not allow a header.
-            tracing::debug!(%error, "an answer was not sent");
+            tracing::debug!(%error, "a response was not sent");
             reply.send_reset(Reason::INTERNAL_ERROR);
         }
     }

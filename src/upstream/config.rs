@@ -185,7 +185,7 @@ mod tests {
         one.tls_server_name = Some("not a name".into());
         assert_eq!(
             resolve(&one).unwrap_err(),
-            "--upstream-tls-server-name: \"not a name\" is no DNS name or IP address"
+            "--upstream-tls-server-name: \"not a name\" is not a DNS name or IP address"
         );
     }
 }

@@ -189,7 +189,7 @@ async fn a_rejected_token_is_renewed_and_the_request_repeated() {
         assert_eq!(answer.head.status, 503);
         assert_eq!(answer.head.get("retry-after"), "1");
         let message = answer.json()["message"].as_str().unwrap().to_owned();
-        assert!(message.contains("expired while this request was under way"), "{message}");
+        assert!(message.contains("expired while this request was in flight"), "{message}");
         assert_eq!(get(&proxy).await, 200);
         assert_eq!(runs(&proxy.dir), 3);
 

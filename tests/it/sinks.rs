@@ -335,7 +335,7 @@ async fn a_strict_webhook_rejects_all_requests_during_an_outage() {
     assert_eq!(proxy.metric("kube_audit_proxy_delivery_healthy{backend=\"siem\"}").await, 0);
     let (code, ready) = client::admin(proxy.admin, "/readyz").await.unwrap();
     assert_eq!(code, 500);
-    let expected = "audit-siem failed: the webhook does not accept events: it responded 503";
+    let expected = "audit-siem failed: the webhook does not accept events: it responded with 503";
     assert!(ready.contains(expected), "{ready}");
 
     receiver.down.store(false, Ordering::Relaxed);

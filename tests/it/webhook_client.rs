@@ -297,7 +297,8 @@ async fn a_list_that_is_too_large_is_halved_without_a_spool_too() {
     assert!(proxy.stop().await.success());
     assert_eq!(arrived(&taken, "halved-", COUNT), [2, 2, 2, 2, 2, 0, 2, 2]);
     let said = proxy.process.stderr();
-    let expected = "Error in audit plugin 'webhook' affecting 2 audit events: it responded 413";
+    let expected =
+        "Error in audit plugin 'webhook' affecting 2 audit events: it responded with 413";
     assert!(said.contains(expected), "{said}");
 }
 
@@ -363,7 +364,7 @@ async fn the_losses_of_a_burst_are_logged_completely_while_it_runs() {
     assert_eq!(proxy.metric(healthy).await, 0);
     // No request waits for it: it is a condition, and the proxy stays ready.
     let (code, text) = client::admin(proxy.admin, "/readyz?verbose").await.unwrap();
-    let line = "[-]audit-webhook failed: the webhook does not accept events: it responded 500";
+    let line = "[-]audit-webhook failed: the webhook does not accept events: it responded with 500";
     assert!(code == 200 && text.contains(line) && text.contains("(ignored: batch mode"), "{text}");
 }
 

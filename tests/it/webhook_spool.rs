@@ -213,7 +213,7 @@ async fn a_flipped_bit_is_set_aside_and_counted_and_files_of_earlier_versions_ar
     assert_eq!(rejected.len(), 1);
     assert_eq!(std::fs::read(&rejected[0]).unwrap(), content);
     assert!(proxy.stop().await.success());
-    proxy.process.logs("its checksum is not right").await;
+    proxy.process.logs("its checksum does not match").await;
     let said = proxy.process.stderr();
     assert_eq!(said.matches("00000000000000000900-5.json").count(), 1, "{said}");
     assert_eq!(said.matches("00000000000000000901-5.json").count(), 1, "{said}");

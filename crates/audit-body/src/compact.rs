@@ -117,7 +117,7 @@ pub enum Problem {
     #[error("unexpected character")]
     Unexpected,
     /// Only whitespace may follow the value.
-    #[error("something after the value")]
+    #[error("unexpected data after the value")]
     Trailing,
     /// The body ends before the value does, or is empty.
     #[error("unexpected end")]

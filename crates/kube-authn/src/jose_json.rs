@@ -131,7 +131,7 @@ impl<'de> Deserialize<'de> for Unique {
                 let mut names = std::collections::HashSet::new();
                 while let Some((name, Unique)) = map.next_entry::<String, Unique>()? {
                     if !names.insert(name) {
-                        return Err(A::Error::custom("a member is there twice"));
+                        return Err(A::Error::custom("a member occurs twice"));
                     }
                 }
                 Ok(Unique)

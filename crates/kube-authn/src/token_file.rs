@@ -28,7 +28,7 @@ pub enum TokenFileError {
         source: std::io::Error,
     },
     /// A line is invalid.
-    #[error("{path}:{line}: {problem}; write one token a line: token,user,uid,\"group1,group2\"", path = path.display())]
+    #[error("{path}:{line}: {problem}; write one token per line: token,user,uid,\"group1,group2\"", path = path.display())]
     Line {
         /// The file.
         path: PathBuf,
@@ -62,7 +62,7 @@ impl TokenFile {
             let wrong = |problem| TokenFileError::Line { path: path.into(), line, problem };
             let cell = |index: usize| {
                 String::from_utf8(cells[index].to_vec())
-                    .map_err(|_| wrong(format!("column {} is no UTF-8", index + 1)))
+                    .map_err(|_| wrong(format!("column {} is not UTF-8", index + 1)))
             };
             if cells.len() < 3 {
                 return Err(wrong(format!("{} columns, but 3 are needed", cells.len())));
@@ -182,7 +182,7 @@ mod tests {
         let error = parse("t1,u1,uid1\nsecret-token,u7\n").map(drop).unwrap_err().to_string();
         assert_eq!(
             error,
-            "tokens.csv:2: 2 columns, but 3 are needed; write one token a line: token,user,uid,\"group1,group2\""
+            "tokens.csv:2: 2 columns, but 3 are needed; write one token per line: token,user,uid,\"group1,group2\""
         );
     }
 }

@@ -314,7 +314,7 @@ impl TokenReview {
     }
 
     fn reject(&self, reason: Rejected) -> Unavailable {
-        tracing::debug!(%reason, "no TokenReview for a token");
+        tracing::debug!(%reason, "no TokenReview sent for a token");
         self.cache.metrics().reviews_throttled.inc();
         Unavailable
     }
@@ -336,7 +336,7 @@ impl TokenReview {
                 Ok(Some(user))
             }
             Err(reason) => {
-                tracing::debug!(reason, "the API server does not take a token");
+                tracing::debug!(reason, "the API server rejected a token");
                 self.cache.insert_invalid(since, *id, self.settings.unauthenticated_ttl);
                 Ok(None)
             }

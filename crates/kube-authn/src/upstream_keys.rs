@@ -44,8 +44,7 @@ pub enum FetchError {
     #[error("{path}: {source}")]
     Request { path: &'static str, source: RequestError },
     #[error(
-        "{path}: answered {code}; this proxy's user needs to get that path, as ClusterRole \
-         system:service-account-issuer-discovery lets it"
+        "{path}: responded with {code}; grant the proxy's user permission to get this path, for example with the ClusterRole system:service-account-issuer-discovery"
     )]
     Code { path: &'static str, code: u16 },
     #[error("{path}: {source}")]
@@ -54,7 +53,7 @@ pub enum FetchError {
     Keys { path: &'static str, source: JwkError },
     #[error("{DISCOVERY}: names no issuer")]
     NoIssuer,
-    #[error("{KEYS}: there is no key that can be used")]
+    #[error("{KEYS}: none of the keys can be used")]
     NoKeys,
 }
 

@@ -310,7 +310,7 @@ fn user_of(
         },
     };
     if uids.next().is_some() {
-        return Err(CertificateError::Uid("there more than once"));
+        return Err(CertificateError::Uid("present more than once"));
     }
     let fingerprint = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der);
     let hex: String = fingerprint.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();

@@ -81,8 +81,12 @@ impl AuditContext {
             Some(read) => {
                 let (read, name) = (read.name.clone(), created.name.clone());
                 let why = match read.is_empty() {
-                    true => format!("the request was read as having none, but {name} was created"),
-                    false => format!("the request was read as {read}, but {name} was created"),
+                    true => {
+                        format!("the proxy read no name from the request, but {name} was created")
+                    }
+                    false => {
+                        format!("the proxy read {read} from the request, but {name} was created")
+                    }
                 };
                 self.annotate(OBJECT_NAME, &why);
                 self.recorder.metrics.bodies.name_mismatches.inc();
@@ -91,7 +95,7 @@ impl AuditContext {
                     user = self.user.as_ref().map_or("", |user| &user.username),
                     read,
                     created = name,
-                    "the API server created an object of another name than was read from the request"
+                    "the API server created an object with another name than the proxy read from the request"
                 );
             }
         }

@@ -32,13 +32,20 @@ async fn a_generated_name_is_recorded() {
     let unreadable = r#"{"metadata": oops"#;
     for (code, answer, body, name, annotation, mismatches) in [
         (201, CREATED, r#"{"metadata":{"name":"real"}}"#, "real", "", 0),
-        (201, CREATED, named, "real", "the request was read as decoy, but real was created", 1),
+        (
+            201,
+            CREATED,
+            named,
+            "real",
+            "the proxy read decoy from the request, but real was created",
+            1,
+        ),
         (
             201,
             CREATED,
             "{}",
             "real",
-            "the request was read as having none, but real was created",
+            "the proxy read no name from the request, but real was created",
             1,
         ),
         (
@@ -76,7 +83,7 @@ async fn a_generated_name_is_recorded() {
             assert_eq!(found, annotation, "{body} {code}");
             let counted = proxy.metric("kube_audit_proxy_object_name_mismatches_total").await;
             assert_eq!(counted, mismatches);
-            let logged = || proxy.process.stderr().contains("object of another name");
+            let logged = || proxy.process.stderr().contains("object with another name");
             if mismatches > 0 {
                 wait_for("a warning", || logged().then_some(())).await;
             } else {

@@ -199,8 +199,8 @@ mod tests {
             let health = health.clone();
             tokio::spawn(async move { health.accepts_events().await })
         };
-        let refused: Arc<str> = "it responded 500".into();
-        let reason = "the webhook does not accept events: it responded 500".to_owned();
+        let refused: Arc<str> = "it responded with 500".into();
+        let reason = "the webhook does not accept events: it responded with 500".to_owned();
         health.attempt_failed(&refused);
         let asked = ask();
         tokio::task::yield_now().await;

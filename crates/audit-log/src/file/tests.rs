@@ -96,7 +96,7 @@ fn errors_name_the_path_and_the_remedy() {
     for path in [folder.path().to_owned(), folder.join("file/audit.log"), PathBuf::from("/")] {
         let error = open(&path);
         assert!(
-            error.contains("choose another path") || error.contains("give the full name"),
+            error.contains("choose another path") || error.contains("give the full path"),
             "{error}"
         );
         let named = if path.ends_with("audit.log") { folder.join("file") } else { path };

@@ -40,7 +40,7 @@ pub enum OidcError {
     #[error("oidc: failed to verify signature")]
     Signature,
     /// The algorithm is not accepted.
-    #[error("oidc: signing algorithm {0:?} is not among those that are taken")]
+    #[error("oidc: signing algorithm {0:?} is not accepted")]
     Algorithm(Algorithm),
     /// The claims cannot be parsed.
     #[error("oidc: claims cannot be read: {0}")]
@@ -62,8 +62,7 @@ pub enum OidcError {
     NoName,
     /// The user name is reserved for Kubernetes.
     #[error(
-        "oidc: user name {0:?} begins with system:, which is Kubernetes' own; to take such names, \
-         let the prefix or a literal of the expression begin so"
+        "oidc: user name {0:?} begins with system:, which is reserved for Kubernetes; to accept it, configure a prefix, or a literal in the expression, that begins with system:"
     )]
     Reserved(String),
     /// The token has a group that no authenticated user may have.
@@ -150,7 +149,12 @@ impl JwtAuthenticator {
         if !reserved_groups.is_empty() {
             self.metrics.reserved_names.inc_by(reserved_groups.len() as u64);
             let username = &user.username;
-            tracing::debug!(issuer, username, ?reserved_groups, "Kubernetes' own groups left out");
+            tracing::debug!(
+                issuer,
+                username,
+                ?reserved_groups,
+                "removed groups that are reserved for Kubernetes"
+            );
         }
         Ok(Verified { user, expires: Some(expires), annotations: Vec::new() })
     }

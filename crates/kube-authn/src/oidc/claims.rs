@@ -53,7 +53,7 @@ impl Registered {
                 continue;
             };
             if known != name || !seen.insert(known) {
-                let problem = format!("the claim {known:?} is there twice, or in other case");
+                let problem = format!("the claim {known:?} occurs twice, or in different case");
                 return Err(Error::custom(problem));
             }
             registered.decode(known, raw, &mut names, &mut sources)?;

@@ -25,7 +25,7 @@ pub(super) struct Fetcher {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FetchError {
     /// The URL is not https.
-    #[error("{0}: no https URL")]
+    #[error("{0}: not an https URL")]
     Url(String),
     /// There was no connection, or no response.
     #[error("{url}: {reason}")]
@@ -36,7 +36,7 @@ pub(super) enum FetchError {
         reason: String,
     },
     /// The status code is not 200.
-    #[error("{url}: answered {code}")]
+    #[error("{url}: responded with {code}")]
     Code {
         /// The requested URL.
         url: Uri,
@@ -44,7 +44,7 @@ pub(super) enum FetchError {
         code: u16,
     },
     /// The response was interrupted.
-    #[error("{url}: longer than 1 MiB, or broken off")]
+    #[error("{url}: longer than 1 MiB, or interrupted")]
     Body {
         /// The requested URL.
         url: Uri,

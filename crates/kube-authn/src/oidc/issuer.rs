@@ -70,11 +70,11 @@ pub(super) enum KeysError {
     Fetch(#[from] FetchError),
     #[error("{url}: {source}")]
     Json { url: Uri, source: serde_json::Error },
-    #[error("the issuer calls itself {theirs:?}, not {ours:?}")]
+    #[error("the discovery document names the issuer {theirs:?}, not {ours:?}")]
     Name { theirs: String, ours: String },
     #[error("{url}: {source}")]
     Keys { url: Uri, source: JwkError },
-    #[error("there is no key among the issuer's that can be used")]
+    #[error("none of the issuer's keys can be used")]
     NoKeys,
 }
 

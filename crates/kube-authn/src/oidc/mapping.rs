@@ -43,7 +43,7 @@ impl JwtSettings {
             match rule {
                 ClaimRule::Required { claim, value } => {
                     if claims.text(claim)? != value {
-                        let problem = "does not have the value that is required";
+                        let problem = "does not have the required value";
                         return Err(OidcError::Claim(claim.clone(), problem));
                     }
                 }

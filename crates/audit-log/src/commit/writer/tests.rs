@@ -116,7 +116,7 @@ async fn a_write_that_does_not_return_shows() {
     assert_eq!(rig.call(), ["first"]);
     assert_eq!(rig.log.state(), BackendState::Ok);
     let later = rig.log.state_at(Instant::now() + Duration::from_secs(7));
-    let expected = "audit.log has not answered a write for 7 s";
+    let expected = "a write to audit.log has not returned for 7 s";
     assert_eq!(later, BackendState::Failing(expected.to_owned()));
     rig.act(Act::Write);
     commit.await.unwrap();

@@ -178,7 +178,7 @@ fn only_a_head_shows_an_end_truncated_together_with_its_seal() {
     assert!(check(folder.path(), &[]).is_intact());
     let report = check(folder.path(), &[head]);
     assert_eq!(report.findings[0].kind, Kind::Head);
-    assert!(report.findings[0].what.contains("its end was cut off"));
+    assert!(report.findings[0].what.contains("its end was removed"));
     // Writing more lines does not hide the truncation.
     let mut log = SealedLog::open(&folder);
     log.write(4);

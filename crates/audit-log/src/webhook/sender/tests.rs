@@ -62,7 +62,7 @@ async fn a_list_that_is_accepted_is_sent_once_and_as_it_is() {
 async fn five_attempts_with_growing_delays_then_the_list_is_given_up() {
     for (reply, reason) in [
         (Reply::Unreachable, "connection refused"),
-        (Reply::Status(500), "it responded 500 Internal Server Error"),
+        (Reply::Status(500), "it responded with 500 Internal Server Error"),
         (Reply::Hang, "no response in 30s"),
     ] {
         let rig = rig(&[reply]);
@@ -117,7 +117,7 @@ async fn a_list_that_is_too_large_is_sent_in_halves_at_once() {
 
     let rig = self::rig(&[too_large]);
     let (events, reason) = rig.send(2).await.unwrap_err();
-    assert_eq!((events, &*reason), (2, "it responded 413 Payload Too Large"));
+    assert_eq!((events, &*reason), (2, "it responded with 413 Payload Too Large"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -84,7 +84,7 @@ fn registered_claims_are_there_once_and_in_lower_case() {
         "{\"NBF\": 5}",
         "{\"_CLAIM_NAMES\": {}}",
     ] {
-        assert!(parsed(bad).unwrap_err().contains("twice, or in other case"), "{bad}");
+        assert!(parsed(bad).unwrap_err().contains("twice, or in different case"), "{bad}");
     }
     assert!(parsed("{\"x\": 1, \"X\": 2, \"x\": 3}").is_ok());
 }

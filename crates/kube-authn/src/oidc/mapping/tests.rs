@@ -97,11 +97,7 @@ fn claims_make_users() {
             with(json!({"email": "system:admin"})),
             Err(OidcError::Reserved("system:admin".into())),
         ),
-        (
-            &email,
-            with(json!({"hd": "elsewhere"})),
-            claim("hd", "does not have the value that is required"),
-        ),
+        (&email, with(json!({"hd": "elsewhere"})), claim("hd", "does not have the required value")),
         (&email, with(json!({"hd": ["example.com"]})), claim("hd", "is no string")),
     ];
     for (settings, changes, expected) in cases {
@@ -164,7 +160,7 @@ fn expressions_make_users() {
         (json!({"hd": "elsewhere"}), failed("claims.hd == 'example.com'")),
         (
             json!({"kind": "robot"}),
-            Err(OidcError::Claim("kind".into(), "does not have the value that is required")),
+            Err(OidcError::Claim("kind".into(), "does not have the required value")),
         ),
         (json!({"uuid": 7}), Err(OidcError::Expression("uid", EvaluationError::Type("a string")))),
         (
