@@ -227,7 +227,7 @@ async fn a_segment_in_an_open_file_survives_without_being_closed() {
 }
 
 #[tokio::test]
-async fn a_segment_killed_between_delivery_and_deletion_is_delivered_again_with_its_number() {
+async fn a_segment_killed_before_its_deletion_is_redelivered_with_its_number() {
     let dir = TestFolder::new();
     let down = FakeDestination { always: SyncMutex::new(Some(Reply::Hang)), ..Default::default() };
     let small = StreamConfig { segment_max_size: 1, ..config(dir.path()) };

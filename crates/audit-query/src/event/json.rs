@@ -307,7 +307,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn containers_end_where_a_loop_says(
+        fn container_ends_match_a_simple_scan(
             text in r#"\{("([a-z{}\[\]]|\\["\\]){0,40}"|[{}\[\], ]|[a-z]{1,70}){0,30}"#
         ) {
             prop_assert_eq!(container_end(text.as_bytes(), 0), reference(text.as_bytes()));

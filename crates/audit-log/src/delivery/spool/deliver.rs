@@ -84,8 +84,8 @@ impl Draining {
                 self.settle(&batch, sent).await?;
             }
             Content::Corrupt => {
-                self.lost.add(events, &format!("{path} is corrupt: its checksum is not right"));
-                self.set_aside(&batch, None, events, "its checksum is not right").await?;
+                self.lost.add(events, &format!("{path} is corrupt: its checksum does not match"));
+                self.set_aside(&batch, None, events, "its checksum does not match").await?;
             }
             Content::Gone => {
                 let reason =
