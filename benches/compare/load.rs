@@ -1,4 +1,4 @@
-//! Requests by h2load, and what they cost the server.
+//! Sends requests with h2load, and measures their cost for the server.
 
 use std::path::Path;
 use std::process::Command;
@@ -13,66 +13,67 @@ use crate::servers::Server;
 use crate::usage::{Usage, resident};
 use crate::workspace::{TOKEN, Workspace, path_of};
 
-/// What h2load may take, whatever it does.
+/// Maximum duration of h2load.
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// What is sent.
+/// The requests to send.
 #[derive(Debug, Clone, Copy)]
 pub struct Load {
     pub http: Http,
     pub connections: usize,
-    /// Requests under way on each connection.
+    /// Concurrent requests on each connection.
     pub streams: usize,
     pub requests: usize,
-    /// Requests a second of all connections; as fast as it can where there is none.
+    /// Requests per second on all connections; `None` for full speed.
     pub rate: Option<f64>,
-    /// One of the upstream's answers.
+    /// The path of one of the upstream's responses.
     pub body: &'static str,
-    /// Which of the requests count.
+    /// Which of the requests are measured.
     pub counted: Counted,
 }
 
-/// Which requests of a measurement count.
+/// Which requests of a run are measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Counted {
-    /// All of them, with the opening of the connections.
+    /// All of them, including the opening of the connections.
     All,
-    /// Those in the middle, when all connections are open and none is closed.
+    /// Those in the middle, while all connections are open.
     Middle,
 }
 
-/// The protocol of clients.
+/// The protocol between client and server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Http {
     One,
     Two,
 }
 
-/// What came of it.
+/// The result of a run.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Sample {
-    /// CPU time of the server for each request, microseconds.
+    /// CPU time of the server per request in microseconds.
     pub cpu_us: f64,
     /// Its part in user mode.
     pub user_us: f64,
     /// Its part in the kernel.
     pub system_us: f64,
-    /// Requests a second.
+    /// Requests per second.
     pub rate: f64,
-    /// Half of the requests took no longer, microseconds.
+    /// Median latency in microseconds.
     pub p50_us: f64,
-    /// 99 of 100 took no longer.
+    /// 99th percentile of the latency in microseconds.
     pub p99_us: f64,
-    /// Resident memory at the end, MiB.
+    /// Resident memory at the end in MiB.
     pub memory_mib: f64,
-    /// Times a thread of the server has waited, for each request.
+    /// Context switches of the server's threads that waited, per request.
     pub waits: f64,
 }
 
 /// Sends `load` to a server.
 ///
 /// # Errors
-/// Where an answer is not 200, one is missing, or the audit log does not have as many events.
+/// If a response is missing or not 200, or if the audit log does not contain the expected number of
+/// events.
 pub fn send(work: &Workspace, server: &Server, load: &Load) -> Result<Sample> {
     let attempt = || -> Result<Sample> {
         let rows_file = work.file("h2load.log");
@@ -81,7 +82,7 @@ pub fn send(work: &Workspace, server: &Server, load: &Load) -> Result<Sample> {
         let span = Span::of(server, load, &rows_file, &mut client)?;
         let rows = Rows::read(&rows_file)?;
         rows.check(load.requests)?;
-        // The writing of the last events counts too.
+        // The time for writing the last events is included.
         if let Some(log) = &server.log {
             log.take(load.requests)?;
         }
@@ -117,14 +118,14 @@ fn command(server: &Server, load: &Load, rows: &Path) -> Result<Command> {
     Ok(command)
 }
 
-/// From when until when something is measured.
+/// The period that is measured.
 struct Span {
     before: Moment,
     after: Moment,
 }
 
 struct Moment {
-    /// Microseconds since 1970, as h2load counts.
+    /// Microseconds since 1970, like in the output of h2load.
     time: u128,
     usage: Usage,
 }
@@ -137,7 +138,7 @@ impl Moment {
 }
 
 impl Span {
-    /// Waits for the end of h2load meanwhile.
+    /// Waits for the end of h2load, and takes the usage at both ends of the period.
     fn of(server: &Server, load: &Load, rows: &Path, client: &mut Process) -> Result<Span> {
         let mut before = Moment::now(server)?;
         let mut after = None;
@@ -164,7 +165,7 @@ impl Span {
     }
 }
 
-/// What h2load says of each request.
+/// The rows that h2load writes, one for each request.
 struct Rows(Vec<Row>);
 
 struct Row {

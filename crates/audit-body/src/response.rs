@@ -13,6 +13,7 @@ use k8s_audit::status::Status;
 /// The `Status` of a response.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ParsedStatus {
+    /// The `Status`.
     pub status: Status,
     /// Whether kube-apiserver records it as well. If it could not satisfy the client's `Accept`
     /// header, its event has only the code.
