@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use api_client::access::OwnAccess;
-use api_client::exec::{NoCredential, OwnCredential};
+use api_client::exec::{CredentialError, OwnCredential};
 use api_client::{ApiClient, EndpointSet, FollowedFiles, Target, risks};
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
@@ -180,7 +180,7 @@ impl Upstream {
     ///
     /// # Errors
     /// If the plugin fails.
-    pub async fn valid_credential(&self) -> Result<OwnCredential, NoCredential> {
+    pub async fn valid_credential(&self) -> Result<OwnCredential, CredentialError> {
         let target = Arc::clone(self.now().target());
         target.valid_credential().await
     }

@@ -17,7 +17,7 @@ use super::error::SendError;
 use super::http1::Http1Lease;
 use super::http1_many_headers;
 use super::http2::Http2Lease;
-use super::http2_request::{self, NoAnswer};
+use super::http2_request::{self, SendFailure};
 use super::metrics::UpstreamMetrics;
 use super::pool::{Lease, Pool};
 use super::renewal::Renewable;
@@ -334,7 +334,7 @@ pub(super) async fn send_http2(
     request: Request<Outgoing>,
     body: &BodySource,
 ) -> Result<Response<UpstreamBody>, Failed> {
-    let NoAnswer { error, unsent, stream } = match http2_request::send(stream, request).await {
+    let SendFailure { error, unsent, stream } = match http2_request::send(stream, request).await {
         Ok(response) => return Ok(response.map(UpstreamBody::http2)),
         Err(failed) => failed,
     };

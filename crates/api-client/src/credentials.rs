@@ -11,7 +11,7 @@ use http::HeaderValue;
 use zeroize::Zeroizing;
 
 use crate::error::ConfigError;
-use crate::exec::{ExecCredentials, NoCredential, OwnCredential};
+use crate::exec::{CredentialError, ExecCredentials, OwnCredential};
 
 /// The source of the `Authorization` header of the proxy's own requests.
 #[derive(Debug, Clone)]
@@ -81,7 +81,7 @@ impl Credentials {
     ///
     /// # Errors
     /// If the plugin fails.
-    pub async fn valid(&self) -> Result<OwnCredential, NoCredential> {
+    pub async fn valid(&self) -> Result<OwnCredential, CredentialError> {
         match self {
             Credentials::Header(header) => Ok(header.own()),
             Credentials::Exec(plugin) => plugin.valid().await,
@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_file_is_read_again() {
+    fn a_token_file_is_reloaded() {
         let path = std::env::temp_dir().join(format!("kap-token-{}", std::process::id()));
         std::fs::write(&path, "first\n").unwrap();
         let credentials = Credentials::token_file(&path, "--upstream-token-file").unwrap();
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_token_is_not_shown() {
+    fn an_invalid_token_is_not_printed() {
         let error = Credentials::token("se\ncret", "user.token").unwrap_err().to_string();
         assert_eq!(error, "user.token: the token has characters that a header cannot have");
     }

@@ -6,7 +6,7 @@ use crate::config::{ClientConfig, parse_server_name};
 use crate::credentials::Credentials;
 use crate::endpoint::Endpoint;
 use crate::error::ConfigError;
-use crate::exec::{ExecCredentials, NoCredential, OwnCredential};
+use crate::exec::{CredentialError, ExecCredentials, OwnCredential};
 use crate::tls::ClientTls;
 use crate::tunnel::ProxyUrl;
 
@@ -106,7 +106,7 @@ impl Target {
     ///
     /// # Errors
     /// If the plugin fails.
-    pub async fn valid_credential(&self) -> Result<OwnCredential, NoCredential> {
+    pub async fn valid_credential(&self) -> Result<OwnCredential, CredentialError> {
         match &self.credentials {
             Some(credentials) => credentials.valid().await,
             None => Ok(OwnCredential::default()),

@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_read_again() {
+    fn files_are_reloaded() {
         let path = std::env::temp_dir().join(format!("kap-ca-{}", std::process::id()));
         let pem = || rcgen::generate_simple_self_signed(["a".to_owned()]).unwrap().cert.pem();
         std::fs::write(&path, pem()).unwrap();

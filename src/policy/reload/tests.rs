@@ -50,7 +50,7 @@ impl Followed {
 }
 
 #[test]
-fn a_new_policy_is_in_force_after_the_next_poll_however_it_got_there() {
+fn a_new_policy_is_active_after_the_next_poll_however_the_file_was_replaced() {
     let mut it = Followed::new();
     let handle = it.handle.clone();
     it.poll(false);
@@ -100,7 +100,7 @@ fn a_bad_file_keeps_the_last_good_policy_and_counts_once() {
 }
 
 #[test]
-fn going_back_to_the_policy_in_force_is_no_reload() {
+fn restoring_the_active_policy_is_not_a_reload() {
     let mut it = Followed::new();
     it.dir.write("policy.yaml", "rules: [");
     it.poll(false);

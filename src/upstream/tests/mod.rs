@@ -305,7 +305,7 @@ const TARGETS: &[&str] = &[
 ];
 
 #[tokio::test]
-async fn an_upstream_that_is_down_is_told_at_once() {
+async fn an_unreachable_upstream_is_reported_at_once() {
     let listener = Listener::new(&["h2"]).await;
     let (upstream, metrics) = listener.client();
     let address = listener.address();
@@ -331,7 +331,7 @@ async fn an_unknown_ca_is_a_tls_error() {
 }
 
 #[tokio::test]
-async fn insecure_takes_any_certificate() {
+async fn insecure_accepts_any_certificate() {
     let listener = Listener::new(&["http/1.1"]).await;
     let mut config = config(&format!("https://{}", listener.address()), "");
     config.trust = Trust::Insecure;
