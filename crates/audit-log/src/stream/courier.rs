@@ -60,6 +60,10 @@ impl StreamCourier {
                 self.health.doubt(&failure.0);
                 (Verdict::Invalid, None)
             }
+            DeliveryError::Final(_) => {
+                self.health.doubt(&failure.0);
+                (Verdict::Final, None)
+            }
         };
         Attempt::Failed { failure, retry_after, verdict }
     }

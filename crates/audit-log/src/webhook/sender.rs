@@ -183,7 +183,7 @@ impl Sender {
                 match verdict {
                     Verdict::Unavailable => self.health.doubt(&failure.0),
                     // It may accept another list.
-                    Verdict::Invalid | Verdict::TooLarge => self.health.is_well(),
+                    Verdict::Invalid | Verdict::Final | Verdict::TooLarge => self.health.is_well(),
                 }
             }
         }
