@@ -24,14 +24,14 @@ pub(crate) type Key = [u8; 32];
 /// that all requests share.
 pub(super) fn key(
     mode: Mode,
-    asker: &UserInfo,
-    wanted: &UserInfo,
+    requester: &UserInfo,
+    requested: &UserInfo,
     request: Option<&RequestAttributes>,
 ) -> Key {
     let mut hash = Hash(Context::new(&SHA256));
     hash.text(mode.verb());
-    hash.user(asker);
-    hash.user(wanted);
+    hash.user(requester);
+    hash.user(requested);
     hash.texts(&request.map(RequestAttributes::parts).unwrap_or_default());
     hash.key()
 }
@@ -190,7 +190,7 @@ mod tests {
         for number in 0..CALLERS {
             last.set(&number.to_string(), Mode::Legacy);
         }
-        assert_eq!(last.of("0"), Some(Mode::Legacy), "heard of again");
+        assert_eq!(last.of("0"), Some(Mode::Legacy), "activity of again");
         last.set("one more", Mode::UserInfo);
         assert_eq!(last.of("1"), None);
         assert_eq!(last.of("0"), Some(Mode::Legacy));

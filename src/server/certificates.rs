@@ -134,9 +134,50 @@ fn read_pair(certificate: &Path, key: &Path) -> Result<CertifiedKey, Certificate
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::file_watch::{POLL_INTERVAL, ReloadMetrics, Reloaded, SelfReading};
     use crate::server::test_support::{certificate, leaf_of};
     use test_support::TempDir;
+    use tokio::sync::watch;
+
+    #[tokio::test]
+    async fn changed_files_are_read_and_so_are_unchanged_ones_by_force() {
+        let dir = TempDir::new();
+        let (old, new) = (certificate("old"), certificate("new"));
+        let crt = dir.write("tls.crt", &old.certificate);
+        let key = dir.write("tls.key", &old.key);
+        let watcher = ServingCertificate::watcher(&crt, &key);
+        let serving = Arc::new(ServingCertificate::load(&crt, &key).unwrap());
+        dir.write("tls.crt", &new.certificate);
+        dir.write("tls.key", &new.key);
+        let metrics = Arc::new(ReloadMetrics::default());
+        let (force, forced) = watch::channel(());
+        let reload = {
+            let serving = serving.clone();
+            move || serving.reload()
+        };
+        let what = Reloaded::ServingCertificate;
+        let files = SelfReading { what, metrics: metrics.clone(), reload, count: |_| {} };
+        let task = tokio::spawn(files.reloader(watcher).follow(forced, POLL_INTERVAL));
+        reloads(&metrics, true, 1).await;
+        assert_eq!(serving.leaf(), leaf_of(&new.certificate));
+        force.send_replace(());
+        reloads(&metrics, true, 2).await;
+        dir.write("tls.key", "");
+        force.send_replace(());
+        reloads(&metrics, false, 1).await;
+        assert_eq!(serving.leaf(), leaf_of(&new.certificate));
+        drop(force);
+        task.await.unwrap();
+    }
+
+    async fn reloads(metrics: &ReloadMetrics, succeeded: bool, count: u64) {
+        while metrics.count(Reloaded::ServingCertificate, succeeded) < count {
+            tokio::task::yield_now().await;
+        }
+    }
 
     #[test]
     fn a_bad_new_pair_keeps_the_old_one() {

@@ -246,7 +246,7 @@ async fn several_issuers_make_users_by_claims_and_expressions() {
 }
 
 #[tokio::test]
-async fn groups_are_fetched_where_a_token_says_so() {
+async fn distributed_groups_are_fetched() {
     // The groups' own issuer; what it signs has to come to its handler first.
     let slot = Arc::new(std::sync::Mutex::new(String::new()));
     let answer = slot.clone();
@@ -310,7 +310,7 @@ async fn groups_are_fetched_where_a_token_says_so() {
 }
 
 #[tokio::test]
-async fn the_file_is_followed_and_a_bad_one_changes_nothing() {
+async fn the_file_is_reloaded_and_an_invalid_one_is_rejected() {
     let (one, other) = (Issuer::start().await, Issuer::start().await);
     let upstream = upstream().await;
     let entry = |issuer: &Issuer| issuer.entry(json!({}), json!({}));
@@ -378,7 +378,7 @@ async fn reloads(proxy: &Proxy, status: &str, count: u32) {
 }
 
 #[tokio::test]
-async fn anonymous_requests_are_let_through_where_the_file_says() {
+async fn anonymous_requests_are_allowed_where_the_file_allows_them() {
     let upstream = upstream().await;
     let paths = json!([{"path": "/livez"}, {"path": "/readyz"}]);
     let proxy =
@@ -410,7 +410,7 @@ async fn anonymous_requests_are_let_through_where_the_file_says() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_the_file_is_said_at_the_start() {
+async fn errors_in_the_file_are_reported_at_startup() {
     let upstream = upstream().await;
     let anonymous = file(json!({"anonymous": {"enabled": true}}));
     let url = "--oidc-issuer-url=https://a";

@@ -138,7 +138,7 @@ async fn the_reason_is_that_of_the_user_and_the_attributes() {
 }
 
 #[tokio::test]
-async fn a_review_delays_a_request_only_for_its_time() {
+async fn a_review_delays_a_request_only_until_its_timeout() {
     let authorizer = authorizer().await;
     let proxy = proxy(&authorizer, "200ms").await;
     authorizer.hangs.store(true, Ordering::SeqCst);

@@ -56,7 +56,7 @@ async fn what_waits_in_a_batch_is_written_at_the_end() {
 }
 
 #[tokio::test]
-async fn a_strict_proxy_lets_nothing_pass_that_it_cannot_record() {
+async fn a_strict_proxy_forwards_nothing_that_it_cannot_record() {
     let upstream = ok_upstream().await;
     let builder = Builder::new(upstream.addr).flag("--audit-log-mode=blocking-strict");
     let builder = builder.flag("--audit-log-path=/dev/full");
@@ -76,7 +76,7 @@ async fn a_strict_proxy_lets_nothing_pass_that_it_cannot_record() {
 }
 
 #[tokio::test]
-async fn a_blocking_proxy_goes_on_and_counts_what_it_could_not_record() {
+async fn a_blocking_proxy_continues_and_counts_lost_events() {
     let upstream = ok_upstream().await;
     let builder = Builder::new(upstream.addr).flag("--audit-log-path=/dev/full");
     let proxy = builder.start().await;
@@ -102,7 +102,7 @@ async fn standard_output_is_a_log_too() {
 /// In blocking mode the log is ahead: of the API server with the first event, of the client with
 /// the last.
 #[tokio::test]
-async fn events_are_stored_before_what_they_tell_of_goes_on() {
+async fn events_are_stored_before_the_request_or_response_is_forwarded() {
     let log = std::sync::Arc::new(std::sync::OnceLock::<std::path::PathBuf>::new());
     let path = std::sync::Arc::clone(&log);
     let upstream = FakeUpstream::start(Protocols::Http2, move |request| {

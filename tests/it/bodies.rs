@@ -101,7 +101,7 @@ async fn secrets_are_redacted_unless_that_is_turned_off() {
 }
 
 #[tokio::test]
-async fn what_kube_apiserver_loses_is_there() {
+async fn events_that_kube_apiserver_loses_are_written() {
     let upstream = echo().await;
     let proxy = Builder::new(upstream.addr).policy(EVERYTHING).start().await;
     let target = format!("{CONFIG_MAPS}/c");
@@ -125,7 +125,7 @@ async fn what_kube_apiserver_loses_is_there() {
 
 // The API server may well have created it.
 #[tokio::test]
-async fn a_client_that_goes_before_the_answer_leaves_what_it_sent_on_record() {
+async fn the_request_body_of_a_client_disconnecting_before_the_response_is_recorded() {
     let upstream = FakeUpstream::start(Protocols::Http2, |request| async move {
         request.into_body().collect().await?;
         std::future::pending().await
@@ -165,7 +165,7 @@ async fn a_client_that_goes_before_the_answer_leaves_what_it_sent_on_record() {
 }
 
 #[tokio::test]
-async fn of_an_answer_that_nobody_waited_for_there_is_no_object() {
+async fn a_response_to_a_disconnected_client_has_no_object() {
     let upstream = FakeUpstream::start(Protocols::Http2, |_| async {
         let (sender, body) = streamed();
         tokio::spawn(async move {
@@ -199,7 +199,7 @@ async fn delete_options_are_recorded_as_kube_apiserver_does() {
 }
 
 #[tokio::test]
-async fn compressed_answers_are_recorded_and_pass_as_they_are() {
+async fn compressed_responses_are_recorded_and_forwarded_unchanged() {
     let object = br#"{"kind":"ConfigMap","data":{"a":"<b>"}}"#;
     let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
     gzip.write_all(object).unwrap();
@@ -236,7 +236,7 @@ async fn a_bomb_stops_at_the_limit() {
 }
 
 #[tokio::test]
-async fn long_bodies_are_cut_with_their_size_and_digest() {
+async fn long_bodies_are_truncated_with_size_and_digest() {
     let upstream = echo().await;
     let proxy = Builder::new(upstream.addr)
         .policy(EVERYTHING)

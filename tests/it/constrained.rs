@@ -224,7 +224,7 @@ async fn a_pod_may_become_the_node_that_it_runs_on() {
 }
 
 #[tokio::test]
-async fn many_groups_and_extras_are_asked_about_at_once() {
+async fn a_wildcard_review_covers_many_groups_and_extras() {
     let server = server().await;
     let proxy = proxy(&server, "true").await;
     let four = [
@@ -325,7 +325,7 @@ async fn the_mode_that_a_caller_used_last_is_tried_first() {
 }
 
 #[tokio::test]
-async fn what_was_allowed_is_not_asked_again() {
+async fn allowed_impersonations_are_cached() {
     let server = server().await;
     let proxy = proxy(&server, "auto").await;
     let jane = ["Impersonate-User: jane"];
@@ -361,7 +361,7 @@ async fn what_was_allowed_is_not_asked_again() {
 }
 
 #[tokio::test]
-async fn selectors_are_part_of_the_question() {
+async fn selectors_are_part_of_the_review() {
     let server = server().await;
     let proxy = proxy(&server, "auto").await;
     let target = "/api/v1/pods?fieldSelector=spec.nodeName%3Dn1&labelSelector=app%20in%20(a,b)";
@@ -408,7 +408,7 @@ async fn the_rules_are_those_of_the_api_servers_version() {
 }
 
 #[tokio::test]
-async fn only_where_the_proxy_judges_can_it_be_told_how() {
+async fn constrained_impersonation_requires_that_the_proxy_authorizes() {
     let server = server().await;
     for (identity, flag) in [
         ("request-header", "--constrained-impersonation=true"),

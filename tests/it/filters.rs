@@ -37,7 +37,7 @@ async fn answer(request: Request<Incoming>) -> Answered {
 }
 
 #[tokio::test]
-async fn what_is_decided_before_authentication_is_as_recorded() {
+async fn responses_before_authentication_are_as_recorded() {
     let upstream = FakeUpstream::start(Protocols::Http2, answer).await;
     let builder = Builder::new(upstream.addr).policy(POLICY).flag(CORS).flag(HSTS);
     let mut proxy = builder.start().await;

@@ -290,7 +290,7 @@ async fn forged_source_addresses_count_only_from_trusted_proxies() {
 }
 
 #[tokio::test]
-async fn a_real_ip_from_a_stranger_goes_nowhere() {
+async fn an_untrusted_x_real_ip_is_not_forwarded() {
     let upstream = upstream(Protocols::Http1).await;
     let builder = Builder::new(upstream.addr).flag("--trusted-proxies=10.0.0.0/8");
     let proxy = builder.start().await;
@@ -302,7 +302,7 @@ async fn a_real_ip_from_a_stranger_goes_nowhere() {
 }
 
 #[tokio::test]
-async fn one_audit_id_goes_on_the_one_in_the_log() {
+async fn the_forwarded_audit_id_is_the_recorded_one() {
     let upstream = upstream(Protocols::Http2).await;
     let proxy = Builder::new(upstream.addr).start().await;
     let lines = ["Audit-ID: first", "Audit-ID: second"];

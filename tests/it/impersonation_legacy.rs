@@ -260,7 +260,7 @@ async fn an_impersonation_within_an_impersonation_is_complete() {
 
 /// `--upstream-original-user-extra`
 #[tokio::test]
-async fn the_api_server_is_told_who_called() {
+async fn the_api_server_receives_the_original_user() {
     const KEY: &str = "impersonate-extra-acme.io%2fcalled-by";
     let server = AccessServer::start("1.35", RIGHTS).await;
     let proxy = Builder::new(server.upstream.addr)

@@ -28,7 +28,7 @@ fn with_suffix(folder: &Path, suffix: &str) -> Vec<PathBuf> {
 }
 
 #[tokio::test]
-async fn rotated_logs_are_indexed_sealed_and_answer_as_without() {
+async fn rotated_logs_are_indexed_and_sealed_and_give_the_same_results() {
     let upstream =
         FakeUpstream::start(Protocols::Http2, |_| async { json(200, "{\"items\":[]}") }).await;
     let dir = TempDir::new();

@@ -379,7 +379,7 @@ fn percentiles_are_those_of_a_recount() {
 }
 
 #[test]
-fn a_summary_and_a_folder() {
+fn a_summary_and_a_directory() {
     let count = recount(false, |_| true).len();
     let output = Command::new(BINARY).args(["log", "report"]).arg(&LOG.folder).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();

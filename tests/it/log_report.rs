@@ -120,7 +120,7 @@ fn annotations_of_kube_apiserver_are_reported_where_they_are() {
 }
 
 #[test]
-fn a_summary_tells_of_gaps_that_are_only_unusual() {
+fn a_summary_reports_unusual_gaps() {
     let dir = TempDir::new();
     let seconds = (0..600).filter(|second| !(200..300).contains(second));
     let mut text: String =

@@ -38,7 +38,7 @@ async fn every_other() -> FakeUpstream {
 }
 
 #[tokio::test]
-async fn a_read_is_sent_again_and_a_write_is_not() {
+async fn a_read_is_retried_and_a_write_is_not() {
     let upstream = every_other().await;
     let proxy = Builder::new(upstream.addr).start().await;
     for method in ["GET", "OPTIONS", "HEAD"] {
@@ -64,7 +64,7 @@ async fn a_read_is_sent_again_and_a_write_is_not() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_is_down_is_a_503_with_a_time_to_retry() {
+async fn an_unreachable_upstream_is_a_503_with_retry_after() {
     let upstream = FakeUpstream::start(Protocols::Http2, |_| async { json(200, "{}") }).await;
     let proxy = Builder::new(upstream.addr).start().await;
     upstream.stop().await;
@@ -76,7 +76,7 @@ async fn an_upstream_that_is_down_is_a_503_with_a_time_to_retry() {
 }
 
 #[tokio::test]
-async fn a_response_that_cannot_be_parsed_does_not_deny_what_happened() {
+async fn an_unparsable_response_does_not_hide_that_the_request_was_processed() {
     for protocols in [Protocols::Http1, Protocols::Http2] {
         // More than fits. Over HTTP/2 not so much that the connection is closed.
         let length = if protocols == Protocols::Http1 { 1500 << 10 } else { 600 << 10 };

@@ -68,7 +68,7 @@ async fn responses_with_many_header_lines_are_relayed_and_recorded_as_they_are()
 }
 
 #[tokio::test]
-async fn what_the_http_library_refuses_is_counted_and_logged_with_its_peer() {
+async fn requests_rejected_by_the_http_library_are_counted_and_logged_with_the_peer() {
     let upstream = FakeUpstream::start(Protocols::Http2, |_| async { json(200, "{}") }).await;
     let proxy = Builder::new(upstream.addr).start().await;
     let long = "x".repeat(2 << 20);

@@ -103,7 +103,7 @@ async fn new_keys_are_fetched_when_tokens_name_them_but_not_for_each() {
 }
 
 #[tokio::test]
-async fn withdrawn_keys_are_refused_once_new_ones_are_used() {
+async fn withdrawn_keys_are_rejected_once_new_ones_are_used() {
     let signers = [Signer::ec(), Signer::ec(), Signer::ec()];
     let by = |index: usize, sub: &str, claims: Value| {
         let mut claims = claims;
@@ -131,7 +131,7 @@ async fn withdrawn_keys_are_refused_once_new_ones_are_used() {
 }
 
 #[tokio::test]
-async fn names_that_no_header_can_have_are_refused_with_a_reason() {
+async fn names_that_no_header_can_carry_are_rejected_with_a_reason() {
     let key = Signer::ec();
     let keys = Keys::new(Mutex::new(vec![key.web_key("k")]));
     let issuer = issuer("127.0.0.1:0", keys).await;

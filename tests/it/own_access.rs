@@ -51,7 +51,7 @@ async fn denials(proxy: &Proxy, access: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn rejected_credentials_are_the_proxys_failure() {
+async fn a_401_for_the_proxys_credentials_is_a_503() {
     for identity in ["impersonate", "request-header"] {
         let (upstream, code) = denying("/").await;
         let proxy = Builder::new(upstream.addr).identity(identity).start().await;
@@ -85,7 +85,7 @@ async fn rejected_credentials_are_the_proxys_failure() {
 }
 
 #[tokio::test]
-async fn a_401_from_behind_the_api_server_is_passed_on() {
+async fn a_401_from_an_aggregated_server_is_forwarded() {
     let (upstream, code) = denying("/api/v1/namespaces/team-a/pods/p/log").await;
     let proxy = Builder::new(upstream.addr).start().await;
     code.store(401, Ordering::SeqCst);
@@ -95,7 +95,7 @@ async fn a_401_from_behind_the_api_server_is_passed_on() {
 }
 
 #[tokio::test]
-async fn clients_own_credentials_are_their_own_failure() {
+async fn a_401_for_forwarded_credentials_is_forwarded() {
     let (upstream, code) = denying("/").await;
     let proxy = Builder::new(upstream.addr).identity("pass-through").start().await;
     code.store(401, Ordering::SeqCst);

@@ -189,7 +189,7 @@ async fn a_rejected_token_is_renewed_and_the_request_repeated() {
         assert_eq!(answer.head.status, 503);
         assert_eq!(answer.head.get("retry-after"), "1");
         let message = answer.json()["message"].as_str().unwrap().to_owned();
-        assert!(message.contains("expired while this request was under way"), "{message}");
+        assert!(message.contains("expired while this request was in flight"), "{message}");
         assert_eq!(get(&proxy).await, 200);
         assert_eq!(runs(&proxy.dir), 3);
 
@@ -215,7 +215,7 @@ async fn a_rejected_token_is_renewed_and_the_request_repeated() {
 }
 
 #[tokio::test]
-async fn a_401_from_behind_the_api_server_does_not_run_the_plugin() {
+async fn a_401_from_an_aggregated_server_does_not_run_the_plugin() {
     let upstream = FakeUpstream::start(Protocols::Http2, |request| async move {
         let is_kubelet = request.uri().path().ends_with("/log");
         json(if is_kubelet { 401 } else { 200 }, "{}")
@@ -268,7 +268,7 @@ async fn certificates_from_a_plugin_are_presented_and_replaced() {
 }
 
 #[tokio::test]
-async fn a_plugin_that_fails_is_the_proxys_failure_and_recovers() {
+async fn a_failing_plugin_is_a_503_until_it_recovers() {
     let upstream = upstream(Protocols::Http2, |token| token == "good-token").await;
     let proxy = builder(&upstream, "echo 'login required' >&2; exit 7").start().await;
     let answer = http1::get(proxy.addr, Some("alice"), LIST, &["Audit-ID: none"]).await.unwrap();
@@ -308,7 +308,7 @@ async fn a_plugin_that_fails_is_the_proxys_failure_and_recovers() {
 }
 
 #[tokio::test]
-async fn a_plugin_that_hangs_is_ended() {
+async fn a_hanging_plugin_is_killed() {
     let upstream = upstream(Protocols::Http2, |_| true).await;
     let builder = builder(&upstream, "exec sleep 100").flag("--credential-plugin-timeout=300ms");
     let proxy = builder.start().await;
@@ -317,7 +317,7 @@ async fn a_plugin_that_hangs_is_ended() {
 }
 
 #[tokio::test]
-async fn a_plugin_that_is_missing_is_told_at_the_start() {
+async fn a_missing_plugin_is_reported_at_startup() {
     let upstream = upstream(Protocols::Http2, |_| true).await;
     let text = kubeconfig(upstream.addr)
         .replace("command: ./plugin", "command: no-such-plugin, installHint: run apt install it");

@@ -112,7 +112,7 @@ async fn rules_are_counted_until_the_policy_is_reloaded() {
 }
 
 #[tokio::test]
-async fn a_policy_that_records_nothing_is_warned_of() {
+async fn a_policy_that_records_nothing_causes_a_warning() {
     let upstream = upstream().await;
     let nothing =
         "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: None}, {level: Metadata}]\n";

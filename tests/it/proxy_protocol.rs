@@ -105,7 +105,7 @@ async fn headers_come_in_pieces() {
 }
 
 #[tokio::test]
-async fn hostile_headers_end_the_connection_and_only_that() {
+async fn hostile_proxy_headers_end_only_their_connection() {
     let upstream = ok_upstream().await;
     let proxy = proxy(&upstream, "127.0.0.1").await;
     let endless = [b"PROXY TCP4 ", &[b'1'; 500][..]].concat();
@@ -146,7 +146,7 @@ async fn a_header_that_never_ends_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn from_others_a_header_is_not_read() {
+async fn a_proxy_header_from_an_untrusted_address_is_not_parsed() {
     let upstream = ok_upstream().await;
     let proxy = proxy(&upstream, "127.0.0.2").await;
     assert!(client::tls_after(proxy.addr, V1).await.is_err());

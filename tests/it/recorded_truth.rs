@@ -20,7 +20,7 @@ const REQUEST_RESPONSE: &str =
     "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- level: RequestResponse\n";
 
 #[tokio::test]
-async fn what_is_forwarded_is_recorded_in_every_form_of_a_target() {
+async fn the_forwarded_target_is_recorded_in_every_form() {
     for protocols in [Protocols::Http1, Protocols::Http2] {
         let upstream = FakeUpstream::start(protocols, |_| async { json(200, "{}") }).await;
         let proxy = Builder::new(upstream.addr).start().await;

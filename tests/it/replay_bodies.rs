@@ -91,7 +91,7 @@ fn marks(event: &Event) -> String {
 }
 
 #[tokio::test]
-async fn bodies_are_recorded_as_by_kube_apiserver() {
+async fn bodies_are_recorded_like_by_kube_apiserver() {
     let bodies = bodies();
     let answers: Arc<Vec<_>> = Arc::new(bodies.iter().map(Body::answer).collect());
     let upstream = FakeUpstream::start(Protocols::Http2, move |request| {

@@ -17,7 +17,7 @@ const FILES: [&str; 5] =
     ["all-metadata", "all-requestresponse", "all-request-managed-omitted", "mixed", "narrow"];
 
 #[tokio::test]
-async fn impersonations_are_judged_as_recorded() {
+async fn impersonations_are_authorized_as_recorded() {
     let mut report = Report::default();
     let mut constrained = 0;
     for file in FILES {

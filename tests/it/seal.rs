@@ -96,7 +96,7 @@ fn change(path: &Path, change: impl FnOnce(Vec<String>) -> Vec<String>) {
 }
 
 #[tokio::test]
-async fn a_sealed_log_is_intact_until_somebody_changes_it() {
+async fn a_sealed_log_is_intact_until_it_is_changed() {
     let (upstream, sealed) = (upstream().await, Sealed::new());
     let mut proxy = sealed.start(&upstream, "blocking").await;
     // Long enough for a rotation or two.
@@ -147,7 +147,7 @@ async fn a_sealed_log_is_intact_until_somebody_changes_it() {
     std::fs::remove_file(sealed.dir.path("logs/audit.log.checkpoint")).unwrap();
     let (code, text) = sealed.verify(&["--head", &last]);
     assert_eq!(code, 1, "{text}");
-    assert!(text.contains("its end was cut off"), "{text}");
+    assert!(text.contains("its end was removed"), "{text}");
 
     // A rotated file deleted, with its seal.
     let oldest = &sealed.compressed()[0];
@@ -198,17 +198,17 @@ async fn seal_fails(mode: &str, meanwhile: u16) {
 }
 
 #[tokio::test]
-async fn a_strict_proxy_refuses_while_the_seal_cannot_be_written() {
+async fn a_strict_proxy_rejects_requests_while_the_seal_cannot_be_written() {
     seal_fails("blocking-strict", 500).await;
 }
 
 #[tokio::test]
-async fn a_blocking_proxy_goes_on_and_seals_later() {
+async fn a_blocking_proxy_continues_and_seals_later() {
     seal_fails("blocking", 200).await;
 }
 
 #[test]
-fn usage_errors_are_no_verdict() {
+fn usage_errors_are_not_verification_results() {
     let sealed = Sealed::new();
     let (code, text) = sealed.verify(&[]);
     assert_eq!(code, 2);
@@ -222,7 +222,7 @@ fn usage_errors_are_no_verdict() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_none_is_told_at_the_start() {
+async fn an_invalid_seal_key_is_reported_at_startup() {
     let upstream = upstream().await;
     let builder = Builder::new(upstream.addr);
     let file = builder.dir().write("key.pem", "no key");

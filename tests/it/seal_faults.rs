@@ -182,7 +182,7 @@ async fn however_often_it_is_killed_nothing_is_missing_and_nobody_accused() {
 }
 
 #[tokio::test]
-async fn killed_within_the_first_second_after_an_orderly_end() {
+async fn a_kill_in_the_first_second_after_a_graceful_shutdown_is_not_tampering() {
     let (upstream, sealed) = (upstream().await, Sealed::new());
     let mut proxy = sealed.builder(&upstream).start().await;
     assert_eq!(get(&proxy, "first").await, Some(200));
@@ -200,7 +200,7 @@ async fn killed_within_the_first_second_after_an_orderly_end() {
 }
 
 #[tokio::test]
-async fn a_log_whose_seal_was_deleted_is_reported_by_verify_and_at_the_start() {
+async fn a_deleted_seal_is_reported_by_verify_and_at_startup() {
     let (upstream, sealed) = (upstream().await, Sealed::new());
     let mut proxy = sealed.builder(&upstream).start().await;
     assert_eq!(get(&proxy, "first").await, Some(200));

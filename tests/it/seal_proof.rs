@@ -188,5 +188,5 @@ async fn what_was_changed_is_not_proved() {
         std::fs::remove_file(seal).unwrap();
     }
     let (code, _, errors) = sealed.prove(&[]);
-    assert!(code == 2 && errors.contains("no seal beside the log"), "{errors}");
+    assert!(code == 2 && errors.contains("no seal next to the log"), "{errors}");
 }

@@ -81,7 +81,7 @@ fn recorded_lines_equal_themselves_and_nothing_else() {
 
 /// What a request says about its object must be in the objectRef; what it does not say is forgiven.
 #[test]
-fn only_what_the_request_did_not_say_is_forgiven() {
+fn only_differences_that_the_request_did_not_determine_are_tolerated() {
     let line = |object: &str| {
         format!(
             r#"{{"stage":"ResponseComplete","objectRef":{object},"requestReceivedTimestamp":"2026-11-23T05:09:05.000000Z","stageTimestamp":"2026-11-23T05:09:05.000001Z"}}"#

@@ -98,7 +98,7 @@ async fn a_webhook_that_requests_wait_for_may_hang_too() {
 }
 
 #[tokio::test]
-async fn what_is_in_the_spool_is_not_waited_for() {
+async fn shutdown_does_not_wait_for_the_spool() {
     let (upstream, receiver, dir) = (upstream().await, hanging().await, TempDir::new());
     let spool = dir.path("spool");
     let mut proxy = Builder::new(upstream.addr)
@@ -120,7 +120,7 @@ async fn what_is_in_the_spool_is_not_waited_for() {
 
 /// The same as standard output of `kube-audit-proxy | sleep 1000`.
 #[tokio::test]
-async fn a_reader_that_is_stuck_delays_the_end_by_the_timeout_and_what_waits_is_counted() {
+async fn a_stuck_reader_delays_shutdown_by_the_timeout_and_waiting_events_are_counted() {
     let (upstream, dir) = (upstream().await, TempDir::new());
     let pipe = dir.path("pipe");
     mkfifo(&pipe);
@@ -161,7 +161,7 @@ async fn a_reader_that_is_stuck_delays_the_end_by_the_timeout_and_what_waits_is_
 }
 
 #[tokio::test]
-async fn idle_clients_and_halves_of_requests_do_not_delay_the_end() {
+async fn idle_clients_and_incomplete_requests_do_not_delay_shutdown() {
     let upstream = upstream().await;
     let mut proxy = Builder::new(upstream.addr).flag("--shutdown-timeout=60s").start().await;
     let _raw = tokio::net::TcpStream::connect(proxy.addr).await.unwrap();
@@ -184,7 +184,7 @@ async fn idle_clients_and_halves_of_requests_do_not_delay_the_end() {
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_it_at_once_whatever_hangs() {
+async fn a_second_signal_ends_the_process_at_once() {
     let (upstream, receiver, dir) = (upstream().await, hanging().await, TempDir::new());
     let mut proxy = Builder::new(upstream.addr)
         .flag(&kubeconfig(&dir, receiver.addr))
@@ -208,7 +208,7 @@ async fn a_second_signal_ends_it_at_once_whatever_hangs() {
 }
 
 #[tokio::test]
-async fn pipes_in_place_of_files_are_refused_and_hold_up_nothing() {
+async fn named_pipes_in_place_of_files_are_rejected_without_blocking() {
     let dir = TempDir::new();
     let pipe = dir.path("pipe");
     mkfifo(&pipe);
@@ -231,7 +231,7 @@ async fn pipes_in_place_of_files_are_refused_and_hold_up_nothing() {
 }
 
 #[tokio::test]
-async fn a_start_that_hangs_is_ended_by_a_signal() {
+async fn a_signal_ends_a_hanging_start() {
     let dir = TempDir::new();
     let pipe = dir.path("pipe");
     mkfifo(&pipe);
@@ -249,7 +249,7 @@ async fn a_start_that_hangs_is_ended_by_a_signal() {
 }
 
 #[tokio::test]
-async fn a_policy_that_becomes_a_pipe_hangs_nothing() {
+async fn a_policy_replaced_by_a_named_pipe_blocks_nothing() {
     let upstream = upstream().await;
     let mut proxy = Builder::new(upstream.addr).start().await;
     std::fs::remove_file(&proxy.policy).unwrap();

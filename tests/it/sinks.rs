@@ -75,7 +75,7 @@ async fn metric_is(proxy: &Proxy, name: &str, wanted: impl Fn(u64) -> bool) {
 }
 
 #[tokio::test]
-async fn three_sinks_each_see_what_their_own_policy_says() {
+async fn three_sinks_each_receive_the_events_of_their_own_policy() {
     let (upstream, taken) = (echo().await, Taken::default());
     let receiver = FakeUpstream::start(Protocols::Http1, taker(&taken)).await;
     let bodies = "\
@@ -253,7 +253,7 @@ async fn each_policy_is_reloaded_by_itself() {
 }
 
 #[tokio::test]
-async fn a_strict_sink_that_fails_refuses_while_others_carry_on() {
+async fn a_failing_strict_sink_rejects_requests_while_others_continue() {
     let upstream = echo().await;
     for (policy, forwarded) in [(METADATA, 0), (LATE, 1)] {
         let sinks = "
@@ -318,7 +318,7 @@ fn strict_webhook(upstream: &FakeUpstream, receiver: &Receiver, backoff: &str) -
 }
 
 #[tokio::test]
-async fn a_strict_webhook_that_is_down_lets_nothing_pass_until_it_is_back() {
+async fn a_strict_webhook_rejects_all_requests_during_an_outage() {
     let (upstream, receiver) = (echo().await, receiver().await);
     let proxy = strict_webhook(&upstream, &receiver, "20ms").start().await;
     assert_eq!(get(&proxy, "before").await, Some(200));
@@ -335,7 +335,7 @@ async fn a_strict_webhook_that_is_down_lets_nothing_pass_until_it_is_back() {
     assert_eq!(proxy.metric("kube_audit_proxy_delivery_healthy{backend=\"siem\"}").await, 0);
     let (code, ready) = client::admin(proxy.admin, "/readyz").await.unwrap();
     assert_eq!(code, 500);
-    let expected = "audit-siem failed: the webhook does not accept events: it responded 503";
+    let expected = "audit-siem failed: the webhook does not accept events: it responded with 503";
     assert!(ready.contains(expected), "{ready}");
 
     receiver.down.store(false, Ordering::Relaxed);
@@ -349,7 +349,7 @@ async fn a_strict_webhook_that_is_down_lets_nothing_pass_until_it_is_back() {
 }
 
 #[tokio::test]
-async fn while_a_strict_webhook_is_in_doubt_requests_wait_and_are_not_forwarded() {
+async fn requests_wait_for_a_strict_webhook_whose_state_is_unknown() {
     let (upstream, receiver) = (echo().await, receiver().await);
     let proxy = Arc::new(strict_webhook(&upstream, &receiver, "300ms").start().await);
     receiver.down.store(true, Ordering::Relaxed);
@@ -377,7 +377,7 @@ async fn while_a_strict_webhook_is_in_doubt_requests_wait_and_are_not_forwarded(
 }
 
 #[tokio::test]
-async fn events_name_the_proxy_if_that_is_asked() {
+async fn events_name_the_proxy_if_configured() {
     let upstream = echo().await;
     for (flag, expected) in [(None, None), (Some("--audit-node-name=cp-1"), Some("cp-1"))] {
         let mut builder = Builder::new(upstream.addr);
@@ -394,7 +394,7 @@ async fn events_name_the_proxy_if_that_is_asked() {
 }
 
 #[tokio::test]
-async fn a_start_that_fails_says_which_sink_and_where() {
+async fn a_failed_start_names_the_sink_and_its_position() {
     let (upstream, dir) = (echo().await, TempDir::new());
     for (sink, expected) in [
         (

@@ -96,7 +96,7 @@ async fn trailers_pass() {
 }
 
 #[tokio::test]
-async fn a_compressed_answer_passes_untouched() {
+async fn a_compressed_response_is_forwarded_unchanged() {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     std::io::Write::write_all(&mut encoder, &[b'x'; 100_000]).unwrap();
     let compressed = encoder.finish().unwrap();
@@ -115,7 +115,7 @@ async fn a_compressed_answer_passes_untouched() {
 }
 
 #[tokio::test]
-async fn the_request_target_goes_on_byte_for_byte() {
+async fn the_request_target_is_forwarded_byte_for_byte() {
     let targets = [
         "/api/v1//namespaces/../nodes/./a%2Fb%2e%2E?watch=0&x=%zz&&y;z=1&",
         "/api/v1/pods?",
@@ -213,7 +213,7 @@ async fn a_request_that_is_refused_needs_no_body() {
 }
 
 #[tokio::test]
-async fn an_error_that_breaks_off_is_not_taken_for_a_whole_one() {
+async fn an_interrupted_error_response_is_not_complete() {
     for protocols in [Protocols::Http1, Protocols::Http2] {
         let upstream = FakeUpstream::start(protocols, |_| async {
             let (sender, body) = streamed();
@@ -240,7 +240,7 @@ async fn an_error_that_breaks_off_is_not_taken_for_a_whole_one() {
 }
 
 #[tokio::test]
-async fn an_answer_before_the_end_of_the_body_reaches_the_client() {
+async fn a_response_before_the_end_of_the_request_body_reaches_the_client() {
     let upstream = FakeUpstream::start(Protocols::Http2, |_| async {
         let too_large = r#"{"kind":"Status","apiVersion":"v1","code":413}"#;
         Ok(Response::builder().status(413).body(full(too_large))?)

@@ -124,7 +124,7 @@ async fn an_upstream_without_http2_upgrades_too() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_ends_the_record() {
+async fn a_disconnecting_client_ends_the_record() {
     let upstream = FakeUpstream::start(Protocols::Http2, echo).await;
     let proxy = Builder::new(upstream.addr).start().await;
     let mut log = proxy.audit_log();
@@ -136,7 +136,7 @@ async fn a_client_that_goes_ends_the_record() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_goes_ends_the_clients_connection() {
+async fn a_disconnecting_upstream_ends_the_clients_connection() {
     let upstream = FakeUpstream::start(Protocols::Http2, |mut request| async move {
         tokio::spawn(async move {
             let upgraded = hyper::upgrade::on(&mut request).await.unwrap();
@@ -158,7 +158,7 @@ async fn an_upstream_that_goes_ends_the_clients_connection() {
 
 /// CVE-2018-1002105: after a refused upgrade nothing of that connection may reach the API server.
 #[tokio::test]
-async fn nothing_follows_a_refused_upgrade() {
+async fn nothing_is_forwarded_after_a_rejected_upgrade() {
     for lines in [WEBSOCKET.as_slice(), SPDY.as_slice()] {
         let upstream = FakeUpstream::start(Protocols::Http1, |_| async { json(403, "{}") }).await;
         let proxy = Builder::new(upstream.addr).start().await;
@@ -196,7 +196,7 @@ async fn an_upgrade_needs_an_identity_as_any_request() {
 /// A tunnel of HTTP/2 would let the client write every header of its requests itself, on a
 /// connection that the API server trusts.
 #[tokio::test]
-async fn no_tunnel_of_another_http_is_opened() {
+async fn upgrades_to_other_http_versions_are_rejected() {
     for protocol in ["h2c", "H2C", "HTTP/2.0", "http/1.1", "websocket, h2c", "TLS/1.2"] {
         let upstream = FakeUpstream::start(Protocols::Http2, echo).await;
         let proxy = Builder::new(upstream.addr).start().await;
@@ -214,7 +214,7 @@ async fn no_tunnel_of_another_http_is_opened() {
 }
 
 #[tokio::test]
-async fn an_upgrade_that_cannot_be_forwarded_is_on_record() {
+async fn an_upgrade_that_cannot_be_forwarded_is_recorded() {
     let upstream = FakeUpstream::start(Protocols::Http2, echo).await;
     let proxy = Builder::new(upstream.addr).start().await;
     upstream.stop().await;
@@ -227,7 +227,7 @@ async fn an_upgrade_that_cannot_be_forwarded_is_on_record() {
 }
 
 #[tokio::test]
-async fn sigterm_ends_upgraded_connections_on_record() {
+async fn sigterm_ends_and_records_upgraded_connections() {
     let upstream = FakeUpstream::start(Protocols::Http2, echo).await;
     let mut proxy = Builder::new(upstream.addr).start().await;
     let mut connection = upgraded(&proxy, "GET", "term", &WEBSOCKET).await;
@@ -260,7 +260,7 @@ async fn an_upgrade_carries_only_the_stamped_identity() {
 
 /// Browsers cannot set `Authorization`, and bring their token as a subprotocol.
 #[tokio::test]
-async fn a_token_may_come_as_websocket_subprotocol_and_goes_no_farther() {
+async fn a_token_in_a_websocket_subprotocol_is_accepted_and_not_forwarded() {
     let upstream = FakeUpstream::start(Protocols::Http2, echo).await;
     let proxy = Builder::new(upstream.addr).start().await;
     let token = "base64url.bearer.authorization.k8s.io.Y2Fyb2wtdG9rZW4";

@@ -69,7 +69,7 @@ async fn known(proxy: &Proxy) {
 }
 
 #[tokio::test]
-async fn issuer_and_keys_are_the_api_servers() {
+async fn issuer_and_keys_come_from_the_api_server() {
     let (old, new) = (Signer::ec(), Signer::ec());
     let published = Published::new(Mutex::new(Some((ISSUER, vec![old.web_key("old")]))));
     let upstream = api_server("127.0.0.1:0", Arc::clone(&published)).await;
@@ -125,7 +125,7 @@ async fn neither_the_start_nor_known_keys_need_the_api_server() {
 }
 
 #[tokio::test]
-async fn a_refusal_says_which_right_is_missing() {
+async fn a_denial_names_the_missing_permission() {
     let published = Published::default();
     let upstream = api_server("127.0.0.1:0", published).await;
     let proxy = proxy(upstream.addr, &[]).await;

@@ -93,7 +93,7 @@ pub fn arrived(taken: &Taken, prefix: &str, count: usize) -> Vec<usize> {
 }
 
 #[tokio::test]
-async fn lists_are_kube_apiservers_and_the_log_has_the_same_events() {
+async fn webhook_lists_are_like_kube_apiservers_and_contain_the_logged_events() {
     for compress in [false, true] {
         let (upstream, taken, dir) = (upstream().await, Taken::default(), TempDir::new());
         let receiver = FakeUpstream::start(Protocols::Http1, taker(&taken)).await;
@@ -129,7 +129,7 @@ async fn lists_are_kube_apiservers_and_the_log_has_the_same_events() {
 }
 
 #[tokio::test]
-async fn a_receiver_that_fails_gets_everything_in_the_end() {
+async fn a_webhook_endpoint_that_fails_eventually_receives_everything() {
     let (upstream, taken, dir) = (upstream().await, Taken::default(), TempDir::new());
     let (asked, take) = (AtomicUsize::new(0), taker(&taken));
     let receiver = FakeUpstream::start(Protocols::Http1, move |request| {
@@ -167,7 +167,7 @@ async fn a_receiver_that_fails_gets_everything_in_the_end() {
 }
 
 #[tokio::test]
-async fn what_a_receiver_never_takes_is_lost_and_counted() {
+async fn events_that_the_endpoint_never_accepts_are_lost_and_counted() {
     let (upstream, dir) = (upstream().await, TempDir::new());
     let receiver = FakeUpstream::start(Protocols::Http1, |_| async { json(400, "") }).await;
     let proxy = Builder::new(upstream.addr)
@@ -186,7 +186,7 @@ async fn what_a_receiver_never_takes_is_lost_and_counted() {
 }
 
 #[tokio::test]
-async fn a_strict_webhook_refuses_what_it_cannot_send() {
+async fn a_strict_webhook_rejects_requests_whose_events_it_cannot_send() {
     let (upstream, dir) = (upstream().await, TempDir::new());
     let receiver = FakeUpstream::start(Protocols::Http1, |_| async { json(500, "") }).await;
     let builder = Builder::new(upstream.addr)
@@ -264,7 +264,7 @@ async fn a_spool_loses_nothing_though_receiver_and_proxy_are_down() {
 }
 
 #[tokio::test]
-async fn a_spool_that_is_full_loses_the_newest_counts_them_and_delays_nobody() {
+async fn a_full_spool_drops_and_counts_the_newest_and_delays_no_request() {
     let (upstream, dir) = (upstream().await, TempDir::new());
     let down = "127.0.0.1:1".parse().unwrap();
     let mut proxy = Builder::new(upstream.addr)
@@ -301,7 +301,7 @@ async fn a_spool_that_is_full_loses_the_newest_counts_them_and_delays_nobody() {
 }
 
 #[tokio::test]
-async fn a_receiver_without_a_ca_is_judged_by_the_systems() {
+async fn a_webhook_endpoint_without_a_ca_is_verified_with_the_systems_cas() {
     let (upstream, taken, dir) = (upstream().await, Taken::default(), TempDir::new());
     let receiver = FakeUpstream::start(Protocols::Http1, taker(&taken)).await;
     let config = receiver_of(receiver.addr);
@@ -328,7 +328,7 @@ async fn a_receiver_without_a_ca_is_judged_by_the_systems() {
 }
 
 #[tokio::test]
-async fn a_wrong_configuration_is_told_by_the_flag_that_names_it() {
+async fn an_invalid_kubeconfig_error_names_the_flag() {
     let (upstream, dir) = (upstream().await, TempDir::new());
     for (text, expected) in [
         (None, "the webhook's kubeconfig: cannot read"),

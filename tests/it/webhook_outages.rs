@@ -59,7 +59,7 @@ async fn until(proxy: &Proxy, name: &str, value: u64) {
 
 /// The minute is as many attempts as fit into it, here with a first wait of 20 ms instead of 10 s.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_receiver_that_comes_back_gets_everything_out_of_the_spool() {
+async fn a_recovered_webhook_endpoint_receives_everything_from_the_spool() {
     const EACH: usize = 150;
     let (upstream, taken, dir) = (upstream().await, Taken::default(), TempDir::new());
     let receiver = FakeUpstream::start(Protocols::Http1, taker(&taken)).await;

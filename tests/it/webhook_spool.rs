@@ -213,7 +213,7 @@ async fn a_flipped_bit_is_set_aside_and_counted_and_files_of_earlier_versions_ar
     assert_eq!(rejected.len(), 1);
     assert_eq!(std::fs::read(&rejected[0]).unwrap(), content);
     assert!(proxy.stop().await.success());
-    proxy.process.logs("its checksum is not right").await;
+    proxy.process.logs("its checksum does not match").await;
     let said = proxy.process.stderr();
     assert_eq!(said.matches("00000000000000000900-5.json").count(), 1, "{said}");
     assert_eq!(said.matches("00000000000000000901-5.json").count(), 1, "{said}");
@@ -267,7 +267,7 @@ async fn a_list_that_is_too_large_is_halved_and_only_what_is_too_large_alone_is_
 }
 
 #[tokio::test]
-async fn what_is_set_aside_takes_half_of_the_spool_and_is_never_overwritten() {
+async fn rejected_batches_take_half_of_the_spool_and_are_never_overwritten() {
     let (upstream, dir) = (upstream().await, TempDir::new());
     let receiver = FakeUpstream::start(Protocols::Http1, |_| async { json(413, "") }).await;
     let spool = dir.path("spool");

@@ -72,7 +72,7 @@ pub struct Compactor {
     /// The length of the text before the key being read, if it may turn out to be omitted.
     before_key: Option<usize>,
     /// Where output goes instead of into the text, while in a value that is not to be recorded.
-    instead: Option<Instead>,
+    instead: Option<Replacement>,
     /// How many containers are open around that value.
     instead_depth: usize,
 }
@@ -117,7 +117,7 @@ pub enum Problem {
     #[error("unexpected character")]
     Unexpected,
     /// Only whitespace may follow the value.
-    #[error("something after the value")]
+    #[error("unexpected data after the value")]
     Trailing,
     /// The body ends before the value does, or is empty.
     #[error("unexpected end")]
@@ -147,7 +147,7 @@ impl Places {
 }
 
 /// What happens to a value that is not recorded as it is.
-enum Instead {
+enum Replacement {
     Omit,
     Redact(Box<Redacted>),
 }
@@ -304,8 +304,8 @@ impl Compactor {
     fn emit(&mut self, bytes: &[u8]) {
         match &mut self.instead {
             None => self.append(bytes),
-            Some(Instead::Omit) => {}
-            Some(Instead::Redact(redacted)) => redacted.update(bytes),
+            Some(Replacement::Omit) => {}
+            Some(Replacement::Redact(redacted)) => redacted.update(bytes),
         }
     }
 

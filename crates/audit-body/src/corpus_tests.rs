@@ -76,7 +76,7 @@ fn outcome(exchange: &Exchange, omits: fn(&str) -> bool) -> &'static str {
 }
 
 #[test]
-fn answers_are_recorded_as_kube_apiserver_records_them() {
+fn responses_are_recorded_like_in_kube_apiserver() {
     let counts = replay("all-requestresponse", |_| false);
     println!("{counts:?}");
     assert_eq!(counts["equal"], 234);

@@ -40,7 +40,7 @@ impl Created {
 
 /// What a response says of the object that was created.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Answered {
+pub enum CreatedResponse {
     /// It has the object.
     Object(Created),
     /// It is longer than what is kept of it, and in a format in which the name can come late.
@@ -48,11 +48,11 @@ pub enum Answered {
 }
 
 /// Reads the beginning of a response until the name is known.
-pub struct CreatedTap(Reading);
+pub struct CreatedTap(TapState);
 
-enum Reading {
+enum TapState {
     Goes(Decoder<Finder>),
-    Ended(Option<Answered>),
+    Ended(Option<CreatedResponse>),
 }
 
 /// So much of a response in YAML, CBOR or protobuf is kept to find the name in.
@@ -60,7 +60,7 @@ const KEPT: usize = 256 << 10;
 
 struct Finder {
     format: Format,
-    found: Option<Answered>,
+    found: Option<CreatedResponse>,
 }
 
 enum Format {
@@ -88,30 +88,30 @@ impl CreatedTap {
         };
         let finder = Finder { format, found: None };
         let decoder = Decoder::new(Encoding::of(response), finder)?;
-        Some(CreatedTap(Reading::Goes(decoder)))
+        Some(CreatedTap(TapState::Goes(decoder)))
     }
 
     /// Takes the next bytes of the response.
     pub fn data(&mut self, data: &[u8]) {
-        if let Reading::Goes(decoder) = &mut self.0
+        if let TapState::Goes(decoder) = &mut self.0
             && decoder.push(data).is_err()
         {
             // It has found what it looks for, or that it is not there.
-            self.0 = Reading::Ended(decoder.target().found.take());
+            self.0 = TapState::Ended(decoder.target().found.take());
         }
     }
 
     /// Returns what was found; `None` if the response has no object.
-    pub fn finish(self) -> Option<Answered> {
+    pub fn finish(self) -> Option<CreatedResponse> {
         match self.0 {
-            Reading::Ended(answered) => answered,
-            Reading::Goes(mut decoder) => {
+            TapState::Ended(answered) => answered,
+            TapState::Goes(mut decoder) => {
                 // It may hold back its last bytes; how it ends does not matter.
                 let _ = decoder.end();
                 let Finder { format, found } = decoder.target();
                 match format {
                     Format::Whole(media_type, bytes) => {
-                        converted(*media_type, bytes).map(Answered::Object)
+                        converted(*media_type, bytes).map(CreatedResponse::Object)
                     }
                     Format::Json(_) | Format::Protobuf(_) => found.take(),
                 }
@@ -121,7 +121,7 @@ impl CreatedTap {
 }
 
 /// What a look at a part of the response has come to.
-enum Look {
+enum Lookup {
     Found(Created),
     /// It is no object, or cannot be read.
     Nothing,
@@ -137,33 +137,33 @@ impl Write for Finder {
         let look = match &mut self.format {
             Format::Json(scanner) => match scanner {
                 None => match json::of_built_in(piece) {
-                    Some(created) => Look::Found(created),
+                    Some(created) => Lookup::Found(created),
                     None => scanner.insert(Box::default()).look(piece),
                 },
                 Some(scanner) => scanner.look(piece),
             },
-            Format::Whole(_, bytes) if bytes.len() + piece.len() > KEPT => Look::TooLong,
+            Format::Whole(_, bytes) if bytes.len() + piece.len() > KEPT => Lookup::TooLong,
             Format::Whole(_, bytes) => {
                 bytes.extend_from_slice(piece);
-                Look::More
+                Lookup::More
             }
             Format::Protobuf(message) => {
                 message.extend_from_slice(piece);
                 match protobuf::look(message) {
-                    Look::More if message.len() > KEPT => Look::TooLong,
+                    Lookup::More if message.len() > KEPT => Lookup::TooLong,
                     look => look,
                 }
             }
         };
         match look {
-            Look::More => Ok(piece.len()),
-            Look::Nothing => enough(),
-            Look::TooLong => {
-                self.found = Some(Answered::TooLong);
+            Lookup::More => Ok(piece.len()),
+            Lookup::Nothing => enough(),
+            Lookup::TooLong => {
+                self.found = Some(CreatedResponse::TooLong);
                 enough()
             }
-            Look::Found(created) => {
-                self.found = Some(Answered::Object(created));
+            Lookup::Found(created) => {
+                self.found = Some(CreatedResponse::Object(created));
                 enough()
             }
         }
@@ -183,8 +183,8 @@ fn is_object(kind: &str) -> bool {
 fn converted(media_type: MediaType, bytes: &[u8]) -> Option<Created> {
     let json = decode::to_json(media_type, bytes, KEPT * 8).ok()?.json;
     match json::Scanner::default().look(&json) {
-        Look::Found(created) => Some(created),
-        Look::Nothing | Look::TooLong | Look::More => None,
+        Lookup::Found(created) => Some(created),
+        Lookup::Nothing | Lookup::TooLong | Lookup::More => None,
     }
 }
 

@@ -148,7 +148,7 @@ pub enum RuleProblem {
     )]
     Version(String),
     #[error(
-        "{0:?} is not as in URLs: resources are written in lower case and plural, such as deployments"
+        "{0:?} is not a resource as in URLs; write it in lower case and plural, such as deployments"
     )]
     Spelling(String),
     #[error(transparent)]

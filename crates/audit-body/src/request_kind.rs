@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_answered_as_asked_can_have_been_done() {
+    fn an_unacceptable_response_can_hide_a_completed_request() {
         let answer = |message: &str| Status { message: message.into(), ..Status::of_code(406) };
         let before = "only the following media types are accepted: application/json";
         let behind = "you requested PartialObjectMetadata, but the requested object is a list";

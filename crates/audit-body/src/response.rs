@@ -11,7 +11,7 @@ use k8s_audit::status::Status;
 
 /// What the Status in an answer says.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Said {
+pub struct ParsedStatus {
     /// The Status.
     pub status: Status,
     /// Whether kube-apiserver has more of it than the code in its events: it has not if it could
@@ -88,7 +88,7 @@ impl StatusTap {
     }
 
     /// The Status, if the whole body is one.
-    pub fn finish(&self) -> Option<Said> {
+    pub fn finish(&self) -> Option<ParsedStatus> {
         if self.state != State::Status {
             return None;
         }
@@ -98,7 +98,7 @@ impl StatusTap {
             MediaType::Json => serde_json::from_slice(&self.seen).ok(),
             media_type => converted(media_type, &self.seen),
         };
-        Some(Said { status: status?, recorded })
+        Some(ParsedStatus { status: status?, recorded })
     }
 
     fn judge(&self, seen: &[u8]) -> State {
@@ -169,7 +169,12 @@ mod tests {
     use super::*;
     use k8s_audit::status::Details;
 
-    fn tapped(media_type: &'static str, pretty: bool, body: &[u8], chunk: usize) -> Option<Said> {
+    fn tapped(
+        media_type: &'static str,
+        pretty: bool,
+        body: &[u8],
+        chunk: usize,
+    ) -> Option<ParsedStatus> {
         let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, media_type.parse().unwrap())]);
         let mut tap = StatusTap::new(&headers, pretty)?;
         for part in body.chunks(chunk) {
@@ -198,7 +203,7 @@ mod tests {
         let cbor = b"\xd9\xd9\xf7\xa8DkindFStatusJapiVersionBv1Hmetadata\xa0FstatusGFailureGmessageX\x1dconfigmaps \"absent\" not foundFreasonHNotFoundGdetails\xa2DnameFabsentDkindJconfigmapsDcode\x19\x01\x94";
         for chunk in [1, 7, 10_000] {
             let tap = |media_type, body| tapped(media_type, false, body, chunk);
-            let said = Some(Said { status: status.clone(), recorded: true });
+            let said = Some(ParsedStatus { status: status.clone(), recorded: true });
             assert_eq!(tap("application/json", &json), said);
             assert_eq!(tap("application/vnd.kubernetes.protobuf", protobuf), said);
             assert_eq!(tap("application/yaml", yaml), said);

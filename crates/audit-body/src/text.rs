@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn long_bodies_are_cut() {
+    fn long_bodies_are_truncated() {
         use StringForm::{Base64, Utf8};
         assert_eq!(string(b"abcdef", 8), ("\"abcdef\"".into(), false, Utf8));
         assert_eq!(string(b"abcdef", 7), ("\"abcde\"".into(), true, Utf8));

@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_every_reader_takes_stays() {
+    fn json_accepted_by_every_parser_is_unchanged() {
         for json in [
             r#"{"a":[1,-2.5e-7,1e308,true,null,{}],"b\"\\":"\u00e9\/ é \ud83d\ude00"}"#,
             "\"\"",

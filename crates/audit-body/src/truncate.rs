@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn strings_are_cut_between_characters() {
+    fn strings_are_truncated_between_characters() {
         for (text, limit, expected) in [
             ("\"aé", 9, "\"aé\""),
             ("\"aé\"", 4, "\"a\""),

@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn reviews_answer_by_the_same_rules() {
+    fn reviews_follow_the_same_rules() {
         let kind = |name: &str| BUILT_IN.iter().find(|kind| kind.kind == name).unwrap();
         let asked = json!({"spec": {
             "user": "viewer",

@@ -1,4 +1,4 @@
-//! Appends JSON to a byte buffer like Go's `encoding/json` encodes it.
+//! Appends JSON to a byte buffer like Go's `encoding/json`.
 
 use self::scan::plain_ascii_end;
 

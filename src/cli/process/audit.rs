@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::follow::Follow;
-use crate::audit::record::{AuditSink, Backend, Encoding, Format, Recorder};
+use crate::audit::record::{AuditPipeline, AuditSink, Backend, Encoding, Format};
 use crate::audit::recording::BodySettings;
 use crate::config::{Audit, BackendSettings, Bodies, Setting, SinkSettings};
 use crate::file_watch::{POLL_INTERVAL, Reloaded};
@@ -61,7 +61,7 @@ pub(super) fn recorder(
     policies: Vec<PolicyHandle>,
     mut observer: Option<UnboundedSender<Vec<u8>>>,
     follow: &Follow,
-) -> anyhow::Result<Recorder> {
+) -> anyhow::Result<AuditPipeline> {
     let budget = Budget::new(audit.total_body_bytes);
     let backends = follow.metrics.backends.iter().cloned();
     let mut settings: Vec<_> = audit.sinks.into_iter().zip(policies).zip(backends).collect();
@@ -115,7 +115,7 @@ pub(super) fn recorder(
         let encoding = Encoding { format, max_event: sink.max_event };
         sinks.push(AuditSink { name: sink.name, backend, policy, bodies, encoding });
     }
-    let recorder = Recorder::new(sinks, follow.metrics.audit.clone(), audit.node_name);
+    let recorder = AuditPipeline::new(sinks, follow.metrics.audit.clone(), audit.node_name);
     let recorder = recorder.annotating_rule(audit.annotates_rule);
     Ok(recorder.with_ambiguous_bodies(audit.ambiguous_bodies))
 }

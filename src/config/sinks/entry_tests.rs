@@ -46,7 +46,7 @@ fn the_sample_is_three_sinks() {
 const FILE: &str = "sinks:\n- {name: a, type: file, path: a.log, policy-file: p.yaml}\n";
 
 #[test]
-fn wrong_entries_are_told_with_place_and_remedy() {
+fn invalid_entries_are_reported_with_position_and_remedy() {
     let one = |entry: &str| format!("sinks:\n- name: a\n  policy-file: p\n{entry}");
     let cases = [
         ("sinks: here\n".to_owned(), "config.yaml:1:8: sinks is a list; write `- name: …`"),

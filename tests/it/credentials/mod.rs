@@ -151,7 +151,7 @@ async fn keys_known(proxy: &Proxy) {
 }
 
 #[tokio::test]
-async fn every_credential_and_whose_it_is() {
+async fn every_credential_authenticates_its_user_or_is_rejected() {
     let upstream = api_server().await;
     let root = Authority::root("test-root");
     let ec = Signer::ec();

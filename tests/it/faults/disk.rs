@@ -71,7 +71,7 @@ impl Drop for Disk {
 }
 
 #[tokio::test]
-async fn a_disk_that_is_full_costs_what_the_mode_says_until_there_is_room() {
+async fn a_full_disk_has_the_effect_of_the_mode_until_there_is_space() {
     in_each_mode(async |mode| {
         let dir = TempDir::new();
         let Some(disk) = Disk::small(&dir) else {
@@ -89,7 +89,7 @@ async fn a_disk_that_is_full_costs_what_the_mode_says_until_there_is_room() {
 
 /// The seal is on the same disk.
 #[tokio::test]
-async fn a_sealed_log_on_a_disk_that_was_full_is_intact() {
+async fn a_sealed_log_is_intact_after_the_disk_was_full() {
     in_each_mode(async |mode| {
         let dir = TempDir::new();
         let key = dir.path("key.pem").display().to_string();
@@ -117,7 +117,7 @@ async fn a_sealed_log_on_a_disk_that_was_full_is_intact() {
 
 /// There is no first event to show the failure, so the last one fails, once.
 #[tokio::test]
-async fn a_full_disk_stops_a_strict_proxy_whose_policy_omits_the_first_event() {
+async fn a_full_disk_stops_a_strict_proxy_that_omits_request_received() {
     let dir = TempDir::new();
     let Some(disk) = Disk::small(&dir) else {
         return eprintln!("not run: this user may not mount");
@@ -165,7 +165,7 @@ async fn a_full_disk_stops_a_strict_proxy_whose_policy_omits_the_first_event() {
 
 /// Like Linux after a disk failure: open files can no longer be written, either.
 #[tokio::test]
-async fn a_file_system_that_becomes_read_only_is_left_for_one_that_is_not() {
+async fn a_read_only_file_system_is_replaced_by_a_writable_one() {
     in_each_mode(async |mode| {
         let dir = TempDir::new();
         let Some(disk) = Disk::failing(&dir) else {
@@ -185,7 +185,7 @@ async fn a_file_system_that_becomes_read_only_is_left_for_one_that_is_not() {
 }
 
 #[tokio::test]
-async fn what_is_mounted_over_the_log_hides_it_and_costs_nothing() {
+async fn a_mount_over_the_log_loses_no_event() {
     in_each_mode(async |mode| {
         let dir = TempDir::new();
         let folder = dir.path("disk");
@@ -206,7 +206,7 @@ async fn what_is_mounted_over_the_log_hides_it_and_costs_nothing() {
 
 /// Root is stopped by no permission bits, but by this.
 #[tokio::test]
-async fn a_log_that_may_no_longer_be_written_is_one_again_when_it_may() {
+async fn a_log_without_write_permission_recovers_when_permitted_again() {
     let change = |attribute: &str, log: &Path| run("chattr", &[attribute, log.to_str().unwrap()]);
     in_each_mode(async |mode| {
         let dir = TempDir::new();
@@ -226,7 +226,7 @@ async fn a_log_that_may_no_longer_be_written_is_one_again_when_it_may() {
 /// The record of the start cannot be written. That is no reason to stay down, but no line is
 /// accepted before it is on the disk: after another crash it would look inserted.
 #[tokio::test]
-async fn a_sealed_proxy_starts_on_a_full_disk_and_refuses_until_there_is_room() {
+async fn a_proxy_with_a_seal_starts_on_a_full_disk_and_rejects_requests_until_there_is_space() {
     let dir = TempDir::new();
     let key = dir.path("key.pem").display().to_string();
     assert!(run(BINARY, &["log", "keygen", &key]));

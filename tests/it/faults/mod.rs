@@ -154,7 +154,7 @@ impl Scene {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         assert_eq!(self.proxy.metric(HEALTHY).await, 1);
-        self.proxy.process.logs("is written again").await;
+        self.proxy.process.logs("is writable again").await;
         let refused = self.refused;
         self.send("after", EACH).await;
         assert_eq!(self.refused, refused, "{}: healthy again", self.mode);
@@ -214,7 +214,7 @@ fn events_in(mut file: &File) -> Vec<(String, String)> {
     file.read_to_string(&mut text).unwrap();
     let event = |line: &str| {
         let value: Value = serde_json::from_str(line)
-            .unwrap_or_else(|error| panic!("a line is no event ({error}):\n{line}"));
+            .unwrap_or_else(|error| panic!("a line is not an event ({error}):\n{line}"));
         (value["auditID"].as_str().unwrap().to_owned(), value["stage"].as_str().unwrap().to_owned())
     };
     let events: Vec<_> = text.lines().map(event).collect();

@@ -16,7 +16,7 @@ async fn scene(mode: &'static str) -> (TempDir, Scene) {
 }
 
 #[tokio::test]
-async fn a_folder_that_is_removed_is_made_anew_and_nothing_is_lost() {
+async fn a_removed_directory_is_recreated_and_no_event_is_lost() {
     in_each_mode(async |mode| {
         let (dir, mut scene) = scene(mode).await;
         std::fs::remove_dir_all(dir.path("logs")).unwrap();
@@ -32,7 +32,7 @@ async fn a_folder_that_is_removed_is_made_anew_and_nothing_is_lost() {
 }
 
 #[tokio::test]
-async fn a_folder_whose_place_is_taken_costs_what_the_mode_says_until_it_is_free() {
+async fn a_file_in_place_of_the_directory_has_the_effect_of_the_mode_until_it_is_removed() {
     in_each_mode(async |mode| {
         let (dir, mut scene) = scene(mode).await;
         std::fs::remove_dir_all(dir.path("logs")).unwrap();
@@ -51,7 +51,7 @@ async fn a_folder_whose_place_is_taken_costs_what_the_mode_says_until_it_is_free
 }
 
 #[tokio::test]
-async fn a_file_that_is_deleted_is_made_anew_and_nothing_is_lost() {
+async fn a_deleted_file_is_recreated_and_no_event_is_lost() {
     in_each_mode(async |mode| {
         let (_dir, mut scene) = scene(mode).await;
         std::fs::remove_file(&scene.log).unwrap();

@@ -50,7 +50,7 @@ async fn until_goaway(sender: Sender) -> usize {
 }
 
 #[tokio::test]
-async fn clients_are_told_to_reconnect_and_lose_nothing() {
+async fn clients_receive_goaway_and_lose_no_request() {
     let watches = Arc::new(Mutex::new(Vec::new()));
     let senders = Arc::clone(&watches);
     let upstream = FakeUpstream::start(Protocols::Http2, move |request| {

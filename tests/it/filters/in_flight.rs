@@ -47,7 +47,7 @@ async fn wait_until(proxy: &Proxy, metric: &str, value: u64) {
 }
 
 #[tokio::test]
-async fn a_flood_of_one_user_does_not_keep_out_another() {
+async fn a_flood_of_one_user_does_not_block_another() {
     let (upstream, gate) = held().await;
     let proxy = Builder::new(upstream.addr).flag("--max-requests-inflight=2").start().await;
     let mut flood = [send(&proxy, "alice", LIST).await, send(&proxy, "alice", LIST).await];
@@ -78,7 +78,7 @@ async fn a_flood_of_one_user_does_not_keep_out_another() {
 }
 
 #[tokio::test]
-async fn a_slot_is_taken_until_the_response_has_ended() {
+async fn a_slot_is_held_until_the_response_ends() {
     let (sender, body) = streamed();
     let body = std::sync::Mutex::new(Some(body));
     let upstream = FakeUpstream::start(Protocols::Http2, move |_| {

@@ -31,7 +31,7 @@ async fn hang(_: Request<Incoming>, dropped: Dropped) -> Answered {
 }
 
 #[tokio::test]
-async fn the_query_shortens_the_timeout_and_the_api_server_is_told() {
+async fn the_query_shortens_the_timeout_and_is_forwarded() {
     for protocols in [Protocols::Http1, Protocols::Http2] {
         let (tell, mut told) = unbounded_channel();
         let handler = move |request| hang(request, Dropped(tell.clone()));
@@ -73,7 +73,7 @@ async fn the_query_does_not_extend_the_timeout() {
 }
 
 #[tokio::test]
-async fn a_response_in_progress_is_broken_off() {
+async fn a_response_in_progress_is_aborted_at_the_deadline() {
     let kept = Arc::new(Mutex::new(Vec::new()));
     let senders = Arc::clone(&kept);
     let upstream = FakeUpstream::start(Protocols::Http2, move |_| {

@@ -97,7 +97,7 @@ fn number_end(text: &[u8], at: usize) -> usize {
 }
 
 #[test]
-fn odd_lines_become_readable() {
+fn unusual_lines_are_readable_in_reports() {
     for (line, expected) in [
         (r#"{"a":"\ud800x","b":1e999}"#, r#"{"a":"\ufffdx","b":"1e999"}"#),
         (r#"["\ud83d\ude00",-0,1e5,"1e999\\"]"#, r#"["\ud83d\ude00",-0,1e5,"1e999\\"]"#),

@@ -68,7 +68,7 @@ async fn the_name_is_checked_against_the_response() {
     for policy in [METADATA, REQUEST_RESPONSE] {
         let event = event(&upstream, policy, ("POST", "application/json", decoy), &[]).await;
         assert_eq!(event.text("/objectRef/name"), "real");
-        let why = "the request was read as decoy, but real was created";
+        let why = "the proxy read decoy from the request, but real was created";
         assert_eq!(note(&event, "object-name"), why);
         if policy == REQUEST_RESPONSE {
             assert_eq!(event.text("/responseObject/binaryData/b"), "aGk=");

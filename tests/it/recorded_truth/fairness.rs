@@ -71,7 +71,7 @@ async fn unfinished_bodies_take_no_memory_from_others() {
 }
 
 #[tokio::test]
-async fn a_body_for_which_there_is_no_memory_is_said_to_be_cut() {
+async fn a_body_without_memory_is_annotated_as_truncated() {
     let upstream = accepting().await;
     let budget = "--audit-total-body-bytes=1000000";
     let proxy = Builder::new(upstream.addr).policy(REQUEST_RESPONSE).flag(budget).start().await;
@@ -181,7 +181,7 @@ async fn a_hostile_client_holds_up_nobody_else() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_during_a_conversion_has_its_one_event() {
+async fn a_client_disconnecting_during_a_conversion_has_one_final_event() {
     let upstream = FakeUpstream::start(Protocols::Http2, |request| async move {
         let answered = request.uri().path().ends_with("/answered");
         request.into_body().collect().await?;

@@ -1,6 +1,6 @@
 //! Following paths: what is left out, what is redacted.
 
-use super::{Compactor, Instead, MAX_RAW_NAME, Places, State};
+use super::{Compactor, MAX_RAW_NAME, Places, Replacement, State};
 use crate::escape::Unescaper;
 use crate::managed_fields::{self, Action};
 use crate::paths::Place;
@@ -74,7 +74,7 @@ impl Compactor {
                 _ => frame.skip_comma = true,
             }
         }
-        self.instead = Some(Instead::Omit);
+        self.instead = Some(Replacement::Omit);
         self.instead_depth = self.frames.len();
     }
 
@@ -104,7 +104,7 @@ impl Compactor {
         // That there is none is no secret; patches delete so.
         if is_secret && byte != b'n' {
             self.copy_to(piece, at);
-            self.instead = Some(Instead::Redact(Box::new(Redacted::new(byte == b'"'))));
+            self.instead = Some(Replacement::Redact(Box::new(Redacted::new(byte == b'"'))));
             self.instead_depth = self.frames.len();
             self.places = Places::NOWHERE;
         }
@@ -114,7 +114,7 @@ impl Compactor {
     pub(super) fn leave(&mut self, piece: &[u8], at: usize) {
         self.copy_to(piece, at);
         self.instead_depth = usize::MAX;
-        if let Some(Instead::Redact(redacted)) = self.instead.take() {
+        if let Some(Replacement::Redact(redacted)) = self.instead.take() {
             self.append(redacted.replacement().as_bytes());
         }
     }

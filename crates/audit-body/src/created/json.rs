@@ -1,6 +1,6 @@
 //! The name in an object in JSON, read piece by piece.
 
-use super::{Created, Look, is_object};
+use super::{Created, Lookup, is_object};
 
 /// Longer strings than this are no kind and no name.
 const LONGEST: usize = 1 << 10;
@@ -36,7 +36,7 @@ enum Key {
 
 impl Scanner {
     /// Takes the next piece.
-    pub(super) fn look(&mut self, piece: &[u8]) -> Look {
+    pub(super) fn look(&mut self, piece: &[u8]) -> Lookup {
         let mut at = 0;
         while let Some(&byte) = piece.get(at) {
             if self.in_string {
@@ -50,7 +50,7 @@ impl Scanner {
             if self.depth == 0 && byte != b'{' {
                 match byte.is_ascii_whitespace() {
                     true => continue,
-                    false => return Look::Nothing,
+                    false => return Lookup::Nothing,
                 }
             }
             match byte {
@@ -83,7 +83,7 @@ impl Scanner {
                 _ => {}
             }
         }
-        Look::More
+        Lookup::More
     }
 
     /// Reads on in a string; returns the index after it, or that of the end of the piece.
@@ -147,10 +147,10 @@ impl Scanner {
         false
     }
 
-    fn result(&mut self) -> Look {
+    fn result(&mut self) -> Lookup {
         match is_object(&self.kind) {
-            true => Look::Found(std::mem::take(&mut self.created)),
-            false => Look::Nothing,
+            true => Lookup::Found(std::mem::take(&mut self.created)),
+            false => Lookup::Nothing,
         }
     }
 }

@@ -1,15 +1,15 @@
 //! The name in an object in protobuf, as far as it has come.
 
-use super::{Created, Look, is_object};
+use super::{Created, Lookup, is_object};
 
 /// Looks for the name at the beginning of a message in kube-apiserver's envelope. gogo/protobuf
 /// writes fields in the order of their numbers: the type first, then the object, in it first its
 /// metadata, and in that the name and the prefix.
-pub(super) fn look(message: &[u8]) -> Look {
+pub(super) fn look(message: &[u8]) -> Lookup {
     match find(message) {
-        Ok(Some(created)) => Look::Found(created),
-        Ok(None) => Look::Nothing,
-        Err(TooShort) => Look::More,
+        Ok(Some(created)) => Lookup::Found(created),
+        Ok(None) => Lookup::Nothing,
+        Err(TooShort) => Lookup::More,
     }
 }
 

@@ -4,7 +4,12 @@ use http::header;
 
 use super::*;
 
-fn answered(media_type: &str, encoding: &str, body: &[u8], piece: usize) -> Option<Answered> {
+fn answered(
+    media_type: &str,
+    encoding: &str,
+    body: &[u8],
+    piece: usize,
+) -> Option<CreatedResponse> {
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, media_type.parse().unwrap());
     if !encoding.is_empty() {
@@ -17,8 +22,8 @@ fn answered(media_type: &str, encoding: &str, body: &[u8], piece: usize) -> Opti
 
 fn tapped(media_type: &str, encoding: &str, body: &[u8], piece: usize) -> Option<Created> {
     match answered(media_type, encoding, body, piece)? {
-        Answered::Object(created) => Some(created),
-        Answered::TooLong => panic!("it is short"),
+        CreatedResponse::Object(created) => Some(created),
+        CreatedResponse::TooLong => panic!("it is short"),
     }
 }
 

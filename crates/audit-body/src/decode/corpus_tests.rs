@@ -49,7 +49,7 @@ fn compared(object: &Value) -> Vec<Value> {
 }
 
 #[test]
-fn bodies_are_decoded_as_by_kube_apiserver() {
+fn bodies_are_decoded_like_by_kube_apiserver() {
     let (mut total, mut equal) = (0, 0);
     let mut silent = Vec::new();
     let mut accepted = Vec::new();

@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_envelope_is_taken_off() {
+    fn an_envelope_is_removed() {
         let bytes = b"k8s\0\n\x0c\n\x02v1\x12\x06Status\x12\x03\x30\x94\x03\x1a\0\"\0";
         let envelope = envelope(bytes).unwrap();
         assert_eq!((envelope.api_version, envelope.kind), (&b"v1"[..], &b"Status"[..]));

@@ -18,10 +18,10 @@ const ITERATIONS: NonZeroU32 = NonZeroU32::new(4096).unwrap();
 const SERVER_NONCE: &str = "server-nonce";
 
 /// The one account that a server knows, and the one mechanism that it supports.
-pub struct Accounts {
-    pub mechanism: &'static str,
-    pub username: &'static str,
-    pub secret: &'static str,
+pub(crate) struct Accounts {
+    pub(crate) mechanism: &'static str,
+    pub(crate) username: &'static str,
+    pub(crate) secret: &'static str,
 }
 
 struct Scram {
@@ -52,7 +52,7 @@ async fn respond(stream: &mut (impl AsyncWrite + Unpin), correlation: i32, body:
 }
 
 /// Authenticates a client; `None` if it is not the one that is known.
-pub async fn authenticate(
+pub(crate) async fn authenticate(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     accounts: &Accounts,
 ) -> Option<()> {

@@ -88,7 +88,7 @@ pub(super) fn parse(text: &[u8]) -> Result<Tape<'_>, &'static str> {
                 return if at == text.len() {
                     Ok(tape)
                 } else {
-                    Err("not JSON: something after the value")
+                    Err("not JSON: unexpected data after the value")
                 };
             };
             let is_object = tape.entries[container as usize].kind == Kind::Object;
