@@ -70,6 +70,7 @@ impl Process {
         config: Config,
         observer: Option<UnboundedSender<Vec<u8>>>,
     ) -> anyhow::Result<Process> {
+        pki::install_crypto_provider();
         let backend_names = config.audit.sinks.iter().map(|sink| sink.name.as_str());
         let metrics = Arc::new(Metrics::new(backend_names));
         let (force_reload, forced) = watch::channel(());

@@ -7,7 +7,7 @@ use session_recording::session::MustEnd;
 use session_recording::{Direction, Session};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, split};
 
-use super::upgrade::BUFFER;
+use super::upgrade::{BUFFER, until_closed};
 
 /// Maximum time to wait for the end of the message being sent, before the proxy's own message is
 /// sent and the session ends.
@@ -52,15 +52,7 @@ pub(super) async fn pass(
         let ended = client_writer.shutdown().await;
         passed.and(ended)
     };
-    let mut down = std::pin::pin!(down);
-    tokio::select! {
-        _ = &mut down => {}
-        sent = up => {
-            if sent.is_ok() {
-                let _ = down.await;
-            }
-        }
-    }
+    until_closed(up, down).await;
 }
 
 /// Copies bytes to the client until the API server closes the connection or the session must end.

@@ -100,7 +100,8 @@ fn push(character: char, write: &mut impl FnMut(&[u8])) {
     write(character.encode_utf8(&mut [0; 4]).as_bytes());
 }
 
-fn simple(byte: u8) -> u8 {
+/// Returns the character that a backslash and `byte` stand for; `byte` is not `u`.
+pub(super) fn simple(byte: u8) -> u8 {
     match byte {
         b'b' => 0x08,
         b'f' => 0x0c,

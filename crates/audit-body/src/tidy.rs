@@ -9,6 +9,7 @@ use aws_lc_rs::digest;
 
 use super::redacted::hex;
 use k8s_audit::json::scan::plain_ascii_end;
+use k8s_audit::json::utf8_length;
 
 /// How deeply objects and arrays may be nested in a body. The event adds one level, a webhook's
 /// batch three.
@@ -141,7 +142,7 @@ fn push_tidy_string(out: &mut Vec<u8>, json: &[u8], at: usize) -> usize {
                 at += length.unwrap_or_else(|length| length);
             }
             0x80.. => {
-                let length = character_length(&json[at..]);
+                let length = utf8_length(&json[at..]);
                 match length {
                     Some(length) => out.extend_from_slice(&json[at..at + length]),
                     None => out.extend_from_slice(REPLACEMENT),
@@ -172,17 +173,6 @@ fn escape_length(text: &[u8]) -> Result<usize, usize> {
         Some(0xdc00..=0xdfff) => Err(6),
         Some(_) => Ok(6),
     }
-}
-
-/// Returns the size of the UTF-8 character at the start of `text`; `None` if it is not UTF-8.
-fn character_length(text: &[u8]) -> Option<usize> {
-    let length = match text[0] {
-        0xc2..=0xdf => 2,
-        0xe0..=0xef => 3,
-        0xf0..=0xf4 => 4,
-        _ => return None,
-    };
-    std::str::from_utf8(text.get(..length)?).is_ok().then_some(length)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ pub mod client;
 pub mod cluster;
 pub mod compare;
 pub mod corpus;
+pub mod delivery;
 pub mod http1;
 pub mod jwt;
 pub mod pki;
