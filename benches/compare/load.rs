@@ -87,15 +87,15 @@ pub fn send(work: &Workspace, server: &Server, load: &Load) -> Result<Sample> {
             log.take(load.requests)?;
         }
         let span = match load.counted {
-            Counted::All => Span { after: Moment::now(server)?, ..span },
+            Counted::All => Span { after: Snapshot::now(server)?, ..span },
             Counted::Middle => span,
         };
         Ok(rows.sample(&span, load.counted, server))
     };
     attempt().with_context(|| {
-        let said = server.said();
-        let said = if said.is_empty() { "nothing" } else { &said };
-        format!("{}, which says {said}, under {load:?}", server.name)
+        let stderr_tail = server.stderr_tail();
+        let stderr_tail = if stderr_tail.is_empty() { "nothing" } else { &stderr_tail };
+        format!("{}, which says {stderr_tail}, under {load:?}", server.name)
     })
 }
 
@@ -120,27 +120,27 @@ fn command(server: &Server, load: &Load, rows: &Path) -> Result<Command> {
 
 /// The period that is measured.
 struct Span {
-    before: Moment,
-    after: Moment,
+    before: Snapshot,
+    after: Snapshot,
 }
 
-struct Moment {
+struct Snapshot {
     /// Microseconds since 1970, like in the output of h2load.
     time: u128,
     usage: Usage,
 }
 
-impl Moment {
-    fn now(server: &Server) -> Result<Moment> {
+impl Snapshot {
+    fn now(server: &Server) -> Result<Snapshot> {
         let time = SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros();
-        Ok(Moment { time, usage: Usage::of(server.ids())? })
+        Ok(Snapshot { time, usage: Usage::of(server.ids())? })
     }
 }
 
 impl Span {
     /// Waits for the end of h2load, and takes the usage at both ends of the period.
     fn of(server: &Server, load: &Load, rows: &Path, client: &mut Process) -> Result<Span> {
-        let mut before = Moment::now(server)?;
+        let mut before = Snapshot::now(server)?;
         let mut after = None;
         if load.counted == Counted::Middle {
             // A row has a time of 16 digits, a status of 3, a duration of about 4, and 3
@@ -151,15 +151,15 @@ impl Span {
                 (length >= size(share)).then_some(())
             };
             client.wait("be half through", DEADLINE, || reached(0.4))?;
-            before = Moment::now(server)?;
+            before = Snapshot::now(server)?;
             client.wait("be nearly through", DEADLINE, || reached(0.85))?;
-            after = Some(Moment::now(server)?);
+            after = Some(Snapshot::now(server)?);
         }
         let status = client.wait_end(DEADLINE)?;
-        ensure!(status.success(), "h2load ended with {status}: {}", client.said());
+        ensure!(status.success(), "h2load ended with {status}: {}", client.stderr_tail());
         let after = match after {
             Some(after) => after,
-            None => Moment::now(server)?,
+            None => Snapshot::now(server)?,
         };
         Ok(Span { before, after })
     }

@@ -20,23 +20,23 @@ pub(crate) static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 pub(crate) struct Process {
     name: String,
     child: Child,
-    said: PathBuf,
+    stderr_tail: PathBuf,
 }
 
 impl Process {
     /// Starts a program; its output goes into files in `folder`.
     pub(crate) fn start(name: &str, mut command: Command, folder: &Path) -> Result<Process> {
         let file = name.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
-        let said = folder.join(format!("{file}.err"));
+        let stderr_tail = folder.join(format!("{file}.err"));
         let create = |path: &Path| {
             File::create(path).with_context(|| format!("cannot make {}", path.display()))
         };
         command
             .stdin(Stdio::null())
             .stdout(create(&folder.join(format!("{file}.out")))?)
-            .stderr(create(&said)?);
+            .stderr(create(&stderr_tail)?);
         let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
-        Ok(Process { name: name.to_owned(), child, said })
+        Ok(Process { name: name.to_owned(), child, stderr_tail })
     }
 
     /// Returns its process ID, and those of its children.
@@ -67,9 +67,13 @@ impl Process {
         let end = Instant::now() + limit;
         while done().is_none() {
             if let Some(status) = self.child.try_wait()? {
-                bail!("{} ended ({status}) before it could {what}: {}", self.name, self.said());
+                bail!(
+                    "{} ended ({status}) before it could {what}: {}",
+                    self.name,
+                    self.stderr_tail()
+                );
             }
-            ensure!(Instant::now() < end, "{} does not {what}: {}", self.name, self.said());
+            ensure!(Instant::now() < end, "{} does not {what}: {}", self.name, self.stderr_tail());
             pause()?;
         }
         Ok(())
@@ -93,8 +97,8 @@ impl Process {
     }
 
     /// Returns the last lines of its standard error.
-    pub(crate) fn said(&self) -> String {
-        let text = std::fs::read(&self.said).unwrap_or_default();
+    pub(crate) fn stderr_tail(&self) -> String {
+        let text = std::fs::read(&self.stderr_tail).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(10)..].join("\n")

@@ -45,8 +45,8 @@ impl Server {
     }
 
     /// Returns the last lines of its standard error.
-    pub fn said(&self) -> String {
-        self.process.said()
+    pub fn stderr_tail(&self) -> String {
+        self.process.stderr_tail()
     }
 }
 

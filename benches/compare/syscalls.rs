@@ -39,8 +39,8 @@ pub fn run(bench: &mut Bench, proxies: &[&Server]) -> Result<()> {
         let mut tracer = Process::start("strace", command, bench.work.path())?;
         let path = bench.work.file("strace.err");
         let is_attached = || {
-            let said = std::fs::read_to_string(&path).unwrap_or_default();
-            (said.matches("attached").count() >= proxy.ids().len()).then_some(())
+            let stderr_tail = std::fs::read_to_string(&path).unwrap_or_default();
+            (stderr_tail.matches("attached").count() >= proxy.ids().len()).then_some(())
         };
         tracer.wait("attach to the proxy", DEADLINE, is_attached)?;
         send(&bench.work, proxy, &load)?;

@@ -67,7 +67,9 @@ pub fn run(bench: &mut Bench) -> Result<()> {
         (own.start(&bench.options.program, work, upstream)?, bench.scale.watches),
     ] {
         let (before, after) = measure(&runtime, work, &server, count, bench.scale.settle)
-            .with_context(|| format!("{count} watches by {} {}", server.name, server.said()))?;
+            .with_context(|| {
+                format!("{count} watches by {} {}", server.name, server.stderr_tail())
+            })?;
         let each = (after - before) / count as f64;
         let mib = |bytes: f64| format!("{:.1}", bytes / f64::from(1 << 20));
         let kib = format!("{:.2}", each / 1024.0);

@@ -102,7 +102,9 @@ fn measure(options: &Options, folder: &Path) -> Result<()> {
                 let before = Usage::of(&proxy.ids)?;
                 let passed = runtime
                     .block_on(client.receive(proxy.address, kind, options.size * 1_000_000))
-                    .with_context(|| format!("a session failed; the proxy: {}", proxy.said()))?;
+                    .with_context(|| {
+                        format!("a session failed; the proxy: {}", proxy.stderr_tail())
+                    })?;
                 proxy.settle(folder)?;
                 let (user, system) = Usage::of(&proxy.ids)?.since(before).micros();
                 if round > 0 {
@@ -236,8 +238,8 @@ impl Proxy {
         Ok(Proxy { address, process, ids, records })
     }
 
-    fn said(&self) -> String {
-        self.process.said()
+    fn stderr_tail(&self) -> String {
+        self.process.stderr_tail()
     }
 
     /// Waits until the recording is finished, and deletes it.
@@ -253,7 +255,7 @@ impl Proxy {
             if !paths.is_empty() && paths.iter().all(is_finished) {
                 return Ok(paths.iter().try_for_each(fs::remove_file)?);
             }
-            ensure!(Instant::now() < end, "the recording is not finished: {}", self.said());
+            ensure!(Instant::now() < end, "the recording is not finished: {}", self.stderr_tail());
             process::pause()?;
         }
     }

@@ -20,7 +20,7 @@ pub(super) fn line(text: Arguments<'_>) -> io::Result<()> {
 }
 
 /// Writes a line to standard error. A failure is ignored, since it cannot be reported.
-pub(super) fn complain(text: Arguments<'_>) {
+pub(super) fn error_line(text: Arguments<'_>) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
@@ -36,6 +36,6 @@ pub(super) fn failed(error: &anyhow::Error, code: u8) -> ExitCode {
     if is_reader_gone(error) {
         return ExitCode::from(SIGPIPE);
     }
-    complain(format_args!("error: {}", describe(error)));
+    error_line(format_args!("error: {}", describe(error)));
     ExitCode::from(code)
 }

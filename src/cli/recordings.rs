@@ -55,7 +55,7 @@ pub(super) fn check(logs: &[PathBuf], dir: Option<&Path>) -> anyhow::Result<Chec
         }
         let dirs = match dir {
             Some(dir) => vec![dir.to_owned()],
-            None => beside(&input.path),
+            None => directories_of(&input.path),
         };
         let mut log = open(&input.path)?;
         let mut line = Vec::new();
@@ -94,7 +94,7 @@ fn check_one(event: &Event<'_>, dirs: &[PathBuf], checked: &mut Checked) -> io::
 }
 
 /// Returns the directory of a log, and its subdirectories.
-fn beside(log: &Path) -> Vec<PathBuf> {
+fn directories_of(log: &Path) -> Vec<PathBuf> {
     let dir = log.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let dirs = entries.map(|entry| entry.path()).filter(|path| path.is_dir());

@@ -141,7 +141,7 @@ fn list(dir: &Path, format: ListFormat) -> anyhow::Result<()> {
         let recording = match Recording::open(&path) {
             Ok(recording) => recording,
             Err(error) => {
-                output::complain(format_args!("warning: {}: {error}", path.display()));
+                output::error_line(format_args!("warning: {}: {error}", path.display()));
                 continue;
             }
         };

@@ -122,7 +122,7 @@ pub(super) async fn relay(
             }
         }
         tap = None;
-        if !(is_head && record.answered_to_head(code, &parts.headers, pretty)) {
+        if !(is_head && record.responded_to_head(code, &parts.headers, pretty)) {
             record.answered(code, status);
         }
         if record.response_started().await.is_err() {
@@ -133,7 +133,7 @@ pub(super) async fn relay(
 
     let relayed = if ahead.is_empty() && broken.is_none() && body.is_end_stream() {
         let is_told = record.is_long_running()
-            || is_head && record.answered_to_head(code, &parts.headers, pretty);
+            || is_head && record.responded_to_head(code, &parts.headers, pretty);
         if !is_told {
             record.answered(code, None);
         }

@@ -77,7 +77,7 @@ fn inspect(headers: &HeaderMap) -> Result<HeaderFlags, Box<Status>> {
             _ => {}
         }
     }
-    Ok(found)
+    Ok(flags)
 }
 
 fn is_lookalike(name: &str) -> bool {
