@@ -18,7 +18,7 @@ use std::time::Instant;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method};
 use k8s_audit::request::RequestInfo;
-use kube_audit_proxy::audit::record::{Format, Recorder};
+use kube_audit_proxy::audit::record::{AuditPipeline, Format};
 use kube_audit_proxy::request::source::TrustedProxies;
 
 use crate::sample::Sample;
@@ -72,7 +72,7 @@ fn records(sample: &Sample) {
         ),
         ("two sinks, two formats", vec![sink(&all, Format::Json), sink(&all, Format::Legacy)]),
     ] {
-        let recorder = Arc::new(Recorder::new(sinks, Arc::default(), None));
+        let recorder = Arc::new(AuditPipeline::new(sinks, Arc::default(), None));
         measure(&format!("record at Metadata, {what}"), || sample.record(&recorder));
     }
 }

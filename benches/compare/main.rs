@@ -19,6 +19,8 @@ mod servers;
 mod starts;
 mod sweeps;
 mod syscalls;
+#[path = "../setup/tls_server.rs"]
+mod tls_server;
 mod usage;
 mod watches;
 mod workspace;

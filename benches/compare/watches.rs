@@ -1,8 +1,7 @@
 //! Memory of watches that are open and say nothing.
 
 use std::convert::Infallible;
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,11 +20,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, RootCertStore};
 use serde_json::json;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_rustls::TlsConnector;
 
 use crate::Bench;
 use crate::options::Part;
@@ -33,6 +32,7 @@ use crate::peer_servers::{haproxy, nginx_proxy};
 use crate::process::{INTERRUPTED, pause};
 use crate::report::table;
 use crate::servers::{Level, Own, Server};
+use crate::tls_server;
 use crate::usage::resident;
 use crate::workspace::{TOKEN, Workspace};
 
@@ -178,35 +178,16 @@ fn client_tls(work: &Workspace) -> Result<TlsConnector> {
 /// Responds to every request with one event, and then nothing more.
 async fn upstream(work: &Workspace) -> Result<SocketAddr> {
     let (certificate, key) = work.server();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.certificate.clone()], key)?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    let tls = TlsAcceptor::from(Arc::new(config));
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-    let address = listener.local_addr()?;
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(serve(stream, tls.clone()));
+    tls_server::start(certificate.certificate.clone(), key, |stream, is_http2| async move {
+        let (stream, answer) = (TokioIo::new(stream), service_fn(hold));
+        if is_http2 {
+            let mut builder = http2::Builder::new(TokioExecutor::new());
+            builder.max_concurrent_streams(250).serve_connection(stream, answer).await
+        } else {
+            http1::Builder::new().serve_connection(stream, answer).await
         }
-    });
-    Ok(address)
-}
-
-async fn serve(stream: TcpStream, tls: TlsAcceptor) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let stream = tls.accept(stream).await?;
-    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let (stream, answer) = (TokioIo::new(stream), service_fn(hold));
-    if is_http2 {
-        let mut builder = http2::Builder::new(TokioExecutor::new());
-        builder.max_concurrent_streams(250).serve_connection(stream, answer).await
-    } else {
-        http1::Builder::new().serve_connection(stream, answer).await
-    }
-    .map_err(io::Error::other)
+    })
+    .await
 }
 
 type Held = BoxBody<Bytes, Infallible>;

@@ -11,9 +11,9 @@ use arc_swap::ArcSwap;
 use audit_log::{LogBackend, LogConfig, LogPath, Mode, Rotation, SyncMode};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, header};
-use kube_audit_proxy::audit::record::{Backend, Format, Recorder};
+use kube_audit_proxy::audit::record::{AuditPipeline, Backend, Format};
 use kube_audit_proxy::filters::{FilterSettings, Filters};
-use kube_audit_proxy::impersonation::{ConstrainedImpersonation, Reviewer};
+use kube_audit_proxy::impersonation::{ConstrainedImpersonation, ImpersonationAuthorizer};
 use kube_audit_proxy::pipeline::{Connection, Proxy};
 use kube_audit_proxy::request::source::TrustedProxies;
 use kube_audit_proxy::server::http::{Protocol, serve_connection};
@@ -164,7 +164,7 @@ fn proxy(upstream: SocketAddr, ca: &str, level: &str, log: Option<Backend>) -> A
     if let Some(log) = log {
         sinks[0].backend = log;
     }
-    let recorder = Recorder::new(sinks, Arc::default(), None);
+    let recorder = AuditPipeline::new(sinks, Arc::default(), None);
     Arc::new(Proxy {
         authenticator: Authenticator {
             request_header: None,
@@ -177,7 +177,10 @@ fn proxy(upstream: SocketAddr, ca: &str, level: &str, log: Option<Backend>) -> A
         trusted_proxies: TrustedProxies::Everyone,
         identity: Identity::Impersonate,
         original_user_extra: None,
-        reviewer: Reviewer::new(upstream.clone(), ConstrainedImpersonation::Auto),
+        impersonation_authorizer: ImpersonationAuthorizer::new(
+            upstream.clone(),
+            ConstrainedImpersonation::Auto,
+        ),
         upstream,
         filters: filters(),
         authorization: None,

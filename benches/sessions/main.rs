@@ -7,6 +7,8 @@ mod peers;
 #[path = "../compare/process.rs"]
 #[allow(dead_code, reason = "the other benchmark needs more of it")]
 mod process;
+#[path = "../setup/tls_server.rs"]
+mod tls_server;
 #[path = "../compare/usage.rs"]
 #[allow(dead_code, reason = "the other benchmark needs more of it")]
 mod usage;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,14 +19,16 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, RootCertStore};
 use session_recording::Codec;
 use session_recording::channel::encode_message;
 use session_recording::websocket::encode_frame;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use crate::tls_server;
 
 /// What the client sends.
 pub(crate) const TOKEN: &str = "c29tZS1jbGllbnQtb2YtdGhlLWNvbXBhcmlzb24";
@@ -113,40 +115,22 @@ impl Kind {
 
 /// Starts the API server.
 pub(crate) async fn upstream(server: &Issued) -> Result<SocketAddr> {
-    let mut config = ServerConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(vec![server.certificate.clone()], server.key())?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    let tls = TlsAcceptor::from(Arc::new(config));
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-    let address = listener.local_addr()?;
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(serve(stream, tls.clone()));
+    tls_server::start(server.certificate.clone(), server.key(), |stream, is_http2| async move {
+        let stream = TokioIo::new(stream);
+        if is_http2 {
+            let answer =
+                service_fn(|_| async { http::Result::Ok(Response::new(Empty::<Bytes>::new())) });
+            http2::Builder::new(TokioExecutor::new()).serve_connection(stream, answer).await
+        } else {
+            let connection = http1::Builder::new().serve_connection(stream, service_fn(switch));
+            connection.with_upgrades().await
         }
-    });
-    Ok(address)
+    })
+    .await
 }
 
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
-}
-
-async fn serve(stream: TcpStream, tls: TlsAcceptor) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let stream = tls.accept(stream).await?;
-    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let stream = TokioIo::new(stream);
-    if is_http2 {
-        let answer =
-            service_fn(|_| async { http::Result::Ok(Response::new(Empty::<Bytes>::new())) });
-        let builder = http2::Builder::new(TokioExecutor::new());
-        builder.serve_connection(stream, answer).await.map_err(io::Error::other)
-    } else {
-        let connection = http1::Builder::new().serve_connection(stream, service_fn(switch));
-        connection.with_upgrades().await.map_err(io::Error::other)
-    }
 }
 
 /// Agrees to `v4.channel.k8s.io` and prints, or echoes.

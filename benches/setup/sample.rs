@@ -9,7 +9,7 @@ use k8s_audit::event::{Event, ObjectRef, UserAgent};
 use k8s_audit::request::RequestInfo;
 use k8s_audit::status::Status;
 use k8s_audit::timestamp::Timestamp;
-use kube_audit_proxy::audit::record::{Record, Recorder, RequestFacts};
+use kube_audit_proxy::audit::record::{AuditContext, AuditPipeline, RequestContext};
 use kube_audit_proxy::policy::{Level, Stage};
 use kube_authn::User;
 
@@ -67,8 +67,8 @@ impl Sample {
     }
 
     /// Its whole record: both events, if the recorder's policies have them.
-    pub fn record(&self, recorder: &Arc<Recorder>) {
-        let facts = RequestFacts {
+    pub fn record(&self, recorder: &Arc<AuditPipeline>) {
+        let facts = RequestContext {
             accept: None,
             received: Timestamp::now(),
             audit_id: HeaderValue::from_static(AUDIT_ID),
@@ -77,7 +77,7 @@ impl Sample {
             source_ips: self.source_ips.to_vec(),
             user_agent: self.user_agent.clone(),
         };
-        let mut record = Record::begin(recorder.clone(), facts, Some(self.user.clone()));
+        let mut record = AuditContext::begin(recorder.clone(), facts, Some(self.user.clone()));
         drop(record.received());
         record.answered(200, None);
         drop(record.complete());

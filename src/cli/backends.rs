@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
 
-use crate::audit::record::{AuditSink, Recorder};
+use crate::audit::record::{AuditPipeline, AuditSink};
 use crate::server::admin::Check;
 use audit_log::{BackendMetrics, BackendState};
 
@@ -14,7 +14,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 /// A check of `/readyz` for each backend. One that no request waits for does not make the process
 /// unready.
-pub(super) fn checks(recorder: &Arc<Recorder>) -> Vec<Check> {
+pub(super) fn checks(recorder: &Arc<AuditPipeline>) -> Vec<Check> {
     let of_sink = |(index, sink): (usize, &AuditSink)| {
         let recorder = recorder.clone();
         let name = format!("audit-{}", sink.name);
@@ -32,7 +32,7 @@ pub(super) fn checks(recorder: &Arc<Recorder>) -> Vec<Check> {
 
 /// Keeps the metric of each backend's health, and logs losses that were held back, until the
 /// recorder is gone.
-pub(super) fn spawn_monitor(recorder: &Arc<Recorder>, metrics: &[Arc<BackendMetrics>]) {
+pub(super) fn spawn_monitor(recorder: &Arc<AuditPipeline>, metrics: &[Arc<BackendMetrics>]) {
     let (recorder, metrics) = (Arc::downgrade(recorder), metrics.to_vec());
     tokio::spawn(async move {
         let mut interval = tokio::time::interval(INTERVAL);

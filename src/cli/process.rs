@@ -19,13 +19,13 @@ use tokio_util::sync::CancellationToken;
 pub(super) use follow::Follow;
 
 use super::{backends, sessions};
-use crate::audit::record::Recorder;
+use crate::audit::record::AuditPipeline;
 use crate::audit::summary::Summaries;
 use crate::authorization::AuthorizationReviews;
 use crate::config::{CertificateSource, Config, Serving};
 use crate::file_watch::{POLL_INTERVAL, Reloaded};
 use crate::filters::Filters;
-use crate::impersonation::Reviewer;
+use crate::impersonation::ImpersonationAuthorizer;
 use crate::metrics::Metrics;
 use crate::pipeline::Proxy;
 use crate::server::certificates::ServingCertificate;
@@ -70,6 +70,7 @@ impl Process {
         config: Config,
         observer: Option<UnboundedSender<Vec<u8>>>,
     ) -> anyhow::Result<Process> {
+        pki::install_crypto_provider();
         let backend_names = config.audit.sinks.iter().map(|sink| sink.name.as_str());
         let metrics = Arc::new(Metrics::new(backend_names));
         let (force_reload, forced) = watch::channel(());
@@ -106,7 +107,10 @@ impl Process {
             trusted_proxies: config.authentication.trusted_proxies,
             identity: config.upstream.identity,
             original_user_extra: config.upstream.original_user_extra,
-            reviewer: Reviewer::new(upstream.clone(), config.upstream.constrained_impersonation),
+            impersonation_authorizer: ImpersonationAuthorizer::new(
+                upstream.clone(),
+                config.upstream.constrained_impersonation,
+            ),
             authorization,
             upstream,
             filters,
@@ -262,7 +266,7 @@ impl Process {
 }
 
 /// Writes what rate limits of policy extensions have suppressed, when their windows end.
-fn spawn_summaries(recorder: Arc<Recorder>) -> Arc<Mutex<Summaries>> {
+fn spawn_summaries(recorder: Arc<AuditPipeline>) -> Arc<Mutex<Summaries>> {
     let summaries = Arc::new(Mutex::new(Summaries::default()));
     let shared = Arc::downgrade(&summaries);
     tokio::spawn(async move {

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use super::notify::notify;
 use super::process::Process;
-use super::signals::{Asked, Signals};
+use super::signals::{ProcessSignal, Signals};
 use super::{Failure, logging};
 use crate::audit::panic_message;
 use crate::config::{self, Config};
@@ -41,19 +41,19 @@ async fn serve(config: Config, mut signals: Signals) -> Result<(), Failure> {
     notify("READY=1");
     loop {
         match signals.next().await {
-            Asked::Reload => {
+            ProcessSignal::Reload => {
                 notify("RELOADING=1");
                 process.reload();
                 notify("READY=1");
             }
-            Asked::End(name) => {
+            ProcessSignal::End(name) => {
                 tracing::info!(signal = name, "shutting down");
                 notify("STOPPING=1");
                 break;
             }
         }
     }
-    let at_once = async { while let Asked::Reload = signals.next().await {} };
+    let at_once = async { while let ProcessSignal::Reload = signals.next().await {} };
     process.leave(at_once).await;
     Ok(())
 }

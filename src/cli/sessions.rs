@@ -20,6 +20,8 @@ pub(super) fn recorder(
     follow: &Follow,
 ) -> anyhow::Result<Option<Arc<Recorder>>> {
     let Some(SessionRecording { settings, rules_file }) = config else { return Ok(None) };
+    // Created before the file is read, so that no change is missed.
+    let watcher = FileWatcher::new(rules_file.iter().cloned().collect());
     let rules = match &rules_file {
         Some(path) => load(path).map_err(anyhow::Error::msg)?,
         None => Rules::default(),
@@ -35,7 +37,7 @@ pub(super) fn recorder(
     let recorder = Arc::new(recorder);
     tracing::info!(dir = %dir.display(), mode = ?recorder.mode(), "recording sessions");
     if let Some(path) = rules_file {
-        let (followed, watcher) = (recorder.clone(), FileWatcher::new(vec![path.clone()]));
+        let followed = recorder.clone();
         follow.spawn(Reloaded::SessionRecordingRules, watcher, move || {
             load(&path).map(|rules| followed.set_rules(rules))
         });

@@ -26,7 +26,7 @@ const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// What a signal asks for.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum ProcessSignal {
     /// SIGHUP
     Reload,
     /// SIGTERM or SIGINT, by name.
@@ -35,7 +35,7 @@ pub(super) enum Asked {
 
 /// Receives the signals of the process.
 pub(super) struct Signals {
-    asked: UnboundedReceiver<Asked>,
+    asked: UnboundedReceiver<ProcessSignal>,
     serves: Arc<AtomicBool>,
 }
 
@@ -75,7 +75,7 @@ impl Signals {
     }
 
     /// The next signal.
-    pub(super) async fn next(&mut self) -> Asked {
+    pub(super) async fn next(&mut self) -> ProcessSignal {
         match self.asked.recv().await {
             Some(asked) => asked,
             // The thread never ends before the process.
@@ -99,11 +99,11 @@ impl Received {
         })
     }
 
-    async fn next(&mut self) -> Asked {
+    async fn next(&mut self) -> ProcessSignal {
         tokio::select! {
-            _ = self.terminate.recv() => Asked::End("SIGTERM"),
-            _ = self.interrupt.recv() => Asked::End("SIGINT"),
-            _ = self.hangup.recv() => Asked::Reload,
+            _ = self.terminate.recv() => ProcessSignal::End("SIGTERM"),
+            _ = self.interrupt.recv() => ProcessSignal::End("SIGINT"),
+            _ = self.hangup.recv() => ProcessSignal::Reload,
         }
     }
 }
@@ -111,7 +111,7 @@ impl Received {
 struct Watch {
     limit: Duration,
     serves: Arc<AtomicBool>,
-    ask: UnboundedSender<Asked>,
+    ask: UnboundedSender<ProcessSignal>,
 }
 
 impl Watch {
@@ -128,7 +128,7 @@ impl Watch {
                 asked = received.next() => asked,
                 () = over => end("the shutdown did not finish in time"),
             };
-            if let Asked::End(_) = asked {
+            if let ProcessSignal::End(_) = asked {
                 ends += 1;
                 let limit = match ends {
                     1 if self.serves.load(Ordering::SeqCst) => self.limit.max(SECOND),

@@ -14,7 +14,7 @@ fn parsed(yaml: &str, arguments: &[&str]) -> Result<ServeFlags, String> {
 }
 
 #[test]
-fn a_name_that_yaml_takes_for_a_boolean_or_a_number_stays_a_name() {
+fn a_name_that_looks_like_a_yaml_boolean_or_number_stays_a_string() {
     let flags = parsed("audit-node-name: no\n", &[]).unwrap();
     assert_eq!(flags.annotations.audit_node_name.as_deref(), Some("no"));
     let sinks = "sinks:\n- {name: on, type: s3, policy-file: 007, cluster: 1.10, node: y}\n";
@@ -60,7 +60,7 @@ tls-cipher-suites:
 }
 
 #[test]
-fn an_empty_file_says_nothing() {
+fn an_empty_file_changes_nothing() {
     for yaml in ["", "# only words\n", "{}\n"] {
         assert_eq!(parsed(yaml, &[]).unwrap().serving.secure_port, 6443, "{yaml:?}");
     }

@@ -176,8 +176,30 @@ mod tests {
     #[test]
     fn a_value_without_quotes_keeps_its_text() {
         let values = [
-            "n", "N", "no", "No", "y", "yes", "on", "OFF", "true", "True", "FALSE", "007", "0o17",
-            "0x1F", "+1", "-0", "1.10", "1e3", "1_000", "12:30", "2026-01-02", "1.5.0", "é1", "10s",
+            "n",
+            "N",
+            "no",
+            "No",
+            "y",
+            "yes",
+            "on",
+            "OFF",
+            "true",
+            "True",
+            "FALSE",
+            "007",
+            "0o17",
+            "0x1F",
+            "+1",
+            "-0",
+            "1.10",
+            "1e3",
+            "1_000",
+            "12:30",
+            "2026-01-02",
+            "1.5.0",
+            "é1",
+            "10s",
         ];
         for value in values {
             for document in [

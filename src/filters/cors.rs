@@ -95,7 +95,7 @@ impl AllowedOrigin {
 
 /// Marks responses of filters that come before CORS, which have no CORS headers.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct OutsideCors;
+pub(crate) struct SkipCors;
 
 /// Returns whether a request of an allowed origin ends here, whatever else it has: kube-apiserver
 /// treats every `OPTIONS` request as a preflight.

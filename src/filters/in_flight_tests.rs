@@ -37,7 +37,7 @@ impl Limits {
 }
 
 #[test]
-fn without_limits_there_is_nothing_to_ask() {
+fn without_limits_every_request_is_admitted() {
     assert!(InFlightLimits::new(0, 0, &FilterMetrics::default()).is_none());
 }
 
@@ -131,7 +131,7 @@ async fn a_request_waits_as_long_as_it_would_be_told_to() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slot_passes_by_requests_that_are_gone() {
+async fn dropped_requests_get_no_slot() {
     let limits = Limits::new(1, 0);
     let held = limits.admitted("ann");
     let (ben, cid) = (user("ben"), user("cid"));

@@ -21,16 +21,16 @@ impl KeepAlive {
     ///
     /// `heard` is set whenever something has come from the peer. On a slow line its answer to a
     /// PING may have to wait for what was sent before it, and that is a sign of life as well.
-    pub(crate) async fn is_silent(self, mut pings: PingPong, heard: &AtomicBool) -> bool {
+    pub(crate) async fn is_silent(self, mut pings: PingPong, activity: &AtomicBool) -> bool {
         loop {
             sleep(self.interval).await;
-            heard.store(false, Ordering::Relaxed);
+            activity.store(false, Ordering::Relaxed);
             let mut answered = pin!(pings.ping(Ping::opaque()));
             loop {
                 match timeout(self.timeout, &mut answered).await {
                     Ok(Ok(_)) => break,
                     Ok(Err(_)) => return false,
-                    Err(_) if heard.swap(false, Ordering::Relaxed) => {}
+                    Err(_) if activity.swap(false, Ordering::Relaxed) => {}
                     Err(_) => return true,
                 }
             }
@@ -87,27 +87,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_idle_server_is_alive_as_long_as_it_answers() {
+    async fn an_idle_server_is_alive_while_it_responds_to_pings() {
         let (pings, pinged, _server) = connected(5).await;
-        let heard = AtomicBool::new(false);
-        let silent = timeout(LONG, keep_alive(1, 500).is_silent(pings, &heard)).await;
+        let activity = AtomicBool::new(false);
+        let silent = timeout(LONG, keep_alive(1, 500).is_silent(pings, &activity)).await;
         assert!(silent.expect("it was not found silent"));
         assert_eq!(pinged.load(Ordering::SeqCst), 6);
     }
 
     #[tokio::test]
-    async fn a_server_that_says_something_else_is_alive() {
+    async fn a_server_that_sends_other_frames_is_alive() {
         let (pings, _, _server) = connected(0).await;
-        let heard = Arc::new(AtomicBool::new(false));
+        let activity = Arc::new(AtomicBool::new(false));
         let (begun, busy) = (Instant::now(), Duration::from_millis(600));
-        let noise = Arc::clone(&heard);
+        let noise = Arc::clone(&activity);
         tokio::spawn(async move {
             while begun.elapsed() < busy {
                 noise.store(true, Ordering::Relaxed);
                 sleep(Duration::from_millis(1)).await;
             }
         });
-        assert!(timeout(LONG, keep_alive(1, 200).is_silent(pings, &heard)).await.unwrap());
+        assert!(timeout(LONG, keep_alive(1, 200).is_silent(pings, &activity)).await.unwrap());
         assert!(begun.elapsed() >= busy, "{:?}", begun.elapsed());
     }
 
@@ -115,7 +115,7 @@ mod tests {
     async fn an_ended_connection_is_not_silent() {
         let (pings, _, server) = connected(usize::MAX).await;
         server.abort();
-        let heard = AtomicBool::new(false);
-        assert!(!timeout(LONG, keep_alive(1, 20_000).is_silent(pings, &heard)).await.unwrap());
+        let activity = AtomicBool::new(false);
+        assert!(!timeout(LONG, keep_alive(1, 20_000).is_silent(pings, &activity)).await.unwrap());
     }
 }

@@ -70,7 +70,7 @@ fn look(headers: &HeaderMap) -> Result<Found, Box<Status>> {
             }
             _ if is_lookalike(name) => {
                 let message =
-                    format!("header {name:?} looks like an identity header and is refused");
+                    format!("header {name:?} is rejected because it looks like an identity header");
                 return Err(Box::new(Status::bad_request(message)));
             }
             _ => {}

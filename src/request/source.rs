@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn only_trusted_proxies_are_believed() {
+    fn only_trusted_proxies_are_trusted() {
         let networks = ["10.0.0.0/8", "fd00::/8", "192.0.2.1"].map(|n| n.parse().unwrap());
         let trusted = TrustedProxies::Networks(networks.to_vec());
         let claims = headers(&["6.6.6.6, 203.0.113.9, 10.1.1.1"], None);

@@ -31,7 +31,7 @@ pub enum LogError {
     },
     /// The path is not that of a file.
     #[error(
-        "the audit log {} is not a file; give the full name of a file, or - for standard output",
+        "the audit log {} is not a file; give the full path of a file, or - for standard output",
         .0.display()
     )]
     NotAFile(PathBuf),

@@ -8,7 +8,7 @@ use http::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::api::{Api, Delete, Write};
-use super::authorize::{self, Question};
+use super::authorize;
 use super::error::ApiError;
 use super::handler::{self, Body, Call};
 use super::kinds::{Kind, Nature};
@@ -19,6 +19,7 @@ use super::scale;
 use super::selector::Selector;
 use super::streams;
 use super::table::{self, Include};
+use k8s_audit::authorizer::Resource;
 use k8s_audit::request::query;
 
 type Answer = Result<Response<Body>, ApiError>;
@@ -27,24 +28,24 @@ type Answer = Result<Response<Body>, ApiError>;
 ///
 /// # Errors
 /// What becomes a `Status`.
-pub(crate) fn answer(api: &Api, version: &str, asked: &Question<'_>, call: &Call) -> Answer {
-    let kind = api.kind(asked.group, version, asked.resource);
+pub(crate) fn answer(api: &Api, verb: &str, asked: &Resource<'_>, call: &Call) -> Answer {
+    let kind = api.kind(asked.group, asked.version, asked.resource);
     let kind = kind.ok_or_else(ApiError::no_such_resource)?;
     // For RequestInfo a namespace is in itself.
     let namespace = if kind.namespaced { asked.namespace } else { "" };
     if kind.nature == Nature::Review {
-        return match asked.verb {
+        return match verb {
             "create" => review(&kind, namespace, call),
             _ => Err(ApiError::method_not_allowed()),
         };
     }
     let at = Place { api, kind, namespace, name: asked.name };
     match asked.subresource {
-        "" => at.object(asked.verb, call),
+        "" => at.object(verb, call),
         name if !at.kind.has(name) => Err(ApiError::no_such_resource()),
         "log" => streams::log(api, &at.kind, namespace, at.name, call),
         "attach" | "exec" | "portforward" => Err(ApiError::bad_request("Upgrade request required")),
-        subresource => at.part(asked.verb, subresource, call),
+        subresource => at.part(verb, subresource, call),
     }
 }
 

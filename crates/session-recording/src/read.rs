@@ -206,7 +206,7 @@ impl Recording {
         loop {
             let Some(line) = self.lines.next_line()? else { return Ok(None) };
             let Some(item) = parse_item(&line) else {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "a line is no event"));
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "a line is not an event"));
             };
             match item {
                 Item::Exact(_, bytes) => self.exact = Some(bytes),

@@ -4,6 +4,7 @@
 
 mod kubectl;
 mod revocation_list;
+pub mod servers;
 mod temp_dir;
 mod x509_v1;
 

@@ -374,7 +374,7 @@ impl Report {
             change.print(out)?;
         }
         if self.changes.as_ref().is_some_and(Vec::is_empty) {
-            writeln!(out, "\nBoth policies record the same of all requests in the log.")?;
+            writeln!(out, "\nBoth policies record all requests in the log in the same way.")?;
         }
         Ok(())
     }

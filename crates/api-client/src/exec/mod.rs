@@ -112,7 +112,7 @@ pub struct OwnCredential {
 /// The plugin has returned no credential that is still valid.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the credential plugin returned no valid credential: {0}")]
-pub struct NoCredential(Arc<str>);
+pub struct CredentialError(Arc<str>);
 
 #[derive(Clone, Default)]
 struct State {
@@ -124,7 +124,7 @@ struct State {
 
 #[derive(Clone)]
 struct Failure {
-    error: NoCredential,
+    error: CredentialError,
     retry_at: Instant,
 }
 
@@ -203,7 +203,7 @@ impl ExecCredentials {
     ///
     /// # Errors
     /// If the plugin fails or has just failed.
-    pub async fn valid(&self) -> Result<OwnCredential, NoCredential> {
+    pub async fn valid(&self) -> Result<OwnCredential, CredentialError> {
         match self.current() {
             Some(credential) => Ok(credential),
             None => self.newer_than(0).await,
@@ -214,14 +214,14 @@ impl ExecCredentials {
     ///
     /// # Errors
     /// If the plugin fails, or too many credentials have been rejected recently.
-    pub async fn renewed(&self, generation: u64) -> Result<OwnCredential, NoCredential> {
+    pub async fn renewed(&self, generation: u64) -> Result<OwnCredential, CredentialError> {
         {
             let mut demand = lock(&self.demand);
             let is_current = |issued: &Arc<Issued>| issued.generation == generation;
             let is_newest = self.current.load().as_ref().is_some_and(is_current);
             if is_newest && demand.rejected < generation {
                 if !demand.runs_left.try_take() {
-                    return Err(NoCredential("its credentials are rejected repeatedly".into()));
+                    return Err(CredentialError("its credentials are rejected repeatedly".into()));
                 }
                 demand.rejected = generation;
             }
@@ -233,17 +233,17 @@ impl ExecCredentials {
     ///
     /// # Errors
     /// Returns the last failure of the plugin.
-    pub fn check(&self) -> Result<(), NoCredential> {
+    pub fn check(&self) -> Result<(), CredentialError> {
         if self.current().is_some() {
             return Ok(());
         }
         match &self.state.borrow().failure {
             Some(failure) => Err(failure.error.clone()),
-            None => Err(NoCredential("it is still running".into())),
+            None => Err(CredentialError("it is still running".into())),
         }
     }
 
-    async fn newer_than(&self, generation: u64) -> Result<OwnCredential, NoCredential> {
+    async fn newer_than(&self, generation: u64) -> Result<OwnCredential, CredentialError> {
         let mut state = self.state.subscribe();
         let runs = state.borrow_and_update().runs;
         let deadline = Instant::now() + self.plugin.timeout + WAIT_MARGIN;
@@ -269,7 +269,7 @@ impl ExecCredentials {
             match tokio::time::timeout_at(deadline, state.changed()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) | Err(_) => {
-                    return Err(NoCredential("it did not finish in time".into()));
+                    return Err(CredentialError("it did not finish in time".into()));
                 }
             }
         }
@@ -315,7 +315,7 @@ impl ExecCredentials {
                 let last_line = run.messages.last().map(|line| format!(" ({line})"));
                 let reason =
                     format!("{}: {reason}{}", self.plugin.field, last_line.unwrap_or_default());
-                let error = NoCredential(reason.into());
+                let error = CredentialError(reason.into());
                 Some(Failure { error, retry_at: Instant::now() + retry_in })
             }
         };

@@ -108,7 +108,7 @@ pub(super) fn parse(stdout: &[u8], configured: ApiVersion) -> Result<Returned, S
     let expires = match status.expiration_timestamp.filter(|text| !text.is_empty()) {
         Some(text) => {
             let time: Timestamp = text.parse().map_err(
-                |_| "status.expirationTimestamp is no RFC 3339 time, such as 2030-01-02T03:04:05Z",
+                |_| "status.expirationTimestamp is not an RFC 3339 time, such as 2030-01-02T03:04:05Z",
             )?;
             let since = Duration::try_from(time.as_duration()).unwrap_or_default();
             Some(UNIX_EPOCH + since)
@@ -171,7 +171,7 @@ mod tests {
             ),
             (
                 &credential(r#"{"token":"s3cret","expirationTimestamp":"tomorrow"}"#),
-                "status.expirationTimestamp is no RFC 3339 time, such as 2030-01-02T03:04:05Z",
+                "status.expirationTimestamp is not an RFC 3339 time, such as 2030-01-02T03:04:05Z",
             ),
         ] {
             assert_eq!(error(text), wanted);

@@ -157,7 +157,7 @@ fn a_file_without_extension_is_compressed_too() {
 }
 
 #[test]
-fn compression_cut_short_leaves_the_plain_file_only() {
+fn interrupted_compression_leaves_only_the_plain_file() {
     let folder = TestFolder::new();
     let name = "audit-2026-11-01T00-00-00.000.log";
     create(&folder, &[name]);
@@ -176,7 +176,7 @@ fn nothing_to_do_needs_no_thread() {
 }
 
 #[test]
-fn a_seal_goes_with_its_log_and_counts_for_nothing() {
+fn a_seal_is_deleted_with_its_log_and_is_not_counted() {
     let folder = TestFolder::new();
     create(
         &folder,
@@ -277,7 +277,7 @@ fn files_of_the_future_do_not_push_out_those_rotated_now() {
 }
 
 #[test]
-fn a_deletion_that_a_crash_has_cut_short_is_completed() {
+fn a_deletion_interrupted_by_a_crash_is_completed() {
     let (log, seal) =
         ("audit-2026-11-01T00-00-00.000.log", "audit-2026-11-01T00-00-00.000.log.seal");
     for steps in 0..4 {

@@ -133,7 +133,7 @@ impl Writer {
         if let Some(took) = self.calls.hung(now) {
             let (name, seconds) = (&self.name, took.as_secs());
             return BackendState::Failing(format!(
-                "{name} has not answered a write for {seconds} s"
+                "a write to {name} has not returned for {seconds} s"
             ));
         }
         self.state.lock().expect("nothing panics while it holds the state").clone()
@@ -378,7 +378,7 @@ impl Writer {
                 held.failed = None;
                 *state = BackendState::Ok;
                 self.metrics.healthy.set(1);
-                tracing::info!("the audit log {} is written again", self.name);
+                tracing::info!("the audit log {} is writable again", self.name);
             }
             Err(error) => {
                 held.failed = Some(Instant::now());

@@ -73,7 +73,7 @@ impl Health {
     }
 
     /// Notes a response, even one that rejects the list.
-    pub(crate) fn is_well(&self) {
+    pub(crate) fn responded(&self) {
         if *self.condition.borrow() != Condition::Healthy {
             self.metrics.healthy.set(1);
             self.condition.send_replace(Condition::Healthy);
@@ -82,7 +82,7 @@ impl Health {
     }
 
     /// Notes that an attempt has failed.
-    pub(crate) fn doubt(&self, reason: &Arc<str>) {
+    pub(crate) fn attempt_failed(&self, reason: &Arc<str>) {
         self.metrics.healthy.set(0);
         self.condition.send_if_modified(|condition| {
             let was_healthy = *condition == Condition::Healthy;
@@ -94,14 +94,14 @@ impl Health {
     }
 
     /// Notes that all attempts have failed.
-    pub(crate) fn fails(&self, reason: &Arc<str>) {
+    pub(crate) fn all_attempts_failed(&self, reason: &Arc<str>) {
         self.metrics.healthy.set(0);
         self.condition.send_replace(Condition::Failing(reason.clone()));
     }
 
     /// Returns whether the destination accepts events. If the last attempt failed, waits for the
     /// outcome of the attempts in progress, like an event would.
-    pub(crate) async fn takes_events(&self) -> bool {
+    pub(crate) async fn accepts_events(&self) -> bool {
         let mut condition = self.condition.subscribe();
         let known = condition.wait_for(|now| !matches!(now, Condition::InDoubt(_))).await;
         known.is_ok_and(|condition| *condition == Condition::Healthy)
@@ -192,16 +192,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_asks_in_doubt_waits_for_the_outcome() {
+    async fn a_check_waits_for_the_outcome_of_a_pending_attempt() {
         let (health, metrics) = health();
-        assert!(health.takes_events().await);
+        assert!(health.accepts_events().await);
         let ask = || {
             let health = health.clone();
-            tokio::spawn(async move { health.takes_events().await })
+            tokio::spawn(async move { health.accepts_events().await })
         };
-        let refused: Arc<str> = "it responded 500".into();
-        let reason = "the webhook does not accept events: it responded 500".to_owned();
-        health.doubt(&refused);
+        let refused: Arc<str> = "it responded with 500".into();
+        let reason = "the webhook does not accept events: it responded with 500".to_owned();
+        health.attempt_failed(&refused);
         let asked = ask();
         tokio::task::yield_now().await;
         assert!(!asked.is_finished());
@@ -211,22 +211,22 @@ mod tests {
             "the last attempt failed"
         );
         assert_eq!(metrics.healthy.get(), 0);
-        health.is_well();
+        health.responded();
         assert!(asked.await.unwrap());
         assert_eq!((metrics.healthy.get(), health.state()), (1, BackendState::Ok));
 
-        health.doubt(&refused);
+        health.attempt_failed(&refused);
         let asked = ask();
         tokio::task::yield_now().await;
-        health.fails(&refused);
+        health.all_attempts_failed(&refused);
         assert!(!asked.await.unwrap());
-        health.doubt(&refused);
-        assert!(!health.takes_events().await, "a further failure is no better");
+        health.attempt_failed(&refused);
+        assert!(!health.accepts_events().await, "a further failure is no better");
         assert_eq!(health.state(), BackendState::Failing(reason));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_endpoint_that_hangs_is_found_out_by_who_asks() {
+    async fn a_check_detects_a_hanging_endpoint() {
         let (health, _) = health();
         assert_eq!(health.check().await, Ok(()), "nothing is under way");
         let hanging = health.clone();

@@ -63,7 +63,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
-fn folders_and_file_are_made() {
+fn missing_directories_and_files_are_created() {
     let folder = TestFolder::new();
     let path = folder.join("a/b/audit.log");
     put(&mut unlimited(&path), "line\n");
@@ -96,7 +96,7 @@ fn errors_name_the_path_and_the_remedy() {
     for path in [folder.path().to_owned(), folder.join("file/audit.log"), PathBuf::from("/")] {
         let error = open(&path);
         assert!(
-            error.contains("choose another path") || error.contains("give the full name"),
+            error.contains("choose another path") || error.contains("give the full path"),
             "{error}"
         );
         let named = if path.ends_with("audit.log") { folder.join("file") } else { path };
@@ -177,7 +177,7 @@ fn a_log_that_cannot_be_rotated_grows() {
 }
 
 #[test]
-fn a_deleted_file_is_made_anew_and_what_nobody_saw_is_copied() {
+fn a_deleted_file_is_recreated_with_its_unread_lines() {
     let folder = TestFolder::new();
     let path = folder.join("audit.log");
     let mut log = unlimited(&path);
@@ -192,7 +192,7 @@ fn a_deleted_file_is_made_anew_and_what_nobody_saw_is_copied() {
 }
 
 #[test]
-fn a_deleted_folder_is_made_anew() {
+fn a_deleted_directory_is_recreated() {
     let folder = TestFolder::new();
     let mut log = unlimited(&folder.join("logs/audit.log"));
     put(&mut log, "old\n");
@@ -245,7 +245,7 @@ fn rotation_does_not_move_a_file_that_was_put_there() {
 }
 
 #[test]
-fn a_file_that_was_cut_is_continued_and_its_size_known() {
+fn a_truncated_file_is_continued_at_its_new_size() {
     let folder = TestFolder::new();
     let path = folder.join("audit.log");
     let mut log = limited(&path, 20, frozen(), Arc::default());
@@ -259,7 +259,7 @@ fn a_file_that_was_cut_is_continued_and_its_size_known() {
 }
 
 #[test]
-fn while_no_file_can_be_made_writing_fails_and_then_recovers() {
+fn writing_fails_while_no_file_can_be_created_and_then_recovers() {
     let folder = TestFolder::new();
     let path = folder.join("logs/audit.log");
     let mut log = unlimited(&path);
@@ -275,7 +275,7 @@ fn while_no_file_can_be_made_writing_fails_and_then_recovers() {
 }
 
 #[test]
-fn a_moved_file_is_written_on_while_no_other_can_be_made() {
+fn a_moved_file_is_used_until_a_new_one_can_be_created() {
     let folder = TestFolder::new();
     let mut log = limited(&folder.join("logs/audit.log"), 10, frozen(), Arc::default());
     put(&mut log, "one\n");
@@ -307,7 +307,7 @@ fn reopen_opens_what_is_there() {
 }
 
 #[test]
-fn a_line_torn_by_a_crash_is_completed_or_set_aside() {
+fn a_partial_line_left_by_a_crash_is_completed_or_moved_away() {
     for (found, kept, aside) in [
         ("{}\n{\"kind\":\"Event\"}", "{}\n{\"kind\":\"Event\"}\n", None),
         ("{}\n{\"kind\":\"Ev", "{}\n", Some("{\"kind\":\"Ev\n")),
@@ -328,7 +328,7 @@ fn a_line_torn_by_a_crash_is_completed_or_set_aside() {
 }
 
 #[test]
-fn what_is_to_be_synced_is_the_file_those_before_it_and_the_folder() {
+fn the_file_its_predecessors_and_the_directory_are_synced() {
     let folder = TestFolder::new();
     let path = folder.join("audit.log");
     let mut log = limited(&path, 10, frozen(), Arc::default());
@@ -354,7 +354,7 @@ fn what_is_to_be_synced_is_the_file_those_before_it_and_the_folder() {
 }
 
 #[test]
-fn a_line_torn_by_a_failed_write_is_cut_off() {
+fn a_partial_line_of_a_failed_write_is_removed() {
     let folder = TestFolder::new();
     let path = folder.join("audit.log");
     let mut log = unlimited(&path);

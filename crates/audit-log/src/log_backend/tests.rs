@@ -46,7 +46,7 @@ async fn events_are_in_the_file_when_acknowledged() {
 }
 
 #[tokio::test]
-async fn a_deleted_file_is_made_anew_though_nothing_is_written() {
+async fn a_deleted_file_is_recreated_without_a_write() {
     let folder = TestFolder::new();
     let path = folder.join("audit.log");
     let sink = LogBackend::open(config(&path, batch(10, 1, None)), Arc::default()).unwrap();
@@ -56,7 +56,7 @@ async fn a_deleted_file_is_made_anew_though_nothing_is_written() {
 }
 
 #[tokio::test]
-async fn the_state_tells_that_the_log_is_gone_and_back() {
+async fn the_state_shows_that_the_log_is_missing_and_restored() {
     let folder = TestFolder::new();
     let path = folder.join("logs/audit.log");
     let sink = LogBackend::open(config(&path, Mode::BlockingStrict), Arc::default()).unwrap();
@@ -75,7 +75,7 @@ async fn the_state_tells_that_the_log_is_gone_and_back() {
 }
 
 #[tokio::test]
-async fn reopen_makes_a_new_file_at_once() {
+async fn reopen_creates_a_new_file_at_once() {
     let folder = TestFolder::new();
     let path = folder.join("audit.log");
     let sink = LogBackend::open(config(&path, Mode::BlockingStrict), Arc::default()).unwrap();

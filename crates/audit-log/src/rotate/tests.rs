@@ -55,7 +55,7 @@ fn other_names_are_no_backups() {
 }
 
 #[test]
-fn a_name_that_is_taken_is_never_used() {
+fn an_existing_name_is_never_used() {
     let folder = TestFolder::new();
     let path = folder.join("audit.log");
     let mut namer = namer(&path, NOW);

@@ -26,7 +26,7 @@ pub enum KeyError {
     },
     /// The file contains no private key.
     #[error(
-        "{}: there is no Ed25519 private key in PKCS#8 PEM in the file; make one with \
+        "{}: the file contains no Ed25519 private key in PKCS#8 PEM; create one with \
          `kube-audit-proxy log keygen FILE` or `openssl genpkey -algorithm ed25519 -out FILE`",
         .0.display()
     )]
@@ -40,13 +40,12 @@ pub enum KeyError {
     Encrypted(PathBuf),
     /// The file contains no public key.
     #[error(
-        "{}: there is no Ed25519 public key in PEM in the file; `openssl pkey -in PRIVATE -pubout` \
-         gives that of a private key",
+        "{}: the file contains no Ed25519 public key in PEM; `openssl pkey -in PRIVATE -pubout` prints that of a private key",
         .0.display()
     )]
     NotPublic(PathBuf),
     /// The key could not be generated.
-    #[error("the system gives no random numbers for a key")]
+    #[error("the random number generator of the system failed")]
     Generate,
 }
 

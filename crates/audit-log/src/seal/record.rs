@@ -236,7 +236,8 @@ impl FromStr for Head {
                 Some(Head { block: block.parse().ok()?, hash: parse_hex(hash)? })
             })
             .ok_or_else(|| {
-                "a head is BLOCK:SHA256, as the proxy's own log has it after head=".to_owned()
+                "a head has the form BLOCK:SHA256, like after head= in the proxy's own log"
+                    .to_owned()
             })
     }
 }

@@ -44,21 +44,25 @@ impl StreamCourier {
         let sent = self.health.watched(sending).await;
         let Err(error) = sent else {
             self.metrics.delivered(events);
-            self.health.is_well();
+            self.health.responded();
             return Attempt::Taken;
         };
         self.metrics.failures.inc();
         let failure = Failure(error.to_string().into());
         let (verdict, retry_after) = match error {
             DeliveryError::Unavailable { retry_after, .. } => {
-                self.health.doubt(&failure.0);
+                self.health.attempt_failed(&failure.0);
                 (Verdict::Unavailable, retry_after)
             }
             // The destination works; it may accept another segment.
             DeliveryError::TooLarge(_) => (Verdict::TooLarge, None),
             DeliveryError::Rejected(_) => {
-                self.health.doubt(&failure.0);
+                self.health.attempt_failed(&failure.0);
                 (Verdict::Invalid, None)
+            }
+            DeliveryError::Final(_) => {
+                self.health.attempt_failed(&failure.0);
+                (Verdict::Final, None)
             }
         };
         Attempt::Failed { failure, retry_after, verdict }

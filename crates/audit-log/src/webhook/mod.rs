@@ -169,7 +169,7 @@ impl WebhookBackend {
     /// rejected before they have an event to send. If the last attempt failed, waits for the
     /// attempts in progress.
     pub async fn is_writable(&self) -> bool {
-        self.health.takes_events().await
+        self.health.accepts_events().await
     }
 
     /// Returns whether the endpoint accepted the last events, and the spool works.

@@ -10,7 +10,7 @@ pub(super) fn describe(status: StatusCode, headers: &HeaderMap) -> String {
     let lasting = match status {
         StatusCode::MOVED_PERMANENTLY | StatusCode::PERMANENT_REDIRECT => "permanently ",
         StatusCode::FOUND | StatusCode::SEE_OTHER | StatusCode::TEMPORARY_REDIRECT => "",
-        _ => return format!("it responded {status}"),
+        _ => return format!("it responded with {status}"),
     };
     let to = match headers.get(LOCATION).and_then(|location| location.to_str().ok()) {
         Some(location) => format!(" to {}", without_secrets(location)),
@@ -72,7 +72,7 @@ mod tests {
         let text = describe(StatusCode::FOUND, &with(LOCATION, "/login"));
         assert!(text.starts_with("it redirects (302 Found) to /login;"), "{text}");
         let text = describe(StatusCode::BAD_GATEWAY, &HeaderMap::new());
-        assert_eq!(text, "it responded 502 Bad Gateway");
+        assert_eq!(text, "it responded with 502 Bad Gateway");
     }
 
     #[test]

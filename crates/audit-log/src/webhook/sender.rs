@@ -137,7 +137,7 @@ impl Sender {
                 }
                 if attempt + 1 == ATTEMPTS {
                     if verdict == Verdict::Unavailable {
-                        self.health.fails(&failure.0);
+                        self.health.all_attempts_failed(&failure.0);
                     }
                     return Sent::Refused(failure);
                 }
@@ -166,24 +166,26 @@ impl Sender {
     pub(super) async fn attempt(&self, body: Bytes, count: u64) -> Attempt {
         let attempt = async {
             let attempt = self.attempt_unwatched(body).await;
-            self.judge(&attempt, count);
+            self.update_health(&attempt, count);
             attempt
         };
         self.health.watched(attempt).await
     }
 
-    fn judge(&self, attempt: &Attempt, count: u64) {
+    fn update_health(&self, attempt: &Attempt, count: u64) {
         match attempt {
             Attempt::Taken => {
                 self.metrics.delivered(count);
-                self.health.is_well();
+                self.health.responded();
             }
             Attempt::Failed { failure, verdict, .. } => {
                 self.metrics.failures.inc();
                 match verdict {
-                    Verdict::Unavailable => self.health.doubt(&failure.0),
+                    Verdict::Unavailable => self.health.attempt_failed(&failure.0),
                     // The endpoint works; it may accept another list.
-                    Verdict::Invalid | Verdict::TooLarge => self.health.is_well(),
+                    Verdict::Invalid | Verdict::Final | Verdict::TooLarge => {
+                        self.health.responded()
+                    }
                 }
             }
         }

@@ -119,7 +119,7 @@ fn all_logs_are_waited_for_in_whichever_order_they_write() {
 }
 
 #[test]
-fn a_socket_that_asks_often_waits_once_with_its_last_waker() {
+fn a_socket_polled_often_waits_once_with_its_last_waker() {
     let mut rig = rig(1);
     rig.sequence.accept(0);
     for _ in 0..3 {

@@ -59,7 +59,7 @@ impl Writer {
         match result {
             Ok(()) => {
                 if held.seal_failed.take().is_some() {
-                    tracing::info!("the seal of the audit log {} is written again", self.name);
+                    tracing::info!("the seal of the audit log {} is writable again", self.name);
                     // The next check also determines whether the log is healthy.
                     held.failed = Some(Instant::now());
                 }

@@ -116,7 +116,7 @@ async fn a_write_that_does_not_return_shows() {
     assert_eq!(rig.call(), ["first"]);
     assert_eq!(rig.log.state(), BackendState::Ok);
     let later = rig.log.state_at(Instant::now() + Duration::from_secs(7));
-    let expected = "audit.log has not answered a write for 7 s";
+    let expected = "a write to audit.log has not returned for 7 s";
     assert_eq!(later, BackendState::Failing(expected.to_owned()));
     rig.act(Act::Write);
     commit.await.unwrap();
@@ -185,7 +185,7 @@ async fn what_cannot_be_synced_is_lost() {
 }
 
 #[tokio::test]
-async fn of_a_log_that_cannot_be_asked_one_request_finds_out() {
+async fn one_request_probes_a_log_that_only_a_write_can_show_to_work() {
     let rig = rig(Mode::BlockingStrict);
     assert!(rig.log.is_writable());
     let commit = rig.submit("one");
@@ -346,7 +346,7 @@ async fn shutdown_writes_what_is_queued_syncs_and_refuses_the_rest() {
 }
 
 #[tokio::test]
-async fn a_full_queue_drops_the_newest_and_tells_nobody_but_the_metric() {
+async fn a_full_queue_drops_the_newest_and_only_counts_it() {
     let rig = rig(batch(1, 1));
     drop(rig.submit("being written"));
     rig.call();

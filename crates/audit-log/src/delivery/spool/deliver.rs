@@ -84,8 +84,8 @@ impl Draining {
                 self.settle(&batch, sent).await?;
             }
             Content::Corrupt => {
-                self.lost.add(events, &format!("{path} is corrupt: its checksum is not right"));
-                self.set_aside(&batch, None, events, "its checksum is not right").await?;
+                self.lost.add(events, &format!("{path} is corrupt: its checksum does not match"));
+                self.set_aside(&batch, None, events, "its checksum does not match").await?;
             }
             Content::Gone => {
                 let reason =
@@ -172,6 +172,7 @@ impl Draining {
             };
             match verdict {
                 Verdict::TooLarge => return Sent::TooLarge(failure),
+                Verdict::Final => return Sent::Refused(failure),
                 Verdict::Invalid => {
                     refusals += 1;
                     if refusals >= REFUSALS {

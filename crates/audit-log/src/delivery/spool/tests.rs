@@ -25,7 +25,7 @@ fn files(dir: &Path, extension: &str) -> Vec<PathBuf> {
 }
 
 #[tokio::test]
-async fn what_is_there_comes_first_and_what_is_too_much_is_refused() {
+async fn existing_batches_come_first_and_those_beyond_the_limit_are_rejected() {
     let dir = TestFolder::new();
     let path = dir.path().join("spool");
     let spool = open(&path, 10).unwrap();
@@ -75,7 +75,7 @@ async fn a_spool_has_one_owner() {
 }
 
 #[tokio::test]
-async fn a_directory_that_vanishes_is_created_again_and_one_that_comes_back_is_used() {
+async fn a_missing_directory_is_recreated_and_a_restored_one_is_used() {
     let dir = TestFolder::new();
     let (path, away) = (dir.path().join("spool"), dir.path().join("away"));
     let spool = open(&path, 100).unwrap();
@@ -99,7 +99,7 @@ async fn a_directory_that_vanishes_is_created_again_and_one_that_comes_back_is_u
 }
 
 #[tokio::test]
-async fn a_write_that_fails_is_tried_again_and_given_up_at_the_end() {
+async fn a_failed_write_is_retried_until_the_shutdown_times_out() {
     let dir = TestFolder::new();
     let path = dir.path().join("spool");
     let spool = open(&path, 100).unwrap();

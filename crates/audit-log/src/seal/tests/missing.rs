@@ -27,7 +27,7 @@ fn change_line(folder: &TestFolder) {
 }
 
 #[test]
-fn a_log_whose_seal_was_deleted_is_not_intact_however_often_the_proxy_starts() {
+fn a_deleted_seal_is_reported_even_after_restarts() {
     let folder = stopped();
     change_line(&folder);
     fs::remove_file(folder.join("audit.log.seal")).unwrap();
@@ -66,7 +66,7 @@ fn a_seal_that_was_put_back_is_noticed_at_the_start() {
 }
 
 #[test]
-fn a_checkpoint_elsewhere_tells_that_all_was_deleted() {
+fn a_checkpoint_elsewhere_shows_that_everything_was_deleted() {
     let (folder, elsewhere) = (stopped(), TestFolder::new());
     let checkpoint = elsewhere.join("checkpoint");
     fs::rename(folder.join("audit.log.checkpoint"), &checkpoint).unwrap();
@@ -96,7 +96,7 @@ fn a_log_that_was_removed_with_its_seal_and_checkpoint_begins_a_new_chain() {
 }
 
 #[test]
-fn a_crash_in_the_first_second_after_an_orderly_end_accuses_nobody() {
+fn a_crash_in_the_first_second_after_a_graceful_shutdown_is_not_tampering() {
     let folder = stopped();
     let mut log = SealedLog::open(&folder);
     log.write(3);

@@ -38,11 +38,11 @@ impl Walk<'_> {
         let (checkpoint, signer) = match found {
             Found::Nothing => return,
             Found::Empty => {
-                let what = "is empty, as a machine that fails can leave it: not checked";
+                let what = "is empty, which a crash of the machine can cause: not checked";
                 return self.warn(path, None, what);
             }
             Found::Invalid => {
-                let what = "the checkpoint is not what was signed: it was changed";
+                let what = "the signature of the checkpoint is invalid: it was changed";
                 return self.find(Kind::Checkpoint, path, None, what);
             }
             Found::Checkpoint(checkpoint, signer) => (checkpoint, signer),

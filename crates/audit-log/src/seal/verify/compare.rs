@@ -42,7 +42,7 @@ pub(super) enum Difference {
 
 /// A line without a counterpart.
 #[derive(Debug, Clone, Copy)]
-struct Lone {
+struct Unmatched {
     line: u64,
     digest: Short,
     /// Number of lines that were matched before it. Unmatched lines with the same number are at the
@@ -63,8 +63,8 @@ pub(super) struct Comparison {
     matched: u64,
     /// Number of bytes read.
     pub bytes: u64,
-    missing: Vec<Lone>,
-    extra: Vec<Lone>,
+    missing: Vec<Unmatched>,
+    extra: Vec<Unmatched>,
     more: u64,
     differences: Vec<Difference>,
     /// Sealed lines after a difference that are not compared yet: short digests and line numbers.
@@ -155,11 +155,11 @@ impl Comparison {
             let end = f.unwrap_or(at.1);
             for index in at.0..s {
                 let (digest, line) = self.sealed[index];
-                self.lone(false, line, digest, first + end as u64);
+                self.unmatched(false, line, digest, first + end as u64);
             }
             for (index, digest) in found.iter().enumerate().take(end).skip(at.1) {
                 let line = first + index as u64;
-                self.lone(true, line, *digest, line);
+                self.unmatched(true, line, *digest, line);
             }
             if let Some(f) = f {
                 self.matched += 1;
@@ -202,11 +202,12 @@ impl Comparison {
     pub(super) fn rest(&mut self, allowed: bool) -> (u64, u64) {
         self.settle(true);
         let here = self.matched;
-        let mut instead = self.missing.iter().rev().take_while(|lone| lone.place == here).count();
+        let mut instead =
+            self.missing.iter().rev().take_while(|unmatched| unmatched.place == here).count();
         while instead > 0 || !allowed {
             let Some(line) = self.read() else { break };
             let next = self.next;
-            self.lone(true, next, short(&line.hash), next);
+            self.unmatched(true, next, short(&line.hash), next);
             self.next += 1;
             instead = instead.saturating_sub(1);
         }
@@ -224,19 +225,21 @@ impl Comparison {
         self.moved(&mut differences);
         self.changed(&mut differences);
         let mut removed: Vec<(u64, u64, u64)> = Vec::new();
-        for lone in &self.missing {
+        for unmatched in &self.missing {
             match removed.last_mut() {
-                Some((_, to, before)) if *to + 1 == lone.line && *before == lone.before => {
+                Some((_, to, before))
+                    if *to + 1 == unmatched.line && *before == unmatched.before =>
+                {
                     *to += 1;
                 }
-                _ => removed.push((lone.line, lone.line, lone.before)),
+                _ => removed.push((unmatched.line, unmatched.line, unmatched.before)),
             }
         }
         let mut inserted: Vec<(u64, u64)> = Vec::new();
-        for lone in &self.extra {
+        for unmatched in &self.extra {
             match inserted.last_mut() {
-                Some((_, to)) if *to + 1 == lone.line => *to += 1,
-                _ => inserted.push((lone.line, lone.line)),
+                Some((_, to)) if *to + 1 == unmatched.line => *to += 1,
+                _ => inserted.push((unmatched.line, unmatched.line)),
             }
         }
         let removed = removed.into_iter();
@@ -256,48 +259,50 @@ impl Comparison {
     /// Reports lines that are missing in one place and inserted in another as moved.
     fn moved(&mut self, differences: &mut Vec<Difference>) {
         let mut extra: HashMap<Short, Vec<u64>> = HashMap::new();
-        for lone in self.extra.iter().rev() {
-            extra.entry(lone.digest).or_default().push(lone.line);
+        for unmatched in self.extra.iter().rev() {
+            extra.entry(unmatched.digest).or_default().push(unmatched.line);
         }
         let mut moved = Vec::new();
-        self.missing.retain(|lone| match extra.get_mut(&lone.digest).and_then(Vec::pop) {
-            Some(line) => {
-                moved.push(line);
-                differences.push(Difference::Moved { line, sealed: lone.line });
-                false
+        self.missing.retain(|unmatched| {
+            match extra.get_mut(&unmatched.digest).and_then(Vec::pop) {
+                Some(line) => {
+                    moved.push(line);
+                    differences.push(Difference::Moved { line, sealed: unmatched.line });
+                    false
+                }
+                None => true,
             }
-            None => true,
         });
         moved.sort_unstable();
-        self.extra.retain(|lone| moved.binary_search(&lone.line).is_err());
+        self.extra.retain(|unmatched| moved.binary_search(&unmatched.line).is_err());
     }
 
     /// Reports lines that are missing where others are inserted as changed.
     fn changed(&mut self, differences: &mut Vec<Difference>) {
         let mut extra: HashMap<u64, VecDeque<u64>> = HashMap::new();
-        for lone in &self.extra {
-            extra.entry(lone.place).or_default().push_back(lone.line);
+        for unmatched in &self.extra {
+            extra.entry(unmatched.place).or_default().push_back(unmatched.line);
         }
         let mut changed = Vec::new();
-        self.missing.retain(|lone| {
-            match extra.get_mut(&lone.place).and_then(VecDeque::pop_front) {
+        self.missing.retain(|unmatched| {
+            match extra.get_mut(&unmatched.place).and_then(VecDeque::pop_front) {
                 Some(line) => {
                     changed.push(line);
-                    differences.push(Difference::Changed { line, sealed: lone.line });
+                    differences.push(Difference::Changed { line, sealed: unmatched.line });
                     false
                 }
                 None => true,
             }
         });
         changed.sort_unstable();
-        self.extra.retain(|lone| changed.binary_search(&lone.line).is_err());
+        self.extra.retain(|unmatched| changed.binary_search(&unmatched.line).is_err());
     }
 
-    fn lone(&mut self, extra: bool, line: u64, digest: Short, before: u64) {
+    fn unmatched(&mut self, extra: bool, line: u64, digest: Short, before: u64) {
         let place = self.matched;
-        let lones = if extra { &mut self.extra } else { &mut self.missing };
-        if lones.len() < DIFFERENCES {
-            lones.push(Lone { line, digest, place, before });
+        let list = if extra { &mut self.extra } else { &mut self.missing };
+        if list.len() < DIFFERENCES {
+            list.push(Unmatched { line, digest, place, before });
         } else {
             self.more += 1;
         }

@@ -200,7 +200,7 @@ fn seal(path: PathBuf, files: &mut Files) -> io::Result<Option<Seal>> {
         }
     }
     if seal.number == 0 && lines > 0 {
-        let what = "has no record that is what was signed";
+        let what = "has no record with a valid signature";
         files.findings.push(Finding::of(Kind::Seal, &seal.path, Some(1), what));
     }
     Ok((seal.number > 0).then_some(seal))
@@ -232,7 +232,7 @@ fn assign(all: &[Candidate], findings: &mut Vec<Finding>) -> Vec<Option<usize>> 
         if all[log].seal.is_some() || all[seal].log.is_some() {
             let (place, should) = (all[log].log.clone(), all[seal].seal.as_ref());
             let what = format!(
-                "holds the lines of {}: files were swapped or renamed",
+                "contains the lines of {}: files were swapped or renamed",
                 should.map_or_else(String::new, |seal| {
                     seal.path.with_extension("").display().to_string()
                 })

@@ -152,7 +152,7 @@ fn once(files: &[PathBuf], expected: Expected<'_>) -> io::Result<Report> {
     let found = files::find(files)?;
     if !found.sealed && checkpoints.is_empty() {
         return Err(io::Error::other(
-            "there is no seal beside the log: was it written with --audit-log-seal?",
+            "there is no seal next to the log: was it written with --audit-log-seal?",
         ));
     }
     let report = Report { findings: found.findings, ..Report::default() };

@@ -127,7 +127,7 @@ impl Log {
         let files = files::find(&paths)?;
         if !files.sealed {
             return Err(io::Error::other(format!(
-                "{}: there is no seal beside the log: was it written with --audit-log-seal?",
+                "{}: there is no seal next to the log: was it written with --audit-log-seal?",
                 log.display()
             )));
         }
@@ -168,7 +168,7 @@ impl Log {
         let Some(row) = self.row(pair, offset)? else {
             let is_last = pair + 1 == self.files.pairs.len();
             return Ok(bare(if is_last && !self.seals.stopped {
-                Verdict::Unsealed("the line is behind the last block: not sealed (yet)".to_owned())
+                Verdict::Unsealed("the line is after the last block: not sealed (yet)".to_owned())
             } else {
                 Verdict::Failed(
                     "no block has the line, although the seal ends later: it was inserted"
@@ -184,7 +184,7 @@ impl Log {
         let verdict = if !signature {
             Verdict::Failed(match checked.signed.signer {
                 Some(_) => "the block is not signed by a --public-key".to_owned(),
-                None => "the block's record is not what was signed".to_owned(),
+                None => "the signature of the block's record is invalid".to_owned(),
             })
         } else if record.late == Some(Late::Skipped) {
             Verdict::Unsealed("the seal could not be written when the line was".to_owned())
@@ -327,7 +327,7 @@ impl Index {
 /// Describes the difference between the record and the lines, if there is one.
 fn difference(record: &Record, lines: &[(u64, Line)]) -> Option<String> {
     let Some(digests) = record.short_digests() else {
-        return Some("the record has not a digest for each line".to_owned());
+        return Some("the record does not have one digest per line".to_owned());
     };
     let hashes: Vec<_> = lines.iter().map(|(_, line)| line.hash).collect();
     let bytes: u64 = lines.iter().map(|(_, line)| line.bytes).sum();

@@ -192,15 +192,14 @@ impl<'a> Walk<'a> {
             match last {
                 Some(last) if block > last.block => {
                     let what = format!(
-                        "block {block} was sealed, and the chain ends with block {}: its end was cut \
-                         off, lines and seal",
+                        "block {block} was sealed, and the chain ends with block {}: its end was removed, lines and seal",
                         last.block
                     );
                     self.find(Kind::Head, path, None, what);
                 }
                 Some(_) if block < self.first_block => {
                     let what = format!(
-                        "block {block} cannot be looked for: the chain begins at block {}",
+                        "block {block} cannot be checked: the chain begins at block {}",
                         self.first_block
                     );
                     self.warn(path, None, what);
@@ -226,7 +225,9 @@ impl<'a> Walk<'a> {
                 Some(key) => {
                     format!("block {block} is signed by {key}, which is not a --public-key")
                 }
-                None => format!("block {block} is not what was signed: the record was changed"),
+                None => {
+                    format!("the signature of block {block} is invalid: the record was changed")
+                }
             };
             self.find(Kind::Seal, place.seal, row, what);
             if expected.is_none_or(|expected| expected == block) {
@@ -236,7 +237,7 @@ impl<'a> Walk<'a> {
         }
         match (expected, self.last) {
             (Some(expected), _) if block < expected => {
-                let what = format!("block {block} is there again, or in the wrong place");
+                let what = format!("block {block} is repeated or in the wrong place");
                 self.find(Kind::Seal, place.seal, row, what);
                 return false;
             }
@@ -256,8 +257,7 @@ impl<'a> Walk<'a> {
                 );
             }
             (Some(_), Some((last, true))) if record.prev != hex(&last.hash) => {
-                let what =
-                    format!("block {block} does not follow the block {} that is there", last.block);
+                let what = format!("block {block} does not follow block {}", last.block);
                 self.find(Kind::Seal, place.seal, row, what);
             }
             (None, _) => {
@@ -306,7 +306,7 @@ impl<'a> Walk<'a> {
     fn compare(&mut self, record: &Record, place: &mut Place<'_>, comparison: &mut Comparison) {
         if record.line > place.next_line {
             let lines = range(place.next_line, record.line - 1);
-            let what = format!("lines {lines} cannot be checked: their records are not there");
+            let what = format!("lines {lines} cannot be checked: their records are missing");
             self.find(Kind::Seal, place.log, Some(place.next_line), what);
             comparison.skip(record.line - place.next_line);
         }
@@ -344,7 +344,12 @@ impl<'a> Walk<'a> {
         match record.short_digests() {
             Some(digests) => comparison.block(record, &digests),
             // The record is signed by a trusted key, so this is a bug.
-            None => self.find(Kind::Seal, place.seal, Some(place.row), "has not a digest a line"),
+            None => self.find(
+                Kind::Seal,
+                place.seal,
+                Some(place.row),
+                "does not have one digest per line",
+            ),
         }
     }
 

@@ -155,7 +155,7 @@ fn without_a_worker_the_request_writes_and_waits() {
 }
 
 #[tokio::test]
-async fn after_its_end_a_log_refuses_and_holds_up_nobody() {
+async fn a_closed_log_rejects_events_without_blocking() {
     let rig = deferred();
     let mut worker = Worker::new(&rig.log);
     rig.log.shutdown().await;
