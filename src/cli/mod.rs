@@ -112,7 +112,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Usage(message)) => {
-            output::complain(format_args!(
+            output::error_line(format_args!(
                 "error: {message}\n\nFor more information, try '--help'."
             ));
             ExitCode::from(2)

@@ -256,14 +256,14 @@ async fn binary_data_switches_only_its_own_stream_off() {
     assert_eq!((seen.stdout.as_slice(), seen.stderr.as_slice()), (text, text));
     assert_eq!(seen.stdin, [b'a'; 1000]);
     let mut recording = Recording::open(&path).unwrap();
-    let mut remarks = Vec::new();
+    let mut markers = Vec::new();
     while let Some(item) = recording.next_item().unwrap() {
-        if let Item::Remark(_, remark) = item {
-            remarks.push(remark);
+        if let Item::Marker(_, marker) = item {
+            markers.push(marker);
         }
     }
     assert_eq!(
-        remarks,
+        markers,
         ["stdout is not text: its size and SHA-256 are recorded, its content is not"]
     );
     let stdout = summary(&path).unwrap().unwrap().stdout.unwrap();

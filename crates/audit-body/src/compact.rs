@@ -107,6 +107,7 @@ pub struct Text {
 pub struct NotJson {
     /// The number of valid bytes before the error.
     pub offset: u64,
+    /// What is wrong.
     pub problem: Problem,
 }
 

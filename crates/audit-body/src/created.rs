@@ -13,6 +13,7 @@ use super::object::MediaType;
 mod json;
 mod protobuf;
 
+/// A created object.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Created {
     /// `metadata.name`; empty for kinds without a name, such as reviews.
@@ -41,6 +42,7 @@ impl Created {
 /// The created object in a response.
 #[derive(Debug, PartialEq, Eq)]
 pub enum CreatedResponse {
+    /// The object.
     Object(Created),
     /// The name was not within the bytes that are kept, in a format whose fields have no fixed
     /// order.
@@ -91,6 +93,7 @@ impl CreatedTap {
         Some(CreatedTap(TapState::Goes(decoder)))
     }
 
+    /// Takes the next bytes of the response.
     pub fn data(&mut self, data: &[u8]) {
         if let TapState::Goes(decoder) = &mut self.0
             && decoder.push(data).is_err()

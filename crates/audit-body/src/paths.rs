@@ -32,6 +32,7 @@ enum Step {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("character {column} of path {path:?}: {problem}")]
 pub struct PathError {
+    /// The path.
     pub path: String,
     /// The position of the error: a character, from 1.
     pub column: usize,

@@ -129,6 +129,7 @@ struct Rule {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("redaction rule {rule:?}: {problem}")]
 pub struct RuleError {
+    /// The rule.
     pub rule: String,
     /// What is wrong, and how to correct it.
     pub problem: RuleProblem,

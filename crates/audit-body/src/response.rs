@@ -13,6 +13,7 @@ use k8s_audit::status::Status;
 /// The `Status` of a response.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ParsedStatus {
+    /// The `Status`.
     pub status: Status,
     /// Whether kube-apiserver records it as well. If it could not satisfy the client's `Accept`
     /// header, its event has only the code.
@@ -71,14 +72,14 @@ impl StatusTap {
         }
         // The first bytes of most responses show that they are not a Status; nothing is copied.
         if self.seen.is_empty() && self.state == State::Undecided {
-            self.state = self.judge(data);
+            self.state = self.classify(data);
             if self.state == State::Other {
                 return;
             }
         }
         self.seen.extend_from_slice(data);
         if self.state == State::Undecided {
-            self.state = self.judge(&self.seen);
+            self.state = self.classify(&self.seen);
         }
     }
 
@@ -101,7 +102,7 @@ impl StatusTap {
         Some(ParsedStatus { status: status?, recorded })
     }
 
-    fn judge(&self, seen: &[u8]) -> State {
+    fn classify(&self, seen: &[u8]) -> State {
         let decided = match self.media_type {
             MediaType::Json => begins_like(seen, &["{", "\"kind\"", ":", "\"Status\""]),
             // `kind` can be the last member, so all short documents are kept.
