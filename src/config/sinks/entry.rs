@@ -237,5 +237,4 @@ fn is_label(name: &str) -> bool {
 }
 
 #[cfg(test)]
-#[path = "entry_tests.rs"]
 mod tests;
