@@ -13,7 +13,7 @@ use super::upgrade::{BUFFER, until_closed};
 /// sent and the session ends.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Copies bytes in both directions like `upgrade::pass`, and records them. EndConditions the session if it
+/// Copies bytes in both directions like `upgrade::pass`, and records them. Ends the session if it
 /// must be recorded and cannot be.
 pub(super) async fn pass(
     client: impl AsyncRead + AsyncWrite,

@@ -390,7 +390,7 @@ impl Relayed {
 }
 
 impl Drop for Relayed {
-    /// EndConditions the record if the client disconnects before the end of the response.
+    /// Ends the record if the client disconnects before the end of the response.
     fn drop(&mut self) {
         if let Some(mut record) = self.record.take() {
             self.answered(&mut record, false);
