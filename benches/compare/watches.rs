@@ -1,4 +1,4 @@
-//! Memory of watches that are open and say nothing.
+//! Memory of open watches without events.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -37,19 +37,20 @@ use crate::usage::resident;
 use crate::workspace::{TOKEN, Workspace};
 
 const PATH: &str = "/api/v1/namespaces/default/configmaps?watch=true";
-/// nginx does not send the head of an HTTP/2 answer before there is some of its body.
+/// An event that the response begins with: nginx sends the head of an HTTP/2 response only with the
+/// first part of the body.
 const BOOKMARK: &[u8] = br#"{"type":"BOOKMARK","object":{"kind":"ConfigMap","apiVersion":"v1","metadata":{"resourceVersion":"48213"}}}
 "#;
 const CONNECTIONS: usize = 100;
-/// Of kube-apiserver, and of kube-audit-proxy.
+/// The limit of streams per connection of kube-apiserver and kube-audit-proxy.
 const STREAMS: usize = 100;
-/// nginx needs a connection to the upstream for each watch, which this process holds.
+/// nginx needs an upstream connection for each watch, and this process has the other end of each.
 const WATCHES_OF_PEERS: usize = 2_000;
 const DEADLINE: Duration = Duration::from_secs(60);
-/// How often it looks whether the user wants it to end.
+/// The interval at which interruption by the user is checked.
 const GLANCE: Duration = Duration::from_millis(200);
 
-/// Opens the watches through each proxy.
+/// Opens the watches through each proxy, and measures its memory.
 pub fn run(bench: &mut Bench) -> Result<()> {
     bench.clock.part(Part::Watches.weight());
     let runtime =
@@ -66,7 +67,9 @@ pub fn run(bench: &mut Bench) -> Result<()> {
         (own.start(&bench.options.program, work, upstream)?, bench.scale.watches),
     ] {
         let (before, after) = measure(&runtime, work, &server, count, bench.scale.settle)
-            .with_context(|| format!("{count} watches by {} {}", server.name, server.said()))?;
+            .with_context(|| {
+                format!("{count} watches by {} {}", server.name, server.stderr_tail())
+            })?;
         let each = (after - before) / count as f64;
         let mib = |bytes: f64| format!("{:.1}", bytes / f64::from(1 << 20));
         let kib = format!("{:.2}", each / 1024.0);
@@ -81,7 +84,7 @@ pub fn run(bench: &mut Bench) -> Result<()> {
     bench.report.add("watches", found)
 }
 
-/// Resident memory before the connections are opened, and with all watches open.
+/// Returns the resident memory before connections are opened, and with all watches open.
 fn measure(
     runtime: &Runtime,
     work: &Workspace,
@@ -90,7 +93,8 @@ fn measure(
     settle: Duration,
 ) -> Result<(f64, f64)> {
     let tls = client_tls(work)?;
-    // One first, which opens the connection to the upstream and whatever else is needed but once.
+    // The first watch opens the upstream connection and initializes everything else that is needed
+    // only once.
     let one = runtime.block_on(limited(open(server.address, &tls, 1)))?;
     rest(settle)?;
     let before = resident(server.ids()) as f64;
@@ -175,7 +179,7 @@ fn client_tls(work: &Workspace) -> Result<TlsConnector> {
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
-/// Responds to every request with one event, and then nothing more.
+/// Responds to every request with one event, and keeps the response open.
 async fn upstream(work: &Workspace) -> Result<SocketAddr> {
     let (certificate, key) = work.server();
     tls_server::start(certificate.certificate.clone(), key, |stream, is_http2| async move {

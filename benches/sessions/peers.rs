@@ -30,14 +30,14 @@ use tokio_rustls::client::TlsStream;
 
 use crate::tls_server;
 
-/// What the client sends.
+/// The WebSocket key of the client.
 pub(crate) const TOKEN: &str = "c29tZS1jbGllbnQtb2YtdGhlLWNvbXBhcmlzb24";
-/// Bytes of a message: what a kubelet reads from a container at a time.
+/// The size of a message: the kubelet reads so many bytes from a container at a time.
 const MESSAGE: usize = 32 << 10;
-/// Bytes that the API server sends again and again, about.
+/// The approximate size of the output, which the API server repeats.
 const BLOCK: usize = 1 << 20;
 
-/// What a session prints.
+/// The kind of output of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Kind {
     /// Lines of a log, without a terminal
@@ -46,7 +46,7 @@ pub(crate) enum Kind {
     Numbers,
     /// Colours and characters that are not ASCII, on a terminal
     Terminal,
-    /// An archive, of which only size and hash are recorded
+    /// An archive, of which only size and SHA-256 are recorded
     Archive,
     /// A port-forward
     Forward,
@@ -79,7 +79,7 @@ impl Kind {
         }
     }
 
-    /// What is printed again and again.
+    /// Returns the output that is repeated.
     pub(crate) fn content(self) -> Vec<u8> {
         let mut content = Vec::with_capacity(BLOCK + 200);
         let mut number = 0_u64;
@@ -133,7 +133,7 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
-/// Agrees to `v4.channel.k8s.io` and prints, or echoes.
+/// Selects the protocol `v4.channel.k8s.io`, and prints output or echoes input.
 async fn switch(mut request: Request<Incoming>) -> http::Result<Response<Empty<Bytes>>> {
     let query = request.uri().query().unwrap_or_default().to_owned();
     let value =
@@ -201,7 +201,7 @@ impl Client {
         Ok(Client(TlsConnector::from(Arc::new(config))))
     }
 
-    /// Receives a session of `size` bytes to its end. Returns how many there were.
+    /// Receives a session of `size` bytes until its end. Returns the number of bytes.
     pub(crate) async fn receive(
         &self,
         proxy: SocketAddr,
@@ -221,7 +221,7 @@ impl Client {
         Ok(received)
     }
 
-    /// Opens a session in which something is typed.
+    /// Opens an interactive session.
     pub(crate) async fn terminal(&self, proxy: SocketAddr) -> Result<Terminal> {
         let target =
             "/api/v1/namespaces/default/pods/p/exec?command=sh&stdin=true&stdout=true&tty=true";
@@ -250,7 +250,7 @@ impl Client {
     }
 }
 
-/// A session in which something is typed.
+/// An interactive session.
 pub(crate) struct Terminal {
     stream: TlsStream<TcpStream>,
     typed: u8,
@@ -272,7 +272,7 @@ impl Terminal {
     }
 }
 
-/// Whether `/readyz` says so.
+/// Whether `/readyz` responds 200.
 pub(crate) fn is_ready(admin: SocketAddr) -> bool {
     let ask = || -> io::Result<bool> {
         let mut stream = std::net::TcpStream::connect(admin)?;

@@ -1,4 +1,4 @@
-//! Reviews that are under way or were allowed a short while ago.
+//! Caches reviews that are in flight or were allowed recently.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,7 @@ use super::Outcome;
 use super::decision::Decision;
 use crate::impersonation::Key;
 
-/// The most reviews that are cached, and the most that are under way; each takes about 200 bytes.
+/// Maximum number of cached reviews, and of reviews in flight; each takes about 200 bytes.
 const CAPACITY: usize = 10_000;
 
 /// Reviews by user and attributes.
@@ -25,18 +25,18 @@ struct Reviews {
     pending: HashMap<Key, watch::Receiver<Option<Outcome>>>,
 }
 
-/// What is known of a review.
+/// The cached state of a review.
 pub(super) enum Lookup {
     Known(Arc<Decision>),
-    /// It is under way.
+    /// In flight.
     Pending(watch::Receiver<Option<Outcome>>),
-    /// It has to be made.
+    /// Not in the cache: the caller must send it.
     New(NewEntry),
-    /// There are too many under way.
+    /// Not in the cache, and too many are in flight.
     Full,
 }
 
-/// A review that has to be made.
+/// A review that the caller must send.
 pub(super) struct NewEntry {
     key: Key,
     sender: watch::Sender<Option<Outcome>>,
@@ -79,7 +79,7 @@ impl Cache {
         Lookup::New(NewEntry { key, sender })
     }
 
-    /// Keeps an allowed review, and hands the outcome to all that wait for it.
+    /// Stores an allowed review, and passes the outcome to all requests that wait for it.
     pub(super) fn finish(&self, entry: NewEntry, outcome: Outcome, is_cacheable: bool) {
         let NewEntry { key, sender } = entry;
         let mut reviews = self.reviews();

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use session_recording::session::MustEnd;
+use session_recording::session::RecordingFailed;
 use session_recording::{Direction, Session};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, split};
 
@@ -60,7 +60,7 @@ async fn pass_down(
     reader: &mut BufReader<impl AsyncRead + Unpin>,
     writer: &mut (impl AsyncWrite + Unpin),
     session: &Session,
-) -> io::Result<Option<MustEnd>> {
+) -> io::Result<Option<RecordingFailed>> {
     let mut must_end = std::pin::pin!(session.must_end());
     loop {
         let bytes = tokio::select! {
@@ -87,7 +87,7 @@ async fn end(
     reader: &mut BufReader<impl AsyncRead + Unpin>,
     writer: &mut (impl AsyncWrite + Unpin),
     session: &Session,
-    why: &MustEnd,
+    why: &RecordingFailed,
 ) -> io::Result<()> {
     let mut farewell = session.farewell(why, false);
     let deadline = tokio::time::Instant::now() + FAREWELL;

@@ -91,7 +91,7 @@ pub(super) async fn switch(
     let mut response = Response::new(ResponseBody::known(bytes::Bytes::new()));
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *response.headers_mut() = answer.headers().clone();
-    headers::strip_answer(response.headers_mut());
+    headers::strip_response(response.headers_mut());
     let protocol = answer.headers().get(header::UPGRADE).unwrap_or(&requested.protocol).clone();
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     response.headers_mut().insert(header::UPGRADE, protocol);

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use rustls::crypto::aws_lc_rs;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::CertificateDer;
@@ -123,7 +122,7 @@ fn read_pair(certificate: &Path, key: &Path) -> Result<CertifiedKey, Certificate
         .collect::<Result<Vec<_>, _>>()
         .and_then(|chain| if chain.is_empty() { Err(pem::Error::NoItemsFound) } else { Ok(chain) })
         .map_err(|source| not_pem(certificate, "certificate", source))?;
-    certified_key(chain, &read(key)?, &aws_lc_rs::default_provider()).map_err(|reason| {
+    certified_key(chain, &read(key)?, &pki::crypto_provider()).map_err(|reason| {
         let (certificate, key) = (certificate.to_owned(), key.to_owned());
         match reason {
             KeyError::Mismatch => CertificateError::Mismatch { certificate, key },

@@ -1,5 +1,5 @@
-//! Recordings of sessions: every protocol, with and without a terminal, and what the audit event
-//! says of them.
+//! Recordings of sessions: every protocol, with and without a terminal, and the annotations of the
+//! audit event.
 
 mod carrier;
 mod failures;
@@ -25,8 +25,7 @@ use crate::support::{in_time, wait_for};
 const TTY: &str = "/api/v1/namespaces/team-a/pods/p1/exec?command=sh&command=-l&container=c1&stdin=true&tty=true&stdout=true";
 const PLAIN: &str =
     "/api/v1/namespaces/team-a/pods/p1/exec?command=sh&stdin=true&stdout=true&stderr=true";
-/// Agrees to every upgrade like an API server does, reads `expected` bytes, sends `answer`, and
-/// ends.
+/// Accepts every upgrade like an API server, reads `expected` bytes, sends `answer`, and ends.
 async fn answering(mut request: Request<Incoming>, expected: usize, answer: Vec<u8>) -> Answered {
     let mut response = Response::builder().status(101).header("connection", "Upgrade");
     for name in [
@@ -70,7 +69,7 @@ async fn open(
     (connection, head)
 }
 
-/// Runs one session to its end; gives what the client received.
+/// Runs one complete session. Returns what the client received.
 async fn session(
     proxy: &Proxy,
     id: &str,
@@ -134,7 +133,7 @@ fn hex_sha256(bytes: &[u8]) -> String {
     digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Every carrier, with and without a terminal, with and without input, plain and compressed.
+/// Every protocol, with and without a terminal, with and without input, plain and compressed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions_are_recorded_whatever_carries_them() {
     const TYPED: &[u8] = b"echo \xe2\x82\xac\r";
@@ -221,7 +220,7 @@ async fn archives_are_recorded_by_size_and_hash_unless_all_content_is() {
     assert_eq!(output.unwrap().stdout, tar);
 }
 
-/// What is not text hides only itself, and the record says so.
+/// Binary data affects only the recording of its own stream, and the recording shows that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn binary_data_switches_only_its_own_stream_off() {
     let carrier = CARRIERS[0];
@@ -258,14 +257,14 @@ async fn binary_data_switches_only_its_own_stream_off() {
     assert_eq!((seen.stdout.as_slice(), seen.stderr.as_slice()), (text, text));
     assert_eq!(seen.stdin, [b'a'; 1000]);
     let mut recording = Recording::open(&path).unwrap();
-    let mut remarks = Vec::new();
+    let mut markers = Vec::new();
     while let Some(item) = recording.next_item().unwrap() {
-        if let Item::Remark(_, remark) = item {
-            remarks.push(remark);
+        if let Item::Marker(_, marker) = item {
+            markers.push(marker);
         }
     }
     assert_eq!(
-        remarks,
+        markers,
         ["stdout is not text: its size and SHA-256 are recorded, its content is not"]
     );
     let stdout = summary(&path).unwrap().unwrap().stdout.unwrap();
@@ -306,7 +305,7 @@ async fn rules_choose_sessions_and_are_reloaded() {
     assert_ne!(annotation(&end, "session-recording"), "");
 }
 
-/// A recording that was changed is found by the log that names it.
+/// The log names the recording, so a change of the recording is detected.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn log_verify_finds_a_changed_recording() {
     let answer = CARRIERS[0].server(&[(Stream::Stdout, b"rm -rf /\r\n")]);

@@ -1,9 +1,9 @@
-//! The last pass over the JSON of a body: what is valid to Go, but not to every program that reads
-//! an audit log.
+//! The last pass over the JSON of a body: changes what Go accepts, but some programs that read
+//! audit logs do not.
 //!
-//! Go's scanner accepts bytes in strings that are not UTF-8, halves of surrogate pairs, numbers of
-//! any size and 10,000 levels of nesting. Readers of the log differ: serde_json (Vector) stops at
-//! 128 levels, jq 1.6 at 256, Python at about 1,000, and Go does not read `1e999` into a float64.
+//! Go's scanner accepts strings that are not UTF-8, unpaired surrogates, numbers of any size and
+//! 10,000 levels of nesting. Other parsers differ: serde_json (Vector) allows 128 levels, jq 1.6
+//! 256, Python about 1,000; and Go cannot read `1e999` into a float64.
 
 use aws_lc_rs::digest;
 
@@ -11,11 +11,11 @@ use super::redacted::hex;
 use k8s_audit::json::scan::plain_ascii_end;
 use k8s_audit::json::utf8_length;
 
-/// How many objects and arrays may be nested in a body. In the event there are one more around it,
-/// and three in a webhook's batch.
+/// How deeply objects and arrays may be nested in a body. The event adds one level, a webhook's
+/// batch three.
 pub(super) const MAX_DEPTH: usize = 120;
 
-/// A JSON text that every reader takes.
+/// A JSON text that every parser accepts.
 pub(super) struct Tidied {
     pub(super) json: Vec<u8>,
     /// Whether values that are nested too deeply were replaced.
@@ -61,7 +61,7 @@ pub(super) fn tidy(json: &[u8]) -> Tidied {
     Tidied { json: out, omitted }
 }
 
-/// The string that stands for a value that is nested too deeply.
+/// The string that replaces a value that is nested too deeply.
 fn marker(value: &[u8]) -> String {
     let sha256 = hex(digest::digest(&digest::SHA256, value).as_ref());
     let bytes = value.len();
@@ -157,8 +157,8 @@ fn push_tidy_string(out: &mut Vec<u8>, json: &[u8], at: usize) -> usize {
     }
 }
 
-/// The length of the escape at the start of `text`, both halves of a surrogate pair included; `Err`
-/// for one half alone.
+/// Returns the size of the escape at the start of `text`, which includes both halves of a surrogate
+/// pair; `Err` for an unpaired surrogate.
 fn escape_length(text: &[u8]) -> Result<usize, usize> {
     let unit = |text: &[u8]| {
         let digits = text.strip_prefix(b"\\u")?.first_chunk::<4>()?;

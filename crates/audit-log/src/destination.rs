@@ -90,4 +90,8 @@ pub enum DeliveryError {
     /// `*.rejected` and counted as lost.
     #[error("{0}")]
     Rejected(String),
+    /// The destination rejects these events, and its protocol forbids to send them again. The batch
+    /// is set aside at once.
+    #[error("{0}")]
+    Final(String),
 }

@@ -11,7 +11,7 @@ use super::api::{Api, Delete, Write};
 use super::authorize;
 use super::error::ApiError;
 use super::handler::{self, Body, Call};
-use super::kinds::{Kind, Nature};
+use super::kinds::{Kind, KindCategory};
 use super::object::{self, text};
 use super::patch;
 use super::protobuf;
@@ -33,7 +33,7 @@ pub(crate) fn answer(api: &Api, verb: &str, asked: &Resource<'_>, call: &Call) -
     let kind = kind.ok_or_else(ApiError::no_such_resource)?;
     // For RequestInfo a namespace is in itself.
     let namespace = if kind.namespaced { asked.namespace } else { "" };
-    if kind.nature == Nature::Review {
+    if kind.category == KindCategory::Review {
         return match verb {
             "create" => review(&kind, namespace, call),
             _ => Err(ApiError::method_not_allowed()),
@@ -205,7 +205,7 @@ impl Place<'_> {
     /// An object in a list: those of built-in kinds do not repeat what they are.
     fn item(&self, object: &Value) -> Value {
         let mut item = in_version(&self.kind, object).into_owned();
-        if self.kind.nature == Nature::BuiltIn {
+        if self.kind.category == KindCategory::BuiltIn {
             object::entries(&mut item).remove("kind");
             object::entries(&mut item).remove("apiVersion");
         }
@@ -321,7 +321,7 @@ fn patch_of(
 ) -> Result<impl Fn(&Value) -> Result<Value, ApiError>, ApiError> {
     let patch: Value = serde_json::from_slice(&call.body)
         .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
-    let custom = matches!(kind.nature, Nature::Custom(_));
+    let custom = matches!(kind.category, KindCategory::Custom(_));
     let how = match media_type(call) {
         "application/merge-patch+json" => merged,
         "application/strategic-merge-patch+json" if !custom => strategically_merged,

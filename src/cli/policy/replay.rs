@@ -70,7 +70,7 @@ impl Logs {
         tallies.into_iter().for_each(|tally| all.add(tally));
         let is_whole = report_unread(&summary);
         if all.incomplete > 0 {
-            output::complain(format_args!(
+            output::error_line(format_args!(
                 "warning: {} events have no verb or no URL and are not counted",
                 all.incomplete
             ));
@@ -82,7 +82,7 @@ impl Logs {
 /// Prints what could not be read; returns whether everything could.
 pub(super) fn report_unread(summary: &Summary) -> bool {
     for skipped in &summary.skipped {
-        output::complain(format_args!(
+        output::error_line(format_args!(
             "warning: {}: lines that are not audit events and are not counted: {}; the first is at byte {}",
             skipped.path.display(),
             skipped.lines,
@@ -90,7 +90,7 @@ pub(super) fn report_unread(summary: &Summary) -> bool {
         ));
     }
     for fault in &summary.faults {
-        output::complain(format_args!("error: {fault}"));
+        output::error_line(format_args!("error: {fault}"));
     }
     summary.faults.is_empty()
 }

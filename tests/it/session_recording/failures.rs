@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// A recording that must be made is made, or there is no session.
+/// A session that must be recorded is recorded or rejected.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strict_refuses_what_cannot_be_recorded() {
     let upstream =
@@ -53,7 +53,7 @@ async fn best_effort_goes_on_and_says_so() {
     assert!(annotation(&end, "session-recording-error").contains("cannot be written"));
 }
 
-/// What the API server refuses is no session.
+/// If the API server rejects the upgrade, there is no session.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_session_leaves_no_recording() {
     let upstream = FakeUpstream::start(Protocols::Http2, |_| async {
@@ -70,7 +70,7 @@ async fn a_refused_session_leaves_no_recording() {
     .await;
 }
 
-/// Content ends at the maximum size; in strict mode, the session does.
+/// At the maximum size the recorded content ends; in strict mode, the session does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strict_ends_a_session_that_is_too_large_with_a_message() {
     let carrier = CARRIERS[0];
@@ -87,7 +87,7 @@ async fn strict_ends_a_session_that_is_too_large_with_a_message() {
             tokio::spawn(async move {
                 let upgraded = hyper::upgrade::on(&mut request).await.unwrap();
                 let mut upgraded = TokioIo::new(upgraded);
-                // It goes on until the connection is closed.
+                // It continues until the connection is closed.
                 while upgraded.write_all(&answer).await.is_ok() {}
             });
             Ok(response.body(empty())?)
@@ -107,7 +107,7 @@ async fn strict_ends_a_session_that_is_too_large_with_a_message() {
     assert_eq!(annotation(&end, "session-sha256"), sha256(&path));
 }
 
-/// Of what is beyond the maximum size, the hash is recorded.
+/// The hash of the content beyond the maximum size is recorded.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_is_too_large_goes_on_and_is_hashed() {
     let lines = "a line of output, again and again\r\n".repeat(60_000).into_bytes();
@@ -160,7 +160,7 @@ async fn recordings_are_salvaged_after_a_crash() {
             connection.exactly(9).await.unwrap();
             connections.push(connection);
         }
-        // All of them are flushed once a second.
+        // All recordings are flushed once a second.
         let flushed = || {
             let files = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path());
             let outputs = files.filter(|path| {

@@ -39,8 +39,11 @@ pub(crate) enum Attempt {
 pub(crate) enum Verdict {
     /// Nothing: there was no response, or the destination itself has a problem.
     Unavailable,
-    /// The destination will never accept it.
+    /// The destination will never accept it. Some endpoints respond so for a while, such as a proxy
+    /// without its server, so it is sent a few times.
     Invalid,
+    /// The same, and it must not be sent again.
+    Final,
     /// The batch is too large for the destination.
     TooLarge,
 }

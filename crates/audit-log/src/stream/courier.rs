@@ -60,6 +60,10 @@ impl StreamCourier {
                 self.health.attempt_failed(&failure.0);
                 (Verdict::Invalid, None)
             }
+            DeliveryError::Final(_) => {
+                self.health.attempt_failed(&failure.0);
+                (Verdict::Final, None)
+            }
         };
         Attempt::Failed { failure, retry_after, verdict }
     }

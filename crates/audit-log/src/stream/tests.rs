@@ -14,6 +14,8 @@ enum Reply {
     Accept,
     Unavailable,
     Reject,
+    /// It rejects it, and forbids to send it again.
+    Forbid,
     /// No response.
     Hang,
 }
@@ -48,6 +50,7 @@ impl FakeDestination {
                 return Err(DeliveryError::Unavailable { reason, retry_after: None });
             }
             Reply::Reject => return Err(DeliveryError::Rejected("no such table".to_owned())),
+            Reply::Forbid => return Err(DeliveryError::Final("not an event".to_owned())),
             Reply::Hang => std::future::pending().await,
         }
         Ok(())
@@ -318,6 +321,21 @@ async fn rejected_files_are_set_aside_whole_and_the_next_ones_are_sent() {
     let aside = files(dir.path(), "rejected");
     assert_eq!(fs::read_to_string(&aside[0]).unwrap(), "bad\n");
     assert_eq!(rig.lost(Plugin::Stream), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_must_not_be_sent_again_is_set_aside_at_once() {
+    let dir = TestFolder::new();
+    let forbidding = FakeDestination {
+        replies: SyncMutex::new(vec![Reply::Forbid].into()),
+        ..FakeDestination::default()
+    };
+    let rig = rig(StreamConfig { segment_max_size: 1, ..config(dir.path()) }, forbidding);
+    rig.submit("bad").await;
+    rig.submit("good").await;
+    rig.until(|rig| rig.destination.text() == "good\n").await;
+    assert_eq!(fs::read_to_string(&files(dir.path(), "rejected")[0]).unwrap(), "bad\n");
+    assert_eq!((rig.destination.attempts(), rig.lost(Plugin::Stream)), (2, 1));
 }
 
 #[tokio::test]

@@ -183,7 +183,9 @@ impl Sender {
                 match verdict {
                     Verdict::Unavailable => self.health.attempt_failed(&failure.0),
                     // The endpoint works; it may accept another list.
-                    Verdict::Invalid | Verdict::TooLarge => self.health.responded(),
+                    Verdict::Invalid | Verdict::Final | Verdict::TooLarge => {
+                        self.health.responded()
+                    }
                 }
             }
         }

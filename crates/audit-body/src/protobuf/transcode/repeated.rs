@@ -9,16 +9,17 @@ use crate::protobuf::{self, Value};
 use k8s_audit::json;
 
 impl<'a> Writer<'a, '_> {
-    /// The messages of these entries.
+    /// Returns the messages of these entries.
     pub(super) fn parts(&self, entries: Range<usize>) -> Result<Vec<&'a [u8]>, Error> {
         self.entries[entries].iter().map(|entry| bytes(entry.value)).collect()
     }
 
-    /// A field that is not repeated and no message of the table, but is there several times.
+    /// Writes a field that occurs several times although it is neither repeated nor a message of
+    /// the table.
     pub(super) fn repeated(&mut self, of: Type, entries: Range<usize>) -> Result<bool, Error> {
         let start = self.out.len();
         match of {
-            // Messages with a JSON of their own, into which all are decoded.
+            // Messages with their own JSON encoding, into which all occurrences are decoded.
             Type::IntOrString | Type::Quantity => {
                 let all = self.parts(entries)?.concat();
                 match of {
@@ -43,7 +44,7 @@ impl<'a> Writer<'a, '_> {
         let mut first = true;
         for index in entries {
             match (of, self.entries[index].value) {
-                // Packed, as proto3 would have it.
+                // The packed encoding of proto3.
                 (Type::Int | Type::Int32 | Type::Bool, Value::Bytes(mut packed)) => {
                     while !packed.is_empty() {
                         let number = protobuf::varint(&mut packed).ok_or(Error::Malformed)?;
@@ -68,7 +69,7 @@ impl<'a> Writer<'a, '_> {
         self.out.push(b'{');
         let mut first = true;
         for (index, (key, value)) in sorted.iter().enumerate() {
-            // Of a key that is there twice the last counts.
+            // Of duplicate keys the last one counts.
             let is_last = sorted.get(index + 1).is_none_or(|(next, _)| next != key);
             self.note_ambiguity(!is_last, Ambiguity::DuplicateKeys);
             if is_last {
@@ -83,9 +84,9 @@ impl<'a> Writer<'a, '_> {
         Ok(())
     }
 
-    /// The key and the value of an entry of a map, which has `length` bytes of `tail`. The
-    /// generated code does not look at their wire types, and finds their ends only beyond the
-    /// message around the entry.
+    /// Returns the key and the value of a map entry, which has `length` bytes of `tail`. Like the
+    /// generated Go code, this ignores wire types, and may read beyond the entry up to the end of
+    /// the message around it.
     fn map_entry(
         &mut self,
         of: Type,
@@ -127,7 +128,7 @@ impl<'a> Writer<'a, '_> {
         Ok((key, value))
     }
 
-    /// One element of a list or, with its name, of a map.
+    /// Writes one element of a list, or of a map with its name.
     pub(in crate::protobuf) fn element(
         &mut self,
         name: &[u8],

@@ -172,6 +172,7 @@ impl Draining {
             };
             match verdict {
                 Verdict::TooLarge => return Sent::TooLarge(failure),
+                Verdict::Final => return Sent::Refused(failure),
                 Verdict::Invalid => {
                     refusals += 1;
                     if refusals >= REFUSALS {

@@ -12,7 +12,7 @@ use super::mode::Mode;
 use kube_authn::UserInfo;
 
 /// How long an allowed impersonation is cached, like in kube-apiserver; denials never are.
-const REMEMBERED: Duration = Duration::from_secs(10);
+const CACHE_TTL: Duration = Duration::from_secs(10);
 /// Maximum number of cached permissions; each takes about 100 bytes.
 const CAPACITY: usize = 10_000;
 /// Maximum number of callers whose last mode is cached, like in kube-apiserver.
@@ -92,7 +92,7 @@ impl Allowed {
 
     /// Stores an allowed impersonation, if the table is not full.
     pub(super) fn insert(&self, key: Key) {
-        self.lock().insert(key, (), REMEMBERED, Instant::now());
+        self.lock().insert(key, (), CACHE_TTL, Instant::now());
     }
 
     fn lock(&self) -> MutexGuard<'_, TtlCache<Key, ()>> {
