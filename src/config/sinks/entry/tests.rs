@@ -19,7 +19,7 @@ pub(super) fn config(yaml: &str, arguments: &[&str]) -> Result<Config, String> {
 
 #[test]
 fn the_sample_is_three_sinks() {
-    let yaml = include_str!("../../../config/sinks.yaml");
+    let yaml = include_str!("../../../../config/sinks.yaml");
     let audit = config(yaml, &[]).unwrap().audit;
     assert_eq!(audit.node_name, None);
     let names: Vec<&str> = audit.sinks.iter().map(|sink| sink.name.as_str()).collect();
