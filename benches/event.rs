@@ -1,4 +1,4 @@
-//! What the audit record costs: one event encoded, one request's facts resolved.
+//! Measures the cost of audit events: evaluating a request, and encoding one event.
 //!
 //! Run with `cargo bench --bench event`.
 
@@ -59,7 +59,8 @@ fn main() {
     });
 }
 
-/// A whole record at level Metadata, both events of it, by sinks that keep nothing.
+/// The complete record of a request at level Metadata, with both events, for sinks that discard
+/// them.
 fn records(sample: &Sample) {
     let all = policy("rules: [{level: Metadata}]");
     let late = policy("omitStages: [RequestReceived]\nrules: [{level: Metadata}]");
@@ -77,7 +78,7 @@ fn records(sample: &Sample) {
     }
 }
 
-/// The best of five rounds: what disturbs a run only ever makes it slower.
+/// The best of five rounds, since disturbances only make a run slower.
 fn measure(what: &str, mut work: impl FnMut()) {
     let best = (0..5)
         .map(|_| {

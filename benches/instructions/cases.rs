@@ -1,4 +1,4 @@
-//! The parts of a request, one by one.
+//! The parts of a request, each measured separately.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -82,7 +82,7 @@ fn tokens(counter: &Counter<'_>) {
     });
 }
 
-/// The tokens of a file, which has [`TOKEN`] for the usual user.
+/// Token file authentication with [`TOKEN`] for the usual user.
 pub fn file_tokens() -> UnionTokenAuthenticator {
     let name = format!("tokens-{}.csv", std::process::id());
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
@@ -102,7 +102,7 @@ pub fn file_tokens() -> UnionTokenAuthenticator {
     }
 }
 
-/// The headers of kubectl.
+/// The headers that kubectl sends.
 pub fn client_headers() -> HeaderMap {
     let agent = "kubectl/v1.36.2 (linux/amd64) kubernetes/abcdef0";
     HeaderMap::from_iter([
@@ -113,7 +113,7 @@ pub fn client_headers() -> HeaderMap {
     ])
 }
 
-/// What `pipeline::outgoing` does with them.
+/// The header processing of `pipeline::outgoing`.
 fn outgoing_headers(counter: &Counter<'_>) {
     let client = client_headers();
     let user = User::from(user());

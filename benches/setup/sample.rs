@@ -1,4 +1,4 @@
-//! A usual request and its record.
+//! A typical request and its record.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ const TARGET: &str =
     "/apis/apps/v1/namespaces/shop/deployments/web?fieldManager=kubectl&fieldValidation=Strict";
 const AUDIT_ID: &str = "0d4e1f6a-2f0c-4a8e-9f0e-6b1f5a0c7d11";
 
-/// All that is known of the request.
+/// The properties of the request.
 pub struct Sample {
     target: PathAndQuery,
     info: RequestInfo,
@@ -43,7 +43,7 @@ impl Sample {
         }
     }
 
-    /// Its last event.
+    /// Returns its last event.
     pub fn event(&self) -> Event<'_> {
         Event {
             level: Level::Metadata,
@@ -66,7 +66,7 @@ impl Sample {
         }
     }
 
-    /// Its whole record: both events, if the recorder's policies have them.
+    /// Creates its record with both events, if the policies of `recorder` include them.
     pub fn record(&self, recorder: &Arc<AuditPipeline>) {
         let facts = RequestContext {
             accept: None,

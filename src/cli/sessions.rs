@@ -1,4 +1,4 @@
-//! Starts the recorder of sessions, and follows the file of its rules.
+//! Starts the session recorder, and watches the file with its rules.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::process::Follow;
 use crate::config::SessionRecording;
 use crate::file_watch::{FileWatcher, Reloaded};
 
-/// Starts the recorder, if sessions are recorded.
+/// Starts the session recorder if sessions are to be recorded.
 ///
 /// # Errors
 /// If the directory cannot be written, or the rules are invalid.

@@ -49,7 +49,7 @@ pub enum CorsError {
     NotPinned(String),
 }
 
-/// An origin that is allowed, as the request names it.
+/// The allowed origin of a request.
 #[derive(Debug, Clone)]
 pub struct AllowedOrigin(HeaderValue);
 
@@ -131,7 +131,7 @@ mod tests {
         assert!(cors(&[]).unwrap().is_none());
         assert_eq!(cors(&["^a$", ""]).unwrap_err(), CorsError::Empty);
         assert!(matches!(cors(&["^https://(a$"]).unwrap_err(), CorsError::Regexp(_)));
-        // What Go's regexp does not have is not accepted either.
+        // Syntax that Go's regexp does not support is rejected.
         assert!(matches!(cors(&["^https://(?=a)$"]).unwrap_err(), CorsError::Regexp(_)));
         for loose in ["example.com", "^example.com", "example.com$", "//example.com"] {
             assert_eq!(cors(&[loose]).unwrap_err(), CorsError::NotPinned(loose.to_owned()));

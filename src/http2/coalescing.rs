@@ -1,8 +1,8 @@
-//! Frames of several streams in one TLS record and one system call.
+//! Coalesces the frames of several streams into one TLS record and one system call.
 //!
-//! `h2` flushes after each DATA frame of 256 bytes and more. So what it writes is collected here,
-//! its flushes are passed over, and whoever drives the connection sends all of it when `h2` has
-//! nothing more to say ([`CoalescedWrites::send`]).
+//! `h2` flushes after each DATA frame of 256 bytes or more. So its writes are buffered here and its
+//! flushes ignored; the task that drives the connection sends the buffer when `h2` has nothing more
+//! to write ([`CoalescedWrites::send`]).
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -13,20 +13,20 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// So much is collected at most: what a TLS record holds.
+/// Maximum size of the buffer: the content of a TLS record.
 const FULL: usize = 16 << 10;
-/// What is this long is not copied.
+/// Writes of at least this size are not copied.
 const LONG: usize = 8 << 10;
-/// At first, and kept while nothing is written.
+/// Initial capacity of the buffer. It is kept after a small write, and a larger buffer is freed.
 const ROOM: usize = 4 << 10;
 
-/// A connection's bytes, as `h2` reads and writes them.
+/// The stream from which `h2` reads and to which it writes.
 pub(crate) struct CoalescingIo<S> {
     collected: Arc<Mutex<Collected<S>>>,
     activity: Arc<AtomicBool>,
 }
 
-/// What was written and not sent yet.
+/// The writes of `h2` that are buffered.
 pub(crate) struct CoalescedWrites<S> {
     collected: Arc<Mutex<Collected<S>>>,
     activity: Arc<AtomicBool>,
@@ -35,11 +35,11 @@ pub(crate) struct CoalescedWrites<S> {
 struct Collected<S> {
     stream: S,
     bytes: BytesMut,
-    /// How sending failed, until `h2` knows.
+    /// The error of the last attempt to send, until `h2` reads it.
     failed: Option<io::Error>,
 }
 
-/// Both ends of `stream`. `send` must be called in the task that polls `h2`.
+/// Wraps `stream`. [`CoalescedWrites::send`] must be called in the task that polls `h2`.
 pub(crate) fn coalesce<S>(stream: S) -> (CoalescingIo<S>, CoalescedWrites<S>) {
     let collected =
         Arc::new(Mutex::new(Collected { stream, bytes: BytesMut::new(), failed: None }));
@@ -48,26 +48,26 @@ pub(crate) fn coalesce<S>(stream: S) -> (CoalescingIo<S>, CoalescedWrites<S>) {
     (io, CoalescedWrites { collected, activity })
 }
 
-/// Both ends are in one task, so this lock is never contended.
+/// Both halves are used by one task, so this lock is never contended.
 fn lock<S>(collected: &Mutex<Collected<S>>) -> MutexGuard<'_, Collected<S>> {
     collected.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<S> CoalescedWrites<S> {
-    /// Is set whenever bytes have come.
+    /// Returns a flag that is set whenever bytes arrive.
     pub(crate) fn activity(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.activity)
     }
 
-    /// Whether there are bytes that the peer has had no room for yet.
+    /// Whether there are bytes that the peer does not accept yet.
     pub(crate) fn is_waiting(&self) -> bool {
         !lock(&self.collected).bytes.is_empty()
     }
 }
 
 impl<S: AsyncWrite + Unpin> CoalescedWrites<S> {
-    /// Sends what was written, as far as it can be; to be called after each poll of `h2`, which is
-    /// told of an error when it reads.
+    /// Sends as much as the peer accepts; must be called after each poll of `h2`. An error is
+    /// returned when `h2` reads next.
     pub(crate) fn send(&self, context: &mut Context<'_>) {
         let mut collected = lock(&self.collected);
         if collected.bytes.is_empty() {
@@ -101,7 +101,7 @@ impl<S: AsyncWrite + Unpin> Collected<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Room for `length` bytes more; not more than the buffer holds when it is empty.
+    /// Waits until the buffer can take `length` more bytes, or is empty.
     fn poll_room(&mut self, context: &mut Context<'_>, length: usize) -> Poll<io::Result<()>> {
         if self.bytes.len() + length > FULL {
             ready!(self.poll_drain(context))?;
@@ -167,7 +167,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for CoalescingIo<S> {
         true
     }
 
-    /// Nothing: [`CoalescedWrites::send`] does it.
+    /// Does nothing; see [`CoalescedWrites::send`].
     fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
@@ -187,7 +187,7 @@ mod tests {
 
     use super::*;
 
-    /// Counts writes; takes `takes` bytes and no more.
+    /// A stream that counts writes and accepts `takes` bytes.
     #[derive(Default)]
     struct Counting {
         written: Vec<Vec<u8>>,
@@ -222,7 +222,7 @@ mod tests {
         Pin::new(io).poll_write(&mut Context::from_waker(Waker::noop()), data)
     }
 
-    /// Whether all was sent.
+    /// Returns whether everything was sent.
     fn send(writes: &CoalescedWrites<Counting>) -> bool {
         writes.send(&mut Context::from_waker(Waker::noop()));
         lock(&writes.collected).bytes.is_empty()

@@ -1,4 +1,4 @@
-//! Detects a peer that is gone although the connection was not closed.
+//! Detects that the peer is gone although the connection was not closed.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,20 +7,21 @@ use std::time::Duration;
 use h2::{Ping, PingPong};
 use tokio::time::{sleep, timeout};
 
-/// How often is asked, and how long waited.
+/// The times of the keep-alive PINGs.
 #[derive(Clone, Copy)]
 pub(crate) struct KeepAlive {
-    /// Between two PINGs, with or without streams.
+    /// The time between two PINGs, whether or not there are streams.
     pub(crate) interval: Duration,
-    /// Without a byte from the peer after a PING.
+    /// The time without any byte from the peer after a PING, after which the connection is dead.
     pub(crate) timeout: Duration,
 }
 
 impl KeepAlive {
-    /// Waits until the connection is found dead: `true`; or until it has ended otherwise: `false`.
+    /// Returns `true` when the connection is found dead, and `false` when it has ended in another
+    /// way.
     ///
-    /// `heard` is set whenever something has come from the peer. On a slow line its answer to a
-    /// PING may have to wait for what was sent before it, and that is a sign of life as well.
+    /// `activity` is set whenever bytes arrive from the peer. On a slow connection the response to
+    /// a PING may be queued behind other data, which also shows that the peer is alive.
     pub(crate) async fn is_silent(self, mut pings: PingPong, activity: &AtomicBool) -> bool {
         loop {
             sleep(self.interval).await;
@@ -53,7 +54,7 @@ mod tests {
     const PING: u8 = 6;
     const LONG: Duration = Duration::from_secs(20);
 
-    /// A client's connection, and a server that answers the first `answers` PINGs.
+    /// A client's connection to a server that responds to the first `answers` PINGs.
     async fn connected(answers: usize) -> (PingPong, Arc<AtomicUsize>, JoinHandle<()>) {
         let (near, far) = tokio::io::duplex(1 << 16);
         let pinged = Arc::new(AtomicUsize::new(0));

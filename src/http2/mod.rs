@@ -1,5 +1,5 @@
-//! What both sides of HTTP/2 have in common: clients' connections and those to the API server, both
-//! spoken with the `h2` crate itself.
+//! Parts of HTTP/2 that connections of clients and connections to the API server share; both use
+//! the `h2` crate directly.
 
 mod coalescing;
 mod keep_alive;

@@ -3,7 +3,7 @@
 use k8s_audit::authorizer::{Attributes, RequestAttributes};
 
 use super::access_review::{AccessReviews, Refusal};
-use super::memory::{Allowed, LastModes, key};
+use super::cache::{Allowed, LastModes, key};
 use super::mode::Mode;
 use super::rules::{ActiveRules, ConstrainedImpersonation, Rules};
 use super::{ImpersonationRequest, checks};

@@ -2,8 +2,8 @@
 
 mod access_review;
 mod authorizer;
+mod cache;
 mod checks;
-mod memory;
 mod mode;
 mod rules;
 
@@ -18,7 +18,7 @@ pub use k8s_audit::request::extra_key;
 pub use access_review::Refusal;
 pub(crate) use access_review::review_access;
 pub use authorizer::{ImpersonatedUser, ImpersonationAuthorizer};
-pub(crate) use memory::{Key, key_of_request};
+pub(crate) use cache::{Key, key_of_request};
 pub use rules::{ConstrainedImpersonation, Rules};
 
 use crate::request::headers::{

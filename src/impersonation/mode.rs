@@ -107,7 +107,7 @@ mod tests {
         UserInfo { extra: extra.into(), ..user("system:serviceaccount:ns:agent") }
     }
 
-    fn that_apply(caller: &UserInfo, requested: &UserInfo) -> Vec<Mode> {
+    fn applicable(caller: &UserInfo, requested: &UserInfo) -> Vec<Mode> {
         Mode::ALL.into_iter().filter(|mode| mode.applies(caller, requested)).collect()
     }
 
@@ -115,28 +115,28 @@ mod tests {
     fn each_mode_is_for_certain_users() {
         use Mode::*;
         let admin = user("admin");
-        assert_eq!(that_apply(&admin, &user("jane")), [UserInfo, Legacy]);
+        assert_eq!(applicable(&admin, &user("jane")), [UserInfo, Legacy]);
         let account = user("system:serviceaccount:ns:app");
-        assert_eq!(that_apply(&admin, &account), [ServiceAccount, Legacy]);
+        assert_eq!(applicable(&admin, &account), [ServiceAccount, Legacy]);
         let node = user("system:node:n1");
-        assert_eq!(that_apply(&admin, &node), [ArbitraryNode, Legacy]);
-        assert_eq!(that_apply(&pod_on(&["n1"]), &node), [AssociatedNode, ArbitraryNode, Legacy]);
+        assert_eq!(applicable(&admin, &node), [ArbitraryNode, Legacy]);
+        assert_eq!(applicable(&pod_on(&["n1"]), &node), [AssociatedNode, ArbitraryNode, Legacy]);
         for elsewhere in [&["n2"][..], &["n1", "n1"], &[]] {
-            assert_eq!(that_apply(&pod_on(elsewhere), &node), [ArbitraryNode, Legacy]);
+            assert_eq!(applicable(&pod_on(elsewhere), &node), [ArbitraryNode, Legacy]);
         }
         let node_by_user = super::UserInfo { username: "jane".into(), ..pod_on(&["n1"]) };
-        assert_eq!(that_apply(&node_by_user, &node), [ArbitraryNode, Legacy]);
+        assert_eq!(applicable(&node_by_user, &node), [ArbitraryNode, Legacy]);
         for name in ["system:node:", "system:node:N1", "system:serviceaccount:ns:a:b"] {
-            assert_eq!(that_apply(&admin, &user(name)), [UserInfo, Legacy], "{name}");
+            assert_eq!(applicable(&admin, &user(name)), [UserInfo, Legacy], "{name}");
         }
         for requested in [&node, &account] {
             let more = super::UserInfo { groups: vec!["g".into()], ..requested.clone() };
-            assert_eq!(that_apply(&pod_on(&["n1"]), &more), [Legacy]);
+            assert_eq!(applicable(&pod_on(&["n1"]), &more), [Legacy]);
             let more = super::UserInfo { uid: "u".into(), ..requested.clone() };
-            assert_eq!(that_apply(&pod_on(&["n1"]), &more), [Legacy]);
+            assert_eq!(applicable(&pod_on(&["n1"]), &more), [Legacy]);
             let more =
                 super::UserInfo { extra: [("a/b".into(), vec![])].into(), ..requested.clone() };
-            assert_eq!(that_apply(&pod_on(&["n1"]), &more), [Legacy]);
+            assert_eq!(applicable(&pod_on(&["n1"]), &more), [Legacy]);
         }
     }
 

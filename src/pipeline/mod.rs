@@ -57,13 +57,13 @@ pub async fn handle(
     request: Request<ClientBody>,
 ) -> Response<ResponseBody> {
     // When a panic arrives here, it has dropped the record, which wrote its `Panic` event.
-    match AssertUnwindSafe(answer(&proxy, &connection, request)).catch_unwind().await {
+    match AssertUnwindSafe(respond(&proxy, &connection, request)).catch_unwind().await {
         Ok(response) => response,
         Err(_) => panicked(),
     }
 }
 
-async fn answer(
+async fn respond(
     proxy: &Proxy,
     connection: &Connection,
     request: Request<ClientBody>,

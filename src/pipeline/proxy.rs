@@ -48,7 +48,7 @@ pub struct LongRunning {
 }
 
 impl Proxy {
-    /// EndConditions watches, followed logs and upgraded connections; called once, at shutdown.
+    /// Ends watches, followed logs and upgraded connections; called once, at shutdown.
     pub fn end_long_running(&self) {
         self.long_running.ending.cancel();
         self.long_running.upgraded.close();

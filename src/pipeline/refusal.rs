@@ -64,7 +64,7 @@ pub(super) fn refuse(
     status: Status,
 ) -> BoxFuture<'static, Response<ResponseBody>> {
     let response = known(&status);
-    record.answered_here(status);
+    record.responded_by_proxy(status);
     finish(record, response)
 }
 
@@ -138,7 +138,7 @@ fn outcome_unknown(
     if let Ok(retry_at) = HeaderValue::from_str(&retry_at) {
         response.headers_mut().insert(header::RETRY_AFTER, retry_at);
     }
-    record.answered_here(status);
+    record.responded_by_proxy(status);
     finish(record, response)
 }
 
@@ -165,7 +165,7 @@ pub(super) fn timed_out(
     headers.insert(header::CONTENT_TYPE, PLAIN_TEXT);
     headers.insert(header::CACHE_CONTROL, NO_CACHE);
     let message = "request did not complete within requested timeout - context deadline exceeded";
-    record.answered_here(Status::timeout(message));
+    record.responded_by_proxy(Status::timeout(message));
     finish(record, response)
 }
 

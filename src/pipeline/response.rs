@@ -96,7 +96,7 @@ pub(super) async fn relay(
     ends: EndConditions,
 ) -> Response<ResponseBody> {
     let (mut parts, mut body) = answer.into_parts();
-    headers::strip_answer(&mut parts.headers);
+    headers::strip_response(&mut parts.headers);
     let code = parts.status.as_u16();
     let mut tap = StatusTap::new(&parts.headers, pretty);
     let mut capture = record.capture_response(code, &parts.headers);
@@ -122,7 +122,7 @@ pub(super) async fn relay(
             }
         }
         tap = None;
-        if !(is_head && record.answered_to_head(code, &parts.headers, pretty)) {
+        if !(is_head && record.responded_to_head(code, &parts.headers, pretty)) {
             record.answered(code, status);
         }
         if record.response_started().await.is_err() {
@@ -133,7 +133,7 @@ pub(super) async fn relay(
 
     let relayed = if ahead.is_empty() && broken.is_none() && body.is_end_stream() {
         let is_told = record.is_long_running()
-            || is_head && record.answered_to_head(code, &parts.headers, pretty);
+            || is_head && record.responded_to_head(code, &parts.headers, pretty);
         if !is_told {
             record.answered(code, None);
         }
@@ -390,7 +390,7 @@ impl Relayed {
 }
 
 impl Drop for Relayed {
-    /// EndConditions the record if the client disconnects before the end of the response.
+    /// Ends the record if the client disconnects before the end of the response.
     fn drop(&mut self) {
         if let Some(mut record) = self.record.take() {
             self.answered(&mut record, false);

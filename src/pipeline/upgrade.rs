@@ -1,6 +1,8 @@
 //! Requests that switch from HTTP to another protocol: `exec`, `attach` and `port-forward` over
 //! SPDY or WebSocket.
 
+use std::io;
+
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Version};
@@ -89,7 +91,7 @@ pub(super) async fn switch(
     let mut response = Response::new(ResponseBody::known(bytes::Bytes::new()));
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *response.headers_mut() = answer.headers().clone();
-    headers::strip_answer(response.headers_mut());
+    headers::strip_response(response.headers_mut());
     let protocol = answer.headers().get(header::UPGRADE).unwrap_or(&requested.protocol).clone();
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     response.headers_mut().insert(header::UPGRADE, protocol);
@@ -122,8 +124,7 @@ pub(super) async fn switch(
     response
 }
 
-/// Copies bytes in both directions until the API server closes its side, or a connection breaks. A
-/// client that has closed its sending side still receives the rest.
+/// Copies bytes in both directions ([`until_closed`]).
 async fn pass(client: impl AsyncRead + AsyncWrite, upstream: impl AsyncRead + AsyncWrite) {
     let (client_reader, mut client_writer) = split(client);
     let (upstream_reader, mut upstream_writer) = split(upstream);
@@ -139,6 +140,15 @@ async fn pass(client: impl AsyncRead + AsyncWrite, upstream: impl AsyncRead + As
         let ended = client_writer.shutdown().await;
         copied.map(drop).and(ended)
     };
+    until_closed(up, down).await;
+}
+
+/// Runs both directions of a connection until the API server closes its side, or a connection
+/// breaks. A client that has closed its sending side still receives the rest.
+pub(super) async fn until_closed(
+    up: impl Future<Output = io::Result<()>>,
+    down: impl Future<Output = io::Result<()>>,
+) {
     let mut down = std::pin::pin!(down);
     // The record contains that the connection ended, and not how.
     tokio::select! {

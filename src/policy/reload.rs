@@ -18,10 +18,10 @@ use crate::file_watch::{ReloadMetrics, Reloaded};
 
 /// The active policy; clones share it.
 #[derive(Debug, Clone)]
-pub struct PolicyHandle(Arc<InForce>);
+pub struct PolicyHandle(Arc<PolicyState>);
 
 #[derive(Debug)]
-struct InForce {
+struct PolicyState {
     policy: ArcSwap<ActivePolicy>,
     path: PathBuf,
     /// The names of the backends that use it.
@@ -42,7 +42,7 @@ impl PolicyHandle {
     ) -> PolicyHandle {
         let policy = ActivePolicy::new(loaded, extension, &path, backends.len(), 1);
         let policy = ArcSwap::from_pointee(policy);
-        PolicyHandle(Arc::new(InForce { policy, path, backends }))
+        PolicyHandle(Arc::new(PolicyState { policy, path, backends }))
     }
 
     /// Returns a handle to the same policy with counts for these backends.

@@ -224,7 +224,7 @@ async fn handshake(
         .max_send_buffer_size(SEND_BUFFER)
         .enable_push(false)
         .handshake(stream);
-    // CoalescedWrites only what has been collected.
+    // Writes only what has been collected.
     let (sender, mut connection) = handshake.await.map_err(failed)?;
     let settled = poll_fn(|context| {
         if let Poll::Ready(ended) = Pin::new(&mut connection).poll(context) {

@@ -1,4 +1,4 @@
-//! The audit log under pressure: batches, and a disk that is full. Rotation has its own file.
+//! The audit log under load: batches, and a full disk. `rotation.rs` tests rotation.
 
 use tokio::task::JoinSet;
 
@@ -99,8 +99,8 @@ async fn standard_output_is_a_log_too() {
     assert_eq!(printed.lines().filter(|line| line.contains("\"auditID\":\"out\"")).count(), 2);
 }
 
-/// In blocking mode the log is ahead: of the API server with the first event, of the client with
-/// the last.
+/// In blocking mode, the first event is in the log before the API server receives the request, and
+/// the last one before the client receives the end of the response.
 #[tokio::test]
 async fn events_are_stored_before_the_request_or_response_is_forwarded() {
     let log = std::sync::Arc::new(std::sync::OnceLock::<std::path::PathBuf>::new());

@@ -76,7 +76,8 @@ async fn a_token_of_the_token_file_authenticates_its_user() {
     assert!(seen[0].all("authorization").is_empty());
 }
 
-/// Names that a header cannot carry, or that its receiver would read as others: nothing is sent.
+/// Names that a header cannot carry, or that its recipient would decode differently: nothing is
+/// sent.
 #[tokio::test]
 async fn requests_whose_identity_does_not_fit_into_headers_are_not_sent() {
     let users = [

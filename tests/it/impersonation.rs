@@ -17,8 +17,8 @@ const VERSION: &str = "/version";
 
 type Asked = Arc<Mutex<Vec<Value>>>;
 
-/// Returns an API server that lets everyone impersonate users, groups and so on, except names that
-/// begin with `system:` or `forbidden`.
+/// Returns an API server that allows everyone to impersonate users, groups and so on, except names
+/// that begin with `system:` or `forbidden`.
 async fn reviewing() -> (FakeUpstream, Asked) {
     let asked = Asked::default();
     let log = Arc::clone(&asked);
@@ -145,7 +145,7 @@ async fn impersonation_is_denied_while_the_api_server_cannot_review_it() {
     assert_eq!(events[1].value.get("impersonatedUser"), None);
 }
 
-/// A yes for one caller is none for another, and a yes for one name none for the next.
+/// A cached permission does not apply to another caller or another name.
 #[tokio::test]
 async fn a_cached_review_applies_to_one_caller_and_one_name() {
     let (upstream, asked) = reviewing().await;
@@ -162,8 +162,8 @@ async fn a_cached_review_applies_to_one_caller_and_one_name() {
     assert!(asked.lock().unwrap().len() > other, "another client is authorized separately");
 }
 
-/// In request-header mode the API server authorizes; a denial means that there was no
-/// impersonation.
+/// In request-header mode the API server authorizes impersonation; after a denial the event has no
+/// impersonated user.
 #[tokio::test]
 async fn a_denial_by_the_api_server_records_no_impersonated_user() {
     let refusal = r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"users \"bob\" is forbidden: User \"alice\" cannot impersonate resource \"users\" in API group \"\" at the cluster scope","reason":"Forbidden","details":{"name":"bob","kind":"users"},"code":403}"#;

@@ -1,4 +1,4 @@
-//! Kubeconfigs whose credentials are renewed in place: used without a restart, and on SIGHUP.
+//! Kubeconfigs whose credentials change: used without a restart, and on SIGHUP.
 
 use bytes::Bytes;
 use http::Response;

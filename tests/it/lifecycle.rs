@@ -1,4 +1,4 @@
-//! Requests that do not end well, and the life of the process: each has exactly one end of record.
+//! Interrupted requests, and start and end of the process: each request has exactly one last event.
 
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ fn stages(events: &[Event]) -> Vec<&str> {
     events.iter().map(Event::stage).collect()
 }
 
-/// Waits for the end of a record and a little more; it must be the only end.
+/// Waits for the last event of a request and a little longer; there must be only one.
 async fn one_end(proxy: &Proxy, id: &str) -> Vec<Event> {
     let mut log = proxy.audit_log();
     log.wait_end(id).await;

@@ -188,8 +188,7 @@ fn exports_are_partitioned_and_never_replaced() {
     assert!(errors.contains("not a folder"), "{errors}");
 }
 
-/// Programs of others read what was written. Needs the Python package duckdb, see
-/// `AUDIT_QUERY_PYTHON`.
+/// Other programs can read the files. Needs the Python package duckdb, see `AUDIT_QUERY_PYTHON`.
 #[test]
 fn duckdb_reads_exports_and_indexes() {
     let python = std::env::var("AUDIT_QUERY_PYTHON").unwrap_or_else(|_| "python3".to_owned());

@@ -1,4 +1,4 @@
-//! Tests of the real binary over real TLS; each file tests one behavior.
+//! Tests of the real binary over real TLS connections. Each file tests one behavior.
 
 #![allow(unreachable_pub, reason = "a program has no public interface")]
 #![allow(clippy::unwrap_used, reason = "tests may panic, their helpers too")]

@@ -23,7 +23,7 @@ const SECRET: &str = "a-secret-of-the-test";
 const CLIENTS: usize = 8;
 /// Each has two events.
 const REQUESTS: usize = 10_000;
-/// Longer than other tests: the server may need a while to start after it was killed.
+/// Longer than in other tests, because the server may need a while to start after it was killed.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The program of SeaweedFS, if it is installed.
@@ -38,7 +38,7 @@ fn weed() -> Option<PathBuf> {
     Some(weed)
 }
 
-/// A server whose data survive it.
+/// A server whose data survives a kill.
 struct Server {
     program: PathBuf,
     dir: PathBuf,
@@ -46,7 +46,7 @@ struct Server {
     child: Child,
 }
 
-/// Ports that are free now, and whose ports for gRPC are, too.
+/// Returns ports that are free, and whose gRPC ports are free, too.
 fn ports() -> [u16; 4] {
     let mut found = [0; 4];
     let mut held = Vec::new();
@@ -118,7 +118,7 @@ impl Server {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// Creates the bucket as soon as the server can.
+    /// Creates the bucket when the server is ready.
     async fn create_bucket(&self) {
         let started = Instant::now();
         while !self.shell("s3.bucket.list\n").contains("audit") {
@@ -180,7 +180,7 @@ async fn objects(server: &Server, root: &str) -> Vec<(String, Bytes)> {
     found
 }
 
-/// How often each event is in the bucket, by audit ID and stage.
+/// Returns how often each event is in the bucket, by audit ID and stage.
 async fn stored(server: &Server) -> HashMap<(String, String), u32> {
     let mut events = HashMap::new();
     for (path, object) in objects(server, "/buckets/audit/logs").await {
@@ -199,7 +199,8 @@ fn key(line: &str) -> (String, String) {
     (text("auditID"), text("stage"))
 }
 
-/// Sends requests until as many were answered, or the proxy is gone. Returns the number answered.
+/// Sends requests until `requests` of them had a response, or the proxy was killed. Returns the IDs
+/// of those with a response.
 async fn load(proxy: &Proxy, round: &str, requests: usize, kill_at: Option<usize>) -> Vec<String> {
     let answered = Arc::new(Mutex::new(Vec::new()));
     let mut clients = JoinSet::new();
@@ -284,7 +285,7 @@ async fn nothing_is_lost_when_proxy_and_server_are_killed() {
     server.restart();
     server.create_bucket().await;
     let mut proxy = third.start().await;
-    // Some more, since requests in flight were not answered when the first proxy was killed.
+    // Some more requests, because those in flight had no response when the first proxy was killed.
     answered.extend(load(&proxy, "c", REQUESTS / 4 + 100, None).await);
     let started = Instant::now();
     while proxy.metric("kube_audit_proxy_spool_bytes{backend=\"bucket\"}").await > 0 {

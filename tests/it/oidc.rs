@@ -1,4 +1,4 @@
-//! ID tokens of an OpenID Connect issuer: whose they are, and what an issuer may do meanwhile.
+//! ID tokens of an OpenID Connect issuer: authentication, key rotation, and outages of the issuer.
 
 use std::sync::{Arc, Mutex};
 
@@ -14,7 +14,7 @@ const KEYS: &str = "/realm/keys";
 
 type Keys = Arc<Mutex<Vec<Value>>>;
 
-/// Returns an issuer at `addr` with these keys. Its URL is not that of its port's root.
+/// Returns an issuer at `addr` with these keys. Its URL has a path.
 async fn issuer(addr: &str, keys: Keys) -> FakeUpstream {
     FakeUpstream::start_on(addr.parse().unwrap(), Protocols::Http1, move |request| {
         let keys = Arc::clone(&keys);

@@ -16,7 +16,7 @@ const REVIEWS: &str = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
 const TOKENS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 const DENIED: &str = "/annotations/kube-audit-proxy~1upstream-access-denied";
 
-/// Responds to the path that begins like this with the code, as long as that is not 0.
+/// Responds to paths with this prefix with the status code, unless it is 0.
 async fn denying(path: &'static str) -> (FakeUpstream, Arc<AtomicU16>) {
     let code = Arc::new(AtomicU16::new(0));
     let shared = Arc::clone(&code);

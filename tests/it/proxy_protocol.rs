@@ -57,7 +57,7 @@ async fn is_closed(addr: SocketAddr, bytes: &[u8]) {
     assert!(read.is_err() || answer.is_empty(), "{answer:?}");
 }
 
-/// Waits until a counter has this value: a connection is counted after it was closed.
+/// Waits until a counter has this value, because a connection is counted after it was closed.
 async fn counts(proxy: &Proxy, metric: &str, value: u64) {
     let counting = async {
         while proxy.metric(metric).await != value {
@@ -125,7 +125,7 @@ async fn hostile_proxy_headers_end_only_their_connection() {
     }
     counts(&proxy, ERRORS, hostile.len() as u64).await;
     assert_eq!(proxy.metric(HANDSHAKES).await, 0);
-    // A health check by TCP is no fault.
+    // A health check over TCP is not an error.
     let check = TcpStream::connect(proxy.addr).await.unwrap();
     drop(check);
     assert_eq!(sources(&proxy, V1, "good").await, serde_json::json!(["192.0.2.7"]));

@@ -23,7 +23,7 @@ fn run(arguments: &[&str]) -> (i32, String) {
     (output.status.code().unwrap(), text)
 }
 
-/// A folder with a key and a log.
+/// A directory with a key and a log.
 struct Sealed {
     dir: TempDir,
     log: PathBuf,
@@ -88,7 +88,7 @@ fn head(proxy: &Proxy) -> Option<String> {
     rest.split_whitespace().next().map(str::to_owned)
 }
 
-/// Changes the file as it is read.
+/// Changes the lines of the file.
 fn change(path: &Path, change: impl FnOnce(Vec<String>) -> Vec<String>) {
     let text = std::fs::read_to_string(path).unwrap();
     let lines = text.lines().map(str::to_owned).collect();
@@ -135,7 +135,8 @@ async fn a_sealed_log_is_intact_until_it_is_changed() {
     assert!(text.contains("audit.log:2: the line was changed\n"), "{text}");
     std::fs::write(&sealed.log, original).unwrap();
 
-    // The end cut off, with its seal: the checkpoint tells, and so does the head without it.
+    // The end is removed together with its seal: the checkpoint shows it, and the head does even
+    // without a checkpoint.
     let kept = std::fs::read_to_string(sealed.seal()).unwrap().lines().count() - 1;
     change(&sealed.seal(), |lines| lines[..kept].to_vec());
     let (code, text) = sealed.verify(&[]);
@@ -157,7 +158,7 @@ async fn a_sealed_log_is_intact_until_it_is_changed() {
     assert!(text.contains(".log: was removed; its "), "{text}");
 }
 
-/// What is in the seal's place cannot be written, and then it can again.
+/// Something that cannot be written replaces the seal, and is removed again.
 async fn seal_fails(mode: &str, meanwhile: u16) {
     let (upstream, sealed) = (upstream().await, Sealed::new());
     let mut proxy = sealed.start(&upstream, mode).await;
@@ -170,7 +171,7 @@ async fn seal_fails(mode: &str, meanwhile: u16) {
     std::fs::rename(sealed.seal(), &aside).unwrap();
     std::fs::create_dir(sealed.seal()).unwrap();
     let started = Instant::now();
-    // The first lines that cannot be sealed are written: they wait for it.
+    // The first lines that cannot be sealed are written, because they wait for the seal.
     loop {
         let _ = get(&proxy, "/api/v1/pods").await;
         let (code, reason) = client::admin(proxy.admin, "/readyz").await.unwrap();

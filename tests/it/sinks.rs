@@ -1,4 +1,4 @@
-//! Several sinks, each with a policy of its own.
+//! Several sinks, each with its own policy.
 
 use std::path::Path;
 use std::process::Command;
@@ -16,7 +16,7 @@ use crate::support::{TempDir, audit_log, client, http1, wait_for};
 use crate::webhook::{Taken, receiver_of, taker};
 
 const METADATA: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Metadata}]\n";
-/// Nothing at the begin of a request tells whether it can be written.
+/// No event at the beginning of a request shows whether events can be written.
 const LATE: &str = "\
 apiVersion: audit.k8s.io/v1
 kind: Policy
@@ -32,7 +32,7 @@ async fn echo() -> FakeUpstream {
     .await
 }
 
-/// Returns a proxy whose folder has these files, too.
+/// Returns a proxy whose directory contains these additional files.
 fn builder(upstream: &FakeUpstream, sinks: &str, files: &[(&str, &str)]) -> Builder {
     let builder = Builder::new(upstream.addr);
     for (name, text) in files {
@@ -41,7 +41,7 @@ fn builder(upstream: &FakeUpstream, sinks: &str, files: &[(&str, &str)]) -> Buil
     builder.sinks(sinks)
 }
 
-/// Returns the status of a GET; None where the response broke off.
+/// Returns the status of a GET; `None` if the response was aborted.
 async fn get(proxy: &Proxy, id: &str) -> Option<u16> {
     let line = format!("Audit-ID: {id}");
     let answer = http1::get(proxy.addr, Some("alice"), "/api/v1/pods", &[&line]).await;
@@ -55,7 +55,7 @@ async fn send(proxy: &Proxy, method: &str, target: &str, id: &str, body: &str) {
     assert_eq!(answer.head.status, 200, "{id}");
 }
 
-/// Level and stage of all events of a request.
+/// Returns level and stage of all events of a request.
 fn stages(events: &[Event]) -> Vec<String> {
     events.iter().map(|event| format!("{} {}", event.level(), event.stage())).collect()
 }
@@ -135,7 +135,7 @@ rules:
         assert!(meta.of(id).iter().all(|e| !e.line.contains("Object\":")), "no body at Metadata");
     }
     assert!(full.of("version").is_empty() && meta.of("version").len() == 2);
-    // What one leaves out the other has.
+    // Each has what the other omits.
     let whole = &full.of("secret")[0];
     assert_eq!(whole.text("/requestObject/data/p"), "aHVudGVyMg==");
     assert_eq!(whole.text("/responseObject/data/p"), "aHVudGVyMg==");
@@ -147,7 +147,7 @@ rules:
     assert_eq!(redacted.get("responseObject"), None);
     assert_eq!(items(&taken, "map")[1]["requestObject"]["data"]["p"], "plain");
     assert!(items(&taken, "pods").is_empty() && items(&taken, "version").is_empty());
-    // Names that only the body has are in the events of all.
+    // Names that occur only in the body are in the events of all sinks.
     for event in [&whole.value, &meta.of("secret")[1].value, redacted] {
         assert_eq!(event["objectRef"]["name"], "s");
     }
@@ -169,7 +169,7 @@ async fn a_pipe_that_nobody_reads_and_a_receiver_that_hangs_delay_nothing() {
     let builder = builder(&upstream, sinks, &[("meta.yaml", METADATA), ("siem.conf", &conf)]);
     let pipe = builder.dir().path("pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    // Open for both, or it would have no reader.
+    // Opened for both, so that the pipe has a reader.
     let reader = std::fs::File::options().read(true).write(true).open(&pipe).unwrap();
     let proxy = builder.start().await;
     let target = format!("/api/v1/pods?padding={}", "p".repeat(1_000));
@@ -194,7 +194,7 @@ async fn a_pipe_that_nobody_reads_and_a_receiver_that_hangs_delay_nothing() {
         }
         running.join_all().await.into_iter().max().unwrap()
     };
-    // By then the pipe and all that may wait is full.
+    // By then the pipe and the queue are full.
     load("first").await;
     metric_is(
         &proxy,
@@ -210,7 +210,7 @@ async fn a_pipe_that_nobody_reads_and_a_receiver_that_hangs_delay_nothing() {
     .await;
     let before = proxy.process.resident();
     let longest = load("second").await;
-    // The receiver's own time limit is 30 s, the pipe has none.
+    // The webhook's own time limit is 30 s; the pipe has none.
     assert!(longest < Duration::from_secs(5), "{longest:?}");
     let grown = proxy.process.resident().saturating_sub(before);
     assert!(grown < 8 << 20, "grown by {grown} bytes while 4 MB of events were lost");
@@ -269,7 +269,8 @@ async fn a_failing_strict_sink_rejects_requests_while_others_continue() {
             let code = get(&proxy, &format!("refused-{number}")).await;
             assert_ne!(code, Some(200), "{number}");
         }
-        // Without `RequestReceived` the first one tells; and /dev/full may be tried now and then.
+        // Without `RequestReceived`, the first request detects the failure, and the proxy may probe
+        // /dev/full from time to time.
         let seen = upstream.take_seen().len();
         assert!((forwarded..=forwarded * 2).contains(&seen), "{seen} forwarded");
         let rejected = proxy.metric("apiserver_audit_requests_rejected_total").await;
@@ -284,7 +285,7 @@ async fn a_failing_strict_sink_rejects_requests_while_others_continue() {
     }
 }
 
-/// A receiver that can be down.
+/// A webhook endpoint that can be stopped.
 struct Receiver {
     server: FakeUpstream,
     taken: Taken,
@@ -323,7 +324,7 @@ async fn a_strict_webhook_rejects_all_requests_during_an_outage() {
     let proxy = strict_webhook(&upstream, &receiver, "20ms").start().await;
     assert_eq!(get(&proxy, "before").await, Some(200));
     receiver.down.store(true, Ordering::Relaxed);
-    // Nothing tells before its only event, so it is forwarded; but its response has no end.
+    // Its only event is the last one, so the request is forwarded, but its response is aborted.
     assert_ne!(get(&proxy, "unknown").await, Some(200));
     let forwarded = upstream.seen().len();
     assert_eq!(forwarded, 2);

@@ -1,4 +1,4 @@
-//! Bodies pass as they come: frame by frame, byte for byte, of any length.
+//! Bodies are forwarded as they arrive: frame by frame, byte for byte, of any length.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -20,7 +20,7 @@ const WATCH: &str = "/api/v1/namespaces/team-a/configmaps?watch=true";
 
 type FrameSender = tokio::sync::mpsc::Sender<Result<Frame<Bytes>, BoxError>>;
 
-/// Returns an upstream whose one answer is sent by the test itself, frame by frame.
+/// Returns an upstream whose only response is sent by the test itself, frame by frame.
 async fn driven(protocols: Protocols) -> (FakeUpstream, Arc<Mutex<Option<FrameSender>>>) {
     let slot = Arc::new(Mutex::new(None));
     let filled = Arc::clone(&slot);
@@ -249,11 +249,11 @@ async fn a_response_before_the_end_of_the_request_body_reaches_the_client() {
     let proxy = Builder::new(upstream.addr).start().await;
     for _ in 0..5 {
         let mut connection = Connection::open(proxy.addr, Some("alice")).await.unwrap();
-        // More than the buffers of sockets on the way hold.
+        // More than the buffers of the sockets on the path hold.
         let body = vec![b' '; 4 << 20];
         let request = http1::request("POST", "/api/v1/namespaces", &[], &body);
         let answer = in_time("sending it all, and the answer", async {
-            // A client that gets a broken connection here never reads a response.
+            // A client whose connection is closed here does not read a response.
             connection.send(&request).await?;
             connection.answer("POST").await
         })

@@ -18,7 +18,7 @@ use crate::support::wait_for;
 const TARGET: &str = "/api/v1/namespaces/team-a/configmaps/one";
 const REVIEWS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 
-/// Knows the tokens `jane`, `old` (refused with a reason) and `deploy` (other audiences); takes
+/// Accepts the tokens `jane`, `old` (rejected with a reason) and `deploy` (other audiences); takes
 /// `time` for a response.
 async fn reviewing(time: Duration) -> FakeUpstream {
     FakeUpstream::start(Protocols::Http2, move |request| async move {
@@ -61,7 +61,7 @@ async fn get(proxy: &Proxy, token: &str, id: &str) -> u16 {
     http1::get(proxy.addr, None, TARGET, &lines).await.unwrap().head.status
 }
 
-/// How often the API server was asked.
+/// Returns the number of TokenReviews that the API server received.
 fn reviews(upstream: &FakeUpstream) -> usize {
     upstream.seen().iter().filter(|seen| seen.target == REVIEWS).count()
 }
@@ -142,7 +142,7 @@ async fn an_unreachable_api_server_is_not_a_denial() {
     let events = proxy.audit_log().wait("down", 1).await;
     assert_eq!((events[0].code(), events[0].stage()), (503, "ResponseStarted"));
     assert_eq!(events[0].text("/user/username"), "");
-    // Whoever refuses to answer has not refused the token.
+    // A denied review does not mean that the token is invalid.
     let forbidding =
         FakeUpstream::start_on(addr, Protocols::Http2, |_| async { json(403, "{}") }).await;
     assert_eq!(get(&proxy, "tom", "forbidden").await, 503);
@@ -151,7 +151,7 @@ async fn an_unreachable_api_server_is_not_a_denial() {
     assert_eq!(reviews(&forbidding), 1, "failures are not cached, and sent once");
 }
 
-/// What is to be asked again is, as kube-apiserver does it; what stands is not.
+/// The same responses are retried as in kube-apiserver.
 #[tokio::test]
 async fn token_reviews_are_retried_like_in_kube_apiserver() {
     let tries = Arc::new(AtomicUsize::new(0));
@@ -209,7 +209,8 @@ async fn token_reviews_are_retried_like_in_kube_apiserver() {
     }
 }
 
-/// kube-apiserver's flags: another server is asked, at exactly its URL, and in its version.
+/// kube-apiserver's flags: TokenReviews are sent to another server, to exactly its URL, in its
+/// version.
 #[tokio::test]
 async fn token_reviews_are_sent_to_a_webhook_instead_of_the_api_server() {
     let webhook = FakeUpstream::start(Protocols::Http1, |request| async {

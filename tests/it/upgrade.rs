@@ -23,7 +23,7 @@ const WEBSOCKET: [&str; 4] = [
 const SPDY: [&str; 3] =
     ["Upgrade: SPDY/3.1", "X-Stream-Protocol-Version: v4.channel.k8s.io", "Content-Length: 0"];
 
-/// Agrees to every upgrade, greets, and gives back what it gets until the other side has ended.
+/// Accepts every upgrade, sends a greeting, and echoes what it receives until the peer has ended.
 async fn echo(mut request: Request<Incoming>) -> Answered {
     let upgrade = request.headers().get("upgrade").ok_or("no upgrade")?.clone();
     tokio::spawn(async move {
@@ -52,7 +52,7 @@ async fn upgraded(proxy: &Proxy, method: &str, id: &str, lines: &[&str]) -> Conn
     connection
 }
 
-/// Bytes without a short period, so that a lost or doubled piece is noticed.
+/// Returns bytes without a short period, so that a lost or repeated piece is detected.
 fn content(size: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut bytes = Vec::with_capacity(size + 8);
@@ -92,7 +92,7 @@ async fn echo_10_mb(protocols: Protocols, method: &str, lines: &[&str]) {
     let (stream, early) = connection.into_stream();
     let (reader, writer) = tokio::io::split(stream);
     let sending = tokio::spawn(send_and_end(writer, content(SIZE)));
-    // The client has said all; what comes back must still arrive whole.
+    // The client has sent everything; the echo must still arrive completely.
     let echoed = [early, in_time("the echo", read_all(reader)).await].concat();
     sending.await.unwrap();
     assert_eq!(echoed.len(), SIZE);
@@ -169,7 +169,7 @@ async fn nothing_is_forwarded_after_a_rejected_upgrade() {
         connection.send(&[first, second].concat()).await.unwrap();
         let answer = in_time("the refusal", connection.answer("GET")).await.unwrap();
         assert_eq!(answer.head.status, 403);
-        // Whatever comes then, the connection must end without the second request going on.
+        // Whatever happens, the connection must be closed without forwarding the second request.
         let _ = connection.send(b"GET /smuggled-later HTTP/1.1\r\nHost: a\r\n\r\n").await;
         let _ =
             tokio::time::timeout(std::time::Duration::from_secs(2), connection.read_to_end()).await;
@@ -193,7 +193,7 @@ async fn an_upgrade_needs_an_identity_as_any_request() {
     assert!(upstream.seen().is_empty());
 }
 
-/// A tunnel of HTTP/2 would let the client write every header of its requests itself, on a
+/// With a tunneled HTTP/2 connection, the client could set all headers of its requests itself, on a
 /// connection that the API server trusts.
 #[tokio::test]
 async fn upgrades_to_other_http_versions_are_rejected() {
@@ -258,7 +258,7 @@ async fn an_upgrade_carries_only_the_stamped_identity() {
     assert_eq!(seen.all(extra).len(), 1);
 }
 
-/// Browsers cannot set `Authorization`, and bring their token as a subprotocol.
+/// Browsers cannot set `Authorization`, and send their token as a subprotocol.
 #[tokio::test]
 async fn a_token_in_a_websocket_subprotocol_is_accepted_and_not_forwarded() {
     let upstream = FakeUpstream::start(Protocols::Http2, echo).await;

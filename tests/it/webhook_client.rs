@@ -1,4 +1,4 @@
-//! How the endpoint is reached, and what its responses do.
+//! Connections to the webhook endpoint, and the effects of its responses.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -85,7 +85,7 @@ async fn a_client_certificate_that_is_replaced_is_presented() {
     assert_eq!(proxy.metric(WEBHOOK).await, 0);
 }
 
-/// What a proxy in between has seen of each connection, up to where bytes are only passed on.
+/// What an HTTP or SOCKS proxy has received on each connection, before it relays bytes.
 pub type Heard = Arc<Mutex<Vec<Vec<u8>>>>;
 
 /// Returns a proxy for `CONNECT`, optionally over TLS, that requires a password.

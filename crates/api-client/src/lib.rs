@@ -13,6 +13,7 @@
 //! | [`client`] | the HTTP client of control-plane calls |
 //! | [`access`] | whether a server accepts the proxy's credentials |
 //! | [`backoff`], [`token_bucket`], [`log_limit`] | delays between retries, rate limits |
+//! | [`ttl_cache`] | a bounded map whose entries expire |
 //! | [`dial`], [`tunnel`] | TCP connections: several addresses for a name, proxies |
 //!
 //! The crate does not know about audit events or the authentication of clients.
@@ -36,6 +37,7 @@ pub mod risks;
 pub mod target;
 pub mod tls;
 pub mod token_bucket;
+pub mod ttl_cache;
 pub mod tunnel;
 
 pub use client::{ApiClient, ApiRequest, RequestError, RequestErrorKind};

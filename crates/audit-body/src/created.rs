@@ -1,5 +1,6 @@
-//! The name of a created object, read from the response while it streams by: the truth about what a
-//! request created, which its own body is checked against.
+//! The name of a created object, read from the response while it is forwarded. Only the response
+//! tells reliably which object a request has created; the name in the request body is compared with
+//! it.
 
 use std::io::{self, Write};
 
@@ -12,7 +13,7 @@ use super::object::MediaType;
 mod json;
 mod protobuf;
 
-/// The name of an object that the API server has created.
+/// A created object.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Created {
     /// `metadata.name`; empty for kinds without a name, such as reviews.
@@ -22,8 +23,8 @@ pub struct Created {
 }
 
 impl Created {
-    /// Whether the name looks as if the API server had generated it: the prefix and five
-    /// characters.
+    /// Whether the API server has probably generated the name: it is `generateName` followed by
+    /// five characters.
     pub fn is_generated(&self) -> bool {
         const RANDOM: usize = 5;
         const LONGEST: usize = 63;
@@ -38,16 +39,17 @@ impl Created {
     }
 }
 
-/// What a response says of the object that was created.
+/// The created object in a response.
 #[derive(Debug, PartialEq, Eq)]
 pub enum CreatedResponse {
-    /// It has the object.
+    /// The object.
     Object(Created),
-    /// It is longer than what is kept of it, and in a format in which the name can come late.
+    /// The name was not within the bytes that are kept, in a format whose fields have no fixed
+    /// order.
     TooLong,
 }
 
-/// Reads the beginning of a response until the name is known.
+/// Reads a response until the name of the object is known.
 pub struct CreatedTap(TapState);
 
 enum TapState {
@@ -55,7 +57,7 @@ enum TapState {
     Ended(Option<CreatedResponse>),
 }
 
-/// So much of a response in YAML, CBOR or protobuf is kept to find the name in.
+/// How much of a response in YAML, CBOR or protobuf is kept to find the name in it.
 const KEPT: usize = 256 << 10;
 
 struct Finder {
@@ -64,11 +66,11 @@ struct Finder {
 }
 
 enum Format {
-    /// The scanner is made when the name is not in the usual place of the first piece.
+    /// The scanner is only created if the first piece does not have the name in the usual place.
     Json(Option<Box<json::Scanner>>),
-    /// YAML or CBOR, converted when it has ended.
+    /// YAML or CBOR, decoded at the end.
     Whole(MediaType, Vec<u8>),
-    /// Looked through each time that more comes.
+    /// Searched again after each piece.
     Protobuf(Vec<u8>),
 }
 
@@ -96,7 +98,7 @@ impl CreatedTap {
         if let TapState::Goes(decoder) = &mut self.0
             && decoder.push(data).is_err()
         {
-            // It has found what it looks for, or that it is not there.
+            // The name was found, or the response does not have it.
             self.0 = TapState::Ended(decoder.target().found.take());
         }
     }
@@ -106,7 +108,7 @@ impl CreatedTap {
         match self.0 {
             TapState::Ended(answered) => answered,
             TapState::Goes(mut decoder) => {
-                // It may hold back its last bytes; how it ends does not matter.
+                // The decoder may have buffered the last bytes. Errors at the end do not matter.
                 let _ = decoder.end();
                 let Finder { format, found } = decoder.target();
                 match format {
@@ -120,18 +122,18 @@ impl CreatedTap {
     }
 }
 
-/// What a look at a part of the response has come to.
+/// The result of searching the part of the response that has arrived.
 enum Lookup {
     Found(Created),
-    /// It is no object, or cannot be read.
+    /// The response is not an object, or cannot be decoded.
     Nothing,
-    /// So much of it is not kept.
+    /// The name is not within the bytes that are kept.
     TooLong,
     More,
 }
 
 impl Write for Finder {
-    /// Fails when no more of the response is needed.
+    /// Fails when no more of the response is needed, to stop decompression.
     fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
         let enough = || Err(io::Error::from(io::ErrorKind::StorageFull));
         let look = match &mut self.format {
@@ -174,12 +176,12 @@ impl Write for Finder {
     }
 }
 
-/// Whether an object of this kind is one that was created, rather than what is said of it.
+/// Whether an object of this kind is the created object, and not a `Status` or similar.
 fn is_object(kind: &str) -> bool {
     !kind.is_empty() && kind != "Status" && kind != "Table" && !kind.ends_with("List")
 }
 
-/// Finds the name in an object of another format, which is complete.
+/// Finds the name in a complete object in YAML or CBOR.
 fn converted(media_type: MediaType, bytes: &[u8]) -> Option<Created> {
     let json = decode::to_json(media_type, bytes, KEPT * 8).ok()?.json;
     match json::Scanner::default().look(&json) {

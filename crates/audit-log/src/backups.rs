@@ -1,6 +1,6 @@
 //! Deletes, compresses, and indexes rotated files, in a thread of the lowest priority.
 //!
-//! A file is left alone until all its lines are sealed ([`Kept`]). If it were deleted before its
+//! A file is left alone until all its lines are sealed ([`ProtectedBackups`]). If it were deleted before its
 //! last block is sealed, verification would report it as missing; if it were compressed earlier,
 //! recovery would not find it. Files are deleted from the oldest to the newest, and the seal of
 //! each is renamed first, so that a crash between two steps leaves no gap in the chain.
@@ -51,7 +51,7 @@ impl Cleaner {
         names: BackupNames,
         rotation: Rotation,
         clock: LogClock,
-        kept: Arc<Kept>,
+        kept: Arc<ProtectedBackups>,
     ) -> io::Result<Option<Cleaner>> {
         if rotation == (Rotation { max_size_mib: rotation.max_size_mib, ..Rotation::NEVER }) {
             return Ok(None);
@@ -91,12 +91,12 @@ impl Drop for Cleaner {
 
 /// Backups that must not be changed yet, by their names before compression.
 #[derive(Debug, Default)]
-pub(super) struct Kept {
-    files: Mutex<KeptFiles>,
+pub(super) struct ProtectedBackups {
+    files: Mutex<ProtectedFiles>,
 }
 
 #[derive(Debug, Default)]
-struct KeptFiles {
+struct ProtectedFiles {
     /// The most recently rotated file: it may be compressed, but not deleted.
     newest: Option<PathBuf>,
     /// Files whose last blocks are not sealed yet: they are neither compressed nor deleted.
@@ -105,7 +105,7 @@ struct KeptFiles {
     indexes: Option<Vec<IndexDigest>>,
 }
 
-impl Kept {
+impl ProtectedBackups {
     /// Protects `backup`, to which the log is about to be rotated. `sealed` means that its last
     /// lines will be sealed.
     pub(super) fn rotate(&self, backup: &Path, sealed: bool) {
@@ -167,7 +167,7 @@ pub(super) struct Backups {
     pub(super) names: BackupNames,
     pub(super) rotation: Rotation,
     pub(super) clock: LogClock,
-    pub(super) kept: Arc<Kept>,
+    pub(super) kept: Arc<ProtectedBackups>,
     pub(super) stop: Arc<AtomicBool>,
     /// Files that could not be indexed, by their names before compression.
     pub(super) not_indexed: BTreeSet<PathBuf>,

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
-use super::backups::{Kept, LogClock};
+use super::backups::{LogClock, ProtectedBackups};
 use super::clock::Clock;
 use super::config::Rotation;
 use super::disk;
@@ -38,7 +38,7 @@ pub(super) struct LogFile {
     pub(super) namer: BackupNamer,
     /// The clock; `None` after the cleaner has taken it.
     log_clock: Option<LogClock>,
-    pub(super) kept: Arc<Kept>,
+    pub(super) kept: Arc<ProtectedBackups>,
     /// The lock, held while the log is open.
     lock: Option<LogLock>,
     /// The open file was deleted and no other can be created, for this reason: anything written now
@@ -139,7 +139,7 @@ impl LogFile {
     }
 
     #[cfg(test)]
-    pub(super) fn kept(&self) -> Arc<Kept> {
+    pub(super) fn kept(&self) -> Arc<ProtectedBackups> {
         self.kept.clone()
     }
 
@@ -229,7 +229,7 @@ impl LogFile {
 
     /// Copies the bytes that were written to a deleted file since it was last seen at its path. No
     /// other process can have read them.
-    fn rescue(&mut self, deleted: &OpenFile) {
+    fn copy_unseen(&mut self, deleted: &OpenFile) {
         if !deleted.regular || !deleted.unlinked() || deleted.size <= deleted.seen {
             return;
         }
@@ -327,7 +327,7 @@ impl Output for LogFile {
             Ok(new) => {
                 tracing::info!("reopened the audit log {}", self.path.display());
                 let old = self.replace(new);
-                self.rescue(&old);
+                self.copy_unseen(&old);
                 self.seal_opened(&old);
                 self.gone = None;
                 self.complained = false;

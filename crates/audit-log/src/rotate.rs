@@ -12,7 +12,7 @@ use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 use time::{OffsetDateTime, PrimitiveDateTime};
 
-use super::backups::{Cleaner, Kept, LogClock};
+use super::backups::{Cleaner, LogClock, ProtectedBackups};
 use super::clock::Clock;
 use super::config::Rotation;
 use super::files::{parent, with_suffix};
@@ -58,7 +58,7 @@ impl Rotator {
         &mut self,
         names: BackupNames,
         clock: LogClock,
-        kept: Arc<Kept>,
+        kept: Arc<ProtectedBackups>,
     ) -> io::Result<()> {
         self.cleaner = Cleaner::start(names, self.rotation, clock, kept)?;
         Ok(())

@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_attempted() {
+    fn attempts_are_counted() {
         let none = "Authentication failed, no credentials provided";
         assert_eq!(attempted(&HeaderMap::new(), Some("a=b&access_token="), false), none);
         assert_eq!(attempted(&authorization("Basic !!"), None, false), none);

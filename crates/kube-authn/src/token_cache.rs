@@ -4,11 +4,11 @@
 //! HMAC with a random key of this process. So neither the timing of lookups nor a dump of the
 //! memory reveals a token, not even a short one that could be guessed from a plain hash.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use api_client::ttl_cache::{TtlCache, WhenFull};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::{constant_time, hmac};
 
@@ -103,7 +103,7 @@ impl TokenCache {
     /// Returns whether the token is or was valid, even if its cache entry has expired, as long as
     /// the entry was not evicted.
     pub fn was_valid(&self, id: &TokenId) -> bool {
-        self.users.shard(id).contains_key(id)
+        self.users.shard(id).contains_expired(id)
     }
 
     /// Returns the metrics of token authentication.
@@ -136,26 +136,24 @@ impl TokenCache {
     }
 }
 
-/// A bounded map whose entries expire.
+/// A bounded map whose entries expire, in parts that are locked separately.
 struct Table<T> {
-    shards: [Mutex<HashMap<TokenId, (T, Instant)>>; SHARDS],
-    /// Maximum number of entries in a shard.
-    capacity: usize,
+    shards: [Mutex<TtlCache<TokenId, T>>; SHARDS],
 }
 
 impl<T: Clone> Table<T> {
     fn new(capacity: usize) -> Table<T> {
-        Table { shards: Default::default(), capacity: capacity / SHARDS }
+        let shard = |_| Mutex::new(TtlCache::new(capacity / SHARDS, WhenFull::EvictHalf));
+        Table { shards: std::array::from_fn(shard) }
     }
 
-    fn shard(&self, id: &TokenId) -> std::sync::MutexGuard<'_, HashMap<TokenId, (T, Instant)>> {
+    fn shard(&self, id: &TokenId) -> MutexGuard<'_, TtlCache<TokenId, T>> {
         let shard = &self.shards[usize::from(id.0[0]) % SHARDS];
         shard.lock().expect("nothing panics while holding the lock")
     }
 
     fn get(&self, id: &TokenId, now: Instant) -> Option<T> {
-        let shard = self.shard(id);
-        shard.get(id).filter(|(_, until)| *until > now).map(|(value, _)| value.clone())
+        self.shard(id).get(id, now).cloned()
     }
 
     /// Inserts `value` for a limited time, unless `counts`, which is called with the shard locked,
@@ -168,23 +166,10 @@ impl<T: Clone> Table<T> {
         time: Duration,
         counts: impl FnOnce() -> bool,
     ) {
-        let Some(until) = now.checked_add(time).filter(|until| *until > now) else { return };
         let mut shard = self.shard(&id);
-        if !counts() {
-            return;
+        if counts() {
+            shard.insert(id, value, time, now);
         }
-        if shard.len() >= self.capacity {
-            shard.retain(|_, (_, until)| *until > now);
-            // Otherwise an arbitrary half is evicted, so that this is not necessary for each token
-            // of a flood.
-            let mut room = self.capacity / 2;
-            shard.retain(|_, _| {
-                let stays = room > 0;
-                room = room.saturating_sub(1);
-                stays
-            });
-        }
-        shard.insert(id, (value, until));
     }
 
     fn clear(&self) {

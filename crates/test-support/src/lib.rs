@@ -1,4 +1,4 @@
-//! What the unit tests of several crates share. A development dependency only.
+//! Helpers that the unit tests of several crates share. Only used as a development dependency.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic, too")]
 

@@ -204,7 +204,7 @@ struct Following<R: Reload>(Option<Reloader<R>>);
 impl<R: Reload> Following<R> {
     /// Polls the files, after they have settled. Returns `None` if the thread panicked.
     async fn poll(&mut self, forced: bool, interval: Duration) -> Option<()> {
-        let changed = self.beside(|it| it.files.changed()).await?;
+        let changed = self.run_blocking(|it| it.files.changed()).await?;
         let mut settling = changed;
         for _ in 0..SETTLE_STEPS {
             if !settling {
@@ -212,12 +212,12 @@ impl<R: Reload> Following<R> {
             }
             // Give a process that writes in place time to finish.
             sleep(interval / 10).await;
-            settling = self.beside(|it| it.files.changed()).await?;
+            settling = self.run_blocking(|it| it.files.changed()).await?;
         }
         let attempts = if settling { MOTION_ATTEMPTS } else { 1 };
         for left in (0..attempts).rev() {
             let look = Look { changed, forced, lenient: left > 0 };
-            let looked = self.beside(move |it| {
+            let looked = self.run_blocking(move |it| {
                 it.note_motion(settling);
                 it.look(look)
             });
@@ -231,7 +231,7 @@ impl<R: Reload> Following<R> {
 
     /// Runs `look` on a thread that may block. Returns `None` if it panicked, which has been
     /// logged.
-    async fn beside<T: Send + 'static>(
+    async fn run_blocking<T: Send + 'static>(
         &mut self,
         look: impl FnOnce(&mut Reloader<R>) -> T + Send + 'static,
     ) -> Option<T> {

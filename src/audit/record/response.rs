@@ -70,20 +70,20 @@ impl AuditContext {
 
     /// Records that the proxy itself responds with `status`, in the form of kube-apiserver's
     /// events.
-    pub fn answered_here(&mut self, status: Status) {
+    pub fn responded_by_proxy(&mut self, status: Status) {
         let recorded = self.facts.accept.is_some();
         self.refused(ParsedStatus { status, recorded });
     }
 
     /// Records the Status of a response to HEAD, which has no body. Returns `false` if it is
     /// uncertain which Status that was; then nothing is recorded.
-    pub fn answered_to_head(&mut self, code: u16, answer: &HeaderMap, pretty: bool) -> bool {
+    pub fn responded_to_head(&mut self, code: u16, answer: &HeaderMap, pretty: bool) -> bool {
         let user = self.user.as_deref().map(|user| &**user);
         let other = self.impersonated.as_ref().map(|impersonated| &impersonated.user);
         let status = head::status(code, answer, pretty, &self.facts.info, user, other);
         let known = status.is_some();
         if let Some(status) = status {
-            self.answered_here(status);
+            self.responded_by_proxy(status);
         }
         known
     }

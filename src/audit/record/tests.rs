@@ -200,7 +200,7 @@ fn sinks_that_are_to_see_the_same_share_a_view_and_others_do_not() {
         record.views.iter().map(|v| (v.level, v.takers(Stage::ResponseComplete))).collect();
     assert_eq!(views.len(), 4, "Metadata, bodies, bodies without secrets, and none: {views:?}");
     drop(record.received());
-    record.answered_here(Status::forbidden("no", None));
+    record.responded_by_proxy(Status::forbidden("no", None));
     drop(record.complete());
 
     assert_eq!(all_stages.stages(), ["RequestReceived:null", "ResponseComplete:403"]);

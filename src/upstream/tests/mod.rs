@@ -260,9 +260,9 @@ async fn paced_body(
 
 /// A tap that ignores the body.
 #[derive(Default)]
-struct Blind(crate::body::Deadline);
+struct IgnoringTap(crate::body::Deadline);
 
-impl crate::body::Tap for Blind {
+impl crate::body::Tap for IgnoringTap {
     fn data(&mut self, _: &Bytes) {}
 
     fn end(&mut self) {}
@@ -279,7 +279,7 @@ async fn a_recorded_body_has_to_be_complete_in_time() {
         let never = std::future::pending();
         let body = paced_body(vec![Bytes::from_static(b"a")], never).await;
         let RequestBody::Client { body, .. } = body else { unreachable!() };
-        let tap = recorded.then(|| Box::new(Blind::default()) as Box<dyn Tap>);
+        let tap = recorded.then(|| Box::new(IgnoringTap::default()) as Box<dyn Tap>);
         let mut body = RequestBody::Client { body, tap };
         assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "a");
         let started = tokio::time::Instant::now();

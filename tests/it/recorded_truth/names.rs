@@ -1,4 +1,4 @@
-//! The name of a created object is that in the response.
+//! The name of a created object is taken from the response.
 
 use http::Response;
 

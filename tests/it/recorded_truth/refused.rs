@@ -1,4 +1,4 @@
-//! `--audit-ambiguous-bodies`
+//! `--audit-ambiguous-bodies`: ambiguous bodies are rejected, and bodies are buffered for that.
 
 use http_body_util::BodyExt;
 
@@ -128,7 +128,7 @@ async fn a_body_is_buffered_until_it_is_complete() {
     let interim = in_time("100 Continue", connection.head()).await.unwrap();
     assert_eq!(interim.status, 100);
     connection.send(b"{\"metadata\":{\"name\":").await.unwrap();
-    // Another request of the same client is not held up by it, and is seen by the API server first.
+    // Another request of the same client is not delayed, and reaches the API server first.
     post(&proxy, "other", CONFIG_MAPS, JSON, b"{}").await;
     assert_eq!(upstream.take_seen().len(), 1);
     connection.send(b"\"held\" }}").await.unwrap();
@@ -141,7 +141,7 @@ async fn a_body_is_buffered_until_it_is_complete() {
 #[tokio::test]
 async fn bodies_that_are_not_recorded_are_not_buffered() {
     let upstream = FakeUpstream::start(Protocols::Http2, |request| async move {
-        // Answers before the body has ended.
+        // Responds before the end of the request body.
         let first = request.into_body().frame().await.unwrap()?.into_data().unwrap();
         json(200, first)
     })

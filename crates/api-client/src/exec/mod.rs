@@ -27,7 +27,7 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 pub use plugin::{ApiVersion, ExecPlugin};
-use protocol::Returned;
+use protocol::ReturnedCredential;
 use run::Run;
 
 use crate::backoff::ExponentialBackoff;
@@ -60,7 +60,7 @@ pub struct ExecCredentials {
     /// new credential also finds connections with its certificate.
     latest: ArcSwapOption<Issued>,
     state: watch::Sender<State>,
-    demand: Mutex<Demand>,
+    demand: Mutex<CredentialDemand>,
     wake: Arc<Notify>,
     is_started: AtomicBool,
     observers: Mutex<Vec<Observer>>,
@@ -81,8 +81,8 @@ struct Issued {
 }
 
 impl Issued {
-    fn new(generation: u64, returned: Returned, now: SystemTime) -> Issued {
-        let Returned { header, certificate, expires } = returned;
+    fn new(generation: u64, returned: ReturnedCredential, now: SystemTime) -> Issued {
+        let ReturnedCredential { header, certificate, expires } = returned;
         let renew_at = expires.map(|expires| {
             let lifetime = expires.duration_since(now).unwrap_or_default();
             let pause = lifetime - (lifetime / 5).min(MAX_LEAD);
@@ -129,7 +129,7 @@ struct Failure {
 }
 
 /// Requests to the task.
-struct Demand {
+struct CredentialDemand {
     /// The generation that was last rejected.
     rejected: u64,
     runs_left: TokenBucket,
@@ -150,7 +150,7 @@ impl ExecCredentials {
             current: ArcSwapOption::empty(),
             latest: ArcSwapOption::empty(),
             state: watch::Sender::default(),
-            demand: Mutex::new(Demand { rejected: 0, runs_left }),
+            demand: Mutex::new(CredentialDemand { rejected: 0, runs_left }),
             wake: Arc::default(),
             is_started: AtomicBool::new(false),
             observers: Mutex::default(),
@@ -327,7 +327,7 @@ impl ExecCredentials {
         succeeded
     }
 
-    fn publish(&self, returned: Returned) {
+    fn publish(&self, returned: ReturnedCredential) {
         let previous = self.latest.load_full();
         let generation = previous.as_ref().map_or(1, |issued| issued.generation + 1);
         let issued = Arc::new(Issued::new(generation, returned, SystemTime::now()));

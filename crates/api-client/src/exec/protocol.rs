@@ -37,7 +37,7 @@ pub(super) fn exec_info(plugin: &ExecPlugin) -> String {
 }
 
 /// A credential that a plugin returned.
-pub(super) struct Returned {
+pub(super) struct ReturnedCredential {
     /// `Authorization`, marked as sensitive.
     pub(super) header: Option<HeaderValue>,
     /// The client certificate and its key, PEM.
@@ -66,7 +66,7 @@ struct Status {
 }
 
 /// Reads the standard output of a plugin. Errors have client-go's words and quote nothing of it.
-pub(super) fn parse(stdout: &[u8], configured: ApiVersion) -> Result<Returned, String> {
+pub(super) fn parse(stdout: &[u8], configured: ApiVersion) -> Result<ReturnedCredential, String> {
     let credential: ExecCredential = serde_json::from_slice(stdout).map_err(|error| {
         let at = format!("line {} column {}", error.line(), error.column());
         match error.is_data() {
@@ -115,7 +115,7 @@ pub(super) fn parse(stdout: &[u8], configured: ApiVersion) -> Result<Returned, S
         }
         None => None,
     };
-    Ok(Returned { header, certificate, expires })
+    Ok(ReturnedCredential { header, certificate, expires })
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ fn compact<'p>(pieces: impl IntoIterator<Item = &'p [u8]>, options: &Options) ->
     compactor.finish()
 }
 
-/// The same result however the text is cut.
+/// Expects the same result for every split into pieces.
 fn whole(text: &[u8], options: &Options) -> Result<Text, NotJson> {
     let result = compact([text], options).text;
     for length in 1..text.len().min(20) {
@@ -125,7 +125,7 @@ fn long_texts_are_truncated() {
         assert_eq!(String::from_utf8(cut.json).unwrap(), expected, "{limit}");
         assert_eq!(cut.truncated, limit < all.len());
     }
-    // What comes after is not looked at.
+    // What follows the cut is not validated.
     let cut = whole(b"[1,2,3,4,5,6,7,8,9,10}", &limited(6)).unwrap();
     assert_eq!(cut, Text { json: b"[1,2]".to_vec(), truncated: true });
     assert!(whole(b"[1,2}", &limited(6)).is_err());

@@ -27,7 +27,7 @@ fn tapped(media_type: &str, encoding: &str, body: &[u8], piece: usize) -> Option
     }
 }
 
-/// The same however it is cut.
+/// Expects the same result for every split into pieces.
 fn found(media_type: &str, body: &[u8]) -> Option<(String, String)> {
     let whole = tapped(media_type, "", body, body.len());
     for piece in 1..body.len().min(40) {
@@ -54,7 +54,7 @@ fn names_are_read_from_json_of_all_shapes() {
             names("a-x", "a-"),
         ),
         (r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a"}}"#, names("a", "")),
-        // A custom resource, sorted.
+        // A custom resource has sorted keys.
         (
             r#"{"apiVersion":"x/v1","data":{"metadata":{"name":"b"},"kind":"Status"},"kind":"Widget","metadata":{"annotations":{"name":"c"},"generateName":"a-","managedFields":[{"name":"d"}],"name":"a-x","uid":"u"},"spec":{}}"#,
             names("a-x", "a-"),

@@ -68,7 +68,7 @@ impl Health {
     /// Awaits an attempt that may hang.
     pub(crate) async fn watched<T>(&self, attempt: impl Future<Output = T>) -> T {
         // Also dropped if the attempt is cancelled.
-        let _attempt = UnderWay::new(self);
+        let _attempt = AttemptInProgress::new(self);
         attempt.await
     }
 
@@ -161,18 +161,18 @@ fn silent(name: &str, time: Duration) -> String {
 }
 
 /// An attempt in progress.
-struct UnderWay<'a>(&'a Health);
+struct AttemptInProgress<'a>(&'a Health);
 
-impl<'a> UnderWay<'a> {
-    fn new(health: &'a Health) -> UnderWay<'a> {
+impl<'a> AttemptInProgress<'a> {
+    fn new(health: &'a Health) -> AttemptInProgress<'a> {
         let mut waiting = health.waiting();
         waiting.attempts += 1;
         waiting.since.get_or_insert_with(Instant::now);
-        UnderWay(health)
+        AttemptInProgress(health)
     }
 }
 
-impl Drop for UnderWay<'_> {
+impl Drop for AttemptInProgress<'_> {
     fn drop(&mut self) {
         let mut waiting = self.0.waiting();
         waiting.attempts -= 1;

@@ -36,15 +36,15 @@ use tokio_util::sync::CancellationToken;
 
 use self::courier::StreamCourier;
 use self::writer::{Item, Writer};
-use crate::delivery::spool::{self, About, Spool};
+use crate::delivery::spool::{self, Spool, SpoolKind};
 use crate::delivery::{DeliveryMetrics, Health, SpoolConfig, UNAWAITED};
 use crate::{
     BackendState, Commit, Destination, DroppedEvents, Line, Plugin, WhenFailed, WriteError,
 };
 
 /// Properties of the spool of a stream backend.
-const SPOOL: About =
-    About { name: "the spool", size_flag: "spool-max-size", format: &lines::FORMAT };
+const SPOOL: SpoolKind =
+    SpoolKind { name: "the spool", size_flag: "spool-max-size", format: &lines::FORMAT };
 
 /// Time for counting lost events after the shutdown has timed out.
 const COUNTING: Duration = Duration::from_millis(200);

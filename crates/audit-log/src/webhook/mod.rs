@@ -45,12 +45,12 @@ pub use crate::delivery::SpoolConfig;
 
 use self::collector::{Collector, Outlet};
 use self::sender::{Ending, Sender};
-use crate::delivery::spool::{About, Spool};
+use crate::delivery::spool::{Spool, SpoolKind};
 use crate::delivery::{DeliveryMetrics, Health};
 use crate::{BackendState, Commit, DroppedEvents, Line, Mode, Plugin, WhenFailed, WriteError};
 
 /// Properties of the spool of a webhook backend.
-pub(crate) const SPOOL: About = About {
+pub(crate) const SPOOL: SpoolKind = SpoolKind {
     name: "the webhook's spool",
     size_flag: "--audit-webhook-spool-max-size",
     format: &list::FORMAT,

@@ -80,9 +80,7 @@ impl fmt::Debug for Text<'_> {
 fn first_backslash(text: &[u8]) -> Option<usize> {
     let (blocks, rest) = text.as_chunks::<16>();
     let found = match text.last_chunk::<16>() {
-        Some(last) if blocks.len() <= 4 => {
-            blocks.iter().chain([last]).any(|block| bits::has_backslash(block))
-        }
+        Some(last) if blocks.len() <= 4 => blocks.iter().chain([last]).any(bits::has_backslash),
         Some(_) => true,
         None => rest.contains(&b'\\'),
     };

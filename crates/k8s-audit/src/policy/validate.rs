@@ -100,10 +100,10 @@ fn group_resources(node: &Node, rule: &str, errors: &mut Diagnostics) -> GroupRe
         let message = format!(
             "{rule}.resources.group: Invalid value: {}: {}",
             quote(group.as_bytes()),
-            about_subdomain(group)
+            suggest_subdomain(group)
         );
         let at = node.member("group").map_or(node.at, |group| group.at);
-        errors.add(at, message, about_group(group));
+        errors.add(at, message, suggest_group(group));
     }
     if !entry.resource_names.is_empty() && entry.resources.is_empty() {
         let message = format!(
@@ -119,7 +119,7 @@ fn group_resources(node: &Node, rule: &str, errors: &mut Diagnostics) -> GroupRe
 }
 
 /// Returns Kubernetes' own error message.
-fn about_subdomain(group: &str) -> String {
+fn suggest_subdomain(group: &str) -> String {
     let too_long = (group.len() > 253).then_some("must be no more than 253 bytes");
     let labels_fit = group.split('.').all(|label| is_dns_subdomain(label) || label.len() > 253);
     let malformed = (group.len() <= 253 || !labels_fit).then_some(
@@ -130,7 +130,7 @@ fn about_subdomain(group: &str) -> String {
     [too_long, malformed].into_iter().flatten().collect::<Vec<_>>().join(",")
 }
 
-fn about_group(written: &str) -> Help {
+fn suggest_group(written: &str) -> Help {
     if let Some((group, _)) = written.split_once('/') {
         return Some(if is_dns_subdomain(group) {
             format!("leave the version out: \"{group}\"")

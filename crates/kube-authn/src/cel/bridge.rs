@@ -37,11 +37,11 @@ const OPTIONAL: &str = "@optional";
 
 /// A list, map, type, or other value that the interpreter passes on without using it.
 #[derive(Debug, Clone)]
-struct Passed(Value);
+struct Opaque(Value);
 
 static PASSED_TYPE: CelType = CelType::new_unspecified_type("passed");
 
-impl Val for Passed {
+impl Val for Opaque {
     fn get_type(&self) -> &CelType {
         <Self as Val>::cel_type()
     }
@@ -62,7 +62,7 @@ impl Val for Passed {
     }
 }
 
-impl StaticVal for Passed {}
+impl StaticVal for Opaque {}
 
 /// Converts a value for the interpreter.
 pub(super) fn to_interpreter(value: Value) -> Box<dyn Val> {
@@ -77,7 +77,7 @@ pub(super) fn to_interpreter(value: Value) -> Box<dyn Val> {
         Value::Optional(Some(inner)) => {
             Box::new(CelOptional::of(to_interpreter(inner.as_ref().clone())))
         }
-        value => Box::new(Passed(value)),
+        value => Box::new(Opaque(value)),
     }
 }
 
@@ -87,7 +87,7 @@ pub(super) fn to_interpreter(value: Value) -> Box<dyn Val> {
 /// Returns an error if the value would exceed the cost limit, or has a type that expressions cannot
 /// create.
 pub(super) fn from_interpreter(value: &dyn Val) -> Outcome {
-    if let Some(Passed(value)) = value.downcast_ref::<Passed>() {
+    if let Some(Opaque(value)) = value.downcast_ref::<Opaque>() {
         return Ok(value.clone());
     }
     if let Some(value) = value.downcast_ref::<CelBool>() {

@@ -52,14 +52,14 @@ fn temporary(content: &str) -> PathBuf {
     path
 }
 
-fn is_revoked(verdict: Judged) -> bool {
+fn is_revoked(verdict: Authenticated) -> bool {
     let Err(CertificateError::Chain(error)) = verdict else { return false };
     matches!(error.reason(), pki::Reason::Revoked { .. })
 }
 
-type Judged = Result<Option<Arc<User>>, CertificateError>;
+type Authenticated = Result<Option<Arc<User>>, CertificateError>;
 
-fn user(trusted: &ClientCa, chain: Vec<CertificateDer<'static>>) -> Judged {
+fn user(trusted: &ClientCa, chain: Vec<CertificateDer<'static>>) -> Authenticated {
     ClientCertificates::new(chain).unwrap().user(trusted)
 }
 
@@ -86,7 +86,7 @@ fn chain_usage_and_validity_are_verified() {
     let middle = ca(Some(&root), "middle");
     let trusted = client_ca(&root.pem);
     let below = leaf(&middle, named("deep"));
-    let names = |user: Judged| user.map(|user| user.map(|user| user.username.clone()));
+    let names = |user: Authenticated| user.map(|user| user.map(|user| user.username.clone()));
     let deep = names(user(&trusted, vec![below.clone(), middle.der.clone()]));
     assert_eq!(deep, Ok(Some("deep".into())));
     assert_eq!(names(user(&trusted, vec![leaf(&root, |_| {})])), Ok(None), "no common name");

@@ -129,7 +129,7 @@ fn a_truncated_body_is_malformed() {
 
 #[test]
 fn nesting_is_bounded() {
-    // A schema that is `not` a schema that is `not` a schema …
+    // A schema that is `not` a schema that is `not` a schema, and so on.
     let schema = (0..super::super::generated::MESSAGES.len() as u16)
         .map(table::message)
         .find(|fields| fields.iter().any(|field| field.name == "x-kubernetes-int-or-string"))

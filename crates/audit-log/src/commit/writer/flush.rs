@@ -24,7 +24,7 @@ impl Writer {
             self.queue.call();
             return;
         }
-        let Some(mut held) = self.soon() else {
+        let Some(mut held) = self.try_hold_repeatedly() else {
             // The thread that has locked the output checks the queue after unlocking it.
             self.look_after_others(false);
             return;

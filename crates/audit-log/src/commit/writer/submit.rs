@@ -20,7 +20,7 @@ impl Writer {
     /// Writes an event now, after the queued ones. Returns it if the output cannot be locked soon
     /// or the queue is closed; the caller must queue it then.
     pub(in crate::commit) fn write_now(&self, line: Line) -> Result<Result<(), WriteError>, Line> {
-        let Some(mut held) = self.soon() else { return Err(line) };
+        let Some(mut held) = self.try_hold_repeatedly() else { return Err(line) };
         let started = Instant::now();
         self.queue.take_with(line, &mut held.group)?;
         let result = self.write_taken(&mut held);
@@ -59,7 +59,7 @@ impl Writer {
         self.queue.call();
     }
 
-    pub(super) fn soon(&self) -> Option<MutexGuard<'_, Held>> {
+    pub(super) fn try_hold_repeatedly(&self) -> Option<MutexGuard<'_, Held>> {
         for _ in 0..TRIES {
             if let Some(held) = self.try_hold() {
                 return Some(held);

@@ -47,7 +47,7 @@ const RETRY: ExponentialBackoff =
 
 /// Properties of the spools of one kind of backend.
 #[derive(Debug)]
-pub(crate) struct About {
+pub(crate) struct SpoolKind {
     /// The name of the spool in messages: `the webhook's spool`.
     pub(crate) name: &'static str,
     /// The setting of the maximum size.
@@ -60,7 +60,7 @@ pub(crate) struct About {
 #[derive(Debug)]
 pub(crate) struct Spool {
     config: SpoolConfig,
-    about: &'static About,
+    about: &'static SpoolKind,
     directory: Mutex<Arc<Directory>>,
     state: Mutex<State>,
     changed: Notify,
@@ -102,17 +102,17 @@ enum Access {
 pub(crate) enum SpoolError {
     /// The spool is full.
     #[error("{} is full; raise {}", .0.name, .0.size_flag)]
-    Full(&'static About),
+    Full(&'static SpoolKind),
     /// A disk operation failed.
     #[error("cannot write to {about}: {source}", about = .0.name, source = .1)]
-    Io(&'static About, io::Error),
+    Io(&'static SpoolKind, io::Error),
 }
 
 impl Spool {
     /// Opens the directory, creating it if it is missing, and lists its batches.
     pub(crate) fn open(
         config: &SpoolConfig,
-        about: &'static About,
+        about: &'static SpoolKind,
         metrics: Arc<DeliveryMetrics>,
     ) -> io::Result<Spool> {
         let directory = Arc::new(Directory::open(&config.dir, about.format.extension)?);

@@ -101,7 +101,7 @@ impl Search<'_> {
     }
 
     /// Calls `each` with combinations that no rule in `earlier` matches, until it returns `true`.
-    fn combine(&mut self, earlier: &Bits, each: &mut dyn FnMut(Chosen<'_>) -> bool) {
+    fn combine(&mut self, earlier: &Bits, each: &mut dyn FnMut(Assignment<'_>) -> bool) {
         let all = self.candidates;
         for user in &all.users {
             let by_user = earlier.and(&user.rules);
@@ -120,7 +120,7 @@ impl Search<'_> {
                             continue;
                         }
                         let target = Target::Resource(&namespace.value, &resource.value);
-                        let chosen = Chosen { user: &user.value, verb: &verb.value, target };
+                        let chosen = Assignment { user: &user.value, verb: &verb.value, target };
                         if each(chosen) {
                             return;
                         }
@@ -138,7 +138,7 @@ impl Search<'_> {
                         continue;
                     }
                     let target = Target::Path(&path.value);
-                    if each(Chosen { user: &user.value, verb: &verb.value, target }) {
+                    if each(Assignment { user: &user.value, verb: &verb.value, target }) {
                         return;
                     }
                 }
@@ -148,7 +148,7 @@ impl Search<'_> {
 }
 
 /// One value in each dimension.
-struct Chosen<'c> {
+struct Assignment<'c> {
     user: &'c candidates::User,
     verb: &'c String,
     target: Target<'c>,

@@ -6,7 +6,7 @@ use http::Method;
 use http::uri::PathAndQuery;
 
 use super::candidates::Resource;
-use super::{Chosen, Target};
+use super::{Assignment, Target};
 use crate::RequestInfo;
 use crate::UserInfo;
 use crate::policy::matcher::Policy;
@@ -24,7 +24,7 @@ pub struct Witness {
 
 impl Witness {
     /// Returns the request with these values if it reaches the rule.
-    pub(super) fn new(chosen: Chosen<'_>, policy: &Policy, rule: usize) -> Option<Witness> {
+    pub(super) fn new(chosen: Assignment<'_>, policy: &Policy, rule: usize) -> Option<Witness> {
         let user = UserInfo {
             username: chosen.user.name.clone(),
             groups: chosen.user.group.iter().cloned().collect(),
