@@ -1,4 +1,4 @@
-//! What recording a JSON body costs, in MB of body a second and in time for a small object.
+//! Measures the cost of recording JSON bodies: throughput in MB/s, and the time for a small object.
 //!
 //! Run with `cargo bench --bench body`.
 
@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use audit_body::{Compactor, CompiledPaths, Options, Redaction};
 
-/// How a body arrives: as a TLS record has it.
+/// The size of the pieces in which a body arrives: a TLS record.
 const PIECE: usize = 16 << 10;
 
 const POD: &str = r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"web-7d4b9c6f5d-x2x7k","generateName":"web-7d4b9c6f5d-","namespace":"shop","uid":"3761b3bc-93b9-41fd-9783-0dc0459d48d2","resourceVersion":"123456789","creationTimestamp":"2026-05-04T10:11:12Z","labels":{"app.kubernetes.io/name":"web","pod-template-hash":"7d4b9c6f5d"},"managedFields":[{"manager":"kube-controller-manager","operation":"Update","apiVersion":"v1","time":"2026-05-04T10:11:12Z","fieldsType":"FieldsV1","fieldsV1":{"f:metadata":{"f:generateName":{},"f:labels":{".":{},"f:app.kubernetes.io/name":{},"f:pod-template-hash":{}}},"f:spec":{"f:containers":{"k:{\"name\":\"web\"}":{".":{},"f:image":{},"f:imagePullPolicy":{},"f:name":{},"f:resources":{}}},"f:dnsPolicy":{},"f:enableServiceLinks":{},"f:restartPolicy":{}}}}]},"spec":{"containers":[{"name":"web","image":"registry.example.org/shop/web:1.2.3","args":["--listen=:8080","--log-level=info"],"env":[{"name":"DATABASE_URL","value":"postgres://db.shop.svc:5432/shop"}],"resources":{"limits":{"cpu":"500m","memory":"256Mi"},"requests":{"cpu":"100m","memory":"128Mi"}},"terminationMessagePath":"/dev/termination-log","terminationMessagePolicy":"File","imagePullPolicy":"IfNotPresent"}],"restartPolicy":"Always","terminationGracePeriodSeconds":30,"dnsPolicy":"ClusterFirst","serviceAccountName":"default","nodeName":"node-1","securityContext":{},"schedulerName":"default-scheduler","priority":0,"enableServiceLinks":true},"status":{"phase":"Running","hostIP":"10.0.0.5","podIP":"10.244.1.17","startTime":"2026-05-04T10:11:12Z","qosClass":"Burstable"}}"#;
@@ -53,7 +53,7 @@ fn main() {
     measure("one long string", &config, plain);
 }
 
-/// The best of five rounds: what disturbs a run only ever makes it slower.
+/// The best of five rounds, since disturbances only make a run slower.
 fn measure(what: &str, body: &str, options: impl Fn() -> Options) {
     let rounds = (20_000_000 / body.len()).max(1);
     let best = (0..5)

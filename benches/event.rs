@@ -1,4 +1,4 @@
-//! What the audit record costs: one event encoded, one request's facts resolved.
+//! Measures the cost of audit events: evaluating a request, and encoding one event.
 //!
 //! Run with `cargo bench --bench event`.
 
@@ -18,7 +18,7 @@ use std::time::Instant;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method};
 use k8s_audit::request::RequestInfo;
-use kube_audit_proxy::audit::record::{Format, Recorder};
+use kube_audit_proxy::audit::record::{AuditPipeline, Format};
 use kube_audit_proxy::request::source::TrustedProxies;
 
 use crate::sample::Sample;
@@ -59,7 +59,8 @@ fn main() {
     });
 }
 
-/// A whole record at level Metadata, both events of it, by sinks that keep nothing.
+/// The complete record of a request at level Metadata, with both events, for sinks that discard
+/// them.
 fn records(sample: &Sample) {
     let all = policy("rules: [{level: Metadata}]");
     let late = policy("omitStages: [RequestReceived]\nrules: [{level: Metadata}]");
@@ -72,12 +73,12 @@ fn records(sample: &Sample) {
         ),
         ("two sinks, two formats", vec![sink(&all, Format::Json), sink(&all, Format::Legacy)]),
     ] {
-        let recorder = Arc::new(Recorder::new(sinks, Arc::default(), None));
+        let recorder = Arc::new(AuditPipeline::new(sinks, Arc::default(), None));
         measure(&format!("record at Metadata, {what}"), || sample.record(&recorder));
     }
 }
 
-/// The best of five rounds: what disturbs a run only ever makes it slower.
+/// The best of five rounds, since disturbances only make a run slower.
 fn measure(what: &str, mut work: impl FnMut()) {
     let best = (0..5)
         .map(|_| {

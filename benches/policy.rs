@@ -1,6 +1,6 @@
-//! What a policy evaluation costs: `cargo bench --bench policy`.
+//! Measures the cost of a policy evaluation: `cargo bench --bench policy`.
 //!
-//! Prints nanoseconds an operation; each number is the best of several rounds, over a mix of
+//! Prints nanoseconds per operation; each number is the best of several rounds, over a mix of
 //! requests of which most are matched by late rules or by none.
 
 #![allow(unreachable_pub, reason = "a program has no public interface")]
@@ -31,7 +31,7 @@ const REQUESTS: [(&str, &str); 8] = [
     ("DELETE", "/apis/example.com/v1/widgets/w%2D1"),
 ];
 
-/// Nanoseconds that one operation of a batch takes, in the best of the rounds.
+/// Nanoseconds per operation in the best round.
 fn best(operations: usize, mut batch: impl FnMut()) -> f64 {
     const ROUNDS: usize = 50;
     const BATCHES: usize = 200;

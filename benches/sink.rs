@@ -1,8 +1,8 @@
-//! What it costs a request to have its events written: CPU time of the whole process per event, the
-//! writer thread included, beyond that of the same work without a log.
+//! Measures what writing events costs a request: CPU time of the whole process per event, including
+//! the writer thread, minus that of the same work without a log.
 //!
-//! Run with `cargo bench --bench sink`, or `cargo bench --bench sink -- always` for that alone.
-//! Linux only: CPU time is read from `/proc`.
+//! Run with `cargo bench --bench sink`, or `cargo bench --bench sink -- always` for one case. Linux
+//! only: CPU time is read from `/proc`.
 
 #![allow(unreachable_pub, reason = "a program has no public interface")]
 
@@ -15,13 +15,13 @@ use audit_log::seal::{SealConfig, SealKey};
 use audit_log::{CommitSequence, LogBackend, LogConfig, LogPath, Mode, Rotation, SyncMode};
 use tokio::runtime::Handle;
 
-/// Of a usual event of level Metadata.
+/// The size of a typical event of level Metadata.
 const LINE: usize = 900;
 const EVENTS: usize = 200_000;
-/// Where each may wait for the disk; with many tasks sixteen times as many, so that a round takes
-/// some seconds and is sealed more than once.
+/// The number of events if each may wait for the disk. With many tasks it is multiplied by 16, so
+/// that a round takes some seconds and has several seals.
 const SYNCED_EVENTS: usize = 4_000;
-/// Turns of a loop between two events, some microseconds.
+/// Iterations of a loop between two events: some microseconds of work.
 const WORK: u32 = 10_000;
 
 fn main() {
@@ -29,7 +29,7 @@ fn main() {
     let runtime = runtime.expect("a runtime");
     let folder =
         std::env::temp_dir().join(format!("kube-audit-proxy-bench-{}", std::process::id()));
-    // Cargo itself gives `--bench`.
+    // Cargo adds `--bench`.
     let only = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
     let mut group = "";
     println!("{:<12} {:>6} {:>12} {:>12}", "mode", "tasks", "CPU µs/event", "events/s");
@@ -78,12 +78,12 @@ fn batch() -> Mode {
     Mode::Batch { buffer_size: 1 << 20, max_size: 1, max_wait: Duration::ZERO, throttle: None }
 }
 
-/// CPU time of one event in microseconds, and events a second; the best of three rounds.
+/// CPU time per event in microseconds, and events per second; the best of three rounds.
 async fn measure(sink: LogBackend, tasks: usize, events: usize) -> (f64, f64) {
     let mut best = (f64::INFINITY, 0.0_f64);
     for _ in 0..3 {
         let (started, cpu) = (Instant::now(), cpu_time());
-        // One for each thread of the runtime, as if they were workers.
+        // One sequence per thread of the runtime, as for workers.
         let sequence = |_| {
             let (thread, runtime) = (std::thread::current().id(), Handle::current());
             CommitSequence::of_worker(thread, runtime, [&sink])
@@ -98,8 +98,8 @@ async fn measure(sink: LogBackend, tasks: usize, events: usize) -> (f64, f64) {
                         let mut line = vec![b'x'; LINE];
                         line.push(b'\n');
                         sink.submit(line, &sequence).await.expect("a disk with room");
-                        // In `blocking` it is not the submitter that waits, but what writes needs a
-                        // turn.
+                        // In `blocking` mode, the submitter does not wait, but the task that writes
+                        // must be able to run.
                         tokio::task::yield_now().await;
                     }
                 })

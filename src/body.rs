@@ -1,4 +1,4 @@
-//! The bodies that pass through the proxy.
+//! The bodies of requests that the proxy forwards.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -12,18 +12,18 @@ use tokio::time::Sleep;
 
 use crate::http2::RequestStream;
 
-/// Errors of bodies in transit; what they are matters only to the log.
+/// An error of a forwarded body; only the log uses its text.
 pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A body on its way to the API server.
 pub enum RequestBody {
-    /// No body, or one that is known: these requests can be sent again.
+    /// No body, or one that is known completely. Such a request can be sent again.
     Known(Option<Bytes>),
-    /// The client's body, streamed, and looked at in passing if `tap` is there.
+    /// The client's body, which is streamed.
     Client {
         /// The client's body.
         body: ClientBody,
-        /// Sees each data frame, and the end.
+        /// Receives each data frame, and the end.
         tap: Option<Box<dyn Tap>>,
     },
 }
@@ -37,12 +37,12 @@ enum Source {
 }
 
 impl ClientBody {
-    /// Of a request that hyper has read.
+    /// Creates the body of an HTTP/1.1 request.
     pub fn http1(body: Incoming) -> ClientBody {
         ClientBody(Source::Http1(body))
     }
 
-    /// Of an HTTP/2 stream.
+    /// Creates the body of an HTTP/2 request.
     pub(crate) fn http2(body: RequestStream) -> ClientBody {
         ClientBody(Source::Http2(body))
     }
@@ -63,8 +63,7 @@ impl Body for ClientBody {
             }
             Source::Http2(body) => {
                 Poll::Ready(match ready!(Pin::new(body).poll_frame(context)) {
-                    // The client needs the answer only, and no more of its own body
-                    // (RFC 9113, 8.1).
+                    // The response does not depend on the rest of the body (RFC 9113, 8.1).
                     Some(Err(error)) if error.reason() == Some(h2::Reason::NO_ERROR) => None,
                     frame => frame.map(|frame| frame.map_err(Into::into)),
                 })
@@ -87,8 +86,8 @@ impl Body for ClientBody {
     }
 }
 
-/// A recorded body has to be complete after this time, as long as kube-apiserver lets any request
-/// take (`--request-timeout`): until then it occupies memory that others may need.
+/// Maximum duration of a recorded body, which uses memory that others may need. It is the time that
+/// kube-apiserver allows for a whole request (`--request-timeout`).
 pub(crate) const BODY_DEADLINE: Duration = Duration::from_secs(60);
 
 /// The client did not complete its body in time.
@@ -96,24 +95,24 @@ pub(crate) const BODY_DEADLINE: Duration = Duration::from_secs(60);
 #[error("the request body was not complete after {BODY_DEADLINE:?}")]
 pub(crate) struct BodyTimeout;
 
-/// Looks at a body while it passes. Must never delay or change it.
+/// Observes a body while it is forwarded. Must never delay or change it.
 pub trait Tap: Send {
-    /// The next bytes of the body.
+    /// Receives the next bytes of the body.
     fn data(&mut self, data: &Bytes);
-    /// The body has ended, with all its bytes seen.
+    /// Called when the whole body has been received.
     fn end(&mut self);
-    /// Called while more of the body is awaited. Ready when it has taken too long; the body is
-    /// broken off then.
+    /// Called while the proxy waits for more of the body. Ready when that has taken too long; the
+    /// body then fails.
     fn poll_deadline(&mut self, context: &mut Context<'_>) -> Poll<()>;
 }
 
-/// The time until a body has to be complete. It runs from the first time that more of the body is
-/// awaited: most bodies are there at once.
+/// The deadline of a body. The time starts when the proxy first waits for more of it, because most
+/// bodies are available immediately.
 #[derive(Default)]
 pub(crate) struct Deadline(Option<Pin<Box<Sleep>>>);
 
 impl Deadline {
-    /// Ready when the time is over.
+    /// Ready when the deadline has passed.
     pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let timer = || Box::pin(tokio::time::sleep(BODY_DEADLINE));
         self.0.get_or_insert_with(timer).as_mut().poll(context)
@@ -124,7 +123,7 @@ impl RequestBody {
     /// A request without a body.
     pub const EMPTY: RequestBody = RequestBody::Known(None);
 
-    /// The same body once more, if it is known in full.
+    /// Returns a copy of the body, if it is known completely.
     pub fn try_clone(&self) -> Option<RequestBody> {
         match self {
             RequestBody::Known(bytes) => Some(RequestBody::Known(bytes.clone())),

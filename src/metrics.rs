@@ -31,6 +31,7 @@ use crate::upstream::access::Access;
 use audit_log::{
     BackendFamilies, BackendMetrics, DeliveryFamilies, DeliveryMetrics, LogFamilies, LogMetrics,
 };
+use audit_stream::otlp::{OtlpFamilies, OtlpMetrics};
 use kube_authn::AuthenticationMetrics;
 
 /// All metrics of the process.
@@ -58,6 +59,7 @@ pub(crate) struct Metrics {
     policies: PolicyFamilies,
     logs: LogFamilies,
     deliveries: DeliveryFamilies,
+    collectors: OtlpFamilies,
 }
 
 impl Default for Metrics {
@@ -91,12 +93,14 @@ impl Metrics {
             policies: PolicyFamilies::default(),
             logs: LogFamilies::default(),
             deliveries: DeliveryFamilies::default(),
+            collectors: OtlpFamilies::default(),
         };
         let registry = &mut metrics.registry;
         metrics.audit.register(registry);
         families.register(registry);
         metrics.logs.register(registry);
         metrics.deliveries.register(registry);
+        metrics.collectors.register(registry);
         metrics.policies.register(registry);
         metrics.server.register(registry);
         metrics.upstream.register(registry);
@@ -137,6 +141,11 @@ impl Metrics {
     /// Returns the metrics of the backend that sends events elsewhere, which `backend` belongs to.
     pub(crate) fn delivery(&self, backend: Arc<BackendMetrics>) -> Arc<DeliveryMetrics> {
         self.deliveries.delivery(backend)
+    }
+
+    /// Returns the metrics of the OTLP backend that `backend` belongs to.
+    pub(crate) fn otlp(&self, backend: Arc<BackendMetrics>) -> OtlpMetrics {
+        self.collectors.otlp(backend)
     }
 
     /// Renders all metrics.

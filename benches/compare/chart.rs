@@ -1,15 +1,15 @@
-//! The charts, as one SVG that can be read on white and on black.
+//! Charts in one SVG that is legible on white and on black backgrounds.
 
 use std::fmt::Write;
 
 const WIDTH: f64 = 300.0;
 const HEIGHT: f64 = 230.0;
-/// Room of a chart for what stands around it.
+/// The margins of a chart.
 const LEFT: f64 = 46.0;
 const RIGHT: f64 = 14.0;
 const TOP: f64 = 34.0;
 const BOTTOM: f64 = 36.0;
-/// Room for the legend under all of them.
+/// The height of the legend, which all charts share.
 const LEGEND: f64 = 30.0;
 
 const COLOURS: [(&str, &str); 5] = [
@@ -20,25 +20,25 @@ const COLOURS: [(&str, &str); 5] = [
     ("kap RequestResponse", "#d1247f"),
 ];
 
-/// CPU time of a request against something.
+/// CPU time per request, by a parameter.
 pub struct Chart {
-    /// What it is against.
+    /// The name of the parameter.
     pub title: String,
-    /// Names of the places on the horizontal axis, which are equally far from each other.
+    /// The values of the parameter, at equal distances on the horizontal axis.
     pub points: Vec<String>,
     pub lines: Vec<Line>,
-    /// Whether every step of the vertical axis is ten times the one before.
+    /// Whether the vertical axis is logarithmic.
     pub logarithmic: bool,
 }
 
-/// One server in a chart.
+/// The line of one server in a chart.
 pub struct Line {
     pub name: String,
-    /// Microseconds, one for each point.
+    /// Microseconds for each value of the parameter.
     pub values: Vec<f64>,
 }
 
-/// All charts beside each other.
+/// Draws the charts side by side.
 pub fn svg(charts: &[Chart]) -> String {
     let width = WIDTH * charts.len() as f64;
     let mut text = format!(
@@ -92,7 +92,7 @@ impl Chart {
 
     fn x(&self, index: usize) -> f64 {
         let gaps = self.points.len().saturating_sub(1).max(1) as f64;
-        // A little off the axis on both sides.
+        // Some space to the axis on both sides.
         let (left, right) = (LEFT + 16.0, WIDTH - RIGHT - 16.0);
         left + (right - left) * index as f64 / gaps
     }
@@ -123,7 +123,7 @@ impl Chart {
         (most / self.step()).ceil() * self.step()
     }
 
-    /// A round number of which three to six make the axis.
+    /// A round step that results in three to six labels of the axis.
     fn step(&self) -> f64 {
         let most = self.values().fold(1.0, f64::max);
         let power = 10_f64.powf((most / 5.0).log10().floor());

@@ -1,4 +1,4 @@
-//! Every proxy under the same load: as fast as it can, and at half of that.
+//! All proxies under the same load: at full speed, and at half of the slowest one's rate.
 
 use anyhow::Result;
 
@@ -9,11 +9,11 @@ use crate::options::Part;
 use crate::report::{comparison, figures};
 use crate::servers::Server;
 
-/// Connections and requests under way on each, by protocol: 64 requests at once either way.
+/// The number of connections and of concurrent requests on each, by protocol; 64 requests in total.
 const SHAPES: [(Http, usize, usize, &str); 2] =
     [(Http::Two, 16, 4, "HTTP/2"), (Http::One, 64, 1, "HTTP/1.1")];
 
-/// Both protocols, one after the other, and the fixed rate over HTTP/2.
+/// Measures both protocols, and the fixed rate over HTTP/2.
 pub fn run(bench: &mut Bench, servers: &[&Server]) -> Result<()> {
     let mut slowest = None;
     let wants_half = bench.options.wants(Part::Half);
@@ -43,7 +43,7 @@ pub fn run(bench: &mut Bench, servers: &[&Server]) -> Result<()> {
     Ok(())
 }
 
-/// A load of small answers over one connection.
+/// A load with small responses over one connection.
 pub fn base(http: Http, requests: usize) -> Load {
     Load {
         http,

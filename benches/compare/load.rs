@@ -1,4 +1,4 @@
-//! Requests by h2load, and what they cost the server.
+//! Sends requests with h2load, and measures their cost for the server.
 
 use std::path::Path;
 use std::process::Command;
@@ -13,66 +13,67 @@ use crate::servers::Server;
 use crate::usage::{Usage, resident};
 use crate::workspace::{TOKEN, Workspace, path_of};
 
-/// What h2load may take, whatever it does.
+/// Maximum duration of h2load.
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// What is sent.
+/// The requests to send.
 #[derive(Debug, Clone, Copy)]
 pub struct Load {
     pub http: Http,
     pub connections: usize,
-    /// Requests under way on each connection.
+    /// Concurrent requests on each connection.
     pub streams: usize,
     pub requests: usize,
-    /// Requests a second of all connections; as fast as it can where there is none.
+    /// Requests per second on all connections; `None` for full speed.
     pub rate: Option<f64>,
-    /// One of the upstream's answers.
+    /// The path of one of the upstream's responses.
     pub body: &'static str,
-    /// Which of the requests count.
+    /// Which of the requests are measured.
     pub counted: Counted,
 }
 
-/// Which requests of a measurement count.
+/// Which requests of a run are measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Counted {
-    /// All of them, with the opening of the connections.
+    /// All of them, including the opening of the connections.
     All,
-    /// Those in the middle, when all connections are open and none is closed.
+    /// Those in the middle, while all connections are open.
     Middle,
 }
 
-/// The protocol of clients.
+/// The protocol between client and server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Http {
     One,
     Two,
 }
 
-/// What came of it.
+/// The result of a run.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Sample {
-    /// CPU time of the server for each request, microseconds.
+    /// CPU time of the server per request in microseconds.
     pub cpu_us: f64,
     /// Its part in user mode.
     pub user_us: f64,
     /// Its part in the kernel.
     pub system_us: f64,
-    /// Requests a second.
+    /// Requests per second.
     pub rate: f64,
-    /// Half of the requests took no longer, microseconds.
+    /// Median latency in microseconds.
     pub p50_us: f64,
-    /// 99 of 100 took no longer.
+    /// 99th percentile of the latency in microseconds.
     pub p99_us: f64,
-    /// Resident memory at the end, MiB.
+    /// Resident memory at the end in MiB.
     pub memory_mib: f64,
-    /// Times a thread of the server has waited, for each request.
+    /// Context switches of the server's threads that waited, per request.
     pub waits: f64,
 }
 
 /// Sends `load` to a server.
 ///
 /// # Errors
-/// Where an answer is not 200, one is missing, or the audit log does not have as many events.
+/// If a response is missing or not 200, or if the audit log does not contain the expected number of
+/// events.
 pub fn send(work: &Workspace, server: &Server, load: &Load) -> Result<Sample> {
     let attempt = || -> Result<Sample> {
         let rows_file = work.file("h2load.log");
@@ -81,20 +82,20 @@ pub fn send(work: &Workspace, server: &Server, load: &Load) -> Result<Sample> {
         let span = Span::of(server, load, &rows_file, &mut client)?;
         let rows = Rows::read(&rows_file)?;
         rows.check(load.requests)?;
-        // The writing of the last events counts too.
+        // The time for writing the last events is included.
         if let Some(log) = &server.log {
             log.take(load.requests)?;
         }
         let span = match load.counted {
-            Counted::All => Span { after: Moment::now(server)?, ..span },
+            Counted::All => Span { after: Snapshot::now(server)?, ..span },
             Counted::Middle => span,
         };
         Ok(rows.sample(&span, load.counted, server))
     };
     attempt().with_context(|| {
-        let said = server.said();
-        let said = if said.is_empty() { "nothing" } else { &said };
-        format!("{}, which says {said}, under {load:?}", server.name)
+        let stderr_tail = server.stderr_tail();
+        let stderr_tail = if stderr_tail.is_empty() { "nothing" } else { &stderr_tail };
+        format!("{}, which says {stderr_tail}, under {load:?}", server.name)
     })
 }
 
@@ -117,29 +118,29 @@ fn command(server: &Server, load: &Load, rows: &Path) -> Result<Command> {
     Ok(command)
 }
 
-/// From when until when something is measured.
+/// The period that is measured.
 struct Span {
-    before: Moment,
-    after: Moment,
+    before: Snapshot,
+    after: Snapshot,
 }
 
-struct Moment {
-    /// Microseconds since 1970, as h2load counts.
+struct Snapshot {
+    /// Microseconds since 1970, like in the output of h2load.
     time: u128,
     usage: Usage,
 }
 
-impl Moment {
-    fn now(server: &Server) -> Result<Moment> {
+impl Snapshot {
+    fn now(server: &Server) -> Result<Snapshot> {
         let time = SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros();
-        Ok(Moment { time, usage: Usage::of(server.ids())? })
+        Ok(Snapshot { time, usage: Usage::of(server.ids())? })
     }
 }
 
 impl Span {
-    /// Waits for the end of h2load meanwhile.
+    /// Waits for the end of h2load, and takes the usage at both ends of the period.
     fn of(server: &Server, load: &Load, rows: &Path, client: &mut Process) -> Result<Span> {
-        let mut before = Moment::now(server)?;
+        let mut before = Snapshot::now(server)?;
         let mut after = None;
         if load.counted == Counted::Middle {
             // A row has a time of 16 digits, a status of 3, a duration of about 4, and 3
@@ -150,21 +151,21 @@ impl Span {
                 (length >= size(share)).then_some(())
             };
             client.wait("be half through", DEADLINE, || reached(0.4))?;
-            before = Moment::now(server)?;
+            before = Snapshot::now(server)?;
             client.wait("be nearly through", DEADLINE, || reached(0.85))?;
-            after = Some(Moment::now(server)?);
+            after = Some(Snapshot::now(server)?);
         }
         let status = client.wait_end(DEADLINE)?;
-        ensure!(status.success(), "h2load ended with {status}: {}", client.said());
+        ensure!(status.success(), "h2load ended with {status}: {}", client.stderr_tail());
         let after = match after {
             Some(after) => after,
-            None => Moment::now(server)?,
+            None => Snapshot::now(server)?,
         };
         Ok(Span { before, after })
     }
 }
 
-/// What h2load says of each request.
+/// The rows that h2load writes, one for each request.
 struct Rows(Vec<Row>);
 
 struct Row {

@@ -1,4 +1,4 @@
-//! What the modes of the log cost, and syncing it, beside no audit at all.
+//! The cost of the modes and sync settings of the audit log, compared with no audit log.
 
 use anyhow::Result;
 
@@ -15,7 +15,7 @@ const SYNCS: [&str; 3] = ["off", "interval", "always"];
 const CLIENTS: usize = 64;
 const ROUNDS: usize = 3;
 
-/// All modes with all ways to sync, 64 clients with one request each at a time.
+/// Measures all modes with all sync settings, with 64 clients that send one request at a time.
 pub fn run(bench: &mut Bench) -> Result<()> {
     let mut servers =
         vec![start(bench, &Own { name: "no audit".into(), ..Own::new(Level::None) })?];
@@ -43,7 +43,7 @@ fn start(bench: &Bench, own: &Own) -> Result<Server> {
     own.start(&bench.options.program, &bench.work, bench.upstream)
 }
 
-/// Fewer where each may wait for the disk.
+/// Sends fewer requests if each may wait for the disk.
 fn load(bench: &Bench, sync: &str) -> Load {
     let share = if sync == "always" { 4 } else { 1 };
     let requests = (bench.scale.requests / share).max(4 * CLIENTS);

@@ -1,4 +1,4 @@
-//! kube-audit-proxy beside nginx and HAProxy: what a request costs each, on this machine.
+//! Compares the cost of a request in kube-audit-proxy, nginx and HAProxy on this machine.
 //!
 //! `cargo bench --bench compare`; see README.md in this folder. Linux only: CPU time and memory are
 //! read from `/proc`.
@@ -19,6 +19,8 @@ mod servers;
 mod starts;
 mod sweeps;
 mod syscalls;
+#[path = "../setup/tls_server.rs"]
+mod tls_server;
 mod usage;
 mod watches;
 mod workspace;
@@ -42,14 +44,14 @@ use crate::report::Report;
 use crate::servers::{Level, Own, Server, WORKERS};
 use crate::workspace::Workspace;
 
-/// What every part of the run needs.
+/// The state that all parts of the benchmark share.
 struct Bench {
     options: Options,
     scale: Scale,
     clock: Clock,
     report: Report,
     work: Workspace,
-    /// nginx, in the place of the API server.
+    /// nginx, which takes the place of the API server.
     upstream: SocketAddr,
 }
 
@@ -57,7 +59,7 @@ impl Part {
     const OF_PROXIES: [Part; 6] =
         [Part::Full, Part::Half, Part::Connections, Part::Body, Part::Rules, Part::Syscalls];
 
-    /// Its share of the time, each time that it asks for one.
+    /// The weight of the part when the time is divided.
     fn weight(self) -> f64 {
         match self {
             Part::Full => 6.0,
@@ -88,7 +90,7 @@ fn run(options: Options) -> Result<()> {
     let begun = Instant::now();
     let scale = options.scale();
     let wanted = Part::value_variants().iter().filter(|&&part| options.wants(part));
-    // Each protocol asks for a share.
+    // The full load has a share for each protocol.
     let shares = wanted.map(|&part| part.weight() * if part == Part::Full { 2.0 } else { 1.0 });
     let clock = Clock::new(scale.time_limit, shares.sum());
     let work = Workspace::new(&options.folder)?;
@@ -132,14 +134,15 @@ fn parts(bench: &mut Bench, direct: &Server) -> Result<Vec<Chart>> {
     Ok(charts)
 }
 
-/// The parts that need all proxies, which run as long as those.
+/// Runs the parts that measure all proxies.
 fn parts_of_proxies(bench: &mut Bench, direct: &Server) -> Result<Vec<Chart>> {
     let proxies = proxies(bench)?;
     let proxies: Vec<&Server> = proxies.iter().collect();
     let all: Vec<&Server> = std::iter::once(direct).chain(proxies.iter().copied()).collect();
     let mut charts = Vec::new();
     comparison::run(bench, &all)?;
-    // Against what it costs, one event more is a line between two others.
+    // The proxy with two events per request is left out of the charts: its line would be between
+    // others.
     let swept = &proxies[..proxies.len() - 1];
     if bench.options.wants(Part::Connections) {
         charts.push(sweeps::connections(bench, swept)?);
@@ -156,8 +159,8 @@ fn parts_of_proxies(bench: &mut Bench, direct: &Server) -> Result<Vec<Chart>> {
     Ok(charts)
 }
 
-/// All proxies, nginx first, the one with two events a request last; their ids are printed for
-/// profilers.
+/// Starts all proxies: first nginx, last the one with two events per request. Prints their process
+/// IDs for profilers.
 fn proxies(bench: &Bench) -> Result<Vec<Server>> {
     let (work, upstream) = (&bench.work, bench.upstream);
     let mut all = vec![
@@ -205,7 +208,7 @@ fn about(options: &Options) -> Vec<String> {
     ]
 }
 
-/// SIGINT and SIGTERM end the run where it waits next, so that all processes are ended.
+/// Ends the benchmark on SIGINT and SIGTERM, at the next wait, so that all processes are ended.
 fn end_when_asked() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::spawn(move || {
@@ -222,7 +225,7 @@ fn end_when_asked() -> Result<()> {
     Ok(())
 }
 
-/// The many connections of some parts need more files than is usual.
+/// Raises the limit of open files, because some parts open many connections.
 fn raise_file_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });

@@ -1,4 +1,4 @@
-//! Measurements in turn, and what is in the middle of them.
+//! Measures several cases alternately, and computes medians.
 
 use std::time::{Duration, Instant};
 
@@ -9,19 +9,20 @@ use crate::Bench;
 use crate::load::{Load, Sample, send};
 use crate::servers::Server;
 
-/// The time of the whole run, divided among its parts.
+/// The time limit of the benchmark, divided among its parts.
 pub struct Clock {
     end: Instant,
     weights: f64,
 }
 
 impl Clock {
-    /// `limit` for parts whose weights are `weights` together.
+    /// Divides `limit` among parts whose weights have the sum `weights`.
     pub fn new(limit: Duration, weights: f64) -> Clock {
         Clock { end: Instant::now() + limit, weights }
     }
 
-    /// When a part of this weight has to end: what earlier parts have left is for later ones.
+    /// Returns when a part of this weight must end. Time that a part does not use is left to later
+    /// ones.
     pub fn part(&mut self, weight: f64) -> Instant {
         let now = Instant::now();
         let left = self.end.saturating_duration_since(now);
@@ -31,15 +32,15 @@ impl Clock {
     }
 }
 
-/// One thing to measure.
+/// A server and a load to measure.
 pub struct Case<'a> {
-    /// As tables show it.
+    /// The name in tables.
     pub name: String,
     pub server: &'a Server,
     pub load: Load,
 }
 
-/// All measurements of one thing.
+/// All measurements of one case.
 #[derive(Debug, Clone, Serialize)]
 pub struct Series {
     pub name: String,
@@ -47,18 +48,18 @@ pub struct Series {
 }
 
 impl Series {
-    /// The least, the middle, and the most of one figure.
+    /// Returns minimum, median and maximum of a figure.
     pub fn spread(&self, figure: impl Fn(&Sample) -> f64) -> Spread {
         Spread::of(self.samples.iter().map(figure).collect())
     }
 
-    /// The middle of one figure.
+    /// Returns the median of a figure.
     pub fn median(&self, figure: impl Fn(&Sample) -> f64) -> f64 {
         self.spread(figure).median
     }
 }
 
-/// The least, the middle, and the most of some numbers.
+/// Minimum, median and maximum.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Spread {
     pub min: f64,
@@ -67,7 +68,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// All NaN where there is none.
+    /// All are NaN if there are no values.
     pub fn of(mut values: Vec<f64>) -> Spread {
         values.sort_unstable_by(f64::total_cmp);
         let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
@@ -80,8 +81,8 @@ impl Spread {
     }
 }
 
-/// Measures all cases once in each round, each round from another one on, after a warm-up. `end`
-/// ends it early, but not before the first round.
+/// After a warm-up, measures all cases once per round, starting each round with another case. Ends
+/// early at `end`, but not before the first round.
 pub fn alternate(
     bench: &Bench,
     cases: &[Case<'_>],
@@ -109,7 +110,7 @@ pub fn alternate(
         }
         longest = longest.max(start.elapsed());
     }
-    // A server whose workers are not known would look as if it cost nothing.
+    // If the processes of a server were not found, it would seem to cost nothing.
     let free = series.iter().find(|one| one.median(|sample| sample.cpu_us) <= 0.0);
     ensure!(free.is_none(), "no CPU time is known of {:?}", free.map(|one| &one.name));
     Ok(series)

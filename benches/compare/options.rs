@@ -1,21 +1,21 @@
-//! The flags.
+//! The flags of the benchmark.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
-/// The program that cargo has built together with this one.
+/// The program that cargo has built with this benchmark.
 pub const OWN_PROGRAM: &str = env!("CARGO_BIN_EXE_kube-audit-proxy");
 
-/// Measures kube-audit-proxy beside nginx and HAProxy, on this machine.
+/// Compares kube-audit-proxy with nginx and HAProxy on this machine
 #[derive(Debug, Parser)]
 #[command(name = "compare")]
 pub struct Options {
-    /// A short run with few requests, which shows that everything works; its figures mean nothing
+    /// Send few requests, only to check that everything works; the figures are meaningless
     #[arg(long)]
     pub quick: bool,
-    /// Install the programs that are missing, by apt-get
+    /// Install missing programs with apt-get
     #[arg(long)]
     pub install: bool,
     /// Rounds of the comparison; every round measures each proxy once. 5 if not given
@@ -27,56 +27,56 @@ pub struct Options {
     /// Idle watches; 10000 if not given
     #[arg(long, value_name = "COUNT", value_parser = at_least_one)]
     watches: Option<usize>,
-    /// Seconds after which no further round is begun; 540 if not given
+    /// Seconds after which no new round starts; 540 if not given
     #[arg(long, value_name = "SECONDS")]
     time_limit: Option<u64>,
-    /// What to measure, comma-separated; all but the system calls if not given
+    /// What to measure, comma-separated; everything except system calls if not given
     #[arg(long, value_name = "PARTS", value_delimiter = ',')]
     only: Vec<Part>,
-    /// Count system calls by strace too
+    /// Also count system calls with strace
     #[arg(long)]
     syscalls: bool,
     /// Another kube-audit-proxy to measure, or a script that runs one under a profiler
     #[arg(long, value_name = "FILE", default_value = OWN_PROGRAM)]
     pub program: PathBuf,
-    /// Where logs and certificates are kept meanwhile: on a disk, for the sake of --audit-log-sync
+    /// Directory for logs and certificates; should be on a disk because of --audit-log-sync
     #[arg(long, value_name = "DIR", default_value = env!("CARGO_TARGET_TMPDIR"))]
     pub folder: PathBuf,
-    /// Write every figure there
+    /// File for all figures as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Draw the charts there
+    /// File for the charts
     #[arg(long, value_name = "FILE")]
     pub svg: Option<PathBuf>,
-    /// What `cargo bench` says to every benchmark
+    /// Ignored; `cargo bench` passes it
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// A part of the run.
+/// A part of the benchmark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Part {
-    /// Each proxy as fast as it can, over HTTP/2 and HTTP/1.1
+    /// Each proxy at full speed, over HTTP/2 and HTTP/1.1
     Full,
-    /// Latency at a fixed rate: half of what the slowest can
+    /// Latency at a fixed rate, half of the slowest proxy's
     Half,
-    /// CPU time against connections
+    /// CPU time by the number of connections
     Connections,
-    /// CPU time against the size of the answer
+    /// CPU time by the size of the response
     Body,
-    /// CPU time against rules in the policy
+    /// CPU time by the number of policy rules
     Rules,
-    /// Modes of the log, and when it is synced
+    /// Modes and sync settings of the audit log
     Log,
     /// Memory of idle watches
     Watches,
-    /// Time from the start until ready
+    /// Time from start to ready
     Start,
-    /// System calls of a request
+    /// System calls per request
     Syscalls,
 }
 
-/// Sizes of a run.
+/// The sizes of measurements.
 #[derive(Debug, Clone, Copy)]
 pub struct Scale {
     pub rounds: usize,
@@ -85,16 +85,16 @@ pub struct Scale {
     pub starts: usize,
     /// Whether a tenth of the requests is sent before the first round.
     pub warm_up: bool,
-    /// How long a measurement at a fixed rate takes.
+    /// Duration of a measurement at a fixed rate.
     pub fixed_rate: Duration,
-    /// Until memory that opening the watches needed is given back.
+    /// Time for memory that was needed to open watches to be freed.
     pub settle: Duration,
-    /// When no further round is begun.
+    /// Time after which no new round starts.
     pub time_limit: Duration,
 }
 
 impl Options {
-    /// The sizes that were asked for.
+    /// Returns the sizes for these flags.
     pub fn scale(&self) -> Scale {
         let usual = if self.quick {
             Scale {
@@ -128,7 +128,7 @@ impl Options {
         }
     }
 
-    /// Whether a part is to be measured.
+    /// Returns whether a part is to be measured.
     pub fn wants(&self, part: Part) -> bool {
         match part {
             Part::Syscalls => self.syscalls || self.only.contains(&part),

@@ -1,4 +1,4 @@
-//! nginx and HAProxy: as the API server, and as proxies that record nothing.
+//! nginx and HAProxy: as the API server, and as proxies without an audit log.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -10,7 +10,7 @@ use crate::process::{Process, free_port};
 use crate::servers::{Server, WORKERS};
 use crate::workspace::{BODIES, Workspace, path_of};
 
-/// nginx with the answers, over TLS, HTTP/2 or HTTP/1.1.
+/// Starts nginx in place of the API server, over TLS with HTTP/2 or HTTP/1.1.
 pub fn upstream(workspace: &Workspace) -> Result<Server> {
     let bodies = BODIES.map(|(name, _)| {
         let file = workspace.file(&format!("bodies/{name}"));
@@ -20,8 +20,8 @@ pub fn upstream(workspace: &Workspace) -> Result<Server> {
     nginx(workspace, "direct", "", &answers)
 }
 
-/// nginx before `upstream`: HTTP/1.1 there, since it can do no other. `more` are further directives
-/// of its location.
+/// Starts nginx as a proxy in front of `upstream`, to which it only speaks HTTP/1.1. `more` are
+/// additional directives of its location.
 pub fn nginx_proxy(
     workspace: &Workspace,
     upstream: SocketAddr,
@@ -51,7 +51,7 @@ pub fn nginx_proxy(
     nginx(workspace, name, &group, &forward)
 }
 
-/// HAProxy before `upstream`, HTTP/2 on both sides.
+/// Starts HAProxy in front of `upstream`, with HTTP/2 on both sides.
 pub fn haproxy(workspace: &Workspace, upstream: SocketAddr, name: &str) -> Result<Server> {
     let address = free_port()?;
     let (pem, ca) = (workspace.file("server.pem"), workspace.file("ca.crt"));
@@ -128,7 +128,7 @@ http {{
     let mut command = Command::new(peers::find("nginx").context("nginx has gone")?);
     command.args(["-e", "stderr", "-p"]).arg(&folder).arg("-c").arg(file);
     let mut process = Process::start(&format!("nginx-{name}"), command, workspace.path())?;
-    // It listens before it has workers.
+    // It listens before its workers have started.
     process.wait_listening(address)?;
     process.wait_children(WORKERS)?;
     Ok(Server::new(name, address, process, None))

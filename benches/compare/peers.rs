@@ -1,18 +1,18 @@
-//! The programs of others that are needed, and how to get them.
+//! The other programs that are needed, and how to install them.
 
 use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-/// Programs, and Debian's packages of them.
+/// The programs and their Debian packages.
 const NEEDED: [(&str, &str); 3] =
     [("nginx", "nginx-light"), ("haproxy", "haproxy"), ("h2load", "nghttp2-client")];
 
-/// Makes sure that all are there.
+/// Checks that all programs are installed.
 ///
 /// # Errors
-/// Says which are missing, and the command that installs them.
+/// Names the missing ones, and the command that installs them.
 pub fn check(install: bool) -> Result<()> {
     let missing = missing();
     if missing.is_empty() {
@@ -33,7 +33,7 @@ pub fn check(install: bool) -> Result<()> {
     }
 }
 
-/// Where a program is: in the path, or where Debian keeps those of the administrator.
+/// Finds a program in the path or in Debian's directories for administrators.
 pub fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders =
@@ -41,7 +41,7 @@ pub fn find(program: &str) -> Option<PathBuf> {
     folders.map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
-/// The first line of what a program says of its version.
+/// Returns the first line of a program's version output.
 pub fn version(program: &str, flag: &str) -> String {
     let Ok(output) = Command::new(find(program).unwrap_or_default()).arg(flag).output() else {
         return format!("{program} of an unknown version");

@@ -1,4 +1,4 @@
-//! Tables for people, and the same for programs.
+//! Prints tables, and writes the same figures as JSON.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::measure::{Series, Spread};
 
 type Figure = (&'static str, fn(&Sample) -> f64);
 
-/// Those of a sample that are summed up.
+/// The figures of a sample that are summarized.
 const FIGURES: [Figure; 8] = [
     ("cpu_us", |sample| sample.cpu_us),
     ("user_us", |sample| sample.user_us),
@@ -22,13 +22,13 @@ const FIGURES: [Figure; 8] = [
     ("waits", |sample| sample.waits),
 ];
 
-/// All that a run has found.
+/// All results of a run.
 pub struct Report {
     parts: Map<String, Value>,
 }
 
 impl Report {
-    /// Begins with where it was measured, and prints that.
+    /// Creates a report with a description of the machine, and prints that.
     pub fn new(about: &[String], scale: Value) -> Report {
         about.iter().for_each(|line| println!("{line}"));
         let mut parts = Map::new();
@@ -37,13 +37,13 @@ impl Report {
         Report { parts }
     }
 
-    /// Adds a part for programs.
+    /// Adds results to the JSON.
     pub fn add(&mut self, name: &str, part: impl serde::Serialize) -> Result<()> {
         self.parts.insert(name.to_owned(), serde_json::to_value(part)?);
         Ok(())
     }
 
-    /// Writes all of it.
+    /// Writes the JSON.
     pub fn write(&self, file: &Path) -> Result<()> {
         let text = serde_json::to_string_pretty(&self.parts)?;
         std::fs::write(file, text + "\n")
@@ -51,7 +51,8 @@ impl Report {
     }
 }
 
-/// Prints rows under a title, columns aligned: the first to the left, others to the right.
+/// Prints rows under a title in aligned columns: the first one left-aligned, the others
+/// right-aligned.
 pub fn table(title: &str, head: &[&str], rows: &[Vec<String>]) {
     println!("\n{title}");
     let head: Vec<String> = head.iter().map(|&cell| cell.to_owned()).collect();
@@ -70,7 +71,7 @@ pub fn table(title: &str, head: &[&str], rows: &[Vec<String>]) {
     }
 }
 
-/// The table of servers under the same load. `direct` has no costs: there is no proxy.
+/// Prints the table of servers under the same load. `direct` is without a proxy and has no costs.
 pub fn comparison(title: &str, series: &[Series]) {
     let head = [
         "",
@@ -111,7 +112,7 @@ pub fn comparison(title: &str, series: &[Series]) {
     table(title, &head, &rows);
 }
 
-/// All figures for programs: every sample, their spread, and the ratio to nginx.
+/// Returns all figures for the JSON: every sample, their spread, and the ratio to nginx.
 pub fn figures(series: &[Series]) -> Value {
     let nginx = series.iter().find(|one| one.name.starts_with("nginx"));
     let of = |one: &Series| {
@@ -127,12 +128,12 @@ pub fn figures(series: &[Series]) -> Value {
     series.iter().map(of).collect()
 }
 
-/// CPU time of one series in terms of another's.
+/// Returns the ratio of the CPU times of two series.
 pub fn ratio(one: &Series, other: &Series) -> String {
     format!("{:.2}", one.median(|s| s.cpu_us) / other.median(|s| s.cpu_us))
 }
 
-/// The middle of some numbers, and how far they are spread.
+/// Formats a median with its spread.
 pub fn show(spread: Spread, digits: usize) -> String {
     let Spread { min, median, max } = spread;
     if min == max {

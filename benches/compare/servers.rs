@@ -1,4 +1,4 @@
-//! What is measured: a server, its processes, and its audit log if it has one.
+//! A server to measure, its processes, and its audit log if it has one.
 
 use std::fs::File;
 use std::io::Read;
@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::process::{Process, free_port, pause};
 use crate::workspace::Workspace;
 
-/// Processes or threads of nginx and of HAProxy; kube-audit-proxy has one thread for each
+/// The number of processes or threads of nginx and HAProxy; kube-audit-proxy has one thread per
 /// processor.
 pub const WORKERS: usize = 2;
 
@@ -22,35 +22,35 @@ const READY_DEADLINE: Duration = Duration::from_secs(20);
 
 /// A running server.
 pub struct Server {
-    /// As tables show it.
+    /// The name in tables.
     pub name: String,
-    /// Where clients connect.
+    /// The address for clients.
     pub address: SocketAddr,
-    /// Where it writes events; `None` for what is no kube-audit-proxy.
+    /// The audit log; `None` for nginx and HAProxy.
     pub log: Option<EventLog>,
     process: Process,
     ids: Vec<u32>,
 }
 
 impl Server {
-    /// Of a process that is ready.
+    /// Creates a server whose process is ready.
     pub fn new(name: &str, address: SocketAddr, process: Process, log: Option<EventLog>) -> Server {
         let ids = process.ids();
         Server { name: name.to_owned(), address, log, process, ids }
     }
 
-    /// The ids of its processes.
+    /// Returns the IDs of its processes.
     pub fn ids(&self) -> &[u32] {
         &self.ids
     }
 
-    /// The last that it has said on standard error.
-    pub fn said(&self) -> String {
-        self.process.said()
+    /// Returns the last lines of its standard error.
+    pub fn stderr_tail(&self) -> String {
+        self.process.stderr_tail()
     }
 }
 
-/// Levels of a policy.
+/// The level of a policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
     None,
@@ -59,7 +59,7 @@ pub enum Level {
 }
 
 impl Level {
-    /// As a policy has it.
+    /// Returns the name in policies.
     pub fn name(self) -> &'static str {
         match self {
             Level::None => "None",
@@ -69,26 +69,26 @@ impl Level {
     }
 }
 
-/// How a kube-audit-proxy is started.
+/// The settings of a kube-audit-proxy.
 pub struct Own {
     pub name: String,
     pub level: Level,
-    /// Whether there is a `RequestReceived` event, too.
+    /// Whether there are also `RequestReceived` events.
     pub received: bool,
-    /// Rules of the policy; the last one matches.
+    /// The number of rules in the policy, of which the last one matches.
     pub rules: usize,
     pub mode: &'static str,
     pub sync: &'static str,
 }
 
 impl Own {
-    /// With one rule, and the log as it is by default.
+    /// One rule, and the default settings of the audit log.
     pub fn new(level: Level) -> Own {
         let name = format!("kap {}", level.name());
         Own { name, level, received: false, rules: 1, mode: "blocking", sync: "off" }
     }
 
-    /// Starts it before `upstream`.
+    /// Starts the proxy in front of `upstream`.
     pub fn start(
         &self,
         program: &PathBuf,
@@ -115,7 +115,8 @@ impl Own {
             command.arg(format!("--{flag}={}", path.display()));
         }
         command.args(["--upstream-identity=impersonate", "--anonymous-auth=false"]);
-        // Rotation would cost seldom and much; the log is emptied after each measurement instead.
+        // Rotation is expensive, but rare. It is disabled; the log is truncated after each
+        // measurement instead.
         command.args(["--audit-log-maxsize=0", "--log-level=warn", "--shutdown-timeout=1s"]);
         command.arg(format!("--audit-log-mode={}", self.mode));
         command.arg(format!("--audit-log-sync={}", self.sync));
@@ -128,8 +129,8 @@ impl Own {
         Ok(Server::new(&self.name, address, process, Some(EventLog { path: log, events })))
     }
 
-    /// The last rule matches everything; those before it match other users, verbs, places and
-    /// paths.
+    /// The last rule matches everything; the rules before it match other users, verbs, namespaces
+    /// and paths.
     fn policy(&self) -> String {
         let omitted = if self.received { "" } else { "omitStages: [RequestReceived]\n" };
         let head = format!("apiVersion: audit.k8s.io/v1\nkind: Policy\n{omitted}rules:\n");
@@ -154,18 +155,18 @@ impl Own {
     }
 }
 
-/// An audit log that is counted, and emptied, after each measurement.
+/// An audit log whose events are counted and removed after each measurement.
 pub struct EventLog {
     path: PathBuf,
-    /// Lines for each request.
+    /// The number of events per request.
     events: usize,
 }
 
 impl EventLog {
-    /// Waits for the events of so many requests, and removes them.
+    /// Waits for the events of `requests` requests, and removes them.
     ///
     /// # Errors
-    /// Where there are too few in time, or too many.
+    /// If there are too many events, or too few after some time.
     pub fn take(&self, requests: usize) -> Result<()> {
         let (wanted, end) = (self.events * requests, Instant::now() + LOG_DEADLINE);
         let mut file = match File::open(&self.path) {
@@ -185,13 +186,13 @@ impl EventLog {
             }
         }
         ensure!(lines == wanted, "{lines} audit events for {requests} requests");
-        // The proxy appends, so the next line is the first.
+        // The proxy opens the file for appending, so its next line will be the first.
         File::options().write(true).open(&self.path)?.set_len(0)?;
         Ok(())
     }
 }
 
-/// Whether `/readyz` says so.
+/// Whether `/readyz` responds 200.
 pub fn is_ready(admin: SocketAddr) -> bool {
     let ask = || -> std::io::Result<bool> {
         let mut stream = std::net::TcpStream::connect(admin)?;

@@ -1,4 +1,4 @@
-//! From the start of the process until `/readyz` says 200.
+//! The time from the start of the process until `/readyz` responds 200.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use crate::measure::Spread;
 use crate::report::show;
 use crate::servers::{Level, Own};
 
-/// Starts it several times.
+/// Starts the proxy several times.
 pub fn run(bench: &mut Bench) -> Result<()> {
     let own = Own { name: "starting".into(), ..Own::new(Level::Metadata) };
     let mut millis = Vec::new();

@@ -1,4 +1,5 @@
-//! CPU time of a request against connections, the size of the answer, and rules in the policy.
+//! CPU time per request by the number of connections, the size of the response, and the number of
+//! policy rules.
 
 use anyhow::Result;
 
@@ -14,29 +15,29 @@ use crate::workspace::BODIES;
 
 const CONNECTIONS: [usize; 4] = [1, 16, 100, 1000];
 const RULES: [usize; 4] = [1, 10, 50, 200];
-/// More add little here: it is the shape that counts.
+/// More rounds add little, since only the shape of the curve matters.
 const ROUNDS: usize = 3;
 
-/// One request at once on each of 1 to 1000 connections. The opening of connections does not count.
+/// One request at a time on each of 1 to 1000 connections. Opening the connections is not measured.
 pub fn connections(bench: &mut Bench, proxies: &[&Server]) -> Result<Chart> {
     let all = bench.scale.requests;
     let point = |connections: usize| {
-        // A single connection is slow.
+        // A single connection is slow, so it gets fewer requests.
         let requests = if connections == 1 { all / 5 } else { all };
         let load = base(Http::Two, requests.max(2 * connections));
         (connections.to_string(), Load { connections, counted: Counted::Middle, ..load })
     };
-    // A short run has no time to open a thousand for each.
+    // A quick run has no time to open a thousand connections to each proxy.
     let points: Vec<Point> =
         CONNECTIONS.into_iter().filter(|&count| count <= all).map(point).collect();
     let series = sweep(bench, proxies, &points, Part::Connections)?;
     finish(bench, "connections", "CPU µs/request against connections", &points, proxies, &series)
 }
 
-/// Answers of 1.3 KB to 1 MB, on 16 connections.
+/// Responses of 1.3 KB to 1 MB, on 16 connections.
 pub fn body(bench: &mut Bench, proxies: &[&Server]) -> Result<Chart> {
     let points = BODIES.map(|(body, bytes)| {
-        // Some 400 MB at most.
+        // At most about 400 MB.
         let requests = (bench.scale.requests / 2).min(400_000_000 / bytes);
         let requests = if bench.scale.requests < 5_000 { requests.min(50) } else { requests };
         let load = base(Http::Two, requests.max(32));
@@ -48,7 +49,7 @@ pub fn body(bench: &mut Bench, proxies: &[&Server]) -> Result<Chart> {
     Ok(Chart { logarithmic: true, ..chart })
 }
 
-/// Policies of 1 to 200 rules of which the last one matches, beside nginx, which has none.
+/// Policies of 1 to 200 rules of which the last one matches, compared with nginx.
 pub fn rules(bench: &mut Bench, nginx: &Server) -> Result<Chart> {
     let start = |rules: usize| {
         let name = format!("kap Metadata, {rules} rules");

@@ -1,4 +1,4 @@
-//! System calls of a request, counted by strace.
+//! Counts the system calls per request with strace.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -16,12 +16,12 @@ use crate::report::table;
 use crate::servers::Server;
 
 const DEADLINE: Duration = Duration::from_secs(20);
-/// More say the same: they are counted, not timed.
+/// A small number suffices, since calls are counted and not timed.
 const REQUESTS: usize = 2_000;
-/// Those of a table.
+/// The number of system calls in a table.
 const SHOWN: usize = 6;
 
-/// Counts those of each proxy.
+/// Counts the system calls of each proxy.
 pub fn run(bench: &mut Bench, proxies: &[&Server]) -> Result<()> {
     let Some(strace) = peers::find("strace") else {
         println!("\nSystem calls are not counted: there is no strace (apt-get install strace)");
@@ -39,8 +39,8 @@ pub fn run(bench: &mut Bench, proxies: &[&Server]) -> Result<()> {
         let mut tracer = Process::start("strace", command, bench.work.path())?;
         let path = bench.work.file("strace.err");
         let is_attached = || {
-            let said = std::fs::read_to_string(&path).unwrap_or_default();
-            (said.matches("attached").count() >= proxy.ids().len()).then_some(())
+            let stderr_tail = std::fs::read_to_string(&path).unwrap_or_default();
+            (stderr_tail.matches("attached").count() >= proxy.ids().len()).then_some(())
         };
         tracer.wait("attach to the proxy", DEADLINE, is_attached)?;
         send(&bench.work, proxy, &load)?;
@@ -56,7 +56,7 @@ pub fn run(bench: &mut Bench, proxies: &[&Server]) -> Result<()> {
     bench.report.add("syscalls", found)
 }
 
-/// The calls by name, most frequent first.
+/// Returns the calls per request by name, most frequent first.
 fn per_request(text: &str, requests: usize) -> Vec<(String, f64)> {
     let call = |line: &str| {
         let mut fields = line.split_whitespace();

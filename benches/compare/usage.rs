@@ -1,28 +1,28 @@
-//! What processes have used so far, from `/proc`.
+//! Resource usage of processes, from `/proc`.
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
-/// Of `/proc/PID/stat`: Linux shows it so whatever its own clock is.
+/// The unit of times in `/proc/PID/stat` (USER_HZ is 100).
 const MICROS_PER_TICK: f64 = 10_000.0;
 
-/// What some processes have used since they began, or between two moments.
+/// The resources that processes have used since their start, or between two points in time.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Usage {
-    /// CPU time in nanoseconds, as exactly as the scheduler knows it.
+    /// CPU time in nanoseconds, from the scheduler.
     nanos: u64,
-    /// CPU time in user mode, ticks.
+    /// CPU time in user mode in ticks.
     user: u64,
-    /// CPU time in the kernel, ticks.
+    /// CPU time in the kernel in ticks.
     system: u64,
-    /// Times that a thread has waited for something.
+    /// Voluntary context switches.
     pub waits: u64,
 }
 
 impl Usage {
-    /// Of all these processes together, all threads included.
+    /// Returns the usage of all threads of these processes.
     pub(crate) fn of(ids: &[u32]) -> Result<Usage> {
         let mut sum = Usage::default();
         for &id in ids {
@@ -31,7 +31,7 @@ impl Usage {
         Ok(sum)
     }
 
-    /// What was used since `before`.
+    /// Returns the usage since `before`.
     pub(crate) fn since(self, before: Usage) -> Usage {
         Usage {
             nanos: self.nanos.saturating_sub(before.nanos),
@@ -41,8 +41,8 @@ impl Usage {
         }
     }
 
-    /// CPU time in user mode and in the kernel, microseconds. Ticks say how the sum divides; their
-    /// own sum is too coarse.
+    /// Returns CPU time in user mode and in the kernel in microseconds. Ticks only determine how
+    /// the exact total is divided, because their own sum is too coarse.
     pub(crate) fn micros(self) -> (f64, f64) {
         let ticks = self.user + self.system;
         let sum = match self.nanos {
@@ -56,7 +56,7 @@ impl Usage {
     fn add(&mut self, id: u32) -> Result<()> {
         let stat = fs::read_to_string(format!("/proc/{id}/stat"))?;
         let fields = stat.rsplit_once(')').context("no name in /proc/PID/stat")?.1;
-        // The first field behind the name is the third.
+        // The first field after the name is the third.
         let mut ticks = fields.split_whitespace().skip(14 - 3).map(str::parse::<u64>);
         self.user += ticks.next().context("/proc/PID/stat is short")??;
         self.system += ticks.next().context("/proc/PID/stat is short")??;
@@ -68,8 +68,8 @@ impl Usage {
     }
 }
 
-/// Bytes of memory that are resident. What processes share (program, libraries) is counted once, as
-/// the largest of them has it.
+/// Returns the resident memory in bytes. Shared memory (program, libraries) is counted once, with
+/// its largest value.
 pub(crate) fn resident(ids: &[u32]) -> u64 {
     let status =
         |id: u32, name: &str| status_field(Path::new(&format!("/proc/{id}/status")), name) * 1024;

@@ -1,8 +1,7 @@
-//! Memory of watches that are open and say nothing.
+//! Memory of open watches without events.
 
 use std::convert::Infallible;
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,11 +20,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, RootCertStore};
 use serde_json::json;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_rustls::TlsConnector;
 
 use crate::Bench;
 use crate::options::Part;
@@ -33,23 +32,25 @@ use crate::peer_servers::{haproxy, nginx_proxy};
 use crate::process::{INTERRUPTED, pause};
 use crate::report::table;
 use crate::servers::{Level, Own, Server};
+use crate::tls_server;
 use crate::usage::resident;
 use crate::workspace::{TOKEN, Workspace};
 
 const PATH: &str = "/api/v1/namespaces/default/configmaps?watch=true";
-/// nginx does not send the head of an HTTP/2 answer before there is some of its body.
+/// An event that the response begins with: nginx sends the head of an HTTP/2 response only with the
+/// first part of the body.
 const BOOKMARK: &[u8] = br#"{"type":"BOOKMARK","object":{"kind":"ConfigMap","apiVersion":"v1","metadata":{"resourceVersion":"48213"}}}
 "#;
 const CONNECTIONS: usize = 100;
-/// Of kube-apiserver, and of kube-audit-proxy.
+/// The limit of streams per connection of kube-apiserver and kube-audit-proxy.
 const STREAMS: usize = 100;
-/// nginx needs a connection to the upstream for each watch, which this process holds.
+/// nginx needs an upstream connection for each watch, and this process has the other end of each.
 const WATCHES_OF_PEERS: usize = 2_000;
 const DEADLINE: Duration = Duration::from_secs(60);
-/// How often it looks whether the user wants it to end.
+/// The interval at which interruption by the user is checked.
 const GLANCE: Duration = Duration::from_millis(200);
 
-/// Opens the watches through each proxy.
+/// Opens the watches through each proxy, and measures its memory.
 pub fn run(bench: &mut Bench) -> Result<()> {
     bench.clock.part(Part::Watches.weight());
     let runtime =
@@ -66,7 +67,9 @@ pub fn run(bench: &mut Bench) -> Result<()> {
         (own.start(&bench.options.program, work, upstream)?, bench.scale.watches),
     ] {
         let (before, after) = measure(&runtime, work, &server, count, bench.scale.settle)
-            .with_context(|| format!("{count} watches by {} {}", server.name, server.said()))?;
+            .with_context(|| {
+                format!("{count} watches by {} {}", server.name, server.stderr_tail())
+            })?;
         let each = (after - before) / count as f64;
         let mib = |bytes: f64| format!("{:.1}", bytes / f64::from(1 << 20));
         let kib = format!("{:.2}", each / 1024.0);
@@ -81,7 +84,7 @@ pub fn run(bench: &mut Bench) -> Result<()> {
     bench.report.add("watches", found)
 }
 
-/// Resident memory before the connections are opened, and with all watches open.
+/// Returns the resident memory before connections are opened, and with all watches open.
 fn measure(
     runtime: &Runtime,
     work: &Workspace,
@@ -90,7 +93,8 @@ fn measure(
     settle: Duration,
 ) -> Result<(f64, f64)> {
     let tls = client_tls(work)?;
-    // One first, which opens the connection to the upstream and whatever else is needed but once.
+    // The first watch opens the upstream connection and initializes everything else that is needed
+    // only once.
     let one = runtime.block_on(limited(open(server.address, &tls, 1)))?;
     rest(settle)?;
     let before = resident(server.ids()) as f64;
@@ -175,38 +179,19 @@ fn client_tls(work: &Workspace) -> Result<TlsConnector> {
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
-/// Responds to every request with one event, and then nothing more.
+/// Responds to every request with one event, and keeps the response open.
 async fn upstream(work: &Workspace) -> Result<SocketAddr> {
     let (certificate, key) = work.server();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.certificate.clone()], key)?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    let tls = TlsAcceptor::from(Arc::new(config));
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-    let address = listener.local_addr()?;
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(serve(stream, tls.clone()));
+    tls_server::start(certificate.certificate.clone(), key, |stream, is_http2| async move {
+        let (stream, answer) = (TokioIo::new(stream), service_fn(hold));
+        if is_http2 {
+            let mut builder = http2::Builder::new(TokioExecutor::new());
+            builder.max_concurrent_streams(250).serve_connection(stream, answer).await
+        } else {
+            http1::Builder::new().serve_connection(stream, answer).await
         }
-    });
-    Ok(address)
-}
-
-async fn serve(stream: TcpStream, tls: TlsAcceptor) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let stream = tls.accept(stream).await?;
-    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let (stream, answer) = (TokioIo::new(stream), service_fn(hold));
-    if is_http2 {
-        let mut builder = http2::Builder::new(TokioExecutor::new());
-        builder.max_concurrent_streams(250).serve_connection(stream, answer).await
-    } else {
-        http1::Builder::new().serve_connection(stream, answer).await
-    }
-    .map_err(io::Error::other)
+    })
+    .await
 }
 
 type Held = BoxBody<Bytes, Infallible>;

@@ -1,4 +1,4 @@
-//! This program once more, under callgrind; and what the profiles say.
+//! Runs this program under callgrind, and evaluates the profiles.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -8,13 +8,13 @@ use anyhow::{Context, Result, ensure};
 
 use crate::COUNTED;
 
-/// What is counted, on the thread that calls it alone.
+/// The function whose instructions are counted, without those of other threads.
 const FUNCTION: &str = "instructions::counter::counted";
-/// All that make an allocation, in jemalloc and in the C library.
+/// The allocation functions of jemalloc and of the C library.
 const ALLOCATORS: [&str; 6] =
     ["malloc", "mallocx", "calloc", "realloc", "rallocx", "posix_memalign"];
 
-/// Runs the cases and prints what one of each costs.
+/// Runs the cases and prints the cost of one iteration of each.
 pub fn measure(arguments: &[String]) -> Result<()> {
     let folder =
         Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("instructions-{}", std::process::id()));
@@ -33,7 +33,8 @@ fn measure_in(folder: &Path, arguments: &[String]) -> Result<()> {
         .args([format!("--toggle-collect={FUNCTION}"), format!("--dump-after={FUNCTION}")])
         .arg("--separate-threads=yes")
         .arg(out)
-        // Otherwise long copies are one instruction a byte, on machines that have such a one.
+        // Otherwise long copies with `rep movsb` are one instruction per byte, on machines that
+        // have it.
         .env("GLIBC_TUNABLES", "glibc.cpu.x86_rep_movsb_threshold=1073741824")
         .arg(std::env::current_exe()?)
         .arg(COUNTED)
@@ -46,7 +47,7 @@ fn measure_in(folder: &Path, arguments: &[String]) -> Result<()> {
     for (index, line) in String::from_utf8(child.stdout)?.lines().enumerate() {
         let (times, name) = line.split_once(' ').context("not a case")?;
         let times: f64 = times.parse().context("not a case")?;
-        // Each case has two profiles; the first one is of the first times, and has calls of before.
+        // Each case has two profiles. The first one is of the first iterations, and includes setup.
         let file = profile.with_extension(format!("{}-01", 2 * (index + 1)));
         let text = std::fs::read_to_string(&file).context("a case has no profile")?;
         let Counts { instructions, allocations } = counts(&text);
@@ -62,8 +63,8 @@ struct Counts {
     allocations: u64,
 }
 
-/// Reads a profile. Functions are numbered where they are first named: `cfn=(7) malloc`; each line
-/// `calls=` is about the `cfn` before it.
+/// Parses a profile. Functions are numbered where they are first named: `cfn=(7) malloc`; each
+/// `calls=` line is about the preceding `cfn`.
 fn counts(profile: &str) -> Counts {
     let mut counts = Counts { instructions: 0, allocations: 0 };
     let mut allocates: HashMap<&str, bool> = HashMap::new();

@@ -1,4 +1,4 @@
-//! The parts of a request, one by one.
+//! The parts of a request, each measured separately.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -8,11 +8,11 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, header};
 use k8s_audit::request::RequestInfo;
 use kube_audit_proxy::audit::id::audit_id;
-use kube_audit_proxy::audit::record::{Format, Recorder};
+use kube_audit_proxy::audit::record::{AuditPipeline, Format};
 use kube_audit_proxy::request::headers::{self, AUDIT_ID};
 use kube_audit_proxy::request::source::{Peer, TrustedProxies};
 use kube_audit_proxy::upstream::identity::Identity;
-use kube_authn::{TokenCache, TokenFile, Tokens, User};
+use kube_authn::{TokenCache, TokenFile, UnionTokenAuthenticator, User};
 
 use crate::counter::Counter;
 use crate::rules::policy_of;
@@ -64,7 +64,7 @@ fn encoding(counter: &Counter<'_>) {
         event.push_json(black_box(&mut line));
     });
     let sinks = vec![sink(&policy("rules: [{level: Metadata}]"), Format::Json)];
-    let recorder = Arc::new(Recorder::new(sinks, Arc::default(), None));
+    let recorder = Arc::new(AuditPipeline::new(sinks, Arc::default(), None));
     counter.each("record of two events", || sample.record(black_box(&recorder)));
 }
 
@@ -82,8 +82,8 @@ fn tokens(counter: &Counter<'_>) {
     });
 }
 
-/// The tokens of a file, which has [`TOKEN`] for the usual user.
-pub fn file_tokens() -> Tokens {
+/// Token file authentication with [`TOKEN`] for the usual user.
+pub fn file_tokens() -> UnionTokenAuthenticator {
     let name = format!("tokens-{}.csv", std::process::id());
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let user = user();
@@ -93,10 +93,16 @@ pub fn file_tokens() -> Tokens {
     let cache = Arc::new(TokenCache::with_random_key(Arc::default()));
     let file = TokenFile::load(&path, &cache).expect("a token file");
     let _ = std::fs::remove_file(&path);
-    Tokens { file: Some(file), service_accounts: None, oidc: None, review: None, cache }
+    UnionTokenAuthenticator {
+        file: Some(file),
+        service_accounts: None,
+        oidc: None,
+        review: None,
+        cache,
+    }
 }
 
-/// The headers of kubectl.
+/// The headers that kubectl sends.
 pub fn client_headers() -> HeaderMap {
     let agent = "kubectl/v1.36.2 (linux/amd64) kubernetes/abcdef0";
     HeaderMap::from_iter([
@@ -107,7 +113,7 @@ pub fn client_headers() -> HeaderMap {
     ])
 }
 
-/// What `pipeline::outgoing` does with them.
+/// The header processing of `pipeline::outgoing`.
 fn outgoing_headers(counter: &Counter<'_>) {
     let client = client_headers();
     let user = User::from(user());

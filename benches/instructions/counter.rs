@@ -1,18 +1,18 @@
-//! Does what is counted, in the process that runs under callgrind.
+//! Runs the cases in the process under callgrind.
 
 use std::hint::black_box;
 
-/// How often a case is done, unless it says otherwise.
+/// The default number of iterations of a case.
 const TIMES: u32 = 1000;
 
-/// Which cases are counted, and how thoroughly.
+/// Which cases are counted, and with how many iterations.
 pub struct Counter<'a> {
     only: &'a str,
     quick: bool,
 }
 
 impl Counter<'_> {
-    /// Counts cases whose name has `only` in it.
+    /// Counts the cases whose name contains `only`.
     pub fn new(only: &str, quick: bool) -> Counter<'_> {
         Counter { only, quick }
     }
@@ -21,28 +21,28 @@ impl Counter<'_> {
         name.contains(self.only)
     }
 
-    /// Counts `work`.
+    /// Counts each iteration of `work`.
     pub fn each(&self, name: &str, mut work: impl FnMut()) {
         self.many(name, |times| (0..times).for_each(|_| work()));
     }
 
-    /// Counts what `work` does in the given number of rounds.
+    /// Counts `work`, which gets the number of iterations.
     pub fn many(&self, name: &str, mut work: impl FnMut(u32)) {
         if !self.wants(name) {
             return;
         }
         let times = if self.quick { TIMES / 50 } else { TIMES };
-        // What is done only once is no cost of each time.
+        // A warm-up with its own profile, so that costs that occur only once are not counted.
         counted(&mut work, times / 2);
         counted(&mut work, times);
         println!("{times} {name}");
     }
 }
 
-/// The function that callgrind counts.
+/// The function whose instructions callgrind counts.
 #[inline(never)]
 fn counted(work: &mut dyn FnMut(u32), times: u32) {
     work(black_box(times));
-    // Keeps this from being left before that returns.
+    // Prevents a tail call, so that callgrind sees the end of this function.
     black_box(());
 }

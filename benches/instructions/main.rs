@@ -1,9 +1,9 @@
-//! How many instructions and allocations the parts of a request cost: figures that show a
-//! regression on a noisy machine, too.
+//! Counts the instructions and allocations of the parts of a request. These numbers show a
+//! regression even on a noisy machine.
 //!
-//! `cargo bench --bench instructions`, or `-- policy` for the cases of that name alone;
-//! `-- --quick` does each a few times only. It runs itself under valgrind's callgrind, which must
-//! be installed. Instructions of the kernel are not counted.
+//! `cargo bench --bench instructions`, or `-- policy` for the cases with that in their name; `--
+//! --quick` runs each only a few times. The program runs itself under valgrind's callgrind, which
+//! must be installed. Instructions of the kernel are not counted.
 
 #![allow(unreachable_pub, reason = "a program has no public interface")]
 
@@ -24,15 +24,15 @@ use std::process::ExitCode;
 
 use crate::counter::Counter;
 
-/// As the program has it.
+/// The allocator of the program.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Given to the process that runs under callgrind.
+/// Passed to the process that runs under callgrind.
 const COUNTED: &str = "--counted";
 
 fn main() -> ExitCode {
-    // Cargo itself gives `--bench`.
+    // Cargo adds `--bench`.
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
     let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
     if has(COUNTED) {

@@ -1,6 +1,6 @@
 //! Whole requests: HTTP/2 from the client, HTTP/2 over TLS on loopback to the API server. Client
-//! and API server are on a thread of their own, which is not counted. Between client and proxy is
-//! no TLS and no kernel. One request at a time.
+//! and API server run on another thread, which is not counted. Between client and proxy, neither
+//! TLS nor the kernel is involved. Requests are sent one at a time.
 
 use std::fmt::Write;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,9 +11,9 @@ use arc_swap::ArcSwap;
 use audit_log::{LogBackend, LogConfig, LogPath, Mode, Rotation, SyncMode};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, header};
-use kube_audit_proxy::audit::record::{Backend, Format, Recorder};
+use kube_audit_proxy::audit::record::{AuditPipeline, Backend, Format};
 use kube_audit_proxy::filters::{FilterSettings, Filters};
-use kube_audit_proxy::impersonation::{ConstrainedImpersonation, Reviewer};
+use kube_audit_proxy::impersonation::{ConstrainedImpersonation, ImpersonationAuthorizer};
 use kube_audit_proxy::pipeline::{Connection, Proxy};
 use kube_audit_proxy::request::source::TrustedProxies;
 use kube_audit_proxy::server::http::{Protocol, serve_connection};
@@ -37,17 +37,17 @@ use crate::counter::Counter;
 use crate::sinks::{policy, sink};
 
 const COLLECTION: &str = "https://kubernetes/api/v1/namespaces/shop/configmaps";
-/// What the API server answers a GET.
+/// The body of the response to a GET.
 const BODY: Bytes = Bytes::from_static(&[b'x'; 1300]);
 
-/// What the client sends, and how much is recorded.
+/// The request, and how much of it is recorded.
 #[derive(Clone)]
 struct Case {
     name: &'static str,
     level: &'static str,
-    /// Whether it is a POST of an object of 1.3 KB.
+    /// Whether the request is a POST of an object of 1.3 KB.
     posts: bool,
-    /// The mode of a log that is written; without one, events go nowhere.
+    /// The mode of the audit log; `None` discards events.
     log: Option<Mode>,
 }
 
@@ -83,14 +83,14 @@ pub fn run(counter: &Counter<'_>) {
     CASES.into_iter().filter(|case| counter.wants(case.name)).for_each(|case| count(counter, case));
 }
 
-/// An object of the usual size: a ConfigMap as kubectl sends it.
+/// A ConfigMap as kubectl sends it, of the usual size.
 fn object() -> Bytes {
     config_map(
         r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"web","namespace":"shop","labels":{"app.kubernetes.io/name":"web","tier":"front"},"annotations":{"note":"made for a benchmark"}},"data":{"#,
     )
 }
 
-/// The same as the API server answers.
+/// The same object in the API server's response.
 fn created() -> Bytes {
     config_map(
         r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"web","namespace":"shop","uid":"a2d2b6a5-8d6f-4d0e-9f8e-5a3f0f6ad6c1","resourceVersion":"7","creationTimestamp":"2026-01-01T00:00:00Z"},"data":{"#,
@@ -135,7 +135,7 @@ fn count(counter: &Counter<'_>, case: Case) {
     let _ = std::fs::remove_dir_all(&folder);
 }
 
-/// A log that is written.
+/// An audit log in `folder`.
 fn log(folder: &std::path::Path, mode: Mode) -> Backend {
     let path = LogPath::File(folder.join("audit.log"));
     let (rotation, sync) = (Rotation::NEVER, SyncMode::Off);
@@ -164,7 +164,7 @@ fn proxy(upstream: SocketAddr, ca: &str, level: &str, log: Option<Backend>) -> A
     if let Some(log) = log {
         sinks[0].backend = log;
     }
-    let recorder = Recorder::new(sinks, Arc::default(), None);
+    let recorder = AuditPipeline::new(sinks, Arc::default(), None);
     Arc::new(Proxy {
         authenticator: Authenticator {
             request_header: None,
@@ -177,7 +177,10 @@ fn proxy(upstream: SocketAddr, ca: &str, level: &str, log: Option<Backend>) -> A
         trusted_proxies: TrustedProxies::Everyone,
         identity: Identity::Impersonate,
         original_user_extra: None,
-        reviewer: Reviewer::new(upstream.clone(), ConstrainedImpersonation::Auto),
+        impersonation_authorizer: ImpersonationAuthorizer::new(
+            upstream.clone(),
+            ConstrainedImpersonation::Auto,
+        ),
         upstream,
         filters: filters(),
         authorization: None,
@@ -186,7 +189,7 @@ fn proxy(upstream: SocketAddr, ca: &str, level: &str, log: Option<Backend>) -> A
     })
 }
 
-/// With the deadline that requests have by default.
+/// The default request deadline.
 fn filters() -> Filters {
     let request_timeout = Duration::from_secs(60);
     let settings = FilterSettings { request_timeout, ..FilterSettings::default() };
@@ -195,7 +198,7 @@ fn filters() -> Filters {
     filters
 }
 
-/// The API server's side of TLS, and the certificate that it is known by.
+/// The API server's TLS, and the certificate of its CA.
 fn server_tls() -> (TlsAcceptor, String) {
     let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
@@ -210,8 +213,8 @@ fn server_tls() -> (TlsAcceptor, String) {
     (TlsAcceptor::from(Arc::new(config)), made.cert.pem())
 }
 
-/// The client and the API server. Sends as many requests as asked, one after the other, and says
-/// so.
+/// Runs the client and the API server. Sends the requested number of requests, one after the other,
+/// and reports when they are done.
 fn others(
     listener: std::net::TcpListener,
     tls: TlsAcceptor,
@@ -275,7 +278,7 @@ async fn send(
 async fn api_server(stream: TlsStream<TcpStream>) -> Result<(), h2::Error> {
     let mut connection = h2::server::handshake(stream).await?;
     while let Some(request) = connection.accept().await {
-        // The connection goes on while the body comes.
+        // The connection must be driven while the body is received.
         tokio::spawn(respond(request?));
     }
     Ok(())

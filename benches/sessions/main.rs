@@ -1,12 +1,15 @@
-//! What recording a session costs: CPU time for each MB that passes, and the delay of a keystroke.
+//! Measures the cost of recording sessions: CPU time per MB of output, and the delay of a
+//! keystroke.
 //!
 //! `cargo bench --bench sessions`. Starts two proxies, one that records and one that does not, and
-//! sends the same sessions through both in turn. Linux only: CPU time is read from `/proc`.
+//! sends the same sessions through both alternately. Linux only: CPU time is read from `/proc`.
 
 mod peers;
 #[path = "../compare/process.rs"]
 #[allow(dead_code, reason = "the other benchmark needs more of it")]
 mod process;
+#[path = "../setup/tls_server.rs"]
+mod tls_server;
 #[path = "../compare/usage.rs"]
 #[allow(dead_code, reason = "the other benchmark needs more of it")]
 mod usage;
@@ -26,10 +29,10 @@ use crate::peers::{Client, Kind, TOKEN};
 use crate::process::{Process, free_port};
 use crate::usage::Usage;
 
-/// The program that cargo has built together with this one.
+/// The program that cargo has built with this benchmark.
 const OWN_PROGRAM: &str = env!("CARGO_BIN_EXE_kube-audit-proxy");
 const READY_DEADLINE: Duration = Duration::from_secs(20);
-/// Keystrokes in a row before the other proxy gets some.
+/// Keystrokes before switching to the other proxy.
 const KEYSTROKES_IN_A_ROW: usize = 250;
 
 /// Measures what recording sessions costs.
@@ -54,10 +57,10 @@ struct Options {
     /// Another kube-audit-proxy to measure
     #[arg(long, value_name = "FILE", default_value = OWN_PROGRAM)]
     program: PathBuf,
-    /// Where recordings are kept meanwhile; they are written as on any disk
+    /// Directory for recordings, which are written to it as usual
     #[arg(long, value_name = "DIR", default_value = env!("CARGO_TARGET_TMPDIR"))]
     folder: PathBuf,
-    /// What `cargo bench` says to every benchmark
+    /// Ignored; `cargo bench` passes it
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -99,7 +102,9 @@ fn measure(options: &Options, folder: &Path) -> Result<()> {
                 let before = Usage::of(&proxy.ids)?;
                 let passed = runtime
                     .block_on(client.receive(proxy.address, kind, options.size * 1_000_000))
-                    .with_context(|| format!("a session failed; the proxy: {}", proxy.said()))?;
+                    .with_context(|| {
+                        format!("a session failed; the proxy: {}", proxy.stderr_tail())
+                    })?;
                 proxy.settle(folder)?;
                 let (user, system) = Usage::of(&proxy.ids)?.since(before).micros();
                 if round > 0 {
@@ -117,7 +122,7 @@ fn measure(options: &Options, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What hashing and writing cost without anything else.
+/// Measures hashing and writing without a proxy.
 fn floor(folder: &Path) -> Result<()> {
     const BLOCK: usize = 256 << 10;
     const BLOCKS: usize = 400;
@@ -233,8 +238,8 @@ impl Proxy {
         Ok(Proxy { address, process, ids, records })
     }
 
-    fn said(&self) -> String {
-        self.process.said()
+    fn stderr_tail(&self) -> String {
+        self.process.stderr_tail()
     }
 
     /// Waits until the recording is finished, and deletes it.
@@ -250,7 +255,7 @@ impl Proxy {
             if !paths.is_empty() && paths.iter().all(is_finished) {
                 return Ok(paths.iter().try_for_each(fs::remove_file)?);
             }
-            ensure!(Instant::now() < end, "the recording is not finished: {}", self.said());
+            ensure!(Instant::now() < end, "the recording is not finished: {}", self.stderr_tail());
             process::pause()?;
         }
     }

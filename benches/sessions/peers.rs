@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,23 +19,25 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, RootCertStore};
 use session_recording::Codec;
 use session_recording::channel::encode_message;
 use session_recording::websocket::encode_frame;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-/// What the client sends.
+use crate::tls_server;
+
+/// The WebSocket key of the client.
 pub(crate) const TOKEN: &str = "c29tZS1jbGllbnQtb2YtdGhlLWNvbXBhcmlzb24";
-/// Bytes of a message: what a kubelet reads from a container at a time.
+/// The size of a message: the kubelet reads so many bytes from a container at a time.
 const MESSAGE: usize = 32 << 10;
-/// Bytes that the API server sends again and again, about.
+/// The approximate size of the output, which the API server repeats.
 const BLOCK: usize = 1 << 20;
 
-/// What a session prints.
+/// The kind of output of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Kind {
     /// Lines of a log, without a terminal
@@ -44,7 +46,7 @@ pub(crate) enum Kind {
     Numbers,
     /// Colours and characters that are not ASCII, on a terminal
     Terminal,
-    /// An archive, of which only size and hash are recorded
+    /// An archive, of which only size and SHA-256 are recorded
     Archive,
     /// A port-forward
     Forward,
@@ -77,7 +79,7 @@ impl Kind {
         }
     }
 
-    /// What is printed again and again.
+    /// Returns the output that is repeated.
     pub(crate) fn content(self) -> Vec<u8> {
         let mut content = Vec::with_capacity(BLOCK + 200);
         let mut number = 0_u64;
@@ -113,43 +115,25 @@ impl Kind {
 
 /// Starts the API server.
 pub(crate) async fn upstream(server: &Issued) -> Result<SocketAddr> {
-    let mut config = ServerConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(vec![server.certificate.clone()], server.key())?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    let tls = TlsAcceptor::from(Arc::new(config));
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-    let address = listener.local_addr()?;
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(serve(stream, tls.clone()));
+    tls_server::start(server.certificate.clone(), server.key(), |stream, is_http2| async move {
+        let stream = TokioIo::new(stream);
+        if is_http2 {
+            let answer =
+                service_fn(|_| async { http::Result::Ok(Response::new(Empty::<Bytes>::new())) });
+            http2::Builder::new(TokioExecutor::new()).serve_connection(stream, answer).await
+        } else {
+            let connection = http1::Builder::new().serve_connection(stream, service_fn(switch));
+            connection.with_upgrades().await
         }
-    });
-    Ok(address)
+    })
+    .await
 }
 
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
-async fn serve(stream: TcpStream, tls: TlsAcceptor) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let stream = tls.accept(stream).await?;
-    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let stream = TokioIo::new(stream);
-    if is_http2 {
-        let answer =
-            service_fn(|_| async { http::Result::Ok(Response::new(Empty::<Bytes>::new())) });
-        let builder = http2::Builder::new(TokioExecutor::new());
-        builder.serve_connection(stream, answer).await.map_err(io::Error::other)
-    } else {
-        let connection = http1::Builder::new().serve_connection(stream, service_fn(switch));
-        connection.with_upgrades().await.map_err(io::Error::other)
-    }
-}
-
-/// Agrees to `v4.channel.k8s.io` and prints, or echoes.
+/// Selects the protocol `v4.channel.k8s.io`, and prints output or echoes input.
 async fn switch(mut request: Request<Incoming>) -> http::Result<Response<Empty<Bytes>>> {
     let query = request.uri().query().unwrap_or_default().to_owned();
     let value =
@@ -217,7 +201,7 @@ impl Client {
         Ok(Client(TlsConnector::from(Arc::new(config))))
     }
 
-    /// Receives a session of `size` bytes to its end. Returns how many there were.
+    /// Receives a session of `size` bytes until its end. Returns the number of bytes.
     pub(crate) async fn receive(
         &self,
         proxy: SocketAddr,
@@ -237,7 +221,7 @@ impl Client {
         Ok(received)
     }
 
-    /// Opens a session in which something is typed.
+    /// Opens an interactive session.
     pub(crate) async fn terminal(&self, proxy: SocketAddr) -> Result<Terminal> {
         let target =
             "/api/v1/namespaces/default/pods/p/exec?command=sh&stdin=true&stdout=true&tty=true";
@@ -266,7 +250,7 @@ impl Client {
     }
 }
 
-/// A session in which something is typed.
+/// An interactive session.
 pub(crate) struct Terminal {
     stream: TlsStream<TcpStream>,
     typed: u8,
@@ -288,7 +272,7 @@ impl Terminal {
     }
 }
 
-/// Whether `/readyz` says so.
+/// Whether `/readyz` responds 200.
 pub(crate) fn is_ready(admin: SocketAddr) -> bool {
     let ask = || -> io::Result<bool> {
         let mut stream = std::net::TcpStream::connect(admin)?;

@@ -1,8 +1,8 @@
-//! Policies of any length.
+//! Policies with any number of rules.
 
 use kube_audit_proxy::policy::{self, Policy};
 
-/// A policy of `rules` rules of the usual kinds; the last one matches everything.
+/// A policy of `rules` typical rules; the last one matches everything.
 pub fn policy_of(rules: usize) -> Policy {
     let mut text = String::from("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n");
     for number in 1..rules {

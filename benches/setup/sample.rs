@@ -1,4 +1,4 @@
-//! A usual request and its record.
+//! A typical request and its record.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use k8s_audit::event::{Event, ObjectRef, UserAgent};
 use k8s_audit::request::RequestInfo;
 use k8s_audit::status::Status;
 use k8s_audit::timestamp::Timestamp;
-use kube_audit_proxy::audit::record::{Record, Recorder, RequestFacts};
+use kube_audit_proxy::audit::record::{AuditContext, AuditPipeline, RequestContext};
 use kube_audit_proxy::policy::{Level, Stage};
 use kube_authn::User;
 
@@ -19,7 +19,7 @@ const TARGET: &str =
     "/apis/apps/v1/namespaces/shop/deployments/web?fieldManager=kubectl&fieldValidation=Strict";
 const AUDIT_ID: &str = "0d4e1f6a-2f0c-4a8e-9f0e-6b1f5a0c7d11";
 
-/// All that is known of the request.
+/// The properties of the request.
 pub struct Sample {
     target: PathAndQuery,
     info: RequestInfo,
@@ -43,7 +43,7 @@ impl Sample {
         }
     }
 
-    /// Its last event.
+    /// Returns its last event.
     pub fn event(&self) -> Event<'_> {
         Event {
             level: Level::Metadata,
@@ -66,9 +66,9 @@ impl Sample {
         }
     }
 
-    /// Its whole record: both events, if the recorder's policies have them.
-    pub fn record(&self, recorder: &Arc<Recorder>) {
-        let facts = RequestFacts {
+    /// Creates its record with both events, if the policies of `recorder` include them.
+    pub fn record(&self, recorder: &Arc<AuditPipeline>) {
+        let facts = RequestContext {
             accept: None,
             received: Timestamp::now(),
             audit_id: HeaderValue::from_static(AUDIT_ID),
@@ -77,7 +77,7 @@ impl Sample {
             source_ips: self.source_ips.to_vec(),
             user_agent: self.user_agent.clone(),
         };
-        let mut record = Record::begin(recorder.clone(), facts, Some(self.user.clone()));
+        let mut record = AuditContext::begin(recorder.clone(), facts, Some(self.user.clone()));
         drop(record.received());
         record.answered(200, None);
         drop(record.complete());

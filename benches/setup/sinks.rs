@@ -1,4 +1,4 @@
-//! Sinks that keep nothing.
+//! Sinks that discard all events.
 
 use std::sync::Arc;
 
@@ -8,13 +8,13 @@ use kube_audit_proxy::audit::record::{AuditSink, Backend, Encoding, Format};
 use kube_audit_proxy::audit::recording::BodySettings;
 use kube_audit_proxy::policy::{self, PolicyHandle};
 
-/// A policy of `rules`, which may begin with `omitStages`.
+/// A policy with `rules`, which may begin with `omitStages`.
 pub fn policy(rules: &str) -> PolicyHandle {
     let text = format!("apiVersion: audit.k8s.io/v1\nkind: Policy\n{rules}");
     PolicyHandle::new(policy::parse(text.as_bytes(), "bench").expect("a policy").policy)
 }
 
-/// A sink with that policy.
+/// A sink with this policy.
 pub fn sink(policy: &PolicyHandle, format: Format) -> AuditSink {
     let bodies = BodySettings {
         max_request: 3 << 20,

@@ -1,4 +1,4 @@
-//! A user as tokens of ServiceAccounts make one.
+//! A user like that of a ServiceAccount token.
 
 use kube_authn::UserInfo;
 

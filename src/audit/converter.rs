@@ -189,7 +189,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_user_waits_for_himself_only() {
+    async fn a_user_waits_only_for_its_own_conversions() {
         let converter = Converter::new();
         let (release, released) = mpsc::channel::<()>();
         let (tell, told) = mpsc::channel();
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_begun_ends_though_nobody_waits() {
+    async fn a_started_review_completes_without_a_waiting_request() {
         let converter = Converter::new();
         let (tell, told) = mpsc::channel();
         drop(converter.run("a", move || tell.send(()).unwrap()));

@@ -136,7 +136,7 @@ mod tests {
 
     // The response and the audit event of kube-apiserver 1.36.
     #[test]
-    fn the_status_of_a_real_answer_is_found() {
+    fn the_status_of_a_real_response_is_parsed() {
         const POD: &str = "/api/v1/namespaces/default/pods/x";
         const JSON: &str = "application/json";
         for length in ["197", "229", ""] {
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_impersonation_is_told_from_a_refused_request() {
+    fn a_denied_impersonation_is_distinguished_from_a_denied_request() {
         let target = PathAndQuery::from_static("/api/v1/pods");
         let info = RequestInfo::new(&Method::HEAD, &target).unwrap();
         let [bob, jane] =

@@ -85,13 +85,13 @@ mod tests {
     }
 
     #[test]
-    fn no_id_comes_twice() {
+    fn ids_are_unique() {
         let all: std::collections::HashSet<_> = (0..10_000).map(|_| random_uuid()).collect();
         assert_eq!(all.len(), 10_000);
     }
 
     #[test]
-    fn what_was_taken_is_wiped() {
+    fn consumed_tokens_are_overwritten() {
         let mut random = Random { bytes: [0; 512], rest: 0 };
         let first = random.take();
         let is_there = |bytes: &[u8]| random.bytes.windows(16).any(|window| window == bytes);

@@ -13,19 +13,19 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use audit_body::{Account, Answered, RequestBodyKind, Said, decode};
+use audit_body::{Account, CreatedResponse, ParsedStatus, RequestBodyKind, decode};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue};
 
 pub use super::backend::Backend;
-use super::recorder::Decided;
-pub use super::recorder::{AmbiguousBodies, AuditSink, Encoding, Format, MAX_SINKS, Recorder};
+use super::recorder::PolicyDecision;
+pub use super::recorder::{AmbiguousBodies, AuditPipeline, AuditSink, Encoding, Format, MAX_SINKS};
 use super::recording::{self, RequestTap};
 pub use super::view::ResponseCaptures;
-use super::view::{Each, Request, View};
+use super::view::{EventVariant, OneOrMore, Request};
 use crate::authorization::Review;
 use crate::body::Tap;
-use crate::impersonation::Granted;
+use crate::impersonation::ImpersonatedUser;
 use crate::policy::{Level, Stage};
 use annotations::NODE;
 use audit_log::{Commit, CommitSequence};
@@ -35,11 +35,11 @@ use k8s_audit::request::accept::Accepted;
 use k8s_audit::status::Status;
 use k8s_audit::timestamp::Timestamp;
 use kube_authn::{User, UserInfo};
-use request_body::Held;
+use request_body::DecodedBody;
 
 /// The properties of a request that its head and its connection determine.
 #[derive(Clone)]
-pub struct RequestFacts {
+pub struct RequestContext {
     /// When the head was complete.
     pub received: Timestamp,
     /// `Audit-ID`
@@ -56,16 +56,16 @@ pub struct RequestFacts {
     pub accept: Option<Accepted>,
 }
 
-/// The record of one request. It ends exactly once: by [`Record::complete`], or when it is dropped,
+/// The record of one request. It ends exactly once: by [`AuditContext::complete`], or when it is dropped,
 /// because the client disconnected or the handler panicked.
-pub struct Record {
-    recorder: Arc<Recorder>,
-    facts: RequestFacts,
+pub struct AuditContext {
+    recorder: Arc<AuditPipeline>,
+    facts: RequestContext,
     user: Option<Arc<User>>,
     /// The parts of the request that each group of sinks records.
-    views: Each<View>,
+    views: OneOrMore<EventVariant>,
     /// The decision of each policy.
-    decided: Each<Decided>,
+    decided: OneOrMore<PolicyDecision>,
     /// Whether one of the policies has an extension.
     is_extended: bool,
     /// The version of the object in the response, if an extension needs it.
@@ -82,13 +82,13 @@ pub struct Record {
     /// The response's body until it is converted, and whether it is complete.
     response: Option<(ResponseCaptures, bool)>,
     /// The created object, by the response.
-    created: Option<Answered>,
+    created: Option<CreatedResponse>,
     /// Whether the request's body is an object.
     has_object: bool,
     /// Whether the body was too long to be kept, so that its name is unknown.
     in_part: bool,
     /// The result of decoding the body before it was forwarded.
-    held: Option<Held>,
+    held: Option<DecodedBody>,
     /// The last stage, if it is decided before the record ends.
     last: Option<Stage>,
     /// The outcome, when known.
@@ -106,17 +106,17 @@ struct Impersonated {
     authorized_upstream: bool,
 }
 
-impl Record {
+impl AuditContext {
     /// Begins the record of a request by `user`, with the current decisions of the policies.
     pub fn begin(
-        recorder: Arc<Recorder>,
-        facts: RequestFacts,
+        recorder: Arc<AuditPipeline>,
+        facts: RequestContext,
         user: Option<Arc<User>>,
-    ) -> Box<Record> {
+    ) -> Box<AuditContext> {
         let long_running = facts.info.is_long_running();
         let (views, decided, is_extended) =
             recorder.views(user.as_deref().map(|user| &**user), &facts.info);
-        let mut record = Box::new(Record {
+        let mut record = Box::new(AuditContext {
             recorder,
             facts,
             user,
@@ -165,7 +165,7 @@ impl Record {
     }
 
     /// Returns the properties of the request.
-    pub fn facts(&self) -> &RequestFacts {
+    pub fn facts(&self) -> &RequestContext {
         &self.facts
     }
 
@@ -185,7 +185,7 @@ impl Record {
         if !self.recorder.is_strict() {
             return true;
         }
-        let takers = |stage| Recorder::takers(&self.views, |view| view.takers(stage));
+        let takers = |stage| AuditPipeline::takers(&self.views, |view| view.takers(stage));
         let mut to_come = takers(Stage::ResponseComplete);
         if self.long_running {
             to_come = to_come.or(takers(Stage::ResponseStarted));
@@ -194,14 +194,14 @@ impl Record {
     }
 
     /// Records that the impersonation was authorized.
-    pub fn impersonation_granted(&mut self, granted: Granted) {
-        let Granted { user, constraint } = granted;
+    pub fn impersonation_allowed(&mut self, impersonated: ImpersonatedUser) {
+        let ImpersonatedUser { user, constraint } = impersonated;
         self.impersonated = Some(Impersonated { user, constraint, authorized_upstream: false });
     }
 
     /// Records that the API server was asked to impersonate `user`; its response shows whether it
     /// did.
-    pub fn impersonation_asked(&mut self, user: UserInfo) {
+    pub fn impersonation_requested(&mut self, user: UserInfo) {
         self.impersonated =
             Some(Impersonated { user, constraint: None, authorized_upstream: true });
     }
@@ -276,7 +276,7 @@ impl Record {
     /// Ends the record of a request that was refused before it was authenticated: one event,
     /// `ResponseStarted`.
     pub fn refused_unauthenticated(mut self: Box<Self>, status: Status) -> Commit {
-        self.refused(Said { status, recorded: true });
+        self.refused(ParsedStatus { status, recorded: true });
         let now = Timestamp::now();
         let commit = self.emit(Stage::ResponseStarted, now);
         self.count_end(now);
@@ -306,8 +306,8 @@ impl Record {
 }
 
 fn redacted_paths(
-    recorder: &Recorder,
-    view: &View,
+    recorder: &AuditPipeline,
+    view: &EventVariant,
     info: &RequestInfo,
 ) -> Option<Arc<audit_body::CompiledPaths>> {
     let redaction = recorder.bodies(view).redaction.as_ref()?;

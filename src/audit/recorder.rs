@@ -11,7 +11,7 @@ use super::backend::Backend;
 use super::converter::Converter;
 use super::metrics::AuditMetrics;
 use super::recording::BodySettings;
-use super::view::{Each, View, annotate};
+use super::view::{EventVariant, OneOrMore, annotate};
 use crate::policy::{Decision, Level, PolicyHandle};
 use audit_log::{Commit, CommitSequence, Line};
 use k8s_audit::request::RequestInfo;
@@ -64,16 +64,16 @@ const RULE: &str = "kube-audit-proxy/policy-rule";
 
 /// The decision of a policy about a request.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Decided {
+pub(super) struct PolicyDecision {
     /// The matching rule; `None` if none matched.
     pub(super) rule: Option<u32>,
     /// The generation of the policy.
     pub(super) generation: u64,
 }
 
-impl Decided {
+impl PolicyDecision {
     /// A decision of no policy: no policy has this generation.
-    const NONE: Decided = Decided { rule: None, generation: 0 };
+    const NONE: PolicyDecision = PolicyDecision { rule: None, generation: 0 };
 }
 
 /// A set of sinks, by their index.
@@ -119,7 +119,7 @@ impl SinkSet {
 }
 
 /// The state that all records share.
-pub struct Recorder {
+pub struct AuditPipeline {
     sinks: Box<[AuditSink]>,
     /// Each policy once, with the sinks that use it.
     policies: Box<[(PolicyHandle, SinkSet)]>,
@@ -140,13 +140,13 @@ pub struct Recorder {
 /// Maximum number of sinks.
 pub const MAX_SINKS: usize = u32::BITS as usize;
 
-impl Recorder {
+impl AuditPipeline {
     /// Creates a recorder for `sinks`, of which there must be 1 to [`MAX_SINKS`].
     pub fn new(
         mut sinks: Vec<AuditSink>,
         metrics: Arc<AuditMetrics>,
         node_name: Option<String>,
-    ) -> Recorder {
+    ) -> AuditPipeline {
         assert!((1..=MAX_SINKS).contains(&sinks.len()), "the configuration sees to it");
         // Sinks that may block come after those that do not.
         sinks.sort_by_key(|sink| sink.backend.is_awaited());
@@ -178,7 +178,7 @@ impl Recorder {
         });
         let policy_of = policy_of.collect();
         let (sinks, policies) = (sinks.into(), policies.into());
-        Recorder {
+        AuditPipeline {
             sinks,
             policies,
             policy_of,
@@ -193,8 +193,8 @@ impl Recorder {
     }
 
     /// Sets whether events are annotated with the rule of the policy that decided about them.
-    pub fn annotating_rule(self, annotates_rule: bool) -> Recorder {
-        Recorder { annotates_rule, ..self }
+    pub fn annotating_rule(self, annotates_rule: bool) -> AuditPipeline {
+        AuditPipeline { annotates_rule, ..self }
     }
 
     /// Returns the policies, each once.
@@ -204,8 +204,8 @@ impl Recorder {
 
     /// Sets what happens to requests whose body is ambiguous. `None`, the default, refuses them if
     /// a sink is strict.
-    pub fn with_ambiguous_bodies(self, ambiguous: Option<AmbiguousBodies>) -> Recorder {
-        Recorder { ambiguous, ..self }
+    pub fn with_ambiguous_bodies(self, ambiguous: Option<AmbiguousBodies>) -> AuditPipeline {
+        AuditPipeline { ambiguous, ..self }
     }
 
     /// Returns whether requests with an ambiguous body are refused.
@@ -244,7 +244,7 @@ impl Recorder {
     }
 
     /// Returns how the bodies of a view are recorded.
-    pub(super) fn bodies(&self, view: &View) -> &BodySettings {
+    pub(super) fn bodies(&self, view: &EventVariant) -> &BodySettings {
         &self.sinks[view.sink].bodies
     }
 
@@ -254,37 +254,37 @@ impl Recorder {
         &self,
         user: Option<&UserInfo>,
         info: &RequestInfo,
-    ) -> (Each<View>, Each<Decided>, bool) {
-        let mut views: Option<Each<View>> = None;
-        let mut all_decided: Option<Each<Decided>> = None;
+    ) -> (OneOrMore<EventVariant>, OneOrMore<PolicyDecision>, bool) {
+        let mut views: Option<OneOrMore<EventVariant>> = None;
+        let mut all_decided: Option<OneOrMore<PolicyDecision>> = None;
         let mut is_extended = false;
         for (number, (policy, sinks)) in self.policies.iter().enumerate() {
             let policy = policy.borrow();
             let decision = policy.evaluate(user, info);
             policy.usage.count_request(decision.rule);
-            let decided = Decided { rule: decision.rule, generation: policy.generation };
+            let decided = PolicyDecision { rule: decision.rule, generation: policy.generation };
             match &mut all_decided {
-                None => all_decided = Some(Each::one(decided)),
+                None => all_decided = Some(OneOrMore::one(decided)),
                 Some(all) => all.push(decided),
             }
             let has_extension = policy.extension.is_some();
             is_extended |= has_extension;
             for sink in sinks.iter() {
-                let shown = |view: &View| self.is_shown_as(view, sink, number, &decision);
+                let shown = |view: &EventVariant| self.is_shown_as(view, sink, number, &decision);
                 let is_there = views.as_ref().is_some_and(|views| views.iter().any(shown));
                 if !is_there {
-                    let mut view = View::new(sink, number, &decision);
+                    let mut view = EventVariant::new(sink, number, &decision);
                     view.is_of_one_policy = has_extension || self.annotates_rule;
                     if self.annotates_rule {
                         let rule = policy.annotation(decision.rule).to_owned();
                         annotate(&mut view.annotations, RULE, rule);
                     }
                     match &mut views {
-                        None => views = Some(Each::one(view)),
+                        None => views = Some(OneOrMore::one(view)),
                         Some(views) => views.push(view),
                     }
                 }
-                let mut views = views.iter_mut().flat_map(Each::iter_mut);
+                let mut views = views.iter_mut().flat_map(OneOrMore::iter_mut);
                 let view = views.find(|view| self.is_shown_as(view, sink, number, &decision));
                 view.expect("there is one by now").show(sink, &decision);
             }
@@ -294,7 +294,13 @@ impl Recorder {
     }
 
     /// Returns whether the sink's settings and decision result in `view`.
-    fn is_shown_as(&self, view: &View, sink: usize, policy: usize, decision: &Decision) -> bool {
+    fn is_shown_as(
+        &self,
+        view: &EventVariant,
+        sink: usize,
+        policy: usize,
+        decision: &Decision,
+    ) -> bool {
         let (of_view, of_sink) = (self.bodies(view), &self.sinks[sink].bodies);
         view.sink == sink
             || (view.policy == policy
@@ -314,7 +320,7 @@ impl Recorder {
     pub(super) fn store(
         &self,
         takers: SinkSet,
-        decided: &Each<Decided>,
+        decided: &OneOrMore<PolicyDecision>,
         encode: impl Fn(Encoding) -> Vec<u8>,
         sequence: &CommitSequence,
         before: Commit,
@@ -345,7 +351,8 @@ impl Recorder {
     /// Writes an event that concerns no single request to all sinks with the policy of this index.
     pub(super) fn write_summary(&self, policy: usize, encode: impl Fn(Encoding) -> Vec<u8>) {
         let (_, takers) = self.policies[policy];
-        let (decided, sequence) = (Each::one(Decided::NONE), CommitSequence::detached());
+        let (decided, sequence) =
+            (OneOrMore::one(PolicyDecision::NONE), CommitSequence::detached());
         // Nothing waits for the commit.
         drop(self.store(takers, &decided, encode, &sequence, Commit::DONE));
         self.count_event();
@@ -353,7 +360,7 @@ impl Recorder {
 
     /// Counts the bytes of an event for the rule that matched. A policy that was loaded since then
     /// has its own counts.
-    fn count_bytes(&self, sink: usize, decided: &Each<Decided>, bytes: usize) {
+    fn count_bytes(&self, sink: usize, decided: &OneOrMore<PolicyDecision>, bytes: usize) {
         let (policy, number) = self.policy_of[sink];
         let Some(decided) = decided.iter().nth(policy) else { return };
         let policy = self.policies[policy].0.borrow();
@@ -382,7 +389,10 @@ impl Recorder {
     }
 
     /// Returns the takers of all views.
-    pub(super) fn takers(views: &Each<View>, of: impl Fn(&View) -> SinkSet) -> SinkSet {
+    pub(super) fn takers(
+        views: &OneOrMore<EventVariant>,
+        of: impl Fn(&EventVariant) -> SinkSet,
+    ) -> SinkSet {
         views.iter().fold(SinkSet::default(), |all, view| all.or(of(view)))
     }
 }

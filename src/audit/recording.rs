@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_that_are_recorded() {
+    fn recorded_responses() {
         let recorded = |path, code| records_response(&info(Method::GET, path), code);
         for path in ["/api", "/api/", "/apis", "/apis/apps", "/apis/apps/v1", "/api/v1", "//api"] {
             assert!(recorded(path, 200), "{path}");

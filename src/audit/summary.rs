@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::id::audit_id;
-use super::record::{Encoding, Format, Recorder};
+use super::record::{AuditPipeline, Encoding, Format};
 use crate::policy::extension::{Extension, Suppressed};
 use crate::policy::{Level, Stage};
 use k8s_audit::event::{Event, UserAgent};
@@ -27,7 +27,7 @@ impl Summaries {
     /// Writes an event for each user, verb and rate limit whose window has ended; with `all`, also
     /// for windows that have not. Nothing waits for these events; a backend counts those that it
     /// loses.
-    pub(crate) fn write(&mut self, recorder: &Recorder, all: bool) {
+    pub(crate) fn write(&mut self, recorder: &AuditPipeline, all: bool) {
         let policies: Vec<_> = recorder.policies().cloned().collect();
         self.known.resize(policies.len(), None);
         for (number, handle) in policies.iter().enumerate() {

@@ -14,14 +14,14 @@ use k8s_audit::status::Status;
 
 /// One or more values; the usual single value needs no allocation.
 #[derive(Debug, Clone)]
-pub(super) struct Each<T> {
+pub(super) struct OneOrMore<T> {
     first: T,
     others: Vec<T>,
 }
 
-impl<T> Each<T> {
-    pub(super) fn one(first: T) -> Each<T> {
-        Each { first, others: Vec::new() }
+impl<T> OneOrMore<T> {
+    pub(super) fn one(first: T) -> OneOrMore<T> {
+        OneOrMore { first, others: Vec::new() }
     }
 
     pub(super) fn push(&mut self, other: T) {
@@ -36,8 +36,8 @@ impl<T> Each<T> {
         std::iter::once(&mut self.first).chain(&mut self.others)
     }
 
-    pub(super) fn map<U>(&self, each: impl Fn(&T) -> U) -> Each<U> {
-        Each { first: each(&self.first), others: self.others.iter().map(each).collect() }
+    pub(super) fn map<U>(&self, each: impl Fn(&T) -> U) -> OneOrMore<U> {
+        OneOrMore { first: each(&self.first), others: self.others.iter().map(each).collect() }
     }
 
     pub(super) fn into_iter(self) -> impl Iterator<Item = T> {
@@ -46,7 +46,7 @@ impl<T> Each<T> {
 }
 
 /// The captures of a response's body: one for each view that records it.
-pub struct ResponseCaptures(pub(super) Each<Option<Capture>>);
+pub struct ResponseCaptures(pub(super) OneOrMore<Option<Capture>>);
 
 impl ResponseCaptures {
     /// Returns whether converting them takes long.
@@ -61,7 +61,7 @@ impl ResponseCaptures {
 }
 
 /// The parts of a request that a group of sinks records.
-pub(super) struct View {
+pub(super) struct EventVariant {
     pub(super) level: Level,
     pub(super) omit_managed_fields: bool,
     /// The first of its sinks; its settings for bodies apply to all of them.
@@ -114,10 +114,10 @@ const RESPONSE_OBJECT: BodyAnnotations = BodyAnnotations {
     sha256: "kube-audit-proxy/response-object-sha256",
 };
 
-impl View {
+impl EventVariant {
     /// Creates the view of a sink whose policy has made `decision`, without events yet.
-    pub(super) fn new(sink: usize, policy: usize, decision: &Decision) -> View {
-        View {
+    pub(super) fn new(sink: usize, policy: usize, decision: &Decision) -> EventVariant {
+        EventVariant {
             level: decision.level,
             omit_managed_fields: decision.omit_managed_fields,
             sink,
@@ -132,8 +132,8 @@ impl View {
     }
 
     /// Creates an empty view of no sink.
-    pub(super) fn none() -> View {
-        View {
+    pub(super) fn none() -> EventVariant {
+        EventVariant {
             level: Level::None,
             omit_managed_fields: false,
             sink: 0,
@@ -274,8 +274,8 @@ impl View {
     }
 
     /// Returns the complete contents.
-    pub(super) fn shown(&self) -> Shown<'_> {
-        Shown {
+    pub(super) fn bodies(&self) -> EventBodies<'_> {
+        EventBodies {
             request: self.request_object.as_deref(),
             response: self.response_object.as_deref(),
             annotations: Cow::Borrowed(&self.annotations),
@@ -285,15 +285,15 @@ impl View {
 
 /// The contents of an event that can be left out if the event is too long, and the annotation for
 /// it.
-pub(super) struct Shown<'v> {
+pub(super) struct EventBodies<'v> {
     pub(super) request: Option<&'v [u8]>,
     pub(super) response: Option<&'v [u8]>,
     pub(super) annotations: Cow<'v, [(&'static str, String)]>,
 }
 
-impl Shown<'_> {
+impl EventBodies<'_> {
     /// Returns the bytes of both bodies.
-    pub(super) fn bodies(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         let [request, response] = self.lengths();
         request + response
     }

@@ -1,41 +1,42 @@
-//! Reviews that are under way or were allowed a short while ago.
+//! Caches reviews that are in flight or were allowed recently.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use api_client::ttl_cache::{TtlCache, WhenFull};
 use tokio::sync::watch;
 
 use super::Outcome;
 use super::decision::Decision;
 use crate::impersonation::Key;
 
-/// The most entries; each takes about 200 bytes.
+/// Maximum number of cached reviews, and of reviews in flight; each takes about 200 bytes.
 const CAPACITY: usize = 10_000;
 
 /// Reviews by user and attributes.
 pub(super) struct Cache {
     ttl: Duration,
-    entries: Mutex<HashMap<Key, Entry>>,
+    reviews: Mutex<Reviews>,
 }
 
-enum Entry {
-    Allowed(Arc<Decision>, Instant),
-    Pending(watch::Receiver<Option<Outcome>>),
+struct Reviews {
+    allowed: TtlCache<Key, Arc<Decision>>,
+    pending: HashMap<Key, watch::Receiver<Option<Outcome>>>,
 }
 
-/// What is known of a review.
+/// The cached state of a review.
 pub(super) enum Lookup {
     Known(Arc<Decision>),
-    /// It is under way.
+    /// In flight.
     Pending(watch::Receiver<Option<Outcome>>),
-    /// It has to be made.
+    /// Not in the cache: the caller must send it.
     New(NewEntry),
-    /// There are too many under way.
+    /// Not in the cache, and too many are in flight.
     Full,
 }
 
-/// A review that has to be made.
+/// A review that the caller must send.
 pub(super) struct NewEntry {
     key: Key,
     sender: watch::Sender<Option<Outcome>>,
@@ -49,57 +50,47 @@ impl NewEntry {
 
 impl Cache {
     pub(super) fn new(ttl: Duration) -> Cache {
-        Cache { ttl, entries: Mutex::default() }
+        let allowed = TtlCache::new(CAPACITY, WhenFull::EvictHalf);
+        Cache { ttl, reviews: Mutex::new(Reviews { allowed, pending: HashMap::new() }) }
     }
 
-    fn entries(&self) -> MutexGuard<'_, HashMap<Key, Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    fn reviews(&self) -> MutexGuard<'_, Reviews> {
+        self.reviews.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn look_up(&self, key: Key) -> Lookup {
-        let now = Instant::now();
-        let mut entries = self.entries();
-        match entries.get(&key) {
-            Some(Entry::Allowed(decision, until)) if *until > now => {
-                return Lookup::Known(Arc::clone(decision));
-            }
-            // Its task may have been dropped.
-            Some(Entry::Pending(receiver)) if receiver.has_changed().is_ok() => {
+        let mut reviews = self.reviews();
+        if let Some(decision) = reviews.allowed.get(&key, Instant::now()) {
+            return Lookup::Known(Arc::clone(decision));
+        }
+        let pending = &mut reviews.pending;
+        match pending.get(&key) {
+            // Otherwise its task has been dropped.
+            Some(receiver) if receiver.has_changed().is_ok() => {
                 return Lookup::Pending(receiver.clone());
             }
             _ => {}
         }
-        if entries.len() >= CAPACITY {
-            entries.retain(|_, entry| match entry {
-                Entry::Allowed(_, until) => *until > now,
-                Entry::Pending(_) => true,
-            });
-        }
-        if entries.len() >= CAPACITY {
-            entries.retain(|_, entry| matches!(entry, Entry::Pending(_)));
-        }
-        if entries.len() >= CAPACITY {
+        if pending.len() >= CAPACITY {
             return Lookup::Full;
         }
         let (sender, receiver) = watch::channel(None);
-        entries.insert(key, Entry::Pending(receiver));
+        pending.insert(key, receiver);
         Lookup::New(NewEntry { key, sender })
     }
 
-    /// Keeps an allowed review, and hands the outcome to all that wait for it.
+    /// Stores an allowed review, and passes the outcome to all requests that wait for it.
     pub(super) fn finish(&self, entry: NewEntry, outcome: Outcome, is_cacheable: bool) {
         let NewEntry { key, sender } = entry;
-        let mut entries = self.entries();
-        match &outcome {
-            Ok(decision) if decision.allowed && is_cacheable && !self.ttl.is_zero() => {
-                let until = Instant::now() + self.ttl;
-                entries.insert(key, Entry::Allowed(Arc::clone(decision), until));
-            }
-            _ => {
-                entries.remove(&key);
-            }
+        let mut reviews = self.reviews();
+        reviews.pending.remove(&key);
+        if let Ok(decision) = &outcome
+            && decision.allowed
+            && is_cacheable
+        {
+            reviews.allowed.insert(key, Arc::clone(decision), self.ttl, Instant::now());
         }
-        drop(entries);
+        drop(reviews);
         sender.send_replace(Some(outcome));
     }
 }

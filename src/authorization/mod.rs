@@ -34,7 +34,7 @@ use k8s_audit::status::Status;
 const DECISION: &str = "authorization.k8s.io/decision";
 /// `authorization.k8s.io/reason`
 const REASON: &str = "authorization.k8s.io/reason";
-/// SubjectAccessReviews that may be in flight.
+/// Maximum number of SubjectAccessReviews in flight.
 const IN_FLIGHT: usize = 64;
 
 /// The settings of the annotations.
@@ -51,7 +51,7 @@ pub struct AuthorizationSettings {
 /// Determines why requests are allowed.
 pub struct AuthorizationReviews {
     shared: Arc<Shared>,
-    /// Where reviews run, so that they end although their request does.
+    /// The runtime on which reviews run, so that they finish even if their request ends.
     runtime: Handle,
 }
 
@@ -63,7 +63,7 @@ struct Shared {
     metrics: Arc<AuthorizationMetrics>,
 }
 
-/// The result of a review: the decision, or why there is none.
+/// The decision, or why there is none.
 type Outcome = Result<Arc<Decision>, Missing>;
 
 /// The review of one request.
@@ -88,7 +88,7 @@ impl AuthorizationReviews {
         AuthorizationReviews { shared, runtime: Handle::current() }
     }
 
-    /// Starts the review of a request that `user` makes, or that is made as `user`.
+    /// Starts the review of a request by `user`, the effective user.
     pub fn start(&self, user: &UserInfo, info: &RequestInfo, query: Option<&str>) -> Box<Review> {
         let shared = &self.shared;
         let attributes = RequestAttributes::new(info, query);

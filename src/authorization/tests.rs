@@ -79,6 +79,26 @@ fn reviews_are_shared_and_only_allowed_ones_are_kept() {
 }
 
 #[test]
+fn only_so_many_reviews_are_under_way() {
+    let cache = Cache::new(Duration::from_secs(60));
+    let mut under_way = Vec::new();
+    let key = |number: usize| {
+        let mut key = [0; 32];
+        key[..8].copy_from_slice(&number.to_le_bytes());
+        key
+    };
+    while let Lookup::New(entry) = cache.look_up(key(under_way.len())) {
+        under_way.push(entry);
+    }
+    assert_eq!(under_way.len(), 10_000);
+    assert!(matches!(cache.look_up(key(0)), Lookup::Pending(_)));
+    assert!(matches!(cache.look_up(key(20_000)), Lookup::Full));
+    cache.finish(under_way.remove(0), allowed("r"), true);
+    assert!(matches!(cache.look_up(key(0)), Lookup::Known(_)));
+    assert!(matches!(cache.look_up(key(20_000)), Lookup::New(_)));
+}
+
+#[test]
 fn no_time_to_live_keeps_nothing() {
     let cache = Cache::new(Duration::ZERO);
     let Lookup::New(entry) = cache.look_up([1; 32]) else { panic!("it is known") };

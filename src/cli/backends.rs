@@ -1,20 +1,20 @@
-//! What the process does about its backends while they run: health and losses.
+//! Monitors the backends while the process runs: their health and lost events.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
 
-use crate::audit::record::{AuditSink, Recorder};
+use crate::audit::record::{AuditPipeline, AuditSink};
 use crate::server::admin::Check;
 use audit_log::{BackendMetrics, BackendState};
 
-/// How often losses are reported and health is measured.
+/// How often lost events are logged and health is updated.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// A check of `/readyz` for each backend. One that no request waits for does not make the process
+/// Returns the `/readyz` check of each backend. A backend in `batch` mode does not make the process
 /// unready.
-pub(super) fn checks(recorder: &Arc<Recorder>) -> Vec<Check> {
+pub(super) fn checks(recorder: &Arc<AuditPipeline>) -> Vec<Check> {
     let of_sink = |(index, sink): (usize, &AuditSink)| {
         let recorder = recorder.clone();
         let name = format!("audit-{}", sink.name);
@@ -30,9 +30,9 @@ pub(super) fn checks(recorder: &Arc<Recorder>) -> Vec<Check> {
     recorder.sinks().iter().enumerate().map(of_sink).collect()
 }
 
-/// Keeps the metric of each backend's health, and logs losses that were held back, until the
-/// recorder is gone.
-pub(super) fn spawn_monitor(recorder: &Arc<Recorder>, metrics: &[Arc<BackendMetrics>]) {
+/// Updates the health metrics of the backends and logs events that they lost, until the recorder is
+/// dropped.
+pub(super) fn spawn_monitor(recorder: &Arc<AuditPipeline>, metrics: &[Arc<BackendMetrics>]) {
     let (recorder, metrics) = (Arc::downgrade(recorder), metrics.to_vec());
     tokio::spawn(async move {
         let mut interval = tokio::time::interval(INTERVAL);

@@ -1,4 +1,4 @@
-//! `kube-audit-proxy completion` and `man`: what packages install beside the program.
+//! `kube-audit-proxy completion` and `man`: files that packages install in addition to the program.
 
 use std::io;
 use std::path::PathBuf;

@@ -58,7 +58,7 @@ async fn demo(flags: &DemoFlags) -> Result<(), Failure> {
         }
     }
     process.shutdown(signals.next()).await;
-    // The last events came while the proxy ended, and with it their sender.
+    // The last events arrive while the proxy shuts down and drops their sender.
     while told.is_ok()
         && let Some(event) = events.recv().await
     {
@@ -66,7 +66,7 @@ async fn demo(flags: &DemoFlags) -> Result<(), Failure> {
     }
     demo.stop().await;
     match told {
-        // Whoever read has seen enough.
+        // A closed pipe is not an error, for example with `head`.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
     }
@@ -120,7 +120,7 @@ fn introduction(demo: &Demo, process: &Process) -> String {
     )
 }
 
-/// What ends the demo: Ctrl-C, or SIGTERM.
+/// The signals that end the demo: SIGINT (Ctrl-C) and SIGTERM.
 struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,

@@ -112,7 +112,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Usage(message)) => {
-            output::complain(format_args!(
+            output::error_line(format_args!(
                 "error: {message}\n\nFor more information, try '--help'."
             ));
             ExitCode::from(2)
@@ -204,9 +204,11 @@ mod tests {
 
     #[test]
     fn the_sample_settings_are_settings() {
-        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/config/settings.yaml");
-        let flags = config::file::parse(&[OsString::from(format!("--config={file}"))]);
-        flags.unwrap().unwrap();
+        for name in ["config/settings.yaml", "deploy/debian/config.yaml"] {
+            let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+            let flag = OsString::from(format!("--config={}", file.display()));
+            config::file::parse(&[flag]).unwrap().unwrap();
+        }
     }
 
     #[test]

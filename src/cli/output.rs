@@ -1,4 +1,5 @@
-//! Writing to standard output and error, either of which may be closed: `println!` would panic.
+//! Writes to standard output and standard error. Either may be closed, in which case `println!`
+//! would panic.
 
 use std::fmt::Arguments;
 use std::io::{self, Write};
@@ -6,34 +7,35 @@ use std::process::ExitCode;
 
 use super::error::describe;
 
-/// What a shell reports of a program that SIGPIPE ended: 128 and the signal's number.
+/// The exit code that shells report for a program that SIGPIPE ended: 128 plus the number of the
+/// signal.
 const SIGPIPE: u8 = 141;
 
 /// Writes a line to standard output.
 ///
 /// # Errors
-/// It is closed, or full.
+/// If standard output is closed or full.
 pub(super) fn line(text: Arguments<'_>) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{text}")
 }
 
-/// Writes a line to standard error. If that is closed there is no way left to report it.
-pub(super) fn complain(text: Arguments<'_>) {
+/// Writes a line to standard error. A failure is ignored, since it cannot be reported.
+pub(super) fn error_line(text: Arguments<'_>) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
-/// Whether `error` means that the reader of the output has gone, like `head` after ten lines.
+/// Whether `error` means that the reader of the output has closed it, like `head` after ten lines.
 pub(super) fn is_reader_gone(error: &anyhow::Error) -> bool {
     let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
     causes.any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// Ends a command that failed: quietly if the reader of its output has gone, else with the error
-/// and `code`.
+/// Returns the exit code of a failed command: SIGPIPE's if the reader has closed the output,
+/// otherwise `code` after printing the error.
 pub(super) fn failed(error: &anyhow::Error, code: u8) -> ExitCode {
     if is_reader_gone(error) {
         return ExitCode::from(SIGPIPE);
     }
-    complain(format_args!("error: {}", describe(error)));
+    error_line(format_args!("error: {}", describe(error)));
     ExitCode::from(code)
 }

@@ -19,13 +19,13 @@ use tokio_util::sync::CancellationToken;
 pub(super) use follow::Follow;
 
 use super::{backends, sessions};
-use crate::audit::record::Recorder;
+use crate::audit::record::AuditPipeline;
 use crate::audit::summary::Summaries;
 use crate::authorization::AuthorizationReviews;
 use crate::config::{CertificateSource, Config, Serving};
 use crate::file_watch::{POLL_INTERVAL, Reloaded};
 use crate::filters::Filters;
-use crate::impersonation::Reviewer;
+use crate::impersonation::ImpersonationAuthorizer;
 use crate::metrics::Metrics;
 use crate::pipeline::Proxy;
 use crate::server::certificates::ServingCertificate;
@@ -34,17 +34,17 @@ use crate::server::workers::Workers;
 use crate::server::{limits, listener, self_signed, tls};
 use crate::upstream::identity::Identity;
 
-/// How long requests on open connections are still accepted after the last connection was, while
-/// another process listens on the same port.
+/// While another process listens on the same port: how long requests are accepted after the
+/// listening socket was closed.
 const CLOSING: Duration = Duration::from_millis(500);
-/// For tasks to notice that they were dropped, and for records to be closed.
+/// Maximum time for dropped tasks to end, and for their records to be closed.
 const ENDING: Duration = Duration::from_secs(2);
-/// For the responses of the admin port.
+/// Maximum time for responses of the admin port to end.
 const ADMIN_ENDING: Duration = Duration::from_millis(50);
-/// How long a process that is to end at once may take to close its records.
+/// Maximum time for an immediate shutdown.
 pub(super) const AT_ONCE: Duration = Duration::from_millis(800);
 
-/// A proxy that serves.
+/// A running proxy.
 pub(crate) struct Process {
     addr: SocketAddr,
     admin_addr: SocketAddr,
@@ -61,15 +61,16 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Reads what `config` names, listens, and serves from then on. `observer`, if there is one,
-    /// gets each audit event as a line, too. Must be called within a tokio runtime.
+    /// Loads all files that `config` refers to, listens, and serves. `observer`, if there is one,
+    /// also receives each audit event as a line. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// Whatever stands in the way, with the file or address and mostly the remedy.
+    /// Describes why the proxy cannot start, with the file or address and usually the remedy.
     pub(crate) async fn start(
         config: Config,
         observer: Option<UnboundedSender<Vec<u8>>>,
     ) -> anyhow::Result<Process> {
+        pki::install_crypto_provider();
         let backend_names = config.audit.sinks.iter().map(|sink| sink.name.as_str());
         let metrics = Arc::new(Metrics::new(backend_names));
         let (force_reload, forced) = watch::channel(());
@@ -106,7 +107,10 @@ impl Process {
             trusted_proxies: config.authentication.trusted_proxies,
             identity: config.upstream.identity,
             original_user_extra: config.upstream.original_user_extra,
-            reviewer: Reviewer::new(upstream.clone(), config.upstream.constrained_impersonation),
+            impersonation_authorizer: ImpersonationAuthorizer::new(
+                upstream.clone(),
+                config.upstream.constrained_impersonation,
+            ),
             authorization,
             upstream,
             filters,
@@ -146,25 +150,25 @@ impl Process {
         })
     }
 
-    /// Where clients are listened to.
+    /// The address for clients.
     pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Where health and metrics are.
+    /// The address for health checks and metrics.
     pub(crate) fn admin_addr(&self) -> SocketAddr {
         self.admin_addr
     }
 
-    /// Reads all files that are followed again, and opens the log file again.
+    /// Reloads all watched files, and reopens log files.
     pub(crate) fn reload(&self) {
         tracing::info!("reloading all files");
         self.force_reload.send_replace(());
         self.proxy.recorder.sinks().iter().for_each(|sink| sink.backend.reopen());
     }
 
-    /// Waits out `--shutdown-delay-duration`, not ready but still accepting, then ends by
-    /// [`Process::shutdown`]. With `at_once` both are cut short.
+    /// Fails `/readyz` for `--shutdown-delay-duration` while requests are still accepted, then
+    /// calls [`Process::shutdown`]. When `at_once` is ready, both are cut short.
     pub(crate) async fn leave(self, at_once: impl Future<Output = ()>) {
         self.shutdown.leave();
         let mut at_once = std::pin::pin!(at_once);
@@ -178,16 +182,16 @@ impl Process {
         self.shutdown(at_once).await;
     }
 
-    /// Shuts down within `--shutdown-timeout`: accepts nothing new, lets requests under way finish,
-    /// then has backends deliver what waits. What does not finish in its share of the time
-    /// ([`Timetable`]) is dropped; events that are not delivered are counted and logged by backend.
-    /// With `at_once` all of it is cut short.
+    /// Shuts down within `--shutdown-timeout`: accepts no new requests, lets requests in flight
+    /// finish, then lets the backends deliver queued events. What does not finish in its part of
+    /// the time ([`Timetable`]) is dropped; undelivered events are counted and logged for each
+    /// backend. When `at_once` is ready, the shutdown takes at most [`AT_ONCE`].
     pub(crate) async fn shutdown(self, at_once: impl Future<Output = ()>) {
         let mut timetable = Timetable::new(Instant::now(), self.shutdown_timeout);
         let mut at_once = std::pin::pin!(at_once);
         let mut is_hurried = false;
         if self.shares_port {
-            // New connections go to the other process, and those accepted last get a response.
+            // New connections go to the other process; the last accepted ones get a response.
             self.shutdown.close();
             let closing = CLOSING.min(self.shutdown_timeout / 10);
             tokio::select! {
@@ -215,8 +219,7 @@ impl Process {
             }
         }
         self.shutdown.end();
-        // Their records are closed as they are dropped; then nothing comes to the backends any
-        // more.
+        // Dropping requests closes their records; after that, no more events are submitted.
         let left = timetable.backends.saturating_duration_since(Instant::now());
         if tokio::time::timeout(ENDING.min(left / 2), self.all_ended()).await.is_err() {
             tracing::error!("requests did not end in time, their last events may be missing");
@@ -227,7 +230,7 @@ impl Process {
                 "bodies are still being converted, the events of their requests may be missing"
             );
         }
-        // What rate limits have suppressed until now.
+        // Events that rate limits have suppressed so far.
         lock(&self.summaries).write(&self.proxy.recorder, true);
         let give_up = CancellationToken::new();
         let sinks = self.proxy.recorder.sinks().iter();
@@ -248,7 +251,7 @@ impl Process {
                 }
             }
         }
-        // Also of events that came after their backend had ended.
+        // Including events that were submitted after their backend had shut down.
         self.proxy.recorder.sinks().iter().for_each(|sink| sink.backend.flush_losses());
         self.admin_shutdown.end();
         let _ = tokio::time::timeout(ADMIN_ENDING, self.admin_shutdown.all_ended()).await;
@@ -261,8 +264,8 @@ impl Process {
     }
 }
 
-/// Writes what rate limits of policy extensions have suppressed, when their windows end.
-fn spawn_summaries(recorder: Arc<Recorder>) -> Arc<Mutex<Summaries>> {
+/// Writes summaries of suppressed events when the windows of rate limits end.
+fn spawn_summaries(recorder: Arc<AuditPipeline>) -> Arc<Mutex<Summaries>> {
     let summaries = Arc::new(Mutex::new(Summaries::default()));
     let shared = Arc::downgrade(&summaries);
     tokio::spawn(async move {

@@ -1,4 +1,4 @@
-//! Whether recordings of sessions are those that audit events name: a part of `log verify`.
+//! Compares recordings of sessions with the audit events that refer to them, for `log verify`.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -14,14 +14,14 @@ const SHA256_KEY: &str = "kube-audit-proxy/session-sha256";
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
-/// What was found.
+/// The result of the comparison.
 #[derive(Debug, Default)]
 pub(super) struct Checked {
-    /// Recordings that differ from their events, each in words.
+    /// A description of each recording that differs from its event.
     pub(super) changed: Vec<String>,
-    /// Recordings that are what their events name.
+    /// The number of recordings that match their events.
     pub(super) intact: u64,
-    /// Recordings that events name and that are not there.
+    /// The number of recordings that do not exist.
     pub(super) missing: u64,
 }
 
@@ -41,8 +41,8 @@ struct Annotations {
     sha256: String,
 }
 
-/// Compares the recordings that the events of these logs name with those in `dir`, or else beside
-/// the logs: in their directories, and in the directories therein.
+/// Compares the recordings that the events of these logs refer to. They are looked for in `dir` if
+/// given, otherwise in the directories of the logs and in their subdirectories.
 ///
 /// # Errors
 /// If a log cannot be read.
@@ -55,7 +55,7 @@ pub(super) fn check(logs: &[PathBuf], dir: Option<&Path>) -> anyhow::Result<Chec
         }
         let dirs = match dir {
             Some(dir) => vec![dir.to_owned()],
-            None => beside(&input.path),
+            None => directories_of(&input.path),
         };
         let mut log = open(&input.path)?;
         let mut line = Vec::new();
@@ -74,7 +74,7 @@ pub(super) fn check(logs: &[PathBuf], dir: Option<&Path>) -> anyhow::Result<Chec
 
 fn check_one(event: &Event<'_>, dirs: &[PathBuf], checked: &mut Checked) -> io::Result<()> {
     let Annotations { file, sha256 } = &event.annotations;
-    // A name, and no path to anywhere else.
+    // The file name must not be a path.
     if sha256.is_empty() || file.is_empty() || file.contains('/') {
         return Ok(());
     }
@@ -93,8 +93,8 @@ fn check_one(event: &Event<'_>, dirs: &[PathBuf], checked: &mut Checked) -> io::
     Ok(())
 }
 
-/// Returns the directory of a log, and the directories in it.
-fn beside(log: &Path) -> Vec<PathBuf> {
+/// Returns the directory of a log, and its subdirectories.
+fn directories_of(log: &Path) -> Vec<PathBuf> {
     let dir = log.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let dirs = entries.map(|entry| entry.path()).filter(|path| path.is_dir());

@@ -1,4 +1,4 @@
-//! What `log query --proof` and `log report summary` ask of seals.
+//! Seals for `log query --proof` and `log report summary`.
 
 use std::io;
 use std::path::{Path, PathBuf};

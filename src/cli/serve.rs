@@ -1,16 +1,16 @@
-//! `kube-audit-proxy serve`: from the flags to the last audit event.
+//! `kube-audit-proxy serve`: runs the proxy until a signal.
 
 use std::ffi::OsString;
 
 use super::notify::notify;
 use super::process::Process;
-use super::signals::{Asked, Signals};
+use super::signals::{ProcessSignal, Signals};
 use super::{Failure, logging};
 use crate::audit::panic_message;
 use crate::config::{self, Config};
 use crate::server::limits;
 
-/// Serves until a signal ends it. `arguments` are those behind `serve`.
+/// Runs the proxy until a signal. `arguments` are those after `serve`.
 pub(super) fn run(arguments: &[OsString]) -> Result<(), Failure> {
     let flags = config::file::parse(arguments)
         .map_err(|error| Failure::Usage(usage(&error)))?
@@ -18,15 +18,15 @@ pub(super) fn run(arguments: &[OsString]) -> Result<(), Failure> {
     let config = Config::new(flags).map_err(|error| Failure::Usage(error.to_string()))?;
     logging::init(config.operation.log_level, config.operation.log_format);
     panic_message::install();
-    // Without enough threads and descriptors the runtime would panic.
+    // The runtime panics if there are not enough threads or file descriptors.
     limits::prepare()?;
-    // Before anything starts, so that no signal finds the default: ending without a word.
+    // Before anything else: until then, a signal ends the process without a log line.
     let signals = Signals::new(config.operation.shutdown_limit())?;
-    // Clients have threads of their own.
+    // Connections of clients are served by other threads.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let served = runtime.block_on(serve(config, signals));
-    // Not dropped, which would wait for file system calls that hang.
+    // Not dropped, because that would wait for blocked file system calls.
     runtime.shutdown_background();
     served
 }
@@ -41,19 +41,19 @@ async fn serve(config: Config, mut signals: Signals) -> Result<(), Failure> {
     notify("READY=1");
     loop {
         match signals.next().await {
-            Asked::Reload => {
+            ProcessSignal::Reload => {
                 notify("RELOADING=1");
                 process.reload();
                 notify("READY=1");
             }
-            Asked::End(name) => {
+            ProcessSignal::End(name) => {
                 tracing::info!(signal = name, "shutting down");
                 notify("STOPPING=1");
                 break;
             }
         }
     }
-    let at_once = async { while let Asked::Reload = signals.next().await {} };
+    let at_once = async { while let ProcessSignal::Reload = signals.next().await {} };
     process.leave(at_once).await;
     Ok(())
 }

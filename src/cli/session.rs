@@ -62,10 +62,10 @@ enum SessionCommand {
     },
 }
 
-/// A recording.
+/// The recording to open.
 #[derive(Debug, clap::Args)]
 struct Which {
-    /// Directory in which an audit ID is looked for
+    /// Directory in which to find the recording of an audit ID
     #[arg(long, value_name = "DIR", default_value = ".")]
     dir: PathBuf,
     /// File, or the audit ID of the session
@@ -121,7 +121,7 @@ impl Which {
             ),
             1 => Ok(found.remove(0)),
             _ => {
-                // A client may send the same audit ID again.
+                // A client may send the same audit ID several times.
                 let names: Vec<_> = found.iter().map(|path| path.display().to_string()).collect();
                 bail!(
                     "{id}: several recordings have this audit ID, give one of these files: {}",
@@ -141,7 +141,7 @@ fn list(dir: &Path, format: ListFormat) -> anyhow::Result<()> {
         let recording = match Recording::open(&path) {
             Ok(recording) => recording,
             Err(error) => {
-                output::complain(format_args!("warning: {}: {error}", path.display()));
+                output::error_line(format_args!("warning: {}: {error}", path.display()));
                 continue;
             }
         };
@@ -177,7 +177,7 @@ fn row(name: String, description: &Description, summary: Option<&Summary>) -> [S
         Some(summary) if summary.salvaged => "salvaged".to_owned(),
         Some(summary) => summary.exit_code.map_or("-".to_owned(), |code| code.to_string()),
     };
-    // Of these streams there is only a part of the content, or nothing.
+    // The content of these streams is missing completely or in part.
     let omitted = summary.map(|summary| summary.omitted(description.records_input));
     let omitted = omitted.unwrap_or_default();
     let start = description.start.get(..19).unwrap_or(&description.start);
@@ -192,7 +192,7 @@ fn row(name: String, description: &Description, summary: Option<&Summary>) -> [S
         if omitted.is_empty() { "-".to_owned() } else { omitted.join(",") },
         name,
     ];
-    // Users choose much of it.
+    // Much of it is chosen by users.
     row.map(|cell| cell.chars().map(|c| if c.is_control() { '?' } else { c }).collect())
 }
 
@@ -260,7 +260,7 @@ fn play(which: &Which, speed: f64, idle_limit: Option<f64>) -> anyhow::Result<()
         let Item::Output { at, bytes, .. } = item else { continue };
         last = at;
         let pause = pause.min(idle_limit.unwrap_or(f64::MAX)) / speed;
-        // At most a year, which a Duration can hold.
+        // At most one year, which fits into a `Duration`.
         std::thread::sleep(Duration::from_secs_f64(pause.min(3.0e7)));
         match needs_returns {
             true => {

@@ -1,4 +1,4 @@
-//! Starts the recorder of sessions, and follows the file of its rules.
+//! Starts the session recorder, and watches the file with its rules.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::process::Follow;
 use crate::config::SessionRecording;
 use crate::file_watch::{FileWatcher, Reloaded};
 
-/// Starts the recorder, if sessions are recorded.
+/// Starts the session recorder if sessions are to be recorded.
 ///
 /// # Errors
 /// If the directory cannot be written, or the rules are invalid.
@@ -20,6 +20,8 @@ pub(super) fn recorder(
     follow: &Follow,
 ) -> anyhow::Result<Option<Arc<Recorder>>> {
     let Some(SessionRecording { settings, rules_file }) = config else { return Ok(None) };
+    // Created before the file is read, so that no change is missed.
+    let watcher = FileWatcher::new(rules_file.iter().cloned().collect());
     let rules = match &rules_file {
         Some(path) => load(path).map_err(anyhow::Error::msg)?,
         None => Rules::default(),
@@ -35,7 +37,7 @@ pub(super) fn recorder(
     let recorder = Arc::new(recorder);
     tracing::info!(dir = %dir.display(), mode = ?recorder.mode(), "recording sessions");
     if let Some(path) = rules_file {
-        let (followed, watcher) = (recorder.clone(), FileWatcher::new(vec![path.clone()]));
+        let followed = recorder.clone();
         follow.spawn(Reloaded::SessionRecordingRules, watcher, move || {
             load(&path).map(|rules| followed.set_rules(rules))
         });

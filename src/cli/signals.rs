@@ -1,9 +1,9 @@
 //! Receives signals, and guarantees that the process ends after SIGTERM.
 //!
-//! Signals are received by a thread of their own, so that neither a file that hangs at start nor a
-//! busy or blocked runtime can hold them up. The same thread ends the process if an orderly
-//! shutdown does not finish in time: after the first SIGTERM or SIGINT when `--shutdown-timeout` is
-//! over, after the second within [`SECOND`], with the third immediately.
+//! A separate thread receives signals, so that a file system that hangs at start or a busy or
+//! blocked runtime cannot delay them. The same thread ends the process if the shutdown does not
+//! finish in time: after the first SIGTERM or SIGINT when `--shutdown-timeout` has passed, after
+//! the second within [`SECOND`], after the third immediately.
 
 use std::io;
 use std::sync::Arc;
@@ -17,34 +17,34 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::time::Instant;
 
-/// How long the process may live after a second signal.
+/// Maximum time until the process ends after a second signal.
 const SECOND: Duration = Duration::from_secs(1);
-/// How long it may live after a first one if it does not serve yet: it has nothing to finish.
+/// Maximum time after the first signal if the process does not serve yet.
 const STARTING: Duration = Duration::from_millis(500);
-/// Time for the last log line: standard error may be a pipe without a reader.
+/// Maximum time for the last log line: standard error may be a pipe without a reader.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
-/// What a signal asks for.
+/// What a signal requests.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum ProcessSignal {
     /// SIGHUP
     Reload,
-    /// SIGTERM or SIGINT, by name.
+    /// SIGTERM or SIGINT, with its name.
     End(&'static str),
 }
 
 /// Receives the signals of the process.
 pub(super) struct Signals {
-    asked: UnboundedReceiver<Asked>,
+    asked: UnboundedReceiver<ProcessSignal>,
     serves: Arc<AtomicBool>,
 }
 
 impl Signals {
-    /// Receives signals from now on, instead of the system's default. After the first that asks for
-    /// the end, the process ends within `limit` at the latest.
+    /// Receives signals from now on. After the first SIGTERM or SIGINT the process ends within
+    /// `limit`.
     ///
     /// # Errors
-    /// The system's, which has no threads or descriptors left.
+    /// If the system has no threads or file descriptors left.
     pub(super) fn new(limit: Duration) -> io::Result<Signals> {
         let (ask, asked) = mpsc::unbounded_channel();
         let serves: Arc<AtomicBool> = Arc::default();
@@ -69,16 +69,16 @@ impl Signals {
         Ok(Signals { asked, serves })
     }
 
-    /// The process serves: it may take its time to end.
+    /// Must be called when the process serves: from then on it has `limit` to shut down.
     pub(super) fn serves(&self) {
         self.serves.store(true, Ordering::SeqCst);
     }
 
-    /// The next signal.
-    pub(super) async fn next(&mut self) -> Asked {
+    /// Waits for the next signal.
+    pub(super) async fn next(&mut self) -> ProcessSignal {
         match self.asked.recv().await {
             Some(asked) => asked,
-            // The thread never ends before the process.
+            // The thread ends only with the process.
             None => std::future::pending().await,
         }
     }
@@ -99,11 +99,11 @@ impl Received {
         })
     }
 
-    async fn next(&mut self) -> Asked {
+    async fn next(&mut self) -> ProcessSignal {
         tokio::select! {
-            _ = self.terminate.recv() => Asked::End("SIGTERM"),
-            _ = self.interrupt.recv() => Asked::End("SIGINT"),
-            _ = self.hangup.recv() => Asked::Reload,
+            _ = self.terminate.recv() => ProcessSignal::End("SIGTERM"),
+            _ = self.interrupt.recv() => ProcessSignal::End("SIGINT"),
+            _ = self.hangup.recv() => ProcessSignal::Reload,
         }
     }
 }
@@ -111,7 +111,7 @@ impl Received {
 struct Watch {
     limit: Duration,
     serves: Arc<AtomicBool>,
-    ask: UnboundedSender<Asked>,
+    ask: UnboundedSender<ProcessSignal>,
 }
 
 impl Watch {
@@ -128,7 +128,7 @@ impl Watch {
                 asked = received.next() => asked,
                 () = over => end("the shutdown did not finish in time"),
             };
-            if let Asked::End(_) = asked {
+            if let ProcessSignal::End(_) = asked {
                 ends += 1;
                 let limit = match ends {
                     1 if self.serves.load(Ordering::SeqCst) => self.limit.max(SECOND),
@@ -142,13 +142,13 @@ impl Watch {
                     (last, until) => until.or(last),
                 };
             }
-            // The receiver is gone if the process is already ending.
+            // There is no receiver if the process is already ending.
             let _ = self.ask.send(asked);
         }
     }
 }
 
-/// Ends the process, whatever its other threads do.
+/// Ends the process, even if other threads are blocked.
 fn end(reason: &'static str) -> ! {
     let (told, wait) = std_mpsc::channel();
     let _ = thread::Builder::new().spawn(move || {

@@ -163,7 +163,7 @@ fn the_webhook_has_kube_apiservers_defaults_and_needs_no_log() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused_with_a_remedy() {
+fn invalid_combinations_are_rejected_with_a_remedy() {
     let cases: [(&[&str], &str); 29] = [
         (&["--audit-log-seal"], "--audit-log-seal needs --audit-log-seal-key-file"),
         (&["--audit-log-seal-key-file=k"], "has no effect without --audit-log-seal"),
@@ -218,7 +218,7 @@ fn what_makes_no_sense_is_refused_with_a_remedy() {
             "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
         ),
         (&["--tls-min-version=VersionTLS10"], "[possible values: VersionTLS12, VersionTLS13]"),
-        (&["--anonymous-auth=false"], "would refuse every request; give --client-ca-file"),
+        (&["--anonymous-auth=false"], "would reject every request; give --client-ca-file"),
         (&["--anonymous-auth=maybe"], "neither true nor false"),
         (&["--client-crl-file=crl"], "--client-crl-file needs --client-ca-file"),
         (&["--context=c", "--upstream-server=https://a"], "--context needs a kubeconfig"),
@@ -309,7 +309,7 @@ fn service_account_keys_and_issuers_go_together() {
 }
 
 #[test]
-fn token_reviews_are_off_unless_asked_for() {
+fn token_reviews_are_off_by_default() {
     assert!(config(&[]).unwrap().authentication.token_review.is_none());
     let on = "--authentication-token-review";
     let review = config(&[on, "--anonymous-auth=false"]).unwrap().authentication.token_review;
@@ -327,7 +327,7 @@ fn token_reviews_are_off_unless_asked_for() {
     assert_eq!(review.unauthenticated_ttl, Duration::from_secs(60));
     let webhook = review.webhook.unwrap();
     assert_eq!(webhook.version.api_version(), "authentication.k8s.io/v1beta1");
-    assert!(config(&[file, on]).unwrap_err().contains("exclude each other"));
+    assert!(config(&[file, on]).unwrap_err().contains("mutually exclusive"));
     let front = [on, "--upstream-identity=request-header", "--api-audiences=a,b"];
     let review = config(&front).unwrap().authentication.token_review.unwrap();
     assert!(review.as_front_proxy);
@@ -386,7 +386,7 @@ fn oidc_flags_are_kube_apiservers() {
         &["--oidc-ca-file=ca.crt"],
     ] {
         let error = config(flags).unwrap_err();
-        assert!(error.contains("must both be given, and not be empty"), "{flags:?}: {error}");
+        assert!(error.contains("neither may be empty"), "{flags:?}: {error}");
     }
     let error = config(&["--oidc-issuer-url=https://kubernetes.default.svc", ID]).unwrap_err();
     assert!(error.contains("the issuer of ServiceAccount tokens"), "{error}");

@@ -106,12 +106,8 @@ struct Arguments {
 fn arguments_of(path: &Path) -> Result<Arguments, FileError> {
     let text = watched_files::regular_file::read_to_string(path)
         .map_err(|source| FileError::Read { path: path.to_owned(), source })?;
-    let entries = match serde_yaml::from_str::<Option<Entries>>(&text) {
-        Ok(entries) => entries.unwrap_or_default(),
-        Err(error) => {
-            return Err(FileError::Yaml { path: path.to_owned(), message: error.to_string() });
-        }
-    };
+    let entries = Entries::parse(&text)
+        .map_err(|error| FileError::Yaml { path: path.to_owned(), message: error.to_string() })?;
     let mut arguments = Arguments { flags: Vec::new(), sinks: None };
     let mut of_sinks = None;
     for (key, value) in entries.0 {

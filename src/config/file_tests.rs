@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::sinks::entry::BackendKeys;
 use test_support::TempDir;
 
 fn parsed(yaml: &str, arguments: &[&str]) -> Result<ServeFlags, String> {
@@ -10,6 +11,19 @@ fn parsed(yaml: &str, arguments: &[&str]) -> Result<ServeFlags, String> {
     result.map_err(|error| {
         error.to_string().replace(&path.display().to_string(), "config.yaml").replace('`', "'")
     })
+}
+
+#[test]
+fn a_name_that_looks_like_a_yaml_boolean_or_number_stays_a_string() {
+    let flags = parsed("audit-node-name: no\n", &[]).unwrap();
+    assert_eq!(flags.annotations.audit_node_name.as_deref(), Some("no"));
+    let sinks = "sinks:\n- {name: on, type: s3, policy-file: 007, cluster: 1.10, node: y}\n";
+    let flags = parsed(sinks, &[]).unwrap();
+    let [entry] = &flags.sinks[..] else { panic!("{flags:?}") };
+    let BackendKeys::S3(keys) = &entry.backend else { panic!("{entry:?}") };
+    let policy = entry.policy.policy_file.as_deref();
+    assert_eq!((&*entry.name, policy), ("on", Some(Path::new("007"))));
+    assert_eq!((&*keys.cluster, keys.node.as_deref()), ("1.10", Some("y")));
 }
 
 #[test]
@@ -46,7 +60,7 @@ tls-cipher-suites:
 }
 
 #[test]
-fn an_empty_file_says_nothing() {
+fn an_empty_file_changes_nothing() {
     for yaml in ["", "# only words\n", "{}\n"] {
         assert_eq!(parsed(yaml, &[]).unwrap().serving.secure_port, 6443, "{yaml:?}");
     }
@@ -80,6 +94,10 @@ fn errors_name_line_column_and_remedy() {
         (
             "shutdown-timeout: 30\n",
             "config.yaml:1:19: shutdown-timeout: \"30\" is invalid: time: missing unit",
+        ),
+        (
+            "anonymous-auth: no\n",
+            "config.yaml:1:17: anonymous-auth: \"no\" is invalid: neither true nor false",
         ),
         ("kubeconfig:\n", "config.yaml: "),
         (

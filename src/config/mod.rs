@@ -10,8 +10,10 @@ mod boolean_flag;
 pub(crate) mod file;
 mod filters;
 pub(crate) mod flags;
+mod kafka;
 mod log;
 mod operation;
+mod otlp;
 mod parse;
 mod policy;
 #[cfg(test)]
@@ -22,6 +24,7 @@ mod serving;
 mod session_flags;
 mod setting;
 mod sinks;
+mod stream;
 mod tree;
 mod upstream;
 mod webhook;

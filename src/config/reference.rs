@@ -7,8 +7,11 @@ use std::path::Path;
 use clap::{Arg, Args, Command};
 
 use super::file::command;
+use super::kafka::KafkaKeys;
+use super::otlp::OtlpKeys;
 use super::s3::S3Keys;
 use super::sinks::entry::SinkType;
+use super::stream::StreamKeys;
 
 const HEADER: &str = "\
 # Configuration reference
@@ -68,6 +71,27 @@ required.
 |---|---|---|
 ";
 
+const KAFKA: &str = "
+## Sinks of type `kafka`
+
+An entry of type `kafka` ([Kafka](kafka.md)) has `name`, `type`, `policy-file`, `redact`, `max-body-bytes` and
+`max-request-body-bytes` like the others, and these keys. `brokers`, `topic` and `spool-dir` are required.
+
+| key | default | description |
+|---|---|---|
+";
+
+const OTLP: &str = "
+## Sinks of type `otlp`
+
+An entry of type `otlp` ([OpenTelemetry](opentelemetry.md)) has `name`, `type`, `policy-file`, `redact`,
+`max-body-bytes` and `max-request-body-bytes` like the others, and these keys. `endpoint` and `spool-dir` are
+required.
+
+| key | default | description |
+|---|---|---|
+";
+
 /// Renders the reference as Markdown.
 fn reference() -> String {
     let mut out = HEADER.to_owned();
@@ -89,10 +113,20 @@ fn reference() -> String {
     out.push_str(FILE);
     out.push_str(&sink_keys());
     out.push_str(S3);
-    for arg in S3Keys::augment_args(Command::new("s3")).get_arguments() {
-        out.push_str(&row(arg).replacen("`--", "`", 1));
+    out.push_str(&rows_of_keys(&S3Keys::augment_args(Command::new("s3"))));
+    for (text, own) in [
+        (KAFKA, KafkaKeys::augment_args(Command::new("kafka"))),
+        (OTLP, OtlpKeys::augment_args(Command::new("otlp"))),
+    ] {
+        out.push_str(text);
+        out.push_str(&rows_of_keys(&StreamKeys::augment_args(own)));
     }
     out
+}
+
+/// The rows of keys that are declared like flags.
+fn rows_of_keys(command: &Command) -> String {
+    command.get_arguments().map(|arg| row(arg).replacen("`--", "`", 1)).collect()
 }
 
 /// The row of one flag.
@@ -127,7 +161,9 @@ fn row(arg: &Arg) -> String {
 
 /// The rows of the keys of `sinks`.
 fn sink_keys() -> String {
-    let of_flags = SinkType::ALL.iter().filter(|(kind, _)| *kind != SinkType::S3);
+    let has_flags =
+        |kind: SinkType| !matches!(kind, SinkType::S3 | SinkType::Kafka | SinkType::Otlp);
+    let of_flags = SinkType::ALL.iter().filter(|(kind, _)| has_flags(*kind));
     let of_types: Vec<_> = of_flags.map(|(kind, _)| (*kind, kind.keys())).collect();
     let mut keys: Vec<&'static str> = Vec::new();
     for key in of_types.iter().flat_map(|(_, keys)| keys) {
@@ -147,7 +183,7 @@ fn sink_keys() -> String {
         flags.dedup();
         let meaning = match key {
             "name" => "name of the backend in metrics, logs and health checks".to_owned(),
-            "type" => "`file`, `stdout`, `webhook` or `s3`".to_owned(),
+            "type" => "`file`, `stdout`, `webhook`, `s3`, `kafka` or `otlp`".to_owned(),
             _ => flags.join(", "),
         };
         let _ = writeln!(out, "| `{key}` | {} | {meaning} |", marks.join(" | "));

@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use audit_log::SpoolConfig;
-use audit_log::stream::{StreamConfig, StreamMode};
+use audit_log::stream::StreamConfig;
 use audit_stream::s3::{self, Encryption, LockMode, ObjectLock, S3Settings};
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
@@ -12,7 +11,8 @@ use serde::Deserialize;
 use super::batch::WriteMode;
 use super::boolean_flag::BooleanFlag;
 use super::parse::{default_flags, duration, parse_duration};
-use super::setting::{Setting, SettingError};
+use super::setting::SettingError;
+use super::stream::{StreamKeys, error, node_name};
 
 /// The keys of an entry of the type `s3`. They are declared like flags for their defaults and for
 /// the reference, but `serve` has no such flags.
@@ -121,22 +121,6 @@ impl Default for S3Keys {
     }
 }
 
-const fn setting(key: &'static str) -> Setting {
-    Setting::key_only(key)
-}
-
-/// Returns an error whose message begins with the key.
-fn error(key: &'static str, rest: &str) -> SettingError {
-    setting(key).error(format!("{key}{rest}"))
-}
-
-/// Returns a size in bytes, which must be between 1 MiB and `max` MiB.
-fn size(key: &'static str, mib: i64, max: u64) -> Result<u64, SettingError> {
-    let valid = u64::try_from(mib).ok().filter(|mib| (1..=max).contains(mib));
-    let size = valid.map(|mib| mib << 20);
-    size.ok_or_else(|| error(key, &format!(": {mib} is not a size in MiB; give 1 to {max}")))
-}
-
 /// Parses `365d`, or a duration in Go's notation.
 fn parse_days(text: &str) -> Option<Duration> {
     const DAY: u64 = 24 * 60 * 60;
@@ -160,33 +144,15 @@ impl S3Keys {
     }
 
     fn stream(&self) -> Result<StreamConfig, SettingError> {
-        let Some(dir) = self.spool_dir.clone() else {
-            return Err(error("spool-dir", " is missing: events wait there until they are stored"));
-        };
-        let max_size = size("spool-max-size", self.spool_max_size, 1 << 40)?;
-        let segment_max_size = size("segment-max-size", self.segment_max_size, 1024)?;
-        if segment_max_size > max_size / 2 {
-            let rest = " is more than half of spool-max-size; make it smaller";
-            return Err(error("segment-max-size", rest));
-        }
-        if self.segment_max_age.is_zero() {
-            return Err(error("segment-max-age", " must be above 0, such as 5m"));
-        }
-        let buffer_size = usize::try_from(self.batch_buffer_size).ok().filter(|size| *size > 0);
-        let buffer_size =
-            buffer_size.ok_or_else(|| error("batch-buffer-size", " must be above 0"))?;
-        let mode = match self.mode {
-            WriteMode::Batch => StreamMode::Batch,
-            WriteMode::Blocking => StreamMode::Blocking,
-            WriteMode::BlockingStrict => StreamMode::BlockingStrict,
-        };
-        Ok(StreamConfig {
-            mode,
-            buffer_size,
-            segment_max_size,
+        let keys = StreamKeys {
+            spool_dir: self.spool_dir.clone(),
+            spool_max_size: self.spool_max_size,
+            segment_max_size: self.segment_max_size,
             segment_max_age: self.segment_max_age,
-            spool: SpoolConfig { dir, max_size },
-        })
+            mode: self.mode,
+            batch_buffer_size: self.batch_buffer_size,
+        };
+        keys.validate()
     }
 
     fn store(&self) -> Result<S3Settings, SettingError> {
@@ -199,10 +165,6 @@ impl S3Keys {
             (Some(S3Encryption::Aes256), None) => Encryption::Aes256,
             (None, None) => Encryption::Bucket,
         };
-        let node = match &self.node {
-            Some(node) => node.clone(),
-            None => rustix::system::uname().nodename().to_string_lossy().into_owned(),
-        };
         Ok(S3Settings {
             url: self.url.clone(),
             endpoint: self.endpoint.clone(),
@@ -214,7 +176,7 @@ impl S3Keys {
                 S3Format::Ndjson => s3::Format::Ndjson,
             },
             cluster: self.cluster.clone(),
-            node,
+            node: node_name(self.node.as_deref()),
             encryption,
             storage_class: self.storage_class.clone(),
             lock: self.lock()?,

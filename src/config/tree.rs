@@ -10,11 +10,57 @@ use serde_yaml::{Location, Spanned};
 #[derive(Default)]
 pub(super) struct Entries(pub(super) Vec<(Spanned<String>, Spanned<Value>)>);
 
+impl Entries {
+    /// Parses a document, which is a map or empty.
+    ///
+    /// # Errors
+    /// The document is not YAML, or not a map.
+    pub(super) fn parse(document: &str) -> Result<Entries, serde_yaml::Error> {
+        let entries: Option<Entries> = serde_yaml::from_str(document)?;
+        let mut entries = entries.unwrap_or_default();
+        entries.restore_scalars(document);
+        Ok(entries)
+    }
+
+    fn restore_scalars(&mut self, document: &str) {
+        for (_, value) in &mut self.0 {
+            restore_scalar(value, document);
+        }
+    }
+}
+
 /// A value; scalars are texts.
 pub(super) enum Value {
-    One(String),
+    One(Scalar),
     Many(Vec<Spanned<Value>>),
     Map(Entries),
+}
+
+/// A scalar.
+pub(super) struct Scalar {
+    pub(super) text: String,
+    /// YAML takes it for a boolean or a number, so that `text` may differ from the document.
+    is_converted: bool,
+}
+
+/// Gives booleans and numbers the text that they have in the document. The type of a value is up to
+/// the flag, not to YAML, which makes `no` false, `007` 7, and `1.10` 1.1: a node may be called
+/// `no`.
+fn restore_scalar(value: &mut Spanned<Value>, document: &str) {
+    let span = value.defined.span();
+    match &mut value.value {
+        Value::One(scalar) if scalar.is_converted => {
+            let start = span.byte_offset().and_then(|offset| usize::try_from(offset).ok());
+            let length = span.byte_len().and_then(|length| usize::try_from(length).ok());
+            let source = start.zip(length).and_then(|(at, length)| document.get(at..at + length));
+            if let Some(source) = source {
+                source.trim().clone_into(&mut scalar.text);
+            }
+        }
+        Value::One(_) => {}
+        Value::Many(values) => values.iter_mut().for_each(|value| restore_scalar(value, document)),
+        Value::Map(entries) => entries.restore_scalars(document),
+    }
 }
 
 impl Value {
@@ -24,7 +70,7 @@ impl Value {
     /// Where there is a map.
     pub(super) fn texts(&self, at: Location) -> Result<Vec<(String, Location)>, Location> {
         match self {
-            Value::One(text) => Ok(vec![(text.clone(), at)]),
+            Value::One(scalar) => Ok(vec![(scalar.text.clone(), at)]),
             Value::Map(_) => Err(at),
             Value::Many(values) => {
                 let texts: Result<Vec<_>, _> =
@@ -63,6 +109,10 @@ fn entries<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Entries, A::Error> {
     Ok(Entries(entries))
 }
 
+fn converted(value: impl ToString) -> Value {
+    Value::One(Scalar { text: value.to_string(), is_converted: true })
+}
+
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
         struct OneOrMany;
@@ -75,23 +125,23 @@ impl<'de> Deserialize<'de> for Value {
             }
 
             fn visit_str<E>(self, text: &str) -> Result<Value, E> {
-                Ok(Value::One(text.to_owned()))
+                Ok(Value::One(Scalar { text: text.to_owned(), is_converted: false }))
             }
 
             fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-                Ok(Value::One(value.to_string()))
+                Ok(converted(value))
             }
 
             fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-                Ok(Value::One(value.to_string()))
+                Ok(converted(value))
             }
 
             fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-                Ok(Value::One(value.to_string()))
+                Ok(converted(value))
             }
 
             fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-                Ok(Value::One(value.to_string()))
+                Ok(converted(value))
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
@@ -108,5 +158,74 @@ impl<'de> Deserialize<'de> for Value {
         }
 
         deserializer.deserialize_any(OneOrMany)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(document: &str) -> Vec<String> {
+        let Entries(entries) = Entries::parse(document).unwrap();
+        let texts = entries.iter().flat_map(|(_, value)| {
+            value.value.texts(value.referenced).unwrap_or_else(|_| panic!("a map: {document}"))
+        });
+        texts.map(|(text, _)| text).collect()
+    }
+
+    #[test]
+    fn a_value_without_quotes_keeps_its_text() {
+        let values = [
+            "n",
+            "N",
+            "no",
+            "No",
+            "y",
+            "yes",
+            "on",
+            "OFF",
+            "true",
+            "True",
+            "FALSE",
+            "007",
+            "0o17",
+            "0x1F",
+            "+1",
+            "-0",
+            "1.10",
+            "1e3",
+            "1_000",
+            "12:30",
+            "2026-01-02",
+            "1.5.0",
+            "é1",
+            "10s",
+        ];
+        for value in values {
+            for document in [
+                format!("node: {value}\n"),
+                format!("node: {value}"),
+                format!("# é\nnode:   {value}   # comment\n"),
+                format!("node: \"{value}\"\n"),
+                format!("{{node: {value}}}"),
+                format!("node: !!str {value}\n"),
+                format!("node: &node {value}\n"),
+            ] {
+                assert_eq!(texts(&document), [value], "{document:?}");
+            }
+            for document in [
+                format!("node: [{value}, {value}]\n"),
+                format!("node:\n- {value}\n- {value}\n"),
+                format!("node: &node {value}\ncluster: *node\n"),
+            ] {
+                assert_eq!(texts(&document), [value, value], "{document:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_value_of_several_lines_is_folded() {
+        assert_eq!(texts("node: no\n  yes\n"), ["no yes"]);
+        assert_eq!(texts("node: >-\n  1\n  2\n"), ["1 2"]);
     }
 }

@@ -49,7 +49,7 @@ pub enum CorsError {
     NotPinned(String),
 }
 
-/// An origin that is allowed, as the request names it.
+/// The allowed origin of a request.
 #[derive(Debug, Clone)]
 pub struct AllowedOrigin(HeaderValue);
 
@@ -95,7 +95,7 @@ impl AllowedOrigin {
 
 /// Marks responses of filters that come before CORS, which have no CORS headers.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct OutsideCors;
+pub(crate) struct SkipCors;
 
 /// Returns whether a request of an allowed origin ends here, whatever else it has: kube-apiserver
 /// treats every `OPTIONS` request as a preflight.
@@ -131,7 +131,7 @@ mod tests {
         assert!(cors(&[]).unwrap().is_none());
         assert_eq!(cors(&["^a$", ""]).unwrap_err(), CorsError::Empty);
         assert!(matches!(cors(&["^https://(a$"]).unwrap_err(), CorsError::Regexp(_)));
-        // What Go's regexp does not have is not accepted either.
+        // Syntax that Go's regexp does not support is rejected.
         assert!(matches!(cors(&["^https://(?=a)$"]).unwrap_err(), CorsError::Regexp(_)));
         for loose in ["example.com", "^example.com", "example.com$", "//example.com"] {
             assert_eq!(cors(&[loose]).unwrap_err(), CorsError::NotPinned(loose.to_owned()));

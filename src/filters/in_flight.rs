@@ -1,21 +1,21 @@
-//! Limits of requests in flight, like kube-apiserver's `WithMaxInFlightLimit`, and fair among
-//! users.
+//! Limits the requests in flight like kube-apiserver's `WithMaxInFlightLimit`, and shares them
+//! fairly among users.
 //!
-//! One limit is for requests that change something, one for the others; long-running requests do
-//! not count. Below a limit every request gets a slot. When all slots are taken, members of
-//! `system:masters` are let through without one, like by kube-apiserver, and for everyone else a
-//! request is rejected with 429 or waits:
+//! There is one limit for mutating requests and one for all others; long-running requests do not
+//! count. As long as slots are free, every request gets one. If all are in use, members of
+//! `system:masters` are admitted without a slot, like in kube-apiserver; any other request waits or
+//! is rejected with 429:
 //!
 //! - A user's share is the limit divided by the number of users that have slots or wait for one,
 //!   but at least 1.
-//! - A request of a user that has, and waits for, fewer slots than its share waits up to one
-//!   second, which is what a 429 would tell its client to do. A slot that becomes free goes to the
-//!   request that has waited longest.
-//! - All others are rejected at once.
+//! - If a user has and waits for fewer slots than its share, its request waits for up to one
+//!   second, the time that `Retry-After` would tell the client to wait. A slot that becomes free
+//!   goes to the request that has waited longest.
+//! - All other requests are rejected immediately.
 //!
-//! So a user that is alone can use the whole limit, and one that floods the proxy cannot keep
-//! others below their share: its new requests are rejected while theirs wait. Slots in use are
-//! never taken away.
+//! So a single user can use the whole limit, and a user that floods the proxy cannot keep others
+//! below their share: its new requests are rejected while theirs wait. Slots in use are never
+//! revoked.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,12 +26,12 @@ use tokio::sync::oneshot;
 use super::metrics::{FilterMetrics, InFlightMetrics};
 use kube_authn::UserInfo;
 
-/// The group that is never rejected.
+/// The group whose requests are never rejected.
 const MASTERS: &str = "system:masters";
-/// How long a request waits for a slot: as long as `Retry-After` would say.
+/// How long a request waits for a slot: the time in `Retry-After`.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The limits for requests that only read, and for those that do not.
+/// The limits for read-only and for mutating requests.
 pub struct InFlightLimits {
     read_only: Option<Arc<Limit>>,
     mutating: Option<Arc<Limit>>,
@@ -42,7 +42,8 @@ pub struct InFlightLimits {
 #[error("too many requests are in flight")]
 pub struct TooManyRequests;
 
-/// The slot of a request, or none for one that is let through without. Freed when it is dropped.
+/// The slot of a request; empty for a request that was admitted without one. Dropping it frees the
+/// slot.
 #[derive(Default)]
 pub struct Permit {
     _slot: Option<Slot>,
@@ -68,7 +69,7 @@ struct State {
     next_waiter: u64,
 }
 
-/// What a user has.
+/// The slots of a user, and its requests that wait for one.
 #[derive(Default)]
 struct Load {
     taken: usize,
@@ -81,7 +82,7 @@ struct Waiter {
     sender: oneshot::Sender<Permit>,
 }
 
-/// A request in the queue; leaves it when dropped.
+/// A request in the queue. Dropping it removes it from the queue.
 struct Waiting {
     limit: Arc<Limit>,
     number: u64,
@@ -95,7 +96,7 @@ enum Attempt {
 }
 
 impl InFlightLimits {
-    /// Creates the limits; 0 is no limit. `None` if there is neither.
+    /// Creates the limits; 0 means unlimited. `None` if both are 0.
     pub fn new(
         read_only: usize,
         mutating: usize,
@@ -111,11 +112,10 @@ impl InFlightLimits {
         (limits.read_only.is_some() || limits.mutating.is_some()).then_some(limits)
     }
 
-    /// Returns the permit for a request with this verb, as soon as it has one. `user` is the one
-    /// that the request is done as.
+    /// Waits for the permit of a request with this verb. `user` is the effective user.
     ///
     /// # Errors
-    /// As many requests as allowed are in flight.
+    /// The limit is reached.
     pub async fn acquire(&self, verb: &str, user: &UserInfo) -> Result<Permit, TooManyRequests> {
         let limit = match verb {
             "get" | "list" | "watch" => &self.read_only,
@@ -164,7 +164,7 @@ impl Limit {
         let users = state.users.len() + usize::from(load.is_none());
         let share = (self.most / users).max(1);
         let has = load.map_or(0, |load| load.taken + load.waiting);
-        // The queue is bounded also if there are more users than slots.
+        // This also bounds the queue if there are more users than slots.
         if has >= share || state.waiting.len() >= self.most {
             return Attempt::Rejected;
         }
@@ -197,14 +197,15 @@ impl Limit {
             next
         };
         if let Some(Waiter { user, sender, .. }) = next {
-            // If the request is gone, the permit is dropped here and goes to the one after it.
+            // If the request has been dropped, the permit is dropped here, and the next request
+            // gets the slot.
             drop(sender.send(self.permit(user)));
         }
     }
 }
 
 impl State {
-    /// Returns the name as it is kept for the user.
+    /// Returns the name in the form in which the map shares it.
     fn name(&self, name: &str) -> Arc<str> {
         self.users.get_key_value(name).map_or_else(|| name.into(), |(name, _)| Arc::clone(name))
     }
@@ -222,7 +223,7 @@ impl State {
         self.forget(user);
     }
 
-    /// Removes a user that has nothing and waits for nothing.
+    /// Removes a user without slots and waiting requests.
     fn forget(&mut self, user: &Arc<str>) {
         if self.users.get(user).is_some_and(|load| load.taken + load.waiting == 0) {
             self.users.remove(user);
@@ -240,7 +241,7 @@ impl Drop for Waiting {
     fn drop(&mut self) {
         let mut state = self.limit.lock();
         let place = state.waiting.iter().position(|waiter| waiter.number == self.number);
-        // If it is not there, it got a permit. Unless that was taken, it is dropped with the
+        // If it is no longer in the queue, it got a permit. An unused permit is dropped with the
         // receiver.
         let Some(waiter) = place.and_then(|place| state.waiting.remove(place)) else { return };
         if let Some(load) = state.users.get_mut(&waiter.user) {

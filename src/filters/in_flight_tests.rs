@@ -22,7 +22,7 @@ impl Limits {
         Limits { limits, metrics }
     }
 
-    /// What a request that reads gets at once; `None` if it waits.
+    /// Acquires a slot for a read-only request; `None` if it waits.
     fn get(&self, name: &str) -> Option<Result<Permit, TooManyRequests>> {
         self.limits.acquire("get", &user(name)).now_or_never()
     }
@@ -37,7 +37,7 @@ impl Limits {
 }
 
 #[test]
-fn without_limits_there_is_nothing_to_ask() {
+fn without_limits_every_request_is_admitted() {
     assert!(InFlightLimits::new(0, 0, &FilterMetrics::default()).is_none());
 }
 
@@ -69,7 +69,7 @@ fn kinds_have_limits_of_their_own() {
     drop(changes);
     assert_eq!(limits.metrics.mutating.rejected.get(), 4);
 
-    // Without a limit, any number is in flight.
+    // Without a limit, any number of requests may be in flight.
     let limits = Limits::new(0, 1);
     let held: Vec<_> = (0..1_000).map(|_| limits.admitted("ann")).collect();
     assert_eq!(held.len(), 1_000);
@@ -97,12 +97,12 @@ async fn a_user_below_its_share_gets_the_next_slots() {
     let mut ben: Vec<_> = (0..2).map(|_| Box::pin(limits.limits.acquire("get", &reader))).collect();
     assert!(ben.iter_mut().all(|waiting| waiting.as_mut().now_or_never().is_none()));
     assert_eq!(limits.metrics.read_only.waiting.get(), 2);
-    // Half of the limit is each one's share: a third of ben's is too many, and another one of
-    // ann's.
+    // The share of each is half of the limit: a third slot exceeds that of ben, and any slot that
+    // of ann.
     assert!(limits.is_rejected("ben"));
     assert!(limits.is_rejected("ann"));
 
-    // What ann frees is ben's, whatever ann asks for in between.
+    // Slots that ann frees go to ben, even if ann requests one before.
     ann.pop();
     assert!(limits.is_rejected("ann"));
     let first = ben.remove(0).await.unwrap();
@@ -111,7 +111,7 @@ async fn a_user_below_its_share_gets_the_next_slots() {
     assert_eq!(limits.metrics.read_only.current.get(), 4);
     assert!(limits.is_rejected("ben") && limits.is_rejected("ann"));
 
-    // Each keeps to its half until the other needs less.
+    // When one user has fewer slots, the other one may take more.
     drop(first);
     let ann_again = limits.admitted("ann");
     drop((second, ann, ann_again));
@@ -131,19 +131,19 @@ async fn a_request_waits_as_long_as_it_would_be_told_to() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slot_passes_by_requests_that_are_gone() {
+async fn dropped_requests_get_no_slot() {
     let limits = Limits::new(1, 0);
     let held = limits.admitted("ann");
     let (ben, cid) = (user("ben"), user("cid"));
     let mut first = Box::pin(limits.limits.acquire("get", &ben));
     assert!(first.as_mut().now_or_never().is_none());
-    // As many requests wait as there are slots.
+    // The queue is as long as the limit.
     assert!(limits.is_rejected("cid"));
     drop(first);
     let mut second = Box::pin(limits.limits.acquire("get", &cid));
     assert!(second.as_mut().now_or_never().is_none());
     drop(held);
-    // It has the slot, and is dropped before it looks.
+    // It is dropped after it got the slot and before it uses it.
     drop(second);
     assert_eq!(limits.metrics.read_only.current.get(), 0);
     limits.admitted("dan");

@@ -108,7 +108,7 @@ impl FilterMetrics {
         );
         registry.register(
             "kube_audit_proxy_goaways",
-            "HTTP/2 clients told to reconnect because of --goaway-chance",
+            "HTTP/2 connections that received a GOAWAY because of --goaway-chance",
             self.goaways.clone(),
         );
     }

@@ -1,4 +1,4 @@
-//! Detects a peer that is gone although the connection was not closed.
+//! Detects that the peer is gone although the connection was not closed.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,30 +7,31 @@ use std::time::Duration;
 use h2::{Ping, PingPong};
 use tokio::time::{sleep, timeout};
 
-/// How often is asked, and how long waited.
+/// The times of the keep-alive PINGs.
 #[derive(Clone, Copy)]
 pub(crate) struct KeepAlive {
-    /// Between two PINGs, with or without streams.
+    /// The time between two PINGs, whether or not there are streams.
     pub(crate) interval: Duration,
-    /// Without a byte from the peer after a PING.
+    /// The time without any byte from the peer after a PING, after which the connection is dead.
     pub(crate) timeout: Duration,
 }
 
 impl KeepAlive {
-    /// Waits until the connection is found dead: `true`; or until it has ended otherwise: `false`.
+    /// Returns `true` when the connection is found dead, and `false` when it has ended in another
+    /// way.
     ///
-    /// `heard` is set whenever something has come from the peer. On a slow line its answer to a
-    /// PING may have to wait for what was sent before it, and that is a sign of life as well.
-    pub(crate) async fn is_silent(self, mut pings: PingPong, heard: &AtomicBool) -> bool {
+    /// `activity` is set whenever bytes arrive from the peer. On a slow connection the response to
+    /// a PING may be queued behind other data, which also shows that the peer is alive.
+    pub(crate) async fn is_silent(self, mut pings: PingPong, activity: &AtomicBool) -> bool {
         loop {
             sleep(self.interval).await;
-            heard.store(false, Ordering::Relaxed);
+            activity.store(false, Ordering::Relaxed);
             let mut answered = pin!(pings.ping(Ping::opaque()));
             loop {
                 match timeout(self.timeout, &mut answered).await {
                     Ok(Ok(_)) => break,
                     Ok(Err(_)) => return false,
-                    Err(_) if heard.swap(false, Ordering::Relaxed) => {}
+                    Err(_) if activity.swap(false, Ordering::Relaxed) => {}
                     Err(_) => return true,
                 }
             }
@@ -53,7 +54,7 @@ mod tests {
     const PING: u8 = 6;
     const LONG: Duration = Duration::from_secs(20);
 
-    /// A client's connection, and a server that answers the first `answers` PINGs.
+    /// A client's connection to a server that responds to the first `answers` PINGs.
     async fn connected(answers: usize) -> (PingPong, Arc<AtomicUsize>, JoinHandle<()>) {
         let (near, far) = tokio::io::duplex(1 << 16);
         let pinged = Arc::new(AtomicUsize::new(0));
@@ -87,27 +88,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_idle_server_is_alive_as_long_as_it_answers() {
+    async fn an_idle_server_is_alive_while_it_responds_to_pings() {
         let (pings, pinged, _server) = connected(5).await;
-        let heard = AtomicBool::new(false);
-        let silent = timeout(LONG, keep_alive(1, 500).is_silent(pings, &heard)).await;
+        let activity = AtomicBool::new(false);
+        let silent = timeout(LONG, keep_alive(1, 500).is_silent(pings, &activity)).await;
         assert!(silent.expect("it was not found silent"));
         assert_eq!(pinged.load(Ordering::SeqCst), 6);
     }
 
     #[tokio::test]
-    async fn a_server_that_says_something_else_is_alive() {
+    async fn a_server_that_sends_other_frames_is_alive() {
         let (pings, _, _server) = connected(0).await;
-        let heard = Arc::new(AtomicBool::new(false));
+        let activity = Arc::new(AtomicBool::new(false));
         let (begun, busy) = (Instant::now(), Duration::from_millis(600));
-        let noise = Arc::clone(&heard);
+        let noise = Arc::clone(&activity);
         tokio::spawn(async move {
             while begun.elapsed() < busy {
                 noise.store(true, Ordering::Relaxed);
                 sleep(Duration::from_millis(1)).await;
             }
         });
-        assert!(timeout(LONG, keep_alive(1, 200).is_silent(pings, &heard)).await.unwrap());
+        assert!(timeout(LONG, keep_alive(1, 200).is_silent(pings, &activity)).await.unwrap());
         assert!(begun.elapsed() >= busy, "{:?}", begun.elapsed());
     }
 
@@ -115,7 +116,7 @@ mod tests {
     async fn an_ended_connection_is_not_silent() {
         let (pings, _, server) = connected(usize::MAX).await;
         server.abort();
-        let heard = AtomicBool::new(false);
-        assert!(!timeout(LONG, keep_alive(1, 20_000).is_silent(pings, &heard)).await.unwrap());
+        let activity = AtomicBool::new(false);
+        assert!(!timeout(LONG, keep_alive(1, 20_000).is_silent(pings, &activity)).await.unwrap());
     }
 }

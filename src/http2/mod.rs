@@ -1,13 +1,13 @@
-//! What both sides of HTTP/2 have in common: clients' connections and those to the API server, both
-//! spoken with the `h2` crate itself.
+//! Parts of HTTP/2 that connections of clients and connections to the API server share; both use
+//! the `h2` crate directly.
 
-mod batched;
+mod coalescing;
 mod keep_alive;
 mod receive_body;
 mod request_stream;
 mod send_body;
 
-pub(crate) use batched::{Batched, Writes, batched};
+pub(crate) use coalescing::{CoalescedWrites, CoalescingIo, coalesce};
 pub(crate) use keep_alive::KeepAlive;
 pub(crate) use receive_body::ReceiveBody;
 pub(crate) use request_stream::{RequestStream, Responding};

@@ -1,4 +1,4 @@
-//! The body that comes in on a stream.
+//! The body that is received on a stream.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -9,22 +9,22 @@ use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
 use http_body::{Body, Frame, SizeHint};
 
-/// What a stream brings. Dropping it stops the stream, and no other.
+/// The body of a stream. Dropping it resets this stream only.
 pub(crate) struct ReceiveBody {
     stream: RecvStream,
-    /// Bytes still to come, where the head says how many.
+    /// The number of bytes still to come, if there is a `Content-Length`.
     remaining: Option<u64>,
-    /// All data has been read; trailers may follow.
+    /// All data was received; trailers may follow.
     data_ended: bool,
     ended: bool,
 }
 
 impl ReceiveBody {
-    /// What follows `headers`. `none`: by its status or method, there is no body, whatever they
-    /// say.
+    /// Creates the body after `headers`. `none`: the status or the method implies that there is no
+    /// body, whatever the headers contain.
     pub(crate) fn new(stream: RecvStream, headers: &HeaderMap, none: bool) -> ReceiveBody {
         let ended = stream.is_end_stream();
-        // h2 has checked that it is a number, and counts along.
+        // h2 has validated the header, and checks the length.
         let declared = || headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
         let remaining = match ended || none {
             true => Some(0),
@@ -48,7 +48,7 @@ impl Body for ReceiveBody {
         if !self.data_ended {
             match ready!(self.stream.poll_data(context)) {
                 Some(Ok(data)) => {
-                    // It can only fail if more is released than came.
+                    // This fails only if more is released than was received.
                     let _ = self.stream.flow_control().release_capacity(data.len());
                     self.remaining = self.remaining.map(|r| r.saturating_sub(data.len() as u64));
                     self.ended = self.stream.is_end_stream();

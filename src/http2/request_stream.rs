@@ -1,9 +1,9 @@
-//! The body of a client's request, and what remains of it when the response comes first.
+//! The body of a client's request, and what remains of it if the response starts first.
 //!
-//! A response can come before the request's body has been read: a 401 to a large object. `h2` then
-//! resets the stream as soon as it is not read any more (RFC 9113, section 8.1), and clients such
-//! as curl 7.88 report an error instead of the response that they have already received. So the
-//! rest is read for a while.
+//! The response can start before the request's body has been read, for example a 401 to a large
+//! object. `h2` then resets the stream when its body is dropped (RFC 9113, section 8.1), and
+//! clients such as curl 7.88 report an error instead of the response that they have already
+//! received. So the rest is read for a limited time.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,15 +18,15 @@ use tokio::sync::Notify;
 
 use super::ReceiveBody;
 
-/// How long the client may go on sending after the response.
+/// How long the client may continue to send after the response.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Bytes that are read and thrown away. After that, flow control stops the client.
+/// Maximum number of bytes that are read and discarded. Then flow control stops the client.
 const DISCARD_LIMIT: usize = 1 << 20;
 
-/// The body of a client's request. If it is dropped before its end, the rest is read until one
-/// second after the response was sent, at most 1 MiB.
+/// The body of a client's request. If it is dropped before its end, the rest is read and discarded
+/// for up to one second after the response was sent, and up to 1 MiB.
 pub(crate) struct RequestStream {
-    /// `None` only while it is dropped.
+    /// `None` only while dropping.
     body: Option<ReceiveBody>,
     /// `None` for requests without a body, and after the body failed.
     responded: Option<Arc<Notify>>,
@@ -42,7 +42,7 @@ impl Drop for Responding {
 }
 
 impl RequestStream {
-    /// The body of a request, and what has to be held until its response has been sent.
+    /// Returns the body of a request, and the guard to hold until its response has been sent.
     pub(crate) fn new(body: ReceiveBody) -> (RequestStream, Option<Responding>) {
         if body.is_end_stream() {
             return (RequestStream { body: Some(body), responded: None }, None);
@@ -95,7 +95,7 @@ impl Drop for RequestStream {
     }
 }
 
-/// Reads the rest of `body`, within limits.
+/// Reads and discards the rest of `body`, within limits.
 async fn discard(mut body: ReceiveBody, responded: Arc<Notify>) {
     let reading = async {
         let mut left = DISCARD_LIMIT;

@@ -1,4 +1,4 @@
-//! The body that goes out on a stream.
+//! The body that is sent on a stream.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,22 +8,23 @@ use bytes::Bytes;
 use h2::{Reason, SendStream};
 use http_body::Body;
 
-/// A body on its way into its stream. Ready when all of it was handed over, when the peer wants no
-/// more of it, or when it broke off, which resets the stream.
+/// Sends a body. Ready when h2 has all of it, when the peer accepts no more of it, or when the body
+/// failed, which resets the stream.
 pub(crate) struct SendBody<B> {
     body: B,
     stream: SendStream<Bytes>,
-    /// How much may still be handed over without room for it at the peer.
+    /// How many bytes may still be sent before the peer's flow-control window allows it.
     eager: usize,
-    /// Says to the peer that the body broke off.
+    /// The reason with which the stream is reset if the body fails.
     broken_off: Reason,
-    /// Read, but without room at the peer; and whether it is the last.
+    /// Data that waits for the flow-control window, and whether it is the last.
     waiting: Option<(Bytes, bool)>,
 }
 
 impl<B> SendBody<B> {
-    /// Sends `body` on `stream`; its first `eager` bytes without waiting for room at the peer, as
-    /// most bodies are shorter. If it breaks off, the stream is reset for this reason.
+    /// Sends `body` on `stream`. The first `eager` bytes are passed to h2 without waiting for the
+    /// flow-control window, because most bodies are shorter. If the body fails, the stream is reset
+    /// with the reason `broken_off`.
     pub(crate) fn new(
         body: B,
         stream: SendStream<Bytes>,
@@ -33,7 +34,7 @@ impl<B> SendBody<B> {
         SendBody { body, stream, eager, broken_off, waiting: None }
     }
 
-    /// Waits until the peer has room for more; `false` if it wants no more.
+    /// Waits until the flow-control window is open; `false` if the peer accepts no more.
     fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<bool> {
         while self.stream.capacity() == 0 {
             match ready!(self.stream.poll_capacity(context)) {
@@ -44,7 +45,7 @@ impl<B> SendBody<B> {
         Poll::Ready(true)
     }
 
-    /// Hands `data` over; whether more is to follow.
+    /// Passes `data` to h2. Returns whether more data can follow.
     fn send(&mut self, data: Bytes, last: bool) -> bool {
         self.stream.send_data(data, last).is_ok() && !last
     }
@@ -71,7 +72,7 @@ impl<B: Body<Data = Bytes> + Unpin> Future for SendBody<B> {
             let frame = match Pin::new(&mut self.body).poll_frame(context) {
                 Poll::Ready(frame) => frame,
                 Poll::Pending => {
-                    // Whoever waits for the body must also hear the peer give up.
+                    // While the body has no data, detect that the peer resets the stream.
                     let _: Result<Reason, h2::Error> = ready!(self.stream.poll_reset(context));
                     return Poll::Ready(());
                 }
@@ -84,7 +85,7 @@ impl<B: Body<Data = Bytes> + Unpin> Future for SendBody<B> {
                     return Poll::Ready(());
                 }
                 None => {
-                    // It fails on a stream that has ended, which is as good.
+                    // This fails only if the stream has ended already.
                     let _ = self.stream.send_data(Bytes::new(), true);
                     return Poll::Ready(());
                 }
@@ -108,8 +109,8 @@ impl<B: Body<Data = Bytes> + Unpin> Future for SendBody<B> {
                 }
                 None => {
                     self.eager = 0;
-                    // No more than that: room is shared with other streams, and there is enough of
-                    // it for all that was read as soon as there is any.
+                    // Reserves only 1 byte: capacity is shared with other streams, and h2 buffers
+                    // whatever is sent once there is any.
                     self.stream.reserve_capacity(1);
                     self.waiting = Some((data, last));
                 }

@@ -1,4 +1,4 @@
-//! Authorizes one action of a user with a SubjectAccessReview against the API server.
+//! Authorizes an action of a user with a SubjectAccessReview.
 
 use std::collections::BTreeMap;
 
@@ -101,7 +101,7 @@ struct NonResourceAttributes<'a> {
     verb: &'a str,
 }
 
-/// As text; the API server parses it.
+/// The unparsed selector; the API server parses it.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Selector<'a> {
@@ -109,14 +109,14 @@ struct Selector<'a> {
 }
 
 #[derive(Deserialize)]
-struct Answer {
+struct ReviewResponse {
     #[serde(default)]
-    status: AnswerStatus,
+    status: ReviewStatus,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default, rename_all = "camelCase")]
-struct AnswerStatus {
+struct ReviewStatus {
     allowed: bool,
     reason: String,
     evaluation_error: String,
@@ -125,13 +125,13 @@ struct AnswerStatus {
 /// Creates a SubjectAccessReview with the proxy's own credentials, and returns the response.
 ///
 /// # Errors
-/// If there is no response.
+/// Returns an error if there is no response.
 pub(crate) async fn review_access(
     upstream: &Upstream,
     as_front_proxy: bool,
-    asked: &Attributes<'_>,
+    action: &Attributes<'_>,
 ) -> Result<Response<Bytes>, RequestError> {
-    let review = serde_json::to_vec(&Review::of(asked)).expect("strings and maps of strings");
+    let review = serde_json::to_vec(&Review::of(action)).expect("strings and maps of strings");
     let mut request = ApiRequest::post(PATH, review.into());
     if as_front_proxy {
         request.headers.insert("x-remote-user", HeaderValue::from_static("kube-audit-proxy"));
@@ -148,16 +148,20 @@ impl AccessReviews {
         self.upstream.metrics()
     }
 
-    /// Authorizes the action `asked`.
+    /// Authorizes an action.
     ///
     /// # Errors
     /// See [`Refusal`].
-    pub(super) async fn ask(&self, rules: Rules, asked: &Attributes<'_>) -> Result<(), Refusal> {
-        let response = review_access(&self.upstream, false, asked).await.map_err(|error| {
+    pub(super) async fn review(
+        &self,
+        rules: Rules,
+        action: &Attributes<'_>,
+    ) -> Result<(), Refusal> {
+        let response = review_access(&self.upstream, false, action).await.map_err(|error| {
             tracing::warn!(%error, "SubjectAccessReview failed");
             Refusal::unavailable("the SubjectAccessReview that authorizes impersonation failed")
         })?;
-        let (code, answer) = (response.status(), response.into_body());
+        let (code, body) = (response.status(), response.into_body());
         if let Some(denial) = Denial::of(code) {
             let probe = Probe::post(PATH, HeaderMap::new(), EMPTY_REVIEW);
             let access = Access::SubjectAccessReview;
@@ -174,21 +178,21 @@ impl AccessReviews {
             return Err(Refusal::unavailable(message));
         }
         self.upstream.access().granted(Access::SubjectAccessReview);
-        let answer: Answer = serde_json::from_slice(&answer).map_err(|error| {
+        let response: ReviewResponse = serde_json::from_slice(&body).map_err(|error| {
             tracing::warn!(%error, "cannot decode the SubjectAccessReview response");
             Refusal::unavailable(
                 "the API server's response to the SubjectAccessReview cannot be decoded",
             )
         })?;
-        answer.status.judge(rules, asked)
+        response.status.decide(rules, action)
     }
 }
 
-impl AnswerStatus {
-    fn judge(&self, rules: Rules, asked: &Attributes<'_>) -> Result<(), Refusal> {
+impl ReviewStatus {
+    fn decide(&self, rules: Rules, action: &Attributes<'_>) -> Result<(), Refusal> {
         let (error, reason) = (self.evaluation_error.as_str(), self.reason.as_str());
         let (allowed, reason) = match rules {
-            // An allowed review counts, whatever else failed.
+            // An allowed review counts, even if there is an evaluation error.
             Rules::Constrained => {
                 let both = || format!("{error}: {reason}");
                 let one = if error.is_empty() { reason } else { error };
@@ -197,14 +201,14 @@ impl AnswerStatus {
             }
             Rules::LegacyOnly => (self.allowed && error.is_empty(), reason.to_owned()),
         };
-        if allowed { Ok(()) } else { Err(Refusal::Forbidden(asked.forbidden(&reason))) }
+        if allowed { Ok(()) } else { Err(Refusal::Forbidden(action.forbidden(&reason))) }
     }
 }
 
 impl<'a> Review<'a> {
-    fn of(asked: &'a Attributes<'a>) -> Review<'a> {
-        let verb = asked.verb;
-        let (resource, path) = match asked.object {
+    fn of(action: &'a Attributes<'a>) -> Review<'a> {
+        let verb = action.verb;
+        let (resource, path) = match action.object {
             Object::Resource(resource) => (Some(ResourceAttributes::of(verb, resource)), None),
             Object::Path(path) => (None, Some(NonResourceAttributes { path, verb })),
         };
@@ -212,10 +216,10 @@ impl<'a> Review<'a> {
             api_version: "authorization.k8s.io/v1",
             kind: "SubjectAccessReview",
             spec: Spec {
-                user: &asked.user.username,
-                uid: &asked.user.uid,
-                groups: &asked.user.groups,
-                extra: &asked.user.extra,
+                user: &action.user.username,
+                uid: &action.user.uid,
+                groups: &action.user.groups,
+                extra: &action.user.extra,
                 resource_attributes: resource,
                 non_resource_attributes: path,
             },
@@ -224,19 +228,19 @@ impl<'a> Review<'a> {
 }
 
 impl<'a> ResourceAttributes<'a> {
-    fn of(verb: &'a str, asked: Resource<'a>) -> ResourceAttributes<'a> {
+    fn of(verb: &'a str, action: Resource<'a>) -> ResourceAttributes<'a> {
         let selector =
             |text: &'a str| (!text.is_empty()).then_some(Selector { raw_selector: text });
         ResourceAttributes {
-            namespace: asked.namespace,
+            namespace: action.namespace,
             verb,
-            group: asked.group,
-            version: asked.version,
-            resource: asked.resource,
-            subresource: asked.subresource,
-            name: asked.name,
-            field_selector: selector(asked.field_selector),
-            label_selector: selector(asked.label_selector),
+            group: action.group,
+            version: action.version,
+            resource: action.resource,
+            subresource: action.subresource,
+            name: action.name,
+            field_selector: selector(action.field_selector),
+            label_selector: selector(action.label_selector),
         }
     }
 }
@@ -250,11 +254,11 @@ mod tests {
     fn an_error_beside_a_yes_counts_for_the_old_rules_only() {
         let user = UserInfo { username: "ops".into(), ..UserInfo::default() };
         let object = Object::Path("/x");
-        let asked = Attributes { user: &user, verb: "impersonate", object };
-        let judge = |allowed, reason: &str, error: &str, rules| {
+        let action = Attributes { user: &user, verb: "impersonate", object };
+        let decide = |allowed, reason: &str, error: &str, rules| {
             let evaluation_error = error.to_owned();
-            let answer = AnswerStatus { allowed, reason: reason.to_owned(), evaluation_error };
-            match answer.judge(rules, &asked) {
+            let response = ReviewStatus { allowed, reason: reason.to_owned(), evaluation_error };
+            match response.decide(rules, &action) {
                 Ok(()) => "yes".to_owned(),
                 Err(Refusal::Forbidden(status)) => {
                     status.message.split_once("\"/x\"").unwrap().1.to_owned()
@@ -262,12 +266,12 @@ mod tests {
                 Err(refusal) => panic!("{refusal:?}"),
             }
         };
-        assert_eq!(judge(true, "r", "e", Rules::Constrained), "yes");
-        assert_eq!(judge(true, "r", "e", Rules::LegacyOnly), ": r");
-        assert_eq!(judge(true, "r", "", Rules::LegacyOnly), "yes");
-        assert_eq!(judge(false, "r", "e", Rules::Constrained), ": e: r");
-        assert_eq!(judge(false, "", "e", Rules::Constrained), ": e");
-        assert_eq!(judge(false, "r", "", Rules::Constrained), ": r");
-        assert_eq!(judge(false, "", "", Rules::Constrained), "");
+        assert_eq!(decide(true, "r", "e", Rules::Constrained), "yes");
+        assert_eq!(decide(true, "r", "e", Rules::LegacyOnly), ": r");
+        assert_eq!(decide(true, "r", "", Rules::LegacyOnly), "yes");
+        assert_eq!(decide(false, "r", "e", Rules::Constrained), ": e: r");
+        assert_eq!(decide(false, "", "e", Rules::Constrained), ": e");
+        assert_eq!(decide(false, "r", "", Rules::Constrained), ": r");
+        assert_eq!(decide(false, "", "", Rules::Constrained), "");
     }
 }

@@ -1,10 +1,10 @@
-//! `Impersonate-*` headers: parsing, authorization, and the resulting user.
+//! Impersonation with `Impersonate-*` headers: parsing, authorization, and the resulting user.
 
 mod access_review;
+mod authorizer;
+mod cache;
 mod checks;
-mod memory;
 mod mode;
-mod reviewer;
 mod rules;
 
 use std::collections::BTreeMap;
@@ -17,8 +17,8 @@ pub use k8s_audit::request::extra_key;
 
 pub use access_review::Refusal;
 pub(crate) use access_review::review_access;
-pub(crate) use memory::{Key, key_of_request};
-pub use reviewer::{Granted, Reviewer};
+pub use authorizer::{ImpersonatedUser, ImpersonationAuthorizer};
+pub(crate) use cache::{Key, key_of_request};
 pub use rules::{ConstrainedImpersonation, Rules};
 
 use crate::request::headers::{
@@ -29,17 +29,17 @@ use k8s_audit::request::query::{self, Plus};
 use k8s_audit::status::Status;
 use kube_authn::{ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED, UserInfo};
 
-/// The user that a client's headers ask to impersonate.
+/// The user that a client requests to impersonate.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted(UserInfo);
+pub struct ImpersonationRequest(UserInfo);
 
 /// Why impersonation headers are invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum WantedError {
-    /// They are not UTF-8.
+pub enum ImpersonationError {
+    /// A header is not UTF-8.
     #[error("an impersonation header is not valid UTF-8")]
     NotUtf8,
-    /// A UID, group or extra without a user name.
+    /// There is a UID, group or extra, but no user name.
     #[error("impersonation without a user name")]
     NoUserName(Box<UserInfo>),
 }
@@ -47,8 +47,10 @@ pub enum WantedError {
 /// Parses the impersonation headers; `None` if there are none.
 ///
 /// # Errors
-/// See [`WantedError`].
-pub fn wanted(headers: &HeaderMap) -> Result<Option<Wanted>, WantedError> {
+/// See [`ImpersonationError`].
+pub fn parse_headers(
+    headers: &HeaderMap,
+) -> Result<Option<ImpersonationRequest>, ImpersonationError> {
     let first = |name| headers.get(name).map_or(Ok(String::new()), text);
     let mut extra = BTreeMap::<String, Vec<String>>::new();
     for (name, value) in headers {
@@ -64,21 +66,21 @@ pub fn wanted(headers: &HeaderMap) -> Result<Option<Wanted>, WantedError> {
     };
     match user {
         user if user == UserInfo::default() => Ok(None),
-        user if user.username.is_empty() => Err(WantedError::NoUserName(Box::new(user))),
-        user => Ok(Some(Wanted(user))),
+        user if user.username.is_empty() => Err(ImpersonationError::NoUserName(Box::new(user))),
+        user => Ok(Some(ImpersonationRequest(user))),
     }
 }
 
-fn text(value: &HeaderValue) -> Result<String, WantedError> {
-    String::from_utf8(value.as_bytes().to_vec()).map_err(|_| WantedError::NotUtf8)
+fn text(value: &HeaderValue) -> Result<String, ImpersonationError> {
+    String::from_utf8(value.as_bytes().to_vec()).map_err(|_| ImpersonationError::NotUtf8)
 }
 
-impl WantedError {
-    /// Returns the 400 to respond with, in the words of an API server with these rules.
+impl ImpersonationError {
+    /// Returns the 400 for the client, with the message of an API server that has these rules.
     pub fn status(&self, rules: Rules) -> Status {
         match (self, rules) {
-            (WantedError::NotUtf8, _) => Status::bad_request(self.to_string()),
-            (WantedError::NoUserName(user), Rules::Constrained) => {
+            (ImpersonationError::NotUtf8, _) => Status::bad_request(self.to_string()),
+            (ImpersonationError::NoUserName(user), Rules::Constrained) => {
                 let uid = go::quote(user.uid.as_bytes());
                 let (groups, extra) =
                     (go::string_list(&user.groups), go::string_lists(&user.extra));
@@ -86,8 +88,8 @@ impl WantedError {
                     "requested &user.DefaultInfo{{Name:\"\", UID:{uid}, Groups:{groups}, Extra:{extra}}} without impersonating a user name"
                 ))
             }
-            (WantedError::NoUserName(user), Rules::LegacyOnly) => {
-                // Each is an ObjectReference as Go prints one: kind, namespace, name, UID, API
+            (ImpersonationError::NoUserName(user), Rules::LegacyOnly) => {
+                // Each is formatted like an ObjectReference in Go: kind, namespace, name, UID, API
                 // version, resource version and field path.
                 let groups = user.groups.iter().map(|group| format!("{{Group  {group}    }}"));
                 let extra = user.extra.iter().flat_map(|(key, values)| {
@@ -113,14 +115,14 @@ fn extra_key(name: &str) -> String {
         .unwrap_or_else(|| name.to_owned())
 }
 
-impl Wanted {
-    /// Returns exactly what the headers ask for.
-    pub fn as_asked(&self) -> &UserInfo {
+impl ImpersonationRequest {
+    /// Returns the user as requested in the headers.
+    pub fn requested_user(&self) -> &UserInfo {
         &self.0
     }
 
-    /// Returns the impersonated user, with the groups that Kubernetes adds; for a node in a
-    /// constrained mode, these are different.
+    /// Returns the impersonated user, with the groups that Kubernetes adds. For nodes in a
+    /// constrained mode see `into_node`.
     pub fn into_user(self) -> UserInfo {
         let mut user = self.0;
         if user.groups.is_empty()
@@ -134,7 +136,7 @@ impl Wanted {
         with_everyones_group(user)
     }
 
-    /// Returns the user that results from impersonating a node in a constrained mode.
+    /// Returns the user for a node in a constrained mode.
     fn into_node(self) -> UserInfo {
         with_everyones_group(UserInfo { groups: vec!["system:nodes".into()], ..self.0 })
     }
@@ -149,14 +151,14 @@ fn with_everyones_group(mut user: UserInfo) -> UserInfo {
     user
 }
 
-/// Returns namespace and name, if `username` is a ServiceAccount's.
+/// Returns namespace and name if `username` is that of a ServiceAccount.
 fn service_account(username: &str) -> Option<(&str, &str)> {
     let (namespace, name) = username.strip_prefix("system:serviceaccount:")?.split_once(':')?;
     (is_dns_label(namespace) && is_dns_subdomain(name)).then_some((namespace, name))
 }
 
-/// Returns whether the Status of a response means that the API server denied `caller` the
-/// impersonation, and not the request of the impersonated user.
+/// Returns whether the Status of a response means that the API server denied the impersonation to
+/// `caller`, rather than the request to the impersonated user.
 pub fn was_refused(status: &Status, caller: &UserInfo) -> bool {
     let quoted = go::quote(caller.username.as_bytes());
     let quoted = quoted.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");

@@ -11,7 +11,7 @@ use super::access_review::Refusal;
 use crate::upstream::Upstream;
 
 const VERSION: &str = "/version";
-/// How long the API server's version is cached; it changes with an upgrade.
+/// How long the API server's version is cached; it changes with upgrades.
 const KNOWN: Duration = Duration::from_secs(300);
 /// Delay before the version is requested again after a failure.
 const UNKNOWN: Duration = Duration::from_secs(30);
@@ -21,9 +21,9 @@ const FIRST_CONSTRAINED: u32 = 36;
 /// A way of authorizing impersonation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rules {
-    /// The verb `impersonate` decides, as up to Kubernetes 1.35.
+    /// Only the verb `impersonate` is checked, like up to Kubernetes 1.35.
     LegacyOnly,
-    /// The constrained modes decide, and then the verb `impersonate` (feature gate
+    /// The constrained modes are checked first, then the verb `impersonate` (feature gate
     /// ConstrainedImpersonation).
     Constrained,
 }
@@ -31,14 +31,14 @@ pub enum Rules {
 /// `--constrained-impersonation`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConstrainedImpersonation {
-    /// The default of the API server's version.
+    /// The default for the API server's version.
     Auto,
     /// These rules, whatever the version.
     Always(Rules),
 }
 
 /// Determines the active rules.
-pub(super) struct RulesInForce {
+pub(super) struct ActiveRules {
     setting: ConstrainedImpersonation,
     upstream: Upstream,
     by_version: Mutex<ByVersion>,
@@ -46,9 +46,9 @@ pub(super) struct RulesInForce {
 
 #[derive(Default)]
 struct ByVersion {
-    /// The rules by the API server's version, and until when they are cached.
+    /// The rules for the API server's version, and until when they are cached.
     known: Option<(Rules, Instant)>,
-    /// When the version could last not be determined.
+    /// When determining the version last failed.
     failed: Option<Instant>,
 }
 
@@ -58,19 +58,19 @@ struct Version {
     minor: String,
 }
 
-impl RulesInForce {
-    pub(super) fn new(setting: ConstrainedImpersonation, upstream: Upstream) -> RulesInForce {
-        RulesInForce { setting, upstream, by_version: Mutex::default() }
+impl ActiveRules {
+    pub(super) fn new(setting: ConstrainedImpersonation, upstream: Upstream) -> ActiveRules {
+        ActiveRules { setting, upstream, by_version: Mutex::default() }
     }
 
     /// Returns the active rules.
     ///
-    /// If the version is unknown, these are the last known ones, or else the old ones, which allow
-    /// nothing that the others do not.
+    /// If the version cannot be determined, returns the last known rules, otherwise the old ones,
+    /// which allow nothing that the new ones deny.
     ///
     /// # Errors
-    /// Returns an error if the API server cannot be reached, and never could.
-    pub(super) async fn now(&self) -> Result<Rules, Refusal> {
+    /// Returns an error if the API server cannot be reached and its version was never known.
+    pub(super) async fn current(&self) -> Result<Rules, Refusal> {
         if let ConstrainedImpersonation::Always(rules) = self.setting {
             return Ok(rules);
         }
@@ -84,7 +84,7 @@ impl RulesInForce {
             None if by_version.failed.is_some_and(|at| at > began) => return Err(unreachable()),
             _ => {}
         }
-        let (rules, time) = match (self.ask().await, last) {
+        let (rules, time) = match (self.fetch().await, last) {
             (Ok(Some(rules)), _) => (rules, KNOWN),
             (_, Some((rules, _))) => (rules, UNKNOWN),
             (Ok(None), None) => (Rules::LegacyOnly, UNKNOWN),
@@ -97,15 +97,15 @@ impl RulesInForce {
         Ok(rules)
     }
 
-    /// Requests the version; `None` if the API server does not return it.
-    async fn ask(&self) -> Result<Option<Rules>, Refusal> {
+    /// Requests the version. Returns `None` if the response does not contain it.
+    async fn fetch(&self) -> Result<Option<Rules>, Refusal> {
         let request = ApiRequest::get(VERSION);
         let response = self.upstream.api().request(&request).await.map_err(|error| {
             tracing::warn!(%error, "cannot get the version of the API server");
             unreachable()
         })?;
-        let (code, answer) = (response.status(), response.into_body());
-        let rules = if code == StatusCode::OK { by_version(&answer) } else { None };
+        let (code, response) = (response.status(), response.into_body());
+        let rules = if code == StatusCode::OK { by_version(&response) } else { None };
         if rules.is_none() {
             tracing::warn!(
                 code = code.as_u16(),
@@ -125,9 +125,9 @@ fn unreachable() -> Refusal {
     )
 }
 
-/// Returns the default of the version in the response of `/version`.
-fn by_version(answer: &[u8]) -> Option<Rules> {
-    let version: Version = serde_json::from_slice(answer).ok()?;
+/// Returns the default rules for the version in the response of `/version`.
+fn by_version(response: &[u8]) -> Option<Rules> {
+    let version: Version = serde_json::from_slice(response).ok()?;
     // Some distributions write `36+`.
     let digits = version.minor.split(|c: char| !c.is_ascii_digit()).next()?;
     let (major, minor): (u32, u32) = (version.major.parse().ok()?, digits.parse().ok()?);
@@ -142,8 +142,8 @@ mod tests {
     #[test]
     fn the_version_decides() {
         let of = |major: &str, minor: &str| {
-            let answer = format!(r#"{{"major":"{major}","minor":"{minor}","gitVersion":"x"}}"#);
-            by_version(answer.as_bytes())
+            let response = format!(r#"{{"major":"{major}","minor":"{minor}","gitVersion":"x"}}"#);
+            by_version(response.as_bytes())
         };
         assert_eq!(of("1", "35"), Some(Rules::LegacyOnly));
         assert_eq!(of("1", "35+"), Some(Rules::LegacyOnly));

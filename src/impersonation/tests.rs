@@ -11,13 +11,13 @@ fn headers(lines: &[(&str, &str)]) -> HeaderMap {
 }
 
 fn user(lines: &[(&str, &str)]) -> UserInfo {
-    wanted(&headers(lines)).unwrap().unwrap().into_user()
+    parse_headers(&headers(lines)).unwrap().unwrap().into_user()
 }
 
 #[test]
 fn headers_are_read_as_kube_apiserver_reads_them() {
-    assert_eq!(wanted(&headers(&[("Accept", "a")])), Ok(None));
-    assert_eq!(wanted(&headers(&[("Impersonate-User", "")])), Ok(None));
+    assert_eq!(parse_headers(&headers(&[("Accept", "a")])), Ok(None));
+    assert_eq!(parse_headers(&headers(&[("Impersonate-User", "")])), Ok(None));
     let full = user(&[
         ("Impersonate-User", "alice"),
         ("Impersonate-User", "bob"),
@@ -69,7 +69,7 @@ fn groups_are_added_as_kubernetes_adds_them() {
 #[test]
 fn a_user_name_is_needed() {
     let message = |lines: &[(&str, &str)]| {
-        wanted(&headers(lines)).unwrap_err().status(Rules::Constrained).message
+        parse_headers(&headers(lines)).unwrap_err().status(Rules::Constrained).message
     };
     assert_eq!(
         message(&[("Impersonate-Group", "dev")]),
@@ -93,7 +93,8 @@ fn a_user_name_is_needed_in_the_words_of_older_servers_too() {
         ("Impersonate-Group", "g"),
         ("Impersonate-Group", "h"),
     ];
-    let message = |lines| wanted(&headers(lines)).unwrap_err().status(Rules::LegacyOnly).message;
+    let message =
+        |lines| parse_headers(&headers(lines)).unwrap_err().status(Rules::LegacyOnly).message;
     assert_eq!(message(&lines[2..3]), "requested [{Group  g    }] without impersonating a user");
     assert_eq!(
         message(&lines),
@@ -103,13 +104,13 @@ fn a_user_name_is_needed_in_the_words_of_older_servers_too() {
 
 #[test]
 fn a_node_of_a_constrained_mode_is_in_the_group_of_nodes() {
-    let node = wanted(&headers(&[("Impersonate-User", "system:node:n1")])).unwrap().unwrap();
+    let node = parse_headers(&headers(&[("Impersonate-User", "system:node:n1")])).unwrap().unwrap();
     assert_eq!(node.clone().into_node().groups, ["system:nodes", "system:authenticated"]);
     assert_eq!(node.into_user().groups, ["system:authenticated"]);
 }
 
 #[test]
-fn refusals_of_the_api_server_are_told_from_other_403s() {
+fn denials_of_the_api_server_are_distinguished_from_other_403s() {
     let caller = UserInfo { username: "ops".into(), ..UserInfo::default() };
     let refused = |message: &str| was_refused(&Status::forbidden(message, None), &caller);
     assert!(refused(
@@ -123,7 +124,7 @@ fn refusals_of_the_api_server_are_told_from_other_403s() {
     ));
     assert!(!refused(r#"pods is forbidden: User "jane" cannot get resource "pods""#));
     assert!(!refused(r#"pods is forbidden: User "jane" cannot impersonate resource "users""#));
-    let bad = wanted(&headers(&[("Impersonate-Group", "dev")])).unwrap_err();
+    let bad = parse_headers(&headers(&[("Impersonate-Group", "dev")])).unwrap_err();
     for rules in [Rules::LegacyOnly, Rules::Constrained] {
         assert!(was_refused(&bad.status(rules), &caller));
     }

@@ -27,7 +27,7 @@ impl ConnectionMetrics {
         );
         registry.register(
             "kube_audit_proxy_connections_refused",
-            "Client connections refused because --max-connections were open",
+            "Client connections refused because the limit of --max-connections was reached",
             self.connections_refused.clone(),
         );
         registry.register(

@@ -4,7 +4,7 @@ use api_client::exec::OwnCredential;
 use http::Request;
 
 use super::Proxy;
-use crate::audit::record::{Record, RequestFacts};
+use crate::audit::record::{AuditContext, RequestContext};
 use crate::upstream::Renewable;
 use crate::upstream::access::Access;
 use crate::upstream::identity::Identity;
@@ -23,10 +23,10 @@ const RELAYED: [&[u8]; 5] = [b"attach", b"exec", b"log", b"portforward", b"proxy
 /// logged and not sent to the client.
 pub(super) async fn wait_for_own(
     proxy: &Proxy,
-    record: &mut Record,
+    record: &mut AuditContext,
 ) -> Result<OwnCredential, Box<Status>> {
     proxy.upstream.valid_credential().await.map_err(|error| {
-        tracing::debug!(%error, "a request is not sent without a credential");
+        tracing::debug!(%error, "request not sent: the proxy has no valid credential");
         record.access_denied(NO_CREDENTIAL);
         Box::new(Status::service_unavailable(NO_CREDENTIAL))
     })
@@ -41,7 +41,7 @@ pub(super) fn mark<B>(request: &mut Request<B>, generation: Option<u64>, info: &
 
 /// Returns whether the API server rejected the proxy's credentials. In `pass-through` mode the
 /// credentials are the client's.
-pub(super) async fn are_rejected(proxy: &Proxy, facts: &RequestFacts) -> bool {
+pub(super) async fn are_rejected(proxy: &Proxy, facts: &RequestContext) -> bool {
     let as_front_proxy = match proxy.identity {
         Identity::PassThrough => return false,
         Identity::RequestHeader => true,

@@ -10,9 +10,9 @@ use super::connection::Connection;
 use super::outgoing::outgoing;
 use super::proxy::Proxy;
 use super::refusal::{access_denied, refuse, timed_out, too_many_requests, unreachable_upstream};
-use super::response::{self, Ends, ResponseBody};
+use super::response::{self, EndConditions, ResponseBody};
 use super::{credentials, session, upgrade};
-use crate::audit::record::{Record, RequestFacts};
+use crate::audit::record::{AuditContext, RequestContext};
 use crate::body::{ClientBody, RequestBody};
 use crate::filters::deadline::race;
 use crate::filters::in_flight::TooManyRequests;
@@ -30,14 +30,14 @@ use kube_authn::{Authenticated, User};
 async fn open_upgrade(
     proxy: &Proxy,
     connection: &Connection,
-    asked: &mut upgrade::Asked,
+    requested: &mut upgrade::UpgradeRequest,
     request: Request<RequestBody>,
-    record: &mut Record,
+    record: &mut AuditContext,
     user: &User,
 ) -> Result<Result<Response<UpstreamBody>, SendError>, Box<Status>> {
-    let request = asked.requested_in(request);
+    let request = requested.requested_in(request);
     if let Some(recorder) = &proxy.sessions {
-        asked.session = session::begin(recorder, record, user, request.headers()).await?;
+        requested.session = session::begin(recorder, record, user, request.headers()).await?;
     }
     Ok(proxy.upstream.upgrade(request, &connection.sequence).await)
 }
@@ -48,9 +48,9 @@ pub(super) async fn forward(
     connection: &Connection,
     deadline: Option<Deadline>,
     (parts, body): (Parts, ClientBody),
-    mut record: Box<Record>,
+    mut record: Box<AuditContext>,
     caller: Authenticated,
-    mut upgrade: Option<Box<upgrade::Asked>>,
+    mut upgrade: Option<Box<upgrade::UpgradeRequest>>,
 ) -> Response<ResponseBody> {
     let (parts, (is_head, pretty), is_safe) = response_form(parts, &record);
     let by = deadline.as_ref();
@@ -69,10 +69,10 @@ pub(super) async fn forward(
         Some(reviews.start(user, &facts.info, facts.target.query()))
     });
     let sent = match &mut upgrade {
-        Some(asked) => {
+        Some(requested) => {
             let user = &caller.user;
             let mut opening =
-                Box::pin(open_upgrade(proxy, connection, asked, request, &mut record, user));
+                Box::pin(open_upgrade(proxy, connection, requested, request, &mut record, user));
             race(by, opening.as_mut()).await
         }
         None => {
@@ -93,8 +93,8 @@ pub(super) async fn forward(
     }
     match sent {
         Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => match upgrade {
-            Some(asked) => {
-                if let Err(why) = asked.negotiated(answer.headers())
+            Some(requested) => {
+                if let Err(why) = requested.negotiated(answer.headers())
                     && let Some(recorder) = &proxy.sessions
                 {
                     let status = session::refused(recorder, &mut record, &why);
@@ -103,10 +103,10 @@ pub(super) async fn forward(
                     return response;
                 }
                 connection.upgraded.store(true, Ordering::Relaxed);
-                Box::pin(upgrade::switch(&proxy.long_running, *asked, answer, record)).await
+                Box::pin(upgrade::switch(&proxy.long_running, *requested, answer, record)).await
             }
             None => {
-                let message = "the API server switched protocols unasked";
+                let message = "the API server switched protocols without a request to do so";
                 refuse(record, Status::service_unavailable(message)).await
             }
         },
@@ -140,7 +140,7 @@ impl Refused {
     fn respond(
         self,
         proxy: &Proxy,
-        record: Box<Record>,
+        record: Box<AuditContext>,
     ) -> BoxFuture<'static, Response<ResponseBody>> {
         match self {
             Refused::Status(status) => refuse(record, *status),
@@ -171,7 +171,7 @@ impl From<TooManyRequests> for Refused {
 /// Responds to a request whose deadline has passed before its response has started.
 fn expired(
     proxy: &Proxy,
-    record: Box<Record>,
+    record: Box<AuditContext>,
     outcome_unknown: bool,
 ) -> BoxFuture<'static, Response<ResponseBody>> {
     proxy.filters.metrics.timeouts.inc();
@@ -179,16 +179,16 @@ fn expired(
 }
 
 /// Returns what may end the response before its body does.
-fn ends(proxy: &Proxy, record: &Record, deadline: Option<Deadline>) -> Ends {
-    let RequestFacts { info, target, .. } = record.facts();
+fn ends(proxy: &Proxy, record: &AuditContext, deadline: Option<Deadline>) -> EndConditions {
+    let RequestContext { info, target, .. } = record.facts();
     let watch_timeout = proxy.filters.watch_timeout(info, target.query());
-    Ends { process: proxy.long_running.ending.clone(), watch_timeout, deadline }
+    EndConditions { process: proxy.long_running.ending.clone(), watch_timeout, deadline }
 }
 
 /// Returns whether the client expects no body, whether it wants indented JSON, and whether the
 /// method is safe. `parts` are passed by value and returned: if the caller lent them, they would
 /// stay in its future until the response.
-fn response_form(parts: Parts, record: &Record) -> (Parts, (bool, bool), bool) {
+fn response_form(parts: Parts, record: &AuditContext) -> (Parts, (bool, bool), bool) {
     let is_safe = parts.method.is_safe();
     let is_head = parts.method == Method::HEAD;
     let pretty = record
@@ -203,13 +203,13 @@ fn response_form(parts: Parts, record: &Record) -> (Parts, (bool, bool), bool) {
 async fn unauthorized(
     proxy: &Proxy,
     answer: Response<UpstreamBody>,
-    record: Box<Record>,
+    record: Box<AuditContext>,
     (is_head, pretty): (bool, bool),
-    ends: Ends,
+    ends: EndConditions,
     was_upgrade: bool,
 ) -> Response<ResponseBody> {
     if answer.extensions().get::<CredentialRenewed>().is_some() {
-        let message = "the proxy's own credential expired while this request was under way; the API server did not process it, send it again";
+        let message = "the proxy's own credential expired while this request was in flight; the API server did not process it, retry it";
         return refuse(record, Status::service_unavailable(message)).await;
     }
     if credentials::are_rejected(proxy, record.facts()).await {

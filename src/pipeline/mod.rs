@@ -3,10 +3,10 @@
 //! [`handle`] calls the steps in the order in which they happen. Everything that can refuse a
 //! request comes before the request is forwarded, and each refusal is recorded.
 
+mod buffer;
 mod connection;
 mod credentials;
 mod forward;
-mod hold;
 mod outgoing;
 mod proxy;
 mod recorded;
@@ -34,9 +34,9 @@ use refusal::{
 };
 
 use crate::audit::id::audit_id;
-use crate::audit::record::{Record, RequestFacts};
+use crate::audit::record::{AuditContext, RequestContext};
 use crate::body::ClientBody;
-use crate::filters::cors::{self, OutsideCors};
+use crate::filters::cors::{self, SkipCors};
 use crate::filters::requested_timeout;
 use crate::request::headers::AUDIT_ID;
 use k8s_audit::event::UserAgent;
@@ -57,13 +57,13 @@ pub async fn handle(
     request: Request<ClientBody>,
 ) -> Response<ResponseBody> {
     // When a panic arrives here, it has dropped the record, which wrote its `Panic` event.
-    match AssertUnwindSafe(answer(&proxy, &connection, request)).catch_unwind().await {
+    match AssertUnwindSafe(respond(&proxy, &connection, request)).catch_unwind().await {
         Ok(response) => response,
         Err(_) => panicked(),
     }
 }
 
-async fn answer(
+async fn respond(
     proxy: &Proxy,
     connection: &Connection,
     request: Request<ClientBody>,
@@ -84,7 +84,7 @@ async fn answer(
         Some(cors) if is_resolved => cors.allowed(&parts.headers),
         _ => None,
     };
-    let facts = RequestFacts {
+    let facts = RequestContext {
         received,
         audit_id: audit_id(parts.headers.get(AUDIT_ID)),
         info,
@@ -100,11 +100,11 @@ async fn answer(
         Err(error) => (None, Some(error)),
     };
     let is_preflight = origin.is_some() && cors::is_preflight(&parts.method);
-    let refused = Unadmitted { unresolved, invalid_timeout, is_preflight };
+    let refused = HeadChecks { unresolved, invalid_timeout, is_preflight };
     let mut response = match admit(proxy, connection, &parts, facts, refused).await {
         Ok((record, caller)) => {
             // Before the request is taken apart: this removes the upgrade handle from it.
-            let upgrade = upgrade::asked(&mut parts);
+            let upgrade = upgrade::take_request(&mut parts);
             let is_long_running = record.is_long_running();
             let deadline =
                 proxy.filters.deadline(connection.number, started, is_long_running, timeout);
@@ -116,7 +116,7 @@ async fn answer(
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(AUDIT_ID_RESPONSE, id);
         if let Some(origin) = origin
-            && response.extensions().get::<OutsideCors>().is_none()
+            && response.extensions().get::<SkipCors>().is_none()
         {
             origin.set_headers(response.headers_mut());
         }
@@ -129,7 +129,7 @@ async fn answer(
 }
 
 /// Reasons for not forwarding a request that are known from its head.
-struct Unadmitted {
+struct HeadChecks {
     unresolved: Option<InfoError>,
     invalid_timeout: Option<String>,
     is_preflight: bool,
@@ -144,21 +144,21 @@ async fn admit(
     proxy: &Proxy,
     connection: &Connection,
     parts: &Parts,
-    facts: RequestFacts,
-    unadmitted: Unadmitted,
-) -> Result<(Box<Record>, Authenticated), Response<ResponseBody>> {
-    let begin = |facts: RequestFacts, user: Option<&Authenticated>| {
+    facts: RequestContext,
+    checks: HeadChecks,
+) -> Result<(Box<AuditContext>, Authenticated), Response<ResponseBody>> {
+    let begin = |facts: RequestContext, user: Option<&Authenticated>| {
         let user = user.map(|caller| caller.user.clone());
-        let mut record = Record::begin(proxy.recorder.clone(), facts, user);
+        let mut record = AuditContext::begin(proxy.recorder.clone(), facts, user);
         record.on_connection(connection.number, &connection.sequence);
         record
     };
-    let Unadmitted { unresolved, invalid_timeout, is_preflight } = unadmitted;
+    let HeadChecks { unresolved, invalid_timeout, is_preflight } = checks;
     if let Some(message) = invalid_timeout {
         let status = Status::bad_request(message);
         let shown = shown(&facts, &status, || status.message.clone());
         let mut refused = refuse_unauthenticated(begin(facts, None), &status, shown).await;
-        refused.extensions_mut().insert(OutsideCors);
+        refused.extensions_mut().insert(SkipCors);
         return Err(refused);
     }
     if is_preflight {
@@ -204,7 +204,7 @@ async fn admit(
 
 /// Returns the Status for the only event of an unauthenticated request. If kube-apiserver could not
 /// satisfy the client's `Accept`, its event has only the code, and `reason` is used as the message.
-fn shown(facts: &RequestFacts, status: &Status, reason: impl FnOnce() -> String) -> Status {
+fn shown(facts: &RequestContext, status: &Status, reason: impl FnOnce() -> String) -> Status {
     match facts.accept {
         Some(_) => status.clone(),
         None => Status { message: reason(), ..Status::of_code(status.code) },

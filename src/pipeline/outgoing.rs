@@ -9,11 +9,13 @@ use http_body::Body;
 use super::connection::Connection;
 use super::forward::Refused;
 use super::proxy::Proxy;
-use super::{credentials, hold};
-use crate::audit::record::Record;
+use super::{buffer, credentials};
+use crate::audit::record::AuditContext;
 use crate::body::{ClientBody, RequestBody};
 use crate::filters::Deadline;
-use crate::impersonation::{self, Refusal, RequestAttributes, Rules, Wanted, WantedError};
+use crate::impersonation::{
+    self, ImpersonationError, ImpersonationRequest, Refusal, RequestAttributes, Rules,
+};
 use crate::request::headers::{self, AUDIT_ID};
 use crate::upstream::access::Access;
 use crate::upstream::identity::Identity;
@@ -31,15 +33,15 @@ pub(super) async fn outgoing(
     connection: &Connection,
     parts: Parts,
     body: ClientBody,
-    record: &mut Record,
+    record: &mut AuditContext,
     caller: &Authenticated,
     deadline: Option<&Deadline>,
 ) -> Result<Request<RequestBody>, Refused> {
     let Parts { method, mut headers, .. } = parts;
     let found = headers::strip(&mut headers)?;
     let done_as = if found.impersonation {
-        let asked = impersonation::wanted(&headers);
-        Box::pin(impersonate(proxy, &connection.sequence, asked, record, caller)).await?
+        let requested = impersonation::parse_headers(&headers);
+        Box::pin(impersonate(proxy, &connection.sequence, requested, record, caller)).await?
     } else {
         None
     };
@@ -53,10 +55,10 @@ pub(super) async fn outgoing(
     if proxy.identity == Identity::PassThrough {
         let message = match caller.method {
             kube_authn::Method::Certificate => {
-                "this proxy passes bearer tokens on, and cannot pass on a client certificate; present a token, and no certificate"
+                "this proxy forwards bearer tokens and cannot forward a client certificate; authenticate with a token, without a client certificate"
             }
             kube_authn::Method::FrontProxy => {
-                "this proxy passes bearer tokens on, and cannot pass on what a front proxy says of the user; have the token passed on, and no front-proxy certificate presented"
+                "this proxy forwards bearer tokens and cannot forward the user that a front proxy names; let the front proxy forward the token, without its client certificate"
             }
             kube_authn::Method::Token | kube_authn::Method::Anonymous => "",
         };
@@ -84,7 +86,7 @@ pub(super) async fn outgoing(
         None => Ok(()),
     });
     stamped.map_err(|error| {
-        tracing::warn!(%error, "a request was not sent because its user cannot be named upstream");
+        tracing::warn!(%error, "request not sent: its user does not fit into headers");
         Box::new(Status::bad_request(format!("the request was not sent: {error}")))
     })?;
 
@@ -94,7 +96,7 @@ pub(super) async fn outgoing(
         let tap = record.tap_request(&headers);
         match tap {
             Some(tap) if record.refuses_ambiguous() => {
-                Box::pin(hold::hold(record, &headers, body, tap)).await?
+                Box::pin(buffer::buffer(record, &headers, body, tap)).await?
             }
             tap => RequestBody::Client { body, tap },
         }
@@ -112,25 +114,29 @@ pub(super) async fn outgoing(
 async fn impersonate(
     proxy: &Proxy,
     sequence: &CommitSequence,
-    asked: Result<Option<Wanted>, WantedError>,
-    record: &mut Record,
+    parsed: Result<Option<ImpersonationRequest>, ImpersonationError>,
+    record: &mut AuditContext,
     caller: &Authenticated,
 ) -> Result<Option<kube_authn::UserInfo>, Box<Status>> {
     let authorizes = proxy.identity == Identity::Impersonate;
-    let wanted = match asked {
+    let impersonation = match parsed {
         Ok(None) => return Ok(None),
-        Ok(Some(wanted)) => wanted,
+        Ok(Some(impersonation)) => impersonation,
         Err(error) => {
-            let rules = if authorizes { proxy.reviewer.rules().await? } else { Rules::Constrained };
+            let rules = if authorizes {
+                proxy.impersonation_authorizer.rules().await?
+            } else {
+                Rules::Constrained
+            };
             return Err(Box::new(error.status(rules)));
         }
     };
     if !authorizes {
-        record.impersonation_asked(wanted.into_user());
+        record.impersonation_requested(impersonation.into_user());
         return Ok(None);
     }
     if let Some(extra) = &proxy.original_user_extra
-        && wanted.as_asked().extra.contains_key(extra.key())
+        && impersonation.requested_user().extra.contains_key(extra.key())
     {
         let key = extra.key();
         let message = format!(
@@ -142,16 +148,18 @@ async fn impersonate(
     sequence.committed().await;
     let facts = record.facts();
     let request = RequestAttributes::new(&facts.info, facts.target.query());
-    let granted = match proxy.reviewer.authorize(&caller.user, wanted, &request).await {
-        Ok(granted) => granted,
-        Err(refusal) => {
-            if let Refusal::Denied(denial) = refusal {
-                record.access_denied(denial.message(Access::SubjectAccessReview));
+    let impersonated =
+        match proxy.impersonation_authorizer.authorize(&caller.user, impersonation, &request).await
+        {
+            Ok(impersonated) => impersonated,
+            Err(refusal) => {
+                if let Refusal::Denied(denial) = refusal {
+                    record.access_denied(denial.message(Access::SubjectAccessReview));
+                }
+                return Err(refusal.into());
             }
-            return Err(refusal.into());
-        }
-    };
-    let user = granted.user.clone();
-    record.impersonation_granted(granted);
+        };
+    let user = impersonated.user.clone();
+    record.impersonation_allowed(impersonated);
     Ok(Some(user))
 }

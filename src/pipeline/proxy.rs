@@ -5,10 +5,10 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::audit::record::Recorder;
+use crate::audit::record::AuditPipeline;
 use crate::authorization::AuthorizationReviews;
 use crate::filters::Filters;
-use crate::impersonation::Reviewer;
+use crate::impersonation::ImpersonationAuthorizer;
 use crate::request::source::TrustedProxies;
 use crate::upstream::Upstream;
 use crate::upstream::identity::{Identity, OriginalUserExtra};
@@ -19,7 +19,7 @@ pub struct Proxy {
     /// Who is calling.
     pub authenticator: Authenticator,
     /// How much to record, and where events go.
-    pub recorder: Arc<Recorder>,
+    pub recorder: Arc<AuditPipeline>,
     /// The networks from which `X-Forwarded-For` is trusted.
     pub trusted_proxies: TrustedProxies,
     /// How the API server learns who is calling.
@@ -27,7 +27,7 @@ pub struct Proxy {
     /// The extra that names the client to the API server, for [`Identity::Impersonate`].
     pub original_user_extra: Option<OriginalUserExtra>,
     /// Whether callers may impersonate, for [`Identity::Impersonate`].
-    pub reviewer: Reviewer,
+    pub impersonation_authorizer: ImpersonationAuthorizer,
     /// Determines why the API server allows requests, for annotations.
     pub authorization: Option<AuthorizationReviews>,
     /// The API server.

@@ -3,11 +3,11 @@
 use std::io;
 use std::time::Duration;
 
-use session_recording::session::MustEnd;
+use session_recording::session::RecordingFailed;
 use session_recording::{Direction, Session};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, split};
 
-use super::upgrade::BUFFER;
+use super::upgrade::{BUFFER, until_closed};
 
 /// Maximum time to wait for the end of the message being sent, before the proxy's own message is
 /// sent and the session ends.
@@ -52,15 +52,7 @@ pub(super) async fn pass(
         let ended = client_writer.shutdown().await;
         passed.and(ended)
     };
-    let mut down = std::pin::pin!(down);
-    tokio::select! {
-        _ = &mut down => {}
-        sent = up => {
-            if sent.is_ok() {
-                let _ = down.await;
-            }
-        }
-    }
+    until_closed(up, down).await;
 }
 
 /// Copies bytes to the client until the API server closes the connection or the session must end.
@@ -68,7 +60,7 @@ async fn pass_down(
     reader: &mut BufReader<impl AsyncRead + Unpin>,
     writer: &mut (impl AsyncWrite + Unpin),
     session: &Session,
-) -> io::Result<Option<MustEnd>> {
+) -> io::Result<Option<RecordingFailed>> {
     let mut must_end = std::pin::pin!(session.must_end());
     loop {
         let bytes = tokio::select! {
@@ -95,7 +87,7 @@ async fn end(
     reader: &mut BufReader<impl AsyncRead + Unpin>,
     writer: &mut (impl AsyncWrite + Unpin),
     session: &Session,
-    why: &MustEnd,
+    why: &RecordingFailed,
 ) -> io::Result<()> {
     let mut farewell = session.farewell(why, false);
     let deadline = tokio::time::Instant::now() + FAREWELL;

@@ -11,8 +11,8 @@ use http::{HeaderValue, Response, StatusCode, header};
 use k8s_audit::go::quote;
 
 use super::ResponseBody;
-use crate::audit::record::Record;
-use crate::filters::cors::OutsideCors;
+use crate::audit::record::AuditContext;
+use crate::filters::cors::SkipCors;
 use crate::upstream::SendError;
 use crate::upstream::access::{Access, Denial};
 use k8s_audit::request::InfoError;
@@ -26,7 +26,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Responds with `status` to an unauthenticated request, whose only event has the Status `shown`.
 pub(super) fn refuse_unauthenticated(
-    record: Box<Record>,
+    record: Box<AuditContext>,
     status: &Status,
     shown: Status,
 ) -> BoxFuture<'static, Response<ResponseBody>> {
@@ -44,7 +44,7 @@ pub(super) fn refuse_unauthenticated(
 
 /// Responds 503 to a request whose token cannot be authenticated now.
 pub(super) fn refuse_unavailable(
-    mut record: Box<Record>,
+    mut record: Box<AuditContext>,
     denial: Option<Denial>,
 ) -> BoxFuture<'static, Response<ResponseBody>> {
     let message = match denial {
@@ -60,18 +60,18 @@ pub(super) fn refuse_unavailable(
 
 /// Refuses the request with `status`, and ends its record.
 pub(super) fn refuse(
-    mut record: Box<Record>,
+    mut record: Box<AuditContext>,
     status: Status,
 ) -> BoxFuture<'static, Response<ResponseBody>> {
     let response = known(&status);
-    record.answered_here(status);
+    record.responded_by_proxy(status);
     finish(record, response)
 }
 
 /// Responds with kube-apiserver's plain text for URLs that it cannot resolve. The event has only
 /// the code.
 pub(super) fn refuse_unresolved(
-    mut record: Box<Record>,
+    mut record: Box<AuditContext>,
     error: InfoError,
 ) -> BoxFuture<'static, Response<ResponseBody>> {
     let target = record.facts().target.as_str();
@@ -83,7 +83,7 @@ pub(super) fn refuse_unresolved(
 }
 
 /// Refuses a request whose first event could not be stored (`blocking-strict`).
-pub(super) fn rejected(record: Box<Record>) -> Response<ResponseBody> {
+pub(super) fn rejected(record: Box<AuditContext>) -> Response<ResponseBody> {
     let response = unrecorded(&record.facts().target);
     record.rejected(500);
     response
@@ -98,7 +98,7 @@ pub(super) fn unrecorded(target: &PathAndQuery) -> Response<ResponseBody> {
 }
 
 pub(super) fn unreachable_upstream(
-    record: Box<Record>,
+    record: Box<AuditContext>,
     error: &SendError,
 ) -> BoxFuture<'static, Response<ResponseBody>> {
     if error.is_clients_fault() {
@@ -118,7 +118,7 @@ pub(super) fn unreachable_upstream(
 /// `Retry-After` is a date here. client-go ignores that form, which is intended: given seconds, it
 /// sends the request again by itself, whatever its method is.
 fn outcome_unknown(
-    mut record: Box<Record>,
+    mut record: Box<AuditContext>,
     error: &SendError,
 ) -> BoxFuture<'static, Response<ResponseBody>> {
     let (why, message) = match error {
@@ -138,7 +138,7 @@ fn outcome_unknown(
     if let Ok(retry_at) = HeaderValue::from_str(&retry_at) {
         response.headers_mut().insert(header::RETRY_AFTER, retry_at);
     }
-    record.answered_here(status);
+    record.responded_by_proxy(status);
     finish(record, response)
 }
 
@@ -147,7 +147,7 @@ fn outcome_unknown(
 /// worded Status of kube-apiserver's handler. With `outcome_unknown`, the API server may have
 /// processed the request.
 pub(super) fn timed_out(
-    mut record: Box<Record>,
+    mut record: Box<AuditContext>,
     outcome_unknown: bool,
 ) -> BoxFuture<'static, Response<ResponseBody>> {
     if outcome_unknown {
@@ -160,19 +160,19 @@ pub(super) fn timed_out(
     text.extend_from_slice(b"}\n");
     let mut response = Response::new(ResponseBody::known(Bytes::from(text)));
     *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
-    response.extensions_mut().insert(OutsideCors);
+    response.extensions_mut().insert(SkipCors);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, PLAIN_TEXT);
     headers.insert(header::CACHE_CONTROL, NO_CACHE);
     let message = "request did not complete within requested timeout - context deadline exceeded";
-    record.answered_here(Status::timeout(message));
+    record.responded_by_proxy(Status::timeout(message));
     finish(record, response)
 }
 
 /// Responds 429 because too many requests are in flight. Like in kube-apiserver, the event has only
 /// the code.
 pub(super) fn too_many_requests(
-    mut record: Box<Record>,
+    mut record: Box<AuditContext>,
 ) -> BoxFuture<'static, Response<ResponseBody>> {
     let text = "Too many requests, please try again later.\n".to_owned();
     let mut response = plain_text(StatusCode::TOO_MANY_REQUESTS, text);
@@ -185,7 +185,7 @@ pub(super) fn too_many_requests(
 
 /// Responds 503 because the API server denied the proxy's own access.
 pub(super) fn access_denied(
-    mut record: Box<Record>,
+    mut record: Box<AuditContext>,
     access: Access,
     denial: Denial,
 ) -> BoxFuture<'static, Response<ResponseBody>> {
@@ -196,7 +196,7 @@ pub(super) fn access_denied(
 
 /// Completes the record of a request whose whole response is known, and returns the response.
 pub(super) fn finish(
-    mut record: Box<Record>,
+    mut record: Box<AuditContext>,
     response: Response<ResponseBody>,
 ) -> BoxFuture<'static, Response<ResponseBody>> {
     async move {

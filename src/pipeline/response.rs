@@ -13,7 +13,7 @@ use http_body_util::BodyExt;
 use tokio_util::sync::CancellationToken;
 
 use super::refusal::{panicked, unrecorded};
-use crate::audit::record::{Record, ResponseCaptures};
+use crate::audit::record::{AuditContext, ResponseCaptures};
 use crate::body::BodyError;
 use crate::filters::{Deadline, Expired};
 use crate::request::headers;
@@ -49,7 +49,7 @@ struct Relayed {
     capture: Option<ResponseCaptures>,
     created: Option<CreatedTap>,
     code: u16,
-    record: Option<Box<Record>>,
+    record: Option<Box<AuditContext>>,
     /// The record, while its bodies are converted on another thread.
     digesting: Option<Digesting>,
     /// The commit of the record's last event, until it is done.
@@ -64,10 +64,10 @@ struct Relayed {
 }
 
 type Ending = Pin<Box<dyn Future<Output = ()> + Send>>;
-type Digesting = Pin<Box<dyn Future<Output = Option<Box<Record>>> + Send>>;
+type Digesting = Pin<Box<dyn Future<Output = Option<Box<AuditContext>>> + Send>>;
 
 /// Causes for ending a response before its body is complete.
-pub(super) struct Ends {
+pub(super) struct EndConditions {
     /// Cancelled at shutdown; used for long-running requests.
     pub process: CancellationToken,
     /// Maximum duration of a watch, if the proxy limits it.
@@ -76,7 +76,7 @@ pub(super) struct Ends {
     pub deadline: Option<Deadline>,
 }
 
-impl Ends {
+impl EndConditions {
     fn long_running(process: CancellationToken, watch_timeout: Option<Duration>) -> Ending {
         match watch_timeout {
             None => Box::pin(process.cancelled_owned()),
@@ -91,12 +91,12 @@ impl Ends {
 /// `pretty` that the client requested indented JSON.
 pub(super) async fn relay(
     answer: Response<UpstreamBody>,
-    mut record: Box<Record>,
+    mut record: Box<AuditContext>,
     (is_head, pretty): (bool, bool),
-    ends: Ends,
+    ends: EndConditions,
 ) -> Response<ResponseBody> {
     let (mut parts, mut body) = answer.into_parts();
-    headers::strip_answer(&mut parts.headers);
+    headers::strip_response(&mut parts.headers);
     let code = parts.status.as_u16();
     let mut tap = StatusTap::new(&parts.headers, pretty);
     let mut capture = record.capture_response(code, &parts.headers);
@@ -122,7 +122,7 @@ pub(super) async fn relay(
             }
         }
         tap = None;
-        if !(is_head && record.answered_to_head(code, &parts.headers, pretty)) {
+        if !(is_head && record.responded_to_head(code, &parts.headers, pretty)) {
             record.answered(code, status);
         }
         if record.response_started().await.is_err() {
@@ -133,7 +133,7 @@ pub(super) async fn relay(
 
     let relayed = if ahead.is_empty() && broken.is_none() && body.is_end_stream() {
         let is_told = record.is_long_running()
-            || is_head && record.answered_to_head(code, &parts.headers, pretty);
+            || is_head && record.responded_to_head(code, &parts.headers, pretty);
         if !is_told {
             record.answered(code, None);
         }
@@ -149,8 +149,9 @@ pub(super) async fn relay(
         }
         ResponseBody(Source::Known(None))
     } else {
-        let Ends { process, watch_timeout, deadline } = ends;
-        let ending = record.is_long_running().then(|| Ends::long_running(process, watch_timeout));
+        let EndConditions { process, watch_timeout, deadline } = ends;
+        let ending =
+            record.is_long_running().then(|| EndConditions::long_running(process, watch_timeout));
         let remaining = if ahead.is_empty() { body.size_hint().exact() } else { None };
         ResponseBody(Source::Relayed(Box::new(Relayed {
             body,
@@ -344,7 +345,7 @@ impl Relayed {
     }
 
     /// Passes the captured body to the record.
-    fn answered(&mut self, record: &mut Record, all: bool) {
+    fn answered(&mut self, record: &mut AuditContext, all: bool) {
         if !record.is_long_running() {
             let status = self.tap.as_ref().and_then(StatusTap::finish);
             let is_status = status.as_ref().is_some_and(|said| said.recorded);

@@ -4,7 +4,7 @@ use http::HeaderMap;
 use http::header::{HeaderValue, UPGRADE};
 use session_recording::{Activity, Description, Mode, RecordedUser, Recorder, Session, protocol};
 
-use crate::audit::record::Record;
+use crate::audit::record::AuditContext;
 use k8s_audit::request::RequestInfo;
 use k8s_audit::request::query::{self, Plus};
 use k8s_audit::status::Status;
@@ -17,7 +17,7 @@ use kube_authn::{User, UserInfo};
 /// Returns the response to send if the session must be recorded and cannot be.
 pub(super) async fn begin(
     recorder: &Recorder,
-    record: &mut Record,
+    record: &mut AuditContext,
     user: &User,
     headers: &HeaderMap,
 ) -> Result<Option<Session>, Box<Status>> {
@@ -49,7 +49,7 @@ pub(super) async fn begin(
 }
 
 /// Records that a session is refused, and returns the response.
-pub(super) fn refused(recorder: &Recorder, record: &mut Record, why: &str) -> Box<Status> {
+pub(super) fn refused(recorder: &Recorder, record: &mut AuditContext, why: &str) -> Box<Status> {
     recorder.metrics().refused.inc();
     record.session_unrecorded(why);
     let message = format!(
@@ -118,7 +118,12 @@ impl Target {
     }
 }
 
-fn describe(recorder: &Recorder, record: &Record, user: &UserInfo, target: Target) -> Description {
+fn describe(
+    recorder: &Recorder,
+    record: &AuditContext,
+    user: &UserInfo,
+    target: Target,
+) -> Description {
     let facts = record.facts();
     let query = facts.target.query().unwrap_or_default();
     // Like in kube-apiserver, everything but `false` and `0` is true.

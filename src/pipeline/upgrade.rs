@@ -1,6 +1,8 @@
 //! Requests that switch from HTTP to another protocol: `exec`, `attach` and `port-forward` over
 //! SPDY or WebSocket.
 
+use std::io;
+
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Version};
@@ -12,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, copy_buf, split
 
 use super::refusal::unrecorded;
 use super::{LongRunning, ResponseBody, recorded, session};
-use crate::audit::record::Record;
+use crate::audit::record::AuditContext;
 use crate::request::headers;
 use crate::upstream::UpstreamBody;
 
@@ -20,7 +22,7 @@ use crate::upstream::UpstreamBody;
 pub(super) const BUFFER: usize = 32 << 10;
 
 /// A client's request to switch protocols.
-pub(super) struct Asked {
+pub(super) struct UpgradeRequest {
     protocol: HeaderValue,
     client: OnUpgrade,
     /// Set if the session in the connection is recorded.
@@ -29,7 +31,7 @@ pub(super) struct Asked {
 
 /// Takes the request for an upgrade from the head, if it has one. Boxed, because few requests have
 /// one.
-pub(super) fn asked(parts: &mut Parts) -> Option<Box<Asked>> {
+pub(super) fn take_request(parts: &mut Parts) -> Option<Box<UpgradeRequest>> {
     if parts.version != Version::HTTP_11 {
         return None;
     }
@@ -38,7 +40,7 @@ pub(super) fn asked(parts: &mut Parts) -> Option<Box<Asked>> {
         return None;
     }
     let client = parts.extensions.remove::<OnUpgrade>()?;
-    Some(Box::new(Asked { protocol, client, session: None }))
+    Some(Box::new(UpgradeRequest { protocol, client, session: None }))
 }
 
 /// Returns whether Kubernetes upgrades to this protocol. Others are not forwarded, which RFC 9110
@@ -48,7 +50,7 @@ fn is_known(protocol: &HeaderValue) -> bool {
     protocol.eq_ignore_ascii_case(b"websocket") || protocol.eq_ignore_ascii_case(b"SPDY/3.1")
 }
 
-impl Asked {
+impl UpgradeRequest {
     /// Adds the upgrade headers to the request for the API server.
     pub(super) fn requested_in<B>(&self, mut request: Request<B>) -> Request<B> {
         let headers = request.headers_mut();
@@ -72,11 +74,11 @@ impl Asked {
 /// Relays the API server's 101, and then bytes in both directions until one side ends.
 pub(super) async fn switch(
     long_running: &LongRunning,
-    asked: Asked,
+    requested: UpgradeRequest,
     answer: Response<UpstreamBody>,
-    mut record: Box<Record>,
+    mut record: Box<AuditContext>,
 ) -> Response<ResponseBody> {
-    let recording = asked.session;
+    let recording = requested.session;
     if let Some(recording) = &recording {
         record.session_begun(recording.file());
     }
@@ -89,8 +91,8 @@ pub(super) async fn switch(
     let mut response = Response::new(ResponseBody::known(bytes::Bytes::new()));
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *response.headers_mut() = answer.headers().clone();
-    headers::strip_answer(response.headers_mut());
-    let protocol = answer.headers().get(header::UPGRADE).unwrap_or(&asked.protocol).clone();
+    headers::strip_response(response.headers_mut());
+    let protocol = answer.headers().get(header::UPGRADE).unwrap_or(&requested.protocol).clone();
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     response.headers_mut().insert(header::UPGRADE, protocol);
 
@@ -98,7 +100,7 @@ pub(super) async fn switch(
     let ending = long_running.ending.clone();
     long_running.upgraded.spawn(async move {
         let passing = async {
-            match tokio::try_join!(asked.client, upstream) {
+            match tokio::try_join!(requested.client, upstream) {
                 Ok((client, upstream)) => {
                     let (client, upstream) = (TokioIo::new(client), TokioIo::new(upstream));
                     match &recording {
@@ -106,7 +108,7 @@ pub(super) async fn switch(
                         Some(recording) => recorded::pass(client, upstream, recording).await,
                     }
                 }
-                Err(error) => tracing::debug!(%error, "an upgrade came to nothing"),
+                Err(error) => tracing::debug!(%error, "the upgrade failed"),
             }
         };
         tokio::select! {
@@ -122,8 +124,7 @@ pub(super) async fn switch(
     response
 }
 
-/// Copies bytes in both directions until the API server closes its side, or a connection breaks. A
-/// client that has closed its sending side still receives the rest.
+/// Copies bytes in both directions ([`until_closed`]).
 async fn pass(client: impl AsyncRead + AsyncWrite, upstream: impl AsyncRead + AsyncWrite) {
     let (client_reader, mut client_writer) = split(client);
     let (upstream_reader, mut upstream_writer) = split(upstream);
@@ -139,6 +140,15 @@ async fn pass(client: impl AsyncRead + AsyncWrite, upstream: impl AsyncRead + As
         let ended = client_writer.shutdown().await;
         copied.map(drop).and(ended)
     };
+    until_closed(up, down).await;
+}
+
+/// Runs both directions of a connection until the API server closes its side, or a connection
+/// breaks. A client that has closed its sending side still receives the rest.
+pub(super) async fn until_closed(
+    up: impl Future<Output = io::Result<()>>,
+    down: impl Future<Output = io::Result<()>>,
+) {
     let mut down = std::pin::pin!(down);
     // The record contains that the connection ended, and not how.
     tokio::select! {

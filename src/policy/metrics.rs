@@ -156,7 +156,7 @@ impl Collector for RuleCollector {
         self.encode_rules(&mut encoder, bytes, |counts, backend| (counts.bytes)(backend))?;
         let mut dropped = encoder.encode_descriptor(
             "kube_audit_proxy_policy_dropped_events",
-            "Audit events that the rule of the PolicyExtension left out since it was loaded.",
+            "Audit events that the rule of the PolicyExtension dropped since it was loaded.",
             None,
             MetricType::Counter,
         )?;

@@ -7,7 +7,7 @@ use k8s_audit::status::Status;
 
 /// `Audit-ID`
 pub const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
-/// Prefix of the headers by which a front proxy tells the API server who is calling.
+/// Prefix of the headers with which a front proxy passes the user to the API server.
 pub const REMOTE_PREFIX: &str = "x-remote-";
 /// Prefix of the impersonation headers.
 pub const IMPERSONATE_PREFIX: &str = "impersonate-";
@@ -23,26 +23,27 @@ pub const IMPERSONATE_EXTRA_PREFIX: &str = "impersonate-extra-";
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
-/// What a request has, as one look at the names of its headers tells: most have nothing of it, and
-/// nothing of it needs to be looked for then.
+/// Which special headers a request has, found in one pass over the names. Most requests have none,
+/// which saves later lookups.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Found {
+pub struct HeaderFlags {
     /// `Impersonate-*`
     pub impersonation: bool,
     /// `Sec-WebSocket-Protocol`
     pub websocket_protocol: bool,
-    /// Any that concerns only the client's connection.
+    /// Any header that concerns only the client's connection.
     connection: bool,
     /// `X-Remote-*`
     remote: bool,
 }
 
-/// Rejects headers that a server behind the proxy could treat as identity headers.
+/// Finds special headers. Rejects headers that a server behind the proxy could treat as identity
+/// headers.
 ///
-/// `X_Remote_User` is one of them: servers that fold `_` into `-` would trust it. So are
-/// percent-encoded spellings, and `Impersonate-*` headers that Kubernetes does not define.
-fn look(headers: &HeaderMap) -> Result<Found, Box<Status>> {
-    let mut found = Found::default();
+/// An example is `X_Remote_User`: a server that maps `_` to `-` would trust it. Percent-encoded
+/// spellings are rejected too, as are `Impersonate-*` headers that Kubernetes does not define.
+fn inspect(headers: &HeaderMap) -> Result<HeaderFlags, Box<Status>> {
+    let mut flags = HeaderFlags::default();
     for name in headers.keys() {
         let name = name.as_str();
         match name {
@@ -55,11 +56,11 @@ fn look(headers: &HeaderMap) -> Result<Found, Box<Status>> {
             | "te"
             | "trailer"
             | "transfer-encoding"
-            | "upgrade" => found.connection = true,
-            "sec-websocket-protocol" => found.websocket_protocol = true,
-            _ if name.starts_with(REMOTE_PREFIX) => found.remote = true,
+            | "upgrade" => flags.connection = true,
+            "sec-websocket-protocol" => flags.websocket_protocol = true,
+            _ if name.starts_with(REMOTE_PREFIX) => flags.remote = true,
             _ if name.starts_with(IMPERSONATE_PREFIX) => {
-                found.impersonation = true;
+                flags.impersonation = true;
                 let known =
                     matches!(name, "impersonate-user" | "impersonate-uid" | "impersonate-group")
                         || name.starts_with(IMPERSONATE_EXTRA_PREFIX);
@@ -70,17 +71,17 @@ fn look(headers: &HeaderMap) -> Result<Found, Box<Status>> {
             }
             _ if is_lookalike(name) => {
                 let message =
-                    format!("header {name:?} looks like an identity header and is refused");
+                    format!("header {name:?} is rejected because it looks like an identity header");
                 return Err(Box::new(Status::bad_request(message)));
             }
             _ => {}
         }
     }
-    Ok(found)
+    Ok(flags)
 }
 
 fn is_lookalike(name: &str) -> bool {
-    // Nearly all names have neither byte.
+    // Nearly all names contain neither character.
     if !name.bytes().any(|b| b == b'_' || b == b'%') {
         return false;
     }
@@ -91,28 +92,29 @@ fn is_lookalike(name: &str) -> bool {
         || plain == "authorization"
 }
 
-/// Removes what concerns only the client's connection, and every `X-Remote-*` header.
+/// Removes headers that concern only the client's connection, and all `X-Remote-*` headers.
 ///
-/// That is RFC 9110 section 7.6.1, with one exception: `Connection` cannot take away headers that
-/// say who is calling or what is asked. `Expect` goes too: this proxy answers it.
+/// This follows RFC 9110 section 7.6.1, with one exception: `Connection` cannot remove headers with
+/// the user's identity or with the content of the request. `Expect` is removed because this proxy
+/// responds to it.
 ///
 /// # Errors
-/// The 400 to respond with, if a header could be treated as an identity header.
-pub fn strip(headers: &mut HeaderMap) -> Result<Found, Box<Status>> {
-    let found = look(headers)?;
-    if found.connection {
+/// Returns the 400 to respond with if a header could be treated as an identity header.
+pub fn strip(headers: &mut HeaderMap) -> Result<HeaderFlags, Box<Status>> {
+    let flags = inspect(headers)?;
+    if flags.connection {
         remove_connection_headers(headers, is_protected);
         headers.remove(header::EXPECT);
-        // Trailers of requests are not passed on, so they are not announced either.
+        // Trailers of requests are not forwarded.
         headers.remove(header::TRAILER);
     }
-    if found.remote {
+    if flags.remote {
         remove_prefixed(headers, REMOTE_PREFIX);
     }
-    Ok(found)
+    Ok(flags)
 }
 
-/// Removes all headers whose names begin so.
+/// Removes all headers whose names begin with `prefix`.
 pub fn remove_prefixed(headers: &mut HeaderMap, prefix: &str) {
     let found: Vec<HeaderName> =
         headers.keys().filter(|name| name.as_str().starts_with(prefix)).cloned().collect();
@@ -121,8 +123,8 @@ pub fn remove_prefixed(headers: &mut HeaderMap, prefix: &str) {
     }
 }
 
-/// Removes from an answer what concerns only the connection to the API server.
-pub fn strip_answer(headers: &mut HeaderMap) {
+/// Removes headers from a response that concern only the connection to the API server.
+pub fn strip_response(headers: &mut HeaderMap) {
     remove_connection_headers(headers, |_| false);
 }
 
@@ -153,7 +155,7 @@ fn remove_connection_headers(headers: &mut HeaderMap, protected: fn(&str) -> boo
     }
 }
 
-/// Headers that `Connection` may not name away.
+/// Whether `Connection` must not remove this header.
 fn is_protected(name: &str) -> bool {
     name.starts_with(REMOTE_PREFIX)
         || name.starts_with(IMPERSONATE_PREFIX)

@@ -1,5 +1,5 @@
-//! What a request contains that only the proxy cares about: headers to strip, source addresses.
-//! What it asks for is in [`k8s_audit::request`].
+//! Parts of a request that concern only the proxy: headers to remove, and source addresses. For
+//! verb and object see [`k8s_audit::request`].
 
 pub mod headers;
 pub mod source;

@@ -1,4 +1,4 @@
-//! Where a request comes from: the client's addresses, as kube-apiserver collects them.
+//! The source of a request: the client's addresses, collected like in kube-apiserver.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -13,7 +13,7 @@ const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 /// The networks from which `X-Forwarded-For` is trusted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum TrustedProxies {
-    /// Everyone, as kube-apiserver does.
+    /// All addresses, like in kube-apiserver.
     #[default]
     Everyone,
     /// Only these networks.
@@ -28,11 +28,11 @@ impl TrustedProxies {
         }
     }
 
-    /// The addresses of a request's source, farthest first, for an event's `sourceIPs`.
+    /// Returns the addresses of a request's source for `sourceIPs` of an event, farthest first.
     ///
-    /// From the first `X-Forwarded-For` line, `X-Real-Ip`, and the peer, as kube-apiserver does.
-    /// Where only some networks are trusted, the chain is followed back from the peer, and ends
-    /// at the first address that is not trusted: what stands before it can be forged.
+    /// Like in kube-apiserver, they are those in the first `X-Forwarded-For` line, in `X-Real-Ip`,
+    /// and the peer's. If only some networks are trusted, the chain is followed back from the peer
+    /// up to the first address that is not trusted: earlier addresses can be forged.
     pub fn source_ips(&self, headers: &HeaderMap, peer: SocketAddr) -> Vec<IpAddr> {
         let peer = peer.ip().to_canonical();
         if !self.trusts(peer) {
@@ -56,8 +56,8 @@ impl TrustedProxies {
         addresses
     }
 
-    /// Makes the forwarding headers what the API server is to see: `X-Forwarded-For` with the
-    /// peer appended, without what a peer that is not trusted claimed.
+    /// Updates the headers for the API server: appends the peer to `X-Forwarded-For`, and removes
+    /// what an untrusted peer has sent.
     pub fn forward(&self, headers: &mut HeaderMap, peer: &Peer) {
         if !self.trusts(peer.address) {
             headers.remove(REAL_IP);
@@ -80,7 +80,7 @@ impl TrustedProxies {
     }
 }
 
-/// The other end of a connection, as `X-Forwarded-For` names it.
+/// The peer of a connection, as in `X-Forwarded-For`.
 pub struct Peer {
     address: IpAddr,
     header: HeaderValue,
@@ -90,14 +90,14 @@ impl Peer {
     /// Of a connection from `address`.
     pub fn new(address: SocketAddr) -> Peer {
         let address = address.ip().to_canonical();
-        // Clones of bytes that are owned so are made without an allocation.
+        // Bytes with this owner are cloned without an allocation.
         let text = Bytes::from_owner(address.to_string());
         let header = HeaderValue::from_maybe_shared(text).expect("an address is a header value");
         Peer { address, header }
     }
 }
 
-/// Parses an address as Kubernetes does: IPv4 octets may have leading zeros.
+/// Parses an address like Kubernetes: octets of IPv4 addresses may have leading zeros.
 fn parse(text: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(text).ok()?;
     let address = text.parse().ok().or_else(|| lenient_v4(text).map(IpAddr::V4))?;
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn only_trusted_proxies_are_believed() {
+    fn only_trusted_proxies_are_trusted() {
         let networks = ["10.0.0.0/8", "fd00::/8", "192.0.2.1"].map(|n| n.parse().unwrap());
         let trusted = TrustedProxies::Networks(networks.to_vec());
         let claims = headers(&["6.6.6.6, 203.0.113.9, 10.1.1.1"], None);

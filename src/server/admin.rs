@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_else_is_answered() {
+    async fn other_paths_are_not_served() {
         let (admin, _) = admin();
         assert_eq!(ask(&admin, Method::GET, "/debug").await.0, 404);
         assert_eq!(ask(&admin, Method::POST, "/metrics").await.0, 405);
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn answers_while_draining_and_ends_with_the_process() {
+    async fn the_admin_server_serves_while_draining_and_ends_with_the_process() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let (shutdown, running) = Shutdown::new();

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use rustls::crypto::aws_lc_rs;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::CertificateDer;
@@ -123,7 +122,7 @@ fn read_pair(certificate: &Path, key: &Path) -> Result<CertifiedKey, Certificate
         .collect::<Result<Vec<_>, _>>()
         .and_then(|chain| if chain.is_empty() { Err(pem::Error::NoItemsFound) } else { Ok(chain) })
         .map_err(|source| not_pem(certificate, "certificate", source))?;
-    certified_key(chain, &read(key)?, &aws_lc_rs::default_provider()).map_err(|reason| {
+    certified_key(chain, &read(key)?, &pki::crypto_provider()).map_err(|reason| {
         let (certificate, key) = (certificate.to_owned(), key.to_owned());
         match reason {
             KeyError::Mismatch => CertificateError::Mismatch { certificate, key },
@@ -135,9 +134,50 @@ fn read_pair(certificate: &Path, key: &Path) -> Result<CertifiedKey, Certificate
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::file_watch::{POLL_INTERVAL, ReloadMetrics, Reloaded, SelfReading};
     use crate::server::test_support::{certificate, leaf_of};
     use test_support::TempDir;
+    use tokio::sync::watch;
+
+    #[tokio::test]
+    async fn changed_files_are_read_and_so_are_unchanged_ones_by_force() {
+        let dir = TempDir::new();
+        let (old, new) = (certificate("old"), certificate("new"));
+        let crt = dir.write("tls.crt", &old.certificate);
+        let key = dir.write("tls.key", &old.key);
+        let watcher = ServingCertificate::watcher(&crt, &key);
+        let serving = Arc::new(ServingCertificate::load(&crt, &key).unwrap());
+        dir.write("tls.crt", &new.certificate);
+        dir.write("tls.key", &new.key);
+        let metrics = Arc::new(ReloadMetrics::default());
+        let (force, forced) = watch::channel(());
+        let reload = {
+            let serving = serving.clone();
+            move || serving.reload()
+        };
+        let what = Reloaded::ServingCertificate;
+        let files = SelfReading { what, metrics: metrics.clone(), reload, count: |_| {} };
+        let task = tokio::spawn(files.reloader(watcher).follow(forced, POLL_INTERVAL));
+        reloads(&metrics, true, 1).await;
+        assert_eq!(serving.leaf(), leaf_of(&new.certificate));
+        force.send_replace(());
+        reloads(&metrics, true, 2).await;
+        dir.write("tls.key", "");
+        force.send_replace(());
+        reloads(&metrics, false, 1).await;
+        assert_eq!(serving.leaf(), leaf_of(&new.certificate));
+        drop(force);
+        task.await.unwrap();
+    }
+
+    async fn reloads(metrics: &ReloadMetrics, succeeded: bool, count: u64) {
+        while metrics.count(Reloaded::ServingCertificate, succeeded) < count {
+            tokio::task::yield_now().await;
+        }
+    }
 
     #[test]
     fn a_bad_new_pair_keeps_the_old_one() {

@@ -89,7 +89,7 @@ impl Handler for Arc<Proxy> {
                 peer = %connection.peer(),
                 reason = reason.as_str(),
                 suppressed,
-                "refused a request that cannot be parsed; it has no audit event"
+                "rejected a request that cannot be parsed; it has no audit event"
             );
         }
     }
@@ -106,7 +106,7 @@ pub enum HttpError {
     Http2(#[from] h2::Error),
     /// The client sent nothing for too long, or did not respond to a PING.
     #[error("the client is silent")]
-    Silent,
+    KeepAliveTimeout,
 }
 
 /// Serves `connection` over `io` until the client ends it, or until the process has drained:

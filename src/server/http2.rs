@@ -24,7 +24,8 @@ use super::shutdown::{Phase, Running};
 use crate::audit::metrics::RefusedRequest;
 use crate::body::ClientBody;
 use crate::http2::{
-    Batched, KeepAlive, ReceiveBody, RequestStream, Responding, SendBody, Writes, batched,
+    CoalescedWrites, CoalescingIo, KeepAlive, ReceiveBody, RequestStream, Responding, SendBody,
+    coalesce,
 };
 use crate::pipeline::Connection;
 
@@ -48,7 +49,7 @@ const KEEP_ALIVE: KeepAlive =
     KeepAlive { interval: Duration::from_secs(30), timeout: Duration::from_secs(15) };
 
 /// Events that the connection reacts to, besides incoming frames.
-enum Told {
+enum ConnectionEvent {
     /// The process accepts no new requests.
     Draining,
     /// The process has drained for a while; the connection may have no request in flight.
@@ -56,7 +57,7 @@ enum Told {
     /// The process ends.
     Ending,
     /// The client does not respond to PINGs.
-    Silent,
+    KeepAliveTimeout,
 }
 
 /// Serves `connection` over `io` until the client ends it, or the process is in [`Phase::Ending`].
@@ -70,11 +71,11 @@ pub(super) async fn serve<H: Handler>(
     handler: H,
     mut running: Running,
 ) -> Result<(), HttpError> {
-    let (io, writes) = batched(io);
+    let (io, writes) = coalesce(io);
     let shaken =
         tokio::time::timeout(PREFACE_DEADLINE, handshake(io, &writes, handler.http2_max_streams()));
     let mut http2 = tokio::select! {
-        shaken = shaken => shaken.map_err(|_| HttpError::Silent)??,
+        shaken = shaken => shaken.map_err(|_| HttpError::KeepAliveTimeout)??,
         // A client that has just connected may have sent its first request.
         () = running.drained_for(DRAIN_GRACE) => return Ok(()),
     };
@@ -82,23 +83,27 @@ pub(super) async fn serve<H: Handler>(
     let running = Arc::new(running);
     let pings = http2.ping_pong().expect("it is taken only here");
     // A separate task, since this one runs at every request, and timers and waiting have a cost.
-    let mut watching = spawn(watch(pings, writes.heard(), Running::clone(&running)));
+    let mut watching = spawn(watch(pings, writes.activity(), Running::clone(&running)));
     let mut last_stream = None;
     poll_fn(|context| {
         loop {
             if let Poll::Ready(told) = Pin::new(&mut watching).poll(context) {
                 match told {
-                    Ok(Told::Silent) => return Poll::Ready(Err(HttpError::Silent)),
-                    Ok(Told::Draining) => {
+                    Ok(ConnectionEvent::KeepAliveTimeout) => {
+                        return Poll::Ready(Err(HttpError::KeepAliveTimeout));
+                    }
+                    Ok(ConnectionEvent::Draining) => {
                         http2.graceful_shutdown();
                         watching = spawn(idle(Running::clone(&running)));
                     }
                     // The client does not respond to the GOAWAY.
-                    Ok(Told::Idle) if Arc::strong_count(&running) == 1 && !writes.is_waiting() => {
+                    Ok(ConnectionEvent::Idle)
+                        if Arc::strong_count(&running) == 1 && !writes.is_waiting() =>
+                    {
                         return Poll::Ready(Ok(()));
                     }
-                    Ok(Told::Idle) => watching = spawn(idle(Running::clone(&running))),
-                    Ok(Told::Ending) | Err(_) => return Poll::Ready(Ok(())),
+                    Ok(ConnectionEvent::Idle) => watching = spawn(idle(Running::clone(&running))),
+                    Ok(ConnectionEvent::Ending) | Err(_) => return Poll::Ready(Ok(())),
                 }
                 continue;
             }
@@ -139,15 +144,17 @@ pub(super) async fn serve<H: Handler>(
     .await
 }
 
-fn spawn(task: impl Future<Output = Told> + Send + 'static) -> AbortOnDropHandle<Told> {
+fn spawn(
+    task: impl Future<Output = ConnectionEvent> + Send + 'static,
+) -> AbortOnDropHandle<ConnectionEvent> {
     AbortOnDropHandle::new(tokio::spawn(task))
 }
 
 async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
-    io: Batched<S>,
-    writes: &Writes<S>,
+    io: CoalescingIo<S>,
+    writes: &CoalescedWrites<S>,
     max_streams: u32,
-) -> Result<Http2Connection<Batched<S>, Bytes>, h2::Error> {
+) -> Result<Http2Connection<CoalescingIo<S>, Bytes>, h2::Error> {
     let streams = if max_streams == 0 { MAX_CONCURRENT_STREAMS } else { max_streams };
     let mut handshake = Builder::new()
         .max_concurrent_streams(streams)
@@ -165,25 +172,29 @@ async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
     .await
 }
 
-/// Waits for the next event of [`Told`].
-async fn watch(pings: PingPong, heard: Arc<AtomicBool>, mut running: Running) -> Told {
+/// Waits for the next event of [`ConnectionEvent`].
+async fn watch(
+    pings: PingPong,
+    activity: Arc<AtomicBool>,
+    mut running: Running,
+) -> ConnectionEvent {
     let silent = async {
-        if !KEEP_ALIVE.is_silent(pings, &heard).await {
+        if !KEEP_ALIVE.is_silent(pings, &activity).await {
             // The connection has ended, and the task that waits for this ends with it.
             std::future::pending().await
         }
     };
     tokio::select! {
-        () = silent => Told::Silent,
-        () = running.reached(Phase::Draining) => Told::Draining,
+        () = silent => ConnectionEvent::KeepAliveTimeout,
+        () = running.reached(Phase::Draining) => ConnectionEvent::Draining,
     }
 }
 
 /// Waits until a connection without requests may be closed.
-async fn idle(mut running: Running) -> Told {
+async fn idle(mut running: Running) -> ConnectionEvent {
     tokio::select! {
-        () = tokio::time::sleep(DRAIN_GRACE) => Told::Idle,
-        () = running.reached(Phase::Ending) => Told::Ending,
+        () = tokio::time::sleep(DRAIN_GRACE) => ConnectionEvent::Idle,
+        () = running.reached(Phase::Ending) => ConnectionEvent::Ending,
     }
 }
 
@@ -223,7 +234,7 @@ async fn serve_stream<B: Body<Data = Bytes> + Unpin>(
         Ok(stream) => SendBody::new(body, stream, EAGER, Reason::INTERNAL_ERROR).await,
         Err(error) => {
             // The client has disconnected, or HTTP/2 does not allow a header.
-            tracing::debug!(%error, "an answer was not sent");
+            tracing::debug!(%error, "a response was not sent");
             reply.send_reset(Reason::INTERNAL_ERROR);
         }
     }

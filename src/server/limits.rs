@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn too_few_threads_are_told_from_enough() {
+    fn too_few_threads_are_detected() {
         let error =
             LimitError::Threads { needed: 3, got: 1, reason: io::Error::from_raw_os_error(11) };
         assert!(error.to_string().contains("ulimit -u"), "{error}");

@@ -106,8 +106,7 @@ pub(crate) async fn serve<H: Handler>(
                     %peer,
                     refused,
                     open,
-                    "connection refused: as many are open as --max-connections and the limit of open \
-                     files allow"
+                    "connection refused: the limit of --max-connections or of open files is reached"
                 );
             }
             refuse(&tcp);

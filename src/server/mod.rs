@@ -17,7 +17,6 @@ mod linger;
 pub(crate) mod listener;
 mod policy_page;
 pub mod proxy_protocol;
-pub(crate) mod reload;
 pub(crate) mod self_signed;
 pub mod shutdown;
 pub(crate) mod tls;

@@ -9,12 +9,12 @@ use crate::policy::{ActivePolicy, Level, PolicyHandle, PolicyRule, Stage, StageS
 
 #[derive(Serialize)]
 struct Page<'p> {
-    policies: Vec<Shown<'p>>,
+    policies: Vec<PolicyView<'p>>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Shown<'p> {
+struct PolicyView<'p> {
     file: String,
     generation: u64,
     backends: &'p [String],
@@ -106,7 +106,7 @@ fn stages(set: StageSet) -> Vec<&'static str> {
     Stage::ALL.into_iter().filter(|stage| set.contains(*stage)).map(Stage::as_str).collect()
 }
 
-fn show<'p>(handle: &'p PolicyHandle, policy: &ActivePolicy) -> Shown<'p> {
+fn view<'p>(handle: &'p PolicyHandle, policy: &ActivePolicy) -> PolicyView<'p> {
     let backends = handle.backends();
     let by_backend = |value: &dyn Fn(usize) -> u64| -> BTreeMap<String, u64> {
         backends.iter().enumerate().map(|(number, name)| (name.clone(), value(number))).collect()
@@ -140,12 +140,12 @@ fn show<'p>(handle: &'p PolicyHandle, policy: &ActivePolicy) -> Shown<'p> {
     });
     let extension = extension.collect();
     let (generation, unmatched) = (policy.generation, counts(None));
-    Shown { file, generation, backends, rules, unmatched, extension }
+    PolicyView { file, generation, backends, rules, unmatched, extension }
 }
 
 /// Returns the page as JSON.
 pub(super) fn json(policies: &[PolicyHandle]) -> String {
-    let policies = policies.iter().map(|handle| show(handle, &handle.current()));
+    let policies = policies.iter().map(|handle| view(handle, &handle.current()));
     let page = Page { policies: policies.collect() };
     // None of its fields can fail to be encoded.
     serde_json::to_string_pretty(&page).unwrap_or_default() + "\n"
@@ -155,8 +155,8 @@ pub(super) fn json(policies: &[PolicyHandle]) -> String {
 pub(super) fn text(policies: &[PolicyHandle]) -> String {
     let mut text = String::new();
     for (index, handle) in policies.iter().enumerate() {
-        let shown = show(handle, &handle.current());
-        let Shown { file, generation, backends, rules, unmatched, extension } = shown;
+        let shown = view(handle, &handle.current());
+        let PolicyView { file, generation, backends, rules, unmatched, extension } = shown;
         let separator = if index > 0 { "\n" } else { "" };
         let backends = backends.join(", ");
         let _ =

@@ -25,8 +25,7 @@ const MARGIN: Duration = Duration::days(30);
 pub(crate) enum SelfSignedError {
     /// The files cannot be written.
     #[error(
-        "cannot keep a self-signed certificate in {dir}: {source} (name a writable directory by \
-         --cert-dir, or a certificate by --tls-cert-file and --tls-private-key-file)",
+        "cannot store the self-signed certificate in {dir}: {source}; give a writable directory with --cert-dir, or a certificate with --tls-cert-file and --tls-private-key-file",
         dir = dir.display()
     )]
     Write {
@@ -36,7 +35,7 @@ pub(crate) enum SelfSignedError {
         source: io::Error,
     },
     /// The certificate cannot be generated.
-    #[error("cannot make a self-signed certificate: {0}")]
+    #[error("cannot create a self-signed certificate: {0}")]
     Generate(#[from] rcgen::Error),
 }
 
@@ -53,7 +52,7 @@ pub(crate) fn ensure(dir: &Path, bind: IpAddr) -> Result<(PathBuf, PathBuf), Sel
         write(dir, &key, &key_pem, 0o600)
             .and_then(|()| write(dir, &certificate, &certificate_pem, 0o644))
             .map_err(|source| SelfSignedError::Write { dir: dir.to_owned(), source })?;
-        tracing::info!(file = %certificate.display(), "made a self-signed serving certificate");
+        tracing::info!(file = %certificate.display(), "created a self-signed serving certificate");
     }
     Ok((certificate, key))
 }
@@ -128,7 +127,7 @@ mod tests {
     use test_support::TempDir;
 
     #[test]
-    fn made_once_and_only_the_owner_reads_the_key() {
+    fn the_key_is_created_once_and_readable_by_its_owner_only() {
         let dir = TempDir::new();
         let certs = dir.path().join("deeper/certs");
         let bind = IpAddr::from([192, 0, 2, 7]);

@@ -64,7 +64,7 @@ pub(crate) fn server_config(
     options: &TlsOptions,
     certificate: Arc<dyn ResolvesServerCert>,
 ) -> Result<Arc<ServerConfig>, Error> {
-    let mut provider = aws_lc_rs::default_provider();
+    let mut provider = pki::crypto_provider();
     if let Some(chosen) = &options.cipher_suites {
         provider.cipher_suites.retain(|suite| suite.tls13().is_some() || chosen.contains(suite));
     }

@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_given_says_what_to_give() {
+    fn missing_settings_are_reported_with_a_remedy() {
         let error = resolve(&UpstreamFlags::default()).unwrap_err();
         assert!(error.contains("--kubeconfig"), "{error}");
     }
@@ -185,7 +185,7 @@ mod tests {
         one.tls_server_name = Some("not a name".into());
         assert_eq!(
             resolve(&one).unwrap_err(),
-            "--upstream-tls-server-name: \"not a name\" is no DNS name or IP address"
+            "--upstream-tls-server-name: \"not a name\" is not a DNS name or IP address"
         );
     }
 }

@@ -110,7 +110,7 @@ impl Connector {
                 let (upstream, source) = (self.name(), Arc::new(error));
                 return Err(SendError::Tls { upstream, source });
             }
-            tracing::debug!(%address, %error, "repeating a TLS handshake that was lost");
+            tracing::debug!(%address, %error, "retrying an interrupted TLS handshake");
         }
     }
 

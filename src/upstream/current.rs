@@ -1,13 +1,14 @@
 //! The settings and connections in use, which a reload replaces as a whole.
 
 use std::ops::Deref;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use api_client::access::OwnAccess;
-use api_client::exec::{NoCredential, OwnCredential};
-use api_client::{ApiClient, EndpointSet, Target, risks};
+use api_client::exec::{CredentialError, OwnCredential};
+use api_client::{ApiClient, EndpointSet, FollowedFiles, Target, risks};
 use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
 
 use super::balance::Balancer;
 use super::connect::Connector;
@@ -29,6 +30,8 @@ pub(super) struct Shared {
     pub(super) api: ApiClient,
     /// Whether the proxy's own credentials are accepted. A reload does not reset it.
     pub(super) access: OwnAccess,
+    /// The files that the current settings refer to.
+    files: Mutex<FollowedFiles>,
 }
 
 /// One version of the settings, and the connections made with them.
@@ -62,10 +65,11 @@ impl Shared {
         metrics: Arc<UpstreamMetrics>,
     ) -> Result<Shared, ConfigError> {
         let first = Arc::new(Inner::new(config, metrics)?);
+        let files = Mutex::new(first.follow_files());
         let api = ApiClient::over_endpoints(Arc::clone(first.endpoints()), API_SERVER);
         let (current, access) = (ArcSwap::new(Arc::clone(&first)), OwnAccess::new(api.clone()));
         let is_replaced = AtomicBool::new(false);
-        Ok(Shared { first, is_replaced, current, api, access })
+        Ok(Shared { first, is_replaced, current, api, access, files })
     }
 
     /// Returns the metrics of the connections, which a reload keeps.
@@ -104,21 +108,22 @@ impl Inner {
         metrics.watch(&endpoints);
         let target = Arc::clone(endpoints.target());
         let balancer = Arc::new(Balancer::new(endpoints, Arc::clone(&metrics)));
-        let connector = Connector { target: Arc::clone(&target), metrics, member: None };
+        let connector = Connector { target, metrics, member: None };
         let pool = Arc::new(Pool::new(connector));
-        if let Some(plugin) = target.plugin() {
-            let weak = (Arc::downgrade(&pool), Arc::downgrade(&balancer));
-            plugin.observe(move || match (weak.0.upgrade(), weak.1.upgrade()) {
-                (Some(pool), Some(balancer)) => {
-                    if pool.refresh_tls() {
-                        balancer.retire_all();
-                    }
-                    true
-                }
-                _ => false,
-            });
-        }
         Ok(Inner { pool, balancer })
+    }
+
+    /// Follows the files that the settings refer to. If certificates have changed, open connections
+    /// accept no more requests, since the API server verifies a client certificate's expiry at every
+    /// request.
+    fn follow_files(&self) -> FollowedFiles {
+        let weak = (Arc::downgrade(&self.pool), Arc::downgrade(&self.balancer));
+        self.target().follow(&Handle::current(), move || {
+            if let (Some(pool), Some(balancer)) = (weak.0.upgrade(), weak.1.upgrade()) {
+                pool.retire_all();
+                balancer.retire_all();
+            }
+        })
     }
 
     /// Returns the addresses of the API server.
@@ -147,6 +152,7 @@ impl Upstream {
         let metrics = Arc::clone(&now.pool.connector.metrics);
         let new = Arc::new(Inner::new(config, metrics)?);
         let shared = self.shared();
+        *lock(&shared.files) = new.follow_files();
         shared.api.replace_endpoints(Arc::clone(new.endpoints()));
         let old = shared.current.swap(new);
         shared.is_replaced.store(true, Ordering::Release);
@@ -174,13 +180,17 @@ impl Upstream {
     ///
     /// # Errors
     /// If the plugin fails.
-    pub async fn valid_credential(&self) -> Result<OwnCredential, NoCredential> {
+    pub async fn valid_credential(&self) -> Result<OwnCredential, CredentialError> {
         let target = Arc::clone(self.now().target());
         target.valid_credential().await
     }
 
-    /// Reloads the token and the certificates that the settings refer to.
+    /// Has the token and the certificates that the settings refer to reloaded now.
     pub fn refresh(&self) {
-        self.now().refresh();
+        lock(&self.shared().files).reload();
     }
+}
+
+fn lock(files: &Mutex<FollowedFiles>) -> MutexGuard<'_, FollowedFiles> {
+    files.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -30,13 +30,13 @@ pub enum SendError {
     },
     /// The API server has certainly not processed the request: it responded so, or nothing was
     /// sent.
-    #[error("the API server did not take the request: {source}")]
+    #[error("the API server did not accept the request: {source}")]
     NotProcessed {
         /// The cause.
         source: Arc<ConnectionError>,
     },
     /// The connection or the stream broke after the request may have been processed.
-    #[error("the connection broke before the API server answered: {source}")]
+    #[error("the connection was lost before the API server responded: {source}")]
     Interrupted {
         /// The cause.
         source: Arc<ConnectionError>,
@@ -118,6 +118,6 @@ pub enum ConnectionError {
     #[error("the API server ended the stream before its response")]
     Unfinished,
     /// The API server sent nothing more, and did not respond to a PING.
-    #[error("the API server answered no PING")]
-    Silent,
+    #[error("the API server did not respond to a PING")]
+    KeepAliveTimeout,
 }

@@ -9,15 +9,15 @@ use bytes::Bytes;
 use http::header::HOST;
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
-
 use hyper::client::conn::TrySendError;
+use tokio::time::{MissedTickBehavior, interval_at};
 
 use super::current::{Inner, Now, Shared};
 use super::error::SendError;
 use super::http1::Http1Lease;
 use super::http1_many_headers;
 use super::http2::Http2Lease;
-use super::http2_request::{self, NoAnswer};
+use super::http2_request::{self, SendFailure};
 use super::metrics::UpstreamMetrics;
 use super::pool::{Lease, Pool};
 use super::renewal::Renewable;
@@ -35,10 +35,8 @@ pub(super) const MAX_ATTEMPTS: u8 = 4;
 pub(super) const MAX_CLOSED: u8 = 64;
 /// Delay before the third attempt at a request; doubled for the fourth.
 pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(10);
-/// Interval of checks for changed token and certificate files.
-const TICK: Duration = Duration::from_secs(1);
-/// Number of such checks after which unused connections are closed.
-const SWEEP_TICKS: u32 = 30;
+/// Interval at which unused connections are closed.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The API server. Cheap to clone.
 #[derive(Clone)]
@@ -56,7 +54,7 @@ impl Upstream {
         metrics: Arc<UpstreamMetrics>,
     ) -> Result<Upstream, ConfigError> {
         let shared = Arc::new(Shared::new(config, metrics)?);
-        tokio::spawn(maintain(Arc::downgrade(&shared)));
+        tokio::spawn(sweep_regularly(Arc::downgrade(&shared)));
         Ok(Upstream(shared))
     }
 
@@ -208,10 +206,10 @@ impl Upstream {
         }
     }
 
-    /// Runs the periodic tasks of the second `tick`.
+    /// Closes unused connections.
     #[cfg(test)]
-    pub(super) fn look(&self, tick: u32) {
-        self.now().look(tick);
+    pub(super) fn sweep(&self) {
+        self.now().sweep();
     }
 
     /// Counts an error, unless the client caused it.
@@ -336,7 +334,7 @@ pub(super) async fn send_http2(
     request: Request<Outgoing>,
     body: &BodySource,
 ) -> Result<Response<UpstreamBody>, Failed> {
-    let NoAnswer { error, unsent, stream } = match http2_request::send(stream, request).await {
+    let SendFailure { error, unsent, stream } = match http2_request::send(stream, request).await {
         Ok(response) => return Ok(response.map(UpstreamBody::http2)),
         Err(failed) => failed,
     };
@@ -425,37 +423,20 @@ fn is_refused(error: &h2::Error) -> bool {
     error.is_reset() && error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM)
 }
 
-/// Reloads changed files and closes unused connections until the upstream is dropped.
-async fn maintain(shared: Weak<Shared>) {
-    let mut interval = tokio::time::interval(TICK);
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut tick: u32 = 0;
+/// Closes unused connections until the upstream is dropped.
+async fn sweep_regularly(shared: Weak<Shared>) {
+    let mut interval = interval_at((Instant::now() + SWEEP_INTERVAL).into(), SWEEP_INTERVAL);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
-        tick = tick.wrapping_add(1);
         let Some(shared) = shared.upgrade() else { return };
-        // Files may be on a slow disk.
-        let looked = tokio::task::spawn_blocking(move || shared.now().look(tick)).await;
-        if looked.is_err() {
-            return;
-        }
+        shared.now().sweep();
     }
 }
 
 impl Inner {
-    fn look(&self, tick: u32) {
-        self.refresh();
-        if tick.is_multiple_of(SWEEP_TICKS) {
-            self.pool.sweep();
-            self.balancer.sweep();
-        }
-    }
-
-    /// Reloads the files that the settings refer to.
-    pub(super) fn refresh(&self) {
-        if self.target().refresh() {
-            self.pool.retire_all();
-            self.balancer.retire_all();
-        }
+    fn sweep(&self) {
+        self.pool.sweep();
+        self.balancer.sweep();
     }
 }

@@ -35,11 +35,11 @@ pub(super) struct Http1Idle {
 }
 
 /// What remains of a connection after hyper failed to parse its response.
-pub(super) type Remains = Parts<TokioIo<Stream>>;
+pub(super) type UnparsedResponse = Parts<TokioIo<Stream>>;
 
 struct Waiting {
     sender: SendRequest<Outgoing>,
-    remains: oneshot::Receiver<Remains>,
+    remains: oneshot::Receiver<UnparsedResponse>,
     owner: Owner,
     since: Instant,
 }
@@ -47,7 +47,7 @@ struct Waiting {
 /// A connection that one request uses.
 pub(super) struct Http1Lease {
     pub(super) sender: SendRequest<Outgoing>,
-    remains: oneshot::Receiver<Remains>,
+    remains: oneshot::Receiver<UnparsedResponse>,
     owner: Owner,
     idle: Arc<Http1Idle>,
     generation: u64,
@@ -157,7 +157,7 @@ impl Http1Lease {
     }
 
     /// Returns the connection's bytes after hyper failed to parse the response on it.
-    pub(super) async fn into_remains(self) -> Option<Remains> {
+    pub(super) async fn into_remains(self) -> Option<UnparsedResponse> {
         let Http1Lease { sender, remains, .. } = self;
         drop(sender);
         remains.await.ok()

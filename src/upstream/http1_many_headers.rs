@@ -16,7 +16,7 @@ use hyper::client::conn::http1::Builder;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::http1::{Http1Lease, MAX_HEADER_BYTES, Remains};
+use super::http1::{Http1Lease, MAX_HEADER_BYTES, UnparsedResponse};
 use super::request_body::Outgoing;
 
 /// Maximum number of header lines of one message. `HeaderMap` holds 24,576 names at most; the proxy
@@ -35,7 +35,7 @@ pub(super) async fn parse(
 }
 
 async fn parse_remains(
-    remains: Remains,
+    remains: UnparsedResponse,
     method: Method,
 ) -> Result<Response<Incoming>, hyper::Error> {
     let (read, stream) = (remains.read_buf, remains.io.into_inner());

@@ -17,7 +17,7 @@ use h2::client::{Builder, Connection, SendRequest};
 use super::connect::{CONNECT_TIMEOUT, Connector, Stream};
 use super::error::{ConnectionError, SendError};
 use super::pool::Owner;
-use crate::http2::{Batched, KeepAlive, Writes, batched};
+use crate::http2::{CoalescedWrites, CoalescingIo, KeepAlive, coalesce};
 
 /// Bytes of one response that may be received and unread.
 const STREAM_WINDOW: u32 = 128 << 10;
@@ -75,8 +75,8 @@ impl Http2Connection {
         stream: Stream,
         owner: Owner,
     ) -> Result<Arc<Http2Connection>, SendError> {
-        let (stream, writes) = batched(stream);
-        let heard = writes.heard();
+        let (stream, writes) = coalesce(stream);
+        let activity = writes.activity();
         let opened = tokio::time::timeout(CONNECT_TIMEOUT, handshake(stream, &writes)).await;
         let (sender, mut connection) = opened.unwrap_or(Err(SendError::Timeout {
             waiting_for: "the API server's HTTP/2 settings",
@@ -107,7 +107,7 @@ impl Http2Connection {
         let member = connector.member.clone();
         let keep_alive = if member.is_some() { MEMBER_KEEP_ALIVE } else { KEEP_ALIVE };
         tokio::spawn(async move {
-            if keep_alive.is_silent(pings, &heard).await {
+            if keep_alive.is_silent(pings, &activity).await {
                 tracing::debug!(%upstream, "upstream connection closed: no response to a PING");
                 shared.silent.store(true, Ordering::Release);
                 shared.closed.store(true, Ordering::Release);
@@ -174,7 +174,7 @@ impl Http2Connection {
     /// Returns the meaning of `error`, which the connection or a stream reported.
     pub(super) fn explain(&self, error: h2::Error) -> ConnectionError {
         match self.is_silent() {
-            true => ConnectionError::Silent,
+            true => ConnectionError::KeepAliveTimeout,
             false => ConnectionError::Http2(error),
         }
     }
@@ -210,9 +210,9 @@ impl State {
 
 /// Performs the handshake; returns when the server's settings have arrived.
 async fn handshake(
-    stream: Batched<Stream>,
-    writes: &Writes<Stream>,
-) -> Result<(SendRequest<Bytes>, Connection<Batched<Stream>, Bytes>), SendError> {
+    stream: CoalescingIo<Stream>,
+    writes: &CoalescedWrites<Stream>,
+) -> Result<(SendRequest<Bytes>, Connection<CoalescingIo<Stream>, Bytes>), SendError> {
     let failed = |error: h2::Error| SendError::NotProcessed { source: Arc::new(error.into()) };
     let mut builder = Builder::new();
     let handshake = builder

@@ -16,7 +16,7 @@ use super::request_body::{KEPT, Outgoing};
 use crate::http2::SendBody;
 
 /// Why a request got no response.
-pub(super) struct NoAnswer {
+pub(super) struct SendFailure {
     pub(super) error: h2::Error,
     /// No byte was written, because the connection accepts no more requests.
     pub(super) unsent: bool,
@@ -29,7 +29,7 @@ pub(super) struct NoAnswer {
 pub(super) async fn send(
     stream: Http2Lease,
     request: Request<Outgoing>,
-) -> Result<Response<Http2Body>, NoAnswer> {
+) -> Result<Response<Http2Body>, SendFailure> {
     let (mut head, body) = request.into_parts();
     announce_length(&head.method, &mut head.headers, &body);
     let is_head = head.method == Method::HEAD;
@@ -41,7 +41,7 @@ pub(super) async fn send(
         Err(error) => {
             // Always ready unless the connection has failed or has no stream IDs left.
             let ready = poll_fn(|context| sender.poll_ready(context)).await;
-            return Err(NoAnswer { error, unsent: ready.is_err(), stream });
+            return Err(SendFailure { error, unsent: ready.is_err(), stream });
         }
     };
     drop(sender);
@@ -70,7 +70,7 @@ pub(super) async fn send(
             });
             Ok(Http2Body::answer(answer, is_head, stream, upload))
         }
-        Err(error) => Err(NoAnswer { error, unsent: false, stream }),
+        Err(error) => Err(SendFailure { error, unsent: false, stream }),
     }
 }
 

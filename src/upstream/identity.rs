@@ -44,16 +44,18 @@ impl FromStr for OriginalUserExtra {
 
     fn from_str(key: &str) -> Result<OriginalUserExtra, String> {
         domain_prefixed_path(key).map_err(|_| {
-            format!("{key:?} is not a name with your domain before it; write it as example.com/called-by")
+            format!("{key:?} is not prefixed with a domain; write it like example.com/called-by")
         })?;
         // Header names are case-insensitive, so upper case would be lost.
         if key.bytes().any(|b| b.is_ascii_uppercase() || b == b'%') {
-            return Err(format!("{key:?} has capital letters or %; write it without them"));
+            return Err(format!("{key:?} contains capital letters or %, which are not accepted"));
         }
         let domain = key.split('/').next().unwrap_or_default();
         let reserved = |of: &str| domain == of || domain.ends_with(&format!(".{of}"));
         if reserved("kubernetes.io") || reserved("k8s.io") {
-            return Err(format!("{key:?} is of Kubernetes' own domain; take one of yours"));
+            return Err(format!(
+                "{key:?} uses a domain that is reserved for Kubernetes; use your own"
+            ));
         }
         let header = escaped_name(IMPERSONATE_EXTRA_PREFIX, key)
             .ok_or_else(|| format!("{key:?} cannot be sent in a header"))?;
@@ -254,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn who_called_is_said_once_and_by_the_proxy() {
+    fn the_original_user_is_sent_once_and_by_the_proxy() {
         let called_by: OriginalUserExtra = "acme.io/called_by".parse().unwrap();
         let forged = vec!["root".to_owned(), "x".to_owned()];
         let user = UserInfo { extra: [("acme.io/called_by".into(), forged)].into(), ..info() };

@@ -139,17 +139,6 @@ impl Pool {
         self.http2.rcu(|all| all.iter().filter(|c| !c.is_closed()).cloned().collect::<Vec<_>>());
     }
 
-    /// Reloads certificates. If one has changed, open connections accept no more requests, since
-    /// the API server verifies a client certificate's expiry at every request. Returns whether one
-    /// has changed.
-    pub(super) fn refresh_tls(&self) -> bool {
-        let changed = self.connector.target.tls.as_ref().is_some_and(|tls| tls.refresh());
-        if changed {
-            self.retire_all();
-        }
-        changed
-    }
-
     /// Sends no more requests on connections that are open now.
     pub(super) fn retire_all(&self) {
         for connection in self.http2.swap(Arc::default()).iter() {

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use api_client::ApiClient;
 use tokio::sync::watch;
-use tokio::time::MissedTickBehavior;
+use watched_files::file_watch::FileWatcher;
+use watched_files::regular_file;
+use watched_files::reload::{Outcome, Reload, Reloader};
 
 use super::forward::Upstream;
 use super::{ConfigError, UpstreamConfig};
 use crate::file_watch::{ReloadMetrics, Reloaded};
-use watched_files::regular_file;
 
 /// Resolves the settings from a kubeconfig, and flags if there are any.
 pub(super) type Resolve = Box<dyn Fn() -> Result<UpstreamConfig, ConfigError> + Send>;
@@ -64,105 +65,94 @@ impl ReloadTarget for ApiClient {
 /// A kubeconfig that is watched, or several that are merged.
 pub struct KubeconfigFile {
     what: Reloaded,
-    paths: Vec<PathBuf>,
+    files: FileWatcher,
     resolve: Resolve,
-    /// The contents that the active settings were read from; `None` for files that do not exist.
-    active: Vec<Option<Vec<u8>>>,
-    /// The reason of the last rejection; a lasting reason is logged once.
-    rejected: Option<String>,
+    active: Contents,
 }
+
+/// The contents of the files; `None` for files that do not exist.
+type Contents = Vec<Option<Vec<u8>>>;
 
 impl KubeconfigFile {
     /// Remembers the current contents of the files as those of the active settings, so create it
     /// before reading them.
     pub fn new(what: Reloaded, paths: &[PathBuf], resolve: Resolve) -> KubeconfigFile {
-        let (paths, active) = (paths.to_vec(), texts(paths));
-        KubeconfigFile { what, paths, resolve, active, rejected: None }
+        let files = FileWatcher::new(paths.to_vec());
+        let active = contents(&files);
+        KubeconfigFile { what, files, resolve, active }
     }
 
-    /// Watches the file for `target` until the sender of `forced` is dropped: checks it every
-    /// `interval`, and immediately when `forced` receives a value (SIGHUP). The upstream watches
-    /// the files that the kubeconfig refers to; `forced` reloads these as well.
+    /// Watches the file for `target` until the sender of `forced` is dropped: polls it every
+    /// `interval`, and immediately when `forced` receives a value (SIGHUP). The target watches the
+    /// files that the kubeconfig refers to; `forced` reloads these as well.
     pub async fn follow(
-        mut self,
+        self,
         target: impl ReloadTarget,
         metrics: Arc<ReloadMetrics>,
-        mut forced: watch::Receiver<()>,
+        forced: watch::Receiver<()>,
         interval: Duration,
     ) {
-        let mut poll = tokio::time::interval(interval);
-        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            let is_forced = tokio::select! {
-                _ = poll.tick() => false,
-                result = forced.changed() => match result {
-                    Ok(()) => true,
-                    Err(_) => return,
-                },
-            };
-            let (target, metrics) = (target.clone(), Arc::clone(&metrics));
-            // Files may be on a slow disk.
-            let looked = tokio::task::spawn_blocking(move || {
-                self.look(&target, &metrics, is_forced);
-                self
-            });
-            match looked.await {
-                Ok(file) => self = file,
-                Err(_) => return,
-            }
-        }
-    }
-
-    /// Reads the file and replaces the settings if it has changed. After a rejection, every check
-    /// tries again, since a file that the kubeconfig refers to may have changed instead.
-    fn look(&mut self, target: &impl ReloadTarget, metrics: &ReloadMetrics, is_forced: bool) {
-        let texts = texts(&self.paths);
-        if texts == self.active {
-            if is_forced {
-                target.refresh();
-                metrics.reloaded(self.what, true);
-            }
-            if self.rejected.take().is_some() {
-                tracing::info!(file = self.name(), "the kubeconfig is back to its active content");
-            }
-            return;
-        }
-        // The file is reloaded below; if it changes meanwhile, the next check finds it different
-        // from `active`.
-        match (self.resolve)().and_then(|config| target.replace(config)) {
-            Ok(()) => {
-                (self.active, self.rejected) = (texts, None);
-                metrics.reloaded(self.what, true);
-                tracing::info!(
-                    file = self.name(),
-                    server = %target.authority(),
-                    "kubeconfig reloaded"
-                );
-            }
-            Err(error) => self.reject(&error, metrics, is_forced),
-        }
-    }
-
-    fn reject(&mut self, error: &ConfigError, metrics: &ReloadMetrics, is_forced: bool) {
-        let reason = error.to_string();
-        if self.rejected.as_ref() == Some(&reason) && !is_forced {
-            return;
-        }
-        metrics.reloaded(self.what, false);
-        tracing::error!(
-            file = self.name(),
-            "kubeconfig not reloaded, the current one stays active: {}",
-            reason.replace('\n', " | ")
-        );
-        self.rejected = Some(reason);
-    }
-
-    fn name(&self) -> String {
-        let paths: Vec<String> = self.paths.iter().map(|path| path.display().to_string()).collect();
-        paths.join(", ")
+        let KubeconfigFile { what, files, resolve, active } = self;
+        let names: Vec<_> = files.paths().iter().map(|path| path.display().to_string()).collect();
+        let reload = KubeconfigReload { what, name: names.join(", "), resolve, target, metrics };
+        Reloader::new(files, active, reload).follow(forced, interval).await;
     }
 }
 
-fn texts(paths: &[PathBuf]) -> Vec<Option<Vec<u8>>> {
-    paths.iter().map(|path| regular_file::read(path).ok()).collect()
+/// Replaces the settings of a target when its kubeconfig has changed.
+struct KubeconfigReload<T> {
+    what: Reloaded,
+    /// The paths, for log lines.
+    name: String,
+    resolve: Resolve,
+    target: T,
+    metrics: Arc<ReloadMetrics>,
+}
+
+impl<T: ReloadTarget> Reload for KubeconfigReload<T> {
+    type Content = Contents;
+    type Error = ConfigError;
+
+    fn read(&mut self, files: &FileWatcher) -> Result<Contents, ConfigError> {
+        Ok(contents(files))
+    }
+
+    /// Reads the files a second time; if they change meanwhile, the next poll finds them different
+    /// from `content`.
+    fn apply(&mut self, _: &Contents, is_changed: bool) -> Result<(), ConfigError> {
+        if is_changed {
+            self.target.replace((self.resolve)()?)
+        } else {
+            self.target.refresh();
+            Ok(())
+        }
+    }
+
+    fn report(&mut self, outcome: Outcome<'_, ConfigError>) {
+        let file = self.name.as_str();
+        match outcome {
+            Outcome::Reloaded { is_changed } => {
+                self.metrics.reloaded(self.what, true);
+                if is_changed {
+                    tracing::info!(file, server = %self.target.authority(), "kubeconfig reloaded");
+                }
+            }
+            Outcome::Rejected(error) => {
+                self.metrics.reloaded(self.what, false);
+                tracing::error!(
+                    file,
+                    "kubeconfig not reloaded, the current one stays active: {}",
+                    error.to_string().replace('\n', " | ")
+                );
+            }
+            Outcome::Restored => {
+                tracing::info!(file, "the kubeconfig is back to its active content");
+            }
+            Outcome::InMotion => {}
+        }
+    }
+}
+
+fn contents(files: &FileWatcher) -> Contents {
+    files.paths().iter().map(|path| regular_file::read(path).ok()).collect()
 }

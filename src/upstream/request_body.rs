@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_attempt_begins_at_the_beginning_and_only_the_last_goes_on() {
+    async fn each_attempt_starts_from_the_beginning_and_only_the_last_continues() {
         let source = streamed(&["a", "b"]);
         let mut first = source.attempt().unwrap();
         assert_eq!(first.size_hint().exact(), Some(2));

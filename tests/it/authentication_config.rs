@@ -1,5 +1,5 @@
 //! `--authentication-config`: several issuers, mappings and rules, anonymous access by path, and
-//! what changes when the file does.
+//! reloads of the file.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::support::{client, corpus, http1, wait_for};
 
 const TARGET: &str = "/api/v1/namespaces/team-a/configmaps/one";
 
-/// An issuer with one key, and whatever else is at its paths.
+/// An issuer with one key, and a handler for other requests.
 struct Issuer {
     server: FakeUpstream,
     key: Arc<Signer>,
@@ -24,7 +24,7 @@ impl Issuer {
         Issuer::with(|_, _, _| None).await
     }
 
-    /// `more` answers what the issuer does not, by host, path and `Authorization`.
+    /// Starts an issuer. `more` handles requests to other paths, by host, path and `Authorization`.
     async fn with(
         more: impl Fn(&str, &str, &str) -> Option<String> + Send + Sync + 'static,
     ) -> Issuer {
@@ -72,7 +72,8 @@ impl Issuer {
         self.key.token(&json!({"alg": "ES256", "kid": "k"}), &claims)
     }
 
-    /// Returns its entry of `jwt`, with more members of `issuer` and with other members.
+    /// Returns its entry in `jwt`, with additional members of `issuer` and additional members of
+    /// the entry.
     fn entry(&self, issuer: Value, rest: Value) -> Value {
         let mut entry = json!({
             "issuer": {
@@ -123,13 +124,13 @@ async fn get(proxy: &Proxy, token: Option<&str>, target: &str, id: &str) -> u16 
     http1::get(proxy.addr, None, target, &lines).await.unwrap().head.status
 }
 
-/// Returns the code, and who it was according to the event.
+/// Returns the status code, and the user in the event.
 async fn who(proxy: &Proxy, token: &str, id: &str) -> (u16, Value) {
     let code = get(proxy, Some(token), TARGET, id).await;
     (code, user_of(proxy, id).await)
 }
 
-/// Who it was according to the event; refusals have one event, others two.
+/// Returns the user in the event; rejected requests have one event, others two.
 async fn user_of(proxy: &Proxy, id: &str) -> Value {
     proxy.audit_log().wait(id, 1).await.last().unwrap().value["user"].clone()
 }
@@ -246,8 +247,8 @@ async fn several_issuers_make_users_by_claims_and_expressions() {
 }
 
 #[tokio::test]
-async fn groups_are_fetched_where_a_token_says_so() {
-    // The groups' own issuer; what it signs has to come to its handler first.
+async fn distributed_groups_are_fetched() {
+    // The issuer of the groups. Its tokens must be known to its own handler first.
     let slot = Arc::new(std::sync::Mutex::new(String::new()));
     let answer = slot.clone();
     let groups = Issuer::with(move |_, path, token| match (path, token) {
@@ -310,7 +311,7 @@ async fn groups_are_fetched_where_a_token_says_so() {
 }
 
 #[tokio::test]
-async fn the_file_is_followed_and_a_bad_one_changes_nothing() {
+async fn the_file_is_reloaded_and_an_invalid_one_is_rejected() {
     let (one, other) = (Issuer::start().await, Issuer::start().await);
     let upstream = upstream().await;
     let entry = |issuer: &Issuer| issuer.entry(json!({}), json!({}));
@@ -335,7 +336,7 @@ async fn the_file_is_followed_and_a_bad_one_changes_nothing() {
     assert_eq!(get(&proxy, None, TARGET, "anonymous-2").await, 401);
     assert_eq!(one.server.seen().len(), known, "keys that are known are not fetched again");
 
-    // An invalid file: the previous one stays active, and the error names the fault and its
+    // An invalid file: the previous one stays active, and the error names the problem and its
     // position.
     write(file(json!({"jwt": [entry(&one), {"issuer": {"url": "http://x"}}]})));
     reloads(&proxy, "failure", 1).await;
@@ -378,7 +379,7 @@ async fn reloads(proxy: &Proxy, status: &str, count: u32) {
 }
 
 #[tokio::test]
-async fn anonymous_requests_are_let_through_where_the_file_says() {
+async fn anonymous_requests_are_allowed_where_the_file_allows_them() {
     let upstream = upstream().await;
     let paths = json!([{"path": "/livez"}, {"path": "/readyz"}]);
     let proxy =
@@ -410,7 +411,7 @@ async fn anonymous_requests_are_let_through_where_the_file_says() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_the_file_is_said_at_the_start() {
+async fn errors_in_the_file_are_reported_at_startup() {
     let upstream = upstream().await;
     let anonymous = file(json!({"anonymous": {"enabled": true}}));
     let url = "--oidc-issuer-url=https://a";

@@ -11,7 +11,7 @@ const TARGET: &str = "/api/v1/namespaces/team-a/configmaps/one";
 const ISSUER: &str = "https://kubernetes.default.svc";
 
 #[tokio::test]
-async fn what_is_odd_about_a_token_is_in_all_its_events() {
+async fn unusual_properties_of_a_token_are_annotated_in_all_its_events() {
     let upstream = FakeUpstream::start(Protocols::Http2, |_| async { json(200, "{}") }).await;
     let keys = crate::support::corpus::pki("sa.pub").display().to_string();
     let proxy = Builder::new(upstream.addr)

@@ -1,4 +1,4 @@
-//! `authorization.k8s.io/*` annotations, by the SubjectAccessReviews of a fake API server.
+//! `authorization.k8s.io/*` annotations, with SubjectAccessReviews of a fake API server.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -18,11 +18,11 @@ const PODS: &str = "/api/v1/namespaces/team-a/pods";
 const DECISION: &str = "/annotations/authorization.k8s.io~1decision";
 const REASON: &str = "/annotations/authorization.k8s.io~1reason";
 
-/// Allows every review with a reason that repeats its contents, and counts the reviews.
+/// Allows every review, with a reason that repeats its contents, and counts the reviews.
 struct Authorizer {
     upstream: FakeUpstream,
     reviews: Arc<AtomicUsize>,
-    /// Whether reviews get no response until `go_on`.
+    /// Whether reviews get no response until `go_on` is called.
     hangs: Arc<AtomicBool>,
     go_on: Arc<Notify>,
 }
@@ -138,7 +138,7 @@ async fn the_reason_is_that_of_the_user_and_the_attributes() {
 }
 
 #[tokio::test]
-async fn a_review_delays_a_request_only_for_its_time() {
+async fn a_review_delays_a_request_only_until_its_timeout() {
     let authorizer = authorizer().await;
     let proxy = proxy(&authorizer, "200ms").await;
     authorizer.hangs.store(true, Ordering::SeqCst);

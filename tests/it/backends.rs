@@ -1,4 +1,4 @@
-//! The audit log under pressure: batches, and a disk that is full. Rotation has its own file.
+//! The audit log under load: batches, and a full disk. `rotation.rs` tests rotation.
 
 use tokio::task::JoinSet;
 
@@ -56,7 +56,7 @@ async fn what_waits_in_a_batch_is_written_at_the_end() {
 }
 
 #[tokio::test]
-async fn a_strict_proxy_lets_nothing_pass_that_it_cannot_record() {
+async fn a_strict_proxy_forwards_nothing_that_it_cannot_record() {
     let upstream = ok_upstream().await;
     let builder = Builder::new(upstream.addr).flag("--audit-log-mode=blocking-strict");
     let builder = builder.flag("--audit-log-path=/dev/full");
@@ -76,7 +76,7 @@ async fn a_strict_proxy_lets_nothing_pass_that_it_cannot_record() {
 }
 
 #[tokio::test]
-async fn a_blocking_proxy_goes_on_and_counts_what_it_could_not_record() {
+async fn a_blocking_proxy_continues_and_counts_lost_events() {
     let upstream = ok_upstream().await;
     let builder = Builder::new(upstream.addr).flag("--audit-log-path=/dev/full");
     let proxy = builder.start().await;
@@ -99,10 +99,10 @@ async fn standard_output_is_a_log_too() {
     assert_eq!(printed.lines().filter(|line| line.contains("\"auditID\":\"out\"")).count(), 2);
 }
 
-/// In blocking mode the log is ahead: of the API server with the first event, of the client with
-/// the last.
+/// In blocking mode, the first event is in the log before the API server receives the request, and
+/// the last one before the client receives the end of the response.
 #[tokio::test]
-async fn events_are_stored_before_what_they_tell_of_goes_on() {
+async fn events_are_stored_before_the_request_or_response_is_forwarded() {
     let log = std::sync::Arc::new(std::sync::OnceLock::<std::path::PathBuf>::new());
     let path = std::sync::Arc::clone(&log);
     let upstream = FakeUpstream::start(Protocols::Http2, move |request| {

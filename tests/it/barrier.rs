@@ -1,4 +1,4 @@
-//! In `blocking`, concurrent requests share one write of the log; still neither the API server nor
+//! In `blocking`, concurrent requests share one write of the log, and neither the API server nor
 //! the client receives a byte of a request before its event is in the file.
 
 use std::net::SocketAddr;
@@ -22,14 +22,14 @@ const CLIENTS: usize = 8;
 const STREAMS: usize = 8;
 const REQUESTS: usize = 5;
 
-/// Returns whether all logs have the event now.
+/// Returns whether all logs contain the event now.
 fn has(logs: &[PathBuf], id: &str, stage: &str) -> bool {
     let (id, stage) = (format!("\"auditID\":\"{id}\""), format!("\"stage\":\"{stage}\""));
     let is_it = |line: &String| line.contains(&id) && line.contains(&stage);
     logs.iter().all(|log| audit_log::lines(log).iter().any(is_it))
 }
 
-/// Reports in each response whether the request was recorded when it arrived.
+/// Reports in each response whether the event of the request was in the log when it arrived.
 async fn upstream(protocols: Protocols, logs: &[PathBuf]) -> FakeUpstream {
     let logs: Arc<[PathBuf]> = logs.into();
     FakeUpstream::start(protocols, move |request: Request<Incoming>| {
@@ -138,8 +138,8 @@ async fn nobody_hears_of_a_request_before_all_logs() {
     all_hear_of_what_is_recorded(Protocols::Http2, &["one.log", "two.log"]).await;
 }
 
-/// Allows a user to be impersonated if the log has the `RequestReceived` of the request, whose ID
-/// is the name of the user.
+/// Allows a user to be impersonated if the log has the `RequestReceived` event of the request,
+/// whose audit ID is the user name.
 async fn review(request: Request<Incoming>, logs: &[PathBuf]) -> Answered {
     match request.uri().path() {
         "/apis/authorization.k8s.io/v1/subjectaccessreviews" => {}

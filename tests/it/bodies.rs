@@ -1,5 +1,5 @@
-//! Bodies in the audit log: which, in what form, how much of them; and that what passes is not
-//! touched by it.
+//! Bodies in the audit log: which are recorded, in what form, and how much of them; and that the
+//! forwarded bodies are unchanged.
 
 use std::io::Write;
 
@@ -24,7 +24,7 @@ const CONFIG_MAPS: &str = "/api/v1/namespaces/a/configmaps";
 const SECRETS: &str = "/api/v1/namespaces/a/secrets";
 const JSON: &str = "Content-Type: application/json";
 
-/// Returns an API server that answers each request with the object it was sent.
+/// Returns an API server that responds to each request with the object it received.
 async fn echo() -> FakeUpstream {
     FakeUpstream::start(Protocols::Http2, |request| async move {
         let body = request.into_body().collect().await?.to_bytes();
@@ -49,7 +49,7 @@ async fn answering(headers: &'static [(&'static str, &'static str)], body: Bytes
     .await
 }
 
-/// Sends a request; its response's body, and its last event.
+/// Sends a request. Returns the body of the response and the last event.
 async fn exchange(
     proxy: &Proxy,
     method: &str,
@@ -101,7 +101,7 @@ async fn secrets_are_redacted_unless_that_is_turned_off() {
 }
 
 #[tokio::test]
-async fn what_kube_apiserver_loses_is_there() {
+async fn events_that_kube_apiserver_loses_are_written() {
     let upstream = echo().await;
     let proxy = Builder::new(upstream.addr).policy(EVERYTHING).start().await;
     let target = format!("{CONFIG_MAPS}/c");
@@ -123,9 +123,9 @@ async fn what_kube_apiserver_loses_is_there() {
     assert!(!event.text("/requestObject").is_empty());
 }
 
-// The API server may well have created it.
+// The API server may have created it.
 #[tokio::test]
-async fn a_client_that_goes_before_the_answer_leaves_what_it_sent_on_record() {
+async fn the_request_body_of_a_client_disconnecting_before_the_response_is_recorded() {
     let upstream = FakeUpstream::start(Protocols::Http2, |request| async move {
         request.into_body().collect().await?;
         std::future::pending().await
@@ -165,11 +165,11 @@ async fn a_client_that_goes_before_the_answer_leaves_what_it_sent_on_record() {
 }
 
 #[tokio::test]
-async fn of_an_answer_that_nobody_waited_for_there_is_no_object() {
+async fn a_response_to_a_disconnected_client_has_no_object() {
     let upstream = FakeUpstream::start(Protocols::Http2, |_| async {
         let (sender, body) = streamed();
         tokio::spawn(async move {
-            // The body never comes.
+            // The body never arrives.
             sender.closed().await;
         });
         Ok(Response::builder().header("content-type", "application/json").body(body)?)
@@ -199,7 +199,7 @@ async fn delete_options_are_recorded_as_kube_apiserver_does() {
 }
 
 #[tokio::test]
-async fn compressed_answers_are_recorded_and_pass_as_they_are() {
+async fn compressed_responses_are_recorded_and_forwarded_unchanged() {
     let object = br#"{"kind":"ConfigMap","data":{"a":"<b>"}}"#;
     let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
     gzip.write_all(object).unwrap();
@@ -236,7 +236,7 @@ async fn a_bomb_stops_at_the_limit() {
 }
 
 #[tokio::test]
-async fn long_bodies_are_cut_with_their_size_and_digest() {
+async fn long_bodies_are_truncated_with_size_and_digest() {
     let upstream = echo().await;
     let proxy = Builder::new(upstream.addr)
         .policy(EVERYTHING)
@@ -274,7 +274,7 @@ async fn events_that_are_too_long_lose_the_larger_body_first() {
         .await;
     let target = format!("{CONFIG_MAPS}/n");
     let (_, event) = exchange(&proxy, "PUT", &target, &[JSON], b"{\"small\":1}").await;
-    // The API server takes the kind from the URL where the object has none.
+    // The API server takes the kind from the URL if the object has none.
     let small = r#"{"apiVersion":"v1","kind":"ConfigMap","small":1}"#;
     assert_eq!(event.at("/requestObject").unwrap().to_string(), small);
     assert_eq!(event.at("/responseObject"), None);

@@ -1,4 +1,4 @@
-//! Certificates of real PKIs, which kubectl and kube-apiserver accept: in each role that they can
+//! Certificates of real PKIs that kubectl and kube-apiserver accept, in each role that they can
 //! have.
 
 use rcgen::{DnType, ExtendedKeyUsagePurpose};

@@ -10,7 +10,8 @@ use crate::support::wait_for;
 
 const ONE: &str = "/api/v1/namespaces/team-a/configmaps/one";
 
-/// Returns a proxy that takes callers' names from a front proxy, so that tests can call as anybody.
+/// Returns a proxy that accepts the caller's name from a front proxy, so that tests can use any
+/// user.
 async fn proxy(server: &AccessServer, constrained: &str) -> Proxy {
     let flag = format!("--constrained-impersonation={constrained}");
     let builder = Builder::new(server.upstream.addr).identity("impersonate").front_proxies();
@@ -56,7 +57,7 @@ fn groups(event: &Event) -> Vec<String> {
 
 const AUTHN: &str = "authentication.k8s.io";
 
-/// Rights by the names of those who have them.
+/// Permissions, by user name.
 const RIGHTS: &[(&str, &str)] = &[
     ("action-only", "impersonate-on:user-info:get configmaps team-a/one"),
     ("getter", "impersonate-on:user-info:get configmaps team-a/one"),
@@ -171,7 +172,7 @@ async fn service_accounts_and_nodes_have_modes_of_their_own() {
         r#"nodes.authentication.k8s.io "b" is forbidden: User "for-node-a" cannot impersonate:arbitrary-node resource "nodes" in API group "authentication.k8s.io" at the cluster scope"#
     );
 
-    // With anything but a name, only the old verb is left.
+    // If more than the name is requested, only the verb `impersonate` can allow it.
     let lines = ["Impersonate-User: system:node:a", "Impersonate-Group: system:nodes"];
     server.take_asked();
     let (answer, _) = call(&proxy, "stranger", ("GET", ONE), &lines).await;
@@ -224,7 +225,7 @@ async fn a_pod_may_become_the_node_that_it_runs_on() {
 }
 
 #[tokio::test]
-async fn many_groups_and_extras_are_asked_about_at_once() {
+async fn a_wildcard_review_covers_many_groups_and_extras() {
     let server = server().await;
     let proxy = proxy(&server, "true").await;
     let four = [
@@ -287,7 +288,7 @@ async fn the_group_of_masters_is_never_within_bounds() {
         message(&answer),
         r#"groups.authentication.k8s.io "system:masters" is forbidden: User "all-groups" cannot impersonate:user-info resource "groups" in API group "authentication.k8s.io" at the cluster scope: impersonating the system:masters group is not allowed"#
     );
-    // A user with all permissions is allowed by the old verb, and that is cached.
+    // A user with all permissions is allowed by the verb `impersonate`, and the result is cached.
     let jane = ["Impersonate-User: jane"];
     let (_, event) = call(&proxy, "admin", ("GET", ONE), &jane).await;
     assert_eq!(constraint(&event), "impersonate:user-info");
@@ -295,7 +296,7 @@ async fn the_group_of_masters_is_never_within_bounds() {
     assert_eq!((event.code(), constraint(&event)), (200, ""));
     let (_, event) = call(&proxy, "admin", ("GET", ONE), &jane).await;
     assert_eq!((event.code(), constraint(&event)), (200, ""));
-    // Others are not.
+    // Other users are denied.
     let (_, event) = call(&proxy, "all-groups", ("GET", ONE), &jane).await;
     assert_eq!(constraint(&event), "impersonate:user-info");
 }
@@ -312,7 +313,7 @@ async fn the_mode_that_a_caller_used_last_is_tried_first() {
     let (_, event) = call(&proxy, "classic", ("GET", ONE), &["Impersonate-User: carl"]).await;
     assert_eq!((event.code(), constraint(&event)), (200, ""));
     assert_eq!(server.take_asked(), ["yes impersonate users /carl"]);
-    // If it is denied, the client receives its denial.
+    // If impersonation is denied, the client receives the denial of the mode that it used last.
     let lines = ["Impersonate-User: carl", "Impersonate-Uid: 7"];
     let (answer, _) = call(&proxy, "classic", ("GET", ONE), &lines).await;
     assert_eq!(
@@ -325,7 +326,7 @@ async fn the_mode_that_a_caller_used_last_is_tried_first() {
 }
 
 #[tokio::test]
-async fn what_was_allowed_is_not_asked_again() {
+async fn allowed_impersonations_are_cached() {
     let server = server().await;
     let proxy = proxy(&server, "auto").await;
     let jane = ["Impersonate-User: jane"];
@@ -349,8 +350,8 @@ async fn what_was_allowed_is_not_asked_again() {
         "a response that cannot be decoded is not cached"
     );
 
-    // Neither are refusals. How many of the other questions that are under way still arrive when
-    // one is refused is left to chance.
+    // Denials are not cached. How many of the other concurrent reviews still arrive after a denial
+    // is not deterministic.
     let with_group = ["Impersonate-User: jane", "Impersonate-Group: g"];
     for _ in 0..2 {
         call(&proxy, "all-groups", ("GET", ONE), &with_group).await;
@@ -361,7 +362,7 @@ async fn what_was_allowed_is_not_asked_again() {
 }
 
 #[tokio::test]
-async fn selectors_are_part_of_the_question() {
+async fn selectors_are_part_of_the_review() {
     let server = server().await;
     let proxy = proxy(&server, "auto").await;
     let target = "/api/v1/pods?fieldSelector=spec.nodeName%3Dn1&labelSelector=app%20in%20(a,b)";
@@ -408,7 +409,7 @@ async fn the_rules_are_those_of_the_api_servers_version() {
 }
 
 #[tokio::test]
-async fn only_where_the_proxy_judges_can_it_be_told_how() {
+async fn constrained_impersonation_requires_that_the_proxy_authorizes() {
     let server = server().await;
     for (identity, flag) in [
         ("request-header", "--constrained-impersonation=true"),

@@ -1,4 +1,4 @@
-//! `kill -9` under load: what a client or the API server has seen is in the log.
+//! `kill -9` under load: the log contains everything that a client or the API server has seen.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -83,7 +83,7 @@ async fn rounds_of(mode: &str, sync: &str) {
         let seen = upstream.take_seen();
         forwarded.extend(seen.iter().map(|seen| seen.all("audit-id")[0].to_owned()));
         if round % 2 == 1 {
-            // A partial line, as a crash may leave it.
+            // Adds a partial line like a crash can leave it.
             let mut torn = std::fs::read(&log).unwrap();
             torn.extend_from_slice(b"{\"kind\":\"Event\",\"apiVersion\":\"aud");
             std::fs::write(&log, torn).unwrap();

@@ -1,4 +1,5 @@
-//! `decisions.jsonl`: for each policy and request the stages and levels that kube-apiserver logged.
+//! Replays `decisions.jsonl`: for each policy and request, the stages and levels that
+//! kube-apiserver logged.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use crate::support::in_time;
 use crate::support::proxy::{Builder, Proxy};
 use crate::support::upstream::{BoxError, FakeUpstream, Protocols, full};
 
-/// Policies at a time, and connections for each.
+/// Number of policies at a time, and of connections for each.
 const PROXIES: usize = 4;
 const CONNECTIONS: usize = 4;
 

@@ -1,5 +1,5 @@
-//! The request filters beside recordings of a kube-apiserver 1.36.2 with the same flags: responses,
-//! headers and audit events of 400, 429, 504 and CORS.
+//! The request filters compared with recordings of a kube-apiserver 1.36.2 with the same flags:
+//! responses, headers and audit events for 400, 429, 504 and CORS.
 
 mod goaway;
 mod in_flight;
@@ -25,7 +25,7 @@ const ORIGIN: &str = "Origin: https://console.example.com";
 const CORS: &str = r"--cors-allowed-origins=^https://console\.example\.com(:|$)";
 const HSTS: &str = "--strict-transport-security-directives=max-age=31536000,includeSubDomains";
 
-/// Answers like an API server without filters, but never to a POST.
+/// Responds like an API server without filters, but never to a POST.
 async fn answer(request: Request<Incoming>) -> Answered {
     if request.method() == http::Method::POST {
         std::future::pending::<()>().await;
@@ -37,7 +37,7 @@ async fn answer(request: Request<Incoming>) -> Answered {
 }
 
 #[tokio::test]
-async fn what_is_decided_before_authentication_is_as_recorded() {
+async fn responses_before_authentication_are_as_recorded() {
     let upstream = FakeUpstream::start(Protocols::Http2, answer).await;
     let builder = Builder::new(upstream.addr).policy(POLICY).flag(CORS).flag(HSTS);
     let mut proxy = builder.start().await;
@@ -96,7 +96,7 @@ async fn a_timeout_is_as_recorded() {
     case.check_response(&response);
     let mut log = proxy.audit_log();
     let events = case.check_events(&mut log).await;
-    // Unlike kube-apiserver, the proxy cannot know what became of it.
+    // Unlike kube-apiserver, the proxy does not know whether the request was processed.
     let annotation = events[1].text("/annotations/kube-audit-proxy~1outcome-unknown");
     assert!(annotation.contains("may have been processed"), "{annotation:?}");
     let timeouts = "kube_audit_proxy_request_timeouts_total{response=\"none\"}";
@@ -134,8 +134,8 @@ async fn headers_of_the_api_server_and_of_filters_do_not_add_up() {
     assert_eq!(other.all("access-control-expose-headers"), ["Number-1"]);
 }
 
-/// A response of the proxy's own to HEAD has the headers of one with a body, and no body. (HTTP/2
-/// clients treat one as a protocol error.)
+/// A response of the proxy itself to HEAD has the headers of a response with a body, but no body.
+/// (HTTP/2 clients treat a body as a protocol error.)
 #[tokio::test]
 async fn responses_to_head_have_no_body() {
     let upstream = FakeUpstream::start(Protocols::Http2, answer).await;

@@ -11,7 +11,7 @@ use crate::support::upstream::{FakeUpstream, Protocols, empty, full, json};
 const LIST: &str = "/api/v1/namespaces/team-a/configmaps";
 
 #[tokio::test]
-async fn pipelined_requests_are_each_answered_and_recorded() {
+async fn each_pipelined_request_is_processed_and_recorded() {
     let upstream = FakeUpstream::start(Protocols::Http2, |request| async move {
         json(200, request.uri().path().to_owned())
     })
@@ -36,7 +36,7 @@ async fn pipelined_requests_are_each_answered_and_recorded() {
 }
 
 #[tokio::test]
-async fn answers_without_a_body_keep_their_heads() {
+async fn responses_without_a_body_keep_their_headers() {
     for protocols in [Protocols::Http1, Protocols::Http2] {
         let upstream = FakeUpstream::start(protocols, |request| async move {
             let code = match request.uri().path() {
@@ -72,7 +72,7 @@ async fn answers_without_a_body_keep_their_heads() {
 }
 
 #[tokio::test]
-async fn redirects_and_repeated_headers_are_the_clients() {
+async fn redirects_and_repeated_headers_are_forwarded() {
     let upstream = FakeUpstream::start(Protocols::Http2, |_| async {
         let response = Response::builder().status(302).header("location", "https://elsewhere/");
         let response =
@@ -99,7 +99,7 @@ async fn clients_that_name_no_protocol_get_http1() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_broken_off_ends_its_record_once() {
+async fn an_interrupted_request_body_has_one_final_event() {
     for protocols in [Protocols::Http1, Protocols::Http2] {
         let upstream = FakeUpstream::start(protocols, |request| async move {
             use http_body_util::BodyExt;
@@ -125,7 +125,7 @@ async fn a_body_that_is_broken_off_ends_its_record_once() {
 }
 
 #[tokio::test]
-async fn headers_of_many_kilobytes_pass_and_endless_ones_do_not() {
+async fn headers_of_many_kilobytes_are_forwarded_and_unlimited_ones_rejected() {
     let upstream = FakeUpstream::start(Protocols::Http2, |_| async { json(200, "{}") }).await;
     let proxy = Builder::new(upstream.addr).start().await;
     let long = format!("X-Long: {}", "v".repeat(100_000));

@@ -1,5 +1,5 @@
-//! Headers that a client may not bring: whatever it sends, the API server sees the stamped
-//! identity.
+//! Identity headers in client requests: whatever a client sends, the API server receives the
+//! identity that the proxy sets.
 
 use crate::support::client::{self, Short};
 use crate::support::http1::{self, Answer, Connection};
@@ -12,11 +12,11 @@ use table::{ATTACKS, Attack, HTTP2_ATTACKS, Outcome};
 
 const TARGET: &str = "/api/v1/namespaces/team-a/configmaps/one";
 
-/// A way of telling the API server who it is, and how a client shows itself.
+/// An upstream identity mode, and the credential that a client uses.
 struct Mode {
     identity: &'static str,
     certificate: Option<&'static str>,
-    /// A header line with a token, empty where a certificate is shown.
+    /// A header line with a token; empty if a certificate is presented.
     token: &'static str,
 }
 
@@ -51,7 +51,7 @@ fn arrived(upstream: &FakeUpstream) -> Vec<Seen> {
     seen
 }
 
-/// Every header that names an identity, or that a server could treat as one, sorted.
+/// Returns every header that names an identity, or that a server could treat as one, sorted.
 fn identity(seen: &Seen) -> Vec<(String, String)> {
     let mut headers = seen.headers.clone();
     headers.retain(|(name, _)| {
@@ -64,7 +64,7 @@ fn identity(seen: &Seen) -> Vec<(String, String)> {
     headers
 }
 
-/// Returns a name as the most careless reader would take it.
+/// Returns the name as the most lenient parser would decode it.
 fn decoded(name: &str) -> String {
     let mut text = name.to_ascii_lowercase().replace('_', "-");
     for (code, plain) in [("%2d", "-"), ("%5f", "-"), ("%2e", "."), ("%52", "r"), ("%20", "")] {
@@ -104,7 +104,7 @@ fn check_baseline(mode: &Mode, seen: &Seen) {
     }
 }
 
-/// Sends an attack; `None` where the connection was closed without a response.
+/// Sends an attack. Returns `None` if the connection was closed without a response.
 async fn send(proxy: &Proxy, mode: &Mode, attack: &Attack) -> Option<Answer> {
     let mut connection = Connection::open(proxy.addr, mode.certificate).await.unwrap();
     let token = match mode.token {
@@ -115,7 +115,7 @@ async fn send(proxy: &Proxy, mode: &Mode, attack: &Attack) -> Option<Answer> {
     connection.send(request.as_bytes()).await.ok()?;
     let answer = tokio::time::timeout(std::time::Duration::from_secs(5), connection.answer("GET"));
     let answer = answer.await.ok()?.ok();
-    // A second answer on the same connection is one to a smuggled request: let it arrive if it can.
+    // A second response on the same connection would be to a smuggled request; wait for it.
     let more = std::time::Duration::from_millis(if attack.is_smuggling { 200 } else { 0 });
     let _ = tokio::time::timeout(more, connection.read_to_end()).await;
     answer
@@ -182,7 +182,7 @@ async fn attack_all(mode: &Mode, protocols: Protocols) {
         }
     }
     for raw in upstream.raw() {
-        // All forged values say so; a trailer is no place for them either.
+        // All forged values contain this text, which must not be in a trailer either.
         let text = String::from_utf8_lossy(&raw);
         assert!(!text.contains("root"), "a forged value went on:\n{text}");
     }
@@ -258,7 +258,8 @@ async fn the_proxy_shows_its_own_certificate() {
     }
 }
 
-/// `--trusted-proxies`, the `sourceIPs` of the event, the `X-Forwarded-For` upstream.
+/// `--trusted-proxies`, the `sourceIPs` of the event, and the `X-Forwarded-For` header for the API
+/// server.
 const SOURCES: [(&str, &[&str], &str); 4] = [
     ("", &["203.0.113.7", "198.51.100.2", "127.0.0.1"], "203.0.113.7, 198.51.100.2, 127.0.0.1"),
     ("10.0.0.0/8", &["127.0.0.1"], "127.0.0.1"),
@@ -290,7 +291,7 @@ async fn forged_source_addresses_count_only_from_trusted_proxies() {
 }
 
 #[tokio::test]
-async fn a_real_ip_from_a_stranger_goes_nowhere() {
+async fn an_untrusted_x_real_ip_is_not_forwarded() {
     let upstream = upstream(Protocols::Http1).await;
     let builder = Builder::new(upstream.addr).flag("--trusted-proxies=10.0.0.0/8");
     let proxy = builder.start().await;
@@ -302,7 +303,7 @@ async fn a_real_ip_from_a_stranger_goes_nowhere() {
 }
 
 #[tokio::test]
-async fn one_audit_id_goes_on_the_one_in_the_log() {
+async fn the_forwarded_audit_id_is_the_recorded_one() {
     let upstream = upstream(Protocols::Http2).await;
     let proxy = Builder::new(upstream.addr).start().await;
     let lines = ["Audit-ID: first", "Audit-ID: second"];
@@ -312,7 +313,7 @@ async fn one_audit_id_goes_on_the_one_in_the_log() {
     assert_eq!(proxy.audit_log().wait_end("first").await.len(), 2);
 }
 
-/// A client's texts cannot break out of their line in the log.
+/// Text from a client cannot break out of its line in the log.
 #[tokio::test]
 async fn hostile_text_stays_text() {
     let upstream = upstream(Protocols::Http2).await;

@@ -1,4 +1,4 @@
-//! The policy file changes under load: every record agrees with one of the policies as a whole.
+//! The policy file changes under load: each request is recorded completely by one of the policies.
 
 use std::collections::HashMap;
 use std::os::unix::fs::symlink;
@@ -21,7 +21,7 @@ const FLIPS: usize = 50;
 const CONNECTIONS: usize = 4;
 const STREAMS: usize = 8;
 
-/// Two policies that differ in level and in stages, so that half of one would be noticed.
+/// Two policies that differ in level and stages, so that a mixture would be detected.
 const POLICIES: [&str; 2] = [
     "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- level: Metadata\n",
     "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n- level: Request\n",
@@ -43,7 +43,7 @@ async fn every_record_agrees_with_one_policy() {
     }
     let mut log = proxy.audit_log();
     for flip in 1..=FLIPS {
-        // The flips are spread over the load.
+        // The changes are spread over the load.
         let due = REQUESTS * flip / (FLIPS + 1);
         wait_for("the load", || (sent.load(Ordering::Relaxed) >= due).then_some(())).await;
         change(&proxy, flip);
@@ -56,7 +56,8 @@ async fn every_record_agrees_with_one_policy() {
     check_all(&proxy, &sent);
 }
 
-/// Sends until enough have been sent and the last flip is done; none may fail. The numbers it sent.
+/// Sends requests until enough were sent and the last change is done; none may fail. Returns their
+/// numbers.
 async fn requests(
     mut sender: SendRequest<Short>,
     sent: Arc<AtomicUsize>,
@@ -77,7 +78,7 @@ async fn requests(
     }
 }
 
-/// Puts the other policy in place, in turn by each of the ways in which files are changed.
+/// Activates the other policy, alternating between the ways in which files are changed.
 fn change(proxy: &Proxy, flip: usize) {
     let text = POLICIES[flip % 2];
     match flip % 3 {
@@ -90,8 +91,8 @@ fn change(proxy: &Proxy, flip: usize) {
     }
 }
 
-/// As the kubelet updates a ConfigMap: the file is a link through `..data`, and that one is
-/// swapped.
+/// Updates the file like the kubelet updates a ConfigMap: the file is a link through `..data`,
+/// which is replaced.
 fn swap(dir: &Path, policy: &Path, flip: usize, text: &str) {
     let version = format!("..version-{flip}");
     std::fs::create_dir(dir.join(&version)).unwrap();
@@ -104,7 +105,7 @@ fn swap(dir: &Path, policy: &Path, flip: usize, text: &str) {
     }
 }
 
-/// Waits until a request is recorded by the new policy.
+/// Waits until a request is recorded according to the new policy.
 async fn probe_until(proxy: &Proxy, log: &mut AuditLog, flip: usize, record: &str) {
     for attempt in 0.. {
         let id = format!("probe-{flip}-{attempt}");

@@ -27,7 +27,7 @@ fn remote(seen: &Seen) -> Vec<(&str, &str)> {
 }
 
 #[tokio::test]
-async fn nobody_stays_nobody() {
+async fn requests_without_credentials_stay_anonymous() {
     let upstream = ok_upstream().await;
     let proxy = Builder::new(upstream.addr).start().await;
     let answer = http1::get(proxy.addr, None, TARGET, &FORGED).await.unwrap();
@@ -38,7 +38,7 @@ async fn nobody_stays_nobody() {
 }
 
 #[tokio::test]
-async fn nobody_is_refused_where_anonymous_requests_are() {
+async fn requests_without_credentials_are_rejected_if_anonymous_access_is_off() {
     let upstream = ok_upstream().await;
     let proxy = Builder::new(upstream.addr).flag("--anonymous-auth=false").start().await;
     let answer = http1::get(proxy.addr, None, TARGET, &FORGED).await.unwrap();
@@ -59,7 +59,7 @@ async fn a_certificate_of_another_authority_is_refused() {
 }
 
 #[tokio::test]
-async fn a_token_of_the_file_is_its_user() {
+async fn a_token_of_the_token_file_authenticates_its_user() {
     let upstream = ok_upstream().await;
     let proxy = Builder::new(upstream.addr).start().await;
     let lines = [&FORGED[..], &["Authorization: bearer carol-token"]].concat();
@@ -76,9 +76,10 @@ async fn a_token_of_the_file_is_its_user() {
     assert!(seen[0].all("authorization").is_empty());
 }
 
-/// Names that a header cannot carry, or that its receiver would read as others: nothing is sent.
+/// Names that a header cannot carry, or that its recipient would decode differently: nothing is
+/// sent.
 #[tokio::test]
-async fn what_cannot_be_stamped_is_not_sent() {
+async fn requests_whose_identity_does_not_fit_into_headers_are_not_sent() {
     let users = [
         ("split", "\"a\r\nX-Remote-Group: system:masters\",u,g"),
         ("padded-user", "\" kubernetes-admin\",u,g"),
@@ -106,7 +107,7 @@ async fn what_cannot_be_stamped_is_not_sent() {
 }
 
 #[tokio::test]
-async fn a_name_in_another_script_arrives_as_it_is() {
+async fn a_non_ascii_name_is_forwarded_unchanged() {
     let upstream = ok_upstream().await;
     let builder = Builder::new(upstream.addr);
     let file = builder.dir().write("tokens.csv", "t,zoë,u,\"größe,a b,c%2fd\"\n");

@@ -17,8 +17,8 @@ const VERSION: &str = "/version";
 
 type Asked = Arc<Mutex<Vec<Value>>>;
 
-/// Returns an API server that lets everyone impersonate users, groups and so on, except names that
-/// begin with `system:` or `forbidden`.
+/// Returns an API server that allows everyone to impersonate users, groups and so on, except names
+/// that begin with `system:` or `forbidden`.
 async fn reviewing() -> (FakeUpstream, Asked) {
     let asked = Asked::default();
     let log = Arc::clone(&asked);
@@ -108,7 +108,7 @@ async fn an_allowed_impersonation_sends_only_the_resolved_identity() {
 }
 
 #[tokio::test]
-async fn a_refused_impersonation_is_a_403_on_record_and_goes_nowhere() {
+async fn a_denied_impersonation_is_a_recorded_403_and_is_not_forwarded() {
     let (upstream, _) = reviewing().await;
     let proxy = Builder::new(upstream.addr).identity("impersonate").start().await;
     let cases: [(&[&str], &str); 3] = [
@@ -134,7 +134,7 @@ async fn a_refused_impersonation_is_a_403_on_record_and_goes_nowhere() {
 }
 
 #[tokio::test]
-async fn an_api_server_that_cannot_say_lets_nobody_impersonate() {
+async fn impersonation_is_denied_while_the_api_server_cannot_review_it() {
     let (upstream, _) = reviewing().await;
     let proxy = Builder::new(upstream.addr).identity("impersonate").start().await;
     let answer = as_other(&proxy, "unsure", &["Impersonate-User: broken"]).await;
@@ -145,9 +145,9 @@ async fn an_api_server_that_cannot_say_lets_nobody_impersonate() {
     assert_eq!(events[1].value.get("impersonatedUser"), None);
 }
 
-/// A yes for one caller is none for another, and a yes for one name none for the next.
+/// A cached permission does not apply to another caller or another name.
 #[tokio::test]
-async fn a_remembered_answer_is_for_one_caller_and_one_name() {
+async fn a_cached_review_applies_to_one_caller_and_one_name() {
     let (upstream, asked) = reviewing().await;
     let proxy = Builder::new(upstream.addr).identity("impersonate").start().await;
     as_other(&proxy, "one", &["Impersonate-User: bob"]).await;
@@ -162,10 +162,10 @@ async fn a_remembered_answer_is_for_one_caller_and_one_name() {
     assert!(asked.lock().unwrap().len() > other, "another client is authorized separately");
 }
 
-/// In request-header mode the API server authorizes; a denial means that there was no
-/// impersonation.
+/// In request-header mode the API server authorizes impersonation; after a denial the event has no
+/// impersonated user.
 #[tokio::test]
-async fn a_refusal_by_the_api_server_leaves_the_impersonated_user_out() {
+async fn a_denial_by_the_api_server_records_no_impersonated_user() {
     let refusal = r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"users \"bob\" is forbidden: User \"alice\" cannot impersonate resource \"users\" in API group \"\" at the cluster scope","reason":"Forbidden","details":{"name":"bob","kind":"users"},"code":403}"#;
     let upstream =
         FakeUpstream::start(Protocols::Http2, move |_| async move { json(403, refusal) }).await;

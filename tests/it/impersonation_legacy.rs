@@ -1,5 +1,5 @@
-//! Impersonation by the verb `impersonate`: case by case, what is asked, answered, sent and
-//! recorded; and the extra that names the client to the API server.
+//! Impersonation by the verb `impersonate`: for each case the reviews, the response, the forwarded
+//! identity and the event; and the extra that names the client to the API server.
 
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ use crate::support::upstream::Seen;
 
 const ONE: &str = "/api/v1/namespaces/team-a/configmaps/one";
 
-/// The rights of all callers except those in this list.
+/// The permissions of all callers except those in this list.
 const RIGHTS: &[(&str, &str)] = &[
     ("alice", "impersonate users /..."),
     ("alice", "impersonate groups /some-group"),
@@ -32,7 +32,7 @@ struct Case {
 enum Expected {
     /// The caller itself.
     Caller,
-    /// This code, and this in the message.
+    /// This status code, and this text in the message.
     Refused(u16, &'static str),
     /// Another user.
     User(Value),
@@ -151,7 +151,7 @@ fn stamped(seen: &Seen) -> Value {
     })
 }
 
-/// Sends a request as the holder of this certificate or, if it has a `-token`, token.
+/// Sends a request with this certificate or, if the name ends in `-token`, token.
 async fn call(proxy: &Proxy, caller: &str, headers: &[&str]) -> (Answer, Event) {
     let token = format!("Authorization: Bearer {caller}");
     let (certificate, lines) = match caller.ends_with("-token") {
@@ -164,14 +164,14 @@ async fn call(proxy: &Proxy, caller: &str, headers: &[&str]) -> (Answer, Event) 
     (answer, events.last().unwrap().clone())
 }
 
-/// By both of kube-apiserver's implementations; where the newer one asks by the constrained modes
-/// first, only `carol` has permissions for those here.
+/// Uses both of kube-apiserver's implementations. Where the newer one checks the constrained modes
+/// first, only `carol` has permissions for these.
 #[tokio::test]
 async fn case_by_case() {
     for version in ["1.35", "1.36"] {
         let server = AccessServer::start(version, RIGHTS).await;
         let proxy = Builder::new(server.upstream.addr).identity("impersonate").start().await;
-        // From now on the newer one remembers that alice impersonates by the old verb.
+        // From now on the newer one has cached that alice impersonates by the verb `impersonate`.
         call(&proxy, "alice", &["Impersonate-User: u"]).await;
         server.take_forwarded();
         for Case { headers, expected } in cases() {
@@ -216,8 +216,8 @@ async fn case_by_case() {
     }
 }
 
-/// The proxy's own impersonation carries the client's: the API server gets the whole of the user
-/// that results, and nothing of the caller.
+/// The proxy impersonates the user whom the client impersonates: the API server receives the
+/// complete resulting user and nothing about the caller.
 #[tokio::test]
 async fn an_impersonation_within_an_impersonation_is_complete() {
     let server = AccessServer::start("1.35", RIGHTS).await;
@@ -249,7 +249,7 @@ async fn an_impersonation_within_an_impersonation_is_complete() {
         "extra": {"acme.io/scopes": ["read", "write"]},
     });
     assert_eq!(event.at("/impersonatedUser"), Some(&jane));
-    // It was asked whether carol may, all that she is.
+    // The review was about carol with all of her attributes.
     for question in server.take_questions() {
         let mut spec = question.spec;
         spec.as_object_mut().unwrap().remove("resourceAttributes");
@@ -260,7 +260,7 @@ async fn an_impersonation_within_an_impersonation_is_complete() {
 
 /// `--upstream-original-user-extra`
 #[tokio::test]
-async fn the_api_server_is_told_who_called() {
+async fn the_api_server_receives_the_original_user() {
     const KEY: &str = "impersonate-extra-acme.io%2fcalled-by";
     let server = AccessServer::start("1.35", RIGHTS).await;
     let proxy = Builder::new(server.upstream.addr)
@@ -273,7 +273,7 @@ async fn the_api_server_is_told_who_called() {
     let sent = server.take_forwarded();
     assert_eq!(sent[0].all("impersonate-user"), ["jane"]);
     assert_eq!(sent[0].all(KEY), ["carol"]);
-    // It is no part of what was asked for.
+    // It is not a part of the review.
     let jane = json!({"username": "jane", "groups": ["system:authenticated"]});
     assert_eq!(event.at("/impersonatedUser"), Some(&jane));
     assert!(server.take_questions().iter().all(|asked| !asked.about.contains("acme.io")));
@@ -282,7 +282,7 @@ async fn the_api_server_is_told_who_called() {
     let sent = server.take_forwarded();
     assert_eq!((sent[0].all("impersonate-user"), sent[0].all(KEY)), (vec!["alice"], vec!["alice"]));
 
-    // A client cannot say it, in whatever spelling and whatever it may.
+    // A client cannot set it, in any spelling and with any permissions.
     for key in ["Acme.io%2fCalled-By", "acme.io%2Fcalled-by", "%61cme.io%2f%63alled-by"] {
         let line = format!("Impersonate-Extra-{key}: root");
         let (answer, _) =
@@ -293,7 +293,7 @@ async fn the_api_server_is_told_who_called() {
         assert!(server.take_forwarded().is_empty(), "{key}");
     }
 
-    // Nor does it count if a front proxy says it of its user.
+    // A value from a front proxy does not count either.
     let lines = ["X-Remote-User: erin", "X-Remote-Extra-Acme.io%2fCalled-By: root"];
     let (_, event) = call(&proxy, "front-proxy-client", &lines).await;
     assert_eq!(server.take_forwarded()[0].all(KEY), ["erin"]);

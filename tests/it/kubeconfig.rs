@@ -1,4 +1,4 @@
-//! Kubeconfigs whose credentials are renewed in place: used without a restart, and on SIGHUP.
+//! Kubeconfigs whose credentials change: used without a restart, and on SIGHUP.
 
 use bytes::Bytes;
 use http::Response;
@@ -74,7 +74,7 @@ async fn until_used(proxy: &Proxy, upstream: &FakeUpstream, user: &str) {
 }
 
 #[tokio::test]
-async fn renewed_credentials_are_used_and_requests_under_way_go_on() {
+async fn renewed_credentials_are_used_and_requests_in_flight_continue() {
     for protocols in [Protocols::Http1, Protocols::Http2] {
         let upstream = upstream(protocols).await;
         let text = kubeconfig(upstream.addr, "proxy-client");
@@ -95,7 +95,7 @@ async fn renewed_credentials_are_used_and_requests_under_way_go_on() {
 }
 
 #[tokio::test]
-async fn a_bad_kubeconfig_keeps_the_last_good_one_and_another_server_is_used() {
+async fn an_invalid_kubeconfig_is_rejected_and_a_new_server_is_used() {
     let (first, second) = (upstream(Protocols::Http2).await, upstream(Protocols::Http2).await);
     let text = kubeconfig(first.addr, "proxy-client");
     let proxy = Builder::new(first.addr).kubeconfig(&text).start().await;
@@ -118,7 +118,7 @@ async fn a_bad_kubeconfig_keeps_the_last_good_one_and_another_server_is_used() {
 }
 
 #[tokio::test]
-async fn files_that_a_kubeconfig_names_and_tokens_in_it_are_read_again() {
+async fn files_and_tokens_of_a_kubeconfig_are_reloaded() {
     let upstream = upstream(Protocols::Http2).await;
     let dir = TempDir::new();
     let copy = |user: &str| {

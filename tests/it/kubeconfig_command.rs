@@ -1,4 +1,4 @@
-//! `kube-audit-proxy kubeconfig`: kubectl reads what it writes, and works through the proxy.
+//! `kube-audit-proxy kubeconfig`: kubectl can use the resulting kubeconfig with the proxy.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -39,7 +39,7 @@ async fn kubectl_works_with_the_generated_kubeconfig() {
         from.exists().then_some(())
     })
     .await;
-    // The demo's kubeconfig points at its proxy; here is one for which that is still to be done.
+    // The demo's kubeconfig uses the proxy already; this one uses the API server.
     let written = std::fs::read_to_string(&from).unwrap();
     let document: serde_json::Value = serde_json::from_str(&written).unwrap();
     let server = document["clusters"][0]["cluster"]["server"].as_str().unwrap().to_owned();

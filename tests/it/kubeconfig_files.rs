@@ -1,5 +1,5 @@
-//! Where the kubeconfig is found, how several are merged, and the ways to an API server that a
-//! cluster in it describes: proxies, other names, no verification.
+//! The search order and merging of kubeconfigs, and the connection settings of a cluster: proxies,
+//! other names, no verification.
 
 use std::net::SocketAddr;
 
@@ -51,7 +51,7 @@ async fn files_of_the_environment_are_merged_and_followed() {
     // A rotated token is used before anyone notices.
     dir.write("a/token", "rotated");
     until_token(&proxy, &upstream, "rotated").await;
-    // A file that appears comes first.
+    // A file that is created later takes precedence.
     std::fs::write(&missing, "users: [{name: u, user: {token: appeared}}]").unwrap();
     until_token(&proxy, &upstream, "appeared").await;
 }
@@ -92,7 +92,7 @@ async fn the_kubeconfig_of_the_home_directory_is_the_default() {
         format!("{}: contexts: has no \"other\"; choose with --context one of c", file.display());
     assert!(log.contains(&wanted), "{log}");
 
-    // Flags alone do not load a kubeconfig that was not given.
+    // Flags alone do not cause the default kubeconfig to be loaded.
     let server = format!("--upstream-server=https://{}", upstream.addr);
     let ca = format!("--upstream-ca-file={}", corpus::pki("ca.crt").display());
     let proxy = builder().flag(&server).flag(&ca).start().await;
@@ -130,7 +130,7 @@ async fn an_api_server_behind_a_proxy_is_reached() {
                 assert!(!heard.lock().unwrap().is_empty(), "{url}");
                 let seen = upstream.take_seen();
                 assert_eq!(seen[0].version, http::Version::HTTP_2);
-                // Requests of the proxy's own go the same way.
+                // The proxy's own requests use the same proxy.
                 let before = heard.lock().unwrap().len();
                 let request = http1::request("GET", LIST, &["Authorization: Bearer x"], b"");
                 http1::exchange(proxy.addr, None, &request).await.unwrap();

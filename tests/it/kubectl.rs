@@ -70,7 +70,7 @@ impl Demo {
         out
     }
 
-    /// Waits for an end of record for which `is_wanted` holds.
+    /// Waits for a last event for which `is_wanted` holds.
     async fn event(&mut self, what: &str, is_wanted: impl Fn(&Event) -> bool) -> Event {
         let log = &mut self.log;
         wait_for(&format!("the event of {what}"), || {
@@ -152,7 +152,7 @@ async fn kubectl_as_another_user_is_recorded() {
     assert_eq!(event.text("/impersonatedUser/username"), "viewer");
     assert_eq!(event.text("/impersonatedUser/groups/0"), "dev");
 
-    // The API refuses the write to a user who may only read.
+    // The API denies the write to a user who may only read.
     let output = demo.output(&["delete", "configmap", "none", "--as=viewer"]).await;
     let said = text(&output.stderr);
     assert!(said.contains("User \"viewer\" cannot delete"), "{said}");

@@ -1,5 +1,5 @@
-//! `kubectl exec`, `attach`, `cp` and `port-forward` in the demo, over WebSocket and SPDY: what
-//! they print is what was recorded.
+//! `kubectl exec`, `attach`, `cp` and `port-forward` in the demo, over WebSocket and SPDY: the
+//! recordings contain what they print.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -153,7 +153,7 @@ async fn sessions_over_spdy_work_and_are_recorded() {
     sessions("false").await;
 }
 
-/// `kubectl` in a terminal, of which a test is the other side.
+/// `kubectl` in a terminal that the test controls.
 struct Terminal {
     kubectl: Child,
     master: File,
@@ -176,7 +176,7 @@ impl Terminal {
         let (mut input, output) = (master.try_clone().unwrap(), shown.clone());
         let reader = std::thread::spawn(move || {
             let mut buffer = [0; 4096];
-            // It fails when the last one has closed the terminal.
+            // Reading fails when the last process has closed the terminal.
             while let Ok(read @ 1..) = input.read(&mut buffer) {
                 output.lock().unwrap().extend_from_slice(&buffer[..read]);
             }
@@ -201,7 +201,7 @@ impl Terminal {
         kill_process(Pid::from_child(&self.kubectl), Signal::WINCH).unwrap();
     }
 
-    /// Waits for its end. Returns the exit code, and everything that was shown.
+    /// Waits for the end of the process. Returns the exit code, and everything that was shown.
     async fn end(mut self) -> (Option<i32>, Vec<u8>) {
         let code = wait_for("kubectl to end", || self.kubectl.try_wait().unwrap()).await.code();
         self.reader.join().unwrap();
@@ -223,7 +223,7 @@ async fn terminals(websocket: &'static str) {
     terminal.types("echo größe \"a b\"\r");
     terminal.shows("größe a b\r\n/ # ").await;
     terminal.resize(132, 43);
-    // The size goes its own way, beside what is typed.
+    // The size is sent on another channel than the input.
     wait_for("the new size in the recording", || {
         let open = std::fs::read_dir(demo.dir.path("sessions")).unwrap().flatten();
         let mut open = open.map(|entry| std::fs::read(entry.path()).unwrap_or_default());

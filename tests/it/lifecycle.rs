@@ -1,4 +1,4 @@
-//! Requests that do not end well, and the life of the process: each has exactly one end of record.
+//! Interrupted requests, and start and end of the process: each request has exactly one last event.
 
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ fn stages(events: &[Event]) -> Vec<&str> {
     events.iter().map(Event::stage).collect()
 }
 
-/// Waits for the end of a record and a little more; it must be the only end.
+/// Waits for the last event of a request and a little longer; there must be only one.
 async fn one_end(proxy: &Proxy, id: &str) -> Vec<Event> {
     let mut log = proxy.audit_log();
     log.wait_end(id).await;
@@ -64,7 +64,7 @@ async fn one_end(proxy: &Proxy, id: &str) -> Vec<Event> {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_mid_answer_ends_its_record_once() {
+async fn a_client_disconnecting_during_the_response_has_one_final_event() {
     for protocols in [Protocols::Http1, Protocols::Http2] {
         let upstream = FakeUpstream::start(protocols, |request| async move {
             if request.uri().query().is_none() && !request.uri().path().contains("endless") {
@@ -94,7 +94,7 @@ async fn a_client_that_goes_mid_answer_ends_its_record_once() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_before_the_answer_ends_its_record_once() {
+async fn a_client_disconnecting_before_the_response_has_one_final_event() {
     let upstream = FakeUpstream::start(Protocols::Http2, |request| async move {
         if request.uri().query().is_some_and(|query| query.contains("slow")) {
             std::future::pending::<()>().await;
@@ -111,7 +111,7 @@ async fn a_client_that_goes_before_the_answer_ends_its_record_once() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_is_down_is_a_503_on_record() {
+async fn an_unreachable_upstream_is_a_recorded_503() {
     let upstream = ok_upstream().await;
     let proxy = Builder::new(upstream.addr).start().await;
     upstream.stop().await;
@@ -127,7 +127,7 @@ async fn an_upstream_that_is_down_is_a_503_on_record() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_comes_back_is_used_again() {
+async fn an_upstream_is_used_again_after_it_recovers() {
     let upstream = ok_upstream().await;
     let addr = upstream.addr;
     let proxy = Builder::new(addr).start().await;
@@ -146,7 +146,7 @@ async fn an_upstream_that_comes_back_is_used_again() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_dies_mid_body_breaks_the_answer_and_ends_the_record() {
+async fn an_upstream_that_fails_during_the_body_aborts_the_response_and_ends_the_record() {
     for protocols in [Protocols::Http1, Protocols::Http2] {
         let upstream = endless_upstream(protocols).await;
         let proxy = Builder::new(upstream.addr).start().await;
@@ -222,7 +222,7 @@ async fn a_second_sigterm_ends_at_once_with_the_records_written() {
 }
 
 #[tokio::test]
-async fn a_deleted_log_is_made_anew_within_a_second() {
+async fn a_deleted_log_is_recreated_within_a_second() {
     let upstream = ok_upstream().await;
     let proxy = Builder::new(upstream.addr).start().await;
     get(&proxy, "before").await;
@@ -285,7 +285,7 @@ async fn a_bad_token_is_one_event_at_response_started() {
 }
 
 #[tokio::test]
-async fn a_malformed_timeout_is_one_event_before_anyone_is_known() {
+async fn a_malformed_timeout_is_one_event_before_authentication() {
     let upstream = ok_upstream().await;
     let mut proxy = Builder::new(upstream.addr).start().await;
     let target = format!("{LIST}?timeout=foo");
@@ -301,7 +301,7 @@ async fn a_malformed_timeout_is_one_event_before_anyone_is_known() {
 }
 
 #[tokio::test]
-async fn wrong_flags_end_with_2_and_wrong_files_with_1() {
+async fn invalid_flags_exit_with_2_and_invalid_files_with_1() {
     let addr = "127.0.0.1:1".parse().unwrap();
     let (code, said) = Builder::new(addr).flag("--audit-polcy-file=x").run_to_end().await;
     assert_eq!(code, Some(2), "{said}");
@@ -319,7 +319,7 @@ async fn wrong_flags_end_with_2_and_wrong_files_with_1() {
 }
 
 #[tokio::test]
-async fn a_bad_policy_on_reload_keeps_the_last_good_one_and_says_so() {
+async fn an_invalid_policy_on_reload_is_logged_and_the_current_one_stays_active() {
     let upstream = ok_upstream().await;
     let proxy = Builder::new(upstream.addr).start().await;
     get(&proxy, "before").await;
@@ -337,7 +337,7 @@ async fn a_bad_policy_on_reload_keeps_the_last_good_one_and_says_so() {
 }
 
 #[tokio::test]
-async fn the_admin_port_tells_health() {
+async fn the_admin_port_reports_health() {
     let upstream = ok_upstream().await;
     let proxy = Builder::new(upstream.addr).start().await;
     for path in ["/healthz", "/livez", "/readyz"] {
@@ -348,7 +348,7 @@ async fn the_admin_port_tells_health() {
 }
 
 #[tokio::test]
-async fn help_and_version_end_with_0() {
+async fn help_and_version_exit_with_0() {
     for arguments in [&["--help"][..], &["--version"], &["serve", "--help"]] {
         let arguments: Vec<String> = arguments.iter().map(|text| (*text).to_owned()).collect();
         let mut process = Process::start(&arguments);

@@ -23,7 +23,7 @@ async fn connections_beyond_the_cap_are_reset_and_counted() {
     let mut first = Connection::open(proxy.addr, Some("alice")).await.unwrap();
     let second = Connection::open(proxy.addr, Some("alice")).await.unwrap();
     for _ in 0..5 {
-        // The reset can be there before `connect` returns.
+        // The reset can arrive before `connect` returns.
         let error = match tokio::net::TcpStream::connect(proxy.addr).await {
             Ok(mut third) => in_time("the reset", third.read(&mut [0; 1])).await.unwrap_err(),
             Err(error) => error,
@@ -43,7 +43,7 @@ async fn connections_beyond_the_cap_are_reset_and_counted() {
     }
 }
 
-/// Runs `serve` behind a shell command that lowers a limit; its exit code and standard error.
+/// Runs `serve` after a shell command that lowers a limit. Returns exit code and standard error.
 fn limited(dir: &TempDir, limit: &str) -> (Option<i32>, String) {
     let pki = |name: &str| corpus::pki(name).display().to_string();
     let policy = dir.write("policy.yaml", crate::support::proxy::METADATA);
@@ -78,7 +78,8 @@ fn too_few_descriptors_are_an_error_at_the_start() {
 
 #[test]
 fn too_few_threads_are_an_error_at_the_start() {
-    // Root has no such limit, so it gives itself up; others share theirs with all their processes.
+    // The limit does not apply to root, so the test switches to another user; other users share
+    // theirs among all their processes.
     if !rustix::process::geteuid().is_root() || Command::new("setpriv").arg("-h").output().is_err()
     {
         eprintln!("skipped: not root, or no setpriv");

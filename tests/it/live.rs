@@ -1,8 +1,9 @@
-//! Beside a real kube-apiserver: its audit log and the proxy's, of the same requests, line by line.
+//! Compares the audit log of a real kube-apiserver with the proxy's, for the same requests, line by
+//! line.
 //!
-//! Needs `KUBEBUILDER_ASSETS`, the folder with `etcd` and `kube-apiserver`; without it nothing is
-//! run. `LIVE_REQUESTS` says how many requests are made up besides those of the corpus, `LIVE_SEED`
-//! which.
+//! Needs `KUBEBUILDER_ASSETS`, the directory with `etcd` and `kube-apiserver`; skipped without it.
+//! `LIVE_REQUESTS` is the number of generated requests in addition to those of the corpus,
+//! `LIVE_SEED` the seed.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -34,14 +35,14 @@ async fn both_logs_agree_on_authorization() {
     beside_with("impersonate", true).await;
 }
 
-/// A request, and what the client got.
+/// A request, and the client's view of the response.
 struct Asked {
-    /// Its audit ID, too.
+    /// The audit ID.
     id: String,
     what: String,
     wire: Vec<u8>,
     body: Vec<u8>,
-    /// None: the connection was closed without a response.
+    /// `None` if the connection was closed without a response.
     status: Option<u16>,
     in_yaml: bool,
 }
@@ -58,7 +59,7 @@ async fn beside_with(identity: &'static str, annotates: bool) {
     };
     let policy = crate::support::TempDir::new();
     let mut cluster = Cluster::start(&assets, &policy.write("policy.yaml", POLICY)).await;
-    // What the proxy needs to impersonate anybody.
+    // The permission that the proxy needs to impersonate any user.
     let binding = r#"{"apiVersion":"rbac.authorization.k8s.io/v1","kind":"ClusterRoleBinding","metadata":{"name":"proxy"},"roleRef":{"apiGroup":"rbac.authorization.k8s.io","kind":"ClusterRole","name":"cluster-admin"},"subjects":[{"apiGroup":"rbac.authorization.k8s.io","kind":"User","name":"audit-proxy"}]}"#;
     let path = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
     let json = ["Content-Type: application/json"];
@@ -73,7 +74,7 @@ async fn beside_with(identity: &'static str, annotates: bool) {
         _ => builder,
     };
     let builder = match annotates {
-        // Nothing is left out because the machine is busy, and a role of earlier is not reported.
+        // With a long timeout, and without a cache that could return an earlier result.
         true => builder
             .flag("--audit-authorization-annotations")
             .flag("--audit-authorization-timeout=20s")
@@ -122,7 +123,8 @@ async fn beside_with(identity: &'static str, annotates: bool) {
     }
 }
 
-/// Those of the corpus in the order in which they were recorded, then some made of them.
+/// Returns the requests of the corpus in the order in which they were recorded, then generated
+/// ones.
 fn requests() -> Vec<Exchange> {
     let number = |name: &str, default| {
         std::env::var(name).map_or(default, |text| text.parse::<u64>().unwrap())
@@ -137,7 +139,7 @@ fn requests() -> Vec<Exchange> {
     all
 }
 
-/// Xorshift: the same requests each time.
+/// Deterministic pseudo-random numbers (xorshift).
 struct Random(u64);
 
 impl Random {
@@ -152,7 +154,7 @@ impl Random {
         of[self.below(of.len())]
     }
 
-    /// Returns the request with one or two things changed that decide what is recorded.
+    /// Returns the request with one or two changes that affect the record.
     fn changed(&mut self, mut exchange: Exchange) -> Exchange {
         exchange.name = format!("made of {}", exchange.name);
         for _ in 0..1 + self.below(2) {
@@ -232,7 +234,7 @@ fn set(exchange: &mut Exchange, name: &str, value: &str) {
     exchange.headers.push((name.to_owned(), value.to_owned()));
 }
 
-/// Returns the request as it is sent under this audit ID, and its body.
+/// Returns the request as sent with this audit ID, and its body.
 fn wire(exchange: &Exchange, id: &str) -> (Vec<u8>, Vec<u8>) {
     let body = exchange.body.as_deref().map(corpus::decode).unwrap_or_default();
     let mut headers = corpus::with_valid_token(exchange.user.as_deref(), &exchange.headers);
@@ -283,7 +285,7 @@ fn compare(identity: &str, all: &[Asked], kube: &Path, proxy: &Path) -> Report {
     report
 }
 
-/// Why kube-apiserver has nothing where the proxy has a record, if that is as it should be.
+/// Returns why kube-apiserver has no event although the proxy has one, if that is expected.
 fn not_forwarded(
     asked: &Asked,
     identity: &str,
@@ -304,7 +306,8 @@ fn not_forwarded(
     }
 }
 
-/// Answers in YAML and patches that cannot be read make events which kube-apiserver cannot encode.
+/// Responses in YAML, and patches that cannot be parsed, cause events that kube-apiserver cannot
+/// encode.
 fn loses_the_end(asked: &Asked, recorded: &[String], written: &[String]) -> bool {
     let is_such = asked.in_yaml || asked.wire.starts_with(b"PATCH ");
     is_such
@@ -329,7 +332,8 @@ fn compare_lines(
 ) {
     let mut pair = [recorded, written].map(|line| Members::parse(line).expect("an event"));
     if identity == "impersonate" {
-        // kube-apiserver sees the proxy, and has not looked yet as whom it asks when it begins.
+        // kube-apiserver sees the proxy as the user, and has not evaluated impersonation when the
+        // request begins.
         let [theirs, ours] = pair.each_ref().map(acting);
         let is_first = pair[0].get("stage") == Some("\"RequestReceived\"");
         let expected = if is_first { &proxy_itself() } else { &ours };
@@ -363,7 +367,7 @@ fn compare_lines(
     compare::event(report, &asked.what, &sent, (&recorded, &written));
 }
 
-/// For kube-apiserver the proxy is one more hop, and those before it are all in one header.
+/// For kube-apiserver the proxy is one more hop, and the previous ones are in one header.
 fn forgive_hop(report: &mut Report, asked: &Asked, theirs: &mut Members, ours: &mut Members) {
     let addresses = |members: &Members| -> Vec<String> {
         let text = members.get("sourceIPs").unwrap_or("[]");
@@ -380,7 +384,7 @@ fn forgive_hop(report: &mut Report, asked: &Asked, theirs: &mut Members, ours: &
     }
 }
 
-/// In which way an impersonation was allowed only the API server knows, and so the groups of a
+/// Only the API server knows which mode allowed an impersonation, and therefore the groups of a
 /// node.
 fn forgive_node(report: &mut Report, theirs: &mut Members, ours: &Members) {
     let (Some(kubes), Some(proxys)) =
@@ -398,7 +402,7 @@ fn proxy_itself() -> Value {
     serde_json::json!(["audit-proxy", null, ["audit-proxy", "system:authenticated"]])
 }
 
-/// As whom the request was made in the end, extra fields left out.
+/// Returns the user that the request was finally made as, without extra fields.
 fn acting(members: &Members) -> Value {
     let text = members.get("impersonatedUser").or_else(|| members.get("user")).unwrap_or("null");
     let user: Value = serde_json::from_str(text).expect("a user");

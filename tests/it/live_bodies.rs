@@ -1,8 +1,8 @@
-//! Hostile bodies beside a real kube-apiserver: what the proxy records of each is what
-//! kube-apiserver records, or has an annotation that says why not.
+//! Compares the events of hostile bodies with those of a real kube-apiserver: they are equal, or
+//! the proxy's event has an annotation that gives the reason.
 //!
-//! Needs `KUBEBUILDER_ASSETS`, the folder with `etcd` and `kube-apiserver`. `LIVE_BODIES` sets the
-//! number of bodies, `LIVE_SEED` which ones; `LIVE_BODIES_OUT` names a file for the rows that
+//! Needs `KUBEBUILDER_ASSETS`, the directory with `etcd` and `kube-apiserver`. `LIVE_BODIES` is the
+//! number of bodies, `LIVE_SEED` the seed; `LIVE_BODIES_OUT` names a file for the cases that
 //! differ.
 
 mod cbor;
@@ -157,7 +157,7 @@ fn report(cases: &[Case], kube: &Ends, proxy: &HashMap<String, Value>) {
                     (format!("kube-apiserver's line cannot be read: {why}"), line.as_str())
                 }
                 (Some(ours), None) => {
-                    // Encoding the event of a patch that is no JSON fails there.
+                    // kube-apiserver cannot encode the event of a patch that is not JSON.
                     let is_json = serde_json::from_slice::<IgnoredAny>(&case.body).is_ok();
                     if is_json || ours["verb"] != "patch" {
                         silent.push(format!("{case:?}\n  kube-apiserver has no event"));

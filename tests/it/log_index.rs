@@ -28,7 +28,7 @@ fn with_suffix(folder: &Path, suffix: &str) -> Vec<PathBuf> {
 }
 
 #[tokio::test]
-async fn rotated_logs_are_indexed_sealed_and_answer_as_without() {
+async fn rotated_logs_are_indexed_and_sealed_and_give_the_same_results() {
     let upstream =
         FakeUpstream::start(Protocols::Http2, |_| async { json(200, "{\"items\":[]}") }).await;
     let dir = TempDir::new();
@@ -188,8 +188,7 @@ fn exports_are_partitioned_and_never_replaced() {
     assert!(errors.contains("not a folder"), "{errors}");
 }
 
-/// Programs of others read what was written. Needs the Python package duckdb, see
-/// `AUDIT_QUERY_PYTHON`.
+/// Other programs can read the files. Needs the Python package duckdb, see `AUDIT_QUERY_PYTHON`.
 #[test]
 fn duckdb_reads_exports_and_indexes() {
     let python = std::env::var("AUDIT_QUERY_PYTHON").unwrap_or_else(|_| "python3".to_owned());

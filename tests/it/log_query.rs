@@ -1,4 +1,4 @@
-//! `log query` and `log report` against a plain recount with serde_json.
+//! `log query` and `log report` compared with a simple recount by serde_json.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -10,8 +10,8 @@ use serde_json::{Value as Json, json};
 
 use crate::support::proxy::BINARY;
 
-/// A log with its rotated files: the recorded events of a real kube-apiserver, and lines that try
-/// to mislead a reader.
+/// A log with its rotated files: recorded events of a real kube-apiserver, and lines that are hard
+/// to parse.
 struct Log {
     folder: PathBuf,
     /// The lines that are events, in order.
@@ -58,7 +58,7 @@ static LOG: LazyLock<Log> = LazyLock::new(|| {
     Log { folder, lines }
 });
 
-/// Lines that are hard to read; some are not events.
+/// Returns lines that are hard to parse; some are not events.
 pub(crate) fn misleading(recorded: &[String]) -> Vec<Vec<u8>> {
     let mut lines: Vec<Vec<u8>> = Vec::new();
     for line in recorded.iter().step_by(40) {
@@ -136,7 +136,7 @@ fn recount(all: bool, matches: impl Fn(&Json) -> bool) -> Vec<&'static String> {
             continue;
         }
         kept.extend(indices.iter().copied().filter(|index| is_last(index)));
-        // Nothing of the request came after it.
+        // No other event of the request follows.
         kept.extend(indices.last().filter(|index| !is_last(index)));
     }
     kept.retain(|index| matches(&events[*index]));
@@ -238,7 +238,7 @@ fn queries_find_what_a_recount_finds() {
         assert!(same, "{arguments:?}: {} and {}", found.len(), expected.len());
         let status = i32::from(expected.is_empty());
         assert_eq!(output.status.code(), Some(status), "{arguments:?}");
-        // Where a literal is searched for first, other lines are not looked at.
+        // If lines are first searched for a literal, other lines are not parsed.
         let warned = String::from_utf8_lossy(&output.stderr).contains("are not audit events");
         assert!(warned || !arguments.is_empty());
     }
@@ -379,7 +379,7 @@ fn percentiles_are_those_of_a_recount() {
 }
 
 #[test]
-fn a_summary_and_a_folder() {
+fn a_summary_and_a_directory() {
     let count = recount(false, |_| true).len();
     let output = Command::new(BINARY).args(["log", "report"]).arg(&LOG.folder).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();

@@ -1,4 +1,4 @@
-//! What reports print: HTML, notes where a log does not tell, and gaps in the record.
+//! The output of reports: HTML, notes about missing information, and gaps in the record.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -120,7 +120,7 @@ fn annotations_of_kube_apiserver_are_reported_where_they_are() {
 }
 
 #[test]
-fn a_summary_tells_of_gaps_that_are_only_unusual() {
+fn a_summary_reports_unusual_gaps() {
     let dir = TempDir::new();
     let seconds = (0..600).filter(|second| !(200..300).contains(second));
     let mut text: String =
@@ -143,7 +143,7 @@ fn a_summary_tells_of_gaps_that_are_only_unusual() {
     assert!(has("unusual: ", "1 line is not an audit event"), "{gaps:#?}");
     assert!(has("note: ", "ends in the middle of a line"), "{gaps:#?}");
     assert!(has("note: ", "is not sealed"), "{gaps:#?}");
-    // Chosen events have pauses of their own.
+    // Filtered events have pauses that do not count as gaps.
     let output = report(&log, &["--human"]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("were not looked for") && !text.contains("no events for"), "{text}");

@@ -1,4 +1,4 @@
-//! The connection to the API server breaks before its response, or the response cannot be parsed.
+//! The connection to the API server is lost before the response, or the response cannot be parsed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,7 +27,7 @@ async fn last_event(proxy: &Proxy, id: &str, answer: &Answer) -> crate::support:
     event
 }
 
-/// Breaks the connection of every other request, the first one too, after it was read.
+/// Closes the connection of every other request, including the first, after reading it.
 async fn every_other() -> FakeUpstream {
     let count = Arc::new(AtomicUsize::new(0));
     FakeUpstream::start(Protocols::Http1, move |_| {
@@ -38,7 +38,7 @@ async fn every_other() -> FakeUpstream {
 }
 
 #[tokio::test]
-async fn a_read_is_sent_again_and_a_write_is_not() {
+async fn a_read_is_retried_and_a_write_is_not() {
     let upstream = every_other().await;
     let proxy = Builder::new(upstream.addr).start().await;
     for method in ["GET", "OPTIONS", "HEAD"] {
@@ -51,7 +51,7 @@ async fn a_read_is_sent_again_and_a_write_is_not() {
         let answer = ask(&proxy, method, method).await;
         assert_eq!(answer.head.status, 503, "{method}");
         assert!(String::from_utf8_lossy(&answer.body).contains("may have been processed"));
-        // A date: given seconds, client-go would send it again by itself.
+        // A date, because client-go would retry after a number of seconds.
         assert!(answer.head.get("retry-after").ends_with(" GMT"));
         assert!(answer.json().pointer("/details").is_none());
         let event = last_event(&proxy, method, &answer).await;
@@ -64,7 +64,7 @@ async fn a_read_is_sent_again_and_a_write_is_not() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_is_down_is_a_503_with_a_time_to_retry() {
+async fn an_unreachable_upstream_is_a_503_with_retry_after() {
     let upstream = FakeUpstream::start(Protocols::Http2, |_| async { json(200, "{}") }).await;
     let proxy = Builder::new(upstream.addr).start().await;
     upstream.stop().await;
@@ -76,9 +76,9 @@ async fn an_upstream_that_is_down_is_a_503_with_a_time_to_retry() {
 }
 
 #[tokio::test]
-async fn a_response_that_cannot_be_parsed_does_not_deny_what_happened() {
+async fn an_unparsable_response_does_not_hide_that_the_request_was_processed() {
     for protocols in [Protocols::Http1, Protocols::Http2] {
-        // More than fits. Over HTTP/2 not so much that the connection is closed.
+        // More than can be retried. Over HTTP/2 not so much that the connection is closed.
         let length = if protocols == Protocols::Http1 { 1500 << 10 } else { 600 << 10 };
         let upstream = FakeUpstream::start(protocols, move |_| async move {
             let long = "x".repeat(length);

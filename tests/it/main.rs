@@ -1,4 +1,4 @@
-//! Tests of the real binary over real TLS; each file tests one behavior.
+//! Tests of the real binary over real TLS connections. Each file tests one behavior.
 
 #![allow(unreachable_pub, reason = "a program has no public interface")]
 #![allow(clippy::unwrap_used, reason = "tests may panic, their helpers too")]
@@ -22,6 +22,7 @@ mod hot_reload;
 mod identities;
 mod impersonation;
 mod impersonation_legacy;
+mod kafka;
 mod kubeconfig;
 mod kubeconfig_command;
 mod kubeconfig_files;
@@ -46,6 +47,7 @@ mod object_lock;
 mod object_query;
 mod object_storage;
 mod oidc;
+mod otlp;
 mod output;
 mod own_access;
 mod plugins;

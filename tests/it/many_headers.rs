@@ -1,4 +1,5 @@
-//! Many header lines, up to the limit of 1 MiB, and requests that cannot be parsed.
+//! Requests and responses with many header lines, up to the limit of 1 MiB, and requests that
+//! cannot be parsed.
 
 use http::Response;
 
@@ -20,7 +21,7 @@ async fn requests_with_many_header_lines_are_forwarded_and_recorded() {
         .await;
         let proxy = Builder::new(upstream.addr).start().await;
         let mut connection = Connection::open(proxy.addr, Some("admin")).await.unwrap();
-        // Also after one that exceeded the limit, and with a body behind the head.
+        // Also after a request that exceeded the limit, and with a body.
         for (id, count) in [("few", 3), ("more", 110), ("many", 5000), ("again", 3)] {
             let mut lines = vec![format!("Audit-ID: {id}"), "Impersonate-User: jane".to_owned()];
             lines.extend((0..count).map(|n| format!("Impersonate-Group: team-{n}")));
@@ -62,13 +63,13 @@ async fn responses_with_many_header_lines_are_relayed_and_recorded_as_they_are()
             let events = proxy.audit_log().wait_end(&format!("warned-{count}")).await;
             assert!(events.iter().filter(|event| event.is_end()).all(|event| event.code() == 201));
         }
-        // One request for each: nothing was sent twice.
+        // One for each request: nothing was sent twice.
         assert_eq!(upstream.seen().len(), 6, "{protocols:?}");
     }
 }
 
 #[tokio::test]
-async fn what_the_http_library_refuses_is_counted_and_logged_with_its_peer() {
+async fn requests_rejected_by_the_http_library_are_counted_and_logged_with_the_peer() {
     let upstream = FakeUpstream::start(Protocols::Http2, |_| async { json(200, "{}") }).await;
     let proxy = Builder::new(upstream.addr).start().await;
     let long = "x".repeat(2 << 20);
@@ -82,7 +83,7 @@ async fn what_the_http_library_refuses_is_counted_and_logged_with_its_peer() {
     let refused = "kube_audit_proxy_refused_requests_total";
     for (code, reason, request) in requests {
         let mut connection = Connection::open(proxy.addr, Some("admin")).await.unwrap();
-        // The end of a request that is too large may not be sent.
+        // The proxy may close the connection before the request was sent completely.
         let _ = connection.send(&request).await;
         let head = in_time("a refusal", connection.head()).await.unwrap();
         assert_eq!(head.status, code);

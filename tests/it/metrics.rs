@@ -1,5 +1,5 @@
-//! `/metrics` after some traffic: well-formed in both formats, accepted by promtool, and what
-//! docs/metrics.md lists.
+//! `/metrics` after some traffic: valid in both formats, accepted by promtool, and consistent with
+//! docs/metrics.md.
 
 mod exposition;
 
@@ -197,7 +197,7 @@ fn documented() -> BTreeSet<String> {
     documented
 }
 
-/// Names in other documents, which are not compared with the proxy itself by the test above.
+/// Metrics that other documents name, which the test above does not compare with the proxy.
 #[test]
 fn documents_name_only_metrics_that_exist() {
     let known: BTreeSet<String> =
@@ -247,6 +247,6 @@ async fn promtool_accepts_names_and_help() {
     let reported = String::from_utf8(reported).unwrap();
     let faults: Vec<_> = reported.lines().filter(|line| !OF_KUBERNETES.contains(line)).collect();
     assert!(faults.is_empty(), "{faults:#?}");
-    // 3 is for lint findings, which are those above; 1 for text that cannot be parsed.
+    // 3 means lint findings, which are checked above; 1 means a syntax error.
     assert!(matches!(output.status.code(), Some(0 | 3)), "{}", output.status);
 }

@@ -32,7 +32,7 @@ async fn reports_its_life(manager: &UnixDatagram, mut proxy: Proxy) {
 }
 
 #[tokio::test]
-async fn the_service_manager_learns_of_start_reload_and_end() {
+async fn the_service_manager_is_notified_of_start_reload_and_end() {
     let (_upstream, builder) = builder().await;
     let path = builder.dir().path("notify");
     let manager = UnixDatagram::bind(&path).unwrap();

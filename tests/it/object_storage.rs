@@ -20,6 +20,7 @@ use crate::support::{TempDir, audit_log};
 const CLIENTS: usize = 8;
 /// Each has two events.
 const REQUESTS: usize = 10_000;
+
 /// Gets a path of the server's file store, which needs no signature.
 async fn fetch(server: &Server, path: &str) -> (u16, Bytes) {
     let filer = ("127.0.0.1", server.ports[2]);
@@ -60,7 +61,7 @@ pub(crate) async fn objects(server: &Server, root: &str) -> Vec<(String, Bytes)>
     found
 }
 
-/// How often each event is in the bucket, by audit ID and stage.
+/// Returns how often each event is in the bucket, by audit ID and stage.
 async fn stored(server: &Server) -> HashMap<(String, String), u32> {
     let mut events = HashMap::new();
     for (path, object) in objects(server, "/buckets/audit/logs").await {
@@ -79,7 +80,8 @@ fn key(line: &str) -> (String, String) {
     (text("auditID"), text("stage"))
 }
 
-/// Sends requests until as many were answered, or the proxy is gone. Returns the number answered.
+/// Sends requests until `requests` of them had a response, or the proxy was killed. Returns the IDs
+/// of those with a response.
 async fn load(proxy: &Proxy, round: &str, requests: usize, kill_at: Option<usize>) -> Vec<String> {
     let answered = Arc::new(Mutex::new(Vec::new()));
     let mut clients = JoinSet::new();
@@ -164,7 +166,7 @@ async fn nothing_is_lost_when_proxy_and_server_are_killed() {
     server.restart();
     server.create_bucket().await;
     let mut proxy = third.start().await;
-    // Some more, since requests in flight were not answered when the first proxy was killed.
+    // Some more requests, because those in flight had no response when the first proxy was killed.
     answered.extend(load(&proxy, "c", REQUESTS / 4 + 100, None).await);
     let started = Instant::now();
     while proxy.metric("kube_audit_proxy_spool_bytes{backend=\"bucket\"}").await > 0 {

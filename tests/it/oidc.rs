@@ -1,4 +1,4 @@
-//! ID tokens of an OpenID Connect issuer: whose they are, and what an issuer may do meanwhile.
+//! ID tokens of an OpenID Connect issuer: authentication, key rotation, and outages of the issuer.
 
 use std::sync::{Arc, Mutex};
 
@@ -14,7 +14,7 @@ const KEYS: &str = "/realm/keys";
 
 type Keys = Arc<Mutex<Vec<Value>>>;
 
-/// Returns an issuer at `addr` with these keys. Its URL is not that of its port's root.
+/// Returns an issuer at `addr` with these keys. Its URL has a path.
 async fn issuer(addr: &str, keys: Keys) -> FakeUpstream {
     FakeUpstream::start_on(addr.parse().unwrap(), Protocols::Http1, move |request| {
         let keys = Arc::clone(&keys);
@@ -103,7 +103,7 @@ async fn new_keys_are_fetched_when_tokens_name_them_but_not_for_each() {
 }
 
 #[tokio::test]
-async fn withdrawn_keys_are_refused_once_new_ones_are_used() {
+async fn withdrawn_keys_are_rejected_once_new_ones_are_used() {
     let signers = [Signer::ec(), Signer::ec(), Signer::ec()];
     let by = |index: usize, sub: &str, claims: Value| {
         let mut claims = claims;
@@ -131,7 +131,7 @@ async fn withdrawn_keys_are_refused_once_new_ones_are_used() {
 }
 
 #[tokio::test]
-async fn names_that_no_header_can_have_are_refused_with_a_reason() {
+async fn names_that_no_header_can_carry_are_rejected_with_a_reason() {
     let key = Signer::ec();
     let keys = Keys::new(Mutex::new(vec![key.web_key("k")]));
     let issuer = issuer("127.0.0.1:0", keys).await;

@@ -1,4 +1,4 @@
-//! Standard output and error that are closed, or cannot be opened by name.
+//! Standard output and standard error that are closed, or cannot be opened by name.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -40,7 +40,7 @@ fn a_closed_pipe_is_quiet() {
         (&["--version"], &[0, 141]),
         (&["policy", "check", &policy], &[141]),
         (&keygen, &[141]),
-        // Its log is not sealed, which is an error of its own.
+        // Its log is not sealed, which is a separate error.
         (&verify, &[0, 1, 2, 141]),
         (&["demo"], &[0]),
     ];
@@ -67,7 +67,7 @@ fn an_output_that_cannot_be_opened_by_name_suggests_the_dash() {
     let dir = TempDir::new();
     let policy = dir.write("policy.yaml", METADATA);
     let pki = |name: &str| corpus::pki(name).display().to_string();
-    // A user who may not open it gets another error with the same advice.
+    // If the user may not open it, the error is another one, with the same remedy.
     let (_other, socket) = UnixStream::pair().unwrap();
     let output = Command::new("timeout")
         .args(["20", BINARY, "serve", "--secure-port=0", "--admin-bind-address=127.0.0.1:0"])

@@ -16,7 +16,7 @@ const REVIEWS: &str = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
 const TOKENS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 const DENIED: &str = "/annotations/kube-audit-proxy~1upstream-access-denied";
 
-/// Responds to the path that begins like this with the code, as long as that is not 0.
+/// Responds to paths with this prefix with the status code, unless it is 0.
 async fn denying(path: &'static str) -> (FakeUpstream, Arc<AtomicU16>) {
     let code = Arc::new(AtomicU16::new(0));
     let shared = Arc::clone(&code);
@@ -51,7 +51,7 @@ async fn denials(proxy: &Proxy, access: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn rejected_credentials_are_the_proxys_failure() {
+async fn a_401_for_the_proxys_credentials_is_a_503() {
     for identity in ["impersonate", "request-header"] {
         let (upstream, code) = denying("/").await;
         let proxy = Builder::new(upstream.addr).identity(identity).start().await;
@@ -85,7 +85,7 @@ async fn rejected_credentials_are_the_proxys_failure() {
 }
 
 #[tokio::test]
-async fn a_401_from_behind_the_api_server_is_passed_on() {
+async fn a_401_from_an_aggregated_server_is_forwarded() {
     let (upstream, code) = denying("/api/v1/namespaces/team-a/pods/p/log").await;
     let proxy = Builder::new(upstream.addr).start().await;
     code.store(401, Ordering::SeqCst);
@@ -95,7 +95,7 @@ async fn a_401_from_behind_the_api_server_is_passed_on() {
 }
 
 #[tokio::test]
-async fn clients_own_credentials_are_their_own_failure() {
+async fn a_401_for_forwarded_credentials_is_forwarded() {
     let (upstream, code) = denying("/").await;
     let proxy = Builder::new(upstream.addr).identity("pass-through").start().await;
     code.store(401, Ordering::SeqCst);

@@ -1,5 +1,5 @@
-//! Credential plugins (`users[].user.exec`): their tokens and certificates reach the API server,
-//! are renewed in time, and clients do not notice.
+//! Credential plugins (`users[].user.exec`): the API server receives their tokens and certificates,
+//! which are renewed in time, without failures for clients.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
@@ -18,11 +18,11 @@ use crate::support::{DEADLINE, TempDir, client, corpus, in_time};
 const LIST: &str = "/api/v1/namespaces/team-a/configmaps";
 const REVIEW: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 
-/// A plugin in `dir` that runs `script`; it notes each run in the file `runs`.
+/// Creates a plugin in `dir` that runs `script`, and records each run in the file `runs`.
 fn plugin(dir: &TempDir, script: &str) {
     let folder = dir.path("").display().to_string();
     let text = format!("#!/bin/sh\ncd '{folder}'\necho run >> runs\n{script}\n");
-    // Replaced, not written: a script that is being run must not change.
+    // The file is replaced instead of written, because a running script must not change.
     let new = dir.write("plugin.new", &text);
     std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755)).unwrap();
     std::fs::rename(new, dir.path("plugin")).unwrap();
@@ -99,7 +99,7 @@ async fn ready(proxy: &Proxy) -> (u16, String) {
     client::admin(proxy.admin, "/readyz").await.unwrap()
 }
 
-/// Tokens are their own time of expiry.
+/// Returns whether a token is current: each token is its own time of expiry.
 fn is_current(token: &str) -> bool {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
     token.strip_prefix("t-").and_then(|time| time.parse().ok()).is_some_and(|time: u128| now < time)
@@ -143,7 +143,7 @@ async fn tokens_that_expire_every_second_are_never_noticed_by_clients() {
     let started = Instant::now();
     while started.elapsed() < Duration::from_secs(4) || tokens.lock().unwrap().len() < 4 {
         assert!(started.elapsed() < DEADLINE, "no new tokens: {:?}", tokens.lock().unwrap());
-        // A client's own bad token is still its own failure.
+        // A client's invalid token still results in a 401 for the client.
         let request = http1::request("GET", LIST, &["Authorization: Bearer nonsense"], b"");
         let answer = http1::exchange(proxy.addr, None, &request).await.unwrap();
         assert_eq!(answer.head.status, 401);
@@ -189,7 +189,7 @@ async fn a_rejected_token_is_renewed_and_the_request_repeated() {
         assert_eq!(answer.head.status, 503);
         assert_eq!(answer.head.get("retry-after"), "1");
         let message = answer.json()["message"].as_str().unwrap().to_owned();
-        assert!(message.contains("expired while this request was under way"), "{message}");
+        assert!(message.contains("expired while this request was in flight"), "{message}");
         assert_eq!(get(&proxy).await, 200);
         assert_eq!(runs(&proxy.dir), 3);
 
@@ -215,7 +215,7 @@ async fn a_rejected_token_is_renewed_and_the_request_repeated() {
 }
 
 #[tokio::test]
-async fn a_401_from_behind_the_api_server_does_not_run_the_plugin() {
+async fn a_401_from_an_aggregated_server_does_not_run_the_plugin() {
     let upstream = FakeUpstream::start(Protocols::Http2, |request| async move {
         let is_kubelet = request.uri().path().ends_with("/log");
         json(if is_kubelet { 401 } else { 200 }, "{}")
@@ -246,7 +246,7 @@ async fn certificates_from_a_plugin_are_presented_and_replaced() {
             let ttl = "\"expirationTimestamp\":\"$t\"";
             format!("{{\"clientCertificateData\":{crt},\"clientKeyData\":{key},{ttl}}}")
         };
-        // A here-document would take the `\n` of JSON as it is.
+        // A here-document would interpret the `\n` in JSON.
         let script =
             |user: &str| format!("{ONE_SECOND}{}", print(&status(user)).replace("\\n", "\\\\n"));
         let proxy = builder(&upstream, &script("proxy-client")).start().await;
@@ -268,7 +268,7 @@ async fn certificates_from_a_plugin_are_presented_and_replaced() {
 }
 
 #[tokio::test]
-async fn a_plugin_that_fails_is_the_proxys_failure_and_recovers() {
+async fn a_failing_plugin_is_a_503_until_it_recovers() {
     let upstream = upstream(Protocols::Http2, |token| token == "good-token").await;
     let proxy = builder(&upstream, "echo 'login required' >&2; exit 7").start().await;
     let answer = http1::get(proxy.addr, Some("alice"), LIST, &["Audit-ID: none"]).await.unwrap();
@@ -286,8 +286,8 @@ async fn a_plugin_that_fails_is_the_proxys_failure_and_recovers() {
     proxy.process.logs("credential plugin: login required").await;
     assert!(upstream.seen().is_empty(), "a request was sent without a credential");
 
-    // It returns another version than it was asked for, and then a good credential that it also
-    // writes where it should not.
+    // The plugin returns another version than requested, and then a valid credential that it also
+    // writes to standard error.
     let version = print(r#"{"token":"good-token"}"#).replace("k8s.io/v1", "k8s.io/v1beta1");
     plugin(&proxy.dir, &version);
     let mismatch = "exec plugin is configured to use API version client.authentication.k8s.io/v1, \
@@ -308,7 +308,7 @@ async fn a_plugin_that_fails_is_the_proxys_failure_and_recovers() {
 }
 
 #[tokio::test]
-async fn a_plugin_that_hangs_is_ended() {
+async fn a_hanging_plugin_is_killed() {
     let upstream = upstream(Protocols::Http2, |_| true).await;
     let builder = builder(&upstream, "exec sleep 100").flag("--credential-plugin-timeout=300ms");
     let proxy = builder.start().await;
@@ -317,7 +317,7 @@ async fn a_plugin_that_hangs_is_ended() {
 }
 
 #[tokio::test]
-async fn a_plugin_that_is_missing_is_told_at_the_start() {
+async fn a_missing_plugin_is_reported_at_startup() {
     let upstream = upstream(Protocols::Http2, |_| true).await;
     let text = kubeconfig(upstream.addr)
         .replace("command: ./plugin", "command: no-such-plugin, installHint: run apt install it");

@@ -31,7 +31,7 @@ fn policy(arguments: &[&str], input: &str) -> Output {
     output
 }
 
-/// Standard output of a command that succeeds.
+/// Returns the standard output of a command that succeeds.
 fn succeeds(arguments: &[&str], input: &str) -> String {
     let output = policy(arguments, input);
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -39,7 +39,7 @@ fn succeeds(arguments: &[&str], input: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Exit code and standard error of a command that fails.
+/// Returns exit code and standard error of a command that fails.
 fn fails(arguments: &[&str], input: &str) -> (i32, String) {
     let output = policy(arguments, input);
     (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
@@ -49,9 +49,9 @@ fn objects(lines: &str) -> Vec<Json> {
     lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// For each request of the corpus, the event that kube-apiserver wrote of it under a policy that
-/// records all; explained under each policy, it must have the level that kube-apiserver decided
-/// then.
+/// Takes the event that kube-apiserver wrote for each request of the corpus under a policy that
+/// records everything, and explains it under each policy: the level must be that of
+/// kube-apiserver's decision under that policy.
 #[test]
 fn the_decision_corpus_is_explained_as_kube_apiserver_decided() {
     let recorded: HashMap<String, String> = corpus::exchanges("all-metadata.jsonl")
@@ -80,7 +80,7 @@ fn the_decision_corpus_is_explained_as_kube_apiserver_decided() {
                 assert_eq!(event.level, explained["level"], "{about}");
                 assert!(!omitted.iter().any(|stage| *stage == event.stage), "{about}");
             }
-            // kube-apiserver may lose events, but writes none that is not to be written.
+            // kube-apiserver may lose events, but writes none that it should not write.
             if verdict.events.is_empty() && omitted.is_empty() && verdict.name != "patch bad" {
                 assert_eq!(explained["level"], "None", "{about}");
             }
@@ -143,11 +143,11 @@ fn a_request_is_described_by_flags() {
         none["notMatched"][3]["because"],
         "userGroups: the user is in \"system:authenticated\", and not in \"dev\""
     );
-    // Groups of one's own replace those that kube-apiserver adds.
+    // Explicit groups replace those that kube-apiserver adds.
     assert_eq!(explain(&["--user=a", "--group=dev", "--resource=pods"])["rule"], 3);
     let url = explain(&["--url=/healthz/etcd"]);
     assert_eq!((&url["level"], &url["rule"]), (&json!("None"), &json!(1)));
-    // A URL may also be that of a resource.
+    // A URL may also name a resource.
     let list = explain(&["--user=system:kube-proxy", "--url=/api/v1/endpoints?watch=1"]);
     assert_eq!(list["rule"], 0);
     let text = succeeds(&[&["explain", &file], &scale[..]].concat(), "");
@@ -189,7 +189,7 @@ fn events_are_explained_in_order_and_bad_ones_are_named() {
 }
 
 #[test]
-fn a_name_that_comes_from_the_body_does_not_count() {
+fn a_name_from_the_body_does_not_count() {
     let dir = TempDir::new();
     let text = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- level: Request\n  resources: \
                 [{group: '', resources: [pods, namespaces], resourceNames: [a]}]\n- level: Metadata\n  \
@@ -209,7 +209,7 @@ fn a_name_that_comes_from_the_body_does_not_count() {
     let lines: String = events.iter().map(|event| format!("{event}\n")).collect();
     let explained = objects(&succeeds(&["explain", &file, "--event=-", "-o=json"], &lines));
     let rules: Vec<&Json> = explained.iter().map(|object| &object["rule"]).collect();
-    // With a subresource, the rule's resource is another.
+    // With a subresource, the resource in the rule is different.
     assert_eq!(rules, [&json!(1), &json!(null), &json!(1)]);
 }
 
@@ -318,7 +318,10 @@ fn replay_shows_what_a_change_loses_and_which_rules_are_useless() {
     }
     assert_eq!(text.matches("  e.g. ").count(), 3, "{text}");
     let same = succeeds(&["replay", &old, "--against", &old, &log], "");
-    assert!(same.contains("Both policies record the same"), "{same}");
+    assert!(
+        same.contains("Both policies record all requests in the log in the same way"),
+        "{same}"
+    );
 }
 
 #[test]

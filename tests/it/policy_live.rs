@@ -21,7 +21,7 @@ rules:
   resources: [{group: '', resources: [pods]}]
 ";
 
-/// Responds with an object of version 7, and with failures if the path asks for them.
+/// Responds with an object of version 7, or with failures if the path requests them.
 async fn upstream() -> FakeUpstream {
     FakeUpstream::start(Protocols::Http2, |request| async move {
         let path = request.uri().path().to_owned();
@@ -112,7 +112,7 @@ async fn rules_are_counted_until_the_policy_is_reloaded() {
 }
 
 #[tokio::test]
-async fn a_policy_that_records_nothing_is_warned_of() {
+async fn a_policy_that_records_nothing_causes_a_warning() {
     let upstream = upstream().await;
     let nothing =
         "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: None}, {level: Metadata}]\n";
@@ -207,7 +207,7 @@ async fn an_extension_drops_by_response_and_counts_what_it_drops() {
     assert_eq!(seen.get("update /api/v1/namespaces/a/pods/unchanged"), None);
     assert_eq!(seen.get("update /api/v1/namespaces/a/pods/changed"), Some(&1));
     assert_eq!(seen.get("update /api/v1/namespaces/a/pods/unknown"), Some(&1));
-    // At the end, the window has not ended.
+    // The window has not ended at the end of the test.
     let events = events(&proxy);
     let summary = events.iter().find(|event| event.text("/requestURI") == "/").unwrap();
     assert_eq!((summary.text("/user/username"), summary.text("/verb")), ("alice", "get"));

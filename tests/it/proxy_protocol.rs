@@ -57,7 +57,7 @@ async fn is_closed(addr: SocketAddr, bytes: &[u8]) {
     assert!(read.is_err() || answer.is_empty(), "{answer:?}");
 }
 
-/// Waits until a counter has this value: a connection is counted after it was closed.
+/// Waits until a counter has this value, because a connection is counted after it was closed.
 async fn counts(proxy: &Proxy, metric: &str, value: u64) {
     let counting = async {
         while proxy.metric(metric).await != value {
@@ -105,7 +105,7 @@ async fn headers_come_in_pieces() {
 }
 
 #[tokio::test]
-async fn hostile_headers_end_the_connection_and_only_that() {
+async fn hostile_proxy_headers_end_only_their_connection() {
     let upstream = ok_upstream().await;
     let proxy = proxy(&upstream, "127.0.0.1").await;
     let endless = [b"PROXY TCP4 ", &[b'1'; 500][..]].concat();
@@ -125,7 +125,7 @@ async fn hostile_headers_end_the_connection_and_only_that() {
     }
     counts(&proxy, ERRORS, hostile.len() as u64).await;
     assert_eq!(proxy.metric(HANDSHAKES).await, 0);
-    // A health check by TCP is no fault.
+    // A health check over TCP is not an error.
     let check = TcpStream::connect(proxy.addr).await.unwrap();
     drop(check);
     assert_eq!(sources(&proxy, V1, "good").await, serde_json::json!(["192.0.2.7"]));
@@ -146,7 +146,7 @@ async fn a_header_that_never_ends_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn from_others_a_header_is_not_read() {
+async fn a_proxy_header_from_an_untrusted_address_is_not_parsed() {
     let upstream = ok_upstream().await;
     let proxy = proxy(&upstream, "127.0.0.2").await;
     assert!(client::tls_after(proxy.addr, V1).await.is_err());

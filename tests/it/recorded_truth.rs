@@ -1,5 +1,5 @@
-//! The record says what was done: what was forwarded is what is recorded, and what kube-apiserver
-//! knows of a response is in the event.
+//! The record is true: the recorded request is the forwarded one, and events contain what
+//! kube-apiserver records of a response.
 
 mod cbor;
 mod fairness;
@@ -20,7 +20,7 @@ const REQUEST_RESPONSE: &str =
     "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- level: RequestResponse\n";
 
 #[tokio::test]
-async fn what_is_forwarded_is_recorded_in_every_form_of_a_target() {
+async fn the_forwarded_target_is_recorded_in_every_form() {
     for protocols in [Protocols::Http1, Protocols::Http2] {
         let upstream = FakeUpstream::start(protocols, |_| async { json(200, "{}") }).await;
         let proxy = Builder::new(upstream.addr).start().await;
@@ -62,7 +62,7 @@ async fn what_is_forwarded_is_recorded_in_every_form_of_a_target() {
     }
 }
 
-// As kube-apiserver 1.36 answers and records them.
+// kube-apiserver 1.36 responds and records like this.
 #[tokio::test]
 async fn the_status_of_a_refused_head_is_recorded() {
     let upstream = FakeUpstream::start(Protocols::Http2, |request| async move {
@@ -83,7 +83,7 @@ async fn the_status_of_a_refused_head_is_recorded() {
         ("/api/v1/pods?watch=1", "MethodNotAllowed", 405, 3),
         ("/api/v1/nonexist", "NotFound", 404, 2),
         ("/api/v1/namespaces/default/pods/x", "Forbidden", 403, 2),
-        // The authorizer gave a reason, which cannot be known.
+        // The reason of the authorizer cannot be known.
         ("/api/v1/namespaces/default/pods/y", "", 403, 2),
     ];
     let mut log = proxy.audit_log();
@@ -102,7 +102,7 @@ async fn the_status_of_a_refused_head_is_recorded() {
     }
 }
 
-/// What a client can put into a line of the log.
+/// Text with which a client could try to break out of a line of the log.
 const HOSTILE: &[&[u8]] = &[
     b"\xff\xfe",
     b"\xc3",
@@ -155,7 +155,7 @@ async fn each_line_is_a_document_that_every_tool_reads() {
         }
         let log = std::fs::read(&proxy.log).unwrap();
         let log = String::from_utf8(log).expect("UTF-8");
-        // What JavaScript takes for line breaks is escaped, as in kube-apiserver.
+        // Characters that are line breaks in JavaScript are escaped, like in kube-apiserver.
         assert!(!log.contains(['\r', '\u{2028}', '\u{2029}']));
         assert_eq!(log.lines().count(), count, "{format}");
         for line in log.lines().filter(|_| format == "json") {

@@ -1,4 +1,4 @@
-//! Recorded requests sent through the proxy again: its audit log against kube-apiserver's own.
+//! Replays recorded requests through the proxy, and compares its audit log with kube-apiserver's.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -61,7 +61,7 @@ async fn replay(file: &str, protocols: Protocols) -> Report {
     let upstream = recorded_upstream(&exchanges, protocols).await;
     let policy = corpus::path("policies").join(&exchanges[0].policy);
     let is_legacy = file == "legacy";
-    // Redacted fields differ from kube-apiserver's record.
+    // Redacted fields would differ from kube-apiserver's record.
     let builder = Builder::new(upstream.addr).policy_file(policy).front_proxies();
     let mut builder = builder.service_accounts().flag("--audit-redact=none");
     if is_legacy {
@@ -92,7 +92,8 @@ async fn replay(file: &str, protocols: Protocols) -> Report {
 
 /// Responds to each request with the response recorded for its audit ID.
 pub async fn recorded_upstream(exchanges: &[Exchange], protocols: Protocols) -> FakeUpstream {
-    // Long answers were recorded in one file only; a request of the same name had the same answer.
+    // Long responses were recorded in one file only; requests with the same name had the same
+    // response.
     let mut bodies = HashMap::new();
     for exchange in corpus::exchanges("all-requestresponse.jsonl") {
         bodies.insert(exchange.name, exchange.response.body);
@@ -112,10 +113,10 @@ async fn answer(
     request: http::Request<Incoming>,
 ) -> Answered {
     let (head, body) = request.into_parts();
-    // As kube-apiserver, which answers when it has read the request.
+    // Like kube-apiserver, responds after reading the request.
     body.collect().await?;
     let id = head.headers.get("audit-id").and_then(|id| id.to_str().ok()).unwrap_or("");
-    // The one request that brought no audit ID got one from the proxy.
+    // The one request without an audit ID got one from the proxy.
     let recorded = answers.get(id).or_else(|| answers.get("")).ok_or("nothing recorded")?;
     let mut response = Response::builder().status(recorded.status);
     let mut is_stream = false;
@@ -123,7 +124,7 @@ async fn answer(
         match name.to_ascii_lowercase().as_str() {
             "transfer-encoding" => is_stream = true,
             "connection" | "content-length" => {}
-            // As kube-apiserver does, with the ID that it got.
+            // Like kube-apiserver, returns the ID that it received.
             "audit-id" => response = response.header(name, id),
             _ => response = response.header(name, value),
         }
@@ -163,8 +164,8 @@ async fn send_all(
     answers.into_iter().map(|(_, answer)| answer).collect()
 }
 
-/// Returns the request as it was on the wire, but for the token of a ServiceAccount, which has
-/// expired.
+/// Returns the request as it was sent, except for an expired ServiceAccount token, which is
+/// renewed.
 pub fn request(exchange: &Exchange) -> Vec<u8> {
     let body = exchange.body.as_deref().map(corpus::decode).unwrap_or_default();
     let headers = corpus::with_valid_token(exchange.user.as_deref(), &exchange.headers);
@@ -176,7 +177,7 @@ fn sent_audit_id(exchange: &Exchange) -> &str {
     header.map_or("", |(_, value)| value)
 }
 
-/// The audit ID in use: the client's, else the one that the proxy told it.
+/// Returns the audit ID: the client's, otherwise the one in the proxy's response.
 fn audit_id(exchange: &Exchange, answer: &Result<Answer, std::io::Error>) -> Option<String> {
     match sent_audit_id(exchange) {
         "" => answer.as_ref().ok().map(|answer| answer.head.get("audit-id").to_owned()),
@@ -204,7 +205,7 @@ fn by_audit_id(
     lines
 }
 
-/// The client sees what it would have seen without the proxy, and the audit ID once.
+/// Checks that the client receives the same response as without the proxy, and the audit ID once.
 fn check_answer(report: &mut Report, exchange: &Exchange, answer: &std::io::Result<Answer>) {
     let name = &exchange.name;
     let answer = match answer {
@@ -231,7 +232,8 @@ fn check_answer(report: &mut Report, exchange: &Exchange, answer: &std::io::Resu
     }
 }
 
-/// Returns the same stages in the same order; more only where kube-apiserver is known to lose them.
+/// Checks that the stages are the same, in the same order; additional ones are allowed only where
+/// kube-apiserver is known to lose them.
 fn check_stages(
     report: &mut Report,
     exchange: &Exchange,
@@ -297,7 +299,7 @@ fn compare_lines(report: &mut Report, exchange: &Exchange, written: &[String], i
     }
 }
 
-/// Returns a legacy line without its time, and without its audit ID where that is the server's own.
+/// Returns a legacy line without its time, and without its audit ID if the server has generated it.
 fn masked(line: &str, own_id: bool) -> String {
     let line = line.split_once(' ').map_or("", |(_, rest)| rest);
     match (own_id, line.split_once("\" ")) {

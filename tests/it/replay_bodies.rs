@@ -1,5 +1,5 @@
-//! Odd and hostile bodies of which a real kube-apiserver has recorded what it made of them: sent
-//! through the proxy, they are recorded alike, or with an annotation that says why not.
+//! Replays unusual and hostile bodies whose events a real kube-apiserver has recorded: the proxy
+//! records them equally, or with an annotation that gives the reason.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -30,7 +30,7 @@ struct Body {
 }
 
 impl Body {
-    /// What kube-apiserver answers, as far as the corpus tells.
+    /// Returns the response of kube-apiserver, as far as the corpus contains it.
     fn answer(&self) -> (u16, Bytes) {
         let object = if self.status < 300 {
             let name = self.created.as_deref().unwrap_or_default();
@@ -38,7 +38,7 @@ impl Body {
         } else {
             let mut status = self.event["responseStatus"].clone();
             status["apiVersion"] = "v1".into();
-            // kube-apiserver writes the kind first, by which a Status is recognized.
+            // Like kube-apiserver, the kind comes first, by which a Status is recognized.
             let rest = status.to_string();
             format!("{{\"kind\":\"Status\",{}", &rest[1..])
         };
@@ -64,7 +64,7 @@ const MEMBERS: [&str; 7] = [
     "/metadata/labels",
 ];
 
-/// What differs, wherever kube-apiserver has it.
+/// Returns the members that differ, among those that kube-apiserver's event has.
 fn differences(body: &Body, event: &Event) -> Vec<&'static str> {
     let differs = |pointer: &&str| {
         let expected = body.event["requestObject"].pointer(pointer);
@@ -80,7 +80,7 @@ fn differences(body: &Body, event: &Event) -> Vec<&'static str> {
     differences
 }
 
-/// Returns the annotations of the proxy that mark an event.
+/// Returns the proxy's annotations about bodies.
 fn marks(event: &Event) -> String {
     let annotations = event.at("/annotations").and_then(Value::as_object);
     let own = |(key, value): (&String, &Value)| {
@@ -91,7 +91,7 @@ fn marks(event: &Event) -> String {
 }
 
 #[tokio::test]
-async fn bodies_are_recorded_as_by_kube_apiserver() {
+async fn bodies_are_recorded_like_by_kube_apiserver() {
     let bodies = bodies();
     let answers: Arc<Vec<_>> = Arc::new(bodies.iter().map(Body::answer).collect());
     let upstream = FakeUpstream::start(Protocols::Http2, move |request| {
@@ -148,7 +148,7 @@ async fn bodies_are_recorded_as_by_kube_apiserver() {
     );
 }
 
-/// What a client says about how its body is encoded does not change what is recorded of it.
+/// The content encoding that a client declares does not affect the record.
 #[tokio::test]
 async fn the_content_encoding_of_a_request_is_ignored() {
     let upstream = FakeUpstream::start(Protocols::Http2, |_| async move {
@@ -193,7 +193,7 @@ async fn the_content_encoding_of_a_request_is_ignored() {
     }
 }
 
-/// The binding says `viewer`, but the API server binds `cluster-admin`.
+/// The first binding names `viewer`, but the API server binds `cluster-admin`.
 #[tokio::test]
 async fn a_merge_key_does_not_hide_a_role() {
     let upstream = FakeUpstream::start(Protocols::Http2, |_| async move {

@@ -1,5 +1,5 @@
-//! The recorded impersonations in `impersonate` mode, where the proxy authorizes them: its events
-//! are compared with kube-apiserver's own, including the mode that allowed each.
+//! Replays the recorded impersonations in `impersonate` mode, where the proxy authorizes them, and
+//! compares its events with kube-apiserver's, including the mode that allowed each.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ const FILES: [&str; 5] =
     ["all-metadata", "all-requestresponse", "all-request-managed-omitted", "mixed", "narrow"];
 
 #[tokio::test]
-async fn impersonations_are_judged_as_recorded() {
+async fn impersonations_are_authorized_as_recorded() {
     let mut report = Report::default();
     let mut constrained = 0;
     for file in FILES {
@@ -34,7 +34,8 @@ fn impersonates(exchange: &Exchange) -> bool {
     exchange.headers.iter().any(|(name, _)| name.starts_with("Impersonate-"))
 }
 
-/// One after the other, as they were recorded: kube-apiserver remembers which mode a caller used.
+/// Sends them one by one, as they were recorded, because kube-apiserver caches which mode a caller
+/// used.
 async fn replay(report: &mut Report, exchanges: Vec<Exchange>) -> usize {
     let policy = corpus::path("policies").join(&exchanges[0].policy);
     let exchanges = Arc::new(exchanges);
@@ -75,10 +76,11 @@ async fn replay(report: &mut Report, exchanges: Vec<Exchange>) -> usize {
     lines.iter().filter(|line| line.contains("\"impersonationConstraint\"")).count()
 }
 
-/// Returns the API server of the record, answering the proxy's questions as its authorizer must
-/// have: its administrator may everything, but not become a ServiceAccount in the mode of that
-/// name. The record does not say why; it shows in the second request, which was allowed by the old
-/// verb alone, and in all that follow, for which that mode was then tried first.
+/// Returns the API server of the recording. It responds to the proxy's reviews like its authorizer
+/// must have done: the administrator is allowed everything except becoming a ServiceAccount in the
+/// mode of that name. The recording does not contain the reason. It follows from the second
+/// request, which only the verb `impersonate` allowed, and from the following ones, for which that
+/// mode was tried first.
 async fn recorded(exchanges: Arc<Vec<Exchange>>) -> FakeUpstream {
     FakeUpstream::start(Protocols::Http2, move |request| {
         let exchanges = Arc::clone(&exchanges);

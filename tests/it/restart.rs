@@ -17,8 +17,8 @@ use crate::support::{audit_log, in_time};
 const CLIENTS: u32 = 8;
 const PODS: &str = "/api/v1/namespaces/team-a/pods";
 
-/// Sends requests until told to stop, and like client-go opens a connection when the server has
-/// sent GOAWAY. Returns the IDs of the requests.
+/// Sends requests until stopped. Like client-go, opens a new connection when the server has sent
+/// GOAWAY. Returns the IDs of the requests.
 async fn client(addr: SocketAddr, name: String, stop: watch::Receiver<bool>) -> Vec<String> {
     let mut ids = Vec::new();
     let mut sender = client::http2::<Short>(addr, Some("alice")).await.unwrap();
@@ -28,7 +28,7 @@ async fn client(addr: SocketAddr, name: String, stop: watch::Receiver<bool>) -> 
             sender.ready().await.unwrap();
         }
         let id = format!("{name}-{}", ids.len());
-        // Again with the same ID if it was not processed.
+        // Retried with the same ID if it was not processed.
         let method = if ids.len().is_multiple_of(3) { "POST" } else { "GET" };
         let request = Request::builder().method(method).uri(format!("https://kubernetes{PODS}"));
         let request = request.header("audit-id", &id).body(Short::default()).unwrap();
@@ -48,7 +48,7 @@ async fn client(addr: SocketAddr, name: String, stop: watch::Receiver<bool>) -> 
     ids
 }
 
-/// Returns whether the server said by GOAWAY that it has not processed the request.
+/// Returns whether the server has signaled with GOAWAY that it has not processed the request.
 fn is_go_away(error: &hyper::Error) -> bool {
     let source = std::error::Error::source(error).and_then(|e| e.downcast_ref::<h2::Error>());
     source.is_some_and(|error| error.is_go_away() && error.is_remote())

@@ -1,6 +1,7 @@
-//! Rotation under full load: whatever is cut where, each event is in one file, once, and in order.
+//! Rotation under full load: wherever the log is rotated, each event is in one file, once, and in
+//! order.
 //!
-//! `ROTATION_EVENTS=1000000` makes a long run of it.
+//! `ROTATION_EVENTS=1000000` runs longer.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -19,15 +20,15 @@ use crate::support::upstream::{FakeUpstream, Protocols, json};
 
 /// Requests in flight at a time.
 const STREAMS: usize = 64;
-/// What makes a line long enough for many files of 1 MB, in bytes.
+/// Padding in bytes, so that there are many files of 1 MB.
 const PADDING: usize = 2_500;
 
-/// 8,000, or as many as `ROTATION_EVENTS` says.
+/// Returns 8,000, or the value of `ROTATION_EVENTS`.
 fn events() -> usize {
     std::env::var("ROTATION_EVENTS").map_or(8_000, |text| text.parse().unwrap())
 }
 
-/// Sends so many requests with the IDs `load-NUMBER`, over a few connections.
+/// Sends `count` requests with the IDs `load-NUMBER`, over a few connections.
 async fn load(proxy: &Proxy, count: usize) {
     let mut running = JoinSet::new();
     for stream in 0..STREAMS {
@@ -80,10 +81,10 @@ struct Line<'a> {
     stage: &'a str,
 }
 
-/// Reads all files in order; gives the number of events, after each was found once and in its
-/// order.
+/// Reads all files in order, and checks that each event occurs once and in order. Returns the
+/// number of events.
 fn each_once_in_order(files: &[PathBuf], requests: usize) -> usize {
-    // How many stages of each have been seen.
+    // The number of stages of each request that were found.
     let mut seen = vec![0_u8; requests];
     let mut events = 0;
     for path in files {
@@ -112,7 +113,7 @@ async fn rotates(mode: &str, more: &[&str]) -> Proxy {
         .flag(&format!("--audit-log-mode={mode}"))
         .flag("--audit-log-maxsize=1")
         .flag("--audit-log-maxbackup=0")
-        // Batch mode may drop what does not fit; not here.
+        // Batch mode may drop events if the queue is full; here it must not be.
         .flag("--audit-log-batch-buffer-size=2000000");
     for flag in more {
         builder = builder.flag(flag);
@@ -121,7 +122,7 @@ async fn rotates(mode: &str, more: &[&str]) -> Proxy {
     let started = Instant::now();
     tokio::select! {
         () = load(&proxy, requests) => {}
-        // What a million requests looked like would fill the memory.
+        // Storing a million requests would take too much memory.
         () = forgets(&upstream) => {}
     }
     let took = started.elapsed();

@@ -23,7 +23,7 @@ fn run(arguments: &[&str]) -> (i32, String) {
     (output.status.code().unwrap(), text)
 }
 
-/// A folder with a key and a log.
+/// A directory with a key and a log.
 struct Sealed {
     dir: TempDir,
     log: PathBuf,
@@ -88,7 +88,7 @@ fn head(proxy: &Proxy) -> Option<String> {
     rest.split_whitespace().next().map(str::to_owned)
 }
 
-/// Changes the file as it is read.
+/// Changes the lines of the file.
 fn change(path: &Path, change: impl FnOnce(Vec<String>) -> Vec<String>) {
     let text = std::fs::read_to_string(path).unwrap();
     let lines = text.lines().map(str::to_owned).collect();
@@ -96,7 +96,7 @@ fn change(path: &Path, change: impl FnOnce(Vec<String>) -> Vec<String>) {
 }
 
 #[tokio::test]
-async fn a_sealed_log_is_intact_until_somebody_changes_it() {
+async fn a_sealed_log_is_intact_until_it_is_changed() {
     let (upstream, sealed) = (upstream().await, Sealed::new());
     let mut proxy = sealed.start(&upstream, "blocking").await;
     // Long enough for a rotation or two.
@@ -135,7 +135,8 @@ async fn a_sealed_log_is_intact_until_somebody_changes_it() {
     assert!(text.contains("audit.log:2: the line was changed\n"), "{text}");
     std::fs::write(&sealed.log, original).unwrap();
 
-    // The end cut off, with its seal: the checkpoint tells, and so does the head without it.
+    // The end is removed together with its seal: the checkpoint shows it, and the head does even
+    // without a checkpoint.
     let kept = std::fs::read_to_string(sealed.seal()).unwrap().lines().count() - 1;
     change(&sealed.seal(), |lines| lines[..kept].to_vec());
     let (code, text) = sealed.verify(&[]);
@@ -147,7 +148,7 @@ async fn a_sealed_log_is_intact_until_somebody_changes_it() {
     std::fs::remove_file(sealed.dir.path("logs/audit.log.checkpoint")).unwrap();
     let (code, text) = sealed.verify(&["--head", &last]);
     assert_eq!(code, 1, "{text}");
-    assert!(text.contains("its end was cut off"), "{text}");
+    assert!(text.contains("its end was removed"), "{text}");
 
     // A rotated file deleted, with its seal.
     let oldest = &sealed.compressed()[0];
@@ -157,7 +158,7 @@ async fn a_sealed_log_is_intact_until_somebody_changes_it() {
     assert!(text.contains(".log: was removed; its "), "{text}");
 }
 
-/// What is in the seal's place cannot be written, and then it can again.
+/// Something that cannot be written replaces the seal, and is removed again.
 async fn seal_fails(mode: &str, meanwhile: u16) {
     let (upstream, sealed) = (upstream().await, Sealed::new());
     let mut proxy = sealed.start(&upstream, mode).await;
@@ -170,7 +171,7 @@ async fn seal_fails(mode: &str, meanwhile: u16) {
     std::fs::rename(sealed.seal(), &aside).unwrap();
     std::fs::create_dir(sealed.seal()).unwrap();
     let started = Instant::now();
-    // The first lines that cannot be sealed are written: they wait for it.
+    // The first lines that cannot be sealed are written, because they wait for the seal.
     loop {
         let _ = get(&proxy, "/api/v1/pods").await;
         let (code, reason) = client::admin(proxy.admin, "/readyz").await.unwrap();
@@ -198,17 +199,17 @@ async fn seal_fails(mode: &str, meanwhile: u16) {
 }
 
 #[tokio::test]
-async fn a_strict_proxy_refuses_while_the_seal_cannot_be_written() {
+async fn a_strict_proxy_rejects_requests_while_the_seal_cannot_be_written() {
     seal_fails("blocking-strict", 500).await;
 }
 
 #[tokio::test]
-async fn a_blocking_proxy_goes_on_and_seals_later() {
+async fn a_blocking_proxy_continues_and_seals_later() {
     seal_fails("blocking", 200).await;
 }
 
 #[test]
-fn usage_errors_are_no_verdict() {
+fn usage_errors_are_not_verification_results() {
     let sealed = Sealed::new();
     let (code, text) = sealed.verify(&[]);
     assert_eq!(code, 2);
@@ -222,7 +223,7 @@ fn usage_errors_are_no_verdict() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_none_is_told_at_the_start() {
+async fn an_invalid_seal_key_is_reported_at_startup() {
     let upstream = upstream().await;
     let builder = Builder::new(upstream.addr);
     let file = builder.dir().write("key.pem", "no key");

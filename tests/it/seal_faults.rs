@@ -1,9 +1,7 @@
-//! A sealed, strict, rotated and compressed log through `kill -9` at many moments, a deleted seal,
-//! a second proxy, and rotated files of the future: tampering is reported if and only if it
-//! happened.
+//! A sealed, strict, rotated and compressed log with many `kill -9`, a deleted seal, a second
+//! proxy, and rotated files from the future: tampering is reported if and only if it happened.
 //!
-//! `CRASH_ROUNDS=50` is a longer run. The clock is stepped by the unit tests of `sink::seal`, and
-//! by hand with faketime.
+//! `CRASH_ROUNDS=50` runs longer. The unit tests of `audit_log::seal` change the clock.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -24,7 +22,7 @@ use crate::support::{TempDir, wait_for};
 
 const CLIENTS: usize = 8;
 
-/// 6, or as many as `CRASH_ROUNDS` says.
+/// Returns 6, or the value of `CRASH_ROUNDS`.
 fn rounds() -> usize {
     std::env::var("CRASH_ROUNDS").map_or(6, |text| text.parse().unwrap())
 }
@@ -95,7 +93,7 @@ async fn get(proxy: &Proxy, id: &str) -> Option<u16> {
     answer.ok().map(|answer| answer.head.status)
 }
 
-/// Sends requests with long events, until the proxy is gone or `enough` have been answered by it.
+/// Sends requests with long events, until the proxy was killed or `enough` of them had a response.
 async fn load(proxy: &Proxy, name: &str, enough: usize, kill: bool) -> Vec<String> {
     let answered = Arc::new(Mutex::new(Vec::new()));
     let mut clients = JoinSet::new();
@@ -128,7 +126,7 @@ async fn load(proxy: &Proxy, name: &str, enough: usize, kill: bool) -> Vec<Strin
     std::mem::take(&mut *answered.lock().unwrap())
 }
 
-/// Returns the IDs of requests whose record is complete, in all files that are there.
+/// Returns the IDs of requests whose events are complete, in all existing files.
 fn recorded(sealed: &Sealed) -> HashSet<String> {
     let mut ids = HashSet::new();
     for name in sealed.names() {
@@ -163,7 +161,7 @@ async fn however_often_it_is_killed_nothing_is_missing_and_nobody_accused() {
         sealed.is_innocent(&format!("round {round}, killed"));
         upstream.take_seen();
         if round % 3 == 2 {
-            // An orderly end between two crashes.
+            // A graceful shutdown between two crashes.
             let mut proxy = sealed.builder(&upstream).start().await;
             sealed.is_innocent(&format!("round {round}, started"));
             assert!(proxy.stop().await.success());
@@ -182,7 +180,7 @@ async fn however_often_it_is_killed_nothing_is_missing_and_nobody_accused() {
 }
 
 #[tokio::test]
-async fn killed_within_the_first_second_after_an_orderly_end() {
+async fn a_kill_in_the_first_second_after_a_graceful_shutdown_is_not_tampering() {
     let (upstream, sealed) = (upstream().await, Sealed::new());
     let mut proxy = sealed.builder(&upstream).start().await;
     assert_eq!(get(&proxy, "first").await, Some(200));
@@ -200,7 +198,7 @@ async fn killed_within_the_first_second_after_an_orderly_end() {
 }
 
 #[tokio::test]
-async fn a_log_whose_seal_was_deleted_is_reported_by_verify_and_at_the_start() {
+async fn a_deleted_seal_is_reported_by_verify_and_at_startup() {
     let (upstream, sealed) = (upstream().await, Sealed::new());
     let mut proxy = sealed.builder(&upstream).start().await;
     assert_eq!(get(&proxy, "first").await, Some(200));
@@ -299,7 +297,7 @@ async fn files_of_the_future_do_not_cost_the_newest_ones() {
         names.iter().filter(|name| name.starts_with("audit-") && name.ends_with(".log")).collect();
     assert!(logs.len() >= 2, "{names:?}");
     assert!(logs.iter().all(|name| name.starts_with("audit-2097-01-02")), "{names:?}");
-    // What is left is the end of what was written, without a gap.
+    // The remaining files are the end of the written ones, without a gap.
     let (code, text) = sealed.verify();
     assert_eq!(code, 0, "{text}");
 }

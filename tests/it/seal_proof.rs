@@ -17,7 +17,7 @@ fn run(arguments: &[&str]) -> (i32, String, String) {
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }
 
-/// A log with compressed rotated files, sealed to its end.
+/// A completely sealed log with compressed rotated files.
 struct Sealed {
     dir: TempDir,
 }
@@ -119,7 +119,7 @@ async fn every_event_of_a_sealed_log_is_proved() {
     let (code, text, _) = sealed.prove(&["--limit", "1"]);
     assert!(code == 0 && text.contains("VERIFIED") && text.contains("signature of "), "{text}");
     assert!(text.contains("1 events: 1 verified") && text.contains("head="), "{text}");
-    // Renamed by logrotate, the log belongs to its seal by its content.
+    // After logrotate has renamed the log, its seal is matched by content.
     let renamed = sealed.dir.path("logs/audit.log.1");
     std::fs::rename(sealed.log(), &renamed).unwrap();
     let key = sealed.dir.path("key.pem.pub");
@@ -150,7 +150,7 @@ async fn what_was_changed_is_not_proved() {
     );
     std::fs::write(sealed.log(), &original).unwrap();
 
-    // An event behind the end, after the proxy had stopped.
+    // An event after the end, added while the proxy was stopped.
     let first = String::from_utf8(original.clone()).unwrap();
     let first = first.lines().next().unwrap();
     let inserted = [&original[..], first.as_bytes(), b"\n"].concat();
@@ -170,7 +170,7 @@ async fn what_was_changed_is_not_proved() {
         run(&["query", "--proof", "--public-key", &other, "--limit", "1", log.to_str().unwrap()]);
     assert!(code == 2 && errors.contains("not signed by a --public-key"), "{errors}");
 
-    // Without the seals there is nothing to prove by.
+    // Without the seals nothing can be proved.
     let (code, text, _) = run(&["report", "-o", "json", log.to_str().unwrap()]);
     let summary: Json = serde_json::from_str(&text).unwrap();
     assert_eq!(code, 0);
@@ -188,5 +188,5 @@ async fn what_was_changed_is_not_proved() {
         std::fs::remove_file(seal).unwrap();
     }
     let (code, _, errors) = sealed.prove(&[]);
-    assert!(code == 2 && errors.contains("no seal beside the log"), "{errors}");
+    assert!(code == 2 && errors.contains("no seal next to the log"), "{errors}");
 }

@@ -1,4 +1,4 @@
-//! The harness tested against itself, without the program.
+//! Tests of the test harness, without the proxy.
 
 use http_body_util::BodyExt;
 
@@ -43,8 +43,8 @@ async fn stopping_the_fake_breaks_its_connections() {
     in_time("the end of the connection", connection.head()).await.unwrap_err();
 }
 
-/// hyper, of which the program is made too, takes every recorded request; the fake answers as
-/// recorded.
+/// hyper, which the proxy uses, too, accepts every recorded request, and the fake sends the
+/// recorded responses.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn recorded_requests_and_answers_survive_the_harness() {
     let exchanges = corpus::exchanges("all-requestresponse.jsonl");
@@ -79,9 +79,10 @@ fn recorded_lines_equal_themselves_and_nothing_else() {
     assert_eq!(kinds, ["verb", "kind"]);
 }
 
-/// What a request says about its object must be in the objectRef; what it does not say is forgiven.
+/// The objectRef must contain what a request specifies about its object; other differences are
+/// tolerated.
 #[test]
-fn only_what_the_request_did_not_say_is_forgiven() {
+fn only_differences_that_the_request_did_not_determine_are_tolerated() {
     let line = |object: &str| {
         format!(
             r#"{{"stage":"ResponseComplete","objectRef":{object},"requestReceivedTimestamp":"2026-11-23T05:09:05.000000Z","stageTimestamp":"2026-11-23T05:09:05.000001Z"}}"#

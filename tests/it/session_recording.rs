@@ -1,5 +1,5 @@
-//! Recordings of sessions: every protocol, with and without a terminal, and what the audit event
-//! says of them.
+//! Recordings of sessions: every protocol, with and without a terminal, and the annotations of the
+//! audit event.
 
 mod carrier;
 
@@ -24,8 +24,7 @@ use crate::support::{in_time, wait_for};
 const TTY: &str = "/api/v1/namespaces/team-a/pods/p1/exec?command=sh&command=-l&container=c1&stdin=true&tty=true&stdout=true";
 const PLAIN: &str =
     "/api/v1/namespaces/team-a/pods/p1/exec?command=sh&stdin=true&stdout=true&stderr=true";
-/// Agrees to every upgrade like an API server does, reads `expected` bytes, sends `answer`, and
-/// ends.
+/// Accepts every upgrade like an API server, reads `expected` bytes, sends `answer`, and ends.
 async fn answering(mut request: Request<Incoming>, expected: usize, answer: Vec<u8>) -> Answered {
     let mut response = Response::builder().status(101).header("connection", "Upgrade");
     for name in [
@@ -69,7 +68,7 @@ async fn open(
     (connection, head)
 }
 
-/// Runs one session to its end; gives what the client received.
+/// Runs one complete session. Returns what the client received.
 async fn session(
     proxy: &Proxy,
     id: &str,
@@ -133,7 +132,7 @@ fn hex_sha256(bytes: &[u8]) -> String {
     digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Every carrier, with and without a terminal, with and without input, plain and compressed.
+/// Every protocol, with and without a terminal, with and without input, plain and compressed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions_are_recorded_whatever_carries_them() {
     const TYPED: &[u8] = b"echo \xe2\x82\xac\r";
@@ -220,7 +219,7 @@ async fn archives_are_recorded_by_size_and_hash_unless_all_content_is() {
     assert_eq!(output.unwrap().stdout, tar);
 }
 
-/// What is not text hides only itself, and the record says so.
+/// Binary data affects only the recording of its own stream, and the recording shows that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn binary_data_switches_only_its_own_stream_off() {
     let carrier = CARRIERS[0];
@@ -257,14 +256,14 @@ async fn binary_data_switches_only_its_own_stream_off() {
     assert_eq!((seen.stdout.as_slice(), seen.stderr.as_slice()), (text, text));
     assert_eq!(seen.stdin, [b'a'; 1000]);
     let mut recording = Recording::open(&path).unwrap();
-    let mut remarks = Vec::new();
+    let mut markers = Vec::new();
     while let Some(item) = recording.next_item().unwrap() {
-        if let Item::Remark(_, remark) = item {
-            remarks.push(remark);
+        if let Item::Marker(_, marker) = item {
+            markers.push(marker);
         }
     }
     assert_eq!(
-        remarks,
+        markers,
         ["stdout is not text: its size and SHA-256 are recorded, its content is not"]
     );
     let stdout = summary(&path).unwrap().unwrap().stdout.unwrap();
@@ -305,7 +304,7 @@ async fn rules_choose_sessions_and_are_reloaded() {
     assert_ne!(annotation(&end, "session-recording"), "");
 }
 
-/// A recording that must be made is made, or there is no session.
+/// A session that must be recorded is recorded or rejected.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strict_refuses_what_cannot_be_recorded() {
     let upstream =
@@ -356,7 +355,7 @@ async fn best_effort_goes_on_and_says_so() {
     assert!(annotation(&end, "session-recording-error").contains("cannot be written"));
 }
 
-/// What the API server refuses is no session.
+/// If the API server rejects the upgrade, there is no session.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_session_leaves_no_recording() {
     let upstream = FakeUpstream::start(Protocols::Http2, |_| async {
@@ -373,7 +372,7 @@ async fn a_refused_session_leaves_no_recording() {
     .await;
 }
 
-/// Content ends at the maximum size; in strict mode, the session does.
+/// At the maximum size the recorded content ends; in strict mode, the session does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strict_ends_a_session_that_is_too_large_with_a_message() {
     let carrier = CARRIERS[0];
@@ -390,7 +389,7 @@ async fn strict_ends_a_session_that_is_too_large_with_a_message() {
             tokio::spawn(async move {
                 let upgraded = hyper::upgrade::on(&mut request).await.unwrap();
                 let mut upgraded = TokioIo::new(upgraded);
-                // It goes on until the connection is closed.
+                // It continues until the connection is closed.
                 while upgraded.write_all(&answer).await.is_ok() {}
             });
             Ok(response.body(empty())?)
@@ -410,7 +409,7 @@ async fn strict_ends_a_session_that_is_too_large_with_a_message() {
     assert_eq!(annotation(&end, "session-sha256"), sha256(&path));
 }
 
-/// Of what is beyond the maximum size, the hash is recorded.
+/// The hash of the content beyond the maximum size is recorded.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_is_too_large_goes_on_and_is_hashed() {
     let lines = "a line of output, again and again\r\n".repeat(60_000).into_bytes();
@@ -463,7 +462,7 @@ async fn recordings_are_salvaged_after_a_crash() {
             connection.exactly(9).await.unwrap();
             connections.push(connection);
         }
-        // All of them are flushed once a second.
+        // All recordings are flushed once a second.
         let flushed = || {
             let files = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path());
             let outputs = files.filter(|path| {
@@ -489,7 +488,7 @@ async fn recordings_are_salvaged_after_a_crash() {
     }
 }
 
-/// A recording that was changed is found by the log that names it.
+/// The log names the recording, so a change of the recording is detected.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn log_verify_finds_a_changed_recording() {
     let answer = CARRIERS[0].server(&[(Stream::Stdout, b"rm -rf /\r\n")]);

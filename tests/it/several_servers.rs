@@ -1,4 +1,4 @@
-//! Several API servers: dead, hung and restarted ones cost no request.
+//! Several API servers: dead, hanging and restarted ones cause no failed request.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::support::{DEADLINE, in_time};
 const PODS: &str = "/api/v1/namespaces/team-a/pods";
 const REVIEWS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 const UNKNOWN: &str = "/annotations/kube-audit-proxy~1outcome-unknown";
-/// What a dead server may delay a request by: a second, and the slowness of a busy machine.
+/// Maximum delay that a dead server may cause: one second, and some more on a busy machine.
 const DELAY: Duration = Duration::from_secs(3);
 
 /// Returns an API server that does not respond while `hung`.
@@ -67,7 +67,7 @@ async fn closed() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
 }
 
-/// Accepts connections and does nothing more.
+/// Accepts connections but never responds.
 async fn silent() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
@@ -102,12 +102,12 @@ async fn metric(proxy: &Proxy, name: &str, addr: SocketAddr) -> u64 {
 }
 
 #[tokio::test]
-async fn a_dead_server_costs_neither_an_error_nor_a_second() {
+async fn a_dead_server_causes_no_error_and_no_delay_of_a_second() {
     let steady = watch::channel(false).0;
     let healthy = server("127.0.0.1:0", &steady).await;
     let servers = [closed().await, silent().await, healthy.addr];
     let proxy = builder(&servers).flag("--authentication-token-review").start().await;
-    // At once, before any health check has ended. A review of the proxy's own comes first.
+    // At once, before any health check has ended. One of the proxy's own reviews comes first.
     for (target, certificate, line) in [
         (PODS, None, "Authorization: Bearer some-token"),
         (PODS, Some("alice"), "X-Nothing: 1"),
@@ -164,7 +164,8 @@ async fn requests_are_spread_and_return_to_a_server_that_recovers() {
         client::whole(response).await.unwrap();
     }
     assert_eq!(metric(&proxy, "requests_in_flight", addr).await, 0);
-    // Without any, the proxy is not ready, and requests fail without having been processed.
+    // Without any healthy server, the proxy is not ready, and requests fail without having been
+    // processed.
     let (restarted_addr, second_addr) = (restarted.addr, second.addr);
     restarted.stop().await;
     second.stop().await;
@@ -200,7 +201,7 @@ async fn a_server_that_is_not_ready_gets_no_requests() {
         assert_eq!(answer.head.status, 200);
     }
     assert!(starting.seen().iter().all(|seen| seen.target == "/readyz"), "{:?}", starting.seen());
-    // If there is no other, it gets them.
+    // If there is no other server, it gets the requests.
     healthy.stop().await;
     let answer = http1::get(proxy.addr, Some("alice"), PODS, &[]).await.unwrap();
     assert_eq!(answer.head.status, 200);
@@ -227,7 +228,7 @@ async fn waiting_reads_move_away_from_a_server_that_hangs_and_writes_wait_for_it
             sent.status()
         })
     };
-    // Enough that each server has some of both; none is processed yet.
+    // Enough requests that each server has both reads and writes; none is processed yet.
     let began = Instant::now();
     let reads: Vec<_> = (0..8).map(|_| send("GET")).collect();
     let writes: Vec<_> = (0..8).map(|_| send("POST")).collect();
@@ -249,7 +250,7 @@ async fn waiting_reads_move_away_from_a_server_that_hangs_and_writes_wait_for_it
     assert_eq!(posts(&first) + posts(&second), 8, "a write was sent twice");
 }
 
-/// What became of one request.
+/// The result of one request.
 struct Outcome {
     id: String,
     is_read: bool,
@@ -257,7 +258,7 @@ struct Outcome {
     took: Duration,
 }
 
-/// Sends reads and writes one after the other until told to stop.
+/// Sends reads and writes alternately until stopped.
 async fn load(
     proxy: SocketAddr,
     name: String,
@@ -348,22 +349,22 @@ async fn a_killed_a_hung_and_a_restarted_server_cost_no_request_under_load() {
     }
     println!("{} requests, {unknown} of unknown outcome, slowest read {slowest:?}", outcomes.len());
     assert!(outcomes.len() > 100, "{}", outcomes.len());
-    // Those that a server was processing when it was killed.
+    // Requests that a server was processing when it was killed.
     assert!(unknown <= 2 * CLIENTS, "{unknown}");
     assert!(slowest < DELAY + PATIENCE, "{slowest:?}");
 }
 
-/// Clients of the test under load.
+/// Number of clients in the test under load.
 const CLIENTS: u32 = 24;
 
-/// The pause of each of so many clients between two requests: 600 requests a second, or as many as
-/// `LOAD_RATE` says.
+/// Returns the pause of each client between two requests, so that all together send 600 requests
+/// per second, or as many as `LOAD_RATE` specifies.
 pub fn pause_of_clients(clients: u32) -> Duration {
     let rate = std::env::var("LOAD_RATE").map_or(600, |text| text.parse().unwrap());
     Duration::from_secs(1) * clients / rate
 }
 
-/// How long a request may wait while no server is healthy.
+/// Maximum time that a request waits while no server is healthy.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 #[tokio::test]

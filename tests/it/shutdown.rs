@@ -1,5 +1,5 @@
-//! The end of the process: within `--shutdown-timeout`, whatever hangs, and nothing lost in
-//! silence.
+//! Shutdown ends within `--shutdown-timeout`, even if something hangs, and no event is lost without
+//! being counted.
 
 use std::path::Path;
 use std::process::Command;
@@ -12,7 +12,7 @@ use crate::support::upstream::{FakeUpstream, Protocols, json};
 use crate::support::{TempDir, client, http1, in_time, wait_for};
 use crate::webhook::kubeconfig;
 
-/// For a busy machine: what a process may take beyond what it was given.
+/// Tolerance for a busy machine.
 const SLACK: Duration = Duration::from_millis(1_500);
 
 async fn upstream() -> FakeUpstream {
@@ -34,7 +34,7 @@ fn mkfifo(path: &Path) {
     assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
 }
 
-/// Stops it; it must take less than `limit`, and some. Gives how long it took.
+/// Stops the proxy, which must take less than `limit` plus the tolerance. Returns how long it took.
 async fn stops_within(proxy: &mut Proxy, limit: Duration) -> Duration {
     let started = Instant::now();
     let status = proxy.stop().await;
@@ -44,7 +44,7 @@ async fn stops_within(proxy: &mut Proxy, limit: Duration) -> Duration {
     took
 }
 
-/// Returns the events that a backend has logged as lost.
+/// Returns the number of events that a backend has logged as lost.
 fn told(proxy: &Proxy, sink: &str) -> usize {
     let said = proxy.process.stderr();
     let lines = said.lines().filter(|line| line.contains(&format!("sink=\"{sink}\"")));
@@ -67,7 +67,7 @@ async fn a_webhook_that_hangs_costs_no_more_than_the_timeout_and_its_events_are_
         .flag("--shutdown-timeout=2s")
         .start()
         .await;
-    // Under way, waiting for the throttle, and in the queue.
+    // In flight, waiting for the throttle, and in the queue.
     for number in 0..11 {
         assert_eq!(get(&proxy, &format!("hangs-{number}")).await, 200);
     }
@@ -92,13 +92,13 @@ async fn a_webhook_that_requests_wait_for_may_hang_too() {
         waiting.send(&request).await.unwrap();
         wait_for("the event", || (!receiver.seen().is_empty()).then_some(())).await;
         stops_within(&mut proxy, Duration::from_secs(2)).await;
-        // RequestReceived, and what ends the record.
+        // `RequestReceived`, and the last event.
         assert_eq!(told(&proxy, "webhook"), 2, "{mode}: {}", proxy.process.stderr());
     }
 }
 
 #[tokio::test]
-async fn what_is_in_the_spool_is_not_waited_for() {
+async fn shutdown_does_not_wait_for_the_spool() {
     let (upstream, receiver, dir) = (upstream().await, hanging().await, TempDir::new());
     let spool = dir.path("spool");
     let mut proxy = Builder::new(upstream.addr)
@@ -118,9 +118,9 @@ async fn what_is_in_the_spool_is_not_waited_for() {
     assert_eq!(told(&proxy, "webhook"), 0);
 }
 
-/// The same as standard output of `kube-audit-proxy | sleep 1000`.
+/// Like standard output of `kube-audit-proxy | sleep 1000`.
 #[tokio::test]
-async fn a_reader_that_is_stuck_delays_the_end_by_the_timeout_and_what_waits_is_counted() {
+async fn a_stuck_reader_delays_shutdown_by_the_timeout_and_waiting_events_are_counted() {
     let (upstream, dir) = (upstream().await, TempDir::new());
     let pipe = dir.path("pipe");
     mkfifo(&pipe);
@@ -150,7 +150,7 @@ async fn a_reader_that_is_stuck_delays_the_end_by_the_timeout_and_what_waits_is_
     assert!(code == 200 && text.contains("[-]audit-log failed: "), "{text}");
     stops_within(&mut proxy, Duration::from_secs(2)).await;
     let lost = told(&proxy, "log");
-    // What the pipe holds has arrived there.
+    // The events in the pipe count as written.
     use std::io::Read;
     let mut text = Vec::new();
     (&reader).take(1 << 20).read_to_end(&mut text).unwrap();
@@ -161,7 +161,7 @@ async fn a_reader_that_is_stuck_delays_the_end_by_the_timeout_and_what_waits_is_
 }
 
 #[tokio::test]
-async fn idle_clients_and_halves_of_requests_do_not_delay_the_end() {
+async fn idle_clients_and_incomplete_requests_do_not_delay_shutdown() {
     let upstream = upstream().await;
     let mut proxy = Builder::new(upstream.addr).flag("--shutdown-timeout=60s").start().await;
     let _raw = tokio::net::TcpStream::connect(proxy.addr).await.unwrap();
@@ -174,7 +174,7 @@ async fn idle_clients_and_halves_of_requests_do_not_delay_the_end() {
     used.send(b"GET /api/v1/pods HT").await.unwrap();
     let mut admin = tokio::net::TcpStream::connect(proxy.admin).await.unwrap();
     admin.write_all(b"GET /livez HT").await.unwrap();
-    // One that speaks HTTP/2 and reads nothing, so that it responds to no GOAWAY.
+    // A client that uses HTTP/2 and reads nothing, so it does not react to GOAWAY.
     let mut silent = client::tls(proxy.addr, Some("alice"), &[b"h2"]).await.unwrap();
     silent.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
     silent.flush().await.unwrap();
@@ -184,7 +184,7 @@ async fn idle_clients_and_halves_of_requests_do_not_delay_the_end() {
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_it_at_once_whatever_hangs() {
+async fn a_second_signal_ends_the_process_at_once() {
     let (upstream, receiver, dir) = (upstream().await, hanging().await, TempDir::new());
     let mut proxy = Builder::new(upstream.addr)
         .flag(&kubeconfig(&dir, receiver.addr))
@@ -208,7 +208,7 @@ async fn a_second_signal_ends_it_at_once_whatever_hangs() {
 }
 
 #[tokio::test]
-async fn pipes_in_place_of_files_are_refused_and_hold_up_nothing() {
+async fn named_pipes_in_place_of_files_are_rejected_without_blocking() {
     let dir = TempDir::new();
     let pipe = dir.path("pipe");
     mkfifo(&pipe);
@@ -231,7 +231,7 @@ async fn pipes_in_place_of_files_are_refused_and_hold_up_nothing() {
 }
 
 #[tokio::test]
-async fn a_start_that_hangs_is_ended_by_a_signal() {
+async fn a_signal_ends_a_hanging_start() {
     let dir = TempDir::new();
     let pipe = dir.path("pipe");
     mkfifo(&pipe);
@@ -239,8 +239,8 @@ async fn a_start_that_hangs_is_ended_by_a_signal() {
     // It waits two seconds for a reader.
     let log = Builder::new(addr).flag(&format!("--audit-log-path={}", pipe.display()));
     let mut starting = log.spawn();
-    // The signals are received before anything is opened, and the file of the spool's lock is not
-    // there.
+    // Signals are handled before any file is opened, and the lock file of the spool does not exist
+    // yet.
     tokio::time::sleep(Duration::from_millis(300)).await;
     let started = Instant::now();
     starting.signal("TERM");
@@ -249,7 +249,7 @@ async fn a_start_that_hangs_is_ended_by_a_signal() {
 }
 
 #[tokio::test]
-async fn a_policy_that_becomes_a_pipe_hangs_nothing() {
+async fn a_policy_replaced_by_a_named_pipe_blocks_nothing() {
     let upstream = upstream().await;
     let mut proxy = Builder::new(upstream.addr).start().await;
     std::fs::remove_file(&proxy.policy).unwrap();

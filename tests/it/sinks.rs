@@ -1,4 +1,4 @@
-//! Several sinks, each with a policy of its own.
+//! Several sinks, each with its own policy.
 
 use std::path::Path;
 use std::process::Command;
@@ -16,7 +16,7 @@ use crate::support::{TempDir, audit_log, client, http1, wait_for};
 use crate::webhook::{Taken, receiver_of, taker};
 
 const METADATA: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Metadata}]\n";
-/// Nothing at the begin of a request tells whether it can be written.
+/// No event at the beginning of a request shows whether events can be written.
 const LATE: &str = "\
 apiVersion: audit.k8s.io/v1
 kind: Policy
@@ -32,7 +32,7 @@ async fn echo() -> FakeUpstream {
     .await
 }
 
-/// Returns a proxy whose folder has these files, too.
+/// Returns a proxy whose directory contains these additional files.
 fn builder(upstream: &FakeUpstream, sinks: &str, files: &[(&str, &str)]) -> Builder {
     let builder = Builder::new(upstream.addr);
     for (name, text) in files {
@@ -41,7 +41,7 @@ fn builder(upstream: &FakeUpstream, sinks: &str, files: &[(&str, &str)]) -> Buil
     builder.sinks(sinks)
 }
 
-/// Returns the status of a GET; None where the response broke off.
+/// Returns the status of a GET; `None` if the response was aborted.
 async fn get(proxy: &Proxy, id: &str) -> Option<u16> {
     let line = format!("Audit-ID: {id}");
     let answer = http1::get(proxy.addr, Some("alice"), "/api/v1/pods", &[&line]).await;
@@ -55,7 +55,7 @@ async fn send(proxy: &Proxy, method: &str, target: &str, id: &str, body: &str) {
     assert_eq!(answer.head.status, 200, "{id}");
 }
 
-/// Level and stage of all events of a request.
+/// Returns level and stage of all events of a request.
 fn stages(events: &[Event]) -> Vec<String> {
     events.iter().map(|event| format!("{} {}", event.level(), event.stage())).collect()
 }
@@ -75,7 +75,7 @@ async fn metric_is(proxy: &Proxy, name: &str, wanted: impl Fn(u64) -> bool) {
 }
 
 #[tokio::test]
-async fn three_sinks_each_see_what_their_own_policy_says() {
+async fn three_sinks_each_receive_the_events_of_their_own_policy() {
     let (upstream, taken) = (echo().await, Taken::default());
     let receiver = FakeUpstream::start(Protocols::Http1, taker(&taken)).await;
     let bodies = "\
@@ -135,7 +135,7 @@ rules:
         assert!(meta.of(id).iter().all(|e| !e.line.contains("Object\":")), "no body at Metadata");
     }
     assert!(full.of("version").is_empty() && meta.of("version").len() == 2);
-    // What one leaves out the other has.
+    // Each has what the other omits.
     let whole = &full.of("secret")[0];
     assert_eq!(whole.text("/requestObject/data/p"), "aHVudGVyMg==");
     assert_eq!(whole.text("/responseObject/data/p"), "aHVudGVyMg==");
@@ -147,7 +147,7 @@ rules:
     assert_eq!(redacted.get("responseObject"), None);
     assert_eq!(items(&taken, "map")[1]["requestObject"]["data"]["p"], "plain");
     assert!(items(&taken, "pods").is_empty() && items(&taken, "version").is_empty());
-    // Names that only the body has are in the events of all.
+    // Names that occur only in the body are in the events of all sinks.
     for event in [&whole.value, &meta.of("secret")[1].value, redacted] {
         assert_eq!(event["objectRef"]["name"], "s");
     }
@@ -169,7 +169,7 @@ async fn a_pipe_that_nobody_reads_and_a_receiver_that_hangs_delay_nothing() {
     let builder = builder(&upstream, sinks, &[("meta.yaml", METADATA), ("siem.conf", &conf)]);
     let pipe = builder.dir().path("pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    // Open for both, or it would have no reader.
+    // Opened for both, so that the pipe has a reader.
     let reader = std::fs::File::options().read(true).write(true).open(&pipe).unwrap();
     let proxy = builder.start().await;
     let target = format!("/api/v1/pods?padding={}", "p".repeat(1_000));
@@ -194,7 +194,7 @@ async fn a_pipe_that_nobody_reads_and_a_receiver_that_hangs_delay_nothing() {
         }
         running.join_all().await.into_iter().max().unwrap()
     };
-    // By then the pipe and all that may wait is full.
+    // By then the pipe and the queue are full.
     load("first").await;
     metric_is(
         &proxy,
@@ -210,7 +210,7 @@ async fn a_pipe_that_nobody_reads_and_a_receiver_that_hangs_delay_nothing() {
     .await;
     let before = proxy.process.resident();
     let longest = load("second").await;
-    // The receiver's own time limit is 30 s, the pipe has none.
+    // The webhook's own time limit is 30 s; the pipe has none.
     assert!(longest < Duration::from_secs(5), "{longest:?}");
     let grown = proxy.process.resident().saturating_sub(before);
     assert!(grown < 8 << 20, "grown by {grown} bytes while 4 MB of events were lost");
@@ -253,7 +253,7 @@ async fn each_policy_is_reloaded_by_itself() {
 }
 
 #[tokio::test]
-async fn a_strict_sink_that_fails_refuses_while_others_carry_on() {
+async fn a_failing_strict_sink_rejects_requests_while_others_continue() {
     let upstream = echo().await;
     for (policy, forwarded) in [(METADATA, 0), (LATE, 1)] {
         let sinks = "
@@ -269,7 +269,8 @@ async fn a_strict_sink_that_fails_refuses_while_others_carry_on() {
             let code = get(&proxy, &format!("refused-{number}")).await;
             assert_ne!(code, Some(200), "{number}");
         }
-        // Without `RequestReceived` the first one tells; and /dev/full may be tried now and then.
+        // Without `RequestReceived`, the first request detects the failure, and the proxy may probe
+        // /dev/full from time to time.
         let seen = upstream.take_seen().len();
         assert!((forwarded..=forwarded * 2).contains(&seen), "{seen} forwarded");
         let rejected = proxy.metric("apiserver_audit_requests_rejected_total").await;
@@ -284,7 +285,7 @@ async fn a_strict_sink_that_fails_refuses_while_others_carry_on() {
     }
 }
 
-/// A receiver that can be down.
+/// A webhook endpoint that can be stopped.
 struct Receiver {
     server: FakeUpstream,
     taken: Taken,
@@ -318,12 +319,12 @@ fn strict_webhook(upstream: &FakeUpstream, receiver: &Receiver, backoff: &str) -
 }
 
 #[tokio::test]
-async fn a_strict_webhook_that_is_down_lets_nothing_pass_until_it_is_back() {
+async fn a_strict_webhook_rejects_all_requests_during_an_outage() {
     let (upstream, receiver) = (echo().await, receiver().await);
     let proxy = strict_webhook(&upstream, &receiver, "20ms").start().await;
     assert_eq!(get(&proxy, "before").await, Some(200));
     receiver.down.store(true, Ordering::Relaxed);
-    // Nothing tells before its only event, so it is forwarded; but its response has no end.
+    // Its only event is the last one, so the request is forwarded, but its response is aborted.
     assert_ne!(get(&proxy, "unknown").await, Some(200));
     let forwarded = upstream.seen().len();
     assert_eq!(forwarded, 2);
@@ -335,7 +336,7 @@ async fn a_strict_webhook_that_is_down_lets_nothing_pass_until_it_is_back() {
     assert_eq!(proxy.metric("kube_audit_proxy_delivery_healthy{backend=\"siem\"}").await, 0);
     let (code, ready) = client::admin(proxy.admin, "/readyz").await.unwrap();
     assert_eq!(code, 500);
-    let expected = "audit-siem failed: the webhook does not accept events: it responded 503";
+    let expected = "audit-siem failed: the webhook does not accept events: it responded with 503";
     assert!(ready.contains(expected), "{ready}");
 
     receiver.down.store(false, Ordering::Relaxed);
@@ -349,7 +350,7 @@ async fn a_strict_webhook_that_is_down_lets_nothing_pass_until_it_is_back() {
 }
 
 #[tokio::test]
-async fn while_a_strict_webhook_is_in_doubt_requests_wait_and_are_not_forwarded() {
+async fn requests_wait_for_a_strict_webhook_whose_state_is_unknown() {
     let (upstream, receiver) = (echo().await, receiver().await);
     let proxy = Arc::new(strict_webhook(&upstream, &receiver, "300ms").start().await);
     receiver.down.store(true, Ordering::Relaxed);
@@ -377,7 +378,7 @@ async fn while_a_strict_webhook_is_in_doubt_requests_wait_and_are_not_forwarded(
 }
 
 #[tokio::test]
-async fn events_name_the_proxy_if_that_is_asked() {
+async fn events_name_the_proxy_if_configured() {
     let upstream = echo().await;
     for (flag, expected) in [(None, None), (Some("--audit-node-name=cp-1"), Some("cp-1"))] {
         let mut builder = Builder::new(upstream.addr);
@@ -394,7 +395,7 @@ async fn events_name_the_proxy_if_that_is_asked() {
 }
 
 #[tokio::test]
-async fn a_start_that_fails_says_which_sink_and_where() {
+async fn a_failed_start_names_the_sink_and_its_position() {
     let (upstream, dir) = (echo().await, TempDir::new());
     for (sink, expected) in [
         (

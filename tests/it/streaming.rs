@@ -1,4 +1,4 @@
-//! Bodies pass as they come: frame by frame, byte for byte, of any length.
+//! Bodies are forwarded as they arrive: frame by frame, byte for byte, of any length.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -20,7 +20,7 @@ const WATCH: &str = "/api/v1/namespaces/team-a/configmaps?watch=true";
 
 type FrameSender = tokio::sync::mpsc::Sender<Result<Frame<Bytes>, BoxError>>;
 
-/// Returns an upstream whose one answer is sent by the test itself, frame by frame.
+/// Returns an upstream whose only response is sent by the test itself, frame by frame.
 async fn driven(protocols: Protocols) -> (FakeUpstream, Arc<Mutex<Option<FrameSender>>>) {
     let slot = Arc::new(Mutex::new(None));
     let filled = Arc::clone(&slot);
@@ -96,7 +96,7 @@ async fn trailers_pass() {
 }
 
 #[tokio::test]
-async fn a_compressed_answer_passes_untouched() {
+async fn a_compressed_response_is_forwarded_unchanged() {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     std::io::Write::write_all(&mut encoder, &[b'x'; 100_000]).unwrap();
     let compressed = encoder.finish().unwrap();
@@ -115,7 +115,7 @@ async fn a_compressed_answer_passes_untouched() {
 }
 
 #[tokio::test]
-async fn the_request_target_goes_on_byte_for_byte() {
+async fn the_request_target_is_forwarded_byte_for_byte() {
     let targets = [
         "/api/v1//namespaces/../nodes/./a%2Fb%2e%2E?watch=0&x=%zz&&y;z=1&",
         "/api/v1/pods?",
@@ -213,7 +213,7 @@ async fn a_request_that_is_refused_needs_no_body() {
 }
 
 #[tokio::test]
-async fn an_error_that_breaks_off_is_not_taken_for_a_whole_one() {
+async fn an_interrupted_error_response_is_not_complete() {
     for protocols in [Protocols::Http1, Protocols::Http2] {
         let upstream = FakeUpstream::start(protocols, |_| async {
             let (sender, body) = streamed();
@@ -240,7 +240,7 @@ async fn an_error_that_breaks_off_is_not_taken_for_a_whole_one() {
 }
 
 #[tokio::test]
-async fn an_answer_before_the_end_of_the_body_reaches_the_client() {
+async fn a_response_before_the_end_of_the_request_body_reaches_the_client() {
     let upstream = FakeUpstream::start(Protocols::Http2, |_| async {
         let too_large = r#"{"kind":"Status","apiVersion":"v1","code":413}"#;
         Ok(Response::builder().status(413).body(full(too_large))?)
@@ -249,11 +249,11 @@ async fn an_answer_before_the_end_of_the_body_reaches_the_client() {
     let proxy = Builder::new(upstream.addr).start().await;
     for _ in 0..5 {
         let mut connection = Connection::open(proxy.addr, Some("alice")).await.unwrap();
-        // More than the buffers of sockets on the way hold.
+        // More than the buffers of the sockets on the path hold.
         let body = vec![b' '; 4 << 20];
         let request = http1::request("POST", "/api/v1/namespaces", &[], &body);
         let answer = in_time("sending it all, and the answer", async {
-            // A client that gets a broken connection here never reads a response.
+            // A client whose connection is closed here does not read a response.
             connection.send(&request).await?;
             connection.answer("POST").await
         })

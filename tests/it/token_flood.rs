@@ -1,8 +1,8 @@
 //! A flood of different invalid tokens from one address: its cost for the proxy and the API server,
 //! and its effect on other clients.
 //!
-//! `KAP_FLOOD_SECONDS=20 KAP_FLOOD_RATE=10000` make it a measurement, with `KAP_BINARY` naming a
-//! release binary.
+//! With `KAP_FLOOD_SECONDS=20 KAP_FLOOD_RATE=10000`, and `KAP_BINARY` naming a release binary, the
+//! test is a measurement.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::support::{http1, in_time};
 
 const TARGET: &str = "/api/v1/namespaces/team-a/configmaps/one";
 const REVIEWS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
-/// Connections that the flood comes over, and requests that each has under way.
+/// Number of connections of the flood.
 const CONNECTIONS: usize = 100;
 const PIPELINED: usize = 20;
 
@@ -29,7 +29,7 @@ fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-/// Questions at the API server: how many, how many at a time, and the most of those.
+/// Counts TokenReviews at the API server: all, current, and maximum of concurrent ones.
 #[derive(Default)]
 struct Load {
     all: AtomicUsize,
@@ -37,7 +37,7 @@ struct Load {
     most: AtomicUsize,
 }
 
-/// Knows tokens that begin with `good`; takes 5 ms for a response.
+/// Accepts tokens that begin with `good`; takes 5 ms for a response.
 async fn api_server(load: Arc<Load>) -> FakeUpstream {
     FakeUpstream::start(Protocols::Http2, move |request| {
         let load = Arc::clone(&load);
@@ -63,8 +63,8 @@ async fn api_server(load: Arc<Load>) -> FakeUpstream {
     .await
 }
 
-/// Sends `count` requests, each with another token, at most `rate` a second; says how many were
-/// answered with 401 and with 503. They come from an address of their own.
+/// Sends `count` requests with different tokens from one address, at most `rate` per second.
+/// Returns the numbers of 401 and 503 responses.
 async fn flood(addr: SocketAddr, part: usize, count: usize, rate: f64) -> (usize, usize) {
     let mut connection = {
         let stream = client::tls_from("127.0.0.2".parse().unwrap(), addr).await.unwrap();
@@ -95,7 +95,7 @@ async fn flood(addr: SocketAddr, part: usize, count: usize, rate: f64) -> (usize
     (refused, put_off)
 }
 
-/// One request over a connection that stays; how long it took.
+/// Sends one request over an existing connection. Returns how long it took.
 async fn timed(user: &mut SendRequest<Short>, token: &str) -> Duration {
     let start = Instant::now();
     let bearer = format!("Bearer {token}");
@@ -105,7 +105,7 @@ async fn timed(user: &mut SendRequest<Short>, token: &str) -> Duration {
     start.elapsed()
 }
 
-/// Latencies, the shortest first.
+/// Latencies in ascending order.
 struct Times(Vec<Duration>);
 
 impl Times {
@@ -153,9 +153,9 @@ async fn a_flood_of_bad_tokens_costs_little_and_harms_nobody() {
         flooding.spawn(flood(proxy.addr, part, count, rate));
     }
     let during = Times::of(&mut user, "carol-token", count).await;
-    // Its time in the cache is over again and again, so that it must be asked about.
+    // Its cache entry expires repeatedly, so that TokenReviews are sent.
     let asked_during = Times::of(&mut user, "good-known", count).await;
-    // From the flood's own address: a token that was good before, and from another one that is new.
+    // From the flood's address: a token that was valid before; from another address: a new one.
     let beside = client::tls_from("127.0.0.2".parse().unwrap(), proxy.addr).await.unwrap();
     let mut beside = http1::Connection::over(beside);
     let lines = ["Authorization: Bearer good-known"];
@@ -183,9 +183,9 @@ async fn a_flood_of_bad_tokens_costs_little_and_harms_nobody() {
     during.print("a user, during");
     asked_before.print("a user who is asked about, before");
     asked_during.print("a user who is asked about, during");
-    // Those of the flood's address, and of two users.
+    // TokenReviews of the flood's address, and of two users.
     assert!(most <= 48 + 4, "{most} questions at a time");
-    // What the source has at first, each second's, those under way, and the users'.
+    // The initial budget, that of each second, those in flight, and those of the users.
     let allowed = 1000 + 110 * (took.as_secs() as usize + 1) + 64 + 4 * count;
     assert!(asked <= allowed, "{asked} questions, but {allowed} are allowed");
     assert!(grown < 48 << 20, "{grown} bytes more");

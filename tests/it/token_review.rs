@@ -18,7 +18,7 @@ use crate::support::wait_for;
 const TARGET: &str = "/api/v1/namespaces/team-a/configmaps/one";
 const REVIEWS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 
-/// Knows the tokens `jane`, `old` (refused with a reason) and `deploy` (other audiences); takes
+/// Accepts the tokens `jane`, `old` (rejected with a reason) and `deploy` (other audiences); takes
 /// `time` for a response.
 async fn reviewing(time: Duration) -> FakeUpstream {
     FakeUpstream::start(Protocols::Http2, move |request| async move {
@@ -61,13 +61,13 @@ async fn get(proxy: &Proxy, token: &str, id: &str) -> u16 {
     http1::get(proxy.addr, None, TARGET, &lines).await.unwrap().head.status
 }
 
-/// How often the API server was asked.
+/// Returns the number of TokenReviews that the API server received.
 fn reviews(upstream: &FakeUpstream) -> usize {
     upstream.seen().iter().filter(|seen| seen.target == REVIEWS).count()
 }
 
 #[tokio::test]
-async fn the_api_server_says_whose_a_token_is() {
+async fn tokens_are_authenticated_with_token_reviews() {
     for identity in ["request-header", "impersonate"] {
         let upstream = reviewing(Duration::ZERO).await;
         let proxy = proxy(&upstream, identity).await;
@@ -96,7 +96,7 @@ async fn the_api_server_says_whose_a_token_is() {
 }
 
 #[tokio::test]
-async fn answers_are_remembered_and_asked_for_once() {
+async fn results_are_cached_and_concurrent_requests_share_a_review() {
     let upstream = reviewing(Duration::from_millis(300)).await;
     let proxy = Arc::new(proxy(&upstream, "request-header").await);
     let mut sending = JoinSet::new();
@@ -115,7 +115,7 @@ async fn answers_are_remembered_and_asked_for_once() {
 }
 
 #[tokio::test]
-async fn nothing_is_remembered_for_no_time() {
+async fn a_ttl_of_zero_disables_the_cache() {
     let upstream = reviewing(Duration::ZERO).await;
     let proxy = Builder::new(upstream.addr)
         .flag("--authentication-token-review")
@@ -132,7 +132,7 @@ async fn nothing_is_remembered_for_no_time() {
 }
 
 #[tokio::test]
-async fn an_api_server_that_cannot_be_asked_is_no_refusal() {
+async fn an_unreachable_api_server_is_not_a_denial() {
     let upstream = reviewing(Duration::ZERO).await;
     let proxy = proxy(&upstream, "request-header").await;
     assert_eq!(get(&proxy, "jane", "before").await, 200);
@@ -142,7 +142,7 @@ async fn an_api_server_that_cannot_be_asked_is_no_refusal() {
     let events = proxy.audit_log().wait("down", 1).await;
     assert_eq!((events[0].code(), events[0].stage()), (503, "ResponseStarted"));
     assert_eq!(events[0].text("/user/username"), "");
-    // Whoever refuses to answer has not refused the token.
+    // A denied review does not mean that the token is invalid.
     let forbidding =
         FakeUpstream::start_on(addr, Protocols::Http2, |_| async { json(403, "{}") }).await;
     assert_eq!(get(&proxy, "tom", "forbidden").await, 503);
@@ -151,9 +151,9 @@ async fn an_api_server_that_cannot_be_asked_is_no_refusal() {
     assert_eq!(reviews(&forbidding), 1, "failures are not cached, and sent once");
 }
 
-/// What is to be asked again is, as kube-apiserver does it; what stands is not.
+/// The same responses are retried as in kube-apiserver.
 #[tokio::test]
-async fn questions_are_asked_again_where_that_may_help() {
+async fn token_reviews_are_retried_like_in_kube_apiserver() {
     let tries = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&tries);
     let upstream = FakeUpstream::start(Protocols::Http2, move |request| {
@@ -209,9 +209,10 @@ async fn questions_are_asked_again_where_that_may_help() {
     }
 }
 
-/// kube-apiserver's flags: another server is asked, at exactly its URL, and in its version.
+/// kube-apiserver's flags: TokenReviews are sent to another server, to exactly its URL, in its
+/// version.
 #[tokio::test]
-async fn a_webhook_is_asked_instead_of_the_api_server() {
+async fn token_reviews_are_sent_to_a_webhook_instead_of_the_api_server() {
     let webhook = FakeUpstream::start(Protocols::Http1, |request| async {
         let path = request.uri().path().to_owned();
         let body = request.into_body().collect().await?.to_bytes();

@@ -23,7 +23,7 @@ const WEBSOCKET: [&str; 4] = [
 const SPDY: [&str; 3] =
     ["Upgrade: SPDY/3.1", "X-Stream-Protocol-Version: v4.channel.k8s.io", "Content-Length: 0"];
 
-/// Agrees to every upgrade, greets, and gives back what it gets until the other side has ended.
+/// Accepts every upgrade, sends a greeting, and echoes what it receives until the peer has ended.
 async fn echo(mut request: Request<Incoming>) -> Answered {
     let upgrade = request.headers().get("upgrade").ok_or("no upgrade")?.clone();
     tokio::spawn(async move {
@@ -52,7 +52,7 @@ async fn upgraded(proxy: &Proxy, method: &str, id: &str, lines: &[&str]) -> Conn
     connection
 }
 
-/// Bytes without a short period, so that a lost or doubled piece is noticed.
+/// Returns bytes without a short period, so that a lost or repeated piece is detected.
 fn content(size: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut bytes = Vec::with_capacity(size + 8);
@@ -92,7 +92,7 @@ async fn echo_10_mb(protocols: Protocols, method: &str, lines: &[&str]) {
     let (stream, early) = connection.into_stream();
     let (reader, writer) = tokio::io::split(stream);
     let sending = tokio::spawn(send_and_end(writer, content(SIZE)));
-    // The client has said all; what comes back must still arrive whole.
+    // The client has sent everything; the echo must still arrive completely.
     let echoed = [early, in_time("the echo", read_all(reader)).await].concat();
     sending.await.unwrap();
     assert_eq!(echoed.len(), SIZE);
@@ -124,7 +124,7 @@ async fn an_upstream_without_http2_upgrades_too() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_ends_the_record() {
+async fn a_disconnecting_client_ends_the_record() {
     let upstream = FakeUpstream::start(Protocols::Http2, echo).await;
     let proxy = Builder::new(upstream.addr).start().await;
     let mut log = proxy.audit_log();
@@ -136,7 +136,7 @@ async fn a_client_that_goes_ends_the_record() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_goes_ends_the_clients_connection() {
+async fn a_disconnecting_upstream_ends_the_clients_connection() {
     let upstream = FakeUpstream::start(Protocols::Http2, |mut request| async move {
         tokio::spawn(async move {
             let upgraded = hyper::upgrade::on(&mut request).await.unwrap();
@@ -158,7 +158,7 @@ async fn an_upstream_that_goes_ends_the_clients_connection() {
 
 /// CVE-2018-1002105: after a refused upgrade nothing of that connection may reach the API server.
 #[tokio::test]
-async fn nothing_follows_a_refused_upgrade() {
+async fn nothing_is_forwarded_after_a_rejected_upgrade() {
     for lines in [WEBSOCKET.as_slice(), SPDY.as_slice()] {
         let upstream = FakeUpstream::start(Protocols::Http1, |_| async { json(403, "{}") }).await;
         let proxy = Builder::new(upstream.addr).start().await;
@@ -169,7 +169,7 @@ async fn nothing_follows_a_refused_upgrade() {
         connection.send(&[first, second].concat()).await.unwrap();
         let answer = in_time("the refusal", connection.answer("GET")).await.unwrap();
         assert_eq!(answer.head.status, 403);
-        // Whatever comes then, the connection must end without the second request going on.
+        // Whatever happens, the connection must be closed without forwarding the second request.
         let _ = connection.send(b"GET /smuggled-later HTTP/1.1\r\nHost: a\r\n\r\n").await;
         let _ =
             tokio::time::timeout(std::time::Duration::from_secs(2), connection.read_to_end()).await;
@@ -193,10 +193,10 @@ async fn an_upgrade_needs_an_identity_as_any_request() {
     assert!(upstream.seen().is_empty());
 }
 
-/// A tunnel of HTTP/2 would let the client write every header of its requests itself, on a
+/// With a tunneled HTTP/2 connection, the client could set all headers of its requests itself, on a
 /// connection that the API server trusts.
 #[tokio::test]
-async fn no_tunnel_of_another_http_is_opened() {
+async fn upgrades_to_other_http_versions_are_rejected() {
     for protocol in ["h2c", "H2C", "HTTP/2.0", "http/1.1", "websocket, h2c", "TLS/1.2"] {
         let upstream = FakeUpstream::start(Protocols::Http2, echo).await;
         let proxy = Builder::new(upstream.addr).start().await;
@@ -214,7 +214,7 @@ async fn no_tunnel_of_another_http_is_opened() {
 }
 
 #[tokio::test]
-async fn an_upgrade_that_cannot_be_forwarded_is_on_record() {
+async fn an_upgrade_that_cannot_be_forwarded_is_recorded() {
     let upstream = FakeUpstream::start(Protocols::Http2, echo).await;
     let proxy = Builder::new(upstream.addr).start().await;
     upstream.stop().await;
@@ -227,7 +227,7 @@ async fn an_upgrade_that_cannot_be_forwarded_is_on_record() {
 }
 
 #[tokio::test]
-async fn sigterm_ends_upgraded_connections_on_record() {
+async fn sigterm_ends_and_records_upgraded_connections() {
     let upstream = FakeUpstream::start(Protocols::Http2, echo).await;
     let mut proxy = Builder::new(upstream.addr).start().await;
     let mut connection = upgraded(&proxy, "GET", "term", &WEBSOCKET).await;
@@ -258,9 +258,9 @@ async fn an_upgrade_carries_only_the_stamped_identity() {
     assert_eq!(seen.all(extra).len(), 1);
 }
 
-/// Browsers cannot set `Authorization`, and bring their token as a subprotocol.
+/// Browsers cannot set `Authorization`, and send their token as a subprotocol.
 #[tokio::test]
-async fn a_token_may_come_as_websocket_subprotocol_and_goes_no_farther() {
+async fn a_token_in_a_websocket_subprotocol_is_accepted_and_not_forwarded() {
     let upstream = FakeUpstream::start(Protocols::Http2, echo).await;
     let proxy = Builder::new(upstream.addr).start().await;
     let token = "base64url.bearer.authorization.k8s.io.Y2Fyb2wtdG9rZW4";

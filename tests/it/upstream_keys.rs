@@ -1,4 +1,4 @@
-//! ServiceAccount tokens verified by the keys that the API server publishes itself.
+//! ServiceAccount tokens verified with the keys that the API server publishes.
 
 use std::sync::{Arc, Mutex};
 
@@ -13,7 +13,7 @@ const ISSUER: &str = "https://kubernetes.default.svc";
 const TARGET: &str = "/api/v1/namespaces/team-a/configmaps/one";
 const KEYS: &str = "/openid/v1/jwks";
 
-/// What the API server publishes: its issuer and keys; `None` for a refusal.
+/// The issuer and keys that the API server publishes; `None` if it denies access.
 type Published = Arc<Mutex<Option<(&'static str, Vec<Value>)>>>;
 
 async fn api_server(addr: &str, published: Published) -> FakeUpstream {
@@ -24,7 +24,7 @@ async fn api_server(addr: &str, published: Published) -> FakeUpstream {
             match (path, published) {
                 ("/.well-known/openid-configuration" | KEYS, None) => json(403, "{}"),
                 ("/.well-known/openid-configuration", Some((issuer, _))) => {
-                    // What is published for others is another address altogether.
+                    // The published public address is another one.
                     let jwks_uri = "https://oidc.cloud.example/keys";
                     json(200, json!({"issuer": issuer, "jwks_uri": jwks_uri}).to_string())
                 }
@@ -69,7 +69,7 @@ async fn known(proxy: &Proxy) {
 }
 
 #[tokio::test]
-async fn issuer_and_keys_are_the_api_servers() {
+async fn issuer_and_keys_come_from_the_api_server() {
     let (old, new) = (Signer::ec(), Signer::ec());
     let published = Published::new(Mutex::new(Some((ISSUER, vec![old.web_key("old")]))));
     let upstream = api_server("127.0.0.1:0", Arc::clone(&published)).await;
@@ -89,7 +89,7 @@ async fn issuer_and_keys_are_the_api_servers() {
     }
     assert_eq!(fetches(&upstream), 1);
 
-    // A new key is fetched when a token names it, and not once for each that names an unknown one.
+    // A new key is fetched when a token names it, but not for each token with an unknown key.
     *published.lock().unwrap() = Some((ISSUER, vec![old.web_key("old"), new.web_key("new")]));
     assert_eq!(get(&proxy, &token(&new, "new", json!({"jti": "k"})), "new").await, 200);
     for index in 0..30 {
@@ -118,14 +118,14 @@ async fn neither_the_start_nor_known_keys_need_the_api_server() {
     known(&proxy).await;
     assert_eq!(get(&proxy, &given("b"), "up").await, 200);
     up.stop().await;
-    // The token is good, and now it is the API server behind that is missing.
+    // The token is valid, but the API server cannot be reached.
     assert_eq!(get(&proxy, &given("c"), "down").await, 503);
     let event = &proxy.audit_log().wait_end("down").await[0];
     assert_eq!(event.text("/user/username"), "system:serviceaccount:team-a:app");
 }
 
 #[tokio::test]
-async fn a_refusal_says_which_right_is_missing() {
+async fn a_denial_names_the_missing_permission() {
     let published = Published::default();
     let upstream = api_server("127.0.0.1:0", published).await;
     let proxy = proxy(upstream.addr, &[]).await;

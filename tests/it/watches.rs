@@ -1,4 +1,4 @@
-//! What a thousand idle watches cost.
+//! The memory cost of a thousand idle watches.
 
 use std::sync::{Arc, Mutex};
 
@@ -24,7 +24,7 @@ async fn a_thousand_idle_watches() {
     })
     .await;
     let mut proxy = Builder::new(upstream.addr).start().await;
-    // The first watch pays for buffers that all share.
+    // The first watch allocates buffers that all watches share.
     let mut first = client::http2::<Short>(proxy.addr, Some("alice")).await.unwrap();
     let mut bodies = vec![watch(&mut first, usize::MAX).await];
     let before = proxy.process.resident();
@@ -47,7 +47,7 @@ async fn a_thousand_idle_watches() {
     println!("{each} bytes per watch");
     assert!(each < 64 << 10, "{each} bytes per watch");
 
-    // They still live, and end with the proxy, each on record.
+    // They are still open; they end with the proxy, and each has its last event.
     assert_eq!(proxy.stop().await.code(), Some(0));
     let mut log = proxy.audit_log();
     let ends = log.events().iter().filter(|event| event.is_end()).count();

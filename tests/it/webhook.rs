@@ -1,4 +1,5 @@
-//! Events sent to a receiver: in lists, again if it fails, and from the disk if it is down.
+//! Events are sent to a webhook endpoint: in lists, with retries, and from the spool after an
+//! outage.
 
 use std::io::Read;
 use std::net::SocketAddr;
@@ -16,7 +17,7 @@ use crate::support::{TempDir, audit_log, corpus, http1, wait_for};
 
 pub const SPOOL: &str = "kube_audit_proxy_spool_bytes{backend=\"webhook\"}";
 
-/// What the receiver has taken.
+/// The lists that the endpoint has accepted.
 pub type Taken = Arc<Mutex<Vec<Value>>>;
 
 /// Returns the list in a request's body.
@@ -32,13 +33,13 @@ async fn list(request: Request<Incoming>) -> Option<Value> {
     serde_json::from_slice(&text).ok()
 }
 
-/// Where a receiver is, for `--audit-webhook-config-file`.
+/// Writes a kubeconfig with this endpoint for `--audit-webhook-config-file`.
 pub fn kubeconfig(dir: &TempDir, receiver: SocketAddr) -> String {
     let text = receiver_of(receiver);
     format!("--audit-webhook-config-file={}", dir.write("webhook.conf", &text).display())
 }
 
-/// Returns a kubeconfig of a receiver.
+/// Returns a kubeconfig with this endpoint.
 pub fn receiver_of(receiver: SocketAddr) -> String {
     let pki = |name: &str| corpus::pki(name).display().to_string();
     format!(
@@ -57,7 +58,7 @@ async fn upstream() -> FakeUpstream {
     FakeUpstream::start(Protocols::Http2, |_| async { json(200, "{}") }).await
 }
 
-/// Returns a receiver that takes everything.
+/// Returns an endpoint that accepts everything.
 pub fn taker(taken: &Taken) -> impl Fn(Request<Incoming>) -> TakerFuture + Send + Sync + 'static {
     let taken = Arc::clone(taken);
     move |request| {
@@ -79,7 +80,7 @@ async fn get(proxy: &Proxy, id: &str) -> u16 {
     answer.unwrap().head.status
 }
 
-/// How often each of the requests `prefix-0`… has arrived, both events of it.
+/// Returns how often each of the requests `prefix-0`… has arrived with both events.
 pub fn arrived(taken: &Taken, prefix: &str, count: usize) -> Vec<usize> {
     let mut seen = vec![0; count];
     for list in taken.lock().unwrap().iter() {
@@ -93,7 +94,7 @@ pub fn arrived(taken: &Taken, prefix: &str, count: usize) -> Vec<usize> {
 }
 
 #[tokio::test]
-async fn lists_are_kube_apiservers_and_the_log_has_the_same_events() {
+async fn webhook_lists_are_like_kube_apiservers_and_contain_the_logged_events() {
     for compress in [false, true] {
         let (upstream, taken, dir) = (upstream().await, Taken::default(), TempDir::new());
         let receiver = FakeUpstream::start(Protocols::Http1, taker(&taken)).await;
@@ -129,12 +130,12 @@ async fn lists_are_kube_apiservers_and_the_log_has_the_same_events() {
 }
 
 #[tokio::test]
-async fn a_receiver_that_fails_gets_everything_in_the_end() {
+async fn a_webhook_endpoint_that_fails_eventually_receives_everything() {
     let (upstream, taken, dir) = (upstream().await, Taken::default(), TempDir::new());
     let (asked, take) = (AtomicUsize::new(0), taker(&taken));
     let receiver = FakeUpstream::start(Protocols::Http1, move |request| {
         let number = asked.fetch_add(1, Ordering::Relaxed);
-        // Four times: not even a batch that gets all of them has to be given up.
+        // Four times, so that no batch fails all of its attempts.
         let taking = (number >= 4).then(|| take(request));
         async move {
             match (taking, number) {
@@ -145,7 +146,7 @@ async fn a_receiver_that_fails_gets_everything_in_the_end() {
                     answer.headers_mut().insert("retry-after", "1".parse().unwrap());
                     Ok(answer)
                 }
-                // The connection is closed in the middle.
+                // The connection is closed before the response.
                 (None, _) => Err("as the test wants it".into()),
             }
         }
@@ -167,7 +168,7 @@ async fn a_receiver_that_fails_gets_everything_in_the_end() {
 }
 
 #[tokio::test]
-async fn what_a_receiver_never_takes_is_lost_and_counted() {
+async fn events_that_the_endpoint_never_accepts_are_lost_and_counted() {
     let (upstream, dir) = (upstream().await, TempDir::new());
     let receiver = FakeUpstream::start(Protocols::Http1, |_| async { json(400, "") }).await;
     let proxy = Builder::new(upstream.addr)
@@ -186,7 +187,7 @@ async fn what_a_receiver_never_takes_is_lost_and_counted() {
 }
 
 #[tokio::test]
-async fn a_strict_webhook_refuses_what_it_cannot_send() {
+async fn a_strict_webhook_rejects_requests_whose_events_it_cannot_send() {
     let (upstream, dir) = (upstream().await, TempDir::new());
     let receiver = FakeUpstream::start(Protocols::Http1, |_| async { json(500, "") }).await;
     let builder = Builder::new(upstream.addr)
@@ -197,7 +198,7 @@ async fn a_strict_webhook_refuses_what_it_cannot_send() {
     assert_eq!(get(&proxy, "refused").await, 500);
     assert!(upstream.seen().is_empty());
     assert_eq!(proxy.metric("apiserver_audit_requests_rejected_total").await, 1);
-    // The log has taken the event before; it is not the one that refuses.
+    // The log has accepted the event before; the webhook causes the rejection.
     assert_eq!(proxy.audit_log().of("refused").len(), 1);
 }
 
@@ -228,7 +229,7 @@ async fn a_spool_loses_nothing_though_receiver_and_proxy_are_down() {
         });
         counts.sum::<usize>()
     };
-    // One that is killed, and one that ends in order.
+    // One process that is killed, and one that shuts down gracefully.
     let mut killed = start().await;
     for number in 0..EACH {
         assert_eq!(get(&killed, &format!("spool-{number}")).await, 200);
@@ -249,7 +250,7 @@ async fn a_spool_loses_nothing_though_receiver_and_proxy_are_down() {
     wait_for("the spool is empty", || (files() == 0).then_some(())).await;
     let arrived = arrived(&taken, "spool-", 2 * EACH);
     assert!(arrived.iter().all(|&count| count == 2), "{arrived:?}");
-    // The last batch is forgotten just after its file.
+    // The last batch is removed from the state just after its file.
     let started = std::time::Instant::now();
     while proxy.metric(SPOOL).await > 0 {
         assert!(started.elapsed().as_secs() < 20);
@@ -264,7 +265,7 @@ async fn a_spool_loses_nothing_though_receiver_and_proxy_are_down() {
 }
 
 #[tokio::test]
-async fn a_spool_that_is_full_loses_the_newest_counts_them_and_delays_nobody() {
+async fn a_full_spool_drops_and_counts_the_newest_and_delays_no_request() {
     let (upstream, dir) = (upstream().await, TempDir::new());
     let down = "127.0.0.1:1".parse().unwrap();
     let mut proxy = Builder::new(upstream.addr)
@@ -301,7 +302,7 @@ async fn a_spool_that_is_full_loses_the_newest_counts_them_and_delays_nobody() {
 }
 
 #[tokio::test]
-async fn a_receiver_without_a_ca_is_judged_by_the_systems() {
+async fn a_webhook_endpoint_without_a_ca_is_verified_with_the_systems_cas() {
     let (upstream, taken, dir) = (upstream().await, Taken::default(), TempDir::new());
     let receiver = FakeUpstream::start(Protocols::Http1, taker(&taken)).await;
     let config = receiver_of(receiver.addr);
@@ -328,7 +329,7 @@ async fn a_receiver_without_a_ca_is_judged_by_the_systems() {
 }
 
 #[tokio::test]
-async fn a_wrong_configuration_is_told_by_the_flag_that_names_it() {
+async fn an_invalid_kubeconfig_error_names_the_flag() {
     let (upstream, dir) = (upstream().await, TempDir::new());
     for (text, expected) in [
         (None, "the webhook's kubeconfig: cannot read"),

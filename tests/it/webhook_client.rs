@@ -1,4 +1,4 @@
-//! How the endpoint is reached, and what its responses do.
+//! Connections to the webhook endpoint, and the effects of its responses.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -38,7 +38,7 @@ fn quick(upstream: &FakeUpstream, config: &str) -> Builder {
 }
 
 #[tokio::test]
-async fn http2_is_spoken_where_it_is_offered() {
+async fn http2_is_used_if_offered() {
     let (upstream, taken, dir) = (upstream().await, Taken::default(), TempDir::new());
     let receiver = FakeUpstream::start(Protocols::Http2, taker(&taken)).await;
     let mut proxy = quick(&upstream, &kubeconfig(&dir, receiver.addr)).start().await;
@@ -85,7 +85,7 @@ async fn a_client_certificate_that_is_replaced_is_presented() {
     assert_eq!(proxy.metric(WEBHOOK).await, 0);
 }
 
-/// What a proxy in between has seen of each connection, up to where bytes are only passed on.
+/// What an HTTP or SOCKS proxy has received on each connection, before it relays bytes.
 pub type Heard = Arc<Mutex<Vec<Vec<u8>>>>;
 
 /// Returns a proxy for `CONNECT`, optionally over TLS, that requires a password.
@@ -246,7 +246,7 @@ async fn a_response_without_end_is_not_read() {
 }
 
 #[tokio::test]
-async fn a_permanent_redirect_is_an_error_that_says_so() {
+async fn a_permanent_redirect_is_reported_as_an_error() {
     let (upstream, dir) = (upstream().await, TempDir::new());
     let receiver = FakeUpstream::start(Protocols::Http1, |_| async {
         let mut response = json(308, "")?;
@@ -297,7 +297,8 @@ async fn a_list_that_is_too_large_is_halved_without_a_spool_too() {
     assert!(proxy.stop().await.success());
     assert_eq!(arrived(&taken, "halved-", COUNT), [2, 2, 2, 2, 2, 0, 2, 2]);
     let said = proxy.process.stderr();
-    let expected = "Error in audit plugin 'webhook' affecting 2 audit events: it responded 413";
+    let expected =
+        "Error in audit plugin 'webhook' affecting 2 audit events: it responded with 413";
     assert!(said.contains(expected), "{said}");
 }
 
@@ -363,12 +364,12 @@ async fn the_losses_of_a_burst_are_logged_completely_while_it_runs() {
     assert_eq!(proxy.metric(healthy).await, 0);
     // No request waits for it: it is a condition, and the proxy stays ready.
     let (code, text) = client::admin(proxy.admin, "/readyz?verbose").await.unwrap();
-    let line = "[-]audit-webhook failed: the webhook does not accept events: it responded 500";
+    let line = "[-]audit-webhook failed: the webhook does not accept events: it responded with 500";
     assert!(code == 200 && text.contains(line) && text.contains("(ignored: batch mode"), "{text}");
 }
 
 #[tokio::test]
-async fn a_blocking_webhook_that_hangs_is_told_by_readyz_within_its_timeout() {
+async fn readyz_reports_a_hanging_blocking_webhook_within_its_timeout() {
     for mode in ["blocking", "blocking-strict"] {
         let (upstream, taken, dir) = (upstream().await, Taken::default(), TempDir::new());
         let hangs = Arc::new(AtomicBool::new(false));

@@ -1,4 +1,5 @@
-//! A receiver that is down for a while, and one that is too slow: what it costs, and whom.
+//! A webhook endpoint that is down for a while, and one that is too slow: the effects on events and
+//! requests.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,7 +26,7 @@ async fn upstream() -> FakeUpstream {
     FakeUpstream::start(Protocols::Http2, |_| async { json(200, "{}") }).await
 }
 
-/// Sends the requests `load-NUMBER`; gives how long the slowest took.
+/// Sends the requests `load-NUMBER`. Returns how long the slowest took.
 async fn load(proxy: &Proxy, numbers: std::ops::Range<usize>, padding: usize) -> Duration {
     let sender = client::http2::<Short>(proxy.addr, Some("alice")).await.unwrap();
     let target = format!("/api/v1/pods?padding={}", "p".repeat(padding));
@@ -57,9 +58,9 @@ async fn until(proxy: &Proxy, name: &str, value: u64) {
     }
 }
 
-/// The minute is as many attempts as fit into it, here with a first wait of 20 ms instead of 10 s.
+/// The outage lasts for many attempts; the initial backoff is 20 ms here instead of 10 s.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_receiver_that_comes_back_gets_everything_out_of_the_spool() {
+async fn a_recovered_webhook_endpoint_receives_everything_from_the_spool() {
     const EACH: usize = 150;
     let (upstream, taken, dir) = (upstream().await, Taken::default(), TempDir::new());
     let receiver = FakeUpstream::start(Protocols::Http1, taker(&taken)).await;
@@ -79,7 +80,7 @@ async fn a_receiver_that_comes_back_gets_everything_out_of_the_spool() {
     let longest = load(&proxy, EACH..2 * EACH, 0).await;
     assert!(longest < DELAYED, "{longest:?}");
     until(&proxy, HEALTHY, 0).await;
-    // More attempts have failed than a batch gets that has no spool.
+    // More attempts have failed than a batch gets without a spool.
     let failures = "kube_audit_proxy_delivery_failures_total{backend=\"webhook\"}";
     while proxy.metric(failures).await < 6 {
         assert!(down.elapsed() < DEADLINE, "it is not tried again");
@@ -97,7 +98,8 @@ async fn a_receiver_that_comes_back_gets_everything_out_of_the_spool() {
     let (requests, events) = (3 * EACH, arrived.iter().sum());
     Tally { requests, events, refused: 0, lost }.print("receiver down and back, spool");
     println!("  {spooled} bytes in the spool, slowest request {longest:?}");
-    // A batch whose answer the end of the receiver has cut off is sent again: never less than once.
+    // A batch whose response was interrupted by the end of the endpoint is sent again: at least
+    // once.
     assert!(arrived.iter().all(|&count| count >= 2), "{arrived:?}");
     assert_eq!(lost, 0);
     assert_eq!(audit_log::lines(&proxy.log).len(), 2 * requests, "the log has them all");
@@ -123,7 +125,7 @@ fn watch_memory(proxy: &Proxy) -> (Arc<AtomicBool>, std::thread::JoinHandle<u64>
 async fn a_receiver_that_is_slow_costs_no_memory_and_delays_nobody() {
     const REQUESTS: usize = 2_000;
     const PADDING: usize = 2_500;
-    /// Events that may wait: 400 in the queue, 16 batches of 10 under way.
+    /// Maximum size of waiting events: 400 in the queue, 16 batches of 10 in flight.
     const WAITING: u64 = 560 * 3_500;
     let (upstream, taken, dir) = (upstream().await, Taken::default(), TempDir::new());
     let take = taker(&taken);
@@ -144,7 +146,7 @@ async fn a_receiver_that_is_slow_costs_no_memory_and_delays_nobody() {
         .flag("--audit-webhook-batch-throttle-enable=false")
         .start()
         .await;
-    // Until all that may wait waits: what comes then displaces nothing, and is lost.
+    // Until the queue is full: later events are lost and do not evict earlier ones.
     load(&proxy, 0..REQUESTS, PADDING).await;
     assert!(proxy.metric(BUFFERED).await > 0, "it is too slow");
     let before = proxy.process.resident();

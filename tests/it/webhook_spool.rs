@@ -1,4 +1,4 @@
-//! A spool whose disk fails, whose files are damaged, or that two proxies want.
+//! A spool whose disk fails, whose files are damaged, or that two proxies try to use.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -160,7 +160,7 @@ async fn a_spool_has_one_owner_however_its_path_is_spelled() {
     assert!(next.stop().await.success());
 }
 
-/// Fills a spool with requests of this number; gives its batches.
+/// Fills a spool with events of `count` requests. Returns its batches.
 async fn filled(upstream: &FakeUpstream, config: &str, spool: &Path, count: usize) -> Vec<PathBuf> {
     let mut proxy = spooling(upstream, config, spool).start().await;
     load(&mut connect(&proxy).await, 0..count).await;
@@ -184,16 +184,16 @@ async fn a_flipped_bit_is_set_aside_and_counted_and_files_of_earlier_versions_ar
     };
     let damaged = events(&batches[1]);
     let mut content = std::fs::read(&batches[1]).unwrap();
-    // A digit of an ID: it is still valid JSON.
+    // Changes a digit of an ID, so that the batch is still valid JSON.
     let at = content.windows(6).position(|bytes| bytes == b"spool-").unwrap() + 6;
     content[at] ^= 1;
     std::fs::write(&batches[1], &content).unwrap();
-    // The name that an earlier version gave.
+    // A name of an earlier version.
     let name = batches[2].file_name().unwrap().to_str().unwrap();
     let (number, rest) = name.split_once('.').unwrap();
     let old = format!("{number}-{}", rest.split_once('-').unwrap().1);
     std::fs::rename(&batches[2], spool.join(old)).unwrap();
-    // Things that only have the name of a batch.
+    // Entries that only have the name of a batch.
     std::fs::create_dir(spool.join("00000000000000000900-5.json")).unwrap();
     std::fs::write(spool.join("00000000000000000901-5.json"), "not a list").unwrap();
     let pipe = spool.join("00000000000000000902-5.json");
@@ -213,13 +213,13 @@ async fn a_flipped_bit_is_set_aside_and_counted_and_files_of_earlier_versions_ar
     assert_eq!(rejected.len(), 1);
     assert_eq!(std::fs::read(&rejected[0]).unwrap(), content);
     assert!(proxy.stop().await.success());
-    proxy.process.logs("its checksum is not right").await;
+    proxy.process.logs("its checksum does not match").await;
     let said = proxy.process.stderr();
     assert_eq!(said.matches("00000000000000000900-5.json").count(), 1, "{said}");
     assert_eq!(said.matches("00000000000000000901-5.json").count(), 1, "{said}");
     assert!(spool.join("00000000000000000901-5.json").exists(), "it is not ours");
 
-    // It is known at the next start.
+    // It is listed at the next start.
     let mut proxy = spooling(&upstream, &config, &spool).start().await;
     assert_eq!(proxy.metric(REJECTED_FILES).await, 1);
     assert!(proxy.stop().await.success());
@@ -235,7 +235,7 @@ async fn a_list_that_is_too_large_is_halved_and_only_what_is_too_large_alone_is_
     let config = kubeconfig(&dir, addr);
     let batches = filled(&upstream, &config, &spool, COUNT).await;
     let before = batches.len();
-    // Two events and no more; the one of spool-7 is refused alone, too.
+    // Accepts at most two events; that of spool-7 is rejected even alone.
     let take = taken.clone();
     let _receiver = FakeUpstream::start_on(addr, Protocols::Http1, move |request| {
         let take = take.clone();
@@ -267,7 +267,7 @@ async fn a_list_that_is_too_large_is_halved_and_only_what_is_too_large_alone_is_
 }
 
 #[tokio::test]
-async fn what_is_set_aside_takes_half_of_the_spool_and_is_never_overwritten() {
+async fn rejected_batches_take_half_of_the_spool_and_are_never_overwritten() {
     let (upstream, dir) = (upstream().await, TempDir::new());
     let receiver = FakeUpstream::start(Protocols::Http1, |_| async { json(413, "") }).await;
     let spool = dir.path("spool");

@@ -32,6 +32,18 @@ if is_wanted tansu; then
     rm -rf "$scratch"
 fi
 
+# Rotel: an OpenTelemetry collector, Apache-2.0.
+if is_wanted rotel; then
+    scratch=$(mktemp -d)
+    trap 'rm -rf "$scratch"' EXIT
+    if unpack rotel==0.0.1a15 "$scratch"; then
+        install -m 0755 "$scratch/rotel/rotel-agent" "$servers/rotel"
+    else
+        echo "rotel (OpenTelemetry collector) is not installed: PyPI has no package for this machine, or cannot be reached" >&2
+    fi
+    rm -rf "$scratch"
+fi
+
 # SeaweedFS: an S3 server, Apache-2.0.
 if is_wanted weed; then
     scratch=$(mktemp -d)

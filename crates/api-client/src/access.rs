@@ -140,7 +140,7 @@ impl Probe {
 
 /// The access that a server is known to deny.
 #[derive(Default)]
-struct Known {
+struct KnownDenial {
     /// Whether there is any; looked at before the lock is taken.
     is_denied: AtomicBool,
     state: Mutex<State>,
@@ -156,7 +156,7 @@ struct State {
 static WARNINGS: [LogLimit; Access::ALL.len()] =
     [const { LogLimit::new(WARNING_INTERVAL) }; Access::ALL.len()];
 
-impl Known {
+impl KnownDenial {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -219,7 +219,7 @@ fn warn(upstream: &str, access: Access, denial: Denial) {
 #[derive(Clone)]
 pub struct OwnAccess {
     client: ApiClient,
-    known: Arc<Known>,
+    known: Arc<KnownDenial>,
 }
 
 impl OwnAccess {
@@ -314,7 +314,7 @@ impl OwnAccess {
 }
 
 /// Probes what is denied until nothing is, or the client is gone.
-async fn probe_until_granted(client: WeakApiClient, known: Weak<Known>) {
+async fn probe_until_granted(client: WeakApiClient, known: Weak<KnownDenial>) {
     loop {
         tokio::time::sleep(PROBE_INTERVAL).await;
         let (Some(client), Some(known)) = (client.upgrade(), known.upgrade()) else { return };

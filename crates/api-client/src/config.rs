@@ -209,5 +209,5 @@ impl ClientConfig {
 /// Names `field`.
 pub fn parse_server_name(name: &str, field: &str) -> Result<ServerName<'static>, ConfigError> {
     ServerName::try_from(name.to_owned())
-        .map_err(|_| ConfigError::field(field, format!("{name:?} is no DNS name or IP address")))
+        .map_err(|_| ConfigError::field(field, format!("{name:?} is not a DNS name or IP address")))
 }

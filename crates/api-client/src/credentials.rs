@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use base64::Engine;
@@ -12,7 +11,7 @@ use http::HeaderValue;
 use zeroize::Zeroizing;
 
 use crate::error::ConfigError;
-use crate::exec::{ExecCredentials, NoCredential, OwnCredential};
+use crate::exec::{CredentialError, ExecCredentials, OwnCredential};
 
 /// The source of the `Authorization` header of the proxy's own requests.
 #[derive(Debug, Clone)]
@@ -27,8 +26,6 @@ pub enum Credentials {
 pub struct HeaderCredentials {
     header: ArcSwap<HeaderValue>,
     file: Option<PathBuf>,
-    /// Whether the last read of the file failed; a lasting failure is logged once.
-    failing: AtomicBool,
 }
 
 impl std::fmt::Debug for HeaderCredentials {
@@ -68,8 +65,8 @@ impl Credentials {
     }
 
     fn fixed(header: HeaderValue, file: Option<PathBuf>) -> Credentials {
-        let (header, failing) = (ArcSwap::from_pointee(header), AtomicBool::new(false));
-        Credentials::Header(Arc::new(HeaderCredentials { header, file, failing }))
+        let header = ArcSwap::from_pointee(header);
+        Credentials::Header(Arc::new(HeaderCredentials { header, file }))
     }
 
     /// Returns the credential if one is valid now; `None` if the plugin has yet to return it.
@@ -84,7 +81,7 @@ impl Credentials {
     ///
     /// # Errors
     /// If the plugin fails.
-    pub async fn valid(&self) -> Result<OwnCredential, NoCredential> {
+    pub async fn valid(&self) -> Result<OwnCredential, CredentialError> {
         match self {
             Credentials::Header(header) => Ok(header.own()),
             Credentials::Exec(plugin) => plugin.valid().await,
@@ -95,14 +92,6 @@ impl Credentials {
     pub fn header(&self) -> Option<HeaderValue> {
         self.current()?.header
     }
-
-    /// Rereads the token file, if there is one. If it is missing, empty or partially written, the
-    /// last token stays in use.
-    pub fn refresh(&self) {
-        if let Credentials::Header(header) = self {
-            header.refresh();
-        }
-    }
 }
 
 impl HeaderCredentials {
@@ -110,25 +99,27 @@ impl HeaderCredentials {
         OwnCredential { header: Some(HeaderValue::clone(&self.header.load())), generation: None }
     }
 
-    fn refresh(&self) {
-        let Some(path) = &self.file else { return };
+    /// Returns the token file, if there is one.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    /// Rereads the token file, if there is one.
+    ///
+    /// # Errors
+    /// If it is missing, empty or partially written; the last token stays in use.
+    pub(crate) fn refresh(&self) -> Result<(), ConfigError> {
+        let Some(path) = &self.file else { return Ok(()) };
         let field = path.display().to_string();
-        let read = watched_files::regular_file::read_to_string(path).map_err(|source| {
+        let token = watched_files::regular_file::read_to_string(path).map_err(|source| {
             ConfigError::Read { field: field.clone(), path: path.clone(), source }
-        });
-        let token = read.and_then(|token| bearer(&Zeroizing::new(token), &field));
-        let failed_before = self.failing.swap(token.is_err(), Ordering::Relaxed);
-        match token {
-            Ok(header) if header != **self.header.load() => {
-                tracing::info!(file = %field, "upstream token reloaded");
-                self.header.store(header.into());
-            }
-            Ok(_) => {}
-            Err(error) if !failed_before => {
-                tracing::warn!(%error, "upstream token not reloaded, the current one stays active");
-            }
-            Err(_) => {}
+        })?;
+        let header = bearer(&Zeroizing::new(token), &field)?;
+        if header != **self.header.load() {
+            tracing::info!(file = %field, "upstream token reloaded");
+            self.header.store(header.into());
         }
+        Ok(())
     }
 }
 
@@ -162,22 +153,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_file_is_read_again() {
+    fn a_token_file_is_reloaded() {
         let path = std::env::temp_dir().join(format!("kap-token-{}", std::process::id()));
         std::fs::write(&path, "first\n").unwrap();
         let credentials = Credentials::token_file(&path, "--upstream-token-file").unwrap();
+        let Credentials::Header(file) = &credentials else { panic!("{credentials:?}") };
         assert_eq!(credentials.header().unwrap(), "Bearer first");
         assert!(credentials.header().unwrap().is_sensitive());
         std::fs::write(&path, "second").unwrap();
-        credentials.refresh();
+        file.refresh().unwrap();
         assert_eq!(credentials.header().unwrap(), "Bearer second");
         for unusable in ["", "\n", "a\nb"] {
             std::fs::write(&path, unusable).unwrap();
-            credentials.refresh();
+            let error = file.refresh().unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{}: the token ", path.display())), "{error}");
             assert_eq!(credentials.header().unwrap(), "Bearer second");
         }
         std::fs::remove_file(&path).unwrap();
-        credentials.refresh();
+        file.refresh().unwrap_err();
         assert_eq!(credentials.header().unwrap(), "Bearer second");
         assert!(!format!("{credentials:?}").contains("second"));
         let error = Credentials::token_file(&path, "--upstream-token-file").unwrap_err();
@@ -193,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_token_is_not_shown() {
+    fn an_invalid_token_is_not_printed() {
         let error = Credentials::token("se\ncret", "user.token").unwrap_err().to_string();
         assert_eq!(error, "user.token: the token has characters that a header cannot have");
     }

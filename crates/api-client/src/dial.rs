@@ -242,9 +242,9 @@ fn all_failed(addresses: &[SocketAddr], error: Option<(SocketAddr, io::Error)>) 
 fn timed_out(addresses: &[SocketAddr], error: Option<(SocketAddr, io::Error)>) -> io::Error {
     let text = match (addresses, error) {
         ([address], _) => format!("{address} does not respond"),
-        (all, None) => format!("none of {} addresses answers", all.len()),
+        (all, None) => format!("none of {} addresses responds", all.len()),
         (all, Some((address, error))) => {
-            format!("none of {} addresses answers; {address}: {error}", all.len())
+            format!("none of {} addresses responds; {address}: {error}", all.len())
         }
     };
     io::Error::new(io::ErrorKind::TimedOut, text)

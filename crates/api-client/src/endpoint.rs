@@ -61,7 +61,7 @@ impl Endpoint {
         };
         let path = parts.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
         if path.query().is_some() {
-            return Err(wrong("a query has no meaning here"));
+            return Err(wrong("a query is not supported here"));
         }
         let path_prefix = path.path().trim_end_matches('/').to_owned();
         let host_header = HeaderValue::from_str(authority.as_str())
@@ -122,7 +122,7 @@ mod tests {
             ("ftp://a", "the scheme must be https or http"),
             ("https://", "not a URL"),
             ("https://me:hunter2@a", "credentials do not belong in the URL"),
-            ("https://a/?x=1", "a query has no meaning here"),
+            ("https://a/?x=1", "a query is not supported here"),
             ("https://a:99999", ""),
         ] {
             let error = Endpoint::parse(url, "--upstream-server").unwrap_err().to_string();

@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn outside_of_a_pod_it_says_what_to_give() {
+    fn outside_of_a_pod_missing_settings_are_reported() {
         let error = from_service_account("", "", Path::new("/nowhere")).unwrap_err().to_string();
         assert!(error.contains("--kubeconfig or --upstream-server"), "{error}");
     }

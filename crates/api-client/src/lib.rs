@@ -13,6 +13,7 @@
 //! | [`client`] | the HTTP client of control-plane calls |
 //! | [`access`] | whether a server accepts the proxy's credentials |
 //! | [`backoff`], [`token_bucket`], [`log_limit`] | delays between retries, rate limits |
+//! | [`ttl_cache`] | a bounded map whose entries expire |
 //! | [`dial`], [`tunnel`] | TCP connections: several addresses for a name, proxies |
 //!
 //! The crate does not know about audit events or the authentication of clients.
@@ -28,6 +29,7 @@ pub mod endpoint;
 pub mod endpoint_set;
 pub mod error;
 pub mod exec;
+mod files;
 mod in_cluster;
 pub mod kubeconfig;
 pub mod log_limit;
@@ -35,6 +37,7 @@ pub mod risks;
 pub mod target;
 pub mod tls;
 pub mod token_bucket;
+pub mod ttl_cache;
 pub mod tunnel;
 
 pub use client::{ApiClient, ApiRequest, RequestError, RequestErrorKind};
@@ -43,4 +46,5 @@ pub use credentials::Credentials;
 pub use endpoint::Endpoint;
 pub use endpoint_set::EndpointSet;
 pub use error::ConfigError;
+pub use files::FollowedFiles;
 pub use target::Target;

@@ -6,7 +6,7 @@ use crate::config::{ClientConfig, parse_server_name};
 use crate::credentials::Credentials;
 use crate::endpoint::Endpoint;
 use crate::error::ConfigError;
-use crate::exec::{ExecCredentials, NoCredential, OwnCredential};
+use crate::exec::{CredentialError, ExecCredentials, OwnCredential};
 use crate::tls::ClientTls;
 use crate::tunnel::ProxyUrl;
 
@@ -39,7 +39,7 @@ impl Target {
     }
 
     /// Reads the certificates, and returns all servers of `config`. They share certificates,
-    /// credentials and proxy, so refreshing one ([`Target::refresh`]) refreshes all.
+    /// credentials and proxy, so following the files of one ([`Target::follow`]) is enough for all.
     ///
     /// # Errors
     /// Returns an error for certificates and keys that cannot be used, with file and field.
@@ -106,19 +106,10 @@ impl Target {
     ///
     /// # Errors
     /// If the plugin fails.
-    pub async fn valid_credential(&self) -> Result<OwnCredential, NoCredential> {
+    pub async fn valid_credential(&self) -> Result<OwnCredential, CredentialError> {
         match &self.credentials {
             Some(credentials) => credentials.valid().await,
             None => Ok(OwnCredential::default()),
         }
-    }
-
-    /// Rereads token and certificate files. Returns whether certificates have changed, so that open
-    /// connections should take no more requests.
-    pub fn refresh(&self) -> bool {
-        if let Some(credentials) = &self.credentials {
-            credentials.refresh();
-        }
-        self.tls.as_ref().is_some_and(ClientTls::refresh)
     }
 }

@@ -1,11 +1,11 @@
 //! TLS settings for connections to a server, with certificates that are reloaded.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::crypto::CryptoProvider;
 use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
@@ -25,14 +25,12 @@ pub struct ClientTls {
 }
 
 /// The TLS settings in use, and where they came from.
-struct Settings {
-    trust: Trust,
-    client_certificate: Option<ClientCertificate>,
+pub(crate) struct Settings {
+    pub trust: Trust,
+    pub client_certificate: Option<ClientCertificate>,
     current: ArcSwap<Current>,
     /// Counts the changes of the settings.
     generation: AtomicU64,
-    /// Whether the last look at the files failed; a lasting failure is logged once.
-    failing: AtomicBool,
 }
 
 struct Current {
@@ -68,7 +66,6 @@ impl ClientTls {
             client_certificate,
             current: ArcSwap::from_pointee(current),
             generation: AtomicU64::new(0),
-            failing: AtomicBool::new(false),
         });
         Ok(ClientTls { server_name, settings })
     }
@@ -93,38 +90,29 @@ impl ClientTls {
         self.settings.generation.load(Ordering::Acquire)
     }
 
-    /// Reads the files again. Whether anything changed, so that older connections should go.
-    pub fn refresh(&self) -> bool {
-        self.settings.refresh()
+    pub(crate) fn settings(&self) -> &Arc<Settings> {
+        &self.settings
     }
 }
 
 impl Settings {
-    fn refresh(&self) -> bool {
+    /// Rereads the files. Returns whether anything changed, so that older connections should take
+    /// no more requests.
+    ///
+    /// # Errors
+    /// If a file cannot be used, usually because a new certificate is written and its key not yet;
+    /// the current settings stay active.
+    pub(crate) fn refresh(&self) -> Result<bool, ConfigError> {
         let certificate = self.client_certificate.as_ref();
-        let fresh = Inputs::read(&self.trust, certificate).and_then(|inputs| {
-            if inputs == self.current.load().inputs {
-                return Ok(None);
-            }
-            Current::new(&self.trust, certificate, inputs).map(Some)
-        });
-        let failed_before = self.failing.swap(fresh.is_err(), Ordering::Relaxed);
-        match fresh {
-            Ok(Some(current)) => {
-                tracing::info!("upstream certificates reloaded");
-                self.current.store(Arc::new(current));
-                self.generation.fetch_add(1, Ordering::Release);
-                true
-            }
-            Ok(None) => false,
-            Err(error) => {
-                // Usually a new certificate whose key has not been written yet.
-                if !failed_before {
-                    tracing::warn!(%error, "upstream certificates not reloaded, the current ones stay active");
-                }
-                false
-            }
+        let inputs = Inputs::read(&self.trust, certificate)?;
+        if inputs == self.current.load().inputs {
+            return Ok(false);
         }
+        let current = Current::new(&self.trust, certificate, inputs)?;
+        tracing::info!("upstream certificates reloaded");
+        self.current.store(Arc::new(current));
+        self.generation.fetch_add(1, Ordering::Release);
+        Ok(true)
     }
 }
 
@@ -151,7 +139,7 @@ impl Current {
         certificate: Option<&ClientCertificate>,
         inputs: Inputs,
     ) -> Result<Current, ConfigError> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
+        let provider = Arc::new(pki::crypto_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .expect("aws-lc-rs has suites for TLS 1.2 and 1.3");
@@ -299,18 +287,18 @@ mod tests {
     }
 
     #[test]
-    fn files_are_read_again() {
+    fn files_are_reloaded() {
         let path = std::env::temp_dir().join(format!("kap-ca-{}", std::process::id()));
         let pem = || rcgen::generate_simple_self_signed(["a".to_owned()]).unwrap().cert.pem();
         std::fs::write(&path, pem()).unwrap();
         let tls = ClientTls::new(Trust::Ca(Pem::file("ca", &path)), None, name()).unwrap();
         let first = tls.pooled();
-        assert!(!tls.refresh());
+        assert!(!tls.settings().refresh().unwrap());
         std::fs::write(&path, "half a certificate").unwrap();
-        assert!(!tls.refresh());
+        tls.settings().refresh().unwrap_err();
         assert!(Arc::ptr_eq(&first, &tls.pooled()));
         std::fs::write(&path, pem()).unwrap();
-        assert!(tls.refresh());
+        assert!(tls.settings().refresh().unwrap());
         assert!(!Arc::ptr_eq(&first, &tls.pooled()));
         std::fs::remove_file(&path).unwrap();
     }

@@ -195,10 +195,10 @@ impl ProxyUrl {
                 let mut status = [0; 2];
                 proxy.read_exact(&mut status).await?;
                 if status[1] != 0 {
-                    return Err(refused("it refused user and password"));
+                    return Err(refused("it rejected the user name and password"));
                 }
             }
-            _ => return Err(refused("it wants a kind of authentication that it is not given")),
+            _ => return Err(refused("it requires an authentication method that is not supported")),
         }
         let mut request = vec![5, 1, 0];
         match host.parse::<IpAddr>() {

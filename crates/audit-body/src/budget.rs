@@ -1,12 +1,11 @@
-//! The memory that all bodies together may occupy while they are recorded
-//! (`--audit-total-body-bytes`), and how it is shared.
+//! The memory for all bodies that are being recorded (`--audit-total-body-bytes`), and how it is
+//! shared.
 //!
-//! Every body may occupy [`RESERVED`] bytes, whatever others occupy, so that small bodies and the
-//! names in them are always recorded. That part is not counted. What is above it is shared in the
-//! way of a dynamic threshold: a user may occupy as much as is free for everyone, and one
-//! connection of that user as much as the user could still take. Whoever is alone thus gets up to
-//! half of the memory (a single connection a third), and leaves the other half to the next user,
-//! however many requests there are.
+//! Each body may always use [`RESERVED`] bytes, which are not counted, so that small bodies and the
+//! names in them are always recorded. The rest is shared by dynamic thresholds: a user may use as
+//! much as is still free for everyone, and one connection of that user as much as the user could
+//! still take. A single user thus gets up to half of the memory (with a single connection a third),
+//! and the other half remains for the next user, however many requests there are.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,8 +16,8 @@ use k8s_audit::User;
 /// not contend for the lock.
 const STEP: usize = 32 << 10;
 
-/// A body may occupy so many bytes without asking. It is in memory twice, so this is a body of 64
-/// KiB.
+/// The memory that each body may use without a reservation. A body is in memory twice, so this
+/// suffices for 64 KiB.
 pub(crate) const RESERVED: usize = 128 << 10;
 
 /// A limit on the memory of all bodies.
@@ -28,8 +27,7 @@ pub struct Budget {
     taken: Mutex<Taken>,
 }
 
-/// What is taken beyond the reserved minimum. Users and connections that have taken nothing are
-/// absent.
+/// The memory in use beyond the reserved minimum. Users and connections without any are absent.
 #[derive(Debug, Default)]
 struct Taken {
     bytes: usize,
@@ -37,7 +35,7 @@ struct Taken {
     by_connection: HashMap<u64, usize>,
 }
 
-/// For whom memory is taken.
+/// The user and the connection that use memory.
 #[derive(Debug, Clone, Default)]
 pub struct Account {
     /// The authenticated user; all requests without one share an account.
@@ -47,7 +45,7 @@ pub struct Account {
 }
 
 impl Account {
-    /// Returns the name that distinguishes users.
+    /// Returns the name that identifies the user.
     pub fn user_name(&self) -> &str {
         self.user.as_deref().map_or("", |user| &user.username)
     }
@@ -72,13 +70,13 @@ impl Budget {
         Reservation { budget: self.clone(), account, held: 0 }
     }
 
-    /// Returns how many bytes are taken beyond the reserved minimum of each body.
+    /// Returns the number of bytes in use beyond the reserved minimum of each body.
     pub fn taken(&self) -> usize {
         self.lock().bytes
     }
 
     fn lock(&self) -> MutexGuard<'_, Taken> {
-        // Its numbers are changed without anything that could panic in between.
+        // No code that changes the numbers can panic in between.
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -121,8 +119,8 @@ impl Taken {
 }
 
 impl Reservation {
-    /// Extends this reservation to at least `bytes`. Returns whether the budget allows it; if not,
-    /// the reservation stays as it is.
+    /// Extends this reservation to at least `bytes`. Returns `false` and leaves it unchanged if the
+    /// budget does not allow that.
     pub fn hold(&mut self, bytes: usize) -> bool {
         if bytes <= RESERVED.max(self.held) {
             return true;
@@ -136,13 +134,13 @@ impl Reservation {
         allowed
     }
 
-    /// Takes it out, leaving an empty one.
+    /// Takes the reservation, leaving an empty one.
     pub fn take(&mut self) -> Reservation {
         let empty = self.budget.reservation(Account::default());
         std::mem::replace(self, empty)
     }
 
-    /// Returns how many bytes may be occupied.
+    /// Returns the number of reserved bytes.
     pub fn held(&self) -> usize {
         self.held.max(RESERVED)
     }
@@ -169,7 +167,7 @@ mod tests {
         Account { user: Some(Arc::new(user.into())), connection }
     }
 
-    /// Takes pieces of a MiB each, in a new body, until none is left.
+    /// Takes pieces of 1 MiB, as for a new body, until none is left.
     fn exhaust(budget: &Arc<Budget>, account: &Account) -> Reservation {
         let mut reservation = budget.reservation(account.clone());
         while reservation.hold(reservation.held() + MIB) {}

@@ -1,4 +1,4 @@
-//! One body, captured while it streams by, and what an event shows of it.
+//! Captures one body while it is forwarded, and converts it for the audit event.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -16,64 +16,65 @@ use super::truncate;
 use crate::decode;
 use crate::object::MediaType;
 
-/// How much of the raw body is kept beside the JSON made of it, in case it turns out to be none.
+/// How much of the raw body is kept in addition to the converted JSON, in case the body turns out
+/// not to be JSON.
 const HEAD: usize = 4 << 10;
 
-/// A body is in memory once more when its event is encoded, and while that waits to be written.
+/// The body is copied once when the event is encoded; the copy stays in memory until it is written.
 const COPIES: usize = 2;
 
-/// What is to become of a body.
+/// How a body is to be recorded.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// How it is encoded.
+    /// The format.
     pub media_type: MediaType,
-    /// How it is compressed.
+    /// The compression.
     pub encoding: Encoding,
-    /// The most bytes that are recorded of it.
+    /// The maximum size that is recorded, in bytes.
     pub limit: usize,
-    /// How many bytes it has on the wire, if that is known.
+    /// The size on the wire in bytes, if known.
     pub length: Option<u64>,
     /// Whether `managedFields` are left out.
     pub omit_managed_fields: bool,
-    /// What is redacted in it.
+    /// The values to redact.
     pub redact: Option<Arc<CompiledPaths>>,
-    /// Whether the body is kept as it is until it ends. Requests are: they are short, and what is
-    /// recorded of them depends on what the API server makes of them.
+    /// Whether the raw body is kept until its end. This is so for requests: they are short, and
+    /// what is recorded depends on the response of the API server.
     pub keep_whole: bool,
 }
 
-/// A body on its way into the record. It never delays or limits the body itself.
+/// Captures one body. It never delays or limits the body itself.
 pub struct Capture {
     plan: Plan,
     decoder: Option<Decoder<Collected>>,
     /// Bytes on the wire so far.
     wire: u64,
-    /// Why decoding ended early.
+    /// Why decompression ended early.
     stopped: Option<&'static str>,
 }
 
-/// What an event shows of a body.
+/// A body as recorded in an event.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Recorded {
     /// Compact JSON.
     pub json: Vec<u8>,
-    /// Facts about the whole body, where `json` does not have all of it.
+    /// The size and digest of the whole body, if `json` is only a part of it.
     pub cut: Option<Cut>,
-    /// Why `json` is not simply the body.
+    /// Why `json` differs from the body.
     pub note: Option<String>,
 }
 
-/// A body of which the record has only a part.
+/// The size and digest of a body that is not recorded completely.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Cut {
-    /// The size of the body, decompressed if it was compressed and came to its end.
+    /// The size of the body in bytes; the decompressed size, if it was decompressed to its end.
     pub bytes: u64,
-    /// Its SHA-256 in hexadecimal, where it is known.
+    /// The SHA-256 in hexadecimal, if known.
     pub sha256: Option<String>,
 }
 
 impl Capture {
-    /// Begins to capture a body. Its memory is taken from the share of `account`.
+    /// Begins to capture a body. Its memory is reserved from the budget for `account`.
     pub fn new(plan: Plan, budget: &Arc<Budget>, account: Account) -> Capture {
         let collected = Collected::new(&plan, budget.reservation(account));
         let decoder = Decoder::new(plan.encoding, collected);
@@ -81,7 +82,7 @@ impl Capture {
         Capture { plan, decoder, wire: 0, stopped }
     }
 
-    /// The next bytes from the wire.
+    /// Takes the next bytes from the wire.
     pub fn push(&mut self, bytes: &[u8]) {
         self.wire += bytes.len() as u64;
         if self.stopped.is_some() {
@@ -94,7 +95,8 @@ impl Capture {
         }
     }
 
-    /// The body so far, decompressed, if it is kept as it is: requests, and what is no JSON.
+    /// Returns the decompressed body so far, if it is kept as it is: requests, and formats other
+    /// than JSON.
     pub fn whole(&mut self) -> Option<&[u8]> {
         match &self.decoder.as_mut()?.target().form {
             Form::Whole { bytes, .. } => Some(bytes),
@@ -102,7 +104,7 @@ impl Capture {
         }
     }
 
-    /// Takes a body that is kept as it is and of which nothing is missing.
+    /// Takes the body, if it is complete and kept as it is.
     pub fn take_whole(&mut self) -> Option<Vec<u8>> {
         if self.stopped.is_some() {
             return None;
@@ -116,7 +118,8 @@ impl Capture {
         }
     }
 
-    /// Ends a body that was taken by [`Capture::take_whole`] and has been decoded.
+    /// Completes the record of a body that was taken by [`Capture::take_whole`] and has been
+    /// decoded.
     pub fn finish_decoded(
         self,
         body: &[u8],
@@ -136,12 +139,12 @@ impl Capture {
         recorded
     }
 
-    /// Whether nothing of it has come.
+    /// Whether no bytes have arrived.
     pub fn is_empty(&self) -> bool {
         self.wire == 0
     }
 
-    /// Ends the body; `complete` says whether all of it has come.
+    /// Ends the body. `complete`: all of it has arrived.
     pub fn finish(mut self, complete: bool) -> Recorded {
         let Some(mut decoder) = self.decoder.take() else {
             let note = self.stopped.map(str::to_owned);
@@ -189,7 +192,7 @@ impl Capture {
         Some(Cut { bytes: self.wire, sha256: None })
     }
 
-    /// Makes JSON of a body that was kept as it is.
+    /// Converts a body that was kept as it is to JSON.
     fn converted(&self, bytes: &[u8], complete: bool) -> Recorded {
         let json = match self.plan.media_type {
             MediaType::Json => return self.compact(bytes, bytes, complete),
@@ -215,7 +218,7 @@ impl Capture {
         }
     }
 
-    /// Compacts JSON that was made of `original`.
+    /// Compacts JSON that was converted from `original`.
     fn compact(&self, json: &[u8], original: &[u8], complete: bool) -> Recorded {
         let mut compactor = Compactor::new(options(&self.plan, false));
         compactor.push(json);
@@ -246,8 +249,8 @@ impl Capture {
         }
     }
 
-    /// Makes a text readable for every program that reads the log. Returns what the event has to
-    /// say about that.
+    /// Makes a text readable for every program that reads the log. Returns a note for the event, if
+    /// that changed something.
     fn readable(&self, text: Text, odd: bool) -> (Text, Option<String>) {
         if !odd && std::str::from_utf8(&text.json).is_ok() {
             return (text, None);
@@ -265,7 +268,7 @@ impl Capture {
         (Text { json, truncated: text.truncated || truncated }, note)
     }
 
-    /// The body as it came, as a string: for one that is refused since its meaning is ambiguous.
+    /// Records the body as a string, for a request that is rejected because its body is ambiguous.
     pub fn finish_raw(mut self) -> Recorded {
         let bytes = match self.decoder.take() {
             Some(mut decoder) => match decoder.target().take().form {
@@ -283,13 +286,13 @@ impl Capture {
         recorded
     }
 
-    /// Whether finishing it may take longer than a request of others should have to wait.
+    /// Whether finishing may take so long that it should not run on a thread that serves requests.
     pub fn is_heavy(&mut self) -> bool {
         let media_type = self.plan.media_type;
         self.whole().is_some_and(|bytes| bytes.len() > heavy_from(media_type))
     }
 
-    /// A body that is no JSON, as a string.
+    /// Records a body that is not JSON as a string.
     fn not_json(&self, bytes: &[u8], part: bool, why: String) -> Recorded {
         if self.plan.redact.is_some() {
             let json = redacted_whole(bytes).into_bytes();
@@ -301,30 +304,30 @@ impl Capture {
     }
 }
 
-/// Where decompressed bytes go.
+/// The decompressed bytes.
 pub(crate) struct Collected {
     form: Form,
     limit: usize,
     reservation: Reservation,
-    /// Decompressed bytes so far.
     length: u64,
-    /// Whether there was no memory for all of it.
+    /// Whether there was not enough memory for all of it.
     short: bool,
-    /// Whether to end decompressing when nothing more is recorded. Bytes that come as they are
-    /// are counted, and hashed, to the end.
+    /// Whether decompression ends when nothing more is recorded. A body that is not compressed is
+    /// counted and hashed to its end.
     ends_when_full: bool,
 }
 
 enum Form {
-    /// Made into compact JSON as they come.
+    /// Compacted while it arrives.
     Json { compactor: Box<Compactor>, head: Vec<u8> },
-    /// Kept, up to the limit. From then on there is a digest, which began with what was kept.
+    /// Kept up to the limit. When it exceeds the limit, a digest is computed, of the kept bytes
+    /// too.
     Whole { bytes: Vec<u8>, digest: Option<digest::Context> },
 }
 
 impl Collected {
     fn new(plan: &Plan, reservation: Reservation) -> Collected {
-        // A body that fits even if each byte of it is escaped cannot be cut, and needs no digest.
+        // A body that fits even if each byte is escaped cannot be cut, and needs no digest.
         let fits = plan.encoding == Encoding::Identity
             && plan.length.is_some_and(|length| length <= plan.limit as u64 / 6);
         let form = match plan.media_type {
@@ -398,8 +401,8 @@ impl Write for Collected {
     }
 }
 
-/// Bodies of more bytes than this are converted on a thread of their own: each takes up to about a
-/// millisecond.
+/// Returns the size in bytes above which a body is converted on a separate thread. Smaller ones
+/// take up to about a millisecond.
 pub fn heavy_from(media_type: MediaType) -> usize {
     match media_type {
         MediaType::Json => 64 << 10,

@@ -1,4 +1,4 @@
-//! One pass over a JSON body as it arrives: validated, compacted, escaped, filtered, bounded.
+//! Validates, compacts, filters and truncates a JSON body in one pass while it arrives.
 
 mod follow;
 mod scanner;
@@ -15,27 +15,27 @@ use super::redacted::Redacted;
 use super::{tidy, truncate};
 use scanner::State;
 
-/// As deep as Go's scanner lets containers be in each other.
+/// Go's JSON scanner allows this depth.
 const MAX_DEPTH: usize = 10_000;
 
-/// No name in a path is longer, even if each of its bytes is written as `\u00xx`.
+/// The longest spelling of a name in a path: each byte as `\u00xx`.
 const MAX_RAW_NAME: usize = 6 * MAX_NAME;
 
-/// What a [`Compactor`] does besides compacting.
+/// What a [`Compactor`] does in addition to compacting.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// The most bytes that the recorded text may have; `None` for no limit.
+    /// The maximum size of the text in bytes; `None` for no limit.
     pub limit: Option<usize>,
     /// Whether to compute the SHA-256 of the body as it arrives. The body is read only once, so
     /// this must be known from the start.
     pub digest: bool,
-    /// Leave out `managedFields` where kube-apiserver's `omitManagedFields` does.
+    /// Leave out `managedFields` where kube-apiserver's `omitManagedFields` does so.
     pub omit_managed_fields: bool,
     /// Values to replace by their size and digest.
     pub redact: Option<Arc<CompiledPaths>>,
 }
 
-/// Turns the bytes of one JSON value, in pieces cut anywhere, into what an audit event holds of it.
+/// Converts a JSON value, in pieces of any size, to the text that an audit event contains.
 ///
 /// The output is that of Go's `json.Compact` with HTML escaping: insignificant whitespace is
 /// removed, `<`, `>`, `&`, U+2028 and U+2029 are escaped, and every other byte is kept, including
@@ -46,14 +46,14 @@ pub struct Compactor {
     text: Vec<u8>,
     limit: usize,
     state: State,
-    /// What is left to read of `true`, `false` or `null`.
+    /// The unread rest of `true`, `false` or `null`.
     literal: &'static [u8],
-    /// Hexadecimal digits left to read.
+    /// The number of hexadecimal digits of a `\u` escape that are still to come.
     digits: u8,
-    /// Whether the string being read is the key of a member.
+    /// Whether the current string is a key.
     in_key: bool,
     frames: Vec<Frame>,
-    /// Up to where the current piece is in `text`.
+    /// The index in the current piece up to which it is in `text`.
     copied: usize,
     problem: Option<NotJson>,
     /// Whether there was a `\u` escape, or a number with an exponent or very many digits.
@@ -63,31 +63,32 @@ pub struct Compactor {
 
     managed_fields: Option<&'static Paths<managed_fields::Action>>,
     redact: Option<Arc<CompiledPaths>>,
-    /// Where the next value is.
+    /// The position of the next value in the trees of paths.
     places: Places,
-    /// Where in the current piece the string begins whose content is needed, a key or `kind`.
+    /// The index in the current piece at which the string begins whose content is needed: a key, or
+    /// the value of `kind`.
     wanted: Option<usize>,
-    /// What earlier pieces had of it; at most one byte more than [`MAX_RAW_NAME`].
+    /// The part of that string in earlier pieces; at most one byte more than [`MAX_RAW_NAME`].
     wanted_before: Vec<u8>,
-    /// The length of the text before the key being read, if it may turn out to be omitted.
+    /// The length of the text before the current key, in case the member is omitted.
     before_key: Option<usize>,
-    /// Where output goes instead of into the text, while in a value that is not to be recorded.
-    instead: Option<Instead>,
-    /// How many containers are open around that value.
+    /// While in a value that is not recorded: what happens to it, instead of being added to the
+    /// text.
+    instead: Option<Replacement>,
+    /// The number of containers that are open around that value.
     instead_depth: usize,
 }
 
-/// What a body has come to.
+/// The result of compacting a body.
 #[derive(Debug)]
 pub struct Compacted {
-    /// The text, or why there is none.
+    /// The text, or why the body is not JSON.
     pub text: Result<Text, NotJson>,
-    /// How many bytes were pushed.
+    /// The size of the body in bytes.
     pub original_bytes: u64,
-    /// Their SHA-256, if it was asked for.
+    /// The SHA-256 of the body, if [`Options::digest`] is set.
     pub original_sha256: Option<[u8; 32]>,
-    /// Whether the text may have something that not every reader takes: `false` if it certainly has
-    /// not, as long as it is UTF-8.
+    /// Whether some JSON parsers may reject the text. `false` is certain for text that is UTF-8.
     pub odd: bool,
 }
 
@@ -96,7 +97,7 @@ pub struct Compacted {
 pub struct Text {
     /// The JSON text.
     pub json: Vec<u8>,
-    /// Whether it was cut to fit into the limit, or since the body broke off.
+    /// Whether it was cut, because of the limit or because the body is incomplete.
     pub truncated: bool,
 }
 
@@ -104,25 +105,25 @@ pub struct Text {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("not JSON: {problem} at byte {offset}")]
 pub struct NotJson {
-    /// How many bytes came before.
+    /// The number of valid bytes before the error.
     pub offset: u64,
-    /// What is wrong there.
+    /// What is wrong.
     pub problem: Problem,
 }
 
 /// What can be wrong in JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Problem {
-    /// A byte that cannot be there.
+    /// A byte that is not allowed at this place.
     #[error("unexpected character")]
     Unexpected,
-    /// Only whitespace may follow the value.
-    #[error("something after the value")]
+    /// Something other than whitespace follows the value.
+    #[error("unexpected data after the value")]
     Trailing,
-    /// The body ends before the value does, or is empty.
+    /// The body is empty, or ends within the value.
     #[error("unexpected end")]
     End,
-    /// More containers in each other than Go's scanner takes.
+    /// More levels of nesting than Go's scanner allows.
     #[error("more than {MAX_DEPTH} levels")]
     TooDeep,
 }
@@ -130,12 +131,12 @@ pub enum Problem {
 /// An open object or array.
 struct Frame {
     is_object: bool,
-    /// The first member was left out, so the comma after it goes too.
+    /// The first member was left out, so the comma after it is left out too.
     skip_comma: bool,
     places: Places,
 }
 
-/// Where a value is in the two trees of paths.
+/// The position of a value in the two trees of paths.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Places {
     managed_fields: Place,
@@ -147,13 +148,13 @@ impl Places {
 }
 
 /// What happens to a value that is not recorded as it is.
-enum Instead {
+enum Replacement {
     Omit,
     Redact(Box<Redacted>),
 }
 
 impl Compactor {
-    /// A compactor for one body.
+    /// Creates a compactor for one body.
     pub fn new(options: Options) -> Compactor {
         let Options { limit, digest, omit_managed_fields, redact } = options;
         let places = Places {
@@ -190,15 +191,14 @@ impl Compactor {
 
     /// Takes the next piece of the body.
     ///
-    /// Once the text is full, or the body has turned out not to be JSON, this only counts and
-    /// hashes.
+    /// If the text is full, or the body is not JSON, this only counts and hashes.
     pub fn push(&mut self, piece: &[u8]) {
         let offset = self.original_bytes;
         self.original_bytes += piece.len() as u64;
         if let Some(sha256) = &mut self.sha256 {
             sha256.update(piece);
         }
-        // A key that began before the text was full may yet be taken out of it.
+        // A key that is cut at the limit may still have to be removed.
         let is_done = self.is_full() && self.before_key.is_none();
         if is_done || self.problem.is_some() {
             return;
@@ -225,7 +225,7 @@ impl Compactor {
         }
     }
 
-    /// Ends a body that has arrived as a whole.
+    /// Ends a complete body.
     pub fn finish(mut self) -> Compacted {
         self.copied = 0;
         if self.frames.is_empty() && self.state.ends_a_number() {
@@ -238,9 +238,9 @@ impl Compactor {
         self.compacted(truncated)
     }
 
-    /// Ends a body that broke off: what has arrived of it is recorded, as truncated.
+    /// Ends an incomplete body: the part that has arrived is recorded, as truncated.
     ///
-    /// A value to be redacted of which the end is missing is left out.
+    /// An incomplete value that is to be redacted is left out.
     pub fn finish_broken_off(self) -> Compacted {
         if self.state == State::Nothing || self.problem.is_some() || self.text.is_empty() {
             return self.finish();
@@ -248,7 +248,7 @@ impl Compactor {
         self.compacted(true)
     }
 
-    /// Lowers the limit, such as when memory for all bodies runs out.
+    /// Lowers the limit, for example because the memory for all bodies is used up.
     pub fn lower_limit(&mut self, limit: usize) {
         self.limit = self.limit.min(limit);
         if self.is_full() {
@@ -258,12 +258,12 @@ impl Compactor {
         }
     }
 
-    /// How many bytes of memory are held now.
+    /// Returns the number of bytes of memory in use.
     pub fn memory(&self) -> usize {
         self.text.capacity() + self.frames.capacity() * size_of::<Frame>()
     }
 
-    /// The text so far does not fit, and is no longer added to.
+    /// Whether the text exceeds the limit; nothing is added to it then.
     fn is_full(&self) -> bool {
         self.text.len() > self.limit
     }
@@ -277,7 +277,7 @@ impl Compactor {
             digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
         });
         let text = match self.problem {
-            // What is wrong may be beyond what is recorded.
+            // An error may be behind the part that is recorded.
             Some(problem) if !truncated => Err(problem),
             _ => Ok(Text { json: self.text, truncated }),
         };
@@ -304,18 +304,18 @@ impl Compactor {
     fn emit(&mut self, bytes: &[u8]) {
         match &mut self.instead {
             None => self.append(bytes),
-            Some(Instead::Omit) => {}
-            Some(Instead::Redact(redacted)) => redacted.update(bytes),
+            Some(Replacement::Omit) => {}
+            Some(Replacement::Redact(redacted)) => redacted.update(bytes),
         }
     }
 
-    /// Adds to the text, at most one byte more than the limit, which shows that more was to come.
+    /// Adds to the text, up to one byte more than the limit, which shows that it was exceeded.
     fn append(&mut self, bytes: &[u8]) {
         let room = (self.limit + 1).saturating_sub(self.text.len());
         let bytes = &bytes[..bytes.len().min(room)];
         let needed = self.text.len() + bytes.len();
         if needed > self.text.capacity() {
-            // Grows by doubling, but not beyond what it may hold.
+            // Doubles the capacity, but not beyond the limit.
             let capacity = needed.max(2 * self.text.capacity()).min(self.limit + 1);
             self.text.reserve_exact(capacity - self.text.len());
         }

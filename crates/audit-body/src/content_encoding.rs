@@ -1,27 +1,27 @@
-//! `Content-Encoding` undone, for the record only.
+//! Decompresses bodies according to `Content-Encoding`, for the record only.
 
 use std::io::{self, Write};
 
 use flate2::write::{MultiGzDecoder, ZlibDecoder};
 use http::{HeaderMap, header};
 
-/// How a body is compressed on the wire.
+/// The compression of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
-    /// Not at all.
+    /// Not compressed.
     Identity,
-    /// `gzip`, what kube-apiserver uses for long answers.
+    /// `gzip`, which kube-apiserver uses for long responses.
     Gzip,
     /// `deflate`, in the zlib format.
     Deflate,
     /// `zstd`
     Zstd,
-    /// One that cannot be undone here, or several.
+    /// Another encoding, or several of them.
     Unknown,
 }
 
 impl Encoding {
-    /// From the headers that come with a body.
+    /// Reads the encoding from the headers of a message.
     pub fn of(headers: &HeaderMap) -> Encoding {
         let Some(value) = headers.get(header::CONTENT_ENCODING) else { return Encoding::Identity };
         match value.as_bytes().trim_ascii().to_ascii_lowercase().as_slice() {
@@ -34,21 +34,17 @@ impl Encoding {
     }
 }
 
-/// Passes decompressed bytes to `W` as compressed ones arrive. `W` ends it by an error, which is
-/// how a bomb is stopped.
+/// Writes decompressed bytes to `W` while compressed ones arrive. `W` stops decompression by an
+/// error, which limits decompression bombs.
 pub(crate) enum Decoder<W: Write> {
-    /// As they come.
     Identity(W),
-    /// From gzip.
     Gzip(Box<MultiGzDecoder<W>>),
-    /// From zlib.
     Deflate(Box<ZlibDecoder<W>>),
-    /// From zstd.
     Zstd(Box<zstd::stream::write::Decoder<'static, W>>),
 }
 
 impl<W: Write> Decoder<W> {
-    /// A decoder for `encoding`; `None` for an unknown one.
+    /// Creates a decoder; `None` for an unknown encoding.
     pub(crate) fn new(encoding: Encoding, target: W) -> Option<Decoder<W>> {
         Some(match encoding {
             Encoding::Identity => Decoder::Identity(target),
@@ -61,10 +57,10 @@ impl<W: Write> Decoder<W> {
         })
     }
 
-    /// The next bytes from the wire.
+    /// Takes the next bytes from the wire.
     ///
     /// # Errors
-    /// They are no such compression, or the target takes no more.
+    /// The bytes are not valid, or the target accepts no more.
     pub(crate) fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
             Decoder::Identity(target) => target.write_all(bytes),
@@ -74,10 +70,10 @@ impl<W: Write> Decoder<W> {
         }
     }
 
-    /// There are no more bytes.
+    /// Ends the body.
     ///
     /// # Errors
-    /// As [`Decoder::push`], and where the end is missing.
+    /// Like [`Decoder::push`], and if the end is missing.
     pub(crate) fn end(&mut self) -> io::Result<()> {
         match self {
             Decoder::Identity(_) => Ok(()),
@@ -87,7 +83,7 @@ impl<W: Write> Decoder<W> {
         }
     }
 
-    /// Where the bytes go.
+    /// Returns the target.
     pub(crate) fn target(&mut self) -> &mut W {
         match self {
             Decoder::Identity(target) => target,

@@ -1,4 +1,4 @@
-//! Recorded answers of a real kube-apiserver, against what it wrote in its own audit log.
+//! Compares recorded responses of a real kube-apiserver with its own audit log.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -31,11 +31,11 @@ struct Event<'e> {
     response_object: Option<&'e RawValue>,
 }
 
-/// How many answers there are by what became of them.
+/// The number of responses by outcome.
 type Counts = BTreeMap<&'static str, usize>;
 
-/// Compares each recorded `responseObject` with the answer; `omits` says for which verbs the
-/// policy leaves out managed fields.
+/// Compares each recorded `responseObject` with the response. `omits` returns for which verbs the
+/// policy omits managed fields.
 fn replay(policy: &str, omits: fn(&str) -> bool) -> Counts {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join(format!("../../tests/corpus/exchanges/{policy}.jsonl"));
@@ -76,7 +76,7 @@ fn outcome(exchange: &Exchange, omits: fn(&str) -> bool) -> &'static str {
 }
 
 #[test]
-fn answers_are_recorded_as_kube_apiserver_records_them() {
+fn responses_are_recorded_like_in_kube_apiserver() {
     let counts = replay("all-requestresponse", |_| false);
     println!("{counts:?}");
     assert_eq!(counts["equal"], 234);

@@ -1,5 +1,6 @@
-//! The name of a created object, read from the response while it streams by: the truth about what a
-//! request created, which its own body is checked against.
+//! The name of a created object, read from the response while it is forwarded. Only the response
+//! tells reliably which object a request has created; the name in the request body is compared with
+//! it.
 
 use std::io::{self, Write};
 
@@ -12,7 +13,7 @@ use super::object::MediaType;
 mod json;
 mod protobuf;
 
-/// The name of an object that the API server has created.
+/// A created object.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Created {
     /// `metadata.name`; empty for kinds without a name, such as reviews.
@@ -22,8 +23,8 @@ pub struct Created {
 }
 
 impl Created {
-    /// Whether the name looks as if the API server had generated it: the prefix and five
-    /// characters.
+    /// Whether the API server has probably generated the name: it is `generateName` followed by
+    /// five characters.
     pub fn is_generated(&self) -> bool {
         const RANDOM: usize = 5;
         const LONGEST: usize = 63;
@@ -38,37 +39,38 @@ impl Created {
     }
 }
 
-/// What a response says of the object that was created.
+/// The created object in a response.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Answered {
-    /// It has the object.
+pub enum CreatedResponse {
+    /// The object.
     Object(Created),
-    /// It is longer than what is kept of it, and in a format in which the name can come late.
+    /// The name was not within the bytes that are kept, in a format whose fields have no fixed
+    /// order.
     TooLong,
 }
 
-/// Reads the beginning of a response until the name is known.
-pub struct CreatedTap(Reading);
+/// Reads a response until the name of the object is known.
+pub struct CreatedTap(TapState);
 
-enum Reading {
+enum TapState {
     Goes(Decoder<Finder>),
-    Ended(Option<Answered>),
+    Ended(Option<CreatedResponse>),
 }
 
-/// So much of a response in YAML, CBOR or protobuf is kept to find the name in.
+/// How much of a response in YAML, CBOR or protobuf is kept to find the name in it.
 const KEPT: usize = 256 << 10;
 
 struct Finder {
     format: Format,
-    found: Option<Answered>,
+    found: Option<CreatedResponse>,
 }
 
 enum Format {
-    /// The scanner is made when the name is not in the usual place of the first piece.
+    /// The scanner is only created if the first piece does not have the name in the usual place.
     Json(Option<Box<json::Scanner>>),
-    /// YAML or CBOR, converted when it has ended.
+    /// YAML or CBOR, decoded at the end.
     Whole(MediaType, Vec<u8>),
-    /// Looked through each time that more comes.
+    /// Searched again after each piece.
     Protobuf(Vec<u8>),
 }
 
@@ -88,30 +90,30 @@ impl CreatedTap {
         };
         let finder = Finder { format, found: None };
         let decoder = Decoder::new(Encoding::of(response), finder)?;
-        Some(CreatedTap(Reading::Goes(decoder)))
+        Some(CreatedTap(TapState::Goes(decoder)))
     }
 
     /// Takes the next bytes of the response.
     pub fn data(&mut self, data: &[u8]) {
-        if let Reading::Goes(decoder) = &mut self.0
+        if let TapState::Goes(decoder) = &mut self.0
             && decoder.push(data).is_err()
         {
-            // It has found what it looks for, or that it is not there.
-            self.0 = Reading::Ended(decoder.target().found.take());
+            // The name was found, or the response does not have it.
+            self.0 = TapState::Ended(decoder.target().found.take());
         }
     }
 
     /// Returns what was found; `None` if the response has no object.
-    pub fn finish(self) -> Option<Answered> {
+    pub fn finish(self) -> Option<CreatedResponse> {
         match self.0 {
-            Reading::Ended(answered) => answered,
-            Reading::Goes(mut decoder) => {
-                // It may hold back its last bytes; how it ends does not matter.
+            TapState::Ended(answered) => answered,
+            TapState::Goes(mut decoder) => {
+                // The decoder may have buffered the last bytes. Errors at the end do not matter.
                 let _ = decoder.end();
                 let Finder { format, found } = decoder.target();
                 match format {
                     Format::Whole(media_type, bytes) => {
-                        converted(*media_type, bytes).map(Answered::Object)
+                        converted(*media_type, bytes).map(CreatedResponse::Object)
                     }
                     Format::Json(_) | Format::Protobuf(_) => found.take(),
                 }
@@ -120,50 +122,50 @@ impl CreatedTap {
     }
 }
 
-/// What a look at a part of the response has come to.
-enum Look {
+/// The result of searching the part of the response that has arrived.
+enum Lookup {
     Found(Created),
-    /// It is no object, or cannot be read.
+    /// The response is not an object, or cannot be decoded.
     Nothing,
-    /// So much of it is not kept.
+    /// The name is not within the bytes that are kept.
     TooLong,
     More,
 }
 
 impl Write for Finder {
-    /// Fails when no more of the response is needed.
+    /// Fails when no more of the response is needed, to stop decompression.
     fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
         let enough = || Err(io::Error::from(io::ErrorKind::StorageFull));
         let look = match &mut self.format {
             Format::Json(scanner) => match scanner {
                 None => match json::of_built_in(piece) {
-                    Some(created) => Look::Found(created),
+                    Some(created) => Lookup::Found(created),
                     None => scanner.insert(Box::default()).look(piece),
                 },
                 Some(scanner) => scanner.look(piece),
             },
-            Format::Whole(_, bytes) if bytes.len() + piece.len() > KEPT => Look::TooLong,
+            Format::Whole(_, bytes) if bytes.len() + piece.len() > KEPT => Lookup::TooLong,
             Format::Whole(_, bytes) => {
                 bytes.extend_from_slice(piece);
-                Look::More
+                Lookup::More
             }
             Format::Protobuf(message) => {
                 message.extend_from_slice(piece);
                 match protobuf::look(message) {
-                    Look::More if message.len() > KEPT => Look::TooLong,
+                    Lookup::More if message.len() > KEPT => Lookup::TooLong,
                     look => look,
                 }
             }
         };
         match look {
-            Look::More => Ok(piece.len()),
-            Look::Nothing => enough(),
-            Look::TooLong => {
-                self.found = Some(Answered::TooLong);
+            Lookup::More => Ok(piece.len()),
+            Lookup::Nothing => enough(),
+            Lookup::TooLong => {
+                self.found = Some(CreatedResponse::TooLong);
                 enough()
             }
-            Look::Found(created) => {
-                self.found = Some(Answered::Object(created));
+            Lookup::Found(created) => {
+                self.found = Some(CreatedResponse::Object(created));
                 enough()
             }
         }
@@ -174,17 +176,17 @@ impl Write for Finder {
     }
 }
 
-/// Whether an object of this kind is one that was created, rather than what is said of it.
+/// Whether an object of this kind is the created object, and not a `Status` or similar.
 fn is_object(kind: &str) -> bool {
     !kind.is_empty() && kind != "Status" && kind != "Table" && !kind.ends_with("List")
 }
 
-/// Finds the name in an object of another format, which is complete.
+/// Finds the name in a complete object in YAML or CBOR.
 fn converted(media_type: MediaType, bytes: &[u8]) -> Option<Created> {
     let json = decode::to_json(media_type, bytes, KEPT * 8).ok()?.json;
     match json::Scanner::default().look(&json) {
-        Look::Found(created) => Some(created),
-        Look::Nothing | Look::TooLong | Look::More => None,
+        Lookup::Found(created) => Some(created),
+        Lookup::Nothing | Lookup::TooLong | Lookup::More => None,
     }
 }
 

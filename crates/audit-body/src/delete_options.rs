@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use k8s_audit::json::push_string;
 
-/// The options of a delete, as kube-apiserver logs them: its own order, its internal version.
+/// `DeleteOptions` in the order and with the internal version that kube-apiserver logs.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct DeleteOptions {
@@ -24,7 +24,8 @@ struct Preconditions {
     resource_version: Option<String>,
 }
 
-/// `DeleteOptions` in JSON, as kube-apiserver logs them; `None` if it could not have read them.
+/// Converts `DeleteOptions` in JSON to what kube-apiserver logs; `None` if kube-apiserver could not
+/// decode them.
 pub fn delete_options(json: &[u8]) -> Option<Vec<u8>> {
     let options: DeleteOptions = serde_json::from_slice(json).ok()?;
     let mut out = Vec::with_capacity(128);

@@ -1,11 +1,10 @@
-//! Reading JSON strings: the characters behind the escapes.
+//! Decodes JSON strings.
 
 use k8s_audit::json::scan::plain_end;
 
-/// Decodes a JSON string that a scanner has already found valid, fed in pieces, with or without
-/// its quotes.
+/// Decodes a valid JSON string in pieces, with or without its quotes.
 ///
-/// As in Go, half a surrogate pair becomes U+FFFD. Bytes that are no UTF-8 stay.
+/// As in Go, an unpaired surrogate becomes U+FFFD. Bytes that are not UTF-8 are kept.
 #[derive(Debug, Default)]
 pub(super) struct Unescaper {
     state: State,
@@ -25,7 +24,7 @@ enum State {
 }
 
 impl Unescaper {
-    /// Decodes the next piece, giving what it stands for to `write`.
+    /// Decodes the next piece and passes the result to `write`.
     pub(super) fn decode(&mut self, mut piece: &[u8], mut write: impl FnMut(&[u8])) {
         while let Some((&byte, rest)) = piece.split_first() {
             match self.state {
@@ -63,7 +62,7 @@ impl Unescaper {
         self.flush(&mut write);
     }
 
-    /// A half of a pair that the other half does not follow.
+    /// Writes U+FFFD for an unpaired surrogate.
     fn flush(&mut self, write: &mut impl FnMut(&[u8])) {
         if self.high.take().is_some() {
             push(char::REPLACEMENT_CHARACTER, write);
@@ -85,7 +84,7 @@ impl Unescaper {
     }
 }
 
-/// The length of what comes before an escape or a quote.
+/// Returns the number of bytes before an escape or a quote.
 fn plain_length(piece: &[u8]) -> usize {
     let mut length = 0;
     loop {
@@ -101,7 +100,8 @@ fn push(character: char, write: &mut impl FnMut(&[u8])) {
     write(character.encode_utf8(&mut [0; 4]).as_bytes());
 }
 
-fn simple(byte: u8) -> u8 {
+/// Returns the character that a backslash and `byte` stand for; `byte` is not `u`.
+pub(super) fn simple(byte: u8) -> u8 {
     match byte {
         b'b' => 0x08,
         b'f' => 0x0c,

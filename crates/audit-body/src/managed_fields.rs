@@ -1,22 +1,22 @@
-//! Where `omitManagedFields` finds what it omits.
+//! The paths of `managedFields` for `omitManagedFields`.
 
 use std::sync::LazyLock;
 
 use super::paths::{Names, Path, Paths, Place};
 
-/// What to do at the end of a path.
+/// What to do with the value at the end of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Action {
-    /// This member is `managedFields`: leave it out.
+    /// Leave out this member, which is `managedFields`.
     Omit,
-    /// This is the object's `kind`, which says where else to look; see [`place_for_kind`].
+    /// This is the object's `kind`, on which further paths depend; see [`place_for_kind`].
     Kind,
 }
 
-/// The paths for objects, each below the name of what it is for, so that one tree has them all.
+/// The paths for objects, each below the name of its purpose, so that one tree contains them all.
 ///
-/// `items` counts whatever the `kind`: as for kube-apiserver, an object with a list of items is a
-/// list, and custom resources' lists have `items` before `kind`. `rows` counts in a `Table` only.
+/// `items` counts for every `kind`: kube-apiserver treats any object with a list of items as a
+/// list, and lists of custom resources have `items` before `kind`. `rows` counts only in a `Table`.
 static PATHS: LazyLock<Paths<Action>> = LazyLock::new(|| {
     let path = |text: &str, action| (text.parse::<Path>().expect("a valid path"), action);
     Paths::new(
@@ -33,17 +33,17 @@ static PATHS: LazyLock<Paths<Action>> = LazyLock::new(|| {
     )
 });
 
-/// The paths to follow in an object whose members are walked from [`object`] on.
+/// Returns the paths to follow, starting at the node [`object`].
 pub(super) fn paths() -> &'static Paths<Action> {
     &PATHS
 }
 
-/// Where an object starts, its kind not yet known.
+/// Returns the node for an object whose kind is not known yet.
 pub(super) fn object() -> Place {
     PATHS.member(Place::ROOT, b"object")
 }
 
-/// Where an object is that turned out to be of `kind`.
+/// Returns the node for an object of `kind`.
 pub(super) fn place_for_kind(kind: &[u8]) -> Place {
     let start: &[u8] = match kind {
         b"Table" => b"table",

@@ -1,5 +1,4 @@
-//! What a request's own object says of its identity: the part of a body that even level
-//! `Metadata` shows.
+//! The identity of the object in a request body, which even level `Metadata` uses.
 
 use http::{HeaderMap, header};
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -14,23 +13,23 @@ pub(super) fn metadata(body: &[u8]) -> Option<ObjectMetadata> {
     Some(metadata)
 }
 
-/// How a body is encoded, by its `Content-Type`.
+/// The format of a body, from its `Content-Type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MediaType {
-    /// `application/json`, the patches in it, and what carries no type.
+    /// `application/json` and the JSON patch types, and bodies without a `Content-Type`.
     Json,
     /// `application/yaml`, `application/apply-patch+yaml`
     Yaml,
     /// `application/vnd.kubernetes.protobuf`
     Protobuf,
-    /// `application/cbor`, and `application/cbor-seq`, of which one item is read.
+    /// `application/cbor`, and `application/cbor-seq`, of which the first item is read.
     Cbor,
     /// Anything else.
     Other,
 }
 
 impl MediaType {
-    /// From the headers that come with a body.
+    /// Reads the format from the headers of a message.
     pub fn of(headers: &HeaderMap) -> MediaType {
         let Some(value) = headers.get(header::CONTENT_TYPE) else { return MediaType::Json };
         let value = value.as_bytes();
@@ -56,7 +55,7 @@ impl MediaType {
     }
 }
 
-/// Reads `metadata` of an object and skips the rest; of duplicate keys the last one counts, as in
+/// Reads `metadata` of an object and skips the rest. Of duplicate keys the last one counts, as in
 /// Go.
 struct ObjectVisitor;
 

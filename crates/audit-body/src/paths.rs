@@ -1,13 +1,11 @@
-//! Paths into a JSON value, and many of them compiled so that a scanner can follow them all at
-//! once.
+//! Paths into a JSON value, compiled so that a scanner can follow many of them at the same time.
 
 use std::collections::HashMap;
 use std::str::FromStr;
 
 use thiserror::Error;
 
-/// The longest name of a member that a path may have, in bytes. An annotation's key has at most
-/// 317.
+/// The maximum length of a member's name in a path, in bytes. Keys of annotations have at most 317.
 pub(crate) const MAX_NAME: usize = 320;
 
 /// A path to values in a JSON value, such as `spec.containers[*].env[*].value`.
@@ -30,15 +28,15 @@ enum Step {
     Element,
 }
 
-/// What is wrong with a path, and where.
+/// A path that is not valid.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("character {column} of path {path:?}: {problem}")]
 pub struct PathError {
-    /// The path as given.
+    /// The path.
     pub path: String,
-    /// The character, from 1.
+    /// The position of the error: a character, from 1.
     pub column: usize,
-    /// What is wrong, and what would be right.
+    /// What is wrong, and how to correct it.
     pub problem: PathProblem,
 }
 
@@ -68,7 +66,7 @@ impl FromStr for Path {
     fn from_str(text: &str) -> Result<Path, PathError> {
         let mut steps = Vec::new();
         let mut rest = text;
-        // A dot has been read, or nothing yet.
+        // At the start or after a dot.
         let mut name_expected = true;
         while name_expected || !rest.is_empty() {
             let parsed = if rest.starts_with('[') {
@@ -91,7 +89,7 @@ impl FromStr for Path {
     }
 }
 
-/// A step and the text after it, or the text from where something is wrong.
+/// A step and the text after it, or the text at which the error is.
 type Parsed<'t> = Result<(Step, &'t str), (&'t str, PathProblem)>;
 
 fn plain_name(text: &str) -> Parsed<'_> {
@@ -130,36 +128,36 @@ fn member<'t>(name: String, text: &'t str, rest: &'t str) -> Parsed<'t> {
 }
 
 impl Path {
-    /// This path below another.
+    /// Returns `parent` followed by this path.
     pub fn below(&self, parent: &Path) -> Path {
         Path(parent.0.iter().chain(&self.0).cloned().collect())
     }
 }
 
-/// Which spellings of a member's name count as the same.
+/// How names of members are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Names {
-    /// Only the very same, as kube-apiserver has it.
+    /// Case-sensitively, as in kube-apiserver.
     Exact,
-    /// ASCII letters in either case.
+    /// Ignoring the case of ASCII letters.
     IgnoreCase,
 }
 
-/// Many paths, each with something to do at its end, as a tree to walk down along a value.
+/// Many paths with an action each, as a tree that is walked together with a value.
 #[derive(Debug)]
 pub struct Paths<A> {
     nodes: Vec<Node<A>>,
     names: Names,
 }
 
-/// A place in a [`Paths`] tree.
+/// A node of a [`Paths`] tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place(u32);
 
 impl Place {
-    /// No path leads here or further.
+    /// No path leads to or beyond this node.
     pub(crate) const NOWHERE: Place = Place(0);
-    /// The value as a whole.
+    /// The node of the whole value.
     pub(crate) const ROOT: Place = Place(1);
 }
 
@@ -167,16 +165,16 @@ impl Place {
 struct Node<A> {
     action: Option<A>,
     members: Vec<(String, Place)>,
-    /// Members of other names.
+    /// The node for members with other names.
     other: Place,
     element: Place,
 }
 
-/// A path by its index, and how many of its steps have been walked.
+/// The index of a path, and how many of its steps have been followed.
 type Position = (usize, usize);
 
 impl<A: Copy> Paths<A> {
-    /// Compiles paths. Where two end at the same value, the first one's action counts.
+    /// Compiles paths. If two paths lead to the same value, the action of the first one counts.
     pub fn new(paths: &[(Path, A)], names: Names) -> Paths<A> {
         let nowhere = Node {
             action: None,
@@ -190,7 +188,7 @@ impl<A: Copy> Paths<A> {
         tree
     }
 
-    /// The place where the paths at `positions` go on together.
+    /// Returns the node for the paths at `positions`.
     fn add(
         &mut self,
         paths: &[(Path, A)],
@@ -253,24 +251,25 @@ impl Names {
 }
 
 impl<A: Copy> Paths<A> {
-    /// Where the member called `name` of the object at `place` is.
+    /// Returns the node of the member `name` of the object at `place`.
     pub(super) fn member(&self, place: Place, name: &[u8]) -> Place {
         let node = &self.nodes[place.0 as usize];
         let found = node.members.iter().find(|(known, _)| self.names.equal(known.as_bytes(), name));
         found.map_or(node.other, |(_, place)| *place)
     }
 
-    /// Where the elements of the array at `place` are.
+    /// Returns the node of the elements of the array at `place`.
     pub(super) fn element(&self, place: Place) -> Place {
         self.nodes[place.0 as usize].element
     }
 
-    /// What to do with the value at `place`.
+    /// Returns the action for the value at `place`.
     pub(super) fn action(&self, place: Place) -> Option<A> {
         self.nodes[place.0 as usize].action
     }
 
-    /// What to do with every member or element of the value at `place`, whatever its name.
+    /// Returns the action for all members or elements of the value at `place`, whatever their
+    /// names.
     pub(super) fn action_below(&self, place: Place) -> Option<A> {
         let node = &self.nodes[place.0 as usize];
         self.action(node.other).or(self.action(node.element))
@@ -287,7 +286,7 @@ mod tests {
         Paths::new(&paths, names)
     }
 
-    /// Walks down; `[]` is an element.
+    /// Follows steps from the root; `[]` is an element.
     fn at(tree: &Paths<usize>, steps: &[&str]) -> Option<usize> {
         let place = steps.iter().fold(Place::ROOT, |place, step| match *step {
             "[]" => tree.element(place),

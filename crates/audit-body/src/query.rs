@@ -1,14 +1,14 @@
-//! Tokens in query strings.
+//! Redacts tokens in query strings.
 
 use std::borrow::Cow;
 
 use k8s_audit::request::query::{self, Plus};
 
-/// Parameters that carry credentials, by whatever spelling of their case.
+/// Parameters that contain credentials; their names are compared case-insensitively.
 const TOKENS: [&[u8]; 5] = [b"access_token", b"token", b"id_token", b"refresh_token", b"bearer"];
 
-/// The request URI with `REDACTED` in place of the values of parameters that carry tokens; every
-/// other byte stays.
+/// Replaces the values of parameters that contain credentials with `REDACTED` in a request URI;
+/// everything else is unchanged.
 pub fn redact_query(uri: &str) -> Cow<'_, str> {
     let Some((path, query)) = uri.split_once('?') else { return Cow::Borrowed(uri) };
     if !pairs(query).any(|pair| secret_name(pair).is_some()) {
@@ -30,7 +30,8 @@ pub fn redact_query(uri: &str) -> Cow<'_, str> {
     Cow::Owned(redacted)
 }
 
-/// The pairs, each with the separator that ends it. Some programs separate by `;`.
+/// Splits a query string into pairs, each including the separator that ends it. Some programs use
+/// `;`.
 fn pairs(query: &str) -> impl Iterator<Item = &str> {
     query.split_inclusive(|c| is_separator(&c))
 }
@@ -39,7 +40,7 @@ fn is_separator(character: &char) -> bool {
     matches!(character, '&' | ';')
 }
 
-/// The name, as spelled, of a parameter that carries a token.
+/// Returns the name, as spelled, of a parameter that contains credentials.
 fn secret_name(pair: &str) -> Option<&str> {
     let (name, _) = pair.split_once('=')?;
     let decoded = query::decode(name, Plus::IsSpace)?;

@@ -11,7 +11,7 @@ use super::paths::{Names, Path, PathError, Paths};
 /// Paths to the values that are redacted in bodies of one resource.
 pub type CompiledPaths = Paths<()>;
 
-/// What is redacted unless redaction is turned off.
+/// The rules that apply unless redaction is turned off.
 const BUILT_IN: [&str; 5] = [
     "core/secrets:data.*",
     "core/secrets:stringData.*",
@@ -20,20 +20,20 @@ const BUILT_IN: [&str; 5] = [
     "authentication.k8s.io/tokenreviews:spec.token",
 ];
 
-/// The rules of redaction: for each resource, where its secrets are.
+/// Redaction rules: for each resource, the paths of its secrets.
 ///
 /// A rule is written `GROUP/RESOURCE:PATH` or `GROUP/RESOURCE/SUBRESOURCE:PATH`, such as
 /// `apps/deployments:spec.template.spec.containers[*].env[*].value`. The core group is `core`, or
-/// left out together with the slash if there is no subresource. A rule without a subresource is for
-/// all of them too. [`Path`] says how paths are written; a path is looked for
+/// omitted with its slash if there is no subresource. A rule without a subresource also applies to
+/// all subresources. For the syntax of paths see [`Path`]. A path is applied
 ///
 /// - in the object itself, and in patches that have its form (merge, strategic merge, apply);
 /// - in each of a list's `items`, and in the object of each of a Table's `rows`.
 ///
-/// In a JSON patch, which names places in a form of its own, every operation's `value` is redacted;
-/// of a body that is but a string, all. Names of members match in either case: a misspelt
-/// `stringdata` is no less secret. `null` stays. A body that is no JSON is for the caller to
-/// redact, with [`redacted_whole`](super::redacted_whole).
+/// In a JSON patch, which has its own syntax for paths, the `value` of every operation is redacted;
+/// a body that is only a string is redacted completely. Names of members match case-insensitively,
+/// since a misspelt `stringdata` also contains a secret. `null` is not redacted. A body that is not
+/// JSON must be redacted by the caller, with [`redacted_whole`](super::redacted_whole).
 #[derive(Debug)]
 pub struct Redaction {
     resources: Vec<Resource>,
@@ -43,13 +43,13 @@ pub struct Redaction {
 struct Resource {
     group: String,
     resource: String,
-    /// `None`: all for which there is no other entry.
+    /// `None`: all subresources without an entry of their own.
     subresource: Option<String>,
     paths: Arc<CompiledPaths>,
 }
 
 impl Redaction {
-    /// The built-in rules and `rules` besides.
+    /// Creates redaction with the built-in rules and `rules`.
     pub fn new<'r>(rules: impl IntoIterator<Item = &'r str>) -> Result<Redaction, RuleError> {
         let mut by_resource: BTreeMap<_, BTreeMap<_, Vec<Path>>> = BTreeMap::new();
         for text in BUILT_IN.into_iter().chain(rules) {
@@ -75,13 +75,13 @@ impl Redaction {
         Ok(Redaction { resources })
     }
 
-    /// No redaction: the record is what kube-apiserver's would be.
+    /// No redaction, as in kube-apiserver.
     pub fn none() -> Redaction {
         Redaction { resources: Vec::new() }
     }
 
-    /// What to redact in the bodies of requests to a resource and in the answers; `None` if
-    /// nothing. The core group and no subresource are empty.
+    /// Returns what to redact in the bodies of requests to a resource and of their responses;
+    /// `None` if nothing. An empty group is the core group; an empty subresource is none.
     pub fn for_request(
         &self,
         group: &[u8],
@@ -100,7 +100,7 @@ impl Redaction {
 }
 
 impl Default for Redaction {
-    /// The built-in rules: values of Secrets, tokens asked of and reviewed by the API server.
+    /// The built-in rules: values of Secrets, and tokens in `TokenRequest` and `TokenReview`.
     fn default() -> Redaction {
         Redaction::new([]).expect("the built-in rules are valid")
     }
@@ -109,7 +109,7 @@ impl Default for Redaction {
 fn compile(paths: &[Path]) -> CompiledPaths {
     let parse = |text: &str| text.parse::<Path>().expect("a valid path");
     let parents = [parse("items[*]"), parse("rows[*].object")];
-    // An operation on its own is no JSON patch, but shows as much when someone sends it.
+    // An operation outside an array is not a JSON patch, but contains the same secrets.
     let mut all = vec![(parse("[*].value"), ()), (parse("value"), ())];
     for path in paths {
         all.push((path.clone(), ()));
@@ -125,13 +125,13 @@ struct Rule {
     path: Path,
 }
 
-/// A rule that cannot be used.
+/// A redaction rule that is not valid.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("redaction rule {rule:?}: {problem}")]
 pub struct RuleError {
-    /// The rule as given.
+    /// The rule.
     pub rule: String,
-    /// What is wrong, and what would be right.
+    /// What is wrong, and how to correct it.
     pub problem: RuleProblem,
 }
 
@@ -148,7 +148,7 @@ pub enum RuleProblem {
     )]
     Version(String),
     #[error(
-        "{0:?} is not as in URLs: resources are written in lower case and plural, such as deployments"
+        "{0:?} is not a resource as in URLs; write it in lower case and plural, such as deployments"
     )]
     Spelling(String),
     #[error(transparent)]

@@ -1,25 +1,25 @@
-//! What stands in the record in place of a secret.
+//! The replacement for a secret in the record.
 
 use aws_lc_rs::digest;
 
 use super::escape::Unescaper;
 
-/// A digest of fewer bytes than this is not shown: a short value could be found by trying.
+/// No digest is recorded of values shorter than this: a short value could be found by trying all
+/// possible ones.
 ///
-/// The digest is there to see whether two secrets are the same, or whether one is a known one. It
-/// has no key, so that it can be compared across proxies and computed by hand.
+/// The digest shows whether two secrets are equal, or whether a secret is a known one. It has no
+/// key, so that it can be compared across proxies and computed by hand.
 const SHORTEST_HASHED: u64 = 16;
 
-/// A value while it is read, of which only the size and the digest will be told.
+/// Computes the size and the digest of a value while it is read.
 pub(super) struct Redacted {
     sha256: digest::Context,
     bytes: u64,
-    /// Strings count as the characters they stand for, other values as compact JSON.
+    /// Strings are counted and hashed unescaped, other values as compact JSON.
     string: Option<Unescaper>,
 }
 
 impl Redacted {
-    /// Begins a value that is a string or something else.
     pub(super) fn new(is_string: bool) -> Redacted {
         Redacted {
             sha256: digest::Context::new(&digest::SHA256),
@@ -28,7 +28,7 @@ impl Redacted {
         }
     }
 
-    /// The next piece of the value's JSON text, quotes and all.
+    /// Takes the next piece of the value's JSON text, including quotes.
     pub(super) fn update(&mut self, piece: &[u8]) {
         let Redacted { sha256, bytes, string } = self;
         let mut add = |piece: &[u8]| {
@@ -41,7 +41,7 @@ impl Redacted {
         }
     }
 
-    /// The JSON string that takes the value's place.
+    /// Returns the JSON string that replaces the value.
     pub(super) fn replacement(self) -> String {
         let Redacted { mut sha256, mut bytes, string } = self;
         if let Some(unescaper) = string {
@@ -58,8 +58,8 @@ impl Redacted {
     }
 }
 
-/// The JSON string that stands for a whole body, of which nothing can be shown since it is not in
-/// a form in which the secrets could be found.
+/// Returns the JSON string that replaces a whole body, because secrets cannot be located in its
+/// format.
 pub(crate) fn redacted_whole(body: &[u8]) -> String {
     let mut redacted = Redacted::new(false);
     redacted.update(body);

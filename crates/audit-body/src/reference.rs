@@ -1,9 +1,9 @@
-//! A second, simple way to the same results, to test the fast one against: a tree.
+//! A simple implementation with a tree, to test the fast one against.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// A JSON value, its strings and numbers as spelled, and its members in order.
+/// A JSON value: strings and numbers as spelled, members in their order.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Tree {
     /// A string, number or literal.
@@ -13,7 +13,7 @@ pub(super) enum Tree {
 }
 
 impl Tree {
-    /// Reads what serde_json has already accepted.
+    /// Parses JSON that serde_json accepts.
     pub(super) fn read(text: &str) -> Tree {
         let mut rest = text;
         let tree = read(&mut rest);
@@ -21,7 +21,7 @@ impl Tree {
         tree
     }
 
-    /// Compact and HTML-escaped.
+    /// Returns compact JSON with HTML escaping.
     pub(super) fn compact(&self) -> String {
         match self {
             Tree::Scalar(text) => escape(text),
@@ -37,7 +37,7 @@ impl Tree {
         }
     }
 
-    /// Printed with the whitespace that `spaces` gives in turn.
+    /// Prints the value with whitespace from `spaces` between tokens.
     pub(super) fn print(&self, spaces: &mut dyn Iterator<Item = &'static str>) -> String {
         let mut out = String::new();
         self.print_to(&mut out, spaces);
@@ -181,7 +181,7 @@ fn many(rest: &mut &str, mut each: impl FnMut(&mut &str)) {
     *rest = &rest[1..];
 }
 
-/// Strings in odd spellings.
+/// Strings with unusual spellings.
 pub(super) fn string() -> impl Strategy<Value = String> {
     let plain = "[ -!#-\\[\\]-~é<>&\u{2028}\u{2029}\u{202a}😀\u{7f}]{0,12}";
     let escapes = prop::sample::select(vec![
@@ -200,7 +200,7 @@ pub(super) fn string() -> impl Strategy<Value = String> {
     })
 }
 
-/// The names that paths are about, some spelled with an escape.
+/// Names that occur in paths, some spelled with escapes.
 fn key() -> impl Strategy<Value = String> {
     prop_oneof![
         1 => string(),
@@ -221,7 +221,7 @@ pub(super) fn scalar() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Any JSON value, likely with members that paths are about.
+/// Any JSON value, likely with members that occur in paths.
 pub(super) fn tree() -> impl Strategy<Value = Tree> {
     scalar().prop_map(Tree::Scalar).prop_recursive(6, 80, 6, |inner| {
         prop_oneof![
@@ -254,17 +254,17 @@ pub(super) fn kubernetes_object() -> impl Strategy<Value = Tree> {
     })
 }
 
-/// Whitespace to print with.
+/// Whitespace for [`Tree::print`].
 pub(super) fn spaces() -> impl Strategy<Value = Vec<&'static str>> {
     vec(prop::sample::select(vec!["", "", " ", "\n  ", "\r\n", "\t"]), 0..40)
 }
 
-/// Lengths to cut a text by, in turn.
+/// Sizes of pieces.
 pub(super) fn cuts() -> impl Strategy<Value = Vec<usize>> {
     vec(prop_oneof![1usize..4, 1usize..40], 1..8)
 }
 
-/// The text in pieces of these lengths, over and over.
+/// Splits the text into pieces of these sizes, over and over.
 pub(super) fn pieces<'t>(mut text: &'t [u8], cuts: &[usize]) -> Vec<&'t [u8]> {
     let mut pieces = Vec::new();
     for cut in cuts.iter().cycle() {

@@ -1,9 +1,9 @@
-//! What the body of a request is, and whether kube-apiserver records it.
+//! What a request body is, and whether kube-apiserver records it.
 
 use k8s_audit::request::RequestInfo;
 use k8s_audit::status::Status;
 
-/// What a request's body is to kube-apiserver.
+/// What kube-apiserver expects in the body of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestBodyKind {
     /// The object to create or to update to.
@@ -14,9 +14,9 @@ pub enum RequestBodyKind {
     DeleteOptions,
 }
 
-/// What kube-apiserver says, with a 400, of an object that it did not get as far as to record: it
-/// could not be decoded, or the query or an impersonation header was wrong. All else that it
-/// refuses so, it has read.
+/// Messages of a 400 response that kube-apiserver sends before it has an object to record: it could
+/// not be decoded, or the query or an impersonation header is invalid. With any other message it
+/// has decoded the object.
 const REFUSED_UNREAD: [&str; 8] = [
     "the object provided is unrecognized",
     "cannot be handled as a",
@@ -29,7 +29,7 @@ const REFUSED_UNREAD: [&str; 8] = [
 ];
 
 impl RequestBodyKind {
-    /// What the body of such a request is; `None` where kube-apiserver records none.
+    /// Returns what the body of a request is; `None` if kube-apiserver does not record it.
     pub fn of(info: &RequestInfo) -> Option<RequestBodyKind> {
         let connects =
             matches!(info.subresource(), b"exec" | b"attach" | b"portforward" | b"proxy");
@@ -44,7 +44,7 @@ impl RequestBodyKind {
         }
     }
 
-    /// Whether kube-apiserver got as far as reading the body before it gave this answer.
+    /// Whether kube-apiserver has decoded the body before it sent this response.
     pub fn was_read(self, answer: &Status) -> bool {
         let message = answer.message.as_str();
         match answer.code {
@@ -53,12 +53,12 @@ impl RequestBodyKind {
                 RequestBodyKind::Object => {
                     !message.is_empty() && !REFUSED_UNREAD.iter().any(|text| message.contains(text))
                 }
-                // kube-apiserver loses the event of a malformed patch; here it is.
+                // kube-apiserver loses the event of a malformed patch; the proxy records it.
                 RequestBodyKind::Patch => !message.is_empty(),
-                // What the storage refuses, it refuses after the options have been read.
+                // The storage rejects this after the options have been read.
                 RequestBodyKind::DeleteOptions => message.starts_with("Name parameter invalid: "),
             },
-            // Authorization refuses with "… cannot …"; admission in its own words.
+            // Messages of authorization contain "cannot"; those of admission are arbitrary.
             403 => !message.is_empty() && !message.contains("\" cannot "),
             404 => {
                 !message.is_empty() && !message.contains("could not find the requested resource")
@@ -68,7 +68,7 @@ impl RequestBodyKind {
                     answer.details.as_ref().is_some_and(|d| d.kind.ends_with("Options"));
                 !of_options || self == RequestBodyKind::DeleteOptions
             }
-            // Of those of negotiation only the ones that come when the work has been done.
+            // Only these messages of content negotiation come after the request has been processed.
             406 => message.starts_with("you requested ") || message.starts_with("no "),
             409 | 429 | 500 | 503 | 504 => !message.is_empty(),
             _ => false,
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_answered_as_asked_can_have_been_done() {
+    fn an_unacceptable_response_can_hide_a_completed_request() {
         let answer = |message: &str| Status { message: message.into(), ..Status::of_code(406) };
         let before = "only the following media types are accepted: application/json";
         let behind = "you requested PartialObjectMetadata, but the requested object is a list";

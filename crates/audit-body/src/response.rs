@@ -1,4 +1,5 @@
-//! A `Status` in an answer, which even level `Metadata` shows: seen while the body streams by.
+//! Finds the `Status` in a response while the body is forwarded. Even level `Metadata` records it,
+//! as `responseStatus`.
 
 use bytes::Bytes;
 use http::{HeaderMap, header};
@@ -9,24 +10,24 @@ use super::object::MediaType;
 use k8s_audit::request::query;
 use k8s_audit::status::Status;
 
-/// What the Status in an answer says.
+/// The `Status` of a response.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Said {
-    /// The Status.
+pub struct ParsedStatus {
+    /// The `Status`.
     pub status: Status,
-    /// Whether kube-apiserver has more of it than the code in its events: it has not if it could
-    /// not satisfy the client's `Accept`.
+    /// Whether kube-apiserver records it as well. If it could not satisfy the client's `Accept`
+    /// header, its event has only the code.
     pub recorded: bool,
 }
 
-/// A Status longer than this is not read.
+/// A longer `Status` is not parsed.
 const LIMIT: usize = 256 << 10;
 
-/// Collects an answer's body as long as it can be a Status.
+/// Collects the body of a response as long as it can be a `Status`.
 #[derive(Debug)]
 pub struct StatusTap {
     media_type: MediaType,
-    /// Whether indented JSON can have come from the API server's object writer.
+    /// Whether the client has requested indented JSON.
     pretty: bool,
     seen: Vec<u8>,
     state: State,
@@ -34,20 +35,20 @@ pub struct StatusTap {
 
 #[derive(Debug, PartialEq)]
 enum State {
-    /// Too few bytes to say.
+    /// Too few bytes have arrived.
     Undecided,
-    /// It begins like a Status.
+    /// The beginning is that of a `Status`.
     Status,
-    /// It is none.
+    /// It is not a `Status`.
     Other,
 }
 
 impl StatusTap {
-    /// A tap for the answer with these headers; `None` if it cannot carry a Status.
+    /// Returns a tap for the response with these headers; `None` if it cannot contain a `Status`.
     ///
-    /// `pretty` says whether the client asked for indented JSON. Where it did not, indented JSON
-    /// comes from the writer that kube-apiserver uses when it cannot satisfy the client's
-    /// `Accept`; such a Status is not in its audit events.
+    /// `pretty`: the client has requested indented JSON. If it has not, indented JSON comes from
+    /// the serializer that kube-apiserver uses when it cannot satisfy the client's `Accept` header;
+    /// such a `Status` is not in its audit events.
     pub fn new(answer: &HeaderMap, pretty: bool) -> Option<StatusTap> {
         let media_type = match answer.get(header::CONTENT_TYPE) {
             Some(_) => MediaType::of(answer),
@@ -59,7 +60,7 @@ impl StatusTap {
         Some(StatusTap { media_type, pretty, seen: Vec::new(), state: State::Undecided })
     }
 
-    /// The next bytes of the answer.
+    /// Takes the next bytes of the response.
     pub fn data(&mut self, data: &Bytes) {
         if self.state == State::Other {
             return;
@@ -71,24 +72,24 @@ impl StatusTap {
         }
         // The first bytes of most responses show that they are not a Status; nothing is copied.
         if self.seen.is_empty() && self.state == State::Undecided {
-            self.state = self.judge(data);
+            self.state = self.classify(data);
             if self.state == State::Other {
                 return;
             }
         }
         self.seen.extend_from_slice(data);
         if self.state == State::Undecided {
-            self.state = self.judge(&self.seen);
+            self.state = self.classify(&self.seen);
         }
     }
 
-    /// Whether more of the body could still turn out to be part of a Status.
+    /// Whether more of the body is needed.
     pub fn is_collecting(&self) -> bool {
         self.state != State::Other
     }
 
-    /// The Status, if the whole body is one.
-    pub fn finish(&self) -> Option<Said> {
+    /// Returns the `Status`, if the whole body is one.
+    pub fn finish(&self) -> Option<ParsedStatus> {
         if self.state != State::Status {
             return None;
         }
@@ -98,13 +99,13 @@ impl StatusTap {
             MediaType::Json => serde_json::from_slice(&self.seen).ok(),
             media_type => converted(media_type, &self.seen),
         };
-        Some(Said { status: status?, recorded })
+        Some(ParsedStatus { status: status?, recorded })
     }
 
-    fn judge(&self, seen: &[u8]) -> State {
+    fn classify(&self, seen: &[u8]) -> State {
         let decided = match self.media_type {
             MediaType::Json => begins_like(seen, &["{", "\"kind\"", ":", "\"Status\""]),
-            // The kind may come late, so all short documents are kept.
+            // `kind` can be the last member, so all short documents are kept.
             MediaType::Yaml | MediaType::Cbor => Some(true),
             MediaType::Protobuf => {
                 let start = b"k8s\0\n\x0c\n\x02v1\x12\x06Status";
@@ -123,8 +124,8 @@ impl StatusTap {
     }
 }
 
-/// Whether the client gets indented JSON from kube-apiserver: by the `pretty` parameter, or by a
-/// user agent that people type with.
+/// Whether kube-apiserver indents JSON for this client: because of the `pretty` parameter, or of
+/// the user agent of a browser, curl or wget.
 pub fn wants_pretty(query: Option<&str>, headers: &HeaderMap) -> bool {
     let asked = query.and_then(|query| query::first(query, "pretty"));
     if let Some(value) = asked.filter(|value| !value.is_empty()) {
@@ -134,7 +135,8 @@ pub fn wants_pretty(query: Option<&str>, headers: &HeaderMap) -> bool {
     [&b"curl"[..], b"Wget", b"Mozilla/5.0"].iter().any(|start| agent.starts_with(start))
 }
 
-/// Whether `seen` begins with these tokens, blanks between them aside; `None` if it is too short.
+/// Whether `seen` begins with these tokens, ignoring whitespace between them; `None` if it is too
+/// short to decide.
 fn begins_like(seen: &[u8], tokens: &[&str]) -> Option<bool> {
     let mut rest = seen;
     for token in tokens {
@@ -151,13 +153,13 @@ fn begins_like(seen: &[u8], tokens: &[&str]) -> Option<bool> {
     Some(true)
 }
 
-/// The Status in another format than JSON.
+/// Parses a `Status` in a format other than JSON.
 fn converted(media_type: MediaType, body: &[u8]) -> Option<Status> {
     #[derive(Deserialize)]
     struct Kind {
         kind: String,
     }
-    // Most responses have another kind, and need not be decoded to know that.
+    // A quick check: most responses are of another kind and need not be decoded.
     memchr::memmem::find(body, b"Status")?;
     let json = decode::to_json(media_type, body, LIMIT * 2).ok()?.json;
     let Kind { kind } = serde_json::from_slice(&json).ok()?;
@@ -169,7 +171,12 @@ mod tests {
     use super::*;
     use k8s_audit::status::Details;
 
-    fn tapped(media_type: &'static str, pretty: bool, body: &[u8], chunk: usize) -> Option<Said> {
+    fn tapped(
+        media_type: &'static str,
+        pretty: bool,
+        body: &[u8],
+        chunk: usize,
+    ) -> Option<ParsedStatus> {
         let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, media_type.parse().unwrap())]);
         let mut tap = StatusTap::new(&headers, pretty)?;
         for part in body.chunks(chunk) {
@@ -198,7 +205,7 @@ mod tests {
         let cbor = b"\xd9\xd9\xf7\xa8DkindFStatusJapiVersionBv1Hmetadata\xa0FstatusGFailureGmessageX\x1dconfigmaps \"absent\" not foundFreasonHNotFoundGdetails\xa2DnameFabsentDkindJconfigmapsDcode\x19\x01\x94";
         for chunk in [1, 7, 10_000] {
             let tap = |media_type, body| tapped(media_type, false, body, chunk);
-            let said = Some(Said { status: status.clone(), recorded: true });
+            let said = Some(ParsedStatus { status: status.clone(), recorded: true });
             assert_eq!(tap("application/json", &json), said);
             assert_eq!(tap("application/vnd.kubernetes.protobuf", protobuf), said);
             assert_eq!(tap("application/yaml", yaml), said);

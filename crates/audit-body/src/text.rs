@@ -1,4 +1,4 @@
-//! Bodies that are no JSON, as a JSON string.
+//! Bodies that are not JSON, as a JSON string.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -7,26 +7,27 @@ use super::compact::Text;
 use super::truncate;
 use k8s_audit::json::push_string;
 
-/// How a string stands for a body.
+/// How the string represents the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StringForm {
     /// The string is the body.
     Utf8,
-    /// The body is no UTF-8; the string is its base64, with padding.
+    /// The string is the base64 of the body, with padding, because the body is not UTF-8.
     Base64,
 }
 
-/// The body as a JSON string of at most `limit` bytes, quotes included (`null` below that).
+/// Returns the body as a JSON string of at most `limit` bytes including quotes (`null` if that is
+/// impossible).
 ///
-/// It shows all of the body, so it is not for bodies in which something is to be redacted.
+/// It contains all of the body, so it must not be used if something is to be redacted.
 pub(crate) fn as_string(body: &[u8], limit: usize) -> (Text, StringForm) {
     let (mut json, form) = if std::str::from_utf8(body).is_ok() {
         let mut json = Vec::with_capacity(body.len().min(limit) + 2);
-        // No byte gets shorter, so what is beyond the limit is not even looked at.
+        // Escaping never shortens a byte, so nothing beyond the limit is needed.
         push_string(&mut json, &body[..characters_within(body, limit)]);
         (json, StringForm::Utf8)
     } else {
-        // Four characters for three bytes.
+        // Base64 has four characters for three bytes.
         let shown = &body[..body.len().min(limit)];
         (format!("\"{}\"", STANDARD.encode(shown)).into_bytes(), StringForm::Base64)
     };
@@ -37,8 +38,8 @@ pub(crate) fn as_string(body: &[u8], limit: usize) -> (Text, StringForm) {
     (Text { json, truncated }, form)
 }
 
-/// The length of the longest part, from the start, of valid UTF-8 that has at most `limit` bytes
-/// and ends between characters.
+/// Returns the length of the longest prefix of valid UTF-8 that has at most `limit` bytes and ends
+/// between characters.
 fn characters_within(text: &[u8], limit: usize) -> usize {
     let is_boundary = |at: &usize| text.get(*at).is_none_or(|byte| byte & 0xc0 != 0x80);
     (0..=limit.min(text.len())).rev().find(is_boundary).unwrap_or(0)
@@ -62,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn long_bodies_are_cut() {
+    fn long_bodies_are_truncated() {
         use StringForm::{Base64, Utf8};
         assert_eq!(string(b"abcdef", 8), ("\"abcdef\"".into(), false, Utf8));
         assert_eq!(string(b"abcdef", 7), ("\"abcde\"".into(), true, Utf8));

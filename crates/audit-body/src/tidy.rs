@@ -1,20 +1,21 @@
-//! The last pass over the JSON of a body: what is valid to Go, but not to every program that reads
-//! an audit log.
+//! The last pass over the JSON of a body: changes what Go accepts, but some programs that read
+//! audit logs do not.
 //!
-//! Go's scanner accepts bytes in strings that are not UTF-8, halves of surrogate pairs, numbers of
-//! any size and 10,000 levels of nesting. Readers of the log differ: serde_json (Vector) stops at
-//! 128 levels, jq 1.6 at 256, Python at about 1,000, and Go does not read `1e999` into a float64.
+//! Go's scanner accepts strings that are not UTF-8, unpaired surrogates, numbers of any size and
+//! 10,000 levels of nesting. Other parsers differ: serde_json (Vector) allows 128 levels, jq 1.6
+//! 256, Python about 1,000; and Go cannot read `1e999` into a float64.
 
 use aws_lc_rs::digest;
 
 use super::redacted::hex;
 use k8s_audit::json::scan::plain_ascii_end;
+use k8s_audit::json::utf8_length;
 
-/// How many objects and arrays may be nested in a body. In the event there are one more around it,
-/// and three in a webhook's batch.
+/// How deeply objects and arrays may be nested in a body. The event adds one level, a webhook's
+/// batch three.
 pub(super) const MAX_DEPTH: usize = 120;
 
-/// A JSON text that every reader takes.
+/// A JSON text that every parser accepts.
 pub(super) struct Tidied {
     pub(super) json: Vec<u8>,
     /// Whether values that are nested too deeply were replaced.
@@ -60,7 +61,7 @@ pub(super) fn tidy(json: &[u8]) -> Tidied {
     Tidied { json: out, omitted }
 }
 
-/// The string that stands for a value that is nested too deeply.
+/// The string that replaces a value that is nested too deeply.
 fn marker(value: &[u8]) -> String {
     let sha256 = hex(digest::digest(&digest::SHA256, value).as_ref());
     let bytes = value.len();
@@ -141,7 +142,7 @@ fn push_tidy_string(out: &mut Vec<u8>, json: &[u8], at: usize) -> usize {
                 at += length.unwrap_or_else(|length| length);
             }
             0x80.. => {
-                let length = character_length(&json[at..]);
+                let length = utf8_length(&json[at..]);
                 match length {
                     Some(length) => out.extend_from_slice(&json[at..at + length]),
                     None => out.extend_from_slice(REPLACEMENT),
@@ -156,8 +157,8 @@ fn push_tidy_string(out: &mut Vec<u8>, json: &[u8], at: usize) -> usize {
     }
 }
 
-/// The length of the escape at the start of `text`, both halves of a surrogate pair included; `Err`
-/// for one half alone.
+/// Returns the size of the escape at the start of `text`, which includes both halves of a surrogate
+/// pair; `Err` for an unpaired surrogate.
 fn escape_length(text: &[u8]) -> Result<usize, usize> {
     let unit = |text: &[u8]| {
         let digits = text.strip_prefix(b"\\u")?.first_chunk::<4>()?;
@@ -174,17 +175,6 @@ fn escape_length(text: &[u8]) -> Result<usize, usize> {
     }
 }
 
-/// The length of the UTF-8 character at the start of `text`; `None` where there is none.
-fn character_length(text: &[u8]) -> Option<usize> {
-    let length = match text[0] {
-        0xc2..=0xdf => 2,
-        0xe0..=0xef => 3,
-        0xf0..=0xf4 => 4,
-        _ => return None,
-    };
-    std::str::from_utf8(text.get(..length)?).is_ok().then_some(length)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_every_reader_takes_stays() {
+    fn json_accepted_by_every_parser_is_unchanged() {
         for json in [
             r#"{"a":[1,-2.5e-7,1e308,true,null,{}],"b\"\\":"\u00e9\/ é \ud83d\ude00"}"#,
             "\"\"",

@@ -1,13 +1,13 @@
-//! Making a cut-off JSON text whole again.
+//! Makes valid JSON of a truncated JSON text.
 
 use k8s_audit::json::scan::plain_end;
 
 /// Turns `text`, the beginning of a valid compact JSON text, into valid JSON of at most `limit`
-/// bytes (never less than the four of `null`): a string value is cut between two characters, a
-/// member or element that is cut anywhere else goes, and what is open is closed.
+/// bytes (but at least the four of `null`): a string value is cut between two characters, any other
+/// incomplete member or element is removed, and open containers are closed.
 ///
-/// Going over the text once more when it is cut, rather than noting places to cut at all the time,
-/// keeps the cost away from bodies that fit.
+/// Places to cut are found in a second pass over a truncated text, so that bodies that fit do not
+/// pay for it.
 pub(super) fn close(text: &mut Vec<u8>, limit: usize) {
     let mut closers = Vec::new();
     let cut = cut(text, limit, &mut closers);
@@ -21,16 +21,16 @@ pub(super) fn close(text: &mut Vec<u8>, limit: usize) {
     }
 }
 
-/// Where to cut.
+/// A place to cut.
 struct Cut {
     at: usize,
     in_string: bool,
 }
 
-/// The furthest place to cut, with the closing brackets that are then needed, outermost first.
+/// Finds the last place to cut, and the closing brackets needed there, outermost first.
 ///
-/// Length with closing brackets never falls from one such place to the next, so the first that
-/// does not fit ends the search, and `closers` then are those of the place before.
+/// The length including closing brackets never decreases from one place to the next, so the search
+/// ends at the first one that does not fit; `closers` are then those of the place before.
 fn cut(text: &[u8], limit: usize, closers: &mut Vec<u8>) -> Cut {
     let mut kept = 0;
     let mut at = 0;
@@ -68,7 +68,7 @@ fn cut(text: &[u8], limit: usize, closers: &mut Vec<u8>) -> Cut {
                     kept = at;
                 }
                 _ => {
-                    // One more byte for the closing quote.
+                    // One byte is needed for the closing quote.
                     let room = limit.saturating_sub(closers.len() + 1);
                     if at < room {
                         return Cut { at: characters_end(text, at + 1, room), in_string: true };
@@ -78,7 +78,7 @@ fn cut(text: &[u8], limit: usize, closers: &mut Vec<u8>) -> Cut {
             },
             _ => {
                 let token = &text[at..];
-                // Without what follows it, it may be the beginning of a longer one.
+                // Without the byte after it, it may be incomplete.
                 let Some(length) = token.iter().position(|b| matches!(b, b',' | b'}' | b']'))
                 else {
                     break;
@@ -94,7 +94,7 @@ fn cut(text: &[u8], limit: usize, closers: &mut Vec<u8>) -> Cut {
     Cut { at: kept, in_string: false }
 }
 
-/// The index after the closing quote of the string whose content begins at `at`.
+/// Returns the index after the closing quote of the string whose content begins at `at`.
 fn string_end(text: &[u8], mut at: usize) -> Option<usize> {
     loop {
         at = plain_end(text, at);
@@ -106,8 +106,8 @@ fn string_end(text: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-/// The last boundary between characters or escapes that is no further than `end`, in string
-/// content that begins at `at`.
+/// Returns the last boundary between characters or escapes up to `end`, in string content that
+/// begins at `at`.
 fn characters_end(text: &[u8], mut at: usize, end: usize) -> usize {
     let end = end.min(text.len());
     loop {
@@ -119,8 +119,8 @@ fn characters_end(text: &[u8], mut at: usize, end: usize) -> usize {
     }
 }
 
-/// How many bytes the character or escape at the start of `text` needs; for one cut off by the
-/// end of `text`, more than there are.
+/// Returns the size of the character or escape at the start of `text`; if it is cut off by the end
+/// of `text`, a larger size than `text` has.
 fn character_length(text: &[u8]) -> usize {
     let escape = |text: &[u8]| match text {
         [b'\\', b'u', ..] => 6,
@@ -129,7 +129,7 @@ fn character_length(text: &[u8]) -> usize {
     match text {
         [] => 1,
         [b'\\', b'u', b'd' | b'D', b'8' | b'9' | b'a' | b'b' | b'A' | b'B', ..] => {
-            // Half of a surrogate pair reads as no character.
+            // Both halves of a surrogate pair are one character; the text may end between them.
             match text.get(6..) {
                 Some([b'\\', rest @ ..]) if rest.first().is_none_or(|b| *b == b'u') => 12,
                 Some([]) => 12,
@@ -145,7 +145,7 @@ fn character_length(text: &[u8]) -> usize {
                 _ => 0,
             };
             let present = rest.iter().take(following).take_while(|b| (**b & 0xc0) == 0x80).count();
-            // Followed by something else, it is a byte that is no UTF-8.
+            // A lead byte without its continuation bytes is a single invalid byte.
             if present < following && present < rest.len() { 1 } else { 1 + following }
         }
     }
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn strings_are_cut_between_characters() {
+    fn strings_are_truncated_between_characters() {
         for (text, limit, expected) in [
             ("\"aé", 9, "\"aé\""),
             ("\"aé\"", 4, "\"a\""),

@@ -1,10 +1,9 @@
-//! Deletes, compresses, and indexes rotated files, in a thread of its own that gives way to all
-//! others.
+//! Deletes, compresses, and indexes rotated files, in a thread of the lowest priority.
 //!
-//! Nothing is touched that is not sealed to its end ([`Kept`]): a file that is deleted before its
-//! last block is sealed would be missed, and one that is compressed under the eyes of recovery not
-//! found. Files are deleted from the oldest to the newest, each with its seal renamed first, so
-//! that a crash between two steps leaves no gap in the chain.
+//! A file is left alone until all its lines are sealed ([`ProtectedBackups`]). If it were deleted before its
+//! last block is sealed, verification would report it as missing; if it were compressed earlier,
+//! recovery would not find it. Files are deleted from the oldest to the newest, and the seal of
+//! each is renamed first, so that a crash between two steps leaves no gap in the chain.
 
 mod age;
 mod frames;
@@ -35,23 +34,24 @@ use super::open_file::copy_owner_and_mode;
 use super::rotate::{BackupNames, GZ, INDEX, RETIRED, SEAL, ZST, without_suffix};
 use super::seal::IndexDigest;
 
-/// The cleanup of one log file's backups. Ends with its last round cut short when it is dropped:
-/// the next start does what is left.
+/// Runs the cleanup of one log file's backups. Dropping it interrupts the current round; the next
+/// start continues with what is left.
 #[derive(Debug)]
 pub(super) struct Cleaner {
-    /// Room for one: a round that has not begun sees all backups.
+    /// Capacity 1: one pending round is enough, because it sees all backups.
     wake: Option<SyncSender<()>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Cleaner {
-    /// Starts the thread, which runs a first round. `None`: there is never anything to do.
+    /// Starts the thread, which runs a first round at once. Returns `None` if `rotation` asks for
+    /// no cleanup at all.
     pub(super) fn start(
         names: BackupNames,
         rotation: Rotation,
         clock: LogClock,
-        kept: Arc<Kept>,
+        kept: Arc<ProtectedBackups>,
     ) -> io::Result<Option<Cleaner>> {
         if rotation == (Rotation { max_size_mib: rotation.max_size_mib, ..Rotation::NEVER }) {
             return Ok(None);
@@ -69,7 +69,7 @@ impl Cleaner {
         Ok(Some(cleaner))
     }
 
-    /// Asks for a round. Returns at once.
+    /// Requests a round. Returns at once.
     pub(super) fn wake(&self) {
         if let Some(wake) = &self.wake {
             // If the channel is full, a round has been requested already.
@@ -83,30 +83,31 @@ impl Drop for Cleaner {
         self.stop.store(true, Ordering::Relaxed);
         self.wake = None;
         if let Some(thread) = self.thread.take() {
-            // A panic of it has been logged, and the log itself does not need it.
+            // A panic of the thread has been logged, and the log works without it.
             let _ = thread.join();
         }
     }
 }
 
-/// Backups that must not be changed, by their names before compression.
+/// Backups that must not be changed yet, by their names before compression.
 #[derive(Debug, Default)]
-pub(super) struct Kept {
-    files: Mutex<KeptFiles>,
+pub(super) struct ProtectedBackups {
+    files: Mutex<ProtectedFiles>,
 }
 
 #[derive(Debug, Default)]
-struct KeptFiles {
-    /// The one that was rotated last: never deleted, only compressed.
+struct ProtectedFiles {
+    /// The most recently rotated file: it may be compressed, but not deleted.
     newest: Option<PathBuf>,
-    /// Files whose last blocks are not sealed yet: neither compressed nor deleted.
+    /// Files whose last blocks are not sealed yet: they are neither compressed nor deleted.
     unsealed: BTreeSet<PathBuf>,
-    /// Index files whose digests are to be sealed, if anything is.
+    /// Index files whose digests are to be sealed; `None` if the log is not sealed.
     indexes: Option<Vec<IndexDigest>>,
 }
 
-impl Kept {
-    /// A file is about to be rotated to this name. `sealed`: its last lines will be sealed.
+impl ProtectedBackups {
+    /// Protects `backup`, to which the log is about to be rotated. `sealed` means that its last
+    /// lines will be sealed.
     pub(super) fn rotate(&self, backup: &Path, sealed: bool) {
         let mut files = self.files.lock().expect("nothing panics that holds it");
         files.newest = Some(backup.to_owned());
@@ -115,12 +116,12 @@ impl Kept {
         }
     }
 
-    /// Index files are to be sealed, too.
+    /// Collects the digests of index files, because the log is sealed.
     pub(super) fn seal_indexes(&self) {
         self.files.lock().expect("nothing panics that holds it").indexes = Some(Vec::new());
     }
 
-    /// An index file was written.
+    /// Notes that an index file was written.
     fn indexed(&self, path: &Path, sha256: String) {
         let mut files = self.files.lock().expect("nothing panics that holds it");
         if let (Some(indexes), Some(file)) = (&mut files.indexes, path.file_name()) {
@@ -134,7 +135,8 @@ impl Kept {
         files.indexes.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// The seals of all backups but these are complete. Returns whether some have just become so.
+    /// Sets the backups whose seals are incomplete. Returns whether the seal of another one has
+    /// been completed since the last call.
     pub(super) fn unsealed(&self, backups: &BTreeSet<PathBuf>) -> bool {
         let mut files = self.files.lock().expect("nothing panics that holds it");
         let before = files.unsealed.len();
@@ -142,8 +144,8 @@ impl Kept {
         files.unsealed.len() < before
     }
 
-    /// Returns whether a backup may be deleted, which the backup `next` comes after. One that the
-    /// next is not sealed after may have the newest record of the chain, which must not get lost.
+    /// Returns whether `backup` may be deleted; `next` is the backup after it. It must stay until
+    /// the next one is sealed, because it may hold the newest record of the chain.
     fn may_delete(&self, backup: &Path, next: Option<&Path>) -> bool {
         let files = self.files.lock().expect("nothing panics that holds it");
         let is_next_sealed = match next {
@@ -165,7 +167,7 @@ pub(super) struct Backups {
     pub(super) names: BackupNames,
     pub(super) rotation: Rotation,
     pub(super) clock: LogClock,
-    pub(super) kept: Arc<Kept>,
+    pub(super) kept: Arc<ProtectedBackups>,
     pub(super) stop: Arc<AtomicBool>,
     /// Files that could not be indexed, by their names before compression.
     pub(super) not_indexed: BTreeSet<PathBuf>,
@@ -180,9 +182,10 @@ struct Backup {
     compressed: Vec<PathBuf>,
     /// Deleted with the log, and regenerated from it.
     index: Option<PathBuf>,
-    /// Is deleted with them. One alone is that of a file that was rotated by another program.
+    /// Deleted with the log file. A seal without a log file belongs to a file that another program
+    /// has rotated.
     seal: Option<PathBuf>,
-    /// The seal of a backup whose deletion has begun.
+    /// The renamed seal of a backup whose deletion has begun.
     retired: Option<PathBuf>,
 }
 
@@ -190,7 +193,7 @@ type Listed = Vec<(SystemTime, Backup)>;
 
 impl Backups {
     fn run(&mut self, rounds: &Receiver<()>) {
-        // Lowest priority, for this thread only (on Linux it is the thread's). No matter if not.
+        // The lowest priority, on Linux for this thread only. A failure does not matter.
         let _ = rustix::process::setpriority_process(None, 19);
         while rounds.recv().is_ok() && !self.stopped() {
             if let Err(error) = self.clean() {
@@ -202,13 +205,13 @@ impl Backups {
         }
     }
 
-    /// Runs one round. After an error nothing more is deleted; returns the first error.
+    /// Runs one round. Deletes nothing more after an error; returns the first error.
     pub(super) fn clean(&mut self) -> io::Result<()> {
         let (backups, newest) = self.list()?;
         let mut result = Ok(());
         let mut left = Vec::new();
         for (time, backup) in backups {
-            // An unfinished deletion, left by a crash.
+            // A crash has interrupted its deletion.
             if backup.retired.is_some() {
                 result = result.and(backup.delete());
             } else {
@@ -223,7 +226,8 @@ impl Backups {
         };
         let times: Vec<SystemTime> = left.iter().map(|(time, _)| *time).collect();
         let oldest = self.clock.oldest(self.rotation.max_age_days, newest, &times);
-        // From the oldest. A seal alone goes where the log after it goes.
+        // From the oldest to the newest. A seal without a log file is deleted with the log file
+        // after it.
         let names: Vec<PathBuf> =
             left.iter().filter(|(_, one)| is_log(one)).map(|(_, one)| one.name.clone()).collect();
         let mut seen = 0;
@@ -237,13 +241,14 @@ impl Backups {
             let next = names.get(seen).map(PathBuf::as_path);
             let done = if (too_many || too_old) && self.kept.may_delete(&backup.name, next) {
                 if result.is_err() {
-                    // A deleted newer file would be reported as missing while an older one exists.
+                    // Verification would report a deleted file as missing while an older one
+                    // exists.
                     continue;
                 }
                 self.log_deletion(&backup, too_many);
                 backup.delete()
             } else if !is_log(&backup) {
-                // An index whose log was deleted by another process.
+                // Another process has deleted the log file of this index.
                 backup.index.map_or(Ok(()), |index| disk::remove_if_there(&index))
             } else if self.kept.may_compress(&backup.name) {
                 self.improve(backup)
@@ -255,7 +260,7 @@ impl Backups {
         result
     }
 
-    /// Compresses and indexes a file, as far as configured and not done yet.
+    /// Compresses and indexes a file, unless that is done already or not configured.
     fn improve(&mut self, backup: Backup) -> io::Result<()> {
         let mut log = backup.plain.or(backup.compressed.into_iter().next());
         if let Some(plain) = log.as_ref().filter(|log| **log == backup.name)
@@ -274,7 +279,7 @@ impl Backups {
             Ok(written) => self.kept.indexed(&written.path, written.sha256),
             Err(IndexError::Interrupted) => {}
             Err(error) => {
-                // The log is complete without it, and the next attempt would fail as well.
+                // The log is complete without an index, and another attempt would fail as well.
                 tracing::warn!("cannot index the rotated audit log {}: {error}", log.display());
                 self.not_indexed.insert(backup.name);
             }
@@ -298,8 +303,8 @@ impl Backups {
         }
     }
 
-    /// Returns all backups by the time in their name, the oldest first, a plain file and its
-    /// compressed twin as one; and the newest modification time of all log files.
+    /// Returns all backups by the time in their name, the oldest first, and the newest modification
+    /// time of all log files. A plain file and its compressed copy are one backup.
     fn list(&self) -> io::Result<(Listed, Option<SystemTime>)> {
         let mut backups: BTreeMap<(SystemTime, OsString), Backup> = BTreeMap::new();
         let mut newest = None;
@@ -317,7 +322,7 @@ impl Backups {
             }
             let suffix = String::from_utf8_lossy(suffix).into_owned();
             if [".gz.tmp", ".zst.tmp", ".parquet.tmp"].contains(&&*suffix) {
-                // Left by a crash. Only this thread creates such files, one at a time.
+                // Left by a crash: only this thread creates such files, one at a time.
                 disk::remove(&entry.path())?;
             }
             if !["", GZ, ZST, INDEX, SEAL, RETIRED].contains(&&*suffix) {
@@ -340,9 +345,9 @@ impl Backups {
         Ok((backups.into_iter().map(|((time, _), backup)| (time, backup)).collect(), newest))
     }
 
-    /// Replaces the file by a compressed one of the same mode, owner and time, if that is wanted,
-    /// and returns that. A crash leaves the plain file, both, or the compressed one, but never half
-    /// of it under its name.
+    /// Replaces the file by a compressed one with the same mode, owner and modification time, if
+    /// compression is configured; returns the path of the new file. A crash leaves the plain file,
+    /// both files, or the compressed file, but never an incomplete file under the final name.
     pub(super) fn compress(&self, plain: &Path) -> io::Result<Option<PathBuf>> {
         let (suffix, other) = match self.rotation.compress {
             Compress::No => return Ok(None),
@@ -355,7 +360,7 @@ impl Backups {
         match result {
             Ok(true) => {
                 disk::rename(&temporary, &compressed)?;
-                // From before a crash and a change of the setting.
+                // Left by a crash before the configured compression was changed.
                 disk::remove_if_there(&with_suffix(plain, other))?;
                 disk::remove(plain)?;
                 Ok(Some(compressed))
@@ -368,7 +373,7 @@ impl Backups {
         }
     }
 
-    /// Returns `false` if the shutdown interrupted it.
+    /// Returns `false` if the shutdown interrupted the compression.
     fn compress_to(&self, plain: &Path, temporary: &Path) -> io::Result<bool> {
         let mut from = File::open(plain)?;
         disk::step()?;
@@ -395,7 +400,7 @@ impl Backups {
         if let Ok(modified) = metadata.modified() {
             let _ = to.set_times(FileTimes::new().set_modified(modified));
         }
-        // The plain file goes next: it must not be that neither is on the disk.
+        // The plain file is deleted next, so the compressed one must be on the disk.
         to.sync_all()?;
         Ok(true)
     }
@@ -406,8 +411,8 @@ impl Backups {
 }
 
 impl Backup {
-    /// Deletes the files of the backup. Its seal is renamed first and deleted last: until the log
-    /// is gone it can be verified, and from then on it is not missed.
+    /// Deletes the files of the backup. The seal is renamed first and deleted last: the log can be
+    /// verified while it exists, and is not reported as missing afterwards.
     fn delete(self) -> io::Result<()> {
         let has_log = self.plain.is_some() || !self.compressed.is_empty();
         let retired = match (self.seal, self.retired) {
@@ -449,7 +454,7 @@ impl Encoder {
         }
     }
 
-    /// Writes the rest. Returns the file.
+    /// Writes what is still buffered. Returns the file.
     fn finish(self) -> io::Result<File> {
         match self {
             Encoder::Gzip(encoder) => {
@@ -461,7 +466,7 @@ impl Encoder {
 }
 
 fn modified(entry: &fs::DirEntry) -> Option<SystemTime> {
-    // The modification time of the target, if it is a symbolic link.
+    // For a symbolic link, the modification time of its target.
     fs::metadata(entry.path()).ok()?.modified().ok()
 }
 

@@ -1,10 +1,10 @@
-//! The time of day, which determines the names of rotated files and their age.
+//! The wall clock. It determines the names of rotated files and their age.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// The system's clock, or that of a test.
+/// The system's clock, or a fixed one in tests.
 #[derive(Clone)]
 pub(super) struct Clock(Arc<dyn Fn() -> SystemTime + Send + Sync>);
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::seal::SealConfig;
 
-/// Settings of one sink; the `--audit-log-*` flags.
+/// Settings of one log backend; the `--audit-log-*` flags.
 #[derive(Debug, Clone)]
 pub struct LogConfig {
     /// `--audit-log-path`
@@ -21,11 +21,11 @@ pub struct LogConfig {
     pub seal: Option<SealConfig>,
 }
 
-/// When events are on the disk itself, and not only in the system's memory: what a machine that
-/// fails can take with it. The end of the process alone takes nothing that was written.
+/// When written events are synced to the disk: events that are only in the system's page cache are
+/// lost if the machine crashes. They survive the end of the process in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SyncMode {
-    /// When the operating system decides, like kube-apiserver; and at the end of the process.
+    /// When the operating system decides, like with kube-apiserver, and at shutdown.
     Off,
     /// After this time at the latest.
     Interval(Duration),
@@ -38,7 +38,7 @@ pub enum SyncMode {
 pub enum LogPath {
     /// `-`
     Stdout,
-    /// A file. Missing folders above it are made.
+    /// A file. Missing directories are created.
     File(PathBuf),
 }
 
@@ -56,40 +56,43 @@ impl fmt::Display for LogPath {
 pub enum Mode {
     /// Requests do not wait. When the queue is full, new events are dropped and counted.
     Batch {
-        /// Events that may wait; at least 1.
+        /// Capacity of the queue in events; at least 1.
         buffer_size: usize,
         /// A batch is complete with this many events; at least 1.
         max_size: usize,
-        /// Or when its first event has waited for this time. Unused if `max_size` is 1.
+        /// A batch is also complete when its first event has waited for this time. Unused if
+        /// `max_size` is 1.
         max_wait: Duration,
-        /// How many batches may be written in a second.
+        /// Limits the number of batches per second.
         throttle: Option<Throttle>,
     },
-    /// It waits, and goes on if an event could not be written. Where writes are quick, the bytes
-    /// that it sends wait instead ([`CommitStrategy::Deferred`](super::CommitStrategy::Deferred)).
+    /// A request waits for its events, and continues if an event could not be written. Where writes
+    /// are fast, the bytes that it sends wait instead
+    /// ([`CommitStrategy::Deferred`](super::CommitStrategy::Deferred)).
     Blocking,
-    /// Requests wait, and the caller refuses them if their first event could not be written.
+    /// A request waits for its events, and the caller rejects it if its first event could not be
+    /// written.
     BlockingStrict,
 }
 
-/// A token bucket; one token a batch.
+/// A token bucket. Each batch takes one token.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Throttle {
-    /// Tokens that come in a second; above 0.
+    /// Tokens added per second; above 0.
     pub qps: f32,
-    /// Tokens that can be saved up; at least 1.
+    /// Maximum number of tokens in the bucket; at least 1.
     pub burst: u32,
 }
 
 /// When the log file is rotated, and how long rotated files are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rotation {
-    /// The log file is rotated before it grows beyond this many MiB; 0: never, and the other
-    /// settings are unused.
+    /// The log file is rotated before it grows beyond this many MiB. With 0 it is never rotated,
+    /// and the other settings are unused.
     pub max_size_mib: u64,
-    /// Rotated files older than this are deleted; 0: no limit.
+    /// Rotated files older than this are deleted; 0 means no limit.
     pub max_age_days: u64,
-    /// This many rotated files are kept; 0: no limit.
+    /// Number of rotated files that are kept; 0 means no limit.
     pub max_backups: usize,
     /// How rotated files are compressed.
     pub compress: Compress,
@@ -109,7 +112,7 @@ pub enum Compress {
 }
 
 impl Default for Rotation {
-    /// kube-apiserver's defaults since 1.36: 100 MiB, 366 days, 100 files, not compressed; and no
+    /// kube-apiserver's defaults since 1.36: 100 MiB, 366 days, 100 files, no compression; and no
     /// index.
     fn default() -> Rotation {
         Rotation {
@@ -123,7 +126,7 @@ impl Default for Rotation {
 }
 
 impl Rotation {
-    /// No rotation.
+    /// Disables rotation.
     pub const NEVER: Rotation = Rotation {
         max_size_mib: 0,
         max_age_days: 0,

@@ -1,7 +1,8 @@
-//! Changes to files that matter for recovery: each is one step that a crash can come before.
+//! File operations that recovery depends on. A crash can happen before each of them.
 //!
-//! In tests a step can fail, or be the last before the process "is killed": every later step then
-//! fails, as if nothing were written any more. That is how the property test of the seal explores a
+//! In tests an operation can fail, or the process can be "killed" before it: all later operations
+//! then fail, as if nothing were written any more. The property test of the seal simulates crashes
+//! between any two operations this way.
 //! crash between any two changes.
 
 use std::fs::{self, File};
@@ -32,7 +33,7 @@ pub(super) fn remove_if_there(path: &Path) -> io::Result<()> {
 pub(super) fn append(mut file: &File, bytes: &[u8]) -> io::Result<()> {
     #[cfg(test)]
     if let Err(error) = step() {
-        // A crash can leave a part.
+        // A crash can leave a part of the bytes.
         if faults::is_torn() {
             let _ = file.write_all(&bytes[..bytes.len() / 2]);
         }
@@ -41,7 +42,7 @@ pub(super) fn append(mut file: &File, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)
 }
 
-/// Precedes a change that is made elsewhere. Costs nothing outside of tests.
+/// Marks an operation that is implemented elsewhere. Free outside of tests.
 #[inline]
 pub(super) fn step() -> io::Result<()> {
     #[cfg(test)]
@@ -49,7 +50,7 @@ pub(super) fn step() -> io::Result<()> {
     Ok(())
 }
 
-/// Which steps fail, for each thread.
+/// Failing operations of the current thread.
 #[cfg(test)]
 pub(super) mod faults {
     use std::cell::Cell;
@@ -58,13 +59,13 @@ pub(super) mod faults {
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub(crate) enum Fault {
         None,
-        /// One step fails after this many.
+        /// One operation fails after this many.
         Once(u32),
-        /// All steps fail after this many.
+        /// All operations fail after this many.
         Crash(u32),
-        /// Like `Crash`, and the step that it comes at is an append that leaves a part.
+        /// Like `Crash`, but if the operation is an append, it writes a part of the bytes.
         Torn(u32),
-        /// All fail.
+        /// All operations fail.
         Dead,
     }
 
@@ -73,13 +74,13 @@ pub(super) mod faults {
         static TORN: Cell<bool> = const { Cell::new(false) };
     }
 
-    /// Has the steps of this thread fail from now on.
+    /// Sets the failing operations of this thread.
     pub(crate) fn set(fault: Fault) {
         NEXT.set(fault);
         TORN.set(false);
     }
 
-    /// Returns whether the "process" has been killed.
+    /// Returns whether the process was "killed".
     pub(crate) fn is_dead() -> bool {
         NEXT.get() == Fault::Dead
     }

@@ -1,4 +1,4 @@
-//! Events that are lost are counted, and reported to the operator: once a second at most.
+//! Counts lost events, and logs them at most once per second.
 
 use std::fmt::Display;
 use std::sync::{Arc, Mutex};
@@ -8,7 +8,7 @@ use super::metrics::{BackendMetrics, Plugin};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Counts and logs the losses of one plugin.
+/// Counts and logs the lost events of one plugin.
 #[derive(Debug)]
 pub(crate) struct DroppedEvents {
     plugin: Plugin,
@@ -29,7 +29,7 @@ impl DroppedEvents {
         DroppedEvents { plugin, metrics, pending: Mutex::default() }
     }
 
-    /// `events` more are lost, because of `error`.
+    /// Counts `events` more lost events; `error` is the reason.
     pub(crate) fn add(&self, events: u64, error: &dyn Display) {
         self.metrics.events_lost(self.plugin, events);
         let mut pending = self.pending.lock().expect("nothing panics while it holds the losses");
@@ -38,13 +38,13 @@ impl DroppedEvents {
         self.report(&mut pending, INTERVAL);
     }
 
-    /// Logs what [`Self::add`] held back, if its time has come.
+    /// Logs the pending count, unless the last message was less than a second ago.
     pub(crate) fn tick(&self) {
         let mut pending = self.pending.lock().expect("nothing panics while it holds the losses");
         self.report(&mut pending, INTERVAL);
     }
 
-    /// Logs all pending counts immediately.
+    /// Logs the pending count now.
     pub(crate) fn flush(&self) {
         let mut pending = self.pending.lock().expect("nothing panics while it holds the losses");
         self.report(&mut pending, Duration::ZERO);
@@ -56,8 +56,8 @@ impl DroppedEvents {
             return;
         }
         let plugin = self.plugin.as_str();
-        // kube-apiserver's words. It goes on with the events themselves: we do not, because who
-        // reads our log is not always who may read the audit log.
+        // kube-apiserver's message, which goes on with the events themselves. They are left out
+        // here, because readers of the process log need not have access to the audit log.
         tracing::error!(
             sink = self.metrics.name(),
             "Error in audit plugin '{plugin}' affecting {} audit events: {}",

@@ -6,22 +6,22 @@ use std::sync::Arc;
 
 use super::seal::KeyError;
 
-/// The sink cannot be used; a reason not to start.
+/// The log backend cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// A folder above the log file could not be made.
+    /// A directory above the log file could not be created.
     #[error(
         "cannot create the directory {} of the audit log: {source}; create it and let this user \
          write there, or choose another path",
         path.display()
     )]
     Folder {
-        /// The folder.
+        /// The directory.
         path: PathBuf,
         /// The error of the operating system.
         source: io::Error,
     },
-    /// The log file could not be opened or made.
+    /// The log file could not be opened or created.
     #[error("cannot open the audit log {}: {source}; {}", path.display(), remedy(path))]
     File {
         /// The log file.
@@ -29,9 +29,9 @@ pub enum LogError {
         /// The error of the operating system.
         source: io::Error,
     },
-    /// The log path cannot be that of a file.
+    /// The path is not that of a file.
     #[error(
-        "the audit log {} is not a file; give the full name of a file, or - for standard output",
+        "the audit log {} is not a file; give the full path of a file, or - for standard output",
         .0.display()
     )]
     NotAFile(PathBuf),
@@ -44,7 +44,7 @@ pub enum LogError {
     /// The key of the seal cannot be used.
     #[error("{0}")]
     SealKey(#[from] KeyError),
-    /// The seal file cannot be read or made.
+    /// The seal file cannot be read or created.
     #[error(
         "cannot seal the audit log {}: {source}; let this user read the log and write the *.seal \
          files beside it",
@@ -65,7 +65,7 @@ pub enum LogError {
     Locked {
         /// The log file.
         path: PathBuf,
-        /// The process, as far as is known.
+        /// The other process, as ` (process 4711)`, if known.
         owner: String,
     },
     /// The lock file of a sealed log cannot be opened.
@@ -82,19 +82,20 @@ pub enum LogError {
     /// Standard output is closed.
     #[error("cannot write the audit log to standard output: {0}; keep it open, or log to a file")]
     Stdout(io::Error),
-    /// A setting of batch mode is out of its range.
+    /// A setting of the batch mode is out of range.
     #[error("must be a positive number")]
     NotPositive {
         /// The setting, such as `batch-max-size`.
         setting: &'static str,
     },
-    /// The system refused a thread.
+    /// The operating system could not create a thread.
     #[error("cannot start the thread that writes the audit log: {0}; raise the limit of threads")]
     Thread(io::Error),
 }
 
 impl LogError {
-    /// Returns the setting to change: `path` for the flag `--audit-log-path` or the key `path`.
+    /// Returns the setting to change: `path` stands for the flag `--audit-log-path` or the key
+    /// `path`.
     pub fn setting(&self) -> &'static str {
         match self {
             LogError::SealKey(_) => "seal-key-file",
@@ -112,8 +113,9 @@ impl LogError {
     }
 }
 
-/// What to do if the file at `path` cannot be opened. The names of standard output are links that
-/// only the owner of a terminal or pipe can open, and that lead nowhere if it is a socket.
+/// Returns what to do if the file at `path` cannot be opened. Paths like `/dev/stdout` are links
+/// that only the owner of a terminal or pipe can open, and that are broken if standard output is a
+/// socket.
 fn remedy(path: &Path) -> &'static str {
     let is_stdout =
         ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"].iter().any(|name| path == Path::new(name));
@@ -126,10 +128,10 @@ fn remedy(path: &Path) -> &'static str {
     }
 }
 
-/// An event is not in the log.
+/// Why an event is not in the log.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum WriteError {
-    /// The system refused the write.
+    /// The write failed.
     #[error("cannot write to the audit log {log}: {source}")]
     Io {
         /// The log file, or `standard output`.
@@ -145,7 +147,7 @@ pub enum WriteError {
         /// The error of the operating system.
         source: Arc<io::Error>,
     },
-    /// The webhook did not take it.
+    /// The webhook endpoint did not accept the event.
     #[error("the webhook endpoint did not accept the events: {0}")]
     Webhook(Arc<str>),
     /// The event could not be written to the spool of a stream backend.
@@ -154,7 +156,7 @@ pub enum WriteError {
     /// The event was submitted after the shutdown.
     #[error("audit backend shut down")]
     ShutDown,
-    /// The writer failed in a way that is a bug of ours.
+    /// The writer panicked, which is a bug.
     #[error("the audit log's writer panicked")]
     Panicked,
 }

@@ -1,4 +1,4 @@
-//! The log file: opening it, writing to it, and noticing that it is no longer where it was.
+//! The log file: opens it, writes to it, and detects that it was moved, deleted or truncated.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
-use super::backups::{Kept, LogClock};
+use super::backups::{LogClock, ProtectedBackups};
 use super::clock::Clock;
 use super::config::Rotation;
 use super::disk;
@@ -25,7 +25,7 @@ use super::rotate::{BackupNamer, BackupNames, Rotator};
 use super::seal::{Block, Chain, LogSeal, SealConfig, SealKey, recover};
 use crate::LogMetrics;
 
-/// The free disk space, in bytes, at which a log that could not be written is healthy again.
+/// Free disk space in bytes from which a failing log is healthy again.
 const ROOM: u64 = 64 << 10;
 
 /// A log file and its rotation.
@@ -33,24 +33,24 @@ const ROOM: u64 = 64 << 10;
 pub(super) struct LogFile {
     pub(super) path: PathBuf,
     pub(super) open: OpenFile,
-    /// None: never rotated.
+    /// `None` if the log is never rotated.
     pub(super) rotator: Option<Rotator>,
     pub(super) namer: BackupNamer,
-    /// The clock, until the cleaner takes it.
+    /// The clock; `None` after the cleaner has taken it.
     log_clock: Option<LogClock>,
-    pub(super) kept: Arc<Kept>,
-    /// Held as long as the log is open.
+    pub(super) kept: Arc<ProtectedBackups>,
+    /// The lock, held while the log is open.
     lock: Option<LogLock>,
-    /// The open file was deleted and no other can be made: why. Nothing that is written now could
-    /// ever be read.
+    /// The open file was deleted and no other can be created, for this reason: anything written now
+    /// could never be read.
     gone: Option<io::Error>,
-    /// Whether it was logged that the file was moved and cannot be recreated.
+    /// Whether it was logged that the file was moved and a new one cannot be created.
     pub(super) complained: bool,
-    /// Whether written bytes may not be on disk.
+    /// Whether written bytes may not be on the disk yet.
     dirty: bool,
-    /// Files that were replaced before they were synced, and whether the folder is to be.
+    /// Replaced files that are not synced yet, and the directory if it must be synced.
     older: Unsynced,
-    /// Whether the file is synced regularly, and so kept open until then.
+    /// Whether the file is synced regularly, so it is kept open until then.
     synced: bool,
     /// The line digests for the seal.
     pub(super) seal: Option<LogSeal>,
@@ -68,8 +68,8 @@ impl LogFile {
         LogFile::open_as(path, rotation, clock, metrics, false)
     }
 
-    /// Opens the file, and creates it and the directories above it if they are missing.
-    /// `exclusively`: this must be the only writer, so the file is locked first.
+    /// Opens the file. Creates it, and missing directories, if necessary. `exclusively` means that
+    /// no other process may write it, so it is locked first.
     pub(super) fn open_as(
         path: &Path,
         rotation: Rotation,
@@ -113,13 +113,13 @@ impl LogFile {
         Ok(log)
     }
 
-    /// Marks the log as synced at its end only.
+    /// Disables regular syncs; the log is only synced at shutdown.
     pub(super) fn never_synced(self) -> LogFile {
         LogFile { synced: false, ..self }
     }
 
-    /// Has what is written from now on sealed, and what was written to the file before. `strict`:
-    /// lines are refused while the seal cannot be written.
+    /// Enables the seal, for lines that are written from now on and for those in the file. `strict`
+    /// means that lines are rejected while the seal cannot be written.
     pub(super) fn seal(
         &mut self,
         config: &SealConfig,
@@ -139,7 +139,7 @@ impl LogFile {
     }
 
     #[cfg(test)]
-    pub(super) fn kept(&self) -> Arc<Kept> {
+    pub(super) fn kept(&self) -> Arc<ProtectedBackups> {
         self.kept.clone()
     }
 
@@ -148,7 +148,8 @@ impl LogFile {
         self.rotator.as_mut().expect("it is rotated").set_limit(bytes);
     }
 
-    /// Starts the cleanup of rotated files. Must come after [`LogFile::seal`], which reads them.
+    /// Starts the cleanup of rotated files. Must be called after [`LogFile::seal`], which reads
+    /// them.
     pub(super) fn start_cleaner(&mut self) -> Result<(), LogError> {
         let Some((rotator, clock)) = self.rotator.as_mut().zip(self.log_clock.take()) else {
             return Ok(());
@@ -157,7 +158,7 @@ impl LogFile {
         rotator.start_cleaner(names, clock, self.kept.clone()).map_err(LogError::Thread)
     }
 
-    /// The folder's list of files is to be on the disk, too.
+    /// Notes that the directory must be synced.
     fn folder_changed(&mut self) {
         if self.open.regular {
             let folder = parent(&self.path).unwrap_or(Path::new("."));
@@ -165,10 +166,11 @@ impl LogFile {
         }
     }
 
-    /// Switches to another file; returns the previous one.
+    /// Switches to another file. Returns the previous one.
     pub(super) fn replace(&mut self, new: OpenFile) -> OpenFile {
         if self.lock.is_some() && new.regular {
-            // The lock file is what counts; this one is for hard links and bind mounts.
+            // The lock file already ensures that there is one writer; this lock covers hard links
+            // and bind mounts.
             let _ = new.file.try_lock();
         }
         let old = std::mem::replace(&mut self.open, new);
@@ -179,13 +181,13 @@ impl LogFile {
         old
     }
 
-    /// Returns how many of the lines go into this file: none if it must be rotated first.
+    /// Returns how many of the lines fit into this file; 0 if it must be rotated first.
     fn fitting(&self, lines: &[Line]) -> usize {
         let Some(limit) = self.rotator.as_ref().and_then(Rotator::limit) else {
             return lines.len();
         };
         let mut size = self.open.size + u64::from(self.open.torn);
-        // kube-apiserver's rule for its first write is `>=`, for all others `>`.
+        // kube-apiserver's condition for its first write to a file is `>=`, for all others `>`.
         let mut limit = if self.open.inherited { limit.saturating_sub(1) } else { limit };
         for (index, line) in lines.iter().enumerate() {
             let empty = size == 0;
@@ -201,18 +203,18 @@ impl LogFile {
         lines.len()
     }
 
-    /// Rotates the file before its first line, if it has one: examines the file at the path before
-    /// moving it away, since it may belong to another process, or have been truncated.
+    /// Rotates the file before the first of `lines`, if necessary. Checks the file at the path
+    /// before, because it may belong to another process, or have been truncated.
     fn make_room(&mut self, lines: &[Line]) {
         if self.check().is_ok() && self.fitting(lines) == 0 {
             self.rotate();
         }
     }
 
-    /// After a failed write: cuts off `tail`, the part of a line that was written, if the file does
-    /// end with it. If it stays, the next write ends it with a newline.
+    /// After a failed write, removes `tail`, the written part of a line, if the file ends with it.
+    /// Otherwise the next write terminates the partial line with a newline.
     fn cut(&mut self, tail: &[u8]) {
-        // Not by its last known size: another process may have truncated it, or written to it.
+        // Not `self.open.size`: another process may have truncated the file, or written to it.
         let size = self.open.file.metadata().map_or(0, |metadata| metadata.len());
         let Some(start) = size.checked_sub(tail.len() as u64) else {
             return;
@@ -225,9 +227,9 @@ impl LogFile {
         }
     }
 
-    /// Copies what was written to a deleted file since it was last seen at its path: no other
-    /// process can have read that.
-    fn rescue(&mut self, deleted: &OpenFile) {
+    /// Copies the bytes that were written to a deleted file since it was last seen at its path. No
+    /// other process can have read them.
+    fn copy_unseen(&mut self, deleted: &OpenFile) {
         if !deleted.regular || !deleted.unlinked() || deleted.size <= deleted.seen {
             return;
         }
@@ -294,7 +296,7 @@ impl Output for LogFile {
     }
 
     fn is_quick(&self) -> bool {
-        // A pipe's reader may keep us waiting.
+        // The reader of a pipe may be slow.
         self.open.regular
     }
 
@@ -325,7 +327,7 @@ impl Output for LogFile {
             Ok(new) => {
                 tracing::info!("reopened the audit log {}", self.path.display());
                 let old = self.replace(new);
-                self.rescue(&old);
+                self.copy_unseen(&old);
                 self.seal_opened(&old);
                 self.gone = None;
                 self.complained = false;
@@ -336,7 +338,7 @@ impl Output for LogFile {
                 Err(error)
             }
             Err(error) => {
-                // The old one can still be read, under whatever name it has now.
+                // The old file still exists under another name.
                 if !self.complained {
                     self.complained = true;
                     tracing::error!(
@@ -379,7 +381,7 @@ impl Output for LogFile {
             if self.kept.unsealed(&unsealed)
                 && let Some(rotator) = &self.rotator
             {
-                // The cleaner may compress or delete it now.
+                // The cleaner may now compress or delete the rotated file.
                 rotator.clean();
             }
         }
@@ -392,7 +394,7 @@ impl Output for LogFile {
         if !self.open.regular {
             return Ok(false);
         }
-        // Room behind the end of the file, which is not moved by it.
+        // Reserves space after the end of the file, without changing its length.
         let room = fallocate(&*self.open.file, FallocateFlags::KEEP_SIZE, self.open.size, ROOM);
         match room {
             Ok(()) => Ok(true),
@@ -402,7 +404,8 @@ impl Output for LogFile {
     }
 }
 
-/// Opens the log; a named pipe's reader that is started at the same time may be a little late.
+/// Opens the log. If it is a named pipe, waits for a moment for its reader, which may be starting
+/// at the same time.
 fn open_at_start(path: &Path) -> io::Result<OpenFile> {
     const PATIENCE: Duration = Duration::from_secs(2);
     let started = Instant::now();

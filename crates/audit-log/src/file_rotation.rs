@@ -1,4 +1,4 @@
-//! Rotation of the log file, with its seal.
+//! Rotates the log file and its seal.
 
 use std::io;
 
@@ -7,14 +7,14 @@ use super::file::LogFile;
 use super::open_file::OpenFile;
 
 impl LogFile {
-    /// Renames the file to that of a backup and opens a new one. If that fails, the old one is
-    /// written on, whatever its size: a log that is too large is better than none.
+    /// Renames the file to a backup and opens a new one. If that fails, the current file is used
+    /// further, whatever its size.
     pub(super) fn rotate(&mut self) {
         let Some(rotator) = &mut self.rotator else {
             return;
         };
         if self.complained {
-            // It has been moved already, and we may not make a new one.
+            // The file was moved already, and the process is not permitted to create a new one.
             rotator.failed();
             return;
         }
@@ -42,9 +42,9 @@ impl LogFile {
         }
     }
 
-    /// Renames the seal, then the log, and creates a new log. If that fails, what was renamed is
-    /// renamed back. After a crash, a seal without its log beside a log without its seal tells
-    /// recovery how far it got.
+    /// Renames the seal, then the log, and opens a new log. If that fails, both are renamed back.
+    /// After a crash, a seal without its log next to a log without its seal shows recovery that the
+    /// rotation was interrupted.
     fn set_aside(&mut self) -> io::Result<OpenFile> {
         let backup = self.namer.next()?;
         self.kept.rotate(&backup, self.seal.is_some());
@@ -55,7 +55,8 @@ impl LogFile {
         let opened = renamed.and_then(|()| {
             OpenFile::open(&self.path).inspect_err(|_| {
                 if let Err(error) = disk::rename(&backup, &self.path) {
-                    // The next check finds it missing, and tries to create a new one.
+                    // The next check detects that the file is missing, and tries to create a new
+                    // one.
                     tracing::error!("cannot rename {} back: {error}", backup.display());
                 }
             })

@@ -1,4 +1,4 @@
-//! Handles the seal when another process moves, deletes or truncates the log file.
+//! Updates the seal when another process moves, deletes or truncates the log file.
 
 use std::io::{self, Seek, SeekFrom};
 
@@ -6,13 +6,13 @@ use super::file::LogFile;
 use super::open_file::OpenFile;
 use super::seal::{Late, Lines};
 
-/// Lines that may come between a cut and our noticing it; a file with more was not cut by
-/// logrotate.
+/// Maximum size of the lines that are written between a truncation and its detection. A larger file
+/// was not truncated by logrotate.
 const LEFT: u64 = 64 << 20;
 
 impl LogFile {
-    /// Closes a block that is full. What the file is now is looked at before: a cut that is noticed
-    /// later could not be told from lines that were removed.
+    /// Closes a full block. Checks the file first: a truncation that is detected later could not be
+    /// distinguished from removed lines.
     pub(super) fn close_block(&mut self) {
         use super::output::Output;
         let _ = self.check();
@@ -21,7 +21,7 @@ impl LogFile {
         }
     }
 
-    /// Another file was opened in the place of `old`, or the same once more.
+    /// Handles a file that was opened in place of `old`, or the same file opened again.
     pub(super) fn seal_opened(&mut self, old: &OpenFile) {
         let Some(seal) = &mut self.seal else { return };
         let log = self.open.file.clone();
@@ -38,7 +38,7 @@ impl LogFile {
         self.seal_error(result);
     }
 
-    /// Another process has truncated the file to this many bytes.
+    /// Handles a truncation of the file to `bytes` bytes by another process.
     pub(super) fn was_cut(&mut self, bytes: u64) {
         let Some(seal) = &mut self.seal else { return };
         let mut left = Vec::new();

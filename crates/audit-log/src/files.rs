@@ -1,4 +1,4 @@
-//! File operations of both the log file and the webhook's spool.
+//! File operations that the log file and the spool have in common.
 
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, Metadata, TryLockError};
@@ -7,16 +7,16 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The locks of a killed process may need a moment to disappear.
+/// Number of attempts to get a lock. The locks of a killed process may need a moment to disappear.
 const TRIES: u32 = if cfg!(test) { 1 } else { 10 };
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Creates a directory, and those above it that are missing, with mode 0700.
+/// Creates a directory, and missing ones above it, with mode 0700.
 pub(crate) fn create_private_dir(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// Returns the directory of a file. `None`: the path has no name of a directory.
+/// Returns the directory of a file; `None` if the path names no directory.
 pub(super) fn parent(path: &Path) -> Option<&Path> {
     path.parent().filter(|parent| parent.as_os_str() != OsStr::new(""))
 }
@@ -28,7 +28,7 @@ pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Identifies a file, whatever its path is.
+/// Identifies a file independently of its path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FileId {
     device: u64,
@@ -44,15 +44,15 @@ impl FileId {
 /// The outcome of an attempt to lock a file or directory.
 #[derive(Debug)]
 pub(crate) enum Lock {
-    /// Locked until the file is closed, which the end of the process does, too.
+    /// The file is locked until it is closed, at the latest by the end of the process.
     Held,
     /// Another process, or another backend of this one, has locked it.
     InUse,
-    /// The file system has no locks, or not of this kind of file.
+    /// The file system does not support locks, or not for this kind of file.
     Unsupported(io::Error),
 }
 
-/// Locks a file or directory (`flock(2)`) until it is closed, unless another process holds the
+/// Locks a file or directory with `flock(2)` until it is closed, unless another process holds the
 /// lock.
 pub(crate) fn try_lock(file: &File) -> Lock {
     let mut tries = 0;

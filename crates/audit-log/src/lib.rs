@@ -1,18 +1,21 @@
-//! Audit backends of kube-audit-proxy: encoded events are written to a log, or sent to a webhook or
-//! another [`Destination`].
+//! Audit backends of kube-audit-proxy: they write encoded events to a log, or send them to a
+//! webhook or another [`Destination`].
 //!
 //! A backend takes each event as one line ([`LogBackend::submit`],
 //! [`WebhookBackend::submit`](webhook::WebhookBackend::submit),
 //! [`StreamBackend::submit`](stream::StreamBackend::submit)) and returns a [`Commit`], which
-//! resolves when the request may go on. The module `commit` documents the way from an accepted
+//! resolves when the request may continue. The module `commit` documents the path from an accepted
 //! event to the disk: the strategies, their invariants, and what happens when a log is full, slow,
-//! or failing. The other modules are the log file: opening it, rotating it, keeping rotated files,
-//! and sealing ([`seal`]).
+//! or failing. The other modules open and rotate the log file, keep rotated files, and seal them
+//! ([`seal`]).
 //!
-//! A log is written like kube-apiserver's log backend does, but: a deleted or moved log file is
-//! noticed; rotation overwrites no older file; a line longer than `--audit-log-maxsize` is written,
-//! alone in its file; and a partial line of a failed write is removed again, or ended where it
-//! cannot be, so that the next line can be read.
+//! A log is written like by kube-apiserver's log backend, with four differences:
+//!
+//! - A deleted or moved log file is detected.
+//! - Rotation never overwrites an older file.
+//! - A line longer than `--audit-log-maxsize` is written, alone in its file.
+//! - After a failed write, a partial line is removed, or terminated with a newline if that is not
+//!   possible, so that the next line can be parsed.
 
 mod backups;
 mod clock;

@@ -3,8 +3,8 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// The bytes of one event. Those that go to one sink only are not counted; those that go to several
-/// are in memory once.
+/// The bytes of one event. An event for several backends is in memory once; one for a single
+/// backend has no reference count.
 #[derive(Debug, Clone)]
 pub enum Line {
     /// Owned by one backend.

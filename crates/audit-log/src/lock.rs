@@ -1,9 +1,9 @@
-//! One proxy writes a sealed log: two would fork its chain.
+//! Locks a sealed log, because two writers would fork its chain.
 //!
-//! The lock is `flock` on a file beside the log, `audit.log.lock`, which stays where it is while
-//! the log is rotated, and on the log itself, so that another spelling of the path (`a/../a`, a
-//! symbolic link, a hard link, a bind mount) leads to the same lock: the kernel locks inodes. It
-//! ends with the process, however that ends.
+//! The lock is an `flock` on a file next to the log, `audit.log.lock`, which is not renamed by
+//! rotation, and on the log itself. The kernel locks inodes, so another path to the log (`a/../a`,
+//! a symbolic link, a hard link, a bind mount) leads to the same lock. The locks end with the
+//! process.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -13,18 +13,18 @@ use std::path::{Path, PathBuf};
 use super::error::LogError;
 use super::files::{Lock, parent, try_lock, with_suffix};
 
-/// The locks of one log, held until it is dropped.
+/// The locks of one log. Dropping it releases them.
 #[derive(Debug)]
 pub(super) struct LogLock {
     _files: Vec<File>,
 }
 
 impl LogLock {
-    /// Locks the log at `path` before it is opened. Its directory must exist.
+    /// Locks the log at `path`, before it is opened. Its directory must exist.
     ///
     /// # Errors
-    /// Another process, or another backend of this one, has the lock, or the lock file cannot be
-    /// opened.
+    /// Returns an error if another process, or another backend of this one, has the lock, or if the
+    /// lock file cannot be opened.
     pub(super) fn acquire(path: &Path) -> Result<LogLock, LogError> {
         let mut files = Vec::new();
         for lock in lock_paths(path) {
@@ -34,10 +34,10 @@ impl LogLock {
     }
 }
 
-/// Locks the open log file itself, which the lock file cannot do for hard links and bind mounts.
+/// Locks the open log file itself, because the lock file does not cover hard links and bind mounts.
 ///
 /// # Errors
-/// Another process, or another backend of this one, has locked it.
+/// Returns an error if another process, or another backend of this one, has locked it.
 pub(super) fn lock_file(path: &Path, file: &File) -> Result<(), LogError> {
     match try_lock(file) {
         Lock::Held | Lock::Unsupported(_) => Ok(()),
@@ -45,7 +45,8 @@ pub(super) fn lock_file(path: &Path, file: &File) -> Result<(), LogError> {
     }
 }
 
-/// The lock files: beside the path as it is given, and, if that is a symbolic link, beside the log.
+/// Returns the lock files: next to the given path and, if that is a symbolic link, next to its
+/// target.
 fn lock_paths(path: &Path) -> Vec<PathBuf> {
     let mut paths = vec![lock_path(path)];
     if let Ok(real) = fs::canonicalize(path) {
@@ -63,7 +64,7 @@ fn lock_path(path: &Path) -> PathBuf {
     with_suffix(path, ".lock")
 }
 
-/// None: the file system has no locks.
+/// Locks one file. Returns `None` if the file system does not support locks.
 fn acquire(log: &Path, path: &Path) -> Result<Option<File>, LogError> {
     let mut options = OpenOptions::new();
     let mut file = options
@@ -76,7 +77,7 @@ fn acquire(log: &Path, path: &Path) -> Result<Option<File>, LogError> {
         .map_err(|source| LogError::LockFile { path: path.to_owned(), source })?;
     match try_lock(&file) {
         Lock::Held => {
-            // Only for the error message of another process.
+            // Only for the error message of other processes.
             let owner = format!("{}\n", std::process::id());
             let _ = file.set_len(0).and_then(|()| file.write_all(owner.as_bytes()));
             Ok(Some(file))
@@ -94,7 +95,7 @@ fn acquire(log: &Path, path: &Path) -> Result<Option<File>, LogError> {
     }
 }
 
-/// ` (process 4711)`, as far as is known.
+/// Returns ` (process 4711)`, if the owner of the lock is known.
 fn owner(file: &mut File) -> String {
     let mut text = String::new();
     let read = file.seek(SeekFrom::Start(0)).and_then(|_| file.take(20).read_to_string(&mut text));

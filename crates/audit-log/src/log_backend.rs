@@ -1,4 +1,4 @@
-//! Log backends: events are written to a file or to standard output.
+//! Log backends write events to a file or to standard output.
 
 use std::sync::Arc;
 
@@ -23,11 +23,11 @@ pub struct LogBackend {
 }
 
 impl LogBackend {
-    /// Opens the log and starts its writer. Missing folders are made with mode 0700, a missing file
-    /// with 0600; one that exists keeps its mode.
+    /// Opens the log and starts its writer. Missing directories are created with mode 0700, a
+    /// missing file with 0600; an existing file keeps its mode.
     ///
     /// # Errors
-    /// The log cannot be opened, or a batch setting is out of range.
+    /// Returns an error if the log cannot be opened or a batch setting is out of range.
     pub fn open(config: LogConfig, metrics: Arc<LogMetrics>) -> Result<LogBackend, LogError> {
         validate(&config.mode)?;
         let mut chain = None;
@@ -56,7 +56,7 @@ impl LogBackend {
         Ok(LogBackend::writing(log))
     }
 
-    /// Creates a backend without a log: events are not even counted.
+    /// Creates a backend without a log. Events are not even counted.
     pub fn discard() -> LogBackend {
         LogBackend { log: None, observer: None }
     }
@@ -66,8 +66,8 @@ impl LogBackend {
         LogBackend::discard().with_observer(observer)
     }
 
-    /// Sends each line to `observer` too, when it is submitted. An observer that is gone does not
-    /// matter; one that is slow costs memory.
+    /// Also sends each line to `observer` when it is submitted. A closed channel is ignored; a slow
+    /// observer costs memory.
     pub fn with_observer(self, observer: UnboundedSender<Vec<u8>>) -> LogBackend {
         LogBackend { observer: Some(observer), ..self }
     }
@@ -81,13 +81,13 @@ impl LogBackend {
         self.log.as_ref().is_some_and(|log| log.is_awaited())
     }
 
-    /// Returns whether a request must be refused when its first event cannot be written.
+    /// Returns whether a request must be rejected when its first event cannot be written.
     pub fn is_strict(&self) -> bool {
         self.log.as_ref().is_some_and(|log| log.when_failed() == WhenFailed::Refuse)
     }
 
-    /// Submits one encoded event, which must end with its only newline, in the sequence of the
-    /// worker that serves the request.
+    /// Submits one encoded event, which must end with a newline and contain no other. `sequence` is
+    /// that of the worker that serves the request.
     pub fn submit(&self, line: impl Into<Line>, sequence: &CommitSequence) -> Commit {
         let line = line.into();
         debug_assert!(line.ends_with(b"\n"), "a line ends with a newline");
@@ -100,25 +100,25 @@ impl LogBackend {
         }
     }
 
-    /// How far the events are committed that sockets wait for, if they do.
+    /// Returns the progress of the events that sockets wait for, if they do.
     pub(crate) fn progress(&self) -> Option<Arc<Progress>> {
         self.log.as_ref()?.progress().cloned()
     }
 
-    /// Returns whether the next write is expected to succeed: for requests that must be refused
-    /// before they have an event to write. While the log is failing and only a write can tell
-    /// whether it still does, periodically returns `true` to one caller so that it probes the log.
+    /// Returns whether the next write is expected to succeed. Used for requests that must be
+    /// rejected before they have an event to write. While the log is failing and only a write can
+    /// show its recovery, periodically returns `true` to one caller so that it probes the log.
     pub fn is_writable(&self) -> bool {
         self.log.as_ref().is_none_or(|log| log.is_writable())
     }
 
-    /// Returns whether the last write succeeded, and the one in progress does not hang.
+    /// Returns whether the last write succeeded and no write hangs.
     pub fn state(&self) -> BackendState {
         self.log.as_ref().map_or(BackendState::Ok, |log| log.state())
     }
 
-    /// Has the writer open the log file again, for one that another program has rotated. Returns at
-    /// once.
+    /// Makes the writer reopen the log file, such as after another program has rotated it. Returns
+    /// at once.
     pub fn reopen(&self) {
         if let Some(log) = &self.log {
             log.reopen();
@@ -126,29 +126,31 @@ impl LogBackend {
     }
 
     /// Returns when all events are written and synced and the writer has ended. Later events are
-    /// refused and counted. There is no time limit.
+    /// rejected and counted. There is no time limit.
     pub async fn shutdown(&self) {
         if let Some(log) = &self.log {
             log.shutdown().await;
         }
     }
 
-    /// Like [`LogBackend::shutdown`], but only until `give_up` is cancelled. What is not written
-    /// then is counted as lost and logged; if a write hangs, all events of that write.
+    /// Like [`LogBackend::shutdown`], but only until `give_up` is cancelled. Events that are not
+    /// written by then are counted as lost and logged. If a write hangs, that includes all events
+    /// of this write.
     pub async fn shutdown_until(&self, give_up: &CancellationToken) {
         if let Some(log) = &self.log {
             log.shutdown_until(give_up).await;
         }
     }
 
-    /// Logs dropped events that have not been reported. The writer does so itself unless it hangs.
+    /// Logs dropped events that have not been reported. The writer does this itself unless it
+    /// hangs.
     pub fn tick(&self) {
         if let Some(log) = &self.log {
             log.tick();
         }
     }
 
-    /// Logs all losses that were held back, now.
+    /// Logs all pending counts of lost events now.
     pub fn flush_losses(&self) {
         if let Some(log) = &self.log {
             log.flush_losses();

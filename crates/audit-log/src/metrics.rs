@@ -1,5 +1,5 @@
-//! Metrics of audit backends. The label `backend` is the name that a backend has in the
-//! configuration, so there are as many series per family as there are backends.
+//! Metrics of audit backends. The label `backend` is the name of a backend in the configuration, so
+//! each family has one series per backend.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use prometheus_client::registry::Registry;
 
 use super::seal::{SealFamilies, SealMetrics};
 
-/// The step at which an audit event was lost: kube-apiserver's label `plugin`.
+/// The step that lost an audit event: kube-apiserver's label `plugin`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Plugin {
     /// The queue of the batch mode was full.
@@ -30,7 +30,7 @@ impl Plugin {
     const ALL: [Plugin; 5] =
         [Plugin::Buffered, Plugin::Log, Plugin::Truncate, Plugin::Webhook, Plugin::Stream];
 
-    /// Returns kube-apiserver's name, or `stream`.
+    /// Returns kube-apiserver's label value, or `stream`, which kube-apiserver does not have.
     pub fn as_str(self) -> &'static str {
         match self {
             Plugin::Buffered => "buffered",
@@ -42,7 +42,7 @@ impl Plugin {
     }
 }
 
-/// The label of families that have one series per backend.
+/// The label of families with one series per backend.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct BackendLabel {
     backend: String,
@@ -66,7 +66,7 @@ struct BackendPluginLabels {
     plugin: &'static str,
 }
 
-/// The metric families that all kinds of backends have.
+/// The metric families of all kinds of backends.
 #[derive(Debug, Default)]
 pub struct BackendFamilies {
     events: Family<BackendLabel, Counter>,
@@ -123,14 +123,14 @@ impl BackendFamilies {
     }
 }
 
-/// The metrics that every backend has, whatever its kind.
+/// The metrics of one backend of any kind.
 #[derive(Debug, Default)]
 pub struct BackendMetrics {
     name: String,
     /// Events sent to the backend.
     pub events: Counter,
     errors: [Counter; Plugin::ALL.len()],
-    /// The errors of all backends.
+    /// The errors of all backends, by plugin.
     all_errors: [Counter; Plugin::ALL.len()],
     /// 1 while the backend accepts events.
     pub healthy: Gauge,
@@ -209,19 +209,19 @@ pub struct LogMetrics {
     pub rotations: Counter,
     /// 1 while the log can be written.
     pub healthy: Gauge,
-    /// The metrics of its seal.
+    /// The metrics of the log's seal.
     pub seal: SealMetrics,
 }
 
 impl LogMetrics {
-    /// Sets the number of events that wait to be written. As it is called for each event, it stores
-    /// the value instead of swapping it, like [`Gauge::set`] does.
+    /// Sets the number of events in the queue. Called for each event, so it stores the value
+    /// instead of swapping it like [`Gauge::set`] does.
     pub fn set_queue_length(&self, events: usize) {
         let events = i64::try_from(events).unwrap_or(i64::MAX);
         self.queue_length.inner().store(events, std::sync::atomic::Ordering::Relaxed);
     }
 
-    /// Returns the number of events that wait to be written.
+    /// Returns the number of events in the queue.
     pub fn queue_length(&self) -> i64 {
         self.queue_length.get()
     }

@@ -1,4 +1,4 @@
-//! The file that is at the log's path, as it was when it was opened.
+//! The open log file, and its state when it was last checked.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
@@ -12,15 +12,16 @@ use rustix::io::Errno;
 use super::disk;
 use super::files::{FileId, with_suffix};
 
-/// Maximum number of bytes at the file's end that are examined when it is opened.
+/// Maximum number of bytes at the end of the file that are examined when it is opened.
 const TAIL: u64 = 4 << 20;
 
-/// The file as it was opened.
+/// An open log file.
 #[derive(Debug)]
 pub(super) struct OpenFile {
     pub(super) file: Arc<File>,
     pub(super) id: FileId,
-    /// Neither a pipe nor a device: it can be cut, rotated, read.
+    /// Whether it is a regular file, which can be truncated, rotated and read, unlike a pipe or
+    /// device.
     pub(super) regular: bool,
     /// The expected length of the file.
     pub(super) size: u64,
@@ -34,12 +35,12 @@ pub(super) struct OpenFile {
 
 impl OpenFile {
     pub(super) fn open(path: &Path) -> io::Result<OpenFile> {
-        // A pipe must not be opened for reading: we would then be the reader that it waits for.
+        // Opening a pipe for reading would make this process the reader that it waits for.
         let readable = fs::metadata(path).map_or(true, |metadata| metadata.is_file());
         let options = |read| {
             let mut options = OpenOptions::new();
             options.read(read).append(true).create(true).mode(0o600);
-            // Without this flag, opening a pipe blocks until there is a reader.
+            // Without this flag, opening a pipe blocks until it has a reader.
             options.custom_flags(OFlags::NONBLOCK.bits() as i32);
             options
         };
@@ -58,7 +59,7 @@ impl OpenFile {
         };
         let metadata = file.metadata()?;
         if !metadata.is_file() {
-            // Writes are to wait for the reader; they are made by a thread that may.
+            // Writes may block until the reader accepts them.
             let flags = fcntl_getfl(&file)?;
             fcntl_setfl(&file, flags - OFlags::NONBLOCK)?;
         }
@@ -75,7 +76,7 @@ impl OpenFile {
         Ok(open)
     }
 
-    /// Looks at the file's length and last byte.
+    /// Updates the length, and whether the file ends with a newline.
     pub(super) fn measure(&mut self) {
         if !self.regular {
             return;
@@ -85,14 +86,15 @@ impl OpenFile {
         self.inherited = self.size > 0;
         let mut last = [b'\n'];
         if self.size > 0 && self.file.read_exact_at(&mut last, self.size - 1).is_err() {
-            // Unreadable, and so unknown; a partial line is rare.
+            // The file cannot be read. Assume the usual case, a complete line.
             last = [b'\n'];
         }
         self.torn = last != [b'\n'];
     }
 
-    /// The end of its last whole line, by content: a machine that failed can leave half of a line,
-    /// or zeros where data was to come. None: not a file, not readable, or it only wants a newline.
+    /// Returns the end of the last complete line, determined by content: a crash of the machine can
+    /// leave a partial line, or zeros in place of data. Returns `None` if the file is not a regular
+    /// one, cannot be read, or only lacks a newline.
     fn mended_end(&self) -> Option<u64> {
         if !self.regular || self.size == 0 {
             return None;
@@ -106,23 +108,24 @@ impl OpenFile {
         let end = good.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         let rest = &good[end..];
         let whole = zero.is_none() && serde_json::from_slice::<serde_json::Value>(rest).is_ok();
-        // A line longer than what was looked at is left to be ended.
+        // If the partial line is longer than the examined part, it is terminated with a newline
+        // instead.
         let unknown = end == 0 && start > 0;
         (!whole && !unknown).then_some(start + end as u64)
     }
 
-    /// Returns whether these are the metadata of this file.
+    /// Returns whether the metadata is that of this file.
     pub(super) fn is(&self, metadata: &Metadata) -> bool {
         FileId::of(metadata) == self.id
     }
 
-    /// Returns whether it has no name any more.
+    /// Returns whether the file was deleted.
     pub(super) fn unlinked(&self) -> bool {
         self.file.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
     }
 
-    /// Takes over mode and owner. A log that only we can read is better than none, so errors do not
-    /// matter.
+    /// Copies owner and mode of `old`. Errors are ignored: a log that only this user can read is
+    /// better than none.
     pub(super) fn resemble(&self, old: &OpenFile) {
         let (Ok(old), Ok(new)) = (old.file.metadata(), self.file.metadata()) else {
             return;
@@ -142,8 +145,8 @@ pub(super) fn copy_owner_and_mode(old: &Metadata, new: &Metadata, file: &File) {
     }
 }
 
-/// At the start: what a crash has left of a line is completed, if only its end is missing, or set
-/// aside in a file of its own. So each line of the log is a whole event.
+/// Repairs the end of the log at startup, so that each line is a complete event. A line that only
+/// lacks its newline is kept; other partial lines are moved to a separate file.
 pub(super) fn mend(path: &Path, open: &mut OpenFile) {
     let Some(end) = open.mended_end().filter(|end| *end < open.size) else {
         return;

@@ -17,14 +17,13 @@ pub(super) trait Output: Send {
     /// Writes some of the lines, in order, and at least tries the first.
     fn write(&mut self, lines: &[Line]) -> Written;
 
-    /// Returns whether a write mostly takes but microseconds, so that threads which have better to
-    /// do may write.
+    /// Returns whether a write usually takes only microseconds, so that worker threads may write.
     fn is_quick(&self) -> bool {
         false
     }
 
-    /// Called about twice a second, also when nothing is written: is this still the right place?
-    /// `true`: it was not, and a new one was opened.
+    /// Checks whether the output is still the one at its path. Called about twice a second. Returns
+    /// whether another one was opened.
     fn check(&mut self) -> io::Result<bool> {
         Ok(false)
     }
@@ -34,26 +33,27 @@ pub(super) trait Output: Send {
         Ok(())
     }
 
-    /// Returns what was written, created or renamed since the last call, and may not be on disk.
+    /// Returns the files that were written, and the directory if it was changed, since the last
+    /// call. They may not be on the disk.
     fn unsynced(&mut self) -> Unsynced {
         Unsynced::default()
     }
 
-    /// Returns files that could not be synced.
+    /// Takes back what could not be synced.
     fn still_unsynced(&mut self, _unsynced: Unsynced) {}
 
-    /// Returns when all that was written is on the disk.
+    /// Syncs everything that was written.
     fn sync(&mut self) -> io::Result<()> {
         let unsynced = self.unsynced();
         unsynced.sync().inspect_err(|_| self.still_unsynced(unsynced))
     }
 
-    /// Blocks of lines that are not sealed yet. `stopped`: nothing will be written after them.
+    /// Returns the blocks that are not sealed yet. `stopped` means that no line follows.
     fn unsealed(&mut self, _stopped: bool) -> VecDeque<Block> {
         VecDeque::new()
     }
 
-    /// The result of sealing them: the blocks that are still not sealed, and why.
+    /// Takes back the blocks that could not be sealed, and the reason.
     fn sealed(&mut self, _unsealed: VecDeque<Block>, _failed: Option<String>) {}
 
     /// Returns whether a write is expected to succeed after a failed one; `false` if only a write
@@ -63,17 +63,17 @@ pub(super) trait Output: Send {
     }
 }
 
-/// Files and a folder that are not known to be on the disk. They can be synced while others write.
+/// Files and a directory that may not be on the disk. They can be synced while other threads write.
 #[derive(Debug, Default)]
 pub(super) struct Unsynced {
     /// The oldest first.
     pub(super) files: Vec<Arc<File>>,
-    /// The folder, where files were made or renamed in it.
+    /// The directory, if files were created or renamed in it.
     pub(super) folder: Option<PathBuf>,
 }
 
 impl Unsynced {
-    /// Returns when they are on the disk.
+    /// Syncs the files and the directory.
     pub(super) fn sync(&self) -> io::Result<()> {
         self.files.iter().try_for_each(|file| file.sync_data())?;
         match &self.folder {
@@ -88,13 +88,13 @@ impl Unsynced {
     }
 }
 
-/// How far [`Output::write`] got.
+/// The result of [`Output::write`].
 #[derive(Debug)]
 pub(super) struct Written {
-    /// Number of lines that were written completely, from the first.
+    /// Number of lines, from the first, that were written completely.
     pub(super) whole: usize,
-    /// The line after these is not, for this reason; those after it were not tried.
-    /// None: at least one line is in.
+    /// Why the next line was not written; later ones were not tried. `None` if at least one line
+    /// was written.
     pub(super) error: Option<io::Error>,
 }
 
@@ -106,7 +106,7 @@ pub(super) struct Stdout {
 }
 
 impl Stdout {
-    /// Returns a handle without Rust's own buffer.
+    /// Opens a handle that bypasses Rust's own buffer.
     pub(super) fn open() -> Result<Stdout, LogError> {
         let descriptor = io::stdout().as_fd().try_clone_to_owned().map_err(LogError::Stdout)?;
         Ok(Stdout { file: File::from(descriptor), torn: false })
@@ -126,18 +126,18 @@ impl Output for Stdout {
 pub(super) struct Appended {
     /// Number of lines that were written completely.
     pub(super) whole: usize,
-    /// All bytes that were written.
+    /// Number of bytes that were written.
     pub(super) bytes: u64,
-    /// Those up to the end of the last whole line. Any others are of the line after it.
+    /// Number of bytes up to the end of the last complete line.
     pub(super) whole_bytes: u64,
-    /// The output now ends within a line.
+    /// Whether the output ends with a partial line.
     pub(super) torn: bool,
-    /// Why the next line is not in.
+    /// Why the next line was not written completely.
     pub(super) error: Option<io::Error>,
 }
 
-/// Writes the lines with as few system calls as the system lets us. If the output ends within a
-/// line (`torn`), that line is ended first, so that it spoils none of ours.
+/// Writes the lines with as few system calls as possible. If the output ends with a partial line
+/// (`torn`), terminates that line first.
 pub(super) fn append(output: &mut impl Write, lines: &[Line], torn: bool) -> Appended {
     let (bytes, error) = match lines {
         [line] if !torn => write_all(output, &mut [IoSlice::new(line)]),
@@ -168,10 +168,10 @@ pub(super) fn append(output: &mut impl Write, lines: &[Line], torn: bool) -> App
     appended
 }
 
-/// Writes all slices, unless there is an error; returns the number of written bytes.
+/// Writes all slices until an error occurs. Returns the number of written bytes.
 fn write_all(output: &mut impl Write, mut slices: &mut [IoSlice<'_>]) -> (u64, Option<io::Error>) {
-    // A pipe that is full although writes to it do not block: a process that shares our standard
-    // output has set it to non-blocking. Its reader gets one second before that is an error.
+    // A full pipe returns `WouldBlock` if a process that shares our standard output has made it
+    // non-blocking. Its reader gets one second before that counts as an error.
     const PAUSE: Duration = Duration::from_millis(1);
     const PAUSES: u32 = 1000;
     let mut pauses = 0;

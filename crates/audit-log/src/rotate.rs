@@ -12,7 +12,7 @@ use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 use time::{OffsetDateTime, PrimitiveDateTime};
 
-use super::backups::{Cleaner, Kept, LogClock};
+use super::backups::{Cleaner, LogClock, ProtectedBackups};
 use super::clock::Clock;
 use super::config::Rotation;
 use super::files::{parent, with_suffix};
@@ -21,18 +21,19 @@ use super::metrics::LogMetrics;
 const STAMP: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]-[minute]-[second].[subsecond digits:3]");
 
-/// The suffixes of a backup: compressed files, its index, its seal, and a seal that is
-/// being deleted.
+/// Suffixes of a backup's files: compressed log, index, seal, and seal of a backup that is being
+/// deleted.
 pub(super) const GZ: &str = ".gz";
 pub(super) const ZST: &str = ".zst";
 pub(super) const INDEX: &str = audit_query::index::SUFFIX;
 pub(super) const SEAL: &str = ".seal";
 pub(super) const RETIRED: &str = ".seal.deleted";
 
-/// After a rotation that failed, the next is tried after this time.
+/// Delay before the next attempt after a failed rotation.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// A name this far in the future means that the clock was wrong when the file was rotated.
+/// A backup whose name is this many milliseconds in the future was rotated while the clock was
+/// wrong.
 const FUTURE: i128 = 60 * 1000;
 
 /// The rotation of one log file.
@@ -51,13 +52,13 @@ impl Rotator {
         Rotator { rotation, limit, retry_at: None, cleaner: None, metrics }
     }
 
-    /// Starts the cleanup of backups with a first round, if any is configured. Not before the seal
-    /// is recovered, which reads backups.
+    /// Starts the cleanup of backups with a first round, if any is configured. Must be called after
+    /// the recovery of the seal, which reads backups.
     pub(super) fn start_cleaner(
         &mut self,
         names: BackupNames,
         clock: LogClock,
-        kept: Arc<Kept>,
+        kept: Arc<ProtectedBackups>,
     ) -> io::Result<()> {
         self.cleaner = Cleaner::start(names, self.rotation, clock, kept)?;
         Ok(())
@@ -68,44 +69,45 @@ impl Rotator {
         self.limit = bytes;
     }
 
-    /// Returns the most bytes that a file has. None: rotation has just failed.
+    /// Returns the maximum size of the file in bytes; `None` while the file is not rotated because
+    /// rotation has just failed.
     pub(super) fn limit(&self) -> Option<u64> {
         let blocked = self.retry_at.is_some_and(|at| Instant::now() < at);
         (!blocked).then_some(self.limit)
     }
 
-    /// The file was rotated: counts it and cleans up.
+    /// Notes that the file was rotated: counts the rotation and starts a cleanup.
     pub(super) fn rotated(&mut self) {
         self.retry_at = None;
         self.metrics.rotations.inc();
         self.clean();
     }
 
-    /// Has the cleaner make a round.
+    /// Starts a round of the cleanup.
     pub(super) fn clean(&self) {
         if let Some(cleaner) = &self.cleaner {
             cleaner.wake();
         }
     }
 
-    /// The file could not be rotated.
+    /// Notes that the file could not be rotated.
     pub(super) fn failed(&mut self) {
         self.retry_at = Some(Instant::now() + RETRY);
     }
 }
 
-/// Chooses names for rotated files, which sort in the order of the events even if the clock jumps.
+/// Chooses names for rotated files. They sort in the order of the events even if the clock jumps.
 #[derive(Debug)]
 pub(super) struct BackupNamer {
     names: BackupNames,
     clock: Clock,
-    /// The newest backup's time in milliseconds since 1970. The next one's is later even if the
-    /// clock was set back, also before a restart.
+    /// The time of the newest backup in milliseconds since 1970. The next backup gets a later time
+    /// even if the clock was set back, or the process was restarted.
     last: i128,
 }
 
 impl BackupNamer {
-    /// Continues after the newest backup that exists.
+    /// Continues after the newest existing backup.
     pub(super) fn new(names: BackupNames, clock: Clock) -> BackupNamer {
         let newest = names.newest();
         let last = newest.map_or(i128::MIN, millis);
@@ -122,12 +124,12 @@ impl BackupNamer {
         BackupNamer { names, clock, last }
     }
 
-    /// Returns a free name, later than all before.
+    /// Returns an unused name, later than all before.
     pub(super) fn next(&mut self) -> io::Result<PathBuf> {
         let now = millis(self.clock.now());
         let after = self.last.saturating_add(1);
         let free = match self.names.free(now.max(after)) {
-            // There is no time after the newest: year 9999.
+            // The newest backup is of the last representable time, in the year 9999.
             Err(_) if after > now => self.names.free(now),
             result => result,
         };
@@ -141,7 +143,7 @@ impl BackupNamer {
     }
 }
 
-/// Names of a log file's backups: `audit.log` gives `audit-2026-11-23T04-42-40.000.log`.
+/// Names of the backups of a log file: for `audit.log`, `audit-2026-11-23T04-42-40.000.log`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct BackupNames {
     pub(super) folder: PathBuf,
@@ -156,7 +158,8 @@ pub(super) struct BackupNames {
 impl BackupNames {
     pub(super) fn of(path: &Path) -> BackupNames {
         let name = path.file_name().unwrap_or_default().as_bytes();
-        // From the last dot, even if it is the first byte, unlike `Path::extension`.
+        // The extension begins at the last dot, even if that is the first byte, unlike with
+        // `Path::extension`.
         let dot = name.iter().rposition(|byte| *byte == b'.').unwrap_or(name.len());
         let mut prefix = OsStr::from_bytes(&name[..dot]).to_owned();
         prefix.push("-");
@@ -168,7 +171,7 @@ impl BackupNames {
         }
     }
 
-    /// Returns the backup of a time in milliseconds since 1970.
+    /// Returns the backup name for a time in milliseconds since 1970.
     fn backup(&self, millis: i128) -> io::Result<PathBuf> {
         let stamp = OffsetDateTime::from_unix_timestamp_nanos(millis.saturating_mul(1_000_000))
             .map_err(io::Error::other)?
@@ -180,7 +183,7 @@ impl BackupNames {
         Ok(self.folder.join(name))
     }
 
-    /// Returns the first free name of this time or later, with its time.
+    /// Returns the first unused name at this time or later, and its time.
     fn free(&self, mut millis: i128) -> io::Result<(i128, PathBuf)> {
         loop {
             let backup = self.backup(millis)?;
@@ -193,7 +196,8 @@ impl BackupNames {
         }
     }
 
-    /// Returns the time of the newest backup by name, or of its remains.
+    /// Returns the time of the newest backup by name, including backups of which only the seal or
+    /// index is left.
     fn newest(&self) -> Option<SystemTime> {
         let entries = fs::read_dir(&self.folder).ok()?;
         let named = |entry: io::Result<fs::DirEntry>| {
@@ -206,8 +210,8 @@ impl BackupNames {
         entries.filter_map(named).max()
     }
 
-    /// Returns the time in a backup's name, and what follows its extension (nothing, or `.gz`).
-    /// None: not the name of a backup.
+    /// Parses the name of a backup. Returns its time and what follows its extension (nothing, or
+    /// `.gz`), or `None` if the name is not that of a backup.
     pub(super) fn parse<'a>(&self, name: &'a OsStr) -> Option<(SystemTime, &'a [u8])> {
         let rest = name.as_bytes().strip_prefix(self.prefix.as_bytes())?;
         let (stamp, rest) = rest.split_at_checked("2026-11-23T04-42-40.000".len())?;
@@ -218,7 +222,7 @@ impl BackupNames {
     }
 }
 
-/// Returns a file's name without the suffix.
+/// Returns a file name without the suffix.
 pub(super) fn without_suffix(name: &OsStr, suffix: &str) -> OsString {
     let bytes = name.as_bytes();
     OsStr::from_bytes(&bytes[..bytes.len().saturating_sub(suffix.len())]).to_owned()

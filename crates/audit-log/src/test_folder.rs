@@ -1,4 +1,4 @@
-//! A folder for one test, deleted after it.
+//! A temporary directory for one test.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ impl TestFolder {
         TestFolder::at(std::env::temp_dir().join(name))
     }
 
-    /// One in memory, where there is such a file system.
+    /// Creates one on a memory file system, if there is one.
     pub(crate) fn in_memory() -> TestFolder {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let memory = Path::new("/dev/shm");
@@ -26,7 +26,7 @@ impl TestFolder {
     }
 
     fn at(path: PathBuf) -> TestFolder {
-        // One that is left of an earlier process with our number.
+        // Left by an earlier process with the same process id.
         let _ = fs::remove_dir_all(&path);
         fs::create_dir(&path).unwrap();
         TestFolder(path)
@@ -40,7 +40,7 @@ impl TestFolder {
         self.0.join(name)
     }
 
-    /// Returns the names in it, sorted.
+    /// Returns the names of its files, sorted.
     pub(crate) fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(&self.0).unwrap();
         let mut names: Vec<_> =

@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn the_past_comes_first_if_wanted() {
+    fn past_events_come_first_if_requested() {
         let folder = TestFolder::new();
         folder.write("audit-2026-11-23T00-00-00.000.log", "a\n");
         let path = folder.write("audit.log", "b\n");

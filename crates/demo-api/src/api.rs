@@ -71,7 +71,7 @@ impl Api {
             tokens: Arc::default(),
             files: Files::default(),
         };
-        seed::plant(&api);
+        seed::create_objects(&api);
         api
     }
 

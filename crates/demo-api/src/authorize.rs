@@ -8,48 +8,33 @@ use serde_json::{Value, json};
 
 use super::error::ApiError;
 use super::identity;
-use super::kinds::{self, Kind};
+use super::kinds::Kind;
 use super::object::{self, text};
-use k8s_audit::user::AUTHENTICATED;
-use k8s_audit::user::UserInfo;
+use k8s_audit::authorizer::{Attributes, Object, Resource};
+use k8s_audit::user::{AUTHENTICATED, UserInfo};
 
-/// What someone wants to do. Either `resource` or `path` is set.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Question<'q> {
-    /// Kubernetes verb.
-    pub verb: &'q str,
-    /// API group.
-    pub group: &'q str,
-    /// Resource.
-    pub resource: &'q str,
-    /// Subresource.
-    pub subresource: &'q str,
-    /// Namespace.
-    pub namespace: &'q str,
-    /// Object.
-    pub name: &'q str,
-    /// Path of a non-resource request.
-    pub path: &'q str,
-}
-
-/// Whether `user` may.
-pub(crate) fn allowed(user: &UserInfo, question: &Question<'_>) -> bool {
+/// Returns whether the user may.
+pub(crate) fn allowed(attributes: &Attributes<'_>) -> bool {
+    let Attributes { user, verb, object } = attributes;
     let in_group = |group: &str| user.groups.iter().any(|g| g == group);
     if user.username == "demo-admin" || in_group("system:masters") {
         return true;
     }
-    let reading = matches!(question.verb, "get" | "list" | "watch" | "head");
-    if !question.resource.is_empty() {
-        let about_oneself = matches!(
-            question.resource,
-            "selfsubjectaccessreviews" | "selfsubjectreviews" | "selfsubjectrulesreviews"
-        );
-        return user.username == "viewer" && reading
-            || about_oneself && question.verb == "create" && in_group(AUTHENTICATED);
-    }
+    let reading = matches!(*verb, "get" | "list" | "watch" | "head");
+    let path = match object {
+        Object::Path(path) => path,
+        Object::Resource(object) => {
+            let about_oneself = matches!(
+                object.resource,
+                "selfsubjectaccessreviews" | "selfsubjectreviews" | "selfsubjectrulesreviews"
+            );
+            return user.username == "viewer" && reading
+                || about_oneself && *verb == "create" && in_group(AUTHENTICATED);
+        }
+    };
     let under = |roots: &[&str]| {
         roots.iter().any(|root| {
-            let rest = question.path.strip_prefix(root);
+            let rest = path.strip_prefix(root);
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         })
     };
@@ -61,40 +46,12 @@ pub(crate) fn allowed(user: &UserInfo, question: &Question<'_>) -> bool {
 /// Refuses what [`allowed`] does not allow.
 ///
 /// # Errors
-/// 403 in kube-apiserver's words.
-pub(crate) fn check(user: &UserInfo, question: &Question<'_>) -> Result<(), ApiError> {
-    if allowed(user, question) {
-        return Ok(());
+/// kube-apiserver's 403.
+pub(crate) fn check(attributes: &Attributes<'_>) -> Result<(), ApiError> {
+    match allowed(attributes) {
+        true => Ok(()),
+        false => Err(ApiError::forbidden(attributes.forbidden(""))),
     }
-    let Question { verb, group, resource, subresource, namespace, name, path } = question;
-    let username = &user.username;
-    if resource.is_empty() {
-        let message = format!("forbidden: User {username:?} cannot {verb} path {path:?}");
-        return Err(ApiError::forbidden(message, json!({})));
-    }
-    let mut subject = kinds::qualified(resource, group);
-    let mut details = json!({"kind": resource});
-    if !name.is_empty() {
-        subject = format!("{subject} {name:?}");
-        details["name"] = (*name).into();
-    }
-    if !group.is_empty() {
-        details["group"] = (*group).into();
-    }
-    let mut what = resource.to_string();
-    if !subresource.is_empty() {
-        what = format!("{what}/{subresource}");
-    }
-    let place = if namespace.is_empty() {
-        "at the cluster scope".to_owned()
-    } else {
-        format!("in the namespace {namespace:?}")
-    };
-    let message = format!(
-        "{subject} is forbidden: User {username:?} cannot {verb} resource {what:?} in API group \
-         {group:?} {place}"
-    );
-    Err(ApiError::forbidden(message, details))
 }
 
 /// Answers an access review or a `SelfSubjectReview`.
@@ -124,30 +81,26 @@ pub(crate) fn review(
         _ => subject_of(&spec),
     };
     let at = |pointer: &str| text(&spec, pointer);
-    let question = if spec["resourceAttributes"].is_object() {
+    let (verb, object) = if spec["resourceAttributes"].is_object() {
         let own = at("/resourceAttributes/namespace");
-        Question {
-            verb: at("/resourceAttributes/verb"),
+        let resource = Resource {
             group: at("/resourceAttributes/group"),
             resource: at("/resourceAttributes/resource"),
             subresource: at("/resourceAttributes/subresource"),
             namespace: if own.is_empty() { namespace } else { own },
             name: at("/resourceAttributes/name"),
-            path: "",
-        }
+            ..Resource::default()
+        };
+        (at("/resourceAttributes/verb"), Object::Resource(resource))
     } else if spec["nonResourceAttributes"].is_object() {
-        Question {
-            verb: at("/nonResourceAttributes/verb"),
-            path: at("/nonResourceAttributes/path"),
-            ..Question::default()
-        }
+        (at("/nonResourceAttributes/verb"), Object::Path(at("/nonResourceAttributes/path")))
     } else {
         let of = (kind.group.as_str(), kind.kind.as_str());
         let cause = "Invalid value: null: exactly one of nonResourceAttributes or \
                      resourceAttributes must be specified";
         return Err(ApiError::invalid(of, "", "spec.resourceAttributes", cause));
     };
-    review["status"] = match allowed(&subject, &question) {
+    review["status"] = match allowed(&Attributes { user: &subject, verb, object }) {
         true => json!({"allowed": true, "reason": "the demo API's rules allow it"}),
         false => json!({"allowed": false}),
     };
@@ -159,7 +112,8 @@ fn rules(user: &UserInfo) -> Value {
     let mut resource_rules = Vec::new();
     let mut path_rules = Vec::new();
     for verb in ["delete", "get", "list", "watch"] {
-        if allowed(user, &Question { verb, resource: "*", ..Question::default() }) {
+        let object = Object::Resource(Resource { resource: "*", ..Resource::default() });
+        if allowed(&Attributes { user, verb, object }) {
             // Who may delete may do all.
             let verb = if verb == "delete" { "*" } else { verb };
             let rule = json!({"verbs": [verb], "apiGroups": ["*"], "resources": ["*"]});
@@ -167,7 +121,7 @@ fn rules(user: &UserInfo) -> Value {
         }
     }
     for path in ["/", "/api", "/apis", "/healthz", "/livez", "/openapi", "/readyz", "/version"] {
-        if allowed(user, &Question { verb: "get", path, ..Question::default() }) {
+        if allowed(&Attributes { user, verb: "get", object: Object::Path(path) }) {
             path_rules.push(json!({"verbs": ["get"], "nonResourceURLs": [path]}));
         }
     }
@@ -197,12 +151,12 @@ mod tests {
         UserInfo { username: name.into(), ..UserInfo::default() }.into_authenticated()
     }
 
-    fn on<'q>(verb: &'q str, resource: &'q str, namespace: &'q str) -> Question<'q> {
-        Question { verb, resource, namespace, ..Question::default() }
+    fn on<'a>(verb: &'a str, resource: &'a str, namespace: &'a str) -> (&'a str, Object<'a>) {
+        (verb, Object::Resource(Resource { resource, namespace, ..Resource::default() }))
     }
 
-    fn path<'q>(path: &'q str) -> Question<'q> {
-        Question { verb: "get", path, ..Question::default() }
+    fn path(path: &str) -> (&str, Object<'_>) {
+        ("get", Object::Path(path))
     }
 
     #[test]
@@ -221,40 +175,43 @@ mod tests {
             (anonymous.clone(), path("/api"), false),
             (anonymous, path("/versions"), false),
         ];
-        for (user, question, expected) in cases {
-            assert_eq!(allowed(&user, &question), expected, "{user:?} {question:?}");
+        for (user, (verb, object), expected) in cases {
+            let attributes = Attributes { user: &user, verb, object };
+            assert_eq!(allowed(&attributes), expected, "{attributes:?}");
         }
     }
 
     #[test]
     fn refusals_in_the_words_of_kubernetes() {
-        let message = |question| check(&user("viewer"), &question).unwrap_err().message;
+        let viewer = user("viewer");
+        let error =
+            |(verb, object)| check(&Attributes { user: &viewer, verb, object }).unwrap_err();
         assert_eq!(
-            message(on("create", "configmaps", "default")),
+            error(on("create", "configmaps", "default")).message,
             "configmaps is forbidden: User \"viewer\" cannot create resource \"configmaps\" in \
              API group \"\" in the namespace \"default\""
         );
-        let question = Question {
-            verb: "patch",
+        let scale = Resource {
             group: "apps",
             resource: "deployments",
             subresource: "scale",
             name: "web",
-            ..Question::default()
+            ..Resource::default()
         };
+        let denied = error(("patch", Object::Resource(scale)));
+        assert_eq!(denied.details, json!({"name": "web", "group": "apps", "kind": "deployments"}));
         assert_eq!(
-            message(question),
+            denied.message,
             "deployments.apps \"web\" is forbidden: User \"viewer\" cannot patch resource \
              \"deployments/scale\" in API group \"apps\" at the cluster scope"
         );
-        assert_eq!(
-            message(path("/metrics")),
-            "forbidden: User \"viewer\" cannot get path \"/metrics\""
-        );
+        let denied = error(path("/metrics"));
+        assert_eq!(denied.details, json!({}));
+        assert_eq!(denied.message, "forbidden: User \"viewer\" cannot get path \"/metrics\"");
     }
 
     #[test]
-    fn reviews_answer_by_the_same_rules() {
+    fn reviews_follow_the_same_rules() {
         let kind = |name: &str| BUILT_IN.iter().find(|kind| kind.kind == name).unwrap();
         let asked = json!({"spec": {
             "user": "viewer",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::kinds::{Kind, Nature};
+use super::kinds::{Kind, KindCategory};
 
 /// The Kubernetes version that the demo API claims.
 pub(crate) const VERSION: &str = "v1.36.0";
@@ -191,7 +191,7 @@ fn openapi(prefix: &str, kinds: &[Arc<Kind>]) -> Option<Value> {
     let mut paths = BTreeMap::new();
     let of_version = |kind: &&Arc<Kind>| url_prefix(&kind.api_version()) == prefix;
     for kind in kinds.iter().filter(of_version) {
-        if kind.nature == Nature::Review {
+        if kind.category == KindCategory::Review {
             continue;
         }
         let scope = if kind.namespaced { "namespaces/{namespace}/" } else { "" };

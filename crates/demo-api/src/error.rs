@@ -4,6 +4,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::kinds::Kind;
+use k8s_audit::status::Status;
 
 /// A refused request: what becomes its `metav1.Status`.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -34,9 +35,16 @@ impl ApiError {
         ApiError::new(StatusCode::UNAUTHORIZED, "Unauthorized", "Unauthorized".into(), Value::Null)
     }
 
-    /// 403, with the whole message and the object it is about.
-    pub(crate) fn forbidden(message: String, details: Value) -> ApiError {
-        ApiError::new(StatusCode::FORBIDDEN, "Forbidden", message, details)
+    /// 403, from the status that kube-apiserver sends.
+    pub(crate) fn forbidden(status: Status) -> ApiError {
+        let mut details = json!({});
+        if let Some(about) = status.details {
+            let members = [("name", about.name), ("group", about.group), ("kind", about.kind)];
+            for (key, value) in members.into_iter().filter(|(_, value)| !value.is_empty()) {
+                details[key] = value.into();
+            }
+        }
+        ApiError::new(StatusCode::FORBIDDEN, "Forbidden", status.message, details)
     }
 
     /// 404 for an object.

@@ -10,13 +10,14 @@ use serde_json::Value;
 use session_recording::Activity;
 
 use super::api::Api;
-use super::authorize::{self, Question};
+use super::authorize;
 use super::discovery;
 use super::error::ApiError;
 use super::identity::{self, Peer};
 use super::resource;
 use super::session::{self, Target};
 use k8s_audit::RequestInfo;
+use k8s_audit::authorizer::{Attributes, Object, Resource};
 use k8s_audit::user::UserInfo;
 
 /// Bodies of the demo API never fail.
@@ -61,28 +62,29 @@ async fn answer(
     let info = RequestInfo::new(&head.method, target)
         .map_err(|error| ApiError::bad_request(error.to_string()))?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (group, resource, subresource, namespace, name, path) = (
+    let (group, version, resource, subresource, namespace, name, path) = (
         text(info.group()),
+        text(info.version()),
         text(info.resource()),
         text(info.subresource()),
         text(info.namespace()),
         text(info.name()),
         text(info.path()),
     );
-    let question = if info.is_resource() {
-        Question {
-            verb: info.verb(),
-            group: &group,
-            resource: &resource,
-            subresource: &subresource,
-            namespace: &namespace,
-            name: &name,
-            path: "",
-        }
-    } else {
-        Question { verb: info.verb(), path: &path, ..Question::default() }
+    let asked = Resource {
+        group: &group,
+        version: &version,
+        resource: &resource,
+        subresource: &subresource,
+        namespace: &namespace,
+        name: &name,
+        ..Resource::default()
     };
-    authorize::check(&user, &question)?;
+    let object = match info.is_resource() {
+        true => Object::Resource(asked),
+        false => Object::Path(&path),
+    };
+    authorize::check(&Attributes { user: &user, verb: info.verb(), object })?;
 
     if resource == "pods"
         && group.is_empty()
@@ -109,7 +111,7 @@ async fn answer(
         body,
         user,
     };
-    resource::answer(api, &text(info.version()), &question, &call)
+    resource::answer(api, info.verb(), &asked, &call)
 }
 
 fn too_large() -> ApiError {

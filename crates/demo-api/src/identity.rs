@@ -6,9 +6,10 @@ use serde_json::json;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
 
 use super::api::Api;
-use super::authorize::{self, Question};
+use super::authorize;
 use super::error::ApiError;
 use super::pki::FRONT_PROXY_CA;
+use k8s_audit::authorizer::{Attributes, Object, Resource};
 use k8s_audit::request::query::{self, Plus};
 use k8s_audit::user::UserInfo;
 
@@ -101,16 +102,15 @@ pub(crate) fn impersonate(
         wanted.extend(values.iter().map(String::as_str).map(one));
     }
     for (group, resource, subresource, namespace, name) in wanted {
-        let question = Question {
-            verb: "impersonate",
+        let object = Object::Resource(Resource {
             group,
             resource,
             subresource,
             namespace,
             name,
-            path: "",
-        };
-        authorize::check(caller, &question)?;
+            ..Resource::default()
+        });
+        authorize::check(&Attributes { user: caller, verb: "impersonate", object })?;
     }
     if let (Some((namespace, _)), true) = (account, user.groups.is_empty()) {
         let all = "system:serviceaccounts";

@@ -30,12 +30,12 @@ pub(crate) struct Kind {
     /// Served subresources.
     pub subresources: Vec<String>,
     /// What the kind is to the API.
-    pub nature: Nature,
+    pub category: KindCategory,
 }
 
 /// What a kind is to the API.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Nature {
+pub(crate) enum KindCategory {
     /// Stored objects of a built-in kind.
     BuiltIn,
     /// Stored objects of a custom kind, with the columns that its definition asks for.
@@ -66,8 +66,8 @@ impl Kind {
 
     /// Verbs, as discovery shows them.
     pub(crate) fn verbs(&self) -> &'static [&'static str] {
-        match self.nature {
-            Nature::Review => &["create"],
+        match self.category {
+            KindCategory::Review => &["create"],
             _ => {
                 &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
             }
@@ -76,7 +76,9 @@ impl Kind {
 
     /// Whether this is a built-in kind of that group and plural.
     pub(crate) fn is(&self, group: &str, plural: &str) -> bool {
-        self.group == group && self.plural == plural && !matches!(self.nature, Nature::Custom(_))
+        self.group == group
+            && self.plural == plural
+            && !matches!(self.category, KindCategory::Custom(_))
     }
 }
 
@@ -90,8 +92,8 @@ pub(crate) const CRD_GROUP: &str = "apiextensions.k8s.io";
 
 /// The built-in kinds.
 pub(crate) static BUILT_IN: LazyLock<Vec<Kind>> = LazyLock::new(|| {
-    let stored = STORED.iter().map(|line| built_in(line, Nature::BuiltIn));
-    let reviews = REVIEWS.iter().map(|line| built_in(line, Nature::Review));
+    let stored = STORED.iter().map(|line| built_in(line, KindCategory::BuiltIn));
+    let reviews = REVIEWS.iter().map(|line| built_in(line, KindCategory::Review));
     stored.chain(reviews).collect()
 });
 
@@ -149,7 +151,7 @@ const REVIEWS: &[Line] = &[
     (AUTHORIZATION, "subjectaccessreviews", "SubjectAccessReview", Cluster, "", ""),
 ];
 
-fn built_in(line: &Line, nature: Nature) -> Kind {
+fn built_in(line: &Line, category: KindCategory) -> Kind {
     let &(group_version, plural, kind, scope, short_names, subresources) = line;
     let (group, version) = group_version.split_once('/').unwrap_or(("", group_version));
     let words = |text: &str| text.split_whitespace().map(String::from).collect();
@@ -164,7 +166,7 @@ fn built_in(line: &Line, nature: Nature) -> Kind {
         short_names: words(short_names),
         categories: words(if scope == InAll { "all" } else { "" }),
         subresources: words(subresources),
-        nature,
+        category,
     }
 }
 
@@ -196,7 +198,7 @@ pub(crate) fn custom(definition: &Value) -> Vec<Kind> {
                 .filter(|name| version["subresources"].get(**name).is_some())
                 .map(ToString::to_string)
                 .collect(),
-            nature: Nature::Custom(
+            category: KindCategory::Custom(
                 version["additionalPrinterColumns"].as_array().cloned().unwrap_or_default(),
             ),
         })

@@ -109,7 +109,7 @@ impl Pki {
         for authority in [&self.ca, &self.front_proxy_ca] {
             roots.add(authority.issued.certificate.clone()).map_err(|e| failed(&e))?;
         }
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let provider = Arc::new(::pki::crypto_provider());
         let verifier =
             WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
                 .allow_unauthenticated()

@@ -8,10 +8,10 @@ use http::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::api::{Api, Delete, Write};
-use super::authorize::{self, Question};
+use super::authorize;
 use super::error::ApiError;
 use super::handler::{self, Body, Call};
-use super::kinds::{Kind, Nature};
+use super::kinds::{Kind, KindCategory};
 use super::object::{self, text};
 use super::patch;
 use super::protobuf;
@@ -19,6 +19,7 @@ use super::scale;
 use super::selector::Selector;
 use super::streams;
 use super::table::{self, Include};
+use k8s_audit::authorizer::Resource;
 use k8s_audit::request::query;
 
 type Answer = Result<Response<Body>, ApiError>;
@@ -27,24 +28,24 @@ type Answer = Result<Response<Body>, ApiError>;
 ///
 /// # Errors
 /// What becomes a `Status`.
-pub(crate) fn answer(api: &Api, version: &str, asked: &Question<'_>, call: &Call) -> Answer {
-    let kind = api.kind(asked.group, version, asked.resource);
+pub(crate) fn answer(api: &Api, verb: &str, asked: &Resource<'_>, call: &Call) -> Answer {
+    let kind = api.kind(asked.group, asked.version, asked.resource);
     let kind = kind.ok_or_else(ApiError::no_such_resource)?;
     // For RequestInfo a namespace is in itself.
     let namespace = if kind.namespaced { asked.namespace } else { "" };
-    if kind.nature == Nature::Review {
-        return match asked.verb {
+    if kind.category == KindCategory::Review {
+        return match verb {
             "create" => review(&kind, namespace, call),
             _ => Err(ApiError::method_not_allowed()),
         };
     }
     let at = Place { api, kind, namespace, name: asked.name };
     match asked.subresource {
-        "" => at.object(asked.verb, call),
+        "" => at.object(verb, call),
         name if !at.kind.has(name) => Err(ApiError::no_such_resource()),
         "log" => streams::log(api, &at.kind, namespace, at.name, call),
         "attach" | "exec" | "portforward" => Err(ApiError::bad_request("Upgrade request required")),
-        subresource => at.part(asked.verb, subresource, call),
+        subresource => at.part(verb, subresource, call),
     }
 }
 
@@ -204,7 +205,7 @@ impl Place<'_> {
     /// An object in a list: those of built-in kinds do not repeat what they are.
     fn item(&self, object: &Value) -> Value {
         let mut item = in_version(&self.kind, object).into_owned();
-        if self.kind.nature == Nature::BuiltIn {
+        if self.kind.category == KindCategory::BuiltIn {
             object::entries(&mut item).remove("kind");
             object::entries(&mut item).remove("apiVersion");
         }
@@ -320,7 +321,7 @@ fn patch_of(
 ) -> Result<impl Fn(&Value) -> Result<Value, ApiError>, ApiError> {
     let patch: Value = serde_json::from_slice(&call.body)
         .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
-    let custom = matches!(kind.nature, Nature::Custom(_));
+    let custom = matches!(kind.category, KindCategory::Custom(_));
     let how = match media_type(call) {
         "application/merge-patch+json" => merged,
         "application/strategic-merge-patch+json" if !custom => strategically_merged,

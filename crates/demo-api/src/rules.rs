@@ -4,13 +4,13 @@ use serde_json::Value;
 
 use super::api::Delete;
 use super::error::ApiError;
-use super::kinds::{Kind, Nature};
+use super::kinds::{Kind, KindCategory};
 use super::object;
 
 /// Whether `metadata.generation` counts the changes of this kind's `spec`.
 pub(crate) fn counts_generations(kind: &Kind) -> bool {
     kind.has("status") && !matches!(kind.plural.as_str(), "namespaces" | "nodes" | "services")
-        || matches!(kind.nature, Nature::Custom(_))
+        || matches!(kind.category, KindCategory::Custom(_))
 }
 
 /// Whether deletion has begun.
@@ -36,7 +36,7 @@ pub(crate) fn check_type(kind: &Kind, object: &Value) -> Result<(), ApiError> {
         return Ok(());
     }
     let (version, wanted) = (object["apiVersion"].as_str().unwrap_or("v1"), &kind.kind);
-    let message = if matches!(kind.nature, Nature::Custom(_)) {
+    let message = if matches!(kind.category, KindCategory::Custom(_)) {
         format!(
             "the API version in the data ({group_version}, Kind={of}) does not match the expected API version ({expected}, Kind={wanted})"
         )

@@ -7,7 +7,7 @@ use super::object;
 use super::store::{Key, Store};
 
 /// Fills an empty API.
-pub(crate) fn plant(api: &Api) {
+pub(crate) fn create_objects(api: &Api) {
     for object in objects() {
         let version = object::text(&object, "/apiVersion");
         let (group, version) = version.split_once('/').unwrap_or(("", version));

@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn history_tells_what_happened_after_a_version() {
+    fn history_returns_changes_after_a_version() {
         let mut store = Store::new();
         store.put(key("a"), json!({"n": 1}));
         let version = store.version();

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::kinds::{Kind, Nature};
+use super::kinds::{Kind, KindCategory};
 use super::object::{self, text};
 
 /// How much of each object its row carries (`includeObject`).
@@ -113,7 +113,7 @@ fn columns(kind: &Kind) -> Vec<Column> {
         }
     };
     let age: Named = ("Age", age);
-    if let Nature::Custom(definitions) = &kind.nature {
+    if let KindCategory::Custom(definitions) = &kind.category {
         for definition in definitions {
             columns.push(Column {
                 name: text(definition, "/name").into(),
@@ -139,12 +139,12 @@ fn columns(kind: &Kind) -> Vec<Column> {
             ("node", |o| at(o, "/spec/nodeName")),
         ]),
         "deployments" => add(&[
-            ("Ready", ready_of_wanted),
+            ("Ready", ready_replicas),
             ("Up-to-date", |o| at(o, "/status/updatedReplicas")),
             ("Available", |o| at(o, "/status/availableReplicas")),
             age,
         ]),
-        "statefulsets" => add(&[("Ready", ready_of_wanted), age]),
+        "statefulsets" => add(&[("Ready", ready_replicas), age]),
         "replicasets" => add(&[
             ("Desired", |o| at(o, "/spec/replicas")),
             ("Current", |o| at(o, "/status/replicas")),
@@ -205,7 +205,7 @@ fn pod_restarts(pod: &Value) -> Value {
     restarts.to_string().into()
 }
 
-fn ready_of_wanted(object: &Value) -> Value {
+fn ready_replicas(object: &Value) -> Value {
     let number = |pointer| object.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
     format!("{}/{}", number("/status/readyReplicas"), number("/spec/replicas")).into()
 }

@@ -92,7 +92,7 @@ impl Watch {
                     let here = change.key.resource == self.resource
                         && (self.namespace.is_empty() || change.key.namespace == self.namespace);
                     if here {
-                        self.pending.extend(seen_through(&self.selector, change));
+                        self.pending.extend(selected_event(&self.selector, change));
                     }
                 }
                 self.cursor = store.version();
@@ -103,7 +103,7 @@ impl Watch {
 }
 
 /// What a change is to a watch that sees only selected objects.
-fn seen_through(selector: &Selector, change: &Change) -> Option<Event> {
+fn selected_event(selector: &Selector, change: &Change) -> Option<Event> {
     let before = change.old.as_ref().is_some_and(|old| selector.matches(old));
     let after = !change.deleted && selector.matches(&change.new);
     let new = change.new.clone();

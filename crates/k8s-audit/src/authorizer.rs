@@ -8,7 +8,7 @@ use crate::user::UserInfo;
 /// The input of an authorizer (Kubernetes' `authorizer.Attributes`).
 #[derive(Debug, Clone, Copy)]
 pub struct Attributes<'a> {
-    /// The user.
+    /// The user who makes the request.
     pub user: &'a UserInfo,
     /// The verb.
     pub verb: &'a str,
@@ -25,7 +25,7 @@ pub enum Object<'a> {
     Path(&'a str),
 }
 
-/// An API resource. Members that do not apply are empty.
+/// An API resource. Fields that do not apply are empty.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Resource<'a> {
     /// API group.
@@ -99,14 +99,14 @@ impl Resource<'_> {
     }
 }
 
-/// The attributes that a client's own request is authorized by, without the user.
+/// The authorization attributes of a client's own request, without the user.
 #[derive(Debug, Clone)]
 pub struct RequestAttributes {
     verb: String,
-    /// `None` for a request for no resource, which has only its path.
+    /// `None` for a non-resource request, which has only its path.
     resource: Option<Box<RequestResource>>,
     path: String,
-    /// Whether its selectors could be read.
+    /// Whether all selectors could be parsed.
     understood: bool,
 }
 
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_are_worded_as_by_kube_apiserver() {
+    fn denials_have_kube_apiservers_messages() {
         let extra = Resource {
             group: "authentication.k8s.io",
             resource: "userextras",

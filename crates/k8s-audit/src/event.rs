@@ -12,7 +12,8 @@ use crate::status::Status;
 use crate::timestamp::Timestamp;
 use crate::user::{User, UserInfo};
 
-/// An audit.k8s.io/v1 `Event`. Text that the client chose is bytes: it may be invalid UTF-8.
+/// An audit.k8s.io/v1 `Event`. Fields that the client controls are bytes, because they may be
+/// invalid UTF-8.
 #[derive(Debug)]
 pub struct Event<'a> {
     /// The audit level.
@@ -29,9 +30,9 @@ pub struct Event<'a> {
     pub user: Option<&'a User>,
     /// The impersonated user, if impersonation was allowed.
     pub impersonated_user: Option<&'a UserInfo>,
-    /// The verb by which a constrained impersonation was allowed.
+    /// The verb that allowed a constrained impersonation.
     pub impersonation_constraint: Option<&'a str>,
-    /// Source addresses, the original client's first.
+    /// Source addresses, that of the original client first.
     pub source_ips: &'a [IpAddr],
     /// The `User-Agent` header, truncated like kube-apiserver truncates it.
     pub user_agent: &'a UserAgent,
@@ -56,11 +57,11 @@ pub struct Event<'a> {
 pub struct ObjectRef<'a> {
     /// The parsed URL.
     pub info: &'a RequestInfo,
-    /// Metadata of the object in the request's body; fills members that the URL leaves empty.
+    /// Metadata of the object in the request body; fills fields that the URL leaves empty.
     pub metadata: Option<&'a ObjectMetadata>,
 }
 
-/// The members of an object's metadata that `objectRef` contains.
+/// The fields of an object's metadata that `objectRef` contains.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ObjectMetadata {
     /// `metadata.namespace`
@@ -183,7 +184,7 @@ impl Event<'_> {
 }
 
 impl ObjectRef<'_> {
-    /// Returns the namespace from the URL, or else from the object.
+    /// Returns the namespace from the URL, otherwise that of the object.
     pub fn namespace(&self) -> &[u8] {
         self.or_object(self.info.namespace(), |object| &object.namespace)
     }
@@ -224,8 +225,8 @@ impl ObjectRef<'_> {
     }
 }
 
-/// Appends an address like Go prints it: IPv4-mapped IPv6 addresses as IPv4. Written by hand for
-/// IPv4, the usual case, because `write!` takes ten times as long.
+/// Appends an address like Go: IPv4-mapped IPv6 addresses as IPv4. IPv4 addresses, the usual case,
+/// are formatted by hand, because `write!` takes ten times as long.
 fn push_address(out: &mut Vec<u8>, address: IpAddr) {
     match address.to_canonical() {
         IpAddr::V4(address) => {
@@ -248,7 +249,7 @@ fn user_json(user: &UserInfo) -> Vec<u8> {
     json
 }
 
-/// Appends a `UserInfo` without its empty members.
+/// Appends a `UserInfo` without its empty fields.
 fn push_user(out: &mut Vec<u8>, user: &UserInfo) {
     let mut separator: &[u8] = b"{\"";
     let mut next = |out: &mut Vec<u8>, name: &str| {

@@ -1,9 +1,9 @@
-//! Text like Go's `fmt` and `strconv` write it. kube-apiserver's messages and its legacy log lines
-//! contain it.
+//! Text in the format of Go's `fmt` and `strconv`, which kube-apiserver's messages and legacy log
+//! lines contain.
 
 use std::collections::BTreeMap;
 
-/// Returns `bytes` in double quotes, escaped like `strconv.Quote` (`%q`) escapes them.
+/// Returns `bytes` in double quotes, escaped like by `strconv.Quote` (`%q`).
 pub fn quote(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len() + 2);
     push_quoted(&mut text, bytes);
@@ -46,8 +46,8 @@ pub fn push_quoted(text: &mut String, bytes: &[u8]) {
     text.push('"');
 }
 
-/// Go's `unicode.IsPrint` beyond ASCII, by way of Rust's own notion: `escape_debug` escapes what
-/// is not printable; combining marks, which it escapes too, are printable to Go.
+/// Go's `unicode.IsPrint` for non-ASCII characters, based on Rust's `escape_debug`, which escapes
+/// unprintable characters. It also escapes combining marks, which are printable in Go.
 fn is_printable(c: char) -> bool {
     !c.is_whitespace() && (c.escape_debug().len() == 1 || c.is_alphabetic() || is_mark(c))
 }

@@ -1,4 +1,4 @@
-//! Appends JSON to a byte buffer like Go's `encoding/json` encodes it.
+//! Appends JSON to a byte buffer like Go's `encoding/json`.
 
 use self::scan::plain_ascii_end;
 
@@ -83,7 +83,8 @@ fn push_escape(out: &mut Vec<u8>, byte: u8) {
 
 /// Returns the length of the UTF-8 character at the start of `text`, which begins with a byte of
 /// 0x80 or more; `None` if it is invalid.
-fn utf8_length(text: &[u8]) -> Option<usize> {
+#[inline]
+pub fn utf8_length(text: &[u8]) -> Option<usize> {
     let length = match text[0] {
         0xc2..=0xdf => 2,
         0xe0..=0xef => 3,

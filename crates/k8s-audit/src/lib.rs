@@ -1,21 +1,21 @@
 //! Kubernetes audit policies and audit events.
 //!
-//! The types that all parts of auditing share: the user ([`UserInfo`]), the attributes of a request
-//! ([`RequestInfo`]), the policy that selects the audit level ([`Policy`]), and the event
+//! Contains the types that all parts of auditing share: the user ([`UserInfo`]), the attributes of
+//! a request ([`RequestInfo`]), the policy that selects the audit level ([`Policy`]), and the event
 //! ([`Event`]). Names, results, error messages and encodings are those of kube-apiserver.
 //!
 //! | module | contents |
 //! |---|---|
 //! | [`user`] | [`UserInfo`], group names |
 //! | [`request`] | [`RequestInfo`], query strings, selectors, content negotiation |
-//! | [`authorizer`] | what an authorizer decides on, and the 403 that follows |
+//! | [`authorizer`] | the input of an authorizer, and kube-apiserver's 403 |
 //! | [`policy`] | [`Policy`]: load, validate, evaluate; [`Level`] and [`Stage`] |
-//! | [`document`] | YAML and JSON files read like kube-apiserver reads them, with line and column |
+//! | [`document`] | YAML and JSON files parsed like in kube-apiserver, with line and column |
 //! | [`event`] | [`Event`] and its encodings |
 //! | [`status`] | [`Status`] (`metav1.Status`) |
 //! | [`timestamp`] | [`Timestamp`](timestamp::Timestamp): Kubernetes' `MicroTime` |
 //! | [`network`] | networks in CIDR notation |
-//! | [`json`], [`go`] | JSON and quoted text like Go's standard library writes them |
+//! | [`json`], [`go`] | JSON and quoted text in the format of Go's standard library |
 //!
 //! The crate performs no I/O: callers read files and clocks.
 

@@ -111,8 +111,8 @@ impl Status {
         Status { details: Some(Box::new(retry)), ..status }
     }
 
-    /// Returns a 503 without `retryAfterSeconds`: the request may have been processed. With it,
-    /// client-go would retry.
+    /// Returns a 503 without `retryAfterSeconds`, because the request may have been processed: with
+    /// `retryAfterSeconds`, client-go would retry.
     pub fn outcome_unknown(message: impl Into<String>) -> Status {
         Status::failure(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", message)
     }
@@ -146,8 +146,8 @@ impl Status {
         Status { details: Some(Box::default()), ..status }
     }
 
-    /// Appends the members that an event's `responseStatus` and a Status object share. Each has a
-    /// leading comma; empty ones are omitted.
+    /// Appends the members that an event's `responseStatus` and a Status object have in common,
+    /// each with a leading comma. Empty ones are omitted.
     pub fn push_members(&self, out: &mut Vec<u8>) {
         push_member(out, "status", &self.status);
         push_member(out, "message", &self.message);

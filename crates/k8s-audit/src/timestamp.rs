@@ -41,7 +41,7 @@ impl Timestamp {
     }
 }
 
-/// Writes a number over all digits of `text`.
+/// Writes a number into all digits of `text`.
 #[inline]
 fn put(text: &mut [u8], number: i64) {
     let mut rest = number as u32;
@@ -51,8 +51,8 @@ fn put(text: &mut [u8], number: i64) {
     }
 }
 
-/// Year, month and day of a day counted from 1970-01-01, in the Gregorian calendar. Years are
-/// counted from March, in eras of 400, so that the leap day is the last of its year.
+/// Returns year, month and day for a day counted from 1970-01-01, in the Gregorian calendar. Years
+/// are counted from March, in eras of 400, so that the leap day is the last of its year.
 fn civil(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468;
     let era = days.div_euclid(146_097);
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn six_digits_cut_off() {
+    fn times_are_truncated_to_six_digits() {
         assert_eq!(text(0), "1970-01-01T00:00:00.000000Z");
         assert_eq!(text(1_777_889_472_000_450_999), "2026-05-04T10:11:12.000450Z");
         assert_eq!(text(951_782_399_999_999_999), "2000-02-28T23:59:59.999999Z");

@@ -18,7 +18,7 @@ pub const ANONYMOUS: &str = "system:anonymous";
 pub struct UserInfo {
     /// Name, unique among active users.
     pub username: String,
-    /// Identifier that is never reused; empty if the authenticator has none.
+    /// Identifier that is never reused; empty if the authenticator provides none.
     pub uid: String,
     /// Groups in the order in which the authenticator returned them, with duplicates.
     pub groups: Vec<String>,
@@ -64,7 +64,7 @@ pub struct User {
 pub type IdentityHeaders = Result<Box<[(HeaderName, HeaderValue)]>, &'static str>;
 
 impl User {
-    /// Returns the user's JSON in events. The first call computes it with `make`.
+    /// Returns the user's JSON for events. The first call computes it with `make`.
     pub fn json(&self, make: impl FnOnce(&UserInfo) -> Vec<u8>) -> &[u8] {
         self.json.get_or_init(|| make(&self.info).into())
     }
@@ -72,7 +72,7 @@ impl User {
     /// Returns the headers that carry the user's identity. The first call computes them with
     /// `make`.
     ///
-    /// There are two caches, for two kinds of headers; `way` is 0 or 1.
+    /// There are two caches, for two kinds of headers; `way` selects one (0 or 1).
     pub fn headers(
         &self,
         way: usize,

@@ -1,5 +1,5 @@
-//! Recordings of a real kube-apiserver (`tests/corpus` of the repository): which policies it
-//! accepts, and at which levels and stages it logged which requests.
+//! Tests with recordings of a real kube-apiserver (`tests/corpus` of the repository): the policies
+//! that it accepts, and the levels and stages at which it logs requests.
 
 use std::collections::HashMap;
 use std::fs;
@@ -43,7 +43,7 @@ fn policies_are_accepted_and_rejected_like_by_kube_apiserver() {
         if let (Some(ours), Some(theirs)) = (error, verdict.error) {
             let words = theirs.strip_prefix("loading audit policy file: ").unwrap();
             let words = words.strip_suffix(": from file POLICY").unwrap();
-            // Left out: Go source positions, Go struct tags, the YAML parser's own sentences.
+            // Omits Go source positions, Go struct tags, and the YAML parser's own sentences.
             let words = words.split(" in scheme ").next().unwrap();
             let words = words.split(" struct { ").next().unwrap();
             let words = words.split("found character that cannot").next().unwrap();
@@ -76,7 +76,7 @@ struct Event {
 }
 
 impl Request {
-    /// Returns the user that kube-apiserver authenticated (see the corpus' `pki/`), `None` where
+    /// Returns the user that kube-apiserver authenticated (see the corpus' `pki/`); `None` if
     /// authentication failed.
     fn user(&self) -> Option<UserInfo> {
         let token =
@@ -108,7 +108,7 @@ impl Request {
     }
 }
 
-/// 3108 requests under 14 policies.
+/// 3108 requests with 14 policies.
 #[test]
 fn levels_and_stages_are_those_that_kube_apiserver_logged() {
     let decisions = fs::read_to_string(corpus().join("decisions.jsonl")).unwrap();
@@ -134,8 +134,8 @@ fn levels_and_stages_are_those_that_kube_apiserver_logged() {
         }
         if request.events.is_empty() {
             let omitted = |stage| decision.omit_stages.contains(stage);
-            // kube-apiserver never writes the last event of a patch that it cannot read, and only
-            // ResponseStarted for a failed login.
+            // kube-apiserver never writes the last event of a patch that it cannot parse, and
+            // writes only ResponseStarted if authentication fails.
             let lost = omitted(Stage::ResponseComplete) || request.method == "PATCH";
             let silent = match user {
                 Some(_) => omitted(Stage::RequestReceived) && lost,

@@ -1,18 +1,18 @@
-//! Whether requests without credentials are let through.
+//! Settings for requests without credentials.
 
 /// Which requests may be made without credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Anonymous {
-    /// None: 401.
+    /// None: such requests get a 401.
     Nowhere,
-    /// All.
+    /// All requests.
     Everywhere,
-    /// Requests to one of these decoded paths, which must match exactly.
+    /// Requests whose decoded path equals one of these.
     Paths(Vec<String>),
 }
 
 impl Anonymous {
-    /// Returns whether a request to `path` may be.
+    /// Returns whether a request to `path` may be anonymous.
     pub fn allows(&self, path: &[u8]) -> bool {
         match self {
             Anonymous::Nowhere => false,

@@ -1,8 +1,9 @@
 //! Queues TokenReviews fairly by source.
 //!
 //! A flood of unknown tokens from one address must not delay the tokens of others. Therefore the
-//! source addresses take turns, none of them can use all TokenReviews in flight, and an address
-//! with many invalid tokens is rate-limited. Tokens that were valid before have a separate queue.
+//! queue serves source addresses round-robin, no address can use all TokenReviews in flight, and an
+//! address with many invalid tokens is rate-limited. Tokens that were valid before have a separate
+//! queue.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -15,18 +16,20 @@ use tokio::sync::oneshot;
 pub(crate) const MAX_IN_FLIGHT: usize = 64;
 /// Maximum number of TokenReviews in flight for one source; the rest is reserved for others.
 const MAX_PER_SOURCE: usize = 48;
-/// Maximum number of waiting TokenReviews; another one replaces one of the source with the most.
+/// Maximum number of waiting TokenReviews. When it is reached, a new one replaces the newest of the
+/// source with the most.
 const MAX_WAITING: usize = 2048;
-/// The failure budget of a source: initially, and per second afterwards.
+/// The failure budget of a source: the initial number of invalid tokens, and the number per second
+/// afterwards.
 const FAILURE_BUDGET: f64 = 1000.0;
 const FAILURES_PER_SECOND: f64 = 100.0;
-/// Maximum number of sources with a failure count.
+/// Maximum number of sources whose failures are counted.
 const MAX_BUDGETS: usize = 16_384;
 
 /// The source of a TokenReview.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Source {
-    /// Requests from this address; for IPv6, from its /64, which a single machine may own.
+    /// An IPv4 address, or the /64 of an IPv6 address, which a single machine may own.
     Address(IpAddr),
     /// A token that was valid before, from any source.
     KnownToken,
@@ -44,7 +47,7 @@ impl From<IpAddr> for Source {
     }
 }
 
-/// Why there is no permit.
+/// Why a TokenReview gets no permit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Rejected {
     /// The failure budget of the source is exhausted.
@@ -53,12 +56,12 @@ pub(crate) enum Rejected {
     /// Too many TokenReviews are waiting.
     #[error("too many unknown tokens at a time")]
     Full,
-    /// There was no permit in time.
+    /// No permit was available in time.
     #[error("an unknown token waited too long for its TokenReview")]
     Late,
 }
 
-/// Issues permits for TokenReviews, in turns among the sources.
+/// Issues permits for TokenReviews, round-robin among the sources.
 #[derive(Default)]
 pub(crate) struct FairQueue {
     queues: Mutex<Queues>,
@@ -69,9 +72,9 @@ pub(crate) struct FairQueue {
 struct Queues {
     in_flight: usize,
     waiting: usize,
-    /// Sources that wait, the next one first.
+    /// Waiting sources, the next one first.
     order: VecDeque<Source>,
-    /// Sources that wait or have TokenReviews in flight.
+    /// Sources that wait, or have TokenReviews in flight.
     sources: HashMap<Source, Queue>,
 }
 
@@ -121,7 +124,8 @@ impl FairQueue {
         if all.len() >= MAX_BUDGETS && !all.contains_key(&source) {
             all.retain(|_, budget| budget.at(now).left < FAILURE_BUDGET);
             if all.len() >= MAX_BUDGETS {
-                // A flood from everywhere; the limit of TokenReviews in flight still applies.
+                // There are failures from very many sources; the limit of TokenReviews in flight
+                // still applies.
                 all.clear();
             }
         }
@@ -195,7 +199,7 @@ impl Queues {
 
     /// Assigns free permits to waiters.
     fn assign(&mut self, fair: &Arc<FairQueue>) {
-        // As many as wait; sources at their limit move to the end of the queue.
+        // As many as wait; a source at its limit moves to the end of the queue.
         let mut passed_over = 0;
         while self.in_flight < MAX_IN_FLIGHT && passed_over < self.order.len() {
             let Some(source) = self.order.pop_front() else { return };
@@ -214,7 +218,7 @@ impl Queues {
                         queue.in_flight += 1;
                         self.in_flight += 1;
                     }
-                    // No request waits for it any more, so the permit was never taken.
+                    // The request has been dropped, so the permit was not used.
                     Err(mut permit) => permit.queue = None,
                 }
             }
@@ -242,7 +246,7 @@ impl Drop for Permit {
             queue.in_flight -= 1;
         }
         queues.assign(&queue);
-        // Only if it is not queued: a queued source is removed with its last waiter.
+        // If it is queued, it is removed with its last waiter.
         queues.remove_idle(self.source);
     }
 }
@@ -262,7 +266,7 @@ mod tests {
         queue.enqueue(source)?.get(Duration::from_secs(60)).await
     }
 
-    /// Takes as many permits as are available immediately.
+    /// Takes the permits that are available immediately, at most `count`.
     fn at_once(queue: &Arc<FairQueue>, source: Source, count: usize) -> Vec<Permit> {
         let permit = |_| wait(queue, source).now_or_never()?.ok();
         (0..count).filter_map(permit).collect()
@@ -307,7 +311,7 @@ mod tests {
                 drop(permit);
             });
         }
-        // One permit is free, so that one waiter follows the other.
+        // One permit is free at a time, so waiters are served one after the other.
         let mut held = held.into_iter().flatten();
         drop(held.next());
         waiting.join_all().await;
@@ -326,7 +330,7 @@ mod tests {
         let held = [at_once(&queue, source(1), 40), at_once(&queue, source(2), 40)];
         let mut waiting: Vec<Waiting> =
             (0..MAX_WAITING - 16).map(|_| queue.enqueue(source(9)).unwrap()).collect();
-        // Those that were not had at once went away, and still have their places.
+        // The requests without a permit were dropped, but still have their places in the queue.
         assert_eq!(queue.enqueue(source(9)).map(drop), Err(Rejected::Full));
         let other = queue.enqueue(source(3)).unwrap();
         let displaced = waiting.pop().unwrap().get(Duration::from_secs(60)).await;
@@ -345,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn who_asks_in_vain_waits_but_known_tokens_do_not() {
+    fn sources_of_invalid_tokens_wait_and_known_tokens_do_not() {
         let queue = Arc::new(FairQueue::default());
         for _ in 0..FAILURE_BUDGET as usize + 200 {
             queue.count_failure(source(1));

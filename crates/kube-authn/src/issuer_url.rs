@@ -2,8 +2,8 @@
 
 use http::Uri;
 
-/// What is wrong with the URL of an issuer, in kube-apiserver's words as far as it has any; nothing
-/// if it can be used.
+/// Returns the problems of an issuer URL, in kube-apiserver's words where it has any. The URL is
+/// valid if there are none.
 pub fn problems(url: &str) -> Vec<&'static str> {
     let (rest, fragment) = url.split_once('#').unwrap_or((url, ""));
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
@@ -21,7 +21,7 @@ pub fn problems(url: &str) -> Vec<&'static str> {
         found.iter().filter(|(wrong, _)| *wrong).map(|(_, text)| *text).collect();
     let can_be_asked =
         || rest.parse::<Uri>().is_ok_and(|uri| uri.host().is_some_and(|host| !host.is_empty()));
-    // kube-apiserver accepts some more, such as https:///x, and then never reaches them.
+    // kube-apiserver accepts some more, such as `https:///x`, but can never connect to them.
     if problems.is_empty() && !can_be_asked() { vec!["not a URL of a server"] } else { problems }
 }
 
@@ -33,7 +33,7 @@ fn are_escapes_valid(text: &str) -> bool {
     escapes.all(|(at, _)| is_digit(bytes.get(at + 1)) && is_digit(bytes.get(at + 2)))
 }
 
-/// Returns whether what follows the host is nothing, or a colon and digits.
+/// Returns whether the host is followed by nothing, or by a colon and digits.
 fn is_port_valid(authority: &str) -> bool {
     let after = match authority.rsplit_once(']') {
         Some((_, after)) => after,
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls_are_accepted_and_refused_as_by_kube_apiserver() {
+    fn urls_are_validated_like_by_kube_apiserver() {
         for good in [
             "https://a",
             "HTTPS://a.io/x/",

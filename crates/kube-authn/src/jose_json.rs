@@ -1,5 +1,5 @@
-//! JSON as go-jose reads it: names are case-sensitive, an object that has one twice is invalid at
-//! any depth, and only an object is an object.
+//! Parses JSON like go-jose: names are case-sensitive, and duplicate names at any depth are
+//! invalid.
 
 use std::fmt;
 
@@ -8,15 +8,15 @@ use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// The members of an object, in their order, each name once.
+/// The members of an object in their order, with unique names.
 #[derive(Debug)]
 pub(super) struct Members(Vec<(String, Value)>);
 
 impl Members {
-    /// Reads an object.
+    /// Parses an object.
     ///
     /// # Errors
-    /// Returns an error if it is not an object, or has a duplicate name at any depth.
+    /// Returns an error if the text is not an object, or contains a duplicate name at any depth.
     pub(super) fn parse(text: &[u8]) -> Result<Members, serde_json::Error> {
         serde_json::from_slice::<Unique>(text)?;
         let AllMembers(members) = serde_json::from_slice(text)?;
@@ -32,18 +32,18 @@ impl Members {
         found.filter(|value| !value.is_null())
     }
 
-    /// Returns a text; empty if it is missing or null.
+    /// Returns a string member; an empty string if it is missing or null.
     ///
     /// # Errors
-    /// Returns an error if it is not a text.
+    /// Returns an error if the member is not a string.
     pub(super) fn text(&self, name: &'static str) -> Result<&str, WrongType> {
         self.get(name).map_or(Ok(""), |value| value.as_str().ok_or(WrongType(name)))
     }
 
-    /// Returns a list of texts; `None` if it is missing or null.
+    /// Returns a member that is a list of strings; `None` if it is missing or null.
     ///
     /// # Errors
-    /// Returns an error if it is not a list of texts.
+    /// Returns an error if the member is not a list of strings.
     pub(super) fn texts(&self, name: &'static str) -> Result<Option<Vec<&str>>, WrongType> {
         let Some(value) = self.get(name) else { return Ok(None) };
         let texts = value.as_array().ok_or(WrongType(name))?.iter().map(|item| match item {
@@ -54,12 +54,12 @@ impl Members {
     }
 }
 
-/// A member has another type than it must have.
+/// A member has the wrong type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the member {0:?} is of the wrong type")]
 pub struct WrongType(&'static str);
 
-/// All members of an object in their order, also those whose name is there several times.
+/// All members of an object in their order, including duplicates.
 #[derive(Debug)]
 pub(super) struct AllMembers<'t>(pub(super) Vec<(String, &'t RawValue)>);
 
@@ -85,7 +85,7 @@ impl<'de> Deserialize<'de> for AllMembers<'de> {
     }
 }
 
-/// Any value in which no object has a name twice.
+/// Any value without duplicate names.
 struct Unique;
 
 impl<'de> Deserialize<'de> for Unique {
@@ -131,7 +131,7 @@ impl<'de> Deserialize<'de> for Unique {
                 let mut names = std::collections::HashSet::new();
                 while let Some((name, Unique)) = map.next_entry::<String, Unique>()? {
                     if !names.insert(name) {
-                        return Err(A::Error::custom("a member is there twice"));
+                        return Err(A::Error::custom("a member occurs twice"));
                     }
                 }
                 Ok(Unique)

@@ -1,5 +1,5 @@
-//! JSON Web Keys (RFC 7517) as kube-apiserver's library reads them. A set with one invalid key is
-//! no set; valid keys that no accepted algorithm can use are skipped.
+//! Parses JSON Web Keys (RFC 7517) like kube-apiserver's library. One invalid key makes the whole
+//! set invalid; valid keys that no accepted algorithm can use are skipped.
 
 use aws_lc_rs::digest::{self, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 use aws_lc_rs::signature::{
@@ -25,7 +25,7 @@ const URL_SAFE: GeneralPurpose = GeneralPurpose::new(
 );
 const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
 
-/// A key of a set and its name in it.
+/// A key of a set and its ID.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct NamedWebKey {
     /// `kid`; may be empty.
@@ -36,24 +36,24 @@ pub(crate) struct NamedWebKey {
 /// Why a key or a set of keys is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum JwkError {
-    /// The key is not valid JSON.
+    /// The text is not valid JSON.
     #[error(transparent)]
     Json(#[from] serde_json::Error),
-    /// A member of it.
+    /// A member has the wrong type.
     #[error(transparent)]
     Type(#[from] WrongType),
-    /// A key in the set is invalid, for this reason.
+    /// A key in the set is invalid; contains the reason.
     #[error("{0}")]
     Key(&'static str),
 }
 
-/// Reads a set, and returns those of its keys that signatures can be verified by.
+/// Parses a set, and returns the keys that can verify signatures.
 ///
 /// # Errors
-/// The set is invalid, or one of its keys is.
+/// Returns an error if the set or one of its keys is invalid.
 pub(super) fn parse_set(text: &[u8]) -> Result<Vec<NamedWebKey>, JwkError> {
     let AllMembers(members) = serde_json::from_slice(text)?;
-    // Unlike in a key, the case of this name does not matter, and the last one counts.
+    // Unlike in a key, this name is case-insensitive, and the last one wins.
     let mut found = Vec::new();
     for (_, keys) in members.iter().filter(|(name, _)| name.eq_ignore_ascii_case("keys")) {
         let keys: Option<Vec<&RawValue>> = serde_json::from_str(keys.get())?;
@@ -74,7 +74,7 @@ pub(super) struct WebKey {
     pub(super) is_public: bool,
 }
 
-/// Reads one key.
+/// Parses one key.
 ///
 /// # Errors
 /// Returns an error if the key is invalid.
@@ -127,12 +127,12 @@ fn number(members: &Members, name: &'static str) -> Result<Option<Vec<u8>>, JwkE
 }
 
 fn decode(engine: &GeneralPurpose, text: &str) -> Result<Vec<u8>, JwkError> {
-    // Go skips these.
+    // Go ignores line breaks.
     let text = text.replace(['\r', '\n'], "");
     engine.decode(text).map_err(|_| JwkError::Key("a key has a member that is not base64"))
 }
 
-/// Returns the point of an elliptic-curve key, uncompressed.
+/// Returns the point of an elliptic-curve key in uncompressed form.
 fn point(curve: &str, x: Option<&[u8]>, y: Option<&[u8]>) -> Result<Vec<u8>, JwkError> {
     let (Some(x), Some(y)) = (x, y) else { return Err(JwkError::Key("an EC key lacks x or y")) };
     let (length, algorithm) = match curve {
@@ -162,7 +162,7 @@ fn check_certificates(members: &Members, public: Option<&PublicKey>) -> Result<(
     if let Some(leaf) = leaf {
         let matches = match (certified_key(leaf), public) {
             (Some(certified), Some(public)) => certified == *public,
-            // Such a key verifies nothing.
+            // Such a key cannot verify anything.
             (_, None) => members.text("kty")? != "oct",
             (None, Some(_)) => false,
         };
@@ -189,7 +189,7 @@ fn check_certificates(members: &Members, public: Option<&PublicKey>) -> Result<(
     Ok(())
 }
 
-/// Returns the certificates in `x5c`, each of which can be parsed.
+/// Returns the certificates in `x5c`.
 ///
 /// # Errors
 /// Returns an error if one of them cannot be parsed.

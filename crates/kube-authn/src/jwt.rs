@@ -1,8 +1,8 @@
-//! JSON Web Tokens in compact form (RFC 7515, 7519), and the keys that they are verified by.
+//! JSON Web Tokens in compact form (RFC 7515, 7519), and the keys that verify them.
 //!
-//! Signatures are verified by `jsonwebtoken`, except those of ES512, which it lacks. Headers and
-//! claims are read here, because go-jose, the library of kube-apiserver, refuses and accepts other
-//! ones than that crate: duplicate members, the types of `kid`, `x5c` and `jwk`, and `crit`.
+//! `jsonwebtoken` verifies signatures, except those of ES512, which it lacks. Headers and claims
+//! are parsed here, because go-jose, the library of kube-apiserver, is stricter or more lenient
+//! than that crate about duplicate members, the types of `kid`, `x5c` and `jwk`, and `crit`.
 
 use aws_lc_rs::signature::{ECDSA_P521_SHA512_FIXED, UnparsedPublicKey};
 use base64::Engine;
@@ -20,15 +20,15 @@ pub struct Jwt<'t> {
     pub algorithm: Algorithm,
     /// `kid`, the ID of the key; empty if missing.
     pub key_id: String,
-    /// The claims, which should be JSON.
+    /// The claims; not necessarily valid JSON.
     pub claims: Vec<u8>,
     signed: &'t [u8],
-    /// The signature in valid base64.
+    /// The signature, in valid base64.
     signature: &'t str,
 }
 
-/// Signature algorithms that kube-apiserver takes. There is no `none` among them, and no
-/// symmetric one.
+/// Signature algorithms that kube-apiserver accepts. They include neither `none` nor symmetric
+/// ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub enum Algorithm {
     /// RSASSA-PKCS1-v1_5 with SHA-256
@@ -65,7 +65,7 @@ impl Algorithm {
         Algorithm::ES512,
     ];
 
-    /// `None` for ES512, which the library lacks.
+    /// Returns the library's constant; `None` for ES512, which it lacks.
     fn in_library(self) -> Option<jsonwebtoken::Algorithm> {
         Some(match self {
             Algorithm::RS256 => jsonwebtoken::Algorithm::RS256,
@@ -89,10 +89,10 @@ impl Algorithm {
     }
 }
 
-/// Reads a header, as kube-apiserver's library does.
+/// Parses a header like kube-apiserver's library.
 ///
-/// Returns the algorithm and the key's name; `None` if a member has another type than it must have,
-/// or the token needs something that is not supported.
+/// Returns the algorithm and the key ID; `None` if a member has the wrong type, or the token
+/// requires something unsupported.
 fn parse_header(text: &[u8]) -> Option<(Algorithm, String)> {
     let header = Members::parse(text).ok()?;
     let algorithm = Algorithm::from_name(header.text("alg").ok()?)?;
@@ -109,8 +109,8 @@ fn parse_header(text: &[u8]) -> Option<(Algorithm, String)> {
 }
 
 impl<'t> Jwt<'t> {
-    /// Takes `token` apart; `None` if it is no signed token in compact form, or its algorithm is
-    /// none that is taken.
+    /// Parses `token`. Returns `None` if it is not a signed token in compact form, or its algorithm
+    /// is not accepted.
     pub fn parse(token: &'t [u8]) -> Option<Jwt<'t>> {
         let last = token.iter().rposition(|byte| *byte == b'.')?;
         let (signed, signature) = (&token[..last], &token[last + 1..]);
@@ -131,31 +131,31 @@ impl<'t> Jwt<'t> {
         issuer.and_then(|(_, raw)| serde_json::from_str(raw.get()).ok()).unwrap_or_default()
     }
 
-    /// Returns whether the signature is `key`'s.
+    /// Returns whether `key` has signed the token.
     pub fn is_signed_by(&self, key: &PublicKey) -> bool {
         key.verify(self.algorithm, self.signed, self.signature)
     }
 }
 
-/// A key that signatures are verified by.
+/// A key that verifies signatures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PublicKey {
     /// RSA
     Rsa {
-        /// Modulus, big-endian, without leading zeros.
+        /// The modulus, big-endian, without leading zeros.
         n: Vec<u8>,
-        /// Exponent, big-endian, without leading zeros.
+        /// The exponent, big-endian, without leading zeros.
         e: Vec<u8>,
     },
-    /// A point on P-256, P-384 or P-521: 4, x, y.
+    /// A point on P-256, P-384 or P-521, uncompressed: 4, x, y.
     Ec(Vec<u8>),
 }
 
-/// The least and the greatest length of an RSA modulus, in bytes.
+/// The accepted lengths of an RSA modulus in bytes.
 const RSA_BYTES: std::ops::RangeInclusive<usize> = 2048 / 8..=8192 / 8;
 
 impl PublicKey {
-    /// Returns an RSA key of 2048 to 8192 bits; `None` for others.
+    /// Returns an RSA key of 2048 to 8192 bits; `None` for other lengths.
     pub fn rsa(n: &[u8], e: &[u8]) -> Option<PublicKey> {
         let trimmed = |number: &[u8]| {
             let zeros = number.iter().take_while(|byte| **byte == 0).count();
@@ -165,19 +165,18 @@ impl PublicKey {
         (RSA_BYTES.contains(&n.len()) && !e.is_empty()).then_some(PublicKey::Rsa { n, e })
     }
 
-    /// Returns an elliptic-curve key from an uncompressed point; `None` for curves that are not
-    /// used.
+    /// Returns an elliptic-curve key from an uncompressed point; `None` for unsupported curves.
     pub fn ec(point: &[u8]) -> Option<PublicKey> {
         (point.first() == Some(&4) && matches!(point.len(), 65 | 97 | 133))
             .then(|| PublicKey::Ec(point.to_vec()))
     }
 
-    /// `signature` is in base64.
+    /// Verifies a signature, which is in base64.
     fn verify(&self, algorithm: Algorithm, message: &[u8], signature: &str) -> bool {
         let key = match self {
             PublicKey::Rsa { n, e } => DecodingKey::from_rsa_raw_components(n, e),
             PublicKey::Ec(point) => match (algorithm, point.len()) {
-                // The length of the point determines the curve.
+                // The length of the point identifies the curve.
                 (Algorithm::ES256, 65) | (Algorithm::ES384, 97) => DecodingKey::from_ec_der(point),
                 (Algorithm::ES512, 133) => {
                     let key = UnparsedPublicKey::new(&ECDSA_P521_SHA512_FIXED, point);
@@ -195,7 +194,7 @@ impl PublicKey {
     }
 }
 
-/// Returns a claim that is a text or a list of texts, such as `aud`. For serde.
+/// Deserializes a claim that is a string or a list of strings, such as `aud`.
 ///
 /// # Errors
 /// Returns an error if it is neither.

@@ -1,4 +1,4 @@
-//! The keys of `--service-account-key-file`, by which ServiceAccount tokens are verified.
+//! The keys of `--service-account-key-file`, which verify ServiceAccount tokens.
 
 use std::path::{Path, PathBuf};
 
@@ -27,7 +27,7 @@ pub struct NamedKey {
     pub key: PublicKey,
 }
 
-/// Why a key file cannot be used. Contains nothing of the file.
+/// Why a key file cannot be used. Contains nothing of its content.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
     /// The file cannot be read.
@@ -35,7 +35,7 @@ pub enum KeyFileError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error.
         source: std::io::Error,
     },
     /// The file is not PEM.
@@ -44,13 +44,13 @@ pub enum KeyFileError {
         /// The file.
         path: PathBuf,
     },
-    /// The only keys in it are encrypted.
+    /// The file only contains encrypted keys.
     #[error("{path}: the private key is encrypted, and no passphrase can be given here; give the public key instead: `openssl pkey -in KEY -pubout`", path = path.display())]
     Encrypted {
         /// The file.
         path: PathBuf,
     },
-    /// There is no key in it that can be used.
+    /// The file contains no usable key.
     #[error("{path}: no key in the key file can be used; it takes RSA keys of 2048 to 8192 bits and ECDSA keys on P-256, P-384 or P-521, as PUBLIC KEY, CERTIFICATE, PRIVATE KEY, RSA PRIVATE KEY or EC PRIVATE KEY", path = path.display())]
     Empty {
         /// The file.
@@ -58,8 +58,8 @@ pub enum KeyFileError {
     },
 }
 
-/// Reads all keys of a PEM file: public ones, those of certificates, and the public half of private
-/// ones. Blocks of other kinds are skipped.
+/// Loads all keys of a PEM file: public keys, those of certificates, and those of private keys.
+/// Blocks of other kinds are skipped.
 ///
 /// # Errors
 /// See [`KeyFileError`].
@@ -83,7 +83,7 @@ pub(crate) fn load(path: &Path) -> Result<Vec<NamedKey>, KeyFileError> {
     Ok(keys)
 }
 
-/// Returns the DER of a block's public key (SubjectPublicKeyInfo).
+/// Returns the public key of a block as DER (SubjectPublicKeyInfo).
 fn public_der(kind: SectionKind, der: Vec<u8>) -> Option<Vec<u8>> {
     let rsa = |pair: RsaKeyPair| -> Option<Vec<u8>> {
         let key: PublicKeyX509Der<'_> = pair.public_key().as_der().ok()?;

@@ -1,5 +1,5 @@
-//! Who is calling: front proxies, client certificates, bearer tokens, and anonymous
-//! (kube-apiserver's chain).
+//! Authenticates clients like kube-apiserver: front proxies, client certificates, bearer tokens,
+//! and anonymous requests.
 
 mod anonymous;
 mod bearer;
@@ -53,7 +53,7 @@ pub use token_cache::{TokenCache, TokenUser};
 pub use token_file::{TokenFile, TokenFileError};
 pub use token_review::{TokenReview, TokenReviewSettings};
 pub use token_webhook::{TokenWebhook, WebhookVersion};
-pub use tokens::Tokens;
+pub use tokens::UnionTokenAuthenticator;
 pub use upstream_keys::{UpstreamKeys, upstream_keys};
 pub use x509::{CertificateError, ClientCa, ClientCaError, ClientCertificates};
 
@@ -62,29 +62,29 @@ use k8s_audit::request::query;
 
 /// The configured authentication methods, tried in kube-apiserver's order.
 ///
-/// Each method says whose request it is, or has no opinion, or has found bad credentials. The
-/// first user found counts, even if an earlier method found bad credentials; without one, bad
-/// credentials are a 401, and none at all is the anonymous user, if that is allowed.
+/// Each method returns a user, no opinion, or an error for invalid credentials. The first user
+/// counts, even if an earlier method has found invalid credentials. If there is none, invalid
+/// credentials result in a 401, and a request without credentials is anonymous, if that is allowed.
 pub struct Authenticator {
     /// `--requestheader-*`
     pub request_header: Option<RequestHeader>,
     /// `--client-ca-file`
     pub client_ca: Option<Arc<ClientCa>>,
     /// Bearer tokens.
-    pub tokens: Tokens,
-    /// Where requests may be anonymous: `--anonymous-auth`, or what the file of
-    /// `--authentication-config` says now.
+    pub tokens: UnionTokenAuthenticator,
+    /// Which requests may be anonymous: `--anonymous-auth`, or the active file of
+    /// `--authentication-config`.
     pub anonymous: Arc<ArcSwap<Anonymous>>,
     /// The user of anonymous requests.
     pub anonymous_user: Arc<User>,
 }
 
-/// The user who sent a request, and how the user was authenticated.
+/// The user who sent a request, and the method of authentication.
 #[derive(Debug, Clone)]
 pub struct Authenticated {
     /// The user.
     pub user: Arc<User>,
-    /// How.
+    /// The method.
     pub method: Method,
     /// Annotations for the events of the request, sorted by key; usually none.
     pub annotations: Option<Arc<[(&'static str, String)]>>,
@@ -104,13 +104,13 @@ impl Authenticated {
 /// A method of authentication.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
-    /// Headers of a front proxy.
+    /// Headers from a front proxy.
     FrontProxy,
     /// A client certificate.
     Certificate,
     /// A bearer token.
     Token,
-    /// Without credentials.
+    /// No credentials.
     Anonymous,
 }
 
@@ -124,15 +124,15 @@ pub enum AuthenticationError {
 }
 
 impl Authenticator {
-    /// Why TokenReviews are denied to the proxy, if they are.
+    /// Returns why TokenReviews are denied to the proxy, if they are.
     pub fn token_review_denial(&self) -> Option<Denial> {
         self.tokens.review.as_ref()?.denial()
     }
 
-    /// Says who sent a request to `path`, which is decoded, over a connection from `peer`.
+    /// Authenticates a request to the decoded `path` over a connection from `peer`.
     ///
     /// # Errors
-    /// See [`AuthenticationError`]; the reason went to the debug log.
+    /// See [`AuthenticationError`]; the reason is in the debug log.
     pub async fn authenticate(
         &self,
         peer: IpAddr,
@@ -201,7 +201,7 @@ impl Authenticator {
 }
 
 /// Returns the failed authentication methods in the words of kube-apiserver's audit events. They
-/// are recorded only if the 401 cannot be encoded as the client accepts it.
+/// are recorded only if the 401 cannot be encoded in a format that the client accepts.
 pub fn attempted(headers: &HeaderMap, query: Option<&str>, certificate: bool) -> String {
     let authorization = headers.get(header::AUTHORIZATION).map_or(&[][..], |v| v.as_bytes());
     let mut parts = authorization.split(|b| *b == b' ');
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_attempted() {
+    fn attempts_are_counted() {
         let none = "Authentication failed, no credentials provided";
         assert_eq!(attempted(&HeaderMap::new(), Some("a=b&access_token="), false), none);
         assert_eq!(attempted(&authorization("Basic !!"), None, false), none);
@@ -256,7 +256,7 @@ mod tests {
         let chain = Authenticator {
             request_header: None,
             client_ca: None,
-            tokens: Tokens {
+            tokens: UnionTokenAuthenticator {
                 file: None,
                 service_accounts: None,
                 oidc: None,

@@ -1,4 +1,4 @@
-//! Metrics of authentication, under the names that Kubernetes has for them.
+//! Metrics of authentication, with the names that Kubernetes uses.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -37,19 +37,19 @@ pub struct AuthenticationMetrics {
     pub cache_hits: Counter,
     /// Tokens not found in the cache.
     pub cache_misses: Counter,
-    /// TokenReviews with a response, repetitions counted once.
+    /// TokenReviews that received a response; retries are not counted separately.
     pub fetched: Counter,
-    /// TokenReviews without one.
+    /// TokenReviews that received no response.
     pub fetch_errors: Counter,
-    /// Requests that wait for a TokenReview.
+    /// Requests waiting for a TokenReview.
     pub blocked: Gauge,
-    /// TokenReviews that are sent or queued.
+    /// TokenReviews in flight or queued.
     pub in_flight: Gauge,
-    /// TokenReviews not sent because of the limits per source and in total.
+    /// TokenReviews that were not sent because of the limits per source and in total.
     pub reviews_throttled: Counter,
-    /// Responses that denied the proxy the TokenReview itself.
+    /// Responses that denied the proxy the creation of TokenReviews.
     pub review_access_denied: Counter,
-    /// Names and groups of tokens that were rejected because they begin with `system:`.
+    /// User names and groups that were rejected because they begin with `system:`.
     pub reserved_names: Counter,
 }
 
@@ -61,7 +61,7 @@ impl Default for AuthenticationMetrics {
 
 impl AuthenticationMetrics {
     /// Creates the metrics. `review_access_denied` counts responses that deny the proxy the
-    /// TokenReview itself; it is registered by its owner.
+    /// creation of TokenReviews; its owner registers it.
     pub fn new(review_access_denied: Counter) -> AuthenticationMetrics {
         fn counter(family: &Family<StatusLabel, Counter>, status: &'static str) -> Counter {
             family.get_or_create_owned(&StatusLabel { status })
@@ -143,7 +143,7 @@ impl AuthenticationMetrics {
         );
     }
 
-    /// Counts a TokenReview request with the response status `code`, `None` if there was none.
+    /// Counts a TokenReview request by its status code; `None` if it received no response.
     pub fn reviewed(&self, code: Option<u16>, took: Duration) {
         let code = code.map_or("<error>".to_owned(), |code| code.to_string());
         let label = CodeLabel { code };

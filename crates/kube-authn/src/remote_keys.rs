@@ -1,8 +1,8 @@
 //! Keys that a server publishes: an OpenID Connect issuer, or the API server for its ServiceAccount
 //! tokens.
 //!
-//! They are fetched in the background. While the server is down the last keys stay active, and the
-//! start of the proxy does not wait for them.
+//! They are fetched in the background. While the server is unavailable the last keys stay active,
+//! and the proxy starts without waiting for them.
 
 use std::fmt::Display;
 use std::sync::{Arc, Weak};
@@ -13,42 +13,42 @@ use api_client::token_bucket::TokenBucket;
 use arc_swap::ArcSwapOption;
 use tokio::sync::Mutex;
 
-/// Delays until the first keys are known.
+/// Delays between attempts until the first keys are known.
 const RETRY: ExponentialBackoff =
     ExponentialBackoff::new(Duration::from_secs(1), 2.0, Duration::from_secs(10));
-/// Keys are fetched again after this time, so that withdrawn ones are no longer accepted.
+/// Interval between fetches, after which withdrawn keys are no longer accepted.
 const FRESH: Duration = Duration::from_secs(600);
-/// A fetch that tokens cause is allowed again after this time.
+/// Interval after which tokens may cause another fetch.
 const INTERVAL: Duration = Duration::from_secs(10);
 
 /// A source from which keys are fetched.
 pub trait KeySource: Send + Sync + 'static {
     /// The keys.
     type Keys: PartialEq + Send + Sync + 'static;
-    /// Why fetching failed, for the log.
+    /// The error of a failed fetch, for the log.
     type Error: Display + Send;
 
     /// Fetches the keys.
     fn fetch(&self) -> impl Future<Output = Result<Self::Keys, Self::Error>> + Send;
 
-    /// Logs that other keys than before were fetched.
+    /// Logs that the fetched keys differ from the previous ones.
     fn log_changed(&self, keys: &Self::Keys);
 
     /// Logs that the keys cannot be fetched.
     fn log_failed(&self, error: &Self::Error);
 }
 
-/// The keys of one source, kept fresh.
+/// The keys of one source, which are refreshed regularly.
 pub struct RemoteKeySet<S: KeySource> {
     source: S,
     keys: ArcSwapOption<S::Keys>,
-    /// Fetches that tokens may still cause; locked while a fetch is in progress.
+    /// Limits the fetches that tokens cause. Locked during a fetch.
     allowance: Mutex<TokenBucket>,
 }
 
 impl<S: KeySource> RemoteKeySet<S> {
-    /// Starts to fetch the keys and keeps them fresh until the set is dropped. Tokens that no key
-    /// has signed may cause `burst` fetches at once. Must be called within a tokio runtime.
+    /// Starts fetching the keys, and refreshes them until the set is dropped. Tokens with unknown
+    /// keys may cause `burst` fetches at once. Must be called within a tokio runtime.
     pub fn start(source: S, burst: u32) -> Arc<RemoteKeySet<S>> {
         let allowance = Mutex::new(TokenBucket::new(burst, INTERVAL));
         let set = Arc::new(RemoteKeySet { source, keys: ArcSwapOption::empty(), allowance });
@@ -68,20 +68,20 @@ impl<S: KeySource> RemoteKeySet<S> {
         &self.source
     }
 
-    /// Returns the keys that were fetched last; `None` before the first were.
+    /// Returns the current keys; `None` before the first fetch has succeeded.
     pub fn keys(&self) -> Option<Arc<S::Keys>> {
         self.keys.load_full()
     }
 
-    /// Fetches the keys because none of those `seen` has signed a token. Does nothing if another
-    /// fetch has completed since, or tokens have caused too many.
+    /// Fetches the keys because none of the keys `seen` has signed a token. Does nothing if another
+    /// fetch has completed since, or tokens have caused too many fetches.
     pub async fn fetch_for_token(&self, seen: Option<&Arc<S::Keys>>) {
         let mut allowance = self.allowance.lock().await;
         let is_same = match (seen, &*self.keys.load()) {
             (Some(seen), Some(now)) => Arc::ptr_eq(seen, now),
             (seen, now) => seen.is_none() && now.is_none(),
         };
-        // Taken before the fetch: a request that is given up must not make the next one fetch at
+        // Taken before the fetch, so that a dropped request does not allow the next one to fetch at
         // once.
         if is_same && allowance.try_take() {
             self.refresh().await;
@@ -101,7 +101,7 @@ impl<S: KeySource> RemoteKeySet<S> {
     }
 }
 
-/// Fetches again and again until the keys are no longer needed.
+/// Refreshes the keys until the set is dropped.
 async fn keep_fresh<S: KeySource>(set: Weak<RemoteKeySet<S>>) {
     let mut retry = RETRY;
     loop {

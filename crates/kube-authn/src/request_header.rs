@@ -1,5 +1,5 @@
-//! Front proxies before this one: who presents a certificate of theirs says in headers who is
-//! calling (kube-apiserver's `requestheader` authenticator).
+//! Authenticates front proxies: a client with one of their certificates names the user in headers
+//! (kube-apiserver's `requestheader` authenticator).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use k8s_audit::request::query::{self, Plus};
 /// The trusted front proxies.
 pub struct RequestHeader {
     ca: Arc<ClientCa>,
-    /// Empty for any.
+    /// Accepted common names; empty for any.
     allowed_names: Vec<String>,
     names: RequestHeaderNames,
 }
@@ -30,22 +30,22 @@ pub struct RequestHeaderNames {
     pub extra_prefix: Vec<HeaderName>,
 }
 
-/// Why the identity headers of a front proxy are not trusted. For the log.
+/// Why the identity headers of a front proxy are rejected, for the log.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestHeaderError {
     /// The client has no certificate of a front proxy.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
-    /// The name is not in `--requestheader-allowed-names`.
+    /// The common name is not in `--requestheader-allowed-names`.
     #[error("x509: subject with cn={0:?} is not in the allowed list")]
     Name(Arc<str>),
-    /// User names and the rest are text.
+    /// A header is not UTF-8.
     #[error("header {0} is not valid UTF-8")]
     Encoding(HeaderName),
 }
 
 impl RequestHeader {
-    /// Trusts proxies with a certificate of `ca` and one of `allowed_names` (none: any name).
+    /// Trusts certificates of `ca` with one of `allowed_names`; any name if the list is empty.
     pub fn new(
         ca: Arc<ClientCa>,
         allowed_names: Vec<String>,
@@ -54,10 +54,10 @@ impl RequestHeader {
         RequestHeader { ca, allowed_names, names }
     }
 
-    /// Returns the user that the headers of the proxy name, if any.
+    /// Returns the user named in the headers of the front proxy, if any.
     ///
     /// # Errors
-    /// Returns an error if it is no front proxy.
+    /// Returns an error if the client is not a trusted front proxy.
     pub fn user(
         &self,
         certificates: &ClientCertificates,
@@ -70,7 +70,7 @@ impl RequestHeader {
         Ok(self.names.user(headers)?.map(|user| Arc::new(user.into_authenticated().into())))
     }
 
-    /// Removes all headers that a front proxy could use.
+    /// Removes all headers in which a front proxy can name a user.
     pub fn remove_headers(&self, headers: &mut HeaderMap) {
         let names = &self.names;
         for name in names.username.iter().chain(&names.uid).chain(&names.group) {
@@ -105,7 +105,7 @@ impl RequestHeaderNames {
         Ok(Some(UserInfo { username, uid: first(headers, &self.uid)?, groups, extra }))
     }
 
-    /// Returns the part of the name after the prefix, if the header has the prefix.
+    /// Returns the part of the header name after the prefix, if it has the prefix.
     fn extra_key<'a>(&self, name: &'a HeaderName) -> Option<&'a str> {
         self.extra_prefix.iter().find_map(|prefix| name.as_str().strip_prefix(prefix.as_str()))
     }
@@ -124,7 +124,7 @@ fn text(name: &HeaderName, value: &HeaderValue) -> Result<String, RequestHeaderE
         .map_err(|_| RequestHeaderError::Encoding(name.clone()))
 }
 
-/// Returns an extra's key percent-decoded, or as it is where that cannot be.
+/// Percent-decodes the key of an extra; returns it unchanged if that fails.
 fn decoded(key: &str) -> String {
     query::decode(key, Plus::IsPlus)
         .and_then(|key| String::from_utf8(key.into_owned()).ok())

@@ -1,7 +1,7 @@
-//! Tokens of ServiceAccounts, verified by the cluster's own keys: those bound to an audience and a
-//! time, and the legacy ones of secrets.
+//! Verifies ServiceAccount tokens with the cluster's own keys: tokens with an audience and an
+//! expiry, and legacy tokens from secrets.
 //!
-//! Whether the account, pod or secret still exists only the API server knows.
+//! Only the API server knows whether the account, pod or secret still exists.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,12 +17,12 @@ use super::key_file::{self, KeyFileError, NamedKey};
 use super::upstream_keys::{Published, UpstreamKeys};
 use super::verified::{Verified, numeric_date};
 
-/// The issuers that clusters usually have.
+/// The default issuers of clusters.
 const USUAL_ISSUERS: [&str; 2] =
     ["https://kubernetes.default.svc", "https://kubernetes.default.svc.cluster.local"];
 
-/// Returns the issuers of ServiceAccount tokens, which no other issuer can be: those that are
-/// configured, or else the usual ones.
+/// Returns the issuers of ServiceAccount tokens, which other authenticators must not use: the
+/// configured ones, or else the default ones.
 pub fn issuers_or_usual(configured: &[String]) -> Vec<String> {
     match configured {
         [] => USUAL_ISSUERS.map(str::to_owned).to_vec(),
@@ -30,27 +30,28 @@ pub fn issuers_or_usual(configured: &[String]) -> Vec<String> {
     }
 }
 
-/// Issuer of legacy tokens.
+/// The issuer of legacy tokens.
 const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
-/// Annotation of tokens that are for no audience.
+/// Annotation of tokens without an audience.
 const LEGACY_TOKEN: &str = "authentication.k8s.io/legacy-token";
 /// Annotation of tokens that should have been renewed.
 const STALE_TOKEN: &str = "authentication.k8s.io/stale-token";
-/// How far kube-apiserver's clock may be off the issuer's (go-jose's default).
+/// Maximum difference between the clocks of this machine and of the issuer (go-jose's default).
 const LEEWAY: Duration = Duration::from_secs(60);
 
-/// ServiceAccount tokens as this cluster issues them.
+/// Verifies the ServiceAccount tokens of this cluster.
 pub struct ServiceAccounts {
     files: Vec<PathBuf>,
     keys: ArcSwap<Vec<NamedKey>>,
     upstream: Option<Arc<UpstreamKeys>>,
-    /// Empty for the issuer that the API server publishes.
+    /// Empty if the issuer is the one that the API server publishes.
     issuers: Vec<String>,
-    /// Empty for the issuer that the API server publishes, or for any if it publishes none.
+    /// Empty if the audience is the issuer that the API server publishes, or any if it publishes
+    /// none.
     audiences: Vec<String>,
 }
 
-/// Why a token of an issuer that is ours is refused. For the log.
+/// Why a token of the cluster's issuer is rejected, for the log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ServiceAccountError {
     /// The API server's keys could not be fetched yet.
@@ -65,24 +66,24 @@ pub enum ServiceAccountError {
     /// The claims cannot be parsed.
     #[error("service account token claims cannot be read: {0}")]
     Claims(String),
-    /// A claim that every such token has is missing or wrong.
+    /// A required claim is missing or wrong.
     #[error("{0}")]
     Claim(&'static str),
     /// The token has other audiences.
     #[error("token audiences {0:?} is invalid for the target audiences {1:?}")]
     Audience(Vec<String>, Vec<String>),
-    /// `exp`
+    /// The time in `exp` has passed.
     #[error("service account token has expired")]
     Expired,
-    /// `nbf`
+    /// The time in `nbf` is in the future.
     #[error("service account token is not valid yet")]
     NotValidYet,
-    /// `iat`
+    /// The time in `iat` is in the future.
     #[error("service account token is issued in the future")]
     IssuedInTheFuture,
 }
 
-/// Claims that all tokens may have.
+/// Claims of both kinds of tokens.
 #[derive(Deserialize)]
 struct Public {
     #[serde(default)]
@@ -109,8 +110,8 @@ struct Kubernetes {
     serviceaccount: Reference,
     pod: Option<Reference>,
     node: Option<Reference>,
-    /// When the kubelet should have renewed the token. It is valid for longer, for clients that do
-    /// not reload it.
+    /// When the kubelet should have renewed the token. The token is valid longer, for clients that
+    /// do not reload it.
     warnafter: Option<f64>,
 }
 
@@ -134,12 +135,13 @@ struct Legacy {
 }
 
 impl ServiceAccounts {
-    /// Reads the keys of `files`; those of `upstream` count, too. Without `issuers` it is the one
-    /// that the API server says it is. `audiences` are the API server's; if there are none, its
-    /// issuer is the audience, and where that is not known either, tokens may be for anyone.
+    /// Loads the keys of `files`; the keys of `upstream` are accepted, too. If `issuers` is empty,
+    /// the issuer is the one that the API server publishes. `audiences` are those of the API
+    /// server. If there are none, its issuer is the audience; if that is unknown, too, any audience
+    /// is accepted.
     ///
     /// # Errors
-    /// The first file that cannot be used.
+    /// Returns an error for the first file that cannot be used.
     pub fn load(
         files: Vec<PathBuf>,
         upstream: Option<Arc<UpstreamKeys>>,
@@ -150,17 +152,17 @@ impl ServiceAccounts {
         Ok(ServiceAccounts { files, keys, upstream, issuers, audiences })
     }
 
-    /// Reads the keys again.
+    /// Reloads the keys.
     ///
     /// # Errors
-    /// Returns the first file that cannot be used; the current keys stay active.
+    /// Returns an error for the first file that cannot be used; the current keys stay active.
     pub fn reload(&self) -> Result<(), KeyFileError> {
         self.keys.store(read(&self.files)?.into());
         Ok(())
     }
 
-    /// Whose `token` is at the time `now`; `None` if its issuer is none of ours. Waits only for the
-    /// API server's keys, and only where the token names one that is not known.
+    /// Verifies `token` at the time `now` and returns its user; `None` if it has another issuer.
+    /// Waits only for the API server's keys, and only if the token names an unknown key.
     ///
     /// # Errors
     /// See [`ServiceAccountError`].
@@ -196,7 +198,7 @@ impl ServiceAccounts {
         Ok(Some(Verified { user: bound_user(public, kubernetes)?, expires, annotations }))
     }
 
-    /// Returns whether this authenticator is responsible for tokens of `issuer`.
+    /// Returns whether `issuer` is the cluster's.
     fn is_ours(
         &self,
         issuer: &str,
@@ -209,26 +211,26 @@ impl ServiceAccounts {
         }
     }
 
-    /// Fetches the API server's keys if there are any and the token names none that is known; gives
-    /// what is published then.
+    /// Verifies the signature. If the token names an unknown key, the API server's keys are fetched
+    /// first. Returns the published keys that were used.
     async fn check_signature(
         &self,
         token: &Jwt<'_>,
         published: Option<Arc<Published>>,
     ) -> Result<Option<Arc<Published>>, ServiceAccountError> {
-        let verdict = self.judge(token, published.as_deref());
+        let verdict = self.validate(token, published.as_deref());
         let (Err(ServiceAccountError::UnknownKey), Some(upstream)) = (&verdict, &self.upstream)
         else {
             return verdict.map(|()| published);
         };
         upstream.fetch_for_token(published.as_ref()).await;
         match upstream.keys() {
-            Some(published) => self.judge(token, Some(&published)).map(|()| Some(published)),
+            Some(published) => self.validate(token, Some(&published)).map(|()| Some(published)),
             None => Err(ServiceAccountError::NotReady),
         }
     }
 
-    fn judge(
+    fn validate(
         &self,
         token: &Jwt<'_>,
         published: Option<&Published>,
@@ -280,7 +282,7 @@ fn claims<'t, T: Deserialize<'t>>(token: &'t Jwt<'_>) -> Result<T, ServiceAccoun
         .map_err(|error| ServiceAccountError::Claims(error.to_string()))
 }
 
-/// Validates the times like kube-apiserver does; returns when the token expires.
+/// Validates the times like kube-apiserver. Returns when the token expires.
 fn check_time(public: &Public, now: SystemTime) -> Result<Option<SystemTime>, ServiceAccountError> {
     let latest = now + LEEWAY;
     if public.nbf.and_then(numeric_date).is_some_and(|nbf| latest < nbf) {
@@ -296,7 +298,8 @@ fn check_time(public: &Public, now: SystemTime) -> Result<Option<SystemTime>, Se
     Ok(expires)
 }
 
-/// Returns for how many seconds the token should no longer be in use; `None` if it may be used.
+/// Returns the number of seconds since the token should have been renewed; `None` if it need not be
+/// yet.
 fn seconds_stale(claims: &Kubernetes, now: SystemTime) -> Option<u64> {
     let warn_after = claims.warnafter.filter(|seconds| *seconds != 0.0).and_then(numeric_date)?;
     if now <= warn_after {

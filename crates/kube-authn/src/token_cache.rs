@@ -1,14 +1,14 @@
-//! Caches the users of valid bearer tokens, and which tokens are invalid.
+//! Caches the results of authenticating bearer tokens, both users and invalid tokens.
 //!
-//! Tokens themselves are not kept. They, and those of `--token-auth-file`, are looked up by an HMAC
-//! under a key that this process made at random, so that the timing of lookups does not give one
-//! away, nor does a look into its memory, which short tokens could be guessed from otherwise.
+//! Tokens themselves are not stored. They, and those of `--token-auth-file`, are looked up by an
+//! HMAC with a random key of this process. So neither the timing of lookups nor a dump of the
+//! memory reveals a token, not even a short one that could be guessed from a plain hash.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use api_client::ttl_cache::{TtlCache, WhenFull};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::{constant_time, hmac};
 
@@ -16,10 +16,10 @@ use super::User;
 use crate::AuthenticationMetrics;
 
 /// Maximum number of cached valid tokens; many more than a cluster has users at a time.
-const USERS: usize = 16_384;
+const VALID: usize = 16_384;
 /// Maximum number of cached invalid tokens, about 5 MiB.
-const NOBODYS: usize = 65_536;
-/// Parts of a table that are locked by themselves.
+const INVALID: usize = 65_536;
+/// Number of separately locked parts of a table.
 const SHARDS: usize = 16;
 
 /// The user of a token, and the annotations for events.
@@ -27,7 +27,7 @@ const SHARDS: usize = 16;
 pub struct TokenUser {
     /// The user.
     pub user: Arc<User>,
-    /// Annotations of its events, sorted by key; mostly none.
+    /// Annotations for events, sorted by key; usually none.
     pub annotations: Option<Arc<[(&'static str, String)]>>,
 }
 
@@ -37,7 +37,7 @@ impl From<Arc<User>> for TokenUser {
     }
 }
 
-/// Stands for a token. Compared in constant time.
+/// Identifies a token. Compared in constant time.
 #[derive(Debug, Clone, Copy, Eq)]
 pub struct TokenId([u8; 32]);
 
@@ -53,8 +53,8 @@ impl PartialEq for TokenId {
     }
 }
 
-/// The period between two times that the cache is cleared. A result that was determined in one
-/// generation is not cached in the next.
+/// The number of times that the cache was cleared. A result that was determined in one generation
+/// is not cached in another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Generation(u64);
 
@@ -64,7 +64,7 @@ pub struct TokenCache {
     metrics: Arc<AuthenticationMetrics>,
     generation: AtomicU64,
     users: Table<TokenUser>,
-    nobodys: Table<()>,
+    invalid: Table<()>,
 }
 
 impl TokenCache {
@@ -76,12 +76,12 @@ impl TokenCache {
             key,
             metrics,
             generation: AtomicU64::new(0),
-            users: Table::new(USERS),
-            nobodys: Table::new(NOBODYS),
+            users: Table::new(VALID),
+            invalid: Table::new(INVALID),
         }
     }
 
-    /// To be taken before a token is verified.
+    /// Returns the current generation. Must be called before a token is verified.
     pub fn generation(&self) -> Generation {
         Generation(self.generation.load(Ordering::SeqCst))
     }
@@ -92,7 +92,7 @@ impl TokenCache {
         TokenId(tag.as_ref().try_into().expect("HMAC-SHA256 has 32 bytes"))
     }
 
-    /// Returns the user whose token it is, if that is known and still counts.
+    /// Returns the user of a valid token, if it is cached and not expired.
     pub fn user(&self, id: &TokenId) -> Option<TokenUser> {
         let user = self.users.get(id, Instant::now());
         let metrics = &self.metrics;
@@ -100,10 +100,10 @@ impl TokenCache {
         user
     }
 
-    /// Returns whether it is, or was when last asked about, a user's: as long as there is room to
-    /// remember that.
-    pub fn was_users(&self, id: &TokenId) -> bool {
-        self.users.shard(id).contains_key(id)
+    /// Returns whether the token is or was valid, even if its cache entry has expired, as long as
+    /// the entry was not evicted.
+    pub fn was_valid(&self, id: &TokenId) -> bool {
+        self.users.shard(id).contains_expired(id)
     }
 
     /// Returns the metrics of token authentication.
@@ -112,52 +112,52 @@ impl TokenCache {
     }
 
     /// Returns whether the token is known to be invalid.
-    pub fn is_nobodys(&self, id: &TokenId) -> bool {
-        self.nobodys.get(id, Instant::now()).is_some()
+    pub fn is_invalid(&self, id: &TokenId) -> bool {
+        self.invalid.get(id, Instant::now()).is_some()
     }
 
-    /// Remembers a user's token, unless it was verified by what no longer counts.
-    pub fn remember_user(&self, since: Generation, id: TokenId, user: TokenUser, time: Duration) {
+    /// Caches the user of a valid token, unless the result is of an earlier generation.
+    pub fn insert_user(&self, since: Generation, id: TokenId, user: TokenUser, time: Duration) {
         self.users.insert(id, user, Instant::now(), time, || self.generation() == since);
     }
 
     /// Caches that a token is invalid, unless the result is of an earlier generation.
-    pub fn remember_nobodys(&self, since: Generation, id: TokenId, time: Duration) {
-        self.nobodys.insert(id, (), Instant::now(), time, || self.generation() == since);
+    pub fn insert_invalid(&self, since: Generation, id: TokenId, time: Duration) {
+        self.invalid.insert(id, (), Instant::now(), time, || self.generation() == since);
     }
 
-    /// Forgets everything, because other keys or issuers count now.
+    /// Clears the cache, because keys or issuers have changed.
     pub fn clear(&self) {
-        // First, so that results of the earlier generation are either cleared or not inserted.
+        // Incremented first, so that results of the earlier generation are either cleared or not
+        // inserted.
         self.generation.fetch_add(1, Ordering::SeqCst);
         self.users.clear();
-        self.nobodys.clear();
+        self.invalid.clear();
     }
 }
 
-/// A bounded map whose entries end.
+/// A bounded map whose entries expire, in parts that are locked separately.
 struct Table<T> {
-    shards: [Mutex<HashMap<TokenId, (T, Instant)>>; SHARDS],
-    /// Entries that a shard may have.
-    capacity: usize,
+    shards: [Mutex<TtlCache<TokenId, T>>; SHARDS],
 }
 
 impl<T: Clone> Table<T> {
     fn new(capacity: usize) -> Table<T> {
-        Table { shards: Default::default(), capacity: capacity / SHARDS }
+        let shard = |_| Mutex::new(TtlCache::new(capacity / SHARDS, WhenFull::EvictHalf));
+        Table { shards: std::array::from_fn(shard) }
     }
 
-    fn shard(&self, id: &TokenId) -> std::sync::MutexGuard<'_, HashMap<TokenId, (T, Instant)>> {
+    fn shard(&self, id: &TokenId) -> MutexGuard<'_, TtlCache<TokenId, T>> {
         let shard = &self.shards[usize::from(id.0[0]) % SHARDS];
         shard.lock().expect("nothing panics while holding the lock")
     }
 
     fn get(&self, id: &TokenId, now: Instant) -> Option<T> {
-        let shard = self.shard(id);
-        shard.get(id).filter(|(_, until)| *until > now).map(|(value, _)| value.clone())
+        self.shard(id).get(id, now).cloned()
     }
 
-    /// Keeps `value` for a while, if `counts` says, with the shard locked, that it still does.
+    /// Inserts `value` for a limited time, unless `counts`, which is called with the shard locked,
+    /// returns `false`.
     fn insert(
         &self,
         id: TokenId,
@@ -166,23 +166,10 @@ impl<T: Clone> Table<T> {
         time: Duration,
         counts: impl FnOnce() -> bool,
     ) {
-        let Some(until) = now.checked_add(time).filter(|until| *until > now) else { return };
         let mut shard = self.shard(&id);
-        if !counts() {
-            return;
+        if counts() {
+            shard.insert(id, value, time, now);
         }
-        if shard.len() >= self.capacity {
-            shard.retain(|_, (_, until)| *until > now);
-            // Half of it goes if need be, any half, so that this is not done for each token of a
-            // flood.
-            let mut room = self.capacity / 2;
-            shard.retain(|_, _| {
-                let stays = room > 0;
-                room = room.saturating_sub(1);
-                stays
-            });
-        }
-        shard.insert(id, (value, until));
     }
 
     fn clear(&self) {
@@ -225,41 +212,41 @@ mod tests {
     }
 
     #[test]
-    fn what_was_found_out_before_everything_was_forgotten_is_not_remembered() {
+    fn results_from_before_a_clear_are_not_cached() {
         let cache = TokenCache::with_random_key(Arc::default());
         let (id, before) = (cache.id(b"token"), cache.generation());
         cache.clear();
-        cache.remember_user(before, id, Arc::new(User::from(UserInfo::anonymous())).into(), TIME);
-        cache.remember_nobodys(before, id, TIME);
-        assert!(cache.user(&id).is_none() && !cache.is_nobodys(&id));
-        cache.remember_nobodys(cache.generation(), id, TIME);
-        assert!(cache.is_nobodys(&id));
+        cache.insert_user(before, id, Arc::new(User::from(UserInfo::anonymous())).into(), TIME);
+        cache.insert_invalid(before, id, TIME);
+        assert!(cache.user(&id).is_none() && !cache.is_invalid(&id));
+        cache.insert_invalid(cache.generation(), id, TIME);
+        assert!(cache.is_invalid(&id));
     }
 
     #[test]
-    fn a_flood_of_bad_tokens_takes_bounded_memory_and_displaces_no_user() {
+    fn a_flood_of_invalid_tokens_uses_bounded_memory_and_evicts_no_user() {
         let cache = TokenCache::with_random_key(Arc::default());
         let alice = cache.id(b"alice");
         let now = cache.generation();
-        cache.remember_user(now, alice, Arc::new(User::from(UserInfo::anonymous())).into(), TIME);
+        cache.insert_user(now, alice, Arc::new(User::from(UserInfo::anonymous())).into(), TIME);
         for number in 0..200_000_u32 {
-            cache.remember_nobodys(now, cache.id(&number.to_le_bytes()), TIME);
+            cache.insert_invalid(now, cache.id(&number.to_le_bytes()), TIME);
         }
-        let known: usize = cache.nobodys.shards.iter().map(|s| s.lock().unwrap().len()).sum();
-        assert!((NOBODYS / 4..=NOBODYS).contains(&known), "{known}");
-        assert!(cache.is_nobodys(&cache.id(&199_999_u32.to_le_bytes())), "the last is there");
+        let known: usize = cache.invalid.shards.iter().map(|s| s.lock().unwrap().len()).sum();
+        assert!((INVALID / 4..=INVALID).contains(&known), "{known}");
+        assert!(cache.is_invalid(&cache.id(&199_999_u32.to_le_bytes())), "the last is there");
         assert!(cache.user(&alice).is_some());
         assert_eq!((cache.metrics.cache_hits.get(), cache.metrics.cache_misses.get()), (1, 0));
     }
 
     #[test]
-    fn that_a_token_was_good_is_remembered_for_longer() {
+    fn that_a_token_was_valid_is_cached_longer() {
         let cache = TokenCache::with_random_key(Arc::default());
         let (alice, bob) = (cache.id(b"alice"), cache.id(b"bob"));
         let (now, user) = (cache.generation(), Arc::new(User::from(UserInfo::anonymous())));
-        cache.remember_user(now, alice, user.into(), Duration::from_nanos(1));
+        cache.insert_user(now, alice, user.into(), Duration::from_nanos(1));
         std::thread::sleep(Duration::from_millis(1));
-        assert!(cache.user(&alice).is_none() && cache.was_users(&alice));
-        assert!(!cache.was_users(&bob));
+        assert!(cache.user(&alice).is_none() && cache.was_valid(&alice));
+        assert!(!cache.was_valid(&bob));
     }
 }

@@ -10,8 +10,8 @@ use zeroize::Zeroizing;
 use super::token_cache::{TokenCache, TokenId};
 use super::{User, UserInfo};
 
-/// The tokens of a file and whose they are. Tokens are looked up by their [`TokenId`] only and not
-/// kept; what was read of them is overwritten.
+/// The tokens of a file and their users. Tokens are looked up by their [`TokenId`] and not stored;
+/// the buffers that contained them are overwritten.
 pub struct TokenFile {
     users: HashMap<TokenId, Arc<User>>,
 }
@@ -24,28 +24,28 @@ pub enum TokenFileError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// A line is not as it should be.
-    #[error("{path}:{line}: {problem}; write one token a line: token,user,uid,\"group1,group2\"", path = path.display())]
+    /// A line is invalid.
+    #[error("{path}:{line}: {problem}; write one token per line: token,user,uid,\"group1,group2\"", path = path.display())]
     Line {
         /// The file.
         path: PathBuf,
         /// The line, from 1.
         line: u64,
-        /// The fault.
+        /// The error.
         problem: String,
     },
 }
 
 impl TokenFile {
-    /// Reads the CSV file at `path`: token, user name, UID, and groups in one cell.
+    /// Loads the CSV file at `path`: token, user name, UID, and groups in one cell.
     ///
-    /// As in kube-apiserver further columns are ignored, a line without a token is skipped, and
-    /// of lines with the same token the last one counts, both with a warning.
+    /// Like in kube-apiserver, further columns are ignored, a line without a token is skipped, and
+    /// the last of several lines with the same token wins, both with a warning.
     ///
-    /// `ids` makes what tokens are looked up by.
+    /// `ids` computes the identifiers of tokens.
     ///
     /// # Errors
     /// Returns an error if the file cannot be read, or a line has fewer than three columns.
@@ -62,7 +62,7 @@ impl TokenFile {
             let wrong = |problem| TokenFileError::Line { path: path.into(), line, problem };
             let cell = |index: usize| {
                 String::from_utf8(cells[index].to_vec())
-                    .map_err(|_| wrong(format!("column {} is no UTF-8", index + 1)))
+                    .map_err(|_| wrong(format!("column {} is not UTF-8", index + 1)))
             };
             if cells.len() < 3 {
                 return Err(wrong(format!("{} columns, but 3 are needed", cells.len())));
@@ -85,13 +85,13 @@ impl TokenFile {
         Ok(TokenFile { users })
     }
 
-    /// Returns the user of this token.
+    /// Returns the user of a token.
     pub fn user(&self, id: &TokenId) -> Option<&Arc<User>> {
         self.users.get(id)
     }
 }
 
-/// The lines of a CSV text, in buffers that are overwritten in the end.
+/// Parses the lines of a CSV text into buffers that are overwritten when dropped.
 struct Lines<'t> {
     rest: &'t [u8],
     reader: Reader,
@@ -111,7 +111,7 @@ impl<'t> Lines<'t> {
         }
     }
 
-    /// Returns the next line's number, from 1, and its cells.
+    /// Returns the number of the next line, from 1, and its cells.
     fn next(&mut self) -> Option<(u64, Vec<&[u8]>)> {
         let line = self.reader.line();
         let (mut bytes, mut count) = (0, 0);
@@ -121,7 +121,7 @@ impl<'t> Lines<'t> {
             self.rest = &self.rest[read..];
             (bytes, count) = (bytes + written, count + ended);
             match result {
-                // Once more, with nothing: that is the end.
+                // Another call without input returns the end.
                 ReadRecordResult::InputEmpty => {}
                 ReadRecordResult::Record => break,
                 ReadRecordResult::End => return None,
@@ -182,7 +182,7 @@ mod tests {
         let error = parse("t1,u1,uid1\nsecret-token,u7\n").map(drop).unwrap_err().to_string();
         assert_eq!(
             error,
-            "tokens.csv:2: 2 columns, but 3 are needed; write one token a line: token,user,uid,\"group1,group2\""
+            "tokens.csv:2: 2 columns, but 3 are needed; write one token per line: token,user,uid,\"group1,group2\""
         );
     }
 }

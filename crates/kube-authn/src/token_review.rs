@@ -1,8 +1,9 @@
 //! Authenticates tokens that only the API server can verify, with TokenReviews.
 //!
 //! Concurrent requests with the same token share one TokenReview. The number of TokenReviews in
-//! flight is limited, and so is the number that wait, for each address: a flood of unknown tokens
-//! uses bounded memory and a bounded share of the API server, and does not delay other addresses.
+//! flight is limited, and so is the number that waits, for each source address. A flood of unknown
+//! tokens therefore uses bounded memory and a bounded share of the API server's capacity, and does
+//! not delay other addresses.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
@@ -28,45 +29,45 @@ use super::verified::numeric_date;
 use super::{User, UserInfo};
 
 const PATH: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
-/// Show whether reviews may be created.
+/// Empty reviews, to probe whether the proxy may create reviews.
 const EMPTY_REVIEW: &[u8] =
     br#"{"apiVersion":"authentication.k8s.io/v1","kind":"TokenReview","spec":{}}"#;
 const EMPTY_REVIEW_V1BETA1: &[u8] =
     br#"{"apiVersion":"authentication.k8s.io/v1beta1","kind":"TokenReview","spec":{}}"#;
-/// Bytes of a token that is asked about; real ones are shorter. With the bound on questions that
-/// wait, what a flood can make the proxy hold.
-const LONGEST: usize = 16 << 10;
-/// Number of attempts at one TokenReview if there is no response, or the server asks to retry.
-const TRIES: u32 = 5;
-/// Delay between the first and the second attempt; each further one is half as long again, with a
-/// jitter of up to a fifth.
+/// Maximum length of a token in bytes; real ones are shorter. Together with the limit on waiting
+/// TokenReviews, it bounds the memory that a flood of tokens takes.
+const MAX_TOKEN_BYTES: usize = 16 << 10;
+/// Maximum number of attempts if there is no response, or the server requests a retry.
+const MAX_ATTEMPTS: u32 = 5;
+/// The delay between the first two attempts. Each further delay is 50 % longer, with a jitter of up
+/// to 20 %.
 const BACKOFF: ExponentialBackoff =
-    ExponentialBackoff::new(Duration::from_millis(500), 1.5, LONGEST_PAUSE);
-/// The longest wait that a response can ask for; clients wait, too.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// How long the API server may take to answer one.
+    ExponentialBackoff::new(Duration::from_millis(500), 1.5, MAX_RETRY_DELAY);
+/// Maximum delay that a response can request, because clients wait meanwhile.
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(10);
+/// Time limit of one attempt.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Maximum time that a TokenReview waits for its permit.
-const TURN: Duration = Duration::from_secs(5);
-/// The proxy's own user name if it authenticates as a front proxy, whose certificate alone is not a
-/// user.
+const PERMIT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The user name of the proxy if it authenticates as a front proxy, whose certificate alone does
+/// not identify a user.
 const OWN_NAME: HeaderValue = HeaderValue::from_static("kube-audit-proxy");
 
-/// Asks the API server whose tokens are.
+/// Sends TokenReviews.
 pub struct TokenReview {
     client: ApiClient,
     access: OwnAccess,
     api_version: &'static str,
     settings: TokenReviewSettings,
     cache: Arc<TokenCache>,
-    pending: Mutex<HashMap<TokenId, Shared<BoxFuture<'static, Answer>>>>,
+    pending: Mutex<HashMap<TokenId, Shared<BoxFuture<'static, ReviewResult>>>>,
     queue: Arc<FairQueue>,
 }
 
 /// The settings of TokenReviews.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenReviewSettings {
-    /// Audiences that a token must be for one of; none for whatever the API server takes.
+    /// A token must be for one of these audiences; if empty, the API server decides.
     pub audiences: Vec<String>,
     /// How long a valid token is cached, at most until it expires.
     pub authenticated_ttl: Duration,
@@ -83,11 +84,11 @@ pub struct TokenReviewSettings {
 pub struct Unavailable;
 
 /// The user of a token; `None` if it is invalid.
-type Answer = Result<Option<Arc<User>>, Unavailable>;
+type ReviewResult = Result<Option<Arc<User>>, Unavailable>;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Question<'a> {
+struct ReviewBody<'a> {
     api_version: &'static str,
     kind: &'static str,
     spec: Spec<'a>,
@@ -125,9 +126,9 @@ struct ReviewedUser {
 }
 
 impl TokenReview {
-    /// Sends TokenReviews to the API server, or to the webhook of `settings`, and keeps the results
-    /// in `cache`. `client` and `access` are those of the API server. Must be called within a tokio
-    /// runtime.
+    /// Sends TokenReviews to the API server, or to the webhook of `settings`, and caches the
+    /// results in `cache`. `client` and `access` are those of the API server. Must be called within
+    /// a tokio runtime.
     ///
     /// # Errors
     /// Returns an error if the webhook's kubeconfig cannot be used.
@@ -149,8 +150,8 @@ impl TokenReview {
         Ok(TokenReview { client, access, api_version, settings, cache, pending, queue })
     }
 
-    /// Returns the webhook endpoint, and the kubeconfig that describes it; `None` where the API
-    /// server is asked.
+    /// Returns the webhook endpoint and its kubeconfig file; `None` if TokenReviews go to the API
+    /// server.
     pub fn webhook(&self) -> Option<(&ApiClient, &std::path::Path)> {
         let webhook = self.settings.webhook.as_ref()?;
         Some((&self.client, &webhook.file))
@@ -160,37 +161,37 @@ impl TokenReview {
     ///
     /// # Errors
     /// Returns an error if the API server cannot be reached, or too many TokenReviews are waiting.
-    pub async fn user(self: &Arc<Self>, id: TokenId, token: &[u8], source: Source) -> Answer {
+    pub async fn user(self: &Arc<Self>, id: TokenId, token: &[u8], source: Source) -> ReviewResult {
         let Ok(token) = std::str::from_utf8(token) else { return Ok(None) };
-        if token.len() > LONGEST {
+        if token.len() > MAX_TOKEN_BYTES {
             tracing::debug!(bytes = token.len(), "token too long for a TokenReview");
             return Ok(None);
         }
-        if self.cache.is_nobodys(&id) {
+        if self.cache.is_invalid(&id) {
             return Ok(None);
         }
         // Tokens that were valid before do not wait behind a flood from the same address.
-        let source = if self.cache.was_users(&id) { Source::KnownToken } else { source };
-        let answer = {
+        let source = if self.cache.was_valid(&id) { Source::KnownToken } else { source };
+        let result = {
             let mut pending = self.pending.lock().expect("nothing panics while holding the lock");
             match pending.get(&id) {
-                Some(answer) => answer.clone(),
+                Some(result) => result.clone(),
                 None => {
                     // Another request may have filled the cache since the lookup.
                     if let Some(TokenUser { user, .. }) = self.cache.user(&id) {
                         return Ok(Some(user));
                     }
                     let permit =
-                        self.queue.enqueue(source).map_err(|reason| self.refuse(reason))?;
+                        self.queue.enqueue(source).map_err(|reason| self.reject(reason))?;
                     let token = Zeroizing::new(token.to_owned());
-                    let answer = self.clone().start_review(id, token, source, permit);
-                    pending.insert(id, answer.clone());
-                    answer
+                    let result = self.clone().start_review(id, token, source, permit);
+                    pending.insert(id, result.clone());
+                    result
                 }
             }
         };
         let _blocked = Counted::new(&self.cache.metrics().blocked);
-        answer.await
+        result.await
     }
 
     /// Sends a TokenReview. It is completed even if all requests that wait for it are dropped.
@@ -200,53 +201,53 @@ impl TokenReview {
         token: Zeroizing<String>,
         source: Source,
         permit: Waiting,
-    ) -> Shared<BoxFuture<'static, Answer>> {
+    ) -> Shared<BoxFuture<'static, ReviewResult>> {
         let task = tokio::spawn(async move {
-            let asked = PendingReview { review: &self, id };
+            let pending = PendingReview { review: &self, id };
             let metrics = self.cache.metrics();
             let in_flight = Counted::new(&metrics.in_flight);
-            let answer = self.ask(&id, &token, permit).await;
-            match &answer {
+            let result = self.send_with_retries(&id, &token, permit).await;
+            match &result {
                 Ok(Some(_)) => {}
                 Ok(None) => self.queue.count_failure(source),
                 Err(Unavailable) => {}
             }
-            let counter = if answer.is_ok() { &metrics.fetched } else { &metrics.fetch_errors };
+            let counter = if result.is_ok() { &metrics.fetched } else { &metrics.fetch_errors };
             counter.inc();
-            drop((asked, in_flight));
-            answer
+            drop((pending, in_flight));
+            result
         });
         async move { task.await.unwrap_or(Err(Unavailable)) }.boxed().shared()
     }
 
-    /// Asks as often as kube-apiserver would. The turn is kept meanwhile: who is asked to come
-    /// later does not come with more.
-    async fn ask(&self, id: &TokenId, token: &str, permit: Waiting) -> Answer {
-        let _turn = permit.get(TURN).await.map_err(|reason| self.refuse(reason))?;
+    /// Sends a TokenReview, with the retries of kube-apiserver's client. The permit is held
+    /// meanwhile, so that a source that was asked to retry later does not send more.
+    async fn send_with_retries(&self, id: &TokenId, token: &str, permit: Waiting) -> ReviewResult {
+        let _permit = permit.get(PERMIT_TIMEOUT).await.map_err(|reason| self.reject(reason))?;
         let since = self.cache.generation();
-        let question = self.body(token);
-        let mut tried = 0;
+        let body = self.body(token);
+        let mut attempts = 0;
         loop {
-            tried += 1;
+            attempts += 1;
             let started = Instant::now();
-            let answered = self.client.request(&self.request(&self.path(), question.clone())).await;
-            let code = answered.as_ref().ok().map(|answer| answer.status().as_u16());
+            let response = self.client.request(&self.request(&self.path(), body.clone())).await;
+            let code = response.as_ref().ok().map(|response| response.status().as_u16());
             self.cache.metrics().reviewed(code, started.elapsed());
-            if let Some(pause) = again(&answered, tried)
-                && tried < TRIES
+            if let Some(pause) = retry_delay(&response, attempts)
+                && attempts < MAX_ATTEMPTS
             {
-                tracing::debug!(tried, "retrying the TokenReview");
+                tracing::debug!(attempts, "retrying the TokenReview");
                 tokio::time::sleep(pause).await;
                 continue;
             }
-            let answer = answered.map_err(|error| {
-                tracing::warn!(%error, tried, "TokenReview failed");
+            let response = response.map_err(|error| {
+                tracing::warn!(%error, attempts, "TokenReview failed");
                 Unavailable
             })?;
-            return match answer.status() {
+            return match response.status() {
                 StatusCode::OK | StatusCode::CREATED => {
                     self.access.granted(Access::TokenReview);
-                    self.read(since, id, token, answer.body())
+                    self.read(since, id, token, response.body())
                 }
                 code => {
                     match Denial::of(code) {
@@ -273,31 +274,31 @@ impl TokenReview {
         self.access.denied(Access::TokenReview, denial, probe);
     }
 
-    /// Why TokenReviews are denied, if they are.
+    /// Returns why TokenReviews are denied to the proxy, if they are.
     pub fn denial(&self) -> Option<Denial> {
         self.access.denial(Access::TokenReview)
     }
 
     fn own_headers(&self) -> HeaderMap {
-        own_name(self.settings.as_front_proxy && self.settings.webhook.is_none())
+        identity_headers(self.settings.as_front_proxy && self.settings.webhook.is_none())
     }
 
     /// Returns the body of the TokenReview, in memory that is overwritten after it was sent.
     fn body(&self, token: &str) -> Bytes {
-        let question = Question {
+        let body = ReviewBody {
             api_version: self.api_version,
             kind: "TokenReview",
             spec: Spec { token, audiences: &self.settings.audiences },
         };
-        // With room for all of it, so that it does not move and leave a part behind.
+        // With the full capacity, so that no reallocation leaves a copy behind.
         let audiences: usize = self.settings.audiences.iter().map(String::len).sum();
         let room = 256 + 6 * (token.len() + audiences) + 4 * self.settings.audiences.len();
         let mut text = Zeroizing::new(Vec::with_capacity(room));
-        serde_json::to_writer(&mut *text, &question).expect("strings");
+        serde_json::to_writer(&mut *text, &body).expect("strings");
         Bytes::from_owner(text)
     }
 
-    /// Returns the target of requests.
+    /// Returns the path of the requests.
     fn path(&self) -> Arc<str> {
         match self.settings.webhook {
             Some(_) => self.client.path(),
@@ -312,17 +313,17 @@ impl TokenReview {
         request
     }
 
-    fn refuse(&self, reason: Rejected) -> Unavailable {
-        tracing::debug!(%reason, "no TokenReview for a token");
+    fn reject(&self, reason: Rejected) -> Unavailable {
+        tracing::debug!(%reason, "no TokenReview sent for a token");
         self.cache.metrics().reviews_throttled.inc();
         Unavailable
     }
 
-    fn read(&self, since: Generation, id: &TokenId, token: &str, body: &Bytes) -> Answer {
+    fn read(&self, since: Generation, id: &TokenId, token: &str, body: &Bytes) -> ReviewResult {
         let status = match serde_json::from_slice::<Reviewed>(body) {
             Ok(reviewed) => reviewed.status,
             Err(error) => {
-                // The text may quote the response, and that may repeat the token.
+                // The error text may quote the response, which may contain the token.
                 tracing::warn!(category = ?error.classify(), "cannot decode the TokenReview response");
                 return Err(Unavailable);
             }
@@ -331,43 +332,45 @@ impl TokenReview {
             Ok(user) => {
                 let user = Arc::new(User::from(user));
                 let time = self.settings.authenticated_ttl.min(time_left(token));
-                self.cache.remember_user(since, *id, user.clone().into(), time);
+                self.cache.insert_user(since, *id, user.clone().into(), time);
                 Ok(Some(user))
             }
             Err(reason) => {
-                tracing::debug!(reason, "the API server does not take a token");
-                self.cache.remember_nobodys(since, *id, self.settings.unauthenticated_ttl);
+                tracing::debug!(reason, "the API server rejected a token");
+                self.cache.insert_invalid(since, *id, self.settings.unauthenticated_ttl);
                 Ok(None)
             }
         }
     }
 }
 
-/// Returns the headers that say who the proxy is in requests of its own, where its certificate does
-/// not.
-pub(super) fn own_name(as_front_proxy: bool) -> HeaderMap {
+/// Returns the headers that name the proxy in its own requests, if its certificate does not.
+pub(super) fn identity_headers(as_front_proxy: bool) -> HeaderMap {
     let name = HeaderName::from_static("x-remote-user");
     HeaderMap::from_iter(as_front_proxy.then_some((name, OWN_NAME)))
 }
 
-/// How long to wait before the question is asked again, after so many tries; `None` if there is a
-/// response that stands, or it would be of no use (kube's `DefaultShouldRetry`).
-fn again(answered: &Result<Response<Bytes>, RequestError>, tried: u32) -> Option<Duration> {
-    let asked = match answered {
+/// Returns the delay before the next attempt; `None` if the response is final, or another attempt
+/// would not help (client-go's `DefaultShouldRetry`).
+fn retry_delay(
+    response: &Result<Response<Bytes>, RequestError>,
+    attempts: u32,
+) -> Option<Duration> {
+    let requested = match response {
         Err(error) => error.is_reset().then_some(Duration::ZERO)?,
-        Ok(answer) => {
-            let wanted = (answer.status() == StatusCode::TOO_MANY_REQUESTS
-                || answer.status().is_server_error())
-            .then(|| answer.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok())
+        Ok(response) => {
+            let retry_after = (response.status() == StatusCode::TOO_MANY_REQUESTS
+                || response.status().is_server_error())
+            .then(|| response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok())
             .flatten();
-            match (answer.status().as_u16(), wanted) {
+            match (response.status().as_u16(), retry_after) {
                 (_, Some(seconds)) => Duration::from_secs(seconds),
                 (500 | 504 | 429, None) => Duration::ZERO,
                 _ => return None,
             }
         }
     };
-    Some(BACKOFF.delay(tried.saturating_sub(1)).max(asked).min(LONGEST_PAUSE))
+    Some(BACKOFF.delay(attempts.saturating_sub(1)).max(requested).min(MAX_RETRY_DELAY))
 }
 
 /// Increments a gauge until dropped.
@@ -386,7 +389,7 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// Ends a TokenReview when dropped, including by a panic.
+/// Removes a pending TokenReview when dropped, even by a panic.
 struct PendingReview<'a> {
     review: &'a TokenReview,
     id: TokenId,
@@ -400,13 +403,13 @@ impl Drop for PendingReview<'_> {
     }
 }
 
-/// Returns the user that a response names; otherwise why not.
+/// Returns the user in a response, or why there is none.
 fn user_of(status: ReviewedStatus, audiences: &[String]) -> Result<UserInfo, String> {
-    let ReviewedStatus { authenticated, user, audiences: answered, error } = status;
+    let ReviewedStatus { authenticated, user, audiences: returned, error } = status;
     if !authenticated {
         return Err(error);
     }
-    if !is_for_us(audiences, &answered.unwrap_or_default(), audiences) {
+    if !has_common_audience(audiences, &returned.unwrap_or_default(), audiences) {
         return Err("it is for other audiences".to_owned());
     }
     if user.username.is_empty() {
@@ -421,14 +424,14 @@ fn user_of(status: ReviewedStatus, audiences: &[String]) -> Result<UserInfo, Str
     Ok(user.into_authenticated())
 }
 
-/// Returns whether a response to a question about `asked` audiences lets the token be used. Who
-/// does not know of audiences answers none, and means the `implicit` ones.
-fn is_for_us(asked: &[String], answered: &[String], implicit: &[String]) -> bool {
-    let answered = if answered.is_empty() { implicit } else { answered };
-    asked.is_empty() || answered.iter().any(|audience| asked.contains(audience))
+/// Returns whether the token is for one of the `requested` audiences. A server that does not
+/// support audiences returns none; then the `implicit` ones count.
+fn has_common_audience(requested: &[String], returned: &[String], implicit: &[String]) -> bool {
+    let returned = if returned.is_empty() { implicit } else { returned };
+    requested.is_empty() || returned.iter().any(|audience| requested.contains(audience))
 }
 
-/// Returns for how long an accepted token is still valid, if it has an expiry.
+/// Returns how long an accepted token is still valid, if it has an expiry.
 fn time_left(token: &str) -> Duration {
     #[derive(Deserialize)]
     struct Expiry {

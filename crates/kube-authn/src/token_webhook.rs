@@ -1,4 +1,4 @@
-//! Another server than the API server to ask whose a token is
+//! The token webhook, which receives TokenReviews instead of the API server
 //! (`--authentication-token-webhook-*`).
 
 use std::path::PathBuf;
@@ -9,13 +9,13 @@ use api_client::{ApiClient, ClientConfig, ConfigError};
 /// A token webhook and its protocol version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenWebhook {
-    /// `--authentication-token-webhook-config-file`: a kubeconfig whose cluster it is.
+    /// `--authentication-token-webhook-config-file`: a kubeconfig whose cluster is the webhook.
     pub file: PathBuf,
     /// `--authentication-token-webhook-version`
     pub version: WebhookVersion,
 }
 
-/// The version of `authentication.k8s.io` that is spoken with it.
+/// The version of `authentication.k8s.io` that the webhook uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WebhookVersion {
     /// `v1beta1`
@@ -37,10 +37,10 @@ impl FromStr for WebhookVersion {
 }
 
 impl WebhookVersion {
-    /// The versions by their names.
+    /// The names of the versions.
     pub const NAMES: [&str; 2] = ["v1beta1", "v1"];
 
-    /// `apiVersion` of a TokenReview.
+    /// Returns the `apiVersion` of a TokenReview.
     pub fn api_version(self) -> &'static str {
         match self {
             WebhookVersion::V1Beta1 => "authentication.k8s.io/v1beta1",
@@ -50,8 +50,8 @@ impl WebhookVersion {
 }
 
 impl TokenWebhook {
-    /// Makes ready to ask. The path of the URL is the target of every request. Must be called
-    /// within a tokio runtime.
+    /// Creates a client for the webhook. The path of the URL is that of every request. Must be
+    /// called within a tokio runtime.
     ///
     /// # Errors
     /// Returns an error if the kubeconfig cannot be used.

@@ -1,4 +1,4 @@
-//! Bearer tokens: tries the authenticators in kube-apiserver's order.
+//! Authenticates bearer tokens: tries the authenticators in kube-apiserver's order.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -15,8 +15,8 @@ use super::{AuthenticationError, TokenFile};
 /// How long a locally verified token is cached, like in kube-apiserver. Failures are not cached.
 const VERIFIED: Duration = Duration::from_secs(10);
 
-/// The methods that know bearer tokens.
-pub struct Tokens {
+/// Tries all configured authenticators for bearer tokens (Kubernetes' union token authenticator).
+pub struct UnionTokenAuthenticator {
     /// `--token-auth-file`
     pub file: Option<TokenFile>,
     /// `--service-account-key-file`, `--service-account-keys-from-upstream`
@@ -25,15 +25,16 @@ pub struct Tokens {
     pub oidc: Option<Arc<JwtAuthenticators>>,
     /// `--authentication-token-review`, `--authentication-token-webhook-config-file`
     pub review: Option<Arc<TokenReview>>,
-    /// The cache of tokens; those of `file` only need its [`TokenCache::id`].
+    /// The cache of tokens. Those of `file` only need its [`TokenCache::id`].
     pub cache: Arc<TokenCache>,
 }
 
-impl Tokens {
-    /// Authenticates this token, which came from `source`.
+impl UnionTokenAuthenticator {
+    /// Authenticates a token that was received from `source`.
     ///
     /// # Errors
-    /// Returns that the token is invalid, or that this cannot be determined; the reason is logged.
+    /// Returns an error if the token is invalid, or cannot be verified at the moment; the reason is
+    /// logged.
     pub async fn user(
         &self,
         token: &[u8],
@@ -56,11 +57,11 @@ impl Tokens {
         if let Some(user) = self.cache.user(&id) {
             return Ok(user);
         }
-        // Boxed, since it is rare and large, and requests are copied when they become tasks.
+        // Boxed because it is large and rarely needed, and each request future would contain it.
         Box::pin(self.authenticate_uncached(id, token, source)).await
     }
 
-    /// Verifies a token, or sends a TokenReview for it.
+    /// Verifies a token that is not cached, or sends a TokenReview for it.
     async fn authenticate_uncached(
         &self,
         id: TokenId,
@@ -76,7 +77,7 @@ impl Tokens {
             let annotations = (!annotations.is_empty()).then(|| annotations.into());
             let user = TokenUser { user: Arc::new(user.into()), annotations };
             let left = expires.map_or(VERIFIED, |end| end.duration_since(now).unwrap_or_default());
-            self.cache.remember_user(since, id, user.clone(), left.min(VERIFIED));
+            self.cache.insert_user(since, id, user.clone(), left.min(VERIFIED));
             return Ok(user);
         }
         let answer = match &self.review {
@@ -93,7 +94,8 @@ impl Tokens {
         }
     }
 
-    /// Asks the methods that verify tokens by keys; `None` if none of them takes it.
+    /// Tries the authenticators that verify tokens with keys; `None` if none of them is
+    /// responsible.
     async fn verify(
         &self,
         token: &Jwt<'_>,

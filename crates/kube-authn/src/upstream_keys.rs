@@ -1,5 +1,5 @@
-//! The keys of ServiceAccount tokens as the API server itself publishes them
-//! (`/openid/v1/jwks`, `--service-account-keys-from-upstream`).
+//! The keys of ServiceAccount tokens that the API server publishes (`/openid/v1/jwks`,
+//! `--service-account-keys-from-upstream`).
 
 use std::sync::Arc;
 
@@ -10,42 +10,41 @@ use serde::Deserialize;
 use super::jwk::{JwkError, NamedWebKey, parse_set};
 use super::key_file::NamedKey;
 use super::remote_keys::{KeySource, RemoteKeySet};
-use super::token_review::own_name;
+use super::token_review::identity_headers;
 
 /// The path of the API server's discovery document.
 const DISCOVERY: &str = "/.well-known/openid-configuration";
-/// The path of kube-apiserver's keys, whatever public address its discovery document has.
+/// The path of kube-apiserver's keys, whatever public address is in its discovery document.
 const KEYS: &str = "/openid/v1/jwks";
-/// Fetches that tokens of unknown keys may cause at once.
+/// Number of fetches that tokens with unknown keys may cause at once.
 const BURST: u32 = 1;
 
-/// The API server's keys, kept fresh.
+/// The API server's keys, which are refreshed regularly.
 pub type UpstreamKeys = RemoteKeySet<ApiServer>;
 
 /// The API server as a source of keys.
 pub struct ApiServer {
     client: ApiClient,
-    /// Whether to name the proxy in `X-Remote-User`, because its certificate is a front proxy's.
+    /// Whether to name the proxy in `X-Remote-User`, because it authenticates as a front proxy.
     as_front_proxy: bool,
 }
 
 /// The issuer and keys that the API server has published.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Published {
-    /// The `iss` claim of the tokens that it issues.
+    /// The issuer of its tokens (claim `iss`).
     pub issuer: String,
-    /// The keys that they are verified by.
+    /// The keys that verify its tokens.
     pub keys: Vec<NamedKey>,
 }
 
-/// Why keys could not be fetched. For the log.
+/// Why the keys could not be fetched, for the log.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     #[error("{path}: {source}")]
     Request { path: &'static str, source: RequestError },
     #[error(
-        "{path}: answered {code}; this proxy's user needs to get that path, as ClusterRole \
-         system:service-account-issuer-discovery lets it"
+        "{path}: responded with {code}; grant the proxy's user permission to get this path, for example with the ClusterRole system:service-account-issuer-discovery"
     )]
     Code { path: &'static str, code: u16 },
     #[error("{path}: {source}")]
@@ -54,12 +53,12 @@ pub enum FetchError {
     Keys { path: &'static str, source: JwkError },
     #[error("{DISCOVERY}: names no issuer")]
     NoIssuer,
-    #[error("{KEYS}: there is no key that can be used")]
+    #[error("{KEYS}: none of the keys can be used")]
     NoKeys,
 }
 
-/// Starts to fetch the API server's keys and keeps them fresh. Must be called within a tokio
-/// runtime.
+/// Starts fetching the API server's keys, and refreshes them from then on. Must be called within a
+/// tokio runtime.
 pub fn upstream_keys(client: ApiClient, as_front_proxy: bool) -> Arc<UpstreamKeys> {
     RemoteKeySet::start(ApiServer { client, as_front_proxy }, BURST)
 }
@@ -105,7 +104,7 @@ impl KeySource for ApiServer {
 impl ApiServer {
     async fn get(&self, path: &'static str) -> Result<Bytes, FetchError> {
         let mut request = ApiRequest::get(path);
-        request.headers.extend(own_name(self.as_front_proxy));
+        request.headers.extend(identity_headers(self.as_front_proxy));
         let response = self.client.request(&request).await;
         let response = response.map_err(|source| FetchError::Request { path, source })?;
         match response.status().as_u16() {

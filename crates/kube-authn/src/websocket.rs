@@ -1,5 +1,5 @@
-//! The bearer token that a browser smuggles into a WebSocket handshake, as a sub-protocol: it can
-//! set no `Authorization` header there (kube-apiserver's `websocket` authenticator).
+//! Bearer tokens in the sub-protocols of a WebSocket handshake. Browsers use them because they
+//! cannot set the `Authorization` header (kube-apiserver's `websocket` authenticator).
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -10,21 +10,21 @@ use k8s_audit::request::requested_protocol;
 
 const PREFIX: &[u8] = b"base64url.bearer.authorization.k8s.io.";
 
-/// A token entry that cannot be used.
+/// Why a sub-protocol with a token is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ProtocolError {
     /// The token is not base64url without padding, or not UTF-8.
     #[error("the token in Sec-WebSocket-Protocol cannot be decoded")]
     Encoding,
-    /// There are two of them.
+    /// There are two tokens.
     #[error("multiple base64.bearer.authorization tokens specified")]
     Multiple,
-    /// The handshake has no other sub-protocol that the server could choose.
+    /// There is no other sub-protocol for the server to select.
     #[error("missing additional subprotocol")]
     Alone,
 }
 
-/// Returns the token among the sub-protocols of a WebSocket handshake; `None` where there is none.
+/// Returns the token among the sub-protocols of a WebSocket handshake, if there is one.
 ///
 /// # Errors
 /// See [`ProtocolError`].
@@ -55,7 +55,7 @@ pub fn token(headers: &HeaderMap) -> Result<Option<Zeroizing<Vec<u8>>>, Protocol
     }
 }
 
-/// Removes token entries from the sub-protocols, so that they are not forwarded.
+/// Removes tokens from the sub-protocols, so that they are not forwarded.
 pub fn remove_token(headers: &mut HeaderMap) {
     if !protocols(headers).any(|protocol| protocol.starts_with(PREFIX)) {
         return;
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_found_and_taken_out() {
+    fn tokens_are_parsed_and_removed() {
         type Expected = Result<Option<&'static str>, ProtocolError>;
         let cases: &[(&[&str], Expected, &str)] = &[
             (&["dummy"], Ok(None), "dummy"),

@@ -1,4 +1,4 @@
-//! Client certificates: whether they are good, and whose they are.
+//! Authenticates client certificates.
 //!
 //! The TLS handshake only proves that the client has the key. Chain, validity and usage are
 //! verified here for each request, so that an invalid certificate results in a 401 and an audit
@@ -23,12 +23,12 @@ use pki::{
 };
 use watched_files::regular_file;
 
-/// Subject attribute that holds a user's UID (Kubernetes).
+/// The subject attribute for a user's UID (Kubernetes).
 const UID_ATTRIBUTE: Oid<'static> = oid!(1.3.6.1.4.1.57683.2);
-/// Key of the extra that names the credential in use.
+/// The `extra` key for the ID of the credential.
 const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
-/// How long a verdict is kept.
-const KEPT: Duration = Duration::from_secs(60);
+/// How long the result of a verification is cached.
+const VERDICT_TTL: Duration = Duration::from_secs(60);
 
 /// The trusted CAs of client certificates (`--client-ca-file`), or of front proxies
 /// (`--requestheader-client-ca-file`).
@@ -57,10 +57,10 @@ pub enum ClientCaError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error.
         source: rustls_pki_types::pem::Error,
     },
-    /// There is no certificate in it.
+    /// The file contains no certificate.
     #[error("{path}: no certificate in the client CA file; it takes PEM blocks that begin with -----BEGIN CERTIFICATE-----", path = path.display())]
     Empty {
         /// The file.
@@ -71,37 +71,37 @@ pub enum ClientCaError {
     Certificate {
         /// The file.
         path: PathBuf,
-        /// Which one, from 1.
+        /// The number of the certificate, from 1.
         index: usize,
-        /// Why.
+        /// The reason.
         reason: UnreadableCertificate,
     },
-    /// The revocation list cannot be read, or is none.
+    /// The revocation list cannot be read or parsed.
     #[error("{path}: cannot read the certificate revocation lists: {reason}; the file takes PEM blocks that begin with -----BEGIN X509 CRL-----", path = path.display())]
     RevocationList {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         reason: String,
     },
 }
 
-/// Why a client certificate is rejected. For the log; clients only receive `Unauthorized`.
+/// Why a client certificate is rejected, for the log; clients only receive `Unauthorized`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateError {
-    /// Chain, validity time or usage.
+    /// The chain, validity or usage is invalid.
     #[error(transparent)]
     Chain(#[from] VerifyError),
     /// It cannot be parsed.
     #[error("the certificate is malformed")]
     Malformed,
-    /// The UID attribute is there, but of no use.
+    /// The UID attribute is invalid.
     #[error("the certificate's UID attribute is {0}")]
     Uid(&'static str),
 }
 
 impl ClientCa {
-    /// Reads the PEM file at `path`, and the revocation lists at `crl_path`.
+    /// Loads the PEM file at `path`, and the revocation lists at `crl_path`.
     ///
     /// # Errors
     /// See [`ClientCaError`].
@@ -116,7 +116,7 @@ impl ClientCa {
         })
     }
 
-    /// Also accepts users' certificates of X.509 version 1, like kube-apiserver does.
+    /// Sets whether users' certificates of X.509 version 1 are accepted, like in kube-apiserver.
     #[must_use]
     pub fn allowing_x509_v1(self, allow: bool) -> ClientCa {
         ClientCa { allow_v1: allow, ..self }
@@ -133,7 +133,7 @@ impl ClientCa {
         Ok(())
     }
 
-    /// Returns the file.
+    /// Returns the path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -176,26 +176,26 @@ fn read(path: &Path) -> Result<Roots, ClientCaError> {
     if roots.is_empty() { Err(ClientCaError::Empty { path: path.into() }) } else { Ok(roots) }
 }
 
-/// The certificates that a connection's client presented, and the last verdicts on them.
+/// The certificates that a client presented, and the cached results of verifying them.
 pub struct ClientCertificates {
-    /// The client's own first; never empty.
+    /// The client's own certificate first; never empty.
     chain: Vec<CertificateDer<'static>>,
-    /// As a user's.
+    /// The result as a user's certificate.
     user: ArcSwapOption<Verdict<Option<Arc<User>>>>,
-    /// As a front proxy's: its common name.
+    /// The result as a front proxy's certificate: its common name.
     proxy: ArcSwapOption<Verdict<Arc<str>>>,
 }
 
 struct Verdict<T> {
     generation: u64,
-    judged: SystemTime,
-    /// Until when the client's own certificate is valid.
+    verified_at: SystemTime,
+    /// The expiry of the client's own certificate.
     expires: SystemTime,
     outcome: Result<T, CertificateError>,
 }
 
 impl ClientCertificates {
-    /// From what the TLS handshake brought; `None` where that was nothing.
+    /// Creates it from the certificates of the TLS handshake; `None` if there were none.
     pub fn new(chain: Vec<CertificateDer<'static>>) -> Option<ClientCertificates> {
         (!chain.is_empty()).then(|| ClientCertificates {
             chain,
@@ -204,26 +204,30 @@ impl ClientCertificates {
         })
     }
 
-    /// Whose the certificate is; `None` if its subject has no common name.
+    /// Returns the user of the certificate; `None` if its subject has no common name.
     ///
     /// # Errors
-    /// If the certificate is not trusted.
+    /// Returns an error if the certificate is not trusted.
     pub fn user(&self, ca: &ClientCa) -> Result<Option<Arc<User>>, CertificateError> {
-        self.judged(&self.user, ca, |leaf, parsed| {
+        self.cached_verdict(&self.user, ca, |leaf, parsed| {
             Ok(user_of(leaf, parsed)?.map(|user| Arc::new(user.into())))
         })
     }
 
-    /// Returns the common name of the front proxy whose certificate this is; empty if it has none.
+    /// Returns the common name of the front proxy that the certificate belongs to; empty if it has
+    /// none.
     ///
     /// # Errors
-    /// If the certificate is not trusted.
+    /// Returns an error if the certificate is not trusted.
     pub fn proxy(&self, ca: &ClientCa) -> Result<Arc<str>, CertificateError> {
-        self.judged(&self.proxy, ca, |_, parsed| Ok(common_name(parsed).unwrap_or("").into()))
+        self.cached_verdict(&self.proxy, ca, |_, parsed| {
+            Ok(common_name(parsed).unwrap_or("").into())
+        })
     }
 
-    /// Returns what `read` finds in the certificate if it is trusted; cached in `verdict`.
-    fn judged<T: Clone>(
+    /// Verifies the certificate and returns the result of `read`, or the cached result in
+    /// `verdict`.
+    fn cached_verdict<T: Clone>(
         &self,
         verdict: &ArcSwapOption<Verdict<T>>,
         ca: &ClientCa,
@@ -232,13 +236,13 @@ impl ClientCertificates {
         let now = SystemTime::now();
         let anchors = ca.current.load();
         if let Some(last) = &*verdict.load() {
-            let age = now.duration_since(last.judged).unwrap_or(KEPT);
-            if last.generation == anchors.generation && age < KEPT && now < last.expires {
+            let age = now.duration_since(last.verified_at).unwrap_or(VERDICT_TTL);
+            if last.generation == anchors.generation && age < VERDICT_TTL && now < last.expires {
                 return last.outcome.clone();
             }
         }
         let leaf = &self.chain[0];
-        let judged = self.verify(&anchors, ca.allow_v1, now).and_then(|()| {
+        let verified = self.verify(&anchors, ca.allow_v1, now).and_then(|()| {
             let (_, parsed) =
                 X509Certificate::from_der(leaf).map_err(|_| CertificateError::Malformed)?;
             let expires = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
@@ -246,13 +250,13 @@ impl ClientCertificates {
             let expires = UNIX_EPOCH + Duration::from_secs(expires.saturating_add(1));
             Ok((read(leaf, &parsed)?, expires))
         });
-        let (outcome, expires) = match judged {
+        let (outcome, expires) = match verified {
             Ok((found, expires)) => (Ok(found), expires),
-            Err(error) => (Err(error), now + KEPT),
+            Err(error) => (Err(error), now + VERDICT_TTL),
         };
         verdict.store(Some(Arc::new(Verdict {
             generation: anchors.generation,
-            judged: now,
+            verified_at: now,
             expires,
             outcome: outcome.clone(),
         })));
@@ -281,11 +285,11 @@ impl ClientCertificates {
 
 /// Returns the last common name of the subject.
 fn common_name<'a>(certificate: &'a X509Certificate<'_>) -> Option<&'a str> {
-    // Values in encodings that have no direct reading as text count as absent, as in Go.
+    // Like in Go, values whose encoding is not text count as missing.
     certificate.subject().iter_common_name().filter_map(|name| name.as_str().ok()).last()
 }
 
-/// Common name → user name, organisations → groups, as kube-apiserver maps them.
+/// Maps the common name to the user name, and organizations to groups, like kube-apiserver.
 fn user_of(
     der: &[u8],
     certificate: &X509Certificate<'_>,
@@ -306,7 +310,7 @@ fn user_of(
         },
     };
     if uids.next().is_some() {
-        return Err(CertificateError::Uid("there more than once"));
+        return Err(CertificateError::Uid("present more than once"));
     }
     let fingerprint = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der);
     let hex: String = fingerprint.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();

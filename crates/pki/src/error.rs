@@ -63,7 +63,7 @@ pub enum Reason {
     /// The key of the named issuer did not sign it.
     #[error(
         "is not signed by the key of {issuer:?}, which it names as its issuer; if that CA was \
-         renewed with a new key, use its present certificate"
+         renewed with a new key, use its current certificate"
     )]
     Signature {
         /// The issuer.
@@ -123,8 +123,7 @@ pub enum Reason {
     },
     /// The server's certificate is for other names.
     #[error(
-        "is not for {wanted:?} but for {names}; connect by one of these names, or name one with \
-         tls-server-name (--upstream-tls-server-name)"
+        "is not for {wanted:?} but for {names}; connect with one of these names, or set one with tls-server-name (--upstream-tls-server-name)"
     )]
     ServerName {
         /// The name that was connected to.

@@ -271,7 +271,7 @@ fn servers_are_known_by_subject_alternative_names_only() {
     assert_eq!(
         check(&server, "10.0.0.2"),
         "certificate \"CN=api\" is not for \"10.0.0.2\" but for api.example, *.pods.example, \
-         10.0.0.1, ::1; connect by one of these names, or name one with tls-server-name \
+         10.0.0.1, ::1; connect with one of these names, or set one with tls-server-name \
          (--upstream-tls-server-name)"
     );
     let bare = make(Some(&root), "localhost", |_| {});

@@ -2,7 +2,7 @@
 //!
 //! The first line is the header with the usual members and `kubeAuditProxy`, a [`Description`].
 //! Each further line is `[seconds, code, data]`. Codes of the format: `o` (output), `i` (input),
-//! `r` (size, as `80x24`), `m` (a remark). Codes that are only read here, and skipped by players:
+//! `r` (size, as `80x24`), `m` (a marker). Codes that are only read here, and skipped by players:
 //!
 //! | code | data |
 //! |---|---|

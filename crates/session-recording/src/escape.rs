@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn long_texts_are_escaped_as_by_serde_json() {
+    fn long_texts_are_escaped_like_by_serde_json() {
         for text in ["\u{1}".repeat(20_000), "a\"\u{1f}€".repeat(9_000), "x".repeat(100_001)] {
             assert!(escaped(&text) == by_serde(&text));
         }
@@ -140,7 +140,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_escaped_as_by_serde_json(text in "([ -~]|\\PC|[\u{0}-\u{1f}\"\\\\]){0,60}") {
+        fn any_text_is_escaped_like_by_serde_json(text in "([ -~]|\\PC|[\u{0}-\u{1f}\"\\\\]){0,60}") {
             prop_assert_eq!(escaped(&text), by_serde(&text));
         }
     }

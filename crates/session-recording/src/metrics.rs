@@ -99,7 +99,7 @@ impl RecordingMetrics {
         );
         registry.register(
             "kube_audit_proxy_session_recordings_salvaged",
-            "Session recordings of a process that ended abruptly, completed at start",
+            "Session recordings of a crashed process that were completed at startup",
             self.salvaged.clone(),
         );
         registry.register(

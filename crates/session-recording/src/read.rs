@@ -74,8 +74,8 @@ pub enum Item {
         /// The bytes.
         bytes: Vec<u8>,
     },
-    /// A remark.
-    Remark(f64, String),
+    /// A marker.
+    Marker(f64, String),
     /// The summary.
     Summary(Box<Summary>),
     /// Anything else.
@@ -92,7 +92,7 @@ impl Item {
             | Item::Binary { at, .. }
             | Item::Stderr(at)
             | Item::Exact(at, _)
-            | Item::Remark(at, _)
+            | Item::Marker(at, _)
             | Item::Other(at) => *at,
             Item::Summary(summary) => summary.duration,
         }
@@ -120,7 +120,7 @@ pub(crate) fn parse_item(line: &[u8]) -> Option<Item> {
             let (columns, rows) = data.split_once('x')?;
             Item::Resize { at, columns: columns.parse().ok()?, rows: rows.parse().ok()? }
         }
-        "m" => Item::Remark(at, data),
+        "m" => Item::Marker(at, data),
         "s" => Item::Summary(Box::new(serde_json::from_str(&data).ok()?)),
         _ => Item::Other(at),
     })
@@ -206,7 +206,7 @@ impl Recording {
         loop {
             let Some(line) = self.lines.next_line()? else { return Ok(None) };
             let Some(item) = parse_item(&line) else {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "a line is no event"));
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "a line is not an event"));
             };
             match item {
                 Item::Exact(_, bytes) => self.exact = Some(bytes),

@@ -49,7 +49,7 @@ pub enum RulesError {
     #[error("{0}")]
     Yaml(String),
     /// A subresource has no sessions.
-    #[error("rules[{0}].subresources: {1:?} is none of exec, attach, portforward")]
+    #[error("rules[{0}].subresources: {1:?} is not one of exec, attach, portforward")]
     Subresource(usize, String),
 }
 

@@ -96,8 +96,8 @@ impl Script {
         }
     }
 
-    /// Adds a remark.
-    pub(crate) fn remark(&mut self, at: Duration, text: &str) {
+    /// Adds a marker.
+    pub(crate) fn add_marker(&mut self, at: Duration, text: &str) {
         self.line(at, "m", text);
     }
 
@@ -113,10 +113,10 @@ impl Script {
         stderr.omit_rest();
     }
 
-    /// Adds a remark and records no more content.
+    /// Adds a marker and records no more content.
     pub(crate) fn end_content(&mut self, at: Duration, why: &str) {
         self.encoder.finish(at, &mut self.lines);
-        self.remark(at, why);
+        self.add_marker(at, why);
         self.close();
     }
 

@@ -128,7 +128,7 @@ pub struct Outcome {
 /// Why a session must end: it cannot be recorded, and must be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct MustEnd(pub String);
+pub struct RecordingFailed(pub String);
 
 /// A session that is being recorded. When it is dropped, the recording ends; it is deleted if there
 /// was no session because the connection was not upgraded.
@@ -179,21 +179,21 @@ impl Session {
     ///
     /// # Errors
     /// If the session must be recorded.
-    pub fn set_unreadable(&self, why: &str) -> Result<(), MustEnd> {
+    pub fn set_unreadable(&self, why: &str) -> Result<(), RecordingFailed> {
         let message = format!("the session cannot be recorded: {why}");
         self.fail(FailureReason::Protocol, message.clone())?;
         self.is_upgraded.store(true, Ordering::Relaxed);
         let at = self.begin.elapsed();
         let mut state = self.shared.state();
         state.decoding = Decoding::Unreadable;
-        state.script.remark(at, &message);
+        state.script.add_marker(at, &message);
         Ok(())
     }
 
-    fn fail(&self, reason: FailureReason, message: String) -> Result<(), MustEnd> {
+    fn fail(&self, reason: FailureReason, message: String) -> Result<(), RecordingFailed> {
         self.shared.fail(reason, message.clone());
         match self.mode {
-            Mode::Strict => Err(MustEnd(message)),
+            Mode::Strict => Err(RecordingFailed(message)),
             Mode::BestEffort => Ok(()),
         }
     }
@@ -203,11 +203,15 @@ impl Session {
     ///
     /// # Errors
     /// If they cannot be recorded, and must be; then they must not be passed on.
-    pub fn push(&self, direction: Direction, bytes: &[u8]) -> Result<Option<usize>, MustEnd> {
+    pub fn push(
+        &self,
+        direction: Direction,
+        bytes: &[u8],
+    ) -> Result<Option<usize>, RecordingFailed> {
         if self.mode == Mode::Strict
             && let Some(failure) = self.shared.failure()
         {
-            return Err(MustEnd(failure.message.clone()));
+            return Err(RecordingFailed(failure.message.clone()));
         }
         let at = self.begin.elapsed();
         let mut state = self.shared.state();
@@ -290,14 +294,14 @@ impl Session {
 
     /// Waits until the session must end because its recording has failed; forever in best-effort
     /// mode.
-    pub async fn must_end(&self) -> MustEnd {
+    pub async fn must_end(&self) -> RecordingFailed {
         if self.mode == Mode::BestEffort {
             return std::future::pending().await;
         }
         loop {
             let failed = self.shared.failed.notified();
             if let Some(failure) = self.shared.failure() {
-                return MustEnd(failure.message.clone());
+                return RecordingFailed(failure.message.clone());
             }
             failed.await;
         }
@@ -305,7 +309,7 @@ impl Session {
 
     /// Returns bytes that tell the client why its session ends; `None` in the middle of a message.
     /// `at_end`: they are sent at the place that [`Session::find_end`] returned.
-    pub fn farewell(&self, why: &MustEnd, at_end: bool) -> Option<Vec<u8>> {
+    pub fn farewell(&self, why: &RecordingFailed, at_end: bool) -> Option<Vec<u8>> {
         let text = format!("kube-audit-proxy: session ended: {why}");
         match &self.shared.state().decoding {
             Decoding::Readable(decoder) => decoder.farewell(&text, at_end),

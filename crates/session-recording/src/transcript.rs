@@ -73,7 +73,7 @@ fn write_plain(mut recording: Recording, out: &mut impl Write) -> io::Result<()>
             Item::Output { bytes, .. } => {
                 out.write_all(filter.push(&decoder.push(&bytes)).as_bytes())?;
             }
-            Item::Remark(_, remark) => writeln!(out, "[{}]", filter.push(&remark))?,
+            Item::Marker(_, marker) => writeln!(out, "[{}]", filter.push(&marker))?,
             _ => {}
         }
     }

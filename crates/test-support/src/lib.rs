@@ -1,9 +1,10 @@
-//! What the unit tests of several crates share. A development dependency only.
+//! Helpers that the unit tests of several crates share. Only used as a development dependency.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic, too")]
 
 mod kubectl;
 mod revocation_list;
+pub mod servers;
 mod temp_dir;
 mod x509_v1;
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// An empty directory of its own.
+/// A new empty directory.
 pub struct TempDir(PathBuf);
 
 impl Default for TempDir {
@@ -25,12 +25,12 @@ impl TempDir {
         TempDir(path)
     }
 
-    /// Where it is.
+    /// Returns the path of the directory.
     pub fn path(&self) -> &Path {
         &self.0
     }
 
-    /// Writes a file in it, in place if there is one, and gives the file's path.
+    /// Writes a file into the directory, in place if it exists, and returns its path.
     pub fn write(&self, name: &str, content: &str) -> PathBuf {
         let path = self.0.join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();

@@ -1,13 +1,14 @@
-//! Certificates of X.509 version 1, which no library here makes.
+//! Certificates of X.509 version 1, which none of the libraries here can create.
 
 use rcgen::SigningKey;
 use rustls_pki_types::CertificateDer;
 use x509_parser::asn1_rs::{Any, FromDer};
 
-/// What `certificate` says, as version 1 and signed by `key`: no extensions, so no usage.
+/// Returns a certificate of version 1 with the contents of `certificate`, signed by `key`: without
+/// extensions, and thus without key usage.
 ///
 /// # Panics
-/// Where the certificate is none.
+/// If `certificate` is malformed.
 pub fn as_v1(certificate: &CertificateDer<'_>, key: &rcgen::KeyPair) -> CertificateDer<'static> {
     let (_, outer) = Any::from_der(certificate).unwrap();
     let (_, tbs) = Any::from_der(outer.data).unwrap();
@@ -31,7 +32,7 @@ pub fn as_v1(certificate: &CertificateDer<'_>, key: &rcgen::KeyPair) -> Certific
     wrapped(0x30, &[&tbs, algorithm, &signature].concat()).into()
 }
 
-/// The first element, whole, and what follows.
+/// Returns the first element, including its header, and the rest.
 fn first(der: &[u8]) -> (&[u8], &[u8]) {
     let (rest, _) = Any::from_der(der).unwrap();
     der.split_at(der.len() - rest.len())

@@ -18,8 +18,13 @@ pub const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// noticed by the next [`FileWatcher::changed`].
 #[derive(Debug)]
 pub struct FileWatcher {
-    files: Vec<(PathBuf, Option<Stamp>)>,
+    paths: Vec<PathBuf>,
+    known: Stamps,
 }
+
+/// Identifies the states of some files, without reading them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stamps(Vec<Option<Stamp>>);
 
 /// Identifies a state of a file. The change time is included because programs can set
 /// the modification time back, and the inode because a file can be replaced by one just as old.
@@ -50,26 +55,42 @@ impl Stamp {
 impl FileWatcher {
     /// Watches `paths`, taking their present state as known. A path need not exist yet.
     pub fn new(paths: Vec<PathBuf>) -> FileWatcher {
-        let stamped = |path: PathBuf| {
-            let stamp = Stamp::of(&path);
-            (path, stamp)
-        };
-        FileWatcher { files: paths.into_iter().map(stamped).collect() }
+        let known = Stamps::of(&paths);
+        FileWatcher { paths, known }
     }
 
-    /// Whether any of the files was replaced, written, created or removed since the last call (or
-    /// since [`FileWatcher::new`]). It may say so without the content being different, never the
-    /// other way round; a file still being written is reported again when more of it arrives.
+    /// Returns the files.
+    pub fn paths(&self) -> &[PathBuf] {
+        &self.paths
+    }
+
+    /// Returns the state that the files have now, which is not taken as known.
+    pub fn stamps(&self) -> Stamps {
+        Stamps::of(&self.paths)
+    }
+
+    /// Returns the state that the files had at the last call of [`FileWatcher::changed`] (or of
+    /// [`FileWatcher::new`]).
+    pub fn known(&self) -> &Stamps {
+        &self.known
+    }
+
+    /// Returns whether any of the files was replaced, written, created or removed since the last
+    /// call (or since [`FileWatcher::new`]). The content may be the same nevertheless. A file that
+    /// is being written is reported again when more of it arrives.
     ///
     /// Costs one `stat` a file and blocks for as long as that takes.
     pub fn changed(&mut self) -> bool {
-        let mut any = false;
-        for (path, known) in &mut self.files {
-            let now = Stamp::of(path);
-            any |= now != *known;
-            *known = now;
-        }
-        any
+        let now = self.stamps();
+        let changed = now != self.known;
+        self.known = now;
+        changed
+    }
+}
+
+impl Stamps {
+    fn of(paths: &[PathBuf]) -> Stamps {
+        Stamps(paths.iter().map(|path| Stamp::of(path)).collect())
     }
 }
 

@@ -56,9 +56,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if eq .Values.storage.type "persistentVolumeClaim" }}StatefulSet{{ else }}Deployment{{ end -}}
 {{- end -}}
 
+{{/* Whether a sink has a spool: streams always have one. */}}
+{{- define "kap.hasSpool" -}}
+{{- if or .spool (has .type (list "s3" "kafka" "otlp")) }}true{{ end -}}
+{{- end -}}
+
 {{/* Whether a sink needs the volume. */}}
 {{- define "kap.hasStorage" -}}
-{{- range .Values.sinks }}{{ if or (eq .type "file") .spool }}true{{ end }}{{ end -}}
+{{- range .Values.sinks }}{{ if or (eq .type "file") (include "kap.hasSpool" .) }}true{{ end }}{{ end -}}
 {{- end -}}
 
 {{/* Whether the proxy uses the token of its ServiceAccount. */}}
@@ -148,8 +153,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- range .Values.sinks -}}
 {{- $sink := dict "name" .name "type" .type "policy-file" (printf "%s/policy/%s.yaml" $etc .policy) -}}
 {{- if eq .type "file" }}{{ $_ := set $sink "path" (printf "/var/lib/kube-audit-proxy/log/%s/audit.log" .name) }}{{ end -}}
-{{- if .configSecret }}{{ $_ := set $sink "config-file" (printf "%s/sinks/%s/kubeconfig" $etc .name) }}{{ end -}}
-{{- if .spool }}{{ $_ := set $sink "spool-dir" (printf "/var/lib/kube-audit-proxy/spool/%s" .name) }}{{ end -}}
+{{- if eq .type "webhook" }}{{ $_ := set $sink "config-file" (printf "%s/sinks/%s/kubeconfig" $etc .name) }}{{ end -}}
+{{- if include "kap.hasSpool" . }}{{ $_ := set $sink "spool-dir" (printf "/var/lib/kube-audit-proxy/spool/%s" .name) }}{{ end -}}
 {{- $sinks = append $sinks (merge $sink (deepCopy (default dict .settings))) -}}
 {{- end -}}
 {{- $_ := set $config "sinks" $sinks -}}

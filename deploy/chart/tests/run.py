@@ -5,6 +5,8 @@
 
 - The rendering equals golden/NAME.yaml (--update writes it).
 - Objects are valid by the OpenAPI schemas of Kubernetes, and with --kubeconfig by a server-side dry run.
+- With --kubeconfig and --binary, the permissions of the rendered ServiceAccount suffice to forward a request of a
+  client with a ServiceAccount token. This creates the objects: use a cluster for tests.
 - Pods satisfy the Pod Security Standard `restricted`.
 - With --binary, the proxy starts with the rendered arguments, settings and policies.
 - Invalid values are rejected with a message that names them.
@@ -15,6 +17,7 @@ Needs the packages of requirements.txt (PyPI) in the directory.
 import argparse
 import base64
 import difflib
+import json
 import os
 import pathlib
 import re
@@ -23,6 +26,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 
 import helm_python
 import kubernetes_validate
@@ -225,6 +229,65 @@ def dry_run(name, objects, kubeconfig):
         fail(name, result.stderr)
 
 
+def check_permissions(name, objects, binary, kubeconfig):
+    """Forwards a request with the permissions that the chart grants."""
+    config = next(one for one in objects if one["kind"] == "ConfigMap" and "config.yaml" in one["data"])
+    settings = yaml.safe_load(config["data"]["config.yaml"])
+    if settings.get("upstream-identity", "impersonate") != "impersonate" or not settings.get("authentication-token-review"):
+        return
+    kubectl = ["kubectl", f"--kubeconfig={kubeconfig}", "--namespace=audit-system"]
+
+    def run(*arguments, **options):
+        result = subprocess.run([*kubectl, *arguments], text=True, capture_output=True, **options)
+        if result.returncode:
+            fail(name, result.stderr)
+        return result.stdout.strip()
+
+    access = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
+    run("apply", "-f-", input=yaml.safe_dump_all([one for one in objects if one["kind"] in access]))
+    account = workload(objects)["spec"]["template"]["spec"]["serviceAccountName"]
+    cluster = json.loads(run("config", "view", "--minify", "--raw", "--output=json"))["clusters"][0]["cluster"]
+    with tempfile.TemporaryDirectory() as temporary:
+        root = pathlib.Path(temporary)
+        certificate(root)
+        (root / "token").write_text(run("create", "token", account))
+        authority = cluster.get("certificate-authority")
+        if authority is None:
+            authority = root / "upstream-ca.crt"
+            authority.write_bytes(base64.b64decode(cluster["certificate-authority-data"]))
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        arguments = ["serve", "--bind-address=127.0.0.1", f"--secure-port={port}", "--admin-bind-address=127.0.0.1:0"]
+        arguments += [f"--tls-cert-file={root}/tls.crt", f"--tls-private-key-file={root}/tls.key"]
+        arguments += [f"--upstream-server={cluster['server']}", f"--upstream-ca-file={authority}"]
+        arguments += [f"--upstream-token-file={root}/token", "--authentication-token-review", "--anonymous-auth=false"]
+        (root / "policy.yaml").write_text("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Metadata}]\n")
+        arguments += [f"--audit-policy-file={root}/policy.yaml", f"--audit-log-path={root}/audit.log"]
+        with (root / "log").open("w") as output:
+            environment = {key: value for key, value in os.environ.items() if key != "KUBECONFIG"}
+            proxy = subprocess.Popen([binary, *arguments], stdout=output, stderr=output, env=environment)
+        try:
+            # Its token has the extra fields that the proxy must be allowed to impersonate.
+            token = run("create", "token", "default")
+            client = ["kubectl", f"--kubeconfig={os.devnull}", f"--server=https://127.0.0.1:{port}", f"--token={token}"]
+            client += ["--insecure-skip-tls-verify", "auth", "whoami", "--output=json"]
+            for _ in range(100):
+                result = subprocess.run(client, text=True, capture_output=True)
+                if "was refused" not in result.stderr or proxy.poll() is not None:
+                    break
+                time.sleep(0.1)
+            if result.returncode:
+                fail(name, f"{result.stderr}\n{(root / 'log').read_text()}")
+            user = json.loads(result.stdout)["status"]["userInfo"]
+            if user["username"] != "system:serviceaccount:audit-system:default" or "extra" not in user:
+                fail(name, f"the API server has the client as {user}")
+        finally:
+            proxy.send_signal(signal.SIGTERM)
+            proxy.wait(20)
+    print(f"ok: {name}, the permissions suffice")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--update", action="store_true")
@@ -248,6 +311,8 @@ def main():
             check_binary(path.name, objects, options.binary)
         if options.kubeconfig:
             dry_run(path.name, objects, options.kubeconfig)
+        if options.kubeconfig and options.binary:
+            check_permissions(path.name, objects, options.binary, options.kubeconfig)
         print(f"ok: {path.name}, {len(objects)} objects")
     for values, named in INVALID:
         try:

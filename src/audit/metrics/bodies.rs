@@ -21,7 +21,7 @@ impl BodyMetrics {
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
             "kube_audit_proxy_bodies_truncated",
-            "Bodies of which only a part is in the audit log",
+            "Bodies that were recorded only in part",
             self.truncated.clone(),
         );
         registry.register(

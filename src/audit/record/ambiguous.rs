@@ -1,11 +1,11 @@
 //! Requests that are refused because the meaning of their body is ambiguous.
 
-use super::Record;
+use super::AuditContext;
 use super::annotations::AMBIGUOUS;
 use audit_body::Reservation;
 use audit_body::decode::Ambiguities;
 
-impl Record {
+impl AuditContext {
     /// Returns whether a recorded body must be buffered until it is complete and decoded, because
     /// an ambiguous one is refused.
     pub fn refuses_ambiguous(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use session_recording::Outcome;
 
-use super::Record;
+use super::AuditContext;
 use crate::audit::view::annotate;
 
 /// Annotation of a response that the API server did not complete.
@@ -31,7 +31,7 @@ pub(super) const SESSION_ERROR: &str = "kube-audit-proxy/session-recording-error
 /// Annotation of all events with `--audit-node-name`.
 pub(super) const NODE: &str = "kube-audit-proxy/node";
 
-impl Record {
+impl AuditContext {
     /// Adds the annotations of the authenticator to all events; must be called before the first.
     pub fn annotate_all(&mut self, annotations: &[(&'static str, String)]) {
         for (key, value) in annotations {

@@ -2,16 +2,16 @@
 
 use std::borrow::Cow;
 
-use super::{Encoding, Format, Record};
+use super::{AuditContext, Encoding, Format};
 use crate::audit::legacy;
-use crate::audit::view::{Shown, View};
+use crate::audit::view::{EventBodies, EventVariant};
 use crate::policy::Stage;
 use audit_log::Commit;
 use k8s_audit::event::{Event, ObjectRef};
 use k8s_audit::request::uri::request_uri;
 use k8s_audit::timestamp::Timestamp;
 
-impl Record {
+impl AuditContext {
     pub(super) fn emit(&self, stage: Stage, at: Timestamp) -> Commit {
         let (mut commit, mut is_taken) = (Commit::DONE, false);
         for view in self.views.iter() {
@@ -30,27 +30,27 @@ impl Record {
     /// larger one first.
     pub(super) fn encode_within(
         &self,
-        view: &View,
+        view: &EventVariant,
         stage: Stage,
         at: Timestamp,
         Encoding { format, max_event }: Encoding,
     ) -> Vec<u8> {
-        let mut shown = view.shown();
-        let mut line = Vec::with_capacity(1536 + shown.bodies());
-        self.encode(view, &shown, (stage, at), format, &mut line);
+        let mut bodies = view.bodies();
+        let mut line = Vec::with_capacity(1536 + bodies.len());
+        self.encode(view, &bodies, (stage, at), format, &mut line);
         let Some(most) = max_event else { return line };
-        while line.len() > most && shown.leave_out_larger() {
+        while line.len() > most && bodies.leave_out_larger() {
             self.recorder.metrics.bodies.truncated.inc();
             line.clear();
-            self.encode(view, &shown, (stage, at), format, &mut line);
+            self.encode(view, &bodies, (stage, at), format, &mut line);
         }
         line
     }
 
     fn encode(
         &self,
-        view: &View,
-        shown: &Shown<'_>,
+        view: &EventVariant,
+        bodies: &EventBodies<'_>,
         (stage, at): (Stage, Timestamp),
         format: Format,
         line: &mut Vec<u8>,
@@ -80,11 +80,11 @@ impl Record {
                 .is_resource()
                 .then_some(ObjectRef { info: &self.facts.info, metadata: self.metadata.as_ref() }),
             response_status: self.status.as_ref().filter(|_| !received),
-            request_object: shown.request,
-            response_object: shown.response,
+            request_object: bodies.request,
+            response_object: bodies.response,
             request_received: self.facts.received,
             stage_timestamp: at,
-            annotations: &shown.annotations,
+            annotations: &bodies.annotations,
         };
         match format {
             Format::Json => event.push_json(line),

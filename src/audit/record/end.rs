@@ -1,14 +1,14 @@
 //! The end of a record: conversion of bodies, on this or another thread, and the last event.
 
-use super::Record;
+use super::AuditContext;
 use crate::audit::panic_message;
-use crate::audit::view::{Each, View};
+use crate::audit::view::{EventVariant, OneOrMore};
 use crate::policy::Stage;
 use audit_log::Commit;
 use k8s_audit::status::Status;
 use k8s_audit::timestamp::Timestamp;
 
-impl Record {
+impl AuditContext {
     /// Converts the bodies, and compares the names in the request and the response.
     pub(super) fn digest(&mut self) {
         self.read_request();
@@ -56,9 +56,11 @@ impl Record {
         request || self.response.as_mut().is_some_and(|(captures, _)| captures.is_heavy())
     }
 
-    /// Converts the bodies on another thread, if [`Record::is_heavy`]. If the future is dropped,
+    /// Converts the bodies on another thread, if [`AuditContext::is_heavy`]. If the future is dropped,
     /// the record ends there. Returns `None` if the conversion panicked, and the record has ended.
-    pub fn digested(self: Box<Self>) -> impl Future<Output = Option<Box<Record>>> + Send + use<> {
+    pub fn digested(
+        self: Box<Self>,
+    ) -> impl Future<Output = Option<Box<AuditContext>>> + Send + use<> {
         let (recorder, user) = (self.recorder.clone(), self.user.clone());
         let user = user.as_ref().map_or("", |user| &user.username);
         let mut record = self;
@@ -85,14 +87,14 @@ impl Record {
     }
 
     /// Moves the remaining state into a separate record.
-    fn take(&mut self) -> Box<Record> {
+    fn take(&mut self) -> Box<AuditContext> {
         self.ended = true;
-        let none = View::none();
-        Box::new(Record {
+        let none = EventVariant::none();
+        Box::new(AuditContext {
             recorder: self.recorder.clone(),
             facts: self.facts.clone(),
             user: self.user.clone(),
-            views: std::mem::replace(&mut self.views, Each::one(none)),
+            views: std::mem::replace(&mut self.views, OneOrMore::one(none)),
             decided: self.decided.clone(),
             is_extended: self.is_extended,
             response_version: self.response_version.take(),
@@ -115,7 +117,7 @@ impl Record {
     }
 }
 
-impl Drop for Record {
+impl Drop for AuditContext {
     fn drop(&mut self) {
         if self.ended {
             return;

@@ -3,8 +3,8 @@
 use crate::audit::view::annotate;
 use serde::Deserialize;
 
-use super::{Level, Record};
-use crate::audit::recorder::Recorder;
+use super::{AuditContext, Level};
+use crate::audit::recorder::AuditPipeline;
 use crate::policy::Authenticated;
 use crate::policy::extension::{Outcome, Verdict};
 
@@ -23,7 +23,7 @@ struct Version {
     resource_version: String,
 }
 
-impl Record {
+impl AuditContext {
     /// Returns whether a response is captured to compare its object's version with that of the
     /// request.
     pub(super) fn compares_versions(&self) -> bool {
@@ -88,7 +88,8 @@ impl Record {
                     for view in views {
                         withheld = withheld.or(view.withhold(is_long));
                     }
-                    let numbers = withheld.iter().map(|sink| Recorder::number(&recorder, sink));
+                    let numbers =
+                        withheld.iter().map(|sink| AuditPipeline::number(&recorder, sink));
                     numbers.for_each(|number| policy.usage.count_dropped(rule, number));
                 }
             }

@@ -2,16 +2,16 @@
 
 use http::HeaderMap;
 
-use super::Record;
+use super::AuditContext;
 use crate::policy::Level;
-use audit_body::{Answered, CreatedTap};
+use audit_body::{CreatedResponse, CreatedTap};
 
 /// Annotation about `objectRef.name`, if it is not taken from the request.
 const OBJECT_NAME: &str = "kube-audit-proxy/object-name";
 /// Annotation about other missing parts of `objectRef`.
 const OBJECT_REF: &str = "kube-audit-proxy/object-ref";
 
-impl Record {
+impl AuditContext {
     /// Returns a tap that looks for the name of a created object in the response; `None` if the URL
     /// has the name, or there is none.
     pub fn created_tap(&self, code: u16, headers: &HeaderMap) -> Option<CreatedTap> {
@@ -30,7 +30,7 @@ impl Record {
     }
 
     /// Records the created object that was found in the response.
-    pub fn created(&mut self, answered: Option<Answered>) {
+    pub fn created(&mut self, answered: Option<CreatedResponse>) {
         self.created = answered;
     }
 
@@ -52,12 +52,12 @@ impl Record {
             return;
         }
         let created = match self.created.take() {
-            Some(Answered::TooLong) if self.metadata.is_some() => {
+            Some(CreatedResponse::TooLong) if self.metadata.is_some() => {
                 let unchecked = "not checked: the response is longer than what is kept of it";
                 return self.annotate(OBJECT_NAME, unchecked);
             }
-            Some(Answered::Object(created)) => Some(created),
-            Some(Answered::TooLong) | None => None,
+            Some(CreatedResponse::Object(created)) => Some(created),
+            Some(CreatedResponse::TooLong) | None => None,
         };
         let (read, created) = match (&self.metadata, created) {
             (None, None) if self.has_object => {
@@ -81,8 +81,12 @@ impl Record {
             Some(read) => {
                 let (read, name) = (read.name.clone(), created.name.clone());
                 let why = match read.is_empty() {
-                    true => format!("the request was read as having none, but {name} was created"),
-                    false => format!("the request was read as {read}, but {name} was created"),
+                    true => {
+                        format!("the proxy read no name from the request, but {name} was created")
+                    }
+                    false => {
+                        format!("the proxy read {read} from the request, but {name} was created")
+                    }
                 };
                 self.annotate(OBJECT_NAME, &why);
                 self.recorder.metrics.bodies.name_mismatches.inc();
@@ -91,7 +95,7 @@ impl Record {
                     user = self.user.as_ref().map_or("", |user| &user.username),
                     read,
                     created = name,
-                    "the API server created an object of another name than was read from the request"
+                    "the API server created an object with another name than the proxy read from the request"
                 );
             }
         }

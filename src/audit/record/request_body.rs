@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use http::HeaderMap;
 
-use super::Record;
+use super::AuditContext;
 use super::annotations::AMBIGUOUS;
 use crate::audit::view::TakenRequest;
 use audit_body::MediaType;
@@ -15,9 +15,9 @@ use k8s_audit::event::ObjectMetadata;
 use k8s_audit::request::RequestInfo;
 
 /// The result of decoding a body before it was forwarded.
-pub(super) struct Held(Result<HeldBody, DecodeError>);
+pub(super) struct DecodedBody(Result<OwnedBody, DecodeError>);
 
-struct HeldBody {
+struct OwnedBody {
     /// `None` if the body is JSON itself.
     json: Option<Vec<u8>>,
     metadata: Option<ObjectMetadata>,
@@ -25,24 +25,24 @@ struct HeldBody {
     note: Option<String>,
 }
 
-impl Held {
+impl DecodedBody {
     /// Returns `None` if keeping the result would take much more memory than the body, which is
     /// accounted for.
-    fn new(decoded: Result<Decoded<'_>, DecodeError>, length: usize) -> Option<Held> {
+    fn new(decoded: Result<Decoded<'_>, DecodeError>, length: usize) -> Option<DecodedBody> {
         let Decoded { json, metadata, ambiguities, note } = match decoded {
             Ok(decoded) => decoded,
-            Err(error) => return Some(Held(Err(error))),
+            Err(error) => return Some(DecodedBody(Err(error))),
         };
         let json = match json {
             Cow::Borrowed(_) => None,
             Cow::Owned(json) if json.len() <= 2 * length => Some(json),
             Cow::Owned(_) => return None,
         };
-        Some(Held(Ok(HeldBody { json, metadata, ambiguities, note })))
+        Some(DecodedBody(Ok(OwnedBody { json, metadata, ambiguities, note })))
     }
 
     fn of(self, body: &[u8]) -> Result<Decoded<'_>, DecodeError> {
-        let HeldBody { json, metadata, ambiguities, note } = self.0?;
+        let OwnedBody { json, metadata, ambiguities, note } = self.0?;
         let json = json.map_or(Cow::Borrowed(body), Cow::Owned);
         Ok(Decoded { json, metadata, ambiguities, note })
     }
@@ -70,7 +70,7 @@ fn ambiguities(decoded: &Result<Decoded<'_>, DecodeError>) -> Ambiguities {
     }
 }
 
-impl Record {
+impl AuditContext {
     /// Decodes a complete request body with these headers, and returns its ambiguities. A long body
     /// is decoded on another thread.
     pub async fn ambiguities(&mut self, headers: &HeaderMap, body: &Bytes) -> Ambiguities {
@@ -80,7 +80,7 @@ impl Record {
         let heavy = body.len() > audit_body::heavy_from(MediaType::of(headers));
         let decode = move || {
             let decoded = decode_body(&info, how, &body);
-            (ambiguities(&decoded), Held::new(decoded, body.len()))
+            (ambiguities(&decoded), DecodedBody::new(decoded, body.len()))
         };
         let (found, held) = if heavy {
             let user = self.user.as_ref().map_or("", |user| &user.username);

@@ -4,20 +4,20 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 
-use super::{Record, redacted_paths};
+use super::{AuditContext, redacted_paths};
 use crate::audit::head;
 use crate::audit::recording;
-use crate::audit::view::{ResponseCaptures, View};
+use crate::audit::view::{EventVariant, ResponseCaptures};
 use crate::authorization::Review;
 use crate::impersonation;
 use crate::policy::Level;
 use audit_body::Capture;
 use audit_body::MediaType;
-use audit_body::Said;
+use audit_body::ParsedStatus;
 use k8s_audit::status::Status;
 use kube_authn::User;
 
-impl Record {
+impl AuditContext {
     /// Returns captures of the response's body, if it is recorded.
     pub fn capture_response(&self, code: u16, headers: &HeaderMap) -> Option<ResponseCaptures> {
         let compares = self.compares_versions();
@@ -28,14 +28,14 @@ impl Record {
         if !recorded || media_type == MediaType::Other {
             return None;
         }
-        let capture = |view: &View| {
+        let capture = |view: &EventVariant| {
             let settings = self.recorder.bodies(view);
             let mut plan = recording::plan(headers, media_type, settings.max_response);
             plan.omit_managed_fields = view.omit_managed_fields;
             plan.redact = redacted_paths(&self.recorder, view, &self.facts.info);
             Capture::new(plan, &settings.budget, self.account())
         };
-        let is_shown = |view: &View| {
+        let is_shown = |view: &EventVariant| {
             view.level == Level::RequestResponse || compares && view.level > Level::None
         };
         Some(ResponseCaptures(self.views.map(|view| is_shown(view).then(|| capture(view)))))
@@ -70,25 +70,25 @@ impl Record {
 
     /// Records that the proxy itself responds with `status`, in the form of kube-apiserver's
     /// events.
-    pub fn answered_here(&mut self, status: Status) {
+    pub fn responded_by_proxy(&mut self, status: Status) {
         let recorded = self.facts.accept.is_some();
-        self.refused(Said { status, recorded });
+        self.refused(ParsedStatus { status, recorded });
     }
 
     /// Records the Status of a response to HEAD, which has no body. Returns `false` if it is
     /// uncertain which Status that was; then nothing is recorded.
-    pub fn answered_to_head(&mut self, code: u16, answer: &HeaderMap, pretty: bool) -> bool {
+    pub fn responded_to_head(&mut self, code: u16, answer: &HeaderMap, pretty: bool) -> bool {
         let user = self.user.as_deref().map(|user| &**user);
         let other = self.impersonated.as_ref().map(|impersonated| &impersonated.user);
         let status = head::status(code, answer, pretty, &self.facts.info, user, other);
         let known = status.is_some();
         if let Some(status) = status {
-            self.answered_here(status);
+            self.responded_by_proxy(status);
         }
         known
     }
 
-    pub(super) fn refused(&mut self, said: Said) {
+    pub(super) fn refused(&mut self, said: ParsedStatus) {
         let status = &said.status;
         let shown = self.views.iter_mut().filter(|view| view.level == Level::RequestResponse);
         for view in shown.filter(|_| said.recorded && !status.status.is_empty()) {
@@ -98,10 +98,10 @@ impl Record {
     }
 
     /// Records the code of the response and its Status, if it has one.
-    pub fn answered(&mut self, code: u16, said: Option<Said>) {
+    pub fn answered(&mut self, code: u16, said: Option<ParsedStatus>) {
         let (status, hidden) = match said {
-            Some(Said { status, recorded: true }) => (Status { code, ..status }, None),
-            Some(Said { status, .. }) => (Status::of_code(code), Some(status)),
+            Some(ParsedStatus { status, recorded: true }) => (Status { code, ..status }, None),
+            Some(ParsedStatus { status, .. }) => (Status::of_code(code), Some(status)),
             None => (Status::of_code(code), None),
         };
         let effective = hidden.as_ref().unwrap_or(&status);

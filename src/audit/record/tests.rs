@@ -21,9 +21,9 @@ impl Events {
     }
 }
 
-fn begin(path: &'static str, level: Level, omit: &[Stage]) -> (Box<Record>, Events) {
+fn begin(path: &'static str, level: Level, omit: &[Stage]) -> (Box<AuditContext>, Events) {
     let (sink, events) = sink(level, omit);
-    let recorder = Recorder::new(vec![sink], Arc::default(), None);
+    let recorder = AuditPipeline::new(vec![sink], Arc::default(), None);
     (record(Arc::new(recorder), path), events)
 }
 
@@ -48,9 +48,9 @@ fn sink(level: Level, omit: &[Stage]) -> (AuditSink, Events) {
     (sink, Events(receiver))
 }
 
-fn record(recorder: Arc<Recorder>, path: &'static str) -> Box<Record> {
+fn record(recorder: Arc<AuditPipeline>, path: &'static str) -> Box<AuditContext> {
     let target = PathAndQuery::from_static(path);
-    let facts = RequestFacts {
+    let facts = RequestContext {
         received: Timestamp::now(),
         audit_id: HeaderValue::from_static("id"),
         info: RequestInfo::new(&Method::GET, &target).unwrap(),
@@ -59,7 +59,7 @@ fn record(recorder: Arc<Recorder>, path: &'static str) -> Box<Record> {
         user_agent: UserAgent::default(),
         accept: Some(Accepted { pretty: false }),
     };
-    Record::begin(recorder, facts, None)
+    AuditContext::begin(recorder, facts, None)
 }
 
 const ORDINARY: &str = "/api/v1/namespaces/a/pods/x";
@@ -142,9 +142,12 @@ fn impersonation_shows_only_where_it_was_allowed() {
     ] {
         let (mut record, mut events) = begin(ORDINARY, Level::Metadata, &[]);
         record.user = Some(Arc::new(caller.clone().into()));
-        record.impersonation_asked(jane.clone());
+        record.impersonation_requested(jane.clone());
         drop(record.received());
-        record.answered(403, Some(Said { status: Status::forbidden(answer, None), recorded }));
+        record.answered(
+            403,
+            Some(ParsedStatus { status: Status::forbidden(answer, None), recorded }),
+        );
         drop(record.complete());
         let received = String::from_utf8(events.0.try_recv().unwrap()).unwrap();
         assert!(!received.contains("impersonatedUser"));
@@ -191,13 +194,13 @@ fn sinks_that_are_to_see_the_same_share_a_view_and_others_do_not() {
     redacted.bodies.redaction = Some(Arc::default());
     let sinks = vec![metadata, also_metadata, legacy, bodies, none, redacted];
     let metrics = Arc::new(crate::audit::metrics::AuditMetrics::default());
-    let recorder = Recorder::new(sinks, metrics.clone(), Some("cp-1".into()));
+    let recorder = AuditPipeline::new(sinks, metrics.clone(), Some("cp-1".into()));
     let mut record = record(Arc::new(recorder), ORDINARY);
     let views: Vec<_> =
         record.views.iter().map(|v| (v.level, v.takers(Stage::ResponseComplete))).collect();
     assert_eq!(views.len(), 4, "Metadata, bodies, bodies without secrets, and none: {views:?}");
     drop(record.received());
-    record.answered_here(Status::forbidden("no", None));
+    record.responded_by_proxy(Status::forbidden("no", None));
     drop(record.complete());
 
     assert_eq!(all_stages.stages(), ["RequestReceived:null", "ResponseComplete:403"]);

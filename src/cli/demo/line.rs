@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn received_is_shown_only_when_asked_for() {
+    fn request_received_events_are_shown_on_request() {
         let mut event = event();
         event["stage"] = "RequestReceived".into();
         assert!(Style::default().line(event.to_string().as_bytes()).is_none());

@@ -131,7 +131,7 @@ fn merge(
     let edited = edit::merge(&text, entries, args.use_context)
         .with_context(|| target.display().to_string())?;
     if edited.is_rewritten {
-        output::complain(format_args!(
+        output::error_line(format_args!(
             "warning: {}: its YAML cannot be edited in place; the file was rewritten without comments",
             target.display()
         ));

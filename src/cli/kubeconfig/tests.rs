@@ -83,7 +83,7 @@ fn credentials_are_kept_and_the_way_to_the_api_server_is_not() {
 }
 
 #[test]
-fn files_are_made_absolute_or_embedded() {
+fn paths_are_made_absolute_or_files_embedded() {
     let dir = TempDir::new();
     dir.write("me.crt", "CERT");
     dir.write("keys/me.key", "KEY");

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_yaml::Spanned;
 
 use super::request::{RequestError, RequestSpec};
+use crate::policy::extension::yaml_message;
 use crate::policy::{Explanation, Level, Loaded, Stage};
 
 /// The `apiVersion` of test files.
@@ -103,15 +104,8 @@ impl PolicyTest {
         let text = std::fs::read_to_string(path).map_err(read)?;
         let invalid = |problem: String| TestFileError::Invalid { path: path.to_owned(), problem };
         let test: PolicyTest = serde_yaml::from_str(&text).map_err(|error| {
-            let message = error.to_string();
-            let first = message.lines().next().unwrap_or_default();
-            // The place is in front already.
-            let first = first
-                .split_once(": line ")
-                .and_then(|(_, rest)| rest.split_once(": "))
-                .map_or(first, |(_, message)| message);
             let at = error.location().map(|at| format!("{}:{}: ", at.line(), at.column()));
-            invalid(format!("{}{first}", at.unwrap_or_else(|| " ".to_owned())))
+            invalid(format!("{}{}", at.unwrap_or_else(|| " ".to_owned()), yaml_message(&error)))
         })?;
         let at =
             |location: serde_yaml::Location| format!("{}:{}", location.line(), location.column());

@@ -27,10 +27,10 @@ pub(super) fn run(files: &[PathBuf]) -> ExitCode {
             Err(error) => (Vec::new(), Some(error.to_string())),
         };
         for warning in warnings {
-            output::complain(format_args!("warning: {warning}"));
+            output::error_line(format_args!("warning: {warning}"));
         }
         if let Some(problems) = problems {
-            output::complain(format_args!("{problems}"));
+            output::error_line(format_args!("{problems}"));
             code = ExitCode::FAILURE;
         }
     }

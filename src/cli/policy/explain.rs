@@ -74,15 +74,15 @@ impl ExplainArgs {
             return Ok(true);
         };
         let mut all = true;
-        let complain = |line: usize, problem: &dyn std::fmt::Display| {
-            output::complain(format_args!("{}:{line}: {problem}", path.display()));
+        let error_line = |line: usize, problem: &dyn std::fmt::Display| {
+            output::error_line(format_args!("{}:{line}: {problem}", path.display()));
         };
         let mut first = true;
         events::for_each(path, |event, line| {
             let event = match event {
                 Ok(event) => event,
                 Err(no_event) => {
-                    complain(no_event.line, &no_event.problem);
+                    error_line(no_event.line, &no_event.problem);
                     all = false;
                     return Ok(());
                 }
@@ -98,7 +98,7 @@ impl ExplainArgs {
                     self.explain(&loaded, &request, &mut out)?;
                 }
                 Err(incomplete) => {
-                    complain(line, &incomplete);
+                    error_line(line, &incomplete);
                     all = false;
                 }
             }

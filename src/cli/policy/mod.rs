@@ -98,17 +98,17 @@ fn load(file: &Path) -> anyhow::Result<Loaded> {
         Ok((loaded, _)) => loaded,
         Err(LoadError::Invalid(InvalidPolicy { errors, warnings })) => {
             for warning in warnings {
-                output::complain(format_args!("warning: {warning}"));
+                output::error_line(format_args!("warning: {warning}"));
             }
             for problem in &errors {
-                output::complain(format_args!("{problem}"));
+                output::error_line(format_args!("{problem}"));
             }
             anyhow::bail!("{} is not a valid policy", file.display());
         }
         Err(error) => return Err(error.into()),
     };
     for warning in &loaded.warnings {
-        output::complain(format_args!("warning: {warning}"));
+        output::error_line(format_args!("warning: {warning}"));
     }
     Ok(loaded)
 }

@@ -72,7 +72,7 @@ impl Logs {
         tallies.into_iter().for_each(|tally| all.add(tally));
         let is_whole = report(&summary);
         if all.incomplete > 0 {
-            output::complain(format_args!(
+            output::error_line(format_args!(
                 "warning: {} events have no verb or no URL and are not counted",
                 all.incomplete
             ));
@@ -84,7 +84,7 @@ impl Logs {
 /// Prints what could not be read; returns whether everything could.
 pub(super) fn report(summary: &Summary) -> bool {
     for skipped in &summary.skipped {
-        output::complain(format_args!(
+        output::error_line(format_args!(
             "warning: {}: lines that are not audit events and are not counted: {}; the first is at byte {}",
             skipped.path.display(),
             skipped.lines,
@@ -92,7 +92,7 @@ pub(super) fn report(summary: &Summary) -> bool {
         ));
     }
     for fault in &summary.faults {
-        output::complain(format_args!("error: {fault}"));
+        output::error_line(format_args!("error: {fault}"));
     }
     summary.faults.is_empty()
 }
@@ -374,7 +374,7 @@ impl Report {
             change.print(out)?;
         }
         if self.changes.as_ref().is_some_and(Vec::is_empty) {
-            writeln!(out, "\nBoth policies record the same of all requests in the log.")?;
+            writeln!(out, "\nBoth policies record all requests in the log in the same way.")?;
         }
         Ok(())
     }

@@ -48,7 +48,7 @@ impl SuggestArgs {
         let Suggestion { yaml, rules, requests, bytes: (all_bytes, saved) } =
             all.suggest(self.min_share / 100.0);
         io::stdout().lock().write_all(yaml.as_bytes())?;
-        output::complain(format_args!(
+        output::error_line(format_args!(
             "{rules} rules leave out {} of {} requests and {} of {} at level Metadata; check them with \
              \"policy replay\" before use",
             requests.1,

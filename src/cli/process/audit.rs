@@ -1,12 +1,13 @@
 //! Audit policies and backends.
 
+use std::fmt::Display;
 use std::path::Path;
 use std::sync::Arc;
 
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::follow::Follow;
-use crate::audit::record::{AuditSink, Backend, Encoding, Format, Recorder};
+use crate::audit::record::{AuditPipeline, AuditSink, Backend, Encoding, Format};
 use crate::audit::recording::BodySettings;
 use crate::config::{Audit, BackendSettings, Bodies, Setting, SinkSettings};
 use crate::file_watch::{POLL_INTERVAL, Reloaded};
@@ -14,9 +15,11 @@ use crate::policy::{PolicyFile, PolicyHandle};
 use crate::upstream::{ConfigError, KubeconfigFile, UpstreamConfig, WebhookEndpoint};
 use api_client::ApiClient;
 use audit_body::Budget;
-use audit_log::LogBackend;
-use audit_log::stream::StreamBackend;
+use audit_log::stream::{StreamBackend, StreamConfig};
 use audit_log::webhook::WebhookBackend;
+use audit_log::{BackendMetrics, Destination, LogBackend};
+use audit_stream::kafka::Kafka;
+use audit_stream::otlp::Otlp;
 use audit_stream::s3::S3Destination;
 
 /// Opens each policy file once and follows it; gives the policy of each sink.
@@ -58,7 +61,7 @@ pub(super) fn recorder(
     policies: Vec<PolicyHandle>,
     mut observer: Option<UnboundedSender<Vec<u8>>>,
     follow: &Follow,
-) -> anyhow::Result<Recorder> {
+) -> anyhow::Result<AuditPipeline> {
     let budget = Budget::new(audit.total_body_bytes);
     let backends = follow.metrics.backends.iter().cloned();
     let mut settings: Vec<_> = audit.sinks.into_iter().zip(policies).zip(backends).collect();
@@ -91,15 +94,20 @@ pub(super) fn recorder(
                 (Format::Json, Backend::Webhook(Box::new(webhook)))
             }
             BackendSettings::S3 { config, store } => {
-                let bucket = S3Destination::new((**store).clone()).map_err(|error| {
-                    anyhow::Error::msg(sink.error_of(Setting::key_only(error.setting()), error))
-                })?;
-                let metrics = follow.metrics.delivery(metrics);
-                let stream = StreamBackend::start(config.clone(), Arc::new(bucket), metrics);
-                let stream = stream.map_err(|error| {
-                    anyhow::Error::msg(sink.error_of(Setting::key_only(error.setting()), error))
-                })?;
-                (Format::Json, Backend::Stream(Box::new(stream)))
+                let bucket = S3Destination::new((**store).clone())
+                    .map_err(|error| key_error(&sink, error.setting(), error))?;
+                (Format::Json, stream(&sink, config, bucket, metrics, follow)?)
+            }
+            BackendSettings::Kafka { config, topic } => {
+                let topic = Kafka::new((**topic).clone())
+                    .map_err(|error| key_error(&sink, error.setting(), error.reason()))?;
+                (Format::Json, stream(&sink, config, topic, metrics, follow)?)
+            }
+            BackendSettings::Otlp { config, collector } => {
+                let own = follow.metrics.otlp(metrics.clone());
+                let collector = Otlp::new((**collector).clone(), own)
+                    .map_err(|error| key_error(&sink, error.setting(), error.reason()))?;
+                (Format::Json, stream(&sink, config, collector, metrics, follow)?)
             }
         };
         let Bodies { max_request, max_response, redaction } = sink.bodies;
@@ -107,9 +115,28 @@ pub(super) fn recorder(
         let encoding = Encoding { format, max_event: sink.max_event };
         sinks.push(AuditSink { name: sink.name, backend, policy, bodies, encoding });
     }
-    let recorder = Recorder::new(sinks, follow.metrics.audit.clone(), audit.node_name);
+    let recorder = AuditPipeline::new(sinks, follow.metrics.audit.clone(), audit.node_name);
     let recorder = recorder.annotating_rule(audit.annotates_rule);
     Ok(recorder.with_ambiguous_bodies(audit.ambiguous_bodies))
+}
+
+/// Returns an error about a key of this sink.
+fn key_error(sink: &SinkSettings, key: &'static str, error: impl Display) -> anyhow::Error {
+    anyhow::Error::msg(sink.error_of(Setting::key_only(key), error))
+}
+
+/// Starts to send the events of a sink to `destination`.
+fn stream(
+    sink: &SinkSettings,
+    config: &StreamConfig,
+    destination: impl Destination + 'static,
+    metrics: Arc<BackendMetrics>,
+    follow: &Follow,
+) -> anyhow::Result<Backend> {
+    let metrics = follow.metrics.delivery(metrics);
+    let stream = StreamBackend::start(config.clone(), Arc::new(destination), metrics);
+    let stream = stream.map_err(|error| key_error(sink, error.setting(), error))?;
+    Ok(Backend::Stream(Box::new(stream)))
 }
 
 /// A client of the webhook endpoint that a kubeconfig describes, which is followed.

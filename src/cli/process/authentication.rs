@@ -12,8 +12,8 @@ use crate::file_watch::{FileWatcher, Reloaded};
 use crate::upstream::{KubeconfigFile, Upstream, UpstreamConfig};
 use kube_authn::{
     Anonymous, AuthenticationConfigFile, Authenticator, ClientCa, ClientCaError, JwtAuthenticators,
-    JwtSettings, RequestHeader, ServiceAccounts, TokenCache, TokenFile, TokenReview, Tokens,
-    UserInfo, issuers_or_usual, upstream_keys,
+    JwtSettings, RequestHeader, ServiceAccounts, TokenCache, TokenFile, TokenReview,
+    UnionTokenAuthenticator, UserInfo, issuers_or_usual, upstream_keys,
 };
 
 pub(super) fn authenticator(
@@ -86,11 +86,12 @@ fn configured(
             .context("--authentication-config")?;
             let (oidc, anonymous) = (Some(file.authenticators()), file.anonymous());
             let metrics = follow.metrics.authentication.clone();
-            follow.spawn(Reloaded::AuthenticationConfig, watcher, move || {
-                let reloaded = file.reload();
-                metrics.config_reloaded(reloaded.is_ok());
-                reloaded
-            });
+            follow.spawn_counting(
+                Reloaded::AuthenticationConfig,
+                watcher,
+                move || file.reload(),
+                move |succeeded| metrics.config_reloaded(succeeded),
+            );
             Ok(Configured { oidc, anonymous })
         }
     }
@@ -103,7 +104,7 @@ fn tokens(
     cache: Arc<TokenCache>,
     oidc: Option<Arc<JwtAuthenticators>>,
     follow: &Follow,
-) -> anyhow::Result<Tokens> {
+) -> anyhow::Result<UnionTokenAuthenticator> {
     let file = settings.token_auth_file.as_deref().map(|path| TokenFile::load(path, &cache));
     let file = file.transpose().context("--token-auth-file")?;
     let service_accounts = match &settings.service_accounts {
@@ -141,7 +142,7 @@ fn tokens(
         let file = KubeconfigFile::new(Reloaded::TokenWebhookConfig, &paths, Box::new(resolve));
         follow.spawn_kubeconfig(file, webhook);
     }
-    Ok(Tokens { file, service_accounts, oidc, review, cache })
+    Ok(UnionTokenAuthenticator { file, service_accounts, oidc, review, cache })
 }
 
 /// Reads a CA file and follows it; `of_users` are the further settings of `--client-ca-file`.

@@ -1,12 +1,12 @@
 //! Files that are watched and reloaded.
 
+use std::fmt::Display;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::file_watch::{FileWatcher, POLL_INTERVAL, Reloaded};
+use crate::file_watch::{FileWatcher, POLL_INTERVAL, Reloaded, SelfReading};
 use crate::metrics::Metrics;
-use crate::server::reload;
 use crate::upstream::{KubeconfigFile, ReloadTarget};
 
 /// What is needed to follow files.
@@ -21,13 +21,25 @@ impl Follow {
         tokio::spawn(file.follow(target.clone(), metrics, forced, POLL_INTERVAL));
     }
 
-    pub(in crate::cli) fn spawn<E: std::fmt::Display + Send + 'static>(
+    pub(in crate::cli) fn spawn<E: Display + Send + 'static>(
         &self,
         what: Reloaded,
         watcher: FileWatcher,
-        reload: impl Fn() -> Result<(), E> + Send + Sync + 'static,
+        reload: impl Fn() -> Result<(), E> + Send + 'static,
     ) {
-        let (forced, metrics) = (self.forced.clone(), self.metrics.reloads.clone());
-        tokio::spawn(reload::follow(what, watcher, forced, metrics, reload));
+        self.spawn_counting(what, watcher, reload, |_| {});
+    }
+
+    /// Like [`Follow::spawn`], with a function that counts successes and failures in addition.
+    pub(super) fn spawn_counting<E: Display + Send + 'static>(
+        &self,
+        what: Reloaded,
+        watcher: FileWatcher,
+        reload: impl Fn() -> Result<(), E> + Send + 'static,
+        count: impl Fn(bool) + Send + 'static,
+    ) {
+        let metrics = self.metrics.reloads.clone();
+        let reloader = SelfReading { what, metrics, reload, count }.reloader(watcher);
+        tokio::spawn(reloader.follow(self.forced.clone(), POLL_INTERVAL));
     }
 }

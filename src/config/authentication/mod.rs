@@ -127,15 +127,19 @@ impl AuthenticationFlags {
             && identity != Identity::PassThrough;
         if nobody {
             return fail(
-                "--anonymous-auth=false without another way to authenticate would refuse every request; \
+                "--anonymous-auth=false without another way to authenticate would reject every request; \
              give --client-ca-file, --token-auth-file or another flag of that kind",
             );
         }
         if self.client_crl_file.is_some() && self.client_ca_file.is_none() {
-            return fail("--client-crl-file needs --client-ca-file, the CAs that revoke");
+            return fail(
+                "--client-crl-file needs --client-ca-file, the CAs that issue the revocation lists",
+            );
         }
         if self.client_ca_allow_x509_v1 && self.client_ca_file.is_none() {
-            return fail("--client-ca-allow-x509-v1 needs --client-ca-file, the CAs that sign");
+            return fail(
+                "--client-ca-allow-x509-v1 needs --client-ca-file, the CAs of the client certificates",
+            );
         }
         let audiences = match self.api_audiences.is_empty() {
             true => &self.service_accounts.service_account_issuer,

@@ -74,8 +74,7 @@ impl OidcFlags {
             (Some(url), Some(id)) => (url, id),
             _ => {
                 return fail(
-                    "--oidc-issuer-url, the URL of who issues tokens, and --oidc-client-id, the client \
-                 that tokens are for, must both be given, and not be empty, with any --oidc-* flag",
+                    "--oidc-* flags need --oidc-issuer-url, the iss claim of the tokens, and --oidc-client-id, their aud claim; neither may be empty",
                 );
             }
         };

@@ -49,14 +49,12 @@ impl ServiceAccountFlags {
                 (false, false) => {}
                 (false, true) => {
                     return fail(
-                        "--service-account-key-file needs --service-account-issuer, the iss claim of \
-                     the tokens; mostly https://kubernetes.default.svc.cluster.local",
+                        "--service-account-key-file needs --service-account-issuer, the iss claim of the tokens, usually https://kubernetes.default.svc.cluster.local",
                     );
                 }
                 (true, false) => {
                     return fail(
-                        "--service-account-issuer needs --service-account-key-file, the file with the \
-                     key that its tokens are verified by, mostly /etc/kubernetes/pki/sa.pub; or \
+                        "--service-account-issuer needs --service-account-key-file, the file with the public key that verifies its tokens, usually /etc/kubernetes/pki/sa.pub; or \
                      --service-account-keys-from-upstream, to fetch it from the API server",
                     );
                 }

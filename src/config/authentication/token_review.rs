@@ -74,8 +74,7 @@ impl TokenReviewFlags {
                 ..settings
             })),
             (true, Some(_)) => fail(
-                "--authentication-token-review and --authentication-token-webhook-config-file exclude \
-             each other: either the API server is asked whose a token is, or the webhook",
+                "--authentication-token-review and --authentication-token-webhook-config-file are mutually exclusive: TokenReviews are sent either to the API server or to the webhook",
             ),
         }
     }

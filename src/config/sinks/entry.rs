@@ -12,11 +12,14 @@ use serde_yaml::{Location, Spanned};
 
 use super::super::bodies::{BodySizeFlags, RedactionFlags};
 use super::super::file::FileError;
+use super::super::kafka::KafkaKeys;
 use super::super::log::LogFlags;
+use super::super::otlp::OtlpKeys;
 use super::super::policy::PolicyFlags;
 use super::super::s3::S3Keys;
 #[cfg(test)]
 use super::super::setting::Setting;
+use super::super::stream::StreamKeys;
 use super::super::tree::Value;
 use super::super::webhook::WebhookFlags;
 use super::keys::{KeyError, Keys};
@@ -49,6 +52,10 @@ pub(crate) enum SinkType {
     Webhook,
     /// Object storage.
     S3,
+    /// Kafka.
+    Kafka,
+    /// An OpenTelemetry collector.
+    Otlp,
 }
 
 /// The keys of a type of backend.
@@ -62,6 +69,10 @@ pub(crate) enum BackendKeys {
     Webhook(Box<WebhookFlags>),
     /// `type: s3`
     S3(Box<S3Keys>),
+    /// `type: kafka`
+    Kafka(Box<(StreamKeys, KafkaKeys)>),
+    /// `type: otlp`
+    Otlp(Box<(StreamKeys, OtlpKeys)>),
 }
 
 /// Keys that do not apply to standard output.
@@ -78,6 +89,14 @@ impl BackendKeys {
             }
             SinkType::Webhook => BackendKeys::Webhook(Box::new(keys.read(&[])?)),
             SinkType::S3 => BackendKeys::S3(Box::new(keys.read(&[])?)),
+            SinkType::Kafka => {
+                let own = keys.read(&[])?;
+                BackendKeys::Kafka(Box::new((keys.read(&[])?, own)))
+            }
+            SinkType::Otlp => {
+                let own = keys.read(&[])?;
+                BackendKeys::Otlp(Box::new((keys.read(&[])?, own)))
+            }
         })
     }
 }
@@ -100,11 +119,13 @@ pub(in crate::config) fn is_of_sinks(flag: &str) -> bool {
 }
 
 impl SinkType {
-    pub(in crate::config) const ALL: [(SinkType, &'static str); 4] = [
+    pub(in crate::config) const ALL: [(SinkType, &'static str); 6] = [
         (SinkType::File, "file"),
         (SinkType::Stdout, "stdout"),
         (SinkType::Webhook, "webhook"),
         (SinkType::S3, "s3"),
+        (SinkType::Kafka, "kafka"),
+        (SinkType::Otlp, "otlp"),
     ];
 
     /// Returns the keys of entries of this type, in the order of the documentation.
@@ -124,7 +145,7 @@ impl SinkType {
             (key, _) if COMMON.contains(&key) => Setting::common(key),
             (key, SinkType::File | SinkType::Stdout) => Setting::log(key),
             (key, SinkType::Webhook) => Setting::webhook(key),
-            (_, SinkType::S3) => return None,
+            (_, SinkType::S3 | SinkType::Kafka | SinkType::Otlp) => return None,
         };
         Some(setting.flag())
     }
@@ -197,7 +218,7 @@ fn parse_entry(file: &Path, index: usize, entry: Spanned<Value>) -> Result<SinkE
 /// Reads `name` and `type`.
 fn head(keys: &mut Keys) -> Result<(String, (SinkType, &'static str)), KeyError> {
     let Head { name, r#type } = keys.read(&[])?;
-    let types = "write file, stdout, webhook or s3";
+    let types = "write file, stdout, webhook, s3, kafka or otlp";
     let Some(kind) = r#type else {
         return Err(KeyError::new(None, format!("type is missing: {types}")));
     };
@@ -239,3 +260,7 @@ fn is_label(name: &str) -> bool {
 #[cfg(test)]
 #[path = "entry_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "entry_stream_tests.rs"]
+mod stream_tests;

@@ -7,7 +7,7 @@ use crate::audit::record::Format;
 use audit_log::{Compress, LogPath, Mode, SyncMode};
 use test_support::TempDir;
 
-fn config(yaml: &str, arguments: &[&str]) -> Result<Config, String> {
+pub(super) fn config(yaml: &str, arguments: &[&str]) -> Result<Config, String> {
     let dir = TempDir::new();
     let path = dir.write("config.yaml", yaml);
     let mut all = vec![OsString::from("--config"), path.clone().into()];
@@ -46,7 +46,7 @@ fn the_sample_is_three_sinks() {
 const FILE: &str = "sinks:\n- {name: a, type: file, path: a.log, policy-file: p.yaml}\n";
 
 #[test]
-fn wrong_entries_are_told_with_place_and_remedy() {
+fn invalid_entries_are_reported_with_position_and_remedy() {
     let one = |entry: &str| format!("sinks:\n- name: a\n  policy-file: p\n{entry}");
     let cases = [
         ("sinks: here\n".to_owned(), "config.yaml:1:8: sinks is a list; write `- name: …`"),
@@ -55,10 +55,10 @@ fn wrong_entries_are_told_with_place_and_remedy() {
             "sinks: [a]\n".into(),
             "config.yaml:1:9: sinks[0]: an entry must be a map with name, type",
         ),
-        (one(""), "config.yaml:2:3: sinks[0]: type is missing: write file, stdout, webhook or s3"),
+        (one(""), "config.yaml:2:3: sinks[0]: type is missing: write file, stdout, webhook, s3"),
         (
-            one("  type: kafka\n"),
-            "config.yaml:4:9: sinks[0]: there is no type \"kafka\"; write file",
+            one("  type: syslog\n"),
+            "config.yaml:4:9: sinks[0]: there is no type \"syslog\"; write file",
         ),
         (
             one("  type: file\n  path: x\n  maxsiz: 3\n"),

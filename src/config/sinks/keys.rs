@@ -181,7 +181,7 @@ struct Texts<'a>(&'a Spanned<Value>);
 impl<'a> Texts<'a> {
     fn text(&self) -> Result<&'a str, KeyError> {
         match &self.0.value {
-            Value::One(text) => Ok(text),
+            Value::One(scalar) => Ok(&scalar.text),
             Value::Many(_) => Err(de::Error::custom("write a single value, not a list")),
             Value::Map(_) => Err(de::Error::custom("write a value, not a map")),
         }

@@ -20,6 +20,8 @@ use crate::audit::record::{Format, MAX_SINKS};
 use audit_log::stream::StreamConfig;
 use audit_log::webhook::WebhookConfig;
 use audit_log::{LogConfig, LogPath};
+use audit_stream::kafka::KafkaSettings;
+use audit_stream::otlp::OtlpSettings;
 use audit_stream::s3::S3Settings;
 
 /// One place where events go.
@@ -62,6 +64,20 @@ pub(crate) enum BackendSettings {
         config: StreamConfig,
         /// Where that is.
         store: Box<S3Settings>,
+    },
+    /// A topic of a Kafka cluster.
+    Kafka {
+        /// How events get there.
+        config: StreamConfig,
+        /// Where that is.
+        topic: Box<KafkaSettings>,
+    },
+    /// An OpenTelemetry collector.
+    Otlp {
+        /// How events get there.
+        config: StreamConfig,
+        /// Where that is.
+        collector: Box<OtlpSettings>,
     },
 }
 
@@ -210,6 +226,18 @@ fn of_entry(entry: &SinkEntry) -> Result<SinkSettings, SettingError> {
             let backend = BackendSettings::S3 { config, store: Box::new(store) };
             recorded.with_backend(&entry.name, backend, None)
         }
+        BackendKeys::Kafka(keys) => {
+            let (stream, topic) = &**keys;
+            let topic = Box::new(topic.validate()?);
+            let backend = BackendSettings::Kafka { config: stream.validate()?, topic };
+            recorded.with_backend(&entry.name, backend, None)
+        }
+        BackendKeys::Otlp(keys) => {
+            let (stream, collector) = &**keys;
+            let collector = Box::new(collector.validate()?);
+            let backend = BackendSettings::Otlp { config: stream.validate()?, collector };
+            recorded.with_backend(&entry.name, backend, None)
+        }
     };
     Ok(SinkSettings { place: Some(entry.place.clone()), ..settings })
 }
@@ -257,6 +285,8 @@ fn spool_dir(backend: &BackendSettings) -> Option<&Path> {
     match backend {
         BackendSettings::Log { .. } => None,
         BackendSettings::Webhook { config, .. } => Some(&config.spool.as_ref()?.dir),
-        BackendSettings::S3 { config, .. } => Some(&config.spool.dir),
+        BackendSettings::S3 { config, .. }
+        | BackendSettings::Kafka { config, .. }
+        | BackendSettings::Otlp { config, .. } => Some(&config.spool.dir),
     }
 }

@@ -1,6 +1,6 @@
 use super::*;
 
-fn wanted(username: &str) -> UserInfo {
+fn requested(username: &str) -> UserInfo {
     UserInfo {
         username: username.into(),
         uid: "u1".into(),
@@ -9,9 +9,9 @@ fn wanted(username: &str) -> UserInfo {
     }
 }
 
-/// What is asked, in short.
-fn asked(mode: Mode, rules: Rules, wanted: &UserInfo) -> Vec<String> {
-    let asker = UserInfo { username: "ops".into(), ..UserInfo::default() };
+/// Returns the checks in short form.
+fn asked(mode: Mode, rules: Rules, requested: &UserInfo) -> Vec<String> {
+    let requester = UserInfo { username: "ops".into(), ..UserInfo::default() };
     let short = |asked: &Attributes<'_>| {
         let Object::Resource(about) = asked.object else { panic!("a resource") };
         let Resource { group, version, resource, subresource, namespace, name, .. } = about;
@@ -23,12 +23,12 @@ fn asked(mode: Mode, rules: Rules, wanted: &UserInfo) -> Vec<String> {
         Check::Many { all, each } => format!("{} or {}", short(all), each.len()),
         Check::Never(status) => status.message.clone(),
     };
-    of(mode, rules, &asker, wanted).iter().map(text).collect()
+    of(mode, rules, &requester, requested).iter().map(text).collect()
 }
 
 #[test]
-fn each_part_is_asked_about_in_the_order_of_the_rules() {
-    let account = wanted("system:serviceaccount:prod:app");
+fn each_part_is_checked_in_the_order_of_the_rules() {
+    let account = requested("system:serviceaccount:prod:app");
     let legacy = [
         "impersonate: |serviceaccounts||prod|app",
         "impersonate: authentication.k8s.io|uids|||u1",
@@ -41,7 +41,7 @@ fn each_part_is_asked_about_in_the_order_of_the_rules() {
     let older = [0, 2, 3, 4, 5, 1].map(|at| legacy[at]);
     assert_eq!(asked(Mode::Legacy, Rules::LegacyOnly, &account), older);
     assert_eq!(
-        asked(Mode::UserInfo, Rules::Constrained, &wanted("jane")),
+        asked(Mode::UserInfo, Rules::Constrained, &requested("jane")),
         [
             "impersonate:user-info: authentication.k8s.io|users|||jane",
             "impersonate:user-info: authentication.k8s.io|uids|||u1",
@@ -54,7 +54,7 @@ fn each_part_is_asked_about_in_the_order_of_the_rules() {
 }
 
 #[test]
-fn users_of_a_kind_are_asked_about_by_their_kind() {
+fn users_are_checked_by_their_kind() {
     let first = |mode, name: &str| {
         let user = UserInfo { username: name.into(), ..UserInfo::default() };
         asked(mode, Rules::Constrained, &user).join(" ")
@@ -76,7 +76,7 @@ fn users_of_a_kind_are_asked_about_by_their_kind() {
 }
 
 #[test]
-fn many_are_asked_about_at_once_first() {
+fn a_wildcard_is_checked_first_for_many_values() {
     let texts = |count: usize| (0..count).map(|n| n.to_string()).collect::<Vec<_>>();
     let asked_of = |mode, groups: usize, values: &[usize]| {
         let extra = values.iter().enumerate().map(|(n, count)| (format!("a/{n}"), texts(*count)));

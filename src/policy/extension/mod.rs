@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use self::limit::Limiter;
 pub(crate) use self::limit::Suppressed;
-pub(crate) use self::parse::parse;
+pub(crate) use self::parse::{parse, yaml_message};
 use super::load::{self, LoadError};
 use super::{
     Attributes, Diagnostic, InvalidPolicy, Level, Loaded, Policy, PolicyRule, PolicySpec, Position,

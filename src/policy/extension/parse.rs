@@ -107,14 +107,7 @@ pub(crate) fn parse(text: &[u8], source: &str) -> Result<Option<Extension>, Vec<
         }
         let document: Document = serde_yaml::from_str(&document).map_err(|error| {
             let at = error.location().map_or(start, |at| position(&at));
-            let message = error.to_string();
-            let first = message.lines().next().unwrap_or_default();
-            // The position is printed before the message already.
-            let first = first
-                .split_once(": line ")
-                .and_then(|(_, rest)| rest.split_once(": "))
-                .map_or(first, |(_, message)| message);
-            problem(at, first.to_owned(), "")
+            problem(at, yaml_message(&error), "")
         })?;
         found = Some(build(document).map_err(|(at, message)| problem(at, message, ""))?);
     }
@@ -148,6 +141,17 @@ fn later_documents(text: &str) -> Vec<String> {
 
 fn position(at: &Location) -> Position {
     Position { line: at.line() as usize, column: at.column() as usize }
+}
+
+/// Returns the message of a YAML error, without the position and the text around it.
+pub(crate) fn yaml_message(error: &serde_yaml::Error) -> String {
+    let message = error.to_string();
+    let first = message.lines().next().unwrap_or_default();
+    first
+        .split_once(": line ")
+        .and_then(|(_, rest)| rest.split_once(": "))
+        .map_or(first, |(_, message)| message)
+        .to_owned()
 }
 
 /// The position and description of a fault.

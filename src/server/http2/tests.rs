@@ -138,7 +138,7 @@ async fn text(mut body: h2::RecvStream) -> String {
 }
 
 #[tokio::test]
-async fn answers_say_their_length_and_when_they_were_made() {
+async fn responses_have_a_length_and_a_date() {
     let mut served = served().await;
     let response = served.ask("/hello").await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
@@ -207,14 +207,14 @@ async fn a_client_that_says_nothing_is_not_waited_for() {
             true => Ok(h2::client::handshake::<_>(near).await.unwrap()),
             false => Err(near),
         };
-        assert!(matches!(serving.await.unwrap(), Err(HttpError::Silent)));
+        assert!(matches!(serving.await.unwrap(), Err(HttpError::KeepAliveTimeout)));
         let waited = begun.elapsed().as_secs();
         assert!(if is_known { waited >= 45 } else { waited == 10 }, "{waited} s");
     }
 }
 
 #[tokio::test]
-async fn answers_that_are_ready_together_leave_together() {
+async fn responses_that_are_ready_together_are_written_together() {
     let mut served = served().await;
     text(served.ask("/warm-up").await.unwrap().into_body()).await;
     let before = served.writes.load(Ordering::SeqCst);
@@ -229,7 +229,7 @@ async fn answers_that_are_ready_together_leave_together() {
 }
 
 #[tokio::test]
-async fn when_the_process_drains_what_is_under_way_goes_on_and_at_its_end_nothing_does() {
+async fn draining_continues_requests_and_ending_stops_them() {
     let mut served = served().await;
     let mut waiting = pin!(served.ask("/wait"));
     served.answers.waiting.acquire().await.unwrap().forget();

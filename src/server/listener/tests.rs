@@ -109,7 +109,7 @@ async fn alpn_chooses_the_protocol() {
 }
 
 #[tokio::test]
-async fn any_client_certificate_is_taken_and_none_is_needed() {
+async fn any_client_certificate_is_accepted_and_none_is_required() {
     let server = Server::start().await;
     let (unknown, old) = (certificate("an unknown CA"), certificate_v1());
     for tls12 in [false, true] {
@@ -141,7 +141,7 @@ async fn a_certificate_without_its_key_is_refused() {
 }
 
 #[tokio::test]
-async fn certificates_are_not_asked_for_without_a_client_ca() {
+async fn client_certificates_are_not_requested_without_a_client_ca() {
     let server = Server::with(TlsOptions {
         min_version: MinVersion::Tls12,
         cipher_suites: None,
@@ -193,7 +193,7 @@ async fn a_new_certificate_is_shown_to_new_connections_and_old_ones_go_on() {
 }
 
 #[tokio::test]
-async fn plain_http_is_told_so_and_other_nonsense_is_counted() {
+async fn plain_http_gets_an_error_response_and_other_input_is_counted() {
     let server = Server::start().await;
     let mut plain = TcpStream::connect(server.addr).await.unwrap();
     plain.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
@@ -210,7 +210,7 @@ async fn plain_http_is_told_so_and_other_nonsense_is_counted() {
 }
 
 #[tokio::test]
-async fn draining_lets_requests_finish_and_takes_no_new_ones() {
+async fn draining_finishes_requests_and_accepts_no_new_ones() {
     let server = Server::start().await;
     let (mut two, connection) = server.http2().await;
     let slow2 = tokio::spawn(Server::ask2(&mut two, "/slow"));

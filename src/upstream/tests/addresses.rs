@@ -57,7 +57,7 @@ fn respond(listener: Listener) {
 }
 
 #[tokio::test]
-async fn a_dead_address_delays_one_connection_and_is_remembered() {
+async fn a_dead_address_delays_one_connection_and_is_cached() {
     let listener = Listener::new(&["h2"]).await;
     let dead = "127.0.0.2";
     let _dead = Dead::at(SocketAddr::new(dead.parse().unwrap(), listener.address().port()));

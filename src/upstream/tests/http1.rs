@@ -83,7 +83,7 @@ async fn a_connection_closed_while_idle_is_replaced() {
 }
 
 #[tokio::test]
-async fn a_request_that_may_have_been_processed_is_not_sent_again() {
+async fn a_request_that_may_have_been_processed_is_not_retried() {
     let (upstream, metrics, asked) = scripted(&[""]).await;
     let error = upstream.send(post("/", RequestBody::EMPTY)).await.unwrap_err();
     assert!(matches!(error, SendError::Interrupted { .. }), "{error}");
@@ -93,7 +93,7 @@ async fn a_request_that_may_have_been_processed_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn redirects_are_answers() {
+async fn redirects_are_responses() {
     let (upstream, _, asked) =
         scripted(&["HTTP/1.1 307 Temporary Redirect\r\nlocation: /b\r\ncontent-length: 0\r\n\r\n"])
             .await;
@@ -104,7 +104,7 @@ async fn redirects_are_answers() {
 }
 
 #[tokio::test]
-async fn interim_answers_are_swallowed() {
+async fn interim_responses_are_dropped() {
     let (upstream, _, _) = scripted(&[
         "HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
     ])

@@ -79,7 +79,7 @@ async fn a_client_that_breaks_off_is_not_the_upstreams_fault() {
 }
 
 #[tokio::test]
-async fn answers_that_nobody_reads_do_not_stall_the_others() {
+async fn unread_responses_do_not_stall_others() {
     let (upstream, _, accepted) = serve(&["h2"], 250, |request| async {
         if request.uri().path() == "/endless" { endless() } else { echo(request).await }
     })
@@ -102,7 +102,7 @@ async fn answers_that_nobody_reads_do_not_stall_the_others() {
 }
 
 #[tokio::test]
-async fn fifty_stalled_answers_and_one_that_flows() {
+async fn fifty_stalled_responses_do_not_stall_another() {
     let (upstream, _, _) = serve(&["h2"], 250, |request| async {
         if request.uri().path() == "/endless" { endless() } else { echo(request).await }
     })
@@ -155,7 +155,7 @@ async fn more_streams_than_one_connection_allows_open_another() {
     }
     assert_eq!(accepted.load(Ordering::SeqCst), 5);
     for _ in 0..3 {
-        upstream.look(30);
+        upstream.sweep();
     }
     eventually(|| metrics.connections.get() == 1).await;
     text(upstream.send(get("/")).await.unwrap()).await;

@@ -30,7 +30,7 @@ where
 }
 
 #[tokio::test]
-async fn an_answer_dropped_early_is_cancelled() {
+async fn a_response_dropped_early_is_cancelled() {
     let (cancelled, told) = oneshot::channel::<()>();
     let (asked, is_there) = oneshot::channel::<()>();
     let (upstream, server) = with_server(|mut raw| async move {
@@ -54,7 +54,7 @@ async fn an_answer_dropped_early_is_cancelled() {
 }
 
 #[tokio::test]
-async fn only_what_is_read_makes_room() {
+async fn only_read_data_frees_capacity() {
     let (read_now, told) = oneshot::channel::<()>();
     let (upstream, server) = with_server(|mut raw| async move {
         let (stream, _) = raw.request().await;
@@ -80,7 +80,7 @@ async fn only_what_is_read_makes_room() {
 }
 
 #[tokio::test]
-async fn an_early_answer_is_whole_though_the_upload_is_refused() {
+async fn an_early_response_is_complete_although_the_upload_is_rejected() {
     let (upstream, server) = with_server(|mut raw| async move {
         let stream = raw.request_head().await;
         raw.answer(stream, b"too large").await;
@@ -97,7 +97,7 @@ async fn an_early_answer_is_whole_though_the_upload_is_refused() {
 }
 
 #[tokio::test]
-async fn an_upload_goes_on_while_nobody_reads_the_answer() {
+async fn an_upload_continues_while_the_response_is_not_read() {
     let (answered, go_on) = oneshot::channel::<()>();
     let (uploaded, told) = oneshot::channel::<()>();
     let (upstream, server) = with_server(|mut raw| async move {
@@ -120,7 +120,7 @@ async fn an_upload_goes_on_while_nobody_reads_the_answer() {
 }
 
 #[tokio::test]
-async fn a_broken_upload_and_a_dropped_answer_cancel_the_stream() {
+async fn an_aborted_upload_and_a_dropped_response_reset_the_stream() {
     let (broken, upload) = oneshot::channel::<()>();
     let (upstream, server) = with_server(|mut raw| async move {
         let stream = raw.request_head().await;
@@ -142,7 +142,7 @@ async fn a_broken_upload_and_a_dropped_answer_cancel_the_stream() {
 }
 
 #[tokio::test]
-async fn a_part_is_not_taken_for_the_whole() {
+async fn an_incomplete_response_is_not_complete() {
     for (how, said) in [
         ("too little", "stream error detected: "),
         ("too much", "stream error detected: "),
@@ -172,7 +172,7 @@ async fn a_part_is_not_taken_for_the_whole() {
 }
 
 #[tokio::test]
-async fn an_answer_to_head_has_a_length_but_no_body() {
+async fn a_response_to_head_has_a_length_but_no_body() {
     let (upstream, server) = with_server(|mut raw| async move {
         let (stream, _) = raw.request().await;
         raw.send(HEADERS, END_HEADERS | END_STREAM, stream, &head_with_length("5")).await;

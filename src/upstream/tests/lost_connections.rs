@@ -52,7 +52,7 @@ async fn a_body_that_was_kept_is_sent_once_more_and_a_broken_one_is_not() {
 }
 
 #[tokio::test]
-async fn a_write_is_not_sent_again() {
+async fn a_write_is_not_retried() {
     let (upstream, requests) = losing(1).await;
     let error = upstream.send(post("/", RequestBody::EMPTY)).await.unwrap_err();
     assert!(matches!(error, SendError::Interrupted { .. }), "{error}");

@@ -260,9 +260,9 @@ async fn paced_body(
 
 /// A tap that ignores the body.
 #[derive(Default)]
-struct Blind(crate::body::Deadline);
+struct IgnoringTap(crate::body::Deadline);
 
-impl crate::body::Tap for Blind {
+impl crate::body::Tap for IgnoringTap {
     fn data(&mut self, _: &Bytes) {}
 
     fn end(&mut self) {}
@@ -279,7 +279,7 @@ async fn a_recorded_body_has_to_be_complete_in_time() {
         let never = std::future::pending();
         let body = paced_body(vec![Bytes::from_static(b"a")], never).await;
         let RequestBody::Client { body, .. } = body else { unreachable!() };
-        let tap = recorded.then(|| Box::new(Blind::default()) as Box<dyn Tap>);
+        let tap = recorded.then(|| Box::new(IgnoringTap::default()) as Box<dyn Tap>);
         let mut body = RequestBody::Client { body, tap };
         assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "a");
         let started = tokio::time::Instant::now();
@@ -305,7 +305,7 @@ const TARGETS: &[&str] = &[
 ];
 
 #[tokio::test]
-async fn an_upstream_that_is_down_is_told_at_once() {
+async fn an_unreachable_upstream_is_reported_at_once() {
     let listener = Listener::new(&["h2"]).await;
     let (upstream, metrics) = listener.client();
     let address = listener.address();
@@ -331,7 +331,7 @@ async fn an_unknown_ca_is_a_tls_error() {
 }
 
 #[tokio::test]
-async fn insecure_takes_any_certificate() {
+async fn insecure_accepts_any_certificate() {
     let listener = Listener::new(&["http/1.1"]).await;
     let mut config = config(&format!("https://{}", listener.address()), "");
     config.trust = Trust::Insecure;
@@ -368,12 +368,18 @@ async fn changed_certificates_make_new_connections() {
         (upstream, metrics, accepted)
     };
     text(upstream.send(get("/")).await.unwrap()).await;
-    upstream.look(10);
+    upstream.refresh();
     text(upstream.send(get("/")).await.unwrap()).await;
     assert_eq!(accepted.load(Ordering::SeqCst), 1);
     let with_another = std::fs::read_to_string(&path).unwrap() + &Listener::new(&[]).await.ca;
     std::fs::write(&path, with_another).unwrap();
-    upstream.look(10);
+    upstream.refresh();
+    let reloaded = async {
+        while accepted.load(Ordering::SeqCst) == 1 {
+            text(upstream.send(get("/")).await.unwrap()).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), reloaded).await.unwrap();
     text(upstream.send(get("/")).await.unwrap()).await;
     assert_eq!(accepted.load(Ordering::SeqCst), 2);
     std::fs::remove_file(&path).unwrap();

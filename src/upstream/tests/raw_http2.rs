@@ -116,7 +116,7 @@ impl Raw {
 }
 
 #[tokio::test]
-async fn a_refused_stream_is_sent_again() {
+async fn a_refused_stream_is_retried() {
     let listener = Listener::new(&["h2"]).await;
     let (upstream, metrics) = listener.client();
     let server = tokio::spawn(async move {
@@ -231,7 +231,7 @@ async fn a_server_that_leaves_all_connections_is_not_noticed_by_clients() {
 }
 
 #[tokio::test]
-async fn what_may_have_been_processed_is_not_sent_again() {
+async fn requests_that_may_have_been_processed_are_not_retried() {
     for how in ["closed", "goaway, then closed", "reset"] {
         let listener = Listener::new(&["h2"]).await;
         let (upstream, metrics) = listener.client();
@@ -256,7 +256,7 @@ async fn what_may_have_been_processed_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn a_body_larger_than_is_kept_is_not_sent_again() {
+async fn a_body_too_large_to_keep_is_not_resent() {
     const LARGE: &str = {
         const BYTES: &[u8] = &[b'x'; 40 << 10];
         match std::str::from_utf8(BYTES) {

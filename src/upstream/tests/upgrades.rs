@@ -48,7 +48,7 @@ async fn a_101_gives_the_bytes_both_ways() {
 }
 
 #[tokio::test]
-async fn after_any_other_answer_the_connection_is_closed() {
+async fn after_any_other_response_the_connection_is_closed() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (upstream, metrics) =
         client(config(&format!("http://{}", listener.local_addr().unwrap()), ""));
@@ -77,7 +77,7 @@ async fn after_any_other_answer_the_connection_is_closed() {
 }
 
 #[tokio::test]
-async fn a_connection_that_breaks_is_said_to_be_interrupted() {
+async fn a_broken_connection_is_reported_as_interrupted() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (upstream, _) = client(config(&format!("http://{}", listener.local_addr().unwrap()), ""));
     tokio::spawn(async move {

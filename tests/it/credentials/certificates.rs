@@ -1,4 +1,4 @@
-//! Rows of client certificates.
+//! Rows of the table for client certificates.
 
 use rcgen::{CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, SerialNumber};
 
@@ -6,7 +6,7 @@ use super::table::{Shown, Table};
 use crate::support::pki::{self, Authority, Identity};
 use crate::support::proxy::Proxy;
 
-/// The serial number that the root has revoked.
+/// The serial number that the root CA has revoked.
 pub const REVOKED: u64 = 666;
 const UID: [u64; 7] = [1, 3, 6, 1, 4, 1, 57683];
 
@@ -29,8 +29,8 @@ fn uid(value: &str) -> impl FnOnce(&mut CertificateParams) {
     }
 }
 
-/// All of them; `strict` does not take version 1, `lenient` does, and `plain` knows no front
-/// proxies.
+/// Runs all rows. `strict` rejects X.509 version 1, `lenient` accepts it, and `plain` accepts no
+/// front proxies.
 pub async fn rows(
     table: &mut Table,
     strict: &Proxy,
@@ -117,7 +117,8 @@ pub async fn rows(
         let name = ("certificate", *what);
         table.row(strict, name, Shown::Made(identity), &[], expected).await;
     }
-    // No user by the certificate; if front proxies are trusted, also an invalid one of theirs.
+    // The certificate has no user; if front proxies are accepted, it is also an invalid front-proxy
+    // certificate.
     let anonymous = "system:anonymous [system:unauthenticated]";
     for (what, identity) in
         [("no CN", root.client(|_| {})), ("empty CN", root.client(named("", Some("ops"))))]

@@ -1,4 +1,5 @@
-//! Rows of what stands in headers: bearer tokens, WebSocket tokens, and the word of front proxies.
+//! Rows of the table for credentials in headers: bearer tokens, WebSocket tokens, and headers of
+//! front proxies.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -6,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::table::{Shown, Table};
 use crate::support::proxy::Proxy;
 
-/// `--token-auth-file` of the table.
+/// The `--token-auth-file` of the table.
 pub const TOKENS: &str = concat!(
     "carol-token,carol,uid-carol,\"dev,team-b\"\n",
     "t1,u1,uid1\nt4,u4,uid4,\"g2\"\nt5,u5,uid5,g5,x,y\nt6,u6,uid6,\n,u8,uid8\n",
@@ -35,7 +36,7 @@ pub async fn static_tokens(table: &mut Table, proxy: &Proxy) {
     }
 }
 
-/// Spellings of `Authorization`.
+/// Forms of the `Authorization` header.
 pub async fn bearer(table: &mut Table, proxy: &Proxy) {
     let cases: [(&str, &[&str], &str); 14] = [
         ("nothing", &[], ANONYMOUS),
@@ -97,8 +98,8 @@ pub async fn websocket(table: &mut Table, proxy: &Proxy) {
     }
 }
 
-/// Headers of front proxies; `proxy` lets them name users also by `X-Authenticated-As`, and groups
-/// by `X-Remote-Group-2`. `picky` knows front proxies of other names only.
+/// Headers of front proxies. `proxy` also accepts user names in `X-Authenticated-As` and groups in
+/// `X-Remote-Group-2`. `picky` only accepts front proxies with other names.
 pub async fn front_proxies(table: &mut Table, proxy: &Proxy, picky: &Proxy) {
     let front = Shown::Corpus("front-proxy-client");
     const USER: &str = "X-Remote-User: erin";

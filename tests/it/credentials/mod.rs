@@ -1,5 +1,5 @@
-//! Whose requests are, for credentials of every kind: one table, each row a credential and the user
-//! that stands in the event, or the refusal. It is printed, and kept as `credentials.txt`.
+//! Authentication with credentials of every kind, as a table: each row has a credential, and the
+//! user in the event or the rejection. The table is printed and stored as `credentials.txt`.
 
 mod certificates;
 mod headers;
@@ -20,10 +20,10 @@ use crate::support::upstream::{Answered, FakeUpstream, Protocols, json};
 use crate::support::{corpus, wait_for};
 use table::{Shown, Table};
 
-/// Issuer of ServiceAccount tokens, and the audience of all.
+/// The issuer of ServiceAccount tokens, which is also their audience.
 const ISSUER: &str = "https://kubernetes.default.svc";
 
-/// The keys that an OIDC issuer serves, and whether it responds.
+/// The keys of an OIDC issuer, and whether it responds.
 #[derive(Default)]
 struct Keys {
     set: Mutex<Vec<Value>>,
@@ -35,7 +35,7 @@ impl Keys {
         *self.set.lock().unwrap() = keys;
     }
 
-    /// From now on no request gets a response.
+    /// Stops responding to requests.
     fn stall(&self) {
         self.stalled.store(true, Ordering::SeqCst);
     }
@@ -63,7 +63,7 @@ async fn issuer(keys: Arc<Keys>) -> FakeUpstream {
     .await
 }
 
-/// Returns an API server that knows some tokens, whose text selects the response.
+/// Returns an API server that reviews tokens; the text of a token selects the response.
 async fn api_server() -> FakeUpstream {
     let broken = Arc::new(AtomicUsize::new(0));
     FakeUpstream::start(Protocols::Http2, move |request| {
@@ -110,7 +110,7 @@ fn review(token: &str, broken: &AtomicUsize) -> Answered {
     json(201, json!({"kind": "TokenReview", "status": status}).to_string())
 }
 
-/// With all methods: everything that the table has, but for what needs another.
+/// Enables all authentication methods that can be combined.
 fn everything(upstream: &FakeUpstream, root: &Authority, issuer: SocketAddr) -> Builder {
     let keys = corpus::pki("sa.pub").display().to_string();
     let builder = oidc(Builder::new(upstream.addr).front_proxies(), issuer);
@@ -151,7 +151,7 @@ async fn keys_known(proxy: &Proxy) {
 }
 
 #[tokio::test]
-async fn every_credential_and_whose_it_is() {
+async fn every_credential_authenticates_its_user_or_is_rejected() {
     let upstream = api_server().await;
     let root = Authority::root("test-root");
     let ec = Signer::ec();

@@ -1,4 +1,4 @@
-//! The table: sends each credential, compares what becomes of it, and prints it all.
+//! Sends each credential, compares the result with the expected one, and prints the table.
 
 use std::fmt::Write;
 
@@ -22,7 +22,7 @@ pub enum Shown<'a> {
     Made(&'a pki::Identity),
 }
 
-/// Rows so far.
+/// The rows that were added so far.
 #[derive(Default)]
 pub struct Table {
     rows: Vec<Row>,
@@ -36,8 +36,8 @@ struct Row {
 }
 
 impl Table {
-    /// Sends a request with this certificate and these header lines. `expected` is the user of its
-    /// event as [`user`] writes it, or the refusal's code.
+    /// Sends a request with this certificate and these header lines. `expected` is the user in the
+    /// event in the format of [`user`], or the status code of a rejection.
     pub async fn row(
         &mut self,
         proxy: &Proxy,
@@ -68,7 +68,7 @@ impl Table {
                 let of = event.value.get("user").cloned().unwrap_or_default();
                 match status {
                     200 => user(&of, &fingerprint(shown)),
-                    // A rejected client has no user, in the event too.
+                    // If the client is rejected, the event has no user.
                     _ if of == serde_json::json!({}) => status.to_string(),
                     _ => format!("{status}, but as {of}"),
                 }
@@ -90,8 +90,8 @@ impl Table {
         self.row(proxy, name, Shown::None, &[&line], expected).await;
     }
 
-    /// Prints the table, keeps it in a file of the target folder, and panics if a row is wrong.
-    /// None of the credentials may have got through to the API server.
+    /// Prints the table, stores it in the target directory, and panics if a row is wrong. No
+    /// credential may have been forwarded to the API server.
     pub fn finish(self, upstream: &FakeUpstream) {
         let width = |of: fn(&Row) -> &str| {
             self.rows.iter().map(|row| of(row).chars().count()).max().unwrap_or(0)
@@ -120,9 +120,9 @@ impl Table {
     }
 }
 
-/// A user in one line: name, `uid=`, groups in brackets (`+` for `system:authenticated`), and
-/// extras (`~` for `authentication.kubernetes.io/`, and `X509SHA256=own` for the certificate
-/// shown).
+/// Formats a user in one line: name, `uid=`, groups in brackets (`+` for `system:authenticated`),
+/// and extras (`~` for `authentication.kubernetes.io/`, and `X509SHA256=own` for the presented
+/// certificate).
 fn user(user: &Value, fingerprint: &str) -> String {
     let mut text = user["username"].as_str().unwrap_or("?").to_owned();
     if let Some(uid) = user["uid"].as_str() {
@@ -142,7 +142,7 @@ fn user(user: &Value, fingerprint: &str) -> String {
     text
 }
 
-/// Returns the SHA-256 of the certificate shown, in hexadecimal.
+/// Returns the SHA-256 of the presented certificate, in hexadecimal.
 fn fingerprint(shown: Shown<'_>) -> String {
     use rustls::pki_types::{CertificateDer, pem::PemObject};
     let der = match shown {

@@ -12,7 +12,7 @@ use crate::support::corpus;
 use crate::support::jwt::{Signer, now};
 use crate::support::proxy::Proxy;
 
-/// `claims` with `changes` made; null takes one away.
+/// Returns `claims` with `changes`; null removes a claim.
 fn changed(mut claims: Value, changes: &Value) -> Value {
     for (key, value) in changes.as_object().unwrap() {
         match value {
@@ -31,7 +31,7 @@ fn unsigned(claims: &Value) -> String {
     format!("{}.{}.", part(&json!({"alg": "none"})), part(claims))
 }
 
-/// Signed by the public key as if it were a secret.
+/// Signs with the public key as if it were a shared secret.
 fn by_public_key(claims: &Value, id: &str) -> String {
     let text = format!("{}.{}", part(&json!({"alg": "HS256", "kid": id})), part(claims));
     let public = std::fs::read(corpus::pki("sa.pub")).unwrap();
@@ -39,14 +39,14 @@ fn by_public_key(claims: &Value, id: &str) -> String {
     format!("{text}.{}", URL_SAFE_NO_PAD.encode(aws_lc_rs::hmac::sign(&key, text.as_bytes())))
 }
 
-/// Returns the signature of one over the claims of another.
+/// Combines the signature of one token with the claims of another.
 fn grafted(token: &str, claims: &Value) -> String {
     let (rest, signature) = token.rsplit_once('.').unwrap();
     let (header, _) = rest.split_once('.').unwrap();
     format!("{header}.{}.{signature}", part(claims))
 }
 
-/// ServiceAccounts' tokens, by the key of the corpus.
+/// ServiceAccount tokens, signed with the key of the corpus.
 pub async fn service_accounts(table: &mut Table, proxy: &Proxy) {
     let key = Signer::corpus();
     let by = |key: &Signer, claims: &Value| {
@@ -135,7 +135,7 @@ pub async fn service_accounts(table: &mut Table, proxy: &Proxy) {
     }
 }
 
-/// Claims of `jane` at the issuer.
+/// Returns the claims of `jane` at the issuer.
 fn jane(issuer: SocketAddr, changes: &Value) -> Value {
     let claims = json!({
         "iss": format!("https://{issuer}/realm"), "aud": ["kubernetes"], "sub": "jane",
@@ -196,8 +196,8 @@ pub async fn oidc(table: &mut Table, proxy: &Proxy, issuer: SocketAddr, ec: &Sig
     }
 }
 
-/// The issuer changes its keys, is slow, and goes. The table's own proxy has no fetch left that a
-/// token may cause, so `proxy` is another.
+/// The issuer changes its keys, is slow, and stops. Uses another proxy than the table, because
+/// tokens have exhausted the fetches of that one.
 pub async fn oidc_rotation(table: &mut Table, proxy: &Proxy, issuer: SocketAddr, keys: &Keys) {
     let (old, new) = (Signer::ec(), Signer::ec());
     let by = |signer: &Signer, kid: &str, jti: &str| {
@@ -228,7 +228,7 @@ pub async fn oidc_rotation(table: &mut Table, proxy: &Proxy, issuer: SocketAddr,
         .await;
 }
 
-/// An issuer that has never been there.
+/// An issuer that has never been reachable.
 pub async fn oidc_down(table: &mut Table, proxy: &Proxy, issuer: SocketAddr) {
     let token = Signer::ec().token(&json!({"alg": "ES256", "kid": "e"}), &jane(issuer, &json!({})));
     table.token(proxy, ("oidc", "issuer down since the start"), &token, "503").await;

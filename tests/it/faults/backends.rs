@@ -1,5 +1,5 @@
-//! Several backends at once under load, through faults: what each of them promises is kept,
-//! whatever happens to the others.
+//! Several backends at once under load and with faults: each keeps its guarantees, whatever happens
+//! to the others.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use crate::webhook::{Taken, receiver_of, taker};
 
 const CLIENTS: usize = 4;
 
-/// The policy of the webhook: only the last events of requests.
+/// The policy of the webhook, which selects only the last events of requests.
 const ENDS: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n\
     - {level: Metadata, verbs: [list]}\n- level: None\n";
 const ALL: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- level: Metadata\n";
@@ -27,7 +27,7 @@ const ALL: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- level: M
 struct Scene {
     upstream: FakeUpstream,
     dir: TempDir,
-    /// Requests that were answered in full.
+    /// Requests with a complete response.
     answered: Arc<Mutex<Vec<String>>>,
     round: usize,
     /// The directory of the spool, if it is not the default.
@@ -104,7 +104,7 @@ impl Scene {
         result
     }
 
-    /// The strict log has both events of each request that was answered.
+    /// Checks that the strict log has both events of each request with a response.
     fn check_log(&self) {
         let mut count: HashMap<String, usize> = HashMap::new();
         for line in audit_log::lines(&self.log()) {
@@ -117,7 +117,7 @@ impl Scene {
     }
 }
 
-/// Returns the IDs of the events in what the endpoint accepted, and in the spool.
+/// Returns the IDs of the events that the endpoint accepted, and of those in the spool.
 fn delivered(taken: &Taken, spool: &Path) -> HashMap<String, usize> {
     let mut lists = taken.lock().unwrap().clone();
     for entry in std::fs::read_dir(spool).into_iter().flatten() {
@@ -135,7 +135,7 @@ fn delivered(taken: &Taken, spool: &Path) -> HashMap<String, usize> {
     count
 }
 
-/// Returns the events that a backend has logged as lost.
+/// Returns the number of events that a backend has logged as lost.
 fn told(proxy: &Proxy, sink: &str) -> usize {
     let said = proxy.process.stderr();
     let of_sink = said.lines().filter(|line| line.contains(&format!("sink=\"{sink}\"")));
@@ -145,8 +145,8 @@ fn told(proxy: &Proxy, sink: &str) -> usize {
     counts.sum()
 }
 
-/// Everything is answered for: by the strict log alone, by the webhook and its spool, by what
-/// standard output got and what was logged as lost.
+/// Checks that all events are accounted for: in the strict log, at the webhook or in its spool, and
+/// in standard output or logged as lost.
 fn check(scene: &Scene, proxy: &Proxy, taken: &Taken) {
     scene.check_log();
     let answered = scene.answered.lock().unwrap().clone();
@@ -184,8 +184,7 @@ async fn a_disk_and_an_endpoint_that_fail_under_load_lose_nothing_of_the_others(
     let _receiver = scene
         .under_load(&proxy, async {
             more(50).await;
-            // The endpoint is gone, then the spool's directory is replaced by a file, then by
-            // nothing.
+            // The endpoint stops, then the spool directory is replaced by a file, then removed.
             receiver.stop().await;
             more(50).await;
             let aside = spool.with_extension("aside");
@@ -225,8 +224,8 @@ async fn an_endpoint_that_hangs_to_the_end_costs_nothing_that_is_not_counted() {
     check(&scene, &proxy, &taken);
 }
 
-/// What was in memory is gone with the process; what was accepted by the strict log and what was in
-/// the spool is not.
+/// Events in memory are lost with the process, but not events that the strict log has accepted or
+/// that are in the spool.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kill_nine_under_load_takes_nothing_from_the_strict_log_and_the_spool() {
     let taken = Taken::default();

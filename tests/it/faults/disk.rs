@@ -1,4 +1,4 @@
-//! The disk: full, read-only, taken away; and rights that are lost.
+//! Disk failures: full, read-only, removed; and missing permissions.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use super::{EACH, HEALTHY, LOST, REJECTED, Scene, events_in, get, in_each_mode, 
 use crate::support::proxy::{BINARY, Builder};
 use crate::support::{TempDir, client};
 
-/// A policy that omits `RequestReceived`, so that no first event shows a failing log.
+/// A policy that omits `RequestReceived`, so that no first event shows that the log fails.
 const LATE: &str = "\
 apiVersion: audit.k8s.io/v1
 kind: Policy
@@ -26,7 +26,7 @@ fn run(program: &str, arguments: &[&str]) -> bool {
 pub(super) struct Disk(pub(super) PathBuf);
 
 impl Disk {
-    /// Returns a small file system in memory; `None` if this user may not mount.
+    /// Returns a small file system in memory; `None` if this user may not mount one.
     pub(super) fn small(dir: &TempDir) -> Option<Disk> {
         let path = dir.path("disk");
         std::fs::create_dir_all(&path).unwrap();
@@ -71,7 +71,7 @@ impl Drop for Disk {
 }
 
 #[tokio::test]
-async fn a_disk_that_is_full_costs_what_the_mode_says_until_there_is_room() {
+async fn a_full_disk_has_the_effect_of_the_mode_until_there_is_space() {
     in_each_mode(async |mode| {
         let dir = TempDir::new();
         let Some(disk) = Disk::small(&dir) else {
@@ -89,7 +89,7 @@ async fn a_disk_that_is_full_costs_what_the_mode_says_until_there_is_room() {
 
 /// The seal is on the same disk.
 #[tokio::test]
-async fn a_sealed_log_on_a_disk_that_was_full_is_intact() {
+async fn a_sealed_log_is_intact_after_the_disk_was_full() {
     in_each_mode(async |mode| {
         let dir = TempDir::new();
         let key = dir.path("key.pem").display().to_string();
@@ -115,9 +115,9 @@ async fn a_sealed_log_on_a_disk_that_was_full_is_intact() {
     .await;
 }
 
-/// There is no first event to show the failure, so the last one fails, once.
+/// No first event can show the failure, so the last event of one request is lost.
 #[tokio::test]
-async fn a_full_disk_stops_a_strict_proxy_whose_policy_omits_the_first_event() {
+async fn a_full_disk_stops_a_strict_proxy_that_omits_request_received() {
     let dir = TempDir::new();
     let Some(disk) = Disk::small(&dir) else {
         return eprintln!("not run: this user may not mount");
@@ -132,7 +132,7 @@ async fn a_full_disk_stops_a_strict_proxy_whose_policy_omits_the_first_event() {
         .await;
     assert_eq!(get(&proxy, "before").await, Some(200));
     disk.fill();
-    // The last block of the file may have room for some more. Then a response breaks off.
+    // The last block of the file may have space for some more events. Then a response is aborted.
     let mut passed = 0;
     while get(&proxy, &format!("last-{passed}")).await == Some(200) {
         passed += 1;
@@ -163,9 +163,9 @@ async fn a_full_disk_stops_a_strict_proxy_whose_policy_omits_the_first_event() {
     (0..passed).for_each(|number| assert_eq!(count(&format!("last-{number}")), 1));
 }
 
-/// Like Linux after a disk failure: open files can no longer be written, either.
+/// Linux behaves like this after a disk failure: even open files cannot be written.
 #[tokio::test]
-async fn a_file_system_that_becomes_read_only_is_left_for_one_that_is_not() {
+async fn a_read_only_file_system_is_replaced_by_a_writable_one() {
     in_each_mode(async |mode| {
         let dir = TempDir::new();
         let Some(disk) = Disk::failing(&dir) else {
@@ -175,7 +175,7 @@ async fn a_file_system_that_becomes_read_only_is_left_for_one_that_is_not() {
         scene.first.sync_all().unwrap();
         assert!(run("mount", &["-o", "remount,abort", disk.path()]));
         scene.fails_for("Read-only file system").await;
-        // Another disk is mounted there.
+        // Another disk is mounted in its place.
         assert!(run("umount", &["-l", disk.path()]));
         assert!(run("mount", &["-t", "tmpfs", "none", disk.path()]));
         scene.heals().await;
@@ -185,7 +185,7 @@ async fn a_file_system_that_becomes_read_only_is_left_for_one_that_is_not() {
 }
 
 #[tokio::test]
-async fn what_is_mounted_over_the_log_hides_it_and_costs_nothing() {
+async fn a_mount_over_the_log_loses_no_event() {
     in_each_mode(async |mode| {
         let dir = TempDir::new();
         let folder = dir.path("disk");
@@ -204,9 +204,9 @@ async fn what_is_mounted_over_the_log_hides_it_and_costs_nothing() {
     .await;
 }
 
-/// Root is stopped by no permission bits, but by this.
+/// Permission bits do not stop root, but this does.
 #[tokio::test]
-async fn a_log_that_may_no_longer_be_written_is_one_again_when_it_may() {
+async fn a_log_without_write_permission_recovers_when_permitted_again() {
     let change = |attribute: &str, log: &Path| run("chattr", &[attribute, log.to_str().unwrap()]);
     in_each_mode(async |mode| {
         let dir = TempDir::new();
@@ -223,10 +223,10 @@ async fn a_log_that_may_no_longer_be_written_is_one_again_when_it_may() {
     .await;
 }
 
-/// The record of the start cannot be written. That is no reason to stay down, but no line is
-/// accepted before it is on the disk: after another crash it would look inserted.
+/// The start record cannot be written. The proxy starts nevertheless, but accepts no line before
+/// the record is on the disk: after another crash the line would look inserted.
 #[tokio::test]
-async fn a_sealed_proxy_starts_on_a_full_disk_and_refuses_until_there_is_room() {
+async fn a_proxy_with_a_seal_starts_on_a_full_disk_and_rejects_requests_until_there_is_space() {
     let dir = TempDir::new();
     let key = dir.path("key.pem").display().to_string();
     assert!(run(BINARY, &["log", "keygen", &key]));

@@ -1,8 +1,8 @@
-//! What breaks under a log: its disk, its rights, its folder, the reader behind it; and that it
-//! heals without a restart. Each is tried in each mode, and each test prints a line for what it
-//! counted.
+//! Faults of the log: its disk, permissions, directory, or reader fails, and the proxy recovers
+//! without a restart. Each fault is tested in each mode, and each test prints a line with its
+//! counts.
 //!
-//! A clock that is set back is `a_clock_that_is_set_back_does_not_change_the_order` of
+//! The test of a clock that is set back is `a_clock_that_is_set_back_does_not_change_the_order` of
 //! `audit_log::rotate`.
 
 mod backends;
@@ -31,7 +31,7 @@ const LOST: &str = "apiserver_audit_error_total{plugin=\"log\"}";
 const REJECTED: &str = "apiserver_audit_requests_rejected_total";
 const HEALTHY: &str = "kube_audit_proxy_log_healthy{backend=\"log\"}";
 
-/// Does the same in each mode of a log, side by side.
+/// Runs the test in each mode of a log concurrently.
 async fn in_each_mode(test: impl AsyncFn(&'static str)) {
     tokio::join!(test("batch"), test("blocking"), test("blocking-strict"));
 }
@@ -40,20 +40,20 @@ async fn upstream() -> FakeUpstream {
     FakeUpstream::start(Protocols::Http2, |_| async { json(200, "{\"items\":[]}") }).await
 }
 
-/// Returns the status of a GET; None where the response broke off.
+/// Returns the status of a GET; `None` if the response was aborted.
 async fn get(proxy: &Proxy, id: &str) -> Option<u16> {
     let line = format!("Audit-ID: {id}");
     let answer = http1::get(proxy.addr, Some("alice"), "/api/v1/pods", &[&line]).await;
     answer.ok().map(|answer| answer.head.status)
 }
 
-/// A proxy whose log is about to break.
+/// A proxy whose log will fail.
 struct Scene {
     upstream: FakeUpstream,
     proxy: Proxy,
     mode: &'static str,
     log: PathBuf,
-    /// The log as it was at the start: it can be read whatever becomes of its name.
+    /// The log file as opened at the start, which can be read even if it was moved or deleted.
     first: File,
     requests: usize,
     /// Requests with a complete 200 response.
@@ -62,7 +62,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// Some requests have been recorded.
+    /// Starts a proxy, and sends some requests.
     async fn start(log: &Path, mode: &'static str, flags: &[&str]) -> Scene {
         let upstream = upstream().await;
         let mut builder = Builder::new(upstream.addr)
@@ -88,7 +88,7 @@ impl Scene {
         self.mode == "blocking-strict"
     }
 
-    /// Sends this many requests, with the IDs `name-NUMBER`.
+    /// Sends `count` requests with the IDs `name-NUMBER`.
     async fn send(&mut self, name: &str, count: usize) {
         for number in 0..count {
             let id = format!("{name}-{number}");
@@ -105,8 +105,8 @@ impl Scene {
         client::admin(self.proxy.admin, "/readyz?verbose").await.unwrap()
     }
 
-    /// Sends requests until it is known that the log fails, and that this is the reason. From then
-    /// on a strict proxy refuses all, and others pass all.
+    /// Sends requests until the proxy reports that the log fails for this reason. From then on a
+    /// strict proxy rejects all requests, and others forward all.
     async fn fails_for(&mut self, reason: &str) {
         let started = Instant::now();
         let mut number = 0;
@@ -154,17 +154,18 @@ impl Scene {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         assert_eq!(self.proxy.metric(HEALTHY).await, 1);
-        self.proxy.process.logs("is written again").await;
+        self.proxy.process.logs("is writable again").await;
         let refused = self.refused;
         self.send("after", EACH).await;
         assert_eq!(self.refused, refused, "{}: healthy again", self.mode);
     }
 
-    /// The log was changed without consequences: no request is refused, and no event is lost.
+    /// Checks that the change of the log had no effect: no request is rejected, and no event is
+    /// lost.
     async fn does_not_care(&mut self) {
         let refused = self.refused;
         self.send("meanwhile", EACH).await;
-        // By then it has been noticed.
+        // The change has been detected by then.
         tokio::time::sleep(Duration::from_millis(1_200)).await;
         let (code, text) = self.readyz().await;
         assert!(code == 200 && text.contains("[+]audit-log ok"), "{}: {text}", self.mode);
@@ -172,8 +173,8 @@ impl Scene {
         assert_eq!(self.refused, refused, "{}", self.mode);
     }
 
-    /// Ends it, and reckons up: each event is in one of the files, or was counted as lost.
-    /// `others`: files that have been the log, besides the first and the one that is it now.
+    /// Stops the proxy, and checks that each event is in one of the files or was counted as lost.
+    /// `others` are files that were the log meanwhile, in addition to the first and the last one.
     async fn ends(mut self, what: &str, others: &[PathBuf]) -> Proxy {
         let handed = self.proxy.metric("apiserver_audit_event_total").await as usize;
         let mode = self.mode;
@@ -198,7 +199,7 @@ impl Scene {
     }
 }
 
-/// Returns how many events the proxy's own log says are lost.
+/// Returns the number of lost events according to the proxy's own log.
 fn told_lost(said: &str) -> usize {
     let counts = said.lines().filter_map(|line| {
         let (_, rest) = line.split_once("Error in audit plugin 'log' affecting ")?;
@@ -207,14 +208,15 @@ fn told_lost(said: &str) -> usize {
     counts.sum()
 }
 
-/// ID and stage of each event in the file, every one once, and no line anything else.
+/// Returns ID and stage of each event in the file. Checks that each occurs once and that every line
+/// is an event.
 fn events_in(mut file: &File) -> Vec<(String, String)> {
     let mut text = String::new();
     file.seek(SeekFrom::Start(0)).unwrap();
     file.read_to_string(&mut text).unwrap();
     let event = |line: &str| {
         let value: Value = serde_json::from_str(line)
-            .unwrap_or_else(|error| panic!("a line is no event ({error}):\n{line}"));
+            .unwrap_or_else(|error| panic!("a line is not an event ({error}):\n{line}"));
         (value["auditID"].as_str().unwrap().to_owned(), value["stage"].as_str().unwrap().to_owned())
     };
     let events: Vec<_> = text.lines().map(event).collect();

@@ -1,4 +1,4 @@
-//! The log's file and folder: removed, moved, cut, their place taken.
+//! The log file and its directory: removed, moved, truncated, replaced.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -16,11 +16,11 @@ async fn scene(mode: &'static str) -> (TempDir, Scene) {
 }
 
 #[tokio::test]
-async fn a_folder_that_is_removed_is_made_anew_and_nothing_is_lost() {
+async fn a_removed_directory_is_recreated_and_no_event_is_lost() {
     in_each_mode(async |mode| {
         let (dir, mut scene) = scene(mode).await;
         std::fs::remove_dir_all(dir.path("logs")).unwrap();
-        // Written to a file without a name, and copied from it.
+        // The events were written to a deleted file, and copied from it.
         scene.does_not_care().await;
         let (folder, log) = (dir.path("logs"), scene.log.clone());
         assert_eq!(folder.metadata().unwrap().mode() & 0o777, 0o700);
@@ -32,7 +32,7 @@ async fn a_folder_that_is_removed_is_made_anew_and_nothing_is_lost() {
 }
 
 #[tokio::test]
-async fn a_folder_whose_place_is_taken_costs_what_the_mode_says_until_it_is_free() {
+async fn a_file_in_place_of_the_directory_has_the_effect_of_the_mode_until_it_is_removed() {
     in_each_mode(async |mode| {
         let (dir, mut scene) = scene(mode).await;
         std::fs::remove_dir_all(dir.path("logs")).unwrap();
@@ -51,7 +51,7 @@ async fn a_folder_whose_place_is_taken_costs_what_the_mode_says_until_it_is_free
 }
 
 #[tokio::test]
-async fn a_file_that_is_deleted_is_made_anew_and_nothing_is_lost() {
+async fn a_deleted_file_is_recreated_and_no_event_is_lost() {
     in_each_mode(async |mode| {
         let (_dir, mut scene) = scene(mode).await;
         std::fs::remove_file(&scene.log).unwrap();
@@ -62,7 +62,7 @@ async fn a_file_that_is_deleted_is_made_anew_and_nothing_is_lost() {
     .await;
 }
 
-/// Checks that the new file has the lines that were written before the removal was noticed.
+/// Checks that the new file has the lines that were written before the removal was detected.
 fn rescued(log: &Path) {
     let events = events_in(&File::open(log).unwrap());
     assert!(events.iter().any(|(id, _)| id == "meanwhile-0"), "{events:?}");
@@ -102,7 +102,7 @@ async fn logrotate_by_copytruncate_leaves_whole_lines_in_both_files() {
         let file = std::fs::OpenOptions::new().write(true).open(&scene.log).unwrap();
         file.set_len(0).unwrap();
         scene.does_not_care().await;
-        // No hole at its begin: the next line is at the new end.
+        // There is no hole at the beginning: the next line is at the new end.
         let first = std::fs::read(&scene.log).unwrap()[0];
         assert_eq!(first, b'{');
         assert_eq!(rotated.metadata().unwrap().len(), before);

@@ -1,4 +1,4 @@
-//! The disk of session recordings is full.
+//! The disk for session recordings is full.
 
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -18,12 +18,12 @@ const LINES: [&str; 5] = [
 ];
 const EXEC: &str = "/api/v1/namespaces/a/pods/p/exec?command=sh&tty=true";
 
-/// Returns a message of 8 KiB, which fits in no page that a file has left.
+/// Returns a message of 8 KiB, too long for the free space in a file's last page.
 fn output() -> Vec<u8> {
     [&[0x82, 0x7e, 0x20, 0x01, 1], &[b'x'; 8192][..]].concat()
 }
 
-/// Sends output for everything that it gets.
+/// Sends output for everything that it receives.
 async fn upstream() -> FakeUpstream {
     FakeUpstream::start(Protocols::Http2, |mut request| async move {
         let response = http::Response::builder().status(101).header("connection", "Upgrade");

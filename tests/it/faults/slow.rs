@@ -1,4 +1,4 @@
-//! A disk that is slow looks like a pipe whose reader is: a write takes as long as it takes.
+//! A slow disk, simulated by a named pipe with a slow reader.
 
 use std::io::Read;
 use std::process::Command;
@@ -11,7 +11,7 @@ use crate::support::{TempDir, client};
 
 const REQUESTS: usize = 200;
 
-/// Sends requests to a proxy with a slow log, and returns how long they took.
+/// Sends requests to a proxy with a slow log. Returns how long they took.
 async fn slow(mode: &str) -> Duration {
     let upstream = upstream().await;
     let dir = TempDir::new();
@@ -50,7 +50,7 @@ async fn slow(mode: &str) -> Duration {
             client::whole(answer).await.unwrap();
         });
     }
-    // The log is slow, health is not, and slow is not broken.
+    // A slow log is healthy, and does not delay health checks.
     for path in ["/livez", "/readyz"] {
         let asked = Instant::now();
         assert_eq!(client::admin(proxy.admin, path).await.unwrap().0, 200);

@@ -17,7 +17,7 @@ type Sender = h2::client::SendRequest<Bytes>;
 async fn connect(addr: std::net::SocketAddr) -> (Sender, tokio::task::JoinHandle<bool>) {
     let tls = crate::support::client::tls(addr, Some("alice"), &[b"h2"]).await.unwrap();
     let (sender, connection) = h2::client::handshake(tls).await.unwrap();
-    // Whether it ended without an error.
+    // Returns whether the connection ended without an error.
     (sender, tokio::spawn(async move { connection.await.is_ok() }))
 }
 
@@ -25,7 +25,7 @@ fn get(target: &str) -> Request<()> {
     Request::get(format!("https://kubernetes{target}")).body(()).unwrap()
 }
 
-/// Sends requests until the connection accepts no more; returns how many had a response.
+/// Sends requests until the connection accepts no more. Returns the number of responses.
 async fn until_goaway(sender: Sender) -> usize {
     let (mut sender, mut count) = (sender, 0);
     loop {
@@ -39,7 +39,7 @@ async fn until_goaway(sender: Sender) -> usize {
         let Ok((response, _)) = sender.send_request(get(LIST), true) else { return count };
         match in_time("a response", response).await {
             Ok(response) => assert_eq!(response.status(), 200),
-            // Sent after the GOAWAY: it is certain that it was not processed.
+            // Sent after the GOAWAY, so it was certainly not processed.
             Err(error) => {
                 assert!(error.is_go_away(), "{error:?}");
                 return count;
@@ -50,7 +50,7 @@ async fn until_goaway(sender: Sender) -> usize {
 }
 
 #[tokio::test]
-async fn clients_are_told_to_reconnect_and_lose_nothing() {
+async fn clients_receive_goaway_and_lose_no_request() {
     let watches = Arc::new(Mutex::new(Vec::new()));
     let senders = Arc::clone(&watches);
     let upstream = FakeUpstream::start(Protocols::Http2, move |request| {
@@ -69,7 +69,7 @@ async fn clients_are_told_to_reconnect_and_lose_nothing() {
     let (mut sender, connection) = connect(proxy.addr).await;
     let (watch, _) = sender.send_request(get(&format!("{LIST}?watch=1")), true).unwrap();
     let mut watch = in_time("the watch", watch).await.unwrap().into_body();
-    // The chance that 2,000 requests pass without one is 10^-18.
+    // The probability that 2,000 requests cause no GOAWAY is 10^-18.
     let count = in_time("a GOAWAY", until_goaway(sender)).await;
     assert!(count < 2_000, "{count}");
     // The watch continues, and the connection closes gracefully after it.
@@ -79,7 +79,7 @@ async fn clients_are_told_to_reconnect_and_lose_nothing() {
     assert!(in_time("the connection's end", connection).await.unwrap());
     assert!(proxy.metric("kube_audit_proxy_goaways_total").await >= 1);
 
-    // HTTP/1.1 connections stay.
+    // HTTP/1.1 connections stay open.
     let mut http1 = Connection::open(proxy.addr, Some("alice")).await.unwrap();
     for _ in 0..300 {
         http1.send(&http1::request("GET", LIST, &[], b"")).await.unwrap();
@@ -105,7 +105,7 @@ async fn as_many_streams_are_allowed_as_configured() {
             response.as_mut().poll(context)
         });
         assert_eq!(in_time("a response", answered).await.unwrap().status(), 200);
-        // Known since the server's SETTINGS, which come before any response.
+        // Known from the server's SETTINGS, which precede any response.
         assert_eq!(connection.max_concurrent_send_streams(), expected, "{flag}");
     }
 }

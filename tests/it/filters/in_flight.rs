@@ -14,7 +14,7 @@ use crate::support::{in_time, wait_for};
 const CURRENT: &str = "kube_audit_proxy_max_in_flight_current{request_kind=\"readOnly\"}";
 const WAITING: &str = "kube_audit_proxy_max_in_flight_waiting{request_kind=\"readOnly\"}";
 
-/// Returns an API server that responds to a request only when the test lets it.
+/// Returns an API server that responds to a request only when the test permits it.
 async fn held() -> (FakeUpstream, Arc<Semaphore>) {
     let gate = Arc::new(Semaphore::new(0));
     let handler_gate = Arc::clone(&gate);
@@ -47,7 +47,7 @@ async fn wait_until(proxy: &Proxy, metric: &str, value: u64) {
 }
 
 #[tokio::test]
-async fn a_flood_of_one_user_does_not_keep_out_another() {
+async fn a_flood_of_one_user_does_not_block_another() {
     let (upstream, gate) = held().await;
     let proxy = Builder::new(upstream.addr).flag("--max-requests-inflight=2").start().await;
     let mut flood = [send(&proxy, "alice", LIST).await, send(&proxy, "alice", LIST).await];
@@ -59,7 +59,7 @@ async fn a_flood_of_one_user_does_not_keep_out_another() {
     // Members of system:masters are not limited.
     let mut admin = send(&proxy, "admin", LIST).await;
     wait_for("the admin's request", || (upstream.seen().len() == 3).then_some(())).await;
-    // Bob waits for his share, and gets the next slot although alice waits for it, too.
+    // Bob waits for his share, and gets the next slot although alice is waiting, too.
     let mut bob = send(&proxy, "bob", LIST).await;
     wait_until(&proxy, WAITING, 1).await;
     assert_eq!(status(&mut send(&proxy, "alice", LIST).await).await, 429);
@@ -78,7 +78,7 @@ async fn a_flood_of_one_user_does_not_keep_out_another() {
 }
 
 #[tokio::test]
-async fn a_slot_is_taken_until_the_response_has_ended() {
+async fn a_slot_is_held_until_the_response_ends() {
     let (sender, body) = streamed();
     let body = std::sync::Mutex::new(Some(body));
     let upstream = FakeUpstream::start(Protocols::Http2, move |_| {
@@ -95,7 +95,7 @@ async fn a_slot_is_taken_until_the_response_has_ended() {
     in_time("the end", first.body(&head, "GET")).await.unwrap();
     wait_until(&proxy, CURRENT, 0).await;
 
-    // A client that goes away frees its slot as well.
+    // A client that disconnects frees its slot, too.
     let gone = send(&proxy, "alice", LIST).await;
     drop(gone);
     wait_until(&proxy, CURRENT, 0).await;

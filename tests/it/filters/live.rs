@@ -1,7 +1,6 @@
-//! The recordings beside a real kube-apiserver, and the proxy in front of it.
+//! Compares the recordings with a real kube-apiserver, and with the proxy in front of it.
 //!
-//! Needs `KUBEBUILDER_ASSETS`, the folder with `etcd` and `kube-apiserver`; without it nothing is
-//! run.
+//! Needs `KUBEBUILDER_ASSETS`, the directory with `etcd` and `kube-apiserver`; skipped without it.
 
 use tokio::net::TcpListener;
 
@@ -30,7 +29,7 @@ async fn create(cluster: &Cluster, path: &str, object: &serde_json::Value) {
     assert_eq!(created.head.status, 201, "{}", String::from_utf8_lossy(&created.body));
 }
 
-/// Lets everyone do everything, and has requests that create ConfigMaps hang.
+/// Allows everyone everything, and makes requests that create ConfigMaps hang.
 async fn prepare(cluster: &Cluster) -> TcpListener {
     let group = "rbac.authorization.k8s.io";
     let user = |name: &str| serde_json::json!({"apiGroup": group, "kind": "User", "name": name});
@@ -41,7 +40,7 @@ async fn prepare(cluster: &Cluster) -> TcpListener {
         "subjects": [user("carol"), user("dave"), user("alice"), user("audit-proxy")],
     });
     create(cluster, BINDINGS, &binding).await;
-    // It accepts connections, and never responds.
+    // Accepts connections, and never responds.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let webhook = serde_json::json!({
         "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
@@ -60,7 +59,7 @@ async fn prepare(cluster: &Cluster) -> TcpListener {
     let json = ["Content-Type: application/json"];
     let probe = http1::request("POST", &format!("{LIST}?dryRun=All&timeout=500ms"), &json, body);
     for _ in 0..100 {
-        // Sometimes kube-apiserver breaks the connection off when a request times out.
+        // When a request times out, kube-apiserver sometimes closes the connection.
         let probed = http1::exchange(cluster.addr, Some("admin"), &probe).await;
         if probed.is_ok_and(|response| response.head.status != 504) {
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
@@ -71,7 +70,7 @@ async fn prepare(cluster: &Cluster) -> TcpListener {
     panic!("the webhook does not take effect");
 }
 
-/// Sends all recorded requests: those that are rejected while another one hangs.
+/// Sends all recorded requests; those for rejections are sent while another one hangs.
 async fn replay(addr: std::net::SocketAddr, log: &mut AuditLog) {
     let all = Recorded::all();
     for case in all.iter().filter(|case| !matches!(case.status, 429 | 504)) {
@@ -81,10 +80,10 @@ async fn replay(addr: std::net::SocketAddr, log: &mut AuditLog) {
     }
     let hanging = all.iter().find(|case| case.status == 504).unwrap();
     let rejected = async {
-        // The slot is taken as soon as its event is there.
+        // The slot is taken as soon as the event is logged.
         hanging.received(log).await;
         let cases: Vec<_> = all.iter().filter(|case| case.status == 429).collect();
-        // At once: the proxy has one of them wait for a second.
+        // Concurrently, because the proxy delays one of them by a second.
         let responses = cases.iter().map(|case| case.send(addr));
         let responses = futures_util::future::join_all(responses).await;
         for (case, response) in cases.iter().zip(&responses) {
@@ -93,7 +92,7 @@ async fn replay(addr: std::net::SocketAddr, log: &mut AuditLog) {
         }
     };
     let (response, ()) = tokio::join!(hanging.try_send(addr), rejected);
-    // When the handler of kube-apiserver notices the timeout first, it begins a response, and the
+    // If the handler of kube-apiserver notices the timeout first, it starts a response, and the
     // connection is closed.
     if let Ok(response) = response {
         hanging.check_response(&response);
@@ -115,7 +114,7 @@ async fn a_real_api_server_and_the_proxy_do_as_recorded() {
     let mut log = AuditLog::new(&cluster.log);
     replay(cluster.addr, &mut log).await;
 
-    // In front of it, a proxy with lower limits does the same by itself.
+    // A proxy with lower limits in front of it behaves the same.
     let builder = Builder::new(cluster.addr).policy(POLICY).flag(CORS).flag(HSTS);
     let builder = builder.flag("--max-requests-inflight=1").flag("--request-timeout=4s");
     let builder = builder.flag("--max-mutating-requests-inflight=1").front_proxies();

@@ -1,6 +1,6 @@
-//! What a kube-apiserver 1.36.2 responded and logged. It was started with `CORS` and `HSTS` of
-//! [`super`], `--enable-priority-and-fairness=false`, both limits of requests in flight at 1, and
-//! `--request-timeout=5s`; a validating webhook that did not respond held the requests up.
+//! Recorded responses and events of a kube-apiserver 1.36.2. It was started with `CORS` and `HSTS`
+//! of [`super`], `--enable-priority-and-fairness=false`, both limits of requests in flight at 1,
+//! and `--request-timeout=5s`. A validating webhook that did not respond delayed the requests.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -43,7 +43,7 @@ impl Recorded {
         serde_json::from_str(FILE).unwrap()
     }
 
-    /// Sends the request on a new connection, which may break.
+    /// Sends the request on a new connection, which may be closed.
     pub async fn try_send(&self, addr: SocketAddr) -> std::io::Result<Answer> {
         let mut headers = vec![format!("Audit-ID: {}", self.id)];
         headers.extend(self.user.iter().map(|token| format!("Authorization: Bearer {token}")));
@@ -66,12 +66,12 @@ impl Recorded {
         self.try_send(addr).await.unwrap()
     }
 
-    /// Waits until the request is in the log.
+    /// Waits until the event of the request is logged.
     pub async fn received(&self, log: &mut AuditLog) {
         log.wait(&self.id, 1).await;
     }
 
-    /// Compares a response with the recorded one; a successful one only by its headers.
+    /// Compares a response with the recorded one; of successful ones, only the headers.
     pub fn check_response(&self, response: &Answer) {
         let head = &response.head;
         assert_eq!(head.status, self.status, "{}: {head:?}", self.name);

@@ -31,7 +31,7 @@ async fn hang(_: Request<Incoming>, dropped: Dropped) -> Answered {
 }
 
 #[tokio::test]
-async fn the_query_shortens_the_timeout_and_the_api_server_is_told() {
+async fn the_query_shortens_the_timeout_and_is_forwarded() {
     for protocols in [Protocols::Http1, Protocols::Http2] {
         let (tell, mut told) = unbounded_channel();
         let handler = move |request| hang(request, Dropped(tell.clone()));
@@ -49,7 +49,7 @@ async fn the_query_shortens_the_timeout_and_the_api_server_is_told() {
         }
         let events = proxy.audit_log().wait("short", 2).await;
         assert_eq!((events[1].stage(), events[1].code()), ("ResponseComplete", 504));
-        // Nothing that it may have changed.
+        // A read cannot have changed anything.
         assert!(events[1].at("/annotations/kube-audit-proxy~1outcome-unknown").is_none());
         // The API server gets the timeout, too.
         assert_eq!(upstream.seen()[0].target, target);
@@ -73,7 +73,7 @@ async fn the_query_does_not_extend_the_timeout() {
 }
 
 #[tokio::test]
-async fn a_response_in_progress_is_broken_off() {
+async fn a_response_in_progress_is_aborted_at_the_deadline() {
     let kept = Arc::new(Mutex::new(Vec::new()));
     let senders = Arc::clone(&kept);
     let upstream = FakeUpstream::start(Protocols::Http2, move |_| {
@@ -119,7 +119,7 @@ async fn a_response_in_progress_is_broken_off() {
     assert_eq!(proxy.metric(timeouts).await, 2);
 }
 
-/// A client that reads nothing keeps neither its slot nor others waiting.
+/// A client that does not read loses its slot, and does not block others.
 #[tokio::test]
 async fn a_client_that_does_not_read_loses_its_slot_at_the_deadline() {
     let upstream = FakeUpstream::start(Protocols::Http2, |_| async {
@@ -137,7 +137,7 @@ async fn a_client_that_does_not_read_loses_its_slot_at_the_deadline() {
         assert!(start.elapsed() < crate::support::DEADLINE, "the slot is never free");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    // When it reads on, its response breaks off.
+    // When the client reads again, its response is aborted.
     assert!(in_time("the end", idle.exactly(64 << 20)).await.is_err());
 }
 
@@ -155,7 +155,7 @@ async fn long_running_requests_have_no_timeout() {
     let target = format!("{LIST}?watch=1&timeout=1ms");
     let response = client::h2_get(&mut sender, &target, &[]).await.unwrap();
     let frames = told.recv().await.unwrap();
-    // Another request, which began later, times out meanwhile.
+    // Another request, which started later, times out meanwhile.
     let other = client::h2_get(&mut sender, LIST, &[]).await.unwrap();
     let _frames_of_other = told.recv().await.unwrap();
     assert!(in_time("the reset", client::whole(other)).await.is_err());
@@ -187,7 +187,7 @@ async fn watches_end_in_order_if_the_proxy_limits_them() {
     let end = &log.wait("watch", 3).await[2];
     assert_eq!((end.stage(), end.code()), ("ResponseComplete", 200));
     assert!(end.at("/annotations/kube-audit-proxy~1response-incomplete").is_none());
-    // The time that a client has chosen is kept by the API server.
+    // The API server enforces the time that a client has chosen.
     assert_eq!(log.of("chosen").len(), 2);
     drop(chosen);
 }

@@ -1,11 +1,11 @@
-//! The attacks: raw requests.
+//! The attacks, as raw requests.
 
 /// The permitted outcome of an attack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The request arrives with the stamped identity and no other.
+    /// The request is forwarded with the identity that the proxy sets, and no other.
     Stamped,
-    /// The request never arrives, and the client gets a 4xx or a closed connection.
+    /// The request is not forwarded, and the client gets a 4xx or a closed connection.
     Refused,
 }
 
@@ -14,20 +14,20 @@ pub struct Attack {
     pub name: &'static str,
     /// The bytes; `{target}` and `{token}` are filled in.
     pub request: &'static str,
-    /// The one right outcome; `None` where both are safe.
+    /// The required outcome; `None` if both are safe.
     pub expect: Option<Outcome>,
-    /// Identity headers that arrive as well, being legitimate.
+    /// Identity headers that are legitimate, and therefore forwarded as well.
     pub adds: &'static [(&'static str, &'static str)],
-    /// Headers that must not arrive.
+    /// Headers that must not be forwarded.
     pub removed: &'static [&'static str],
-    /// A second request may hide in it.
+    /// Whether the request may contain a second, smuggled one.
     pub is_smuggling: bool,
-    /// The only mode for which it makes sense.
+    /// The only mode to which the attack applies.
     pub mode: Option<&'static str>,
 }
 
 impl Attack {
-    /// Returns whether it makes sense in a mode.
+    /// Returns whether the attack applies to a mode.
     pub fn applies_to(&self, identity: &str) -> bool {
         self.mode.is_none_or(|mode| mode == identity)
     }
@@ -124,7 +124,7 @@ pub const ATTACKS: &[Attack] = &[
     Attack::new("bare CR in a value", get!("X-Other: a\rX-Remote-User: root")).refused(),
     Attack::new("bare LF as line end", get!("X-Other: a\nX-Remote-User: root")),
     Attack::new("only bare LF", "GET {target} HTTP/1.1\nHost: k\nX-Remote-User: root\n{token}\n"),
-    // Names that would be taken away by the next hop.
+    // Names that the next hop would remove.
     Attack::new("Connection names the user", get!("Connection: X-Remote-User")).stamped(),
     Attack::new("Connection names groups", get!("Connection: close, X-Remote-Group")).stamped(),
     Attack::new(
@@ -171,7 +171,7 @@ pub const ATTACKS: &[Attack] = &[
         ),
     )
     .smuggling(),
-    // Credentials stay here.
+    // Credentials must not be forwarded.
     Attack::new("basic credentials", get!("Authorization: Basic cm9vdDpyb290"))
         .only("request-header"),
     Attack::new("a good token beside the certificate", get!("Authorization: Bearer carol-token"))
@@ -186,7 +186,7 @@ pub const ATTACKS: &[Attack] = &[
     )
     .stamped()
     .only("impersonate"),
-    // Impersonation that is none.
+    // Headers that only look like impersonation.
     Attack::new("unknown form", get!("Impersonate-Everything: 1")),
     Attack::new("underscores in Impersonate", get!("Impersonate_User: root")).refused(),
     Attack::new(
@@ -207,7 +207,7 @@ pub const ATTACKS: &[Attack] = &[
     )
     .with(&[("impersonate-user", "bob")])
     .only("request-header"),
-    // Where one request ends and the next begins.
+    // Ambiguous request boundaries.
     Attack::new(
         "length and chunks",
         post!(
@@ -279,7 +279,7 @@ pub const ATTACKS: &[Attack] = &[
     )
     .smuggling(),
     Attack::new("underscored length", post!(["Content-Length: 2", "Content_Length: 60"], "{}")),
-    // Which server is meant.
+    // Ambiguous target servers.
     Attack::new(
         "absolute form",
         "GET https://other/{target} HTTP/1.1\r\nHost: k\r\n{token}X-Remote-User: root\r\n\r\n",
@@ -304,7 +304,7 @@ pub const ATTACKS: &[Attack] = &[
     ),
 ];
 
-/// Attacks by HTTP/2, where names are lower case and nothing is folded.
+/// Attacks over HTTP/2, where names are in lower case and lines are not folded.
 pub const HTTP2_ATTACKS: &[(&str, &[(&str, &str)])] = &[
     ("user", &[("x-remote-user", "root")]),
     ("user twice", &[("x-remote-user", "root"), ("x-remote-user", "alice")]),

@@ -1,10 +1,10 @@
-//! CBOR with what decoders read differently.
+//! Generates CBOR that decoders interpret differently.
 
 use serde_json::Value;
 
 use super::generate::{Random, other};
 
-/// Writes a value; in most of them a few places are odd.
+/// Encodes a value; most results have a few unusual places.
 pub(super) fn write(random: &mut Random, value: &Value) -> Vec<u8> {
     let rate = *random.one(&[5, 15, 30, 1_000_000]);
     let mut out = Vec::new();
@@ -67,7 +67,7 @@ fn push(random: &mut Random, value: &Value, rate: usize, out: &mut Vec<u8>) {
         },
         Value::String(text) => match odd {
             1 => string(random, b"\xff\xfe", out),
-            // As kube-apiserver writes bytes.
+            // Like kube-apiserver encodes bytes.
             2 => {
                 out.push(0xd6);
                 head(2, 2, out);

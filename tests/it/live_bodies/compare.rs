@@ -1,10 +1,10 @@
-//! Compares two events of one request: finds differences that are not documented.
+//! Compares two events of one request, and returns differences that are not documented.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
 
-/// Returns whether kube-apiserver's defaulting sets the member where the client has none.
+/// Returns whether kube-apiserver's defaulting sets the member if the client omits it.
 fn is_defaulted(key: &str, value: &Value) -> bool {
     let is_default = |(key, value): (&String, &Value)| is_empty(value) || is_defaulted(key, value);
     match value {
@@ -13,15 +13,15 @@ fn is_defaulted(key: &str, value: &Value) -> bool {
     }
 }
 
-/// Returns whether a name is a member's in another case, as the generator writes it. Members of no
-/// type are kept, since the API server may be newer than the proxy, but not such ones: many readers
-/// ignore the case.
+/// Returns whether a name is a member's name in another case, as the generator writes it. Unknown
+/// members are kept, because the API server may be newer than the proxy, but not these, because
+/// many parsers ignore the case.
 fn is_variant(name: &str) -> bool {
     let is_upper = name.len() > 2 && name.chars().all(|c| c.is_ascii_uppercase());
     is_upper || name.contains(['\u{17f}', '\u{212a}'])
 }
 
-/// Returns what differs in `objectRef`, `requestObject` and the code.
+/// Returns the differences in `objectRef`, `requestObject` and the code.
 pub(super) fn events(kube: &Value, proxy: &Value) -> Vec<String> {
     let mut differences = Vec::new();
     for pointer in ["/responseStatus/code", "/responseStatus/reason", "/objectRef"] {
@@ -38,7 +38,7 @@ pub(super) fn events(kube: &Value, proxy: &Value) -> Vec<String> {
     differences
 }
 
-/// Returns a Secret with `stringData` in its `data`, as kube-apiserver converts it.
+/// Returns a Secret with `stringData` moved to `data`, like kube-apiserver converts it.
 fn with_string_data(object: &Value) -> Value {
     let mut object = object.clone();
     let Some(Value::Object(texts)) = object.get("stringData").cloned() else { return object };
@@ -98,16 +98,16 @@ fn objects(
         }
         (Value::Number(kube), Value::Number(proxy)) if kube.as_f64() == proxy.as_f64() => {}
         _ if theirs == ours || is_empty(theirs) && is_empty(ours) => {}
-        // An empty one is as good as none.
+        // An empty member is equivalent to a missing one.
         _ if (has_defaults || is_defaulted(path.rsplit('/').next().unwrap_or(""), theirs))
             && is_empty(ours) => {}
-        // Quantities are kept as they were sent.
+        // Quantities are recorded as they were sent.
         (Value::String(text), Value::Number(number)) if *text == number.to_string() => {}
         _ => differences.push(format!("{path}: {theirs}, here {ours}")),
     }
 }
 
-/// Returns the annotations of the proxy about the request, in one line.
+/// Returns the proxy's annotations about the request, in one line.
 pub(super) fn marks(event: &Value) -> String {
     let annotations = event["annotations"].as_object();
     let own = |(key, value): (&String, &Value)| {

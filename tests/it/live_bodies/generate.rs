@@ -21,7 +21,7 @@ impl fmt::Debug for Case {
     }
 }
 
-/// Xorshift: the same requests each time.
+/// Deterministic pseudo-random numbers (xorshift).
 pub(super) struct Random(u64);
 
 impl Random {
@@ -255,7 +255,7 @@ fn delete(random: &mut Random, kind: &Kind) -> Case {
     Case { method: "DELETE", uri, headers, body }
 }
 
-/// Another value for a member that is written twice.
+/// Returns another value for a member that occurs twice.
 pub(super) fn other(random: &mut Random, value: &Value) -> Value {
     match (random.below(6), value) {
         (0, _) => Value::Null,

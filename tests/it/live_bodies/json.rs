@@ -1,10 +1,10 @@
-//! JSON with what decoders read differently.
+//! Generates JSON that decoders interpret differently.
 
 use serde_json::Value;
 
 use super::generate::{Random, other};
 
-/// Writes a value; in most of them one or a few places are odd.
+/// Encodes a value; most results have one or a few unusual places.
 pub(super) fn write(random: &mut Random, value: &Value) -> Vec<u8> {
     let rate = *random.one(&[4, 10, 25, 1_000_000]);
     let mut out = Vec::new();

@@ -1,4 +1,4 @@
-//! Lines of an audit log, also such as Go accepts and other readers do not.
+//! Reads the lines of an audit log, including those that Go accepts and other parsers do not.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -8,14 +8,14 @@ use serde_json::Value;
 /// The last events of requests, by audit ID.
 pub(super) struct Ends {
     pub(super) events: HashMap<String, Value>,
-    /// Why a line that has a last event cannot be read, in a few words, and the line.
+    /// Why the line of a last event cannot be parsed, in a few words, and the line.
     pub(super) unreadable: BTreeMap<String, (String, String)>,
 }
 
 /// Reads a log.
 pub(super) fn ends(log: &Path) -> Ends {
     let mut ends = Ends { events: HashMap::new(), unreadable: BTreeMap::new() };
-    // kube-apiserver leaves bytes that are not UTF-8 in patches.
+    // kube-apiserver does not remove invalid UTF-8 in patches.
     let text = String::from_utf8_lossy(&std::fs::read(log).unwrap()).into_owned();
     for line in text.lines() {
         match serde_json::from_str(line).or_else(|_| serde_json::from_str(&readable(line))) {
@@ -43,8 +43,8 @@ fn insert(ends: &mut Ends, event: Value) {
     }
 }
 
-/// The line as the proxy writes such: U+FFFD for half a surrogate pair, and strings for numbers
-/// that `float64` does not have.
+/// Returns the line as the proxy would write it: U+FFFD for an unpaired surrogate, and strings for
+/// numbers beyond `float64`.
 fn readable(line: &str) -> String {
     let bytes = line.as_bytes();
     let (mut out, mut at) = (Vec::with_capacity(bytes.len()), 0);
@@ -71,7 +71,7 @@ fn readable(line: &str) -> String {
     String::from_utf8(out).unwrap()
 }
 
-/// Returns the end of an escape; a surrogate pair is one.
+/// Returns the end of an escape; a surrogate pair counts as one.
 fn escape_end(text: &[u8], at: usize) -> usize {
     let unit = |at| unit(text.get(at..at + 6)?);
     let length = match (unit(at), unit(at + 6)) {
@@ -97,7 +97,7 @@ fn number_end(text: &[u8], at: usize) -> usize {
 }
 
 #[test]
-fn odd_lines_become_readable() {
+fn unusual_lines_are_readable_in_reports() {
     for (line, expected) in [
         (r#"{"a":"\ud800x","b":1e999}"#, r#"{"a":"\ufffdx","b":"1e999"}"#),
         (r#"["\ud83d\ude00",-0,1e5,"1e999\\"]"#, r#"["\ud83d\ude00",-0,1e5,"1e999\\"]"#),

@@ -1,4 +1,4 @@
-//! Protobuf of the built-in kinds, with what decoders read differently.
+//! Generates protobuf of the built-in kinds that decoders interpret differently.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -6,12 +6,12 @@ use serde_json::Value;
 
 use super::generate::Random;
 
-/// A field: its key on the wire, and its value.
+/// A field: its key in the encoding, and its value.
 #[derive(Clone)]
 struct Field {
     key: u64,
     value: Wire,
-    /// Bytes more than needed in the length or number.
+    /// Number of superfluous bytes in the length or number.
     padding: usize,
 }
 
@@ -20,11 +20,11 @@ enum Wire {
     Number(u64),
     Bytes(Vec<u8>),
     Message(Vec<Field>),
-    /// A group, its end included.
+    /// A group, including its end.
     Group(Vec<Field>),
 }
 
-/// Writes an object in its envelope; `None` for kinds that are not described here.
+/// Encodes an object in its envelope; `None` for kinds that are not supported here.
 pub(super) fn write(random: &mut Random, kind: &str, object: &Value) -> Option<Vec<u8>> {
     let mut members = vec![message(1, metadata(&object["metadata"]))];
     match kind {

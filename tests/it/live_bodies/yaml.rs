@@ -1,10 +1,10 @@
-//! YAML with what decoders read differently.
+//! Generates YAML that decoders interpret differently.
 
 use serde_json::Value;
 
 use super::generate::{Random, other};
 
-/// Writes a value in block or flow style; in most of them a few places are odd.
+/// Encodes a value in block or flow style; most results have a few unusual places.
 pub(super) fn write(random: &mut Random, value: &Value) -> Vec<u8> {
     let mut writer = Writer { rate: *random.one(&[4, 10, 25, 1_000_000]), anchored: 0 };
     let mut text = String::new();
@@ -59,7 +59,7 @@ pub(super) fn write(random: &mut Random, value: &Value) -> Vec<u8> {
 
 struct Writer {
     rate: usize,
-    /// Anchors so far.
+    /// Number of anchors so far.
     anchored: usize,
 }
 
@@ -112,7 +112,7 @@ impl Writer {
         self.block(random, value, &deeper, out);
     }
 
-    /// A member that changes what follows or came before.
+    /// Adds a member that affects the following or previous ones.
     fn odd_member(
         &mut self,
         random: &mut Random,

@@ -1,4 +1,4 @@
-//! A generated log with something for every report.
+//! A generated log with events for every report.
 
 use serde_json::{Value as Json, json};
 
@@ -28,7 +28,8 @@ fn time(micros: usize) -> String {
     )
 }
 
-/// Lines of events, in the order in which they are written: a watch ends long after it began.
+/// Returns lines of events, in the order in which they are written: the last event of a watch comes
+/// long after its first.
 pub(super) fn lines(requests: usize) -> Vec<String> {
     let mut random = Random(7);
     let mut events: Vec<(usize, String)> = Vec::new();

@@ -1,4 +1,4 @@
-//! Events as serde_json reads them, and the fields of reports made from them.
+//! Events parsed by serde_json, and the fields of reports computed from them.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ pub(super) const WRITES: [&str; 5] = ["create", "update", "patch", "delete", "de
 #[derive(Debug, Clone)]
 pub(super) struct Event {
     pub(super) json: Json,
-    /// Bytes in the log, without white space at the end.
+    /// Length in bytes in the log, without trailing white space.
     pub(super) length: usize,
 }
 
@@ -58,8 +58,8 @@ pub(super) fn parse(line: &[u8], events: &mut Vec<Event>) {
     }
 }
 
-/// The last event of each request: of those of its stages that end it, each; or the one after which
-/// nothing came.
+/// Returns the last event of each request: each final event, or the last one if there is no final
+/// event.
 pub(super) fn last(events: &[Event]) -> Vec<&Event> {
     let mut requests: HashMap<(String, String), Vec<usize>> = HashMap::new();
     for (index, event) in events.iter().enumerate() {
@@ -161,7 +161,7 @@ pub(super) fn field(event: &Event, name: &str) -> Json {
     found.map(shortened).unwrap_or_default()
 }
 
-/// A report identifies long values by their digest.
+/// Shortens a long value like reports do, which identify it by its digest.
 fn shortened(value: Json) -> Json {
     let text = match value {
         Json::String(text) if text.len() > 1024 => text,

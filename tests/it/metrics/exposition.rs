@@ -16,7 +16,7 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// Returns its name, and its labels in alphabetical order.
+    /// Returns the name, and the labels in alphabetical order.
     pub fn series(&self) -> String {
         let labels: Vec<_> = self.labels.iter().map(|(k, v)| format!("{k}=\"{v}\"")).collect();
         match labels.as_slice() {
@@ -32,10 +32,10 @@ pub struct Family {
     pub name: String,
     /// The type in the Prometheus format, which has no `info`.
     pub kind: String,
-    /// The labels that all of its samples have, without `le`; in their order.
+    /// The labels that all its samples have, except `le`, in order.
     pub labels: Vec<String>,
     pub samples: Vec<Sample>,
-    /// The suffix of its samples' names after the family's name.
+    /// The suffix of the sample names after the family name.
     suffix: &'static str,
 }
 
@@ -161,7 +161,7 @@ fn is_name(name: &str, of_metric: bool) -> bool {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || of_metric && c == ':')
 }
 
-/// Checks what samples of this type may be, and that all have the same labels.
+/// Checks that the samples are valid for the type and have the same labels.
 fn check(family: &mut Family) -> Result<(), String> {
     let (name, exposed) = (&family.name, family.exposed_name());
     let first = family.samples.first().ok_or_else(|| format!("{name}: no samples"))?;

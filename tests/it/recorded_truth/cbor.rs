@@ -1,4 +1,4 @@
-//! CBOR, which kube-apiserver has behind an alpha gate, in responses and requests.
+//! CBOR in responses and requests, which kube-apiserver supports behind an alpha feature gate.
 
 use http::Response;
 use http_body_util::BodyExt;
@@ -13,10 +13,10 @@ use crate::support::upstream::{FakeUpstream, Protocols, full};
 const CONFIG_MAPS: &str = "/api/v1/namespaces/a/configmaps";
 const CBOR: &str = "application/cbor";
 
-/// A Status as kube-apiserver 1.36 writes it.
+/// A Status as encoded by kube-apiserver 1.36.
 const STATUS: &[u8] = b"\xd9\xd9\xf7\xa8DkindFStatusJapiVersionBv1Hmetadata\xa0FstatusGFailureGmessageX\x1bconfigmaps \"nope\" not foundFreasonHNotFoundGdetails\xa2DnameDnopeDkindJconfigmapsDcode\x19\x01\x94";
 
-/// A ConfigMap as kube-apiserver 1.36 writes it: text in byte strings, bytes below tag 22.
+/// A ConfigMap as encoded by kube-apiserver 1.36: text in byte strings, bytes below tag 22.
 const CREATED: &[u8] = b"\xd9\xd9\xf7\xa5Hmetadata\xa2DnameDrealInamespaceAaDdata\xa1AxAyJbinaryData\xa1Ab\xd6BhiDkindIConfigMapJapiVersionBv1";
 
 async fn answering(code: u16, media_type: &'static str, body: &'static [u8]) -> FakeUpstream {
@@ -68,7 +68,7 @@ async fn the_name_is_checked_against_the_response() {
     for policy in [METADATA, REQUEST_RESPONSE] {
         let event = event(&upstream, policy, ("POST", "application/json", decoy), &[]).await;
         assert_eq!(event.text("/objectRef/name"), "real");
-        let why = "the request was read as decoy, but real was created";
+        let why = "the proxy read decoy from the request, but real was created";
         assert_eq!(note(&event, "object-name"), why);
         if policy == REQUEST_RESPONSE {
             assert_eq!(event.text("/responseObject/binaryData/b"), "aGk=");
@@ -95,7 +95,7 @@ async fn a_request_is_recorded_as_json() {
     assert_eq!(event.at("/annotations"), None);
 }
 
-/// Without the gate kube-apiserver does not read it, and records nothing of it.
+/// Without the feature gate kube-apiserver does not decode it, and records no object.
 #[tokio::test]
 async fn a_request_that_is_not_supported_has_no_object() {
     const UNSUPPORTED: &[u8] = br#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf","reason":"UnsupportedMediaType","code":415}"#;

@@ -40,7 +40,7 @@ async fn unfinished_bodies_take_no_memory_from_others() {
     let upstream = accepting().await;
     let budget = "--audit-total-body-bytes=25165824";
     let proxy = Builder::new(upstream.addr).policy(REQUEST_RESPONSE).flag(budget).start().await;
-    // Fifty bodies of 3 MB, all but their last bytes.
+    // Fifty bodies of 3 MB without their last bytes.
     let mut unfinished = Vec::new();
     for number in 0..50 {
         let head = format!(
@@ -71,7 +71,7 @@ async fn unfinished_bodies_take_no_memory_from_others() {
 }
 
 #[tokio::test]
-async fn a_body_for_which_there_is_no_memory_is_said_to_be_cut() {
+async fn a_body_without_memory_is_annotated_as_truncated() {
     let upstream = accepting().await;
     let budget = "--audit-total-body-bytes=1000000";
     let proxy = Builder::new(upstream.addr).policy(REQUEST_RESPONSE).flag(budget).start().await;
@@ -85,7 +85,7 @@ async fn a_body_for_which_there_is_no_memory_is_said_to_be_cut() {
     assert!(note.contains("--audit-total-body-bytes"), "{note}");
 }
 
-/// YAML that takes long to convert.
+/// Returns YAML that takes long to convert.
 fn slow_yaml(lines: usize) -> Vec<u8> {
     let mut body = b"kind: ConfigMap\nmetadata: {name: slow}\ndata:\n".to_vec();
     for line in 0..lines {
@@ -96,7 +96,7 @@ fn slow_yaml(lines: usize) -> Vec<u8> {
     body
 }
 
-/// Sends one body as alice; how long the response takes.
+/// Sends one body as alice. Returns how long the response takes.
 async fn post_slow(addr: SocketAddr, id: &str, body: &[u8]) -> Duration {
     let headers = [YAML, &format!("Audit-ID: {id}")];
     let request = http1::request("POST", CONFIG_MAPS, &headers, body);
@@ -113,7 +113,7 @@ const COUNT: usize = 100;
 async fn a_hostile_client_holds_up_nobody_else() {
     let upstream = accepting().await;
     let proxy = Builder::new(upstream.addr).policy(REQUEST_RESPONSE).start().await;
-    // A body that takes long enough to convert, however fast this machine is.
+    // A body that takes long enough to convert, regardless of the speed of this machine.
     let (mut lines, mut alone) = (200, Duration::ZERO);
     let mut body = Vec::new();
     while alone < Duration::from_millis(500) && lines < 60_000 {
@@ -160,10 +160,10 @@ async fn a_hostile_client_holds_up_nobody_else() {
          without the hostile client p99 {quiet_p99:?}",
         body.len()
     );
-    // Four are under way all the time. Where a conversion holds up its worker thread, half of the
-    // others wait for one to four of them.
+    // Four conversions are always in progress. If a conversion blocked its worker thread, half of
+    // the other requests would wait for one to four of them.
     assert!(p90 < alone / 2, "{p90:?}, {alone:?}");
-    // A machine with other work to do delays a request now and then, in both runs.
+    // Other work on the machine delays some requests in both runs.
     assert!(p99 < alone.max(3 * quiet_p99), "{p99:?}, {alone:?}, {quiet_p99:?}");
     let mut log = proxy.audit_log();
     for number in 0..COUNT {
@@ -181,7 +181,7 @@ async fn a_hostile_client_holds_up_nobody_else() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_during_a_conversion_has_its_one_event() {
+async fn a_client_disconnecting_during_a_conversion_has_one_final_event() {
     let upstream = FakeUpstream::start(Protocols::Http2, |request| async move {
         let answered = request.uri().path().ends_with("/answered");
         request.into_body().collect().await?;
@@ -201,7 +201,7 @@ async fn a_client_that_goes_during_a_conversion_has_its_one_event() {
         connection.send(&request).await.unwrap();
         wait_for("the request", || (!upstream.take_seen().is_empty()).then_some(())).await;
         if id == "unanswered" {
-            // The proxy has sent it all, as the API server has received it.
+            // The proxy has sent everything, because the API server has received it.
             tokio::task::yield_now().await;
         }
         drop(connection);

@@ -1,4 +1,4 @@
-//! The name of a created object is that in the response.
+//! The name of a created object is taken from the response.
 
 use http::Response;
 
@@ -22,7 +22,7 @@ async fn answering(code: u16, media_type: &'static str, body: &'static [u8]) -> 
 }
 
 #[tokio::test]
-async fn the_name_that_was_created_is_recorded() {
+async fn a_generated_name_is_recorded() {
     const CREATED: &[u8] =
         br#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"real","namespace":"a"}}"#;
     const GENERATED: &[u8] = br#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"web-x7k2p","generateName":"web-","namespace":"a"}}"#;
@@ -32,13 +32,20 @@ async fn the_name_that_was_created_is_recorded() {
     let unreadable = r#"{"metadata": oops"#;
     for (code, answer, body, name, annotation, mismatches) in [
         (201, CREATED, r#"{"metadata":{"name":"real"}}"#, "real", "", 0),
-        (201, CREATED, named, "real", "the request was read as decoy, but real was created", 1),
+        (
+            201,
+            CREATED,
+            named,
+            "real",
+            "the proxy read decoy from the request, but real was created",
+            1,
+        ),
         (
             201,
             CREATED,
             "{}",
             "real",
-            "the request was read as having none, but real was created",
+            "the proxy read no name from the request, but real was created",
             1,
         ),
         (
@@ -76,7 +83,7 @@ async fn the_name_that_was_created_is_recorded() {
             assert_eq!(found, annotation, "{body} {code}");
             let counted = proxy.metric("kube_audit_proxy_object_name_mismatches_total").await;
             assert_eq!(counted, mismatches);
-            let logged = || proxy.process.stderr().contains("object of another name");
+            let logged = || proxy.process.stderr().contains("object with another name");
             if mismatches > 0 {
                 wait_for("a warning", || logged().then_some(())).await;
             } else {
@@ -100,7 +107,7 @@ async fn a_name_in_the_url_is_not_looked_for_elsewhere() {
 }
 
 #[tokio::test]
-async fn the_name_in_a_body_that_is_too_long_is_taken_from_the_response_or_unknown() {
+async fn the_name_for_a_body_that_is_too_long_comes_from_the_response_or_is_unknown() {
     const CREATED: &[u8] =
         br#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"real","namespace":"a"}}"#;
     const STATUS: &[u8] = br#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"configmaps \"real\" already exists","reason":"AlreadyExists","code":409}"#;
@@ -128,7 +135,7 @@ async fn the_name_in_a_body_that_is_too_long_is_taken_from_the_response_or_unkno
 
 /// The name is in the URL, but other members of `objectRef` are not.
 #[tokio::test]
-async fn an_update_that_is_too_long_is_said_to_lack_a_part_of_its_reference() {
+async fn an_update_that_is_too_long_is_annotated_as_having_an_incomplete_reference() {
     const UPDATED: &[u8] =
         br#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"c","uid":"u"}}"#;
     let filler = "x".repeat(5000);

@@ -1,4 +1,4 @@
-//! `--audit-ambiguous-bodies`
+//! `--audit-ambiguous-bodies`: ambiguous bodies are rejected, and bodies are buffered for that.
 
 use http_body_util::BodyExt;
 
@@ -35,7 +35,7 @@ async fn post(
 }
 
 #[tokio::test]
-async fn an_ambiguous_body_is_refused_before_anything_is_forwarded() {
+async fn an_ambiguous_body_is_rejected_before_anything_is_forwarded() {
     let upstream = echo().await;
     let proxy = Builder::new(upstream.addr).policy(REQUEST_RESPONSE).flag(REJECT).start().await;
     let mut log = proxy.audit_log();
@@ -104,7 +104,7 @@ async fn the_mode_decides_unless_the_flag_does() {
 }
 
 #[tokio::test]
-async fn secrets_do_not_show_in_a_refused_body() {
+async fn secrets_are_redacted_in_a_rejected_body() {
     let upstream = echo().await;
     let proxy = Builder::new(upstream.addr).policy(REQUEST_RESPONSE).flag(REJECT).start().await;
     let body = br#"{"data":{"p":"aHVudGVyMg==","p":"aHVudGVyMg=="}}"#;
@@ -116,7 +116,7 @@ async fn secrets_do_not_show_in_a_refused_body() {
 }
 
 #[tokio::test]
-async fn a_body_is_held_until_it_is_complete() {
+async fn a_body_is_buffered_until_it_is_complete() {
     let upstream = echo().await;
     let proxy = Builder::new(upstream.addr).flag(REJECT).start().await;
     let mut connection = Connection::open(proxy.addr, Some("admin")).await.unwrap();
@@ -128,7 +128,7 @@ async fn a_body_is_held_until_it_is_complete() {
     let interim = in_time("100 Continue", connection.head()).await.unwrap();
     assert_eq!(interim.status, 100);
     connection.send(b"{\"metadata\":{\"name\":").await.unwrap();
-    // Another request of the same client is not held up by it, and is seen by the API server first.
+    // Another request of the same client is not delayed, and reaches the API server first.
     post(&proxy, "other", CONFIG_MAPS, JSON, b"{}").await;
     assert_eq!(upstream.take_seen().len(), 1);
     connection.send(b"\"held\" }}").await.unwrap();
@@ -139,9 +139,9 @@ async fn a_body_is_held_until_it_is_complete() {
 }
 
 #[tokio::test]
-async fn what_is_not_recorded_is_not_held() {
+async fn bodies_that_are_not_recorded_are_not_buffered() {
     let upstream = FakeUpstream::start(Protocols::Http2, |request| async move {
-        // Answers before the body has ended.
+        // Responds before the end of the request body.
         let first = request.into_body().frame().await.unwrap()?.into_data().unwrap();
         json(200, first)
     })
@@ -160,7 +160,7 @@ async fn what_is_not_recorded_is_not_held() {
 }
 
 #[tokio::test]
-async fn a_body_longer_than_kube_apiserver_takes_is_refused() {
+async fn a_body_beyond_kube_apiservers_limit_is_rejected() {
     let upstream = echo().await;
     let proxy = Builder::new(upstream.addr).flag(REJECT).start().await;
     let body = format!("{{\"a\":\"{}\"}}", "x".repeat(3 << 20));
@@ -176,7 +176,7 @@ async fn a_body_longer_than_kube_apiserver_takes_is_refused() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_while_its_body_is_held_is_recorded() {
+async fn a_client_disconnecting_while_its_body_is_buffered_is_recorded() {
     let upstream = echo().await;
     let proxy = Builder::new(upstream.addr).flag(REJECT).start().await;
     let mut connection = Connection::open(proxy.addr, Some("admin")).await.unwrap();

@@ -1,4 +1,4 @@
-//! The protocols that carry a session, and what both ends of a session send in each.
+//! The protocols of sessions, and the bytes that client and server send with each.
 
 use flate2::{Compress, Compression, FlushCompress};
 use session_recording::channel::encode_message;
@@ -9,7 +9,7 @@ use session_recording::{Codec, Stream};
 const EXITED: &[u8] = br#"{"metadata":{},"status":"Failure","reason":"NonZeroExitCode","details":{"causes":[{"reason":"ExitCode","message":"7"}]}}"#;
 const MASK: Option<[u8; 4]> = Some([7, 1, 9, 3]);
 
-/// How a session is carried.
+/// The protocol of a session.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Carrier {
     WebSocket(&'static str, Codec),
@@ -44,7 +44,7 @@ impl Carrier {
         text.lines().map(|line| line.trim().to_owned()).collect()
     }
 
-    /// What the server sends: these streams, and then an exit code of 7.
+    /// Returns what the server sends: these streams, and then an exit code of 7.
     pub fn server(self, output: &[(Stream, &[u8])]) -> Vec<u8> {
         let mut out = Vec::new();
         let mut deflate = Compress::new(Compression::default(), false);
@@ -79,7 +79,7 @@ impl Carrier {
         out
     }
 
-    /// What the client sends: its terminal's size, and something typed.
+    /// Returns what the client sends: its terminal's size, and some input.
     pub fn client(self, typed: &[u8]) -> Vec<u8> {
         let (mut out, size) = (Vec::new(), br#"{"Width":132,"Height":43}"#);
         match self {

@@ -1,4 +1,5 @@
-//! An API server that says who may do what, and keeps what it was asked.
+//! A fake API server that authorizes with a list of permissions, and stores the reviews that it
+//! received.
 
 use std::sync::{Arc, Mutex};
 
@@ -12,7 +13,7 @@ use super::upstream::{self, Answered, FakeUpstream, Protocols, Seen};
 const REVIEWS: &str = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
 const VERSION: &str = "/version";
 
-/// One SubjectAccessReview that was asked for.
+/// A SubjectAccessReview.
 #[derive(Clone, Debug)]
 pub struct Question {
     /// `VERB RESOURCE[.GROUP][/SUBRESOURCE] [NAMESPACE]/[NAME]`, or `VERB PATH`.
@@ -64,8 +65,8 @@ pub struct AccessServer {
 }
 
 impl AccessServer {
-    /// Of this version (`1.36`), where `rights` are all there are: user and [`Question::about`], or
-    /// the beginning of that and `...`. All other requests are answered with `{}`.
+    /// Starts a server of this version (`1.36`) with these `rights`: user, and [`Question::about`]
+    /// or a prefix of it followed by `...`. All other requests get the response `{}`.
     pub async fn start(
         version: &'static str,
         rights: &'static [(&'static str, &'static str)],
@@ -79,13 +80,13 @@ impl AccessServer {
         Self { upstream, questions }
     }
 
-    /// What was asked since this was called last.
+    /// Returns the reviews since the last call.
     pub fn take_questions(&self) -> Vec<Question> {
         std::mem::take(&mut *self.questions.lock().unwrap())
     }
 
-    /// Returns the same, in order of the alphabet, with the responses; order of arrival has no
-    /// meaning where several are asked at once.
+    /// Returns the reviews with their results, in alphabetical order, because the order of
+    /// concurrent reviews is not deterministic.
     pub fn take_asked(&self) -> Vec<String> {
         let questions = self.take_questions();
         let answered =
@@ -95,7 +96,7 @@ impl AccessServer {
         asked
     }
 
-    /// Returns the requests of clients that have arrived.
+    /// Returns the forwarded requests of clients.
     pub fn take_forwarded(&self) -> Vec<Seen> {
         let mut seen = self.upstream.take_seen();
         seen.retain(|seen| ![REVIEWS, VERSION].contains(&seen.target.as_str()));

@@ -1,4 +1,4 @@
-//! Reading the audit log while it grows.
+//! Reads the audit log while it is written.
 
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -10,9 +10,9 @@ use super::wait_for;
 /// One line of the log.
 #[derive(Clone, Debug)]
 pub struct Event {
-    /// As it stands in the file, without the line break.
+    /// The line in the file, without the line break.
     pub line: String,
-    /// What it says.
+    /// The parsed event.
     pub value: Value,
 }
 
@@ -28,17 +28,17 @@ impl Event {
         self.value.pointer(pointer)
     }
 
-    /// Returns a member of the event by JSON pointer; empty where it is missing or no string.
+    /// Returns a string member of the event by JSON pointer; empty if it is missing.
     pub fn text(&self, pointer: &str) -> &str {
         self.value.pointer(pointer).and_then(Value::as_str).unwrap_or("")
     }
 
-    /// `RequestReceived`, `ResponseStarted`, `ResponseComplete` or `Panic`.
+    /// Returns `RequestReceived`, `ResponseStarted`, `ResponseComplete` or `Panic`.
     pub fn stage(&self) -> &str {
         self.text("/stage")
     }
 
-    /// `Metadata`, `Request` or `RequestResponse`.
+    /// Returns `Metadata`, `Request` or `RequestResponse`.
     pub fn level(&self) -> &str {
         self.text("/level")
     }
@@ -48,18 +48,18 @@ impl Event {
         self.text("/auditID")
     }
 
-    /// `responseStatus.code`, 0 where there is none.
+    /// Returns `responseStatus.code`; 0 if it is missing.
     pub fn code(&self) -> u64 {
         self.value.pointer("/responseStatus/code").and_then(Value::as_u64).unwrap_or(0)
     }
 
-    /// Returns whether the request's record ends with this event.
+    /// Returns whether this is the last event of its request.
     pub fn is_end(&self) -> bool {
         matches!(self.stage(), "ResponseComplete" | "Panic")
     }
 }
 
-/// A log file; reads on where it stopped, and only whole lines.
+/// Reads a log file incrementally, only complete lines.
 pub struct AuditLog {
     path: PathBuf,
     offset: u64,
@@ -68,12 +68,12 @@ pub struct AuditLog {
 }
 
 impl AuditLog {
-    /// Of a file that need not exist yet.
+    /// Creates a reader for a file that need not exist yet.
     pub fn new(path: &Path) -> Self {
         Self { path: path.to_owned(), offset: 0, partial: Vec::new(), events: Vec::new() }
     }
 
-    /// Every event so far.
+    /// Returns all events so far.
     pub fn events(&mut self) -> &[Event] {
         for line in self.new_lines() {
             self.events.push(Event::parse(&line));
@@ -86,7 +86,7 @@ impl AuditLog {
         self.events().iter().filter(|event| event.audit_id() == audit_id).cloned().collect()
     }
 
-    /// Waits until a request has `count` events, and gives them.
+    /// Waits until a request has `count` events, and returns them.
     pub async fn wait(&mut self, audit_id: &str, count: usize) -> Vec<Event> {
         wait_for(&format!("{count} events of {audit_id}"), || {
             Some(self.of(audit_id)).filter(|events| events.len() >= count)
@@ -94,7 +94,7 @@ impl AuditLog {
         .await
     }
 
-    /// Waits until a request's record has ended, and gives its events.
+    /// Waits for the last event of a request, and returns its events.
     pub async fn wait_end(&mut self, audit_id: &str) -> Vec<Event> {
         wait_for(&format!("the end of the record of {audit_id}"), || {
             Some(self.of(audit_id)).filter(|events| events.iter().any(Event::is_end))
@@ -116,7 +116,7 @@ impl AuditLog {
     }
 }
 
-/// Every line of a finished log.
+/// Returns all lines of a completed log.
 pub fn lines(path: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     text.lines().map(str::to_owned).collect()

@@ -24,7 +24,7 @@ use tokio_rustls::client::TlsStream;
 use super::corpus;
 use super::pki::Identity;
 
-/// Connects by TLS as `localhost`, with a client certificate of the corpus or without.
+/// Connects with TLS as `localhost`, with a client certificate of the corpus or without one.
 pub async fn tls(
     addr: SocketAddr,
     certificate: Option<&str>,
@@ -36,12 +36,12 @@ pub async fn tls(
     connector.connect(ServerName::try_from("localhost").unwrap(), stream).await
 }
 
-/// Connects by TLS as `localhost` for HTTP/1.1, with certificates that were made.
+/// Connects with TLS as `localhost` for HTTP/1.1, with generated certificates.
 pub async fn tls_as(addr: SocketAddr, identity: &Identity) -> Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(addr).await?;
     let mut config = new_config(None, vec![b"http/1.1".to_vec()]);
     let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&identity.key()).unwrap();
-    // Not by way of the builder, which reads the certificate, and does not know version 1.
+    // Not with the builder, which parses the certificate and does not support version 1.
     let certified = rustls::sign::CertifiedKey::new(identity.chain.clone(), key);
     config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(certified));
     let connector = TlsConnector::from(Arc::new(config));
@@ -58,7 +58,7 @@ pub async fn shown_by(addr: SocketAddr) -> rustls::pki_types::CertificateDer<'st
     tls.get_ref().1.peer_certificates().unwrap()[0].clone()
 }
 
-/// Sends these bytes, then connects by TLS as `localhost` for HTTP/1.1.
+/// Sends these bytes, then connects with TLS as `localhost` for HTTP/1.1.
 pub async fn tls_after(addr: SocketAddr, header: &[u8]) -> Result<TlsStream<TcpStream>> {
     let mut stream = TcpStream::connect(addr).await?;
     stream.set_nodelay(true)?;
@@ -66,13 +66,13 @@ pub async fn tls_after(addr: SocketAddr, header: &[u8]) -> Result<TlsStream<TcpS
     tls_over(stream).await
 }
 
-/// Begins TLS as `localhost` and alice for HTTP/1.1 on a connection that is there already.
+/// Performs a TLS handshake as `localhost` and alice for HTTP/1.1 on an existing connection.
 pub async fn tls_over(stream: TcpStream) -> Result<TlsStream<TcpStream>> {
     let connector = TlsConnector::from(config(Some("alice"), &[b"http/1.1"]));
     connector.connect(ServerName::try_from("localhost").unwrap(), stream).await
 }
 
-/// Trusts every server, and asks for no proof.
+/// Trusts every server, without verification.
 #[derive(Debug)]
 struct AnyServer;
 
@@ -112,7 +112,7 @@ impl rustls::client::danger::ServerCertVerifier for AnyServer {
     }
 }
 
-/// Connects by TLS for HTTP/1.1 from another of this machine's own addresses.
+/// Connects with TLS for HTTP/1.1 from another address of this machine.
 pub async fn tls_from(from: IpAddr, addr: SocketAddr) -> Result<TlsStream<TcpStream>> {
     let socket = TcpSocket::new_v4()?;
     socket.bind((from, 0).into())?;
@@ -122,7 +122,7 @@ pub async fn tls_from(from: IpAddr, addr: SocketAddr) -> Result<TlsStream<TcpStr
     connector.connect(ServerName::try_from("localhost").unwrap(), stream).await
 }
 
-/// Returns an HTTP/2 connection; it lives until every handle is dropped.
+/// Returns an HTTP/2 connection, which is open until every handle is dropped.
 pub async fn http2<B>(addr: SocketAddr, certificate: Option<&str>) -> Result<SendRequest<B>>
 where
     B: Body + Unpin + Send + 'static,
@@ -142,7 +142,7 @@ where
     Ok(sender)
 }
 
-/// Returns a GET over HTTP/2; the response's head, with its body still to come.
+/// Sends a GET over HTTP/2. Returns the head of the response; its body follows.
 pub async fn h2_get<B>(
     sender: &mut SendRequest<B>,
     target: &str,
@@ -166,10 +166,11 @@ pub async fn whole(response: Response<Incoming>) -> hyper::Result<Bytes> {
     Ok(response.into_body().collect().await?.to_bytes())
 }
 
-/// The body of requests that have none, or a short one.
+/// The body of requests without a body or with a short one.
 pub type Short = Full<Bytes>;
 
-/// Returns the settings of a client; kept, so that sessions are resumed as a real client does.
+/// Returns the settings of a client. They are cached, so that sessions are resumed like by a real
+/// client.
 fn config(certificate: Option<&str>, protocols: &[&[u8]]) -> Arc<ClientConfig> {
     type Known = Mutex<HashMap<(Option<String>, Vec<Vec<u8>>), Arc<ClientConfig>>>;
     static KNOWN: OnceLock<Known> = OnceLock::new();
@@ -199,7 +200,7 @@ fn new_config(certificate: Option<&str>, protocols: Vec<Vec<u8>>) -> ClientConfi
     config
 }
 
-/// Returns a plain-HTTP GET of the admin port; the body.
+/// Sends a GET to the admin port over plain HTTP. Returns the body.
 pub async fn admin(addr: SocketAddr, path: &str) -> Result<(u16, String)> {
     let stream = TcpStream::connect(addr).await?;
     let (mut sender, connection) =

@@ -1,4 +1,4 @@
-//! A real etcd and kube-apiserver, where `KUBEBUILDER_ASSETS` says that they are.
+//! A real etcd and kube-apiserver from the directory `KUBEBUILDER_ASSETS`.
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use super::{TempDir, corpus, http1};
 
-/// Where the reason is if it does not start.
+/// Time limit for the start; the logs contain the reason if it fails.
 const STARTING: Duration = Duration::from_secs(120);
 
 /// An API server that writes an audit log; killed when dropped.
 pub struct Cluster {
-    /// Where it listens.
+    /// The address on which it listens.
     pub addr: SocketAddr,
     /// Its audit log.
     pub log: PathBuf,
@@ -22,7 +22,7 @@ pub struct Cluster {
     _dir: TempDir,
 }
 
-/// A process that ends when this is dropped.
+/// A process that is killed when this is dropped.
 struct Running(Child);
 
 impl Drop for Running {
@@ -33,19 +33,19 @@ impl Drop for Running {
 }
 
 impl Cluster {
-    /// Returns the folder with `etcd` and `kube-apiserver`, as `setup-envtest use -p path` prints
-    /// it.
+    /// Returns the directory with `etcd` and `kube-apiserver`, as printed by `setup-envtest use -p
+    /// path`.
     pub fn assets() -> Option<PathBuf> {
         std::env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from)
     }
 
     /// Starts both with the certificates of the corpus, and waits until they are ready. No
-    /// controllers run: nothing happens but what the test does.
+    /// controllers run, so only the test causes requests.
     pub async fn start(assets: &Path, policy: &Path) -> Cluster {
         Cluster::start_with(assets, policy, &[]).await
     }
 
-    /// As [`Cluster::start`], with more flags for the API server.
+    /// Like [`Cluster::start`], with additional flags for the API server.
     pub async fn start_with(assets: &Path, policy: &Path, flags: &[&str]) -> Cluster {
         let dir = TempDir::new();
         let [client, peer, secure] = free_ports();
@@ -113,7 +113,7 @@ impl Cluster {
         }
     }
 
-    /// Ends the API server: from then on its audit log is complete.
+    /// Stops the API server, after which its audit log is complete.
     pub async fn stop(&mut self) {
         let id = self.api.0.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
@@ -124,7 +124,7 @@ impl Cluster {
     }
 }
 
-/// Starts a program whose output goes to a file of its name.
+/// Starts a program. Its output goes to a file with its name.
 fn run(program: &Path, dir: &TempDir, arguments: &[String]) -> Running {
     let name = program.file_name().unwrap().to_str().unwrap();
     let output = File::create(dir.path(&format!("{name}.out"))).unwrap();

@@ -1,5 +1,5 @@
-//! Comparing the proxy's events with those that kube-apiserver recorded: as text, member by member,
-//! and with every difference that is forgiven counted by its kind.
+//! Compares the proxy's events with those that kube-apiserver recorded, as text and member by
+//! member, and counts the tolerated differences by kind.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -8,31 +8,31 @@ use serde::de::{MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// What came of a comparison.
+/// The result of a comparison.
 #[derive(Default)]
 pub struct Report {
-    /// Pairs of lines that were compared.
+    /// Number of compared pairs of lines.
     pub compared: usize,
-    /// Those that were the same text after masking the times and what only the API server knows.
+    /// Number of pairs that were equal after masking times and data that only the API server has.
     pub equal: usize,
-    /// Differences that are expected, by kind.
+    /// Tolerated differences, by kind.
     pub forgiven: BTreeMap<String, usize>,
     /// Differences that are bugs, by kind, each with an explanation.
     pub failures: Vec<(String, String)>,
 }
 
 impl Report {
-    /// Counts one forgiven difference.
+    /// Counts one tolerated difference.
     pub fn forgive(&mut self, kind: &str) {
         *self.forgiven.entry(kind.to_owned()).or_default() += 1;
     }
 
-    /// Notes a bug.
+    /// Adds a bug.
     pub fn fail(&mut self, kind: &str, explanation: String) {
         self.failures.push((kind.to_owned(), explanation));
     }
 
-    /// Prints the table, keeps it in a file of the target folder, and panics on failures.
+    /// Prints the table, stores it in the target directory, and panics if there are failures.
     pub fn finish(&self, title: &str) {
         let table = self.table(title);
         println!("{table}");
@@ -61,12 +61,12 @@ impl Report {
     }
 }
 
-/// An event as its top-level members in order, values as they stand in the text.
+/// The top-level members of an event in order, with the text of their values.
 #[derive(Clone)]
 pub struct Members(Vec<(String, String)>);
 
 impl Members {
-    /// Splits a line; `None` where it is no JSON object without white space.
+    /// Splits a line; `None` if it is not a JSON object without white space.
     pub fn parse(line: &str) -> Option<Self> {
         let mut reader = serde_json::Deserializer::from_str(line);
         let members = serde::Deserializer::deserialize_map(&mut reader, Split).ok()?;
@@ -74,12 +74,12 @@ impl Members {
         Some(Self(members)).filter(|members| members.text() == line)
     }
 
-    /// Returns a member's text.
+    /// Returns the text of a member.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// Puts another text in a member's place, or drops it.
+    /// Replaces the text of a member, or removes the member.
     pub fn set(&mut self, name: &str, value: Option<String>) {
         match value {
             None => self.0.retain(|(key, _)| key != name),
@@ -118,7 +118,7 @@ impl<'de> Visitor<'de> for Split {
     }
 }
 
-/// Annotations that only the API server can know (the corpus's README).
+/// Returns the annotation if only the API server can know it (see the corpus' README).
 fn is_known_only_upstream(annotation: &str) -> Option<&'static str> {
     const PREFIXES: [&str; 4] = [
         "authorization.k8s.io/",
@@ -130,22 +130,22 @@ fn is_known_only_upstream(annotation: &str) -> Option<&'static str> {
     PREFIXES.into_iter().chain([ISSUED]).find(|prefix| annotation.starts_with(prefix))
 }
 
-/// What is known of a request whose events are compared.
+/// Information about the request of a compared event.
 #[derive(Default)]
 pub struct Sent<'a> {
-    /// All that the client sent: what stands in it kube-apiserver did not learn elsewhere.
+    /// Everything that the client sent: kube-apiserver has not got it from elsewhere.
     pub request: &'a [u8],
     /// Its body.
     pub body: &'a [u8],
-    /// The request named no audit ID, so the two differ.
+    /// Whether the request had no audit ID, so that the two events have different ones.
     pub own_id: bool,
-    /// The response's body was not recorded, so the proxy saw another.
+    /// Whether the response body was not recorded, so that the proxy received another one.
     pub answer_unknown: bool,
     /// The response is YAML.
     pub answer_in_yaml: bool,
-    /// The policy leaves `managedFields` out.
+    /// Whether the policy omits `managedFields`.
     pub managed_fields_omitted: bool,
-    /// The proxy authorized the impersonation, so the event has the mode that allowed it.
+    /// Whether the proxy authorized the impersonation, so that the event contains the mode.
     pub judged_by_proxy: bool,
 }
 
@@ -178,7 +178,8 @@ pub fn event(report: &mut Report, what: &str, sent: &Sent<'_>, pair: (&str, &str
     }
 }
 
-/// RFC 3339, UTC, six digits; and the two times of a first stage are one.
+/// Checks that times are RFC 3339 in UTC with six digits, and that both times of a first stage are
+/// equal.
 fn check_times(report: &mut Report, what: &str, written: &Members) {
     let received = written.get("requestReceivedTimestamp").unwrap_or("");
     let stage = written.get("stageTimestamp").unwrap_or("");
@@ -195,7 +196,7 @@ fn check_times(report: &mut Report, what: &str, written: &Members) {
     }
 }
 
-/// Annotation of a request whose body does not mean the same to every decoder.
+/// Annotation of a request whose body decoders interpret differently.
 const AMBIGUOUS: &str = "kube-audit-proxy/request-ambiguous";
 
 fn forgive_annotations(report: &mut Report, recorded: &mut Members, written: &mut Members) {
@@ -215,7 +216,7 @@ fn forgive_annotations(report: &mut Report, recorded: &mut Members, written: &mu
     let ours = parse(written.get("annotations"));
     let Some(text) = recorded.get("annotations") else { return };
     let mut pairs = object_members(text);
-    // If several bindings allow a request, an evaluation names any of them.
+    // If several bindings allow a request, an authorizer names any of them.
     let theirs = parse(Some(text));
     let by_binding = |annotations: &BTreeMap<String, String>| {
         let reason = annotations.get("authorization.k8s.io/reason");
@@ -243,8 +244,8 @@ fn forgive_annotations(report: &mut Report, recorded: &mut Members, written: &mu
     recorded.set("annotations", Some(rest.text()).filter(|_| !rest.0.is_empty()));
 }
 
-/// A request's object is what the client sent, where kube-apiserver has defaulted and converted it;
-/// and the way an impersonation was authorised is not to be seen.
+/// Tolerates that a request object is what the client sent, while kube-apiserver has defaulted and
+/// converted it, and that the mode of an impersonation is not visible.
 fn forgive_bodies(
     report: &mut Report,
     exchange: &Sent<'_>,
@@ -284,8 +285,8 @@ fn forgive_bodies(
     }
 }
 
-/// Returns whether our object has each field that the client sent, with its value: it is the
-/// client's own JSON or YAML, or a part of what kube-apiserver made of a body in protobuf.
+/// Returns whether the proxy's object has each field that the client sent, with its value: it is
+/// the client's JSON or YAML, or a part of kube-apiserver's object for a protobuf body.
 fn is_all_that_was_sent(exchange: &Sent<'_>, theirs: &str, ours: &str) -> bool {
     let parse = |text: &[u8]| serde_json::from_slice::<Value>(text).ok();
     let (Some(theirs), Some(ours)) = (parse(theirs.as_bytes()), parse(ours.as_bytes())) else {
@@ -306,7 +307,7 @@ fn is_all_that_was_sent(exchange: &Sent<'_>, theirs: &str, ours: &str) -> bool {
     }
 }
 
-/// Returns the value without members that Go's `omitempty` may leave out.
+/// Returns the value without members that Go's `omitempty` may omit.
 fn without_zeros(value: Value) -> Value {
     match value {
         Value::Object(members) => {

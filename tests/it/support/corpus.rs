@@ -1,4 +1,4 @@
-//! The recorded truth in `tests/corpus`: what a real kube-apiserver answered and logged.
+//! The recordings in `tests/corpus`: responses and events of a real kube-apiserver.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ pub fn pki(name: &str) -> PathBuf {
     path("pki").join(name)
 }
 
-/// One request, what kube-apiserver answered, and the lines it logged.
+/// A request, kube-apiserver's response, and the lines that it logged.
 #[derive(Clone, Deserialize)]
 pub struct Exchange {
     pub name: String,
@@ -31,7 +31,7 @@ pub struct Exchange {
     pub policy: String,
 }
 
-/// A recorded answer.
+/// A recorded response.
 #[derive(Clone, Deserialize)]
 pub struct Recorded {
     pub status: u16,
@@ -39,7 +39,7 @@ pub struct Recorded {
     pub body: Option<String>,
 }
 
-/// A request and the decision that kube-apiserver took on it.
+/// A request and kube-apiserver's decision about it.
 #[derive(Deserialize)]
 pub struct Verdict {
     pub policy: String,
@@ -52,7 +52,7 @@ pub struct Verdict {
     pub events: Vec<StageAtLevel>,
 }
 
-/// One logged stage.
+/// A logged stage.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 pub struct StageAtLevel {
     pub level: String,
@@ -64,8 +64,8 @@ pub fn exchanges(file: &str) -> Vec<Exchange> {
     lines(&path("exchanges").join(file))
 }
 
-/// Returns all of `decisions.jsonl`. It lacks the headers in which front proxies name the user;
-/// they are those of the exchange of the same name.
+/// Returns all of `decisions.jsonl`. It lacks the headers of front proxies, which are taken from
+/// the exchange with the same name.
 pub fn verdicts() -> Vec<Verdict> {
     let mut verdicts: Vec<Verdict> = lines(&path("decisions.jsonl"));
     let exchanges = exchanges("all-metadata.jsonl");
@@ -80,18 +80,18 @@ pub fn verdicts() -> Vec<Verdict> {
     verdicts
 }
 
-/// Bytes that a corpus file holds as base64.
+/// Decodes base64 of a corpus file.
 pub fn decode(base64: &str) -> Vec<u8> {
     base64::engine::general_purpose::STANDARD.decode(base64).unwrap()
 }
 
-/// Returns the client certificate that goes with a `user` of the corpus: none for tokens and the
-/// anonymous.
+/// Returns the client certificate for a `user` of the corpus; none for token users and anonymous.
 pub fn certificate(user: Option<&str>) -> Option<&str> {
     user.filter(|user| !user.starts_with("token:") && *user != "sa-token")
 }
 
-/// Requests for which kube-apiserver writes no line, or loses the last one; the proxy must not.
+/// Returns whether kube-apiserver writes no line for this request or loses the last one; the proxy
+/// must not.
 pub fn is_lost_upstream(name: &str) -> bool {
     matches!(
         name,
@@ -104,7 +104,7 @@ pub fn is_lost_upstream(name: &str) -> bool {
     )
 }
 
-/// The request on the wire: `headers` verbatim and in order.
+/// Returns the bytes of the request, with `headers` verbatim and in order.
 pub fn wire(method: &str, uri: &str, headers: &[(String, String)], body: &[u8]) -> Vec<u8> {
     let mut bytes = format!("{method} {uri} HTTP/1.1\r\n").into_bytes();
     for (name, value) in headers {
@@ -115,8 +115,8 @@ pub fn wire(method: &str, uri: &str, headers: &[(String, String)], body: &[u8]) 
     bytes
 }
 
-/// Header lines with the recorded ServiceAccount token renewed: the same claims, signed by the same
-/// key, but valid still. Other lines stay as they are.
+/// Renews the recorded ServiceAccount token in header lines: the same claims, signed with the same
+/// key, but still valid. Other lines are unchanged.
 pub fn with_valid_token(user: Option<&str>, headers: &[(String, String)]) -> Vec<(String, String)> {
     let mut headers = headers.to_vec();
     if user != Some("sa-token") {

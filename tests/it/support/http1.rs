@@ -1,4 +1,4 @@
-//! An HTTP/1.1 client that sends exactly the bytes it is given and reads answers frame by frame.
+//! An HTTP/1.1 client that sends exactly the given bytes and reads responses frame by frame.
 
 use std::io::{Error, ErrorKind, Result};
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::client;
 
-/// One connection, with what has been read of it but not used.
+/// A connection, with bytes that were read but not used yet.
 pub struct Connection {
     stream: TlsStream<TcpStream>,
     buffer: Vec<u8>,
@@ -20,27 +20,27 @@ pub struct Connection {
 pub struct Head {
     /// The status code.
     pub status: u16,
-    /// Names as they came, values trimmed, in order.
+    /// Names as received, values trimmed, in order.
     pub headers: Vec<(String, String)>,
 }
 
-/// A whole response.
+/// A complete response.
 #[derive(Debug, Clone)]
 pub struct Answer {
-    /// Its head.
+    /// The head.
     pub head: Head,
-    /// Its body without transfer coding.
+    /// The body without transfer coding.
     pub body: Vec<u8>,
 }
 
 impl Head {
-    /// Every value of a header.
+    /// Returns all values of a header.
     pub fn all(&self, name: &str) -> Vec<&str> {
         let same = |header: &&(String, String)| header.0.eq_ignore_ascii_case(name);
         self.headers.iter().filter(same).map(|(_, value)| value.as_str()).collect()
     }
 
-    /// Returns the first value of a header, empty where there is none.
+    /// Returns the first value of a header; empty if there is none.
     pub fn get(&self, name: &str) -> &str {
         self.all(name).first().copied().unwrap_or("")
     }
@@ -59,28 +59,28 @@ impl Answer {
 }
 
 impl Connection {
-    /// Connects by TLS, offering only HTTP/1.1; `certificate` names one of the corpus.
+    /// Connects with TLS and offers only HTTP/1.1; `certificate` names one of the corpus.
     pub async fn open(addr: SocketAddr, certificate: Option<&str>) -> Result<Self> {
         Ok(Self::over(client::tls(addr, certificate, &[b"http/1.1"]).await?))
     }
 
-    /// Over a connection that is there already.
+    /// Uses an existing connection.
     pub fn over(stream: TlsStream<TcpStream>) -> Self {
         Self { stream, buffer: Vec::new() }
     }
 
-    /// Connects by TLS without a word about protocols, as the oldest clients do.
+    /// Connects with TLS without ALPN, like very old clients.
     pub async fn open_without_alpn(addr: SocketAddr, certificate: Option<&str>) -> Result<Self> {
         Ok(Self::over(client::tls(addr, certificate, &[]).await?))
     }
 
-    /// Puts bytes on the wire.
+    /// Sends bytes.
     pub async fn send(&mut self, bytes: &[u8]) -> Result<()> {
         self.stream.write_all(bytes).await?;
         self.stream.flush().await
     }
 
-    /// Returns the next head, informational ones too.
+    /// Returns the next head, including informational ones.
     pub async fn head(&mut self) -> Result<Head> {
         let end = loop {
             if let Some(at) = find(&self.buffer, b"\r\n\r\n") {
@@ -92,7 +92,7 @@ impl Connection {
         parse_head(&String::from_utf8_lossy(&head))
     }
 
-    /// Returns the next answer, informational ones left out.
+    /// Returns the next response, without informational ones.
     pub async fn answer(&mut self, method: &str) -> Result<Answer> {
         loop {
             let head = self.head().await?;
@@ -135,7 +135,7 @@ impl Connection {
         Ok(Some(chunk))
     }
 
-    /// So many bytes.
+    /// Returns exactly `length` bytes.
     pub async fn exactly(&mut self, length: usize) -> Result<Vec<u8>> {
         while self.buffer.len() < length {
             self.fill().await?;
@@ -144,7 +144,7 @@ impl Connection {
         Ok(std::mem::replace(&mut self.buffer, rest))
     }
 
-    /// Returns all until the other side closes.
+    /// Returns all bytes until the peer closes the connection.
     pub async fn read_to_end(&mut self) -> Result<Vec<u8>> {
         loop {
             match self.fill().await {
@@ -157,7 +157,7 @@ impl Connection {
         }
     }
 
-    /// Returns the bare stream, after an upgrade, and what had been read of it already.
+    /// Returns the stream after an upgrade, and the bytes that were already read from it.
     pub fn into_stream(self) -> (TlsStream<TcpStream>, Vec<u8>) {
         (self.stream, self.buffer)
     }
@@ -180,7 +180,7 @@ impl Connection {
     }
 }
 
-/// One request on a connection of its own, and its response.
+/// Sends one request on a new connection. Returns its response.
 pub async fn exchange(
     addr: SocketAddr,
     certificate: Option<&str>,
@@ -192,7 +192,7 @@ pub async fn exchange(
     connection.answer(&String::from_utf8_lossy(method)).await
 }
 
-/// Returns a GET on a connection of its own; `headers` are whole lines.
+/// Sends a GET on a new connection; `headers` are whole lines.
 pub async fn get(
     addr: SocketAddr,
     certificate: Option<&str>,
@@ -232,7 +232,7 @@ fn malformed(what: &str) -> Error {
     Error::new(ErrorKind::InvalidData, format!("malformed answer: {what:?}"))
 }
 
-/// Where `needle` begins.
+/// Returns the position of `needle`.
 pub fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     haystack.windows(needle.len()).position(|window| window == needle)
 }

@@ -1,4 +1,4 @@
-//! Tokens signed by keys of the tests.
+//! Tokens signed with keys of the tests.
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
@@ -52,7 +52,7 @@ impl Signer {
         }
     }
 
-    /// Returns a compact token.
+    /// Returns a token in compact form.
     pub fn token(&self, header: &Value, claims: &Value) -> String {
         let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let text = format!("{}.{}", part(header), part(claims));

@@ -1,5 +1,5 @@
-//! What the behaviour tests share: the real binary as a process, a fake API server behind it, and
-//! clients that put exactly the bytes on the wire that a test writes.
+//! Shared code of the tests: the real binary as a process, a fake API server, and clients that send
+//! exactly the bytes that a test specifies.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,6 +11,7 @@ pub mod client;
 pub mod cluster;
 pub mod compare;
 pub mod corpus;
+pub mod delivery;
 pub mod http1;
 pub mod jwt;
 pub mod pki;
@@ -19,14 +20,13 @@ pub mod seaweed;
 pub mod tally;
 pub mod upstream;
 
-/// How long anything may take before a test gives up; generous, because a busy machine is not a
-/// bug.
+/// Time limit for everything in tests; generous, because a busy machine is not a bug.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Asks `probe` again and again until it has a response.
+/// Calls `probe` repeatedly until it returns a value.
 ///
 /// # Panics
-/// When `DEADLINE` passes without one; `what` says what was awaited.
+/// Panics after `DEADLINE`; `what` describes what was awaited.
 pub async fn wait_for<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
@@ -38,10 +38,10 @@ pub async fn wait_for<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T 
     }
 }
 
-/// Lets `future` take no longer than `DEADLINE`.
+/// Awaits `future` for at most `DEADLINE`.
 ///
 /// # Panics
-/// When it does.
+/// Panics after `DEADLINE`.
 pub async fn in_time<F: Future>(what: &str, future: F) -> F::Output {
     match tokio::time::timeout(DEADLINE, future).await {
         Ok(output) => output,
@@ -49,17 +49,18 @@ pub async fn in_time<F: Future>(what: &str, future: F) -> F::Output {
     }
 }
 
-/// A folder for one test; removed at its end, kept where the test failed.
+/// A temporary directory for one test; kept if the test fails.
 pub struct TempDir(PathBuf);
 
 impl TempDir {
-    /// Makes a new, empty folder.
+    /// Creates a new, empty directory.
     pub fn new() -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         loop {
             let name = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
             let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-            // A folder that a failed test left can have the same name: process ids come again.
+            // A directory that a failed test has left can have the same name, because process ids
+            // are reused.
             match std::fs::create_dir(&path) {
                 Ok(()) => return Self(path),
                 Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::AlreadyExists),
@@ -67,12 +68,12 @@ impl TempDir {
         }
     }
 
-    /// Returns the folder, or a file in it.
+    /// Returns the path of the directory or of a file in it.
     pub fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 
-    /// Writes a file in the folder and gives its path.
+    /// Writes a file in the directory and returns its path.
     pub fn write(&self, name: &str, content: &str) -> PathBuf {
         let path = self.path(name);
         std::fs::write(&path, content).unwrap();

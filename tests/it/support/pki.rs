@@ -1,4 +1,4 @@
-//! Certificates that the corpus does not have: made as a test needs them.
+//! Generated certificates of kinds that the corpus does not have.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use rcgen::{
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::SingleCertAndKey;
 
-/// An authority.
+/// A certificate authority.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     der: CertificateDer<'static>,
@@ -18,7 +18,7 @@ pub struct Authority {
     pub pem: String,
 }
 
-/// What a client shows, its own certificate first, and the key to that.
+/// A certificate chain, the end entity first, and its key.
 pub struct Identity {
     /// The certificates.
     pub chain: Vec<CertificateDer<'static>>,
@@ -37,7 +37,7 @@ impl Identity {
         format!("-----BEGIN PRIVATE KEY-----\n{base64}\n-----END PRIVATE KEY-----\n")
     }
 
-    /// With these certificates of intermediate authorities.
+    /// Appends these intermediate certificates to the chain.
     pub fn with(mut self, authorities: &[&Authority]) -> Identity {
         self.chain.extend(authorities.iter().map(|authority| authority.der.clone()));
         self
@@ -56,7 +56,7 @@ impl Authority {
         Authority::new(None, name)
     }
 
-    /// One below this.
+    /// Returns an intermediate CA below this one.
     pub fn below(&self, name: &str) -> Authority {
         Authority::new(Some(self), name)
     }
@@ -89,7 +89,7 @@ impl Authority {
         Authority { issuer: Issuer::new(params, key), der, pem }
     }
 
-    /// Returns a client's certificate without a name; `change` gives it one, and whatever else.
+    /// Returns a client certificate without a name; `change` can set one, and other properties.
     pub fn client(&self, change: impl FnOnce(&mut CertificateParams)) -> Identity {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
@@ -100,17 +100,17 @@ impl Authority {
         Identity { chain: vec![certificate.der().clone()], key: key.serialize_der() }
     }
 
-    /// A list of what this authority has revoked.
+    /// Returns a revocation list of this CA.
     pub fn revocation_list(&self, serials: &[u64]) -> String {
         let next_update = rcgen::date_time_ymd(2090, 1, 1);
         test_support::revocation_list(&self.issuer, serials, next_update)
     }
 }
 
-/// What a server shows, and a server's settings with it.
+/// Returns the TLS settings of a server with this certificate.
 pub fn server_config(identity: &Identity) -> rustls::ServerConfig {
     let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&identity.key()).unwrap();
-    // Not by way of the builder, which refuses what webpki does not read.
+    // Not with the builder, which rejects certificates that webpki cannot parse.
     let certified = rustls::sign::CertifiedKey::new(identity.chain.clone(), key);
     let resolver = Arc::new(SingleCertAndKey::from(certified));
     let mut config =
@@ -125,7 +125,7 @@ pub fn pem(certificate: &CertificateDer<'_>) -> String {
     format!("-----BEGIN CERTIFICATE-----\n{base64}\n-----END CERTIFICATE-----\n")
 }
 
-/// What `openssl req -x509` makes: signed by itself, CA:TRUE, without key usage.
+/// Returns a certificate like that of `openssl req -x509`: self-signed, CA:TRUE, without key usage.
 pub fn openssl_req_x509(name: &str, hosts: &[&str]) -> Identity {
     let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
     let mut params = CertificateParams::new(hosts).unwrap();

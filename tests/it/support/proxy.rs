@@ -1,4 +1,4 @@
-//! The real binary as a process of its own.
+//! Runs the real binary as a process.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -10,21 +10,21 @@ use std::time::{Duration, Instant};
 use super::audit_log::AuditLog;
 use super::{DEADLINE, TempDir, corpus, wait_for};
 
-/// The program under test, unless `KAP_BINARY` names another for a measurement.
+/// The program under test; `KAP_BINARY` selects another one for measurements.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_kube-audit-proxy");
 
 /// A policy that records everything at level Metadata.
 pub const METADATA: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- level: Metadata\n";
 
-/// Flags for a proxy, before it is started.
+/// The flags of a proxy that is not started yet.
 pub struct Builder {
     dir: TempDir,
     upstream: SocketAddr,
     identity: &'static str,
     policy: PathBuf,
-    /// Whether `sinks` of a file say where events go.
+    /// Whether `sinks` in a file configure the backends.
     has_sinks: bool,
-    /// Whether a kubeconfig says where the API server is.
+    /// Whether a kubeconfig configures the API server.
     has_kubeconfig: bool,
     port: u16,
     flags: Vec<String>,
@@ -32,7 +32,8 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// A proxy in front of `upstream`: request-header mode, level Metadata, JSON lines.
+    /// Creates a builder for a proxy in front of `upstream`: request-header mode, level Metadata,
+    /// JSON lines.
     pub fn new(upstream: SocketAddr) -> Self {
         let dir = TempDir::new();
         let policy = dir.write("policy.yaml", METADATA);
@@ -53,31 +54,31 @@ impl Builder {
         }
     }
 
-    /// With `--upstream-identity`.
+    /// Sets `--upstream-identity`.
     pub fn identity(mut self, identity: &'static str) -> Self {
         self.identity = identity;
         self
     }
 
-    /// Listening on this port, which other processes may listen on, too.
+    /// Listens on this port, and allows other processes to do so, too.
     pub fn shared_port(mut self, port: u16) -> Self {
         self.port = port;
         self.flag("--permit-port-sharing")
     }
 
-    /// With this policy file.
+    /// Uses this policy file.
     pub fn policy_file(mut self, path: PathBuf) -> Self {
         self.policy = path;
         self
     }
 
-    /// With this policy.
+    /// Uses this policy.
     pub fn policy(self, text: &str) -> Self {
         self.dir.write("policy.yaml", text);
         self
     }
 
-    /// Believing front proxies, as the API server of the corpus did.
+    /// Trusts front proxies, like the API server of the corpus.
     pub fn front_proxies(self) -> Self {
         let ca = corpus::pki("front-proxy-ca.crt").display().to_string();
         self.flag(&format!("--requestheader-client-ca-file={ca}"))
@@ -85,7 +86,7 @@ impl Builder {
             .flag("--requestheader-uid-headers=X-Remote-Uid")
     }
 
-    /// With these `sinks` instead of a policy and a log; `DIR` in them is the proxy's folder.
+    /// Uses these `sinks` instead of a policy and a log; `DIR` in them is the proxy's directory.
     pub fn sinks(mut self, sinks: &str) -> Self {
         let sinks = sinks.replace("DIR", &self.dir.path("").display().to_string());
         let config = self.dir.write("config.yaml", &format!("sinks:\n{sinks}"));
@@ -93,44 +94,44 @@ impl Builder {
         self.flag(&format!("--config={}", config.display()))
     }
 
-    /// With this `--kubeconfig` instead of flags for the API server.
+    /// Uses this `--kubeconfig` instead of flags for the API server.
     pub fn kubeconfig(mut self, text: &str) -> Self {
         let path = self.dir.write("kubeconfig", text);
         self.has_kubeconfig = true;
         self.flag(&format!("--kubeconfig={}", path.display()))
     }
 
-    /// Without any flag for the API server.
+    /// Omits all flags for the API server.
     pub fn no_upstream(mut self) -> Self {
         self.has_kubeconfig = true;
         self
     }
 
-    /// With a variable in its environment.
+    /// Sets an environment variable.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// Believing the ServiceAccount tokens of the corpus.
+    /// Trusts the ServiceAccount tokens of the corpus.
     pub fn service_accounts(self) -> Self {
         let keys = corpus::pki("sa.pub").display().to_string();
         self.flag(&format!("--service-account-key-file={keys}"))
             .flag("--service-account-issuer=https://kubernetes.default.svc")
     }
 
-    /// With one more flag.
+    /// Adds a flag.
     pub fn flag(mut self, flag: &str) -> Self {
         self.flags.push(flag.to_owned());
         self
     }
 
-    /// Returns the folder of this proxy, for files that its flags name.
+    /// Returns the directory of this proxy, for files that its flags name.
     pub fn dir(&self) -> &TempDir {
         &self.dir
     }
 
-    /// Starts it without waiting for anything.
+    /// Starts the process without waiting.
     pub fn spawn(&self) -> Process {
         Process::start_in(&self.arguments(), &self.environment)
     }
@@ -170,10 +171,10 @@ impl Builder {
         all
     }
 
-    /// Starts it and waits until it serves.
+    /// Starts the process and waits until it serves.
     ///
     /// # Panics
-    /// When it ends, or does not say `serving addr=` and `admin addr=` in time.
+    /// Panics if the process ends, or does not log `serving addr=` and `admin addr=` in time.
     pub async fn start(self) -> Proxy {
         let mut process = Process::start_in(&self.arguments(), &self.environment);
         let addr = process.address("serving addr=").await;
@@ -182,7 +183,7 @@ impl Builder {
         Proxy { process, addr, admin, log, policy: self.policy, dir: self.dir }
     }
 
-    /// Runs it to its end, for flags and files that it must refuse.
+    /// Runs the process to its end, for invalid flags and files.
     pub async fn run_to_end(self) -> (Option<i32>, String) {
         let mut process = Process::start_in(&self.arguments(), &self.environment);
         let status = process.wait().await;
@@ -190,12 +191,12 @@ impl Builder {
     }
 }
 
-/// A proxy that serves; killed when dropped.
+/// A running proxy; killed when dropped.
 pub struct Proxy {
     pub process: Process,
-    /// Where clients connect.
+    /// The address for clients.
     pub addr: SocketAddr,
-    /// Where `/metrics` and `/readyz` are.
+    /// The address of `/metrics` and `/readyz`.
     pub admin: SocketAddr,
     /// The audit log.
     pub log: PathBuf,
@@ -210,10 +211,10 @@ impl Proxy {
         AuditLog::new(&self.log)
     }
 
-    /// Returns the value of a series in `/metrics`, named with its labels.
+    /// Returns the value of a series in `/metrics`; `name` includes its labels.
     ///
     /// # Panics
-    /// When there is none of that name.
+    /// Panics if there is no series with that name.
     pub async fn metric(&self, name: &str) -> u64 {
         let (_, text) = super::client::admin(self.admin, "/metrics").await.unwrap();
         let line = text.lines().find(|line| line.split(' ').next() == Some(name));
@@ -221,7 +222,7 @@ impl Proxy {
         line.rsplit(' ').next().unwrap().parse().unwrap()
     }
 
-    /// Ends it by SIGTERM and waits until it is gone: from then on its log is complete.
+    /// Stops the process with SIGTERM and waits for its end, after which its log is complete.
     pub async fn stop(&mut self) -> ExitStatus {
         self.process.signal("TERM");
         self.process.wait().await
@@ -241,7 +242,7 @@ impl Process {
         Self::start_in(arguments, &[])
     }
 
-    /// Starts it with these variables in its environment, too.
+    /// Like [`Process::start`], with additional environment variables.
     pub fn start_in(arguments: &[String], environment: &[(String, String)]) -> Self {
         let binary = std::env::var("KAP_BINARY").unwrap_or_else(|_| BINARY.to_owned());
         let mut child = Command::new(binary)
@@ -263,13 +264,13 @@ impl Process {
         self.child.id()
     }
 
-    /// What it has logged so far.
+    /// Returns what the process has logged so far.
     pub fn stderr(&self) -> String {
         self.stderr.lock().unwrap().clone()
     }
 
-    /// Waits until it has logged `text`, and returns all that it has logged. A response can be here
-    /// before the log line that was written earlier: the pipe is read by another thread.
+    /// Waits until the process has logged `text`, and returns everything that it has logged. A
+    /// response can be received before an earlier log line, because another thread reads the pipe.
     pub async fn logs(&self, text: &str) -> String {
         let start = Instant::now();
         loop {
@@ -282,7 +283,7 @@ impl Process {
         }
     }
 
-    /// What it has printed so far.
+    /// Returns what the process has printed so far.
     pub fn stdout(&self) -> String {
         self.stdout.lock().unwrap().clone()
     }
@@ -294,17 +295,17 @@ impl Process {
         assert!(status.success(), "kill -{name} failed");
     }
 
-    /// Returns whether it has ended, and how.
+    /// Returns the exit status if the process has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
     }
 
-    /// Waits for its end.
+    /// Waits for the end of the process.
     pub async fn wait(&mut self) -> ExitStatus {
         let start = Instant::now();
         loop {
             if let Some(status) = self.ended() {
-                // The pipes are read by threads of their own, which hold the texts until their end.
+                // Separate threads read the pipes, and hold the texts until the end.
                 while Arc::strong_count(&self.stderr) + Arc::strong_count(&self.stdout) > 2 {
                     assert!(start.elapsed() < DEADLINE * 2, "what it said does not end");
                     tokio::time::sleep(Duration::from_millis(1)).await;
@@ -357,7 +358,7 @@ impl Drop for Process {
     }
 }
 
-/// Collects a pipe's lines without the escape sequences of colours.
+/// Collects the lines of a pipe without color escape sequences.
 fn collect(pipe: impl std::io::Read + Send + 'static) -> Arc<Mutex<String>> {
     let text = Arc::new(Mutex::new(String::new()));
     let writer = Arc::clone(&text);

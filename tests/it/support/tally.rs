@@ -1,4 +1,4 @@
-//! What a test of a fault has counted, as one line of its output.
+//! The counts of a fault test, printed as one line.
 
 use std::fmt;
 
@@ -7,17 +7,16 @@ use std::fmt;
 pub struct Tally {
     /// Requests that were sent.
     pub requests: usize,
-    /// Events in the log, or at the receiver.
+    /// Events in the log, or at the webhook endpoint.
     pub events: usize,
-    /// Requests that were answered with 500 because they could not be recorded, or whose answer
-    /// broke off for that.
+    /// Requests that got a 500, or whose response was aborted, because they could not be recorded.
     pub refused: usize,
-    /// Events that were lost, by the proxy's own metric.
+    /// Lost events, according to the proxy's own metric.
     pub lost: usize,
 }
 
 impl Tally {
-    /// Prints it; all such lines are aligned.
+    /// Prints the counts, aligned with other lines of this kind.
     pub fn print(&self, what: &str) {
         println!("{what:<52} {self}");
     }

@@ -1,4 +1,5 @@
-//! A fake API server: TLS with the corpus's certificate, HTTP/1.1 or HTTP/2, one handler for all.
+//! A fake API server: TLS with the certificate of the corpus, HTTP/1.1 or HTTP/2, and one handler
+//! for all requests.
 
 use std::io::Result as IoResult;
 use std::net::SocketAddr;
@@ -25,14 +26,14 @@ use tokio_rustls::TlsAcceptor;
 
 use super::corpus;
 
-/// Any error of a body or a handler; a handler's error breaks the connection or the stream.
+/// An error of a body or a handler. A handler's error closes the connection or resets the stream.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// The body of a response.
 pub type AnswerBody = BoxBody<Bytes, BoxError>;
-/// What a handler gives.
+/// The result of a handler.
 pub type Answered = Result<Response<AnswerBody>, BoxError>;
 
-/// What the fake offers by ALPN.
+/// The protocols that the fake offers with ALPN.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Protocols {
     /// Only `http/1.1`.
@@ -41,32 +42,32 @@ pub enum Protocols {
     Http2,
 }
 
-/// The head of a request that arrived.
+/// The head of a received request.
 #[derive(Clone, Debug)]
 pub struct Seen {
     /// The method.
     pub method: String,
     /// The request target, as it came.
     pub target: String,
-    /// The protocol.
+    /// The request target, as received.
     pub version: Version,
     /// Lower-case names and values in order of arrival.
     pub headers: Vec<(String, String)>,
-    /// The common name of the client certificate, empty where there was none.
+    /// The client certificate; `None` if there was none.
     pub certificate: Option<Vec<u8>>,
 }
 
 impl Seen {
-    /// Every value of a header.
+    /// Returns all values of a header.
     pub fn all(&self, name: &str) -> Vec<&str> {
         let same = |header: &&(String, String)| header.0.eq_ignore_ascii_case(name);
         self.headers.iter().filter(same).map(|(_, value)| value.as_str()).collect()
     }
 }
 
-/// A running fake; all its connections end when it is dropped or stopped.
+/// A running fake; all its connections are closed when it is dropped or stopped.
 pub struct FakeUpstream {
-    /// Where it listens.
+    /// The address on which it listens.
     pub addr: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
     raw: Arc<Mutex<Vec<Raw>>>,
@@ -76,11 +77,11 @@ pub struct FakeUpstream {
 /// The first bytes of one HTTP/1.1 connection.
 type Raw = Arc<Mutex<Vec<u8>>>;
 
-/// Larger connections are recorded only in part.
+/// Maximum number of recorded bytes of a connection.
 const RAW_LIMIT: usize = 1 << 20;
 
 impl FakeUpstream {
-    /// Listens on a free port and answers by `handler`.
+    /// Listens on a free port and responds with `handler`.
     pub async fn start<F, A>(protocols: Protocols, handler: F) -> Self
     where
         F: Fn(Request<Incoming>) -> A + Send + Sync + 'static,
@@ -128,7 +129,7 @@ impl FakeUpstream {
         self.seen.lock().unwrap().clone()
     }
 
-    /// Forgets the heads so far and gives them.
+    /// Returns the heads of all requests since the last call.
     pub fn take_seen(&self) -> Vec<Seen> {
         std::mem::take(&mut *self.seen.lock().unwrap())
     }
@@ -138,7 +139,7 @@ impl FakeUpstream {
         self.raw.lock().unwrap().iter().map(|bytes| bytes.lock().unwrap().clone()).collect()
     }
 
-    /// Ends it and breaks its connections.
+    /// Stops the server and closes its connections.
     pub async fn stop(self) {
         self.accepting.abort();
         while !self.accepting.is_finished() {
@@ -232,12 +233,12 @@ pub fn full(bytes: impl Into<Bytes>) -> AnswerBody {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed()
 }
 
-/// No body.
+/// Returns an empty body.
 pub fn empty() -> AnswerBody {
     Empty::new().map_err(|never| match never {}).boxed()
 }
 
-/// Returns a body that is sent frame by frame as they come, and ends when the sender is dropped.
+/// Returns a body that is sent frame by frame, and ends when the sender is dropped.
 pub fn streamed() -> (mpsc::Sender<Result<Frame<Bytes>, BoxError>>, AnswerBody) {
     let (sender, receiver) = mpsc::channel::<Result<Frame<Bytes>, BoxError>>(1);
     let frames = futures_util::stream::unfold(receiver, |mut receiver| async move {
@@ -246,7 +247,7 @@ pub fn streamed() -> (mpsc::Sender<Result<Frame<Bytes>, BoxError>>, AnswerBody) 
     (sender, StreamBody::new(Boxed(Box::pin(frames))).boxed())
 }
 
-/// `BoxBody` wants `Sync`, which the stream of `unfold` has not by itself.
+/// Makes the stream of `unfold` `Sync`, which `BoxBody` requires.
 struct Boxed(
     Pin<Box<dyn futures_util::Stream<Item = Result<Frame<Bytes>, BoxError>> + Send + Sync>>,
 );
@@ -265,7 +266,7 @@ pub fn json(status: u16, body: impl Into<Bytes>) -> Answered {
     Ok(response.body(full(body))?)
 }
 
-/// Remembers what is read of a connection.
+/// Records the bytes that are read from a connection.
 struct Recording<S> {
     stream: S,
     bytes: Raw,

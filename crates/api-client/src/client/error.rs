@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use pki::describe_tls_error;
 
-use crate::exec::NoCredential;
+use crate::exec::CredentialError;
 
 /// A request that got no usable response. Cheap to clone; never shows a token or a header.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -78,7 +78,7 @@ pub enum RequestErrorKind {
     },
     /// The proxy has no valid credential, so the request was not sent.
     #[error(transparent)]
-    Credential(#[from] NoCredential),
+    Credential(#[from] CredentialError),
 }
 
 impl RequestError {

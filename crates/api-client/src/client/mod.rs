@@ -23,7 +23,6 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use tokio::runtime::Handle;
-use tokio::time::MissedTickBehavior;
 use tower_service::Service;
 
 pub(crate) use self::balanced::{MemberClient, ProbeError};
@@ -33,14 +32,13 @@ use self::http_pool::HttpPool;
 use crate::config::ClientConfig;
 use crate::endpoint_set::EndpointSet;
 use crate::error::ConfigError;
+use crate::files::FollowedFiles;
 use crate::risks;
 use crate::target::Target;
 
 /// The largest response that [`ApiClient::request`] accepts, in bytes.
 pub const MAX_RESPONSE: usize = 1 << 20;
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-/// Interval of checks for changed token and certificate files.
-const TICK: Duration = Duration::from_secs(1);
 
 /// A client of one server. Cheap to clone.
 #[derive(Clone)]
@@ -61,6 +59,8 @@ struct Active {
     http: HttpPool,
     /// The addresses of the API server; `None` for other servers.
     endpoints: Option<Arc<EndpointSet>>,
+    /// The token and certificate files; `None` if the creator of the target follows them.
+    files: Option<FollowedFiles>,
 }
 
 /// A request that may be sent twice: the response to the first attempt may have been lost.
@@ -111,7 +111,14 @@ impl Active {
     fn new(target: Arc<Target>, path: Arc<str>, runtime: &Handle) -> Active {
         target.start();
         let http = HttpPool::new(Arc::clone(&target), None, runtime);
-        Active { target, path, http, endpoints: None }
+        Active { target, path, http, endpoints: None, files: None }
+    }
+
+    /// Follows the files of a webhook, too.
+    fn of_webhook(target: Arc<Target>, path: Arc<str>, runtime: &Handle) -> Active {
+        // The pool has new connections made after certificates have changed.
+        let files = target.follow(runtime, || {});
+        Active { files: Some(files), ..Active::new(target, path, runtime) }
     }
 
     fn of_endpoints(endpoints: Arc<EndpointSet>, runtime: &Handle) -> Active {
@@ -137,29 +144,27 @@ impl ApiClient {
     /// Returns an error for certificates and keys that cannot be used, with file and field.
     pub fn new(config: ClientConfig, peer: &'static str) -> Result<ApiClient, ConfigError> {
         let (target, path) = webhook_target(config, peer)?;
-        let client = ApiClient::create(target, path, peer);
-        tokio::spawn(follow_files(Arc::downgrade(&client.0)));
-        Ok(client)
+        let runtime = Handle::current();
+        let active = Active::of_webhook(target, path, &runtime);
+        Ok(ApiClient::create(active, runtime, peer))
     }
 
-    /// Creates a client of a server whose files the caller reloads ([`Target::refresh`]). Must be
+    /// Creates a client of a server whose files the caller follows ([`Target::follow`]). Must be
     /// called within a tokio runtime.
     pub fn over(target: Arc<Target>, peer: &'static str) -> ApiClient {
-        ApiClient::create(target, "/".into(), peer)
+        let runtime = Handle::current();
+        ApiClient::create(Active::new(target, "/".into(), &runtime), runtime, peer)
     }
 
     /// Creates a client of an API server that may have several addresses. The caller follows its
     /// files. Must be called within a tokio runtime.
     pub fn over_endpoints(endpoints: Arc<EndpointSet>, peer: &'static str) -> ApiClient {
         let runtime = Handle::current();
-        let active = ArcSwap::from_pointee(Active::of_endpoints(endpoints, &runtime));
-        ApiClient(Arc::new(Shared { peer, runtime, active }))
+        ApiClient::create(Active::of_endpoints(endpoints, &runtime), runtime, peer)
     }
 
-    fn create(target: Arc<Target>, path: Arc<str>, peer: &'static str) -> ApiClient {
-        let runtime = Handle::current();
-        let active = ArcSwap::from_pointee(Active::new(target, path, &runtime));
-        ApiClient(Arc::new(Shared { peer, runtime, active }))
+    fn create(active: Active, runtime: Handle, peer: &'static str) -> ApiClient {
+        ApiClient(Arc::new(Shared { peer, runtime, active: ArcSwap::from_pointee(active) }))
     }
 
     /// Replaces a webhook's address, certificates and credentials. Requests under way finish on the
@@ -173,7 +178,7 @@ impl ApiClient {
             config.adopt_plugin(plugin);
         }
         let (target, path) = webhook_target(config, self.0.peer)?;
-        self.0.active.store(Arc::new(Active::new(target, path, &self.0.runtime)));
+        self.0.active.store(Arc::new(Active::of_webhook(target, path, &self.0.runtime)));
         Ok(())
     }
 
@@ -197,9 +202,11 @@ impl ApiClient {
         Arc::clone(&self.0.active.load().path)
     }
 
-    /// Rereads token and certificate files.
+    /// Has the token and certificate files of a webhook reloaded now.
     pub fn refresh(&self) {
-        self.target().refresh();
+        if let Some(files) = &self.0.active.load().files {
+            files.reload();
+        }
     }
 
     pub(crate) fn downgrade(&self) -> WeakApiClient {
@@ -394,21 +401,5 @@ fn not_a_path(path: &str, peer: &Arc<str>) -> RequestError {
 impl fmt::Debug for ApiClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("ApiClient").field(&self.authority()).finish()
-    }
-}
-
-/// Rereads files until the client is gone.
-async fn follow_files(shared: Weak<Shared>) {
-    let mut interval = tokio::time::interval(TICK);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        interval.tick().await;
-        let Some(shared) = shared.upgrade() else { return };
-        // Files may be on a slow disk.
-        let target = Arc::clone(&shared.active.load().target);
-        drop(shared);
-        if tokio::task::spawn_blocking(move || target.refresh()).await.is_err() {
-            return;
-        }
     }
 }

@@ -78,7 +78,7 @@ async fn errors_name_what_happened() {
     assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     assert_eq!(error.to_string(), "1.0.0.1:1 does not respond");
     let error = race(&two, deadline(), silent).await.unwrap_err();
-    assert_eq!(error.to_string(), "none of 2 addresses answers");
+    assert_eq!(error.to_string(), "none of 2 addresses responds");
 }
 
 #[tokio::test(start_paused = true)]

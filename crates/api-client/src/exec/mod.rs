@@ -27,7 +27,7 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 pub use plugin::{ApiVersion, ExecPlugin};
-use protocol::Returned;
+use protocol::ReturnedCredential;
 use run::Run;
 
 use crate::backoff::ExponentialBackoff;
@@ -60,7 +60,7 @@ pub struct ExecCredentials {
     /// new credential also finds connections with its certificate.
     latest: ArcSwapOption<Issued>,
     state: watch::Sender<State>,
-    demand: Mutex<Demand>,
+    demand: Mutex<CredentialDemand>,
     wake: Arc<Notify>,
     is_started: AtomicBool,
     observers: Mutex<Vec<Observer>>,
@@ -81,8 +81,8 @@ struct Issued {
 }
 
 impl Issued {
-    fn new(generation: u64, returned: Returned, now: SystemTime) -> Issued {
-        let Returned { header, certificate, expires } = returned;
+    fn new(generation: u64, returned: ReturnedCredential, now: SystemTime) -> Issued {
+        let ReturnedCredential { header, certificate, expires } = returned;
         let renew_at = expires.map(|expires| {
             let lifetime = expires.duration_since(now).unwrap_or_default();
             let pause = lifetime - (lifetime / 5).min(MAX_LEAD);
@@ -112,7 +112,7 @@ pub struct OwnCredential {
 /// The plugin has returned no credential that is still valid.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the credential plugin returned no valid credential: {0}")]
-pub struct NoCredential(Arc<str>);
+pub struct CredentialError(Arc<str>);
 
 #[derive(Clone, Default)]
 struct State {
@@ -124,12 +124,12 @@ struct State {
 
 #[derive(Clone)]
 struct Failure {
-    error: NoCredential,
+    error: CredentialError,
     retry_at: Instant,
 }
 
 /// Requests to the task.
-struct Demand {
+struct CredentialDemand {
     /// The generation that was last rejected.
     rejected: u64,
     runs_left: TokenBucket,
@@ -150,7 +150,7 @@ impl ExecCredentials {
             current: ArcSwapOption::empty(),
             latest: ArcSwapOption::empty(),
             state: watch::Sender::default(),
-            demand: Mutex::new(Demand { rejected: 0, runs_left }),
+            demand: Mutex::new(CredentialDemand { rejected: 0, runs_left }),
             wake: Arc::default(),
             is_started: AtomicBool::new(false),
             observers: Mutex::default(),
@@ -203,7 +203,7 @@ impl ExecCredentials {
     ///
     /// # Errors
     /// If the plugin fails or has just failed.
-    pub async fn valid(&self) -> Result<OwnCredential, NoCredential> {
+    pub async fn valid(&self) -> Result<OwnCredential, CredentialError> {
         match self.current() {
             Some(credential) => Ok(credential),
             None => self.newer_than(0).await,
@@ -214,14 +214,14 @@ impl ExecCredentials {
     ///
     /// # Errors
     /// If the plugin fails, or too many credentials have been rejected recently.
-    pub async fn renewed(&self, generation: u64) -> Result<OwnCredential, NoCredential> {
+    pub async fn renewed(&self, generation: u64) -> Result<OwnCredential, CredentialError> {
         {
             let mut demand = lock(&self.demand);
             let is_current = |issued: &Arc<Issued>| issued.generation == generation;
             let is_newest = self.current.load().as_ref().is_some_and(is_current);
             if is_newest && demand.rejected < generation {
                 if !demand.runs_left.try_take() {
-                    return Err(NoCredential("its credentials are rejected repeatedly".into()));
+                    return Err(CredentialError("its credentials are rejected repeatedly".into()));
                 }
                 demand.rejected = generation;
             }
@@ -233,17 +233,17 @@ impl ExecCredentials {
     ///
     /// # Errors
     /// Returns the last failure of the plugin.
-    pub fn check(&self) -> Result<(), NoCredential> {
+    pub fn check(&self) -> Result<(), CredentialError> {
         if self.current().is_some() {
             return Ok(());
         }
         match &self.state.borrow().failure {
             Some(failure) => Err(failure.error.clone()),
-            None => Err(NoCredential("it is still running".into())),
+            None => Err(CredentialError("it is still running".into())),
         }
     }
 
-    async fn newer_than(&self, generation: u64) -> Result<OwnCredential, NoCredential> {
+    async fn newer_than(&self, generation: u64) -> Result<OwnCredential, CredentialError> {
         let mut state = self.state.subscribe();
         let runs = state.borrow_and_update().runs;
         let deadline = Instant::now() + self.plugin.timeout + WAIT_MARGIN;
@@ -269,7 +269,7 @@ impl ExecCredentials {
             match tokio::time::timeout_at(deadline, state.changed()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) | Err(_) => {
-                    return Err(NoCredential("it did not finish in time".into()));
+                    return Err(CredentialError("it did not finish in time".into()));
                 }
             }
         }
@@ -315,7 +315,7 @@ impl ExecCredentials {
                 let last_line = run.messages.last().map(|line| format!(" ({line})"));
                 let reason =
                     format!("{}: {reason}{}", self.plugin.field, last_line.unwrap_or_default());
-                let error = NoCredential(reason.into());
+                let error = CredentialError(reason.into());
                 Some(Failure { error, retry_at: Instant::now() + retry_in })
             }
         };
@@ -327,7 +327,7 @@ impl ExecCredentials {
         succeeded
     }
 
-    fn publish(&self, returned: Returned) {
+    fn publish(&self, returned: ReturnedCredential) {
         let previous = self.latest.load_full();
         let generation = previous.as_ref().map_or(1, |issued| issued.generation + 1);
         let issued = Arc::new(Issued::new(generation, returned, SystemTime::now()));

@@ -37,7 +37,7 @@ pub(super) fn exec_info(plugin: &ExecPlugin) -> String {
 }
 
 /// A credential that a plugin returned.
-pub(super) struct Returned {
+pub(super) struct ReturnedCredential {
     /// `Authorization`, marked as sensitive.
     pub(super) header: Option<HeaderValue>,
     /// The client certificate and its key, PEM.
@@ -66,7 +66,7 @@ struct Status {
 }
 
 /// Reads the standard output of a plugin. Errors have client-go's words and quote nothing of it.
-pub(super) fn parse(stdout: &[u8], configured: ApiVersion) -> Result<Returned, String> {
+pub(super) fn parse(stdout: &[u8], configured: ApiVersion) -> Result<ReturnedCredential, String> {
     let credential: ExecCredential = serde_json::from_slice(stdout).map_err(|error| {
         let at = format!("line {} column {}", error.line(), error.column());
         match error.is_data() {
@@ -108,14 +108,14 @@ pub(super) fn parse(stdout: &[u8], configured: ApiVersion) -> Result<Returned, S
     let expires = match status.expiration_timestamp.filter(|text| !text.is_empty()) {
         Some(text) => {
             let time: Timestamp = text.parse().map_err(
-                |_| "status.expirationTimestamp is no RFC 3339 time, such as 2030-01-02T03:04:05Z",
+                |_| "status.expirationTimestamp is not an RFC 3339 time, such as 2030-01-02T03:04:05Z",
             )?;
             let since = Duration::try_from(time.as_duration()).unwrap_or_default();
             Some(UNIX_EPOCH + since)
         }
         None => None,
     };
-    Ok(Returned { header, certificate, expires })
+    Ok(ReturnedCredential { header, certificate, expires })
 }
 
 #[cfg(test)]
@@ -171,7 +171,7 @@ mod tests {
             ),
             (
                 &credential(r#"{"token":"s3cret","expirationTimestamp":"tomorrow"}"#),
-                "status.expirationTimestamp is no RFC 3339 time, such as 2030-01-02T03:04:05Z",
+                "status.expirationTimestamp is not an RFC 3339 time, such as 2030-01-02T03:04:05Z",
             ),
         ] {
             assert_eq!(error(text), wanted);

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use zeroize::Zeroizing;
 
 use super::plugin::ExecPlugin;
-use super::protocol::{self, Returned};
+use super::protocol::{self, ReturnedCredential};
 use super::redact::redact;
 
 /// Bytes of standard output that are read; a credential is shorter.
@@ -24,7 +24,7 @@ const EXIT_POLL: Duration = Duration::from_millis(2);
 /// The result of one run.
 pub(super) struct Run {
     /// The credential, or why there is none.
-    pub(super) result: Result<Returned, String>,
+    pub(super) result: Result<ReturnedCredential, String>,
     /// The lines of standard error, without secrets.
     pub(super) messages: Vec<String>,
 }

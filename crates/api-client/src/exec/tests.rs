@@ -54,7 +54,7 @@ fn print(status: &str) -> String {
     )
 }
 
-fn result(script: &Script) -> Result<Returned, String> {
+fn result(script: &Script) -> Result<ReturnedCredential, String> {
     run::run(&script.plugin).result
 }
 

@@ -307,7 +307,7 @@ impl Reader<'_> {
             (Some(_), true) => {
                 return Err(place.wrong(
                     "insecure-skip-tls-verify",
-                    "cannot stand beside certificate-authority; remove one of them",
+                    "cannot be combined with certificate-authority; remove one of them",
                 ));
             }
             (Some(pem), false) => Trust::Ca(pem),
@@ -359,7 +359,7 @@ impl Reader<'_> {
             });
         match (token, password) {
             (Some(_), Some(_)) => {
-                Err(place.wrong("username", "cannot stand beside a token; remove one of them"))
+                Err(place.wrong("username", "cannot be combined with a token; remove one of them"))
             }
             (token, password) => Ok(token.or(password)),
         }

@@ -90,7 +90,7 @@ fn folded_base64_is_read() {
 }
 
 #[test]
-fn insecure_is_taken_at_its_word() {
+fn insecure_skips_verification() {
     let text = one("{server: 'https://a', insecure-skip-tls-verify: true}", "{}");
     assert!(matches!(read(&text, None).unwrap().trust, Trust::Insecure));
 }
@@ -111,11 +111,11 @@ fn errors_name_the_field_and_the_remedy() {
         ),
         (
             one("{server: 'https://a', certificate-authority: x, insecure-skip-tls-verify: true}", "{}"),
-            "insecure-skip-tls-verify: cannot stand beside certificate-authority; remove one",
+            "insecure-skip-tls-verify: cannot be combined with certificate-authority; remove one",
         ),
         (
             one("{server: 'https://a', tls-server-name: 'a b'}", "{}"),
-            "tls-server-name: \"a b\" is no DNS name",
+            "tls-server-name: \"a b\" is not a DNS name",
         ),
         (
             one(https, "{auth-provider: {name: gcp}}"),
@@ -126,7 +126,7 @@ fn errors_name_the_field_and_the_remedy() {
         (one(https, "{as: root}"), "users[u].user.as: is not supported"),
         (one(https, "{client-certificate: c}"), "client-certificate: needs client-key"),
         (one(https, "{client-key: c}"), "client-key: needs client-certificate"),
-        (one(https, "{token: t, username: u}"), "username: cannot stand beside a token"),
+        (one(https, "{token: t, username: u}"), "username: cannot be combined with a token"),
         (one(https, "{tokenFile: nowhere}"), "users[u].user.tokenFile: cannot read /etc/kap/nowhere"),
         (
             "contexts:\n- {name: a, context: {cluster: k}}\n- {name: b, context: {cluster: k}}\n".into(),

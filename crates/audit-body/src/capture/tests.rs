@@ -65,7 +65,7 @@ fn yaml_and_protobuf_become_json() {
 }
 
 #[test]
-fn long_bodies_are_cut_and_told_of() {
+fn long_bodies_are_truncated_and_annotated() {
     let body = format!("{{\"a\":\"{}\"}}", "x".repeat(5000));
     for keep_whole in [false, true] {
         let recorded = captured(Plan { keep_whole, ..plan(MediaType::Json) }, body.as_bytes());
@@ -131,7 +131,7 @@ fn small_bodies_are_recorded_though_the_budget_is_spent() {
 }
 
 #[test]
-fn recorded_json_is_what_every_reader_takes() {
+fn recorded_json_is_accepted_by_every_parser() {
     for keep_whole in [false, true] {
         let plan = Plan { keep_whole, ..plan(MediaType::Json) };
         let recorded = captured(plan.clone(), b"{\"\xff\":\"a\xc3\\ud800\",\"n\":1e999}");
@@ -151,7 +151,7 @@ fn recorded_json_is_what_every_reader_takes() {
 
 proptest::proptest! {
     #[test]
-    fn whatever_comes_is_recorded_as_valid_json(
+    fn any_body_is_recorded_as_valid_json(
         body in proptest::prop_oneof![
             proptest::collection::vec(proptest::num::u8::ANY, 0..60),
             // Mostly JSON: strings of any bytes in some brackets.

@@ -1,13 +1,13 @@
-//! Following paths: what is left out, what is redacted.
+//! Follows the paths of values that are left out or redacted.
 
-use super::{Compactor, Instead, MAX_RAW_NAME, Places, State};
+use super::{Compactor, MAX_RAW_NAME, Places, Replacement, State};
 use crate::escape::Unescaper;
 use crate::managed_fields::{self, Action};
 use crate::paths::Place;
 use crate::redacted::Redacted;
 
 impl Compactor {
-    /// At the opening quote of a member's key.
+    /// Handles the opening quote of a key.
     pub(super) fn key(&mut self, piece: &[u8], at: usize) {
         let places = self.frames.last().map_or(Places::NOWHERE, |frame| frame.places);
         self.places = Places::NOWHERE;
@@ -23,7 +23,7 @@ impl Compactor {
         self.state = State::String;
     }
 
-    /// Before the first and after each element of an array.
+    /// Called before the first and after each element of an array.
     pub(super) fn next_element(&mut self) {
         let places = self.frames.last().map_or(Places::NOWHERE, |frame| frame.places);
         self.places = Places::NOWHERE;
@@ -35,7 +35,7 @@ impl Compactor {
         }
     }
 
-    /// At the closing quote of a key, or of the value of `kind`.
+    /// Handles the closing quote of a key or of the value of `kind`.
     pub(super) fn read_wanted(&mut self, last: &[u8]) {
         let joined;
         let raw = if self.wanted_before.is_empty() {
@@ -74,7 +74,7 @@ impl Compactor {
                 _ => frame.skip_comma = true,
             }
         }
-        self.instead = Some(Instead::Omit);
+        self.instead = Some(Replacement::Omit);
         self.instead_depth = self.frames.len();
     }
 
@@ -84,7 +84,7 @@ impl Compactor {
         }
     }
 
-    /// Before a value that paths lead to.
+    /// Called before a value that a path leads to.
     pub(super) fn enter(&mut self, piece: &[u8], at: usize) {
         let byte = piece[at];
         if byte == b'"'
@@ -96,25 +96,25 @@ impl Compactor {
         }
         let Some(paths) = &self.redact else { return };
         let place = self.places.redact;
-        // Where a container of secrets is expected, something else might be one itself; and a body
-        // that is but a string, an object encoded twice.
+        // If a scalar is where a container of secrets is expected, it is treated as a secret. A
+        // body that is only a string may be an object that was encoded twice.
         let is_secret = paths.action(place).is_some()
             || (!matches!(byte, b'{' | b'[') && paths.action_below(place).is_some())
             || (byte == b'"' && self.frames.is_empty());
-        // That there is none is no secret; patches delete so.
+        // `null` is not a secret; patches delete members with it.
         if is_secret && byte != b'n' {
             self.copy_to(piece, at);
-            self.instead = Some(Instead::Redact(Box::new(Redacted::new(byte == b'"'))));
+            self.instead = Some(Replacement::Redact(Box::new(Redacted::new(byte == b'"'))));
             self.instead_depth = self.frames.len();
             self.places = Places::NOWHERE;
         }
     }
 
-    /// After a value that is not recorded as it is.
+    /// Called after a value that is not recorded as it is.
     pub(super) fn leave(&mut self, piece: &[u8], at: usize) {
         self.copy_to(piece, at);
         self.instead_depth = usize::MAX;
-        if let Some(Instead::Redact(redacted)) = self.instead.take() {
+        if let Some(Replacement::Redact(redacted)) = self.instead.take() {
             self.append(redacted.replacement().as_bytes());
         }
     }

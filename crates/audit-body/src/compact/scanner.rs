@@ -1,4 +1,4 @@
-//! The scanner: Go's `encoding/json`, state by state.
+//! The state machine of Go's `encoding/json` scanner.
 
 use super::{Compactor, Frame, MAX_DEPTH, Places, Problem};
 use k8s_audit::json::scan::plain_end;
@@ -6,10 +6,10 @@ use k8s_audit::json::scan::plain_end;
 /// A number with no more characters than this and without an exponent is in the range of a float64.
 const MAX_DIGITS: usize = 300;
 
-/// The index and the kind of an error; otherwise usually the index up to which the text is valid.
+/// The index and the kind of an error; on success usually the index up to which the text is valid.
 type Scan<T> = Result<T, (usize, Problem)>;
 
-/// What is expected, or what the last byte was in.
+/// What is expected next, or the token that the last byte was in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     Value,
@@ -22,9 +22,9 @@ pub(super) enum State {
     String,
     Escape,
     HexDigits,
-    /// 0xe2 has been read at the end of a piece, and not been copied.
+    /// A piece has ended with 0xe2, which is not copied yet: it may be U+2028 or U+2029.
     Separator,
-    /// The same with 0xe2 0x80.
+    /// The same for 0xe2 0x80.
     SeparatorEnd,
     Minus,
     Zero,
@@ -38,7 +38,7 @@ pub(super) enum State {
 }
 
 impl Compactor {
-    /// Reads a piece from where the last one ended.
+    /// Continues with the next piece.
     pub(super) fn scan(&mut self, piece: &[u8]) -> Scan<()> {
         let mut at = 0;
         while let Some(&byte) = piece.get(at) {
@@ -128,7 +128,7 @@ impl Compactor {
                     self.copied = at + 1;
                 }
                 self.state = State::Key;
-                // As it is in compact JSON, without a turn of the loop.
+                // The usual case in compact JSON, without another iteration.
                 if piece.get(at + 1) == Some(&b'"') {
                     self.key(piece, at + 1);
                     return self.string(piece, at + 2);
@@ -144,7 +144,7 @@ impl Compactor {
         Ok(at + 1)
     }
 
-    /// After a value, which ends before `at`.
+    /// Handles the end of a value, which is before `at`.
     pub(super) fn end_value(&mut self, piece: &[u8], at: usize) {
         if self.frames.len() == self.instead_depth {
             self.leave(piece, at);
@@ -190,7 +190,7 @@ impl Compactor {
                 },
                 _ => return Err((at, Problem::Unexpected)),
             }
-            // What was replaced is over; anything else was one byte.
+            // Either a replacement was copied, or one byte was read.
             at = self.copied.max(at + 1);
         }
     }
@@ -234,7 +234,7 @@ impl Compactor {
         Ok(at + 1)
     }
 
-    /// Writes what 0xe2 at the end of an earlier piece has turned out to be, up to before `at`.
+    /// Writes the bytes after 0xe2 at the end of an earlier piece, up to `at`.
     fn separator(&mut self, written: &[u8], at: usize) -> usize {
         self.emit(written);
         self.copied = at;
@@ -279,7 +279,7 @@ impl Compactor {
             };
             at += 1;
         }
-        // It goes on in the next piece, or the text is but a number.
+        // The number continues in the next piece, or is the whole text.
         self.odd = true;
         Ok(at)
     }
@@ -291,7 +291,7 @@ impl State {
         self.ends_a_number() || matches!(self, Minus | Point | Exponent | ExponentSign)
     }
 
-    /// Whether what has been read may be a whole number.
+    /// Whether the text read so far can be a complete number.
     pub(super) fn ends_a_number(self) -> bool {
         matches!(self, State::Zero | State::Integer | State::Fraction | State::ExponentDigits)
     }

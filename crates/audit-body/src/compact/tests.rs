@@ -11,7 +11,7 @@ fn compact<'p>(pieces: impl IntoIterator<Item = &'p [u8]>, options: &Options) ->
     compactor.finish()
 }
 
-/// The same result however the text is cut.
+/// Expects the same result for every split into pieces.
 fn whole(text: &[u8], options: &Options) -> Result<Text, NotJson> {
     let result = compact([text], options).text;
     for length in 1..text.len().min(20) {
@@ -33,7 +33,7 @@ fn problem(text: impl AsRef<[u8]>) -> (u64, Problem) {
 }
 
 #[test]
-fn whitespace_goes_and_all_else_stays() {
+fn only_whitespace_is_removed() {
     for (given, expected) in [
         (" { \"a\" : [ 1 , 2.50e+03 ] ,\r\n\t\"a\" : null } \n", r#"{"a":[1,2.50e+03],"a":null}"#),
         (r#"{"a" : "<" , "a":1.0 }"#, r#"{"a":"\u003c","a":1.0}"#),
@@ -53,7 +53,7 @@ fn whitespace_goes_and_all_else_stays() {
 }
 
 #[test]
-fn what_is_not_json_says_where() {
+fn invalid_json_is_reported_with_its_position() {
     use Problem::{End, TooDeep, Trailing, Unexpected};
     for (given, expected) in [
         ("", (0, End)),
@@ -110,7 +110,7 @@ fn size_and_digest_are_those_of_the_original() {
 }
 
 #[test]
-fn long_texts_are_cut() {
+fn long_texts_are_truncated() {
     let limited = |limit| Options { limit: Some(limit), ..Options::default() };
     let text = b"{ \"kind\": \"Pod\", \"list\": [1, 2, 3] }";
     let all = r#"{"kind":"Pod","list":[1,2,3]}"#;
@@ -125,7 +125,7 @@ fn long_texts_are_cut() {
         assert_eq!(String::from_utf8(cut.json).unwrap(), expected, "{limit}");
         assert_eq!(cut.truncated, limit < all.len());
     }
-    // What comes after is not looked at.
+    // What follows the cut is not validated.
     let cut = whole(b"[1,2,3,4,5,6,7,8,9,10}", &limited(6)).unwrap();
     assert_eq!(cut, Text { json: b"[1,2]".to_vec(), truncated: true });
     assert!(whole(b"[1,2}", &limited(6)).is_err());
@@ -234,7 +234,7 @@ fn managed_fields_go_wherever_they_stand() {
 }
 
 #[test]
-fn nothing_else_goes() {
+fn nothing_else_is_removed() {
     for text in [
         r#"{"managedFields":1}"#,
         r#"{"metadata":{"ManagedFields":1,"annotations":{"managedFields":1}}}"#,
@@ -301,7 +301,7 @@ proptest! {
     }
 
     #[test]
-    fn json_is_what_serde_json_takes(
+    fn json_is_accepted_like_by_serde_json(
         text in prop_oneof![
             "[\\[\\]{}:,\"a\\\\u0-9eE+.\\- \n]{0,24}".prop_map(String::into_bytes),
             any::<Vec<u8>>(),
@@ -320,7 +320,7 @@ proptest! {
     }
 
     #[test]
-    fn cut_texts_are_valid_and_fit(
+    fn truncated_texts_are_valid_and_fit(
         tree in tree(),
         spaces in spaces(),
         cuts in cuts(),

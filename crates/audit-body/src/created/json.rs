@@ -1,8 +1,8 @@
-//! The name in an object in JSON, read piece by piece.
+//! Finds the name of an object in JSON that arrives in pieces.
 
-use super::{Created, Look, is_object};
+use super::{Created, Lookup, is_object};
 
-/// Longer strings than this are no kind and no name.
+/// Longer strings are neither a kind nor a name.
 const LONGEST: usize = 1 << 10;
 
 /// Reads members until the name is known: `kind` of the object, `name` and `generateName` of its
@@ -13,9 +13,9 @@ pub(super) struct Scanner {
     depth: u32,
     in_string: bool,
     escaped: bool,
-    /// At the depth of `metadata` or above: the next string is a key.
+    /// Outside deeper members: the next string is a key.
     at_key: bool,
-    /// The string being read, if it is wanted.
+    /// The current string, if its content is needed.
     text: Option<Vec<u8>>,
     key: Key,
     in_metadata: bool,
@@ -36,7 +36,7 @@ enum Key {
 
 impl Scanner {
     /// Takes the next piece.
-    pub(super) fn look(&mut self, piece: &[u8]) -> Look {
+    pub(super) fn look(&mut self, piece: &[u8]) -> Lookup {
         let mut at = 0;
         while let Some(&byte) = piece.get(at) {
             if self.in_string {
@@ -50,7 +50,7 @@ impl Scanner {
             if self.depth == 0 && byte != b'{' {
                 match byte.is_ascii_whitespace() {
                     true => continue,
-                    false => return Look::Nothing,
+                    false => return Lookup::Nothing,
                 }
             }
             match byte {
@@ -83,10 +83,10 @@ impl Scanner {
                 _ => {}
             }
         }
-        Look::More
+        Lookup::More
     }
 
-    /// Reads on in a string; returns the index after it, or that of the end of the piece.
+    /// Continues a string. Returns the index after it, or the end of the piece.
     fn string(&mut self, piece: &[u8], mut at: usize) -> usize {
         let start = at;
         loop {
@@ -116,7 +116,7 @@ impl Scanner {
         }
     }
 
-    /// At the end of a string. `true`: the name is known.
+    /// Handles the end of a string. Returns whether the name is known.
     fn end_string(&mut self) -> bool {
         let Some(text) = self.text.take() else { return false };
         if self.at_key {
@@ -147,15 +147,15 @@ impl Scanner {
         false
     }
 
-    fn result(&mut self) -> Look {
+    fn result(&mut self) -> Lookup {
         match is_object(&self.kind) {
-            true => Look::Found(std::mem::take(&mut self.created)),
-            false => Look::Nothing,
+            true => Lookup::Found(std::mem::take(&mut self.created)),
+            false => Lookup::Nothing,
         }
     }
 }
 
-/// The usual case at once: an object of a built-in type whose name is in the first piece.
+/// A fast path for the usual case: an object of a built-in type with its name in the first piece.
 pub(super) fn of_built_in(piece: &[u8]) -> Option<Created> {
     fn text<'p>(rest: &mut &'p [u8], before: &[u8]) -> Option<&'p [u8]> {
         let after = rest.strip_prefix(before)?;
@@ -171,7 +171,7 @@ pub(super) fn of_built_in(piece: &[u8]) -> Option<Created> {
         return None;
     }
     let generate_name = text(&mut rest, b",\"generateName\":\"").unwrap_or_default();
-    // Whether that one follows must be certain.
+    // The rest of the piece must show whether there is a `generateName`.
     let certain = !generate_name.is_empty()
         || rest.first() == Some(&b'}')
         || rest.get(..3).is_some_and(|next| next != b",\"g");

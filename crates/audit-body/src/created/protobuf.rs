@@ -1,15 +1,15 @@
-//! The name in an object in protobuf, as far as it has come.
+//! Finds the name of an object in protobuf in the part of the message that has arrived.
 
-use super::{Created, Look, is_object};
+use super::{Created, Lookup, is_object};
 
-/// Looks for the name at the beginning of a message in kube-apiserver's envelope. gogo/protobuf
-/// writes fields in the order of their numbers: the type first, then the object, in it first its
-/// metadata, and in that the name and the prefix.
-pub(super) fn look(message: &[u8]) -> Look {
+/// Searches the beginning of a message in kube-apiserver's envelope. gogo/protobuf writes fields in
+/// the order of their numbers: `typeMeta`, then the object, which begins with its metadata, which
+/// begins with `name` and `generateName`.
+pub(super) fn look(message: &[u8]) -> Lookup {
     match find(message) {
-        Ok(Some(created)) => Look::Found(created),
-        Ok(None) => Look::Nothing,
-        Err(TooShort) => Look::More,
+        Ok(Some(created)) => Lookup::Found(created),
+        Ok(None) => Lookup::Nothing,
+        Err(TooShort) => Lookup::More,
     }
 }
 
@@ -31,7 +31,7 @@ fn find(message: &[u8]) -> Result<Option<Created>, TooShort> {
     if !is_object(&String::from_utf8_lossy(kind)) {
         return Ok(None);
     }
-    // What follows may be there in part.
+    // The values of these fields may be incomplete.
     if !open(&mut rest, 0x12)? || !open(&mut rest, 0x0a)? {
         return Ok(None);
     }
@@ -41,7 +41,7 @@ fn find(message: &[u8]) -> Result<Option<Created>, TooShort> {
     Ok(Some(Created { name: text(name), generate_name: text(prefix) }))
 }
 
-/// Takes the tag and the length of a field; `false` if there is another one.
+/// Consumes the tag and the length of a field; `false` if the next field is another one.
 fn open(rest: &mut &[u8], tag: u8) -> Result<bool, TooShort> {
     let (first, mut after) = rest.split_first().ok_or(TooShort)?;
     if *first != tag {
@@ -52,7 +52,7 @@ fn open(rest: &mut &[u8], tag: u8) -> Result<bool, TooShort> {
     Ok(true)
 }
 
-/// Takes a field with its value; `None` if there is another one.
+/// Consumes a field and returns its value; `None` if the next field is another one.
 fn text<'m>(rest: &mut &'m [u8], tag: u8) -> Result<Option<&'m [u8]>, TooShort> {
     let (first, mut after) = rest.split_first().ok_or(TooShort)?;
     if *first != tag {

@@ -4,7 +4,12 @@ use http::header;
 
 use super::*;
 
-fn answered(media_type: &str, encoding: &str, body: &[u8], piece: usize) -> Option<Answered> {
+fn answered(
+    media_type: &str,
+    encoding: &str,
+    body: &[u8],
+    piece: usize,
+) -> Option<CreatedResponse> {
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, media_type.parse().unwrap());
     if !encoding.is_empty() {
@@ -17,12 +22,12 @@ fn answered(media_type: &str, encoding: &str, body: &[u8], piece: usize) -> Opti
 
 fn tapped(media_type: &str, encoding: &str, body: &[u8], piece: usize) -> Option<Created> {
     match answered(media_type, encoding, body, piece)? {
-        Answered::Object(created) => Some(created),
-        Answered::TooLong => panic!("it is short"),
+        CreatedResponse::Object(created) => Some(created),
+        CreatedResponse::TooLong => panic!("it is short"),
     }
 }
 
-/// The same however it is cut.
+/// Expects the same result for every split into pieces.
 fn found(media_type: &str, body: &[u8]) -> Option<(String, String)> {
     let whole = tapped(media_type, "", body, body.len());
     for piece in 1..body.len().min(40) {
@@ -49,7 +54,7 @@ fn names_are_read_from_json_of_all_shapes() {
             names("a-x", "a-"),
         ),
         (r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a"}}"#, names("a", "")),
-        // A custom resource, sorted.
+        // A custom resource has sorted keys.
         (
             r#"{"apiVersion":"x/v1","data":{"metadata":{"name":"b"},"kind":"Status"},"kind":"Widget","metadata":{"annotations":{"name":"c"},"generateName":"a-","managedFields":[{"name":"d"}],"name":"a-x","uid":"u"},"spec":{}}"#,
             names("a-x", "a-"),

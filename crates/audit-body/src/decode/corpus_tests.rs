@@ -1,4 +1,4 @@
-//! Bodies of which a real kube-apiserver has recorded what it made of them.
+//! Compares decoding with what a real kube-apiserver has recorded for the same bodies.
 
 use std::borrow::Cow;
 
@@ -39,7 +39,7 @@ fn rows() -> Vec<Row> {
     lines.map(row).collect()
 }
 
-/// What has to be equal: data, binaryData, immutable, type, name and labels.
+/// What is compared: data, binaryData, immutable, type, name and labels.
 fn compared(object: &Value) -> Vec<Value> {
     let metadata = &object["metadata"];
     let fields = ["data", "binaryData", "immutable", "kind", "apiVersion"];
@@ -49,7 +49,7 @@ fn compared(object: &Value) -> Vec<Value> {
 }
 
 #[test]
-fn bodies_are_decoded_as_by_kube_apiserver() {
+fn bodies_are_decoded_like_by_kube_apiserver() {
     let (mut total, mut equal) = (0, 0);
     let mut silent = Vec::new();
     let mut accepted = Vec::new();
@@ -87,7 +87,7 @@ fn bodies_are_decoded_as_by_kube_apiserver() {
                 let name = expected["metadata"]["name"].as_str().unwrap_or_default();
                 let created = row.created.as_deref().unwrap_or(name);
                 let same_name = given == name && (name.is_empty() || created == name);
-                // Where kube-apiserver has nothing, nothing is compared.
+                // What kube-apiserver has not recorded is not compared.
                 let pairs = compared(expected).into_iter().zip(compared(&found));
                 let same = pairs
                     .into_iter()

@@ -1,4 +1,4 @@
-//! Inputs of each format with what Go's decoders, with the options of kube-apiserver, made of them.
+//! Compares decoding with Go's decoders, with kube-apiserver's options, for inputs of each format.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{Ambiguities, Ambiguity, cbor, protobuf, yaml};
 
-/// Members that the table has, but not yet the Kubernetes that the corpus is made with.
+/// Members of the table that the Kubernetes version of the corpus does not have.
 const NEWER: [&[u8]; 2] = [b"\"evictionResponders\"", b"\"volumeHealth\""];
 
 /// Decodes every input of a corpus, and compares the result with Go's. `decode` returns the JSON
@@ -26,9 +26,9 @@ fn compare(name: &str, decode: impl Fn(&[u8]) -> Result<(Vec<u8>, Ambiguities), 
         let input = BASE64_STANDARD.decode(input).unwrap();
         let found = decode(&input);
         let agrees = match (&found, expected.strip_prefix('!')) {
-            // kube-apiserver loses the event, where here the text is kept.
+            // kube-apiserver loses the event; the proxy keeps the text.
             (Ok(_), Some(error)) => {
-                // Quantities are kept as they were sent, too.
+                // Quantities are kept as they were sent as well.
                 error.starts_with("json: error calling MarshalJSON")
                     || error.starts_with("quantities must match")
             }
@@ -38,7 +38,7 @@ fn compare(name: &str, decode: impl Fn(&[u8]) -> Result<(Vec<u8>, Ambiguities), 
                 true
             }
             (Err(_), refused) => refused.is_some(),
-            // Which of two such keys Go keeps is random, and a time that overflows is not followed.
+            // Go keeps a random one of two such keys. Times that overflow are not reproduced.
             (Ok((_, ambiguities)), None)
                 if ambiguities.contains(Ambiguity::CollidingKeys)
                     || ambiguities.contains(Ambiguity::TruncatedInteger) =>

@@ -1,9 +1,9 @@
 //! Request bodies, decoded like kube-apiserver's Go decoders do.
 //!
-//! What the API server acts on is what its decoders make of the bytes: `sigs.k8s.io/json`,
-//! go-yaml v2 behind `sigs.k8s.io/yaml`, `fxamacker/cbor`, and the code that gogo/protobuf
-//! generates. [`decode`] returns that, and which constructs of the body depend on the decoder.
-//! Objects in responses go through the same decoders. Nothing here does I/O.
+//! The API server acts on the result of its decoders: `sigs.k8s.io/json`, go-yaml v2 behind
+//! `sigs.k8s.io/yaml`, `fxamacker/cbor`, and the code that gogo/protobuf generates. [`decode`]
+//! returns the same, and reports constructs that other decoders may read differently. Objects in
+//! responses go through the same decoders.
 
 mod ambiguity;
 mod cbor;
@@ -32,7 +32,7 @@ use k8s_audit::event::ObjectMetadata;
 pub struct Request<'a> {
     /// The format, by the `Content-Type`.
     pub format: Format,
-    /// What the body is to kube-apiserver.
+    /// What kube-apiserver expects the body to be.
     pub kind: RequestBodyKind,
     /// The resource in the URL: API group (empty for the core group), version, resource and
     /// subresource.
@@ -63,26 +63,26 @@ pub struct Decoded<'b> {
     pub metadata: Option<ObjectMetadata>,
     /// The constructs that make the meaning of the body depend on its decoder.
     pub ambiguities: Ambiguities,
-    /// What else the event has to say about the body, such as members that the JSON lacks.
+    /// A note for the event, for example about members that the JSON lacks.
     pub note: Option<String>,
 }
 
-/// Why kube-apiserver does not accept a body either, or why it cannot be decoded here.
+/// Why a body cannot be decoded, here and usually in kube-apiserver.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct DecodeError {
-    /// What is wrong; never quotes the body.
+    /// The error; it never quotes the body.
     pub message: String,
-    /// The constructs found up to there.
+    /// The ambiguous constructs before the error.
     pub ambiguities: Ambiguities,
 }
 
 /// Decodes a complete request body.
 ///
 /// # Errors
-/// The body is not what its format and kind require. kube-apiserver refuses it with 400 then, so
-/// there is no object to record. Should it accept it all the same, the event has to carry the raw
-/// bytes and this error.
+/// The body is not what its format and kind require. kube-apiserver rejects it with 400, so there
+/// is no object to record. If it accepts it nevertheless, the event must contain the raw bytes and
+/// this error.
 pub fn decode<'b>(request: &Request<'_>, body: &'b [u8]) -> Result<Decoded<'b>, DecodeError> {
     match request.format {
         Format::Json => from_json(request, Cow::Borrowed(body), Ambiguities::default()),
@@ -106,8 +106,8 @@ pub fn decode<'b>(request: &Request<'_>, body: &'b [u8]) -> Result<Decoded<'b>, 
     }
 }
 
-/// An apply patch that is not YAML can be JSON still, which kube-apiserver records when it rejects
-/// it.
+/// An apply patch that is not YAML can still be JSON, which kube-apiserver records when it rejects
+/// the patch.
 fn rejected_patch<'b>(
     request: &Request<'_>,
     body: &'b [u8],
@@ -193,7 +193,7 @@ fn from_protobuf<'b>(request: &Request<'_>, body: &[u8]) -> Result<Decoded<'b>, 
 
 const UNKNOWN_FIELDS: &str = "it has protobuf fields of a newer Kubernetes, which are left out";
 
-/// The most JSON that is made of a protobuf message.
+/// The maximum size of the JSON of a protobuf message.
 const MAX_PROTOBUF: usize = 24 << 20;
 
 impl DecodeError {

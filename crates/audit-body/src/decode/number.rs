@@ -1,9 +1,9 @@
-//! Numbers as Go writes them.
+//! Numbers in the format of Go.
 
 use std::io::Write;
 
-/// Appends a number as Go's JSON encoder writes a `float64`; `None` for those that JSON does not
-/// have.
+/// Appends a number like Go's JSON encoder writes a `float64`; `None` for those that JSON cannot
+/// represent.
 pub(crate) fn push_float(out: &mut Vec<u8>, number: f64) -> Option<()> {
     if !number.is_finite() {
         return None;

@@ -1,4 +1,4 @@
-//! The kinds of Kubernetes' own resources, for bodies that do not say their kind.
+//! The kinds of Kubernetes' built-in resources, for bodies without `kind`.
 
 use super::Resource;
 
@@ -6,13 +6,13 @@ pub(super) struct ResourceKind {
     pub(super) kind: &'static str,
 }
 
-/// Whether the API group is one of Kubernetes' own, whose objects are decoded into Go types.
+/// Whether the API group is built in, so that its objects are decoded into Go types.
 pub(super) fn is_built_in(group: &[u8]) -> bool {
     matches!(group, b"" | b"apps" | b"autoscaling" | b"batch" | b"policy" | b"extensions")
         || group.ends_with(b".k8s.io")
 }
 
-/// The kind of the objects that are sent to a resource, or to its subresource.
+/// Returns the kind of the objects that are sent to a resource or to its subresource.
 pub(super) fn kind(resource: &Resource<'_>) -> Option<ResourceKind> {
     let (group, name) =
         (str::from_utf8(resource.group).ok()?, str::from_utf8(resource.resource).ok()?);

@@ -1,16 +1,15 @@
-//! Objects in responses, which kube-apiserver has encoded itself, as JSON.
+//! Converts objects in responses, which kube-apiserver has encoded, to JSON.
 
 use super::{MAX_PROTOBUF, cbor, yaml};
 use crate::object::MediaType;
 use crate::protobuf;
 
-/// JSON made of another format.
+/// An object in another format, converted to JSON.
 pub(crate) struct Converted {
-    /// The JSON text.
     pub(crate) json: Vec<u8>,
-    /// Whether parts were left out to stay within the limit.
+    /// Whether parts were left out because of the limit.
     pub(crate) truncated: bool,
-    /// What the event has to say about it.
+    /// A note for the event.
     pub(crate) note: Option<String>,
 }
 

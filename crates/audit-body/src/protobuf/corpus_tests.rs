@@ -1,4 +1,4 @@
-//! Against the recorded exchanges: what kube-apiserver sent in protobuf and what it logged of it.
+//! Compares objects that kube-apiserver sent in protobuf with what it logged for them.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -99,7 +99,7 @@ fn all_that_a_client_sent_is_in_what_kube_apiserver_logged() {
     assert_eq!(missing, [internal]);
 }
 
-/// Notes each value of `got` that `logged` has not, or has otherwise.
+/// Records each value of `got` that is missing or different in `logged`.
 fn compare(at: &str, got: &Value, logged: &Value, missing: &mut Vec<String>) {
     match (got, logged) {
         (Value::Object(got), Value::Object(logged)) => {
@@ -122,8 +122,7 @@ fn compare(at: &str, got: &Value, logged: &Value, missing: &mut Vec<String>) {
     }
 }
 
-/// Also what was recorded in JSON only says whether the table has names, order and empty values
-/// right.
+/// Objects recorded in JSON only show whether names, order and empty values in the table are right.
 #[test]
 fn the_table_agrees_with_every_object_logged() {
     let mut kinds = std::collections::BTreeSet::new();

@@ -11,7 +11,7 @@ mod value;
 
 pub use transcode::{Error, Transcoded, transcode, transcode_request};
 
-/// What a field holds.
+/// The value of a field.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Value<'a> {
     /// Wire type 0.
@@ -22,12 +22,12 @@ pub enum Value<'a> {
     Fixed64(u64),
     /// Wire type 5, which Kubernetes does not use.
     Fixed32(u32),
-    /// Wire types 3 and 4, which Kubernetes does not use: the group has been skipped.
+    /// Wire types 3 and 4, which Kubernetes does not use; the content of the group is skipped.
     Group,
 }
 
 impl<'a> Value<'a> {
-    /// The bytes of a length-delimited field; empty for others.
+    /// Returns the bytes of a length-delimited field; for others, none.
     pub fn bytes(self) -> &'a [u8] {
         match self {
             Value::Bytes(bytes) => bytes,
@@ -35,12 +35,13 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The text of a string field, bytes that are no UTF-8 replaced.
+    /// Returns the text of a string field, with replacement characters for bytes that are not
+    /// UTF-8.
     pub fn text(self) -> String {
         String::from_utf8_lossy(self.bytes()).into_owned()
     }
 
-    /// The number of a varint field; 0 for others.
+    /// Returns the number of a varint field; 0 for others.
     pub fn number(self) -> u64 {
         match self {
             Value::Varint(number) => number,
@@ -49,15 +50,15 @@ impl<'a> Value<'a> {
     }
 }
 
-/// The fields of a message in order: field number and value. Ends at the first malformed byte.
+/// Iterates over the fields of a message: field number and value. Ends at the first malformed byte.
 pub fn fields(message: &[u8]) -> impl Iterator<Item = (u64, Value<'_>)> {
     let mut rest = message;
     std::iter::from_fn(move || field(&mut rest))
 }
 
-/// Takes the next field off `rest`, as the code that gogo/protobuf generates does: the field number
-/// is truncated to 32 bits. Returns `None` at its end, and if it is malformed, when some of it
-/// stays.
+/// Consumes the next field of `rest` like the code that gogo/protobuf generates: the field number
+/// is truncated to 32 bits. Returns `None` at the end and if the field is malformed; in the latter
+/// case `rest` is not empty.
 fn field<'a>(rest: &mut &'a [u8]) -> Option<(u64, Value<'a>)> {
     let mut after = *rest;
     let key = varint(&mut after)?;
@@ -84,7 +85,7 @@ fn value<'a>(key: u64, rest: &mut &'a [u8]) -> Option<Value<'a>> {
     })
 }
 
-/// Skips the rest of a group and the groups in it. The numbers at their ends do not matter.
+/// Skips the rest of a group and nested groups. The field numbers of end tags are not checked.
 fn skip_group(rest: &mut &[u8]) -> Option<()> {
     let mut depth = 1_usize;
     while depth > 0 {
@@ -109,7 +110,7 @@ pub struct Envelope<'a> {
     pub raw: &'a [u8],
 }
 
-/// Takes the envelope off; `None` if `bytes` do not begin with the magic.
+/// Removes the envelope; `None` if `bytes` do not begin with the magic.
 pub fn envelope(bytes: &[u8]) -> Option<Envelope<'_>> {
     let mut envelope = Envelope::default();
     for (number, value) in fields(bytes.strip_prefix(b"k8s\0")?) {
@@ -154,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_envelope_is_taken_off() {
+    fn an_envelope_is_removed() {
         let bytes = b"k8s\0\n\x0c\n\x02v1\x12\x06Status\x12\x03\x30\x94\x03\x1a\0\"\0";
         let envelope = envelope(bytes).unwrap();
         assert_eq!((envelope.api_version, envelope.kind), (&b"v1"[..], &b"Status"[..]));

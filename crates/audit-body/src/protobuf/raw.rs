@@ -1,13 +1,14 @@
-//! JSON that stands ready-made in a protobuf message.
+//! JSON that is embedded in a protobuf message.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
 use crate::decode::{self, Ambiguities};
 
-/// Appends `raw` compacted and HTML-escaped, as Go's encoder does with what a type encodes itself;
-/// `null` for nothing. Text that is not JSON, which would cost kube-apiserver the event, becomes a
-/// string: the text, or base64 if it is not UTF-8. Returns what is ambiguous in the JSON.
+/// Appends `raw` compacted and HTML-escaped, as Go's encoder does for types with their own JSON
+/// encoding; `null` if it is empty. Text that is not JSON, because of which kube-apiserver loses
+/// the event, becomes a string: the text, or base64 if it is not UTF-8. Returns the ambiguities in
+/// the JSON.
 pub(super) fn push(out: &mut Vec<u8>, raw: &[u8]) -> Ambiguities {
     if raw.is_empty() {
         out.extend_from_slice(b"null");
@@ -24,7 +25,7 @@ pub(super) fn push(out: &mut Vec<u8>, raw: &[u8]) -> Ambiguities {
     Ambiguities::default()
 }
 
-/// Appends `bytes` as a JSON string of base64.
+/// Appends `bytes` as a JSON string in base64.
 pub(super) fn push_base64(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'"');
     let start = out.len();

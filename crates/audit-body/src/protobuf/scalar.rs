@@ -1,4 +1,4 @@
-//! JSON of the values that Kubernetes writes in a way of its own.
+//! Kubernetes types that have their own JSON encoding.
 
 use std::io::Write;
 
@@ -24,7 +24,7 @@ fn push_timestamp(out: &mut Vec<u8>, message: &[u8], micro: bool) -> Result<bool
     for field in fields(message) {
         match field? {
             (1, value) => seconds = varint(value)?.cast_signed(),
-            // A Go int32; beyond a second it carries over. Times to the second ignore it.
+            // A Go int32 of nanoseconds; more than a second is carried over. `Time` ignores it.
             (2, value) => {
                 let value = i64::from(varint(value)? as i32);
                 nanos = if micro { value } else { 0 };
@@ -32,7 +32,7 @@ fn push_timestamp(out: &mut Vec<u8>, message: &[u8], micro: bool) -> Result<bool
             _ => {}
         }
     }
-    // Beyond that Go's count of seconds since the year 1 overflows.
+    // Beyond this, Go's count of seconds since the year 1 overflows.
     let is_in_range = seconds.unsigned_abs() < 1 << 62;
     seconds = seconds.saturating_add(nanos.div_euclid(1_000_000_000));
     nanos = nanos.rem_euclid(1_000_000_000);
@@ -71,7 +71,7 @@ fn civil(days: i64) -> (i64, i64, i64) {
     (era * 400 + year + i64::from(month <= 2), month, day)
 }
 
-/// `intstr.IntOrString`. Go does not encode one that is neither.
+/// Writes `intstr.IntOrString`. Go cannot encode a value that is neither.
 pub(super) fn push_int_or_string(out: &mut Vec<u8>, message: &[u8]) -> Result<(), Error> {
     let (mut kind, mut int, mut text) = (0, 0, &b""[..]);
     for field in fields(message) {
@@ -90,7 +90,6 @@ pub(super) fn push_int_or_string(out: &mut Vec<u8>, message: &[u8]) -> Result<()
     Ok(())
 }
 
-/// An integer.
 pub(super) fn push_int(out: &mut Vec<u8>, number: i64) {
     let _ = write!(out, "{number}");
 }

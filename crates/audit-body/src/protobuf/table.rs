@@ -1,19 +1,19 @@
-//! What `generated.rs` is made of, and how kinds are found in it.
+//! The types of `generated.rs`, and the lookup of kinds in it.
 
 use super::generated::{KINDS, MESSAGES};
 
-/// A field of a message as Go's struct has it.
+/// A field of a message, as in the Go struct.
 #[derive(Debug)]
 pub(crate) struct Field {
     pub(crate) number: u64,
-    /// Its JSON name; none for [`Type::Inline`].
+    /// Its JSON name; empty for [`Type::Inline`].
     pub(crate) name: &'static str,
     pub(crate) shape: Shape,
     pub(crate) of: Type,
     pub(crate) empty: Empty,
 }
 
-/// A field, in one line of the table.
+/// Creates a field; the table has one line for each.
 pub(crate) const fn f(
     number: u64,
     name: &'static str,
@@ -24,7 +24,7 @@ pub(crate) const fn f(
     Field { number, name, shape, of, empty }
 }
 
-/// How often a field occurs.
+/// The cardinality of a field.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Shape {
     One,
@@ -33,7 +33,7 @@ pub(crate) enum Shape {
     Map,
 }
 
-/// What a field, element or map value is; numbers are indexes of [`MESSAGES`].
+/// The type of a field, element or map value; numbers are indexes into [`MESSAGES`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Type {
     Text,
@@ -42,16 +42,16 @@ pub(crate) enum Type {
     Bool,
     /// 64 bits.
     Int,
-    /// 32 bits: of a longer number, Go keeps the lowest 32.
+    /// 32 bits; Go truncates longer numbers to the lowest 32 bits.
     Int32,
     Double,
     Message(u16),
-    /// An item of a `PartialObjectMetadataList`: with `kind` and `apiVersion`, which kube-apiserver
-    /// sets there and which those of other lists do not have.
+    /// An item of a `PartialObjectMetadataList`. It has `kind` and `apiVersion`, which
+    /// kube-apiserver sets only for items of these lists.
     Item(u16),
-    /// A volume claim template of a `StatefulSet`, likewise.
+    /// A volume claim template of a `StatefulSet`, which has them too.
     Claim(u16),
-    /// An embedded struct: its fields stand among those of the struct around it.
+    /// An embedded struct, whose fields become members of the object around it.
     Inline(u16),
     /// `metav1.Time`
     Time,
@@ -61,9 +61,9 @@ pub(crate) enum Type {
     Quantity,
     /// `intstr.IntOrString`
     IntOrString,
-    /// JSON of its own: `runtime.RawExtension`, `metav1.FieldsV1`, `apiextensions.JSON`
+    /// Types that contain JSON: `runtime.RawExtension`, `metav1.FieldsV1`, `apiextensions.JSON`.
     Raw,
-    /// A list of strings that is a message: `ExtraValue`, `Verbs`
+    /// A message that represents a list of strings: `ExtraValue`, `Verbs`
     Strings,
     /// `apiextensions.JSONSchemaPropsOrBool`
     SchemaOrBool(u16),
@@ -73,12 +73,12 @@ pub(crate) enum Type {
     SchemaOrStrings(u16),
 }
 
-/// What JSON has for a field that is not on the wire, or zero there.
+/// The JSON for a field that is absent on the wire, or zero.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Empty {
-    /// A pointer with `omitempty`: absent unless on the wire, where zero counts.
+    /// A pointer with `omitempty`: absent unless on the wire; a zero value on the wire is written.
     Pointer,
-    /// A value with `omitempty`: absent when zero or empty, also on the wire.
+    /// A value with `omitempty`: absent when zero or empty, even if it is on the wire.
     Omit,
     /// A pointer, list or map without `omitempty`: `null` unless on the wire.
     Null,
@@ -86,7 +86,7 @@ pub(crate) enum Empty {
     Zero,
 }
 
-/// Kinds of `meta.k8s.io/v1` that go by the version of whatever API they are used with.
+/// Kinds of `meta.k8s.io/v1` that have the version of the API with which they are used.
 const COMMON: [&str; 12] = [
     "APIGroup",
     "APIGroupList",
@@ -102,7 +102,7 @@ const COMMON: [&str; 12] = [
     "ApplyOptions",
 ];
 
-/// The message of a kind; `None` if the table does not have it.
+/// Returns the message of a kind; `None` if the table does not contain it.
 pub(crate) fn kind(api_version: &[u8], kind: &[u8]) -> Option<&'static [Field]> {
     let (api_version, kind) = (str::from_utf8(api_version).ok()?, str::from_utf8(kind).ok()?);
     let api_version = if COMMON.contains(&kind) { "meta.k8s.io/v1" } else { api_version };
@@ -116,7 +116,7 @@ pub(crate) fn message(index: u16) -> &'static [Field] {
     MESSAGES[usize::from(index)]
 }
 
-/// The names of all members of all messages.
+/// Returns the names of all members of all messages.
 pub(crate) fn all_names() -> impl Iterator<Item = &'static str> {
     let fields = MESSAGES.iter().flat_map(|fields| fields.iter());
     fields.filter(|field| !matches!(field.of, Type::Inline(_))).map(|field| field.name)

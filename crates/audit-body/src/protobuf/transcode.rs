@@ -1,7 +1,8 @@
-//! A Kubernetes object in protobuf becomes the JSON that kube-apiserver logs for it: Go's struct
-//! order, its `omitempty`, embedded structs flattened, Kubernetes' own scalars.
+//! Transcodes a Kubernetes object from protobuf to the JSON that kube-apiserver logs for it: in the
+//! order of the Go struct, with its `omitempty`, with embedded structs flattened, and with the JSON
+//! of Kubernetes' own scalar types.
 //!
-//! One pass over each message: its fields are noted on a stack shared by all levels, brought into
+//! Each message is read once: its fields are collected on a stack shared by all levels, sorted into
 //! the order of the table, and written.
 
 use std::ops::Range;
@@ -11,13 +12,13 @@ use super::table::{self, Empty, Field, Shape, Type};
 use crate::decode::{Ambiguities, Ambiguity};
 use k8s_audit::json;
 
-/// Why a body has no JSON. The caller logs its bytes.
+/// Why a body has no JSON. The caller logs its bytes instead.
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum Error {
-    /// Does not begin with `k8s\0`.
+    /// The body does not begin with `k8s\0`.
     #[error("no Kubernetes protobuf envelope")]
     NoEnvelope,
-    /// The table does not have the kind.
+    /// The table does not contain the kind.
     #[error("no protobuf description of kind {kind:?} in {api_version:?}")]
     UnknownKind {
         /// `apiVersion` of the envelope.
@@ -25,37 +26,38 @@ pub enum Error {
         /// `kind` of the envelope.
         kind: String,
     },
-    /// The bytes are no protobuf message of the kind.
+    /// The bytes are not a protobuf message of the kind.
     #[error("malformed protobuf")]
     Malformed,
 }
 
-/// What the JSON leaves out.
+/// What the JSON lacks.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Transcoded {
-    /// Fields or elements were left out to stay within the limit.
+    /// Fields or elements were left out because of the limit.
     pub truncated: bool,
-    /// The message has fields, or embeds kinds, that the table does not have: a newer Kubernetes.
-    /// Such fields are left out; such embedded objects stand there in base64.
+    /// The message has fields, or embeds kinds, that the table does not contain, probably of a
+    /// newer Kubernetes version. Such fields are left out; such embedded objects are written as
+    /// base64.
     pub unknown: bool,
-    /// What another decoder may read differently.
+    /// Constructs that other decoders may read differently.
     pub ambiguities: Ambiguities,
 }
 
-/// Nesting of messages, far above that of any real object, that bounds the stack.
+/// Maximum nesting of messages, far above that of any real object. It bounds the stack.
 const MAX_DEPTH: usize = 200;
 
 /// Appends the JSON of `body`, an object in its `k8s\0` envelope, to `out`.
 ///
-/// It has at most about `limit` bytes: a field or element that does not fit is left out as a whole,
-/// so that it stays valid JSON (names and brackets around them may go a little over). On errors
-/// `out` is as before. Takes memory of up to 16 times `limit` for hostile input.
+/// The JSON has at most about `limit` bytes: a field or element that does not fit is left out as a
+/// whole, so that the JSON stays valid (names and brackets around it may slightly exceed the
+/// limit). On errors `out` is unchanged. Hostile input can need up to 16 times `limit` of memory.
 pub fn transcode(body: &[u8], out: &mut Vec<u8>, limit: usize) -> Result<Transcoded, Error> {
     transcode_request(body, out, limit, None)
 }
 
-/// As [`transcode`], for the body of a request whose resource has this kind and `apiVersion`, which
-/// count where the envelope does not have them.
+/// Like [`transcode`], for a request body. `kind` and `apiVersion` of the requested resource apply
+/// if the envelope has none.
 ///
 /// # Errors
 /// As [`transcode`].
@@ -85,20 +87,21 @@ pub fn transcode_request(
 
 pub(super) struct Writer<'a, 'o> {
     pub(super) out: &'o mut Vec<u8>,
-    /// Length of `out` not to go over.
+    /// The maximum length of `out`.
     pub(super) end: usize,
-    /// Every entry gives two bytes of JSON or more, but for those that are repeated by malice.
+    /// The maximum number of `entries`. Each entry results in at least two bytes of JSON, unless
+    /// fields are repeated to use up memory.
     most_entries: usize,
-    /// Fields seen but not yet written, of the message at hand and of those around it.
+    /// Fields of the current message and of those around it that are not written yet.
     entries: Vec<Entry<'a>>,
     depth: usize,
-    /// `apiVersion` of the object at hand, which [`Type::Item`] repeats.
+    /// `apiVersion` of the current object, which [`Type::Item`] repeats.
     pub(super) api_version: &'a [u8],
     pub(super) left_out: Transcoded,
 }
 
 struct Entry<'a> {
-    /// Index among the fields of the message.
+    /// The index of the field in the message's table.
     field: u16,
     value: Value<'a>,
     /// The message from the value on.
@@ -160,7 +163,7 @@ impl<'a> Writer<'a, '_> {
     pub(super) fn type_meta(&mut self, kind: &[u8], api_version: &[u8]) {
         self.out.extend_from_slice(b"\"kind\":");
         json::push_string(self.out, kind);
-        // Lists of the core group's resources and versions have none.
+        // Lists of the core group's resources and versions have no `apiVersion`.
         if !api_version.is_empty() {
             self.out.extend_from_slice(b",\"apiVersion\":");
             json::push_string(self.out, api_version);
@@ -178,8 +181,8 @@ impl<'a> Writer<'a, '_> {
         Ok(())
     }
 
-    /// The members of an object, from all messages that were decoded into it: as if they were one.
-    /// `first`: none is written yet.
+    /// Writes the members of an object from all messages that were decoded into it, like one
+    /// message. `first`: no member has been written yet.
     pub(super) fn members(
         &mut self,
         message: &'static [Field],
@@ -206,8 +209,8 @@ impl<'a> Writer<'a, '_> {
         Ok(())
     }
 
-    /// Notes the fields of a message, in the order of the table; of a field several times, the
-    /// order on the wire.
+    /// Collects the fields of a message in the order of the table; occurrences of the same field in
+    /// the order on the wire.
     fn note(&mut self, message: &'static [Field], parts: &[&'a [u8]]) -> Result<(), Error> {
         let start = self.entries.len();
         let mut sorted = true;
@@ -232,7 +235,7 @@ impl<'a> Writer<'a, '_> {
         while !rest.is_empty() {
             self.note_key(rest);
             let (number, value) = super::field(&mut rest).ok_or(Error::Malformed)?;
-            // Mostly it is the last one again, or one soon after it.
+            // Usually it is the same field again, or one soon after it.
             let after = message.iter().skip(*last).position(|field| field.number == number);
             let index = match after {
                 Some(after) => *last + after,
@@ -256,9 +259,9 @@ impl<'a> Writer<'a, '_> {
         Ok(())
     }
 
-    /// Notes what is odd in the key of the field at the start of `rest`.
+    /// Records ambiguities in the key of the field at the start of `rest`.
     fn note_key(&mut self, rest: &[u8]) {
-        // Those of one byte are not.
+        // Keys of one byte are never ambiguous.
         if rest.first().is_some_and(|byte| *byte >= 0x80 || byte & 7 == 3) {
             let mut rest = rest;
             let key = super::varint(&mut rest).unwrap_or_default();
@@ -273,7 +276,7 @@ impl<'a> Writer<'a, '_> {
         }
     }
 
-    /// The fields of a message, what is odd in them noted.
+    /// Returns the fields of a message, and records ambiguities in their keys.
     fn fields(&mut self, message: &'a [u8]) -> Vec<Result<(u64, Value<'a>), Error>> {
         let mut rest = message;
         let mut all = Vec::new();
@@ -289,7 +292,7 @@ impl<'a> Writer<'a, '_> {
         all
     }
 
-    /// One field with its name, unless it is to be left out.
+    /// Writes one field with its name, unless it is left out.
     fn member(
         &mut self,
         field: &'static Field,
@@ -347,16 +350,17 @@ impl<'a> Writer<'a, '_> {
         Ok(())
     }
 
-    /// The messages of these entries.
+    /// Returns the messages of these entries.
     fn parts(&self, entries: Range<usize>) -> Result<Vec<&'a [u8]>, Error> {
         self.entries[entries].iter().map(|entry| bytes(entry.value)).collect()
     }
 
-    /// A field that is not repeated and no message of the table, but is there several times.
+    /// Writes a field that occurs several times although it is neither repeated nor a message of
+    /// the table.
     fn repeated(&mut self, of: Type, entries: Range<usize>) -> Result<bool, Error> {
         let start = self.out.len();
         match of {
-            // Messages with a JSON of their own, into which all are decoded.
+            // Messages with their own JSON encoding, into which all occurrences are decoded.
             Type::IntOrString | Type::Quantity => {
                 let all = self.parts(entries)?.concat();
                 match of {
@@ -381,7 +385,7 @@ impl<'a> Writer<'a, '_> {
         let mut first = true;
         for index in entries {
             match (of, self.entries[index].value) {
-                // Packed, as proto3 would have it.
+                // The packed encoding of proto3.
                 (Type::Int | Type::Int32 | Type::Bool, Value::Bytes(mut packed)) => {
                     while !packed.is_empty() {
                         let number = super::varint(&mut packed).ok_or(Error::Malformed)?;
@@ -406,7 +410,7 @@ impl<'a> Writer<'a, '_> {
         self.out.push(b'{');
         let mut first = true;
         for (index, (key, value)) in sorted.iter().enumerate() {
-            // Of a key that is there twice the last counts.
+            // Of duplicate keys the last one counts.
             let is_last = sorted.get(index + 1).is_none_or(|(next, _)| next != key);
             self.note_ambiguity(!is_last, Ambiguity::DuplicateKeys);
             if is_last {
@@ -421,9 +425,9 @@ impl<'a> Writer<'a, '_> {
         Ok(())
     }
 
-    /// The key and the value of an entry of a map, which has `length` bytes of `tail`. The
-    /// generated code does not look at their wire types, and finds their ends only beyond the
-    /// message around the entry.
+    /// Returns the key and the value of a map entry, which has `length` bytes of `tail`. Like the
+    /// generated Go code, this ignores wire types, and may read beyond the entry up to the end of
+    /// the message around it.
     fn map_entry(
         &mut self,
         of: Type,
@@ -465,7 +469,7 @@ impl<'a> Writer<'a, '_> {
         Ok((key, value))
     }
 
-    /// One element of a list or, with its name, of a map.
+    /// Writes one element of a list, or of a map with its name.
     pub(super) fn element(
         &mut self,
         name: &[u8],
@@ -501,7 +505,7 @@ fn delimited<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     super::take(rest, length)
 }
 
-/// As [`super::fields`], with an error where they end early.
+/// Like [`super::fields`], but returns an error if the message is malformed.
 pub(super) fn fields(message: &[u8]) -> impl Iterator<Item = Result<(u64, Value<'_>), Error>> {
     let mut rest = message;
     std::iter::from_fn(move || match super::field(&mut rest) {
@@ -517,7 +521,7 @@ pub(super) fn bytes(value: Value<'_>) -> Result<&[u8], Error> {
     }
 }
 
-/// What Go's `omitempty` takes for empty.
+/// Whether Go's `omitempty` treats the value as empty.
 fn is_zero(of: Type, value: Value<'_>) -> bool {
     match value {
         Value::Varint(number) if of == Type::Int32 => number as i32 == 0,
@@ -529,7 +533,7 @@ fn is_zero(of: Type, value: Value<'_>) -> bool {
     }
 }
 
-/// Whether a value of this type is on the wire like that.
+/// Whether values of this type have this wire type.
 fn is_of_wire_type(of: Type, value: Value<'_>) -> bool {
     match value {
         Value::Varint(_) => matches!(of, Type::Bool | Type::Int | Type::Int32),
@@ -539,7 +543,7 @@ fn is_of_wire_type(of: Type, value: Value<'_>) -> bool {
     }
 }
 
-/// The zero value as it would be on the wire.
+/// The zero value as encoded on the wire.
 fn zero(of: Type) -> Value<'static> {
     match of {
         Type::Bool | Type::Int | Type::Int32 => Value::Varint(0),

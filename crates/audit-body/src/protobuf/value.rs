@@ -1,5 +1,5 @@
-//! The JSON of one value: a scalar, a nested message, or one of Kubernetes' types with a JSON of
-//! its own.
+//! The JSON of one value: a scalar, a nested message, or one of the Kubernetes types with their own
+//! JSON encoding.
 
 use super::table::{self, Type};
 use super::transcode::{Error, Writer, bytes, fields};
@@ -8,7 +8,8 @@ use crate::decode::Ambiguity;
 use k8s_audit::json;
 
 impl<'a> Writer<'a, '_> {
-    /// Writes a value; `false` if it does not fit, when the caller takes back what is there of it.
+    /// Writes a value. Returns `false` if it does not fit; the caller then removes the part that
+    /// was written.
     pub(super) fn value(&mut self, of: Type, value: Value<'a>) -> Result<bool, Error> {
         let out = &mut *self.out;
         match (of, value) {
@@ -113,7 +114,7 @@ impl<'a> Writer<'a, '_> {
         Ok(self.fits())
     }
 
-    /// A list that is a message: the fields of it that have this number.
+    /// Writes a message that represents a list: its fields with this number.
     fn list_of(&mut self, of: Type, bytes: &'a [u8], number: u64) -> Result<(), Error> {
         self.out.push(b'[');
         let mut first = true;
@@ -127,7 +128,7 @@ impl<'a> Writer<'a, '_> {
         Ok(())
     }
 
-    /// An embedded object: JSON, or protobuf in an envelope of its own.
+    /// Writes an embedded object, which is JSON, or protobuf in an envelope.
     fn raw(&mut self, bytes: &'a [u8]) -> Result<bool, Error> {
         let start = self.out.len();
         if !bytes.starts_with(b"k8s\0") {
@@ -162,7 +163,7 @@ pub(super) fn push_quantity(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), Error
     Ok(())
 }
 
-/// The last field of this number, whose type is a length-delimited one.
+/// Returns the last field with this number, which must be length-delimited.
 fn only(message: &[u8], number: u64) -> Result<Option<&[u8]>, Error> {
     let mut last = None;
     for field in fields(message) {

@@ -116,7 +116,7 @@ fn wrong_rules_say_what_would_be_right() {
 }
 
 #[test]
-fn versions_are_told_from_names() {
+fn versions_are_distinguished_from_names() {
     for version in ["v1", "v2beta1", "v10alpha3"] {
         assert!(is_version(version), "{version}");
     }

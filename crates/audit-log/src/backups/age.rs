@@ -1,4 +1,4 @@
-//! How old backups are, where the clock may be wrong.
+//! Determines which backups are too old, without trusting a wrong system clock.
 
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
@@ -8,30 +8,31 @@ use crate::rotate::BackupNames;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The system's clock, which is only trusted for deleting files as far as the log confirms it.
+/// The system clock, checked against the modification times of the log files.
 ///
-/// The log's own time is the newest modification time of its files, and not later than what that
-/// was at the start plus the time that the process has run since. A clock that is more than a day
-/// ahead of it is wrong, or nothing was written for so long; in both cases no file that is younger
-/// than the maximum age by the log's own time is deleted.
+/// The reference time is the newest modification time of the log files, but not later than that
+/// time at the start plus the run time of the process. If the clock is more than one day ahead of
+/// the reference time, either the clock is wrong or nothing was written for that long. In both
+/// cases files are only deleted if they exceed the maximum age by the reference time.
 #[derive(Debug)]
 pub(crate) struct LogClock {
     clock: Clock,
-    /// None: there were no files.
+    /// `None` if there were no files.
     newest_at_start: Option<SystemTime>,
     started: Instant,
     warned: bool,
 }
 
 impl LogClock {
-    /// Creates the limit for the log at `path`. Must be called before anything is written to it.
+    /// Creates the clock of the log at `path`. Must be called before anything is written to the
+    /// log.
     pub(crate) fn new(path: &Path, clock: Clock) -> LogClock {
         let newest_at_start = newest(path);
         LogClock { clock, newest_at_start, started: Instant::now(), warned: false }
     }
 
-    /// Backups of an earlier time are too old. None: there is no limit. `newest` is the newest
-    /// modification time of the log's files now.
+    /// Returns the time before which backups are too old, or `None` if there is no limit. `newest`
+    /// is the current newest modification time of the log's files.
     pub(super) fn oldest(
         &mut self,
         max_age_days: u64,
@@ -41,7 +42,7 @@ impl LogClock {
         if max_age_days == 0 {
             return None;
         }
-        // An age that begins before time itself is no limit.
+        // A maximum age that reaches back before the representable time is no limit.
         let age = DAY.checked_mul(u32::try_from(max_age_days).unwrap_or(u32::MAX))?;
         let now = self.clock.now();
         let oldest = now.checked_sub(age)?;

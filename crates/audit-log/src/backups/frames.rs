@@ -1,9 +1,9 @@
-//! Compression by zstd in independent frames, so that a line can be read without what comes before
-//! it.
+//! Compresses with zstd in independent frames, so that a line can be read without decompressing
+//! what precedes it.
 //!
 //! Each frame holds up to 1 MiB of whole lines (a longer line takes frames of its own) and has a
-//! checksum. A seek table in the [zstd seekable format][format] follows in a skippable frame, which
-//! every other decoder passes over: `zstdcat` and all libraries read the file like any other.
+//! checksum. A seek table in the [zstd seekable format][format] follows in a skippable frame.
+//! Decoders that do not know the format skip it, so `zstdcat` and all libraries can read the file.
 //!
 //! [format]: https://github.com/facebook/zstd/blob/dev/contrib/seekable_format/zstd_seekable_compression_format.md
 
@@ -12,9 +12,9 @@ use std::io::{self, Write};
 use zstd::bulk::Compressor;
 use zstd::zstd_safe::CParameter;
 
-/// The most that a frame holds, uncompressed.
+/// Maximum uncompressed size of a frame, in bytes.
 const FRAME: usize = 1 << 20;
-/// The default level of the zstd command.
+/// The default level of the `zstd` command.
 const LEVEL: i32 = 3;
 /// Magic numbers of the skippable frame and of the table's footer.
 const SKIPPABLE: u32 = 0x184D_2A5E;
@@ -36,7 +36,7 @@ impl<W: Write> FrameWriter<W> {
         Ok(FrameWriter { out, compressor, buffer: Vec::with_capacity(FRAME), table: Vec::new() })
     }
 
-    /// Writes the rest and the seek table. Returns the inner writer, flushed.
+    /// Writes the last frame and the seek table. Returns the inner writer, flushed.
     pub(super) fn finish(mut self) -> io::Result<W> {
         self.frame(self.buffer.len())?;
         let size = self.table.len() * 8 + 9;
@@ -48,7 +48,7 @@ impl<W: Write> FrameWriter<W> {
             table.extend_from_slice(&uncompressed.to_le_bytes());
         }
         table.extend_from_slice(&(self.table.len() as u32).to_le_bytes());
-        // The table has no checksums: the frames have their own.
+        // No checksums in the table: the frames have their own.
         table.push(0);
         table.extend_from_slice(&FOOTER.to_le_bytes());
         self.out.write_all(&table)?;

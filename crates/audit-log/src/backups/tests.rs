@@ -27,7 +27,7 @@ fn backups_at(folder: &TestFolder, rotation: Rotation, now: SystemTime) -> Backu
     }
 }
 
-/// Files that were last written at this time.
+/// Creates files that were last written at `modified`.
 fn create_at(folder: &TestFolder, names: &[&str], modified: SystemTime) {
     create(folder, names);
     for name in names {
@@ -118,7 +118,8 @@ fn compression_keeps_content_and_mode() {
     let name = "audit-2026-11-01T00-00-00.000.log";
     let plain = folder.join(name);
     let content = "a line of the audit log\n".repeat(20_000);
-    // What a crash left: half a compressed file, and a compressed one whose plain one is there.
+    // A crash has left an incomplete compressed file, and a compressed file together with its plain
+    // file.
     fs::write(folder.join("audit-2026-11-01T00-00-00.000.log.gz.tmp"), "half").unwrap();
     fs::write(folder.join("audit-2026-11-01T00-00-00.000.log.gz"), "not complete").unwrap();
     fs::write(folder.join("audit-2026-11-01T00-00-00.000.log.zst.tmp"), "half").unwrap();
@@ -156,7 +157,7 @@ fn a_file_without_extension_is_compressed_too() {
 }
 
 #[test]
-fn compression_cut_short_leaves_the_plain_file_only() {
+fn interrupted_compression_leaves_only_the_plain_file() {
     let folder = TestFolder::new();
     let name = "audit-2026-11-01T00-00-00.000.log";
     create(&folder, &[name]);
@@ -175,7 +176,7 @@ fn nothing_to_do_needs_no_thread() {
 }
 
 #[test]
-fn a_seal_goes_with_its_log_and_counts_for_nothing() {
+fn a_seal_is_deleted_with_its_log_and_is_not_counted() {
     let folder = TestFolder::new();
     create(
         &folder,
@@ -184,7 +185,7 @@ fn a_seal_goes_with_its_log_and_counts_for_nothing() {
             "audit-2026-11-01T00-00-00.000.log.seal",
             "audit-2026-11-02T00-00-00.000.log.gz",
             "audit-2026-11-02T00-00-00.000.log.seal",
-            // Of a file that another process has moved.
+            // The seal of a file that another process has moved.
             "audit-2026-11-03T00-00-00.000.log.seal",
             "audit.log.seal",
         ],
@@ -231,12 +232,13 @@ fn a_clock_far_ahead_deletes_nothing_that_is_young_by_the_files() {
     let today = UNIX_EPOCH + NOW;
     let (old, young) = ("audit-2026-11-01T00-00-00.000.log", "audit-2026-11-22T00-00-00.000.log");
     for (log, ahead, left) in [
-        // By the clock alone.
+        // The clock is right: it alone decides.
         (today, 0, &[young][..]),
-        // Five years ahead: what is old by the files goes, what is not stays.
+        // The clock is five years ahead: only files that are too old by the files' own times are
+        // deleted.
         (today, 5 * 366, &[young]),
         (today - 21 * day, 5 * 366, &[old, young]),
-        // Nothing was written for so long.
+        // Nothing was written for two days.
         (today - 2 * day, 0, &[young]),
     ] {
         let folder = TestFolder::new();
@@ -275,7 +277,7 @@ fn files_of_the_future_do_not_push_out_those_rotated_now() {
 }
 
 #[test]
-fn a_deletion_that_a_crash_has_cut_short_is_completed() {
+fn a_deletion_interrupted_by_a_crash_is_completed() {
     let (log, seal) =
         ("audit-2026-11-01T00-00-00.000.log", "audit-2026-11-01T00-00-00.000.log.seal");
     for steps in 0..4 {

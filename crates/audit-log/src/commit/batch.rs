@@ -1,19 +1,21 @@
 //! Decides when queued lines are written.
 //!
-//! As kube-apiserver's collector: a batch is complete with `max_size` events, or when `max_wait`
-//! has passed, or at shutdown; each batch needs a token. Three differences, none of which shows in
-//! the log: the wait begins with the batch's first event and not before it, so that an idle writer
-//! has no timer; a batch stays in the queue until it is written, so that `buffer_size` is all that
-//! is ever held (and completes a batch too, where it is less than `max_size`); and where there is
-//! no throttle, all complete batches are taken at once, and then none for a millisecond.
+//! Works like kube-apiserver's collector: a batch is complete with `max_size` events, or when
+//! `max_wait` has passed, or at shutdown; each batch needs a token. There are three differences,
+//! none of which is visible in the log:
+//!
+//! - The wait begins with the first event of the batch, so that an idle writer needs no timer.
+//! - A batch stays in the queue until it is written, so that at most `buffer_size` events are in
+//!   memory. A full queue also completes a batch, if `buffer_size` is less than `max_size`.
+//! - Without a throttle, all complete batches are taken at once, and then none for one millisecond.
 
 use std::time::{Duration, Instant};
 
 use super::super::config::{Mode, Throttle};
 use super::strategy::CommitStrategy;
 
-/// If no request waits and there is no throttle, the writer pauses for this long after each write:
-/// waking it for each event would cost several times as much as the event's write.
+/// If no request waits and there is no throttle, the writer pauses for this long after each write.
+/// Waking it for each event would cost several times as much as writing the event.
 const REST: Duration = Duration::from_millis(1);
 
 /// The next step of the writer.
@@ -21,7 +23,7 @@ const REST: Duration = Duration::from_millis(1);
 pub(super) enum Step {
     /// Write this many lines from the front of the queue.
     Take(usize),
-    /// Sleep until this time, or until there are this many lines. `None`: indefinitely.
+    /// Sleep until this time, or until there are this many lines. `None` means no limit.
     Wait { until: Option<Instant>, wake_at: Option<usize> },
 }
 
@@ -30,10 +32,9 @@ pub(super) enum Step {
 pub(super) enum Batcher {
     /// Requests wait for their events: a batch is the whole queue.
     Immediate,
-    /// Usually the requests write: a batch is what is in the queue, but only when the thread is
-    /// woken.
+    /// Usually the requests write. The thread takes the whole queue, but only when it is woken.
     OnCall,
-    /// Nothing waits for the events.
+    /// No request waits for the events.
     Batch {
         /// A batch is complete with this many events.
         complete: usize,
@@ -43,12 +44,12 @@ pub(super) enum Batcher {
     },
 }
 
-/// How fast batches may follow each other.
+/// Limits how fast batches follow each other.
 #[derive(Debug)]
 pub(super) enum Pace {
-    /// Not before a time, unless there are this many events.
+    /// No batch before this time, unless there are `crowd` events.
     Rest { until: Instant, crowd: usize },
-    /// When there are tokens.
+    /// One token per batch.
     Throttle(Bucket),
 }
 
@@ -71,12 +72,13 @@ impl Batcher {
         }
     }
 
-    /// Returns whether the writer thread leaves events to others until it is called.
+    /// Returns whether the writer thread leaves events to the requests until it is called.
     pub(super) fn is_on_call(&self) -> bool {
         matches!(self, Batcher::OnCall)
     }
 
-    /// `since`: when the first of the `length` lines came, or when the last batch was taken.
+    /// Returns the next step. `since` is when the first of the `length` lines was queued, or when
+    /// the last batch was taken.
     pub(super) fn step(
         &mut self,
         length: usize,
@@ -92,7 +94,7 @@ impl Batcher {
             return Step::Take(length);
         };
         if length < *complete && !closing {
-            // A wait too long for the clock has no end.
+            // A time beyond the range of the clock means no limit.
             let end = since.unwrap_or(now).checked_add(*max_wait);
             if end.is_none_or(|end| now < end) {
                 return Step::Wait { until: end, wake_at: Some(*complete) };
@@ -106,7 +108,7 @@ impl Batcher {
                 *until = now + REST;
                 Step::Take(length)
             }
-            // The time of the shutdown is limited; events that exceed it are lost.
+            // Shutdown time is limited: events that would wait for a token are lost.
             Pace::Throttle(_) if closing => Step::Take(length.min(*max_size)),
             Pace::Throttle(bucket) => match bucket.take(now) {
                 Ok(()) => Step::Take(length.min(*max_size)),
@@ -125,12 +127,12 @@ pub(crate) struct Bucket {
 }
 
 impl Bucket {
-    /// Returns a full one.
+    /// Returns a full bucket.
     pub(crate) fn new(throttle: Throttle, now: Instant) -> Bucket {
         Bucket { throttle, tokens: f64::from(throttle.burst), filled: now }
     }
 
-    /// Takes a token, or returns when there will be one; `None`: never.
+    /// Takes a token. If there is none, returns when there will be one; `None` means never.
     pub(crate) fn take(&mut self, now: Instant) -> Result<(), Option<Instant>> {
         let qps = f64::from(self.throttle.qps);
         let gained = now.saturating_duration_since(self.filled).as_secs_f64() * qps;
@@ -140,7 +142,7 @@ impl Bucket {
             self.tokens -= 1.0;
             return Ok(());
         }
-        // A nanosecond more, lest rounding wakes us just too early.
+        // One nanosecond more, so that rounding does not wake the task just too early.
         let missing = Duration::try_from_secs_f64((1.0 - self.tokens) / qps);
         Err(missing.ok().and_then(|missing| now.checked_add(missing + Duration::from_nanos(1))))
     }

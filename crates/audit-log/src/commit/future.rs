@@ -1,4 +1,4 @@
-//! The outcome of a commit, as the request sees it.
+//! The outcome of a commit, from the request's point of view.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -9,9 +9,10 @@ use tokio::sync::oneshot;
 use super::super::error::WriteError;
 use super::strategy::WhenFailed;
 
-/// Resolves when the request may go on: to `Err` only if it must fail instead, because an event of
-/// it is not in a log whose mode is `blocking-strict`. Failures that the request survives have been
-/// counted and logged, and are `Ok` here. Dropping it changes nothing for the event.
+/// Resolves when the request may continue: to `Err` only if the request must fail because the log
+/// is in `blocking-strict` mode and an event of the request could not be written. In other modes,
+/// failures have been counted and logged, and resolve to `Ok`. Dropping a commit does not affect
+/// its event.
 #[derive(Debug)]
 #[must_use = "in the blocking modes a request goes on only when its event is committed"]
 pub struct Commit(State);
@@ -23,32 +24,32 @@ enum State {
         outcome: oneshot::Receiver<Result<(), WriteError>>,
         when_failed: WhenFailed,
     },
-    /// The first one's result is kept while the second is awaited.
+    /// The result of the first is kept while the second is pending.
     Both {
         commits: Box<[Commit; 2]>,
         first: Option<Result<(), WriteError>>,
     },
 }
 
-/// Resolves a [`Commit`]. If it is dropped, the commit has failed.
+/// Resolves a [`Commit`]. Dropping it fails the commit.
 pub(crate) type CommitSender = oneshot::Sender<Result<(), WriteError>>;
 
 impl Commit {
-    /// There is nothing to wait for.
+    /// A commit that is already done.
     pub const DONE: Commit = Commit(State::Done(Ok(())));
 
-    /// Returns an outcome that is known already.
+    /// Returns a commit whose outcome is already known.
     pub(crate) fn known(outcome: Result<(), WriteError>, when_failed: WhenFailed) -> Commit {
         Commit(State::Done(when_failed.apply(outcome)))
     }
 
-    /// Returns an outcome that is going to be sent.
+    /// Returns a pending commit and the sender of its outcome.
     pub(crate) fn waiting(when_failed: WhenFailed) -> (CommitSender, Commit) {
         let (sender, outcome) = oneshot::channel();
         (sender, Commit(State::Waiting { outcome, when_failed }))
     }
 
-    /// Waits for both. The first error counts.
+    /// Waits for both commits. Resolves to the first error.
     pub fn and(self, other: Commit) -> Commit {
         match (self, other) {
             (Commit(State::Done(Ok(()))), other) => other,
@@ -76,7 +77,7 @@ impl Future for Commit {
         match &mut self.0 {
             State::Done(outcome) => Poll::Ready(outcome.clone()),
             State::Waiting { outcome, when_failed } => {
-                // A writer that panicked drops its end.
+                // The writer has panicked and dropped the sender.
                 let outcome = ready!(Pin::new(outcome).poll(context));
                 Poll::Ready(when_failed.apply(outcome.unwrap_or(Err(WriteError::Panicked))))
             }

@@ -4,20 +4,20 @@ use std::task::{Context, Poll, ready};
 
 use super::sequence::{CommitSequence, Place};
 
-/// Lets the bytes of one socket pass when all events are committed that were accepted in its
+/// Holds back the bytes of one socket until all events are committed that were accepted in its
 /// sequence before the bytes were to be written.
 pub(crate) struct WriteGate {
     sequence: CommitSequence,
     waiting: Option<Waiting>,
 }
 
-/// The position that a socket waits for.
+/// The event that a socket waits for.
 struct Waiting {
     /// The number of bytes to be written when the wait began.
     bytes: usize,
-    /// The log that is waited for, by its place in the sequence; those before it have committed.
+    /// Index of the log in the sequence. The logs before it have committed their events.
     log: usize,
-    /// The event that is waited for.
+    /// The number of the event in that log.
     event: u64,
     place: Option<Place>,
 }
@@ -27,8 +27,9 @@ impl WriteGate {
         WriteGate { sequence, waiting: None }
     }
 
-    /// Returns how many of the next `bytes` may be written: at least those that there were when the
-    /// wait began. Waiting for the later ones too might never end, as more and more come.
+    /// Returns how many of the next `bytes` bytes may be written. After a wait these are at least
+    /// the bytes that were to be written when it began; waiting for later ones, too, might never
+    /// end.
     pub(crate) fn poll_writable(&mut self, bytes: usize, context: &mut Context<'_>) -> Poll<usize> {
         if bytes == 0 || self.waiting.is_none() && self.sequence.is_committed() {
             return Poll::Ready(bytes);
@@ -45,7 +46,7 @@ impl WriteGate {
             let Waiting { event, place, .. } = waiting;
             let progress = accepted.progress();
             ready!(progress.poll_committed(*event, &self.sequence, place, context));
-            // The next log's events that were accepted meanwhile are waited for, too.
+            // This includes events that the next log has accepted meanwhile.
             waiting.log += 1;
             waiting.event = last(waiting.log);
             waiting.place = None;
@@ -58,9 +59,10 @@ impl WriteGate {
         Poll::Ready(writable)
     }
 
-    /// Ready when the end of the stream may be sent, too.
+    /// Ready when the end of the stream may be sent.
     pub(crate) fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        // Like bytes without end. A wait that was begun for real ones ends first.
+        // Works like a write of unlimited length. A wait that has begun for a shorter write is
+        // completed first.
         while ready!(self.poll_writable(usize::MAX, context)) < usize::MAX {}
         Poll::Ready(())
     }

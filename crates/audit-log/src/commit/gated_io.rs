@@ -12,16 +12,18 @@ use super::sequence::CommitSequence;
 /// Maximum number of slices considered in one write; hyper passes no more.
 const SLICES: usize = 64;
 
-/// Holds written bytes back until the events are committed that were accepted before them in the
-/// connection's [`CommitSequence`]. Belongs above TLS, whose handshake reveals nothing about a
-/// request. After [`Poll::Pending`], a write must begin with the same bytes; more may follow them.
+/// A connection that holds back each write until all events are committed that were accepted before
+/// it in the connection's [`CommitSequence`].
+///
+/// Must be placed above TLS, whose handshake reveals nothing about a request. After
+/// [`Poll::Pending`], the next write must begin with the same bytes; more may follow them.
 pub struct GatedIo<S> {
     stream: S,
     gate: WriteGate,
 }
 
 impl<S> GatedIo<S> {
-    /// Gates a connection of the worker that has this sequence.
+    /// Wraps a connection of the worker that `sequence` belongs to.
     pub fn new(stream: S, sequence: CommitSequence) -> GatedIo<S> {
         GatedIo { stream, gate: WriteGate::new(sequence) }
     }
@@ -72,13 +74,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for GatedIo<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Some responses end with the connection.
+        // The end of the connection can be the end of a response.
         ready!(self.gate.poll_end(context));
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 
-/// Copies the first `bytes` of the slices into `first`, as far as it has room. Returns the number
+/// Copies the first `bytes` bytes of the slices into `first`, up to its length. Returns the number
 /// of slices.
 fn first_bytes<'a>(
     slices: &'a [IoSlice<'a>],

@@ -1,9 +1,9 @@
-//! From an accepted event to the disk: the one way in which a log backend commits events.
+//! The path from an accepted event to the disk.
 //!
-//! An event arrives as one encoded line. It is *accepted* when it is in the queue or with its
-//! writer, and *committed* when its write has returned (with `--audit-log-sync=always`: when its
-//! sync has), or when it was counted as lost. A commit never fails silently:
-//! `DroppedEvents` counts and logs each event that is not in the log.
+//! An event arrives as one encoded line. It is *accepted* when it is in the queue or passed to its
+//! writer. It is *committed* when its write has returned (with `--audit-log-sync=always`: when the
+//! sync has returned), or when it was counted as lost. No event is lost silently: `DroppedEvents`
+//! counts and logs each one that is not written.
 //!
 //! # The write path
 //!
@@ -15,81 +15,81 @@
 //!                                                   worker
 //! ```
 //!
-//! [`CommitStrategy`] is chosen once, when the backend starts, from its mode and its output.
-//! `CommitLog::submit` is the only place that acts on it. All three ways end in the same
-//! `Writer`: whoever holds its output takes all events that wait, in order, writes them with as
-//! few system calls as possible, then resolves their commits. So one write at a time is in
+//! [`CommitStrategy`] is chosen once, when the backend starts, from the mode and the output.
+//! `CommitLog::submit` is the only place that uses it. All three paths end in the same `Writer`:
+//! the thread that locks its output takes all queued events in order, writes them with as few
+//! system calls as possible, then resolves their commits. Therefore one write at a time is in
 //! progress, lines are never interleaved, and the events of one sequence keep their order.
 //!
-//! What waits for an event:
+//! Who waits for an event:
 //!
 //! | output | `batch` | `blocking` | `blocking-strict` |
 //! |---|---|---|---|
 //! | regular file | nothing (`Queued`) | bytes (`Deferred`) | the request (`Inline`) |
 //! | pipe, `sync=always` | nothing (`Queued`) | the request (`Queued`) | the request (`Queued`) |
 //!
-//! A request waits for its [`Commit`]. Bytes wait at the `WriteGate` of their socket
-//! ([`GatedIo`]) for the [`CommitSequence`] of their worker thread.
+//! A request waits for its [`Commit`]. Bytes are held back by the `WriteGate` of their socket
+//! ([`GatedIo`]) until the [`CommitSequence`] of their worker thread is committed.
 //!
 //! # States
 //!
-//! A log is in one of four states; the strategy holds in the first.
+//! A log is in one of four states. The strategy applies in the first one.
 //!
-//! - *Healthy*: the strategy determines the writer. Ends when one write takes 100 ms, three in a
-//!   row take 5 ms each, a write fails, or a reopen is asked for.
-//! - *Taken over*: the writer thread writes, and requests wait for their own events. Ends when for
-//!   two checks (0.5 s each) no write was slow or failed.
-//! - *Failing*: like taken over; `/readyz` and metrics report it. Ends when a write or a probe of
-//!   the file succeeds.
-//! - *Closed*: the writer thread writes what is in the queue; later events are refused and counted.
-//!   Ends when the queue is empty, or the shutdown gives up.
+//! - *Healthy*: events are written as the strategy says. Ends when one write takes 100 ms, three in
+//!   a row take 5 ms each, a write fails, or a reopen is requested.
+//! - *Taken over*: the writer thread writes, and requests wait for their own events. Ends when no
+//!   write was slow or failed for two checks (0.5 s each).
+//! - *Failing*: like *taken over*, and reported by `/readyz` and metrics. Ends when a write or a
+//!   probe of the file succeeds.
+//! - *Closed*: the writer thread writes the queue; later events are rejected and counted. Ends when
+//!   the queue is empty, or when the shutdown times out.
 //!
-//! In the state *taken over* even `Deferred` events are awaited by their requests, so that a slow
-//! disk holds up the requests that write events and not the sockets of others' watches.
+//! In the state *taken over* requests wait for `Deferred` events, too, so that a slow disk delays
+//! the requests that write events and not the watches of other clients.
 //!
 //! # Invariants
 //!
-//! 1. No byte leaves on a connection of a worker (to a client, or to the API server on behalf of
-//!    one) before all events are committed that were accepted in its sequence when the byte was
-//!    written to the socket. With `Queued` and `Inline` the request has waited before it produced
-//!    the byte; with `Deferred` the gate holds it back.
+//! 1. No byte is sent on a connection of a worker (to a client, or to the API server on behalf of a
+//!    client) before all events are committed that were accepted in the worker's sequence before
+//!    the byte was written to the socket. With `Queued` and `Inline` the request waits before it
+//!    produces the byte; with `Deferred` the gate holds the byte back.
 //! 2. In `blocking-strict` an event that cannot be written fails its request: [`Commit`] resolves
-//!    to `Err`, and nothing is forwarded, or the response breaks off. [`WhenFailed`] decides that,
-//!    and nothing else does.
+//!    to `Err`, and the request is not forwarded, or its response is aborted. This is decided by
+//!    [`WhenFailed`] alone.
 //! 3. Events of one sequence are written in the order in which they were accepted.
-//! 4. An event that was accepted is written or counted, also when the runtime that was to write it
-//!    ends, when the writer panics, and when the process shuts down.
-//! 5. A deferred event is committed within one turn of its worker's scheduler; if that does not
-//!    run, the writer thread commits it within 0.5 s.
-//! 6. A partial line is removed again after a failed write, or ended where it cannot be, so that
-//!    each line of the file is one event.
+//! 4. An accepted event is written or counted, even if the runtime that should write it ends, the
+//!    writer panics, or the process shuts down.
+//! 5. A deferred event is committed within one pass of its worker's scheduler. If the worker does
+//!    not run, the writer thread commits the event within 0.5 s.
+//! 6. After a failed write, a partial line is truncated, or terminated with a newline if that is
+//!    not possible, so that each line of the file is one event.
 //!
 //! # When the queue is full
 //!
-//! [`WhenFull`] says what happens: in `batch` the newest event is dropped, in the blocking modes
-//! the queue cannot be full, since each request, or the bytes it sends, waits for its own few
-//! events.
+//! [`WhenFull`] defines what happens. In `batch` the newest event is dropped. In the blocking modes
+//! the queue cannot be full, because each request, or the bytes that it sends, waits for its own
+//! few events.
 //!
 //! # When writes are slow
 //!
-//! The writer thread takes over (above). A write that has not returned for 5 s makes the log
-//! unhealthy though nothing has failed. In `blocking` and `blocking-strict` requests wait for as
-//! long as it takes; in `batch` the queue fills.
+//! The writer thread takes over (see above). A write that has not returned for 5 s makes the log
+//! unhealthy even though nothing has failed. In `blocking` and `blocking-strict` requests wait
+//! without a limit; in `batch` the queue fills.
 //!
 //! # When writes fail
 //!
 //! The events of the write are counted and logged, its commits resolve according to [`WhenFailed`],
-//! and sockets go on: a gate waits for a commit, not for success. The writer thread then examines
-//! the file twice a second and tries to reserve space in it, so that a log that can be written
-//! again is detected without an event. If only a write can show it, one request is let through to
-//! try (`CommitLog::is_writable`).
+//! and sockets continue, because a gate waits for a commit and not for success. The writer thread
+//! then checks the file twice a second and tries to reserve space in it, so that it detects the
+//! recovery of the log without an event. If only a write can show the recovery, one request is let
+//! through to try (`CommitLog::is_writable`).
 //!
 //! # Concurrency
 //!
-//! Worker threads never block each other for longer than a write: a request that does not get the
-//! output within some microseconds leaves its event in the queue, and whoever has the output looks
-//! at the queue after releasing it. Lock order: chain of the seal, output, queue; wakers are taken
-//! out of their lock before they are called.
+//! Worker threads never block each other for longer than a write: a request that cannot lock the
+//! output within some microseconds leaves its event in the queue, and the thread that has locked
+//! the output checks the queue after unlocking it. Lock order: chain of the seal, output, queue.
+//! Wakers are moved out of their lock before they are called.
 
 mod batch;
 mod future;
@@ -130,14 +130,14 @@ use super::metrics::{LogMetrics, Plugin};
 use super::output::Output;
 use super::seal::Chain;
 
-/// A log that is written, with its queue and its threads.
+/// A log backend's output with its queue and its threads.
 pub(super) struct CommitLog {
     strategy: CommitStrategy,
     when_full: WhenFull,
     when_failed: WhenFailed,
     queue: Arc<Queue>,
     writer: Arc<Writer>,
-    /// Events that did not get into the queue.
+    /// Counts the events that the queue rejected.
     refused: Arc<DroppedEvents>,
     metrics: Arc<LogMetrics>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -146,7 +146,7 @@ pub(super) struct CommitLog {
 }
 
 impl CommitLog {
-    /// Starts the threads that write to `output`, which messages call `name`.
+    /// Starts the threads that write to `output`. `name` is used in messages.
     ///
     /// # Errors
     /// Returns an error if the system refuses to start a thread.
@@ -205,8 +205,8 @@ impl CommitLog {
         })
     }
 
-    /// Accepts one event. Waits for no other request, and needs no runtime; with
-    /// [`CommitStrategy::Inline`] it writes.
+    /// Accepts one event. Never waits for another request, and needs no runtime. With
+    /// [`CommitStrategy::Inline`] it writes the event.
     pub(super) fn submit(&self, line: Line, sequence: &CommitSequence) -> Commit {
         self.metrics.backend.events.inc();
         let strategy = match self.writer.is_slow() {
@@ -217,13 +217,13 @@ impl CommitLog {
         let submitted = match (strategy, sequence.of(self.queue.progress())) {
             (CommitStrategy::Queued, _) => self.enqueue(line),
             (CommitStrategy::Deferred, Some(worker)) => self.defer(line, worker),
-            // Without a worker, no socket waits for the event: the request does.
+            // Without a worker, no socket is gated, so the request waits for the event.
             (CommitStrategy::Deferred, None) | (CommitStrategy::Inline, _) => self.write(line),
         };
         submitted.unwrap_or_else(|rejected| self.reject(&rejected))
     }
 
-    /// Leaves an event to the writer thread.
+    /// Queues an event for the writer thread.
     fn enqueue(&self, line: Line) -> Result<Commit, Rejected> {
         let (waiter, commit) = self.waiter();
         let wake = match self.strategy {
@@ -258,8 +258,8 @@ impl CommitLog {
         Ok(Commit::DONE)
     }
 
-    /// Whoever waits for an event in the queue. Allocates, so that is done before the queue is
-    /// locked.
+    /// Returns the waiter for an event in the queue and the commit that it resolves. Must be called
+    /// before the queue is locked, because it allocates.
     fn waiter(&self) -> (Option<Waiter>, Commit) {
         match self.when_full {
             WhenFull::DropNewest { .. } => (None, Commit::DONE),
@@ -283,7 +283,7 @@ impl CommitLog {
         }
     }
 
-    /// Returns how far deferred events are committed, if there are any.
+    /// Returns the progress of deferred events, if the strategy is `Deferred`.
     pub(super) fn progress(&self) -> Option<&Arc<Progress>> {
         (self.strategy == CommitStrategy::Deferred).then(|| self.queue.progress())
     }
@@ -299,13 +299,13 @@ impl CommitLog {
     }
 
     /// Returns whether the next write is expected to succeed. While the log is failing and only a
-    /// write can tell whether it still does, periodically returns `true` to one caller so that it
-    /// probes the log.
+    /// write can show its recovery, periodically returns `true` to one caller so that it probes the
+    /// log.
     pub(super) fn is_writable(&self) -> bool {
         self.writer.is_writable()
     }
 
-    /// Returns whether the last write succeeded, and the one in progress does not hang.
+    /// Returns whether the last write succeeded and no write hangs.
     pub(super) fn state(&self) -> BackendState {
         self.writer.state()
     }
@@ -316,21 +316,22 @@ impl CommitLog {
     }
 
     /// Returns when all events are written and synced and the writer thread has ended. Later events
-    /// are refused and counted. There is no time limit.
+    /// are rejected and counted. There is no time limit.
     pub(super) async fn shutdown(&self) {
         self.queue.close();
-        // The only sender is the writer thread's, which sends nothing: an error means that it has
-        // ended.
+        // Nothing is ever sent: an error means that the writer thread has dropped the sender
+        // because it has ended.
         let _ = self.ended.clone().changed().await;
         let thread = self.thread.lock().expect("nothing panics while it holds the thread").take();
         if let Some(thread) = thread {
-            // The thread only has to return; a panic of it has been logged.
+            // The thread is about to return; a panic has been logged already.
             let _ = thread.join();
         }
     }
 
-    /// Like [`CommitLog::shutdown`], but only until `give_up` is cancelled. What is not written
-    /// then is counted as lost and logged; if a write hangs, all events of that write.
+    /// Like [`CommitLog::shutdown`], but only until `give_up` is cancelled. Events that are not
+    /// written by then are counted as lost and logged. If a write hangs, that includes all events
+    /// of this write.
     pub(super) async fn shutdown_until(&self, give_up: &CancellationToken) {
         tokio::select! {
             biased;
@@ -339,14 +340,14 @@ impl CommitLog {
         }
     }
 
-    /// Logs dropped events that have not been reported. The writer thread does so itself unless it
-    /// hangs.
+    /// Logs dropped events that have not been reported. The writer thread does this itself unless
+    /// it hangs.
     pub(super) fn tick(&self) {
         self.refused.tick();
         self.writer.tick();
     }
 
-    /// Logs all losses that were held back, now.
+    /// Logs all pending counts of lost events now.
     pub(super) fn flush_losses(&self) {
         self.writer.flush_losses();
     }
@@ -358,7 +359,7 @@ impl CommitLog {
 }
 
 impl Drop for CommitLog {
-    /// The writer thread ends when it has written the queue; nothing waits for it.
+    /// The writer thread ends when it has written the queue; dropping does not wait for that.
     fn drop(&mut self) {
         self.queue.close();
     }

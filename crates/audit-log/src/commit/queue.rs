@@ -1,4 +1,4 @@
-//! Events on their way from the requests to the log.
+//! The queue between the requests and the writer of a log.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -13,17 +13,16 @@ use super::sequence::{Accepted, Progress, Sequence};
 use super::strategy::WhenFull;
 use crate::LogMetrics;
 
-/// The party that waits for an event.
+/// What waits for an event.
 pub(super) enum Waiter {
-    /// The request that has its [`Commit`](super::Commit).
+    /// A request, through its [`Commit`](super::Commit).
     Request(CommitSender),
-    /// Sockets, at their gates.
+    /// Sockets, through their gates.
     Gates,
 }
 
-/// Events that are written together, and who waits for each of them: for all events in the blocking
-/// modes, except that nothing waits for the last one if the request writes it itself; for none in
-/// `batch`.
+/// Events that are written together, and what waits for each of them. In the blocking modes each
+/// event has a waiter, except the last one if the request writes it itself; in `batch` none has.
 #[derive(Default)]
 pub(super) struct Group {
     pub(super) lines: VecDeque<Line>,
@@ -31,7 +30,7 @@ pub(super) struct Group {
 }
 
 impl Group {
-    /// Frees the lines but keeps the memory for as many, up to a limit.
+    /// Clears the group, but keeps its memory up to a limit.
     pub(super) fn clear(&mut self) {
         const KEPT: usize = 1024;
         self.lines.clear();
@@ -41,10 +40,10 @@ impl Group {
     }
 }
 
-/// Why an event is not in the queue.
+/// Why the queue rejected an event.
 #[derive(Debug)]
 pub(super) enum Rejected {
-    /// The queue is full, and drops the newest event then.
+    /// The queue is full, and its mode drops the newest event.
     Full,
     /// The queue is closed.
     Closed,
@@ -55,7 +54,7 @@ pub(super) enum Rejected {
 pub(super) enum Wake {
     /// Only if it sleeps until there are this many events.
     ForBatch,
-    /// Always: the thread has taken over from the requests that usually write.
+    /// Always, because the thread has taken over from the requests that usually write.
     Always,
 }
 
@@ -64,9 +63,9 @@ pub(super) enum Wake {
 pub(super) enum Task {
     /// Write this many lines.
     Write(usize),
-    /// Open the log file again.
+    /// Reopen the log file.
     Reopen,
-    /// See whether the log file is still the one at its path.
+    /// Check whether the log file is still the one at its path.
     Check,
     /// The queue is closed and empty.
     Stop,
@@ -77,7 +76,7 @@ pub(super) struct Queue {
     waiting: Mutex<Waiting>,
     wake: Condvar,
     when_full: WhenFull,
-    /// The deferred events.
+    /// The progress of deferred events.
     progress: Arc<Progress>,
     metrics: Arc<LogMetrics>,
 }
@@ -85,16 +84,16 @@ pub(super) struct Queue {
 #[derive(Default)]
 struct Waiting {
     group: Group,
-    /// When the first of the events was queued. Only stored if nothing waits for events.
+    /// When the first queued event was queued. Only set if nothing waits for events.
     since: Option<Instant>,
     closed: bool,
     reopen: bool,
-    /// The writer thread is to take what waits, though others write as a rule.
+    /// Whether the writer thread must write the queue, even if requests usually write.
     called: bool,
-    /// The sequences whose worker has a task that will write their events.
+    /// The sequences whose worker has scheduled a task that writes their events.
     flushes: Vec<u64>,
-    /// The writer thread sleeps until there are so many events. `None`: it is awake, or waits for a
-    /// time.
+    /// The queue length at which the sleeping writer thread is woken. `None` if it is awake or
+    /// waits for a point in time.
     wake_at: Option<usize>,
 }
 
@@ -104,7 +103,7 @@ impl Queue {
         Queue { waiting, wake, when_full, progress, metrics }
     }
 
-    /// How far the deferred events are committed.
+    /// Returns the progress of the deferred events.
     pub(super) fn progress(&self) -> &Arc<Progress> {
         &self.progress
     }
@@ -150,9 +149,9 @@ impl Queue {
         Ok(())
     }
 
-    /// Appends an event whose commit is deferred, and notes it in its sequence. Returns whether the
-    /// caller must see to it that a task of the worker writes it: none has been announced since
-    /// [`Self::flushing`].
+    /// Appends an event whose commit is deferred, and counts it in its sequence. Returns whether
+    /// the caller must schedule a task of the worker that writes it, because none has been
+    /// scheduled since [`Self::flushing`].
     pub(super) fn defer(
         &self,
         line: Line,
@@ -174,18 +173,18 @@ impl Queue {
         Ok(first)
     }
 
-    /// The task that was to write what a sequence has accepted runs now, or never will.
+    /// Notes that the scheduled task of a sequence has started, or will never run.
     pub(super) fn flushing(&self, sequence: u64) {
         self.lock().flushes.retain(|other| *other != sequence);
     }
 
-    /// Forgets announced tasks: no longer waits for them.
+    /// Forgets all scheduled tasks.
     pub(super) fn no_flushes(&self) {
         self.lock().flushes.clear();
     }
 
-    /// Waits for something to do, for the writer thread. For [`Task::Write`], the events are then
-    /// there for [`Self::take`].
+    /// Blocks the writer thread until there is something to do. For [`Task::Write`], the events can
+    /// then be taken with [`Self::take`].
     pub(super) fn next(&self, batcher: &mut Batcher, next_check: Instant) -> Task {
         let mut waiting = self.lock();
         loop {
@@ -221,8 +220,8 @@ impl Queue {
         }
     }
 
-    /// Takes up to `count` lines, in order, and puts them into `group`, which is empty. Only for
-    /// whoever holds the output, so that lines are written in the order in which they are taken.
+    /// Moves up to `count` lines, in order, into the empty `group`. Only the thread that has locked
+    /// the output may call this, so that lines are written in the order in which they are taken.
     pub(super) fn take(&self, count: usize, group: &mut Group) {
         let mut waiting = self.lock();
         waiting.take(count, group);
@@ -232,8 +231,8 @@ impl Queue {
         self.metrics.set_queue_length(waiting.group.lines.len());
     }
 
-    /// Takes all lines into `group`, which is empty, and this one behind them; for whoever holds
-    /// the output. Gives it back if the queue is closed.
+    /// Moves all lines into the empty `group` and appends `line`. Only the thread that has locked
+    /// the output may call this. Returns the line if the queue is closed.
     pub(super) fn take_with(&self, line: Line, group: &mut Group) -> Result<(), Line> {
         let mut waiting = self.lock();
         if waiting.closed {
@@ -248,31 +247,31 @@ impl Queue {
         Ok(())
     }
 
-    /// Returns whether there are events for which no task has been announced.
+    /// Returns whether there are events for which no task is scheduled.
     pub(super) fn is_left(&self) -> bool {
         let waiting = self.lock();
         waiting.flushes.is_empty() && !waiting.group.lines.is_empty()
     }
 
-    /// Makes the writer thread write the queue, even if others usually write.
+    /// Makes the writer thread write the queue, even if requests usually write.
     pub(super) fn call(&self) {
         self.lock().called = true;
         self.wake.notify_one();
     }
 
-    /// Has the writer open its log file again.
+    /// Makes the writer thread reopen its log file.
     pub(super) fn reopen(&self) {
         self.lock().reopen = true;
         self.wake.notify_one();
     }
 
-    /// Accepts no more lines. Queued ones are still written.
+    /// Closes the queue: it accepts no more lines, and queued lines are still written.
     pub(super) fn close(&self) {
         self.lock().closed = true;
         self.wake.notify_one();
     }
 
-    /// Drops the events that wait, and returns their number. Their commits fail.
+    /// Drops the queued events, and returns their number. Their commits fail.
     pub(super) fn abandon(&self) -> usize {
         let mut waiting = self.lock();
         let group = std::mem::take(&mut waiting.group);
@@ -282,7 +281,7 @@ impl Queue {
             match waiter {
                 // The request may have been dropped.
                 Waiter::Request(commit) => drop(commit.send(Err(WriteError::ShutDown))),
-                // The process ends, and its sockets with it.
+                // The process ends, and closes its sockets.
                 Waiter::Gates => {}
             }
         }
@@ -295,7 +294,7 @@ impl Queue {
 }
 
 impl fmt::Debug for Queue {
-    /// Without the lines: events are not for our own log.
+    /// Omits the lines: audit events must not appear in the process log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Queue").field("when_full", &self.when_full).finish_non_exhaustive()
     }

@@ -1,4 +1,4 @@
-//! The events accepted on one worker thread, and how far the logs have committed them.
+//! The events accepted on one worker thread, and how many of them each log has committed.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,14 +14,14 @@ use crate::LogBackend;
 /// The order of events and bytes on one worker thread: for each log with deferred commits, the
 /// number of the last event that was accepted on the thread.
 ///
-/// A worker makes one and hands it to its connections, which hand it to their requests and to the
-/// connections to the API server that these use. Requests accept events in it; a
-/// [`GatedIo`](super::GatedIo) lets bytes pass when all events that were accepted before are
-/// committed. What does not hold the same sequence does not wait for each other, so that one
-/// worker's slow write does not hold up another's sockets.
+/// A worker creates one and passes it to its connections, which pass it to their requests and to
+/// the connections to the API server that these use. Requests accept events in it; a
+/// [`GatedIo`](super::GatedIo) lets bytes pass when all events are committed that were accepted
+/// before them. Connections with different sequences do not wait for each other, so that a slow
+/// write of one worker does not delay the sockets of another.
 ///
-/// Clones are one. The default one is detached: it belongs to no worker, so requests that submit
-/// events with it wait themselves, and gates of it are open.
+/// Clones refer to the same sequence. The default is detached: it belongs to no worker, so requests
+/// wait for the events that they submit with it, and its gates are always open.
 #[derive(Debug, Clone, Default)]
 pub struct CommitSequence(Option<Arc<Sequence>>);
 
@@ -39,8 +39,8 @@ pub(super) struct Accepted {
 }
 
 impl CommitSequence {
-    /// Returns the sequence of the worker `thread`, whose tasks run on `runtime`, for all logs that
-    /// it writes to.
+    /// Returns the sequence of the worker that runs on `thread`, with tasks on `runtime`, for all
+    /// logs that it writes to.
     pub fn of_worker<'a>(
         thread: ThreadId,
         runtime: Handle,
@@ -66,7 +66,7 @@ impl CommitSequence {
         CommitSequence::default()
     }
 
-    /// Returns whether this is the same sequence, and not one of another worker.
+    /// Returns whether both refer to the same sequence.
     pub fn is_same(&self, other: &CommitSequence) -> bool {
         match (&self.0, &other.0) {
             (Some(one), Some(other)) => Arc::ptr_eq(one, other),
@@ -74,13 +74,12 @@ impl CommitSequence {
         }
     }
 
-    /// Returns whether this belongs to no worker.
+    /// Returns whether the sequence belongs to no worker.
     pub fn is_detached(&self) -> bool {
         self.0.is_none()
     }
 
-    /// Returns when all events that were accepted so far are committed: written, or counted as
-    /// lost.
+    /// Waits until all events accepted so far are committed: written, or counted as lost.
     pub async fn committed(&self) {
         if !self.is_committed() {
             let mut gate = WriteGate::new(self.clone());
@@ -88,7 +87,7 @@ impl CommitSequence {
         }
     }
 
-    /// Returns the sequence of this thread for these logs, like that of a worker.
+    /// Returns a sequence of the current thread for these logs, like that of a worker.
     #[cfg(test)]
     pub(super) fn here(logs: impl IntoIterator<Item = Arc<Progress>>) -> CommitSequence {
         static IDLE: std::sync::OnceLock<tokio::runtime::Runtime> = std::sync::OnceLock::new();
@@ -98,7 +97,7 @@ impl CommitSequence {
         CommitSequence::new(thread::current().id(), runtime, logs.into_iter())
     }
 
-    /// Accepts one event, as the queue of the log does.
+    /// Accepts one event, like the log's queue does.
     #[cfg(test)]
     pub(super) fn accept(&self, log: usize) {
         self.logs()[log].accept();
@@ -112,8 +111,8 @@ impl CommitSequence {
         self.0.as_ref().map_or(&[], |sequence| &sequence.logs)
     }
 
-    /// Returns the worker's sequence, with its events of this log. `None` if its sockets do not
-    /// wait for the log.
+    /// Returns the worker's sequence, and its events of this log. `None` if its sockets do not wait
+    /// for the log.
     pub(super) fn of(&self, progress: &Arc<Progress>) -> Option<(&Sequence, &Accepted)> {
         let sequence = self.0.as_ref()?;
         let of_log = |accepted: &&Accepted| Arc::ptr_eq(&accepted.progress, progress);
@@ -122,7 +121,7 @@ impl CommitSequence {
 }
 
 impl Sequence {
-    /// Returns a number that identifies the sequence, also among dropped ones.
+    /// Returns a number that identifies the sequence. Numbers are not reused.
     pub(super) fn number(&self) -> u64 {
         self.number
     }
@@ -142,14 +141,14 @@ impl fmt::Debug for Sequence {
 }
 
 impl Accepted {
-    /// Counts one more queued event. Must be called by the holder of the queue, so that numbers
+    /// Counts one more queued event. The caller must hold the lock of the queue, so that numbers
     /// only grow.
     pub(super) fn accept(&self) {
         let event = self.progress.accepted.fetch_add(1, Ordering::Relaxed) + 1;
         self.last.store(event, Ordering::Release);
     }
 
-    /// Returns the last event that was accepted.
+    /// Returns the number of the last accepted event.
     pub(super) fn last(&self) -> u64 {
         self.last.load(Ordering::Acquire)
     }
@@ -163,8 +162,8 @@ impl Accepted {
     }
 }
 
-/// How many deferred events a log has accepted and committed (written or lost), in the same order;
-/// and who waits for that.
+/// Numbers of deferred events that a log has accepted and committed (written or lost), in the same
+/// order, and the gates that wait for them.
 #[derive(Default)]
 pub(crate) struct Progress {
     accepted: AtomicU64,
@@ -172,11 +171,11 @@ pub(crate) struct Progress {
     waiting: Mutex<Waiting>,
 }
 
-/// The wakers for the end of the current write, or of the next.
+/// The wakers for the end of the current or the next write.
 #[derive(Default)]
 struct Waiting {
     gates: Vec<WaitingGate>,
-    /// How often all were woken.
+    /// Number of times that all gates were woken.
     round: u64,
 }
 
@@ -185,7 +184,7 @@ struct WaitingGate {
     sequence: CommitSequence,
 }
 
-/// The position for which a gate waits: the round, and the place in it.
+/// The position of a waiting gate: its round, and its index in that round.
 #[derive(Clone, Copy)]
 pub(super) struct Place {
     round: u64,
@@ -193,12 +192,13 @@ pub(super) struct Place {
 }
 
 impl Progress {
-    /// Counts this many more committed events. Must be called by the holder of the output.
+    /// Counts `events` more committed events. The caller must hold the lock of the output.
     pub(super) fn commit(&self, events: u64) {
         if events == 0 {
             return;
         }
-        // Stored first: a waker that comes too late to be taken finds it when it looks again.
+        // Stored before the wakers are taken: a waker that is registered too late sees the new
+        // value when it checks again.
         self.committed.fetch_add(events, Ordering::Release);
         let gates = {
             let mut waiting = self.lock();
@@ -212,7 +212,8 @@ impl Progress {
         self.committed.load(Ordering::Acquire) >= event
     }
 
-    /// Ready when `event` is committed. Until then, `place` is where the task of `sequence` waits.
+    /// Ready when `event` is committed. Until then, registers the waker; `place` keeps its
+    /// position.
     pub(super) fn poll_committed(
         &self,
         event: u64,
@@ -246,7 +247,7 @@ impl Progress {
 }
 
 impl Waiting {
-    /// Enters a waker, in the place of the one that the same gate may have here already.
+    /// Registers a waker, or replaces the one that the same gate has registered in this round.
     fn enter(&mut self, place: &mut Option<Place>, waker: &Waker, sequence: &CommitSequence) {
         match place {
             Some(Place { round, index }) if *round == self.round => {
@@ -261,8 +262,8 @@ impl Waiting {
     }
 }
 
-/// Wakes all. To wake a task of another thread takes a system call, so a task there wakes all of
-/// them.
+/// Wakes all gates. Waking a task of another thread takes a system call, so one task is spawned on
+/// that thread, which wakes all gates there.
 fn wake(gates: Vec<WaitingGate>) {
     let here = thread::current().id();
     let mut elsewhere: Vec<(CommitSequence, Vec<Waker>)> = Vec::new();

@@ -1,31 +1,32 @@
-//! The decisions about commits, each made once, when a backend starts.
+//! Decisions about commits, each made once, when a backend starts.
 
 use super::super::config::{Mode, SyncMode};
 
 /// Which thread writes an event, and whether the request waits for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommitStrategy {
-    /// The event waits in the queue, and the writer thread writes it. In `batch` nothing waits for
-    /// that; in the blocking modes the request waits.
+    /// The event is queued, and the writer thread writes it. In `batch` nothing waits for that; in
+    /// the blocking modes the request waits.
     ///
-    /// For `batch`, for outputs that may be slow (standard output, pipes, devices) and for
-    /// `--audit-log-sync=always`, where the more events share a sync the better.
+    /// For `batch`, for outputs that may be slow (standard output, pipes, devices), and for
+    /// `--audit-log-sync=always`, where it is better if more events share a sync.
     Queued,
-    /// The request that submits the event writes it, together with all events that wait, and waits
-    /// for that. If another thread is writing, the event joins the queue instead.
+    /// The request that submits the event writes it, together with all queued events, and waits for
+    /// that. If another thread is writing, the event is queued instead.
     ///
     /// For `blocking-strict` with a regular file.
     Inline,
-    /// The request goes on when its event is in the queue, and the bytes that it causes to be sent
-    /// wait instead ([`GatedIo`](super::GatedIo)). One task writes all events that were
-    /// accepted on a worker thread in one turn of its scheduler.
+    /// The request continues when its event is queued, and the bytes that it sends wait instead
+    /// ([`GatedIo`](super::GatedIo)). One task writes all events that were accepted on a worker
+    /// thread in one pass of its scheduler.
     ///
     /// For `blocking` with a regular file.
     Deferred,
 }
 
 impl CommitStrategy {
-    /// Chooses the strategy. `is_quick`: a write to the output usually takes some microseconds.
+    /// Chooses the strategy. `is_quick` means that a write to the output usually takes some
+    /// microseconds.
     pub(super) fn choose(mode: &Mode, is_quick: bool, sync: SyncMode) -> CommitStrategy {
         match mode {
             Mode::Batch { .. } => CommitStrategy::Queued,
@@ -36,32 +37,32 @@ impl CommitStrategy {
     }
 }
 
-/// What happens to a new event if the queue is full.
+/// What happens to a new event when the queue is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WhenFull {
     /// The event is dropped, counted under `apiserver_audit_error_total{plugin="buffered"}`, and
-    /// logged. Events that are in the queue stay there. For `batch`.
+    /// logged. Events that are already queued stay. For `batch`.
     DropNewest {
-        /// Events that the queue holds; at least 1.
+        /// Capacity of the queue in events; at least 1.
         capacity: usize,
     },
     /// The queue has no limit of its own: each request, or the bytes that it sends, waits for its
-    /// own events, so that the requests in flight are the limit. For the blocking modes.
+    /// own events, so the number of requests in flight is the limit. For the blocking modes.
     Wait,
 }
 
-/// What happens to a request whose event could not be written. In all cases the event is counted
+/// What happens to a request when its event could not be written. In all cases the event is counted
 /// under `apiserver_audit_error_total{plugin="log"}` and logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WhenFailed {
     /// The request continues. For `batch` and `blocking`.
     Continue,
-    /// The request is refused, or its response breaks off. For `blocking-strict`.
+    /// The request is rejected, or its response is aborted. For `blocking-strict`.
     Refuse,
 }
 
 impl Mode {
-    /// Returns what happens to an event that finds the queue full.
+    /// Returns what happens to an event when the queue is full.
     pub fn when_full(&self) -> WhenFull {
         match *self {
             Mode::Batch { buffer_size, .. } => WhenFull::DropNewest { capacity: buffer_size },
@@ -69,7 +70,7 @@ impl Mode {
         }
     }
 
-    /// Returns what happens to a request whose event could not be written.
+    /// Returns what happens to a request when its event could not be written.
     pub fn when_failed(&self) -> WhenFailed {
         match self {
             Mode::Batch { .. } | Mode::Blocking => WhenFailed::Continue,

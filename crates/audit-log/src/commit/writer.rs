@@ -1,13 +1,14 @@
-//! Writes the log, from one thread at a time, which the strategy determines.
+//! Writes the log, from one thread at a time.
 //!
-//! Whoever holds the output takes all events that wait, writes them together, and only then
-//! resolves their commits. While one write is in progress the next group gathers, so that the
+//! The thread that has locked the output takes all queued events, writes them together, and only
+//! then resolves their commits. While one write is in progress the next group collects, so that the
 //! number of system calls (and of syncs) does not grow with the number of requests.
 //!
-//! To wake a thread and be woken by it costs a request several times what its write costs. So where
-//! a write takes some microseconds the request writes itself ([`submit`]), or a task of its worker
-//! does for all requests of one turn ([`flush`]). Twice a second the thread examines the file. It
-//! takes over for a while when writes are slow or fail, so that worker threads are not held up.
+//! For a request, waking a thread and being woken by it costs several times as much as its write.
+//! So where a write takes some microseconds, the request writes itself ([`submit`]), or a task of
+//! its worker writes for all requests of one scheduler pass ([`flush`]). The writer thread checks
+//! the file twice a second. When writes are slow or fail, it takes over, so that worker threads are
+//! not blocked.
 
 mod flush;
 mod hang;
@@ -31,56 +32,57 @@ use super::batch::Batcher;
 use super::queue::{Group, Queue, Task, Waiter};
 use crate::{LogMetrics, Plugin};
 
-/// A log file that was deleted or moved is noticed within this time.
+/// Interval at which the writer thread checks whether the log file was deleted or moved.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// After a write by a submitter that took so long, the thread writes for some checks ...
+/// The writer thread takes over after one write by a request that took this long ...
 const VERY_SLOW: Duration = Duration::from_millis(100);
 
-/// ... and after several in a row that took so long: one alone has just waited for a processor.
+/// ... or after several in a row that took this long. A single one may only have waited for a CPU.
 const SLOW: Duration = Duration::from_millis(5);
 const SLOW_IN_A_ROW: u32 = 3;
 
-/// Whether the last write went well.
+/// The result of the last write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BackendState {
     /// The last write succeeded, or there was none.
     Ok,
-    /// The last write failed, or the log file is missing and cannot be recreated; with the reason.
+    /// The last write failed, or the log file is missing and cannot be recreated. Contains the
+    /// reason.
     Failing(String),
 }
 
-/// The output of a backend, and its state.
+/// Writes the output of a backend, and tracks its state.
 pub(super) struct Writer {
     queue: Arc<Queue>,
     held: Mutex<Held>,
-    /// Writes are slow or fail: the thread writes, with any strategy.
+    /// Writes are slow or fail, so the writer thread writes, whatever the strategy is.
     slow: AtomicBool,
     sync: SyncMode,
-    /// The name of the log in errors.
+    /// The name of the log in error messages.
     name: Arc<str>,
     losses: DroppedEvents,
-    /// Events that were dropped at the queue, if it can be full; reported when the writer is idle.
+    /// Counts events that the queue rejected. Reported when the writer is idle.
     refused: Arc<DroppedEvents>,
     state: Mutex<BackendState>,
-    /// Calls of the output, which may hang.
+    /// The current call of the output, which may hang.
     calls: Calls,
-    /// The log is failing, and only a write can show whether it still does: one is allowed to try.
+    /// The log is failing, and only a write can show its recovery: the next request may try.
     trial: AtomicBool,
-    /// The seal, if the log is sealed.
+    /// The seal; `None` if the log is not sealed.
     sealing: Option<Sealing>,
     metrics: Arc<LogMetrics>,
 }
 
-/// The state of the current writer.
+/// The output and the state of the thread that has locked it.
 struct Held {
     output: Box<dyn Output>,
     group: Group,
-    /// Writes by submitters that were slow, in a row until now.
+    /// Number of consecutive slow writes by requests.
     slow_in_a_row: u32,
     /// When a write or a check last failed; `None` after a success.
     failed: Option<Instant>,
-    /// The seal cannot be written.
+    /// Why the seal cannot be written.
     seal_failed: Option<WriteError>,
 }
 
@@ -116,7 +118,8 @@ impl Writer {
         }
     }
 
-    /// Returns whether the thread writes, with any strategy, because writes are slow or fail.
+    /// Returns whether the writer thread writes, whatever the strategy is, because writes are slow
+    /// or fail.
     pub(super) fn is_slow(&self) -> bool {
         self.slow.load(Ordering::Relaxed)
     }
@@ -130,25 +133,26 @@ impl Writer {
         if let Some(took) = self.calls.hung(now) {
             let (name, seconds) = (&self.name, took.as_secs());
             return BackendState::Failing(format!(
-                "{name} has not answered a write for {seconds} s"
+                "a write to {name} has not returned for {seconds} s"
             ));
         }
         self.state.lock().expect("nothing panics while it holds the state").clone()
     }
 
-    /// Returns whether an event could be written now, as far as is known without writing one. Of a
-    /// log that cannot be asked, and that failed, it is said to one caller now and then.
+    /// Returns whether the next write is expected to succeed. While the log is failing and only a
+    /// write can show its recovery, periodically returns `true` to one caller so that it probes the
+    /// log.
     pub(super) fn is_writable(&self) -> bool {
         self.state() == BackendState::Ok || self.trial.swap(false, Ordering::Relaxed)
     }
 
-    /// Has the log file opened again before anything else is written.
+    /// Makes the writer thread reopen the log file before it writes anything else.
     pub(super) fn reopen(&self) {
         self.slow.store(true, Ordering::Relaxed);
         self.queue.reopen();
     }
 
-    /// Logs dropped events that have not been reported, and detects a write that hangs.
+    /// Logs dropped events that have not been reported, and detects a hanging write.
     pub(super) fn tick(&self) {
         self.losses.tick();
         if self.calls.hung(Instant::now()).is_some() {
@@ -156,7 +160,8 @@ impl Writer {
         }
     }
 
-    /// Counts unwritten events as lost, and logs it, because the writer does not end in time.
+    /// Counts and logs the unwritten events as lost, because the writer thread does not end in
+    /// time.
     pub(super) fn abandon(&self) {
         let reason = match self.calls.is_called() {
             true => format!("{} did not accept them before the shutdown ended", self.name),
@@ -174,13 +179,13 @@ impl Writer {
         self.flush_losses();
     }
 
-    /// Logs all losses that were held back, now.
+    /// Logs all pending counts of lost events now.
     pub(super) fn flush_losses(&self) {
         self.losses.flush();
         self.refused.flush();
     }
 
-    /// The writer thread: runs until the queue is closed and empty.
+    /// Runs the writer thread until the queue is closed and empty.
     pub(super) fn run(&self, mut batcher: Batcher) {
         let mut next_check = Instant::now() + CHECK_INTERVAL;
         let mut next_sync = self.next_sync();
@@ -199,10 +204,10 @@ impl Writer {
                 self.losses.tick();
                 self.refused.tick();
                 self.check(&mut self.hold());
-                // A task that was announced and has not run by now is on a runtime that does not
+                // A task that has not run since the last check belongs to a runtime that does not
                 // run.
                 self.queue.no_flushes();
-                // Slow for a whole interval, and perhaps no longer.
+                // Slow for a whole interval; writes may be quick again.
                 was_slow = !was_slow && self.is_slow();
                 if !was_slow {
                     self.slow.store(false, Ordering::Relaxed);
@@ -224,7 +229,7 @@ impl Writer {
                 Task::Stop => break,
             }
             if batcher.is_on_call() && self.queue.is_left() {
-                // The event was queued while this thread held the output.
+                // The event was queued while this thread had locked the output.
                 self.queue.call();
             }
         }
@@ -246,7 +251,7 @@ impl Writer {
         }
     }
 
-    /// Syncs the written bytes, while others may write.
+    /// Syncs the written bytes, while other threads may write.
     fn sync_beside(&self) {
         let unsynced = self.hold().output.unsynced();
         if unsynced.is_empty() {
@@ -293,7 +298,8 @@ impl Writer {
             self.calls.carries(0);
             let (whole, failed) = match written {
                 Ok(written) => (written.whole, written.error.map(|error| (1, self.error(error)))),
-                // How far it got is unknown. This group is lost, the next may be luckier.
+                // How far the write got is unknown, so the whole group counts as lost. The next one
+                // may succeed.
                 Err(error) => (0, Some((lines.len() - next, error))),
             };
             next += whole;
@@ -334,8 +340,8 @@ impl Writer {
     fn check(&self, held: &mut Held) {
         match self.guarded(&mut *held.output, |output| output.check()) {
             Ok(false) if held.failed.is_none() => {}
-            // The file is at its path, which a write needs, but not only that. One request must
-            // try: requests that are refused while the log fails do not.
+            // The file is at its path, but that does not prove that it can be written. One request
+            // must try, because requests that are rejected while the log fails do not write.
             Ok(false) if self.failed_just_now(held) => {}
             Ok(false) => match self.guarded(&mut *held.output, |output| output.probe()) {
                 Ok(true) => {
@@ -359,12 +365,12 @@ impl Writer {
         held.failed.is_some_and(|at| at.elapsed() < CHECK_INTERVAL)
     }
 
-    /// Publishes a change of state; costs nothing while the log is healthy.
+    /// Publishes a change of state. Does nothing while the log stays healthy.
     fn outcome(&self, held: &mut Held, result: Result<(), WriteError>) {
         if held.failed.is_none() && result.is_ok() {
             return;
         }
-        // A log that is written and not sealed is not well.
+        // A log that cannot be sealed is not healthy.
         let result = result.and(held.seal_failed.clone().map_or(Ok(()), Err));
         let mut state = self.state.lock().expect("nothing panics while it holds the state");
         match result {
@@ -372,7 +378,7 @@ impl Writer {
                 held.failed = None;
                 *state = BackendState::Ok;
                 self.metrics.healthy.set(1);
-                tracing::info!("the audit log {} is written again", self.name);
+                tracing::info!("the audit log {} is writable again", self.name);
             }
             Err(error) => {
                 held.failed = Some(Instant::now());
@@ -382,7 +388,7 @@ impl Writer {
         }
     }
 
-    /// A panic must not end the audit log.
+    /// Catches a panic, which must not end the audit log.
     fn guarded<T>(
         &self,
         output: &mut dyn Output,
@@ -401,7 +407,7 @@ impl Writer {
 }
 
 impl Held {
-    /// Returns whether the thread should write from now on, after a write that began at `started`.
+    /// Returns whether the writer thread should take over after a write that began at `started`.
     fn is_slow(&mut self, started: Instant) -> bool {
         let took = started.elapsed();
         self.slow_in_a_row = if took < SLOW { 0 } else { self.slow_in_a_row + 1 };

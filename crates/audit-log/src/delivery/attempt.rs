@@ -25,11 +25,11 @@ pub(crate) enum Attempt {
     Taken,
     /// The destination did not accept it.
     Failed {
-        /// Why.
+        /// The reason.
         failure: Failure,
-        /// The time after which it may be sent again, if the destination states one.
+        /// The time after which the batch may be sent again, if the destination states one.
         retry_after: Option<Duration>,
-        /// Whether it may be accepted then.
+        /// What the failure means for the batch.
         verdict: Verdict,
     },
 }
@@ -37,17 +37,20 @@ pub(crate) enum Attempt {
 /// What a failed attempt means for the batch that was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Nothing: there was no response, or the destination has a problem of its own.
+    /// Nothing: there was no response, or the destination itself has a problem.
     Unavailable,
-    /// The destination will never accept it.
+    /// The destination will never accept it. Some endpoints respond so for a while, such as a proxy
+    /// without its server, so it is sent a few times.
     Invalid,
-    /// The destination accepts shorter ones.
+    /// The same, and it must not be sent again.
+    Final,
+    /// The batch is too large for the destination.
     TooLarge,
 }
 
 /// Sends batches of the spool to one destination.
 pub(crate) trait Courier: Send + Sync + 'static {
-    /// The destination, for messages: `the webhook endpoint`.
+    /// Returns the name of the destination, for messages: `the webhook endpoint`.
     fn destination(&self) -> String;
 
     /// Returns the content of a batch as it is sent.
@@ -56,7 +59,7 @@ pub(crate) trait Courier: Send + Sync + 'static {
     /// Makes one attempt to send what [`Self::encode`] returned.
     fn attempt(&self, number: u64, encoded: Bytes, events: u64) -> BoxFuture<'_, Attempt>;
 
-    /// Returns whether batches are sent by [`Self::attempt_file`] only, and never split.
+    /// Returns whether batches are only sent with [`Self::attempt_file`], and never split.
     fn sends_files(&self) -> bool {
         false
     }
@@ -70,22 +73,22 @@ pub(crate) trait Courier: Send + Sync + 'static {
         events: u64,
     ) -> BoxFuture<'_, Attempt>;
 
-    /// Returns the delay after this attempt, of which 0 is the first.
+    /// Returns the delay after this attempt (0 is the first).
     fn delay(&self, attempt: u32, retry_after: Option<Duration>) -> Duration;
 
-    /// Returns how long one attempt may take after the shutdown has begun, and all together.
+    /// Returns the time limits during shutdown: of one attempt, and of all attempts together.
     fn last_attempts(&self) -> (Duration, Duration);
 }
 
-/// How events are stored in a batch.
+/// How the events of a batch are stored.
 #[derive(Debug)]
 pub(crate) struct Format {
     /// The extension of batch files.
     pub(crate) extension: &'static str,
     /// Returns the events of a batch, or `None` if the content is not one.
     pub(crate) items: fn(&[u8]) -> Option<Vec<&[u8]>>,
-    /// Returns the batch of these events.
+    /// Joins events into a batch.
     pub(crate) join: fn(&[&[u8]]) -> Vec<u8>,
-    /// Returns whether content without a checksum is a batch.
+    /// Returns whether content without a checksum is a valid batch.
     pub(crate) is_valid: fn(&[u8]) -> bool,
 }

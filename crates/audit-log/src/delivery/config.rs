@@ -7,6 +7,6 @@ use std::path::PathBuf;
 pub struct SpoolConfig {
     /// The directory, which is created with mode 0700 if it is missing.
     pub dir: PathBuf,
-    /// The limit of its size in bytes. Events beyond it are lost, the newest first.
+    /// The maximum size of the spool in bytes. When it is reached, new events are lost.
     pub max_size: u64,
 }

@@ -10,46 +10,46 @@ use tokio::time::Instant;
 use super::metrics::DeliveryMetrics;
 use crate::BackendState;
 
-/// An endpoint that requests wait for, and that has not responded for so long, is not healthy. Less
-/// than a check of `/readyz` may take.
+/// An endpoint that requests wait for is unhealthy after this time without a response. Shorter than
+/// the timeout of a check by `/readyz`.
 pub(crate) const AWAITED: Duration = Duration::from_millis(1500);
-/// The same for an endpoint that nothing waits for, which may take its time.
+/// The same for an endpoint that no request waits for.
 pub(crate) const UNAWAITED: Duration = Duration::from_secs(10);
 
-/// The known state of the endpoint.
+/// The health of a destination.
 #[derive(Debug)]
 pub(crate) struct Health {
     condition: watch::Sender<Condition>,
     waiting: Mutex<Waiting>,
-    /// After how long without a response it is not healthy.
+    /// The time without a response after which the destination is unhealthy.
     hangs: Duration,
-    /// The number of attempts that have ended.
+    /// The number of completed attempts.
     ended: watch::Sender<u64>,
-    /// `the webhook`
+    /// The name of the destination in messages, such as `the webhook`.
     name: &'static str,
     metrics: Arc<DeliveryMetrics>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Condition {
-    /// It accepted the last list, or there was none.
+    /// The destination accepted the last list, or there was none.
     Healthy,
-    /// It did not, and is asked again; with the reason.
+    /// The destination did not accept the last list, which will be sent again. Contains the reason.
     InDoubt(Arc<str>),
-    /// It has not accepted a list in all attempts; with the reason.
+    /// All attempts to send the last list have failed. Contains the reason.
     Failing(Arc<str>),
 }
 
-/// Attempts without a response.
+/// Attempts that have no response yet.
 #[derive(Debug, Default)]
 struct Waiting {
     attempts: usize,
-    /// When the first of them began, or another one ended.
+    /// When the first of them began, or another attempt ended.
     since: Option<Instant>,
 }
 
 impl Health {
-    /// `name` is that of the destination, for messages: `the webhook`.
+    /// Creates the health of a new destination. `name` is used in messages, such as `the webhook`.
     pub(crate) fn new(
         name: &'static str,
         hangs: Duration,
@@ -65,15 +65,15 @@ impl Health {
         }
     }
 
-    /// Makes an attempt that may hang.
+    /// Awaits an attempt that may hang.
     pub(crate) async fn watched<T>(&self, attempt: impl Future<Output = T>) -> T {
-        // Dropped with the attempt where that is given up.
-        let _attempt = UnderWay::new(self);
+        // Also dropped if the attempt is cancelled.
+        let _attempt = AttemptInProgress::new(self);
         attempt.await
     }
 
-    /// It has responded, possibly by rejecting this list.
-    pub(crate) fn is_well(&self) {
+    /// Notes a response, even one that rejects the list.
+    pub(crate) fn responded(&self) {
         if *self.condition.borrow() != Condition::Healthy {
             self.metrics.healthy.set(1);
             self.condition.send_replace(Condition::Healthy);
@@ -81,8 +81,8 @@ impl Health {
         }
     }
 
-    /// An attempt has failed.
-    pub(crate) fn doubt(&self, reason: &Arc<str>) {
+    /// Notes that an attempt has failed.
+    pub(crate) fn attempt_failed(&self, reason: &Arc<str>) {
         self.metrics.healthy.set(0);
         self.condition.send_if_modified(|condition| {
             let was_healthy = *condition == Condition::Healthy;
@@ -93,15 +93,15 @@ impl Health {
         });
     }
 
-    /// All attempts have failed.
-    pub(crate) fn fails(&self, reason: &Arc<str>) {
+    /// Notes that all attempts have failed.
+    pub(crate) fn all_attempts_failed(&self, reason: &Arc<str>) {
         self.metrics.healthy.set(0);
         self.condition.send_replace(Condition::Failing(reason.clone()));
     }
 
-    /// Returns whether it accepts events. While that is in doubt, waits for the outcome of the
-    /// attempts that are under way, as an event would.
-    pub(crate) async fn takes_events(&self) -> bool {
+    /// Returns whether the destination accepts events. If the last attempt failed, waits for the
+    /// outcome of the attempts in progress, like an event would.
+    pub(crate) async fn accepts_events(&self) -> bool {
         let mut condition = self.condition.subscribe();
         let known = condition.wait_for(|now| !matches!(now, Condition::InDoubt(_))).await;
         known.is_ok_and(|condition| *condition == Condition::Healthy)
@@ -112,7 +112,7 @@ impl Health {
         matches!(*self.condition.borrow(), Condition::Failing(_))
     }
 
-    /// Returns whether it accepted the last list, and does not hang now.
+    /// Returns whether the destination accepted the last list and does not hang.
     pub(crate) fn state(&self) -> BackendState {
         match &*self.condition.borrow() {
             Condition::InDoubt(reason) | Condition::Failing(reason) => {
@@ -125,10 +125,11 @@ impl Health {
         }
     }
 
-    /// Like [`Self::state`], but if an attempt is under way, waits for its outcome, or until it
+    /// Like [`Self::state`], but if an attempt is in progress, waits for its outcome, or until it
     /// hangs.
     ///
     /// # Errors
+    /// Returns the reason if the destination is unhealthy.
     /// Returns what is wrong.
     pub(crate) async fn check(&self) -> Result<(), String> {
         let mut ended = self.ended.subscribe();
@@ -136,7 +137,7 @@ impl Health {
         if self.state() == BackendState::Ok
             && let Some(since) = since
         {
-            // An attempt that ends shows the state; if none ends, the endpoint hangs.
+            // An attempt that ends updates the state; if none ends, the endpoint hangs.
             let _ = tokio::time::timeout_at(since + self.hangs, ended.changed()).await;
         }
         match self.state() {
@@ -145,7 +146,7 @@ impl Health {
         }
     }
 
-    /// How long there has been no response, if that is too long.
+    /// Returns the time without a response, if it is too long.
     fn hanging(&self) -> Option<Duration> {
         self.waiting().since.map(|since| since.elapsed()).filter(|time| *time >= self.hangs)
     }
@@ -159,19 +160,19 @@ fn silent(name: &str, time: Duration) -> String {
     format!("{name} has not responded for {:.1} s", time.as_secs_f64())
 }
 
-/// An attempt without a response yet.
-struct UnderWay<'a>(&'a Health);
+/// An attempt in progress.
+struct AttemptInProgress<'a>(&'a Health);
 
-impl<'a> UnderWay<'a> {
-    fn new(health: &'a Health) -> UnderWay<'a> {
+impl<'a> AttemptInProgress<'a> {
+    fn new(health: &'a Health) -> AttemptInProgress<'a> {
         let mut waiting = health.waiting();
         waiting.attempts += 1;
         waiting.since.get_or_insert_with(Instant::now);
-        UnderWay(health)
+        AttemptInProgress(health)
     }
 }
 
-impl Drop for UnderWay<'_> {
+impl Drop for AttemptInProgress<'_> {
     fn drop(&mut self) {
         let mut waiting = self.0.waiting();
         waiting.attempts -= 1;
@@ -191,16 +192,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_asks_in_doubt_waits_for_the_outcome() {
+    async fn a_check_waits_for_the_outcome_of_a_pending_attempt() {
         let (health, metrics) = health();
-        assert!(health.takes_events().await);
+        assert!(health.accepts_events().await);
         let ask = || {
             let health = health.clone();
-            tokio::spawn(async move { health.takes_events().await })
+            tokio::spawn(async move { health.accepts_events().await })
         };
-        let refused: Arc<str> = "it responded 500".into();
-        let reason = "the webhook does not accept events: it responded 500".to_owned();
-        health.doubt(&refused);
+        let refused: Arc<str> = "it responded with 500".into();
+        let reason = "the webhook does not accept events: it responded with 500".to_owned();
+        health.attempt_failed(&refused);
         let asked = ask();
         tokio::task::yield_now().await;
         assert!(!asked.is_finished());
@@ -210,22 +211,22 @@ mod tests {
             "the last attempt failed"
         );
         assert_eq!(metrics.healthy.get(), 0);
-        health.is_well();
+        health.responded();
         assert!(asked.await.unwrap());
         assert_eq!((metrics.healthy.get(), health.state()), (1, BackendState::Ok));
 
-        health.doubt(&refused);
+        health.attempt_failed(&refused);
         let asked = ask();
         tokio::task::yield_now().await;
-        health.fails(&refused);
+        health.all_attempts_failed(&refused);
         assert!(!asked.await.unwrap());
-        health.doubt(&refused);
-        assert!(!health.takes_events().await, "a further failure is no better");
+        health.attempt_failed(&refused);
+        assert!(!health.accepts_events().await, "a further failure is no better");
         assert_eq!(health.state(), BackendState::Failing(reason));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_endpoint_that_hangs_is_found_out_by_who_asks() {
+    async fn a_check_detects_a_hanging_endpoint() {
         let (health, _) = health();
         assert_eq!(health.check().await, Ok(()), "nothing is under way");
         let hanging = health.clone();
@@ -236,7 +237,7 @@ mod tests {
         let reason = health.check().await.unwrap_err();
         assert_eq!(reason, "the webhook has not responded for 1.5 s");
         assert_eq!(started.elapsed(), AWAITED);
-        // Another one ends, so it responds.
+        // Another attempt ends, so the endpoint responds.
         health.watched(async {}).await;
         assert_eq!(health.state(), BackendState::Ok);
         hanging.abort();

@@ -1,4 +1,4 @@
-//! What backends that send events to another system have in common: attempts and their outcomes,
+//! Common parts of the backends that send events to another system: attempts and their outcomes,
 //! the health of the destination, metrics, and the spool ([`spool`]), which keeps batches on disk
 //! until the destination has accepted them.
 

@@ -1,42 +1,42 @@
-//! Sending a batch in halves if the destination rejects it as too large.
+//! Splits a batch in halves if the destination rejects it as too large.
 
 use std::ops::Range;
 
 use super::attempt::{Failure, Format};
 
-/// The outcome of a list.
+/// The outcome of sending one list.
 #[derive(Debug)]
 pub(crate) enum Sent {
     /// The endpoint accepted it.
     Taken,
-    /// The endpoint finds it too large.
+    /// The endpoint rejected it as too large.
     TooLarge(Failure),
-    /// The endpoint did not accept it, and will not be asked again.
+    /// The endpoint did not accept it, and it will not be sent again.
     Refused(Failure),
     /// The process shuts down.
     Stopped,
 }
 
-/// The outcomes of a list and its parts.
+/// The outcome of sending a list and its parts.
 #[derive(Debug)]
 pub(crate) enum Delivered {
     /// The endpoint accepted all of it.
     All,
-    /// It did not accept these events.
+    /// The endpoint did not accept some events.
     Refused {
-        /// Their list; `None` for the whole list.
+        /// A list of these events; `None` for the whole list.
         list: Option<Vec<u8>>,
         /// Their number.
         events: u64,
-        /// Why, for the last of them.
+        /// The reason for the last of them.
         failure: Failure,
     },
     /// The process shuts down; which parts were accepted is not known.
     Stopped,
 }
 
-/// Sends a batch of `events` events with `send`; halves what is too large until it is accepted, or
-/// is a single event. The order of the events stays.
+/// Sends a batch of `events` events with `send`. Splits parts that are too large until they are
+/// accepted or consist of a single event. The order of the events is preserved.
 pub(crate) async fn deliver<F: Future<Output = Sent>>(
     format: &Format,
     list: &[u8],
@@ -110,7 +110,8 @@ mod tests {
         list::items(list).unwrap().into_iter().map(id).collect()
     }
 
-    /// Delivers to an endpoint that accepts so many bytes; gives what it accepted.
+    /// Delivers to an endpoint that accepts at most `limit` bytes. Returns the accepted events,
+    /// too.
     async fn through(list: &[u8], limit: usize) -> (Delivered, Vec<u64>) {
         let accepted = Mutex::new(Vec::new());
         let events = ids(list).len() as u64;

@@ -6,7 +6,7 @@ use crate::test_folder::TestFolder;
 use std::fs::File;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-/// Returns a log file that is rotated at this many bytes.
+/// Returns a log file that is rotated at this size in bytes.
 pub(crate) fn limited(path: &Path, bytes: u64, clock: Clock, metrics: Arc<LogMetrics>) -> LogFile {
     let rotation = Rotation { max_size_mib: 1, ..Rotation::NEVER };
     let mut log = LogFile::open(path, rotation, clock, metrics).unwrap();
@@ -14,7 +14,7 @@ pub(crate) fn limited(path: &Path, bytes: u64, clock: Clock, metrics: Arc<LogMet
     log
 }
 
-/// Returns the same, locked as a sealed log is.
+/// Returns the same, but locked like a sealed log.
 pub(crate) fn exclusive(path: &Path, bytes: u64, metrics: Arc<LogMetrics>) -> LogFile {
     let rotation = Rotation { max_size_mib: 1, ..Rotation::NEVER };
     let mut log = LogFile::open_as(path, rotation, Clock::system(), metrics, true).unwrap();
@@ -30,7 +30,7 @@ fn frozen() -> Clock {
     Clock::fixed(UNIX_EPOCH + Duration::from_secs(1_795_408_960))
 }
 
-/// Returns a line of this many bytes.
+/// Returns a line of this length in bytes.
 fn line(length: usize) -> Line {
     let mut line = vec![b'x'; length - 1];
     line.push(b'\n');
@@ -63,7 +63,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
-fn folders_and_file_are_made() {
+fn missing_directories_and_files_are_created() {
     let folder = TestFolder::new();
     let path = folder.join("a/b/audit.log");
     put(&mut unlimited(&path), "line\n");
@@ -96,7 +96,7 @@ fn errors_name_the_path_and_the_remedy() {
     for path in [folder.path().to_owned(), folder.join("file/audit.log"), PathBuf::from("/")] {
         let error = open(&path);
         assert!(
-            error.contains("choose another path") || error.contains("give the full name"),
+            error.contains("choose another path") || error.contains("give the full path"),
             "{error}"
         );
         let named = if path.ends_with("audit.log") { folder.join("file") } else { path };
@@ -106,7 +106,8 @@ fn errors_name_the_path_and_the_remedy() {
 
 #[test]
 fn the_first_write_rotates_at_the_limit_and_later_ones_above_it() {
-    // Bytes that are there, written first, written next; sizes of all files, oldest first.
+    // Initial size, size of the first write, size of the next write; sizes of all files, the oldest
+    // first.
     for (old, first, next, expected) in [
         (0, 100, 100, vec![200]),
         (900, 99, 1, vec![1000]),
@@ -176,7 +177,7 @@ fn a_log_that_cannot_be_rotated_grows() {
 }
 
 #[test]
-fn a_deleted_file_is_made_anew_and_what_nobody_saw_is_copied() {
+fn a_deleted_file_is_recreated_with_its_unread_lines() {
     let folder = TestFolder::new();
     let path = folder.join("audit.log");
     let mut log = unlimited(&path);
@@ -191,7 +192,7 @@ fn a_deleted_file_is_made_anew_and_what_nobody_saw_is_copied() {
 }
 
 #[test]
-fn a_deleted_folder_is_made_anew() {
+fn a_deleted_directory_is_recreated() {
     let folder = TestFolder::new();
     let mut log = unlimited(&folder.join("logs/audit.log"));
     put(&mut log, "old\n");
@@ -244,7 +245,7 @@ fn rotation_does_not_move_a_file_that_was_put_there() {
 }
 
 #[test]
-fn a_file_that_was_cut_is_continued_and_its_size_known() {
+fn a_truncated_file_is_continued_at_its_new_size() {
     let folder = TestFolder::new();
     let path = folder.join("audit.log");
     let mut log = limited(&path, 20, frozen(), Arc::default());
@@ -258,7 +259,7 @@ fn a_file_that_was_cut_is_continued_and_its_size_known() {
 }
 
 #[test]
-fn while_no_file_can_be_made_writing_fails_and_then_recovers() {
+fn writing_fails_while_no_file_can_be_created_and_then_recovers() {
     let folder = TestFolder::new();
     let path = folder.join("logs/audit.log");
     let mut log = unlimited(&path);
@@ -274,7 +275,7 @@ fn while_no_file_can_be_made_writing_fails_and_then_recovers() {
 }
 
 #[test]
-fn a_moved_file_is_written_on_while_no_other_can_be_made() {
+fn a_moved_file_is_used_until_a_new_one_can_be_created() {
     let folder = TestFolder::new();
     let mut log = limited(&folder.join("logs/audit.log"), 10, frozen(), Arc::default());
     put(&mut log, "one\n");
@@ -306,12 +307,12 @@ fn reopen_opens_what_is_there() {
 }
 
 #[test]
-fn a_line_torn_by_a_crash_is_completed_or_set_aside() {
+fn a_partial_line_left_by_a_crash_is_completed_or_moved_away() {
     for (found, kept, aside) in [
         ("{}\n{\"kind\":\"Event\"}", "{}\n{\"kind\":\"Event\"}\n", None),
         ("{}\n{\"kind\":\"Ev", "{}\n", Some("{\"kind\":\"Ev\n")),
         ("{\"kind\":\"Ev", "", Some("{\"kind\":\"Ev\n")),
-        // The last blocks of the file did not reach the disk.
+        // The last blocks of the file were not written before a crash.
         ("{}\n{\"a\0\0\0", "{}\n", Some("{\"a\0\0\0\n")),
         ("{}\n\0\0\n{}\n", "{}\n", Some("\0\0\n{}\n\n")),
         ("{}\nwhole\n", "{}\nwhole\n", None),
@@ -327,7 +328,7 @@ fn a_line_torn_by_a_crash_is_completed_or_set_aside() {
 }
 
 #[test]
-fn what_is_to_be_synced_is_the_file_those_before_it_and_the_folder() {
+fn the_file_its_predecessors_and_the_directory_are_synced() {
     let folder = TestFolder::new();
     let path = folder.join("audit.log");
     let mut log = limited(&path, 10, frozen(), Arc::default());
@@ -353,7 +354,7 @@ fn what_is_to_be_synced_is_the_file_those_before_it_and_the_folder() {
 }
 
 #[test]
-fn a_line_torn_by_a_failed_write_is_cut_off() {
+fn a_partial_line_of_a_failed_write_is_removed() {
     let folder = TestFolder::new();
     let path = folder.join("audit.log");
     let mut log = unlimited(&path);
@@ -375,7 +376,7 @@ fn a_line_torn_by_a_failed_write_is_cut_off() {
     put(&mut log, "three\n");
     assert_eq!(folder.read("audit.log"), "three\n");
 
-    // Another process writes to it: nothing of that is removed.
+    // Another process has written to it: nothing is removed.
     tear(&mut log);
     (&*log.open.file).write_all(b"another writer's").unwrap();
     log.cut(b"half a li");

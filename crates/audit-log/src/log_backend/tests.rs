@@ -20,7 +20,8 @@ fn batch(buffer_size: usize, max_size: usize, throttle: Option<Throttle>) -> Mod
     Mode::Batch { buffer_size, max_size, max_wait: Duration::ZERO, throttle }
 }
 
-/// Waits for what must come within the writer's interval; much longer where the machine is busy.
+/// Waits for something that must happen within the writer's interval; the time limit is much
+/// longer, for busy machines.
 async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let started = Instant::now();
     while !holds() {
@@ -45,7 +46,7 @@ async fn events_are_in_the_file_when_acknowledged() {
 }
 
 #[tokio::test]
-async fn a_deleted_file_is_made_anew_though_nothing_is_written() {
+async fn a_deleted_file_is_recreated_without_a_write() {
     let folder = TestFolder::new();
     let path = folder.join("audit.log");
     let sink = LogBackend::open(config(&path, batch(10, 1, None)), Arc::default()).unwrap();
@@ -55,7 +56,7 @@ async fn a_deleted_file_is_made_anew_though_nothing_is_written() {
 }
 
 #[tokio::test]
-async fn the_state_tells_that_the_log_is_gone_and_back() {
+async fn the_state_shows_that_the_log_is_missing_and_restored() {
     let folder = TestFolder::new();
     let path = folder.join("logs/audit.log");
     let sink = LogBackend::open(config(&path, Mode::BlockingStrict), Arc::default()).unwrap();
@@ -74,7 +75,7 @@ async fn the_state_tells_that_the_log_is_gone_and_back() {
 }
 
 #[tokio::test]
-async fn reopen_makes_a_new_file_at_once() {
+async fn reopen_creates_a_new_file_at_once() {
     let folder = TestFolder::new();
     let path = folder.join("audit.log");
     let sink = LogBackend::open(config(&path, Mode::BlockingStrict), Arc::default()).unwrap();
@@ -116,7 +117,7 @@ async fn under_load_nothing_is_lost_and_each_submitters_order_kept() {
     sink.shutdown().await;
 
     let mut next = [0; THREADS];
-    // By name the current file comes last: "-" is before ".".
+    // By name the current file comes last, because `-` sorts before `.`.
     for name in folder.names() {
         let text = folder.read(&name);
         assert!(text.len() <= 8000, "{name} has {} bytes", text.len());

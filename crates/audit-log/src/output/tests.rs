@@ -7,7 +7,7 @@ use super::*;
 struct Fake {
     bytes: Vec<u8>,
     chunk: usize,
-    /// Bytes it has room for.
+    /// Number of bytes until the output is full.
     room: Option<usize>,
     errors: VecDeque<ErrorKind>,
     calls: usize,
@@ -70,8 +70,8 @@ fn short_writes_are_continued() {
 }
 
 #[test]
-fn an_error_tells_how_many_lines_are_whole() {
-    // Room, whole lines, their bytes.
+fn an_error_returns_the_number_of_complete_lines() {
+    // Capacity, number of complete lines, their length.
     for (room, whole, whole_bytes) in
         [(0, 0, 0), (3, 0, 0), (4, 1, 4), (9, 1, 4), (10, 2, 10), (15, 2, 10)]
     {
@@ -86,7 +86,7 @@ fn an_error_tells_how_many_lines_are_whole() {
 }
 
 #[test]
-fn a_torn_line_is_ended_first() {
+fn a_partial_line_is_terminated_first() {
     let mut fake = Fake::with_chunk(usize::MAX);
     let appended = append(&mut fake, &lines()[..1], true);
     assert_eq!(fake.bytes, b"\none\n");
@@ -116,7 +116,7 @@ fn a_write_of_nothing_is_an_error() {
 }
 
 #[test]
-fn standard_output_whose_reader_is_gone_is_an_error() {
+fn standard_output_without_a_reader_is_an_error() {
     use std::io::Read;
     use std::os::fd::OwnedFd;
 

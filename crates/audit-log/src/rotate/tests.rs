@@ -55,11 +55,11 @@ fn other_names_are_no_backups() {
 }
 
 #[test]
-fn a_name_that_is_taken_is_never_used() {
+fn an_existing_name_is_never_used() {
     let folder = TestFolder::new();
     let path = folder.join("audit.log");
     let mut namer = namer(&path, NOW);
-    // They come after the namer has looked.
+    // Created after the namer has listed the directory.
     fs::write(folder.join("audit-2026-11-23T04-42-40.000.log"), "older").unwrap();
     fs::write(folder.join("audit-2026-11-23T04-42-40.001.log.gz"), "older").unwrap();
     fs::write(folder.join("audit-2026-11-23T04-42-40.002.log.zst"), "older").unwrap();
@@ -70,7 +70,7 @@ fn a_name_that_is_taken_is_never_used() {
         let name = format!("audit-2026-11-23T04-42-40.00{expected}.log");
         assert_eq!(backup, folder.join(&name));
         assert_eq!(folder.read(&name), expected);
-        // A cleanup that is quick must not make the name free again.
+        // A quick cleanup must not make the name available again.
         fs::remove_file(backup).unwrap();
     }
     assert_eq!(folder.read("audit-2026-11-23T04-42-40.000.log"), "older");
@@ -84,7 +84,7 @@ fn a_clock_that_is_set_back_does_not_change_the_order() {
     rotate(&mut first, &path, "first");
     first.clock = Clock::fixed(at(NOW - 3_600_000));
     rotate(&mut first, &path, "second");
-    // Nor does it after a restart, be the newest compressed or not.
+    // The same holds after a restart, whether the newest backup is compressed or not.
     let newest = folder.names().pop().unwrap();
     fs::rename(folder.join(&newest), folder.join(&format!("{newest}.gz"))).unwrap();
     let mut restarted = namer(&path, NOW - 7_200_000);

@@ -1,4 +1,4 @@
-//! Signs blocks and writes them to the seal files, one after the other, while others write the log.
+//! Signs blocks and appends their records to the seal files, while other threads write the log.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -21,15 +21,15 @@ use crate::LogMetrics;
 pub(crate) struct Chain {
     key: SealKey,
     id: String,
-    /// The last record.
+    /// The last record; `None` before the first.
     head: Option<Head>,
-    /// Written to, but perhaps not on the disk.
+    /// Seal files with records that may not be on the disk yet.
     unsynced: Vec<Arc<File>>,
     folder: Option<PathBuf>,
-    /// The number of the file that the last record is of.
+    /// The number of the log file that the last record covers.
     file: u64,
     checkpoint: PathBuf,
-    /// The last record that the checkpoint on the disk is of, and its file.
+    /// The record in the checkpoint file on the disk, and its file number.
     checkpointed: Option<(Head, u64)>,
     head_interval: Duration,
     announced: Option<Head>,
@@ -38,7 +38,7 @@ pub(crate) struct Chain {
 }
 
 impl Chain {
-    /// Goes on after `head`, or begins with block 1.
+    /// Creates a chain that continues after `head`, or begins with block 1.
     pub(crate) fn new(
         key: SealKey,
         id: String,
@@ -63,8 +63,8 @@ impl Chain {
         }
     }
 
-    /// Seals the blocks, in order, and takes away those that are. When it returns without an
-    /// error, their records are on the disk, and so were their lines before.
+    /// Seals the blocks, in order, and removes the sealed ones from `blocks`. Lines are synced
+    /// before their records. When this returns without an error, the records are on the disk.
     pub(crate) fn seal(&mut self, blocks: &mut VecDeque<Block>) -> io::Result<()> {
         let mut synced: Option<Arc<File>> = None;
         let mut stopped = false;
@@ -93,8 +93,8 @@ impl Chain {
         Ok(())
     }
 
-    /// Only when the records are on the disk: a checkpoint ahead of them would accuse a machine
-    /// that failed.
+    /// Must be called after the records are synced: if the machine crashed while the checkpoint was
+    /// ahead of them, verification would report tampering.
     fn write_checkpoint(&mut self, stopped: bool) -> io::Result<()> {
         let Some(head) = self.head.filter(|_| self.file > 0) else { return Ok(()) };
         let new = Some((head, self.file));
@@ -145,7 +145,8 @@ impl Chain {
         Ok(())
     }
 
-    /// Only what is on the disk: a head that the seal has not would look like a cut seal.
+    /// Logs the head. Must be called after the records are synced: a head without a record would
+    /// look like a truncated seal.
     fn announce(&mut self) {
         let now = Instant::now();
         if self.head == self.announced || now < self.announce_at {

@@ -1,9 +1,9 @@
-//! The checkpoint file: how far the chain had come, kept apart from the seals.
+//! The checkpoint file: the last record of the chain, stored apart from the seals.
 //!
-//! Whoever deletes a seal, or puts back an older one, leaves a chain that ends before the
-//! checkpoint. It is one signed line, replaced as a whole after each round of sealing, when the
-//! records that it speaks of are on the disk; so it is never ahead of the seals, whenever the
-//! process or the machine fails.
+//! A deleted seal, or an older copy that is put back, leaves a chain that ends before the
+//! checkpoint. The file is one signed line. It is replaced as a whole after each round of sealing,
+//! when the records are on the disk, so it is never ahead of the seals, even after a crash of the
+//! process or the machine.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -27,11 +27,11 @@ const VERSION: u32 = 1;
 pub(crate) struct Checkpoint {
     /// [`VERSION`]
     checkpoint: u32,
-    /// Which chain.
+    /// The identifier of the chain.
     pub chain: String,
     /// The number of the last block.
     pub block: u64,
-    /// The number of the log file that it is of.
+    /// The number of the log file that the block covers.
     pub file: u64,
     /// SHA-256 of its record, in hex.
     pub sha256: String,
@@ -39,16 +39,16 @@ pub(crate) struct Checkpoint {
     pub key: String,
 }
 
-/// The contents of a checkpoint file.
+/// The state of a checkpoint file.
 #[derive(Debug)]
 pub(crate) enum Found {
-    /// There is none.
+    /// The file does not exist.
     Nothing,
-    /// Empty: a crashed machine can leave that.
+    /// The file is empty, which a crash of the machine can cause.
     Empty,
     /// The signature is invalid.
     Invalid,
-    /// A checkpoint, and the key that it is signed by.
+    /// A valid checkpoint, and the key that has signed it.
     Checkpoint(Checkpoint, PublicKey),
 }
 
@@ -64,12 +64,12 @@ impl Checkpoint {
         }
     }
 
-    /// Returns the block that the chain continues after.
+    /// Returns the head after which the chain continues.
     pub(crate) fn head(&self) -> Option<Head> {
         Some(Head { block: self.block, hash: parse_hex(&self.sha256)? })
     }
 
-    /// Replaces the file. `sync`: returns when it is on the disk.
+    /// Replaces the file. With `sync`, returns when it is on the disk.
     pub(crate) fn write(&self, path: &Path, key: &SealKey, sync: bool) -> io::Result<()> {
         let mut line = sign(self, key)?;
         line.push(b'\n');
@@ -85,8 +85,10 @@ impl Checkpoint {
         disk::rename(&temporary, path)
     }
 
+    /// Reads the checkpoint file at `path`.
+    ///
     /// # Errors
-    /// The file cannot be read.
+    /// Returns an error if the file cannot be read.
     pub(crate) fn read(path: &Path) -> io::Result<Found> {
         let text = match fs::read(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
@@ -110,7 +112,7 @@ impl Checkpoint {
     }
 }
 
-/// Returns the default path of a log's checkpoint: `audit.log.checkpoint`.
+/// Returns the default path of a log's checkpoint file: `audit.log.checkpoint`.
 pub fn checkpoint_path(log: &Path) -> PathBuf {
     with_suffix(&super::plain_path(log), ".checkpoint")
 }

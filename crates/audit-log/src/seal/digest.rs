@@ -4,23 +4,23 @@ use std::fmt::Write;
 
 use aws_lc_rs::digest::{Context, SHA256, digest};
 
-/// SHA-256 of something.
+/// A SHA-256 digest.
 pub(crate) type Sha256 = [u8; 32];
 
 /// The first bytes of a line's SHA-256, which identify the line.
 pub(crate) type Short = [u8; 8];
 
-/// SHA-256 of `bytes`.
+/// Returns the SHA-256 of `bytes`.
 pub(crate) fn sha256(bytes: &[u8]) -> Sha256 {
     whole(digest(&SHA256, bytes))
 }
 
-/// SHA-256 of what `context` was given.
+/// Returns the SHA-256 of the bytes that `context` has received.
 pub(crate) fn finish(context: Context) -> Sha256 {
     whole(context.finish())
 }
 
-/// Returns the part of a line's SHA-256 that a record has.
+/// Returns the part of a line's SHA-256 that a record contains.
 pub(crate) fn short(hash: &Sha256) -> Short {
     let (short, _) = hash.split_first_chunk().expect("32 bytes begin with 8");
     *short
@@ -34,7 +34,7 @@ pub(crate) fn hex(hash: &Sha256) -> String {
     })
 }
 
-/// From hex.
+/// Parses a digest in hex.
 pub(crate) fn parse_hex(text: &str) -> Option<Sha256> {
     if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;

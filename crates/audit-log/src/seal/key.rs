@@ -1,4 +1,4 @@
-//! Ed25519 keys: the private one that seals, the public ones that seals are verified by.
+//! Ed25519 keys: the private key signs seals, public keys verify them.
 
 use std::fmt;
 use std::io;
@@ -13,7 +13,7 @@ use rustls_pki_types::pem::{PemObject, SectionKind};
 /// The bytes before the 32 bytes of a public Ed25519 key in its DER (RFC 8410).
 const SPKI: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
-/// Why a key cannot be used. Contains nothing of the file.
+/// Why a key cannot be used. Contains nothing of the content of the file.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// The file cannot be read.
@@ -21,36 +21,35 @@ pub enum KeyError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// There is no private key in it.
+    /// The file contains no private key.
     #[error(
-        "{}: there is no Ed25519 private key in PKCS#8 PEM in the file; make one with \
+        "{}: the file contains no Ed25519 private key in PKCS#8 PEM; create one with \
          `kube-audit-proxy log keygen FILE` or `openssl genpkey -algorithm ed25519 -out FILE`",
         .0.display()
     )]
     NotPrivate(PathBuf),
-    /// The private key in it is encrypted.
+    /// The private key in the file is encrypted.
     #[error(
         "{}: the private key is encrypted, and no passphrase can be given here; decrypt it with \
          `openssl pkey -in KEY -out NEW_KEY`, and let only the proxy's user read the new file",
         .0.display()
     )]
     Encrypted(PathBuf),
-    /// There is no public key in it.
+    /// The file contains no public key.
     #[error(
-        "{}: there is no Ed25519 public key in PEM in the file; `openssl pkey -in PRIVATE -pubout` \
-         gives that of a private key",
+        "{}: the file contains no Ed25519 public key in PEM; `openssl pkey -in PRIVATE -pubout` prints that of a private key",
         .0.display()
     )]
     NotPublic(PathBuf),
     /// The key could not be generated.
-    #[error("the system gives no random numbers for a key")]
+    #[error("the random number generator of the system failed")]
     Generate,
 }
 
-/// The public half of a key. Its text is the key itself, in base64.
+/// A public key. Its text form is the key in base64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PublicKey([u8; 32]);
 
@@ -58,7 +57,7 @@ impl PublicKey {
     /// Returns all public keys of a PEM file.
     ///
     /// # Errors
-    /// The file cannot be read, or has none.
+    /// Returns an error if the file cannot be read or contains no public key.
     pub fn load(path: &Path) -> Result<Vec<PublicKey>, KeyError> {
         let text = read(path)?;
         let blocks = <(SectionKind, Vec<u8>)>::pem_slice_iter(&text).flatten();
@@ -69,17 +68,17 @@ impl PublicKey {
         if keys.is_empty() { Err(KeyError::NotPublic(path.to_owned())) } else { Ok(keys) }
     }
 
-    /// From its text.
+    /// Parses the text form.
     pub fn parse(text: &str) -> Option<PublicKey> {
         Some(PublicKey(STANDARD.decode(text).ok()?.try_into().ok()?))
     }
 
-    /// SubjectPublicKeyInfo in PEM, as openssl writes it.
+    /// Returns the key as SubjectPublicKeyInfo in PEM, like openssl writes it.
     pub fn to_pem(self) -> String {
         pem("PUBLIC KEY", &[&SPKI[..], &self.0].concat())
     }
 
-    /// Returns whether `signature` is this key's of `message`.
+    /// Returns whether `signature` is a signature of `message` by this key.
     pub(crate) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         UnparsedPublicKey::new(&ED25519, self.0).verify(message, signature).is_ok()
     }
@@ -98,10 +97,10 @@ pub struct SealKey {
 }
 
 impl SealKey {
-    /// Returns the private key of a PEM file.
+    /// Loads the private key from a PEM file.
     ///
     /// # Errors
-    /// The file cannot be read, or has none.
+    /// Returns an error if the file cannot be read or contains no private key.
     pub fn load(path: &Path) -> Result<SealKey, KeyError> {
         let text = read(path)?;
         if is_encrypted(&text) {
@@ -115,29 +114,29 @@ impl SealKey {
             .ok_or_else(|| KeyError::NotPrivate(path.to_owned()))
     }
 
-    /// Returns a new one.
+    /// Generates a key.
     ///
     /// # Errors
-    /// The system has no random numbers.
+    /// Returns an error if the system's random number generator fails.
     pub fn generate() -> Result<SealKey, KeyError> {
         Ed25519KeyPair::generate().ok().and_then(SealKey::new).ok_or(KeyError::Generate)
     }
 
-    /// PKCS#8 in PEM, as openssl reads it.
+    /// Returns the key as PKCS#8 in PEM, like openssl reads it.
     ///
     /// # Errors
-    /// Never, in practice: the key is one that was made here.
+    /// Does not fail in practice, because the key is valid.
     pub fn to_pem(&self) -> Result<String, KeyError> {
         let der: Pkcs8V1Der<'_> = self.pair.as_der().map_err(|_| KeyError::Generate)?;
         Ok(pem("PRIVATE KEY", der.as_ref()))
     }
 
-    /// Returns the public half.
+    /// Returns the public key.
     pub fn public(&self) -> PublicKey {
         self.public
     }
 
-    /// 64 bytes.
+    /// Returns a signature of 64 bytes.
     pub(crate) fn sign(&self, message: &[u8]) -> Vec<u8> {
         self.pair.sign(message).as_ref().to_vec()
     }
@@ -160,11 +159,12 @@ fn read(path: &Path) -> Result<Vec<u8>, KeyError> {
 }
 
 fn pem(label: &str, der: &[u8]) -> String {
-    // Both kinds of key are shorter than a line of 64 characters is long.
+    // Both kinds of keys fit into one line of 64 characters.
     format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der))
 }
 
-/// Returns whether a PEM text has an encrypted private key, in PKCS#8 or in OpenSSL's older form.
+/// Returns whether a PEM text contains an encrypted private key, in PKCS#8 or in OpenSSL's older
+/// format.
 fn is_encrypted(pem: &[u8]) -> bool {
     let has = |needle: &[u8]| memchr::memmem::find(pem, needle).is_some();
     has(b"-----BEGIN ENCRYPTED PRIVATE KEY-----") || has(b"Proc-Type: 4,ENCRYPTED")
@@ -175,7 +175,7 @@ mod tests {
     use super::*;
     use crate::test_folder::TestFolder;
 
-    /// By `openssl genpkey -algorithm ed25519`, and its `openssl pkey -pubout`.
+    /// Generated with `openssl genpkey -algorithm ed25519` and `openssl pkey -pubout`.
     const PRIVATE: &str = "-----BEGIN PRIVATE KEY-----\n\
         MC4CAQAwBQYDK2VwBCIEIKbaU/lV3Qg18GDhpCzFdFMZBtFFvq+oNK57A3r6b7hd\n\
         -----END PRIVATE KEY-----\n";

@@ -1,5 +1,5 @@
-//! The lines of a log file, compressed or not, as digests: memory does not grow with the file or a
-//! line.
+//! Reads the lines of a log file, compressed or not, as digests. Memory usage depends on neither
+//! the size of the file nor the length of a line.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -12,23 +12,23 @@ use super::digest::{Sha256, finish};
 
 const BUFFER: usize = 256 << 10;
 
-/// One line.
+/// The digest and the length of one line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Line {
-    /// SHA-256 of it, with its newline.
+    /// SHA-256 of the line, including its newline.
     pub hash: Sha256,
-    /// Bytes, with its newline.
+    /// Length in bytes, including the newline.
     pub bytes: u64,
-    /// Whether the line ends with a newline. If not, it is the last.
+    /// Whether the line ends with a newline. If not, it is the last one.
     pub whole: bool,
 }
 
-/// The lines of something.
+/// Reads lines from a reader.
 pub(crate) struct Lines<R> {
     reader: BufReader<R>,
 }
 
-/// Opens a log file; the name shows whether it is compressed.
+/// Opens a log file. Its extension shows how it is compressed.
 pub(crate) fn open(path: &Path) -> io::Result<Lines<Box<dyn Read>>> {
     let file = File::open(path)?;
     let reader: Box<dyn Read> = match path.extension() {

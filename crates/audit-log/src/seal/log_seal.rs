@@ -1,7 +1,6 @@
-//! The digests of lines that were written and are not sealed yet.
+//! Digests of written lines that are not sealed yet.
 //!
-//! All of it happens while the log is held, so it only computes; files are [`super::chain`]'s to
-//! write.
+//! This runs while the output is locked, so it only computes. [`super::chain`] writes the files.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
@@ -16,20 +15,20 @@ use super::lines::{Line, Lines};
 use super::record::{IndexDigest, Late};
 use super::seal_file::SealFile;
 
-/// A block has no more lines than this, so that a record is never larger than some 45 kB...
+/// Maximum number of lines in a block, so that a record is never larger than some 45 kB.
 const LINES: usize = 4096;
 
-/// ... nor more bytes than this, unless it is one line.
+/// Maximum size of a block in bytes, unless it is a single line.
 const BYTES: u64 = 4 << 20;
 
-/// While the seal cannot be written, so many lines wait for it (at 32 bytes); any more stay
-/// unsealed.
+/// Maximum number of lines (32 bytes each) that wait while the seal cannot be written. Lines beyond
+/// it stay unsealed.
 const WAITING: usize = 1 << 20;
 
 /// A log file of the chain.
 #[derive(Debug)]
 pub(crate) struct SealedFile {
-    /// The number in the chain.
+    /// The number of the file in the chain.
     pub number: u64,
     pub log: Arc<File>,
     pub seal: Arc<Mutex<SealFile>>,
@@ -46,13 +45,13 @@ impl SealedFile {
 #[derive(Debug)]
 pub(crate) struct Block {
     pub file: Arc<SealedFile>,
-    /// The first line's number in its file, from 1.
+    /// The number of the first line in its file, from 1.
     pub line: u64,
-    /// The offset of the first line in bytes.
+    /// The offset of the first line in its file, in bytes.
     pub offset: u64,
     pub lines: u64,
     pub bytes: u64,
-    /// The digest of each line; none for [`Late::Skipped`].
+    /// The digest of each line; empty for [`Late::Skipped`].
     pub hashes: Vec<Sha256>,
     pub time: SystemTime,
     pub late: Option<Late>,
@@ -61,40 +60,40 @@ pub(crate) struct Block {
     pub indexes: Vec<IndexDigest>,
 }
 
-/// The seal of one log, as far as its writer is concerned.
+/// The lines of one log that are to be sealed.
 #[derive(Debug)]
 pub(crate) struct LogSeal {
     file: Arc<SealedFile>,
-    /// The path of the seal of the current log file.
+    /// The path of the seal of the active log file.
     path: PathBuf,
-    /// The first line of the open block.
+    /// The number of the first line in the open block.
     line: u64,
     offset: u64,
     open: Vec<Line>,
     open_bytes: u64,
-    /// Lines of the open block that are counted only, since too many wait.
+    /// Lines of the open block that stay unsealed, because too many lines wait.
     skipped: u64,
     closed: VecDeque<Block>,
-    /// The hashes in `closed`.
+    /// Number of digests in `closed`.
     waiting: usize,
-    /// [`WAITING`], or the value of a test.
+    /// [`WAITING`], or a smaller limit in tests.
     limit: usize,
-    /// The file's end, which is no whole line.
+    /// The partial line at the end of the file.
     fragment: Vec<u8>,
-    /// Refuse lines while the seal cannot be written.
+    /// Whether lines are rejected while the seal cannot be written.
     strict: bool,
     failed: Option<String>,
-    /// The record of the start is not written yet. Until it is, no line may be: after an orderly
-    /// end, and then a crash, it would look like one that was inserted.
+    /// The start record is not written yet, and no line may be written before it: after a graceful
+    /// shutdown and a later crash, such a line would look like an inserted one.
     unstarted: bool,
-    /// The path to which the seal of the current file has been renamed, during a rotation.
+    /// During a rotation, the path of the backup for which the seal was renamed.
     rotating: Option<PathBuf>,
-    /// Rotated files, by number, that are not known to be sealed to their end.
+    /// Rotated files, with their numbers, that may not be sealed completely.
     pending: Vec<(u64, PathBuf)>,
 }
 
 impl LogSeal {
-    /// The next line is number `line` of the file, and begins at `offset`.
+    /// Creates the state for `file`, whose next line has the number `line` and begins at `offset`.
     pub(crate) fn new(file: Arc<SealedFile>, path: PathBuf, line: u64, offset: u64) -> LogSeal {
         LogSeal {
             file,
@@ -116,12 +115,12 @@ impl LogSeal {
         }
     }
 
-    /// Lines are refused while the seal cannot be written.
+    /// Sets whether lines are rejected while the seal cannot be written.
     pub(crate) fn strict(self, strict: bool) -> LogSeal {
         LogSeal { strict, ..self }
     }
 
-    /// Why no line may be written now.
+    /// Returns the error for writing a line now, if lines are rejected.
     pub(crate) fn refusal(&self) -> Option<io::Error> {
         let reason = self.failed.as_ref().filter(|_| self.strict || self.unstarted)?;
         Some(io::Error::other(format!("its seal cannot be written: {reason}")))
@@ -132,14 +131,15 @@ impl LogSeal {
         self.limit = limit;
     }
 
-    /// What is waiting here comes before what is waiting there.
+    /// Appends the waiting blocks of `next`, which becomes the current file.
     pub(crate) fn followed_by(mut self, mut next: LogSeal) -> LogSeal {
         self.close(None);
         self.closed.append(&mut next.closed);
         LogSeal { closed: self.closed, waiting: self.waiting + next.waiting, ..next }
     }
 
-    /// These lines are in the file. `ended`: the fragment before them was ended by a newline.
+    /// Adds lines that were written to the file. `ended` means that the partial line before them
+    /// was terminated with a newline.
     pub(crate) fn wrote(&mut self, ended: bool, lines: &[EventLine]) {
         if ended && !self.fragment.is_empty() {
             self.fragment.push(b'\n');
@@ -155,7 +155,7 @@ impl LogSeal {
         }
     }
 
-    /// The file ends with this, which is no whole line.
+    /// Sets the partial line with which the file ends.
     pub(crate) fn torn(&mut self, fragment: &[u8]) {
         self.fragment = fragment.to_vec();
     }
@@ -179,10 +179,11 @@ impl LogSeal {
         }
     }
 
-    /// Returns all that is to be sealed. `stopped`: nothing will come after it.
+    /// Closes the open block and returns all blocks that are to be sealed. `stopped` means that no
+    /// line follows.
     pub(crate) fn take(&mut self, stopped: bool) -> VecDeque<Block> {
         self.close(None);
-        // A part of a line that no newline has ended is not sealed: then it is no orderly end.
+        // A partial line is not sealed, so the shutdown is not graceful if there is one.
         if stopped && self.fragment.is_empty() {
             self.push(0, 0, Vec::new(), None);
             if let Some(last) = self.closed.back_mut() {
@@ -193,8 +194,8 @@ impl LogSeal {
         std::mem::take(&mut self.closed)
     }
 
-    /// Reports the blocks that could not be sealed, and why, or that there are none. Returns the
-    /// rotated files that are not sealed to their end.
+    /// Takes back the blocks that could not be sealed, and the reason. Returns the rotated files
+    /// that are not sealed completely.
     pub(crate) fn outcome(
         &mut self,
         mut unsealed: VecDeque<Block>,
@@ -210,19 +211,19 @@ impl LogSeal {
         self.pending.iter().map(|(_, path)| path.clone()).collect()
     }
 
-    /// The end of recovery: a record that says so, and begins what this process writes.
+    /// Adds the start record: a record without lines, which ends recovery and precedes the lines of
+    /// this process.
     pub(crate) fn start(&mut self, late: Option<Late>) {
         self.close(None);
         self.push(0, 0, Vec::new(), late);
     }
 
-    /// The record of the start could not be written, for this reason: it must be before any line
-    /// is.
+    /// Notes that the start record could not be written. No line may be written before it.
     pub(crate) fn not_started(&mut self, reason: String) {
         (self.unstarted, self.failed) = (true, Some(reason));
     }
 
-    /// The first step of a rotation: the seal gets the name that goes with `backup`.
+    /// The first step of a rotation: renames the seal to the name that belongs to `backup`.
     pub(crate) fn rotate(&mut self, backup: &Path) -> io::Result<()> {
         let seal = super::seal_path(backup);
         self.file.seal.lock().expect("nothing panics that holds it").rename(&seal)?;
@@ -230,7 +231,7 @@ impl LogSeal {
         Ok(())
     }
 
-    /// The log could not be rotated: the seal gets its name back.
+    /// Renames the seal back after the log could not be rotated.
     pub(crate) fn undo_rotation(&mut self) {
         self.rotating = None;
         let result =
@@ -244,10 +245,10 @@ impl LogSeal {
         }
     }
 
-    /// Starts a new file, whose seal is created with its first block.
+    /// Begins a new file. Its seal is created with its first block.
     pub(crate) fn begin_file(&mut self, log: Arc<File>) {
         if !self.fragment.is_empty() {
-            // The end of the previous file, which stays as it is.
+            // The previous file keeps its partial line.
             let fragment = std::mem::take(&mut self.fragment);
             self.add(sha256(&fragment), fragment.len() as u64);
         }
@@ -259,8 +260,8 @@ impl LogSeal {
         (self.line, self.offset) = (1, 0);
     }
 
-    /// The same after another program has moved the log. The file before then has the name
-    /// `renamed`, or another; its seal gets the name that goes with `renamed`.
+    /// Begins a new file after another program has moved the log. The seal of the previous file is
+    /// renamed to the name that belongs to `renamed`, even if the log has got another name.
     pub(crate) fn next_file(&mut self, log: Arc<File>, renamed: &Path) {
         let seal = super::seal_path(renamed);
         let result = self.file.seal.lock().expect("nothing panics that holds it").rename(&seal);
@@ -283,8 +284,9 @@ impl LogSeal {
         self.adopt_some(lines, late, false, usize::MAX).map(|_| ())
     }
 
-    /// Takes over lines until so many blocks wait: then `true`. `ended`: nothing will be appended
-    /// to the file, so that its last line needs no newline.
+    /// Adds lines that another process has written, until `blocks` blocks wait; then returns
+    /// `true`. `ended` means that nothing will be appended to the file, so its last line needs no
+    /// newline.
     pub(crate) fn adopt_some(
         &mut self,
         lines: &mut Lines<impl Read>,
@@ -321,9 +323,9 @@ impl LogSeal {
         Ok(true)
     }
 
-    /// Another process has truncated the file, which now has these lines. Returns `true` if these
-    /// are exactly the lines that were written since, as after logrotate's copytruncate; a next
-    /// file then begins with them. Returns `false` if lines were removed.
+    /// Handles a truncation by another process, after which the file has the lines `left`. Returns
+    /// `true` if these are exactly the most recently written lines, like after logrotate's
+    /// copytruncate; a new file then begins with them. Returns `false` if lines were removed.
     pub(crate) fn cut(&mut self, left: &[Line], log: Arc<File>, renamed: &Path) -> bool {
         let Some(before) = self.open.len().checked_sub(left.len()) else { return false };
         if self.skipped > 0 || self.open[before..].iter().ne(left) {

@@ -59,8 +59,8 @@ pub struct SealMetrics {
     pub blocks: Counter,
     /// Failed attempts to write the seal.
     pub failures: Counter,
-    /// Lines that stay unsealed because too many were waiting.
+    /// Lines that stay unsealed because too many lines were waiting.
     pub skipped_lines: Counter,
-    /// 1 if log or seal had been tampered with when the proxy started.
+    /// 1 if the proxy detected tampering with the log or its seal at startup.
     pub broken: Gauge,
 }

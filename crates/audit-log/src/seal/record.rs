@@ -1,7 +1,7 @@
 //! A record of the seal file: one block of lines.
 //!
-//! A record is one line of JSON. What is signed are the bytes of that line before `,"sig":`; what
-//! the next record's `prev` is the SHA-256 of is the whole line without its newline.
+//! A record is one line of JSON. The signature covers the bytes of that line before `,"sig":`. The
+//! `prev` of the next record is the SHA-256 of the whole line without its newline.
 
 use std::fmt;
 use std::str::FromStr;
@@ -20,23 +20,24 @@ const VERSION: u32 = 1;
 /// The beginning of the last member.
 const SIGNATURE: &str = ",\"sig\":\"";
 
-/// Why lines were sealed later than they were written, so that their original content is not
-/// proved.
+/// Why lines were sealed later than they were written, so that the seal does not prove their
+/// original content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Late {
     /// The lines existed when the chain began.
     Began,
-    /// The process had ended before they could be sealed.
+    /// The process ended before it could seal the lines.
     Crash,
     /// The lines were inserted after a graceful shutdown.
     Stopped,
-    /// The lines were in a file with which another process had replaced the log.
+    /// Another process had replaced the log by a file with these lines.
     Opened,
-    /// This many lines were written while the seal could not be, and are not sealed.
+    /// The lines were written while the seal could not be, and are not sealed. The record only
+    /// counts them.
     Skipped,
-    /// Their seal was missing at startup although there had been one, or ended before the
-    /// checkpoint: it was removed, and the lines may have been changed.
+    /// At startup the seal of the lines was missing, or ended before the checkpoint: it was
+    /// removed, and the lines may have been changed.
     Lost,
 }
 
@@ -46,7 +47,7 @@ pub enum Late {
 pub(crate) struct Record {
     /// [`VERSION`]
     seal: u32,
-    /// Which chain: 16 random hexadecimal digits.
+    /// The identifier of the chain: 16 random hexadecimal digits.
     pub chain: String,
     /// The number of the block in the chain, from 1.
     pub block: u64,
@@ -54,34 +55,34 @@ pub(crate) struct Record {
     pub file: u64,
     /// The number of the first line in its file, from 1.
     pub line: u64,
-    /// The offset of the first line in bytes.
+    /// The offset of the first line in its file, in bytes.
     pub offset: u64,
-    /// How many lines.
+    /// The number of lines.
     pub lines: u64,
-    /// How many bytes they have, with their newlines.
+    /// The size of the lines in bytes, including their newlines.
     pub bytes: u64,
     /// When the block was closed, RFC 3339 in UTC.
     pub time: String,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub late: Option<Late>,
-    /// The process ended in order after this.
+    /// Whether the process shut down gracefully after this record.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub stopped: bool,
-    /// SHA-256 of the record before, in hex; 64 zeros for the first.
+    /// SHA-256 of the previous record, in hex; 64 zeros in the first.
     pub prev: String,
-    /// SHA-256 of the lines' SHA-256s, one after the other, in hex.
+    /// SHA-256 of the concatenated SHA-256 digests of the lines, in hex.
     pub sha256: String,
-    /// The first 8 bytes of each line's SHA-256, one after the other, in base64. Newlines belong to
-    /// their lines.
+    /// The first 8 bytes of each line's SHA-256, concatenated, in base64. The digests include the
+    /// newlines.
     pub digests: String,
-    /// Index files that were written since the record before.
+    /// Index files that were written since the previous record.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub indexes: Vec<IndexDigest>,
     /// The public key, in base64.
     pub key: String,
 }
 
-/// The digest of an index file beside a rotated log.
+/// The digest of the index file of a rotated log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct IndexDigest {
@@ -91,7 +92,7 @@ pub(crate) struct IndexDigest {
     pub sha256: String,
 }
 
-/// Signs a record or a checkpoint: the line without its newline.
+/// Signs a record or a checkpoint. Returns the line without its newline.
 pub(crate) fn sign(record: &impl Serialize, key: &SealKey) -> serde_json::Result<Vec<u8>> {
     let mut line = serde_json::to_vec(record)?;
     line.pop();
@@ -102,7 +103,7 @@ pub(crate) fn sign(record: &impl Serialize, key: &SealKey) -> serde_json::Result
     Ok(line)
 }
 
-/// A signed line: the JSON that was signed, and the signature.
+/// A signed line, split into the signed JSON and the signature.
 pub(crate) struct SignedLine<'a> {
     signed: &'a str,
     signature: &'a str,
@@ -120,25 +121,26 @@ impl<'a> SignedLine<'a> {
         serde_json::from_str(&format!("{}}}", self.signed)).ok()
     }
 
-    /// Returns the key of this text, if the line has its signature.
+    /// Returns the public key `key`, in base64, if it has signed the line.
     pub(crate) fn signer(&self, key: &str) -> Option<PublicKey> {
         let signature = STANDARD.decode(self.signature).ok()?;
         PublicKey::parse(key).filter(|key| key.verifies(self.signed.as_bytes(), &signature))
     }
 }
 
-/// A record that was read.
+/// A record read from a seal file.
 #[derive(Debug, Clone)]
 pub(crate) struct Signed {
     pub record: Record,
     /// SHA-256 of its line.
     pub hash: Sha256,
-    /// The key that it names and whose signature it does have. None: it does not.
+    /// The key that the record names, if its signature is valid for that key.
     pub signer: Option<PublicKey>,
 }
 
 impl Signed {
-    /// From a line, without its newline. None: it is no record, or one of another version.
+    /// Parses a line without its newline. Returns `None` if it is not a record, or has another
+    /// version.
     pub(crate) fn parse(line: &[u8], verify: bool) -> Option<Signed> {
         let split = SignedLine::split(line)?;
         let record: Record = split.parse()?;
@@ -156,7 +158,7 @@ impl Signed {
 }
 
 impl Record {
-    /// One that has its version; the rest is up to the caller.
+    /// Returns a record with the next block number; the caller sets the other members.
     pub(crate) fn new(chain: &str, head: Option<&Head>, key: PublicKey) -> Record {
         Record {
             seal: VERSION,
@@ -185,7 +187,7 @@ impl Record {
         self.digests = STANDARD.encode(short);
     }
 
-    /// Returns the digests of the lines, or `None` if their number is not that of the lines.
+    /// Returns the digests of the lines, or `None` if there is not one per line.
     pub(crate) fn short_digests(&self) -> Option<Vec<Short>> {
         let bytes = STANDARD.decode(&self.digests).ok()?;
         let (digests, []) = bytes.as_chunks() else { return None };
@@ -193,7 +195,7 @@ impl Record {
         (digests.len() as u64 == expected).then(|| digests.to_vec())
     }
 
-    /// Returns the number of the line after its last.
+    /// Returns the number of the line after the last.
     pub(crate) fn end_line(&self) -> u64 {
         self.line.saturating_add(self.lines)
     }
@@ -204,13 +206,13 @@ impl Record {
     }
 }
 
-/// SHA-256 of the lines' SHA-256s.
+/// Returns the SHA-256 of the concatenated digests of lines.
 pub(crate) fn block_hash(hashes: &[Sha256]) -> Sha256 {
     sha256(hashes.as_flattened())
 }
 
-/// A record's place in the chain and its SHA-256: whoever knows it knows all that was sealed
-/// before. Its text is `BLOCK:SHA256`.
+/// The position of a record in the chain, and its SHA-256, which covers everything sealed before
+/// it. Its text form is `BLOCK:SHA256`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
     /// The number of the block.
@@ -234,7 +236,8 @@ impl FromStr for Head {
                 Some(Head { block: block.parse().ok()?, hash: parse_hex(hash)? })
             })
             .ok_or_else(|| {
-                "a head is BLOCK:SHA256, as the proxy's own log has it after head=".to_owned()
+                "a head has the form BLOCK:SHA256, like after head= in the proxy's own log"
+                    .to_owned()
             })
     }
 }
@@ -273,7 +276,7 @@ mod tests {
             let mut changed = line.clone();
             changed[at] ^= 1;
             let signer = Signed::parse(&changed, true).and_then(|signed| signed.signer);
-            // The last bits of base64 do not all count, but `prev` is over the text.
+            // The last character of base64 has unused bits, but `prev` covers the text.
             assert!(signer.is_none() || changed[at..].len() < 6, "byte {at}");
         }
     }

@@ -1,9 +1,9 @@
-//! Determines where the chain continues at the start, and seals lines that were written but not
+//! Determines where the chain continues at startup, and seals lines that were written but not
 //! sealed.
 //!
-//! See the state machine in the [module documentation](super). All of it is sealed here, before the
-//! first new line is accepted, and ends with the record of the start; a crash within it leaves
-//! a state that the next start recovers from like from any other.
+//! See the state machine in the [module documentation](super). All found lines are sealed before
+//! the first new line is accepted. The start record follows them. A crash during recovery leaves a
+//! state that the next start can recover from.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
@@ -23,14 +23,14 @@ use crate::LogMetrics;
 use crate::disk;
 use crate::rotate::BackupNamer;
 
-/// Number of blocks of found lines that are sealed together.
+/// Number of blocks of found lines that are sealed at once.
 const TOGETHER: usize = 64;
 
-/// Continues the chain: seals what was left unsealed, and the record of the start.
+/// Recovers the chain: seals the lines that were left unsealed, and writes the start record.
 ///
 /// # Errors
-/// A seal cannot be read or written. If only because the disk is full, it is no error here: then no
-/// line is accepted until it can be.
+/// Returns an error if a seal cannot be read or written. A full disk is not an error; in this case
+/// no line is accepted until the start record can be written.
 pub(crate) fn recover(
     path: &Path,
     log: &Arc<File>,
@@ -80,7 +80,7 @@ pub(crate) fn recover(
         metrics.seal.broken.set(1);
     }
 
-    // What the chain continues from, unless the checkpoint has seen more of it.
+    // The record after which the chain continues, unless the checkpoint is of a later one.
     let last = found.last();
     let ahead = checkpoint.filter(|checkpoint| {
         lost.is_some() && last.is_none_or(|last| last.record.chain == checkpoint.chain)
@@ -163,20 +163,21 @@ pub(crate) fn recover(
     recovery.end(lost.map(|_| Late::Lost))
 }
 
-/// What the files tell of where the chain ended.
+/// Where the newest record of the chain was found.
 #[derive(Debug)]
 enum Found {
-    /// No record, anywhere.
+    /// In no seal.
     Nothing,
-    /// In the seal of the log.
+    /// In the seal of the active log.
     Active(Signed),
-    /// In a seal that was renamed for a rotation, and the log was not: it must be renamed back.
+    /// In a seal that was renamed for a rotation whose log was not: it must be renamed back.
     HalfRotated(PathBuf, Signed),
     /// In the seal of this rotated file.
     Rotated(usize, Signed),
-    /// In the seal of the log, whose lines are in this rotated file.
+    /// In the seal of the active log, but its lines are in this rotated file.
     LeftBehind(usize, Signed),
-    /// In the seal of the log, whose lines are in no file that is there: another program moved it.
+    /// In the seal of the active log, but its lines are in none of the files: another program moved
+    /// them.
     Moved(Signed),
 }
 
@@ -199,7 +200,7 @@ fn find(active: &Path, log: &Arc<File>, rotated: &[Rotated]) -> io::Result<Found
         if begins_alike(active, first_line)? {
             return Ok(Found::Active(last));
         }
-        // By its content, and the oldest, which is what was rotated first.
+        // By content; the oldest matching file, which was rotated first.
         for (index, file) in rotated.iter().enumerate().filter(|(_, file)| !file.has_seal) {
             let Some(log) = &file.log else { continue };
             if begins_alike(active, || lines::open(log)?.next()).unwrap_or(false) {
@@ -219,7 +220,7 @@ fn find(active: &Path, log: &Arc<File>, rotated: &[Rotated]) -> io::Result<Found
     Ok(Found::Nothing)
 }
 
-/// Whether, and how, the checkpoint knows more than the seals.
+/// Describes what is missing if the checkpoint is ahead of the seals.
 fn lost(last: Option<&Signed>, checkpoint: Option<&Checkpoint>) -> Option<String> {
     let checkpoint = checkpoint?;
     let sealed = format!("block {} was sealed", checkpoint.block);
@@ -235,7 +236,7 @@ fn lost(last: Option<&Signed>, checkpoint: Option<&Checkpoint>) -> Option<String
     }
 }
 
-/// One file of the chain, and from where it is to be sealed.
+/// One file of the chain, and the position from which it is to be sealed.
 struct Part {
     number: u64,
     path: PathBuf,
@@ -247,11 +248,11 @@ struct Part {
     is_active: bool,
 }
 
-/// Recovery under way.
+/// The state of a recovery.
 struct Recovery {
     chain: Chain,
     seal: Option<LogSeal>,
-    /// Why nothing can be sealed, for now.
+    /// Why nothing can be sealed at the moment.
     failed: Option<String>,
 }
 
@@ -270,7 +271,7 @@ impl Recovery {
                 Ok(false) => return Ok(()),
                 Err(error) if is_active => return Err(error),
                 Err(error) => {
-                    // It does not keep the proxy from starting: `log verify` reports it.
+                    // The proxy starts nevertheless; `log verify` reports the file.
                     unreadable(&path, &error);
                     return Ok(());
                 }
@@ -278,7 +279,7 @@ impl Recovery {
         }
     }
 
-    /// Returns a rotated file that may not be sealed to its end.
+    /// Seals the rest of a rotated file.
     fn rotated(
         &mut self,
         file: &Rotated,
@@ -327,7 +328,7 @@ impl Recovery {
         Ok(())
     }
 
-    /// Returns the record of the start, and what the writer needs.
+    /// Writes the start record, and returns the state of the sealing thread and of the writer.
     fn end(mut self, late: Option<Late>) -> io::Result<(Chain, LogSeal)> {
         self.seal().start(late);
         self.flush()?;
@@ -344,7 +345,8 @@ impl Recovery {
     }
 }
 
-/// The disk has no room: it may again, and a proxy that is restarted meanwhile must start.
+/// Returns whether the disk is full. This may be temporary, and a proxy that is restarted meanwhile
+/// must be able to start.
 fn is_full(error: &io::Error) -> bool {
     use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
     matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
@@ -357,8 +359,7 @@ fn unreadable(log: &Path, error: &io::Error) {
     );
 }
 
-/// Returns whether the log begins with the line that the seal begins with; also if the seal has no
-/// line.
+/// Returns whether the log begins with the same line as the seal, or the seal has no line.
 fn begins_alike(
     seal: &Path,
     first_line: impl FnOnce() -> io::Result<Option<Line>>,
@@ -370,7 +371,7 @@ fn begins_alike(
             continue;
         }
         let Some(digest) = first.record.short_digests().and_then(|all| all.first().copied()) else {
-            // Lines that were not sealed: their original content is unknown.
+            // The first lines were not sealed, so their content cannot be compared.
             return Ok(true);
         };
         return Ok(first_line()?.is_some_and(|line| super::digest::short(&line.hash) == digest));
@@ -379,7 +380,7 @@ fn begins_alike(
 }
 
 fn from(log: &Arc<File>, offset: u64) -> io::Result<File> {
-    // The position is that of all who write to it, who append and do not care.
+    // The clone shares its file position with the writers, which append and do not depend on it.
     let mut log = log.try_clone()?;
     log.seek(SeekFrom::Start(offset))?;
     Ok(log)

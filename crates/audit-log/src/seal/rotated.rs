@@ -1,4 +1,4 @@
-//! Rotated files and their seals, as a directory has them.
+//! Lists the rotated files of a directory, and their seals.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,22 +9,22 @@ use std::time::SystemTime;
 use crate::files::with_suffix;
 use crate::rotate::{BackupNames, GZ, RETIRED, SEAL, ZST, without_suffix};
 
-/// A rotated file, by what is there of it.
+/// A rotated file, with those of its files that exist.
 #[derive(Debug)]
 pub(super) struct Rotated {
     pub log: Option<PathBuf>,
     pub seal: PathBuf,
-    /// The seal is there, perhaps without a record.
+    /// Whether the seal exists, perhaps without a record.
     pub has_seal: bool,
-    /// The retention has begun to delete it: the seal has another name.
+    /// Whether retention has begun to delete the file, and has renamed the seal.
     pub retired: bool,
-    /// Its name before it was compressed.
+    /// The path of the log before it was compressed.
     pub plain: PathBuf,
-    /// By its name.
+    /// The time in its name.
     pub time: SystemTime,
 }
 
-/// Returns the oldest first.
+/// Returns the rotated files, the oldest first.
 pub(super) fn rotated(names: &BackupNames) -> io::Result<Vec<Rotated>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(&names.folder)? {
@@ -50,7 +50,7 @@ pub(super) fn rotated(names: &BackupNames) -> io::Result<Vec<Rotated>> {
         match suffix {
             SEAL => file.has_seal = true,
             RETIRED => file.retired = true,
-            // Of a plain file and its compressed twin, the twin may not be whole.
+            // A compressed copy next to a plain file may be incomplete.
             "" => file.log = Some(path),
             _ if file.log.is_none() => file.log = Some(path),
             _ => {}
@@ -59,7 +59,7 @@ pub(super) fn rotated(names: &BackupNames) -> io::Result<Vec<Rotated>> {
     let mut found: Vec<Rotated> = found.into_values().collect();
     for file in found.iter_mut().filter(|file| file.retired) {
         if file.has_seal {
-            // Another process has put both there; the one that is in place counts.
+            // Another process has created both; the seal under the regular name counts.
             file.retired = false;
         } else {
             file.seal = with_suffix(&file.plain, RETIRED);

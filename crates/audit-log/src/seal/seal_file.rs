@@ -1,4 +1,4 @@
-//! One seal file, which is only ever appended to.
+//! A seal file. It is only appended to.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -10,15 +10,15 @@ use super::record::Signed;
 use crate::disk;
 use crate::open_file::copy_owner_and_mode;
 
-/// How much of a file's end is looked at for its last record, in bytes: many records.
+/// Number of bytes at the end of a file that are searched for its last record.
 const TAIL: u64 = 1 << 20;
 
-/// A seal file, which is opened when it is first needed.
+/// A seal file. It is opened when it is first used.
 #[derive(Debug)]
 pub(crate) struct SealFile {
     path: PathBuf,
     file: Option<Arc<File>>,
-    /// A write failed, and what it has left after so many bytes could not be cut off yet.
+    /// The length to which the file must be truncated after a failed write.
     cut_to: Option<u64>,
 }
 
@@ -27,7 +27,7 @@ impl SealFile {
         SealFile { path, file: None, cut_to: None }
     }
 
-    /// Gives it another name. One that is not there yet is made under that.
+    /// Renames the file. If it does not exist yet, it will be created under the new name.
     pub(crate) fn rename(&mut self, to: &Path) -> io::Result<()> {
         match disk::rename(&self.path, to) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -37,7 +37,8 @@ impl SealFile {
         Ok(())
     }
 
-    /// Makes it, with owner and mode of the log, unless it is there. `true`: it was made.
+    /// Creates the file, with owner and mode of the log, unless it exists. Returns whether it was
+    /// created.
     pub(crate) fn ensure(&mut self, log: &File) -> io::Result<bool> {
         if let Some(file) = &self.file {
             let own = file.metadata()?;
@@ -62,7 +63,7 @@ impl SealFile {
         Ok(made)
     }
 
-    /// Appends a line, or nothing. `true`: the file was made for it.
+    /// Appends a line completely or not at all. Returns whether the file was created.
     pub(crate) fn append(&mut self, line: &[u8], log: &File) -> io::Result<bool> {
         let made = self.ensure(log)?;
         let Some(file) = &self.file else { return Err(io::ErrorKind::NotFound.into()) };
@@ -79,12 +80,12 @@ impl SealFile {
         Ok(made)
     }
 
-    /// To be synced, while others may append.
+    /// Returns the file, which can be synced while other threads append to it.
     pub(crate) fn file(&self) -> Option<Arc<File>> {
         self.file.clone()
     }
 
-    /// The folder it is in.
+    /// Returns the directory of the file.
     pub(crate) fn folder(&self) -> PathBuf {
         match self.path.parent() {
             Some(parent) if parent != Path::new("") => parent.to_owned(),
@@ -93,7 +94,7 @@ impl SealFile {
     }
 }
 
-/// Cuts off what a machine that failed has left of a record, at the start.
+/// Truncates a partial record that a crash of the machine has left. Called at startup.
 pub(crate) fn mend(path: &Path) -> io::Result<()> {
     let mut file = match OpenOptions::new().read(true).write(true).open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -113,9 +114,9 @@ pub(crate) fn mend(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns its last record that ends with a newline: one without was left by a crash, and will be
-/// removed. Lines that are not records, because another process has written to the file, are
-/// skipped: `log verify` reports them.
+/// Returns the last record that ends with a newline. A record without one was left by a crash and
+/// will be removed. Lines that are not records, because another process has written to the file,
+/// are skipped; `log verify` reports them.
 pub(crate) fn last_record(path: &Path) -> io::Result<Option<Signed>> {
     let mut file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

@@ -1,4 +1,4 @@
-//! Sends segments to the destination and keeps the state of its health.
+//! Sends segments to the destination and tracks its health.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use futures_util::future::BoxFuture;
 use crate::delivery::{Attempt, Courier, DeliveryMetrics, Failure, Health, Verdict};
 use crate::{Batch, BatchFile, DeliveryError, Destination};
 
-/// The delays between attempts.
+/// The longest delay between attempts.
 const LONGEST: Duration = Duration::from_secs(30);
 const BACKOFF: ExponentialBackoff =
     ExponentialBackoff::new(Duration::from_millis(500), 2.0, LONGEST);
 /// The longest delay that a destination may ask for.
 const LONGEST_ASKED: Duration = Duration::from_secs(300);
-/// After shutdown has begun, one attempt may take this long, and all together: a large segment
-/// should not be sent without success. `--shutdown-timeout` is usually shorter.
+/// During shutdown, the time limit of one attempt, and of all attempts together. Long enough for a
+/// large segment; `--shutdown-timeout` is usually shorter.
 const LAST_ATTEMPTS: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(120));
 
 pub(super) struct StreamCourier {
@@ -44,21 +44,25 @@ impl StreamCourier {
         let sent = self.health.watched(sending).await;
         let Err(error) = sent else {
             self.metrics.delivered(events);
-            self.health.is_well();
+            self.health.responded();
             return Attempt::Taken;
         };
         self.metrics.failures.inc();
         let failure = Failure(error.to_string().into());
         let (verdict, retry_after) = match error {
             DeliveryError::Unavailable { retry_after, .. } => {
-                self.health.doubt(&failure.0);
+                self.health.attempt_failed(&failure.0);
                 (Verdict::Unavailable, retry_after)
             }
-            // It may accept another segment.
+            // The destination works; it may accept another segment.
             DeliveryError::TooLarge(_) => (Verdict::TooLarge, None),
             DeliveryError::Rejected(_) => {
-                self.health.doubt(&failure.0);
+                self.health.attempt_failed(&failure.0);
                 (Verdict::Invalid, None)
+            }
+            DeliveryError::Final(_) => {
+                self.health.attempt_failed(&failure.0);
+                (Verdict::Final, None)
             }
         };
         Attempt::Failed { failure, retry_after, verdict }

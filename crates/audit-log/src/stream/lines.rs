@@ -1,12 +1,12 @@
-//! Batches of lines, one event each.
+//! The format of batches with one event per line.
 
 use crate::delivery::Format;
 
-/// How segments are stored in the spool.
+/// The storage format of segments in the spool.
 pub(super) const FORMAT: Format =
     Format { extension: "ndjson", items, join, is_valid: |content| content.ends_with(b"\n") };
 
-/// Each line without its newline.
+/// Returns the lines without their newlines.
 fn items(lines: &[u8]) -> Option<Vec<&[u8]>> {
     let lines = lines.strip_suffix(b"\n")?;
     Some(lines.split(|byte| *byte == b'\n').collect())

@@ -1,26 +1,25 @@
-//! Stream backends: events are sent to a [`Destination`], such as object storage, from a spool on
-//! disk.
+//! Stream backends send events to a [`Destination`], such as object storage, from a spool on disk.
 //!
-//! [`StreamBackend::submit`] puts an event into a bounded queue. A writer appends the events of the
-//! queue to the open segment of the spool. A segment is closed when it is large or old enough
-//! ([`StreamConfig`]), and at the shutdown. Closed segments are sent one at a time, the oldest
-//! first, until the destination has accepted them; then they are deleted. Each event therefore
-//! arrives at least once and in order, also if the process is killed, and an outage of the
-//! destination costs disk space and neither events nor memory.
+//! [`StreamBackend::submit`] puts an event into a bounded queue. A writer appends the queued events
+//! to the open segment of the spool. A segment is closed when it is large or old enough
+//! ([`StreamConfig`]), and at shutdown. Closed segments are sent one at a time, the oldest first,
+//! until the destination has accepted them; then they are deleted. Each event therefore arrives at
+//! least once and in order, even if the process is killed, and an outage of the destination costs
+//! disk space and neither events nor memory.
 //!
 //! # Modes
 //! In `batch` no request waits. In the blocking modes a request waits until its event is in the
-//! spool, not until the destination has it: events of completed requests survive `kill -9`. The
-//! operating system writes them to the disk itself within a second, or when the segment is closed.
+//! spool, not until the destination has it: events of completed requests survive `kill -9`. They
+//! are synced to the disk within a second, and when the segment is closed.
 //!
 //! # When something fails
-//! - Queue full: the event is lost, and counted under `plugin="buffered"`.
-//! - Spool full: the newest events are lost, and counted under `plugin="stream"`.
-//! - The disk of the spool fails: in `batch` the events wait in memory until they can be written;
+//! - Queue full: the event is lost and counted under `plugin="buffered"`.
+//! - Spool full: new events are lost and counted under `plugin="stream"`.
+//! - Disk of the spool failing: in `batch` the events wait in memory until they can be written, and
 //!   the queue fills. In the blocking modes they are lost and counted under `plugin="stream"`;
 //!   [`WhenFailed`] decides whether their requests fail.
-//! - The destination does not accept events: they wait in the spool. If it rejects a segment for
-//!   good, the segment is kept as `*.rejected` and counted under `plugin="stream"`.
+//! - Destination failing: events wait in the spool. If it rejects a segment permanently, the
+//!   segment is kept as `*.rejected` and counted under `plugin="stream"`.
 
 mod courier;
 mod lines;
@@ -37,31 +36,30 @@ use tokio_util::sync::CancellationToken;
 
 use self::courier::StreamCourier;
 use self::writer::{Item, Writer};
-use crate::delivery::spool::{self, About, Spool};
+use crate::delivery::spool::{self, Spool, SpoolKind};
 use crate::delivery::{DeliveryMetrics, Health, SpoolConfig, UNAWAITED};
 use crate::{
     BackendState, Commit, Destination, DroppedEvents, Line, Plugin, WhenFailed, WriteError,
 };
 
-/// What is particular to the spool of a stream.
-const SPOOL: About =
-    About { name: "the spool", size_flag: "spool-max-size", format: &lines::FORMAT };
+/// Properties of the spool of a stream backend.
+const SPOOL: SpoolKind =
+    SpoolKind { name: "the spool", size_flag: "spool-max-size", format: &lines::FORMAT };
 
-/// Time to count what is lost, once the shutdown gives up.
+/// Time for counting lost events after the shutdown has timed out.
 const COUNTING: Duration = Duration::from_millis(200);
 
 /// Settings of a stream backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamConfig {
-    /// What a request does.
+    /// Whether requests wait.
     pub mode: StreamMode,
-    /// `batch-buffer-size`: the number of events that may wait to be written to the spool; at
-    /// least 1.
+    /// `batch-buffer-size`: capacity of the queue in events; at least 1.
     pub buffer_size: usize,
     /// `segment-max-size`: a segment is closed before it grows beyond this many bytes. A longer
-    /// event has a segment of its own.
+    /// event gets a segment of its own.
     pub segment_max_size: u64,
-    /// `segment-max-age`: or when its first event has waited this long.
+    /// `segment-max-age`: a segment is also closed when its first event is this old.
     pub segment_max_age: Duration,
     /// `spool-dir` and `spool-max-size`
     pub spool: SpoolConfig,
@@ -70,11 +68,11 @@ pub struct StreamConfig {
 /// Whether a request waits until its event is in the spool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StreamMode {
-    /// It does not wait.
+    /// Requests do not wait.
     Batch,
-    /// It waits, and goes on if the event could not be written.
+    /// Requests wait, and continue if the event could not be written.
     Blocking,
-    /// It waits, and is refused if its first event could not be written.
+    /// Requests wait, and are rejected if the first event could not be written.
     BlockingStrict,
 }
 
@@ -87,10 +85,10 @@ impl StreamMode {
     }
 }
 
-/// A stream backend cannot be used; a reason not to start.
+/// The stream backend cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
-    /// The spool's directory cannot be used.
+    /// The spool directory cannot be used.
     #[error(
         "cannot use {}: {source}; let this user write there, or name another directory",
         path.display()
@@ -101,13 +99,13 @@ pub enum StreamError {
         /// The error of the operating system.
         source: io::Error,
     },
-    /// The spool's directory belongs to another process or backend.
+    /// Another process or backend uses the spool directory.
     #[error("{} is in use: {source}; give each proxy and each backend its own \
              directory", path.display())]
     SpoolInUse {
         /// The directory.
         path: PathBuf,
-        /// How that is known.
+        /// The error of the lock.
         source: io::Error,
     },
 }
@@ -121,11 +119,11 @@ impl StreamError {
     }
 }
 
-/// Takes encoded events.
+/// Accepts encoded events and sends them to a [`Destination`].
 #[derive(Debug)]
 pub struct StreamBackend {
     mode: StreamMode,
-    /// `None`: shut down.
+    /// `None` after the shutdown.
     events: SyncMutex<Option<mpsc::Sender<Item>>>,
     overflow: DroppedEvents,
     lost: Arc<DroppedEvents>,
@@ -138,11 +136,11 @@ pub struct StreamBackend {
 }
 
 impl StreamBackend {
-    /// Starts to send to `destination`, first what is in the spool. Must be called within a tokio
-    /// runtime. The destination need not be reachable yet.
+    /// Starts sending to `destination`, beginning with the segments in the spool. Must be called
+    /// within a tokio runtime. The destination need not be reachable yet.
     ///
     /// # Errors
-    /// The spool's directory cannot be used.
+    /// Returns an error if the spool directory cannot be used.
     pub fn start(
         config: StreamConfig,
         destination: Arc<dyn Destination>,
@@ -195,7 +193,8 @@ impl StreamBackend {
         })
     }
 
-    /// Returns whether a request must be refused when its first event is not in the spool.
+    /// Returns whether a request must be rejected when its first event cannot be written to the
+    /// spool.
     pub fn is_strict(&self) -> bool {
         self.mode == StreamMode::BlockingStrict
     }
@@ -205,12 +204,12 @@ impl StreamBackend {
         self.mode != StreamMode::Batch
     }
 
-    /// Returns whether an event is expected to be written to the spool.
+    /// Returns whether the next event is expected to be written to the spool.
     pub fn is_writable(&self) -> bool {
         self.spool.state() == BackendState::Ok && !self.spool.is_full()
     }
 
-    /// Returns whether the destination accepted the last segment, and the spool can be used.
+    /// Returns whether the destination accepted the last segment, and the spool works.
     pub fn state(&self) -> BackendState {
         match self.spool_state() {
             BackendState::Ok => self.health.state(),
@@ -227,11 +226,11 @@ impl StreamBackend {
         }
     }
 
-    /// Returns whether it accepts events: in the blocking modes, whether the spool does, as
-    /// requests do not wait for the destination.
+    /// Returns whether the backend accepts events. In the blocking modes only the spool matters,
+    /// because requests do not wait for the destination.
     ///
     /// # Errors
-    /// What is wrong.
+    /// Returns the reason if the backend does not accept events.
     pub fn check(&self) -> Result<(), String> {
         let state = if self.is_awaited() { self.spool_state() } else { self.state() };
         match state {
@@ -267,26 +266,26 @@ impl StreamBackend {
         Commit::known(Err(error), when_failed)
     }
 
-    /// Logs losses that were held back; to be called about once a second.
+    /// Logs pending counts of lost events. Must be called about once a second.
     pub fn tick(&self) {
         self.lost.tick();
         self.overflow.tick();
     }
 
-    /// Logs all losses that were held back, now.
+    /// Logs all pending counts of lost events now.
     pub fn flush_losses(&self) {
         self.lost.flush();
         self.overflow.flush();
     }
 
-    /// Writes the queue to the spool, closes the segment, and sends what is in the spool, until
-    /// `give_up` is cancelled or the destination does not accept a segment. What is in the spool
-    /// then is sent after the next start.
+    /// Writes the queue to the spool, closes the segment, and sends the batches in the spool, until
+    /// `give_up` is cancelled or the destination does not accept a segment. The remaining batches
+    /// are sent after the next start.
     pub async fn shutdown(&self, give_up: &CancellationToken) {
         drop(self.events.lock().expect("nothing panics while it holds the queue").take());
         let written = async {
             if let Some(writing) = &mut *self.writing.lock().await {
-                // A panic of it has been logged.
+                // A panic of the task has been logged.
                 let _ = writing.await;
             }
         };
@@ -306,7 +305,7 @@ impl StreamBackend {
         };
         tokio::select! {
             () = sent => {}
-            // It is in the spool.
+            // The events are in the spool.
             () = give_up.cancelled() => {}
         }
         self.flush_losses();

@@ -8,25 +8,27 @@ use super::*;
 use crate::test_folder::TestFolder;
 use crate::{Batch, BatchFile, DeliveryError};
 
-/// What a destination does with a batch.
+/// The reaction of the fake destination to a batch.
 #[derive(Debug, Clone)]
 enum Reply {
     Accept,
     Unavailable,
     Reject,
-    /// It never responds.
+    /// It rejects it, and forbids to send it again.
+    Forbid,
+    /// No response.
     Hang,
 }
 
-/// Accepts batches, except for the next ones if a test has set another reply.
+/// A fake destination. Accepts batches, unless a test has set other replies for the next ones.
 #[derive(Debug, Default)]
 struct FakeDestination {
     replies: SyncMutex<VecDeque<Reply>>,
-    /// What every batch gets after these.
+    /// The reply to every batch after these.
     always: SyncMutex<Option<Reply>>,
     accepted: SyncMutex<Vec<(u64, String)>>,
     attempts: std::sync::atomic::AtomicU64,
-    /// Batches with more bytes are too large.
+    /// Maximum length of a batch in bytes.
     limit: Option<usize>,
     as_files: bool,
 }
@@ -48,6 +50,7 @@ impl FakeDestination {
                 return Err(DeliveryError::Unavailable { reason, retry_after: None });
             }
             Reply::Reject => return Err(DeliveryError::Rejected("no such table".to_owned())),
+            Reply::Forbid => return Err(DeliveryError::Final("not an event".to_owned())),
             Reply::Hang => std::future::pending().await,
         }
         Ok(())
@@ -182,7 +185,7 @@ async fn batch_mode_never_waits_and_counts_its_overflow() {
     let dir = TestFolder::new();
     let batch = StreamConfig { mode: StreamMode::Batch, buffer_size: 3, ..config(dir.path()) };
     let rig = rig(batch, FakeDestination::default());
-    // On this thread nothing else runs meanwhile.
+    // Nothing else runs on this thread meanwhile.
     for number in 0..5 {
         let line = format!("{number}\n").into_bytes();
         assert!(futures_util::FutureExt::now_or_never(rig.backend.submit(line)).is_some());
@@ -205,7 +208,7 @@ async fn what_a_killed_process_wrote_is_delivered_but_for_a_partial_line() {
     assert_eq!(rig1.lost(Plugin::Stream), 2, "partial lines");
     drop(rig1);
 
-    // The spool is empty, and numbers go on; nothing is counted again.
+    // The spool is empty, numbers continue, and nothing is counted again.
     let rig2 = rig(config(dir.path()), FakeDestination::default());
     rig2.submit("newer").await;
     rig2.shutdown().await;
@@ -219,7 +222,7 @@ async fn a_segment_in_an_open_file_survives_without_being_closed() {
     rig1.submit("written").await;
     let open = files(dir.path(), "open");
     assert_eq!(fs::read_to_string(&open[0]).unwrap(), "written\n", "before it is closed");
-    // Like after a kill: the same files, in another directory.
+    // Copies the files to another directory, as they are after a kill.
     let copy = TestFolder::new();
     fs::copy(&open[0], copy.join(open[0].file_name().unwrap().to_str().unwrap())).unwrap();
     let rig2 = rig(config(copy.path()), FakeDestination::default());
@@ -227,7 +230,7 @@ async fn a_segment_in_an_open_file_survives_without_being_closed() {
 }
 
 #[tokio::test]
-async fn a_segment_killed_between_delivery_and_deletion_is_delivered_again_with_its_number() {
+async fn a_segment_killed_before_its_deletion_is_redelivered_with_its_number() {
     let dir = TestFolder::new();
     let down = FakeDestination { always: SyncMutex::new(Some(Reply::Hang)), ..Default::default() };
     let small = StreamConfig { segment_max_size: 1, ..config(dir.path()) };
@@ -318,6 +321,21 @@ async fn rejected_files_are_set_aside_whole_and_the_next_ones_are_sent() {
     let aside = files(dir.path(), "rejected");
     assert_eq!(fs::read_to_string(&aside[0]).unwrap(), "bad\n");
     assert_eq!(rig.lost(Plugin::Stream), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_must_not_be_sent_again_is_set_aside_at_once() {
+    let dir = TestFolder::new();
+    let forbidding = FakeDestination {
+        replies: SyncMutex::new(vec![Reply::Forbid].into()),
+        ..FakeDestination::default()
+    };
+    let rig = rig(StreamConfig { segment_max_size: 1, ..config(dir.path()) }, forbidding);
+    rig.submit("bad").await;
+    rig.submit("good").await;
+    rig.until(|rig| rig.destination.text() == "good\n").await;
+    assert_eq!(fs::read_to_string(&files(dir.path(), "rejected")[0]).unwrap(), "bad\n");
+    assert_eq!((rig.destination.attempts(), rig.lost(Plugin::Stream)), (2, 1));
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Writes events of the queue to segments of the spool.
+//! Writes queued events to segments of the spool.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,16 +12,16 @@ use crate::delivery::spool::{Segment, Spool, SpoolError};
 use crate::{DroppedEvents, Line, WriteError};
 use api_client::backoff::ExponentialBackoff;
 
-/// An event in the queue, and who waits for it to be written.
+/// A queued event, and the sender of its commit if a request waits.
 pub(super) type Item = (Line, Option<CommitSender>);
 
-/// Events that are written with one system call at most.
+/// Maximum number of events that are written with one system call.
 const MANY: usize = 1024;
 /// In batch mode, events collect for this long before they are written.
 const LINGER: Duration = Duration::from_millis(5);
-/// How long written events may stay in the cache of the operating system.
+/// Maximum time that written events stay unsynced.
 const SYNC: Duration = Duration::from_secs(1);
-/// The delays after failed operations on the disk.
+/// The delays after failed disk operations.
 const RETRY: ExponentialBackoff =
     ExponentialBackoff::new(Duration::from_millis(50), 2.0, Duration::from_secs(1));
 
@@ -40,12 +40,12 @@ struct Open {
     segment: Segment,
     /// When it is closed at the latest.
     until: Instant,
-    /// When it is synced, if it was written to since it was last.
+    /// When it must be synced; `None` if nothing was written since the last sync.
     sync: Option<Instant>,
 }
 
 impl Writer {
-    /// Runs until there are no more events. Closes the segment.
+    /// Runs until the queue is closed and empty, then closes the segment.
     pub(super) async fn run(self, mut received: mpsc::Receiver<Item>) {
         let mut open: Option<Open> = None;
         let mut items: Vec<Item> = Vec::new();
@@ -78,7 +78,7 @@ impl Writer {
         }
     }
 
-    /// Closes or syncs the segment if its time has come.
+    /// Closes or syncs the segment if it is due.
     async fn due(&self, open: Option<Open>, now: Instant) -> Option<Open> {
         let mut open = open?;
         if open.until <= now {
@@ -98,7 +98,7 @@ impl Writer {
         Some(open)
     }
 
-    /// Writes events. Closes segments that are large enough.
+    /// Writes events, and closes segments that are large enough.
     async fn write(&self, mut open: Option<Open>, items: Vec<Item>) -> Option<Open> {
         let mut items = items.into_iter().peekable();
         while items.peek().is_some() {
@@ -118,7 +118,7 @@ impl Writer {
             {
                 open = self.close(full).await;
                 if open.is_some() {
-                    // The disk fails, and the shutdown gives up.
+                    // The disk fails, and the shutdown has timed out.
                     self.lose(items.collect(), &"the spool cannot be written");
                     return open;
                 }
@@ -130,7 +130,7 @@ impl Writer {
         }
     }
 
-    /// Appends events to the segment, and begins it if there is none.
+    /// Appends events to the segment. Creates one if there is none.
     async fn part(&self, mut open: Option<Open>, mut items: Vec<Item>) -> Option<Open> {
         let fitting = self.spool.fitting(items.iter().map(|(line, _)| &**line));
         if fitting < items.len() {
@@ -169,8 +169,8 @@ impl Writer {
         }
     }
 
-    /// Closes the segment; retries until that succeeds. Returns it if the shutdown gives up, for
-    /// the next start.
+    /// Closes the segment, and retries until that succeeds. If the shutdown times out, the segment
+    /// is left for the next start.
     async fn close(&self, open: Open) -> Option<Open> {
         let Open { mut segment, until, sync } = open;
         let mut backoff = RETRY;
@@ -223,13 +223,13 @@ async fn at(instant: Option<Instant>) {
     }
 }
 
-/// Runs an operation on the disk where it may take its time.
+/// Runs a disk operation on a thread that may block.
 async fn blocking<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(act).await {
         Ok(done) => done,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime ends, and this task with it.
+            // The runtime is shutting down, and this task with it.
             Err(_) => std::future::pending().await,
         },
     }

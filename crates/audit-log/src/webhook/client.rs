@@ -1,4 +1,4 @@
-//! The HTTP client that webhooks need.
+//! The HTTP client interface of webhook backends.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,14 +7,13 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, StatusCode};
 
-/// Sends requests to one webhook endpoint, with its address, TLS settings and credentials, which
-/// may be replaced while it is used.
+/// Sends requests to one webhook endpoint. The implementation holds its address, TLS settings and
+/// credentials, which may be replaced at run time.
 pub trait WebhookClient: fmt::Debug + Send + Sync {
     /// Returns the endpoint's host and port, for messages.
     fn authority(&self) -> Arc<str>;
 
-    /// Sends one request and returns the head of the response. The rest of the response has no
-    /// meaning.
+    /// Sends one request and returns the head of the response. The response body is ignored.
     fn post(&self, request: PostRequest) -> BoxFuture<'_, Result<PostResponse, ClientError>>;
 
     /// Opens a connection unless one is open.
@@ -28,21 +27,21 @@ pub struct PostRequest {
     pub body: Bytes,
     /// Whether the body is compressed (`Content-Encoding: gzip`).
     pub is_gzip: bool,
-    /// Seconds, for the query parameter `timeout` that kube-apiserver's client sends. The caller
-    /// enforces the limit itself.
+    /// The value of the query parameter `timeout`, in seconds, which kube-apiserver's client sends.
+    /// The caller enforces the limit.
     pub timeout_seconds: u64,
 }
 
 /// The head of a response.
 #[derive(Debug, Clone)]
 pub struct PostResponse {
-    /// Its status.
+    /// The status.
     pub status: StatusCode,
-    /// Its headers.
+    /// The headers.
     pub headers: HeaderMap,
 }
 
-/// Why there is no response; names the peer "the webhook".
+/// Why there is no response. The message calls the peer "the webhook".
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{0}")]
 pub struct ClientError(pub String);

@@ -1,4 +1,4 @@
-//! From single events to batches.
+//! Collects events into batches.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,11 +12,11 @@ use super::sender::{Ending, GAVE_UP, Sender};
 use crate::delivery::spool::{self, Spool};
 use crate::{Bucket, DroppedEvents, Line, Throttle};
 
-/// Maximum number of batches in flight without a spool, retries included. kube-apiserver has no
-/// limit, and its memory grows.
+/// Maximum number of batches in flight without a spool, including retries. kube-apiserver has no
+/// limit, so its memory usage grows.
 const IN_FLIGHT: usize = 16;
 
-/// Makes batches of events.
+/// Collects events from the queue into batches and passes them on.
 pub(super) struct Collector {
     pub(super) sender: Arc<Sender>,
     pub(super) outlet: Outlet,
@@ -29,14 +29,15 @@ pub(super) struct Collector {
 
 /// Where batches go.
 pub(super) enum Outlet {
-    /// To the endpoint, each sent by a task, of which there are at most as many as permits.
+    /// To the endpoint. Each batch is sent by a task of its own; the semaphore limits their number.
     Direct(Arc<Semaphore>, TaskTracker),
-    /// To the disk, from where one task sends them.
+    /// To the spool on disk, from which one task sends them.
     Spool(Arc<Spool>, JoinHandle<()>),
 }
 
 impl Outlet {
-    /// To the spool, if there is one, which is sent from now on.
+    /// Creates a collector that passes batches to the spool, if there is one, and starts sending
+    /// from it.
     pub(super) fn new(
         spool: Option<Arc<Spool>>,
         sender: &Arc<Sender>,
@@ -53,7 +54,7 @@ impl Outlet {
 }
 
 impl Collector {
-    /// Runs until there are no more events, and all batches are delivered, in the spool or lost.
+    /// Runs until the queue is closed and all batches are delivered, in the spool, or lost.
     pub(super) async fn run(self, mut events: mpsc::Receiver<Line>) {
         let mut bucket = self.throttle.map(|throttle| Bucket::new(throttle, Instant::now()));
         while let Some(first) = events.recv().await {
@@ -78,14 +79,14 @@ impl Collector {
                 let draining = std::pin::pin!(draining);
                 tokio::select! {
                     _ = draining => {}
-                    // It is in the spool.
+                    // The batch is in the spool.
                     () = self.ending.give_up.cancelled() => {}
                 }
             }
         }
     }
 
-    /// Waits until a batch may be sent; not while the process shuts down.
+    /// Waits until the throttle allows a batch. Does not wait while the process shuts down.
     async fn throttle(&self, bucket: &mut Bucket) {
         while let Err(until) = bucket.take(Instant::now()) {
             let token = async {
@@ -111,7 +112,7 @@ impl Collector {
                 }
             }
         };
-        // Whether it is full, its time has come, or the end has: it goes.
+        // The batch is sent when it is full, its maximum wait has passed, or the queue is closed.
         let _ = tokio::time::timeout(self.max_wait, full).await;
         batch
     }

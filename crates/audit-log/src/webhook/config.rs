@@ -7,36 +7,36 @@ use std::time::Duration;
 use crate::Mode;
 use crate::delivery::SpoolConfig;
 
-/// Settings of a webhook backend, other than the endpoint; the `--audit-webhook-*` flags.
+/// Settings of a webhook backend except for the endpoint; the `--audit-webhook-*` flags.
 #[derive(Debug, Clone)]
 pub struct WebhookConfig {
     /// `--audit-webhook-mode` and `--audit-webhook-batch-*`
     pub mode: Mode,
-    /// `--audit-webhook-initial-backoff`: the wait before the second attempt.
+    /// `--audit-webhook-initial-backoff`: the delay before the second attempt.
     pub initial_backoff: Duration,
-    /// `--audit-webhook-truncate-max-event-size` in bytes, if truncation is on.
+    /// `--audit-webhook-truncate-max-event-size` in bytes; `None` if truncation is off.
     pub max_event_size: Option<usize>,
-    /// `--audit-webhook-compress`: bodies are compressed with gzip.
+    /// `--audit-webhook-compress`: whether bodies are compressed with gzip.
     pub compress: bool,
     /// `--audit-webhook-spool-dir`
     pub spool: Option<SpoolConfig>,
 }
 
-/// The webhook cannot be used; a reason not to start.
+/// The webhook backend cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum WebhookError {
-    /// The spool's folder cannot be used.
+    /// The spool directory cannot be used.
     #[error(
         "cannot use {}: {source}; let this user write there, or choose another directory",
         path.display()
     )]
     Spool {
-        /// The folder, or a file in it.
+        /// The directory, or a file in it.
         path: PathBuf,
         /// The error of the operating system.
         source: io::Error,
     },
-    /// The spool's directory belongs to another process or backend.
+    /// Another process or backend uses the spool directory.
     #[error(
         "{} is in use: {source}; give each proxy and each backend its own directory",
         path.display()
@@ -44,13 +44,13 @@ pub enum WebhookError {
     SpoolInUse {
         /// The directory.
         path: PathBuf,
-        /// How that is known.
+        /// The error of the lock.
         source: io::Error,
     },
 }
 
 impl WebhookError {
-    /// Returns the error of a spool whose directory cannot be opened.
+    /// Returns the error for a spool directory that cannot be opened.
     pub(crate) fn spool(path: PathBuf, source: io::Error) -> WebhookError {
         match source.kind() {
             io::ErrorKind::ResourceBusy => WebhookError::SpoolInUse { path, source },
@@ -58,8 +58,8 @@ impl WebhookError {
         }
     }
 
-    /// Returns the setting to change: `spool-dir` for the flag `--audit-webhook-spool-dir` or the
-    /// key `spool-dir`.
+    /// Returns the setting to change: `spool-dir` stands for the flag `--audit-webhook-spool-dir`
+    /// or the key `spool-dir`.
     pub fn setting(&self) -> &'static str {
         match self {
             WebhookError::Spool { .. } | WebhookError::SpoolInUse { .. } => "spool-dir",

@@ -1,4 +1,4 @@
-//! A client for tests whose responses the test selects.
+//! A fake client for tests, which select its responses.
 
 use std::collections::VecDeque;
 use std::io::Read;
@@ -23,11 +23,11 @@ pub(super) enum Reply {
     /// A status with `Retry-After` in seconds.
     RetryAfter(u16, u32),
     Unreachable,
-    /// None, until [`FakeClient::release`]; then 200.
+    /// No response until [`FakeClient::release`]; then 200.
     Hang,
 }
 
-/// Responds with each reply once, then with the last one again and again.
+/// Returns each reply once, then repeats the last one.
 #[derive(Debug)]
 pub(super) struct FakeClient {
     replies: Mutex<VecDeque<Reply>>,
@@ -45,7 +45,7 @@ impl FakeClient {
         })
     }
 
-    /// Has the requests that hang now be responded to.
+    /// Completes the requests that hang now.
     pub(super) fn release(&self) {
         self.released.notify_waiters();
     }
@@ -69,13 +69,13 @@ impl FakeClient {
         self.bodies().iter().map(|list| ids(list)).collect()
     }
 
-    /// When the requests came.
+    /// Returns when each request was received.
     pub(super) fn times(&self) -> Vec<Instant> {
         self.requests.lock().unwrap().iter().map(|(at, _)| *at).collect()
     }
 }
 
-/// Returns an event that is identified by its number, and padded.
+/// Returns an event with the given `id` and padding.
 pub(super) fn event(id: u64, padding: usize) -> Line {
     format!("{{\"id\":{id},\"x\":\"{}\"}}\n", "x".repeat(padding)).into_bytes().into()
 }

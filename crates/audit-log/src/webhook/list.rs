@@ -6,17 +6,17 @@ use serde_json::value::RawValue;
 use crate::Line;
 use crate::delivery::Format;
 
-/// How batches are stored in the spool.
+/// The storage format of batches in the spool.
 pub(crate) const FORMAT: Format =
     Format { extension: "json", items, join: of_items, is_valid: is_list };
 
 const HEAD: &[u8] =
     b"{\"kind\":\"EventList\",\"apiVersion\":\"audit.k8s.io/v1\",\"metadata\":{},\"items\":[";
 
-/// The prefix of each line of the log, which items of a list do not have.
+/// The beginning of each log line that is omitted in the items of a list.
 const ITEM: &[u8] = b"\"kind\":\"Event\",\"apiVersion\":\"audit.k8s.io/v1\",";
 
-/// Returns the list of these lines of JSON, with the newline that kube-apiserver ends it with.
+/// Returns the list of these JSON lines, with a final newline like kube-apiserver's.
 pub(crate) fn encode(lines: &[Line]) -> Vec<u8> {
     let length: usize = lines.iter().map(|line| line.len() + 1).sum();
     let mut list = Vec::with_capacity(HEAD.len() + length + 4);
@@ -38,7 +38,7 @@ pub(crate) fn encode(lines: &[Line]) -> Vec<u8> {
     list
 }
 
-/// Returns the list of these items, as [`items`] returns them.
+/// Returns the list of items returned by [`items`].
 fn of_items(items: &[&[u8]]) -> Vec<u8> {
     let length: usize = items.iter().map(|item| item.len() + 1).sum();
     let mut list = Vec::with_capacity(HEAD.len() + length + 4);
@@ -53,7 +53,7 @@ fn of_items(items: &[&[u8]]) -> Vec<u8> {
     list
 }
 
-/// Returns the items of a list, or `None` if it is not one.
+/// Returns the items of a list, or `None` if `list` is not an `EventList`.
 pub(crate) fn items(list: &[u8]) -> Option<Vec<&[u8]>> {
     #[derive(Deserialize)]
     struct List<'a> {

@@ -1,24 +1,24 @@
 //! Webhook backends: events are sent to an endpoint over HTTP, like kube-apiserver's webhook
 //! backend does.
 //!
-//! In `batch`, [`WebhookBackend::submit`] puts an event into a bounded queue. Batches of it become
-//! `EventList`s, which are sent as they come, or (with a spool) written to files first and sent
-//! from there, so that an endpoint that is down costs disk space and neither events nor memory. In
-//! the blocking modes each event is a list of its own, and the request waits for the response.
+//! In `batch`, [`WebhookBackend::submit`] puts an event into a bounded queue. Batches become
+//! `EventList`s, which are sent immediately, or (with a spool) written to files first and sent from
+//! there, so that an outage of the endpoint costs disk space and neither events nor memory. In the
+//! blocking modes each event is sent in a list of its own, and the request waits for the response.
 //!
 //! # When the queue is full, the endpoint slow or failing
 //!
-//! - Queue full (`batch`): [`WhenFull::DropNewest`](crate::WhenFull), counted under
+//! - Queue full (`batch`): [`WhenFull::DropNewest`](crate::WhenFull); the event is counted under
 //!   `apiserver_audit_error_total{plugin="buffered"}`.
 //! - Spool full, or no spool and the endpoint does not accept a batch in five attempts: the batch
 //!   is dropped and counted under `plugin="webhook"`.
-//! - The disk of the spool fails: the batch waits in memory until it can be written; the queue
-//!   fills.
+//! - Disk of the spool failing: the batch waits in memory until it can be written; the queue fills.
 //! - Endpoint slow: at most 16 batches are sent at a time without a spool, one with a spool; events
-//!   wait in the queue. In the blocking modes the request waits, up to five attempts of 30 s each.
+//!   wait in the queue. In the blocking modes the request waits, for up to five attempts of 30 s
+//!   each.
 //! - Endpoint failing in a blocking mode: the event is counted under `plugin="webhook"`;
-//!   [`WhenFailed`](crate::WhenFailed) says whether the request fails. The list is sent again until
-//!   the endpoint accepts it, which is how its recovery is detected.
+//!   [`WhenFailed`](crate::WhenFailed) decides whether the request fails. The list is sent again
+//!   until the endpoint accepts it, which is how the recovery of the endpoint is detected.
 
 mod client;
 mod collector;
@@ -45,24 +45,24 @@ pub use crate::delivery::SpoolConfig;
 
 use self::collector::{Collector, Outlet};
 use self::sender::{Ending, Sender};
-use crate::delivery::spool::{About, Spool};
+use crate::delivery::spool::{Spool, SpoolKind};
 use crate::delivery::{DeliveryMetrics, Health};
 use crate::{BackendState, Commit, DroppedEvents, Line, Mode, Plugin, WhenFailed, WriteError};
 
-/// What is particular to the spool of a webhook.
-pub(crate) const SPOOL: About = About {
+/// Properties of the spool of a webhook backend.
+pub(crate) const SPOOL: SpoolKind = SpoolKind {
     name: "the webhook's spool",
     size_flag: "--audit-webhook-spool-max-size",
     format: &list::FORMAT,
 };
-/// Time to count what is lost, once the shutdown gives up.
+/// Time for counting lost events after the shutdown has timed out.
 const COUNTING: Duration = Duration::from_millis(200);
 
-/// Takes encoded events.
+/// Accepts encoded events and sends them to a webhook endpoint.
 #[derive(Debug)]
 pub struct WebhookBackend {
     when_failed: WhenFailed,
-    /// Events larger than this are not sent, in bytes with their newline.
+    /// Events longer than this many bytes, including the newline, are not sent.
     max_event_size: Option<usize>,
     too_large: DroppedEvents,
     lost: Arc<DroppedEvents>,
@@ -74,30 +74,31 @@ pub struct WebhookBackend {
 
 #[derive(Debug)]
 enum Route {
-    /// No request waits.
+    /// Requests do not wait.
     Queue {
-        /// None: shut down.
+        /// `None` after the shutdown.
         events: std::sync::Mutex<Option<mpsc::Sender<Line>>>,
         overflow: DroppedEvents,
         collector: Mutex<Option<JoinHandle<()>>>,
         spool: Option<Arc<Spool>>,
     },
-    /// Each event is sent by itself.
+    /// Each event is sent in a list of its own.
     Direct {
         sender: Arc<Sender>,
         sending: TaskTracker,
         probing: Arc<AtomicBool>,
-        /// Where events are sent: not on the thread of their request, which ends before they do.
+        /// The runtime that sends events. The thread of the request may end before the event is
+        /// sent.
         runtime: Handle,
     },
 }
 
 impl WebhookBackend {
-    /// Starts to send with `client`, first what is in the spool. Must be called within a tokio
-    /// runtime. The endpoint need not be reachable yet.
+    /// Starts sending with `client`, beginning with the batches in the spool. Must be called within
+    /// a tokio runtime. The endpoint need not be reachable yet.
     ///
     /// # Errors
-    /// The spool's directory cannot be used.
+    /// Returns an error if the spool directory cannot be used.
     pub fn start(
         config: WebhookConfig,
         client: Arc<dyn WebhookClient>,
@@ -149,12 +150,12 @@ impl WebhookBackend {
         })
     }
 
-    /// Returns the longest event that is sent, if events are truncated.
+    /// Returns the maximum length of an event that is sent, if events are truncated.
     pub fn max_event_size(&self) -> Option<usize> {
         self.max_event_size
     }
 
-    /// Returns whether a request must be refused when its first event is not accepted.
+    /// Returns whether a request must be rejected when its first event is not accepted.
     pub fn is_strict(&self) -> bool {
         self.when_failed == WhenFailed::Refuse
     }
@@ -164,14 +165,14 @@ impl WebhookBackend {
         matches!(self.route, Route::Direct { .. })
     }
 
-    /// Returns whether the endpoint is expected to accept an event: for requests that must be
-    /// refused before they have an event to send. While that is in doubt, waits for the attempts in
-    /// progress.
+    /// Returns whether the endpoint is expected to accept an event. Used for requests that must be
+    /// rejected before they have an event to send. If the last attempt failed, waits for the
+    /// attempts in progress.
     pub async fn is_writable(&self) -> bool {
-        self.health.takes_events().await
+        self.health.accepts_events().await
     }
 
-    /// Returns whether the endpoint accepted the last events, and the spool can be used.
+    /// Returns whether the endpoint accepted the last events, and the spool works.
     pub fn state(&self) -> BackendState {
         if let Route::Queue { spool: Some(spool), .. } = &self.route
             && let failing @ BackendState::Failing(_) = spool.state()
@@ -181,11 +182,11 @@ impl WebhookBackend {
         self.health.state()
     }
 
-    /// Returns whether the endpoint accepts events: like [`Self::state`], but probes it if requests
-    /// wait for it.
+    /// Returns whether the endpoint accepts events: like [`Self::state`], but probes the endpoint
+    /// if requests wait for it.
     ///
     /// # Errors
-    /// Returns what is wrong.
+    /// Returns the reason if the endpoint does not accept events.
     pub async fn check(&self) -> Result<(), String> {
         match &self.route {
             Route::Direct { sender, .. } => {
@@ -200,7 +201,7 @@ impl WebhookBackend {
         }
     }
 
-    /// Logs losses that were held back; to be called about once a second.
+    /// Logs pending counts of lost events. Must be called about once a second.
     pub fn tick(&self) {
         self.too_large.tick();
         self.lost.tick();
@@ -210,12 +211,12 @@ impl WebhookBackend {
     }
 
     /// Submits one event as a line of JSON. Never waits. In batch mode the [`Commit`] is ready at
-    /// once, otherwise when the endpoint has accepted the event, or all attempts have failed.
+    /// once, otherwise when the endpoint has accepted the event or all attempts have failed.
     pub fn submit(&self, line: impl Into<Line>) -> Commit {
         let line = line.into();
         self.metrics.backend.events.inc();
         if self.max_event_size.is_some_and(|limit| line.len() > limit) {
-            // As with kube-apiserver that is no failure.
+            // Like in kube-apiserver, this does not fail the request.
             self.too_large.add(1, &"event is too large even after truncating");
             return Commit::DONE;
         }
@@ -234,7 +235,8 @@ impl WebhookBackend {
                 Commit::DONE
             }
             Route::Direct { sender, sending, probing, runtime } => {
-                // Taken first, so that the shutdown either waits for this event or has begun.
+                // Taken first, so that the shutdown either waits for this event or has already
+                // begun.
                 let tracked = sending.token();
                 if self.ending.closing.is_cancelled() {
                     self.lost.add(1, &WriteError::ShutDown);
@@ -250,7 +252,7 @@ impl WebhookBackend {
                         lost.add(1, failure);
                         tokio::spawn(probe(sender, list, probing));
                     }
-                    // The request may be gone.
+                    // The request may have been dropped.
                     let _ =
                         outcome.send(sent.map_err(|(_, failure)| WriteError::Webhook(failure.0)));
                     drop(tracked);
@@ -260,8 +262,8 @@ impl WebhookBackend {
         }
     }
 
-    /// Delivers what waits, until `give_up` is cancelled. Returns when all events are delivered, in
-    /// the spool, or counted as lost and logged.
+    /// Delivers the queued events until `give_up` is cancelled. Returns when all events are
+    /// delivered, in the spool, or counted as lost and logged.
     pub async fn shutdown(&self, give_up: &CancellationToken) {
         self.ending.closing.cancel();
         let delivered = async {
@@ -269,7 +271,7 @@ impl WebhookBackend {
                 Route::Queue { events, collector, .. } => {
                     drop(events.lock().expect("nothing panics while it holds the queue").take());
                     if let Some(collector) = &mut *collector.lock().await {
-                        // A panic of it has been logged.
+                        // A panic of the task has been logged.
                         let _ = collector.await;
                     }
                 }
@@ -290,7 +292,7 @@ impl WebhookBackend {
         self.flush_losses();
     }
 
-    /// Logs all losses that were held back, now.
+    /// Logs all pending counts of lost events now.
     pub fn flush_losses(&self) {
         if let Route::Queue { overflow, .. } = &self.route {
             overflow.flush();
@@ -300,12 +302,12 @@ impl WebhookBackend {
     }
 }
 
-/// Sends a list that already counts as lost until the endpoint responds: while requests are
-/// refused, or clients are sent elsewhere, nothing else would detect the recovery. The event may
-/// therefore still arrive.
+/// Sends a list that is already counted as lost until the endpoint responds. While requests are
+/// rejected, or clients are routed to another proxy, nothing else would detect the recovery. A lost
+/// event may therefore still be delivered.
 async fn probe(sender: Arc<Sender>, list: Vec<u8>, probing: Arc<AtomicBool>) {
     let (body, health) = (sender.body(&list), sender.health());
-    // Repeatedly, because it may fail again right after this attempt has seen it healthy.
+    // In a loop, because the endpoint may fail again right after this attempt has seen it healthy.
     while health.is_given_up() && !probing.swap(true, Ordering::SeqCst) {
         while health.is_given_up() {
             tokio::time::sleep(sender.delay(0, None)).await;

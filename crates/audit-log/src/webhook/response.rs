@@ -1,16 +1,16 @@
-//! Interprets responses of the endpoint that do not accept the events.
+//! Interprets error responses of the endpoint.
 
 use std::time::{Duration, SystemTime};
 
 use http::header::{HeaderMap, LOCATION, RETRY_AFTER};
 use http::{StatusCode, Uri};
 
-/// Describes a response that is not a success, for logs.
+/// Describes an error response, for logs.
 pub(super) fn describe(status: StatusCode, headers: &HeaderMap) -> String {
     let lasting = match status {
         StatusCode::MOVED_PERMANENTLY | StatusCode::PERMANENT_REDIRECT => "permanently ",
         StatusCode::FOUND | StatusCode::SEE_OTHER | StatusCode::TEMPORARY_REDIRECT => "",
-        _ => return format!("it responded {status}"),
+        _ => return format!("it responded with {status}"),
     };
     let to = match headers.get(LOCATION).and_then(|location| location.to_str().ok()) {
         Some(location) => format!(" to {}", without_secrets(location)),
@@ -22,7 +22,7 @@ pub(super) fn describe(status: StatusCode, headers: &HeaderMap) -> String {
     )
 }
 
-/// A URL without query and user: both may hold secrets.
+/// Returns a URL without its query and user info, which may contain secrets.
 fn without_secrets(location: &str) -> String {
     let Ok(uri) = location.parse::<Uri>() else { return "an address that is not a URL".to_owned() };
     let host = uri.authority().map(|authority| {
@@ -32,7 +32,7 @@ fn without_secrets(location: &str) -> String {
     format!("{}{}", host.unwrap_or_default(), uri.path())
 }
 
-/// `Retry-After` of the endpoint: seconds, or a date.
+/// Parses the `Retry-After` header: seconds, or a date.
 pub(super) fn retry_after(
     status: StatusCode,
     headers: &HeaderMap,
@@ -46,7 +46,7 @@ pub(super) fn retry_after(
         return Some(Duration::from_secs(seconds));
     }
     let date = httpdate::parse_http_date(value).ok()?;
-    // A date that has passed: now.
+    // A date in the past means no delay.
     Some(date.duration_since(now).unwrap_or_default())
 }
 
@@ -72,7 +72,7 @@ mod tests {
         let text = describe(StatusCode::FOUND, &with(LOCATION, "/login"));
         assert!(text.starts_with("it redirects (302 Found) to /login;"), "{text}");
         let text = describe(StatusCode::BAD_GATEWAY, &HeaderMap::new());
-        assert_eq!(text, "it responded 502 Bad Gateway");
+        assert_eq!(text, "it responded with 502 Bad Gateway");
     }
 
     #[test]
@@ -83,7 +83,7 @@ mod tests {
         assert_eq!(wait(busy, "7"), Some(Duration::from_secs(7)));
         let late = wait(busy, "Sun, 06 Nov 1994 08:50:07 GMT");
         assert_eq!(late, Some(Duration::from_secs(30)));
-        // The older forms of RFC 9110, too.
+        // Obsolete date formats of RFC 9110.
         assert_eq!(wait(busy, "Sunday, 06-Nov-94 08:50:07 GMT"), Some(Duration::from_secs(30)));
         assert_eq!(wait(busy, "Sun, 06 Nov 1994 08:00:00 GMT"), Some(Duration::ZERO));
         assert_eq!(wait(busy, "soon"), None);

@@ -1,4 +1,4 @@
-//! One request to the webhook endpoint, and the attempts after it if it fails.
+//! Sends requests to the webhook endpoint and retries failed ones.
 
 use std::fmt;
 use std::fs::File;
@@ -23,17 +23,17 @@ use crate::delivery::{
 };
 use api_client::backoff::ExponentialBackoff;
 
-/// How often a list is sent at most, like in kube-apiserver.
+/// Maximum number of attempts per list, like in kube-apiserver.
 const ATTEMPTS: u32 = 5;
-/// The limit of one attempt.
+/// Time limit of one attempt.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// The delay between two attempts grows by this factor, like in kube-apiserver.
 const FACTOR: f64 = 1.5;
-/// The delay between two attempts while the process shuts down.
+/// The delay between two attempts during shutdown.
 const LAST_DELAY: Duration = Duration::from_millis(500);
-/// After shutdown has begun, one attempt from the spool may take this long, and all together.
+/// During shutdown, the time limit of one attempt from the spool, and of all attempts together.
 const LAST_ATTEMPTS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3));
-/// Why events are lost at the end of a shutdown.
+/// The reason for events that are lost at the end of a shutdown.
 pub(super) const GAVE_UP: &str = "the shutdown ended before the webhook accepted them";
 /// The maximum delay between two attempts, even if `Retry-After` is longer.
 const LONGEST: Duration = Duration::from_secs(300);
@@ -58,14 +58,14 @@ impl fmt::Debug for Sender {
 /// The steps of a shutdown.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Ending {
-    /// No more events come.
+    /// Cancelled when the shutdown begins: no more events are accepted.
     pub(super) closing: CancellationToken,
-    /// The time is up: what is not delivered now is lost.
+    /// Cancelled when the shutdown times out: undelivered events are lost.
     pub(super) give_up: CancellationToken,
 }
 
 impl Ending {
-    /// Waits before another attempt; only briefly if the process shuts down.
+    /// Waits before the next attempt; only briefly during shutdown.
     async fn wait(&self, delay: Duration) {
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
@@ -92,7 +92,7 @@ impl Sender {
         Sender { client, backoff, longest_delay, compress, metrics, health, ending }
     }
 
-    /// Returns whether the endpoint accepts events, as far as its responses show.
+    /// Returns the health of the endpoint, as far as its responses show it.
     pub(super) fn health(&self) -> Arc<Health> {
         self.health.clone()
     }
@@ -100,15 +100,15 @@ impl Sender {
     /// Opens a connection unless one is open.
     ///
     /// # Errors
-    /// Returns why there is none.
+    /// Returns the reason if no connection can be opened.
     pub(super) async fn connect(&self) -> Result<(), String> {
         self.client.connect().await.map_err(|error| error.to_string())
     }
 
-    /// Sends a list of `count` events; each part of it up to five times.
+    /// Sends a list of `count` events, each part of it up to five times.
     ///
     /// # Errors
-    /// The number of events that were not delivered, and why.
+    /// Returns the number of events that were not delivered, and the reason.
     pub(super) async fn send(&self, list: &[u8], count: u64) -> Result<(), (u64, Failure)> {
         match deliver(&list::FORMAT, list, count, |list, count| self.send_part(list, count)).await {
             Delivered::All => Ok(()),
@@ -137,7 +137,7 @@ impl Sender {
                 }
                 if attempt + 1 == ATTEMPTS {
                     if verdict == Verdict::Unavailable {
-                        self.health.fails(&failure.0);
+                        self.health.all_attempts_failed(&failure.0);
                     }
                     return Sent::Refused(failure);
                 }
@@ -152,7 +152,7 @@ impl Sender {
         }
     }
 
-    /// Returns the body of a request that sends this list.
+    /// Returns the request body for this list.
     pub(super) fn body(&self, list: &[u8]) -> Bytes {
         if !self.compress {
             return Bytes::copy_from_slice(list);
@@ -162,28 +162,30 @@ impl Sender {
         written.expect("a vector takes everything").into()
     }
 
-    /// One attempt to send a body of [`Self::body`].
+    /// Makes one attempt to send a body returned by [`Self::body`].
     pub(super) async fn attempt(&self, body: Bytes, count: u64) -> Attempt {
         let attempt = async {
             let attempt = self.attempt_unwatched(body).await;
-            self.judge(&attempt, count);
+            self.update_health(&attempt, count);
             attempt
         };
         self.health.watched(attempt).await
     }
 
-    fn judge(&self, attempt: &Attempt, count: u64) {
+    fn update_health(&self, attempt: &Attempt, count: u64) {
         match attempt {
             Attempt::Taken => {
                 self.metrics.delivered(count);
-                self.health.is_well();
+                self.health.responded();
             }
             Attempt::Failed { failure, verdict, .. } => {
                 self.metrics.failures.inc();
                 match verdict {
-                    Verdict::Unavailable => self.health.doubt(&failure.0),
-                    // It may accept another list.
-                    Verdict::Invalid | Verdict::TooLarge => self.health.is_well(),
+                    Verdict::Unavailable => self.health.attempt_failed(&failure.0),
+                    // The endpoint works; it may accept another list.
+                    Verdict::Invalid | Verdict::Final | Verdict::TooLarge => {
+                        self.health.responded()
+                    }
                 }
             }
         }
@@ -217,8 +219,8 @@ impl Sender {
         }
     }
 
-    /// Returns how long to wait after this attempt, of which 0 is the first, if the endpoint asks
-    /// for `retry_after`.
+    /// Returns the delay after this attempt (0 is the first). `retry_after` is the delay requested
+    /// by the endpoint.
     pub(super) fn delay(&self, attempt: u32, retry_after: Option<Duration>) -> Duration {
         self.backoff.delay(attempt).max(retry_after.unwrap_or_default()).min(self.longest_delay)
     }

@@ -21,7 +21,7 @@ fn batch(buffer_size: usize) -> Mode {
 }
 
 impl Rig {
-    /// Events lost: not sent, too many, too large.
+    /// Returns the numbers of lost events by reason: not sent, queue full, too large.
     fn lost(&self) -> [u64; 3] {
         [Plugin::Webhook, Plugin::Buffered, Plugin::Truncate]
             .map(|plugin| self.metrics.backend.lost(plugin))
@@ -64,7 +64,7 @@ async fn an_endpoint_that_failed_gets_the_list_again_until_it_accepts_it() {
     let rig = rig(Mode::BlockingStrict, &replies);
     rig.webhook.submit(event(1, 0)).await.unwrap_err();
     assert_eq!(rig.client.ids().len(), 5);
-    let reason = "the webhook does not accept events: it responded 500 Internal Server Error";
+    let reason = "the webhook does not accept events: it responded with 500 Internal Server Error";
     assert_eq!(rig.webhook.check().await, Err(reason.to_owned()));
     while !rig.webhook.is_writable().await {
         tokio::time::sleep(Duration::from_secs(1)).await;

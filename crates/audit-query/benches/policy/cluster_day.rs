@@ -1,11 +1,11 @@
-//! The audit events of a cluster with level Metadata: nodes, control plane, add-ons, people, CI,
+//! The audit events of a cluster at level Metadata: nodes, control plane, add-ons, users, CI,
 //! failures.
 //!
-//! The same arguments give the same events.
+//! The same arguments result in the same events.
 
 use std::fmt::Write;
 
-/// A request to be recorded.
+/// A request in the audit log.
 struct Request<'r> {
     user: &'r str,
     groups: &'r [&'r str],
@@ -35,7 +35,7 @@ const ADD_ON_GROUPS: [&str; 3] =
 const KCM: &str = "system:kube-controller-manager";
 const SCHEDULER: &str = "system:kube-scheduler";
 
-/// Calls `each` with the lines of so many seconds; 86,400 are a day.
+/// Calls `each` with the lines of `seconds` seconds; a day has 86,400.
 pub(super) fn events(nodes: usize, seconds: usize, mut each: impl FnMut(&str)) {
     let mut line = String::new();
     let mut number = 0;
@@ -56,7 +56,7 @@ pub(super) fn events(nodes: usize, seconds: usize, mut each: impl FnMut(&str)) {
     }
 }
 
-/// Every ten seconds.
+/// The requests of a node, every ten seconds.
 fn of_node(node: usize, second: usize, emit: &mut dyn FnMut(&Request<'_>)) {
     let (name, turn) = (format!("node-{node:03}"), second / 10 + node);
     let user = format!("system:node:{name}");
@@ -118,7 +118,7 @@ fn of_node(node: usize, second: usize, emit: &mut dyn FnMut(&Request<'_>)) {
     }
 }
 
-/// Every second.
+/// The requests of the control plane, every second.
 fn of_control_plane(second: usize, emit: &mut dyn FnMut(&Request<'_>)) {
     for user in [KCM, SCHEDULER] {
         let lease = Request {

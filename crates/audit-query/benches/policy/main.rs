@@ -1,7 +1,8 @@
-//! Replays and condenses an hour of a cluster of 100 nodes:
-//! `cargo bench -p audit-query --bench policy`.
+//! Replays and condenses an hour of audit events of a cluster with 100 nodes.
 //!
-//! `-- SECONDS FILE` only writes that many seconds of its audit log to a file, 86400 for a day.
+//! Run with `cargo bench -p audit-query --bench policy`.
+//!
+//! `-- SECONDS FILE` only writes an audit log of that many seconds to a file; a day has 86400.
 
 mod cluster_day;
 
@@ -63,7 +64,7 @@ fn main() {
     let _ = std::fs::remove_file(path);
 }
 
-/// Most rules are about resources that no request is for.
+/// A policy in which most rules are about resources that no request is for.
 fn of_rules(rules: usize) -> Policy {
     let mut text = String::from("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n");
     for number in 1..rules {

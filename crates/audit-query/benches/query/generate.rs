@@ -1,11 +1,11 @@
-//! A realistic audit log of a cluster: nodes, controllers, people, and a few things worth finding.
+//! A realistic audit log of a cluster: nodes, controllers, users, and a few suspicious events.
 //!
-//! The same size and seed give the same bytes.
+//! The same size and seed result in the same bytes.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-/// A small generator of random numbers (xorshift).
+/// A simple random number generator (xorshift).
 pub(crate) struct Random(u64);
 
 impl Random {
@@ -60,7 +60,7 @@ const CONTROLLERS: [&str; 6] = [
     "system:serviceaccount:ci:deployer",
 ];
 
-/// Writes events until there are `size` bytes. Returns how many events.
+/// Writes events until there are `size` bytes. Returns the number of events.
 pub(crate) fn generate(out: &mut impl Write, size: u64, seed: u64) -> io::Result<u64> {
     let mut random = Random::new(seed);
     let (mut written, mut events, mut micros) = (0_u64, 0_u64, 0_u64);
@@ -103,7 +103,7 @@ struct Request<'a> {
 
 fn push(line: &mut String, random: &mut Random, index: u64, micros: u64) {
     let request = match index {
-        // The needle: one user deletes one Secret.
+        // The event to search for: one user deletes one Secret.
         index if index % 500_000 == 100_003 => Request {
             user: "mallory@example.com".to_owned(),
             groups: "\"dev\",\"system:authenticated\"",

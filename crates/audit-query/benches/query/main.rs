@@ -1,14 +1,15 @@
-//! How fast logs are searched and summarized, beside DuckDB, chDB, jq, and ripgrep, in CPU time.
+//! Measures how fast logs are searched and summarized, in CPU time, and compares that with DuckDB,
+//! chDB, jq and ripgrep.
 //!
 //! `cargo bench -p audit-query --bench query` generates a log of 1 GB and measures the commands of
-//! this crate on it, plain, gzip, and zstd. Each measurement is a process of its own, like those of
-//! the other programs: the best of three runs, less the start-up, which is the same command on a
-//! log of one event.
+//! this crate on it, uncompressed and compressed with gzip and zstd. Each measurement is a separate
+//! process, like for the other programs: the best of three runs, minus the start, which is measured
+//! with a log of one event.
 //!
-//! - `-- --peers` also measures the peers and prints ratios, see README.md beside this file.
-//! - `-- --rotated GB [--file MB]` measures rotated logs of so many GB with and without index
-//!   files.
-//! - `-- log query|report|index ...` runs that command, so that a profiler can look at it alone.
+//! - `-- --peers` also measures the other programs and prints ratios; see README.md in this
+//!   folder.
+//! - `-- --rotated GB [--file MB]` measures rotated logs of that size with and without index files.
+//! - `-- log query|report|index ...` runs only that command, for profilers.
 
 mod generate;
 mod measure;
@@ -26,7 +27,7 @@ use clap::Parser;
 
 use crate::measure::{Measured, own, table};
 
-/// The commands of this crate, as the proxy's binary has them.
+/// The commands of this crate, like in the proxy's binary.
 #[derive(Debug, Parser)]
 enum Log {
     Query(Box<QueryArgs>),
@@ -55,7 +56,7 @@ struct Case {
     command: &'static [&'static str],
 }
 
-/// The questions that all programs are asked.
+/// The questions for all programs.
 const CASES: [Case; 4] = [
     Case {
         name: "a",
@@ -92,7 +93,7 @@ const CASES: [Case; 4] = [
     },
 ];
 
-/// Makes the log and its compressed copies, unless they are there.
+/// Creates the log and its compressed copies, unless they exist.
 fn logs(folder: &Path) -> io::Result<[PathBuf; 3]> {
     fs::create_dir_all(folder)?;
     let [plain, gzip, zstd] =
@@ -112,7 +113,7 @@ fn logs(folder: &Path) -> io::Result<[PathBuf; 3]> {
     Ok([plain, gzip, zstd])
 }
 
-/// A log of the first event alone, to measure start-up.
+/// Creates a log that contains only the first event, to measure the start.
 fn one_event(folder: &Path, log: &Path) -> io::Result<PathBuf> {
     use std::io::BufRead;
     let mut line = Vec::new();

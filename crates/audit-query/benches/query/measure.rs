@@ -1,4 +1,4 @@
-//! Runs programs and measures what they take.
+//! Runs programs and measures their resource usage.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -6,22 +6,23 @@ use std::time::Instant;
 
 use crate::Case;
 
-/// Runs of which the best counts.
+/// The number of runs, of which the best counts.
 const RUNS: usize = 3;
 
-/// What one process took.
+/// The resources that one process used.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Measured {
-    /// CPU seconds, of all its threads.
+    /// CPU seconds of all threads.
     pub(crate) cpu: f64,
-    /// Seconds that passed.
+    /// Wall-clock seconds.
     pub(crate) wall: f64,
     /// Peak resident memory in MB.
     pub(crate) peak: f64,
 }
 
 impl Measured {
-    /// What it took beyond its start-up. The least that can be measured is 10 ms of CPU time.
+    /// Subtracts the cost of starting the program. The result is at least the resolution of CPU
+    /// time, 10 ms.
     pub(crate) fn less(self, start: Measured) -> Measured {
         Measured {
             cpu: (self.cpu - start.cpu).max(0.01),
@@ -39,8 +40,8 @@ fn children_cpu() -> f64 {
     fields[13..15].iter().filter_map(|field| field.parse::<f64>().ok()).sum::<f64>() / 100.0
 }
 
-/// Peak resident memory of a process that runs, in MB. `VmHWM` of a process that has not replaced
-/// its image yet is that of this one, so that only what is read later counts.
+/// Peak resident memory of a running process in MB. Before `exec`, `VmHWM` is that of this process,
+/// so only later values count.
 fn peak(process: u32) -> Option<f64> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
@@ -48,8 +49,8 @@ fn peak(process: u32) -> Option<f64> {
     Some(kilobytes / 1000.0)
 }
 
-/// Runs a program and returns the best of several runs. `None`: it is not there, or it failed with
-/// another exit code than 0 and those in `accepted`.
+/// Runs a program and returns the best of several runs. `None` if the program does not exist or
+/// failed with an exit code other than 0 and those in `accepted`.
 pub(crate) fn measure(program: &Path, arguments: &[&str], accepted: &[i32]) -> Option<Measured> {
     let mut best = Measured { cpu: f64::MAX, wall: f64::MAX, peak: 0.0 };
     for _ in 0..RUNS {
@@ -81,7 +82,7 @@ pub(crate) fn measure(program: &Path, arguments: &[&str], accepted: &[i32]) -> O
     Some(best)
 }
 
-/// Measures a command of this crate.
+/// Measures a case with a command of this crate.
 pub(crate) fn own(case: &Case, log: &Path, threads: usize) -> Measured {
     let threads = format!("--threads={threads}");
     let log = log.display().to_string();
@@ -91,7 +92,7 @@ pub(crate) fn own(case: &Case, log: &Path, threads: usize) -> Measured {
 /// Measures a command of this crate.
 pub(crate) fn run(command: &[&str]) -> Measured {
     let program = std::env::current_exe().expect("this program has a path");
-    // 1: nothing was found.
+    // The exit code 1 means that nothing was found.
     measure(&program, &[&["log"], command].concat(), &[1]).expect("the command succeeds")
 }
 

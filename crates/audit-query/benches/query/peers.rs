@@ -1,4 +1,4 @@
-//! The same questions to other programs.
+//! The same questions for other programs.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -17,7 +17,7 @@ const DUCKDB: [&str; 4] = [
     "SELECT verb, count(*), quantile_disc(epoch_us(stageTimestamp::TIMESTAMP)-epoch_us(requestReceivedTimestamp::TIMESTAMP), [0.5,0.9,0.95,0.99,1]) FROM t GROUP BY ALL",
 ];
 
-/// The same in ClickHouse's.
+/// The same for ClickHouse.
 const CHDB: [&str; 4] = [
     "SELECT user.username FROM t WHERE verb='delete' AND objectRef.resource='secrets' AND objectRef.name='stripe-signing-key'",
     "SELECT auditID FROM t WHERE user.username='alice@example.com' AND responseStatus.code>=400 AND stageTimestamp>='2026-11-01T00:10:00' AND stageTimestamp<'2026-11-01T01:10:00'",
@@ -25,7 +25,7 @@ const CHDB: [&str; 4] = [
     "SELECT verb, count(), quantilesExact(0.5,0.9,0.95,0.99,1)(toUnixTimestamp64Micro(parseDateTime64BestEffort(stageTimestamp,6))-toUnixTimestamp64Micro(parseDateTime64BestEffort(requestReceivedTimestamp,6))) FROM t GROUP BY ALL",
 ];
 
-/// And jq's; it prints what would have to be counted.
+/// The same for jq, which prints what would have to be counted.
 const JQ: [&str; 4] = [
     "select(.verb==\"delete\" and .objectRef.resource==\"secrets\" and .objectRef.name==\"stripe-signing-key\")|.user.username",
     "select(.user.username==\"alice@example.com\" and .responseStatus.code>=400 and .stageTimestamp>=\"2026-11-01T00:10:00\" and .stageTimestamp<\"2026-11-01T01:10:00\")|.auditID",
@@ -33,8 +33,8 @@ const JQ: [&str; 4] = [
     "[.verb,.requestReceivedTimestamp,.stageTimestamp]|@csv",
 ];
 
-/// The Python in AUDIT_QUERY_PYTHON, or one in a virtual environment in the folder, into which
-/// duckdb and chdb are installed from PyPI.
+/// Returns the Python in AUDIT_QUERY_PYTHON, or one in a virtual environment in the folder, into
+/// which duckdb and chdb are installed from PyPI.
 fn python(folder: &Path) -> PathBuf {
     if let Some(python) = std::env::var_os("AUDIT_QUERY_PYTHON") {
         return python.into();
@@ -54,7 +54,7 @@ fn python(folder: &Path) -> PathBuf {
     python
 }
 
-/// Prints which versions are measured.
+/// Prints the versions of the programs.
 fn versions(python: &Path) {
     let modules =
         "import duckdb, chdb; print('duckdb', duckdb.__version__, '/ chdb', chdb.__version__)";
@@ -102,8 +102,8 @@ impl Rows<'_> {
     }
 }
 
-/// Measures all that are there, and this crate again in between, so that both meet the same
-/// machine.
+/// Measures all installed programs alternately with this crate, so that both are measured under the
+/// same conditions.
 pub(crate) fn run(folder: &Path, log: &Path, empty: &Path) {
     let python = python(folder);
     versions(&python);

@@ -1,4 +1,5 @@
-//! Rotated logs with index files: how long writing them takes, and queries and reports with them.
+//! Rotated logs with index files: the time for writing the index files, and for queries and
+//! reports.
 
 use std::fs::File;
 use std::io::{BufWriter, Read};
@@ -7,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::measure::{run as measured, table};
 use crate::{CASES, generate};
 
-/// Reports beside the questions of [`CASES`].
+/// The reports to measure in addition to [`CASES`].
 const REPORTS: [&[&str]; 9] = [
     &["report", "summary"],
     &["report", "users"],
@@ -20,7 +21,7 @@ const REPORTS: [&[&str]; 9] = [
     &["query", "--count", "--forbidden"],
 ];
 
-/// Makes rotated logs of so many bytes, each of `file` bytes, and indexes them.
+/// Creates rotated logs of `size` bytes in total and `file` bytes each, and indexes them.
 fn prepare(folder: &Path, size: u64, file: u64) -> Vec<PathBuf> {
     std::fs::create_dir_all(folder).expect("the folder can be made");
     let mut logs = Vec::new();
@@ -41,7 +42,7 @@ fn prepare(folder: &Path, size: u64, file: u64) -> Vec<PathBuf> {
     logs
 }
 
-/// Indexes logs; prints how large the index files are, and how long it takes to write one.
+/// Indexes logs; prints the size of the index files and the time for writing one.
 fn index(logs: &[PathBuf], folder: &str) {
     let size = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
     run_once(&["index", folder]);
@@ -57,7 +58,7 @@ fn index(logs: &[PathBuf], folder: &str) {
     );
 }
 
-/// Removes files from the page cache, as far as the system lets an ordinary user.
+/// Removes files from the page cache, as far as the system allows that.
 fn forget(logs: &[PathBuf]) {
     for log in logs {
         for path in [log.clone(), log.with_extension("log.parquet")] {

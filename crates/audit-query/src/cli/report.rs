@@ -190,7 +190,7 @@ impl ReportArgs {
     fn execute(&self, seals: &dyn Seals) -> Result<bool, CommandError> {
         let Some(report) = &self.report else {
             let result = self.summary.summary(seals);
-            return result.map_err(|error| self.perhaps_a_name(error));
+            return result.map_err(|error| self.hint_at_report_name(error));
         };
         match report {
             Report::Summary(options) => options.summary(seals),
@@ -236,7 +236,7 @@ impl ReportArgs {
 
 impl ReportArgs {
     /// A path that does not exist may be meant as the name of a report.
-    fn perhaps_a_name(&self, error: CommandError) -> CommandError {
+    fn hint_at_report_name(&self, error: CommandError) -> CommandError {
         let is_word =
             |text: &str| text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
         match (&error, &self.summary.input.paths[..]) {

@@ -20,6 +20,12 @@ pub(super) fn quote_or_backslash(bytes: &[u8; 16]) -> u32 {
     (vector.simd_eq(u8x16::splat(b'"')) | vector.simd_eq(u8x16::splat(b'\\'))).to_bitmask()
 }
 
+/// Whether one of the bytes is a backslash.
+#[inline(always)]
+pub(super) fn has_backslash(bytes: &[u8; 16]) -> bool {
+    u8x16::new(*bytes).simd_eq(u8x16::splat(b'\\')).to_bitmask() & 0xffff != 0
+}
+
 /// Bit `i` is set where byte `i` of a block is a control character.
 #[inline(always)]
 pub(super) fn controls(block: &[u8; 64]) -> u64 {

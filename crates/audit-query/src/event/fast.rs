@@ -5,11 +5,11 @@
 //! line that deviates in anything is left to the parser that accepts all JSON, so both agree on
 //! every line.
 
-use super::json::{container_end, list_end, string_end};
+use super::json::{container_end, list_end, string_end, texts_end};
 use super::{Event, Text, User};
 
 /// What lines begin with.
-const START: &[u8] = br#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":""#;
+const START: &[u8; 56] = br#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":""#;
 
 /// A position in a line.
 struct Cursor<'a> {
@@ -18,12 +18,19 @@ struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
+    /// Whether `text` is what begins at `at`. Its length is known to the compiler, so it is
+    /// compared without a call.
+    #[inline(always)]
+    fn has<const N: usize>(&self, at: usize, text: &[u8; N]) -> bool {
+        self.line.get(at..).and_then(<[u8]>::first_chunk) == Some(text)
+    }
+
     /// Steps over `text` if it is next.
     #[inline(always)]
-    fn skip(&mut self, text: &[u8]) -> bool {
-        let is_next = self.line.get(self.at..).is_some_and(|rest| rest.starts_with(text));
+    fn skip<const N: usize>(&mut self, text: &[u8; N]) -> bool {
+        let is_next = self.has(self.at, text);
         if is_next {
-            self.at += text.len();
+            self.at += N;
         }
         is_next
     }
@@ -37,12 +44,22 @@ impl<'a> Cursor<'a> {
         Some(text)
     }
 
-    /// A member that may be missing; `key` includes the opening quote of its value.
+    /// A string member that may be missing; `key` includes the opening quote of its value.
     #[inline(always)]
-    fn optional(&mut self, key: &[u8], text: &mut Text<'a>) -> Option<()> {
+    fn optional<const N: usize>(&mut self, key: &[u8; N], text: &mut Text<'a>) -> Option<()> {
         if self.skip(key) {
             *text = self.string()?;
         }
+        Some(())
+    }
+
+    /// A string member that must be next.
+    #[inline(always)]
+    fn required<const N: usize>(&mut self, key: &[u8; N], text: &mut Text<'a>) -> Option<()> {
+        if !self.skip(key) {
+            return None;
+        }
+        *text = self.string()?;
         Some(())
     }
 
@@ -64,77 +81,47 @@ impl<'a> Cursor<'a> {
         Some(value)
     }
 
-    /// The first member of an object has no comma before it. `key` includes the comma.
-    #[inline(always)]
-    fn member(&mut self, key: &[u8], first: &mut bool) -> bool {
-        let key = if *first { &key[1..] } else { key };
-        let found = self.skip(key);
-        *first &= !found;
-        found
-    }
-
     #[inline(always)]
     fn user(&mut self, user: &mut User<'a>) -> Option<()> {
-        let mut first = true;
-        if self.member(br#","username":""#, &mut first) {
-            user.name = self.string()?;
-        }
-        if self.member(br#","uid":""#, &mut first) {
-            user.uid = self.string()?;
-        }
-        if self.member(br#","groups":"#, &mut first) {
+        let mut members = Members::of(self)?;
+        members.string(self, br#""username":""#, &mut user.name)?;
+        members.string(self, br#""uid":""#, &mut user.uid)?;
+        if members.next(self, br#""groups":"#) {
             user.groups = Some(self.strings()?);
         }
-        if self.member(br#","extra":"#, &mut first) {
-            if self.line.get(self.at) != Some(&b'{') {
-                return None;
-            }
-            user.extra = Some(self.container()?);
+        if members.next(self, br#""extra":"#) {
+            user.extra = Some(self.braces()?);
         }
-        self.skip(b"}").then_some(())
+        members.end(self)
     }
 
     #[inline(always)]
     fn object(&mut self, event: &mut Event<'a>) -> Option<()> {
         let object = &mut event.object;
-        let mut first = true;
-        for (key, text) in [
-            (&br#","resource":""#[..], &mut object.resource),
-            (br#","namespace":""#, &mut object.namespace),
-            (br#","name":""#, &mut object.name),
-            (br#","uid":""#, &mut object.uid),
-            (br#","apiGroup":""#, &mut object.api_group),
-            (br#","apiVersion":""#, &mut object.api_version),
-            (br#","resourceVersion":""#, &mut object.resource_version),
-            (br#","subresource":""#, &mut object.subresource),
-        ] {
-            if self.member(key, &mut first) {
-                *text = self.string()?;
-            }
-        }
-        self.skip(b"}").then_some(())
+        let mut members = Members::of(self)?;
+        members.string(self, br#""resource":""#, &mut object.resource)?;
+        members.string(self, br#""namespace":""#, &mut object.namespace)?;
+        members.string(self, br#""name":""#, &mut object.name)?;
+        members.string(self, br#""uid":""#, &mut object.uid)?;
+        members.string(self, br#""apiGroup":""#, &mut object.api_group)?;
+        members.string(self, br#""apiVersion":""#, &mut object.api_version)?;
+        members.string(self, br#""resourceVersion":""#, &mut object.resource_version)?;
+        members.string(self, br#""subresource":""#, &mut object.subresource)?;
+        members.end(self)
     }
 
     #[inline(always)]
     fn status(&mut self, event: &mut Event<'a>) -> Option<()> {
-        let mut first = true;
-        self.member(br#","metadata":{}"#, &mut first);
-        if self.member(br#","status":""#, &mut first) {
-            self.string()?;
+        let status = &mut event.status;
+        let mut members = Members::of(self)?;
+        members.next(self, br#""metadata":{}"#);
+        members.string(self, br#""status":""#, &mut Text::default())?;
+        members.string(self, br#""message":""#, &mut status.message)?;
+        members.string(self, br#""reason":""#, &mut status.reason)?;
+        if members.next(self, br#""details":"#) {
+            self.braces()?;
         }
-        if self.member(br#","message":""#, &mut first) {
-            event.status.message = self.string()?;
-        }
-        if self.member(br#","reason":""#, &mut first) {
-            event.status.reason = self.string()?;
-        }
-        if self.member(br#","details":"#, &mut first) {
-            if self.line.get(self.at) != Some(&b'{') {
-                return None;
-            }
-            self.container()?;
-        }
-        if self.member(br#","code":"#, &mut first) {
+        if members.next(self, br#""code":"#) {
             // Three digits, as all status codes; others are for the other parser.
             let digits = self.line.get(self.at..)?.first_chunk::<3>()?;
             let mut code = 0;
@@ -145,21 +132,85 @@ impl<'a> Cursor<'a> {
                 return None;
             }
             self.at += 3;
-            event.status.code = Some(code);
+            status.code = Some(code);
         }
-        self.skip(b"}").then_some(())
+        members.end(self)
+    }
+
+    /// An object, which must begin here.
+    #[inline(always)]
+    fn braces(&mut self) -> Option<&'a [u8]> {
+        match self.line.get(self.at)? {
+            b'{' => self.container(),
+            _ => None,
+        }
+    }
+
+    /// An object of strings, which must begin here.
+    #[inline(always)]
+    fn texts(&mut self) -> Option<&'a [u8]> {
+        let Some(end) = texts_end(self.line, self.at) else { return self.braces() };
+        let value = &self.line[self.at..end];
+        self.at = end;
+        Some(value)
     }
 
     /// A body: an object, or nothing.
     #[inline(always)]
-    fn body(&mut self, key: &[u8]) -> Option<Option<&'a [u8]>> {
-        if !self.skip(key) {
-            return Some(None);
+    fn body<const N: usize>(&mut self, key: &[u8; N]) -> Option<Option<&'a [u8]>> {
+        match self.skip(key) {
+            true => self.braces().map(Some),
+            false => Some(None),
         }
-        match self.line.get(self.at)? {
-            b'{' => Some(Some(self.container()?)),
-            _ => None,
+    }
+}
+
+/// The members of an object; the cursor is at the byte before the next one.
+struct Members {
+    /// That byte, if there is a next one: the brace before the first, and a comma before others.
+    before: u8,
+}
+
+impl Members {
+    /// The members of the object that begins at the cursor.
+    #[inline(always)]
+    fn of(cursor: &Cursor<'_>) -> Option<Members> {
+        (cursor.line.get(cursor.at) == Some(&b'{')).then_some(Members { before: b'{' })
+    }
+
+    /// Steps over a key if it is next.
+    #[inline(always)]
+    fn next<const N: usize>(&mut self, cursor: &mut Cursor<'_>, key: &[u8; N]) -> bool {
+        let is_next =
+            cursor.has(cursor.at + 1, key) && cursor.line.get(cursor.at) == Some(&self.before);
+        if is_next {
+            cursor.at += N + 1;
+            self.before = b',';
         }
+        is_next
+    }
+
+    /// A string that may be missing; `key` includes the opening quote of its value.
+    #[inline(always)]
+    fn string<'a, const N: usize>(
+        &mut self,
+        cursor: &mut Cursor<'a>,
+        key: &[u8; N],
+        text: &mut Text<'a>,
+    ) -> Option<()> {
+        if self.next(cursor, key) {
+            *text = cursor.string()?;
+        }
+        Some(())
+    }
+
+    /// Steps over the closing brace.
+    #[inline(always)]
+    fn end(self, cursor: &mut Cursor<'_>) -> Option<()> {
+        if self.before == b'{' {
+            cursor.at += 1;
+        }
+        cursor.skip(b"}").then_some(())
     }
 }
 
@@ -172,38 +223,28 @@ pub(super) fn parse<'a>(line: &'a [u8], event: &mut Event<'a>) -> Option<()> {
     }
     event.raw = line;
     event.level = cursor.string()?;
-    for (key, text) in [
-        (&br#","auditID":""#[..], &mut event.audit_id),
-        (br#","stage":""#, &mut event.stage),
-        (br#","requestURI":""#, &mut event.request_uri),
-        (br#","verb":""#, &mut event.verb),
-    ] {
-        if !cursor.skip(key) {
-            return None;
-        }
-        *text = cursor.string()?;
-    }
-    if !cursor.skip(br#","user":{"#) {
+    cursor.required(br#","auditID":""#, &mut event.audit_id)?;
+    cursor.required(br#","stage":""#, &mut event.stage)?;
+    cursor.required(br#","requestURI":""#, &mut event.request_uri)?;
+    cursor.required(br#","verb":""#, &mut event.verb)?;
+    if !cursor.skip(br#","user":"#) {
         return None;
     }
     cursor.user(&mut event.user)?;
-    if cursor.skip(br#","impersonatedUser":{"#) {
+    if cursor.skip(br#","impersonatedUser":"#) {
         cursor.user(event.impersonated_user.insert(User::default()))?;
     }
     if cursor.skip(br#","authenticationMetadata":"#) {
-        if line.get(cursor.at) != Some(&b'{') {
-            return None;
-        }
-        cursor.container()?;
+        cursor.braces()?;
     }
     if cursor.skip(br#","sourceIPs":"#) {
         event.source_ips = Some(cursor.strings()?);
     }
     cursor.optional(br#","userAgent":""#, &mut event.user_agent)?;
-    if cursor.skip(br#","objectRef":{"#) {
+    if cursor.skip(br#","objectRef":"#) {
         cursor.object(event)?;
     }
-    if cursor.skip(br#","responseStatus":{"#) {
+    if cursor.skip(br#","responseStatus":"#) {
         cursor.status(event)?;
     }
     event.request_object = cursor.body(br#","requestObject":"#)?;
@@ -211,10 +252,7 @@ pub(super) fn parse<'a>(line: &'a [u8], event: &mut Event<'a>) -> Option<()> {
     cursor.optional(br#","requestReceivedTimestamp":""#, &mut event.received)?;
     cursor.optional(br#","stageTimestamp":""#, &mut event.stage_time)?;
     if cursor.skip(br#","annotations":"#) {
-        if line.get(cursor.at) != Some(&b'{') {
-            return None;
-        }
-        event.annotations = Some(cursor.container()?);
+        event.annotations = Some(cursor.texts()?);
     }
     (cursor.skip(b"}") && cursor.at == line.len()).then_some(())
 }

@@ -15,6 +15,7 @@ use self::json::{Value, members};
 pub(crate) use self::parse::{Line, each, parse, parse_clean};
 use self::parse::{Parsed, is_event, read, text_of};
 pub use self::text::Text;
+use self::time::Stopwatch;
 
 /// An `audit.k8s.io` event. Members that the line does not have, or that are of another type than
 /// the API says, are empty.
@@ -169,10 +170,17 @@ impl<'a> Event<'a> {
     /// Microseconds from the request's arrival to this stage. `None` for `RequestReceived`, and
     /// where a timestamp is missing.
     pub fn latency(&self) -> Option<i64> {
-        if self.stage.is(b"RequestReceived") {
+        self.timed(&mut Stopwatch::default())
+    }
+
+    /// Like [`Event::latency`], for many events.
+    #[inline]
+    pub(crate) fn timed(&self, stopwatch: &mut Stopwatch) -> Option<i64> {
+        // The usual stage first.
+        if !self.stage.is(b"ResponseComplete") && self.stage.is(b"RequestReceived") {
             return None;
         }
-        time::between(self.received, self.stage_time)
+        stopwatch.between(self.received, self.stage_time)
     }
 
     /// Whether a later event of the same request may follow.

@@ -79,11 +79,15 @@ pub(crate) fn parse_clean(line: &[u8]) -> Line<'_> {
 
 #[inline(always)]
 fn parse_checked(line: &[u8], is_clean: impl FnOnce() -> bool) -> Line<'_> {
-    let mut event = Event::default();
-    match fast::parse(line, &mut event) {
-        Some(()) if is_clean() => Line::Event(event),
-        _ => parse_any(line.trim_ascii_end()),
+    // An event is large: it is written where it is returned.
+    let mut parsed = Line::Event(Event::default());
+    if let Line::Event(event) = &mut parsed
+        && fast::parse(line, event).is_some()
+        && is_clean()
+    {
+        return parsed;
     }
+    parse_any(line.trim_ascii_end())
 }
 
 /// Parses one line, without its newline, in whatever order its members are.

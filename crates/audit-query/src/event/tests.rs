@@ -53,7 +53,7 @@ fn check(line: &str) {
 }
 
 #[test]
-fn events_of_the_corpus_are_read_as_by_serde_json() {
+fn events_of_the_corpus_are_parsed_like_by_serde_json() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/corpus/exchanges");
     let mut count = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -73,7 +73,7 @@ fn events_of_the_corpus_are_read_as_by_serde_json() {
 }
 
 #[test]
-fn odd_lines_are_read_as_by_serde_json() {
+fn unusual_lines_are_parsed_like_by_serde_json() {
     for line in [
         r#"{"auditID":"1"}"#,
         r#"{"stage":"Panic","auditID":"1","verb":"get","verb":"list"}"#,
@@ -178,7 +178,7 @@ fn objects() -> impl Strategy<Value = Json> {
 
 proptest! {
     #[test]
-    fn any_object_is_read_as_by_serde_json(mut object in objects(), pretty: bool) {
+    fn any_object_is_decoded_like_by_serde_json(mut object in objects(), pretty: bool) {
         if let Some(members) = object.as_object_mut() {
             members.insert("auditID".to_owned(), json!("1"));
             let line = match pretty {

@@ -5,6 +5,8 @@ use std::fmt;
 
 use memchr::memchr;
 
+use super::bits;
+
 /// The contents of a JSON string, still escaped, or nothing where the event has no such member.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Text<'a>(Option<&'a [u8]>);
@@ -34,7 +36,7 @@ impl<'a> Text<'a> {
     #[inline]
     pub fn bytes(self) -> Cow<'a, [u8]> {
         let escaped = self.escaped();
-        match memchr(b'\\', escaped) {
+        match first_backslash(escaped) {
             None => Cow::Borrowed(escaped),
             Some(at) => Cow::Owned(unescape(escaped, at)),
         }
@@ -52,17 +54,17 @@ impl<'a> Text<'a> {
     #[inline]
     pub fn push_to(self, out: &mut Vec<u8>) {
         let escaped = self.escaped();
-        match memchr(b'\\', escaped) {
+        match first_backslash(escaped) {
             None => out.extend_from_slice(escaped),
             Some(at) => out.extend_from_slice(&unescape(escaped, at)),
         }
     }
 
     /// Whether the decoded bytes are `expected`.
-    #[inline]
+    #[inline(always)]
     pub fn is(self, expected: &[u8]) -> bool {
         self.escaped() == expected && !expected.contains(&b'\\')
-            || memchr(b'\\', self.escaped()).is_some() && *self.bytes() == *expected
+            || first_backslash(self.escaped()).is_some() && *self.bytes() == *expected
     }
 }
 
@@ -70,6 +72,19 @@ impl fmt::Debug for Text<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.map(|_| self.decode()).fmt(f)
     }
+}
+
+/// The index of the first backslash. Most strings are so short that a call takes longer than the
+/// search.
+#[inline(always)]
+fn first_backslash(text: &[u8]) -> Option<usize> {
+    let (blocks, rest) = text.as_chunks::<16>();
+    let found = match text.last_chunk::<16>() {
+        Some(last) if blocks.len() <= 4 => blocks.iter().chain([last]).any(bits::has_backslash),
+        Some(_) => true,
+        None => rest.contains(&b'\\'),
+    };
+    if found { memchr(b'\\', text) } else { None }
 }
 
 /// Decodes a string whose first backslash is at `at`.

@@ -100,19 +100,42 @@ fn days_of(year: i64, month: i64) -> i64 {
     }
 }
 
-/// Microseconds from one timestamp to another. Of two in the same minute, only one is parsed as a
-/// whole.
-#[inline]
-pub(crate) fn between<'a>(from: Text<'a>, to: Text<'a>) -> Option<i64> {
-    let start = micros(from)?;
-    let text = |text: Text<'a>| <&'a [u8; 27]>::try_from(text.escaped()).ok();
-    if let Some((from, to)) = text(from).zip(text(to))
-        && from[..MINUTE] == to[..MINUTE]
-        && let (Some(from), Some(to)) = (in_minute(from), in_minute(to))
-    {
-        return Some(to - from);
+/// Computes how long requests took. It remembers the last minute that it has parsed: of a timestamp
+/// in the same minute, only the seconds are parsed.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Stopwatch {
+    /// A valid date, hour and minute.
+    minute: [u8; MINUTE],
+}
+
+impl Stopwatch {
+    /// Microseconds from one timestamp to another.
+    #[inline]
+    pub(crate) fn between<'a>(&mut self, from: Text<'a>, to: Text<'a>) -> Option<i64> {
+        let text = |text: Text<'a>| <&'a [u8; 27]>::try_from(text.escaped()).ok();
+        if let Some((start, end)) = text(from).zip(text(to))
+            && start[..MINUTE] == end[..MINUTE]
+            && self.knows_minute(start)
+            && let Some((start, end)) = in_minute(start).zip(in_minute(end))
+        {
+            return Some(end - start);
+        }
+        Some(micros(to)? - micros(from)?)
     }
-    Some(micros(to)? - start)
+
+    /// Whether the minute of a timestamp is valid.
+    #[inline(always)]
+    fn knows_minute(&mut self, text: &[u8; 27]) -> bool {
+        let minute = text.first_chunk();
+        if minute == Some(&self.minute) {
+            return true;
+        }
+        let is_valid = canonical(text).is_some();
+        if let Some(minute) = minute.filter(|_| is_valid) {
+            self.minute = *minute;
+        }
+        is_valid
+    }
 }
 
 /// Length of `2026-11-23T05:08:`.
@@ -176,8 +199,11 @@ mod tests {
             }
             let (from, to) = (Text::new(&from), Text::new(&to));
             let expected = micros(from).zip(micros(to)).map(|(from, to)| to - from);
-            prop_assert_eq!(between(from, to), expected);
-            prop_assert_eq!(between(to, from), expected.map(|difference| -difference));
+            let mut stopwatch = Stopwatch::default();
+            for _ in 0..2 {
+                prop_assert_eq!(stopwatch.between(from, to), expected);
+                prop_assert_eq!(stopwatch.between(to, from), expected.map(|micros| -micros));
+            }
         }
     }
 

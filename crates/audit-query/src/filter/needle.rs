@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_search_goes_through_all_positions() {
+    fn a_search_tries_all_positions() {
         let text = r#""ab" \u0026 "ab" \u0061 "ab""#;
         let needle = Needle::of(&Pattern::new("ab")).unwrap();
         let mut search = needle.search(text.as_bytes());

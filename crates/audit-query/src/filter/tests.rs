@@ -97,7 +97,7 @@ fn a_request_without_a_response_has_no_outcome() {
 }
 
 #[test]
-fn errors_name_the_flag_and_what_it_takes() {
+fn errors_name_the_flag_and_its_accepted_values() {
     for (argument, expected) in [
         ("--since=tomorrow", "--since=tomorrow: not a time; accepted are RFC 3339"),
         ("--code=4", ""),

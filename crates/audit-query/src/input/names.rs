@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn logs_are_told_from_what_is_beside_them() {
+    fn logs_are_distinguished_from_other_files() {
         for (name, expected) in [
             ("audit.log", true),
             ("audit-2026-11-23T04-42-40.000.log.gz", true),

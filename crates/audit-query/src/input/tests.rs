@@ -47,7 +47,7 @@ fn rotated_files_are_found_without_the_log_itself() {
 }
 
 #[test]
-fn a_folder_is_all_its_logs() {
+fn a_directory_stands_for_all_its_logs() {
     let folder = folder();
     let expected =
         [ROTATED[0], ROTATED[1], ROTATED[2], "audit.log", "other-2026-11-24T00-00-00.000.log"];
@@ -55,7 +55,7 @@ fn a_folder_is_all_its_logs() {
 }
 
 #[test]
-fn errors_say_what_was_looked_for() {
+fn errors_name_what_was_searched() {
     let folder = TestFolder::new();
     let error = resolve(&[folder.path("audit.log")]).unwrap_err().to_string();
     assert!(error.ends_with("audit-2026-11-23T04-42-40.000.log beside it"), "{error}");

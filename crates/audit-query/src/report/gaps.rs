@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_proved_comes_before_what_is_unusual() {
+    fn proved_findings_come_before_unusual_ones() {
         let skipped =
             |path: &str, lines, torn| Skipped { path: path.into(), lines, first: 9, torn };
         let scanned = Scanned {

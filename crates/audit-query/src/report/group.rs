@@ -9,7 +9,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use crate::event::Event;
 use crate::index::{Column, Columns, hex};
 use crate::output::Field;
-use crate::report::kinds::Keep;
+use crate::report::kinds::EventFilter;
 use crate::scan::{Counting, Numbers, Place, Records, Times, Visitor};
 
 /// Bytes that the groups of all threads may take, and as many again when they are added up. Events
@@ -57,7 +57,7 @@ impl Measures {
 #[derive(Debug)]
 pub(crate) struct GroupBy {
     fields: std::sync::Arc<[Field]>,
-    keep: Keep,
+    keep: EventFilter,
     measured: Measured,
     /// The numbers of groups, by their keys.
     table: HashTable<u32>,
@@ -111,7 +111,7 @@ pub(crate) struct Groups {
 impl GroupBy {
     pub(crate) fn new(
         fields: std::sync::Arc<[Field]>,
-        keep: Keep,
+        keep: EventFilter,
         measured: Measured,
         threads: usize,
     ) -> GroupBy {
@@ -356,7 +356,7 @@ mod tests {
     #[test]
     fn long_values_do_not_take_the_room_of_others() {
         let fields: std::sync::Arc<[Field]> = [Field::UserAgent].into();
-        let mut groups = GroupBy::new(fields, Keep::ALL, Measured::default(), 1);
+        let mut groups = GroupBy::new(fields, EventFilter::ALL, Measured::default(), 1);
         let place = Place { path: std::path::Path::new("a"), offset: 0 };
         for (index, char) in ["x", "y", "\u{e9}", "\u{1f600}"].into_iter().enumerate() {
             for last in ["1", "2"] {
@@ -378,7 +378,7 @@ mod tests {
     #[test]
     fn groups_are_bounded_and_no_event_is_lost() {
         let fields: std::sync::Arc<[Field]> = [Field::AuditId].into();
-        let make = || GroupBy::new(fields.clone(), Keep::ALL, Measured::default(), 2);
+        let make = || GroupBy::new(fields.clone(), EventFilter::ALL, Measured::default(), 2);
         let mut parts = [make(), make(), make()];
         let mut records = Records::default();
         let place = Place { path: std::path::Path::new("a"), offset: 0 };

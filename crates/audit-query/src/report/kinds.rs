@@ -29,22 +29,22 @@ impl Measure {
 
 /// Which events a report counts.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Keep {
+pub(crate) struct EventFilter {
     pub(crate) matches: fn(&Event<'_>) -> bool,
     /// The columns of an index that tell.
     pub(crate) by: &'static [Column],
 }
 
-impl Keep {
+impl EventFilter {
     /// All events.
-    pub(crate) const ALL: Keep = Keep { matches: |_| true, by: &[] };
+    pub(crate) const ALL: EventFilter = EventFilter { matches: |_| true, by: &[] };
 }
 
 /// A report.
 #[derive(Debug, Clone)]
 pub(crate) struct Kind {
     pub(crate) fields: Vec<Field>,
-    pub(crate) keep: Keep,
+    pub(crate) keep: EventFilter,
     pub(crate) measures: &'static [Measure],
     pub(crate) sort: Sort,
 }
@@ -54,13 +54,13 @@ const SEEN: &[Measure] = &[Measure::Count, Measure::Failed, Measure::First, Meas
 
 /// `top --by`
 pub(crate) fn top(fields: Vec<Field>) -> Kind {
-    Kind { fields, keep: Keep::ALL, measures: COUNT, sort: Sort::Count }
+    Kind { fields, keep: EventFilter::ALL, measures: COUNT, sort: Sort::Count }
 }
 
 /// Who was active, and how much of it failed.
 pub(crate) fn users() -> Kind {
     let fields = vec![Field::User];
-    Kind { fields, keep: Keep::ALL, measures: SEEN, sort: Sort::Count }
+    Kind { fields, keep: EventFilter::ALL, measures: SEEN, sort: Sort::Count }
 }
 
 /// Failed requests, and why they failed.
@@ -69,7 +69,7 @@ pub(crate) fn failed() -> Kind {
         vec![Field::User, Field::Verb, Field::Object, Field::Namespace, Field::Code, Field::Reason];
     let measures = &[Measure::Count, Measure::First, Measure::Last];
     let matches = |event: &Event<'_>| event.status.code.is_some_and(|code| code >= 400);
-    let keep = Keep { matches, by: &[Column::Code] };
+    let keep = EventFilter { matches, by: &[Column::Code] };
     Kind { fields, keep, measures, sort: Sort::Count }
 }
 
@@ -79,7 +79,7 @@ pub(crate) fn secrets() -> Kind {
     let matches = |event: &Event<'_>| {
         event.object.resource.is(b"secrets") && !event.object.api_group.is_some()
     };
-    let keep = Keep { matches, by: &[Column::Resource, Column::ApiGroup] };
+    let keep = EventFilter { matches, by: &[Column::Resource, Column::ApiGroup] };
     Kind { fields, keep, measures: SEEN, sort: Sort::Count }
 }
 
@@ -104,7 +104,7 @@ pub(crate) fn exec() -> Kind {
                 .any(|resource| object.resource.is(resource.as_bytes()))
     };
     let measures = &[Measure::Count, Measure::First, Measure::Last];
-    let keep = Keep { matches, by: &[Column::Resource, Column::Subresource] };
+    let keep = EventFilter { matches, by: &[Column::Resource, Column::Subresource] };
     Kind { fields, keep, measures, sort: Sort::First }
 }
 
@@ -113,7 +113,7 @@ pub(crate) fn anonymous() -> Kind {
     let fields = vec![Field::Verb, Field::Path, Field::Code, Field::SourceIp, Field::UserAgent];
     let matches = |event: &Event<'_>| event.user.name.is(b"system:anonymous");
     let measures = &[Measure::Count, Measure::First, Measure::Last];
-    let keep = Keep { matches, by: &[Column::User] };
+    let keep = EventFilter { matches, by: &[Column::User] };
     Kind { fields, keep, measures, sort: Sort::Count }
 }
 
@@ -132,7 +132,7 @@ pub(crate) fn rbac() -> Kind {
     let matches = |event: &Event<'_>| {
         event.object.api_group.is(b"rbac.authorization.k8s.io") && is_write(event)
     };
-    let keep = Keep { matches, by: &[Column::ApiGroup, Column::Verb] };
+    let keep = EventFilter { matches, by: &[Column::ApiGroup, Column::Verb] };
     Kind { fields, keep, measures: &[], sort: Sort::First }
 }
 
@@ -140,7 +140,7 @@ pub(crate) fn rbac() -> Kind {
 pub(crate) fn impersonation() -> Kind {
     let fields = vec![Field::User, Field::Impersonated, Field::Verb, Field::Object];
     let matches = |event: &Event<'_>| event.impersonated_user.is_some();
-    let keep = Keep { matches, by: &[Column::Impersonated] };
+    let keep = EventFilter { matches, by: &[Column::Impersonated] };
     Kind { fields, keep, measures: SEEN, sort: Sort::Count }
 }
 
@@ -160,7 +160,7 @@ pub(crate) fn tokens() -> Kind {
             || object.resource.is(b"tokenreviews")
             || object.resource.is(b"tokenrequests")
     };
-    let keep = Keep { matches, by: &[Column::Resource, Column::Subresource] };
+    let keep = EventFilter { matches, by: &[Column::Resource, Column::Subresource] };
     Kind { fields, keep, measures: SEEN, sort: Sort::Count }
 }
 
@@ -176,7 +176,7 @@ pub(crate) fn deprecated() -> Kind {
         Field::UserAgent,
     ];
     let matches = |event: &Event<'_>| event.annotation(b"k8s.io/deprecated").is(b"true");
-    let keep = Keep { matches, by: &[Column::Annotations] };
+    let keep = EventFilter { matches, by: &[Column::Annotations] };
     Kind { fields, keep, measures: SEEN, sort: Sort::Count }
 }
 
@@ -199,7 +199,7 @@ pub(crate) fn pod_security() -> Kind {
             .annotations(|key, _| found |= key.bytes().starts_with(b"pod-security.kubernetes.io/"));
         found
     };
-    let keep = Keep { matches, by: &[Column::Annotations] };
+    let keep = EventFilter { matches, by: &[Column::Annotations] };
     Kind { fields, keep, measures: SEEN, sort: Sort::Count }
 }
 
@@ -210,13 +210,13 @@ pub(crate) fn volume(by: Vec<Field>) -> Kind {
         false => by,
     };
     let measures = &[Measure::Count, Measure::Bytes];
-    Kind { fields, keep: Keep::ALL, measures, sort: Sort::Bytes }
+    Kind { fields, keep: EventFilter::ALL, measures, sort: Sort::Bytes }
 }
 
 /// User agents, by when they were first seen.
 pub(crate) fn agents() -> Kind {
     let fields = vec![Field::UserAgent, Field::User];
-    Kind { fields, keep: Keep::ALL, measures: SEEN, sort: Sort::First }
+    Kind { fields, keep: EventFilter::ALL, measures: SEEN, sort: Sort::First }
 }
 
 /// What a summary is made of.
@@ -224,7 +224,7 @@ pub(crate) fn summary() -> Kind {
     let fields = vec![Field::User, Field::Verb, Field::Code];
     let measures =
         &[Measure::Count, Measure::Failed, Measure::Bytes, Measure::First, Measure::Last];
-    Kind { fields, keep: Keep::ALL, measures, sort: Sort::Count }
+    Kind { fields, keep: EventFilter::ALL, measures, sort: Sort::Count }
 }
 
 /// Whether the request changes something, by its verb.

@@ -3,6 +3,7 @@
 use hashbrown::HashMap;
 
 use crate::event::Event;
+use crate::event::time::Stopwatch;
 use crate::index::Columns;
 use crate::output::Field;
 use crate::scan::{Counting, Numbers, Place, Records, Times, Visitor};
@@ -16,6 +17,9 @@ const TABLE: usize = 1 << 15;
 /// A group with more different durations has a table, as long as there are not too many tables.
 const MANY: usize = 1024;
 const TABLES: usize = 32;
+/// Durations that are counted together: the processor looks them up in the tables at once instead
+/// of one in each line that is read.
+const BATCH: usize = 512;
 
 /// Durations by a field; the visitor of one thread.
 #[derive(Debug)]
@@ -29,6 +33,9 @@ pub(crate) struct Latencies {
     most: usize,
     rounded: bool,
     key: Vec<u8>,
+    stopwatch: Stopwatch,
+    /// Groups and durations that are not counted yet, fewer than [`BATCH`].
+    batch: Vec<(u32, u64)>,
 }
 
 /// How often each duration occurs.
@@ -97,6 +104,8 @@ impl Latencies {
             most: EXACT / (threads + 1),
             rounded: false,
             key: Vec::new(),
+            stopwatch: Stopwatch::default(),
+            batch: Vec::with_capacity(BATCH),
         }
     }
 
@@ -128,6 +137,23 @@ impl Latencies {
         }
     }
 
+    /// Counts a duration, sooner or later.
+    #[inline]
+    fn note(&mut self, group: u32, micros: u64) {
+        self.batch.push((group, micros));
+        if self.batch.len() == BATCH {
+            self.count_batch();
+        }
+    }
+
+    fn count_batch(&mut self) {
+        let mut batch = std::mem::take(&mut self.batch);
+        for (group, micros) in batch.drain(..) {
+            self.add(group, micros, 1);
+        }
+        self.batch = batch;
+    }
+
     fn round(&mut self) {
         self.rounded = true;
         self.distinct = 0;
@@ -151,7 +177,8 @@ impl Latencies {
 
     /// Adds up what all threads have counted, the most requests first. Also tells whether durations
     /// were rounded.
-    pub(crate) fn merge(all: Vec<Latencies>) -> (Vec<LatencyRow>, bool) {
+    pub(crate) fn merge(mut all: Vec<Latencies>) -> (Vec<LatencyRow>, bool) {
+        all.iter_mut().for_each(Latencies::count_batch);
         let mut all = all.into_iter();
         let Some(mut whole) = all.next() else { return (Vec::new(), false) };
         whole.most = EXACT;
@@ -207,11 +234,10 @@ impl Visitor for Latencies {
     }
 
     fn visit(&mut self, event: &Event<'_>, place: Place<'_>, _: &mut Records) {
-        let Some(micros) = event.latency().and_then(|micros| u64::try_from(micros).ok()) else {
-            return;
-        };
+        let latency = event.timed(&mut self.stopwatch);
+        let Some(micros) = latency.and_then(|micros| u64::try_from(micros).ok()) else { return };
         let group = self.set_key(event, place);
-        self.add(group, micros, 1);
+        self.note(group, micros);
     }
 
     fn counting(&self) -> Option<Counting> {
@@ -232,7 +258,7 @@ impl Visitor for Latencies {
         if let (Some(reached), Some(received)) = (numbers.stage_time, numbers.received)
             && let Ok(micros) = u64::try_from(reached - received)
         {
-            self.add(class, micros, 1);
+            self.note(class, micros);
         }
     }
 }
@@ -246,7 +272,7 @@ mod tests {
         let mut latencies = Latencies::new(Field::Verb, 1);
         for micros in 1..=200 {
             let group = latencies.group(b"get");
-            latencies.add(group, micros, 1);
+            latencies.note(group, micros);
         }
         let group = latencies.group(b"list");
         latencies.add(group, 7, 1);
@@ -273,8 +299,9 @@ mod tests {
         let largest = EXACT as u64 / 2 + 1000;
         for micros in 1..=largest {
             let group = latencies.group(b"get");
-            latencies.add(group, micros, 1);
+            latencies.note(group, micros);
         }
+        latencies.count_batch();
         assert!(latencies.distinct < 10_000);
         let (rows, rounded) = Latencies::merge(vec![latencies]);
         assert!(rounded);

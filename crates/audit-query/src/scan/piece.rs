@@ -154,7 +154,7 @@ pub(super) fn lines<V: Visitor>(
                     true => event::parse_clean(line),
                     false => event::parse(line),
                 };
-                parsed_line(rules, source, line, parsed, offset, visitor, found);
+                parsed_line(rules, source, line, &parsed, offset, visitor, found);
                 at = end;
             }
         }
@@ -181,20 +181,20 @@ pub(super) fn one<V: Visitor>(
     visitor: &mut V,
     found: &mut Found,
 ) {
-    parsed_line(rules, source, line, event::parse(line), offset, visitor, found);
+    parsed_line(rules, source, line, &event::parse(line), offset, visitor, found);
 }
 
 fn parsed_line<V: Visitor>(
     rules: &Rules<'_>,
     source: &Source,
     line: &[u8],
-    parsed: Line<'_>,
+    parsed: &Line<'_>,
     offset: u64,
     visitor: &mut V,
     found: &mut Found,
 ) {
     match parsed {
-        Line::Event(event) => consider(rules, source, &event, offset, visitor, found),
+        Line::Event(event) => consider(rules, source, event, offset, visitor, found),
         Line::List(items) => {
             let mut events = 0;
             let mut faulty = false;

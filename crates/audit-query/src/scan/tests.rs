@@ -102,7 +102,7 @@ fn the_reverse_order_is_the_reverse() {
 }
 
 #[test]
-fn a_compressed_file_that_does_not_fit_is_read_again_in_reverse() {
+fn a_compressed_file_too_large_for_memory_is_read_repeatedly_in_reverse() {
     let folder = TestFolder::new();
     let text = complete(0..12_000, 4000);
     let path = folder.write("a.log.zst", zstd::encode_all(text.as_bytes(), 1).unwrap());
@@ -320,7 +320,7 @@ fn places_are_where_events_begin() {
 }
 
 #[test]
-fn what_is_no_event_is_skipped_and_told() {
+fn lines_that_are_not_events_are_skipped_and_reported() {
     let folder = TestFolder::new();
     let good = event(1, "ResponseComplete", 3_000_000);
     let mut text = good.clone().into_bytes();
@@ -337,7 +337,7 @@ fn what_is_no_event_is_skipped_and_told() {
 }
 
 #[test]
-fn a_compressed_file_that_is_cut_off_counts_up_to_there() {
+fn a_truncated_compressed_file_counts_up_to_its_end() {
     let folder = TestFolder::new();
     let whole = gzip(&complete(0..3000, 900));
     let path = folder.write("audit.log.gz", &whole[..whole.len() / 2]);

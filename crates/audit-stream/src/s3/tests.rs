@@ -164,7 +164,7 @@ async fn events_of_each_hour_are_one_object_in_their_order() {
 }
 
 #[tokio::test]
-async fn a_segment_that_is_sent_again_changes_nothing() {
+async fn a_redelivered_segment_changes_nothing() {
     for format in [Format::Ndjson, Format::Parquet] {
         let (destination, store) = destination(format);
         let batch = segment(7, &[event(1, FOUR), event(2, FIVE)].concat());
@@ -189,7 +189,7 @@ async fn an_object_with_another_content_is_kept_and_the_new_one_gets_another_nam
 }
 
 #[tokio::test]
-async fn an_attempt_goes_on_where_the_last_one_failed() {
+async fn an_attempt_resumes_where_the_last_one_failed() {
     let (destination, store) = destination(Format::Ndjson);
     let batch = segment(7, &[event(1, FOUR), event(2, FIVE)].concat());
     store.fail_before.store(1, Ordering::SeqCst);

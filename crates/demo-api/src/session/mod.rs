@@ -21,7 +21,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 pub(crate) use self::files::Files;
 
 use self::shell::Shell;
-use self::wire::{Arrived, Wire};
+use self::wire::{ClientMessage, Wire};
 use super::error::ApiError;
 use super::handler::Body;
 use k8s_audit::request::query::{self, Plus};
@@ -141,18 +141,18 @@ async fn serve(
         }
         for arrived in wire.receive(&buffer[..read], &mut out)? {
             match arrived {
-                Arrived::Input(bytes) => shell.input(&bytes),
-                Arrived::InputEnded => shell.input_ended(),
-                Arrived::Resized(columns, rows) => shell.resized(columns, rows),
-                Arrived::Forwarded { id, bytes } => {
+                ClientMessage::Input(bytes) => shell.input(&bytes),
+                ClientMessage::InputEnded => shell.input_ended(),
+                ClientMessage::Resized(columns, rows) => shell.resized(columns, rows),
+                ClientMessage::Forwarded { id, bytes } => {
                     forward.received(id, &bytes, &mut wire, &mut out)
                 }
                 // kubectl closes a connection only when its stream of errors has ended, too.
-                Arrived::ErrorsEnded(id) if is_forwarding => {
+                ClientMessage::ErrorsEnded(id) if is_forwarding => {
                     wire.forwarded(id, b"", true, &mut out);
                 }
-                Arrived::ErrorsEnded(_) => {}
-                Arrived::ForwardEnded(id) => forward.ended(id, &mut wire, &mut out),
+                ClientMessage::ErrorsEnded(_) => {}
+                ClientMessage::ForwardEnded(id) => forward.ended(id, &mut wire, &mut out),
             }
         }
         if has_started {

@@ -16,7 +16,7 @@ use super::is_set;
 const FRAME: usize = 16 << 10;
 
 /// Something that the client has sent.
-pub(super) enum Arrived {
+pub(super) enum ClientMessage {
     Input(Vec<u8>),
     InputEnded,
     Resized(u16, u16),
@@ -97,7 +97,7 @@ impl Wire {
         &mut self,
         bytes: &[u8],
         out: &mut Vec<u8>,
-    ) -> Result<Vec<Arrived>, Unreadable> {
+    ) -> Result<Vec<ClientMessage>, Unreadable> {
         let mut arrived = Vec::new();
         match self {
             Wire::Channels { socket, channels, .. } => {
@@ -105,10 +105,10 @@ impl Wire {
                     channels.push(part, &mut |channel, bytes, _| {
                         match (channel, bytes) {
                             (0, bytes) if !bytes.is_empty() => {
-                                arrived.push(Arrived::Input(bytes.to_vec()));
+                                arrived.push(ClientMessage::Input(bytes.to_vec()));
                             }
                             (4, bytes) => arrived.extend(size(bytes)),
-                            (255, [0]) => arrived.push(Arrived::InputEnded),
+                            (255, [0]) => arrived.push(ClientMessage::InputEnded),
                             _ => {}
                         }
                         Ok(())
@@ -185,7 +185,7 @@ impl SpdyWire {
     fn receive(
         &mut self,
         bytes: &[u8],
-        arrived: &mut Vec<Arrived>,
+        arrived: &mut Vec<ClientMessage>,
         out: &mut Vec<u8>,
     ) -> Result<(), Unreadable> {
         let SpdyWire { socket, reader, streams, writer, .. } = self;
@@ -195,17 +195,17 @@ impl SpdyWire {
                 SpdyEvent::Opened { id, .. } => writer.syn_reply(id, &mut replies),
                 SpdyEvent::Ping(id) => writer.ping(id, &mut replies),
                 SpdyEvent::Data { id, stream, bytes } => match stream {
-                    StreamType::Stdin => arrived.push(Arrived::Input(bytes.to_vec())),
+                    StreamType::Stdin => arrived.push(ClientMessage::Input(bytes.to_vec())),
                     StreamType::Resize => arrived.extend(size(bytes)),
                     StreamType::Data => {
-                        arrived.push(Arrived::Forwarded { id, bytes: bytes.to_vec() });
+                        arrived.push(ClientMessage::Forwarded { id, bytes: bytes.to_vec() });
                     }
                     _ => {}
                 },
                 SpdyEvent::Ended { id, stream, .. } => match stream {
-                    StreamType::Stdin => arrived.push(Arrived::InputEnded),
-                    StreamType::Data => arrived.push(Arrived::ForwardEnded(id)),
-                    StreamType::Error => arrived.push(Arrived::ErrorsEnded(id)),
+                    StreamType::Stdin => arrived.push(ClientMessage::InputEnded),
+                    StreamType::Data => arrived.push(ClientMessage::ForwardEnded(id)),
+                    StreamType::Error => arrived.push(ClientMessage::ErrorsEnded(id)),
                     _ => {}
                 },
             }
@@ -244,8 +244,8 @@ fn pongs(socket: &mut WebSocketReader, out: &mut Vec<u8>) {
 }
 
 /// Returns the size of a terminal, of which each message has one.
-fn size(bytes: &[u8]) -> Option<Arrived> {
+fn size(bytes: &[u8]) -> Option<ClientMessage> {
     let size: serde_json::Value = serde_json::from_slice(bytes).ok()?;
     let number = |name| size[name].as_u64().and_then(|number| u16::try_from(number).ok());
-    Some(Arrived::Resized(number("Width")?, number("Height")?))
+    Some(ClientMessage::Resized(number("Width")?, number("Height")?))
 }

@@ -144,7 +144,7 @@ fn secrets_hold_base64() {
 }
 
 #[tokio::test]
-async fn watches_tell_what_was_missed_and_what_comes() {
+async fn watches_report_missed_and_new_changes() {
     let api = Api::new();
     let configmaps = kind(&api, "configmaps");
     let labelled = Selector::new("app=x", "").unwrap();

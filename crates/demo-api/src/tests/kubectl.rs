@@ -251,7 +251,7 @@ async fn namespaces_pods_logs_and_listings() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn watches_tell_changes_as_they_happen() {
+async fn watches_report_changes_as_they_happen() {
     with_kubectl(|kubectl| {
         let mut watch = kubectl.command(&["get", "configmaps", "-w"]).spawn().unwrap();
         let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();

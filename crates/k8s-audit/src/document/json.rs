@@ -1,15 +1,15 @@
-//! JSON to a [`Document`], as Go's decoder reads it: bytes that are no UTF-8 become U+FFFD, and of
-//! duplicate keys the last one wins.
+//! Parses JSON into a [`Document`] like Go's decoder: invalid UTF-8 becomes U+FFFD, and the last of
+//! duplicate keys wins.
 
 use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::tree::{Document, Duplicate, Entry, Node, Number, Position, SyntaxError, Value};
 
-/// Far more than any object has, and little enough for the stack.
+/// Maximum nesting depth. Far more than any object has, and safe for the stack.
 const MAX_DEPTH: usize = 100;
 
-/// Reads the one value that `text` must be.
+/// Parses `text`, which must be a single value.
 pub(super) fn parse(text: &[u8]) -> Result<Document, SyntaxError> {
     let mut reader =
         Reader { text, next: 0, line: 1, counted: 0, characters: 0, duplicates: Vec::new() };
@@ -25,7 +25,7 @@ struct Reader<'t> {
     text: &'t [u8],
     next: usize,
     line: usize,
-    /// Up to where characters of this line were counted, and how many they are.
+    /// The offset up to which the characters of this line were counted, and their number.
     counted: usize,
     characters: usize,
     duplicates: Vec<Duplicate>,
@@ -107,7 +107,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Returns whether a comma follows, and not `end`.
+    /// Returns whether a comma follows instead of `end`.
     fn goes_on(&mut self, end: u8, context: &str) -> Result<bool, SyntaxError> {
         self.skip_space();
         let more = match self.peek() {
@@ -205,7 +205,7 @@ impl Reader<'_> {
             self.some_digits("in exponent of numeric literal")?;
         }
         let text = String::from_utf8_lossy(&self.text[start..self.next]);
-        // No member is a number that could be out of range here.
+        // Numbers out of range do not matter, because no member is such a number.
         Ok(text
             .parse()
             .map_or_else(|_| Number::Float(text.parse().unwrap_or(f64::INFINITY)), Number::Integer))
@@ -238,7 +238,7 @@ impl Reader<'_> {
     fn skip_space(&mut self) {
         while let Some(space @ (b' ' | b'\t' | b'\r' | b'\n')) = self.peek() {
             self.next += 1;
-            // There are no line feeds but between values.
+            // Line feeds only occur between values.
             if space == b'\n' {
                 self.line += 1;
                 (self.counted, self.characters) = (self.next, 0);

@@ -3,11 +3,11 @@
 //! A document is accepted if kube-apiserver accepts it, and yields the same values. The tree keeps
 //! the line and column of every value and key, so that a [`Diagnostic`] can name them.
 //!
-//! | file | what it does |
+//! | file | contents |
 //! |---|---|
 //! | `text`, `yaml`, `yaml_1_1`, `scalar`, `json` | parse bytes to a tree |
 //! | [`tree`] | the tree |
-//! | [`schema`] | checks types and finds unknown members |
+//! | [`schema`] | checks types and detects unknown members |
 //! | [`diagnostic`] | errors and warnings |
 
 pub mod diagnostic;

@@ -1,4 +1,4 @@
-//! The type of a YAML scalar: YAML 1.1 as go-yaml v2, and so kube-apiserver, resolves it.
+//! Resolves the type of a YAML scalar like go-yaml v2, which kube-apiserver uses: YAML 1.1.
 
 mod timestamp;
 
@@ -9,7 +9,7 @@ use base64::engine::general_purpose::PAD;
 
 const CORE: &[u8] = b"tag:yaml.org,2002:";
 
-/// Base64 as Go decodes it: with padding; bits behind the last byte need not be zero.
+/// Base64 like Go decodes it: with padding; the unused bits of the last character are ignored.
 pub const GO_BASE64: GeneralPurpose =
     GeneralPurpose::new(&alphabet::STANDARD, PAD.with_decode_allow_trailing_bits(true));
 
@@ -22,9 +22,9 @@ pub enum Scalar {
     Bool(bool),
     /// An integer.
     Int(i64),
-    /// An integer above the range of `Int`.
+    /// An integer above `i64::MAX`.
     Uint(u64),
-    /// A number with a fraction, and any that no integer holds.
+    /// A number with a fraction, or an integer out of range.
     Float(f64),
     /// The text itself.
     Text,
@@ -32,15 +32,15 @@ pub enum Scalar {
     Binary(Vec<u8>),
 }
 
-/// The text is not what its tag requires.
+/// The text does not match its tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TagMismatch;
 
-/// Resolves a scalar. `implicit` says that it is not quoted; the resolved `tag` is empty if none
-/// was written. With a tag of its own, `!` among them, the text stays as it is.
+/// Resolves a scalar. `implicit` means that it is not quoted. `tag` is the resolved tag; empty if
+/// there is none. With an explicit tag of the document, including `!`, the text is unchanged.
 ///
 /// # Errors
-/// The text is not what its tag requires.
+/// Returns an error if the text does not match its tag.
 pub fn resolve(text: &[u8], implicit: bool, tag: &[u8]) -> Result<Scalar, TagMismatch> {
     let utf8 = str::from_utf8(text).ok();
     if tag.is_empty() {
@@ -64,7 +64,7 @@ pub fn resolve(text: &[u8], implicit: bool, tag: &[u8]) -> Result<Scalar, TagMis
 }
 
 fn binary(text: &[u8]) -> Result<Scalar, TagMismatch> {
-    // Go's decoder passes over line breaks.
+    // Go's decoder ignores line breaks.
     let text: Vec<u8> =
         text.iter().copied().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect();
     GO_BASE64.decode(text).map(Scalar::Binary).map_err(|_| TagMismatch)
@@ -98,7 +98,7 @@ fn of_plain(text: &str) -> Scalar {
     number.unwrap_or(Scalar::Text)
 }
 
-/// `strconv.ParseInt` and then `ParseUint` with base 0.
+/// Parses an integer like `strconv.ParseInt` and then `ParseUint`, with base 0.
 fn integer(text: &str) -> Option<Scalar> {
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     let prefixed = unsigned.len() >= 3;
@@ -121,13 +121,13 @@ fn integer(text: &str) -> Option<Scalar> {
     }
 }
 
-/// go-yaml's own binary numbers, which may have a sign after `0b`.
+/// Parses go-yaml's own syntax for binary numbers, which may have a sign after `0b`.
 fn signed_binary(text: &str) -> Option<Scalar> {
     let digits = text.strip_prefix("0b")?;
     i64::from_str_radix(digits, 2).ok().map(Scalar::Int)
 }
 
-/// `[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?`, if it is finite.
+/// Parses `[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?`, if the result is finite.
 fn float(text: &str) -> Option<Scalar> {
     let allowed = |byte: u8| byte.is_ascii_digit() || b"+-.eE".contains(&byte);
     if !text.bytes().all(allowed) || !text.bytes().any(|byte| byte.is_ascii_digit()) {

@@ -1,5 +1,4 @@
-//! The characters of a YAML file: UTF-8, or UTF-16 with a byte order mark, and no control
-//! characters.
+//! Decodes a YAML file: UTF-8, or UTF-16 with a byte order mark, without control characters.
 
 use std::borrow::Cow;
 

@@ -1,5 +1,5 @@
-//! YAML to a [`Document`]: the first document only, anchors, merge keys, duplicate keys, as Go's
-//! yaml.v2 treats them.
+//! Parses YAML into a [`Document`]. Only the first document counts; anchors, merge keys and
+//! duplicate keys are treated like in Go's yaml.v2.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -11,15 +11,15 @@ use super::scalar::{self, Scalar};
 use super::tree::{Document, Duplicate, Entry, Node, Number, Position, SyntaxError, Value};
 use super::yaml_1_1::Strictness;
 
-/// Far more than any object has; a document deeper than that is meant to do harm.
+/// Maximum nesting depth. Far more than any object has, so a deeper document is malicious.
 const MAX_DEPTH: usize = 500;
-/// Members that merge keys may copy.
+/// Maximum number of members that merge keys may copy.
 const MAX_MERGED: usize = 1_000_000;
 
-/// Maximum number of attempts to parse a text without the tabs that stopped the parser.
+/// Maximum number of attempts to parse a text, each after replacing tabs that stopped the parser.
 const MAX_TRIES: usize = 1000;
 
-/// Reads the first document of `text`.
+/// Parses the first document of `text`.
 pub(super) fn parse(text: &str) -> Result<Document, SyntaxError> {
     let mut text = Cow::Borrowed(text);
     for _ in 0..MAX_TRIES {
@@ -38,7 +38,7 @@ pub(super) fn parse(text: &str) -> Result<Document, SyntaxError> {
 /// Why the parser stopped.
 enum Stopped {
     For(SyntaxError),
-    /// YAML 1.1 lets tabs begin lines within brackets, the parser does not.
+    /// Leading tabs within brackets, which YAML 1.1 allows but the parser does not.
     AtTabsInFlow {
         line: usize,
         error: SyntaxError,
@@ -80,7 +80,7 @@ fn try_parse(text: &str) -> Result<Document, Stopped> {
     Ok(Document { root, duplicates: builder.duplicates })
 }
 
-/// Returns the text with spaces instead of the leading tabs of this line, if it has any.
+/// Returns the text with this line's leading tabs replaced by spaces, if it has any.
 fn without_tabs(text: &str, number: usize) -> Option<String> {
     let start: usize = text.split_inclusive('\n').take(number - 1).map(str::len).sum();
     let indentation = text[start..].bytes().take_while(|b| matches!(b, b' ' | b'\t')).count();
@@ -112,9 +112,9 @@ struct Built {
     node: Node,
     is_merge_key: bool,
     is_alias: bool,
-    /// Nodes in it, each as often as aliases lead to it.
+    /// The number of nodes in it, counting each as often as aliases refer to it.
     weight: u64,
-    /// The number of values that are reached through aliases.
+    /// The number of nodes that are reached through aliases.
     aliased: u64,
     depth: usize,
 }
@@ -172,7 +172,7 @@ impl<'t> Builder<'t> {
         self.open.last().is_some_and(|around| around.in_flow)
     }
 
-    /// Adds one event; returns the root when it is complete.
+    /// Adds an event. Returns the root when it is complete.
     fn event(&mut self, event: Event<'_>, span: &Span) -> Result<Option<Built>, SyntaxError> {
         let at = Position { line: span.start.line(), column: span.start.col() + 1 };
         match event {
@@ -252,7 +252,7 @@ impl<'t> Builder<'t> {
         Ok(None)
     }
 
-    /// A node is complete: it goes into the collection around it, or is the root.
+    /// Adds a complete node to the enclosing collection, or returns it as the root.
     fn complete(&mut self, built: Built, anchor: usize) -> Result<Option<Built>, SyntaxError> {
         if built.depth > MAX_DEPTH {
             return Err(error(built.node.at, "yaml: nested too deeply"));
@@ -294,7 +294,7 @@ impl<'t> Builder<'t> {
 }
 
 impl Members {
-    /// Adds a member, in the place of one with the same key.
+    /// Adds a member, or replaces the one with the same key.
     fn set(&mut self, entry: Entry) -> Option<Duplicate> {
         if let Some(&index) = self.by_key.get(&entry.key) {
             let (key, at) = (entry.key.clone(), entry.key_at);
@@ -341,7 +341,7 @@ fn scalar_node(
     Ok(Built { node, is_merge_key, is_alias: false, weight: 1, aliased: 0, depth: 0 })
 }
 
-/// Returns the member name that a key stands for in JSON.
+/// Returns the JSON member name for a key.
 fn key_of(key: &Built) -> Result<Key, SyntaxError> {
     if key.is_merge_key {
         return Ok(Key::Merge);
@@ -360,8 +360,8 @@ fn key_of(key: &Built) -> Result<Key, SyntaxError> {
     Ok(Key::Name(name, key.node.at))
 }
 
-/// Returns the maps that `<<` merges, in the order in which they are set: earlier maps of a list
-/// override later ones.
+/// Returns the maps that `<<` merges, in the order in which they are applied: earlier maps of a
+/// list override later ones.
 fn maps_to_merge(value: &Built) -> Result<Vec<Rc<[Entry]>>, SyntaxError> {
     let unfit = || {
         let message = "yaml: map merge requires map or sequence of maps as the value";
@@ -380,7 +380,7 @@ fn maps_to_merge(value: &Built) -> Result<Vec<Rc<[Entry]>>, SyntaxError> {
     }
 }
 
-/// yaml.v2's own guard against documents that are small but unfold into something huge.
+/// Rejects small documents that expand into huge ones, with the same limits as yaml.v2.
 fn check_aliases(root: &Built) -> Result<(), SyntaxError> {
     const LOW: u64 = 400_000;
     const HIGH: u64 = 4_000_000;

@@ -1,26 +1,26 @@
-//! Where Go's yaml.v2 (libyaml, YAML 1.1) refuses what a YAML 1.2 parser reads. A file must not
-//! be valid here and refused by kube-apiserver.
+//! Rejects documents that a YAML 1.2 parser accepts and Go's yaml.v2 (libyaml, YAML 1.1) does not,
+//! so that no file is valid here and rejected by kube-apiserver.
 
 use granit_parser::Span;
 
 use super::tree::{Position, SyntaxError};
 
-/// Looks over the shoulder of the parser.
+/// Checks the parser's events against the text.
 #[derive(Debug)]
 pub(super) struct Strictness<'t> {
     lines: Vec<&'t str>,
-    /// Lines that continue a scalar or a flow collection, where tabs may stand anywhere.
+    /// Lines that continue a scalar or a flow collection, in which tabs are allowed everywhere.
     continued: Vec<bool>,
 }
 
 impl<'t> Strictness<'t> {
-    /// For this text.
+    /// Creates the checks for `text`.
     pub(super) fn new(text: &'t str) -> Strictness<'t> {
         let lines: Vec<&str> = text.split('\n').collect();
         Strictness { continued: vec![false; lines.len()], lines }
     }
 
-    /// Before the first document: only `%YAML` and `%TAG` are known.
+    /// Checks the lines before the first document, which may only be `%YAML` and `%TAG` directives.
     pub(super) fn check_directives(&self) -> Result<(), SyntaxError> {
         for (index, line) in self.lines.iter().enumerate() {
             if let Some(directive) = line.strip_prefix('%') {
@@ -36,7 +36,7 @@ impl<'t> Strictness<'t> {
         Ok(())
     }
 
-    /// Returns an unquoted scalar.
+    /// Checks an unquoted scalar.
     pub(super) fn check_plain(&self, text: &str, in_flow: bool, at: Position) -> Checked {
         if in_flow && (text.contains('?') || text.starts_with(':')) {
             let message = "did not find expected ',' or ']'";
@@ -45,7 +45,7 @@ impl<'t> Strictness<'t> {
         Ok(())
     }
 
-    /// A node that begins in block context: no tab may lead to it, but after a `key:`.
+    /// Checks the beginning of a node in block context: no tab may precede it, except after `key:`.
     pub(super) fn check_start(&self, at: Position) -> Checked {
         let line = self.lines.get(at.line - 1).copied().unwrap_or_default();
         let before = line.chars().take(at.column - 1);
@@ -56,7 +56,7 @@ impl<'t> Strictness<'t> {
         Ok(())
     }
 
-    /// The lines from the first to the last of this belong together.
+    /// Marks the lines of a scalar or flow collection, from `first` to the end of `span`.
     pub(super) fn continues(&mut self, first: usize, span: &Span) {
         let last = span.end.line().min(self.continued.len());
         if let Some(lines) = self.continued.get_mut(first.min(last)..last) {
@@ -64,7 +64,7 @@ impl<'t> Strictness<'t> {
         }
     }
 
-    /// Lines up to `last` that are empty but for a tab, or a comment after one.
+    /// Rejects lines up to `last` that are empty except for a tab, or a comment after one.
     pub(super) fn check_empty_lines(&self, last: usize) -> Checked {
         for (index, line) in self.lines.iter().enumerate().take(last) {
             let rest = line.trim_start();

@@ -116,7 +116,7 @@ fn the_request_object_fills_what_the_url_leaves_empty() {
 }
 
 #[test]
-fn long_user_agents_are_cut() {
+fn long_user_agents_are_truncated() {
     for (length, cut) in [(1024, ""), (1025, "...TRUNCATED"), (2048, "...TRUNCATED")] {
         let header = HeaderValue::from_str(&"a".repeat(length)).unwrap();
         let agent = UserAgent::new(Some(&header));

@@ -17,7 +17,7 @@ pub fn plain_ascii_end(text: &[u8], at: usize) -> usize {
     end(text, at, HIGHS)
 }
 
-/// `also` has the bits that make a byte special, too.
+/// `also` contains the bits that make a byte special, too.
 #[inline]
 fn end(text: &[u8], mut at: usize, also: u64) -> usize {
     let place = |found: u64| (found.trailing_zeros() / 8) as usize;
@@ -31,7 +31,7 @@ fn end(text: &[u8], mut at: usize, also: u64) -> usize {
     }
     let rest = text.len().saturating_sub(at);
     if let (1.., Some(word)) = (rest, text.last_chunk()) {
-        // The zero bytes that come in from above are control characters: one is found in any case.
+        // The zero bytes that are shifted in are control characters, so one is always found.
         let word = u64::from_le_bytes(*word) >> (8 * (8 - rest));
         return at + place(special(word) | word & also);
     }
@@ -43,7 +43,7 @@ fn end(text: &[u8], mut at: usize, also: u64) -> usize {
 }
 
 /// Returns a word whose lowest set bit is in the first special byte of `word`. Bytes above that one
-/// may be marked wrongly, since a subtraction borrows from them.
+/// may be marked wrongly, because the subtraction borrows from them.
 #[inline]
 const fn special(word: u64) -> u64 {
     let control = word.wrapping_sub(0x20 * ONES) & !word;

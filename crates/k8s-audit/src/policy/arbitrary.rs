@@ -14,7 +14,7 @@ fn some(words: &'static [&'static str]) -> impl Strategy<Value = Vec<String>> {
     vec(proptest::sample::select(words).prop_map(str::to_owned), 0..3)
 }
 
-/// Returns a rule out of few words, nonsense among them.
+/// Returns a rule built from a few words, including invalid ones.
 pub(super) fn any_rule() -> impl Strategy<Value = PolicyRule> {
     let entry = (
         proptest::sample::select(&["", "apps", "*"][..]),

@@ -3,8 +3,8 @@
 use crate::RequestInfo;
 use crate::UserInfo;
 
-/// The attributes of a request that rules compare, as kube-apiserver resolves them from the method,
-/// the URL, and the credentials before the body is read.
+/// The attributes of a request that rules compare. kube-apiserver derives them from the method, the
+/// URL, and the credentials, before it reads the body.
 pub trait Attributes {
     /// Returns the name of the authenticated user (not of an impersonated one); `None` if
     /// authentication failed.
@@ -29,7 +29,7 @@ pub trait Attributes {
     fn path(&self) -> &[u8];
 }
 
-/// A request with its user, the [`Attributes`] of the proxy's own requests.
+/// A request to the proxy with its user, which implements [`Attributes`].
 #[derive(Debug, Clone, Copy)]
 pub struct Authenticated<'a> {
     /// The authenticated user.

@@ -5,29 +5,29 @@ use std::fmt;
 use super::spec::{PolicyRule, PolicySpec};
 use super::{Level, Position, StageSet};
 
-/// Rules that were added, removed, and changed.
+/// The differences between two policies.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Difference {
-    /// Rules of the new policy.
+    /// Rules that only the new policy has.
     pub added: Vec<Changed>,
-    /// Rules of the old policy.
+    /// Rules that only the old policy has.
     pub removed: Vec<Changed>,
-    /// Rules of the new policy that are in the place of other rules.
+    /// Rules of the new policy that replace other rules.
     pub changed: Vec<Changed>,
-    /// Whether `omitStages` or `omitManagedFields` of the policy differ.
+    /// Whether the policies differ in `omitStages` or `omitManagedFields`.
     pub settings: bool,
 }
 
-/// A rule, as a log line names it.
+/// A rule in a difference.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changed {
-    /// Counted from 0.
+    /// The index of the rule, from 0.
     pub rule: usize,
     /// The level of the rule.
     pub level: Level,
-    /// The level of the rule in whose place it is.
+    /// The level of the replaced rule.
     pub before: Option<Level>,
-    /// The position in its file.
+    /// The position of the rule in its file.
     pub at: Option<Position>,
 }
 
@@ -47,7 +47,7 @@ impl fmt::Display for Changed {
     }
 }
 
-/// Comparisons beyond which rules are not matched up one by one.
+/// Maximum number of comparisons for matching rules one by one.
 const MOST: usize = 4_000_000;
 
 impl Difference {
@@ -77,7 +77,7 @@ impl Difference {
         difference
     }
 
-    /// Between two rules that both have, rules at the same place are changed, and the rest are
+    /// Adds the rules between two common ones: rules at the same place are changed, the rest are
     /// removed or added.
     fn gap(
         &mut self,
@@ -96,7 +96,7 @@ impl Difference {
         self.added.extend(added.skip(both).map(|rule| named(new, rule, None)));
     }
 
-    /// Returns whether both record the same.
+    /// Returns whether the policies are equal.
     pub fn is_empty(&self) -> bool {
         *self == Difference::default()
     }
@@ -131,8 +131,8 @@ fn common(old: &[PolicyRule], new: &[PolicyRule]) -> Vec<(usize, usize)> {
     pairs
 }
 
-/// Returns whether no request is recorded under the policy: each rule that can be reached has level
-/// `None` or omits all stages.
+/// Returns whether the policy records no request: each reachable rule has level `None` or omits all
+/// stages.
 pub fn records_nothing(spec: &PolicySpec, policy: &super::Policy) -> bool {
     let all: StageSet = super::Stage::ALL.into_iter().collect();
     let omits_all = |rule: &PolicyRule| spec.omit_stages.union(rule.omit_stages) == all;

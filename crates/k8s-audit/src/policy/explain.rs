@@ -1,4 +1,4 @@
-//! The decision of a policy on one request, with the reasons.
+//! Explains the decision of a policy about one request.
 
 use super::Decision;
 use super::attributes::Attributes;
@@ -11,24 +11,24 @@ use super::spec::PolicySpec;
 pub struct Explanation {
     /// The decision, with the index of the rule.
     pub decision: Decision,
-    /// The rules before it; all rules if none matches.
+    /// The earlier rules; all rules if none matches.
     pub not_matched: Vec<NotMatched>,
 }
 
 /// A rule that does not match.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotMatched {
-    /// Counted from 0.
+    /// The index of the rule, from 0.
     pub rule: usize,
     /// The first condition that the request does not meet.
     pub mismatch: Mismatch,
-    /// The reason as a sentence.
+    /// A sentence that explains it.
     pub because: String,
 }
 
 impl Policy {
-    /// Decides like [`Policy::decide`], and gives the reasons. `spec` is what this policy was
-    /// compiled from.
+    /// Decides like [`Policy::decide`], and explains the decision. `spec` is the source of this
+    /// policy.
     pub fn explain(&self, spec: &PolicySpec, request: &impl Attributes) -> Explanation {
         let decision = self.decide(request);
         let before = decision.rule.map_or(spec.rules.len(), |rule| rule as usize);

@@ -1,8 +1,8 @@
-//! From a key (a user, a verb, a resource) to the rules that can match it, as sets of bits.
+//! Maps a key (a user, a verb, a resource) to the set of rules that can match it.
 
 use std::collections::HashMap;
 
-/// The keys for which a rule can match.
+/// The keys that a rule can match.
 pub(super) enum Keys<'r> {
     /// All keys.
     Any,
@@ -10,19 +10,20 @@ pub(super) enum Keys<'r> {
     Only(Vec<&'r [u8]>),
 }
 
-/// One bit for each rule, the first rule lowest. All sets of a policy have the same length.
+/// A set of rules, one bit each, beginning with the lowest. All sets of a policy have the same
+/// length.
 type Bits = Box<[u64]>;
 
 /// An index of rules.
 #[derive(Debug)]
 pub(super) struct Index {
     listed: HashMap<Box<[u8]>, Bits>,
-    /// The rules for keys that no rule lists.
+    /// The rules that can match keys which no rule lists.
     other: Bits,
 }
 
 impl Index {
-    /// Indexes the rules, each by its keys.
+    /// Creates an index from the keys of each rule.
     pub(super) fn new<'r>(rules: impl ExactSizeIterator<Item = Keys<'r>>) -> Index {
         let rules: Vec<Keys<'r>> = rules.collect();
         let empty = || vec![0; rules.len().div_ceil(u64::BITS as usize)].into_boxed_slice();
@@ -52,7 +53,7 @@ impl Index {
         self.listed.get(key).unwrap_or(&self.other)
     }
 
-    /// Returns the rules that can match a key that none of them lists, or no key.
+    /// Returns the rules that can match a request without a key, or with one that no rule lists.
     pub(super) fn of_other(&self) -> &[u64] {
         &self.other
     }

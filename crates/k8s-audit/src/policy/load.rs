@@ -1,6 +1,5 @@
-//! From a policy file to a [`Policy`], with kube-apiserver's verdict on it: what it refuses is
-//! refused, what it only warns of is warned of. Its messages are kept, and say in addition where
-//! the problem is and what to write instead.
+//! Loads a policy file like kube-apiserver: with the same errors and warnings. Messages are those
+//! of kube-apiserver, with a position and a remedy added.
 
 use super::matcher::Policy;
 use super::spec::PolicySpec;
@@ -10,28 +9,28 @@ use crate::document;
 use crate::document::diagnostic::{Diagnostic, Diagnostics, lines};
 use crate::document::tree::SyntaxError;
 
-/// A policy that was accepted.
+/// A valid policy.
 #[derive(Debug)]
 pub struct Loaded {
-    /// The policy.
+    /// The compiled policy.
     pub policy: Policy,
-    /// The policy as it was written.
+    /// The policy before compilation.
     pub spec: PolicySpec,
     /// Ignored members: unknown ones, and all but the last of duplicate keys.
     pub warnings: Vec<Diagnostic>,
 }
 
-/// A text that holds no valid policy. Displayed with one problem per line.
+/// The errors of an invalid policy. Displayed with one problem per line.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", lines(errors))]
 pub struct InvalidPolicy {
     /// All errors, in the order of the file.
     pub errors: Vec<Diagnostic>,
-    /// The members that would be ignored if the policy were valid.
+    /// Members that would be ignored if the policy were valid.
     pub warnings: Vec<Diagnostic>,
 }
 
-/// Reads a policy from text, YAML or JSON. `source` names it in messages.
+/// Parses a policy in YAML or JSON. `source` is its name in messages.
 ///
 /// # Errors
 /// Returns [`InvalidPolicy`] with all errors found, at most 100.
@@ -40,7 +39,7 @@ pub fn parse(text: &[u8], source: &str) -> Result<Loaded, InvalidPolicy> {
     Ok(Loaded { policy: Policy::new(&spec), spec, warnings })
 }
 
-/// As [`parse`], but the policy is as it was written.
+/// Like [`parse`], but does not compile the policy.
 ///
 /// # Errors
 /// See [`parse`].
@@ -58,8 +57,8 @@ pub fn parse_spec(
     }
 }
 
-/// kube-apiserver's steps, each of which ends the matter if it finds errors: syntax, version and
-/// kind, types, values. It warns only once the types are right.
+/// Checks syntax, version and kind, types, and values, in this order like kube-apiserver; stops
+/// after the first step that finds errors. Warnings are only added if the types are correct.
 fn decode(text: &[u8], errors: &mut Diagnostics, warnings: &mut Diagnostics) -> Option<PolicySpec> {
     let document = match document::parse(text) {
         Ok(document) => document,

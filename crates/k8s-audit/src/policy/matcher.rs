@@ -1,8 +1,8 @@
-//! Which rule applies to a request.
+//! Determines which rule applies to a request.
 //!
-//! kube-apiserver tries each rule in order. Here four small indexes (by user, verb, resource and
-//! namespace) first say which rules can match at all, so that long policies cost no more than short
-//! ones; only those are then compared in full. Nothing is allocated on the way.
+//! kube-apiserver tries each rule in order. Here, four small indexes (by user, verb, resource and
+//! namespace) first select the rules that can match, so that long policies are as fast as short
+//! ones. Only these rules are compared completely. Evaluation does not allocate.
 
 use super::attributes::{Attributes, Authenticated};
 use super::index::{Index, Keys};
@@ -12,7 +12,7 @@ use super::{Decision, Level};
 use crate::request::RequestInfo;
 use crate::user::UserInfo;
 
-/// An audit policy that can be evaluated.
+/// A compiled audit policy.
 #[derive(Debug)]
 pub struct Policy {
     rules: Box<[Rule]>,
@@ -20,7 +20,7 @@ pub struct Policy {
     by_verb: Index,
     by_resource: Index,
     by_namespace: Index,
-    /// Rules that can match requests that are about no object.
+    /// The rules that can match non-resource requests.
     non_resource: Index,
     otherwise: Decision,
 }
@@ -60,15 +60,14 @@ impl Policy {
         self.rules.len()
     }
 
-    /// What is recorded of the request: by the first rule that matches it; where none does,
-    /// nothing. `user` is who was authenticated (not who is impersonated), none where
-    /// authentication failed.
+    /// Evaluates the policy for a request: the first matching rule decides; if none matches,
+    /// nothing is recorded. `user` is the authenticated user (not an impersonated one), or `None`
+    /// if authentication failed.
     pub fn evaluate(&self, user: Option<&UserInfo>, info: &RequestInfo) -> Decision {
         self.decide(&Authenticated { user, info })
     }
 
-    /// Like [`Policy::evaluate`], for anything that has the attributes of a request, such as an
-    /// event.
+    /// Like [`Policy::evaluate`], for any type with the attributes of a request, such as an event.
     pub fn decide(&self, request: &impl Attributes) -> Decision {
         let matches = |rule: &&Rule| rule.mismatch(request).is_none();
         let rule = if self.rules.len() < WORTH_AN_INDEX {
@@ -80,23 +79,23 @@ impl Policy {
     }
 
     /// Returns the first condition of a rule that the request does not meet; `None` if the rule
-    /// matches. This is the function by which [`Policy::decide`] decides.
+    /// matches. [`Policy::decide`] uses the same function.
     ///
     /// # Panics
-    /// There is no rule of this index.
+    /// Panics if there is no rule with this index.
     pub fn mismatch(&self, rule: usize, request: &impl Attributes) -> Option<Mismatch> {
         self.rules[rule].mismatch(request)
     }
 
-    /// Returns the decision of a rule, and with `None` that for requests which no rule matches.
+    /// Returns the decision of a rule; with `None`, the decision if no rule matches.
     ///
     /// # Panics
-    /// There is no rule of this index.
+    /// Panics if there is no rule with this index.
     pub fn decision_of(&self, rule: Option<usize>) -> Decision {
         rule.map_or(self.otherwise, |rule| self.rules[rule].decision)
     }
 
-    /// Returns the rules that the indexes do not exclude, in order.
+    /// Returns the rules that the indexes select, in order.
     fn candidates(&self, request: &impl Attributes) -> impl Iterator<Item = &Rule> {
         let users = match request.user() {
             Some(user) => self.by_user.of(user),
@@ -117,7 +116,7 @@ impl Policy {
     }
 }
 
-/// The positions of the bits set, lowest first.
+/// Iterates over the positions of the set bits, lowest first.
 struct Bits(u64);
 
 impl Iterator for Bits {
@@ -141,7 +140,7 @@ fn listed(names: &[String]) -> Keys<'_> {
     }
 }
 
-/// Returns the resources that a rule can match, among requests for objects.
+/// Returns the resources that a rule can match in resource requests.
 fn resource_keys(rule: &PolicyRule) -> Keys<'_> {
     if rule.resources.is_empty() {
         let of_paths = rule.namespaces.is_empty() && !rule.non_resource_urls.is_empty();
@@ -153,7 +152,7 @@ fn resource_keys(rule: &PolicyRule) -> Keys<'_> {
             return Keys::Any;
         }
         for pattern in &entry.resources {
-            // A path segment has no slash, so what stands before the first is the resource.
+            // A path segment has no slash, so the part before the first slash is the resource.
             match pattern.split('/').next() {
                 Some("*") | None => return Keys::Any,
                 Some(resource) => keys.push(resource.as_bytes()),
@@ -205,7 +204,8 @@ impl Rule {
         }
     }
 
-    /// Returns the first condition that the request does not meet, the cheapest to compare first.
+    /// Returns the first condition that the request does not meet. Conditions that are cheap to
+    /// compare come first.
     #[inline]
     fn mismatch(&self, request: &impl Attributes) -> Option<Mismatch> {
         if !self.verbs.admit(request.verb()) {
@@ -242,7 +242,7 @@ impl Rule {
     }
 }
 
-/// Of several entries, the condition in which the closest one fails.
+/// Returns the mismatch of the entry that comes closest to matching.
 #[inline]
 fn mismatch_of_resource(entries: &[ResourceEntry], request: &impl Attributes) -> Option<Mismatch> {
     let mut closest = None;
@@ -252,7 +252,7 @@ fn mismatch_of_resource(entries: &[ResourceEntry], request: &impl Attributes) ->
     closest
 }
 
-/// A set of names, sorted.
+/// A sorted set of names.
 #[derive(Debug)]
 pub(super) struct Names(Box<[Box<[u8]>]>);
 
@@ -268,7 +268,7 @@ impl Names {
         self.0.is_empty()
     }
 
-    /// Returns whether `name` is in the set; the empty set does not restrict.
+    /// Returns whether `name` is in the set. An empty set contains all names.
     pub(super) fn admit(&self, name: &[u8]) -> bool {
         self.is_empty() || self.0.binary_search_by(|known| (**known).cmp(name)).is_ok()
     }
@@ -276,7 +276,7 @@ impl Names {
 
 #[derive(Debug)]
 pub(super) struct ResourceEntry {
-    /// None is every group.
+    /// `None` matches every group.
     pub(super) group: Option<Box<[u8]>>,
     pub(super) resources: Box<[ResourcePattern]>,
     pub(super) names: Names,
@@ -307,8 +307,8 @@ impl ResourceEntry {
     }
 }
 
-/// `pods`, `pods/log`, `*`, `pods/*` or `*/scale`, and whatever else stands there: kube-apiserver
-/// does not check it. Nonsense may be two of these at once, hence no enum.
+/// A resource pattern: `pods`, `pods/log`, `*`, `pods/*` or `*/scale`. kube-apiserver accepts any
+/// text, and an invalid one can match in several ways, so this is not an enum.
 #[derive(Debug)]
 pub(super) struct ResourcePattern {
     text: Box<[u8]>,
@@ -336,7 +336,7 @@ impl ResourcePattern {
     }
 }
 
-/// Returns whether `text` is `resource`, or `resource/subresource` where there is one.
+/// Returns whether `text` is `resource`, or `resource/subresource` if there is a subresource.
 fn is_joined(text: &[u8], resource: &[u8], subresource: &[u8]) -> bool {
     match text.strip_prefix(resource) {
         Some(rest) if subresource.is_empty() => rest.is_empty(),

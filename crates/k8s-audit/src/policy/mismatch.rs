@@ -1,25 +1,25 @@
-//! Why a rule does not match a request.
+//! Explains why a rule does not match a request.
 
 use std::fmt::Write;
 
 use super::attributes::Attributes;
 use super::spec::PolicyRule;
 
-/// The condition of a rule that a request does not meet. Of the last three, a later one means that
-/// more of an entry in `resources` matched.
+/// The condition of a rule that a request does not meet. Among the last three, a later one means
+/// that more of an entry in `resources` matched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Mismatch {
     /// `verbs`
     Verb,
-    /// `users` or `userGroups`, and authentication failed.
+    /// `users` or `userGroups`, because authentication failed.
     Unauthenticated,
     /// `users`
     User,
     /// `userGroups`
     UserGroup,
-    /// `resources` or `namespaces`, and the URL does not name a resource.
+    /// `resources` or `namespaces`, because the URL does not name a resource.
     NotResource,
-    /// `nonResourceURLs`, and the URL names a resource.
+    /// `nonResourceURLs`, because the URL names a resource.
     IsResource,
     /// `nonResourceURLs`
     Path,
@@ -33,11 +33,12 @@ pub enum Mismatch {
     ResourceName,
 }
 
-/// Values of a list that are printed.
+/// Maximum number of values of a list in messages.
 const SHOWN: usize = 6;
 
 impl Mismatch {
-    /// Says it in a sentence: the field, the request's value, and what the rule accepts.
+    /// Describes the mismatch in a sentence with the field, the request's value, and the accepted
+    /// values.
     pub fn describe(self, rule: &PolicyRule, request: &impl Attributes) -> String {
         match self {
             Mismatch::Verb => one_of("verbs", "", request.verb(), &rule.verbs),
@@ -97,7 +98,7 @@ impl Mismatch {
     }
 }
 
-/// `pods` or `pods/log`.
+/// Returns `pods` or `pods/log`.
 fn resource_of(request: &impl Attributes) -> Vec<u8> {
     let mut text = request.resource().to_vec();
     if !request.subresource().is_empty() {
@@ -131,7 +132,7 @@ fn list<'v>(values: impl ExactSizeIterator<Item = &'v [u8]>) -> String {
     text
 }
 
-/// Clients choose paths and names, so control characters are escaped.
+/// Quotes a value. Clients choose paths and names, so control characters are escaped.
 fn quoted(value: &[u8]) -> String {
     format!("{:?}", String::from_utf8_lossy(value))
 }

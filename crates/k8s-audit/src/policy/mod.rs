@@ -1,15 +1,15 @@
 //! The audit policy: loading and evaluation.
 //!
-//! | file | what it does |
+//! | file | contents |
 //! |---|---|
 //! | `model` | levels, stages, decisions |
-//! | `spec` | a policy as it was written |
-//! | `matcher`, `index` | a policy compiled, and which rule applies to a request |
-//! | `attributes` | what the matcher looks at in a request |
+//! | `spec` | a policy before compilation |
+//! | `matcher`, `index` | a compiled policy, and which rule applies to a request |
+//! | `attributes` | the attributes of a request that rules compare |
 //! | `mismatch`, `explain` | why a rule does not match |
-//! | `reach` | which rules no request can reach |
-//! | `diff` | what differs between two policies |
-//! | `load` | from a file to a policy, by way of the next three |
+//! | `reach` | which rules can be reached by a request |
+//! | `diff` | differences between two policies |
+//! | `load` | loads a policy file, using the next three |
 //! | `version`, `schema` | `apiVersion` and `kind`; types and unknown members |
 //! | `validate` | values |
 

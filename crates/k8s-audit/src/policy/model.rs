@@ -1,11 +1,11 @@
-//! The audit policy as Kubernetes names it: levels, stages, and what a request's evaluation yields.
+//! The terms of Kubernetes audit policies: levels, stages, and decisions.
 
 /// The audit level of a request, in increasing order from `None` (audit.k8s.io/v1 `Level`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Level {
     /// Nothing is recorded.
     None,
-    /// Everything but bodies.
+    /// Everything except bodies.
     Metadata,
     /// Metadata and the request body.
     Request,
@@ -18,7 +18,7 @@ impl Level {
     pub const ALL: [Level; 4] =
         [Level::None, Level::Metadata, Level::Request, Level::RequestResponse];
 
-    /// Returns the name as it stands in policies and events.
+    /// Returns the name in policies and events.
     pub const fn as_str(self) -> &'static str {
         match self {
             Level::None => "None",
@@ -28,21 +28,21 @@ impl Level {
         }
     }
 
-    /// Returns the level of that exact name (case-sensitive, as in kube-apiserver).
+    /// Returns the level with exactly this name (case-sensitive, like in kube-apiserver).
     pub fn from_name(name: &str) -> Option<Level> {
         Level::ALL.into_iter().find(|l| l.as_str() == name)
     }
 }
 
-/// A moment in a request's life at which an event can be written (audit.k8s.io/v1 `Stage`); in
-/// order.
+/// A point in the processing of a request at which an event can be written (audit.k8s.io/v1
+/// `Stage`), in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stage {
-    /// After authentication, before anything else.
+    /// The request was authenticated, and nothing else was done yet.
     RequestReceived,
-    /// The response's status is about to be sent; long-running requests only.
+    /// The response headers are about to be sent; only for long-running requests.
     ResponseStarted,
-    /// The response has ended.
+    /// The response has been sent completely.
     ResponseComplete,
     /// The handler panicked.
     Panic,
@@ -53,7 +53,7 @@ impl Stage {
     pub const ALL: [Stage; 4] =
         [Stage::RequestReceived, Stage::ResponseStarted, Stage::ResponseComplete, Stage::Panic];
 
-    /// Returns the name as it stands in policies and events.
+    /// Returns the name in policies and events.
     pub const fn as_str(self) -> &'static str {
         match self {
             Stage::RequestReceived => "RequestReceived",
@@ -63,7 +63,7 @@ impl Stage {
         }
     }
 
-    /// Returns the stage of that exact name (case-sensitive, as in kube-apiserver).
+    /// Returns the stage with exactly this name (case-sensitive, like in kube-apiserver).
     pub fn from_name(name: &str) -> Option<Stage> {
         Stage::ALL.into_iter().find(|s| s.as_str() == name)
     }
@@ -80,7 +80,7 @@ impl StageSet {
         StageSet(self.0 | 1 << stage as u8)
     }
 
-    /// Both sets together.
+    /// Returns the union of both sets.
     #[must_use]
     pub const fn union(self, other: StageSet) -> StageSet {
         StageSet(self.0 | other.0)
@@ -101,12 +101,12 @@ impl FromIterator<Stage> for StageSet {
 /// The decision of a policy about one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decision {
-    /// How much is recorded.
+    /// The audit level.
     pub level: Level,
-    /// Stages for which no event is written: the policy's and the rule's together.
+    /// Stages for which no event is written, by the policy or the rule.
     pub omit_stages: StageSet,
-    /// Whether `metadata.managedFields` is left out of recorded bodies.
+    /// Whether `metadata.managedFields` is omitted from recorded bodies.
     pub omit_managed_fields: bool,
-    /// The rule that decided, counted from 0; `None` if no rule matches.
+    /// The index of the rule that decided, from 0; `None` if no rule matches.
     pub rule: Option<u32>,
 }

@@ -1,5 +1,5 @@
-//! Whether a document has the types that audit.k8s.io/v1 `Policy` has: what kube-apiserver's
-//! decoder finds before any rule is looked at.
+//! Checks the types of an audit.k8s.io/v1 `Policy`, like kube-apiserver's decoder does before it
+//! validates rules.
 
 use crate::document::diagnostic::{Diagnostics, did_you_mean};
 use crate::document::schema::{self, STRING, STRINGS, Struct, Type};
@@ -86,14 +86,14 @@ static MANAGED_FIELDS_ENTRY: Struct = Struct {
     ],
 };
 
-/// Checks the types of a whole policy. Wrong types are `errors`; members that do not exist are
-/// `warnings`: kube-apiserver ignores them.
+/// Checks the types of a whole policy. Wrong types are added to `errors`, unknown members to
+/// `warnings`, because kube-apiserver ignores them.
 pub(super) fn check(root: &Node, errors: &mut Diagnostics, warnings: &mut Diagnostics) {
     schema::check(root, &POLICY, errors, warnings, about_unknown);
 }
 
-/// Warns of what would be unknown had the document no `apiVersion`: kube-apiserver then reads the
-/// internal version of `Policy`, which has no JSON names.
+/// Adds the warnings for a document without `apiVersion`: kube-apiserver then decodes the internal
+/// version of `Policy`, which has no JSON names.
 pub(super) fn check_internal(root: &Node, warnings: &mut Diagnostics) {
     const INTERNAL: [&str; 5] = ["apiVersion", "kind", "Rules", "OmitStages", "OmitManagedFields"];
     for entry in root.entries() {

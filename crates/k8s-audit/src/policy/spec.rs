@@ -1,38 +1,38 @@
-//! A valid policy as it was written, before it is compiled for matching.
+//! A valid policy before it is compiled.
 
 use super::{Level, Position, StageSet};
 
 /// audit.k8s.io/v1 `Policy`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PolicySpec {
-    /// The rules in order; the first that matches decides.
+    /// The rules in order. The first match decides.
     pub rules: Vec<PolicyRule>,
-    /// Stages never recorded, whatever the rule.
+    /// Stages that are never recorded.
     pub omit_stages: StageSet,
-    /// Whether `metadata.managedFields` is left out where the rule does not say.
+    /// Whether `metadata.managedFields` is omitted if the rule does not specify it.
     pub omit_managed_fields: bool,
 }
 
-/// audit.k8s.io/v1 `PolicyRule`. Empty lists do not restrict.
+/// audit.k8s.io/v1 `PolicyRule`. An empty list matches everything.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyRule {
-    /// The audit level of requests that match.
+    /// The audit level of matching requests.
     pub level: Level,
     /// User names.
     pub users: Vec<String>,
-    /// Groups, of which the user must have one.
+    /// Groups; the user must have one of them.
     pub user_groups: Vec<String>,
     /// Verbs.
     pub verbs: Vec<String>,
-    /// Kinds of objects.
+    /// Resources.
     pub resources: Vec<GroupResources>,
-    /// Namespaces; the empty one is that of cluster-scoped objects and of requests over all.
+    /// Namespaces; the empty string matches cluster-scoped objects and requests for all namespaces.
     pub namespaces: Vec<String>,
-    /// Paths of non-resource requests; a `*` at the end matches any rest.
+    /// Paths of non-resource requests; a `*` at the end matches any suffix.
     pub non_resource_urls: Vec<String>,
-    /// Stages not recorded, besides the policy's.
+    /// Stages that are not recorded, in addition to those of the policy.
     pub omit_stages: StageSet,
-    /// Overrides the policy's.
+    /// Overrides the setting of the policy.
     pub omit_managed_fields: Option<bool>,
     /// The position in its file; `None` if it does not come from one.
     pub at: Option<Position>,
@@ -61,8 +61,8 @@ impl PolicyRule {
 pub struct GroupResources {
     /// API group; empty for the core group, `*` for all.
     pub group: String,
-    /// `pods`, `pods/log`, `*`, `pods/*`, `*/scale`; all of the group where empty.
+    /// `pods`, `pods/log`, `*`, `pods/*`, `*/scale`; if empty, all of the group.
     pub resources: Vec<String>,
-    /// Names of objects; all where empty.
+    /// Names of objects; if empty, all.
     pub resource_names: Vec<String>,
 }

@@ -7,7 +7,7 @@ use crate::document::tree::{Node, Value};
 use crate::go::quote;
 use crate::request::label_selector::is_dns_subdomain;
 
-/// Builds the policy. All errors are collected; if there are any, the result is not to be used.
+/// Builds the policy, and collects all errors. If there are any, the result is invalid.
 pub(super) fn build(root: &Node, errors: &mut Diagnostics) -> PolicySpec {
     let mut spec = PolicySpec {
         omit_stages: stages(root, "", errors),
@@ -100,10 +100,10 @@ fn group_resources(node: &Node, rule: &str, errors: &mut Diagnostics) -> GroupRe
         let message = format!(
             "{rule}.resources.group: Invalid value: {}: {}",
             quote(group.as_bytes()),
-            about_subdomain(group)
+            suggest_subdomain(group)
         );
         let at = node.member("group").map_or(node.at, |group| group.at);
-        errors.add(at, message, about_group(group));
+        errors.add(at, message, suggest_group(group));
     }
     if !entry.resource_names.is_empty() && entry.resources.is_empty() {
         let message = format!(
@@ -118,8 +118,8 @@ fn group_resources(node: &Node, rule: &str, errors: &mut Diagnostics) -> GroupRe
     entry
 }
 
-/// Kubernetes' own text.
-fn about_subdomain(group: &str) -> String {
+/// Returns Kubernetes' own error message.
+fn suggest_subdomain(group: &str) -> String {
     let too_long = (group.len() > 253).then_some("must be no more than 253 bytes");
     let labels_fit = group.split('.').all(|label| is_dns_subdomain(label) || label.len() > 253);
     let malformed = (group.len() <= 253 || !labels_fit).then_some(
@@ -130,7 +130,7 @@ fn about_subdomain(group: &str) -> String {
     [too_long, malformed].into_iter().flatten().collect::<Vec<_>>().join(",")
 }
 
-fn about_group(written: &str) -> Help {
+fn suggest_group(written: &str) -> Help {
     if let Some((group, _)) = written.split_once('/') {
         return Some(if is_dns_subdomain(group) {
             format!("leave the version out: \"{group}\"")
@@ -186,7 +186,7 @@ fn elements<'n>(parent: &'n Node, name: &str) -> &'n [Node] {
     parent.member(name).map(Node::elements).unwrap_or_default()
 }
 
-/// Returns the texts of a list; null is the empty text, as for Go.
+/// Returns the strings of a list. Like in Go, null is an empty string.
 fn strings(parent: &Node, name: &str) -> Vec<String> {
     elements(parent, name).iter().map(|node| node.text().to_owned()).collect()
 }

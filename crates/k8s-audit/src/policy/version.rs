@@ -7,7 +7,7 @@ use crate::go::quote;
 const GROUP: &str = "audit.k8s.io";
 const HELP: &str = "use \"apiVersion: audit.k8s.io/v1\"";
 
-/// Kinds that audit.k8s.io/v1 has, but that are no policy.
+/// Kinds of audit.k8s.io/v1 that are not a policy.
 const OTHER_KINDS: [&str; 10] = [
     "Event",
     "EventList",
@@ -25,11 +25,11 @@ const OTHER_KINDS: [&str; 10] = [
 pub(super) enum Version {
     /// audit.k8s.io/v1.
     V1,
-    /// No version was given, or the internal one; refused, but only after decoding.
+    /// No version, or the internal one. It is rejected only after decoding.
     Internal,
 }
 
-/// Returns the version of a document that is a policy.
+/// Returns the version of a policy document.
 pub(super) fn of(root: &Node, errors: &mut Diagnostics) -> Option<Version> {
     match root.value {
         Value::Null => return Some(Version::Internal),
@@ -86,7 +86,7 @@ pub(super) fn of(root: &Node, errors: &mut Diagnostics) -> Option<Version> {
     }
 }
 
-/// Refuses a policy that did not say `audit.k8s.io/v1`.
+/// Rejects a policy whose version is not `audit.k8s.io/v1`.
 pub(super) fn refuse_internal(root: &Node, errors: &mut Diagnostics) {
     let message = "unknown group version field audit.k8s.io/__internal, Kind=Policy in policy";
     let help = match root.value {
@@ -113,11 +113,11 @@ struct Header<'n> {
     node: Option<&'n Node>,
 }
 
-/// Go's own JSON decoder reads these two, and it does not mind upper or lower case.
+/// Reads one of the two header fields. Go's JSON decoder reads them, and ignores the case of names.
 fn header<'n>(root: &'n Node, name: &str, errors: &mut Diagnostics) -> Option<Header<'n>> {
     let mut entries: Vec<&Entry> =
         root.entries().iter().filter(|entry| folded(&entry.key) == folded(name)).collect();
-    // YAML comes to that decoder sorted.
+    // kube-apiserver converts YAML to JSON with sorted keys.
     entries.sort_by(|one, other| one.key.cmp(&other.key));
     let mut header = Header { text: "", node: None };
     for entry in entries {

@@ -9,12 +9,12 @@ pub struct Accepted {
     pub pretty: bool,
 }
 
-/// Subtypes that kube-apiserver encodes a `Status` in, and whether it can stream each.
+/// Subtypes in which kube-apiserver encodes a `Status`, and whether it can stream them.
 const SERVED: [(&str, bool); 3] =
     [("json", true), ("yaml", false), ("vnd.kubernetes.protobuf", true)];
 
-/// Negotiates like kube-apiserver (`NegotiateMediaTypeOptions` with the restrictions for a
-/// `Status`, on what goautoneg parses).
+/// Negotiates the encoding of a `Status` like kube-apiserver (goautoneg and
+/// `NegotiateMediaTypeOptions`).
 ///
 /// Returns `None` if the client accepts none of the encodings. kube-apiserver then still sends an
 /// error, as indented JSON, but omits it from the audit event.
@@ -34,8 +34,8 @@ pub fn negotiate(headers: &HeaderMap) -> Option<Accepted> {
     best.map(|(_, accepted)| accepted)
 }
 
-/// Parses one clause of the header: its quality and encoding, `None` if kube-apiserver has no such
-/// encoding.
+/// Parses one clause of the header. Returns its quality and encoding; `None` if kube-apiserver does
+/// not support the encoding.
 fn parse(clause: &[u8]) -> Option<(f32, Accepted)> {
     let clause = std::str::from_utf8(clause).ok()?;
     let mut parts = clause.split(';');
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn indented_json_is_asked_for_by_a_parameter() {
+    fn indented_json_is_requested_with_a_parameter() {
         assert_eq!(accepts("application/json;pretty=1"), Some(Accepted { pretty: true }));
         assert_eq!(accepts("application/json; pretty=true"), Some(Accepted { pretty: false }));
         let other = "application/json;pretty=1;q=0.5, application/json";

@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_judged_as_by_kube_apiserver() {
+    fn keys_are_validated_like_by_kube_apiserver() {
         for good in ["a/b", "acme.io/foo", "acme.io/Foo/bar%2f", "authentication.kubernetes.io/x"] {
             assert_eq!(domain_prefixed_path(good), Ok(()), "{good}");
         }

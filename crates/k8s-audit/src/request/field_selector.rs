@@ -1,5 +1,5 @@
-//! Field selectors (`fieldSelector=metadata.name=a,spec.x!=b`): validity, and the name they
-//! require.
+//! Parses field selectors (`fieldSelector=metadata.name=a,spec.x!=b`), and determines which object
+//! name they require.
 
 /// Returns the `metadata.name` that a field selector requires, if any; `None` if it is invalid.
 pub fn name_demanded(selector: &[u8]) -> Option<Option<Box<[u8]>>> {

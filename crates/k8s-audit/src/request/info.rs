@@ -59,7 +59,7 @@ enum Name {
     FromSelector(Box<[u8]>),
 }
 
-/// The number of segments that matter: prefix, group, version, verb, `namespaces`, namespace,
+/// Maximum number of relevant path segments: prefix, group, version, verb, `namespaces`, namespace,
 /// resource, name, subresource.
 const SEGMENTS: usize = 9;
 
@@ -80,8 +80,8 @@ impl RequestInfo {
         Ok(info)
     }
 
-    /// Returns a non-resource request with the path as it is, not decoded, for a URL that could not
-    /// be resolved.
+    /// Returns a non-resource request with the undecoded path, for a URL that could not be
+    /// resolved.
     pub fn unresolved(method: &Method, target: &PathAndQuery) -> RequestInfo {
         RequestInfo::non_resource(method, DecodedPath::Same(target.clone()))
     }
@@ -215,8 +215,8 @@ impl RequestInfo {
         }
     }
 
-    /// Returns whether authorization takes the query's selectors into account: for collections,
-    /// unless the verb is part of the path.
+    /// Returns whether authorization considers the query's selectors: for collections, unless the
+    /// verb is part of the path.
     pub fn has_selectors(&self) -> bool {
         !self.verb_in_path && matches!(self.verb(), "list" | "watch" | "deletecollection")
     }
@@ -307,7 +307,7 @@ impl ListOptions {
             return ListOptions { watch: false, name: None };
         }
         ListOptions::parse_valid(query).unwrap_or_else(|| ListOptions {
-            // Invalid options are ignored, except that `watch` is evaluated by itself.
+            // If the options are invalid they are ignored, except for `watch`.
             watch: query::first(query, "watch").is_some_and(|value| is_true(&value)),
             name: None,
         })

@@ -1,7 +1,7 @@
 //! Validates label selectors (`labels.Parse`).
 //!
 //! kube-apiserver ignores all list options of a request if its selector is invalid, which changes
-//! verb or name; hence the whole grammar.
+//! verb or name. Therefore the whole grammar is implemented.
 
 /// Returns whether `text` is a valid label selector.
 pub fn is_valid(text: &str) -> bool {
@@ -118,7 +118,7 @@ impl<'t> Parser<'t> {
         is_label_value(value).then_some(value)
     }
 
-    /// `(a, b)`: at least one value, each of which may be empty.
+    /// Parses `(a, b)`: at least one value, each of which may be empty.
     fn values(&mut self) -> Option<()> {
         (self.take()? == Token::Open).then_some(())?;
         (self.peek()? != Token::Close).then_some(())?;

@@ -1,8 +1,8 @@
-//! Connects the interpreter with this module's operators and functions.
+//! Connects the interpreter with the operators and functions of this module.
 //!
 //! The interpreter evaluates literals, variables, `&&`, `||`, `?:` and loops. Everything else is
-//! rewritten into calls of functions of this module, which follow cel-go where the interpreter
-//! does not: on types that are known only at evaluation, on missing members, on claims.
+//! rewritten into calls of functions of this module. They behave like cel-go where the interpreter
+//! does not: for types that are only known at evaluation, missing members, and claims.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -22,26 +22,26 @@ use super::operators::{self, Outcome};
 use super::value::{Key, Map, Origin, Value};
 use super::{cost, functions, names};
 
-/// Begins the names of this module's functions. No expression can contain it.
+/// The first character of the names of internal functions. Expressions cannot contain it.
 const MARK: char = '@';
-/// Calls a function of this module, by its number.
+/// The function that calls another one by its number.
 const CALL: &str = "@call";
-/// Arguments of the function that takes most.
+/// Maximum number of arguments of a function.
 const MAX_ARGUMENTS: usize = 4;
-/// The function around what a macro iterates over.
+/// The function that wraps the range of a macro.
 const RANGE: &str = "@range";
-/// The function around the keys of a map literal.
+/// The function that wraps the keys of a map literal.
 const KEY: &str = "@key";
-/// The variable that holds what `or` and `orValue` belong to.
+/// The variable that holds the optional on which `or` and `orValue` are called.
 const OPTIONAL: &str = "@optional";
 
-/// A list, map, type, or anything else that the interpreter only passes on.
+/// A list, map, type, or other value that the interpreter passes on without using it.
 #[derive(Debug, Clone)]
-struct Passed(Value);
+struct Opaque(Value);
 
 static PASSED_TYPE: CelType = CelType::new_unspecified_type("passed");
 
-impl Val for Passed {
+impl Val for Opaque {
     fn get_type(&self) -> &CelType {
         <Self as Val>::cel_type()
     }
@@ -62,9 +62,9 @@ impl Val for Passed {
     }
 }
 
-impl StaticVal for Passed {}
+impl StaticVal for Opaque {}
 
-/// Returns a value for the interpreter.
+/// Converts a value for the interpreter.
 pub(super) fn to_interpreter(value: Value) -> Box<dyn Val> {
     match value {
         Value::Null => Box::new(CelNull),
@@ -77,16 +77,17 @@ pub(super) fn to_interpreter(value: Value) -> Box<dyn Val> {
         Value::Optional(Some(inner)) => {
             Box::new(CelOptional::of(to_interpreter(inner.as_ref().clone())))
         }
-        value => Box::new(Passed(value)),
+        value => Box::new(Opaque(value)),
     }
 }
 
-/// Returns a value of the interpreter.
+/// Converts a value from the interpreter.
 ///
 /// # Errors
-/// It would cost too much, or is of a type that expressions cannot make.
+/// Returns an error if the value would exceed the cost limit, or has a type that expressions cannot
+/// create.
 pub(super) fn from_interpreter(value: &dyn Val) -> Outcome {
-    if let Some(Passed(value)) = value.downcast_ref::<Passed>() {
+    if let Some(Opaque(value)) = value.downcast_ref::<Opaque>() {
         return Ok(value.clone());
     }
     if let Some(value) = value.downcast_ref::<CelBool>() {
@@ -142,7 +143,7 @@ fn map_key(key: &CelMapKey<'_>) -> Result<Key, String> {
     })
 }
 
-/// Returns a literal.
+/// Converts a literal.
 pub(super) fn of_literal(literal: &LiteralValue) -> Value {
     match literal {
         LiteralValue::Boolean(value) => Value::Bool(*value.inner()),
@@ -159,7 +160,7 @@ fn failed(reason: String) -> ExecutionError {
     ExecutionError::function_error("cel", reason)
 }
 
-/// Makes this module's functions known to the interpreter.
+/// Registers the functions of this module with the interpreter.
 pub(super) fn register(env: &mut Env) -> Result<(), DeclarationError> {
     env.add_overload(RANGE, RANGE, vec![DYN_TYPE], range)?;
     env.add_overload(KEY, KEY, vec![DYN_TYPE], key)?;
@@ -174,7 +175,7 @@ pub(super) fn register(env: &mut Env) -> Result<(), DeclarationError> {
     Ok(())
 }
 
-/// Calls the function that the first argument is the number of.
+/// Calls the function whose number is the first argument.
 fn call<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
     let number = args.first().and_then(|number| number.downcast_ref::<CelInt>());
     let number = number.and_then(|number| usize::try_from(*number.inner()).ok());
@@ -199,7 +200,7 @@ fn charge(value: &Value) -> Result<(), String> {
     }
 }
 
-/// Returns the elements that a macro iterates over.
+/// Returns the elements over which a macro iterates.
 fn range<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
     let [value] = args.as_slice() else { return Err(failed("no range".to_owned())) };
     let range = from_interpreter(value.as_ref()).and_then(|value| operators::range(&value));
@@ -210,7 +211,7 @@ fn range<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionE
     Ok(CowVal::owned(CelList::from(items)))
 }
 
-/// Returns a key in the interpreter's representation.
+/// Converts a key for the interpreter.
 fn key<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
     let [value] = args.as_slice() else { return Err(failed("no key".to_owned())) };
     Ok(CowVal::Owned(match from_interpreter(value.as_ref()).map_err(failed)? {
@@ -220,7 +221,7 @@ fn key<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionErr
     }))
 }
 
-/// Rewrites an expression that was checked.
+/// Rewrites a checked expression.
 pub(super) fn rewrite(expr: &mut IdedExpr, checked: &Checked) {
     Rewriter { checked, bound: Vec::new() }.rewrite(expr);
 }
@@ -291,8 +292,8 @@ impl Rewriter<'_> {
     fn call(&mut self, id: u64, call: CallExpr) -> Expr {
         let CallExpr { func_name, target, mut args } = call;
         args.iter_mut().for_each(|arg| self.rewrite(arg));
-        // The interpreter itself evaluates logic, and the operator with which macros append
-        // results.
+        // The interpreter itself evaluates logical operators, and the operator with which macros
+        // append results.
         let appends = func_name == op::ADD
             && matches!(args.first(), Some(IdedExpr { expr: Expr::Ident(name), .. }) if name.starts_with(MARK));
         if appends || is_logic(&func_name) {
@@ -330,8 +331,8 @@ fn is_logic(name: &str) -> bool {
     )
 }
 
-/// `target.or(alternative)` and `target.orValue(alternative)`, which evaluate the alternative only
-/// if need be. A loop that ends before it begins binds the target to a variable.
+/// Rewrites `target.or(alternative)` and `target.orValue(alternative)`, which evaluate the
+/// alternative only if necessary. A loop without iterations binds the target to a variable.
 fn either(id: u64, name: &str, target: IdedExpr, alternative: IdedExpr) -> Expr {
     let ided = |expr: Expr| IdedExpr { id, expr };
     let bound = || ided(Expr::Ident(OPTIONAL.to_owned()));
@@ -354,7 +355,7 @@ fn either(id: u64, name: &str, target: IdedExpr, alternative: IdedExpr) -> Expr 
 }
 
 fn calling(id: u64, name: &str, mut args: Vec<IdedExpr>) -> Expr {
-    // The checker has found a function of each name; no number is one that there is not.
+    // The checker only accepts functions with known names, so an invalid number cannot occur.
     let number = functions::number(name).and_then(|number| i64::try_from(number).ok());
     let number = LiteralValue::Int(CelInt::from(number.unwrap_or(-1)));
     args.insert(0, IdedExpr { id, expr: Expr::Literal(number) });

@@ -14,10 +14,10 @@ use super::types::{Substitutions, Type, most_general};
 use super::value::Value;
 use super::{Variable, bridge, re2};
 
-/// How deep expressions may be nested; evaluation takes stack for each level.
+/// Maximum nesting depth of expressions; each level takes stack space at evaluation.
 const MAX_DEPTH: usize = 32;
 
-/// A fault, and the part of the expression that has it.
+/// An error, and the part of the expression that causes it.
 #[derive(Debug)]
 pub(super) struct Problem {
     pub(super) id: u64,
@@ -28,18 +28,18 @@ pub(super) struct Problem {
 #[derive(Debug)]
 pub(super) struct Checked {
     pub(super) found: Type,
-    /// How deep it is nested.
+    /// The nesting depth of the expression.
     pub(super) depth: usize,
-    /// Calls of functions whose names have a dot, such as `sets.contains`, by their IDs.
+    /// Calls of functions with qualified names, such as `sets.contains`, by the ID of the call.
     pub(super) qualified: HashMap<u64, String>,
-    /// Calls of functions that are evaluated in one of several ways.
+    /// Calls of functions with several implementations, by the ID of the call.
     pub(super) variants: HashMap<u64, &'static str>,
 }
 
-/// Checks an expression about `variable`.
+/// Checks an expression that uses `variable`.
 ///
 /// # Errors
-/// The first thing that is wrong.
+/// Returns the first error.
 pub(super) fn check(expr: &IdedExpr, variable: Variable) -> Result<Checked, Problem> {
     let about = match variable {
         Variable::Claims => Type::map(Type::String, Type::Any),
@@ -69,7 +69,7 @@ struct Checker<'e> {
     deepest: usize,
     substitutions: Substitutions,
     /// The types of the elements of each list, and of the keys and values of each map, with the IDs
-    /// of the elements.
+    /// of these expressions.
     literals: Vec<Vec<(u64, Type)>>,
     qualified: HashMap<u64, String>,
     variants: HashMap<u64, &'static str>,
@@ -130,7 +130,8 @@ impl<'e> Checker<'e> {
         }
     }
 
-    /// The type of an element of a list or map, `[?a]` or `{'k': ?a}` being of what is in it.
+    /// Returns the type of an element of a list or map. For `[?a]` and `{'k': ?a}` it is the type
+    /// in the optional.
     fn element(&mut self, expr: &'e IdedExpr, is_optional: bool) -> Found {
         let found = self.check(expr)?;
         if !is_optional {
@@ -138,14 +139,14 @@ impl<'e> Checker<'e> {
         }
         match self.substitutions.resolve(&found) {
             Type::Optional(inner) => Ok(*inner),
-            // cel-go's checker lets `dyn` pass, but kube-apiserver does not survive it.
+            // cel-go's checker accepts `dyn` here, but kube-apiserver then panics.
             found => {
                 problem(expr, format!("expected type 'optional_type({found})' but found '{found}'"))
             }
         }
     }
 
-    /// Returns the type that all elements have in common.
+    /// Returns the common type of all elements.
     fn join(&mut self, elements: Vec<(u64, Type)>) -> Found {
         let mut joined: Option<Type> = None;
         for (id, found) in &elements {
@@ -182,7 +183,7 @@ impl<'e> Checker<'e> {
         Ok(())
     }
 
-    /// `operand.name`, or `operand.?name`.
+    /// Checks `operand.name` or `operand.?name`.
     fn field(&mut self, expr: &IdedExpr, operand: &Type, name: &str, is_optional: bool) -> Found {
         let operand = self.substitutions.resolve(operand);
         let (target, was_optional) = match operand {
@@ -287,7 +288,7 @@ impl<'e> Checker<'e> {
         self.resolve(expr, call, name, true, all)
     }
 
-    /// Returns the result of the overload that takes these arguments.
+    /// Returns the result type of the overload for these arguments.
     fn resolve(
         &mut self,
         expr: &IdedExpr,
@@ -341,7 +342,7 @@ impl<'e> Checker<'e> {
         Ok(result)
     }
 
-    /// Lists, maps, types and `null` cannot be an index.
+    /// Rejects lists, maps, types and `null` as an index.
     fn check_index(&self, call: &CallExpr, args: &[Type]) -> Result<(), Problem> {
         let (Some(index), Some(found)) = (call.args.get(1), args.get(1)) else { return Ok(()) };
         match self.substitutions.resolve(found) {
@@ -352,8 +353,8 @@ impl<'e> Checker<'e> {
         }
     }
 
-    /// Returns the operators that the interpreter evaluates. `None` for others, `Some(Ok(None))` if
-    /// they do not take these arguments.
+    /// Checks operators that the interpreter evaluates. Returns `None` for other functions, and
+    /// `Some(Ok(None))` if the operator does not accept these arguments.
     fn logic(
         &mut self,
         call: &CallExpr,
@@ -393,7 +394,7 @@ impl<'e> Checker<'e> {
         problem(expr, format!("found no matching overload for '{name}' applied to '{signature}'"))
     }
 
-    /// Regular expressions that are literals are compiled, and literals converted.
+    /// Compiles regular expressions that are literals, and converts literals.
     fn check_constants(&self, call: &CallExpr, name: &str, is_member: bool) -> Result<(), Problem> {
         if matches!(name, "matches" | "find" | "findAll") {
             let pattern = call.args.get(if is_member { 0 } else { 1 });
@@ -413,7 +414,7 @@ impl<'e> Checker<'e> {
         Ok(())
     }
 
-    /// Returns the result of converting a constant, or why it fails.
+    /// Returns the result of converting a constant, if the argument is one.
     fn conversion(&self, name: &str, args: &[IdedExpr]) -> Option<Outcome> {
         match args {
             [arg] => Some(functions::conversion(name)?(&[self.constant(arg)?])),
@@ -421,7 +422,7 @@ impl<'e> Checker<'e> {
         }
     }
 
-    /// Returns the value of an expression that has no variables and calls only conversions.
+    /// Returns the value of an expression without variables that only calls conversions.
     fn constant(&self, expr: &IdedExpr) -> Option<Value> {
         match &expr.expr {
             Expr::Literal(literal) => Some(bridge::of_literal(literal)),
@@ -432,7 +433,7 @@ impl<'e> Checker<'e> {
                 let items = list.elements.iter().map(|element| self.constant(element));
                 items.collect::<Option<Vec<_>>>().map(Value::list)
             }
-            // The entries do not matter: no conversion accepts a map.
+            // The entries do not matter, because no conversion accepts a map.
             Expr::Map(map) => map.entries.iter().try_fold(Value::empty_map(), |map, entry| {
                 let EntryExpr::MapEntry(entry) = &entry.expr else { return None };
                 self.constant(&entry.key).and(self.constant(&entry.value)).map(|_| map)
@@ -445,7 +446,7 @@ impl<'e> Checker<'e> {
     }
 }
 
-/// `a.b` of `a.b.function()`.
+/// Returns `a.b` for the target of `a.b.function()`.
 fn qualified_name(expr: &IdedExpr) -> Option<String> {
     match &expr.expr {
         Expr::Ident(name) => Some(name.clone()),

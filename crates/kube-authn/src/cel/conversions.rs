@@ -28,7 +28,7 @@ pub(super) fn type_of(args: &[Value]) -> Outcome {
     }
 }
 
-/// Returns a type by its name, as in `type(claims.n) == double`.
+/// Returns the type with this name, as in `type(claims.n) == double`.
 pub(super) fn type_named(args: &[Value]) -> Outcome {
     match args {
         [Value::String(name)] => Ok(Value::Type(name.clone())),
@@ -78,7 +78,7 @@ pub(super) fn to_int(args: &[Value]) -> Outcome {
     match args {
         [value @ Value::Int(_)] => Ok(value.clone()),
         [Value::Uint(number)] => i64::try_from(*number).map(Value::Int).map_err(|_| overflow()),
-        // The bounds themselves are refused.
+        // Like in cel-go, the bounds themselves are rejected.
         [Value::Double(number)] if *number > i64::MIN as f64 && *number < i64::MAX as f64 => {
             Ok(Value::Int(*number as i64))
         }
@@ -154,7 +154,8 @@ pub(super) fn has_value(args: &[Value]) -> Outcome {
     }
 }
 
-/// Returns whether `or` and `orValue` use their argument. What is no optional counts as a value.
+/// Returns whether `or` and `orValue` use their argument. A value that is not an optional counts as
+/// present.
 pub(super) fn is_none(args: &[Value]) -> Outcome {
     Ok(Value::Bool(matches!(args, [Value::Optional(None)])))
 }

@@ -1,5 +1,5 @@
-//! The operators and functions that expressions may use: the overloads that the checker chooses
-//! from, and what evaluates them.
+//! The operators and functions that expressions can use: their overloads for the checker, and their
+//! implementations.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -11,14 +11,14 @@ use super::types::Type;
 use super::value::Value;
 use super::{conversions, lists, strings};
 
-/// Evaluates an operator or function.
+/// The implementation of an operator or function.
 type Run = fn(&[Value]) -> Outcome;
 
-/// An operator or function of some name.
+/// An operator or function.
 struct Function {
     name: &'static str,
-    /// Its overloads, as in `.(string, int): string`. A leading dot marks members, `a.f(b)`; the
-    /// first parameter is then what stands before the dot. `A`, `B` are type parameters.
+    /// Its overloads, as in `.(string, int): string`. A leading dot marks member functions,
+    /// `a.f(b)`, whose first parameter is the receiver. `A` and `B` are type parameters.
     overloads: &'static str,
     run: Run,
 }
@@ -27,7 +27,7 @@ const fn function(name: &'static str, overloads: &'static str, run: Run) -> Func
     Function { name, overloads, run }
 }
 
-/// All pairs of number types that can be ordered, and the other types that have an order.
+/// All combinations of number types that can be compared, and the other ordered types.
 const ORDERED: &str = "(bool,bool):bool (int,int):bool (int,double):bool (int,uint):bool \
     (uint,uint):bool (uint,double):bool (uint,int):bool (double,double):bool (double,int):bool \
     (double,uint):bool (string,string):bool (bytes,bytes):bool";
@@ -100,7 +100,7 @@ static FUNCTIONS: &[Function] = &[
     function("unwrapOpt", ".(list<optional<A>>):list<A>", lists::unwrap),
     function("value", ".(optional<A>):A", conversions::value),
     function("hasValue", ".(optional<A>):bool", conversions::has_value),
-    // These two evaluate their argument only if need be; `rewrite` makes something else of them.
+    // These two evaluate their argument only if necessary, so `rewrite` replaces them.
     function("or", ".(optional<A>,optional<A>):optional<A>", conversions::not_called),
     function("orValue", ".(optional<A>,A):A", conversions::not_called),
     function("contains", ".(string,string):bool", strings::contains),
@@ -159,7 +159,7 @@ static FUNCTIONS: &[Function] = &[
 
 const NUMBERS: &str = "(double,double):double (int,int):int (uint,uint):uint";
 
-/// Functions that are called under internal names.
+/// Functions with internal names.
 const INTERNAL: &[(&str, Run)] = &[
     ("has", operators::has),
     ("type name", conversions::type_named),
@@ -168,9 +168,9 @@ const INTERNAL: &[(&str, Run)] = &[
     (SUM_OF_UINT, lists::sum_uint),
     (SUM_OF_DOUBLE, lists::sum_double),
 ];
-/// `sum` of a list whose elements are known to be `uint`.
+/// `sum` for a list of `uint` elements.
 pub(super) const SUM_OF_UINT: &str = "sum of uint";
-/// `sum` of a list whose elements are known to be `double`.
+/// `sum` for a list of `double` elements.
 pub(super) const SUM_OF_DOUBLE: &str = "sum of double";
 
 /// One signature of a function.

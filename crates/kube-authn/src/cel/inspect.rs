@@ -1,8 +1,9 @@
-//! Determines which variables an expression reads, and the texts with which its result can begin.
+//! Determines which variables an expression reads, and with which texts its result can begin.
 
 use ::cel::common::ast::{EntryExpr, Expr, IdedExpr, LiteralValue, operators as op};
 
-/// Returns whether `variable.field` is somewhere in it, also as `variable.?field` or in `has()`.
+/// Returns whether the expression contains `variable.field`, `variable.?field`, or
+/// `has(variable.field)`.
 pub(super) fn selects(expr: &IdedExpr, variable: &str, field: &str) -> bool {
     let is_variable = |e: &IdedExpr| matches!(&e.expr, Expr::Ident(name) if name == variable);
     let is_field = |e: &IdedExpr| matches!(&e.expr, Expr::Literal(LiteralValue::String(text)) if text.inner() == field);
@@ -16,16 +17,17 @@ pub(super) fn selects(expr: &IdedExpr, variable: &str, field: &str) -> bool {
     found || children(expr).into_iter().any(|child| selects(child, variable, field))
 }
 
-/// Returns the literal texts that a text, or the texts of a list, can begin with.
+/// Returns the literal texts with which the resulting text, or an element of the resulting list,
+/// can begin.
 pub(super) fn beginnings(expr: &IdedExpr) -> Vec<String> {
     let of_all = |parts: &[IdedExpr]| parts.iter().flat_map(beginnings).collect();
     match &expr.expr {
         Expr::Literal(LiteralValue::String(text)) => vec![text.inner().to_owned()],
         Expr::List(list) => of_all(&list.elements),
-        // For `a ? b : c`, the beginnings of b and c.
+        // For `a ? b : c`, the beginnings of `b` and `c`.
         Expr::Call(call) if call.func_name == op::CONDITIONAL => of_all(&call.args[1..]),
         Expr::Call(call) if call.func_name == op::ADD => match call.args.as_slice() {
-            // Lists are concatenated; for texts only the first operand counts.
+            // For lists, both operands count; for texts only the first.
             [one, other] if !matches!(one.expr, Expr::Literal(_)) => {
                 let is_list = matches!(other.expr, Expr::List(_) | Expr::Comprehension(_));
                 let rest = if is_list { beginnings(other) } else { Vec::new() };

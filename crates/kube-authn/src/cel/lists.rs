@@ -18,7 +18,7 @@ fn has_order(value: &Value) -> bool {
     )
 }
 
-/// Returns the list of a function that takes nothing else, if its elements have an order.
+/// Returns the only argument of a function, which must be a list of elements with an order.
 fn ordered<'v>(name: &str, args: &'v [Value]) -> Result<&'v List, String> {
     match args {
         [Value::List(list)] if list.items.iter().all(has_order) => Ok(list),
@@ -28,7 +28,7 @@ fn ordered<'v>(name: &str, args: &'v [Value]) -> Result<&'v List, String> {
 
 pub(super) fn is_sorted(args: &[Value]) -> Outcome {
     let list = ordered("isSorted", args)?;
-    // Elements that cannot be compared with each other count as sorted.
+    // Like in cel-go, lists with elements that cannot be compared with each other count as sorted.
     let sorted =
         list.items.windows(2).all(|pair| compare(&pair[0], &pair[1]) != Ok(Ordering::Greater));
     Ok(Value::Bool(sorted))
@@ -169,7 +169,7 @@ pub(super) fn last(args: &[Value]) -> Outcome {
     }
 }
 
-/// Returns the values that the optionals in a list have.
+/// Returns the values of the non-empty optionals in a list.
 pub(super) fn unwrap(args: &[Value]) -> Outcome {
     let [Value::List(list)] = args else { return Err(no_overload("optional.unwrap", args)) };
     let mut values = Vec::new();
@@ -184,7 +184,7 @@ pub(super) fn unwrap(args: &[Value]) -> Outcome {
     Ok(Value::list(values))
 }
 
-/// Returns the integers from 0 up to, but without, a number.
+/// Returns the integers from 0 up to a number, excluding it.
 pub(super) fn range(args: &[Value]) -> Outcome {
     let [Value::Int(end)] = args else { return Err(no_overload("lists.range", args)) };
     cost::charge_elements(usize::try_from(*end).unwrap_or(0))?;

@@ -1,20 +1,20 @@
 //! Expressions of the Common Expression Language (CEL) in an `AuthenticationConfiguration`.
 //!
-//! The crate `cel` parses them and evaluates literals, variables, logic and loops. Types are
-//! checked when the file is loaded (`check`), operators and functions evaluate as cel-go does
-//! (`bridge`, `functions`), and an evaluation costs no more than it may (`cost`).
-//! docs/authentication.md says what differs from kube-apiserver.
+//! The crate `cel` parses expressions and evaluates literals, variables, logic and loops. Types are
+//! checked when the file is loaded (`check`), operators and functions evaluate like in cel-go
+//! (`bridge`, `functions`), and the cost of an evaluation is limited (`cost`).
+//! docs/authentication.md lists the differences from kube-apiserver.
 //!
-//! | file | what it does |
+//! | file | contents |
 //! |---|---|
-//! | `types`, `check` | types, how they unify, and whether an expression has one |
+//! | `types`, `check` | types, their unification, and the checker |
 //! | `bridge` | rewrites expressions into calls of the functions here |
 //! | `functions` | the overloads of all operators and functions |
-//! | `operators`, `conversions`, `strings`, `lists` | what evaluates them |
+//! | `operators`, `conversions`, `strings`, `lists` | their implementations |
 //! | `value` | values, claims and users |
-//! | `names` | types, and what only kube-apiserver has |
-//! | `number`, `re2`, `re2_escapes` | numbers and regular expressions as Go reads them |
-//! | `inspect` | what an expression reads, and what its result can begin with |
+//! | `names` | names of types, and of functions that only kube-apiserver has |
+//! | `number`, `re2`, `re2_escapes` | numbers and regular expressions in Go's syntax |
+//! | `inspect` | what an expression reads, and with what its result can begin |
 
 mod bridge;
 mod check;
@@ -47,17 +47,18 @@ use super::UserInfo;
 
 /// Maximum length of an expression in bytes.
 const MAX_LENGTH: usize = 8 << 10;
-/// Enough for the parser to get through as many brackets, and to find that they are too many.
+/// Stack for the parser. Enough for expressions of the maximum length with any nesting, which the
+/// checker then rejects.
 const PARSER_STACK: usize = 256 << 20;
-/// Nesting up to which an expression is evaluated on the thread that needs its result; each level
-/// takes some 50 KiB of its stack.
+/// Nesting depth up to which an expression is evaluated on the calling thread; each level takes
+/// some 50 KiB of its stack.
 const SHALLOW: usize = 8;
-/// The stack for expressions that are nested deeper.
+/// Stack size of the thread for deeper expressions.
 const DEEP_STACK: usize = 16 << 20;
 
 static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
     let mut env = Env::stdlib();
-    // Like in cel-go, the last one counts.
+    // Like in cel-go, the last of duplicate keys wins.
     env.set_error_on_duplicate_map_keys(false);
     bridge::register(&mut env).expect("each function is registered once");
     Arc::new(env)
@@ -66,7 +67,7 @@ static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
 /// The variables of an expression.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Variable {
-    /// `claims`, a map from names to anything.
+    /// `claims`, a map from names to any values.
     Claims,
     /// `user`, with `username`, `uid`, `groups` and `extra`.
     User,
@@ -81,7 +82,7 @@ impl Variable {
     }
 }
 
-/// An expression that was found good; clones share it.
+/// A checked expression. Clones share it.
 #[derive(Clone)]
 pub struct Expression(Arc<Compiled>);
 
@@ -95,51 +96,51 @@ struct Compiled {
     reads_email_verified: bool,
 }
 
-/// Why an expression is none. In the words of kube-apiserver, as far as it has any.
+/// Why an expression is invalid, in kube-apiserver's words where it has any.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CompileError {
     /// The expression is too long.
     #[error("it is longer than {MAX_LENGTH} bytes")]
     TooLong,
-    /// Syntax, an unknown name, or types that do not fit.
+    /// Invalid syntax, an unknown name, or mismatched types.
     #[error("compilation failed: ERROR: <input>:{line}:{column}: {message}")]
     At {
-        /// Within the expression, from 1.
+        /// The line within the expression, from 1.
         line: usize,
-        /// In characters, from 1.
+        /// The column in characters, from 1.
         column: usize,
-        /// The fault.
+        /// The error message.
         message: String,
     },
 }
 
-/// Why an expression has no result. For the log.
+/// Why the evaluation of an expression failed, for the log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EvaluationError {
-    /// The evaluation failed, for example because a claim is missing.
+    /// The expression failed, for example because a claim is missing.
     #[error("{0}")]
     Failed(String),
     /// The evaluation would exceed the cost limit.
     #[error("operation cancelled: actual cost limit exceeded")]
     TooCostly,
-    /// The interpreter broke.
+    /// The interpreter panicked.
     #[error("the interpreter panicked")]
     Panicked,
-    /// The result has a type that is not accepted.
+    /// The result has a type that is not accepted here.
     #[error("expression must return {0}")]
     Type(&'static str),
 }
 
-/// The values of the variables of expressions.
+/// The values of an expression's variables.
 pub struct Input(Context<'static, 'static>);
 
 impl Input {
-    /// Returns the claims of a token.
+    /// Creates the variable `claims` from the claims of a token.
     pub fn claims(claims: &Map<String, Json>) -> Input {
         Input::new(Variable::Claims, value::claims(claims))
     }
 
-    /// Returns a user that was made of claims.
+    /// Creates the variable `user`.
     pub fn user(user: &UserInfo) -> Input {
         Input::new(Variable::User, value::user(user))
     }
@@ -152,15 +153,15 @@ impl Input {
 }
 
 impl Expression {
-    /// Parses and checks an expression with the variables of `variable`.
+    /// Parses and checks an expression that uses `variable`.
     ///
     /// # Errors
-    /// Returns what is wrong with it, and where.
+    /// Returns the first error and its position.
     pub fn compile(source: &str, variable: Variable) -> Result<Expression, CompileError> {
         if source.len() > MAX_LENGTH {
             return Err(CompileError::TooLong);
         }
-        // The parser takes much stack for expressions that are nested too deep, before it says so.
+        // For deeply nested expressions the parser takes much stack before it fails.
         let compiled = std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().stack_size(PARSER_STACK);
             let thread = thread.spawn_scoped(scope, || compile(source, variable));
@@ -177,22 +178,22 @@ impl Expression {
         &self.0.source
     }
 
-    /// Returns whether the type of the result is a boolean.
+    /// Returns whether the result is a boolean.
     pub fn is_bool(&self) -> bool {
         self.0.is_bool
     }
 
-    /// Returns whether `claims.email` is in it.
+    /// Returns whether the expression contains `claims.email`.
     pub fn reads_email(&self) -> bool {
         self.0.reads_email
     }
 
-    /// Returns whether `claims.email_verified` is in it.
+    /// Returns whether the expression contains `claims.email_verified`.
     pub fn reads_email_verified(&self) -> bool {
         self.0.reads_email_verified
     }
 
-    /// Returns the literal texts with which the result may begin, as in `"oidc:" + claims.sub`.
+    /// Returns the literal texts with which the result can begin, as in `"oidc:" + claims.sub`.
     pub fn beginnings(&self) -> &[String] {
         &self.0.beginnings
     }
@@ -208,8 +209,8 @@ impl Expression {
         }
     }
 
-    /// Evaluates the expression to a list of texts, from a text, a list of texts, or null; without
-    /// empty ones.
+    /// Evaluates the expression to a list of texts. The result can be a text, a list of texts, or
+    /// null; empty texts are omitted.
     ///
     /// # Errors
     /// See [`EvaluationError`].
@@ -249,7 +250,7 @@ impl Expression {
         };
         let result =
             catch_unwind(AssertUnwindSafe(evaluating)).map_err(|_| EvaluationError::Panicked)?;
-        // CEL's && and || may have swallowed the error.
+        // CEL's `&&` and `||` may have suppressed the error.
         if cost::is_spent() {
             return Err(EvaluationError::TooCostly);
         }
@@ -279,7 +280,8 @@ impl PartialEq for Expression {
 }
 
 fn compile(source: &str, variable: Variable) -> Result<Compiled, CompileError> {
-    // The parser supports this macro, unlike kube-apiserver; parsing leaves no trace of it.
+    // The parser supports this macro, unlike kube-apiserver. Its use cannot be detected after
+    // parsing.
     if let Some(offset) = source.find("existsOne") {
         let message = "undeclared reference to 'existsOne' (in container ''); write exists_one";
         return Err(at(position(source, source[..offset].chars().count()), message));
@@ -311,7 +313,7 @@ fn at((line, column): (usize, usize), message: &str) -> CompileError {
     CompileError::At { line, column, message }
 }
 
-/// Line and column of a character.
+/// Returns line and column of a character.
 fn position(source: &str, offset: usize) -> (usize, usize) {
     let before: String = source.chars().take(offset).collect();
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);

@@ -1,4 +1,4 @@
-//! Names that expressions can use without being functions of this module: types, and what only
+//! Names in expressions that are not functions of this module: types, and functions that only
 //! kube-apiserver has.
 
 use super::types::Type;

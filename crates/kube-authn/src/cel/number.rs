@@ -1,7 +1,7 @@
-//! Numbers as text, and back, as Go's `strconv` does it.
+//! Formats and parses numbers like Go's `strconv`.
 
-/// A double as Go's `%g` prints it: the fewest digits that identify it, with an exponent if that is
-/// below -4 or above 5.
+/// Formats a double like Go's `%g`: with the fewest digits that identify it, and with an exponent
+/// if that is below -4 or above 5.
 ///
 /// `1234567` becomes `1.234567e+06`, `100000` stays `100000`, infinity is `+Inf`.
 pub(super) fn format(number: f64) -> String {
@@ -11,7 +11,7 @@ pub(super) fn format(number: f64) -> String {
     if number.is_infinite() {
         return if number > 0.0 { "+Inf" } else { "-Inf" }.to_owned();
     }
-    // Rust prints the shortest digits that identify the number, too.
+    // Rust prints the shortest digits, too.
     let scientific = format!("{number:e}");
     let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
     let exponent: i32 = exponent.parse().unwrap_or_default();
@@ -22,7 +22,7 @@ pub(super) fn format(number: f64) -> String {
     format!("{mantissa}e{sign}{:02}", exponent.unsigned_abs())
 }
 
-/// Returns a double as `strconv.ParseFloat` reads it, in decimal; `inf`, `infinity` and `nan` in
+/// Parses a decimal double like `strconv.ParseFloat`; `inf`, `infinity` and `nan` are accepted in
 /// any case.
 ///
 /// Returns `None` if the text is not a number, too large, or hexadecimal.
@@ -47,17 +47,17 @@ pub(super) fn parse_double(text: &str) -> Option<f64> {
     parsed.is_finite().then_some(sign * parsed)
 }
 
-/// Returns a whole number as `strconv.ParseInt` reads it in base 10.
+/// Parses an integer like `strconv.ParseInt` in base 10.
 pub(super) fn parse_int(text: &str) -> Option<i64> {
     text.parse().ok()
 }
 
-/// A whole number as `strconv.ParseUint` reads it in base 10: without a sign.
+/// Parses an integer without a sign like `strconv.ParseUint` in base 10.
 pub(super) fn parse_uint(text: &str) -> Option<u64> {
     if text.starts_with('+') { None } else { text.parse().ok() }
 }
 
-/// Returns a truth as `strconv.ParseBool` reads it.
+/// Parses a boolean like `strconv.ParseBool`.
 pub(super) fn parse_bool(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),

@@ -1,4 +1,4 @@
-//! Operators, as cel-go evaluates them on values whose types are known only now.
+//! Operators, evaluated like in cel-go on values whose types are only known at evaluation.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -6,10 +6,10 @@ use std::sync::Arc;
 use super::cost;
 use super::value::{Key, List, Map, Origin, Value};
 
-/// The result of an operator or function, or why it has none.
+/// The result of an operator or function.
 pub(super) type Outcome = Result<Value, Failure>;
 
-/// Why there is no result. Names types and never values, which may be secret and long.
+/// Why there is no result. Contains types but not values, which may be secret and long.
 pub(super) type Failure = String;
 
 pub(super) fn no_overload(name: &str, args: &[Value]) -> Failure {
@@ -20,7 +20,7 @@ pub(super) fn no_overload(name: &str, args: &[Value]) -> Failure {
 /// Returns whether two values are equal.
 ///
 /// # Errors
-/// `claims` and `user` can only be compared with themselves.
+/// Returns an error if only one of them is `claims` or `user`.
 pub(super) fn equal(one: &Value, other: &Value) -> Result<bool, Failure> {
     Ok(match (one, other) {
         (Value::Null, Value::Null) => true,
@@ -64,7 +64,7 @@ fn maps_equal(one: &Map, other: &Map) -> Result<bool, Failure> {
     Ok(true)
 }
 
-/// How two numbers order: `None` if one is no number, `Some(None)` if one is NaN.
+/// Compares two numbers. Returns `None` if one is not a number, `Some(None)` if one is NaN.
 fn numbers(one: &Value, other: &Value) -> Option<Option<Ordering>> {
     Some(match (one, other) {
         (Value::Int(one), Value::Int(other)) => Some(one.cmp(other)),
@@ -79,7 +79,7 @@ fn numbers(one: &Value, other: &Value) -> Option<Option<Ordering>> {
     })
 }
 
-/// Returns a number as a double, as cel-go compares it with one.
+/// Converts a number to a double, like cel-go does for comparisons.
 fn double(value: &Value) -> Option<f64> {
     match value {
         Value::Int(number) => Some(*number as f64),
@@ -89,10 +89,10 @@ fn double(value: &Value) -> Option<f64> {
     }
 }
 
-/// How two values order.
+/// Compares two values.
 ///
 /// # Errors
-/// They are of different types, of a type without an order, or NaN.
+/// Returns an error if the values have different types, a type without an order, or are NaN.
 pub(super) fn compare(one: &Value, other: &Value) -> Result<Ordering, Failure> {
     match (one, other) {
         (Value::Bool(one), Value::Bool(other)) => Ok(one.cmp(other)),
@@ -162,7 +162,7 @@ pub(super) fn add(args: &[Value]) -> Outcome {
     }
 }
 
-/// Two lists, one after the other. If one is empty, the result is the other one itself.
+/// Concatenates two lists. If one is empty, the result is the other one itself.
 fn joined(one: &List, other: &List) -> List {
     if one.items.is_empty() {
         return other.clone();
@@ -303,8 +303,8 @@ pub(super) fn has(args: &[Value]) -> Outcome {
     }
 }
 
-/// Returns the elements over which a macro iterates: of a list, the keys of a map, or the values of
-/// `claims`.
+/// Returns the elements over which a macro iterates: those of a list, the keys of a map, or the
+/// values of `claims`.
 pub(super) fn range(value: &Value) -> Result<Vec<Value>, Failure> {
     match value {
         Value::List(list) => Ok(list.items.as_ref().clone()),

@@ -1,32 +1,32 @@
-//! Regular expressions as Go's `regexp` package reads them (RE2 syntax), translated for the regex
-//! engine of this crate.
+//! Translates regular expressions in the syntax of Go's `regexp` package (RE2) for the regex engine
+//! of this crate.
 //!
-//! Both engines search in linear time, and mostly agree. Where they do not, Go's rules apply: `\d`,
-//! `\s`, `\w` and `\b` are about ASCII; counts go up to 1,000; what only one of them has, such as
-//! `(?x)`, `[a&&b]` or `\p{Emoji}`, is an error, and `\Q..\E` or a lone `{` is none. Expressions
-//! that compile to more than 1 MiB are errors here only.
+//! Both engines search in linear time, and mostly agree. Where they differ, Go's rules apply: `\d`,
+//! `\s`, `\w` and `\b` match ASCII only, and counts are limited to 1,000. Syntax that Go lacks,
+//! such as `(?x)`, `[a&&b]` or `\p{Emoji}`, is an error; `\Q..\E` and a lone `{` are accepted. Only
+//! here, expressions that compile to more than 1 MiB are errors.
 
 use regex_automata::meta::{self, Regex};
 use regex_automata::util::syntax;
 
 use super::re2_escapes::{CLASSES, character, class_escape, contains_word, count, escaped};
 
-/// Size of a compiled expression; patterns can come from claims.
+/// Maximum size of a compiled expression; patterns can come from claims.
 const SIZE_LIMIT: usize = 1 << 20;
-/// Most that a count, and the product of nested ones, can be.
+/// Maximum of a count, and of the product of nested counts.
 const MAX_REPEAT: u32 = 1000;
-/// Most groups within each other.
+/// Maximum nesting depth of groups.
 const MAX_DEPTH: usize = 200;
 
 /// Compiles a regular expression.
 ///
 /// # Errors
-/// Returns what is wrong with it.
+/// Returns a description of the error.
 pub fn compile(pattern: &str) -> Result<Regex, String> {
     let translated = translate(pattern)
         .map_err(|problem| format!("{pattern:?} is not a regular expression: {problem}"))?;
-    // Bytes are matched so that `\B` can be about ASCII; empty matches still end where characters
-    // do.
+    // Matches bytes, so that `\B` can be limited to ASCII; empty matches still end at character
+    // boundaries.
     let config = meta::Config::new()
         .utf8_empty(true)
         .nfa_size_limit(Some(SIZE_LIMIT))
@@ -41,18 +41,17 @@ pub fn compile(pattern: &str) -> Result<Regex, String> {
         })
 }
 
-/// Returns an expression in the syntax of this crate's engine.
+/// Translates an expression to the syntax of this crate's engine.
 fn translate(pattern: &str) -> Result<String, String> {
     let mut parser = Parser { rest: pattern, out: String::new(), groups: Vec::new() };
     parser.run()?;
     Ok(parser.out)
 }
 
-/// A group that is open, or the whole expression.
+/// An open group, or the whole expression.
 #[derive(Default)]
 struct Group {
-    /// The product of the nested counts in the last expression; `None` if there is nothing to
-    /// repeat.
+    /// The product of the nested counts in the last expression; `None` if nothing can be repeated.
     last: Option<u32>,
     /// The largest such product in the group.
     largest: u32,
@@ -127,7 +126,7 @@ impl<'p> Parser<'p> {
         self.groups.last_mut().expect("the whole expression is a group")
     }
 
-    /// Appends something that can be repeated.
+    /// Appends an expression that can be repeated.
     fn atom(&mut self, text: &str) {
         self.out.push_str(text);
         self.note(1);
@@ -139,8 +138,8 @@ impl<'p> Parser<'p> {
         group.largest = group.largest.max(product);
     }
 
-    /// Lets what was read before not be repeated by what follows. Go repeats it across flags and
-    /// empty quotes, which this engine does not; such expressions are errors here.
+    /// Prevents a following count from applying to the previous expression. Go applies it across
+    /// flags and empty quotes, which this engine does not, so such expressions are rejected.
     fn forget(&mut self) {
         self.group().last = None;
     }
@@ -168,7 +167,7 @@ impl<'p> Parser<'p> {
         Ok(())
     }
 
-    /// `(`, `(?flags)`, `(?flags:`, `(?P<name>` or `(?<name>`.
+    /// Parses `(`, `(?flags)`, `(?flags:`, `(?P<name>` or `(?<name>`.
     fn open(&mut self, names: &mut Vec<&'p str>) -> Result<(), String> {
         let Some(after) = self.rest.strip_prefix("(?") else {
             self.advance(1);
@@ -195,7 +194,7 @@ impl<'p> Parser<'p> {
         if !known(set) || cleared.is_some_and(|flags| flags.is_empty() || !known(flags)) {
             return Err(format!("invalid or unsupported Perl syntax (?{flags}"));
         }
-        // Flags can be there several times; the last one counts.
+        // If a flag occurs several times, the last one counts.
         let flag = |flag: char| match cleared {
             Some(cleared) if cleared.contains(flag) => Some(false),
             _ => set.contains(flag).then_some(true),
@@ -273,7 +272,7 @@ impl<'p> Parser<'p> {
         Ok(())
     }
 
-    /// `[...]`
+    /// Parses `[...]`.
     fn class(&mut self) -> Result<String, String> {
         const MISSING: &str = "missing closing ]";
         let mut class = "[".to_owned();

@@ -1,6 +1,6 @@
-//! Escapes, classes and counts of regular expressions in RE2's syntax.
+//! Parses escapes, classes and counts of regular expressions in RE2's syntax.
 
-/// General categories of Unicode, by the names that Go has for them.
+/// Unicode general categories, by their names in Go.
 const CATEGORIES: &str = "C Cc Cf Cn Co Cs L Lc Ll Lm Lo Lt Lu M Mc Me Mn N Nd Nl No P Pc Pd Pe Pf \
     Pi Po Ps S Sc Sk Sm So Z Zl Zp Zs Casedletter Closepunctuation Combiningmark \
     Connectorpunctuation Control Currencysymbol Dashpunctuation Decimalnumber Enclosingmark \
@@ -9,7 +9,7 @@ const CATEGORIES: &str = "C Cc Cf Cn Co Cs L Lc Ll Lm Lo Lt Lu M Mc Me Mn N Nd N
     Otherletter Othernumber Otherpunctuation Othersymbol Paragraphseparator Privateuse Punctuation \
     Separator Spaceseparator Spacingmark Surrogate Symbol Titlecaseletter Unassigned \
     Uppercaseletter Cntrl Digit Punct";
-/// Scripts, likewise. Go does not find those with more than one word in their names.
+/// Unicode scripts, by their names in Go. Go does not find names of several words.
 const SCRIPTS: &str = "Adlam Ahom Arabic Armenian Avestan Balinese Bamum Batak Bengali Bhaiksuki \
     Bopomofo Brahmi Braille Buginese Buhid Carian Chakma Cham Cherokee Chorasmian Common Coptic \
     Cuneiform Cypriot Cyrillic Deseret Devanagari Dogra Duployan Elbasan Elymaic Ethiopic Georgian \
@@ -24,7 +24,7 @@ const SCRIPTS: &str = "Adlam Ahom Arabic Armenian Avestan Balinese Bamum Batak B
 pub(super) const CLASSES: &str =
     "alnum alpha ascii blank cntrl digit graph lower print punct space upper word xdigit";
 
-/// Returns a character as a literal, also within classes.
+/// Returns a character as a literal that is also valid in a class.
 pub(super) fn escaped(character: char) -> String {
     match character {
         c if c.is_ascii_alphanumeric() || c == '_' || !c.is_ascii() => c.to_string(),
@@ -32,8 +32,8 @@ pub(super) fn escaped(character: char) -> String {
     }
 }
 
-/// `{n}`, `{n,}` or `{n,m}` at the beginning: its length and its numbers, those that are too large
-/// as `u32::MAX`. Anything else is literal text.
+/// Parses `{n}`, `{n,}` or `{n,m}` at the beginning. Returns its length and the numbers; numbers
+/// that are too large become `u32::MAX`. Anything else is literal text.
 pub(super) fn count(text: &str) -> Option<(usize, u32, Option<u32>)> {
     let number = |text: &str| {
         let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
@@ -56,7 +56,8 @@ pub(super) fn count(text: &str) -> Option<(usize, u32, Option<u32>)> {
     Some((length(rest), min, Some(max)))
 }
 
-/// Returns a class such as `\d` or `\p{Greek}` at the beginning, and its length.
+/// Parses a class such as `\d` or `\p{Greek}` at the beginning. Returns its translation and its
+/// length.
 pub(super) fn class_escape(text: &str) -> Result<Option<(String, usize)>, String> {
     let Some(after) = text.strip_prefix('\\') else { return Ok(None) };
     let ascii = match after.chars().next() {
@@ -72,7 +73,7 @@ pub(super) fn class_escape(text: &str) -> Result<Option<(String, usize)>, String
     Ok(Some((ascii.to_owned(), 2)))
 }
 
-/// `\pL`, `\p{Greek}`, `\p{^Greek}`, and the same with `\P`.
+/// Parses `\pL`, `\p{Greek}`, `\p{^Greek}`, and the same with `\P`.
 fn property(text: &str) -> Result<(String, usize), String> {
     let invalid = || "invalid character class range \\p".to_owned();
     let mut negated = text.starts_with("\\P");
@@ -102,7 +103,7 @@ fn property(text: &str) -> Result<(String, usize), String> {
             negated = !negated;
             "\\p{gc=Cn}".to_owned()
         }
-        // Strings here cannot contain surrogates.
+        // Rust strings cannot contain surrogates, so the class is empty.
         "Cs" | "Surrogate" => "&&\\x{0}".to_owned(),
         "Cntrl" => "\\p{gc=Cc}".to_owned(),
         "Digit" => "\\p{gc=Nd}".to_owned(),
@@ -115,7 +116,7 @@ fn property(text: &str) -> Result<(String, usize), String> {
     Ok((format!("[{caret}{set}]"), length))
 }
 
-/// Returns a name without spaces, hyphens and underscores, only its first letter in upper case.
+/// Removes spaces, hyphens and underscores from a name, and capitalizes only its first letter.
 fn canonical(name: &str) -> String {
     let mut canonical = String::new();
     for character in name.chars().filter(|c| !matches!(c, '_' | '-' | ' ')) {
@@ -132,7 +133,7 @@ pub(super) fn contains_word(words: &str, word: &str) -> bool {
     words.split_whitespace().any(|known| known == word)
 }
 
-/// Returns a single character at the beginning, which may be escaped, and its length.
+/// Parses a single character at the beginning, which may be escaped. Returns its length, too.
 pub(super) fn character(text: &str) -> Result<(char, usize), String> {
     let mut characters = text.chars();
     let first = characters.next().ok_or("missing closing ]")?;
@@ -150,7 +151,8 @@ pub(super) fn character(text: &str) -> Result<(char, usize), String> {
         code.map(|character| (character, length)).ok_or_else(|| invalid(escape))
     };
     match escape {
-        // A single digit other than 0 would refer to a group, which cannot be done in linear time.
+        // A single digit other than 0 would be a backreference, which cannot be matched in linear
+        // time.
         '1'..='7' if octal(after, 1) == 0 => Err(invalid(escape)),
         '0'..='7' => {
             let length = 1 + octal(after, 2);

@@ -1,4 +1,4 @@
-//! Functions of strings. All positions count characters.
+//! String functions. All positions are in characters.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -13,7 +13,7 @@ fn out_of_range(index: i64) -> String {
     format!("index out of range: {index}")
 }
 
-/// Returns the byte at which the character of this index begins, or the end.
+/// Returns the byte offset of the character at this index, or of the end.
 fn offset(text: &str, index: i64) -> Result<usize, String> {
     let out_of_range = || out_of_range(index);
     let index = usize::try_from(index).map_err(|_| out_of_range())?;
@@ -93,7 +93,7 @@ pub(super) fn last_index_of(args: &[Value]) -> Outcome {
     }
     match offset(text, last) {
         Ok(last) if last < text.len() => {
-            // It may begin there, and so end after it.
+            // The match may begin at the limit, and so end after it.
             let mut end = (last + part.len()).min(text.len());
             while !text.is_char_boundary(end) {
                 end -= 1;
@@ -146,7 +146,7 @@ pub(super) fn trim(args: &[Value]) -> Outcome {
     }
 }
 
-/// Returns a limit for which a negative number means none.
+/// Returns a limit; a negative number means no limit.
 fn limit(limit: i64) -> usize {
     usize::try_from(limit).unwrap_or(usize::MAX)
 }
@@ -161,7 +161,7 @@ pub(super) fn replace(args: &[Value]) -> Outcome {
         }
         _ => return Err(no_overload("replace", args)),
     };
-    // Before it is made: every character could become a long text.
+    // Checked before the result is created, because each character could become a long text.
     let found = text.matches(&**from).count().min(times);
     cost::charge_bytes(found.saturating_mul(to.len()))?;
     Ok(Value::text(text.replacen(&**from, to, times)))
@@ -179,7 +179,7 @@ pub(super) fn split(args: &[Value]) -> Outcome {
     if !separator.is_empty() {
         return Ok(Value::strings(text.splitn(limit, &**separator)));
     }
-    // Split between all characters, like Go.
+    // Splits between all characters, like Go.
     let mut parts = Vec::new();
     let mut rest: &str = text;
     while let Some(character) = rest.chars().next() {
@@ -210,7 +210,7 @@ pub(super) fn substring(args: &[Value]) -> Outcome {
     Ok(Value::text(&text[start..end]))
 }
 
-/// Returns a string with quotes around it, and with what Go's and CEL's literals escape, escaped.
+/// Quotes a string like CEL's `strings.quote`.
 pub(super) fn quote(args: &[Value]) -> Outcome {
     let [Value::String(text)] = args else { return Err(no_overload("strings.quote", args)) };
     let mut quoted = String::with_capacity(text.len() + 2);
@@ -233,8 +233,8 @@ pub(super) fn quote(args: &[Value]) -> Outcome {
     Ok(Value::text(quoted))
 }
 
-/// Runs the compiled `pattern`. Patterns are mostly literals, and the same for each element of a
-/// list.
+/// Calls `run` with the compiled `pattern`. Compiled patterns are cached, because most are literals,
+/// and the same for each element of a list.
 fn with_regex<T>(pattern: &str, run: impl FnOnce(&Regex) -> T) -> Result<T, String> {
     const KEPT: usize = 64;
     thread_local! {

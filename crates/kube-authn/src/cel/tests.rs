@@ -22,7 +22,7 @@ fn compiled(source: &str) -> Expression {
 }
 
 #[test]
-fn texts_are_made_of_claims() {
+fn claims_become_texts() {
     let cases = [
         ("claims.sub", "jane"),
         ("'oidc:' + claims.sub", "oidc:jane"),
@@ -79,7 +79,7 @@ fn texts_are_made_of_claims() {
 }
 
 #[test]
-fn lists_and_truths_are_made_of_claims() {
+fn claims_become_lists_and_booleans() {
     let input = input(jane());
     let lists: [(&str, &[&str]); 11] = [
         ("claims.groups", &["dev", "ops", "system:masters"]),
@@ -135,7 +135,7 @@ fn lists_and_truths_are_made_of_claims() {
 }
 
 #[test]
-fn results_of_other_types_and_failures_are_told() {
+fn results_of_other_types_and_failures_are_errors() {
     let input = input(jane());
     let failed = |text: &str| EvaluationError::Failed(text.into());
     let text = EvaluationError::Type("a string");
@@ -168,7 +168,7 @@ fn results_of_other_types_and_failures_are_told() {
         "claims.?groups",
         "type(claims.sub)",
         "int",
-        // kube-apiserver takes no lists that these functions made.
+        // kube-apiserver rejects lists that were created by these functions.
         "claims.roles.split(',')",
         "claims.sub.findAll('a')",
         "claims.map(value, value)",
@@ -252,7 +252,8 @@ fn nesting_ends_before_the_stack_does() {
         ("true||", "true", ""),
         ("[1].map(x,", "1", ")"),
     ] {
-        // The deepest that is taken leaves half of a usual thread's 2 MiB to others.
+        // The deepest accepted expression leaves half of a thread's usual 2 MiB stack to its
+        // callers.
         let most = (MAX_LENGTH - inner.len()) / (open.len() + close.len());
         let taken = [most, 500].into_iter().chain((1..100).rev());
         let taken = taken.map(|times| nested(open, inner, close, times));
@@ -266,7 +267,7 @@ fn nesting_ends_before_the_stack_does() {
 }
 
 #[test]
-fn users_are_judged() {
+fn user_rules_are_evaluated() {
     let user = UserInfo {
         username: "jane".into(),
         groups: vec!["dev".into()],
@@ -312,7 +313,7 @@ fn it_is_known_what_a_result_begins_with_and_what_is_read() {
 }
 
 #[test]
-fn claims_made_to_be_costly_are_refused_in_time() {
+fn crafted_costly_claims_are_rejected_quickly() {
     let many: Vec<String> = (0..20_000).map(|n| n.to_string()).collect();
     let input = input(json!({"many": many, "a": "a".repeat(100_000), "b": "b".repeat(100_000)}));
     let start = Instant::now();
@@ -355,7 +356,8 @@ fn any_json() -> impl Strategy<Value = Json> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Each function with whatever claims may hold: a result or an error, no panic.
+    /// Calls each function with arbitrary claims: it must return a result or an error, but not
+    /// panic.
     #[test]
     fn no_claims_break_the_interpreter(a in any_json(), b in any_json(), c in any_json()) {
         let input = input(json!({"a": a, "b": b, "c": c}));
@@ -384,7 +386,7 @@ proptest! {
         }
     }
 
-    /// Any text is an expression or an error.
+    /// Any text must either compile or result in an error.
     #[test]
     fn no_text_breaks_the_compiler(source in "[a-z.()\\[\\]{}'\"?:+*! ,0-9&|<=>\\\\é-]{0,40}") {
         let _ = Expression::compile(&source, Variable::Claims);

@@ -1,11 +1,12 @@
-//! The types of expressions, and how they unify: cel-go's rules, as far as Kubernetes uses them.
+//! The types of expressions and their unification, according to the rules of cel-go that Kubernetes
+//! uses.
 
 use std::fmt;
 
-/// The type of an expression, as far as it is known without claims.
+/// The type of an expression, as far as it is known before evaluation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Type {
-    /// A value whose type is known only at evaluation, as with `dyn(claims.groups)`.
+    /// A value whose type is only known at evaluation, as with `dyn(claims.groups)`.
     Dyn,
     /// A claim. It behaves like [`Type::Dyn`], but macros do not iterate over it.
     Any,
@@ -52,7 +53,7 @@ impl Type {
         }
     }
 
-    /// Returns the same type with each parameter replaced by what `replace` returns for it.
+    /// Returns the type with each parameter replaced by the result of `replace`.
     pub(super) fn replace(&self, replace: &mut impl FnMut(u32) -> Type) -> Type {
         match self {
             Type::Param(id) => replace(*id),
@@ -72,7 +73,7 @@ pub(super) struct Substitutions {
 }
 
 impl Substitutions {
-    /// Returns a type parameter that nothing is known about.
+    /// Returns a new type parameter.
     pub(super) fn fresh(&mut self) -> Type {
         self.found.push(None);
         Type::Param(u32::try_from(self.found.len() - 1).unwrap_or(u32::MAX))
@@ -88,7 +89,7 @@ impl Substitutions {
         }
     }
 
-    /// `of` with all parameters replaced that something is known about.
+    /// Returns `of` with all known parameters replaced.
     pub(super) fn resolve(&self, of: &Type) -> Type {
         of.replace(&mut |id| match self.get(id) {
             Some(found) => self.resolve(found),
@@ -96,13 +97,13 @@ impl Substitutions {
         })
     }
 
-    /// `of` with all parameters replaced, unknown ones by `dyn`.
+    /// Returns `of` with all parameters replaced, unknown ones by `dyn`.
     pub(super) fn resolve_to_dyn(&self, of: &Type) -> Type {
         of.replace(&mut |id| self.get(id).map_or(Type::Dyn, |found| self.resolve_to_dyn(found)))
     }
 
-    /// Returns whether each of `found` is assignable to its counterpart in `wanted`. Keeps what
-    /// this says about parameters only if all are.
+    /// Returns whether each of `found` is assignable to its counterpart in `wanted`. Keeps the
+    /// resulting types of parameters only in this case.
     pub(super) fn assign_all(&mut self, found: &[Type], wanted: &[Type]) -> bool {
         let mut tried = self.clone();
         let fits = found.len() == wanted.len()
@@ -145,8 +146,8 @@ impl Substitutions {
         }
     }
 
-    /// Returns whether `found` can stand for the parameter `id`, and whether something was known
-    /// about it.
+    /// Returns whether `found` can be assigned to the parameter `id`, and whether its type was
+    /// known.
     fn substitute(&mut self, found: &Type, id: u32) -> (bool, bool) {
         if *found == Type::Param(id) {
             return (true, true);
@@ -171,7 +172,7 @@ impl Substitutions {
         (false, false)
     }
 
-    /// Returns whether the parameter `id` does not occur within `within`.
+    /// Returns whether the parameter `id` does not occur in `within`.
     fn is_free_of(&self, id: u32, within: &Type) -> bool {
         match within {
             Type::Param(other) if *other == id => false,

@@ -1,9 +1,9 @@
-//! The values that the functions and operators of this module work on, and where they come from:
-//! claims and users.
+//! The values on which the functions and operators of this module work, and their sources: claims
+//! and users.
 //!
-//! They follow what kube-apiserver makes of the same JSON. All numbers are doubles, nested ones
-//! too. Members of a claim can be selected by escaped names (`claims.a__dot__b`), but not once a
-//! macro iterates over the list that they are in.
+//! They correspond to the values that kube-apiserver creates from the same JSON. All numbers are
+//! doubles, nested ones, too. Members of a claim can be selected by escaped names
+//! (`claims.a__dot__b`), but not within the elements over which a macro iterates.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -48,12 +48,12 @@ pub(super) struct Map {
 /// The origin of a list or map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// An expression, or a claim that a macro iterated over.
+    /// Created by an expression, or an element of a claim over which a macro iterates.
     Expression,
     /// A claim, or a part of one.
     Claim,
-    /// `split` or `findAll`. Such lists are lists of strings to expressions, but kube-apiserver
-    /// accepts them neither as groups nor as extra values.
+    /// Created by `split` or `findAll`. Expressions can use such lists like lists of strings, but
+    /// kube-apiserver accepts them neither as groups nor as extra values.
     Strings,
 }
 
@@ -96,7 +96,7 @@ impl Value {
         Value::Optional(Some(Arc::new(inner)))
     }
 
-    /// Returns the name of its type.
+    /// Returns the name of the value's type.
     pub(super) fn type_name(&self) -> &'static str {
         match self {
             Value::Null => "null_type",
@@ -125,9 +125,9 @@ impl Value {
         self
     }
 
-    /// Returns the texts of a text or a list of texts. Empty ones are left out; `null` has none.
+    /// Returns the texts of a text or a list of texts. Empty ones are omitted; `null` has none.
     ///
-    /// `None` if it is something else.
+    /// Returns `None` for any other value.
     pub(super) fn texts(&self) -> Option<Vec<String>> {
         let mut texts = match self {
             Value::Null => Vec::new(),
@@ -142,8 +142,8 @@ impl Value {
         Some(texts)
     }
 
-    /// Returns the text that an element of a list stands for. For kube-apiserver a type stands for
-    /// its name, and an optional for the value in it.
+    /// Converts an element of a list to text. Like in kube-apiserver, a type becomes its name, and
+    /// an optional the value in it.
     fn native_text(&self) -> Option<String> {
         match self {
             Value::String(text) | Value::Type(text) => Some(text.to_string()),
@@ -152,7 +152,7 @@ impl Value {
         }
     }
 
-    /// Returns whether it is its type's zero value. Lists and maps of claims never are.
+    /// Returns whether the value is the zero value of its type. Lists and maps of claims never are.
     pub(super) fn is_zero(&self) -> bool {
         match self {
             Value::Null => true,
@@ -168,7 +168,7 @@ impl Value {
         }
     }
 
-    /// Bytes that a copy of it takes, roughly.
+    /// Returns the approximate memory size of a copy in bytes.
     pub(super) fn size(&self) -> usize {
         match self {
             Value::String(text) => text.len(),
@@ -202,12 +202,12 @@ impl Map {
         self.entries.get(&Key::String(name)).cloned().map(Value::in_claim)
     }
 
-    /// Returns whether a key is there. Names are not unescaped here.
+    /// Returns whether the map has the key. Names are not unescaped here.
     pub(super) fn contains(&self, key: &Value) -> bool {
         self.key(key).is_some()
     }
 
-    /// Returns the key of the map that equals `key`, also if it is a number of another type.
+    /// Returns the key of the map that equals `key`, even if it is a number of another type.
     fn key(&self, key: &Value) -> Option<Key> {
         let candidates = match key {
             Value::Bool(value) => vec![Key::Bool(*value)],
@@ -250,8 +250,7 @@ impl Key {
     }
 }
 
-/// Returns the name that an escaped one stands for; `None` if nothing in it is escaped, or wrongly
-/// so.
+/// Returns the unescaped name; `None` if it contains no escapes or invalid ones.
 fn unescape(name: &Arc<str>) -> Option<Arc<str>> {
     unescape_strictly(name).filter(|unescaped| unescaped != name)
 }
@@ -303,7 +302,7 @@ fn unescape_strictly(name: &Arc<str>) -> Option<Arc<str>> {
     Some(unescaped.into())
 }
 
-/// Returns the first `__contents__`, in which `contents` has no underscore, and where it begins.
+/// Returns the first `__contents__` whose contents have no underscore, and its position.
 fn next_escape(text: &str) -> Option<(usize, &str)> {
     let mut from = 0;
     while let Some(found) = text[from..].find("__") {
@@ -319,7 +318,7 @@ fn next_escape(text: &str) -> Option<(usize, &str)> {
     None
 }
 
-/// Returns the variable `claims`.
+/// Creates the variable `claims`.
 pub(super) fn claims(claims: &JsonMap<String, Json>) -> Value {
     let members = claims.iter().map(|(name, value)| (Arc::from(name.as_str()), of_json(value)));
     Value::Object(Arc::new(Object { type_name: "kubernetes.claims", members: members.collect() }))
@@ -342,7 +341,7 @@ fn of_json(json: &Json) -> Value {
     }
 }
 
-/// Returns the variable `user`. All members are there, empty ones too.
+/// Creates the variable `user`. All members exist, even empty ones.
 pub(super) fn user(user: &UserInfo) -> Value {
     let texts = |texts: &[String]| Value::list(texts.iter().map(Value::text).collect());
     let extra = user

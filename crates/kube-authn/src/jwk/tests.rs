@@ -24,7 +24,7 @@ fn changed(mut key: Value, name: &str, value: Value) -> Value {
     key
 }
 
-/// Returns the names of the keys that can be used.
+/// Returns the IDs of the usable keys.
 fn set(text: &str) -> Result<Vec<String>, String> {
     let keys = parse_set(text.as_bytes()).map_err(|error| error.to_string())?;
     Ok(keys.into_iter().map(|key| key.id).collect())

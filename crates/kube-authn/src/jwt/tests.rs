@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-/// A key of tests that signs.
+/// A test key that signs tokens.
 pub(crate) enum Signer {
     Rsa(Box<RsaKeyPair>),
     Ec(EcdsaKeyPair),
@@ -44,7 +44,7 @@ impl Signer {
         self.token_of(&header.to_string(), &claims.to_string())
     }
 
-    /// Returns a token of any texts.
+    /// Returns a token with this header and these claims, which need not be valid.
     pub(crate) fn token_of(&self, header: &str, claims: &str) -> String {
         let [signed, payload] = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part));
         let signed = format!("{signed}.{payload}");

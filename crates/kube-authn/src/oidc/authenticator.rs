@@ -16,7 +16,7 @@ use crate::cel::EvaluationError;
 use crate::jwt::{Algorithm, Jwt};
 use crate::verified::Verified;
 
-/// How far `nbf` may lie ahead, as with kube-apiserver. `exp` has no leeway.
+/// How far `nbf` may be in the future, like in kube-apiserver. `exp` has no leeway.
 const NOT_BEFORE_LEEWAY: Duration = Duration::from_secs(60);
 
 /// A trusted issuer, and how its claims are mapped to users.
@@ -27,7 +27,7 @@ pub(super) struct JwtAuthenticator {
     metrics: Arc<AuthenticationMetrics>,
 }
 
-/// Why a token of the issuer is refused. For the log.
+/// Why a token of the issuer is rejected, for the log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OidcError {
     /// The issuer's keys could not be fetched yet.
@@ -39,8 +39,8 @@ pub enum OidcError {
     /// The issuer did not sign the token.
     #[error("oidc: failed to verify signature")]
     Signature,
-    /// An algorithm that is not taken.
-    #[error("oidc: signing algorithm {0:?} is not among those that are taken")]
+    /// The algorithm is not accepted.
+    #[error("oidc: signing algorithm {0:?} is not accepted")]
     Algorithm(Algorithm),
     /// The claims cannot be parsed.
     #[error("oidc: claims cannot be read: {0}")]
@@ -48,10 +48,10 @@ pub enum OidcError {
     /// The token has other audiences.
     #[error("oidc: expected audience in {0:?}")]
     Audience(Vec<String>),
-    /// `exp`
+    /// The time in `exp` has passed.
     #[error("oidc: token is expired")]
     Expired,
-    /// `nbf`
+    /// The time in `nbf` is in the future.
     #[error("oidc: current time before the nbf (not before) time")]
     NotValidYet,
     /// A claim is missing or has an invalid value.
@@ -60,16 +60,15 @@ pub enum OidcError {
     /// The user name is empty.
     #[error("oidc: the user name is empty")]
     NoName,
-    /// The user name is one of Kubernetes' own.
+    /// The user name is reserved for Kubernetes.
     #[error(
-        "oidc: user name {0:?} begins with system:, which is Kubernetes' own; to take such names, \
-         let the prefix or a literal of the expression begin so"
+        "oidc: user name {0:?} begins with system:, which is reserved for Kubernetes; to accept it, configure a prefix, or a literal in the expression, that begins with system:"
     )]
     Reserved(String),
-    /// The token has a group that no user may have.
+    /// The token has a group that no authenticated user may have.
     #[error("oidc: group {0:?} is not for authenticated users")]
     Unauthenticated(&'static str),
-    /// An expression has no result that can be used.
+    /// The evaluation of an expression failed.
     #[error("oidc: error evaluating {0} expression: {1}")]
     Expression(&'static str, EvaluationError),
     /// A validation rule rejects the token.
@@ -83,15 +82,15 @@ pub enum OidcError {
 }
 
 impl OidcError {
-    /// Returns whether the same token could be good later.
+    /// Returns whether the same token could be valid later.
     pub fn is_temporary(&self) -> bool {
         matches!(self, OidcError::NotReady | OidcError::Unavailable)
     }
 }
 
 impl JwtAuthenticator {
-    /// With the keys of `known`, or else beginning to fetch them. Must be called within a tokio
-    /// runtime.
+    /// Creates an authenticator with the keys of `known`, or otherwise starts fetching them. Must
+    /// be called within a tokio runtime.
     ///
     /// # Errors
     /// See [`IssuerError`].
@@ -123,13 +122,13 @@ impl JwtAuthenticator {
 
     /// Returns whether the claim `iss` names this issuer.
     pub(super) fn is_of(&self, issuer: &str) -> bool {
-        // Google's tokens may leave out the scheme.
+        // Google's tokens may omit the scheme.
         let issuer =
             if issuer == "accounts.google.com" { "https://accounts.google.com" } else { issuer };
         self.issuer.url() == issuer
     }
 
-    /// Authenticates `token`, which claims to be of this issuer, at the time `now`.
+    /// Authenticates `token`, whose claimed issuer is this one, at the time `now`.
     pub(super) async fn verify(
         &self,
         token: &Jwt<'_>,
@@ -150,14 +149,19 @@ impl JwtAuthenticator {
         if !reserved_groups.is_empty() {
             self.metrics.reserved_names.inc_by(reserved_groups.len() as u64);
             let username = &user.username;
-            tracing::debug!(issuer, username, ?reserved_groups, "Kubernetes' own groups left out");
+            tracing::debug!(
+                issuer,
+                username,
+                ?reserved_groups,
+                "removed groups that are reserved for Kubernetes"
+            );
         }
         Ok(Verified { user, expires: Some(expires), annotations: Vec::new() })
     }
 }
 
-/// Returns the claims of a token that `issuer` has signed and that may be used with `settings`, and
-/// when it expires.
+/// Verifies that `issuer` has signed the token and that `settings` allow its use. Returns the
+/// claims and the time of expiry.
 pub(super) async fn verify_claims(
     token: &Jwt<'_>,
     issuer: &Issuer,
@@ -185,7 +189,8 @@ pub(super) async fn verify_claims(
     Ok((serde_json::from_slice(&token.claims).map_err(unreadable)?, expires))
 }
 
-/// Seconds since 1970 as a time; those before it are 1970, those that are too late far away.
+/// Converts seconds since 1970 to a time. Earlier times become 1970, times out of range a distant
+/// one.
 fn time(seconds: i64) -> SystemTime {
     const FAR: Duration = Duration::from_secs(1 << 40);
     let seconds = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));

@@ -1,8 +1,8 @@
-//! The claims of a token: those that are registered have the types that kube-apiserver's library
-//! decodes them into, whether they are used or not.
+//! The claims of a token. Registered claims must have the types into which kube-apiserver's library
+//! decodes them, whether they are used or not.
 //!
-//! That library matches names in any case, and of two claims the last one counts. Such tokens are
-//! refused here: others could read them differently.
+//! That library ignores the case of names, and the last of duplicate claims wins. Such tokens are
+//! rejected here, because other decoders could interpret them differently.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,24 +12,24 @@ use serde_json::{Error, Map, Value};
 
 use crate::jose_json::AllMembers;
 
-/// What is registered, and decoded whatever it is needed for.
+/// Registered claims that are decoded in any case.
 const REGISTERED: [&str; 10] =
     ["iss", "sub", "aud", "exp", "iat", "nbf", "nonce", "at_hash", CLAIM_NAMES, CLAIM_SOURCES];
-/// From claims that are not in the token to names of sources.
+/// The claim that maps the names of distributed claims to names of sources.
 pub(super) const CLAIM_NAMES: &str = "_claim_names";
-/// From names of sources to where they are.
+/// The claim that maps names of sources to their addresses.
 pub(super) const CLAIM_SOURCES: &str = "_claim_sources";
 
-/// Registered claims that are needed.
+/// The registered claims that are used.
 #[derive(Debug, Default)]
 pub(super) struct Registered {
     pub(super) audiences: Vec<String>,
-    /// Seconds since 1970.
+    /// In seconds since 1970.
     pub(super) expires: Option<i64>,
     pub(super) not_before: Option<i64>,
 }
 
-/// Where a claim is to be fetched from.
+/// The source of a distributed claim.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Source {
     pub(super) endpoint: String,
@@ -40,7 +40,8 @@ impl Registered {
     /// Decodes the registered claims of a token.
     ///
     /// # Errors
-    /// One of them is of the wrong type, there twice, or in other case.
+    /// Returns an error if one of them has the wrong type, occurs twice, or is spelled in another
+    /// case.
     pub(super) fn parse(claims: &[u8]) -> Result<Registered, Error> {
         let AllMembers(members) = serde_json::from_slice(claims)?;
         let mut registered = Registered::default();
@@ -52,7 +53,7 @@ impl Registered {
                 continue;
             };
             if known != name || !seen.insert(known) {
-                let problem = format!("the claim {known:?} is there twice, or in other case");
+                let problem = format!("the claim {known:?} occurs twice, or in different case");
                 return Err(Error::custom(problem));
             }
             registered.decode(known, raw, &mut names, &mut sources)?;
@@ -88,7 +89,7 @@ impl Registered {
     }
 }
 
-/// Returns a text or a list of texts; for Go `null` is an empty text.
+/// Decodes a string or a list of strings. Like in Go, `null` is an empty string.
 fn audiences(raw: &RawValue) -> Result<Vec<String>, Error> {
     if raw.get().starts_with('[') {
         let list: Vec<Option<String>> = serde_json::from_str(raw.get())?;
@@ -98,7 +99,7 @@ fn audiences(raw: &RawValue) -> Result<Vec<String>, Error> {
     Ok(vec![text.unwrap_or_default()])
 }
 
-/// Returns a time, in seconds since 1970. A number in quotes is one, too.
+/// Decodes a time in seconds since 1970, which can be a number in quotes.
 fn seconds(raw: &RawValue) -> Result<i64, Error> {
     let text: String = match raw.get().starts_with('"') {
         true => serde_json::from_str(raw.get())?,
@@ -116,16 +117,16 @@ fn seconds(raw: &RawValue) -> Result<i64, Error> {
     let seconds: f64 = text.parse().map_err(|_| Error::custom("a time is no number"))?;
     match seconds {
         seconds if !seconds.is_finite() => Err(Error::custom("a time is too large")),
-        // As Go converts what does not fit.
+        // Like Go's conversion of numbers that are out of range.
         seconds if seconds >= i64::MAX as f64 || seconds < i64::MIN as f64 => Ok(i64::MIN),
         seconds => Ok(seconds as i64),
     }
 }
 
-/// Returns the claims that have to be fetched, and the names of their sources.
+/// Decodes the names of distributed claims and of their sources.
 ///
 /// # Errors
-/// It is something else, or a source has no name.
+/// Returns an error if the value has the wrong type, or a source has no name.
 pub(super) fn claim_names(value: &Value) -> Result<HashMap<String, String>, Error> {
     let Some(object) = object(value)? else { return Ok(HashMap::new()) };
     let named = object.iter().map(|(claim, source)| match source {
@@ -135,10 +136,10 @@ pub(super) fn claim_names(value: &Value) -> Result<HashMap<String, String>, Erro
     named.collect()
 }
 
-/// Returns the sources, by their names.
+/// Decodes the sources, by their names.
 ///
 /// # Errors
-/// It is something else.
+/// Returns an error if the value has the wrong type.
 pub(super) fn claim_sources(value: &Value) -> Result<HashMap<String, Source>, Error> {
     let Some(sources) = object(value)? else { return Ok(HashMap::new()) };
     let parsed = sources.iter().map(|(name, source)| {
@@ -171,7 +172,7 @@ fn object(value: &Value) -> Result<Option<&Map<String, Value>>, Error> {
     }
 }
 
-/// A name as Go compares those of members: two letters outside of ASCII fold into it.
+/// Folds a member name like Go does for comparisons: two non-ASCII letters fold into ASCII.
 pub(super) fn fold(name: &str) -> String {
     let folded = name.chars().map(|character| match character {
         'ſ' => 's',

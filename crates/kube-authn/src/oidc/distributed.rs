@@ -1,8 +1,9 @@
-//! Distributed claims (OpenID Connect Core 1.0, 5.6.2): a token may say where the groups are
-//! instead of what they are, since they would not fit into it.
+//! Distributed claims (OpenID Connect Core 1.0, 5.6.2): a token can name a source from which the
+//! groups are fetched, if they are too large for the token.
 //!
-//! As with kube-apiserver this is for the claim of `claimMappings.groups` only, the response must
-//! be a token itself, for the same audiences, and its issuer's keys are found by discovery.
+//! Like in kube-apiserver, only the claim of `claimMappings.groups` can be distributed, the
+//! response must itself be a token for the same audiences, and the keys of its issuer are found by
+//! discovery.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -18,10 +19,10 @@ use super::issuer::Issuer;
 use super::settings::JwtSettings;
 use crate::jwt::Jwt;
 
-/// Issuers of fetched tokens whose keys are kept; they are few, and named by who was asked.
+/// Maximum number of issuers of fetched tokens whose keys are cached.
 const ISSUERS: usize = 16;
 
-/// Fetches groups.
+/// Fetches a distributed claim.
 pub(super) struct Distributed {
     claim: String,
     fetcher: Arc<Fetcher>,
@@ -29,12 +30,12 @@ pub(super) struct Distributed {
 }
 
 impl Distributed {
-    /// For this claim.
+    /// Creates a fetcher for `claim`.
     pub(super) fn new(claim: String, fetcher: Arc<Fetcher>) -> Distributed {
         Distributed { claim, fetcher, issuers: Mutex::default() }
     }
 
-    /// Puts the claim in, if it is one that has to be fetched.
+    /// Fetches the claim if it is distributed, and adds it to `claims`.
     pub(super) async fn expand(
         &self,
         claims: &mut Map<String, Value>,
@@ -52,7 +53,7 @@ impl Distributed {
         Ok(())
     }
 
-    /// Where the claim is to be fetched from.
+    /// Returns the source of the claim, if it is distributed.
     fn source(&self, claims: &Map<String, Value>) -> Result<Option<Source>, OidcError> {
         let wrong = |name: &str, problem| OidcError::Claim(name.to_owned(), problem);
         if claims.contains_key(&self.claim) {
@@ -67,11 +68,12 @@ impl Distributed {
         let Some(name) = names.get(&self.claim) else { return Ok(None) };
         let source =
             sources.remove(name).ok_or_else(|| wrong(CLAIM_SOURCES, "lacks the source"))?;
-        // One without an endpoint holds the claims itself, which kube-apiserver does not support.
+        // A source without an endpoint contains the claims itself, which kube-apiserver does not
+        // support.
         Ok(Some(source).filter(|source| !source.endpoint.is_empty()))
     }
 
-    /// Returns the claim in the token that was fetched.
+    /// Returns the claim from the fetched token.
     async fn fetched(
         &self,
         answer: &Bytes,
@@ -97,7 +99,8 @@ impl Distributed {
         }
         let issuer = Issuer::start(url.clone(), None, self.fetcher.clone());
         issuers.insert(url, issuer);
-        // As with kube-apiserver: its keys are fetched now, tokens can be verified afterwards.
+        // Like in kube-apiserver, fetching its keys begins now, and only later tokens can be
+        // verified.
         Err(OidcError::NotReady)
     }
 }

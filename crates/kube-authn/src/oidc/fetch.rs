@@ -1,4 +1,5 @@
-//! Fetches documents of issuers over HTTPS, with limits of time and size, and without redirects.
+//! Fetches documents of issuers over HTTPS, with limits on time and size, and without following
+//! redirects.
 
 use std::path::Path;
 
@@ -14,36 +15,36 @@ use super::issuer::IssuerError;
 use super::settings::CaSource;
 use pki::Roots;
 
-/// Fetches from one issuer, and from other servers whose certificates the same CAs have signed.
+/// Fetches documents from one issuer, and from other servers with certificates of the same CAs.
 pub(super) struct Fetcher {
     /// `None` if nothing is ever fetched.
     client: Option<ApiClient>,
 }
 
-/// Why something could not be fetched. For the log.
+/// Why a document could not be fetched, for the log.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FetchError {
     /// The URL is not https.
-    #[error("{0}: no https URL")]
+    #[error("{0}: not an https URL")]
     Url(String),
-    /// No connection, or no response on it.
+    /// There was no connection, or no response.
     #[error("{url}: {reason}")]
     Request {
         /// The requested URL.
         url: Uri,
-        /// Why.
+        /// The reason.
         reason: String,
     },
     /// The status code is not 200.
-    #[error("{url}: answered {code}")]
+    #[error("{url}: responded with {code}")]
     Code {
         /// The requested URL.
         url: Uri,
         /// The code.
         code: u16,
     },
-    /// The response did not end well.
-    #[error("{url}: longer than 1 MiB, or broken off")]
+    /// The response was interrupted.
+    #[error("{url}: longer than 1 MiB, or interrupted")]
     Body {
         /// The requested URL.
         url: Uri,
@@ -57,8 +58,8 @@ pub(super) enum FetchError {
 }
 
 impl Fetcher {
-    /// Trusts these CAs; a CA file is reloaded when it changes. `url` is the issuer's. Must be
-    /// called within a tokio runtime.
+    /// Creates a fetcher that trusts these CAs; a CA file is reloaded when it changes. `url` is
+    /// that of the issuer. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// Returns an error if there is no CA, or it cannot be parsed.
@@ -79,21 +80,21 @@ impl Fetcher {
             }
         };
         let unusable = |error: api_client::ConfigError| IssuerError::Pem(error.to_string());
-        // A URL with a query or credentials was rejected before; the requests have URLs of their
-        // own.
+        // A URL with a query or credentials was rejected before. The URL is used for messages; each
+        // request has a URL of its own.
         let mut config = ClientConfig::new(Endpoint::parse(url, "issuer").map_err(unusable)?);
         config.trust = trust;
         let client = ApiClient::new(config, "the token issuer").map_err(unusable)?;
         Ok(Fetcher { client: Some(client) })
     }
 
-    /// Fetches nothing.
+    /// Creates a fetcher that never fetches anything.
     #[cfg(test)]
     pub(super) fn never() -> Fetcher {
         Fetcher { client: None }
     }
 
-    /// Fetches what is at `url`, with this bearer token.
+    /// Fetches the document at `url`, with this bearer token.
     ///
     /// # Errors
     /// See [`FetchError`].
@@ -166,7 +167,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_https_is_asked() {
+    async fn only_https_urls_are_fetched() {
         let fetcher = Fetcher::never();
         for url in ["http://127.0.0.1:1/", "ftp://a", "a", ""] {
             let error = fetcher.get(url, None).await.unwrap_err();

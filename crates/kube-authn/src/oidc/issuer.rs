@@ -16,7 +16,7 @@ use crate::jwt::Jwt;
 use crate::jwt::PublicKey;
 use crate::remote_keys::{KeySource, RemoteKeySet};
 
-/// Fetches that tokens may cause at once, after keys changed.
+/// Number of fetches that tokens may cause at once after the keys changed.
 const BURST: u32 = 10;
 
 /// An issuer and its keys.
@@ -40,7 +40,7 @@ pub(super) enum Signature {
     KeysUnknown,
 }
 
-/// Why an issuer's configuration cannot be used.
+/// Why the configuration of an issuer cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum IssuerError {
     /// The CA file cannot be used.
@@ -48,7 +48,7 @@ pub enum IssuerError {
     CaFile {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         reason: String,
     },
     /// `certificateAuthority` cannot be used.
@@ -63,18 +63,18 @@ pub enum IssuerError {
     NoSystemCa,
 }
 
-/// Why keys could not be fetched. For the log.
+/// Why the keys could not be fetched, for the log.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum KeysError {
     #[error(transparent)]
     Fetch(#[from] FetchError),
     #[error("{url}: {source}")]
     Json { url: Uri, source: serde_json::Error },
-    #[error("the issuer calls itself {theirs:?}, not {ours:?}")]
+    #[error("the discovery document names the issuer {theirs:?}, not {ours:?}")]
     Name { theirs: String, ours: String },
     #[error("{url}: {source}")]
     Keys { url: Uri, source: JwkError },
-    #[error("there is no key among the issuer's that can be used")]
+    #[error("none of the issuer's keys can be used")]
     NoKeys,
 }
 
@@ -85,8 +85,8 @@ struct Discovery {
 }
 
 impl Discovery {
-    /// Reads the document as Go does: only an object is one, the case of names does not matter, and
-    /// of two the last counts.
+    /// Parses the document like Go: it must be an object, names are case-insensitive, and the last
+    /// of duplicates wins.
     fn parse(text: &[u8]) -> Result<Discovery, serde_json::Error> {
         let AllMembers(members) = serde_json::from_slice(text)?;
         let mut discovery = Discovery { issuer: String::new(), jwks_uri: String::new() };
@@ -101,7 +101,7 @@ impl Discovery {
                 "id_token_signing_alg_values_supported" => {
                     serde_json::from_str::<Option<Vec<Option<String>>>>(raw.get())?;
                 }
-                // Others must be valid.
+                // Other members must be valid JSON.
                 _ => {
                     serde_json::from_str::<Value>(raw.get())?;
                 }
@@ -112,7 +112,7 @@ impl Discovery {
 }
 
 impl Issuer {
-    /// Begins to fetch the keys and keeps them fresh from then on. Must be called within a tokio
+    /// Starts fetching the keys, and refreshes them from then on. Must be called within a tokio
     /// runtime.
     ///
     /// # Errors
@@ -146,8 +146,8 @@ impl Issuer {
         &self.0.source().url
     }
 
-    /// Verifies the signature of `token`. If no known key has made it, keys are fetched first,
-    /// unless tokens have just caused too many fetches.
+    /// Verifies the signature of `token`. If no known key matches, the keys are fetched first,
+    /// unless tokens have caused too many fetches recently.
     pub(super) async fn verify(&self, token: &Jwt<'_>) -> Signature {
         let seen = self.0.keys();
         if is_signed(seen.as_deref(), token) {
@@ -163,7 +163,8 @@ impl Issuer {
     }
 }
 
-/// Returns whether one of `keys` has signed the token: the one that it names, if it names one.
+/// Returns whether one of `keys` has signed the token. If the token names a key, only that one
+/// counts.
 fn is_signed(keys: Option<&Vec<NamedWebKey>>, token: &Jwt<'_>) -> bool {
     let named = |key: &&NamedWebKey| token.key_id.is_empty() || key.id == token.key_id;
     keys.into_iter().flatten().filter(named).any(|key| token.is_signed_by(&key.key))

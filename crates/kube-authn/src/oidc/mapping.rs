@@ -1,4 +1,4 @@
-//! From the claims of a verified token to a user, as kube-apiserver makes it.
+//! Maps the claims of a verified token to a user, like kube-apiserver.
 
 use std::collections::BTreeMap;
 
@@ -9,23 +9,23 @@ use super::settings::{ClaimRule, JwtSettings, NameMapping, Rule, UidMapping};
 use crate::UserInfo;
 use crate::cel::{EvaluationError, Input};
 
-/// Names that Kubernetes has reserved for itself.
+/// The prefix of names that are reserved for Kubernetes.
 const RESERVED: &str = "system:";
-/// The group of users that are not authenticated.
+/// The group of unauthenticated users.
 const UNAUTHENTICATED: &str = "system:unauthenticated";
-/// The `extra` key for the ID of the token that a request was made with.
+/// The `extra` key for the ID of the token.
 const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
 
-/// A user, and the result of resolving the groups that the claims name.
+/// A user, and the groups that were removed.
 #[derive(Debug)]
 pub(super) struct Mapped {
     pub(super) user: UserInfo,
-    /// Groups that were left out, since they are Kubernetes' own.
+    /// Groups that were removed because their names are reserved for Kubernetes.
     pub(super) reserved_groups: Vec<String>,
 }
 
 impl JwtSettings {
-    /// Returns the user that these claims are of.
+    /// Maps claims to a user.
     pub(super) fn user(&self, claims: &Map<String, Value>) -> Result<Mapped, OidcError> {
         let input = self.uses_expressions().then(|| Input::claims(claims));
         let claims = Claims { claims, input };
@@ -43,7 +43,7 @@ impl JwtSettings {
             match rule {
                 ClaimRule::Required { claim, value } => {
                     if claims.text(claim)? != value {
-                        let problem = "does not have the value that is required";
+                        let problem = "does not have the required value";
                         return Err(OidcError::Claim(claim.clone(), problem));
                     }
                 }
@@ -62,13 +62,13 @@ impl JwtSettings {
                 }
             }
         }
-        // Rules see all groups; what comes after them does not.
+        // Validation rules see all groups; reserved ones are removed afterwards.
         let is_reserved =
             |group: &String| self.groups.as_ref().is_some_and(|groups| groups.is_reserved(group));
         let (reserved_groups, groups): (Vec<String>, Vec<String>) =
             std::mem::take(&mut user.groups).into_iter().partition(is_reserved);
-        // Without it the user would have more rights than kube-apiserver gives it: such a user is
-        // not in system:authenticated there.
+        // If the group were only removed, the user would have more permissions than in
+        // kube-apiserver, which does not add such a user to `system:authenticated`.
         if reserved_groups.iter().any(|group| group == UNAUTHENTICATED) {
             return Err(OidcError::Unauthenticated(UNAUTHENTICATED));
         }
@@ -98,12 +98,12 @@ impl JwtSettings {
                 format!("{prefix}{value}")
             }
         };
-        // kube-apiserver accepts such a user; it could not be granted anything, or be found in the
-        // log.
+        // kube-apiserver accepts such a user, but RBAC could not refer to it, nor could it be found
+        // in the log.
         if username.is_empty() {
             return Err(OidcError::NoName);
         }
-        // An issuer names people, and must not use the names of cluster components.
+        // An issuer must not issue the names of cluster components.
         if self.username.is_reserved(&username) {
             return Err(OidcError::Reserved(username));
         }
@@ -120,7 +120,8 @@ impl JwtSettings {
                 let groups = claims.texts(claim)?;
                 let groups: Vec<String> =
                     groups.into_iter().map(|group| format!("{prefix}{group}")).collect();
-                // kube-apiserver has such a group; no header can name it to the API server.
+                // kube-apiserver accepts an empty group, but no header can pass it to the API
+                // server.
                 if groups.iter().any(String::is_empty) {
                     return Err(OidcError::Claim(claim.clone(), "has a group without a name"));
                 }
@@ -147,9 +148,9 @@ impl JwtSettings {
 }
 
 impl NameMapping {
-    /// Returns whether a name is one of Kubernetes' own, and was not configured to be: by a prefix
-    /// that begins with `system:`, or by a literal in the expression, such as `'system:node:' +
-    /// claims.host`.
+    /// Returns whether a name is reserved for Kubernetes, unless it was configured explicitly: by a
+    /// prefix that begins with `system:`, or by a literal in the expression, such as
+    /// `'system:node:' + claims.host`.
     fn is_reserved(&self, name: &str) -> bool {
         let configured =
             |beginning: &str| beginning.starts_with(RESERVED) && name.starts_with(beginning);
@@ -170,7 +171,7 @@ fn failed(rule: &Rule) -> OidcError {
 
 struct Claims<'c> {
     claims: &'c Map<String, Value>,
-    /// The variables for expressions, if there are any.
+    /// The variables for expressions; `None` if there are no expressions.
     input: Option<Input>,
 }
 
@@ -179,13 +180,13 @@ impl Claims<'_> {
         let wrong = |problem| OidcError::Claim(name.to_owned(), problem);
         match self.claims.get(name).ok_or(wrong("is missing"))? {
             Value::String(text) => Ok(text),
-            // Go decodes it into an empty string.
+            // Go decodes null as an empty string.
             Value::Null => Ok(""),
             _ => Err(wrong("is no string")),
         }
     }
 
-    /// Returns the texts of a claim that is a text or a list of texts; none if it is missing.
+    /// Returns the strings of a claim that is a string or a list of strings; none if it is missing.
     fn texts(&self, name: &str) -> Result<Vec<&str>, OidcError> {
         let wrong =
             || OidcError::Claim(name.to_owned(), "is neither a string nor a list of strings");

@@ -1,14 +1,14 @@
-//! Tokens of OpenID Connect issuers and others that sign JSON Web Tokens: those of `--oidc-*`, or
-//! those of an `AuthenticationConfiguration`. The flags are one way to write down the same thing.
+//! Authenticates JSON Web Tokens of OpenID Connect issuers and others, configured with `--oidc-*`
+//! or an `AuthenticationConfiguration`. Both result in the same settings.
 //!
-//! | file | what it does |
+//! | file | contents |
 //! |---|---|
-//! | `settings` | an issuer, and how its claims make users |
-//! | `issuer`, `fetch` | its keys, and how they are asked for |
-//! | `authenticator` | is a token the issuer's, for us, and valid |
-//! | `claims` | the claims of a token, of the types that they must have |
-//! | `mapping` | from claims to a user |
-//! | `distributed` | groups that are not in the token but have to be fetched |
+//! | `settings` | the settings of an issuer and its claim mappings |
+//! | `issuer`, `fetch` | its keys, and how they are fetched |
+//! | `authenticator` | verifies signature, audience and validity of a token |
+//! | `claims` | the claims of a token and their types |
+//! | `mapping` | maps claims to a user |
+//! | `distributed` | fetches groups that are not in the token |
 
 mod authenticator;
 mod claims;
@@ -34,17 +34,17 @@ pub use issuer::IssuerError;
 pub use settings::{CaSource, ClaimRule, IssuerSettings, JwtSettings, NameMapping};
 pub(crate) use settings::{ExtraMapping, Rule, UidMapping};
 
-/// The trusted issuers; they can be replaced while requests are processed.
+/// The trusted issuers. They can be replaced while requests are processed.
 pub struct JwtAuthenticators {
     current: ArcSwap<Vec<Arc<JwtAuthenticator>>>,
     metrics: Arc<AuthenticationMetrics>,
 }
 
 impl JwtAuthenticators {
-    /// Begins to fetch the keys of all issuers. Must be called within a tokio runtime.
+    /// Starts fetching the keys of all issuers. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// Returns the first issuer whose configuration cannot be used.
+    /// Returns an error for the first issuer whose configuration cannot be used.
     pub fn new(
         settings: Vec<JwtSettings>,
         metrics: Arc<AuthenticationMetrics>,
@@ -54,11 +54,12 @@ impl JwtAuthenticators {
         Ok(authenticators)
     }
 
-    /// Replaces the trusted issuers. Issuers whose keys are fetched in the same way as before keep
-    /// their keys. The caller must clear the token cache afterwards.
+    /// Replaces the trusted issuers. An issuer keeps its keys if the settings for fetching them are
+    /// unchanged. The caller must clear the token cache afterwards.
     ///
     /// # Errors
-    /// Returns the first issuer whose configuration cannot be used; then nothing has changed.
+    /// Returns an error for the first issuer whose configuration cannot be used; the current
+    /// issuers stay active.
     pub fn replace(&self, settings: Vec<JwtSettings>) -> Result<(), IssuerError> {
         let before = self.current.load();
         let new = |settings: JwtSettings| {
@@ -76,7 +77,8 @@ impl JwtAuthenticators {
         self.current.load().is_empty()
     }
 
-    /// Whose `token` is at the time `now`; `None` if its issuer is none of these.
+    /// Verifies `token` at the time `now` and returns its user; `None` if none of the issuers has
+    /// issued it.
     ///
     /// # Errors
     /// See [`OidcError`].

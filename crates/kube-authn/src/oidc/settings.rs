@@ -1,4 +1,4 @@
-//! An issuer, and how its claims make users: `jwt[]` of an `AuthenticationConfiguration`.
+//! The settings of an issuer: `jwt[]` of an `AuthenticationConfiguration`.
 
 use std::path::PathBuf;
 
@@ -10,10 +10,10 @@ use crate::jwt::Algorithm;
 pub struct JwtSettings {
     /// `issuer`
     pub issuer: IssuerSettings,
-    /// `issuer.audiences`, of which a token must be for one.
+    /// `issuer.audiences`. A token must have at least one of them.
     pub audiences: Vec<String>,
-    /// What tokens may be signed with: all of RS, ES and PS 256, 384 and 512, unless
-    /// `--oidc-signing-algs` says less. kube-apiserver takes no EdDSA, so there is none here.
+    /// The accepted signature algorithms: all of RS, ES and PS with 256, 384 and 512 bits, unless
+    /// `--oidc-signing-algs` restricts them. Like kube-apiserver, EdDSA is not supported.
     pub algorithms: Vec<Algorithm>,
     /// `claimValidationRules`
     pub claim_rules: Vec<ClaimRule>,
@@ -34,16 +34,16 @@ pub struct JwtSettings {
 pub struct IssuerSettings {
     /// `url`: the claim `iss` of its tokens.
     pub url: String,
-    /// `discoveryURL`, where its configuration is instead of at `url`.
+    /// `discoveryURL`: the URL of the discovery document, if it is not below `url`.
     pub discovery_url: Option<String>,
     /// `certificateAuthority` or `--oidc-ca-file`.
     pub ca: CaSource,
 }
 
-/// By which CAs an issuer's certificate is verified.
+/// The CAs that verify an issuer's server certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CaSource {
-    /// The CAs of the system.
+    /// The CAs of the operating system.
     System,
     /// The CAs in this file.
     File(PathBuf),
@@ -51,30 +51,30 @@ pub enum CaSource {
     Pem(String),
 }
 
-/// How user names or groups come about.
+/// The source of user names or groups.
 #[derive(Debug, Clone, PartialEq)]
 pub enum NameMapping {
-    /// From a claim.
+    /// A claim.
     Claim {
         /// The name of the claim.
         claim: String,
-        /// The prefix of the claim's value; may be empty.
+        /// The prefix for the value; may be empty.
         prefix: String,
     },
-    /// By CEL.
+    /// A CEL expression.
     Expression(Expression),
 }
 
-/// How UIDs come about.
+/// The source of UIDs.
 #[derive(Debug, Clone, PartialEq)]
 pub enum UidMapping {
-    /// From a claim.
+    /// A claim.
     Claim(String),
-    /// By CEL.
+    /// A CEL expression.
     Expression(Expression),
 }
 
-/// How a member of `extra` comes about.
+/// The source of an `extra` entry.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ExtraMapping {
     /// `key`
@@ -86,18 +86,18 @@ pub struct ExtraMapping {
 /// A condition on claims.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ClaimRule {
-    /// A claim has exactly this value, a text.
+    /// A claim must be a string with exactly this value.
     Required {
         /// `claim`
         claim: String,
         /// `requiredValue`
         value: String,
     },
-    /// By CEL.
+    /// A CEL expression must be true.
     Rule(Rule),
 }
 
-/// A condition.
+/// A CEL expression that must be true.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rule {
     /// `expression`

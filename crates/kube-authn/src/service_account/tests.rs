@@ -25,7 +25,7 @@ fn accounts(signers: &[&Signer], audiences: &[&str]) -> ServiceAccounts {
     }
 }
 
-/// Returns the claims of a usual token with `changes` made; null takes a claim away.
+/// Returns the claims of a usual token with `changes`; null removes a claim.
 fn bound(changes: Value) -> Value {
     let mut claims = json!({
         "aud": [ISSUER], "iss": ISSUER, "sub": "system:serviceaccount:prod:app", "jti": "0f",
@@ -122,7 +122,7 @@ fn extras_come_only_with_what_they_belong_to() {
 }
 
 #[test]
-fn times_are_judged_with_kube_apiservers_leeway_of_a_minute() {
+fn times_are_validated_with_kube_apiservers_leeway_of_a_minute() {
     let signer = Signer::ec(Algorithm::ES256);
     let accounts = accounts(&[&signer], &[]);
     use ServiceAccountError::*;
@@ -231,7 +231,7 @@ fn tokens_without_audience_and_those_that_should_be_renewed_are_noted() {
 }
 
 #[test]
-fn changed_key_files_are_read_again_and_bad_ones_change_nothing() {
+fn changed_key_files_are_reloaded_and_invalid_ones_rejected() {
     let dir = TempDir::new();
     let key = || rcgen::KeyPair::generate().unwrap().public_key_pem();
     let file = dir.write("sa.pub", &key());

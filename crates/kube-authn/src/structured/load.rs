@@ -1,6 +1,6 @@
-//! From a file to an [`AuthenticationConfiguration`], as strictly as kube-apiserver: unknown
-//! members and duplicate keys are errors. Its messages are kept, and say in addition where the
-//! problem is and what to write instead.
+//! Loads an [`AuthenticationConfiguration`] from a file, as strictly as kube-apiserver: unknown
+//! members and duplicate keys are errors. Messages are those of kube-apiserver, with a position and
+//! a remedy added.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,12 +19,12 @@ const GROUP: &str = "apiserver.config.k8s.io/";
 const VERSIONS: [&str; 3] = ["v1", "v1beta1", "v1alpha1"];
 const KIND: &str = "AuthenticationConfiguration";
 
-/// The contents of the file.
+/// The content of the file.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct AuthenticationConfiguration {
     /// `jwt`
     pub jwt: Vec<JwtSettings>,
-    /// `anonymous`, if it is there.
+    /// `anonymous`; `None` if it is missing.
     pub anonymous: Option<Anonymous>,
     /// Settings without an effect in this proxy.
     pub warnings: Vec<Diagnostic>,
@@ -44,15 +44,15 @@ pub enum LoadError {
     /// The file holds no valid configuration.
     #[error("{}", lines(problems))]
     Invalid {
-        /// All that is wrong, in the order of the file.
+        /// All errors, in the order of the file.
         problems: Vec<Diagnostic>,
     },
 }
 
-/// Reads the file. `disallowed_issuers` are those of ServiceAccount tokens.
+/// Loads the file. `disallowed_issuers` are those of ServiceAccount tokens.
 ///
 /// # Errors
-/// See [`LoadError`]; its text has one problem a line.
+/// See [`LoadError`], which is displayed with one problem per line.
 pub(super) fn load(
     path: &Path,
     disallowed_issuers: &[String],
@@ -62,10 +62,10 @@ pub(super) fn load(
     parse(&text, &path.display().to_string(), disallowed_issuers)
 }
 
-/// Reads a configuration from text, YAML or JSON. `source` names it in messages.
+/// Parses a configuration in YAML or JSON. `source` is its name in messages.
 ///
 /// # Errors
-/// [`LoadError::Invalid`] with all problems found.
+/// Returns [`LoadError::Invalid`] with all problems found.
 pub(crate) fn parse(
     text: &[u8],
     source: &str,
@@ -82,7 +82,8 @@ pub(crate) fn parse(
     }
 }
 
-/// Syntax, version and kind, types, values: each ends the matter if it finds problems.
+/// Checks syntax, version and kind, types, and values, in this order; stops after the first step
+/// that finds problems.
 fn decode(
     text: &[u8],
     disallowed_issuers: &[String],

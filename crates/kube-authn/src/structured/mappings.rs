@@ -1,4 +1,4 @@
-//! The mappings and rules of an issuer: claims or expressions, never both.
+//! The mappings and rules of an issuer, each with either a claim or an expression.
 
 use std::collections::HashSet;
 
@@ -14,7 +14,7 @@ const KEEP_ONE: &str = "remove one of the two";
 
 /// `claimMappings`
 pub(super) struct Mappings {
-    /// Missing only if the mapping is invalid.
+    /// `None` only if the mapping is invalid.
     pub(super) username: Option<NameMapping>,
     pub(super) groups: Option<NameMapping>,
     pub(super) uid: Option<UidMapping>,
@@ -37,7 +37,7 @@ pub(super) fn mappings(
     found
 }
 
-/// Who names users by their mail must see to it that these are verified.
+/// If user names are email addresses, these must be verified.
 fn check_email(
     field: &Field<'_>,
     found: &Mappings,
@@ -125,7 +125,7 @@ fn extra(field: &Field<'_>, problems: &mut Diagnostics) -> Vec<ExtraMapping> {
     mappings
 }
 
-/// Keys begin with a domain, so that those of different people do not meet.
+/// Keys must be prefixed with a domain, to avoid conflicts.
 fn check_key(field: &Field<'_>, problems: &mut Diagnostics) {
     let key = field.text();
     let remedy = "write a domain of yours and a name, such as \"example.com/department\"";

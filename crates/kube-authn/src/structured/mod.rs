@@ -1,12 +1,12 @@
 //! The file of `--authentication-config`: an `AuthenticationConfiguration` of
-//! `apiserver.config.k8s.io`, with kube-apiserver's verdict on it, and followed while running.
+//! `apiserver.config.k8s.io`, validated like in kube-apiserver, and reloaded when it changes.
 //!
-//! | file | what it does |
+//! | file | contents |
 //! |---|---|
-//! | `load` | from a file to settings, strictly |
+//! | `load` | loads a file strictly |
 //! | `schema` | its members and their types |
-//! | `validate`, `mappings` | their values |
-//! | `reload` | following the file while running |
+//! | `validate`, `mappings` | validates values |
+//! | `reload` | reloads the file |
 
 mod load;
 mod mappings;

@@ -1,5 +1,5 @@
-//! Following the file while running: issuers and anonymous access change with it, or stay as they
-//! are if it is bad.
+//! Reloads the file when it changes: issuers and anonymous access change with it, or stay active if
+//! the new content is invalid.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -40,14 +40,14 @@ pub enum ConfigFileError {
     Issuer {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error.
         source: IssuerError,
     },
 }
 
 impl AuthenticationConfigFile {
-    /// Loads the file at `path`. When it changes, the tokens in `cache` are dropped. Must be called
-    /// within a tokio runtime.
+    /// Loads the file at `path`. Reloads clear the token cache `cache`. Must be called within a
+    /// tokio runtime.
     ///
     /// # Errors
     /// See [`ConfigFileError`].
@@ -73,7 +73,7 @@ impl AuthenticationConfigFile {
         Ok(file)
     }
 
-    /// Returns the issuers, now and after each reload.
+    /// Returns the issuers, which follow reloads.
     pub fn authenticators(&self) -> Arc<JwtAuthenticators> {
         self.authenticators.clone()
     }
@@ -83,10 +83,10 @@ impl AuthenticationConfigFile {
         self.anonymous.clone()
     }
 
-    /// Reads the file again. A token of an issuer that is no longer in it is refused from then on.
+    /// Reloads the file. Tokens of issuers that are no longer in it are rejected from then on.
     ///
     /// # Errors
-    /// See [`ConfigFileError`]; then nothing has changed.
+    /// See [`ConfigFileError`]; the current content stays active.
     pub fn reload(&self) -> Result<(), ConfigFileError> {
         let loaded = load::load(&self.path, &self.disallowed_issuers)?;
         let AuthenticationConfiguration { jwt, anonymous, warnings } = loaded;
@@ -102,7 +102,7 @@ impl AuthenticationConfigFile {
             .replace(jwt)
             .map_err(|source| ConfigFileError::Issuer { path: self.path.clone(), source })?;
         self.anonymous.store(Arc::new(anonymous));
-        // Last, so that tokens that are cached from now on are verified by the new issuers.
+        // Cleared last, so that later cache entries were verified by the new issuers.
         self.cache.clear();
         for warning in warnings {
             tracing::warn!("--authentication-config: {warning}");

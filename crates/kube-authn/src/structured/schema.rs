@@ -1,4 +1,4 @@
-//! The members of an `AuthenticationConfiguration`; those of v1, v1beta1 and v1alpha1 are the same.
+//! The members of an `AuthenticationConfiguration`, which are the same in v1, v1beta1 and v1alpha1.
 
 use k8s_audit::document::diagnostic::{Diagnostics, did_you_mean};
 use k8s_audit::document::schema::{self, STRING, STRINGS, Struct, Type};
@@ -81,7 +81,7 @@ static ANONYMOUS: Struct = Struct {
 static ANONYMOUS_CONDITION: Struct =
     Struct { name: "AnonymousAuthCondition", members: &[("path", STRING)] };
 
-/// Checks the types of a whole configuration. A member that does not exist is a problem, too.
+/// Checks the types of a whole configuration. Unknown members are problems, too.
 pub(super) fn check(root: &Node, problems: &mut Diagnostics) {
     let mut unknown = Diagnostics::new("");
     schema::check(root, &CONFIGURATION, problems, &mut unknown, about_unknown);

@@ -1,5 +1,4 @@
-//! The values of an `AuthenticationConfiguration`: what kube-apiserver's validation finds, in its
-//! words, and what they mean.
+//! Validates the values of an `AuthenticationConfiguration` like kube-apiserver, with its messages.
 
 use std::collections::HashSet;
 
@@ -13,10 +12,10 @@ use crate::oidc::{CaSource, IssuerSettings, JwtSettings, pem_roots};
 use k8s_audit::document::diagnostic::Diagnostics;
 use k8s_audit::document::tree::{Node, Value};
 
-/// Issuers that there may be.
+/// Maximum number of issuers.
 const MAX_ISSUERS: usize = 64;
 
-/// A member of the document, or the place where it should be, with its path for messages.
+/// A member of the document, or the place where it is missing, with its path for messages.
 #[derive(Clone)]
 pub(super) struct Field<'n> {
     pub(super) path: String,
@@ -43,12 +42,12 @@ impl<'n> Field<'n> {
         nodes.iter().enumerate().map(element).collect()
     }
 
-    /// Empty where it is missing or null, as for Go.
+    /// Returns the string; empty if it is missing or null, like in Go.
     pub(super) fn text(&self) -> &'n str {
         self.node.map(Node::text).unwrap_or_default()
     }
 
-    /// Returns whether it is there, even if it is empty.
+    /// Returns whether the member exists, even if it is empty.
     pub(super) fn is_there(&self) -> bool {
         self.node.is_some_and(|node| !matches!(node.value, Value::Null))
     }
@@ -81,7 +80,7 @@ impl<'n> Field<'n> {
     }
 }
 
-/// Returns the settings that a document of the right types says; they are good if there are no
+/// Builds the settings from a document with correct types. They are only valid if there are no
 /// problems.
 pub(super) fn build(
     root: &Node,

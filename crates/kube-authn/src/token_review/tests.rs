@@ -18,7 +18,7 @@ fn users_are_read_in_full() {
 }
 
 #[test]
-fn without_a_user_it_is_nobodys() {
+fn a_review_without_a_user_rejects_the_token() {
     for text in [
         r#"{}"#,
         r#"{"status":{"user":{"username":"jane"}}}"#,
@@ -43,13 +43,13 @@ fn audiences_must_have_one_in_common() {
         ("a b", "b c", "", true),
     ];
     for (asked, answered, implicit, expected) in cases {
-        let verdict = is_for_us(&list(asked), &list(answered), &list(implicit));
+        let verdict = has_common_audience(&list(asked), &list(answered), &list(implicit));
         assert_eq!(verdict, expected, "{asked:?} {answered:?} {implicit:?}");
     }
 }
 
 #[test]
-fn tokens_that_say_when_they_end_are_not_remembered_for_longer() {
+fn tokens_are_not_cached_beyond_their_expiry() {
     use base64::Engine;
     let now = SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     let token = |exp: u64| {

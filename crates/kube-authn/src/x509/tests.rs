@@ -52,14 +52,14 @@ fn temporary(content: &str) -> PathBuf {
     path
 }
 
-fn is_revoked(verdict: Judged) -> bool {
+fn is_revoked(verdict: Authenticated) -> bool {
     let Err(CertificateError::Chain(error)) = verdict else { return false };
     matches!(error.reason(), pki::Reason::Revoked { .. })
 }
 
-type Judged = Result<Option<Arc<User>>, CertificateError>;
+type Authenticated = Result<Option<Arc<User>>, CertificateError>;
 
-fn user(trusted: &ClientCa, chain: Vec<CertificateDer<'static>>) -> Judged {
+fn user(trusted: &ClientCa, chain: Vec<CertificateDer<'static>>) -> Authenticated {
     ClientCertificates::new(chain).unwrap().user(trusted)
 }
 
@@ -81,12 +81,12 @@ fn a_good_certificate_names_its_user() {
 }
 
 #[test]
-fn chains_usage_and_validity_are_judged() {
+fn chain_usage_and_validity_are_verified() {
     let root = ca(None, "root");
     let middle = ca(Some(&root), "middle");
     let trusted = client_ca(&root.pem);
     let below = leaf(&middle, named("deep"));
-    let names = |user: Judged| user.map(|user| user.map(|user| user.username.clone()));
+    let names = |user: Authenticated| user.map(|user| user.map(|user| user.username.clone()));
     let deep = names(user(&trusted, vec![below.clone(), middle.der.clone()]));
     assert_eq!(deep, Ok(Some("deep".into())));
     assert_eq!(names(user(&trusted, vec![leaf(&root, |_| {})])), Ok(None), "no common name");
@@ -165,7 +165,7 @@ fn a_changed_ca_file_reaches_open_connections() {
     assert!(certificates.user(&trusted).is_ok());
 }
 
-/// Returns a list of `ca` with these serial numbers; its next update was due long ago.
+/// Returns a revocation list of `ca` with these serial numbers, whose next update is overdue.
 fn revocation_list(ca: &Ca, serials: &[u64]) -> String {
     test_support::revocation_list(&ca.issuer, serials, rcgen::date_time_ymd(2020, 2, 1))
 }
@@ -204,7 +204,8 @@ fn revoked_certificates_are_refused_also_on_open_connections() {
     trusted.reload().unwrap();
     assert_eq!(verdicts(), [true, false, false, true], "an authority without a list revokes none");
     assert!(is_revoked(bad.user(&trusted)));
-    // Whoever can write the file but has no authority's key cannot revoke, nor reinstate.
+    // Without the key of a CA, write access to the file is not enough to revoke or reinstate a
+    // certificate.
     std::fs::write(&lists, revocation_list(&ca(None, "root"), &[2])).unwrap();
     trusted.reload().unwrap();
     assert!(bad.user(&trusted).is_err());
@@ -216,13 +217,13 @@ fn revoked_certificates_are_refused_also_on_open_connections() {
     );
 }
 
-/// Returns a certificate of version 1 that `signer` signed; otherwise as `full`.
+/// Returns a copy of the certificate `full` with version 1, signed by `signer`.
 fn v1(full: &CertificateDer<'_>, signer: &Ca) -> CertificateDer<'static> {
     test_support::as_v1(full, signer.issuer.key())
 }
 
 #[test]
-fn certificates_of_version_1_are_taken_only_where_that_is_allowed() {
+fn version_1_certificates_are_accepted_only_if_allowed() {
     let (root, namesake) = (ca(None, "root"), ca(None, "root"));
     let old = leaf(&root, named("old-timer"));
     let good = v1(&old, &root);

@@ -109,7 +109,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn channels_are_read_however_they_are_cut(
+    fn channels_are_parsed_in_arbitrary_chunks(
         payloads in payloads(), cuts in cuts(), base64 in any::<bool>(),
     ) {
         let codec = if base64 { Codec::Base64 } else { Codec::Raw };
@@ -154,7 +154,7 @@ proptest! {
     }
 
     #[test]
-    fn spdy_streams_are_read_however_they_are_cut_and_mixed(
+    fn spdy_streams_are_parsed_in_arbitrary_interleaved_chunks(
         payloads in payloads(), cuts in cuts(), tunnel in any::<bool>(),
     ) {
         let (mut writer, mut client, mut server) = (SpdyWriter::default(), Vec::new(), Vec::new());
@@ -187,7 +187,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_read_without_a_panic_and_however_they_are_cut(
+    fn arbitrary_bytes_in_arbitrary_chunks_do_not_panic(
         client in prop::collection::vec(
             prop_oneof![any::<u8>(), prop::sample::select(&b"\x00\x01\x02\x04\x810A="[..])], 0..400,
         ),
@@ -225,7 +225,7 @@ proptest! {
 
 /// kube-apiserver ignores a message with invalid base64 and reads on, so the recording goes on.
 #[test]
-fn invalid_base64_ends_no_recording_and_is_read_however_it_is_cut() {
+fn invalid_base64_in_arbitrary_chunks_does_not_end_a_recording() {
     for (payload, expected) in [
         (&b"0bHMK"[..], &b"ls\nps\n"[..]),
         (b"0bHMK?", b"ls\nps\n"),
@@ -256,7 +256,7 @@ fn invalid_base64_ends_no_recording_and_is_read_however_it_is_cut() {
 
 /// kube-apiserver takes a continuation frame for a message: its first byte is a channel.
 #[test]
-fn what_only_kube_apiserver_takes_for_input_is_recorded() {
+fn input_that_only_kube_apiserver_accepts_is_recorded() {
     let mut client = Vec::new();
     encode_frame(2, &[4, b'{'], MASK, &mut client);
     client[0] &= 0x7f;
@@ -292,7 +292,7 @@ fn ports_and_sizes_of_a_port_forward_are_seen() {
 }
 
 #[test]
-fn a_farewell_comes_between_messages_only() {
+fn a_closing_message_is_sent_between_messages_only() {
     let mut decoder = Decoder::new(Activity::Exec, raw());
     let mut server = Vec::new();
     encode_message(Codec::Raw, 1, b"output", &mut server);

@@ -22,7 +22,7 @@ const HEADER: &str = "{\"version\":2,\"width\":80,\"height\":24,\"timestamp\":0}
 const LINES: &str = "[0.100000, \"o\", \"one\"]\n[0.900000, \"o\", \"two\"]\n";
 
 #[test]
-fn names_are_safe_and_never_taken_twice() {
+fn names_are_safe_and_unique() {
     let dir = Dir::new("names");
     let start: Timestamp = "2026-11-29T01:02:03.5Z".parse().unwrap();
     let first = create(&dir.0, start, "../../etc/pass wd", false).unwrap();

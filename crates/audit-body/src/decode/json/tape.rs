@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::survey::{MAX_DEPTH, number_length};
 use crate::decode::ambiguity::{Ambiguities, Ambiguity};
+use crate::escape::simple;
 
 /// The index of a value.
 pub(super) type Node = u32;
@@ -88,7 +89,7 @@ pub(super) fn parse(text: &[u8]) -> Result<Tape<'_>, &'static str> {
                 return if at == text.len() {
                     Ok(tape)
                 } else {
-                    Err("not JSON: something after the value")
+                    Err("not JSON: unexpected data after the value")
                 };
             };
             let is_object = tape.entries[container as usize].kind == Kind::Object;
@@ -243,14 +244,7 @@ fn unquote(raw: &[u8]) -> (Cow<'_, [u8]>, bool) {
         let escape = raw.get(at + 1).copied().unwrap_or_default();
         if escape != b'u' {
             at += 2;
-            text.push(match escape {
-                b'b' => 0x08,
-                b'f' => 0x0c,
-                b'n' => b'\n',
-                b'r' => b'\r',
-                b't' => b'\t',
-                itself => itself,
-            });
+            text.push(simple(escape));
             continue;
         }
         let unit = |at: usize| -> Option<u32> {

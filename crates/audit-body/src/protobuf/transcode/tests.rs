@@ -97,7 +97,7 @@ fn embedded_objects_are_json_or_protobuf() {
 }
 
 #[test]
-fn what_the_table_does_not_know_is_said() {
+fn unknown_fields_are_annotated() {
     let mut out = b"before".to_vec();
     let unknown = transcode(&envelope("x/v1", "Y", b""), &mut out, 100);
     assert_eq!(unknown, Err(Error::UnknownKind { api_version: "x/v1".into(), kind: "Y".into() }));
@@ -112,7 +112,7 @@ fn what_the_table_does_not_know_is_said() {
 }
 
 #[test]
-fn a_body_cut_short_is_malformed() {
+fn a_truncated_body_is_malformed() {
     let whole = envelope("v1", "ConfigMap", &bytes_field(1, &bytes_field(1, b"name")));
     // An envelope without an object has an empty one.
     let object = bytes_field(2, &bytes_field(1, &bytes_field(1, b"name")));
@@ -129,7 +129,7 @@ fn a_body_cut_short_is_malformed() {
 
 #[test]
 fn nesting_is_bounded() {
-    // A schema that is `not` a schema that is `not` a schema …
+    // A schema that is `not` a schema that is `not` a schema, and so on.
     let schema = (0..super::super::generated::MESSAGES.len() as u16)
         .map(table::message)
         .find(|fields| fields.iter().any(|field| field.name == "x-kubernetes-int-or-string"))

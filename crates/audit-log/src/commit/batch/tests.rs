@@ -17,7 +17,7 @@ fn wait(until: Instant, wake_at: usize) -> Step {
 }
 
 #[test]
-fn blocking_takes_what_is_there() {
+fn a_blocking_write_returns_what_is_available() {
     let now = Instant::now();
     let mut blocking = Batcher::new(&Mode::BlockingStrict, CommitStrategy::Queued, now);
     assert_eq!(blocking.step(0, None, false, now), Step::Wait { until: None, wake_at: Some(1) });

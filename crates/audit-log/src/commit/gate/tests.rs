@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::*;
 use crate::commit::Progress;
 
-/// Counts how often it is woken.
+/// Counts how often it was woken.
 #[derive(Default)]
 struct Woken(AtomicUsize);
 
@@ -79,7 +79,7 @@ fn a_socket_does_not_starve_and_what_came_later_waits_for_its_own() {
     let mut rig = rig(1);
     rig.sequence.accept(0);
     assert_eq!(rig.ask(10), Poll::Pending);
-    // Of another request, on the same connection.
+    // An event of another request on the same connection.
     rig.sequence.accept(0);
     assert_eq!(rig.ask(25), Poll::Pending);
     rig.logs[0].commit(1);
@@ -110,7 +110,7 @@ fn all_logs_are_waited_for_in_whichever_order_they_write() {
         assert_eq!(rig.ask(10), Poll::Pending);
         rig.logs[first].commit(1);
         assert_eq!(rig.ask(10), Poll::Pending);
-        // Later than what is waited for.
+        // Accepted after the wait began, so it does not matter.
         rig.sequence.accept(0);
         rig.logs[second].commit(1);
         assert!(rig.woken() > 0);
@@ -119,7 +119,7 @@ fn all_logs_are_waited_for_in_whichever_order_they_write() {
 }
 
 #[test]
-fn a_socket_that_asks_often_waits_once_with_its_last_waker() {
+fn a_socket_polled_often_waits_once_with_its_last_waker() {
     let mut rig = rig(1);
     rig.sequence.accept(0);
     for _ in 0..3 {
@@ -164,7 +164,7 @@ async fn no_wake_up_is_lost() {
     const SOCKETS: usize = 16;
     const ROUNDS: u64 = 3_000;
     let log = Arc::new(Progress::default());
-    // Numbers of events only grow: the queue's lock, in the log.
+    // Like the lock of the log's queue: it makes the numbers of the events grow monotonically.
     let queue = Arc::new(std::sync::Mutex::new(()));
     let writer = {
         let log = log.clone();
@@ -181,7 +181,8 @@ async fn no_wake_up_is_lost() {
     let mut sockets = tokio::task::JoinSet::new();
     for socket in 0..SOCKETS {
         let (log, queue) = (log.clone(), queue.clone());
-        // Some on the thread that makes them, some that are woken from another one.
+        // Half of the sockets are on the thread that commits; the others are woken from another
+        // thread.
         let sequence = match socket % 2 {
             0 => CommitSequence::here([log.clone()]),
             _ => {

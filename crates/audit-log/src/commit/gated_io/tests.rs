@@ -77,7 +77,7 @@ fn what_is_written_waits_for_the_log_and_so_does_the_end() {
 }
 
 #[test]
-fn of_several_slices_those_pass_whose_events_are_committed() {
+fn slices_with_committed_events_are_written() {
     let (log, sequence, mut stream) = gated();
     let slices = [b"".as_slice(), b"he", b"ad", b"body", b"next"].map(IoSlice::new);
     let mut write = |first: usize| {

@@ -2,7 +2,7 @@ use super::*;
 use crate::commit::{Commit, WhenFailed};
 
 #[test]
-fn a_line_that_is_written_at_once_goes_behind_those_that_wait() {
+fn an_inline_write_comes_after_queued_lines() {
     let metrics = Arc::new(LogMetrics::default());
     let queue = Queue::new(WhenFull::Wait, metrics.clone());
     let (commit, _) = Commit::waiting(WhenFailed::Refuse);

@@ -1,4 +1,4 @@
-//! Writes all events that a worker thread accepts in one turn of its scheduler together.
+//! Writes all events that a worker thread accepts in one pass of its scheduler together.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,23 +7,25 @@ use super::Writer;
 use crate::commit::sequence::Sequence;
 
 impl Writer {
-    /// Has a task of the worker write what was accepted in its sequence. The task runs after all
-    /// tasks that can run now, whose events join it, and before the sockets that these wake.
+    /// Schedules a task of the worker that writes the events of its sequence. The task runs after
+    /// all tasks that are ready now, whose events it writes too, and before the sockets that these
+    /// tasks wake.
     pub(in crate::commit) fn flush_soon(self: &Arc<Self>, sequence: &Sequence) {
         let flush = Flush { writer: Some(self.clone()), sequence: sequence.number() };
-        // At the end of the thread's run queue; a runtime of several threads might run it next.
+        // The task goes to the end of the run queue of this thread's current-thread runtime. A
+        // multi-threaded runtime might run it next.
         drop(sequence.runtime().spawn(async { flush.run() }));
     }
 
     fn flush(&self, sequence: u64) {
-        // Events that come from now on have a flush of their own.
+        // Events that are accepted from now on schedule another flush.
         self.queue.flushing(sequence);
         if self.is_slow() {
             self.queue.call();
             return;
         }
-        let Some(mut held) = self.soon() else {
-            // The holder of the output checks the queue after releasing it.
+        let Some(mut held) = self.try_hold_repeatedly() else {
+            // The thread that has locked the output checks the queue after unlocking it.
             self.look_after_others(false);
             return;
         };
@@ -35,7 +37,7 @@ impl Writer {
     }
 }
 
-/// An announced flush. If it never runs because the runtime ends, the writer thread writes.
+/// A scheduled flush. If the runtime ends before it runs, the writer thread writes the events.
 struct Flush {
     writer: Option<Arc<Writer>>,
     sequence: u64,

@@ -10,7 +10,7 @@ use crate::seal::Chain;
 /// Lines are sealed within this time.
 const SEAL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The chain, which is held before the output is, so that blocks are sealed in their order.
+/// The chain. It is locked before the output, so that blocks are sealed in their order.
 pub(super) struct Sealing {
     chain: Mutex<Chain>,
     ended: Mutex<bool>,
@@ -25,7 +25,7 @@ impl Writer {
         Writer { sealing: Some(sealing), ..self }
     }
 
-    /// The thread that seals: runs until the writer thread ends.
+    /// Runs the sealing thread until the writer thread ends.
     pub(in crate::commit) fn run_sealing(&self) {
         let Some(sealing) = &self.sealing else { return };
         loop {
@@ -42,13 +42,14 @@ impl Writer {
         }
     }
 
-    /// Seals the lines written so far, while others may write.
+    /// Seals the lines written so far, while other threads may write. `stopped` means that no lines
+    /// follow.
     pub(super) fn seal(&self, stopped: bool) {
         let Some(sealing) = &self.sealing else { return };
         let mut chain = sealing.chain.lock().expect("nothing panics that holds it");
         let mut blocks = {
             let mut held = self.hold();
-            // A file that was moved or cut has another seal from then on.
+            // If the file was moved or truncated, the following lines belong to another seal.
             self.check(&mut held);
             held.output.unsealed(stopped)
         };
@@ -58,8 +59,8 @@ impl Writer {
         match result {
             Ok(()) => {
                 if held.seal_failed.take().is_some() {
-                    tracing::info!("the seal of the audit log {} is written again", self.name);
-                    // The next check determines whether the log is healthy, too.
+                    tracing::info!("the seal of the audit log {} is writable again", self.name);
+                    // The next check also determines whether the log is healthy.
                     held.failed = Some(Instant::now());
                 }
             }
@@ -76,7 +77,7 @@ impl Writer {
         }
     }
 
-    /// Has the thread that seals end.
+    /// Makes the sealing thread end.
     pub(super) fn end_sealing(&self) {
         if let Some(sealing) = &self.sealing {
             *sealing.ended.lock().expect("nothing panics that holds it") = true;

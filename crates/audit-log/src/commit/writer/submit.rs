@@ -1,4 +1,5 @@
-//! Writing by the request that submits the event, where that is cheaper than waking the thread.
+//! Writes from the request that submits the event, where that is cheaper than waking the writer
+//! thread.
 
 use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, TryLockError};
@@ -8,18 +9,18 @@ use super::{Held, Writer};
 use crate::error::WriteError;
 use crate::line::Line;
 
-/// How often a request tries to get the output: for some microseconds, as long as a write takes. To
-/// sleep and be woken takes longer.
+/// How often a request tries to lock the output. This takes some microseconds, as long as a write
+/// does; sleeping and being woken would take longer.
 const TRIES: usize = 200;
 
-/// A request that writes for others leaves the queue to the thread after this many groups.
+/// Number of groups that a request writes before it leaves the queue to the writer thread.
 const GROUPS: usize = 4;
 
 impl Writer {
-    /// Writes an event now, behind those that wait. Returns it if the output cannot be had soon, or
-    /// if the queue is closed: it is to be queued then.
+    /// Writes an event now, after the queued ones. Returns it if the output cannot be locked soon
+    /// or the queue is closed; the caller must queue it then.
     pub(in crate::commit) fn write_now(&self, line: Line) -> Result<Result<(), WriteError>, Line> {
-        let Some(mut held) = self.soon() else { return Err(line) };
+        let Some(mut held) = self.try_hold_repeatedly() else { return Err(line) };
         let started = Instant::now();
         self.queue.take_with(line, &mut held.group)?;
         let result = self.write_taken(&mut held);
@@ -29,8 +30,9 @@ impl Writer {
         Ok(result)
     }
 
-    /// Sees to it that what waits is written, after an event was queued because another thread has
-    /// the output. That one looks at the queue after releasing it, unless it has just done so.
+    /// Ensures that queued events are written, after an event was queued because another thread had
+    /// locked the output. That thread checks the queue after unlocking the output, but may have
+    /// done so just before the event was queued.
     pub(in crate::commit) fn queued(&self) {
         match self.is_slow() {
             true => self.queue.call(),
@@ -38,7 +40,8 @@ impl Writer {
         }
     }
 
-    /// Writes what waits, unless another thread has the output. `is_slow`: it was slow just now.
+    /// Writes the queue, unless another thread has locked the output. `is_slow` tells whether the
+    /// previous write was slow.
     pub(super) fn look_after_others(&self, mut is_slow: bool) {
         for _ in 0..GROUPS {
             if is_slow {
@@ -56,7 +59,7 @@ impl Writer {
         self.queue.call();
     }
 
-    pub(super) fn soon(&self) -> Option<MutexGuard<'_, Held>> {
+    pub(super) fn try_hold_repeatedly(&self) -> Option<MutexGuard<'_, Held>> {
         for _ in 0..TRIES {
             if let Some(held) = self.try_hold() {
                 return Some(held);

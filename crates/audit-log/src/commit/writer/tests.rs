@@ -11,15 +11,15 @@ use crate::commit::{Commit, CommitLog, CommitSequence};
 use crate::output::Written;
 use crate::{Line, LogMetrics, Mode, Plugin, Throttle};
 
-/// The behavior of the fake output for one call.
+/// The behavior of the fake output in one call.
 pub(super) enum Act {
     Write,
-    /// Writes this many lines and fails at the next.
+    /// Writes this many lines and fails at the next one.
     FailAfter(usize),
     Panic,
 }
 
-/// Announces each call and waits for the result that the test gives it.
+/// Announces each call and waits for the result that the test supplies.
 struct Fake {
     calls: Sender<Vec<String>>,
     acts: Receiver<Act>,
@@ -50,7 +50,7 @@ impl Output for Fake {
     }
 }
 
-/// A log with a fake output, and the test's ends of it.
+/// A log with a fake output, and the channels through which the test controls it.
 pub(super) struct Rig {
     pub(super) log: Arc<CommitLog>,
     pub(super) metrics: Arc<LogMetrics>,
@@ -63,13 +63,13 @@ fn rig(mode: Mode) -> Rig {
     rig_with(mode, false, SyncMode::Off)
 }
 
-/// With an output that submitters write to themselves if it is `quick`.
+/// Creates a log whose output is `quick`, so that requests write to it themselves, or not.
 pub(super) fn rig_with(mode: Mode, quick: bool, sync: SyncMode) -> Rig {
     let metrics = Arc::new(LogMetrics::default());
     let (calls_in, calls) = mpsc::channel();
     let (acts, acts_out) = mpsc::channel();
     let (synced_in, synced) = mpsc::channel();
-    // As long as a test of always has not more to say.
+    // Syncs fail in the tests of `SyncMode::Always` with a quick output.
     let sync_fails = sync == SyncMode::Always && quick;
     let output =
         Box::new(Fake { calls: calls_in, acts: acts_out, synced: synced_in, quick, sync_fails });
@@ -82,12 +82,12 @@ pub(super) fn submit(log: &CommitLog, text: &str) -> Commit {
 }
 
 impl Rig {
-    /// Submits an event of no worker.
+    /// Submits an event that belongs to no worker.
     pub(super) fn submit(&self, text: &str) -> Commit {
         submit(&self.log, text)
     }
 
-    /// Returns the writer's next call, which then hangs.
+    /// Returns the lines of the writer's next call, which then waits for [`Rig::act`].
     pub(super) fn call(&self) -> Vec<String> {
         self.calls.recv_timeout(Duration::from_secs(30)).expect("the writer writes")
     }
@@ -116,7 +116,7 @@ async fn a_write_that_does_not_return_shows() {
     assert_eq!(rig.call(), ["first"]);
     assert_eq!(rig.log.state(), BackendState::Ok);
     let later = rig.log.state_at(Instant::now() + Duration::from_secs(7));
-    let expected = "audit.log has not answered a write for 7 s";
+    let expected = "a write to audit.log has not returned for 7 s";
     assert_eq!(later, BackendState::Failing(expected.to_owned()));
     rig.act(Act::Write);
     commit.await.unwrap();
@@ -185,14 +185,14 @@ async fn what_cannot_be_synced_is_lost() {
 }
 
 #[tokio::test]
-async fn of_a_log_that_cannot_be_asked_one_request_finds_out() {
+async fn one_request_probes_a_log_that_only_a_write_can_show_to_work() {
     let rig = rig(Mode::BlockingStrict);
     assert!(rig.log.is_writable());
     let commit = rig.submit("one");
     rig.call();
     rig.act(Act::FailAfter(0));
     commit.await.unwrap_err();
-    // The thread publishes the state after it has answered, and tries after a while.
+    // The thread publishes the state after it has resolved the commit, and probes after a while.
     let started = Instant::now();
     while rig.log.state() == BackendState::Ok {
         assert!(started.elapsed() < Duration::from_secs(30));
@@ -287,7 +287,7 @@ async fn only_the_line_that_failed_is_lost() {
 
     let next = rig.submit("next");
     assert_eq!(rig.call(), ["next"]);
-    // The writer has published the outcome of one group before it writes another.
+    // The writer publishes the outcome of one group before it writes another.
     assert_eq!(rig.log.state(), BackendState::Failing(error.to_string()));
     rig.act(Act::Write);
     next.await.unwrap();
@@ -321,11 +321,12 @@ async fn shutdown_writes_what_is_queued_syncs_and_refuses_the_rest() {
         let mut shutdown = Box::pin(rig.log.shutdown());
         assert!(shutdown.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
         let mut seen = rig.call();
-        // A slow sink: it has not finished, so neither has shutdown.
+        // The output is slow: it has not finished, so neither has the shutdown.
         assert!(shutdown.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
         rig.act(Act::Write);
         if seen.len() == 1 {
-            // In a blocking mode the writer may have been quicker than the second event.
+            // In a blocking mode the writer may have taken the first event before the second was
+            // queued.
             seen.extend(rig.call());
             rig.act(Act::Write);
         }
@@ -345,7 +346,7 @@ async fn shutdown_writes_what_is_queued_syncs_and_refuses_the_rest() {
 }
 
 #[tokio::test]
-async fn a_full_queue_drops_the_newest_and_tells_nobody_but_the_metric() {
+async fn a_full_queue_drops_the_newest_and_only_counts_it() {
     let rig = rig(batch(1, 1));
     drop(rig.submit("being written"));
     rig.call();
@@ -405,7 +406,7 @@ async fn a_throttle_makes_batches_of_at_most_max_size() {
 #[tokio::test]
 async fn five_events_in_batches_of_one_arrive() {
     let rig = rig(batch(10, 1));
-    // Acts in advance: the sink is quick.
+    // The results are supplied in advance, because the output is quick.
     (0..5).for_each(|_| rig.act(Act::Write));
     let texts = ["1", "2", "3", "4", "5"];
     texts.iter().for_each(|text| drop(rig.submit(text)));

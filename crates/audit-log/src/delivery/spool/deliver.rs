@@ -1,4 +1,4 @@
-//! Sending what is in the spool.
+//! Sends the batches of the spool.
 
 use std::fs::File;
 use std::io;
@@ -11,14 +11,14 @@ use futures_util::future::BoxFuture;
 use crate::DroppedEvents;
 use crate::delivery::{Attempt, Courier, Delivered, Sent, Verdict, deliver};
 
-/// A batch that the destination calls invalid is set aside after this many such responses.
+/// A batch that the destination rejects as invalid is set aside after this many responses.
 const REFUSALS: u32 = 5;
 
-/// How long the removal of a delivered batch is tried.
+/// How long the removal of a delivered batch is retried.
 const REMOVAL: Duration = Duration::from_secs(10);
 
-/// Sends what is in the spool, in order, until it is closed and empty, or closed and the
-/// destination does not accept any more.
+/// Sends the batches of the spool in order. Returns when the spool is closed and either empty or
+/// the destination accepts no more batches.
 pub(crate) async fn drain(spool: Arc<Spool>, courier: Arc<dyn Courier>, lost: Arc<DroppedEvents>) {
     let late = async {
         spool.closed.cancelled().await;
@@ -46,17 +46,17 @@ struct Draining {
 
 /// The content of a batch file.
 enum Content {
-    /// The batch as it was written.
+    /// The batch, unchanged.
     Intact(Vec<u8>),
-    /// The same, to be sent from its file.
+    /// The unchanged batch, to be sent from its file.
     File(Arc<File>),
-    /// Something else than what was written.
+    /// The checksum does not match.
     Corrupt,
-    /// Not a list of events, under a name of earlier versions, which have no checksum.
+    /// Not a list of events. Only with names of earlier versions, which have no checksum.
     Foreign,
-    /// The file is not there any more.
+    /// The file does not exist any more.
     Gone,
-    /// It is something that cannot be read like a file.
+    /// Not a regular file.
     NotRegular(io::Error),
 }
 
@@ -84,8 +84,8 @@ impl Draining {
                 self.settle(&batch, sent).await?;
             }
             Content::Corrupt => {
-                self.lost.add(events, &format!("{path} is corrupt: its checksum is not right"));
-                self.set_aside(&batch, None, events, "its checksum is not right").await?;
+                self.lost.add(events, &format!("{path} is corrupt: its checksum does not match"));
+                self.set_aside(&batch, None, events, "its checksum does not match").await?;
             }
             Content::Gone => {
                 let reason =
@@ -101,8 +101,8 @@ impl Draining {
         Some(())
     }
 
-    /// Removes or keeps a batch that was sent. Returns `None` if it stays in the spool because the
-    /// process shuts down.
+    /// Removes a batch that was sent, or sets it aside. Returns `None` if it stays in the spool
+    /// because the process shuts down.
     async fn settle(&self, batch: &Batch, sent: Delivered) -> Option<()> {
         match sent {
             Delivered::All => self.remove(batch).await,
@@ -127,7 +127,7 @@ impl Draining {
             });
             let read = tokio::select! {
                 read = reading => read.unwrap_or_else(|error| Err(io::Error::other(error))),
-                // A disk that does not respond must not hold up the shutdown.
+                // A disk that does not respond must not delay the shutdown.
                 () = self.hangs() => return None,
             };
             match read {
@@ -143,13 +143,13 @@ impl Draining {
         }
     }
 
-    /// Sends one batch until the destination accepts it or refuses it for good.
+    /// Sends one batch until the destination accepts it or rejects it permanently.
     async fn send(&self, number: u64, list: Vec<u8>, events: u64) -> Sent {
         let encoded = self.courier.encode(list);
         self.insist_sending(|| self.courier.attempt(number, encoded.clone(), events)).await
     }
 
-    /// The same from its file.
+    /// Sends one batch from its file, like [`Self::send`].
     async fn send_file(&self, batch: &Batch, file: Arc<File>) -> Sent {
         let Batch { name, bytes, .. } = batch;
         let send = || self.courier.attempt_file(name.number, file.clone(), *bytes, name.events);
@@ -172,6 +172,7 @@ impl Draining {
             };
             match verdict {
                 Verdict::TooLarge => return Sent::TooLarge(failure),
+                Verdict::Final => return Sent::Refused(failure),
                 Verdict::Invalid => {
                     refusals += 1;
                     if refusals >= REFUSALS {
@@ -193,13 +194,13 @@ impl Draining {
         }
     }
 
-    /// Waits until shutdown has begun and this has been waited for long enough.
+    /// Waits for the beginning of the shutdown, and then for the time limit of one attempt.
     async fn hangs(&self) {
         self.spool.closed.cancelled().await;
         tokio::time::sleep(self.courier.last_attempts().0).await;
     }
 
-    /// Removes a batch that was delivered.
+    /// Removes a delivered batch.
     async fn remove(&self, batch: &Batch) -> Option<()> {
         let name = batch.name.file_name(Kind::Pending);
         let directory = batch.directory.clone();
@@ -214,8 +215,8 @@ impl Draining {
         Some(())
     }
 
-    /// Keeps what was refused in place of the batch, if there is room for it. `refused` is `None`
-    /// for the whole batch.
+    /// Keeps the rejected events in place of the batch, if there is space for them. `refused` is
+    /// `None` for the whole batch.
     async fn set_aside(
         &self,
         batch: &Batch,
@@ -228,7 +229,7 @@ impl Draining {
         let bytes = refused.as_ref().map_or(batch.bytes, |refused| refused.len() as u64);
         let file = self.spool.reserve_rejected(bytes).then(|| {
             let aside = match &refused {
-                // Under its actual checksum, which shows the difference.
+                // Keeps the checksum in the name, so that it shows whether the content was changed.
                 None => batch.name.clone(),
                 Some(refused) => {
                     let extension = self.spool.about.format.extension;
@@ -250,7 +251,7 @@ impl Draining {
         let moved = self
             .insist(None, move || match &refused {
                 None => match directory.rename(&name, &file) {
-                    // Renamed by an attempt whose sync then failed.
+                    // A previous attempt has renamed it, but its sync failed.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
                     renamed => renamed,
                 },
@@ -272,8 +273,8 @@ impl Draining {
         Some(())
     }
 
-    /// Repeats an operation on the disk while it fails: indefinitely, or for a limited time.
-    /// `None`: the process shuts down.
+    /// Retries a disk operation until it succeeds or, if there is one, the limit has passed.
+    /// Returns `None` if the process shuts down.
     async fn insist(
         &self,
         limit: Option<Duration>,
@@ -309,12 +310,12 @@ impl Draining {
 }
 
 impl Spool {
-    /// Reads a batch and compares it with its checksum.
+    /// Reads a batch and verifies its checksum.
     fn read(&self, batch: &Batch) -> io::Result<Content> {
         let file_name = batch.name.file_name(Kind::Pending);
         let content = match batch.directory.read(&file_name) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // Perhaps it is in the directory that is at the path now.
+                // It may be in the directory that is at the path now.
                 let current = self.directory()?;
                 match current.read(&file_name) {
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -326,8 +327,7 @@ impl Spool {
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
                 return Ok(Content::NotRegular(error));
             }
-            // The directory's handle may be of no use any more, as after a restart of an NFS
-            // server.
+            // The directory handle may be stale, such as after a restart of an NFS server.
             Err(error) => match self.directory()?.read_by_path(&file_name) {
                 Ok(content) => content,
                 Err(_) => return Err(error),
@@ -342,7 +342,7 @@ impl Spool {
         })
     }
 
-    /// Opens the file of a batch, after comparing its content with its checksum.
+    /// Opens the file of a batch, after verifying its checksum.
     fn open_checked(&self, batch: &Batch) -> io::Result<Content> {
         let name = batch.name.file_name(Kind::Pending);
         let file = match batch.directory.open_file(&name) {
@@ -367,7 +367,7 @@ impl Spool {
         }
     }
 
-    /// Reserves space for a batch that is set aside; `false` if there is not enough.
+    /// Reserves space for a batch that is set aside. Returns `false` if there is not enough.
     fn reserve_rejected(&self, bytes: u64) -> bool {
         let mut state = self.lock();
         let fits = state.rejected_bytes + bytes <= self.config.max_size / 2;

@@ -1,8 +1,9 @@
-//! The spool's directory on the disk.
+//! The directory of a spool.
 //!
-//! The directory is kept open and locked with `flock(2)` for as long as it is used, so that no
-//! second process delivers or deletes the same batches, however the path is spelled. Files are
-//! named relative to the open directory: batches in a directory that was renamed can still be sent.
+//! The directory is kept open and locked with `flock(2)` while it is used, so that no second
+//! process sends or deletes the same batches, even if it uses another path to the directory. Files
+//! are accessed relative to the open directory, so batches in a renamed directory can still be
+//! sent.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -19,22 +20,22 @@ use super::segment::parse_open;
 use crate::{FileId, Lock, create_private_dir, try_lock};
 use watched_files::regular_file::unusable;
 
-/// The file that is locked where the file system cannot lock directories, such as NFS.
+/// The file that is locked if the file system cannot lock directories, such as NFS.
 const LOCK: &str = ".lock";
-/// Where a batch is written before it gets its name.
+/// Temporary names of files that are being written.
 const TEMPORARY: [&str; 2] = ["new.tmp", "rejected.tmp"];
 
-/// An open spool directory that belongs to this process alone.
+/// An open spool directory, which no other process uses.
 #[derive(Debug)]
 pub(crate) struct Directory {
     path: PathBuf,
     extension: &'static str,
     handle: File,
-    /// Holds the lock where `handle` cannot.
+    /// The locked file, if `handle` cannot be locked.
     _lock: Option<File>,
 }
 
-/// A batch file that was found.
+/// A batch file in the directory.
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) name: BatchName,
@@ -43,29 +44,29 @@ pub(crate) struct Found {
 }
 
 impl Directory {
-    /// Opens and locks the directory, after creating it with mode 0700 if it is missing. Its
-    /// batches have the extension `extension`.
+    /// Opens and locks the directory. Creates it with mode 0700 if it is missing. `extension` is
+    /// that of its batch files.
     ///
     /// # Errors
     /// Returns the system's error, or [`io::ErrorKind::ResourceBusy`] if another process, or
-    /// another backend of this one, has it locked.
+    /// another backend of this one, has locked it.
     pub(crate) fn open(path: &Path, extension: &'static str) -> io::Result<Directory> {
         create_private_dir(path)?;
-        // Not `File::open`, which would block on a named pipe.
+        // `File::open` would block on a named pipe.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let handle = File::from(openat(rustix::fs::CWD, path, flags, Mode::empty())?);
         let _lock = lock(&handle)?;
         for name in TEMPORARY {
-            // A batch that was never accepted, left by a crash.
+            // An incomplete batch that a crash has left.
             let _ = unlinkat(&handle, name, AtFlags::empty());
         }
         Ok(Directory { path: path.to_owned(), extension, handle, _lock })
     }
 
-    /// Returns whether this directory, and not another or none, is at its path.
+    /// Returns whether the path still leads to this directory.
     ///
     /// # Errors
-    /// Returns the error of the operating system, unless the file does not exist.
+    /// Returns the error of the operating system, except if the path does not exist.
     pub(crate) fn is_at_path(&self) -> io::Result<bool> {
         let own = self.handle.metadata()?;
         match fs::metadata(&self.path) {
@@ -80,8 +81,8 @@ impl Directory {
         self.path.join(name)
     }
 
-    /// Returns the batches in it, the oldest first. Warns once about each entry that has the name
-    /// of a batch and is not a regular file.
+    /// Returns the batches in the directory, the oldest first. Warns once about each entry that has
+    /// the name of a batch and is not a regular file.
     pub(crate) fn batches(&self) -> io::Result<Vec<Found>> {
         let mut found = Vec::new();
         for entry in Dir::read_from(&self.handle)? {
@@ -144,7 +145,7 @@ impl Directory {
         Ok(File::from(openat(&self.handle, name, flags, Mode::empty())?))
     }
 
-    /// The numbers of the segments that are open, the oldest first.
+    /// Returns the numbers of the open segments, the lowest first.
     pub(crate) fn open_segments(&self) -> io::Result<Vec<u64>> {
         let mut found = Vec::new();
         for entry in Dir::read_from(&self.handle)? {
@@ -155,12 +156,12 @@ impl Directory {
         Ok(found)
     }
 
-    /// Reads a file by its path, for when the open directory is of no use any more.
+    /// Reads a file by its path, if the directory handle is stale.
     pub(crate) fn read_by_path(&self, name: &str) -> io::Result<Vec<u8>> {
         watched_files::regular_file::read(&self.path_of(name))
     }
 
-    /// Writes a file so that it is either complete and on the disk, or not there.
+    /// Writes a file atomically: afterwards it is complete and synced, or does not exist.
     pub(crate) fn write(&self, kind: Kind, name: &str, content: &[u8]) -> io::Result<()> {
         let temporary = match kind {
             Kind::Pending => TEMPORARY[0],
@@ -178,20 +179,21 @@ impl Directory {
             renameat(&self.handle, temporary, &self.handle, name).map_err(io::Error::from)
         });
         if let Err(error) = named {
-            // So that it does not take the room that may be missing.
+            // Frees its disk space, which may be scarce.
             let _ = unlinkat(&self.handle, temporary, AtFlags::empty());
             return Err(error);
         }
-        // It is written again under another name, and would be sent twice.
+        // The batch will be written again under another name, and must not be sent twice.
         self.sync().inspect_err(|_| {
             let _ = unlinkat(&self.handle, name, AtFlags::empty());
         })
     }
 
-    /// Gives a file another name, which must be free.
+    /// Renames a file. The new name must be unused.
     pub(crate) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         match renameat_with(&self.handle, from, &self.handle, to, RenameFlags::NOREPLACE) {
-            // The file system does not support the flag. No other process creates files here.
+            // The file system does not support the flag. No other process creates files in this
+            // directory.
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
                 match statat(&self.handle, to, AtFlags::SYMLINK_NOFOLLOW) {
                     Err(Errno::NOENT) => renameat(&self.handle, from, &self.handle, to)?,
@@ -204,7 +206,7 @@ impl Directory {
         self.sync()
     }
 
-    /// Removes a file; one that is gone already is not an error.
+    /// Removes a file. It is not an error if the file does not exist.
     pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
         match unlinkat(&self.handle, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
@@ -221,7 +223,7 @@ fn not_regular(kind: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, format!("it is {kind}, not a regular file"))
 }
 
-/// Locks the directory, or a file in it where the file system cannot lock directories.
+/// Locks the directory, or a file in it if the file system cannot lock directories.
 fn lock(directory: &File) -> io::Result<Option<File>> {
     let busy = || {
         io::Error::new(

@@ -1,20 +1,21 @@
-//! Batches on the disk until the destination has accepted them.
+//! Keeps batches on disk until the destination has accepted them.
 //!
-//! One file per batch ([`name`]), written under another name first and then renamed, so that each
-//! file is complete. A batch is written at once, or as a segment that grows event by event
-//! ([`segment`]). The oldest batch is sent until it is accepted, then deleted: each event
-//! arrives at least once, and in order. Only one process may use a directory ([`directory`]).
+//! Each batch is one file ([`name`]), which is written under another name first and then renamed,
+//! so that it is always complete. A batch is written as a whole, or as a segment that grows event
+//! by event ([`segment`]). The oldest batch is sent until it is accepted, then deleted, so that
+//! each event arrives at least once, and in order. Only one process may use a directory
+//! ([`directory`]).
 //!
 //! # When the disk fails
-//! A batch that cannot be written waits in memory and is tried again; meanwhile events collect in
-//! the queue, whose overflow is counted. A batch that cannot be read is tried again, too. It is
-//! only counted as lost if its file is gone. A directory that vanishes is created again.
+//! A batch that cannot be written waits in memory and is retried. Meanwhile events collect in the
+//! queue, and are counted as lost when it overflows. A batch that cannot be read is retried, too.
+//! It only counts as lost if its file was deleted. A missing directory is created again.
 //!
 //! # Batches set aside
-//! A batch whose content does not match its checksum, and events that the destination refuses for
-//! good, are kept as `*.rejected` and counted as lost. They take at most half of
-//! the spool's maximum size; beyond that they are deleted instead. An existing `*.rejected`
-//! file is never overwritten or deleted.
+//! A batch whose content does not match its checksum, and events that the destination rejects
+//! permanently, are kept as `*.rejected` and counted as lost. These files take at most half of the
+//! spool's maximum size; beyond that, batches are deleted instead. An existing `*.rejected` file is
+//! never overwritten or deleted.
 
 mod deliver;
 mod directory;
@@ -40,26 +41,26 @@ use api_client::backoff::ExponentialBackoff;
 pub(crate) use self::deliver::drain;
 pub(crate) use self::segment::Segment;
 
-/// The delays after failed operations on the disk.
+/// The delays after failed disk operations.
 const RETRY: ExponentialBackoff =
     ExponentialBackoff::new(Duration::from_millis(50), 2.0, Duration::from_secs(1));
 
-/// What is particular to the spools of one kind of backend.
+/// Properties of the spools of one kind of backend.
 #[derive(Debug)]
-pub(crate) struct About {
-    /// What messages call it: `the webhook's spool`.
+pub(crate) struct SpoolKind {
+    /// The name of the spool in messages: `the webhook's spool`.
     pub(crate) name: &'static str,
-    /// The setting of its maximum size.
+    /// The setting of the maximum size.
     pub(crate) size_flag: &'static str,
     /// How events are stored.
     pub(crate) format: &'static Format,
 }
 
-/// The directory and what is in it.
+/// A spool: its directory, and the state of its batches.
 #[derive(Debug)]
 pub(crate) struct Spool {
     config: SpoolConfig,
-    about: &'static About,
+    about: &'static SpoolKind,
     directory: Mutex<Arc<Directory>>,
     state: Mutex<State>,
     changed: Notify,
@@ -75,13 +76,13 @@ struct State {
     rejected_files: u64,
     rejected_bytes: u64,
     next: u64,
-    /// Events of a segment did not fit.
+    /// Whether events of a segment were rejected because the spool is full.
     is_full: bool,
-    /// Why the disk cannot be used now: reading, writing.
+    /// The errors of the disk, by [`Access`]; `None` if the last operation succeeded.
     failing: [Option<String>; 2],
 }
 
-/// A batch that waits.
+/// A batch in the spool.
 #[derive(Debug, Clone)]
 struct Batch {
     name: BatchName,
@@ -89,29 +90,29 @@ struct Batch {
     directory: Arc<Directory>,
 }
 
-/// An operation on the disk.
+/// The kind of a disk operation.
 #[derive(Debug, Clone, Copy)]
 enum Access {
     Read,
     Write,
 }
 
-/// A batch is not in the spool.
+/// Why a batch could not be added to the spool.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SpoolError {
-    /// There is no room for it.
+    /// The spool is full.
     #[error("{} is full; raise {}", .0.name, .0.size_flag)]
-    Full(&'static About),
-    /// The system refused it.
+    Full(&'static SpoolKind),
+    /// A disk operation failed.
     #[error("cannot write to {about}: {source}", about = .0.name, source = .1)]
-    Io(&'static About, io::Error),
+    Io(&'static SpoolKind, io::Error),
 }
 
 impl Spool {
-    /// Opens the directory, creates it if it is missing, and finds the batches that are in it.
+    /// Opens the directory, creating it if it is missing, and lists its batches.
     pub(crate) fn open(
         config: &SpoolConfig,
-        about: &'static About,
+        about: &'static SpoolKind,
         metrics: Arc<DeliveryMetrics>,
     ) -> io::Result<Spool> {
         let directory = Arc::new(Directory::open(&config.dir, about.format.extension)?);
@@ -128,7 +129,7 @@ impl Spool {
         Ok(spool)
     }
 
-    /// Takes over the batches of a directory that was just opened.
+    /// Adds the batches of a directory that was just opened.
     fn adopt(&self, directory: &Arc<Directory>) -> io::Result<()> {
         let found = directory.batches()?;
         let mut state = self.lock();
@@ -141,7 +142,7 @@ impl Spool {
             }
             let batch = Batch { name, bytes, directory: directory.clone() };
             match state.batches.iter_mut().find(|known| known.name == batch.name) {
-                // Its file is here now.
+                // The file is in the new directory.
                 Some(known) => *known = batch,
                 None => {
                     state.bytes += bytes;
@@ -154,12 +155,12 @@ impl Spool {
         Ok(())
     }
 
-    /// The directory at the configured path: another one than before if that was deleted or moved.
+    /// Returns the directory at the configured path. Opens it again if it was deleted or moved.
     fn directory(&self) -> io::Result<Arc<Directory>> {
         let mut current = self.directory.lock().expect("nothing panics while it holds this");
         if !current.is_at_path()? {
             let new = Arc::new(Directory::open(&self.config.dir, self.about.format.extension)?);
-            // Those that were set aside are counted again where they are.
+            // Files that were set aside are counted again in the new directory.
             let mut state = self.lock();
             (state.rejected_files, state.rejected_bytes) = (0, 0);
             drop(state);
@@ -174,8 +175,8 @@ impl Spool {
         Ok(current.clone())
     }
 
-    /// Appends a list of `events` events behind all others, on the disk. Tries again until it is
-    /// there, the spool is full, or `give_up` is cancelled.
+    /// Appends a list of `events` events to the spool and syncs it. Retries until that succeeds,
+    /// the spool is full, or `give_up` is cancelled.
     pub(crate) async fn push(
         self: &Arc<Self>,
         list: Vec<u8>,
@@ -235,13 +236,13 @@ impl Spool {
         SpoolError::Io(self.about, error)
     }
 
-    /// Accepts no more batches; what is left is for the next start, unless the destination takes it
-    /// now.
+    /// Closes the spool: it accepts no more batches. The remaining ones are sent after the next
+    /// start, unless the destination accepts them now.
     pub(crate) fn close(&self) {
         self.closed.cancel();
     }
 
-    /// Returns whether the disk can be written and read.
+    /// Returns whether the disk can be read and written.
     pub(crate) fn state(&self) -> BackendState {
         match self.lock().failing.iter().flatten().next() {
             Some(reason) => BackendState::Failing(reason.clone()),
@@ -249,7 +250,7 @@ impl Spool {
         }
     }
 
-    /// Waits for the oldest batch. `None`: the spool is closed and empty.
+    /// Waits for the oldest batch. Returns `None` if the spool is closed and empty.
     async fn oldest(&self) -> Option<Batch> {
         loop {
             let closed = self.closed.is_cancelled();
@@ -266,7 +267,7 @@ impl Spool {
         }
     }
 
-    /// A batch is done with.
+    /// Removes a batch from the state.
     fn forget(&self, batch: &Batch) {
         let mut state = self.lock();
         if let Some(at) = state.batches.iter().position(|known| known.name == batch.name) {
@@ -277,12 +278,12 @@ impl Spool {
         self.publish(&state);
     }
 
-    /// Waits for `delay`. Returns `false` if the spool was closed, so that nothing is tried again.
+    /// Waits for `delay`. Returns `false` if the spool was closed, so there is no other attempt.
     async fn wait(&self, delay: Duration) -> bool {
         tokio::time::timeout(delay, self.closed.cancelled()).await.is_err()
     }
 
-    /// An operation on the disk failed, and will be tried again.
+    /// Notes a failed disk operation, which will be retried.
     fn failed(&self, access: Access, error: &io::Error) {
         let what = match access {
             Access::Read => "read from",

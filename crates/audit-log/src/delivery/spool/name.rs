@@ -1,19 +1,19 @@
 //! Names of batch files.
 //!
-//! `<number>.<checksum>-<events>.json`, or another extension than `json`
-//! ([`Format`](crate::delivery::Format)): the number has 20 digits and gives the order, `events` is
-//! the number of events in the batch, and the checksum is the first half of the content's SHA-256
-//! in hex. Files of earlier versions have no checksum. A batch that was set aside ends in
-//! `.rejected`.
+//! A name has the form `<number>.<checksum>-<events>.json`, or another extension than `json`
+//! ([`Format`](crate::delivery::Format)). The number has 20 digits and defines the order, `events`
+//! is the number of events in the batch, and the checksum is the first half of the content's
+//! SHA-256 in hex. Files of earlier versions have no checksum. The name of a batch that was set
+//! aside ends in `.rejected`.
 
 use crate::seal::{Sha256, hex, sha256};
 
-/// Decimal digits of a batch's number.
+/// Number of decimal digits of a batch's number.
 const DIGITS: usize = 20;
-/// Hexadecimal digits of a checksum.
+/// Number of hexadecimal digits of a checksum.
 const CHECKSUM: usize = 32;
 
-/// Returns the name of a batch file.
+/// The name of a batch file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BatchName {
     pub(crate) number: u64,
@@ -23,12 +23,12 @@ pub(crate) struct BatchName {
     extension: &'static str,
 }
 
-/// The kind of a batch file.
+/// The state of a batch file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// To be sent.
     Pending,
-    /// Set aside: the endpoint refused it, or it is corrupt.
+    /// Set aside: the endpoint rejected the batch, or it is corrupt.
     Rejected,
 }
 
@@ -87,13 +87,12 @@ impl BatchName {
         }
     }
 
-    /// Returns whether `content` is what was written. `None`: the name has no checksum.
+    /// Returns whether the checksum matches `content`, or `None` if there is no checksum.
     pub(crate) fn matches(&self, content: &[u8]) -> Option<bool> {
         self.matches_hash(&sha256(content))
     }
 
-    /// Returns whether content with this SHA-256 is what was written. `None`: the name has no
-    /// checksum.
+    /// Returns whether the checksum matches this SHA-256, or `None` if there is no checksum.
     pub(crate) fn matches_hash(&self, hash: &Sha256) -> Option<bool> {
         self.checksum.as_ref().map(|expected| *expected == checksum(hash))
     }

@@ -1,9 +1,9 @@
 //! Batches that grow event by event.
 //!
-//! A segment is written to `<number>.open`, each event as one line, so that what is written
-//! survives the process. Closing it gives the file the name of a batch, with the checksum of its
-//! content. What a killed process has left open is closed at the next start, without its last line
-//! if that is partial. An empty segment keeps the next number over restarts.
+//! A segment is written to `<number>.open`, each event as one line, so that written events survive
+//! the end of the process. Closing the segment renames the file to that of a batch, with the
+//! checksum of its content. Segments that a killed process has left open are closed at the next
+//! start, without a partial last line. An empty segment preserves the next number across restarts.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -18,25 +18,25 @@ use super::name::{BatchName, Kind};
 use super::{Access, Batch, Spool, SpoolError};
 use crate::seal::{self, Sha256};
 
-/// A segment that grows.
+/// An open segment.
 pub(crate) struct Segment {
     number: u64,
     file: File,
-    /// The length of the complete lines.
+    /// Length of the complete lines in bytes.
     bytes: u64,
     events: u64,
     hash: Context,
     directory: Arc<Directory>,
-    /// A write has failed, and may have left a partial line.
+    /// Whether a write has failed and may have left a partial line.
     is_torn: bool,
 }
 
-/// What a killed process had left open.
+/// The segments that a killed process has left open.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Recovered {
-    /// Segments that are batches now.
+    /// Number of segments that were closed.
     pub(crate) segments: u64,
-    /// Partial lines that were removed.
+    /// Number of partial lines that were removed.
     pub(crate) torn: u64,
 }
 
@@ -48,7 +48,7 @@ impl std::fmt::Debug for Segment {
 }
 
 impl Segment {
-    /// Returns the length of its events.
+    /// Returns the length of its events in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -65,7 +65,7 @@ impl Spool {
             let Scan { bytes, events, torn, hash } = scan(&file)?;
             recovered.torn += torn;
             if events == 0 {
-                // Only its number matters.
+                // Only the number of an empty segment matters.
                 file.set_len(0)?;
                 let mut state = self.lock();
                 state.next = state.next.max(number);
@@ -81,7 +81,7 @@ impl Spool {
         }
         let mut state = self.lock();
         if state.next == 0 {
-            // A new directory does not repeat the numbers of one that was deleted.
+            // If the directory was deleted, the numbers of the new one must be higher.
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             state.next = now.as_millis() as u64;
         }
@@ -94,7 +94,7 @@ impl Spool {
         state.next = state.next.max(number.saturating_add(1));
     }
 
-    /// Begins a segment.
+    /// Creates a segment.
     pub(crate) fn begin(&self) -> Result<Segment, SpoolError> {
         let directory = self.directory().map_err(|error| self.io(error))?;
         let number = {
@@ -107,7 +107,7 @@ impl Spool {
         Ok(Segment { number, file, bytes: 0, events: 0, hash, directory, is_torn: false })
     }
 
-    /// Returns how many of these lines the spool has space for, from the first on.
+    /// Returns how many of these lines fit into the spool, from the first on.
     pub(crate) fn fitting<'a>(&self, lines: impl Iterator<Item = &'a [u8]>) -> usize {
         let mut state = self.lock();
         let used = state.bytes + state.rejected_bytes;
@@ -124,17 +124,17 @@ impl Spool {
         count
     }
 
-    /// Whether lines did not fit when there were some last.
+    /// Returns whether the last lines did not fit.
     pub(crate) fn is_full(&self) -> bool {
         self.lock().is_full
     }
 
-    /// The error of lines that do not fit.
+    /// Returns the error for lines that do not fit.
     pub(crate) fn full(&self) -> SpoolError {
         SpoolError::Full(self.about)
     }
 
-    /// Appends `events` events, each a line. After an error the segment is as it was before.
+    /// Appends `events` events, one per line. After an error the segment is unchanged.
     pub(crate) fn append(
         &self,
         segment: &mut Segment,
@@ -142,7 +142,7 @@ impl Spool {
         events: u64,
     ) -> Result<(), SpoolError> {
         if let Err(error) = write(segment, lines) {
-            // So that it does not take the space that may be missing.
+            // Frees disk space, which may be scarce.
             let _ = mend(segment);
             self.failed(Access::Write, &error);
             return Err(self.io(error));
@@ -157,12 +157,12 @@ impl Spool {
         Ok(())
     }
 
-    /// Writes what was appended to the disk itself, so that it survives a crash of the machine.
+    /// Syncs the appended events, so that they survive a crash of the machine.
     pub(crate) fn sync(&self, segment: &Segment) -> io::Result<()> {
         segment.file.sync_data()
     }
 
-    /// Makes the segment a batch, which is sent from now on. Gives the segment back if that fails.
+    /// Turns the segment into a batch, which is then sent. Returns the segment if that fails.
     pub(crate) fn finish(&self, segment: Segment) -> Result<(), (Segment, io::Error)> {
         let mut segment = segment;
         let finished = self.finish_file(&mut segment);
@@ -177,7 +177,7 @@ impl Spool {
         let bytes = segment.bytes;
         let batch = Batch { name: segment.name(self.about.format.extension), bytes, directory };
         let mut state = self.lock();
-        // Recovered segments may be older than batches that are there.
+        // Recovered segments may be older than existing batches.
         let after = |known: &Batch| known.name.number < batch.name.number;
         let at = state.batches.iter().rposition(after).map_or(0, |at| at + 1);
         state.batches.insert(at, batch);
@@ -185,7 +185,7 @@ impl Spool {
         let next = open_name(state.next);
         drop(state);
         self.changed.notify_one();
-        // So that the next number is known after a restart, when all batches are gone.
+        // Preserves the next number across a restart when no batches are left.
         if let Ok(directory) = self.directory() {
             let _ = directory.create(&next);
         }
@@ -199,7 +199,8 @@ impl Spool {
         match segment.directory.rename(&open_name(segment.number), &name) {
             Ok(()) => Ok(segment.directory.clone()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // The directory was deleted, but the file is still open: written again.
+                // The directory was deleted, but the file is still open, so its content can be
+                // written again.
                 let directory = self.directory()?;
                 let mut content = vec![0; segment.bytes as usize];
                 segment.file.read_exact_at(&mut content, 0)?;
@@ -235,7 +236,7 @@ fn mend(segment: &mut Segment) -> io::Result<()> {
     Ok(())
 }
 
-/// The name of the file of an open segment.
+/// Returns the file name of an open segment.
 fn open_name(number: u64) -> String {
     format!("{number:020}.open")
 }
@@ -246,11 +247,11 @@ pub(super) fn parse_open(name: &str) -> Option<u64> {
     (open_name(number) == name).then_some(number)
 }
 
-/// What a segment's file has.
+/// The content of a segment's file.
 pub(super) struct Scan {
-    /// The length of the complete lines.
+    /// Length of the complete lines in bytes.
     pub(super) bytes: u64,
-    /// Their number.
+    /// Number of complete lines.
     pub(super) events: u64,
     /// 1 if a partial line follows them.
     pub(super) torn: u64,

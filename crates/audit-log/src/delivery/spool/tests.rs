@@ -25,7 +25,7 @@ fn files(dir: &Path, extension: &str) -> Vec<PathBuf> {
 }
 
 #[tokio::test]
-async fn what_is_there_comes_first_and_what_is_too_much_is_refused() {
+async fn existing_batches_come_first_and_those_beyond_the_limit_are_rejected() {
     let dir = TestFolder::new();
     let path = dir.path().join("spool");
     let spool = open(&path, 10).unwrap();
@@ -34,10 +34,10 @@ async fn what_is_there_comes_first_and_what_is_too_much_is_refused() {
     push(&spool, "third", 3).await.unwrap();
     drop(spool);
 
-    // The next start. A batch that was being written is none, nor is anybody else's file.
+    // The next start ignores a batch that was being written, and files of other programs.
     fs::write(path.join("new.tmp"), "half a ba").unwrap();
     fs::write(path.join("readme.json"), "").unwrap();
-    // A batch of an earlier version, and something that only has the name of a batch.
+    // A batch of an earlier version, and a file that only has the name of a batch.
     fs::write(path.join("00000000000000000007-5.json"), "old").unwrap();
     fs::create_dir(path.join("00000000000000000009-5.json")).unwrap();
     let spool = open(&path, 100).unwrap();
@@ -75,7 +75,7 @@ async fn a_spool_has_one_owner() {
 }
 
 #[tokio::test]
-async fn a_directory_that_vanishes_is_created_again_and_one_that_comes_back_is_used() {
+async fn a_missing_directory_is_recreated_and_a_restored_one_is_used() {
     let dir = TestFolder::new();
     let (path, away) = (dir.path().join("spool"), dir.path().join("away"));
     let spool = open(&path, 100).unwrap();
@@ -83,13 +83,13 @@ async fn a_directory_that_vanishes_is_created_again_and_one_that_comes_back_is_u
     fs::rename(&path, &away).unwrap();
     push(&spool, "second", 1).await.unwrap();
     assert_eq!((files(&path, "json").len(), files(&away, "json").len()), (1, 1));
-    // What was moved can still be sent from where it is.
+    // Batches in the moved directory can still be sent.
     let batch = spool.oldest().await.unwrap();
     let name = batch.name.file_name(Kind::Pending);
     assert_eq!(batch.directory.read(&name).unwrap(), b"first");
     fs::remove_dir_all(&away).unwrap();
     assert!(batch.directory.read(&name).is_err());
-    // A copy of it is found in the directory that is there now.
+    // The new directory at the path has a copy of the batch.
     fs::remove_dir_all(&path).unwrap();
     fs::create_dir(&path).unwrap();
     fs::write(path.join(&name), "first").unwrap();
@@ -99,11 +99,11 @@ async fn a_directory_that_vanishes_is_created_again_and_one_that_comes_back_is_u
 }
 
 #[tokio::test]
-async fn a_write_that_fails_is_tried_again_and_given_up_at_the_end() {
+async fn a_failed_write_is_retried_until_the_shutdown_times_out() {
     let dir = TestFolder::new();
     let path = dir.path().join("spool");
     let spool = open(&path, 100).unwrap();
-    // A file is in its place.
+    // A file is in the place of the directory.
     fs::remove_dir(&path).unwrap();
     fs::write(&path, "").unwrap();
     let give_up = CancellationToken::new();

@@ -1,4 +1,4 @@
-//! What becomes of the seal when files are rotated, moved, cut, and when the process or the disk
+//! Tests of the seal when files are rotated, moved, or truncated, and when the process or the disk
 //! fails.
 
 use std::fs;
@@ -22,7 +22,7 @@ pub(super) fn intact(report: &Report, lines: u64) {
 }
 
 #[test]
-fn a_chain_goes_on_over_rotations_and_restarts() {
+fn a_chain_continues_across_rotations_and_restarts() {
     let folder = TestFolder::new();
     let mut log = SealedLog::open(&folder);
     log.write(100);
@@ -37,7 +37,7 @@ fn a_chain_goes_on_over_rotations_and_restarts() {
     intact(&report, 125);
     assert!(report.warnings.is_empty(), "{}", warnings(&report));
     assert!(report.files > rotated as u64);
-    // Any of the files alone, too, with a note of what comes before.
+    // Each file can be verified alone, with a note about the missing records before it.
     let second = with_ending(folder.path(), ".log").remove(1);
     let report = verify_by(&[second], &[public_key(folder.path())]).unwrap();
     assert!(report.is_intact() && report.files == 1);
@@ -45,7 +45,7 @@ fn a_chain_goes_on_over_rotations_and_restarts() {
 }
 
 #[test]
-fn files_that_somebody_compressed_by_zstd_are_read_too() {
+fn zstd_files_of_other_programs_are_read() {
     let folder = TestFolder::new();
     let mut log = SealedLog::open(&folder);
     log.write(150);
@@ -61,7 +61,7 @@ fn files_that_somebody_compressed_by_zstd_are_read_too() {
     let report = check(folder.path(), &[]);
     intact(&report, 150);
     assert!(report.warnings.is_empty(), "{}", warnings(&report));
-    // What was in it counts, not that it is there.
+    // An existing checkpoint counts only if its content is valid.
     bytes[5] ^= 1;
     zstd(&bytes);
     assert!(!check(folder.path(), &[]).is_intact());
@@ -82,7 +82,7 @@ fn files_that_retention_has_deleted_are_no_tampering() {
 }
 
 #[test]
-fn what_a_crash_left_unsealed_is_told_and_no_tampering() {
+fn lines_left_unsealed_by_a_crash_are_reported_and_not_tampering() {
     let folder = TestFolder::new();
     let mut log = SealedLog::open(&folder);
     log.write(10);
@@ -120,7 +120,7 @@ fn a_crash_around_rotations_leaves_nothing_unsealed() {
 }
 
 #[test]
-fn a_crash_between_the_two_renames_of_a_rotation_is_mended() {
+fn a_crash_between_the_two_renames_of_a_rotation_is_repaired() {
     let folder = TestFolder::new();
     let mut log = SealedLog::open(&folder);
     log.write(10);
@@ -157,7 +157,7 @@ fn lines_that_come_after_an_orderly_end_were_inserted() {
 }
 
 #[test]
-fn only_the_head_tells_of_an_end_cut_off_with_its_seal() {
+fn only_a_head_shows_an_end_truncated_together_with_its_seal() {
     let folder = TestFolder::new();
     let mut log = SealedLog::open(&folder);
     log.write(4);
@@ -178,8 +178,8 @@ fn only_the_head_tells_of_an_end_cut_off_with_its_seal() {
     assert!(check(folder.path(), &[]).is_intact());
     let report = check(folder.path(), &[head]);
     assert_eq!(report.findings[0].kind, Kind::Head);
-    assert!(report.findings[0].what.contains("its end was cut off"));
-    // Nor does it help to write on from there.
+    assert!(report.findings[0].what.contains("its end was removed"));
+    // Writing more lines does not hide the truncation.
     let mut log = SealedLog::open(&folder);
     log.write(4);
     log.stop();
@@ -188,14 +188,14 @@ fn only_the_head_tells_of_an_end_cut_off_with_its_seal() {
 }
 
 #[test]
-fn another_key_is_nobodys() {
+fn a_token_signed_with_another_key_is_rejected() {
     let folder = TestFolder::new();
     SealedLog::open(&folder).stop();
     let other = SealKey::generate().unwrap().public();
     let files = [folder.join("audit.log")];
     let report = verify_by(&files, &[other]).unwrap();
     assert!(report.findings[0].what.contains("is not a --public-key"));
-    // After a change of keys both are given.
+    // After a change of keys, both are given.
     let before = public_key(folder.path());
     fs::remove_file(folder.join("key.pem")).unwrap();
     let mut log = SealedLog::open(&folder);
@@ -222,9 +222,9 @@ fn logrotate_by_renaming_is_no_tampering() {
     let files = [folder.join("audit.log"), moved.clone()];
     let report = verify_by(&files, &[public_key(folder.path())]).unwrap();
     intact(&report, 11);
-    // The file that was moved is missed where it is not given.
+    // The moved file is reported as missing if it is not given.
     assert_eq!(check(folder.path(), &[]).findings[0].kind, Kind::FileRemoved);
-    // While the proxy does not run.
+    // The log is moved while the proxy is stopped.
     fs::rename(&moved, folder.join("audit.log.2")).unwrap();
     fs::rename(folder.join("audit.log"), &moved).unwrap();
     let mut log = SealedLog::open(&folder);
@@ -256,7 +256,7 @@ fn logrotates_copytruncate_is_no_tampering_if_it_loses_nothing() {
 }
 
 #[test]
-fn lines_cut_off_while_it_runs_are_missed() {
+fn lines_truncated_at_run_time_are_reported() {
     let folder = TestFolder::new();
     let mut log = SealedLog::open(&folder);
     log.write(5);
@@ -300,7 +300,7 @@ fn a_log_that_was_there_before_is_sealed_as_it_is() {
 }
 
 #[test]
-fn a_record_torn_by_a_crash_is_cut_off_at_the_start() {
+fn a_partial_record_left_by_a_crash_is_truncated_at_startup() {
     let folder = TestFolder::new();
     let mut log = SealedLog::open(&folder);
     log.write(5);
@@ -308,7 +308,8 @@ fn a_record_torn_by_a_crash_is_cut_off_at_the_start() {
     drop(log);
     let seal = folder.join("audit.log.seal");
     let mut bytes = fs::read(&seal).unwrap();
-    // A next record, which was not on the disk when the machine failed.
+    // The beginning of another record, which was not completely on the disk when the machine
+    // crashed.
     bytes.extend_from_within(..bytes.len() / 3);
     assert!(!bytes.ends_with(b"\n"));
     fs::write(&seal, bytes).unwrap();
@@ -318,12 +319,12 @@ fn a_record_torn_by_a_crash_is_cut_off_at_the_start() {
 }
 
 #[test]
-fn a_seal_that_cannot_be_written_is_made_up_for() {
+fn lines_are_sealed_later_if_the_seal_cannot_be_written() {
     let folder = TestFolder::new();
     let mut log = SealedLog::open(&folder);
     log.write(5);
     log.seal(false);
-    // A directory in its place: no user can write that, not even root.
+    // A directory in place of the seal: not even root can write it.
     let seal = folder.join("audit.log.seal");
     fs::rename(&seal, folder.join("aside")).unwrap();
     fs::create_dir(&seal).unwrap();
@@ -364,7 +365,7 @@ fn what_is_no_sealed_log_is_no_verdict() {
 }
 
 #[test]
-fn lines_that_too_many_wait_before_are_told_to_be_unsealed() {
+fn lines_beyond_the_limit_are_reported_as_unsealed() {
     let folder = TestFolder::new();
     let mut log = SealedLog::open(&folder);
     log.log.seal.as_mut().unwrap().limited(5);
@@ -386,7 +387,7 @@ fn lines_that_too_many_wait_before_are_told_to_be_unsealed() {
 }
 
 #[test]
-fn a_line_that_a_failed_write_has_torn_is_sealed_as_it_was_ended() {
+fn a_partial_line_of_a_failed_write_is_sealed_as_terminated() {
     let folder = TestFolder::new();
     let mut log = SealedLog::open(&folder);
     log.write(2);

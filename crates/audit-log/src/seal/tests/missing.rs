@@ -1,5 +1,5 @@
-//! What the start makes of what is missing: a seal, a checkpoint, records that a crash has
-//! prevented, the lock.
+//! Tests of a start with missing files: a seal, a checkpoint, records that a crash has prevented,
+//! the lock.
 
 use std::fs;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::config::Rotation;
 use crate::file::LogFile;
 use crate::test_folder::TestFolder;
 
-/// Returns a sealed log of four lines, after an orderly end.
+/// Returns a sealed log of four lines after a graceful shutdown.
 fn stopped() -> TestFolder {
     let folder = TestFolder::new();
     let mut log = SealedLog::open(&folder);
@@ -27,7 +27,7 @@ fn change_line(folder: &TestFolder) {
 }
 
 #[test]
-fn a_log_whose_seal_was_deleted_is_not_intact_however_often_the_proxy_starts() {
+fn a_deleted_seal_is_reported_even_after_restarts() {
     let folder = stopped();
     change_line(&folder);
     fs::remove_file(folder.join("audit.log.seal")).unwrap();
@@ -66,7 +66,7 @@ fn a_seal_that_was_put_back_is_noticed_at_the_start() {
 }
 
 #[test]
-fn a_checkpoint_elsewhere_tells_that_all_was_deleted() {
+fn a_checkpoint_elsewhere_shows_that_everything_was_deleted() {
     let (folder, elsewhere) = (stopped(), TestFolder::new());
     let checkpoint = elsewhere.join("checkpoint");
     fs::rename(folder.join("audit.log.checkpoint"), &checkpoint).unwrap();
@@ -96,7 +96,7 @@ fn a_log_that_was_removed_with_its_seal_and_checkpoint_begins_a_new_chain() {
 }
 
 #[test]
-fn a_crash_in_the_first_second_after_an_orderly_end_accuses_nobody() {
+fn a_crash_in_the_first_second_after_a_graceful_shutdown_is_not_tampering() {
     let folder = stopped();
     let mut log = SealedLog::open(&folder);
     log.write(3);
@@ -119,7 +119,7 @@ fn rotations_before_the_first_record_leave_no_file_unsealed_be_it_compressed() {
         drop(log);
         let rotated = with_ending(folder.path(), ".log");
         assert!(rotated.len() > 3);
-        // Like a retention script would do it.
+        // Deleted like by a retention script.
         let second = &rotated[1];
         if packed == "gz" {
             compress(second);
@@ -153,7 +153,7 @@ fn a_second_proxy_is_refused_before_it_changes_anything() {
     let folder = TestFolder::new();
     let mut log = SealedLog::open(&folder);
     log.write(2);
-    // A line that is being written, which another start would set aside.
+    // A line that is being written: a second process would move it to another file.
     let path = folder.join("audit.log");
     let mut text = fs::read(&path).unwrap();
     text.extend_from_slice(b"{\"half\":");

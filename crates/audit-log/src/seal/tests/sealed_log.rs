@@ -1,4 +1,4 @@
-//! A sealed log for tests, whose time is what the test says.
+//! A sealed log for tests, with a clock that the test sets.
 
 use std::fs;
 use std::io::{self, Write};
@@ -17,10 +17,10 @@ use crate::file::tests::exclusive;
 use crate::output::Output;
 use crate::test_folder::TestFolder;
 
-/// Bytes at which the log is rotated.
+/// Size in bytes at which the log is rotated.
 pub(crate) const LIMIT: u64 = 3_000;
 
-/// The log `audit.log` of a folder, open.
+/// The open log `audit.log` of a directory.
 pub(crate) struct SealedLog {
     pub log: LogFile,
     pub chain: Chain,
@@ -29,7 +29,7 @@ pub(crate) struct SealedLog {
 }
 
 impl SealedLog {
-    /// Opens it, with a key that stays the folder's.
+    /// Opens the log. The key in the directory is generated once and then kept.
     pub(crate) fn open(folder: &TestFolder) -> SealedLog {
         let key_file = folder.join("key.pem");
         if !key_file.exists() {
@@ -45,7 +45,7 @@ impl SealedLog {
         SealedLog { log, chain, metrics, lines: 0 }
     }
 
-    /// Writes so many lines, no two of them alike.
+    /// Writes `count` distinct lines.
     pub(crate) fn write(&mut self, count: u64) {
         for _ in 0..count {
             let mut id = [0; 8];
@@ -59,7 +59,7 @@ impl SealedLog {
         }
     }
 
-    /// What the sealing thread does once a second.
+    /// Does one round of the sealing thread, which runs once a second.
     pub(crate) fn seal(&mut self, stopped: bool) {
         self.log.check().unwrap();
         let mut blocks = self.log.unsealed(stopped);
@@ -67,30 +67,30 @@ impl SealedLog {
         self.log.sealed(blocks, result.err().map(|error| error.to_string()));
     }
 
-    /// Ends in order.
+    /// Shuts down gracefully.
     pub(crate) fn stop(mut self) {
         self.seal(true);
     }
 }
 
-/// Returns the public key of the folder.
+/// Returns the public key of the log in the directory.
 pub(crate) fn public_key(folder: &Path) -> PublicKey {
     SealKey::load(&folder.join("key.pem")).unwrap().public()
 }
 
-/// Verifies `audit.log` and what was rotated from it.
+/// Verifies `audit.log` and its rotated files.
 pub(crate) fn check(folder: &Path, heads: &[Head]) -> Report {
     let keys = [public_key(folder)];
     let expected = Expected { keys: &keys, heads, checkpoints: &[] };
     verify(&[folder.join("audit.log")], expected).unwrap()
 }
 
-/// Verifies these files by these keys.
+/// Verifies these files with these keys.
 pub(crate) fn verify_by(files: &[PathBuf], keys: &[PublicKey]) -> io::Result<Report> {
     verify(files, Expected { keys, ..Expected::default() })
 }
 
-/// Files in the folder with this ending, by name.
+/// Returns the files of the directory with this suffix, sorted by name.
 pub(crate) fn with_ending(folder: &Path, ending: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let mut paths: Vec<_> =
@@ -99,7 +99,7 @@ pub(crate) fn with_ending(folder: &Path, ending: &str) -> Vec<PathBuf> {
     paths
 }
 
-/// Compresses a rotated file, as the clean-up does.
+/// Compresses a rotated file like the cleanup does.
 pub(crate) fn compress(path: &Path) -> PathBuf {
     let to = path.with_extension("log.gz");
     fs::write(&to, gzip(&fs::read(path).unwrap())).unwrap();
@@ -107,7 +107,7 @@ pub(crate) fn compress(path: &Path) -> PathBuf {
     to
 }
 
-/// Some bytes in gzip.
+/// Compresses bytes with gzip.
 pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     encoder.write_all(bytes).unwrap();

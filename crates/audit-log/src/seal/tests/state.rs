@@ -1,9 +1,10 @@
-//! The state machine of the [module documentation](super), explored: writes, rotations, seals,
-//! compression, retention, clock steps, errors, and crashes before each change of a file, in
-//! thousands of orders. No order makes `log verify` report tampering, refuses a start, or loses a
-//! line; and whatever is tampered with after any of them is reported, also after another start.
+//! Property test of the state machine of the [module documentation](super). It runs thousands of
+//! random sequences of writes, rotations, seals, compression, retention, clock steps, and errors,
+//! with crashes before each change of a file. In no sequence does `log verify` report tampering, a
+//! start fail, or a line get lost. Any manipulation after a sequence is reported, also after
+//! another start.
 //!
-//! `SEAL_CASES=100000` explores more; `SEAL_CASE=4711` that one alone.
+//! `SEAL_CASES=100000` explores more sequences; `SEAL_CASE=4711` runs only this one.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -26,7 +27,7 @@ use crate::output::Output;
 use crate::rotate::BackupNames;
 use crate::test_folder::TestFolder;
 
-/// Bytes at which the log is rotated: some lines.
+/// Size in bytes at which the log is rotated: some lines.
 const LIMIT: u64 = 120;
 
 /// 2026-11-23T04:42:40Z
@@ -36,7 +37,7 @@ const KEY: &str = "-----BEGIN PRIVATE KEY-----\n\
     MC4CAQAwBQYDK2VwBCIEIKbaU/lV3Qg18GDhpCzFdFMZBtFFvq+oNK57A3r6b7hd\n\
     -----END PRIVATE KEY-----\n";
 
-/// Numbers that are the same each time.
+/// Deterministic pseudo-random numbers.
 struct Random(u64);
 
 impl Random {
@@ -98,16 +99,16 @@ impl Process {
     }
 }
 
-/// One history of a log.
+/// The history of one log.
 struct History {
     folder: TestFolder,
     random: Random,
     rotation: Rotation,
     process: Option<Process>,
-    /// The lines that were accepted, in order.
+    /// Accepted lines, in order.
     accepted: Vec<String>,
     started: bool,
-    /// What has happened, for a failure.
+    /// The steps so far, for the message of a failure.
     log: Vec<String>,
 }
 
@@ -167,7 +168,7 @@ impl History {
         let is_dead = faults::is_dead();
         faults::set(Fault::None);
         if is_dead && what == 10 {
-            // Nothing is written any more when it stops.
+            // A stopped process writes nothing more.
             self.process = None;
         } else if is_dead {
             self.killed();
@@ -178,7 +179,7 @@ impl History {
     }
 
     fn start(&mut self, fault: Fault) {
-        // The clock is put forward and back.
+        // The clock is set forward and back.
         let days = [0, 0, 0, 30, 4000][self.random.below(5)];
         let seconds = NOW + self.random.below(1000) as u64 + days * 86_400;
         let now = UNIX_EPOCH + Duration::from_secs(seconds);
@@ -206,7 +207,7 @@ impl History {
 
     fn killed(&mut self) {
         if self.process.take().is_some() && self.random.one_in(4) {
-            // A write was under way.
+            // The process was killed during a write.
             let log = self.folder.join("audit.log");
             if let Ok(mut text) = fs::read(&log) {
                 text.extend_from_slice(b"{\"id\":12");
@@ -233,7 +234,8 @@ impl History {
         lines
     }
 
-    /// Ends in order, or by a crash after the last line was sealed. All is as it was written.
+    /// Ends gracefully, or by a crash after the last line was sealed. In both cases nothing was
+    /// changed.
     fn end(&mut self) {
         if self.process.is_none() {
             self.start(Fault::None);
@@ -247,7 +249,7 @@ impl History {
         assert!(report.is_intact(), "accused without reason:\n{}", says(&report));
         let mut lines = self.lines();
         assert_eq!(report.lines, lines.len() as u64, "not all are sealed:\n{}", says(&report));
-        // A torn line that could not be set aside at the start was ended as a line.
+        // If a partial line could not be moved away at startup, it was terminated as a line.
         lines.retain(|line| line.ends_with("}\n"));
         let expected = &self.accepted[self.accepted.len().saturating_sub(lines.len())..];
         if self.keeps_all() {
@@ -257,8 +259,8 @@ impl History {
         }
     }
 
-    /// An attacker without the key changes something: returns what, if there was anything to
-    /// change.
+    /// Changes something like an attacker without the key. Returns a description, or `None` if
+    /// there was nothing to change.
     fn tamper(&mut self) -> Option<String> {
         let folder = self.folder.path().to_owned();
         let logs: Vec<PathBuf> =
@@ -284,15 +286,15 @@ impl History {
                 write(&log, &lines.concat());
             }
             2 => {
-                // At the end it may be one that a crash has left unsealed.
+                // Inserted at the end, it could be a line that a crash has left unsealed.
                 lines.insert(at, b"{\"id\":\"forged\"}\n".to_vec());
                 write(&log, &lines.concat());
             }
             3 => {
-                // One that retention was about to delete may be gone.
+                // A file that retention was about to delete may be gone.
                 fs::metadata(seal_path(&log)).ok()?;
                 fs::remove_file(&log).unwrap();
-                // Its compressed twin, after a crash.
+                // The compressed copy that a crash has left.
                 for twin in ["log.gz", "log.zst"] {
                     let _ = fs::remove_file(log.with_extension(twin));
                 }
@@ -343,7 +345,7 @@ fn says(report: &Report) -> String {
     all.map(|finding| format!("{:?} {finding}\n", finding.kind)).collect()
 }
 
-/// Returns the log files, the oldest first; of a plain file and its compressed twin the plain one.
+/// Returns the log files, the oldest first; the plain one if there is a compressed copy, too.
 fn logs(folder: &Path) -> Vec<PathBuf> {
     let mut all = with_ending(folder, ".log");
     all.retain(|path| !path.ends_with("audit.log"));
@@ -387,7 +389,7 @@ fn write(path: &Path, bytes: &[u8]) {
     fs::write(path, packed).unwrap();
 }
 
-/// Returns how many steps it has.
+/// Returns the number of steps.
 fn explore(case: u64) -> u64 {
     let mut history = History::new(case);
     let steps = 4 + history.random.below(14);
@@ -399,11 +401,11 @@ fn explore(case: u64) -> u64 {
     let Some(what) = history.tamper() else { return steps };
     let report = check(history.folder.path(), &[]);
     assert!(!report.is_intact(), "is not noticed: {what}\n{}", says(&report));
-    // Nor does a start take it back.
+    // Another start does not hide the manipulation.
     history.start(Fault::None);
     history.write();
     history.process.take().unwrap().seal(true);
-    // Retention may delete what was changed, and a checkpoint is rewritten.
+    // Retention may delete the changed file, and a checkpoint is rewritten.
     if !what.starts_with("way 8") {
         let report = check(history.folder.path(), &[]);
         assert!(!report.is_intact(), "is not noticed after a start: {what}\n{}", says(&report));

@@ -1,4 +1,4 @@
-//! A thousand ways to tamper with a sealed log: each is found, and named.
+//! Manipulates a sealed log in a thousand ways: each is detected and reported with its place.
 
 use std::fs;
 use std::io::Read;
@@ -12,7 +12,7 @@ use crate::test_folder::TestFolder;
 /// Number of manipulations.
 const ATTEMPTS: u64 = 1_000;
 
-/// Numbers that are the same each time.
+/// Deterministic pseudo-random numbers.
 struct Random(u64);
 
 impl Random {
@@ -28,7 +28,7 @@ impl Random {
     }
 }
 
-/// Several files, the oldest compressed, a crash and an orderly restart.
+/// Creates a log of several files, the oldest compressed, with a crash and a graceful restart.
 fn original() -> (TestFolder, Head) {
     let folder = TestFolder::new();
     let mut log = SealedLog::open(&folder);
@@ -37,7 +37,7 @@ fn original() -> (TestFolder, Head) {
         log.seal(false);
     }
     log.write(3);
-    // Killed here.
+    // Killed.
     drop(log);
     let mut log = SealedLog::open(&folder);
     log.write(40);
@@ -85,7 +85,7 @@ fn lines(path: &Path) -> Vec<Vec<u8>> {
     read(path).split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect()
 }
 
-/// What must be found: one of these kinds, in this file, at one of these lines (none: at any).
+/// The expected finding: one of these kinds, in this file, at one of these lines (at any if empty).
 struct Expected {
     kinds: Vec<Kind>,
     path: Option<PathBuf>,
@@ -110,11 +110,11 @@ impl Expected {
     }
 }
 
-/// Tampers once.
+/// Makes one manipulation.
 fn tamper(folder: &Path, way: u64, random: &mut Random) -> Expected {
     let mut logs = with_ending(folder, ".log.gz");
     logs.extend(with_ending(folder, ".log"));
-    // By time, the one that is written to last.
+    // By time, so that the active log is the last.
     let path = random.of(&logs).clone();
     let mut all = lines(&path);
     let at = random.below(all.len());
@@ -139,7 +139,7 @@ fn tamper(folder: &Path, way: u64, random: &mut Random) -> Expected {
             let line = all[at].clone();
             all.insert(other, line);
             write(&path, &all.concat());
-            // Of two that are the same and beside each other, either may be the copy.
+            // If two adjacent lines are identical, either may be reported as the copy.
             let lines = if other == at { vec![at + 1, at + 2] } else { vec![other + 1] };
             let lines = if other == at + 1 { vec![at + 1, at + 2] } else { lines };
             Expected::at(Kind::Inserted, &path, &lines)
@@ -182,7 +182,7 @@ fn tamper(folder: &Path, way: u64, random: &mut Random) -> Expected {
             Expected::at(Kind::FileRemoved, &plain, &[])
         }
         8 => {
-            // Not the oldest: retention deletes that.
+            // Not the oldest, because retention deletes it.
             let index = 1 + random.below(last);
             fs::remove_file(&logs[index]).unwrap();
             fs::remove_file(seal_path(&logs[index])).unwrap();
@@ -194,7 +194,7 @@ fn tamper(folder: &Path, way: u64, random: &mut Random) -> Expected {
         9 => {
             fs::remove_file(seal_path(&path)).unwrap();
             match path == logs[last] {
-                // That of the last file could be one that is not sealed yet.
+                // The last file could be one that is not sealed yet.
                 true => Expected::any(&[Kind::NoSeal, Kind::Head]),
                 false => Expected::at(Kind::NoSeal, &path, &[]),
             }
@@ -224,13 +224,13 @@ fn tamper(folder: &Path, way: u64, random: &mut Random) -> Expected {
             bytes[at] = bytes[at].wrapping_add(1 + random.below(255) as u8);
             fs::write(&seal, bytes).unwrap();
             if at + 1 == length {
-                // The last newline: the last record is not whole.
+                // Only the last newline is missing: the last record is partial.
                 return Expected::any(&[Kind::Seal, Kind::Head, Kind::FileRemoved]);
             }
             Expected::at(Kind::Seal, &seal, &[row])
         }
         13 => {
-            // Records removed, copied, swapped.
+            // Records are removed, copied, swapped.
             let seal = random.of(&with_ending(folder, ".seal")).clone();
             let mut all = lines_of(&seal);
             let (at, other) = (random.below(all.len()), random.below(all.len()));
@@ -254,7 +254,7 @@ fn tamper(folder: &Path, way: u64, random: &mut Random) -> Expected {
         14 => {
             let packed = with_ending(folder, ".log.gz").remove(0);
             let (original, bytes) = (read(&packed), fs::read(&packed).unwrap());
-            // The last bits of the stream fill its last byte up: they are of no log.
+            // The unused bits of the stream's last byte do not belong to the log.
             let tampered = loop {
                 let mut bytes = bytes.clone();
                 let at = 10 + random.below(bytes.len() - 10);
@@ -265,12 +265,12 @@ fn tamper(folder: &Path, way: u64, random: &mut Random) -> Expected {
             };
             fs::write(&packed, tampered).unwrap();
             let mut expected = Expected::at(Kind::Changed, &packed, &[]);
-            // Perhaps nothing can be read of it, or what can is not what it was.
+            // The file may be unreadable, or may decompress to something else.
             expected.kinds.extend([Kind::Removed, Kind::Inserted]);
             expected
         }
         _ => {
-            // A file of the chain in the place of another.
+            // A file of the chain replaces another.
             let other = random.of(&logs).clone();
             let other = if other == path { logs[last.div_ceil(2)].clone() } else { other };
             let bytes = if other == path { b"{}\n".to_vec() } else { read(&other) };
@@ -307,7 +307,7 @@ fn each_of_a_thousand_tamperings_is_found_and_named() {
             expected.lines,
             says(&report)
         );
-        // One change is not told as many.
+        // One manipulation is reported as one.
         if way < 5 {
             assert!(report.findings.len() <= 2, "way {way}:\n{}", says(&report));
             let path = expected.path.unwrap();

@@ -1,14 +1,14 @@
-//! Which of the lines that are there are which of those that were sealed.
+//! Matches the lines of a log file with the sealed lines.
 
 use std::collections::HashMap;
 
 use crate::seal::digest::Short;
 
-/// So many copies of a line are looked at, so that many do not make it slow.
+/// Maximum number of equal lines that are considered, so that many copies do not slow it down.
 const COPIES: usize = 4;
 
-/// Pairs of equal digests, by index, both rising: as many as can be found quickly. Everything else
-/// was changed, moved, removed or inserted.
+/// Returns pairs of indexes with equal digests, in which both indexes increase. Finds as many as it
+/// can quickly. Lines without a pair were changed, moved, removed or inserted.
 pub(super) fn align(sealed: &[Short], found: &[Short]) -> Vec<(usize, usize)> {
     let mut pairs = Vec::new();
     let (mut sealed_from, mut found_from) = (0, 0);
@@ -24,8 +24,9 @@ pub(super) fn align(sealed: &[Short], found: &[Short]) -> Vec<(usize, usize)> {
     pairs
 }
 
-/// Returns all pairs of equal digests, by the first index and then by the second from the end: so
-/// no two of a line are in a part whose second index rises. Of copies, the first few.
+/// Returns all pairs of indexes with equal digests, sorted by the first index, and for equal first
+/// indexes by the second in descending order. So an increasing subsequence of the second indexes
+/// uses each first index once. Considers only the first few copies of a line.
 fn candidates(sealed: &[Short], found: &[Short]) -> Vec<(usize, usize)> {
     let mut places: HashMap<Short, Vec<usize>> = HashMap::new();
     for (index, digest) in found.iter().enumerate() {
@@ -41,9 +42,10 @@ fn candidates(sealed: &[Short], found: &[Short]) -> Vec<(usize, usize)> {
     sealed.iter().enumerate().flat_map(pairs).collect()
 }
 
-/// Returns the longest part of the pairs whose second index rises, too.
+/// Returns the longest subsequence in which the second index increases, too.
 fn rising(pairs: &[(usize, usize)]) -> Vec<(usize, usize)> {
-    // For each length, the pair with which the best part of that length ends; and who came before.
+    // `ends`: for each length, the pair that ends the best subsequence of that length. `before`:
+    // the predecessor of each pair.
     let mut ends: Vec<usize> = Vec::new();
     let mut before: Vec<Option<usize>> = Vec::with_capacity(pairs.len());
     for (index, pair) in pairs.iter().enumerate() {
@@ -64,7 +66,7 @@ fn rising(pairs: &[(usize, usize)]) -> Vec<(usize, usize)> {
     longest
 }
 
-/// Lines at both ends of a gap that are equal after all: copies of others.
+/// Adds pairs of equal lines at both ends of a gap, which are further copies of a line.
 fn fill(
     sealed: &[Short],
     found: &[Short],
@@ -95,7 +97,7 @@ mod tests {
 
     #[test]
     fn what_is_left_over_is_what_was_tampered_with() {
-        // Sealed, found, and which of the found are not what was sealed at their place.
+        // Sealed digests, found digests, and the unmatched ones of both.
         for (sealed, found, unmatched_sealed, unmatched_found) in [
             ("abcdef", "abcdef", "", ""),
             ("abcdef", "abXdef", "c", "X"),

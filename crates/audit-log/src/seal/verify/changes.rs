@@ -1,4 +1,4 @@
-//! Whether log files were rotated while they were read.
+//! Detects whether log files were rotated while they were read.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use super::files::named;
 use crate::seal::seal_path;
 
-/// Returns the files by name and inode. It changes with each rotation, compression and deletion,
-/// and not while the log is only written to.
+/// Returns the files with their inodes. The result changes with each rotation, compression and
+/// deletion, but not when the log is only appended to.
 pub(super) fn names(files: &[PathBuf]) -> Vec<(PathBuf, Option<u64>)> {
     let inode = |path: &PathBuf| fs::metadata(path).ok().map(|metadata| metadata.ino());
     let mut names = Vec::new();

@@ -1,4 +1,4 @@
-//! Whether the chain goes as far as its checkpoint.
+//! Verifies that the chain contains the record of its checkpoint.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,10 +7,10 @@ use super::walk::Walk;
 use super::{Kind, files};
 use crate::seal::checkpoint::{Checkpoint, Found, checkpoint_path};
 
-/// Returns the checkpoints at these paths and beside these logs.
+/// Reads the checkpoints at the paths `given` and those of `logs`.
 ///
 /// # Errors
-/// One cannot be read, or one that was asked for is not there.
+/// Returns an error if one cannot be read, or one of `given` does not exist.
 pub(super) fn read(logs: &[PathBuf], given: &[PathBuf]) -> io::Result<Vec<(PathBuf, Found)>> {
     let mut all = Vec::new();
     for path in given {
@@ -33,16 +33,16 @@ pub(super) fn read(logs: &[PathBuf], given: &[PathBuf]) -> io::Result<Vec<(PathB
 }
 
 impl Walk<'_> {
-    /// To be called when the chain is at its end.
+    /// Verifies a checkpoint. Must be called after the whole chain was read.
     pub(super) fn checkpoint(&mut self, path: &Path, found: Found) {
         let (checkpoint, signer) = match found {
             Found::Nothing => return,
             Found::Empty => {
-                let what = "is empty, as a machine that fails can leave it: not checked";
+                let what = "is empty, which a crash of the machine can cause: not checked";
                 return self.warn(path, None, what);
             }
             Found::Invalid => {
-                let what = "the checkpoint is not what was signed: it was changed";
+                let what = "the signature of the checkpoint is invalid: it was changed";
                 return self.find(Kind::Checkpoint, path, None, what);
             }
             Found::Checkpoint(checkpoint, signer) => (checkpoint, signer),

@@ -1,4 +1,4 @@
-//! The lines of one log file against the digests of its seal, block by block.
+//! Compares the lines of one log file with the digests of its seal, block by block.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::Read;
@@ -8,71 +8,72 @@ use crate::seal::digest::{Sha256, Short, hex, short};
 use crate::seal::lines::{Line, Lines};
 use crate::seal::record::{Record, block_hash};
 
-/// So many lines are compared together at most, and so many looked at behind them for those that
-/// are not where they should be.
+/// Maximum number of lines that are compared together, and of further lines that are searched for
+/// lines in the wrong place.
 const AHEAD: usize = 1 << 16;
 
-/// From where lines differ, so many are compared at first, and then twice as many each time...
+/// After a difference, this many lines are compared first, then twice as many each time ...
 const ATTEMPT: usize = 128;
 
-/// ... until so many follow each other as they should.
+/// ... until this many consecutive lines match.
 const RUN: usize = 32;
 
-/// Differences that are reported one by one; further ones are only counted.
+/// Maximum number of differences that are reported one by one. Further ones are only counted.
 const DIFFERENCES: usize = 1 << 16;
 
-/// What is different in a file. Lines count from 1.
+/// A difference between a file and its seal. Line numbers start at 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Difference {
-    /// The line is not what was sealed as line `sealed`.
+    /// The line differs from the sealed line `sealed`.
     Changed { line: u64, sealed: u64 },
-    /// The lines that were sealed as `from` to `to` are not there; they were before line `before`.
+    /// The sealed lines `from` to `to` are missing. They were before line `before`.
     Removed { from: u64, to: u64, before: u64 },
     /// The lines `from` to `to` were not sealed.
     Inserted { from: u64, to: u64 },
     /// The line was sealed as line `sealed`.
     Moved { line: u64, sealed: u64 },
-    /// One of the lines from `from` to `to` is not what was sealed, although it seems to be.
+    /// One of the lines `from` to `to` was changed without changing its short digest.
     Forged { from: u64, to: u64 },
-    /// It cannot be read on from line `line`: it is no valid compressed file.
+    /// The file is not a valid compressed file and cannot be read from line `line` on.
     Unreadable { line: u64, reason: String },
-    /// There are so many more.
+    /// Number of further differences.
     More(u64),
 }
 
-/// A line that has no counterpart.
+/// A line without a counterpart.
 #[derive(Debug, Clone, Copy)]
-struct Lone {
+struct Unmatched {
     line: u64,
     digest: Short,
-    /// How many lines were matched before it: tells which lone lines are at the same place.
+    /// Number of lines that were matched before it. Unmatched lines with the same number are at the
+    /// same place.
     place: u64,
-    /// For one that is missing: the line before which it was.
+    /// For a missing line, the number of the line before which it was.
     before: u64,
 }
 
-/// Compares one log file.
+/// The comparison of one log file with its seal.
 pub(super) struct Comparison {
-    /// None: the file is not there.
+    /// `None` if the file does not exist.
     lines: Option<Lines<Box<dyn Read>>>,
-    /// Read, but not yet compared.
+    /// Lines that were read but not compared yet.
     ahead: VecDeque<Line>,
-    /// Number of the next line.
+    /// The number of the next line.
     next: u64,
     matched: u64,
-    /// Bytes read.
+    /// Number of bytes read.
     pub bytes: u64,
-    missing: Vec<Lone>,
-    extra: Vec<Lone>,
+    missing: Vec<Unmatched>,
+    extra: Vec<Unmatched>,
     more: u64,
     differences: Vec<Difference>,
-    /// What was sealed and is not compared yet, since something is different: digests and lines.
+    /// Sealed lines after a difference that are not compared yet: short digests and line numbers.
     sealed: Vec<(Short, u64)>,
-    /// How many lines each of its blocks has, and their SHA-256.
+    /// The number of lines of each of their blocks, and the SHA-256 of the block.
     blocks: Vec<(usize, String)>,
-    /// What may be the same in the file.
+    /// Lines of the file that are compared with them.
     found: Vec<Line>,
-    /// They are compared when there are so many.
+    /// Number of sealed lines that triggers the next comparison.
     attempt: usize,
 }
 
@@ -95,12 +96,12 @@ impl Comparison {
         }
     }
 
-    /// Lines that are as they were sealed.
+    /// Returns the number of lines that match the seal.
     pub(super) fn matched(&self) -> u64 {
         self.matched
     }
 
-    /// Passes over lines that cannot be compared.
+    /// Skips lines that cannot be compared.
     pub(super) fn skip(&mut self, lines: u64) {
         self.settle(true);
         for _ in 0..lines {
@@ -111,7 +112,7 @@ impl Comparison {
         }
     }
 
-    /// Compares the lines of one record, whose digests these are.
+    /// Compares the lines of one record; `sealed` are its digests.
     pub(super) fn block(&mut self, record: &Record, sealed: &[Short]) {
         if self.sealed.is_empty() {
             self.read_to(sealed.len());
@@ -133,8 +134,7 @@ impl Comparison {
         }
     }
 
-    /// Determines what happened to the lines that wait, if they continue as they were sealed, or
-    /// `now`.
+    /// Matches the waiting lines, if enough lines at their end match again, or if `now` is set.
     fn settle(&mut self, now: bool) {
         let ahead = if now { AHEAD } else { self.sealed.len() / 2 + ATTEMPT };
         self.read_to(self.sealed.len() + ahead);
@@ -149,17 +149,17 @@ impl Comparison {
         }
         let first = self.next;
         let mut at = (0, 0);
-        // What is found behind the last pair is for the next block.
+        // Lines after the last pair are left for the next block.
         for (s, f) in pairs.iter().copied().map(|(s, f)| (s, Some(f))).chain([(sealed.len(), None)])
         {
             let end = f.unwrap_or(at.1);
             for index in at.0..s {
                 let (digest, line) = self.sealed[index];
-                self.lone(false, line, digest, first + end as u64);
+                self.unmatched(false, line, digest, first + end as u64);
             }
             for (index, digest) in found.iter().enumerate().take(end).skip(at.1) {
                 let line = first + index as u64;
-                self.lone(true, line, *digest, line);
+                self.unmatched(true, line, *digest, line);
             }
             if let Some(f) = f {
                 self.matched += 1;
@@ -187,7 +187,7 @@ impl Comparison {
         self.sealed.clear();
     }
 
-    /// Short digests are as they were sealed; so must the whole ones be.
+    /// Verifies the SHA-256 of a block in which all short digests match.
     fn whole(&mut self, sha256: &str, found: std::ops::Range<usize>, from: u64) {
         let hashes: Vec<Sha256> = self.found[found].iter().map(|line| line.hash).collect();
         if hex(&block_hash(&hashes)) != sha256 {
@@ -196,16 +196,18 @@ impl Comparison {
         }
     }
 
-    /// The rest of the file was never sealed: how many lines that is, and where they begin.
-    /// `allowed`: they may come to be sealed, unless they are there instead of others.
+    /// Reads the rest of the file, which is not sealed. Returns the number of its first line and of
+    /// its lines. `allowed` means that the lines may still get sealed; lines in the place of
+    /// missing ones are reported nevertheless.
     pub(super) fn rest(&mut self, allowed: bool) -> (u64, u64) {
         self.settle(true);
         let here = self.matched;
-        let mut instead = self.missing.iter().rev().take_while(|lone| lone.place == here).count();
+        let mut instead =
+            self.missing.iter().rev().take_while(|unmatched| unmatched.place == here).count();
         while instead > 0 || !allowed {
             let Some(line) = self.read() else { break };
             let next = self.next;
-            self.lone(true, next, short(&line.hash), next);
+            self.unmatched(true, next, short(&line.hash), next);
             self.next += 1;
             instead = instead.saturating_sub(1);
         }
@@ -217,25 +219,27 @@ impl Comparison {
         (from, count)
     }
 
-    /// What is different, in the order of lines as far as there is one.
+    /// Returns the differences, sorted by line as far as possible.
     pub(super) fn differences(mut self) -> Vec<Difference> {
         let mut differences = std::mem::take(&mut self.differences);
         self.moved(&mut differences);
         self.changed(&mut differences);
         let mut removed: Vec<(u64, u64, u64)> = Vec::new();
-        for lone in &self.missing {
+        for unmatched in &self.missing {
             match removed.last_mut() {
-                Some((_, to, before)) if *to + 1 == lone.line && *before == lone.before => {
+                Some((_, to, before))
+                    if *to + 1 == unmatched.line && *before == unmatched.before =>
+                {
                     *to += 1;
                 }
-                _ => removed.push((lone.line, lone.line, lone.before)),
+                _ => removed.push((unmatched.line, unmatched.line, unmatched.before)),
             }
         }
         let mut inserted: Vec<(u64, u64)> = Vec::new();
-        for lone in &self.extra {
+        for unmatched in &self.extra {
             match inserted.last_mut() {
-                Some((_, to)) if *to + 1 == lone.line => *to += 1,
-                _ => inserted.push((lone.line, lone.line)),
+                Some((_, to)) if *to + 1 == unmatched.line => *to += 1,
+                _ => inserted.push((unmatched.line, unmatched.line)),
             }
         }
         let removed = removed.into_iter();
@@ -252,57 +256,59 @@ impl Comparison {
         differences
     }
 
-    /// Lines that are missing in one place and too many in another.
+    /// Reports lines that are missing in one place and inserted in another as moved.
     fn moved(&mut self, differences: &mut Vec<Difference>) {
         let mut extra: HashMap<Short, Vec<u64>> = HashMap::new();
-        for lone in self.extra.iter().rev() {
-            extra.entry(lone.digest).or_default().push(lone.line);
+        for unmatched in self.extra.iter().rev() {
+            extra.entry(unmatched.digest).or_default().push(unmatched.line);
         }
         let mut moved = Vec::new();
-        self.missing.retain(|lone| match extra.get_mut(&lone.digest).and_then(Vec::pop) {
-            Some(line) => {
-                moved.push(line);
-                differences.push(Difference::Moved { line, sealed: lone.line });
-                false
+        self.missing.retain(|unmatched| {
+            match extra.get_mut(&unmatched.digest).and_then(Vec::pop) {
+                Some(line) => {
+                    moved.push(line);
+                    differences.push(Difference::Moved { line, sealed: unmatched.line });
+                    false
+                }
+                None => true,
             }
-            None => true,
         });
         moved.sort_unstable();
-        self.extra.retain(|lone| moved.binary_search(&lone.line).is_err());
+        self.extra.retain(|unmatched| moved.binary_search(&unmatched.line).is_err());
     }
 
-    /// Lines that are missing where others are too many.
+    /// Reports lines that are missing where others are inserted as changed.
     fn changed(&mut self, differences: &mut Vec<Difference>) {
         let mut extra: HashMap<u64, VecDeque<u64>> = HashMap::new();
-        for lone in &self.extra {
-            extra.entry(lone.place).or_default().push_back(lone.line);
+        for unmatched in &self.extra {
+            extra.entry(unmatched.place).or_default().push_back(unmatched.line);
         }
         let mut changed = Vec::new();
-        self.missing.retain(|lone| {
-            match extra.get_mut(&lone.place).and_then(VecDeque::pop_front) {
+        self.missing.retain(|unmatched| {
+            match extra.get_mut(&unmatched.place).and_then(VecDeque::pop_front) {
                 Some(line) => {
                     changed.push(line);
-                    differences.push(Difference::Changed { line, sealed: lone.line });
+                    differences.push(Difference::Changed { line, sealed: unmatched.line });
                     false
                 }
                 None => true,
             }
         });
         changed.sort_unstable();
-        self.extra.retain(|lone| changed.binary_search(&lone.line).is_err());
+        self.extra.retain(|unmatched| changed.binary_search(&unmatched.line).is_err());
     }
 
-    fn lone(&mut self, extra: bool, line: u64, digest: Short, before: u64) {
+    fn unmatched(&mut self, extra: bool, line: u64, digest: Short, before: u64) {
         let place = self.matched;
-        let lones = if extra { &mut self.extra } else { &mut self.missing };
-        if lones.len() < DIFFERENCES {
-            lones.push(Lone { line, digest, place, before });
+        let list = if extra { &mut self.extra } else { &mut self.missing };
+        if list.len() < DIFFERENCES {
+            list.push(Unmatched { line, digest, place, before });
         } else {
             self.more += 1;
         }
     }
 
-    /// Has so many lines in `found`, if there are so many.
+    /// Reads lines into `found` until it has `count` lines, or the file ends.
     fn read_to(&mut self, count: usize) {
         while self.found.len() < count {
             let Some(line) = self.read() else { break };

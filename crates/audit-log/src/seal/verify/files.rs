@@ -1,4 +1,4 @@
-//! Which log belongs to which seal.
+//! Determines which log file belongs to which seal.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -14,53 +14,53 @@ use crate::seal::record::Signed;
 use crate::seal::rotated::rotated;
 use crate::seal::{checkpoint_path, lines, plain_path, seal_path};
 
-/// How many lines at the beginning of files are looked at to tell them apart.
+/// Number of lines at the beginning of files that are compared to tell them apart.
 const BEGINNING: usize = 32;
 
-/// A seal, and the log that belongs to it.
+/// A seal, and the log file that belongs to it.
 #[derive(Debug)]
 pub(super) struct Pair {
     pub seal: PathBuf,
-    /// None: it is not there.
+    /// `None` if the log file does not exist.
     pub log: Option<PathBuf>,
     /// The number of the file in the chain.
     pub number: u64,
     first_block: u64,
-    /// When it was rotated, by its name. None: it is written to, or its name does not say.
+    /// When the file was rotated, by its name; `None` for the active log or other names.
     time: Option<SystemTime>,
 }
 
 impl Pair {
-    /// Sorts by name.
+    /// The sort key by name.
     fn key(&self) -> (bool, Option<SystemTime>) {
         (self.time.is_none(), self.time)
     }
 }
 
-/// What was found.
+/// The log files and seals that were found.
 #[derive(Debug, Default)]
 pub(super) struct Files {
-    /// In the order of the chain.
+    /// Seals with their log files, in the order of the chain.
     pub pairs: Vec<Pair>,
-    /// Logs of which nothing is sealed, the oldest first.
+    /// Logs without any sealed line, the oldest first.
     pub unsealed: Vec<(PathBuf, Age)>,
-    /// There is a seal file, though perhaps with nothing in it yet.
+    /// Whether a seal file exists, even if it is empty.
     pub sealed: bool,
     pub findings: Vec<Finding>,
 }
 
-/// When a log was written, by its name.
+/// When a log was written in relation to the chain, by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Age {
     /// Before the chain began.
     Before,
-    /// While there was a chain.
+    /// While the chain existed.
     Within,
-    /// After the last file of the chain: it may come to be sealed.
+    /// After the last file of the chain: it may still get sealed.
     After,
 }
 
-/// A log file, or its seal, or both, as names say.
+/// A log file, or its seal, or both, matched by name.
 struct Candidate {
     log: Option<PathBuf>,
     time: Option<SystemTime>,
@@ -75,7 +75,7 @@ struct Seal {
     beginning: Vec<Short>,
 }
 
-/// Finds the seals of these log files and of those rotated from them.
+/// Finds the seals of these log files and of the files rotated from them.
 pub(super) fn find(files: &[PathBuf]) -> io::Result<Files> {
     let mut candidates = BTreeMap::new();
     let (given, mut files) = (files, Files::default());
@@ -87,7 +87,7 @@ pub(super) fn find(files: &[PathBuf]) -> io::Result<Files> {
         }
     }
     let mut all: Vec<Candidate> = candidates.into_values().collect();
-    // By time; without one last.
+    // Sorted by time, files without one last.
     all.sort_by_key(|one| (one.time.is_none(), one.time));
     let belongs = assign(&all, &mut files.findings);
     let mut taken = vec![false; all.len()];
@@ -116,12 +116,11 @@ pub(super) fn find(files: &[PathBuf]) -> io::Result<Files> {
     Ok(files)
 }
 
-/// A file's name before it was compressed, the file if it is there, when it was rotated, and its
-/// seal.
+/// The path of a file before it was compressed, the existing file, its time of rotation, and the
+/// path of its seal.
 pub(super) type Named = (PathBuf, Option<PathBuf>, Option<SystemTime>, PathBuf);
 
-/// Returns the file by its name before it was compressed, what there is of it, and those rotated
-/// from it.
+/// Returns `file` and the files rotated from it.
 pub(super) fn named(file: &Path) -> io::Result<Vec<Named>> {
     let is_seal = file.extension().is_some_and(|extension| extension == "seal");
     let plain = if is_seal { file.with_extension("") } else { plain_path(file) };
@@ -137,7 +136,7 @@ pub(super) fn named(file: &Path) -> io::Result<Vec<Named>> {
     };
     let mut all: Vec<_> = rotated(&BackupNames::of(&plain))?
         .into_iter()
-        // Of a file whose deletion has begun the seal counts as long as the log is there.
+        // If the deletion of a file has begun, its seal counts while the log exists.
         .filter(|one| !one.retired || one.log.is_some())
         .map(|one| (one.plain, one.log, Some(one.time), one.seal))
         .collect();
@@ -173,7 +172,7 @@ fn candidate(
     Ok(Candidate { log, time, seal, beginning })
 }
 
-/// None: there is no record in it.
+/// Returns `None` if the seal has no record.
 fn seal(path: PathBuf, files: &mut Files) -> io::Result<Option<Seal>> {
     let mut reader = BufReader::new(File::open(&path).map_err(|error| of(&path, &error))?);
     let mut seal = Seal { path, number: 0, first_block: 0, beginning: Vec::new() };
@@ -201,13 +200,13 @@ fn seal(path: PathBuf, files: &mut Files) -> io::Result<Option<Seal>> {
         }
     }
     if seal.number == 0 && lines > 0 {
-        let what = "has no record that is what was signed";
+        let what = "has no record with a valid signature";
         files.findings.push(Finding::of(Kind::Seal, &seal.path, Some(1), what));
     }
     Ok((seal.number > 0).then_some(seal))
 }
 
-/// For each seal the log that belongs to it: that of its name, unless its content says otherwise.
+/// Returns the log of each seal: the one that matches its name, unless the content shows otherwise.
 fn assign(all: &[Candidate], findings: &mut Vec<Finding>) -> Vec<Option<usize>> {
     let alike = |seal: usize, log: usize| {
         let Some(seal) = &all[seal].seal else { return false };
@@ -229,11 +228,11 @@ fn assign(all: &[Candidate], findings: &mut Vec<Finding>) -> Vec<Option<usize>> 
         };
         belongs[seal] = Some(log);
         free[log] = false;
-        // A log that has another name, and no seal of that name, was rotated by another process.
+        // A log with another name, and without a seal of that name, was rotated by another process.
         if all[log].seal.is_some() || all[seal].log.is_some() {
             let (place, should) = (all[log].log.clone(), all[seal].seal.as_ref());
             let what = format!(
-                "holds the lines of {}: files were swapped or renamed",
+                "contains the lines of {}: files were swapped or renamed",
                 should.map_or_else(String::new, |seal| {
                     seal.path.with_extension("").display().to_string()
                 })
@@ -250,10 +249,11 @@ fn assign(all: &[Candidate], findings: &mut Vec<Finding>) -> Vec<Option<usize>> 
     belongs
 }
 
-/// The order of names is that of the chain, unless files were renamed together with their seals.
+/// Reports files whose names are not in the order of the chain, because they were renamed together
+/// with their seals.
 fn names_in_order(files: &mut Files) {
     for two in files.pairs.windows(2) {
-        // Logs from several folders, or copies under other names, have no order of names.
+        // Logs from several directories, or copies under other names, have no defined order.
         let comparable = two[0].time.is_some() && two[0].seal.parent() == two[1].seal.parent();
         if comparable && two[0].key() > two[1].key() && two[0].number != two[1].number {
             let what = format!(

@@ -1,7 +1,7 @@
-//! Whether sealed logs are what was written: `kube-audit-proxy log verify`.
+//! Verifies that sealed logs are unchanged: `kube-audit-proxy log verify`.
 //!
-//! Seals are read in the order of the chain, each once, and its log with it; memory does not grow
-//! with either.
+//! Seals are read in the order of the chain, each once and together with its log. Memory usage does
+//! not depend on their size.
 
 mod align;
 mod changes;
@@ -23,20 +23,20 @@ use self::walk::Walk;
 use super::key::PublicKey;
 use super::record::Head;
 
-/// What was done to a log.
+/// The kind of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A line is not what was sealed.
+    /// A line differs from the sealed one.
     Changed,
-    /// Lines that were sealed are gone.
+    /// Sealed lines are missing.
     Removed,
     /// Lines were not written by the proxy.
     Inserted,
-    /// A line is not where it was.
+    /// A line was moved.
     Moved,
-    /// A file is not where it was.
+    /// A file was moved.
     Swapped,
-    /// A file is gone that was sealed.
+    /// A sealed file is missing.
     FileRemoved,
     /// A log has no seal.
     NoSeal,
@@ -44,24 +44,24 @@ pub enum Kind {
     Index,
     /// A record of the seal was changed, removed, inserted or moved.
     Seal,
-    /// The chain is not the one that a head is of.
+    /// The chain does not contain the block of a given head.
     Head,
-    /// A checkpoint was changed, or is not of this chain.
+    /// A checkpoint was changed, or belongs to another chain.
     Checkpoint,
-    /// Nothing that was done; something to know.
+    /// Not a manipulation, but worth knowing.
     Note,
 }
 
-/// One thing that is not as it was written, or (among the warnings) that cannot be told.
+/// A sign of tampering, or (among the warnings) something that cannot be verified.
 #[derive(Debug, Clone)]
 pub struct Finding {
-    /// What was done.
+    /// The kind of the finding.
     pub kind: Kind,
-    /// To which file.
+    /// The file.
     pub path: PathBuf,
-    /// To which of its lines, from 1; the first, if there are several. None: to all of it.
+    /// The line, from 1; the first one if there are several; `None` for the whole file.
     pub line: Option<u64>,
-    /// In words, to go on with after the place.
+    /// A description, which follows the place in messages.
     pub what: String,
 }
 
@@ -80,28 +80,28 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What [`verify`] has found.
+/// The result of [`verify`].
 #[derive(Debug, Default)]
 pub struct Report {
     /// Signs of tampering.
     pub findings: Vec<Finding>,
-    /// What cannot be told, or is worth knowing.
+    /// What cannot be verified, or is worth knowing.
     pub warnings: Vec<Finding>,
     /// Keys that have signed records.
     pub keys: Vec<PublicKey>,
-    /// Log files that were compared with their seals.
+    /// Number of log files that were compared with their seals.
     pub files: u64,
-    /// Lines in them that are what was sealed.
+    /// Number of lines that match the seal.
     pub lines: u64,
-    /// Records whose signatures are good.
+    /// Number of records with valid signatures.
     pub blocks: u64,
-    /// Bytes of logs, uncompressed.
+    /// Number of bytes of logs, uncompressed.
     pub bytes: u64,
-    /// When the first and the last of the blocks were closed, RFC 3339.
+    /// When the first and the last block were closed, RFC 3339.
     pub times: Option<(String, String)>,
     /// The last block.
     pub head: Option<Head>,
-    /// How long it took.
+    /// Duration of the verification.
     pub took: Duration,
 }
 
@@ -112,26 +112,26 @@ impl Report {
     }
 }
 
-/// What the caller of [`verify`] knows of the log from elsewhere.
+/// What the caller of [`verify`] knows about the log from other sources.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Expected<'a> {
-    /// Keys that seals may be signed by. None: those that they name themselves.
+    /// Keys that may sign the seals; if empty, the keys that the seals name.
     pub keys: &'a [PublicKey],
     /// Blocks that the chain must contain.
     pub heads: &'a [Head],
-    /// Checkpoint files, in addition to those beside the logs.
+    /// Checkpoint files, in addition to those next to the logs.
     pub checkpoints: &'a [PathBuf],
 }
 
-/// Files of a log that is being written can be rotated while they are read; then they are read
-/// again, so many times at most.
+/// Maximum number of attempts: the files of an active log can be rotated while they are read, and
+/// are then read once more.
 const ATTEMPTS: usize = 8;
 
-/// Compares log files, and those that were rotated from them, with their seals. Each checkpoint
-/// must be in the chain, as those that are beside the logs must be.
+/// Compares log files, and the files rotated from them, with their seals. The chain must contain
+/// the records of all checkpoints, including those next to the logs.
 ///
 /// # Errors
-/// A file cannot be read, or there is neither a seal nor a checkpoint.
+/// Returns an error if a file cannot be read, or if there is neither a seal nor a checkpoint.
 pub fn verify(files: &[PathBuf], expected: Expected<'_>) -> io::Result<Report> {
     let started = Instant::now();
     let mut attempt = 1;
@@ -147,12 +147,12 @@ pub fn verify(files: &[PathBuf], expected: Expected<'_>) -> io::Result<Report> {
 }
 
 fn once(files: &[PathBuf], expected: Expected<'_>) -> io::Result<Report> {
-    // Before the seals, which only grow: so it is not ahead of them.
+    // Read before the seals, which only grow, so that a checkpoint cannot be ahead of them.
     let checkpoints = checkpoint::read(files, expected.checkpoints)?;
     let found = files::find(files)?;
     if !found.sealed && checkpoints.is_empty() {
         return Err(io::Error::other(
-            "there is no seal beside the log: was it written with --audit-log-seal?",
+            "there is no seal next to the log: was it written with --audit-log-seal?",
         ));
     }
     let report = Report { findings: found.findings, ..Report::default() };

@@ -1,7 +1,8 @@
-//! Proves single lines: the block that a line is in, its signature, and the way to the chain's end.
+//! Verifies single lines: the block of a line, the signature of the block, and its path to the end
+//! of the chain.
 //!
-//! [`super::verify`] reads whole logs. This reads all seals once, but of the logs only the blocks
-//! that lines are asked for.
+//! [`super::verify`] reads whole logs. This module reads all seals once, but only those blocks of
+//! the logs that contain the requested lines.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -19,29 +20,29 @@ use crate::seal::key::PublicKey;
 use crate::seal::lines::{self, Line, Lines};
 use crate::seal::record::{Late, Record, Signed, block_hash};
 
-/// A log that is rotated meanwhile is looked at again, so many times at most.
+/// Maximum number of attempts: a log that is rotated meanwhile is read once more.
 const ATTEMPTS: usize = 8;
 
-/// Proves lines of any number of logs.
+/// Verifies lines of any number of logs.
 #[derive(Debug)]
 pub struct Prover {
     trusted: Vec<PublicKey>,
     logs: HashMap<PathBuf, Log>,
 }
 
-/// A log and the files rotated from it.
+/// A log, and the files rotated from it.
 #[derive(Debug)]
 struct Log {
     files: Files,
     seals: Seals,
-    /// To notice a rotation.
+    /// The files and their inodes, to detect a rotation.
     names: Vec<(PathBuf, Option<u64>)>,
     index: Option<Index>,
     checked: Option<Checked>,
     reader: Option<Reader>,
 }
 
-/// The records of one seal file, of those that have lines.
+/// The records of one seal file that have lines.
 #[derive(Debug)]
 struct Index {
     pair: usize,
@@ -50,26 +51,26 @@ struct Index {
 
 #[derive(Debug, Clone, Copy)]
 struct Row {
-    /// Of the log file.
+    /// The range of bytes in the log file.
     bytes: (u64, u64),
-    /// Where the record is in the seal file, and its line there.
+    /// The offset of the record in the seal file, and its line number there.
     at: u64,
     number: u64,
 }
 
-/// The block that was compared last.
+/// The most recently compared block.
 #[derive(Debug)]
 struct Checked {
     pair: usize,
     signed: Signed,
     row: u64,
-    /// Where each line begins, and its digest.
+    /// The offset and the digest of each line.
     lines: Vec<(u64, Sha256)>,
-    /// Why the lines are not what was sealed.
+    /// Why the lines do not match the seal.
     problem: Option<String>,
 }
 
-/// How far a compressed log has been read.
+/// The position up to which a compressed log has been read.
 struct Reader {
     pair: usize,
     lines: Lines<Box<dyn Read>>,
@@ -83,7 +84,7 @@ impl std::fmt::Debug for Reader {
 }
 
 impl Prover {
-    /// Proves by these keys; there must be at least one.
+    /// Creates a prover that trusts these keys; there must be at least one.
     pub fn new(trusted: Vec<PublicKey>) -> Prover {
         Prover { trusted, logs: HashMap::new() }
     }
@@ -126,7 +127,7 @@ impl Log {
         let files = files::find(&paths)?;
         if !files.sealed {
             return Err(io::Error::other(format!(
-                "{}: there is no seal beside the log: was it written with --audit-log-seal?",
+                "{}: there is no seal next to the log: was it written with --audit-log-seal?",
                 log.display()
             )));
         }
@@ -167,7 +168,7 @@ impl Log {
         let Some(row) = self.row(pair, offset)? else {
             let is_last = pair + 1 == self.files.pairs.len();
             return Ok(bare(if is_last && !self.seals.stopped {
-                Verdict::Unsealed("the line is behind the last block: not sealed (yet)".to_owned())
+                Verdict::Unsealed("the line is after the last block: not sealed (yet)".to_owned())
             } else {
                 Verdict::Failed(
                     "no block has the line, although the seal ends later: it was inserted"
@@ -183,7 +184,7 @@ impl Log {
         let verdict = if !signature {
             Verdict::Failed(match checked.signed.signer {
                 Some(_) => "the block is not signed by a --public-key".to_owned(),
-                None => "the block's record is not what was signed".to_owned(),
+                None => "the signature of the block's record is invalid".to_owned(),
             })
         } else if record.late == Some(Late::Skipped) {
             Verdict::Unsealed("the seal could not be written when the line was".to_owned())
@@ -219,7 +220,7 @@ impl Log {
         Ok(self.files.pairs.iter().position(|pair| is_it(&pair.log)))
     }
 
-    /// Returns the record whose lines include this place of the log file.
+    /// Returns the record that covers this offset of the log file.
     fn row(&mut self, pair: usize, offset: u64) -> io::Result<Option<Row>> {
         let index = match self.index.take().filter(|index| index.pair == pair) {
             Some(index) => index,
@@ -230,7 +231,7 @@ impl Log {
         Ok(index.rows[..after].last().copied().filter(|row| offset < row.bytes.1))
     }
 
-    /// Reads the record, and compares the lines of the log.
+    /// Reads the record and compares it with the lines of the log.
     fn check(&mut self, pair: usize, row: Row) -> io::Result<Checked> {
         let known = self.checked.take();
         match known.filter(|known| known.pair == pair && known.row == row.number) {
@@ -264,7 +265,7 @@ impl Log {
         Ok(Checked { pair, signed, row: row.number, lines, problem })
     }
 
-    /// The lines of the log that the record is of: as many as it says, from where it says.
+    /// Returns the lines of the log that the record covers.
     fn lines(&mut self, pair: usize, record: &Record) -> io::Result<Vec<(u64, Line)>> {
         let Some(path) = &self.files.pairs[pair].log else {
             return Err(io::ErrorKind::NotFound.into());
@@ -317,16 +318,16 @@ impl Index {
                 rows.push(Row { bytes: (record.offset, record.end_offset()), at: start, number });
             }
         }
-        // A chain has them in order; inserted records need not be.
+        // Records of an intact chain are sorted; inserted ones need not be.
         rows.sort_by_key(|row| row.bytes.0);
         Ok(Index { pair, rows })
     }
 }
 
-/// Why the lines are not those of the record, if they are not.
+/// Describes the difference between the record and the lines, if there is one.
 fn difference(record: &Record, lines: &[(u64, Line)]) -> Option<String> {
     let Some(digests) = record.short_digests() else {
-        return Some("the record has not a digest for each line".to_owned());
+        return Some("the record does not have one digest per line".to_owned());
     };
     let hashes: Vec<_> = lines.iter().map(|(_, line)| line.hash).collect();
     let bytes: u64 = lines.iter().map(|(_, line)| line.bytes).sum();

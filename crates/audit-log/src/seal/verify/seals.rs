@@ -1,5 +1,5 @@
-//! The seals of one log without its lines: whether they are one chain, what it ends with, and which
-//! lines and files it says there must be.
+//! Reads the seals of one log without its lines: whether they form one chain, where it ends, and
+//! which lines and files must exist.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
@@ -12,45 +12,45 @@ use crate::seal::digest::hex;
 use crate::seal::key::PublicKey;
 use crate::seal::record::{Head, Late, Signed};
 
-/// Problems that are kept; a chain that was replaced has as many as blocks.
+/// Maximum number of reported problems; a replaced chain has one per block.
 const KEPT: usize = 100;
 
-/// What the records say.
+/// The contents of all seals of a log.
 #[derive(Debug, Default)]
 pub(super) struct Seals {
     /// The last record.
     pub head: Option<Head>,
-    /// The last record says that the process ended in order.
+    /// Whether the last record is marked `stopped`.
     pub stopped: bool,
     /// What is wrong with the chain.
     pub problems: Vec<String>,
-    /// Each of these blocks does not follow the one before.
+    /// Blocks that do not follow their predecessors.
     breaks: Vec<(u64, String)>,
-    /// One a pair of [`Files`].
+    /// The sealed part of each pair of [`Files`].
     pub files: Vec<SealedFile>,
 }
 
-/// What is sealed of one file.
+/// The sealed part of one file.
 #[derive(Debug)]
 pub(super) struct SealedFile {
-    /// The log file, or where it was.
+    /// The path of the log file, whether it exists or not.
     pub log: PathBuf,
     pub exists: bool,
     /// The number of the file in the chain.
     pub number: u64,
     pub blocks: u64,
     pub lines: u64,
-    /// Bytes of the log, uncompressed, up to the last line that is sealed.
+    /// Number of bytes of the log, uncompressed, up to the end of the last sealed line.
     pub end: u64,
     /// When the first and the last block were closed.
     pub times: Option<(String, String)>,
-    /// Lines that were sealed late, or not at all, and why.
+    /// Numbers of lines that were sealed late, or not at all, by reason.
     pub late: Vec<(Late, u64)>,
 }
 
 impl Seals {
-    /// Reads all seals of a log. With `trusted` keys, the last record and the checkpoint must be
-    /// signed by one of them; the records before it follow from that by their SHA-256.
+    /// Reads all seals of a log. The last record and the checkpoint must be signed by one of the
+    /// `trusted` keys, if there are any; their SHA-256 proves the records before.
     pub(super) fn read(log: &Path, files: &Files, trusted: &[PublicKey]) -> io::Result<Seals> {
         let mut seals = Seals::default();
         let mut last = None;
@@ -170,7 +170,7 @@ impl Seals {
         Ok(())
     }
 
-    /// Why a block does not lead to the head.
+    /// Returns why the chain is broken between `block` and the head.
     pub(super) fn break_after(&self, block: u64) -> Option<&str> {
         let found = self.breaks.iter().find(|(number, _)| *number > block);
         found.map(|(_, problem)| problem.as_str())
@@ -183,8 +183,8 @@ impl Seals {
     }
 }
 
-/// Returns a log and the files that logrotate has made of it (`audit.log.1`, `audit.log.2.gz`),
-/// which only their content shows to belong to a seal.
+/// Returns a log and the files that logrotate has made of it (`audit.log.1`, `audit.log.2.gz`).
+/// Only their content shows which seal they belong to.
 pub(super) fn with_numbered(log: &Path) -> Vec<PathBuf> {
     let folder = match log.parent() {
         Some(parent) if parent != Path::new("") => parent,
@@ -204,39 +204,41 @@ pub(super) fn with_numbered(log: &Path) -> Vec<PathBuf> {
     let mut all: Vec<PathBuf> =
         numbered.map(|entry| log.with_file_name(entry.file_name())).collect();
     all.sort();
-    // The log itself may be away; if there is nothing else, that is an error for others to report.
+    // The log itself may not exist. If there are no other files either, the caller reports the
+    // error.
     if all.is_empty() || super::files::named(log).is_ok() {
         all.insert(0, log.to_owned());
     }
     all
 }
 
-/// One thing that the seals say of a log's record.
+/// A gap in the record of a log, according to its seals.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gap {
-    /// A line or file is missing, or was not written by the proxy. Otherwise only worth knowing.
+    /// Whether a line or file is missing, or was not written by the proxy. Otherwise the gap is
+    /// only worth knowing.
     pub is_missing: bool,
-    /// In words.
+    /// A description.
     pub what: String,
 }
 
-/// What the seals say of a log, without reading its lines.
+/// A summary of a log's seals, without reading its lines.
 #[derive(Debug, Default)]
 pub struct Outline {
     /// Blocks in the chain.
     pub blocks: u64,
-    /// Lines in them.
+    /// Number of lines in the blocks.
     pub lines: u64,
-    /// The last block, as BLOCK:SHA256.
+    /// The last block, as `BLOCK:SHA256`.
     pub head: Option<String>,
-    /// What is missing, and what is not sealed.
+    /// What is missing or not sealed.
     pub gaps: Vec<Gap>,
 }
 
-/// Returns what the seals say of a log and the files rotated from it; `None` if it has no seal.
+/// Returns a summary of the seals of a log and the files rotated from it; `None` if it has no seal.
 ///
 /// # Errors
-/// A file cannot be read.
+/// Returns an error if a file cannot be read.
 pub fn outline(log: &Path) -> io::Result<Option<Outline>> {
     let files = super::files::find(&with_numbered(log))?;
     if !files.sealed {

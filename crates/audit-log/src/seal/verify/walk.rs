@@ -1,4 +1,4 @@
-//! Along the chain, from its first record to its last.
+//! Verifies the chain from its first record to its last.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -15,32 +15,31 @@ use crate::seal::key::PublicKey;
 use crate::seal::lines;
 use crate::seal::record::{Head, Late, Record, Signed};
 
-/// What is known of the chain so far.
+/// The state of the verification.
 pub(super) struct Walk<'a> {
     report: Report,
     trusted: &'a [PublicKey],
     heads: Vec<(Head, bool)>,
     chain: Option<String>,
-    /// The last record, and whether it is one that was signed.
+    /// The last record, and whether its signature is valid.
     last: Option<(Head, bool)>,
     first_block: u64,
     number: Option<u64>,
-    /// The last record says that the process ended in order.
+    /// Whether the last record is marked `stopped`.
     stopped: bool,
-    /// SHA-256 of index files, in hex, by their names.
+    /// SHA-256 of index files, in hex, by file name.
     indexes: HashMap<String, String>,
 }
 
-/// One file on the way.
+/// The position in one seal file.
 struct Place<'a> {
     seal: &'a Path,
     log: &'a Path,
-    /// Line of the seal.
+    /// The line number in the seal.
     row: u64,
-    /// The line that the next record is to begin with.
+    /// The line with which the next record must begin.
     next_line: u64,
-    /// Why the lines from the second to before the third were sealed late, if they were last told
-    /// of.
+    /// The most recently reported range of late lines, as `(reason, first, end)`.
     late: Option<(Late, u64, u64)>,
     records: u64,
 }
@@ -61,7 +60,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Returns a log that no seal belongs to. To be called when the chain is at its end.
+    /// Reports a log without a seal. Must be called after the whole chain was read.
     pub(super) fn unsealed(&mut self, log: &Path, age: Age) -> io::Result<()> {
         let empty = std::fs::metadata(log).map_err(|error| of(log, &error))?.len() == 0;
         match age {
@@ -76,7 +75,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// One file. `last`: no file of the chain comes after it.
+    /// Verifies one file. `last` means that no file of the chain follows.
     pub(super) fn file(&mut self, pair: &Pair, last: bool) -> io::Result<()> {
         let default = pair.seal.with_extension("");
         let log = pair.log.as_deref().unwrap_or(&default);
@@ -99,7 +98,8 @@ impl<'a> Walk<'a> {
             }
             place.row += 1;
             if line.pop_if(|byte| *byte == b'\n').is_none() {
-                // What a crash leaves, and what a cut leaves: the head tells which.
+                // Both a crash and a truncation leave a partial record; only a head can tell them
+                // apart.
                 let what = "the last record is not whole; its lines are not sealed";
                 if last {
                     self.warn(&pair.seal, Some(place.row), what);
@@ -141,8 +141,8 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Returns the index file of a log, if there is one and it was sealed. To be called when the
-    /// chain is at its end: the digest is in a later record.
+    /// Verifies the index file of a log, if it exists and is sealed. Must be called after the whole
+    /// chain was read, because the digest is in a later record.
     pub(super) fn index(&mut self, pair: &Pair) -> io::Result<()> {
         let Some(log) = &pair.log else { return Ok(()) };
         let path = audit_query::index::path(log);
@@ -164,8 +164,8 @@ impl<'a> Walk<'a> {
         if found == *sealed {
             return Ok(());
         }
-        // After a crash there can be a new index file whose digest was not sealed yet, and
-        // `log index` can regenerate one. It is accepted if it is what the sealed lines result in.
+        // After a crash, a new index file may not be sealed yet, and `log index` can regenerate
+        // one. It is accepted if it is the index that results from the sealed lines.
         match audit_query::index::expected_digest(log) {
             Ok(expected) if expected == found => {
                 self.warn(&path, None, "the index file was regenerated after one was sealed");
@@ -179,7 +179,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Returns the report, when all files are done.
+    /// Returns the report after all files were verified.
     pub(super) fn end(mut self) -> Report {
         let last = self.last.map(|(head, _)| head);
         self.report.head = last;
@@ -192,15 +192,14 @@ impl<'a> Walk<'a> {
             match last {
                 Some(last) if block > last.block => {
                     let what = format!(
-                        "block {block} was sealed, and the chain ends with block {}: its end was cut \
-                         off, lines and seal",
+                        "block {block} was sealed, and the chain ends with block {}: its end was removed, lines and seal",
                         last.block
                     );
                     self.find(Kind::Head, path, None, what);
                 }
                 Some(_) if block < self.first_block => {
                     let what = format!(
-                        "block {block} cannot be looked for: the chain begins at block {}",
+                        "block {block} cannot be checked: the chain begins at block {}",
                         self.first_block
                     );
                     self.warn(path, None, what);
@@ -214,7 +213,8 @@ impl<'a> Walk<'a> {
         self.report
     }
 
-    /// Returns whether the record is authentic, and is next in the chain or after it.
+    /// Returns whether the record is authentic and comes next in the chain, possibly after missing
+    /// blocks, which it reports.
     fn follows(&mut self, signed: &Signed, place: &mut Place<'_>, number: u64) -> bool {
         let (record, row) = (&signed.record, Some(place.row));
         let block = record.block;
@@ -225,7 +225,9 @@ impl<'a> Walk<'a> {
                 Some(key) => {
                     format!("block {block} is signed by {key}, which is not a --public-key")
                 }
-                None => format!("block {block} is not what was signed: the record was changed"),
+                None => {
+                    format!("the signature of block {block} is invalid: the record was changed")
+                }
             };
             self.find(Kind::Seal, place.seal, row, what);
             if expected.is_none_or(|expected| expected == block) {
@@ -235,7 +237,7 @@ impl<'a> Walk<'a> {
         }
         match (expected, self.last) {
             (Some(expected), _) if block < expected => {
-                let what = format!("block {block} is there again, or in the wrong place");
+                let what = format!("block {block} is repeated or in the wrong place");
                 self.find(Kind::Seal, place.seal, row, what);
                 return false;
             }
@@ -255,8 +257,7 @@ impl<'a> Walk<'a> {
                 );
             }
             (Some(_), Some((last, true))) if record.prev != hex(&last.hash) => {
-                let what =
-                    format!("block {block} does not follow the block {} that is there", last.block);
+                let what = format!("block {block} does not follow block {}", last.block);
                 self.find(Kind::Seal, place.seal, row, what);
             }
             (None, _) => {
@@ -305,7 +306,7 @@ impl<'a> Walk<'a> {
     fn compare(&mut self, record: &Record, place: &mut Place<'_>, comparison: &mut Comparison) {
         if record.line > place.next_line {
             let lines = range(place.next_line, record.line - 1);
-            let what = format!("lines {lines} cannot be checked: their records are not there");
+            let what = format!("lines {lines} cannot be checked: their records are missing");
             self.find(Kind::Seal, place.log, Some(place.next_line), what);
             comparison.skip(record.line - place.next_line);
         }
@@ -342,13 +343,18 @@ impl<'a> Walk<'a> {
         }
         match record.short_digests() {
             Some(digests) => comparison.block(record, &digests),
-            // Signed, so one of ours, and a bug.
-            None => self.find(Kind::Seal, place.seal, Some(place.row), "has not a digest a line"),
+            // The record is signed by a trusted key, so this is a bug.
+            None => self.find(
+                Kind::Seal,
+                place.seal,
+                Some(place.row),
+                "does not have one digest per line",
+            ),
         }
     }
 
-    /// Where the lines begin that this record's lines continue, for the same reason: they are
-    /// reported together, and the previous report is withdrawn.
+    /// Returns the first line of the range of late lines that this record continues. Both are
+    /// reported together, so the previous report is removed.
     fn late_from(&mut self, record: &Record, late: Late, place: &mut Place<'_>) -> u64 {
         let is_warning = !matches!(late, Late::Stopped | Late::Lost);
         let before =
@@ -376,12 +382,12 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Returns whether seals may be signed by this key.
+    /// Returns whether seals may be signed with this key.
     pub(super) fn is_trusted(&self, key: &PublicKey) -> bool {
         self.trusted.is_empty() || self.trusted.contains(key)
     }
 
-    /// Returns the chain and its last block, if there is any.
+    /// Returns the identifier of the chain and its last block, if there is one.
     pub(super) fn chain_end(&self) -> Option<(&str, Head)> {
         Some((self.chain.as_deref()?, self.last?.0))
     }

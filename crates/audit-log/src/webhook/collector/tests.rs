@@ -8,7 +8,7 @@ const MAX_SIZE: usize = 3;
 const MAX_WAIT: Duration = Duration::from_secs(5);
 
 struct Rig {
-    /// `None`: closed.
+    /// `None` when the queue is closed.
     events: Option<mpsc::Sender<Line>>,
     client: Arc<FakeClient>,
     metrics: Arc<DeliveryMetrics>,
@@ -49,7 +49,7 @@ impl Rig {
         ids.for_each(|id| events.try_send(event(id, 0)).unwrap());
     }
 
-    /// No more events come; returns when all are delivered or counted.
+    /// Closes the queue. Returns when all events are delivered or counted as lost.
     async fn close(&mut self) {
         self.events = None;
         (&mut self.running).await.unwrap();
@@ -122,8 +122,8 @@ async fn what_the_endpoint_does_not_accept_is_counted() {
     rig.close().await;
     assert_eq!((rig.metrics.events.get(), rig.lost()), (0, 4));
 
-    // The shutdown's time is up: what is being sent, what waits for that, and what waits for a
-    // token.
+    // The shutdown times out: the batch that is being sent, the one that waits for it, and the one
+    // that waits for a token are lost.
     let mut rig = self::rig(&[Reply::Hang]);
     let events = (IN_FLIGHT as u64 + 3) * MAX_SIZE as u64;
     rig.submit(0..events);

@@ -62,7 +62,7 @@ async fn a_list_that_is_accepted_is_sent_once_and_as_it_is() {
 async fn five_attempts_with_growing_delays_then_the_list_is_given_up() {
     for (reply, reason) in [
         (Reply::Unreachable, "connection refused"),
-        (Reply::Status(500), "it responded 500 Internal Server Error"),
+        (Reply::Status(500), "it responded with 500 Internal Server Error"),
         (Reply::Hang, "no response in 30s"),
     ] {
         let rig = rig(&[reply]);
@@ -117,7 +117,7 @@ async fn a_list_that_is_too_large_is_sent_in_halves_at_once() {
 
     let rig = self::rig(&[too_large]);
     let (events, reason) = rig.send(2).await.unwrap_err();
-    assert_eq!((events, &*reason), (2, "it responded 413 Payload Too Large"));
+    assert_eq!((events, &*reason), (2, "it responded with 413 Payload Too Large"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -152,7 +152,7 @@ async fn a_shutdown_shortens_delays_and_ends_attempts() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_cannot_be_reached_is_told_by_its_error() {
+async fn an_unreachable_endpoint_is_reported_by_its_error() {
     assert_eq!(
         rig(&[Reply::Unreachable]).sender.connect().await.unwrap_err(),
         "connection refused"

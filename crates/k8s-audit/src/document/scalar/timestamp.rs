@@ -1,4 +1,4 @@
-//! Texts that Go's `time.Parse` accepts in one of go-yaml's formats of a `!!timestamp`.
+//! Recognizes texts that Go's `time.Parse` accepts in one of go-yaml's formats of a `!!timestamp`.
 
 /// Returns whether the text is a date, or a date and a time of day.
 pub(super) fn is_timestamp(text: &str) -> bool {
@@ -13,7 +13,7 @@ pub(super) fn is_timestamp(text: &str) -> bool {
             clock(&mut rest).is_some() && zone(rest)
         }
         Some((b' ', time)) => {
-            // A blank in a layout stands for any number of them.
+            // A space in a Go layout matches any number of spaces.
             let mut rest = time.trim_ascii_start();
             clock(&mut rest).is_some() && rest.is_empty()
         }
@@ -38,7 +38,7 @@ fn date(rest: &mut &[u8]) -> Option<()> {
 }
 
 fn clock(rest: &mut &[u8]) -> Option<()> {
-    // The hour of a layout with `15` may have one digit; minute and second, too.
+    // In a layout with `15` the hour may have one digit, and so may minute and second.
     let hour = digits(rest, 1, 2)?;
     literal(rest, b':')?;
     let minute = digits(rest, 1, 2)?;
@@ -72,7 +72,7 @@ fn literal(rest: &mut &[u8], byte: u8) -> Option<()> {
     Some(())
 }
 
-/// Returns a number of at least and at most so many digits.
+/// Returns a number of `least` to `most` digits.
 fn digits(rest: &mut &[u8], least: usize, most: usize) -> Option<u32> {
     let length = rest.iter().take(most).take_while(|byte| byte.is_ascii_digit()).count();
     if length < least {

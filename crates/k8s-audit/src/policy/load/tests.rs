@@ -11,7 +11,7 @@ fn outcome(text: &str) -> (Option<String>, String) {
     }
 }
 
-/// Returns a policy of one rule with these members, of which the first is not indented.
+/// Returns a policy of one rule with these members, the first without indentation.
 fn with_rule(members: &str) -> String {
     format!("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- level: Metadata\n  {members}\n")
 }
@@ -62,7 +62,7 @@ fn messages_name_file_line_column_and_remedy() {
 }
 
 #[test]
-fn all_problems_are_told_in_the_order_of_the_file() {
+fn all_problems_are_reported_in_the_order_of_the_file() {
     let (error, _) = outcome(
         "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [X]\nrules:\n- level: Q\n  \
          omitStages: [Z]\n  nonResourceURLs: [q, '', /a*b*]\n  namespaces: [m]\n- users: [a]\n",

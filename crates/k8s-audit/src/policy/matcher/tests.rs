@@ -206,7 +206,7 @@ fn corner_cases_match_as_in_kube_apiserver() {
     }
 }
 
-/// Section by section what the documentation of audit policies says, without any preparation.
+/// Evaluates a policy as its documentation describes it, without any compilation.
 fn naive(policy: &PolicySpec, user: Option<&UserInfo>, info: &RequestInfo) -> Decision {
     let has = |list: &[String], text: &[u8]| list.iter().any(|l| l.as_bytes() == text);
     let matches = |rule: &PolicyRule| {

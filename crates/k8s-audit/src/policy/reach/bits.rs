@@ -5,7 +5,7 @@
 pub(super) struct Bits(Vec<u64>);
 
 impl Bits {
-    /// Returns the first `count` rules.
+    /// Returns the set of the first `count` rules.
     pub(super) fn first(count: usize) -> Bits {
         (0..count).collect()
     }
@@ -20,7 +20,7 @@ impl Bits {
         self.0.iter().zip(others).all(|(one, other)| one & !other == 0)
     }
 
-    /// Returns whether a rule is in both.
+    /// Returns whether the sets have a rule in common.
     pub(super) fn meets(&self, other: &Bits) -> bool {
         self.0.iter().zip(&other.0).any(|(one, other)| one & other != 0)
     }

@@ -1,4 +1,5 @@
-//! The values to try for one rule in each dimension, with the earlier rules that match each.
+//! Computes the values to try for one rule in each dimension, with the earlier rules that match
+//! them.
 
 use std::collections::BTreeSet;
 
@@ -8,8 +9,7 @@ use super::witness::is_path;
 use crate::policy::matcher::{Policy, Rule, Scope};
 use crate::policy::spec::{GroupResources, PolicyRule, PolicySpec};
 
-/// Verbs that a request for a resource can have. Methods that Kubernetes has no verb for give the
-/// empty one.
+/// The verbs of resource requests. HTTP methods without a Kubernetes verb result in an empty one.
 const RESOURCE_VERBS: [&str; 10] = [
     "get",
     "list",
@@ -23,16 +23,16 @@ const RESOURCE_VERBS: [&str; 10] = [
     "proxy",
 ];
 
-/// Values in one dimension; with more, the policy is too large.
+/// Maximum number of values in one dimension. If there are more, the policy is too large.
 const MOST: usize = 300_000;
 
-/// A value and the earlier rules whose condition it meets.
+/// A value, and the earlier rules whose condition it meets.
 pub(super) struct Valued<T> {
     pub(super) value: T,
     pub(super) rules: Bits,
 }
 
-/// A user with at most one group: more groups only make more rules match.
+/// A user with at most one group. More groups would only make more rules match.
 pub(super) struct User {
     pub(super) name: String,
     pub(super) group: Option<String>,
@@ -62,13 +62,12 @@ pub(super) struct Candidates {
 }
 
 impl Candidates {
-    /// Returns the values with which a request can match the rule. `None` if there are too many.
+    /// Returns the values with which a request can match the rule; `None` if there are too many.
     pub(super) fn new(spec: &PolicySpec, policy: &Policy, rule: usize) -> Option<Candidates> {
         let (earlier, written) = (&spec.rules[..rule], &spec.rules[rule]);
         let compiled = &policy.rules()[..rule];
         let matched = |matches: &dyn Fn(&Rule) -> bool| -> Bits {
             let bits = compiled.iter().enumerate().filter(|(_, rule)| matches(rule));
-            // As long as all others.
             let mut bits: Vec<usize> = bits.map(|(index, _)| index).collect();
             bits.sort_unstable();
             bits.into_iter().collect()
@@ -104,7 +103,7 @@ impl Candidates {
             .into_iter()
             .filter(|verb| written.verbs.is_empty() || written.verbs.iter().any(|v| v == verb));
         let resource_verbs = verbs_of(resource_verbs.map(str::to_owned).collect());
-        // Methods are tokens in any case, and the verb is in lower case.
+        // A method is any HTTP token; its verb is in lower case.
         let mut path_verbs = vec!["get".to_owned(), "head".to_owned(), "post".to_owned()];
         path_verbs.extend(own_or_any(&written.verbs, earlier, |rule| &rule.verbs, "purge"));
         path_verbs.retain(|verb| {
@@ -160,7 +159,7 @@ impl Candidates {
     }
 }
 
-/// Which of [`super::can_be`]'s rules hold for the verb.
+/// Returns which conditions of [`super::can_be`] concern the verb.
 fn verb_class(verb: &str) -> u8 {
     match verb {
         "get" | "delete" => 0,
@@ -190,7 +189,8 @@ fn admits(entry: &crate::policy::matcher::ResourceEntry, request: &Resource) -> 
                     .any(|p| p.matches(resource.as_bytes(), subresource.as_bytes())))
 }
 
-/// Returns the rule's own values; if it has none, one that no earlier rule has, then theirs.
+/// Returns the rule's own values. If it has none, returns a value that no earlier rule has, then
+/// those of the earlier rules.
 fn own_or_any<'r>(
     own: &[String],
     earlier: &'r [PolicyRule],
@@ -214,7 +214,7 @@ fn unlike(fresh: &str, known: &BTreeSet<String>) -> String {
     value
 }
 
-/// Those that can be a segment of a path, and the empty one.
+/// Returns the values that can be a segment of a path, and the empty one.
 fn segments(mut values: Vec<String>, with_empty: bool) -> Vec<String> {
     if with_empty {
         values.push(String::new());
@@ -228,7 +228,7 @@ fn is_method(verb: &str) -> bool {
         && http::Method::from_bytes(verb.to_ascii_uppercase().as_bytes()).is_ok()
 }
 
-/// The `resources` of the rule and of the rules before it.
+/// The values in the `resources` of the rule and of earlier rules.
 struct Named {
     groups: BTreeSet<String>,
     resources: BTreeSet<String>,
@@ -263,7 +263,7 @@ impl Named {
     }
 }
 
-/// Returns a value that none names, those that some rule names, and the empty one.
+/// Returns a new value, the values that rules name, and the empty one.
 fn any_of(named: &BTreeSet<String>, fresh: &str, with_empty: bool) -> Vec<String> {
     let mut values = vec![unlike(fresh, named)];
     values.extend(with_empty.then(String::new));
@@ -285,7 +285,7 @@ fn all_resources(rule: &PolicyRule, earlier: &[PolicyRule]) -> Option<Vec<Resour
             }
             group => vec![group.to_owned()],
         };
-        // Without resources, names do not count.
+        // Without resources, kube-apiserver ignores the names.
         let names = match entry.resource_names.is_empty() || entry.resources.is_empty() {
             true => any_of(&named.names, "something", true),
             false => segments(entry.resource_names.clone(), false),
@@ -310,7 +310,7 @@ fn all_resources(rule: &PolicyRule, earlier: &[PolicyRule]) -> Option<Vec<Resour
     Some(all)
 }
 
-/// Resources with subresources that the entry admits.
+/// Returns pairs of resource and subresource that the entry matches.
 fn pairs(entry: &GroupResources, named: &Named) -> Vec<(String, String)> {
     let resources = || any_of(&named.resources, "things", true);
     let subresources = || any_of(&named.subresources, "part", true);
@@ -347,7 +347,8 @@ fn pairs(entry: &GroupResources, named: &Named) -> Vec<(String, String)> {
     pairs
 }
 
-/// Paths that the rule admits. Of a prefix, those that no longer pattern of an earlier rule admits.
+/// Returns paths that the rule matches. For a prefix, these are paths that no longer pattern of an
+/// earlier rule matches.
 fn all_paths(rule: &PolicyRule, earlier: &[PolicyRule]) -> Vec<String> {
     let any = ["*".to_owned()];
     let patterns =
@@ -362,7 +363,7 @@ fn all_paths(rule: &PolicyRule, earlier: &[PolicyRule]) -> Vec<String> {
         }
         let prefix = pattern.trim_end_matches('*');
         let prefix = if prefix.is_empty() { "/" } else { prefix };
-        // With one more character that no longer pattern has there.
+        // Extends the prefix by a character with which no longer pattern continues.
         let mut chars = ('a'..='z').chain('0'..='9').chain('\u{c0}'..='\u{10000}');
         let fresh = chars.find_map(|char| {
             let fresh = format!("{prefix}{char}");
@@ -370,7 +371,7 @@ fn all_paths(rule: &PolicyRule, earlier: &[PolicyRule]) -> Vec<String> {
             (!is_taken).then_some(fresh)
         });
         let fresh = fresh.unwrap_or_else(|| prefix.to_owned());
-        // The last is the path of a request that cannot be resolved, which is never a resource.
+        // The last one is an invalid URL, which is never a resource request.
         paths.extend([
             fresh.clone(),
             prefix.to_owned(),

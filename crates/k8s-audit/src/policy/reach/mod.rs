@@ -1,12 +1,12 @@
-//! Which rules a request can reach, given the rules before them.
+//! Determines which rules can be reached by a request, given the earlier rules.
 //!
-//! A rule can be reached if some request matches it and no earlier rule. The conditions of rules
-//! compare a value with constants, so all values that no rule names are alike: it is enough to try
-//! the constants, and one value beside them, in each dimension (user and group, verb, namespace,
-//! resource and name, or path). Values are put together only where one request can have them: a
-//! `get` has a name, a `deletecollection` has none. If that leaves no request, the rule is proved
-//! to be unreachable. If there is one, it is turned into a method, a URL and a user, and evaluated
-//! by the matcher, before it counts.
+//! A rule can be reached if a request matches it and no earlier rule. Conditions compare a value
+//! with constants, so all values that no rule names are equivalent. Therefore it is sufficient to
+//! try the constants and one other value in each dimension (user and group, verb, namespace,
+//! resource and name, or path). Only values that one request can have are combined: a `get` has a
+//! name, a `deletecollection` has none. If there is no combination, the rule is proved to be
+//! unreachable. A combination is converted to a method, a URL and a user, and only counts if the
+//! matcher confirms it.
 
 mod bits;
 mod candidates;
@@ -21,22 +21,22 @@ use super::spec::PolicySpec;
 /// Whether a request can reach a rule.
 #[derive(Debug, Clone)]
 pub enum Reach {
-    /// This request does.
+    /// A request reaches the rule; contains an example.
     By(Box<Witness>),
-    /// None can.
+    /// No request can reach the rule.
     Never {
-        /// Earlier rules that match all requests which the rule matches, none of them superfluous.
-        /// Empty if the rule matches no request even without other rules.
+        /// A minimal set of earlier rules that match all requests which the rule matches. Empty if
+        /// the rule matches no request at all.
         covered_by: Vec<usize>,
     },
     /// The policy is too large to try all combinations.
     Unknown,
 }
 
-/// Combinations that are tried for one rule.
+/// Maximum number of combinations that are tried for one rule.
 const BUDGET: usize = 4_000_000;
 
-/// Determines for each rule whether a request can reach it. `policy` is `spec` compiled.
+/// Determines for each rule whether a request can reach it. `policy` is the compiled `spec`.
 pub fn reach(spec: &PolicySpec, policy: &Policy) -> Vec<Reach> {
     (0..spec.rules.len()).map(|rule| reach_of(spec, policy, rule)).collect()
 }
@@ -52,7 +52,7 @@ pub(super) fn reach_of(spec: &PolicySpec, policy: &Policy, rule: usize) -> Reach
         return Reach::Unknown;
     }
     let mut covered_by: Vec<usize> = (0..rule).collect();
-    // A later rule is kept rather than an earlier one only if the earlier one is superfluous.
+    // Later rules are tried first, so earlier ones are kept if possible.
     for earlier in (0..rule).rev() {
         let without: Vec<usize> = covered_by.iter().copied().filter(|i| *i != earlier).collect();
         let covers = |search: &mut Search<'_>| {
@@ -71,12 +71,12 @@ struct Search<'s> {
     rule: usize,
     candidates: &'s Candidates,
     budget: usize,
-    /// A combination was found that could not be turned into a request.
+    /// Whether a combination was found that could not be converted to a request.
     doubts: bool,
 }
 
 impl Search<'_> {
-    /// Returns whether the rules in `earlier` match everything that the rule matches.
+    /// Returns whether the rules in `earlier` match all requests that the rule matches.
     fn is_covered(&mut self, earlier: &Bits) -> bool {
         let mut found = false;
         self.combine(earlier, &mut |_| {
@@ -100,9 +100,8 @@ impl Search<'_> {
         found
     }
 
-    /// Calls `each` with combinations of which no rule in `earlier` matches all values, until it
-    /// returns `true`.
-    fn combine(&mut self, earlier: &Bits, each: &mut dyn FnMut(Chosen<'_>) -> bool) {
+    /// Calls `each` with combinations that no rule in `earlier` matches, until it returns `true`.
+    fn combine(&mut self, earlier: &Bits, each: &mut dyn FnMut(Assignment<'_>) -> bool) {
         let all = self.candidates;
         for user in &all.users {
             let by_user = earlier.and(&user.rules);
@@ -121,7 +120,7 @@ impl Search<'_> {
                             continue;
                         }
                         let target = Target::Resource(&namespace.value, &resource.value);
-                        let chosen = Chosen { user: &user.value, verb: &verb.value, target };
+                        let chosen = Assignment { user: &user.value, verb: &verb.value, target };
                         if each(chosen) {
                             return;
                         }
@@ -139,7 +138,7 @@ impl Search<'_> {
                         continue;
                     }
                     let target = Target::Path(&path.value);
-                    if each(Chosen { user: &user.value, verb: &verb.value, target }) {
+                    if each(Assignment { user: &user.value, verb: &verb.value, target }) {
                         return;
                     }
                 }
@@ -149,7 +148,7 @@ impl Search<'_> {
 }
 
 /// One value in each dimension.
-struct Chosen<'c> {
+struct Assignment<'c> {
     user: &'c candidates::User,
     verb: &'c String,
     target: Target<'c>,
@@ -160,8 +159,7 @@ enum Target<'c> {
     Path(&'c Path),
 }
 
-/// Returns whether a request can have this verb, namespace, and resource: how kube-apiserver
-/// resolves URLs.
+/// Returns whether kube-apiserver can derive this verb, namespace, and resource from a URL.
 fn can_be(verb: &str, namespace: &str, resource: &Resource) -> bool {
     let Resource { resource, subresource, name, .. } = resource;
     let of_verb = match verb {
@@ -176,13 +174,13 @@ fn can_be(verb: &str, namespace: &str, resource: &Resource) -> bool {
     let is_part_of_namespace =
         !namespace.is_empty() && matches!(&resource[..], "status" | "finalize");
     let has_name_in_path = !name.is_empty() && verb != "list";
-    // Slashes at the end do not count.
+    // Trailing slashes are ignored.
     let is_trimmed = resource.is_empty() && !has_name_in_path && subresource.is_empty();
     of_verb && !is_part_of_namespace && !is_trimmed
 }
 
-/// Of values that are alike to [`can_be`], leaves those that the fewest earlier rules match: if one
-/// of the others reaches the rule, one of these does, too.
+/// Removes redundant values: among values that are equivalent for [`can_be`], keeps those that a
+/// minimal set of earlier rules matches. If a removed value reaches the rule, a kept one does, too.
 fn distinct<T, K: Eq + std::hash::Hash>(
     values: Vec<Valued<T>>,
     class: impl Fn(&T) -> K,
@@ -196,7 +194,7 @@ fn distinct<T, K: Eq + std::hash::Hash>(
         }
     }
     let mut values = values;
-    // The first value of each set stays.
+    // Keeps the first value of each set.
     values.retain(|Valued { value, rules }| {
         let Some(least) = by_class.get_mut(&class(value)) else { return false };
         match least.iter().position(|known| known == rules) {

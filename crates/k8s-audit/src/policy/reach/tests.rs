@@ -19,7 +19,7 @@ fn reach_of_rules(rules: &[&str]) -> Vec<String> {
     described.collect()
 }
 
-/// Returns whether the last of the rules is proved to be covered by exactly these.
+/// Returns the rules that are proved to cover the last one, if it is unreachable.
 fn covered(rules: &[&str]) -> Option<String> {
     reach_of_rules(rules).pop().filter(|text| text.starts_with('['))
 }
@@ -59,7 +59,7 @@ fn an_earlier_rule_covers_a_later_one() {
         ]),
         None
     );
-    // Requests for other URLs are left.
+    // Resource requests are still matched by the second rule.
     assert_eq!(covered(&["level: None, nonResourceURLs: ['*']", "level: Metadata"]), None);
     assert_eq!(covered(&["level: None, resources: [{group: '*'}]", "level: Metadata"]), None);
 }
@@ -125,7 +125,7 @@ fn witnesses_are_methods_and_urls() {
     );
 }
 
-/// Returns a rule with few conditions, so that several rules cover another one together.
+/// Returns a rule with few conditions, so that rules often cover others.
 fn plain_rule() -> impl Strategy<Value = PolicyRule> {
     any_rule().prop_map(|rule| {
         let PolicyRule { level, verbs, namespaces, .. } = rule;
@@ -133,7 +133,8 @@ fn plain_rule() -> impl Strategy<Value = PolicyRule> {
     })
 }
 
-/// 1,000 requests to each of 120 policies out of few words, so that many rules are covered.
+/// Sends 1,000 requests to each of 120 policies built from a few words, so that many rules are
+/// covered.
 #[test]
 fn no_request_reaches_an_unreachable_rule_and_each_other_one_has_a_witness() {
     let mut runner = TestRunner::deterministic();

@@ -1,4 +1,4 @@
-//! From values to a request.
+//! Converts values to a request.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use http::Method;
 use http::uri::PathAndQuery;
 
 use super::candidates::Resource;
-use super::{Chosen, Target};
+use super::{Assignment, Target};
 use crate::RequestInfo;
 use crate::UserInfo;
 use crate::policy::matcher::Policy;
@@ -14,7 +14,7 @@ use crate::policy::matcher::Policy;
 /// A request that reaches a rule.
 #[derive(Debug, Clone)]
 pub struct Witness {
-    /// Who sends it.
+    /// The user who sends it.
     pub user: UserInfo,
     /// The HTTP method.
     pub method: Method,
@@ -23,8 +23,8 @@ pub struct Witness {
 }
 
 impl Witness {
-    /// Returns the request with these values, if it reaches the rule.
-    pub(super) fn new(chosen: Chosen<'_>, policy: &Policy, rule: usize) -> Option<Witness> {
+    /// Returns the request with these values if it reaches the rule.
+    pub(super) fn new(chosen: Assignment<'_>, policy: &Policy, rule: usize) -> Option<Witness> {
         let user = UserInfo {
             username: chosen.user.name.clone(),
             groups: chosen.user.group.iter().cloned().collect(),
@@ -49,7 +49,7 @@ impl Witness {
         targets.into_iter().filter_map(witness).find(reaches)
     }
 
-    /// Returns the request as a policy sees it.
+    /// Returns the attributes of the request.
     pub fn info(&self) -> RequestInfo {
         RequestInfo::new(&self.method, &self.target)
             .unwrap_or_else(|_| RequestInfo::unresolved(&self.method, &self.target))
@@ -66,7 +66,7 @@ impl fmt::Display for Witness {
     }
 }
 
-/// Returns whether a request with this path can be one that is not for a resource.
+/// Returns whether a request with this path can be a non-resource request.
 pub(super) fn is_path(path: &str) -> bool {
     let info = |target: String| {
         let target = PathAndQuery::try_from(target).ok()?;
@@ -76,7 +76,7 @@ pub(super) fn is_path(path: &str) -> bool {
     is_resolved || matches!(info(path.to_owned()), Some(Err(_)))
 }
 
-/// Returns the method and the URLs that mean this, the usual one first.
+/// Returns the method and possible URLs of a resource request, the usual one first.
 fn resource_url(
     verb: &str,
     namespace: &str,
@@ -125,7 +125,7 @@ fn resource_url(
     (method.to_owned(), urls)
 }
 
-/// Percent-encodes all but unreserved characters and `kept`.
+/// Percent-encodes all characters except unreserved ones and `kept`.
 fn encoded(text: &str, kept: &[u8]) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {

@@ -37,7 +37,7 @@ const RESOURCES: &[(&str, &str, &str)] = &[
     ("DELETE", "/api/v1/nodes", "deletecollection - v1 - nodes - -"),
     ("DELETE", "/apis/ext/v1/namespaces/o/pods", "deletecollection ext v1 o pods - -"),
     ("POST", "/apis/ext/v1beta3/namespaces/o/pods", "create ext v1beta3 o pods - -"),
-    // Odd spellings.
+    // Unusual encodings.
     ("GET", "/api/v1/namespaces/a/pods/x%2Flog", "get - v1 a pods log x"),
     ("GET", "/api//v1/pods", "get - - - v1 - pods"),
     ("GET", "/api/v1/namespaces/a//pods", "get - v1 a - - pods"),
@@ -47,7 +47,7 @@ const RESOURCES: &[(&str, &str, &str)] = &[
     ("GET", "/api/v1/namespaces/a/pods/x?watch=true", "get - v1 a pods - x"),
     ("OPTIONS", "/api/v1/pods", "- - v1 - pods - -"),
     ("get", "/api/v1/pods", "- - v1 - pods - -"),
-    // Options of a collection.
+    // Options of collection requests.
     ("GET", "/api/v1/pods?watch", "watch - v1 - pods - -"),
     ("GET", "/api/v1/pods?watch=FALSE", "list - v1 - pods - -"),
     ("GET", "/api/v1/pods?limit=abc&watch=no", "watch - v1 - pods - -"),

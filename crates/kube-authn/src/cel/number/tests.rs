@@ -1,8 +1,8 @@
 use super::*;
 
-/// Computed by Go's `fmt.Sprintf("%g", x)`.
+/// The expected values were computed with Go's `fmt.Sprintf("%g", x)`.
 #[test]
-fn doubles_are_printed_as_by_go() {
+fn doubles_are_formatted_like_by_go() {
     for (number, expected) in [
         (0.0, "0"),
         (-0.0, "-0"),
@@ -55,7 +55,7 @@ fn doubles_are_printed_as_by_go() {
 }
 
 #[test]
-fn numbers_are_read_as_by_go() {
+fn numbers_are_parsed_like_by_go() {
     for (text, expected) in [
         ("12", Some(12.0)),
         ("-1.5e3", Some(-1500.0)),

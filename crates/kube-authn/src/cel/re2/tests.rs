@@ -5,7 +5,8 @@ fn found(pattern: &str, text: &str) -> Vec<String> {
     regex.find_iter(text).map(|found| text[found.range()].to_owned()).collect()
 }
 
-/// What Go 1.26's `regexp.MustCompile(pattern).FindAllString(text, -1)` returns.
+/// The expected values are those of Go 1.26's `regexp.MustCompile(pattern).FindAllString(text,
+/// -1)`.
 #[test]
 fn expressions_match_what_they_match_in_go() {
     let cases: [(&str, &str, &[&str]); 36] = [
@@ -121,7 +122,7 @@ fn what_go_refuses_is_refused() {
     }
 }
 
-/// Stricter than Go, and documented.
+/// These are stricter than Go, as documented.
 #[test]
 fn large_expressions_and_repeats_across_flags_are_refused() {
     for pattern in [r"\pL{1000}", "a(?i)*", r"a*\Q\E?"] {

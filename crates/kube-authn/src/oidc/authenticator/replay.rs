@@ -1,6 +1,6 @@
-//! Replays `tests/corpus/authn-differences.jsonl`: the same configuration and the same token were
-//! given to kube-apiserver and to an earlier version of this proxy, and the two differed. Now they
-//! are equal, or the proxy is stricter for a reason that docs/authentication.md gives.
+//! Replays `tests/corpus/authn-differences.jsonl`: configurations and tokens for which
+//! kube-apiserver and an earlier version of this proxy had different results. Now the results are
+//! equal, or the proxy is stricter for a reason that docs/authentication.md gives.
 
 use std::time::UNIX_EPOCH;
 
@@ -18,12 +18,13 @@ use crate::{UserInfo, jwk};
 const CORPUS: &str = include_str!("../../../../../tests/corpus/authn-differences.jsonl");
 const DOCS: &str = include_str!("../../../../../docs/authentication.md");
 const ISSUER: &str = "https://127.0.0.1:22700/b";
-/// When the corpus was recorded.
+/// When the corpus was recorded, in seconds since 1970.
 const NOW: u64 = 1_795_890_310;
-/// Stands for an escape of half a surrogate pair, which this parser of JSON refuses.
+/// Stands for the escape of an unpaired surrogate, which `serde_json` rejects.
 const HALF: &str = "half-a-pair";
 
-/// Where the proxy is stricter: text of the row, and of the reason in the documentation.
+/// Cases in which the proxy is stricter: a text in the row, and one in the documentation of the
+/// reason.
 const STRICTER: &[(&str, &str)] = &[
     ("\"u\": \"system:", "names that begin with `system:` are refused"),
     ("\"u\": \"\"", "An empty user name"),
@@ -79,12 +80,12 @@ impl Row {
         self.row[name].as_str().unwrap_or_default()
     }
 
-    /// Returns the user that kube-apiserver authenticates; `None` if it refuses.
+    /// Returns the user that kube-apiserver authenticates; `None` if it rejects the token.
     fn expected(&self) -> Option<Value> {
         let kube = self.row["kube"].as_array()?;
         match kube[0].as_u64()? {
             201 => Some(json!(kube[1..])),
-            // Authenticated, and then not authorized.
+            // Authenticated, but not authorized.
             403 => Some(json!("forbidden")),
             _ => None,
         }
@@ -117,7 +118,7 @@ fn alt() -> Value {
     })
 }
 
-/// Returns the settings of a configuration that differs from a plain one by `changes`.
+/// Returns the default settings with `changes`.
 fn settings(changes: &Value) -> JwtSettings {
     let mut jwt = json!({
         "issuer": {"url": ISSUER, "audiences": ["lab"]},
@@ -145,7 +146,7 @@ fn configuration(document: &Value) -> Result<Vec<JwtSettings>, String> {
     parsed.map(|parsed| parsed.jwt).map_err(|error| error.to_string())
 }
 
-/// Returns the user of a token, if it is accepted and can be forwarded.
+/// Returns the user of a token if it is accepted and the user can be forwarded.
 async fn user(
     settings: JwtSettings,
     keys: &[(&str, PublicKey)],
@@ -194,7 +195,7 @@ impl Keys {
             claims = claims.replace(&format!("\"{ISSUER}\":"), "\"ISS\":");
             claims = claims.replace(&format!("\"{}\":", NOW + 60), "\"EXP\":").replace("PAST", "1");
             claims = claims.replace(HALF, "\\udcff");
-            // The corpus has only their beginnings.
+            // The corpus contains only the beginnings.
             for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
                 if claims.ends_with(&open.repeat(3)) || claims.ends_with("{\"a\":{") {
                     let begun = claims.find("\"d\":").unwrap();
@@ -208,7 +209,7 @@ impl Keys {
                 "header b64f" => r#"{"alg":"RS256","kid":"r1","b64":false}"#,
                 "header jwkbad" => r#"{"alg":"RS256","kid":"r1","jwk":{"kty":"x"}}"#,
                 "header noncenum" => r#"{"alg":"RS256","kid":"r1","nonce":5}"#,
-                // What signs in the tests makes no such signatures, or none by such keys.
+                // The test library cannot create such signatures, or not with such keys.
                 _ => return Err("not verified by this library".to_owned()),
             }
             .to_owned();
@@ -218,8 +219,8 @@ impl Keys {
         user(settings(&json!({})), &keys, &token).await.map(as_recorded)
     }
 
-    /// Returns a set of that name, and what the corpus calls `r1 RS256 kid=0`: a token and its
-    /// key's name, none, or another.
+    /// Verifies a token with a key set: `case` has the name of the set, and the signer, algorithm and
+    /// key ID of the token, such as `r1 RS256 kid=0`.
     async fn web_keys(&self, row: &Row) -> Result<Value, String> {
         let (set, token) = row.get("case").split_once(": ").unwrap();
         let [signer, algorithm, kid] = token.splitn(3, ' ').collect::<Vec<_>>()[..] else {
@@ -257,7 +258,7 @@ impl Keys {
         };
         let modulus = |engine: &dyn Fn(&[u8]) -> String| {
             let PublicKey::Rsa { n, .. } = self.rsa[0].public() else { unreachable!() };
-            // One that needs what the alphabets differ in.
+            // A key that contains both characters in which the base64 alphabets differ.
             json!(engine(&[&[0xfb, 0xff, 0xfe][..], &n].concat()))
         };
         let both = |more: Value| json!({"keys": [key(0), key(1), more]});
@@ -370,7 +371,8 @@ async fn differences_to_kube_apiserver_are_gone_or_documented() {
                     }),
                 )
             }
-            // Measured by a reload of a server that was started without them: not comparable.
+            // Recorded by a reload of a server that was started without these settings, so not
+            // comparable.
             "config" if row.get("case").starts_with("anon") => {
                 elsewhere += 1;
                 continue;
@@ -398,7 +400,7 @@ async fn differences_to_kube_apiserver_are_gone_or_documented() {
             }
             "token" => (row.expected(), keys.token(&row).await),
             "jwks" => (row.expected(), keys.web_keys(&row).await),
-            // `tests/it` and `config_tests` have these.
+            // Tested in `tests/it` and `config_tests`.
             "edge2" | "distributed" | "rotation" | "discovery" | "flags" | "flags-refused"
             | "anonymous" => {
                 elsewhere += 1;
@@ -411,7 +413,7 @@ async fn differences_to_kube_apiserver_are_gone_or_documented() {
             (None, Err(_), _) => equal += 1,
             (Some(expected), Ok(found), _) if expected == found => equal += 1,
             (Some(_), Err(_), Some(reason)) => reasons[reason] += 1,
-            // Groups may be left out, nothing else.
+            // Only groups may be missing.
             (Some(expected), Ok(found), Some(reason))
                 if without_reserved(&expected) == without_reserved(&found) =>
             {

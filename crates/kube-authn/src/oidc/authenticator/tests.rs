@@ -36,7 +36,7 @@ fn claims(changes: Value) -> Value {
     claims
 }
 
-/// Whose a token with these changes to its claims is.
+/// Returns the user of a token whose claims have these changes.
 async fn verdict(changes: Value) -> Result<String, OidcError> {
     let signer = Signer::ec(Algorithm::ES256);
     let authenticator = authenticator(Issuer::with_keys(ISSUER, &[("k", signer.public())]));
@@ -50,7 +50,7 @@ async fn verdict(changes: Value) -> Result<String, OidcError> {
 }
 
 #[tokio::test]
-async fn issuer_audience_and_time_are_judged_as_by_kube_apiserver() {
+async fn issuer_audience_and_time_are_validated_like_by_kube_apiserver() {
     let good = Ok("o:jane".to_owned());
     let audience = || Err(OidcError::Audience(vec!["kubernetes".into(), "other".into()]));
     let cases = [

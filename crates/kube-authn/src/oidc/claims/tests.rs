@@ -13,7 +13,7 @@ fn times_are_numbers_also_in_quotes() {
         ("1.7e9", 1_700_000_000),
         ("\"1700000000\"", 1_700_000_000),
         ("-5", -5),
-        // As Go converts what does not fit: long ago.
+        // Like Go converts numbers out of range: a time long ago.
         ("1e300", i64::MIN),
         ("99999999999999999999", i64::MIN),
     ] {
@@ -71,7 +71,7 @@ fn registered_claims_have_their_types() {
     }
 }
 
-/// kube-apiserver reads some of these, each library its own way; here none is accepted.
+/// kube-apiserver accepts some of these, and its libraries differ; here all are rejected.
 #[test]
 fn registered_claims_are_there_once_and_in_lower_case() {
     for bad in [
@@ -84,7 +84,7 @@ fn registered_claims_are_there_once_and_in_lower_case() {
         "{\"NBF\": 5}",
         "{\"_CLAIM_NAMES\": {}}",
     ] {
-        assert!(parsed(bad).unwrap_err().contains("twice, or in other case"), "{bad}");
+        assert!(parsed(bad).unwrap_err().contains("twice, or in different case"), "{bad}");
     }
     assert!(parsed("{\"x\": 1, \"X\": 2, \"x\": 3}").is_ok());
 }

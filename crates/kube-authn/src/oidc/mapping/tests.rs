@@ -34,8 +34,7 @@ fn rule(source: &str, variable: Variable) -> Rule {
     Rule { expression, message: "no".into() }
 }
 
-/// What becomes of a token with these changes to its claims; its user, as
-/// `name [uid] groups extra`.
+/// Returns the user of a token with these changes to its claims, as `name [uid] groups extra`.
 fn verdict(settings: &JwtSettings, changes: Value) -> Result<String, OidcError> {
     let mut claims = json!({"iss": ISSUER, "aud": "kubernetes", "sub": "jane"});
     for (key, value) in changes.as_object().unwrap() {
@@ -98,11 +97,7 @@ fn claims_make_users() {
             with(json!({"email": "system:admin"})),
             Err(OidcError::Reserved("system:admin".into())),
         ),
-        (
-            &email,
-            with(json!({"hd": "elsewhere"})),
-            claim("hd", "does not have the value that is required"),
-        ),
+        (&email, with(json!({"hd": "elsewhere"})), claim("hd", "does not have the required value")),
         (&email, with(json!({"hd": ["example.com"]})), claim("hd", "is no string")),
     ];
     for (settings, changes, expected) in cases {
@@ -165,7 +160,7 @@ fn expressions_make_users() {
         (json!({"hd": "elsewhere"}), failed("claims.hd == 'example.com'")),
         (
             json!({"kind": "robot"}),
-            Err(OidcError::Claim("kind".into(), "does not have the value that is required")),
+            Err(OidcError::Claim("kind".into(), "does not have the required value")),
         ),
         (json!({"uuid": 7}), Err(OidcError::Expression("uid", EvaluationError::Type("a string")))),
         (
@@ -180,7 +175,7 @@ fn expressions_make_users() {
 }
 
 #[test]
-fn names_of_kubernetes_are_taken_only_where_they_are_configured() {
+fn reserved_names_are_accepted_only_if_configured() {
     let named = |username: NameMapping| JwtSettings { username, groups: None, ..settings() };
     let grouped = |groups: NameMapping| JwtSettings { groups: Some(groups), ..settings() };
     let by_cel = |source| NameMapping::Expression(cel(source));
@@ -201,7 +196,7 @@ fn names_of_kubernetes_are_taken_only_where_they_are_configured() {
             named(by_cel("'system:oidc:' + claims.sub")),
             Ok(format!("system:oidc:system:admin {all}")),
         ),
-        // Only what begins as it is written.
+        // Only names that begin with the literal.
         (
             named(by_cel("claims.sub == 'x' ? 'system:node:x' : claims.sub")),
             reserved("system:admin"),

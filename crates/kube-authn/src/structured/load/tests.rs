@@ -13,7 +13,8 @@ fn verdict(text: &str) -> Result<AuthenticationConfiguration, String> {
     parse(text.as_bytes(), "a.yaml", &accounts).map_err(|error| error.to_string())
 }
 
-/// Returns an issuer that is good but for `issuer`, members of it, and `rest`, members beside it.
+/// Returns a configuration with one issuer that is valid except for `issuer`, members of `issuer`,
+/// and `rest`, other members.
 fn with(issuer: &str, rest: &str) -> String {
     let mappings = "claimMappings: {username: {claim: sub, prefix: ''}}";
     let rest = if rest.contains("claimMappings") {
@@ -32,7 +33,7 @@ const URL: &str = "url: 'https://a'";
 const GOOD: &str = "url: 'https://a', audiences: [k]";
 
 #[test]
-fn the_sample_is_what_it_says() {
+fn the_sample_matches_its_description() {
     let sample = verdict(SAMPLE).unwrap();
     assert_eq!(sample.jwt.len(), 2);
     assert_eq!(
@@ -128,7 +129,7 @@ fn decoding_is_strict() {
 }
 
 #[test]
-fn issuers_are_judged_as_by_kube_apiserver() {
+fn issuers_are_validated_like_by_kube_apiserver() {
     let many: String = (0..65).map(|n| format!("- issuer: {{url: 'https://{n}', audiences: [k]}}\n  claimMappings: {{username: {{claim: sub, prefix: ''}}}}\n")).collect();
     let two = |first: &str, second: &str| {
         let one = |members: &str| {
@@ -231,7 +232,7 @@ fn issuers_are_judged_as_by_kube_apiserver() {
 }
 
 #[test]
-fn mappings_and_rules_are_judged_as_by_kube_apiserver() {
+fn mappings_and_rules_are_validated_like_by_kube_apiserver() {
     let mappings = |text: &str| with(GOOD, &format!("claimMappings: {text}"));
     let name = |text: &str| mappings(&format!("{{username: {text}}}"));
     let more = |text: &str| mappings(&format!("{{username: {{claim: sub, prefix: ''}}, {text}}}"));
@@ -389,7 +390,7 @@ fn mappings_and_rules_are_judged_as_by_kube_apiserver() {
 }
 
 proptest! {
-    /// No file makes the reader panic.
+    /// No file may cause a panic.
     #[test]
     fn no_file_breaks_the_reader(text in "[a-zA-Z0-9:\\[\\]{}'\", \n#&*!-]{0,200}", cut in 0..2000_usize) {
         let _ = verdict(&format!("{HEAD}{text}"));

@@ -15,7 +15,7 @@ fn deferred() -> Rig {
     rig_with(Mode::Blocking, true, SyncMode::Off)
 }
 
-/// A worker that runs on the current thread, and one of its sockets.
+/// A worker on the current thread, and one of its sockets.
 struct Worker {
     sequence: CommitSequence,
     gate: WriteGate,
@@ -71,7 +71,7 @@ async fn events_of_one_turn_are_one_write_and_sockets_wait_for_it() {
 async fn a_socket_does_not_pass_before_the_write_has_returned() {
     let rig = deferred();
     let mut worker = Worker::new(&rig.log);
-    // Another thread writes it.
+    // The writer thread writes it.
     drop(worker.submit(&rig, "slow"));
     assert_eq!(rig.call(), ["slow"]);
     assert!(worker.is_shut().await);
@@ -89,7 +89,7 @@ async fn a_line_that_cannot_be_written_is_counted_before_the_socket_goes_on() {
         rig.act(act);
         worker.pass().await;
         assert_eq!((rig.call(), rig.lost()), (vec!["lost".to_owned()], (1, 0)));
-        // Until it is healthy again requests wait, and others do not wait for theirs.
+        // Until the log is healthy again, requests wait for their own events only.
         let mut commit = worker.submit(&rig, "next");
         assert!(pending(&mut commit) && !worker.is_shut().await);
         rig.act(Act::Write);
@@ -109,7 +109,7 @@ async fn a_slow_log_is_the_threads_and_order_is_kept() {
     let mut seen = rig.call();
     rig.act(Act::Write);
     if seen.len() == 1 {
-        // The thread was quicker than the second.
+        // The writer thread took the first event before the second was queued.
         seen.extend(rig.call());
         rig.act(Act::Write);
     }
@@ -121,7 +121,7 @@ async fn a_slow_log_is_the_threads_and_order_is_kept() {
 
 #[test]
 fn what_no_task_writes_is_written_all_the_same() {
-    // A runtime that ends, and one that does not run.
+    // One runtime ends, the other does not run.
     for ends in [true, false] {
         let rig = deferred();
         let runtime = Builder::new_current_thread().build().unwrap();
@@ -145,7 +145,7 @@ fn without_a_worker_the_request_writes_and_waits() {
     let mut commit = rig.submit("one");
     assert_eq!(rig.calls.try_recv().unwrap(), ["one"], "at once");
     assert!(!pending(&mut commit));
-    // A sequence that was made for another log.
+    // A sequence of another log.
     let other = deferred();
     let runtime = Builder::new_current_thread().build().unwrap();
     let worker = Worker::on(&other.log, runtime.handle().clone());
@@ -155,7 +155,7 @@ fn without_a_worker_the_request_writes_and_waits() {
 }
 
 #[tokio::test]
-async fn after_its_end_a_log_refuses_and_holds_up_nobody() {
+async fn a_closed_log_rejects_events_without_blocking() {
     let rig = deferred();
     let mut worker = Worker::new(&rig.log);
     rig.log.shutdown().await;
@@ -181,7 +181,7 @@ impl Output for Counting {
     }
 }
 
-/// Requests that each see their event written before they go on; returns events and writes.
+/// Runs requests that each wait for their event. Returns the number of events and of writes.
 async fn many_requests() -> (usize, usize) {
     const REQUESTS: usize = 64;
     const ROUNDS: usize = 100;
@@ -191,7 +191,7 @@ async fn many_requests() -> (usize, usize) {
         CommitLog::start(output, "audit.log", &mode, SyncMode::Off, None, metrics.clone())
     };
     let log = Arc::new(log.unwrap());
-    // In a runtime of several threads, as many workers.
+    // A multi-threaded runtime with as many workers.
     let workers = [Worker::new(&log), Worker::new(&log)].map(|worker| worker.sequence);
     let threads = Handle::current().metrics().num_workers();
     let mut requests = JoinSet::new();

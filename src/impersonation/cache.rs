@@ -1,9 +1,10 @@
 //! Caches allowed impersonations.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use api_client::ttl_cache::{TtlCache, WhenFull};
 use aws_lc_rs::digest::{Context, SHA256};
 use k8s_audit::authorizer::RequestAttributes;
 
@@ -11,7 +12,7 @@ use super::mode::Mode;
 use kube_authn::UserInfo;
 
 /// How long an allowed impersonation is cached, like in kube-apiserver; denials never are.
-const REMEMBERED: Duration = Duration::from_secs(10);
+const CACHE_TTL: Duration = Duration::from_secs(10);
 /// Maximum number of cached permissions; each takes about 100 bytes.
 const CAPACITY: usize = 10_000;
 /// Maximum number of callers whose last mode is cached, like in kube-apiserver.
@@ -24,14 +25,14 @@ pub(crate) type Key = [u8; 32];
 /// that all requests share.
 pub(super) fn key(
     mode: Mode,
-    asker: &UserInfo,
-    wanted: &UserInfo,
+    requester: &UserInfo,
+    requested: &UserInfo,
     request: Option<&RequestAttributes>,
 ) -> Key {
     let mut hash = Hash(Context::new(&SHA256));
     hash.text(mode.verb());
-    hash.user(asker);
-    hash.user(wanted);
+    hash.user(requester);
+    hash.user(requested);
     hash.texts(&request.map(RequestAttributes::parts).unwrap_or_default());
     hash.key()
 }
@@ -75,26 +76,27 @@ impl Hash {
 }
 
 /// Recently allowed impersonations.
-#[derive(Default)]
-pub(super) struct Allowed(Mutex<HashMap<Key, Instant>>);
+pub(super) struct Allowed(Mutex<TtlCache<Key, ()>>);
+
+impl Default for Allowed {
+    fn default() -> Allowed {
+        Allowed(Mutex::new(TtlCache::new(CAPACITY, WhenFull::Refuse)))
+    }
+}
 
 impl Allowed {
     /// Returns whether the impersonation was allowed recently.
     pub(super) fn contains(&self, key: &Key) -> bool {
-        let until = self.0.lock().expect("nothing panics while holding the lock").get(key).copied();
-        until.is_some_and(|until| until > Instant::now())
+        self.lock().get(key, Instant::now()).is_some()
     }
 
     /// Stores an allowed impersonation, if the table is not full.
     pub(super) fn insert(&self, key: Key) {
-        let now = Instant::now();
-        let mut allowed = self.0.lock().expect("nothing panics while holding the lock");
-        if allowed.len() >= CAPACITY {
-            allowed.retain(|_, until| *until > now);
-        }
-        if allowed.len() < CAPACITY {
-            allowed.insert(key, now + REMEMBERED);
-        }
+        self.lock().insert(key, (), CACHE_TTL, Instant::now());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, TtlCache<Key, ()>> {
+        self.0.lock().expect("nothing panics while holding the lock")
     }
 }
 
@@ -190,7 +192,7 @@ mod tests {
         for number in 0..CALLERS {
             last.set(&number.to_string(), Mode::Legacy);
         }
-        assert_eq!(last.of("0"), Some(Mode::Legacy), "heard of again");
+        assert_eq!(last.of("0"), Some(Mode::Legacy), "activity of again");
         last.set("one more", Mode::UserInfo);
         assert_eq!(last.of("1"), None);
         assert_eq!(last.of("0"), Some(Mode::Legacy));

@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body_util::BodyExt;
 
-use crate::audit::record::Record;
+use crate::audit::record::AuditContext;
 use crate::body::{BODY_DEADLINE, BodyError, ClientBody, RequestBody, Tap};
 use audit_body::Reservation;
 use k8s_audit::status::Status;
@@ -14,7 +14,7 @@ use k8s_audit::status::Status;
 const MAX_BODY: usize = 3 << 20;
 
 /// Why a body could not be buffered completely.
-enum NotHeld {
+enum BufferError {
     TooLong,
     NoMemory,
     BrokenOff(BodyError),
@@ -27,43 +27,43 @@ enum NotHeld {
 /// Returns the Status to respond with: 400 if the body is ambiguous, 413 if it exceeds
 /// kube-apiserver's limit, 429 if the client's share of the memory for bodies is used up, 504 if
 /// the deadline passes before the body is complete.
-pub(super) async fn hold(
-    record: &mut Record,
+pub(super) async fn buffer(
+    record: &mut AuditContext,
     headers: &HeaderMap,
     body: ClientBody,
     mut tap: Box<dyn Tap>,
 ) -> Result<RequestBody, Box<Status>> {
     let mut memory = record.reservation();
-    let held = match tokio::time::timeout(BODY_DEADLINE, whole(body, &mut memory)).await {
-        Ok(held) => held.map_err(|error| Box::new(error.status()))?,
+    let body = match tokio::time::timeout(BODY_DEADLINE, read_all(body, &mut memory)).await {
+        Ok(body) => body.map_err(|error| Box::new(error.status()))?,
         Err(_) => {
             return Err(Box::new(Status::timeout(
                 "request did not complete within the allotted timeout",
             )));
         }
     };
-    tap.data(&held);
+    tap.data(&body);
     tap.end();
-    let ambiguities = record.ambiguities(headers, &held).await;
+    let ambiguities = record.ambiguities(headers, &body).await;
     if !ambiguities.is_empty() {
         record.refused_for(ambiguities);
         return Err(Box::new(Status::bad_request(ambiguities.explain())));
     }
-    Ok(RequestBody::from(held))
+    Ok(RequestBody::from(body))
 }
 
-async fn whole(mut body: ClientBody, memory: &mut Reservation) -> Result<Bytes, NotHeld> {
+async fn read_all(mut body: ClientBody, memory: &mut Reservation) -> Result<Bytes, BufferError> {
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     while let Some(frame) = body.frame().await {
         // Trailers are not validated like headers; Kubernetes has none in requests.
-        let Ok(data) = frame.map_err(NotHeld::BrokenOff)?.into_data() else { break };
+        let Ok(data) = frame.map_err(BufferError::BrokenOff)?.into_data() else { break };
         let length = first.len() + all.len() + data.len();
         if length > MAX_BODY {
-            return Err(NotHeld::TooLong);
+            return Err(BufferError::TooLong);
         }
         if !memory.hold(length) {
-            return Err(NotHeld::NoMemory);
+            return Err(BufferError::NoMemory);
         }
         match (first.is_empty(), all.is_empty()) {
             (true, true) => first = data,
@@ -78,16 +78,16 @@ async fn whole(mut body: ClientBody, memory: &mut Reservation) -> Result<Bytes, 
     Ok(if all.is_empty() { first } else { all.freeze() })
 }
 
-impl NotHeld {
+impl BufferError {
     fn status(self) -> Status {
         match self {
-            NotHeld::TooLong => Status::too_large(MAX_BODY),
-            NotHeld::NoMemory => {
+            BufferError::TooLong => Status::too_large(MAX_BODY),
+            BufferError::NoMemory => {
                 let message = "the request bodies of this user that are being audited occupy too \
                                much memory, try again later";
                 Status::too_many_requests(message, 1)
             }
-            NotHeld::BrokenOff(error) => {
+            BufferError::BrokenOff(error) => {
                 tracing::debug!(%error, "a client broke off its request");
                 Status::client_gone()
             }

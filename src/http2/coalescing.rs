@@ -1,8 +1,8 @@
-//! Frames of several streams in one TLS record and one system call.
+//! Coalesces the frames of several streams into one TLS record and one system call.
 //!
-//! `h2` flushes after each DATA frame of 256 bytes and more. So what it writes is collected here,
-//! its flushes are passed over, and whoever drives the connection sends all of it when `h2` has
-//! nothing more to say ([`Writes::send`]).
+//! `h2` flushes after each DATA frame of 256 bytes or more. So its writes are buffered here and its
+//! flushes ignored; the task that drives the connection sends the buffer when `h2` has nothing more
+//! to write ([`CoalescedWrites::send`]).
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -13,61 +13,61 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// So much is collected at most: what a TLS record holds.
+/// Maximum size of the buffer: the content of a TLS record.
 const FULL: usize = 16 << 10;
-/// What is this long is not copied.
+/// Writes of at least this size are not copied.
 const LONG: usize = 8 << 10;
-/// At first, and kept while nothing is written.
+/// Initial capacity of the buffer. It is kept after a small write, and a larger buffer is freed.
 const ROOM: usize = 4 << 10;
 
-/// A connection's bytes, as `h2` reads and writes them.
-pub(crate) struct Batched<S> {
+/// The stream from which `h2` reads and to which it writes.
+pub(crate) struct CoalescingIo<S> {
     collected: Arc<Mutex<Collected<S>>>,
-    heard: Arc<AtomicBool>,
+    activity: Arc<AtomicBool>,
 }
 
-/// What was written and not sent yet.
-pub(crate) struct Writes<S> {
+/// The writes of `h2` that are buffered.
+pub(crate) struct CoalescedWrites<S> {
     collected: Arc<Mutex<Collected<S>>>,
-    heard: Arc<AtomicBool>,
+    activity: Arc<AtomicBool>,
 }
 
 struct Collected<S> {
     stream: S,
     bytes: BytesMut,
-    /// How sending failed, until `h2` knows.
+    /// The error of the last attempt to send, until `h2` reads it.
     failed: Option<io::Error>,
 }
 
-/// Both ends of `stream`. `send` must be called in the task that polls `h2`.
-pub(crate) fn batched<S>(stream: S) -> (Batched<S>, Writes<S>) {
+/// Wraps `stream`. [`CoalescedWrites::send`] must be called in the task that polls `h2`.
+pub(crate) fn coalesce<S>(stream: S) -> (CoalescingIo<S>, CoalescedWrites<S>) {
     let collected =
         Arc::new(Mutex::new(Collected { stream, bytes: BytesMut::new(), failed: None }));
-    let heard: Arc<AtomicBool> = Arc::default();
-    let batched = Batched { collected: Arc::clone(&collected), heard: Arc::clone(&heard) };
-    (batched, Writes { collected, heard })
+    let activity: Arc<AtomicBool> = Arc::default();
+    let io = CoalescingIo { collected: Arc::clone(&collected), activity: Arc::clone(&activity) };
+    (io, CoalescedWrites { collected, activity })
 }
 
-/// Both ends are in one task, so this lock is never contended.
+/// Both halves are used by one task, so this lock is never contended.
 fn lock<S>(collected: &Mutex<Collected<S>>) -> MutexGuard<'_, Collected<S>> {
     collected.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl<S> Writes<S> {
-    /// Is set whenever bytes have come.
-    pub(crate) fn heard(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.heard)
+impl<S> CoalescedWrites<S> {
+    /// Returns a flag that is set whenever bytes arrive.
+    pub(crate) fn activity(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.activity)
     }
 
-    /// Whether there are bytes that the peer has had no room for yet.
+    /// Whether there are bytes that the peer does not accept yet.
     pub(crate) fn is_waiting(&self) -> bool {
         !lock(&self.collected).bytes.is_empty()
     }
 }
 
-impl<S: AsyncWrite + Unpin> Writes<S> {
-    /// Sends what was written, as far as it can be; to be called after each poll of `h2`, which is
-    /// told of an error when it reads.
+impl<S: AsyncWrite + Unpin> CoalescedWrites<S> {
+    /// Sends as much as the peer accepts; must be called after each poll of `h2`. An error is
+    /// returned when `h2` reads next.
     pub(crate) fn send(&self, context: &mut Context<'_>) {
         let mut collected = lock(&self.collected);
         if collected.bytes.is_empty() {
@@ -101,7 +101,7 @@ impl<S: AsyncWrite + Unpin> Collected<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Room for `length` bytes more; not more than the buffer holds when it is empty.
+    /// Waits until the buffer can take `length` more bytes, or is empty.
     fn poll_room(&mut self, context: &mut Context<'_>, length: usize) -> Poll<io::Result<()>> {
         if self.bytes.len() + length > FULL {
             ready!(self.poll_drain(context))?;
@@ -113,7 +113,7 @@ impl<S: AsyncWrite + Unpin> Collected<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Batched<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for CoalescingIo<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -125,13 +125,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Batched<S> {
         }
         let read = Pin::new(&mut collected.stream).poll_read(context, buffer);
         if read.is_ready() {
-            self.heard.store(true, Ordering::Relaxed);
+            self.activity.store(true, Ordering::Relaxed);
         }
         read
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Batched<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for CoalescingIo<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -167,7 +167,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Batched<S> {
         true
     }
 
-    /// Nothing: [`Writes::send`] does it.
+    /// Does nothing; see [`CoalescedWrites::send`].
     fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
@@ -187,7 +187,7 @@ mod tests {
 
     use super::*;
 
-    /// Counts writes; takes `takes` bytes and no more.
+    /// A stream that counts writes and accepts `takes` bytes.
     #[derive(Default)]
     struct Counting {
         written: Vec<Vec<u8>>,
@@ -218,60 +218,60 @@ mod tests {
         }
     }
 
-    fn write(batched: &mut Batched<Counting>, data: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(batched).poll_write(&mut Context::from_waker(Waker::noop()), data)
+    fn write(io: &mut CoalescingIo<Counting>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(io).poll_write(&mut Context::from_waker(Waker::noop()), data)
     }
 
-    /// Whether all was sent.
-    fn send(writes: &Writes<Counting>) -> bool {
+    /// Returns whether everything was sent.
+    fn send(writes: &CoalescedWrites<Counting>) -> bool {
         writes.send(&mut Context::from_waker(Waker::noop()));
         lock(&writes.collected).bytes.is_empty()
     }
 
     #[test]
     fn short_writes_are_sent_together_and_long_ones_behind_them_as_they_are() {
-        let (mut batched, writes) = batched(Counting { takes: usize::MAX, ..Counting::default() });
+        let (mut io, writes) = coalesce(Counting { takes: usize::MAX, ..Counting::default() });
         for part in [&b"head"[..], b"and", b"body"] {
-            assert!(matches!(write(&mut batched, part), Poll::Ready(Ok(n)) if n == part.len()));
+            assert!(matches!(write(&mut io, part), Poll::Ready(Ok(n)) if n == part.len()));
         }
         assert!(lock(&writes.collected).stream.written.is_empty());
         assert!(send(&writes));
         assert_eq!(lock(&writes.collected).stream.written, [b"headandbody"]);
-        assert!(write(&mut batched, b"before").is_ready());
+        assert!(write(&mut io, b"before").is_ready());
         let long = vec![7; LONG];
-        assert!(matches!(write(&mut batched, &long), Poll::Ready(Ok(LONG))));
+        assert!(matches!(write(&mut io, &long), Poll::Ready(Ok(LONG))));
         assert_eq!(lock(&writes.collected).stream.written[1..], [b"before".to_vec(), long]);
     }
 
     #[test]
-    fn a_stream_that_takes_no_more_stops_the_writer() {
-        let (mut batched, writes) = batched(Counting { takes: 5, ..Counting::default() });
+    fn a_stream_without_capacity_stops_the_writer() {
+        let (mut io, writes) = coalesce(Counting { takes: 5, ..Counting::default() });
         let part = vec![1; FULL / 4];
-        (0..4).for_each(|_| assert!(write(&mut batched, &part).is_ready()));
-        assert!(write(&mut batched, &part).is_pending());
+        (0..4).for_each(|_| assert!(write(&mut io, &part).is_ready()));
+        assert!(write(&mut io, &part).is_pending());
         assert!(!send(&writes));
         assert_eq!(lock(&writes.collected).bytes.len(), FULL - 5);
         lock(&writes.collected).stream.takes = usize::MAX;
-        assert!(send(&writes) && write(&mut batched, &part).is_ready());
+        assert!(send(&writes) && write(&mut io, &part).is_ready());
     }
 
     #[tokio::test]
-    async fn who_reads_is_told_that_sending_failed() {
+    async fn a_reader_receives_the_error_of_a_failed_send() {
         let (near, far) = tokio::io::duplex(64);
-        let (mut batched, writes) = super::batched(near);
-        batched.write_all(b"anybody?").await.unwrap();
+        let (mut io, writes) = super::coalesce(near);
+        io.write_all(b"anybody?").await.unwrap();
         drop(far);
         writes.send(&mut Context::from_waker(Waker::noop()));
-        let error = batched.read_u8().await.unwrap_err();
+        let error = io.read_u8().await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
     }
 
     #[tokio::test]
     async fn all_is_sent_before_the_end() {
         let (near, mut far) = tokio::io::duplex(64);
-        let (mut batched, _writes) = super::batched(near);
-        batched.write_all(b"goodbye").await.unwrap();
-        batched.shutdown().await.unwrap();
+        let (mut io, _writes) = super::coalesce(near);
+        io.write_all(b"goodbye").await.unwrap();
+        io.shutdown().await.unwrap();
         let mut said = String::new();
         far.read_to_string(&mut said).await.unwrap();
         assert_eq!(said, "goodbye");
