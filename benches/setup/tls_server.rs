@@ -13,7 +13,7 @@ use tokio_rustls::server::TlsStream;
 
 /// Starts a server that handles each connection by `serve`, which is told whether the client has
 /// chosen HTTP/2.
-pub async fn start<S, F>(
+pub(crate) async fn start<S, F>(
     certificate: CertificateDer<'static>,
     key: PrivateKeyDer<'static>,
     serve: S,
