@@ -4,14 +4,14 @@
 //! - **Polling.** The files are polled every [`POLL_INTERVAL`] ([`FileWatcher`]), on a thread that
 //!   may block: a file system that hangs blocks its own files only. A forced reload (SIGHUP) is
 //!   immediate, and also reloads unchanged files.
-//! - **Half-written files.** After a change, the loop waits until two polls in a row, a tenth of the
-//!   interval apart, find the same state, for at most half an interval. Files that change
+//! - **Half-written files.** After a change, the loop waits until two polls in a row, a tenth of
+//!   the interval apart, find the same state, for at most half an interval. Files that change
 //!   continuously are then read up to five times, until they are valid and did not change while
 //!   they were read; the fifth result counts.
 //! - **Unreadable and invalid files** are rejected: what is active stays active, and the rejection
-//!   is reported once for each content and reason, and again if a reload is forced. Every poll tries
-//!   again, since a later write may have the same time stamp, and since a file that the rejected
-//!   one refers to may have changed instead.
+//!   is reported once for each content and reason, and again if a reload is forced. Every poll
+//!   tries again, since a later write may have the same time stamp, and since a file that the
+//!   rejected one refers to may have changed instead.
 
 use std::fmt::Display;
 use std::time::Duration;
