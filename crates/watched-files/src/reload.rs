@@ -31,7 +31,7 @@ const SETTLE_STEPS: u32 = 5;
 const MOTION_ATTEMPTS: u32 = 5;
 const MOTION_PAUSE: Duration = Duration::from_millis(7);
 
-/// What is made of files, and made anew when they change.
+/// An object that is created from files, and recreated when they change.
 pub trait Reload: Send + 'static {
     /// What identifies a version of the files: their bytes, or their
     /// [`Stamps`](crate::file_watch::Stamps) if [`Reload::apply`] reads them.
