@@ -190,5 +190,4 @@ fn describe(error: &clap::Error) -> String {
 }
 
 #[cfg(test)]
-#[path = "file_tests.rs"]
 mod tests;

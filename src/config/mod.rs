@@ -127,5 +127,4 @@ fn fail<T>(message: &str) -> Result<T, ConfigError> {
 }
 
 #[cfg(test)]
-#[path = "config_tests.rs"]
 mod tests;

@@ -2,6 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
+use http_body::Body;
 use http_body_util::BodyExt;
 
 use crate::audit::record::AuditContext;
@@ -14,6 +15,7 @@ use k8s_audit::status::Status;
 const MAX_BODY: usize = 3 << 20;
 
 /// Why a body could not be buffered completely.
+#[derive(Debug)]
 enum BufferError {
     TooLong,
     NoMemory,
@@ -52,7 +54,10 @@ pub(super) async fn buffer(
     Ok(RequestBody::from(body))
 }
 
-async fn read_all(mut body: ClientBody, memory: &mut Reservation) -> Result<Bytes, BufferError> {
+async fn read_all(
+    mut body: impl Body<Data = Bytes, Error = BodyError> + Unpin,
+    memory: &mut Reservation,
+) -> Result<Bytes, BufferError> {
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -94,3 +99,6 @@ impl BufferError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

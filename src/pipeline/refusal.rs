@@ -235,3 +235,6 @@ pub(super) fn plain_text(code: StatusCode, text: String) -> Response<ResponseBod
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
+
+#[cfg(test)]
+mod tests;

@@ -160,3 +160,6 @@ pub(super) async fn until_closed(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -109,19 +109,19 @@ impl LogBackend {
     /// rejected before they have an event to write. While the log is failing and only a write can
     /// show its recovery, periodically returns `true` to one caller so that it probes the log.
     pub fn is_writable(&self) -> bool {
-        self.log.as_ref().is_none_or(|log| log.is_writable())
+        self.log.as_ref().is_none_or(|log| log.writer().is_writable())
     }
 
     /// Returns whether the last write succeeded and no write hangs.
     pub fn state(&self) -> BackendState {
-        self.log.as_ref().map_or(BackendState::Ok, |log| log.state())
+        self.log.as_ref().map_or(BackendState::Ok, |log| log.writer().state())
     }
 
     /// Makes the writer reopen the log file, such as after another program has rotated it. Returns
     /// at once.
     pub fn reopen(&self) {
         if let Some(log) = &self.log {
-            log.reopen();
+            log.writer().reopen();
         }
     }
 
@@ -153,7 +153,7 @@ impl LogBackend {
     /// Logs all pending counts of lost events now.
     pub fn flush_losses(&self) {
         if let Some(log) = &self.log {
-            log.flush_losses();
+            log.writer().flush_losses();
         }
     }
 }

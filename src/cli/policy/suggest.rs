@@ -8,7 +8,7 @@ use audit_query::filter::Filter;
 use audit_query::input;
 use audit_query::scan::{Progress, Scan, Stages};
 
-use super::replay::{Logs, report};
+use super::replay::{Logs, report_unread};
 use super::table::bytes;
 use crate::cli::output;
 use audit_query::policy::suggest::{Frequencies, Suggestion};
@@ -39,7 +39,7 @@ impl SuggestArgs {
         };
         let (threads, summary) =
             scan.run(&Progress::default(), Frequencies::default, |_| ControlFlow::Continue(()))?;
-        let is_whole = report(&summary);
+        let is_whole = report_unread(&summary);
         let mut all = Frequencies::default();
         threads.into_iter().for_each(|frequencies| all.add(frequencies));
         if all.is_empty() {

@@ -184,3 +184,6 @@ impl AuthenticationFlags {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

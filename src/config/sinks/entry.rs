@@ -258,7 +258,6 @@ fn is_label(name: &str) -> bool {
 }
 
 #[cfg(test)]
-#[path = "entry_tests.rs"]
 mod tests;
 
 #[cfg(test)]

@@ -82,7 +82,7 @@
 //! and sockets continue, because a gate waits for a commit and not for success. The writer thread
 //! then checks the file twice a second and tries to reserve space in it, so that it detects the
 //! recovery of the log without an event. If only a write can show the recovery, one request is let
-//! through to try (`CommitLog::is_writable`).
+//! through to try (`Writer::is_writable`).
 //!
 //! # Concurrency
 //!
@@ -298,21 +298,9 @@ impl CommitLog {
         self.when_full == WhenFull::Wait
     }
 
-    /// Returns whether the next write is expected to succeed. While the log is failing and only a
-    /// write can show its recovery, periodically returns `true` to one caller so that it probes the
-    /// log.
-    pub(super) fn is_writable(&self) -> bool {
-        self.writer.is_writable()
-    }
-
-    /// Returns whether the last write succeeded and no write hangs.
-    pub(super) fn state(&self) -> BackendState {
-        self.writer.state()
-    }
-
-    /// Has the writer thread open the log file again. Returns at once.
-    pub(super) fn reopen(&self) {
-        self.writer.reopen();
+    /// Returns the writer, which knows the state of the log.
+    pub(super) fn writer(&self) -> &Writer {
+        &self.writer
     }
 
     /// Returns when all events are written and synced and the writer thread has ended. Later events
@@ -345,16 +333,6 @@ impl CommitLog {
     pub(super) fn tick(&self) {
         self.refused.tick();
         self.writer.tick();
-    }
-
-    /// Logs all pending counts of lost events now.
-    pub(super) fn flush_losses(&self) {
-        self.writer.flush_losses();
-    }
-
-    #[cfg(test)]
-    pub(super) fn state_at(&self, now: Instant) -> BackendState {
-        self.writer.state_at(now)
     }
 }
 

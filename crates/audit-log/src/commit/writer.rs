@@ -53,7 +53,7 @@ pub enum BackendState {
 }
 
 /// Writes the output of a backend, and tracks its state.
-pub(super) struct Writer {
+pub(crate) struct Writer {
     queue: Arc<Queue>,
     held: Mutex<Held>,
     /// Writes are slow or fail, so the writer thread writes, whatever the strategy is.
@@ -125,11 +125,11 @@ impl Writer {
     }
 
     /// Returns whether the last write succeeded, and no write hangs.
-    pub(super) fn state(&self) -> BackendState {
+    pub(crate) fn state(&self) -> BackendState {
         self.state_at(Instant::now())
     }
 
-    pub(super) fn state_at(&self, now: Instant) -> BackendState {
+    pub(crate) fn state_at(&self, now: Instant) -> BackendState {
         if let Some(took) = self.calls.hung(now) {
             let (name, seconds) = (&self.name, took.as_secs());
             return BackendState::Failing(format!(
@@ -142,12 +142,12 @@ impl Writer {
     /// Returns whether the next write is expected to succeed. While the log is failing and only a
     /// write can show its recovery, periodically returns `true` to one caller so that it probes the
     /// log.
-    pub(super) fn is_writable(&self) -> bool {
+    pub(crate) fn is_writable(&self) -> bool {
         self.state() == BackendState::Ok || self.trial.swap(false, Ordering::Relaxed)
     }
 
     /// Makes the writer thread reopen the log file before it writes anything else.
-    pub(super) fn reopen(&self) {
+    pub(crate) fn reopen(&self) {
         self.slow.store(true, Ordering::Relaxed);
         self.queue.reopen();
     }
@@ -180,7 +180,7 @@ impl Writer {
     }
 
     /// Logs all pending counts of lost events now.
-    pub(super) fn flush_losses(&self) {
+    pub(crate) fn flush_losses(&self) {
         self.losses.flush();
         self.refused.flush();
     }

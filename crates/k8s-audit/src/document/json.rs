@@ -272,3 +272,6 @@ impl Reader<'_> {
         SyntaxError { at, message, help: help.map(Into::into) }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@
 mod json;
 mod nodes;
 mod parser;
+mod properties;
 mod reader;
 mod scalars;
 mod scanner;

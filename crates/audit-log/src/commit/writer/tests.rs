@@ -114,14 +114,17 @@ async fn a_write_that_does_not_return_shows() {
     let rig = rig(Mode::Blocking);
     let commit = rig.submit("first");
     assert_eq!(rig.call(), ["first"]);
-    assert_eq!(rig.log.state(), BackendState::Ok);
-    let later = rig.log.state_at(Instant::now() + Duration::from_secs(7));
+    assert_eq!(rig.log.writer().state(), BackendState::Ok);
+    let later = rig.log.writer().state_at(Instant::now() + Duration::from_secs(7));
     let expected = "a write to audit.log has not returned for 7 s";
     assert_eq!(later, BackendState::Failing(expected.to_owned()));
     rig.act(Act::Write);
     commit.await.unwrap();
     rig.log.shutdown().await;
-    assert_eq!(rig.log.state_at(Instant::now() + Duration::from_secs(7)), BackendState::Ok);
+    assert_eq!(
+        rig.log.writer().state_at(Instant::now() + Duration::from_secs(7)),
+        BackendState::Ok
+    );
 }
 
 #[tokio::test]
@@ -187,27 +190,27 @@ async fn what_cannot_be_synced_is_lost() {
 #[tokio::test]
 async fn one_request_probes_a_log_that_only_a_write_can_show_to_work() {
     let rig = rig(Mode::BlockingStrict);
-    assert!(rig.log.is_writable());
+    assert!(rig.log.writer().is_writable());
     let commit = rig.submit("one");
     rig.call();
     rig.act(Act::FailAfter(0));
     commit.await.unwrap_err();
     // The thread publishes the state after it has resolved the commit, and probes after a while.
     let started = Instant::now();
-    while rig.log.state() == BackendState::Ok {
+    while rig.log.writer().state() == BackendState::Ok {
         assert!(started.elapsed() < Duration::from_secs(30));
     }
-    while !rig.log.is_writable() {
+    while !rig.log.writer().is_writable() {
         assert!(started.elapsed() < Duration::from_secs(30));
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    assert!(matches!(rig.log.state(), BackendState::Failing(_)), "nothing is known yet");
+    assert!(matches!(rig.log.writer().state(), BackendState::Failing(_)), "nothing is known yet");
     let commit = rig.submit("two");
     rig.call();
     rig.act(Act::Write);
     commit.await.unwrap();
     rig.log.shutdown().await;
-    assert!(rig.log.is_writable());
+    assert!(rig.log.writer().is_writable());
 }
 
 #[test]
@@ -288,11 +291,11 @@ async fn only_the_line_that_failed_is_lost() {
     let next = rig.submit("next");
     assert_eq!(rig.call(), ["next"]);
     // The writer publishes the outcome of one group before it writes another.
-    assert_eq!(rig.log.state(), BackendState::Failing(error.to_string()));
+    assert_eq!(rig.log.writer().state(), BackendState::Failing(error.to_string()));
     rig.act(Act::Write);
     next.await.unwrap();
     rig.log.shutdown().await;
-    assert_eq!(rig.log.state(), BackendState::Ok);
+    assert_eq!(rig.log.writer().state(), BackendState::Ok);
 }
 
 #[tokio::test]

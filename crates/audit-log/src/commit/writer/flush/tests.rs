@@ -103,7 +103,7 @@ async fn a_slow_log_is_the_threads_and_order_is_kept() {
     let rig = deferred();
     let mut worker = Worker::new(&rig.log);
     drop(worker.submit(&rig, "accepted"));
-    rig.log.reopen();
+    rig.log.writer().reopen();
     let mut commit = worker.submit(&rig, "awaited");
     yield_now().await;
     let mut seen = rig.call();
