@@ -1,8 +1,8 @@
-//! Object Lock of S3: objects that nobody can delete or overwrite for a time.
+//! S3 Object Lock: protects objects from being deleted or overwritten for a time.
 //!
-//! `object_store` has no attribute for it, and the time until which an object is retained is
-//! another one for each object. So the headers are added to each request that creates an object,
-//! right before it is sent, and the request is signed again: S3 demands that they are signed.
+//! `object_store` has no attribute for it, and the end of the retention differs for each object. So
+//! the headers are added to each request that creates an object immediately before it is sent, and
+//! the request is signed again, because S3 requires a signature of these headers.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -35,7 +35,7 @@ pub struct ObjectLock {
 pub enum LockMode {
     /// Users with the permission `s3:BypassGovernanceRetention`.
     Governance,
-    /// Nobody, not even the owner of the account.
+    /// No user, not even the owner of the account.
     Compliance,
 }
 
