@@ -30,8 +30,8 @@ async fn frames_are_joined_and_a_single_one_is_not_copied() {
     let one = Bytes::from_static(b"{\"kind\":\"Pod\"}");
     let (body, _) = read(vec![data(""), data(one.clone())], 1 << 20).await;
     assert_eq!(body.unwrap().as_ptr(), one.as_ptr());
-    let (body, held) = read(vec![data("a"), data(""), data("bc"), data("d")], 1 << 20).await;
-    assert_eq!((&body.unwrap()[..], held), (&b"abcd"[..], 4));
+    let (body, _) = read(vec![data("a"), data(""), data("bc"), data("d")], 1 << 20).await;
+    assert_eq!(&body.unwrap()[..], b"abcd");
 }
 
 #[tokio::test]
