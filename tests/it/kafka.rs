@@ -56,11 +56,14 @@ async fn records(relay: &Relay, answered: &[String]) -> Vec<ConsumerRecord> {
     records
 }
 
+/// The partition of a request, and the first offset of each stage.
+type Place<'a> = (i32, HashMap<&'a [u8], i64>);
+
 /// How often each event is in the topic. Checks that each record is its event, and that the events
 /// of each request are in one partition, in order.
 fn check(records: &[ConsumerRecord]) -> HashMap<EventKey, u32> {
     let mut counts: HashMap<EventKey, u32> = HashMap::new();
-    let mut first: HashMap<&[u8], (i32, HashMap<&[u8], i64>)> = HashMap::new();
+    let mut first: HashMap<&[u8], Place<'_>> = HashMap::new();
     for record in records {
         let value = std::str::from_utf8(record.value.as_deref().unwrap()).unwrap();
         let (id, stage) = key(value);

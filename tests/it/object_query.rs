@@ -246,7 +246,7 @@ const DUCKDB: &str = r#"
 import sys, duckdb
 print(*duckdb.sql(f"SELECT count(*), count(DISTINCT (audit_id, stage)), count(*) FILTER (username = 'alice'), "
                   f"count(*) FILTER (code = 403), max(cluster = 'prod')::INT "
-                  f"FROM read_parquet('{sys.argv[1]}/**/*.parquet', hive_partitioning = true)").fetchone(), sep="\t")
+                  f"FROM read_parquet('{sys.argv[1]}/**/*.parquet', hive_partitioning = true)").fetchall()[0], sep="\t")
 "#;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

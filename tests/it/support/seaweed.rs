@@ -71,6 +71,8 @@ impl Server {
             .arg(format!("-volume.port={volume}"))
             .arg(format!("-filer.port={filer}"))
             .arg(format!("-s3.port={s3}"))
+            // These have fixed ports, on which a server of another test may listen.
+            .args(["-s3.port.iceberg=0", "-s3.port.lance=0"])
             .env("AWS_ACCESS_KEY_ID", KEY)
             .env("AWS_SECRET_ACCESS_KEY", SECRET)
             .stdout(log.try_clone().unwrap())
