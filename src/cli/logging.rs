@@ -24,8 +24,8 @@ const OWN_CRATES: [&str; 13] = [
     "watched_files",
 ];
 
-/// The Kafka client logs each attempt to connect as an error and a warning. `audit_log` reports that
-/// a destination fails, and why, so these are logged from `--log-level=debug` only.
+/// The Kafka client logs each attempt to connect as an error and a warning. `audit_log` reports
+/// that a destination fails, and why, so these are logged from `--log-level=debug` only.
 const REPEATING: &str = "krafka";
 
 /// Sets the process's log up. Later calls change nothing.
