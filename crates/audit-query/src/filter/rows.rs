@@ -85,10 +85,10 @@ impl Filter {
     }
 
     fn may_have_texts(&self, probe: &Probe<'_>) -> bool {
-        if let Some(ids) = exact(&self.audit_id) {
-            if !probe.may_have_audit_id(ids.into_iter()) {
-                return false;
-            }
+        if let Some(ids) = exact(&self.audit_id)
+            && !probe.may_have_audit_id(ids.into_iter())
+        {
+            return false;
         }
         if let Some(names) = exact(&self.name)
             && !names.iter().any(|name| name.is_empty())

@@ -9,12 +9,15 @@ use crate::filter::FilterArgs;
 use crate::input::{self, InputError};
 use crate::test_folder::TestFolder;
 
-/// Buckets that are folders in a folder.
+/// The keys and ranges of all reads.
+type Reads = Arc<Mutex<Vec<(String, Range<u64>)>>>;
+
+/// Buckets that are subdirectories of a directory.
 #[derive(Debug)]
 pub(crate) struct FolderStores {
     root: PathBuf,
     /// What was read.
-    pub(crate) reads: Arc<Mutex<Vec<(String, Range<u64>)>>>,
+    pub(crate) reads: Reads,
 }
 
 impl FolderStores {
@@ -36,7 +39,7 @@ impl Stores for FolderStores {
 #[derive(Debug)]
 struct FolderStore {
     root: PathBuf,
-    reads: Arc<Mutex<Vec<(String, Range<u64>)>>>,
+    reads: Reads,
 }
 
 impl FolderStore {
