@@ -63,8 +63,8 @@ pub(crate) struct S3Keys {
     /// KMS key for `server-side-encryption: aws:kms` [default: the account's key for S3]
     #[arg(long, value_name = "ID")]
     pub sse_kms_key_id: Option<String>,
-    /// Lock objects against deletion with S3 Object Lock; needs `object-lock-retain` [default: that of
-    /// the bucket]
+    /// Lock objects against deletion with S3 Object Lock; needs `object-lock-retain` [default: that
+    /// of the bucket]
     #[arg(long, value_enum, value_name = "MODE")]
     pub object_lock_mode: Option<S3LockMode>,
     /// How long an object is locked from when it is created, such as 365d or 12h
@@ -111,7 +111,7 @@ pub(crate) enum S3Encryption {
 pub(crate) enum S3LockMode {
     /// Users with `s3:BypassGovernanceRetention` can shorten the retention
     Governance,
-    /// Nobody can shorten the retention
+    /// No user can shorten the retention
     Compliance,
 }
 

@@ -28,8 +28,9 @@ pub struct ExportArgs {
     /// Log files, folders, s3://BUCKET/PREFIX, or - for standard input, and last the folder or URL to
     /// write to
     ///
-    /// Objects are created in a bucket when all files are complete, and never replaced. Without a log, the environment variable KUBE_AUDIT_LOG is used, or standard input if it is
-    /// not a terminal.
+    /// Objects are created in a bucket when all files are complete, and never replaced. Without a
+    /// log, the environment variable KUBE_AUDIT_LOG is used, or standard input if it is not a
+    /// terminal.
     #[arg(value_name = "PATH", required = true)]
     pub paths: Vec<PathBuf>,
     /// Which events of a request: last (one event a request), all, or the names of stages

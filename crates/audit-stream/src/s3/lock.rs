@@ -1,4 +1,4 @@
-//! Object Lock of S3: objects that nobody can delete or overwrite for a time.
+//! Object Lock of S3: objects that no user can delete or overwrite for a time.
 //!
 //! `object_store` has no attribute for it, and the time until which an object is retained is
 //! another one for each object. So the headers are added to each request that creates an object,
@@ -35,7 +35,7 @@ pub struct ObjectLock {
 pub enum LockMode {
     /// Users with the permission `s3:BypassGovernanceRetention`.
     Governance,
-    /// Nobody, not even the owner of the account.
+    /// No user, not even the owner of the account.
     Compliance,
 }
 
