@@ -1,6 +1,6 @@
 //! Logs in object storage: what this crate needs of a store, and how objects are read.
 //!
-//! This crate does not know the network. The program that uses it passes [`Stores`], which opens
+//! This crate does not use the network. The program that uses it passes [`Stores`], which opens
 //! the bucket of a URL such as `s3://bucket/prefix`.
 
 mod find;

@@ -79,7 +79,7 @@ impl Queue {
         Some(Taken { queue: self, piece: state.next - 1 })
     }
 
-    /// Returns whether the scan was stopped early.
+    /// Whether pieces are left that will not be read.
     pub(super) fn is_stopped(&self) -> bool {
         self.lock().stopped
     }

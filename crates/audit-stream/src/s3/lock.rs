@@ -1,4 +1,4 @@
-//! S3 Object Lock: protects objects from being deleted or overwritten for a time.
+//! Object Lock of S3: objects that no user can delete or overwrite for a time.
 //!
 //! `object_store` has no attribute for it, and the end of the retention differs for each object. So
 //! the headers are added to each request that creates an object immediately before it is sent, and
