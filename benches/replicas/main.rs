@@ -199,7 +199,7 @@ impl Bench {
         let ca = self.work.file("ca.crt");
         self.runtime
             .block_on(client::send(&ca, &addresses, &load, answered))
-            .with_context(|| self.replicas[0].server.said())
+            .with_context(|| self.replicas[0].server.stderr_tail())
     }
 
     /// Checks that the union of the logs has exactly one event for each response, and empties the

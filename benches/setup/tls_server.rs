@@ -11,8 +11,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-/// Starts a server that handles each connection by `serve`, which is told whether the client has
-/// chosen HTTP/2.
+/// Starts a server that calls `serve` for each connection, with whether the client has selected
+/// HTTP/2.
 pub(crate) async fn start<S, F>(
     certificate: CertificateDer<'static>,
     key: PrivateKeyDer<'static>,

@@ -56,8 +56,8 @@ pub struct RequestContext {
     pub accept: Option<Accepted>,
 }
 
-/// The record of one request. It ends exactly once: by [`AuditContext::complete`], or when it is dropped,
-/// because the client disconnected or the handler panicked.
+/// The record of one request. It ends exactly once: by [`AuditContext::complete`], or when it is
+/// dropped, because the client disconnected or the handler panicked.
 pub struct AuditContext {
     recorder: Arc<AuditPipeline>,
     facts: RequestContext,

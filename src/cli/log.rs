@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use audit_query::cli::{Command, ExportArgs, FollowArgs, IndexArgs, QueryArgs, ReportArgs};
@@ -15,6 +16,7 @@ use super::recordings::{self, Checked};
 use super::seals::LogSeals;
 use audit_log::seal::verify::{self, Expected, Report};
 use audit_log::seal::{Head, PublicKey, SealKey};
+use audit_stream::s3::Buckets;
 
 /// Maximum number of findings that are printed; a replaced log has one per line.
 const PRINTED: usize = 200;
@@ -31,6 +33,8 @@ Examples:
     kube-audit-proxy log query --audit-id ID --stage all -o yaml audit.log
   The sealed blocks that prove who read a Secret:
     kube-audit-proxy log query --resource secrets --name db --proof --public-key seal.pub audit.log
+  Who read Secrets of the cluster prod in July, in object storage?
+    kube-audit-proxy log query --resource secrets --since 2026-07-01 --until 2026-08-01 s3://audit/logs/cluster=prod
   Deployments scaled above ten replicas:
     kube-audit-proxy log query --resource deployments/scale --where 'requestObject.spec.replicas > 10' audit.log";
 
@@ -62,8 +66,8 @@ pub(super) enum LogCommand {
     /// Print the events that match
     ///
     /// Reads logs of kube-apiserver and kube-audit-proxy, plain, gzip, or zstd, with the files
-    /// rotated from them. Prints one line per request, its last event, oldest first. Exits with 0
-    /// if an event matches, 1 if none does, and 2 after an error.
+    /// rotated from them, and objects of the backend s3. Prints one line per request, its last
+    /// event, oldest first. Exits with 0 if an event matches, 1 if none does, and 2 after an error.
     #[command(after_long_help = QUERY_EXAMPLES)]
     Query(Box<QueryArgs>),
     /// Summarize users, failures, Secrets, exec, RBAC, latency, ...
@@ -85,7 +89,8 @@ pub(super) enum LogCommand {
     /// Write events as Parquet, CSV, or NDJSON for DuckDB, ClickHouse, Trino, or Spark
     ///
     /// Files get their names when all of them are complete. Existing files are replaced only with
-    /// --overwrite. Exits with 0 if an event was exported, 1 if none was, and 2 after an error.
+    /// --overwrite, objects never. Exits with 0 if an event was exported, 1 if none was, and 2
+    /// after an error.
     #[command(after_long_help = EXPORT_EXAMPLES)]
     Export(Box<ExportArgs>),
     /// Create an Ed25519 key for --audit-log-seal-key-file, and FILE.pub for log verify
@@ -130,11 +135,19 @@ pub(super) fn run(args: LogArgs) -> ExitCode {
 /// Runs a command of `log`.
 pub(super) fn execute(command: LogCommand) -> ExitCode {
     let result = match command {
-        LogCommand::Query(args) => return args.run(&LogSeals),
-        LogCommand::Report(args) => return args.run(&LogSeals),
+        LogCommand::Query(mut args) => {
+            args.input.stores = Some(Arc::new(Buckets));
+            return args.run(&LogSeals);
+        }
+        LogCommand::Report(args) => {
+            return args.with_stores(Arc::new(Buckets)).run(&LogSeals);
+        }
         LogCommand::Follow(args) => return args.run(),
         LogCommand::Index(args) => return args.run(),
-        LogCommand::Export(args) => return args.run(),
+        LogCommand::Export(mut args) => {
+            args.stores = Some(Arc::new(Buckets));
+            return args.run();
+        }
         LogCommand::Keygen { file } => keygen(&file).map(|()| ExitCode::SUCCESS),
         LogCommand::Verify {
             public_key,

@@ -24,6 +24,10 @@ const OWN_CRATES: [&str; 13] = [
     "watched_files",
 ];
 
+/// The Kafka client logs each attempt to connect as an error and a warning. `audit_log` reports
+/// that a destination fails, and why, so these are logged from `--log-level=debug` only.
+const REPEATING: &str = "krafka";
+
 /// Sets the process's log up. Later calls change nothing.
 pub(super) fn init(level: Level, format: LogFormat) {
     let builder = tracing_subscriber::fmt()
@@ -40,7 +44,9 @@ pub(super) fn init(level: Level, format: LogFormat) {
 
 /// Limits other libraries to warnings: their lower levels are of no use to an operator.
 fn directives(level: Level) -> String {
-    let libraries = level.min(Level::WARN).to_string();
+    let libraries = level.min(Level::WARN);
+    let repeating = if level >= Level::DEBUG { libraries.to_string() } else { "off".to_owned() };
+    let libraries = format!("{libraries},{REPEATING}={repeating}");
     OWN_CRATES.iter().fold(libraries, |all, name| format!("{all},{name}={level}"))
 }
 
@@ -67,5 +73,7 @@ mod tests {
         assert!(directives(Level::INFO).starts_with("WARN,"), "other libraries");
         assert!(directives(Level::INFO).contains(",audit_log=INFO,"));
         assert!(directives(Level::ERROR).starts_with("ERROR,"));
+        assert!(directives(Level::INFO).contains(",krafka=off,"));
+        assert!(directives(Level::DEBUG).contains(",krafka=WARN,"));
     }
 }

@@ -173,7 +173,7 @@ impl Process {
         self.shutdown.leave();
         let mut at_once = std::pin::pin!(at_once);
         if !self.shutdown_delay.is_zero() {
-            tracing::info!(delay = ?self.shutdown_delay, "not ready, and still serving");
+            tracing::info!(delay = ?self.shutdown_delay, "shutting down after the delay; until then /readyz fails and requests are accepted");
             tokio::select! {
                 () = tokio::time::sleep(self.shutdown_delay) => {}
                 () = at_once.as_mut() => return self.shutdown(std::future::ready(())).await,

@@ -134,7 +134,7 @@ impl Watch {
                     1 if self.serves.load(Ordering::SeqCst) => self.limit.max(SECOND),
                     1 => STARTING,
                     2 => SECOND,
-                    _ => end("ending at once"),
+                    _ => end("third signal, exiting immediately"),
                 };
                 let until = Instant::now().checked_add(limit);
                 last = match (last, until) {

@@ -64,7 +64,7 @@ pub(crate) struct KafkaKeys {
     /// Name in the brokers' certificates [default: the host in their addresses]
     #[arg(long, value_name = "NAME")]
     pub tls_server_name: Option<String>,
-    /// SASL authentication [default: none]
+    /// SASL authentication [default: no authentication]
     #[arg(long, value_enum, value_name = "MECHANISM")]
     pub sasl_mechanism: Option<SaslMechanism>,
     /// User name for PLAIN and SCRAM

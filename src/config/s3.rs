@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use audit_log::stream::StreamConfig;
-use audit_stream::s3::{self, Encryption, S3Settings};
+use audit_stream::s3::{self, Encryption, LockMode, ObjectLock, S3Settings};
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
@@ -63,6 +63,13 @@ pub(crate) struct S3Keys {
     /// KMS key for `server-side-encryption: aws:kms` [default: the account's key for S3]
     #[arg(long, value_name = "ID")]
     pub sse_kms_key_id: Option<String>,
+    /// Lock objects against deletion with S3 Object Lock; needs `object-lock-retain` [default: that
+    /// of the bucket]
+    #[arg(long, value_enum, value_name = "MODE")]
+    pub object_lock_mode: Option<S3LockMode>,
+    /// How long an object is locked from when it is created, such as 365d or 12h
+    #[arg(long, value_name = "DURATION")]
+    pub object_lock_retain: Option<String>,
     /// Storage class of the objects [default: that of the provider]
     #[arg(long, value_name = "CLASS")]
     pub storage_class: Option<String>,
@@ -98,10 +105,33 @@ pub(crate) enum S3Encryption {
     Kms,
 }
 
+/// `object-lock-mode`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum S3LockMode {
+    /// Users with `s3:BypassGovernanceRetention` can shorten the retention
+    Governance,
+    /// No user can shorten the retention
+    Compliance,
+}
+
 impl Default for S3Keys {
     fn default() -> S3Keys {
         default_flags()
     }
+}
+
+/// Parses `365d`, or a duration in Go's notation.
+fn parse_days(text: &str) -> Option<Duration> {
+    const DAY: u64 = 24 * 60 * 60;
+    const LONGEST: Duration = Duration::from_secs(36_500 * DAY);
+    let duration = match text.strip_suffix('d') {
+        Some(days) if days.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Duration::from_secs(days.parse::<u64>().ok()?.checked_mul(DAY)?)
+        }
+        _ => parse_duration(text).ok()?,
+    };
+    (!duration.is_zero() && duration <= LONGEST).then_some(duration)
 }
 
 impl S3Keys {
@@ -149,6 +179,31 @@ impl S3Keys {
             node: node_name(self.node.as_deref()),
             encryption,
             storage_class: self.storage_class.clone(),
+            lock: self.lock()?,
         })
+    }
+
+    fn lock(&self) -> Result<Option<ObjectLock>, SettingError> {
+        let (mode, retain) = match (self.object_lock_mode, &self.object_lock_retain) {
+            (None, None) => return Ok(None),
+            (Some(mode), Some(retain)) => (mode, retain),
+            (Some(_), None) => {
+                let rest = " needs object-lock-retain, such as 365d";
+                return Err(error("object-lock-mode", rest));
+            }
+            (None, Some(_)) => {
+                let rest = " needs object-lock-mode: governance or compliance";
+                return Err(error("object-lock-retain", rest));
+            }
+        };
+        let retain = parse_days(retain).ok_or_else(|| {
+            let rest = format!(": {retain:?} is not a duration; write 365d or 12h, at most 36500d");
+            error("object-lock-retain", &rest)
+        })?;
+        let mode = match mode {
+            S3LockMode::Governance => LockMode::Governance,
+            S3LockMode::Compliance => LockMode::Compliance,
+        };
+        Ok(Some(ObjectLock { mode, retain }))
     }
 }

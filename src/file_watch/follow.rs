@@ -64,7 +64,7 @@ where
             Outcome::Rejected(error) => {
                 self.count(false);
                 let error = error.to_string().replace('\n', " | ");
-                tracing::error!(?what, %error, "not reloaded, what was loaded before stays");
+                tracing::error!(?what, %error, "not reloaded, the previous content stays active");
             }
             Outcome::Restored | Outcome::InMotion => {}
         }

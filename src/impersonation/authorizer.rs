@@ -52,7 +52,8 @@ impl ImpersonationAuthorizer {
         self.rules.current().await
     }
 
-    /// Authorizes `caller` to do `request` as the requested user, and returns the impersonated user.
+    /// Authorizes `caller` to do `request` as the requested user, and returns the impersonated
+    /// user.
     ///
     /// # Errors
     /// See [`Refusal`]. If several modes deny the request, returns the denial of the mode that the

@@ -114,8 +114,8 @@ impl Inner {
     }
 
     /// Follows the files that the settings refer to. If certificates have changed, open connections
-    /// accept no more requests, since the API server verifies a client certificate's expiry at every
-    /// request.
+    /// accept no more requests, since the API server verifies a client certificate's expiry at
+    /// every request.
     fn follow_files(&self) -> FollowedFiles {
         let weak = (Arc::downgrade(&self.pool), Arc::downgrade(&self.balancer));
         self.target().follow(&Handle::current(), move || {

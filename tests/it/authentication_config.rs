@@ -342,7 +342,7 @@ async fn the_file_is_reloaded_and_an_invalid_one_is_rejected() {
     reloads(&proxy, "failure", 1).await;
     assert_eq!(get(&proxy, Some(&joe), TARGET, "joe-3").await, 200);
     assert_eq!(get(&proxy, None, TARGET, "anonymous-3").await, 401);
-    let said = proxy.process.logs("what was loaded before stays").await;
+    let said = proxy.process.logs("the previous content stays active").await;
     assert!(said.contains("jwt[1].issuer.url: Invalid value: \"http://x\": URL scheme"), "{said}");
 
     // A removed issuer no longer authenticates tokens.

@@ -138,7 +138,7 @@ async fn a_second_signal_ends_the_delay() {
     let mut proxy = Builder::new(upstream.addr).flag("--shutdown-delay-duration=60s").start().await;
     proxy.process.signal("TERM");
     wait_for("the delay", || {
-        proxy.process.stderr().contains("not ready, and still serving").then_some(())
+        proxy.process.stderr().contains("shutting down after the delay").then_some(())
     })
     .await;
     proxy.process.signal("TERM");

@@ -360,7 +360,7 @@ fn compare_lines(
     let sent = Sent {
         request: &asked.wire,
         body: &asked.body,
-        answer_in_yaml: asked.in_yaml,
+        response_in_yaml: asked.in_yaml,
         ..Sent::default()
     };
     let [recorded, written] = pair.map(|members| members.text());

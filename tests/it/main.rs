@@ -43,6 +43,8 @@ mod lost_connections;
 mod many_headers;
 mod metrics;
 mod notify;
+mod object_lock;
+mod object_query;
 mod object_storage;
 mod oidc;
 mod otlp;

@@ -61,7 +61,9 @@ async fn busy() -> Busy {
         "- {{name: log, type: file, path: DIR/audit.log, policy-file: DIR/policy.yaml, \
            mode: blocking-strict, seal: true, seal-key-file: {}}}\n\
          - {{name: siem, type: webhook, config-file: DIR/siem.conf, policy-file: DIR/policy.yaml, \
-           mode: batch, batch-max-wait: 100ms, spool-dir: DIR/spool}}\n",
+           mode: batch, batch-max-wait: 100ms, spool-dir: DIR/spool}}\n\
+         - {{name: otel, type: otlp, endpoint: 'http://127.0.0.1:9', policy-file: DIR/policy.yaml, \
+           spool-dir: DIR/spool-otel}}\n",
         key.display()
     );
     let proxy = builder

@@ -2,8 +2,6 @@
 //! proxy and of the server.
 
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -15,130 +13,13 @@ use tokio::task::JoinSet;
 
 use crate::support::client::{self, Short};
 use crate::support::proxy::{Builder, Proxy};
+use crate::support::seaweed::{KEY, PATIENCE, SECRET, Server, weed};
 use crate::support::upstream::{FakeUpstream, Protocols, json};
 use crate::support::{TempDir, audit_log};
 
-const KEY: &str = "kube-audit-proxy";
-const SECRET: &str = "a-secret-of-the-test";
 const CLIENTS: usize = 8;
 /// Each has two events.
 const REQUESTS: usize = 10_000;
-/// Longer than in other tests, because the server may need a while to start after it was killed.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-/// The program of SeaweedFS, if it is installed.
-fn weed() -> Option<PathBuf> {
-    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
-    let servers = std::env::var_os("KAP_TEST_SERVERS").map(PathBuf::from);
-    let weed = servers.unwrap_or_else(|| home.join(".cache/kube-audit-proxy/servers")).join("weed");
-    if !weed.exists() {
-        println!("skipped: SeaweedFS is not installed; run bash tests/servers/install.sh weed");
-        return None;
-    }
-    Some(weed)
-}
-
-/// A server whose data survives a kill.
-struct Server {
-    program: PathBuf,
-    dir: PathBuf,
-    ports: [u16; 4],
-    child: Child,
-}
-
-/// Returns ports that are free, and whose gRPC ports are free, too.
-fn ports() -> [u16; 4] {
-    let mut found = [0; 4];
-    let mut held = Vec::new();
-    for port in &mut found {
-        *port = loop {
-            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-            let free = listener.local_addr().unwrap().port();
-            if let Some(grpc) = free.checked_add(10_000)
-                && let Ok(other) = std::net::TcpListener::bind(("127.0.0.1", grpc))
-            {
-                held.extend([listener, other]);
-                break free;
-            }
-        };
-    }
-    found
-}
-
-impl Server {
-    fn start(program: PathBuf, dir: &Path) -> Server {
-        let ports = ports();
-        let child = Server::spawn(&program, dir, ports);
-        Server { program, dir: dir.to_owned(), ports, child }
-    }
-
-    fn spawn(program: &Path, dir: &Path, [master, volume, filer, s3]: [u16; 4]) -> Child {
-        std::fs::create_dir_all(dir).unwrap();
-        let log = std::fs::File::create(dir.join("weed.log")).unwrap();
-        Command::new(program)
-            .arg("server")
-            .arg(format!("-dir={}", dir.display()))
-            .args(["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3", "-volume.max=8"])
-            .arg("-master.volumeSizeLimitMB=64")
-            .arg(format!("-master.port={master}"))
-            .arg(format!("-volume.port={volume}"))
-            .arg(format!("-filer.port={filer}"))
-            .arg(format!("-s3.port={s3}"))
-            .env("AWS_ACCESS_KEY_ID", KEY)
-            .env("AWS_SECRET_ACCESS_KEY", SECRET)
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap()
-    }
-
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    fn restart(&mut self) {
-        self.child = Server::spawn(&self.program, &self.dir, self.ports);
-    }
-
-    fn shell(&self, command: &str) -> String {
-        let [master, .., filer, _] = self.ports;
-        let mut shell = Command::new(&self.program)
-            .arg("shell")
-            .arg(format!("-master=127.0.0.1:{master}"))
-            .arg(format!("-filer=127.0.0.1:{filer}"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        std::io::Write::write_all(&mut shell.stdin.take().unwrap(), command.as_bytes()).unwrap();
-        let output = shell.wait_with_output().unwrap();
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    }
-
-    /// Creates the bucket when the server is ready.
-    async fn create_bucket(&self) {
-        let started = Instant::now();
-        while !self.shell("s3.bucket.list\n").contains("audit") {
-            assert!(started.elapsed() < PATIENCE, "the server does not start");
-            self.shell("s3.bucket.create -name audit\n");
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-    }
-
-    fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.ports[3])
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// Gets a path of the server's file store, which needs no signature.
 async fn fetch(server: &Server, path: &str) -> (u16, Bytes) {
@@ -158,7 +39,7 @@ async fn fetch(server: &Server, path: &str) -> (u16, Bytes) {
 }
 
 /// All objects below a directory.
-async fn objects(server: &Server, root: &str) -> Vec<(String, Bytes)> {
+pub(crate) async fn objects(server: &Server, root: &str) -> Vec<(String, Bytes)> {
     let (mut found, mut open) = (Vec::new(), vec![root.to_owned()]);
     while let Some(dir) = open.pop() {
         let (status, list) = fetch(server, &format!("{dir}/?limit=100000")).await;
@@ -168,7 +49,7 @@ async fn objects(server: &Server, root: &str) -> Vec<(String, Bytes)> {
         let list: Value = serde_json::from_slice(&list).unwrap();
         for entry in list["Entries"].as_array().into_iter().flatten() {
             let path = entry["FullPath"].as_str().unwrap().to_owned();
-            if path.ends_with(".json.zst") {
+            if path.ends_with(".json.zst") || path.ends_with(".parquet") {
                 let (status, object) = fetch(server, &path).await;
                 assert_eq!(status, 200, "{path}");
                 found.push((path, object));

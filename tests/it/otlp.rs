@@ -26,7 +26,7 @@ use test_support::servers::{self, Server};
 use tokio::net::TcpListener;
 
 use crate::support::TempDir;
-use crate::support::delivery::{EventKey, Relay, key, load, two_sinks, until};
+use crate::support::delivery::{EventKey, Relay, check_complete, key, load, two_sinks, until};
 use crate::support::upstream::{FakeUpstream, Protocols, json};
 use crate::support::{audit_log, client, wait_for};
 
@@ -188,15 +188,9 @@ async fn nothing_is_lost_when_the_proxy_is_killed_and_the_collector_fails() {
     until(&proxy, "kube_audit_proxy_spool_bytes", |bytes| bytes == 0).await;
     assert!(proxy.stop().await.success());
 
-    let logged: HashSet<_> = audit_log::lines(&log).iter().map(|line| key(line)).collect();
     let events = collector.events.lock().unwrap();
     assert!(answered.len() >= REQUESTS, "{}", answered.len());
-    for id in &answered {
-        for stage in ["RequestReceived", "ResponseComplete"] {
-            let event = (id.clone(), stage.to_owned());
-            assert!(events.contains_key(&event) && logged.contains(&event), "{event:?} is missing");
-        }
-    }
+    check_complete(&answered, &log, &events, &proxy);
     assert_eq!(*collector.resources.lock().unwrap(), HashSet::from(["prod".to_owned()]));
     let again = events.values().filter(|count| **count > 1).count();
     println!("{} events, {again} of them again", events.len());

@@ -277,14 +277,14 @@ fn compare_lines(report: &mut Report, exchange: &Exchange, written: &[String], i
                 request: &request,
                 body: &body,
                 own_id,
-                answer_in_yaml: exchange
+                response_in_yaml: exchange
                     .response
                     .headers
                     .iter()
                     .any(|(name, value)| name == "Content-Type" && value == "application/yaml"),
-                answer_unknown: exchange.response.body.is_none(),
+                response_unknown: exchange.response.body.is_none(),
                 managed_fields_omitted: exchange.policy.contains("managed-omitted"),
-                judged_by_proxy: false,
+                authorized_by_proxy: false,
             };
             compare::event(report, &what, &sent, (recorded, written));
             continue;

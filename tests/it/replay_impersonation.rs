@@ -65,9 +65,9 @@ async fn replay(report: &mut Report, exchanges: Vec<Exchange>) -> usize {
             let sent = Sent {
                 request: &request,
                 body: &body,
-                answer_unknown: exchange.response.body.is_none(),
+                response_unknown: exchange.response.body.is_none(),
                 managed_fields_omitted: exchange.policy.contains("managed-omitted"),
-                judged_by_proxy: true,
+                authorized_by_proxy: true,
                 ..Sent::default()
             };
             compare::event(report, &exchange.name, &sent, (recorded, written));

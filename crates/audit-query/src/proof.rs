@@ -1,15 +1,15 @@
-//! Proofs that events are what was sealed. What a seal is, the caller of this crate knows.
+//! Proofs that events are as they were sealed. The caller of this crate implements seals.
 
 use std::path::{Path, PathBuf};
 
-/// Whether an event is what was sealed.
+/// Whether an event is as it was sealed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// Its line is in a signed block of the chain, unchanged.
     Verified,
     /// As [`Verdict::Verified`], but the block was sealed later than the line was written.
     Late(String),
-    /// No block has the line (yet), which is no sign of tampering.
+    /// No block contains the line yet, which is not a sign of tampering.
     Unsealed(String),
     /// A sign of tampering.
     Failed(String),
@@ -26,7 +26,7 @@ impl Verdict {
         }
     }
 
-    /// Why it is not simply verified.
+    /// Returns why the verdict is not simply `verified`.
     pub fn reason(&self) -> Option<&str> {
         match self {
             Verdict::Verified => None,
@@ -37,7 +37,7 @@ impl Verdict {
     }
 }
 
-/// The sealed block that an event's line is in.
+/// The sealed block that contains the line of an event.
 #[derive(Debug, Clone)]
 pub struct Block {
     /// Its number in the chain.
@@ -62,16 +62,16 @@ pub struct Block {
     pub signature: bool,
 }
 
-/// What is known of one event's line.
+/// The result of proving the line of an event.
 #[derive(Debug, Clone)]
 pub struct Proof {
-    /// Whether it is what was sealed.
+    /// Whether the line is as it was sealed.
     pub verdict: Verdict,
     /// The number of the line in its file, from 1, if it is in a block.
     pub line: Option<u64>,
     /// SHA-256 of the line with its newline, in hex.
     pub sha256: String,
-    /// The block, if one covers the place of the line.
+    /// The block that covers the position of the line, if there is one.
     pub block: Option<Block>,
     /// The end of the chain, as BLOCK:SHA256.
     pub head: Option<String>,
@@ -80,7 +80,7 @@ pub struct Proof {
 /// Proves events.
 pub trait Prover {
     /// Proves the line (without its newline) that begins at byte `offset` of `file`, uncompressed.
-    /// `log`: the log that the file is, or was rotated from.
+    /// `log` is the file, or the log from which it was rotated.
     ///
     /// # Errors
     /// A file cannot be read, or the log has no seal.
@@ -92,11 +92,11 @@ pub trait Prover {
         line: &[u8],
     ) -> std::io::Result<Proof>;
 
-    /// What is wrong with the chains of the logs that events were proved of.
+    /// Returns the problems in the chains of the logs whose events were proved.
     fn problems(&self) -> Vec<String>;
 }
 
-/// What the seals of a log say of its record.
+/// A summary of the seals of a log.
 #[derive(Debug, Clone, Default)]
 pub struct Outline {
     /// Blocks in the chain.
@@ -105,21 +105,21 @@ pub struct Outline {
     pub lines: u64,
     /// The end of the chain, as BLOCK:SHA256.
     pub head: Option<String>,
-    /// What is missing, or was not written by the proxy, by the chain.
+    /// Events that are missing, or were not written by the proxy, according to the chain.
     pub missing: Vec<String>,
-    /// What is not sealed, or was sealed late.
+    /// Events that are not sealed, or were sealed late.
     pub notes: Vec<String>,
 }
 
-/// What knows of seals.
+/// The implementation of seals.
 pub trait Seals {
-    /// A prover that trusts the keys in these PEM files.
+    /// Returns a prover that trusts the keys in these PEM files.
     ///
     /// # Errors
-    /// A file cannot be read, or has no key.
+    /// A file cannot be read, or contains no key.
     fn prover(&self, keys: &[PathBuf]) -> Result<Box<dyn Prover>, String>;
 
-    /// Returns what the seals of a log say, without reading its lines; `None` if it has none.
+    /// Returns a summary of the seals of a log, without reading its lines; `None` if it has none.
     ///
     /// # Errors
     /// A file cannot be read.

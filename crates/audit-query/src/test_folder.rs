@@ -1,4 +1,4 @@
-//! A temporary folder for tests.
+//! A temporary directory for tests.
 
 use std::fs;
 use std::path::PathBuf;
@@ -34,7 +34,8 @@ impl Drop for TestFolder {
     }
 }
 
-/// Text in zstd frames of about `size` bytes, with a seek table. Frames end anywhere.
+/// Returns text in zstd frames of about `size` bytes with a seek table. Frames may end within
+/// lines.
 pub(crate) fn seekable(text: &[u8], size: usize) -> Vec<u8> {
     let mut out = Vec::new();
     let mut table = Vec::new();

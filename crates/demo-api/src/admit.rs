@@ -1,11 +1,11 @@
-//! What kube-apiserver and the controllers of a cluster would fill into objects.
+//! Defaults and status that kube-apiserver and the controllers of a cluster would set.
 
 use serde_json::{Value, json};
 
 use super::kinds::{CRD_GROUP, Kind};
 use super::object;
 
-/// Fills a new object's defaults, and the status that controllers would soon write.
+/// Sets the defaults of a new object, and the status that controllers would soon write.
 pub(crate) fn created(kind: &Kind, object: &mut Value) {
     let core = kind.group.is_empty();
     match kind.plural.as_str() {
@@ -18,7 +18,7 @@ pub(crate) fn created(kind: &Kind, object: &mut Value) {
     }
 }
 
-/// Refreshes what follows from an object's new content.
+/// Updates fields that depend on an object's new content.
 pub(crate) fn updated(kind: &Kind, object: &mut Value) {
     match (kind.group.as_str(), kind.plural.as_str()) {
         ("", "secrets") => secret(object),
@@ -93,7 +93,7 @@ fn service(object: &mut Value) {
     object["status"] = json!({"loadBalancer": {}});
 }
 
-/// An address that follows from the object's name, so that equal runs look equal.
+/// An address derived from the object's name, so that every run has the same ones.
 fn address(network: &str, object: &Value) -> String {
     let place = |hash: u32, byte: u8| hash.wrapping_mul(31).wrapping_add(byte.into());
     let text = format!("{}/{}", object::namespace(object), object::name(object));
@@ -101,7 +101,7 @@ fn address(network: &str, object: &Value) -> String {
     format!("{network}.{}.{}", hash / 254 % 254 + 1, hash % 254 + 1)
 }
 
-/// `stringData` becomes `data`.
+/// Moves `stringData` to `data`.
 fn secret(object: &mut Value) {
     let plain = object::entries(object).remove("stringData");
     for (key, value) in plain.as_ref().and_then(Value::as_object).into_iter().flatten() {
@@ -111,7 +111,7 @@ fn secret(object: &mut Value) {
     object::entries(object).entry("type").or_insert(json!("Opaque"));
 }
 
-/// All wanted replicas are there at once.
+/// Reports all requested replicas as ready.
 fn replicas(kind: &Kind, object: &mut Value) {
     let spec = object::child(object, "spec");
     let wanted = spec.entry("replicas").or_insert(json!(1)).clone();

@@ -26,33 +26,33 @@ use k8s_audit::user::UserInfo;
 #[derive(Clone)]
 pub(crate) struct Api {
     store: Arc<Mutex<Store>>,
-    /// Says that there is a new version.
+    /// Notifies of new versions.
     changed: watch::Sender<u64>,
     tokens: Arc<Mutex<BTreeMap<String, UserInfo>>>,
     files: Files,
 }
 
-/// How to write.
+/// The options of a write.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Write {
-    /// Nothing is stored.
+    /// Store nothing.
     pub dry_run: bool,
     /// Recorded in `managedFields`.
     pub manager: String,
-    /// Server-side apply, not an update.
+    /// Server-side apply, and not an update.
     pub apply: bool,
-    /// Empty for the object itself.
+    /// The subresource; empty for the object itself.
     pub subresource: String,
 }
 
-/// What has to hold of an object to be deleted, and how.
+/// The options and preconditions of a deletion.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Delete {
-    /// Nothing is deleted.
+    /// Delete nothing.
     pub dry_run: bool,
-    /// The UID it must have; empty: any.
+    /// The required UID; empty for any.
     pub uid: String,
-    /// The version it must have; empty: any.
+    /// The required version; empty for any.
     pub resource_version: String,
 }
 
@@ -63,7 +63,7 @@ impl Default for Api {
 }
 
 impl Api {
-    /// A cluster as it is when it is new, with a few objects to look at.
+    /// Creates the API of a new cluster with a few sample objects.
     pub(crate) fn new() -> Api {
         let api = Api {
             store: Arc::new(Mutex::new(Store::new())),
@@ -80,31 +80,31 @@ impl Api {
         self.files.clone()
     }
 
-    /// From now on this bearer token stands for this user.
+    /// Accepts this bearer token for this user.
     #[cfg(test)]
     pub(crate) fn accept_token(&self, token: &str, user: UserInfo) {
         let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         tokens.insert(token.into(), user);
     }
 
-    /// The user that a bearer token stands for.
+    /// Returns the user of a bearer token.
     pub(crate) fn user_of_token(&self, token: &str) -> Option<UserInfo> {
         self.tokens.lock().unwrap_or_else(PoisonError::into_inner).get(token).cloned()
     }
 
-    /// The served kinds.
+    /// Returns the served kinds.
     pub(crate) fn kinds(&self) -> Vec<Arc<Kind>> {
         self.locked().kinds().cloned().collect()
     }
 
-    /// One kind.
+    /// Returns a kind.
     pub(crate) fn kind(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Kind>> {
         let store = self.locked();
         let mut kinds = store.kinds();
         kinds.find(|k| k.group == group && k.version == version && k.plural == plural).cloned()
     }
 
-    /// One object.
+    /// Returns an object.
     ///
     /// # Errors
     /// 404.
@@ -119,7 +119,8 @@ impl Api {
         found.ok_or_else(|| ApiError::not_found(kind, name))
     }
 
-    /// The selected objects, in all namespaces where none is given, and the version of the list.
+    /// Returns the selected objects, of all namespaces if none is given, and the version of the
+    /// list.
     pub(crate) fn list(
         &self,
         kind: &Kind,
@@ -209,7 +210,7 @@ impl Api {
         Ok(stored)
     }
 
-    /// Replaces an object by what `change` makes of it.
+    /// Replaces an object with the result of `change`.
     ///
     /// # Errors
     /// 404, 409, 400, and those of `change`.
@@ -265,8 +266,8 @@ impl Api {
         Ok(stored)
     }
 
-    /// Deletes an object, or begins to where it has finalizers. Gives the answer's body: the object
-    /// for pods, namespaces and what has finalizers, else a `Status`.
+    /// Deletes an object, or starts its deletion if it has finalizers. Returns the body of the
+    /// response: the object for pods, namespaces and objects with finalizers, otherwise a `Status`.
     ///
     /// # Errors
     /// 404 and 409.
@@ -320,11 +321,11 @@ impl Api {
         }))
     }
 
-    /// Watches the selected objects: those that are there (`since` none) or the changes after a
-    /// version, then whatever happens.
+    /// Watches the selected objects: the existing ones (if `since` is `None`) or the changes after
+    /// a version, and then all later changes.
     ///
     /// # Errors
-    /// 410 where that version is forgotten.
+    /// 410 if that version is no longer in the history.
     pub(crate) fn watch(
         &self,
         kind: &Kind,

@@ -1,8 +1,8 @@
-//! Who may do what in the demo API, and the reviews that ask.
+//! Authorization in the demo API, and access reviews.
 //!
-//! Group `system:masters` and user `demo-admin` may do everything, user `viewer` may read, everyone
-//! who is authenticated may discover the API and ask about themselves, everyone may ask for health
-//! and version.
+//! Members of the group `system:masters` and the user `demo-admin` may do everything, the user
+//! `viewer` may read, authenticated users may discover the API and review their own access, and
+//! everyone may request health and version.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ use super::object::{self, text};
 use k8s_audit::authorizer::{Attributes, Object, Resource};
 use k8s_audit::user::{AUTHENTICATED, UserInfo};
 
-/// Returns whether the user may.
+/// Returns whether the user is authorized.
 pub(crate) fn allowed(attributes: &Attributes<'_>) -> bool {
     let Attributes { user, verb, object } = attributes;
     let in_group = |group: &str| user.groups.iter().any(|g| g == group);
@@ -43,7 +43,7 @@ pub(crate) fn allowed(attributes: &Attributes<'_>) -> bool {
             || in_group(AUTHENTICATED) && under(&["/api", "/apis", "/openapi"]))
 }
 
-/// Refuses what [`allowed`] does not allow.
+/// Checks that the user is authorized.
 ///
 /// # Errors
 /// kube-apiserver's 403.
@@ -54,10 +54,10 @@ pub(crate) fn check(attributes: &Attributes<'_>) -> Result<(), ApiError> {
     }
 }
 
-/// Answers an access review or a `SelfSubjectReview`.
+/// Returns the result of an access review or a `SelfSubjectReview`.
 ///
 /// # Errors
-/// 400 for a review that asks nothing.
+/// 400 for a review without attributes.
 pub(crate) fn review(
     kind: &Kind,
     user: &UserInfo,
@@ -107,14 +107,14 @@ pub(crate) fn review(
     Ok(review)
 }
 
-/// What `user` may, as far as lists of rules can say it.
+/// Returns the rules for `user`, as far as lists of rules can represent them.
 fn rules(user: &UserInfo) -> Value {
     let mut resource_rules = Vec::new();
     let mut path_rules = Vec::new();
     for verb in ["delete", "get", "list", "watch"] {
         let object = Object::Resource(Resource { resource: "*", ..Resource::default() });
         if allowed(&Attributes { user, verb, object }) {
-            // Who may delete may do all.
+            // Users who may delete may do everything.
             let verb = if verb == "delete" { "*" } else { verb };
             let rule = json!({"verbs": [verb], "apiGroups": ["*"], "resources": ["*"]});
             resource_rules.push(rule);

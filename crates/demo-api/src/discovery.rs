@@ -1,4 +1,4 @@
-//! What the API says about itself: versions, groups, resources, OpenAPI.
+//! The discovery of the API: versions, groups, resources, OpenAPI.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::kinds::{Kind, KindCategory};
 
-/// The Kubernetes version that the demo API claims.
+/// The Kubernetes version that the demo API reports.
 pub(crate) const VERSION: &str = "v1.36.0";
 
 /// `/version`.
@@ -25,7 +25,7 @@ pub(crate) fn version() -> Value {
     })
 }
 
-/// The answer to a discovery path; none where it is no such path.
+/// Returns the response for a discovery path; `None` for other paths.
 pub(crate) fn answer(path: &str, kinds: &[Arc<Kind>]) -> Option<Value> {
     match path.trim_end_matches('/') {
         "" => Some(paths(kinds)),
@@ -52,7 +52,7 @@ pub(crate) fn answer(path: &str, kinds: &[Arc<Kind>]) -> Option<Value> {
     }
 }
 
-/// `/openapi/v2` as protobuf, as kubectl asks for it: `swagger` and `info` of an empty document.
+/// `/openapi/v2` as protobuf, which kubectl requests: `swagger` and `info` of an empty document.
 pub(crate) fn openapi_v2_protobuf() -> Vec<u8> {
     let text = |field: u8, text: &str| {
         let length = u8::try_from(text.len()).expect("the texts below are short");
@@ -185,8 +185,8 @@ fn openapi_index(kinds: &[Arc<Kind>]) -> Value {
     json!({"paths": paths.collect::<Map<_, _>>()})
 }
 
-/// The OpenAPI document of one group version: enough for kubectl to see that the server validates
-/// fields and knows dry runs, so that it downloads no schemas.
+/// The OpenAPI document of one group version. It shows kubectl that the server validates fields and
+/// supports dry runs, so that kubectl downloads no schemas.
 fn openapi(prefix: &str, kinds: &[Arc<Kind>]) -> Option<Value> {
     let mut paths = BTreeMap::new();
     let of_version = |kind: &&Arc<Kind>| url_prefix(&kind.api_version()) == prefix;

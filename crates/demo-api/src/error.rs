@@ -1,4 +1,4 @@
-//! The demo API's failures, in kube-apiserver's words.
+//! Errors of the demo API, with kube-apiserver's messages.
 
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::kinds::Kind;
 use k8s_audit::status::Status;
 
-/// A refused request: what becomes its `metav1.Status`.
+/// An error that is returned as a `metav1.Status`.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{message}")]
 pub(crate) struct ApiError {
@@ -16,7 +16,7 @@ pub(crate) struct ApiError {
     pub reason: &'static str,
     /// `Status.message`.
     pub message: String,
-    /// `Status.details`; null where there are none.
+    /// `Status.details`; null if there are none.
     pub details: Value,
 }
 
@@ -79,7 +79,7 @@ impl ApiError {
         ApiError::new(StatusCode::CONFLICT, "Conflict", message, details(kind, name))
     }
 
-    /// 410: the watch asks for changes that are forgotten.
+    /// 410: the history does not reach back to the requested version.
     pub(crate) fn expired(asked: u64, oldest: u64) -> ApiError {
         let message = format!("too old resource version: {asked} ({oldest})");
         ApiError::new(StatusCode::GONE, "Expired", message, Value::Null)
@@ -115,7 +115,7 @@ impl ApiError {
         ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message, details)
     }
 
-    /// The `metav1.Status` to answer with.
+    /// Returns the `metav1.Status` for the response.
     pub(crate) fn status(&self) -> Value {
         let mut status = json!({
             "kind": "Status",

@@ -1,4 +1,4 @@
-//! One request to the demo API: who, what, may they, and the answer.
+//! Handles one request to the demo API: authentication, authorization, and the response.
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, UPGRADE};
@@ -23,10 +23,10 @@ use k8s_audit::user::UserInfo;
 /// Bodies of the demo API never fail.
 pub(crate) type Body = UnsyncBoxBody<Bytes, std::convert::Infallible>;
 
-/// As kube-apiserver's own limit.
+/// kube-apiserver's limit.
 const BODY_LIMIT: usize = 3 * 1024 * 1024;
 
-/// A request with its body read.
+/// A request whose body has been read.
 pub(crate) struct Call {
     /// Method.
     pub method: Method,
@@ -36,11 +36,11 @@ pub(crate) struct Call {
     pub headers: HeaderMap,
     /// Body.
     pub body: Bytes,
-    /// Who it is done as.
+    /// The effective user.
     pub user: UserInfo,
 }
 
-/// Answers one request.
+/// Responds to one request.
 pub(crate) async fn handle(api: &Api, peer: &Peer, request: Request<Incoming>) -> Response<Body> {
     match answer(api, peer, request).await {
         Ok(response) => response,
@@ -140,19 +140,19 @@ fn non_resource(api: &Api, path: &str, headers: &HeaderMap) -> Result<Response<B
     }
 }
 
-/// The `Accept` header; empty where there is none.
+/// Returns the `Accept` header; empty if there is none.
 pub(crate) fn accepts(headers: &HeaderMap) -> &str {
     headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("")
 }
 
-/// An answer in JSON.
+/// A response in JSON.
 pub(crate) fn json(code: StatusCode, body: &Value) -> Response<Body> {
     let mut text = body.to_string();
     text.push('\n');
     respond(code, "application/json", text)
 }
 
-/// An answer in plain text.
+/// A response in plain text.
 pub(crate) fn plain(code: StatusCode, text: &'static str) -> Response<Body> {
     respond(code, "text/plain; charset=utf-8", text)
 }
@@ -161,7 +161,7 @@ fn respond(code: StatusCode, content_type: &'static str, body: impl Into<Bytes>)
     stream(code, content_type, Full::new(body.into()).boxed_unsync())
 }
 
-/// An answer with any body.
+/// A response with any body.
 pub(crate) fn stream(code: StatusCode, content_type: &'static str, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = code;

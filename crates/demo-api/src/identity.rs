@@ -1,4 +1,4 @@
-//! Who calls the demo API: certificates, front proxies, tokens, impersonation.
+//! The user of a request to the demo API: certificates, front proxies, tokens, impersonation.
 
 use http::HeaderMap;
 use rustls_pki_types::CertificateDer;
@@ -13,20 +13,20 @@ use k8s_audit::authorizer::{Attributes, Object, Resource};
 use k8s_audit::request::query::{self, Plus};
 use k8s_audit::user::UserInfo;
 
-/// Who a connection's verified certificate stands for.
+/// The identity in a connection's verified certificate.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Peer {
     /// No certificate.
     Unknown,
     /// A user.
     User(UserInfo),
-    /// A front proxy, which says in headers who the user is.
+    /// A front proxy, which sends the user in headers.
     FrontProxy,
 }
 
 impl Peer {
     /// Reads the certificates of a connection. The handshake has verified them against the client
-    /// CA and the front-proxy CA, which differ in name, so that the issuer tells which it was.
+    /// CA and the front-proxy CA. These have different names, so the issuer shows which one it was.
     pub(crate) fn new(certificates: Option<&[CertificateDer<'_>]>) -> Peer {
         let first = certificates.and_then(<[_]>::first);
         let parsed = first.and_then(|der| X509Certificate::from_der(der).ok());
@@ -47,7 +47,7 @@ fn common_name<'n>(name: &'n X509Name<'_>) -> &'n str {
     name.iter_common_name().next().and_then(|cn| cn.as_str().ok()).unwrap_or("")
 }
 
-/// The user of a request, before impersonation.
+/// Returns the user of a request before impersonation.
 ///
 /// # Errors
 /// 401 for an unknown token.
@@ -72,10 +72,10 @@ pub(crate) fn authenticate(
     user.map(UserInfo::into_authenticated).ok_or_else(ApiError::unauthorized)
 }
 
-/// The user that `Impersonate-*` headers ask to be, if there are any; each part is authorized.
+/// Returns the user in the `Impersonate-*` headers, if there are any; each part is authorized.
 ///
 /// # Errors
-/// 400 without a user name, 403 where the caller may not.
+/// 400 without a user name, 403 if the impersonation is not authorized.
 pub(crate) fn impersonate(
     caller: &UserInfo,
     headers: &HeaderMap,
@@ -131,7 +131,7 @@ fn service_account(username: &str) -> Option<(&str, &str)> {
     whole.then_some((namespace, name))
 }
 
-/// Reads `<prefix>user`, `-group`, `-uid` and `-extra-*`; none without a user.
+/// Parses `<prefix>user`, `-group`, `-uid` and `-extra-*`; `None` without a user.
 fn user_in_headers(headers: &HeaderMap, prefix: &str) -> Option<UserInfo> {
     let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     let first = |name: &str| headers.get(format!("{prefix}{name}")).map(text).unwrap_or_default();
@@ -152,7 +152,7 @@ fn user_in_headers(headers: &HeaderMap, prefix: &str) -> Option<UserInfo> {
     Some(user)
 }
 
-/// A user as `authentication.k8s.io` writes it.
+/// A user in the format of `authentication.k8s.io`.
 pub(crate) fn user_info(user: &UserInfo) -> serde_json::Value {
     let mut info = json!({"username": user.username, "groups": user.groups});
     if !user.uid.is_empty() {

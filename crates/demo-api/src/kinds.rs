@@ -1,4 +1,4 @@
-//! The kinds that the demo API serves: built-in ones, and what CustomResourceDefinitions add.
+//! The kinds that the demo API serves: built-in ones, and those of CustomResourceDefinitions.
 
 use std::sync::LazyLock;
 
@@ -21,26 +21,26 @@ pub(crate) struct Kind {
     pub kind: String,
     /// Kind of its lists.
     pub list_kind: String,
-    /// Whether its objects live in namespaces.
+    /// Whether its objects are namespaced.
     pub namespaced: bool,
-    /// Short names, as `cm`.
+    /// Short names, such as `cm`.
     pub short_names: Vec<String>,
-    /// Categories, as `all`.
+    /// Categories, such as `all`.
     pub categories: Vec<String>,
     /// Served subresources.
     pub subresources: Vec<String>,
-    /// What the kind is to the API.
+    /// How the API handles the kind.
     pub category: KindCategory,
 }
 
-/// What a kind is to the API.
+/// How the API handles a kind.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum KindCategory {
     /// Stored objects of a built-in kind.
     BuiltIn,
-    /// Stored objects of a custom kind, with the columns that its definition asks for.
+    /// Stored objects of a custom kind, with its `additionalPrinterColumns`.
     Custom(Vec<Value>),
-    /// A question that is answered and not stored, as `SelfSubjectAccessReview`.
+    /// A review that is evaluated and not stored, such as `SelfSubjectAccessReview`.
     Review,
 }
 
@@ -64,7 +64,7 @@ impl Kind {
         self.subresources.iter().any(|name| name == subresource)
     }
 
-    /// Verbs, as discovery shows them.
+    /// Verbs for discovery.
     pub(crate) fn verbs(&self) -> &'static [&'static str] {
         match self.category {
             KindCategory::Review => &["create"],

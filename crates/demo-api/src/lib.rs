@@ -1,13 +1,13 @@
-//! A small Kubernetes API that lives in memory, for `kube-audit-proxy demo` and for tests.
+//! A small in-memory Kubernetes API, for `kube-audit-proxy demo` and for tests.
 //!
-//! It serves discovery, the usual built-in kinds and custom ones, reads, writes, patches, watches,
-//! tables, logs and sessions with a toy shell: enough for kubectl. It trusts the `X-Remote-*`
-//! headers of a front proxy and supports impersonation, so that the audit proxy can forward to it
-//! in both ways. Only names are validated, and nothing runs: pods are `Running` at once.
+//! It supports discovery, the usual built-in kinds and custom ones, reads, writes, patches,
+//! watches, tables, logs and sessions with a toy shell: enough for kubectl. It trusts the
+//! `X-Remote-*` headers of a front proxy and supports impersonation, so the audit proxy can forward
+//! to it in both modes. Only names are validated, and nothing runs: pods are `Running` immediately.
 //!
 //! [`Demo`] starts the API and writes certificates, a policy and a kubeconfig to a directory. The
-//! module `api` holds the objects, `handler` answers requests, and [`Pki`] issues certificates.
-//! Responses are JSON, as kube-apiserver's are for custom resources.
+//! module `api` contains the objects, `handler` responds to requests, and [`Pki`] issues
+//! certificates. Responses are JSON, like those of kube-apiserver for custom resources.
 
 mod admit;
 mod api;

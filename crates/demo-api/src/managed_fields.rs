@@ -1,4 +1,4 @@
-//! `metadata.managedFields`: who wrote which fields, one entry for each manager.
+//! `metadata.managedFields`: which manager wrote which fields.
 
 use serde_json::{Map, Value, json};
 

@@ -8,7 +8,7 @@ use super::error::ApiError;
 use super::kinds::Kind;
 use k8s_audit::request::label_selector::{is_dns_label, is_dns_subdomain};
 
-/// The text at a JSON pointer; empty where there is none.
+/// Returns the text at a JSON pointer; empty if there is none.
 pub(crate) fn text<'v>(value: &'v Value, pointer: &str) -> &'v str {
     value.pointer(pointer).and_then(Value::as_str).unwrap_or("")
 }
@@ -23,13 +23,13 @@ pub(crate) fn namespace(object: &Value) -> &str {
     text(object, "/metadata/namespace")
 }
 
-/// The object at `key`, made an object where it is missing or something else.
+/// Returns the object at `key`. Replaces anything else with an empty object.
 pub(crate) fn child<'v>(value: &'v mut Value, key: &str) -> &'v mut Map<String, Value> {
     let child = entries(value).entry(key).or_insert(Value::Null);
     entries(child)
 }
 
-/// The members of a value, made an object where it is something else.
+/// Returns the members of a value. Replaces anything but an object with an empty object.
 pub(crate) fn entries(value: &mut Value) -> &mut Map<String, Value> {
     if !value.is_object() {
         *value = Value::Object(Map::new());
@@ -42,7 +42,7 @@ pub(crate) fn metadata(object: &mut Value) -> &mut Map<String, Value> {
     child(object, "metadata")
 }
 
-/// Now, as `metav1.Time` prints it.
+/// The current time in the format of `metav1.Time`.
 pub(crate) fn now() -> String {
     let now = OffsetDateTime::now_utc().replace_nanosecond(0).expect("0 is in range");
     now.format(&Rfc3339).expect("a UTC time of this era has an RFC 3339 form")
@@ -70,7 +70,7 @@ fn random<const N: usize>() -> [u8; N] {
     bytes
 }
 
-/// Standard base64 with padding, as Secrets hold their data.
+/// Standard base64 with padding, as in Secrets.
 pub(crate) fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
@@ -88,10 +88,10 @@ pub(crate) fn base64(bytes: &[u8]) -> String {
     text
 }
 
-/// Checks a name by the kind's rule.
+/// Checks a name by the rule of the kind.
 ///
 /// # Errors
-/// 422 in kube-apiserver's words.
+/// 422 with kube-apiserver's message.
 pub(crate) fn check_name(kind: &Kind, name: &str) -> Result<(), ApiError> {
     let of = (kind.group.as_str(), kind.kind.as_str());
     if name.is_empty() {

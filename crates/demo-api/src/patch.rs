@@ -24,7 +24,7 @@ pub(crate) fn merge(target: &mut Value, patch: &Value) {
 /// Applies a JSON patch (RFC 6902).
 ///
 /// # Errors
-/// 400 for a patch that is none, 422 for one that cannot be applied.
+/// 400 for an invalid patch, 422 for one that cannot be applied.
 pub(crate) fn json_patch(target: &mut Value, patch: &Value) -> Result<(), ApiError> {
     let Value::Array(operations) = patch else {
         return Err(ApiError::bad_request("error decoding patch: a JSON patch is an array"));
@@ -215,7 +215,7 @@ fn merge_key(field: &str, items: &[Value]) -> Merge {
     })
 }
 
-/// Puts the items in the order that the patch gives; items it does not name stay behind them.
+/// Sorts the items into the order in the patch; other items come last.
 fn reorder(field: &str, items: &mut [Value], order: &[Value]) {
     let key = merge_key(field, order);
     items.sort_by_key(|item| {

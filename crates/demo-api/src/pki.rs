@@ -1,4 +1,4 @@
-//! Certificates for the demo and for tests: two authorities and what they sign.
+//! Certificates for the demo and for tests: two CAs, and the certificates that they sign.
 
 use std::fs;
 use std::io::{self, Write};
@@ -15,25 +15,25 @@ use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use time::{Duration, OffsetDateTime};
 
-/// The certificates are for a demo, or one run of tests.
+/// Long enough for a demo or one run of tests.
 const VALIDITY: Duration = Duration::days(30);
 const CLOCK_SKEW: Duration = Duration::hours(1);
 
 /// Common name of the CA for clients and servers.
 pub(crate) const CA: &str = "kubernetes-ca";
-/// Common name of the CA whose certificates may say who the user is.
+/// Common name of the CA for front proxies.
 pub(crate) const FRONT_PROXY_CA: &str = "front-proxy-ca";
 
-/// Why certificates could not be made.
+/// Why certificates could not be created.
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {
     /// Generation or signing failed.
     #[error("cannot make a certificate: {0}")]
     Certificate(#[from] rcgen::Error),
-    /// A certificate made here has room for two groups.
+    /// Only two groups fit into a certificate that is created here.
     #[error("a certificate can be made for at most two groups")]
     TooManyGroups,
-    /// rustls refused them.
+    /// rustls rejected the certificates.
     #[error("cannot use the certificates made: {0}")]
     Tls(String),
 }
@@ -49,59 +49,59 @@ pub struct Issued {
     key_der: Vec<u8>,
 }
 
-/// An authority.
+/// A CA.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     issued: Issued,
 }
 
-/// The authorities of a cluster.
+/// The CAs of a cluster.
 pub struct Pki {
-    /// Signs servers and clients.
+    /// Signs the certificates of servers and clients.
     pub ca: Authority,
-    /// Signs front proxies.
+    /// Signs the certificates of front proxies.
     pub front_proxy_ca: Authority,
 }
 
 impl Pki {
-    /// Makes both authorities.
+    /// Creates both CAs.
     ///
     /// # Errors
-    /// Where the system cannot generate keys.
+    /// If the system cannot generate keys.
     pub fn new() -> Result<Pki, PkiError> {
         Ok(Pki { ca: Authority::new(CA)?, front_proxy_ca: Authority::new(FRONT_PROXY_CA)? })
     }
 
-    /// A client certificate: user `cn` in groups `orgs`, at most two.
+    /// Issues a client certificate: user `cn` in groups `orgs`, at most two.
     ///
     /// # Errors
-    /// Where there are more groups, or the system cannot generate keys.
+    /// If there are more groups, or the system cannot generate keys.
     pub fn issue_client(&self, cn: &str, orgs: &[&str]) -> Result<Issued, PkiError> {
         self.ca.issue(cn, orgs, ExtendedKeyUsagePurpose::ClientAuth)
     }
 
-    /// A server certificate for loopback and `kubernetes.default.svc`.
+    /// Issues a server certificate for loopback and `kubernetes.default.svc`.
     ///
     /// # Errors
-    /// Where the system cannot generate keys.
+    /// If the system cannot generate keys.
     pub fn issue_server(&self, cn: &str) -> Result<Issued, PkiError> {
         self.ca.issue(cn, &[], ExtendedKeyUsagePurpose::ServerAuth)
     }
 
-    /// A front proxy's certificate, for `X-Remote-*` headers.
+    /// Issues the certificate of a front proxy, for `X-Remote-*` headers.
     ///
     /// # Errors
-    /// Where the system cannot generate keys.
+    /// If the system cannot generate keys.
     pub fn issue_front_proxy(&self) -> Result<Issued, PkiError> {
         let client = ExtendedKeyUsagePurpose::ClientAuth;
         self.front_proxy_ca.issue("front-proxy-client", &[], client)
     }
 
-    /// TLS for [`super::serve`]: a new server certificate, client certificates of both authorities
-    /// asked for but not demanded, HTTP/2 and HTTP/1.1.
+    /// Returns the TLS settings for [`super::serve`]: a new server certificate, optional client
+    /// certificates of both CAs, HTTP/2 and HTTP/1.1.
     ///
     /// # Errors
-    /// Where the system cannot generate keys.
+    /// If the system cannot generate keys.
     pub fn server_config(&self) -> Result<Arc<ServerConfig>, PkiError> {
         let failed = |error: &dyn std::fmt::Display| PkiError::Tls(error.to_string());
         let server = self.issue_server("kube-apiserver")?;
@@ -137,12 +137,12 @@ impl Authority {
         Ok(Authority { issuer: Issuer::new(params, key), issued })
     }
 
-    /// The authority's own certificate, in PEM.
+    /// Returns the CA's own certificate in PEM.
     pub fn pem(&self) -> &str {
         &self.issued.certificate_pem
     }
 
-    /// The authority's own certificate.
+    /// Returns the CA's own certificate.
     pub fn certificate(&self) -> &CertificateDer<'static> {
         &self.issued.certificate
     }
@@ -155,7 +155,8 @@ impl Authority {
     ) -> Result<Issued, PkiError> {
         let key = KeyPair::generate()?;
         let mut params = params_of(cn);
-        // rcgen keeps one value for each attribute type; the same type by its number is a second.
+        // rcgen keeps one value per attribute type. Giving the same type by its OID allows a second
+        // value.
         let attributes = [DnType::OrganizationName, DnType::CustomDnType(vec![2, 5, 4, 10])];
         if orgs.len() > attributes.len() {
             return Err(PkiError::TooManyGroups);
@@ -183,7 +184,7 @@ impl Authority {
 fn params_of(name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, name);
-    // Clocks of clients differ a little.
+    // Clocks of clients may differ slightly.
     params.not_before = OffsetDateTime::now_utc() - CLOCK_SKEW;
     params.not_after = OffsetDateTime::now_utc() + VALIDITY;
     params
@@ -199,15 +200,15 @@ impl Issued {
         }
     }
 
-    /// The key.
+    /// Returns the key.
     pub fn key(&self) -> PrivateKeyDer<'static> {
         PrivateKeyDer::Pkcs8(self.key_der.clone().into())
     }
 
-    /// Writes `NAME.crt` and, readable only to the owner, `NAME.key` into a folder.
+    /// Writes `NAME.crt`, and `NAME.key` which only the owner can read, into a directory.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Returns errors of the file system.
     pub fn write(&self, folder: &Path, name: &str) -> io::Result<()> {
         fs::write(folder.join(format!("{name}.crt")), &self.certificate_pem)?;
         write_private(&folder.join(format!("{name}.key")), &self.key_pem)
@@ -217,7 +218,7 @@ impl Issued {
 /// Writes a file that only its owner can read.
 ///
 /// # Errors
-/// Those of the file system.
+/// Returns errors of the file system.
 pub fn write_private(path: &Path, content: &str) -> io::Result<()> {
     let mut options = fs::OpenOptions::new();
     options.write(true).create(true).truncate(true);

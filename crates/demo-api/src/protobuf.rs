@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-/// The longest JSON that is made of a message; larger objects are rejected.
+/// Maximum size of the JSON of an object; larger objects are rejected.
 const LIMIT: usize = 24 << 20;
 
 /// Why a body in Protocol Buffers is rejected.
@@ -14,7 +14,7 @@ pub(crate) enum Error {
     /// Its JSON would exceed [`LIMIT`].
     #[error("the object is longer than {LIMIT} bytes in JSON")]
     TooLong,
-    /// It has a field that the table of messages lacks, which would be lost.
+    /// It has a field that the table of messages does not contain, and which would be lost.
     #[error("the object has fields of a newer Kubernetes version")]
     UnknownFields,
     /// The converted object is not valid JSON.

@@ -24,14 +24,14 @@ use k8s_audit::request::query;
 
 type Answer = Result<Response<Body>, ApiError>;
 
-/// Answers a request for a resource; `asked` has been authorized.
+/// Responds to a request for a resource; `asked` has been authorized.
 ///
 /// # Errors
-/// What becomes a `Status`.
+/// Returns the error, which becomes a `Status`.
 pub(crate) fn answer(api: &Api, verb: &str, asked: &Resource<'_>, call: &Call) -> Answer {
     let kind = api.kind(asked.group, asked.version, asked.resource);
     let kind = kind.ok_or_else(ApiError::no_such_resource)?;
-    // For RequestInfo a namespace is in itself.
+    // In RequestInfo, a Namespace object has its own name as namespace.
     let namespace = if kind.namespaced { asked.namespace } else { "" };
     if kind.category == KindCategory::Review {
         return match verb {
@@ -107,7 +107,7 @@ impl Place<'_> {
         }
     }
 
-    /// Server-side apply: creates the object, or merges what is applied into it.
+    /// Server-side apply: creates the object, or merges the configuration into it.
     fn apply(&self, call: &Call) -> Answer {
         let Place { api, kind, namespace, name } = self;
         if parameter(call, "fieldManager").is_empty() {
@@ -134,7 +134,7 @@ impl Place<'_> {
         }
     }
 
-    /// Subresources that are a part of the object: `status` and `scale`.
+    /// Handles subresources that are parts of the object: `status` and `scale`.
     fn part(&self, verb: &str, subresource: &str, call: &Call) -> Answer {
         let Place { api, kind, namespace, name } = self;
         let is_scale = subresource == "scale";
@@ -162,7 +162,7 @@ impl Place<'_> {
         Ok(shown(&stored))
     }
 
-    /// An object, or its table, or its metadata, as the client accepts.
+    /// Returns an object, its table or its metadata, depending on `Accept`.
     fn show(&self, code: StatusCode, object: &Value, call: &Call) -> Response<Body> {
         let version = &object["metadata"]["resourceVersion"];
         let shown = match Shape::of(call) {
@@ -202,7 +202,7 @@ impl Place<'_> {
         handler::json(StatusCode::OK, &list)
     }
 
-    /// An object in a list: those of built-in kinds do not repeat what they are.
+    /// Returns an object in a list. Items of built-in kinds have no `kind` and `apiVersion`.
     fn item(&self, object: &Value) -> Value {
         let mut item = in_version(&self.kind, object).into_owned();
         if self.kind.category == KindCategory::BuiltIn {
@@ -213,7 +213,7 @@ impl Place<'_> {
     }
 }
 
-/// A stored object in the version that was asked for.
+/// Returns a stored object in the requested version.
 pub(crate) fn in_version<'o>(kind: &Kind, object: &'o Value) -> Cow<'o, Value> {
     let version = kind.api_version();
     if object["apiVersion"] == version {
@@ -224,19 +224,19 @@ pub(crate) fn in_version<'o>(kind: &Kind, object: &'o Value) -> Cow<'o, Value> {
     Cow::Owned(object)
 }
 
-/// The form in which a client wants objects.
+/// The representation of objects that a client accepts.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Shape {
-    /// As they are.
+    /// The complete objects.
     Object,
-    /// Their metadata.
+    /// Only their metadata.
     Partial,
-    /// Rows of a table.
+    /// Rows of a Table.
     Table,
 }
 
 impl Shape {
-    /// What the `Accept` header asks for first.
+    /// Returns the first representation in the `Accept` header.
     pub(crate) fn of(call: &Call) -> Shape {
         let first = handler::accepts(&call.headers).split(',').next().unwrap_or("");
         if first.contains("as=Table") {
@@ -249,13 +249,13 @@ impl Shape {
     }
 }
 
-/// The first value of a query parameter; empty where there is none.
+/// Returns the first value of a query parameter; empty if there is none.
 pub(crate) fn parameter(call: &Call, name: &str) -> String {
     let value = query::first(&call.query, name).unwrap_or_default();
     String::from_utf8_lossy(&value).into_owned()
 }
 
-/// What table rows are to carry.
+/// Returns what table rows contain.
 pub(crate) fn include(call: &Call) -> Include {
     match parameter(call, "includeObject").as_str() {
         "None" => Include::None,
@@ -291,7 +291,7 @@ fn is_apply(call: &Call) -> bool {
     call.method == Method::PATCH && media_type(call).starts_with("application/apply-patch")
 }
 
-/// The body: JSON, YAML, or Protocol Buffers for what kubectl creates.
+/// Parses the body: JSON, YAML, or protobuf for kinds that kubectl sends in it.
 fn body(call: &Call) -> Result<Value, ApiError> {
     let accepted = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
     let bytes = &call.body[..];

@@ -1,4 +1,4 @@
-//! What has to hold of objects that are written or deleted, and what writers cannot change.
+//! Requirements for writes and deletions, and fields that writers cannot change.
 
 use serde_json::Value;
 
@@ -18,12 +18,12 @@ pub(crate) fn is_being_deleted(object: &Value) -> bool {
     !object::text(object, "/metadata/deletionTimestamp").is_empty()
 }
 
-/// Whether something has to happen before it is gone.
+/// Whether its finalizers must be removed before it is deleted.
 pub(crate) fn has_finalizers(object: &Value) -> bool {
     object["metadata"]["finalizers"].as_array().is_some_and(|list| !list.is_empty())
 }
 
-/// `apiVersion` and `kind` must be those of the endpoint, or missing.
+/// `apiVersion` and `kind` must be those of the endpoint, or absent.
 ///
 /// # Errors
 /// 400.
@@ -49,7 +49,7 @@ pub(crate) fn check_type(kind: &Kind, object: &Value) -> Result<(), ApiError> {
     Err(ApiError::bad_request(message))
 }
 
-/// The namespace must be that of the URL, or missing.
+/// The namespace must be that of the URL, or absent.
 ///
 /// # Errors
 /// 400.
@@ -67,7 +67,7 @@ pub(crate) fn check_namespace(
     Ok(())
 }
 
-/// UID and version must be those that the deletion demands.
+/// UID and version must match the preconditions of the deletion.
 ///
 /// # Errors
 /// 409.
@@ -100,7 +100,8 @@ pub(crate) fn check_preconditions(
     Ok(())
 }
 
-/// System fields always; status or everything but status, by the endpoint written to.
+/// Restores fields that this write cannot change: system fields, and either the status or
+/// everything else, depending on the endpoint.
 pub(crate) fn keep_what_writers_cannot_change(
     kind: &Kind,
     old: &Value,
@@ -144,7 +145,7 @@ pub(crate) fn keep_what_writers_cannot_change(
 
 /// Whether a write would change nothing.
 pub(crate) fn same_content(old: &Value, new: &Value) -> bool {
-    // The stored form may be of another version of the kind.
+    // The stored form may have another version of the kind.
     let old = old.as_object().expect("stored objects are JSON objects");
     let new = new.as_object().expect("checked to be an object before");
     old.len() == new.len()

@@ -26,10 +26,10 @@ pub(crate) fn of(object: &Value) -> Value {
     })
 }
 
-/// The object with the replicas that a `Scale` wants.
+/// Returns the object with the replicas in a `Scale`.
 ///
 /// # Errors
-/// 422 for a number that is none.
+/// 422 for an invalid number.
 pub(crate) fn onto(object: &Value, scale: &Value) -> Result<Value, ApiError> {
     let replicas = scale["spec"]["replicas"].as_u64().ok_or_else(|| {
         let cause =

@@ -6,7 +6,7 @@ use super::api::{Api, Write};
 use super::object;
 use super::store::{Key, Store};
 
-/// Fills an empty API.
+/// Creates the objects in an empty API.
 pub(crate) fn create_objects(api: &Api) {
     for object in objects() {
         let version = object::text(&object, "/apiVersion");
@@ -23,7 +23,7 @@ pub(crate) fn create_objects(api: &Api) {
     }
 }
 
-/// What controllers put into each new namespace.
+/// Creates the objects that controllers create in each new namespace.
 pub(crate) fn in_namespace(store: &mut Store, namespace: &str) {
     let mut account = json!({
         "apiVersion": "v1",

@@ -6,7 +6,7 @@ use super::error::ApiError;
 use super::object;
 use k8s_audit::request::label_selector;
 
-/// What a list or watch is limited to.
+/// The selectors of a list or watch.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Selector {
     labels: Vec<LabelTerm>,
@@ -38,7 +38,7 @@ impl Selector {
     /// Parses `labelSelector` and `fieldSelector`; either may be empty.
     ///
     /// # Errors
-    /// 400 where one of them does not parse.
+    /// 400 if one of them is invalid.
     pub(crate) fn new(labels: &str, fields: &str) -> Result<Selector, ApiError> {
         if !label_selector::is_valid(labels) {
             let message =
@@ -92,7 +92,7 @@ fn split(text: &str) -> Vec<&str> {
     .collect()
 }
 
-/// One requirement of a selector whose grammar was checked before.
+/// Parses one requirement of a selector with valid syntax.
 fn label_term(term: &str) -> LabelTerm {
     let of = |key: &str, test| LabelTerm { key: key.trim().to_owned(), test };
     if let Some(key) = term.strip_prefix('!') {

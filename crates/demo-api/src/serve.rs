@@ -16,12 +16,12 @@ use super::api::Api;
 use super::handler;
 use super::identity::Peer;
 
-/// Time for a TLS handshake.
+/// Maximum time for a TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Pause after an accept that failed, as it does when there are no more file descriptors.
+/// Delay after a failed accept, for example because there are no more file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves the API until `shutdown` ends; then open connections are cut.
+/// Serves the API until `shutdown` ends; open connections are then closed.
 pub(crate) async fn serve(
     listener: TcpListener,
     tls: Arc<ServerConfig>,
@@ -48,7 +48,7 @@ pub(crate) async fn serve(
 }
 
 async fn connection(acceptor: TlsAcceptor, stream: TcpStream, api: Api) {
-    // Frames of watches are small and wanted at once. Failure costs only time.
+    // Frames of watches are small and must not be delayed. A failure only affects speed.
     let _ = stream.set_nodelay(true);
     let accepted = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await;
     let Ok(Ok(stream)) = accepted else {

@@ -1,4 +1,4 @@
-//! The demo's folder: certificates, policy, kubeconfig; and its API, running.
+//! The directory of the demo with certificates, policy and kubeconfig, and its running API.
 
 use std::fs;
 use std::io::{self, Write};
@@ -14,10 +14,10 @@ use super::object;
 use super::pki::{Pki, PkiError, write_private};
 use super::serve::serve;
 
-/// The policy of a demo that is given none.
+/// The default policy of a demo.
 const POLICY: &str = include_str!("../../../config/policy-recommended.yaml");
 
-/// How the proxy tells the API who the user is.
+/// How the proxy passes the user to the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum UpstreamIdentity {
     /// `X-Remote-*` headers, trusted for the front proxy's certificate.
@@ -29,23 +29,23 @@ pub enum UpstreamIdentity {
 /// Why a demo cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
-    /// A file or folder.
+    /// A file or directory cannot be created or read.
     #[error("cannot write {path}: {source}")]
     File {
-        /// Which.
+        /// The path.
         path: PathBuf,
-        /// Why.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The API's listener.
+    /// The API cannot listen.
     #[error("cannot listen on a loopback port: {0}")]
     Listen(io::Error),
-    /// Certificates.
+    /// The certificates cannot be created.
     #[error(transparent)]
     Pki(#[from] PkiError),
 }
 
-/// A running demo API, with all that a proxy before it and kubectl need.
+/// A running demo API, with everything that a proxy in front of it and kubectl need.
 pub struct Demo {
     folder: PathBuf,
     temporary: bool,
@@ -57,9 +57,9 @@ pub struct Demo {
 }
 
 impl Demo {
-    /// Makes the certificates and starts the API on a loopback port. Without a folder, one is made
-    /// and removed when the demo ends; without a policy, one in the folder is used, or else the
-    /// recommended one written there.
+    /// Creates the certificates and starts the API on a loopback port. Without `folder`, a
+    /// temporary directory is used, which is removed when the demo ends. Without `policy`, the
+    /// policy in the directory is used; if there is none, the recommended policy is written there.
     ///
     /// # Errors
     /// See [`SetupError`].
@@ -88,7 +88,7 @@ impl Demo {
         let api_address = listener.local_addr().map_err(SetupError::Listen)?;
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = serve(listener, pki.server_config()?, Api::new(), async {
-            // Also where the sender is dropped.
+            // This also ends when the sender is dropped.
             let _ = stopped.await;
         });
         let serving = tokio::spawn(serving);
@@ -96,50 +96,50 @@ impl Demo {
         Ok(Demo { folder, temporary, identity, policy, api_address, stop, serving })
     }
 
-    /// Ends the API, and removes the folder if it was made for this demo only.
+    /// Ends the API, and removes the directory if it is a temporary one.
     pub async fn stop(mut self) {
         drop(self.stop.take());
         // A panic of the API's task is already on standard error.
         let _ = (&mut self.serving).await;
     }
 
-    /// Where the API listens.
+    /// Returns the address of the API.
     pub fn api_address(&self) -> SocketAddr {
         self.api_address
     }
 
-    /// The demo's folder.
+    /// Returns the demo's directory.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// The file of the audit policy; can be edited while the demo runs.
+    /// Returns the file of the audit policy, which can be edited while the demo runs.
     pub fn policy(&self) -> &Path {
         &self.policy
     }
 
-    /// The audit log that the proxy writes.
+    /// Returns the audit log that the proxy writes.
     pub fn audit_log(&self) -> PathBuf {
         self.folder.join("audit.log")
     }
 
-    /// The directory of the recordings that the proxy writes.
+    /// Returns the directory of the recordings that the proxy writes.
     pub fn sessions(&self) -> PathBuf {
         self.folder.join("sessions")
     }
 
-    /// The kubeconfig; see [`Demo::write_kubeconfig`].
+    /// Returns the kubeconfig; see [`Demo::write_kubeconfig`].
     pub fn kubeconfig(&self) -> PathBuf {
         self.folder.join("kubeconfig")
     }
 
-    /// A certificate or key of this demo, as `ca.crt`.
+    /// Returns a certificate or key of this demo, such as `ca.crt`.
     pub fn pki(&self, name: &str) -> PathBuf {
         self.folder.join("pki").join(name)
     }
 
-    /// The arguments of `kube-audit-proxy` that put it before this API, listening on a loopback
-    /// port; 0 picks a free one.
+    /// Returns the arguments of `kube-audit-proxy` for a proxy in front of this API, which listens
+    /// on a loopback port; 0 selects a free one.
     pub fn serve_args(&self, port: u16) -> Vec<String> {
         let (client, identity) = match self.identity {
             UpstreamIdentity::RequestHeader => ("front-proxy-client", "request-header"),
@@ -166,11 +166,11 @@ impl Demo {
         std::iter::once("serve".to_owned()).chain(flags).collect()
     }
 
-    /// Writes the kubeconfig for a proxy (or the API itself) at `server`: contexts `demo`, which is
-    /// current, and `viewer`.
+    /// Writes the kubeconfig for a proxy (or the API itself) at `server`, with the contexts `demo`,
+    /// the current one, and `viewer`.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Returns errors of the file system.
     pub fn write_kubeconfig(&self, server: SocketAddr) -> Result<PathBuf, SetupError> {
         let path = self.kubeconfig();
         let file = |name: &str| self.pki(name).display().to_string();
@@ -217,8 +217,8 @@ fn absolute(path: &Path) -> Result<PathBuf, SetupError> {
     std::path::absolute(path).map_err(|source| SetupError::File { path: path.to_owned(), source })
 }
 
-/// Writes the recommended policy into the folder, unless an earlier demo has left one there, which
-/// may have been edited since.
+/// Writes the recommended policy into the directory, unless a policy is there from an earlier demo,
+/// which may have been edited.
 fn own_policy(folder: &Path) -> Result<PathBuf, SetupError> {
     let path = folder.join("policy.yaml");
     let file = fs::OpenOptions::new().write(true).create_new(true).open(&path);

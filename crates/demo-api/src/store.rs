@@ -8,10 +8,10 @@ use serde_json::Value;
 use super::kinds::{self, BUILT_IN, Kind};
 use super::object;
 
-/// Number of changes kept for watches that start in the past.
+/// Number of changes that are kept for watches that start in the past.
 const HISTORY: usize = 10_000;
 
-/// Where an object is.
+/// Identifies an object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
     /// `configmaps`, `deployments.apps`.
@@ -33,25 +33,26 @@ impl Key {
 /// One change of one object.
 #[derive(Debug, Clone)]
 pub(crate) struct Change {
-    /// The version that it made.
+    /// The version that the change created.
     pub version: u64,
     /// The object's key.
     pub key: Key,
-    /// The object before; none for a creation.
+    /// The object before the change; `None` for a creation.
     pub old: Option<Arc<Value>>,
-    /// The object after; for a deletion its last state, with the version of the deletion.
+    /// The object after the change; for a deletion its last state, with the version of the
+    /// deletion.
     pub new: Arc<Value>,
-    /// Whether the object is gone.
+    /// Whether the object was deleted.
     pub deleted: bool,
 }
 
-/// All objects. Knows nothing of rules; see [`super::api`].
+/// All objects. The rules for them are in [`super::api`].
 #[derive(Debug)]
 pub(crate) struct Store {
     version: u64,
     objects: BTreeMap<Key, Arc<Value>>,
     history: VecDeque<Change>,
-    /// By the name of their definition.
+    /// Custom kinds by the name of their CustomResourceDefinition.
     custom: BTreeMap<String, Vec<Arc<Kind>>>,
     built_in: Vec<Arc<Kind>>,
 }
@@ -78,12 +79,12 @@ impl Store {
         self.built_in.iter().chain(self.custom.values().flatten())
     }
 
-    /// One object.
+    /// Returns an object.
     pub(crate) fn get(&self, key: &Key) -> Option<&Arc<Value>> {
         self.objects.get(key)
     }
 
-    /// The objects of a resource in a namespace; in all of them where it is empty.
+    /// Returns the objects of a resource in a namespace, or in all namespaces if it is empty.
     pub(crate) fn of<'s>(
         &'s self,
         resource: &'s str,
@@ -113,7 +114,7 @@ impl Store {
         new
     }
 
-    /// Removes an object; gives its last state.
+    /// Removes an object and returns its last state.
     pub(crate) fn remove(&mut self, key: &Key) -> Option<Arc<Value>> {
         let old = self.objects.remove(key)?;
         let new = self.stamp(Value::clone(&old));
@@ -128,10 +129,10 @@ impl Store {
         Some(new)
     }
 
-    /// The changes after a version.
+    /// Returns the changes after a version.
     ///
     /// # Errors
-    /// The oldest version that can be asked for, where that one is forgotten.
+    /// The oldest available version, if that version is no longer in the history.
     pub(crate) fn since(&self, version: u64) -> Result<impl Iterator<Item = &Change>, u64> {
         if self.history.len() == HISTORY
             && let Some(oldest) = self.history.front()
@@ -157,7 +158,7 @@ impl Store {
         self.history.push_back(change);
     }
 
-    /// Serves what a CustomResourceDefinition defines, or no longer.
+    /// Starts or stops serving the kinds of a CustomResourceDefinition.
     fn define(&mut self, key: &Key, definition: Option<&Value>) {
         if key.resource != kinds::qualified("customresourcedefinitions", kinds::CRD_GROUP) {
             return;

@@ -1,4 +1,4 @@
-//! Answers that last: watches and followed logs.
+//! Streaming responses: watches and followed logs.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -22,15 +22,15 @@ use super::watch::{Event, Watch};
 
 type Answer = Result<Response<Body>, ApiError>;
 
-/// kube-apiserver ends watches without a limit of their own after half an hour to an hour.
+/// kube-apiserver ends watches without a timeout after 30 to 60 minutes.
 const WATCH_LIMIT: Duration = Duration::from_secs(1800);
-/// A followed log says something this often.
+/// The interval between lines of a followed log.
 const LOG_PERIOD: Duration = Duration::from_secs(1);
 
-/// Answers a watch request.
+/// Responds to a watch request.
 ///
 /// # Errors
-/// 400 for a bad version, 410 for one that is forgotten.
+/// 400 for an invalid version, 410 for one that is no longer in the history.
 pub(crate) fn watch(
     api: &Api,
     kind: &Kind,
@@ -86,7 +86,7 @@ struct Frames {
 }
 
 impl Frames {
-    /// The next frame, or none at the watch's end.
+    /// Returns the next frame; `None` at the end of the watch.
     async fn next(&mut self) -> Option<Bytes> {
         if self.ended {
             return None;
@@ -135,7 +135,7 @@ impl Frames {
     }
 }
 
-/// Answers a request for a pod's log: a few lines, and one each second if it is followed.
+/// Responds to a request for a pod's log: a few lines, and one each second if it is followed.
 ///
 /// # Errors
 /// 404, and 400 for a container that the pod does not have.
@@ -163,7 +163,7 @@ pub(crate) fn log(api: &Api, kind: &Kind, namespace: &str, name: &str, call: &Ca
         let more = stream::unfold((state, 0_u64), |(state, count)| async move {
             let (api, kind, namespace, name) = &state;
             tokio::time::sleep(LOG_PERIOD).await;
-            // The log ends with its pod.
+            // The log ends when the pod is deleted.
             api.get(kind, namespace, name).ok()?;
             let line = format!("{name}: request {count} served\n");
             Some((Bytes::from(line), (state, count + 1)))

@@ -7,7 +7,7 @@ use time::format_description::well_known::Rfc3339;
 use super::kinds::{Kind, KindCategory};
 use super::object::{self, text};
 
-/// How much of each object its row carries (`includeObject`).
+/// What each row contains of its object (`includeObject`).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Include {
     /// Nothing.
@@ -18,7 +18,7 @@ pub(crate) enum Include {
     Object,
 }
 
-/// One column: name, type, whether only `-o wide` shows it, and the cell of an object.
+/// A column: name, type, whether only `-o wide` shows it, and the function for its cells.
 struct Column {
     name: String,
     kind: String,
@@ -30,12 +30,12 @@ type Named = (&'static str, fn(&Value) -> Value);
 
 enum Cell {
     Of(fn(&Value) -> Value),
-    /// A column of a custom kind: its path, as a JSON pointer.
+    /// A column of a custom kind, with its path as a JSON pointer.
     At(String),
 }
 
-/// A `meta.k8s.io/v1` Table of these objects; with no column definitions for later frames of a
-/// watch.
+/// Returns a `meta.k8s.io/v1` Table of these objects; without column definitions for later frames
+/// of a watch.
 pub(crate) fn table<'o>(
     kind: &Kind,
     objects: impl IntoIterator<Item = &'o Value>,
@@ -72,7 +72,7 @@ pub(crate) fn table<'o>(
     })
 }
 
-/// An object reduced to its metadata.
+/// Returns an object reduced to its metadata.
 pub(crate) fn partial(object: &Value) -> Value {
     json!({
         "kind": "PartialObjectMetadata",
@@ -107,7 +107,7 @@ fn columns(kind: &Kind) -> Vec<Column> {
     let mut columns = vec![column("Name", "string", false, |o| object::name(o).into())];
     let mut add = |list: &[Named]| {
         for (name, cell) in list {
-            // Names in lower case mark the columns of `-o wide`.
+            // Columns of `-o wide` have names in lower case.
             let wide = name.starts_with(char::is_lowercase);
             columns.push(column(&name.replacen("ip", "IP", 1), "string", wide, *cell));
         }

@@ -1,4 +1,4 @@
-//! Watches: what is there, then what changes.
+//! Watches: existing objects, then changes.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,16 +24,16 @@ pub(crate) struct Watch {
 /// One event of a watch.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Event {
-    /// An object is there, or came to be selected.
+    /// An object exists, or is now selected.
     Added(Arc<Value>),
     /// A selected object changed.
     Modified(Arc<Value>),
-    /// An object is gone, or no longer selected.
+    /// An object was deleted, or is no longer selected.
     Deleted(Arc<Value>),
-    /// All changes up to this version have been told.
+    /// All changes up to this version have been sent.
     Bookmark(u64),
-    /// The watch is older than the changes that are kept; it ends here. The requested and the
-    /// oldest available version.
+    /// The history does not reach back to the requested version, and the watch ends. Contains the
+    /// requested and the oldest available version.
     Expired(u64, u64),
 }
 
@@ -69,7 +69,7 @@ impl Watch {
         self.pending.push_back(Event::Bookmark(self.cursor));
     }
 
-    /// The next event; waits for it. Cancelling loses nothing.
+    /// Waits for the next event. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Event {
         loop {
             if let Some(event) = self.pending.pop_front() {
@@ -78,7 +78,7 @@ impl Watch {
             self.changed.mark_unchanged();
             self.read();
             if self.pending.is_empty() && self.changed.changed().await.is_err() {
-                // The API holds the sender, and this watch the API.
+                // Unreachable: the sender belongs to the API, which this watch keeps alive.
                 std::future::pending::<()>().await;
             }
         }
@@ -102,7 +102,7 @@ impl Watch {
     }
 }
 
-/// What a change is to a watch that sees only selected objects.
+/// Converts a change to an event of a watch that sees only selected objects.
 fn selected_event(selector: &Selector, change: &Change) -> Option<Event> {
     let before = change.old.as_ref().is_some_and(|old| selector.matches(old));
     let after = !change.deleted && selector.matches(&change.new);

@@ -3,14 +3,14 @@
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self, kx_group};
 
-/// Returns aws-lc-rs with the key exchange groups of this program: X25519MLKEM768, X25519, P-256 and
-/// P-384, in this order, for the listener and for connections to other servers.
+/// Returns aws-lc-rs with the key exchange groups of this program: X25519MLKEM768, X25519, P-256
+/// and P-384, in this order, for the listener and for connections to other servers.
 ///
 /// It is the order of Go since 1.24, and so of kube-apiserver 1.33 and later and of kubectl. The
 /// hybrid group protects recorded traffic, such as tokens and Secrets, from a future quantum
-/// computer. A peer without it costs no round trip: rustls as a client offers the X25519 half of its
-/// hybrid key share on its own as well, and as a server it takes the first group of this list for
-/// which the client has sent a key share.
+/// computer. A peer without it costs no round trip: rustls as a client offers the X25519 half of
+/// its hybrid key share on its own as well, and as a server it takes the first group of this list
+/// for which the client has sent a key share.
 ///
 /// The groups are listed here because the order of rustls' own list depends on a Cargo feature that
 /// any dependency can enable (`prefer-post-quantum`; krafka does). Every TLS configuration must be

@@ -31,7 +31,7 @@ pub struct RecordedUser {
     pub groups: Vec<String>,
 }
 
-/// Who does what in a session: the member `kubeAuditProxy` of the header.
+/// The context of a session: the member `kubeAuditProxy` of the header.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Description {
@@ -44,7 +44,7 @@ pub struct Description {
     pub activity: String,
     /// The authenticated user.
     pub user: RecordedUser,
-    /// The user that the request is made as.
+    /// The effective user, if the user is impersonated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub impersonated_user: Option<RecordedUser>,
     /// The namespace of the pod.
@@ -73,7 +73,7 @@ pub struct Description {
     pub user_agent: String,
 }
 
-/// What is known of a stream at the end of a session.
+/// The summary of a stream at the end of a session.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamSummary {
     /// Size in bytes.
@@ -81,14 +81,14 @@ pub struct StreamSummary {
     /// SHA-256 of all of it, in hexadecimal, if its content is not recorded because it is not text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
-    /// SHA-256 of what follows the recorded part, if the recording became too large.
+    /// SHA-256 of the part after the recorded one, if the recording reached its maximum size.
     #[serde(default, rename = "restSha256", skip_serializing_if = "Option::is_none")]
     pub rest_sha256: Option<String>,
     /// `all`, `part` or `none`: how much of the content is in the recording.
     pub recorded: String,
 }
 
-/// What is known at the end of a session: the data of the last line.
+/// The summary of a session: the data of the last line.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Summary {
@@ -103,7 +103,7 @@ pub struct Summary {
     /// The exit code of the command.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
-    /// What the API server reported at the end, if that was a failure.
+    /// The failure that the API server reported at the end.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
     /// Standard input.
@@ -127,8 +127,8 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Returns the streams whose content is not in the recording, or only in part. Input that is
-    /// not to be recorded (`records_input`) is none of them.
+    /// Returns the streams whose content is not in the recording, or only in part. Input is not
+    /// included unless it is to be recorded (`records_input`).
     pub fn omitted(&self, records_input: bool) -> Vec<&'static str> {
         let streams = [
             (Stream::Stdin, self.stdin.as_ref().filter(|_| records_input)),
@@ -158,7 +158,7 @@ struct Header<'a> {
 pub struct CastEncoder {
     /// Bytes of each stream that may be the start of a character.
     pending: [Vec<u8>; 3],
-    /// The stream of the line that is not ended yet.
+    /// The stream of the current line, which is not ended yet.
     open: Option<Stream>,
 }
 

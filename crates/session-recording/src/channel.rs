@@ -13,12 +13,13 @@ pub struct ChannelReader {
     codec: Codec,
     /// By RFC 6455, a channel is named at the start of each message.
     message: Lane,
-    /// kube-apiserver takes each frame for a message, continuation frames, too.
+    /// kube-apiserver treats each frame as a message, including continuation frames.
     frame: Option<Lane>,
     reads_frames: bool,
 }
 
-/// A reading of the bytes: the channel, once it is known, and base64 that is not decoded yet.
+/// The state of one interpretation of the bytes: the channel, once it is known, and base64 that is
+/// not decoded yet.
 #[derive(Debug, Default)]
 struct Lane {
     channel: Option<u8>,
@@ -29,14 +30,14 @@ struct Lane {
 }
 
 impl ChannelReader {
-    /// Creates a reader. `reads_frames`: whether the receiver may take continuation frames for
-    /// messages, like kube-apiserver does.
+    /// Creates a reader. `reads_frames`: the receiver may treat continuation frames as messages,
+    /// like kube-apiserver.
     pub fn new(codec: Codec, reads_frames: bool) -> ChannelReader {
         ChannelReader { codec, message: Lane::default(), frame: None, reads_frames }
     }
 
-    /// Gives the channel and the payload in `part` to `on`; the third argument is `true` if only a
-    /// receiver that takes frames for messages reads it like this.
+    /// Passes the channel and the payload in `part` to `on`; the third argument is `true` if only a
+    /// receiver that treats frames as messages sees this payload.
     ///
     /// # Errors
     /// If `on` fails.
@@ -93,9 +94,9 @@ impl Lane {
     /// Decodes complete groups of four characters up to the first invalid one; like Go's decoder,
     /// skips line breaks. The result does not depend on how the bytes are divided.
     ///
-    /// kube-apiserver ignores a message with invalid base64 and reads the next one, so this is no
-    /// error: a client could end its recording with it. What precedes the invalid group is given
-    /// although the process does not receive it.
+    /// kube-apiserver ignores a message with invalid base64 and reads the next one, so this is not
+    /// an error; otherwise a client could end its recording with such a message. The data before
+    /// the invalid group is decoded although the process does not receive it.
     fn decode(&mut self, bytes: &[u8]) {
         self.decoded.clear();
         if self.has_ended {

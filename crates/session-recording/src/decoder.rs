@@ -7,10 +7,10 @@ use crate::spdy::{SpdyEvent, SpdyReader, StreamType, Streams, encode_data};
 use crate::websocket::{WebSocketReader, encode_frame};
 use crate::{Activity, Codec, Protocol, Unreadable};
 
-/// Longest text of a size of the terminal.
+/// Maximum length of the JSON with the size of a terminal.
 const MAX_RESIZE: usize = 256;
 
-/// Who sent some bytes.
+/// The sender of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
     /// The client.
@@ -30,18 +30,18 @@ pub enum Stream {
     Stderr,
 }
 
-/// Something that happened in a session.
+/// An event of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionEvent<'a> {
     /// Data of a stream.
     Data(Stream, &'a [u8]),
-    /// The client's terminal has so many columns and rows.
+    /// The number of columns and rows of the client's terminal.
     Resize(u16, u16),
-    /// A part of what is reported of the end.
+    /// A part of the Status at the end.
     Status(&'a [u8]),
     /// A port is forwarded.
     Port(u16),
-    /// So many bytes were forwarded.
+    /// The number of bytes that were forwarded.
     Forwarded(u64),
 }
 
@@ -73,7 +73,7 @@ impl OneDirection {
         };
         match protocol {
             Protocol::Channels { codec, deflate } => {
-                // kube-apiserver takes frames for messages; it has no compression.
+                // kube-apiserver treats frames as messages; it does not support compression.
                 let reads_frames = direction == Direction::FromClient && deflate.is_none();
                 let channels = ChannelReader::new(codec, reads_frames);
                 OneDirection::Channels(WebSocketReader::new(deflate.map(of)), channels)
@@ -103,8 +103,8 @@ impl Decoder {
         }
     }
 
-    /// Decodes bytes and gives what happened to `on`. Returns the number of bytes up to the last
-    /// place at which [`Decoder::farewell`] can be inserted, if there is one.
+    /// Decodes bytes and passes the events to `on`. Returns the number of bytes up to the last
+    /// position at which [`Decoder::farewell`] can be inserted, if there is one.
     ///
     /// # Errors
     /// If the bytes are not of the protocol; then none of the rest can be decoded.
@@ -202,7 +202,7 @@ fn channel_data(
         (Direction::FromServer, 1) => SessionEvent::Data(Stream::Stdout, bytes),
         (Direction::FromServer, 2) => SessionEvent::Data(Stream::Stderr, bytes),
         (Direction::FromServer, 3) => SessionEvent::Status(bytes),
-        // Among them 255, by which `v5.channel.k8s.io` closes channels.
+        // This includes 255, with which `v5.channel.k8s.io` closes channels.
         _ => return,
     };
     if !bytes.is_empty() {
@@ -210,7 +210,7 @@ fn channel_data(
     }
 }
 
-/// Data of a channel of a port-forward, of which each begins with its port.
+/// Handles data of a channel of a port-forward; the data of each channel begins with its port.
 fn forwarded(
     ports: &mut HashMap<u8, Vec<u8>>,
     (number, only_frames): (u8, bool),

@@ -1,10 +1,10 @@
 //! Escapes text for JSON strings, several bytes at a time.
 
-/// Bytes that are collected before they are appended.
+/// Size of the buffer for escaped text.
 const BUFFER: usize = 4 << 10;
-/// Longest that two blocks become, and a word that is written after their end.
+/// Maximum size of two escaped blocks, and of a word that is written beyond their end.
 const SLACK: usize = 2 * BLOCK * 6 + 8;
-/// Bytes that are looked at together. Most of them need no escape sequence.
+/// Number of bytes that are checked together. Most blocks need no escape sequence.
 const BLOCK: usize = 16;
 
 /// One bit of each byte of a word.
@@ -43,7 +43,7 @@ fn special(word: u64) -> u64 {
     !(control & quote & backslash) & HIGH
 }
 
-/// Appends `text`, of which a part of a JSON string is made.
+/// Appends `text` as a part of a JSON string.
 pub(crate) fn push_escaped(text: &[u8], out: &mut Vec<u8>) {
     let mut buffer = [0; BUFFER + SLACK];
     let mut filled = 0;
@@ -53,7 +53,7 @@ pub(crate) fn push_escaped(text: &[u8], out: &mut Vec<u8>) {
             out.extend_from_slice(&buffer[..filled]);
             filled = 0;
         }
-        // Without branches, so that the compiler makes a few vector instructions of it.
+        // Without branches, so that the compiler can use vector instructions.
         let escapes =
             |byte: u8| u8::from(byte < 0x20) | u8::from(byte == b'"') | u8::from(byte == b'\\');
         if block.iter().fold(0, |any, byte| any | escapes(*byte)) == 0 {
@@ -77,7 +77,7 @@ pub(crate) fn push_escaped(text: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&buffer[..filled]);
 }
 
-/// Writes the first `length` bytes of `word` at `filled`, and returns where they end.
+/// Writes the first `length` bytes of `word` at `filled`, and returns the index after them.
 fn push_word(
     word: [u8; 8],
     length: usize,

@@ -15,20 +15,20 @@ use crate::read::{Item, LineReader, parse_item};
 const PARTIAL: &str = ".partial";
 /// The suffix of a file that is being salvaged.
 const SALVAGE: &str = ".salvage";
-/// Attempts to find a name that is free.
+/// Maximum number of attempts to find an unused name.
 const MAX_NAMES: u32 = 1000;
 
 /// A recording that was created.
 #[derive(Debug)]
 pub(crate) struct Created {
-    /// Locked as long as it is open.
+    /// Locked until it is closed.
     pub(crate) file: File,
     pub(crate) partial: PathBuf,
     pub(crate) path: PathBuf,
     pub(crate) name: String,
 }
 
-/// Creates a recording that only its owner can read, under a name of its own.
+/// Creates a recording with an unused name that only its owner can read.
 pub(crate) fn create(
     dir: &Path,
     start: Timestamp,
@@ -51,7 +51,8 @@ pub(crate) fn create(
         }
         match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial) {
             Ok(file) => {
-                // Another process that starts must not take it for the remains of a crash.
+                // The lock shows a process that is starting that the file is in use, and must not
+                // be salvaged.
                 file.try_lock()?;
                 return Ok(Created { file, partial, path, name });
             }
@@ -62,7 +63,7 @@ pub(crate) fn create(
     Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{stem} exists too many times")))
 }
 
-/// Creates the directory if there is none, and checks that files can be created in it.
+/// Creates the directory if necessary, and checks that files can be created in it.
 pub(crate) fn prepare(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     let probe = dir.join(format!(".probe-{}", std::process::id()));
@@ -182,16 +183,16 @@ fn copy_lines(mut reader: LineReader<'_>, out: &mut impl Write) -> io::Result<()
     out.write_all(&end)
 }
 
-/// How long, and how many, recordings are kept.
+/// Limits the age and the total size of recordings.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Retention {
     /// Older recordings are deleted.
     pub max_age: Option<Duration>,
-    /// The oldest recordings are deleted as long as all together have more bytes.
+    /// The oldest recordings are deleted while the total size exceeds this number of bytes.
     pub max_total_bytes: Option<u64>,
 }
 
-/// Deletes recordings that are not to be kept any longer. Returns how many.
+/// Deletes recordings beyond the limits. Returns their number.
 pub(crate) fn retain(dir: &Path, retention: Retention, now: SystemTime) -> io::Result<usize> {
     if retention.max_age.is_none() && retention.max_total_bytes.is_none() {
         return Ok(0);

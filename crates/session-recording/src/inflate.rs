@@ -6,7 +6,7 @@ use flate2::{Decompress, FlushDecompress, Status};
 
 use crate::Unreadable;
 
-/// Decompressed bytes that are given on at a time.
+/// Maximum number of decompressed bytes that are passed on together.
 const OUTPUT: usize = 16 << 10;
 
 /// Decompresses a raw deflate stream (RFC 1951) with a window of 32 KiB.
@@ -37,12 +37,12 @@ impl RawInflate {
         inflate
     }
 
-    /// Forgets the window.
+    /// Clears the window.
     pub(crate) fn reset(&mut self) {
         self.state.reset(false);
     }
 
-    /// Decompresses `input` and gives what comes of it to `on`.
+    /// Decompresses `input` and passes the result to `on`.
     pub(crate) fn push(
         &mut self,
         mut input: &[u8],
@@ -62,7 +62,7 @@ impl RawInflate {
                 on(&self.output[..made])?;
             }
             match status {
-                // The stream has a final block, and goes on with another stream.
+                // The stream has a final block, and continues with another stream.
                 Status::StreamEnd if input.is_empty() => {
                     self.state.reset(false);
                     return Ok(());

@@ -1,12 +1,12 @@
-//! What a client and the API server have agreed on, and whether it can be read.
+//! The protocol that a client and the API server have negotiated, and whether it is supported.
 
 use http::HeaderMap;
 use http::header::{HeaderName, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 
-/// The header by which SPDY clients and servers agree on a subprotocol.
+/// The header with which SPDY clients and servers negotiate a subprotocol.
 pub const SPDY_PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
 
-/// What a session is for.
+/// The activity of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activity {
     /// `exec`
@@ -45,20 +45,20 @@ impl Activity {
 /// The encoding of payloads in channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Codec {
-    /// As they are.
+    /// Unencoded.
     Raw,
     /// base64
     Base64,
 }
 
-/// permessage-deflate, as agreed on for one direction.
+/// permessage-deflate, as negotiated for one direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deflate {
     /// Whether each message is compressed by itself (`*_no_context_takeover`).
     pub resets_context: bool,
 }
 
-/// A protocol that can be read.
+/// A supported protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     /// Channels in WebSocket messages.
@@ -77,24 +77,24 @@ pub enum Protocol {
     },
 }
 
-/// A protocol that cannot be read.
+/// A protocol that is not supported.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unsupported {
-    /// None of the subprotocols is known.
+    /// None of the subprotocols is supported.
     #[error("sessions with the subprotocol {0:?} cannot be recorded")]
     Subprotocol(String),
     /// A WebSocket extension.
     #[error("sessions with the WebSocket extension {0:?} cannot be recorded")]
     Extension(String),
-    /// Something else than WebSocket and SPDY.
+    /// A protocol other than WebSocket and SPDY.
     #[error("sessions over {0:?} cannot be recorded")]
     Upgrade(String),
 }
 
-/// Checks whether at least one of the subprotocols that a client offers can be read.
+/// Checks that at least one of the subprotocols that a client offers is supported.
 ///
 /// # Errors
-/// If none can be read.
+/// If none is supported.
 pub fn check_offer(activity: Activity, request: &HeaderMap) -> Result<(), Unsupported> {
     let (offered, is_spdy) = match upgrade(request)? {
         Upgrade::Spdy => (list(request, &SPDY_PROTOCOL), true),
@@ -107,10 +107,10 @@ pub fn check_offer(activity: Activity, request: &HeaderMap) -> Result<(), Unsupp
     }
 }
 
-/// Returns the protocol that the API server has chosen by `response`.
+/// Returns the protocol that the API server has selected in `response`.
 ///
 /// # Errors
-/// If it cannot be read.
+/// If it is not supported.
 pub fn negotiated(
     activity: Activity,
     request: &HeaderMap,
@@ -167,7 +167,7 @@ enum Subprotocol {
     Spdy,
 }
 
-/// Returns what a subprotocol means; without a name, it is the oldest one.
+/// Returns the meaning of a subprotocol; without a name, it is the oldest one.
 fn subprotocol(activity: Activity, is_spdy: bool, name: &str) -> Option<Subprotocol> {
     let is_channel = matches!(
         name,
@@ -206,7 +206,7 @@ fn extensions(names: &[String]) -> Result<Option<(Deflate, Deflate)>, Unsupporte
                 match part.split('=').next().unwrap_or_default().trim() {
                     "client_no_context_takeover" => client.resets_context = true,
                     "server_no_context_takeover" => server.resets_context = true,
-                    // A smaller window is a part of the largest one.
+                    // A smaller window needs no special handling.
                     "client_max_window_bits" | "server_max_window_bits" => {}
                     _ => return Err(Unsupported::Extension(one.clone())),
                 }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use crate::Stream;
 use crate::cast::{Description, Summary};
 
-/// Longest line that is read.
+/// Maximum length of a line.
 const MAX_LINE: u64 = 64 << 20;
 /// The first bytes of a zstd frame.
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
@@ -28,7 +28,7 @@ pub struct CastHeader {
     /// The start, in seconds since 1970.
     #[serde(default)]
     pub timestamp: i64,
-    /// Who did what.
+    /// The context of the session.
     #[serde(default, rename = "kubeAuditProxy")]
     pub description: Description,
 }
@@ -36,7 +36,7 @@ pub struct CastHeader {
 /// A line of a recording after the first one.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Item {
-    /// Output, with its exact bytes if the line says so.
+    /// Output; `bytes` are exact even if the output is not UTF-8.
     Output {
         /// Seconds since the start.
         at: f64,
@@ -129,12 +129,12 @@ pub(crate) fn parse_item(line: &[u8]) -> Option<Item> {
 /// Reads lines of a plain or compressed file.
 pub(crate) struct LineReader<'a> {
     reader: Box<dyn BufRead + 'a>,
-    /// The end of the file may be missing.
+    /// Whether a truncated end of the file is accepted.
     is_lenient: bool,
 }
 
 impl<'a> LineReader<'a> {
-    /// Reads as much as there is; what is not a complete line at the end is skipped.
+    /// Reads as much as possible; an incomplete line at the end is skipped.
     pub(crate) fn lenient(reader: impl BufRead + 'a, is_compressed: bool) -> io::Result<Self> {
         LineReader::new(reader, is_compressed, true)
     }
@@ -197,11 +197,11 @@ impl Recording {
         Ok(Recording { header, lines, is_stderr: false, exact: None })
     }
 
-    /// Returns the next item. Exact bytes and marks of standard error are a part of the output that
-    /// they belong to.
+    /// Returns the next item. Exact bytes and `stderr` marks are merged into the output that they
+    /// belong to.
     ///
     /// # Errors
-    /// If the file cannot be read on.
+    /// If the file cannot be read.
     pub fn next_item(&mut self) -> io::Result<Option<Item>> {
         loop {
             let Some(line) = self.lines.next_line()? else { return Ok(None) };

@@ -17,26 +17,26 @@ use crate::session::Shared;
 use crate::writer::{Create, Message, Writer};
 use crate::{Activity, Description, RecordingMetrics, Session};
 
-/// Threads that write recordings.
+/// Number of threads that write recordings.
 const WRITERS: usize = 2;
-/// How long a session that begins waits for its file.
+/// Maximum time that the start of a session waits for its file.
 const MAX_WAIT: Duration = Duration::from_secs(10);
 
 /// What happens to a session that cannot be recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// It goes on.
+    /// The session continues without a recording.
     BestEffort,
-    /// It is refused, or ended.
+    /// The session is rejected or ended.
     Strict,
 }
 
-/// Whose content is recorded.
+/// Which content is recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content {
-    /// Of streams that are no text, only size and hash.
+    /// The content of text streams; of other streams only size and SHA-256.
     Auto,
-    /// Of all streams.
+    /// The content of all streams.
     All,
 }
 
@@ -47,19 +47,19 @@ pub struct Settings {
     pub dir: PathBuf,
     /// Whether input is recorded.
     pub input: bool,
-    /// Whose content is recorded.
+    /// Which content is recorded.
     pub content: Content,
     /// What happens to a session that cannot be recorded.
     pub mode: Mode,
-    /// The largest recording, in bytes before compression.
+    /// Maximum size of a recording in bytes, before compression.
     pub max_size: Option<u64>,
-    /// How long, and how many, recordings are kept.
+    /// Limits of age and total size of recordings.
     pub retention: Retention,
     /// Whether recordings are compressed with zstd.
     pub compress: bool,
 }
 
-/// Starts recordings; there is one in a process.
+/// Starts recordings. A process has one recorder.
 #[derive(Debug)]
 pub struct Recorder {
     settings: Arc<Settings>,
@@ -70,7 +70,7 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Salvages what an earlier process left, and starts the threads that write.
+    /// Salvages recordings of an earlier process, and starts the writer threads.
     ///
     /// # Errors
     /// If the directory cannot be created or written.
@@ -116,7 +116,7 @@ impl Recorder {
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
     }
 
-    /// Returns whether the rules ask for a session to be recorded.
+    /// Returns whether the rules select a session.
     pub fn records(&self, description: &Description) -> bool {
         self.rules.read().unwrap_or_else(PoisonError::into_inner).records(description)
     }

@@ -1,4 +1,4 @@
-//! Which sessions are recorded: a file of rules, of which the first that matches decides.
+//! Rules that select which sessions are recorded. The first matching rule decides.
 
 use serde::Deserialize;
 
@@ -8,7 +8,7 @@ use crate::cast::Description;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rules {
-    /// The rules, in order. A session that none of them matches is recorded.
+    /// The rules in order. A session that no rule matches is recorded.
     pub rules: Vec<Rule>,
 }
 
@@ -21,7 +21,7 @@ pub struct Rule {
     /// Names of authenticated users.
     #[serde(default)]
     pub users: Vec<String>,
-    /// Groups, of which the user is in one.
+    /// Groups; the user must be in one of them.
     #[serde(default)]
     pub user_groups: Vec<String>,
     /// Namespaces.
@@ -95,7 +95,7 @@ impl Rule {
     }
 }
 
-/// Returns whether `text` is like `pattern`, in which `*` stands for any characters.
+/// Returns whether `text` matches `pattern`, in which `*` stands for any characters.
 fn is_like(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let Some(rest) = parts.next().and_then(|first| text.strip_prefix(first)) else { return false };

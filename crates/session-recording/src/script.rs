@@ -1,4 +1,4 @@
-//! What becomes of a session's events: lines of its recording, sizes, and hashes.
+//! Converts the events of a session to lines of its recording, sizes, and hashes.
 
 use std::time::Duration;
 
@@ -8,23 +8,23 @@ use crate::cast::{self, CastEncoder, Summary};
 use crate::stream_state::StreamState;
 use crate::{Activity, Content, Direction, SessionEvent, Settings, Stream};
 
-/// Longest report of how a session ended.
+/// Maximum size of the Status at the end of a session.
 const MAX_STATUS: usize = 64 << 10;
-/// Most ports in the summary of a port-forward.
+/// Maximum number of ports in the summary of a port-forward.
 const MAX_PORTS: usize = 1000;
 
-/// The lines of a recording that wait for the writer, and what the summary will say.
+/// The lines of a recording that wait for the writer, and the data for the summary.
 pub(crate) struct Script {
     /// Complete lines.
     pub(crate) lines: Vec<u8>,
     encoder: CastEncoder,
-    /// Bytes of lines so far, those that were taken included.
+    /// Total size of all lines, including those already taken.
     taken: u64,
     max_size: u64,
     records_input: bool,
     records_binary: bool,
     is_command: bool,
-    /// No content is recorded any more.
+    /// Whether no more content is recorded.
     is_closed: bool,
     bytes_in: u64,
     bytes_out: u64,
@@ -101,11 +101,11 @@ impl Script {
         self.line(at, "m", text);
     }
 
-    /// Records no more content, only hashes of output.
+    /// Ends the recording of content; only hashes of output are computed.
     pub(crate) fn close(&mut self) {
         self.is_closed = true;
         let [stdin, stdout, stderr] = &mut self.streams;
-        // The hash of a few typed bytes would betray them.
+        // A hash of a few typed bytes would reveal them.
         if self.records_input {
             stdin.omit_rest();
         }
@@ -113,14 +113,14 @@ impl Script {
         stderr.omit_rest();
     }
 
-    /// Adds a marker and records no more content.
+    /// Adds a marker and ends the recording of content.
     pub(crate) fn end_content(&mut self, at: Duration, why: &str) {
         self.encoder.finish(at, &mut self.lines);
         self.add_marker(at, why);
         self.close();
     }
 
-    /// Records nothing any more.
+    /// Ends all recording.
     pub(crate) fn stop(&mut self) {
         self.is_closed = true;
         self.lines.clear();
@@ -161,7 +161,7 @@ impl Script {
         }
     }
 
-    /// Adds the last lines. `incomplete`: why the recording is not complete, if it is not.
+    /// Adds the last lines. `incomplete` is why the recording is incomplete, or empty.
     pub(crate) fn finish(&mut self, at: Duration, incomplete: String) -> Summary {
         let (exit_code, message) = ended(&self.status);
         let [stdin, stdout, stderr] = &mut self.streams;
@@ -188,13 +188,13 @@ impl Script {
     }
 }
 
-/// Returns the exit code and the message in what the API server reported at the end.
+/// Returns the exit code and the message in the Status at the end of a session.
 fn ended(status: &[u8]) -> (Option<i32>, String) {
     if status.is_empty() {
         return (None, String::new());
     }
     let Ok(json) = serde_json::from_slice::<serde_json::Value>(status) else {
-        // Before `v4.channel.k8s.io` it is a text.
+        // Before `v4.channel.k8s.io` it is plain text.
         return (None, String::from_utf8_lossy(status).into_owned());
     };
     if json["status"] == "Success" {

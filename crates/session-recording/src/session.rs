@@ -1,4 +1,4 @@
-//! A session that is being recorded, as the proxy's connection task sees it.
+//! A session that is being recorded, for the task of its connection.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
@@ -12,22 +12,22 @@ use crate::script::Script;
 use crate::writer::Message;
 use crate::{Activity, Decoder, Direction, Mode, Protocol};
 
-/// Bytes of a recording for which the writer is woken. It takes fewer of them once a second.
+/// Number of bytes for which the writer is woken. It also takes lines once a second.
 pub(crate) const BLOCK: usize = 256 << 10;
-/// Bytes of a recording that may wait for the writer.
+/// Maximum number of bytes that may wait for the writer.
 const MAX_WAITING: usize = 512 << 10;
 const TOO_LARGE: &str = "the recording has reached its maximum size";
-/// How long a session waits for the writer before its recording fails.
+/// Maximum time that a session waits for the writer before its recording fails.
 const MAX_WAIT: Duration = Duration::from_secs(10);
 
-/// Why a session is not recorded any more.
+/// Why a session is no longer recorded.
 #[derive(Debug, Clone)]
 pub(crate) struct Failure {
     pub(crate) reason: FailureReason,
     pub(crate) message: String,
 }
 
-/// What the connection task and the writer share.
+/// The state shared by the connection's task and the writer.
 pub(crate) struct Shared {
     state: Mutex<State>,
     /// Bytes that wait for the writer.
@@ -40,13 +40,13 @@ pub(crate) struct Shared {
 struct State {
     decoding: Decoding,
     script: Script,
-    /// The writer has been woken for what waits.
+    /// Whether the writer has been woken for the waiting lines.
     is_announced: bool,
 }
 
 enum Decoding {
     Readable(Box<Decoder>),
-    /// Only sizes are recorded.
+    /// The protocol is not supported; only sizes are recorded.
     Unreadable,
 }
 
@@ -72,7 +72,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes the first failure.
+    /// Stores the first failure.
     pub(crate) fn fail(&self, reason: FailureReason, message: String) -> bool {
         let is_first = self.failure.set(Failure { reason, message }).is_ok();
         self.failed.notify_one();
@@ -88,7 +88,7 @@ impl Shared {
         change(&mut self.state().script)
     }
 
-    /// Takes the lines that wait. If there are many, `spare` takes their place.
+    /// Takes the waiting lines. If there are many, `spare` replaces their buffer.
     pub(crate) fn take_lines(&self, spare: &mut Vec<u8>) -> Vec<u8> {
         let mut state = self.state();
         state.is_announced = false;
@@ -158,24 +158,24 @@ impl Session {
         Session { id, file, mode, activity, begin, sender, shared, is_upgraded, is_ended: false }
     }
 
-    /// Returns the name of the file, as it will be when the session has ended.
+    /// Returns the name of the file after the end of the session.
     pub fn file(&self) -> &str {
         &self.file
     }
 
-    /// Returns what the session is for.
+    /// Returns the activity of the session.
     pub fn activity(&self) -> Activity {
         self.activity
     }
 
-    /// Notes which protocol was agreed on.
+    /// Sets the negotiated protocol.
     pub fn set_protocol(&self, protocol: Protocol) {
         let decoder = Box::new(Decoder::new(self.activity, protocol));
         self.shared.state().decoding = Decoding::Readable(decoder);
         self.is_upgraded.store(true, Ordering::Relaxed);
     }
 
-    /// Notes that the protocol cannot be read.
+    /// Records that the protocol is not supported.
     ///
     /// # Errors
     /// If the session must be recorded.
@@ -198,11 +198,11 @@ impl Session {
         }
     }
 
-    /// Records bytes that are about to be passed on. Returns the number of bytes up to the last
-    /// place at which a session can be ended by [`Session::farewell`], if there is one.
+    /// Records bytes that are about to be forwarded. Returns the number of bytes up to the last
+    /// position at which the session can be ended by [`Session::farewell`], if there is one.
     ///
     /// # Errors
-    /// If they cannot be recorded, and must be; then they must not be passed on.
+    /// If they must be recorded and cannot be; then they must not be forwarded.
     pub fn push(
         &self,
         direction: Direction,
@@ -239,7 +239,7 @@ impl Session {
         *is_announced &= waiting >= BLOCK;
         drop(state);
         if wakes {
-            // If the writer is gone, `ready` notices.
+            // If the writer has ended, `ready` detects it.
             let _ = self.sender.send(Message::Lines(self.id));
         }
         if is_too_large {
@@ -255,7 +255,7 @@ impl Session {
             Ok(boundary) => Ok(boundary),
             Err(why) => {
                 let unreadable = self.set_unreadable(why.0);
-                // Where the API server's messages end is not known any more.
+                // The end of the API server's message is then unknown.
                 if direction == Direction::FromServer {
                     self.shared.state().decoding = Decoding::Unreadable;
                 }
@@ -274,7 +274,7 @@ impl Session {
         }
     }
 
-    /// Waits until the writer has caught up, which it mostly has. If it takes too long, the
+    /// Waits until the writer has caught up, which is usually the case. If that takes too long, the
     /// recording fails.
     pub async fn ready(&self) {
         let deadline = tokio::time::Instant::now() + MAX_WAIT;
@@ -308,7 +308,7 @@ impl Session {
     }
 
     /// Returns bytes that tell the client why its session ends; `None` in the middle of a message.
-    /// `at_end`: they are sent at the place that [`Session::find_end`] returned.
+    /// `at_end`: they are sent at the position that [`Session::find_end`] returned.
     pub fn farewell(&self, why: &RecordingFailed, at_end: bool) -> Option<Vec<u8>> {
         let text = format!("kube-audit-proxy: session ended: {why}");
         match &self.shared.state().decoding {

@@ -1,4 +1,4 @@
-//! SPDY/3.1 frames, as spdystream and Kubernetes use them.
+//! SPDY/3.1 frames, as used by spdystream and Kubernetes.
 
 use std::collections::HashMap;
 
@@ -11,12 +11,12 @@ const RST_STREAM: u16 = 3;
 const PING: u16 = 6;
 const HEADERS: u16 = 8;
 const FIN: u8 = 1;
-/// Longest block of headers, compressed and not. Those of Kubernetes have some 100 bytes.
+/// Maximum size of a header block, compressed or not. Those of Kubernetes have about 100 bytes.
 const MAX_HEADERS: usize = 64 << 10;
-/// Streams that may be open; exec has 5, port-forward two for each connection.
+/// Maximum number of open streams; exec has 5, port-forward two per connection.
 const MAX_STREAMS: usize = 16 << 10;
 
-/// What a stream is for: its header `streamtype`, and `port`.
+/// The purpose of a stream: its header `streamtype`, and `port`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StreamType {
     /// Standard input.
@@ -25,24 +25,24 @@ pub enum StreamType {
     Stdout,
     /// Standard error.
     Stderr,
-    /// How the session ended.
+    /// The Status at the end of the session.
     Error,
     /// Sizes of the terminal.
     Resize,
     /// A forwarded connection.
     Data,
-    /// Anything else, which Kubernetes does not read.
+    /// Any other stream, which Kubernetes ignores.
     Unknown,
 }
 
-/// Something that happened on a connection.
+/// An event of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SpdyEvent<'a> {
     /// A stream was opened.
     Opened {
         /// Its number.
         id: u32,
-        /// What it is for.
+        /// Its purpose.
         stream: StreamType,
         /// The port to connect to.
         port: Option<u16>,
@@ -51,7 +51,7 @@ pub enum SpdyEvent<'a> {
     Data {
         /// Its number.
         id: u32,
-        /// What it is for.
+        /// Its purpose.
         stream: StreamType,
         /// The bytes.
         bytes: &'a [u8],
@@ -60,9 +60,9 @@ pub enum SpdyEvent<'a> {
     Ended {
         /// Its number.
         id: u32,
-        /// What it is for.
+        /// Its purpose.
         stream: StreamType,
-        /// Whether in both directions, at once.
+        /// Whether it ended in both directions.
         is_reset: bool,
     },
     /// A PING frame.
@@ -91,7 +91,7 @@ impl Streams {
         self.open.get(&id).map_or(StreamType::Unknown, |open| open.stream)
     }
 
-    /// Remembers a stream; the first one of a number, as spdystream refuses others.
+    /// Adds a stream. Only the first one with a number counts, because spdystream rejects others.
     fn add(&mut self, id: u32, stream: StreamType) -> Result<(), Unreadable> {
         if self.open.len() >= MAX_STREAMS {
             return Err(Unreadable("a SPDY connection has too many streams"));
@@ -103,7 +103,7 @@ impl Streams {
     fn ended(&mut self, id: u32, is_reset: bool) {
         let Some(open) = self.open.get_mut(&id) else { return };
         open.ends += if is_reset { 2 } else { 1 };
-        // Those of exec are few, and are needed to the end.
+        // The streams of exec are few, and are needed until the end.
         if open.ends >= 2 && matches!(open.stream, StreamType::Data | StreamType::Unknown) {
             self.open.remove(&id);
         }
@@ -125,7 +125,7 @@ enum Frame {
         is_last: bool,
         remaining: u32,
     },
-    /// A control frame that is collected.
+    /// A control frame whose payload is incomplete.
     Control {
         kind: u16,
         flags: u8,
@@ -143,8 +143,8 @@ impl SpdyReader {
         self.frame.is_none() && self.header.is_empty()
     }
 
-    /// Reads bytes and gives what happened to `on`. Returns the number of bytes read up to the last
-    /// end of a frame, if there is one.
+    /// Reads bytes and passes the events to `on`. Returns the number of bytes up to the last end of
+    /// a frame, if there is one.
     ///
     /// # Errors
     /// If this is not SPDY/3.1.
@@ -196,7 +196,7 @@ impl SpdyReader {
         Ok(())
     }
 
-    /// Takes a part of the frame's payload, and ends the frame with its last part.
+    /// Handles a part of the frame's payload, and the end of the frame.
     fn push_payload<'a>(
         &mut self,
         bytes: &'a [u8],
@@ -264,7 +264,7 @@ impl SpdyReader {
                 streams.add(id, stream)?;
                 on(SpdyEvent::Opened { id, stream, port })?;
             }
-            // Also where the headers do not matter, what follows is compressed with them.
+            // Even irrelevant headers must be decompressed, because later ones depend on them.
             _ => drop(self.headers.push(&payload[4..])?),
         }
         if flags & FIN != 0 {
@@ -276,7 +276,7 @@ impl SpdyReader {
     }
 }
 
-/// Decompresses the blocks of headers of one direction, which are one zlib stream.
+/// Decompresses the header blocks of one direction, which are one zlib stream.
 #[derive(Debug, Default)]
 struct HeaderInflate(Option<RawInflate>);
 
@@ -307,7 +307,7 @@ impl HeaderInflate {
     }
 }
 
-/// Returns what a stream with these headers is for. Like Go's `http.Header.Get`, the first of
+/// Returns the purpose of a stream with these headers. Like in Go's `http.Header.Get`, the first of
 /// several values counts.
 fn stream_type(headers: &[u8]) -> Result<(StreamType, Option<u16>), Unreadable> {
     let invalid = Unreadable("SPDY headers are invalid");
@@ -373,7 +373,7 @@ impl SpdyWriter {
 
     fn block(&mut self, headers: &[(&str, &str)], payload: &mut Vec<u8>) {
         if !std::mem::replace(&mut self.has_header, true) {
-            // With a preset dictionary, which is named by its Adler-32.
+            // The preset dictionary is identified by its Adler-32.
             payload.extend_from_slice(&[0x78, 0xbb]);
             payload.extend_from_slice(&adler32(DICTIONARY).to_be_bytes());
         }
@@ -383,7 +383,7 @@ impl SpdyWriter {
             block.extend_from_slice(text.as_bytes());
         }
         encode_stored(&block, payload);
-        // Go's reader gives a block out when the next one begins: this one is empty.
+        // Go's reader returns a block when the next one begins, so an empty one follows.
         encode_stored(b"", payload);
     }
 }

@@ -1,21 +1,21 @@
-//! What the writer keeps of each stream: its size, its hash, and whether it is text.
+//! The state of each stream: its size, its hash, and whether it is text.
 
 use aws_lc_rs::digest::{Context, SHA256};
 
 use crate::cast::StreamSummary;
 
-/// Bytes from which it is decided whether a stream is text.
+/// Number of bytes that decide whether a stream is text.
 const SAMPLE: u64 = 8 << 10;
-/// With fewer bytes than this, a stream counts as text.
+/// A stream with fewer bytes counts as text.
 const MIN_SAMPLE: u64 = 32;
 
 /// The state of a stream.
 pub(crate) struct StreamState {
     bytes: u64,
     recorded: u64,
-    /// Of what is not recorded, of which nothing else is known.
+    /// The hash of the content that is not recorded.
     hash: Option<Context>,
-    /// Bytes before those that are hashed.
+    /// The number of bytes before the hashed ones.
     unhashed: u64,
     is_sampling: bool,
     sampled: u64,
@@ -25,8 +25,8 @@ pub(crate) struct StreamState {
 }
 
 impl StreamState {
-    /// `may_be_binary`: whether it matters that it is text. `hashes`: whether its content is not
-    /// recorded if it is not text.
+    /// `may_be_binary`: whether content that is not text is treated differently. `hashes`: whether
+    /// its hash is recorded instead.
     pub(crate) fn new(may_be_binary: bool, hashes: bool) -> StreamState {
         StreamState {
             bytes: 0,
@@ -41,7 +41,7 @@ impl StreamState {
         }
     }
 
-    /// Takes bytes into account. Returns `true` if the stream turns out to be binary with them.
+    /// Adds bytes. Returns `true` if the stream turns out not to be text.
     pub(crate) fn count(&mut self, bytes: &[u8]) -> bool {
         self.bytes += bytes.len() as u64;
         if let Some(hash) = &mut self.hash {
@@ -56,23 +56,23 @@ impl StreamState {
         self.is_binary = self.sampled >= MIN_SAMPLE && self.not_text * 10 >= self.sampled;
         self.is_sampling = !self.is_binary && self.sampled < SAMPLE;
         if !self.is_sampling && !self.is_binary {
-            // The hash of the recording covers its content.
+            // The content is covered by the hash of the recording.
             self.hash = None;
         }
         self.is_binary
     }
 
-    /// Returns whether the stream is not text, if that matters.
+    /// Returns whether the stream is treated as binary.
     pub(crate) fn is_binary(&self) -> bool {
         self.is_binary
     }
 
-    /// Notes that so many bytes of content are in the recording.
+    /// Adds a number of bytes whose content is in the recording.
     pub(crate) fn recorded(&mut self, bytes: usize) {
         self.recorded += bytes as u64;
     }
 
-    /// Notes that nothing of what follows is in the recording, only its hash.
+    /// From now on, only the hash of the content is recorded.
     pub(crate) fn omit_rest(&mut self) {
         if !self.is_binary || self.hash.is_none() {
             self.hash = Some(Context::new(&SHA256));
@@ -82,7 +82,7 @@ impl StreamState {
         }
     }
 
-    /// Returns what is known of the stream; `None` if nothing came.
+    /// Returns the summary of the stream; `None` if it had no data.
     pub(crate) fn summary(&mut self) -> Option<StreamSummary> {
         if self.bytes == 0 {
             return None;
@@ -104,7 +104,7 @@ impl StreamState {
     }
 }
 
-/// Counts bytes that no text has: control characters, and what is not UTF-8.
+/// Counts bytes that do not occur in text: control characters, and bytes that are not UTF-8.
 fn not_text(bytes: &[u8]) -> u64 {
     let is_control = |byte: &&u8| matches!(byte, 0..=6 | 0x0e..=0x1a | 0x1c..=0x1f | 0x7f);
     let controls = bytes.iter().filter(is_control).count();

@@ -1,4 +1,4 @@
-//! Recordings as plain text.
+//! Converts recordings to plain text.
 
 use std::io::{self, Write};
 
@@ -7,8 +7,8 @@ use avt::util::TextCollector;
 
 use crate::read::{Item, Recording};
 
-/// Writes what a session showed as plain text, with the control sequences of the terminal resolved:
-/// lines that scrolled away, and then the last screen.
+/// Writes what a session showed as plain text, by emulating the terminal: lines that scrolled out
+/// of the screen, and then the last screen.
 ///
 /// # Errors
 /// If reading or writing fails.
@@ -17,7 +17,7 @@ pub fn write_text(mut recording: Recording, out: &mut impl Write) -> io::Result<
         return write_plain(recording, out);
     }
     let size = |columns: u16, rows: u16| {
-        // What a terminal cannot have would cost memory.
+        // Limits the memory for the emulated screen.
         (usize::from(columns.clamp(1, 1000)), usize::from(rows.clamp(1, 1000)))
     };
     let (columns, rows) = size(recording.header.width, recording.header.height);
@@ -48,7 +48,7 @@ pub fn write_text(mut recording: Recording, out: &mut impl Write) -> io::Result<
     Ok(())
 }
 
-/// Writes exactly the bytes that the session's output had.
+/// Writes exactly the bytes of the session's output.
 ///
 /// # Errors
 /// If reading or writing fails.
@@ -65,7 +65,7 @@ pub fn write_raw(mut recording: Recording, out: &mut impl Write) -> io::Result<(
     Ok(())
 }
 
-/// Without a terminal, output is lines: only control sequences and characters are left out.
+/// Without a terminal, only control sequences and control characters are removed.
 fn write_plain(mut recording: Recording, out: &mut impl Write) -> io::Result<()> {
     let (mut decoder, mut filter) = (Utf8Decoder::default(), ControlFilter::default());
     while let Some(item) = recording.next_item()? {
@@ -98,7 +98,7 @@ impl Utf8Decoder {
     }
 }
 
-/// Leaves out what terminals would act on.
+/// Removes control sequences.
 #[derive(Default)]
 enum ControlFilter {
     #[default]

@@ -1,8 +1,8 @@
 //! WebSocket frames (RFC 6455) and messages, with permessage-deflate (RFC 7692).
 //!
-//! Where receivers differ, the reader accepts what the most lenient one accepts: kube-apiserver
-//! (golang.org/x/net/websocket) treats frames with reserved opcodes as data, and ignores the
-//! reserved bits and non-minimal lengths.
+//! If receivers differ, the reader accepts what the most lenient one accepts: kube-apiserver
+//! (golang.org/x/net/websocket) treats frames with reserved opcodes as data, and ignores reserved
+//! bits and non-minimal lengths.
 
 use crate::inflate::RawInflate;
 use crate::{Deflate, Unreadable};
@@ -11,7 +11,7 @@ const CONTINUATION: u8 = 0;
 const CLOSE: u8 = 8;
 const PING: u8 = 9;
 const PONG: u8 = 10;
-/// Pings that wait for a reply.
+/// Maximum number of Ping frames without a reply.
 const MAX_PINGS: usize = 16;
 /// Two bytes, a length of 8 bytes, and a masking key.
 const MAX_HEADER: usize = 14;
@@ -34,7 +34,7 @@ pub struct Part<'a> {
 pub struct WebSocketReader {
     header: Vec<u8>,
     frame: Option<Frame>,
-    /// A message has begun and not ended.
+    /// Whether a message has begun and not ended.
     in_message: bool,
     inflate: Option<MessageInflate>,
     starts: Starts,
@@ -45,7 +45,7 @@ pub struct WebSocketReader {
     pings: Vec<Vec<u8>>,
 }
 
-/// What the next piece starts.
+/// What begins with the next piece.
 #[derive(Debug, Default)]
 struct Starts {
     message: bool,
@@ -68,12 +68,12 @@ struct Frame {
 struct MessageInflate {
     settings: Deflate,
     inflate: RawInflate,
-    /// The current message is compressed.
+    /// Whether the current message is compressed.
     is_active: bool,
 }
 
 impl WebSocketReader {
-    /// Creates a reader for a connection on which this compression was agreed on.
+    /// Creates a reader for a connection with this negotiated compression.
     pub fn new(deflate: Option<Deflate>) -> WebSocketReader {
         let inflate = deflate.map(|settings| MessageInflate {
             settings,
@@ -99,13 +99,13 @@ impl WebSocketReader {
         self.closed || (self.frame.is_none() && self.header.is_empty() && !self.in_message)
     }
 
-    /// Returns whether a Close frame has been read. What follows it is no message any more.
+    /// Returns whether a Close frame has been read. Later data is not part of a message.
     pub fn is_closed(&self) -> bool {
         self.closed
     }
 
-    /// Reads bytes and gives the pieces of messages in them to `on`. Returns the number of bytes
-    /// read up to the last end of a message or control frame, if there is one.
+    /// Reads bytes and passes the pieces of messages to `on`. Returns the number of bytes up to the
+    /// last end of a message or control frame, if there is one.
     ///
     /// # Errors
     /// If compressed data is invalid, or `on` fails.
@@ -148,7 +148,7 @@ impl WebSocketReader {
         self.ping.extend_from_slice(payload);
         unmask(&mut self.ping[at..], mask.unwrap_or_default(), *position);
         *position = (*position + payload.len()) % 4;
-        // RFC 6455 allows no longer ones.
+        // The maximum in RFC 6455.
         self.ping.truncate(125);
         if ended && self.pings.len() < MAX_PINGS {
             self.pings.push(std::mem::take(&mut self.ping));
@@ -187,7 +187,7 @@ impl WebSocketReader {
         if opcode == CLOSE {
             self.closed = true;
         }
-        // A data frame within an unfinished message starts another one.
+        // A data frame within an incomplete message starts a new message.
         let starts_message = is_data && (opcode != CONTINUATION || !self.in_message);
         if let Some(inflate) = self.inflate.as_mut().filter(|_| starts_message) {
             if inflate.is_active {
@@ -231,7 +231,7 @@ impl WebSocketReader {
             }
             None => payload,
         };
-        // The flags are of the first piece, which may come with a later chunk if this one
+        // The flags belong to the first piece, which comes from a later chunk if this one
         // decompresses to nothing.
         let starts = &mut self.starts;
         starts.message |= std::mem::take(&mut frame.starts_message);
@@ -256,7 +256,7 @@ impl WebSocketReader {
     }
 }
 
-/// Returns the length of the header that starts with these bytes, as far as they tell.
+/// Returns the length of the header that starts with these bytes, as far as they determine it.
 fn header_length(header: &[u8]) -> usize {
     let Some(second) = header.get(1) else { return 2 };
     let length = match second & 0x7f {

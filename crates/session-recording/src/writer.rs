@@ -20,30 +20,30 @@ mod file;
 
 use file::RecordingFile;
 
-/// How long a recording may lag behind its session on the disk.
+/// Maximum delay between a session and its recording on disk.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
-/// How often old recordings are looked for.
+/// Interval between deletions of old recordings.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(30);
-/// Largest buffer that is kept for the next lines.
+/// Maximum size of a buffer that is reused.
 const MAX_SPARE: usize = 1 << 20;
 
 /// A message to a writer, of the session with that number.
 pub(crate) enum Message {
     Begin(u64, Box<Create>),
-    /// Lines wait.
+    /// Lines are waiting.
     Lines(u64),
     Finish(u64, Duration, Option<oneshot::Sender<Outcome>>),
     Discard(u64),
 }
 
-/// A recording to be created.
+/// A request to create a recording.
 pub(crate) struct Create {
     pub(crate) description: Description,
     pub(crate) shared: Arc<Shared>,
     pub(crate) reply: oneshot::Sender<io::Result<String>>,
 }
 
-/// A thread's recordings.
+/// The recordings of one thread.
 pub(crate) struct Writer {
     settings: Arc<Settings>,
     metrics: Arc<RecordingMetrics>,
@@ -62,7 +62,7 @@ impl Writer {
         Writer { settings, metrics, sessions: HashMap::new(), spare: Vec::new() }
     }
 
-    /// Works until all senders are gone. `cleans`: whether it deletes old recordings, too.
+    /// Runs until all senders are dropped. `cleans`: also deletes old recordings.
     pub(crate) fn run(&mut self, receiver: &Receiver<Message>, cleans: bool) {
         let mut next_flush = Instant::now() + FLUSH_INTERVAL;
         let mut next_clean = Instant::now();
@@ -98,7 +98,7 @@ impl Writer {
             Message::Begin(id, create) => {
                 let Create { description, shared, reply } = *create;
                 let created = self.create(id, &description, shared);
-                // Who asked may have given up; then the recording is discarded.
+                // If the requester no longer waits, the recording is discarded.
                 let _ = reply.send(created);
             }
             Message::Lines(id) => {
@@ -188,7 +188,7 @@ impl Writer {
 }
 
 impl Recorded {
-    /// Writes the lines that wait.
+    /// Writes the waiting lines.
     fn write(&mut self, spare: &mut Vec<u8>) {
         let mut lines = self.shared.take_lines(spare);
         if lines.is_empty() {
@@ -204,7 +204,7 @@ impl Recorded {
     }
 
     fn failed(&mut self, error: &io::Error) {
-        // Nothing that follows can be written, so it is not encoded.
+        // Later lines cannot be written, so they are not encoded.
         self.shared.with_script(Script::stop);
         let message = format!("the recording cannot be written: {error}");
         if self.shared.fail(FailureReason::Io, message) {

@@ -33,7 +33,8 @@ fn read_open(file: File, what: &str) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let size = file.take(MAX_SIZE + 1).read_to_end(&mut bytes)?;
     if size as u64 > MAX_SIZE {
-        let message = format!("it is longer than 8 MiB, which no {what} is");
+        let message =
+            format!("it is longer than 8 MiB, the limit for this file ({what}); check the path");
         return Err(io::Error::new(io::ErrorKind::InvalidData, message));
     }
     Ok(bytes)

@@ -4,14 +4,14 @@
 //! - **Polling.** The files are polled every [`POLL_INTERVAL`] ([`FileWatcher`]), on a thread that
 //!   may block: a file system that hangs blocks its own files only. A forced reload (SIGHUP) is
 //!   immediate, and also reloads unchanged files.
-//! - **Half-written files.** After a change, the loop waits until two polls in a row, a tenth of the
-//!   interval apart, find the same state, for at most half an interval. Files that change
+//! - **Half-written files.** After a change, the loop waits until two polls in a row, a tenth of
+//!   the interval apart, find the same state, for at most half an interval. Files that change
 //!   continuously are then read up to five times, until they are valid and did not change while
 //!   they were read; the fifth result counts.
 //! - **Unreadable and invalid files** are rejected: what is active stays active, and the rejection
-//!   is reported once for each content and reason, and again if a reload is forced. Every poll tries
-//!   again, since a later write may have the same time stamp, and since a file that the rejected
-//!   one refers to may have changed instead.
+//!   is reported once for each content and reason, and again if a reload is forced. Every poll
+//!   tries again, since a later write may have the same time stamp, and since a file that the
+//!   rejected one refers to may have changed instead.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -31,7 +31,7 @@ const SETTLE_STEPS: u32 = 5;
 const MOTION_ATTEMPTS: u32 = 5;
 const MOTION_PAUSE: Duration = Duration::from_millis(7);
 
-/// What is made of files, and made anew when they change.
+/// An object that is created from files, and recreated when they change.
 pub trait Reload: Send + 'static {
     /// What identifies a version of the files: their bytes, or their
     /// [`Stamps`](crate::file_watch::Stamps) if [`Reload::apply`] reads them.

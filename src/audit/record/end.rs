@@ -56,8 +56,9 @@ impl AuditContext {
         request || self.response.as_mut().is_some_and(|(captures, _)| captures.is_heavy())
     }
 
-    /// Converts the bodies on another thread, if [`AuditContext::is_heavy`]. If the future is dropped,
-    /// the record ends there. Returns `None` if the conversion panicked, and the record has ended.
+    /// Converts the bodies on another thread, if [`AuditContext::is_heavy`]. If the future is
+    /// dropped, the record ends there. Returns `None` if the conversion panicked, and the record
+    /// has ended.
     pub fn digested(
         self: Box<Self>,
     ) -> impl Future<Output = Option<Box<AuditContext>>> + Send + use<> {

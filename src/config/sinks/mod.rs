@@ -271,7 +271,8 @@ fn conflict(one: &SinkSettings, other: &SinkSettings) -> Option<(&'static str, S
             Some(("seal-checkpoint-file", message))
         }
         (one, other) => {
-            let same = spool_dir(one).filter(|same| spool_dir(other) == Some(same))?;
+            let same = spool_dir(one).zip(spool_dir(other));
+            let (_, same) = same.filter(|(one, other)| is_same(one, other))?;
             let message =
                 format!("{} is that of sink {name:?} already; give it another", same.display());
             Some(("spool-dir", message))

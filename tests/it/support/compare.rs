@@ -133,20 +133,20 @@ fn is_known_only_upstream(annotation: &str) -> Option<&'static str> {
 /// Information about the request of a compared event.
 #[derive(Default)]
 pub struct Sent<'a> {
-    /// Everything that the client sent: kube-apiserver has not got it from elsewhere.
+    /// All bytes that the client sent, to determine whether a value in the event comes from it.
     pub request: &'a [u8],
     /// Its body.
     pub body: &'a [u8],
     /// Whether the request had no audit ID, so that the two events have different ones.
     pub own_id: bool,
     /// Whether the response body was not recorded, so that the proxy received another one.
-    pub answer_unknown: bool,
+    pub response_unknown: bool,
     /// The response is YAML.
-    pub answer_in_yaml: bool,
+    pub response_in_yaml: bool,
     /// Whether the policy omits `managedFields`.
     pub managed_fields_omitted: bool,
     /// Whether the proxy authorized the impersonation, so that the event contains the mode.
-    pub judged_by_proxy: bool,
+    pub authorized_by_proxy: bool,
 }
 
 /// Compares one pair.
@@ -261,7 +261,7 @@ fn forgive_bodies(
         recorded.set("requestObject", None);
         written.set("requestObject", None);
     }
-    if exchange.answer_in_yaml
+    if exchange.response_in_yaml
         && let (Some(theirs), Some(ours)) =
             (recorded.get("responseObject"), written.get("responseObject"))
         && serde_json::from_str::<Value>(theirs).ok() == serde_json::from_str(ours).ok()
@@ -270,13 +270,13 @@ fn forgive_bodies(
         recorded.set("responseObject", None);
         written.set("responseObject", None);
     }
-    let lost_answer = exchange.answer_unknown && recorded.get("responseObject").is_some();
+    let lost_answer = exchange.response_unknown && recorded.get("responseObject").is_some();
     if lost_answer && written.get("responseObject").is_some() {
         report.forgive("responseObject of an answer that was not recorded");
         recorded.set("responseObject", None);
         written.set("responseObject", None);
     }
-    if !exchange.judged_by_proxy
+    if !exchange.authorized_by_proxy
         && recorded.get("authenticationMetadata").is_some()
         && written.get("authenticationMetadata").is_none()
     {

@@ -1,5 +1,6 @@
 //! What tests of backends that send events to another system share.
 
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -10,6 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::audit_log;
 use super::client::{self, Short};
 use super::proxy::{Builder, Proxy};
 
@@ -25,6 +27,11 @@ pub fn key(line: &str) -> EventKey {
     let event: Value = serde_json::from_str(line).unwrap();
     let text = |key: &str| event[key].as_str().unwrap().to_owned();
     (text("auditID"), text("stage"))
+}
+
+/// Returns the keys of both events of a request.
+pub fn stages(id: &str) -> [EventKey; 2] {
+    ["RequestReceived", "ResponseComplete"].map(|stage| (id.to_owned(), stage.to_owned()))
 }
 
 /// Returns a proxy that records in `log` and in a backend of the type `kind` with these keys.
@@ -92,6 +99,29 @@ pub async fn until(proxy: &Proxy, metric: &str, is_right: impl Fn(u64) -> bool) 
         assert!(started.elapsed() < PATIENCE, "{metric}:\n{}", proxy.process.stderr());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Checks that both events of each answered request are in the log and elsewhere.
+pub fn check_complete(
+    answered: &[String],
+    log: &Path,
+    elsewhere: &HashMap<EventKey, u32>,
+    proxy: &Proxy,
+) {
+    let logged: HashSet<_> = audit_log::lines(log).iter().map(|line| key(line)).collect();
+    let events = answered.iter().flat_map(|id| stages(id));
+    let missing: Vec<_> = events
+        .filter(|event| !elsewhere.contains_key(event) || !logged.contains(event))
+        .map(|event| format!("{event:?}, logged: {}", logged.contains(&event)))
+        .collect();
+    let (first, last) = (missing.first(), missing.last());
+    assert!(
+        missing.is_empty(),
+        "{} of {} are missing, {first:?} to {last:?}\n{}",
+        missing.len(),
+        2 * answered.len(),
+        proxy.process.stderr()
+    );
 }
 
 /// A TCP relay that can be cut.

@@ -16,6 +16,7 @@ pub mod http1;
 pub mod jwt;
 pub mod pki;
 pub mod proxy;
+pub mod seaweed;
 pub mod tally;
 pub mod upstream;
 

@@ -119,7 +119,8 @@ fn parse(text: &str, own: &str, package: &mut Package) {
             let path = path.trim_end_matches('"').trim_start_matches("k8s.io/");
             let last = path.rsplit('/').next().unwrap_or_default();
             let alias = if alias.trim().is_empty() { last } else { alias.trim() };
-            // Packages without a protobuf message are none to the model: names in them are scalars.
+            // Packages without a protobuf message are unknown to the model: names in them are
+            // scalars.
             imports.insert(alias.into(), model::package(path).unwrap_or_else(|| path.into()));
         }
         nullable =

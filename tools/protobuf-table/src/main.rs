@@ -1,9 +1,9 @@
-//! Writes the table by which the proxy turns Kubernetes' protobuf into JSON.
+//! Generates the table with which the proxy converts Kubernetes' protobuf to JSON.
 //!
-//! `table` needs the published crates only: k8s-pb's and k8s-openapi's sources, and
-//! `exceptions.txt`, which says what they do not: pointers, `omitempty`, what is newer than they.
-//! `exceptions ROOT...` writes that file from Kubernetes' Go sources (`staging/src/k8s.io` of a
-//! checkout of kubernetes/kubernetes; several, the newest last), whose struct tags decide it all.
+//! `table` only needs the published crates k8s-pb and k8s-openapi, and `exceptions.txt`, which
+//! contains what the crates lack: pointers, `omitempty`, and newer fields. `exceptions ROOT...`
+//! generates that file from Kubernetes' Go sources (`staging/src/k8s.io` of a checkout of
+//! kubernetes/kubernetes; several, the newest last), whose struct tags are authoritative.
 
 mod crates;
 mod emit;

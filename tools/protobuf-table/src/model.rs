@@ -1,4 +1,4 @@
-//! What the table knows of each message, and its text form (`exceptions.txt`).
+//! The model of all messages, and its text form (`exceptions.txt`).
 
 use std::collections::BTreeMap;
 
@@ -40,7 +40,7 @@ pub(crate) enum Shape {
     Map,
 }
 
-/// What JSON says of a field that is unset or zero: the Go type and `omitempty` decide.
+/// The JSON of a field that is unset or zero, which depends on the Go type and `omitempty`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Empty {
     /// Pointer with `omitempty`: there if it is on the wire.
@@ -115,7 +115,7 @@ pub(crate) fn package(folder: &str) -> Option<String> {
     }
 }
 
-/// Where `model` says otherwise than `base`: what has to be laid over `base` to know as much.
+/// The differences that must be applied to `base` to get `model`.
 pub(crate) fn exceptions(base: &Model, model: &Model) -> Result<String> {
     let reachable = crate::emit::reachable(model)?;
     let mut text = String::new();

@@ -94,8 +94,8 @@
 //! 2. A record is written after its lines are on the disk, and a checkpoint after its record is.
 //! 3. A rotation renames the seal first. So a seal without a log, next to a log without a seal, is
 //!    an interrupted rotation and not a deleted log, if both begin with the same line.
-//! 4. Only completely sealed files are compressed or deleted (`ProtectedBackups`), and not before recovery has
-//!    ended.
+//! 4. Only completely sealed files are compressed or deleted (`ProtectedBackups`), and not before
+//!    recovery has ended.
 //! 5. Retention deletes from the oldest to the newest: it renames the seal to `.seal.deleted`,
 //!    deletes the log, then the seal. A renamed seal still counts while its log exists.
 //! 6. A process begins with a record without lines, and ends with one that is marked `stopped`. No

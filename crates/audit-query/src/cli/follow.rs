@@ -12,6 +12,8 @@ use super::{Colour, Command, CommandError, InputArgs};
 use crate::event::Event;
 use crate::filter::{Filter, FilterArgs};
 use crate::follow::Follower;
+use crate::input::InputError;
+use crate::objects::is_url;
 use crate::output::Field;
 use crate::output::format::{push_compact, push_csv, push_tsv, push_yaml};
 use crate::output::table::Table;
@@ -58,6 +60,9 @@ impl Command for FollowArgs {
         // The past only if it was asked for.
         let mut followers = Vec::new();
         for path in paths {
+            if is_url(&path) {
+                return Err(InputError::FilesOnly(path.display().to_string()).into());
+            }
             followers.push(Follower::new(path, filter.since().is_some())?);
         }
         loop {

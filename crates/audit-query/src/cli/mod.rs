@@ -16,6 +16,7 @@ use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::ValueEnum;
 
@@ -24,8 +25,9 @@ pub use self::follow::FollowArgs;
 pub use self::index::IndexArgs;
 pub use self::query::QueryArgs;
 pub use self::report::ReportArgs;
-use crate::filter::FilterError;
-use crate::input::InputError;
+use crate::filter::{Filter, FilterError};
+use crate::input::{self, Input, InputError};
+use crate::objects::Stores;
 use crate::scan::{ScanError, Skipped, Stages, Summary};
 
 /// Where the log is if no path is given.
@@ -90,10 +92,12 @@ fn exit_code(result: Result<bool, CommandError>) -> ExitCode {
 /// Where the events are, and how they are read.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct InputArgs {
-    /// Log files, folders, or - for standard input; a log brings the files rotated from it
+    /// Log files, folders, s3://BUCKET/PREFIX, or - for standard input; a log brings the files
+    /// rotated from it
     ///
-    /// Without a path, the environment variable KUBE_AUDIT_LOG is used, or standard input if it is
-    /// not a terminal.
+    /// gs:// and az:// name objects of Google Cloud Storage and Azure Blob Storage; credentials
+    /// come from the environment. Without a path, the environment variable KUBE_AUDIT_LOG is used,
+    /// or standard input if it is not a terminal.
     #[arg(value_name = "PATH")]
     pub paths: Vec<PathBuf>,
     /// Which events of a request: last (one event a request), all, or the names of stages
@@ -111,9 +115,18 @@ pub struct InputArgs {
     /// Do not use the index files beside closed logs
     #[arg(long)]
     pub no_index: bool,
+    /// Opens buckets for paths that are URLs.
+    #[arg(skip)]
+    pub stores: Option<Arc<dyn Stores>>,
 }
 
 impl InputArgs {
+    /// The files and objects to read, as far as a filter's period does not exclude them.
+    pub(crate) fn inputs(&self, filter: &Filter) -> Result<Vec<Input>, CommandError> {
+        let inputs = input::resolve_all(&self.paths()?, self.stores.as_deref(), filter.period())?;
+        Ok(inputs)
+    }
+
     pub(crate) fn paths(&self) -> Result<Vec<PathBuf>, CommandError> {
         if !self.paths.is_empty() {
             return Ok(self.paths.clone());
@@ -176,12 +189,14 @@ impl Colour {
 /// Prints what a scan could not read. Returns the first fault, if a file could not be read to its
 /// end.
 pub(crate) fn report_summary(summary: Summary) -> Result<(), CommandError> {
-    for Skipped { path, lines, first, .. } in &summary.skipped {
+    for skipped in &summary.skipped {
+        let Skipped { path, lines, .. } = skipped;
         let lines = match lines {
             1 => "1 line is not an audit event".to_owned(),
             lines => format!("{lines} lines are not audit events"),
         };
-        eprintln!("warning: {}: {lines} and skipped; the first is at byte {first}", path.display());
+        let (path, place) = (path.display(), skipped.place());
+        eprintln!("warning: {path}: {lines} and skipped; the first is {place}");
     }
     for note in &summary.notes {
         eprintln!("warning: {note}");

@@ -12,6 +12,7 @@ use super::query::{self, Format, QueryArgs};
 use super::{CommandError, report_summary};
 use crate::event::Event;
 use crate::input::log_of;
+use crate::objects::is_url;
 use crate::output::Field;
 use crate::output::format::{printable, push_compact, push_csv, push_tsv};
 use crate::proof::{Proof, Prover, Seals, Verdict};
@@ -127,6 +128,12 @@ impl QueryArgs {
             return Err(CommandError::Usage(
                 "--proof reads log files and the seals beside them, not standard input".to_owned(),
             ));
+        }
+        if let Some(object) = scan.inputs.iter().find(|input| is_url(&input.path)) {
+            return Err(CommandError::Usage(format!(
+                "{}: --proof reads log files and the seals beside them, not object storage",
+                object.path.display()
+            )));
         }
         let terminal = io::stdout().is_terminal();
         let mut out = Output::open(!self.no_pager);

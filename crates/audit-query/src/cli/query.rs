@@ -266,9 +266,10 @@ impl QueryArgs {
     }
 
     pub(super) fn scan(&self) -> Result<Scan, CommandError> {
+        let filter = Filter::new(&self.filter, &ZonedDateTime::now())?;
         Ok(Scan {
-            filter: Filter::new(&self.filter, &ZonedDateTime::now())?,
-            inputs: input::resolve(&self.input.paths()?)?,
+            inputs: self.input.inputs(&filter)?,
+            filter,
             stages: self.input.stages()?,
             reverse: self.reverse,
             threads: self.input.threads,

@@ -1,12 +1,14 @@
 //! `report`: what happened, counted.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Subcommand, ValueEnum};
 
 use super::{Colour, CommandError, InputArgs};
 use crate::filter::FilterArgs;
 use crate::input::InputError;
+use crate::objects::Stores;
 use crate::output::Field;
 use crate::proof::Seals;
 use crate::report::kinds;
@@ -148,7 +150,38 @@ enum Report {
     },
 }
 
+impl Report {
+    fn options(&mut self) -> &mut ReportOptions {
+        match self {
+            Report::Summary(options)
+            | Report::Users(options)
+            | Report::Failed(options)
+            | Report::Secrets(options)
+            | Report::Exec(options)
+            | Report::Anonymous(options)
+            | Report::Rbac(options)
+            | Report::Impersonation(options)
+            | Report::Tokens(options)
+            | Report::Deprecated(options)
+            | Report::Psa(options)
+            | Report::Top { options, .. }
+            | Report::Latency { options, .. }
+            | Report::Volume { options, .. }
+            | Report::History { options, .. }
+            | Report::RbacFor { options }
+            | Report::Agents { options, .. } => options,
+        }
+    }
+}
+
 impl ReportArgs {
+    /// Allows URLs of objects as paths.
+    pub fn with_stores(mut self, stores: Arc<dyn Stores>) -> ReportArgs {
+        let options = self.report.as_mut().map(Report::options).unwrap_or(&mut self.summary);
+        options.input.stores = Some(stores);
+        self
+    }
+
     /// Runs to the end and prints errors.
     pub fn run(&self, seals: &dyn Seals) -> ExitCode {
         super::exit_code(self.execute(seals))

@@ -12,7 +12,6 @@ use super::progress::ProgressBar;
 use super::report::{Format, ReportOptions};
 use super::{CommandError, report_summary};
 use crate::filter::{Filter, when};
-use crate::input;
 use crate::output::Field;
 use crate::proof::Seals;
 use crate::report::gaps::Gaps;
@@ -28,9 +27,10 @@ use crate::scan::{Progress, Scan, Stages, Visitor};
 
 impl ReportOptions {
     pub(super) fn scan(&self) -> Result<Scan, CommandError> {
+        let filter = Filter::new(&self.filter, &ZonedDateTime::now())?;
         Ok(Scan {
-            filter: Filter::new(&self.filter, &ZonedDateTime::now())?,
-            inputs: input::resolve(&self.input.paths()?)?,
+            inputs: self.input.inputs(&filter)?,
+            filter,
             stages: self.input.stages()?,
             reverse: false,
             threads: self.input.threads,

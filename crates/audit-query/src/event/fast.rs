@@ -1,14 +1,14 @@
-//! Events in the order in which kube-apiserver and kube-audit-proxy write their members.
+//! Parses events whose members are in the order in which kube-apiserver and kube-audit-proxy write
+//! them.
 //!
-//! Go and this proxy write each member at most once, in one order, and without white space. Such a
-//! line is read by comparing the keys that are expected, without looking for the ends of keys. A
-//! line that deviates in anything is left to the parser that accepts all JSON, so both agree on
-//! every line.
+//! Both write each member at most once, in one order, and without white space. Such a line is
+//! parsed by comparing the expected keys, without searching for the ends of keys. A line that
+//! deviates in any way is left to the parser that accepts all JSON, so both agree on every line.
 
 use super::json::{container_end, list_end, string_end, texts_end};
 use super::{Event, Text, User};
 
-/// What lines begin with.
+/// The beginning of all such lines.
 const START: &[u8; 56] = br#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":""#;
 
 /// A position in a line.
@@ -18,14 +18,14 @@ struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
-    /// Whether `text` is what begins at `at`. Its length is known to the compiler, so it is
-    /// compared without a call.
+    /// Whether `text` is at `at`. Its length is known to the compiler, so no function is called to
+    /// compare it.
     #[inline(always)]
     fn has<const N: usize>(&self, at: usize, text: &[u8; N]) -> bool {
         self.line.get(at..).and_then(<[u8]>::first_chunk) == Some(text)
     }
 
-    /// Steps over `text` if it is next.
+    /// Skips `text` if it is next.
     #[inline(always)]
     fn skip<const N: usize>(&mut self, text: &[u8; N]) -> bool {
         let is_next = self.has(self.at, text);
@@ -35,7 +35,7 @@ impl<'a> Cursor<'a> {
         is_next
     }
 
-    /// The string whose opening quote was stepped over.
+    /// Returns the string whose opening quote was skipped.
     #[inline(always)]
     fn string(&mut self) -> Option<Text<'a>> {
         let end = string_end(self.line, self.at)?;
@@ -44,7 +44,7 @@ impl<'a> Cursor<'a> {
         Some(text)
     }
 
-    /// A string member that may be missing; `key` includes the opening quote of its value.
+    /// Reads an optional string member; `key` includes the opening quote of its value.
     #[inline(always)]
     fn optional<const N: usize>(&mut self, key: &[u8; N], text: &mut Text<'a>) -> Option<()> {
         if self.skip(key) {
@@ -53,7 +53,7 @@ impl<'a> Cursor<'a> {
         Some(())
     }
 
-    /// A string member that must be next.
+    /// Reads a required string member.
     #[inline(always)]
     fn required<const N: usize>(&mut self, key: &[u8; N], text: &mut Text<'a>) -> Option<()> {
         if !self.skip(key) {
@@ -63,7 +63,7 @@ impl<'a> Cursor<'a> {
         Some(())
     }
 
-    /// The object or list that begins here.
+    /// Reads the object or list that begins here.
     #[inline(always)]
     fn container(&mut self) -> Option<&'a [u8]> {
         let end = container_end(self.line, self.at)?;
@@ -72,7 +72,7 @@ impl<'a> Cursor<'a> {
         matches!((value[0], value[value.len() - 1]), (b'{', b'}') | (b'[', b']')).then_some(value)
     }
 
-    /// The list of strings that begins here.
+    /// Reads the list of strings that begins here.
     #[inline(always)]
     fn strings(&mut self) -> Option<&'a [u8]> {
         let end = list_end(self.line, self.at)?;
@@ -122,7 +122,7 @@ impl<'a> Cursor<'a> {
             self.braces()?;
         }
         if members.next(self, br#""code":"#) {
-            // Three digits, as all status codes; others are for the other parser.
+            // All status codes have three digits; anything else is left to the other parser.
             let digits = self.line.get(self.at..)?.first_chunk::<3>()?;
             let mut code = 0;
             for digit in digits {
@@ -137,7 +137,7 @@ impl<'a> Cursor<'a> {
         members.end(self)
     }
 
-    /// An object, which must begin here.
+    /// Reads an object, which must begin here.
     #[inline(always)]
     fn braces(&mut self) -> Option<&'a [u8]> {
         match self.line.get(self.at)? {
@@ -146,7 +146,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// An object of strings, which must begin here.
+    /// Reads an object of strings, which must begin here.
     #[inline(always)]
     fn texts(&mut self) -> Option<&'a [u8]> {
         let Some(end) = texts_end(self.line, self.at) else { return self.braces() };
@@ -155,7 +155,7 @@ impl<'a> Cursor<'a> {
         Some(value)
     }
 
-    /// A body: an object, or nothing.
+    /// Reads a body, which is an object or absent.
     #[inline(always)]
     fn body<const N: usize>(&mut self, key: &[u8; N]) -> Option<Option<&'a [u8]>> {
         match self.skip(key) {
@@ -165,20 +165,20 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// The members of an object; the cursor is at the byte before the next one.
+/// Reads the members of an object; the cursor is at the byte before the next one.
 struct Members {
-    /// That byte, if there is a next one: the brace before the first, and a comma before others.
+    /// That byte if there is a next member: the brace before the first one, a comma before others.
     before: u8,
 }
 
 impl Members {
-    /// The members of the object that begins at the cursor.
+    /// Returns the members of the object that begins at the cursor.
     #[inline(always)]
     fn of(cursor: &Cursor<'_>) -> Option<Members> {
         (cursor.line.get(cursor.at) == Some(&b'{')).then_some(Members { before: b'{' })
     }
 
-    /// Steps over a key if it is next.
+    /// Skips a key if it is next.
     #[inline(always)]
     fn next<const N: usize>(&mut self, cursor: &mut Cursor<'_>, key: &[u8; N]) -> bool {
         let is_next =
@@ -190,7 +190,7 @@ impl Members {
         is_next
     }
 
-    /// A string that may be missing; `key` includes the opening quote of its value.
+    /// Reads an optional string; `key` includes the opening quote of its value.
     #[inline(always)]
     fn string<'a, const N: usize>(
         &mut self,
@@ -204,7 +204,7 @@ impl Members {
         Some(())
     }
 
-    /// Steps over the closing brace.
+    /// Skips the closing brace.
     #[inline(always)]
     fn end(self, cursor: &mut Cursor<'_>) -> Option<()> {
         if self.before == b'{' {
@@ -214,7 +214,7 @@ impl Members {
     }
 }
 
-/// Reads a line, which has no newline any more. `None`: it must be read by the other parser.
+/// Parses a line without its newline. `None` if the other parser must parse it.
 #[inline]
 pub(super) fn parse<'a>(line: &'a [u8], event: &mut Event<'a>) -> Option<()> {
     let mut cursor = Cursor { line, at: 0 };

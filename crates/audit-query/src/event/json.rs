@@ -1,8 +1,8 @@
-//! Steps over JSON without building a tree.
+//! Skips JSON values without building a tree.
 
 use super::bits;
 
-/// The index of the first byte from `at` that is not white space; the length at the end.
+/// Returns the index of the first byte from `at` that is not white space, or the length.
 #[inline(always)]
 pub(crate) fn skip_space(bytes: &[u8], mut at: usize) -> usize {
     while matches!(bytes.get(at), Some(b' ' | b'\t' | b'\r' | b'\n')) {
@@ -11,8 +11,9 @@ pub(crate) fn skip_space(bytes: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// The index behind the newline that ends the line at `at`, or the length; and whether the line has
-/// no other control character. Both are found at once, as each costs as much as reading the line.
+/// Returns the index after the newline that ends the line at `at`, or the length; and whether the
+/// line has no other control character. Both are determined in one pass, because each pass costs as
+/// much as reading the line.
 #[inline]
 pub(crate) fn line_end(bytes: &[u8], mut at: usize) -> (usize, bool) {
     let mut is_clean = true;
@@ -37,7 +38,7 @@ pub(crate) fn line_end(bytes: &[u8], mut at: usize) -> (usize, bool) {
     (bytes.len(), is_clean)
 }
 
-/// The index of the quote that closes the string whose first character is at `at`.
+/// Returns the index of the closing quote of the string whose first character is at `at`.
 #[inline(always)]
 pub(crate) fn string_end(bytes: &[u8], mut at: usize) -> Option<usize> {
     loop {
@@ -60,8 +61,8 @@ pub(crate) fn string_end(bytes: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-/// The index behind the object or list whose opening bracket is at `at`. Brackets are counted, not
-/// told apart.
+/// Returns the index after the object or list whose opening bracket is at `at`. Brackets are
+/// counted without distinguishing their kinds.
 pub(crate) fn container_end(bytes: &[u8], mut at: usize) -> Option<usize> {
     if matches!(bytes.get(at..at + 2), Some(b"{}" | b"[]")) {
         return Some(at + 2);
@@ -86,7 +87,7 @@ pub(crate) fn container_end(bytes: &[u8], mut at: usize) -> Option<usize> {
         let (opening, mut closing) = (masks.open & !strings, masks.close & !strings);
         let (opened, closed) = (opening.count_ones(), closing.count_ones());
         if closed >= depth {
-            // It may end here: at the bracket where as many were closed as opened.
+            // It may end here, at the bracket that closes as many as were opened.
             let mut closed_before = 0;
             while closing != 0 {
                 let bit = closing.trailing_zeros();
@@ -103,8 +104,8 @@ pub(crate) fn container_end(bytes: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-/// The index behind the list of strings whose bracket is at `at`, without white space between them;
-/// `None` if it is another list.
+/// Returns the index after the list of strings whose bracket is at `at`, without white space
+/// between them; `None` for any other list.
 #[inline(always)]
 pub(crate) fn list_end(bytes: &[u8], at: usize) -> Option<usize> {
     if bytes.get(at) != Some(&b'[') {
@@ -127,8 +128,8 @@ pub(crate) fn list_end(bytes: &[u8], at: usize) -> Option<usize> {
     }
 }
 
-/// The index behind the object whose brace is at `at` and whose values are strings, without white
-/// space between them; `None` if it is another object.
+/// Returns the index after the object whose brace is at `at` and whose values are strings, without
+/// white space between them; `None` for any other object.
 #[inline(always)]
 pub(crate) fn texts_end(bytes: &[u8], mut at: usize) -> Option<usize> {
     if bytes.get(at..at + 2) == Some(b"{}") {
@@ -151,7 +152,7 @@ pub(crate) fn texts_end(bytes: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-/// One value as it stands in the text.
+/// A value as written in the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Value<'a> {
     /// Between the quotes, still escaped.
@@ -164,7 +165,7 @@ pub(crate) enum Value<'a> {
     Scalar(&'a [u8]),
 }
 
-/// The value at `at`, and the index behind it.
+/// Returns the value at `at`, and the index after it.
 #[inline(always)]
 pub(crate) fn value(bytes: &[u8], at: usize) -> Option<(Value<'_>, usize)> {
     match bytes.get(at)? {
@@ -225,9 +226,9 @@ fn is_number(text: &[u8]) -> bool {
     rest.is_empty()
 }
 
-/// Calls `member` with the key (between its quotes, still escaped) and the start of the value of
-/// each member of the object whose brace is at `at`; it returns the index behind the value. Returns
-/// the index behind the object, or `None` if it is none.
+/// Calls `member` with the key (between its quotes, still escaped) and the start of the value for
+/// each member of the object whose brace is at `at`; `member` returns the index after the value.
+/// Returns the index after the object, or `None` if it is not an object.
 #[inline(always)]
 pub(crate) fn members<'a>(
     bytes: &'a [u8],
@@ -260,7 +261,7 @@ pub(crate) fn members<'a>(
     }
 }
 
-/// Calls `item` with each value of a list, its brackets included; stops at what is not JSON.
+/// Calls `item` with each value of a list, which includes its brackets; ends at invalid JSON.
 pub(crate) fn items<'a>(list: &'a [u8], mut item: impl FnMut(Value<'a>)) -> Option<()> {
     let mut at = skip_space(list, 1);
     if list.get(at) == Some(&b']') {
@@ -284,7 +285,7 @@ mod tests {
 
     use super::*;
 
-    /// Whole, one byte after the other.
+    /// A simple implementation that reads byte by byte.
     fn reference(bytes: &[u8]) -> Option<usize> {
         let (mut depth, mut in_string, mut escaped) = (0, false, false);
         for (index, byte) in bytes.iter().enumerate() {

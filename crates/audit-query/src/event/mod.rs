@@ -1,8 +1,8 @@
 //! One audit event, read from its line without building a tree.
 //!
-//! [`Event::parse`] steps over the line once. It accepts members in any order, white space between
-//! tokens, and escaped keys, and of duplicate members it takes the last, like `serde_json`. Values
-//! that no filter looks into, among them the bodies, are stepped over 64 bytes at a time.
+//! [`Event::parse`] reads the line once. It accepts members in any order, white space between
+//! tokens, and escaped keys, and uses the last one of duplicate members, like `serde_json`. Values
+//! that no filter needs, such as bodies, are skipped 64 bytes at a time.
 
 mod bits;
 mod fast;
@@ -17,11 +17,10 @@ use self::parse::{Parsed, is_event, read, text_of};
 pub use self::text::Text;
 use self::time::Stopwatch;
 
-/// An `audit.k8s.io` event. Members that the line does not have, or that are of another type than
-/// the API says, are empty.
+/// An `audit.k8s.io` event. Members that are missing in the line, or have a wrong type, are empty.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Event<'a> {
-    /// The whole event as it stands in the log, without the newline.
+    /// The whole event as written in the log, without the newline.
     pub raw: &'a [u8],
     /// `Metadata`, `Request`, or `RequestResponse`.
     pub level: Text<'a>,
@@ -35,7 +34,7 @@ pub struct Event<'a> {
     pub verb: Text<'a>,
     /// The authenticated user.
     pub user: User<'a>,
-    /// The user that the request was executed as.
+    /// The user as whom the request was executed.
     pub impersonated_user: Option<User<'a>>,
     /// The client's user agent.
     pub user_agent: Text<'a>,
@@ -53,7 +52,7 @@ pub struct Event<'a> {
     pub stage_time: Text<'a>,
     source_ips: Option<&'a [u8]>,
     annotations: Option<&'a [u8]>,
-    /// Of an event that was read from an index: its length in the log.
+    /// The length in the log of an event that was read from an index.
     length: Option<u64>,
 }
 
@@ -117,12 +116,12 @@ impl<'a> Event<'a> {
         }
     }
 
-    /// Bytes of the event in the log, without its newline.
+    /// Returns the size of the event in the log in bytes, without its newline.
     pub fn length(&self) -> u64 {
         self.length.unwrap_or(self.raw.len() as u64)
     }
 
-    /// Whether the event was read from an index, and [`Event::raw`] is not there.
+    /// Returns whether the event was read from an index, so that [`Event::raw`] is empty.
     pub(crate) fn is_from_index(&self) -> bool {
         self.length.is_some()
     }
@@ -146,8 +145,8 @@ impl<'a> Event<'a> {
         self.annotations
     }
 
-    /// Like [`Event::parse`], but an event need not have an audit ID or a stage: for events written
-    /// by hand. Returns `None` if it is another object, or no object.
+    /// Like [`Event::parse`], but audit ID and stage are optional, for events that people write.
+    /// Returns `None` for anything else.
     pub fn parse_partial(line: &'a [u8]) -> Option<Event<'a>> {
         match read(line) {
             Some(Parsed { event, kind, items: None }) if is_event(kind) => Some(event),
@@ -155,20 +154,20 @@ impl<'a> Event<'a> {
         }
     }
 
-    /// When the stage was reached, in microseconds since 1970; when the request arrived, if the
-    /// event does not say.
+    /// Returns when the stage was reached, in microseconds since 1970, or when the request was
+    /// received if that is missing.
     #[inline]
     pub fn time(&self) -> Option<i64> {
         time::micros(self.stage_time).or_else(|| time::micros(self.received))
     }
 
-    /// When the request arrived, in microseconds since 1970.
+    /// Returns when the request was received, in microseconds since 1970.
     pub fn received_time(&self) -> Option<i64> {
         time::micros(self.received)
     }
 
-    /// Microseconds from the request's arrival to this stage. `None` for `RequestReceived`, and
-    /// where a timestamp is missing.
+    /// Returns the microseconds between the request and this stage. `None` for `RequestReceived`,
+    /// and if a timestamp is missing.
     pub fn latency(&self) -> Option<i64> {
         self.timed(&mut Stopwatch::default())
     }
@@ -176,27 +175,28 @@ impl<'a> Event<'a> {
     /// Like [`Event::latency`], for many events.
     #[inline]
     pub(crate) fn timed(&self, stopwatch: &mut Stopwatch) -> Option<i64> {
-        // The usual stage first.
+        // The most frequent stage first.
         if !self.stage.is(b"ResponseComplete") && self.stage.is(b"RequestReceived") {
             return None;
         }
         stopwatch.between(self.received, self.stage_time)
     }
 
-    /// Whether a later event of the same request may follow.
+    /// Returns whether a later event of the same request may follow.
     #[inline]
     pub fn is_unfinished(&self) -> bool {
-        // The usual stage first.
+        // The most frequent stage first.
         !self.stage.is(b"ResponseComplete")
             && (self.stage.is(b"RequestReceived") || self.stage.is(b"ResponseStarted"))
     }
 
-    /// Calls `each` with the addresses of the client and of the proxies on its way, farthest first.
+    /// Calls `each` with the addresses of the client and of the proxies in between, farthest first.
     pub fn source_ips(&self, each: impl FnMut(Text<'a>)) {
         texts(self.source_ips, each);
     }
 
-    /// The first source address: the client's, as far as the proxies between are trusted.
+    /// Returns the first source address: the client's, as far as the proxies in between are
+    /// trusted.
     pub fn source_ip(&self) -> Text<'a> {
         let mut first = None;
         if let Some(list) = self.source_ips {
@@ -219,7 +219,7 @@ impl<'a> Event<'a> {
         });
     }
 
-    /// The value of an annotation.
+    /// Returns the value of an annotation.
     pub fn annotation(&self, name: &[u8]) -> Text<'a> {
         let mut found = Text::default();
         self.annotations(|key, value| {
@@ -246,12 +246,12 @@ impl<'a> User<'a> {
         self.groups
     }
 
-    /// Whether the event lists groups of the user.
+    /// Returns whether the event lists groups of the user.
     pub fn has_groups(&self) -> bool {
         self.groups.is_some()
     }
 
-    /// The JSON object of the user's extra values.
+    /// Returns the JSON object of the user's extra values.
     pub fn extra(&self) -> Option<&'a [u8]> {
         self.extra
     }

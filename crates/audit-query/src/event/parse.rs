@@ -5,22 +5,22 @@ use std::borrow::Cow;
 use super::json::{self, Value, members, skip_space};
 use super::{Event, Object, Status, Text, User, fast};
 
-/// What a line of a log is.
+/// The kind of a line of a log.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "nearly all lines are events")]
 pub(crate) enum Line<'a> {
     /// An event.
     Event(Event<'a>),
-    /// An `EventList`, or a list: its items, with the brackets.
+    /// An `EventList`, or a list: its items, including the brackets.
     List(&'a [u8]),
-    /// Nothing that this crate reads.
+    /// Anything else.
     Other,
 }
 
-/// A key as it is decoded.
+/// Returns a decoded key.
 #[inline(always)]
 fn name(key: &[u8]) -> Cow<'_, [u8]> {
-    // Short, so that a loop is quicker than a call.
+    // Keys are so short that a loop is faster than a call.
     match key.contains(&b'\\') {
         false => Cow::Borrowed(key),
         true => Text::new(key).bytes(),
@@ -38,7 +38,7 @@ fn is_json(line: &[u8]) -> bool {
     serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok()
 }
 
-/// An object, as far as it may be an event or a list of events.
+/// An object that may be an event or a list of events.
 pub(super) struct Parsed<'a> {
     pub(super) event: Event<'a>,
     pub(super) kind: Text<'a>,
@@ -49,7 +49,7 @@ pub(super) fn is_event(kind: Text<'_>) -> bool {
     !kind.is_present() || kind.is(b"Event")
 }
 
-/// Reads an object; `None` if the line is not one.
+/// Parses an object; `None` if the line is not one.
 #[inline(always)]
 pub(super) fn read(line: &[u8]) -> Option<Parsed<'_>> {
     let line = line.trim_ascii_end();
@@ -71,7 +71,7 @@ pub(crate) fn parse(line: &[u8]) -> Line<'_> {
     parse_checked(line, || !has_control_characters(line))
 }
 
-/// Parses one line that is known to have no control character but its newline, if it has one.
+/// Parses one line that contains no control character except for its newline.
 #[inline]
 pub(crate) fn parse_clean(line: &[u8]) -> Line<'_> {
     parse_checked(line.strip_suffix(b"\n").unwrap_or(line), || true)
@@ -79,7 +79,7 @@ pub(crate) fn parse_clean(line: &[u8]) -> Line<'_> {
 
 #[inline(always)]
 fn parse_checked(line: &[u8], is_clean: impl FnOnce() -> bool) -> Line<'_> {
-    // An event is large: it is written where it is returned.
+    // An event is large, so it is written directly to its destination.
     let mut parsed = Line::Event(Event::default());
     if let Line::Event(event) = &mut parsed
         && fast::parse(line, event).is_some()
@@ -90,7 +90,7 @@ fn parse_checked(line: &[u8], is_clean: impl FnOnce() -> bool) -> Line<'_> {
     parse_any(line.trim_ascii_end())
 }
 
-/// Parses one line, without its newline, in whatever order its members are.
+/// Parses one line, without its newline, with members in any order.
 #[inline(never)]
 pub(super) fn parse_any(line: &[u8]) -> Line<'_> {
     let start = skip_space(line, 0);

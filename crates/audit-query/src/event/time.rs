@@ -4,8 +4,8 @@ use jiff::Timestamp;
 
 use super::Text;
 
-/// Parses an RFC 3339 timestamp. The usual form, in UTC with six digits, is parsed without the help
-/// of a library; digits beyond microseconds are dropped.
+/// Parses an RFC 3339 timestamp. The usual form, in UTC with six fractional digits, is parsed
+/// without a library; digits beyond microseconds are dropped.
 #[inline]
 pub(crate) fn micros(text: Text<'_>) -> Option<i64> {
     let escaped = text.escaped();
@@ -15,7 +15,7 @@ pub(crate) fn micros(text: Text<'_>) -> Option<i64> {
     }
 }
 
-/// Parses a timestamp whose text [`push_canonical`] writes back.
+/// Parses a timestamp that [`push_canonical`] writes in the same form.
 pub(crate) fn canonical_micros(text: Text<'_>) -> Option<i64> {
     let escaped = text.escaped();
     if escaped.len() != 27 {
@@ -27,8 +27,8 @@ pub(crate) fn canonical_micros(text: Text<'_>) -> Option<i64> {
     (again == escaped).then_some(micros)
 }
 
-/// Appends a time as kube-apiserver writes it: 27 bytes, in UTC, with microseconds. Times before
-/// year 0 or after 9999 are no times of an event.
+/// Appends a time in the form of kube-apiserver: 27 bytes, in UTC, with microseconds. Times before
+/// year 0 or after 9999 are not supported.
 pub(crate) fn push_canonical(micros: i64, out: &mut Vec<u8>) {
     let (seconds, fraction) = (micros.div_euclid(1_000_000), micros.rem_euclid(1_000_000));
     let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
@@ -50,7 +50,7 @@ pub(crate) fn push_canonical(micros: i64, out: &mut Vec<u8>) {
     out.extend_from_slice(&text);
 }
 
-/// Year, month, and day of a number of days from 1970.
+/// Converts a number of days since 1970 to year, month, and day.
 fn date(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468;
     let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
@@ -100,7 +100,7 @@ fn days_of(year: i64, month: i64) -> i64 {
     }
 }
 
-/// Computes how long requests took. It remembers the last minute that it has parsed: of a timestamp
+/// Computes the duration of requests. It keeps the last minute that it has parsed: for a timestamp
 /// in the same minute, only the seconds are parsed.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Stopwatch {
@@ -109,7 +109,7 @@ pub(crate) struct Stopwatch {
 }
 
 impl Stopwatch {
-    /// Microseconds from one timestamp to another.
+    /// Returns the microseconds from one timestamp to another.
     #[inline]
     pub(crate) fn between<'a>(&mut self, from: Text<'a>, to: Text<'a>) -> Option<i64> {
         let text = |text: Text<'a>| <&'a [u8; 27]>::try_from(text.escaped()).ok();
@@ -123,7 +123,7 @@ impl Stopwatch {
         Some(micros(to)? - micros(from)?)
     }
 
-    /// Whether the minute of a timestamp is valid.
+    /// Returns whether the minute of a timestamp is valid.
     #[inline(always)]
     fn knows_minute(&mut self, text: &[u8; 27]) -> bool {
         let minute = text.first_chunk();
@@ -138,10 +138,10 @@ impl Stopwatch {
     }
 }
 
-/// Length of `2026-11-23T05:08:`.
+/// The length of `2026-11-23T05:08:`.
 const MINUTE: usize = 17;
 
-/// The microseconds since the full minute.
+/// Parses the microseconds since the full minute.
 #[inline(always)]
 fn in_minute(text: &[u8; 27]) -> Option<i64> {
     let mut valid = text[19] == b'.' && text[26] == b'Z' && text[MINUTE] < b'6';
@@ -154,9 +154,9 @@ fn in_minute(text: &[u8; 27]) -> Option<i64> {
     valid.then_some(number)
 }
 
-/// Days from 1970 to a date of the Gregorian calendar.
+/// Converts a date of the Gregorian calendar to a number of days since 1970.
 fn days(year: i64, month: i64, day: i64) -> i64 {
-    // Years begin in March, so that the leap day is the last.
+    // Years begin in March here, so that the leap day is the last day.
     let year = if month <= 2 { year - 1 } else { year };
     let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;

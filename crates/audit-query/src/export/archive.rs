@@ -4,7 +4,7 @@ use std::io::Write;
 
 use super::{NONE, of_time};
 use crate::event::Event;
-use crate::index::{Column, IndexError, Table};
+use crate::index::{IndexError, Table, WITH_EVENTS};
 
 /// Microseconds of an hour.
 const HOUR: i64 = super::HOUR;
@@ -35,8 +35,9 @@ impl Hour {
     }
 }
 
-/// Writes a Parquet file with the columns of an export and `event`, the event as it stands in the
-/// log. The same events give the same bytes.
+/// Writes a Parquet file with the columns of an export, `line_length` and `exact` (see
+/// [`crate::index`]), and `event`, the event as it stands in the log. The same events give the same
+/// bytes.
 pub struct ArchiveWriter<W: Write + Send>(Table<W>);
 
 impl<W: Write + Send> ArchiveWriter<W> {
@@ -45,9 +46,7 @@ impl<W: Write + Send> ArchiveWriter<W> {
     /// # Errors
     /// `out` cannot be written to.
     pub fn new(out: W) -> Result<ArchiveWriter<W>, IndexError> {
-        let mut columns = Column::EXPORT.to_vec();
-        columns.push(Column::Event);
-        Ok(ArchiveWriter(Table::new(out, &columns)?))
+        Ok(ArchiveWriter(Table::new(out, &WITH_EVENTS)?))
     }
 
     /// Appends an event, a line with or without its newline. What cannot be parsed has a row with
@@ -58,9 +57,13 @@ impl<W: Write + Send> ArchiveWriter<W> {
     pub fn push(&mut self, line: &[u8]) -> Result<(), IndexError> {
         self.0.make_room()?;
         let line = line.trim_ascii_end();
-        let mut event = Event::parse(line).unwrap_or_default();
-        event.raw = line;
-        self.0.push(&event, 0);
+        match Event::parse(line) {
+            Some(mut event) => {
+                event.raw = line;
+                self.0.push(&event, 0);
+            }
+            None => self.0.push_other(line),
+        }
         Ok(())
     }
 

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 
 use crate::event::Event;
-use crate::index::{Column, IndexError, Table};
+use crate::index::{Column, IndexError, Table, WITH_EVENTS};
 
 /// Partitions that are written to at once. A later event of another opens that again, as another
 /// file.
@@ -58,6 +58,17 @@ impl Part {
             Part::None => "none",
         }
     }
+}
+
+/// How much of each event is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// All but the bodies.
+    Attributes,
+    /// Also the bodies.
+    Bodies,
+    /// Also the event as it stands in the log, which has the bodies.
+    Events,
 }
 
 /// Why an export failed.
@@ -120,13 +131,16 @@ impl Writer {
         format: Format,
         parts: Vec<Part>,
         cluster: String,
-        bodies: bool,
+        content: Content,
         overwrite: bool,
     ) -> Writer {
         let mut columns = Column::EXPORT.to_vec();
-        if bodies {
-            columns.extend(Column::BODIES);
+        match content {
+            Content::Attributes => {}
+            Content::Bodies => columns.extend(Column::BODIES),
+            Content::Events => columns.clone_from(&WITH_EVENTS),
         }
+        let bodies = content != Content::Attributes;
         let (open, finished) = (Vec::new(), Vec::new());
         let folder = folder.to_owned();
         Writer { folder, format, parts, cluster, columns, bodies, overwrite, open, finished }

@@ -16,7 +16,8 @@ fn export(
     parts: &[Part],
     events: &[String],
 ) -> Result<BTreeMap<String, u64>, ExportError> {
-    let mut writer = Writer::new(folder, format, parts.to_vec(), "a b/c".to_owned(), false, false);
+    let mut writer =
+        Writer::new(folder, format, parts.to_vec(), "a b/c".to_owned(), Content::Attributes, false);
     for event in events {
         writer.write(&Event::parse(event.as_bytes()).unwrap())?;
     }

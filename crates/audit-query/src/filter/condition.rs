@@ -1,8 +1,8 @@
 //! `--where`: an expression of the Common Expression Language (CEL) over the whole event.
 //!
-//! Each member of the event is a variable, as in `verb == "get"`; those that the event does not
-//! have are null. `event` is the event itself, for `has(event.objectRef)`. An expression that fails
-//! on an event, such as `responseStatus.code > 400` on one without a status, does not match it.
+//! Each member of the event is a variable, as in `verb == "get"`; missing members are null. `event`
+//! is the event itself, for `has(event.objectRef)`. If an expression fails on an event, such as
+//! `responseStatus.code > 400` on one without a status, the event does not match.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -39,9 +39,9 @@ const MEMBERS: [&str; 19] = [
     "stageTimestamp",
     "annotations",
 ];
-/// Longer than any readable expression.
+/// The maximum length; longer than any readable expression.
 const LONGEST: usize = 8 << 10;
-/// The parser recurses.
+/// The parser is recursive and needs a large stack.
 const PARSER_STACK: usize = 64 << 20;
 
 /// A compiled expression.
@@ -49,9 +49,9 @@ const PARSER_STACK: usize = 64 << 20;
 pub(crate) struct Condition {
     expression: Arc<IdedExpr>,
     env: Arc<Env>,
-    /// The members that the expression may refer to.
+    /// The members that the expression may use.
     members: Vec<&'static str>,
-    /// It may refer to the whole event.
+    /// Whether the expression may use the whole event.
     whole: bool,
 }
 
@@ -62,7 +62,7 @@ impl fmt::Debug for Condition {
 }
 
 impl Condition {
-    /// Compiles an expression; the error tells what is wrong and where.
+    /// Compiles an expression. The error describes what is wrong and where.
     pub(crate) fn compile(source: &str) -> Result<Condition, String> {
         if source.len() > LONGEST {
             return Err(format!("it is longer than {LONGEST} bytes"));
@@ -84,15 +84,15 @@ impl Condition {
             thread.join().unwrap_or_else(|_| Err("it cannot be parsed".to_owned()))
         });
         let expression = Arc::new(parsed?);
-        // A name that is in the text, if only as a part of another, may be referred to.
+        // A name that is a substring of the expression may be used.
         let members = MEMBERS.into_iter().filter(|member| source.contains(member)).collect();
         let condition = Condition { expression, env, members, whole: source.contains("event") };
         condition.check()?;
         Ok(condition)
     }
 
-    /// Finds misspelled names, and expressions that are no conditions: an event without any member
-    /// has all variables.
+    /// Evaluates the expression for an event without members, in which all variables exist, to find
+    /// misspelled names and expressions that are not conditions.
     fn check(&self) -> Result<(), String> {
         let mut context = Context::with_env(self.env.clone());
         for member in MEMBERS {
@@ -119,7 +119,7 @@ impl Condition {
         matches!(catch_unwind(evaluate), Ok(Some(Value::Bool(true))))
     }
 
-    /// The variables that the expression may refer to; others, such as bodies, are not parsed.
+    /// Returns the variables that the expression may use; others, such as bodies, are not parsed.
     fn context(&self, event: &Event<'_>) -> Option<Context<'static, 'static>> {
         let mut context = Context::with_env(self.env.clone());
         for member in &self.members {

@@ -181,6 +181,11 @@ impl Filter {
         self.since.is_some() || self.until.is_some() || self.min_latency.is_some()
     }
 
+    /// From when and until when events are wanted, in microseconds since 1970.
+    pub(crate) fn period(&self) -> (Option<i64>, Option<i64>) {
+        (self.since, self.until)
+    }
+
     /// The time from which events are wanted, in microseconds since 1970.
     pub fn since(&self) -> Option<i64> {
         self.since

@@ -1,10 +1,10 @@
-//! A literal that every line in question contains, so that all others need not be parsed.
+//! A literal that every matching line contains, so that other lines need not be parsed.
 //!
-//! JSON may write each character of a string as an escape, so a line may contain a value without
-//! containing its bytes. Needles consist of ASCII characters for which the only other spelling is
-//! `\u00XX`; a line with such an escape of one of them is therefore looked at as well. Go's
-//! encoder, and so kube-apiserver, writes none: it escapes control characters, `<`, `>`, and `&` in
-//! this way.
+//! JSON may encode each character of a string as an escape, so a line may contain a value without
+//! containing its bytes. Needles consist of ASCII characters whose only other spelling is `\u00XX`;
+//! lines with such an escape of one of them are therefore parsed as well. Go's encoder, and thus
+//! kube-apiserver, writes none of these escapes: it only escapes control characters, `<`, `>`, and
+//! `&` in this way.
 
 use memchr::memmem::Finder;
 
@@ -17,14 +17,15 @@ pub(crate) struct Needle {
     escape: Finder<'static>,
 }
 
-/// The shortest literal that is worth it.
+/// The shortest literal for which a search is worthwhile.
 const SHORTEST: usize = 3;
 
 impl Needle {
-    /// A needle for strings that match `pattern`, if it has a literal part that is long enough.
+    /// Returns a needle for strings that match `pattern`, if it has a literal part that is long
+    /// enough.
     pub(crate) fn of(pattern: &Pattern) -> Option<Needle> {
         let literal = match pattern {
-            // A string is between quotes however it is spaced.
+            // Strings are enclosed in quotes whatever the white space around them is.
             Pattern::Exact(text) if text.iter().all(|byte| is_plain(*byte)) => {
                 [b"\"", &text[..], b"\""].concat()
             }
@@ -37,7 +38,7 @@ impl Needle {
         })
     }
 
-    /// Goes through `region` once.
+    /// Starts a search in `region`.
     pub(crate) fn search<'a>(&'a self, region: &'a [u8]) -> Search<'a> {
         Search { needle: self, region, literal: Next::Unknown, escape: Next::Unknown }
     }
@@ -69,7 +70,7 @@ impl Next {
 }
 
 impl Search<'_> {
-    /// The first position from `from` on.
+    /// Returns the first position from `from` on.
     #[inline]
     pub(crate) fn next(&mut self, from: usize) -> Option<usize> {
         let rest = &self.region[from..];
@@ -94,12 +95,12 @@ impl Search<'_> {
     }
 }
 
-/// Characters that JSON spells as themselves or as `\u00XX`.
+/// Whether JSON encodes the character only as itself or as `\u00XX`.
 fn is_plain(byte: u8) -> bool {
     matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\' | b'/' | b'<' | b'>' | b'&')
 }
 
-/// Whether the two hexadecimal digits are those of such a character.
+/// Whether the two hexadecimal digits encode such a character.
 fn is_escape_of_plain(digits: &[u8]) -> bool {
     let digits = digits.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
     digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()).is_some_and(is_plain)

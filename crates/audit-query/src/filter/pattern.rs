@@ -9,7 +9,7 @@ use crate::event::Text;
 pub(crate) enum Pattern {
     /// The whole value.
     Exact(Vec<u8>),
-    /// Literal parts between stars; the first and the last stand at the ends.
+    /// Literal parts between stars; the first and the last one must be at the ends.
     Glob(Vec<Vec<u8>>),
 }
 
@@ -50,8 +50,8 @@ fn glob(parts: &[Vec<u8>], mut bytes: &[u8]) -> bool {
     bytes.ends_with(last)
 }
 
-/// All values of one flag. The value matches if it is one of those wanted, if there are any, and
-/// none of those that are not.
+/// All values of one flag. A value matches if it equals one of the positive ones, if there are any,
+/// and none of the negated ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Set<P> {
     pub(crate) wanted: Vec<P>,
@@ -91,7 +91,7 @@ impl<P> Set<P> {
     }
 }
 
-/// The only value wanted, if that is all the flag says.
+/// Returns the value if the flag has only a single positive one.
 impl Set<Pattern> {
     pub(crate) fn patterns(values: &[String]) -> Set<Pattern> {
         let parsed =

@@ -3,7 +3,7 @@
 use super::pattern::Pattern;
 use crate::event::Object;
 
-/// What is not named matches anything.
+/// Parts that are not given match anything.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ResourcePattern {
     pub(crate) resource: Pattern,

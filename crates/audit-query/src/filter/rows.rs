@@ -55,15 +55,19 @@ impl Filter {
         self.matches_members(event)
     }
 
+    /// Whether all events of a row group are outside of the period wanted.
+    pub(crate) fn is_outside(&self, probe: &Probe<'_>) -> bool {
+        let Some((first, last)) = probe.times().filter(|_| probe.is_exact()) else { return false };
+        self.since.is_some_and(|since| last < since)
+            || self.until.is_some_and(|until| first >= until)
+    }
+
     /// Whether an event of a row group may match. Rows that do not say all are not left out.
     pub(crate) fn may_match(&self, probe: &Probe<'_>) -> bool {
         if !probe.is_exact() {
             return true;
         }
-        if let Some((first, last)) = probe.times()
-            && (self.since.is_some_and(|since| last < since)
-                || self.until.is_some_and(|until| first >= until))
-        {
+        if self.is_outside(probe) {
             return false;
         }
         if self.failed && !probe.has_code(400, i64::MAX)
@@ -81,11 +85,10 @@ impl Filter {
     }
 
     fn may_have_texts(&self, probe: &Probe<'_>) -> bool {
-        if let Some(ids) = exact(&self.audit_id) {
-            let uuids = ids.into_iter().filter_map(|id| Some(parse_uuid(id)?.to_vec()));
-            if !probe.may_have(Column::AuditId, uuids) {
-                return false;
-            }
+        if let Some(ids) = exact(&self.audit_id)
+            && !probe.may_have_audit_id(ids.into_iter())
+        {
+            return false;
         }
         if let Some(names) = exact(&self.name)
             && !names.iter().any(|name| name.is_empty())

@@ -1,4 +1,4 @@
-//! Points in time as people write them: RFC 3339, `-2h`, `today`, `yesterday 14:00`.
+//! Points in time as users write them: RFC 3339, `-2h`, `today`, `yesterday 14:00`.
 
 use jiff::civil::{DateTime, Time};
 use jiff::{SignedDuration, Timestamp, ZonedDateTime};
@@ -21,7 +21,7 @@ pub(crate) fn parse(text: &str, now: &ZonedDateTime) -> Option<i64> {
         "today" => now.date(),
         "yesterday" => now.date().yesterday().ok()?,
         _ => match clock(day) {
-            // A time alone is today's.
+            // A time without a date is a time of today.
             Some(time) => return local(now.date().to_datetime(time), now),
             None => match text.parse::<DateTime>() {
                 Ok(time) => return local(time, now),

@@ -18,7 +18,7 @@ use crate::scan::{Progress, ScanError, chunks, source};
 pub fn verify(log: &Path) -> Result<u64, IndexError> {
     let file = File::open(log)?;
     let sidecar = Sidecar::open(log, &file)?;
-    let input = Input { path: log.to_owned(), file: Some(file) };
+    let input = Input { path: log.to_owned(), file: Some(file), object: None };
     let source =
         source::Source::plan(input).map_err(|ScanError::Io { error, .. }| IndexError::Io(error))?;
     let mut rows = Rows { sidecar: &sidecar, group: 0, batch: None, row: 0, rows: 0 };

@@ -1,4 +1,4 @@
-//! Which state of which log file an index file is of.
+//! Identifies the state of the log file to which an index file belongs.
 
 use std::fs::File;
 use std::io;
@@ -9,13 +9,13 @@ use serde::{Deserialize, Serialize};
 
 use super::IndexError;
 
-/// How much of the start and the end of a log file is compared.
+/// Size of the parts at the start and the end of a log file that are compared.
 const BLOCK: u64 = 4 << 10;
 
-/// A log file as it is on disk, compressed or not.
+/// The state of a log file on disk, compressed or not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Identity {
-    /// Bytes on disk.
+    /// Size on disk in bytes.
     pub(crate) size: u64,
     /// Modification time, in nanoseconds since 1970.
     modified: i64,
@@ -25,7 +25,7 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    /// Reads a file's identity.
+    /// Determines the state of a file.
     pub(crate) fn of(file: &File) -> io::Result<Identity> {
         let metadata = file.metadata()?;
         let size = metadata.len();
@@ -42,7 +42,7 @@ impl Identity {
         })
     }
 
-    /// Whether the file is still in this state.
+    /// Checks that the file is still in this state.
     pub(crate) fn check(&self, file: &File) -> Result<(), IndexError> {
         let metadata = file.metadata()?;
         if metadata.len() != self.size {

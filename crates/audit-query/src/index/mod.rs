@@ -16,7 +16,9 @@
 //! About 3 % of the log on disk. Row groups of 65,536 events have statistics, a Bloom filter of
 //! audit IDs and one of names, and dictionaries, by which a search leaves most of them out.
 
+mod archive;
 mod check;
+mod file;
 mod identity;
 mod json;
 mod pages;
@@ -31,7 +33,9 @@ mod write;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub(crate) use self::archive::{Archive, Events, MAGIC, WITH_EVENTS, io_error};
 pub use self::check::verify;
+pub(crate) use self::file::ParquetFile;
 pub(crate) use self::identity::hex;
 pub(crate) use self::json::event as json;
 pub(crate) use self::probe::Probe;
@@ -97,5 +101,7 @@ pub fn is_current(log: &Path) -> Result<(), IndexError> {
     Sidecar::open(log, &file).map(|_| ())
 }
 
+#[cfg(test)]
+mod archive_tests;
 #[cfg(test)]
 mod tests;

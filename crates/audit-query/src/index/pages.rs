@@ -1,8 +1,7 @@
-//! Decodes pages of an index file to dictionary indexes, without making a value for each row.
+//! Decodes pages of an index file to dictionary indexes, without creating a value for each row.
 //!
-//! A report counts rows by the values of some columns. Each column has few different values in a
-//! row group and stores them once; comparing their indexes costs a fraction of comparing the
-//! values.
+//! A report counts rows by the values of some columns. Each column has few distinct values in a row
+//! group and stores them once; comparing their indexes costs a fraction of comparing the values.
 
 use std::ops::Range;
 
@@ -11,25 +10,25 @@ use parquet::basic::Encoding;
 use parquet::column::page::{Page, PageReader};
 use parquet::errors::{ParquetError, Result};
 
-/// No value.
+/// The index of a missing value.
 pub(super) const NULL: u32 = u32::MAX;
 
-/// A column chunk as it is stored.
+/// A column chunk in its stored form.
 #[derive(Debug, Default)]
 pub(super) struct Chunk {
-    /// The dictionary page: each different value.
+    /// The dictionary page with the distinct values.
     pub(super) dictionary: Bytes,
-    /// For each entry that has a value, its index in the dictionary.
+    /// For each entry with a value, its index in the dictionary.
     pub(super) indexes: Vec<u32>,
-    /// For each entry, how much of its path is defined, and whether it continues a list. Empty:
-    /// every entry has a value, no entry continues a list.
+    /// For each entry, its definition level, and whether it continues a list. Empty if every entry
+    /// has a value and no entry continues a list.
     pub(super) definition: Vec<u32>,
     pub(super) repetition: Vec<u32>,
-    /// Number of entries.
+    /// The number of entries.
     entries: usize,
 }
 
-/// The highest levels of a column.
+/// The maximum levels of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Levels {
     pub(super) definition: u32,
@@ -75,7 +74,7 @@ impl Chunk {
         Ok(Some(chunk))
     }
 
-    /// Reads the values of a chunk of fixed length: for each row the index of its value.
+    /// Reads the values of a chunk of fixed-size values: for each row the index of its value.
     pub(super) fn read_fixed(
         mut pages: Box<dyn PageReader>,
         length: usize,
@@ -96,7 +95,7 @@ impl Chunk {
         Ok(Some((values, chunk.rows())))
     }
 
-    /// Appends the levels of a page. Returns what follows them.
+    /// Appends the levels of a page. Returns the data after them.
     fn push_levels<'a>(
         &mut self,
         page: &'a [u8],
@@ -118,7 +117,7 @@ impl Chunk {
         Ok(rest)
     }
 
-    /// How many of the last entries have a value.
+    /// Returns how many of the last entries have a value.
     fn values_of_last(&self, count: usize, levels: Levels) -> usize {
         if levels.definition == 0 {
             return count;
@@ -127,7 +126,7 @@ impl Chunk {
         last.iter().filter(|level| **level == levels.definition).count()
     }
 
-    /// For each row of a column that is not a list, the index of its value, or [`NULL`].
+    /// Returns the index of the value of each row of a column that is not a list, or [`NULL`].
     pub(super) fn rows(self) -> Vec<u32> {
         if self.indexes.len() == self.entries {
             return self.indexes;
@@ -137,8 +136,8 @@ impl Chunk {
         self.definition.into_iter().map(row).collect()
     }
 
-    /// For each row of a column of lists, the range of its values in `indexes`; `None` where the
-    /// row has no list. `highest` is the definition level of a value.
+    /// Returns the range in `indexes` of the values of each row of a list column; `None` for rows
+    /// without a list. `highest` is the definition level of a value.
     pub(super) fn lists(&self, highest: u32) -> Vec<Option<Range<usize>>> {
         let mut lists: Vec<Option<Range<usize>>> = Vec::new();
         let mut at = 0;
@@ -157,7 +156,7 @@ impl Chunk {
     }
 }
 
-/// Decodes `count` numbers of `width` bits from runs of equal numbers and of packed numbers.
+/// Decodes `count` numbers of `width` bits, which are runs of equal numbers and bit-packed numbers.
 /// Returns `None` if there are fewer.
 fn runs_of(mut bytes: &[u8], width: u32, count: usize, out: &mut Vec<u32>) -> Option<()> {
     if width > 32 {
@@ -180,7 +179,7 @@ fn runs_of(mut bytes: &[u8], width: u32, count: usize, out: &mut Vec<u32>) -> Op
         } else {
             let groups = usize::try_from(header >> 1).ok()?;
             let size = groups.checked_mul(width as usize)?;
-            // The last run may be cut off behind its last number.
+            // The last run may end after its last number.
             let (packed, rest) = bytes.split_at(size.min(bytes.len()));
             let length = groups.checked_mul(8)?.min(left);
             if length == 0 || packed.len() * 8 < length * width as usize {
@@ -193,7 +192,7 @@ fn runs_of(mut bytes: &[u8], width: u32, count: usize, out: &mut Vec<u32>) -> Op
     Some(())
 }
 
-/// Decodes numbers of `width` bits that follow each other, the lowest bit first.
+/// Decodes bit-packed numbers of `width` bits, lowest bit first.
 fn unpack(packed: &[u8], width: u32, length: usize, out: &mut Vec<u32>) {
     let mask = (1_u64 << width) - 1;
     let width = width as usize;

@@ -6,27 +6,33 @@ use parquet::column::page::Page;
 use parquet::file::metadata::ColumnChunkMetaData;
 use parquet::file::statistics::Statistics;
 
-use super::schema::{Column, leaf};
-use super::sidecar::Sidecar;
+use super::file::ParquetFile;
+use super::rows::parse_uuid;
+use super::schema::{Column, Kind};
 
 /// Statistics, Bloom filters, and dictionaries of one row group.
 pub(crate) struct Probe<'a> {
-    sidecar: &'a Sidecar,
+    file: &'a ParquetFile,
     group: usize,
 }
 
 impl<'a> Probe<'a> {
-    pub(super) fn new(sidecar: &'a Sidecar, group: usize) -> Probe<'a> {
-        Probe { sidecar, group }
+    pub(super) fn new(file: &'a ParquetFile, group: usize) -> Probe<'a> {
+        Probe { file, group }
     }
 
-    fn column(&self, column: Column) -> &ColumnChunkMetaData {
-        self.sidecar.metadata.row_group(self.group).column(leaf(column))
+    fn column(&self, column: Column) -> Option<&'a ColumnChunkMetaData> {
+        let (leaf, _) = self.file.layout.place(column)?;
+        Some(self.file.metadata.row_group(self.group).column(leaf))
+    }
+
+    fn statistics(&self, column: Column) -> Option<&'a Statistics> {
+        self.column(column)?.statistics()
     }
 
     /// Whether all rows say all there is to know.
     pub(crate) fn is_exact(&self) -> bool {
-        match self.column(Column::Exact).statistics() {
+        match self.statistics(Column::Exact) {
             Some(Statistics::Boolean(flags)) => flags.min_opt() == Some(&true),
             _ => false,
         }
@@ -34,7 +40,7 @@ impl<'a> Probe<'a> {
 
     /// The earliest and the latest time of the events. `None`: that is not known.
     pub(crate) fn times(&self) -> Option<(i64, i64)> {
-        let Some(Statistics::Int64(times)) = self.column(Column::StageTime).statistics() else {
+        let Some(Statistics::Int64(times)) = self.statistics(Column::StageTime) else {
             return None;
         };
         // An event without a time of its own has the time of its request.
@@ -44,7 +50,7 @@ impl<'a> Probe<'a> {
 
     /// When the first and the last of the requests were received. `None`: that is not known.
     pub(crate) fn received(&self) -> Option<(i64, i64)> {
-        match self.column(Column::Received).statistics() {
+        match self.statistics(Column::Received) {
             Some(Statistics::Int64(times)) => Some((*times.min_opt()?, *times.max_opt()?)),
             _ => None,
         }
@@ -52,12 +58,12 @@ impl<'a> Probe<'a> {
 
     /// Whether an event may have a code between these.
     pub(crate) fn has_code(&self, from: i64, to: i64) -> bool {
-        let Some(Statistics::Int32(codes)) = self.column(Column::Code).statistics() else {
+        let Some(Statistics::Int32(codes)) = self.statistics(Column::Code) else {
             return true;
         };
         match (codes.min_opt(), codes.max_opt()) {
             (Some(min), Some(max)) => i64::from(*min) <= to && i64::from(*max) >= from,
-            _ => codes.null_count_opt() != Some(self.sidecar.rows(self.group) as u64),
+            _ => codes.null_count_opt() != Some(self.file.rows(self.group) as u64),
         }
     }
 
@@ -67,16 +73,29 @@ impl<'a> Probe<'a> {
         column: Column,
         mut values: impl Iterator<Item = Vec<u8>>,
     ) -> bool {
-        match Sbbf::read_from_column_chunk(self.column(column), &*self.sidecar.file) {
+        let Some(chunk) = self.column(column) else { return true };
+        match Sbbf::read_from_column_chunk(chunk, &*self.file.file) {
             Ok(Some(filter)) => values.any(|value| filter.check(&value[..])),
             _ => true,
         }
     }
 
+    /// Whether the Bloom filter of audit IDs lets one of these be in it.
+    pub(crate) fn may_have_audit_id<'b>(&self, ids: impl Iterator<Item = &'b [u8]>) -> bool {
+        match self.file.layout.place(Column::AuditId) {
+            Some((_, Kind::Uuid)) => {
+                let uuids = ids.filter_map(|id| Some(parse_uuid(id)?.to_vec()));
+                self.may_have(Column::AuditId, uuids)
+            }
+            _ => self.may_have(Column::AuditId, ids.map(<[u8]>::to_vec)),
+        }
+    }
+
     /// Whether one of a column's values (in a map, its keys; in a list, its items) may match.
     pub(crate) fn any(&self, column: Column, mut matches: impl FnMut(&[u8]) -> bool) -> bool {
-        let chunk = self.column(column);
-        let rows = self.sidecar.rows(self.group) as u64;
+        let Some((leaf, _)) = self.file.layout.place(column) else { return true };
+        let chunk = self.file.metadata.row_group(self.group).column(leaf);
+        let rows = self.file.rows(self.group) as u64;
         if let Some(Statistics::ByteArray(values)) = chunk.statistics()
             && values.null_count_opt() == Some(rows)
             && chunk.num_values() as u64 == rows
@@ -89,7 +108,7 @@ impl<'a> Probe<'a> {
         if !is_dictionary || chunk.dictionary_page_offset().is_none() {
             return true;
         }
-        let page = self.sidecar.first_page(self.group, leaf(column));
+        let page = self.file.first_page(self.group, leaf);
         let Ok(Some(Page::DictionaryPage { buf, .. })) = page else { return true };
         let mut rest = &buf[..];
         while let Some((length, tail)) = rest.split_first_chunk::<4>() {

@@ -7,8 +7,8 @@ use parquet::data_type::{
 };
 use parquet::errors::{ParquetError, Result};
 
-use super::schema::{Column, Columns, Kind, leaf};
-use super::sidecar::Sidecar;
+use super::file::ParquetFile;
+use super::schema::{Column, Columns, Kind};
 use crate::event::time::push_canonical;
 use crate::event::{Event, Lists, Text, User};
 use crate::output::format::push_json;
@@ -62,21 +62,19 @@ pub(super) struct Json {
 }
 
 impl Data {
-    fn open(sidecar: &Sidecar, group: usize, leaf: usize, kind: Kind) -> Result<Data> {
+    fn open(file: &ParquetFile, group: usize, leaf: usize, kind: Kind) -> Result<Data> {
         Ok(match kind {
-            Kind::Time => Data::Time(sidecar.reader(group, leaf)?, Vec::new(), Vec::new()),
-            Kind::Uuid => Data::Uuid(sidecar.reader(group, leaf)?, Vec::new(), Vec::new()),
-            Kind::Text | Kind::Json => Data::Text(sidecar.reader(group, leaf)?, Vec::new()),
-            Kind::Code => Data::Code(sidecar.reader(group, leaf)?, Vec::new()),
-            Kind::Offset => Data::Offset(sidecar.reader(group, leaf)?, Vec::new()),
-            Kind::Length => Data::Length(sidecar.reader(group, leaf)?, Vec::new()),
-            Kind::Flag => Data::Flag(sidecar.reader(group, leaf)?, Vec::new()),
-            Kind::List => Data::List(sidecar.reader(group, leaf)?, Json::default()),
-            Kind::Map => Data::Map(
-                sidecar.reader(group, leaf)?,
-                sidecar.reader(group, leaf + 1)?,
-                Json::default(),
-            ),
+            Kind::Time => Data::Time(file.reader(group, leaf)?, Vec::new(), Vec::new()),
+            Kind::Uuid => Data::Uuid(file.reader(group, leaf)?, Vec::new(), Vec::new()),
+            Kind::Text | Kind::Json => Data::Text(file.reader(group, leaf)?, Vec::new()),
+            Kind::Code => Data::Code(file.reader(group, leaf)?, Vec::new()),
+            Kind::Offset => Data::Offset(file.reader(group, leaf)?, Vec::new()),
+            Kind::Length => Data::Length(file.reader(group, leaf)?, Vec::new()),
+            Kind::Flag => Data::Flag(file.reader(group, leaf)?, Vec::new()),
+            Kind::List => Data::List(file.reader(group, leaf)?, Json::default()),
+            Kind::Map => {
+                Data::Map(file.reader(group, leaf)?, file.reader(group, leaf + 1)?, Json::default())
+            }
         })
     }
 }
@@ -246,28 +244,29 @@ impl Json {
 
 impl Batch {
     /// Opens the columns of a row group.
-    pub(super) fn open(sidecar: &Sidecar, group: usize, columns: Columns) -> Result<Batch> {
-        let exact = sidecar.is_exact(group);
+    pub(super) fn open(file: &ParquetFile, group: usize, columns: Columns) -> Result<Batch> {
+        let exact = file.is_exact(group);
         let wanted = |column: &Column| match column {
             Column::Offset | Column::Length => true,
             Column::Exact => !exact,
             column => columns.has(*column),
         };
         let open = |column: Column| {
-            let data = Data::open(sidecar, group, leaf(column), column.kind())?;
-            Ok(Loaded { column, data, index: Vec::new() })
+            let (leaf, kind) = file.layout.place(column)?;
+            let data = Data::open(file, group, leaf, kind);
+            Some(data.map(|data| Loaded { column, data, index: Vec::new() }))
         };
-        let columns =
-            Column::INDEX.into_iter().filter(wanted).map(open).collect::<Result<Vec<_>>>()?;
+        let wanted = Column::INDEX.into_iter().filter(wanted);
+        let columns = wanted.filter_map(open).collect::<Result<Vec<_>>>()?;
         Ok(Batch {
             columns,
-            left: sidecar.rows(group),
+            left: file.rows(group),
             rows: 0,
             offsets: Vec::new(),
             lengths: Vec::new(),
             levels: Vec::new(),
             repetition: Vec::new(),
-            backslashes: sidecar.description.backslashes,
+            backslashes: file.backslashes,
         })
     }
 
@@ -306,14 +305,15 @@ impl Batch {
         }
     }
 
-    /// Where the event of a row begins, how long it is, and whether the row is all there is to
-    /// know.
+    /// Where the event of a row begins in the log of an index, how long it is, and whether the row
+    /// is all there is to know.
     pub(crate) fn place(&self, row: usize) -> (u64, u64, bool) {
+        let offset = self.offsets.get(row).copied().unwrap_or_default();
         let exact = self.columns.iter().all(|loaded| match &loaded.data {
             Data::Flag(_, values) => values[row],
             _ => true,
         });
-        (self.offsets[row], u64::from(self.lengths[row]), exact)
+        (offset, u64::from(self.lengths[row]), exact)
     }
 
     /// The event of a row, as far as columns were read.

@@ -129,7 +129,8 @@ impl Rows {
     /// Appends an event.
     pub(crate) fn push(&mut self, event: &Event<'_>, offset: u64) {
         let mut exact = true;
-        let is_index = self.columns.iter().any(|(column, _)| *column == Column::Exact);
+        let is_index = self.columns.iter().any(|(column, _)| *column == Column::Offset);
+        let has_exact = self.columns.iter().any(|(column, _)| *column == Column::Exact);
         for (column, data) in &mut self.columns {
             match data {
                 Data::Time(times) => {
@@ -138,6 +139,7 @@ impl Rows {
                     // An index has to write the text back.
                     let time = if is_index { canonical_micros(text) } else { micros(text) };
                     exact &= time.is_some() || !text.is_present();
+                    exact &= !has_exact || is_index || canonical_micros(text) == time;
                     times.push(time);
                 }
                 Data::Uuid(values, levels) => {
@@ -190,6 +192,17 @@ impl Rows {
             }
         }
         self.rows += 1;
+    }
+
+    /// Marks the last row as one that has not all that there is to know.
+    pub(crate) fn mark_inexact(&mut self) {
+        for (_, data) in &mut self.columns {
+            if let Data::Flag(flags) = data
+                && let Some(last) = flags.last_mut()
+            {
+                *last = false;
+            }
+        }
     }
 
     /// Writes the rows as a row group, and is empty again.

@@ -32,12 +32,20 @@ impl Visitor for Fields {
     }
 }
 
-fn run(path: &Path, scan: &dyn Fn() -> Scan, columns: bool) -> (Vec<String>, Summary) {
+pub(super) fn run(path: &Path, scan: &dyn Fn() -> Scan, columns: bool) -> (Vec<String>, Summary) {
+    run_inputs(input::resolve(&[path.to_owned()]).unwrap(), scan, columns)
+}
+
+pub(super) fn run_inputs(
+    inputs: Vec<input::Input>,
+    scan: &dyn Fn() -> Scan,
+    columns: bool,
+) -> (Vec<String>, Summary) {
     let names = "time,received,level,stage,audit-id,verb,who,user,groups,impersonated,source-ip,\
                  source-ips,user-agent,object,resource,api-group,subresource,namespace,name,uri,path,\
                  command,code,reason,latency,date,hour,annotations.a,annotations.b";
     let fields: Vec<Field> = names.split(',').map(|name| name.parse().unwrap()).collect();
-    let scan = Scan { inputs: input::resolve(&[path.to_owned()]).unwrap(), ..scan() };
+    let scan = Scan { inputs, ..scan() };
     let mut found = Vec::new();
     let make = || Fields(fields.clone(), columns);
     let (_, summary) = scan
@@ -55,7 +63,7 @@ fn mixed(index: usize, salt: usize) -> usize {
 }
 
 /// A request of two or three events, now and then in an odd spelling.
-fn request(index: usize, out: &mut String) {
+pub(super) fn request(index: usize, out: &mut String) {
     let of = |all: &[&str], salt| all[mixed(index, salt) % all.len()].to_owned();
     let uuid = format!("{index:08x}-0000-4000-8000-{:012x}", mixed(index, 1));
     let id = match index % 97 {
@@ -183,7 +191,7 @@ fn folder() -> TestFolder {
     folder
 }
 
-fn filters() -> Vec<FilterArgs> {
+pub(super) fn filters() -> Vec<FilterArgs> {
     let all = |values: &[&str]| values.iter().map(|value| (*value).to_owned()).collect::<Vec<_>>();
     let default = FilterArgs::default;
     vec![

@@ -1,4 +1,4 @@
-//! The values of whole columns of a row group, each once, and which of them each row has.
+//! The distinct values of the columns of a row group, and the value of each row.
 
 use bytes::Bytes;
 use hashbrown::HashMap;
@@ -12,7 +12,7 @@ use super::sidecar::Sidecar;
 use crate::event::{Event, Lists, Text};
 use crate::output::format::push_json;
 
-/// Products of numbers of values up to which a table is used instead of a hash table.
+/// Up to this product of numbers of values, a table is used instead of a hash table.
 const TABLE: usize = 1 << 18;
 
 /// Columns of texts, numbers, lists, and maps.
@@ -38,12 +38,12 @@ enum Data {
     Json(Json),
 }
 
-/// Rows by their values: those of a tuple have the same values in all columns.
+/// Rows grouped by their values: rows of a tuple have the same values in all columns.
 #[derive(Debug)]
 pub(crate) struct Tuples {
-    /// The tuple of each of the rows that were asked for.
+    /// The tuple of each requested row.
     pub(crate) of: Vec<u32>,
-    /// A row of each tuple.
+    /// One row of each tuple.
     pub(crate) first: Vec<u32>,
 }
 
@@ -59,7 +59,7 @@ impl Times {
         self.values.get(*self.rows.get(row as usize)? as usize).copied()
     }
 
-    /// Whether each row has a time.
+    /// Returns whether every row has a time.
     pub(crate) fn is_complete(&self) -> bool {
         self.values.len() == self.rows.len()
     }
@@ -78,7 +78,7 @@ impl Uuids {
         self.values.get(at..)?.first_chunk().copied()
     }
 
-    /// The text of a row's audit ID, empty if it has none.
+    /// Returns the text of a row's audit ID, empty if it has none.
     pub(crate) fn text(&self, row: u32) -> Vec<u8> {
         let mut text = Vec::new();
         if let Some(uuid) = self.get(row) {
@@ -89,8 +89,8 @@ impl Uuids {
 }
 
 impl Sidecar {
-    /// Reads columns of a row group, but for times, audit IDs, and places. Returns `None` if one of
-    /// them is stored in another way than by a dictionary.
+    /// Reads columns of a row group, except for times, audit IDs, and offsets. Returns `None` if
+    /// one of them is not dictionary-encoded.
     pub(crate) fn values(&self, group: usize, columns: Columns) -> Result<Option<Values<'_>>> {
         let mut values = Values { sidecar: self, group, columns: Vec::new() };
         Ok(values.load(columns)?.then_some(values))
@@ -112,7 +112,7 @@ impl Sidecar {
         Ok(values.into_iter().map(|length| length as u32).collect())
     }
 
-    /// Where the events begin, given how long they are.
+    /// Returns the offsets of the events with these lengths.
     pub(crate) fn offsets(&self, group: usize, lengths: &[u32]) -> Result<Vec<u64>> {
         let (mut values, mut rows, mut levels) = (Vec::new(), Vec::new(), Vec::new());
         let mut reader = self.reader::<Int64Type>(group, leaf(Column::Offset))?;
@@ -120,7 +120,7 @@ impl Sidecar {
         Ok(offsets(&values, &rows, lengths, 0))
     }
 
-    /// Which rows have all that there is to know; `None`: all of them.
+    /// Returns which rows are exact; `None` if all are.
     pub(crate) fn exact(&self, group: usize) -> Result<Option<Vec<bool>>> {
         if self.is_exact(group) {
             return Ok(None);
@@ -131,8 +131,7 @@ impl Sidecar {
         Ok(Some(values))
     }
 
-    /// Reads the audit IDs. Returns `None` if they are stored in another way than one after
-    /// another.
+    /// Reads the audit IDs. Returns `None` if their encoding is not plain.
     pub(crate) fn uuids(&self, group: usize) -> Result<Option<Uuids>> {
         let pages = self.pages(group, leaf(Column::AuditId))?;
         let found = Chunk::read_fixed(pages, 16)?;
@@ -142,7 +141,7 @@ impl Sidecar {
 }
 
 impl Values<'_> {
-    /// Reads more columns. Returns `false` if one of them cannot be read in this way.
+    /// Reads more columns. Returns `false` if one of them is not dictionary-encoded.
     pub(crate) fn load(&mut self, columns: Columns) -> Result<bool> {
         for column in Column::INDEX {
             let is_loaded = self.columns.iter().any(|loaded| loaded.column == column);
@@ -164,7 +163,7 @@ impl Values<'_> {
         Ok(true)
     }
 
-    /// Groups rows by their values in the columns that are loaded and in `columns`, and by `more`.
+    /// Groups rows by their values in the loaded columns that are in `columns`, and by `more`.
     pub(crate) fn tuples(&self, rows: &[u32], columns: Columns, more: Option<&[u32]>) -> Tuples {
         let mut tuples = Tuples { of: vec![0; rows.len()], first: Vec::new() };
         tuples.first.extend(rows.first());
@@ -185,7 +184,7 @@ impl Values<'_> {
         tuples
     }
 
-    /// The event of a row, as far as columns were read.
+    /// Returns the event of a row, with the members whose columns were read.
     pub(crate) fn event(&self, row: u32) -> Event<'_> {
         let mut event = Event::default();
         let mut lists = Lists::default();
@@ -212,10 +211,10 @@ impl Values<'_> {
 }
 
 impl Tuples {
-    /// Splits each tuple by another column of `count` values.
+    /// Splits each tuple by another column with `count` distinct values.
     fn split(&mut self, rows: &[u32], count: usize, value: impl Fn(u32) -> u32) {
         const NONE: u32 = u32::MAX;
-        // One more, for rows without a value.
+        // One more for rows without a value.
         let count = count + 1;
         let value = |row| (value(row).wrapping_add(1) as usize).min(count - 1);
         let mut first = Vec::new();
@@ -322,7 +321,7 @@ fn lists(sidecar: &Sidecar, group: usize, column: Column) -> Result<Column1> {
     Ok(Some((Data::Json(json), rows)))
 }
 
-/// The values of a dictionary of texts: each after its length.
+/// Returns the values of a dictionary of texts, each of which is preceded by its length.
 fn texts(dictionary: &Bytes) -> Result<Vec<Bytes>> {
     let mut texts = Vec::new();
     let mut at = 0;
@@ -337,7 +336,7 @@ fn texts(dictionary: &Bytes) -> Result<Vec<Bytes>> {
     Ok(texts)
 }
 
-/// As it would stand in JSON, as far as [`Text`] distinguishes it.
+/// Escapes the value like in JSON, as far as [`Text`] needs it.
 fn escape(value: &mut Bytes) {
     if let Some(escaped) = super::read::escaped(value) {
         *value = escaped.into();

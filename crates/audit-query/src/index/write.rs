@@ -148,11 +148,11 @@ fn build<W: Write + Send>(
     out: W,
     stop: &dyn Fn() -> bool,
 ) -> Result<(Hashed<W>, Description), IndexError> {
-    let input = Input { path: log.to_owned(), file: Some(file) };
+    let input = Input { path: log.to_owned(), file: Some(file), object: None };
     let source = source::Source::plan(input).map_err(|error| match error {
         crate::scan::ScanError::Io { error, .. } => IndexError::Io(error),
     })?;
-    if source.format == source::Format::Document {
+    if matches!(source.format, source::Format::Document | source::Format::Archive) {
         return Err(IndexError::NotLines);
     }
     let out = Hashed { out, context: Context::new(&SHA256), size: 0 };
@@ -278,6 +278,14 @@ impl<W: Write + Send> Table<W> {
         self.rows.push(event, offset);
     }
 
+    /// Appends a line that is not an event, as it is.
+    pub(crate) fn push_other(&mut self, line: &[u8]) {
+        let mut event = Event::default();
+        event.raw = line;
+        self.rows.push(&event, 0);
+        self.rows.mark_inexact();
+    }
+
     /// Writes the rows if they are many.
     pub(crate) fn make_room(&mut self) -> Result<(), IndexError> {
         if self.rows.len() >= GROUP
@@ -320,6 +328,15 @@ fn properties(columns: &[Column]) -> WriterProperties {
                 properties = properties.set_column_dictionary_enabled(path(*column), false);
             }
             _ => {}
+        }
+    }
+    if columns.contains(&Column::Event) {
+        // What a filter lets pass is read from object storage.
+        for column in [Column::AnyAuditId, Column::Name] {
+            properties = properties
+                .set_column_bloom_filter_enabled(path(column), true)
+                .set_column_bloom_filter_fpp(path(column), 0.02)
+                .set_column_bloom_filter_max_ndv(path(column), GROUP as u64);
         }
     }
     if columns.contains(&Column::Offset) {

@@ -11,15 +11,18 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use self::names::{LogName, Stamp};
+use crate::objects::{self, Object, Stores, Url};
 
-/// One file to read, or standard input.
+/// One file or object to read, or standard input.
 #[derive(Debug)]
 pub struct Input {
-    /// Its path; `-` for standard input.
+    /// Its path or URL; `-` for standard input.
     pub path: PathBuf,
     /// The live log is opened before its rotated files are listed, so that a rotation in between
     /// neither hides nor repeats a file.
     pub(crate) file: Option<File>,
+    /// An object, instead of a file.
+    pub(crate) object: Option<Object>,
 }
 
 /// Why a path cannot be read.
@@ -47,6 +50,28 @@ pub enum InputError {
         /// What the system returned.
         error: io::Error,
     },
+    /// A bucket cannot be listed.
+    #[error("{path}: {error}")]
+    Store {
+        /// The URL.
+        path: String,
+        /// What is wrong, and the remedy.
+        error: io::Error,
+    },
+    /// No object of that key, and none below it.
+    #[error("{0}: no such object, and no objects below it")]
+    NoObjects(String),
+    /// Objects, but no logs.
+    #[error(
+        "{0}: no audit logs among these objects; keys must end in .parquet, .log, .json, .jsonl, or \
+         .ndjson, plain, .gz, or .zst"
+    )]
+    NoLogs(String),
+    /// A URL, where only files are read.
+    #[error(
+        "{0}: this command reads files only; log query, log report, and log export read object storage"
+    )]
+    FilesOnly(String),
     /// `-` more than once.
     #[error("-: standard input can be read only once")]
     StdinTwice,
@@ -55,7 +80,7 @@ pub enum InputError {
 impl Input {
     /// A file by its path.
     pub fn file(path: impl Into<PathBuf>) -> Input {
-        Input { path: path.into(), file: None }
+        Input { path: path.into(), file: None, object: None }
     }
 
     /// Whether this is standard input.
@@ -69,10 +94,30 @@ impl Input {
 /// file that several paths stand for is read once.
 ///
 /// # Errors
-/// A path does not exist or cannot be listed.
+/// A path does not exist or cannot be listed, or is a URL.
 pub fn resolve(paths: &[PathBuf]) -> Result<Vec<Input>, InputError> {
+    resolve_all(paths, None, (None, None))
+}
+
+/// Like [`resolve`], but paths may also be URLs of objects, which `stores` opens. Objects in which
+/// no event is between the times of `period` (microseconds since 1970) are left out.
+pub(crate) fn resolve_all(
+    paths: &[PathBuf],
+    stores: Option<&dyn Stores>,
+    period: (Option<i64>, Option<i64>),
+) -> Result<Vec<Input>, InputError> {
     let mut inputs = Inputs::default();
     for path in paths {
+        if let Some(url) = Url::parse(path) {
+            let stores = stores.ok_or_else(|| InputError::FilesOnly(path.display().to_string()))?;
+            let mut found = objects::find(url, stores, period)?;
+            // Objects that are found twice are read once; most often there is one URL.
+            if paths.iter().filter(|path| objects::is_url(path)).nth(1).is_some() {
+                found.retain(|input| inputs.urls.insert(input.path.clone()));
+            }
+            inputs.list.append(&mut found);
+            continue;
+        }
         if path.as_os_str() == "-" {
             if inputs.list.iter().any(Input::is_stdin) {
                 return Err(InputError::StdinTwice);
@@ -123,6 +168,8 @@ struct Inputs {
     list: Vec<Input>,
     /// Device and inode of each file.
     seen: HashSet<(u64, u64)>,
+    /// URLs of objects.
+    urls: HashSet<PathBuf>,
 }
 
 impl Inputs {
@@ -149,7 +196,7 @@ impl Inputs {
         if is_new {
             let keep = is_regular && name.stamp == Stamp::Live;
             let file = if keep { live } else { None };
-            self.list.push(Input { path: path.to_owned(), file });
+            self.list.push(Input { path: path.to_owned(), file, object: None });
         }
         Ok(())
     }

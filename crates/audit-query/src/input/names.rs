@@ -1,47 +1,47 @@
-//! Names of rotated logs, plain or compressed: `audit-2026-11-23T04-42-40.000.log`, as
-//! kube-apiserver and kube-audit-proxy write them, and `audit.log.1`, as logrotate does.
+//! Names of rotated logs, plain or compressed: `audit-2026-11-23T04-42-40.000.log` of
+//! kube-apiserver and kube-audit-proxy, and `audit.log.1` of logrotate.
 
 use std::cmp::Reverse;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-/// What a compressed log's name ends in.
+/// Extensions of compressed logs.
 const COMPRESSED: [&[u8]; 2] = [b".gz", b".zst"];
-/// Extensions that a log in a folder may have.
+/// Extensions of logs in a directory.
 const EXTENSIONS: [&[u8]; 5] = [b".log", b".json", b".jsonl", b".ndjson", b".audit"];
 const STAMP: &[u8; 23] = b"dddd-dd-ddTdd-dd-dd.ddd";
 
 /// The parts of a log's file name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct LogName {
-    /// The name of the log that it is rotated from, or its own: `audit.log`.
+    /// The name of the log from which it was rotated, or its own name: `audit.log`.
     pub(crate) base: Vec<u8>,
-    /// When it was rotated, as its name says; empty for the live log, which comes last.
+    /// The time of rotation in its name; for the live log [`Stamp::Live`], which comes last.
     pub(crate) stamp: Stamp,
     /// Whether the file is compressed. A plain file comes before its compressed copy.
     pub(crate) compressed: bool,
 }
 
-/// A rotated file's timestamp, in the order of time.
+/// The position of a file in the order of rotation.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Stamp {
     /// `.1` is newer than `.2`.
     Numbered(Reverse<u32>),
     /// `2026-11-23T04-42-40.000`
     Rotated(Vec<u8>),
-    /// The file that is written to.
+    /// The live log.
     Live,
 }
 
 impl LogName {
-    /// Splits a file name.
+    /// Parses a file name.
     pub(crate) fn parse(name: &OsStr) -> LogName {
         let name = name.as_bytes();
         let stem = COMPRESSED.iter().find_map(|suffix| name.strip_suffix(*suffix));
         let (stem, compressed) = (stem.unwrap_or(name), stem.is_some());
         if let Some(dot) = stem.iter().rposition(|byte| *byte == b'.').filter(|dot| *dot > 0) {
             let number = std::str::from_utf8(&stem[dot + 1..]).unwrap_or_default();
-            // Not the milliseconds of a timestamp without an extension.
+            // Excludes the milliseconds of a timestamp without an extension.
             let is_number = number.len() <= 2 && number.bytes().all(|byte| byte.is_ascii_digit());
             if let (true, Ok(number)) = (is_number, number.parse()) {
                 let stamp = Stamp::Numbered(Reverse(number));
@@ -49,7 +49,7 @@ impl LogName {
             }
         }
         let dot = stem.iter().rposition(|byte| *byte == b'.').unwrap_or(stem.len());
-        // The time has a dot of its own: without an extension, the last dot is that one.
+        // The time contains a dot, which is the last one in a name without an extension.
         for (end, extension) in [(dot, &stem[dot..]), (stem.len(), &[][..])] {
             let Some(start) = end.checked_sub(STAMP.len()) else { continue };
             if is_stamp(&stem[start..end]) && start > 0 && stem[start - 1] == b'-' {
@@ -64,7 +64,7 @@ impl LogName {
         LogName { base: stem.to_vec(), stamp: Stamp::Live, compressed }
     }
 
-    /// Whether a file of this name in a folder is taken for a log.
+    /// Returns whether a file with this name in a directory is a log.
     pub(crate) fn is_log(&self) -> bool {
         EXTENSIONS
             .iter()

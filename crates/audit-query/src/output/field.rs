@@ -1,4 +1,4 @@
-//! What can be shown of an event: columns of a query, and what reports group by.
+//! The values of an event that can be shown: columns of a query, and fields by which reports group.
 
 use crate::event::{Event, Text};
 use crate::index::{Column, Columns};
@@ -19,7 +19,7 @@ pub enum Field {
     AuditId,
     /// The verb.
     Verb,
-    /// User, and who the request was executed as.
+    /// The user, and the impersonated user if there is one.
     Who,
     /// User name.
     User,
@@ -35,7 +35,7 @@ pub enum Field {
     SourceIps,
     /// User agent.
     UserAgent,
-    /// `RESOURCE[.GROUP][/SUBRESOURCE]`, or the path of a request that is not about a resource.
+    /// `RESOURCE[.GROUP][/SUBRESOURCE]`, or the path of a non-resource request.
     Object,
     /// Plural resource name.
     Resource,
@@ -67,7 +67,7 @@ pub enum Field {
     Date,
     /// UTC date and hour of the event.
     Hour,
-    /// What a change of RBAC grants, where its body was recorded.
+    /// What a change of RBAC grants, if its body was recorded.
     Grants,
     /// Log file.
     File,
@@ -75,7 +75,7 @@ pub enum Field {
     Annotation(String),
 }
 
-/// Names, in the order in which help lists them.
+/// Names in the order in which the help lists them.
 const NAMES: [(&str, Field); 32] = [
     ("time", Field::Time),
     ("received", Field::Received),
@@ -127,7 +127,7 @@ impl std::str::FromStr for Field {
 }
 
 impl Field {
-    /// The name, as on the command line.
+    /// Returns the name on the command line.
     pub fn name(&self) -> String {
         match NAMES.iter().find(|(_, field)| field == self) {
             Some((name, _)) => (*name).to_owned(),
@@ -212,9 +212,9 @@ impl Field {
     }
 }
 
-/// What can be told from an index.
+/// Values that an index contains.
 impl Field {
-    /// The columns of an index that the field is made of; `None` if it needs the whole event.
+    /// Returns the index columns that the field needs; `None` if it needs the whole event.
     pub fn columns(&self) -> Option<Columns> {
         let columns: &[Column] = match self {
             Field::Uid | Field::Message | Field::Grants => return None,
@@ -296,7 +296,7 @@ fn path(uri: &[u8]) -> &[u8] {
     uri.split(|byte| *byte == b'?').next().unwrap_or_default()
 }
 
-/// All `command` parameters, as a shell would take them were there no blanks in them.
+/// Appends all `command` parameters, separated by spaces, without quoting.
 fn command(uri: &[u8], out: &mut Vec<u8>) -> bool {
     let start = out.len();
     let query = uri.splitn(2, |byte| *byte == b'?').nth(1).unwrap_or_default();

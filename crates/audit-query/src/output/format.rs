@@ -1,4 +1,4 @@
-//! One value in each of the formats: table, CSV, TSV, JSON, YAML.
+//! Formats single values for tables, CSV, TSV, JSON, and YAML.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use crate::event::Text;
 use crate::event::json::{self, Value};
 
-/// Text for a terminal: control characters, which could move the cursor or hide what was written,
-/// and characters that change the direction of text are shown as escapes.
+/// Returns text for a terminal: control characters, which could move the cursor or hide text, and
+/// characters that change the direction of text are escaped.
 pub(crate) fn printable(bytes: &[u8]) -> Cow<'_, str> {
     let text = String::from_utf8_lossy(bytes);
     let is_harmful = |char: char| {
@@ -73,7 +73,7 @@ pub(crate) fn push_yaml(out: &mut Vec<u8>, event: &[u8]) {
     out.extend_from_slice(text.as_bytes());
 }
 
-/// Deeper values are written as JSON, which is YAML too.
+/// Values that are nested deeper are written as JSON, which is valid YAML.
 const DEEPEST: usize = 64;
 
 fn yaml_members(out: &mut String, object: &[u8], indent: usize, mut first_inline: bool) {
@@ -116,7 +116,7 @@ fn yaml_value(out: &mut String, value: Value<'_>, indent: usize, in_list: bool) 
     }
 }
 
-/// Plain where no parser can take it for anything else, else as in JSON.
+/// Writes a plain scalar if no parser can misread it, otherwise a JSON string.
 fn yaml_string(out: &mut String, text: &str) {
     let is_plain = text.starts_with(|first: char| first.is_ascii_alphabetic() || first == '/')
         && text.chars().all(|char| char.is_ascii_alphanumeric() || "-_./".contains(char))

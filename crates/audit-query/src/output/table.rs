@@ -1,15 +1,15 @@
-//! Rows with aligned columns, written as they come.
+//! Tables with aligned columns, written while rows arrive.
 
 use std::io::{self, Write};
 
 use super::format::printable;
 
-/// Rows that are looked at before the widths are chosen.
+/// Number of rows that determine the widths of columns.
 const SAMPLE: usize = 500;
-/// Wider cells do not widen their column.
+/// Maximum width of a column; longer cells do not widen it.
 const WIDEST: usize = 64;
 
-/// How a cell is shown on a terminal with colours.
+/// The appearance of a cell on a terminal with colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Style {
     Plain,
@@ -18,7 +18,7 @@ pub(crate) enum Style {
     Code,
 }
 
-/// A table that is written while its rows come.
+/// A table that is written while rows arrive.
 #[derive(Debug)]
 pub(crate) struct Table {
     styles: Vec<Style>,
@@ -36,7 +36,7 @@ enum Row {
 }
 
 impl Table {
-    /// A table with a header. `right`: columns of numbers.
+    /// Creates a table with a header. `right`: right-aligned columns.
     pub(crate) fn new(
         header: Vec<String>,
         styles: Vec<Style>,
@@ -64,7 +64,7 @@ impl Table {
         Ok(())
     }
 
-    /// Writes what waits for the widths to be known.
+    /// Writes rows that wait for the widths of columns.
     pub(crate) fn flush(&mut self, out: &mut dyn Write) -> io::Result<()> {
         if self.widths.is_none() {
             let width = |column: usize| {
@@ -124,7 +124,7 @@ impl Table {
     }
 }
 
-/// A cell of a table.
+/// Returns the text of a cell.
 pub(crate) fn cell(bytes: &[u8]) -> String {
     printable(bytes).into_owned()
 }

@@ -9,11 +9,11 @@ use http::uri::PathAndQuery;
 use k8s_audit::RequestInfo;
 use k8s_audit::policy::Attributes;
 
-/// The request of an event, with the attributes that it had when the policy was evaluated.
+/// The request of a recorded event, with the attributes that it had when the policy was evaluated.
 ///
-/// The event's `objectRef` is not always these: kube-apiserver adds a namespace and a name from the
-/// body if the URL has none. So creates, writes whose URL has no namespace, and events without
-/// `objectRef` are resolved from `requestURI`.
+/// `objectRef` may differ from these: kube-apiserver adds a namespace and a name from the body if
+/// the URL has none. So creates, writes whose URL has no namespace, and events without `objectRef`
+/// are resolved from `requestURI`.
 #[derive(Debug)]
 pub struct EventRequest<'e> {
     user: Option<Cow<'e, [u8]>>,
@@ -35,7 +35,7 @@ const RESOURCE: usize = 2;
 const SUBRESOURCE: usize = 3;
 const NAME: usize = 4;
 
-/// Why an event is not enough to evaluate a policy.
+/// Why a policy cannot be evaluated for an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Incomplete {
     /// Neither `requestURI` nor `objectRef.resource`.
@@ -47,10 +47,10 @@ pub enum Incomplete {
 }
 
 impl<'e> EventRequest<'e> {
-    /// Reads the request of an event.
+    /// Returns the request of an event.
     ///
     /// # Errors
-    /// The event does not say what was requested.
+    /// The event does not contain what was requested.
     pub fn new(event: &Event<'e>) -> Result<EventRequest<'e>, Incomplete> {
         if !event.verb.is_present() && !event.request_uri.is_some() {
             return Err(Incomplete::NoVerb);
@@ -64,8 +64,8 @@ impl<'e> EventRequest<'e> {
         let target = match has_object && !may_be_completed(event, &verb) {
             true => object(event),
             false => match url(event, &verb) {
-                // What kube-apiserver found in the URL is in objectRef; a URL that leads elsewhere
-                // was resolved by other rules.
+                // objectRef contains what kube-apiserver found in the URL; if the URL is resolved
+                // differently here, other rules applied.
                 Target::Url(info) if has_object && !event.object.resource.is(info.resource()) => {
                     object(event)
                 }
@@ -87,7 +87,7 @@ impl<'e> EventRequest<'e> {
         })
     }
 
-    /// Whether kube-apiserver has a `ResponseStarted` event for such requests.
+    /// Returns whether kube-apiserver has a `ResponseStarted` event for such requests.
     pub fn is_long_running(&self) -> bool {
         matches!(self.verb(), b"watch" | b"proxy")
             || match self.is_resource() {
@@ -108,7 +108,7 @@ impl<'e> EventRequest<'e> {
     }
 }
 
-/// Whether `objectRef` may have been completed from the body.
+/// Whether kube-apiserver may have completed `objectRef` from the body.
 fn may_be_completed(event: &Event<'_>, verb: &[u8]) -> bool {
     match verb {
         b"get" | b"list" | b"watch" | b"delete" | b"deletecollection" => false,
@@ -146,7 +146,7 @@ fn url<'e>(event: &Event<'e>, verb: &[u8]) -> Target<'e> {
         .and_then(|target| RequestInfo::new(&method_of(verb, &target), &target).ok().map(Box::new));
     match resolved {
         Some(info) => Target::Url(info),
-        // The path of a request that cannot be resolved is compared as it came.
+        // If a request cannot be resolved, its path is compared as received.
         None => Target::Path(plain),
     }
 }
@@ -156,7 +156,7 @@ fn before_query(uri: &[u8]) -> &[u8] {
     &uri[..end]
 }
 
-/// A method that has this verb.
+/// Returns a method that results in this verb.
 fn method_of(verb: &[u8], target: &PathAndQuery) -> Method {
     match verb {
         b"get" | b"list" | b"watch" => Method::GET,

@@ -1,4 +1,4 @@
-//! What an audit policy does with recorded requests.
+//! Applies audit policies to recorded requests.
 //!
 //! | module | what it does |
 //! |---|---|

@@ -8,6 +8,7 @@ use super::render::time;
 use super::timeline::Hole;
 use crate::input::log_of;
 use crate::input::names::{LogName, Stamp};
+use crate::objects::is_url;
 use crate::output::format::printable;
 use crate::proof::{Outline, Seals};
 use crate::scan::Summary as Scanned;
@@ -70,8 +71,17 @@ impl Gaps {
         seals: &dyn Seals,
     ) -> Gaps {
         let mut gaps = Gaps::default();
-        gaps.seals(files, seals);
-        gaps.numbers(files);
+        let is_file = |path: &&PathBuf| !is_url(path);
+        let local: Vec<PathBuf> = files.iter().filter(is_file).cloned().collect();
+        gaps.seals(&local, seals);
+        gaps.numbers(&local);
+        if local.len() < files.len() {
+            gaps.push(
+                Weight::Note,
+                "objects are not sealed: only the sealed logs prove that no event is missing"
+                    .to_owned(),
+            );
+        }
         gaps.lines(scanned);
         match holes {
             Some(holes) => gaps.holes(&holes),
@@ -170,10 +180,7 @@ impl Gaps {
                 };
                 self.push(
                     Weight::Unusual,
-                    format!(
-                        "{path}: {what} and not counted; the first is at byte {}",
-                        skipped.first
-                    ),
+                    format!("{path}: {what} and not counted; the first is {}", skipped.place()),
                 );
             }
         }

@@ -1,9 +1,9 @@
-//! What a change of RBAC grants, from the request's body.
+//! What a change of RBAC grants, read from the request's body.
 
 use serde_json::Value as Json;
 
-/// Appends, for a binding, the role and who gets it; for a role, its rules. Returns `false` where
-/// no body was recorded, or it says neither.
+/// Appends the role and the subjects of a binding, or the rules of a role. Returns `false` if no
+/// body was recorded, or it contains neither.
 pub(crate) fn push(body: Option<&[u8]>, out: &mut Vec<u8>) -> bool {
     let Some(body) = body else { return false };
     let Ok(body) = serde_json::from_str::<Json>(&String::from_utf8_lossy(body)) else {

@@ -12,23 +12,23 @@ use crate::output::Field;
 use crate::report::kinds::EventFilter;
 use crate::scan::{Counting, Numbers, Place, Records, Times, Visitor};
 
-/// Bytes that the groups of all threads may take, and as many again when they are added up. Events
-/// of further groups are counted together.
+/// Memory for the groups of all threads in bytes, and again for their sum. Events of further groups
+/// are counted together.
 const LARGEST: usize = 12 << 20;
-/// What a group takes beside its key.
+/// Memory of a group in addition to its key.
 const OVERHEAD: usize = 96;
 
-/// Longer values are shown by their start and their digest, so that a few of them do not take the
-/// memory of all other groups.
+/// Longer values are replaced by their start and digest, so that a few of them do not use up the
+/// memory for groups.
 const LONGEST_VALUE: usize = 1024;
-/// What is shown of the start of such a value.
+/// The length of that start.
 const START: usize = 256;
 
-/// What is known of the events of one group.
+/// The measures of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Measures {
     pub(crate) count: u64,
-    /// Events with a code of 400 and above.
+    /// Events with a code of 400 or higher.
     pub(crate) failed: u64,
     /// Bytes of the events in the log, with their newlines.
     pub(crate) bytes: u64,
@@ -63,12 +63,12 @@ pub(crate) struct GroupBy {
     table: HashTable<u32>,
     hasher: DefaultHashBuilder,
     groups: Vec<Group>,
-    /// The keys of all groups, one after another: they are looked up for each event, and so have to
-    /// stay in the cache.
+    /// The keys of all groups in one buffer: they are looked up for each event, and must stay in
+    /// the CPU cache.
     keys: Vec<u8>,
     size: usize,
     largest: usize,
-    /// Events of groups that there was no room for.
+    /// Events of groups beyond the limit.
     other: Measures,
     key: Vec<u8>,
 }
@@ -80,7 +80,7 @@ struct Group {
     measures: Measures,
 }
 
-/// What is measured beside the number of events.
+/// Which measures are needed in addition to the number of events.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Measured {
     /// First and last times.
@@ -91,17 +91,17 @@ pub(crate) struct Measured {
     pub(crate) bytes: bool,
 }
 
-/// The number of the group that stands for all groups without room.
+/// The number of the group for all groups beyond the limit.
 const OTHER: u32 = u32::MAX >> 2;
 
-/// A group: its values (`None` where events have none), and what is known of it.
+/// A group: its values (`None` if its events have none), and its measures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Row {
     pub(crate) values: Vec<Option<String>>,
     pub(crate) measures: Measures,
 }
 
-/// All groups, and the events that are in none of them.
+/// All groups, and the events beyond the limit.
 #[derive(Debug, Default)]
 pub(crate) struct Groups {
     pub(crate) rows: Vec<Row>,
@@ -158,7 +158,7 @@ impl GroupBy {
         group.unwrap_or(&mut self.other).add(measures);
     }
 
-    /// Adds up what all threads have counted.
+    /// Combines the counts of all threads.
     pub(crate) fn merge(all: Vec<GroupBy>) -> Groups {
         let mut all = all.into_iter();
         let Some(mut whole) = all.next() else { return Groups::default() };
@@ -186,7 +186,7 @@ impl GroupBy {
             let start = key.len();
             key.extend_from_slice(&[0; 4]);
             let length = match field.push(event, place, key) {
-                // One more, as none is not the same as empty.
+                // One more than the length, because a missing value differs from an empty one.
                 true => {
                     if key.len() - start - 4 > LONGEST_VALUE {
                         shorten(key, start + 4);
@@ -202,7 +202,7 @@ impl GroupBy {
         }
     }
 
-    /// Whether the events of a class failed.
+    /// Returns whether the events of a class failed.
     pub(crate) fn has_failed(class: u32) -> bool {
         class & 1 == 1
     }
@@ -291,20 +291,20 @@ impl Visitor for GroupBy {
     }
 }
 
-/// Replaces the value that begins at `from` by its start and its digest.
+/// Replaces the value that begins at `from` with its start and digest.
 #[cold]
 fn shorten(key: &mut Vec<u8>, from: usize) {
     let value = &key[from..];
     let digest = hex(digest(&SHA256, value).as_ref());
     let rest = format!("\u{2026} ({} bytes, SHA-256 {digest})", value.len());
-    // Not within a character.
+    // Cut between two characters.
     let is_inner = |at: &usize| key[*at] & 0xc0 == 0x80;
     let end = (from..=from + START).rev().find(|at| !is_inner(at)).unwrap_or(from);
     key.truncate(end);
     key.extend_from_slice(rest.as_bytes());
 }
 
-/// The values in a key: each after its length and one more, 0 for none.
+/// Returns the values in a key: each is preceded by its length plus one, or 0 if it is missing.
 pub(crate) fn values(mut key: &[u8]) -> Vec<Option<String>> {
     let mut values = Vec::new();
     while let Some((length, rest)) = key.split_first_chunk::<4>() {
@@ -316,7 +316,7 @@ pub(crate) fn values(mut key: &[u8]) -> Vec<Option<String>> {
     values
 }
 
-/// How many threads a scan has, see [`crate::scan::Scan::threads`].
+/// Returns the number of threads of a scan, see [`crate::scan::Scan::threads`].
 pub(crate) fn threads(wanted: usize) -> usize {
     match wanted {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -324,7 +324,7 @@ pub(crate) fn threads(wanted: usize) -> usize {
     }
 }
 
-/// In which order groups are shown.
+/// The order of groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sort {
     /// The most events first.
@@ -336,7 +336,7 @@ pub(crate) enum Sort {
 }
 
 impl Groups {
-    /// Sorts the groups; those that are equal by their values.
+    /// Sorts the groups; equal ones by their values.
     pub(crate) fn sort(&mut self, sort: Sort) {
         self.rows.sort_by(|a, b| {
             let order = match sort {

@@ -1,4 +1,4 @@
-//! Every change of one object, and how it differed from the one before.
+//! All changes of one object, with their differences.
 
 use std::fmt::Write as _;
 
@@ -11,7 +11,7 @@ use crate::output::Field;
 use crate::output::format::printable;
 use crate::scan::{Place, Records, Visitor};
 
-/// Short names of kubectl.
+/// The short names that kubectl accepts.
 const SHORT: [(&str, &str); 20] = [
     ("po", "pods"),
     ("deploy", "deployments"),
@@ -35,7 +35,7 @@ const SHORT: [(&str, &str); 20] = [
     ("ep", "endpoints"),
 ];
 
-/// What the table of changes shows.
+/// The columns of the table.
 pub(crate) const FIELDS: [Field; 8] = [
     Field::Time,
     Field::Who,
@@ -76,7 +76,7 @@ impl Target {
     }
 }
 
-/// Delivers, of each change, the cells of its row and its body, both after their lengths.
+/// Emits the cells of the row and the body of each change, each preceded by its length.
 #[derive(Debug)]
 pub(crate) struct History {
     pub(crate) target: Target,
@@ -98,7 +98,7 @@ impl Visitor for History {
                 out.extend_from_slice(if present { &scratch } else { &[] });
             }
             let succeeded = event.status.code.is_some_and(|code| code < 400);
-            // The object as it is afterwards; of a patch, the response alone has that.
+            // The object after the change; for a patch, only the response contains it.
             let body = event.response_object.or(event.request_object);
             if let (Some(body), true, true) = (body, self.bodies, succeeded) {
                 out.extend_from_slice(&(body.len() as u32 + 1).to_le_bytes());
@@ -110,7 +110,8 @@ impl Visitor for History {
     }
 }
 
-/// The object of a change, one member a line, without what every change changes.
+/// Returns the object after a change, one member per line, without members that every change
+/// modifies.
 pub(crate) fn lines(body: &str) -> Option<Vec<String>> {
     let mut object: Json = serde_json::from_str(body).ok()?;
     if object["kind"] == "Status" {
@@ -125,12 +126,12 @@ pub(crate) fn lines(body: &str) -> Option<Vec<String>> {
     Some(text.lines().map(|line| printable(line.as_bytes()).into_owned()).collect())
 }
 
-/// Lines around a difference.
+/// Number of unchanged lines around a difference.
 const CONTEXT: usize = 2;
-/// The longest texts that are compared line by line.
+/// Maximum number of lines of texts that are compared line by line.
 const LONGEST: usize = 4000;
 
-/// The lines that differ, with some around them, as `diff -u` shows them.
+/// Returns the differing lines with context, like `diff -u`.
 pub(crate) fn diff(old: &[String], new: &[String], colour: bool) -> String {
     let mut out = String::new();
     let start = old.iter().zip(new).take_while(|(a, b)| a == b).count();
@@ -173,7 +174,7 @@ pub(crate) fn diff(old: &[String], new: &[String], colour: bool) -> String {
     out
 }
 
-/// A longest common subsequence.
+/// Computes a longest common subsequence.
 fn compare<'a>(a: &'a [String], b: &'a [String], changes: &mut Vec<(char, &'a str)>) {
     let width = b.len() + 1;
     let mut lengths = vec![0_u16; (a.len() + 1) * width];

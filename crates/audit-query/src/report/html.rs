@@ -1,7 +1,7 @@
-//! A report as one HTML file without scripts and without anything from the network.
+//! A report as one HTML file, without scripts and without resources from the network.
 //!
-//! All values come from clients and are escaped; the policy in the page forbids everything but its
-//! own styles, should a browser disagree.
+//! All values come from clients and are escaped. In addition, the page's Content-Security-Policy
+//! forbids everything but its own styles.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -10,9 +10,9 @@ use super::render::{Cell, time};
 use crate::output::format::printable;
 
 const STYLE: &str = include_str!("report.css");
-/// Rows that a page has at most; a browser does not show millions.
+/// Maximum number of rows on a page, which browsers can display.
 const ROWS: usize = 5_000;
-/// Bars of one chart.
+/// Maximum number of bars in a chart.
 const BARS: usize = 12;
 
 /// A page: heading, facts, and sections.
@@ -23,7 +23,7 @@ pub(crate) struct Page {
     pub(super) body: String,
 }
 
-/// Appends text so that it is only text.
+/// Appends text, escaped for HTML.
 pub(crate) fn escape(out: &mut String, text: &str) {
     for char in printable(text.as_bytes()).chars() {
         match char {
@@ -43,7 +43,7 @@ pub(super) fn escaped(text: &str) -> String {
     out
 }
 
-/// With a thin space between thousands.
+/// Formats a number with thin spaces between thousands.
 pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
@@ -67,12 +67,12 @@ pub(crate) fn bytes(number: u64) -> String {
     }
 }
 
-/// A point in time for people, in UTC.
+/// Formats a point in time in UTC.
 pub(crate) fn short_time(micros: i64) -> String {
     time(micros).map_or_else(|| "\u{2013}".to_owned(), |text| text[..19].replace('T', " ") + " UTC")
 }
 
-/// A figure at the top of a summary.
+/// A number at the top of a summary.
 pub(crate) struct Tile {
     pub(crate) label: &'static str,
     pub(crate) value: String,
@@ -81,7 +81,7 @@ pub(crate) struct Tile {
     pub(crate) alarm: bool,
 }
 
-/// A bar of a chart: what, how much, and how much of that failed.
+/// A bar of a chart: a name, a value, and the part of the value that failed.
 pub(crate) struct Bar {
     pub(crate) label: String,
     pub(crate) value: f64,
@@ -122,14 +122,14 @@ impl Page {
         self.body.push_str("</div>");
     }
 
-    /// Sections beside each other, where the page is wide enough.
+    /// Adds sections side by side, if the page is wide enough.
     pub(crate) fn beside(&mut self, write: impl FnOnce(&mut Page)) {
         self.body.push_str("<div class=beside>");
         write(self);
         self.body.push_str("</div>");
     }
 
-    /// Horizontal bars.
+    /// Adds a chart with horizontal bars.
     pub(crate) fn bars(&mut self, title: &str, bars: &[Bar], more: usize) {
         self.body.push_str("<section class=bars>");
         self.heading(title);
@@ -158,7 +158,7 @@ impl Page {
         self.body.push_str("</section>");
     }
 
-    /// A chart of the rows with the largest first number, where there are numbers.
+    /// Adds a chart of the rows with the largest first number, if they contain numbers.
     pub(crate) fn chart(&mut self, names: &[String], rows: &[Vec<Cell>]) {
         let is_measure = |name: &&String| ["bytes", "p99", "count"].contains(&name.as_str());
         let best = ["bytes", "p99", "count"]
@@ -207,7 +207,7 @@ impl Page {
         self.bars(title, &bars, rows.len() - bars.len());
     }
 
-    /// Lines with a mark before them, such as `proved`.
+    /// Adds lines with a label, such as `proved`.
     pub(crate) fn notices(&mut self, title: &str, notices: &[(&str, &str)], none: &str) {
         self.body.push_str("<section>");
         self.heading(title);
@@ -228,7 +228,7 @@ impl Page {
         self.body.push_str("</section>");
     }
 
-    /// Rows under a header. Returns how many there was no room for.
+    /// Adds a table. Returns the number of rows beyond the maximum.
     pub(crate) fn table(&mut self, title: &str, names: &[String], rows: &[Vec<Cell>]) {
         self.body.push_str("<section>");
         if !title.is_empty() {
@@ -284,7 +284,7 @@ impl Page {
         let bad = class == "code" && text.starts_with(['4', '5']);
         let shown = match (class, text.parse::<u64>()) {
             ("number", Ok(number)) => grouped(number),
-            // Seconds are enough for the eye.
+            // Seconds are precise enough for readers.
             ("time", _) if text.len() == 27 && text.is_ascii() => text[..19].replace('T', " "),
             _ => text.clone(),
         };
@@ -292,7 +292,7 @@ impl Page {
         let _ = write!(self.body, "<td class=\"{class}{bad}\">{}</td>", escaped(&shown));
     }
 
-    /// Text as it is, with the lines of a difference marked.
+    /// Adds preformatted text, in which the lines of a difference are highlighted.
     pub(crate) fn text(&mut self, title: &str, text: &str, is_diff: bool) {
         self.body.push_str("<section>");
         if !title.is_empty() {
@@ -313,7 +313,7 @@ impl Page {
         self.body.push_str("</pre></section>");
     }
 
-    /// The whole file.
+    /// Writes the HTML file.
     pub(crate) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         let title = escaped(&self.title);
         write!(

@@ -5,7 +5,7 @@ use crate::event::Event;
 use crate::index::Column;
 use crate::output::Field;
 
-/// A number or time beside the fields of a group.
+/// A number or time in addition to the fields of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Measure {
     Count,
@@ -31,7 +31,7 @@ impl Measure {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct EventFilter {
     pub(crate) matches: fn(&Event<'_>) -> bool,
-    /// The columns of an index that tell.
+    /// The index columns that it depends on.
     pub(crate) by: &'static [Column],
 }
 
@@ -57,7 +57,7 @@ pub(crate) fn top(fields: Vec<Field>) -> Kind {
     Kind { fields, keep: EventFilter::ALL, measures: COUNT, sort: Sort::Count }
 }
 
-/// Who was active, and how much of it failed.
+/// Users and their failed requests.
 pub(crate) fn users() -> Kind {
     let fields = vec![Field::User];
     Kind { fields, keep: EventFilter::ALL, measures: SEEN, sort: Sort::Count }
@@ -73,7 +73,7 @@ pub(crate) fn failed() -> Kind {
     Kind { fields, keep, measures, sort: Sort::Count }
 }
 
-/// Who touched which Secret; lists and watches read all of a namespace, or of the cluster.
+/// Access to Secrets; lists and watches read all of a namespace or of the cluster.
 pub(crate) fn secrets() -> Kind {
     let fields = vec![Field::Who, Field::Verb, Field::Namespace, Field::Name];
     let matches = |event: &Event<'_>| {
@@ -83,7 +83,7 @@ pub(crate) fn secrets() -> Kind {
     Kind { fields, keep, measures: SEEN, sort: Sort::Count }
 }
 
-/// Who ran commands in pods, or opened connections to them.
+/// Commands in pods, and connections to them.
 pub(crate) fn exec() -> Kind {
     let fields = vec![
         Field::Who,
@@ -108,7 +108,7 @@ pub(crate) fn exec() -> Kind {
     Kind { fields, keep, measures, sort: Sort::First }
 }
 
-/// What was requested without authentication.
+/// Unauthenticated requests.
 pub(crate) fn anonymous() -> Kind {
     let fields = vec![Field::Verb, Field::Path, Field::Code, Field::SourceIp, Field::UserAgent];
     let matches = |event: &Event<'_>| event.user.name.is(b"system:anonymous");
@@ -117,7 +117,7 @@ pub(crate) fn anonymous() -> Kind {
     Kind { fields, keep, measures, sort: Sort::Count }
 }
 
-/// Who granted what to whom.
+/// Changes of RBAC.
 pub(crate) fn rbac() -> Kind {
     let fields = vec![
         Field::Time,
@@ -136,7 +136,7 @@ pub(crate) fn rbac() -> Kind {
     Kind { fields, keep, measures: &[], sort: Sort::First }
 }
 
-/// Who acted as whom.
+/// Impersonation.
 pub(crate) fn impersonation() -> Kind {
     let fields = vec![Field::User, Field::Impersonated, Field::Verb, Field::Object];
     let matches = |event: &Event<'_>| event.impersonated_user.is_some();
@@ -144,7 +144,7 @@ pub(crate) fn impersonation() -> Kind {
     Kind { fields, keep, measures: SEEN, sort: Sort::Count }
 }
 
-/// Who requested tokens of which service accounts, or had tokens reviewed.
+/// Requests for tokens of service accounts, and TokenReviews.
 pub(crate) fn tokens() -> Kind {
     let fields = vec![
         Field::Who,
@@ -164,7 +164,7 @@ pub(crate) fn tokens() -> Kind {
     Kind { fields, keep, measures: SEEN, sort: Sort::Count }
 }
 
-/// Who still uses APIs that will be removed, by annotations of kube-apiserver.
+/// Use of deprecated APIs, by annotations of kube-apiserver.
 pub(crate) fn deprecated() -> Kind {
     let fields = vec![
         Field::Annotation("k8s.io/removed-release".to_owned()),
@@ -180,7 +180,7 @@ pub(crate) fn deprecated() -> Kind {
     Kind { fields, keep, measures: SEEN, sort: Sort::Count }
 }
 
-/// What Pod Security found, by annotations of kube-apiserver.
+/// Decisions of Pod Security, by annotations of kube-apiserver.
 pub(crate) fn pod_security() -> Kind {
     let annotation = |name: &str| Field::Annotation(format!("pod-security.kubernetes.io/{name}"));
     let fields = vec![
@@ -203,7 +203,7 @@ pub(crate) fn pod_security() -> Kind {
     Kind { fields, keep, measures: SEEN, sort: Sort::Count }
 }
 
-/// What takes the room in the log.
+/// What uses the space in the log.
 pub(crate) fn volume(by: Vec<Field>) -> Kind {
     let fields = match by.is_empty() {
         true => vec![Field::User, Field::Verb, Field::Resource],
@@ -219,7 +219,7 @@ pub(crate) fn agents() -> Kind {
     Kind { fields, keep: EventFilter::ALL, measures: SEEN, sort: Sort::First }
 }
 
-/// What a summary is made of.
+/// The groups of the summary.
 pub(crate) fn summary() -> Kind {
     let fields = vec![Field::User, Field::Verb, Field::Code];
     let measures =

@@ -1,4 +1,4 @@
-//! Percentiles of how long requests took.
+//! Percentiles of the duration of requests.
 
 use hashbrown::HashMap;
 
@@ -8,24 +8,24 @@ use crate::index::Columns;
 use crate::output::Field;
 use crate::scan::{Counting, Numbers, Place, Records, Times, Visitor};
 
-/// Different durations that all threads together keep, of all groups; then durations are rounded
-/// down to ten binary digits, 0.1 %.
+/// Number of distinct durations of all groups in all threads; beyond that, durations are rounded
+/// down to ten binary digits (0.1 %).
 const EXACT: usize = 900_000;
 const DIGITS: u32 = 10;
-/// Shorter durations, in microseconds, are counted in a table; it takes 128 KiB.
+/// Shorter durations, in microseconds, are counted in a table of 128 KiB.
 const TABLE: usize = 1 << 15;
-/// A group with more different durations has a table, as long as there are not too many tables.
+/// A group with more distinct durations gets a table, unless there are too many tables.
 const MANY: usize = 1024;
 const TABLES: usize = 32;
-/// Durations that are counted together: the processor looks them up in the tables at once instead
-/// of one in each line that is read.
+/// Number of durations that are added to the tables together, which uses the CPU cache better than
+/// adding one per line.
 const BATCH: usize = 512;
 
-/// Durations by a field; the visitor of one thread.
+/// Durations by a field, counted by one thread.
 #[derive(Debug)]
 pub(crate) struct Latencies {
     by: Field,
-    /// The group of each value, by its number.
+    /// The number of the group for each value.
     groups: HashMap<Vec<u8>, u32>,
     durations: Vec<Durations>,
     tables: usize,
@@ -34,7 +34,7 @@ pub(crate) struct Latencies {
     rounded: bool,
     key: Vec<u8>,
     stopwatch: Stopwatch,
-    /// Groups and durations that are not counted yet, fewer than [`BATCH`].
+    /// Groups and durations that are not added yet; fewer than [`BATCH`].
     batch: Vec<(u32, u64)>,
 }
 
@@ -72,7 +72,7 @@ impl Durations {
         self.iter().next().is_none()
     }
 
-    /// Durations and their counts. One may occur twice, if it is very frequent.
+    /// Iterates over durations and their counts. A very frequent duration may occur twice.
     fn iter(&self) -> impl Iterator<Item = (u64, u64)> {
         let table = self.table.iter().enumerate().filter(|(_, count)| **count > 0);
         let table = table.map(|(micros, count)| (micros as u64, u64::from(*count)));
@@ -89,7 +89,7 @@ pub(crate) struct LatencyRow {
     pub(crate) percentiles: [u64; 5],
 }
 
-/// What [`LatencyRow::percentiles`] are.
+/// The names and values of [`LatencyRow::percentiles`].
 pub(crate) const PERCENTILES: [(&str, f64); 5] =
     [("p50", 0.5), ("p90", 0.9), ("p95", 0.95), ("p99", 0.99), ("max", 1.0)];
 
@@ -109,7 +109,7 @@ impl Latencies {
         }
     }
 
-    /// The number of the group of a value.
+    /// Returns the number of the group for a value.
     #[inline]
     fn group(&mut self, key: &[u8]) -> u32 {
         if let Some(group) = self.groups.get(key) {
@@ -137,7 +137,7 @@ impl Latencies {
         }
     }
 
-    /// Counts a duration, sooner or later.
+    /// Adds a duration, possibly later.
     #[inline]
     fn note(&mut self, group: u32, micros: u64) {
         self.batch.push((group, micros));
@@ -175,8 +175,8 @@ impl Latencies {
         group
     }
 
-    /// Adds up what all threads have counted, the most requests first. Also tells whether durations
-    /// were rounded.
+    /// Combines the counts of all threads, sorted by number of requests. Also returns whether
+    /// durations were rounded.
     pub(crate) fn merge(mut all: Vec<Latencies>) -> (Vec<LatencyRow>, bool) {
         all.iter_mut().for_each(Latencies::count_batch);
         let mut all = all.into_iter();

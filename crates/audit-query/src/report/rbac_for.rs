@@ -1,4 +1,4 @@
-//! Roles that allow what a user did, and nothing else.
+//! Roles that allow exactly what a user did.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -8,24 +8,24 @@ use crate::event::{Event, Text};
 use crate::index::{Column, Columns};
 use crate::scan::{Counting, Place, Records, Visitor};
 
-/// Different permissions of one thread; more than any role should have.
+/// Maximum number of distinct permissions per thread; more than any role should have.
 const LARGEST: usize = 50_000;
 
-/// What a request needs.
+/// The permission that a request needs.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Permission {
-    /// Empty for objects of the cluster and for URLs.
+    /// Empty for cluster-scoped objects and for URLs.
     namespace: String,
     group: String,
     /// `pods/exec`, or a URL.
     resource: String,
-    /// Empty where the verb cannot be limited to a name.
+    /// Empty if the verb cannot be limited to a name.
     name: String,
     verb: String,
     is_url: bool,
 }
 
-/// Collects permissions; the visitor of one thread.
+/// The permissions that one thread has found.
 #[derive(Debug, Default)]
 pub(crate) struct Permissions {
     set: BTreeSet<Permission>,
@@ -51,13 +51,13 @@ impl Visitor for Permissions {
     }
 
     fn class(&mut self, event: &Event<'_>, place: Place<'_>) -> Option<u32> {
-        // Events with the same values need the same permission, however many they are.
+        // Events with the same values need the same permission.
         self.visit(event, place, &mut Records::default());
         None
     }
 
     fn visit(&mut self, event: &Event<'_>, _: Place<'_>, _: &mut Records) {
-        // What was refused was not done.
+        // Requests that were refused need no permission.
         if matches!(event.status.code, Some(401 | 403)) {
             return;
         }
@@ -98,14 +98,14 @@ impl Visitor for Permissions {
 }
 
 impl Permissions {
-    /// All permissions, and whether there were more.
+    /// Returns all permissions, and whether the maximum was exceeded.
     pub(crate) fn merge(all: Vec<Permissions>) -> (BTreeSet<Permission>, bool) {
         let truncated = all.iter().any(|one| one.truncated);
         (all.into_iter().flat_map(|one| one.set).collect(), truncated)
     }
 }
 
-/// The permissions as rows.
+/// Returns the permissions as rows.
 pub(crate) fn rows(permissions: &BTreeSet<Permission>) -> ([String; 5], Vec<Vec<Cell>>) {
     let names = ["namespace", "api-group", "resource", "name", "verb"].map(str::to_owned);
     let cell = |text: &String| Cell::text((!text.is_empty()).then(|| text.clone()));
@@ -116,10 +116,10 @@ pub(crate) fn rows(permissions: &BTreeSet<Permission>) -> ([String; 5], Vec<Vec<
     (names, permissions.iter().map(row).collect())
 }
 
-/// A rule: what of one resource, by which verbs.
+/// Rules: resource and names, with their verbs.
 type Rules = BTreeMap<(bool, String, String, BTreeSet<String>), BTreeSet<String>>;
 
-/// YAML of a Role for each namespace, a ClusterRole for the rest, and their bindings.
+/// Returns YAML with a Role for each namespace, a ClusterRole for the rest, and their bindings.
 pub(crate) fn yaml(user: &str, permissions: &BTreeSet<Permission>) -> String {
     let mut namespaces: BTreeMap<&str, Vec<&Permission>> = BTreeMap::new();
     for permission in permissions {
@@ -164,7 +164,7 @@ pub(crate) fn yaml(user: &str, permissions: &BTreeSet<Permission>) -> String {
     out
 }
 
-/// Verbs by resource and names, then names with the same verbs in one rule.
+/// Groups verbs by resource and names, then names with the same verbs.
 fn rules(permissions: &[&Permission]) -> Rules {
     let mut by_name: BTreeMap<(bool, &str, &str, &str), BTreeSet<String>> = BTreeMap::new();
     for one in permissions {
@@ -198,7 +198,7 @@ fn subject(user: &str) -> String {
     }
 }
 
-/// A name that Kubernetes accepts.
+/// Returns a name that Kubernetes accepts.
 fn role_name(user: &str) -> String {
     let valid =
         |char: char| if char.is_ascii_alphanumeric() { char.to_ascii_lowercase() } else { '-' };

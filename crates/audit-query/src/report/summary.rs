@@ -1,4 +1,4 @@
-//! The first report: what is in the log.
+//! The default report: what the log contains.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -21,18 +21,18 @@ use crate::scan::{Counting, Numbers, Place, Records, Visitor};
 const TITLES: [&str; 4] =
     ["Most active users", "Verbs", "Failures by status code", "Who changed most"];
 
-/// Entries of each list.
+/// Number of entries of each list.
 const LISTED: usize = 10;
 
-/// Bars of the chart of events over time.
+/// Number of bars in the chart of events over time.
 const BARS: usize = 160;
 
-/// Counts what a summary is made of; the visitor of one thread.
+/// The counts for a summary, of one thread.
 #[derive(Debug)]
 pub(crate) struct Overview {
     groups: GroupBy,
     timeline: Timeline,
-    /// Requests whose last event is not a final one.
+    /// Requests whose last event in the log is not a final one.
     unfinished: u64,
 }
 
@@ -41,7 +41,7 @@ impl Overview {
         Overview { groups, timeline: Timeline::default(), unfinished: 0 }
     }
 
-    /// Adds up what all threads have counted.
+    /// Combines the counts of all threads.
     pub(crate) fn merge(all: Vec<Overview>) -> (Groups, Timeline, u64) {
         let unfinished = all.iter().map(|one| one.unfinished).sum();
         let (groups, timelines): (Vec<_>, Vec<_>) =
@@ -83,7 +83,7 @@ impl Visitor for Overview {
     }
 }
 
-/// What a log holds, by user, verb, and code.
+/// The contents of a log by user, verb, and code.
 #[derive(Debug, Default)]
 pub(crate) struct Summary {
     whole: Measures,
@@ -98,7 +98,7 @@ pub(crate) struct Summary {
 }
 
 impl Summary {
-    /// Adds up groups by user, verb, and code.
+    /// Combines groups by user, verb, and code.
     pub(crate) fn new(
         groups: &Groups,
         timeline: Timeline,
@@ -175,7 +175,7 @@ impl Summary {
         Json::Object(all)
     }
 
-    /// Everything as rows of three columns.
+    /// Returns everything as rows of three columns.
     pub(crate) fn rows(&self) -> ([String; 3], Vec<Vec<Cell>>) {
         let row = |section: &str, name: &str, value: Cell| {
             vec![Cell::Text(section.to_owned()), Cell::Text(name.to_owned()), value]

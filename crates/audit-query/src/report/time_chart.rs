@@ -11,7 +11,7 @@ const HEIGHT: f64 = 190.0;
 const LEFT: f64 = 52.0;
 const BOTTOM: f64 = 22.0;
 const TOP: f64 = 10.0;
-/// Times below it, at most.
+/// Maximum number of times on the horizontal axis.
 const TICKS: i64 = 8;
 
 impl Page {
@@ -107,7 +107,8 @@ impl Page {
     }
 }
 
-/// The least of 1, 2, 4, 6, 8, 10 times a power of ten, and divisible by four, that is not less.
+/// Returns the smallest number not less than `most` that is 1, 2, 4, 6, 8 or 10 times a power of
+/// ten and divisible by four.
 fn nice(most: u64) -> u64 {
     let mut power = 1_u64;
     loop {
@@ -120,7 +121,7 @@ fn nice(most: u64) -> u64 {
     }
 }
 
-/// A round time, of which there are a few in `span`, in microseconds.
+/// Returns a round step in microseconds that results in a few labels for `span`.
 fn tick_step(span: i64) -> i64 {
     const STEPS: [i64; 17] = [
         1, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400, 172_800,

@@ -1,18 +1,18 @@
-//! When events happened: for a chart, and to find times without events.
+//! Events over time: for a chart, and to find periods without events.
 
 use hashbrown::HashMap;
 
-/// Buckets that one thread keeps; if there are more, they are made twice as wide.
+/// Maximum number of buckets per thread; if there are more, their width is doubled.
 const BUCKETS: usize = 1 << 15;
-/// Width of a bucket at first: one second, in microseconds.
+/// Initial width of a bucket: one second in microseconds.
 const NARROWEST: i64 = 1_000_000;
-/// Buckets on each side of a hole that tell what is usual there.
+/// Buckets on each side of a hole that determine what is usual there.
 const AROUND: usize = 32;
-/// Events that would have been expected in a hole, at the least.
+/// Minimum number of events that are expected in a hole.
 const EXPECTED: f64 = 30.0;
-/// How many times longer than nearly all other pauses a hole is.
+/// Minimum ratio of a hole to nearly all other pauses.
 const LONGER: i64 = 10;
-/// Buckets that are needed to know what is usual.
+/// Minimum number of buckets that determine what is usual.
 const ENOUGH: usize = 20;
 
 /// Events of one bucket.
@@ -35,12 +35,12 @@ impl Bucket {
     }
 }
 
-/// Events by time.
+/// Events over time.
 #[derive(Debug)]
 pub(crate) struct Timeline {
     width: i64,
     buckets: HashMap<i64, Bucket>,
-    /// The bucket that the last event was in, not added to the others yet.
+    /// The bucket of the last event, which is not added to the others yet.
     current: (i64, Bucket),
 }
 
@@ -50,13 +50,13 @@ impl Default for Timeline {
     }
 }
 
-/// A time without events that is unusual in this log.
+/// A period without events that is unusual in this log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Hole {
-    /// Time of the event before it and of the one after it, in microseconds since 1970.
+    /// The times of the events before and after it, in microseconds since 1970.
     pub(crate) from: i64,
     pub(crate) to: i64,
-    /// Events in as long a time around it.
+    /// The number of events in a period of the same length around it.
     pub(crate) expected: u64,
 }
 
@@ -94,7 +94,7 @@ impl Timeline {
         }
     }
 
-    /// Adds up what all threads have counted.
+    /// Combines the counts of all threads.
     pub(crate) fn merge(all: impl Iterator<Item = Timeline>) -> Timeline {
         let mut whole = Timeline::default();
         for mut part in all {
@@ -116,8 +116,8 @@ impl Timeline {
         all
     }
 
-    /// At most `most` bars of equal width: when the first begins, how wide they are (microseconds),
-    /// and events and failures of each.
+    /// Returns at most `most` bars of equal width: the start of the first one, their width
+    /// (microseconds), and the events and failures of each.
     pub(crate) fn bars(&self, most: usize) -> (i64, i64, Vec<(u64, u64)>) {
         let all = self.sorted();
         let (Some(first), Some(last)) = (all.first(), all.last()) else {
@@ -138,8 +138,8 @@ impl Timeline {
         (start * width, width, bars)
     }
 
-    /// Times without events that are long compared with the pauses and with the events around them,
-    /// the longest first.
+    /// Returns periods without events that are long in comparison with other pauses and with the
+    /// rate of events around them, longest first.
     pub(crate) fn holes(&self) -> Vec<Hole> {
         let all = self.sorted();
         if all.len() < ENOUGH {
@@ -159,7 +159,8 @@ impl Timeline {
                 &all[index.saturating_sub(AROUND - 1)..=index],
                 &all[index + 1..(index + 1 + AROUND).min(all.len())],
             ];
-            // Both sides: after a restart of the API server there may be a burst.
+            // Both sides are considered, because there may be a burst after a restart of the API
+            // server.
             let rates = around.map(|side| {
                 let events: u64 = side.iter().map(|bucket| bucket.events).sum();
                 let time = side[side.len() - 1].last - side[0].first + self.width;
@@ -203,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_log_that_is_often_quiet_has_no_holes() {
-        // Ten events at once, every two minutes; once four minutes.
+        // Ten events at a time, every two minutes; one of these bursts is missing.
         let bursts = (0..200).filter(|burst| *burst != 77);
         let times = bursts.flat_map(|burst| (0..10).map(move |one| (burst * 120 + one) * SECOND));
         assert!(of(times).holes().is_empty());

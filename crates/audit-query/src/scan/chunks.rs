@@ -1,4 +1,4 @@
-//! Reads inputs piece by piece, each piece whole lines.
+//! Reads inputs in pieces of complete lines.
 
 use std::io::{self, ErrorKind, Read};
 use std::ops::{ControlFlow, Range};
@@ -7,18 +7,19 @@ use memchr::{memchr, memrchr};
 
 use crate::event::json;
 
-/// Read at a time: fits the second-level cache with room to spare.
+/// Number of bytes per read; fits into the second-level cache.
 const BLOCK: usize = 256 << 10;
-/// Read beyond a segment, for the end of its last line.
+/// Number of bytes to read beyond a segment, for the end of its last line.
 const BEYOND: usize = 16 << 10;
-/// The longest line. Longer than any event: kube-apiserver takes requests of 3 MiB.
+/// The maximum length of a line. It is longer than any event: kube-apiserver accepts requests of 3
+/// MiB.
 const MAX_LINE: usize = 256 << 20;
 
-/// A buffer that outlives the pieces of one thread.
+/// A buffer that one thread uses for all of its pieces.
 #[derive(Debug, Default)]
 pub(crate) struct Buffer {
     bytes: Vec<u8>,
-    /// Valid bytes.
+    /// The number of valid bytes.
     length: usize,
 }
 
@@ -28,7 +29,7 @@ impl Buffer {
         self.fit();
     }
 
-    /// Makes room for another read; gives back what one long line took.
+    /// Makes room for another read; frees memory that one long line needed.
     fn fit(&mut self) {
         if self.bytes.len() > 16 * BLOCK && self.length < BLOCK {
             self.bytes = self.bytes[..self.length].to_vec();
@@ -47,7 +48,7 @@ impl Buffer {
         &self.bytes[..self.length]
     }
 
-    /// Reads once, at most `limit` bytes. Returns whether there was anything.
+    /// Reads once, at most `limit` bytes. Returns whether there were any.
     fn read(
         &mut self,
         limit: usize,
@@ -73,8 +74,8 @@ impl Buffer {
 }
 
 /// Calls `each` with the lines of a text that begin within `range`, many at a time, and the offset
-/// of the first. The last line of the text may lack its newline. `is_start`: a line begins where
-/// the range does.
+/// of the first one. The last line of the text may lack its newline. `is_start`: a line begins at
+/// the start of the range.
 pub(super) fn of_range(
     mut read_at: impl FnMut(&mut [u8], u64) -> io::Result<usize>,
     range: Range<u64>,
@@ -83,16 +84,16 @@ pub(super) fn of_range(
     mut each: impl FnMut(&[u8], u64) -> ControlFlow<()>,
 ) -> io::Result<()> {
     buffer.reset();
-    // A line begins behind a newline, which may be the byte before.
+    // A line begins after a newline, which may be the byte before.
     let mut in_line = range.start > 0 && !is_start;
     let mut base = range.start - u64::from(in_line);
     let mut ended = false;
     while !ended {
         let wanted = (range.end - base) as usize + BEYOND;
-        // Twice as much each time where a line goes on and on.
+        // Doubled for each read within a long line.
         let limit = wanted.saturating_sub(buffer.length).max(buffer.length).max(BEYOND);
         let offset = base + buffer.length as u64;
-        // What was read before has no newline.
+        // Data that was read before contains no newline.
         let mut fresh = buffer.length;
         ended = !retry(|| buffer.read(limit, |free| read_at(free, offset)))?;
         if in_line {
@@ -136,7 +137,7 @@ pub(super) fn of_range(
     Ok(())
 }
 
-/// Calls `each` with the lines of a stream, many at a time, and the offset of the first.
+/// Calls `each` with the lines of a stream, many at a time, and the offset of the first one.
 pub(crate) fn of_stream(
     mut stream: impl Read,
     buffer: &mut Buffer,
@@ -147,7 +148,7 @@ pub(crate) fn of_stream(
     loop {
         let fresh = buffer.length;
         let more = retry(|| buffer.read(BLOCK, |free| stream.read(free)));
-        // Lines before a fault (a compressed file that is cut off) count.
+        // Lines before an error, such as the end of a truncated compressed file, count.
         let ended = !matches!(more, Ok(true));
         let valid = buffer.valid();
         let end = match ended {
@@ -166,8 +167,8 @@ pub(crate) fn of_stream(
     }
 }
 
-/// Calls `each` with each JSON value of a stream in which values may span lines, and its offset.
-/// Text between values that is not JSON is passed on up to the end of its line.
+/// Calls `each` with each JSON value of a stream in which values may span lines, and with its
+/// offset. Invalid text between values is passed on up to the end of its line.
 pub(super) fn of_document(
     mut stream: impl Read,
     buffer: &mut Buffer,
@@ -195,7 +196,7 @@ pub(super) fn of_document(
             None if ended => return Ok(()),
             None => {
                 buffer.check(base)?;
-                // Twice as much each time, as the value is looked at from its start again.
+                // Doubled each time, because the value is parsed from its start again.
                 let wanted = (buffer.length * 2).max(BLOCK);
                 while !ended && buffer.length < wanted {
                     ended = !retry(|| buffer.read(BLOCK, |free| stream.read(free)))?;

@@ -77,7 +77,8 @@ pub(super) fn group<V: Visitor>(
 /// Which requests ended in the group is looked up later, and only if one of them began before it.
 fn note_ends(place: &Group<'_>, found: &Found) {
     if *place.rules.stages == Stages::Last {
-        place.rules.leave_out(found.source, place.index, place.group);
+        let start = place.index.range(place.group).start;
+        place.rules.leave_out(found.source, place.index, place.group, start);
     }
 }
 

@@ -1,14 +1,16 @@
 //! Requests that began in one part of a log and ended in a row group whose ends were not noted.
 
+use std::io;
 use std::sync::PoisonError;
 
 use hashbrown::{HashMap, HashSet};
 use parquet::errors::ParquetError;
 
 use super::piece::{LeftOut, Rules, Unfinished};
-use super::source::Source;
+use super::source::{Format, Source};
+use crate::event::Event;
 use crate::event::time::canonical_micros;
-use crate::index::{Column, Columns, IndexError, Sidecar, parse_uuid};
+use crate::index::{Archive, Column, Columns, IndexError, Sidecar, io_error, parse_uuid};
 
 /// What identifies a request in an index: its audit ID, and when it was received.
 type Request = (Option<[u8; 16]>, Option<i64>);
@@ -35,9 +37,19 @@ pub(super) fn remove(
             Some((request(event)?, open))
         })
         .collect();
+    let mut archives = Archives { sources, open: None };
     for group in left_out.drain(..) {
-        if open.is_empty() {
+        if unfinished.is_empty() {
             break;
+        }
+        if sources[group.source].format == Format::Archive {
+            if let Err(error) = archives.remove(rules, &group, unfinished) {
+                rules.note(format!(
+                    "{}: cannot be read for the ends of requests: {error}",
+                    sources[group.source].path.display()
+                ));
+            }
+            continue;
         }
         match ended(&group, sources, &open) {
             Ok(requests) => {
@@ -52,6 +64,61 @@ pub(super) fn remove(
                 sources[group.source].path.display()
             )),
         }
+    }
+}
+
+/// Files with whole events; the last one is kept open.
+struct Archives<'a> {
+    sources: &'a [Source],
+    open: Option<(usize, Archive)>,
+}
+
+impl Archives<'_> {
+    /// Removes the requests that began before a row group and ended in it.
+    fn remove(
+        &mut self,
+        rules: &Rules<'_>,
+        group: &LeftOut,
+        unfinished: &mut HashMap<u64, (usize, Unfinished)>,
+    ) -> io::Result<()> {
+        let in_range = |event: &Event<'_>| match (group.received, event.received_time()) {
+            (Some((first, last)), Some(received)) => (first..=last).contains(&received),
+            _ => true,
+        };
+        let candidates: HashSet<u64> = unfinished
+            .iter()
+            .filter(|(_, (source, event))| {
+                (*source, event.offset) < (group.source, group.start)
+                    && event.event().is_none_or(|event| in_range(&event))
+            })
+            .map(|(key, _)| *key)
+            .collect();
+        if candidates.is_empty() {
+            return Ok(());
+        }
+        let archive = match self.open.take() {
+            Some((source, archive)) if source == group.source => archive,
+            _ => self.sources[group.source].archive()?,
+        };
+        let (_, archive) = self.open.insert((group.source, archive));
+        let columns = Columns::of(&[Column::AuditId, Column::Received, Column::Stage]);
+        let mut find = || {
+            archive.file.read_ahead(group.group, columns)?;
+            let mut batch = archive.file.batch(group.group, columns)?;
+            loop {
+                let rows = batch.next()?;
+                if rows == 0 {
+                    return Ok(());
+                }
+                for event in (0..rows).map(|row| batch.event(row)) {
+                    let key = rules.key(&event);
+                    if !event.is_unfinished() && candidates.contains(&key) {
+                        unfinished.remove(&key);
+                    }
+                }
+            }
+        };
+        find().map_err(io_error)
     }
 }
 

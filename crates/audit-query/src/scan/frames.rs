@@ -1,5 +1,5 @@
-//! Random access to a zstd file by its seek table (zstd seekable format): frames are decoded one by
-//! one.
+//! Random access to a zstd file by its seek table (zstd seekable format), which allows decoding
+//! single frames.
 
 use std::fs::File;
 use std::io;
@@ -8,24 +8,25 @@ use std::os::unix::fs::FileExt;
 
 use zstd::bulk::Decompressor;
 
-/// The largest frame that is decoded as a whole; a file with larger ones is read from its start.
+/// Maximum size of a frame that is decoded as a whole; a file with larger ones is read from its
+/// start.
 const LARGEST: u64 = 4 << 20;
-/// The most frames that a table may list: a table of 16 MiB.
+/// Maximum number of frames in a seek table of 16 MiB.
 const MOST: u64 = 1 << 20;
 const SKIPPABLE: u32 = 0x184D_2A5E;
 const FOOTER: u32 = 0x8F92_EAB1;
 const FOOTER_SIZE: u64 = 9;
 
-/// Where the frames of a file are.
+/// The positions of the frames in a file.
 #[derive(Debug)]
 pub(crate) struct Frames {
-    /// The start of each frame in the file and in the text, and the ends of the last.
+    /// The start of each frame in the file and in the text, and the ends of the last one.
     starts: Vec<(u64, u64)>,
 }
 
 impl Frames {
-    /// Reads the seek table of a file of `size` bytes. `None`: it has none that fits the file, and
-    /// has to be read from its start.
+    /// Reads the seek table of a file of `size` bytes. `None` if the file has no valid one, and
+    /// must be read from its start.
     pub(crate) fn read(file: &File, size: u64) -> io::Result<Option<Frames>> {
         let Some(footer_at) = size.checked_sub(FOOTER_SIZE) else { return Ok(None) };
         let mut footer = [0; FOOTER_SIZE as usize];
@@ -57,12 +58,12 @@ impl Frames {
         Ok((in_file == start).then_some(Frames { starts }))
     }
 
-    /// Bytes of text.
+    /// Returns the size of the text in bytes.
     pub(crate) fn size(&self) -> u64 {
         self.starts.last().map_or(0, |(_, text)| *text)
     }
 
-    /// Ranges of text of at least `least` bytes that begin and end with a frame.
+    /// Returns ranges of text of at least `least` bytes that begin and end with a frame.
     pub(super) fn pieces(&self, least: u64) -> Vec<Range<u64>> {
         let mut pieces = Vec::new();
         let mut start = 0;
@@ -75,15 +76,15 @@ impl Frames {
         pieces
     }
 
-    /// The frame that holds a byte of the text.
+    /// Returns the frame that contains a byte of the text.
     fn at(&self, offset: u64) -> Option<usize> {
-        // Frames may be empty: the last of those that begin there.
+        // Frames may be empty, so this is the last of those that begin there.
         let after = self.starts.partition_point(|(_, text)| *text <= offset);
         (after < self.starts.len()).then(|| after - 1)
     }
 }
 
-/// Reads text at any offset; keeps the frame that was decoded last.
+/// Reads text at any offset; caches the frame that was decoded last.
 pub(crate) struct FrameReader<'a> {
     file: &'a File,
     frames: &'a Frames,

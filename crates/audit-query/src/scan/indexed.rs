@@ -13,7 +13,7 @@ use super::selection::{self, Selection};
 use super::source::Source;
 use super::{Stages, Visitor};
 use crate::event::Event;
-use crate::index::{Column, Columns, Sidecar, parse_uuid};
+use crate::index::{Column, Columns, ParquetFile, Sidecar, parse_uuid};
 
 /// Where more events than this share of a group have to be read from the log, or more bytes than
 /// this, it is read as a whole.
@@ -58,14 +58,21 @@ pub(super) fn stage_columns(rules: &Rules<'_>) -> Columns {
     }
 }
 
-/// Whether no event of the group is wanted. Its end of a request may be: see [`super::ended`].
-pub(super) fn is_left_out(rules: &Rules<'_>, index: &Sidecar, source: usize, group: usize) -> bool {
+/// Whether no event of the group is wanted, which begins at `start`. Its end of a request may be:
+/// see [`super::ended`].
+pub(super) fn is_left_out(
+    rules: &Rules<'_>,
+    file: &ParquetFile,
+    source: usize,
+    group: usize,
+    start: u64,
+) -> bool {
     let is_last = *rules.stages == Stages::Last && rules.depends_on_stage;
-    if is_last && rules.reverse || rules.filter.may_match(&index.probe(group)) {
+    if is_last && rules.reverse || rules.filter.may_match(&file.probe(group)) {
         return false;
     }
     if is_last {
-        rules.leave_out(source, index, group);
+        rules.leave_out(source, file, group, start);
     }
     true
 }
@@ -79,7 +86,7 @@ pub(super) fn group<V: Visitor>(
     visitor: &mut V,
     found: &mut Found,
 ) -> io::Result<Outcome> {
-    if is_left_out(rules, index, found.source, group) {
+    if is_left_out(rules, index, found.source, group, index.range(group).start) {
         return Ok(Outcome::Done);
     }
     let place = Group { rules, source, index, group };
@@ -234,7 +241,7 @@ fn selected(place: &Group<'_>, found: &Found) -> Result<Option<Vec<Step>>, Parqu
         }));
     }
     if *rules.stages == Stages::Last && rules.depends_on_stage {
-        rules.leave_out(found.source, index, group);
+        rules.leave_out(found.source, index, group, index.range(group).start);
     }
     Ok(Some(steps))
 }
@@ -311,7 +318,8 @@ impl<'a> LogReader<'a> {
 pub(super) fn may_have(rules: &Rules<'_>, index: &Sidecar, source: usize) -> io::Result<bool> {
     let columns = rules.filter.columns().and(Columns::of(&[Column::AuditId]));
     for group in 0..index.groups() {
-        if is_left_out(rules, index, source, group) {
+        let start = index.range(group).start;
+        if is_left_out(rules, index, source, group, start) {
             continue;
         }
         let find = || {
@@ -331,7 +339,7 @@ pub(super) fn may_have(rules: &Rules<'_>, index: &Sidecar, source: usize) -> io:
             return Ok(true);
         }
         if *rules.stages == Stages::Last && rules.depends_on_stage {
-            rules.leave_out(source, index, group);
+            rules.leave_out(source, index, group, start);
         }
     }
     Ok(false)

@@ -1,4 +1,4 @@
-//! Puts together what was found in the pieces: one event a request, in order.
+//! Combines the results of pieces in order, with one event per request.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -9,17 +9,17 @@ use super::piece::{self, Found, Rules, Unfinished};
 use super::source::Source;
 use super::{Skipped, Summary, Visitor, ended};
 
-/// Bytes of events that may wait for the end of their requests.
+/// Maximum size of the events that wait for the end of their requests.
 const UNFINISHED: usize = 16 << 20;
-/// In reverse order, how many completed requests are kept before those are dropped whose first
-/// event must have been passed.
+/// In reverse order: how many completed requests are kept before those are dropped whose first
+/// event must have been read.
 const ENDED: usize = 1 << 20;
 /// Microseconds by which events may be out of order.
 const SLACK: i64 = 60_000_000;
 
 pub(super) struct Merge<'a, V, D> {
     pub(super) sources: &'a [Source],
-    /// For events that turn out to be their requests' last.
+    /// Visits events that turn out to be the last ones of their requests.
     pub(super) visitor: V,
     pub(super) deliver: D,
     pub(super) reverse: bool,
@@ -84,7 +84,7 @@ impl<'a, V: Visitor, D: FnMut(&[u8]) -> ControlFlow<()>> Merge<'a, V, D> {
         ControlFlow::Continue(())
     }
 
-    /// The older half is delivered now.
+    /// Delivers the older half of the waiting events.
     fn assume_unfinished(&mut self) -> ControlFlow<()> {
         let mut all: Vec<_> = self.unfinished.drain().collect();
         all.sort_by_key(|(_, (source, event))| (*source, event.offset));
@@ -101,7 +101,7 @@ impl<'a, V: Visitor, D: FnMut(&[u8]) -> ControlFlow<()>> Merge<'a, V, D> {
     fn accept_reverse(&mut self, mut found: Found) -> ControlFlow<()> {
         let mut unfinished = Vec::new();
         for (key, event) in found.unfinished.drain() {
-            // An event of the same request came after it; or this is the last one.
+            // If a later event of the same request was found, this one is not the last.
             if !self.ended.contains_key(&key) {
                 unfinished.push(event);
                 self.ended.insert(key, i64::MIN);
@@ -109,7 +109,8 @@ impl<'a, V: Visitor, D: FnMut(&[u8]) -> ControlFlow<()>> Merge<'a, V, D> {
         }
         self.ended.extend(found.ended.iter().copied());
         if self.ended.len() > self.next_prune {
-            // Where the log is now, requests that began later cannot be found any more.
+            // At this position of the log, events of requests that began later cannot follow any
+            // more.
             let passed = found.time.map_or(i64::MAX, |time| time.saturating_add(SLACK));
             self.ended.retain(|_, received| *received <= passed);
             self.next_prune = (self.ended.len() * 2).max(ENDED);
@@ -128,7 +129,7 @@ impl<'a, V: Visitor, D: FnMut(&[u8]) -> ControlFlow<()>> Merge<'a, V, D> {
         ControlFlow::Continue(())
     }
 
-    /// Delivers an event after which none was found.
+    /// Delivers an event that is the last one of its request.
     fn last(&mut self, source: usize, unfinished: &Unfinished) -> ControlFlow<()> {
         let Some(event) = unfinished.event() else { return ControlFlow::Continue(()) };
         let mut found = Found::new(source);
@@ -145,7 +146,7 @@ impl<'a, V: Visitor, D: FnMut(&[u8]) -> ControlFlow<()>> Merge<'a, V, D> {
         ControlFlow::Continue(())
     }
 
-    /// After the last piece, unless the caller wants no more.
+    /// Called after the last piece, unless the caller has stopped.
     pub(super) fn finish(&mut self, rules: &Rules<'_>) -> ControlFlow<()> {
         if !self.reverse && !self.unfinished.is_empty() {
             ended::remove(rules, self.sources, &mut self.unfinished);
@@ -158,7 +159,7 @@ impl<'a, V: Visitor, D: FnMut(&[u8]) -> ControlFlow<()>> Merge<'a, V, D> {
         ControlFlow::Continue(())
     }
 
-    /// The visitor, and what the scan has gone through.
+    /// Returns the visitor and the summary of the scan.
     pub(super) fn end(self) -> (V, Summary) {
         let mut summary = self.summary;
         summary.skipped = self

@@ -5,6 +5,7 @@
 //! in the order of the log (or the reverse). Memory is bounded: a buffer a thread, a queue of
 //! limited size, and the requests that have begun and not ended (see [`Stages`]).
 
+mod archive;
 pub(crate) mod chunks;
 mod counted;
 mod ended;
@@ -183,10 +184,21 @@ pub struct Skipped {
     pub path: std::path::PathBuf,
     /// How many.
     pub lines: u64,
-    /// Where the first begins, in bytes, decompressed.
+    /// Where the first begins, in bytes, decompressed; in a Parquet file, its
+    /// row times a constant.
     pub first: u64,
     /// The last of them is the end of the file, without a newline.
     pub torn: bool,
+}
+
+impl Skipped {
+    /// Where the first is.
+    pub(crate) fn place(&self) -> String {
+        match self.path.extension().is_some_and(|extension| extension == "parquet") {
+            true => format!("in row {}", self.first / archive::ROW + 1),
+            false => format!("at byte {}", self.first),
+        }
+    }
 }
 
 /// Why a log could not be read.

@@ -11,7 +11,7 @@ use super::{Place, Records, Stages, Visitor};
 use crate::event::json::{self, Value};
 use crate::event::{self, Event, Line};
 use crate::filter::{Filter, Needle};
-use crate::index::{self, Columns, Sidecar};
+use crate::index::{self, Columns, ParquetFile};
 
 /// What all threads share.
 pub(super) struct Rules<'a> {
@@ -36,10 +36,10 @@ impl Rules<'_> {
         self.hasher.hash_one((event.audit_id.bytes(), event.received.bytes()))
     }
 
-    /// Notes that a row group may have ends of requests that were not looked at.
-    pub(super) fn leave_out(&self, source: usize, index: &Sidecar, group: usize) {
-        let start = index.range(group).start;
-        let received = index.probe(group).received();
+    /// Notes that a row group, which begins at `start`, may have ends of requests that were not
+    /// looked at.
+    pub(super) fn leave_out(&self, source: usize, file: &ParquetFile, group: usize, start: u64) {
+        let received = file.probe(group).received();
         let left_out = LeftOut { source, group, start, received };
         self.left_out.lock().unwrap_or_else(PoisonError::into_inner).push(left_out);
     }
@@ -54,7 +54,8 @@ impl Rules<'_> {
 pub(super) struct LeftOut {
     pub(super) source: usize,
     pub(super) group: usize,
-    /// Where it begins in the log.
+    /// Where it begins in the log; in a file with whole events, the offset of its
+    /// first row.
     pub(super) start: u64,
     /// When the first and the last of its requests were received, in microseconds since 1970.
     pub(super) received: Option<(i64, i64)>,
@@ -226,7 +227,8 @@ fn skip(found: &mut Found, source: &Source, line: &[u8], offset: u64) {
         found.first_skipped = offset;
     }
     found.skipped += 1;
-    found.torn = source.format != Format::Document && !line.ends_with(b"\n");
+    let has_lines = !matches!(source.format, Format::Document | Format::Archive);
+    found.torn = has_lines && !line.ends_with(b"\n");
 }
 
 /// A request ended: what came of it before does not count, here and in pieces before.

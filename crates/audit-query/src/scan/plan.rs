@@ -70,7 +70,10 @@ pub(super) fn plan(
         let mut source = Source::plan(input)?;
         progress.total.fetch_add(source.size, Ordering::Relaxed);
         let number = sources.len();
-        let may_have_index = index && source.size > 0 && source.format != Format::Document;
+        let may_have_index = index
+            && source.size > 0
+            && source.file().is_some()
+            && !matches!(source.format, Format::Document | Format::Archive);
         let mut push = |part| pieces.push(Piece { source: number, part });
         if may_have_index && !opens && source.size <= SHARED && notes.exists(&source) {
             push(Part::Indexed);

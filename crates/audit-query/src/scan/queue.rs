@@ -79,13 +79,18 @@ impl Queue {
         Some(Taken { queue: self, piece: state.next - 1 })
     }
 
-    /// The caller wants no more.
+    /// Returns whether the scan was stopped early.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.lock().stopped
+    }
+
+    /// Nothing more is wanted, or can be read.
     pub(super) fn stop(&self) {
         self.lock().stopped = true;
         self.changed.notify_all();
     }
 
-    /// What was found next, in order.
+    /// What was found next, in order. `None` at the end, or when it was stopped.
     pub(super) fn next(&self) -> Option<Found> {
         let mut state = self.lock();
         while state.head < self.pieces {
@@ -100,6 +105,8 @@ impl Queue {
                 state.pieces.remove(&head);
                 state.head += 1;
                 self.changed.notify_all();
+            } else if state.stopped {
+                return None;
             } else {
                 state = self.wait(state);
             }

@@ -10,6 +10,7 @@ use std::thread;
 
 use hashbrown::DefaultHashBuilder;
 
+use super::archive;
 use super::chunks::{self, Buffer};
 use super::frames::FrameReader;
 use super::indexed::{self, Outcome};
@@ -26,6 +27,8 @@ use crate::index::Sidecar;
 const BATCH: usize = 64 << 10;
 /// How much of a compressed file is kept when it is read in reverse order; the rest is read twice.
 const KEPT: usize = 8 << 20;
+/// Objects that are read at once: requests take longer than decoding. Each takes some MiB.
+const REQUESTS: usize = 3;
 /// How much of the first line of a frame is looked at.
 const FIRST_LINE: usize = 64 << 10;
 
@@ -49,6 +52,7 @@ pub(super) fn run<V: Visitor>(
         reverse: scan.reverse,
     };
     let threads = match scan.threads {
+        0 if sources.iter().any(Source::is_object) => REQUESTS,
         0 => thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
     };
@@ -66,6 +70,11 @@ pub(super) fn run<V: Visitor>(
                 let piece = &pieces[taken.piece];
                 let source = &sources[piece.source];
                 if let Err(error) = worker.piece(source, piece, &taken) {
+                    // A store that cannot be reached is not tried for each of its objects.
+                    if source.is_object() && !is_of_content(&error) {
+                        queue.stop();
+                        progress.stop();
+                    }
                     faults.push(ScanError::io(&source.path, error));
                 }
             }
@@ -76,7 +85,7 @@ pub(super) fn run<V: Visitor>(
         while let (Some(found), false) = (queue.next(), flow.is_break()) {
             flow = merge.accept(found);
         }
-        if flow.is_continue() {
+        if flow.is_continue() && !queue.is_stopped() {
             let _ = merge.finish(&rules);
         }
         queue.stop();
@@ -98,6 +107,12 @@ pub(super) fn run<V: Visitor>(
     Ok((visitors, summary))
 }
 
+/// Whether an error is of one object, and others may be read.
+fn is_of_content(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, InvalidInput, NotFound, UnexpectedEof};
+    matches!(error.kind(), InvalidData | InvalidInput | NotFound | UnexpectedEof)
+}
+
 struct Worker<'a, V> {
     rules: &'a Rules<'a>,
     progress: &'a Progress,
@@ -115,6 +130,7 @@ impl<V: Visitor> Worker<'_, V> {
             }
             (Part::Indexed, _) => self.indexed(source, piece.source, taken),
             (Part::Whole, Some(index)) => self.whole(source, piece.source, index, taken),
+            _ if source.format == Format::Archive => self.archive(source, piece.source, taken),
             _ => self.scan_whole(source, piece.source, taken),
         }
     }
@@ -172,6 +188,31 @@ impl<V: Visitor> Worker<'_, V> {
             return self.scan_whole(source, number, taken);
         }
         self.progress.done.fetch_add(source.size, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Goes through the row groups of a Parquet file with whole events.
+    fn archive(&mut self, source: &Source, number: usize, taken: &Taken<'_>) -> io::Result<()> {
+        let (rules, progress) = (self.rules, self.progress);
+        let archive = source.archive()?;
+        let groups = archive.groups();
+        let batch = if rules.reverse { 0 } else { BATCH };
+        for at in 0..groups {
+            let group = if rules.reverse { groups - 1 - at } else { at };
+            let place = archive::Group { rules, source, number, archive: &archive, group };
+            let mut flow = ControlFlow::Continue(());
+            let mut found = Found::new(number);
+            let result = place.each(&mut self.visitor, &mut found, |found| {
+                flow = hand_over(found, batch, taken, progress);
+                flow
+            });
+            progress.done.fetch_add(archive.size(group), Ordering::Relaxed);
+            let rest = hand_over(&mut found, 0, taken, progress);
+            result?;
+            if flow.is_break() || rest.is_break() {
+                break;
+            }
+        }
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! Evaluates a filter on a row group of an index: once for each different combination of values.
+//! Evaluates a filter on a row group of an index, once for each distinct combination of values.
 
 use hashbrown::HashMap;
 use parquet::errors::Result;
@@ -8,18 +8,18 @@ use super::indexed::Group;
 use crate::event::{Event, Text};
 use crate::index::{Column, Columns, Tuples, Values};
 
-/// The rows of a group that match.
+/// The matching rows of a group.
 #[derive(Debug, Default)]
 pub(super) struct Selection {
-    /// Those that count.
+    /// Rows that count.
     pub(super) rows: Vec<u32>,
-    /// Those after which others are expected and do not follow in this group.
+    /// Rows after which a later event is expected, which does not follow in this group.
     pub(super) unfinished: Vec<u32>,
-    /// Rows that do not have all that there is to know; whether they match, the log tells.
+    /// Rows that are not exact; whether they match must be determined from the log.
     pub(super) inexact: Vec<u32>,
 }
 
-/// What is decided for all rows with the same values.
+/// The decision for all rows with the same values.
 #[derive(Debug, Clone, Copy, Default)]
 struct Verdict {
     wanted: bool,
@@ -28,7 +28,7 @@ struct Verdict {
     received: bool,
 }
 
-/// Selects rows by columns that are loaded. Returns `None` if the group cannot be read in this way.
+/// Selects rows by the loaded columns. Returns `None` if the group cannot be read in this way.
 pub(super) fn select(
     place: &Group<'_>,
     values: &Values<'_>,
@@ -109,7 +109,7 @@ pub(super) fn select(
     Ok(Some(selection))
 }
 
-/// Of rows after which others are expected, those of whose requests no later row follows.
+/// Returns the rows without a later row of the same request.
 fn without_ended(
     place: &Group<'_>,
     rows: &[u32],
@@ -117,7 +117,7 @@ fn without_ended(
     verdicts: &[Verdict],
     unfinished: &[u32],
 ) -> Result<Option<Vec<u32>>> {
-    /// Received times are hashed to so many bits, to look up but few rows.
+    /// Size of a bit set of hashed times, with which only few rows need a lookup.
     const BITS: usize = 1 << 16;
     let Some(uuids) = place.index.uuids(place.group)? else { return Ok(None) };
     let received = place.index.times(place.group, Column::Received)?;

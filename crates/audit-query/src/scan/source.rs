@@ -1,4 +1,4 @@
-//! Opens inputs and tells what they are by their first bytes.
+//! Opens inputs and tells what they are by their first bytes, or objects by their names.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -10,8 +10,9 @@ use flate2::read::MultiGzDecoder;
 
 use super::frames::Frames;
 use super::{Progress, ScanError};
-use crate::index::Sidecar;
+use crate::index::{self, Archive, Sidecar};
 use crate::input::Input;
+use crate::objects::Object;
 
 /// Bytes that tell the format.
 const PEEK: usize = 4096;
@@ -30,6 +31,8 @@ pub(crate) enum Format {
     Stream,
     /// JSON with line breaks within values.
     Document,
+    /// A Parquet file with the events in a column.
+    Archive,
 }
 
 /// An input as planned: opened once to look at it, and again by whoever reads it.
@@ -37,21 +40,26 @@ pub(crate) enum Format {
 pub(crate) struct Source {
     pub(super) path: PathBuf,
     file: Option<File>,
+    object: Option<Object>,
     pub(crate) format: Format,
     pub(super) frames: Option<Frames>,
     /// Its index file, if there is one and it is to be used.
     pub(super) index: Option<Sidecar>,
-    /// Bytes on disk; 0 if unknown.
+    /// Bytes on disk, or of the object; 0 if unknown.
     pub(super) size: u64,
 }
 
 impl Source {
     pub(crate) fn plan(input: Input) -> Result<Source, ScanError> {
-        let Input { path, file } = input;
+        let Input { path, file, object } = input;
+        if let Some(object) = object {
+            return Ok(Source::object(path, object));
+        }
         if path.as_os_str() == "-" {
             return Ok(Source {
                 path,
                 file: None,
+                object: None,
                 format: Format::Stream,
                 frames: None,
                 index: None,
@@ -62,7 +70,15 @@ impl Source {
         let metadata = file.metadata().map_err(|error| ScanError::io(&path, error))?;
         if !metadata.is_file() {
             let (format, file) = (Format::Stream, Some(file));
-            return Ok(Source { path, file, format, frames: None, index: None, size: 0 });
+            return Ok(Source {
+                path,
+                file,
+                object: None,
+                format,
+                frames: None,
+                index: None,
+                size: 0,
+            });
         }
         let mut start = [0; PEEK];
         let length = file.read_at(&mut start, 0).map_err(|error| ScanError::io(&path, error))?;
@@ -77,10 +93,35 @@ impl Source {
         let format = match compression {
             Some(_) if frames.is_some() => Format::Frames,
             Some(_) => Format::Stream,
+            None if start[..length].starts_with(index::MAGIC) => Format::Archive,
             None if is_document(&start[..length]) => Format::Document,
             None => Format::Lines,
         };
-        Ok(Source { path, file: Some(file), format, frames, index: None, size })
+        let file = Some(file);
+        Ok(Source { path, file, object: None, format, frames, index: None, size })
+    }
+
+    /// An object is opened by whoever reads it; its name tells the format.
+    fn object(path: PathBuf, object: Object) -> Source {
+        let is_archive = path.extension().is_some_and(|extension| extension == "parquet");
+        let format = if is_archive { Format::Archive } else { Format::Stream };
+        let size = object.size;
+        let object = Some(object);
+        Source { path, file: None, object, format, frames: None, index: None, size }
+    }
+
+    /// Opens a Parquet file with events.
+    pub(super) fn archive(&self) -> io::Result<Archive> {
+        match (&self.object, &self.file) {
+            (Some(object), _) => Archive::of_object(object),
+            (None, Some(file)) => Archive::of_file(file),
+            (None, None) => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    /// Whether the input is in object storage.
+    pub(super) fn is_object(&self) -> bool {
+        self.object.is_some()
     }
 
     /// The file, for reads at any offset.
@@ -108,10 +149,11 @@ impl Source {
         &'a self,
         progress: &'a Progress,
     ) -> io::Result<Box<dyn Read + Send + 'a>> {
-        let mut raw: Box<dyn Read + Send + 'a> = match &self.file {
-            None => Box::new(io::stdin()),
-            Some(file) if self.size > 0 => Box::new(AtOffset { file, offset: 0, progress }),
-            Some(file) => Box::new(file),
+        let mut raw: Box<dyn Read + Send + 'a> = match (&self.object, &self.file) {
+            (Some(object), _) => Box::new(object.stream(progress)),
+            (None, None) => Box::new(io::stdin()),
+            (None, Some(file)) if self.size > 0 => Box::new(AtOffset { file, offset: 0, progress }),
+            (None, Some(file)) => Box::new(file),
         };
         let mut start = Vec::new();
         raw.by_ref().take(PEEK as u64).read_to_end(&mut start)?;

@@ -54,9 +54,9 @@ const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
 const PRODUCER_BATCH_SIZE: usize = 512 << 10;
 /// Bytes of records that have not been acknowledged, at most, unless one is larger.
 const BUFFER_MEMORY: usize = 32 << 20;
-/// The time in which a broker describes the topic.
+/// Maximum time for a broker to describe the topic.
 const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often the files of secrets are read again, at most.
+/// Minimum interval between reloads of the files with secrets.
 const SECRETS_AGE: Duration = Duration::from_secs(1);
 
 /// A topic of a Kafka cluster.
@@ -209,7 +209,7 @@ impl Kafka {
         }
     }
 
-    /// Forgets the client, so that the next attempt connects anew.
+    /// Drops the client, so that the next attempt opens a new connection.
     async fn discard(&self, client: &Arc<Client>) {
         {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

@@ -30,7 +30,7 @@ const IDLE: Duration = Duration::from_secs(60);
 pub(super) struct Connector(Service);
 
 #[derive(Debug, Clone)]
-struct Service(Client<HttpsConnector<TcpConnector>, HttpRequestBody>);
+pub(super) struct Service(Client<HttpsConnector<TcpConnector>, HttpRequestBody>);
 
 impl Connector {
     pub(super) fn new(ca_file: Option<&std::path::Path>) -> Result<Connector, ConfigError> {
@@ -56,6 +56,10 @@ impl Connector {
             .pool_idle_timeout(IDLE)
             .build(https.wrap_connector(tcp));
         Ok(Connector(Service(client)))
+    }
+
+    pub(super) fn service(&self) -> Service {
+        self.0.clone()
     }
 }
 

@@ -11,13 +11,19 @@
 //! SHA-256 of its content in its name. Objects of more than [`PART`] bytes are uploaded in parts,
 //! for which stores have no such condition: the name is checked first.
 //!
+//! # Object Lock
+//! The headers `x-amz-object-lock-*` are added to the requests that create objects ([`lock`]).
+//!
 //! # Memory
 //! A segment is read from its file. In memory is one compressed object at a time, and the rows of
 //! one row group of Parquet (about 24 MiB).
 
+mod bucket;
 mod encode;
 mod http;
+mod lock;
 mod settings;
+mod upload;
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,21 +32,18 @@ use audit_log::{Batch, BatchFile, DeliveryError, Destination};
 use audit_query::export::Hour;
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
-use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use object_store::path::Path;
-use object_store::{
-    Attribute, Attributes, Error, GetOptions, ObjectStore, ObjectStoreExt, PutMode,
-};
-use object_store::{PutMultipartOptions, PutOptions};
+use object_store::{Attribute, Attributes, Error, ObjectStore, ObjectStoreExt};
 use tokio::sync::Mutex;
 
+pub use self::bucket::Buckets;
+pub use self::lock::{LockMode, ObjectLock};
 pub use self::settings::{Encryption, Format, S3Settings, SettingsError};
+pub use self::upload::PART;
 
 use self::encode::Segment;
-
-/// Larger objects are uploaded in parts of this size.
-pub const PART: usize = 16 << 20;
+use self::upload::{Content, Created};
 
 /// A bucket that events are written to.
 pub struct S3Destination {
@@ -145,65 +148,9 @@ impl S3Destination {
 
     /// Creates an object. Returns `false` if there is one with another content.
     async fn create(&self, key: &Path, object: Bytes) -> Result<bool, DeliveryError> {
-        let created = match object.len() > PART {
-            true => self.create_in_parts(key, &object).await,
-            false => {
-                let attributes = self.attributes();
-                let options =
-                    PutOptions { mode: PutMode::Create, attributes, ..PutOptions::default() };
-                self.store.put_opts(key, object.clone().into(), options).await.map(drop)
-            }
-        };
-        match created {
-            Ok(()) => Ok(true),
-            Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => {
-                self.is_same(key, &object).await.map_err(unavailable)
-            }
-            Err(error) => Err(unavailable(error)),
-        }
-    }
-
-    async fn create_in_parts(&self, key: &Path, object: &Bytes) -> object_store::Result<()> {
-        match self.store.head(key).await {
-            Ok(_) => {
-                let path = key.to_string();
-                return Err(Error::AlreadyExists { path, source: "it is there".into() });
-            }
-            Err(Error::NotFound { .. }) => {}
-            Err(error) => return Err(error),
-        }
-        let attributes = self.attributes();
-        let options = PutMultipartOptions { attributes, ..PutMultipartOptions::default() };
-        let mut upload = self.store.put_multipart_opts(key, options).await?;
-        let parts = async {
-            for start in (0..object.len()).step_by(PART) {
-                let part = object.slice(start..object.len().min(start + PART));
-                upload.put_part(part.into()).await?;
-            }
-            upload.complete().await.map(drop)
-        };
-        let result = parts.await;
-        if result.is_err() {
-            // Parts that are left over cost money until the bucket's lifecycle deletes them.
-            let _ = upload.abort().await;
-        }
-        result
-    }
-
-    async fn is_same(&self, key: &Path, object: &Bytes) -> object_store::Result<bool> {
-        let found = self.store.get_opts(key, GetOptions::default()).await?;
-        if found.meta.size != object.len() as u64 {
-            return Ok(false);
-        }
-        let (mut content, mut at) = (found.into_stream(), 0);
-        while let Some(part) = content.next().await {
-            let part = part?;
-            if object.get(at..at + part.len()) != Some(&part[..]) {
-                return Ok(false);
-            }
-            at += part.len();
-        }
-        Ok(at == object.len())
+        let content = Content::Memory(object);
+        let created = upload::create(&*self.store, key, &content, self.attributes()).await;
+        created.map(|created| created != Created::Other).map_err(unavailable)
     }
 
     fn attributes(&self) -> Attributes {
@@ -218,11 +165,15 @@ impl S3Destination {
 
 /// Every error of a store may be gone after someone has set it right, such as a permission.
 fn unavailable(error: Error) -> DeliveryError {
-    let reason = match error {
-        Error::Generic { source, .. } => chain(&*source),
-        error => chain(&error),
-    };
-    DeliveryError::Unavailable { reason, retry_after: None }
+    DeliveryError::Unavailable { reason: reason(&error), retry_after: None }
+}
+
+/// The text of a store's error with its causes.
+fn reason(error: &Error) -> String {
+    match error {
+        Error::Generic { source, .. } => chain(&**source),
+        error => chain(error),
+    }
 }
 
 /// An error with its causes, as far as they do not repeat each other.

@@ -2,10 +2,12 @@ use std::fs::File;
 use std::io::Write;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use object_store::memory::InMemory;
 use object_store::{
-    CopyOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, PutPayload, PutResult,
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, PutMode,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult,
 };
 
 use super::*;
@@ -103,6 +105,7 @@ fn settings(format: Format) -> S3Settings {
         node: "proxy-0".to_owned(),
         encryption: Encryption::Bucket,
         storage_class: None,
+        lock: None,
     }
 }
 
@@ -141,6 +144,7 @@ async fn objects(store: &FakeStore) -> Vec<(String, String)> {
     found
 }
 
+const DAY: std::time::Duration = std::time::Duration::from_secs(24 * 60 * 60);
 const FOUR: &str = "2026-11-23T04:59:59.000000Z";
 const FIVE: &str = "2026-11-23T05:00:00.000000Z";
 
@@ -231,6 +235,16 @@ fn settings_that_cannot_be_used_are_reported_with_their_remedy() {
     assert!(error.starts_with("cluster: \"a/b\" is not a name; use letters"), "{error}");
     let error = wrong(&|settings| settings.endpoint = Some("http://minio:9000".to_owned()));
     assert!(error.starts_with("endpoint: ") && error.contains("allow-http: true"), "{error}");
+    for endpoint in ["minio:9000", "https://", "https://user:secret@minio"] {
+        let error = wrong(&|settings| settings.endpoint = Some(endpoint.to_owned()));
+        assert!(error.starts_with("endpoint: ") && error.contains("write https://host"), "{error}");
+        assert!(!error.contains("secret"), "{error}");
+    }
+    let error = wrong(&|settings| {
+        settings.url = "gs://audit/logs".to_owned();
+        settings.lock = Some(ObjectLock { mode: LockMode::Governance, retain: DAY });
+    });
+    assert!(error.starts_with("object-lock-mode: is for s3:// only"), "{error}");
     let error = wrong(&|settings| settings.ca_file = Some("/missing/ca.pem".into()));
     assert!(error.starts_with("ca-file: ") && error.contains("/missing/ca.pem"), "{error}");
 }

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Bytes that all files of all pods may have.
+/// Maximum size of all files of all pods in bytes.
 const MAX_BYTES: usize = 256 << 20;
-/// The block of an archive.
+/// The block size of an archive.
 const BLOCK: usize = 512;
 
 /// The files of all pods.
@@ -35,7 +35,7 @@ impl Files {
         self.with(pod, |files| files.get(path).cloned())
     }
 
-    /// Writes a file, unless there is no memory left for it.
+    /// Writes a file. Returns `false` if the limit is reached.
     pub(super) fn write(&self, pod: &str, path: &str, bytes: Vec<u8>) -> bool {
         self.with(pod, |files| {
             let used: usize = files.values().map(Vec::len).sum();
@@ -47,7 +47,7 @@ impl Files {
         })
     }
 
-    /// Returns whether there is such a directory.
+    /// Returns whether the directory exists.
     pub(super) fn is_dir(&self, pod: &str, path: &str) -> bool {
         let prefix = format!("{}/", path.trim_end_matches('/'));
         self.with(pod, |files| files.keys().any(|file| file.starts_with(&prefix)))

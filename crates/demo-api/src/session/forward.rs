@@ -1,10 +1,10 @@
-//! Forwarded ports of the demo: a web server that answers every request with a line of text.
+//! Forwarded ports of the demo: a web server that responds to every request with a line of text.
 
 use std::collections::HashMap;
 
 use super::wire::Wire;
 
-/// Longest head of a request that is read.
+/// Maximum size of a request's head.
 const MAX_HEAD: usize = 16 << 10;
 
 /// The connections of a session.
@@ -18,7 +18,7 @@ impl Forward {
         Forward { pod, heads: HashMap::new() }
     }
 
-    /// Answers a request when its head is complete.
+    /// Responds to a request when its head is complete.
     pub(super) fn received(&mut self, id: u32, bytes: &[u8], wire: &mut Wire, out: &mut Vec<u8>) {
         let head = self.heads.entry(id).or_default();
         head.extend_from_slice(bytes);
@@ -35,9 +35,9 @@ impl Forward {
         }
     }
 
-    /// The client has ended a connection.
+    /// Handles the end of a connection by the client.
     pub(super) fn ended(&mut self, id: u32, wire: &mut Wire, out: &mut Vec<u8>) {
-        // Whether it was answered or not, nothing more comes.
+        // A response was sent or not; nothing follows.
         if self.heads.remove(&id).is_some_and(|head| !head.is_empty()) {
             wire.forwarded(id, b"", true, out);
         }

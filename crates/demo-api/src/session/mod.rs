@@ -1,7 +1,7 @@
 //! Sessions of the demo: `exec`, `attach` and `port-forward`, over WebSocket and SPDY/3.1.
 //!
-//! Nothing runs in the pods of the demo. A toy shell answers for them, well enough to see a stream
-//! recorded, and to copy files.
+//! Nothing runs in the pods of the demo. A toy shell simulates their programs, well enough to try
+//! recordings, and to copy files.
 
 mod files;
 mod forward;
@@ -26,12 +26,12 @@ use super::error::ApiError;
 use super::handler::Body;
 use k8s_audit::request::query::{self, Plus};
 
-/// Bytes that are read at a time.
+/// Maximum number of bytes per read.
 const CHUNK: usize = 32 << 10;
 
-/// A pod's container, as a session sees it.
+/// A container of a pod as the target of a session.
 pub(crate) struct Target {
-    /// What is asked for.
+    /// The requested activity.
     pub activity: Activity,
     /// `NAMESPACE/NAME`
     pub pod: String,
@@ -42,7 +42,7 @@ pub(crate) struct Target {
 /// Switches protocols and serves the session in a task.
 ///
 /// # Errors
-/// 400 if the request asks for no protocol that this server has.
+/// 400 if the client offers no protocol that this server supports.
 pub(crate) fn upgrade(
     mut request: Request<Incoming>,
     target: Target,
@@ -72,7 +72,7 @@ pub(crate) fn upgrade(
     Ok(response)
 }
 
-/// Returns the headers that agree to the best protocol that the client offers.
+/// Returns the headers that select the best protocol that the client offers.
 fn accept(activity: Activity, request: &HeaderMap) -> Result<HeaderMap, ApiError> {
     const PREFERRED: [&str; 8] = [
         "SPDY/3.1+portforward.k8s.io",
@@ -107,7 +107,7 @@ fn accept(activity: Activity, request: &HeaderMap) -> Result<HeaderMap, ApiError
     Ok(accepted)
 }
 
-/// Reads what the client sends, and sends what comes of it, until one of them is done.
+/// Reads input, and sends output, until the session ends or the client disconnects.
 async fn serve(
     mut stream: TokioIo<hyper::upgrade::Upgraded>,
     protocol: Protocol,
@@ -160,13 +160,14 @@ async fn serve(
         }
     }
     stream.shutdown().await?;
-    // What the client has still to say must not break the connection before it has read everything.
+    // The connection must stay open until the client has read everything, even if it still sends
+    // data.
     let linger = async { while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {} };
     let _ = tokio::time::timeout(std::time::Duration::from_secs(2), linger).await;
     Ok(())
 }
 
-/// Puts what the shell has printed into frames, and its exit code.
+/// Appends frames with the output of the shell and its exit code.
 fn deliver(shell: &mut Shell, wire: &mut Wire, out: &mut Vec<u8>) {
     for (stream, bytes) in shell.take_output() {
         wire.output(stream, &bytes, out);

@@ -1,16 +1,16 @@
-//! A toy shell, which stands for all programs of the demo's pods.
+//! A toy shell that simulates all programs in the demo's pods.
 
 use session_recording::{Activity, Stream};
 
 use super::files::Files;
 use super::{Target, is_set, values};
 
-/// Largest number of a `seq`, some 20 MB.
+/// Maximum number for `seq`, about 20 MB of output.
 const MAX_SEQ: u64 = 4_000_000;
-/// Bytes that are collected of an archive.
+/// Maximum size of an uploaded archive in bytes.
 const MAX_ARCHIVE: usize = 256 << 20;
 
-/// What takes the input.
+/// What consumes the input.
 enum Program {
     /// Not started.
     None,
@@ -114,7 +114,7 @@ impl Shell {
         }
     }
 
-    /// Takes input.
+    /// Handles input.
     pub(super) fn input(&mut self, bytes: &[u8]) {
         if let Program::Extract(_, archive) = &mut self.program {
             if archive.len() + bytes.len() <= MAX_ARCHIVE {
@@ -134,7 +134,7 @@ impl Shell {
         }
     }
 
-    /// The input has ended.
+    /// Handles the end of the input.
     pub(super) fn input_ended(&mut self) {
         match std::mem::replace(&mut self.program, Program::None) {
             Program::Extract(dir, archive) => {
@@ -156,7 +156,7 @@ impl Shell {
         }
     }
 
-    /// Takes a byte, like a terminal and a reader of lines do.
+    /// Handles a byte like a terminal in line mode.
     fn typed(&mut self, byte: u8) {
         match byte {
             b'\r' if self.tty => self.entered(),
@@ -215,7 +215,7 @@ impl Shell {
     }
 
     fn print(&mut self, stream: Stream, text: &str) {
-        // A terminal has one stream, and needs a carriage return.
+        // A terminal has only one output stream, and needs carriage returns.
         let (stream, text) = match self.tty {
             true => (Stream::Stdout, text.replace('\n', "\r\n")),
             false => (stream, text.to_owned()),
@@ -250,7 +250,7 @@ impl Shell {
         }
     }
 
-    /// Splits a command into words; quotes and `$` are known.
+    /// Splits a command into words; supports quotes and `$`.
     fn words(&self, text: &str) -> Vec<String> {
         let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
         let mut characters = text.chars().peekable();
@@ -348,7 +348,7 @@ impl Shell {
         }
     }
 
-    /// What `kubectl cp` runs: `tar cf - PATH`, `tar -xmf - -C DIR`.
+    /// The commands of `kubectl cp`: `tar cf - PATH`, `tar -xmf - -C DIR`.
     fn tar(&mut self, arguments: &[String]) {
         let option = |wanted: char| {
             let mut short = arguments.iter().filter(|argument| !argument.starts_with("--"));

@@ -1,4 +1,4 @@
-//! The frames of a session, as a server reads and writes them.
+//! The frames of a session, read and written by a server.
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use base64::Engine;
@@ -12,10 +12,10 @@ use session_recording::{Codec, Protocol, Stream, Unreadable};
 
 use super::is_set;
 
-/// Bytes in a frame.
+/// Maximum size of a frame in bytes.
 const FRAME: usize = 16 << 10;
 
-/// Something that the client has sent.
+/// A message from the client.
 pub(super) enum ClientMessage {
     Input(Vec<u8>),
     InputEnded,
@@ -25,7 +25,7 @@ pub(super) enum ClientMessage {
         bytes: Vec<u8>,
     },
     ForwardEnded(u32),
-    /// The client sends no errors, which it never does.
+    /// The client's error stream, on which it never sends anything, has ended.
     ErrorsEnded(u32),
 }
 
@@ -36,7 +36,7 @@ pub(super) enum Wire {
 }
 
 pub(super) struct SpdyWire {
-    /// Set if the frames are in WebSocket messages.
+    /// Set if the SPDY frames are in WebSocket messages.
     socket: Option<WebSocketReader>,
     reader: SpdyReader,
     streams: Streams,
@@ -92,7 +92,7 @@ impl Wire {
         }
     }
 
-    /// Reads bytes; appends what the protocol demands as a reply to `out`.
+    /// Reads bytes; appends protocol replies to `out`.
     pub(super) fn receive(
         &mut self,
         bytes: &[u8],
@@ -243,7 +243,7 @@ fn pongs(socket: &mut WebSocketReader, out: &mut Vec<u8>) {
     }
 }
 
-/// Returns the size of a terminal, of which each message has one.
+/// Parses the size of a terminal; each message contains one.
 fn size(bytes: &[u8]) -> Option<ClientMessage> {
     let size: serde_json::Value = serde_json::from_slice(bytes).ok()?;
     let number = |name| size[name].as_u64().and_then(|number| u16::try_from(number).ok());

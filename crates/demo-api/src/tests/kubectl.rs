@@ -20,7 +20,7 @@ impl Kubectl {
         command
     }
 
-    /// Its output; it must succeed without a word on standard error.
+    /// Returns its output. It must succeed without output on standard error.
     fn ok(&self, args: &[&str], stdin: &str) -> String {
         let (stdout, stderr, success) = self.run(args, stdin);
         assert!(success, "kubectl {args:?}: {stderr}");
@@ -28,7 +28,7 @@ impl Kubectl {
         stdout
     }
 
-    /// Its error; it must fail.
+    /// Returns its error output. It must fail.
     fn fails(&self, args: &[&str], stdin: &str) -> String {
         let (stdout, stderr, success) = self.run(args, stdin);
         assert!(!success, "kubectl {args:?}: {stdout}");

@@ -233,8 +233,8 @@ pub(super) fn quote(args: &[Value]) -> Outcome {
     Ok(Value::text(quoted))
 }
 
-/// Calls `run` with the compiled `pattern`. Compiled patterns are cached, because most are literals,
-/// and the same for each element of a list.
+/// Calls `run` with the compiled `pattern`. Compiled patterns are cached, because most are
+/// literals, and the same for each element of a list.
 fn with_regex<T>(pattern: &str, run: impl FnOnce(&Regex) -> T) -> Result<T, String> {
     const KEPT: usize = 64;
     thread_local! {

@@ -11,9 +11,9 @@ use prometheus_client::metrics::counter::Counter;
 use crate::files::Created;
 use crate::stream_state::hex;
 
-/// Compressed bytes that are collected before they are written.
+/// Number of compressed bytes that are buffered.
 const BUFFER: usize = 64 << 10;
-/// Small, quick, and in little memory.
+/// Fast, with little memory.
 const LEVEL: i32 = 1;
 
 /// A recording that is being written.
@@ -24,11 +24,11 @@ pub(super) struct RecordingFile {
     name: String,
     begin: Instant,
     encoder: Option<zstd::stream::write::Encoder<'static, Vec<u8>>>,
-    /// Bytes in the file, which are complete lines or frames.
+    /// The size of the file, which consists of complete lines or frames.
     written: u64,
     hash: Context,
     bytes: Counter,
-    /// Nothing more can be written.
+    /// Whether nothing more can be written.
     is_broken: bool,
     is_dirty: bool,
 }
@@ -63,7 +63,7 @@ impl RecordingFile {
         self.begin.elapsed()
     }
 
-    /// Takes complete lines.
+    /// Writes complete lines.
     pub(super) fn write(&mut self, lines: &[u8]) -> io::Result<()> {
         if self.is_broken {
             return Ok(());
@@ -108,14 +108,15 @@ impl RecordingFile {
             self.bytes.inc_by(bytes.len() as u64);
         } else {
             self.is_broken = true;
-            // No line is left in part.
+            // Removes an incomplete line.
             let _ = self.file.set_len(self.written);
             let _ = self.file.seek(SeekFrom::Start(self.written));
         }
         written
     }
 
-    /// Ends the recording and gives it its name. Returns the name, and the SHA-256 of the file.
+    /// Ends the recording and renames it to its final name. Returns the name, and the SHA-256 of
+    /// the file.
     pub(super) fn finish(mut self) -> (String, io::Result<String>) {
         let ended = self.end();
         (self.name, ended)
@@ -128,7 +129,7 @@ impl RecordingFile {
             }
             let _ = self.write_compressed();
         }
-        // What was written before the disk was full is a recording, too.
+        // Lines that were written before the disk was full are kept.
         self.file.sync_data()?;
         fs::rename(&self.partial, &self.path)?;
         if let Some(dir) = self.path.parent() {

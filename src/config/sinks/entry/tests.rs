@@ -159,6 +159,13 @@ fn an_entry_of_object_storage_has_its_own_keys() {
     assert_eq!((stream.segment_max_size, stream.spool.max_size), (8 << 20, 4 << 30));
     assert_eq!(stream.segment_max_age, Duration::from_secs(300));
     assert_eq!((&*store.url, &*store.node, store.allow_http), ("s3://audit/logs", "node-1", true));
+    let locked =
+        entry("  url: s3://a\n  object-lock-mode: compliance\n  object-lock-retain: 365d\n");
+    let audit = config(&locked, &[]).unwrap().audit;
+    let BackendSettings::S3 { store, .. } = &audit.sinks[0].backend else { panic!("{audit:?}") };
+    let lock = store.lock.unwrap();
+    assert_eq!(lock.mode, audit_stream::s3::LockMode::Compliance);
+    assert_eq!(lock.retain, Duration::from_secs(365 * 24 * 60 * 60));
     let cases = [
         ("", "config.yaml:2:3: sinks[0]: url is missing; write s3://bucket/prefix"),
         (
@@ -177,6 +184,31 @@ fn an_entry_of_object_storage_has_its_own_keys() {
         (
             "  url: s3://a\n  sse-kms-key-id: k\n",
             "config.yaml:7:19: sinks[0]: sse-kms-key-id needs server-side-encryption: aws:kms",
+        ),
+        (
+            "  url: s3://a\n  object-lock-mode: compliance\n",
+            "config.yaml:7:21: sinks[0]: object-lock-mode needs object-lock-retain, such as 365d",
+        ),
+        (
+            "  url: s3://a\n  object-lock-retain: 365d\n",
+            "config.yaml:7:23: sinks[0]: object-lock-retain needs object-lock-mode: governance or",
+        ),
+        (
+            "  url: s3://a\n  object-lock-mode: legal\n  object-lock-retain: 365d\n",
+            "config.yaml:7:21: sinks[0]: object-lock-mode: \"legal\" is not supported; write governance \
+             or compliance",
+        ),
+        (
+            "  url: s3://a\n  object-lock-mode: governance\n  object-lock-retain: 1y\n",
+            "config.yaml:8:23: sinks[0]: object-lock-retain: \"1y\" is not a duration; write 365d or 12h",
+        ),
+        (
+            "  url: s3://a\n- name: b\n  type: s3\n  policy-file: p\n  url: s3://b\n  spool-dir: ./x/../spool\n",
+            "config.yaml:11:14: sinks[1]: spool-dir: ./x/../spool is that of sink \"a\" already; give it another",
+        ),
+        (
+            "  url: s3://a\n- name: b\n  type: webhook\n  policy-file: p\n  config-file: w\n  spool-dir: spool\n",
+            "config.yaml:11:14: sinks[1]: spool-dir: spool is that of sink \"a\" already; give it another",
         ),
         (
             "  url: s3://a\n  secret-access-key: k\n",

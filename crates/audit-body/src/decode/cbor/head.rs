@@ -4,16 +4,16 @@ use super::Error;
 
 const END: Error = Error("unexpected end");
 
-/// What a data item begins with.
+/// The head of a data item.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Head {
     Unsigned(u64),
     /// The number is −1 − n.
     Negative(u64),
-    /// `None`: chunks follow, up to a break.
+    /// `None` means that chunks follow, up to a break.
     Bytes(Option<usize>),
     Text(Option<usize>),
-    /// The number of elements; `None`: they end with a break.
+    /// The number of elements; `None` means that a break ends them.
     Array(Option<u64>),
     /// The number of members.
     Map(Option<u64>),
@@ -24,7 +24,7 @@ pub(super) enum Head {
     Break,
 }
 
-/// Reads the head at `*at` and moves `*at` behind it.
+/// Reads the head at `*at`, and moves `*at` to the byte after it.
 pub(super) fn read(input: &[u8], at: &mut usize) -> Result<Head, Error> {
     let first = *input.get(*at).ok_or(END)?;
     *at += 1;
@@ -74,7 +74,7 @@ fn simple_or_float(input: &[u8], at: &mut usize, info: u8) -> Result<Head, Error
     }
 }
 
-/// The value of an IEEE 754 number of 16 bits.
+/// Returns the value of a 16-bit IEEE 754 number.
 fn half(bits: u16) -> f64 {
     let (exponent, fraction) = (bits >> 10 & 0x1f, f64::from(bits & 0x3ff));
     let size = match exponent {
@@ -92,7 +92,7 @@ fn take<const N: usize>(input: &[u8], at: &mut usize) -> Result<[u8; N], Error> 
     Ok(*bytes)
 }
 
-/// Takes the content of a string of this length.
+/// Returns the content of a string of this length.
 pub(super) fn content<'b>(
     input: &'b [u8],
     at: &mut usize,

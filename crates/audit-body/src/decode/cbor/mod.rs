@@ -1,10 +1,10 @@
 //! CBOR as kube-apiserver decodes it: `fxamacker/cbor` with the options of
 //! `k8s.io/apimachinery/pkg/runtime/serializer/cbor`.
 //!
-//! Those options make it a language of its own, which no general CBOR crate reads: duplicate keys,
-//! NaN, infinities, bignums and integers beyond 64 bits are errors; byte strings are text, encoded
-//! as base64 or base16 where tags 21 to 23 say so; indefinite lengths are accepted; other tags are
-//! dropped. The result is JSON with sorted keys. Nothing recurses, so depth costs no stack.
+//! No general CBOR crate decodes with these options: duplicate keys, NaN, infinities, bignums and
+//! integers beyond 64 bits are errors; byte strings are text, encoded as base64 or base16 according
+//! to tags 21 to 23; indefinite lengths are accepted; other tags are dropped. The result is JSON
+//! with sorted keys. Nothing recurses, so nesting needs no stack.
 
 mod head;
 mod tape;
@@ -18,10 +18,10 @@ use super::ambiguity::Ambiguities;
 #[error("cbor: {0}")]
 pub(super) struct Error(pub(super) &'static str);
 
-/// Converts the one data item that `input` consists of to JSON.
+/// Converts `input`, which must be a single data item, to JSON.
 ///
 /// # Errors
-/// kube-apiserver rejects the item, too, if it decodes it without a schema.
+/// kube-apiserver also rejects the item, if it decodes it without a schema.
 pub(super) fn to_json(input: &[u8]) -> Result<(Vec<u8>, Ambiguities), Error> {
     let tape = tape::parse(input)?;
     let json = write::to_json(&tape)?;

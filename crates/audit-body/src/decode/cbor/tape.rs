@@ -1,4 +1,4 @@
-//! A CBOR data item as a list of its values, in the order in which they stand.
+//! A flat list of the values in a CBOR data item, in their order.
 
 use std::borrow::Cow;
 
@@ -6,16 +6,16 @@ use super::Error;
 use super::head::{self, Head};
 use crate::decode::ambiguity::{Ambiguities, Ambiguity};
 
-/// As deep as `fxamacker/cbor` lets arrays, maps and tags be in each other here.
+/// The maximum nesting of arrays, maps and tags in `fxamacker/cbor`.
 const MAX_DEPTH: usize = 10_000;
 
-/// The tag that says of a text that it is CBOR; it changes nothing.
+/// The tag that marks data as CBOR; it has no effect.
 const SELF_DESCRIBED: u64 = 55_799;
 
 /// The index of a value.
 pub(super) type Node = u32;
 
-/// How a byte string or a time becomes text, by the innermost tag around it.
+/// How a byte string or a time is converted to text; determined by the innermost tag around it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Encoding {
     /// The bytes are the text.
@@ -27,12 +27,12 @@ pub(super) enum Encoding {
 
 #[derive(Debug)]
 struct Entry {
-    /// Where its head is, behind its tags.
+    /// The index of its head, after its tags.
     start: u32,
-    /// The first value that is not within this one.
+    /// The first value that is not contained in this one.
     next: Node,
     encoding: Encoding,
-    /// Whether it is a time, by tag 0 or 1.
+    /// Whether it has tag 0 or 1, and is a time.
     is_time: bool,
 }
 
@@ -47,15 +47,16 @@ pub(super) struct Tape<'b> {
 struct Open {
     node: Node,
     is_map: bool,
-    /// Items still to come, keys and values counted each; `None` up to a break.
+    /// The number of items still to come; keys and values count separately. `None` if a break ends
+    /// the container.
     left: Option<u64>,
-    /// Items so far.
+    /// The number of items so far.
     count: u64,
     encoding: Encoding,
     depth: usize,
 }
 
-/// Reads an input that has to be one data item.
+/// Parses an input that must be a single data item.
 pub(super) fn parse(input: &[u8]) -> Result<Tape<'_>, Error> {
     if u32::try_from(input.len()).is_err() {
         return Err(Error("the body is too long"));
@@ -66,7 +67,7 @@ pub(super) fn parse(input: &[u8]) -> Result<Tape<'_>, Error> {
     let mut at = 0;
     loop {
         tape.item(&mut at, &mut open)?;
-        // Close what has ended.
+        // Close containers that are complete.
         while let Some(container) = open.last() {
             match container.left {
                 Some(0) => {}
@@ -89,7 +90,7 @@ pub(super) fn parse(input: &[u8]) -> Result<Tape<'_>, Error> {
 }
 
 impl<'b> Tape<'b> {
-    /// Reads one item; a container is opened only.
+    /// Reads one item. Of a container, only the head is read.
     fn item(&mut self, at: &mut usize, open: &mut Vec<Open>) -> Result<(), Error> {
         let (mut encoding, mut depth, mut is_key) = (Encoding::Plain, 0, false);
         if let Some(container) = open.last_mut() {
@@ -102,7 +103,7 @@ impl<'b> Tape<'b> {
         let mut head = head::read(self.input, at)?;
         while let Head::Tag(number) = head {
             tags += 1;
-            // The first tag is no level.
+            // The first tag does not count as a level.
             depth += usize::from(tags > 1);
             if depth > MAX_DEPTH {
                 return Err(Error("exceeded max nested level 10000"));
@@ -139,7 +140,7 @@ impl<'b> Tape<'b> {
         Ok(())
     }
 
-    /// Applies a tag to what follows it.
+    /// Applies a tag to the item after it.
     fn tag(
         &mut self,
         number: u64,
@@ -162,8 +163,8 @@ impl<'b> Tape<'b> {
             (23, _) => *encoding = Encoding::Base16,
             _ => {}
         }
-        // Whether others change anything depends on the type that the item is decoded into: keys,
-        // say, are encoded in a map, but not in a struct.
+        // The effect of other tags depends on the type of the target: for example, keys are encoded
+        // in a map, but not in a struct.
         let is_plain = match number {
             SELF_DESCRIBED => true,
             22 => matches!(content, Head::Bytes(_)) && !is_key,
@@ -175,7 +176,7 @@ impl<'b> Tape<'b> {
         Ok(())
     }
 
-    /// Checks a string, and passes over it.
+    /// Validates a string, and skips it.
     fn string(&mut self, at: &mut usize, length: Option<usize>, text: bool) -> Result<(), Error> {
         let mut is_valid = true;
         let mut chunk = |length, at: &mut usize| -> Result<(), Error> {
@@ -196,7 +197,7 @@ impl<'b> Tape<'b> {
         match (is_valid, text) {
             (true, _) => {}
             (false, true) => return Err(Error("invalid UTF-8 string")),
-            // Go takes them for text, and replaces what is not UTF-8 when it writes JSON.
+            // Go treats them as text, and replaces what is not UTF-8 when it writes JSON.
             (false, false) => {
                 let entry = self.entries.last();
                 if entry.is_some_and(|entry| entry.encoding == Encoding::Plain) {
@@ -219,7 +220,7 @@ impl<'b> Tape<'b> {
         self.entries[node as usize].is_time
     }
 
-    /// The bytes of a string, its chunks joined.
+    /// Returns the bytes of a string, with its chunks joined.
     pub(super) fn bytes(&self, node: Node) -> Result<Cow<'b, [u8]>, Error> {
         let mut at = self.entries[node as usize].start as usize;
         let (Head::Text(length) | Head::Bytes(length)) = head::read(self.input, &mut at)? else {
@@ -237,12 +238,12 @@ impl<'b> Tape<'b> {
         Ok(Cow::Owned(all))
     }
 
-    /// The first value within this one, or the one after it.
+    /// Returns the first value contained in this one, or the value after it.
     pub(super) fn first(&self, node: Node) -> Node {
         node + 1
     }
 
-    /// The value after this one and all within it.
+    /// Returns the value after this one and everything it contains.
     pub(super) fn next(&self, node: Node) -> Node {
         self.entries[node as usize].next
     }

@@ -9,7 +9,7 @@ fn decoded(input: &[u8]) -> Result<String, &'static str> {
 #[test]
 fn items_are_decoded_like_kube_apiserver_decodes_them() {
     for (input, expected) in [
-        // A ConfigMap's parts as kube-apiserver writes them: byte strings, and tag 22 for bytes.
+        // Parts of a ConfigMap as kube-apiserver encodes them: byte strings, and tag 22 for bytes.
         (
             &b"\xd9\xd9\xf7\xa2DkindIConfigMapJbinaryData\xa1Ab\xd6Bhi"[..],
             r#"{"binaryData":{"b":"aGk="},"kind":"ConfigMap"}"#,
@@ -76,14 +76,14 @@ fn tags_that_depend_on_the_type_are_ambiguous() {
     assert_eq!(names(b"\xd9\xd9\xf7\xd6\x42hi"), "");
     assert_eq!(names(b"\xd6\x41\xff"), "");
     assert_eq!(names(b"\xd7\x42hi"), "cbor-tag");
-    // Keys below it are encoded in a map, but not in a struct.
+    // Keys are encoded in a map, but not in a struct.
     assert_eq!(names(b"\xd6\xa1Aa\x01"), "cbor-tag");
     assert_eq!(names(b"\xa1\xd6Aa\x01"), "cbor-tag");
     assert_eq!(names(b"\xc1\x00"), "cbor-tag");
     assert_eq!(names(b"\x41\xff"), "invalid-utf8");
 }
 
-/// Encodes a value in one of the ways that mean the same, chosen by `choices`.
+/// Encodes a value in one of several equivalent ways, which `choices` selects.
 fn encode(value: &Value, choices: &mut impl Iterator<Item = u8>, out: &mut Vec<u8>) {
     let mut choice = |below: u8| choices.next().unwrap_or_default() % below;
     let head = |out: &mut Vec<u8>, major: u8, argument: u64, width: u8| {

@@ -1,25 +1,25 @@
-//! Times, which Go decodes into text of RFC 3339 with as many digits of the second as it takes.
+//! Times, which Go decodes to RFC 3339 text with as many fractional digits as needed.
 
 use std::fmt::Write;
 
 use time::format_description::well_known::Rfc3339;
 use time::{OffsetDateTime, UtcOffset};
 
-/// The time of tag 0, in the zone in which it is written.
+/// Converts a time with tag 0, in the time zone in which it is written.
 pub(super) fn of_text(text: &[u8]) -> Option<String> {
     let time = OffsetDateTime::parse(str::from_utf8(text).ok()?, &Rfc3339).ok()?;
     Some(format(time))
 }
 
-/// The time of tag 1, in UTC.
+/// Converts a time with tag 1, in UTC.
 pub(super) fn of_seconds(seconds: i64, nanos: i64) -> Option<String> {
     let nanos = i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
     let time = OffsetDateTime::from_unix_timestamp_nanos(nanos).ok()?;
-    // Go writes the years 0 to 9999 only.
+    // Go only writes the years 0 to 9999.
     (0..=9999).contains(&time.year()).then(|| format(time))
 }
 
-/// As [`of_seconds`], with a fraction.
+/// Like [`of_seconds`], with a fraction.
 pub(super) fn of_float(seconds: f64) -> Option<String> {
     let whole = seconds.trunc();
     let range = -(2_f64.powi(63))..2_f64.powi(63);

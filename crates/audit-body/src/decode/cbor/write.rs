@@ -1,4 +1,4 @@
-//! The JSON of a CBOR data item, as Go's encoder writes what was decoded into an `interface{}`.
+//! Writes a CBOR data item as JSON, like Go's encoder after decoding into an `interface{}`.
 
 use std::borrow::Cow;
 
@@ -16,11 +16,11 @@ use k8s_audit::json::push_string;
 /// Keys and values.
 type Members<'b> = Vec<(Cow<'b, [u8]>, Node)>;
 
-/// What is left to write of a container.
+/// The part of a container that is still to be written.
 enum Part<'b> {
-    /// The members by their keys, the next one last.
+    /// The members sorted by key in reverse order, so that the next one is last.
     Members(Members<'b>, bool),
-    /// Elements from the first to before the second node.
+    /// The elements from the first to before the second node.
     Elements(Node, Node, bool),
 }
 
@@ -98,7 +98,7 @@ fn value<'b>(
     Ok(())
 }
 
-/// The text that a string is: byte strings are encoded as the tag around them says.
+/// Returns the text of a string; byte strings are encoded according to the tag around them.
 fn text<'b>(tape: &Tape<'b>, node: Node) -> Result<Cow<'b, [u8]>, Error> {
     let bytes = tape.bytes(node)?;
     if matches!(tape.head(node)?, Head::Text(_)) {
@@ -112,13 +112,14 @@ fn text<'b>(tape: &Tape<'b>, node: Node) -> Result<Cow<'b, [u8]>, Error> {
     })
 }
 
-/// The members of a map, in reverse order of their keys.
+/// Returns the members of a map in reverse order of their keys.
 fn members<'b>(tape: &Tape<'b>, map: Node) -> Result<Members<'b>, Error> {
     let mut members = Members::new();
     let (mut at, end) = (tape.first(map), tape.next(map));
     while at < end {
         let key = match tape.head(at)? {
-            // Go leaves the key as it was: empty, or that of the member before.
+            // Go keeps the previous content of its variable: empty, or the key of the preceding
+            // member.
             Head::Null if members.is_empty() => Cow::Borrowed(&b""[..]),
             Head::Null => return Err(DUPLICATE),
             _ => text(tape, at)?,

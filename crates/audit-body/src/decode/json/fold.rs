@@ -1,7 +1,7 @@
-//! Names that Go's `encoding/json` takes for the same.
+//! Compares names like Go's `encoding/json`, which ignores case.
 
-/// Whether a key equals a name of ASCII letters but for the case of letters, by Unicode's simple
-/// folding: the Kelvin sign is a `k`, and the long s an `s`.
+/// Whether a key equals a name of ASCII letters, ignoring case according to Unicode's simple
+/// folding: the Kelvin sign equals `k`, and the long s equals `s`.
 pub(super) fn folds_to(key: &[u8], name: &str) -> bool {
     if key.len() < name.len() || key.len() > 3 * name.len() {
         return false;

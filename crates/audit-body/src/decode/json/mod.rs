@@ -26,7 +26,7 @@ use k8s_audit::event::ObjectMetadata;
 /// A decoded JSON text.
 pub(super) struct Decoded<'b> {
     pub(super) json: Cow<'b, [u8]>,
-    /// Where it is already known.
+    /// The identity of the object, if it is already known.
     pub(super) metadata: Option<ObjectMetadata>,
     pub(super) ambiguities: Ambiguities,
 }
@@ -42,11 +42,11 @@ impl<'b> Decoded<'b> {
     }
 }
 
-/// Decodes the object of a request for `resource`. `is_canonical` says that the text has no
-/// duplicate keys, so that it need not be looked at for their sake.
+/// Decodes the object of a request for `resource`. `is_canonical`: the text is known to have no
+/// duplicate keys, which saves a check.
 ///
 /// # Errors
-/// Go refuses it, too.
+/// kube-apiserver also rejects it.
 pub(super) fn object<'b>(
     text: &'b [u8],
     resource: &Resource<'_>,
@@ -75,10 +75,10 @@ pub(super) fn object<'b>(
     Ok(Decoded::made(&tape, out))
 }
 
-/// Decodes `DeleteOptions`, of whatever API group they say they are.
+/// Decodes `DeleteOptions`, whatever their API group is.
 ///
 /// # Errors
-/// Go refuses them, too.
+/// kube-apiserver also rejects them.
 pub(super) fn delete_options(text: &[u8]) -> Result<Decoded<'_>, &'static str> {
     let hints = Hints { nulls: true, ..Hints::default() };
     if let Some(metadata) = survey::survey(text, hints) {
@@ -93,7 +93,7 @@ pub(super) fn delete_options(text: &[u8]) -> Result<Decoded<'_>, &'static str> {
     Ok(Decoded::made(&tape, out))
 }
 
-/// Reads a patch, which is recorded as it is, in valid UTF-8.
+/// Reads a patch, which is recorded unchanged except for invalid UTF-8.
 ///
 /// # Errors
 /// It is not JSON.
@@ -102,7 +102,7 @@ pub(super) fn patch(text: &[u8]) -> Result<Decoded<'_>, &'static str> {
         return Ok(Decoded::as_it_is(text, metadata));
     }
     let mut tape = tape::parse(text)?;
-    // Finds duplicate keys on the way.
+    // This also detects duplicate keys.
     plain::write(&mut tape, 0, Style::Decoded, &mut Vec::new()).or_else(|_| {
         let mut ignored = Vec::new();
         plain::write(&mut tape, 0, Style::Verbatim, &mut ignored)
@@ -117,8 +117,8 @@ pub(super) fn patch(text: &[u8]) -> Result<Decoded<'_>, &'static str> {
     Ok(Decoded { json, metadata: None, ambiguities: tape.ambiguities })
 }
 
-/// Returns what is ambiguous in JSON that is kept as it is: `None` if it is not JSON, invalid UTF-8
-/// aside.
+/// Returns what is ambiguous in JSON that is recorded unchanged; `None` if it is not JSON, apart
+/// from invalid UTF-8.
 pub(crate) fn ambiguities(text: &[u8]) -> Option<Ambiguities> {
     if survey::survey(text, Hints::default()).is_some() {
         return Some(Ambiguities::default());
@@ -128,7 +128,7 @@ pub(crate) fn ambiguities(text: &[u8]) -> Option<Ambiguities> {
     Some(tape.ambiguities)
 }
 
-/// Writes a custom resource: it has no schema, but kube-apiserver reads its `metadata` into a
+/// Writes a custom resource. It has no schema here, but kube-apiserver reads its `metadata` into a
 /// struct.
 fn write_custom(tape: &mut Tape<'_>, out: &mut Vec<u8>) -> Result<(), &'static str> {
     let start = out.len();
@@ -153,7 +153,7 @@ fn write_custom(tape: &mut Tape<'_>, out: &mut Vec<u8>) -> Result<(), &'static s
             if typed::Writer::new(tape, out).message(object_meta, value).is_ok() {
                 continue;
             }
-            // It is rejected, or not of a type that this proxy knows.
+            // kube-apiserver rejects it, or this proxy does not know its type.
             out.truncate(before);
         }
         plain::write(tape, value, Style::Decoded, out).inspect_err(|_| out.truncate(start))?;
@@ -173,7 +173,7 @@ fn write_typed(
     let mut writer = typed::Writer::new(tape, out);
     match node {
         Some(node) => writer.object(message, node, kind, api_version),
-        // `null` leaves the object as it is.
+        // `null` does not change the object.
         None => writer.empty(kind, api_version),
     }
 }
@@ -182,7 +182,7 @@ fn is_object_or_null(tape: &Tape<'_>) -> bool {
     matches!(tape.kind(0), Kind::Object | Kind::Null)
 }
 
-/// `kind` and `apiVersion`, which Go reads on their own, ignoring the case of their names.
+/// Returns `kind` and `apiVersion`, for which Go ignores the case of the names.
 fn type_meta(tape: &mut Tape<'_>) -> Result<(Vec<u8>, Vec<u8>), &'static str> {
     let (mut kind, mut api_version) = (Vec::new(), Vec::new());
     match tape.kind(0) {
@@ -216,7 +216,7 @@ fn type_meta(tape: &mut Tape<'_>) -> Result<(Vec<u8>, Vec<u8>), &'static str> {
     Ok((kind, api_version))
 }
 
-/// Completes an `apiVersion` by that of the resource, as Go does: a missing one, or a missing
+/// Completes an `apiVersion` from the resource, like Go: if it is missing, or if it lacks the
 /// version of the same group.
 fn complete(api_version: &mut Vec<u8>, resource: &Resource<'_>) {
     if api_version.is_empty() || api_version == b"/" {

@@ -1,25 +1,24 @@
-//! The names of all members of Kubernetes' own types, to tell a name in another case from a new
-//! one.
+//! The names of all members of Kubernetes' built-in types, to distinguish a name in another case
+//! from a new name.
 
 use std::sync::LazyLock;
 
 use super::words::{exact, folded};
 use crate::protobuf::table;
 
-/// Several times as many slots as there are names.
+/// The size of a hash table; several times the number of names.
 const SLOTS: usize = 1 << 14;
 
-/// So many bits that few of those that are not of a name are set.
+/// The size of the bit set; large enough that few bits of other keys are set.
 const BITS: usize = 1 << 16;
 
 static NAMES: LazyLock<Names> = LazyLock::new(Names::new);
 
-/// The names of members.
+/// The names of all members.
 pub(super) struct Names {
     exact: Box<[u64]>,
     folded: Box<[u64]>,
-    /// A bit for each name, which excludes most other keys without a lookup in the tables, which
-    /// are large.
+    /// A bit for each name. It excludes most other keys without a lookup in the large tables.
     bits: Box<[u64]>,
 }
 
@@ -42,11 +41,11 @@ impl Names {
         names
     }
 
-    /// Whether a key equals the name of a member only if the case of letters is ignored. Go's
-    /// `encoding/json`, and so many a reader of the audit log, ignores it; kube-apiserver's decoder
-    /// does not, and drops the member. Also returns `true` for a few other keys.
+    /// Whether a key equals the name of a member only if case is ignored. Go's `encoding/json`, and
+    /// thus many readers of the audit log, ignore case; kube-apiserver's decoder does not, and
+    /// drops the member. Also returns `true` for a few other keys.
     ///
-    /// `print` and `is_ascii` are those of the key.
+    /// `print` is the fingerprint of the key, `is_ascii` whether it is ASCII.
     #[inline]
     pub(super) fn has_variant(&self, key: &[u8], print: u64, is_ascii: bool) -> bool {
         let (word, bit) = bit(print);
@@ -63,14 +62,14 @@ impl Names {
     }
 }
 
-/// The word and the bit of a fingerprint.
+/// Returns the word and the bit of a fingerprint.
 #[inline]
 fn bit(print: u64) -> (usize, u64) {
     let bit = (print >> 32) as usize % BITS;
     (bit / 64, 1 << (bit % 64))
 }
 
-/// The slot of a fingerprint, or the empty one where it would go.
+/// Returns the slot of a fingerprint, or the empty slot for it.
 fn slot(slots: &[u64], print: u64) -> usize {
     let mut at = (print >> 40) as usize % SLOTS;
     while slots[at] != 0 && slots[at] != print {
@@ -88,7 +87,8 @@ fn insert(slots: &mut [u64], print: u64) {
     slots[at] = print;
 }
 
-/// Whether the key has a letter beyond ASCII that folds into it: the long s or the Kelvin sign.
+/// Whether the key contains a non-ASCII letter that equals an ASCII letter if case is ignored: the
+/// long s or the Kelvin sign.
 fn has_folding_letter(key: &[u8]) -> bool {
     key.windows(2).any(|pair| pair == "\u{17f}".as_bytes())
         || key.windows(3).any(|three| three == "\u{212a}".as_bytes())

@@ -10,10 +10,10 @@ use k8s_audit::json::push_string;
 /// How values are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Style {
-    /// As they stand, in valid UTF-8.
+    /// Unchanged, except for invalid UTF-8.
     Verbatim,
-    /// As decoded into a Go `interface{}` and encoded again: of duplicate keys the last one counts,
-    /// and numbers are `int64` or `float64`.
+    /// Like after decoding into a Go `interface{}` and encoding again: of duplicate keys the last
+    /// one counts, and numbers are `int64` or `float64`.
     Decoded,
 }
 
@@ -25,7 +25,7 @@ enum Part {
 /// Appends a value.
 ///
 /// # Errors
-/// A number that `float64` does not have.
+/// A number is out of the range of `float64`.
 pub(super) fn write(
     tape: &mut Tape<'_>,
     node: Node,
@@ -90,7 +90,7 @@ fn value(
     Ok(())
 }
 
-/// The members of an object sorted by their keys, of duplicates the last one.
+/// Returns the members of an object sorted by key, of duplicates the last one.
 pub(super) fn unique_members(tape: &mut Tape<'_>, node: Node) -> Vec<(Node, Node)> {
     let mut members: Vec<(Node, Node)> = Vec::new();
     let mut places = HashMap::new();
@@ -109,7 +109,7 @@ pub(super) fn unique_members(tape: &mut Tape<'_>, node: Node) -> Vec<(Node, Node
     if duplicates {
         tape.ambiguities.insert(Ambiguity::DuplicateKeys);
     }
-    // As Go writes a map.
+    // Go writes maps in this order.
     members.sort_by_cached_key(|(key, _)| tape.text(*key).0);
     members
 }
@@ -122,7 +122,7 @@ pub(super) fn string(tape: &mut Tape<'_>, node: Node, out: &mut Vec<u8>) {
     push_string(out, &text);
 }
 
-/// A number as `int64` where it is one, else as `float64`.
+/// Writes a number as `int64` if it is one, otherwise as `float64`.
 fn number(raw: &[u8], out: &mut Vec<u8>) -> Result<(), &'static str> {
     let text = str::from_utf8(raw).map_err(|_| "invalid number")?;
     if let Ok(number) = text.parse::<i64>() {

@@ -1,4 +1,4 @@
-//! Values of types that have a JSON of their own.
+//! Types with their own JSON encoding.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -6,7 +6,7 @@ use k8s_audit::document::scalar::GO_BASE64;
 use time::format_description::well_known::Rfc3339;
 use time::{OffsetDateTime, UtcOffset};
 
-/// A number that has to be an integer as Go's `ParseInt` reads it: no fraction and no exponent.
+/// Parses an integer like Go's `ParseInt`: without fraction and exponent.
 pub(super) fn integer(raw: &[u8]) -> Result<i64, &'static str> {
     let text = str::from_utf8(raw).map_err(|_| "invalid number")?;
     text.parse().map_err(|_| "a number is not an integer of 64 bits")
@@ -18,7 +18,7 @@ pub(super) fn float(raw: &[u8]) -> Result<f64, &'static str> {
     if number.is_finite() { Ok(number) } else { Err("a number is too large") }
 }
 
-/// Appends base64 as Go decodes and encodes it: line breaks in it go.
+/// Appends base64 like Go after decoding and encoding: without line breaks.
 pub(super) fn push_bytes(out: &mut Vec<u8>, text: &[u8]) -> Result<(), &'static str> {
     let text: Vec<u8> =
         text.iter().copied().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect();
@@ -33,7 +33,7 @@ pub(super) fn push_base64(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'"');
 }
 
-/// Appends a time in UTC, to the second or with six digits of it.
+/// Appends a time in UTC, in seconds or with six fractional digits.
 pub(super) fn push_time(out: &mut Vec<u8>, text: &[u8], micro: bool) -> Result<(), &'static str> {
     let text = str::from_utf8(text).map_err(|_| "not a time of RFC 3339")?;
     let time = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| "not a time of RFC 3339")?;

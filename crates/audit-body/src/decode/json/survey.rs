@@ -1,35 +1,35 @@
-//! One quick pass over a JSON object that checks whether every decoder reads it alike.
+//! A fast pass over a JSON object that checks whether every decoder reads it in the same way.
 //!
-//! Nearly all bodies are such, and are recorded as they are. For the others there is
+//! This is so for nearly all bodies, which are then recorded unchanged. The others are decoded with
 //! [`super::tape`].
 
 use super::names::{Names, names};
 use super::words::{self, string_end};
 use k8s_audit::event::ObjectMetadata;
 
-/// As deep as Go's scanner lets containers be in each other.
+/// The maximum nesting of containers in Go's scanner.
 pub(super) const MAX_DEPTH: usize = 10_000;
 
-/// Numbers of more characters, and those with an exponent, may be rounded when they are decoded.
+/// Longer numbers, and those with an exponent, may be rounded when they are decoded.
 const MAX_NUMBER: usize = 15;
 
-/// So many keys are compared as they come; more are sorted.
+/// Up to this number of keys is compared with all previous ones; more are sorted.
 const FEW_KEYS: usize = 32;
 
-/// What else is odd in the bodies of a resource.
+/// Additional constructs to detect in the bodies of a resource.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Hints {
-    /// The object has to have `kind` and `apiVersion`.
+    /// The object must have `kind` and `apiVersion`.
     pub(super) object: bool,
-    /// Any `null` counts as odd, but for that of a `creationTimestamp`.
+    /// Detect every `null`, except for that of a `creationTimestamp`.
     pub(super) nulls: bool,
-    /// A member of the object with base64 in it, whose spelling is not kept.
+    /// A member of the object with base64, whose spelling decoders do not preserve.
     pub(super) binary: Option<&'static [u8]>,
-    /// There is base64 anywhere in it.
+    /// Any member may contain base64.
     pub(super) binary_anywhere: bool,
 }
 
-/// Where in the object the pass is.
+/// The position in the object.
 #[derive(Clone, Copy, PartialEq)]
 enum Place {
     Elsewhere,
@@ -43,10 +43,10 @@ enum Place {
     CreationTimestamp,
 }
 
-/// What a value is in.
+/// The kind of container around a value.
 #[derive(Clone, Copy, PartialEq)]
 enum Container {
-    /// It is all of the text.
+    /// There is none: the value is the whole text.
     None,
     Object,
     Array,
@@ -54,11 +54,11 @@ enum Container {
 
 struct Level {
     container: Container,
-    /// Whether it is the `metadata` of the object.
+    /// Whether it is `metadata` of the object.
     is_metadata: bool,
-    /// Where its keys begin.
+    /// The index of its first key in `keys`.
     keys: usize,
-    /// A bit for each of its keys: only those whose bit is set already can be there twice.
+    /// A bit for each of its keys; a key whose bit is not set yet cannot be a duplicate.
     seen: u64,
 }
 
@@ -66,9 +66,9 @@ struct Survey<'b> {
     text: &'b [u8],
     is_ascii: bool,
     hints: Hints,
-    /// The names that keys must not be variants of.
+    /// The names of which keys must not be variants.
     names: Option<&'static Names>,
-    /// What the current container is in, from the outside.
+    /// The containers around the current one, outermost first.
     outer: Vec<Level>,
     /// The fingerprints of the keys of all open objects.
     keys: Vec<u64>,
@@ -77,8 +77,8 @@ struct Survey<'b> {
     has_version: bool,
 }
 
-/// Returns the identity of the object that is all of `text`; `None` if it has to be looked at
-/// closely: it is not valid JSON, or has something that decoders may read differently.
+/// Returns the identity of the object in `text`; `None` if the text must be decoded completely,
+/// because it is not valid JSON or contains a construct that decoders may read differently.
 pub(super) fn survey(text: &[u8], hints: Hints) -> Option<ObjectMetadata> {
     let is_ascii = text.is_ascii();
     if !is_ascii {
@@ -99,7 +99,7 @@ pub(super) fn survey(text: &[u8], hints: Hints) -> Option<ObjectMetadata> {
     if hints.object && !(survey.has_kind && survey.has_version) {
         return None;
     }
-    // The text is UTF-8, and so is what is between two of its quotes.
+    // The whole text is UTF-8, so the text between two of its quotes is.
     let string = |at: usize| str::from_utf8(survey.metadata[at]).unwrap_or_default().to_owned();
     Some(ObjectMetadata {
         name: string(0),
@@ -129,7 +129,7 @@ impl<'b> Survey<'b> {
                         self.string_value(place, &text[at + 1..end], escaped)?;
                     }
                     at = end + 1;
-                    // As it is in compact JSON.
+                    // The usual case in compact JSON.
                     if text.get(at..at + 2) == Some(b",\"") && level.container == Container::Object
                     {
                         at += 1;
@@ -183,7 +183,8 @@ impl<'b> Survey<'b> {
         }
     }
 
-    /// Reads the key at `at` with its colon. Returns the index of its value, and where that is.
+    /// Reads the key at `at` with its colon. Returns the index of the value, and the position of
+    /// the value in the object.
     #[inline]
     fn key(&mut self, at: usize, level: &mut Level) -> Option<(usize, Place)> {
         let text = self.text;
@@ -242,7 +243,7 @@ impl<'b> Survey<'b> {
         Some((at, place))
     }
 
-    /// Takes note of a string that says what object it is.
+    /// Handles a string that belongs to the identity of the object.
     fn string_value(&mut self, place: Place, text: &'b [u8], escaped: bool) -> Option<()> {
         match place {
             Place::Metadata => return None,
@@ -257,7 +258,8 @@ impl<'b> Survey<'b> {
         (!escaped).then_some(())
     }
 
-    /// Leaves a container for the one that it is in. `None`: it has the same key twice.
+    /// Leaves a container, and returns the one around it; `None` if the container has duplicate
+    /// keys.
     fn close(&mut self, level: &Level) -> Option<Level> {
         let keys = &mut self.keys[level.keys..];
         if keys.len() > FEW_KEYS {
@@ -271,9 +273,10 @@ impl<'b> Survey<'b> {
     }
 }
 
-/// Passes over the string whose first character is at `at`. Returns the index of its closing quote,
-/// and whether it has escapes. `line_breaks`: whether those of line breaks are as good as others.
-// Not inlined, so that its loop has all registers.
+/// Skips the string whose first character is at `at`. Returns the index of its closing quote, and
+/// whether it has escapes; `None` if it is invalid. `line_breaks`: escaped line breaks are
+/// accepted.
+// Not inlined, so that its loop can use all registers.
 #[inline(never)]
 fn string(text: &[u8], at: usize, line_breaks: bool) -> Option<(usize, bool)> {
     let mut end = string_end(text, at);
@@ -284,7 +287,7 @@ fn string(text: &[u8], at: usize, line_breaks: bool) -> Option<(usize, bool)> {
             Some([b'\\', b'"' | b'\\' | b'/' | b'b' | b'f' | b't']) => {}
             Some([b'\\', b'n' | b'r']) if line_breaks => {}
             Some([b'\\', b'u']) => end += unicode_escape(&text[end + 2..])?,
-            // The text may end with it.
+            // The string may end with the text.
             _ => return (text.get(end) == Some(&b'"')).then_some((end, escaped)),
         }
         escaped = true;
@@ -292,8 +295,8 @@ fn string(text: &[u8], at: usize, line_breaks: bool) -> Option<(usize, bool)> {
     }
 }
 
-/// The length of the digits at the start of `text`; `None` if they are none, or stand for half a
-/// surrogate pair.
+/// Returns the length of the digits at the start of `text`; `None` if they are invalid or encode an
+/// unpaired surrogate.
 fn unicode_escape(text: &[u8]) -> Option<usize> {
     let digits: &[u8; 4] = text.first_chunk()?;
     let is_surrogate = matches!(digits[0], b'd' | b'D') && !matches!(digits[1], b'0'..=b'7');
@@ -301,7 +304,7 @@ fn unicode_escape(text: &[u8]) -> Option<usize> {
     is_plain.then_some(digits.len())
 }
 
-/// The index of the first character at or after `at` that is not white space.
+/// Returns the index of the first character at or after `at` that is not white space.
 #[inline]
 fn space(text: &[u8], at: usize) -> usize {
     match text.get(at) {
@@ -320,17 +323,17 @@ fn literal(text: &[u8], literal: &[u8]) -> Option<usize> {
     text.starts_with(literal).then_some(literal.len())
 }
 
-/// The length of a number that every decoder reads alike.
+/// Returns the length of a number that every decoder reads in the same way.
 fn number(text: &[u8]) -> Option<usize> {
     let length = number_length(text)?;
     let number = &text[..length];
     let has_exponent = number.iter().any(|byte| byte | 32 == b'e');
-    // Go reads -0 as the integer 0, others as a float.
+    // Go reads -0 as the integer 0, other decoders as a float.
     (length <= MAX_NUMBER && !has_exponent && number != b"-0").then_some(length)
 }
 
-/// The length of the number at the start of `text`, which follows Go's grammar; `None` if there is
-/// none.
+/// Returns the length of the number at the start of `text` by Go's grammar; `None` if there is no
+/// number.
 pub(super) fn number_length(text: &[u8]) -> Option<usize> {
     let digits =
         |at: usize| text[at.min(text.len())..].iter().take_while(|b| b.is_ascii_digit()).count();

@@ -1,4 +1,4 @@
-//! A JSON text as a list of its values, in the order in which they stand.
+//! A flat list of the values in a JSON text, in their order.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -24,10 +24,10 @@ pub(super) enum Kind {
 #[derive(Debug)]
 struct Entry {
     kind: Kind,
-    /// Of a string without its quotes; of containers not needed.
+    /// The start of the text; of a string without its quote. Not used for containers.
     start: u32,
     end: u32,
-    /// The first value that is not within this one.
+    /// The first value that is not contained in this one.
     next: Node,
 }
 
@@ -38,7 +38,7 @@ pub(super) struct Tape<'b> {
     pub(super) ambiguities: Ambiguities,
 }
 
-/// Reads a text that has to be one JSON value, as Go's scanner does.
+/// Parses a text that must be one JSON value, like Go's scanner.
 pub(super) fn parse(text: &[u8]) -> Result<Tape<'_>, &'static str> {
     if u32::try_from(text.len()).is_err() {
         return Err("the body is too long");
@@ -158,7 +158,7 @@ impl<'b> Tape<'b> {
         }
     }
 
-    /// The content of the string that begins at `at`.
+    /// Returns the content of the string that begins at `at`.
     fn string(&mut self, at: usize) -> Result<Range<usize>, &'static str> {
         let start = at + 1;
         let mut at = start;
@@ -186,28 +186,28 @@ impl<'b> Tape<'b> {
         self.entries[node as usize].kind
     }
 
-    /// The value as it stands in the text; of a string without its quotes.
+    /// Returns the text of a value; of a string without its quotes.
     pub(super) fn raw(&self, node: Node) -> &'b [u8] {
         let Entry { start, end, .. } = self.entries[node as usize];
         &self.text[start as usize..end as usize]
     }
 
-    /// The text of a string, and whether half a surrogate pair was replaced.
+    /// Returns the decoded text of a string, and whether an unpaired surrogate was replaced.
     pub(super) fn text(&self, node: Node) -> (Cow<'b, [u8]>, bool) {
         unquote(self.raw(node))
     }
 
-    /// The first value within this one, or the one after it.
+    /// Returns the first value contained in this one, or the value after it.
     pub(super) fn first(&self, node: Node) -> Node {
         node + 1
     }
 
-    /// The value after this one and all within it.
+    /// Returns the value after this one and everything it contains.
     pub(super) fn next(&self, node: Node) -> Node {
         self.entries[node as usize].next
     }
 
-    /// The elements of an array; of an object its keys and values in turn.
+    /// Iterates over the elements of an array, or the keys and values of an object alternately.
     pub(super) fn children(&self, node: Node) -> impl Iterator<Item = Node> + '_ {
         let end = self.next(node);
         let mut at = self.first(node);
@@ -220,15 +220,14 @@ impl<'b> Tape<'b> {
         })
     }
 
-    /// The keys and values of an object.
+    /// Iterates over the keys and values of an object.
     pub(super) fn members(&self, node: Node) -> impl Iterator<Item = (Node, Node)> + '_ {
         let mut children = self.children(node);
         std::iter::from_fn(move || Some((children.next()?, children.next()?)))
     }
 }
 
-/// The characters of a string, as Go reads them: half a surrogate pair is U+FFFD, and so is each
-/// byte that is not UTF-8.
+/// Decodes a string like Go: unpaired surrogates and bytes that are not UTF-8 become U+FFFD.
 fn unquote(raw: &[u8]) -> (Cow<'_, [u8]>, bool) {
     if !raw.contains(&b'\\') {
         return (valid_utf8(raw), false);
@@ -265,7 +264,7 @@ fn unquote(raw: &[u8]) -> (Cow<'_, [u8]>, bool) {
     (Cow::Owned(valid_utf8(&text).into_owned()), replaced)
 }
 
-/// The text with U+FFFD for each byte that is not UTF-8.
+/// Returns the text with U+FFFD for each byte that is not UTF-8.
 pub(crate) fn valid_utf8(text: &[u8]) -> Cow<'_, [u8]> {
     if str::from_utf8(text).is_ok() {
         return Cow::Borrowed(text);

@@ -17,7 +17,7 @@ fn decoded(resource: &Resource<'_>, text: &[u8]) -> (String, String) {
     (String::from_utf8(decoded.json.into_owned()).unwrap(), decoded.ambiguities.names())
 }
 
-/// A ConfigMap with these members.
+/// Decodes a ConfigMap with these members.
 fn config_map(members: &str) -> (String, String) {
     let text = format!("{{\"kind\":\"ConfigMap\",\"apiVersion\":\"v1\",{members}}}");
     let (json, names) = decoded(&CONFIG_MAPS, text.as_bytes());
@@ -127,7 +127,7 @@ fn the_metadata_of_custom_resources_is_typed() {
     assert_eq!(names, "");
 }
 
-/// A reader that ignores the case of names would take the last one.
+/// A reader that ignores case would use the last one.
 #[test]
 fn names_in_another_case_are_left_out() {
     for members in [
@@ -211,7 +211,8 @@ mod surveyed {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
-        /// What passes has one meaning by the slow way, too, and the same identity.
+        /// An object that passes the survey is also unambiguous for the complete decoder, with the
+        /// same identity.
         #[test]
         fn what_passes_has_one_meaning(members in vec((key(), value()), 0..8)) {
             let members: String = members.iter().map(|(key, value)| format!(",\"{key}\":{value}")).collect();
@@ -228,7 +229,7 @@ mod surveyed {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// What is usual passes.
+        /// Typical objects pass the survey.
         #[test]
         fn usual_objects_pass(settings in proptest::collection::btree_set("[a-z][a-z0-9.-]{0,30}/[a-z]", 0..80)) {
             let members: Vec<_> = settings.iter().map(|key| format!("\"{key}\":\"v\"")).collect();

@@ -1,10 +1,10 @@
-//! JSON decoded into one of Kubernetes' own types, as `sigs.k8s.io/json` does, and encoded again.
+//! Decodes JSON into a built-in Kubernetes type like `sigs.k8s.io/json`, and encodes it again.
 //!
-//! Go decodes each member into the place that it already has: of duplicate keys objects are merged
-//! into the struct, maps by their keys, lists element by element, and `null` changes nothing unless
-//! the place is a pointer, a map or a list. So a value here is made from all the values that were
-//! decoded into its place, in their order. Names match exactly. Members that the type does not have
-//! are kept, since the API server may be newer than the table.
+//! Go decodes each member into the existing value: for duplicate keys, structs are merged, maps are
+//! merged by key, lists are merged element by element, and `null` changes nothing unless the value
+//! is a pointer, a map or a list. So a value here is made from all values that were decoded into
+//! the same place, in their order. Names match exactly. Members that the type does not have are
+//! kept, because the API server may be newer than the table.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ use crate::decode::number::push_float;
 use crate::protobuf::table::{self, Empty, Field, Shape, Type};
 use k8s_audit::json::push_string;
 
-/// Types in each other below which values are no longer checked against their type.
+/// Values that are nested deeper in types are not checked against their type.
 const MAX_DEPTH: usize = 100;
 
 type Written<T> = Result<T, &'static str>;
@@ -34,8 +34,8 @@ impl<'t, 'b, 'o> Writer<'t, 'b, 'o> {
         Writer { tape, out, depth: 0 }
     }
 
-    /// Writes an object of the kind. Its type is that of the parameters, whatever its own members
-    /// `kind` and `apiVersion` are.
+    /// Writes an object of the type given by the parameters, whatever its own `kind` and
+    /// `apiVersion` are.
     pub(super) fn object(
         &mut self,
         message: &'static [Field],
@@ -57,7 +57,7 @@ impl<'t, 'b, 'o> Writer<'t, 'b, 'o> {
         self.merged(Type::Message(message), message, &[node])
     }
 
-    /// Writes an object of the kind without members.
+    /// Writes an object without members.
     pub(super) fn empty(&mut self, kind: &[u8], api_version: &[u8]) -> Written<()> {
         self.out.extend_from_slice(b"{\"kind\":");
         push_string(self.out, kind);
@@ -96,7 +96,7 @@ impl<'t, 'b, 'o> Writer<'t, 'b, 'o> {
                     None => {
                         let is_variant = also.iter().any(|known| folds_to(&name, known))
                             || fields.iter().any(|field| folds_to(&name, field.name));
-                        // Go passes over another spelling of a member.
+                        // Go ignores members whose name has another case.
                         if !is_variant {
                             let before = unknown.insert(name.into_owned(), value);
                             self.note(before.is_some(), Ambiguity::DuplicateKeys);
@@ -114,7 +114,7 @@ impl<'t, 'b, 'o> Writer<'t, 'b, 'o> {
             push_string(self.out, &name);
             self.out.push(b':');
             if plain::write(self.tape, value, Style::Decoded, self.out).is_err() {
-                // It has a number that no type has.
+                // It contains a number that no type accepts.
                 self.out.truncate(start);
                 *first = was_first;
             }
@@ -137,7 +137,7 @@ impl<'t, 'b, 'o> Writer<'t, 'b, 'o> {
     /// Writes one member with its name, unless it is left out.
     fn member(&mut self, field: &'static Field, values: &[Node], first: &mut bool) -> Written<()> {
         if values.is_empty() && field.empty != Empty::Null {
-            // Go would write the zero value of some; the client has not sent it.
+            // Go would write the zero value of some types, which the client has not sent.
             return Ok(());
         }
         let start = self.out.len();
@@ -201,12 +201,13 @@ impl<'t, 'b, 'o> Writer<'t, 'b, 'o> {
         self.scalar(of, *last)
     }
 
-    /// Whether Go's method for the type, or the kind of its place, makes `null` its zero value.
+    /// Whether `null` sets the value to its zero value, because of Go's method for the type or the
+    /// kind of the field.
     fn is_reset_by_null(&self, of: Type) -> bool {
         matches!(of, Type::Bytes | Type::Time | Type::MicroTime | Type::Quantity | Type::Strings)
     }
 
-    /// Checks a value that is replaced by a later one; if it is wrong Go refuses the body.
+    /// Checks a value that a later one replaces: Go rejects the body if it is invalid.
     fn check(&mut self, of: Type, value: Node) -> Written<()> {
         let length = self.out.len();
         let checked = match of {
@@ -243,7 +244,7 @@ impl<'t, 'b, 'o> Writer<'t, 'b, 'o> {
         Ok(())
     }
 
-    /// Writes a value that is not a struct, made from the last of those decoded into its place.
+    /// Writes a value that is not a struct: the last one that was decoded into its place.
     fn scalar(&mut self, of: Type, value: Node) -> Written<()> {
         let wrong = Err("a member has another type than its kind requires");
         let kind = self.tape.kind(value);
@@ -290,7 +291,7 @@ impl<'t, 'b, 'o> Writer<'t, 'b, 'o> {
                 scalar::push_time(self.out, &self.tape.text(value).0, true)?;
             }
             (Type::Quantity, Kind::String) => plain::string(self.tape, value, self.out),
-            // It stays as the client has written it, as all quantities do.
+            // It is kept as the client has written it, like all quantities.
             (Type::Quantity, Kind::Number) => self.out.extend_from_slice(self.tape.raw(value)),
             (Type::IntOrString, Kind::String) => plain::string(self.tape, value, self.out),
             (Type::IntOrString, Kind::Number) => {
@@ -306,7 +307,7 @@ impl<'t, 'b, 'o> Writer<'t, 'b, 'o> {
                 self.list(Type::Message(schema), &[value])?;
             }
             (Type::SchemaOrStrings(_), Kind::Array) => self.list(Type::Text, &[value])?,
-            // Go's methods pass over other values.
+            // Go's methods ignore other values.
             (
                 Type::SchemaOrList(_) | Type::SchemaOrStrings(_),
                 Kind::String | Kind::Number | Kind::True | Kind::False,
@@ -322,8 +323,8 @@ impl<'t, 'b, 'o> Writer<'t, 'b, 'o> {
         Ok(())
     }
 
-    /// Writes a list into whose place `values` were decoded: elements go where the elements of
-    /// earlier lists are.
+    /// Writes a list from `values`, which were decoded into the same place: elements are merged
+    /// with those of earlier lists.
     fn list(&mut self, of: Type, values: &[Node]) -> Written<()> {
         let mut elements: Vec<Vec<Node>> = Vec::new();
         let mut length = None;
@@ -368,7 +369,8 @@ impl<'t, 'b, 'o> Writer<'t, 'b, 'o> {
         Ok(())
     }
 
-    /// Writes a map into whose place `values` were decoded: each value replaces an earlier one.
+    /// Writes a map from `values`, which were decoded into the same place: later values replace
+    /// earlier ones.
     fn map(&mut self, of: Type, values: &[Node]) -> Written<()> {
         let mut entries: BTreeMap<Vec<u8>, Node> = BTreeMap::new();
         let mut is_nil = true;
@@ -412,7 +414,7 @@ impl<'t, 'b, 'o> Writer<'t, 'b, 'o> {
     }
 }
 
-/// The fields of a message, those of embedded structs among them.
+/// Collects the fields of a message, including those of embedded structs.
 fn flatten(message: &'static [Field], fields: &mut Vec<&'static Field>) {
     for field in message {
         match field.of {

@@ -1,13 +1,13 @@
-//! Strings of JSON, passed over eight bytes at a time.
+//! Skips JSON strings eight bytes at a time.
 
 const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGHS: u64 = 0x8080_8080_8080_8080;
 
-/// The bit in which the cases of an ASCII letter differ, in each byte.
+/// In each byte, the bit in which upper and lower case of an ASCII letter differ.
 const CASE: u64 = 0x2020_2020_2020_2020;
 
-/// Returns the index of the first quote, backslash or control character at or after `at`; the
-/// length of `text` if there is none.
+/// Returns the index of the first quote, backslash or control character at or after `at`, or the
+/// length of `text`.
 #[inline]
 pub(super) fn string_end(text: &[u8], at: usize) -> usize {
     let mut rest = text.get(at..).unwrap_or_default();
@@ -24,9 +24,9 @@ pub(super) fn string_end(text: &[u8], at: usize) -> usize {
     text.len() - rest.len() + place(found)
 }
 
-/// Reads the key whose first character is at `start`. Returns what [`string_end`] returns, and what
-/// [`folded`] returns for the key up to there.
-// Not inlined, so that its loop has all registers.
+/// Reads the key whose first character is at `start`. Returns the result of [`string_end`], and of
+/// [`folded`] for the key up to there.
+// Not inlined, so that its loop can use all registers.
 #[inline(never)]
 pub(super) fn key(text: &[u8], start: usize) -> (usize, u64) {
     let mut rest = text.get(start..).unwrap_or_default();
@@ -47,13 +47,13 @@ pub(super) fn key(text: &[u8], start: usize) -> (usize, u64) {
     (start + length, finish(print, last & low_bytes(place(found)) | CASE, length))
 }
 
-/// Returns a fingerprint of a key: equal for equal keys and for keys that differ in the case of
-/// their letters, and hardly ever for others.
+/// Returns a fingerprint of a key that ignores case: equal for equal keys, and rarely equal for
+/// others.
 pub(super) fn folded(key: &[u8]) -> u64 {
     fingerprint(key, CASE)
 }
 
-/// Returns a fingerprint of a key: equal for equal keys, and hardly ever for others.
+/// Returns a fingerprint of a key: equal for equal keys, and rarely equal for others.
 pub(super) fn exact(key: &[u8]) -> u64 {
     fingerprint(key, 0)
 }
@@ -76,32 +76,32 @@ fn finish(print: u64, last: u64, length: usize) -> u64 {
     (mix(print, last) ^ length as u64).wrapping_mul(FACTOR)
 }
 
-/// The last bytes, fewer than eight, and zeros after them, which are control characters: one of
-/// those is found in any case.
+/// Returns the last bytes, fewer than eight, padded with zeros. These are control characters, so
+/// that one is found in any case.
 #[cold]
 #[inline(never)]
 fn last_word(rest: &[u8]) -> u64 {
     rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))
 }
 
-/// A mask of the lowest `count` bytes, fewer than eight.
+/// Returns a mask of the lowest `count` bytes, fewer than eight.
 #[inline]
 fn low_bytes(count: usize) -> u64 {
     (1 << (8 * count)) - 1
 }
 
-/// A word whose lowest set bit is in the first byte that is a quote, a backslash or a control
-/// character. Bytes above that one may be marked wrongly, since a subtraction borrows from them.
+/// Returns a word whose lowest set bit is in the first byte that is a quote, a backslash or a
+/// control character. Higher bytes may be marked wrongly, because of the borrow of a subtraction.
 #[inline]
 fn ends(word: u64) -> u64 {
     // The quote becomes 0x20 and the space 0x22; control characters stay below 0x20.
     let quote_or_control = (word ^ (0x02 * ONES)).wrapping_sub(0x21 * ONES);
     let backslash = (word ^ (0x5c * ONES)).wrapping_sub(ONES);
-    // Bytes beyond ASCII are none of these, whatever was subtracted.
+    // Bytes beyond ASCII are neither, whatever the subtraction resulted in.
     (quote_or_control | backslash) & !word & HIGHS
 }
 
-/// The byte that [`ends`] has found.
+/// Returns the index of the byte that [`ends`] has found.
 #[inline]
 fn place(found: u64) -> usize {
     (found.trailing_zeros() / 8) as usize

@@ -1,4 +1,4 @@
-//! What is recorded of requests under one policy and not under another.
+//! Requests that are recorded differently under two policies.
 
 use crate::event::Event;
 use crate::scan::Place;
@@ -8,21 +8,21 @@ use super::top::Top;
 use super::volume::{Sizes, Volume};
 use k8s_audit::policy::Decision;
 
-/// Samples of each group.
+/// Number of samples in each group.
 const SAMPLES: usize = 3;
 
-/// Requests that the policies decide differently, grouped by the rules that match them.
+/// Requests for which the policies decide differently, grouped by the rules that match them.
 #[derive(Debug, Clone, Default)]
 pub struct Changes(HashMap<(Option<u32>, Option<u32>), Change>);
 
-/// Requests that one rule of the old policy and one rule of the new one match.
+/// Requests that match the same rule of the old policy and the same rule of the new one.
 #[derive(Debug, Clone)]
 pub struct Change {
     /// The old decision.
     pub before: Decision,
     /// The new decision.
     pub after: Decision,
-    /// How many requests.
+    /// The number of requests.
     pub requests: u64,
     /// What the old policy writes for them.
     pub volume_before: Volume,
@@ -30,13 +30,13 @@ pub struct Change {
     pub volume_after: Volume,
     /// Their users.
     pub users: Top,
-    /// What they ask for.
+    /// Their verbs and resources.
     pub resources: Top,
-    /// Some of them, the first in the log.
+    /// The first of them in the log.
     pub samples: Vec<Sample>,
 }
 
-/// A request as an example.
+/// An example of such a request.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Sample {
     /// When it arrived.
@@ -95,7 +95,7 @@ impl Changes {
         }
     }
 
-    /// Adds those of another thread.
+    /// Adds the groups of another thread.
     pub fn add(&mut self, other: Changes) {
         for (rules, change) in other.0 {
             match self.0.get_mut(&rules) {
@@ -116,7 +116,8 @@ impl Changes {
         }
     }
 
-    /// All groups: what is lost first, then what is gained, the most requests first.
+    /// Returns all groups: first what the new policy no longer records, then what it additionally
+    /// records, sorted by the number of requests.
     pub fn into_sorted(self) -> Vec<Change> {
         let mut changes: Vec<Change> = self.0.into_values().collect();
         changes.sort_by_key(|change| {

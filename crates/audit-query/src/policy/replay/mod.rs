@@ -1,7 +1,7 @@
-//! What a policy would do with the requests of a log.
+//! Evaluates a policy for the requests of a log.
 //!
-//! A [`Tally`] counts the requests of one thread; [`Tally::add`] joins those of all threads. What a
-//! rule would write is computed from the sizes of the recorded events, see [`volume`].
+//! A [`Tally`] counts the requests of one thread; [`Tally::add`] combines those of all threads.
+//! What a rule would write is computed from the sizes of the recorded events, see [`volume`].
 
 mod changes;
 mod top;
@@ -18,51 +18,51 @@ use self::volume::{BodySizes, Sizes, Volume};
 use super::event::EventRequest;
 use k8s_audit::policy::{Attributes, Decision, Level, Policy};
 
-/// The policies that a log is evaluated under.
+/// The policies to evaluate.
 #[derive(Debug)]
 pub struct Policies {
-    /// The policy in question.
+    /// The policy to evaluate.
     pub policy: Policy,
-    /// The policy that it is compared with.
+    /// The policy to compare it with.
     pub against: Option<Policy>,
 }
 
-/// What one rule does.
+/// The effect of one rule.
 #[derive(Debug, Clone, Default)]
 pub struct RuleTally {
-    /// Requests that it matches.
+    /// The number of requests that it matches.
     pub requests: u64,
     /// What is written for them.
     pub volume: Volume,
     /// Their users.
     pub users: Top,
-    /// What they ask for: verb and resource, or verb and path.
+    /// Their verbs with resource or path.
     pub resources: Top,
 }
 
-/// What the rules do with the requests of a log.
+/// The effect of the rules on the requests of a log.
 #[derive(Debug)]
 pub struct Tally {
     policies: Arc<Policies>,
     /// By rule.
     pub rules: Vec<RuleTally>,
-    /// Requests that no rule matches.
+    /// Requests that match no rule.
     pub unmatched: RuleTally,
-    /// Requests that the two policies decide differently.
+    /// Requests for which the two policies decide differently.
     pub changes: Changes,
     /// Sizes of recorded bodies.
     pub bodies: BodySizes,
     /// Time of the first and of the last event, in microseconds since 1970.
     pub period: Option<(i64, i64)>,
-    /// Requests.
+    /// The number of requests.
     pub requests: u64,
-    /// Events that do not say what was requested.
+    /// Events that do not contain what was requested.
     pub incomplete: u64,
     asked: Vec<u8>,
 }
 
 impl Tally {
-    /// Nothing yet.
+    /// Creates an empty tally.
     pub fn new(policies: Arc<Policies>) -> Tally {
         Tally {
             rules: vec![RuleTally::default(); policies.policy.rule_count()],
@@ -107,7 +107,7 @@ impl Tally {
         }
     }
 
-    /// Adds what another thread has counted.
+    /// Adds the counts of another thread.
     pub fn add(&mut self, other: Tally) {
         for (rule, other) in self.rules.iter_mut().zip(other.rules) {
             rule.add(other);
@@ -123,7 +123,7 @@ impl Tally {
         self.incomplete += other.incomplete;
     }
 
-    /// The period in days; `None` if it is shorter than a second.
+    /// Returns the period in days; `None` if it is shorter than a second.
     pub fn days(&self) -> Option<f64> {
         let (first, last) = self.period?;
         let micros = last - first;
@@ -146,14 +146,14 @@ impl Visitor for Tally {
     }
 }
 
-/// Whether other events, or events with other members, are written.
+/// Whether the decisions result in different events, or events with different members.
 fn differs(one: Decision, other: Decision) -> bool {
     (one.level, one.omit_stages, one.omit_managed_fields)
         != (other.level, other.omit_stages, other.omit_managed_fields)
         && (one.level, other.level) != (Level::None, Level::None)
 }
 
-/// Writes what is asked for: `get pods`, `patch deployments.apps/scale`, `get /healthz`.
+/// Writes verb and resource or path: `get pods`, `patch deployments.apps/scale`, `get /healthz`.
 fn asked(out: &mut Vec<u8>, request: &impl Attributes) {
     out.clear();
     out.extend_from_slice(request.verb());

@@ -65,7 +65,7 @@ fn counts_and_bytes_are_those_of_a_recount() {
     }
 }
 
-/// What was recorded under a policy is what it is said to write.
+/// A log recorded under a policy has the volume that is computed for the same policy.
 #[test]
 fn the_volume_of_a_log_under_its_own_policy_is_its_size() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -74,7 +74,7 @@ fn the_volume_of_a_log_under_its_own_policy_is_its_size() {
     for line in std::fs::read_to_string(path).unwrap().lines() {
         let exchange: Json = serde_json::from_str(line).unwrap();
         let event = exchange["events"].as_array().unwrap().last().and_then(Json::as_str);
-        // One event for each, so that nothing is computed.
+        // One event per request, so that nothing is estimated.
         if let Some(event) = event.filter(|event| event.contains("\"stage\":\"ResponseComplete\""))
         {
             bytes += event.len() as u64 + 1;
@@ -118,13 +118,13 @@ fn bodies_that_are_not_in_the_log_are_estimated() {
     let members = (",\"requestObject\":".len() + ",\"responseObject\":".len()) as u64;
     let guess = base + members + volume::REQUEST_BODY + volume::RESPONSE_BODY;
     assert_eq!(size(std::slice::from_ref(&metadata)), (guess, true));
-    // With a like request in the log, its bodies are the estimate.
+    // The estimate is the size of the bodies of a similar request in the log.
     let known =
         event("update", "RequestResponse", ",\"requestObject\":{},\"responseObject\":{\"a\":1}");
     let exact = known.len() as u64 + 1;
     assert_eq!(size(std::slice::from_ref(&known)), (exact, false));
     assert_eq!(size(&[metadata, known]), (exact + base + members + 2 + 7, true));
-    // There is no body to miss.
+    // There is no body to estimate.
     assert!(!size(&[event("watch", "Metadata", "")]).1);
 }
 

@@ -2,10 +2,10 @@
 
 use hashbrown::HashMap;
 
-/// Values that are counted one by one; further ones are counted together.
+/// Maximum number of values that are counted separately; further ones are counted together.
 const MOST: usize = 4096;
 
-/// Counts of values, of which the highest are of interest.
+/// Counts values to find the most frequent ones.
 #[derive(Debug, Clone, Default)]
 pub struct Top {
     counts: HashMap<Vec<u8>, u64>,
@@ -36,7 +36,7 @@ impl Top {
         self.others += other.others;
     }
 
-    /// The most frequent values, those of equal counts in order.
+    /// Returns the most frequent values; values with equal counts are sorted.
     pub fn highest(&self, limit: usize) -> Vec<(String, u64)> {
         let mut all: Vec<(&Vec<u8>, u64)> = self.counts.iter().map(|(v, c)| (v, *c)).collect();
         all.sort_unstable_by(|one, other| other.1.cmp(&one.1).then_with(|| one.0.cmp(other.0)));

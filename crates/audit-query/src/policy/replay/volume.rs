@@ -1,10 +1,10 @@
-//! How much is written for a request under a decision.
+//! Computes how much is written for a request under a decision.
 //!
-//! The event's own size counts, without bodies that the level leaves out. A body that the level
-//! records and the log does not have is estimated: with the average of those that the log has for
-//! the same verb and resource, else with [`REQUEST_BODY`], [`RESPONSE_BODY`] and [`LIST_BODY`].
-//! `RequestReceived` and `ResponseStarted` events are counted with the size of the last event, as
-//! far as they have its members.
+//! It is the size of the recorded event, without bodies that the level omits. If the level includes
+//! a body that the log does not contain, its size is estimated: with the average of recorded bodies
+//! for the same verb and resource, otherwise with [`REQUEST_BODY`], [`RESPONSE_BODY`] and
+//! [`LIST_BODY`]. `RequestReceived` and `ResponseStarted` events count with the size of the last
+//! event, as far as they contain its members.
 
 use crate::event::Event;
 use hashbrown::HashMap;
@@ -25,27 +25,28 @@ const REQUEST_MEMBER: u64 = ",\"requestObject\":".len() as u64;
 const RESPONSE_MEMBER: u64 = ",\"responseObject\":".len() as u64;
 const STATUS_MEMBER: u64 = ",\"responseStatus\":{\"metadata\":{},\"code\":200}".len() as u64;
 
-/// Whether a body is in the log.
+/// Whether and how a body is in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Body {
-    /// There is none to record.
+    /// The request has no such body.
     None,
     /// This many bytes.
     Recorded(u64),
-    /// The level of the event leaves it out.
+    /// The level of the event omits it.
     Unknown,
-    /// So it is with a failed request, of whose response the size is known roughly.
+    /// The level of the event omits it, but it is the Status of a failed request, whose size is
+    /// roughly known.
     Status,
 }
 
 /// The sizes of an event's parts, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Sizes {
-    /// Without bodies and level, with the newline.
+    /// Without bodies, including the newline.
     metadata: u64,
     request: Body,
     response: Body,
-    /// The events that kube-apiserver has for the request.
+    /// The stages for which kube-apiserver has an event of the request.
     stages: [Option<Stage>; 3],
 }
 
@@ -83,13 +84,13 @@ impl Sizes {
     }
 }
 
-/// The stages of a request that ended with this event.
+/// Returns the stages of a request that ended with this event.
 fn stages(event: &Event<'_>, request: &EventRequest<'_>) -> [Option<Stage>; 3] {
     let received = Some(Stage::RequestReceived);
     let started = Some(Stage::ResponseStarted);
     match event.stage.escaped() {
         b"RequestReceived" => [received, None, None],
-        // Of a request that was not authenticated there is no other event.
+        // An unauthenticated request has no other event.
         b"ResponseStarted" if request.user().is_none() => [started, None, None],
         b"ResponseStarted" => [received, started, None],
         b"Panic" => [received, Some(Stage::Panic), None],
@@ -99,19 +100,19 @@ fn stages(event: &Event<'_>, request: &EventRequest<'_>) -> [Option<Stage>; 3] {
     }
 }
 
-/// What is written.
+/// The number and size of the events that are written.
 #[derive(Debug, Clone, Default)]
 pub struct Volume {
     /// Events.
     pub events: u64,
-    /// Bytes, as far as they are known.
+    /// The known bytes.
     bytes: u64,
-    /// By what was asked for, how many request and response bodies are not known.
+    /// The number of request and response bodies of unknown size, by verb and resource.
     unknown: HashMap<Vec<u8>, (u64, u64)>,
 }
 
 impl Volume {
-    /// Counts what is written for a request.
+    /// Adds what is written for a request.
     pub fn count(&mut self, sizes: &Sizes, decision: Decision, asked: &[u8]) {
         if decision.level == Level::None {
             return;
@@ -158,12 +159,12 @@ impl Volume {
         }
     }
 
-    /// Whether bodies are counted whose size is an estimate.
+    /// Returns whether the size includes estimates.
     pub fn is_estimate(&self) -> bool {
         !self.unknown.is_empty()
     }
 
-    /// Bytes, with estimates for bodies that the log does not have.
+    /// Returns the bytes, with estimates for bodies that the log does not contain.
     pub fn bytes(&self, bodies: &BodySizes) -> u64 {
         let estimates = self.unknown.iter().map(|(asked, (requests, responses))| {
             let (request, response) = bodies.estimate(asked);
@@ -173,7 +174,7 @@ impl Volume {
     }
 }
 
-/// The sizes of recorded bodies, by what was asked for.
+/// The sizes of recorded bodies, by verb and resource.
 #[derive(Debug, Clone, Default)]
 pub struct BodySizes(HashMap<Vec<u8>, [Average; 2]>);
 
@@ -195,7 +196,7 @@ impl Average {
 }
 
 impl BodySizes {
-    /// Takes note of recorded bodies.
+    /// Adds the sizes of recorded bodies.
     pub fn learn(&mut self, sizes: &Sizes, asked: &[u8]) {
         let of = |body| match body {
             Body::Recorded(sum) => Average { sum, count: 1 },
@@ -208,7 +209,7 @@ impl BodySizes {
         }
     }
 
-    /// Adds those of another thread.
+    /// Adds the sizes of another thread.
     pub fn add(&mut self, other: BodySizes) {
         for (asked, found) in other.0 {
             let averages = self.0.entry(asked).or_default();

@@ -219,8 +219,8 @@ impl Keys {
         user(settings(&json!({})), &keys, &token).await.map(as_recorded)
     }
 
-    /// Verifies a token with a key set: `case` has the name of the set, and the signer, algorithm and
-    /// key ID of the token, such as `r1 RS256 kid=0`.
+    /// Verifies a token with a key set: `case` has the name of the set, and the signer, algorithm
+    /// and key ID of the token, such as `r1 RS256 kid=0`.
     async fn web_keys(&self, row: &Row) -> Result<Value, String> {
         let (set, token) = row.get("case").split_once(": ").unwrap();
         let [signer, algorithm, kid] = token.splitn(3, ' ').collect::<Vec<_>>()[..] else {
