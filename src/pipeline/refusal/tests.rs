@@ -235,8 +235,7 @@ async fn what_cannot_be_recorded_is_answered_without_markup() {
         "Internal Server Error: \"/api/v1/namespaces/a/pods?a=1&amp;b=2\": failed to store \
          audit event\n"
     );
-    let event: Value = serde_json::from_slice(&events.try_recv().unwrap()).unwrap();
-    assert_eq!(event["responseStatus"]["code"], 500);
+    assert!(events.try_recv().is_err(), "no event can be stored");
     assert!(text(panicked()).await.contains("caused apiserver to panic"));
 }
 
