@@ -89,8 +89,8 @@ pub(super) enum LogCommand {
     /// Write events as Parquet, CSV, or NDJSON for DuckDB, ClickHouse, Trino, or Spark
     ///
     /// Files get their names when all of them are complete. Existing files are replaced only with
-    /// --overwrite, objects never. Exits with 0 if an event was exported, 1 if none was, and 2 after
-    /// an error.
+    /// --overwrite, objects never. Exits with 0 if an event was exported, 1 if none was, and 2
+    /// after an error.
     #[command(after_long_help = EXPORT_EXAMPLES)]
     Export(Box<ExportArgs>),
     /// Create an Ed25519 key for --audit-log-seal-key-file, and FILE.pub for log verify

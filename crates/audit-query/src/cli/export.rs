@@ -25,8 +25,8 @@ pub struct ExportArgs {
     /// Which events.
     #[command(flatten)]
     pub filter: FilterArgs,
-    /// Log files, folders, s3://BUCKET/PREFIX, or - for standard input, and last the folder or URL to
-    /// write to
+    /// Log files, folders, s3://BUCKET/PREFIX, or - for standard input, and last the folder or URL
+    /// to write to
     ///
     /// Objects are created in a bucket when all files are complete, and never replaced. Without a
     /// log, the environment variable KUBE_AUDIT_LOG is used, or standard input if it is not a

@@ -95,8 +95,8 @@ pub struct InputArgs {
     /// Log files, folders, s3://BUCKET/PREFIX, or - for standard input; a log brings the files
     /// rotated from it
     ///
-    /// gs:// and az:// name objects of Google Cloud Storage and Azure Blob Storage; credentials come
-    /// from the environment. Without a path, the environment variable KUBE_AUDIT_LOG is used, or
+    /// gs:// and az:// name objects of Google Cloud Storage and Azure Blob Storage; credentials
+    /// come from the environment. Without a path, the environment variable KUBE_AUDIT_LOG is used, or
     /// standard input if it is not a terminal.
     #[arg(value_name = "PATH")]
     pub paths: Vec<PathBuf>,
