@@ -26,12 +26,12 @@ const HALF: &str = "half-a-pair";
 /// Cases in which the proxy is stricter: a text in the row, and one in the documentation of the
 /// reason.
 const STRICTER: &[(&str, &str)] = &[
-    ("\"u\": \"system:", "names that begin with `system:` are refused"),
+    ("\"u\": \"system:", "names that begin with `system:` are rejected"),
     ("\"u\": \"\"", "An empty user name"),
     ("\"u\": null", "An empty user name"),
     ("\"email\": \"\"", "An empty user name"),
     ("\"system:masters\"", "Groups of a token that begin with `system:` are dropped"),
-    ("\"system:unauthenticated\"", "the group `system:unauthenticated` is refused"),
+    ("\"system:unauthenticated\"", "the group `system:unauthenticated` is rejected"),
     ("\"groups\": \"\"", "A group without a name"),
     ("\"groups\": [\"\"]", "A group without a name"),
     ("\"groups\": [\"a\", \"\"]", "A group without a name"),
