@@ -1,9 +1,10 @@
 //! The connections to one server, with the TLS settings of now.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -46,6 +47,32 @@ where
     }
 }
 
+/// Waits with the clock of one runtime. A [`TokioTimer`] belongs to the runtime that it is used on:
+/// a connection that a request of a worker thread opened would panic when the thread has ended.
+#[derive(Clone)]
+struct Timer(Handle);
+
+impl hyper::rt::Timer for Timer {
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn hyper::rt::Sleep>> {
+        let _runtime = self.0.enter();
+        TokioTimer::new().sleep(duration)
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn hyper::rt::Sleep>> {
+        let _runtime = self.0.enter();
+        TokioTimer::new().sleep_until(deadline)
+    }
+
+    fn reset(&self, sleep: &mut Pin<Box<dyn hyper::rt::Sleep>>, deadline: Instant) {
+        let _runtime = self.0.enter();
+        TokioTimer::new().reset(sleep, deadline);
+    }
+
+    fn now(&self) -> Instant {
+        TokioTimer::new().now()
+    }
+}
+
 impl HttpPool {
     pub(super) fn new(
         target: Arc<Target>,
@@ -79,11 +106,38 @@ fn tls_generation(target: &Target) -> u64 {
 fn new_http(target: Arc<Target>, address: Option<SocketAddr>, runtime: &Handle) -> Http {
     let (interval, timeout) = KEEP_ALIVE;
     Client::builder(Executor(runtime.clone()))
-        .timer(TokioTimer::new())
-        .pool_timer(TokioTimer::new())
+        .timer(Timer(runtime.clone()))
+        .pool_timer(Timer(runtime.clone()))
         .pool_idle_timeout(IDLE_TIMEOUT)
         .http2_keep_alive_interval(interval)
         .http2_keep_alive_timeout(timeout)
         .http2_keep_alive_while_idle(true)
         .build(Connector { target, address, runtime: runtime.clone() })
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::rt::Timer as _;
+    use tokio::runtime::Builder;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_may_outlive_the_thread_that_opened_it() {
+        let runtime = |mut builder: Builder| builder.enable_all().build().unwrap();
+        let lasting = runtime(Builder::new_multi_thread());
+        let ended = runtime(Builder::new_current_thread());
+        let timer = Timer(lasting.handle().clone());
+        let set = async {
+            let later = Instant::now() + Duration::from_millis(1);
+            let mut again = timer.sleep(Duration::from_secs(60));
+            timer.reset(&mut again, later);
+            [timer.sleep(Duration::from_millis(1)), timer.sleep_until(later), again]
+        };
+        let waits = ended.block_on(set);
+        drop(ended);
+        for wait in waits {
+            lasting.block_on(wait);
+        }
+    }
 }
