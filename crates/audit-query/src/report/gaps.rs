@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::render::time;
-use super::timeline::Hole;
+use super::timeline::QuietPeriod;
 use crate::input::log_of;
 use crate::input::names::{LogName, Stamp};
 use crate::objects::is_url;
@@ -66,7 +66,7 @@ impl Gaps {
     pub(crate) fn find(
         files: &[PathBuf],
         scanned: &Scanned,
-        holes: Option<Vec<Hole>>,
+        holes: Option<Vec<QuietPeriod>>,
         unfinished: u64,
         seals: &dyn Seals,
     ) -> Gaps {
@@ -189,7 +189,7 @@ impl Gaps {
         }
     }
 
-    fn holes(&mut self, holes: &[Hole]) {
+    fn holes(&mut self, holes: &[QuietPeriod]) {
         for hole in holes.iter().take(HOLES) {
             self.push(
                 Weight::Unusual,
@@ -265,7 +265,7 @@ mod tests {
         };
         let files = ["/l/audit.log", "/l/other.log.4", "/l/other.log.2.gz", "/l/other.log.1"];
         let files = files.map(PathBuf::from);
-        let hole = Hole { from: 0, to: 130_000_000, expected: 77 };
+        let hole = QuietPeriod { from: 0, to: 130_000_000, expected: 77 };
         let gaps = Gaps::find(&files, &scanned, Some(vec![hole]), 2, &Sealed);
         assert_eq!((gaps.skipped, gaps.torn), (4, 2));
         let found: Vec<_> =

@@ -52,7 +52,7 @@ impl Default for Timeline {
 
 /// A period without events that is unusual in this log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Hole {
+pub(crate) struct QuietPeriod {
     /// The times of the events before and after it, in microseconds since 1970.
     pub(crate) from: i64,
     pub(crate) to: i64,
@@ -140,7 +140,7 @@ impl Timeline {
 
     /// Returns periods without events that are long in comparison with other pauses and with the
     /// rate of events around them, longest first.
-    pub(crate) fn holes(&self) -> Vec<Hole> {
+    pub(crate) fn holes(&self) -> Vec<QuietPeriod> {
         let all = self.sorted();
         if all.len() < ENOUGH {
             return Vec::new();
@@ -169,7 +169,7 @@ impl Timeline {
             let expected = rates[0].min(rates[1]) * length as f64;
             if expected >= EXPECTED {
                 let (from, to) = (all[index].last, all[index + 1].first);
-                holes.push(Hole { from, to, expected: expected as u64 });
+                holes.push(QuietPeriod { from, to, expected: expected as u64 });
             }
         }
         holes.sort_by_key(|hole| std::cmp::Reverse(hole.to - hole.from));
