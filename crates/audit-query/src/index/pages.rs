@@ -1,7 +1,8 @@
 //! Decodes pages of an index file to dictionary indexes, without creating a value for each row.
 //!
 //! A report counts rows by the values of some columns. Each column has few distinct values in a row
-//! group and stores them once; comparing their indexes costs a fraction of comparing the values.
+//! group and stores each of them once; comparing their indexes costs a fraction of comparing the
+//! values.
 
 use std::ops::Range;
 

@@ -12,7 +12,8 @@ use super::sidecar::Sidecar;
 use crate::event::{Event, Lists, Text};
 use crate::output::format::push_json;
 
-/// Up to this product of numbers of values, a table is used instead of a hash table.
+/// If the product of the numbers of distinct values is at most this, a lookup table is used instead
+/// of a hash map.
 const TABLE: usize = 1 << 18;
 
 /// Columns of texts, numbers, lists, and maps.

@@ -66,8 +66,8 @@ pub(super) fn plan(
         // A failure can be ignored: opening a file then reports the cause.
         let _ = rustix::process::setrlimit(Resource::Nofile, raised);
     }
-    // An index is of no use if the filter selects nothing by columns and the visitors read all events
-    // from the log.
+    // An index is of no use if the filter selects nothing by columns and the visitors read all
+    // events from the log.
     let index = scan.index && (columns.is_some() || scan.filter.columns() != Columns::default());
     let opens = scan.inputs.len() <= OPENED;
     for input in std::mem::take(&mut scan.inputs) {
