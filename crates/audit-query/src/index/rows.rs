@@ -270,7 +270,8 @@ fn list(column: Column, event: &Event<'_>, values: &mut Values, exact: &mut bool
     id
 }
 
-/// Returns whether a list contains only strings, or a map only strings and no duplicate or escaped key.
+/// Returns whether a list contains only strings, or a map contains only strings and no duplicate or
+/// escaped key.
 fn is_plain(column: Column, json: &[u8]) -> bool {
     let mut plain = true;
     if column == Column::Annotations {
