@@ -235,8 +235,8 @@ impl ReportArgs {
 }
 
 impl ReportArgs {
-    /// If a path that does not exist looks like the name of a report, returns an error that lists the
-    /// reports. Otherwise returns `error`.
+    /// If a path that does not exist looks like the name of a report, returns an error that lists
+    /// the reports. Otherwise returns `error`.
     fn hint_at_report_name(&self, error: CommandError) -> CommandError {
         let is_word =
             |text: &str| text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
