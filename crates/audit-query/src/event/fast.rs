@@ -36,7 +36,7 @@ impl<'a> Cursor<'a> {
         is_next
     }
 
-    /// Returns the string whose opening quote was skipped.
+    /// Reads a string after its opening quote, which was skipped.
     #[inline(always)]
     fn string(&mut self) -> Option<Text<'a>> {
         let end = string_end(self.line, self.at)?;
@@ -147,7 +147,8 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Reads an object whose values are strings. Returns `None` if another value begins here.
+    /// Reads an object in which all values are strings. Returns `None` if another value begins
+    /// here.
     #[inline(always)]
     fn texts(&mut self) -> Option<&'a [u8]> {
         let Some(end) = texts_end(self.line, self.at) else { return self.braces() };

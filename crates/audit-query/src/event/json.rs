@@ -38,7 +38,7 @@ pub(crate) fn line_end(bytes: &[u8], mut at: usize) -> (usize, bool) {
     (bytes.len(), is_clean)
 }
 
-/// Returns the index of the closing quote of the string whose first character is at `at`.
+/// Returns the index of the closing quote of a string. `at` is the index of its first character.
 #[inline(always)]
 pub(crate) fn string_end(bytes: &[u8], mut at: usize) -> Option<usize> {
     loop {
@@ -61,8 +61,8 @@ pub(crate) fn string_end(bytes: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-/// Returns the index after the object or list whose opening bracket is at `at`. Brackets are
-/// counted without distinguishing their kinds.
+/// Returns the index after an object or list. `at` is the index of its opening bracket. Brackets
+/// are counted without distinguishing their kinds.
 pub(crate) fn container_end(bytes: &[u8], mut at: usize) -> Option<usize> {
     if matches!(bytes.get(at..at + 2), Some(b"{}" | b"[]")) {
         return Some(at + 2);
@@ -104,8 +104,8 @@ pub(crate) fn container_end(bytes: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-/// Returns the index after the list of strings whose bracket is at `at`, if it has no white space
-/// between the strings. Returns `None` for any other list.
+/// Returns the index after a list of strings without white space between them. `at` is the index of
+/// its opening bracket. Returns `None` for any other list.
 #[inline(always)]
 pub(crate) fn list_end(bytes: &[u8], at: usize) -> Option<usize> {
     if bytes.get(at) != Some(&b'[') {
@@ -128,8 +128,8 @@ pub(crate) fn list_end(bytes: &[u8], at: usize) -> Option<usize> {
     }
 }
 
-/// Returns the index after the object whose brace is at `at`, if all its values are strings without
-/// white space between them. Returns `None` for any other object.
+/// Returns the index after an object in which all values are strings, without white space between
+/// them. `at` is the index of its opening brace. Returns `None` for any other object.
 #[inline(always)]
 pub(crate) fn texts_end(bytes: &[u8], mut at: usize) -> Option<usize> {
     if bytes.get(at..at + 2) == Some(b"{}") {
@@ -226,9 +226,10 @@ fn is_number(text: &[u8]) -> bool {
     rest.is_empty()
 }
 
-/// Calls `member` for each member of the object whose brace is at `at`, with the key (between its
-/// quotes, still escaped) and the index at which the value begins. `member` returns the index after
-/// the value. Returns the index after the object, or `None` if it is not an object.
+/// Calls `member` for each member of an object, with the key (between its quotes, still escaped)
+/// and the index at which the value begins. `at` is the index of the object's opening brace.
+/// `member` returns the index after the value. Returns the index after the object, or `None` if it
+/// is not an object.
 #[inline(always)]
 pub(crate) fn members<'a>(
     bytes: &'a [u8],

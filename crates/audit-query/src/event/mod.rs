@@ -35,7 +35,7 @@ pub struct Event<'a> {
     pub verb: Text<'a>,
     /// The authenticated user.
     pub user: User<'a>,
-    /// The impersonated user, with whose permissions the request was executed.
+    /// The impersonated user. The request was executed with the permissions of this user.
     pub impersonated_user: Option<User<'a>>,
     /// The client's user agent.
     pub user_agent: Text<'a>,

@@ -87,7 +87,7 @@ fn first_backslash(text: &[u8]) -> Option<usize> {
     if found { memchr(b'\\', text) } else { None }
 }
 
-/// Decodes a string whose first backslash is at `at`.
+/// Decodes a string. `at` is the index of its first backslash.
 #[cold]
 fn unescape(escaped: &[u8], mut at: usize) -> Vec<u8> {
     let mut out = Vec::with_capacity(escaped.len());

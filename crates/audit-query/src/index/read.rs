@@ -316,7 +316,7 @@ impl Batch {
         (offset, u64::from(self.lengths[row]), exact)
     }
 
-    /// Returns the event of a row. Only the members whose columns were read are set.
+    /// Returns the event of a row. Only the members in the opened columns are set.
     pub(crate) fn event(&self, row: usize) -> Event<'_> {
         let mut event = Event::default();
         let mut lists = Lists::default();

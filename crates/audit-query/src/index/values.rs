@@ -185,7 +185,7 @@ impl Values<'_> {
         tuples
     }
 
-    /// Returns the event of a row, with the members whose columns were read.
+    /// Returns the event of a row. Only the members in the loaded columns are set.
     pub(crate) fn event(&self, row: u32) -> Event<'_> {
         let mut event = Event::default();
         let mut lists = Lists::default();

@@ -11,8 +11,8 @@ use super::{Skipped, Summary, Visitor, ended};
 
 /// Maximum total size in bytes of the events that wait for the end of their requests.
 const UNFINISHED: usize = 16 << 20;
-/// Number of ended requests to remember in reverse order before pruning those whose first event has
-/// already been passed.
+/// In reverse order: the number of ended requests at which those are dropped from memory that can
+/// have no further events in the log.
 const ENDED: usize = 1 << 20;
 /// Microseconds by which events may be out of order in the log.
 const SLACK: i64 = 60_000_000;

@@ -23,7 +23,7 @@ pub(super) struct Queue {
 struct State {
     /// The next piece to hand out.
     next: usize,
-    /// The piece whose results the caller reads.
+    /// The piece from which the caller reads results.
     head: usize,
     pieces: BTreeMap<usize, Waiting>,
     stopped: bool,

@@ -26,7 +26,7 @@ use crate::index::Sidecar;
 /// Results are handed over once they reach this many bytes, and at the end of a piece.
 const BATCH: usize = 64 << 10;
 /// Bytes of results to keep in memory when a compressed file is read in reverse order. If there are
-/// more, the file is read again for the earlier ones.
+/// more, another pass over the file collects the earlier ones.
 const KEPT: usize = 8 << 20;
 /// Number of objects to read concurrently by default. Requests take longer than decoding, and each
 /// needs a few MiB of memory.
